@@ -1,0 +1,159 @@
+//! The two ways of running: a session fed from standard input, and the lines of `-e`.
+
+use std::ffi::OsString;
+use std::io::{self, BufWriter, Write};
+
+use anyhow::Result;
+
+use crate::args::{self, ArgsError, Options, Request};
+use crate::client::{Call, Client};
+use crate::command::{self, Command};
+use crate::commands::{self, Done, Session};
+use crate::input::Input;
+
+/// Runs the shell with its arguments (program name first). True when all went well, or when failures are not reported
+/// by the exit code. Fails only when `out` cannot be written.
+pub(crate) fn run(arguments: Vec<OsString>, out: &mut dyn Write) -> io::Result<bool> {
+    let mut out = BufWriter::new(out);
+    let rqlite_host = std::env::var("RQLITE_HOST").ok();
+    let options = match args::parse(arguments, rqlite_host.as_deref()) {
+        Ok(Request::Work(options)) => options,
+        Ok(Request::Show(text)) => {
+            out.write_all(text.as_bytes())?;
+            out.flush()?;
+            return Ok(true);
+        }
+        Err(ArgsError::Usage(text)) => {
+            io::stderr().write_all(text.as_bytes())?;
+            return Ok(false);
+        }
+        Err(ArgsError::Value(text)) => {
+            writeln!(io::stderr(), "ERR! {text}")?;
+            return Ok(false);
+        }
+    };
+    let strict = options.exit_on_error || !options.lines.is_empty();
+    let all_well = if options.lines.is_empty() {
+        converse(&options, &mut out)?
+    } else {
+        batch(&options, &mut out)?
+    };
+    out.flush()?;
+    Ok(all_well || !strict)
+}
+
+/// The lines of `-e`: nothing but their output on `out`, errors on standard error.
+fn batch(options: &Options, out: &mut dyn Write) -> io::Result<bool> {
+    let mut errors = io::stderr();
+    let client = match Client::new(options, Box::new(io::stderr())) {
+        Ok(client) => client,
+        Err(error) => {
+            writeln!(errors, "ERR! {error:#}")?;
+            return Ok(false);
+        }
+    };
+    let mut session = Session::new(client, out, Some(&mut errors));
+    let mut all_well = true;
+    for line in &options.lines {
+        match step(&mut session, line)? {
+            Step::Quit => break,
+            Step::Well => {}
+            Step::Failed => all_well = false,
+        }
+        if !all_well && options.exit_on_error {
+            break;
+        }
+    }
+    Ok(all_well)
+}
+
+/// A session: greeting, then prompt and line until the end of input.
+fn converse(options: &Options, out: &mut dyn Write) -> io::Result<bool> {
+    let (client, version) = match connect(options) {
+        Ok(connected) => connected,
+        Err(error) => {
+            writeln!(out, "ERR! {error:#}")?;
+            return Ok(false);
+        }
+    };
+    writeln!(
+        out,
+        "Welcome to the rqlite CLI.\nEnter \".help\" for usage hints."
+    )?;
+    writeln!(
+        out,
+        "Connected to {} running version {version}",
+        client.base_url()
+    )?;
+    let mut input = match Input::open() {
+        Ok(input) => input,
+        Err(error) => {
+            writeln!(out, "ERR! {error:#}")?;
+            return Ok(false);
+        }
+    };
+    let mut session = Session::new(client, out, None);
+    let mut all_well = true;
+    loop {
+        let prompt = format!("{}> ", session.client.host());
+        let line = match input.next(&prompt, session.screen()) {
+            Ok(Some(line)) => line,
+            Ok(None) => break,
+            Err(error) => {
+                all_well = false;
+                session.complain("ERR!", &format!("{error:#}"))?;
+                break;
+            }
+        };
+        match step(&mut session, &line)? {
+            Step::Quit => break,
+            Step::Well => {}
+            Step::Failed => all_well = false,
+        }
+        if !all_well && options.exit_on_error {
+            break;
+        }
+    }
+    writeln!(session.screen(), "bye~")?;
+    if let Err(error) = input.close() {
+        session.complain("ERR!", &format!("history not saved: {error:#}"))?;
+    }
+    Ok(all_well)
+}
+
+fn connect(options: &Options) -> Result<(Client, String)> {
+    let mut client = Client::new(options, Box::new(io::stderr()))?;
+    // Any status will do: the version is in the headers even of a refusal.
+    let answer = client.send(&Call::get("status"))?;
+    let version = answer
+        .headers()
+        .get("X-RQLITE-VERSION")
+        .and_then(|value| value.to_str().ok());
+    let version = version.unwrap_or("unknown").to_owned();
+    Ok((client, version))
+}
+
+/// What became of a line.
+enum Step {
+    Well,
+    Failed,
+    Quit,
+}
+
+fn step(session: &mut Session<'_>, line: &str) -> io::Result<Step> {
+    let done = match command::parse(line) {
+        Ok(Command::Quit) => return Ok(Step::Quit),
+        Ok(command) => commands::execute(session, command),
+        Err(text) => Err(anyhow::anyhow!(text)),
+    };
+    let step = match done {
+        Ok(Done::Well) => Step::Well,
+        Ok(Done::Failed) => Step::Failed,
+        Err(error) => {
+            session.complain("ERR!", &format!("{error:#}"))?;
+            Step::Failed
+        }
+    };
+    session.screen().flush()?;
+    Ok(step)
+}
