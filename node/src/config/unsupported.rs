@@ -1,0 +1,147 @@
+//! Flags that are understood and checked, but whose work the program does not do yet. A node asked for one of them must
+//! say so and not start: a backup that is silently never made is worse than none.
+use super::Config;
+use super::table::FLAGS;
+
+/// A flag, the value that is meant (None: any but the default), and what is missing.
+struct Missing {
+    flag: &'static str,
+    value: Option<&'static str>,
+    what: &'static str,
+}
+
+const fn missing(flag: &'static str, what: &'static str) -> Missing {
+    Missing {
+        flag,
+        value: None,
+        what,
+    }
+}
+
+const fn missing_mode(value: &'static str, what: &'static str) -> Missing {
+    Missing {
+        flag: "disco-mode",
+        value: Some(value),
+        what,
+    }
+}
+
+const HTTPS: &str = "this program does not serve HTTPS yet";
+const NODE_TLS: &str = "this program does not encrypt connections between nodes yet";
+const OTLP: &str = "this program does not export metrics over OTLP yet";
+const PROFILES: &str = "this program does not write profiles";
+
+/// What to strike out as it gets built.
+const MISSING: &[Missing] = &[
+    missing("http-ca-cert", HTTPS),
+    missing("http-cert", HTTPS),
+    missing("http-key", HTTPS),
+    missing("http-verify-client", HTTPS),
+    missing("http-verify-common-name", HTTPS),
+    missing("node-ca-cert", NODE_TLS),
+    missing("node-cert", NODE_TLS),
+    missing("node-key", NODE_TLS),
+    missing("node-no-verify", NODE_TLS),
+    missing("node-verify-client", NODE_TLS),
+    missing("node-verify-server-name", NODE_TLS),
+    missing("node-verify-common-name", NODE_TLS),
+    missing(
+        "auto-backup",
+        "this program does not make automatic backups yet",
+    ),
+    missing(
+        "auto-restore",
+        "this program does not restore automatically yet",
+    ),
+    missing_mode(
+        "consul-kv",
+        "this program does not discover nodes through Consul yet",
+    ),
+    missing_mode(
+        "etcd-kv",
+        "this program does not discover nodes through etcd yet",
+    ),
+    missing_mode(
+        "dns",
+        "this program does not discover nodes through DNS yet",
+    ),
+    missing_mode(
+        "dns-srv",
+        "this program does not discover nodes through DNS SRV records yet",
+    ),
+    missing(
+        "extensions-path",
+        "this program does not load SQLite extensions yet",
+    ),
+    missing("cdc-config", "this program does not capture changes yet"),
+    missing("otlp-endpoint", OTLP),
+    missing("cpu-profile", PROFILES),
+    missing("mem-profile", PROFILES),
+    missing("trace-profile", PROFILES),
+];
+
+/// A sentence for each unsupported flag that is set to something.
+pub(super) fn asked_for(config: &Config) -> Vec<String> {
+    MISSING
+        .iter()
+        .filter(|missing| is_asked_for(config, missing))
+        .map(sentence)
+        .collect()
+}
+
+fn is_asked_for(config: &Config, missing: &Missing) -> bool {
+    if let Some(value) = missing.value {
+        return config.disco_mode == value;
+    }
+    let Some(flag) = FLAGS.iter().find(|flag| flag.name == missing.flag) else {
+        return false;
+    };
+    let mut without = config.clone();
+    flag.field.reset(&mut without);
+    without != *config
+}
+
+fn sentence(missing: &Missing) -> String {
+    match missing.value {
+        Some(value) => format!("-{} {value}: {}", missing.flag, missing.what),
+        None => format!("-{}: {}", missing.flag, missing.what),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::table::defaults;
+
+    #[test]
+    fn every_row_names_a_flag() {
+        for row in MISSING {
+            assert!(
+                FLAGS.iter().any(|flag| flag.name == row.flag),
+                "{}",
+                row.flag
+            );
+        }
+    }
+
+    #[test]
+    fn nothing_is_missing_by_default() {
+        assert!(asked_for(&defaults()).is_empty());
+    }
+
+    #[test]
+    fn what_is_set_is_named() {
+        let mut config = defaults();
+        config.auto_backup = Some("b.json".into());
+        config.disco_mode = "dns-srv".to_owned();
+        config.otlp_endpoint = "c:4317".to_owned();
+        assert_eq!(
+            asked_for(&config),
+            [
+                "-auto-backup: this program does not make automatic backups yet",
+                "-disco-mode dns-srv: this program does not discover nodes through DNS SRV records yet",
+                "-otlp-endpoint: this program does not export metrics over OTLP yet",
+            ]
+        );
+    }
+}
