@@ -1,0 +1,67 @@
+//! Free space on the data directory's file system: refuse new work while there is still room to finish what was begun.
+//!
+//! Running into a full disk inside an append ends the process, because a log that may be half written cannot be trusted to go on. So
+//! writes are refused earlier, while the reserve is untouched; they are accepted again as soon as space returns.
+use std::{
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicU64, Ordering},
+    time::{Duration, Instant},
+};
+
+/// Free bytes below which no new entry is accepted: one log chunk (16 MiB) and one checkpoint's worth of WAL fit in it.
+pub const RESERVE_BYTES: u64 = 48 << 20;
+/// How old an answer of the file system may be. At 100 MB/s this is a fifth of the reserve.
+const MAX_AGE: Duration = Duration::from_millis(100);
+
+/// Watches one file system.
+#[derive(Debug)]
+pub struct Disk {
+    path: PathBuf,
+    reserve_bytes: u64,
+    started: Instant,
+    /// Milliseconds since `started` of the last look, plus one.
+    looked: AtomicU64,
+    free_bytes: AtomicU64,
+}
+
+/// The file system is as good as full.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("disk full: {free_bytes} bytes free under {path}, {reserve_bytes} needed; no write is accepted until there is room", path = path.display())]
+pub struct DiskFull {
+    path: PathBuf,
+    free_bytes: u64,
+    reserve_bytes: u64,
+}
+
+impl Disk {
+    /// Watches the file system of `path`. On a file system smaller than eight reserves the reserve is an eighth of it.
+    pub fn new(path: &Path) -> Self {
+        let total = fs4::total_space(path).unwrap_or(u64::MAX);
+        Self {
+            path: path.to_owned(),
+            reserve_bytes: RESERVE_BYTES.min(total / 8),
+            started: Instant::now(),
+            looked: AtomicU64::new(0),
+            free_bytes: AtomicU64::new(u64::MAX),
+        }
+    }
+
+    /// Is there room for new entries? Looks at most every [`MAX_AGE`].
+    ///
+    /// # Errors
+    /// There is not.
+    pub fn check(&self) -> Result<(), DiskFull> {
+        let now = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX).saturating_add(1);
+        let looked = self.looked.load(Ordering::Relaxed);
+        if looked == 0 || now.saturating_sub(looked) >= u64::try_from(MAX_AGE.as_millis()).unwrap_or(u64::MAX) {
+            self.looked.store(now, Ordering::Relaxed);
+            // A file system that does not answer is not known to be full; an append will find out.
+            self.free_bytes.store(fs4::available_space(&self.path).unwrap_or(u64::MAX), Ordering::Relaxed);
+        }
+        let free_bytes = self.free_bytes.load(Ordering::Relaxed);
+        if free_bytes >= self.reserve_bytes {
+            return Ok(());
+        }
+        Err(DiskFull { path: self.path.clone(), free_bytes, reserve_bytes: self.reserve_bytes })
+    }
+}

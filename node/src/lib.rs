@@ -1,0 +1,36 @@
+//! rqlited: Raft-replicated SQLite with rqlite's HTTP API.
+//!
+//! The rooms in reading order: [`config`] (what the node is told) → [`identity`] and [`local`] (who it is) → [`command`] (what the
+//! log carries) → [`wire`] and [`peer`] (how nodes talk) → [`raft`] (consensus) → [`store`] (the replicated database) →
+//! [`cluster`] (who is in), [`http_api`] and [`service`] (the edges) → [`run`] (assembly).
+pub mod auth;
+pub mod clock;
+pub mod cluster;
+pub mod command;
+pub mod config;
+pub mod disk;
+// pub mod http_api;
+pub mod identity;
+pub mod local;
+pub mod metrics;
+pub mod peer;
+pub mod raft;
+// pub mod run;
+pub mod service;
+pub mod store;
+pub mod telemetry;
+pub mod wire;
+
+/// The version that clients see (`X-RQLITE-VERSION`): of the API, which is rqlite v10's, and of this program.
+pub const VERSION: &str = concat!("v10.3.0-", env!("CARGO_PKG_VERSION"));
+
+/// What `-version` prints.
+pub fn version_line() -> String {
+    format!(
+        "rqlited {VERSION} {} {} rust sqlite{} (commit {}, compiler rustc)",
+        std::env::consts::OS,
+        std::env::consts::ARCH,
+        node_db::sqlite_version(),
+        option_env!("RQLITED_COMMIT").unwrap_or("unknown"),
+    )
+}

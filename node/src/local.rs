@@ -1,0 +1,193 @@
+//! This node as its own rooms and its peers know it: identity, addresses, and what was last heard from a leader.
+use std::{
+    path::PathBuf,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use crate::identity::{Cluster, Identity, IdentityError};
+
+/// Shared by everything that speaks for this node.
+#[derive(Debug)]
+pub struct Local {
+    raft_dir: PathBuf,
+    raft_id: String,
+    name: String,
+    identity: Mutex<Identity>,
+    /// Advertised Raft address.
+    pub raft_addr: String,
+    /// Advertised HTTP URL, for example `http://localhost:4001`.
+    pub api_url: String,
+    dial_timeout: Duration,
+    started: Instant,
+    /// Milliseconds since `started` of the last message from a leader, plus one; 0 is never.
+    leader_contact: AtomicU64,
+    /// The commit index that the leader last sent.
+    leader_commit: AtomicU64,
+}
+
+impl Local {
+    /// `dial_timeout` bounds connecting to another node for Raft's own messages.
+    pub fn new(raft_dir: PathBuf, identity: Identity, raft_addr: String, api_url: String, dial_timeout: Duration) -> Self {
+        Self {
+            raft_dir,
+            raft_id: identity.raft_id(),
+            name: identity.name.clone(),
+            identity: Mutex::new(identity),
+            raft_addr,
+            api_url,
+            dial_timeout,
+            started: Instant::now(),
+            leader_contact: AtomicU64::new(0),
+            leader_commit: AtomicU64::new(0),
+        }
+    }
+
+    /// `<name>#<incarnation>`.
+    pub fn raft_id(&self) -> &str {
+        &self.raft_id
+    }
+
+    /// What users call this node.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The cluster that this node belongs to, if any.
+    pub fn cluster(&self) -> Option<Cluster> {
+        self.identity().cluster.clone()
+    }
+
+    /// A copy of the identity.
+    pub fn identity(&self) -> Identity {
+        self.identity.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Connecting takes at most this long.
+    pub fn dial_timeout(&self) -> Duration {
+        self.dial_timeout
+    }
+
+    /// When this process came up.
+    pub fn started(&self) -> Instant {
+        self.started
+    }
+
+    /// Becomes a member of `cluster`, durably. Nothing happens if it is one already.
+    ///
+    /// # Errors
+    /// It belongs to another cluster, or the disk refused.
+    pub fn adopt(&self, cluster: &Cluster) -> Result<(), AdoptError> {
+        self.change(|identity| match &identity.cluster {
+            Some(own) if own == cluster => Ok(false),
+            Some(own) => Err(AdoptError::Other { own: own.id.clone(), other: cluster.id.clone() }),
+            None => {
+                identity.cluster = Some(cluster.clone());
+                Ok(true)
+            }
+        })
+    }
+
+    /// Agrees, durably and once, to take part in the first forming of a cluster with exactly these members.
+    ///
+    /// # Errors
+    /// It is in a cluster, it agreed to another set, or the disk refused.
+    pub fn pledge(&self, cluster: &Cluster, members: &[String]) -> Result<(), AdoptError> {
+        self.change(|identity| match (&identity.cluster, &identity.pledged) {
+            (Some(own), Some(pledged)) if own == cluster && pledged == members => Ok(false),
+            (Some(own), _) => Err(AdoptError::Other { own: own.id.clone(), other: cluster.id.clone() }),
+            (None, Some(pledged)) => Err(AdoptError::Pledged { members: pledged.join(", ") }),
+            (None, None) => {
+                identity.cluster = Some(cluster.clone());
+                identity.pledged = Some(members.to_vec());
+                Ok(true)
+            }
+        })
+    }
+
+    /// Is no longer bound to a forming that will not happen. Only for a node without log and vote.
+    ///
+    /// # Errors
+    /// The disk refused.
+    pub fn release(&self) -> Result<(), AdoptError> {
+        self.change(|identity| {
+            let bound = identity.pledged.is_some();
+            if bound {
+                identity.pledged = None;
+                identity.cluster = None;
+            }
+            Ok(bound)
+        })
+    }
+
+    /// Becomes a member of a cluster whose leader has admitted it, dropping a pledge. Only for a node without log and vote: nothing that
+    /// it could have acknowledged is forgotten.
+    ///
+    /// # Errors
+    /// The disk refused.
+    pub fn enter(&self, cluster: &Cluster) -> Result<(), AdoptError> {
+        self.change(|identity| {
+            let changed = identity.cluster.as_ref() != Some(cluster) || identity.pledged.is_some();
+            identity.cluster = Some(cluster.clone());
+            identity.pledged = None;
+            Ok(changed)
+        })
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Identity) -> Result<bool, AdoptError>) -> Result<(), AdoptError> {
+        let mut held = self.identity.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut next = held.clone();
+        if change(&mut next)? {
+            next.save(&self.raft_dir)?;
+            *held = next;
+        }
+        Ok(())
+    }
+
+    /// Notes a message from a leader that this node follows.
+    pub fn heard_from_leader(&self) {
+        let now = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.leader_contact.store(now.saturating_add(1), Ordering::Relaxed);
+    }
+
+    /// Notes a commit index. One from a deposed leader is not above the present one's, so the greatest counts.
+    pub fn leader_committed(&self, index: u64) {
+        self.leader_commit.fetch_max(index, Ordering::Relaxed);
+    }
+
+    /// How long ago a leader was last heard; `None` if never.
+    pub fn since_leader_contact(&self) -> Option<Duration> {
+        let at = self.leader_contact.load(Ordering::Relaxed).checked_sub(1)?;
+        Some(self.started.elapsed().saturating_sub(Duration::from_millis(at)))
+    }
+
+    /// The commit index that the leader last sent.
+    pub fn leader_commit(&self) -> u64 {
+        self.leader_commit.load(Ordering::Relaxed)
+    }
+}
+
+/// Why this node does not become a member.
+#[derive(Debug, thiserror::Error)]
+pub enum AdoptError {
+    /// It is one elsewhere.
+    #[error("this node belongs to cluster {own}, not to {other}; to move it, give it an empty data directory")]
+    Other {
+        /// Its cluster.
+        own: String,
+        /// The one that asked.
+        other: String,
+    },
+    /// It agreed to form another one.
+    #[error("this node has agreed to form a cluster with {members}")]
+    Pledged {
+        /// That cluster's members.
+        members: String,
+    },
+    /// The disk refused.
+    #[error(transparent)]
+    Disk(#[from] IdentityError),
+}

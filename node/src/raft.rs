@@ -1,0 +1,353 @@
+//! Consensus: the only room that names openraft. Orders commands, keeps the log, runs the state machine, knows who leads.
+//!
+//! DESIGN.md beside these files says what must be on disk before which answer, and what each pitfall of the library means here.
+pub mod codec;
+pub mod handover;
+pub mod keeper;
+pub mod log;
+pub mod machine;
+pub mod membership;
+pub mod network;
+pub mod proposer;
+pub mod serve;
+pub mod types;
+
+use std::{
+    collections::BTreeMap,
+    io,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use node_db::Database;
+use openraft::{Instant as _, ReadPolicy, ServerState, errors::{InitializeError, LinearizableReadError, RaftError}, type_config::async_runtime::WatchReceiver};
+use tokio::sync::watch;
+
+use self::{
+    log::Log,
+    machine::{Machine, Progress},
+    network::Network,
+    proposer::Proposer,
+    types::{Member, Metrics, Raft, RaftId},
+};
+use crate::{disk::Disk, local::Local};
+
+/// Raft's timing and limits.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// A follower that hears nothing for about this long calls an election (default 1 s).
+    pub election_timeout: Duration,
+    /// The leader beats this often.
+    pub heartbeat: Duration,
+    /// How long a proposal may wait for a leader that is just taking office, and for its commit.
+    pub apply_timeout: Duration,
+}
+
+impl Settings {
+    /// From rqlite's two timeouts: the smaller one sets the pace. Failover takes 1.25 to 1.5 of it (elections start after the lease, which
+    /// is the longest election timeout, plus a random part).
+    pub fn new(heartbeat_timeout: Duration, election_timeout: Duration, apply_timeout: Duration) -> Self {
+        let election_timeout = election_timeout.min(heartbeat_timeout).max(Duration::from_millis(100));
+        Self { election_timeout, heartbeat: election_timeout / 10, apply_timeout }
+    }
+
+    fn openraft(&self) -> Result<Arc<openraft::Config>, openraft::ConfigError> {
+        let millis = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
+        let config = openraft::Config {
+            cluster_name: "rqlite".into(),
+            heartbeat_interval: millis(self.heartbeat).max(10),
+            election_timeout_min: millis(self.election_timeout / 2),
+            election_timeout_max: millis(self.election_timeout * 3 / 4),
+            enable_pre_vote: Some(true),
+            // A leader that restarts stands for election like anybody else.
+            enable_leader_restore: Some(false),
+            // We checkpoint and purge by bytes (keeper.rs); entries are batches, so counting them says nothing.
+            snapshot_policy: openraft::SnapshotPolicy::Never,
+            max_in_snapshot_log_to_keep: u64::MAX,
+            max_payload_entries: 64,
+            replication_lag_threshold: 16,
+            // Small channels: back-pressure belongs in the proposer's queue, and the defaults hold megabytes.
+            api_channel_size: Some(1024),
+            notification_channel_size: Some(1024),
+            state_machine_channel_size: Some(256),
+            backoff: "50ms 100ms 200ms ...2s".into(),
+            ..openraft::Config::default()
+        };
+        config.validate().map(Arc::new)
+    }
+}
+
+/// Who leads, as this node knows it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Leadership {
+    /// The leader's Raft id.
+    pub leader: Option<RaftId>,
+    /// Its advertised Raft address.
+    pub addr: Option<String>,
+    /// This node is it.
+    pub mine: bool,
+    /// Raft term.
+    pub term: u64,
+    /// Number of voters.
+    pub voters: usize,
+}
+
+/// A running Raft node over its log and database.
+#[derive(Clone, Debug)]
+pub struct Consensus {
+    raft: Raft,
+    log: Log,
+    progress: Arc<Progress>,
+    proposer: Proposer,
+    leadership: watch::Receiver<Leadership>,
+    settings: Settings,
+    local: Arc<Local>,
+}
+
+/// Why a linearizable read cannot go on here.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ReadIndexError {
+    /// Somebody else leads, or nobody.
+    #[error("not leader")]
+    NotLeader,
+    /// This node leads but no quorum confirmed it in time.
+    #[error("leadership not confirmed by a quorum")]
+    NoQuorum,
+    /// The applied index did not reach the read index in time.
+    #[error("index {0}: timeout waiting for fsm")]
+    Timeout(u64),
+    /// Raft has stopped.
+    #[error("{0}")]
+    Stopped(String),
+}
+
+impl Consensus {
+    /// Starts Raft on an opened log and database.
+    ///
+    /// # Errors
+    /// Stored state that openraft refuses, or a disk that does.
+    pub async fn start(
+        settings: Settings,
+        local: Arc<Local>,
+        log: Log,
+        db: Database,
+        recovered: &node_db::Recovered,
+        disk: Arc<Disk>,
+    ) -> io::Result<Self> {
+        let progress = Arc::new(Progress::default());
+        let machine = Machine::new(db, recovered, Arc::clone(&progress))?;
+        let config = settings.openraft().map_err(io::Error::other)?;
+        let raft =
+            Raft::new(RaftId::from(local.raft_id()), config, Network::new(Arc::clone(&local)), log.clone(), machine)
+                .await
+                .map_err(io::Error::other)?;
+        let leadership = watch_leadership(&raft);
+        let proposer = Proposer::start(raft.clone(), leadership.clone(), disk, settings.apply_timeout);
+        Ok(Self { raft, log, progress, proposer, leadership, settings, local })
+    }
+
+    /// Packs and proposes commands.
+    pub fn proposer(&self) -> &Proposer {
+        &self.proposer
+    }
+
+    /// Who leads now.
+    pub fn leadership(&self) -> Leadership {
+        self.leadership.borrow().clone()
+    }
+
+    /// Tells of changes of leadership.
+    pub fn watch_leadership(&self) -> watch::Receiver<Leadership> {
+        self.leadership.clone()
+    }
+
+    /// This node leads and a quorum has acknowledged it within the lease (one election timeout). No round trip.
+    pub fn leads(&self) -> bool {
+        let (mine, voters) = {
+            let l = self.leadership.borrow();
+            (l.mine, l.voters)
+        };
+        mine && (voters <= 1 || self.quorum_heard_within(self.settings.election_timeout))
+    }
+
+    fn quorum_heard_within(&self, limit: Duration) -> bool {
+        let acked = self.raft.data_metrics().borrow_watched().last_quorum_acked;
+        acked.is_some_and(|at| at.into_inner().elapsed() < limit)
+    }
+
+    /// A copy of openraft's observations; never hold its guard across an await.
+    pub fn metrics(&self) -> Metrics {
+        self.raft.metrics().borrow_watched().clone()
+    }
+
+    /// Raft's state as rqlite names it.
+    pub fn state_name(&self) -> &'static str {
+        match self.metrics().state {
+            ServerState::Leader => "Leader",
+            ServerState::Candidate => "Candidate",
+            // A read-only node follows; rqlite has no other word for it.
+            ServerState::Follower | ServerState::Learner => "Follower",
+            ServerState::Shutdown => "Shutdown",
+        }
+    }
+
+    /// Facts about applying.
+    pub fn progress(&self) -> &Progress {
+        &self.progress
+    }
+
+    /// The log's facts.
+    pub fn log(&self) -> &Log {
+        &self.log
+    }
+
+    /// Raft's timing.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// The handle, for rooms inside `raft/`.
+    pub(crate) fn raft(&self) -> &Raft {
+        &self.raft
+    }
+
+    pub(crate) fn local(&self) -> &Arc<Local> {
+        &self.local
+    }
+
+    /// Confirms leadership with a quorum and waits until everything committed before is applied.
+    ///
+    /// # Errors
+    /// See [`ReadIndexError`].
+    pub async fn read_index(&self, limit: Duration) -> Result<(), ReadIndexError> {
+        let confirm = async {
+            let linearizer = self.raft.get_read_linearizer(ReadPolicy::ReadIndex).await.map_err(|e| match e {
+                RaftError::APIError(LinearizableReadError::ForwardToLeader(_)) => ReadIndexError::NotLeader,
+                RaftError::APIError(LinearizableReadError::QuorumNotEnough(_)) => ReadIndexError::NoQuorum,
+                RaftError::Fatal(fatal) => ReadIndexError::Stopped(fatal.to_string()),
+            })?;
+            let index = linearizer.read_log_id().index();
+            linearizer.await_ready(&self.raft).await.map_err(|e| ReadIndexError::Stopped(e.to_string()))?;
+            Ok(index)
+        };
+        match tokio::time::timeout(limit, confirm).await {
+            Ok(result) => result.map(|_| ()),
+            Err(_) => Err(ReadIndexError::Timeout(self.local.leader_commit())),
+        }
+    }
+
+    /// Index of the last applied entry; 0 before the first.
+    pub fn applied_index(&self) -> u64 {
+        self.raft.data_metrics().borrow_watched().last_applied.map_or(0, |id| id.index)
+    }
+
+    /// Highest index known here to be committed.
+    pub fn commit_index(&self) -> u64 {
+        self.metrics().local_committed.map_or(0, |id| id.index).max(self.applied_index())
+    }
+
+    /// Has this node any log or membership at all?
+    ///
+    /// # Errors
+    /// Raft has stopped.
+    pub async fn is_initialized(&self) -> io::Result<bool> {
+        self.raft.is_initialized().await.map_err(io::Error::other)
+    }
+
+    /// Begins a cluster's log with these voters (Raft id to address). A node that has a log already keeps it.
+    ///
+    /// # Errors
+    /// This node is not among them, or Raft has stopped.
+    pub async fn initialize(&self, members: &BTreeMap<String, String>) -> io::Result<()> {
+        let members: BTreeMap<RaftId, Member> = members
+            .iter()
+            .map(|(id, addr)| (id.as_str().into(), Member { raft_addr: addr.clone(), wants_vote: true }))
+            .collect();
+        match self.raft.initialize(members).await {
+            Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => Ok(()),
+            Err(e) => Err(io::Error::other(e)),
+        }
+    }
+
+    /// The members, from the newest membership in this node's log.
+    pub fn members(&self) -> Vec<(RaftId, Member, bool)> {
+        let metrics = self.metrics();
+        let membership = metrics.membership_config.membership();
+        let voters: std::collections::BTreeSet<_> = membership.voter_ids().collect();
+        membership.nodes().map(|(id, member)| (id.clone(), member.clone(), voters.contains(id))).collect()
+    }
+
+    /// Resolves when openraft has stopped by itself, with its reason: this process must end.
+    pub async fn stopped(&self) -> String {
+        let mut metrics = self.raft.metrics();
+        loop {
+            let state = metrics.borrow_watched().running_state.clone();
+            if let Err(fatal) = state {
+                return fatal.to_string();
+            }
+            if metrics.changed().await.is_err() {
+                return "Raft has stopped".into();
+            }
+        }
+    }
+
+    /// Stops Raft; nothing is proposed or applied afterwards.
+    pub async fn shutdown(&self) {
+        if let Err(e) = self.raft.shutdown().await {
+            tracing::error!(target: "raft", "stopping Raft: {e}");
+        }
+    }
+
+    /// Snapshots installed since the start.
+    pub fn installs(&self) -> u64 {
+        self.progress.installs.load(Ordering::Relaxed)
+    }
+}
+
+/// Follows openraft's server metrics with a small value of our own, so that readers never hold openraft's guard.
+fn watch_leadership(raft: &Raft) -> watch::Receiver<Leadership> {
+    let mut metrics = raft.server_metrics();
+    let (tell, told) = watch::channel(Leadership::default());
+    tokio::spawn(async move {
+        loop {
+            let now = {
+                let m = metrics.borrow_watched();
+                let membership = m.membership_config.membership();
+                let leader = m.current_leader.clone();
+                Leadership {
+                    addr: leader.as_ref().and_then(|id| membership.get_node(id)).map(|n| n.raft_addr.clone()),
+                    mine: m.state == ServerState::Leader && leader.as_ref() == Some(&m.id),
+                    leader,
+                    term: m.vote.leader_id.term,
+                    voters: membership.voter_ids().count(),
+                }
+            };
+            tell.send_if_modified(|held| {
+                let changed = *held != now;
+                if changed {
+                    log_leadership(held, &now);
+                    *held = now;
+                }
+                changed
+            });
+            if metrics.changed().await.is_err() {
+                return;
+            }
+        }
+    });
+    told
+}
+
+fn log_leadership(before: &Leadership, now: &Leadership) {
+    if before.leader == now.leader {
+        return;
+    }
+    match (&now.leader, &now.addr) {
+        (Some(id), Some(addr)) if now.mine => {
+            tracing::info!(target: "store", "this node (ID={}, addr={addr}) is now Leader", id.name());
+        }
+        (Some(id), Some(addr)) => tracing::info!(target: "store", "node {} at {addr} is now Leader", id.name()),
+        (Some(id), None) => tracing::info!(target: "store", "node {} is now Leader", id.name()),
+        (None, _) => tracing::info!(target: "store", "Leader is now unknown"),
+    }
+}

@@ -1,0 +1,287 @@
+//! Raft's values as bytes: on disk (log entries, votes, memberships) and on the wire. One encoding for both, postcard over mirror
+//! types, so that an openraft upgrade cannot silently change what is stored. Fields and variants are append only.
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+use openraft::{EntryPayload, raft::{AppendEntriesRequest, AppendEntriesResponse, VoteRequest, VoteResponse}};
+use serde::{Deserialize, Serialize};
+
+use super::types::{Entry, LogId, Member, Membership, Payload, RaftId, StoredMembership, Types, Vote, log_id};
+use crate::command::Encoded;
+
+/// `(term, index)`.
+pub type Id = (u64, u64);
+
+/// A vote: candidate's term and id, and whether a quorum granted it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VoteRecord {
+    /// Term voted in.
+    pub term: u64,
+    /// Raft id voted for.
+    pub voted_for: RaftId,
+    /// Granted by a quorum: this is a leadership.
+    pub committed: bool,
+}
+
+/// A membership: one voter set, or two while joint.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MembershipRecord {
+    /// Entry that carried it.
+    pub log_id: Option<Id>,
+    /// Voter sets.
+    pub voters: Vec<BTreeSet<RaftId>>,
+    /// All members with their addresses.
+    pub nodes: BTreeMap<RaftId, Member>,
+}
+
+/// An entry's content.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum PayloadRecord {
+    /// A new leader's first entry.
+    Blank,
+    /// An encoded command.
+    Command(Bytes),
+    /// A membership (its `log_id` is the entry's own and left `None`).
+    Membership(MembershipRecord),
+}
+
+/// An entry.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EntryRecord {
+    /// Its place.
+    pub id: Id,
+    /// Its content.
+    pub payload: PayloadRecord,
+}
+
+/// Log replication.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct AppendRecord {
+    /// The leader's vote.
+    pub vote: VoteRecord,
+    /// Entry before the first.
+    pub prev: Option<Id>,
+    /// Entries, possibly none.
+    pub entries: Vec<EntryRecord>,
+    /// What the leader knows to be committed.
+    pub commit: Option<Id>,
+}
+
+/// Answer to [`AppendRecord`].
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum AppendAnswer {
+    /// All entries are durable here.
+    Success,
+    /// Entries up to this are.
+    Partial(Option<Id>),
+    /// `prev` is not in this log.
+    Conflict,
+    /// A higher vote was seen here.
+    HigherVote(VoteRecord),
+    /// This node cannot take entries now (disk full); the text is for a person.
+    Unable(String),
+}
+
+/// A request for a vote, or for the promise of one (pre-vote).
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct VoteAsk {
+    /// The candidate's vote.
+    pub vote: VoteRecord,
+    /// Its last entry.
+    pub last: Option<Id>,
+    /// The leader asked it to take over.
+    pub transfer: bool,
+}
+
+/// Answer to [`VoteAsk`].
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct VoteAnswer {
+    /// The vote held here.
+    pub vote: VoteRecord,
+    /// Granted.
+    pub granted: bool,
+    /// Last entry here.
+    pub last: Option<Id>,
+}
+
+/// `(term, index)` of a log id.
+pub fn id(id: &LogId) -> Id {
+    (id.leader_id.term, id.index)
+}
+
+/// A log id of `(term, index)`.
+pub fn from_id((term, index): Id) -> LogId {
+    log_id(term, index)
+}
+
+impl From<&Vote> for VoteRecord {
+    fn from(vote: &Vote) -> Self {
+        Self { term: vote.leader_id.term, voted_for: vote.leader_id.voted_for.clone(), committed: vote.committed }
+    }
+}
+
+impl From<VoteRecord> for Vote {
+    fn from(record: VoteRecord) -> Self {
+        let leader_id = openraft::impls::leader_id_std::LeaderId { term: record.term, voted_for: record.voted_for };
+        Self { leader_id, committed: record.committed }
+    }
+}
+
+/// Ordered as Raft orders votes: by term; within a term only the same candidate's votes compare.
+impl PartialOrd for VoteRecord {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Vote::from(self.clone()).partial_cmp(&Vote::from(other.clone()))
+    }
+}
+
+/// Members that a record names as voters without giving their address make it invalid.
+#[derive(Debug, thiserror::Error)]
+#[error("membership names voters without an address: {0}")]
+pub struct InvalidMembership(String);
+
+impl MembershipRecord {
+    /// From openraft's.
+    pub fn new(membership: &Membership, log_id: Option<&LogId>) -> Self {
+        Self {
+            log_id: log_id.map(id),
+            voters: membership.get_joint_config().clone(),
+            nodes: membership.nodes().map(|(id, node)| (id.clone(), node.clone())).collect(),
+        }
+    }
+
+    /// To openraft's.
+    ///
+    /// # Errors
+    /// A voter without an address, or an empty voter set.
+    pub fn membership(self) -> Result<Membership, InvalidMembership> {
+        if self.voters.is_empty() && self.nodes.is_empty() {
+            return Ok(Membership::default());
+        }
+        Membership::new(self.voters, self.nodes).map_err(|e| InvalidMembership(e.to_string()))
+    }
+
+    /// To openraft's, with the entry that carried it.
+    ///
+    /// # Errors
+    /// As [`MembershipRecord::membership`].
+    pub fn stored(self) -> Result<StoredMembership, InvalidMembership> {
+        let log_id = self.log_id.map(from_id);
+        Ok(StoredMembership::new(log_id, self.membership()?))
+    }
+}
+
+impl From<&Payload> for PayloadRecord {
+    fn from(payload: &Payload) -> Self {
+        match payload {
+            EntryPayload::Blank => Self::Blank,
+            EntryPayload::Normal(command) => Self::Command(command.bytes().clone()),
+            EntryPayload::Membership(m) => Self::Membership(MembershipRecord::new(m, None)),
+        }
+    }
+}
+
+impl PayloadRecord {
+    /// To openraft's.
+    ///
+    /// # Errors
+    /// An invalid membership.
+    pub fn payload(self) -> Result<Payload, InvalidMembership> {
+        Ok(match self {
+            Self::Blank => EntryPayload::Blank,
+            Self::Command(bytes) => EntryPayload::Normal(Encoded::from_bytes(bytes)),
+            Self::Membership(m) => EntryPayload::Membership(m.membership()?),
+        })
+    }
+}
+
+impl From<&AppendEntriesRequest<Types>> for AppendRecord {
+    fn from(rpc: &AppendEntriesRequest<Types>) -> Self {
+        Self {
+            vote: (&rpc.vote).into(),
+            prev: rpc.prev_log_id.as_ref().map(id),
+            entries: rpc
+                .entries
+                .iter()
+                .map(|e| EntryRecord { id: id(&e.log_id), payload: (&e.payload).into() })
+                .collect(),
+            commit: rpc.leader_commit.as_ref().map(id),
+        }
+    }
+}
+
+impl AppendRecord {
+    /// To openraft's.
+    ///
+    /// # Errors
+    /// An invalid membership among the entries.
+    pub fn request(self) -> Result<AppendEntriesRequest<Types>, InvalidMembership> {
+        let entries = self
+            .entries
+            .into_iter()
+            .map(|e| Ok(Entry { log_id: from_id(e.id), payload: e.payload.payload()? }))
+            .collect::<Result<_, InvalidMembership>>()?;
+        Ok(AppendEntriesRequest {
+            vote: self.vote.into(),
+            prev_log_id: self.prev.map(from_id),
+            entries,
+            leader_commit: self.commit.map(from_id),
+        })
+    }
+}
+
+impl From<AppendEntriesResponse<Types>> for AppendAnswer {
+    fn from(answer: AppendEntriesResponse<Types>) -> Self {
+        match answer {
+            AppendEntriesResponse::Success => Self::Success,
+            AppendEntriesResponse::PartialSuccess(upto) => Self::Partial(upto.as_ref().map(id)),
+            AppendEntriesResponse::Conflict => Self::Conflict,
+            AppendEntriesResponse::HigherVote(vote) => Self::HigherVote((&vote).into()),
+        }
+    }
+}
+
+impl AppendAnswer {
+    /// To openraft's; `Err` carries the reason of [`AppendAnswer::Unable`].
+    ///
+    /// # Errors
+    /// The follower cannot take entries now.
+    pub fn response(self) -> Result<AppendEntriesResponse<Types>, String> {
+        Ok(match self {
+            Self::Success => AppendEntriesResponse::Success,
+            Self::Partial(upto) => AppendEntriesResponse::PartialSuccess(upto.map(from_id)),
+            Self::Conflict => AppendEntriesResponse::Conflict,
+            Self::HigherVote(vote) => AppendEntriesResponse::HigherVote(vote.into()),
+            Self::Unable(reason) => return Err(reason),
+        })
+    }
+}
+
+impl From<VoteRequest<Types>> for VoteAsk {
+    fn from(rpc: VoteRequest<Types>) -> Self {
+        Self { vote: (&rpc.vote).into(), last: rpc.last_log_id.as_ref().map(id), transfer: rpc.leadership_transfer }
+    }
+}
+
+impl From<VoteAsk> for VoteRequest<Types> {
+    fn from(ask: VoteAsk) -> Self {
+        let mut rpc = Self::new(ask.vote.into(), ask.last.map(from_id));
+        rpc.leadership_transfer = ask.transfer;
+        rpc
+    }
+}
+
+impl From<VoteResponse<Types>> for VoteAnswer {
+    fn from(answer: VoteResponse<Types>) -> Self {
+        Self {
+            vote: (&answer.vote).into(),
+            granted: answer.vote_granted,
+            last: answer.last_log_id.as_ref().map(id),
+        }
+    }
+}
+
+impl From<VoteAnswer> for VoteResponse<Types> {
+    fn from(answer: VoteAnswer) -> Self {
+        Self { vote: answer.vote.into(), vote_granted: answer.granted, last_log_id: answer.last.map(from_id) }
+    }
+}

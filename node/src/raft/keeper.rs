@@ -1,0 +1,279 @@
+//! Housekeeping: on the leader flatten, promote and reap; on every node checkpoint and trim the log.
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+use node_db::Database;
+use openraft::Instant as _;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Consensus,
+    types::RaftId,
+};
+
+/// How often the leader looks at its members. A learner that has caught up waits at most this long for its vote.
+const MEMBERS_INTERVAL: Duration = Duration::from_millis(100);
+/// How often every node looks at the size of its WAL and log.
+const STORAGE_INTERVAL: Duration = Duration::from_millis(200);
+/// A WAL this large is checkpointed at once, whatever the interval says: about 50 ms of the writer's time on a common disk.
+const WAL_DUE_BYTES: u64 = 16 << 20;
+/// So much log since the last checkpoint is too much to replay.
+const LOG_DUE_BYTES: u64 = 64 << 20;
+/// Log kept behind a checkpoint for followers that are a little behind; those further back get the snapshot.
+const LOG_KEEP_BYTES: u64 = 16 << 20;
+/// An idle node with anything new checkpoints after this time, so that it does not keep a full log until its restart.
+const IDLE_DUE: Duration = Duration::from_secs(600);
+/// After a checkpoint that could not be made (a long read, a transfer), wait this long.
+const BUSY_PAUSE: Duration = Duration::from_secs(1);
+
+/// When members that do not answer are removed. `None` is never.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Reaping {
+    /// Voters.
+    pub voters_after: Option<Duration>,
+    /// Read-only nodes.
+    pub non_voters_after: Option<Duration>,
+}
+
+/// When a checkpoint is due.
+#[derive(Clone, Copy, Debug)]
+pub struct Thresholds {
+    /// Entries since the last checkpoint (`-raft-snap`).
+    pub entries: u64,
+    /// WAL bytes (`-raft-snap-wal-size`); 0 is off.
+    pub wal_bytes: u64,
+    /// How often these two are looked at (`-raft-snap-int`).
+    pub interval: Duration,
+}
+
+/// What the storage looks like now.
+#[derive(Clone, Copy, Debug)]
+pub struct Storage {
+    /// Bytes in the WAL.
+    pub wal_bytes: u64,
+    /// Bytes of log on disk.
+    pub log_bytes: u64,
+    /// Entries applied since the last checkpoint.
+    pub new_entries: u64,
+    /// Since the last checkpoint.
+    pub age: Duration,
+}
+
+/// Is a checkpoint due?
+pub fn checkpoint_due(now: Storage, thresholds: Thresholds) -> bool {
+    if now.new_entries == 0 {
+        return false;
+    }
+    let by_interval = now.age >= thresholds.interval
+        && (now.new_entries >= thresholds.entries
+            || (thresholds.wal_bytes > 0 && now.wal_bytes >= thresholds.wal_bytes));
+    by_interval || now.wal_bytes >= WAL_DUE_BYTES || now.log_bytes >= LOG_DUE_BYTES + LOG_KEEP_BYTES || now.age >= IDLE_DUE
+}
+
+/// Index up to which the log may be purged, if any: entries worth [`LOG_KEEP_BYTES`] stay behind the checkpoint.
+pub fn purge_upto(range: Option<(u64, u64)>, log_bytes: u64, checkpoint_index: u64) -> Option<u64> {
+    let (first, last) = range?;
+    let count = last - first + 1;
+    let average = (log_bytes / count).max(1);
+    let keep = LOG_KEEP_BYTES / average;
+    let upto = checkpoint_index.checked_sub(keep)?;
+    (upto >= first).then_some(upto)
+}
+
+/// Runs the leader's duties until stopped.
+pub async fn keep_members(consensus: Consensus, reaping: Reaping, stop: CancellationToken) {
+    let mut silent = Silence::default();
+    while !stopped_within(&stop, MEMBERS_INTERVAL).await {
+        let leadership = consensus.leadership();
+        if !leadership.mine {
+            silent = Silence::default();
+            continue;
+        }
+        silent.leading_since(leadership.term);
+        let members = consensus.metrics().membership_config;
+        if members.membership().get_joint_config().len() > 1 {
+            // Left behind by a leader that died in the middle of a change; or the change is still under way and this one waits.
+            log_failure("flattening the membership", consensus.promote([].into()).await);
+            continue;
+        }
+        let ready = consensus.promotable();
+        if !ready.is_empty() {
+            log_failure("promoting a caught-up node", consensus.promote(ready).await);
+            continue;
+        }
+        reap(&consensus, reaping, &silent).await;
+    }
+}
+
+/// Since when this node leads; a silence that began under another leader does not count.
+#[derive(Debug, Default)]
+struct Silence {
+    term: u64,
+    since: Option<Instant>,
+}
+
+impl Silence {
+    fn leading_since(&mut self, term: u64) {
+        if self.since.is_none() || self.term != term {
+            *self = Self { term, since: Some(Instant::now()) };
+        }
+    }
+}
+
+/// Members to reap: silent for longer than their kind's limit, counted from the later of their last answer and the start of this leadership.
+pub fn to_reap(members: &[(RaftId, bool)], silence: &BTreeMap<RaftId, Duration>, own: &RaftId, reaping: Reaping) -> Option<RaftId> {
+    members
+        .iter()
+        .filter(|(id, _)| id != own)
+        .find(|(id, voter)| {
+            let limit = if *voter { reaping.voters_after } else { reaping.non_voters_after };
+            limit.is_some_and(|limit| silence.get(id).is_some_and(|silent| *silent > limit))
+        })
+        .map(|(id, _)| id.clone())
+}
+
+async fn reap(consensus: &Consensus, reaping: Reaping, leading: &Silence) {
+    if reaping.voters_after.is_none() && reaping.non_voters_after.is_none() {
+        return;
+    }
+    let Some(since) = leading.since else { return };
+    let heartbeat = consensus.metrics().heartbeat.unwrap_or_default();
+    let members: Vec<_> = consensus.members().into_iter().map(|(id, _, voter)| (id, voter)).collect();
+    let silence = members
+        .iter()
+        .map(|(id, _)| {
+            let heard = heartbeat.get(id).and_then(Option::as_ref).map(|at| at.elapsed());
+            (id.clone(), heard.unwrap_or(Duration::MAX).min(since.elapsed()))
+        })
+        .collect();
+    let own = RaftId::from(consensus.local().raft_id());
+    let Some(id) = to_reap(&members, &silence, &own, reaping) else { return };
+    let kind = if members.iter().any(|(m, voter)| *m == id && *voter) { "voting" } else { "non-voting" };
+    match consensus.remove_records(&[id.clone()].into()).await {
+        Ok(()) => {
+            consensus.progress().reaped.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            tracing::info!(target: "store", "successfully reaped {kind} node {}", id.name());
+        }
+        Err(e) => {
+            consensus.progress().reap_failures.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            tracing::warn!(target: "store", "failed to reap {kind} node {}: {e}", id.name());
+        }
+    }
+}
+
+/// Checkpoints when due and trims the log behind, until stopped.
+pub async fn keep_storage(consensus: Consensus, db: Database, thresholds: Thresholds, stop: CancellationToken) {
+    let mut last = Instant::now();
+    let mut last_index = consensus.metrics().snapshot.map_or(0, |s| s.index);
+    while !stopped_within(&stop, STORAGE_INTERVAL).await {
+        let applied = consensus.applied_index();
+        let log_bytes = consensus.log().disk_bytes();
+        let now = Storage {
+            wal_bytes: db.wal_bytes(),
+            log_bytes,
+            new_entries: applied.saturating_sub(last_index),
+            age: last.elapsed(),
+        };
+        if !checkpoint_due(now, thresholds) {
+            continue;
+        }
+        if let Some(index) = consensus.checkpoint(None).await {
+            last = Instant::now();
+            last_index = index;
+        } else if stopped_within(&stop, BUSY_PAUSE).await {
+            return;
+        }
+    }
+}
+
+impl Consensus {
+    /// Makes a checkpoint and trims the log behind it, keeping `trailing` entries if given. Returns the checkpoint's index if it
+    /// advanced.
+    pub async fn checkpoint(&self, trailing: Option<u64>) -> Option<u64> {
+        let before = self.metrics().snapshot.map(|s| s.index);
+        if let Err(e) = self.raft().trigger().snapshot().await {
+            tracing::warn!(target: "store", "checkpoint: {e}");
+            return None;
+        }
+        let made = self.raft().wait(Some(CHECKPOINT_LIMIT)).metrics(|m| m.snapshot.map(|s| s.index) > before, "checkpoint").await;
+        let index = made.ok()?.snapshot?.index;
+        let upto = match trailing {
+            Some(keep) => index.checked_sub(keep),
+            None => purge_upto(self.log().range(), self.log().disk_bytes(), index),
+        };
+        if let Some(upto) = upto
+            && let Err(e) = self.raft().trigger().purge_log(upto).await
+        {
+            tracing::warn!(target: "store", "trimming the log: {e}");
+        }
+        Some(index)
+    }
+}
+
+/// A checkpoint of the hard limit of WAL (1 GiB) takes this long on a slow disk.
+const CHECKPOINT_LIMIT: Duration = Duration::from_secs(30);
+
+fn log_failure(what: &str, result: Result<(), super::membership::ChangeError>) {
+    if let Err(e) = result {
+        tracing::warn!(target: "store", "{what}: {e}");
+    }
+}
+
+/// Sleeps, or returns true at once when stopped.
+async fn stopped_within(stop: &CancellationToken, pause: Duration) -> bool {
+    tokio::time::timeout(pause, stop.cancelled()).await.is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn due() {
+        let thresholds = Thresholds { entries: 100, wal_bytes: 4 << 20, interval: Duration::from_secs(10) };
+        let at = |wal_bytes, log_bytes, new_entries, secs| Storage { wal_bytes, log_bytes, new_entries, age: Duration::from_secs(secs) };
+        for (name, now, want) in [
+            ("nothing new", at(1 << 30, 1 << 30, 0, 9999), false),
+            ("small and young", at(1 << 20, 1 << 20, 5, 1), false),
+            ("WAL over the flag, too early", at(5 << 20, 1 << 20, 5, 1), false),
+            ("WAL over the flag", at(5 << 20, 1 << 20, 5, 10), true),
+            ("entries", at(0, 0, 100, 10), true),
+            ("WAL over the hard limit", at(16 << 20, 1 << 20, 5, 0), true),
+            ("log over its limit", at(0, 80 << 20, 5, 0), true),
+            ("idle", at(10, 10, 1, 600), true),
+        ] {
+            assert_eq!(checkpoint_due(now, thresholds), want, "{name}");
+        }
+    }
+
+    #[test]
+    fn purging_keeps_bytes_behind_the_checkpoint() {
+        assert_eq!(purge_upto(None, 0, 10), None);
+        assert_eq!(purge_upto(Some((1, 10)), 1 << 10, 10), None, "all of it fits");
+        // 1024 entries of 1 MiB: 16 stay.
+        assert_eq!(purge_upto(Some((1, 1024)), 1 << 30, 1000), Some(984));
+        assert_eq!(purge_upto(Some((990, 1024)), 35 << 20, 1000), None, "already purged further");
+    }
+
+    #[test]
+    fn reaping() {
+        let (a, b, c) = (RaftId::from("a#1"), RaftId::from("b#1"), RaftId::from("c#1"));
+        let members = [(a.clone(), true), (b.clone(), true), (c.clone(), false)];
+        let silence = |b_secs, c_secs| {
+            BTreeMap::from([
+                (a.clone(), Duration::MAX),
+                (b.clone(), Duration::from_secs(b_secs)),
+                (c.clone(), Duration::from_secs(c_secs)),
+            ])
+        };
+        let both = Reaping { voters_after: Some(Duration::from_secs(10)), non_voters_after: Some(Duration::from_secs(2)) };
+        assert_eq!(to_reap(&members, &silence(5, 1), &a, both), None);
+        assert_eq!(to_reap(&members, &silence(11, 1), &a, both), Some(b.clone()));
+        assert_eq!(to_reap(&members, &silence(5, 3), &a, both), Some(c.clone()));
+        let voters_off = Reaping { voters_after: None, ..both };
+        assert_eq!(to_reap(&members, &silence(99, 1), &a, voters_off), None);
+        assert_eq!(to_reap(&members, &BTreeMap::new(), &a, both), None);
+    }
+}

@@ -1,0 +1,313 @@
+//! The Raft log on disk: openraft's storage trait over the `raft-log` crate, and no policy.
+//!
+//! All writes pass one mutex in openraft's order, so a vote and the entries after it reach the disk in that order. An entry is reported
+//! as flushed only from the callback after fdatasync. Any I/O error goes to openraft, which stops, and the process with it: an fsync
+//! that failed once proves nothing when it succeeds later.
+use std::{
+    fmt::Debug,
+    io::{self, Read, Write},
+    ops::{Bound, RangeBounds},
+    path::Path,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use openraft::{
+    EntryPayload, RaftLogReader,
+    storage::{IOFlushed, LogState, RaftLogStorage},
+};
+use raft_log::{
+    RaftLog,
+    api::raft_log_writer::RaftLogWriter,
+    codeq::{Decode, Encode},
+};
+use tokio::sync::oneshot;
+
+use super::{
+    codec::{Id, PayloadRecord, VoteRecord, from_id, id},
+    types::{Entry, LogId, Payload, Types, Vote},
+};
+
+/// One chunk file. Purging deletes whole chunks, a restart reads all of them.
+const CHUNK_MAX_BYTES: usize = 16 << 20;
+/// Payloads kept in memory beyond the open chunk, for followers that are nearly caught up.
+const CACHE_MAX_BYTES: usize = 8 << 20;
+/// Replay buffer; the crate's default of 64 MiB would be most of our memory.
+const READ_BUFFER_BYTES: usize = 1 << 20;
+/// The only bound in bytes on what one append to a follower carries.
+const READ_MAX_BYTES: usize = 4 << 20;
+/// Entries of one append to a follower; each packs up to 512 requests.
+const READ_MAX_ENTRIES: u64 = 64;
+
+/// Type parameters of the log crate.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct LogTypes;
+
+impl raft_log::Types for LogTypes {
+    type LogId = Id;
+    type LogPayload = StoredPayload;
+    type Vote = StoredVote;
+    type Callback = Flushed;
+    type UserData = String;
+
+    fn log_index(log_id: &Id) -> u64 {
+        log_id.1
+    }
+
+    fn payload_size(payload: &StoredPayload) -> u64 {
+        match &payload.0 {
+            EntryPayload::Normal(command) => command.bytes().len() as u64 + 64,
+            EntryPayload::Blank | EntryPayload::Membership(_) => 256,
+        }
+    }
+}
+
+/// A payload in the log's framing: length, then postcard. In memory it keeps the decoded command, so that the node that encoded an
+/// entry applies it without decoding.
+#[derive(Clone, Debug)]
+pub struct StoredPayload(Payload);
+
+/// A vote in the log's framing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredVote(VoteRecord);
+
+impl PartialOrd for StoredVote {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        self.0.partial_cmp(&other.0)
+    }
+}
+
+fn encode_sized<T: serde::Serialize, W: Write>(value: &T, mut writer: W) -> io::Result<usize> {
+    let bytes = postcard::to_stdvec(value).map_err(invalid)?;
+    let length = u32::try_from(bytes.len()).map_err(invalid)?;
+    writer.write_all(&length.to_be_bytes())?;
+    writer.write_all(&bytes)?;
+    Ok(4 + bytes.len())
+}
+
+fn decode_sized<T: serde::de::DeserializeOwned, R: Read>(mut reader: R) -> io::Result<T> {
+    let mut length = [0; 4];
+    reader.read_exact(&mut length)?;
+    let length = u64::from(u32::from_be_bytes(length));
+    let mut bytes = Vec::new();
+    reader.take(length).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 != length {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    postcard::from_bytes(&bytes).map_err(invalid)
+}
+
+fn invalid<E: std::error::Error + Send + Sync + 'static>(e: E) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, e)
+}
+
+impl Encode for StoredPayload {
+    fn encode<W: Write>(&self, writer: W) -> io::Result<usize> {
+        encode_sized(&PayloadRecord::from(&self.0), writer)
+    }
+}
+
+impl Decode for StoredPayload {
+    fn decode<R: Read>(reader: R) -> io::Result<Self> {
+        let record: PayloadRecord = decode_sized(reader)?;
+        record.payload().map(Self).map_err(invalid)
+    }
+}
+
+impl Encode for StoredVote {
+    fn encode<W: Write>(&self, writer: W) -> io::Result<usize> {
+        encode_sized(&self.0, writer)
+    }
+}
+
+impl Decode for StoredVote {
+    fn decode<R: Read>(reader: R) -> io::Result<Self> {
+        decode_sized(reader).map(Self)
+    }
+}
+
+/// Who is told when bytes are on disk.
+pub enum Flushed {
+    /// openraft, about appended entries.
+    Entries(IOFlushed<Types>),
+    /// A waiting caller.
+    Caller(oneshot::Sender<io::Result<()>>),
+}
+
+impl raft_log::Callback for Flushed {
+    fn send(self, result: io::Result<()>) {
+        match self {
+            Self::Entries(flushed) => flushed.io_completed(result),
+            Self::Caller(caller) => {
+                let _ = caller.send(result);
+            }
+        }
+    }
+}
+
+/// The log; cheap to clone, all clones are one log.
+#[derive(Clone, Debug)]
+pub struct Log(Arc<Mutex<RaftLog<LogTypes>>>);
+
+impl Log {
+    /// Opens or creates the log in `dir`. A record cut short by a crash at the very end is dropped (it was never acknowledged);
+    /// damage anywhere else is an error.
+    ///
+    /// # Errors
+    /// Damage, a lock held by another process, or a disk that refuses.
+    pub fn open(dir: &Path) -> io::Result<Self> {
+        std::fs::create_dir_all(dir)?;
+        let mut config = raft_log::Config::new(dir.display());
+        config.wal.chunk_max_size = Some(CHUNK_MAX_BYTES);
+        config.wal.read_buffer_size = Some(READ_BUFFER_BYTES);
+        config.wal.truncate_incomplete_record = Some(true);
+        // The proposer batches; a timer here would only add latency.
+        config.wal.flush_batch_wait = Some(Duration::ZERO);
+        config.log_cache_capacity = Some(CACHE_MAX_BYTES);
+        RaftLog::open(Arc::new(config)).map(|log| Self(Arc::new(Mutex::new(log))))
+    }
+
+    /// A poisoned lock means a panic mid-write; the log's own state is a plain map that each call leaves whole, and the
+    /// panic has already ended openraft's core.
+    fn lock(&self) -> MutexGuard<'_, RaftLog<LogTypes>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Bytes on disk.
+    pub fn disk_bytes(&self) -> u64 {
+        self.lock().on_disk_size()
+    }
+
+    /// First and last index present; `None` if the log is empty.
+    pub fn range(&self) -> Option<(u64, u64)> {
+        let log = self.lock();
+        let last = log.log_state().last()?.1;
+        let first = log.log_state().purged().map_or(0, |purged| purged.1 + 1);
+        (first <= last).then_some((first, last))
+    }
+
+    /// Last purged entry.
+    pub fn purged(&self) -> Option<Id> {
+        self.lock().log_state().purged().copied()
+    }
+
+    /// Last entry, also if purged.
+    pub fn last(&self) -> Option<Id> {
+        self.lock().log_state().last().copied()
+    }
+
+    /// The vote held.
+    pub fn vote(&self) -> Option<VoteRecord> {
+        self.lock().log_state().vote().map(|vote| vote.0.clone())
+    }
+
+    /// Waits until everything written so far is on disk.
+    async fn sync(&self) -> io::Result<()> {
+        let (tell, told) = oneshot::channel();
+        self.lock().flush(true, Some(Flushed::Caller(tell)))?;
+        told.await.map_err(|_| io::Error::other("the log's flush thread has ended"))?
+    }
+
+    fn read(&self, from: u64, to: u64, max_bytes: usize) -> io::Result<Vec<Entry>> {
+        let log = self.lock();
+        let mut bytes = 0;
+        let mut entries = Vec::new();
+        for item in log.read(from, to) {
+            let (entry_id, StoredPayload(payload)) = item?;
+            if let EntryPayload::Normal(command) = &payload {
+                bytes += command.bytes().len();
+            }
+            if bytes > max_bytes && !entries.is_empty() {
+                break;
+            }
+            entries.push(Entry { log_id: from_id(entry_id), payload });
+        }
+        Ok(entries)
+    }
+}
+
+impl RaftLogReader<Types> for Log {
+    async fn try_get_log_entries<RB: RangeBounds<u64> + Clone + Debug + Send>(
+        &mut self,
+        range: RB,
+    ) -> io::Result<Vec<Entry>> {
+        let from = match range.start_bound() {
+            Bound::Included(start) => *start,
+            Bound::Excluded(start) => start + 1,
+            Bound::Unbounded => 0,
+        };
+        let to = match range.end_bound() {
+            Bound::Included(end) => end + 1,
+            Bound::Excluded(end) => *end,
+            Bound::Unbounded => u64::MAX,
+        };
+        if from >= to {
+            return Ok(Vec::new());
+        }
+        self.read(from, to, usize::MAX)
+    }
+
+    async fn read_vote(&mut self) -> io::Result<Option<Vote>> {
+        Ok(self.vote().map(Vote::from))
+    }
+
+    async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> io::Result<Vec<Entry>> {
+        self.read(start, end.min(start.saturating_add(READ_MAX_ENTRIES)), READ_MAX_BYTES)
+    }
+}
+
+impl RaftLogStorage<Types> for Log {
+    type LogReader = Self;
+
+    async fn get_log_state(&mut self) -> io::Result<LogState<Types>> {
+        let log = self.lock();
+        let state = log.log_state();
+        Ok(LogState {
+            last_purged_log_id: state.purged().copied().map(from_id),
+            last_log_id: state.last().copied().map(from_id),
+        })
+    }
+
+    async fn get_log_reader(&mut self) -> Self {
+        self.clone()
+    }
+
+    async fn save_vote(&mut self, vote: &Vote) -> io::Result<()> {
+        self.lock().save_vote(StoredVote(vote.into()))?;
+        self.sync().await
+    }
+
+    /// Saved without a flush of its own: the next append carries it. Losing it costs a restarted node only a moment of waiting for
+    /// the leader to say again what is committed.
+    async fn save_committed(&mut self, committed: Option<LogId>) -> io::Result<()> {
+        if let Some(committed) = committed {
+            self.lock().commit(id(&committed))?;
+        }
+        Ok(())
+    }
+
+    async fn read_committed(&mut self) -> io::Result<Option<LogId>> {
+        Ok(self.lock().log_state().committed().copied().map(from_id))
+    }
+
+    async fn append<I>(&mut self, entries: I, callback: IOFlushed<Types>) -> io::Result<()>
+    where
+        I: IntoIterator<Item = Entry> + Send,
+        I::IntoIter: Send,
+    {
+        let records = entries.into_iter().map(|e| (id(&e.log_id), StoredPayload(e.payload)));
+        let mut log = self.lock();
+        log.append(records)?;
+        log.flush(true, Some(Flushed::Entries(callback)))
+    }
+
+    async fn truncate_after(&mut self, last: Option<LogId>) -> io::Result<()> {
+        self.lock().truncate(last.map_or(0, |last| last.index + 1))?;
+        self.sync().await
+    }
+
+    async fn purge(&mut self, upto: LogId) -> io::Result<()> {
+        self.lock().purge(id(&upto))?;
+        self.sync().await
+    }
+}

@@ -1,0 +1,242 @@
+//! The state machine: openraft's trait over `node-db`, and no policy. A run of committed entries becomes one call and one transaction;
+//! the snapshot is the database's main file, held still while it is sent.
+use std::{
+    collections::VecDeque,
+    io,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt};
+use node_db::{Database, Entry as DbEntry, Pinned, Work};
+use openraft::{
+    EntryPayload, RaftSnapshotBuilder,
+    storage::{ApplyResponder, EntryResponder, RaftStateMachine},
+};
+
+use super::{
+    codec::MembershipRecord,
+    types::{Applied, LogId, StoredMembership, Types, log_id_of, position},
+};
+use crate::command::Command;
+
+/// openraft's snapshot with our data.
+pub type Snapshot = openraft::storage::Snapshot<super::types::CommittedLeaderId, super::types::RaftId, super::types::Member, SnapshotData>;
+/// openraft's snapshot description.
+pub type SnapshotMeta = openraft::storage::SnapshotMeta<super::types::CommittedLeaderId, super::types::RaftId, super::types::Member>;
+
+/// Entries applied in one transaction. A run this long takes some milliseconds; more would only delay the first answer.
+const MAX_RUN: usize = 64;
+
+/// What a snapshot is made of.
+#[derive(Debug)]
+pub enum SnapshotData {
+    /// Ours, to be sent: the main file held still.
+    Pinned(Pinned),
+    /// Received, complete and synced at the database's incoming path.
+    Incoming,
+}
+
+/// Facts about applying that others watch without asking openraft.
+#[derive(Debug, Default)]
+pub struct Progress {
+    /// Index of the last applied entry that carried client requests.
+    pub command_index: AtomicU64,
+    /// When it was applied here, microseconds since the Unix epoch.
+    pub applied_unix_micros: AtomicU64,
+    /// When the leader stamped it, microseconds since the Unix epoch.
+    pub stamped_unix_micros: AtomicU64,
+    /// Snapshots installed at run time.
+    pub installs: AtomicU64,
+    /// Silent members removed by this node as leader.
+    pub reaped: AtomicU64,
+    /// Silent members that could not be removed.
+    pub reap_failures: AtomicU64,
+}
+
+/// The state machine.
+#[derive(Debug)]
+pub struct Machine {
+    db: Database,
+    membership: StoredMembership,
+    /// Memberships since the last checkpoint are in the database's opaque metadata; this is the newest.
+    applied: Option<LogId>,
+    progress: Arc<Progress>,
+    /// The newest snapshot's description, kept for `get_current_snapshot`.
+    failed: Arc<Mutex<Option<String>>>,
+}
+
+impl Machine {
+    /// Over an open database, at the position that was recovered with it.
+    ///
+    /// # Errors
+    /// Metadata that is not a membership.
+    pub fn new(db: Database, recovered: &node_db::Recovered, progress: Arc<Progress>) -> io::Result<Self> {
+        let membership = decode_meta(&recovered.meta)?;
+        Ok(Self {
+            db,
+            membership,
+            applied: recovered.position.map(log_id_of),
+            progress,
+            failed: Arc::default(),
+        })
+    }
+
+    /// Applies what has gathered and answers it.
+    async fn apply_run(&mut self, run: Vec<DbEntry>, responders: &mut VecDeque<Option<ApplyResponder<Types>>>) -> io::Result<()> {
+        let last = run.last().map(|e| e.position);
+        self.note_progress(&run);
+        let outcomes = match self.db.apply(run).await {
+            Ok(Ok(outcomes)) => outcomes,
+            Ok(Err(fatal)) => return Err(self.fail(fatal.to_string())),
+            Err(_) => return Err(self.fail("the database's writer thread has ended".into())),
+        };
+        if let Some(last) = last {
+            self.applied = Some(log_id_of(last));
+        }
+        for (outcome, responder) in outcomes.into_iter().zip(responders.drain(..)) {
+            if let Some(responder) = responder {
+                responder.send(Applied(outcome));
+            }
+        }
+        Ok(())
+    }
+
+    fn note_progress(&self, run: &[DbEntry]) {
+        for entry in run.iter().rev() {
+            if let Work::Requests(requests) = &entry.work {
+                let stamped = requests.first().map_or(0, |r| r.stamp.unix_micros);
+                self.progress.stamped_unix_micros.store(u64::try_from(stamped).unwrap_or(0), Ordering::Relaxed);
+                self.progress.applied_unix_micros.store(crate::clock::unix_micros(), Ordering::Relaxed);
+                self.progress.command_index.store(entry.position.index, Ordering::Release);
+                return;
+            }
+        }
+    }
+
+    fn fail(&self, reason: String) -> io::Error {
+        *self.failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason.clone());
+        io::Error::other(reason)
+    }
+}
+
+/// Metadata of the database from a membership.
+pub fn encode_meta(membership: &StoredMembership) -> io::Result<Bytes> {
+    let record = MembershipRecord::new(membership.membership(), membership.log_id().as_ref());
+    postcard::to_stdvec(&record).map(Bytes::from).map_err(io::Error::other)
+}
+
+/// A membership from the database's metadata; empty metadata is no membership.
+pub fn decode_meta(meta: &[u8]) -> io::Result<StoredMembership> {
+    if meta.is_empty() {
+        return Ok(StoredMembership::default());
+    }
+    let record: MembershipRecord =
+        postcard::from_bytes(meta).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))?;
+    record.stored().map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))
+}
+
+impl RaftStateMachine<Types> for Machine {
+    type SnapshotData = SnapshotData;
+    type SnapshotBuilder = Builder;
+
+    async fn applied_state(&mut self) -> io::Result<(Option<LogId>, StoredMembership)> {
+        Ok((self.applied, self.membership.clone()))
+    }
+
+    async fn apply<Strm>(&mut self, mut entries: Strm) -> io::Result<()>
+    where
+        Strm: Stream<Item = Result<EntryResponder<Types>, io::Error>> + Unpin + Send,
+    {
+        let mut run = Vec::new();
+        let mut responders = VecDeque::new();
+        while let Some(item) = entries.next().await {
+            let (entry, responder) = item?;
+            let work = match &entry.payload {
+                EntryPayload::Blank => Work::Nothing,
+                EntryPayload::Membership(m) => {
+                    self.membership = StoredMembership::new(Some(entry.log_id), m.clone());
+                    Work::Meta(encode_meta(&self.membership)?)
+                }
+                EntryPayload::Normal(command) => match command.command().map_err(|e| self.fail(e.to_string()))? {
+                    Command::Requests(requests) => Work::Requests(Arc::clone(requests)),
+                    Command::Load(chunk) => Work::Load(chunk.clone()),
+                    Command::LoadAbort(id) => Work::LoadAbort(*id),
+                },
+            };
+            run.push(DbEntry { position: position(&entry.log_id), work, wanted: responder.is_some() });
+            responders.push_back(responder);
+            if run.len() >= MAX_RUN {
+                self.apply_run(std::mem::take(&mut run), &mut responders).await?;
+            }
+        }
+        if !run.is_empty() {
+            self.apply_run(run, &mut responders).await?;
+        }
+        Ok(())
+    }
+
+    /// A forced one waits for the checkpoint; otherwise a pinned or busy database defers it.
+    async fn try_create_snapshot_builder(&mut self, _force: bool) -> Option<Builder> {
+        Some(Builder { db: self.db.clone() })
+    }
+
+    async fn get_snapshot_builder(&mut self) -> Builder {
+        Builder { db: self.db.clone() }
+    }
+
+    async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: SnapshotData) -> io::Result<()> {
+        let SnapshotData::Incoming = snapshot else {
+            // openraft asks so at start when the snapshot is newer than the state machine; here they are the same file.
+            return Ok(());
+        };
+        let Some(last) = meta.last_log_id else {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "snapshot without a position"));
+        };
+        let encoded = encode_meta(&meta.last_membership)?;
+        match self.db.install(position(&last), encoded).await {
+            Ok(Ok(())) => {}
+            Ok(Err(fatal)) => return Err(self.fail(fatal.to_string())),
+            Err(_) => return Err(self.fail("the database's writer thread has ended".into())),
+        }
+        self.membership = meta.last_membership.clone();
+        self.applied = Some(last);
+        self.progress.installs.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    async fn get_current_snapshot(&mut self) -> io::Result<Option<Snapshot>> {
+        self.db.pin().map(snapshot_of).transpose()
+    }
+}
+
+fn snapshot_of(pinned: Pinned) -> io::Result<Snapshot> {
+    let meta = SnapshotMeta {
+        last_log_id: Some(log_id_of(pinned.position)),
+        last_membership: decode_meta(&pinned.meta)?,
+    };
+    Ok(Snapshot { meta, snapshot: SnapshotData::Pinned(pinned) })
+}
+
+/// Makes a snapshot, that is: a checkpoint, then a pin.
+#[derive(Debug)]
+pub struct Builder {
+    db: Database,
+}
+
+impl RaftSnapshotBuilder<Types> for Builder {
+    type SnapshotData = SnapshotData;
+
+    async fn build_snapshot(&mut self) -> io::Result<Snapshot> {
+        match self.db.checkpoint().await {
+            Ok(Ok(_)) => {}
+            Ok(Err(fatal)) => return Err(io::Error::other(fatal)),
+            Err(_) => return Err(io::Error::other("the database's writer thread has ended")),
+        }
+        let pinned = self.db.pin().ok_or_else(|| io::Error::other("no checkpoint to make a snapshot of"))?;
+        snapshot_of(pinned)
+    }
+}

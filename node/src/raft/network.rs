@@ -1,0 +1,375 @@
+//! The calling side of Raft's messages: one connection per target and purpose, dialed when needed, dropped on the first doubt.
+use std::{future::Future, io, sync::Arc, time::Duration};
+
+use futures_util::{Stream, StreamExt, stream};
+use openraft::{
+    OptionalSend, RaftNetworkFactory, RaftNetworkV2,
+    errors::{RPCError, ReplicationClosed, StreamingError, Unreachable},
+    network::RPCOption,
+    raft::{
+        AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendError, TransferLeaderRequest,
+        TransferLeaderResponse, VoteRequest, VoteResponse,
+    },
+};
+use serde::{Deserialize, Serialize};
+use tokio::{io::{AsyncReadExt, AsyncWriteExt}, sync::mpsc, time::timeout};
+use tokio_util::task::AbortOnDropHandle;
+
+use super::{
+    codec::{AppendAnswer, AppendRecord, Id, MembershipRecord, VoteAnswer, VoteAsk, VoteRecord, from_id, id},
+    machine::{Snapshot, SnapshotData},
+    types::{LogId, Member, RaftId, Types, Vote},
+};
+use crate::{
+    local::Local,
+    wire::{Connection, Hello, MAX_FRAME_BYTES, Purpose, WireError, read_frame, write_frame},
+};
+
+/// Appends sent ahead of their answers. Eight frames hide the round trip and bound what a slow follower holds in memory.
+const APPENDS_IN_FLIGHT: usize = 8;
+/// A follower that owes an answer this long is treated as gone; its disk may be slow, so this is far above a round trip.
+const APPEND_ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+/// A snapshot transfer may take hours, but not this long without a byte moving (or, at its end, without the receiver's answer).
+const SNAPSHOT_IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+/// Installing at the receiver waits for its readers and syncs the whole file.
+const SNAPSHOT_INSTALL_TIMEOUT: Duration = Duration::from_secs(300);
+/// Pieces of a snapshot read and written at a time: the sender's memory for any database size.
+const SNAPSHOT_PIECE_BYTES: usize = 256 << 10;
+
+/// What Raft asks of another node.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum Ask {
+    Append(AppendRecord),
+    Vote(VoteAsk),
+    PreVote(VoteAsk),
+    Transfer { from: VoteRecord, to: RaftId, last: Option<Id> },
+}
+
+/// The answer to an [`Ask`] of the same kind.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum Answer {
+    Append(AppendAnswer),
+    Vote(VoteAnswer),
+    /// `Err` says why the node will not take over.
+    Transfer(Result<(), String>),
+}
+
+/// Begins a snapshot transfer; the file's bytes follow, then their CRC-32.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct SnapshotHead {
+    pub(super) vote: VoteRecord,
+    pub(super) last: Option<Id>,
+    pub(super) membership: MembershipRecord,
+    pub(super) len_bytes: u64,
+}
+
+/// Ends a snapshot transfer.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum SnapshotAnswer {
+    Done(VoteRecord),
+    Failed(String),
+}
+
+/// Makes clients for targets.
+#[derive(Clone, Debug)]
+pub struct Network {
+    local: Arc<Local>,
+}
+
+impl Network {
+    /// Dials as `local`.
+    pub fn new(local: Arc<Local>) -> Self {
+        Self { local }
+    }
+
+    fn client(&self, purpose: Purpose, target: RaftId, member: &Member) -> Client {
+        Client { local: Arc::clone(&self.local), purpose, target, address: member.raft_addr.clone(), connection: None }
+    }
+}
+
+impl RaftNetworkFactory<Types> for Network {
+    type Network = Client;
+
+    async fn new_client(&mut self, target: RaftId, member: &Member) -> Client {
+        self.client(Purpose::Append, target, member)
+    }
+
+    async fn new_heartbeat_client(&mut self, target: RaftId, member: &Member) -> Client {
+        self.client(Purpose::Beat, target, member)
+    }
+
+    async fn new_snapshot_client(&mut self, target: RaftId, member: &Member) -> Client {
+        self.client(Purpose::Snapshot, target, member)
+    }
+}
+
+/// One target, one purpose.
+#[derive(Debug)]
+pub struct Client {
+    local: Arc<Local>,
+    purpose: Purpose,
+    target: RaftId,
+    address: String,
+    /// Taken while in use and put back only after a complete exchange, so a half-used one is never reused.
+    connection: Option<Connection>,
+}
+
+fn unreachable<E: std::error::Error + 'static>(e: &E) -> RPCError<Types> {
+    RPCError::Unreachable(Unreachable::new(e))
+}
+
+impl Client {
+    fn hello(&self) -> Hello {
+        Hello {
+            purpose: self.purpose,
+            from: self.local.raft_id().to_string(),
+            to: Some(self.target.to_string()),
+            cluster: self.local.cluster(),
+        }
+    }
+
+    async fn take_connection(&mut self) -> Result<Connection, WireError> {
+        match self.connection.take() {
+            Some(connection) => Ok(connection),
+            None => Connection::dial(&self.address, &self.hello(), self.local.dial_timeout()).await,
+        }
+    }
+
+    async fn exchange(&mut self, ask: &Ask, limit: Duration) -> Result<Answer, RPCError<Types>> {
+        let mut connection = self.take_connection().await.map_err(|e| unreachable(&e))?;
+        let exchange = async {
+            connection.send(ask).await?;
+            connection.receive::<Answer>().await?.ok_or_else(|| io::Error::from(io::ErrorKind::UnexpectedEof))
+        };
+        match timeout(limit, exchange).await {
+            Ok(Ok(answer)) => {
+                self.connection = Some(connection);
+                Ok(answer)
+            }
+            Ok(Err(e)) => Err(unreachable(&connection.broken(e))),
+            Err(_) => Err(unreachable(&WireError::Timeout { address: self.address.clone() })),
+        }
+    }
+
+    fn unexpected(&self) -> RPCError<Types> {
+        RPCError::Unreachable(Unreachable::from_string(format!("{} answered another question", self.address)))
+    }
+
+    async fn ask_vote(&mut self, ask: Ask, option: &RPCOption) -> Result<VoteResponse<Types>, RPCError<Types>> {
+        match self.exchange(&ask, option.hard_ttl()).await? {
+            Answer::Vote(answer) => Ok(answer.into()),
+            Answer::Append(_) | Answer::Transfer(_) => Err(self.unexpected()),
+        }
+    }
+
+    async fn send_snapshot(&mut self, vote: &Vote, snapshot: Snapshot) -> Result<SnapshotResponse<Types>, io::Error> {
+        let SnapshotData::Pinned(pinned) = snapshot.snapshot else {
+            return Err(io::Error::other("only a pinned snapshot can be sent"));
+        };
+        let mut connection = self.take_connection().await.map_err(io::Error::other)?;
+        let head = SnapshotHead {
+            vote: vote.into(),
+            last: snapshot.meta.last_log_id.as_ref().map(id),
+            membership: MembershipRecord::new(
+                snapshot.meta.last_membership.membership(),
+                snapshot.meta.last_membership.log_id().as_ref(),
+            ),
+            len_bytes: pinned.len_bytes,
+        };
+        write_frame(&mut connection.writer, &head).await?;
+        let mut file = tokio::fs::File::open(&pinned.path).await?;
+        let mut piece = vec![0; SNAPSHOT_PIECE_BYTES];
+        let mut left = pinned.len_bytes;
+        let mut crc = crc32fast::Hasher::new();
+        while left > 0 {
+            let want = usize::try_from(left).unwrap_or(usize::MAX).min(piece.len());
+            let Some(part) = piece.get_mut(..want) else { break };
+            let got = file.read(part).await?;
+            let Some(part) = part.get(..got).filter(|p| !p.is_empty()) else {
+                return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "snapshot file is shorter than recorded"));
+            };
+            crc.update(part);
+            within(SNAPSHOT_IDLE_TIMEOUT, connection.writer.write_all(part)).await?;
+            left -= got as u64;
+        }
+        connection.writer.write_u32_le(crc.finalize()).await?;
+        within(SNAPSHOT_IDLE_TIMEOUT, connection.writer.flush()).await?;
+        let answer = within(SNAPSHOT_INSTALL_TIMEOUT, connection.receive::<SnapshotAnswer>()).await?;
+        match answer {
+            Some(SnapshotAnswer::Done(vote)) => Ok(SnapshotResponse::new(vote.into())),
+            Some(SnapshotAnswer::Failed(reason)) => Err(io::Error::other(reason)),
+            None => Err(io::ErrorKind::UnexpectedEof.into()),
+        }
+    }
+}
+
+async fn within<T>(limit: Duration, work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    timeout(limit, work).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
+}
+
+type StreamItem = Result<Result<Option<LogId>, StreamAppendError<Types>>, RPCError<Types>>;
+
+/// Ends of an append request: what an answer to it speaks about.
+type Range = (Option<LogId>, Option<LogId>);
+
+fn range_of(rpc: &AppendEntriesRequest<Types>) -> Range {
+    (rpc.prev_log_id, rpc.entries.last().map(|e| e.log_id).or(rpc.prev_log_id))
+}
+
+fn stream_result(answer: AppendAnswer, (prev, last): Range, address: &str) -> StreamItem {
+    Ok(match answer {
+        AppendAnswer::Success => Ok(last),
+        AppendAnswer::Partial(upto) => Ok(upto.map(from_id)),
+        AppendAnswer::Conflict => match prev {
+            Some(prev) => Err(StreamAppendError::Conflict(prev)),
+            None => return Err(RPCError::Unreachable(Unreachable::from_string(format!("{address}: conflict before the first entry")))),
+        },
+        AppendAnswer::HigherVote(vote) => Err(StreamAppendError::HigherVote(vote.into())),
+        AppendAnswer::Unable(reason) => {
+            return Err(RPCError::Unreachable(Unreachable::from_string(format!("{address}: {reason}"))));
+        }
+    })
+}
+
+/// The pipelined replication stream: a task writes requests as they come, this side reads the answers in order.
+struct Pipeline<'s, S> {
+    connection: &'s mut Option<Connection>,
+    reader: crate::wire::Reader,
+    address: String,
+    in_flight: mpsc::Receiver<Range>,
+    writing: AbortOnDropHandle<Option<crate::wire::Writer>>,
+    _input: std::marker::PhantomData<fn(S)>,
+}
+
+async fn write_appends<S>(mut writer: crate::wire::Writer, mut input: S, in_flight: mpsc::Sender<Range>) -> Option<crate::wire::Writer>
+where
+    S: Stream<Item = AppendEntriesRequest<Types>> + Send + Unpin,
+{
+    while let Some(rpc) = input.next().await {
+        in_flight.send(range_of(&rpc)).await.ok()?;
+        write_frame(&mut writer, &Ask::Append((&rpc).into())).await.ok()?;
+        writer.flush().await.ok()?;
+    }
+    Some(writer)
+}
+
+impl<S> Pipeline<'_, S> {
+    async fn next(mut self) -> Option<(StreamItem, Option<Self>)> {
+        let Some(range) = self.in_flight.recv().await else {
+            // The input ended. Only a connection with nothing owed on it is kept.
+            if let Ok(Some(writer)) = self.writing.await {
+                *self.connection = Some(Connection { reader: self.reader, writer, address: self.address });
+            }
+            return None;
+        };
+        let answer = timeout(APPEND_ANSWER_TIMEOUT, read_frame::<_, Answer>(&mut self.reader, MAX_FRAME_BYTES)).await;
+        let item = match answer {
+            Ok(Ok(Some(Answer::Append(answer)))) => stream_result(answer, range, &self.address),
+            Ok(Ok(Some(Answer::Vote(_) | Answer::Transfer(_)))) => {
+                Err(RPCError::Unreachable(Unreachable::from_string(format!("{} answered another question", self.address))))
+            }
+            Ok(Ok(None)) => Err(unreachable(&WireError::Broken {
+                address: self.address.clone(),
+                source: io::ErrorKind::UnexpectedEof.into(),
+            })),
+            Ok(Err(source)) => Err(unreachable(&WireError::Broken { address: self.address.clone(), source })),
+            Err(_) => Err(unreachable(&WireError::Timeout { address: self.address.clone() })),
+        };
+        let more = matches!(item, Ok(Ok(_))).then_some(self);
+        Some((item, more))
+    }
+}
+
+impl RaftNetworkV2<Types> for Client {
+    type SnapshotData = SnapshotData;
+
+    async fn append_entries(
+        &mut self,
+        rpc: AppendEntriesRequest<Types>,
+        option: RPCOption,
+    ) -> Result<AppendEntriesResponse<Types>, RPCError<Types>> {
+        match self.exchange(&Ask::Append((&rpc).into()), option.hard_ttl()).await? {
+            Answer::Append(answer) => answer
+                .response()
+                .map_err(|reason| RPCError::Unreachable(Unreachable::from_string(format!("{}: {reason}", self.address)))),
+            Answer::Vote(_) | Answer::Transfer(_) => Err(self.unexpected()),
+        }
+    }
+
+    fn stream_append<'s, S>(
+        &'s mut self,
+        mut input: S,
+        option: RPCOption,
+    ) -> openraft::base::BoxFuture<'s, Result<openraft::base::BoxStream<'s, StreamItem>, RPCError<Types>>>
+    where
+        S: Stream<Item = AppendEntriesRequest<Types>> + OptionalSend + Unpin + 'static,
+    {
+        Box::pin(async move {
+            if self.purpose == Purpose::Beat {
+                // A heartbeat is one request: no task, no pipeline.
+                let Some(rpc) = input.next().await else { return Ok(Box::pin(stream::empty()) as _) };
+                let range = range_of(&rpc);
+                let item = match self.exchange(&Ask::Append((&rpc).into()), option.hard_ttl()).await? {
+                    Answer::Append(answer) => stream_result(answer, range, &self.address),
+                    Answer::Vote(_) | Answer::Transfer(_) => Err(self.unexpected()),
+                };
+                return Ok(Box::pin(stream::iter([item])) as _);
+            }
+            let Connection { reader, writer, address } = self.take_connection().await.map_err(|e| unreachable(&e))?;
+            let (sent, in_flight) = mpsc::channel(APPENDS_IN_FLIGHT);
+            let pipeline = Pipeline::<'s, S> {
+                connection: &mut self.connection,
+                reader,
+                address,
+                in_flight,
+                writing: AbortOnDropHandle::new(tokio::spawn(write_appends(writer, input, sent))),
+                _input: std::marker::PhantomData,
+            };
+            let answers = stream::unfold(Some(pipeline), |pipeline| async move { pipeline?.next().await });
+            Ok(Box::pin(answers) as _)
+        })
+    }
+
+    async fn vote(&mut self, rpc: VoteRequest<Types>, option: RPCOption) -> Result<VoteResponse<Types>, RPCError<Types>> {
+        self.ask_vote(Ask::Vote(rpc.into()), &option).await
+    }
+
+    async fn pre_vote(&mut self, rpc: VoteRequest<Types>, option: RPCOption) -> Result<VoteResponse<Types>, RPCError<Types>> {
+        self.ask_vote(Ask::PreVote(rpc.into()), &option).await
+    }
+
+    async fn full_snapshot(
+        &mut self,
+        vote: Vote,
+        snapshot: Snapshot,
+        cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
+        _option: RPCOption,
+    ) -> Result<SnapshotResponse<Types>, StreamingError<Types>> {
+        tokio::select! {
+            closed = cancel => Err(closed.into()),
+            sent = self.send_snapshot(&vote, snapshot) => {
+                sent.map_err(|e| {
+                    tracing::warn!(target: "raft", "sending a snapshot to {} failed: {e}", self.target);
+                    StreamingError::Unreachable(Unreachable::new(&e))
+                })
+            }
+        }
+    }
+
+    async fn transfer_leader(
+        &mut self,
+        rpc: TransferLeaderRequest<Types>,
+        option: RPCOption,
+    ) -> Result<TransferLeaderResponse<Types>, RPCError<Types>> {
+        let ask = Ask::Transfer {
+            from: rpc.from_leader().into(),
+            to: rpc.to_node_id().clone(),
+            last: rpc.last_log_id().map(id),
+        };
+        match self.exchange(&ask, option.hard_ttl()).await? {
+            Answer::Transfer(Ok(())) => Ok(Ok(())),
+            Answer::Transfer(Err(reason)) => Err(RPCError::Unreachable(Unreachable::from_string(reason))),
+            Answer::Append(_) | Answer::Vote(_) => Err(self.unexpected()),
+        }
+    }
+}

@@ -1,0 +1,267 @@
+//! The answering side of Raft's messages: who may speak to this node, and handing what they say to openraft.
+use std::{io, sync::Arc, time::Duration};
+
+use futures_util::StreamExt;
+use openraft::raft::{StreamAppendError, TransferLeaderRequest};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    sync::{Mutex, mpsc},
+    time::timeout,
+};
+use tokio_util::task::AbortOnDropHandle;
+
+use super::{
+    codec::{AppendAnswer, AppendRecord, VoteRecord, from_id, id},
+    machine::{Snapshot, SnapshotData, SnapshotMeta},
+    network::{Answer, Ask, SnapshotAnswer, SnapshotHead},
+    types::{Raft, Types},
+};
+use crate::{
+    disk::Disk,
+    identity::Cluster,
+    local::Local,
+    wire::{Connection, Hello, MAX_FRAME_BYTES, Purpose, Welcome, read_frame, write_frame},
+};
+
+/// Requests of one connection waiting for openraft; the sender keeps at most eight in flight.
+const QUEUE: usize = 64;
+/// A sender of a snapshot that moves no byte for this long has gone away.
+const RECEIVE_IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+/// Snapshot bytes taken from the socket at a time.
+const RECEIVE_PIECE_BYTES: usize = 256 << 10;
+
+/// Serves Raft connections of one node.
+#[derive(Clone, Debug)]
+pub struct Server {
+    /// openraft's handle.
+    pub raft: Raft,
+    /// This node.
+    pub local: Arc<Local>,
+    /// Room for entries.
+    pub disk: Arc<Disk>,
+    /// Where a snapshot is received; one at a time.
+    pub incoming: Arc<Mutex<std::path::PathBuf>>,
+}
+
+/// May this connection carry Raft's messages? Decided from both identities alone.
+///
+/// # Errors
+/// The reason, for the other side's log.
+pub fn admit(hello: &Hello, raft_id: &str, own: Option<&Cluster>) -> Result<(), String> {
+    match &hello.to {
+        Some(to) if to == raft_id => {}
+        Some(to) => return Err(format!("this is {raft_id}, not {to}: its data directory is another one")),
+        None => return Err("the connection names no target".into()),
+    }
+    let Some(theirs) = &hello.cluster else {
+        return Err(format!("{} is not a member of a cluster", hello.from));
+    };
+    match own {
+        Some(own) if own.id != theirs.id => Err(format!("this node belongs to cluster {}, not {}", own.id, theirs.id)),
+        Some(own) if own.lineage != theirs.lineage => Err(format!(
+            "this node is of lineage {} (epoch {}), not {} (epoch {}): the cluster was recovered without one of us",
+            own.lineage.id, own.lineage.epoch, theirs.lineage.id, theirs.lineage.epoch
+        )),
+        // A node without a cluster may be spoken to by whoever knows its random Raft id: it told only those it asked to join.
+        Some(_) | None => Ok(()),
+    }
+}
+
+impl Server {
+    /// Answers the hello and serves the connection until it ends.
+    ///
+    /// # Errors
+    /// The connection broke; there is nothing to do about it.
+    pub async fn serve(self, mut connection: Connection, hello: Hello) -> io::Result<()> {
+        if let Err(reason) = admit(&hello, self.local.raft_id(), self.local.cluster().as_ref()) {
+            tracing::debug!(target: "raft", "refused {:?} connection of {}: {reason}", hello.purpose, hello.from);
+            return connection.answer(&Welcome::Refused(reason)).await;
+        }
+        connection.answer(&Welcome::Accepted).await?;
+        match hello.purpose {
+            Purpose::Append | Purpose::Beat => self.messages(connection, hello).await,
+            Purpose::Snapshot => self.snapshot(connection, hello).await,
+            Purpose::Cluster => Err(io::Error::new(io::ErrorKind::InvalidInput, "not a Raft connection")),
+        }
+    }
+
+    /// A leader speaks: from now on this node belongs to its cluster.
+    fn adopt(&self, hello: &Hello) -> io::Result<()> {
+        match &hello.cluster {
+            Some(cluster) => self.local.adopt(cluster).map_err(io::Error::other),
+            None => Ok(()),
+        }
+    }
+
+    async fn messages(self, connection: Connection, hello: Hello) -> io::Result<()> {
+        let Connection { mut reader, mut writer, .. } = connection;
+        let (answers, mut outgoing) = mpsc::channel::<Answer>(QUEUE);
+        let writing = AbortOnDropHandle::new(tokio::spawn(async move {
+            while let Some(answer) = outgoing.recv().await {
+                write_frame(&mut writer, &answer).await?;
+                if outgoing.is_empty() {
+                    writer.flush().await?;
+                }
+            }
+            io::Result::Ok(())
+        }));
+        let (appends, incoming) = mpsc::channel(QUEUE);
+        let appending = AbortOnDropHandle::new(tokio::spawn(self.clone().append(incoming, answers.clone())));
+        while let Some(ask) = read_frame::<_, Ask>(&mut reader, MAX_FRAME_BYTES).await? {
+            let gone = match ask {
+                Ask::Append(record) => {
+                    self.adopt(&hello)?;
+                    if !record.entries.is_empty()
+                        && let Err(full) = self.disk.check()
+                    {
+                        answers.send(Answer::Append(AppendAnswer::Unable(full.to_string()))).await.is_err()
+                    } else {
+                        appends.send(record).await.is_err()
+                    }
+                }
+                ask => answers.send(self.answer(ask).await?).await.is_err(),
+            };
+            if gone {
+                break;
+            }
+        }
+        drop((appends, answers));
+        let _ = appending.await;
+        let _ = writing.await;
+        Ok(())
+    }
+
+    async fn append(self, incoming: mpsc::Receiver<AppendRecord>, answers: mpsc::Sender<Answer>) {
+        let requests = futures_util::stream::unfold(incoming, |mut incoming| async move {
+            let record = incoming.recv().await?;
+            let commit = record.commit.map(|c| c.1);
+            match record.request() {
+                Ok(rpc) => Some(((rpc, commit), incoming)),
+                Err(e) => {
+                    tracing::error!(target: "raft", "append refused: {e}");
+                    None
+                }
+            }
+        });
+        let local = Arc::clone(&self.local);
+        let requests = requests.map(move |(rpc, commit)| {
+            commit.into_iter().for_each(|index| local.leader_committed(index));
+            rpc
+        });
+        let mut results = std::pin::pin!(self.raft.stream_append(requests));
+        while let Some(result) = results.next().await {
+            let answer = match result {
+                Ok(Ok(last)) => {
+                    self.local.heard_from_leader();
+                    AppendAnswer::Partial(last.as_ref().map(id))
+                }
+                Ok(Err(StreamAppendError::Conflict(_))) => AppendAnswer::Conflict,
+                Ok(Err(StreamAppendError::HigherVote(vote))) => AppendAnswer::HigherVote((&vote).into()),
+                Err(fatal) => AppendAnswer::Unable(fatal.to_string()),
+            };
+            if answers.send(Answer::Append(answer)).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    async fn answer(&self, ask: Ask) -> io::Result<Answer> {
+        if self.local.cluster().is_none() {
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, "asked for a vote before being admitted by a leader"));
+        }
+        Ok(match ask {
+            Ask::Vote(ask) => Answer::Vote(self.raft.vote(ask.into()).await.map_err(io::Error::other)?.into()),
+            Ask::PreVote(ask) => Answer::Vote(self.raft.pre_vote(ask.into()).await.map_err(io::Error::other)?.into()),
+            Ask::Transfer { from, to, last } => {
+                let rpc = TransferLeaderRequest::<Types>::new(from.into(), to, last.map(from_id));
+                let answer = self.raft.handle_transfer_leader(rpc).await.map_err(io::Error::other)?;
+                Answer::Transfer(answer.map_err(|refusal| refusal.to_string()))
+            }
+            Ask::Append(_) => return Err(io::Error::other("appends are answered in their own order")),
+        })
+    }
+
+    async fn snapshot(self, mut connection: Connection, hello: Hello) -> io::Result<()> {
+        let Some(head) = connection.receive::<SnapshotHead>().await? else { return Ok(()) };
+        self.adopt(&hello)?;
+        let path = self.incoming.lock().await;
+        let answer = match self.receive(&mut connection, head, &path).await {
+            Ok(vote) => SnapshotAnswer::Done(vote),
+            Err(e) => {
+                tracing::warn!(target: "raft", "receiving a snapshot from {} failed: {e}", hello.from);
+                let _ = tokio::fs::remove_file(&*path).await;
+                SnapshotAnswer::Failed(e.to_string())
+            }
+        };
+        connection.send(&answer).await
+    }
+
+    async fn receive(&self, connection: &mut Connection, head: SnapshotHead, path: &std::path::Path) -> io::Result<VoteRecord> {
+        tracing::info!(target: "raft", "receiving a snapshot of {} bytes", head.len_bytes);
+        let mut file = tokio::fs::File::create(path).await?;
+        let mut piece = vec![0; RECEIVE_PIECE_BYTES];
+        let mut left = head.len_bytes;
+        let mut crc = crc32fast::Hasher::new();
+        while left > 0 {
+            let want = usize::try_from(left).unwrap_or(usize::MAX).min(piece.len());
+            let Some(part) = piece.get_mut(..want) else { break };
+            let got = timeout(RECEIVE_IDLE_TIMEOUT, connection.reader.read(part)).await.map_err(|_| io::ErrorKind::TimedOut)??;
+            let Some(part) = part.get(..got).filter(|p| !p.is_empty()) else {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            };
+            crc.update(part);
+            file.write_all(part).await?;
+            left -= got as u64;
+            self.local.heard_from_leader();
+        }
+        if connection.reader.read_u32_le().await? != crc.finalize() {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "snapshot checksum does not match"));
+        }
+        file.flush().await?;
+        file.sync_all().await?;
+        drop(file);
+        let meta = SnapshotMeta {
+            last_log_id: head.last.map(from_id),
+            last_membership: head.membership.stored().map_err(io::Error::other)?,
+        };
+        let snapshot = Snapshot { meta, snapshot: SnapshotData::Incoming };
+        let response = self.raft.install_full_snapshot(head.vote.into(), snapshot).await.map_err(io::Error::other)?;
+        tracing::info!(target: "raft", "snapshot installed");
+        Ok((&response.vote).into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::identity::Lineage;
+
+    fn cluster(id: &str, epoch: u64) -> Cluster {
+        Cluster { id: id.into(), lineage: Lineage { id: format!("{id}-{epoch}"), epoch } }
+    }
+
+    #[test]
+    fn who_may_speak() {
+        let (x, y, x_recovered) = (cluster("x", 0), cluster("y", 0), cluster("x", 1));
+        let hello = |to: Option<&str>, cluster: Option<&Cluster>| Hello {
+            purpose: Purpose::Append,
+            from: "b#1".into(),
+            to: to.map(Into::into),
+            cluster: cluster.cloned(),
+        };
+        let cases = [
+            ("same cluster", hello(Some("a#1"), Some(&x)), Some(&x), true),
+            ("a new node is spoken to by whom it asked", hello(Some("a#1"), Some(&x)), None, true),
+            ("meant for the former disk", hello(Some("a#0"), Some(&x)), Some(&x), false),
+            ("meant for the former disk, empty now", hello(Some("a#0"), Some(&x)), None, false),
+            ("no target", hello(None, Some(&x)), Some(&x), false),
+            ("no cluster", hello(Some("a#1"), None), Some(&x), false),
+            ("another cluster on our address", hello(Some("a#1"), Some(&y)), Some(&x), false),
+            ("left out of a recovery", hello(Some("a#1"), Some(&x)), Some(&x_recovered), false),
+            ("we were left out", hello(Some("a#1"), Some(&x_recovered)), Some(&x), false),
+        ];
+        for (name, hello, own, allowed) in cases {
+            assert_eq!(admit(&hello, "a#1", own).is_ok(), allowed, "{name}");
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! openraft's type parameters, chosen once, and short names for what they give.
+use std::{fmt, sync::Arc};
+
+use openraft::{RaftTypeConfig, impls::leader_id_std};
+use serde::{Deserialize, Serialize};
+
+use crate::command::Encoded;
+
+/// A member's Raft id, `<name>#<incarnation>`: unique to one data directory, never reused (see `identity.rs`).
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct RaftId(pub Arc<str>);
+
+impl fmt::Display for RaftId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl From<&str> for RaftId {
+    fn from(id: &str) -> Self {
+        Self(id.into())
+    }
+}
+
+impl From<String> for RaftId {
+    fn from(id: String) -> Self {
+        Self(id.into())
+    }
+}
+
+impl RaftId {
+    /// What users call the node.
+    pub fn name(&self) -> &str {
+        crate::identity::name_of(&self.0)
+    }
+}
+
+/// What the membership records of each member.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Member {
+    /// Advertised Raft address, `host:port`; resolved anew at each dial.
+    pub raft_addr: String,
+    /// It joined to vote. While it is still a learner, the leader promotes it once it has caught up.
+    pub wants_vote: bool,
+}
+
+/// Answer of the state machine to one entry: an outcome per packed request. Empty where nobody waits.
+#[derive(Debug, Default)]
+pub struct Applied(pub Vec<node_db::Outcome>);
+
+/// openraft's configuration of types.
+#[derive(Debug, Clone, Copy, Default, Eq, PartialEq, Ord, PartialOrd)]
+pub struct Types;
+
+impl RaftTypeConfig for Types {
+    type D = Encoded;
+    type R = Applied;
+    type NodeId = RaftId;
+    type Node = Member;
+    type Term = u64;
+    type LeaderId = leader_id_std::LeaderId<u64, RaftId>;
+    type Vote = openraft::impls::Vote<Self::LeaderId>;
+    type Payload = openraft::EntryPayload<Encoded, RaftId, Member>;
+    type Entry = openraft::impls::Entry<CommittedLeaderId, Self::Payload>;
+    type AsyncRuntime = openraft::impls::TokioRuntime;
+    type Responder<T>
+        = openraft::impls::OneshotResponder<Self, T>
+    where
+        T: Send + 'static;
+    type Batch<T>
+        = openraft::impls::InlineBatch<T>
+    where
+        T: Send + 'static;
+    type ErrorSource = openraft::impls::BoxedErrorSource;
+}
+
+/// The part of a leader's identity that a log id carries: its term.
+pub type CommittedLeaderId = <leader_id_std::LeaderId<u64, RaftId> as openraft::vote::RaftLeaderId>::Committed;
+/// Term and index of an entry.
+pub type LogId = openraft::LogId<CommittedLeaderId>;
+/// A log entry.
+pub type Entry = <Types as RaftTypeConfig>::Entry;
+/// An entry's content.
+pub type Payload = <Types as RaftTypeConfig>::Payload;
+/// A vote or a leadership.
+pub type Vote = <Types as RaftTypeConfig>::Vote;
+/// Voters and learners.
+pub type Membership = openraft::Membership<RaftId, Member>;
+/// A membership and the entry that carried it.
+pub type StoredMembership = openraft::StoredMembership<CommittedLeaderId, RaftId, Member>;
+/// openraft's handle.
+pub type Raft = openraft::Raft<Types, super::machine::Machine>;
+/// openraft's observations of itself.
+pub type Metrics = openraft::RaftMetrics<Types>;
+
+/// Makes a log id.
+pub fn log_id(term: u64, index: u64) -> LogId {
+    LogId::new(CommittedLeaderId::new(term), index)
+}
+
+/// A database position from a log id.
+pub fn position(id: &LogId) -> node_db::Position {
+    node_db::Position { term: id.leader_id.term, index: id.index }
+}
+
+/// A log id from a database position.
+pub fn log_id_of(position: node_db::Position) -> LogId {
+    log_id(position.term, position.index)
+}
+

@@ -1,0 +1,277 @@
+//! Connections on the inter-node port: dialing, the handshake, frames. Knows nothing about what the frames carry.
+//!
+//! Every connection begins with one [`Hello`] and one [`Welcome`]. The hello names the purpose, so that heartbeats never wait behind
+//! a bulk transfer, and both sides' identities, so that a frame can only reach the data directory it was meant for.
+use std::{io, net::SocketAddr, time::Duration};
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader, BufWriter, ReadHalf, WriteHalf},
+    net::TcpStream,
+    time::timeout,
+};
+
+use crate::identity::Cluster;
+
+/// Starts every hello: tells our port from anything else at the first bytes.
+const MAGIC: [u8; 4] = *b"RQN1";
+/// Version of everything that follows the magic. Nodes of different versions refuse each other with a clear text.
+const PROTOCOL_VERSION: u16 = 1;
+/// Largest frame: an append of entries (at most 4 MiB by the reader's cap plus one entry of at most 1 MiB) or a forwarded batch, with room.
+pub const MAX_FRAME_BYTES: usize = 64 << 20;
+/// A hello is small; whoever sends more is not one of us.
+const MAX_HELLO_BYTES: usize = 64 << 10;
+/// How long the first frame may take, so that silent connections do not pile up.
+pub const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
+/// Socket buffers between nodes; frames are tens of KiB under load.
+const BUFFER_BYTES: usize = 64 << 10;
+
+/// What a connection is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Purpose {
+    /// Log replication: requests pipelined, answers in order.
+    Append,
+    /// Heartbeats, votes, leadership transfer: one at a time.
+    Beat,
+    /// One snapshot: its head, the file, one answer.
+    Snapshot,
+    /// Joining, leaving, forwarded client work: one request at a time.
+    Cluster,
+}
+
+/// The first frame of a connection.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Hello {
+    /// What the connection is for.
+    pub purpose: Purpose,
+    /// Raft id of the dialing node.
+    pub from: String,
+    /// Raft id that the dialing node means to reach; `None` for [`Purpose::Cluster`], where only the address is known.
+    pub to: Option<String>,
+    /// The dialing node's cluster, if it has one.
+    pub cluster: Option<Cluster>,
+}
+
+/// The answer to a hello.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Welcome {
+    /// Go ahead.
+    Accepted,
+    /// Not with me; the reason is for a person.
+    Refused(String),
+}
+
+/// Why talking to another node failed.
+#[derive(Debug, thiserror::Error)]
+pub enum WireError {
+    /// Name resolution or connecting failed: nothing was sent.
+    #[error("dial tcp {address}: {source}")]
+    Dial {
+        /// As configured.
+        address: String,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// The other side answered the hello with a refusal: nothing was sent.
+    #[error("{address} refused: {reason}")]
+    Refused {
+        /// As configured.
+        address: String,
+        /// Its words.
+        reason: String,
+    },
+    /// The connection broke or spoke nonsense after the handshake: what was sent may have taken effect.
+    #[error("connection with {address}: {source}")]
+    Broken {
+        /// As configured.
+        address: String,
+        /// What happened.
+        source: io::Error,
+    },
+    /// No answer in time: what was sent may have taken effect.
+    #[error("timeout waiting for {address}")]
+    Timeout {
+        /// As configured.
+        address: String,
+    },
+}
+
+impl WireError {
+    /// Nothing of the request can have reached the other side.
+    pub fn nothing_sent(&self) -> bool {
+        matches!(self, Self::Dial { .. } | Self::Refused { .. })
+    }
+}
+
+/// The reading half of a connection.
+pub type Reader = BufReader<ReadHalf<TcpStream>>;
+/// The writing half of a connection.
+pub type Writer = BufWriter<WriteHalf<TcpStream>>;
+
+/// An open, greeted connection.
+#[derive(Debug)]
+pub struct Connection {
+    /// Frames from the other side.
+    pub reader: Reader,
+    /// Frames to the other side.
+    pub writer: Writer,
+    /// As dialed or as accepted, for messages.
+    pub address: String,
+}
+
+impl Connection {
+    fn new(stream: TcpStream, address: String) -> io::Result<Self> {
+        stream.set_nodelay(true)?;
+        socket2::SockRef::from(&stream)
+            .set_tcp_keepalive(&socket2::TcpKeepalive::new().with_time(Duration::from_secs(15)))?;
+        let (read, write) = tokio::io::split(stream);
+        Ok(Self {
+            reader: BufReader::with_capacity(BUFFER_BYTES, read),
+            writer: BufWriter::with_capacity(BUFFER_BYTES, write),
+            address,
+        })
+    }
+
+    /// Resolves `address` anew (pods change their IPs), connects and greets. All of it within `limit`.
+    ///
+    /// # Errors
+    /// See [`WireError`]; after any of them nothing of the caller's was sent.
+    pub async fn dial(address: &str, hello: &Hello, limit: Duration) -> Result<Self, WireError> {
+        let dial = |source| WireError::Dial { address: address.to_owned(), source };
+        let attempt = async {
+            let stream = connect(address).await.map_err(dial)?;
+            let mut connection = Self::new(stream, address.to_owned()).map_err(dial)?;
+            connection.writer.write_all(&MAGIC).await.map_err(dial)?;
+            connection.writer.write_u16_le(PROTOCOL_VERSION).await.map_err(dial)?;
+            write_frame(&mut connection.writer, hello).await.map_err(dial)?;
+            connection.writer.flush().await.map_err(dial)?;
+            match read_frame(&mut connection.reader, MAX_HELLO_BYTES).await.map_err(dial)? {
+                Some(Welcome::Accepted) => Ok(connection),
+                Some(Welcome::Refused(reason)) => Err(WireError::Refused { address: address.to_owned(), reason }),
+                None => Err(dial(io::Error::new(io::ErrorKind::UnexpectedEof, "closed during the handshake"))),
+            }
+        };
+        match timeout(limit, attempt).await {
+            Ok(result) => result,
+            Err(_) => Err(dial(io::Error::new(io::ErrorKind::TimedOut, "i/o timeout"))),
+        }
+    }
+
+    /// Reads the hello of an accepted connection. The caller answers with [`Connection::answer`].
+    ///
+    /// # Errors
+    /// Not one of us, another protocol version, or too slow.
+    pub async fn accept(stream: TcpStream, from: SocketAddr) -> io::Result<(Self, Hello)> {
+        let mut connection = Self::new(stream, from.to_string())?;
+        let read = async {
+            let mut magic = [0; 4];
+            connection.reader.read_exact(&mut magic).await?;
+            if magic != MAGIC {
+                return Err(io::Error::new(io::ErrorKind::InvalidData, "not an rqlited inter-node connection"));
+            }
+            let version = connection.reader.read_u16_le().await?;
+            if version != PROTOCOL_VERSION {
+                return Err(io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    format!("inter-node protocol version {version}, here {PROTOCOL_VERSION}"),
+                ));
+            }
+            read_frame(&mut connection.reader, MAX_HELLO_BYTES)
+                .await?
+                .ok_or_else(|| io::Error::from(io::ErrorKind::UnexpectedEof))
+        };
+        let hello = timeout(HELLO_TIMEOUT, read).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+        Ok((connection, hello))
+    }
+
+    /// Answers the hello.
+    ///
+    /// # Errors
+    /// The connection broke.
+    pub async fn answer(&mut self, welcome: &Welcome) -> io::Result<()> {
+        write_frame(&mut self.writer, welcome).await?;
+        self.writer.flush().await
+    }
+
+    /// Sends one message and flushes.
+    ///
+    /// # Errors
+    /// The connection broke.
+    pub async fn send<T: Serialize>(&mut self, message: &T) -> io::Result<()> {
+        write_frame(&mut self.writer, message).await?;
+        self.writer.flush().await
+    }
+
+    /// Receives one message; `None` if the other side closed between messages.
+    ///
+    /// # Errors
+    /// The connection broke or carried nonsense.
+    pub async fn receive<T: DeserializeOwned>(&mut self) -> io::Result<Option<T>> {
+        read_frame(&mut self.reader, MAX_FRAME_BYTES).await
+    }
+
+    /// Names this connection in an error about it.
+    pub fn broken(&self, source: io::Error) -> WireError {
+        WireError::Broken { address: self.address.clone(), source }
+    }
+}
+
+/// Tries every address that the name has, in order.
+async fn connect(address: &str) -> io::Result<TcpStream> {
+    let mut last = io::Error::new(io::ErrorKind::NotFound, "no such host");
+    for socket in tokio::net::lookup_host(address).await? {
+        match TcpStream::connect(socket).await {
+            Ok(stream) => return Ok(stream),
+            Err(e) => last = e,
+        }
+    }
+    Err(last)
+}
+
+/// Writes one length-prefixed message; the caller flushes.
+///
+/// # Errors
+/// The connection broke, or the message is over [`MAX_FRAME_BYTES`].
+pub async fn write_frame<W: AsyncWrite + Unpin, T: Serialize>(writer: &mut W, message: &T) -> io::Result<()> {
+    let bytes = postcard::to_stdvec(message).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))?;
+    if bytes.len() > MAX_FRAME_BYTES {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            format!("message of {} bytes is over the inter-node limit of {MAX_FRAME_BYTES}", bytes.len()),
+        ));
+    }
+    writer.write_u32_le(u32::try_from(bytes.len()).unwrap_or(u32::MAX)).await?;
+    writer.write_all(&bytes).await
+}
+
+/// Reads one message of at most `limit_bytes`; `None` at a clean end.
+///
+/// # Errors
+/// The connection broke, the message is over the limit, or it is not a `T`.
+pub async fn read_frame<R: AsyncRead + Unpin, T: DeserializeOwned>(
+    reader: &mut R,
+    limit_bytes: usize,
+) -> io::Result<Option<T>> {
+    let length = match reader.read_u32_le().await {
+        Ok(length) => length as usize,
+        Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+        Err(e) => return Err(e),
+    };
+    if length > limit_bytes {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("message of {length} bytes is over the limit of {limit_bytes}"),
+        ));
+    }
+    let mut bytes = vec![0; length];
+    reader.read_exact(&mut bytes).await?;
+    postcard::from_bytes(&bytes).map(Some).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))
+}
+
+impl Connection {
+    /// Nothing has arrived and the other side has not closed: the connection may carry another request.
+    pub fn is_idle(&mut self) -> bool {
+        use futures_util::FutureExt;
+        self.reader.buffer().is_empty() && self.reader.fill_buf().now_or_never().is_none()
+    }
+}
