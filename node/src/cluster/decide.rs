@@ -1,0 +1,113 @@
+//! Join or form: what the notices of one round mean. Plain values in, a decision out; no I/O, no clock, no randomness.
+//!
+//! Invariants, tested below by random walk: two clusters never form from one list of addresses; an empty node never forms a cluster
+//! while any address answers that it has state.
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::{
+    identity::name_of,
+    peer::{Notice, NoticeState},
+};
+
+/// The deciding node; it is empty, or it would not decide.
+#[derive(Clone, Debug)]
+pub struct Own {
+    /// Raft id.
+    pub id: String,
+    /// Advertised Raft address.
+    pub raft_addr: String,
+    /// `-bootstrap-expect`.
+    pub expect: usize,
+    /// Members of the forming that it is pledged to.
+    pub pledged: Option<Vec<String>>,
+}
+
+/// What to do now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// Nothing yet; what is missing, for a person.
+    Wait(String),
+    /// The forming that this node is pledged to cannot happen any more.
+    Release,
+    /// Coordinate the forming of a cluster of exactly these members (Raft id to address).
+    Form(BTreeMap<String, String>),
+}
+
+/// Nodes needed: as many as expected, and more than half of the listed addresses, so that two disjoint groups can never both suffice.
+pub fn needed(expect: usize, listed: usize) -> usize {
+    expect.max(listed / 2 + 1)
+}
+
+/// Decides from this round's answers, one per listed address (`None`: no answer).
+pub fn decide(own: &Own, listed: &[String], answers: &[Option<Notice>]) -> Decision {
+    let heard: Vec<&Notice> = answers.iter().flatten().collect();
+    if let Some(pledged) = &own.pledged {
+        return decide_pledged(own, pledged, &heard);
+    }
+    if let Some(member) = heard.iter().find(|n| n.state == NoticeState::Member) {
+        return Decision::Wait(format!(
+            "node {} at {} belongs to a cluster; waiting for its leader to admit this node",
+            name_of(&member.id),
+            member.raft_addr
+        ));
+    }
+    let mut empty: BTreeMap<String, String> = heard
+        .iter()
+        .filter(|n| matches!(n.state, NoticeState::Empty { .. }))
+        .map(|n| (n.id.clone(), n.raft_addr.clone()))
+        .collect();
+    empty.insert(own.id.clone(), own.raft_addr.clone());
+    let distinct: BTreeSet<&String> = listed.iter().collect();
+    let needed = needed(own.expect, distinct.len());
+    if empty.len() < needed {
+        return Decision::Wait(format!("{} of {needed} nodes seen", empty.len()));
+    }
+    let members: BTreeMap<String, String> = empty.into_iter().take(needed).collect();
+    match members.keys().next() {
+        Some(first) if *first == own.id => Decision::Form(members),
+        Some(first) => Decision::Wait(format!("node {} coordinates the forming", name_of(first))),
+        None => Decision::Wait("no node seen".into()),
+    }
+}
+
+/// A pledged node helps only that one forming. Its coordinator repeats it until all have pledged; the others wait, unless it is certain that
+/// the coordinator will never finish.
+fn decide_pledged(own: &Own, pledged: &[String], heard: &[&Notice]) -> Decision {
+    let Some(coordinator) = pledged.iter().min() else { return Decision::Release };
+    if *coordinator == own.id {
+        let mut members = BTreeMap::from([(own.id.clone(), own.raft_addr.clone())]);
+        members.extend(heard.iter().filter(|n| pledged.contains(&n.id)).map(|n| (n.id.clone(), n.raft_addr.clone())));
+        return if members.len() == pledged.len() {
+            Decision::Form(members)
+        } else {
+            // A member that answers with another data directory will never pledge: nobody initialized anything, as only this node would.
+            let replaced = pledged.iter().any(|id| heard.iter().any(|n| name_of(&n.id) == name_of(id) && n.id != *id));
+            if replaced { Decision::Release } else { Decision::Wait("waiting for the pledged nodes".into()) }
+        };
+    }
+    for notice in heard {
+        if notice.id == *coordinator
+            && let NoticeState::Empty { pledged: theirs } = &notice.state
+            && theirs.as_deref() != Some(pledged)
+        {
+            return Decision::Release;
+        }
+    }
+    // The coordinator's disk was lost before or after it initialized. Only if every other member still is empty was it before.
+    let replaced = heard.iter().any(|n| name_of(&n.id) == name_of(coordinator) && n.id != *coordinator && is_empty(n));
+    let others_empty = pledged
+        .iter()
+        .filter(|id| **id != own.id && *id != coordinator)
+        .all(|id| heard.iter().any(|n| name_of(&n.id) == name_of(id) && is_empty(n)));
+    if replaced && others_empty {
+        return Decision::Release;
+    }
+    Decision::Wait(format!("node {} coordinates the forming", name_of(coordinator)))
+}
+
+fn is_empty(notice: &Notice) -> bool {
+    matches!(notice.state, NoticeState::Empty { .. })
+}
+
+#[cfg(test)]
+mod tests;

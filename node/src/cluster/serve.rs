@@ -1,0 +1,299 @@
+//! Answers what other nodes ask on the cluster connections: joins, notices, pledges, and work forwarded to the leader.
+use std::{io, sync::Arc, time::Duration};
+
+use tokio::{io::AsyncWriteExt, time::timeout};
+
+use crate::{
+    auth::{Auth, Perm},
+    local::Local,
+    metrics::{Counter, Metrics},
+    peer::{Answer, Ask, ForwardedWrite, JoinAnswer, JoinAsk, Notice, NoticeState, WriteAnswer, copy_exactly},
+    raft::{
+        Consensus,
+        membership::{ChangeError, JoinPlan, Joiner},
+    },
+    store::{Credentials, Store, StoreError},
+    wire::{Connection, Hello, Welcome},
+};
+
+/// A connection without a request for this long is closed.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a join waits for the new member's vote before it answers: usually it is there within milliseconds, and the answer may
+/// come without it.
+const PROMOTION_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Serves cluster connections of one node.
+#[derive(Clone, Debug)]
+pub struct ClusterServer {
+    /// This node.
+    pub local: Arc<Local>,
+    /// Who may do what.
+    pub auth: Arc<Auth>,
+    /// The database.
+    pub store: Store,
+    /// Our Raft, once open.
+    pub consensus: Arc<std::sync::OnceLock<Consensus>>,
+    /// This node votes.
+    pub voter: bool,
+    /// `-bootstrap-expect` was given: this node takes part in forming clusters.
+    pub forms: bool,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+}
+
+impl ClusterServer {
+    /// Answers the hello and serves requests until the connection ends.
+    ///
+    /// # Errors
+    /// The connection broke; there is nothing to do about it.
+    pub async fn serve(self, mut connection: Connection, hello: Hello) -> io::Result<()> {
+        connection.answer(&Welcome::Accepted).await?;
+        loop {
+            let ask = match timeout(IDLE_TIMEOUT, connection.receive::<Ask>()).await {
+                Ok(ask) => ask?,
+                Err(_) => return Ok(()),
+            };
+            let Some(ask) = ask else { return Ok(()) };
+            match ask {
+                Ask::Backup { format, credentials } => {
+                    self.metrics.count(Counter::ClusterNumBackupReq);
+                    let backup = self.authorized(credentials.as_ref(), Perm::Backup, "backup");
+                    let path = match backup {
+                        Ok(()) => self.store.backup_here(format).await,
+                        Err(e) => Err(e),
+                    };
+                    return send_backup(&mut connection, path).await;
+                }
+                Ask::Load { len_bytes, credentials } => {
+                    self.metrics.count(Counter::ClusterNumLoadReq);
+                    return self.load(&mut connection, len_bytes, credentials.as_ref()).await;
+                }
+                ask => {
+                    let answer = self.answer(ask, &hello).await;
+                    connection.send(&answer).await?;
+                }
+            }
+        }
+    }
+
+    async fn answer(&self, ask: Ask, hello: &Hello) -> Answer {
+        match ask {
+            Ask::Meta => {
+                self.metrics.count(Counter::ClusterNumGetNodeApiReq);
+                Answer::Meta(self.store.meta())
+            }
+            Ask::Join(ask) => {
+                self.metrics.count(Counter::ClusterNumJoinReq);
+                Answer::Join(self.join(ask).await)
+            }
+            Ask::Notify(notice) => {
+                self.metrics.count(Counter::ClusterNumNotifyReq);
+                Answer::Notify(self.notice(&notice).await)
+            }
+            Ask::Pledge { cluster, members, credentials } => Answer::Done(match self.may_join(credentials.as_ref(), true) {
+                true => self.pledge(&cluster, &members, hello).await,
+                false => Err(StoreError::Unauthorized("unauthorized".into())),
+            }),
+            Ask::Release(cluster) => Answer::Done(self.release(&cluster, hello).await),
+            Ask::Remove { name, credentials } => {
+                self.metrics.count(Counter::ClusterNumRemoveNodeReq);
+                Answer::Done(match self.authorized(credentials.as_ref(), Perm::Remove, "remove node") {
+                    Ok(()) => self.store.remove_as_leader(&name).await,
+                    Err(e) => Err(e),
+                })
+            }
+            Ask::StepDown { to, wait, credentials } => {
+                self.metrics.count(Counter::ClusterNumStepdownReq);
+                Answer::Done(match self.authorized(credentials.as_ref(), Perm::LeaderOps, "stepdown") {
+                    Ok(()) => self.store.stepdown_as_leader(to.as_deref(), wait).await,
+                    Err(e) => Err(e),
+                })
+            }
+            Ask::Write(writes) => {
+                self.metrics.count(Counter::ClusterNumExecuteReq);
+                Answer::Write(self.write(writes).await)
+            }
+            Ask::Read { read, options, credentials } => {
+                self.metrics.count(Counter::ClusterNumQueryReq);
+                Answer::Served(match self.authorized(credentials.as_ref(), Perm::Query, "query") {
+                    Ok(()) => self.store.query_as_leader(&read, &options).await,
+                    Err(e) => Err(e),
+                })
+            }
+            Ask::Backup { .. } | Ask::Load { .. } => {
+                Answer::Done(Err(StoreError::Refused("a transfer needs a connection of its own".into())))
+            }
+        }
+    }
+
+    fn authorized(&self, credentials: Option<&Credentials>, perm: Perm, what: &str) -> Result<(), StoreError> {
+        if self.auth.allows(credentials, perm) {
+            Ok(())
+        } else {
+            Err(StoreError::Unauthorized(format!("remote {what} not authorized")))
+        }
+    }
+
+    fn may_join(&self, credentials: Option<&Credentials>, voter: bool) -> bool {
+        if voter {
+            self.auth.allows(credentials, Perm::Join)
+        } else {
+            self.auth.allows(credentials, Perm::JoinReadOnly)
+        }
+    }
+
+    async fn join(&self, ask: JoinAsk) -> JoinAnswer {
+        if !self.may_join(ask.credentials.as_ref(), ask.voter) {
+            return JoinAnswer::Unauthorized;
+        }
+        let (Some(consensus), Some(own)) = (self.consensus.get(), self.local.cluster()) else {
+            return JoinAnswer::NotLeader(None);
+        };
+        if let Some(theirs) = &ask.cluster
+            && *theirs != own
+        {
+            return JoinAnswer::Refused(if theirs.id == own.id {
+                "its data is of a lineage that a recovery has left behind; give it an empty data directory to join with".into()
+            } else {
+                format!("it belongs to cluster {}, not to {}; give it an empty data directory to join with", theirs.id, own.id)
+            });
+        }
+        let leadership = consensus.leadership();
+        if !leadership.mine {
+            return JoinAnswer::NotLeader(leadership.addr);
+        }
+        if let Err(e) = resolve(&ask.raft_addr).await {
+            return JoinAnswer::Refused(format!("failed to resolve {}: {e}", ask.raft_addr));
+        }
+        let joiner = Joiner { id: ask.id.into(), raft_addr: ask.raft_addr, voter: ask.voter };
+        match consensus.admit(&joiner).await {
+            Ok(plan) => {
+                self.count_join(&plan);
+                if joiner.voter {
+                    consensus.wait_for_voter(&joiner.id, PROMOTION_PATIENCE).await;
+                }
+                JoinAnswer::Joined(own)
+            }
+            Err(ChangeError::NotLeader) => JoinAnswer::NotLeader(consensus.leadership().addr),
+            Err(ChangeError::Refused(reason)) => JoinAnswer::Refused(reason),
+            Err(ChangeError::Unknown(reason)) => {
+                tracing::warn!(target: "cluster", "join of {}: {reason}", joiner.id);
+                JoinAnswer::NotLeader(None)
+            }
+        }
+    }
+
+    fn count_join(&self, plan: &JoinPlan) {
+        match plan {
+            JoinPlan::Nothing => self.metrics.count(Counter::StoreNumIgnoredJoins),
+            JoinPlan::Admit { replace } => {
+                self.metrics.count(Counter::StoreNumJoins);
+                if !replace.is_empty() {
+                    self.metrics.count(Counter::StoreNumRemovedBeforeJoins);
+                }
+            }
+            JoinPlan::Refuse(_) => {}
+        }
+    }
+
+    /// What this node says of itself to those that want to form a cluster.
+    async fn notice(&self, asked: &Notice) -> Notice {
+        let identity = self.local.identity();
+        let initialized = match self.consensus.get() {
+            Some(consensus) => consensus.is_initialized().await.unwrap_or(true),
+            // Not open yet: what is on disk is not known, so nothing may be built on its being empty.
+            None => true,
+        };
+        let state = if initialized {
+            NoticeState::Member
+        } else if !self.voter || !self.forms || !self.may_join(asked.credentials.as_ref(), true) {
+            NoticeState::Bystander
+        } else {
+            NoticeState::Empty { pledged: identity.pledged.clone() }
+        };
+        Notice { id: identity.raft_id(), raft_addr: self.local.raft_addr.clone(), state, credentials: None }
+    }
+
+    /// Only a node without log and vote pledges, only for a set that it is part of, and only to the one that coordinates it.
+    async fn pledge(&self, cluster: &crate::identity::Cluster, members: &[String], hello: &Hello) -> Result<(), StoreError> {
+        let refuse = |text: &str| Err(StoreError::Refused(text.into()));
+        let Some(consensus) = self.consensus.get() else { return Err(StoreError::NotOpen) };
+        if members.first() != Some(&hello.from) || !members.iter().any(|m| m == self.local.raft_id()) {
+            return refuse("not a forming that this node is part of");
+        }
+        if consensus.is_initialized().await.map_err(|e| StoreError::Refused(e.to_string()))?
+            && self.local.cluster().as_ref() != Some(cluster)
+        {
+            return refuse("this node already belongs to a cluster");
+        }
+        self.local.pledge(cluster, members).map_err(|e| StoreError::Refused(e.to_string()))
+    }
+
+    async fn release(&self, cluster: &crate::identity::Cluster, hello: &Hello) -> Result<(), StoreError> {
+        let Some(consensus) = self.consensus.get() else { return Err(StoreError::NotOpen) };
+        let identity = self.local.identity();
+        let coordinator = identity.pledged.as_ref().and_then(|p| p.first());
+        let initialized = consensus.is_initialized().await.unwrap_or(true);
+        if initialized || identity.cluster.as_ref() != Some(cluster) || coordinator != Some(&hello.from) {
+            return Ok(());
+        }
+        self.local.release().map_err(|e| StoreError::Refused(e.to_string()))
+    }
+
+    async fn write(&self, writes: Vec<ForwardedWrite>) -> Vec<Result<WriteAnswer, StoreError>> {
+        let denied: Vec<Option<StoreError>> = writes.iter().map(|w| self.write_denied(w)).collect();
+        let allowed = writes.into_iter().zip(&denied).filter(|(_, d)| d.is_none()).map(|(w, _)| w.request).collect::<Vec<_>>();
+        let mut answers = if allowed.is_empty() { Vec::new() } else { self.store.write_as_leader(allowed).await }.into_iter();
+        denied
+            .into_iter()
+            .map(|denied| match denied {
+                Some(e) => Err(e),
+                None => answers.next().unwrap_or_else(|| Err(StoreError::Unknown("no answer for this write".into()))),
+            })
+            .collect()
+    }
+
+    fn write_denied(&self, write: &ForwardedWrite) -> Option<StoreError> {
+        let credentials = write.credentials.as_ref();
+        let checked = match write.request.kind {
+            node_db::Kind::Execute => self.authorized(credentials, Perm::Execute, "Execute"),
+            node_db::Kind::Query => self.authorized(credentials, Perm::Query, "query"),
+            node_db::Kind::Unified => self
+                .authorized(credentials, Perm::Query, "Request")
+                .and_then(|()| self.authorized(credentials, Perm::Execute, "Request")),
+        };
+        checked.err()
+    }
+
+    async fn load(&self, connection: &mut Connection, len_bytes: u64, credentials: Option<&Credentials>) -> io::Result<()> {
+        let allowed = self.authorized(credentials, Perm::Load, "load");
+        let path = self.store.scratch().map_err(io::Error::other)?;
+        let mut file = tokio::fs::File::create(&path).await?;
+        copy_exactly(&mut connection.reader, &mut file, len_bytes).await?;
+        file.flush().await?;
+        let served = match allowed {
+            Ok(()) => self.store.load_as_leader(&path).await,
+            Err(e) => Err(e),
+        };
+        connection.send(&Answer::Served(served)).await
+    }
+}
+
+async fn resolve(address: &str) -> io::Result<()> {
+    match tokio::net::lookup_host(address).await?.next() {
+        Some(_) => Ok(()),
+        None => Err(io::Error::new(io::ErrorKind::NotFound, "no such host")),
+    }
+}
+
+async fn send_backup(connection: &mut Connection, path: Result<tempfile::TempPath, StoreError>) -> io::Result<()> {
+    let path = match path {
+        Ok(path) => path,
+        Err(e) => return connection.send(&Answer::Backup(Err(e))).await,
+    };
+    let mut file = tokio::fs::File::open(&path).await?;
+    let len = file.metadata().await?.len();
+    connection.send(&Answer::Backup(Ok(len))).await?;
+    copy_exactly(&mut file, &mut connection.writer, len).await?;
+    connection.writer.flush().await
+}

@@ -1,0 +1,415 @@
+//! Assembly: the only room that knows all the others. Starts them in order, waits, stops them in order.
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use anyhow::{Context, bail};
+use node_db::Database;
+use tokio::{net::TcpListener, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    auth::Auth,
+    cluster::{Forming, Plan, serve::ClusterServer},
+    config::Config,
+    disk::Disk,
+    http_api::{HttpSettings, HttpState},
+    identity::Identity,
+    local::Local,
+    metrics::Metrics,
+    peer::Peers,
+    raft::{
+        Consensus, Settings, keeper,
+        keeper::{Reaping, Thresholds},
+        log::Log,
+        serve::Server as RaftServer,
+    },
+    service,
+    store::{
+        Caller, StatusSettings, Store,
+        queue::{Queue, QueueSettings},
+    },
+};
+
+/// How often a node that found its disk full at start looks again.
+const FULL_DISK_PAUSE: Duration = Duration::from_secs(2);
+/// Tries to leave the cluster on shutdown, and the pause between them (rqlite's numbers).
+const LEAVE_ATTEMPTS: u32 = 5;
+const LEAVE_PAUSE: Duration = Duration::from_millis(250);
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Entries after which a checkpoint is due when `-raft-snap` is 0.
+const DEFAULT_SNAPSHOT_ENTRIES: u64 = 8192;
+/// Reader threads, when the machine has fewer cores.
+const MIN_READERS: usize = 2;
+
+/// Runs a node until it is told to stop, or until something ends it.
+///
+/// # Errors
+/// What made it end, for a person.
+pub async fn run(config: Config) -> anyhow::Result<()> {
+    let unsupported = config.unsupported();
+    if !unsupported.is_empty() {
+        bail!("{}", unsupported.join("\n"));
+    }
+    let signals = Signals::listen()?;
+    let raft_listener = TcpListener::bind(&config.raft_addr)
+        .await
+        .with_context(|| format!("failed to listen on Raft address {}", config.raft_addr))?;
+    let node = Node::prepare(&config)?;
+    let http = node.serve_http(&config).await?;
+    let service = tokio::spawn(service::serve(
+        raft_listener,
+        node.cluster_server(&config),
+        Arc::clone(&node.raft_server),
+        node.stop_service.clone(),
+    ));
+    let ended = node.live(&config, signals).await;
+    node.stop_http.cancel();
+    let _ = http.await;
+    node.queue_stop.cancel();
+    let left = match (&ended, node.consensus.get()) {
+        (Ok(()), Some(consensus)) => node.leave(&config, consensus).await,
+        _ => Ok(()),
+    };
+    node.stop_service.cancel();
+    let _ = service.await;
+    if let Some(consensus) = node.consensus.get() {
+        consensus.shutdown().await;
+    }
+    if let Some(db) = node.db.get() {
+        db.close();
+    }
+    ended.and(left)
+}
+
+/// Everything that lives as long as the process.
+struct Node {
+    local: Arc<Local>,
+    auth: Arc<Auth>,
+    metrics: Arc<Metrics>,
+    peers: Peers,
+    store: Store,
+    disk: Arc<Disk>,
+    raft_dir: PathBuf,
+    consensus: Arc<OnceLock<Consensus>>,
+    raft_server: Arc<OnceLock<RaftServer>>,
+    db: OnceLock<Database>,
+    stop_http: CancellationToken,
+    stop_service: CancellationToken,
+    queue_stop: CancellationToken,
+    background_stop: CancellationToken,
+    /// Held for the life of the process: one process a data directory.
+    _lock: std::fs::File,
+}
+
+impl Node {
+    /// The data directory, the identity in it, and the rooms that need no open database.
+    fn prepare(config: &Config) -> anyhow::Result<Self> {
+        let data_dir = &config.data_dir;
+        let raft_dir = data_dir.join("raft");
+        std::fs::create_dir_all(&raft_dir).with_context(|| format!("failed to create {}", raft_dir.display()))?;
+        let lock = lock_directory(data_dir)?;
+        let log_exists = has_log(&raft_dir);
+        if log_exists {
+            tracing::info!(target: "store", "preexisting node state detected in {}", data_dir.display());
+        } else {
+            tracing::info!(target: "store", "no preexisting node state detected in {}, node may be bootstrapping", data_dir.display());
+        }
+        let identity = Identity::load_or_create(&raft_dir, config.node_id(), log_exists)?;
+        tracing::info!(target: "store", "opening store with node ID {}, listening on {}", identity.name, config.raft_addr);
+        let settings = raft_settings(config);
+        let local = Arc::new(Local::new(
+            raft_dir.clone(),
+            identity,
+            config.raft_adv().to_owned(),
+            config.http_url(),
+            settings.election_timeout / 2,
+        ));
+        let peers = Peers::new(Arc::clone(&local), config.cluster_connect_timeout);
+        let scratch = data_dir.join("scratch");
+        clear_directory(&scratch)?;
+        let store = Store::new(Arc::clone(&local), peers.clone(), config.http_adv().to_owned(), scratch, status_settings(config));
+        let auth = Auth::open(config.auth.as_deref()).map_err(|e| anyhow::anyhow!("failed to get credential store: {e}"))?;
+        Ok(Self {
+            disk: Arc::new(Disk::new(data_dir)),
+            auth: Arc::new(auth),
+            metrics: Arc::default(),
+            local,
+            peers,
+            store,
+            raft_dir,
+            consensus: Arc::default(),
+            raft_server: Arc::default(),
+            db: OnceLock::new(),
+            stop_http: CancellationToken::new(),
+            stop_service: CancellationToken::new(),
+            queue_stop: CancellationToken::new(),
+            background_stop: CancellationToken::new(),
+            _lock: lock,
+        })
+    }
+
+    /// HTTP answers from now on, also while the store is not open yet.
+    async fn serve_http(&self, config: &Config) -> anyhow::Result<JoinHandle<()>> {
+        let listener = TcpListener::bind(&config.http_addr)
+            .await
+            .with_context(|| format!("failed to listen on HTTP address {}", config.http_addr))?;
+        let queue_settings = QueueSettings {
+            capacity: config.write_queue_capacity as usize,
+            batch_size: config.write_queue_batch_size as usize,
+            timeout: config.write_queue_timeout,
+            transaction: config.write_queue_tx,
+            credentials: self.auth.credentials_of(&config.join_as),
+        };
+        let (queue, _) =
+            Queue::start(self.store.clone(), queue_settings, Arc::clone(&self.metrics), self.queue_stop.clone());
+        let state = HttpState {
+            store: self.store.clone(),
+            auth: Arc::clone(&self.auth),
+            metrics: Arc::clone(&self.metrics),
+            queue,
+            settings: Arc::new(HttpSettings::new(config)),
+        };
+        tracing::info!(target: "http", "node HTTP API available at {}", config.http_url());
+        if let Some((host, port)) = crate::config::split_host_port(config.http_adv()) {
+            tracing::info!(target: "http", "connect using the command-line tool via 'rqlite -H {host} -p {port}'");
+        }
+        Ok(tokio::spawn(crate::http_api::serve(listener, state, self.stop_http.clone())))
+    }
+
+    fn cluster_server(&self, config: &Config) -> ClusterServer {
+        ClusterServer {
+            local: Arc::clone(&self.local),
+            auth: Arc::clone(&self.auth),
+            store: self.store.clone(),
+            consensus: Arc::clone(&self.consensus),
+            voter: !config.raft_non_voter,
+            forms: config.bootstrap_expect > 0,
+            metrics: Arc::clone(&self.metrics),
+        }
+    }
+
+    /// Opens, becomes part of a cluster, and waits for the end.
+    async fn live(&self, config: &Config, mut signals: Signals) -> anyhow::Result<()> {
+        let stop = CancellationToken::new();
+        let opening = async {
+            self.wait_for_room(&stop).await;
+            let consensus = self.open(config).await.context("failed to open store")?;
+            self.forming(config, &consensus).run(&stop).await.map_err(|e| anyhow::anyhow!("clustering failure: {e}"))?;
+            anyhow::Ok(consensus)
+        };
+        tokio::pin!(opening);
+        let consensus = tokio::select! {
+            result = &mut opening => result?,
+            name = signals.received() => {
+                tracing::info!(target: "rqlited", "received signal {name:?}");
+                stop.cancel();
+                return match opening.await {
+                    Ok(_) => Ok(()),
+                    Err(e) => Err(e),
+                };
+            }
+        };
+        tokio::select! {
+            name = signals.received() => {
+                tracing::info!(target: "rqlited", "received signal {name:?}");
+                Ok(())
+            }
+            reason = consensus.stopped() => bail!("the node cannot go on: {reason}"),
+        }
+    }
+
+    /// A node on a full disk says so and waits: it must not die in the middle of opening its log.
+    async fn wait_for_room(&self, stop: &CancellationToken) {
+        let mut said = false;
+        while let Err(full) = self.disk.check() {
+            if !said {
+                tracing::error!(target: "store", "{full}; waiting for room before opening the store");
+                said = true;
+            }
+            if tokio::time::timeout(FULL_DISK_PAUSE, stop.cancelled()).await.is_ok() {
+                return;
+            }
+        }
+    }
+
+    async fn open(&self, config: &Config) -> anyhow::Result<Consensus> {
+        let log = Log::open(&self.raft_dir.join("log")).with_context(|| {
+            format!(
+                "the Raft log in {} cannot be read; if its disk is damaged, give this node an empty data directory and let it join again",
+                self.raft_dir.join("log").display()
+            )
+        })?;
+        let readers = std::thread::available_parallelism().map_or(MIN_READERS, |n| n.get().max(MIN_READERS));
+        let options = node_db::Options {
+            dir: config.data_dir.clone(),
+            foreign_keys: config.fk,
+            readers,
+            checkpoint_wal_bytes: config.raft_snap_wal_size,
+        };
+        let (db, recovered) = Database::open(options)?;
+        check_continuity(&log, &recovered)?;
+        let _ = self.db.set(db.clone());
+        let settings = raft_settings(config);
+        let consensus =
+            Consensus::start(settings, Arc::clone(&self.local), log, db.clone(), &recovered, Arc::clone(&self.disk)).await?;
+        let server = RaftServer {
+            raft: consensus.raft().clone(),
+            local: Arc::clone(&self.local),
+            disk: Arc::clone(&self.disk),
+            incoming: Arc::new(tokio::sync::Mutex::new(db.incoming_path())),
+        };
+        self.store.opened(consensus.clone(), db.clone());
+        let _ = self.consensus.set(consensus.clone());
+        let _ = self.raft_server.set(server);
+        let reaping = Reaping {
+            voters_after: config.raft_reap_node_timeout,
+            non_voters_after: config.raft_reap_read_only_node_timeout,
+        };
+        let thresholds = Thresholds {
+            entries: snapshot_entries(config),
+            wal_bytes: config.raft_snap_wal_size,
+            interval: config.raft_snap_int,
+        };
+        tokio::spawn(keeper::keep_members(consensus.clone(), reaping, self.background_stop.clone()));
+        tokio::spawn(keeper::keep_storage(consensus.clone(), db, thresholds, self.background_stop.clone()));
+        Ok(consensus)
+    }
+
+    fn forming(&self, config: &Config, consensus: &Consensus) -> Forming {
+        Forming {
+            local: Arc::clone(&self.local),
+            peers: self.peers.clone(),
+            consensus: consensus.clone(),
+            plan: Arc::new(Plan {
+                join: config.join().into_iter().map(ToOwned::to_owned).collect(),
+                attempts: config.join_attempts,
+                interval: config.join_interval,
+                expect: config.bootstrap_expect as usize,
+                expect_timeout: config.bootstrap_expect_timeout,
+                voter: !config.raft_non_voter,
+                credentials: self.auth.credentials_of(&config.join_as),
+            }),
+        }
+    }
+
+    /// Before the inter-node port closes: leave the cluster if so configured, or hand leadership over.
+    async fn leave(&self, config: &Config, consensus: &Consensus) -> anyhow::Result<()> {
+        self.background_stop.cancel();
+        let others = consensus.members().iter().any(|(id, ..)| id.name() != self.local.name());
+        if !others {
+            return Ok(());
+        }
+        if config.raft_cluster_remove_shutdown {
+            return self.remove_self(config).await;
+        }
+        if config.raft_shutdown_stepdown && consensus.leadership().mine {
+            tracing::info!(target: "store", "handing leadership over before shutdown");
+            if let Err(e) = consensus.hand_over(None).await {
+                tracing::warn!(target: "store", "handing leadership over: {e}");
+            }
+        }
+        Ok(())
+    }
+
+    async fn remove_self(&self, config: &Config) -> anyhow::Result<()> {
+        let caller = Caller { credentials: self.auth.credentials_of(&config.join_as), timeout: LEAVE_TIMEOUT, retries: 0 };
+        let mut last = String::new();
+        for attempt in 0..LEAVE_ATTEMPTS {
+            if attempt > 0 {
+                tokio::time::sleep(LEAVE_PAUSE).await;
+            }
+            match self.store.remove(self.local.name(), &caller).await {
+                Ok(()) => {
+                    tracing::info!(target: "cluster-remove", "removed this node from the cluster");
+                    return Ok(());
+                }
+                Err(e) => last = e.to_string(),
+            }
+        }
+        bail!("failed to remove this node from cluster before shutdown: {last}")
+    }
+}
+
+/// The log must begin where the database ends, or before: otherwise one of the two files is of another time.
+fn check_continuity(log: &Log, recovered: &node_db::Recovered) -> anyhow::Result<()> {
+    let at = recovered.position.map_or(0, |p| p.index);
+    match log.purged() {
+        Some(purged) if purged.1 > at => bail!(
+            "the database is at index {at} but the Raft log begins after {}: the database files are older than the log; \
+             restore both together, or give this node an empty data directory and let it join again",
+            purged.1
+        ),
+        Some(_) | None => Ok(()),
+    }
+}
+
+fn raft_settings(config: &Config) -> Settings {
+    Settings::new(config.raft_heartbeat_timeout, config.raft_election_timeout, config.raft_apply_timeout)
+}
+
+fn snapshot_entries(config: &Config) -> u64 {
+    if config.raft_snap == 0 { DEFAULT_SNAPSHOT_ENTRIES } else { config.raft_snap }
+}
+
+fn status_settings(config: &Config) -> StatusSettings {
+    StatusSettings {
+        data_dir: config.data_dir.clone(),
+        foreign_keys: config.fk,
+        voter: !config.raft_non_voter,
+        apply_timeout: config.raft_apply_timeout,
+        heartbeat_timeout: config.raft_heartbeat_timeout,
+        election_timeout: config.raft_election_timeout,
+        commit_timeout: config.raft_commit_timeout,
+        lease_timeout: config.leader_lease_timeout(),
+        snapshot_threshold: snapshot_entries(config),
+        snapshot_interval: config.raft_snap_int,
+        reap_timeout: config.raft_reap_node_timeout.unwrap_or_default(),
+        reap_read_only_timeout: config.raft_reap_read_only_node_timeout.unwrap_or_default(),
+        log_level: config.raft_log_level.clone(),
+    }
+}
+
+fn has_log(raft_dir: &Path) -> bool {
+    std::fs::read_dir(raft_dir.join("log")).is_ok_and(|mut entries| entries.next().is_some())
+}
+
+fn lock_directory(data_dir: &Path) -> anyhow::Result<std::fs::File> {
+    let path = data_dir.join("lock");
+    let file = std::fs::File::create(&path).with_context(|| format!("cannot write in the data directory {}", data_dir.display()))?;
+    file.try_lock().map_err(|_| {
+        anyhow::anyhow!("the data directory {} is in use by another rqlited; stop it, or name another directory", data_dir.display())
+    })?;
+    Ok(file)
+}
+
+fn clear_directory(dir: &Path) -> anyhow::Result<()> {
+    match std::fs::remove_dir_all(dir) {
+        Ok(()) => {}
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+        Err(e) => return Err(e).with_context(|| format!("clearing {}", dir.display())),
+    }
+    std::fs::create_dir_all(dir).with_context(|| format!("creating {}", dir.display()))
+}
+
+/// SIGINT and SIGTERM, by the names that the log shows.
+struct Signals {
+    interrupt: tokio::signal::unix::Signal,
+    terminate: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn listen() -> anyhow::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+    }
+
+    async fn received(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.interrupt.recv() => "interrupt",
+            _ = self.terminate.recv() => "terminated",
+        }
+    }
+}

@@ -1,0 +1,253 @@
+//! The replicated database as the edges see it: execute, query, request, load, backup, and what an administrator does.
+//!
+//! Each call decides first (`level.rs`: local, through the leader, refuse), then acts. A call that this node cannot serve goes to the
+//! leader over the inter-node port, once, with the caller's credentials. DESIGN.md says what each consistency level promises.
+mod admin;
+mod backup;
+pub mod level;
+mod load;
+pub mod queue;
+mod read;
+mod status;
+mod write;
+
+use std::{
+    path::PathBuf,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use node_api::{StatementResult, param::Level};
+use node_db::Database;
+use serde::{Deserialize, Serialize};
+
+use self::write::Forwarder;
+use crate::{local::Local, peer::Peers, raft::Consensus};
+
+/// Name and password of a client, checked again by whichever node serves the call.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Credentials {
+    /// User name.
+    pub username: String,
+    /// Clear text, as HTTP Basic carries it.
+    pub password: String,
+}
+
+/// Who calls and how long they wait.
+#[derive(Clone, Debug)]
+pub struct Caller {
+    /// `None` for an anonymous caller.
+    pub credentials: Option<Credentials>,
+    /// Limit for talking to another node (default 30 s).
+    pub timeout: Duration,
+    /// Extra attempts when forwarding fails before anything was sent.
+    pub retries: u32,
+}
+
+/// A served call.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Served {
+    /// One slot per statement that ran.
+    pub results: Vec<StatementResult>,
+    /// Why the request as a whole was refused (`disallowed pragma`, `stale read`); shown with HTTP 200.
+    pub error: Option<String>,
+    /// Raft index of the entry that carried the call, if it went through the log.
+    pub raft_index: Option<u64>,
+    /// This node's advertised HTTP address, or the leader's Raft address if forwarded.
+    pub served_by: String,
+}
+
+/// How a read is to be served.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ReadOptions {
+    /// Consistency.
+    pub level: Level,
+    /// At level none: refuse data older than this. Zero is no limit.
+    pub freshness: Duration,
+    /// Also consider how far behind the applied state is.
+    pub freshness_strict: bool,
+    /// Longest wait for the applied index at level linearizable.
+    pub linearizable_timeout: Duration,
+}
+
+/// Why a call failed as a whole. Each variant changes what the caller can do.
+#[derive(Clone, Debug, PartialEq, thiserror::Error, Serialize, Deserialize)]
+pub enum StoreError {
+    /// No leader is known, here or where it was forwarded: try again later. HTTP 503.
+    #[error("leader not found")]
+    LeaderNotFound,
+    /// This node is not the leader and may not forward (`/boot`).
+    #[error("not leader")]
+    NotLeader,
+    /// The leader denied the caller's credentials; the text names the operation, e.g. `remote Execute not authorized`. HTTP 401.
+    #[error("{0}")]
+    Unauthorized(String),
+    /// The database is not open yet.
+    #[error("store not open")]
+    NotOpen,
+    /// Open, but a leader or a restore is being waited for.
+    #[error("store not ready")]
+    NotReady,
+    /// The call may or may not take effect; the text says why that is not known.
+    #[error("{0}")]
+    Unknown(String),
+    /// It certainly had no effect; the text says why.
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// A file or script to load.
+#[derive(Clone, Debug)]
+pub struct LoadSource {
+    /// A complete, closed temporary file with the uploaded bytes.
+    pub path: PathBuf,
+}
+
+/// Where the leader is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Leader {
+    /// Node name.
+    pub name: String,
+    /// Advertised Raft address.
+    pub raft_addr: String,
+}
+
+/// What the node opened; set once.
+#[derive(Debug)]
+struct Opened {
+    consensus: Consensus,
+    db: Database,
+    forwarder: Forwarder,
+}
+
+#[derive(Debug)]
+struct Inner {
+    local: Arc<Local>,
+    peers: Peers,
+    /// Advertised HTTP address, shown as `X-RQLITE-SERVED-BY`.
+    api_addr: String,
+    /// Where uploads, backups and other temporary files go; on the database's own disk.
+    scratch_dir: PathBuf,
+    settings: StatusSettings,
+    opened: OnceLock<Opened>,
+    /// One load at a time: their chunks share one staging file.
+    loading: tokio::sync::Mutex<()>,
+}
+
+/// Settings that `/status` repeats.
+#[derive(Clone, Debug)]
+pub struct StatusSettings {
+    /// Absolute data directory.
+    pub data_dir: PathBuf,
+    /// `-fk`.
+    pub foreign_keys: bool,
+    /// This node's role.
+    pub voter: bool,
+    /// `-raft-apply-timeout`.
+    pub apply_timeout: Duration,
+    /// `-raft-heartbeat-timeout`.
+    pub heartbeat_timeout: Duration,
+    /// `-raft-election-timeout`.
+    pub election_timeout: Duration,
+    /// `-raft-commit-timeout`.
+    pub commit_timeout: Duration,
+    /// `-raft-leader-lease-timeout`.
+    pub lease_timeout: Duration,
+    /// `-raft-snap`.
+    pub snapshot_threshold: u64,
+    /// `-raft-snap-int`.
+    pub snapshot_interval: Duration,
+    /// `-raft-reap-node-timeout`.
+    pub reap_timeout: Duration,
+    /// `-raft-reap-read-only-node-timeout`.
+    pub reap_read_only_timeout: Duration,
+    /// `-raft-log-level`.
+    pub log_level: String,
+}
+
+/// A handle to the node's replicated database; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Store(Arc<Inner>);
+
+impl Store {
+    /// A store that is not open yet: it answers `store not open` until [`Store::opened`].
+    pub fn new(
+        local: Arc<Local>,
+        peers: Peers,
+        api_addr: String,
+        scratch_dir: PathBuf,
+        settings: StatusSettings,
+    ) -> Self {
+        Self(Arc::new(Inner {
+            local,
+            peers,
+            api_addr,
+            scratch_dir,
+            settings,
+            opened: OnceLock::new(),
+            loading: tokio::sync::Mutex::default(),
+        }))
+    }
+
+    /// From now on the store serves.
+    pub fn opened(&self, consensus: Consensus, db: Database) {
+        let forwarder = Forwarder::start(self.0.peers.clone(), consensus.watch_leadership());
+        // A second opening cannot happen: the composition root calls this once.
+        let _ = self.0.opened.set(Opened { consensus, db, forwarder });
+    }
+
+    /// The database and the log are open.
+    pub fn is_open(&self) -> bool {
+        self.0.opened.get().is_some()
+    }
+
+    fn open(&self) -> Result<&Opened, StoreError> {
+        self.0.opened.get().ok_or(StoreError::NotOpen)
+    }
+
+    /// This node's name.
+    pub fn name(&self) -> &str {
+        self.0.local.name()
+    }
+
+    /// This node leads and still hears from a quorum.
+    pub fn is_leader(&self) -> bool {
+        self.0.opened.get().is_some_and(|o| o.consensus.leads())
+    }
+
+    /// The leader as this node knows it.
+    pub fn leader(&self) -> Option<Leader> {
+        let leadership = self.0.opened.get()?.consensus.leadership();
+        match (leadership.leader, leadership.addr) {
+            (Some(id), Some(raft_addr)) => Some(Leader { name: id.name().to_owned(), raft_addr }),
+            _ => None,
+        }
+    }
+
+    /// Where calls that need the leader go: its Raft address, unless this node is it or nobody is.
+    fn elsewhere(opened: &Opened) -> Option<String> {
+        let leadership = opened.consensus.leadership();
+        if leadership.mine { None } else { leadership.addr }
+    }
+
+    fn served(&self, outcome: node_db::Outcome, raft_index: Option<u64>) -> Served {
+        Served { results: outcome.results, error: outcome.error, raft_index, served_by: self.0.api_addr.clone() }
+    }
+}
+
+/// What `/readyz` reports.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Readiness {
+    /// Serves.
+    Ready,
+    /// No leader known, or not open.
+    NoLeader,
+    /// The leader does not answer; why.
+    LeaderNotContactable(String),
+    /// Leader fine, but not ready.
+    NotReady,
+    /// Behind; why.
+    SyncFailed(String),
+    /// The local database does not answer; why.
+    DatabaseFailed(String),
+}

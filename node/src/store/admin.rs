@@ -1,0 +1,235 @@
+//! What an administrator does: look at nodes, remove one, hand leadership over, snapshot, probe readiness.
+use std::time::{Duration, Instant};
+
+use node_api::{Statement, duration, nodes::NodeInfo};
+use node_db::{Kind, Read};
+
+use super::{Caller, Readiness, Store, StoreError};
+use crate::{
+    peer::{Answer, Ask, Meta},
+    raft::membership::ChangeError,
+};
+
+/// A commit index is looked at this often while `/readyz?sync` waits.
+const SYNC_PAUSE: Duration = Duration::from_millis(20);
+/// The longest a probe of the local database may take.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
+
+impl Store {
+    /// This node about itself.
+    ///
+    /// # Errors
+    /// Never for want of an open store: a node that is just starting still says who it is.
+    pub fn meta(&self) -> Meta {
+        let consensus = self.0.opened.get().map(|o| &o.consensus);
+        Meta {
+            name: self.0.local.name().to_owned(),
+            raft_id: self.0.local.raft_id().to_owned(),
+            api_url: self.0.local.api_url.clone(),
+            version: crate::VERSION.to_owned(),
+            commit_index: consensus.map_or(0, |c| c.commit_index()),
+            leader: consensus.is_some_and(|c| c.leads()),
+        }
+    }
+
+    async fn meta_of(&self, address: &str, limit: Duration) -> Result<Meta, String> {
+        if address == self.0.local.raft_addr {
+            return Ok(self.meta());
+        }
+        match self.0.peers.call(address, &Ask::Meta, limit).await {
+            Ok(Answer::Meta(meta)) => Ok(meta),
+            Ok(_) => Err(format!("{address} answered another question")),
+            Err(crate::wire::WireError::Timeout { .. }) => Err("timeout waiting for node to respond".into()),
+            Err(e) => Err(e.to_string()),
+        }
+    }
+
+    /// The leader's advertised HTTP URL, asked from the leader.
+    ///
+    /// # Errors
+    /// No leader, or it does not answer.
+    pub async fn leader_api_url(&self, timeout: Duration) -> Result<String, StoreError> {
+        let leader = self.leader().ok_or(StoreError::LeaderNotFound)?;
+        self.meta_of(&leader.raft_addr, timeout).await.map(|meta| meta.api_url).map_err(StoreError::Refused)
+    }
+
+    /// Probes all members in parallel.
+    ///
+    /// # Errors
+    /// Not open.
+    pub async fn nodes(&self, include_non_voters: bool, timeout: Duration) -> Result<Vec<NodeInfo>, StoreError> {
+        let opened = self.open()?;
+        let leader = opened.consensus.leadership().leader;
+        let members = opened.consensus.members().into_iter().filter(|(_, _, voter)| include_non_voters || *voter);
+        let probes = members.map(|(id, member, voter)| {
+            let is_leader = leader.as_ref() == Some(&id);
+            async move {
+                let started = Instant::now();
+                let answer = self.meta_of(&member.raft_addr, timeout).await;
+                // Another data directory on that address is not this member.
+                let answer = answer.and_then(|meta| {
+                    if meta.raft_id == id.0.as_ref() {
+                        Ok(meta)
+                    } else {
+                        Err(format!("the data directory of node {} is not the one that joined", id.name()))
+                    }
+                });
+                let elapsed = started.elapsed();
+                let mut info = NodeInfo {
+                    id: id.name().to_owned(),
+                    addr: member.raft_addr,
+                    voter,
+                    leader: is_leader,
+                    ..NodeInfo::default()
+                };
+                match answer {
+                    Ok(meta) => {
+                        info.api_addr = meta.api_url;
+                        info.version = meta.version;
+                        info.reachable = true;
+                        info.time = elapsed.as_secs_f64();
+                        info.time_s = duration::format(elapsed);
+                    }
+                    Err(error) => info.error = error,
+                }
+                info
+            }
+        });
+        Ok(futures_util::future::join_all(probes).await)
+    }
+
+    /// Removes a member by node name; unknown names are not an error. Forwarded to the leader.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn remove(&self, name: &str, caller: &Caller) -> Result<(), StoreError> {
+        let opened = self.open()?;
+        match Self::elsewhere(opened) {
+            None => self.remove_as_leader(name).await,
+            Some(address) => {
+                let ask = Ask::Remove { name: name.to_owned(), credentials: caller.credentials.clone() };
+                self.forward_admin(&address, &ask, caller).await
+            }
+        }
+    }
+
+    /// Serves a forwarded removal.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn remove_as_leader(&self, name: &str) -> Result<(), StoreError> {
+        self.open()?.consensus.remove(name).await.map_err(Into::into)
+    }
+
+    async fn forward_admin(&self, address: &str, ask: &Ask, caller: &Caller) -> Result<(), StoreError> {
+        match self.0.peers.call(address, ask, caller.timeout).await {
+            Ok(Answer::Done(done)) => done,
+            Ok(_) => Err(StoreError::Unknown(format!("{address} answered another question"))),
+            Err(e) if e.nothing_sent() => Err(StoreError::Refused(e.to_string())),
+            Err(e) => Err(StoreError::Unknown(e.to_string())),
+        }
+    }
+
+    /// Hands leadership over, to the named node or the best one; with `wait` returns when another node leads. Forwarded to the leader.
+    ///
+    /// # Errors
+    /// See [`StoreError`]; refusals begin with `stepdown: `.
+    pub async fn stepdown(&self, to: Option<&str>, wait: bool, caller: &Caller) -> Result<(), StoreError> {
+        let opened = self.open()?;
+        match Self::elsewhere(opened) {
+            None => self.stepdown_as_leader(to, wait).await,
+            Some(address) => {
+                let ask = Ask::StepDown { to: to.map(Into::into), wait, credentials: caller.credentials.clone() };
+                self.forward_admin(&address, &ask, caller).await
+            }
+        }
+    }
+
+    /// Serves a forwarded handing over.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn stepdown_as_leader(&self, to: Option<&str>, wait: bool) -> Result<(), StoreError> {
+        let consensus = self.open()?.consensus.clone();
+        let to = to.map(ToOwned::to_owned);
+        if wait {
+            return consensus.hand_over(to.as_deref()).await.map_err(Into::into);
+        }
+        tokio::spawn(async move {
+            if let Err(e) = consensus.hand_over(to.as_deref()).await {
+                tracing::warn!(target: "store", "{e}");
+            }
+        });
+        Ok(())
+    }
+
+    /// Makes a checkpoint and trims the log; `Ok(false)` if nothing was new.
+    ///
+    /// # Errors
+    /// Not open, or something holds the main file still.
+    pub async fn snapshot(&self, trailing_logs: Option<u64>) -> Result<bool, StoreError> {
+        let consensus = &self.open()?.consensus;
+        let last = consensus.metrics().snapshot.map_or(0, |s| s.index);
+        if consensus.applied_index() <= last {
+            return Ok(false);
+        }
+        match consensus.checkpoint(trailing_logs).await {
+            Some(_) => Ok(true),
+            None => Err(StoreError::Refused(
+                "snapshot deferred: a snapshot transfer, a load or a long read holds the database file; try again".into(),
+            )),
+        }
+    }
+
+    /// Readiness, in the order in which things become ready.
+    pub async fn ready(&self, sync: bool, timeout: Duration) -> Readiness {
+        let Some(opened) = self.0.opened.get() else { return Readiness::NoLeader };
+        let Some(leader) = self.leader() else { return Readiness::NoLeader };
+        let meta = match self.meta_of(&leader.raft_addr, timeout).await {
+            Ok(meta) => meta,
+            Err(e) => return Readiness::LeaderNotContactable(e),
+        };
+        if sync && let Err(e) = self.caught_up(meta.commit_index.max(1), timeout).await {
+            return Readiness::SyncFailed(e);
+        }
+        let probe = Read {
+            kind: Kind::Query,
+            transaction: false,
+            qualify_columns: false,
+            statements: vec![Statement { sql: "SELECT 1".into(), parameters: Vec::new() }],
+            timeout: Some(PROBE_TIMEOUT),
+        };
+        match opened.db.read(probe).await {
+            Ok(outcome) => match (outcome.error, outcome.results.into_iter().next()) {
+                (None, Some(node_api::StatementResult::Rows(_))) => Readiness::Ready,
+                (Some(error), _) | (None, Some(node_api::StatementResult::Error(error))) => Readiness::DatabaseFailed(error),
+                (None, _) => Readiness::DatabaseFailed("no answer".into()),
+            },
+            Err(_) => Readiness::DatabaseFailed("closed".into()),
+        }
+    }
+
+    async fn caught_up(&self, index: u64, timeout: Duration) -> Result<(), String> {
+        let deadline = Instant::now() + timeout;
+        loop {
+            let applied = self.0.opened.get().map_or(0, |o| o.consensus.applied_index());
+            if applied >= index {
+                return Ok(());
+            }
+            if Instant::now() >= deadline {
+                return Err(format!("timeout waiting for index {index}, at {applied}"));
+            }
+            tokio::time::sleep(SYNC_PAUSE).await;
+        }
+    }
+}
+
+impl From<ChangeError> for StoreError {
+    fn from(error: ChangeError) -> Self {
+        match error {
+            ChangeError::NotLeader => Self::LeaderNotFound,
+            ChangeError::Refused(text) => Self::Refused(text),
+            ChangeError::Unknown(text) => Self::Unknown(text),
+        }
+    }
+}

@@ -1,0 +1,46 @@
+//! A consistent copy out, made beside the database and streamed from there.
+use node_db::BackupFormat;
+use tempfile::TempPath;
+
+use super::{Caller, Store, StoreError};
+use crate::peer::Ask;
+
+impl Store {
+    /// Writes a backup to a temporary file; the caller streams it, dropping the path deletes it. Made by the leader unless `local`.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn backup(&self, format: BackupFormat, local: bool, caller: &Caller) -> Result<TempPath, StoreError> {
+        let opened = self.open()?;
+        if local || opened.consensus.leads() {
+            return self.backup_here(format).await;
+        }
+        let Some(address) = Self::elsewhere(opened) else { return Err(StoreError::LeaderNotFound) };
+        let path = self.scratch()?;
+        let ask = Ask::Backup { format, credentials: caller.credentials.clone() };
+        self.0.peers.fetch_backup(&address, &ask, &path, caller.timeout).await?;
+        Ok(path)
+    }
+
+    /// A backup of this node's own database.
+    ///
+    /// # Errors
+    /// Not open, or the disk refused.
+    pub async fn backup_here(&self, format: BackupFormat) -> Result<TempPath, StoreError> {
+        let db = self.open()?.db.clone();
+        let path = self.scratch()?;
+        tokio::task::spawn_blocking(move || db.backup(&format, &path).map(|()| path))
+            .await
+            .map_err(|e| StoreError::Refused(e.to_string()))?
+            .map_err(StoreError::Refused)
+    }
+
+    /// A name for a temporary file on the database's disk.
+    ///
+    /// # Errors
+    /// The disk refused.
+    pub fn scratch(&self) -> Result<TempPath, StoreError> {
+        let file = tempfile::Builder::new().prefix("scratch-").tempfile_in(&self.0.scratch_dir);
+        file.map(tempfile::NamedTempFile::into_temp_path).map_err(|e| StoreError::Refused(e.to_string()))
+    }
+}

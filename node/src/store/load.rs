@@ -1,0 +1,140 @@
+//! Bringing a whole database or a script in: validated first, then carried by the log in pieces, so that memory stays constant for any size.
+use std::path::Path;
+
+use bytes::Bytes;
+use node_db::{Database, LoadChunk, LoadContent, LoadFinish, Outcome, Stamp};
+use tokio::io::AsyncReadExt;
+
+use super::{Caller, LoadSource, Opened, Served, Store, StoreError};
+use crate::peer::Ask;
+
+/// Bytes of a load in one log entry.
+const CHUNK_BYTES: usize = 1 << 20;
+/// What every SQLite file begins with, as far as rqlite looks.
+const SQLITE_MAGIC: &[u8] = b"SQLite format";
+
+impl Store {
+    /// Loads an uploaded file: an SQLite database replaces the data, anything else runs as SQL.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn load(&self, source: LoadSource, caller: &Caller) -> Result<Served, StoreError> {
+        let opened = self.open()?;
+        if opened.consensus.leadership().mine {
+            match self.load_here(opened, &source.path).await {
+                Err(StoreError::NotLeader) => {}
+                result => return result,
+            }
+        }
+        let Some(address) = Self::elsewhere(opened) else { return Err(StoreError::LeaderNotFound) };
+        let len_bytes = tokio::fs::metadata(&source.path).await.map_err(|e| StoreError::Refused(e.to_string()))?.len();
+        let ask = Ask::Load { len_bytes, credentials: caller.credentials.clone() };
+        let served = self.0.peers.send_load(&address, &ask, &source.path, caller.timeout).await?;
+        Ok(Served { served_by: address, ..served })
+    }
+
+    /// As [`Store::load`], but only an SQLite file, on the leader of a cluster of one; followed by a snapshot.
+    ///
+    /// # Errors
+    /// `not leader`, `not single-node`, `invalid SQLite data`, or as for load.
+    pub async fn boot(&self, source: LoadSource) -> Result<(), StoreError> {
+        let opened = self.open()?;
+        if !opened.consensus.leads() {
+            return Err(StoreError::NotLeader);
+        }
+        if opened.consensus.members().len() != 1 {
+            return Err(StoreError::Refused("not single-node".into()));
+        }
+        if !is_sqlite(&source.path).await? {
+            return Err(StoreError::Refused("invalid SQLite data".into()));
+        }
+        self.load_here(opened, &source.path).await?;
+        opened.consensus.checkpoint(Some(0)).await;
+        Ok(())
+    }
+
+    /// Serves a forwarded load; never forwards again.
+    ///
+    /// # Errors
+    /// As [`Store::load`], with `not leader` if this node does not lead.
+    pub async fn load_as_leader(&self, path: &Path) -> Result<Served, StoreError> {
+        self.load_here(self.open()?, path).await
+    }
+
+    async fn load_here(&self, opened: &Opened, path: &Path) -> Result<Served, StoreError> {
+        let _alone = self.0.loading.lock().await;
+        if !opened.consensus.leads() {
+            return Err(StoreError::NotLeader);
+        }
+        let io = |e: std::io::Error| StoreError::Refused(format!("reading the upload: {e}"));
+        let total_bytes = tokio::fs::metadata(path).await.map_err(io)?.len();
+        if total_bytes == 0 {
+            return Ok(self.served(Outcome::default(), None));
+        }
+        let content = if is_sqlite(path).await? {
+            let owned = path.to_owned();
+            let checked = tokio::task::spawn_blocking(move || Database::validate_file(&owned)).await;
+            checked
+                .map_err(|e| StoreError::Refused(e.to_string()))?
+                .map_err(|e| StoreError::Refused(format!("invalid SQLite data: {e}")))?;
+            LoadContent::File
+        } else {
+            LoadContent::Script
+        };
+        let load_id = rand::random();
+        let result = self.propose_chunks(opened, path, load_id, total_bytes, content).await;
+        if result.is_err() {
+            // Frees the staged pieces at once; a new leader's term would do the same.
+            let _ = opened.consensus.proposer().load_abort(load_id).await;
+        }
+        let mut served = result?;
+        if content == LoadContent::File && served.error.is_none() {
+            // rqlite answers a binary load with no results.
+            served.results.clear();
+        }
+        Ok(served)
+    }
+
+    async fn propose_chunks(
+        &self,
+        opened: &Opened,
+        path: &Path,
+        load_id: u64,
+        total_bytes: u64,
+        content: LoadContent,
+    ) -> Result<Served, StoreError> {
+        let io = |e: std::io::Error| StoreError::Refused(format!("reading the upload: {e}"));
+        let mut file = tokio::fs::File::open(path).await.map_err(io)?;
+        let mut crc = crc32fast::Hasher::new();
+        let mut offset = 0;
+        loop {
+            let want = usize::try_from(total_bytes - offset).unwrap_or(usize::MAX).min(CHUNK_BYTES);
+            let mut data = vec![0; want];
+            file.read_exact(&mut data).await.map_err(io)?;
+            crc.update(&data);
+            let end = offset + want as u64;
+            let finish = (end == total_bytes).then(|| LoadFinish {
+                content,
+                total_bytes,
+                crc32: crc.clone().finalize(),
+                stamp: Stamp::default(),
+            });
+            let last = finish.is_some();
+            let chunk = LoadChunk { load_id, offset, data: Bytes::from(data), finish };
+            let committed = opened.consensus.proposer().load(chunk).await?;
+            if last {
+                let outcome = committed.outcomes.into_iter().next().unwrap_or_default();
+                return Ok(self.served(outcome, Some(committed.index)));
+            }
+            offset = end;
+        }
+    }
+}
+
+async fn is_sqlite(path: &Path) -> Result<bool, StoreError> {
+    let io = |e: std::io::Error| StoreError::Refused(format!("reading the upload: {e}"));
+    let mut start = Vec::new();
+    let file = tokio::fs::File::open(path).await.map_err(io)?;
+    file.take(SQLITE_MAGIC.len() as u64 + 1).read_to_end(&mut start).await.map_err(io)?;
+    Ok(start.len() > SQLITE_MAGIC.len() && start.starts_with(SQLITE_MAGIC))
+}

@@ -1,0 +1,436 @@
+//! Queued writes: requests that are answered before they are written, and written many at a time.
+//!
+//! A queue lives in this node's memory alone. Its one task takes requests in the order of their sequence numbers and sends them as
+//! one write; so a write is retried only where it can succeed later, and a request that never can is dropped with a log line,
+//! lest it hold up everything behind it.
+use std::{
+    future::Future,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use node_api::{Statement, StatementResult, Value, duration};
+use node_db::{Kind, Request, Stamp};
+use serde_json::json;
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
+    task::JoinHandle,
+    time::{Instant, sleep, timeout, timeout_at},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{Caller, Credentials, Served, Store, StoreError};
+use crate::metrics::{Counter, Metrics};
+
+/// Pause between attempts while no leader can be reached.
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
+/// Attempts at a write that fails for a reason that may pass (a broken connection, an unknown outcome). Longer than an election
+/// takes by far; then it is taken apart.
+const MAX_ATTEMPTS: u32 = 30;
+/// Attempts at a single request of a write that was taken apart: its neighbours have waited long enough.
+const MAX_ATTEMPTS_ALONE: u32 = 3;
+/// How long the queue goes on writing after it was told to stop. Leaves room in the 10 s that Kubernetes gives by default.
+const STOP_LIMIT: Duration = Duration::from_secs(5);
+/// Statements of a batch stay below about this, whatever the number of requests: one batch is one log entry.
+const MAX_BATCH_BYTES: usize = 1 << 20;
+/// All requests in the queue together; beyond it callers wait, as they do when the queue is full by number.
+const MAX_QUEUE_BYTES: usize = 64 << 20;
+/// Unit in which the bytes in the queue are counted, so that the largest request fits a 32-bit number of permits.
+const BYTES_PER_PERMIT: usize = 1 << 10;
+/// Limit for talking to another node, per attempt.
+const FORWARD_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How a queue behaves (`-write-queue-…`).
+#[derive(Clone, Debug)]
+pub struct QueueSettings {
+    /// Requests that may wait; at least 1 (default 1024).
+    pub capacity: usize,
+    /// Requests in one write; at least 1 (default 128).
+    pub batch_size: usize,
+    /// How long the first request of a write waits for others (default 50 ms).
+    pub timeout: Duration,
+    /// Each write is a transaction (default false).
+    pub transaction: bool,
+    /// Whose credentials the writes carry when another node leads. `None`: those of the request's caller.
+    pub credentials: Option<Credentials>,
+}
+
+/// The queue no longer takes requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("queue stopped")]
+pub struct QueueStopped;
+
+/// A place in the queue.
+#[derive(Debug)]
+pub struct Ticket {
+    /// Later numbers are written later.
+    pub sequence: i64,
+    decided: oneshot::Receiver<()>,
+}
+
+impl Ticket {
+    /// Waits until the write that holds the request was made, or given up (which the log and `/status` tell).
+    ///
+    /// # Errors
+    /// The queue stopped before it came to this request.
+    pub async fn decided(self) -> Result<(), QueueStopped> {
+        self.decided.await.map_err(|_| QueueStopped)
+    }
+}
+
+#[derive(Debug)]
+struct Item {
+    sequence: i64,
+    statements: Vec<Statement>,
+    credentials: Option<Credentials>,
+    bytes: usize,
+    decided: oneshot::Sender<()>,
+    /// Gives the bytes back when the item is dropped.
+    _room: OwnedSemaphorePermit,
+}
+
+#[derive(Debug)]
+struct Shared {
+    sender: mpsc::Sender<Item>,
+    room: Arc<Semaphore>,
+    /// The number of the last request. Held while an item is put in, so that numbers and order agree.
+    sequence: Mutex<i64>,
+    settings: QueueSettings,
+    metrics: Arc<Metrics>,
+    failures: Failures,
+    stop: CancellationToken,
+}
+
+/// What went wrong, for `/status`.
+#[derive(Debug, Default)]
+struct Failures {
+    statements: AtomicU64,
+    dropped: AtomicU64,
+    last: Mutex<Option<String>>,
+}
+
+/// A handle to the queue; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Queue(Arc<Shared>);
+
+impl Queue {
+    /// Starts the queue's task; it ends, after writing what it holds or 5 s, when `stop` is cancelled.
+    pub fn start(store: Store, settings: QueueSettings, metrics: Arc<Metrics>, stop: CancellationToken) -> (Self, JoinHandle<()>) {
+        let write = move |request: Request, caller: Caller| {
+            let store = store.clone();
+            async move { store.execute(request, &caller).await }
+        };
+        Self::start_with(write, settings, metrics, stop)
+    }
+
+    fn start_with<W, F>(write: W, settings: QueueSettings, metrics: Arc<Metrics>, stop: CancellationToken) -> (Self, JoinHandle<()>)
+    where
+        W: Fn(Request, Caller) -> F + Send + Sync + 'static,
+        F: Future<Output = Result<Served, StoreError>> + Send + 'static,
+    {
+        let (sender, receiver) = mpsc::channel(settings.capacity.max(1));
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let shared = Shared {
+            sender,
+            room: Arc::new(Semaphore::new(MAX_QUEUE_BYTES / BYTES_PER_PERMIT)),
+            sequence: Mutex::new(i64::try_from(now.as_nanos()).unwrap_or(0)),
+            settings,
+            metrics,
+            failures: Failures::default(),
+            stop,
+        };
+        let shared = Arc::new(shared);
+        let task = Task { receiver, write, held: None, shared: Arc::clone(&shared) };
+        (Self(shared), tokio::spawn(task.run()))
+    }
+
+    /// Puts a request in; waits while the queue is full. Without statements it is written as soon as all before it are.
+    ///
+    /// # Errors
+    /// See [`QueueStopped`].
+    pub async fn push(&self, statements: Vec<Statement>, caller: Option<Credentials>) -> Result<Ticket, QueueStopped> {
+        let shared = &self.0;
+        let bytes = size(&statements);
+        let permits = bytes.min(MAX_QUEUE_BYTES).div_ceil(BYTES_PER_PERMIT);
+        let permits = u32::try_from(permits).unwrap_or(u32::MAX);
+        let admitted = async {
+            let room = Arc::clone(&shared.room).acquire_many_owned(permits).await.ok()?;
+            Some((room, shared.sender.reserve().await.ok()?))
+        };
+        let admitted = tokio::select! {
+            biased;
+            () = shared.stop.cancelled() => None,
+            admitted = admitted => admitted,
+        };
+        let (room, place) = admitted.ok_or(QueueStopped)?;
+        shared.metrics.add(Counter::QueueStatementsRx, statements.len() as u64);
+        let credentials = shared.settings.credentials.clone().or(caller);
+        let (decided, decision) = oneshot::channel();
+        let mut last = shared.sequence.lock().unwrap_or_else(PoisonError::into_inner);
+        *last += 1;
+        let sequence = *last;
+        place.send(Item { sequence, statements, credentials, bytes, decided, _room: room });
+        Ok(Ticket { sequence, decided: decision })
+    }
+
+    /// The queue's part of `/status`.
+    pub fn status(&self) -> serde_json::Value {
+        let shared = &self.0;
+        let failures = &shared.failures;
+        let last_error = failures.last.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        json!({
+            "max_size": shared.settings.capacity,
+            "batch_size": shared.settings.batch_size,
+            "timeout": duration::format(shared.settings.timeout),
+            "sequence_number": *shared.sequence.lock().unwrap_or_else(PoisonError::into_inner),
+            "waiting": shared.sender.max_capacity() - shared.sender.capacity(),
+            "failed_statements": failures.statements.load(Ordering::Relaxed),
+            "dropped_requests": failures.dropped.load(Ordering::Relaxed),
+            "last_error": last_error.unwrap_or_default(),
+        })
+    }
+}
+
+/// Roughly the bytes that statements take; never less than their text.
+fn size(statements: &[Statement]) -> usize {
+    let value = |value: &Value| match value {
+        Value::Null | Value::Integer(_) | Value::Real(_) => 8,
+        Value::Text(text) => text.len(),
+        Value::Blob(bytes) => bytes.len(),
+    };
+    let parameters = |statement: &Statement| -> usize { statement.parameters.iter().map(|given| 8 + value(&given.value)).sum() };
+    statements.iter().map(|statement| 16 + statement.sql.len() + parameters(statement)).sum()
+}
+
+/// What becomes of a write.
+#[derive(Debug, PartialEq)]
+enum Verdict {
+    Written,
+    /// Try again; counts against the limit of attempts only if `limited`.
+    Retry { why: String, limited: bool },
+    /// It will never succeed as it is.
+    Refused(String),
+}
+
+fn judge(outcome: &Result<Served, StoreError>) -> Verdict {
+    match outcome {
+        Ok(Served { error: None, .. }) => Verdict::Written,
+        Ok(Served { error: Some(why), .. }) => Verdict::Refused(why.clone()),
+        Err(error) => match error {
+            StoreError::LeaderNotFound | StoreError::NotLeader | StoreError::NotOpen | StoreError::NotReady => {
+                Verdict::Retry { why: error.to_string(), limited: false }
+            }
+            StoreError::Unknown(why) | StoreError::Refused(why) => Verdict::Retry { why: why.clone(), limited: true },
+            StoreError::Unauthorized(why) => Verdict::Refused(why.clone()),
+        },
+    }
+}
+
+struct Task<W> {
+    receiver: mpsc::Receiver<Item>,
+    write: W,
+    /// An item that was taken out but belongs to the next batch.
+    held: Option<Item>,
+    shared: Arc<Shared>,
+}
+
+impl<W, F> Task<W>
+where
+    W: Fn(Request, Caller) -> F + Send + Sync + 'static,
+    F: Future<Output = Result<Served, StoreError>> + Send + 'static,
+{
+    async fn run(mut self) {
+        let stop = self.shared.stop.clone();
+        let deadline = async move {
+            stop.cancelled().await;
+            sleep(STOP_LIMIT).await;
+        };
+        tokio::select! {
+            () = self.work() => return,
+            () = deadline => {}
+        }
+        self.receiver.close();
+        let mut lost = u64::from(self.held.take().is_some());
+        while self.receiver.try_recv().is_ok() {
+            lost += 1;
+        }
+        tracing::warn!("write queue stopped before it could write everything: the running write and {lost} more requests are lost");
+    }
+
+    async fn work(&mut self) {
+        while let Some(first) = self.next().await {
+            let batch = self.collect(first).await;
+            self.process(batch).await;
+        }
+    }
+
+    /// The next request; `None` when stopped and empty.
+    async fn next(&mut self) -> Option<Item> {
+        if let Some(item) = self.held.take() {
+            return Some(item);
+        }
+        let stop = self.shared.stop.clone();
+        tokio::select! {
+            biased;
+            item = self.receiver.recv() => item,
+            () = stop.cancelled() => {
+                // Whoever reserved a place before still gets in; nobody after.
+                self.receiver.close();
+                self.receiver.recv().await
+            }
+        }
+    }
+
+    /// Takes what belongs into one write with `first`: same credentials, within the limits, before the time is up.
+    async fn collect(&mut self, first: Item) -> Vec<Item> {
+        let settings = self.shared.settings.clone();
+        let until = Instant::now() + settings.timeout;
+        let mut bytes = first.bytes;
+        let mut batch = vec![first];
+        let mut filled = Counter::QueueNumBatch;
+        while batch.len() < settings.batch_size && bytes < MAX_BATCH_BYTES {
+            let more = tokio::select! {
+                biased;
+                more = timeout_at(until, self.receiver.recv()) => more,
+                () = self.shared.stop.cancelled() => Ok(self.receiver.try_recv().ok()),
+            };
+            match more {
+                Ok(Some(item)) if item.credentials == batch[0].credentials && bytes + item.bytes <= MAX_BATCH_BYTES => {
+                    bytes += item.bytes;
+                    batch.push(item);
+                }
+                Ok(other) => {
+                    self.held = other;
+                    break;
+                }
+                Err(_elapsed) => {
+                    filled = Counter::QueueNumTimeout;
+                    break;
+                }
+            }
+        }
+        self.shared.metrics.count(filled);
+        batch
+    }
+
+    async fn process(&self, batch: Vec<Item>) {
+        if let Err(why) = self.attempt(&batch, MAX_ATTEMPTS).await {
+            if batch.len() == 1 {
+                self.shared.drop_request(&batch[0], &why);
+            } else {
+                tracing::warn!("write queue: {} requests were refused together ({why}); trying them one by one", batch.len());
+                for item in &batch {
+                    if let Err(why) = self.attempt(std::slice::from_ref(item), MAX_ATTEMPTS_ALONE).await {
+                        self.shared.drop_request(item, &why);
+                    }
+                }
+            }
+        }
+        for item in batch {
+            // The caller may have stopped waiting.
+            let _ = item.decided.send(());
+        }
+    }
+
+    /// Writes some requests as one; the error says why that will not succeed.
+    async fn attempt(&self, items: &[Item], max_attempts: u32) -> Result<(), String> {
+        let shared = &self.shared;
+        let statements: Vec<Statement> = items.iter().flat_map(|item| item.statements.iter().cloned()).collect();
+        let count = statements.len() as u64;
+        let Some(first) = items.first().filter(|_| count > 0) else {
+            shared.metrics.count(Counter::QueueNumFlush);
+            return Ok(());
+        };
+        let request =
+            Request { kind: Kind::Execute, transaction: shared.settings.transaction, qualify_columns: false, statements, stamp: Stamp::default() };
+        let caller = Caller { credentials: first.credentials.clone(), timeout: FORWARD_TIMEOUT, retries: 0 };
+        let mut failed = 0;
+        let mut said = String::new();
+        loop {
+            let outcome = (self.write)(request.clone(), caller.clone()).await;
+            shared.count_outcome(&outcome);
+            match judge(&outcome) {
+                Verdict::Written => {
+                    shared.metrics.add(Counter::HttpQueuedExecutionsNumStmtsTx, count);
+                    shared.metrics.add(Counter::QueueStatementsTx, count);
+                    shared.note_slots(outcome.as_ref().map_or(&[], |served| &served.results));
+                    return Ok(());
+                }
+                Verdict::Refused(why) => return Err(why),
+                Verdict::Retry { why, limited } => {
+                    failed += u32::from(limited);
+                    if failed >= max_attempts {
+                        return Err(why);
+                    }
+                    if why != said {
+                        tracing::warn!("write queue: cannot write yet, trying again every {RETRY_INTERVAL:?}: {why}");
+                        shared.failures.note(&why);
+                        said = why;
+                    }
+                    sleep(RETRY_INTERVAL).await;
+                }
+            }
+        }
+    }
+}
+
+impl Shared {
+    fn count_outcome(&self, outcome: &Result<Served, StoreError>) {
+        let counter = match outcome {
+            Ok(Served { error: None, .. }) => {
+                self.metrics.count(Counter::HttpQueuedExecutionsOk);
+                return;
+            }
+            Err(StoreError::LeaderNotFound) => Counter::HttpQueuedExecutionsNoLeader,
+            Err(StoreError::NotLeader) => Counter::HttpQueuedExecutionsNotLeader,
+            Err(StoreError::Unknown(_)) => Counter::HttpQueuedExecutionsLeadershipLost,
+            _ => Counter::HttpQueuedExecutionsUnknownError,
+        };
+        self.metrics.count(counter);
+        self.metrics.count(Counter::HttpQueuedExecutionsFailed);
+    }
+
+    /// Statements of a write that was made may still have failed one by one.
+    fn note_slots(&self, results: &[StatementResult]) {
+        let mut failed = 0;
+        let mut last = None;
+        for result in results {
+            if let StatementResult::Error(why) = result {
+                failed += 1;
+                last = Some(why);
+            }
+        }
+        if let Some(why) = last {
+            self.failures.statements.fetch_add(failed, Ordering::Relaxed);
+            self.metrics.add(Counter::QueueStatementsFailed, failed);
+            self.failures.note(why);
+        }
+    }
+
+    fn drop_request(&self, item: &Item, why: &str) {
+        tracing::error!("write queue: request {} with {} statements was dropped: {why}", item.sequence, item.statements.len());
+        self.failures.dropped.fetch_add(1, Ordering::Relaxed);
+        self.metrics.count(Counter::QueueRequestsDropped);
+        self.failures.note(why);
+    }
+}
+
+impl Failures {
+    fn note(&self, why: &str) {
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(why.to_owned());
+    }
+}
+
+/// Waits for the queue's task to end; for the node's stop.
+pub async fn stopped(task: JoinHandle<()>) {
+    // The task itself ends within its own limit; the second is for the scheduler.
+    if timeout(STOP_LIMIT + Duration::from_secs(1), task).await.is_err() {
+        tracing::warn!("write queue did not stop in time");
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,142 @@
+//! Reads: carries out what `level.rs` decides.
+use std::{sync::atomic::Ordering, time::Duration};
+
+use node_api::param::Level;
+use node_db::{Outcome, Read, Request, Stamp};
+
+use super::{
+    Caller, Opened, ReadOptions, Served, Store, StoreError,
+    level::{Freshness, Plan, Standing, is_stale, plan},
+};
+use crate::{
+    peer::{Answer, Ask},
+    raft::ReadIndexError,
+};
+
+/// VM instructions that a read may take on the thread that received it: some 100 µs, enough for reads by key. Longer ones go to a
+/// reader thread, so that they never hold up the network.
+const INLINE_VM_STEPS: u32 = 2_000;
+
+impl Store {
+    /// Runs reads at the asked level.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn query(&self, read: Read, options: &ReadOptions, caller: &Caller) -> Result<Served, StoreError> {
+        let opened = self.open()?;
+        match plan(options.level, self.standing(opened)) {
+            Plan::Forward => self.forward_read(opened, read, options, caller).await,
+            Plan::NoLeader => Err(StoreError::LeaderNotFound),
+            here => match self.read_here(opened, here, &read, options).await {
+                // Leadership went between the decision and the confirmation; a read has no effect, so it may simply go on.
+                Err(StoreError::NotLeader) if Self::elsewhere(opened).is_some() => {
+                    self.forward_read(opened, read, options, caller).await
+                }
+                Err(StoreError::NotLeader) => Err(StoreError::LeaderNotFound),
+                result => result,
+            },
+        }
+    }
+
+    /// Serves a forwarded read; never forwards again.
+    ///
+    /// # Errors
+    /// As [`Store::query`], with `not leader` if this node lost the lead.
+    pub async fn query_as_leader(&self, read: &Read, options: &ReadOptions) -> Result<Served, StoreError> {
+        let opened = self.open()?;
+        match plan(options.level, self.standing(opened)) {
+            Plan::Forward | Plan::NoLeader => Err(StoreError::NotLeader),
+            here => self.read_here(opened, here, read, options).await,
+        }
+    }
+
+    pub(super) fn standing(&self, opened: &Opened) -> Standing {
+        Standing {
+            voter: self.0.settings.voter,
+            leads: opened.consensus.leads(),
+            leader_elsewhere: Self::elsewhere(opened).is_some(),
+        }
+    }
+
+    async fn read_here(&self, opened: &Opened, how: Plan, read: &Read, options: &ReadOptions) -> Result<Served, StoreError> {
+        match how {
+            Plan::Local if self.too_stale(opened, options) => {
+                let outcome = Outcome { error: Some("stale read".into()), ..Outcome::default() };
+                return Ok(self.served(outcome, None));
+            }
+            Plan::ReadIndex => confirm(opened, options.linearizable_timeout).await?,
+            Plan::Log => return self.read_through_log(opened, read).await,
+            Plan::Local | Plan::LocalAsLeader | Plan::Forward | Plan::NoLeader => {}
+        }
+        let outcome = match opened.db.read_inline(read, INLINE_VM_STEPS) {
+            Some(outcome) => outcome,
+            None => opened.db.read(read.clone()).await.map_err(|_| StoreError::NotOpen)?,
+        };
+        Ok(self.served(outcome, None))
+    }
+
+    fn too_stale(&self, opened: &Opened, options: &ReadOptions) -> bool {
+        if options.freshness.is_zero() || opened.consensus.leadership().mine {
+            return false;
+        }
+        let progress = opened.consensus.progress();
+        let applied = progress.applied_unix_micros.load(Ordering::Relaxed);
+        let stamped = progress.stamped_unix_micros.load(Ordering::Relaxed);
+        is_stale(Freshness {
+            limit: options.freshness,
+            strict: options.freshness_strict,
+            since_contact: self.0.local.since_leader_contact(),
+            applied_index: opened.consensus.applied_index(),
+            leader_commit: self.0.local.leader_commit(),
+            apply_lag: Duration::from_micros(applied.saturating_sub(stamped)),
+        })
+    }
+
+    async fn read_through_log(&self, opened: &Opened, read: &Read) -> Result<Served, StoreError> {
+        let request = Request {
+            kind: read.kind,
+            transaction: read.transaction,
+            qualify_columns: read.qualify_columns,
+            statements: read.statements.clone(),
+            stamp: Stamp::default(),
+        };
+        self.propose(opened, request).await
+    }
+
+    async fn forward_read(&self, opened: &Opened, read: Read, options: &ReadOptions, caller: &Caller) -> Result<Served, StoreError> {
+        let Some(address) = Self::elsewhere(opened) else { return Err(StoreError::LeaderNotFound) };
+        let ask = Ask::Read { read, options: options.clone(), credentials: caller.credentials.clone() };
+        let mut attempts = 0;
+        loop {
+            match self.0.peers.call(&address, &ask, caller.timeout).await {
+                Ok(Answer::Served(served)) => {
+                    return served.map(|s| Served { served_by: address, ..s });
+                }
+                Ok(_) => return Err(StoreError::Refused(format!("{address} answered another question"))),
+                // A read has no effect: any failure may be repeated.
+                Err(_) if attempts < caller.retries => attempts += 1,
+                Err(e) => return Err(StoreError::Refused(e.to_string())),
+            }
+        }
+    }
+}
+
+async fn confirm(opened: &Opened, limit: Duration) -> Result<(), StoreError> {
+    opened.consensus.read_index(limit).await.map_err(|e| match e {
+        ReadIndexError::NotLeader => StoreError::NotLeader,
+        ReadIndexError::NoQuorum => StoreError::LeaderNotFound,
+        ReadIndexError::Timeout(_) | ReadIndexError::Stopped(_) => StoreError::Refused(e.to_string()),
+    })
+}
+
+impl ReadOptions {
+    /// Only a level, everything else at its default.
+    pub fn at(level: Level) -> Self {
+        Self {
+            level,
+            freshness: Duration::ZERO,
+            freshness_strict: false,
+            linearizable_timeout: node_api::param::DEFAULT_LINEARIZABLE_TIMEOUT,
+        }
+    }
+}

@@ -1,0 +1,220 @@
+//! Gathers what `/status` shows under `store`; names and shapes are rqlite's.
+use std::{path::Path, time::Duration};
+
+use node_api::duration;
+use serde_json::{Value, json};
+
+use super::{Opened, Store};
+
+/// Looking through a data directory stops here; ours holds a few dozen files.
+const MAX_FILES: usize = 10_000;
+
+impl Store {
+    /// The `store` part of `/status`.
+    pub async fn status(&self) -> Value {
+        let Some(opened) = self.0.opened.get() else { return json!({"open": false}) };
+        let s = &self.0.settings;
+        let leader = self.leader();
+        let consensus = &opened.consensus;
+        let progress = consensus.progress();
+        let data_dir = s.data_dir.clone();
+        let dir_size = tokio::task::spawn_blocking(move || directory_bytes(&data_dir)).await.unwrap_or(0);
+        let nodes: Vec<Value> = consensus
+            .members()
+            .iter()
+            .map(|(id, member, voter)| {
+                json!({"id": id.name(), "addr": member.raft_addr, "suffrage": if *voter { "voter" } else { "nonvoter" }})
+            })
+            .collect();
+        let applied_at = progress.applied_unix_micros.load(std::sync::atomic::Ordering::Relaxed);
+        let stamped_at = progress.stamped_unix_micros.load(std::sync::atomic::Ordering::Relaxed);
+        let command_index = progress.command_index.load(std::sync::atomic::Ordering::Relaxed);
+        json!({
+            "open": {},
+            "node_id": self.0.local.name(),
+            "addr": self.0.local.raft_addr,
+            "leader": {
+                "node_id": leader.as_ref().map_or("", |l| &l.name),
+                "addr": leader.as_ref().map_or("", |l| &l.raft_addr),
+            },
+            "ready": leader.is_some(),
+            "identity": self.identity(),
+            "nodes": nodes,
+            "raft": self.raft_status(opened),
+            "fsm_index": consensus.applied_index(),
+            "fsm_term": consensus.metrics().last_applied.map_or(0, |id| id.leader_id.term),
+            "fsm_update_time": rfc3339(applied_at),
+            "db_applied_index": command_index,
+            "strong_read_term": 0,
+            "leader_appended_at_time": rfc3339(stamped_at),
+            "observer": {"observed": 0, "dropped": 0},
+            "cdc": {"enabled": false, "registered": false},
+            "apply_timeout": duration::format(s.apply_timeout),
+            "heartbeat_timeout": duration::format(s.heartbeat_timeout),
+            "election_timeout": duration::format(s.election_timeout),
+            "commit_timeout": duration::format(s.commit_timeout),
+            "snapshot_threshold": s.snapshot_threshold,
+            "snapshot_interval": duration::format(s.snapshot_interval),
+            "reap_timeout": duration::format(s.reap_timeout),
+            "reap_read_only_timeout": duration::format(s.reap_read_only_timeout),
+            "no_freelist_sync": false,
+            "trailing_logs": s.snapshot_threshold + s.snapshot_threshold / 4,
+            "request_marshaler": {"compression_batch": 0, "compression_size": 0, "force_compression": false},
+            "dir": s.data_dir,
+            "dir_size": dir_size,
+            "dir_size_friendly": friendly_bytes(dir_size),
+            "db_conf": {"fk_constraints": s.foreign_keys},
+            "sqlite3": opened.db.status(),
+        })
+    }
+
+    /// What an operator compares before it trusts a data directory.
+    fn identity(&self) -> Value {
+        let identity = self.0.local.identity();
+        json!({
+            "raft_id": identity.raft_id(),
+            "incarnation": identity.incarnation,
+            "cluster_id": identity.cluster.as_ref().map(|c| &c.id),
+            "lineage": identity.cluster.as_ref().map(|c| &c.lineage),
+        })
+    }
+
+    fn raft_status(&self, opened: &Opened) -> Value {
+        let s = &self.0.settings;
+        let consensus = &opened.consensus;
+        let metrics = consensus.metrics();
+        let leadership = consensus.leadership();
+        let state = consensus.state_name();
+        let last = consensus.log().last();
+        let contact = match self.0.local.since_leader_contact() {
+            _ if leadership.mine => "0".to_owned(),
+            Some(since) => duration::format(since),
+            None => "never".to_owned(),
+        };
+        let own = self.0.local.raft_id();
+        let voter = consensus.members().iter().any(|(id, _, voter)| *voter && id.0.as_ref() == own);
+        let log_bytes = consensus.log().disk_bytes();
+        let matched: serde_json::Map<String, Value> = metrics
+            .replication
+            .clone()
+            .unwrap_or_default()
+            .into_iter()
+            .map(|(id, matched)| (id.name().to_owned(), json!(matched.map_or(0, |m| m.index))))
+            .collect();
+        json!({
+            "applied_index": consensus.applied_index(),
+            "commit_index": consensus.commit_index(),
+            "fsm_pending": 0,
+            "last_contact": contact,
+            "last_log_index": last.map_or(0, |id| id.1),
+            "last_log_term": last.map_or(0, |id| id.0),
+            "last_snapshot_index": metrics.snapshot.map_or(0, |id| id.index),
+            "last_snapshot_term": metrics.snapshot.map_or(0, |id| id.leader_id.term),
+            "latest_configuration": metrics.membership_config.membership().to_string(),
+            "latest_configuration_index": metrics.membership_config.log_id().map_or(0, |id| id.index),
+            "num_peers": consensus.members().len().saturating_sub(1),
+            "matched_index": matched,
+            "protocol_version": 1,
+            "protocol_version_min": 1,
+            "protocol_version_max": 1,
+            "snapshot_version_min": 1,
+            "snapshot_version_max": 1,
+            "state": state,
+            "term": leadership.term,
+            "log_size": log_bytes,
+            "log_size_friendly": friendly_bytes(log_bytes),
+            "voter": voter,
+            "transport": {
+                "command_commit_index": self.0.local.leader_commit(),
+                "leader_commit_index": self.0.local.leader_commit(),
+                "compress_snap": false,
+            },
+            "config": {
+                "LocalID": self.0.local.name(),
+                "HeartbeatTimeout": nanos(s.heartbeat_timeout),
+                "ElectionTimeout": nanos(s.election_timeout),
+                "LeaderLeaseTimeout": nanos(s.lease_timeout),
+                "CommitTimeout": nanos(s.commit_timeout),
+                "SnapshotInterval": nanos(s.snapshot_interval),
+                "SnapshotThreshold": s.snapshot_threshold,
+                "MaxAppendEntries": 64,
+                "ShutdownOnRemove": false,
+                "LogLevel": s.log_level,
+                "NoSnapshotRestoreOnStart": true,
+            },
+        })
+    }
+}
+
+fn nanos(d: Duration) -> u64 {
+    u64::try_from(d.as_nanos()).unwrap_or(u64::MAX)
+}
+
+fn directory_bytes(dir: &Path) -> u64 {
+    let mut waiting = vec![dir.to_owned()];
+    let (mut total, mut seen) = (0, 0);
+    while let Some(dir) = waiting.pop() {
+        let Ok(entries) = std::fs::read_dir(dir) else { continue };
+        for entry in entries.flatten() {
+            seen += 1;
+            if seen > MAX_FILES {
+                return total;
+            }
+            match entry.metadata() {
+                Ok(meta) if meta.is_dir() => waiting.push(entry.path()),
+                Ok(meta) => total += meta.len(),
+                Err(_) => {}
+            }
+        }
+    }
+    total
+}
+
+/// Sizes as rqlite shows them: powers of 1000, one unit, no fraction below ten of it.
+pub fn friendly_bytes(bytes: u64) -> String {
+    const UNITS: [&str; 6] = ["B", "kB", "MB", "GB", "TB", "PB"];
+    let mut value = bytes as f64;
+    let mut unit = 0;
+    while value >= 999.5 && unit + 1 < UNITS.len() {
+        value /= 1000.0;
+        unit += 1;
+    }
+    let name = UNITS.get(unit).copied().unwrap_or("PB");
+    if unit > 0 && value < 9.95 { format!("{value:.1} {name}") } else { format!("{value:.0} {name}") }
+}
+
+/// A time as Go shows it in JSON; 0 is the zero time.
+fn rfc3339(unix_micros: u64) -> String {
+    if unix_micros == 0 {
+        return "0001-01-01T00:00:00Z".into();
+    }
+    let (days, micros) = (unix_micros / 86_400_000_000, unix_micros % 86_400_000_000);
+    let (y, m, d) = civil(days);
+    let secs = micros / 1_000_000;
+    format!("{y:04}-{m:02}-{d:02}T{:02}:{:02}:{:02}.{:06}Z", secs / 3600, secs / 60 % 60, secs % 60, micros % 1_000_000)
+}
+
+/// Days since 1970 to a Gregorian date (Howard Hinnant, "chrono-compatible low-level date algorithms", `civil_from_days`).
+fn civil(days: u64) -> (u64, u64, u64) {
+    let z = days + 719_468;
+    let (era, doe) = (z / 146_097, z % 146_097);
+    let yoe = (doe - doe / 1460 + doe / 36_524 - doe / 146_096) / 365;
+    let doy = doe - (365 * yoe + yoe / 4 - yoe / 100);
+    let mp = (5 * doy + 2) / 153;
+    let m = if mp < 10 { mp + 3 } else { mp - 9 };
+    (yoe + era * 400 + u64::from(m <= 2), m, doy - (153 * mp + 2) / 5 + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_and_sizes() {
+        assert_eq!(rfc3339(0), "0001-01-01T00:00:00Z");
+        assert_eq!(rfc3339(951_782_400_000_001), "2000-02-29T00:00:00.000001Z");
+        for (bytes, want) in [(0, "0 B"), (999, "999 B"), (1234, "1.2 kB"), (70_100, "70 kB"), (1_500_000, "1.5 MB")] {
+            assert_eq!(friendly_bytes(bytes), want);
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! Writes: proposed here or packed together and sent to the leader, once.
+use std::{sync::Arc, time::Duration};
+
+use node_api::param::Level;
+use node_db::{Kind, Outcome, Read, Request};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+
+use super::{Caller, Opened, ReadOptions, Served, Store, StoreError};
+use crate::{
+    peer::{Answer, Ask, ForwardedWrite, Peers, WriteAnswer},
+    raft::{Leadership, proposer::ProposeError},
+    wire::WireError,
+};
+
+/// Writes waiting to be forwarded, beyond which callers wait too.
+const FORWARD_QUEUE: usize = 4096;
+/// Writes in one forwarded batch; the leader packs them into entries itself.
+const FORWARD_BATCH: usize = 512;
+/// Batches under way to the leader: enough to keep its group commit filled.
+const FORWARD_IN_FLIGHT: usize = 4;
+
+impl Store {
+    /// Runs statements through the log. `request.stamp` is set by the leader.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn execute(&self, request: Request, caller: &Caller) -> Result<Served, StoreError> {
+        if let Some(refused) = self.refused_outright(&request.statements) {
+            return Ok(refused);
+        }
+        let opened = self.open()?;
+        if opened.consensus.leadership().mine {
+            match self.propose(opened, request.clone()).await {
+                Err(StoreError::NotLeader) => {}
+                result => return result,
+            }
+        }
+        if Self::elsewhere(opened).is_none() {
+            return Err(StoreError::LeaderNotFound);
+        }
+        opened.forwarder.forward(request, caller).await
+    }
+
+    /// Runs reads and writes mixed: locally if all are reads and the level allows, else through the log.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn request(
+        &self,
+        request: Request,
+        timeout: Option<Duration>,
+        options: &ReadOptions,
+        caller: &Caller,
+    ) -> Result<Served, StoreError> {
+        let opened = self.open()?;
+        if options.level != Level::Strong && opened.db.read_only(&request.statements).await.into_iter().all(|ro| ro) {
+            let read = Read {
+                kind: Kind::Unified,
+                transaction: request.transaction,
+                qualify_columns: request.qualify_columns,
+                statements: request.statements,
+                timeout,
+            };
+            return self.query(read, options, caller).await;
+        }
+        self.execute(request, caller).await
+    }
+
+    fn refused_outright(&self, statements: &[node_api::Statement]) -> Option<Served> {
+        statements.iter().any(|s| node_db::disallowed_pragma(&s.sql)).then(|| {
+            let outcome = Outcome { error: Some("disallowed pragma".into()), ..Outcome::default() };
+            self.served(outcome, None)
+        })
+    }
+
+    pub(super) async fn propose(&self, opened: &Opened, request: Request) -> Result<Served, StoreError> {
+        let committed = opened.consensus.proposer().requests(vec![request]).await?;
+        let outcome = committed.outcomes.into_iter().next().unwrap_or_default();
+        Ok(self.served(outcome, Some(committed.index)))
+    }
+
+    /// Serves forwarded writes in order; never forwards again. One entry of the log may carry all of them.
+    pub async fn write_as_leader(&self, requests: Vec<Request>) -> Vec<Result<WriteAnswer, StoreError>> {
+        let count = requests.len();
+        let all = |error: StoreError| (0..count).map(|_| Err(error.clone())).collect();
+        let opened = match self.open() {
+            Ok(opened) => opened,
+            Err(error) => return all(error),
+        };
+        match opened.consensus.proposer().requests(requests).await {
+            Ok(committed) => committed
+                .outcomes
+                .into_iter()
+                .map(|outcome| Ok(WriteAnswer { outcome, raft_index: committed.index }))
+                .collect(),
+            Err(error) => all(error.into()),
+        }
+    }
+}
+
+impl From<ProposeError> for StoreError {
+    fn from(error: ProposeError) -> Self {
+        match error {
+            ProposeError::NotLeader => Self::NotLeader,
+            ProposeError::Unknown(text) => Self::Unknown(text),
+            ProposeError::Refused(text) => Self::Refused(text),
+        }
+    }
+}
+
+type Reply = oneshot::Sender<Result<(WriteAnswer, String), StoreError>>;
+
+struct Waiting {
+    write: ForwardedWrite,
+    timeout: Duration,
+    retries: u32,
+    reply: Reply,
+}
+
+/// Packs writes of this node's clients and sends them to the leader.
+#[derive(Clone, Debug)]
+pub(super) struct Forwarder {
+    queue: mpsc::Sender<Waiting>,
+}
+
+impl Forwarder {
+    pub(super) fn start(peers: Peers, leadership: watch::Receiver<Leadership>) -> Self {
+        let (queue, waiting) = mpsc::channel(FORWARD_QUEUE);
+        tokio::spawn(forward_batches(peers, leadership, waiting));
+        Self { queue }
+    }
+
+    async fn forward(&self, request: Request, caller: &Caller) -> Result<Served, StoreError> {
+        let (reply, answer) = oneshot::channel();
+        let write = ForwardedWrite { request, credentials: caller.credentials.clone() };
+        let waiting = Waiting { write, timeout: caller.timeout, retries: caller.retries, reply };
+        self.queue.send(waiting).await.map_err(|_| StoreError::Refused("the node is stopping".into()))?;
+        let (answer, served_by) = answer.await.map_err(|_| StoreError::Unknown("the node is stopping".into()))??;
+        Ok(Served {
+            results: answer.outcome.results,
+            error: answer.outcome.error,
+            raft_index: Some(answer.raft_index),
+            served_by,
+        })
+    }
+}
+
+async fn forward_batches(peers: Peers, leadership: watch::Receiver<Leadership>, mut waiting: mpsc::Receiver<Waiting>) {
+    let in_flight = Arc::new(Semaphore::new(FORWARD_IN_FLIGHT));
+    loop {
+        let Ok(permit) = Arc::clone(&in_flight).acquire_owned().await else { return };
+        let mut batch = Vec::new();
+        if waiting.recv_many(&mut batch, FORWARD_BATCH).await == 0 {
+            return;
+        }
+        let peers = peers.clone();
+        let leadership = leadership.clone();
+        tokio::spawn(async move {
+            send_batch(&peers, &leadership, batch).await;
+            drop(permit);
+        });
+    }
+}
+
+async fn send_batch(peers: &Peers, leadership: &watch::Receiver<Leadership>, batch: Vec<Waiting>) {
+    // The longest patience in the batch counts: cutting off its owner would be a false unknown.
+    let limit = batch.iter().map(|w| w.timeout).max().unwrap_or_default();
+    let retries = batch.iter().map(|w| w.retries).max().unwrap_or_default();
+    let (writes, replies): (Vec<_>, Vec<_>) = batch.into_iter().map(|w| (w.write, w.reply)).unzip();
+    let ask = Ask::Write(writes);
+    let mut attempts = 0;
+    loop {
+        let address = leadership.borrow().addr.clone();
+        let Some(address) = address else { return answer_all(replies, &StoreError::LeaderNotFound) };
+        let error = match peers.call(&address, &ask, limit).await {
+            Ok(Answer::Write(answers)) if answers.len() == replies.len() => {
+                for (reply, answer) in replies.into_iter().zip(answers) {
+                    let _ = reply.send(answer.map(|a| (a, address.clone())));
+                }
+                return;
+            }
+            Ok(_) => return answer_all(replies, &StoreError::Unknown(format!("{address} answered another question"))),
+            Err(error) => error,
+        };
+        if !error.nothing_sent() || attempts >= retries {
+            return answer_all(replies, &failure(&error));
+        }
+        attempts += 1;
+    }
+}
+
+fn failure(error: &WireError) -> StoreError {
+    if error.nothing_sent() { StoreError::Refused(error.to_string()) } else { StoreError::Unknown(error.to_string()) }
+}
+
+fn answer_all(replies: Vec<Reply>, error: &StoreError) {
+    for reply in replies {
+        let _ = reply.send(Err(error.clone()));
+    }
+}

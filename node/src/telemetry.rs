@@ -1,0 +1,83 @@
+//! Log lines as rqlite writes them: `[component] YYYY/MM/DD HH:MM:SS message` on stderr.
+use std::fmt;
+
+use tracing::{Event, Level, Subscriber, field::{Field, Visit}};
+use tracing_subscriber::{
+    filter::Targets,
+    fmt::{FmtContext, FormatEvent, FormatFields, format::Writer},
+    layer::SubscriberExt,
+    registry::LookupSpan,
+    util::SubscriberInitExt,
+};
+
+struct Lines;
+
+impl<S, N> FormatEvent<S, N> for Lines
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(&self, _ctx: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+        let target = event.metadata().target();
+        let component = target.split("::").next().unwrap_or(target);
+        write!(writer, "[{component}] {} ", now())?;
+        if *event.metadata().level() <= Level::WARN {
+            write!(writer, "{}: ", event.metadata().level())?;
+        }
+        let mut text = Text(String::new());
+        event.record(&mut text);
+        writeln!(writer, "{}", text.0)
+    }
+}
+
+/// The message, then its fields.
+struct Text(String);
+
+impl Visit for Text {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        use fmt::Write;
+        let written = if field.name() == "message" {
+            write!(self.0, "{value:?}")
+        } else {
+            write!(self.0, " {}={value:?}", field.name())
+        };
+        // Writing to a String cannot fail.
+        let _ = written;
+    }
+}
+
+fn now() -> String {
+    let local = time::OffsetDateTime::from_unix_timestamp_nanos(i128::from(crate::clock::unix_micros()) * 1000);
+    match local {
+        Ok(t) => format!(
+            "{:04}/{:02}/{:02} {:02}:{:02}:{:02}",
+            t.year(),
+            u8::from(t.month()),
+            t.day(),
+            t.hour(),
+            t.minute(),
+            t.second()
+        ),
+        Err(_) => "0000/00/00 00:00:00".into(),
+    }
+}
+
+/// Starts logging: our own components from INFO, the libraries at `library_level` (`-raft-log-level`: ERROR, WARN, INFO, DEBUG).
+pub fn start(library_level: &str) {
+    let library = match library_level.to_ascii_uppercase().as_str() {
+        "DEBUG" => Level::DEBUG,
+        "INFO" => Level::INFO,
+        "WARN" => Level::WARN,
+        // openraft reports as errors what rqlite's users never saw; they asked for WARN or worse.
+        _ => Level::ERROR,
+    };
+    let own = if library == Level::DEBUG { Level::DEBUG } else { Level::INFO };
+    let filter = Targets::new()
+        .with_default(own)
+        .with_target("openraft", library.min(Level::WARN))
+        .with_target("raft_log", Level::WARN)
+        .with_target("chunked_wal", Level::WARN);
+    let lines = tracing_subscriber::fmt::layer().event_format(Lines).with_writer(std::io::stderr);
+    // Fails only if logging was started before, which tests may do.
+    let _ = tracing_subscriber::registry().with(filter).with(lines).try_init();
+}
