@@ -41,6 +41,8 @@ const LEAVE_PAUSE: Duration = Duration::from_millis(250);
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Entries after which a checkpoint is due when `-raft-snap` is 0.
 const DEFAULT_SNAPSHOT_ENTRIES: u64 = 8192;
+/// Uploads and backups on their way, inside the data directory; emptied at each start.
+const SCRATCH_DIR: &str = "scratch";
 /// Reader threads, when the machine has fewer cores.
 const MIN_READERS: usize = 2;
 
@@ -128,7 +130,7 @@ impl Node {
             settings.election_timeout / 2,
         ));
         let peers = Peers::new(Arc::clone(&local), config.cluster_connect_timeout);
-        let scratch = data_dir.join("scratch");
+        let scratch = data_dir.join(SCRATCH_DIR);
         clear_directory(&scratch)?;
         let store = Store::new(Arc::clone(&local), peers.clone(), config.http_adv().to_owned(), scratch, status_settings(config));
         let auth = Auth::open(config.auth.as_deref()).map_err(|e| anyhow::anyhow!("failed to get credential store: {e}"))?;
@@ -170,13 +172,18 @@ impl Node {
             auth: Arc::clone(&self.auth),
             metrics: Arc::clone(&self.metrics),
             queue,
-            settings: Arc::new(HttpSettings::new(config)),
+            settings: http_settings(config),
         };
         tracing::info!(target: "http", "node HTTP API available at {}", config.http_url());
         if let Some((host, port)) = crate::config::split_host_port(config.http_adv()) {
             tracing::info!(target: "http", "connect using the command-line tool via 'rqlite -H {host} -p {port}'");
         }
-        Ok(tokio::spawn(crate::http_api::serve(listener, state, self.stop_http.clone())))
+        let stop = self.stop_http.clone();
+        Ok(tokio::spawn(async move {
+            if let Err(e) = crate::http_api::serve(listener, state, stop).await {
+                tracing::error!(target: "http", "{e}");
+            }
+        }))
     }
 
     fn cluster_server(&self, config: &Config) -> ClusterServer {
@@ -352,6 +359,19 @@ fn raft_settings(config: &Config) -> Settings {
 
 fn snapshot_entries(config: &Config) -> u64 {
     if config.raft_snap == 0 { DEFAULT_SNAPSHOT_ENTRIES } else { config.raft_snap }
+}
+
+fn http_settings(config: &Config) -> HttpSettings {
+    HttpSettings {
+        allow_origin: (!config.http_allow_origin.is_empty()).then(|| config.http_allow_origin.clone()),
+        api_addr: config.http_adv().to_owned(),
+        api_url: config.http_url(),
+        bind_addr: config.http_addr.clone(),
+        raft_addr: config.raft_adv().to_owned(),
+        data_dir: config.data_dir.join(SCRATCH_DIR),
+        start_time: std::time::SystemTime::now(),
+        command_line: std::env::args().collect(),
+    }
 }
 
 fn status_settings(config: &Config) -> StatusSettings {

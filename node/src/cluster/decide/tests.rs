@@ -1,1 +1,284 @@
+//! Tables, and a random walk of forming clusters with lost disks, late starts, cut links and restarts.
+use std::collections::{BTreeMap, BTreeSet};
 
+use proptest::prelude::*;
+
+use super::*;
+
+fn notice(id: &str, state: NoticeState) -> Option<Notice> {
+    Some(Notice { id: id.into(), raft_addr: format!("{}:4002", name_of(id)), state, credentials: None })
+}
+
+fn empty(id: &str) -> Option<Notice> {
+    notice(id, NoticeState::Empty { pledged: None })
+}
+
+fn pledged(id: &str, to: &[&str]) -> Option<Notice> {
+    notice(id, NoticeState::Empty { pledged: Some(to.iter().map(ToString::to_string).collect()) })
+}
+
+fn own(id: &str, expect: usize, pledged: Option<&[&str]>) -> Own {
+    Own {
+        id: id.into(),
+        raft_addr: format!("{}:4002", name_of(id)),
+        expect,
+        pledged: pledged.map(|p| p.iter().map(ToString::to_string).collect()),
+    }
+}
+
+fn listed(names: &[&str]) -> Vec<String> {
+    names.iter().map(|n| format!("{n}:4002")).collect()
+}
+
+fn form(ids: &[&str]) -> Decision {
+    Decision::Form(ids.iter().map(|id| ((*id).to_owned(), format!("{}:4002", name_of(id)))).collect())
+}
+
+fn is_wait(decision: &Decision) -> bool {
+    matches!(decision, Decision::Wait(_))
+}
+
+#[test]
+fn three_of_three() {
+    let list = listed(&["a", "b", "c"]);
+    let me = own("a#1", 3, None);
+    assert!(is_wait(&decide(&me, &list, &[empty("a#1"), empty("b#1"), None])), "one is missing");
+    assert_eq!(decide(&me, &list, &[empty("a#1"), empty("b#1"), empty("c#1")]), form(&["a#1", "b#1", "c#1"]));
+    assert!(is_wait(&decide(&own("b#1", 3, None), &list, &[empty("a#1"), empty("b#1"), empty("c#1")])), "a coordinates");
+}
+
+#[test]
+fn a_node_with_state_stops_every_forming() {
+    let list = listed(&["a", "b", "c"]);
+    let answers = [empty("a#2"), empty("b#2"), notice("c#1", NoticeState::Member)];
+    for expect in 1..=3 {
+        assert!(is_wait(&decide(&own("a#2", expect, None), &list, &answers)), "expect {expect}");
+    }
+}
+
+#[test]
+fn more_than_half_of_the_list_is_needed() {
+    assert_eq!([needed(1, 1), needed(1, 3), needed(3, 3), needed(3, 5), needed(2, 5), needed(5, 3)], [1, 2, 3, 3, 3, 5]);
+    let list = listed(&["a", "b", "c", "d", "e"]);
+    let two = [empty("a#1"), empty("b#1"), None, None, None];
+    assert!(is_wait(&decide(&own("a#1", 2, None), &list, &two)));
+}
+
+#[test]
+fn read_only_nodes_do_not_count() {
+    let list = listed(&["a", "b", "c"]);
+    let answers = [empty("a#1"), empty("b#1"), notice("c#1", NoticeState::Bystander)];
+    assert!(is_wait(&decide(&own("a#1", 3, None), &list, &answers)));
+}
+
+#[test]
+fn the_coordinator_repeats_itself_until_all_have_pledged() {
+    let list = listed(&["a", "b", "c"]);
+    let set = ["a#1", "b#1", "c#1"];
+    let me = own("a#1", 3, Some(&set));
+    assert!(is_wait(&decide(&me, &list, &[pledged("a#1", &set), None, empty("c#1")])));
+    assert_eq!(decide(&me, &list, &[pledged("a#1", &set), pledged("b#1", &set), empty("c#1")]), form(&set));
+    assert_eq!(decide(&me, &list, &[pledged("a#1", &set), empty("b#2"), empty("c#1")]), Decision::Release, "b lost its disk");
+}
+
+#[test]
+fn a_pledge_ends_only_on_certainty() {
+    let list = listed(&["a", "b", "c"]);
+    let set = ["a#1", "b#1", "c#1"];
+    let me = own("b#1", 3, Some(&set));
+    assert!(is_wait(&decide(&me, &list, &[None, pledged("b#1", &set), empty("c#1")])), "the coordinator is silent");
+    assert!(is_wait(&decide(&me, &list, &[pledged("a#1", &set), None, None])), "it still tries");
+    assert_eq!(decide(&me, &list, &[empty("a#1"), None, None]), Decision::Release, "it gave up");
+    assert!(is_wait(&decide(&me, &list, &[empty("a#2"), None, None])), "it lost its disk, c may know more");
+    assert_eq!(decide(&me, &list, &[empty("a#2"), None, empty("c#1")]), Decision::Release, "it lost its disk, c is empty");
+    assert!(is_wait(&decide(&me, &list, &[empty("a#2"), None, notice("c#1", NoticeState::Member)])), "c has state");
+}
+
+/// One simulated node: everything that is on its disk.
+#[derive(Clone, Debug, Default)]
+struct Disk {
+    incarnation: u32,
+    pledge: Option<Vec<String>>,
+    /// The set that Raft was initialized with here.
+    formed: Option<Vec<String>>,
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Start(usize),
+    Stop(usize),
+    Wipe(usize),
+    Cut(usize, usize),
+    Heal(usize, usize),
+    /// The node runs a round; pledges are asked for in order and the walk may crash it after so many.
+    Round { node: usize, crash_after: usize },
+}
+
+const NODES: usize = 5;
+
+fn step() -> impl Strategy<Value = Step> {
+    let node = 0..NODES;
+    prop_oneof![
+        3 => node.clone().prop_map(Step::Start),
+        1 => node.clone().prop_map(Step::Stop),
+        1 => node.clone().prop_map(Step::Wipe),
+        1 => (0..NODES, 0..NODES).prop_map(|(a, b)| Step::Cut(a, b)),
+        2 => (0..NODES, 0..NODES).prop_map(|(a, b)| Step::Heal(a, b)),
+        8 => (node, 0..12_usize).prop_map(|(node, crash_after)| Step::Round { node, crash_after }),
+    ]
+}
+
+struct World {
+    disks: Vec<Disk>,
+    up: Vec<bool>,
+    cut: BTreeSet<(usize, usize)>,
+    list: Vec<String>,
+    expect: usize,
+    /// Every set that was ever initialized, by its coordinator.
+    formed: Vec<Vec<String>>,
+    /// Raft ids whose disks were lost.
+    wiped: BTreeSet<String>,
+}
+
+impl World {
+    fn id(&self, node: usize) -> String {
+        format!("n{node}#{:016x}", self.disks[node].incarnation)
+    }
+
+    fn reach(&self, a: usize, b: usize) -> bool {
+        self.up[a] && self.up[b] && !self.cut.contains(&(a.min(b), a.max(b)))
+    }
+
+    fn node_of(&self, id: &str) -> Option<usize> {
+        (0..NODES).find(|n| self.id(*n) == id)
+    }
+
+    fn notices(&self, node: usize) -> Vec<Option<Notice>> {
+        (0..NODES)
+            .map(|other| {
+                (other == node || self.reach(node, other)).then(|| Notice {
+                    id: self.id(other),
+                    raft_addr: format!("n{other}:4002"),
+                    state: if self.disks[other].formed.is_some() {
+                        NoticeState::Member
+                    } else {
+                        NoticeState::Empty { pledged: self.disks[other].pledge.clone() }
+                    },
+                    credentials: None,
+                })
+            })
+            .collect()
+    }
+
+    fn round(&mut self, node: usize, crash_after: usize) {
+        if !self.up[node] || self.disks[node].formed.is_some() {
+            return;
+        }
+        let own = Own {
+            id: self.id(node),
+            raft_addr: format!("n{node}:4002"),
+            expect: self.expect,
+            pledged: self.disks[node].pledge.clone(),
+        };
+        match decide(&own, &self.list, &self.notices(node)) {
+            Decision::Wait(_) => {}
+            Decision::Release => self.disks[node].pledge = None,
+            Decision::Form(members) => self.coordinate(node, &members, crash_after),
+        }
+    }
+
+    fn coordinate(&mut self, node: usize, members: &BTreeMap<String, String>, crash_after: usize) {
+        let set: Vec<String> = members.keys().cloned().collect();
+        self.disks[node].pledge = Some(set.clone());
+        let mut steps = 0;
+        for id in &set {
+            steps += 1;
+            if steps > crash_after {
+                self.up[node] = false;
+                return;
+            }
+            if *id == self.id(node) {
+                continue;
+            }
+            let Some(other) = self.node_of(id).filter(|other| self.reach(node, *other)) else { return };
+            let disk = &mut self.disks[other];
+            let free = disk.formed.is_none() && disk.pledge.as_ref().is_none_or(|p| *p == set);
+            if !free {
+                self.disks[node].pledge = None;
+                return;
+            }
+            disk.pledge = Some(set.clone());
+        }
+        self.formed.push(set.clone());
+        self.disks[node].formed = Some(set.clone());
+        // The leader reaches whom it can: they get the log and have state from then on.
+        for id in &set {
+            if let Some(other) = self.node_of(id).filter(|other| self.reach(node, *other)) {
+                self.disks[other].formed = Some(set.clone());
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
+
+    /// However nodes start, stop, lose disks and links: two formed sets always share a node (each holds more than half of the list), and a
+    /// second one is formed only if every shared node had lost its disk. When all listed nodes are expected, that is: all disks.
+    #[test]
+    fn never_two_clusters(steps in proptest::collection::vec(step(), 1..120), expect in 1..=NODES) {
+        let mut world = World {
+            disks: (0..NODES).map(|_| Disk::default()).collect(),
+            up: vec![false; NODES],
+            cut: BTreeSet::new(),
+            list: (0..NODES).map(|n| format!("n{n}:4002")).collect(),
+            expect,
+            formed: Vec::new(),
+            wiped: BTreeSet::new(),
+        };
+        for step in steps {
+            match step {
+                Step::Start(n) => world.up[n] = true,
+                Step::Stop(n) => world.up[n] = false,
+                Step::Wipe(n) => {
+                    world.wiped.insert(world.id(n));
+                    world.up[n] = false;
+                    world.disks[n] = Disk { incarnation: world.disks[n].incarnation + 1, ..Disk::default() };
+                }
+                Step::Cut(a, b) => { world.cut.insert((a.min(b), a.max(b))); }
+                Step::Heal(a, b) => { world.cut.remove(&(a.min(b), a.max(b))); }
+                Step::Round { node, crash_after } => world.round(node, crash_after),
+            }
+            for (n, first) in world.formed.iter().enumerate() {
+                for second in &world.formed[n + 1..] {
+                    let shared: Vec<_> =
+                        first.iter().filter(|id| second.iter().any(|other| name_of(other) == name_of(id))).collect();
+                    prop_assert!(!shared.is_empty(), "disjoint: {first:?} and {second:?}");
+                    prop_assert!(
+                        first == second || shared.iter().all(|id| world.wiped.contains(*id)),
+                        "two clusters: {first:?} and {second:?}, lost: {:?}",
+                        world.wiped
+                    );
+                }
+            }
+        }
+    }
+
+    /// With everybody up and connected, a cluster comes out.
+    #[test]
+    fn a_quiet_world_forms(expect in 1..=NODES, order in Just((0..NODES).collect::<Vec<_>>()).prop_shuffle()) {
+        let mut world = World {
+            disks: (0..NODES).map(|_| Disk::default()).collect(),
+            up: vec![true; NODES],
+            cut: BTreeSet::new(),
+            list: (0..NODES).map(|n| format!("n{n}:4002")).collect(),
+            expect,
+            formed: Vec::new(),
+            wiped: BTreeSet::new(),
+        };
+        for node in order.iter().chain(&order) {
+            world.round(*node, usize::MAX);
+        }
+        prop_assert_eq!(world.formed.len(), 1);
+    }
+}

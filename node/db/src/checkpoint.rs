@@ -1,0 +1,119 @@
+//! Moving the WAL into the main file, so that a crash at any step leaves either the old or the new position.
+//!
+//! 1. fsync the WAL; 2. sidecar with the intent; 3. SQLite copies the WAL's pages; 4. fsync the main file; 5. sidecar with
+//! the new position; 6. empty the WAL. A crash before 2 loses the WAL, which the log replays; between 2 and 5 the next
+//! start repeats 3 to 5 from the durable WAL; after 5 the WAL is deleted as always.
+use std::{fs::File, io::Read as _, path::Path, time::Duration};
+
+use rusqlite::wal::CheckpointMode;
+
+use crate::{
+    Checkpoint, Fatal, Position,
+    fault::{fatal, fatal_io},
+    files,
+    sidecar::{self, Base, Intent, Sidecar},
+    writer::Writer,
+};
+
+/// How long writes wait for running reads to end. Reads take microseconds; one that takes longer makes the checkpoint wait.
+const PATIENCE: Duration = Duration::from_millis(20);
+/// A WAL of this size must shrink even at the cost of long reads.
+const WAL_LIMIT_BYTES: u64 = 1 << 30;
+/// Reads younger than this are spared even then.
+const SPARED_AGE: Duration = Duration::from_secs(30);
+/// SQLite's header of the WAL.
+const WAL_HEADER_BYTES: usize = 32;
+
+impl Writer {
+    /// See [`crate::Database::checkpoint`].
+    pub(crate) fn checkpoint(&mut self) -> Result<Checkpoint, Fatal> {
+        let base = self.main.base();
+        let Some(position) = self.applied else {
+            return Ok(Checkpoint::Unchanged(None));
+        };
+        if base.position == Some(position) {
+            return Ok(Checkpoint::Unchanged(base.position));
+        }
+        if self.load.is_some() {
+            return Ok(Checkpoint::Busy("a load is under way"));
+        }
+        if !self.main.begin_change() {
+            return Ok(Checkpoint::Busy("a snapshot is being sent"));
+        }
+        if !self.readers.pause(PATIENCE) {
+            self.main.end_change(None);
+            if self.wal_bytes() > WAL_LIMIT_BYTES {
+                self.readers.interrupt_older(SPARED_AGE);
+            }
+            return Ok(Checkpoint::Busy("a long read is under way"));
+        }
+        // Reads that start now see the newest state, which does not hinder the copying.
+        self.readers.resume();
+        let base = self.move_wal(position)?;
+        self.main.end_change(Some(base));
+        self.empty_wal();
+        Ok(Checkpoint::Done(position))
+    }
+
+    fn move_wal(&mut self, position: Position) -> Result<Base, Fatal> {
+        let old = self.main.base();
+        if self.wal().is_dirty() {
+            files::sync(&self.files.wal).map_err(|error| fatal_io("fsync the WAL", &error))?;
+            self.failpoint("wal synced")?;
+            let wal_salts = wal_salts(&self.files.wal).map_err(|error| fatal_io("read the WAL's header", &error))?;
+            let wal_frames = u32::try_from(self.wal().frames()).map_err(|_| Fatal("the WAL is too long".to_owned()))?;
+            let intent = Intent::Checkpoint { position, meta: self.meta.to_vec(), wal_salts, wal_frames };
+            self.write_sidecar(&Sidecar { base: old, intent: Some(intent) })?;
+            self.failpoint("intent written")?;
+            self.copy_pages()?;
+            self.failpoint("pages copied")?;
+            files::sync(&self.files.main).map_err(|error| fatal_io("fsync the main file", &error))?;
+            self.failpoint("main synced")?;
+        }
+        let main_len = files::len(&self.files.main).map_err(|error| fatal_io("measure the main file", &error))?;
+        let base = Base { position: Some(position), meta: self.meta.to_vec(), main_len };
+        self.write_sidecar(&Sidecar { base: base.clone(), intent: None })?;
+        self.failpoint("state written")?;
+        Ok(base)
+    }
+
+    fn copy_pages(&self) -> Result<(), Fatal> {
+        let conn = &self.session()?.conn;
+        let (frames, copied) = conn
+            .wal_checkpoint_v2(Some("main"), CheckpointMode::PASSIVE)
+            .map_err(|error| fatal("checkpoint", &error))?;
+        if frames != copied || frames < 0 {
+            // Cannot happen: no reader of an older state is left, and nobody else writes.
+            return Err(Fatal(format!("checkpoint copied {copied} of {frames} frames")));
+        }
+        Ok(())
+    }
+
+    /// Truncates the copied WAL. If a read that began meanwhile still uses it, the next commit or checkpoint starts it anew.
+    fn empty_wal(&self) {
+        self.wal().moved();
+        if self.readers.pause(PATIENCE) {
+            let emptied = self
+                .session()
+                .is_ok_and(|session| session.conn.wal_checkpoint_v2(Some("main"), CheckpointMode::TRUNCATE).is_ok());
+            self.readers.resume();
+            if emptied {
+                self.wal().emptied();
+            }
+        }
+    }
+
+    pub(crate) fn write_sidecar(&self, sidecar: &Sidecar) -> Result<(), Fatal> {
+        let bytes = sidecar::encode(sidecar).map_err(Fatal)?;
+        self.files.write_state(&bytes).map_err(|error| fatal_io("write the state file", &error))
+    }
+}
+
+/// What names this generation of the WAL.
+pub(crate) fn wal_salts(wal: &Path) -> std::io::Result<[u8; 8]> {
+    let mut header = [0; WAL_HEADER_BYTES];
+    File::open(wal)?.read_exact(&mut header)?;
+    let mut salts = [0; 8];
+    salts.copy_from_slice(&header[16..24]);
+    Ok(salts)
+}

@@ -1,0 +1,244 @@
+//! Opening connections: the one that writes and those that read, each with the settings that clients of rqlite expect.
+use std::{
+    cell::{Cell, RefCell},
+    hash::BuildHasher as _,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
+};
+
+use rusqlite::{CachedStatement, Connection, OpenFlags, Statement, config::DbConfig};
+
+use crate::{
+    Stamp, clock,
+    guard::{Guard, Mode},
+};
+
+/// Prepared statements kept per connection. Applications have tens to a few hundred texts; one costs about 5 KiB.
+const STATEMENTS: usize = 256;
+/// Places for the hashes of texts that were seen once.
+const SEEN: usize = 1024;
+/// Page cache of the writer in KiB: holds the upper levels of big indexes; readers keep SQLite's 2 MiB.
+const WRITER_CACHE_KIB: i64 = 16 * 1024;
+
+/// Settings that clients can notice, the same on every connection.
+fn configure(conn: &Connection, foreign_keys: bool) -> rusqlite::Result<()> {
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_FKEY, foreign_keys)?;
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_DQS_DML, true)?;
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_DQS_DDL, true)?;
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+    conn.pragma_update(None, "recursive_triggers", true)?;
+    conn.pragma_update(None, "synchronous", "OFF")?;
+    conn.set_prepared_statement_cache_capacity(STATEMENTS);
+    Ok(())
+}
+
+/// A statement that goes back to the cache, or one that does not.
+pub(crate) enum Prepared<'c> {
+    Cached(CachedStatement<'c>),
+    Once(Statement<'c>),
+}
+
+impl<'c> Prepared<'c> {
+    pub(crate) fn statement(&mut self) -> &mut Statement<'c> {
+        match self {
+            Self::Cached(statement) => statement,
+            Self::Once(statement) => statement,
+        }
+    }
+}
+
+/// What is in the WAL; written by the writer, read by anyone.
+#[derive(Debug, Default)]
+pub(crate) struct WalMeter {
+    frames: AtomicU64,
+    /// Of these, moved into the main file already.
+    moved: AtomicU64,
+    /// Something was committed since the last move.
+    dirty: AtomicBool,
+}
+
+impl WalMeter {
+    fn committed(&self, frames: u64) {
+        // A shorter WAL has begun anew.
+        if frames < self.frames.swap(frames, Relaxed) {
+            self.moved.store(0, Relaxed);
+        }
+        self.dirty.store(true, Relaxed);
+    }
+
+    /// Everything is in the main file.
+    pub(crate) fn moved(&self) {
+        self.moved.store(self.frames(), Relaxed);
+        self.dirty.store(false, Relaxed);
+    }
+
+    /// There is no WAL any more.
+    pub(crate) fn emptied(&self) {
+        self.frames.store(0, Relaxed);
+        self.moved();
+    }
+
+    /// Whether a checkpoint has anything to move.
+    pub(crate) fn is_dirty(&self) -> bool {
+        self.dirty.load(Relaxed)
+    }
+
+    /// All frames in the WAL.
+    pub(crate) fn frames(&self) -> u64 {
+        self.frames.load(Relaxed)
+    }
+
+    /// Frames that a checkpoint would move; may be some too few after the WAL began anew.
+    pub(crate) fn unmoved_frames(&self) -> u64 {
+        self.frames().saturating_sub(self.moved.load(Relaxed))
+    }
+}
+
+/// The writing connection.
+pub(crate) struct Session {
+    pub(crate) conn: Connection,
+    pub(crate) guard: Arc<Guard>,
+    path: PathBuf,
+    foreign_keys: bool,
+    wal: Arc<WalMeter>,
+    seen: RefCell<Box<[u64; SEEN]>>,
+    /// A trigger, view or DEFAULT may call `changes()`.
+    schema_asks_for_changes: Cell<bool>,
+    hasher: std::hash::RandomState,
+}
+
+impl Session {
+    /// Opens (and creates) the file. `wal` then follows the WAL.
+    pub(crate) fn open(path: &Path, foreign_keys: bool, wal: Arc<WalMeter>) -> Result<Self, rusqlite::Error> {
+        let guard = Guard::new();
+        let conn = open_writer(path, foreign_keys, &guard, &wal)?;
+        Ok(Self {
+            conn,
+            guard,
+            path: path.to_owned(),
+            foreign_keys,
+            wal,
+            seen: RefCell::new(Box::new([0; SEEN])),
+            schema_asks_for_changes: Cell::new(false),
+            hasher: std::hash::RandomState::new(),
+        })
+    }
+
+    /// A new connection in place of one whose settings a client changed.
+    pub(crate) fn reopen(&mut self) -> Result<(), rusqlite::Error> {
+        // The new one first: the last connection to leave would take the WAL's index with it.
+        self.conn = open_writer(&self.path, self.foreign_keys, &self.guard, &self.wal)?;
+        self.guard.set_clean();
+        self.guard.note_schema_change();
+        Ok(())
+    }
+
+    pub(crate) fn enforces_foreign_keys(&self) -> bool {
+        self.foreign_keys
+    }
+
+    /// Prepares a single statement. Texts with parameters, and texts seen before, are kept prepared: caching every
+    /// literal INSERT would only push out those that come again.
+    pub(crate) fn prepare(&self, sql: &str, has_parameters: bool) -> rusqlite::Result<Prepared<'_>> {
+        if !(has_parameters || self.seen_before(sql)) || self.guard.is_dirty() {
+            return self.conn.prepare(sql).map(Prepared::Once);
+        }
+        let prepared = self.conn.prepare_cached(sql)?;
+        if self.guard.is_dirty() {
+            // It changed the connection while it was prepared, which a second run from the cache would not do.
+            prepared.discard();
+            return self.conn.prepare(sql).map(Prepared::Once);
+        }
+        Ok(Prepared::Cached(prepared))
+    }
+
+    fn seen_before(&self, sql: &str) -> bool {
+        let hash = self.hasher.hash_one(sql);
+        let mut seen = self.seen.borrow_mut();
+        #[expect(clippy::cast_possible_truncation, reason = "any bits will do")]
+        let place = &mut seen[hash as usize % SEEN];
+        std::mem::replace(place, hash) == hash
+    }
+
+    /// Starts a request with a connection that remembers nothing. `asks_for_changes`: its text mentions `changes`.
+    pub(crate) fn begin_request(&self, stamp: Stamp, asks_for_changes: bool) -> rusqlite::Result<()> {
+        if self.guard.take_schema_changed() {
+            let mode = self.guard.set_mode(Mode::Internal);
+            let found = self.conn.query_row(
+                "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE sql LIKE '%changes%')",
+                [],
+                |row| row.get(0),
+            );
+            self.guard.set_mode(mode);
+            self.schema_asks_for_changes.set(found?);
+        }
+        if asks_for_changes || self.schema_asks_for_changes.get() {
+            // SQLite has no call to reset what `changes()` says, but a DELETE of nothing does.
+            self.internal("CREATE TEMP TABLE IF NOT EXISTS node_nothing(x)")?;
+            self.internal("DELETE FROM temp.node_nothing WHERE 0")?;
+        }
+        clock::begin_request(&self.conn, stamp);
+        Ok(())
+    }
+
+    /// Runs a statement of the crate's own.
+    pub(crate) fn internal(&self, sql: &str) -> rusqlite::Result<()> {
+        internal(&self.conn, &self.guard, sql)
+    }
+}
+
+/// Runs a statement that clients may not. Never from the cache: there a client's equal text would find it, authorized.
+pub(crate) fn internal(conn: &Connection, guard: &Guard, sql: &str) -> rusqlite::Result<()> {
+    let mode = guard.set_mode(Mode::Internal);
+    let result = conn.prepare(sql).and_then(|mut statement| statement.raw_execute());
+    guard.set_mode(mode);
+    result.map(|_| ())
+}
+
+fn open_writer(
+    path: &Path,
+    foreign_keys: bool,
+    guard: &Arc<Guard>,
+    wal: &Arc<WalMeter>,
+) -> Result<Connection, rusqlite::Error> {
+    clock::register().map_err(|text| rusqlite::Error::UserFunctionError(text.into()))?;
+    guard.set_mode(Mode::Internal);
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let mut conn = Connection::open_with_flags_and_vfs(path, flags, clock::VFS)?;
+    configure(&conn, foreign_keys)?;
+    conn.pragma_update(None, "journal_mode", "WAL")?;
+    conn.pragma_update(None, "wal_autocheckpoint", 0)?;
+    conn.pragma_update(None, "cache_size", -WRITER_CACHE_KIB)?;
+    clock::install_functions(&conn)?;
+    let meter = Arc::clone(wal);
+    conn.wal_hook(Some(move |_: &mut rusqlite::hooks::Wal, frames: i32| {
+        meter.committed(u64::try_from(frames).unwrap_or(0));
+        Ok(())
+    }))?;
+    guard.watch(&mut conn)?;
+    // Reading the schema opens the WAL, so that read-only connections find it.
+    conn.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
+    Ok(conn)
+}
+
+/// A connection that cannot write, with an authorizer in [`Mode::Reader`].
+pub(crate) fn open_reader(path: &Path, foreign_keys: bool) -> Result<(Connection, Arc<Guard>), rusqlite::Error> {
+    let mut conn = open_plain(path)?;
+    configure(&conn, foreign_keys)?;
+    conn.pragma_update(None, "query_only", true)?;
+    let guard = Guard::new();
+    guard.watch(&mut conn)?;
+    guard.set_mode(Mode::Reader);
+    Ok((conn, guard))
+}
+
+/// A read-only connection without guard, for the crate's own reading.
+pub(crate) fn open_plain(path: &Path) -> Result<Connection, rusqlite::Error> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let conn = Connection::open_with_flags(path, flags)?;
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+    Ok(conn)
+}

@@ -1,0 +1,241 @@
+//! The handle: queues work for the writer and the readers, and answers what needs no thread.
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex, PoisonError,
+        mpsc::{SyncSender, sync_channel},
+    },
+    thread::{self, JoinHandle},
+};
+
+use bytes::Bytes;
+use node_api::Statement;
+use tokio::sync::oneshot;
+
+use crate::{
+    BackupFormat, Checkpoint, Entry, Fatal, OpenError, Options, Outcome, Pinned, Position, Read, Recovered,
+    backup, fault::message,
+    files::Files,
+    main_file::MainFile,
+    readers::Readers,
+    recover::recover,
+    replace,
+    sql::{self, Access},
+    status,
+    writer::{Command, Progress, Writer},
+};
+
+/// Commands that may wait for the writer. A caller that is further ahead waits.
+const COMMANDS: usize = 256;
+/// Stack of a thread that runs SQL: SQLite's parser recurses, up to its limit of expression depth.
+const STACK_BYTES: usize = 4 << 20;
+
+/// A handle to the open database; cheap to clone. Dropping the last one stops the threads (without a checkpoint).
+#[derive(Clone)]
+pub struct Database(Arc<Inner>);
+
+pub(crate) struct Inner {
+    pub(crate) files: Files,
+    pub(crate) options: Options,
+    commands: SyncSender<Command>,
+    pub(crate) readers: Arc<Readers>,
+    main: Arc<MainFile>,
+    pub(crate) progress: Arc<Progress>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl fmt::Debug for Database {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Database").field("dir", &self.0.files.dir).field("applied", &self.applied()).finish_non_exhaustive()
+    }
+}
+
+impl Database {
+    /// Opens or creates the database, deleting what was not checkpointed (the caller's log replays it).
+    ///
+    /// # Errors
+    /// A damaged sidecar or main file, or a disk that refuses.
+    pub fn open(options: Options) -> Result<(Self, Recovered), OpenError> {
+        let dir = std::path::absolute(&options.dir).map_err(|source| OpenError::Io {
+            context: "find the database's directory".to_owned(),
+            source,
+        })?;
+        let files = Files::new(&dir);
+        let base = recover(&files)?;
+        let recovered = Recovered { position: base.position, meta: base.meta.clone().into() };
+        let main = MainFile::new(base);
+        let progress = Arc::new(Progress::default());
+        let readers = Readers::new(files.main.clone(), options.foreign_keys, options.readers.max(1));
+        let writer = Writer::new(
+            files.clone(),
+            options.foreign_keys,
+            Arc::clone(&readers),
+            Arc::clone(&main),
+            Arc::clone(&progress),
+        )
+        .map_err(|error| OpenError::Sqlite(message(&error)))?;
+        let (commands, queue) = sync_channel(COMMANDS);
+        let database = Self(Arc::new(Inner {
+            files,
+            options,
+            commands,
+            readers,
+            main,
+            progress,
+            threads: Mutex::new(Vec::new()),
+        }));
+        // From here on an error drops `database`, which ends the threads that were started.
+        database.0.spawn("db-writer".to_owned(), move || writer.serve(&queue))?;
+        for place in 0..database.0.options.readers.max(1) {
+            let readers = Arc::clone(&database.0.readers);
+            database.0.spawn(format!("db-reader-{place}"), move || readers.serve(place))?;
+        }
+        Ok((database, recovered))
+    }
+
+    fn send(&self, command: Command) {
+        // Without a writer the command is dropped, and with it the reply: the caller sees a closed channel.
+        let _ = self.0.commands.send(command);
+    }
+
+    /// Applies a run of entries in one transaction; the outcomes come after COMMIT, one `Vec` per entry
+    /// (empty for entries without requests; a finished load gives one outcome).
+    ///
+    /// Blocks while 256 commands wait. The channel closes without a value after [`Database::close`].
+    #[must_use]
+    pub fn apply(&self, run: Vec<Entry>) -> oneshot::Receiver<Result<Vec<Vec<Outcome>>, Fatal>> {
+        let (reply, receiver) = oneshot::channel();
+        self.send(Command::Apply { run, reply });
+        receiver
+    }
+
+    /// Runs a read on a reader thread.
+    #[must_use]
+    pub fn read(&self, read: Read) -> oneshot::Receiver<Outcome> {
+        self.0.readers.read(read)
+    }
+
+    /// Runs a read of one statement on the calling thread, if it takes no more than about `vm_steps` instructions of
+    /// SQLite's virtual machine (a look-up by key takes about 20, a scan 5 and more per row). `None`: it takes longer, or
+    /// no connection is free; use [`Database::read`]. The read's timeout is ignored.
+    #[must_use]
+    pub fn read_inline(&self, read: &Read, vm_steps: u32) -> Option<Outcome> {
+        self.0.readers.read_inline(read, vm_steps)
+    }
+
+    /// For each statement: is the first statement in its text read-only? A statement that cannot be prepared is not.
+    /// Decided from the first keyword where that is certain, otherwise by preparing on a reader.
+    pub async fn read_only(&self, statements: &[Statement]) -> Vec<bool> {
+        let mut answers = Vec::with_capacity(statements.len());
+        for statement in statements {
+            answers.push(match sql::access(&statement.sql) {
+                Access::Read => true,
+                Access::Write => false,
+                Access::Unknown => self.0.readers.classify(&statement.sql).await.unwrap_or(false),
+            });
+        }
+        answers
+    }
+
+    /// Position of the last applied entry, its index cheap to read.
+    #[must_use]
+    pub fn applied(&self) -> Option<Position> {
+        self.0.progress.applied()
+    }
+
+    /// Bytes in the WAL that a checkpoint would move now.
+    #[must_use]
+    pub fn wal_bytes(&self) -> u64 {
+        self.0.progress.wal_bytes()
+    }
+
+    /// Whether [`Options::checkpoint_wal_bytes`] is reached.
+    #[must_use]
+    pub fn checkpoint_due(&self) -> bool {
+        self.wal_bytes() >= self.0.options.checkpoint_wal_bytes
+    }
+
+    /// Moves the WAL into the main file and makes both the file and the sidecar durable.
+    #[must_use]
+    pub fn checkpoint(&self) -> oneshot::Receiver<Result<Checkpoint, Fatal>> {
+        let (reply, receiver) = oneshot::channel();
+        self.send(Command::Checkpoint { reply });
+        receiver
+    }
+
+    /// Holds the main file still at the last checkpoint; `None` before the first. Waits out a checkpoint under way.
+    #[must_use]
+    pub fn pin(&self) -> Option<Pinned> {
+        self.0.main.pin(&self.0.files.main)
+    }
+
+    /// Where a received snapshot is to be written before [`Database::install`]; removed at open.
+    #[must_use]
+    pub fn incoming_path(&self) -> PathBuf {
+        self.0.files.snapshot.clone()
+    }
+
+    /// Replaces the database by the file at [`Database::incoming_path`], which equals `position`. Durable when it returns.
+    #[must_use]
+    pub fn install(&self, position: Position, meta: Bytes) -> oneshot::Receiver<Result<(), Fatal>> {
+        let (reply, receiver) = oneshot::channel();
+        self.send(Command::Install { position, meta, reply });
+        receiver
+    }
+
+    /// Checks that a file is a sound SQLite database that [`crate::LoadContent::File`] may carry (header, opens,
+    /// quick_check).
+    ///
+    /// # Errors
+    /// Says what is wrong with it. Blocks: call it from a blocking thread.
+    pub fn validate_file(path: &Path) -> Result<(), String> {
+        replace::validate(path)
+    }
+
+    /// Writes a consistent copy of the current database to `to` (created, not synced). Blocks.
+    ///
+    /// # Errors
+    /// Text for the client.
+    pub fn backup(&self, format: &BackupFormat, to: &Path) -> Result<(), String> {
+        backup::write(&self.0, format, to)
+    }
+
+    /// SQLite's part of `/status` (`store.sqlite3`), as JSON. Blocks for about a millisecond.
+    #[must_use]
+    pub fn status(&self) -> serde_json::Value {
+        status::status(&self.0)
+    }
+
+    /// Stops the threads after the work they hold; no checkpoint. Waits for them.
+    pub fn close(&self) {
+        self.0.close();
+    }
+}
+
+impl Inner {
+    fn spawn(&self, name: String, body: impl FnOnce() + Send + 'static) -> Result<(), OpenError> {
+        let thread = thread::Builder::new().name(name).stack_size(STACK_BYTES).spawn(body).map_err(|source| {
+            OpenError::Io { context: "start a database thread".to_owned(), source }
+        })?;
+        self.threads.lock().unwrap_or_else(PoisonError::into_inner).push(thread);
+        Ok(())
+    }
+
+    fn close(&self) {
+        let _ = self.commands.send(Command::Close);
+        self.readers.stop();
+        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        for thread in threads {
+            if thread.join().is_err() {
+                tracing::error!("a database thread panicked");
+            }
+        }
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.close();
+    }
+}

@@ -1,0 +1,261 @@
+//! SQLite as a deterministic, crash-safe state machine. Knows nothing of Raft, HTTP or the network.
+//!
+//! One writer thread applies runs of log entries, one transaction a run; readers run on their own threads and
+//! connections. The main database file changes only in a checkpoint, which also writes the small `state` sidecar that says
+//! which log position the file equals; so the file is at once the restart point and the snapshot.
+//!
+//! DESIGN.md beside this file argues the choices.
+mod backup;
+mod checkpoint;
+mod clock;
+mod connection;
+mod database;
+mod dates;
+mod dump;
+mod execute;
+mod fault;
+mod files;
+mod guard;
+mod load;
+mod main_file;
+mod query;
+mod readers;
+mod recover;
+mod replace;
+mod sidecar;
+mod sql;
+mod status;
+mod writer;
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use node_api::{Statement, StatementResult};
+use serde::{Deserialize, Serialize};
+
+pub use database::Database;
+pub use main_file::PinGuard;
+pub use sql::disallowed_pragma;
+
+/// Version of the bundled SQLite.
+pub fn sqlite_version() -> &'static str {
+    rusqlite::version()
+}
+
+/// How a database is opened.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Directory that holds `db.sqlite`, its `-wal`, the `state` sidecar and received files. Created if missing.
+    pub dir: PathBuf,
+    /// Enforce foreign keys on every connection (default off).
+    pub foreign_keys: bool,
+    /// Reader threads, each with its own connection. At least 1.
+    pub readers: usize,
+    /// WAL bytes after which a checkpoint is due.
+    pub checkpoint_wal_bytes: u64,
+}
+
+/// A place in the caller's log. Ordered by term, then index.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Position {
+    /// Term under which the entry was proposed.
+    pub term: u64,
+    /// Index of the entry.
+    pub index: u64,
+}
+
+/// What makes non-deterministic SQL deterministic: carried in the log with each request.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stamp {
+    /// What `now`, CURRENT_TIMESTAMP and the like see: microseconds since the Unix epoch.
+    pub unix_micros: i64,
+    /// Seed of `random()` and `randomblob()` for this request.
+    pub seed: u64,
+}
+
+/// Which endpoint's rules a request follows. Append only: part of the log's encoding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Kind {
+    /// `/db/execute`: rows only where a statement has a RETURNING clause, otherwise counters.
+    Execute,
+    /// `/db/query` through the log: writes are refused with `attempt to change database via query operation`.
+    Query,
+    /// `/db/request`: read-only statements and EXPLAIN give rows, others as for execute.
+    Unified,
+}
+
+/// One client request as the log carries it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Request {
+    /// Which rules apply.
+    pub kind: Kind,
+    /// All statements in one SAVEPOINT; the first failure rolls back and ends it (for [`Kind::Query`]: does not end it).
+    pub transaction: bool,
+    /// Column names become `<table>.<column>` where the column comes from a table.
+    pub qualify_columns: bool,
+    /// In order.
+    pub statements: Vec<Statement>,
+    /// Time and randomness.
+    pub stamp: Stamp,
+}
+
+/// What a [`Request`] gave. `error` is set when the request as a whole was refused.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Outcome {
+    /// One slot per statement that ran.
+    pub results: Vec<StatementResult>,
+    /// For example `disallowed pragma`.
+    pub error: Option<String>,
+}
+
+/// A piece of a file that replaces the database (or of an SQL script that runs against it), carried in the log.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LoadChunk {
+    /// Names this load; random.
+    pub load_id: u64,
+    /// Byte offset of `data`; chunks come in order, offset 0 begins (and discards any earlier load).
+    pub offset: u64,
+    /// At most 1 MiB.
+    pub data: Bytes,
+    /// Set on the last chunk: what to do with the whole file.
+    pub finish: Option<LoadFinish>,
+}
+
+/// What the last chunk of a load asks for.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LoadFinish {
+    /// What the bytes are.
+    pub content: LoadContent,
+    /// Length of the whole file.
+    pub total_bytes: u64,
+    /// CRC-32 (IEEE) of the whole file.
+    pub crc32: u32,
+    /// Time and randomness for a script.
+    pub stamp: Stamp,
+}
+
+/// What a load carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LoadContent {
+    /// An SQLite file that replaces the database.
+    File,
+    /// SQL text, run as one multi-statement script in autocommit; on error an open transaction is rolled back.
+    Script,
+}
+
+/// What one log entry asks of the database.
+#[derive(Clone, Debug)]
+pub enum Work {
+    /// Only moves the position (a blank entry).
+    Nothing,
+    /// Replaces the caller's opaque metadata (a membership), saved with the next checkpoint.
+    Meta(Bytes),
+    /// Client requests, in order.
+    Requests(Arc<Vec<Request>>),
+    /// A piece of a load.
+    Load(LoadChunk),
+    /// Drops an unfinished load.
+    LoadAbort(u64),
+}
+
+/// One log entry to apply.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// Its place in the log; strictly rising. A term above that of an unfinished load drops the load.
+    pub position: Position,
+    /// What to do.
+    pub work: Work,
+    /// Somebody waits for the outcome. If not, pure reads ([`Kind::Query`]) are skipped and no rows are collected.
+    pub wanted: bool,
+}
+
+/// Where the database stood when it was opened.
+#[derive(Clone, Debug, Default)]
+pub struct Recovered {
+    /// The position that the main file equals; `None` for a new database.
+    pub position: Option<Position>,
+    /// The caller's metadata at that position.
+    pub meta: Bytes,
+}
+
+/// A fault of this machine (disk full, I/O error, corruption, out of memory), never of a statement. The caller must stop
+/// serving: other nodes may have succeeded where this one failed.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Fatal(pub String);
+
+/// Why a database cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// A file is damaged; says which and what to do.
+    #[error("{0}")]
+    Corrupt(String),
+    /// The disk refused.
+    #[error("{context}: {source}")]
+    Io {
+        /// What was being done.
+        context: String,
+        /// The system's answer.
+        source: std::io::Error,
+    },
+    /// SQLite refused.
+    #[error("{0}")]
+    Sqlite(String),
+}
+
+/// A read that runs on a reader thread.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Read {
+    /// `Query` or `Unified` (the latter only with statements that all are read-only).
+    pub kind: Kind,
+    /// One read transaction around all statements.
+    pub transaction: bool,
+    /// See [`Request::qualify_columns`].
+    pub qualify_columns: bool,
+    /// In order.
+    pub statements: Vec<Statement>,
+    /// Per-request limit; a statement over it gives `query timeout` in its slot.
+    pub timeout: Option<Duration>,
+}
+
+/// What a checkpoint did.
+#[derive(Clone, Debug)]
+pub enum Checkpoint {
+    /// The main file now equals this position.
+    Done(Position),
+    /// Nothing new since the last one.
+    Unchanged(Option<Position>),
+    /// A pinned snapshot, a long read or an unfinished load is in the way; try again later.
+    Busy(&'static str),
+}
+
+/// The main file, held still: while this value lives no checkpoint changes it.
+#[derive(Debug)]
+pub struct Pinned {
+    /// The file to stream.
+    pub path: PathBuf,
+    /// Its length in bytes.
+    pub len_bytes: u64,
+    /// The position it equals.
+    pub position: Position,
+    /// The caller's metadata at that position.
+    pub meta: Bytes,
+    /// Releases the pin when dropped.
+    pub guard: PinGuard,
+}
+
+/// Shape of a backup.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum BackupFormat {
+    /// Copy of the database in WAL mode (header bytes 18 and 19 are 2).
+    Binary,
+    /// Copy in DELETE mode.
+    Delete,
+    /// `VACUUM INTO`, DELETE mode.
+    Vacuumed,
+    /// SQL text; with tables named, only those tables' definitions and rows (all indexes, triggers, views still come).
+    Sql {
+        /// Empty means all.
+        tables: Vec<String>,
+    },
+}

@@ -1,0 +1,216 @@
+//! One prepared statement: binding its parameters, stepping its rows, and turning values into what clients see.
+use std::time::Instant;
+
+use node_api::{Cell, Parameter, Rows, StatementResult, Value, WriteResult};
+use rusqlite::{Connection, Error, Statement, types::ValueRef};
+
+use crate::{Kind, clock, dates, guard::READ_ONLY_TEXT};
+
+/// Rules of the request that a statement runs under.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rules {
+    pub(crate) kind: Kind,
+    pub(crate) qualify_columns: bool,
+    /// Keep rows; otherwise only their effects matter.
+    pub(crate) wanted: bool,
+    /// The connection writes the log's entries, so the counters mean something.
+    pub(crate) counters: bool,
+}
+
+/// Why a statement gave nothing.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// A rule of this crate, in the client's words.
+    Refused(String),
+    /// SQLite's.
+    Sqlite(Error),
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Sqlite(error)
+    }
+}
+
+/// The parameters of one SQL text, consumed by its statements from left to right.
+pub(crate) struct Arguments<'a> {
+    all: &'a [Parameter],
+    used: usize,
+    has_names: bool,
+}
+
+impl<'a> Arguments<'a> {
+    pub(crate) fn new(all: &'a [Parameter]) -> Self {
+        Self { all, used: 0, has_names: all.iter().any(|parameter| parameter.name.is_some()) }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.all.is_empty()
+    }
+
+    /// Binds what the statement asks for. `lenient`: without any argument, everything is NULL.
+    fn bind(&mut self, statement: &mut Statement<'_>, lenient: bool) -> Result<(), Failure> {
+        let want = statement.parameter_count();
+        if want == 0 {
+            return Ok(());
+        }
+        let left = &self.all[self.used.min(self.all.len())..];
+        if left.len() < want && !(lenient && self.all.is_empty()) {
+            return Err(Failure::Refused(format!("not enough args to execute query: want {want} got {}", left.len())));
+        }
+        let window = &left[..want.min(left.len())];
+        self.used += want;
+        if !self.has_names {
+            for (at, parameter) in window.iter().enumerate() {
+                bind(statement, at + 1, &parameter.value)?;
+            }
+            return Ok(());
+        }
+        let mut positional = window.iter().filter(|parameter| parameter.name.is_none());
+        for index in 1..=want {
+            let name = statement.parameter_name(index).and_then(|name| name.strip_prefix([':', '@', '$']));
+            let named = name.and_then(|name| self.all.iter().find(|given| given.name.as_deref() == Some(name)));
+            if let Some(parameter) = named.or_else(|| positional.next()) {
+                bind(statement, index, &parameter.value)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn bind(statement: &mut Statement<'_>, index: usize, value: &Value) -> rusqlite::Result<()> {
+    match value {
+        Value::Null => statement.raw_bind_parameter(index, rusqlite::types::Null),
+        Value::Integer(value) => statement.raw_bind_parameter(index, value),
+        Value::Real(value) => statement.raw_bind_parameter(index, value),
+        Value::Text(value) => statement.raw_bind_parameter(index, value.as_str()),
+        Value::Blob(value) => statement.raw_bind_parameter(index, value.as_slice()),
+    }
+}
+
+/// Runs one prepared statement to its end.
+pub(crate) fn run(
+    conn: &Connection,
+    statement: &mut Statement<'_>,
+    arguments: &mut Arguments<'_>,
+    rules: Rules,
+) -> Result<StatementResult, Failure> {
+    let started = rules.wanted.then(Instant::now);
+    let explain = statement.is_explain() != 0;
+    let reads = explain || statement.readonly();
+    let shows_rows = match rules.kind {
+        Kind::Execute => !reads && statement.column_count() > 0,
+        Kind::Query if !reads => return Err(Failure::Refused(READ_ONLY_TEXT.to_owned())),
+        Kind::Query => true,
+        Kind::Unified => reads || statement.column_count() > 0,
+    };
+    arguments.bind(statement, !shows_rows)?;
+    let seconds = || started.map_or(0.0, |started| started.elapsed().as_secs_f64());
+    if shows_rows && rules.wanted {
+        let mut rows = collect(statement, rules.qualify_columns)?;
+        rows.time_secs = seconds();
+        return Ok(StatementResult::Rows(rows));
+    }
+    let mut rows = statement.raw_query();
+    while rows.next()?.is_some() {}
+    drop(rows);
+    if !rules.counters {
+        return Ok(StatementResult::Write(WriteResult::default()));
+    }
+    Ok(StatementResult::Write(WriteResult {
+        last_insert_id: conn.last_insert_rowid(),
+        rows_affected: clock::changes(conn).cast_signed(),
+        time_secs: seconds(),
+    }))
+}
+
+/// What a column's declared type does to its values.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Treatment {
+    Plain,
+    Boolean,
+    Date,
+}
+
+struct Columns {
+    names: Vec<String>,
+    types: Vec<String>,
+    treatments: Vec<Treatment>,
+}
+
+/// Only right after the first step: a change of the schema may have given the statement other columns until then.
+fn columns(statement: &Statement<'_>, qualify: bool) -> Columns {
+    let count = statement.column_count();
+    let mut found =
+        Columns { names: Vec::with_capacity(count), types: Vec::with_capacity(count), treatments: Vec::with_capacity(count) };
+    for column in statement.columns() {
+        let declared = column.decl_type().unwrap_or("").to_ascii_lowercase();
+        found.treatments.push(match declared.as_str() {
+            "boolean" => Treatment::Boolean,
+            "date" | "datetime" | "timestamp" => Treatment::Date,
+            _ => Treatment::Plain,
+        });
+        found.types.push(declared);
+        found.names.push(column.name().to_owned());
+    }
+    if qualify {
+        for (name, column) in found.names.iter_mut().zip(statement.columns_with_metadata()) {
+            if let Some(table) = column.table_name() {
+                *name = format!("{table}.{name}");
+            }
+        }
+    }
+    found
+}
+
+fn collect(statement: &mut Statement<'_>, qualify: bool) -> rusqlite::Result<Rows> {
+    let mut found = None;
+    let mut values = Vec::new();
+    let mut rows = statement.raw_query();
+    while let Some(row) = rows.next()? {
+        let columns = found.get_or_insert_with(|| columns(row.as_ref(), qualify));
+        let mut cells = Vec::with_capacity(columns.treatments.len());
+        for (at, &treatment) in columns.treatments.iter().enumerate() {
+            cells.push(cell(row.get_ref(at)?, treatment));
+        }
+        values.push(cells);
+    }
+    drop(rows);
+    let Columns { names, mut types, .. } = found.unwrap_or_else(|| columns(statement, qualify));
+    if let Some(first) = values.first() {
+        for (declared, cell) in types.iter_mut().zip(first) {
+            if declared.is_empty() {
+                *declared = storage_class(cell).to_owned();
+            }
+        }
+    }
+    Ok(Rows { columns: names, types, values, time_secs: 0.0 })
+}
+
+fn storage_class(cell: &Cell) -> &'static str {
+    match cell {
+        Cell::Null => "",
+        Cell::Integer(_) => "integer",
+        Cell::Real(_) => "real",
+        Cell::Text(_) => "text",
+        Cell::Blob(_) => "blob",
+        Cell::Boolean(_) => "boolean",
+    }
+}
+
+fn cell(value: ValueRef<'_>, treatment: Treatment) -> Cell {
+    match (value, treatment) {
+        (ValueRef::Null, _) => Cell::Null,
+        (ValueRef::Integer(value), Treatment::Boolean) => Cell::Boolean(value > 0),
+        (ValueRef::Integer(value), Treatment::Date) => Cell::Text(dates::from_integer(value)),
+        (ValueRef::Integer(value), Treatment::Plain) => Cell::Integer(value),
+        (ValueRef::Real(value), _) => Cell::Real(value),
+        (ValueRef::Text(bytes), treatment) => {
+            let text = String::from_utf8_lossy(bytes);
+            // A text that is no date stays as it was stored: kinder than a made-up date.
+            let date = if treatment == Treatment::Date { dates::from_text(&text) } else { None };
+            Cell::Text(date.unwrap_or_else(|| text.into_owned()))
+        }
+        (ValueRef::Blob(bytes), _) => Cell::Blob(bytes.to_vec()),
+    }
+}

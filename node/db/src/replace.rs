@@ -1,0 +1,124 @@
+//! Putting a whole file in the place of the main file: a received snapshot or a loaded database.
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{Read as _, Seek as _, SeekFrom, Write as _},
+    path::Path,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use rusqlite::{Connection, OpenFlags};
+
+use crate::{
+    Fatal, Position,
+    fault::{fatal, fatal_io, message},
+    files,
+    sidecar::{Base, Intent, Sidecar},
+    writer::Writer,
+};
+
+/// How long running reads may go on before they are ended.
+const GRACE: Duration = Duration::from_secs(5);
+/// First bytes of every SQLite file.
+const MAGIC: &[u8; 16] = b"SQLite format 3\0";
+/// Bytes of SQLite's file header.
+const HEADER_BYTES: usize = 100;
+/// Where the header names the journal mode (1 rollback, 2 WAL), for writing and for reading.
+const VERSIONS_AT: usize = 18;
+
+impl Writer {
+    /// See [`crate::Database::install`].
+    pub(crate) fn install(&mut self, position: Position, meta: Bytes) -> Result<(), Fatal> {
+        let snapshot = self.files.snapshot.clone();
+        check_header(&snapshot).map_err(|reason| Fatal(format!("the received snapshot: {reason}")))?;
+        self.replace_main(&snapshot, position, meta)
+    }
+
+    /// Makes `file` the main file, equal to `position`. Durable when it returns.
+    pub(crate) fn replace_main(&mut self, file: &Path, position: Position, meta: Bytes) -> Result<(), Fatal> {
+        let io = |error| fatal_io("replace the database", &error);
+        set_journal_mode(file, JournalMode::Wal).map_err(io)?;
+        files::sync(file).map_err(io)?;
+        let main_len = files::len(file).map_err(io)?;
+        self.readers.close_connections(GRACE);
+        self.main.begin_replacement();
+        self.close_session();
+        fs::rename(file, &self.files.replacement).map_err(io)?;
+        self.files.sync_dir().map_err(io)?;
+        self.failpoint("replacement ready")?;
+        let intent = Intent::Replace { position, meta: meta.to_vec(), main_len };
+        self.write_sidecar(&Sidecar { base: self.main.base(), intent: Some(intent) })?;
+        self.failpoint("replacement intended")?;
+        self.files.remove_wal().map_err(io)?;
+        self.failpoint("wal removed")?;
+        fs::rename(&self.files.replacement, &self.files.main).map_err(io)?;
+        self.files.sync_dir().map_err(io)?;
+        self.failpoint("replacement renamed")?;
+        let base = Base { position: Some(position), meta: meta.to_vec(), main_len };
+        self.write_sidecar(&Sidecar { base: base.clone(), intent: None })?;
+        self.failpoint("replacement stated")?;
+        self.meta = meta;
+        self.open_session().map_err(|error| fatal("open the new database", &error))?;
+        self.main.end_change(Some(base));
+        self.set_applied(position);
+        self.readers.resume();
+        Ok(())
+    }
+}
+
+/// How a file says it is to be opened.
+#[derive(Clone, Copy)]
+pub(crate) enum JournalMode {
+    Delete = 1,
+    Wal = 2,
+}
+
+/// Sets the journal mode in the header. The file must be closed and have no journal.
+pub(crate) fn set_journal_mode(path: &Path, mode: JournalMode) -> std::io::Result<()> {
+    let mut file = OpenOptions::new().read(true).write(true).open(path)?;
+    file.seek(SeekFrom::Start(VERSIONS_AT as u64))?;
+    file.write_all(&[mode as u8, mode as u8])
+}
+
+fn check_header(path: &Path) -> Result<(), String> {
+    let mut header = [0; HEADER_BYTES];
+    let mut file = File::open(path).map_err(|error| format!("cannot open it: {error}"))?;
+    let len = file.metadata().map_err(|error| format!("cannot read it: {error}"))?.len();
+    if len < HEADER_BYTES as u64 {
+        return Err(format!("{len} bytes are too few for an SQLite file"));
+    }
+    file.read_exact(&mut header).map_err(|error| format!("cannot read it: {error}"))?;
+    if header[..16] != *MAGIC {
+        return Err("it does not begin as an SQLite file".to_owned());
+    }
+    let page_size = match u16::from_be_bytes([header[16], header[17]]) {
+        1 => 65_536,
+        size if size >= 512 && size.is_power_of_two() => u64::from(size),
+        size => return Err(format!("page size {size} is not possible")),
+    };
+    if !len.is_multiple_of(page_size) {
+        return Err(format!("{len} bytes are no whole number of pages of {page_size} bytes"));
+    }
+    if !matches!(header[VERSIONS_AT], 1 | 2) || !matches!(header[VERSIONS_AT + 1], 1 | 2) {
+        return Err("its format version is not known".to_owned());
+    }
+    Ok(())
+}
+
+/// See [`crate::Database::validate_file`].
+pub(crate) fn validate(path: &Path) -> Result<(), String> {
+    check_header(path)?;
+    // `immutable` keeps SQLite from looking for a WAL, or making one, beside the file.
+    let text = path.to_str().ok_or("its path is not UTF-8")?;
+    let escaped = text.replace('%', "%25").replace('?', "%3f").replace('#', "%23");
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
+    let check = || {
+        let conn = Connection::open_with_flags(format!("file:{escaped}?immutable=1"), flags)?;
+        conn.query_row("PRAGMA quick_check(1)", [], |row| row.get::<_, String>(0))
+    };
+    match check() {
+        Ok(answer) if answer == "ok" => Ok(()),
+        Ok(answer) => Err(answer),
+        Err(error) => Err(message(&error)),
+    }
+}

@@ -1,0 +1,104 @@
+//! The `state` file: which log position the main file equals, and what was under way when it was written.
+use serde::{Deserialize, Serialize};
+
+use crate::Position;
+
+/// First byte of the file; raised when the encoding changes.
+const VERSION: u8 = 1;
+
+/// What the main file equals.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Base {
+    /// `None`: nothing was ever checkpointed; the main file's content means nothing.
+    pub(crate) position: Option<Position>,
+    /// The caller's metadata.
+    pub(crate) meta: Vec<u8>,
+    /// Length of the main file in bytes.
+    pub(crate) main_len: u64,
+}
+
+/// A change of the main file that was begun and must be finished at the next start.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Intent {
+    /// Moving the WAL into the main file. The WAL is durable.
+    Checkpoint {
+        position: Position,
+        meta: Vec<u8>,
+        /// Bytes 16..24 of the WAL's header, which name one generation of it.
+        wal_salts: [u8; 8],
+        /// Valid frames in the WAL.
+        wal_frames: u32,
+    },
+    /// Renaming the replacement over the main file. The replacement is durable.
+    Replace {
+        position: Position,
+        meta: Vec<u8>,
+        /// Length of the replacement in bytes.
+        main_len: u64,
+    },
+}
+
+/// Content of the file.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Sidecar {
+    pub(crate) base: Base,
+    pub(crate) intent: Option<Intent>,
+}
+
+/// Version, CRC-32 of the rest (little-endian), postcard.
+pub(crate) fn encode(sidecar: &Sidecar) -> Result<Vec<u8>, String> {
+    let body = postcard::to_stdvec(sidecar).map_err(|error| format!("cannot encode the state file: {error}"))?;
+    let mut bytes = Vec::with_capacity(body.len() + 5);
+    bytes.push(VERSION);
+    bytes.extend_from_slice(&crc32fast::hash(&body).to_le_bytes());
+    bytes.extend_from_slice(&body);
+    Ok(bytes)
+}
+
+/// The error says what is wrong, without the file's name.
+pub(crate) fn decode(bytes: &[u8]) -> Result<Sidecar, String> {
+    let Some((&version, rest)) = bytes.split_first() else {
+        return Err("it is empty".to_owned());
+    };
+    if version != VERSION {
+        return Err(format!("its version is {version}, this program knows {VERSION}"));
+    }
+    let Some((crc, body)) = rest.split_first_chunk::<4>() else {
+        return Err("it is cut short".to_owned());
+    };
+    if crc32fast::hash(body) != u32::from_le_bytes(*crc) {
+        return Err("its checksum does not match".to_owned());
+    }
+    postcard::from_bytes(body).map_err(|error| format!("it cannot be decoded: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample() -> Sidecar {
+        let position = Position { term: 3, index: 70_000 };
+        Sidecar {
+            base: Base { position: Some(position), meta: vec![1, 2, 3], main_len: 8192 },
+            intent: Some(Intent::Checkpoint { position, meta: vec![9], wal_salts: [7; 8], wal_frames: 12 }),
+        }
+    }
+
+    #[test]
+    fn round_trip() {
+        for sidecar in [sample(), Sidecar::default()] {
+            assert_eq!(decode(&encode(&sidecar).unwrap()).unwrap(), sidecar);
+        }
+    }
+
+    #[test]
+    fn every_damaged_byte_and_every_cut_is_noticed() {
+        let bytes = encode(&sample()).unwrap();
+        for at in 0..bytes.len() {
+            let mut damaged = bytes.clone();
+            damaged[at] ^= 0x40;
+            assert!(decode(&damaged).is_err(), "byte {at}");
+            assert!(decode(&bytes[..at]).is_err(), "cut at {at}");
+        }
+    }
+}

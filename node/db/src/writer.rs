@@ -1,0 +1,246 @@
+//! The writing thread: takes runs of log entries, checkpoints and replacements one after the other.
+use std::sync::{
+    Arc, Mutex, PoisonError,
+    atomic::{AtomicU64, Ordering::Relaxed},
+    mpsc::Receiver,
+};
+
+use bytes::Bytes;
+use tokio::sync::oneshot;
+
+use crate::{
+    Checkpoint, Entry, Fatal, Outcome, Position, Request, Work,
+    connection::{Session, WalMeter},
+    execute::run_all,
+    files::Files,
+    load::Load,
+    main_file::MainFile,
+    readers::Readers,
+};
+
+/// What the thread is asked to do.
+pub(crate) enum Command {
+    Apply { run: Vec<Entry>, reply: oneshot::Sender<Result<Vec<Vec<Outcome>>, Fatal>> },
+    Checkpoint { reply: oneshot::Sender<Result<Checkpoint, Fatal>> },
+    Install { position: Position, meta: Bytes, reply: oneshot::Sender<Result<(), Fatal>> },
+    Close,
+}
+
+/// What other threads may look at.
+#[derive(Debug, Default)]
+pub(crate) struct Progress {
+    applied: Mutex<Option<Position>>,
+    pub(crate) wal: Arc<WalMeter>,
+    page_bytes: AtomicU64,
+}
+
+impl Progress {
+    pub(crate) fn applied(&self) -> Option<Position> {
+        *self.applied.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Bytes in the WAL that a checkpoint would have to move.
+    pub(crate) fn wal_bytes(&self) -> u64 {
+        /// SQLite's header of a frame.
+        const FRAME_HEADER_BYTES: u64 = 24;
+        self.wal.unmoved_frames() * (self.page_bytes.load(Relaxed) + FRAME_HEADER_BYTES)
+    }
+}
+
+/// The writer's state; lives on its thread.
+pub(crate) struct Writer {
+    pub(crate) files: Files,
+    foreign_keys: bool,
+    /// `None` only while the main file is being replaced.
+    session: Option<Session>,
+    pub(crate) readers: Arc<Readers>,
+    pub(crate) main: Arc<MainFile>,
+    progress: Arc<Progress>,
+    pub(crate) applied: Option<Position>,
+    pub(crate) meta: Bytes,
+    pub(crate) load: Option<Load>,
+    failed: Option<Fatal>,
+    #[cfg(test)]
+    pub(crate) crash_at: Option<&'static str>,
+}
+
+impl Writer {
+    /// Opens the main file, which equals what `main` says.
+    pub(crate) fn new(
+        files: Files,
+        foreign_keys: bool,
+        readers: Arc<Readers>,
+        main: Arc<MainFile>,
+        progress: Arc<Progress>,
+    ) -> Result<Self, rusqlite::Error> {
+        let base = main.base();
+        let mut writer = Self {
+            files,
+            foreign_keys,
+            session: None,
+            readers,
+            main,
+            progress,
+            applied: None,
+            meta: base.meta.into(),
+            load: None,
+            failed: None,
+            #[cfg(test)]
+            crash_at: None,
+        };
+        writer.open_session()?;
+        if let Some(position) = base.position {
+            writer.set_applied(position);
+        }
+        Ok(writer)
+    }
+
+    /// The body of the thread.
+    pub(crate) fn serve(mut self, commands: &Receiver<Command>) {
+        while let Ok(command) = commands.recv() {
+            match command {
+                Command::Apply { run, reply } => {
+                    let result = self.unless_failed(|writer| writer.apply(&run));
+                    let _ = reply.send(result);
+                }
+                Command::Checkpoint { reply } => {
+                    let result = self.unless_failed(Self::checkpoint);
+                    let _ = reply.send(result);
+                }
+                Command::Install { position, meta, reply } => {
+                    let result = self.unless_failed(|writer| writer.install(position, meta));
+                    let _ = reply.send(result);
+                }
+                Command::Close => return,
+            }
+        }
+    }
+
+    /// After a fault nothing is done any more: what the file holds is then unknown until the next start.
+    fn unless_failed<T>(&mut self, act: impl FnOnce(&mut Self) -> Result<T, Fatal>) -> Result<T, Fatal> {
+        if let Some(fatal) = &self.failed {
+            return Err(fatal.clone());
+        }
+        let result = act(self);
+        if let Err(fatal) = &result {
+            tracing::error!(error = %fatal, "the database failed");
+            self.failed = Some(fatal.clone());
+            // Nobody may wait for a change that will not end.
+            self.main.give_up();
+            self.readers.resume();
+        }
+        result
+    }
+
+    /// Applies the entries in as few transactions as possible.
+    pub(crate) fn apply(&mut self, run: &[Entry]) -> Result<Vec<Vec<Outcome>>, Fatal> {
+        let mut outcomes: Vec<Vec<Outcome>> = vec![Vec::new(); run.len()];
+        let mut from = 0;
+        while from < run.len() {
+            let requests = self.next_stretch(run, from);
+            if requests > from {
+                self.apply_requests(&run[from..requests], &mut outcomes[from..requests])?;
+            }
+            if let Some(entry) = run.get(requests) {
+                outcomes[requests] = self.apply_other(entry)?;
+                self.set_applied(entry.position);
+            }
+            from = requests + 1;
+        }
+        Ok(outcomes)
+    }
+
+    /// End of the entries from `from` on that can share a transaction.
+    fn next_stretch(&self, run: &[Entry], from: usize) -> usize {
+        let ends =
+            |entry: &Entry| !matches!(entry.work, Work::Requests(_) | Work::Nothing) || self.load.is_some();
+        run[from..].iter().position(ends).map_or(run.len(), |at| from + at)
+    }
+
+    fn apply_requests(&mut self, run: &[Entry], outcomes: &mut [Vec<Outcome>]) -> Result<(), Fatal> {
+        let requests = |entry: &Entry| match &entry.work {
+            Work::Requests(requests) => Arc::clone(requests),
+            _ => Arc::default(),
+        };
+        let held: Vec<(Arc<Vec<Request>>, bool)> = run.iter().map(|entry| (requests(entry), entry.wanted)).collect();
+        let flat: Vec<(&Request, bool)> =
+            held.iter().flat_map(|(requests, wanted)| requests.iter().map(|request| (request, *wanted))).collect();
+        if !flat.is_empty() {
+            let mut results = run_all(self.session_mut()?, &flat)?.into_iter();
+            for ((requests, _), outcomes) in held.iter().zip(outcomes) {
+                outcomes.extend(results.by_ref().take(requests.len()));
+            }
+        }
+        if let Some(last) = run.last() {
+            self.set_applied(last.position);
+        }
+        Ok(())
+    }
+
+    fn apply_other(&mut self, entry: &Entry) -> Result<Vec<Outcome>, Fatal> {
+        self.drop_load_before(entry.position.term)?;
+        match &entry.work {
+            Work::Nothing => {}
+            Work::Meta(meta) => self.meta = meta.clone(),
+            Work::Requests(_) => {
+                let mut outcomes = [Vec::new()];
+                self.apply_requests(std::slice::from_ref(entry), &mut outcomes)?;
+                let [outcomes] = outcomes;
+                return Ok(outcomes);
+            }
+            Work::Load(chunk) => return Ok(self.take_chunk(entry.position, chunk)?.into_iter().collect()),
+            Work::LoadAbort(id) => self.abort_load(*id)?,
+        }
+        Ok(Vec::new())
+    }
+
+    pub(crate) fn set_applied(&mut self, position: Position) {
+        self.applied = Some(position);
+        *self.progress.applied.lock().unwrap_or_else(PoisonError::into_inner) = Some(position);
+    }
+
+    pub(crate) fn session(&self) -> Result<&Session, Fatal> {
+        self.session.as_ref().ok_or_else(|| Fatal("the database is not open".to_owned()))
+    }
+
+    pub(crate) fn session_mut(&mut self) -> Result<&mut Session, Fatal> {
+        self.session.as_mut().ok_or_else(|| Fatal("the database is not open".to_owned()))
+    }
+
+    pub(crate) fn open_session(&mut self) -> Result<(), rusqlite::Error> {
+        let wal = Arc::clone(&self.progress.wal);
+        let session = Session::open(&self.files.main, self.foreign_keys, wal)?;
+        let page_bytes: i64 = session.conn.pragma_query_value(None, "page_size", |row| row.get(0))?;
+        self.progress.page_bytes.store(page_bytes.unsigned_abs(), Relaxed);
+        self.session = Some(session);
+        Ok(())
+    }
+
+    pub(crate) fn close_session(&mut self) {
+        self.session = None;
+        self.progress.wal.emptied();
+    }
+
+    pub(crate) fn wal_bytes(&self) -> u64 {
+        self.progress.wal_bytes()
+    }
+
+    pub(crate) fn wal(&self) -> &WalMeter {
+        &self.progress.wal
+    }
+
+    /// Where a test may let the writer die.
+    #[cfg(test)]
+    pub(crate) fn failpoint(&self, name: &'static str) -> Result<(), Fatal> {
+        if self.crash_at == Some(name) { Err(Fatal(format!("crash at {name}"))) } else { Ok(()) }
+    }
+
+    #[cfg(not(test))]
+    #[expect(clippy::unused_self, clippy::unnecessary_wraps, reason = "only tests crash here")]
+    pub(crate) fn failpoint(&self, _name: &'static str) -> Result<(), Fatal> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

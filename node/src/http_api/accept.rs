@@ -1,0 +1,145 @@
+//! Connections: accepted up to a limit, served by hyper, ended in order.
+//!
+//! The loop does not care what a connection is made of, so that TLS can be put between.
+use std::{future::Future, io, sync::Arc, time::Duration};
+
+use hyper::{body::Incoming, header::InvalidHeaderValue, server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+    time::{sleep, timeout},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{Edge, HttpState, body};
+
+/// Connections at a time. Each costs a descriptor and some tens of KiB; beyond the limit new ones wait in the kernel's queue.
+pub(super) const MAX_CONNECTIONS: usize = 8192;
+/// How long a connection may be silent before the next request's head is complete. rqlite has no limit; clients keep idle
+/// connections for a minute and more (Go's default is 90 s), so this is above that.
+const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(120);
+/// How long running requests may take after the stop.
+const STOP_LIMIT: Duration = Duration::from_secs(5);
+/// Pause after a failure to accept that is not one connection's own (no descriptors left), so that the loop does not spin.
+const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
+/// How long wrapping a connection (a TLS handshake) may take.
+const WRAP_TIMEOUT: Duration = Duration::from_secs(10);
+/// hyper's buffer per connection, also the limit of a request's head.
+const BUFFER_BYTES: usize = 256 << 10;
+
+/// Why the edge cannot serve.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// A setting cannot stand in a header.
+    #[error("the advertised HTTP address or the allowed origin holds characters that no HTTP header may hold: {0}")]
+    Header(InvalidHeaderValue),
+}
+
+/// Serves plain HTTP until `stop` is cancelled; then no longer accepts, and lets running requests finish for up to 5 s.
+///
+/// # Errors
+/// See [`ServeError`]. Failures to accept are logged and tried again.
+pub async fn serve(listener: TcpListener, state: HttpState, stop: CancellationToken) -> Result<(), ServeError> {
+    serve_wrapped(listener, |stream| async { Ok(stream) }, state, stop).await
+}
+
+/// As [`serve`], with each connection handed through `wrap` first (a TLS handshake). A connection whose wrapping fails is dropped.
+///
+/// # Errors
+/// See [`serve`].
+pub async fn serve_wrapped<W, F, S>(listener: TcpListener, wrap: W, state: HttpState, stop: CancellationToken) -> Result<(), ServeError>
+where
+    W: Fn(TcpStream) -> F + Send + Sync + 'static,
+    F: Future<Output = io::Result<S>> + Send + 'static,
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    body::remove_left_uploads(&state.settings.data_dir);
+    let edge = Arc::new(Edge::new(state)?);
+    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let running = TaskTracker::new();
+    let abandon = CancellationToken::new();
+    loop {
+        let next = async {
+            // The semaphore is never closed.
+            let place = Arc::clone(&places).acquire_owned().await.ok();
+            (place, listener.accept().await)
+        };
+        let (place, accepted) = tokio::select! {
+            biased;
+            () = stop.cancelled() => break,
+            next = next => next,
+        };
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                pause_after(&error).await;
+                continue;
+            }
+        };
+        // Replies are written in one go: waiting for more would only delay them.
+        let _ = stream.set_nodelay(true);
+        let wrapped = wrap(stream);
+        let (edge, stop, abandon) = (Arc::clone(&edge), stop.clone(), abandon.clone());
+        running.spawn(async move {
+            let work = async {
+                match timeout(WRAP_TIMEOUT, wrapped).await {
+                    Ok(Ok(stream)) => serve_connection(stream, edge, &stop).await,
+                    Ok(Err(error)) => tracing::debug!("connection refused: {error}"),
+                    Err(_elapsed) => tracing::debug!("connection refused: handshake timed out"),
+                }
+            };
+            tokio::select! {
+                () = work => {}
+                () = abandon.cancelled() => {}
+            }
+            drop(place);
+        });
+    }
+    drop(listener);
+    running.close();
+    if timeout(STOP_LIMIT, running.wait()).await.is_err() {
+        tracing::warn!("HTTP: {} connections still had a running request {STOP_LIMIT:?} after the stop and were cut", running.len());
+        abandon.cancel();
+        running.wait().await;
+    }
+    Ok(())
+}
+
+async fn pause_after(error: &io::Error) {
+    let one_connection = matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionRefused | io::ErrorKind::Interrupted
+    );
+    if !one_connection {
+        tracing::error!("HTTP: cannot accept connections, trying again: {error}");
+        sleep(ACCEPT_BACKOFF).await;
+    }
+}
+
+/// Serves one connection until it ends, or until the request that runs at the stop has its reply.
+async fn serve_connection<S>(stream: S, edge: Arc<Edge>, stop: &CancellationToken)
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let service = service_fn(move |request: hyper::Request<Incoming>| Arc::clone(&edge).answer(request));
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_READ_TIMEOUT)
+        .max_buf_size(BUFFER_BYTES)
+        // As Go prints them.
+        .title_case_headers(true)
+        .serve_connection(TokioIo::new(stream), service);
+    tokio::pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = stop.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!("HTTP connection ended: {error}");
+    }
+}

@@ -1,0 +1,162 @@
+//! Failures as status codes and texts: the only place where either is decided.
+use hyper::StatusCode;
+use node_api::{ParamError, ParseError, Reply, admin::InvalidJson};
+
+use super::body::MAX_BODY_BYTES;
+use crate::store::StoreError;
+
+/// Why a request is not answered with its result.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// The query string is wrong.
+    Params(ParamError),
+    /// The body does not hold statements.
+    Statements(ParseError),
+    /// `/db/sql` without `q`.
+    QueryMissing,
+    /// The body is larger than the endpoint takes.
+    TooLarge,
+    /// The body broke off.
+    Body(String),
+    /// The caller may not do this here.
+    Denied,
+    NotFound,
+    Method,
+    /// The body of `/remove` is not what it should be; no text.
+    RemoveBody,
+    /// The body of `/leader` is not JSON.
+    LeaderBody(InvalidJson),
+    /// `redirect` was asked but there is nowhere to go.
+    RedirectWithoutLeader,
+    /// A queued write needs a leader.
+    QueueWithoutLeader,
+    /// A queued write was not decided within `timeout`.
+    QueueTimeout,
+    /// The node stops.
+    QueueStopped,
+    /// `vacuum` with a format that knows none.
+    BackupFormat,
+    /// `/boot` was given too little to be a database.
+    BootTooShort,
+    /// `/boot` was given something else than a database.
+    BootData,
+    /// `/boot` failed.
+    Boot(StoreError),
+    /// `/nodes` failed.
+    Nodes(StoreError),
+    /// `/leader` knows no leader, or the store is not open.
+    LeaderUnknown(StoreError),
+    /// Any other call failed.
+    Call(StoreError),
+    /// This machine failed: a disk, mostly.
+    Machine(String),
+}
+
+/// What `/boot` says when the upload is no database, here and in the store.
+const INVALID_SQLITE: &str = "invalid SQLite data";
+
+impl Failure {
+    /// The status code, and the text if there is one. Without a text the reply is empty.
+    pub(super) fn answer(&self) -> (StatusCode, Option<String>) {
+        let (status, text) = match self {
+            Self::NotFound => return (StatusCode::NOT_FOUND, None),
+            Self::Method => return (StatusCode::METHOD_NOT_ALLOWED, None),
+            Self::Denied => return (StatusCode::UNAUTHORIZED, None),
+            Self::RemoveBody => return (StatusCode::BAD_REQUEST, None),
+            Self::Params(error) => (StatusCode::BAD_REQUEST, error.to_string()),
+            Self::Statements(error) => (StatusCode::BAD_REQUEST, error.to_string()),
+            Self::LeaderBody(error) => (StatusCode::BAD_REQUEST, error.to_string()),
+            Self::QueryMissing => (StatusCode::BAD_REQUEST, "query not specified".to_owned()),
+            Self::Body(error) => (StatusCode::BAD_REQUEST, format!("reading the request body: {error}")),
+            Self::BootData => (StatusCode::BAD_REQUEST, INVALID_SQLITE.to_owned()),
+            Self::TooLarge => {
+                let text = format!("request body is larger than {MAX_BODY_BYTES} bytes; send large SQL scripts and database files to /db/load");
+                (StatusCode::PAYLOAD_TOO_LARGE, text)
+            }
+            Self::RedirectWithoutLeader => (StatusCode::INTERNAL_SERVER_ERROR, StoreError::LeaderNotFound.to_string()),
+            Self::QueueWithoutLeader => (StatusCode::SERVICE_UNAVAILABLE, StoreError::LeaderNotFound.to_string()),
+            Self::QueueTimeout => (StatusCode::REQUEST_TIMEOUT, "queue wait timeout".to_owned()),
+            Self::QueueStopped => (StatusCode::SERVICE_UNAVAILABLE, "queue stopped".to_owned()),
+            Self::BackupFormat => (StatusCode::INTERNAL_SERVER_ERROR, "invalid backup format".to_owned()),
+            Self::BootTooShort => (StatusCode::SERVICE_UNAVAILABLE, "EOF".to_owned()),
+            Self::Boot(error) => {
+                let text = error.to_string();
+                let invalid = text.starts_with(INVALID_SQLITE);
+                (if invalid { StatusCode::BAD_REQUEST } else { StatusCode::SERVICE_UNAVAILABLE }, text)
+            }
+            Self::Nodes(error) => (StatusCode::SERVICE_UNAVAILABLE, format!("store nodes: {error}")),
+            Self::LeaderUnknown(error) => (StatusCode::SERVICE_UNAVAILABLE, error.to_string()),
+            Self::Call(error) => (call_status(error), error.to_string()),
+            Self::Machine(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.clone()),
+        };
+        (status, Some(text))
+    }
+}
+
+fn call_status(error: &StoreError) -> StatusCode {
+    match error {
+        StoreError::LeaderNotFound => StatusCode::SERVICE_UNAVAILABLE,
+        StoreError::Unauthorized(_) => StatusCode::UNAUTHORIZED,
+        StoreError::NotLeader | StoreError::NotOpen | StoreError::NotReady | StoreError::Unknown(_) | StoreError::Refused(_) => {
+            StatusCode::INTERNAL_SERVER_ERROR
+        }
+    }
+}
+
+/// Execute, query and request tell most failures in a reply with status 200.
+///
+/// # Errors
+/// What they tell with a status code.
+pub(super) fn told_in_reply(error: StoreError) -> Result<Reply, Failure> {
+    match error {
+        StoreError::LeaderNotFound | StoreError::Unauthorized(_) => Err(Failure::Call(error)),
+        StoreError::NotLeader | StoreError::NotOpen | StoreError::NotReady | StoreError::Unknown(_) | StoreError::Refused(_) => {
+            Ok(Reply { error: Some(error.to_string()), ..Reply::default() })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn statuses_and_texts() {
+        let refused = |text: &str| StoreError::Refused(text.to_owned());
+        let cases = [
+            (Failure::NotFound, 404, None),
+            (Failure::Method, 405, None),
+            (Failure::Denied, 401, None),
+            (Failure::RemoveBody, 400, None),
+            (Failure::Params(ParamError::Semicolon), 400, Some("invalid semicolon separator in query")),
+            (Failure::Statements(ParseError::Empty), 400, Some("no statements")),
+            (Failure::RedirectWithoutLeader, 500, Some("leader not found")),
+            (Failure::QueueWithoutLeader, 503, Some("leader not found")),
+            (Failure::QueueTimeout, 408, Some("queue wait timeout")),
+            (Failure::BackupFormat, 500, Some("invalid backup format")),
+            (Failure::BootTooShort, 503, Some("EOF")),
+            (Failure::BootData, 400, Some("invalid SQLite data")),
+            (Failure::Boot(refused("not single-node")), 503, Some("not single-node")),
+            (Failure::Boot(refused("invalid SQLite data: malformed")), 400, Some("invalid SQLite data: malformed")),
+            (Failure::Boot(StoreError::NotLeader), 503, Some("not leader")),
+            (Failure::Nodes(StoreError::NotOpen), 503, Some("store nodes: store not open")),
+            (Failure::Call(StoreError::LeaderNotFound), 503, Some("leader not found")),
+            (Failure::Call(StoreError::Unauthorized("remote load not authorized".to_owned())), 401, Some("remote load not authorized")),
+            (Failure::Call(refused("need at least one voter in configuration")), 500, Some("need at least one voter in configuration")),
+        ];
+        for (failure, status, text) in cases {
+            let (got, told) = failure.answer();
+            assert_eq!((got.as_u16(), told.as_deref()), (status, text), "{failure:?}");
+        }
+    }
+
+    #[test]
+    fn most_failures_of_statements_are_told_in_the_reply() {
+        for error in [StoreError::NotLeader, StoreError::NotOpen, StoreError::NotReady, StoreError::Unknown("x".to_owned())] {
+            let text = error.to_string();
+            assert_eq!(told_in_reply(error).unwrap().error, Some(text));
+        }
+        assert!(told_in_reply(StoreError::LeaderNotFound).is_err());
+        assert!(told_in_reply(StoreError::Unauthorized("x".to_owned())).is_err());
+    }
+}

@@ -1,0 +1,47 @@
+//! `redirect`: sends the client to the leader instead of forwarding its request.
+use hyper::StatusCode;
+use node_api::Level;
+
+use super::{Edge, error::Failure, param::Call, reply::Response};
+use crate::store::StoreError;
+
+/// The redirection, if the client asked for one and this node does not lead.
+pub(super) async fn to_leader(edge: &Edge, call: &Call) -> Result<Option<Response>, Failure> {
+    if !call.params.redirect || edge.store.is_leader() {
+        return Ok(None);
+    }
+    let url = edge.store.leader_api_url(call.params.timeout).await.map_err(|error| match error {
+        StoreError::LeaderNotFound => Failure::RedirectWithoutLeader,
+        other => Failure::Call(other),
+    })?;
+    let location = location(&url, call.uri.path(), call.uri.query());
+    Ok(Some(edge.replies.redirect(StatusCode::MOVED_PERMANENTLY, &location, &call.method)))
+}
+
+/// As [`to_leader`], for endpoints that may not need a leader: levels none and auto are left to the store, which forwards what
+/// turns out to be a write.
+pub(super) async fn read_to_leader(edge: &Edge, call: &Call) -> Result<Option<Response>, Failure> {
+    if matches!(call.params.level, Level::None | Level::Auto) {
+        return Ok(None);
+    }
+    to_leader(edge, call).await
+}
+
+fn location(url: &str, path: &str, query: Option<&str>) -> String {
+    let url = url.trim_end_matches('/');
+    match query {
+        Some(query) => format!("{url}{path}?{query}"),
+        None => format!("{url}{path}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn path_and_query_are_kept() {
+        assert_eq!(location("http://l:4001", "/db/execute", Some("redirect&x=%20")), "http://l:4001/db/execute?redirect&x=%20");
+        assert_eq!(location("https://l:4001/", "/leader", None), "https://l:4001/leader");
+    }
+}

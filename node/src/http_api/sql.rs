@@ -1,0 +1,60 @@
+//! `GET` and `POST /db/sql`: shows a statement as rqlite would send it to the other nodes.
+//!
+//! This node sends statements as they are: each log entry carries a time and a seed, from which every node computes the same. The
+//! text shown here is therefore an illustration: what is random or the time in the statement is replaced by values of this moment.
+use std::{sync::Arc, time::Instant};
+
+use hyper::Method;
+use node_api::{parse_statements, to_go_json};
+use serde::Serialize;
+
+use super::{
+    Edge,
+    body::{MAX_BODY_BYTES, RequestBody, collect},
+    error::Failure,
+    param::Call,
+    reply::Response,
+};
+use crate::metrics::Counter;
+
+mod preview;
+
+use preview::{Moment, preview};
+
+#[derive(Serialize)]
+struct Analysis {
+    results: Vec<Analyzed>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    time: Option<f64>,
+}
+
+#[derive(Serialize)]
+struct Analyzed {
+    original: String,
+    rewritten: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    time: Option<f64>,
+}
+
+pub(super) async fn answer(edge: &Arc<Edge>, call: &Call, body: impl RequestBody) -> Result<Response, Failure> {
+    let started = Instant::now();
+    edge.metrics.count(Counter::HttpSqlAnalyze);
+    let params = &call.params;
+    let statements = if call.method == Method::GET {
+        vec![params.q.clone().ok_or(Failure::QueryMissing)?]
+    } else {
+        let body = collect(body, MAX_BODY_BYTES).await?;
+        let parsed = parse_statements(&body).map_err(Failure::Statements)?;
+        parsed.into_iter().map(|statement| statement.sql).collect()
+    };
+    let analyze = |original: String| {
+        let begun = Instant::now();
+        let moment = Moment::now(!params.norwrandom, !params.norwtime);
+        let rewritten = preview(&original, &moment, &mut rand::random);
+        Analyzed { original, rewritten, time: params.timings.then(|| begun.elapsed().as_secs_f64()) }
+    };
+    let results = statements.into_iter().map(analyze).collect();
+    let analysis = Analysis { results, time: params.timings.then(|| started.elapsed().as_secs_f64()) };
+    let json = to_go_json(&analysis).map_err(|error| Failure::Machine(error.to_string()))?;
+    Ok(edge.replies.json_as_asked(json, params.pretty))
+}

@@ -1,0 +1,118 @@
+//! `GET /status`: everything that this node tells about itself.
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use node_api::{duration, status::select, to_go_json};
+use serde_json::{Map, Value, json};
+
+use super::{Edge, accept::MAX_CONNECTIONS, error::Failure, host, param::Call, reply::Response, timestamp::rfc3339};
+use crate::metrics::Counter;
+
+/// Limit for talking to other nodes, when a request does not name one.
+const CLUSTER_TIMEOUT: Duration = node_api::param::DEFAULT_TIMEOUT;
+/// Limit for the first bytes of a connection on the inter-node port.
+const HELLO_TIMEOUT: &str = "10s";
+
+pub(super) async fn answer(edge: &Arc<Edge>, call: &Call) -> Result<Response, Failure> {
+    edge.metrics.count(Counter::HttpNumStatus);
+    let tree = assemble(edge).await;
+    let (tree, pretty) = match &call.params.key {
+        Some(key) => (select(&tree, key), false),
+        None => (tree, call.params.pretty),
+    };
+    let json = to_go_json(&tree).map_err(|error| Failure::Machine(error.to_string()))?;
+    Ok(edge.replies.json_as_asked(json, pretty))
+}
+
+async fn assemble(edge: &Edge) -> Value {
+    let settings = &edge.settings;
+    let open = edge.store.is_open();
+    let store = if open { edge.store.status().await } else { json!({ "open": false }) };
+    let mut tree = Map::new();
+    let mut put = |key: &str, value: Value| tree.insert(key.to_owned(), value);
+    put("build", build());
+    put("http", http(edge));
+    put("node", node(settings.start_time, SystemTime::now()));
+    put("os", host::os());
+    put("runtime", runtime());
+    put("store", store);
+    if open {
+        let https = settings.api_url.starts_with("https:").to_string();
+        put("cluster", json!({ "addr": settings.raft_addr, "api_addr": settings.api_addr, "https": https }));
+        put("extensions", json!({}));
+        put("mux", json!({ "addr": settings.raft_addr, "handlers": "1", "timeout": HELLO_TIMEOUT, "tls": "disabled" }));
+        put("network", host::network());
+    }
+    if let Some(at) = edge.last_backup() {
+        put("last_backup_time", rfc3339(at).into());
+    }
+    Value::Object(tree)
+}
+
+fn build() -> Value {
+    let unknown = |value: Option<&'static str>| value.unwrap_or("unknown");
+    json!({
+        "build_time": unknown(option_env!("RQLITED_BUILD_TIME")),
+        "commit": unknown(option_env!("RQLITED_COMMIT")),
+        "compiler_command": "rustc",
+        "compiler_toolchain": "rust",
+        "version": crate::VERSION,
+    })
+}
+
+fn http(edge: &Edge) -> Value {
+    let settings = &edge.settings;
+    let tls = settings.api_url.starts_with("https:").to_string();
+    let mut http = json!({
+        "auth": if edge.auth.enabled() { "enabled" } else { "disabled" },
+        "bind_addr": settings.bind_addr,
+        "cluster": { "local_node_addr": settings.raft_addr, "timeout": duration::format(CLUSTER_TIMEOUT) },
+        "max_connections": MAX_CONNECTIONS,
+        "queue": { "_default": edge.queue.status() },
+        "tls": { "enabled": tls },
+    });
+    if let Some(origin) = &settings.allow_origin {
+        http["allow_origin"] = origin.as_str().into();
+    }
+    http
+}
+
+fn node(start: SystemTime, now: SystemTime) -> Value {
+    let uptime = now.duration_since(start).unwrap_or_default();
+    json!({ "current_time": rfc3339(now), "start_time": rfc3339(start), "uptime": duration::format(uptime) })
+}
+
+/// Go's names, with this program's counterparts: worker threads and tasks.
+fn runtime() -> Value {
+    let arch = match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    };
+    let tasks = tokio::runtime::Handle::current().metrics();
+    json!({
+        "GOARCH": arch,
+        "GOMAXPROCS": tasks.num_workers(),
+        "GOOS": std::env::consts::OS,
+        "kubernetes_hint": std::env::var_os("KUBERNETES_SERVICE_HOST").is_some(),
+        "num_cpu": std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+        "num_goroutine": tasks.num_alive_tasks(),
+        "version": "rust",
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn uptime_is_a_duration() {
+        let start = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
+        let shown = node(start, start + Duration::from_millis(90_500));
+        assert_eq!(shown["uptime"], "1m30.5s");
+        assert_eq!(shown["start_time"], "2023-11-14T22:13:20Z");
+        assert_eq!(node(start, start - Duration::from_secs(1))["uptime"], "0s");
+    }
+}

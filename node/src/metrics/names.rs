@@ -1,0 +1,240 @@
+//! The counters' names: map and key of `/debug/vars`, fixed because scripts and dashboards read them.
+
+/// Defines [`Counter`] from a table of maps, variants and keys, so that a counter cannot be without a name.
+macro_rules! counters {
+    ($($map:literal { $($variant:ident $key:literal)* })*) => {
+        /// A counter of the node. Each variant is named after its map and key.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum Counter {
+            $($(
+                #[doc = concat!("`", $key, "` of the map `", $map, "`.")]
+                $variant,
+            )*)*
+        }
+
+        impl Counter {
+            /// Every counter, in the order of their values.
+            pub const ALL: &'static [Self] = &[$($(Self::$variant,)*)*];
+
+            /// The map that it belongs to.
+            pub fn map(self) -> &'static str {
+                match self {
+                    $($(Self::$variant => $map,)*)*
+                }
+            }
+
+            /// Its key in that map.
+            pub fn key(self) -> &'static str {
+                match self {
+                    $($(Self::$variant => $key,)*)*
+                }
+            }
+        }
+    };
+}
+
+impl Counter {
+    /// Does the value go up and down? Durations are the last one's milliseconds.
+    pub fn is_gauge(self) -> bool {
+        let key = self.key();
+        key.ends_with("_duration") || matches!(key, "last_upload_bytes" | "fifo_num_items")
+    }
+}
+
+counters! {
+    "http" {
+        HttpAuthOk "auth_ok"
+        HttpAuthFail "auth_fail"
+        HttpBackups "backups"
+        HttpBoot "boot"
+        HttpExecuteStmtsRx "execute_stmts_rx"
+        HttpExecutions "executions"
+        HttpLeaderNotFound "leader_not_found"
+        HttpLoads "loads"
+        HttpNumReadyz "num_readyz"
+        HttpNumStatus "num_status"
+        HttpQueries "queries"
+        HttpQueryStmtsRx "query_stmts_rx"
+        HttpQueuedExecutions "queued_executions"
+        HttpQueuedExecutionsFailed "queued_executions_failed"
+        HttpQueuedExecutionsLeadershipLost "queued_executions_leadership_lost"
+        HttpQueuedExecutionsNoLeader "queued_executions_no_leader"
+        HttpQueuedExecutionsNotLeader "queued_executions_not_leader"
+        HttpQueuedExecutionsNumStmtsRx "queued_executions_num_stmts_rx"
+        HttpQueuedExecutionsNumStmtsTx "queued_executions_num_stmts_tx"
+        HttpQueuedExecutionsOk "queued_executions_ok"
+        HttpQueuedExecutionsUnknownError "queued_executions_unknown_error"
+        HttpQueuedExecutionsWait "queued_executions_wait"
+        HttpQueuedExecutionsWaitTimeout "queued_executions_wait_timeout"
+        HttpRequestStmtsRx "request_stmts_rx"
+        HttpRequests "requests"
+        HttpSqlAnalyze "sql_analyze"
+        HttpTlsCertFetched "tls_cert_fetched"
+        HttpUi "ui"
+        HttpUserReaps "user_reaps"
+        HttpUserSnapshots "user_snapshots"
+    }
+    "store" {
+        StoreNumSnapshots "num_snapshots"
+        StoreNumSnapshotsFailed "num_snapshots_failed"
+        StoreNumSnapshotsFull "num_snapshots_full"
+        StoreNumSnapshotsIncremental "num_snapshots_incremental"
+        StoreNumUserSnapshots "num_user_snapshots"
+        StoreNumUserSnapshotsFailed "num_user_snapshots_failed"
+        StoreNumWalSnapshots "num_wal_snapshots"
+        StoreNumWalSnapshotsFailed "num_wal_snapshots_failed"
+        StoreNumSnapshotPersists "num_snapshot_persists"
+        StoreNumSnapshotPersistsFailed "num_snapshot_persists_failed"
+        StoreNumRestores "num_restores"
+        StoreNumRestoresFailed "num_restores_failed"
+        StoreNumRestoresStart "num_restores_start"
+        StoreNumRestoresStartSkipped "num_restores_start_skipped"
+        StoreNumAutoRestores "num_auto_restores"
+        StoreNumAutoRestoresFailed "num_auto_restores_failed"
+        StoreNumAutoRestoresSkipped "num_auto_restores_skipped"
+        StoreNumAutoVacuums "num_auto_vacuums"
+        StoreNumAutoVacuumsFailed "num_auto_vacuums_failed"
+        StoreNumAutoOptimizes "num_auto_optimizes"
+        StoreNumAutoOptimizesFailed "num_auto_optimizes_failed"
+        StoreNumBackups "num_backups"
+        StoreNumBoots "num_boots"
+        StoreNumLoads "num_loads"
+        StoreNumRecoveries "num_recoveries"
+        StoreNumJoins "num_joins"
+        StoreNumIgnoredJoins "num_ignored_joins"
+        StoreNumRemovedBeforeJoins "num_removed_before_joins"
+        StoreNumProviderChecks "num_provider_checks"
+        StoreNumProviderProvides "num_provider_provides"
+        StoreNumProviderProvidesFail "num_provider_provides_fail"
+        StoreNumCompressedCommands "num_compressed_commands"
+        StoreNumUncompressedCommands "num_uncompressed_commands"
+        StoreNumDbStatsErrors "num_db_stats_errors"
+        StoreNumVerifyLeader "num_verify_leader"
+        StoreNumVerifyLeaderFailed "num_verify_leader_failed"
+        StoreNodesReapedOk "nodes_reaped_ok"
+        StoreNodesReapedFailed "nodes_reaped_failed"
+        StoreLeaderChangesObserved "leader_changes_observed"
+        StoreLeaderChangesDropped "leader_changes_dropped"
+        StoreFailedHeartbeatObserved "failed_heartbeat_observed"
+        StoreSnapshotCreateDuration "snapshot_create_duration"
+        StoreSnapshotPersistDuration "snapshot_persist_duration"
+        StoreRestoreDuration "restore_duration"
+        StoreAutoVacuumDuration "auto_vacuum_duration"
+        StoreAutoOptimizeDuration "auto_optimize_duration"
+    }
+    "cluster" {
+        ClusterNumExecuteReq "num_execute_req"
+        ClusterNumQueryReq "num_query_req"
+        ClusterNumRequestReq "num_request_req"
+        ClusterNumBackupReq "num_backup_req"
+        ClusterNumLoadReq "num_load_req"
+        ClusterNumRemoveNodeReq "num_remove_node_req"
+        ClusterNumNotifyReq "num_notify_req"
+        ClusterNumJoinReq "num_join_req"
+        ClusterNumStepdownReq "num_stepdown_req"
+        ClusterNumBroadcastHwmReq "num_broadcast_hwm_req"
+        ClusterNumGetNodeApiReq "num_get_node_api_req"
+        ClusterNumGetNodeApiReqLocal "num_get_node_api_req_local"
+        ClusterNumGetNodeApiReqRetries "num_get_node_api_req_retries"
+        ClusterNumGetNodeApiResp "num_get_node_api_resp"
+        ClusterNumClientRetries "num_client_retries"
+        ClusterNumClientExecuteRetries "num_client_execute_retries"
+        ClusterNumClientQueryRetries "num_client_query_retries"
+        ClusterNumClientRequestRetries "num_client_request_retries"
+        ClusterNumClientLoadRetries "num_client_load_retries"
+        ClusterNumClientForceNewConn "num_client_force_new_conn"
+        ClusterNumClientReadTimeouts "num_client_read_timeouts"
+        ClusterNumClientWriteTimeouts "num_client_write_timeouts"
+        ClusterNumConnRejected "num_conn_rejected"
+        ClusterNumHwmUpdateDropped "num_hwm_update_dropped"
+    }
+    "proxy" {
+        ProxyRemoteExecutions "remote_executions"
+        ProxyRemoteExecutionsFailed "remote_executions_failed"
+        ProxyRemoteQueries "remote_queries"
+        ProxyRemoteQueriesFailed "remote_queries_failed"
+        ProxyRemoteRequests "remote_requests"
+        ProxyRemoteRequestsFailed "remote_requests_failed"
+        ProxyRemoteBackups "remote_backups"
+        ProxyRemoteLoads "remote_loads"
+        ProxyRemoteRemoveNode "remote_remove_node"
+        ProxyRemoteStepdowns "remote_stepdowns"
+    }
+    "uploader" {
+        UploaderNumUploadsOk "num_uploads_ok"
+        UploaderNumUploadsFail "num_uploads_fail"
+        UploaderNumUploadsSkipped "num_uploads_skipped"
+        UploaderNumUploadsSkippedId "num_uploads_skipped_id"
+        UploaderNumSumGetFail "num_sum_get_fail"
+        UploaderLastUploadBytes "last_upload_bytes"
+        UploaderTotalUploadBytes "total_upload_bytes"
+    }
+    "downloader" {
+        DownloaderNumDownloadsOk "num_downloads_ok"
+        DownloaderNumDownloadsFail "num_downloads_fail"
+        DownloaderDownloadBytes "download_bytes"
+    }
+    "cdc.service" {
+        CdcServiceNumEventsTxOk "num_events_tx_ok"
+        CdcServiceNumEventsTxFailed "num_events_tx_failed"
+        CdcServiceRetries "retries"
+        CdcServiceDroppedFailedToSend "dropped_failed_to_send"
+        CdcServiceNumBytesTx "num_bytes_tx"
+        CdcServiceBatcherEventsRx "batcher_events_rx"
+        CdcServiceBatcherBatchesTx "batcher_batches_tx"
+        CdcServiceFifoEnqueueIgnored "fifo_enqueue_ignored"
+        CdcServiceFifoNumItems "fifo_num_items"
+        CdcServiceHwmIgnored "hwm_ignored"
+        CdcServiceSnapshotSync "snapshot_sync"
+    }
+    "db" {
+        DbExecutions "executions"
+        DbExecutionErrors "execution_errors"
+        DbExecuteTransactions "execute_transactions"
+        DbQueries "queries"
+        DbQueryErrors "query_errors"
+        DbQueryTransactions "query_transactions"
+        DbRequestTransactions "request_transactions"
+        DbCheckpoints "checkpoints"
+        DbCheckpointErrors "checkpoint_errors"
+        DbCheckpointDuration "checkpoint_duration"
+    }
+    "db.wal" {
+        DbWalFramesWritten "frames_written"
+        DbWalBytesWritten "bytes_written"
+    }
+    "queue" {
+        QueueStatementsRx "statements_rx"
+        QueueStatementsTx "statements_tx"
+        QueueStatementsFailed "statements_failed"
+        QueueRequestsDropped "requests_dropped"
+        QueueNumBatch "num_batch"
+        QueueNumFlush "num_flush"
+        QueueNumTimeout "num_timeout"
+    }
+    "mux" {
+        MuxNumConnectionsHandled "num_connections_handled"
+        MuxNumUnregisteredHandlers "num_unregistered_handlers"
+    }
+    "proto" {
+        ProtoNumRequestsEncoded "num_requests_encoded"
+        ProtoNumRequestsDecoded "num_requests_decoded"
+    }
+    "snapshot" {
+        SnapshotUpgradeOk "upgrade_ok"
+        SnapshotUpgradeFail "upgrade_fail"
+        SnapshotReapOk "reap_ok"
+        SnapshotReapFail "reap_fail"
+        SnapshotSinkFull "sink_full"
+        SnapshotSinkIncremental "sink_incremental"
+        SnapshotSinkFail "sink_fail"
+    }
+    "snapshot.plan" {
+        SnapshotPlanExecuted "executed"
+        SnapshotPlanFailed "failed"
+    }
+    "sql.processor" {
+        SqlProcessorNumRewrittenStmts "num_rewritten_stmts"
+        SqlProcessorNumParserPanics "num_parser_panics"
+    }
+}
