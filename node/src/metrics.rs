@@ -52,7 +52,7 @@ struct Histogram {
 /// A histogram as it was at one moment.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Times {
-    /// Upper bound in seconds (the last is `f64::MAX`) and how many requests fell between it and the bound before.
+    /// Upper bound in seconds (the last is `f64::INFINITY`) and how many requests fell between it and the bound before.
     pub buckets: Vec<(f64, u64)>,
     /// Sum of all times in seconds.
     pub sum_secs: f64,
@@ -107,7 +107,7 @@ impl Metrics {
     /// The times kept so far.
     pub fn times(&self, what: Timed) -> Times {
         let histogram = &self.times[what as usize];
-        let bounds = BUCKET_BOUNDS_MICROS.iter().map(|micros| *micros as f64 / 1e6).chain([f64::MAX]);
+        let bounds = BUCKET_BOUNDS_MICROS.iter().map(|micros| *micros as f64 / 1e6).chain([f64::INFINITY]);
         let counts = histogram.buckets.iter().map(|bucket| bucket.load(Ordering::Relaxed));
         let buckets: Vec<(f64, u64)> = bounds.zip(counts).collect();
         let count = buckets.iter().map(|(_, count)| count).sum();
@@ -175,7 +175,7 @@ mod tests {
         assert_eq!(times.buckets[0], (0.0001, 2));
         assert_eq!(times.buckets[1].1, 1);
         assert_eq!(times.buckets[3].1, 1);
-        assert_eq!(times.buckets.last(), Some(&(f64::MAX, 1)));
+        assert_eq!(times.buckets.last(), Some(&(f64::INFINITY, 1)));
         assert!((times.sum_secs - 20.0012).abs() < 1e-9, "{}", times.sum_secs);
         assert_eq!(metrics.times(Timed::Execute).count, 0);
     }

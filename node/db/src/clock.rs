@@ -39,15 +39,18 @@ type OpenFn = unsafe extern "C" fn(
 ) -> c_int;
 type WriteFn = unsafe extern "C" fn(*mut ffi::sqlite3_file, *const c_void, c_int, ffi::sqlite3_int64) -> c_int;
 
-/// The file methods of the default VFS with our `xWrite` in them.
+/// A table of file methods of the default VFS with our `xWrite` in it.
 struct Methods {
+    /// Address of the table that it stands for.
     original: usize,
-    write: WriteFn,
     wrapped: ffi::sqlite3_io_methods,
 }
 
 static OPEN: OnceLock<OpenFn> = OnceLock::new();
-static METHODS: OnceLock<Methods> = OnceLock::new();
+/// The default VFS's own `xWrite`, the same in all its tables.
+static WRITE: OnceLock<WriteFn> = OnceLock::new();
+/// The default VFS has one table for the main file and one for files that need no locks, and some for odd file systems.
+static METHODS: [OnceLock<Methods>; 4] = [const { OnceLock::new() }; 4];
 
 /// Registers the VFS once for the process.
 pub(crate) fn register() -> Result<(), String> {
@@ -93,22 +96,33 @@ unsafe extern "C" fn open_file(
     // SAFETY: SQLite passes what the default xOpen expects; after success `pMethods` is null or a static table.
     unsafe {
         let code = open(vfs, name, file, flags, out_flags);
-        let original = (*file).pMethods;
-        if code == ffi::SQLITE_OK && !original.is_null() {
-            if let Some(write) = (*original).xWrite {
-                let methods = METHODS.get_or_init(|| Methods {
-                    original: original as usize,
-                    write,
-                    wrapped: ffi::sqlite3_io_methods { xWrite: Some(write_file), ..*original },
-                });
-                // The default VFS uses one table on local file systems; a file with another one stays unwrapped.
-                if methods.original == original as usize {
-                    (*file).pMethods = &raw const methods.wrapped;
-                }
-            }
+        if code == ffi::SQLITE_OK
+            && let Some(wrapped) = wrap((*file).pMethods)
+        {
+            (*file).pMethods = wrapped;
         }
         code
     }
+}
+
+/// The table to use in the place of `original`; `None` leaves the file as it is.
+///
+/// # Safety
+/// `original` is null or lives as long as the process.
+unsafe fn wrap(original: *const ffi::sqlite3_io_methods) -> Option<*const ffi::sqlite3_io_methods> {
+    // SAFETY: as promised by the caller.
+    let table = unsafe { original.as_ref() }?;
+    let write = table.xWrite?;
+    if !ptr::fn_addr_eq(*WRITE.get_or_init(|| write), write) {
+        return None;
+    }
+    METHODS.iter().find_map(|slot| {
+        let methods = slot.get_or_init(|| Methods {
+            original: original.addr(),
+            wrapped: ffi::sqlite3_io_methods { xWrite: Some(write_file), ..*table },
+        });
+        (methods.original == original.addr()).then_some(&raw const methods.wrapped)
+    })
 }
 
 unsafe extern "C" fn write_file(
@@ -122,11 +136,11 @@ unsafe extern "C" fn write_file(
         DISK_FULL.set(DISK_FULL.get() || code == ffi::SQLITE_FULL);
         return code;
     }
-    let Some(methods) = METHODS.get() else {
+    let Some(write) = WRITE.get() else {
         return ffi::SQLITE_IOERR;
     };
-    // SAFETY: only files of the wrapped table come here, so `write` is their own method.
-    let code = unsafe { (methods.write)(file, data, len, offset) };
+    // SAFETY: only files whose own method is this one come here.
+    let code = unsafe { write(file, data, len, offset) };
     if code & 0xff == ffi::SQLITE_FULL {
         DISK_FULL.set(true);
     }

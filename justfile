@@ -1,0 +1,45 @@
+# Everything that a developer does. `just verify` never writes; `just fix` does.
+
+# List the recipes.
+default:
+    @just --list
+
+# The gate: formatting, lints, arrows between rooms, licences, tests, docs. Read-only.
+verify: lint deny test docs
+
+# Formatting and lints.
+lint:
+    cargo fmt --all --check
+    cargo clippy --workspace --all-targets -- -D warnings
+
+# Licences, advisories and sources of all dependencies (needs cargo-deny).
+deny:
+    command -v cargo-deny >/dev/null && cargo deny --offline check licenses bans sources || echo "cargo-deny is not installed: licences not checked"
+
+# All tests.
+test:
+    cargo test --workspace
+
+# The documentation builds without warnings.
+docs:
+    RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --quiet
+
+# Format and apply what clippy can fix.
+fix:
+    cargo fmt --all
+    cargo clippy --workspace --all-targets --fix --allow-dirty --allow-staged
+
+# Throughput, latency, memory and failover of one node and of three, against this machine's ceilings.
+bench *ARGS:
+    cargo build --release -p node
+    cargo run --release -p e2e --bin bench -- {{ARGS}}
+
+# The fault test for as long as asked: `just fault 600` or `just fault 60 42` for a seed.
+fault SECONDS="60" SEED="":
+    cargo build -p node
+    FAULT_SECONDS={{SECONDS}} FAULT_SEED={{SEED}} cargo test -p e2e --test cluster_fault -- --nocapture
+
+# A dump of that many MB loaded into three nodes, compared, killed, compared, joined by a fourth.
+dump MB="200":
+    cargo build -p node
+    DUMP_MB={{MB}} cargo test -p e2e --test cluster_dump -- --nocapture
