@@ -159,6 +159,11 @@ impl Forming {
                 Err(JoinError::Final(reason)) if !has_state => return Err(ClusterError::Join(reason)),
                 Err(e) => last = e.to_string(),
             }
+            if !has_state && self.has_state().await? {
+                // The leader has admitted this node; only its answer was lost.
+                tracing::info!(target: "cluster-join", "admitted, although the answer to the join was lost");
+                return Ok(());
+            }
         }
         if has_state {
             tracing::warn!(target: "cluster-join", "not joined ({last}); this node has state and keeps running on it");

@@ -102,6 +102,8 @@ pub struct Consensus {
     leadership: watch::Receiver<Leadership>,
     settings: Settings,
     local: Arc<Local>,
+    /// Held by whoever changes the membership: openraft takes one change at a time, in two steps.
+    changing: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// Why a linearizable read cannot go on here.
@@ -143,7 +145,7 @@ impl Consensus {
                 .map_err(io::Error::other)?;
         let leadership = watch_leadership(&raft);
         let proposer = Proposer::start(raft.clone(), leadership.clone(), disk, settings.apply_timeout);
-        Ok(Self { raft, log, progress, proposer, leadership, settings, local })
+        Ok(Self { raft, log, progress, proposer, leadership, settings, local, changing: Arc::default() })
     }
 
     /// Packs and proposes commands.
@@ -151,9 +153,12 @@ impl Consensus {
         &self.proposer
     }
 
-    /// Who leads now.
+    /// Who leads now. A leader that has not been heard for longer than an election takes is not known to lead any more.
     pub fn leadership(&self) -> Leadership {
-        self.leadership.borrow().clone()
+        let leadership = self.leadership.borrow().clone();
+        let patience = self.settings.election_timeout * 3 / 2;
+        let heard = leadership.mine || self.local.since_leader_contact().is_some_and(|since| since < patience);
+        if heard { leadership } else { Leadership { leader: None, addr: None, ..leadership } }
     }
 
     /// Tells of changes of leadership.
@@ -209,6 +214,10 @@ impl Consensus {
     /// The handle, for rooms inside `raft/`.
     pub(crate) fn raft(&self) -> &Raft {
         &self.raft
+    }
+
+    fn changing(&self) -> &tokio::sync::Mutex<()> {
+        &self.changing
     }
 
     pub(crate) fn local(&self) -> &Arc<Local> {

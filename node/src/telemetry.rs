@@ -3,7 +3,7 @@ use std::fmt;
 
 use tracing::{Event, Level, Subscriber, field::{Field, Visit}};
 use tracing_subscriber::{
-    filter::Targets,
+    filter::{LevelFilter, Targets},
     fmt::{FmtContext, FormatEvent, FormatFields, format::Writer},
     layer::SubscriberExt,
     registry::LookupSpan,
@@ -64,19 +64,19 @@ fn now() -> String {
 
 /// Starts logging: our own components from INFO, the libraries at `library_level` (`-raft-log-level`: ERROR, WARN, INFO, DEBUG).
 pub fn start(library_level: &str) {
-    let library = match library_level.to_ascii_uppercase().as_str() {
-        "DEBUG" => Level::DEBUG,
-        "INFO" => Level::INFO,
-        "WARN" => Level::WARN,
-        // openraft reports as errors what rqlite's users never saw; they asked for WARN or worse.
-        _ => Level::ERROR,
+    let (library, own) = match library_level.to_ascii_uppercase().as_str() {
+        "DEBUG" => (LevelFilter::DEBUG, LevelFilter::DEBUG),
+        "INFO" => (LevelFilter::WARN, LevelFilter::INFO),
+        // openraft warns of every failed try; what matters of it our own rooms say once.
+        "WARN" => (LevelFilter::ERROR, LevelFilter::INFO),
+        _ => (LevelFilter::OFF, LevelFilter::INFO),
     };
-    let own = if library == Level::DEBUG { Level::DEBUG } else { Level::INFO };
     let filter = Targets::new()
         .with_default(own)
-        .with_target("openraft", library.min(Level::WARN))
-        .with_target("raft_log", Level::WARN)
-        .with_target("chunked_wal", Level::WARN);
+        .with_target("openraft", library)
+        .with_target("raft_log", library)
+        .with_target("chunked_wal", library)
+        .with_target("hyper", LevelFilter::WARN);
     let lines = tracing_subscriber::fmt::layer().event_format(Lines).with_writer(std::io::stderr);
     // Fails only if logging was started before, which tests may do.
     let _ = tracing_subscriber::registry().with(filter).with(lines).try_init();

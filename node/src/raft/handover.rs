@@ -5,8 +5,9 @@ use openraft::Instant as _;
 
 use super::{Consensus, membership::ChangeError, types::RaftId};
 
-/// Taking over needs one vote round; a target that died meanwhile is replaced by an ordinary election well within this.
-const HAND_OVER_LIMIT: Duration = Duration::from_secs(5);
+/// Taking over needs one vote round; a target that died meanwhile is replaced by an ordinary election within this. No longer, because
+/// a whole cluster that stops has nobody to hand over to.
+const HAND_OVER_LIMIT: Duration = Duration::from_secs(2);
 /// A target not heard for this many heartbeats would make everybody wait for an election.
 const TARGET_HEARTBEATS: u32 = 5;
 

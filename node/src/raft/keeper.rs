@@ -94,7 +94,10 @@ pub async fn keep_members(consensus: Consensus, reaping: Reaping, stop: Cancella
         silent.leading_since(leadership.term);
         let members = consensus.metrics().membership_config;
         if members.membership().get_joint_config().len() > 1 {
-            // Left behind by a leader that died in the middle of a change; or the change is still under way and this one waits.
+            if consensus.changing().try_lock().is_err() {
+                continue;
+            }
+            // Left behind by a leader that died in the middle of a change.
             log_failure("flattening the membership", consensus.promote([].into()).await);
             continue;
         }

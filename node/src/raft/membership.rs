@@ -226,6 +226,7 @@ impl Consensus {
     /// One change, repeated while another is under way.
     async fn change(&self, change: ChangeMembers<RaftId, Member>, retain: bool) -> Result<(), ChangeError> {
         let deadline = Instant::now() + CHANGE_LIMIT;
+        let _one_at_a_time = self.changing().lock().await;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             let attempt = tokio::time::timeout(left, self.raft().change_membership(change.clone(), retain)).await;
@@ -254,13 +255,12 @@ fn classify(error: RaftError<Types, ClientWriteError<Types>>) -> Option<ChangeEr
         }
         RaftError::APIError(ClientWriteError::ChangeMembershipError(
             ChangeMembershipError::InProgress(_) | ChangeMembershipError::UncommittedLeaderLog(_),
-        )) => None,
+        ))
+        | RaftError::APIError(ClientWriteError::PreconditionFailed(_)) => None,
         RaftError::APIError(ClientWriteError::ChangeMembershipError(ChangeMembershipError::EmptyMembership(_))) => {
             Some(ChangeError::Refused("need at least one voter in configuration: {[]}".into()))
         }
-        RaftError::APIError(
-            e @ (ClientWriteError::ChangeMembershipError(_) | ClientWriteError::PreconditionFailed(_)),
-        ) => Some(ChangeError::Refused(e.to_string())),
+        RaftError::APIError(e @ ClientWriteError::ChangeMembershipError(_)) => Some(ChangeError::Refused(e.to_string())),
         RaftError::Fatal(fatal) => Some(ChangeError::Unknown(fatal.to_string())),
     }
 }

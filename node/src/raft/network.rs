@@ -83,7 +83,7 @@ impl Network {
     }
 
     fn client(&self, purpose: Purpose, target: RaftId, member: &Member) -> Client {
-        Client { local: Arc::clone(&self.local), purpose, target, address: member.raft_addr.clone(), connection: None }
+        Client { local: Arc::clone(&self.local), purpose, target, address: member.raft_addr.clone(), connection: None, lost: false }
     }
 }
 
@@ -112,6 +112,8 @@ pub struct Client {
     address: String,
     /// Taken while in use and put back only after a complete exchange, so a half-used one is never reused.
     connection: Option<Connection>,
+    /// The last dial failed.
+    lost: bool,
 }
 
 fn unreachable<E: std::error::Error + 'static>(e: &E) -> RPCError<Types> {
@@ -129,10 +131,23 @@ impl Client {
     }
 
     async fn take_connection(&mut self) -> Result<Connection, WireError> {
-        match self.connection.take() {
-            Some(connection) => Ok(connection),
-            None => Connection::dial(&self.address, &self.hello(), self.local.dial_timeout()).await,
+        if let Some(connection) = self.connection.take() {
+            return Ok(connection);
         }
+        let dialed = Connection::dial(&self.address, &self.hello(), self.local.dial_timeout()).await;
+        // One line when a member goes, one when it returns; not one a try.
+        match (&dialed, self.purpose, self.lost) {
+            (Err(e), Purpose::Append, false) => {
+                tracing::warn!(target: "raft", "node {} cannot be reached: {e}", self.target.name());
+                self.lost = true;
+            }
+            (Ok(_), Purpose::Append, true) => {
+                tracing::info!(target: "raft", "node {} is reached again", self.target.name());
+                self.lost = false;
+            }
+            _ => {}
+        }
+        dialed
     }
 
     async fn exchange(&mut self, ask: &Ask, limit: Duration) -> Result<Answer, RPCError<Types>> {
@@ -232,13 +247,12 @@ fn stream_result(answer: AppendAnswer, (prev, last): Range, address: &str) -> St
 }
 
 /// The pipelined replication stream: a task writes requests as they come, this side reads the answers in order.
-struct Pipeline<'s, S> {
+struct Pipeline<'s> {
     connection: &'s mut Option<Connection>,
     reader: crate::wire::Reader,
     address: String,
     in_flight: mpsc::Receiver<Range>,
     writing: AbortOnDropHandle<Option<crate::wire::Writer>>,
-    _input: std::marker::PhantomData<fn(S)>,
 }
 
 async fn write_appends<S>(mut writer: crate::wire::Writer, mut input: S, in_flight: mpsc::Sender<Range>) -> Option<crate::wire::Writer>
@@ -253,7 +267,7 @@ where
     Some(writer)
 }
 
-impl<S> Pipeline<'_, S> {
+impl Pipeline<'_> {
     async fn next(mut self) -> Option<(StreamItem, Option<Self>)> {
         let Some(range) = self.in_flight.recv().await else {
             // The input ended. Only a connection with nothing owed on it is kept.
@@ -315,15 +329,17 @@ impl RaftNetworkV2<Types> for Client {
                 };
                 return Ok(Box::pin(stream::iter([item])) as _);
             }
+            // openraft waits out its back-off inside this stream, so the first request comes before the dialing.
+            let Some(first) = input.next().await else { return Ok(Box::pin(stream::empty()) as _) };
+            let input = stream::iter([first]).chain(input);
             let Connection { reader, writer, address } = self.take_connection().await.map_err(|e| unreachable(&e))?;
             let (sent, in_flight) = mpsc::channel(APPENDS_IN_FLIGHT);
-            let pipeline = Pipeline::<'s, S> {
+            let pipeline = Pipeline::<'s> {
                 connection: &mut self.connection,
                 reader,
                 address,
                 in_flight,
                 writing: AbortOnDropHandle::new(tokio::spawn(write_appends(writer, input, sent))),
-                _input: std::marker::PhantomData,
             };
             let answers = stream::unfold(Some(pipeline), |pipeline| async move { pipeline?.next().await });
             Ok(Box::pin(answers) as _)

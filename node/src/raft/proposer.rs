@@ -252,7 +252,7 @@ fn size_of(request: &Request) -> usize {
 async fn settle(
     raft: &Raft,
     encoded: Encoded,
-    first: tokio::sync::oneshot::Receiver<ClientWriteResult<Types>>,
+    first: oneshot::Receiver<ClientWriteResult<Types>>,
     limit: Duration,
 ) -> Result<Committed, ProposeError> {
     let deadline = Instant::now() + limit;

@@ -64,6 +64,7 @@ impl Store {
             "dir_size": dir_size,
             "dir_size_friendly": friendly_bytes(dir_size),
             "db_conf": {"fk_constraints": s.foreign_keys},
+            "snapshot_store": snapshot_store(&s.data_dir, consensus.metrics().snapshot.map(|id| (id.leader_id.term, id.index))),
             "sqlite3": opened.db.status(),
         })
     }
@@ -146,6 +147,13 @@ impl Store {
     }
 }
 
+/// The database's main file is the one snapshot.
+fn snapshot_store(dir: &Path, snapshot: Option<(u64, u64)>) -> Value {
+    let dir_size = std::fs::metadata(dir.join("db.sqlite")).map_or(0, |meta| meta.len());
+    let names: Vec<String> = snapshot.map(|(term, index)| format!("{term}-{index}")).into_iter().collect();
+    json!({"dir": dir, "dir_size": dir_size, "snapshots": names})
+}
+
 fn nanos(d: Duration) -> u64 {
     u64::try_from(d.as_nanos()).unwrap_or(u64::MAX)
 }
@@ -171,7 +179,7 @@ fn directory_bytes(dir: &Path) -> u64 {
 }
 
 /// Sizes as rqlite shows them: powers of 1000, one unit, no fraction below ten of it.
-pub fn friendly_bytes(bytes: u64) -> String {
+fn friendly_bytes(bytes: u64) -> String {
     const UNITS: [&str; 6] = ["B", "kB", "MB", "GB", "TB", "PB"];
     let mut value = bytes as f64;
     let mut unit = 0;

@@ -87,7 +87,7 @@ fn prepare(foreign_keys: bool) -> Db {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 700, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 20, failure_persistence: None, ..ProptestConfig::default() })]
     #[test]
     fn batching_and_restarts_change_nothing(
         requests in requests(), run in 2..40_usize, cut in 0..40_usize, foreign_keys in any::<bool>(),
