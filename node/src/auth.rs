@@ -118,12 +118,17 @@ impl Rules {
         let mut rules = Self::default();
         for entry in entries {
             let names = entry.perms.unwrap_or_default();
-            let bits = names.iter().fold(0, |bits, name| bits | PermSet::named(name).0);
+            let bits = names
+                .iter()
+                .fold(0, |bits, name| bits | PermSet::named(name).0);
             let perms = PermSet(bits);
             if entry.username == EVERYBODY {
                 rules.everybody = perms;
             }
-            let user = User { password: entry.password, perms };
+            let user = User {
+                password: entry.password,
+                perms,
+            };
             rules.users.insert(entry.username, user);
         }
         Ok(rules)
@@ -149,7 +154,10 @@ fn same_bytes(given: &[u8], expected: &[u8]) -> bool {
     let mut differences = u8::from(given.len() != expected.len());
     for (at, byte) in given.iter().enumerate() {
         // The wrapped index keeps the work the same past the end of `expected`.
-        let other = expected.get(at % expected.len().max(1)).copied().unwrap_or(0);
+        let other = expected
+            .get(at % expected.len().max(1))
+            .copied()
+            .unwrap_or(0);
         differences = black_box(differences | (byte ^ other));
     }
     black_box(differences) == 0
@@ -181,7 +189,9 @@ impl fmt::Debug for Auth {
     /// Shows no user and no password.
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let path = self.source.as_ref().map(|source| &source.path);
-        out.debug_struct("Auth").field("path", &path).finish_non_exhaustive()
+        out.debug_struct("Auth")
+            .field("path", &path)
+            .finish_non_exhaustive()
     }
 }
 
@@ -194,7 +204,12 @@ impl Auth {
         let Some(path) = path else {
             return Ok(Self { source: None });
         };
-        let fail = |error: &dyn fmt::Display| format!("failed to get credential store: {}: {error}", path.display());
+        let fail = |error: &dyn fmt::Display| {
+            format!(
+                "failed to get credential store: {}: {error}",
+                path.display()
+            )
+        };
         let (version, text) = read(path).map_err(|error| fail(&error))?;
         let rules = Rules::parse(&text).map_err(|error| fail(&error))?;
         let source = Source {
@@ -204,7 +219,9 @@ impl Auth {
             version: Mutex::new(Some(version)),
             rules: RwLock::new(Arc::new(rules)),
         };
-        Ok(Self { source: Some(source) })
+        Ok(Self {
+            source: Some(source),
+        })
     }
 
     /// Is there a credentials file?
@@ -214,32 +231,41 @@ impl Auth {
 
     /// May this caller do this? Everybody's permissions first, whatever the credentials; then name, password and the user's own.
     pub fn allows(&self, credentials: Option<&Credentials>, perm: Perm) -> bool {
-        self.rules().is_none_or(|rules| rules.allows(credentials, perm))
+        self.rules()
+            .is_none_or(|rules| rules.allows(credentials, perm))
     }
 
     /// The password of a user of this file, as `-join-as` needs it. `None` if there is no such user.
     pub fn credentials_of(&self, user: &str) -> Option<Credentials> {
         let rules = self.rules()?;
         let found = rules.users.get(user)?;
-        Some(Credentials { username: user.to_owned(), password: found.password.clone() })
+        Some(Credentials {
+            username: user.to_owned(),
+            password: found.password.clone(),
+        })
     }
 
     fn rules(&self) -> Option<Arc<Rules>> {
         let source = self.source.as_ref()?;
         source.look_again(Instant::now());
-        Some(Arc::clone(&source.rules.read().unwrap_or_else(PoisonError::into_inner)))
+        Some(Arc::clone(
+            &source.rules.read().unwrap_or_else(PoisonError::into_inner),
+        ))
     }
 }
 
 impl Source {
     /// Reads the file again if it is time to look and it has changed.
     fn look_again(&self, now: Instant) {
-        let now_ms = u64::try_from(now.saturating_duration_since(self.started).as_millis()).unwrap_or(u64::MAX);
+        let now_ms = u64::try_from(now.saturating_duration_since(self.started).as_millis())
+            .unwrap_or(u64::MAX);
         let next_ms = self.next_look.load(Ordering::Relaxed);
         let interval_ms = u64::try_from(RELOAD_INTERVAL.as_millis()).unwrap_or(u64::MAX);
         let mine = || {
             let after = now_ms.saturating_add(interval_ms);
-            self.next_look.compare_exchange(next_ms, after, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+            self.next_look
+                .compare_exchange(next_ms, after, Ordering::Relaxed, Ordering::Relaxed)
+                .is_ok()
         };
         if now_ms >= next_ms && mine() {
             self.reload();
@@ -247,7 +273,9 @@ impl Source {
     }
 
     fn reload(&self) {
-        let Ok(mut seen) = self.version.try_lock() else { return };
+        let Ok(mut seen) = self.version.try_lock() else {
+            return;
+        };
         let path = self.path.display();
         let current = std::fs::metadata(&self.path).map(|found| Version::of(&found));
         match current {
@@ -259,17 +287,22 @@ impl Source {
         match read(&self.path) {
             Err(error) => {
                 *seen = None;
-                tracing::error!("credentials file {path} cannot be read, the rules read before stay in force: {error}");
+                tracing::error!(
+                    "credentials file {path} cannot be read, the rules read before stay in force: {error}"
+                );
             }
             Ok((version, text)) => {
                 *seen = Some(version);
                 match Rules::parse(&text) {
                     Ok(rules) => {
-                        *self.rules.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(rules);
+                        *self.rules.write().unwrap_or_else(PoisonError::into_inner) =
+                            Arc::new(rules);
                         tracing::info!("credentials file {path} has changed and was read again");
                     }
                     Err(error) => {
-                        tracing::error!("credentials file {path} has changed but is not valid, the rules read before stay in force: {error}");
+                        tracing::error!(
+                            "credentials file {path} has changed but is not valid, the rules read before stay in force: {error}"
+                        );
                     }
                 }
             }
@@ -279,7 +312,10 @@ impl Source {
 
 impl Version {
     fn of(found: &std::fs::Metadata) -> Self {
-        Self { modified: found.modified().ok(), len_bytes: found.len() }
+        Self {
+            modified: found.modified().ok(),
+            len_bytes: found.len(),
+        }
     }
 }
 
@@ -289,7 +325,9 @@ fn read(path: &Path) -> io::Result<(Version, Vec<u8>)> {
     let mut text = Vec::new();
     file.take(MAX_FILE_BYTES + 1).read_to_end(&mut text)?;
     if text.len() as u64 > MAX_FILE_BYTES {
-        return Err(io::Error::other(format!("larger than {MAX_FILE_BYTES} bytes")));
+        return Err(io::Error::other(format!(
+            "larger than {MAX_FILE_BYTES} bytes"
+        )));
     }
     Ok((version, text))
 }
@@ -307,7 +345,10 @@ mod tests {
     ]"#;
 
     fn caller(name: &str, password: &str) -> Credentials {
-        Credentials { username: name.to_owned(), password: password.to_owned() }
+        Credentials {
+            username: name.to_owned(),
+            password: password.to_owned(),
+        }
     }
 
     #[test]
@@ -337,7 +378,11 @@ mod tests {
         ];
         for (credentials, perm, expected) in cases {
             let name = credentials.as_ref().map(|given| given.username.clone());
-            assert_eq!(rules.allows(credentials.as_ref(), perm), expected, "{name:?} {perm:?}");
+            assert_eq!(
+                rules.allows(credentials.as_ref(), perm),
+                expected,
+                "{name:?} {perm:?}"
+            );
         }
     }
 
@@ -350,8 +395,21 @@ mod tests {
 
     #[test]
     fn comparison_is_equality() {
-        for (a, b) in [("", ""), ("a", "a"), ("aa", "a"), ("a", "aa"), ("", "a"), ("a", ""), ("abab", "ab"), ("x", "y")] {
-            assert_eq!(same_bytes(a.as_bytes(), b.as_bytes()), a == b, "{a:?} {b:?}");
+        for (a, b) in [
+            ("", ""),
+            ("a", "a"),
+            ("aa", "a"),
+            ("a", "aa"),
+            ("", "a"),
+            ("a", ""),
+            ("abab", "ab"),
+            ("x", "y"),
+        ] {
+            assert_eq!(
+                same_bytes(a.as_bytes(), b.as_bytes()),
+                a == b,
+                "{a:?} {b:?}"
+            );
         }
     }
 
@@ -368,11 +426,17 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("auth.json");
         let missing = Auth::open(Some(&path)).unwrap_err();
-        assert!(missing.starts_with("failed to get credential store: "), "{missing}");
+        assert!(
+            missing.starts_with("failed to get credential store: "),
+            "{missing}"
+        );
         for text in ["", "{}", "[{]", r#"[{"username":1}]"#] {
             std::fs::write(&path, text).unwrap();
             let error = Auth::open(Some(&path)).unwrap_err();
-            assert!(error.starts_with("failed to get credential store: "), "{error}");
+            assert!(
+                error.starts_with("failed to get credential store: "),
+                "{error}"
+            );
         }
     }
 
@@ -387,7 +451,11 @@ mod tests {
         let bob = caller("bob", "new");
         assert_eq!(auth.credentials_of("bob"), Some(caller("bob", "secret1")));
 
-        std::fs::write(&path, r#"[{"username":"bob","password":"new","perms":["all"]}]"#).unwrap();
+        std::fs::write(
+            &path,
+            r#"[{"username":"bob","password":"new","perms":["all"]}]"#,
+        )
+        .unwrap();
         source.look_again(later(10));
         assert!(auth.allows(Some(&bob), Perm::Execute));
         assert!(!auth.allows(None, Perm::Status));

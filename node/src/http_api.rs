@@ -107,17 +107,42 @@ struct Edge {
 
 impl Edge {
     fn new(state: HttpState) -> Result<Self, ServeError> {
-        let HttpState { store, auth, metrics, queue, settings } = state;
-        let replies = Replies::new(settings.allow_origin.as_deref(), &settings.api_addr, auth.enabled()).map_err(ServeError::Header)?;
-        Ok(Self { store, auth, metrics, queue, settings, replies, last_backup: Mutex::new(None) })
+        let HttpState {
+            store,
+            auth,
+            metrics,
+            queue,
+            settings,
+        } = state;
+        let replies = Replies::new(
+            settings.allow_origin.as_deref(),
+            &settings.api_addr,
+            auth.enabled(),
+        )
+        .map_err(ServeError::Header)?;
+        Ok(Self {
+            store,
+            auth,
+            metrics,
+            queue,
+            settings,
+            replies,
+            last_backup: Mutex::new(None),
+        })
     }
 
     fn note_backup(&self, at: SystemTime) {
-        *self.last_backup.lock().unwrap_or_else(PoisonError::into_inner) = Some(at);
+        *self
+            .last_backup
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = Some(at);
     }
 
     fn last_backup(&self) -> Option<SystemTime> {
-        *self.last_backup.lock().unwrap_or_else(PoisonError::into_inner)
+        *self
+            .last_backup
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Who serves what only the leader can: this node's HTTP address if it leads, else the leader's Raft address.
@@ -132,32 +157,47 @@ impl Edge {
     ///
     /// # Errors
     /// The reply, if that is all the request gets.
-    fn admit(&self, parts: Parts) -> Result<Call, Response> {
+    fn admit(&self, parts: Parts) -> Result<Call, Box<Response>> {
         let replies = &self.replies;
+        let refuse = |failure, content| Box::new(replies.failure(&failure, content));
         if parts.method == Method::OPTIONS {
-            return Err(replies.empty(StatusCode::OK));
+            return Err(Box::new(replies.empty(StatusCode::OK)));
         }
         let params = QueryParams::parse(parts.uri.query().unwrap_or_default());
-        let params = params.map_err(|error| replies.failure(&Failure::Params(error), Content::Later))?;
+        let params = params.map_err(|error| refuse(Failure::Params(error), Content::Later))?;
         let path = parts.uri.path();
-        let Some(route) = route::resolve(path) else {
-            return Err(match path {
-                "" | "/" => replies.redirect(StatusCode::FOUND, console::PATH, &parts.method),
-                _ => replies.failure(&Failure::NotFound, Content::Later),
-            });
-        };
+        if path.is_empty() || path == "/" {
+            let console = replies.redirect(StatusCode::FOUND, console::PATH, &parts.method);
+            return Err(Box::new(console));
+        }
+        let route =
+            route::resolve(path).ok_or_else(|| refuse(Failure::NotFound, Content::Later))?;
         let credentials = param::credentials(&parts.headers);
         if self.auth.enabled() {
-            let allowed = route.perms.iter().all(|perm| self.auth.allows(credentials.as_ref(), *perm));
-            self.metrics.count(if allowed { Counter::HttpAuthOk } else { Counter::HttpAuthFail });
+            let allowed = route
+                .perms
+                .iter()
+                .all(|perm| self.auth.allows(credentials.as_ref(), *perm));
+            self.metrics.count(if allowed {
+                Counter::HttpAuthOk
+            } else {
+                Counter::HttpAuthFail
+            });
             if !allowed {
-                return Err(replies.failure(&Failure::Denied, route.content));
+                return Err(refuse(Failure::Denied, route.content));
             }
         }
         if !route.takes(&parts.method) {
-            return Err(replies.failure(&Failure::Method, route.content));
+            return Err(refuse(Failure::Method, route.content));
         }
-        Ok(Call { route, method: parts.method, uri: parts.uri, headers: parts.headers, params, credentials })
+        Ok(Call {
+            route,
+            method: parts.method,
+            uri: parts.uri,
+            headers: parts.headers,
+            params,
+            credentials,
+        })
     }
 
     /// Answers any request.
@@ -166,7 +206,7 @@ impl Edge {
         let (parts, body) = request.into_parts();
         let call = match self.admit(parts) {
             Ok(call) => call,
-            Err(response) => return Ok(response),
+            Err(response) => return Ok(*response),
         };
         let (answered, timed) = match call.route.endpoint {
             Endpoint::Execute => (execute::answer(&self, &call, body).await, Timed::Execute),
@@ -205,29 +245,54 @@ impl Edge {
     }
 
     fn fail(&self, call: &Call, failure: &Failure) -> Response {
-        if matches!(failure, Failure::Call(StoreError::LeaderNotFound) | Failure::QueueWithoutLeader | Failure::RedirectWithoutLeader) {
+        if matches!(
+            failure,
+            Failure::Call(StoreError::LeaderNotFound)
+                | Failure::QueueWithoutLeader
+                | Failure::RedirectWithoutLeader
+        ) {
             self.metrics.count(Counter::HttpLeaderNotFound);
         }
         self.replies.failure(failure, call.route.content)
     }
 
     /// The reply of execute, query and request.
-    fn results(&self, call: &Call, outcome: Result<Served, StoreError>, started: Instant) -> Result<Response, Failure> {
+    fn results(
+        &self,
+        call: &Call,
+        outcome: Result<Served, StoreError>,
+        started: Instant,
+    ) -> Result<Response, Failure> {
         let endpoint = call.route.endpoint;
         let (mut reply, served_by) = match outcome {
-            Ok(Served { results, error, raft_index, served_by }) => {
+            Ok(Served {
+                results,
+                error,
+                raft_index,
+                served_by,
+            }) => {
                 if served_by != self.settings.api_addr {
                     self.metrics.count(remote_counter(endpoint));
                 }
                 let raft_index = raft_index.filter(|_| call.params.raft_index);
-                (Reply { results, error, raft_index, ..Reply::default() }, Some(served_by))
+                (
+                    Reply {
+                        results,
+                        error,
+                        raft_index,
+                        ..Reply::default()
+                    },
+                    Some(served_by),
+                )
             }
             Err(error) => (error::told_in_reply(error)?, None),
         };
         if call.params.timings {
             reply.time_secs = Some(started.elapsed().as_secs_f64());
         }
-        Ok(self.replies.results(&reply, &shape(&call.params, endpoint), served_by.as_deref()))
+        Ok(self
+            .replies
+            .results(&reply, &shape(&call.params, endpoint), served_by.as_deref()))
     }
 }
 

@@ -13,8 +13,10 @@ pub use names::Counter;
 
 /// Upper bounds of the buckets of request times, in microseconds: a write is one fsync at least (0.1 ms on good disks), a
 /// slow one is bounded by the 10 s that a linearizable read may wait.
-pub const BUCKET_BOUNDS_MICROS: [u64; 14] =
-    [100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 1_000_000, 2_500_000, 10_000_000];
+pub const BUCKET_BOUNDS_MICROS: [u64; 14] = [
+    100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 1_000_000,
+    2_500_000, 10_000_000,
+];
 
 /// A client request whose time is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,8 +71,14 @@ pub struct Metrics {
 
 impl Default for Metrics {
     fn default() -> Self {
-        let histogram = |_| Histogram { buckets: array::from_fn(|_| AtomicU64::new(0)), sum_micros: AtomicU64::new(0) };
-        Self { counters: array::from_fn(|_| AtomicU64::new(0)), times: array::from_fn(histogram) }
+        let histogram = |_| Histogram {
+            buckets: array::from_fn(|_| AtomicU64::new(0)),
+            sum_micros: AtomicU64::new(0),
+        };
+        Self {
+            counters: array::from_fn(|_| AtomicU64::new(0)),
+            times: array::from_fn(histogram),
+        }
     }
 }
 
@@ -107,18 +115,31 @@ impl Metrics {
     /// The times kept so far.
     pub fn times(&self, what: Timed) -> Times {
         let histogram = &self.times[what as usize];
-        let bounds = BUCKET_BOUNDS_MICROS.iter().map(|micros| *micros as f64 / 1e6).chain([f64::INFINITY]);
-        let counts = histogram.buckets.iter().map(|bucket| bucket.load(Ordering::Relaxed));
+        let bounds = BUCKET_BOUNDS_MICROS
+            .iter()
+            .map(|micros| *micros as f64 / 1e6)
+            .chain([f64::INFINITY]);
+        let counts = histogram
+            .buckets
+            .iter()
+            .map(|bucket| bucket.load(Ordering::Relaxed));
         let buckets: Vec<(f64, u64)> = bounds.zip(counts).collect();
         let count = buckets.iter().map(|(_, count)| count).sum();
-        Times { buckets, sum_secs: histogram.sum_micros.load(Ordering::Relaxed) as f64 / 1e6, count }
+        Times {
+            buckets,
+            sum_secs: histogram.sum_micros.load(Ordering::Relaxed) as f64 / 1e6,
+            count,
+        }
     }
 
     /// All counters by map and key, both in alphabetical order.
     pub fn by_map(&self) -> Vec<(&'static str, Vec<(&'static str, u64)>)> {
-        let mut maps: std::collections::BTreeMap<&str, Vec<(&str, u64)>> = std::collections::BTreeMap::new();
+        let mut maps: std::collections::BTreeMap<&str, Vec<(&str, u64)>> =
+            std::collections::BTreeMap::new();
         for counter in Counter::ALL {
-            maps.entry(counter.map()).or_default().push((counter.key(), self.get(*counter)));
+            maps.entry(counter.map())
+                .or_default()
+                .push((counter.key(), self.get(*counter)));
         }
         let sorted = maps.into_iter().map(|(map, mut keys)| {
             keys.sort_unstable();
@@ -141,7 +162,10 @@ mod tests {
         for (at, counter) in Counter::ALL.iter().enumerate() {
             assert_eq!(*counter as usize, at);
             assert_eq!(metrics.get(*counter), 0);
-            assert!(names.insert((counter.map(), counter.key())), "{counter:?} has the name of another");
+            assert!(
+                names.insert((counter.map(), counter.key())),
+                "{counter:?} has the name of another"
+            );
         }
     }
 
@@ -176,7 +200,11 @@ mod tests {
         assert_eq!(times.buckets[1].1, 1);
         assert_eq!(times.buckets[3].1, 1);
         assert_eq!(times.buckets.last(), Some(&(f64::INFINITY, 1)));
-        assert!((times.sum_secs - 20.0012).abs() < 1e-9, "{}", times.sum_secs);
+        assert!(
+            (times.sum_secs - 20.0012).abs() < 1e-9,
+            "{}",
+            times.sum_secs
+        );
         assert_eq!(metrics.times(Timed::Execute).count, 0);
     }
 }

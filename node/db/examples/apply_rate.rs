@@ -10,23 +10,47 @@ const ROWS: u64 = 400_000;
 const READS: usize = 200_000;
 
 fn statement(sql: &str, values: Vec<Value>) -> Statement {
-    let parameters = values.into_iter().map(|value| Parameter { name: None, value }).collect();
-    Statement { sql: sql.to_owned(), parameters }
+    let parameters = values
+        .into_iter()
+        .map(|value| Parameter { name: None, value })
+        .collect();
+    Statement {
+        sql: sql.to_owned(),
+        parameters,
+    }
 }
 
 fn request(statement: Statement) -> Request {
-    let stamp = Stamp { unix_micros: 1_700_000_000_000_000, seed: 7 };
-    Request { kind: Kind::Execute, transaction: false, qualify_columns: false, statements: vec![statement], stamp }
+    let stamp = Stamp {
+        unix_micros: 1_700_000_000_000_000,
+        seed: 7,
+    };
+    Request {
+        kind: Kind::Execute,
+        transaction: false,
+        qualify_columns: false,
+        statements: vec![statement],
+        stamp,
+    }
 }
 
 /// One entry per row, in runs of `batch`.
-fn apply(database: &Database, name: &str, batch: u64, wanted: bool, make: impl Fn(u64) -> Statement) -> Result<(), Box<dyn Error>> {
+fn apply(
+    database: &Database,
+    name: &str,
+    batch: u64,
+    wanted: bool,
+    make: impl Fn(u64) -> Statement,
+) -> Result<(), Box<dyn Error>> {
     let first = database.applied().map_or(1, |position| position.index + 1);
     let runs: Vec<Vec<Entry>> = (0..ROWS / batch)
         .map(|run| {
             (0..batch)
                 .map(|at| Entry {
-                    position: Position { term: 1, index: first + run * batch + at },
+                    position: Position {
+                        term: 1,
+                        index: first + run * batch + at,
+                    },
                     work: Work::Requests(Arc::new(vec![request(make(run * batch + at))])),
                     wanted,
                 })
@@ -47,7 +71,10 @@ fn apply(database: &Database, name: &str, batch: u64, wanted: bool, make: impl F
         reply.blocking_recv()??;
     }
     let rate = ROWS as f64 / started.elapsed().as_secs_f64();
-    println!("{name:<44} {rate:>10.0} rows/s, WAL {} KiB", database.wal_bytes() / 1024);
+    println!(
+        "{name:<44} {rate:>10.0} rows/s, WAL {} KiB",
+        database.wal_bytes() / 1024
+    );
     database.checkpoint().blocking_recv()??;
     Ok(())
 }
@@ -57,7 +84,10 @@ fn read(id: i64) -> Read {
         kind: Kind::Query,
         transaction: false,
         qualify_columns: false,
-        statements: vec![statement("SELECT id, name FROM foo WHERE id = ?", vec![Value::Integer(id)])],
+        statements: vec![statement(
+            "SELECT id, name FROM foo WHERE id = ?",
+            vec![Value::Integer(id)],
+        )],
         timeout: None,
     }
 }
@@ -71,29 +101,71 @@ fn main() -> Result<(), Box<dyn Error>> {
         checkpoint_wal_bytes: 16 << 20,
     };
     let (database, _) = Database::open(options)?;
-    let create = statement("CREATE TABLE foo (id INTEGER PRIMARY KEY, name TEXT)", vec![]);
+    let create = statement(
+        "CREATE TABLE foo (id INTEGER PRIMARY KEY, name TEXT)",
+        vec![],
+    );
     let entry = Entry {
         position: Position { term: 1, index: 1 },
         work: Work::Requests(Arc::new(vec![request(create)])),
         wanted: true,
     };
     database.apply(vec![entry]).blocking_recv()??;
-    let insert = |at: u64| statement("INSERT INTO foo(name) VALUES(?)", vec![Value::Text(format!("fiona {at}"))]);
-    let literal = |at: u64| statement(&format!("INSERT INTO foo(name) VALUES('fiona {at}')"), vec![]);
+    let insert = |at: u64| {
+        statement(
+            "INSERT INTO foo(name) VALUES(?)",
+            vec![Value::Text(format!("fiona {at}"))],
+        )
+    };
+    let literal = |at: u64| {
+        statement(
+            &format!("INSERT INTO foo(name) VALUES('fiona {at}')"),
+            vec![],
+        )
+    };
     let same = |_| statement("INSERT INTO foo(name) VALUES(\"fiona\")", vec![]);
     apply(&database, "parameters, runs of 64", 64, true, insert)?;
-    apply(&database, "parameters, runs of 64, nobody waits", 64, false, insert)?;
+    apply(
+        &database,
+        "parameters, runs of 64, nobody waits",
+        64,
+        false,
+        insert,
+    )?;
     apply(&database, "parameters, runs of 1", 1, true, insert)?;
-    apply(&database, "literal, each its own text, runs of 64", 64, true, literal)?;
-    apply(&database, "literal, always the same text, runs of 64", 64, true, same)?;
+    apply(
+        &database,
+        "literal, each its own text, runs of 64",
+        64,
+        true,
+        literal,
+    )?;
+    apply(
+        &database,
+        "literal, always the same text, runs of 64",
+        64,
+        true,
+        same,
+    )?;
 
+    measure_reads(&database)
+}
+
+fn measure_reads(database: &Database) -> Result<(), Box<dyn Error>> {
     let started = Instant::now();
     for at in 0..READS {
-        if database.read_inline(&read(at as i64 % 1000 + 1), 10_000).is_none() {
+        if database
+            .read_inline(&read(at as i64 % 1000 + 1), 10_000)
+            .is_none()
+        {
             return Err("the inline read gave up".into());
         }
     }
-    println!("{:<44} {:>10.0} reads/s", "point reads, inline", READS as f64 / started.elapsed().as_secs_f64());
+    println!(
+        "{:<44} {:>10.0} reads/s",
+        "point reads, inline",
+        READS as f64 / started.elapsed().as_secs_f64()
+    );
     let started = Instant::now();
     let mut replies = std::collections::VecDeque::new();
     for at in 0..READS {
@@ -107,6 +179,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     for reply in replies {
         reply.blocking_recv()?;
     }
-    println!("{:<44} {:>10.0} reads/s", "point reads, 64 in flight on 2 threads", READS as f64 / started.elapsed().as_secs_f64());
+    println!(
+        "{:<44} {:>10.0} reads/s",
+        "point reads, 64 in flight on 2 threads",
+        READS as f64 / started.elapsed().as_secs_f64()
+    );
     Ok(())
 }

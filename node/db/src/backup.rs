@@ -74,7 +74,8 @@ fn begin(conn: &Connection) -> rusqlite::Result<()> {
 fn vacuum(conn: &Connection, to: &Path) -> Result<(), String> {
     crate::files::remove(to).map_err(|error| error.to_string())?;
     let name = to.to_str().ok_or("the path is not UTF-8")?;
-    conn.execute("VACUUM INTO ?", [name]).map_err(|error| message(&error))?;
+    conn.execute("VACUUM INTO ?", [name])
+        .map_err(|error| message(&error))?;
     set_journal_mode(to, JournalMode::Delete).map_err(|error| error.to_string())
 }
 

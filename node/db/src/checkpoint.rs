@@ -1,8 +1,14 @@
 //! Moving the WAL into the main file, so that a crash at any step leaves either the old or the new position.
 //!
-//! 1. fsync the WAL; 2. sidecar with the intent; 3. SQLite copies the WAL's pages; 4. fsync the main file; 5. sidecar with
-//! the new position; 6. empty the WAL. A crash before 2 loses the WAL, which the log replays; between 2 and 5 the next
-//! start repeats 3 to 5 from the durable WAL; after 5 the WAL is deleted as always.
+//! 1. fsync the WAL,
+//! 2. sidecar with the intent,
+//! 3. SQLite copies the WAL's pages,
+//! 4. fsync the main file,
+//! 5. sidecar with the new position,
+//! 6. empty the WAL.
+//!
+//! A crash before 2 loses the WAL, which the log replays; between 2 and 5 the next start repeats 3 to 5 from the durable WAL;
+//! after 5 the WAL is deleted as at every start.
 use std::{fs::File, io::Read as _, path::Path, time::Duration};
 
 use rusqlite::wal::CheckpointMode;
@@ -60,19 +66,38 @@ impl Writer {
         if self.wal().is_dirty() {
             files::sync(&self.files.wal).map_err(|error| fatal_io("fsync the WAL", &error))?;
             self.failpoint("wal synced")?;
-            let wal_salts = wal_salts(&self.files.wal).map_err(|error| fatal_io("read the WAL's header", &error))?;
-            let wal_frames = u32::try_from(self.wal().frames()).map_err(|_| Fatal("the WAL is too long".to_owned()))?;
-            let intent = Intent::Checkpoint { position, meta: self.meta.to_vec(), wal_salts, wal_frames };
-            self.write_sidecar(&Sidecar { base: old, intent: Some(intent) })?;
+            let wal_salts = wal_salts(&self.files.wal)
+                .map_err(|error| fatal_io("read the WAL's header", &error))?;
+            let wal_frames = u32::try_from(self.wal().frames())
+                .map_err(|_| Fatal("the WAL is too long".to_owned()))?;
+            let intent = Intent::Checkpoint {
+                position,
+                meta: self.meta.to_vec(),
+                wal_salts,
+                wal_frames,
+            };
+            self.write_sidecar(&Sidecar {
+                base: old,
+                intent: Some(intent),
+            })?;
             self.failpoint("intent written")?;
             self.copy_pages()?;
             self.failpoint("pages copied")?;
-            files::sync(&self.files.main).map_err(|error| fatal_io("fsync the main file", &error))?;
+            files::sync(&self.files.main)
+                .map_err(|error| fatal_io("fsync the main file", &error))?;
             self.failpoint("main synced")?;
         }
-        let main_len = files::len(&self.files.main).map_err(|error| fatal_io("measure the main file", &error))?;
-        let base = Base { position: Some(position), meta: self.meta.to_vec(), main_len };
-        self.write_sidecar(&Sidecar { base: base.clone(), intent: None })?;
+        let main_len = files::len(&self.files.main)
+            .map_err(|error| fatal_io("measure the main file", &error))?;
+        let base = Base {
+            position: Some(position),
+            meta: self.meta.to_vec(),
+            main_len,
+        };
+        self.write_sidecar(&Sidecar {
+            base: base.clone(),
+            intent: None,
+        })?;
         self.failpoint("state written")?;
         Ok(base)
     }
@@ -84,7 +109,9 @@ impl Writer {
             .map_err(|error| fatal("checkpoint", &error))?;
         if frames != copied || frames < 0 {
             // Cannot happen: no reader of an older state is left, and nobody else writes.
-            return Err(Fatal(format!("checkpoint copied {copied} of {frames} frames")));
+            return Err(Fatal(format!(
+                "checkpoint copied {copied} of {frames} frames"
+            )));
         }
         Ok(())
     }
@@ -93,9 +120,12 @@ impl Writer {
     fn empty_wal(&self) {
         self.wal().moved();
         if self.readers.pause(PATIENCE) {
-            let emptied = self
-                .session()
-                .is_ok_and(|session| session.conn.wal_checkpoint_v2(Some("main"), CheckpointMode::TRUNCATE).is_ok());
+            let emptied = self.session().is_ok_and(|session| {
+                session
+                    .conn
+                    .wal_checkpoint_v2(Some("main"), CheckpointMode::TRUNCATE)
+                    .is_ok()
+            });
             self.readers.resume();
             if emptied {
                 self.wal().emptied();
@@ -105,7 +135,9 @@ impl Writer {
 
     pub(crate) fn write_sidecar(&self, sidecar: &Sidecar) -> Result<(), Fatal> {
         let bytes = sidecar::encode(sidecar).map_err(Fatal)?;
-        self.files.write_state(&bytes).map_err(|error| fatal_io("write the state file", &error))
+        self.files
+            .write_state(&bytes)
+            .map_err(|error| fatal_io("write the state file", &error))
     }
 }
 

@@ -1,7 +1,10 @@
 //! What makes SQLite deterministic on the writing connection: a clock and a random generator that follow the request's
 //! [`Stamp`], and counters that forget what happened before the request. Also tells a full disk from SQLite's other uses
 //! of "database or disk is full". The crate's only `unsafe` lives here.
-#![allow(unsafe_code, reason = "the clock is an SQLite VFS, which is a table of C functions")]
+#![allow(
+    unsafe_code,
+    reason = "the clock is an SQLite VFS, which is a table of C functions"
+)]
 
 use std::{
     cell::Cell,
@@ -37,7 +40,8 @@ type OpenFn = unsafe extern "C" fn(
     c_int,
     *mut c_int,
 ) -> c_int;
-type WriteFn = unsafe extern "C" fn(*mut ffi::sqlite3_file, *const c_void, c_int, ffi::sqlite3_int64) -> c_int;
+type WriteFn =
+    unsafe extern "C" fn(*mut ffi::sqlite3_file, *const c_void, c_int, ffi::sqlite3_int64) -> c_int;
 
 /// A table of file methods of the default VFS with our `xWrite` in it.
 struct Methods {
@@ -119,7 +123,10 @@ unsafe fn wrap(original: *const ffi::sqlite3_io_methods) -> Option<*const ffi::s
     METHODS.iter().find_map(|slot| {
         let methods = slot.get_or_init(|| Methods {
             original: original.addr(),
-            wrapped: ffi::sqlite3_io_methods { xWrite: Some(write_file), ..*table },
+            wrapped: ffi::sqlite3_io_methods {
+                xWrite: Some(write_file),
+                ..*table
+            },
         });
         (methods.original == original.addr()).then_some(&raw const methods.wrapped)
     })
@@ -149,20 +156,28 @@ unsafe extern "C" fn write_file(
 
 fn now_julian_ms() -> i64 {
     let micros = NOW_MICROS.get().unwrap_or_else(|| {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let since = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
         i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
     });
     micros.div_euclid(1000).saturating_add(JULIAN_TO_UNIX_MS)
 }
 
-unsafe extern "C" fn current_time_ms(_vfs: *mut ffi::sqlite3_vfs, out: *mut ffi::sqlite3_int64) -> c_int {
+unsafe extern "C" fn current_time_ms(
+    _vfs: *mut ffi::sqlite3_vfs,
+    out: *mut ffi::sqlite3_int64,
+) -> c_int {
     // SAFETY: SQLite passes a valid place for the answer.
     unsafe { *out = now_julian_ms() };
     ffi::SQLITE_OK
 }
 
 unsafe extern "C" fn current_time(_vfs: *mut ffi::sqlite3_vfs, out: *mut f64) -> c_int {
-    #[expect(clippy::cast_precision_loss, reason = "this SQLite call is defined in doubles")]
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "this SQLite call is defined in doubles"
+    )]
     // SAFETY: SQLite passes a valid place for the answer.
     unsafe {
         *out = now_julian_ms() as f64 / MS_PER_DAY;
@@ -188,15 +203,26 @@ pub(crate) fn forget_changes(conn: &Connection) {
 /// counter would show statements of earlier requests, which a restarted node has forgotten.
 pub(crate) fn changes(conn: &Connection) -> u64 {
     // Whenever the counter is set to n, the total grows by n. An unmoved total thus means: never set, or set to 0.
-    if conn.total_changes() == CHANGES_BEFORE.get() { 0 } else { conn.changes() }
+    if conn.total_changes() == CHANGES_BEFORE.get() {
+        0
+    } else {
+        conn.changes()
+    }
 }
 
 /// Deferred foreign key violations wait for COMMIT, where they would fail the whole run of entries.
 pub(crate) fn has_deferred_violations(conn: &Connection) -> bool {
     let (mut now, mut high) = (0, 0);
     // SAFETY: the handle is open; both places are valid.
-    let code =
-        unsafe { ffi::sqlite3_db_status(conn.handle(), ffi::SQLITE_DBSTATUS_DEFERRED_FKS, &raw mut now, &raw mut high, 0) };
+    let code = unsafe {
+        ffi::sqlite3_db_status(
+            conn.handle(),
+            ffi::SQLITE_DBSTATUS_DEFERRED_FKS,
+            &raw mut now,
+            &raw mut high,
+            0,
+        )
+    };
     code == ffi::SQLITE_OK && now > 0
 }
 
@@ -232,11 +258,15 @@ pub(crate) fn install_functions(conn: &Connection) -> rusqlite::Result<()> {
     conn.create_scalar_function("randomblob", 1, flags, move |ctx| {
         let len = match ctx.get_raw(0) {
             rusqlite::types::ValueRef::Integer(n) => n,
-            #[expect(clippy::cast_possible_truncation, reason = "as SQLite's own conversion, it saturates")]
+            #[expect(
+                clippy::cast_possible_truncation,
+                reason = "as SQLite's own conversion, it saturates"
+            )]
             rusqlite::types::ValueRef::Real(r) => r as i64,
-            rusqlite::types::ValueRef::Text(t) => {
-                std::str::from_utf8(t).ok().and_then(|t| t.trim().parse().ok()).unwrap_or(0)
-            }
+            rusqlite::types::ValueRef::Text(t) => std::str::from_utf8(t)
+                .ok()
+                .and_then(|t| t.trim().parse().ok())
+                .unwrap_or(0),
             _ => 0,
         };
         if len > max_bytes {
@@ -246,7 +276,9 @@ pub(crate) fn install_functions(conn: &Connection) -> rusqlite::Result<()> {
     })?;
     // The authorizer refuses it first, but does not see it inside a column's DEFAULT.
     conn.create_scalar_function("total_changes", 0, flags, |_| -> rusqlite::Result<i64> {
-        Err(failure("total_changes() is not supported: it would differ from node to node"))
+        Err(failure(
+            "total_changes() is not supported: it would differ from node to node",
+        ))
     })
 }
 

@@ -112,7 +112,11 @@ pub(crate) struct Session {
 
 impl Session {
     /// Opens (and creates) the file. `wal` then follows the WAL.
-    pub(crate) fn open(path: &Path, foreign_keys: bool, wal: Arc<WalMeter>) -> Result<Self, rusqlite::Error> {
+    pub(crate) fn open(
+        path: &Path,
+        foreign_keys: bool,
+        wal: Arc<WalMeter>,
+    ) -> Result<Self, rusqlite::Error> {
         let guard = Guard::new();
         let conn = open_writer(path, foreign_keys, &guard, &wal)?;
         Ok(Self {
@@ -142,7 +146,11 @@ impl Session {
 
     /// Prepares a single statement. Texts with parameters, and texts seen before, are kept prepared: caching every
     /// literal INSERT would only push out those that come again.
-    pub(crate) fn prepare(&self, sql: &str, has_parameters: bool) -> rusqlite::Result<Prepared<'_>> {
+    pub(crate) fn prepare(
+        &self,
+        sql: &str,
+        has_parameters: bool,
+    ) -> rusqlite::Result<Prepared<'_>> {
         if !(has_parameters || self.seen_before(sql)) || self.guard.is_dirty() {
             return self.conn.prepare(sql).map(Prepared::Once);
         }
@@ -164,7 +172,11 @@ impl Session {
     }
 
     /// Starts a request with a connection that remembers nothing. `asks_for_changes`: its text mentions `changes`.
-    pub(crate) fn begin_request(&self, stamp: Stamp, asks_for_changes: bool) -> rusqlite::Result<()> {
+    pub(crate) fn begin_request(
+        &self,
+        stamp: Stamp,
+        asks_for_changes: bool,
+    ) -> rusqlite::Result<()> {
         if self.guard.take_schema_changed() {
             let mode = self.guard.set_mode(Mode::Internal);
             let found = self.conn.query_row(
@@ -193,7 +205,9 @@ impl Session {
 /// Runs a statement that clients may not. Never from the cache: there a client's equal text would find it, authorized.
 pub(crate) fn internal(conn: &Connection, guard: &Guard, sql: &str) -> rusqlite::Result<()> {
     let mode = guard.set_mode(Mode::Internal);
-    let result = conn.prepare(sql).and_then(|mut statement| statement.raw_execute());
+    let result = conn
+        .prepare(sql)
+        .and_then(|mut statement| statement.raw_execute());
     guard.set_mode(mode);
     result.map(|_| ())
 }
@@ -206,7 +220,9 @@ fn open_writer(
 ) -> Result<Connection, rusqlite::Error> {
     clock::register().map_err(|text| rusqlite::Error::UserFunctionError(text.into()))?;
     guard.set_mode(Mode::Internal);
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
+        | OpenFlags::SQLITE_OPEN_CREATE
+        | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut conn = Connection::open_with_flags_and_vfs(path, flags, clock::VFS)?;
     configure(&conn, foreign_keys)?;
     conn.pragma_update(None, "journal_mode", "WAL")?;
@@ -225,7 +241,10 @@ fn open_writer(
 }
 
 /// A connection that cannot write, with an authorizer in [`Mode::Reader`].
-pub(crate) fn open_reader(path: &Path, foreign_keys: bool) -> Result<(Connection, Arc<Guard>), rusqlite::Error> {
+pub(crate) fn open_reader(
+    path: &Path,
+    foreign_keys: bool,
+) -> Result<(Connection, Arc<Guard>), rusqlite::Error> {
     let mut conn = open_plain(path)?;
     configure(&conn, foreign_keys)?;
     conn.pragma_update(None, "query_only", true)?;

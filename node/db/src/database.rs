@@ -14,8 +14,9 @@ use node_api::Statement;
 use tokio::sync::oneshot;
 
 use crate::{
-    BackupFormat, Checkpoint, Entry, Fatal, OpenError, Options, Outcome, Pinned, Position, Read, Recovered,
-    backup, fault::message,
+    BackupFormat, Checkpoint, Entry, Fatal, OpenError, Options, Outcome, Pinned, Position, Read,
+    Recovered, backup,
+    fault::message,
     files::Files,
     main_file::MainFile,
     readers::Readers,
@@ -47,7 +48,10 @@ pub(crate) struct Inner {
 
 impl fmt::Debug for Database {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Database").field("dir", &self.0.files.dir).field("applied", &self.applied()).finish_non_exhaustive()
+        f.debug_struct("Database")
+            .field("dir", &self.0.files.dir)
+            .field("applied", &self.applied())
+            .finish_non_exhaustive()
     }
 }
 
@@ -63,10 +67,17 @@ impl Database {
         })?;
         let files = Files::new(&dir);
         let base = recover(&files)?;
-        let recovered = Recovered { position: base.position, meta: base.meta.clone().into() };
+        let recovered = Recovered {
+            position: base.position,
+            meta: base.meta.clone().into(),
+        };
         let main = MainFile::new(base);
         let progress = Arc::new(Progress::default());
-        let readers = Readers::new(files.main.clone(), options.foreign_keys, options.readers.max(1));
+        let readers = Readers::new(
+            files.main.clone(),
+            options.foreign_keys,
+            options.readers.max(1),
+        );
         let writer = Writer::new(
             files.clone(),
             options.foreign_keys,
@@ -86,10 +97,14 @@ impl Database {
             threads: Mutex::new(Vec::new()),
         }));
         // From here on an error drops `database`, which ends the threads that were started.
-        database.0.spawn("db-writer".to_owned(), move || writer.serve(&queue))?;
+        database
+            .0
+            .spawn("db-writer".to_owned(), move || writer.serve(&queue))?;
         for place in 0..database.0.options.readers.max(1) {
             let readers = Arc::clone(&database.0.readers);
-            database.0.spawn(format!("db-reader-{place}"), move || readers.serve(place))?;
+            database
+                .0
+                .spawn(format!("db-reader-{place}"), move || readers.serve(place))?;
         }
         Ok((database, recovered))
     }
@@ -132,7 +147,12 @@ impl Database {
             answers.push(match sql::access(&statement.sql) {
                 Access::Read => true,
                 Access::Write => false,
-                Access::Unknown => self.0.readers.classify(&statement.sql).await.unwrap_or(false),
+                Access::Unknown => self
+                    .0
+                    .readers
+                    .classify(&statement.sql)
+                    .await
+                    .unwrap_or(false),
             });
         }
         answers
@@ -180,7 +200,11 @@ impl Database {
     #[must_use]
     pub fn install(&self, position: Position, meta: Bytes) -> oneshot::Receiver<Result<(), Fatal>> {
         let (reply, receiver) = oneshot::channel();
-        self.send(Command::Install { position, meta, reply });
+        self.send(Command::Install {
+            position,
+            meta,
+            reply,
+        });
         receiver
     }
 
@@ -215,17 +239,26 @@ impl Database {
 
 impl Inner {
     fn spawn(&self, name: String, body: impl FnOnce() + Send + 'static) -> Result<(), OpenError> {
-        let thread = thread::Builder::new().name(name).stack_size(STACK_BYTES).spawn(body).map_err(|source| {
-            OpenError::Io { context: "start a database thread".to_owned(), source }
-        })?;
-        self.threads.lock().unwrap_or_else(PoisonError::into_inner).push(thread);
+        let thread = thread::Builder::new()
+            .name(name)
+            .stack_size(STACK_BYTES)
+            .spawn(body)
+            .map_err(|source| OpenError::Io {
+                context: "start a database thread".to_owned(),
+                source,
+            })?;
+        self.threads
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(thread);
         Ok(())
     }
 
     fn close(&self) {
         let _ = self.commands.send(Command::Close);
         self.readers.stop();
-        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        let threads =
+            std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
         for thread in threads {
             if thread.join().is_err() {
                 tracing::error!("a database thread panicked");

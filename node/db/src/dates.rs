@@ -13,7 +13,11 @@ pub(crate) fn from_integer(value: i64) -> String {
     let (days, second) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
     let (year, month, day) = civil_from_days(days);
     let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
-    let fraction = if millis == 0 { String::new() } else { format!(".{millis:03}").trim_end_matches('0').to_owned() };
+    let fraction = if millis == 0 {
+        String::new()
+    } else {
+        format!(".{millis:03}").trim_end_matches('0').to_owned()
+    };
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}{fraction}Z")
 }
 
@@ -22,11 +26,16 @@ fn civil_from_days(days: i64) -> (i64, i64, i64) {
     let shifted = days + 719_468;
     let era = shifted.div_euclid(146_097);
     let day_of_era = shifted.rem_euclid(146_097);
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let year_of_era =
+        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let shifted_month = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
+    let month = if shifted_month < 10 {
+        shifted_month + 3
+    } else {
+        shifted_month - 9
+    };
     (year_of_era + era * 400 + i64::from(month <= 2), month, day)
 }
 
@@ -60,14 +69,20 @@ pub(crate) fn from_text(text: &str) -> Option<String> {
     let zone = zone(&mut rest)?;
     let fraction = fraction.get(..9).unwrap_or(fraction).trim_end_matches('0');
     let dot = if fraction.is_empty() { "" } else { "." };
-    Some(format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}{dot}{fraction}{zone}"))
+    Some(format!(
+        "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}{dot}{fraction}{zone}"
+    ))
 }
 
 fn zone(rest: &mut Scanner<'_>) -> Option<String> {
     if rest.0.is_empty() {
         return Some("Z".to_owned());
     }
-    let sign = if rest.expect(b'+').is_some() { '+' } else { rest.expect(b'-').map(|()| '-')? };
+    let sign = if rest.expect(b'+').is_some() {
+        '+'
+    } else {
+        rest.expect(b'-').map(|()| '-')?
+    };
     let hours = rest.number(2)?;
     rest.expect(b':')?;
     let minutes = rest.number(2)?;
@@ -82,7 +97,9 @@ fn zone(rest: &mut Scanner<'_>) -> Option<String> {
 
 fn days_in_month(year: u32, month: u32) -> u32 {
     match month {
-        2 if year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400)) => 29,
+        2 if year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400)) => {
+            29
+        }
         2 => 28,
         4 | 6 | 9 | 11 => 30,
         _ => 31,
@@ -111,7 +128,11 @@ impl<'a> Scanner<'a> {
     }
 
     fn digits(&mut self) -> Option<&'a str> {
-        let end = self.0.iter().position(|byte| !byte.is_ascii_digit()).unwrap_or(self.0.len());
+        let end = self
+            .0
+            .iter()
+            .position(|byte| !byte.is_ascii_digit())
+            .unwrap_or(self.0.len());
         let (digits, rest) = self.0.split_at(end);
         if digits.is_empty() {
             return None;
@@ -152,7 +173,10 @@ mod tests {
             ("2024-02-29T10:11:12Z", Some("2024-02-29T10:11:12Z")),
             ("2024-02-29 10:11:12.500", Some("2024-02-29T10:11:12.5Z")),
             ("2024-02-29 10:11:12.000", Some("2024-02-29T10:11:12Z")),
-            ("2024-02-29T10:11:12+02:00", Some("2024-02-29T10:11:12+02:00")),
+            (
+                "2024-02-29T10:11:12+02:00",
+                Some("2024-02-29T10:11:12+02:00"),
+            ),
             ("2024-02-29T10:11:12-00:00", Some("2024-02-29T10:11:12Z")),
             ("2023-02-29", None),
             ("2024-13-01", None),

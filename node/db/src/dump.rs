@@ -40,10 +40,18 @@ struct Table {
 
 /// Writes all of the database, or the named tables with all indexes, triggers and views. The connection should be inside
 /// a read transaction.
-pub(crate) fn write(conn: &Connection, tables: &[String], out: &mut impl Write) -> Result<(), DumpError> {
+pub(crate) fn write(
+    conn: &Connection,
+    tables: &[String],
+    out: &mut impl Write,
+) -> Result<(), DumpError> {
     out.write_all(b"PRAGMA foreign_keys=OFF;\nBEGIN TRANSACTION;\n")?;
     for table in all_tables(conn)? {
-        if tables.is_empty() || tables.iter().any(|name| name.eq_ignore_ascii_case(&table.name)) {
+        if tables.is_empty()
+            || tables
+                .iter()
+                .any(|name| name.eq_ignore_ascii_case(&table.name))
+        {
             write_table(conn, &table, out)?;
         }
     }
@@ -68,7 +76,11 @@ fn all_tables(conn: &Connection) -> Result<Vec<Table>, DumpError> {
          WHERE s.type = 'table' AND s.sql IS NOT NULL AND l.type <> 'shadow' ORDER BY s.name",
     )?;
     let tables = statement.query_map([], |row| {
-        Ok(Table { name: row.get(0)?, sql: row.get(1)?, is_virtual: row.get(2)? })
+        Ok(Table {
+            name: row.get(0)?,
+            sql: row.get(1)?,
+            is_virtual: row.get(2)?,
+        })
     })?;
     Ok(tables.collect::<Result<_, _>>()?)
 }
@@ -85,7 +97,11 @@ fn write_table(conn: &Connection, table: &Table, out: &mut impl Write) -> Result
     let names: Vec<String> = columns.names.iter().map(|name| quoted(name)).collect();
     let mut rows = conn.prepare(&format!("SELECT {} FROM {name}", names.join(",")))?;
     // Column names are needed only where some columns take no value, and for virtual tables, which have hidden ones.
-    let target = if columns.complete && !table.is_virtual { name } else { format!("{name}({})", names.join(",")) };
+    let target = if columns.complete && !table.is_virtual {
+        name
+    } else {
+        format!("{name}({})", names.join(","))
+    };
     write_rows(&mut rows, &target, out)
 }
 
@@ -96,7 +112,10 @@ struct Columns {
 }
 
 fn stored_columns(conn: &Connection, table: &str) -> rusqlite::Result<Columns> {
-    let mut columns = Columns { names: Vec::new(), complete: true };
+    let mut columns = Columns {
+        names: Vec::new(),
+        complete: true,
+    };
     let mut statement = conn.prepare("SELECT name, hidden FROM pragma_table_xinfo(?)")?;
     let mut rows = statement.query([table])?;
     while let Some(row) = rows.next()? {
@@ -109,7 +128,11 @@ fn stored_columns(conn: &Connection, table: &str) -> rusqlite::Result<Columns> {
     Ok(columns)
 }
 
-fn write_rows(rows: &mut Statement<'_>, target: &str, out: &mut impl Write) -> Result<(), DumpError> {
+fn write_rows(
+    rows: &mut Statement<'_>,
+    target: &str,
+    out: &mut impl Write,
+) -> Result<(), DumpError> {
     let count = rows.column_count();
     let mut rows = rows.raw_query();
     while let Some(row) = rows.next()? {
@@ -130,7 +153,9 @@ fn write_value(value: ValueRef<'_>, out: &mut impl Write) -> io::Result<()> {
         ValueRef::Null => out.write_all(b"NULL"),
         ValueRef::Integer(value) => write!(out, "{value}"),
         // SQLite reads both as infinity; it has no literal for it.
-        ValueRef::Real(value) if value.is_infinite() => out.write_all(if value > 0.0 { b"1e999" } else { b"-1e999" }),
+        ValueRef::Real(value) if value.is_infinite() => {
+            out.write_all(if value > 0.0 { b"1e999" } else { b"-1e999" })
+        }
         ValueRef::Real(value) => write!(out, "{value:?}"),
         // A zero byte would end the script.
         ValueRef::Text(text) if text.contains(&0) => {

@@ -30,7 +30,10 @@ const DISALLOWED_PRAGMA: &str = "disallowed pragma";
 
 /// Runs requests in order inside as few transactions as possible and commits. `requests` gives each with whether its
 /// outcome is wanted.
-pub(crate) fn run_all(session: &mut Session, requests: &[(&Request, bool)]) -> Result<Vec<Outcome>, Fatal> {
+pub(crate) fn run_all(
+    session: &mut Session,
+    requests: &[(&Request, bool)],
+) -> Result<Vec<Outcome>, Fatal> {
     let mut outcomes = vec![Outcome::default(); requests.len()];
     // Requests from here on are in the open transaction.
     let mut first_open = 0;
@@ -45,7 +48,9 @@ pub(crate) fn run_all(session: &mut Session, requests: &[(&Request, bool)]) -> R
         if solo {
             commit(session)?;
         } else if session.conn.is_autocommit() {
-            session.internal("BEGIN").map_err(|error| fatal("begin a transaction", &error))?;
+            session
+                .internal("BEGIN")
+                .map_err(|error| fatal("begin a transaction", &error))?;
         }
         match run_request(session, request, wanted, solo) {
             Ok(outcome) => {
@@ -53,7 +58,9 @@ pub(crate) fn run_all(session: &mut Session, requests: &[(&Request, bool)]) -> R
                 at += 1;
                 if session.guard.is_dirty() {
                     commit(session)?;
-                    session.reopen().map_err(|error| fatal("reopen the database", &error))?;
+                    session
+                        .reopen()
+                        .map_err(|error| fatal("reopen the database", &error))?;
                 }
                 if session.conn.is_autocommit() {
                     first_open = at;
@@ -79,7 +86,9 @@ pub(crate) fn commit(session: &Session) -> Result<(), Fatal> {
     if session.conn.is_autocommit() {
         return Ok(());
     }
-    session.internal("COMMIT").map_err(|error| fatal("commit", &error))
+    session
+        .internal("COMMIT")
+        .map_err(|error| fatal("commit", &error))
 }
 
 /// Undoes the open transaction, if any.
@@ -87,23 +96,55 @@ pub(crate) fn rollback(session: &Session) -> Result<(), Fatal> {
     if session.conn.is_autocommit() {
         return Ok(());
     }
-    session.internal("ROLLBACK").map_err(|error| fatal("roll back", &error))
+    session
+        .internal("ROLLBACK")
+        .map_err(|error| fatal("roll back", &error))
 }
 
-fn run_request(session: &mut Session, request: &Request, wanted: bool, solo: bool) -> Result<Outcome, Stop> {
+fn run_request(
+    session: &mut Session,
+    request: &Request,
+    wanted: bool,
+    solo: bool,
+) -> Result<Outcome, Stop> {
     let mentions = mentions(&request.statements);
-    if mentions.pragma && request.statements.iter().any(|statement| sql::disallowed_pragma(&statement.sql)) {
-        return Ok(Outcome { results: Vec::new(), error: Some(DISALLOWED_PRAGMA.to_owned()) });
+    if mentions.pragma
+        && request
+            .statements
+            .iter()
+            .any(|statement| sql::disallowed_pragma(&statement.sql))
+    {
+        return Ok(Outcome {
+            results: Vec::new(),
+            error: Some(DISALLOWED_PRAGMA.to_owned()),
+        });
     }
-    session.begin_request(request.stamp, mentions.changes).map_err(|error| fatal("begin a request", &error))?;
-    let rules = Rules { kind: request.kind, qualify_columns: request.qualify_columns, wanted, counters: true };
-    let mut run = Run { session, rules, solo, transaction: request.transaction, mentions };
+    session
+        .begin_request(request.stamp, mentions.changes)
+        .map_err(|error| fatal("begin a request", &error))?;
+    let rules = Rules {
+        kind: request.kind,
+        qualify_columns: request.qualify_columns,
+        wanted,
+        counters: true,
+    };
+    let mut run = Run {
+        session,
+        rules,
+        solo,
+        transaction: request.transaction,
+        mentions,
+    };
     if request.transaction {
         run.begin()?;
     }
     let mut results = Vec::with_capacity(if wanted { request.statements.len() } else { 0 });
     let mut failed = false;
-    for statement in request.statements.iter().filter(|statement| !statement.sql.is_empty()) {
+    for statement in request
+        .statements
+        .iter()
+        .filter(|statement| !statement.sql.is_empty())
+    {
         let result = run.statement(statement)?;
         let error = matches!(result, StatementResult::Error(_));
         if wanted {
@@ -114,15 +155,22 @@ fn run_request(session: &mut Session, request: &Request, wanted: bool, solo: boo
             break;
         }
     }
-    let error = if request.transaction { run.end(failed)? } else { None };
+    let error = if request.transaction {
+        run.end(failed)?
+    } else {
+        None
+    };
     Ok(Outcome { results, error })
 }
 
 fn mentions(statements: &[Statement]) -> Mentions {
-    statements.iter().map(|statement| sql::mentions(&statement.sql)).fold(Mentions::default(), |all, one| Mentions {
-        pragma: all.pragma || one.pragma,
-        changes: all.changes || one.changes,
-    })
+    statements
+        .iter()
+        .map(|statement| sql::mentions(&statement.sql))
+        .fold(Mentions::default(), |all, one| Mentions {
+            pragma: all.pragma || one.pragma,
+            changes: all.changes || one.changes,
+        })
 }
 
 /// One request under way.
@@ -137,8 +185,14 @@ struct Run<'s> {
 
 impl Run<'_> {
     fn begin(&self) -> Result<(), Fatal> {
-        let sql = if self.solo { "BEGIN" } else { "SAVEPOINT request" };
-        self.session.internal(sql).map_err(|error| fatal("begin a request's transaction", &error))
+        let sql = if self.solo {
+            "BEGIN"
+        } else {
+            "SAVEPOINT request"
+        };
+        self.session
+            .internal(sql)
+            .map_err(|error| fatal("begin a request's transaction", &error))
     }
 
     /// Ends the request's own transaction; gives the reason if it could not be committed.
@@ -186,9 +240,12 @@ impl Run<'_> {
     }
 
     fn statement(&mut self, statement: &Statement) -> Result<StatementResult, Stop> {
-        if self.mentions.pragma && sql::needs_fresh_connection(&statement.sql) && !self.transaction {
+        if self.mentions.pragma && sql::needs_fresh_connection(&statement.sql) && !self.transaction
+        {
             self.leave_transaction()?;
-            self.session.reopen().map_err(|error| fatal("reopen the database", &error))?;
+            self.session
+                .reopen()
+                .map_err(|error| fatal("reopen the database", &error))?;
             clock::forget_changes(&self.session.conn);
         }
         let mut arguments = Arguments::new(&statement.parameters);
@@ -225,13 +282,19 @@ impl Run<'_> {
         Ok(result)
     }
 
-    fn single(&mut self, sql: &str, arguments: &mut Arguments<'_>) -> Result<Result<StatementResult, Failure>, Stop> {
+    fn single(
+        &mut self,
+        sql: &str,
+        arguments: &mut Arguments<'_>,
+    ) -> Result<Result<StatementResult, Failure>, Stop> {
         let vacuum = sql::is_vacuum(sql);
         if vacuum && !self.transaction {
             self.leave_transaction()?;
         }
         loop {
-            self.session.guard.set_mode(mode(self.transaction, self.solo));
+            self.session
+                .guard
+                .set_mode(mode(self.transaction, self.solo));
             let error = match self.session.prepare(sql, !arguments.is_empty()) {
                 Ok(mut prepared) => return Ok(self.step(prepared.statement(), arguments, vacuum)),
                 Err(error) => error,
@@ -244,11 +307,17 @@ impl Run<'_> {
     }
 
     /// Statements one after the other; each is prepared when those before it have run.
-    fn several(&mut self, sql: &str, arguments: &mut Arguments<'_>) -> Result<Result<StatementResult, Failure>, Stop> {
+    fn several(
+        &mut self,
+        sql: &str,
+        arguments: &mut Arguments<'_>,
+    ) -> Result<Result<StatementResult, Failure>, Stop> {
         let mut batch = Batch::new(&self.session.conn, sql);
         let mut last = StatementResult::Write(WriteResult::default());
         loop {
-            self.session.guard.set_mode(mode(self.transaction, self.solo));
+            self.session
+                .guard
+                .set_mode(mode(self.transaction, self.solo));
             match batch.next() {
                 Ok(None) => return Ok(Ok(last)),
                 Ok(Some(mut statement)) => {
@@ -298,7 +367,9 @@ fn mode(transaction: bool, solo: bool) -> Mode {
 }
 
 fn is_vacuum(statement: &rusqlite::Statement<'_>) -> bool {
-    statement.expanded_sql().is_some_and(|sql| sql::is_vacuum(&sql))
+    statement
+        .expanded_sql()
+        .is_some_and(|sql| sql::is_vacuum(&sql))
 }
 
 fn refused(refusal: Refusal, error: rusqlite::Error) -> Failure {

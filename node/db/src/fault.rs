@@ -6,7 +6,9 @@ use crate::{Fatal, clock};
 /// SQLite's message alone, as clients see it.
 pub(crate) fn message(error: &Error) -> String {
     match error {
-        Error::SqliteFailure(_, Some(text)) | Error::SqlInputError { msg: text, .. } => text.clone(),
+        Error::SqliteFailure(_, Some(text)) | Error::SqlInputError { msg: text, .. } => {
+            text.clone()
+        }
         Error::SqliteFailure(code, None) => ffi::code_to_str(code.extended_code).to_owned(),
         other => other.to_string(),
     }
@@ -22,9 +24,10 @@ pub(crate) fn is_machine_fault(error: &Error) -> bool {
     match code.code {
         ErrorCode::DiskFull => disk_full,
         // Virtual tables report this when a client wrote nonsense into their shadow tables.
-        ErrorCode::DatabaseCorrupt => {
-            !matches!(code.extended_code, ffi::SQLITE_CORRUPT_VTAB | ffi::SQLITE_CORRUPT_SEQUENCE)
-        }
+        ErrorCode::DatabaseCorrupt => !matches!(
+            code.extended_code,
+            ffi::SQLITE_CORRUPT_VTAB | ffi::SQLITE_CORRUPT_SEQUENCE
+        ),
         ErrorCode::SystemIoFailure
         | ErrorCode::OutOfMemory
         | ErrorCode::ReadOnly

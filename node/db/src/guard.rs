@@ -30,8 +30,14 @@ pub(crate) enum Mode {
     Reader,
 }
 
-const MODES: [Mode; 6] =
-    [Mode::Internal, Mode::Batch, Mode::Solo, Mode::Transaction, Mode::Script, Mode::Reader];
+const MODES: [Mode; 6] = [
+    Mode::Internal,
+    Mode::Batch,
+    Mode::Solo,
+    Mode::Transaction,
+    Mode::Script,
+    Mode::Reader,
+];
 
 /// Why a statement was not authorized.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,11 +86,15 @@ impl Refusal {
     pub(crate) fn text(self) -> Option<&'static str> {
         match self {
             Self::None | Self::NeedsSolo | Self::Function => None,
-            Self::Begin => Some("BEGIN and SAVEPOINT are not allowed, use the transaction parameter of the request"),
+            Self::Begin => Some(
+                "BEGIN and SAVEPOINT are not allowed, use the transaction parameter of the request",
+            ),
             Self::Commit => Some("cannot commit - no transaction is active"),
             Self::Rollback => Some("cannot rollback - no transaction is active"),
             Self::Attach => Some("ATTACH and DETACH are not allowed"),
-            Self::Temporary => Some("temporary tables, views, triggers and indexes are not allowed"),
+            Self::Temporary => {
+                Some("temporary tables, views, triggers and indexes are not allowed")
+            }
             Self::Pragma => Some("disallowed pragma"),
             Self::ReadOnly => Some(READ_ONLY_TEXT),
             Self::Optimize => Some("PRAGMA optimize is not allowed here"),
@@ -113,14 +123,21 @@ fn decide(mode: Mode, vacuum: bool, action: &AuthAction<'_>, database: Option<&s
         AuthAction::Attach { filename } if vacuum && filename.is_empty() => Allow,
         AuthAction::Attach { .. } | AuthAction::Detach { .. } => Refuse(Refusal::Attach),
         // The same with a name that is not written out.
-        AuthAction::Unknown { code: ffi::SQLITE_ATTACH | ffi::SQLITE_DETACH, .. } => Refuse(Refusal::Attach),
+        AuthAction::Unknown {
+            code: ffi::SQLITE_ATTACH | ffi::SQLITE_DETACH,
+            ..
+        } => Refuse(Refusal::Attach),
         _ if vacuum => Allow,
-        AuthAction::Transaction { .. } | AuthAction::Savepoint { .. } if mode == Mode::Script => Allow,
-        AuthAction::Transaction { operation } | AuthAction::Savepoint { operation, .. } => Refuse(match operation {
-            TransactionOperation::Begin => Refusal::Begin,
-            TransactionOperation::Rollback | TransactionOperation::Release => Refusal::Rollback,
-            _ => Refusal::Commit,
-        }),
+        AuthAction::Transaction { .. } | AuthAction::Savepoint { .. } if mode == Mode::Script => {
+            Allow
+        }
+        AuthAction::Transaction { operation } | AuthAction::Savepoint { operation, .. } => {
+            Refuse(match operation {
+                TransactionOperation::Begin => Refusal::Begin,
+                TransactionOperation::Rollback | TransactionOperation::Release => Refusal::Rollback,
+                _ => Refusal::Commit,
+            })
+        }
         AuthAction::CreateTempIndex { .. }
         | AuthAction::CreateTempTable { .. }
         | AuthAction::CreateTempTrigger { .. }
@@ -128,18 +145,25 @@ fn decide(mode: Mode, vacuum: bool, action: &AuthAction<'_>, database: Option<&s
         _ if database == Some("temp") && changes_database(action) => Refuse(Refusal::Temporary),
         AuthAction::Function { function_name }
             if function_name.eq_ignore_ascii_case("load_extension")
-                || (mode != Mode::Reader && function_name.eq_ignore_ascii_case("total_changes")) =>
+                || (mode != Mode::Reader
+                    && function_name.eq_ignore_ascii_case("total_changes")) =>
         {
             Refuse(Refusal::Function)
         }
-        AuthAction::Pragma { pragma_name, pragma_value } => decide_pragma(mode, pragma_name, pragma_value.is_some()),
+        AuthAction::Pragma {
+            pragma_name,
+            pragma_value,
+        } => decide_pragma(mode, pragma_name, pragma_value.is_some()),
         _ => Allow,
     }
 }
 
 fn changes_database(action: &AuthAction<'_>) -> bool {
     changes_schema(action)
-        || matches!(action, AuthAction::Insert { .. } | AuthAction::Update { .. } | AuthAction::Delete { .. })
+        || matches!(
+            action,
+            AuthAction::Insert { .. } | AuthAction::Update { .. } | AuthAction::Delete { .. }
+        )
 }
 
 fn changes_schema(action: &AuthAction<'_>) -> bool {
@@ -167,7 +191,9 @@ fn decide_pragma(mode: Mode, name: &str, has_value: bool) -> Decision {
         (PragmaClass::Disallowed, _) => Refuse(Refusal::Pragma),
         (_, Mode::Reader) => Refuse(Refusal::ReadOnly),
         // In Solo it was found in the text, and the connection is new.
-        (PragmaClass::Fresh, Mode::Batch | Mode::Transaction | Mode::Script) => Refuse(Refusal::Optimize),
+        (PragmaClass::Fresh, Mode::Batch | Mode::Transaction | Mode::Script) => {
+            Refuse(Refusal::Optimize)
+        }
         (PragmaClass::Connection, Mode::Batch) => Refuse(Refusal::NeedsSolo),
         (PragmaClass::Connection, _) => AllowDirty,
         _ => Allow,
@@ -199,14 +225,21 @@ impl Guard {
     /// Makes `conn` ask this guard.
     pub(crate) fn watch(self: &Arc<Self>, conn: &mut Connection) -> rusqlite::Result<()> {
         let guard = Arc::clone(self);
-        conn.authorizer(Some(move |context: AuthContext<'_>| guard.authorize(&context)))
+        conn.authorizer(Some(move |context: AuthContext<'_>| {
+            guard.authorize(&context)
+        }))
     }
 
     fn authorize(&self, context: &AuthContext<'_>) -> Authorization {
         if changes_schema(&context.action) {
             self.schema_changed.store(true, Relaxed);
         }
-        match decide(self.mode(), self.vacuum.load(Relaxed), &context.action, context.database_name) {
+        match decide(
+            self.mode(),
+            self.vacuum.load(Relaxed),
+            &context.action,
+            context.database_name,
+        ) {
             Decision::Allow => Authorization::Allow,
             Decision::AllowDirty => {
                 self.dirty.store(true, Relaxed);
@@ -280,16 +313,36 @@ mod tests {
     fn pragmas_by_mode() {
         use Decision::{Allow, AllowDirty, Refuse};
         let cases = [
-            (Mode::Batch, "foreign_keys", true, Refuse(Refusal::NeedsSolo)),
+            (
+                Mode::Batch,
+                "foreign_keys",
+                true,
+                Refuse(Refusal::NeedsSolo),
+            ),
             (Mode::Solo, "foreign_keys", true, AllowDirty),
             (Mode::Transaction, "foreign_keys", true, AllowDirty),
-            (Mode::Reader, "foreign_keys", true, Refuse(Refusal::ReadOnly)),
+            (
+                Mode::Reader,
+                "foreign_keys",
+                true,
+                Refuse(Refusal::ReadOnly),
+            ),
             (Mode::Reader, "foreign_keys", false, Allow),
             (Mode::Batch, "user_version", true, Allow),
-            (Mode::Reader, "user_version", true, Refuse(Refusal::ReadOnly)),
+            (
+                Mode::Reader,
+                "user_version",
+                true,
+                Refuse(Refusal::ReadOnly),
+            ),
             (Mode::Batch, "optimize", false, Refuse(Refusal::Optimize)),
             (Mode::Solo, "optimize", false, Allow),
-            (Mode::Transaction, "optimize", false, Refuse(Refusal::Optimize)),
+            (
+                Mode::Transaction,
+                "optimize",
+                false,
+                Refuse(Refusal::Optimize),
+            ),
             (Mode::Solo, "Journal_Mode", true, Refuse(Refusal::Pragma)),
             (Mode::Script, "writable_schema", true, AllowDirty),
             (Mode::Solo, "writable_schema", true, Refuse(Refusal::Pragma)),
@@ -297,8 +350,15 @@ mod tests {
             (Mode::Internal, "journal_mode", true, Allow),
         ];
         for (mode, name, has_value, expected) in cases {
-            let action = AuthAction::Pragma { pragma_name: name, pragma_value: has_value.then_some("1") };
-            assert_eq!(decide(mode, false, &action, None), expected, "{mode:?} {name}");
+            let action = AuthAction::Pragma {
+                pragma_name: name,
+                pragma_value: has_value.then_some("1"),
+            };
+            assert_eq!(
+                decide(mode, false, &action, None),
+                expected,
+                "{mode:?} {name}"
+            );
         }
     }
 }

@@ -9,6 +9,7 @@ mod backup;
 mod checkpoint;
 mod clock;
 mod connection;
+mod control;
 mod database;
 mod dates;
 mod dump;

@@ -46,31 +46,52 @@ impl Writer {
 
     fn drop_load(&mut self) -> Result<(), Fatal> {
         self.load = None;
-        crate::files::remove(&self.files.load).map_err(|error| fatal_io("remove an unfinished load", &error))
+        crate::files::remove(&self.files.load)
+            .map_err(|error| fatal_io("remove an unfinished load", &error))
     }
 
     /// Takes a chunk; the last one gives an outcome.
-    pub(crate) fn take_chunk(&mut self, position: Position, chunk: &LoadChunk) -> Result<Option<Outcome>, Fatal> {
+    pub(crate) fn take_chunk(
+        &mut self,
+        position: Position,
+        chunk: &LoadChunk,
+    ) -> Result<Option<Outcome>, Fatal> {
         if chunk.offset == 0 {
-            let file = File::create(&self.files.load).map_err(|error| fatal_io("begin a load", &error))?;
+            let file =
+                File::create(&self.files.load).map_err(|error| fatal_io("begin a load", &error))?;
             let crc = crc32fast::Hasher::new();
-            self.load = Some(Load { id: chunk.load_id, term: position.term, received: 0, crc, file });
+            self.load = Some(Load {
+                id: chunk.load_id,
+                term: position.term,
+                received: 0,
+                crc,
+                file,
+            });
         }
         let fits = |load: &&mut Load| load.id == chunk.load_id && load.received == chunk.offset;
         let Some(load) = self.load.as_mut().filter(fits) else {
-            return Ok(chunk.finish.is_some().then(|| refusal("the load was interrupted, send it again")));
+            return Ok(chunk
+                .finish
+                .is_some()
+                .then(|| refusal("the load was interrupted, send it again")));
         };
-        load.file.write_all(&chunk.data).map_err(|error| fatal_io("write a load", &error))?;
+        load.file
+            .write_all(&chunk.data)
+            .map_err(|error| fatal_io("write a load", &error))?;
         load.crc.update(&chunk.data);
         load.received += chunk.data.len() as u64;
         let Some(finish) = &chunk.finish else {
             return Ok(None);
         };
-        let whole = load.received == finish.total_bytes && load.crc.clone().finalize() == finish.crc32;
+        let whole =
+            load.received == finish.total_bytes && load.crc.clone().finalize() == finish.crc32;
         // Closes the file; a checkpoint may come again.
         self.load = None;
-        let outcome =
-            if whole { self.finish_load(position, finish)? } else { refusal("the load arrived damaged, send it again") };
+        let outcome = if whole {
+            self.finish_load(position, finish)?
+        } else {
+            refusal("the load arrived damaged, send it again")
+        };
         self.drop_load()?;
         Ok(Some(outcome))
     }
@@ -100,9 +121,16 @@ impl Writer {
         // With a terminator in the text SQLite does not copy what is left of it for every statement.
         script.push('\0');
         let session = self.session_mut()?;
-        session.begin_request(stamp, true).map_err(|error| fatal("begin a script", &error))?;
+        session
+            .begin_request(stamp, true)
+            .map_err(|error| fatal("begin a script", &error))?;
         session.guard.set_mode(Mode::Script);
-        let rules = Rules { kind: Kind::Execute, qualify_columns: false, wanted: true, counters: true };
+        let rules = Rules {
+            kind: Kind::Execute,
+            qualify_columns: false,
+            wanted: true,
+            counters: true,
+        };
         let mut arguments = Arguments::new(&[]);
         let mut last = StatementResult::Write(WriteResult::default());
         let mut batch = Batch::new(&session.conn, &script);
@@ -110,7 +138,11 @@ impl Writer {
             let result = match batch.next() {
                 Ok(None) => break,
                 Ok(Some(mut statement)) => {
-                    session.guard.set_vacuum(statement.expanded_sql().is_some_and(|sql| sql::is_vacuum(&sql)));
+                    session.guard.set_vacuum(
+                        statement
+                            .expanded_sql()
+                            .is_some_and(|sql| sql::is_vacuum(&sql)),
+                    );
                     query::run(&session.conn, &mut statement, &mut arguments, rules)
                 }
                 Err(error) => Err(Failure::Sqlite(error)),
@@ -118,9 +150,12 @@ impl Writer {
             session.guard.set_vacuum(false);
             match result {
                 Ok(result) => last = result,
-                Err(Failure::Sqlite(error)) if is_machine_fault(&error) => return Err(fatal("run a script", &error)),
+                Err(Failure::Sqlite(error)) if is_machine_fault(&error) => {
+                    return Err(fatal("run a script", &error));
+                }
                 Err(failure) => {
-                    last = StatementResult::Error(text(failure, session.guard.take_refusal().text()));
+                    last =
+                        StatementResult::Error(text(failure, session.guard.take_refusal().text()));
                     break;
                 }
             }
@@ -128,15 +163,22 @@ impl Writer {
         if !session.conn.is_autocommit() {
             rollback(session)?;
             if !matches!(last, StatementResult::Error(_)) {
-                last = StatementResult::Error("the script began a transaction without COMMIT".to_owned());
+                last = StatementResult::Error(
+                    "the script began a transaction without COMMIT".to_owned(),
+                );
             }
         }
         session.guard.set_mode(Mode::Internal);
         session.guard.note_schema_change();
         if session.guard.is_dirty() {
-            session.reopen().map_err(|error| fatal("reopen the database", &error))?;
+            session
+                .reopen()
+                .map_err(|error| fatal("reopen the database", &error))?;
         }
-        Ok(Outcome { results: vec![last], error: None })
+        Ok(Outcome {
+            results: vec![last],
+            error: None,
+        })
     }
 }
 
@@ -149,5 +191,8 @@ fn text(failure: Failure, refusal: Option<&str>) -> String {
 }
 
 fn refusal(text: &str) -> Outcome {
-    Outcome { results: Vec::new(), error: Some(text.to_owned()) }
+    Outcome {
+        results: Vec::new(),
+        error: Some(text.to_owned()),
+    }
 }

@@ -35,8 +35,16 @@ pub struct PinGuard {
 
 impl MainFile {
     pub(crate) fn new(base: Base) -> Arc<Self> {
-        let state = State { base, changing: false, pins: 0, generation: 0 };
-        Arc::new(Self { state: Mutex::new(state), changed: Condvar::new() })
+        let state = State {
+            base,
+            changing: false,
+            pins: 0,
+            generation: 0,
+        };
+        Arc::new(Self {
+            state: Mutex::new(state),
+            changed: Condvar::new(),
+        })
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -87,7 +95,10 @@ impl MainFile {
     pub(crate) fn pin(self: &Arc<Self>, path: &Path) -> Option<Pinned> {
         let mut state = self.lock();
         while state.changing {
-            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state = self
+                .changed
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
         }
         let position = state.base.position?;
         let file = match File::open(path) {
@@ -103,7 +114,11 @@ impl MainFile {
             len_bytes: state.base.main_len,
             position,
             meta: state.base.meta.clone().into(),
-            guard: PinGuard { main: Arc::clone(self), generation: state.generation, file },
+            guard: PinGuard {
+                main: Arc::clone(self),
+                generation: state.generation,
+                file,
+            },
         })
     }
 }

@@ -41,7 +41,11 @@ pub(crate) struct Arguments<'a> {
 
 impl<'a> Arguments<'a> {
     pub(crate) fn new(all: &'a [Parameter]) -> Self {
-        Self { all, used: 0, has_names: all.iter().any(|parameter| parameter.name.is_some()) }
+        Self {
+            all,
+            used: 0,
+            has_names: all.iter().any(|parameter| parameter.name.is_some()),
+        }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -56,7 +60,10 @@ impl<'a> Arguments<'a> {
         }
         let left = &self.all[self.used.min(self.all.len())..];
         if left.len() < want && !(lenient && self.all.is_empty()) {
-            return Err(Failure::Refused(format!("not enough args to execute query: want {want} got {}", left.len())));
+            return Err(Failure::Refused(format!(
+                "not enough args to execute query: want {want} got {}",
+                left.len()
+            )));
         }
         let window = &left[..want.min(left.len())];
         self.used += want;
@@ -68,8 +75,14 @@ impl<'a> Arguments<'a> {
         }
         let mut positional = window.iter().filter(|parameter| parameter.name.is_none());
         for index in 1..=want {
-            let name = statement.parameter_name(index).and_then(|name| name.strip_prefix([':', '@', '$']));
-            let named = name.and_then(|name| self.all.iter().find(|given| given.name.as_deref() == Some(name)));
+            let name = statement
+                .parameter_name(index)
+                .and_then(|name| name.strip_prefix([':', '@', '$']));
+            let named = name.and_then(|name| {
+                self.all
+                    .iter()
+                    .find(|given| given.name.as_deref() == Some(name))
+            });
             if let Some(parameter) = named.or_else(|| positional.next()) {
                 bind(statement, index, &parameter.value)?;
             }
@@ -141,8 +154,11 @@ struct Columns {
 /// Only right after the first step: a change of the schema may have given the statement other columns until then.
 fn columns(statement: &Statement<'_>, qualify: bool) -> Columns {
     let count = statement.column_count();
-    let mut found =
-        Columns { names: Vec::with_capacity(count), types: Vec::with_capacity(count), treatments: Vec::with_capacity(count) };
+    let mut found = Columns {
+        names: Vec::with_capacity(count),
+        types: Vec::with_capacity(count),
+        treatments: Vec::with_capacity(count),
+    };
     for column in statement.columns() {
         let declared = column.decl_type().unwrap_or("").to_ascii_lowercase();
         found.treatments.push(match declared.as_str() {
@@ -154,7 +170,11 @@ fn columns(statement: &Statement<'_>, qualify: bool) -> Columns {
         found.names.push(column.name().to_owned());
     }
     if qualify {
-        for (name, column) in found.names.iter_mut().zip(statement.columns_with_metadata()) {
+        for (name, column) in found
+            .names
+            .iter_mut()
+            .zip(statement.columns_with_metadata())
+        {
             if let Some(table) = column.table_name() {
                 *name = format!("{table}.{name}");
             }
@@ -176,7 +196,9 @@ fn collect(statement: &mut Statement<'_>, qualify: bool) -> rusqlite::Result<Row
         values.push(cells);
     }
     drop(rows);
-    let Columns { names, mut types, .. } = found.unwrap_or_else(|| columns(statement, qualify));
+    let Columns {
+        names, mut types, ..
+    } = found.unwrap_or_else(|| columns(statement, qualify));
     if let Some(first) = values.first() {
         for (declared, cell) in types.iter_mut().zip(first) {
             if declared.is_empty() {
@@ -184,7 +206,12 @@ fn collect(statement: &mut Statement<'_>, qualify: bool) -> rusqlite::Result<Row
             }
         }
     }
-    Ok(Rows { columns: names, types, values, time_secs: 0.0 })
+    Ok(Rows {
+        columns: names,
+        types,
+        values,
+        time_secs: 0.0,
+    })
 }
 
 fn storage_class(cell: &Cell) -> &'static str {
@@ -208,7 +235,11 @@ fn cell(value: ValueRef<'_>, treatment: Treatment) -> Cell {
         (ValueRef::Text(bytes), treatment) => {
             let text = String::from_utf8_lossy(bytes);
             // A text that is no date stays as it was stored: kinder than a made-up date.
-            let date = if treatment == Treatment::Date { dates::from_text(&text) } else { None };
+            let date = if treatment == Treatment::Date {
+                dates::from_text(&text)
+            } else {
+                None
+            };
             Cell::Text(date.unwrap_or_else(|| text.into_owned()))
         }
         (ValueRef::Blob(bytes), _) => Cell::Blob(bytes.to_vec()),

@@ -3,10 +3,7 @@
 use std::{
     collections::VecDeque,
     path::PathBuf,
-    sync::{
-        Arc, Condvar, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicI64, AtomicU8, AtomicU32, Ordering::Relaxed},
-    },
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -17,6 +14,7 @@ use tokio::sync::oneshot;
 use crate::{
     Outcome, Read,
     connection::{internal, open_reader},
+    control::Control,
     fault::message,
     guard::Guard,
     query::{self, Arguments, Failure, Rules},
@@ -25,71 +23,8 @@ use crate::{
 
 /// Reads that may wait for a thread. Above, a client is better told at once than kept waiting.
 const QUEUE: usize = 16 * 1024;
-/// SQLite asks whether to go on after so many instructions, about 20 microseconds.
-const STEPS_BETWEEN_CHECKS: u32 = 1000;
 /// How often the writer repeats a request to end that a reader may have missed between two statements.
 const REPEAT: Duration = Duration::from_millis(20);
-
-/// What a reader's progress handler looks at.
-#[derive(Debug)]
-struct Control {
-    epoch: Instant,
-    /// Nanoseconds after `epoch`; `i64::MAX` is never.
-    deadline: AtomicI64,
-    stop: AtomicU8,
-    /// Checks left before an inline read is given up; `u32::MAX` is without limit.
-    checks: AtomicU32,
-}
-
-const RUN_ON: u8 = 0;
-const STOP_TIMEOUT: u8 = 1;
-const STOP_BUDGET: u8 = 2;
-const STOP_WRITER: u8 = 3;
-
-impl Control {
-    fn new() -> Arc<Self> {
-        Arc::new(Self {
-            epoch: Instant::now(),
-            deadline: AtomicI64::new(i64::MAX),
-            stop: AtomicU8::new(RUN_ON),
-            checks: AtomicU32::new(u32::MAX),
-        })
-    }
-
-    fn arm(&self, deadline: Option<Instant>, checks: u32) {
-        let nanos = deadline.map_or(i64::MAX, |at| {
-            i64::try_from(at.saturating_duration_since(self.epoch).as_nanos()).unwrap_or(i64::MAX)
-        });
-        self.deadline.store(nanos, Relaxed);
-        self.checks.store(checks, Relaxed);
-    }
-
-    /// Called by SQLite now and then; true ends the statement.
-    fn must_stop(&self) -> bool {
-        if self.stop.load(Relaxed) != RUN_ON {
-            return true;
-        }
-        let checks = self.checks.load(Relaxed);
-        if checks != u32::MAX {
-            if checks == 0 {
-                self.stop.store(STOP_BUDGET, Relaxed);
-                return true;
-            }
-            self.checks.store(checks - 1, Relaxed);
-        }
-        self.is_late()
-    }
-
-    fn is_late(&self) -> bool {
-        let deadline = self.deadline.load(Relaxed);
-        if deadline == i64::MAX || self.epoch.elapsed().as_nanos() < u128::from(deadline.unsigned_abs()) {
-            return false;
-        }
-        // A stop by the writer is the stronger reason and stays.
-        let _ = self.stop.compare_exchange(RUN_ON, STOP_TIMEOUT, Relaxed, Relaxed);
-        true
-    }
-}
 
 /// A read-only connection and what controls it.
 struct Reader {
@@ -100,14 +35,9 @@ struct Reader {
 impl Reader {
     fn open(settings: &Settings, control: &Arc<Control>) -> rusqlite::Result<Self> {
         let (mut conn, guard) = open_reader(&settings.path, settings.foreign_keys)?;
-        watch(&mut conn, control)?;
+        control.watch(&mut conn)?;
         Ok(Self { conn, guard })
     }
-}
-
-fn watch(conn: &mut Connection, control: &Arc<Control>) -> rusqlite::Result<()> {
-    let control = Arc::clone(control);
-    conn.progress_handler(STEPS_BETWEEN_CHECKS.cast_signed(), Some(move || control.must_stop()))
 }
 
 #[derive(Clone, Debug)]
@@ -117,8 +47,15 @@ struct Settings {
 }
 
 enum Job {
-    Read { read: Read, since: Instant, reply: oneshot::Sender<Outcome> },
-    Classify { sql: String, reply: oneshot::Sender<bool> },
+    Read {
+        read: Read,
+        since: Instant,
+        reply: oneshot::Sender<Outcome>,
+    },
+    Classify {
+        sql: String,
+        reply: oneshot::Sender<bool>,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -184,7 +121,11 @@ impl Readers {
     /// Queues a read.
     pub(crate) fn read(&self, read: Read) -> oneshot::Receiver<Outcome> {
         let (reply, receiver) = oneshot::channel();
-        if let Err(Job::Read { reply, .. }) = self.push(Job::Read { read, since: Instant::now(), reply }) {
+        if let Err(Job::Read { reply, .. }) = self.push(Job::Read {
+            read,
+            since: Instant::now(),
+            reply,
+        }) {
             let _ = reply.send(refusal("too many reads are waiting"));
         }
         receiver
@@ -193,7 +134,10 @@ impl Readers {
     /// Whether SQLite calls the first statement of `sql` read-only.
     pub(crate) fn classify(&self, sql: &str) -> oneshot::Receiver<bool> {
         let (reply, receiver) = oneshot::channel();
-        if let Err(Job::Classify { reply, .. }) = self.push(Job::Classify { sql: sql.to_owned(), reply }) {
+        if let Err(Job::Classify { reply, .. }) = self.push(Job::Classify {
+            sql: sql.to_owned(),
+            reply,
+        }) {
             let _ = reply.send(false);
         }
         receiver
@@ -218,7 +162,9 @@ impl Readers {
             if reader.is_none() {
                 match Reader::open(&self.settings, &control) {
                     Ok(opened) => reader = Some(opened),
-                    Err(error) => tracing::error!(error = %message(&error), "cannot open the database for reading"),
+                    Err(error) => {
+                        tracing::error!(error = %message(&error), "cannot open the database for reading")
+                    }
                 }
             }
             run_job(job, reader.as_ref(), &control);
@@ -248,14 +194,17 @@ impl Readers {
                 }
                 Phase::Paused | Phase::Closing => {}
             }
-            state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state = self
+                .work
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
         }
     }
 
     fn finished(&self, place: usize) {
         let mut state = lock(&self.state);
         state.active[place] = None;
-        state.controls[place].stop.store(RUN_ON, Relaxed);
+        state.controls[place].clear();
         if state.phase != Phase::Open {
             self.quiet.notify_all();
         }
@@ -275,7 +224,10 @@ impl Readers {
             if state.phase != Phase::Open {
                 return None;
             }
-            let free = state.active[self.threads..].iter().take(self.inline.len()).position(Option::is_none)?;
+            let free = state.active[self.threads..]
+                .iter()
+                .take(self.inline.len())
+                .position(Option::is_none)?;
             let place = self.threads + free;
             state.active[place] = Some(Instant::now());
             (place, Arc::clone(&state.controls[place]))
@@ -285,24 +237,34 @@ impl Readers {
         outcome
     }
 
-    fn run_inline(&self, place: usize, control: &Arc<Control>, read: &Read, vm_steps: u32) -> Option<Outcome> {
+    fn run_inline(
+        &self,
+        place: usize,
+        control: &Arc<Control>,
+        read: &Read,
+        vm_steps: u32,
+    ) -> Option<Outcome> {
         let mut slot = lock(&self.inline[place - self.threads]);
         if slot.is_none() {
             *slot = Reader::open(&self.settings, control).ok();
         }
         let reader = slot.as_ref()?;
-        control.arm(None, vm_steps / STEPS_BETWEEN_CHECKS + 1);
+        control.arm(None, Some(vm_steps));
         let outcome = run_read(reader, control, read);
-        (control.stop.load(Relaxed) == RUN_ON).then_some(outcome)
+        (!control.is_stopped()).then_some(outcome)
     }
 
     /// Enters the room for a longer read with a connection of one's own, such as a backup. Blocks while it is closed.
     pub(crate) fn visit(self: &Arc<Self>) -> Result<Visit, String> {
         let mut state = lock(&self.state);
         while matches!(state.phase, Phase::Paused | Phase::Closing) {
-            state = self.quiet.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state = self
+                .quiet
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
         }
-        self.admit(state).ok_or_else(|| "the database is closed".to_owned())
+        self.admit(state)
+            .ok_or_else(|| "the database is closed".to_owned())
     }
 
     /// The same without waiting: `None` while the room is closed.
@@ -315,7 +277,10 @@ impl Readers {
             return None;
         }
         let first = self.threads + self.inline.len();
-        let free = state.active[first..].iter().position(Option::is_none).map(|at| first + at);
+        let free = state.active[first..]
+            .iter()
+            .position(Option::is_none)
+            .map(|at| first + at);
         let place = free.unwrap_or_else(|| {
             state.active.push(None);
             state.controls.push(Control::new());
@@ -323,16 +288,25 @@ impl Readers {
         });
         state.active[place] = Some(Instant::now());
         let control = Arc::clone(&state.controls[place]);
-        control.arm(None, u32::MAX);
+        control.arm(None, None);
         drop(state);
-        Some(Visit { readers: Arc::clone(self), place, control })
+        Some(Visit {
+            readers: Arc::clone(self),
+            place,
+            control,
+        })
     }
 
     /// Stops new reads and waits for the running ones. `false` (and the room open again) if one is still running after
     /// `limit`, at once if one has been running for longer than that already.
     pub(crate) fn pause(&self, limit: Duration) -> bool {
         let mut state = lock(&self.state);
-        if state.active.iter().flatten().any(|since| since.elapsed() > limit) {
+        if state
+            .active
+            .iter()
+            .flatten()
+            .any(|since| since.elapsed() > limit)
+        {
             return false;
         }
         state.phase = Phase::Paused;
@@ -343,7 +317,11 @@ impl Readers {
                 self.reopen(state);
                 return false;
             }
-            state = self.quiet.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+            state = self
+                .quiet
+                .wait_timeout(state, left)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
         }
         true
     }
@@ -367,7 +345,7 @@ impl Readers {
         let state = lock(&self.state);
         for (since, control) in state.active.iter().zip(&state.controls) {
             if since.is_some_and(|since| since.elapsed() > age) {
-                control.stop.store(STOP_WRITER, Relaxed);
+                control.stop_for_writer();
             }
         }
     }
@@ -382,11 +360,15 @@ impl Readers {
             if Instant::now() >= deadline {
                 for (since, control) in state.active.iter().zip(&state.controls) {
                     if since.is_some() {
-                        control.stop.store(STOP_WRITER, Relaxed);
+                        control.stop_for_writer();
                     }
                 }
             }
-            state = self.quiet.wait_timeout(state, REPEAT).unwrap_or_else(PoisonError::into_inner).0;
+            state = self
+                .quiet
+                .wait_timeout(state, REPEAT)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
         }
         drop(state);
         for slot in &self.inline {
@@ -418,12 +400,12 @@ pub(crate) struct Visit {
 impl Visit {
     /// Makes `conn` end its statement when the writer needs the room.
     pub(crate) fn watch(&self, conn: &mut Connection) -> rusqlite::Result<()> {
-        watch(conn, &self.control)
+        self.control.watch(conn)
     }
 
     /// The writer needs the room.
     pub(crate) fn is_cancelled(&self) -> bool {
-        self.control.stop.load(Relaxed) != RUN_ON
+        self.control.is_stopped()
     }
 }
 
@@ -434,7 +416,10 @@ impl Drop for Visit {
 }
 
 fn refusal(text: &str) -> Outcome {
-    Outcome { results: Vec::new(), error: Some(text.to_owned()) }
+    Outcome {
+        results: Vec::new(),
+        error: Some(text.to_owned()),
+    }
 }
 
 fn run_job(job: Job, reader: Option<&Reader>, control: &Control) {
@@ -449,7 +434,7 @@ fn run_job(job: Job, reader: Option<&Reader>, control: &Control) {
             let outcome = if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
                 refusal("context deadline exceeded")
             } else {
-                control.arm(deadline, u32::MAX);
+                control.arm(deadline, None);
                 run_read(reader, control, &read)
             };
             let _ = reply.send(outcome);
@@ -466,11 +451,19 @@ fn run_job(job: Job, reader: Option<&Reader>, control: &Control) {
 }
 
 fn run_read(reader: &Reader, control: &Control, read: &Read) -> Outcome {
-    if read.statements.iter().any(|statement| sql::disallowed_pragma(&statement.sql)) {
+    if read
+        .statements
+        .iter()
+        .any(|statement| sql::disallowed_pragma(&statement.sql))
+    {
         return refusal("disallowed pragma");
     }
-    let rules =
-        Rules { kind: read.kind, qualify_columns: read.qualify_columns, wanted: true, counters: false };
+    let rules = Rules {
+        kind: read.kind,
+        qualify_columns: read.qualify_columns,
+        wanted: true,
+        counters: false,
+    };
     // One statement is a read transaction of its own.
     let transaction = read.transaction && read.statements.len() > 1;
     if transaction && let Err(error) = internal(&reader.conn, &reader.guard, "BEGIN") {
@@ -485,18 +478,28 @@ fn run_read(reader: &Reader, control: &Control, read: &Read) -> Outcome {
     if transaction && let Err(error) = internal(&reader.conn, &reader.guard, "ROLLBACK") {
         return refusal(&message(&error));
     }
-    Outcome { results, error: None }
+    Outcome {
+        results,
+        error: None,
+    }
 }
 
-fn run_statement(reader: &Reader, control: &Control, statement: &Statement, rules: Rules) -> StatementResult {
+fn run_statement(
+    reader: &Reader,
+    control: &Control,
+    statement: &Statement,
+    rules: Rules,
+) -> StatementResult {
     if control.is_late() {
-        return StatementResult::Error(stopped_text(control));
+        return StatementResult::Error(control.stopped_text());
     }
     let mut arguments = Arguments::new(&statement.parameters);
     let result = if sql::is_plain_single(&statement.sql) {
-        reader.conn.prepare_cached(&statement.sql).map_err(Failure::Sqlite).and_then(|mut prepared| {
-            query::run(&reader.conn, &mut prepared, &mut arguments, rules)
-        })
+        reader
+            .conn
+            .prepare_cached(&statement.sql)
+            .map_err(Failure::Sqlite)
+            .and_then(|mut prepared| query::run(&reader.conn, &mut prepared, &mut arguments, rules))
     } else {
         run_several(reader, &statement.sql, &mut arguments, rules)
     };
@@ -504,12 +507,16 @@ fn run_statement(reader: &Reader, control: &Control, statement: &Statement, rule
     match result {
         Ok(result) => result,
         Err(Failure::Refused(text)) => StatementResult::Error(text),
-        Err(Failure::Sqlite(error)) if error.sqlite_error_code() == Some(ErrorCode::OperationInterrupted) => {
-            StatementResult::Error(stopped_text(control))
+        Err(Failure::Sqlite(error))
+            if error.sqlite_error_code() == Some(ErrorCode::OperationInterrupted) =>
+        {
+            StatementResult::Error(control.stopped_text())
         }
-        Err(Failure::Sqlite(error)) => {
-            StatementResult::Error(refusal.text().map_or_else(|| message(&error), str::to_owned))
-        }
+        Err(Failure::Sqlite(error)) => StatementResult::Error(
+            refusal
+                .text()
+                .map_or_else(|| message(&error), str::to_owned),
+        ),
     }
 }
 
@@ -525,11 +532,4 @@ fn run_several(
         last = query::run(&reader.conn, &mut statement, arguments, rules)?;
     }
     Ok(last)
-}
-
-fn stopped_text(control: &Control) -> String {
-    match control.stop.load(Relaxed) {
-        STOP_WRITER => "query interrupted to free the database file".to_owned(),
-        _ => "query timeout".to_owned(),
-    }
 }

@@ -13,7 +13,10 @@ use crate::{
 };
 
 fn io_error(context: &'static str) -> impl Fn(io::Error) -> OpenError {
-    move |source| OpenError::Io { context: context.to_owned(), source }
+    move |source| OpenError::Io {
+        context: context.to_owned(),
+        source,
+    }
 }
 
 fn sqlite_error(error: &rusqlite::Error) -> OpenError {
@@ -29,20 +32,43 @@ pub(crate) fn recover(files: &Files) -> Result<Base, OpenError> {
     let sidecar = read_sidecar(files)?;
     let finished = match sidecar.intent {
         None => None,
-        Some(Intent::Checkpoint { position, meta, wal_salts, wal_frames }) => {
+        Some(Intent::Checkpoint {
+            position,
+            meta,
+            wal_salts,
+            wal_frames,
+        }) => {
             finish_checkpoint(files, wal_salts, wal_frames)?;
             let main_len = files::len(&files.main).map_err(io_error("measure the main file"))?;
-            Some(Base { position: Some(position), meta, main_len })
+            Some(Base {
+                position: Some(position),
+                meta,
+                main_len,
+            })
         }
-        Some(Intent::Replace { position, meta, main_len }) => {
+        Some(Intent::Replace {
+            position,
+            meta,
+            main_len,
+        }) => {
             finish_replacement(files)?;
-            Some(Base { position: Some(position), meta, main_len })
+            Some(Base {
+                position: Some(position),
+                meta,
+                main_len,
+            })
         }
     };
     let base = match finished {
         Some(base) => {
             check_length(files, &base)?;
-            write(files, &Sidecar { base: base.clone(), intent: None })?;
+            write(
+                files,
+                &Sidecar {
+                    base: base.clone(),
+                    intent: None,
+                },
+            )?;
             base
         }
         None => sidecar.base,
@@ -59,7 +85,9 @@ pub(crate) fn recover(files: &Files) -> Result<Base, OpenError> {
 
 fn write(files: &Files, sidecar: &Sidecar) -> Result<(), OpenError> {
     let bytes = sidecar::encode(sidecar).map_err(OpenError::Corrupt)?;
-    files.write_state(&bytes).map_err(io_error("write the state file"))
+    files
+        .write_state(&bytes)
+        .map_err(io_error("write the state file"))
 }
 
 /// A new directory gets its sidecar before its main file, so that a main file without one is never ours to delete.
@@ -118,7 +146,8 @@ fn finish_checkpoint(files: &Files, salts: [u8; 8], frames: u32) -> Result<(), O
     }
     // Its index may have been half written.
     remove_index(&files.wal)?;
-    let session = Session::open(&files.main, false, Arc::default()).map_err(|error| sqlite_error(&error))?;
+    let session =
+        Session::open(&files.main, false, Arc::default()).map_err(|error| sqlite_error(&error))?;
     let (found, copied) = session
         .conn
         .wal_checkpoint_v2(Some("main"), CheckpointMode::PASSIVE)

@@ -30,12 +30,18 @@ impl Writer {
     /// See [`crate::Database::install`].
     pub(crate) fn install(&mut self, position: Position, meta: Bytes) -> Result<(), Fatal> {
         let snapshot = self.files.snapshot.clone();
-        check_header(&snapshot).map_err(|reason| Fatal(format!("the received snapshot: {reason}")))?;
+        check_header(&snapshot)
+            .map_err(|reason| Fatal(format!("the received snapshot: {reason}")))?;
         self.replace_main(&snapshot, position, meta)
     }
 
     /// Makes `file` the main file, equal to `position`. Durable when it returns.
-    pub(crate) fn replace_main(&mut self, file: &Path, position: Position, meta: Bytes) -> Result<(), Fatal> {
+    pub(crate) fn replace_main(
+        &mut self,
+        file: &Path,
+        position: Position,
+        meta: Bytes,
+    ) -> Result<(), Fatal> {
         let io = |error| fatal_io("replace the database", &error);
         set_journal_mode(file, JournalMode::Wal).map_err(io)?;
         files::sync(file).map_err(io)?;
@@ -46,19 +52,34 @@ impl Writer {
         fs::rename(file, &self.files.replacement).map_err(io)?;
         self.files.sync_dir().map_err(io)?;
         self.failpoint("replacement ready")?;
-        let intent = Intent::Replace { position, meta: meta.to_vec(), main_len };
-        self.write_sidecar(&Sidecar { base: self.main.base(), intent: Some(intent) })?;
+        let intent = Intent::Replace {
+            position,
+            meta: meta.to_vec(),
+            main_len,
+        };
+        self.write_sidecar(&Sidecar {
+            base: self.main.base(),
+            intent: Some(intent),
+        })?;
         self.failpoint("replacement intended")?;
         self.files.remove_wal().map_err(io)?;
         self.failpoint("wal removed")?;
         fs::rename(&self.files.replacement, &self.files.main).map_err(io)?;
         self.files.sync_dir().map_err(io)?;
         self.failpoint("replacement renamed")?;
-        let base = Base { position: Some(position), meta: meta.to_vec(), main_len };
-        self.write_sidecar(&Sidecar { base: base.clone(), intent: None })?;
+        let base = Base {
+            position: Some(position),
+            meta: meta.to_vec(),
+            main_len,
+        };
+        self.write_sidecar(&Sidecar {
+            base: base.clone(),
+            intent: None,
+        })?;
         self.failpoint("replacement stated")?;
         self.meta = meta;
-        self.open_session().map_err(|error| fatal("open the new database", &error))?;
+        self.open_session()
+            .map_err(|error| fatal("open the new database", &error))?;
         self.main.end_change(Some(base));
         self.set_applied(position);
         self.readers.resume();
@@ -83,11 +104,15 @@ pub(crate) fn set_journal_mode(path: &Path, mode: JournalMode) -> std::io::Resul
 fn check_header(path: &Path) -> Result<(), String> {
     let mut header = [0; HEADER_BYTES];
     let mut file = File::open(path).map_err(|error| format!("cannot open it: {error}"))?;
-    let len = file.metadata().map_err(|error| format!("cannot read it: {error}"))?.len();
+    let len = file
+        .metadata()
+        .map_err(|error| format!("cannot read it: {error}"))?
+        .len();
     if len < HEADER_BYTES as u64 {
         return Err(format!("{len} bytes are too few for an SQLite file"));
     }
-    file.read_exact(&mut header).map_err(|error| format!("cannot read it: {error}"))?;
+    file.read_exact(&mut header)
+        .map_err(|error| format!("cannot read it: {error}"))?;
     if header[..16] != *MAGIC {
         return Err("it does not begin as an SQLite file".to_owned());
     }
@@ -97,7 +122,9 @@ fn check_header(path: &Path) -> Result<(), String> {
         size => return Err(format!("page size {size} is not possible")),
     };
     if !len.is_multiple_of(page_size) {
-        return Err(format!("{len} bytes are no whole number of pages of {page_size} bytes"));
+        return Err(format!(
+            "{len} bytes are no whole number of pages of {page_size} bytes"
+        ));
     }
     if !matches!(header[VERSIONS_AT], 1 | 2) || !matches!(header[VERSIONS_AT + 1], 1 | 2) {
         return Err("its format version is not known".to_owned());
@@ -110,8 +137,13 @@ pub(crate) fn validate(path: &Path) -> Result<(), String> {
     check_header(path)?;
     // `immutable` keeps SQLite from looking for a WAL, or making one, beside the file.
     let text = path.to_str().ok_or("its path is not UTF-8")?;
-    let escaped = text.replace('%', "%25").replace('?', "%3f").replace('#', "%23");
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
+    let escaped = text
+        .replace('%', "%25")
+        .replace('?', "%3f")
+        .replace('#', "%23");
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY
+        | OpenFlags::SQLITE_OPEN_NO_MUTEX
+        | OpenFlags::SQLITE_OPEN_URI;
     let check = || {
         let conn = Connection::open_with_flags(format!("file:{escaped}?immutable=1"), flags)?;
         conn.query_row("PRAGMA quick_check(1)", [], |row| row.get::<_, String>(0))

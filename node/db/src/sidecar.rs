@@ -47,7 +47,8 @@ pub(crate) struct Sidecar {
 
 /// Version, CRC-32 of the rest (little-endian), postcard.
 pub(crate) fn encode(sidecar: &Sidecar) -> Result<Vec<u8>, String> {
-    let body = postcard::to_stdvec(sidecar).map_err(|error| format!("cannot encode the state file: {error}"))?;
+    let body = postcard::to_stdvec(sidecar)
+        .map_err(|error| format!("cannot encode the state file: {error}"))?;
     let mut bytes = Vec::with_capacity(body.len() + 5);
     bytes.push(VERSION);
     bytes.extend_from_slice(&crc32fast::hash(&body).to_le_bytes());
@@ -61,7 +62,9 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Sidecar, String> {
         return Err("it is empty".to_owned());
     };
     if version != VERSION {
-        return Err(format!("its version is {version}, this program knows {VERSION}"));
+        return Err(format!(
+            "its version is {version}, this program knows {VERSION}"
+        ));
     }
     let Some((crc, body)) = rest.split_first_chunk::<4>() else {
         return Err("it is cut short".to_owned());
@@ -77,10 +80,22 @@ mod tests {
     use super::*;
 
     fn sample() -> Sidecar {
-        let position = Position { term: 3, index: 70_000 };
+        let position = Position {
+            term: 3,
+            index: 70_000,
+        };
         Sidecar {
-            base: Base { position: Some(position), meta: vec![1, 2, 3], main_len: 8192 },
-            intent: Some(Intent::Checkpoint { position, meta: vec![9], wal_salts: [7; 8], wal_frames: 12 }),
+            base: Base {
+                position: Some(position),
+                meta: vec![1, 2, 3],
+                main_len: 8192,
+            },
+            intent: Some(Intent::Checkpoint {
+                position,
+                meta: vec![9],
+                wal_salts: [7; 8],
+                wal_frames: 12,
+            }),
         }
     }
 

@@ -27,7 +27,10 @@ fn skip_space_and_comments(mut sql: &str) -> &str {
 /// The first word of the first statement, as written; empty if there is none.
 pub(crate) fn first_word(sql: &str) -> &str {
     let sql = skip_blank(sql);
-    let end = sql.bytes().position(|b| !(b.is_ascii_alphanumeric() || b == b'_')).unwrap_or(sql.len());
+    let end = sql
+        .bytes()
+        .position(|b| !(b.is_ascii_alphanumeric() || b == b'_'))
+        .unwrap_or(sql.len());
     &sql[..end]
 }
 
@@ -110,13 +113,30 @@ pub(crate) fn class(name: &str, has_value: bool) -> PragmaClass {
         "optimize" => PragmaClass::Fresh,
         "incremental_vacuum" => PragmaClass::Durable,
         // With an argument these still only answer.
-        "table_info" | "table_xinfo" | "table_list" | "index_list" | "index_info" | "index_xinfo"
-        | "foreign_key_list" | "foreign_key_check" | "integrity_check" | "quick_check" => PragmaClass::Reads,
+        "table_info" | "table_xinfo" | "table_list" | "index_list" | "index_info"
+        | "index_xinfo" | "foreign_key_list" | "foreign_key_check" | "integrity_check"
+        | "quick_check" => PragmaClass::Reads,
         _ if !has_value => PragmaClass::Reads,
-        "journal_mode" | "wal_autocheckpoint" | "synchronous" | "query_only" | "locking_mode" | "page_size"
-        | "max_page_count" | "mmap_size" | "journal_size_limit" | "temp_store" | "temp_store_directory"
-        | "data_store_directory" | "busy_timeout" | "soft_heap_limit" | "hard_heap_limit" | "threads"
-        | "schema_version" | "writable_schema" | "checkpoint_fullfsync" | "fullfsync" => PragmaClass::Disallowed,
+        "journal_mode"
+        | "wal_autocheckpoint"
+        | "synchronous"
+        | "query_only"
+        | "locking_mode"
+        | "page_size"
+        | "max_page_count"
+        | "mmap_size"
+        | "journal_size_limit"
+        | "temp_store"
+        | "temp_store_directory"
+        | "data_store_directory"
+        | "busy_timeout"
+        | "soft_heap_limit"
+        | "hard_heap_limit"
+        | "threads"
+        | "schema_version"
+        | "writable_schema"
+        | "checkpoint_fullfsync"
+        | "fullfsync" => PragmaClass::Disallowed,
         "user_version" | "application_id" => PragmaClass::Durable,
         _ => PragmaClass::Connection,
     }
@@ -124,7 +144,9 @@ pub(crate) fn class(name: &str, has_value: bool) -> PragmaClass {
 
 /// Parses `PRAGMA [schema.]name [= v | (v)]` at the start of `sql`; the name may be quoted, blanks and comments anywhere.
 fn pragma_at(sql: &str) -> Option<Pragma> {
-    let rest = sql.get(6..).filter(|_| sql[..6].eq_ignore_ascii_case("pragma"))?;
+    let rest = sql
+        .get(6..)
+        .filter(|_| sql[..6].eq_ignore_ascii_case("pragma"))?;
     if rest.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_') {
         return None;
     }
@@ -134,7 +156,10 @@ fn pragma_at(sql: &str) -> Option<Pragma> {
         (name, rest) = identifier(skip_space_and_comments(after))?;
         rest = skip_space_and_comments(rest);
     }
-    Some(Pragma { name: name.to_ascii_lowercase(), has_value: rest.starts_with(['=', '(']) })
+    Some(Pragma {
+        name: name.to_ascii_lowercase(),
+        has_value: rest.starts_with(['=', '(']),
+    })
 }
 
 fn identifier(sql: &str) -> Option<(&str, &str)> {
@@ -142,7 +167,9 @@ fn identifier(sql: &str) -> Option<(&str, &str)> {
         quote @ ('"' | '\'' | '`') => quote,
         '[' => ']',
         _ => {
-            let end = sql.find(|c: char| !(c.is_alphanumeric() || c == '_' || c == '$')).unwrap_or(sql.len());
+            let end = sql
+                .find(|c: char| !(c.is_alphanumeric() || c == '_' || c == '$'))
+                .unwrap_or(sql.len());
             return Some(sql.split_at(end)).filter(|(name, _)| !name.is_empty());
         }
     };
@@ -214,7 +241,11 @@ fn after_statement(sql: &str) -> &str {
             "[" => after.find(']').map_or("", |end| &after[end + 1..]),
             quote => after.find(quote).map_or("", |end| &after[end + 1..]),
         };
-        rest = if skipped.len() == rest.len() - at { after } else { skipped };
+        rest = if skipped.len() == rest.len() - at {
+            after
+        } else {
+            skipped
+        };
     }
     ""
 }
@@ -302,7 +333,15 @@ mod tests {
     fn plain_single_statements() {
         assert!(is_plain_single("INSERT INTO t VALUES(1)"));
         assert!(is_plain_single(" select 1 ; \n"));
-        for sql in ["", " ", ";", "-- x", "/* */", "select 1; select 2", "insert into t values(';')"] {
+        for sql in [
+            "",
+            " ",
+            ";",
+            "-- x",
+            "/* */",
+            "select 1; select 2",
+            "insert into t values(';')",
+        ] {
             assert!(!is_plain_single(sql), "{sql}");
         }
     }

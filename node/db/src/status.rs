@@ -64,7 +64,10 @@ fn read_from_database(inner: &Inner) -> Option<Map<String, Value>> {
     }
     let mut fields = Map::new();
     fields.insert("db_size".to_owned(), db_size.into());
-    fields.insert("db_size_friendly".to_owned(), friendly(db_size.unsigned_abs()).into());
+    fields.insert(
+        "db_size_friendly".to_owned(),
+        friendly(db_size.unsigned_abs()).into(),
+    );
     fields.insert("mem_stats".to_owned(), memory.into());
     fields.insert("compile_options".to_owned(), compile_options(&conn).into());
     Some(fields)
@@ -76,15 +79,23 @@ fn pragma(conn: &Connection, name: &str) -> Option<i64> {
 
 fn compile_options(conn: &Connection) -> Vec<String> {
     let read = || -> rusqlite::Result<Vec<String>> {
-        conn.prepare("PRAGMA compile_options")?.query_map([], |row| row.get(0))?.collect()
+        conn.prepare("PRAGMA compile_options")?
+            .query_map([], |row| row.get(0))?
+            .collect()
     };
     read().unwrap_or_default()
 }
 
 fn last_modified(inner: &Inner) -> String {
-    let modified = |path| std::fs::metadata(path).and_then(|meta| meta.modified()).ok();
+    let modified = |path| {
+        std::fs::metadata(path)
+            .and_then(|meta| meta.modified())
+            .ok()
+    };
     let newest: Option<SystemTime> = modified(&inner.files.main).max(modified(&inner.files.wal));
-    let seconds = newest.and_then(|time| time.duration_since(UNIX_EPOCH).ok()).map_or(0, |since| since.as_secs());
+    let seconds = newest
+        .and_then(|time| time.duration_since(UNIX_EPOCH).ok())
+        .map_or(0, |since| since.as_secs());
     dates::from_integer(i64::try_from(seconds).unwrap_or(0))
 }
 

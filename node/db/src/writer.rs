@@ -20,9 +20,18 @@ use crate::{
 
 /// What the thread is asked to do.
 pub(crate) enum Command {
-    Apply { run: Vec<Entry>, reply: oneshot::Sender<Result<Vec<Vec<Outcome>>, Fatal>> },
-    Checkpoint { reply: oneshot::Sender<Result<Checkpoint, Fatal>> },
-    Install { position: Position, meta: Bytes, reply: oneshot::Sender<Result<(), Fatal>> },
+    Apply {
+        run: Vec<Entry>,
+        reply: oneshot::Sender<Result<Vec<Vec<Outcome>>, Fatal>>,
+    },
+    Checkpoint {
+        reply: oneshot::Sender<Result<Checkpoint, Fatal>>,
+    },
+    Install {
+        position: Position,
+        meta: Bytes,
+        reply: oneshot::Sender<Result<(), Fatal>>,
+    },
     Close,
 }
 
@@ -107,7 +116,11 @@ impl Writer {
                     let result = self.unless_failed(Self::checkpoint);
                     let _ = reply.send(result);
                 }
-                Command::Install { position, meta, reply } => {
+                Command::Install {
+                    position,
+                    meta,
+                    reply,
+                } => {
                     let result = self.unless_failed(|writer| writer.install(position, meta));
                     let _ = reply.send(result);
                 }
@@ -117,7 +130,10 @@ impl Writer {
     }
 
     /// After a fault nothing is done any more: what the file holds is then unknown until the next start.
-    fn unless_failed<T>(&mut self, act: impl FnOnce(&mut Self) -> Result<T, Fatal>) -> Result<T, Fatal> {
+    fn unless_failed<T>(
+        &mut self,
+        act: impl FnOnce(&mut Self) -> Result<T, Fatal>,
+    ) -> Result<T, Fatal> {
         if let Some(fatal) = &self.failed {
             return Err(fatal.clone());
         }
@@ -152,19 +168,32 @@ impl Writer {
 
     /// End of the entries from `from` on that can share a transaction.
     fn next_stretch(&self, run: &[Entry], from: usize) -> usize {
-        let ends =
-            |entry: &Entry| !matches!(entry.work, Work::Requests(_) | Work::Nothing) || self.load.is_some();
-        run[from..].iter().position(ends).map_or(run.len(), |at| from + at)
+        let ends = |entry: &Entry| {
+            !matches!(entry.work, Work::Requests(_) | Work::Nothing) || self.load.is_some()
+        };
+        run[from..]
+            .iter()
+            .position(ends)
+            .map_or(run.len(), |at| from + at)
     }
 
-    fn apply_requests(&mut self, run: &[Entry], outcomes: &mut [Vec<Outcome>]) -> Result<(), Fatal> {
+    fn apply_requests(
+        &mut self,
+        run: &[Entry],
+        outcomes: &mut [Vec<Outcome>],
+    ) -> Result<(), Fatal> {
         let requests = |entry: &Entry| match &entry.work {
             Work::Requests(requests) => Arc::clone(requests),
             _ => Arc::default(),
         };
-        let held: Vec<(Arc<Vec<Request>>, bool)> = run.iter().map(|entry| (requests(entry), entry.wanted)).collect();
-        let flat: Vec<(&Request, bool)> =
-            held.iter().flat_map(|(requests, wanted)| requests.iter().map(|request| (request, *wanted))).collect();
+        let held: Vec<(Arc<Vec<Request>>, bool)> = run
+            .iter()
+            .map(|entry| (requests(entry), entry.wanted))
+            .collect();
+        let flat: Vec<(&Request, bool)> = held
+            .iter()
+            .flat_map(|(requests, wanted)| requests.iter().map(|request| (request, *wanted)))
+            .collect();
         if !flat.is_empty() {
             let mut results = run_all(self.session_mut()?, &flat)?.into_iter();
             for ((requests, _), outcomes) in held.iter().zip(outcomes) {
@@ -188,7 +217,12 @@ impl Writer {
                 let [outcomes] = outcomes;
                 return Ok(outcomes);
             }
-            Work::Load(chunk) => return Ok(self.take_chunk(entry.position, chunk)?.into_iter().collect()),
+            Work::Load(chunk) => {
+                return Ok(self
+                    .take_chunk(entry.position, chunk)?
+                    .into_iter()
+                    .collect());
+            }
             Work::LoadAbort(id) => self.abort_load(*id)?,
         }
         Ok(Vec::new())
@@ -196,22 +230,34 @@ impl Writer {
 
     pub(crate) fn set_applied(&mut self, position: Position) {
         self.applied = Some(position);
-        *self.progress.applied.lock().unwrap_or_else(PoisonError::into_inner) = Some(position);
+        *self
+            .progress
+            .applied
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = Some(position);
     }
 
     pub(crate) fn session(&self) -> Result<&Session, Fatal> {
-        self.session.as_ref().ok_or_else(|| Fatal("the database is not open".to_owned()))
+        self.session
+            .as_ref()
+            .ok_or_else(|| Fatal("the database is not open".to_owned()))
     }
 
     pub(crate) fn session_mut(&mut self) -> Result<&mut Session, Fatal> {
-        self.session.as_mut().ok_or_else(|| Fatal("the database is not open".to_owned()))
+        self.session
+            .as_mut()
+            .ok_or_else(|| Fatal("the database is not open".to_owned()))
     }
 
     pub(crate) fn open_session(&mut self) -> Result<(), rusqlite::Error> {
         let wal = Arc::clone(&self.progress.wal);
         let session = Session::open(&self.files.main, self.foreign_keys, wal)?;
-        let page_bytes: i64 = session.conn.pragma_query_value(None, "page_size", |row| row.get(0))?;
-        self.progress.page_bytes.store(page_bytes.unsigned_abs(), Relaxed);
+        let page_bytes: i64 = session
+            .conn
+            .pragma_query_value(None, "page_size", |row| row.get(0))?;
+        self.progress
+            .page_bytes
+            .store(page_bytes.unsigned_abs(), Relaxed);
         self.session = Some(session);
         Ok(())
     }
@@ -232,11 +278,19 @@ impl Writer {
     /// Where a test may let the writer die.
     #[cfg(test)]
     pub(crate) fn failpoint(&self, name: &'static str) -> Result<(), Fatal> {
-        if self.crash_at == Some(name) { Err(Fatal(format!("crash at {name}"))) } else { Ok(()) }
+        if self.crash_at == Some(name) {
+            Err(Fatal(format!("crash at {name}")))
+        } else {
+            Ok(())
+        }
     }
 
     #[cfg(not(test))]
-    #[expect(clippy::unused_self, clippy::unnecessary_wraps, reason = "only tests crash here")]
+    #[expect(
+        clippy::unused_self,
+        clippy::unnecessary_wraps,
+        reason = "only tests crash here"
+    )]
     pub(crate) fn failpoint(&self, _name: &'static str) -> Result<(), Fatal> {
         Ok(())
     }

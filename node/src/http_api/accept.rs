@@ -33,7 +33,9 @@ const BUFFER_BYTES: usize = 256 << 10;
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
     /// A setting cannot stand in a header.
-    #[error("the advertised HTTP address or the allowed origin holds characters that no HTTP header may hold: {0}")]
+    #[error(
+        "the advertised HTTP address or the allowed origin holds characters that no HTTP header may hold: {0}"
+    )]
     Header(InvalidHeaderValue),
 }
 
@@ -41,7 +43,11 @@ pub enum ServeError {
 ///
 /// # Errors
 /// See [`ServeError`]. Failures to accept are logged and tried again.
-pub async fn serve(listener: TcpListener, state: HttpState, stop: CancellationToken) -> Result<(), ServeError> {
+pub async fn serve(
+    listener: TcpListener,
+    state: HttpState,
+    stop: CancellationToken,
+) -> Result<(), ServeError> {
     serve_wrapped(listener, |stream| async { Ok(stream) }, state, stop).await
 }
 
@@ -49,7 +55,12 @@ pub async fn serve(listener: TcpListener, state: HttpState, stop: CancellationTo
 ///
 /// # Errors
 /// See [`serve`].
-pub async fn serve_wrapped<W, F, S>(listener: TcpListener, wrap: W, state: HttpState, stop: CancellationToken) -> Result<(), ServeError>
+pub async fn serve_wrapped<W, F, S>(
+    listener: TcpListener,
+    wrap: W,
+    state: HttpState,
+    stop: CancellationToken,
+) -> Result<(), ServeError>
 where
     W: Fn(TcpStream) -> F + Send + Sync + 'static,
     F: Future<Output = io::Result<S>> + Send + 'static,
@@ -100,7 +111,10 @@ where
     drop(listener);
     running.close();
     if timeout(STOP_LIMIT, running.wait()).await.is_err() {
-        tracing::warn!("HTTP: {} connections still had a running request {STOP_LIMIT:?} after the stop and were cut", running.len());
+        tracing::warn!(
+            "HTTP: {} connections still had a running request {STOP_LIMIT:?} after the stop and were cut",
+            running.len()
+        );
         abandon.cancel();
         running.wait().await;
     }
@@ -110,7 +124,10 @@ where
 async fn pause_after(error: &io::Error) {
     let one_connection = matches!(
         error.kind(),
-        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionRefused | io::ErrorKind::Interrupted
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::Interrupted
     );
     if !one_connection {
         tracing::error!("HTTP: cannot accept connections, trying again: {error}");
@@ -123,7 +140,8 @@ async fn serve_connection<S>(stream: S, edge: Arc<Edge>, stop: &CancellationToke
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    let service = service_fn(move |request: hyper::Request<Incoming>| Arc::clone(&edge).answer(request));
+    let service =
+        service_fn(move |request: hyper::Request<Incoming>| Arc::clone(&edge).answer(request));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_READ_TIMEOUT)

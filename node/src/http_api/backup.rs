@@ -15,7 +15,13 @@ use node_db::BackupFormat;
 use tempfile::TempPath;
 use tokio::{fs::File, io::AsyncReadExt, task::spawn_blocking};
 
-use super::{Edge, error::Failure, param::Call, redirect, reply::{ReplyBody, Response}};
+use super::{
+    Edge,
+    error::Failure,
+    param::Call,
+    redirect,
+    reply::{ReplyBody, Response},
+};
 use crate::metrics::Counter;
 
 /// Bytes read, and compressed, at a time: large enough that the hop to a blocking thread does not count.
@@ -34,20 +40,41 @@ pub(super) async fn answer(edge: &Arc<Edge>, call: &Call) -> Result<Response, Fa
         return Ok(elsewhere);
     }
     let remote = !params.noleader && !edge.store.is_leader();
-    let path = edge.store.backup(format, params.noleader, &call.caller()).await.map_err(Failure::Call)?;
-    let opened = async { io::Result::Ok((File::open(&path).await?, tokio::fs::metadata(&path).await?.len())) };
-    let (file, len_bytes) = opened.await.map_err(|error| Failure::Machine(error.to_string()))?;
+    let path = edge
+        .store
+        .backup(format, params.noleader, &call.caller())
+        .await
+        .map_err(Failure::Call)?;
+    let opened = async {
+        io::Result::Ok((
+            File::open(&path).await?,
+            tokio::fs::metadata(&path).await?.len(),
+        ))
+    };
+    let (file, len_bytes) = opened
+        .await
+        .map_err(|error| Failure::Machine(error.to_string()))?;
     edge.metrics.count(Counter::HttpBackups);
     if remote {
         edge.metrics.count(Counter::ProxyRemoteBackups);
     }
-    let gzip = params.compress.then(|| GzEncoder::new(Vec::new(), Compression::default()));
+    let gzip = params
+        .compress
+        .then(|| GzEncoder::new(Vec::new(), Compression::default()));
     let length = gzip.is_none().then_some(len_bytes);
-    let source = Source { file, gzip, done: false, edge: Arc::clone(edge), _path: path };
+    let source = Source {
+        file,
+        gzip,
+        done: false,
+        edge: Arc::clone(edge),
+        _path: path,
+    };
     let chunks = ReplyBody::Chunks(Box::pin(stream::unfold(source, Source::next)));
     let mut response = edge.replies.content(content_type, chunks);
     if let Some(length) = length {
-        response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(length));
+        response
+            .headers_mut()
+            .insert(CONTENT_LENGTH, HeaderValue::from(length));
     }
     Ok(response)
 }
@@ -57,7 +84,9 @@ fn format(params: &QueryParams) -> Result<BackupFormat, Failure> {
         (Format::Binary, false) => Ok(BackupFormat::Binary),
         (Format::Binary, true) => Ok(BackupFormat::Vacuumed),
         (Format::Delete, false) => Ok(BackupFormat::Delete),
-        (Format::Sql, false) => Ok(BackupFormat::Sql { tables: params.tables.clone() }),
+        (Format::Sql, false) => Ok(BackupFormat::Sql {
+            tables: params.tables.clone(),
+        }),
         (Format::Delete | Format::Sql, true) => Err(Failure::BackupFormat),
     }
 }
@@ -100,7 +129,9 @@ impl Source {
             };
             if at_end {
                 // Without the encoder the next read, again at the end, ends the stream.
-                return spawn_blocking(move || gzip.finish()).await?.map(|rest| Some(Bytes::from(rest)));
+                return spawn_blocking(move || gzip.finish())
+                    .await?
+                    .map(|rest| Some(Bytes::from(rest)));
             }
             let (gzip, packed) = spawn_blocking(move || {
                 gzip.write_all(&bytes)?;
@@ -131,7 +162,13 @@ mod tests {
         assert_eq!(shown("vacuum"), "Vacuumed");
         assert_eq!(shown("fmt=delete"), "Delete");
         assert_eq!(shown("fmt=sql&tables=a,b"), r#"Sql { tables: ["a", "b"] }"#);
-        assert_eq!(shown("fmt=sql&vacuum"), r#"(500, Some("invalid backup format"))"#);
-        assert_eq!(shown("fmt=delete&vacuum"), r#"(500, Some("invalid backup format"))"#);
+        assert_eq!(
+            shown("fmt=sql&vacuum"),
+            r#"(500, Some("invalid backup format"))"#
+        );
+        assert_eq!(
+            shown("fmt=delete&vacuum"),
+            r#"(500, Some("invalid backup format"))"#
+        );
     }
 }

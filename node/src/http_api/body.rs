@@ -31,7 +31,9 @@ pub(super) async fn collect(body: impl RequestBody, max_bytes: usize) -> Result<
     let mut whole: Option<BytesMut> = None;
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| Failure::Body(error.to_string()))?;
-        let Ok(data) = frame.into_data() else { continue };
+        let Ok(data) = frame.into_data() else {
+            continue;
+        };
         let so_far = whole.as_ref().map_or(first.len(), BytesMut::len);
         if data.len() > max_bytes - so_far {
             return Err(Failure::TooLarge);
@@ -40,7 +42,9 @@ pub(super) async fn collect(body: impl RequestBody, max_bytes: usize) -> Result<
             Some(whole) => whole.extend_from_slice(&data),
             None if first.is_empty() => first = data,
             None => {
-                let expected = usize::try_from(body.size_hint().lower()).unwrap_or(0).min(max_bytes);
+                let expected = usize::try_from(body.size_hint().lower())
+                    .unwrap_or(0)
+                    .min(max_bytes);
                 let mut joined = BytesMut::with_capacity(first.len() + data.len() + expected);
                 joined.extend_from_slice(&first);
                 joined.extend_from_slice(&data);
@@ -63,8 +67,12 @@ pub(super) struct Upload {
 
 /// Writes a body of any length to a new file in `dir`.
 pub(super) async fn upload(body: impl RequestBody, dir: &Path) -> Result<Upload, Failure> {
-    let disk = |error: std::io::Error| Failure::Machine(format!("writing the upload to {}: {error}", dir.display()));
-    let named = tempfile::Builder::new().prefix(UPLOAD_PREFIX).tempfile_in(dir);
+    let disk = |error: std::io::Error| {
+        Failure::Machine(format!("writing the upload to {}: {error}", dir.display()))
+    };
+    let named = tempfile::Builder::new()
+        .prefix(UPLOAD_PREFIX)
+        .tempfile_in(dir);
     let (file, path) = named.map(NamedTempFile::into_parts).map_err(disk)?;
     let mut file = File::from_std(file);
     let mut body = pin!(body);
@@ -82,12 +90,20 @@ pub(super) async fn upload(body: impl RequestBody, dir: &Path) -> Result<Upload,
 
 /// Deletes uploads that a crash left behind. What cannot be deleted is only logged.
 pub(super) fn remove_left_uploads(dir: &Path) {
-    let Ok(entries) = std::fs::read_dir(dir) else { return };
+    let Ok(entries) = std::fs::read_dir(dir) else {
+        return;
+    };
     for entry in entries.flatten() {
-        if entry.file_name().to_string_lossy().starts_with(UPLOAD_PREFIX)
+        if entry
+            .file_name()
+            .to_string_lossy()
+            .starts_with(UPLOAD_PREFIX)
             && let Err(error) = std::fs::remove_file(entry.path())
         {
-            tracing::warn!("cannot remove the left-over upload {}: {error}", entry.path().display());
+            tracing::warn!(
+                "cannot remove the left-over upload {}: {error}",
+                entry.path().display()
+            );
         }
     }
 }
@@ -101,22 +117,42 @@ mod tests {
     use super::*;
 
     fn pieces(pieces: &[&'static str]) -> impl RequestBody {
-        let frames: Vec<Result<_, std::io::Error>> = pieces.iter().map(|piece| Ok(Frame::data(Bytes::from_static(piece.as_bytes())))).collect();
+        let frames: Vec<Result<_, std::io::Error>> = pieces
+            .iter()
+            .map(|piece| Ok(Frame::data(Bytes::from_static(piece.as_bytes()))))
+            .collect();
         StreamBody::new(stream::iter(frames))
     }
 
     #[tokio::test]
     async fn bodies_within_the_limit_are_taken() {
-        assert_eq!(collect(Full::new(Bytes::from_static(b"abc")), 3).await.unwrap(), "abc");
-        assert_eq!(collect(pieces(&["ab", "", "c", "def"]), 6).await.unwrap(), "abcdef");
+        assert_eq!(
+            collect(Full::new(Bytes::from_static(b"abc")), 3)
+                .await
+                .unwrap(),
+            "abc"
+        );
+        assert_eq!(
+            collect(pieces(&["ab", "", "c", "def"]), 6).await.unwrap(),
+            "abcdef"
+        );
         assert_eq!(collect(pieces(&[]), 3).await.unwrap(), "");
     }
 
     #[tokio::test]
     async fn larger_ones_are_not() {
-        assert!(matches!(collect(Full::new(Bytes::from_static(b"abcd")), 3).await, Err(Failure::TooLarge)));
-        assert!(matches!(collect(pieces(&["ab", "cd"]), 3).await, Err(Failure::TooLarge)));
-        assert!(matches!(collect(pieces(&["a", "b", "cd"]), 3).await, Err(Failure::TooLarge)));
+        assert!(matches!(
+            collect(Full::new(Bytes::from_static(b"abcd")), 3).await,
+            Err(Failure::TooLarge)
+        ));
+        assert!(matches!(
+            collect(pieces(&["ab", "cd"]), 3).await,
+            Err(Failure::TooLarge)
+        ));
+        assert!(matches!(
+            collect(pieces(&["a", "b", "cd"]), 3).await,
+            Err(Failure::TooLarge)
+        ));
     }
 
     #[tokio::test]

@@ -37,7 +37,9 @@ pub(super) async fn answer(edge: &Arc<Edge>, body: impl RequestBody) -> Result<R
     if !is_database.map_err(|error| Failure::Machine(error.to_string()))? {
         return Err(Failure::BootData);
     }
-    let source = LoadSource { path: upload.path.to_path_buf() };
+    let source = LoadSource {
+        path: upload.path.to_path_buf(),
+    };
     edge.store.boot(source).await.map_err(Failure::Boot)?;
     Ok(edge.replies.empty(StatusCode::OK))
 }

@@ -25,11 +25,17 @@ const POLICY: HeaderValue = HeaderValue::from_static(
 pub(super) fn answer(edge: &Arc<Edge>, call: &Call) -> Result<Response, Failure> {
     edge.metrics.count(Counter::HttpUi);
     match call.uri.path() {
-        "/console" => Ok(edge.replies.redirect(StatusCode::MOVED_PERMANENTLY, PATH, &call.method)),
+        "/console" => Ok(edge
+            .replies
+            .redirect(StatusCode::MOVED_PERMANENTLY, PATH, &call.method)),
         PATH | "/console/index.html" => {
             let mut response = edge.replies.content(HTML, PAGE.as_bytes().to_vec());
-            response.headers_mut().insert(CONTENT_SECURITY_POLICY, POLICY);
-            response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+            response
+                .headers_mut()
+                .insert(CONTENT_SECURITY_POLICY, POLICY);
+            response
+                .headers_mut()
+                .insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
             Ok(response)
         }
         _ => Err(Failure::NotFound),

@@ -18,21 +18,29 @@ pub(super) fn vars(edge: &Arc<Edge>, call: &Call) -> Result<Response, Failure> {
     for (map, keys) in edge.metrics.by_map() {
         maps.insert(map, counters(&keys));
     }
-    maps.insert("cmdline", to_go_json(&edge.settings.command_line).map_err(broken)?);
+    maps.insert(
+        "cmdline",
+        to_go_json(&edge.settings.command_line).map_err(broken)?,
+    );
     maps.insert("memstats", to_go_json(&memory()).map_err(broken)?);
     Ok(edge.replies.json(join(&maps, call.params.key.as_deref())))
 }
 
 /// One map, with the blanks that expvar leaves.
 fn counters(keys: &[(&str, u64)]) -> Vec<u8> {
-    let pairs: Vec<String> = keys.iter().map(|(key, value)| format!("\"{key}\": {value}")).collect();
+    let pairs: Vec<String> = keys
+        .iter()
+        .map(|(key, value)| format!("\"{key}\": {value}"))
+        .collect();
     format!("{{{}}}", pairs.join(", ")).into_bytes()
 }
 
 /// All maps or the one asked for, a line each.
 fn join(maps: &BTreeMap<&str, Vec<u8>>, key: Option<&str>) -> Vec<u8> {
     let mut out = b"{\n".to_vec();
-    let chosen = maps.iter().filter(|(name, _)| key.is_none_or(|key| key == **name));
+    let chosen = maps
+        .iter()
+        .filter(|(name, _)| key.is_none_or(|key| key == **name));
     for (at, (name, value)) in chosen.enumerate() {
         if at > 0 {
             out.extend_from_slice(b",\n");
@@ -65,9 +73,15 @@ mod tests {
 
     #[test]
     fn one_map_a_line() {
-        let maps = BTreeMap::from([("a", counters(&[("x", 1), ("y", 0)])), ("b", b"[]".to_vec())]);
+        let maps = BTreeMap::from([
+            ("a", counters(&[("x", 1), ("y", 0)])),
+            ("b", b"[]".to_vec()),
+        ]);
         let text = |key| String::from_utf8(join(&maps, key)).unwrap();
-        assert_eq!(text(None), "{\n\"a\": {\"x\": 1, \"y\": 0},\n\"b\": []\n}\n");
+        assert_eq!(
+            text(None),
+            "{\n\"a\": {\"x\": 1, \"y\": 0},\n\"b\": []\n}\n"
+        );
         assert_eq!(text(Some("b")), "{\n\"b\": []\n}\n");
         assert_eq!(text(Some("c")), "{\n\n}\n");
     }

@@ -58,48 +58,58 @@ const INVALID_SQLITE: &str = "invalid SQLite data";
 impl Failure {
     /// The status code, and the text if there is one. Without a text the reply is empty.
     pub(super) fn answer(&self) -> (StatusCode, Option<String>) {
-        let (status, text) = match self {
-            Self::NotFound => return (StatusCode::NOT_FOUND, None),
-            Self::Method => return (StatusCode::METHOD_NOT_ALLOWED, None),
-            Self::Denied => return (StatusCode::UNAUTHORIZED, None),
-            Self::RemoveBody => return (StatusCode::BAD_REQUEST, None),
-            Self::Params(error) => (StatusCode::BAD_REQUEST, error.to_string()),
-            Self::Statements(error) => (StatusCode::BAD_REQUEST, error.to_string()),
-            Self::LeaderBody(error) => (StatusCode::BAD_REQUEST, error.to_string()),
-            Self::QueryMissing => (StatusCode::BAD_REQUEST, "query not specified".to_owned()),
-            Self::Body(error) => (StatusCode::BAD_REQUEST, format!("reading the request body: {error}")),
-            Self::BootData => (StatusCode::BAD_REQUEST, INVALID_SQLITE.to_owned()),
-            Self::TooLarge => {
-                let text = format!("request body is larger than {MAX_BODY_BYTES} bytes; send large SQL scripts and database files to /db/load");
-                (StatusCode::PAYLOAD_TOO_LARGE, text)
-            }
-            Self::RedirectWithoutLeader => (StatusCode::INTERNAL_SERVER_ERROR, StoreError::LeaderNotFound.to_string()),
-            Self::QueueWithoutLeader => (StatusCode::SERVICE_UNAVAILABLE, StoreError::LeaderNotFound.to_string()),
-            Self::QueueTimeout => (StatusCode::REQUEST_TIMEOUT, "queue wait timeout".to_owned()),
-            Self::QueueStopped => (StatusCode::SERVICE_UNAVAILABLE, "queue stopped".to_owned()),
-            Self::BackupFormat => (StatusCode::INTERNAL_SERVER_ERROR, "invalid backup format".to_owned()),
-            Self::BootTooShort => (StatusCode::SERVICE_UNAVAILABLE, "EOF".to_owned()),
-            Self::Boot(error) => {
-                let text = error.to_string();
-                let invalid = text.starts_with(INVALID_SQLITE);
-                (if invalid { StatusCode::BAD_REQUEST } else { StatusCode::SERVICE_UNAVAILABLE }, text)
-            }
-            Self::Nodes(error) => (StatusCode::SERVICE_UNAVAILABLE, format!("store nodes: {error}")),
-            Self::LeaderUnknown(error) => (StatusCode::SERVICE_UNAVAILABLE, error.to_string()),
-            Self::Call(error) => (call_status(error), error.to_string()),
-            Self::Machine(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.clone()),
-        };
-        (status, Some(text))
+        (self.status(), self.text())
     }
-}
 
-fn call_status(error: &StoreError) -> StatusCode {
-    match error {
-        StoreError::LeaderNotFound => StatusCode::SERVICE_UNAVAILABLE,
-        StoreError::Unauthorized(_) => StatusCode::UNAUTHORIZED,
-        StoreError::NotLeader | StoreError::NotOpen | StoreError::NotReady | StoreError::Unknown(_) | StoreError::Refused(_) => {
-            StatusCode::INTERNAL_SERVER_ERROR
+    fn status(&self) -> StatusCode {
+        match self {
+            Self::Params(_) | Self::Statements(_) | Self::QueryMissing | Self::Body(_) => {
+                StatusCode::BAD_REQUEST
+            }
+            Self::RemoveBody | Self::LeaderBody(_) | Self::BootData => StatusCode::BAD_REQUEST,
+            Self::Boot(error) if error.to_string().starts_with(INVALID_SQLITE) => {
+                StatusCode::BAD_REQUEST
+            }
+            Self::Denied | Self::Call(StoreError::Unauthorized(_)) => StatusCode::UNAUTHORIZED,
+            Self::NotFound => StatusCode::NOT_FOUND,
+            Self::Method => StatusCode::METHOD_NOT_ALLOWED,
+            Self::QueueTimeout => StatusCode::REQUEST_TIMEOUT,
+            Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::RedirectWithoutLeader | Self::BackupFormat | Self::Machine(_) => {
+                StatusCode::INTERNAL_SERVER_ERROR
+            }
+            Self::QueueWithoutLeader | Self::QueueStopped => StatusCode::SERVICE_UNAVAILABLE,
+            Self::BootTooShort | Self::Boot(_) | Self::Nodes(_) | Self::LeaderUnknown(_) => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
+            Self::Call(StoreError::LeaderNotFound) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Call(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
+    }
+
+    fn text(&self) -> Option<String> {
+        Some(match self {
+            Self::NotFound | Self::Method | Self::Denied | Self::RemoveBody => return None,
+            Self::Params(error) => error.to_string(),
+            Self::Statements(error) => error.to_string(),
+            Self::LeaderBody(error) => error.to_string(),
+            Self::QueryMissing => "query not specified".to_owned(),
+            Self::Body(error) => format!("reading the request body: {error}"),
+            Self::TooLarge => format!(
+                "request body is larger than {MAX_BODY_BYTES} bytes; send large SQL scripts and database files to /db/load"
+            ),
+            Self::RedirectWithoutLeader | Self::QueueWithoutLeader => {
+                StoreError::LeaderNotFound.to_string()
+            }
+            Self::QueueTimeout => "queue wait timeout".to_owned(),
+            Self::QueueStopped => "queue stopped".to_owned(),
+            Self::BackupFormat => "invalid backup format".to_owned(),
+            Self::BootTooShort => "EOF".to_owned(),
+            Self::BootData => INVALID_SQLITE.to_owned(),
+            Self::Nodes(error) => format!("store nodes: {error}"),
+            Self::Boot(error) | Self::LeaderUnknown(error) | Self::Call(error) => error.to_string(),
+            Self::Machine(error) => error.clone(),
+        })
     }
 }
 
@@ -110,9 +120,14 @@ fn call_status(error: &StoreError) -> StatusCode {
 pub(super) fn told_in_reply(error: StoreError) -> Result<Reply, Failure> {
     match error {
         StoreError::LeaderNotFound | StoreError::Unauthorized(_) => Err(Failure::Call(error)),
-        StoreError::NotLeader | StoreError::NotOpen | StoreError::NotReady | StoreError::Unknown(_) | StoreError::Refused(_) => {
-            Ok(Reply { error: Some(error.to_string()), ..Reply::default() })
-        }
+        StoreError::NotLeader
+        | StoreError::NotOpen
+        | StoreError::NotReady
+        | StoreError::Unknown(_)
+        | StoreError::Refused(_) => Ok(Reply {
+            error: Some(error.to_string()),
+            ..Reply::default()
+        }),
     }
 }
 
@@ -123,6 +138,7 @@ mod tests {
     #[test]
     fn statuses_and_texts() {
         let refused = |text: &str| StoreError::Refused(text.to_owned());
+        #[rustfmt::skip]
         let cases = [
             (Failure::NotFound, 404, None),
             (Failure::Method, 405, None),
@@ -141,18 +157,27 @@ mod tests {
             (Failure::Boot(StoreError::NotLeader), 503, Some("not leader")),
             (Failure::Nodes(StoreError::NotOpen), 503, Some("store nodes: store not open")),
             (Failure::Call(StoreError::LeaderNotFound), 503, Some("leader not found")),
-            (Failure::Call(StoreError::Unauthorized("remote load not authorized".to_owned())), 401, Some("remote load not authorized")),
+            (Failure::Call(StoreError::Unauthorized("remote load not authorized".to_owned(), )), 401, Some("remote load not authorized")),
             (Failure::Call(refused("need at least one voter in configuration")), 500, Some("need at least one voter in configuration")),
         ];
         for (failure, status, text) in cases {
             let (got, told) = failure.answer();
-            assert_eq!((got.as_u16(), told.as_deref()), (status, text), "{failure:?}");
+            assert_eq!(
+                (got.as_u16(), told.as_deref()),
+                (status, text),
+                "{failure:?}"
+            );
         }
     }
 
     #[test]
     fn most_failures_of_statements_are_told_in_the_reply() {
-        for error in [StoreError::NotLeader, StoreError::NotOpen, StoreError::NotReady, StoreError::Unknown("x".to_owned())] {
+        for error in [
+            StoreError::NotLeader,
+            StoreError::NotOpen,
+            StoreError::NotReady,
+            StoreError::Unknown("x".to_owned()),
+        ] {
             let text = error.to_string();
             assert_eq!(told_in_reply(error).unwrap().error, Some(text));
         }

@@ -14,7 +14,11 @@ use super::{
 };
 use crate::metrics::Counter;
 
-pub(super) async fn answer(edge: &Arc<Edge>, call: &Call, body: impl RequestBody) -> Result<Response, Failure> {
+pub(super) async fn answer(
+    edge: &Arc<Edge>,
+    call: &Call,
+    body: impl RequestBody,
+) -> Result<Response, Failure> {
     let started = Instant::now();
     edge.metrics.count(Counter::HttpExecutions);
     if call.params.queue {
@@ -25,14 +29,26 @@ pub(super) async fn answer(edge: &Arc<Edge>, call: &Call, body: impl RequestBody
     }
     let body = collect(body, MAX_BODY_BYTES).await?;
     let statements = call.statements(&body)?;
-    edge.metrics.add(Counter::HttpExecuteStmtsRx, statements.len() as u64);
-    let request = Request { kind: Kind::Execute, transaction: call.params.transaction, qualify_columns: false, statements, stamp: Stamp::default() };
+    edge.metrics
+        .add(Counter::HttpExecuteStmtsRx, statements.len() as u64);
+    let request = Request {
+        kind: Kind::Execute,
+        transaction: call.params.transaction,
+        qualify_columns: false,
+        statements,
+        stamp: Stamp::default(),
+    };
     let outcome = edge.store.execute(request, &call.caller()).await;
     edge.results(call, outcome, started)
 }
 
 /// Puts the statements into the queue; with `wait` answers when they have been written.
-async fn queue(edge: &Edge, call: &Call, body: impl RequestBody, started: Instant) -> Result<Response, Failure> {
+async fn queue(
+    edge: &Edge,
+    call: &Call,
+    body: impl RequestBody,
+    started: Instant,
+) -> Result<Response, Failure> {
     let params = &call.params;
     edge.metrics.count(Counter::HttpQueuedExecutions);
     if !params.noleader && edge.store.leader().is_none() {
@@ -44,7 +60,10 @@ async fn queue(edge: &Edge, call: &Call, body: impl RequestBody, started: Instan
         Err(Failure::Statements(ParseError::Empty)) if params.wait => Vec::new(),
         parsed => parsed?,
     };
-    edge.metrics.add(Counter::HttpQueuedExecutionsNumStmtsRx, statements.len() as u64);
+    edge.metrics.add(
+        Counter::HttpQueuedExecutionsNumStmtsRx,
+        statements.len() as u64,
+    );
     let pushed = edge.queue.push(statements, call.credentials.clone()).await;
     let ticket = pushed.map_err(|_| Failure::QueueStopped)?;
     let sequence = ticket.sequence;
@@ -58,6 +77,12 @@ async fn queue(edge: &Edge, call: &Call, body: impl RequestBody, started: Instan
         decided.map_err(|_| Failure::QueueStopped)?;
     }
     let time_secs = params.timings.then(|| started.elapsed().as_secs_f64());
-    let reply = Reply { sequence_number: Some(sequence), time_secs, ..Reply::default() };
-    Ok(edge.replies.results(&reply, &shape(params, call.route.endpoint), None))
+    let reply = Reply {
+        sequence_number: Some(sequence),
+        time_secs,
+        ..Reply::default()
+    };
+    Ok(edge
+        .replies
+        .results(&reply, &shape(params, call.route.endpoint), None))
 }

@@ -8,8 +8,16 @@ const PAGE_BYTES: u64 = 4096;
 /// Type of the auxiliary vector's entry that holds the page size.
 const AT_PAGESZ: u64 = 6;
 /// Interface flags as the kernel numbers them, and their names.
-const INTERFACE_FLAGS: [(u32, &str); 6] =
-    [(0x1, "up"), (0x2, "broadcast"), (0x8, "loopback"), (0x10, "pointtopoint"), (0x1000, "multicast"), (0x40, "running")];
+const INTERFACE_FLAGS: [(u32, &str); 6] = [
+    (0x1, "up"),
+    (0x2, "broadcast"),
+    (0x8, "loopback"),
+    (0x10, "pointtopoint"),
+    (0x1000, "multicast"),
+    (RUNNING, "running"),
+];
+/// The link is up.
+const RUNNING: u32 = 0x40;
 
 /// Memory of this process.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -20,10 +28,15 @@ pub(super) struct Memory {
 
 pub(super) fn memory() -> Memory {
     let text = fs::read_to_string("/proc/self/statm").unwrap_or_default();
-    let mut pages = text.split_whitespace().map(|number| number.parse::<u64>().unwrap_or(0));
+    let mut pages = text
+        .split_whitespace()
+        .map(|number| number.parse::<u64>().unwrap_or(0));
     let page_bytes = page_bytes();
     let mut bytes = || pages.next().unwrap_or(0) * page_bytes;
-    Memory { virtual_bytes: bytes(), resident_bytes: bytes() }
+    Memory {
+        virtual_bytes: bytes(),
+        resident_bytes: bytes(),
+    }
 }
 
 fn page_bytes() -> u64 {
@@ -35,13 +48,17 @@ fn page_bytes() -> u64 {
 fn page_bytes_of(auxiliary: &[u8]) -> Option<u64> {
     let (numbers, _) = auxiliary.as_chunks::<8>();
     let (pairs, _) = numbers.as_chunks::<2>();
-    let pair = pairs.iter().find(|[kind, _]| u64::from_ne_bytes(*kind) == AT_PAGESZ)?;
+    let pair = pairs
+        .iter()
+        .find(|[kind, _]| u64::from_ne_bytes(*kind) == AT_PAGESZ)?;
     Some(u64::from_ne_bytes(pair[1]))
 }
 
 /// The part `os` of `/status`.
 pub(super) fn os() -> Value {
-    let executable = std::env::current_exe().map(|path| path.display().to_string()).unwrap_or_default();
+    let executable = std::env::current_exe()
+        .map(|path| path.display().to_string())
+        .unwrap_or_default();
     let hostname = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     json!({
         "executable": executable,
@@ -61,25 +78,48 @@ pub(super) fn network() -> Value {
             if_addrs::IfAddr::V6(address) => address.prefixlen,
         };
         let address = format!("{}/{prefix}", interface.ip());
-        interfaces.entry(interface.name).or_default().push(json!({ "address": address }));
+        interfaces
+            .entry(interface.name)
+            .or_default()
+            .push(json!({ "address": address }));
     }
-    let described: BTreeMap<String, Value> = interfaces.into_iter().map(|(name, addresses)| describe(name, addresses)).collect();
+    let described: BTreeMap<String, Value> = interfaces
+        .into_iter()
+        .map(|(name, addresses)| describe(name, addresses))
+        .collect();
     json!({ "interfaces": described })
 }
 
 fn describe(name: String, addresses: Vec<Value>) -> (String, Value) {
-    let read = |file: &str| fs::read_to_string(format!("/sys/class/net/{name}/{file}")).unwrap_or_default();
+    let read = |file: &str| {
+        fs::read_to_string(format!("/sys/class/net/{name}/{file}")).unwrap_or_default()
+    };
     let hardware = read("address");
     let hardware = hardware.trim();
     // The loopback has none but shows zeros.
-    let hardware = if hardware.chars().all(|digit| matches!(digit, '0' | ':')) { "" } else { hardware };
+    let hardware = if hardware.chars().all(|digit| matches!(digit, '0' | ':')) {
+        ""
+    } else {
+        hardware
+    };
     let flags = u32::from_str_radix(read("flags").trim().trim_start_matches("0x"), 16).unwrap_or(0);
-    let described = json!({ "addresses": addresses, "flags": flag_names(flags), "hardware_address": hardware });
+    // This file leaves out whether the link is up; another tells.
+    let flags = if read("carrier").trim() == "1" {
+        flags | RUNNING
+    } else {
+        flags
+    };
+    let described =
+        json!({ "addresses": addresses, "flags": flag_names(flags), "hardware_address": hardware });
     (name, described)
 }
 
 fn flag_names(flags: u32) -> String {
-    let set: Vec<&str> = INTERFACE_FLAGS.iter().filter(|(bit, _)| flags & bit != 0).map(|(_, name)| *name).collect();
+    let set: Vec<&str> = INTERFACE_FLAGS
+        .iter()
+        .filter(|(bit, _)| flags & bit != 0)
+        .map(|(_, name)| *name)
+        .collect();
     set.join("|")
 }
 
@@ -96,7 +136,10 @@ mod tests {
 
     #[test]
     fn page_size_is_found_among_pairs() {
-        let auxiliary: Vec<u8> = [16_u64, 1, 6, 16_384, 0, 0].iter().flat_map(|number| number.to_ne_bytes()).collect();
+        let auxiliary: Vec<u8> = [16_u64, 1, 6, 16_384, 0, 0]
+            .iter()
+            .flat_map(|number| number.to_ne_bytes())
+            .collect();
         assert_eq!(page_bytes_of(&auxiliary), Some(16_384));
         assert_eq!(page_bytes_of(&auxiliary[..20]), None);
         assert!(page_bytes().is_power_of_two());

@@ -14,15 +14,27 @@ use super::{
 };
 use crate::{metrics::Counter, store::StoreError};
 
-pub(super) async fn answer(edge: &Arc<Edge>, call: &Call, body: impl RequestBody) -> Result<Response, Failure> {
-    if call.method == Method::GET { show(edge, call).await } else { hand_over(edge, call, body).await }
+pub(super) async fn answer(
+    edge: &Arc<Edge>,
+    call: &Call,
+    body: impl RequestBody,
+) -> Result<Response, Failure> {
+    if call.method == Method::GET {
+        show(edge, call).await
+    } else {
+        hand_over(edge, call, body).await
+    }
 }
 
 async fn show(edge: &Edge, call: &Call) -> Result<Response, Failure> {
     if edge.store.is_open() && edge.store.leader().is_none() {
         return Err(Failure::LeaderUnknown(StoreError::LeaderNotFound));
     }
-    let nodes = edge.store.nodes(true, call.params.timeout).await.map_err(Failure::LeaderUnknown)?;
+    let nodes = edge
+        .store
+        .nodes(true, call.params.timeout)
+        .await
+        .map_err(Failure::LeaderUnknown)?;
     let leader = nodes.into_iter().find(|node| node.leader);
     let leader = leader.ok_or(Failure::LeaderUnknown(StoreError::LeaderNotFound))?;
     let json = to_go_json(&leader).map_err(|error| Failure::Machine(error.to_string()))?;
@@ -35,12 +47,19 @@ async fn hand_over(edge: &Edge, call: &Call, body: impl RequestBody) -> Result<R
     }
     let request = if call.announces_json() {
         let body = collect(body, MAX_ADMIN_BODY_BYTES).await?;
-        if body.is_empty() { LeaderRequest::default() } else { LeaderRequest::parse(&body).map_err(Failure::LeaderBody)? }
+        if body.is_empty() {
+            LeaderRequest::default()
+        } else {
+            LeaderRequest::parse(&body).map_err(Failure::LeaderBody)?
+        }
     } else {
         LeaderRequest::default()
     };
     let served_by = edge.leader_address();
-    let done = edge.store.stepdown(request.id.as_deref(), call.params.wait, &call.caller()).await;
+    let done = edge
+        .store
+        .stepdown(request.id.as_deref(), call.params.wait, &call.caller())
+        .await;
     done.map_err(|error| match error {
         StoreError::NotOpen => Failure::LeaderUnknown(error),
         other => Failure::Call(other),
@@ -48,5 +67,7 @@ async fn hand_over(edge: &Edge, call: &Call, body: impl RequestBody) -> Result<R
     if served_by != edge.settings.api_addr {
         edge.metrics.count(Counter::ProxyRemoteStepdowns);
     }
-    Ok(edge.replies.served_by(edge.replies.json(Vec::new()), &served_by))
+    Ok(edge
+        .replies
+        .served_by(edge.replies.json(Vec::new()), &served_by))
 }

@@ -13,22 +13,53 @@ use serde_json::Value;
 use super::{Edge, error::Failure, reply::Response};
 use crate::metrics::{Counter, Metrics, Timed};
 
-const OPEN_METRICS: HeaderValue = HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
+const OPEN_METRICS: HeaderValue =
+    HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
 
 /// Gauges of the store's status: name, meaning, and where they stand in it.
 const GAUGES: [(&str, &str, &str); 6] = [
     ("rqlite_raft_term", "Current Raft term", "/raft/term"),
-    ("rqlite_raft_applied_index", "Index of the last log entry applied to the database", "/raft/applied_index"),
-    ("rqlite_raft_commit_index", "Index of the last log entry known to be committed", "/raft/commit_index"),
-    ("rqlite_raft_log_size_bytes", "Size of the Raft log on disk", "/raft/log_size"),
-    ("rqlite_db_size_bytes", "Size of the SQLite database", "/sqlite3/db_size"),
-    ("rqlite_db_wal_size_bytes", "Size of the SQLite write-ahead log", "/sqlite3/wal_size"),
+    (
+        "rqlite_raft_applied_index",
+        "Index of the last log entry applied to the database",
+        "/raft/applied_index",
+    ),
+    (
+        "rqlite_raft_commit_index",
+        "Index of the last log entry known to be committed",
+        "/raft/commit_index",
+    ),
+    (
+        "rqlite_raft_log_size_bytes",
+        "Size of the Raft log on disk",
+        "/raft/log_size",
+    ),
+    (
+        "rqlite_db_size_bytes",
+        "Size of the SQLite database",
+        "/sqlite3/db_size",
+    ),
+    (
+        "rqlite_db_wal_size_bytes",
+        "Size of the SQLite write-ahead log",
+        "/sqlite3/wal_size",
+    ),
 ];
 
 pub(super) async fn answer(edge: &Arc<Edge>) -> Result<Response, Failure> {
-    let store = if edge.store.is_open() { edge.store.status().await } else { Value::Null };
-    let scrape = Scrape { metrics: Arc::clone(&edge.metrics), store, leads: edge.store.is_leader() };
-    let text = scrape.into_text().map_err(|error| Failure::Machine(error.to_string()))?;
+    let store = if edge.store.is_open() {
+        edge.store.status().await
+    } else {
+        Value::Null
+    };
+    let scrape = Scrape {
+        metrics: Arc::clone(&edge.metrics),
+        store,
+        leads: edge.store.is_leader(),
+    };
+    let text = scrape
+        .into_text()
+        .map_err(|error| Failure::Machine(error.to_string()))?;
     Ok(edge.replies.content(OPEN_METRICS, text.into_bytes()))
 }
 
@@ -54,17 +85,36 @@ impl Scrape {
 impl Collector for Scrape {
     fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), fmt::Error> {
         for counter in Counter::ALL {
-            let name = format!("rqlite_{}_{}", counter.map().replace('.', "_"), counter.key());
+            let name = format!(
+                "rqlite_{}_{}",
+                counter.map().replace('.', "_"),
+                counter.key()
+            );
             let help = format!("{} of the expvar map {}", counter.key(), counter.map());
             let value = self.metrics.get(*counter);
             if counter.is_gauge() {
-                gauge(&mut encoder, &name, &help, i64::try_from(value).unwrap_or(i64::MAX))?;
+                gauge(
+                    &mut encoder,
+                    &name,
+                    &help,
+                    i64::try_from(value).unwrap_or(i64::MAX),
+                )?;
             } else {
                 let metric = ConstCounter::new(value);
-                metric.encode(encoder.encode_descriptor(&name, &help, None, metric.metric_type())?)?;
+                metric.encode(encoder.encode_descriptor(
+                    &name,
+                    &help,
+                    None,
+                    metric.metric_type(),
+                )?)?;
             }
         }
-        gauge(&mut encoder, "rqlite_raft_leader", "1 on the leader, else 0", i64::from(self.leads))?;
+        gauge(
+            &mut encoder,
+            "rqlite_raft_leader",
+            "1 on the leader, else 0",
+            i64::from(self.leads),
+        )?;
         for (name, help, pointer) in GAUGES {
             if let Some(value) = self.store.pointer(pointer).and_then(Value::as_i64) {
                 gauge(&mut encoder, name, help, value)?;
@@ -80,13 +130,23 @@ impl Collector for Scrape {
             let kept = self.metrics.times(what);
             let labels = [("endpoint", what.name())];
             let mut labelled = times.encode_family(&labels)?;
-            labelled.encode_histogram::<NoLabelSet>(kept.sum_secs, kept.count, &kept.buckets, None)?;
+            labelled.encode_histogram::<NoLabelSet>(
+                kept.sum_secs,
+                kept.count,
+                &kept.buckets,
+                None,
+            )?;
         }
         Ok(())
     }
 }
 
-fn gauge(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: i64) -> Result<(), fmt::Error> {
+fn gauge(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    value: i64,
+) -> Result<(), fmt::Error> {
     let metric = ConstGauge::new(value);
     metric.encode(encoder.encode_descriptor(name, help, None, metric.metric_type())?)
 }
@@ -105,8 +165,15 @@ mod tests {
         metrics.add(Counter::HttpExecutions, 3);
         metrics.set(Counter::UploaderLastUploadBytes, 9);
         metrics.time(Timed::Query, Duration::from_micros(300));
-        let store = json!({ "raft": { "term": 4, "applied_index": 17 }, "sqlite3": { "db_size": 4096 } });
-        let text = Scrape { metrics, store, leads: true }.into_text().unwrap();
+        let store =
+            json!({ "raft": { "term": 4, "applied_index": 17 }, "sqlite3": { "db_size": 4096 } });
+        let text = Scrape {
+            metrics,
+            store,
+            leads: true,
+        }
+        .into_text()
+        .unwrap();
         for line in [
             "# TYPE rqlite_http_executions counter",
             "rqlite_http_executions_total 3",
@@ -121,7 +188,10 @@ mod tests {
             "rqlite_http_request_duration_seconds_bucket{le=\"0.0005\",endpoint=\"query\"} 1",
             "rqlite_http_request_duration_seconds_bucket{le=\"+Inf\",endpoint=\"query\"} 1",
         ] {
-            assert!(text.lines().any(|found| found == line), "{line} is missing in\n{text}");
+            assert!(
+                text.lines().any(|found| found == line),
+                "{line} is missing in\n{text}"
+            );
         }
         assert!(!text.contains("rqlite_raft_log_size_bytes"));
         assert!(text.ends_with("# EOF\n"));

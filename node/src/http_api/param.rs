@@ -22,7 +22,11 @@ pub(super) struct Call {
 
 impl Call {
     pub(super) fn caller(&self) -> Caller {
-        Caller { credentials: self.credentials.clone(), timeout: self.params.timeout, retries: self.params.retries }
+        Caller {
+            credentials: self.credentials.clone(),
+            timeout: self.params.timeout,
+            retries: self.params.retries,
+        }
     }
 
     pub(super) fn read_options(&self) -> ReadOptions {
@@ -35,7 +39,9 @@ impl Call {
     }
 
     fn content_type(&self) -> &[u8] {
-        self.headers.get(CONTENT_TYPE).map_or(b"", |value| value.as_bytes())
+        self.headers
+            .get(CONTENT_TYPE)
+            .map_or(b"", |value| value.as_bytes())
     }
 
     /// The body is one SQL statement, not JSON.
@@ -63,7 +69,10 @@ impl Call {
 }
 
 fn plain(sql: String) -> Statement {
-    Statement { sql, parameters: Vec::new() }
+    Statement {
+        sql,
+        parameters: Vec::new(),
+    }
 }
 
 /// HTTP Basic credentials. Anything else, also malformed ones, counts as none.
@@ -74,7 +83,10 @@ pub(super) fn credentials(headers: &HeaderMap) -> Option<Credentials> {
     }
     let decoded = String::from_utf8(STANDARD.decode(encoded.trim()).ok()?).ok()?;
     let (username, password) = decoded.split_once(':')?;
-    Some(Credentials { username: username.to_owned(), password: password.to_owned() })
+    Some(Credentials {
+        username: username.to_owned(),
+        password: password.to_owned(),
+    })
 }
 
 #[cfg(test)]
@@ -98,7 +110,10 @@ mod tests {
         ];
         for (value, expected) in cases {
             let headers = HeaderMap::from_iter([(AUTHORIZATION, HeaderValue::from_static(value))]);
-            let expected = expected.map(|(name, password)| Credentials { username: name.to_owned(), password: password.to_owned() });
+            let expected = expected.map(|(name, password)| Credentials {
+                username: name.to_owned(),
+                password: password.to_owned(),
+            });
             assert_eq!(credentials(&headers), expected, "{value}");
         }
         assert_eq!(credentials(&HeaderMap::new()), None);

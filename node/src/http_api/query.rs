@@ -14,7 +14,11 @@ use super::{
 };
 use crate::metrics::Counter;
 
-pub(super) async fn answer(edge: &Arc<Edge>, call: &Call, body: impl RequestBody) -> Result<Response, Failure> {
+pub(super) async fn answer(
+    edge: &Arc<Edge>,
+    call: &Call,
+    body: impl RequestBody,
+) -> Result<Response, Failure> {
     let started = Instant::now();
     edge.metrics.count(Counter::HttpQueries);
     if let Some(elsewhere) = redirect::read_to_leader(edge, call).await? {
@@ -25,7 +29,8 @@ pub(super) async fn answer(edge: &Arc<Edge>, call: &Call, body: impl RequestBody
     } else {
         call.statements(&collect(body, MAX_BODY_BYTES).await?)?
     };
-    edge.metrics.add(Counter::HttpQueryStmtsRx, statements.len() as u64);
+    edge.metrics
+        .add(Counter::HttpQueryStmtsRx, statements.len() as u64);
     let params = &call.params;
     let read = Read {
         kind: Kind::Query,
@@ -34,6 +39,9 @@ pub(super) async fn answer(edge: &Arc<Edge>, call: &Call, body: impl RequestBody
         statements,
         timeout: params.db_timeout,
     };
-    let outcome = edge.store.query(read, &call.read_options(), &call.caller()).await;
+    let outcome = edge
+        .store
+        .query(read, &call.read_options(), &call.caller())
+        .await;
     edge.results(call, outcome, started)
 }

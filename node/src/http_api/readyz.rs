@@ -16,7 +16,10 @@ pub(super) async fn answer(edge: &Arc<Edge>, call: &Call) -> Response {
     let (status, text) = if params.noleader {
         (StatusCode::OK, "[+]node ok".to_owned())
     } else {
-        describe(edge.store.ready(params.sync, params.timeout).await, params.sync)
+        describe(
+            edge.store.ready(params.sync, params.timeout).await,
+            params.sync,
+        )
     };
     let mut response = edge.replies.content(TEXT, text.into_bytes());
     *response.status_mut() = status;
@@ -28,13 +31,22 @@ fn describe(readiness: Readiness, sync: bool) -> (StatusCode, String) {
     let synced = if sync { "\n[+]sync ok" } else { "" };
     let text = match readiness {
         Readiness::Ready => {
-            return (StatusCode::OK, format!("[+]node ok\n[+]leader ok\n[+]store ok{synced}\n[+]db ok"));
+            return (
+                StatusCode::OK,
+                format!("[+]node ok\n[+]leader ok\n[+]store ok{synced}\n[+]db ok"),
+            );
         }
         Readiness::NoLeader => "[+]node ok\n[+]leader does not exist".to_owned(),
-        Readiness::LeaderNotContactable(why) => format!("[+]node ok\n[+]leader not contactable: {why}"),
+        Readiness::LeaderNotContactable(why) => {
+            format!("[+]node ok\n[+]leader not contactable: {why}")
+        }
         Readiness::NotReady => "[+]node ok\n[+]leader ok\n[+]store not ready".to_owned(),
-        Readiness::SyncFailed(why) => format!("[+]node ok\n[+]leader ok\n[+]store ok\n[+]sync {why}"),
-        Readiness::DatabaseFailed(why) => format!("[+]node ok\n[+]leader ok\n[+]store ok{synced}\n[+]db not ok: ({why})"),
+        Readiness::SyncFailed(why) => {
+            format!("[+]node ok\n[+]leader ok\n[+]store ok\n[+]sync {why}")
+        }
+        Readiness::DatabaseFailed(why) => {
+            format!("[+]node ok\n[+]leader ok\n[+]store ok{synced}\n[+]db not ok: ({why})")
+        }
     };
     (StatusCode::SERVICE_UNAVAILABLE, text)
 }
@@ -47,13 +59,48 @@ mod tests {
     fn texts() {
         let why = || "why".to_owned();
         let cases = [
-            (Readiness::Ready, false, 200, "[+]node ok\n[+]leader ok\n[+]store ok\n[+]db ok"),
-            (Readiness::Ready, true, 200, "[+]node ok\n[+]leader ok\n[+]store ok\n[+]sync ok\n[+]db ok"),
-            (Readiness::NoLeader, true, 503, "[+]node ok\n[+]leader does not exist"),
-            (Readiness::LeaderNotContactable(why()), false, 503, "[+]node ok\n[+]leader not contactable: why"),
-            (Readiness::NotReady, false, 503, "[+]node ok\n[+]leader ok\n[+]store not ready"),
-            (Readiness::SyncFailed(why()), true, 503, "[+]node ok\n[+]leader ok\n[+]store ok\n[+]sync why"),
-            (Readiness::DatabaseFailed(why()), false, 503, "[+]node ok\n[+]leader ok\n[+]store ok\n[+]db not ok: (why)"),
+            (
+                Readiness::Ready,
+                false,
+                200,
+                "[+]node ok\n[+]leader ok\n[+]store ok\n[+]db ok",
+            ),
+            (
+                Readiness::Ready,
+                true,
+                200,
+                "[+]node ok\n[+]leader ok\n[+]store ok\n[+]sync ok\n[+]db ok",
+            ),
+            (
+                Readiness::NoLeader,
+                true,
+                503,
+                "[+]node ok\n[+]leader does not exist",
+            ),
+            (
+                Readiness::LeaderNotContactable(why()),
+                false,
+                503,
+                "[+]node ok\n[+]leader not contactable: why",
+            ),
+            (
+                Readiness::NotReady,
+                false,
+                503,
+                "[+]node ok\n[+]leader ok\n[+]store not ready",
+            ),
+            (
+                Readiness::SyncFailed(why()),
+                true,
+                503,
+                "[+]node ok\n[+]leader ok\n[+]store ok\n[+]sync why",
+            ),
+            (
+                Readiness::DatabaseFailed(why()),
+                false,
+                503,
+                "[+]node ok\n[+]leader ok\n[+]store ok\n[+]db not ok: (why)",
+            ),
         ];
         for (readiness, sync, status, text) in cases {
             let (got, told) = describe(readiness, sync);

@@ -8,5 +8,6 @@ use crate::metrics::Counter;
 
 pub(super) fn answer(edge: &Arc<Edge>) -> Response {
     edge.metrics.count(Counter::HttpUserReaps);
-    edge.replies.json(b"{\"snapshots_reaped\":0,\"wals_checkpointed\":0}\n".to_vec())
+    edge.replies
+        .json(b"{\"snapshots_reaped\":0,\"wals_checkpointed\":0}\n".to_vec())
 }

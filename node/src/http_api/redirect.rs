@@ -10,12 +10,20 @@ pub(super) async fn to_leader(edge: &Edge, call: &Call) -> Result<Option<Respons
     if !call.params.redirect || edge.store.is_leader() {
         return Ok(None);
     }
-    let url = edge.store.leader_api_url(call.params.timeout).await.map_err(|error| match error {
-        StoreError::LeaderNotFound => Failure::RedirectWithoutLeader,
-        other => Failure::Call(other),
-    })?;
+    let url = edge
+        .store
+        .leader_api_url(call.params.timeout)
+        .await
+        .map_err(|error| match error {
+            StoreError::LeaderNotFound => Failure::RedirectWithoutLeader,
+            other => Failure::Call(other),
+        })?;
     let location = location(&url, call.uri.path(), call.uri.query());
-    Ok(Some(edge.replies.redirect(StatusCode::MOVED_PERMANENTLY, &location, &call.method)))
+    Ok(Some(edge.replies.redirect(
+        StatusCode::MOVED_PERMANENTLY,
+        &location,
+        &call.method,
+    )))
 }
 
 /// As [`to_leader`], for endpoints that may not need a leader: levels none and auto are left to the store, which forwards what
@@ -41,7 +49,13 @@ mod tests {
 
     #[test]
     fn path_and_query_are_kept() {
-        assert_eq!(location("http://l:4001", "/db/execute", Some("redirect&x=%20")), "http://l:4001/db/execute?redirect&x=%20");
-        assert_eq!(location("https://l:4001/", "/leader", None), "https://l:4001/leader");
+        assert_eq!(
+            location("http://l:4001", "/db/execute", Some("redirect&x=%20")),
+            "http://l:4001/db/execute?redirect&x=%20"
+        );
+        assert_eq!(
+            location("https://l:4001/", "/leader", None),
+            "https://l:4001/leader"
+        );
     }
 }

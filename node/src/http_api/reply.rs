@@ -11,8 +11,9 @@ use hyper::{
     HeaderMap, Method, StatusCode,
     body::{Body, Frame, SizeHint},
     header::{
-        ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN, CONTENT_TYPE,
-        HeaderName, HeaderValue, InvalidHeaderValue, LOCATION, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
+        ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS,
+        ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN, CONTENT_TYPE, HeaderName,
+        HeaderValue, InvalidHeaderValue, LOCATION, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
     },
 };
 use node_api::{Reply, Shape, pretty_json, write_reply};
@@ -49,10 +50,16 @@ impl Body for ReplyBody {
     type Data = Bytes;
     type Error = std::io::Error;
 
-    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         match &mut *self {
             Self::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
-            Self::Chunks(chunks) => chunks.as_mut().poll_next(context).map(|next| next.map(|chunk| chunk.map(Frame::data))),
+            Self::Chunks(chunks) => chunks
+                .as_mut()
+                .poll_next(context)
+                .map(|next| next.map(|chunk| chunk.map(Frame::data))),
         }
     }
 
@@ -62,7 +69,9 @@ impl Body for ReplyBody {
 
     fn size_hint(&self) -> SizeHint {
         match self {
-            Self::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
+            Self::Whole(bytes) => {
+                SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
+            }
             Self::Chunks(_) => SizeHint::default(),
         }
     }
@@ -70,7 +79,11 @@ impl Body for ReplyBody {
 
 impl From<Vec<u8>> for ReplyBody {
     fn from(bytes: Vec<u8>) -> Self {
-        Self::Whole(if bytes.is_empty() { None } else { Some(Bytes::from(bytes)) })
+        Self::Whole(if bytes.is_empty() {
+            None
+        } else {
+            Some(Bytes::from(bytes))
+        })
     }
 }
 
@@ -90,16 +103,35 @@ pub(super) struct Replies {
 impl Replies {
     /// # Errors
     /// A setting holds characters that no header may hold.
-    pub(super) fn new(allow_origin: Option<&str>, api_addr: &str, auth_enabled: bool) -> Result<Self, InvalidHeaderValue> {
+    pub(super) fn new(
+        allow_origin: Option<&str>,
+        api_addr: &str,
+        auth_enabled: bool,
+    ) -> Result<Self, InvalidHeaderValue> {
         let mut base = HeaderMap::with_capacity(12);
         base.insert(VERSION, HeaderValue::from_static(crate::VERSION));
-        base.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("OPTIONS, GET, POST"));
+        base.insert(
+            ACCESS_CONTROL_ALLOW_METHODS,
+            HeaderValue::from_static("OPTIONS, GET, POST"),
+        );
         if auth_enabled {
-            base.insert(ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static("Content-Type, Authorization"));
-            base.insert(ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
-            base.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"rqlite\""));
+            base.insert(
+                ACCESS_CONTROL_ALLOW_HEADERS,
+                HeaderValue::from_static("Content-Type, Authorization"),
+            );
+            base.insert(
+                ACCESS_CONTROL_ALLOW_CREDENTIALS,
+                HeaderValue::from_static("true"),
+            );
+            base.insert(
+                WWW_AUTHENTICATE,
+                HeaderValue::from_static("Basic realm=\"rqlite\""),
+            );
         } else {
-            base.insert(ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static("Content-Type"));
+            base.insert(
+                ACCESS_CONTROL_ALLOW_HEADERS,
+                HeaderValue::from_static("Content-Type"),
+            );
         }
         if let Some(origin) = allow_origin.filter(|origin| !origin.is_empty()) {
             base.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_str(origin)?);
@@ -108,7 +140,12 @@ impl Replies {
         json.insert(CONTENT_TYPE, JSON);
         let mut json_local = json.clone();
         json_local.insert(SERVED_BY, HeaderValue::from_str(api_addr)?);
-        Ok(Self { base, json, json_local, api_addr: api_addr.to_owned() })
+        Ok(Self {
+            base,
+            json,
+            json_local,
+            api_addr: api_addr.to_owned(),
+        })
     }
 
     fn with_headers(status: StatusCode, headers: HeaderMap, body: ReplyBody) -> Response {
@@ -124,7 +161,11 @@ impl Replies {
     }
 
     /// Content of some type with status 200.
-    pub(super) fn content(&self, content_type: HeaderValue, body: impl Into<ReplyBody>) -> Response {
+    pub(super) fn content(
+        &self,
+        content_type: HeaderValue,
+        body: impl Into<ReplyBody>,
+    ) -> Response {
         let mut response = Self::with_headers(StatusCode::OK, self.base.clone(), body.into());
         response.headers_mut().insert(CONTENT_TYPE, content_type);
         response
@@ -137,15 +178,26 @@ impl Replies {
 
     /// JSON, indented if asked.
     pub(super) fn json_as_asked(&self, compact: Vec<u8>, pretty: bool) -> Response {
-        self.json(if pretty { pretty_json(&compact) } else { compact })
+        self.json(if pretty {
+            pretty_json(&compact)
+        } else {
+            compact
+        })
     }
 
     /// Results of statements. `served_by` as the store gave it; `None` leaves the header out.
-    pub(super) fn results(&self, reply: &Reply, shape: &Shape, served_by: Option<&str>) -> Response {
+    pub(super) fn results(
+        &self,
+        reply: &Reply,
+        shape: &Shape,
+        served_by: Option<&str>,
+    ) -> Response {
         let mut json = Vec::with_capacity(REPLY_BYTES);
         write_reply(&mut json, reply, shape);
         match served_by {
-            Some(addr) if addr == self.api_addr => Self::with_headers(StatusCode::OK, self.json_local.clone(), json.into()),
+            Some(addr) if addr == self.api_addr => {
+                Self::with_headers(StatusCode::OK, self.json_local.clone(), json.into())
+            }
             Some(addr) => self.served_by(self.json(json), addr),
             None => self.json(json),
         }
@@ -163,7 +215,10 @@ impl Replies {
     pub(super) fn redirect(&self, status: StatusCode, location: &str, method: &Method) -> Response {
         let mut response = self.empty(status);
         let Ok(value) = HeaderValue::from_str(location) else {
-            return self.failure(&Failure::Machine("the leader's address cannot be a location".to_owned()), Content::Text);
+            return self.failure(
+                &Failure::Machine("the leader's address cannot be a location".to_owned()),
+                Content::Text,
+            );
         };
         response.headers_mut().insert(LOCATION, value);
         if matches!(*method, Method::GET | Method::HEAD) {
@@ -199,7 +254,11 @@ impl Replies {
 }
 
 fn escape_html(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&#34;").replace('\'', "&#39;")
+    text.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
+        .replace('"', "&#34;")
+        .replace('\'', "&#39;")
 }
 
 /// The shape of the reply that the query string asks for.
@@ -221,22 +280,53 @@ mod tests {
     use super::*;
 
     fn header(response: &Response, name: &str) -> Option<String> {
-        response.headers().get(name).map(|value| value.to_str().unwrap().to_owned())
+        response
+            .headers()
+            .get(name)
+            .map(|value| value.to_str().unwrap().to_owned())
     }
 
     #[test]
     fn what_every_reply_carries() {
-        let open = Replies::new(None, "h:4001", false).unwrap().empty(StatusCode::OK);
-        assert_eq!(header(&open, "X-RQLITE-VERSION").as_deref(), Some(crate::VERSION));
-        assert_eq!(header(&open, "Access-Control-Allow-Methods").as_deref(), Some("OPTIONS, GET, POST"));
-        assert_eq!(header(&open, "Access-Control-Allow-Headers").as_deref(), Some("Content-Type"));
+        let open = Replies::new(None, "h:4001", false)
+            .unwrap()
+            .empty(StatusCode::OK);
+        assert_eq!(
+            header(&open, "X-RQLITE-VERSION").as_deref(),
+            Some(crate::VERSION)
+        );
+        assert_eq!(
+            header(&open, "Access-Control-Allow-Methods").as_deref(),
+            Some("OPTIONS, GET, POST")
+        );
+        assert_eq!(
+            header(&open, "Access-Control-Allow-Headers").as_deref(),
+            Some("Content-Type")
+        );
         assert_eq!(open.headers().len(), 3);
-        let closed = Replies::new(Some("https://o"), "h:4001", true).unwrap().failure(&Failure::Denied, Content::Json);
-        assert_eq!(header(&closed, "Access-Control-Allow-Headers").as_deref(), Some("Content-Type, Authorization"));
-        assert_eq!(header(&closed, "Access-Control-Allow-Credentials").as_deref(), Some("true"));
-        assert_eq!(header(&closed, "Access-Control-Allow-Origin").as_deref(), Some("https://o"));
-        assert_eq!(header(&closed, "WWW-Authenticate").as_deref(), Some("Basic realm=\"rqlite\""));
-        assert_eq!(header(&closed, "Content-Type").as_deref(), Some("application/json; charset=utf-8"));
+        let closed = Replies::new(Some("https://o"), "h:4001", true)
+            .unwrap()
+            .failure(&Failure::Denied, Content::Json);
+        assert_eq!(
+            header(&closed, "Access-Control-Allow-Headers").as_deref(),
+            Some("Content-Type, Authorization")
+        );
+        assert_eq!(
+            header(&closed, "Access-Control-Allow-Credentials").as_deref(),
+            Some("true")
+        );
+        assert_eq!(
+            header(&closed, "Access-Control-Allow-Origin").as_deref(),
+            Some("https://o")
+        );
+        assert_eq!(
+            header(&closed, "WWW-Authenticate").as_deref(),
+            Some("Basic realm=\"rqlite\"")
+        );
+        assert_eq!(
+            header(&closed, "Content-Type").as_deref(),
+            Some("application/json; charset=utf-8")
+        );
         assert!(Replies::new(Some("a\nb"), "h:4001", true).is_err());
     }
 
@@ -244,9 +334,17 @@ mod tests {
     fn texts_end_with_a_newline() {
         let replies = Replies::new(None, "h:4001", false).unwrap();
         let response = replies.failure(&Failure::QueueTimeout, Content::Json);
-        assert_eq!(header(&response, "Content-Type").as_deref(), Some("text/plain; charset=utf-8"));
-        assert_eq!(header(&response, "X-Content-Type-Options").as_deref(), Some("nosniff"));
-        assert!(matches!(response.body(), ReplyBody::Whole(Some(text)) if text.as_ref() == b"queue wait timeout\n"));
+        assert_eq!(
+            header(&response, "Content-Type").as_deref(),
+            Some("text/plain; charset=utf-8")
+        );
+        assert_eq!(
+            header(&response, "X-Content-Type-Options").as_deref(),
+            Some("nosniff")
+        );
+        assert!(
+            matches!(response.body(), ReplyBody::Whole(Some(text)) if text.as_ref() == b"queue wait timeout\n")
+        );
     }
 
     #[test]
@@ -255,19 +353,38 @@ mod tests {
         let reply = Reply::default();
         for served_by in [Some("h:4001"), Some("leader:4002"), None] {
             let response = replies.results(&reply, &Shape::default(), served_by);
-            assert_eq!(header(&response, "X-RQLITE-SERVED-BY").as_deref(), served_by);
-            assert!(matches!(response.body(), ReplyBody::Whole(Some(json)) if json.as_ref() == br#"{"results":[]}"#));
+            assert_eq!(
+                header(&response, "X-RQLITE-SERVED-BY").as_deref(),
+                served_by
+            );
+            assert!(
+                matches!(response.body(), ReplyBody::Whole(Some(json)) if json.as_ref() == br#"{"results":[]}"#)
+            );
         }
     }
 
     #[test]
     fn redirects() {
         let replies = Replies::new(None, "h:4001", false).unwrap();
-        let post = replies.redirect(StatusCode::MOVED_PERMANENTLY, "http://l:4001/db/execute?a&b", &Method::POST);
-        assert_eq!(header(&post, "Location").as_deref(), Some("http://l:4001/db/execute?a&b"));
+        let post = replies.redirect(
+            StatusCode::MOVED_PERMANENTLY,
+            "http://l:4001/db/execute?a&b",
+            &Method::POST,
+        );
+        assert_eq!(
+            header(&post, "Location").as_deref(),
+            Some("http://l:4001/db/execute?a&b")
+        );
         assert!(post.body().is_end_stream());
         let get = replies.redirect(StatusCode::FOUND, "/x?a&b", &Method::GET);
-        assert!(matches!(get.body(), ReplyBody::Whole(Some(page)) if page.as_ref() == b"<a href=\"/x?a&amp;b\">Found</a>.\n\n"));
-        assert_eq!(replies.redirect(StatusCode::FOUND, "a\nb", &Method::GET).status(), 500);
+        assert!(
+            matches!(get.body(), ReplyBody::Whole(Some(page)) if page.as_ref() == b"<a href=\"/x?a&amp;b\">Found</a>.\n\n")
+        );
+        assert_eq!(
+            replies
+                .redirect(StatusCode::FOUND, "a\nb", &Method::GET)
+                .status(),
+            500
+        );
     }
 }

@@ -14,7 +14,11 @@ use super::{
 };
 use crate::metrics::Counter;
 
-pub(super) async fn answer(edge: &Arc<Edge>, call: &Call, body: impl RequestBody) -> Result<Response, Failure> {
+pub(super) async fn answer(
+    edge: &Arc<Edge>,
+    call: &Call,
+    body: impl RequestBody,
+) -> Result<Response, Failure> {
     let started = Instant::now();
     edge.metrics.count(Counter::HttpRequests);
     if let Some(elsewhere) = redirect::read_to_leader(edge, call).await? {
@@ -22,7 +26,8 @@ pub(super) async fn answer(edge: &Arc<Edge>, call: &Call, body: impl RequestBody
     }
     let body = collect(body, MAX_BODY_BYTES).await?;
     let statements = parse_statements(&body).map_err(Failure::Statements)?;
-    edge.metrics.add(Counter::HttpRequestStmtsRx, statements.len() as u64);
+    edge.metrics
+        .add(Counter::HttpRequestStmtsRx, statements.len() as u64);
     let params = &call.params;
     let request = Request {
         kind: Kind::Unified,
@@ -31,6 +36,14 @@ pub(super) async fn answer(edge: &Arc<Edge>, call: &Call, body: impl RequestBody
         statements,
         stamp: Stamp::default(),
     };
-    let outcome = edge.store.request(request, params.db_timeout, &call.read_options(), &call.caller()).await;
+    let outcome = edge
+        .store
+        .request(
+            request,
+            params.db_timeout,
+            &call.read_options(),
+            &call.caller(),
+        )
+        .await;
     edge.results(call, outcome, started)
 }

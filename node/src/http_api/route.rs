@@ -52,12 +52,38 @@ pub(super) struct Route {
 }
 
 impl Route {
-    const fn prefix(endpoint: Endpoint, path: &'static str, perms: &'static [Perm], methods: &'static [Method], content: Content) -> Self {
-        Self { endpoint, path, exact: false, perms, methods, content }
+    const fn prefix(
+        endpoint: Endpoint,
+        path: &'static str,
+        perms: &'static [Perm],
+        methods: &'static [Method],
+        content: Content,
+    ) -> Self {
+        Self {
+            endpoint,
+            path,
+            exact: false,
+            perms,
+            methods,
+            content,
+        }
     }
 
-    const fn exact(endpoint: Endpoint, path: &'static str, perms: &'static [Perm], methods: &'static [Method], content: Content) -> Self {
-        Self { endpoint, path, exact: true, perms, methods, content }
+    const fn exact(
+        endpoint: Endpoint,
+        path: &'static str,
+        perms: &'static [Perm],
+        methods: &'static [Method],
+        content: Content,
+    ) -> Self {
+        Self {
+            endpoint,
+            path,
+            exact: true,
+            perms,
+            methods,
+            content,
+        }
     }
 
     pub(super) fn takes(&self, method: &Method) -> bool {
@@ -65,7 +91,11 @@ impl Route {
     }
 
     fn matches(&self, path: &str) -> bool {
-        if self.exact { path == self.path } else { path.starts_with(self.path) }
+        if self.exact {
+            path == self.path
+        } else {
+            path.starts_with(self.path)
+        }
     }
 }
 
@@ -77,28 +107,136 @@ const DELETE: &[Method] = &[Method::DELETE];
 
 /// The endpoints that carry the load; matched first, by the whole path.
 const HOT: [Route; 3] = [
-    Route::prefix(Endpoint::Execute, "/db/execute", &[Perm::Execute], POST, Content::Json),
-    Route::prefix(Endpoint::Query, "/db/query", &[Perm::Query], GET_POST, Content::Json),
-    Route::prefix(Endpoint::Request, "/db/request", &[Perm::Query, Perm::Execute], POST, Content::Json),
+    Route::prefix(
+        Endpoint::Execute,
+        "/db/execute",
+        &[Perm::Execute],
+        POST,
+        Content::Json,
+    ),
+    Route::prefix(
+        Endpoint::Query,
+        "/db/query",
+        &[Perm::Query],
+        GET_POST,
+        Content::Json,
+    ),
+    Route::prefix(
+        Endpoint::Request,
+        "/db/request",
+        &[Perm::Query, Perm::Execute],
+        POST,
+        Content::Json,
+    ),
 ];
 
 const OTHERS: [Route; 16] = [
-    Route::prefix(Endpoint::Console, "/console", &[Perm::Ui], GET_HEAD, Content::Later),
-    Route::prefix(Endpoint::Backup, "/db/backup", &[Perm::Backup], GET, Content::Later),
-    Route::prefix(Endpoint::Load, "/db/load", &[Perm::Load], POST, Content::Later),
-    Route::prefix(Endpoint::Sql, "/db/sql", &[Perm::Query], GET_POST, Content::Json),
+    Route::prefix(
+        Endpoint::Console,
+        "/console",
+        &[Perm::Ui],
+        GET_HEAD,
+        Content::Later,
+    ),
+    Route::prefix(
+        Endpoint::Backup,
+        "/db/backup",
+        &[Perm::Backup],
+        GET,
+        Content::Later,
+    ),
+    Route::prefix(
+        Endpoint::Load,
+        "/db/load",
+        &[Perm::Load],
+        POST,
+        Content::Later,
+    ),
+    Route::prefix(
+        Endpoint::Sql,
+        "/db/sql",
+        &[Perm::Query],
+        GET_POST,
+        Content::Json,
+    ),
     Route::exact(Endpoint::Boot, "/boot", &[Perm::Load], POST, Content::Later),
-    Route::exact(Endpoint::Snapshot, "/snapshot", &[Perm::Snapshot], POST, Content::Later),
-    Route::exact(Endpoint::Reap, "/reap", &[Perm::Snapshot], POST, Content::Json),
-    Route::prefix(Endpoint::Remove, "/remove", &[Perm::Remove], DELETE, Content::Later),
-    Route::prefix(Endpoint::Status, "/status", &[Perm::Status], GET, Content::Json),
-    Route::prefix(Endpoint::Nodes, "/nodes", &[Perm::Status], GET, Content::Json),
-    Route::exact(Endpoint::Leader, "/leader", &[Perm::LeaderOps], GET_POST, Content::Json),
-    Route::prefix(Endpoint::Readyz, "/readyz", &[Perm::Ready], GET, Content::Text),
-    Route::exact(Endpoint::Licenses, "/licenses", &[Perm::Status], GET, Content::Text),
-    Route::exact(Endpoint::Vars, "/debug/vars", &[Perm::Status], &[], Content::Json),
-    Route::prefix(Endpoint::Profile, "/debug/pprof", &[Perm::Status], &[], Content::Text),
-    Route::exact(Endpoint::Metrics, "/metrics", &[Perm::Status], GET, Content::Later),
+    Route::exact(
+        Endpoint::Snapshot,
+        "/snapshot",
+        &[Perm::Snapshot],
+        POST,
+        Content::Later,
+    ),
+    Route::exact(
+        Endpoint::Reap,
+        "/reap",
+        &[Perm::Snapshot],
+        POST,
+        Content::Json,
+    ),
+    Route::prefix(
+        Endpoint::Remove,
+        "/remove",
+        &[Perm::Remove],
+        DELETE,
+        Content::Later,
+    ),
+    Route::prefix(
+        Endpoint::Status,
+        "/status",
+        &[Perm::Status],
+        GET,
+        Content::Json,
+    ),
+    Route::prefix(
+        Endpoint::Nodes,
+        "/nodes",
+        &[Perm::Status],
+        GET,
+        Content::Json,
+    ),
+    Route::exact(
+        Endpoint::Leader,
+        "/leader",
+        &[Perm::LeaderOps],
+        GET_POST,
+        Content::Json,
+    ),
+    Route::prefix(
+        Endpoint::Readyz,
+        "/readyz",
+        &[Perm::Ready],
+        GET,
+        Content::Text,
+    ),
+    Route::exact(
+        Endpoint::Licenses,
+        "/licenses",
+        &[Perm::Status],
+        GET,
+        Content::Text,
+    ),
+    Route::exact(
+        Endpoint::Vars,
+        "/debug/vars",
+        &[Perm::Status],
+        &[],
+        Content::Json,
+    ),
+    Route::prefix(
+        Endpoint::Profile,
+        "/debug/pprof",
+        &[Perm::Status],
+        &[],
+        Content::Text,
+    ),
+    Route::exact(
+        Endpoint::Metrics,
+        "/metrics",
+        &[Perm::Status],
+        GET,
+        Content::Later,
+    ),
 ];
 
 /// Finds the endpoint of a path.
@@ -147,7 +285,11 @@ mod tests {
             ("", None),
         ];
         for (path, endpoint) in cases {
-            assert_eq!(resolve(path).map(|route| route.endpoint), endpoint, "{path}");
+            assert_eq!(
+                resolve(path).map(|route| route.endpoint),
+                endpoint,
+                "{path}"
+            );
         }
     }
 

@@ -36,7 +36,11 @@ struct Analyzed {
     time: Option<f64>,
 }
 
-pub(super) async fn answer(edge: &Arc<Edge>, call: &Call, body: impl RequestBody) -> Result<Response, Failure> {
+pub(super) async fn answer(
+    edge: &Arc<Edge>,
+    call: &Call,
+    body: impl RequestBody,
+) -> Result<Response, Failure> {
     let started = Instant::now();
     edge.metrics.count(Counter::HttpSqlAnalyze);
     let params = &call.params;
@@ -51,10 +55,17 @@ pub(super) async fn answer(edge: &Arc<Edge>, call: &Call, body: impl RequestBody
         let begun = Instant::now();
         let moment = Moment::now(!params.norwrandom, !params.norwtime);
         let rewritten = preview(&original, &moment, &mut rand::random);
-        Analyzed { original, rewritten, time: params.timings.then(|| begun.elapsed().as_secs_f64()) }
+        Analyzed {
+            original,
+            rewritten,
+            time: params.timings.then(|| begun.elapsed().as_secs_f64()),
+        }
     };
     let results = statements.into_iter().map(analyze).collect();
-    let analysis = Analysis { results, time: params.timings.then(|| started.elapsed().as_secs_f64()) };
+    let analysis = Analysis {
+        results,
+        time: params.timings.then(|| started.elapsed().as_secs_f64()),
+    };
     let json = to_go_json(&analysis).map_err(|error| Failure::Machine(error.to_string()))?;
     Ok(edge.replies.json_as_asked(json, params.pretty))
 }

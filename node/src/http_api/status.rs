@@ -7,7 +7,10 @@ use std::{
 use node_api::{duration, status::select, to_go_json};
 use serde_json::{Map, Value, json};
 
-use super::{Edge, accept::MAX_CONNECTIONS, error::Failure, host, param::Call, reply::Response, timestamp::rfc3339};
+use super::{
+    Edge, accept::MAX_CONNECTIONS, error::Failure, host, param::Call, reply::Response,
+    timestamp::rfc3339,
+};
 use crate::metrics::Counter;
 
 /// Limit for talking to other nodes, when a request does not name one.
@@ -29,7 +32,11 @@ pub(super) async fn answer(edge: &Arc<Edge>, call: &Call) -> Result<Response, Fa
 async fn assemble(edge: &Edge) -> Value {
     let settings = &edge.settings;
     let open = edge.store.is_open();
-    let store = if open { edge.store.status().await } else { json!({ "open": false }) };
+    let store = if open {
+        edge.store.status().await
+    } else {
+        json!({ "open": false })
+    };
     let mut tree = Map::new();
     let mut put = |key: &str, value: Value| tree.insert(key.to_owned(), value);
     put("build", build());
@@ -40,9 +47,15 @@ async fn assemble(edge: &Edge) -> Value {
     put("store", store);
     if open {
         let https = settings.api_url.starts_with("https:").to_string();
-        put("cluster", json!({ "addr": settings.raft_addr, "api_addr": settings.api_addr, "https": https }));
+        put(
+            "cluster",
+            json!({ "addr": settings.raft_addr, "api_addr": settings.api_addr, "https": https }),
+        );
         put("extensions", json!({}));
-        put("mux", json!({ "addr": settings.raft_addr, "handlers": "1", "timeout": HELLO_TIMEOUT, "tls": "disabled" }));
+        put(
+            "mux",
+            json!({ "addr": settings.raft_addr, "handlers": "1", "timeout": HELLO_TIMEOUT, "tls": "disabled" }),
+        );
         put("network", host::network());
     }
     if let Some(at) = edge.last_backup() {

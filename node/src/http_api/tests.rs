@@ -30,7 +30,13 @@ const READER: &str = "Basic cmVhZGVyOnI=";
 
 fn store(dir: &Path) -> Store {
     let second = Duration::from_secs(1);
-    let local = Local::new(dir.to_owned(), Identity::new("n1"), "h:4002".to_owned(), "http://h:4001".to_owned(), second);
+    let local = Local::new(
+        dir.to_owned(),
+        Identity::new("n1"),
+        "h:4002".to_owned(),
+        "http://h:4001".to_owned(),
+        second,
+    );
     let local = Arc::new(local);
     let settings = StatusSettings {
         data_dir: dir.to_owned(),
@@ -47,18 +53,38 @@ fn store(dir: &Path) -> Store {
         reap_read_only_timeout: second,
         log_level: "WARN".to_owned(),
     };
-    Store::new(Arc::clone(&local), Peers::new(local, second), "h:4001".to_owned(), dir.to_owned(), settings)
+    Store::new(
+        Arc::clone(&local),
+        Peers::new(local, second),
+        "h:4001".to_owned(),
+        dir.to_owned(),
+        settings,
+    )
 }
 
 fn state(dir: &Path, credentials: Option<&str>) -> HttpState {
     let path = dir.join("auth.json");
-    let auth = credentials.map(|text| std::fs::write(&path, text).map(|()| path.as_path()).unwrap());
+    let auth = credentials.map(|text| {
+        std::fs::write(&path, text)
+            .map(|()| path.as_path())
+            .unwrap()
+    });
     let auth = Arc::new(Auth::open(auth).unwrap());
     let metrics = Arc::new(Metrics::default());
     let store = store(dir);
-    let settings =
-        QueueSettings { capacity: 4, batch_size: 2, timeout: Duration::from_millis(1), transaction: false, credentials: None };
-    let (queue, _task) = Queue::start(store.clone(), settings, Arc::clone(&metrics), CancellationToken::new());
+    let settings = QueueSettings {
+        capacity: 4,
+        batch_size: 2,
+        timeout: Duration::from_millis(1),
+        transaction: false,
+        credentials: None,
+    };
+    let (queue, _task) = Queue::start(
+        store.clone(),
+        settings,
+        Arc::clone(&metrics),
+        CancellationToken::new(),
+    );
     let settings = HttpSettings {
         allow_origin: None,
         api_addr: "h:4001".to_owned(),
@@ -69,7 +95,13 @@ fn state(dir: &Path, credentials: Option<&str>) -> HttpState {
         start_time: SystemTime::now(),
         command_line: vec!["rqlited".to_owned(), "data".to_owned()],
     };
-    HttpState { store, auth, metrics, queue, settings }
+    HttpState {
+        store,
+        auth,
+        metrics,
+        queue,
+        settings,
+    }
 }
 
 fn edge(dir: &Path, credentials: Option<&str>) -> Arc<Edge> {
@@ -86,91 +118,128 @@ struct Got {
 
 impl Got {
     fn header(&self, name: &str) -> &str {
-        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+        self.headers
+            .get(name)
+            .map_or("", |value| value.to_str().unwrap())
     }
 }
 
-async fn ask(edge: &Arc<Edge>, method: &str, uri: &str, headers: &[(&str, &str)], body: &str) -> Got {
+async fn ask(
+    edge: &Arc<Edge>,
+    method: &str,
+    uri: &str,
+    headers: &[(&str, &str)],
+    body: &str,
+) -> Got {
     let mut request = hyper::Request::builder().method(method).uri(uri);
     for (name, value) in headers {
         request = request.header(*name, *value);
     }
-    let request = request.body(Full::new(Bytes::copy_from_slice(body.as_bytes()))).unwrap();
+    let request = request
+        .body(Full::new(Bytes::copy_from_slice(body.as_bytes())))
+        .unwrap();
     let (parts, body) = Arc::clone(edge).answer(request).await.unwrap().into_parts();
     let body = body.collect().await.unwrap().to_bytes();
-    Got { status: parts.status.as_u16(), headers: parts.headers, body: String::from_utf8(body.to_vec()).unwrap() }
+    Got {
+        status: parts.status.as_u16(),
+        headers: parts.headers,
+        body: String::from_utf8(body.to_vec()).unwrap(),
+    }
 }
 
 const JSON: &str = "application/json; charset=utf-8";
 const TEXT: &str = "text/plain; charset=utf-8";
 const NOT_OPEN: &str = r#"{"results":[],"error":"store not open"}"#;
 
+/// Method, path, body; status, content type, body.
+type Case = (
+    &'static str,
+    &'static str,
+    &'static str,
+    u16,
+    &'static str,
+    &'static str,
+);
+
+#[rustfmt::skip]
+const CASES: &[Case] = &[
+    ("OPTIONS", "/nothing/here?%zz", "", 200, "", ""),
+    ("GET", "/nothing", "", 404, "", ""),
+    ("GET", "/leader/", "", 404, "", ""),
+    ("GET", "/console/x.js", "", 404, "", ""),
+    ("GET", "/status?x=%zz", "", 400, TEXT, "invalid URL escape \"%zz\"\n"),
+    ("GET", "/nothing?a;b", "", 400, TEXT, "invalid semicolon separator in query\n"),
+    ("GET", "/nodes?timeout=5", "", 400, TEXT, "timeout is not a valid duration\n"),
+    ("GET", "/db/query?q=", "", 400, TEXT, "query parameter not set\n"),
+    ("GET", "/db/execute", "", 405, JSON, ""),
+    ("PUT", "/db/query", "", 405, JSON, ""),
+    ("GET", "/db/request", "", 405, JSON, ""),
+    ("HEAD", "/status", "", 405, JSON, ""),
+    ("POST", "/db/backup", "", 405, "", ""),
+    ("GET", "/db/load", "", 405, "", ""),
+    ("POST", "/remove", "", 405, "", ""),
+    ("POST", "/readyz", "", 405, TEXT, ""),
+    ("POST", "/console/", "", 405, "", ""),
+    ("POST", "/db/execute", "", 400, TEXT, "invalid JSON body\n"),
+    ("POST", "/db/execute", "{}", 400, TEXT, "invalid request\n"),
+    ("POST", "/db/query", "[]", 400, TEXT, "no statements\n"),
+    ("POST", "/db/request", "[1]", 400, TEXT, "invalid request\n"),
+    ("POST", "/db/execute", r#"["SELECT 1"]"#, 200, JSON, NOT_OPEN),
+    ("POST", "/db/executefoo", r#"["SELECT 1"]"#, 200, JSON, NOT_OPEN),
+    ("POST", "/db/query", r#"["SELECT 1"]"#, 200, JSON, NOT_OPEN),
+    ("GET", "/db/query?q=SELECT%201", "", 200, JSON, NOT_OPEN),
+    ("POST", "/db/request", r#"["SELECT 1"]"#, 200, JSON, NOT_OPEN),
+    ("POST", "/db/execute?queue", r#"["SELECT 1"]"#, 503, TEXT, "leader not found\n"),
+    ("POST", "/db/execute?queue&noleader", "garbage", 400, TEXT, "invalid JSON body\n"),
+    ("POST", "/db/execute?queue&noleader", "[]", 400, TEXT, "no statements\n"),
+    ("POST", "/db/load", "SELECT 1", 500, TEXT, "store not open\n"),
+    ("POST", "/boot", "x", 503, TEXT, "store not open\n"),
+    ("GET", "/db/backup?noleader", "", 500, TEXT, "store not open\n"),
+    ("GET", "/db/backup?fmt=sql&vacuum", "", 500, TEXT, "invalid backup format\n"),
+    ("DELETE", "/remove", "{}", 400, "", ""),
+    ("DELETE", "/remove", r#"{"id":"a","x":"b"}"#, 400, "", ""),
+    ("DELETE", "/remove", r#"{"id":"a"}"#, 500, TEXT, "store not open\n"),
+    ("GET", "/leader", "", 503, TEXT, "store not open\n"),
+    ("GET", "/nodes", "", 503, TEXT, "store nodes: store not open\n"),
+    ("GET", "/readyz", "", 503, TEXT, "[+]node ok\n[+]leader does not exist"),
+    ("GET", "/readyz?noleader", "", 200, TEXT, "[+]node ok"),
+    ("POST", "/reap", "", 200, JSON, "{\"snapshots_reaped\":0,\"wals_checkpointed\":0}\n"),
+    ("GET", "/status?key=store", "", 200, JSON, r#"{"open":false}"#),
+    ("GET", "/status?key=store.open&pretty", "", 200, JSON, "false"),
+    ("GET", "/status?key=no.such.key", "", 200, JSON, "{}"),
+    ("GET", "/statusfoo?key=http.auth", "", 200, JSON, "\"disabled\""),
+    ("GET", "/db/sql", "", 400, TEXT, "query not specified\n"),
+    ("GET", "/db/sql?q=SELECT%201", "", 200, JSON, r#"{"results":[{"original":"SELECT 1","rewritten":"SELECT 1"}]}"#),
+    ("GET", "/debug/vars?key=downloader", "", 200, JSON, "{\n\"downloader\": {\"download_bytes\": 0, \"num_downloads_fail\": 0, \"num_downloads_ok\": 0}\n}\n"),
+    ("GET", "/debug/vars?key=cmdline", "", 200, JSON, "{\n\"cmdline\": [\"rqlited\",\"data\"]\n}\n"),
+    ("PUT", "/debug/pprof/cmdline", "", 200, TEXT, "rqlited\0data"),
+];
+
 #[tokio::test]
 async fn without_credentials_file() {
     let dir = tempfile::tempdir().unwrap();
     let edge = edge(dir.path(), None);
-    // Method, path, body; status, content type, body.
-    let cases = [
-        ("OPTIONS", "/nothing/here?%zz", "", 200, "", ""),
-        ("GET", "/nothing", "", 404, "", ""),
-        ("GET", "/leader/", "", 404, "", ""),
-        ("GET", "/console/x.js", "", 404, "", ""),
-        ("GET", "/status?x=%zz", "", 400, TEXT, "invalid URL escape \"%zz\"\n"),
-        ("GET", "/nothing?a;b", "", 400, TEXT, "invalid semicolon separator in query\n"),
-        ("GET", "/nodes?timeout=5", "", 400, TEXT, "timeout is not a valid duration\n"),
-        ("GET", "/db/query?q=", "", 400, TEXT, "query parameter not set\n"),
-        ("GET", "/db/execute", "", 405, JSON, ""),
-        ("PUT", "/db/query", "", 405, JSON, ""),
-        ("GET", "/db/request", "", 405, JSON, ""),
-        ("HEAD", "/status", "", 405, JSON, ""),
-        ("POST", "/db/backup", "", 405, "", ""),
-        ("GET", "/db/load", "", 405, "", ""),
-        ("POST", "/remove", "", 405, "", ""),
-        ("POST", "/readyz", "", 405, TEXT, ""),
-        ("POST", "/console/", "", 405, "", ""),
-        ("POST", "/db/execute", "", 400, TEXT, "invalid JSON body\n"),
-        ("POST", "/db/execute", "{}", 400, TEXT, "invalid request\n"),
-        ("POST", "/db/query", "[]", 400, TEXT, "no statements\n"),
-        ("POST", "/db/request", "[1]", 400, TEXT, "invalid request\n"),
-        ("POST", "/db/execute", r#"["SELECT 1"]"#, 200, JSON, NOT_OPEN),
-        ("POST", "/db/executefoo", r#"["SELECT 1"]"#, 200, JSON, NOT_OPEN),
-        ("POST", "/db/query", r#"["SELECT 1"]"#, 200, JSON, NOT_OPEN),
-        ("GET", "/db/query?q=SELECT%201", "", 200, JSON, NOT_OPEN),
-        ("POST", "/db/request", r#"["SELECT 1"]"#, 200, JSON, NOT_OPEN),
-        ("POST", "/db/execute?queue", r#"["SELECT 1"]"#, 503, TEXT, "leader not found\n"),
-        ("POST", "/db/execute?queue&noleader", "garbage", 400, TEXT, "invalid JSON body\n"),
-        ("POST", "/db/execute?queue&noleader", "[]", 400, TEXT, "no statements\n"),
-        ("POST", "/db/load", "SELECT 1", 500, TEXT, "store not open\n"),
-        ("POST", "/boot", "x", 503, TEXT, "store not open\n"),
-        ("GET", "/db/backup?noleader", "", 500, TEXT, "store not open\n"),
-        ("GET", "/db/backup?fmt=sql&vacuum", "", 500, TEXT, "invalid backup format\n"),
-        ("DELETE", "/remove", "{}", 400, "", ""),
-        ("DELETE", "/remove", r#"{"id":"a","x":"b"}"#, 400, "", ""),
-        ("DELETE", "/remove", r#"{"id":"a"}"#, 500, TEXT, "store not open\n"),
-        ("GET", "/leader", "", 503, TEXT, "store not open\n"),
-        ("GET", "/nodes", "", 503, TEXT, "store nodes: store not open\n"),
-        ("GET", "/readyz", "", 503, TEXT, "[+]node ok\n[+]leader does not exist"),
-        ("GET", "/readyz?noleader", "", 200, TEXT, "[+]node ok"),
-        ("POST", "/reap", "", 200, JSON, "{\"snapshots_reaped\":0,\"wals_checkpointed\":0}\n"),
-        ("GET", "/status?key=store", "", 200, JSON, r#"{"open":false}"#),
-        ("GET", "/status?key=store.open&pretty", "", 200, JSON, "false"),
-        ("GET", "/status?key=no.such.key", "", 200, JSON, "{}"),
-        ("GET", "/statusfoo?key=http.auth", "", 200, JSON, "\"disabled\""),
-        ("GET", "/db/sql", "", 400, TEXT, "query not specified\n"),
-        ("GET", "/db/sql?q=SELECT%201", "", 200, JSON, r#"{"results":[{"original":"SELECT 1","rewritten":"SELECT 1"}]}"#),
-        ("GET", "/debug/vars?key=downloader", "", 200, JSON, "{\n\"downloader\": {\"download_bytes\": 0, \"num_downloads_fail\": 0, \"num_downloads_ok\": 0}\n}\n"),
-        ("GET", "/debug/vars?key=cmdline", "", 200, JSON, "{\n\"cmdline\": [\"rqlited\",\"data\"]\n}\n"),
-        ("PUT", "/debug/pprof/cmdline", "", 200, TEXT, "rqlited\0data"),
-    ];
-    for (method, path, body, status, content_type, text) in cases {
+    for (method, path, body, status, content_type, text) in CASES.iter().copied() {
         let got = ask(&edge, method, path, &[], body).await;
         let seen = (got.status, got.header("content-type"), got.body.as_str());
         assert_eq!(seen, (status, content_type, text), "{method} {path} {body}");
-        assert_eq!(got.header("x-rqlite-version"), crate::VERSION, "{method} {path}");
-        assert_eq!(got.header("access-control-allow-headers"), "Content-Type", "{method} {path}");
+        assert_eq!(
+            got.header("x-rqlite-version"),
+            crate::VERSION,
+            "{method} {path}"
+        );
+        assert_eq!(
+            got.header("access-control-allow-headers"),
+            "Content-Type",
+            "{method} {path}"
+        );
         assert_eq!(got.header("www-authenticate"), "", "{method} {path}");
         assert_eq!(got.header("x-rqlite-served-by"), "", "{method} {path}");
-        assert_eq!(got.header("x-content-type-options") == "nosniff", text.ends_with('\n') && content_type == TEXT, "{method} {path}");
+        assert_eq!(
+            got.header("x-content-type-options") == "nosniff",
+            text.ends_with('\n') && content_type == TEXT,
+            "{method} {path}"
+        );
     }
 }
 
@@ -198,12 +267,28 @@ async fn with_credentials_file() {
         ("GET", "/", "", 302),
     ];
     for (method, path, authorization, status) in cases {
-        let headers: &[(&str, &str)] = if authorization.is_empty() { &[] } else { &[("authorization", authorization)] };
+        let headers: &[(&str, &str)] = if authorization.is_empty() {
+            &[]
+        } else {
+            &[("authorization", authorization)]
+        };
         let got = ask(&edge, method, path, headers, "").await;
         assert_eq!(got.status, status, "{method} {path} {authorization}");
-        assert_eq!(got.header("www-authenticate"), "Basic realm=\"rqlite\"", "{method} {path}");
-        assert_eq!(got.header("access-control-allow-credentials"), "true", "{method} {path}");
-        assert_eq!(got.header("access-control-allow-headers"), "Content-Type, Authorization", "{method} {path}");
+        assert_eq!(
+            got.header("www-authenticate"),
+            "Basic realm=\"rqlite\"",
+            "{method} {path}"
+        );
+        assert_eq!(
+            got.header("access-control-allow-credentials"),
+            "true",
+            "{method} {path}"
+        );
+        assert_eq!(
+            got.header("access-control-allow-headers"),
+            "Content-Type, Authorization",
+            "{method} {path}"
+        );
         if status == 401 {
             assert_eq!(got.body, "", "{method} {path}");
         }
@@ -217,16 +302,38 @@ async fn plain_sql_only_where_it_is_known() {
     let dir = tempfile::tempdir().unwrap();
     let edge = edge(dir.path(), None);
     let plain: &[(&str, &str)] = &[("content-type", "text/plain; charset=utf-8")];
-    assert_eq!(ask(&edge, "POST", "/db/execute", plain, "SELECT 1").await.body, NOT_OPEN);
-    assert_eq!(ask(&edge, "POST", "/db/query", plain, "SELECT 1").await.body, NOT_OPEN);
-    assert_eq!(ask(&edge, "POST", "/db/request", plain, "SELECT 1").await.body, "invalid JSON body\n");
+    assert_eq!(
+        ask(&edge, "POST", "/db/execute", plain, "SELECT 1")
+            .await
+            .body,
+        NOT_OPEN
+    );
+    assert_eq!(
+        ask(&edge, "POST", "/db/query", plain, "SELECT 1")
+            .await
+            .body,
+        NOT_OPEN
+    );
+    assert_eq!(
+        ask(&edge, "POST", "/db/request", plain, "SELECT 1")
+            .await
+            .body,
+        "invalid JSON body\n"
+    );
 }
 
 #[tokio::test]
 async fn a_large_body_is_refused_with_advice() {
     let dir = tempfile::tempdir().unwrap();
     let edge = edge(dir.path(), None);
-    let got = ask(&edge, "POST", "/db/execute", &[], &"x".repeat(body::MAX_BODY_BYTES + 1)).await;
+    let got = ask(
+        &edge,
+        "POST",
+        "/db/execute",
+        &[],
+        &"x".repeat(body::MAX_BODY_BYTES + 1),
+    )
+    .await;
     assert_eq!(got.status, 413);
     assert!(got.body.contains("/db/load"), "{}", got.body);
 }
@@ -238,14 +345,27 @@ async fn pages_and_redirections() {
     let root = ask(&edge, "GET", "/", &[], "").await;
     assert_eq!((root.status, root.header("location")), (302, "/console/"));
     let console = ask(&edge, "GET", "/console", &[], "").await;
-    assert_eq!((console.status, console.header("location")), (301, "/console/"));
+    assert_eq!(
+        (console.status, console.header("location")),
+        (301, "/console/")
+    );
     let page = ask(&edge, "GET", "/console/", &[], "").await;
-    assert_eq!((page.status, page.header("content-type")), (200, "text/html; charset=utf-8"));
+    assert_eq!(
+        (page.status, page.header("content-type")),
+        (200, "text/html; charset=utf-8")
+    );
     assert!(page.body.starts_with("<!doctype html>"));
     let licenses = ask(&edge, "GET", "/licenses", &[], "").await;
     assert!(licenses.body.contains("SQLite"));
     // Not open, so there is no leader to be sent to.
-    let elsewhere = ask(&edge, "POST", "/db/execute?redirect", &[], r#"["SELECT 1"]"#).await;
+    let elsewhere = ask(
+        &edge,
+        "POST",
+        "/db/execute?redirect",
+        &[],
+        r#"["SELECT 1"]"#,
+    )
+    .await;
     assert_eq!(elsewhere.status, 500);
 }
 
@@ -254,13 +374,25 @@ async fn status_before_the_store_is_open() {
     let dir = tempfile::tempdir().unwrap();
     let edge = edge(dir.path(), None);
     let status = ask(&edge, "GET", "/status?pretty", &[], "").await;
-    assert!(status.body.starts_with("{\n    \"build\": {\n        \"build_time\": "), "{}", status.body);
+    assert!(
+        status
+            .body
+            .starts_with("{\n    \"build\": {\n        \"build_time\": "),
+        "{}",
+        status.body
+    );
     let tree: serde_json::Value = serde_json::from_str(&status.body).unwrap();
     assert_eq!(tree["build"]["version"], crate::VERSION);
     assert_eq!(tree["http"]["queue"]["_default"]["max_size"], 4);
     assert_eq!(tree["http"]["tls"]["enabled"], "false");
     assert_eq!(tree["runtime"]["GOOS"], "linux");
-    for absent in ["cluster", "mux", "network", "extensions", "last_backup_time"] {
+    for absent in [
+        "cluster",
+        "mux",
+        "network",
+        "extensions",
+        "last_backup_time",
+    ] {
         assert!(tree.get(absent).is_none(), "{absent}");
     }
     assert_eq!(edge.metrics.get(Counter::HttpNumStatus), 1);
@@ -271,7 +403,12 @@ async fn times_are_shown_when_asked_for() {
     let dir = tempfile::tempdir().unwrap();
     let edge = edge(dir.path(), None);
     let got = ask(&edge, "POST", "/db/execute?timings", &[], r#"["SELECT 1"]"#).await;
-    assert!(got.body.starts_with(r#"{"results":[],"error":"store not open","time":"#), "{}", got.body);
+    assert!(
+        got.body
+            .starts_with(r#"{"results":[],"error":"store not open","time":"#),
+        "{}",
+        got.body
+    );
     assert_eq!(edge.metrics.times(Timed::Execute).count, 1);
     let sql = ask(&edge, "GET", "/db/sql?timings&q=SELECT+1", &[], "").await;
     assert_eq!(sql.body.matches("\"time\":").count(), 2, "{}", sql.body);
@@ -283,7 +420,10 @@ async fn exchange(stream: &mut TcpStream, send: &str, until: &str) -> String {
     let mut text = String::new();
     let mut chunk = [0; 4096];
     while !text.ends_with(until) {
-        let read = tokio::time::timeout(DEADLINE, stream.read(&mut chunk)).await.expect("a reply in time").unwrap();
+        let read = tokio::time::timeout(DEADLINE, stream.read(&mut chunk))
+            .await
+            .expect("a reply in time")
+            .unwrap();
         assert_ne!(read, 0, "closed after {text:?}");
         text.push_str(std::str::from_utf8(&chunk[..read]).unwrap());
     }
@@ -299,7 +439,12 @@ async fn connections_are_kept_and_end_with_the_stop() {
     let server = tokio::spawn(serve(listener, state(dir.path(), None), stop.clone()));
     let mut stream = TcpStream::connect(address).await.unwrap();
     for _ in 0..2 {
-        let got = exchange(&mut stream, "GET /readyz?noleader HTTP/1.1\r\nHost: h\r\n\r\n", "[+]node ok").await;
+        let got = exchange(
+            &mut stream,
+            "GET /readyz?noleader HTTP/1.1\r\nHost: h\r\n\r\n",
+            "[+]node ok",
+        )
+        .await;
         assert!(got.starts_with("HTTP/1.1 200 OK\r\n"), "{got}");
         assert!(got.contains("\r\nX-Rqlite-Version: "), "{got}");
         assert!(got.contains("\r\nContent-Length: 10\r\n"), "{got}");
@@ -309,7 +454,11 @@ async fn connections_are_kept_and_end_with_the_stop() {
     let got = exchange(&mut stream, twice, "[+]node ok").await;
     assert!(got.contains("no statements\n"), "{got}");
     stop.cancel();
-    tokio::time::timeout(DEADLINE, server).await.expect("a stop in time").unwrap().unwrap();
+    tokio::time::timeout(DEADLINE, server)
+        .await
+        .expect("a stop in time")
+        .unwrap()
+        .unwrap();
     assert_eq!(stream.read(&mut [0; 1]).await.unwrap(), 0);
     assert!(TcpStream::connect(address).await.is_err());
 }

@@ -118,7 +118,12 @@ pub struct Queue(Arc<Shared>);
 
 impl Queue {
     /// Starts the queue's task; it ends, after writing what it holds or 5 s, when `stop` is cancelled.
-    pub fn start(store: Store, settings: QueueSettings, metrics: Arc<Metrics>, stop: CancellationToken) -> (Self, JoinHandle<()>) {
+    pub fn start(
+        store: Store,
+        settings: QueueSettings,
+        metrics: Arc<Metrics>,
+        stop: CancellationToken,
+    ) -> (Self, JoinHandle<()>) {
         let write = move |request: Request, caller: Caller| {
             let store = store.clone();
             async move { store.execute(request, &caller).await }
@@ -126,13 +131,20 @@ impl Queue {
         Self::start_with(write, settings, metrics, stop)
     }
 
-    fn start_with<W, F>(write: W, settings: QueueSettings, metrics: Arc<Metrics>, stop: CancellationToken) -> (Self, JoinHandle<()>)
+    fn start_with<W, F>(
+        write: W,
+        settings: QueueSettings,
+        metrics: Arc<Metrics>,
+        stop: CancellationToken,
+    ) -> (Self, JoinHandle<()>)
     where
         W: Fn(Request, Caller) -> F + Send + Sync + 'static,
         F: Future<Output = Result<Served, StoreError>> + Send + 'static,
     {
         let (sender, receiver) = mpsc::channel(settings.capacity.max(1));
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
         let shared = Shared {
             sender,
             room: Arc::new(Semaphore::new(MAX_QUEUE_BYTES / BYTES_PER_PERMIT)),
@@ -143,7 +155,12 @@ impl Queue {
             stop,
         };
         let shared = Arc::new(shared);
-        let task = Task { receiver, write, held: None, shared: Arc::clone(&shared) };
+        let task = Task {
+            receiver,
+            write,
+            held: None,
+            shared: Arc::clone(&shared),
+        };
         (Self(shared), tokio::spawn(task.run()))
     }
 
@@ -151,13 +168,20 @@ impl Queue {
     ///
     /// # Errors
     /// See [`QueueStopped`].
-    pub async fn push(&self, statements: Vec<Statement>, caller: Option<Credentials>) -> Result<Ticket, QueueStopped> {
+    pub async fn push(
+        &self,
+        statements: Vec<Statement>,
+        caller: Option<Credentials>,
+    ) -> Result<Ticket, QueueStopped> {
         let shared = &self.0;
         let bytes = size(&statements);
         let permits = bytes.min(MAX_QUEUE_BYTES).div_ceil(BYTES_PER_PERMIT);
         let permits = u32::try_from(permits).unwrap_or(u32::MAX);
         let admitted = async {
-            let room = Arc::clone(&shared.room).acquire_many_owned(permits).await.ok()?;
+            let room = Arc::clone(&shared.room)
+                .acquire_many_owned(permits)
+                .await
+                .ok()?;
             Some((room, shared.sender.reserve().await.ok()?))
         };
         let admitted = tokio::select! {
@@ -166,21 +190,40 @@ impl Queue {
             admitted = admitted => admitted,
         };
         let (room, place) = admitted.ok_or(QueueStopped)?;
-        shared.metrics.add(Counter::QueueStatementsRx, statements.len() as u64);
+        shared
+            .metrics
+            .add(Counter::QueueStatementsRx, statements.len() as u64);
         let credentials = shared.settings.credentials.clone().or(caller);
         let (decided, decision) = oneshot::channel();
-        let mut last = shared.sequence.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last = shared
+            .sequence
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         *last += 1;
         let sequence = *last;
-        place.send(Item { sequence, statements, credentials, bytes, decided, _room: room });
-        Ok(Ticket { sequence, decided: decision })
+        place.send(Item {
+            sequence,
+            statements,
+            credentials,
+            bytes,
+            decided,
+            _room: room,
+        });
+        Ok(Ticket {
+            sequence,
+            decided: decision,
+        })
     }
 
     /// The queue's part of `/status`.
     pub fn status(&self) -> serde_json::Value {
         let shared = &self.0;
         let failures = &shared.failures;
-        let last_error = failures.last.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let last_error = failures
+            .last
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
         json!({
             "max_size": shared.settings.capacity,
             "batch_size": shared.settings.batch_size,
@@ -201,8 +244,17 @@ fn size(statements: &[Statement]) -> usize {
         Value::Text(text) => text.len(),
         Value::Blob(bytes) => bytes.len(),
     };
-    let parameters = |statement: &Statement| -> usize { statement.parameters.iter().map(|given| 8 + value(&given.value)).sum() };
-    statements.iter().map(|statement| 16 + statement.sql.len() + parameters(statement)).sum()
+    let parameters = |statement: &Statement| -> usize {
+        statement
+            .parameters
+            .iter()
+            .map(|given| 8 + value(&given.value))
+            .sum()
+    };
+    statements
+        .iter()
+        .map(|statement| 16 + statement.sql.len() + parameters(statement))
+        .sum()
 }
 
 /// What becomes of a write.
@@ -210,7 +262,10 @@ fn size(statements: &[Statement]) -> usize {
 enum Verdict {
     Written,
     /// Try again; counts against the limit of attempts only if `limited`.
-    Retry { why: String, limited: bool },
+    Retry {
+        why: String,
+        limited: bool,
+    },
     /// It will never succeed as it is.
     Refused(String),
 }
@@ -218,12 +273,21 @@ enum Verdict {
 fn judge(outcome: &Result<Served, StoreError>) -> Verdict {
     match outcome {
         Ok(Served { error: None, .. }) => Verdict::Written,
-        Ok(Served { error: Some(why), .. }) => Verdict::Refused(why.clone()),
+        Ok(Served {
+            error: Some(why), ..
+        }) => Verdict::Refused(why.clone()),
         Err(error) => match error {
-            StoreError::LeaderNotFound | StoreError::NotLeader | StoreError::NotOpen | StoreError::NotReady => {
-                Verdict::Retry { why: error.to_string(), limited: false }
-            }
-            StoreError::Unknown(why) | StoreError::Refused(why) => Verdict::Retry { why: why.clone(), limited: true },
+            StoreError::LeaderNotFound
+            | StoreError::NotLeader
+            | StoreError::NotOpen
+            | StoreError::NotReady => Verdict::Retry {
+                why: error.to_string(),
+                limited: false,
+            },
+            StoreError::Unknown(why) | StoreError::Refused(why) => Verdict::Retry {
+                why: why.clone(),
+                limited: true,
+            },
             StoreError::Unauthorized(why) => Verdict::Refused(why.clone()),
         },
     }
@@ -257,7 +321,9 @@ where
         while self.receiver.try_recv().is_ok() {
             lost += 1;
         }
-        tracing::warn!("write queue stopped before it could write everything: the running write and {lost} more requests are lost");
+        tracing::warn!(
+            "write queue stopped before it could write everything: the running write and {lost} more requests are lost"
+        );
     }
 
     async fn work(&mut self) {
@@ -298,7 +364,10 @@ where
                 () = self.shared.stop.cancelled() => Ok(self.receiver.try_recv().ok()),
             };
             match more {
-                Ok(Some(item)) if item.credentials == batch[0].credentials && bytes + item.bytes <= MAX_BATCH_BYTES => {
+                Ok(Some(item))
+                    if item.credentials == batch[0].credentials
+                        && bytes + item.bytes <= MAX_BATCH_BYTES =>
+                {
                     bytes += item.bytes;
                     batch.push(item);
                 }
@@ -321,9 +390,15 @@ where
             if batch.len() == 1 {
                 self.shared.drop_request(&batch[0], &why);
             } else {
-                tracing::warn!("write queue: {} requests were refused together ({why}); trying them one by one", batch.len());
+                tracing::warn!(
+                    "write queue: {} requests were refused together ({why}); trying them one by one",
+                    batch.len()
+                );
                 for item in &batch {
-                    if let Err(why) = self.attempt(std::slice::from_ref(item), MAX_ATTEMPTS_ALONE).await {
+                    if let Err(why) = self
+                        .attempt(std::slice::from_ref(item), MAX_ATTEMPTS_ALONE)
+                        .await
+                    {
                         self.shared.drop_request(item, &why);
                     }
                 }
@@ -338,15 +413,27 @@ where
     /// Writes some requests as one; the error says why that will not succeed.
     async fn attempt(&self, items: &[Item], max_attempts: u32) -> Result<(), String> {
         let shared = &self.shared;
-        let statements: Vec<Statement> = items.iter().flat_map(|item| item.statements.iter().cloned()).collect();
+        let statements: Vec<Statement> = items
+            .iter()
+            .flat_map(|item| item.statements.iter().cloned())
+            .collect();
         let count = statements.len() as u64;
         let Some(first) = items.first().filter(|_| count > 0) else {
             shared.metrics.count(Counter::QueueNumFlush);
             return Ok(());
         };
-        let request =
-            Request { kind: Kind::Execute, transaction: shared.settings.transaction, qualify_columns: false, statements, stamp: Stamp::default() };
-        let caller = Caller { credentials: first.credentials.clone(), timeout: FORWARD_TIMEOUT, retries: 0 };
+        let request = Request {
+            kind: Kind::Execute,
+            transaction: shared.settings.transaction,
+            qualify_columns: false,
+            statements,
+            stamp: Stamp::default(),
+        };
+        let caller = Caller {
+            credentials: first.credentials.clone(),
+            timeout: FORWARD_TIMEOUT,
+            retries: 0,
+        };
         let mut failed = 0;
         let mut said = String::new();
         loop {
@@ -354,7 +441,9 @@ where
             shared.count_outcome(&outcome);
             match judge(&outcome) {
                 Verdict::Written => {
-                    shared.metrics.add(Counter::HttpQueuedExecutionsNumStmtsTx, count);
+                    shared
+                        .metrics
+                        .add(Counter::HttpQueuedExecutionsNumStmtsTx, count);
                     shared.metrics.add(Counter::QueueStatementsTx, count);
                     shared.note_slots(outcome.as_ref().map_or(&[], |served| &served.results));
                     return Ok(());
@@ -366,7 +455,9 @@ where
                         return Err(why);
                     }
                     if why != said {
-                        tracing::warn!("write queue: cannot write yet, trying again every {RETRY_INTERVAL:?}: {why}");
+                        tracing::warn!(
+                            "write queue: cannot write yet, trying again every {RETRY_INTERVAL:?}: {why}"
+                        );
                         shared.failures.note(&why);
                         said = why;
                     }
@@ -404,14 +495,20 @@ impl Shared {
             }
         }
         if let Some(why) = last {
-            self.failures.statements.fetch_add(failed, Ordering::Relaxed);
+            self.failures
+                .statements
+                .fetch_add(failed, Ordering::Relaxed);
             self.metrics.add(Counter::QueueStatementsFailed, failed);
             self.failures.note(why);
         }
     }
 
     fn drop_request(&self, item: &Item, why: &str) {
-        tracing::error!("write queue: request {} with {} statements was dropped: {why}", item.sequence, item.statements.len());
+        tracing::error!(
+            "write queue: request {} with {} statements was dropped: {why}",
+            item.sequence,
+            item.statements.len()
+        );
         self.failures.dropped.fetch_add(1, Ordering::Relaxed);
         self.metrics.count(Counter::QueueRequestsDropped);
         self.failures.note(why);
@@ -427,7 +524,10 @@ impl Failures {
 /// Waits for the queue's task to end; for the node's stop.
 pub async fn stopped(task: JoinHandle<()>) {
     // The task itself ends within its own limit; the second is for the scheduler.
-    if timeout(STOP_LIMIT + Duration::from_secs(1), task).await.is_err() {
+    if timeout(STOP_LIMIT + Duration::from_secs(1), task)
+        .await
+        .is_err()
+    {
         tracing::warn!("write queue did not stop in time");
     }
 }

@@ -23,23 +23,34 @@ fn binary_copies() {
     let mut db = filled();
     db.checkpoint();
     db.must("INSERT INTO a(x) VALUES(5)");
-    for (format, mode) in
-        [(BackupFormat::Binary, 2), (BackupFormat::Delete, 1), (BackupFormat::Vacuumed, 1), (BackupFormat::Binary, 2)]
-    {
+    for (format, mode) in [
+        (BackupFormat::Binary, 2),
+        (BackupFormat::Delete, 1),
+        (BackupFormat::Vacuumed, 1),
+        (BackupFormat::Binary, 2),
+    ] {
         let to = db.dir.path().join("copy.db");
         db.db.backup(&format, &to).unwrap();
         let bytes = std::fs::read(&to).unwrap();
         assert_eq!(&bytes[18..20], [mode, mode], "{format:?}");
         let conn = Connection::open(&to).unwrap();
-        let answer: String = conn.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
+        let answer: String = conn
+            .query_row("PRAGMA integrity_check", [], |row| row.get(0))
+            .unwrap();
         assert_eq!(answer, "ok");
-        let count: i64 = conn.query_row("SELECT count(*) FROM a", [], |row| row.get(0)).unwrap();
+        let count: i64 = conn
+            .query_row("SELECT count(*) FROM a", [], |row| row.get(0))
+            .unwrap();
         assert_eq!(count, 5);
         conn.execute_batch("INSERT INTO a(x) VALUES(6)").unwrap();
         drop(conn);
         std::fs::remove_file(&to).unwrap();
     }
-    assert!(db.db.backup(&BackupFormat::Binary, &db.dir.path().join("no/such/dir")).is_err());
+    assert!(
+        db.db
+            .backup(&BackupFormat::Binary, &db.dir.path().join("no/such/dir"))
+            .is_err()
+    );
 }
 
 #[test]
@@ -68,12 +79,27 @@ fn sql_text() {
     // The text makes the same database again.
     let copy = Connection::open_in_memory().unwrap();
     copy.execute_batch(expected).unwrap();
-    let found: String = copy.query_row("SELECT text FROM f WHERE f MATCH 'world'", [], |row| row.get(0)).unwrap();
+    let found: String = copy
+        .query_row("SELECT text FROM f WHERE f MATCH 'world'", [], |row| {
+            row.get(0)
+        })
+        .unwrap();
     assert_eq!(found, "hello world");
     let to = db.dir.path().join("part.sql");
-    db.db.backup(&BackupFormat::Sql { tables: vec!["A".to_owned()] }, &to).unwrap();
+    db.db
+        .backup(
+            &BackupFormat::Sql {
+                tables: vec!["A".to_owned()],
+            },
+            &to,
+        )
+        .unwrap();
     let part = std::fs::read_to_string(to).unwrap();
-    assert!(part.contains("CREATE TABLE a") && part.contains("CREATE INDEX i") && part.contains("CREATE VIEW w"));
+    assert!(
+        part.contains("CREATE TABLE a")
+            && part.contains("CREATE INDEX i")
+            && part.contains("CREATE VIEW w")
+    );
     assert!(!part.contains("CREATE TABLE b"));
 }
 
@@ -90,7 +116,17 @@ fn status_has_the_documented_fields() {
     assert_eq!(status["mem_stats"]["page_size"], 4096);
     let options = status["compile_options"].as_array().unwrap();
     assert!(options.iter().any(|option| option == "ENABLE_FTS5"));
-    for field in ["version", "path", "size", "db_size_friendly", "last_modified", "extensions", "rw_dsn", "ro_dsn", "conn_pool_stats"] {
+    for field in [
+        "version",
+        "path",
+        "size",
+        "db_size_friendly",
+        "last_modified",
+        "extensions",
+        "rw_dsn",
+        "ro_dsn",
+        "conn_pool_stats",
+    ] {
         assert!(!status[field].is_null(), "{field}");
     }
 }

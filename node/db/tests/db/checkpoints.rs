@@ -3,7 +3,8 @@ use node_db::{Checkpoint, Database, OpenError, Position, Work};
 
 use crate::support::{Db, options, read, sql, until};
 
-const LONG: &str = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x+1 FROM n) SELECT count(*) FROM n, t";
+const LONG: &str =
+    "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x+1 FROM n) SELECT count(*) FROM n, t";
 
 #[test]
 fn only_what_was_checkpointed_survives() {
@@ -16,7 +17,11 @@ fn only_what_was_checkpointed_survives() {
     db.work(Work::Meta(b"members".as_slice().into()));
     let position = db.position();
     db.db
-        .apply(vec![node_db::Entry { position, work: Work::Nothing, wanted: false }])
+        .apply(vec![node_db::Entry {
+            position,
+            work: Work::Nothing,
+            wanted: false,
+        }])
         .blocking_recv()
         .unwrap()
         .unwrap();
@@ -34,7 +39,13 @@ fn only_what_was_checkpointed_survives() {
     db.work(Work::Nothing);
     assert!(matches!(db.checkpoint(), Checkpoint::Done(_)));
     let db = db.restart();
-    assert_eq!(db.recovered.position, Some(Position { index: position.index + 1, ..position }));
+    assert_eq!(
+        db.recovered.position,
+        Some(Position {
+            index: position.index + 1,
+            ..position
+        })
+    );
 }
 
 #[test]
@@ -74,11 +85,20 @@ fn a_long_read_hinders_neither_writes_nor_other_reads() {
     assert_eq!(db.shown("SELECT count(*) > 10 FROM t"), "1");
     // Nothing ends it but the end of the database or a new one; an install is tested elsewhere.
     let incoming = db.db.incoming_path();
-    db.db.backup(&node_db::BackupFormat::Binary, &incoming).unwrap();
+    db.db
+        .backup(&node_db::BackupFormat::Binary, &incoming)
+        .unwrap();
     let position = db.position();
-    db.db.install(position, bytes::Bytes::new()).blocking_recv().unwrap().unwrap();
+    db.db
+        .install(position, bytes::Bytes::new())
+        .blocking_recv()
+        .unwrap()
+        .unwrap();
     let outcome = long.blocking_recv().unwrap();
-    assert_eq!(crate::support::error(&outcome.results[0]), "query interrupted to free the database file");
+    assert_eq!(
+        crate::support::error(&outcome.results[0]),
+        "query interrupted to free the database file"
+    );
     assert_eq!(db.shown("SELECT count(*) > 10 FROM t"), "1");
     db.must("INSERT INTO t VALUES(0)");
     assert!(matches!(db.checkpoint(), Checkpoint::Done(_)));
@@ -96,9 +116,14 @@ fn reads_go_on_while_checkpoints_come() {
                 scope.spawn(|| {
                     let mut last = 0;
                     while !stop.load(std::sync::atomic::Ordering::Relaxed) {
-                        let outcome = database.read(read(vec![sql("SELECT count(*), sum(a) FROM t")])).blocking_recv().unwrap();
+                        let outcome = database
+                            .read(read(vec![sql("SELECT count(*), sum(a) FROM t")]))
+                            .blocking_recv()
+                            .unwrap();
                         let rows = crate::support::rows(outcome.results[0].clone());
-                        let node_api::Cell::Integer(count) = rows.values[0][0] else { panic!("{rows:?}") };
+                        let node_api::Cell::Integer(count) = rows.values[0][0] else {
+                            panic!("{rows:?}")
+                        };
                         assert!(count >= last);
                         last = count;
                     }

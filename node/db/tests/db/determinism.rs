@@ -61,10 +61,18 @@ fn statement() -> impl Strategy<Value = node_api::Statement> {
 }
 
 fn requests() -> impl Strategy<Value = Vec<Request>> {
-    let one = (0..3_usize, any::<bool>(), prop::collection::vec(statement(), 1..5), any::<u64>());
+    let one = (
+        0..3_usize,
+        any::<bool>(),
+        prop::collection::vec(statement(), 1..5),
+        any::<u64>(),
+    );
     let one = one.prop_map(|(kind, transaction, statements, seed)| {
         let kind = [Kind::Execute, Kind::Unified, Kind::Execute][kind];
-        Request { stamp: stamp(seed), ..request(kind, transaction, statements) }
+        Request {
+            stamp: stamp(seed),
+            ..request(kind, transaction, statements)
+        }
     });
     prop::collection::vec(one, 1..40)
 }
@@ -79,7 +87,11 @@ fn apply(db: &Db, entries: &[Entry], run: usize) -> Vec<Outcome> {
 }
 
 fn prepare(foreign_keys: bool) -> Db {
-    let mut db = if foreign_keys { Db::with_foreign_keys() } else { Db::new() };
+    let mut db = if foreign_keys {
+        Db::with_foreign_keys()
+    } else {
+        Db::new()
+    };
     for text in SCHEMA {
         db.must(text);
     }
@@ -124,13 +136,28 @@ fn time_and_chance_come_from_the_stamp() {
         for (seed, text) in [
             (1, "INSERT INTO t(a) VALUES(random())"),
             (2, "INSERT INTO t(a) VALUES(hex(randomblob(20)))"),
-            (3, "INSERT INTO t(a) SELECT date() || time('now', '+1 hour') || julianday('now') || unixepoch()"),
-            (4, "INSERT INTO t(a) VALUES(CURRENT_DATE || CURRENT_TIME || strftime('%s'))"),
+            (
+                3,
+                "INSERT INTO t(a) SELECT date() || time('now', '+1 hour') || julianday('now') || unixepoch()",
+            ),
+            (
+                4,
+                "INSERT INTO t(a) VALUES(CURRENT_DATE || CURRENT_TIME || strftime('%s'))",
+            ),
             (5, "INSERT INTO counted DEFAULT VALUES"),
-            (6, "INSERT INTO t(a) SELECT value FROM json_each('[1,2,3]') ORDER BY random()"),
+            (
+                6,
+                "INSERT INTO t(a) SELECT value FROM json_each('[1,2,3]') ORDER BY random()",
+            ),
         ] {
-            let outcome = db.apply(Request { stamp: stamp(seed), ..request(Kind::Execute, false, vec![sql(text)]) });
-            assert!(matches!(outcome.results[0], node_api::StatementResult::Write(_)), "{text}: {outcome:?}");
+            let outcome = db.apply(Request {
+                stamp: stamp(seed),
+                ..request(Kind::Execute, false, vec![sql(text)])
+            });
+            assert!(
+                matches!(outcome.results[0], node_api::StatementResult::Write(_)),
+                "{text}: {outcome:?}"
+            );
         }
         db.dump()
     };
@@ -140,8 +167,17 @@ fn time_and_chance_come_from_the_stamp() {
     assert!(dump.contains("2023-11-14 22:13:20.123"), "{dump}");
     // Each draw differs.
     let mut db = Db::new();
-    let outcome = db.request(Kind::Query, false, vec![sql("SELECT random() <> random(), length(randomblob(0)), length(randomblob(13))")]);
-    assert_eq!(format!("{:?}", rows(outcome.results[0].clone()).values), "[[Integer(1), Integer(1), Integer(13)]]");
+    let outcome = db.request(
+        Kind::Query,
+        false,
+        vec![sql(
+            "SELECT random() <> random(), length(randomblob(0)), length(randomblob(13))",
+        )],
+    );
+    assert_eq!(
+        format!("{:?}", rows(outcome.results[0].clone()).values),
+        "[[Integer(1), Integer(1), Integer(13)]]"
+    );
 }
 
 #[test]
@@ -153,7 +189,10 @@ fn neighbours_of_a_rollback_keep_their_results() {
                 7 => "INSERT INTO guarded VALUES(1)".to_owned(),
                 _ => format!("INSERT INTO t(a) VALUES({at})"),
             };
-            Request { stamp: stamp(at), ..request(Kind::Execute, at % 5 == 0, vec![sql(&text)]) }
+            Request {
+                stamp: stamp(at),
+                ..request(Kind::Execute, at % 5 == 0, vec![sql(&text)])
+            }
         })
         .collect();
     let first = SCHEMA.len() as u64 + 1;
@@ -162,7 +201,10 @@ fn neighbours_of_a_rollback_keep_their_results() {
     let outcomes = apply(&db, &entries(&requests), 1);
     for (at, outcome) in outcomes.iter().enumerate() {
         match at % 16 {
-            3 => assert_eq!(crate::support::error(&outcome.results[0]), "UNIQUE constraint failed: t.id"),
+            3 => assert_eq!(
+                crate::support::error(&outcome.results[0]),
+                "UNIQUE constraint failed: t.id"
+            ),
             7 => assert_eq!(crate::support::error(&outcome.results[0]), "odd"),
             _ => assert_eq!(crate::support::write(&outcome.results[0]).1, 1, "{at}"),
         }
@@ -175,15 +217,37 @@ fn unwanted_entries_have_the_same_effects() {
     let db = prepare(false);
     let first = SCHEMA.len() as u64 + 1;
     let mut run = vec![
-        entry(first, vec![request(Kind::Execute, false, vec![sql("INSERT INTO t(a) VALUES(1) RETURNING id")])]),
-        entry(first + 1, vec![request(Kind::Query, false, vec![sql("SELECT * FROM t")])]),
-        entry(first + 2, vec![request(Kind::Unified, true, vec![sql("INSERT INTO t(a) VALUES(2)"), sql("bad")])]),
+        entry(
+            first,
+            vec![request(
+                Kind::Execute,
+                false,
+                vec![sql("INSERT INTO t(a) VALUES(1) RETURNING id")],
+            )],
+        ),
+        entry(
+            first + 1,
+            vec![request(Kind::Query, false, vec![sql("SELECT * FROM t")])],
+        ),
+        entry(
+            first + 2,
+            vec![request(
+                Kind::Unified,
+                true,
+                vec![sql("INSERT INTO t(a) VALUES(2)"), sql("bad")],
+            )],
+        ),
     ];
     for entry in &mut run {
         entry.wanted = false;
     }
     let outcomes = db.db.apply(run).blocking_recv().unwrap().unwrap();
-    assert!(outcomes.iter().flatten().all(|outcome| outcome.results.is_empty()));
+    assert!(
+        outcomes
+            .iter()
+            .flatten()
+            .all(|outcome| outcome.results.is_empty())
+    );
     assert_eq!(db.shown("SELECT a FROM t"), "1");
     assert_eq!(db.db.applied().unwrap().index, first + 2);
 }

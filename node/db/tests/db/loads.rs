@@ -2,7 +2,8 @@
 use bytes::Bytes;
 use node_api::Value;
 use node_db::{
-    BackupFormat, Checkpoint, Database, Entry, Kind, LoadChunk, LoadContent, LoadFinish, Outcome, Position, Work,
+    BackupFormat, Checkpoint, Database, Entry, Kind, LoadChunk, LoadContent, LoadFinish, Outcome,
+    Position, Work,
 };
 
 use crate::support::{Db, error, sql, stamp, with, write};
@@ -11,13 +12,22 @@ fn chunks(id: u64, content: LoadContent, bytes: &[u8], size: usize) -> Vec<LoadC
     let mut chunks: Vec<LoadChunk> = bytes
         .chunks(size)
         .scan(0, |offset, data| {
-            let chunk = LoadChunk { load_id: id, offset: *offset, data: Bytes::copy_from_slice(data), finish: None };
+            let chunk = LoadChunk {
+                load_id: id,
+                offset: *offset,
+                data: Bytes::copy_from_slice(data),
+                finish: None,
+            };
             *offset += data.len() as u64;
             Some(chunk)
         })
         .collect();
-    let finish =
-        LoadFinish { content, total_bytes: bytes.len() as u64, crc32: crc32fast::hash(bytes), stamp: stamp(3) };
+    let finish = LoadFinish {
+        content,
+        total_bytes: bytes.len() as u64,
+        crc32: crc32fast::hash(bytes),
+        stamp: stamp(3),
+    };
     chunks.last_mut().unwrap().finish = Some(finish);
     chunks
 }
@@ -42,7 +52,11 @@ fn database_file(format: &BackupFormat) -> Vec<u8> {
 
 #[test]
 fn a_file_replaces_the_database_durably() {
-    for format in [BackupFormat::Binary, BackupFormat::Delete, BackupFormat::Vacuumed] {
+    for format in [
+        BackupFormat::Binary,
+        BackupFormat::Delete,
+        BackupFormat::Vacuumed,
+    ] {
         let mut db = Db::new();
         db.must("CREATE TABLE old(a)");
         assert_eq!(db.shown("SELECT count(*) FROM old"), "0");
@@ -50,7 +64,10 @@ fn a_file_replaces_the_database_durably() {
         assert_eq!(outcome, Outcome::default(), "{format:?}");
         let at = db.db.applied().unwrap();
         assert_eq!(db.db.pin().unwrap().position, at);
-        assert_eq!(db.shown("SELECT count(*), (SELECT a FROM loaded LIMIT 1) FROM loaded"), "2,x");
+        assert_eq!(
+            db.shown("SELECT count(*), (SELECT a FROM loaded LIMIT 1) FROM loaded"),
+            "2,x"
+        );
         db.must("INSERT INTO loaded VALUES('later')");
         let db = db.restart();
         assert_eq!(db.recovered.position, Some(at));
@@ -71,7 +88,13 @@ fn a_bad_file_changes_nothing() {
     odd.push(0);
     let mut db = Db::new();
     db.must("CREATE TABLE old(a)");
-    let bad: [&[u8]; 5] = [b"SQLite format 3\0 but then nothing that fits", &truncated, &broken, &odd, &good[..100]];
+    let bad: [&[u8]; 5] = [
+        b"SQLite format 3\0 but then nothing that fits",
+        &truncated,
+        &broken,
+        &odd,
+        &good[..100],
+    ];
     for bytes in bad {
         let outcome = load(&mut db, LoadContent::File, bytes);
         let text = outcome.error.unwrap();
@@ -90,7 +113,12 @@ fn a_bad_file_changes_nothing() {
 fn an_unfinished_load_blocks_checkpoints_until_dropped() {
     let mut db = Db::new();
     db.must("CREATE TABLE t(a)");
-    let parts = chunks(9, LoadContent::Script, b"INSERT INTO t VALUES(1); INSERT INTO t VALUES(2);", 10);
+    let parts = chunks(
+        9,
+        LoadContent::Script,
+        b"INSERT INTO t VALUES(1); INSERT INTO t VALUES(2);",
+        10,
+    );
     let begin = |db: &mut Db| {
         for part in &parts[..2] {
             assert!(db.work(Work::Load(part.clone())).is_empty());
@@ -106,16 +134,33 @@ fn an_unfinished_load_blocks_checkpoints_until_dropped() {
     // Another term: its proposer is gone. The rest of the load then comes to nothing.
     let mut position = db.position();
     position.term += 1;
-    let entry = Entry { position, work: Work::Nothing, wanted: false };
+    let entry = Entry {
+        position,
+        work: Work::Nothing,
+        wanted: false,
+    };
     db.db.apply(vec![entry]).blocking_recv().unwrap().unwrap();
     assert!(matches!(db.checkpoint(), Checkpoint::Done(_)));
     let mut last = Vec::new();
     for part in &parts[2..] {
         position.index += 1;
-        let entry = Entry { position, work: Work::Load(part.clone()), wanted: true };
-        last = db.db.apply(vec![entry]).blocking_recv().unwrap().unwrap().remove(0);
+        let entry = Entry {
+            position,
+            work: Work::Load(part.clone()),
+            wanted: true,
+        };
+        last = db
+            .db
+            .apply(vec![entry])
+            .blocking_recv()
+            .unwrap()
+            .unwrap()
+            .remove(0);
     }
-    assert_eq!(last[0].error.as_deref(), Some("the load was interrupted, send it again"));
+    assert_eq!(
+        last[0].error.as_deref(),
+        Some("the load was interrupted, send it again")
+    );
     assert_eq!(db.shown("SELECT count(*) FROM t"), "0");
 }
 
@@ -127,7 +172,10 @@ fn a_damaged_load_is_refused() {
         finish.crc32 ^= 1;
     }
     let outcome = db.work(Work::Load(parts.remove(0))).remove(0);
-    assert_eq!(outcome.error.as_deref(), Some("the load arrived damaged, send it again"));
+    assert_eq!(
+        outcome.error.as_deref(),
+        Some("the load arrived damaged, send it again")
+    );
     assert_eq!(db.shown("SELECT count(*) FROM sqlite_schema"), "0");
 }
 
@@ -141,11 +189,26 @@ fn scripts() {
     assert_eq!(db.shown("SELECT * FROM t"), "1,2023-11-14 22:13:20");
     assert_eq!(db.shown("PRAGMA foreign_keys"), "1");
     db.must("CREATE TABLE c(x REFERENCES t(a))");
-    assert!(matches!(db.execute("INSERT INTO c VALUES(8)"), node_api::StatementResult::Error(_)));
+    assert!(matches!(
+        db.execute("INSERT INTO c VALUES(8)"),
+        node_api::StatementResult::Error(_)
+    ));
     let cases = [
-        ("INSERT INTO t(a) VALUES(2); INSERT INTO missing VALUES(1); INSERT INTO t(a) VALUES(3)", "no such table: missing", "2"),
-        ("BEGIN; INSERT INTO t(a) VALUES(4); bad", "near \"bad\": syntax error", "2"),
-        ("BEGIN; INSERT INTO t(a) VALUES(5)", "the script began a transaction without COMMIT", "2"),
+        (
+            "INSERT INTO t(a) VALUES(2); INSERT INTO missing VALUES(1); INSERT INTO t(a) VALUES(3)",
+            "no such table: missing",
+            "2",
+        ),
+        (
+            "BEGIN; INSERT INTO t(a) VALUES(4); bad",
+            "near \"bad\": syntax error",
+            "2",
+        ),
+        (
+            "BEGIN; INSERT INTO t(a) VALUES(5)",
+            "the script began a transaction without COMMIT",
+            "2",
+        ),
         ("ATTACH 'x' AS x", "ATTACH and DETACH are not allowed", "2"),
         ("PRAGMA journal_mode=delete", "disallowed pragma", "2"),
     ];
@@ -156,7 +219,11 @@ fn scripts() {
     }
     let outcome = load(&mut db, LoadContent::Script, b"SELECT '\xff'");
     assert_eq!(outcome.error.as_deref(), Some("the SQL text is not UTF-8"));
-    let outcome = load(&mut db, LoadContent::Script, b"VACUUM; INSERT INTO t(a) VALUES(9)");
+    let outcome = load(
+        &mut db,
+        LoadContent::Script,
+        b"VACUUM; INSERT INTO t(a) VALUES(9)",
+    );
     assert_eq!(write(&outcome.results[0]), (3, 1));
 }
 
@@ -181,13 +248,23 @@ fn install_replaces_everything_and_takes_the_position() {
     let old = db.db.pin().unwrap();
     for round in 0..2 {
         std::fs::write(db.db.incoming_path(), database_file(&BackupFormat::Binary)).unwrap();
-        let at = Position { term: 5, index: 1000 + round };
-        db.db.install(at, Bytes::from_static(b"m")).blocking_recv().unwrap().unwrap();
+        let at = Position {
+            term: 5,
+            index: 1000 + round,
+        };
+        db.db
+            .install(at, Bytes::from_static(b"m"))
+            .blocking_recv()
+            .unwrap()
+            .unwrap();
         assert_eq!(db.db.applied(), Some(at));
         assert_eq!(db.shown("SELECT count(*) FROM loaded"), "2");
         let pinned = db.db.pin().unwrap();
         assert_eq!((pinned.position, &pinned.meta[..]), (at, b"m".as_slice()));
-        assert_eq!(pinned.len_bytes, std::fs::metadata(&pinned.path).unwrap().len());
+        assert_eq!(
+            pinned.len_bytes,
+            std::fs::metadata(&pinned.path).unwrap().len()
+        );
     }
     // The old pin still reads the old file and hinders nobody.
     assert_eq!(old.file().unwrap().metadata().unwrap().len(), old.len_bytes);
@@ -199,7 +276,13 @@ fn install_replaces_everything_and_takes_the_position() {
     assert!(matches!(db.checkpoint(), Checkpoint::Done(_)));
     drop(old);
     let db = db.restart();
-    assert_eq!(db.recovered.position, Some(Position { term: 5, index: 1002 }));
+    assert_eq!(
+        db.recovered.position,
+        Some(Position {
+            term: 5,
+            index: 1002
+        })
+    );
     assert_eq!(&db.recovered.meta[..], b"m");
     assert_eq!(db.shown("SELECT count(*) FROM loaded"), "3");
 }
@@ -210,10 +293,21 @@ fn a_tiny_snapshot_is_fatal_before_anything_is_lost() {
     db.must("CREATE TABLE t(a)");
     db.checkpoint();
     std::fs::write(db.db.incoming_path(), b"tiny").unwrap();
-    let result = db.db.install(Position { term: 2, index: 9 }, Bytes::new()).blocking_recv().unwrap();
+    let result = db
+        .db
+        .install(Position { term: 2, index: 9 }, Bytes::new())
+        .blocking_recv()
+        .unwrap();
     assert!(result.unwrap_err().0.contains("too few"));
     // From now on everything is refused.
-    let entry = crate::support::entry(3, vec![crate::support::request(Kind::Execute, false, vec![sql("SELECT 1")])]);
+    let entry = crate::support::entry(
+        3,
+        vec![crate::support::request(
+            Kind::Execute,
+            false,
+            vec![sql("SELECT 1")],
+        )],
+    );
     assert!(db.db.apply(vec![entry]).blocking_recv().unwrap().is_err());
     assert!(db.db.pin().is_none());
     let db = db.restart();

@@ -1,5 +1,10 @@
 //! The crate's behaviour as its caller sees it.
 #![allow(missing_docs, reason = "a test binary has no public interface")]
+#![allow(
+    clippy::unwrap_used,
+    reason = "helpers outside the test functions fail the test, too"
+)]
+#![allow(clippy::too_many_lines, reason = "tables of cases")]
 
 mod backups;
 mod checkpoints;

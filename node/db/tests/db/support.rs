@@ -6,7 +6,10 @@ use std::{
 };
 
 use node_api::{Cell, Parameter, Rows, Statement, StatementResult, Value, WriteResult};
-use node_db::{Checkpoint, Database, Entry, Kind, Options, Outcome, Position, Read, Recovered, Request, Stamp, Work};
+use node_db::{
+    Checkpoint, Database, Entry, Kind, Options, Outcome, Position, Read, Recovered, Request, Stamp,
+    Work,
+};
 use tempfile::TempDir;
 
 pub(crate) const TERM: u64 = 1;
@@ -19,36 +22,71 @@ pub(crate) struct Db {
 }
 
 pub(crate) fn options(dir: &Path) -> Options {
-    Options { dir: dir.to_owned(), foreign_keys: false, readers: 2, checkpoint_wal_bytes: 16 << 20 }
+    Options {
+        dir: dir.to_owned(),
+        foreign_keys: false,
+        readers: 2,
+        checkpoint_wal_bytes: 16 << 20,
+    }
 }
 
 pub(crate) fn stamp(seed: u64) -> Stamp {
-    Stamp { unix_micros: 1_700_000_000_123_456, seed }
+    Stamp {
+        unix_micros: 1_700_000_000_123_456,
+        seed,
+    }
 }
 
 pub(crate) fn sql(text: &str) -> Statement {
-    Statement { sql: text.to_owned(), parameters: Vec::new() }
+    Statement {
+        sql: text.to_owned(),
+        parameters: Vec::new(),
+    }
 }
 
 pub(crate) fn with(text: &str, values: &[Value]) -> Statement {
-    let parameters = values.iter().map(|value| Parameter { name: None, value: value.clone() }).collect();
-    Statement { sql: text.to_owned(), parameters }
+    let parameters = values
+        .iter()
+        .map(|value| Parameter {
+            name: None,
+            value: value.clone(),
+        })
+        .collect();
+    Statement {
+        sql: text.to_owned(),
+        parameters,
+    }
 }
 
 pub(crate) fn named(text: &str, values: &[(&str, i64)]) -> Statement {
     let parameter = |(name, value): &(&str, i64)| Parameter {
-        name: Some(*name).filter(|name| !name.is_empty()).map(str::to_owned),
+        name: Some(*name)
+            .filter(|name| !name.is_empty())
+            .map(str::to_owned),
         value: Value::Integer(*value),
     };
-    Statement { sql: text.to_owned(), parameters: values.iter().map(parameter).collect() }
+    Statement {
+        sql: text.to_owned(),
+        parameters: values.iter().map(parameter).collect(),
+    }
 }
 
 pub(crate) fn request(kind: Kind, transaction: bool, statements: Vec<Statement>) -> Request {
-    Request { kind, transaction, qualify_columns: false, statements, stamp: stamp(1) }
+    Request {
+        kind,
+        transaction,
+        qualify_columns: false,
+        statements,
+        stamp: stamp(1),
+    }
 }
 
 pub(crate) fn entry(index: u64, requests: Vec<Request>) -> Entry {
-    Entry { position: Position { term: TERM, index }, work: Work::Requests(Arc::new(requests)), wanted: true }
+    Entry {
+        position: Position { term: TERM, index },
+        work: Work::Requests(Arc::new(requests)),
+        wanted: true,
+    }
 }
 
 impl Db {
@@ -57,7 +95,9 @@ impl Db {
     }
 
     pub(crate) fn with_foreign_keys() -> Self {
-        Self::open_in(TempDir::new().unwrap(), |options| options.foreign_keys = true)
+        Self::open_in(TempDir::new().unwrap(), |options| {
+            options.foreign_keys = true
+        })
     }
 
     pub(crate) fn open_in(dir: TempDir, adjust: impl Fn(&mut Options)) -> Self {
@@ -65,7 +105,12 @@ impl Db {
         adjust(&mut options);
         let (db, recovered) = Database::open(options).unwrap();
         let next = recovered.position.map_or(1, |position| position.index + 1);
-        Self { db, recovered, dir, next }
+        Self {
+            db,
+            recovered,
+            dir,
+            next,
+        }
     }
 
     /// Closes and opens again, as a restart does.
@@ -77,19 +122,36 @@ impl Db {
 
     pub(crate) fn position(&mut self) -> Position {
         self.next += 1;
-        Position { term: TERM, index: self.next - 1 }
+        Position {
+            term: TERM,
+            index: self.next - 1,
+        }
     }
 
     pub(crate) fn work(&mut self, work: Work) -> Vec<Outcome> {
-        let entry = Entry { position: self.position(), work, wanted: true };
-        self.db.apply(vec![entry]).blocking_recv().unwrap().unwrap().remove(0)
+        let entry = Entry {
+            position: self.position(),
+            work,
+            wanted: true,
+        };
+        self.db
+            .apply(vec![entry])
+            .blocking_recv()
+            .unwrap()
+            .unwrap()
+            .remove(0)
     }
 
     pub(crate) fn apply(&mut self, request: Request) -> Outcome {
         self.work(Work::Requests(Arc::new(vec![request]))).remove(0)
     }
 
-    pub(crate) fn request(&mut self, kind: Kind, transaction: bool, statements: Vec<Statement>) -> Outcome {
+    pub(crate) fn request(
+        &mut self,
+        kind: Kind,
+        transaction: bool,
+        statements: Vec<Statement>,
+    ) -> Outcome {
         self.apply(request(kind, transaction, statements))
     }
 
@@ -102,7 +164,10 @@ impl Db {
     /// Executes what must succeed.
     pub(crate) fn must(&mut self, text: &str) {
         let result = self.execute(text);
-        assert!(!matches!(result, StatementResult::Error(_)), "{text}: {result:?}");
+        assert!(
+            !matches!(result, StatementResult::Error(_)),
+            "{text}: {result:?}"
+        );
     }
 
     pub(crate) fn read(&self, statements: Vec<Statement>) -> Outcome {
@@ -116,7 +181,10 @@ impl Db {
     /// All cells of a query as text, rows separated by `|`.
     pub(crate) fn shown(&self, text: &str) -> String {
         let rows = self.query(text);
-        rows.iter().map(|row| row.iter().map(show).collect::<Vec<_>>().join(",")).collect::<Vec<_>>().join("|")
+        rows.iter()
+            .map(|row| row.iter().map(show).collect::<Vec<_>>().join(","))
+            .collect::<Vec<_>>()
+            .join("|")
     }
 
     pub(crate) fn checkpoint(&self) -> Checkpoint {
@@ -126,13 +194,21 @@ impl Db {
     /// The whole content as SQL.
     pub(crate) fn dump(&self) -> String {
         let to = self.dir.path().join("dump.sql");
-        self.db.backup(&node_db::BackupFormat::Sql { tables: Vec::new() }, &to).unwrap();
+        self.db
+            .backup(&node_db::BackupFormat::Sql { tables: Vec::new() }, &to)
+            .unwrap();
         std::fs::read_to_string(to).unwrap()
     }
 }
 
 pub(crate) fn read(statements: Vec<Statement>) -> Read {
-    Read { kind: Kind::Query, transaction: false, qualify_columns: false, statements, timeout: None }
+    Read {
+        kind: Kind::Query,
+        transaction: false,
+        qualify_columns: false,
+        statements,
+        timeout: None,
+    }
 }
 
 fn show(cell: &Cell) -> String {
@@ -159,7 +235,11 @@ pub(crate) fn rows(result: StatementResult) -> Rows {
 /// `(last_insert_id, rows_affected)`.
 pub(crate) fn write(result: &StatementResult) -> (i64, i64) {
     match result {
-        StatementResult::Write(WriteResult { last_insert_id, rows_affected, .. }) => (*last_insert_id, *rows_affected),
+        StatementResult::Write(WriteResult {
+            last_insert_id,
+            rows_affected,
+            ..
+        }) => (*last_insert_id, *rows_affected),
         other => panic!("no write: {other:?}"),
     }
 }

@@ -24,8 +24,14 @@ pub(super) struct Moment {
 
 impl Moment {
     pub(super) fn now(random: bool, time: bool) -> Self {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Self { random, time, julian_day: EPOCH_JULIAN_DAY + since.as_secs_f64() / SECONDS_PER_DAY }
+        let since = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        Self {
+            random,
+            time,
+            julian_day: EPOCH_JULIAN_DAY + since.as_secs_f64() / SECONDS_PER_DAY,
+        }
     }
 }
 
@@ -62,11 +68,17 @@ pub(super) fn preview(sql: &str, moment: &Moment, random: &mut dyn FnMut() -> u6
             "limit" | "select" => false,
             _ => ordering,
         };
-        let call = Call { sql, tokens: &tokens, at };
+        let call = Call {
+            sql,
+            tokens: &tokens,
+            at,
+        };
         let replaced = match word.as_str() {
             "random" if moment.random && !ordering => call.random(random),
             "randomblob" if moment.random && !ordering => call.random_blob(random),
-            "date" | "time" | "datetime" | "julianday" | "unixepoch" if moment.time => call.time_argument(0, moment),
+            "date" | "time" | "datetime" | "julianday" | "unixepoch" if moment.time => {
+                call.time_argument(0, moment)
+            }
             "strftime" if moment.time => call.time_argument(1, moment),
             _ => None,
         };
@@ -100,13 +112,15 @@ impl Call<'_> {
     }
 
     fn random(&self, random: &mut dyn FnMut() -> u64) -> Option<Replacement> {
-        let is_call = self.kind(1) == Some(Kind::Sign(b'(')) && self.kind(2) == Some(Kind::Sign(b')'));
+        let is_call =
+            self.kind(1) == Some(Kind::Sign(b'(')) && self.kind(2) == Some(Kind::Sign(b')'));
         is_call.then(|| (self.range(2), (random() >> 1).to_string()))
     }
 
     fn random_blob(&self, random: &mut dyn FnMut() -> u64) -> Option<Replacement> {
-        let is_call =
-            self.kind(1) == Some(Kind::Sign(b'(')) && self.kind(2) == Some(Kind::Number) && self.kind(3) == Some(Kind::Sign(b')'));
+        let is_call = self.kind(1) == Some(Kind::Sign(b'('))
+            && self.kind(2) == Some(Kind::Number)
+            && self.kind(3) == Some(Kind::Sign(b')'));
         if !is_call {
             return None;
         }
@@ -135,13 +149,16 @@ impl Call<'_> {
         let token = self.tokens.get(self.at + at)?;
         let text = self.sql[token.at.clone()].trim_matches(['\'', '"']);
         let ends = matches!(self.kind(at + 1), Some(Kind::Sign(b',' | b')')));
-        let is_now = matches!(token.kind, Kind::Word | Kind::Quoted) && text.eq_ignore_ascii_case("now");
+        let is_now =
+            matches!(token.kind, Kind::Word | Kind::Quoted) && text.eq_ignore_ascii_case("now");
         (ends && is_now).then(|| (token.at.clone(), format!("{:.6}", moment.julian_day)))
     }
 }
 
 fn is_word(sql: &str, token: Option<&Token>, word: &str) -> bool {
-    token.is_some_and(|token| token.kind == Kind::Word && sql[token.at.clone()].eq_ignore_ascii_case(word))
+    token.is_some_and(|token| {
+        token.kind == Kind::Word && sql[token.at.clone()].eq_ignore_ascii_case(word)
+    })
 }
 
 /// Cuts SQL into tokens; blanks and comments are none.
@@ -151,19 +168,35 @@ fn tokens(sql: &str) -> Vec<Token> {
     let mut at = 0;
     while let Some(&byte) = bytes.get(at) {
         let rest = &bytes[at..];
-        let run = |belongs: fn(&u8) -> bool| rest.iter().position(|byte| !belongs(byte)).unwrap_or(rest.len());
+        let run = |belongs: fn(&u8) -> bool| {
+            rest.iter()
+                .position(|byte| !belongs(byte))
+                .unwrap_or(rest.len())
+        };
         let (kind, length) = match byte {
             _ if byte.is_ascii_whitespace() => (None, 1),
             b'-' if rest.starts_with(b"--") => (None, run(|byte| *byte != b'\n')),
-            b'/' if rest.starts_with(b"/*") => (None, rest[2..].windows(2).position(|end| end == b"*/").map_or(rest.len(), |end| end + 4)),
+            b'/' if rest.starts_with(b"/*") => (
+                None,
+                rest[2..]
+                    .windows(2)
+                    .position(|end| end == b"*/")
+                    .map_or(rest.len(), |end| end + 4),
+            ),
             b'\'' | b'"' | b'`' => (Some(Kind::Quoted), quoted(rest, byte)),
             b'[' => (Some(Kind::Quoted), quoted(rest, b']')),
-            b'0'..=b'9' => (Some(Kind::Number), run(|byte| byte.is_ascii_alphanumeric() || *byte == b'.')),
+            b'0'..=b'9' => (
+                Some(Kind::Number),
+                run(|byte| byte.is_ascii_alphanumeric() || *byte == b'.'),
+            ),
             _ if is_word_byte(&byte) => (Some(Kind::Word), run(is_word_byte)),
             _ => (Some(Kind::Sign(byte)), 1),
         };
         if let Some(kind) = kind {
-            tokens.push(Token { kind, at: at..at + length });
+            tokens.push(Token {
+                kind,
+                at: at..at + length,
+            });
         }
         at += length;
     }
@@ -177,7 +210,10 @@ fn is_word_byte(byte: &u8) -> bool {
 
 /// Length of a quoted token with its quotes; a doubled closing quote just begins another one. To the end if it is not closed.
 fn quoted(rest: &[u8], close: u8) -> usize {
-    rest[1..].iter().position(|byte| *byte == close).map_or(rest.len(), |end| end + 2)
+    rest[1..]
+        .iter()
+        .position(|byte| *byte == close)
+        .map_or(rest.len(), |end| end + 2)
 }
 
 #[cfg(test)]
@@ -187,7 +223,11 @@ mod tests {
     use super::*;
 
     fn shown(sql: &str, random: bool, time: bool) -> String {
-        let moment = Moment { random, time, julian_day: 2_460_000.25 };
+        let moment = Moment {
+            random,
+            time,
+            julian_day: 2_460_000.25,
+        };
         preview(sql, &moment, &mut || 20)
     }
 
@@ -196,10 +236,22 @@ mod tests {
         let cases = [
             ("INSERT INTO t VALUES(random())", "INSERT INTO t VALUES(10)"),
             ("select RANDOM ( ) , random()", "select 10 , 10"),
-            ("select randomblob(3), randomblob(0)", "select x'141414', x'14'"),
-            ("select date('now'), time('NOW', '+1 day'), datetime(now)", "select date(2460000.250000), time(2460000.250000, '+1 day'), datetime(2460000.250000)"),
-            ("select strftime('%s', 'now'), julianday(\"now\")", "select strftime('%s', 2460000.250000), julianday(2460000.250000)"),
-            ("select x from t order by random() limit 1", "select x from t order by random() limit 1"),
+            (
+                "select randomblob(3), randomblob(0)",
+                "select x'141414', x'14'",
+            ),
+            (
+                "select date('now'), time('NOW', '+1 day'), datetime(now)",
+                "select date(2460000.250000), time(2460000.250000, '+1 day'), datetime(2460000.250000)",
+            ),
+            (
+                "select strftime('%s', 'now'), julianday(\"now\")",
+                "select strftime('%s', 2460000.250000), julianday(2460000.250000)",
+            ),
+            (
+                "select x from t order by random() limit 1",
+                "select x from t order by random() limit 1",
+            ),
         ];
         for (sql, expected) in cases {
             assert_eq!(shown(sql, true, true), expected);
@@ -227,7 +279,10 @@ mod tests {
     #[test]
     fn each_kind_can_be_switched_off() {
         let sql = "select random(), date('now')";
-        assert_eq!(shown(sql, false, true), "select random(), date(2460000.250000)");
+        assert_eq!(
+            shown(sql, false, true),
+            "select random(), date(2460000.250000)"
+        );
         assert_eq!(shown(sql, true, false), "select 10, date('now')");
     }
 

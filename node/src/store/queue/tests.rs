@@ -14,12 +14,19 @@ struct Bench {
     stop: CancellationToken,
 }
 
-fn bench(settings: QueueSettings, script: impl Fn(usize, &Request, &Caller) -> Result<Served, StoreError> + Send + Sync + 'static) -> Bench {
+fn bench(
+    settings: QueueSettings,
+    script: impl Fn(usize, &Request, &Caller) -> Result<Served, StoreError> + Send + Sync + 'static,
+) -> Bench {
     let writes = Writes::default();
     let seen = Arc::clone(&writes);
     let script: Arc<Script> = Arc::new(script);
     let write = move |request: Request, caller: Caller| {
-        let sql = request.statements.iter().map(|statement| statement.sql.clone()).collect();
+        let sql = request
+            .statements
+            .iter()
+            .map(|statement| statement.sql.clone())
+            .collect();
         let mut seen = seen.lock().unwrap();
         let outcome = script(seen.len(), &request, &caller);
         seen.push((sql, caller.credentials.map(|given| given.username)));
@@ -28,29 +35,57 @@ fn bench(settings: QueueSettings, script: impl Fn(usize, &Request, &Caller) -> R
     let metrics = Arc::new(Metrics::default());
     let stop = CancellationToken::new();
     let (queue, task) = Queue::start_with(write, settings, Arc::clone(&metrics), stop.clone());
-    Bench { queue, task, writes, metrics, stop }
+    Bench {
+        queue,
+        task,
+        writes,
+        metrics,
+        stop,
+    }
 }
 
 impl Bench {
     fn sql(&self) -> Vec<Vec<String>> {
-        self.writes.lock().unwrap().iter().map(|(sql, _)| sql.clone()).collect()
+        self.writes
+            .lock()
+            .unwrap()
+            .iter()
+            .map(|(sql, _)| sql.clone())
+            .collect()
     }
 }
 
 fn settings() -> QueueSettings {
-    QueueSettings { capacity: 16, batch_size: 3, timeout: Duration::from_millis(50), transaction: false, credentials: None }
+    QueueSettings {
+        capacity: 16,
+        batch_size: 3,
+        timeout: Duration::from_millis(50),
+        transaction: false,
+        credentials: None,
+    }
 }
 
 fn one(sql: &str) -> Vec<Statement> {
-    vec![Statement { sql: sql.to_owned(), parameters: Vec::new() }]
+    vec![Statement {
+        sql: sql.to_owned(),
+        parameters: Vec::new(),
+    }]
 }
 
 fn served(error: Option<&str>) -> Served {
-    Served { results: Vec::new(), error: error.map(str::to_owned), raft_index: Some(1), served_by: String::new() }
+    Served {
+        results: Vec::new(),
+        error: error.map(str::to_owned),
+        raft_index: Some(1),
+        served_by: String::new(),
+    }
 }
 
 fn user(name: &str) -> Option<Credentials> {
-    Some(Credentials { username: name.to_owned(), password: String::new() })
+    Some(Credentials {
+        username: name.to_owned(),
+        password: String::new(),
+    })
 }
 
 #[tokio::test(start_paused = true)]
@@ -61,50 +96,105 @@ async fn batches_by_number_and_by_time() {
         tickets.push(bench.queue.push(one(sql), None).await.unwrap());
     }
     let numbers: Vec<i64> = tickets.iter().map(|ticket| ticket.sequence).collect();
-    assert!(numbers.windows(2).all(|pair| pair[1] == pair[0] + 1), "{numbers:?}");
+    assert!(
+        numbers.windows(2).all(|pair| pair[1] == pair[0] + 1),
+        "{numbers:?}"
+    );
     for ticket in tickets {
         ticket.decided().await.unwrap();
     }
     assert_eq!(bench.sql(), [vec!["a", "b", "c"], vec!["d"]]);
     assert_eq!(bench.metrics.get(Counter::QueueNumBatch), 1);
     assert_eq!(bench.metrics.get(Counter::QueueNumTimeout), 1);
-    assert_eq!(bench.metrics.get(Counter::HttpQueuedExecutionsNumStmtsTx), 4);
+    assert_eq!(
+        bench.metrics.get(Counter::HttpQueuedExecutionsNumStmtsTx),
+        4
+    );
     assert_eq!(bench.queue.status()["sequence_number"], numbers[3]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_request_without_statements_only_waits_for_those_before_it() {
     let bench = bench(settings(), |_, _, _| Ok(served(None)));
-    bench.queue.push(Vec::new(), None).await.unwrap().decided().await.unwrap();
+    bench
+        .queue
+        .push(Vec::new(), None)
+        .await
+        .unwrap()
+        .decided()
+        .await
+        .unwrap();
     assert!(bench.sql().is_empty());
     let _first = bench.queue.push(one("a"), None).await.unwrap();
-    bench.queue.push(Vec::new(), None).await.unwrap().decided().await.unwrap();
+    bench
+        .queue
+        .push(Vec::new(), None)
+        .await
+        .unwrap()
+        .decided()
+        .await
+        .unwrap();
     assert_eq!(bench.sql(), [["a"]]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn waits_for_a_leader_as_long_as_it_takes() {
-    let bench = bench(settings(), |attempt, _, _| if attempt < 100 { Err(StoreError::LeaderNotFound) } else { Ok(served(None)) });
+    let bench = bench(settings(), |attempt, _, _| {
+        if attempt < 100 {
+            Err(StoreError::LeaderNotFound)
+        } else {
+            Ok(served(None))
+        }
+    });
     let started = Instant::now();
-    bench.queue.push(one("a"), None).await.unwrap().decided().await.unwrap();
+    bench
+        .queue
+        .push(one("a"), None)
+        .await
+        .unwrap()
+        .decided()
+        .await
+        .unwrap();
     assert_eq!(started.elapsed().as_secs(), 100);
     assert_eq!(bench.sql().len(), 101);
-    assert_eq!(bench.metrics.get(Counter::HttpQueuedExecutionsNoLeader), 100);
+    assert_eq!(
+        bench.metrics.get(Counter::HttpQueuedExecutionsNoLeader),
+        100
+    );
     assert_eq!(bench.queue.status()["last_error"], "leader not found");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_poisonous_request_is_dropped_alone() {
     let refuse = |_, request: &Request, _: &Caller| {
-        let poison = request.statements.iter().any(|statement| statement.sql == "poison");
+        let poison = request
+            .statements
+            .iter()
+            .any(|statement| statement.sql == "poison");
         Ok(served(poison.then_some("disallowed pragma")))
     };
     let bench = bench(settings(), refuse);
     for sql in ["a", "poison", "b"] {
         bench.queue.push(one(sql), None).await.unwrap();
     }
-    bench.queue.push(one("c"), None).await.unwrap().decided().await.unwrap();
-    assert_eq!(bench.sql(), [vec!["a", "poison", "b"], vec!["a"], vec!["poison"], vec!["b"], vec!["c"]]);
+    bench
+        .queue
+        .push(one("c"), None)
+        .await
+        .unwrap()
+        .decided()
+        .await
+        .unwrap();
+    assert_eq!(
+        bench.sql(),
+        [
+            vec!["a", "poison", "b"],
+            vec!["a"],
+            vec!["poison"],
+            vec!["b"],
+            vec!["c"]
+        ]
+    );
     let status = bench.queue.status();
     assert_eq!(status["dropped_requests"], 1);
     assert_eq!(status["last_error"], "disallowed pragma");
@@ -112,8 +202,17 @@ async fn a_poisonous_request_is_dropped_alone() {
 
 #[tokio::test(start_paused = true)]
 async fn a_fault_that_may_pass_is_tried_for_a_while() {
-    let bench = bench(settings(), |_, _, _| Err(StoreError::Refused("too large".to_owned())));
-    bench.queue.push(one("a"), None).await.unwrap().decided().await.unwrap();
+    let bench = bench(settings(), |_, _, _| {
+        Err(StoreError::Refused("too large".to_owned()))
+    });
+    bench
+        .queue
+        .push(one("a"), None)
+        .await
+        .unwrap()
+        .decided()
+        .await
+        .unwrap();
     assert_eq!(bench.sql().len(), usize::try_from(MAX_ATTEMPTS).unwrap());
     assert_eq!(bench.queue.status()["dropped_requests"], 1);
 }
@@ -121,8 +220,20 @@ async fn a_fault_that_may_pass_is_tried_for_a_while() {
 #[tokio::test(start_paused = true)]
 async fn failed_statements_are_counted() {
     let result = StatementResult::Error("no such table: a".to_owned());
-    let bench = bench(settings(), move |_, _, _| Ok(Served { results: vec![result.clone(), result.clone()], ..served(None) }));
-    bench.queue.push(one("a"), None).await.unwrap().decided().await.unwrap();
+    let bench = bench(settings(), move |_, _, _| {
+        Ok(Served {
+            results: vec![result.clone(), result.clone()],
+            ..served(None)
+        })
+    });
+    bench
+        .queue
+        .push(one("a"), None)
+        .await
+        .unwrap()
+        .decided()
+        .await
+        .unwrap();
     let status = bench.queue.status();
     assert_eq!(status["failed_statements"], 2);
     assert_eq!(status["dropped_requests"], 0);
@@ -135,18 +246,44 @@ async fn a_write_carries_one_callers_credentials() {
     for (sql, name) in [("a", "bob"), ("b", "bob"), ("c", "eve")] {
         bench.queue.push(one(sql), user(name)).await.unwrap();
     }
-    bench.queue.push(Vec::new(), user("eve")).await.unwrap().decided().await.unwrap();
+    bench
+        .queue
+        .push(Vec::new(), user("eve"))
+        .await
+        .unwrap()
+        .decided()
+        .await
+        .unwrap();
     let writes = bench.writes.lock().unwrap().clone();
-    assert_eq!(writes, [(vec!["a".into(), "b".into()], Some("bob".into())), (vec!["c".into()], Some("eve".into()))]);
+    assert_eq!(
+        writes,
+        [
+            (vec!["a".into(), "b".into()], Some("bob".into())),
+            (vec!["c".into()], Some("eve".into()))
+        ]
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_nodes_own_credentials_come_first() {
-    let own = QueueSettings { credentials: user("node"), ..settings() };
+    let own = QueueSettings {
+        credentials: user("node"),
+        ..settings()
+    };
     let bench = bench(own, |_, _, _| Ok(served(None)));
     bench.queue.push(one("a"), user("bob")).await.unwrap();
-    bench.queue.push(one("b"), user("eve")).await.unwrap().decided().await.unwrap();
-    assert_eq!(*bench.writes.lock().unwrap(), [(vec!["a".into(), "b".into()], Some("node".into()))]);
+    bench
+        .queue
+        .push(one("b"), user("eve"))
+        .await
+        .unwrap()
+        .decided()
+        .await
+        .unwrap();
+    assert_eq!(
+        *bench.writes.lock().unwrap(),
+        [(vec!["a".into(), "b".into()], Some("node".into()))]
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -156,22 +293,50 @@ async fn a_large_request_is_written_alone() {
     for sql in ["a", &large, "b"] {
         bench.queue.push(one(sql), None).await.unwrap();
     }
-    bench.queue.push(Vec::new(), None).await.unwrap().decided().await.unwrap();
+    bench
+        .queue
+        .push(Vec::new(), None)
+        .await
+        .unwrap()
+        .decided()
+        .await
+        .unwrap();
     let lengths: Vec<usize> = bench.sql().iter().map(Vec::len).collect();
     assert_eq!(lengths, [1, 1, 1]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn stopping_writes_what_is_held() {
-    let bench = bench(QueueSettings { timeout: Duration::from_secs(3600), ..settings() }, |_, _, _| Ok(served(None)));
-    let tickets = [bench.queue.push(one("a"), None).await.unwrap(), bench.queue.push(one("b"), None).await.unwrap()];
+    let bench = bench(
+        QueueSettings {
+            timeout: Duration::from_secs(3600),
+            ..settings()
+        },
+        |_, _, _| Ok(served(None)),
+    );
+    let tickets = [
+        bench.queue.push(one("a"), None).await.unwrap(),
+        bench.queue.push(one("b"), None).await.unwrap(),
+    ];
     bench.stop.cancel();
     for ticket in tickets {
         ticket.decided().await.unwrap();
     }
     stopped(bench.task).await;
-    assert_eq!(bench.writes.lock().unwrap().iter().map(|(sql, _)| sql.len()).sum::<usize>(), 2);
-    assert_eq!(bench.queue.push(one("c"), None).await.unwrap_err(), QueueStopped);
+    assert_eq!(
+        bench
+            .writes
+            .lock()
+            .unwrap()
+            .iter()
+            .map(|(sql, _)| sql.len())
+            .sum::<usize>(),
+        2
+    );
+    assert_eq!(
+        bench.queue.push(one("c"), None).await.unwrap_err(),
+        QueueStopped
+    );
 }
 
 #[tokio::test(start_paused = true)]
