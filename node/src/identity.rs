@@ -50,6 +50,9 @@ pub struct Identity {
     /// Raft ids of the first forming that this node has agreed to take part in. Agreed to at most one, ever.
     #[serde(default)]
     pub pledged: Option<Vec<String>>,
+    /// CRC-32 (IEEE) of everything above, as compact JSON without this field. One flipped bit would be another identity.
+    #[serde(default)]
+    crc32: u32,
 }
 
 /// Why an identity cannot be had.
@@ -93,7 +96,14 @@ impl Identity {
             incarnation: format!("{:016x}", rand::random::<u64>()),
             cluster: None,
             pledged: None,
+            crc32: 0,
         }
+    }
+
+    fn checksum(&self) -> u32 {
+        let plain = Self { crc32: 0, ..self.clone() };
+        // These types always serialize; an empty text would only make the comparison fail.
+        crc32fast::hash(&serde_json::to_vec(&plain).unwrap_or_default())
     }
 
     /// Reads the identity in `raft_dir`, or makes and saves a new one if the directory holds no log. A changed `-node-id` is taken over
@@ -115,14 +125,22 @@ impl Identity {
             }
             Err(source) => return Err(IdentityError::Io { path, source }),
         };
-        let identity: Self = serde_json::from_slice(&text)
+        let mut identity: Self = serde_json::from_slice(&text)
             .map_err(|e| IdentityError::Damaged { path: path.clone(), reason: format!("not an identity file ({e})") })?;
         if identity.format != FORMAT {
             let reason = format!("written by a newer version (format {})", identity.format);
             return Err(IdentityError::Damaged { path, reason });
         }
+        if identity.crc32 != identity.checksum() {
+            return Err(IdentityError::Damaged { path, reason: "checksum does not match".into() });
+        }
         if identity.incarnation.len() != 16 || !identity.incarnation.bytes().all(|b| b.is_ascii_hexdigit()) {
             return Err(IdentityError::Damaged { path, reason: "incarnation is not 16 hexadecimal digits".into() });
+        }
+        if identity.name != name {
+            tracing::warn!(target: "store", "node ID changed from {} to {name}: join the cluster again to replace the old record", identity.name);
+            identity.name = name.to_owned();
+            identity.save(raft_dir)?;
         }
         Ok(identity)
     }
@@ -133,7 +151,8 @@ impl Identity {
     /// The disk refused.
     pub fn save(&self, raft_dir: &Path) -> Result<(), IdentityError> {
         let path = raft_dir.join(FILE_NAME);
-        let text = serde_json::to_vec_pretty(self)
+        let sealed = Self { crc32: self.checksum(), ..self.clone() };
+        let text = serde_json::to_vec_pretty(&sealed)
             .map_err(|e| IdentityError::Damaged { path: path.clone(), reason: e.to_string() })?;
         write_durably(&path, &text).map_err(|source| IdentityError::Io { path, source })
     }
@@ -177,7 +196,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let first = Identity::load_or_create(dir.path(), "a", false).unwrap();
         let again = Identity::load_or_create(dir.path(), "a", true).unwrap();
-        assert_eq!(first, again);
+        assert_eq!(first.raft_id(), again.raft_id());
+        let renamed = Identity::load_or_create(dir.path(), "b", true).unwrap();
+        assert_eq!((renamed.name.as_str(), &renamed.incarnation), ("b", &first.incarnation));
         assert_eq!(name_of(&first.raft_id()), "a");
         assert_eq!(name_of("x#y#0123456789abcdef"), "x#y");
     }
@@ -196,6 +217,20 @@ mod tests {
             fs::write(dir.path().join(FILE_NAME), text).unwrap();
             let error = Identity::load_or_create(dir.path(), "a", true).unwrap_err().to_string();
             assert!(error.contains("identity.json"), "{text:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn every_flipped_bit_is_noticed() {
+        let dir = tempfile::tempdir().unwrap();
+        Identity::load_or_create(dir.path(), "a", false).unwrap();
+        let path = dir.path().join(FILE_NAME);
+        let whole = fs::read(&path).unwrap();
+        for (at, byte) in whole.iter().enumerate().filter(|(_, b)| !b.is_ascii_whitespace()) {
+            let mut damaged = whole.clone();
+            damaged[at] = byte ^ 1;
+            fs::write(&path, &damaged).unwrap();
+            assert!(Identity::load_or_create(dir.path(), "a", true).is_err(), "byte {at}");
         }
     }
 }

@@ -143,7 +143,7 @@ impl Consensus {
             Raft::new(RaftId::from(local.raft_id()), config, Network::new(Arc::clone(&local)), log.clone(), machine)
                 .await
                 .map_err(io::Error::other)?;
-        let leadership = watch_leadership(&raft);
+        let leadership = watch_leadership(&raft, &local, settings.election_timeout);
         let proposer = Proposer::start(raft.clone(), leadership.clone(), disk, settings.apply_timeout);
         Ok(Self { raft, log, progress, proposer, leadership, settings, local, changing: Arc::default() })
     }
@@ -153,12 +153,14 @@ impl Consensus {
         &self.proposer
     }
 
-    /// Who leads now. A leader that has not been heard for longer than an election takes is not known to lead any more.
+    /// Who leads now.
     pub fn leadership(&self) -> Leadership {
-        let leadership = self.leadership.borrow().clone();
-        let patience = self.settings.election_timeout * 3 / 2;
-        let heard = leadership.mine || self.local.since_leader_contact().is_some_and(|since| since < patience);
-        if heard { leadership } else { Leadership { leader: None, addr: None, ..leadership } }
+        self.leadership.borrow().clone()
+    }
+
+    /// This node leads, whether or not a quorum has said so lately.
+    pub fn is_mine(&self) -> bool {
+        self.leadership.borrow().mine
     }
 
     /// Tells of changes of leadership.
@@ -166,18 +168,21 @@ impl Consensus {
         self.leadership.clone()
     }
 
-    /// This node leads and a quorum has acknowledged it within the lease (one election timeout). No round trip.
+    /// This node leads, has applied an entry of its own term (so everything acknowledged before is in its database), and a quorum has
+    /// acknowledged it within the lease (one election timeout). No round trip.
     pub fn leads(&self) -> bool {
-        let (mine, voters) = {
+        let (mine, voters, term) = {
             let l = self.leadership.borrow();
-            (l.mine, l.voters)
+            (l.mine, l.voters, l.term)
         };
-        mine && (voters <= 1 || self.quorum_heard_within(self.settings.election_timeout))
-    }
-
-    fn quorum_heard_within(&self, limit: Duration) -> bool {
-        let acked = self.raft.data_metrics().borrow_watched().last_quorum_acked;
-        acked.is_some_and(|at| at.into_inner().elapsed() < limit)
+        if !mine {
+            return false;
+        }
+        let data = self.raft.data_metrics();
+        let data = data.borrow_watched();
+        let applied_own = data.last_applied.is_some_and(|id| id.leader_id.term >= term);
+        let lease = self.settings.election_timeout;
+        applied_own && (voters <= 1 || data.last_quorum_acked.is_some_and(|at| at.into_inner().elapsed() < lease))
     }
 
     /// A copy of openraft's observations; never hold its guard across an await.
@@ -313,19 +318,27 @@ impl Consensus {
     }
 }
 
-/// Follows openraft's server metrics with a small value of our own, so that readers never hold openraft's guard.
-fn watch_leadership(raft: &Raft) -> watch::Receiver<Leadership> {
+/// How often a silent leader is looked for, besides at every change that openraft tells of.
+const LEADERSHIP_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Follows openraft's server metrics with a small value of our own, so that readers never hold openraft's guard. openraft goes on naming a
+/// leader that fell silent (and, after a restart, the one of the stored vote); here another node leads only while it is heard.
+fn watch_leadership(raft: &Raft, local: &Arc<Local>, election_timeout: Duration) -> watch::Receiver<Leadership> {
     let mut metrics = raft.server_metrics();
+    let local = Arc::clone(local);
+    let patience = election_timeout * 3 / 2;
     let (tell, told) = watch::channel(Leadership::default());
     tokio::spawn(async move {
         loop {
             let now = {
                 let m = metrics.borrow_watched();
                 let membership = m.membership_config.membership();
-                let leader = m.current_leader.clone();
+                let mine = m.state == ServerState::Leader && m.current_leader.as_ref() == Some(&m.id);
+                let heard = mine || local.since_leader_contact().is_some_and(|since| since < patience);
+                let leader = m.current_leader.clone().filter(|_| heard);
                 Leadership {
                     addr: leader.as_ref().and_then(|id| membership.get_node(id)).map(|n| n.raft_addr.clone()),
-                    mine: m.state == ServerState::Leader && leader.as_ref() == Some(&m.id),
+                    mine,
                     leader,
                     term: m.vote.leader_id.term,
                     voters: membership.voter_ids().count(),
@@ -339,7 +352,7 @@ fn watch_leadership(raft: &Raft) -> watch::Receiver<Leadership> {
                 }
                 changed
             });
-            if metrics.changed().await.is_err() {
+            if let Ok(Err(_)) = tokio::time::timeout(LEADERSHIP_INTERVAL, metrics.changed()).await {
                 return;
             }
         }

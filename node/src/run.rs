@@ -312,7 +312,7 @@ impl Node {
         if config.raft_cluster_remove_shutdown {
             return self.remove_self(config).await;
         }
-        if config.raft_shutdown_stepdown && consensus.leadership().mine {
+        if config.raft_shutdown_stepdown && consensus.is_mine() {
             tracing::info!(target: "store", "handing leadership over before shutdown");
             if let Err(e) = consensus.hand_over(None).await {
                 tracing::warn!(target: "store", "handing leadership over: {e}");
@@ -343,6 +343,12 @@ impl Node {
 /// The log must begin where the database ends, or before: otherwise one of the two files is of another time.
 fn check_continuity(log: &Log, recovered: &node_db::Recovered) -> anyhow::Result<()> {
     let at = recovered.position.map_or(0, |p| p.index);
+    if at > 0 && log.vote().is_none() {
+        bail!(
+            "the database is at index {at} but the Raft log holds no vote: the log was lost or cut, and with it possibly acknowledged writes; \
+             restore the log's files, or give this node an empty data directory and let it join again"
+        );
+    }
     match log.purged() {
         Some(purged) if purged.1 > at => bail!(
             "the database is at index {at} but the Raft log begins after {}: the database files are older than the log; \

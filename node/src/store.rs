@@ -226,8 +226,7 @@ impl Store {
 
     /// Where calls that need the leader go: its Raft address, unless this node is it or nobody is.
     fn elsewhere(opened: &Opened) -> Option<String> {
-        let leadership = opened.consensus.leadership();
-        if leadership.mine { None } else { leadership.addr }
+        if opened.consensus.is_mine() { None } else { opened.consensus.leadership().addr }
     }
 
     fn served(&self, outcome: node_db::Outcome, raft_index: Option<u64>) -> Served {

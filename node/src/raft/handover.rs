@@ -44,7 +44,7 @@ impl Consensus {
     /// # Errors
     /// See [`ChangeError`].
     pub async fn hand_over(&self, to: Option<&str>) -> Result<(), ChangeError> {
-        if !self.leadership().mine {
+        if !self.is_mine() {
             return Err(ChangeError::NotLeader);
         }
         let own = RaftId::from(self.local().raft_id());

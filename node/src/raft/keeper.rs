@@ -171,6 +171,9 @@ pub async fn keep_storage(consensus: Consensus, db: Database, thresholds: Thresh
     let mut last = Instant::now();
     let mut last_index = consensus.metrics().snapshot.map_or(0, |s| s.index);
     while !stopped_within(&stop, STORAGE_INTERVAL).await {
+        if let Err(e) = consensus.log().hand_to_system() {
+            tracing::error!(target: "store", "writing the log: {e}");
+        }
         let applied = consensus.applied_index();
         let log_bytes = consensus.log().disk_bytes();
         let now = Storage {

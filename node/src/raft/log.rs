@@ -7,7 +7,7 @@ use std::{
     fmt::Debug,
     io::{self, Read, Write},
     ops::{Bound, RangeBounds},
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -164,7 +164,18 @@ impl Log {
         // The proposer batches; a timer here would only add latency.
         config.wal.flush_batch_wait = Some(Duration::ZERO);
         config.log_cache_capacity = Some(CACHE_MAX_BYTES);
-        RaftLog::open(Arc::new(config)).map(|log| Self(Arc::new(Mutex::new(log))))
+        let before = newest_chunk(dir)?;
+        let log = RaftLog::open(Arc::new(config))?;
+        warn_of_torn_tail(before)?;
+        Ok(Self(Arc::new(Mutex::new(log))))
+    }
+
+    /// Hands what is buffered (commit marks) to the operating system, without syncing: so it survives this process, if not a power cut.
+    ///
+    /// # Errors
+    /// The disk refused.
+    pub fn hand_to_system(&self) -> io::Result<()> {
+        self.lock().flush(false, None)
     }
 
     /// A poisoned lock means a panic mid-write; the log's own state is a plain map that each call leaves whole, and the
@@ -224,6 +235,40 @@ impl Log {
         }
         Ok(entries)
     }
+}
+
+/// The last chunk file and its length.
+fn newest_chunk(dir: &Path) -> io::Result<Option<(PathBuf, u64)>> {
+    let mut newest: Option<(PathBuf, u64)> = None;
+    for entry in std::fs::read_dir(dir)? {
+        let entry = entry?;
+        let path = entry.path();
+        let is_chunk = path.extension().is_some_and(|e| e == "wal");
+        if is_chunk && newest.as_ref().is_none_or(|(known, _)| path > *known) {
+            newest = Some((path, entry.metadata()?.len()));
+        }
+    }
+    Ok(newest)
+}
+
+/// A record cut short at the very end is what a crash leaves of a write that was never acknowledged. It is dropped, but not in silence: the
+/// same is left when somebody or something truncates the file.
+fn warn_of_torn_tail(before: Option<(PathBuf, u64)>) -> io::Result<()> {
+    let Some((path, length)) = before else { return Ok(()) };
+    let now = match std::fs::metadata(&path) {
+        Ok(meta) => meta.len(),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => 0,
+        Err(e) => return Err(e),
+    };
+    if now < length {
+        tracing::warn!(
+            target: "store",
+            "dropped {} bytes of a torn record at the end of {}: a write that was cut short by a crash",
+            length - now,
+            path.display()
+        );
+    }
+    Ok(())
 }
 
 impl RaftLogReader<Types> for Log {

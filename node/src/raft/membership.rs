@@ -201,7 +201,7 @@ impl Consensus {
             if self.members().iter().any(|(member, _, voter)| member == id && *voter) {
                 return true;
             }
-            if Instant::now() >= deadline || !self.leadership().mine {
+            if Instant::now() >= deadline || !self.is_mine() {
                 return false;
             }
             tokio::time::sleep(CHANGE_PAUSE).await;

@@ -20,7 +20,7 @@ impl Store {
     /// See [`StoreError`].
     pub async fn load(&self, source: LoadSource, caller: &Caller) -> Result<Served, StoreError> {
         let opened = self.open()?;
-        if opened.consensus.leadership().mine {
+        if opened.consensus.is_mine() {
             match self.load_here(opened, &source.path).await {
                 Err(StoreError::NotLeader) => {}
                 result => return result,

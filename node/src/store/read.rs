@@ -76,7 +76,7 @@ impl Store {
     }
 
     fn too_stale(&self, opened: &Opened, options: &ReadOptions) -> bool {
-        if options.freshness.is_zero() || opened.consensus.leadership().mine {
+        if options.freshness.is_zero() || opened.consensus.is_mine() {
             return false;
         }
         let progress = opened.consensus.progress();

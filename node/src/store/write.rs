@@ -29,7 +29,7 @@ impl Store {
             return Ok(refused);
         }
         let opened = self.open()?;
-        if opened.consensus.leadership().mine {
+        if opened.consensus.is_mine() {
             match self.propose(opened, request.clone()).await {
                 Err(StoreError::NotLeader) => {}
                 result => return result,
