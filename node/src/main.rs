@@ -25,6 +25,10 @@ fn main() -> ExitCode {
         }
     };
     telemetry::start(&config.raft_log_level);
+    // Huge pages would round every arena of the allocator up to 2 MiB: 25 MiB of an idle node's memory, for nothing.
+    if let Err(e) = rustix::thread::disable_transparent_huge_pages(true) {
+        tracing::debug!(target: "rqlited", "huge pages stay as they are: {e}");
+    }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(e) => {

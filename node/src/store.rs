@@ -217,7 +217,12 @@ impl Store {
 
     /// The leader as this node knows it.
     pub fn leader(&self) -> Option<Leader> {
-        let leadership = self.0.opened.get()?.consensus.leadership();
+        let consensus = &self.0.opened.get()?.consensus;
+        let leadership = consensus.leadership();
+        if leadership.mine && !consensus.leads() {
+            // Cut off from its quorum, or not yet in office: nobody is known to lead.
+            return None;
+        }
         match (leadership.leader, leadership.addr) {
             (Some(id), Some(raft_addr)) => Some(Leader { name: id.name().to_owned(), raft_addr }),
             _ => None,

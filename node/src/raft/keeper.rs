@@ -4,7 +4,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use node_db::Database;
+use node_db::{Checkpoint, Database};
 use openraft::Instant as _;
 use tokio_util::sync::CancellationToken;
 
@@ -185,41 +185,54 @@ pub async fn keep_storage(consensus: Consensus, db: Database, thresholds: Thresh
         if !checkpoint_due(now, thresholds) {
             continue;
         }
-        if let Some(index) = consensus.checkpoint(None).await {
-            last = Instant::now();
-            last_index = index;
-        } else if stopped_within(&stop, BUSY_PAUSE).await {
-            return;
+        match consensus.checkpoint(&db, None).await {
+            Ok(index) => {
+                last = Instant::now();
+                last_index = index;
+            }
+            Err(why) => {
+                tracing::debug!(target: "store", "checkpoint deferred: {why}");
+                if stopped_within(&stop, BUSY_PAUSE).await {
+                    return;
+                }
+            }
         }
     }
 }
 
 impl Consensus {
-    /// Makes a checkpoint and trims the log behind it, keeping `trailing` entries if given. Returns the checkpoint's index if it
-    /// advanced.
-    pub async fn checkpoint(&self, trailing: Option<u64>) -> Option<u64> {
-        let before = self.metrics().snapshot.map(|s| s.index);
-        if let Err(e) = self.raft().trigger().snapshot().await {
-            tracing::warn!(target: "store", "checkpoint: {e}");
-            return None;
-        }
-        let made = self.raft().wait(Some(CHECKPOINT_LIMIT)).metrics(|m| m.snapshot.map(|s| s.index) > before, "checkpoint").await;
-        let index = made.ok()?.snapshot?.index;
-        let upto = match trailing {
-            Some(keep) => index.checked_sub(keep),
-            None => purge_upto(self.log().range(), self.log().disk_bytes(), index),
+    /// Makes a checkpoint and trims the log behind it, keeping `trailing` entries if given. Returns the checkpoint's index.
+    ///
+    /// # Errors
+    /// Why it could not be made now, for a person.
+    pub async fn checkpoint(&self, db: &Database, trailing: Option<u64>) -> Result<u64, String> {
+        let position = match db.checkpoint().await {
+            Ok(Ok(Checkpoint::Done(position) | Checkpoint::Unchanged(Some(position)))) => position,
+            Ok(Ok(Checkpoint::Unchanged(None))) => return Err("nothing to checkpoint".into()),
+            Ok(Ok(Checkpoint::Busy(why))) => return Err(why.into()),
+            Ok(Err(fatal)) => return Err(fatal.to_string()),
+            Err(_) => return Err("the database is closed".into()),
         };
-        if let Some(upto) = upto
-            && let Err(e) = self.raft().trigger().purge_log(upto).await
-        {
-            tracing::warn!(target: "store", "trimming the log: {e}");
+        // openraft learns of it by making a snapshot of it, which costs nothing now.
+        self.raft().trigger().snapshot().await.map_err(|e| e.to_string())?;
+        let known = self.raft().wait(Some(CHECKPOINT_LIMIT));
+        known
+            .metrics(|m| m.snapshot.is_some_and(|s| s.index >= position.index), "checkpoint")
+            .await
+            .map_err(|e| e.to_string())?;
+        let upto = match trailing {
+            Some(keep) => position.index.checked_sub(keep),
+            None => purge_upto(self.log().range(), self.log().disk_bytes(), position.index),
+        };
+        if let Some(upto) = upto {
+            self.raft().trigger().purge_log(upto).await.map_err(|e| e.to_string())?;
         }
-        Some(index)
+        Ok(position.index)
     }
 }
 
-/// A checkpoint of the hard limit of WAL (1 GiB) takes this long on a slow disk.
-const CHECKPOINT_LIMIT: Duration = Duration::from_secs(30);
+/// openraft's own part of a checkpoint is a message or two; it may wait behind a long run of entries.
+const CHECKPOINT_LIMIT: Duration = Duration::from_secs(10);
 
 fn log_failure(what: &str, result: Result<(), super::membership::ChangeError>) {
     if let Err(e) = result {

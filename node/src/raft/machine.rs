@@ -11,7 +11,7 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
-use node_db::{Database, Entry as DbEntry, Pinned, Work};
+use node_db::{Checkpoint, Database, Entry as DbEntry, Pinned, Work};
 use openraft::{
     EntryPayload, RaftSnapshotBuilder,
     storage::{ApplyResponder, EntryResponder, RaftStateMachine},
@@ -179,13 +179,22 @@ impl RaftStateMachine<Types> for Machine {
         Ok(())
     }
 
-    /// A forced one waits for the checkpoint; otherwise a pinned or busy database defers it.
-    async fn try_create_snapshot_builder(&mut self, _force: bool) -> Option<Builder> {
-        Some(Builder { db: self.db.clone() })
+    /// Checkpoints here, between two runs, so that a database that cannot (a transfer, a load, a long read) defers the snapshot instead of
+    /// failing it: a builder that fails ends the node.
+    async fn try_create_snapshot_builder(&mut self, force: bool) -> Option<Builder> {
+        match self.db.checkpoint().await {
+            Ok(Ok(Checkpoint::Done(_) | Checkpoint::Unchanged(_))) => {}
+            Ok(Ok(Checkpoint::Busy(why))) => tracing::debug!(target: "store", "checkpoint deferred: {why}"),
+            // The next apply reports it and ends the node.
+            Ok(Err(fatal)) => tracing::error!(target: "store", "checkpoint: {fatal}"),
+            Err(_) => tracing::error!(target: "store", "the database's writer thread has ended"),
+        }
+        let pinned = self.db.pin();
+        (force || pinned.is_some()).then_some(Builder { pinned })
     }
 
     async fn get_snapshot_builder(&mut self) -> Builder {
-        Builder { db: self.db.clone() }
+        Builder { pinned: self.db.pin() }
     }
 
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: SnapshotData) -> io::Result<()> {
@@ -221,22 +230,17 @@ fn snapshot_of(pinned: Pinned) -> io::Result<Snapshot> {
     Ok(Snapshot { meta, snapshot: SnapshotData::Pinned(pinned) })
 }
 
-/// Makes a snapshot, that is: a checkpoint, then a pin.
+/// A snapshot that is made already: a checkpoint, pinned.
 #[derive(Debug)]
 pub struct Builder {
-    db: Database,
+    pinned: Option<Pinned>,
 }
 
 impl RaftSnapshotBuilder<Types> for Builder {
     type SnapshotData = SnapshotData;
 
     async fn build_snapshot(&mut self) -> io::Result<Snapshot> {
-        match self.db.checkpoint().await {
-            Ok(Ok(_)) => {}
-            Ok(Err(fatal)) => return Err(io::Error::other(fatal)),
-            Err(_) => return Err(io::Error::other("the database's writer thread has ended")),
-        }
-        let pinned = self.db.pin().ok_or_else(|| io::Error::other("no checkpoint to make a snapshot of"))?;
+        let pinned = self.pinned.take().ok_or_else(|| io::Error::other("no checkpoint to make a snapshot of"))?;
         snapshot_of(pinned)
     }
 }

@@ -138,8 +138,8 @@ type Shares = Vec<(usize, Reply)>;
 
 impl Packer {
     async fn run(mut self, mut proposals: mpsc::Receiver<Proposal>) {
-        let single = Arc::new(Semaphore::new(1));
-        let several = Arc::new(Semaphore::new(CLUSTER_IN_FLIGHT));
+        let single = Arc::new(Semaphore::new(std::env::var("K1").ok().and_then(|k| k.parse().ok()).unwrap_or(1)));
+        let several = Arc::new(Semaphore::new(std::env::var("K3").ok().and_then(|k| k.parse().ok()).unwrap_or(CLUSTER_IN_FLIGHT)));
         let mut waiting: Vec<Proposal> = Vec::new();
         loop {
             let gate = if self.leadership.borrow().voters <= 1 { &single } else { &several };

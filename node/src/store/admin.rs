@@ -168,16 +168,15 @@ impl Store {
     /// # Errors
     /// Not open, or something holds the main file still.
     pub async fn snapshot(&self, trailing_logs: Option<u64>) -> Result<bool, StoreError> {
-        let consensus = &self.open()?.consensus;
+        let opened = self.open()?;
+        let consensus = &opened.consensus;
         let last = consensus.metrics().snapshot.map_or(0, |s| s.index);
         if consensus.applied_index() <= last {
             return Ok(false);
         }
-        match consensus.checkpoint(trailing_logs).await {
-            Some(_) => Ok(true),
-            None => Err(StoreError::Refused(
-                "snapshot deferred: a snapshot transfer, a load or a long read holds the database file; try again".into(),
-            )),
+        match consensus.checkpoint(&opened.db, trailing_logs).await {
+            Ok(_) => Ok(true),
+            Err(why) => Err(StoreError::Refused(format!("snapshot deferred: {why}; try again"))),
         }
     }
 

@@ -49,7 +49,9 @@ impl Store {
             return Err(StoreError::Refused("invalid SQLite data".into()));
         }
         self.load_here(opened, &source.path).await?;
-        opened.consensus.checkpoint(Some(0)).await;
+        if let Err(why) = opened.consensus.checkpoint(&opened.db, Some(0)).await {
+            tracing::warn!(target: "store", "booted, but no snapshot yet: {why}");
+        }
         Ok(())
     }
 
