@@ -114,7 +114,10 @@ impl Forming {
     }
 
     async fn has_state(&self) -> Result<bool, ClusterError> {
-        self.consensus.is_initialized().await.map_err(|e| ClusterError::Failed(e.to_string()))
+        self.consensus
+            .is_initialized()
+            .await
+            .map_err(|e| ClusterError::Failed(e.to_string()))
     }
 
     /// The first node of a new cluster.
@@ -126,15 +129,23 @@ impl Forming {
         let id = self.local.raft_id().to_owned();
         let cluster = match self.local.cluster() {
             // A crash came between saying so and doing it.
-            Some(cluster) if self.local.identity().pledged.as_deref() == Some(&[id.clone()]) => cluster,
+            Some(cluster) if self.local.identity().pledged.as_deref() == Some(&[id.clone()]) => {
+                cluster
+            }
             Some(_) | None => new_cluster(),
         };
-        self.local.pledge(&cluster, std::slice::from_ref(&id)).map_err(|e| ClusterError::Failed(e.to_string()))?;
-        self.initialize(&BTreeMap::from([(id, self.local.raft_addr.clone())])).await
+        self.local
+            .pledge(&cluster, std::slice::from_ref(&id))
+            .map_err(|e| ClusterError::Failed(e.to_string()))?;
+        self.initialize(&BTreeMap::from([(id, self.local.raft_addr.clone())]))
+            .await
     }
 
     async fn initialize(&self, members: &BTreeMap<String, String>) -> Result<(), ClusterError> {
-        self.consensus.initialize(members).await.map_err(|e| ClusterError::Failed(e.to_string()))
+        self.consensus
+            .initialize(members)
+            .await
+            .map_err(|e| ClusterError::Failed(e.to_string()))
     }
 
     async fn join(&self, has_state: bool, stop: &CancellationToken) -> Result<(), ClusterError> {
@@ -149,14 +160,18 @@ impl Forming {
         let mut last = String::from("no join address");
         for round in 0..self.plan.attempts.max(1) {
             if round > 0 && stopped_within(stop, self.plan.interval).await {
-                return Err(ClusterError::Canceled("failed to join cluster: join operation"));
+                return Err(ClusterError::Canceled(
+                    "failed to join cluster: join operation",
+                ));
             }
             match join_once(self).await {
                 Ok(address) => {
                     tracing::info!(target: "cluster-join", "successfully joined cluster at {address}");
                     return Ok(());
                 }
-                Err(JoinError::Final(reason)) if !has_state => return Err(ClusterError::Join(reason)),
+                Err(JoinError::Final(reason)) if !has_state => {
+                    return Err(ClusterError::Join(reason));
+                }
                 Err(e) => last = e.to_string(),
             }
             if !has_state && self.has_state().await? {
@@ -176,7 +191,9 @@ impl Forming {
     /// A member without a leader in sight: its address may have changed, so it keeps asking to be joined again, for ever.
     async fn rejoin_until_led(&self, stop: &CancellationToken) {
         while self.consensus.leadership().leader.is_none() {
-            if stopped_within(stop, REJOIN_PAUSE).await || self.consensus.leadership().leader.is_some() {
+            if stopped_within(stop, REJOIN_PAUSE).await
+                || self.consensus.leadership().leader.is_some()
+            {
                 return;
             }
             if let Ok(address) = join_once(self).await {
@@ -239,7 +256,9 @@ impl Forming {
             Decision::Wait(why) => Ok(Some(why)),
             Decision::Release => {
                 tracing::info!(target: "cluster-bootstrap", "released from a forming that did not happen");
-                self.local.release().map_err(|e| ClusterError::Failed(e.to_string()))?;
+                self.local
+                    .release()
+                    .map_err(|e| ClusterError::Failed(e.to_string()))?;
                 Ok(None)
             }
             Decision::Form(members) => self.coordinate(members).await,
@@ -251,7 +270,9 @@ impl Forming {
         let notice = Notice {
             id: identity.raft_id(),
             raft_addr: self.local.raft_addr.clone(),
-            state: NoticeState::Empty { pledged: identity.pledged },
+            state: NoticeState::Empty {
+                pledged: identity.pledged,
+            },
             credentials: self.plan.credentials.clone(),
         };
         let calls = self.plan.join.iter().map(|address| {
@@ -271,7 +292,10 @@ impl Forming {
     }
 
     /// This node coordinates: everybody pledges, then Raft is initialized with exactly this set.
-    async fn coordinate(&self, members: BTreeMap<String, String>) -> Result<Option<String>, ClusterError> {
+    async fn coordinate(
+        &self,
+        members: BTreeMap<String, String>,
+    ) -> Result<Option<String>, ClusterError> {
         let ids: Vec<String> = members.keys().cloned().collect();
         let identity = self.local.identity();
         let cluster = match (identity.cluster, identity.pledged) {
@@ -283,7 +307,11 @@ impl Forming {
             return Ok(Some(e.to_string()));
         }
         for (id, address) in members.iter().filter(|(id, _)| *id != self.local.raft_id()) {
-            let ask = Ask::Pledge { cluster: cluster.clone(), members: ids.clone(), credentials: self.plan.credentials.clone() };
+            let ask = Ask::Pledge {
+                cluster: cluster.clone(),
+                members: ids.clone(),
+                credentials: self.plan.credentials.clone(),
+            };
             let why = match self.peers.call(address, &ask, NOTICE_TIMEOUT).await {
                 Ok(Answer::Done(Ok(()))) => continue,
                 Ok(Answer::Done(Err(e))) => e.to_string(),
@@ -300,11 +328,20 @@ impl Forming {
     }
 
     /// Somebody refused: nobody is bound any longer. Our own release is durable before anyone hears of it.
-    async fn abandon(&self, cluster: &Cluster, members: &BTreeMap<String, String>) -> Result<(), ClusterError> {
-        self.local.release().map_err(|e| ClusterError::Failed(e.to_string()))?;
+    async fn abandon(
+        &self,
+        cluster: &Cluster,
+        members: &BTreeMap<String, String>,
+    ) -> Result<(), ClusterError> {
+        self.local
+            .release()
+            .map_err(|e| ClusterError::Failed(e.to_string()))?;
         for address in members.values().filter(|a| **a != self.local.raft_addr) {
             // Best effort: who misses it sees at the next notice that the coordinator is not bound.
-            let _ = self.peers.call(address, &Ask::Release(cluster.clone()), NOTICE_TIMEOUT).await;
+            let _ = self
+                .peers
+                .call(address, &Ask::Release(cluster.clone()), NOTICE_TIMEOUT)
+                .await;
         }
         Ok(())
     }
@@ -312,7 +349,13 @@ impl Forming {
 
 fn new_cluster() -> Cluster {
     let random = || format!("{:032x}", rand::random::<u128>());
-    Cluster { id: random(), lineage: Lineage { id: random(), epoch: 0 } }
+    Cluster {
+        id: random(),
+        lineage: Lineage {
+            id: random(),
+            epoch: 0,
+        },
+    }
 }
 
 async fn stopped_within(stop: &CancellationToken, pause: Duration) -> bool {

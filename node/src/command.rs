@@ -50,12 +50,18 @@ impl Encoded {
         postcard::to_io(&command, &mut out).map_err(|e| DecodeError(e.to_string()))?;
         let decoded = OnceLock::new();
         let _ = decoded.set(Ok(command));
-        Ok(Self(Arc::new(Inner { bytes: out.into_inner().freeze(), decoded })))
+        Ok(Self(Arc::new(Inner {
+            bytes: out.into_inner().freeze(),
+            decoded,
+        })))
     }
 
     /// Wraps bytes from the log or the wire; they are decoded when first asked for.
     pub fn from_bytes(bytes: Bytes) -> Self {
-        Self(Arc::new(Inner { bytes, decoded: OnceLock::new() }))
+        Self(Arc::new(Inner {
+            bytes,
+            decoded: OnceLock::new(),
+        }))
     }
 
     /// The bytes.
@@ -68,14 +74,22 @@ impl Encoded {
     /// # Errors
     /// Bytes of a newer version, or damaged ones.
     pub fn command(&self) -> Result<&Command, DecodeError> {
-        self.0.decoded.get_or_init(|| decode(&self.0.bytes)).as_ref().map_err(Clone::clone)
+        self.0
+            .decoded
+            .get_or_init(|| decode(&self.0.bytes))
+            .as_ref()
+            .map_err(Clone::clone)
     }
 }
 
 fn decode(bytes: &[u8]) -> Result<Command, DecodeError> {
     match bytes.split_first() {
-        Some((&VERSION, rest)) => postcard::from_bytes(rest).map_err(|e| DecodeError(e.to_string())),
-        Some((v, _)) => Err(DecodeError(format!("version {v} is newer than {VERSION}; run a newer rqlited"))),
+        Some((&VERSION, rest)) => {
+            postcard::from_bytes(rest).map_err(|e| DecodeError(e.to_string()))
+        }
+        Some((v, _)) => Err(DecodeError(format!(
+            "version {v} is newer than {VERSION}; run a newer rqlited"
+        ))),
         None => Err(DecodeError("empty".into())),
     }
 }
@@ -113,11 +127,20 @@ mod tests {
             statements: vec![Statement {
                 sql: "INSERT INTO t VALUES(?, :n)".into(),
                 parameters: vec![
-                    Parameter { name: None, value: Value::Integer(-1) },
-                    Parameter { name: Some("n".into()), value: Value::Blob(vec![0, 255]) },
+                    Parameter {
+                        name: None,
+                        value: Value::Integer(-1),
+                    },
+                    Parameter {
+                        name: Some("n".into()),
+                        value: Value::Blob(vec![0, 255]),
+                    },
                 ],
             }],
-            stamp: Stamp { unix_micros: 1, seed: 2 },
+            stamp: Stamp {
+                unix_micros: 1,
+                seed: 2,
+            },
         }]))
     }
 
@@ -138,17 +161,30 @@ mod tests {
             "0100010001000 11b".replace(' ', "")
                 + "494e5345525420494e544f20742056414c554553283f2c203a6e29"
                 + "02000101"
-                + "01016e04" + "0200ff" + "0202"
+                + "01016e04"
+                + "0200ff"
+                + "0202"
         );
     }
 
     #[test]
     fn damaged_or_newer_bytes_are_errors() {
         assert!(Encoded::from_bytes(Bytes::new()).command().is_err());
-        assert!(Encoded::from_bytes(Bytes::from_static(&[9, 0])).command().unwrap_err().to_string().contains("newer"));
+        assert!(
+            Encoded::from_bytes(Bytes::from_static(&[9, 0]))
+                .command()
+                .unwrap_err()
+                .to_string()
+                .contains("newer")
+        );
         let whole = Encoded::new(sample()).unwrap();
         for cut in 1..whole.bytes().len() {
-            assert!(Encoded::from_bytes(whole.bytes().slice(..cut)).command().is_err(), "cut at {cut}");
+            assert!(
+                Encoded::from_bytes(whole.bytes().slice(..cut))
+                    .command()
+                    .is_err(),
+                "cut at {cut}"
+            );
         }
     }
 }

@@ -51,17 +51,28 @@ impl Disk {
     /// # Errors
     /// There is not.
     pub fn check(&self) -> Result<(), DiskFull> {
-        let now = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX).saturating_add(1);
+        let now = u64::try_from(self.started.elapsed().as_millis())
+            .unwrap_or(u64::MAX)
+            .saturating_add(1);
         let looked = self.looked.load(Ordering::Relaxed);
-        if looked == 0 || now.saturating_sub(looked) >= u64::try_from(MAX_AGE.as_millis()).unwrap_or(u64::MAX) {
+        if looked == 0
+            || now.saturating_sub(looked) >= u64::try_from(MAX_AGE.as_millis()).unwrap_or(u64::MAX)
+        {
             self.looked.store(now, Ordering::Relaxed);
             // A file system that does not answer is not known to be full; an append will find out.
-            self.free_bytes.store(fs4::available_space(&self.path).unwrap_or(u64::MAX), Ordering::Relaxed);
+            self.free_bytes.store(
+                fs4::available_space(&self.path).unwrap_or(u64::MAX),
+                Ordering::Relaxed,
+            );
         }
         let free_bytes = self.free_bytes.load(Ordering::Relaxed);
         if free_bytes >= self.reserve_bytes {
             return Ok(());
         }
-        Err(DiskFull { path: self.path.clone(), free_bytes, reserve_bytes: self.reserve_bytes })
+        Err(DiskFull {
+            path: self.path.clone(),
+            free_bytes,
+            reserve_bytes: self.reserve_bytes,
+        })
     }
 }

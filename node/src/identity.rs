@@ -39,6 +39,7 @@ pub struct Lineage {
 
 /// A data directory's identity.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Identity {
     format: u32,
     /// `-node-id`.
@@ -101,7 +102,10 @@ impl Identity {
     }
 
     fn checksum(&self) -> u32 {
-        let plain = Self { crc32: 0, ..self.clone() };
+        let plain = Self {
+            crc32: 0,
+            ..self.clone()
+        };
         // These types always serialize; an empty text would only make the comparison fail.
         crc32fast::hash(&serde_json::to_vec(&plain).unwrap_or_default())
     }
@@ -111,7 +115,11 @@ impl Identity {
     ///
     /// # Errors
     /// See [`IdentityError`].
-    pub fn load_or_create(raft_dir: &Path, name: &str, log_exists: bool) -> Result<Self, IdentityError> {
+    pub fn load_or_create(
+        raft_dir: &Path,
+        name: &str,
+        log_exists: bool,
+    ) -> Result<Self, IdentityError> {
         let path = raft_dir.join(FILE_NAME);
         let text = match fs::read(&path) {
             Ok(text) => text,
@@ -125,17 +133,28 @@ impl Identity {
             }
             Err(source) => return Err(IdentityError::Io { path, source }),
         };
-        let mut identity: Self = serde_json::from_slice(&text)
-            .map_err(|e| IdentityError::Damaged { path: path.clone(), reason: format!("not an identity file ({e})") })?;
+        let mut identity: Self =
+            serde_json::from_slice(&text).map_err(|e| IdentityError::Damaged {
+                path: path.clone(),
+                reason: format!("not an identity file ({e})"),
+            })?;
         if identity.format != FORMAT {
             let reason = format!("written by a newer version (format {})", identity.format);
             return Err(IdentityError::Damaged { path, reason });
         }
         if identity.crc32 != identity.checksum() {
-            return Err(IdentityError::Damaged { path, reason: "checksum does not match".into() });
+            return Err(IdentityError::Damaged {
+                path,
+                reason: "checksum does not match".into(),
+            });
         }
-        if identity.incarnation.len() != 16 || !identity.incarnation.bytes().all(|b| b.is_ascii_hexdigit()) {
-            return Err(IdentityError::Damaged { path, reason: "incarnation is not 16 hexadecimal digits".into() });
+        if identity.incarnation.len() != 16
+            || !identity.incarnation.bytes().all(|b| b.is_ascii_hexdigit())
+        {
+            return Err(IdentityError::Damaged {
+                path,
+                reason: "incarnation is not 16 hexadecimal digits".into(),
+            });
         }
         if identity.name != name {
             tracing::warn!(target: "store", "node ID changed from {} to {name}: join the cluster again to replace the old record", identity.name);
@@ -151,16 +170,23 @@ impl Identity {
     /// The disk refused.
     pub fn save(&self, raft_dir: &Path) -> Result<(), IdentityError> {
         let path = raft_dir.join(FILE_NAME);
-        let sealed = Self { crc32: self.checksum(), ..self.clone() };
-        let text = serde_json::to_vec_pretty(&sealed)
-            .map_err(|e| IdentityError::Damaged { path: path.clone(), reason: e.to_string() })?;
+        let sealed = Self {
+            crc32: self.checksum(),
+            ..self.clone()
+        };
+        let text = serde_json::to_vec_pretty(&sealed).map_err(|e| IdentityError::Damaged {
+            path: path.clone(),
+            reason: e.to_string(),
+        })?;
         write_durably(&path, &text).map_err(|source| IdentityError::Io { path, source })
     }
 }
 
 /// The name part of a Raft id.
 pub fn name_of(raft_id: &str) -> &str {
-    raft_id.rsplit_once(SEPARATOR).map_or(raft_id, |(name, _)| name)
+    raft_id
+        .rsplit_once(SEPARATOR)
+        .map_or(raft_id, |(name, _)| name)
 }
 
 /// Replaces a file so that a crash leaves either the old or the new content.
@@ -198,7 +224,10 @@ mod tests {
         let again = Identity::load_or_create(dir.path(), "a", true).unwrap();
         assert_eq!(first.raft_id(), again.raft_id());
         let renamed = Identity::load_or_create(dir.path(), "b", true).unwrap();
-        assert_eq!((renamed.name.as_str(), &renamed.incarnation), ("b", &first.incarnation));
+        assert_eq!(
+            (renamed.name.as_str(), &renamed.incarnation),
+            ("b", &first.incarnation)
+        );
         assert_eq!(name_of(&first.raft_id()), "a");
         assert_eq!(name_of("x#y#0123456789abcdef"), "x#y");
     }
@@ -213,9 +242,16 @@ mod tests {
     #[test]
     fn damage_is_named() {
         let dir = tempfile::tempdir().unwrap();
-        for text in ["", "{", "[]", r#"{"format":9,"name":"a","incarnation":"0123456789abcdef","cluster":null}"#] {
+        for text in [
+            "",
+            "{",
+            "[]",
+            r#"{"format":9,"name":"a","incarnation":"0123456789abcdef","cluster":null}"#,
+        ] {
             fs::write(dir.path().join(FILE_NAME), text).unwrap();
-            let error = Identity::load_or_create(dir.path(), "a", true).unwrap_err().to_string();
+            let error = Identity::load_or_create(dir.path(), "a", true)
+                .unwrap_err()
+                .to_string();
             assert!(error.contains("identity.json"), "{text:?}: {error}");
         }
     }
@@ -226,11 +262,18 @@ mod tests {
         Identity::load_or_create(dir.path(), "a", false).unwrap();
         let path = dir.path().join(FILE_NAME);
         let whole = fs::read(&path).unwrap();
-        for (at, byte) in whole.iter().enumerate().filter(|(_, b)| !b.is_ascii_whitespace()) {
+        for (at, byte) in whole
+            .iter()
+            .enumerate()
+            .filter(|(_, b)| !b.is_ascii_whitespace())
+        {
             let mut damaged = whole.clone();
             damaged[at] = byte ^ 1;
             fs::write(&path, &damaged).unwrap();
-            assert!(Identity::load_or_create(dir.path(), "a", true).is_err(), "byte {at}");
+            assert!(
+                Identity::load_or_create(dir.path(), "a", true).is_err(),
+                "byte {at}"
+            );
         }
     }
 }

@@ -31,7 +31,13 @@ pub struct Local {
 
 impl Local {
     /// `dial_timeout` bounds connecting to another node for Raft's own messages.
-    pub fn new(raft_dir: PathBuf, identity: Identity, raft_addr: String, api_url: String, dial_timeout: Duration) -> Self {
+    pub fn new(
+        raft_dir: PathBuf,
+        identity: Identity,
+        raft_addr: String,
+        api_url: String,
+        dial_timeout: Duration,
+    ) -> Self {
         Self {
             raft_dir,
             raft_id: identity.raft_id(),
@@ -63,7 +69,10 @@ impl Local {
 
     /// A copy of the identity.
     pub fn identity(&self) -> Identity {
-        self.identity.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.identity
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// Connecting takes at most this long.
@@ -83,7 +92,10 @@ impl Local {
     pub fn adopt(&self, cluster: &Cluster) -> Result<(), AdoptError> {
         self.change(|identity| match &identity.cluster {
             Some(own) if own == cluster => Ok(false),
-            Some(own) => Err(AdoptError::Other { own: own.id.clone(), other: cluster.id.clone() }),
+            Some(own) => Err(AdoptError::Other {
+                own: own.id.clone(),
+                other: cluster.id.clone(),
+            }),
             None => {
                 identity.cluster = Some(cluster.clone());
                 Ok(true)
@@ -98,8 +110,13 @@ impl Local {
     pub fn pledge(&self, cluster: &Cluster, members: &[String]) -> Result<(), AdoptError> {
         self.change(|identity| match (&identity.cluster, &identity.pledged) {
             (Some(own), Some(pledged)) if own == cluster && pledged == members => Ok(false),
-            (Some(own), _) => Err(AdoptError::Other { own: own.id.clone(), other: cluster.id.clone() }),
-            (None, Some(pledged)) => Err(AdoptError::Pledged { members: pledged.join(", ") }),
+            (Some(own), _) => Err(AdoptError::Other {
+                own: own.id.clone(),
+                other: cluster.id.clone(),
+            }),
+            (None, Some(pledged)) => Err(AdoptError::Pledged {
+                members: pledged.join(", "),
+            }),
             (None, None) => {
                 identity.cluster = Some(cluster.clone());
                 identity.pledged = Some(members.to_vec());
@@ -137,7 +154,10 @@ impl Local {
         })
     }
 
-    fn change(&self, change: impl FnOnce(&mut Identity) -> Result<bool, AdoptError>) -> Result<(), AdoptError> {
+    fn change(
+        &self,
+        change: impl FnOnce(&mut Identity) -> Result<bool, AdoptError>,
+    ) -> Result<(), AdoptError> {
         let mut held = self.identity.lock().unwrap_or_else(PoisonError::into_inner);
         let mut next = held.clone();
         if change(&mut next)? {
@@ -150,7 +170,8 @@ impl Local {
     /// Notes a message from a leader that this node follows.
     pub fn heard_from_leader(&self) {
         let now = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.leader_contact.store(now.saturating_add(1), Ordering::Relaxed);
+        self.leader_contact
+            .store(now.saturating_add(1), Ordering::Relaxed);
     }
 
     /// Notes a commit index. One from a deposed leader is not above the present one's, so the greatest counts.
@@ -161,7 +182,11 @@ impl Local {
     /// How long ago a leader was last heard; `None` if never.
     pub fn since_leader_contact(&self) -> Option<Duration> {
         let at = self.leader_contact.load(Ordering::Relaxed).checked_sub(1)?;
-        Some(self.started.elapsed().saturating_sub(Duration::from_millis(at)))
+        Some(
+            self.started
+                .elapsed()
+                .saturating_sub(Duration::from_millis(at)),
+        )
     }
 
     /// The commit index that the leader last sent.
@@ -174,7 +199,9 @@ impl Local {
 #[derive(Debug, thiserror::Error)]
 pub enum AdoptError {
     /// It is one elsewhere.
-    #[error("this node belongs to cluster {own}, not to {other}; to move it, give it an empty data directory")]
+    #[error(
+        "this node belongs to cluster {own}, not to {other}; to move it, give it an empty data directory"
+    )]
     Other {
         /// Its cluster.
         own: String,

@@ -7,7 +7,10 @@ use node::{config, run, telemetry};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-#[expect(clippy::print_stderr, reason = "a command line tool's answers before logging starts")]
+#[expect(
+    clippy::print_stderr,
+    reason = "a command line tool's answers before logging starts"
+)]
 fn main() -> ExitCode {
     let config = match config::parse(std::env::args_os().skip(1)) {
         Ok(config::Parsed::Run(config)) => config,
@@ -29,7 +32,10 @@ fn main() -> ExitCode {
     if let Err(e) = rustix::thread::disable_transparent_huge_pages(true) {
         tracing::debug!(target: "rqlited", "huge pages stay as they are: {e}");
     }
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+    {
         Ok(runtime) => runtime,
         Err(e) => {
             eprintln!("fatal: starting the runtime: {e}");

@@ -213,32 +213,60 @@ pub struct Peers {
 impl Peers {
     /// `connect_timeout` is `-cluster-connect-timeout` (default 30 s).
     pub fn new(local: Arc<Local>, connect_timeout: Duration) -> Self {
-        Self { local, connect_timeout, idle: Arc::default() }
+        Self {
+            local,
+            connect_timeout,
+            idle: Arc::default(),
+        }
     }
 
     /// One request, one answer. A pooled connection that turns out to be stale before anything could be sent is replaced once.
     ///
     /// # Errors
     /// See [`WireError`].
-    pub async fn call(&self, address: &str, ask: &Ask, limit: Duration) -> Result<Answer, WireError> {
+    pub async fn call(
+        &self,
+        address: &str,
+        ask: &Ask,
+        limit: Duration,
+    ) -> Result<Answer, WireError> {
         match timeout(limit, self.exchange(address, ask, limit)).await {
             Ok(result) => result,
-            Err(_) => Err(WireError::Timeout { address: address.to_owned() }),
+            Err(_) => Err(WireError::Timeout {
+                address: address.to_owned(),
+            }),
         }
     }
 
-    async fn exchange(&self, address: &str, ask: &Ask, limit: Duration) -> Result<Answer, WireError> {
+    async fn exchange(
+        &self,
+        address: &str,
+        ask: &Ask,
+        limit: Duration,
+    ) -> Result<Answer, WireError> {
         let mut connection = self.connect(address, limit).await?;
-        connection.send(ask).await.map_err(|e| connection.broken(e))?;
-        let answer = connection.receive().await.map_err(|e| connection.broken(e))?;
-        let answer = answer.ok_or_else(|| connection.broken(io::ErrorKind::UnexpectedEof.into()))?;
+        connection
+            .send(ask)
+            .await
+            .map_err(|e| connection.broken(e))?;
+        let answer = connection
+            .receive()
+            .await
+            .map_err(|e| connection.broken(e))?;
+        let answer =
+            answer.ok_or_else(|| connection.broken(io::ErrorKind::UnexpectedEof.into()))?;
         self.keep(address, connection);
         Ok(answer)
     }
 
     async fn connect(&self, address: &str, limit: Duration) -> Result<Connection, WireError> {
         loop {
-            let pooled = self.idle.lock().unwrap_or_else(PoisonError::into_inner).get_mut(address).and_then(Vec::pop);
+            let pooled = self
+                .idle
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .get_mut(address)
+                .and_then(Vec::pop);
             let Some(mut connection) = pooled else { break };
             if connection.is_idle() {
                 return Ok(connection);
@@ -265,16 +293,32 @@ impl Peers {
     ///
     /// # Errors
     /// The other node's refusal, or what went wrong on the way (a backup has no effect, so all of it is a refusal).
-    pub async fn fetch_backup(&self, address: &str, ask: &Ask, to: &Path, limit: Duration) -> Result<(), StoreError> {
+    pub async fn fetch_backup(
+        &self,
+        address: &str,
+        ask: &Ask,
+        to: &Path,
+        limit: Duration,
+    ) -> Result<(), StoreError> {
         let refused = |e: &dyn std::fmt::Display| StoreError::Refused(e.to_string());
-        let mut connection = self.connect(address, limit).await.map_err(|e| refused(&e))?;
+        let mut connection = self
+            .connect(address, limit)
+            .await
+            .map_err(|e| refused(&e))?;
         connection.send(ask).await.map_err(|e| refused(&e))?;
-        let answer = connection.receive::<Answer>().await.map_err(|e| refused(&e))?;
+        let answer = connection
+            .receive::<Answer>()
+            .await
+            .map_err(|e| refused(&e))?;
         let Some(Answer::Backup(len)) = answer else {
-            return Err(StoreError::Refused(format!("{address} answered another question")));
+            return Err(StoreError::Refused(format!(
+                "{address} answered another question"
+            )));
         };
         let mut file = tokio::fs::File::create(to).await.map_err(|e| refused(&e))?;
-        copy_exactly(&mut connection.reader, &mut file, len?).await.map_err(|e| refused(&e))?;
+        copy_exactly(&mut connection.reader, &mut file, len?)
+            .await
+            .map_err(|e| refused(&e))?;
         file.flush().await.map_err(|e| refused(&e))
     }
 
@@ -282,17 +326,37 @@ impl Peers {
     ///
     /// # Errors
     /// The leader's, or `Unknown` for what broke on the way.
-    pub async fn send_load(&self, address: &str, ask: &Ask, from: &Path, limit: Duration) -> Result<Served, StoreError> {
-        let mut connection = self.connect(address, limit).await.map_err(|e| StoreError::Refused(e.to_string()))?;
-        let unknown = |e: io::Error| StoreError::Unknown(format!("forwarding the load to {address}: {e}"));
-        let mut file = tokio::fs::File::open(from).await.map_err(|e| StoreError::Refused(e.to_string()))?;
-        let len = file.metadata().await.map_err(|e| StoreError::Refused(e.to_string()))?.len();
+    pub async fn send_load(
+        &self,
+        address: &str,
+        ask: &Ask,
+        from: &Path,
+        limit: Duration,
+    ) -> Result<Served, StoreError> {
+        let mut connection = self
+            .connect(address, limit)
+            .await
+            .map_err(|e| StoreError::Refused(e.to_string()))?;
+        let unknown =
+            |e: io::Error| StoreError::Unknown(format!("forwarding the load to {address}: {e}"));
+        let mut file = tokio::fs::File::open(from)
+            .await
+            .map_err(|e| StoreError::Refused(e.to_string()))?;
+        let len = file
+            .metadata()
+            .await
+            .map_err(|e| StoreError::Refused(e.to_string()))?
+            .len();
         connection.send(ask).await.map_err(unknown)?;
-        copy_exactly(&mut file, &mut connection.writer, len).await.map_err(unknown)?;
+        copy_exactly(&mut file, &mut connection.writer, len)
+            .await
+            .map_err(unknown)?;
         connection.writer.flush().await.map_err(unknown)?;
         match connection.receive::<Answer>().await.map_err(unknown)? {
             Some(Answer::Served(served)) => served,
-            _ => Err(StoreError::Unknown(format!("{address} did not say what became of the load"))),
+            _ => Err(StoreError::Unknown(format!(
+                "{address} did not say what became of the load"
+            ))),
         }
     }
 }
@@ -310,13 +374,19 @@ where
     let mut left = len;
     while left > 0 {
         let want = usize::try_from(left).unwrap_or(usize::MAX).min(piece.len());
-        let Some(part) = piece.get_mut(..want) else { break };
+        let Some(part) = piece.get_mut(..want) else {
+            break;
+        };
         let stalled = |_| io::Error::from(io::ErrorKind::TimedOut);
-        let got = timeout(TRANSFER_IDLE_TIMEOUT, reader.read(part)).await.map_err(stalled)??;
+        let got = timeout(TRANSFER_IDLE_TIMEOUT, reader.read(part))
+            .await
+            .map_err(stalled)??;
         let Some(part) = part.get(..got).filter(|p| !p.is_empty()) else {
             return Err(io::ErrorKind::UnexpectedEof.into());
         };
-        timeout(TRANSFER_IDLE_TIMEOUT, writer.write_all(part)).await.map_err(stalled)??;
+        timeout(TRANSFER_IDLE_TIMEOUT, writer.write_all(part))
+            .await
+            .map_err(stalled)??;
         left -= got as u64;
     }
     Ok(())

@@ -20,7 +20,11 @@ use std::{
 };
 
 use node_db::Database;
-use openraft::{Instant as _, ReadPolicy, ServerState, errors::{InitializeError, LinearizableReadError, RaftError}, type_config::async_runtime::WatchReceiver};
+use openraft::{
+    Instant as _, ReadPolicy, ServerState,
+    errors::{InitializeError, LinearizableReadError, RaftError},
+    type_config::async_runtime::WatchReceiver,
+};
 use tokio::sync::watch;
 
 use self::{
@@ -46,9 +50,19 @@ pub struct Settings {
 impl Settings {
     /// From rqlite's two timeouts: the smaller one sets the pace. Failover takes 1.25 to 1.5 of it (elections start after the lease, which
     /// is the longest election timeout, plus a random part).
-    pub fn new(heartbeat_timeout: Duration, election_timeout: Duration, apply_timeout: Duration) -> Self {
-        let election_timeout = election_timeout.min(heartbeat_timeout).max(Duration::from_millis(100));
-        Self { election_timeout, heartbeat: election_timeout / 10, apply_timeout }
+    pub fn new(
+        heartbeat_timeout: Duration,
+        election_timeout: Duration,
+        apply_timeout: Duration,
+    ) -> Self {
+        let election_timeout = election_timeout
+            .min(heartbeat_timeout)
+            .max(Duration::from_millis(100));
+        Self {
+            election_timeout,
+            heartbeat: election_timeout / 10,
+            apply_timeout,
+        }
     }
 
     fn openraft(&self) -> Result<Arc<openraft::Config>, openraft::ConfigError> {
@@ -139,13 +153,32 @@ impl Consensus {
         let progress = Arc::new(Progress::default());
         let machine = Machine::new(db, recovered, Arc::clone(&progress))?;
         let config = settings.openraft().map_err(io::Error::other)?;
-        let raft =
-            Raft::new(RaftId::from(local.raft_id()), config, Network::new(Arc::clone(&local)), log.clone(), machine)
-                .await
-                .map_err(io::Error::other)?;
+        let raft = Raft::new(
+            RaftId::from(local.raft_id()),
+            config,
+            Network::new(Arc::clone(&local)),
+            log.clone(),
+            machine,
+        )
+        .await
+        .map_err(io::Error::other)?;
         let leadership = watch_leadership(&raft, &local, settings.election_timeout);
-        let proposer = Proposer::start(raft.clone(), leadership.clone(), disk, settings.apply_timeout);
-        Ok(Self { raft, log, progress, proposer, leadership, settings, local, changing: Arc::default() })
+        let proposer = Proposer::start(
+            raft.clone(),
+            leadership.clone(),
+            disk,
+            settings.apply_timeout,
+        );
+        Ok(Self {
+            raft,
+            log,
+            progress,
+            proposer,
+            leadership,
+            settings,
+            local,
+            changing: Arc::default(),
+        })
     }
 
     /// Packs and proposes commands.
@@ -180,9 +213,15 @@ impl Consensus {
         }
         let data = self.raft.data_metrics();
         let data = data.borrow_watched();
-        let applied_own = data.last_applied.is_some_and(|id| id.leader_id.term >= term);
+        let applied_own = data
+            .last_applied
+            .is_some_and(|id| id.leader_id.term >= term);
         let lease = self.settings.election_timeout;
-        applied_own && (voters <= 1 || data.last_quorum_acked.is_some_and(|at| at.into_inner().elapsed() < lease))
+        applied_own
+            && (voters <= 1
+                || data
+                    .last_quorum_acked
+                    .is_some_and(|at| at.into_inner().elapsed() < lease))
     }
 
     /// A copy of openraft's observations; never hold its guard across an await.
@@ -235,13 +274,24 @@ impl Consensus {
     /// See [`ReadIndexError`].
     pub async fn read_index(&self, limit: Duration) -> Result<(), ReadIndexError> {
         let confirm = async {
-            let linearizer = self.raft.get_read_linearizer(ReadPolicy::ReadIndex).await.map_err(|e| match e {
-                RaftError::APIError(LinearizableReadError::ForwardToLeader(_)) => ReadIndexError::NotLeader,
-                RaftError::APIError(LinearizableReadError::QuorumNotEnough(_)) => ReadIndexError::NoQuorum,
-                RaftError::Fatal(fatal) => ReadIndexError::Stopped(fatal.to_string()),
-            })?;
+            let linearizer = self
+                .raft
+                .get_read_linearizer(ReadPolicy::ReadIndex)
+                .await
+                .map_err(|e| match e {
+                    RaftError::APIError(LinearizableReadError::ForwardToLeader(_)) => {
+                        ReadIndexError::NotLeader
+                    }
+                    RaftError::APIError(LinearizableReadError::QuorumNotEnough(_)) => {
+                        ReadIndexError::NoQuorum
+                    }
+                    RaftError::Fatal(fatal) => ReadIndexError::Stopped(fatal.to_string()),
+                })?;
             let index = linearizer.read_log_id().index();
-            linearizer.await_ready(&self.raft).await.map_err(|e| ReadIndexError::Stopped(e.to_string()))?;
+            linearizer
+                .await_ready(&self.raft)
+                .await
+                .map_err(|e| ReadIndexError::Stopped(e.to_string()))?;
             Ok(index)
         };
         match tokio::time::timeout(limit, confirm).await {
@@ -252,12 +302,19 @@ impl Consensus {
 
     /// Index of the last applied entry; 0 before the first.
     pub fn applied_index(&self) -> u64 {
-        self.raft.data_metrics().borrow_watched().last_applied.map_or(0, |id| id.index)
+        self.raft
+            .data_metrics()
+            .borrow_watched()
+            .last_applied
+            .map_or(0, |id| id.index)
     }
 
     /// Highest index known here to be committed.
     pub fn commit_index(&self) -> u64 {
-        self.metrics().local_committed.map_or(0, |id| id.index).max(self.applied_index())
+        self.metrics()
+            .local_committed
+            .map_or(0, |id| id.index)
+            .max(self.applied_index())
     }
 
     /// Has this node any log or membership at all?
@@ -275,7 +332,15 @@ impl Consensus {
     pub async fn initialize(&self, members: &BTreeMap<String, String>) -> io::Result<()> {
         let members: BTreeMap<RaftId, Member> = members
             .iter()
-            .map(|(id, addr)| (id.as_str().into(), Member { raft_addr: addr.clone(), wants_vote: true }))
+            .map(|(id, addr)| {
+                (
+                    id.as_str().into(),
+                    Member {
+                        raft_addr: addr.clone(),
+                        wants_vote: true,
+                    },
+                )
+            })
             .collect();
         match self.raft.initialize(members).await {
             Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => Ok(()),
@@ -288,7 +353,10 @@ impl Consensus {
         let metrics = self.metrics();
         let membership = metrics.membership_config.membership();
         let voters: std::collections::BTreeSet<_> = membership.voter_ids().collect();
-        membership.nodes().map(|(id, member)| (id.clone(), member.clone(), voters.contains(id))).collect()
+        membership
+            .nodes()
+            .map(|(id, member)| (id.clone(), member.clone(), voters.contains(id)))
+            .collect()
     }
 
     /// Resolves when openraft has stopped by itself, with its reason: this process must end.
@@ -323,7 +391,11 @@ const LEADERSHIP_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Follows openraft's server metrics with a small value of our own, so that readers never hold openraft's guard. openraft goes on naming a
 /// leader that fell silent (and, after a restart, the one of the stored vote); here another node leads only while it is heard.
-fn watch_leadership(raft: &Raft, local: &Arc<Local>, election_timeout: Duration) -> watch::Receiver<Leadership> {
+fn watch_leadership(
+    raft: &Raft,
+    local: &Arc<Local>,
+    election_timeout: Duration,
+) -> watch::Receiver<Leadership> {
     let mut metrics = raft.server_metrics();
     let local = Arc::clone(local);
     let patience = election_timeout * 3 / 2;
@@ -333,11 +405,18 @@ fn watch_leadership(raft: &Raft, local: &Arc<Local>, election_timeout: Duration)
             let now = {
                 let m = metrics.borrow_watched();
                 let membership = m.membership_config.membership();
-                let mine = m.state == ServerState::Leader && m.current_leader.as_ref() == Some(&m.id);
-                let heard = mine || local.since_leader_contact().is_some_and(|since| since < patience);
+                let mine =
+                    m.state == ServerState::Leader && m.current_leader.as_ref() == Some(&m.id);
+                let heard = mine
+                    || local
+                        .since_leader_contact()
+                        .is_some_and(|since| since < patience);
                 let leader = m.current_leader.clone().filter(|_| heard);
                 Leadership {
-                    addr: leader.as_ref().and_then(|id| membership.get_node(id)).map(|n| n.raft_addr.clone()),
+                    addr: leader
+                        .as_ref()
+                        .and_then(|id| membership.get_node(id))
+                        .map(|n| n.raft_addr.clone()),
                     mine,
                     leader,
                     term: m.vote.leader_id.term,
@@ -368,7 +447,9 @@ fn log_leadership(before: &Leadership, now: &Leadership) {
         (Some(id), Some(addr)) if now.mine => {
             tracing::info!(target: "store", "this node (ID={}, addr={addr}) is now Leader", id.name());
         }
-        (Some(id), Some(addr)) => tracing::info!(target: "store", "node {} at {addr} is now Leader", id.name()),
+        (Some(id), Some(addr)) => {
+            tracing::info!(target: "store", "node {} at {addr} is now Leader", id.name())
+        }
         (Some(id), None) => tracing::info!(target: "store", "node {} is now Leader", id.name()),
         (None, _) => tracing::info!(target: "store", "Leader is now unknown"),
     }

@@ -111,7 +111,8 @@ impl Node {
     fn prepare(config: &Config) -> anyhow::Result<Self> {
         let data_dir = &config.data_dir;
         let raft_dir = data_dir.join("raft");
-        std::fs::create_dir_all(&raft_dir).with_context(|| format!("failed to create {}", raft_dir.display()))?;
+        std::fs::create_dir_all(&raft_dir)
+            .with_context(|| format!("failed to create {}", raft_dir.display()))?;
         let lock = lock_directory(data_dir)?;
         let log_exists = has_log(&raft_dir);
         if log_exists {
@@ -132,8 +133,15 @@ impl Node {
         let peers = Peers::new(Arc::clone(&local), config.cluster_connect_timeout);
         let scratch = data_dir.join(SCRATCH_DIR);
         clear_directory(&scratch)?;
-        let store = Store::new(Arc::clone(&local), peers.clone(), config.http_adv().to_owned(), scratch, status_settings(config));
-        let auth = Auth::open(config.auth.as_deref()).map_err(|e| anyhow::anyhow!("failed to get credential store: {e}"))?;
+        let store = Store::new(
+            Arc::clone(&local),
+            peers.clone(),
+            config.http_adv().to_owned(),
+            scratch,
+            status_settings(config),
+        );
+        let auth = Auth::open(config.auth.as_deref())
+            .map_err(|e| anyhow::anyhow!("failed to get credential store: {e}"))?;
         Ok(Self {
             disk: Arc::new(Disk::new(data_dir)),
             auth: Arc::new(auth),
@@ -165,8 +173,12 @@ impl Node {
             transaction: config.write_queue_tx,
             credentials: self.auth.credentials_of(&config.join_as),
         };
-        let (queue, _) =
-            Queue::start(self.store.clone(), queue_settings, Arc::clone(&self.metrics), self.queue_stop.clone());
+        let (queue, _) = Queue::start(
+            self.store.clone(),
+            queue_settings,
+            Arc::clone(&self.metrics),
+            self.queue_stop.clone(),
+        );
         let state = HttpState {
             store: self.store.clone(),
             auth: Arc::clone(&self.auth),
@@ -204,7 +216,10 @@ impl Node {
         let opening = async {
             self.wait_for_room(&stop).await;
             let consensus = self.open(config).await.context("failed to open store")?;
-            self.forming(config, &consensus).run(&stop).await.map_err(|e| anyhow::anyhow!("clustering failure: {e}"))?;
+            self.forming(config, &consensus)
+                .run(&stop)
+                .await
+                .map_err(|e| anyhow::anyhow!("clustering failure: {e}"))?;
             anyhow::Ok(consensus)
         };
         tokio::pin!(opening);
@@ -236,7 +251,10 @@ impl Node {
                 tracing::error!(target: "store", "{full}; waiting for room before opening the store");
                 said = true;
             }
-            if tokio::time::timeout(FULL_DISK_PAUSE, stop.cancelled()).await.is_ok() {
+            if tokio::time::timeout(FULL_DISK_PAUSE, stop.cancelled())
+                .await
+                .is_ok()
+            {
                 return;
             }
         }
@@ -249,7 +267,8 @@ impl Node {
                 self.raft_dir.join("log").display()
             )
         })?;
-        let readers = std::thread::available_parallelism().map_or(MIN_READERS, |n| n.get().max(MIN_READERS));
+        let readers =
+            std::thread::available_parallelism().map_or(MIN_READERS, |n| n.get().max(MIN_READERS));
         let options = node_db::Options {
             dir: config.data_dir.clone(),
             foreign_keys: config.fk,
@@ -260,8 +279,15 @@ impl Node {
         check_continuity(&log, &recovered)?;
         let _ = self.db.set(db.clone());
         let settings = raft_settings(config);
-        let consensus =
-            Consensus::start(settings, Arc::clone(&self.local), log, db.clone(), &recovered, Arc::clone(&self.disk)).await?;
+        let consensus = Consensus::start(
+            settings,
+            Arc::clone(&self.local),
+            log,
+            db.clone(),
+            &recovered,
+            Arc::clone(&self.disk),
+        )
+        .await?;
         let server = RaftServer {
             raft: consensus.raft().clone(),
             local: Arc::clone(&self.local),
@@ -280,8 +306,17 @@ impl Node {
             wal_bytes: config.raft_snap_wal_size,
             interval: config.raft_snap_int,
         };
-        tokio::spawn(keeper::keep_members(consensus.clone(), reaping, self.background_stop.clone()));
-        tokio::spawn(keeper::keep_storage(consensus.clone(), db, thresholds, self.background_stop.clone()));
+        tokio::spawn(keeper::keep_members(
+            consensus.clone(),
+            reaping,
+            self.background_stop.clone(),
+        ));
+        tokio::spawn(keeper::keep_storage(
+            consensus.clone(),
+            db,
+            thresholds,
+            self.background_stop.clone(),
+        ));
         Ok(consensus)
     }
 
@@ -305,7 +340,10 @@ impl Node {
     /// Before the inter-node port closes: leave the cluster if so configured, or hand leadership over.
     async fn leave(&self, config: &Config, consensus: &Consensus) -> anyhow::Result<()> {
         self.background_stop.cancel();
-        let others = consensus.members().iter().any(|(id, ..)| id.name() != self.local.name());
+        let others = consensus
+            .members()
+            .iter()
+            .any(|(id, ..)| id.name() != self.local.name());
         if !others {
             return Ok(());
         }
@@ -322,7 +360,11 @@ impl Node {
     }
 
     async fn remove_self(&self, config: &Config) -> anyhow::Result<()> {
-        let caller = Caller { credentials: self.auth.credentials_of(&config.join_as), timeout: LEAVE_TIMEOUT, retries: 0 };
+        let caller = Caller {
+            credentials: self.auth.credentials_of(&config.join_as),
+            timeout: LEAVE_TIMEOUT,
+            retries: 0,
+        };
         let mut last = String::new();
         for attempt in 0..LEAVE_ATTEMPTS {
             if attempt > 0 {
@@ -360,16 +402,25 @@ fn check_continuity(log: &Log, recovered: &node_db::Recovered) -> anyhow::Result
 }
 
 fn raft_settings(config: &Config) -> Settings {
-    Settings::new(config.raft_heartbeat_timeout, config.raft_election_timeout, config.raft_apply_timeout)
+    Settings::new(
+        config.raft_heartbeat_timeout,
+        config.raft_election_timeout,
+        config.raft_apply_timeout,
+    )
 }
 
 fn snapshot_entries(config: &Config) -> u64 {
-    if config.raft_snap == 0 { DEFAULT_SNAPSHOT_ENTRIES } else { config.raft_snap }
+    if config.raft_snap == 0 {
+        DEFAULT_SNAPSHOT_ENTRIES
+    } else {
+        config.raft_snap
+    }
 }
 
 fn http_settings(config: &Config) -> HttpSettings {
     HttpSettings {
-        allow_origin: (!config.http_allow_origin.is_empty()).then(|| config.http_allow_origin.clone()),
+        allow_origin: (!config.http_allow_origin.is_empty())
+            .then(|| config.http_allow_origin.clone()),
         api_addr: config.http_adv().to_owned(),
         api_url: config.http_url(),
         bind_addr: config.http_addr.clone(),
@@ -404,7 +455,8 @@ fn has_log(raft_dir: &Path) -> bool {
 
 fn lock_directory(data_dir: &Path) -> anyhow::Result<std::fs::File> {
     let path = data_dir.join("lock");
-    let file = std::fs::File::create(&path).with_context(|| format!("cannot write in the data directory {}", data_dir.display()))?;
+    let file = std::fs::File::create(&path)
+        .with_context(|| format!("cannot write in the data directory {}", data_dir.display()))?;
     file.try_lock().map_err(|_| {
         anyhow::anyhow!("the data directory {} is in use by another rqlited; stop it, or name another directory", data_dir.display())
     })?;
@@ -429,7 +481,10 @@ struct Signals {
 impl Signals {
     fn listen() -> anyhow::Result<Self> {
         use tokio::signal::unix::{SignalKind, signal};
-        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+        })
     }
 
     async fn received(&mut self) -> &'static str {

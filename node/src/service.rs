@@ -15,7 +15,12 @@ use crate::{
 const MAX_CONNECTIONS: usize = 512;
 
 /// Accepts until stopped. Raft connections are refused until `raft` is set.
-pub async fn serve(listener: TcpListener, cluster: ClusterServer, raft: Arc<OnceLock<RaftServer>>, stop: CancellationToken) {
+pub async fn serve(
+    listener: TcpListener,
+    cluster: ClusterServer,
+    raft: Arc<OnceLock<RaftServer>>,
+    stop: CancellationToken,
+) {
     let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
         let accepted = tokio::select! {
@@ -45,7 +50,9 @@ pub async fn serve(listener: TcpListener, cluster: ClusterServer, raft: Arc<Once
                         raft.clone().serve(connection, hello).await
                     }
                     (Purpose::Append | Purpose::Beat | Purpose::Snapshot, None) => {
-                        connection.answer(&Welcome::Refused("the node is starting".into())).await
+                        connection
+                            .answer(&Welcome::Refused("the node is starting".into()))
+                            .await
                     }
                 }
             };

@@ -193,7 +193,11 @@ impl Store {
     pub fn opened(&self, consensus: Consensus, db: Database) {
         let forwarder = Forwarder::start(self.0.peers.clone(), consensus.watch_leadership());
         // A second opening cannot happen: the composition root calls this once.
-        let _ = self.0.opened.set(Opened { consensus, db, forwarder });
+        let _ = self.0.opened.set(Opened {
+            consensus,
+            db,
+            forwarder,
+        });
     }
 
     /// The database and the log are open.
@@ -224,18 +228,30 @@ impl Store {
             return None;
         }
         match (leadership.leader, leadership.addr) {
-            (Some(id), Some(raft_addr)) => Some(Leader { name: id.name().to_owned(), raft_addr }),
+            (Some(id), Some(raft_addr)) => Some(Leader {
+                name: id.name().to_owned(),
+                raft_addr,
+            }),
             _ => None,
         }
     }
 
     /// Where calls that need the leader go: its Raft address, unless this node is it or nobody is.
     fn elsewhere(opened: &Opened) -> Option<String> {
-        if opened.consensus.is_mine() { None } else { opened.consensus.leadership().addr }
+        if opened.consensus.is_mine() {
+            None
+        } else {
+            opened.consensus.leadership().addr
+        }
     }
 
     fn served(&self, outcome: node_db::Outcome, raft_index: Option<u64>) -> Served {
-        Served { results: outcome.results, error: outcome.error, raft_index, served_by: self.0.api_addr.clone() }
+        Served {
+            results: outcome.results,
+            error: outcome.error,
+            raft_index,
+            served_by: self.0.api_addr.clone(),
+        }
     }
 }
 

@@ -1,7 +1,10 @@
 //! Log lines as rqlite writes them: `[component] YYYY/MM/DD HH:MM:SS message` on stderr.
 use std::fmt;
 
-use tracing::{Event, Level, Subscriber, field::{Field, Visit}};
+use tracing::{
+    Event, Level, Subscriber,
+    field::{Field, Visit},
+};
 use tracing_subscriber::{
     filter::{LevelFilter, Targets},
     fmt::{FmtContext, FormatEvent, FormatFields, format::Writer},
@@ -17,7 +20,12 @@ where
     S: Subscriber + for<'a> LookupSpan<'a>,
     N: for<'a> FormatFields<'a> + 'static,
 {
-    fn format_event(&self, _ctx: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+    fn format_event(
+        &self,
+        _ctx: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
         let target = event.metadata().target();
         let component = target.split("::").next().unwrap_or(target);
         write!(writer, "[{component}] {} ", now())?;
@@ -47,7 +55,9 @@ impl Visit for Text {
 }
 
 fn now() -> String {
-    let local = time::OffsetDateTime::from_unix_timestamp_nanos(i128::from(crate::clock::unix_micros()) * 1000);
+    let local = time::OffsetDateTime::from_unix_timestamp_nanos(
+        i128::from(crate::clock::unix_micros()) * 1000,
+    );
     match local {
         Ok(t) => format!(
             "{:04}/{:02}/{:02} {:02}:{:02}:{:02}",
@@ -77,7 +87,12 @@ pub fn start(library_level: &str) {
         .with_target("raft_log", library)
         .with_target("chunked_wal", library)
         .with_target("hyper", LevelFilter::WARN);
-    let lines = tracing_subscriber::fmt::layer().event_format(Lines).with_writer(std::io::stderr);
+    let lines = tracing_subscriber::fmt::layer()
+        .event_format(Lines)
+        .with_writer(std::io::stderr);
     // Fails only if logging was started before, which tests may do.
-    let _ = tracing_subscriber::registry().with(filter).with(lines).try_init();
+    let _ = tracing_subscriber::registry()
+        .with(filter)
+        .with(lines)
+        .try_init();
 }

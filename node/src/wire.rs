@@ -6,7 +6,10 @@ use std::{io, net::SocketAddr, time::Duration};
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::{
-    io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader, BufWriter, ReadHalf, WriteHalf},
+    io::{
+        AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader, BufWriter,
+        ReadHalf, WriteHalf,
+    },
     net::TcpStream,
     time::timeout,
 };
@@ -137,18 +140,36 @@ impl Connection {
     /// # Errors
     /// See [`WireError`]; after any of them nothing of the caller's was sent.
     pub async fn dial(address: &str, hello: &Hello, limit: Duration) -> Result<Self, WireError> {
-        let dial = |source| WireError::Dial { address: address.to_owned(), source };
+        let dial = |source| WireError::Dial {
+            address: address.to_owned(),
+            source,
+        };
         let attempt = async {
             let stream = connect(address).await.map_err(dial)?;
             let mut connection = Self::new(stream, address.to_owned()).map_err(dial)?;
             connection.writer.write_all(&MAGIC).await.map_err(dial)?;
-            connection.writer.write_u16_le(PROTOCOL_VERSION).await.map_err(dial)?;
-            write_frame(&mut connection.writer, hello).await.map_err(dial)?;
+            connection
+                .writer
+                .write_u16_le(PROTOCOL_VERSION)
+                .await
+                .map_err(dial)?;
+            write_frame(&mut connection.writer, hello)
+                .await
+                .map_err(dial)?;
             connection.writer.flush().await.map_err(dial)?;
-            match read_frame(&mut connection.reader, MAX_HELLO_BYTES).await.map_err(dial)? {
+            match read_frame(&mut connection.reader, MAX_HELLO_BYTES)
+                .await
+                .map_err(dial)?
+            {
                 Some(Welcome::Accepted) => Ok(connection),
-                Some(Welcome::Refused(reason)) => Err(WireError::Refused { address: address.to_owned(), reason }),
-                None => Err(dial(io::Error::new(io::ErrorKind::UnexpectedEof, "closed during the handshake"))),
+                Some(Welcome::Refused(reason)) => Err(WireError::Refused {
+                    address: address.to_owned(),
+                    reason,
+                }),
+                None => Err(dial(io::Error::new(
+                    io::ErrorKind::UnexpectedEof,
+                    "closed during the handshake",
+                ))),
             }
         };
         match timeout(limit, attempt).await {
@@ -167,7 +188,10 @@ impl Connection {
             let mut magic = [0; 4];
             connection.reader.read_exact(&mut magic).await?;
             if magic != MAGIC {
-                return Err(io::Error::new(io::ErrorKind::InvalidData, "not an rqlited inter-node connection"));
+                return Err(io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    "not an rqlited inter-node connection",
+                ));
             }
             let version = connection.reader.read_u16_le().await?;
             if version != PROTOCOL_VERSION {
@@ -180,7 +204,9 @@ impl Connection {
                 .await?
                 .ok_or_else(|| io::Error::from(io::ErrorKind::UnexpectedEof))
         };
-        let hello = timeout(HELLO_TIMEOUT, read).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+        let hello = timeout(HELLO_TIMEOUT, read)
+            .await
+            .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
         Ok((connection, hello))
     }
 
@@ -212,7 +238,10 @@ impl Connection {
 
     /// Names this connection in an error about it.
     pub fn broken(&self, source: io::Error) -> WireError {
-        WireError::Broken { address: self.address.clone(), source }
+        WireError::Broken {
+            address: self.address.clone(),
+            source,
+        }
     }
 }
 
@@ -232,15 +261,24 @@ async fn connect(address: &str) -> io::Result<TcpStream> {
 ///
 /// # Errors
 /// The connection broke, or the message is over [`MAX_FRAME_BYTES`].
-pub async fn write_frame<W: AsyncWrite + Unpin, T: Serialize>(writer: &mut W, message: &T) -> io::Result<()> {
-    let bytes = postcard::to_stdvec(message).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))?;
+pub async fn write_frame<W: AsyncWrite + Unpin, T: Serialize>(
+    writer: &mut W,
+    message: &T,
+) -> io::Result<()> {
+    let bytes =
+        postcard::to_stdvec(message).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))?;
     if bytes.len() > MAX_FRAME_BYTES {
         return Err(io::Error::new(
             io::ErrorKind::InvalidInput,
-            format!("message of {} bytes is over the inter-node limit of {MAX_FRAME_BYTES}", bytes.len()),
+            format!(
+                "message of {} bytes is over the inter-node limit of {MAX_FRAME_BYTES}",
+                bytes.len()
+            ),
         ));
     }
-    writer.write_u32_le(u32::try_from(bytes.len()).unwrap_or(u32::MAX)).await?;
+    writer
+        .write_u32_le(u32::try_from(bytes.len()).unwrap_or(u32::MAX))
+        .await?;
     writer.write_all(&bytes).await
 }
 
@@ -265,7 +303,9 @@ pub async fn read_frame<R: AsyncRead + Unpin, T: DeserializeOwned>(
     }
     let mut bytes = vec![0; length];
     reader.read_exact(&mut bytes).await?;
-    postcard::from_bytes(&bytes).map(Some).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))
+    postcard::from_bytes(&bytes)
+        .map(Some)
+        .map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))
 }
 
 impl Connection {

@@ -73,16 +73,31 @@ pub fn decide(own: &Own, listed: &[String], answers: &[Option<Notice>]) -> Decis
 /// A pledged node helps only that one forming. Its coordinator repeats it until all have pledged; the others wait, unless it is certain that
 /// the coordinator will never finish.
 fn decide_pledged(own: &Own, pledged: &[String], heard: &[&Notice]) -> Decision {
-    let Some(coordinator) = pledged.iter().min() else { return Decision::Release };
+    let Some(coordinator) = pledged.iter().min() else {
+        return Decision::Release;
+    };
     if *coordinator == own.id {
         let mut members = BTreeMap::from([(own.id.clone(), own.raft_addr.clone())]);
-        members.extend(heard.iter().filter(|n| pledged.contains(&n.id)).map(|n| (n.id.clone(), n.raft_addr.clone())));
+        members.extend(
+            heard
+                .iter()
+                .filter(|n| pledged.contains(&n.id))
+                .map(|n| (n.id.clone(), n.raft_addr.clone())),
+        );
         return if members.len() == pledged.len() {
             Decision::Form(members)
         } else {
             // A member that answers with another data directory will never pledge: nobody initialized anything, as only this node would.
-            let replaced = pledged.iter().any(|id| heard.iter().any(|n| name_of(&n.id) == name_of(id) && n.id != *id));
-            if replaced { Decision::Release } else { Decision::Wait("waiting for the pledged nodes".into()) }
+            let replaced = pledged.iter().any(|id| {
+                heard
+                    .iter()
+                    .any(|n| name_of(&n.id) == name_of(id) && n.id != *id)
+            });
+            if replaced {
+                Decision::Release
+            } else {
+                Decision::Wait("waiting for the pledged nodes".into())
+            }
         };
     }
     for notice in heard {
@@ -94,15 +109,24 @@ fn decide_pledged(own: &Own, pledged: &[String], heard: &[&Notice]) -> Decision 
         }
     }
     // The coordinator's disk was lost before or after it initialized. Only if every other member still is empty was it before.
-    let replaced = heard.iter().any(|n| name_of(&n.id) == name_of(coordinator) && n.id != *coordinator && is_empty(n));
+    let replaced = heard
+        .iter()
+        .any(|n| name_of(&n.id) == name_of(coordinator) && n.id != *coordinator && is_empty(n));
     let others_empty = pledged
         .iter()
         .filter(|id| **id != own.id && *id != coordinator)
-        .all(|id| heard.iter().any(|n| name_of(&n.id) == name_of(id) && is_empty(n)));
+        .all(|id| {
+            heard
+                .iter()
+                .any(|n| name_of(&n.id) == name_of(id) && is_empty(n))
+        });
     if replaced && others_empty {
         return Decision::Release;
     }
-    Decision::Wait(format!("node {} coordinates the forming", name_of(coordinator)))
+    Decision::Wait(format!(
+        "node {} coordinates the forming",
+        name_of(coordinator)
+    ))
 }
 
 fn is_empty(notice: &Notice) -> bool {

@@ -35,7 +35,11 @@ pub async fn join_once(forming: &Forming) -> Result<String, JoinError> {
         match join_at(forming, address).await {
             Ok(()) => return Ok(address.clone()),
             Err(e) => {
-                let hint = if forming.plan.credentials.is_none() { " (did you forget to set -join-as?)" } else { "" };
+                let hint = if forming.plan.credentials.is_none() {
+                    " (did you forget to set -join-as?)"
+                } else {
+                    ""
+                };
                 tracing::info!(target: "cluster-join", "failed to join via node at {address}: {e}{hint}");
                 last = e;
             }
@@ -46,7 +50,11 @@ pub async fn join_once(forming: &Forming) -> Result<String, JoinError> {
 
 async fn join_at(forming: &Forming, first: &str) -> Result<(), JoinError> {
     let mut address = first.to_owned();
-    let has_state = forming.consensus.is_initialized().await.map_err(|e| JoinError::Later(e.to_string()))?;
+    let has_state = forming
+        .consensus
+        .is_initialized()
+        .await
+        .map_err(|e| JoinError::Later(e.to_string()))?;
     for _ in 0..MAX_REDIRECTS {
         let ask = Ask::Join(JoinAsk {
             id: forming.local.raft_id().to_owned(),
@@ -56,17 +64,35 @@ async fn join_at(forming: &Forming, first: &str) -> Result<(), JoinError> {
             cluster: forming.local.cluster().filter(|_| has_state),
             credentials: forming.plan.credentials.clone(),
         });
-        let answer = forming.peers.call(&address, &ask, JOIN_TIMEOUT).await.map_err(|e| JoinError::Later(e.to_string()))?;
+        let answer = forming
+            .peers
+            .call(&address, &ask, JOIN_TIMEOUT)
+            .await
+            .map_err(|e| JoinError::Later(e.to_string()))?;
         match answer {
             Answer::Join(JoinAnswer::Joined(cluster)) => {
-                let adopted = if has_state { forming.local.adopt(&cluster) } else { forming.local.enter(&cluster) };
+                let adopted = if has_state {
+                    forming.local.adopt(&cluster)
+                } else {
+                    forming.local.enter(&cluster)
+                };
                 return adopted.map_err(|e| JoinError::Final(e.to_string()));
             }
-            Answer::Join(JoinAnswer::NotLeader(Some(leader))) if leader != address => address = leader,
-            Answer::Join(JoinAnswer::NotLeader(_)) => return Err(JoinError::Later("no leader".into())),
+            Answer::Join(JoinAnswer::NotLeader(Some(leader))) if leader != address => {
+                address = leader
+            }
+            Answer::Join(JoinAnswer::NotLeader(_)) => {
+                return Err(JoinError::Later("no leader".into()));
+            }
             Answer::Join(JoinAnswer::Refused(reason)) => return Err(JoinError::Final(reason)),
-            Answer::Join(JoinAnswer::Unauthorized) => return Err(JoinError::Final("unauthorized".into())),
-            _ => return Err(JoinError::Later(format!("{address} answered another question"))),
+            Answer::Join(JoinAnswer::Unauthorized) => {
+                return Err(JoinError::Final("unauthorized".into()));
+            }
+            _ => {
+                return Err(JoinError::Later(format!(
+                    "{address} answered another question"
+                )));
+            }
         }
     }
     Err(JoinError::Later("max redirects exceeded".into()))

@@ -7,7 +7,10 @@ use crate::{
     auth::{Auth, Perm},
     local::Local,
     metrics::{Counter, Metrics},
-    peer::{Answer, Ask, ForwardedWrite, JoinAnswer, JoinAsk, Notice, NoticeState, WriteAnswer, copy_exactly},
+    peer::{
+        Answer, Ask, ForwardedWrite, JoinAnswer, JoinAsk, Notice, NoticeState, WriteAnswer,
+        copy_exactly,
+    },
     raft::{
         Consensus,
         membership::{ChangeError, JoinPlan, Joiner},
@@ -55,7 +58,10 @@ impl ClusterServer {
             };
             let Some(ask) = ask else { return Ok(()) };
             match ask {
-                Ask::Backup { format, credentials } => {
+                Ask::Backup {
+                    format,
+                    credentials,
+                } => {
                     self.metrics.count(Counter::ClusterNumBackupReq);
                     let backup = self.authorized(credentials.as_ref(), Perm::Backup, "backup");
                     let path = match backup {
@@ -64,9 +70,14 @@ impl ClusterServer {
                     };
                     return send_backup(&mut connection, path).await;
                 }
-                Ask::Load { len_bytes, credentials } => {
+                Ask::Load {
+                    len_bytes,
+                    credentials,
+                } => {
                     self.metrics.count(Counter::ClusterNumLoadReq);
-                    return self.load(&mut connection, len_bytes, credentials.as_ref()).await;
+                    return self
+                        .load(&mut connection, len_bytes, credentials.as_ref())
+                        .await;
                 }
                 ask => {
                     let answer = self.answer(ask, &hello).await;
@@ -90,47 +101,72 @@ impl ClusterServer {
                 self.metrics.count(Counter::ClusterNumNotifyReq);
                 Answer::Notify(self.notice(&notice).await)
             }
-            Ask::Pledge { cluster, members, credentials } => Answer::Done(match self.may_join(credentials.as_ref(), true) {
+            Ask::Pledge {
+                cluster,
+                members,
+                credentials,
+            } => Answer::Done(match self.may_join(credentials.as_ref(), true) {
                 true => self.pledge(&cluster, &members, hello).await,
                 false => Err(StoreError::Unauthorized("unauthorized".into())),
             }),
             Ask::Release(cluster) => Answer::Done(self.release(&cluster, hello).await),
             Ask::Remove { name, credentials } => {
                 self.metrics.count(Counter::ClusterNumRemoveNodeReq);
-                Answer::Done(match self.authorized(credentials.as_ref(), Perm::Remove, "remove node") {
-                    Ok(()) => self.store.remove_as_leader(&name).await,
-                    Err(e) => Err(e),
-                })
+                Answer::Done(
+                    match self.authorized(credentials.as_ref(), Perm::Remove, "remove node") {
+                        Ok(()) => self.store.remove_as_leader(&name).await,
+                        Err(e) => Err(e),
+                    },
+                )
             }
-            Ask::StepDown { to, wait, credentials } => {
+            Ask::StepDown {
+                to,
+                wait,
+                credentials,
+            } => {
                 self.metrics.count(Counter::ClusterNumStepdownReq);
-                Answer::Done(match self.authorized(credentials.as_ref(), Perm::LeaderOps, "stepdown") {
-                    Ok(()) => self.store.stepdown_as_leader(to.as_deref(), wait).await,
-                    Err(e) => Err(e),
-                })
+                Answer::Done(
+                    match self.authorized(credentials.as_ref(), Perm::LeaderOps, "stepdown") {
+                        Ok(()) => self.store.stepdown_as_leader(to.as_deref(), wait).await,
+                        Err(e) => Err(e),
+                    },
+                )
             }
             Ask::Write(writes) => {
                 self.metrics.count(Counter::ClusterNumExecuteReq);
                 Answer::Write(self.write(writes).await)
             }
-            Ask::Read { read, options, credentials } => {
+            Ask::Read {
+                read,
+                options,
+                credentials,
+            } => {
                 self.metrics.count(Counter::ClusterNumQueryReq);
-                Answer::Served(match self.authorized(credentials.as_ref(), Perm::Query, "query") {
-                    Ok(()) => self.store.query_as_leader(&read, &options).await,
-                    Err(e) => Err(e),
-                })
+                Answer::Served(
+                    match self.authorized(credentials.as_ref(), Perm::Query, "query") {
+                        Ok(()) => self.store.query_as_leader(&read, &options).await,
+                        Err(e) => Err(e),
+                    },
+                )
             }
-            Ask::Backup { .. } | Ask::Load { .. } => {
-                Answer::Done(Err(StoreError::Refused("a transfer needs a connection of its own".into())))
-            }
+            Ask::Backup { .. } | Ask::Load { .. } => Answer::Done(Err(StoreError::Refused(
+                "a transfer needs a connection of its own".into(),
+            ))),
         }
     }
 
-    fn authorized(&self, credentials: Option<&Credentials>, perm: Perm, what: &str) -> Result<(), StoreError> {
+    fn authorized(
+        &self,
+        credentials: Option<&Credentials>,
+        perm: Perm,
+        what: &str,
+    ) -> Result<(), StoreError> {
         if self.auth.allows(credentials, perm) {
             Ok(())
         } else {
-            Err(StoreError::Unauthorized(format!("remote {what} not authorized")))
+            Err(StoreError::Unauthorized(format!(
+                "remote {what} not authorized"
+            )))
         }
     }
 
@@ -155,7 +191,10 @@ impl ClusterServer {
             return JoinAnswer::Refused(if theirs.id == own.id {
                 "its data is of a lineage that a recovery has left behind; give it an empty data directory to join with".into()
             } else {
-                format!("it belongs to cluster {}, not to {}; give it an empty data directory to join with", theirs.id, own.id)
+                format!(
+                    "it belongs to cluster {}, not to {}; give it an empty data directory to join with",
+                    theirs.id, own.id
+                )
             });
         }
         let leadership = consensus.leadership();
@@ -165,12 +204,18 @@ impl ClusterServer {
         if let Err(e) = resolve(&ask.raft_addr).await {
             return JoinAnswer::Refused(format!("failed to resolve {}: {e}", ask.raft_addr));
         }
-        let joiner = Joiner { id: ask.id.into(), raft_addr: ask.raft_addr, voter: ask.voter };
+        let joiner = Joiner {
+            id: ask.id.into(),
+            raft_addr: ask.raft_addr,
+            voter: ask.voter,
+        };
         match consensus.admit(&joiner).await {
             Ok(plan) => {
                 self.count_join(&plan);
                 if joiner.voter {
-                    consensus.wait_for_voter(&joiner.id, PROMOTION_PATIENCE).await;
+                    consensus
+                        .wait_for_voter(&joiner.id, PROMOTION_PATIENCE)
+                        .await;
                 }
                 JoinAnswer::Joined(own)
             }
@@ -209,46 +254,90 @@ impl ClusterServer {
         } else if !self.voter || !self.forms || !self.may_join(asked.credentials.as_ref(), true) {
             NoticeState::Bystander
         } else {
-            NoticeState::Empty { pledged: identity.pledged.clone() }
+            NoticeState::Empty {
+                pledged: identity.pledged.clone(),
+            }
         };
-        Notice { id: identity.raft_id(), raft_addr: self.local.raft_addr.clone(), state, credentials: None }
+        Notice {
+            id: identity.raft_id(),
+            raft_addr: self.local.raft_addr.clone(),
+            state,
+            credentials: None,
+        }
     }
 
     /// Only a node without log and vote pledges, only for a set that it is part of, and only to the one that coordinates it.
-    async fn pledge(&self, cluster: &crate::identity::Cluster, members: &[String], hello: &Hello) -> Result<(), StoreError> {
+    async fn pledge(
+        &self,
+        cluster: &crate::identity::Cluster,
+        members: &[String],
+        hello: &Hello,
+    ) -> Result<(), StoreError> {
         let refuse = |text: &str| Err(StoreError::Refused(text.into()));
-        let Some(consensus) = self.consensus.get() else { return Err(StoreError::NotOpen) };
-        if members.first() != Some(&hello.from) || !members.iter().any(|m| m == self.local.raft_id()) {
+        let Some(consensus) = self.consensus.get() else {
+            return Err(StoreError::NotOpen);
+        };
+        if members.first() != Some(&hello.from)
+            || !members.iter().any(|m| m == self.local.raft_id())
+        {
             return refuse("not a forming that this node is part of");
         }
-        if consensus.is_initialized().await.map_err(|e| StoreError::Refused(e.to_string()))?
+        if consensus
+            .is_initialized()
+            .await
+            .map_err(|e| StoreError::Refused(e.to_string()))?
             && self.local.cluster().as_ref() != Some(cluster)
         {
             return refuse("this node already belongs to a cluster");
         }
-        self.local.pledge(cluster, members).map_err(|e| StoreError::Refused(e.to_string()))
+        self.local
+            .pledge(cluster, members)
+            .map_err(|e| StoreError::Refused(e.to_string()))
     }
 
-    async fn release(&self, cluster: &crate::identity::Cluster, hello: &Hello) -> Result<(), StoreError> {
-        let Some(consensus) = self.consensus.get() else { return Err(StoreError::NotOpen) };
+    async fn release(
+        &self,
+        cluster: &crate::identity::Cluster,
+        hello: &Hello,
+    ) -> Result<(), StoreError> {
+        let Some(consensus) = self.consensus.get() else {
+            return Err(StoreError::NotOpen);
+        };
         let identity = self.local.identity();
         let coordinator = identity.pledged.as_ref().and_then(|p| p.first());
         let initialized = consensus.is_initialized().await.unwrap_or(true);
-        if initialized || identity.cluster.as_ref() != Some(cluster) || coordinator != Some(&hello.from) {
+        if initialized
+            || identity.cluster.as_ref() != Some(cluster)
+            || coordinator != Some(&hello.from)
+        {
             return Ok(());
         }
-        self.local.release().map_err(|e| StoreError::Refused(e.to_string()))
+        self.local
+            .release()
+            .map_err(|e| StoreError::Refused(e.to_string()))
     }
 
     async fn write(&self, writes: Vec<ForwardedWrite>) -> Vec<Result<WriteAnswer, StoreError>> {
         let denied: Vec<Option<StoreError>> = writes.iter().map(|w| self.write_denied(w)).collect();
-        let allowed = writes.into_iter().zip(&denied).filter(|(_, d)| d.is_none()).map(|(w, _)| w.request).collect::<Vec<_>>();
-        let mut answers = if allowed.is_empty() { Vec::new() } else { self.store.write_as_leader(allowed).await }.into_iter();
+        let allowed = writes
+            .into_iter()
+            .zip(&denied)
+            .filter(|(_, d)| d.is_none())
+            .map(|(w, _)| w.request)
+            .collect::<Vec<_>>();
+        let mut answers = if allowed.is_empty() {
+            Vec::new()
+        } else {
+            self.store.write_as_leader(allowed).await
+        }
+        .into_iter();
         denied
             .into_iter()
             .map(|denied| match denied {
                 Some(e) => Err(e),
-                None => answers.next().unwrap_or_else(|| Err(StoreError::Unknown("no answer for this write".into()))),
+                None => answers
+                    .next()
+                    .unwrap_or_else(|| Err(StoreError::Unknown("no answer for this write".into()))),
             })
             .collect()
     }
@@ -265,7 +354,12 @@ impl ClusterServer {
         checked.err()
     }
 
-    async fn load(&self, connection: &mut Connection, len_bytes: u64, credentials: Option<&Credentials>) -> io::Result<()> {
+    async fn load(
+        &self,
+        connection: &mut Connection,
+        len_bytes: u64,
+        credentials: Option<&Credentials>,
+    ) -> io::Result<()> {
         let allowed = self.authorized(credentials, Perm::Load, "load");
         let path = self.store.scratch().map_err(io::Error::other)?;
         let mut file = tokio::fs::File::create(&path).await?;
@@ -286,7 +380,10 @@ async fn resolve(address: &str) -> io::Result<()> {
     }
 }
 
-async fn send_backup(connection: &mut Connection, path: Result<tempfile::TempPath, StoreError>) -> io::Result<()> {
+async fn send_backup(
+    connection: &mut Connection,
+    path: Result<tempfile::TempPath, StoreError>,
+) -> io::Result<()> {
     let path = match path {
         Ok(path) => path,
         Err(e) => return connection.send(&Answer::Backup(Err(e))).await,

@@ -3,10 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use openraft::{EntryPayload, raft::{AppendEntriesRequest, AppendEntriesResponse, VoteRequest, VoteResponse}};
+use openraft::{
+    EntryPayload,
+    raft::{AppendEntriesRequest, AppendEntriesResponse, VoteRequest, VoteResponse},
+};
 use serde::{Deserialize, Serialize};
 
-use super::types::{Entry, LogId, Member, Membership, Payload, RaftId, StoredMembership, Types, Vote, log_id};
+use super::types::{
+    Entry, LogId, Member, Membership, Payload, RaftId, StoredMembership, Types, Vote, log_id,
+};
 use crate::command::Encoded;
 
 /// `(term, index)`.
@@ -116,14 +121,24 @@ pub fn from_id((term, index): Id) -> LogId {
 
 impl From<&Vote> for VoteRecord {
     fn from(vote: &Vote) -> Self {
-        Self { term: vote.leader_id.term, voted_for: vote.leader_id.voted_for.clone(), committed: vote.committed }
+        Self {
+            term: vote.leader_id.term,
+            voted_for: vote.leader_id.voted_for.clone(),
+            committed: vote.committed,
+        }
     }
 }
 
 impl From<VoteRecord> for Vote {
     fn from(record: VoteRecord) -> Self {
-        let leader_id = openraft::impls::leader_id_std::LeaderId { term: record.term, voted_for: record.voted_for };
-        Self { leader_id, committed: record.committed }
+        let leader_id = openraft::impls::leader_id_std::LeaderId {
+            term: record.term,
+            voted_for: record.voted_for,
+        };
+        Self {
+            leader_id,
+            committed: record.committed,
+        }
     }
 }
 
@@ -145,7 +160,10 @@ impl MembershipRecord {
         Self {
             log_id: log_id.map(id),
             voters: membership.get_joint_config().clone(),
-            nodes: membership.nodes().map(|(id, node)| (id.clone(), node.clone())).collect(),
+            nodes: membership
+                .nodes()
+                .map(|(id, node)| (id.clone(), node.clone()))
+                .collect(),
         }
     }
 
@@ -202,7 +220,10 @@ impl From<&AppendEntriesRequest<Types>> for AppendRecord {
             entries: rpc
                 .entries
                 .iter()
-                .map(|e| EntryRecord { id: id(&e.log_id), payload: (&e.payload).into() })
+                .map(|e| EntryRecord {
+                    id: id(&e.log_id),
+                    payload: (&e.payload).into(),
+                })
                 .collect(),
             commit: rpc.leader_commit.as_ref().map(id),
         }
@@ -218,7 +239,12 @@ impl AppendRecord {
         let entries = self
             .entries
             .into_iter()
-            .map(|e| Ok(Entry { log_id: from_id(e.id), payload: e.payload.payload()? }))
+            .map(|e| {
+                Ok(Entry {
+                    log_id: from_id(e.id),
+                    payload: e.payload.payload()?,
+                })
+            })
             .collect::<Result<_, InvalidMembership>>()?;
         Ok(AppendEntriesRequest {
             vote: self.vote.into(),
@@ -258,7 +284,11 @@ impl AppendAnswer {
 
 impl From<VoteRequest<Types>> for VoteAsk {
     fn from(rpc: VoteRequest<Types>) -> Self {
-        Self { vote: (&rpc.vote).into(), last: rpc.last_log_id.as_ref().map(id), transfer: rpc.leadership_transfer }
+        Self {
+            vote: (&rpc.vote).into(),
+            last: rpc.last_log_id.as_ref().map(id),
+            transfer: rpc.leadership_transfer,
+        }
     }
 }
 
@@ -282,6 +312,10 @@ impl From<VoteResponse<Types>> for VoteAnswer {
 
 impl From<VoteAnswer> for VoteResponse<Types> {
     fn from(answer: VoteAnswer) -> Self {
-        Self { vote: answer.vote.into(), vote_granted: answer.granted, last_log_id: answer.last.map(from_id) }
+        Self {
+            vote: answer.vote.into(),
+            vote_granted: answer.granted,
+            last_log_id: answer.last.map(from_id),
+        }
     }
 }

@@ -32,10 +32,16 @@ pub fn choose(own: &RaftId, voters: &[Candidate], to: Option<&str>) -> Result<Ra
             return Err("stepdown: cannot step down to the current Leader".into());
         }
         let named = voters.iter().find(|c| c.id.name() == name);
-        return named.map(|c| c.id.clone()).ok_or_else(|| "stepdown: node not found in cluster".into());
+        return named
+            .map(|c| c.id.clone())
+            .ok_or_else(|| "stepdown: node not found in cluster".into());
     }
-    let best = voters.iter().filter(|c| c.id != *own).max_by_key(|c| (c.alive, c.matched));
-    best.map(|c| c.id.clone()).ok_or_else(|| "stepdown: cannot find peer".into())
+    let best = voters
+        .iter()
+        .filter(|c| c.id != *own)
+        .max_by_key(|c| (c.alive, c.matched));
+    best.map(|c| c.id.clone())
+        .ok_or_else(|| "stepdown: cannot find peer".into())
 }
 
 impl Consensus {
@@ -51,25 +57,38 @@ impl Consensus {
         let target = choose(&own, &self.candidates(), to).map_err(ChangeError::Refused)?;
         let mut leadership = self.watch_leadership();
         let fatal = |e: &dyn std::fmt::Display| ChangeError::Unknown(e.to_string());
-        self.raft().trigger().transfer_leader(target.clone()).await.map_err(|e| fatal(&e))?;
+        self.raft()
+            .trigger()
+            .transfer_leader(target.clone())
+            .await
+            .map_err(|e| fatal(&e))?;
         let taken = leadership.wait_for(|l| l.leader.is_some() && !l.mine);
         match tokio::time::timeout(HAND_OVER_LIMIT, taken).await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(e)) => Err(fatal(&e)),
-            Err(_) => Err(ChangeError::Unknown(format!("stepdown: node {} did not take over in time", target.name()))),
+            Err(_) => Err(ChangeError::Unknown(format!(
+                "stepdown: node {} did not take over in time",
+                target.name()
+            ))),
         }
     }
 
     fn candidates(&self) -> Vec<Candidate> {
         let metrics = self.metrics();
-        let (heartbeat, replication) = (metrics.heartbeat.unwrap_or_default(), metrics.replication.unwrap_or_default());
+        let (heartbeat, replication) = (
+            metrics.heartbeat.unwrap_or_default(),
+            metrics.replication.unwrap_or_default(),
+        );
         let recently = self.settings().heartbeat * TARGET_HEARTBEATS;
         self.members()
             .into_iter()
             .filter(|(_, _, voter)| *voter)
             .map(|(id, ..)| Candidate {
                 matched: replication.get(&id).copied().flatten().map(|m| m.index),
-                alive: heartbeat.get(&id).and_then(Option::as_ref).is_some_and(|at| at.elapsed() < recently),
+                alive: heartbeat
+                    .get(&id)
+                    .and_then(Option::as_ref)
+                    .is_some_and(|at| at.elapsed() < recently),
                 id,
             })
             .collect()
@@ -83,12 +102,33 @@ mod tests {
     #[test]
     fn targets() {
         let own = RaftId::from("a#1");
-        let candidate = |id: &str, matched, alive| Candidate { id: id.into(), matched, alive };
-        let voters = [candidate("a#1", Some(9), true), candidate("b#1", Some(7), true), candidate("c#1", Some(8), false)];
-        assert_eq!(choose(&own, &voters, None), Ok("b#1".into()), "a live one before a longer log");
+        let candidate = |id: &str, matched, alive| Candidate {
+            id: id.into(),
+            matched,
+            alive,
+        };
+        let voters = [
+            candidate("a#1", Some(9), true),
+            candidate("b#1", Some(7), true),
+            candidate("c#1", Some(8), false),
+        ];
+        assert_eq!(
+            choose(&own, &voters, None),
+            Ok("b#1".into()),
+            "a live one before a longer log"
+        );
         assert_eq!(choose(&own, &voters, Some("c")), Ok("c#1".into()));
-        assert_eq!(choose(&own, &voters, Some("a")), Err("stepdown: cannot step down to the current Leader".into()));
-        assert_eq!(choose(&own, &voters, Some("z")), Err("stepdown: node not found in cluster".into()));
-        assert_eq!(choose(&own, &voters[..1], None), Err("stepdown: cannot find peer".into()));
+        assert_eq!(
+            choose(&own, &voters, Some("a")),
+            Err("stepdown: cannot step down to the current Leader".into())
+        );
+        assert_eq!(
+            choose(&own, &voters, Some("z")),
+            Err("stepdown: node not found in cluster".into())
+        );
+        assert_eq!(
+            choose(&own, &voters[..1], None),
+            Err("stepdown: cannot find peer".into())
+        );
     }
 }

@@ -8,10 +8,7 @@ use node_db::{Checkpoint, Database};
 use openraft::Instant as _;
 use tokio_util::sync::CancellationToken;
 
-use super::{
-    Consensus,
-    types::RaftId,
-};
+use super::{Consensus, types::RaftId};
 
 /// How often the leader looks at its members. A learner that has caught up waits at most this long for its vote.
 const MEMBERS_INTERVAL: Duration = Duration::from_millis(100);
@@ -69,7 +66,10 @@ pub fn checkpoint_due(now: Storage, thresholds: Thresholds) -> bool {
     let by_interval = now.age >= thresholds.interval
         && (now.new_entries >= thresholds.entries
             || (thresholds.wal_bytes > 0 && now.wal_bytes >= thresholds.wal_bytes));
-    by_interval || now.wal_bytes >= WAL_DUE_BYTES || now.log_bytes >= LOG_DUE_BYTES + LOG_KEEP_BYTES || now.age >= IDLE_DUE
+    by_interval
+        || now.wal_bytes >= WAL_DUE_BYTES
+        || now.log_bytes >= LOG_DUE_BYTES + LOG_KEEP_BYTES
+        || now.age >= IDLE_DUE
 }
 
 /// Index up to which the log may be purged, if any: entries worth [`LOG_KEEP_BYTES`] stay behind the checkpoint.
@@ -98,7 +98,10 @@ pub async fn keep_members(consensus: Consensus, reaping: Reaping, stop: Cancella
                 continue;
             }
             // Left behind by a leader that died in the middle of a change.
-            log_failure("flattening the membership", consensus.promote([].into()).await);
+            log_failure(
+                "flattening the membership",
+                consensus.promote([].into()).await,
+            );
             continue;
         }
         let ready = consensus.promotable();
@@ -120,18 +123,30 @@ struct Silence {
 impl Silence {
     fn leading_since(&mut self, term: u64) {
         if self.since.is_none() || self.term != term {
-            *self = Self { term, since: Some(Instant::now()) };
+            *self = Self {
+                term,
+                since: Some(Instant::now()),
+            };
         }
     }
 }
 
 /// Members to reap: silent for longer than their kind's limit, counted from the later of their last answer and the start of this leadership.
-pub fn to_reap(members: &[(RaftId, bool)], silence: &BTreeMap<RaftId, Duration>, own: &RaftId, reaping: Reaping) -> Option<RaftId> {
+pub fn to_reap(
+    members: &[(RaftId, bool)],
+    silence: &BTreeMap<RaftId, Duration>,
+    own: &RaftId,
+    reaping: Reaping,
+) -> Option<RaftId> {
     members
         .iter()
         .filter(|(id, _)| id != own)
         .find(|(id, voter)| {
-            let limit = if *voter { reaping.voters_after } else { reaping.non_voters_after };
+            let limit = if *voter {
+                reaping.voters_after
+            } else {
+                reaping.non_voters_after
+            };
             limit.is_some_and(|limit| silence.get(id).is_some_and(|silent| *silent > limit))
         })
         .map(|(id, _)| id.clone())
@@ -143,31 +158,58 @@ async fn reap(consensus: &Consensus, reaping: Reaping, leading: &Silence) {
     }
     let Some(since) = leading.since else { return };
     let heartbeat = consensus.metrics().heartbeat.unwrap_or_default();
-    let members: Vec<_> = consensus.members().into_iter().map(|(id, _, voter)| (id, voter)).collect();
+    let members: Vec<_> = consensus
+        .members()
+        .into_iter()
+        .map(|(id, _, voter)| (id, voter))
+        .collect();
     let silence = members
         .iter()
         .map(|(id, _)| {
-            let heard = heartbeat.get(id).and_then(Option::as_ref).map(|at| at.elapsed());
-            (id.clone(), heard.unwrap_or(Duration::MAX).min(since.elapsed()))
+            let heard = heartbeat
+                .get(id)
+                .and_then(Option::as_ref)
+                .map(|at| at.elapsed());
+            (
+                id.clone(),
+                heard.unwrap_or(Duration::MAX).min(since.elapsed()),
+            )
         })
         .collect();
     let own = RaftId::from(consensus.local().raft_id());
-    let Some(id) = to_reap(&members, &silence, &own, reaping) else { return };
-    let kind = if members.iter().any(|(m, voter)| *m == id && *voter) { "voting" } else { "non-voting" };
+    let Some(id) = to_reap(&members, &silence, &own, reaping) else {
+        return;
+    };
+    let kind = if members.iter().any(|(m, voter)| *m == id && *voter) {
+        "voting"
+    } else {
+        "non-voting"
+    };
     match consensus.remove_records(&[id.clone()].into()).await {
         Ok(()) => {
-            consensus.progress().reaped.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            consensus
+                .progress()
+                .reaped
+                .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
             tracing::info!(target: "store", "successfully reaped {kind} node {}", id.name());
         }
         Err(e) => {
-            consensus.progress().reap_failures.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            consensus
+                .progress()
+                .reap_failures
+                .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
             tracing::warn!(target: "store", "failed to reap {kind} node {}: {e}", id.name());
         }
     }
 }
 
 /// Checkpoints when due and trims the log behind, until stopped.
-pub async fn keep_storage(consensus: Consensus, db: Database, thresholds: Thresholds, stop: CancellationToken) {
+pub async fn keep_storage(
+    consensus: Consensus,
+    db: Database,
+    thresholds: Thresholds,
+    stop: CancellationToken,
+) {
     let mut last = Instant::now();
     let mut last_index = consensus.metrics().snapshot.map_or(0, |s| s.index);
     while !stopped_within(&stop, STORAGE_INTERVAL).await {
@@ -214,10 +256,17 @@ impl Consensus {
             Err(_) => return Err("the database is closed".into()),
         };
         // openraft learns of it by making a snapshot of it, which costs nothing now.
-        self.raft().trigger().snapshot().await.map_err(|e| e.to_string())?;
+        self.raft()
+            .trigger()
+            .snapshot()
+            .await
+            .map_err(|e| e.to_string())?;
         let known = self.raft().wait(Some(CHECKPOINT_LIMIT));
         known
-            .metrics(|m| m.snapshot.is_some_and(|s| s.index >= position.index), "checkpoint")
+            .metrics(
+                |m| m.snapshot.is_some_and(|s| s.index >= position.index),
+                "checkpoint",
+            )
             .await
             .map_err(|e| e.to_string())?;
         let upto = match trailing {
@@ -225,7 +274,11 @@ impl Consensus {
             None => purge_upto(self.log().range(), self.log().disk_bytes(), position.index),
         };
         if let Some(upto) = upto {
-            self.raft().trigger().purge_log(upto).await.map_err(|e| e.to_string())?;
+            self.raft()
+                .trigger()
+                .purge_log(upto)
+                .await
+                .map_err(|e| e.to_string())?;
         }
         Ok(position.index)
     }
@@ -251,12 +304,25 @@ mod tests {
 
     #[test]
     fn due() {
-        let thresholds = Thresholds { entries: 100, wal_bytes: 4 << 20, interval: Duration::from_secs(10) };
-        let at = |wal_bytes, log_bytes, new_entries, secs| Storage { wal_bytes, log_bytes, new_entries, age: Duration::from_secs(secs) };
+        let thresholds = Thresholds {
+            entries: 100,
+            wal_bytes: 4 << 20,
+            interval: Duration::from_secs(10),
+        };
+        let at = |wal_bytes, log_bytes, new_entries, secs| Storage {
+            wal_bytes,
+            log_bytes,
+            new_entries,
+            age: Duration::from_secs(secs),
+        };
         for (name, now, want) in [
             ("nothing new", at(1 << 30, 1 << 30, 0, 9999), false),
             ("small and young", at(1 << 20, 1 << 20, 5, 1), false),
-            ("WAL over the flag, too early", at(5 << 20, 1 << 20, 5, 1), false),
+            (
+                "WAL over the flag, too early",
+                at(5 << 20, 1 << 20, 5, 1),
+                false,
+            ),
             ("WAL over the flag", at(5 << 20, 1 << 20, 5, 10), true),
             ("entries", at(0, 0, 100, 10), true),
             ("WAL over the hard limit", at(16 << 20, 1 << 20, 5, 0), true),
@@ -270,15 +336,27 @@ mod tests {
     #[test]
     fn purging_keeps_bytes_behind_the_checkpoint() {
         assert_eq!(purge_upto(None, 0, 10), None);
-        assert_eq!(purge_upto(Some((1, 10)), 1 << 10, 10), None, "all of it fits");
+        assert_eq!(
+            purge_upto(Some((1, 10)), 1 << 10, 10),
+            None,
+            "all of it fits"
+        );
         // 1024 entries of 1 MiB: 16 stay.
         assert_eq!(purge_upto(Some((1, 1024)), 1 << 30, 1000), Some(984));
-        assert_eq!(purge_upto(Some((990, 1024)), 35 << 20, 1000), None, "already purged further");
+        assert_eq!(
+            purge_upto(Some((990, 1024)), 35 << 20, 1000),
+            None,
+            "already purged further"
+        );
     }
 
     #[test]
     fn reaping() {
-        let (a, b, c) = (RaftId::from("a#1"), RaftId::from("b#1"), RaftId::from("c#1"));
+        let (a, b, c) = (
+            RaftId::from("a#1"),
+            RaftId::from("b#1"),
+            RaftId::from("c#1"),
+        );
         let members = [(a.clone(), true), (b.clone(), true), (c.clone(), false)];
         let silence = |b_secs, c_secs| {
             BTreeMap::from([
@@ -287,11 +365,20 @@ mod tests {
                 (c.clone(), Duration::from_secs(c_secs)),
             ])
         };
-        let both = Reaping { voters_after: Some(Duration::from_secs(10)), non_voters_after: Some(Duration::from_secs(2)) };
+        let both = Reaping {
+            voters_after: Some(Duration::from_secs(10)),
+            non_voters_after: Some(Duration::from_secs(2)),
+        };
         assert_eq!(to_reap(&members, &silence(5, 1), &a, both), None);
-        assert_eq!(to_reap(&members, &silence(11, 1), &a, both), Some(b.clone()));
+        assert_eq!(
+            to_reap(&members, &silence(11, 1), &a, both),
+            Some(b.clone())
+        );
         assert_eq!(to_reap(&members, &silence(5, 3), &a, both), Some(c.clone()));
-        let voters_off = Reaping { voters_after: None, ..both };
+        let voters_off = Reaping {
+            voters_after: None,
+            ..both
+        };
         assert_eq!(to_reap(&members, &silence(99, 1), &a, voters_off), None);
         assert_eq!(to_reap(&members, &BTreeMap::new(), &a, both), None);
     }

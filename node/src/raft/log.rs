@@ -216,7 +216,8 @@ impl Log {
     async fn sync(&self) -> io::Result<()> {
         let (tell, told) = oneshot::channel();
         self.lock().flush(true, Some(Flushed::Caller(tell)))?;
-        told.await.map_err(|_| io::Error::other("the log's flush thread has ended"))?
+        told.await
+            .map_err(|_| io::Error::other("the log's flush thread has ended"))?
     }
 
     fn read(&self, from: u64, to: u64, max_bytes: usize) -> io::Result<Vec<Entry>> {
@@ -231,7 +232,10 @@ impl Log {
             if bytes > max_bytes && !entries.is_empty() {
                 break;
             }
-            entries.push(Entry { log_id: from_id(entry_id), payload });
+            entries.push(Entry {
+                log_id: from_id(entry_id),
+                payload,
+            });
         }
         Ok(entries)
     }
@@ -254,7 +258,9 @@ fn newest_chunk(dir: &Path) -> io::Result<Option<(PathBuf, u64)>> {
 /// A record cut short at the very end is what a crash leaves of a write that was never acknowledged. It is dropped, but not in silence: the
 /// same is left when somebody or something truncates the file.
 fn warn_of_torn_tail(before: Option<(PathBuf, u64)>) -> io::Result<()> {
-    let Some((path, length)) = before else { return Ok(()) };
+    let Some((path, length)) = before else {
+        return Ok(());
+    };
     let now = match std::fs::metadata(&path) {
         Ok(meta) => meta.len(),
         Err(e) if e.kind() == io::ErrorKind::NotFound => 0,
@@ -297,7 +303,11 @@ impl RaftLogReader<Types> for Log {
     }
 
     async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> io::Result<Vec<Entry>> {
-        self.read(start, end.min(start.saturating_add(READ_MAX_ENTRIES)), READ_MAX_BYTES)
+        self.read(
+            start,
+            end.min(start.saturating_add(READ_MAX_ENTRIES)),
+            READ_MAX_BYTES,
+        )
     }
 }
 
@@ -340,14 +350,17 @@ impl RaftLogStorage<Types> for Log {
         I: IntoIterator<Item = Entry> + Send,
         I::IntoIter: Send,
     {
-        let records = entries.into_iter().map(|e| (id(&e.log_id), StoredPayload(e.payload)));
+        let records = entries
+            .into_iter()
+            .map(|e| (id(&e.log_id), StoredPayload(e.payload)));
         let mut log = self.lock();
         log.append(records)?;
         log.flush(true, Some(Flushed::Entries(callback)))
     }
 
     async fn truncate_after(&mut self, last: Option<LogId>) -> io::Result<()> {
-        self.lock().truncate(last.map_or(0, |last| last.index + 1))?;
+        self.lock()
+            .truncate(last.map_or(0, |last| last.index + 1))?;
         self.sync().await
     }
 

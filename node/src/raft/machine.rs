@@ -24,9 +24,18 @@ use super::{
 use crate::command::Command;
 
 /// openraft's snapshot with our data.
-pub type Snapshot = openraft::storage::Snapshot<super::types::CommittedLeaderId, super::types::RaftId, super::types::Member, SnapshotData>;
+pub type Snapshot = openraft::storage::Snapshot<
+    super::types::CommittedLeaderId,
+    super::types::RaftId,
+    super::types::Member,
+    SnapshotData,
+>;
 /// openraft's snapshot description.
-pub type SnapshotMeta = openraft::storage::SnapshotMeta<super::types::CommittedLeaderId, super::types::RaftId, super::types::Member>;
+pub type SnapshotMeta = openraft::storage::SnapshotMeta<
+    super::types::CommittedLeaderId,
+    super::types::RaftId,
+    super::types::Member,
+>;
 
 /// Entries applied in one transaction. A run this long takes some milliseconds; more would only delay the first answer.
 const MAX_RUN: usize = 64;
@@ -74,7 +83,11 @@ impl Machine {
     ///
     /// # Errors
     /// Metadata that is not a membership.
-    pub fn new(db: Database, recovered: &node_db::Recovered, progress: Arc<Progress>) -> io::Result<Self> {
+    pub fn new(
+        db: Database,
+        recovered: &node_db::Recovered,
+        progress: Arc<Progress>,
+    ) -> io::Result<Self> {
         let membership = decode_meta(&recovered.meta)?;
         Ok(Self {
             db,
@@ -86,7 +99,11 @@ impl Machine {
     }
 
     /// Applies what has gathered and answers it.
-    async fn apply_run(&mut self, run: Vec<DbEntry>, responders: &mut VecDeque<Option<ApplyResponder<Types>>>) -> io::Result<()> {
+    async fn apply_run(
+        &mut self,
+        run: Vec<DbEntry>,
+        responders: &mut VecDeque<Option<ApplyResponder<Types>>>,
+    ) -> io::Result<()> {
         let last = run.last().map(|e| e.position);
         self.note_progress(&run);
         let outcomes = match self.db.apply(run).await {
@@ -109,9 +126,15 @@ impl Machine {
         for entry in run.iter().rev() {
             if let Work::Requests(requests) = &entry.work {
                 let stamped = requests.first().map_or(0, |r| r.stamp.unix_micros);
-                self.progress.stamped_unix_micros.store(u64::try_from(stamped).unwrap_or(0), Ordering::Relaxed);
-                self.progress.applied_unix_micros.store(crate::clock::unix_micros(), Ordering::Relaxed);
-                self.progress.command_index.store(entry.position.index, Ordering::Release);
+                self.progress
+                    .stamped_unix_micros
+                    .store(u64::try_from(stamped).unwrap_or(0), Ordering::Relaxed);
+                self.progress
+                    .applied_unix_micros
+                    .store(crate::clock::unix_micros(), Ordering::Relaxed);
+                self.progress
+                    .command_index
+                    .store(entry.position.index, Ordering::Release);
                 return;
             }
         }
@@ -126,7 +149,9 @@ impl Machine {
 /// Metadata of the database from a membership.
 pub fn encode_meta(membership: &StoredMembership) -> io::Result<Bytes> {
     let record = MembershipRecord::new(membership.membership(), membership.log_id().as_ref());
-    postcard::to_stdvec(&record).map(Bytes::from).map_err(io::Error::other)
+    postcard::to_stdvec(&record)
+        .map(Bytes::from)
+        .map_err(io::Error::other)
 }
 
 /// A membership from the database's metadata; empty metadata is no membership.
@@ -136,7 +161,9 @@ pub fn decode_meta(meta: &[u8]) -> io::Result<StoredMembership> {
     }
     let record: MembershipRecord =
         postcard::from_bytes(meta).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))?;
-    record.stored().map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))
+    record
+        .stored()
+        .map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))
 }
 
 impl RaftStateMachine<Types> for Machine {
@@ -161,16 +188,23 @@ impl RaftStateMachine<Types> for Machine {
                     self.membership = StoredMembership::new(Some(entry.log_id), m.clone());
                     Work::Meta(encode_meta(&self.membership)?)
                 }
-                EntryPayload::Normal(command) => match command.command().map_err(|e| self.fail(e.to_string()))? {
-                    Command::Requests(requests) => Work::Requests(Arc::clone(requests)),
-                    Command::Load(chunk) => Work::Load(chunk.clone()),
-                    Command::LoadAbort(id) => Work::LoadAbort(*id),
-                },
+                EntryPayload::Normal(command) => {
+                    match command.command().map_err(|e| self.fail(e.to_string()))? {
+                        Command::Requests(requests) => Work::Requests(Arc::clone(requests)),
+                        Command::Load(chunk) => Work::Load(chunk.clone()),
+                        Command::LoadAbort(id) => Work::LoadAbort(*id),
+                    }
+                }
             };
-            run.push(DbEntry { position: position(&entry.log_id), work, wanted: responder.is_some() });
+            run.push(DbEntry {
+                position: position(&entry.log_id),
+                work,
+                wanted: responder.is_some(),
+            });
             responders.push_back(responder);
             if run.len() >= MAX_RUN {
-                self.apply_run(std::mem::take(&mut run), &mut responders).await?;
+                self.apply_run(std::mem::take(&mut run), &mut responders)
+                    .await?;
             }
         }
         if !run.is_empty() {
@@ -184,7 +218,9 @@ impl RaftStateMachine<Types> for Machine {
     async fn try_create_snapshot_builder(&mut self, force: bool) -> Option<Builder> {
         match self.db.checkpoint().await {
             Ok(Ok(Checkpoint::Done(_) | Checkpoint::Unchanged(_))) => {}
-            Ok(Ok(Checkpoint::Busy(why))) => tracing::debug!(target: "store", "checkpoint deferred: {why}"),
+            Ok(Ok(Checkpoint::Busy(why))) => {
+                tracing::debug!(target: "store", "checkpoint deferred: {why}")
+            }
             // The next apply reports it and ends the node.
             Ok(Err(fatal)) => tracing::error!(target: "store", "checkpoint: {fatal}"),
             Err(_) => tracing::error!(target: "store", "the database's writer thread has ended"),
@@ -194,16 +230,25 @@ impl RaftStateMachine<Types> for Machine {
     }
 
     async fn get_snapshot_builder(&mut self) -> Builder {
-        Builder { pinned: self.db.pin() }
+        Builder {
+            pinned: self.db.pin(),
+        }
     }
 
-    async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: SnapshotData) -> io::Result<()> {
+    async fn install_snapshot(
+        &mut self,
+        meta: &SnapshotMeta,
+        snapshot: SnapshotData,
+    ) -> io::Result<()> {
         let SnapshotData::Incoming = snapshot else {
             // openraft asks so at start when the snapshot is newer than the state machine; here they are the same file.
             return Ok(());
         };
         let Some(last) = meta.last_log_id else {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "snapshot without a position"));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "snapshot without a position",
+            ));
         };
         let encoded = encode_meta(&meta.last_membership)?;
         match self.db.install(position(&last), encoded).await {
@@ -227,7 +272,10 @@ fn snapshot_of(pinned: Pinned) -> io::Result<Snapshot> {
         last_log_id: Some(log_id_of(pinned.position)),
         last_membership: decode_meta(&pinned.meta)?,
     };
-    Ok(Snapshot { meta, snapshot: SnapshotData::Pinned(pinned) })
+    Ok(Snapshot {
+        meta,
+        snapshot: SnapshotData::Pinned(pinned),
+    })
 }
 
 /// A snapshot that is made already: a checkpoint, pinned.
@@ -240,7 +288,10 @@ impl RaftSnapshotBuilder<Types> for Builder {
     type SnapshotData = SnapshotData;
 
     async fn build_snapshot(&mut self) -> io::Result<Snapshot> {
-        let pinned = self.pinned.take().ok_or_else(|| io::Error::other("no checkpoint to make a snapshot of"))?;
+        let pinned = self
+            .pinned
+            .take()
+            .ok_or_else(|| io::Error::other("no checkpoint to make a snapshot of"))?;
         snapshot_of(pinned)
     }
 }

@@ -101,8 +101,15 @@ pub fn plan_join(members: &[Present], leader: &RaftId, joiner: &Joiner) -> JoinP
 /// # Errors
 /// No voter would be left.
 pub fn plan_removal(members: &[Present], name: &str) -> Result<BTreeSet<RaftId>, String> {
-    let gone: BTreeSet<_> = members.iter().filter(|m| m.id.name() == name).map(|m| m.id.clone()).collect();
-    let voters_left = members.iter().filter(|m| m.voter && !gone.contains(&m.id)).count();
+    let gone: BTreeSet<_> = members
+        .iter()
+        .filter(|m| m.id.name() == name)
+        .map(|m| m.id.clone())
+        .collect();
+    let voters_left = members
+        .iter()
+        .filter(|m| m.voter && !gone.contains(&m.id))
+        .count();
     if !gone.is_empty() && voters_left == 0 {
         return Err("need at least one voter in configuration: {[]}".into());
     }
@@ -132,8 +139,16 @@ impl Consensus {
         self.members()
             .into_iter()
             .map(|(id, member, voter)| {
-                let alive = heartbeat.get(&id).and_then(Option::as_ref).is_some_and(|at| at.elapsed() < alive_limit);
-                Present { id, member, voter, alive }
+                let alive = heartbeat
+                    .get(&id)
+                    .and_then(Option::as_ref)
+                    .is_some_and(|at| at.elapsed() < alive_limit);
+                Present {
+                    id,
+                    member,
+                    voter,
+                    alive,
+                }
             })
             .collect()
     }
@@ -153,7 +168,10 @@ impl Consensus {
             JoinPlan::Refuse(reason) => return Err(ChangeError::Refused(reason.clone())),
             JoinPlan::Admit { replace } => self.remove_records(replace).await?,
         }
-        let member = Member { raft_addr: joiner.raft_addr.clone(), wants_vote: joiner.voter };
+        let member = Member {
+            raft_addr: joiner.raft_addr.clone(),
+            wants_vote: joiner.voter,
+        };
         let add = BTreeMap::from([(joiner.id.clone(), member)]);
         self.change(ChangeMembers::AddNodes(add), true).await?;
         tracing::info!(target: "store", "node {} at {} admitted", joiner.id, joiner.raft_addr);
@@ -177,14 +195,20 @@ impl Consensus {
     }
 
     pub(super) async fn remove_records(&self, ids: &BTreeSet<RaftId>) -> Result<(), ChangeError> {
-        let voters: BTreeSet<_> =
-            self.members().into_iter().filter(|(id, _, voter)| *voter && ids.contains(id)).map(|(id, ..)| id).collect();
+        let voters: BTreeSet<_> = self
+            .members()
+            .into_iter()
+            .filter(|(id, _, voter)| *voter && ids.contains(id))
+            .map(|(id, ..)| id)
+            .collect();
         let learners: BTreeSet<_> = ids.difference(&voters).cloned().collect();
         if !voters.is_empty() {
-            self.change(ChangeMembers::RemoveVoters(voters), false).await?;
+            self.change(ChangeMembers::RemoveVoters(voters), false)
+                .await?;
         }
         if !learners.is_empty() {
-            self.change(ChangeMembers::RemoveNodes(learners), false).await?;
+            self.change(ChangeMembers::RemoveNodes(learners), false)
+                .await?;
         }
         Ok(())
     }
@@ -198,7 +222,11 @@ impl Consensus {
     pub async fn wait_for_voter(&self, id: &RaftId, limit: Duration) -> bool {
         let deadline = Instant::now() + limit;
         loop {
-            if self.members().iter().any(|(member, _, voter)| member == id && *voter) {
+            if self
+                .members()
+                .iter()
+                .any(|(member, _, voter)| member == id && *voter)
+            {
                 return true;
             }
             if Instant::now() >= deadline || !self.is_mine() {
@@ -217,28 +245,42 @@ impl Consensus {
             .into_iter()
             .filter(|(id, member, voter)| {
                 let matched = replication.get(id).copied().flatten().map(|m| m.index);
-                !voter && member.wants_vote && matched.is_some_and(|m| m + CAUGHT_UP_ENTRIES >= last)
+                !voter
+                    && member.wants_vote
+                    && matched.is_some_and(|m| m + CAUGHT_UP_ENTRIES >= last)
             })
             .map(|(id, ..)| id)
             .collect()
     }
 
     /// One change, repeated while another is under way.
-    async fn change(&self, change: ChangeMembers<RaftId, Member>, retain: bool) -> Result<(), ChangeError> {
+    async fn change(
+        &self,
+        change: ChangeMembers<RaftId, Member>,
+        retain: bool,
+    ) -> Result<(), ChangeError> {
         let deadline = Instant::now() + CHANGE_LIMIT;
         let _one_at_a_time = self.changing().lock().await;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
-            let attempt = tokio::time::timeout(left, self.raft().change_membership(change.clone(), retain)).await;
+            let attempt =
+                tokio::time::timeout(left, self.raft().change_membership(change.clone(), retain))
+                    .await;
             let error = match attempt {
                 Ok(Ok(_)) => return Ok(()),
                 Ok(Err(error)) => error,
-                Err(_) => return Err(ChangeError::Unknown("timeout waiting for a quorum; the change may still take effect".into())),
+                Err(_) => {
+                    return Err(ChangeError::Unknown(
+                        "timeout waiting for a quorum; the change may still take effect".into(),
+                    ));
+                }
             };
             match classify(error) {
                 Some(error) => return Err(error),
                 None if Instant::now() >= deadline => {
-                    return Err(ChangeError::Refused("another membership change is still under way; try again".into()));
+                    return Err(ChangeError::Refused(
+                        "another membership change is still under way; try again".into(),
+                    ));
                 }
                 None => tokio::time::sleep(CHANGE_PAUSE).await,
             }
@@ -250,17 +292,21 @@ impl Consensus {
 fn classify(error: RaftError<Types, ClientWriteError<Types>>) -> Option<ChangeError> {
     match error {
         RaftError::APIError(ClientWriteError::ForwardToLeader(_)) => Some(ChangeError::NotLeader),
-        RaftError::APIError(ClientWriteError::LogEntryDiscarded(_)) => {
-            Some(ChangeError::Unknown("leadership lost while changing the membership".into()))
-        }
+        RaftError::APIError(ClientWriteError::LogEntryDiscarded(_)) => Some(ChangeError::Unknown(
+            "leadership lost while changing the membership".into(),
+        )),
         RaftError::APIError(ClientWriteError::ChangeMembershipError(
             ChangeMembershipError::InProgress(_) | ChangeMembershipError::UncommittedLeaderLog(_),
         ))
         | RaftError::APIError(ClientWriteError::PreconditionFailed(_)) => None,
-        RaftError::APIError(ClientWriteError::ChangeMembershipError(ChangeMembershipError::EmptyMembership(_))) => {
-            Some(ChangeError::Refused("need at least one voter in configuration: {[]}".into()))
+        RaftError::APIError(ClientWriteError::ChangeMembershipError(
+            ChangeMembershipError::EmptyMembership(_),
+        )) => Some(ChangeError::Refused(
+            "need at least one voter in configuration: {[]}".into(),
+        )),
+        RaftError::APIError(e @ ClientWriteError::ChangeMembershipError(_)) => {
+            Some(ChangeError::Refused(e.to_string()))
         }
-        RaftError::APIError(e @ ClientWriteError::ChangeMembershipError(_)) => Some(ChangeError::Refused(e.to_string())),
         RaftError::Fatal(fatal) => Some(ChangeError::Unknown(fatal.to_string())),
     }
 }
@@ -272,18 +318,27 @@ mod tests {
     fn present(id: &str, addr: &str, voter: bool, alive: bool) -> Present {
         Present {
             id: id.into(),
-            member: Member { raft_addr: addr.into(), wants_vote: voter },
+            member: Member {
+                raft_addr: addr.into(),
+                wants_vote: voter,
+            },
             voter,
             alive,
         }
     }
 
     fn joiner(id: &str, addr: &str, voter: bool) -> Joiner {
-        Joiner { id: id.into(), raft_addr: addr.into(), voter }
+        Joiner {
+            id: id.into(),
+            raft_addr: addr.into(),
+            voter,
+        }
     }
 
     fn admit(replace: &[&str]) -> JoinPlan {
-        JoinPlan::Admit { replace: replace.iter().map(|id| RaftId::from(*id)).collect() }
+        JoinPlan::Admit {
+            replace: replace.iter().map(|id| RaftId::from(*id)).collect(),
+        }
     }
 
     #[test]
@@ -296,14 +351,42 @@ mod tests {
         let leader = RaftId::from("a#1");
         let cases = [
             ("new", joiner("d#1", "d:4002", true), admit(&[])),
-            ("the same again", joiner("b#1", "b:4002", true), JoinPlan::Nothing),
+            (
+                "the same again",
+                joiner("b#1", "b:4002", true),
+                JoinPlan::Nothing,
+            ),
             ("moved", joiner("b#1", "x:4002", true), admit(&["b#1"])),
-            ("its disk was lost", joiner("b#2", "b:4002", true), admit(&["b#1"])),
-            ("its disk was lost and it moved", joiner("b#2", "x:4002", true), admit(&["b#1"])),
-            ("new name on an old address", joiner("e#1", "b:4002", true), admit(&["b#1"])),
-            ("name of one, address of another", joiner("b#1", "c:4002", true), admit(&["b#1", "c#1"])),
-            ("read-only becomes voter", joiner("c#1", "c:4002", true), admit(&["c#1"])),
-            ("voter becomes read-only", joiner("b#1", "b:4002", false), admit(&["b#1"])),
+            (
+                "its disk was lost",
+                joiner("b#2", "b:4002", true),
+                admit(&["b#1"]),
+            ),
+            (
+                "its disk was lost and it moved",
+                joiner("b#2", "x:4002", true),
+                admit(&["b#1"]),
+            ),
+            (
+                "new name on an old address",
+                joiner("e#1", "b:4002", true),
+                admit(&["b#1"]),
+            ),
+            (
+                "name of one, address of another",
+                joiner("b#1", "c:4002", true),
+                admit(&["b#1", "c#1"]),
+            ),
+            (
+                "read-only becomes voter",
+                joiner("c#1", "c:4002", true),
+                admit(&["c#1"]),
+            ),
+            (
+                "voter becomes read-only",
+                joiner("b#1", "b:4002", false),
+                admit(&["b#1"]),
+            ),
         ];
         for (name, joiner, want) in cases {
             assert_eq!(plan_join(&members, &leader, &joiner), want, "{name}");
@@ -313,14 +396,23 @@ mod tests {
             ("the leader's address", joiner("x#1", "a:4002", true)),
             ("a live node's name", joiner("c#2", "x:4002", true)),
         ] {
-            assert!(matches!(plan_join(&members, &leader, &joiner), JoinPlan::Refuse(_)), "{name}");
+            assert!(
+                matches!(plan_join(&members, &leader, &joiner), JoinPlan::Refuse(_)),
+                "{name}"
+            );
         }
     }
 
     #[test]
     fn removals() {
-        let members = [present("a#1", "a:1", true, true), present("b#1", "b:1", false, true)];
-        assert_eq!(plan_removal(&members, "b"), Ok([RaftId::from("b#1")].into()));
+        let members = [
+            present("a#1", "a:1", true, true),
+            present("b#1", "b:1", false, true),
+        ];
+        assert_eq!(
+            plan_removal(&members, "b"),
+            Ok([RaftId::from("b#1")].into())
+        );
         assert_eq!(plan_removal(&members, "nobody"), Ok(BTreeSet::new()));
         assert!(plan_removal(&members, "a").is_err());
     }

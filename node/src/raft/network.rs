@@ -7,16 +7,23 @@ use openraft::{
     errors::{RPCError, ReplicationClosed, StreamingError, Unreachable},
     network::RPCOption,
     raft::{
-        AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendError, TransferLeaderRequest,
-        TransferLeaderResponse, VoteRequest, VoteResponse,
+        AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendError,
+        TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
     },
 };
 use serde::{Deserialize, Serialize};
-use tokio::{io::{AsyncReadExt, AsyncWriteExt}, sync::mpsc, time::timeout};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    sync::mpsc,
+    time::timeout,
+};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{
-    codec::{AppendAnswer, AppendRecord, Id, MembershipRecord, VoteAnswer, VoteAsk, VoteRecord, from_id, id},
+    codec::{
+        AppendAnswer, AppendRecord, Id, MembershipRecord, VoteAnswer, VoteAsk, VoteRecord, from_id,
+        id,
+    },
     machine::{Snapshot, SnapshotData},
     types::{LogId, Member, RaftId, Types, Vote},
 };
@@ -42,7 +49,11 @@ pub(super) enum Ask {
     Append(AppendRecord),
     Vote(VoteAsk),
     PreVote(VoteAsk),
-    Transfer { from: VoteRecord, to: RaftId, last: Option<Id> },
+    Transfer {
+        from: VoteRecord,
+        to: RaftId,
+        last: Option<Id>,
+    },
 }
 
 /// The answer to an [`Ask`] of the same kind.
@@ -83,7 +94,14 @@ impl Network {
     }
 
     fn client(&self, purpose: Purpose, target: RaftId, member: &Member) -> Client {
-        Client { local: Arc::clone(&self.local), purpose, target, address: member.raft_addr.clone(), connection: None, lost: false }
+        Client {
+            local: Arc::clone(&self.local),
+            purpose,
+            target,
+            address: member.raft_addr.clone(),
+            connection: None,
+            lost: false,
+        }
     }
 }
 
@@ -134,7 +152,8 @@ impl Client {
         if let Some(connection) = self.connection.take() {
             return Ok(connection);
         }
-        let dialed = Connection::dial(&self.address, &self.hello(), self.local.dial_timeout()).await;
+        let dialed =
+            Connection::dial(&self.address, &self.hello(), self.local.dial_timeout()).await;
         // One line when a member goes, one when it returns; not one a try.
         match (&dialed, self.purpose, self.lost) {
             (Err(e), Purpose::Append, false) => {
@@ -154,7 +173,10 @@ impl Client {
         let mut connection = self.take_connection().await.map_err(|e| unreachable(&e))?;
         let exchange = async {
             connection.send(ask).await?;
-            connection.receive::<Answer>().await?.ok_or_else(|| io::Error::from(io::ErrorKind::UnexpectedEof))
+            connection
+                .receive::<Answer>()
+                .await?
+                .ok_or_else(|| io::Error::from(io::ErrorKind::UnexpectedEof))
         };
         match timeout(limit, exchange).await {
             Ok(Ok(answer)) => {
@@ -162,22 +184,35 @@ impl Client {
                 Ok(answer)
             }
             Ok(Err(e)) => Err(unreachable(&connection.broken(e))),
-            Err(_) => Err(unreachable(&WireError::Timeout { address: self.address.clone() })),
+            Err(_) => Err(unreachable(&WireError::Timeout {
+                address: self.address.clone(),
+            })),
         }
     }
 
     fn unexpected(&self) -> RPCError<Types> {
-        RPCError::Unreachable(Unreachable::from_string(format!("{} answered another question", self.address)))
+        RPCError::Unreachable(Unreachable::from_string(format!(
+            "{} answered another question",
+            self.address
+        )))
     }
 
-    async fn ask_vote(&mut self, ask: Ask, option: &RPCOption) -> Result<VoteResponse<Types>, RPCError<Types>> {
+    async fn ask_vote(
+        &mut self,
+        ask: Ask,
+        option: &RPCOption,
+    ) -> Result<VoteResponse<Types>, RPCError<Types>> {
         match self.exchange(&ask, option.hard_ttl()).await? {
             Answer::Vote(answer) => Ok(answer.into()),
             Answer::Append(_) | Answer::Transfer(_) => Err(self.unexpected()),
         }
     }
 
-    async fn send_snapshot(&mut self, vote: &Vote, snapshot: Snapshot) -> Result<SnapshotResponse<Types>, io::Error> {
+    async fn send_snapshot(
+        &mut self,
+        vote: &Vote,
+        snapshot: Snapshot,
+    ) -> Result<SnapshotResponse<Types>, io::Error> {
         let SnapshotData::Pinned(pinned) = snapshot.snapshot else {
             return Err(io::Error::other("only a pinned snapshot can be sent"));
         };
@@ -198,10 +233,15 @@ impl Client {
         let mut crc = crc32fast::Hasher::new();
         while left > 0 {
             let want = usize::try_from(left).unwrap_or(usize::MAX).min(piece.len());
-            let Some(part) = piece.get_mut(..want) else { break };
+            let Some(part) = piece.get_mut(..want) else {
+                break;
+            };
             let got = file.read(part).await?;
             let Some(part) = part.get(..got).filter(|p| !p.is_empty()) else {
-                return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "snapshot file is shorter than recorded"));
+                return Err(io::Error::new(
+                    io::ErrorKind::UnexpectedEof,
+                    "snapshot file is shorter than recorded",
+                ));
             };
             crc.update(part);
             within(SNAPSHOT_IDLE_TIMEOUT, connection.writer.write_all(part)).await?;
@@ -209,7 +249,11 @@ impl Client {
         }
         connection.writer.write_u32_le(crc.finalize()).await?;
         within(SNAPSHOT_IDLE_TIMEOUT, connection.writer.flush()).await?;
-        let answer = within(SNAPSHOT_INSTALL_TIMEOUT, connection.receive::<SnapshotAnswer>()).await?;
+        let answer = within(
+            SNAPSHOT_INSTALL_TIMEOUT,
+            connection.receive::<SnapshotAnswer>(),
+        )
+        .await?;
         match answer {
             Some(SnapshotAnswer::Done(vote)) => Ok(SnapshotResponse::new(vote.into())),
             Some(SnapshotAnswer::Failed(reason)) => Err(io::Error::other(reason)),
@@ -219,7 +263,9 @@ impl Client {
 }
 
 async fn within<T>(limit: Duration, work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
-    timeout(limit, work).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
+    timeout(limit, work)
+        .await
+        .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
 }
 
 type StreamItem = Result<Result<Option<LogId>, StreamAppendError<Types>>, RPCError<Types>>;
@@ -228,7 +274,10 @@ type StreamItem = Result<Result<Option<LogId>, StreamAppendError<Types>>, RPCErr
 type Range = (Option<LogId>, Option<LogId>);
 
 fn range_of(rpc: &AppendEntriesRequest<Types>) -> Range {
-    (rpc.prev_log_id, rpc.entries.last().map(|e| e.log_id).or(rpc.prev_log_id))
+    (
+        rpc.prev_log_id,
+        rpc.entries.last().map(|e| e.log_id).or(rpc.prev_log_id),
+    )
 }
 
 fn stream_result(answer: AppendAnswer, (prev, last): Range, address: &str) -> StreamItem {
@@ -237,11 +286,17 @@ fn stream_result(answer: AppendAnswer, (prev, last): Range, address: &str) -> St
         AppendAnswer::Partial(upto) => Ok(upto.map(from_id)),
         AppendAnswer::Conflict => match prev {
             Some(prev) => Err(StreamAppendError::Conflict(prev)),
-            None => return Err(RPCError::Unreachable(Unreachable::from_string(format!("{address}: conflict before the first entry")))),
+            None => {
+                return Err(RPCError::Unreachable(Unreachable::from_string(format!(
+                    "{address}: conflict before the first entry"
+                ))));
+            }
         },
         AppendAnswer::HigherVote(vote) => Err(StreamAppendError::HigherVote(vote.into())),
         AppendAnswer::Unable(reason) => {
-            return Err(RPCError::Unreachable(Unreachable::from_string(format!("{address}: {reason}"))));
+            return Err(RPCError::Unreachable(Unreachable::from_string(format!(
+                "{address}: {reason}"
+            ))));
         }
     })
 }
@@ -255,13 +310,19 @@ struct Pipeline<'s> {
     writing: AbortOnDropHandle<Option<crate::wire::Writer>>,
 }
 
-async fn write_appends<S>(mut writer: crate::wire::Writer, mut input: S, in_flight: mpsc::Sender<Range>) -> Option<crate::wire::Writer>
+async fn write_appends<S>(
+    mut writer: crate::wire::Writer,
+    mut input: S,
+    in_flight: mpsc::Sender<Range>,
+) -> Option<crate::wire::Writer>
 where
     S: Stream<Item = AppendEntriesRequest<Types>> + Send + Unpin,
 {
     while let Some(rpc) = input.next().await {
         in_flight.send(range_of(&rpc)).await.ok()?;
-        write_frame(&mut writer, &Ask::Append((&rpc).into())).await.ok()?;
+        write_frame(&mut writer, &Ask::Append((&rpc).into()))
+            .await
+            .ok()?;
         writer.flush().await.ok()?;
     }
     Some(writer)
@@ -272,22 +333,35 @@ impl Pipeline<'_> {
         let Some(range) = self.in_flight.recv().await else {
             // The input ended. Only a connection with nothing owed on it is kept.
             if let Ok(Some(writer)) = self.writing.await {
-                *self.connection = Some(Connection { reader: self.reader, writer, address: self.address });
+                *self.connection = Some(Connection {
+                    reader: self.reader,
+                    writer,
+                    address: self.address,
+                });
             }
             return None;
         };
-        let answer = timeout(APPEND_ANSWER_TIMEOUT, read_frame::<_, Answer>(&mut self.reader, MAX_FRAME_BYTES)).await;
+        let answer = timeout(
+            APPEND_ANSWER_TIMEOUT,
+            read_frame::<_, Answer>(&mut self.reader, MAX_FRAME_BYTES),
+        )
+        .await;
         let item = match answer {
             Ok(Ok(Some(Answer::Append(answer)))) => stream_result(answer, range, &self.address),
-            Ok(Ok(Some(Answer::Vote(_) | Answer::Transfer(_)))) => {
-                Err(RPCError::Unreachable(Unreachable::from_string(format!("{} answered another question", self.address))))
-            }
+            Ok(Ok(Some(Answer::Vote(_) | Answer::Transfer(_)))) => Err(RPCError::Unreachable(
+                Unreachable::from_string(format!("{} answered another question", self.address)),
+            )),
             Ok(Ok(None)) => Err(unreachable(&WireError::Broken {
                 address: self.address.clone(),
                 source: io::ErrorKind::UnexpectedEof.into(),
             })),
-            Ok(Err(source)) => Err(unreachable(&WireError::Broken { address: self.address.clone(), source })),
-            Err(_) => Err(unreachable(&WireError::Timeout { address: self.address.clone() })),
+            Ok(Err(source)) => Err(unreachable(&WireError::Broken {
+                address: self.address.clone(),
+                source,
+            })),
+            Err(_) => Err(unreachable(&WireError::Timeout {
+                address: self.address.clone(),
+            })),
         };
         let more = matches!(item, Ok(Ok(_))).then_some(self);
         Some((item, more))
@@ -302,10 +376,16 @@ impl RaftNetworkV2<Types> for Client {
         rpc: AppendEntriesRequest<Types>,
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<Types>, RPCError<Types>> {
-        match self.exchange(&Ask::Append((&rpc).into()), option.hard_ttl()).await? {
-            Answer::Append(answer) => answer
-                .response()
-                .map_err(|reason| RPCError::Unreachable(Unreachable::from_string(format!("{}: {reason}", self.address)))),
+        match self
+            .exchange(&Ask::Append((&rpc).into()), option.hard_ttl())
+            .await?
+        {
+            Answer::Append(answer) => answer.response().map_err(|reason| {
+                RPCError::Unreachable(Unreachable::from_string(format!(
+                    "{}: {reason}",
+                    self.address
+                )))
+            }),
             Answer::Vote(_) | Answer::Transfer(_) => Err(self.unexpected()),
         }
     }
@@ -314,25 +394,39 @@ impl RaftNetworkV2<Types> for Client {
         &'s mut self,
         mut input: S,
         option: RPCOption,
-    ) -> openraft::base::BoxFuture<'s, Result<openraft::base::BoxStream<'s, StreamItem>, RPCError<Types>>>
+    ) -> openraft::base::BoxFuture<
+        's,
+        Result<openraft::base::BoxStream<'s, StreamItem>, RPCError<Types>>,
+    >
     where
         S: Stream<Item = AppendEntriesRequest<Types>> + OptionalSend + Unpin + 'static,
     {
         Box::pin(async move {
             if self.purpose == Purpose::Beat {
                 // A heartbeat is one request: no task, no pipeline.
-                let Some(rpc) = input.next().await else { return Ok(Box::pin(stream::empty()) as _) };
+                let Some(rpc) = input.next().await else {
+                    return Ok(Box::pin(stream::empty()) as _);
+                };
                 let range = range_of(&rpc);
-                let item = match self.exchange(&Ask::Append((&rpc).into()), option.hard_ttl()).await? {
+                let item = match self
+                    .exchange(&Ask::Append((&rpc).into()), option.hard_ttl())
+                    .await?
+                {
                     Answer::Append(answer) => stream_result(answer, range, &self.address),
                     Answer::Vote(_) | Answer::Transfer(_) => Err(self.unexpected()),
                 };
                 return Ok(Box::pin(stream::iter([item])) as _);
             }
             // openraft waits out its back-off inside this stream, so the first request comes before the dialing.
-            let Some(first) = input.next().await else { return Ok(Box::pin(stream::empty()) as _) };
+            let Some(first) = input.next().await else {
+                return Ok(Box::pin(stream::empty()) as _);
+            };
             let input = stream::iter([first]).chain(input);
-            let Connection { reader, writer, address } = self.take_connection().await.map_err(|e| unreachable(&e))?;
+            let Connection {
+                reader,
+                writer,
+                address,
+            } = self.take_connection().await.map_err(|e| unreachable(&e))?;
             let (sent, in_flight) = mpsc::channel(APPENDS_IN_FLIGHT);
             let pipeline = Pipeline::<'s> {
                 connection: &mut self.connection,
@@ -341,16 +435,28 @@ impl RaftNetworkV2<Types> for Client {
                 in_flight,
                 writing: AbortOnDropHandle::new(tokio::spawn(write_appends(writer, input, sent))),
             };
-            let answers = stream::unfold(Some(pipeline), |pipeline| async move { pipeline?.next().await });
+            let answers =
+                stream::unfold(
+                    Some(pipeline),
+                    |pipeline| async move { pipeline?.next().await },
+                );
             Ok(Box::pin(answers) as _)
         })
     }
 
-    async fn vote(&mut self, rpc: VoteRequest<Types>, option: RPCOption) -> Result<VoteResponse<Types>, RPCError<Types>> {
+    async fn vote(
+        &mut self,
+        rpc: VoteRequest<Types>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<Types>, RPCError<Types>> {
         self.ask_vote(Ask::Vote(rpc.into()), &option).await
     }
 
-    async fn pre_vote(&mut self, rpc: VoteRequest<Types>, option: RPCOption) -> Result<VoteResponse<Types>, RPCError<Types>> {
+    async fn pre_vote(
+        &mut self,
+        rpc: VoteRequest<Types>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<Types>, RPCError<Types>> {
         self.ask_vote(Ask::PreVote(rpc.into()), &option).await
     }
 
@@ -384,7 +490,9 @@ impl RaftNetworkV2<Types> for Client {
         };
         match self.exchange(&ask, option.hard_ttl()).await? {
             Answer::Transfer(Ok(())) => Ok(Ok(())),
-            Answer::Transfer(Err(reason)) => Err(RPCError::Unreachable(Unreachable::from_string(reason))),
+            Answer::Transfer(Err(reason)) => {
+                Err(RPCError::Unreachable(Unreachable::from_string(reason)))
+            }
             Answer::Append(_) | Answer::Vote(_) => Err(self.unexpected()),
         }
     }

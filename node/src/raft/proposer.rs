@@ -81,7 +81,13 @@ impl Proposer {
         apply_timeout: Duration,
     ) -> Self {
         let (queue, proposals) = mpsc::channel(QUEUE);
-        let packer = Packer { raft, leadership, disk, apply_timeout, last_unix_micros: 0 };
+        let packer = Packer {
+            raft,
+            leadership,
+            disk,
+            apply_timeout,
+            last_unix_micros: 0,
+        };
         tokio::spawn(packer.run(proposals));
         Self { queue }
     }
@@ -92,7 +98,8 @@ impl Proposer {
     /// See [`ProposeError`].
     pub async fn requests(&self, requests: Vec<Request>) -> Result<Committed, ProposeError> {
         let (reply, answer) = oneshot::channel();
-        self.submit(Proposal::Requests(requests, reply), answer).await
+        self.submit(Proposal::Requests(requests, reply), answer)
+            .await
     }
 
     /// Proposes one piece of a load.
@@ -101,7 +108,8 @@ impl Proposer {
     /// See [`ProposeError`].
     pub async fn load(&self, chunk: LoadChunk) -> Result<Committed, ProposeError> {
         let (reply, answer) = oneshot::channel();
-        self.submit(Proposal::Command(Command::Load(chunk), reply), answer).await
+        self.submit(Proposal::Command(Command::Load(chunk), reply), answer)
+            .await
     }
 
     /// Gives up a load.
@@ -110,7 +118,11 @@ impl Proposer {
     /// See [`ProposeError`].
     pub async fn load_abort(&self, load_id: u64) -> Result<Committed, ProposeError> {
         let (reply, answer) = oneshot::channel();
-        self.submit(Proposal::Command(Command::LoadAbort(load_id), reply), answer).await
+        self.submit(
+            Proposal::Command(Command::LoadAbort(load_id), reply),
+            answer,
+        )
+        .await
     }
 
     async fn submit(
@@ -119,7 +131,10 @@ impl Proposer {
         answer: oneshot::Receiver<Result<Committed, ProposeError>>,
     ) -> Result<Committed, ProposeError> {
         let stopped = || ProposeError::Unknown("the node is stopping".into());
-        self.queue.send(proposal).await.map_err(|_| ProposeError::Refused("the node is stopping".into()))?;
+        self.queue
+            .send(proposal)
+            .await
+            .map_err(|_| ProposeError::Refused("the node is stopping".into()))?;
         answer.await.map_err(|_| stopped())?
     }
 }
@@ -138,12 +153,18 @@ type Shares = Vec<(usize, Reply)>;
 
 impl Packer {
     async fn run(mut self, mut proposals: mpsc::Receiver<Proposal>) {
-        let single = Arc::new(Semaphore::new(std::env::var("K1").ok().and_then(|k| k.parse().ok()).unwrap_or(1)));
-        let several = Arc::new(Semaphore::new(std::env::var("K3").ok().and_then(|k| k.parse().ok()).unwrap_or(CLUSTER_IN_FLIGHT)));
+        let single = Arc::new(Semaphore::new(1));
+        let several = Arc::new(Semaphore::new(CLUSTER_IN_FLIGHT));
         let mut waiting: Vec<Proposal> = Vec::new();
         loop {
-            let gate = if self.leadership.borrow().voters <= 1 { &single } else { &several };
-            let Ok(permit) = Arc::clone(gate).acquire_owned().await else { return };
+            let gate = if self.leadership.borrow().voters <= 1 {
+                &single
+            } else {
+                &several
+            };
+            let Ok(permit) = Arc::clone(gate).acquire_owned().await else {
+                return;
+            };
             if waiting.is_empty() && proposals.recv_many(&mut waiting, MAX_REQUESTS).await == 0 {
                 return;
             }
@@ -182,9 +203,12 @@ impl Packer {
         let mut bytes = 0;
         let mut taken = 0;
         for proposal in waiting.iter() {
-            let Proposal::Requests(more, _) = proposal else { break };
+            let Proposal::Requests(more, _) = proposal else {
+                break;
+            };
             let size = more.iter().map(size_of).sum::<usize>();
-            if taken > 0 && (bytes + size > MAX_BYTES || requests.len() + more.len() > MAX_REQUESTS) {
+            if taken > 0 && (bytes + size > MAX_BYTES || requests.len() + more.len() > MAX_REQUESTS)
+            {
                 break;
             }
             bytes += size;
@@ -211,7 +235,11 @@ impl Packer {
     }
 
     fn stamp_command(&mut self, mut command: Command) -> Command {
-        if let Command::Load(LoadChunk { finish: Some(finish), .. }) = &mut command {
+        if let Command::Load(LoadChunk {
+            finish: Some(finish),
+            ..
+        }) = &mut command
+        {
             finish.stamp = self.stamp();
         }
         command
@@ -220,14 +248,19 @@ impl Packer {
     fn stamp(&mut self) -> Stamp {
         let now = i64::try_from(crate::clock::unix_micros()).unwrap_or(i64::MAX);
         self.last_unix_micros = now.max(self.last_unix_micros + 1);
-        Stamp { unix_micros: self.last_unix_micros, seed: rand::random() }
+        Stamp {
+            unix_micros: self.last_unix_micros,
+            seed: rand::random(),
+        }
     }
 
     fn refusal(&self) -> Result<(), ProposeError> {
         if !self.leadership.borrow().mine {
             return Err(ProposeError::NotLeader);
         }
-        self.disk.check().map_err(|full| ProposeError::Refused(full.to_string()))
+        self.disk
+            .check()
+            .map_err(|full| ProposeError::Refused(full.to_string()))
     }
 }
 
@@ -263,22 +296,36 @@ async fn settle(
         let answer = match tokio::time::timeout(left, result).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(_)) => return Err(ProposeError::Unknown("the node is stopping".into())),
-            Err(_) => return Err(ProposeError::Unknown("timeout waiting for a quorum; the write may still take effect".into())),
+            Err(_) => {
+                return Err(ProposeError::Unknown(
+                    "timeout waiting for a quorum; the write may still take effect".into(),
+                ));
+            }
         };
         match answer {
             Ok(response) => {
-                return Ok(Committed { index: response.log_id.index, outcomes: response.data.0 });
+                return Ok(Committed {
+                    index: response.log_id.index,
+                    outcomes: response.data.0,
+                });
             }
-            Err(ClientWriteError::ForwardToLeader(ForwardToLeader { leader_id, reason, .. })) => {
+            Err(ClientWriteError::ForwardToLeader(ForwardToLeader {
+                leader_id, reason, ..
+            })) => {
                 let taking_office = reason == ForwardReason::LeaseExpired && leader_id.is_none();
                 if !taking_office || office_deadline <= Instant::now() {
                     return Err(ProposeError::NotLeader);
                 }
             }
             Err(ClientWriteError::LogEntryDiscarded(_)) => {
-                return Err(ProposeError::Unknown("leadership lost while committing log".into()));
+                return Err(ProposeError::Unknown(
+                    "leadership lost while committing log".into(),
+                ));
             }
-            Err(e @ (ClientWriteError::ChangeMembershipError(_) | ClientWriteError::PreconditionFailed(_))) => {
+            Err(
+                e @ (ClientWriteError::ChangeMembershipError(_)
+                | ClientWriteError::PreconditionFailed(_)),
+            ) => {
                 return Err(ProposeError::Refused(e.to_string()));
             }
         }
@@ -304,7 +351,10 @@ fn distribute(outcome: Result<Committed, ProposeError>, shares: Shares) {
             let mut outcomes = outcomes.into_iter();
             for (count, reply) in shares {
                 let share = outcomes.by_ref().take(count).collect();
-                let _ = reply.send(Ok(Committed { outcomes: share, index }));
+                let _ = reply.send(Ok(Committed {
+                    outcomes: share,
+                    index,
+                }));
             }
         }
     }

@@ -50,14 +50,21 @@ pub struct Server {
 pub fn admit(hello: &Hello, raft_id: &str, own: Option<&Cluster>) -> Result<(), String> {
     match &hello.to {
         Some(to) if to == raft_id => {}
-        Some(to) => return Err(format!("this is {raft_id}, not {to}: its data directory is another one")),
+        Some(to) => {
+            return Err(format!(
+                "this is {raft_id}, not {to}: its data directory is another one"
+            ));
+        }
         None => return Err("the connection names no target".into()),
     }
     let Some(theirs) = &hello.cluster else {
         return Err(format!("{} is not a member of a cluster", hello.from));
     };
     match own {
-        Some(own) if own.id != theirs.id => Err(format!("this node belongs to cluster {}, not {}", own.id, theirs.id)),
+        Some(own) if own.id != theirs.id => Err(format!(
+            "this node belongs to cluster {}, not {}",
+            own.id, theirs.id
+        )),
         Some(own) if own.lineage != theirs.lineage => Err(format!(
             "this node is of lineage {} (epoch {}), not {} (epoch {}): the cluster was recovered without one of us",
             own.lineage.id, own.lineage.epoch, theirs.lineage.id, theirs.lineage.epoch
@@ -81,7 +88,10 @@ impl Server {
         match hello.purpose {
             Purpose::Append | Purpose::Beat => self.messages(connection, hello).await,
             Purpose::Snapshot => self.snapshot(connection, hello).await,
-            Purpose::Cluster => Err(io::Error::new(io::ErrorKind::InvalidInput, "not a Raft connection")),
+            Purpose::Cluster => Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "not a Raft connection",
+            )),
         }
     }
 
@@ -94,7 +104,11 @@ impl Server {
     }
 
     async fn messages(self, connection: Connection, hello: Hello) -> io::Result<()> {
-        let Connection { mut reader, mut writer, .. } = connection;
+        let Connection {
+            mut reader,
+            mut writer,
+            ..
+        } = connection;
         let (answers, mut outgoing) = mpsc::channel::<Answer>(QUEUE);
         let writing = AbortOnDropHandle::new(tokio::spawn(async move {
             while let Some(answer) = outgoing.recv().await {
@@ -106,7 +120,8 @@ impl Server {
             io::Result::Ok(())
         }));
         let (appends, incoming) = mpsc::channel(QUEUE);
-        let appending = AbortOnDropHandle::new(tokio::spawn(self.clone().append(incoming, answers.clone())));
+        let appending =
+            AbortOnDropHandle::new(tokio::spawn(self.clone().append(incoming, answers.clone())));
         while let Some(ask) = read_frame::<_, Ask>(&mut reader, MAX_FRAME_BYTES).await? {
             let gone = match ask {
                 Ask::Append(record) => {
@@ -114,7 +129,10 @@ impl Server {
                     if !record.entries.is_empty()
                         && let Err(full) = self.disk.check()
                     {
-                        answers.send(Answer::Append(AppendAnswer::Unable(full.to_string()))).await.is_err()
+                        answers
+                            .send(Answer::Append(AppendAnswer::Unable(full.to_string())))
+                            .await
+                            .is_err()
                     } else {
                         appends.send(record).await.is_err()
                     }
@@ -145,7 +163,9 @@ impl Server {
         });
         let local = Arc::clone(&self.local);
         let requests = requests.map(move |(rpc, commit)| {
-            commit.into_iter().for_each(|index| local.leader_committed(index));
+            commit
+                .into_iter()
+                .for_each(|index| local.leader_committed(index));
             rpc
         });
         let mut results = std::pin::pin!(self.raft.stream_append(requests));
@@ -156,7 +176,9 @@ impl Server {
                     AppendAnswer::Partial(last.as_ref().map(id))
                 }
                 Ok(Err(StreamAppendError::Conflict(_))) => AppendAnswer::Conflict,
-                Ok(Err(StreamAppendError::HigherVote(vote))) => AppendAnswer::HigherVote((&vote).into()),
+                Ok(Err(StreamAppendError::HigherVote(vote))) => {
+                    AppendAnswer::HigherVote((&vote).into())
+                }
                 Err(fatal) => AppendAnswer::Unable(fatal.to_string()),
             };
             if answers.send(Answer::Append(answer)).await.is_err() {
@@ -167,22 +189,45 @@ impl Server {
 
     async fn answer(&self, ask: Ask) -> io::Result<Answer> {
         if self.local.cluster().is_none() {
-            return Err(io::Error::new(io::ErrorKind::PermissionDenied, "asked for a vote before being admitted by a leader"));
+            return Err(io::Error::new(
+                io::ErrorKind::PermissionDenied,
+                "asked for a vote before being admitted by a leader",
+            ));
         }
         Ok(match ask {
-            Ask::Vote(ask) => Answer::Vote(self.raft.vote(ask.into()).await.map_err(io::Error::other)?.into()),
-            Ask::PreVote(ask) => Answer::Vote(self.raft.pre_vote(ask.into()).await.map_err(io::Error::other)?.into()),
+            Ask::Vote(ask) => Answer::Vote(
+                self.raft
+                    .vote(ask.into())
+                    .await
+                    .map_err(io::Error::other)?
+                    .into(),
+            ),
+            Ask::PreVote(ask) => Answer::Vote(
+                self.raft
+                    .pre_vote(ask.into())
+                    .await
+                    .map_err(io::Error::other)?
+                    .into(),
+            ),
             Ask::Transfer { from, to, last } => {
                 let rpc = TransferLeaderRequest::<Types>::new(from.into(), to, last.map(from_id));
-                let answer = self.raft.handle_transfer_leader(rpc).await.map_err(io::Error::other)?;
+                let answer = self
+                    .raft
+                    .handle_transfer_leader(rpc)
+                    .await
+                    .map_err(io::Error::other)?;
                 Answer::Transfer(answer.map_err(|refusal| refusal.to_string()))
             }
-            Ask::Append(_) => return Err(io::Error::other("appends are answered in their own order")),
+            Ask::Append(_) => {
+                return Err(io::Error::other("appends are answered in their own order"));
+            }
         })
     }
 
     async fn snapshot(self, mut connection: Connection, hello: Hello) -> io::Result<()> {
-        let Some(head) = connection.receive::<SnapshotHead>().await? else { return Ok(()) };
+        let Some(head) = connection.receive::<SnapshotHead>().await? else {
+            return Ok(());
+        };
         self.adopt(&hello)?;
         let path = self.incoming.lock().await;
         let answer = match self.receive(&mut connection, head, &path).await {
@@ -196,7 +241,12 @@ impl Server {
         connection.send(&answer).await
     }
 
-    async fn receive(&self, connection: &mut Connection, head: SnapshotHead, path: &std::path::Path) -> io::Result<VoteRecord> {
+    async fn receive(
+        &self,
+        connection: &mut Connection,
+        head: SnapshotHead,
+        path: &std::path::Path,
+    ) -> io::Result<VoteRecord> {
         tracing::info!(target: "raft", "receiving a snapshot of {} bytes", head.len_bytes);
         let mut file = tokio::fs::File::create(path).await?;
         let mut piece = vec![0; RECEIVE_PIECE_BYTES];
@@ -204,8 +254,12 @@ impl Server {
         let mut crc = crc32fast::Hasher::new();
         while left > 0 {
             let want = usize::try_from(left).unwrap_or(usize::MAX).min(piece.len());
-            let Some(part) = piece.get_mut(..want) else { break };
-            let got = timeout(RECEIVE_IDLE_TIMEOUT, connection.reader.read(part)).await.map_err(|_| io::ErrorKind::TimedOut)??;
+            let Some(part) = piece.get_mut(..want) else {
+                break;
+            };
+            let got = timeout(RECEIVE_IDLE_TIMEOUT, connection.reader.read(part))
+                .await
+                .map_err(|_| io::ErrorKind::TimedOut)??;
             let Some(part) = part.get(..got).filter(|p| !p.is_empty()) else {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             };
@@ -215,7 +269,10 @@ impl Server {
             self.local.heard_from_leader();
         }
         if connection.reader.read_u32_le().await? != crc.finalize() {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "snapshot checksum does not match"));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "snapshot checksum does not match",
+            ));
         }
         file.flush().await?;
         file.sync_all().await?;
@@ -224,8 +281,15 @@ impl Server {
             last_log_id: head.last.map(from_id),
             last_membership: head.membership.stored().map_err(io::Error::other)?,
         };
-        let snapshot = Snapshot { meta, snapshot: SnapshotData::Incoming };
-        let response = self.raft.install_full_snapshot(head.vote.into(), snapshot).await.map_err(io::Error::other)?;
+        let snapshot = Snapshot {
+            meta,
+            snapshot: SnapshotData::Incoming,
+        };
+        let response = self
+            .raft
+            .install_full_snapshot(head.vote.into(), snapshot)
+            .await
+            .map_err(io::Error::other)?;
         tracing::info!(target: "raft", "snapshot installed");
         Ok((&response.vote).into())
     }
@@ -237,7 +301,13 @@ mod tests {
     use crate::identity::Lineage;
 
     fn cluster(id: &str, epoch: u64) -> Cluster {
-        Cluster { id: id.into(), lineage: Lineage { id: format!("{id}-{epoch}"), epoch } }
+        Cluster {
+            id: id.into(),
+            lineage: Lineage {
+                id: format!("{id}-{epoch}"),
+                epoch,
+            },
+        }
     }
 
     #[test]
@@ -251,14 +321,44 @@ mod tests {
         };
         let cases = [
             ("same cluster", hello(Some("a#1"), Some(&x)), Some(&x), true),
-            ("a new node is spoken to by whom it asked", hello(Some("a#1"), Some(&x)), None, true),
-            ("meant for the former disk", hello(Some("a#0"), Some(&x)), Some(&x), false),
-            ("meant for the former disk, empty now", hello(Some("a#0"), Some(&x)), None, false),
+            (
+                "a new node is spoken to by whom it asked",
+                hello(Some("a#1"), Some(&x)),
+                None,
+                true,
+            ),
+            (
+                "meant for the former disk",
+                hello(Some("a#0"), Some(&x)),
+                Some(&x),
+                false,
+            ),
+            (
+                "meant for the former disk, empty now",
+                hello(Some("a#0"), Some(&x)),
+                None,
+                false,
+            ),
             ("no target", hello(None, Some(&x)), Some(&x), false),
             ("no cluster", hello(Some("a#1"), None), Some(&x), false),
-            ("another cluster on our address", hello(Some("a#1"), Some(&y)), Some(&x), false),
-            ("left out of a recovery", hello(Some("a#1"), Some(&x)), Some(&x_recovered), false),
-            ("we were left out", hello(Some("a#1"), Some(&x_recovered)), Some(&x), false),
+            (
+                "another cluster on our address",
+                hello(Some("a#1"), Some(&y)),
+                Some(&x),
+                false,
+            ),
+            (
+                "left out of a recovery",
+                hello(Some("a#1"), Some(&x)),
+                Some(&x_recovered),
+                false,
+            ),
+            (
+                "we were left out",
+                hello(Some("a#1"), Some(&x_recovered)),
+                Some(&x),
+                false,
+            ),
         ];
         for (name, hello, own, allowed) in cases {
             assert_eq!(admit(&hello, "a#1", own).is_ok(), allowed, "{name}");

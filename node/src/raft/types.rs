@@ -75,7 +75,8 @@ impl RaftTypeConfig for Types {
 }
 
 /// The part of a leader's identity that a log id carries: its term.
-pub type CommittedLeaderId = <leader_id_std::LeaderId<u64, RaftId> as openraft::vote::RaftLeaderId>::Committed;
+pub type CommittedLeaderId =
+    <leader_id_std::LeaderId<u64, RaftId> as openraft::vote::RaftLeaderId>::Committed;
 /// Term and index of an entry.
 pub type LogId = openraft::LogId<CommittedLeaderId>;
 /// A log entry.
@@ -100,11 +101,13 @@ pub fn log_id(term: u64, index: u64) -> LogId {
 
 /// A database position from a log id.
 pub fn position(id: &LogId) -> node_db::Position {
-    node_db::Position { term: id.leader_id.term, index: id.index }
+    node_db::Position {
+        term: id.leader_id.term,
+        index: id.index,
+    }
 }
 
 /// A log id from a database position.
 pub fn log_id_of(position: node_db::Position) -> LogId {
     log_id(position.term, position.index)
 }
-

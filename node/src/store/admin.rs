@@ -39,7 +39,9 @@ impl Store {
         match self.0.peers.call(address, &Ask::Meta, limit).await {
             Ok(Answer::Meta(meta)) => Ok(meta),
             Ok(_) => Err(format!("{address} answered another question")),
-            Err(crate::wire::WireError::Timeout { .. }) => Err("timeout waiting for node to respond".into()),
+            Err(crate::wire::WireError::Timeout { .. }) => {
+                Err("timeout waiting for node to respond".into())
+            }
             Err(e) => Err(e.to_string()),
         }
     }
@@ -50,17 +52,28 @@ impl Store {
     /// No leader, or it does not answer.
     pub async fn leader_api_url(&self, timeout: Duration) -> Result<String, StoreError> {
         let leader = self.leader().ok_or(StoreError::LeaderNotFound)?;
-        self.meta_of(&leader.raft_addr, timeout).await.map(|meta| meta.api_url).map_err(StoreError::Refused)
+        self.meta_of(&leader.raft_addr, timeout)
+            .await
+            .map(|meta| meta.api_url)
+            .map_err(StoreError::Refused)
     }
 
     /// Probes all members in parallel.
     ///
     /// # Errors
     /// Not open.
-    pub async fn nodes(&self, include_non_voters: bool, timeout: Duration) -> Result<Vec<NodeInfo>, StoreError> {
+    pub async fn nodes(
+        &self,
+        include_non_voters: bool,
+        timeout: Duration,
+    ) -> Result<Vec<NodeInfo>, StoreError> {
         let opened = self.open()?;
         let leader = opened.consensus.leadership().leader;
-        let members = opened.consensus.members().into_iter().filter(|(_, _, voter)| include_non_voters || *voter);
+        let members = opened
+            .consensus
+            .members()
+            .into_iter()
+            .filter(|(_, _, voter)| include_non_voters || *voter);
         let probes = members.map(|(id, member, voter)| {
             let is_leader = leader.as_ref() == Some(&id);
             async move {
@@ -71,7 +84,10 @@ impl Store {
                     if meta.raft_id == id.0.as_ref() {
                         Ok(meta)
                     } else {
-                        Err(format!("the data directory of node {} is not the one that joined", id.name()))
+                        Err(format!(
+                            "the data directory of node {} is not the one that joined",
+                            id.name()
+                        ))
                     }
                 });
                 let elapsed = started.elapsed();
@@ -107,7 +123,10 @@ impl Store {
         match Self::elsewhere(opened) {
             None => self.remove_as_leader(name).await,
             Some(address) => {
-                let ask = Ask::Remove { name: name.to_owned(), credentials: caller.credentials.clone() };
+                let ask = Ask::Remove {
+                    name: name.to_owned(),
+                    credentials: caller.credentials.clone(),
+                };
                 self.forward_admin(&address, &ask, caller).await
             }
         }
@@ -118,13 +137,24 @@ impl Store {
     /// # Errors
     /// See [`StoreError`].
     pub async fn remove_as_leader(&self, name: &str) -> Result<(), StoreError> {
-        self.open()?.consensus.remove(name).await.map_err(Into::into)
+        self.open()?
+            .consensus
+            .remove(name)
+            .await
+            .map_err(Into::into)
     }
 
-    async fn forward_admin(&self, address: &str, ask: &Ask, caller: &Caller) -> Result<(), StoreError> {
+    async fn forward_admin(
+        &self,
+        address: &str,
+        ask: &Ask,
+        caller: &Caller,
+    ) -> Result<(), StoreError> {
         match self.0.peers.call(address, ask, caller.timeout).await {
             Ok(Answer::Done(done)) => done,
-            Ok(_) => Err(StoreError::Unknown(format!("{address} answered another question"))),
+            Ok(_) => Err(StoreError::Unknown(format!(
+                "{address} answered another question"
+            ))),
             Err(e) if e.nothing_sent() => Err(StoreError::Refused(e.to_string())),
             Err(e) => Err(StoreError::Unknown(e.to_string())),
         }
@@ -134,12 +164,21 @@ impl Store {
     ///
     /// # Errors
     /// See [`StoreError`]; refusals begin with `stepdown: `.
-    pub async fn stepdown(&self, to: Option<&str>, wait: bool, caller: &Caller) -> Result<(), StoreError> {
+    pub async fn stepdown(
+        &self,
+        to: Option<&str>,
+        wait: bool,
+        caller: &Caller,
+    ) -> Result<(), StoreError> {
         let opened = self.open()?;
         match Self::elsewhere(opened) {
             None => self.stepdown_as_leader(to, wait).await,
             Some(address) => {
-                let ask = Ask::StepDown { to: to.map(Into::into), wait, credentials: caller.credentials.clone() };
+                let ask = Ask::StepDown {
+                    to: to.map(Into::into),
+                    wait,
+                    credentials: caller.credentials.clone(),
+                };
                 self.forward_admin(&address, &ask, caller).await
             }
         }
@@ -176,14 +215,20 @@ impl Store {
         }
         match consensus.checkpoint(&opened.db, trailing_logs).await {
             Ok(_) => Ok(true),
-            Err(why) => Err(StoreError::Refused(format!("snapshot deferred: {why}; try again"))),
+            Err(why) => Err(StoreError::Refused(format!(
+                "snapshot deferred: {why}; try again"
+            ))),
         }
     }
 
     /// Readiness, in the order in which things become ready.
     pub async fn ready(&self, sync: bool, timeout: Duration) -> Readiness {
-        let Some(opened) = self.0.opened.get() else { return Readiness::NoLeader };
-        let Some(leader) = self.leader() else { return Readiness::NoLeader };
+        let Some(opened) = self.0.opened.get() else {
+            return Readiness::NoLeader;
+        };
+        let Some(leader) = self.leader() else {
+            return Readiness::NoLeader;
+        };
         let meta = match self.meta_of(&leader.raft_addr, timeout).await {
             Ok(meta) => meta,
             Err(e) => return Readiness::LeaderNotContactable(e),
@@ -195,13 +240,18 @@ impl Store {
             kind: Kind::Query,
             transaction: false,
             qualify_columns: false,
-            statements: vec![Statement { sql: "SELECT 1".into(), parameters: Vec::new() }],
+            statements: vec![Statement {
+                sql: "SELECT 1".into(),
+                parameters: Vec::new(),
+            }],
             timeout: Some(PROBE_TIMEOUT),
         };
         match opened.db.read(probe).await {
             Ok(outcome) => match (outcome.error, outcome.results.into_iter().next()) {
                 (None, Some(node_api::StatementResult::Rows(_))) => Readiness::Ready,
-                (Some(error), _) | (None, Some(node_api::StatementResult::Error(error))) => Readiness::DatabaseFailed(error),
+                (Some(error), _) | (None, Some(node_api::StatementResult::Error(error))) => {
+                    Readiness::DatabaseFailed(error)
+                }
                 (None, _) => Readiness::DatabaseFailed("no answer".into()),
             },
             Err(_) => Readiness::DatabaseFailed("closed".into()),
@@ -211,7 +261,11 @@ impl Store {
     async fn caught_up(&self, index: u64, timeout: Duration) -> Result<(), String> {
         let deadline = Instant::now() + timeout;
         loop {
-            let applied = self.0.opened.get().map_or(0, |o| o.consensus.applied_index());
+            let applied = self
+                .0
+                .opened
+                .get()
+                .map_or(0, |o| o.consensus.applied_index());
             if applied >= index {
                 return Ok(());
             }

@@ -10,15 +10,28 @@ impl Store {
     ///
     /// # Errors
     /// See [`StoreError`].
-    pub async fn backup(&self, format: BackupFormat, local: bool, caller: &Caller) -> Result<TempPath, StoreError> {
+    pub async fn backup(
+        &self,
+        format: BackupFormat,
+        local: bool,
+        caller: &Caller,
+    ) -> Result<TempPath, StoreError> {
         let opened = self.open()?;
         if local || opened.consensus.leads() {
             return self.backup_here(format).await;
         }
-        let Some(address) = Self::elsewhere(opened) else { return Err(StoreError::LeaderNotFound) };
+        let Some(address) = Self::elsewhere(opened) else {
+            return Err(StoreError::LeaderNotFound);
+        };
         let path = self.scratch()?;
-        let ask = Ask::Backup { format, credentials: caller.credentials.clone() };
-        self.0.peers.fetch_backup(&address, &ask, &path, caller.timeout).await?;
+        let ask = Ask::Backup {
+            format,
+            credentials: caller.credentials.clone(),
+        };
+        self.0
+            .peers
+            .fetch_backup(&address, &ask, &path, caller.timeout)
+            .await?;
         Ok(path)
     }
 
@@ -40,7 +53,10 @@ impl Store {
     /// # Errors
     /// The disk refused.
     pub fn scratch(&self) -> Result<TempPath, StoreError> {
-        let file = tempfile::Builder::new().prefix("scratch-").tempfile_in(&self.0.scratch_dir);
-        file.map(tempfile::NamedTempFile::into_temp_path).map_err(|e| StoreError::Refused(e.to_string()))
+        let file = tempfile::Builder::new()
+            .prefix("scratch-")
+            .tempfile_in(&self.0.scratch_dir);
+        file.map(tempfile::NamedTempFile::into_temp_path)
+            .map_err(|e| StoreError::Refused(e.to_string()))
     }
 }

@@ -42,7 +42,10 @@ pub fn plan(level: Level, standing: Standing) -> Plan {
     };
     match standing {
         Standing { leads: true, .. } => here,
-        Standing { leader_elsewhere: true, .. } => Plan::Forward,
+        Standing {
+            leader_elsewhere: true,
+            ..
+        } => Plan::Forward,
         Standing { .. } => Plan::NoLeader,
     }
 }
@@ -72,7 +75,10 @@ pub fn is_stale(now: Freshness) -> bool {
     if now.since_contact.is_none_or(|since| since > now.limit) {
         return true;
     }
-    now.strict && now.applied_index > 0 && now.applied_index < now.leader_commit && now.apply_lag > now.limit
+    now.strict
+        && now.applied_index > 0
+        && now.applied_index < now.leader_commit
+        && now.apply_lag > now.limit
 }
 
 #[cfg(test)]
@@ -81,21 +87,51 @@ mod tests {
 
     #[test]
     fn every_level_in_every_standing() {
-        let leader = Standing { voter: true, leads: true, leader_elsewhere: false };
-        let follower = Standing { voter: true, leads: false, leader_elsewhere: true };
-        let leaderless = Standing { voter: true, leads: false, leader_elsewhere: false };
-        let replica = Standing { voter: false, leads: false, leader_elsewhere: true };
-        let lost_replica = Standing { voter: false, leads: false, leader_elsewhere: false };
+        let leader = Standing {
+            voter: true,
+            leads: true,
+            leader_elsewhere: false,
+        };
+        let follower = Standing {
+            voter: true,
+            leads: false,
+            leader_elsewhere: true,
+        };
+        let leaderless = Standing {
+            voter: true,
+            leads: false,
+            leader_elsewhere: false,
+        };
+        let replica = Standing {
+            voter: false,
+            leads: false,
+            leader_elsewhere: true,
+        };
+        let lost_replica = Standing {
+            voter: false,
+            leads: false,
+            leader_elsewhere: false,
+        };
         use Plan::{Forward, Local, LocalAsLeader, Log, NoLeader, ReadIndex};
         let table = [
             (Level::None, [Local, Local, Local, Local, Local]),
-            (Level::Auto, [LocalAsLeader, Forward, NoLeader, Local, Local]),
-            (Level::Weak, [LocalAsLeader, Forward, NoLeader, Forward, NoLeader]),
-            (Level::Linearizable, [ReadIndex, Forward, NoLeader, Forward, NoLeader]),
+            (
+                Level::Auto,
+                [LocalAsLeader, Forward, NoLeader, Local, Local],
+            ),
+            (
+                Level::Weak,
+                [LocalAsLeader, Forward, NoLeader, Forward, NoLeader],
+            ),
+            (
+                Level::Linearizable,
+                [ReadIndex, Forward, NoLeader, Forward, NoLeader],
+            ),
             (Level::Strong, [Log, Forward, NoLeader, Forward, NoLeader]),
         ];
         for (level, want) in table {
-            let got = [leader, follower, leaderless, replica, lost_replica].map(|standing| plan(level, standing));
+            let got = [leader, follower, leaderless, replica, lost_replica]
+                .map(|standing| plan(level, standing));
             assert_eq!(got, want, "{level:?}");
         }
     }
@@ -113,14 +149,79 @@ mod tests {
         };
         for (name, now, want) in [
             ("fresh", fresh, false),
-            ("no limit", Freshness { limit: secs(0), since_contact: None, ..fresh }, false),
-            ("silent leader", Freshness { since_contact: Some(secs(2)), ..fresh }, true),
-            ("never a leader", Freshness { since_contact: None, ..fresh }, true),
-            ("strict, caught up", Freshness { strict: true, apply_lag: secs(5), ..fresh }, false),
-            ("strict, behind but quick", Freshness { strict: true, leader_commit: 12, ..fresh }, false),
-            ("strict, behind and slow", Freshness { strict: true, leader_commit: 12, apply_lag: secs(5), ..fresh }, true),
-            ("lenient, behind and slow", Freshness { leader_commit: 12, apply_lag: secs(5), ..fresh }, false),
-            ("strict, nothing applied", Freshness { strict: true, applied_index: 0, leader_commit: 12, apply_lag: secs(5), ..fresh }, false),
+            (
+                "no limit",
+                Freshness {
+                    limit: secs(0),
+                    since_contact: None,
+                    ..fresh
+                },
+                false,
+            ),
+            (
+                "silent leader",
+                Freshness {
+                    since_contact: Some(secs(2)),
+                    ..fresh
+                },
+                true,
+            ),
+            (
+                "never a leader",
+                Freshness {
+                    since_contact: None,
+                    ..fresh
+                },
+                true,
+            ),
+            (
+                "strict, caught up",
+                Freshness {
+                    strict: true,
+                    apply_lag: secs(5),
+                    ..fresh
+                },
+                false,
+            ),
+            (
+                "strict, behind but quick",
+                Freshness {
+                    strict: true,
+                    leader_commit: 12,
+                    ..fresh
+                },
+                false,
+            ),
+            (
+                "strict, behind and slow",
+                Freshness {
+                    strict: true,
+                    leader_commit: 12,
+                    apply_lag: secs(5),
+                    ..fresh
+                },
+                true,
+            ),
+            (
+                "lenient, behind and slow",
+                Freshness {
+                    leader_commit: 12,
+                    apply_lag: secs(5),
+                    ..fresh
+                },
+                false,
+            ),
+            (
+                "strict, nothing applied",
+                Freshness {
+                    strict: true,
+                    applied_index: 0,
+                    leader_commit: 12,
+                    apply_lag: secs(5),
+                    ..fresh
+                },
+                false,
+            ),
         ] {
             assert_eq!(is_stale(now), want, "{name}");
         }

@@ -26,11 +26,26 @@ impl Store {
                 result => return result,
             }
         }
-        let Some(address) = Self::elsewhere(opened) else { return Err(StoreError::LeaderNotFound) };
-        let len_bytes = tokio::fs::metadata(&source.path).await.map_err(|e| StoreError::Refused(e.to_string()))?.len();
-        let ask = Ask::Load { len_bytes, credentials: caller.credentials.clone() };
-        let served = self.0.peers.send_load(&address, &ask, &source.path, caller.timeout).await?;
-        Ok(Served { served_by: address, ..served })
+        let Some(address) = Self::elsewhere(opened) else {
+            return Err(StoreError::LeaderNotFound);
+        };
+        let len_bytes = tokio::fs::metadata(&source.path)
+            .await
+            .map_err(|e| StoreError::Refused(e.to_string()))?
+            .len();
+        let ask = Ask::Load {
+            len_bytes,
+            credentials: caller.credentials.clone(),
+        };
+        let served = self
+            .0
+            .peers
+            .send_load(&address, &ask, &source.path, caller.timeout)
+            .await?;
+        Ok(Served {
+            served_by: address,
+            ..served
+        })
     }
 
     /// As [`Store::load`], but only an SQLite file, on the leader of a cluster of one; followed by a snapshot.
@@ -75,7 +90,8 @@ impl Store {
         }
         let content = if is_sqlite(path).await? {
             let owned = path.to_owned();
-            let checked = tokio::task::spawn_blocking(move || Database::validate_file(&owned)).await;
+            let checked =
+                tokio::task::spawn_blocking(move || Database::validate_file(&owned)).await;
             checked
                 .map_err(|e| StoreError::Refused(e.to_string()))?
                 .map_err(|e| StoreError::Refused(format!("invalid SQLite data: {e}")))?;
@@ -84,7 +100,9 @@ impl Store {
             LoadContent::Script
         };
         let load_id = rand::random();
-        let result = self.propose_chunks(opened, path, load_id, total_bytes, content).await;
+        let result = self
+            .propose_chunks(opened, path, load_id, total_bytes, content)
+            .await;
         if result.is_err() {
             // Frees the staged pieces at once; a new leader's term would do the same.
             let _ = opened.consensus.proposer().load_abort(load_id).await;
@@ -110,7 +128,9 @@ impl Store {
         let mut crc = crc32fast::Hasher::new();
         let mut offset = 0;
         loop {
-            let want = usize::try_from(total_bytes - offset).unwrap_or(usize::MAX).min(CHUNK_BYTES);
+            let want = usize::try_from(total_bytes - offset)
+                .unwrap_or(usize::MAX)
+                .min(CHUNK_BYTES);
             let mut data = vec![0; want];
             file.read_exact(&mut data).await.map_err(io)?;
             crc.update(&data);
@@ -122,7 +142,12 @@ impl Store {
                 stamp: Stamp::default(),
             });
             let last = finish.is_some();
-            let chunk = LoadChunk { load_id, offset, data: Bytes::from(data), finish };
+            let chunk = LoadChunk {
+                load_id,
+                offset,
+                data: Bytes::from(data),
+                finish,
+            };
             let committed = opened.consensus.proposer().load(chunk).await?;
             if last {
                 let outcome = committed.outcomes.into_iter().next().unwrap_or_default();
@@ -137,6 +162,9 @@ async fn is_sqlite(path: &Path) -> Result<bool, StoreError> {
     let io = |e: std::io::Error| StoreError::Refused(format!("reading the upload: {e}"));
     let mut start = Vec::new();
     let file = tokio::fs::File::open(path).await.map_err(io)?;
-    file.take(SQLITE_MAGIC.len() as u64 + 1).read_to_end(&mut start).await.map_err(io)?;
+    file.take(SQLITE_MAGIC.len() as u64 + 1)
+        .read_to_end(&mut start)
+        .await
+        .map_err(io)?;
     Ok(start.len() > SQLITE_MAGIC.len() && start.starts_with(SQLITE_MAGIC))
 }

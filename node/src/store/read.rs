@@ -22,7 +22,12 @@ impl Store {
     ///
     /// # Errors
     /// See [`StoreError`].
-    pub async fn query(&self, read: Read, options: &ReadOptions, caller: &Caller) -> Result<Served, StoreError> {
+    pub async fn query(
+        &self,
+        read: Read,
+        options: &ReadOptions,
+        caller: &Caller,
+    ) -> Result<Served, StoreError> {
         let opened = self.open()?;
         match plan(options.level, self.standing(opened)) {
             Plan::Forward => self.forward_read(opened, read, options, caller).await,
@@ -42,7 +47,11 @@ impl Store {
     ///
     /// # Errors
     /// As [`Store::query`], with `not leader` if this node lost the lead.
-    pub async fn query_as_leader(&self, read: &Read, options: &ReadOptions) -> Result<Served, StoreError> {
+    pub async fn query_as_leader(
+        &self,
+        read: &Read,
+        options: &ReadOptions,
+    ) -> Result<Served, StoreError> {
         let opened = self.open()?;
         match plan(options.level, self.standing(opened)) {
             Plan::Forward | Plan::NoLeader => Err(StoreError::NotLeader),
@@ -58,10 +67,19 @@ impl Store {
         }
     }
 
-    async fn read_here(&self, opened: &Opened, how: Plan, read: &Read, options: &ReadOptions) -> Result<Served, StoreError> {
+    async fn read_here(
+        &self,
+        opened: &Opened,
+        how: Plan,
+        read: &Read,
+        options: &ReadOptions,
+    ) -> Result<Served, StoreError> {
         match how {
             Plan::Local if self.too_stale(opened, options) => {
-                let outcome = Outcome { error: Some("stale read".into()), ..Outcome::default() };
+                let outcome = Outcome {
+                    error: Some("stale read".into()),
+                    ..Outcome::default()
+                };
                 return Ok(self.served(outcome, None));
             }
             Plan::ReadIndex => confirm(opened, options.linearizable_timeout).await?,
@@ -70,7 +88,11 @@ impl Store {
         }
         let outcome = match opened.db.read_inline(read, INLINE_VM_STEPS) {
             Some(outcome) => outcome,
-            None => opened.db.read(read.clone()).await.map_err(|_| StoreError::NotOpen)?,
+            None => opened
+                .db
+                .read(read.clone())
+                .await
+                .map_err(|_| StoreError::NotOpen)?,
         };
         Ok(self.served(outcome, None))
     }
@@ -103,16 +125,35 @@ impl Store {
         self.propose(opened, request).await
     }
 
-    async fn forward_read(&self, opened: &Opened, read: Read, options: &ReadOptions, caller: &Caller) -> Result<Served, StoreError> {
-        let Some(address) = Self::elsewhere(opened) else { return Err(StoreError::LeaderNotFound) };
-        let ask = Ask::Read { read, options: options.clone(), credentials: caller.credentials.clone() };
+    async fn forward_read(
+        &self,
+        opened: &Opened,
+        read: Read,
+        options: &ReadOptions,
+        caller: &Caller,
+    ) -> Result<Served, StoreError> {
+        let Some(address) = Self::elsewhere(opened) else {
+            return Err(StoreError::LeaderNotFound);
+        };
+        let ask = Ask::Read {
+            read,
+            options: options.clone(),
+            credentials: caller.credentials.clone(),
+        };
         let mut attempts = 0;
         loop {
             match self.0.peers.call(&address, &ask, caller.timeout).await {
                 Ok(Answer::Served(served)) => {
-                    return served.map(|s| Served { served_by: address, ..s });
+                    return served.map(|s| Served {
+                        served_by: address,
+                        ..s
+                    });
                 }
-                Ok(_) => return Err(StoreError::Refused(format!("{address} answered another question"))),
+                Ok(_) => {
+                    return Err(StoreError::Refused(format!(
+                        "{address} answered another question"
+                    )));
+                }
                 // A read has no effect: any failure may be repeated.
                 Err(_) if attempts < caller.retries => attempts += 1,
                 Err(e) => return Err(StoreError::Refused(e.to_string())),
@@ -122,11 +163,17 @@ impl Store {
 }
 
 async fn confirm(opened: &Opened, limit: Duration) -> Result<(), StoreError> {
-    opened.consensus.read_index(limit).await.map_err(|e| match e {
-        ReadIndexError::NotLeader => StoreError::NotLeader,
-        ReadIndexError::NoQuorum => StoreError::LeaderNotFound,
-        ReadIndexError::Timeout(_) | ReadIndexError::Stopped(_) => StoreError::Refused(e.to_string()),
-    })
+    opened
+        .consensus
+        .read_index(limit)
+        .await
+        .map_err(|e| match e {
+            ReadIndexError::NotLeader => StoreError::NotLeader,
+            ReadIndexError::NoQuorum => StoreError::LeaderNotFound,
+            ReadIndexError::Timeout(_) | ReadIndexError::Stopped(_) => {
+                StoreError::Refused(e.to_string())
+            }
+        })
 }
 
 impl ReadOptions {

@@ -12,13 +12,17 @@ const MAX_FILES: usize = 10_000;
 impl Store {
     /// The `store` part of `/status`.
     pub async fn status(&self) -> Value {
-        let Some(opened) = self.0.opened.get() else { return json!({"open": false}) };
+        let Some(opened) = self.0.opened.get() else {
+            return json!({"open": false});
+        };
         let s = &self.0.settings;
         let leader = self.leader();
         let consensus = &opened.consensus;
         let progress = consensus.progress();
         let data_dir = s.data_dir.clone();
-        let dir_size = tokio::task::spawn_blocking(move || directory_bytes(&data_dir)).await.unwrap_or(0);
+        let dir_size = tokio::task::spawn_blocking(move || directory_bytes(&data_dir))
+            .await
+            .unwrap_or(0);
         let nodes: Vec<Value> = consensus
             .members()
             .iter()
@@ -26,9 +30,15 @@ impl Store {
                 json!({"id": id.name(), "addr": member.raft_addr, "suffrage": if *voter { "voter" } else { "nonvoter" }})
             })
             .collect();
-        let applied_at = progress.applied_unix_micros.load(std::sync::atomic::Ordering::Relaxed);
-        let stamped_at = progress.stamped_unix_micros.load(std::sync::atomic::Ordering::Relaxed);
-        let command_index = progress.command_index.load(std::sync::atomic::Ordering::Relaxed);
+        let applied_at = progress
+            .applied_unix_micros
+            .load(std::sync::atomic::Ordering::Relaxed);
+        let stamped_at = progress
+            .stamped_unix_micros
+            .load(std::sync::atomic::Ordering::Relaxed);
+        let command_index = progress
+            .command_index
+            .load(std::sync::atomic::Ordering::Relaxed);
         json!({
             "open": {},
             "node_id": self.0.local.name(),
@@ -93,7 +103,10 @@ impl Store {
             None => "never".to_owned(),
         };
         let own = self.0.local.raft_id();
-        let voter = consensus.members().iter().any(|(id, _, voter)| *voter && id.0.as_ref() == own);
+        let voter = consensus
+            .members()
+            .iter()
+            .any(|(id, _, voter)| *voter && id.0.as_ref() == own);
         let log_bytes = consensus.log().disk_bytes();
         let matched: serde_json::Map<String, Value> = metrics
             .replication
@@ -150,7 +163,10 @@ impl Store {
 /// The database's main file is the one snapshot.
 fn snapshot_store(dir: &Path, snapshot: Option<(u64, u64)>) -> Value {
     let dir_size = std::fs::metadata(dir.join("db.sqlite")).map_or(0, |meta| meta.len());
-    let names: Vec<String> = snapshot.map(|(term, index)| format!("{term}-{index}")).into_iter().collect();
+    let names: Vec<String> = snapshot
+        .map(|(term, index)| format!("{term}-{index}"))
+        .into_iter()
+        .collect();
     json!({"dir": dir, "dir_size": dir_size, "snapshots": names})
 }
 
@@ -162,7 +178,9 @@ fn directory_bytes(dir: &Path) -> u64 {
     let mut waiting = vec![dir.to_owned()];
     let (mut total, mut seen) = (0, 0);
     while let Some(dir) = waiting.pop() {
-        let Ok(entries) = std::fs::read_dir(dir) else { continue };
+        let Ok(entries) = std::fs::read_dir(dir) else {
+            continue;
+        };
         for entry in entries.flatten() {
             seen += 1;
             if seen > MAX_FILES {
@@ -188,7 +206,11 @@ fn friendly_bytes(bytes: u64) -> String {
         unit += 1;
     }
     let name = UNITS.get(unit).copied().unwrap_or("PB");
-    if unit > 0 && value < 9.95 { format!("{value:.1} {name}") } else { format!("{value:.0} {name}") }
+    if unit > 0 && value < 9.95 {
+        format!("{value:.1} {name}")
+    } else {
+        format!("{value:.0} {name}")
+    }
 }
 
 /// A time as Go shows it in JSON; 0 is the zero time.
@@ -199,7 +221,13 @@ fn rfc3339(unix_micros: u64) -> String {
     let (days, micros) = (unix_micros / 86_400_000_000, unix_micros % 86_400_000_000);
     let (y, m, d) = civil(days);
     let secs = micros / 1_000_000;
-    format!("{y:04}-{m:02}-{d:02}T{:02}:{:02}:{:02}.{:06}Z", secs / 3600, secs / 60 % 60, secs % 60, micros % 1_000_000)
+    format!(
+        "{y:04}-{m:02}-{d:02}T{:02}:{:02}:{:02}.{:06}Z",
+        secs / 3600,
+        secs / 60 % 60,
+        secs % 60,
+        micros % 1_000_000
+    )
 }
 
 /// Days since 1970 to a Gregorian date (Howard Hinnant, "chrono-compatible low-level date algorithms", `civil_from_days`).
@@ -210,7 +238,11 @@ fn civil(days: u64) -> (u64, u64, u64) {
     let doy = doe - (365 * yoe + yoe / 4 - yoe / 100);
     let mp = (5 * doy + 2) / 153;
     let m = if mp < 10 { mp + 3 } else { mp - 9 };
-    (yoe + era * 400 + u64::from(m <= 2), m, doy - (153 * mp + 2) / 5 + 1)
+    (
+        yoe + era * 400 + u64::from(m <= 2),
+        m,
+        doy - (153 * mp + 2) / 5 + 1,
+    )
 }
 
 #[cfg(test)]
@@ -221,7 +253,13 @@ mod tests {
     fn times_and_sizes() {
         assert_eq!(rfc3339(0), "0001-01-01T00:00:00Z");
         assert_eq!(rfc3339(951_782_400_000_001), "2000-02-29T00:00:00.000001Z");
-        for (bytes, want) in [(0, "0 B"), (999, "999 B"), (1234, "1.2 kB"), (70_100, "70 kB"), (1_500_000, "1.5 MB")] {
+        for (bytes, want) in [
+            (0, "0 B"),
+            (999, "999 B"),
+            (1234, "1.2 kB"),
+            (70_100, "70 kB"),
+            (1_500_000, "1.5 MB"),
+        ] {
             assert_eq!(friendly_bytes(bytes), want);
         }
     }

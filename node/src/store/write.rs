@@ -53,7 +53,14 @@ impl Store {
         caller: &Caller,
     ) -> Result<Served, StoreError> {
         let opened = self.open()?;
-        if options.level != Level::Strong && opened.db.read_only(&request.statements).await.into_iter().all(|ro| ro) {
+        if options.level != Level::Strong
+            && opened
+                .db
+                .read_only(&request.statements)
+                .await
+                .into_iter()
+                .all(|ro| ro)
+        {
             let read = Read {
                 kind: Kind::Unified,
                 transaction: request.transaction,
@@ -67,20 +74,33 @@ impl Store {
     }
 
     fn refused_outright(&self, statements: &[node_api::Statement]) -> Option<Served> {
-        statements.iter().any(|s| node_db::disallowed_pragma(&s.sql)).then(|| {
-            let outcome = Outcome { error: Some("disallowed pragma".into()), ..Outcome::default() };
-            self.served(outcome, None)
-        })
+        statements
+            .iter()
+            .any(|s| node_db::disallowed_pragma(&s.sql))
+            .then(|| {
+                let outcome = Outcome {
+                    error: Some("disallowed pragma".into()),
+                    ..Outcome::default()
+                };
+                self.served(outcome, None)
+            })
     }
 
-    pub(super) async fn propose(&self, opened: &Opened, request: Request) -> Result<Served, StoreError> {
+    pub(super) async fn propose(
+        &self,
+        opened: &Opened,
+        request: Request,
+    ) -> Result<Served, StoreError> {
         let committed = opened.consensus.proposer().requests(vec![request]).await?;
         let outcome = committed.outcomes.into_iter().next().unwrap_or_default();
         Ok(self.served(outcome, Some(committed.index)))
     }
 
     /// Serves forwarded writes in order; never forwards again. One entry of the log may carry all of them.
-    pub async fn write_as_leader(&self, requests: Vec<Request>) -> Vec<Result<WriteAnswer, StoreError>> {
+    pub async fn write_as_leader(
+        &self,
+        requests: Vec<Request>,
+    ) -> Vec<Result<WriteAnswer, StoreError>> {
         let count = requests.len();
         let all = |error: StoreError| (0..count).map(|_| Err(error.clone())).collect();
         let opened = match self.open() {
@@ -91,7 +111,12 @@ impl Store {
             Ok(committed) => committed
                 .outcomes
                 .into_iter()
-                .map(|outcome| Ok(WriteAnswer { outcome, raft_index: committed.index }))
+                .map(|outcome| {
+                    Ok(WriteAnswer {
+                        outcome,
+                        raft_index: committed.index,
+                    })
+                })
                 .collect(),
             Err(error) => all(error.into()),
         }
@@ -132,10 +157,23 @@ impl Forwarder {
 
     async fn forward(&self, request: Request, caller: &Caller) -> Result<Served, StoreError> {
         let (reply, answer) = oneshot::channel();
-        let write = ForwardedWrite { request, credentials: caller.credentials.clone() };
-        let waiting = Waiting { write, timeout: caller.timeout, retries: caller.retries, reply };
-        self.queue.send(waiting).await.map_err(|_| StoreError::Refused("the node is stopping".into()))?;
-        let (answer, served_by) = answer.await.map_err(|_| StoreError::Unknown("the node is stopping".into()))??;
+        let write = ForwardedWrite {
+            request,
+            credentials: caller.credentials.clone(),
+        };
+        let waiting = Waiting {
+            write,
+            timeout: caller.timeout,
+            retries: caller.retries,
+            reply,
+        };
+        self.queue
+            .send(waiting)
+            .await
+            .map_err(|_| StoreError::Refused("the node is stopping".into()))?;
+        let (answer, served_by) = answer
+            .await
+            .map_err(|_| StoreError::Unknown("the node is stopping".into()))??;
         Ok(Served {
             results: answer.outcome.results,
             error: answer.outcome.error,
@@ -145,10 +183,16 @@ impl Forwarder {
     }
 }
 
-async fn forward_batches(peers: Peers, leadership: watch::Receiver<Leadership>, mut waiting: mpsc::Receiver<Waiting>) {
+async fn forward_batches(
+    peers: Peers,
+    leadership: watch::Receiver<Leadership>,
+    mut waiting: mpsc::Receiver<Waiting>,
+) {
     let in_flight = Arc::new(Semaphore::new(FORWARD_IN_FLIGHT));
     loop {
-        let Ok(permit) = Arc::clone(&in_flight).acquire_owned().await else { return };
+        let Ok(permit) = Arc::clone(&in_flight).acquire_owned().await else {
+            return;
+        };
         let mut batch = Vec::new();
         if waiting.recv_many(&mut batch, FORWARD_BATCH).await == 0 {
             return;
@@ -171,7 +215,9 @@ async fn send_batch(peers: &Peers, leadership: &watch::Receiver<Leadership>, bat
     let mut attempts = 0;
     loop {
         let address = leadership.borrow().addr.clone();
-        let Some(address) = address else { return answer_all(replies, &StoreError::LeaderNotFound) };
+        let Some(address) = address else {
+            return answer_all(replies, &StoreError::LeaderNotFound);
+        };
         let error = match peers.call(&address, &ask, limit).await {
             Ok(Answer::Write(answers)) if answers.len() == replies.len() => {
                 for (reply, answer) in replies.into_iter().zip(answers) {
@@ -179,7 +225,12 @@ async fn send_batch(peers: &Peers, leadership: &watch::Receiver<Leadership>, bat
                 }
                 return;
             }
-            Ok(_) => return answer_all(replies, &StoreError::Unknown(format!("{address} answered another question"))),
+            Ok(_) => {
+                return answer_all(
+                    replies,
+                    &StoreError::Unknown(format!("{address} answered another question")),
+                );
+            }
             Err(error) => error,
         };
         if !error.nothing_sent() || attempts >= retries {
@@ -190,7 +241,11 @@ async fn send_batch(peers: &Peers, leadership: &watch::Receiver<Leadership>, bat
 }
 
 fn failure(error: &WireError) -> StoreError {
-    if error.nothing_sent() { StoreError::Refused(error.to_string()) } else { StoreError::Unknown(error.to_string()) }
+    if error.nothing_sent() {
+        StoreError::Refused(error.to_string())
+    } else {
+        StoreError::Unknown(error.to_string())
+    }
 }
 
 fn answer_all(replies: Vec<Reply>, error: &StoreError) {

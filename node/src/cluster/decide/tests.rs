@@ -6,7 +6,12 @@ use proptest::prelude::*;
 use super::*;
 
 fn notice(id: &str, state: NoticeState) -> Option<Notice> {
-    Some(Notice { id: id.into(), raft_addr: format!("{}:4002", name_of(id)), state, credentials: None })
+    Some(Notice {
+        id: id.into(),
+        raft_addr: format!("{}:4002", name_of(id)),
+        state,
+        credentials: None,
+    })
 }
 
 fn empty(id: &str) -> Option<Notice> {
@@ -14,7 +19,12 @@ fn empty(id: &str) -> Option<Notice> {
 }
 
 fn pledged(id: &str, to: &[&str]) -> Option<Notice> {
-    notice(id, NoticeState::Empty { pledged: Some(to.iter().map(ToString::to_string).collect()) })
+    notice(
+        id,
+        NoticeState::Empty {
+            pledged: Some(to.iter().map(ToString::to_string).collect()),
+        },
+    )
 }
 
 fn own(id: &str, expect: usize, pledged: Option<&[&str]>) -> Own {
@@ -31,7 +41,11 @@ fn listed(names: &[&str]) -> Vec<String> {
 }
 
 fn form(ids: &[&str]) -> Decision {
-    Decision::Form(ids.iter().map(|id| ((*id).to_owned(), format!("{}:4002", name_of(id)))).collect())
+    Decision::Form(
+        ids.iter()
+            .map(|id| ((*id).to_owned(), format!("{}:4002", name_of(id))))
+            .collect(),
+    )
 }
 
 fn is_wait(decision: &Decision) -> bool {
@@ -42,23 +56,53 @@ fn is_wait(decision: &Decision) -> bool {
 fn three_of_three() {
     let list = listed(&["a", "b", "c"]);
     let me = own("a#1", 3, None);
-    assert!(is_wait(&decide(&me, &list, &[empty("a#1"), empty("b#1"), None])), "one is missing");
-    assert_eq!(decide(&me, &list, &[empty("a#1"), empty("b#1"), empty("c#1")]), form(&["a#1", "b#1", "c#1"]));
-    assert!(is_wait(&decide(&own("b#1", 3, None), &list, &[empty("a#1"), empty("b#1"), empty("c#1")])), "a coordinates");
+    assert!(
+        is_wait(&decide(&me, &list, &[empty("a#1"), empty("b#1"), None])),
+        "one is missing"
+    );
+    assert_eq!(
+        decide(&me, &list, &[empty("a#1"), empty("b#1"), empty("c#1")]),
+        form(&["a#1", "b#1", "c#1"])
+    );
+    assert!(
+        is_wait(&decide(
+            &own("b#1", 3, None),
+            &list,
+            &[empty("a#1"), empty("b#1"), empty("c#1")]
+        )),
+        "a coordinates"
+    );
 }
 
 #[test]
 fn a_node_with_state_stops_every_forming() {
     let list = listed(&["a", "b", "c"]);
-    let answers = [empty("a#2"), empty("b#2"), notice("c#1", NoticeState::Member)];
+    let answers = [
+        empty("a#2"),
+        empty("b#2"),
+        notice("c#1", NoticeState::Member),
+    ];
     for expect in 1..=3 {
-        assert!(is_wait(&decide(&own("a#2", expect, None), &list, &answers)), "expect {expect}");
+        assert!(
+            is_wait(&decide(&own("a#2", expect, None), &list, &answers)),
+            "expect {expect}"
+        );
     }
 }
 
 #[test]
 fn more_than_half_of_the_list_is_needed() {
-    assert_eq!([needed(1, 1), needed(1, 3), needed(3, 3), needed(3, 5), needed(2, 5), needed(5, 3)], [1, 2, 3, 3, 3, 5]);
+    assert_eq!(
+        [
+            needed(1, 1),
+            needed(1, 3),
+            needed(3, 3),
+            needed(3, 5),
+            needed(2, 5),
+            needed(5, 3)
+        ],
+        [1, 2, 3, 3, 3, 5]
+    );
     let list = listed(&["a", "b", "c", "d", "e"]);
     let two = [empty("a#1"), empty("b#1"), None, None, None];
     assert!(is_wait(&decide(&own("a#1", 2, None), &list, &two)));
@@ -67,7 +111,11 @@ fn more_than_half_of_the_list_is_needed() {
 #[test]
 fn read_only_nodes_do_not_count() {
     let list = listed(&["a", "b", "c"]);
-    let answers = [empty("a#1"), empty("b#1"), notice("c#1", NoticeState::Bystander)];
+    let answers = [
+        empty("a#1"),
+        empty("b#1"),
+        notice("c#1", NoticeState::Bystander),
+    ];
     assert!(is_wait(&decide(&own("a#1", 3, None), &list, &answers)));
 }
 
@@ -76,9 +124,28 @@ fn the_coordinator_repeats_itself_until_all_have_pledged() {
     let list = listed(&["a", "b", "c"]);
     let set = ["a#1", "b#1", "c#1"];
     let me = own("a#1", 3, Some(&set));
-    assert!(is_wait(&decide(&me, &list, &[pledged("a#1", &set), None, empty("c#1")])));
-    assert_eq!(decide(&me, &list, &[pledged("a#1", &set), pledged("b#1", &set), empty("c#1")]), form(&set));
-    assert_eq!(decide(&me, &list, &[pledged("a#1", &set), empty("b#2"), empty("c#1")]), Decision::Release, "b lost its disk");
+    assert!(is_wait(&decide(
+        &me,
+        &list,
+        &[pledged("a#1", &set), None, empty("c#1")]
+    )));
+    assert_eq!(
+        decide(
+            &me,
+            &list,
+            &[pledged("a#1", &set), pledged("b#1", &set), empty("c#1")]
+        ),
+        form(&set)
+    );
+    assert_eq!(
+        decide(
+            &me,
+            &list,
+            &[pledged("a#1", &set), empty("b#2"), empty("c#1")]
+        ),
+        Decision::Release,
+        "b lost its disk"
+    );
 }
 
 #[test]
@@ -86,12 +153,40 @@ fn a_pledge_ends_only_on_certainty() {
     let list = listed(&["a", "b", "c"]);
     let set = ["a#1", "b#1", "c#1"];
     let me = own("b#1", 3, Some(&set));
-    assert!(is_wait(&decide(&me, &list, &[None, pledged("b#1", &set), empty("c#1")])), "the coordinator is silent");
-    assert!(is_wait(&decide(&me, &list, &[pledged("a#1", &set), None, None])), "it still tries");
-    assert_eq!(decide(&me, &list, &[empty("a#1"), None, None]), Decision::Release, "it gave up");
-    assert!(is_wait(&decide(&me, &list, &[empty("a#2"), None, None])), "it lost its disk, c may know more");
-    assert_eq!(decide(&me, &list, &[empty("a#2"), None, empty("c#1")]), Decision::Release, "it lost its disk, c is empty");
-    assert!(is_wait(&decide(&me, &list, &[empty("a#2"), None, notice("c#1", NoticeState::Member)])), "c has state");
+    assert!(
+        is_wait(&decide(
+            &me,
+            &list,
+            &[None, pledged("b#1", &set), empty("c#1")]
+        )),
+        "the coordinator is silent"
+    );
+    assert!(
+        is_wait(&decide(&me, &list, &[pledged("a#1", &set), None, None])),
+        "it still tries"
+    );
+    assert_eq!(
+        decide(&me, &list, &[empty("a#1"), None, None]),
+        Decision::Release,
+        "it gave up"
+    );
+    assert!(
+        is_wait(&decide(&me, &list, &[empty("a#2"), None, None])),
+        "it lost its disk, c may know more"
+    );
+    assert_eq!(
+        decide(&me, &list, &[empty("a#2"), None, empty("c#1")]),
+        Decision::Release,
+        "it lost its disk, c is empty"
+    );
+    assert!(
+        is_wait(&decide(
+            &me,
+            &list,
+            &[empty("a#2"), None, notice("c#1", NoticeState::Member)]
+        )),
+        "c has state"
+    );
 }
 
 /// One simulated node: everything that is on its disk.
@@ -111,7 +206,10 @@ enum Step {
     Cut(usize, usize),
     Heal(usize, usize),
     /// The node runs a round; pledges are asked for in order and the walk may crash it after so many.
-    Round { node: usize, crash_after: usize },
+    Round {
+        node: usize,
+        crash_after: usize,
+    },
 }
 
 const NODES: usize = 5;
@@ -162,7 +260,9 @@ impl World {
                     state: if self.disks[other].formed.is_some() {
                         NoticeState::Member
                     } else {
-                        NoticeState::Empty { pledged: self.disks[other].pledge.clone() }
+                        NoticeState::Empty {
+                            pledged: self.disks[other].pledge.clone(),
+                        }
                     },
                     credentials: None,
                 })
@@ -200,7 +300,9 @@ impl World {
             if *id == self.id(node) {
                 continue;
             }
-            let Some(other) = self.node_of(id).filter(|other| self.reach(node, *other)) else { return };
+            let Some(other) = self.node_of(id).filter(|other| self.reach(node, *other)) else {
+                return;
+            };
             let disk = &mut self.disks[other];
             let free = disk.formed.is_none() && disk.pledge.as_ref().is_none_or(|p| *p == set);
             if !free {
