@@ -1,0 +1,77 @@
+//! The benchmark: HTTP load at one node and at three processes, and in the same run the ceilings it is judged by.
+//!
+//! Ratios within one run are what counts: machines, disks and days differ. The load generator is one thread over raw
+//! sockets, because it shares two cores with what it measures.
+//!
+//! Reading order: [`options`] → [`cells`] → [`load`] → [`ceiling`] → [`disk`] → [`faults`] → [`targets`] → [`report`].
+use std::{path::PathBuf, process::ExitCode};
+
+use anyhow::{Context, Result};
+
+pub mod ceiling;
+pub mod cells;
+pub mod disk;
+pub mod faults;
+pub mod load;
+pub mod memory;
+pub mod options;
+pub mod report;
+pub mod requests;
+pub mod targets;
+
+use options::{Command, Options};
+use report::Report;
+
+/// Runs the command line; the arguments come without the program's name.
+///
+/// # Errors
+/// When an argument is wrong or a measured process fails.
+pub fn run(args: &[String]) -> Result<ExitCode> {
+    match options::parse(args)? {
+        Command::Help => {
+            println!("{}", options::USAGE);
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Ceiling(addr) => ceiling::serve(&addr).map(|()| ExitCode::SUCCESS),
+        Command::Measure(options) => measure(&options),
+    }
+}
+
+fn measure(options: &Options) -> Result<ExitCode> {
+    let base = target_dir()?;
+    let work = tempfile::Builder::new()
+        .prefix("bench-data-")
+        .tempdir_in(&base)
+        .context("create the data directory")?;
+    let mut report = Report::default();
+    cells::measure_ceilings(options, work.path(), &mut report)?;
+    cells::measure_one_node(options, work.path(), &mut report)?;
+    cells::measure_three_nodes(options, work.path(), &mut report)?;
+    if options.big {
+        faults::measure_big_restart(options, work.path(), &mut report)?;
+    }
+    let verdicts = targets::judge(&report);
+    println!("{}", report::render_verdicts(&verdicts));
+    let path = base.join("bench.json");
+    std::fs::write(&path, report::to_json(&report, &verdicts))
+        .with_context(|| format!("write {}", path.display()))?;
+    println!("written to {}", path.display());
+    let missed = verdicts.iter().any(|verdict| verdict.met == Some(false));
+    Ok(if missed && options.strict {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    })
+}
+
+/// The workspace's target directory: on the disk the user builds on, not on a temporary file system.
+fn target_dir() -> Result<PathBuf> {
+    let own = std::env::current_exe().context("own path")?;
+    // target/<profile>/bench, or target/<profile>/deps/<test> for the tests.
+    let found = own
+        .ancestors()
+        .find(|dir| dir.join("CACHEDIR.TAG").exists() || dir.ends_with("target"));
+    Ok(found
+        .context("not run from a target directory")?
+        .to_path_buf())
+}

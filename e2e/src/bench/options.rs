@@ -1,0 +1,135 @@
+//! The benchmark's command line.
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use regex_lite::Regex;
+
+/// What `--help` prints.
+pub const USAGE: &str = "\
+usage: bench [--quick] [--seconds N] [--only REGEX] [--big] [--strict]
+       bench ceiling ADDR
+
+  --seconds N   length of each cell (default 3)
+  --quick       1 second a cell, 2 rounds of failover
+  --only REGEX  measure only cells whose name matches, e.g. 'one/insert' or '/64$'
+  --big         also measure the restart of a 1 GB database (needs 3 GB of disk and a minute)
+  --strict      exit with 1 if a target is missed
+  ceiling ADDR  serve the parse-only ceiling on ADDR (the benchmark starts this itself)";
+
+/// What to do.
+#[derive(Debug)]
+pub enum Command {
+    /// Print [`USAGE`].
+    Help,
+    /// Be the parse-only server on this address.
+    Ceiling(String),
+    /// Measure.
+    Measure(Options),
+}
+
+/// How to measure.
+#[derive(Debug)]
+pub struct Options {
+    /// Length of each cell.
+    pub cell: Duration,
+    /// Rounds of killing the leader.
+    pub failover_rounds: usize,
+    /// Also restart a 1 GB database.
+    pub big: bool,
+    /// A missed target is a failure.
+    pub strict: bool,
+    only: Option<Regex>,
+}
+
+impl Options {
+    /// Whether the cell of this name is to be measured.
+    #[must_use]
+    pub fn wants(&self, cell: &str) -> bool {
+        self.only.as_ref().is_none_or(|only| only.is_match(cell))
+    }
+}
+
+/// Reads the arguments.
+///
+/// # Errors
+/// Names the argument that is wrong.
+pub fn parse(args: &[String]) -> Result<Command> {
+    let mut options = Options {
+        cell: Duration::from_secs(3),
+        failover_rounds: 5,
+        big: false,
+        strict: false,
+        only: None,
+    };
+    let mut args = args.iter().map(String::as_str);
+    while let Some(arg) = args.next() {
+        match arg {
+            "-h" | "--help" => return Ok(Command::Help),
+            "ceiling" => {
+                return Ok(Command::Ceiling(
+                    args.next().context("ceiling needs an address")?.to_owned(),
+                ));
+            }
+            "--quick" => {
+                options.cell = Duration::from_secs(1);
+                options.failover_rounds = 2;
+            }
+            "--big" => options.big = true,
+            "--strict" => options.strict = true,
+            "--seconds" => {
+                let seconds: f64 = args
+                    .next()
+                    .context("--seconds needs a number")?
+                    .parse()
+                    .context("--seconds")?;
+                options.cell = Duration::try_from_secs_f64(seconds).context("--seconds")?;
+            }
+            "--only" => {
+                options.only = Some(Regex::new(args.next().context("--only needs a pattern")?)?)
+            }
+            other => bail!("unknown argument {other}\n{USAGE}"),
+        }
+    }
+    Ok(Command::Measure(options))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn measure(line: &str) -> Options {
+        let args: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
+        match parse(&args).unwrap() {
+            Command::Measure(options) => options,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn flags_set_what_they_say() {
+        assert_eq!(measure("").cell, Duration::from_secs(3));
+        assert_eq!(measure("--quick").cell, Duration::from_secs(1));
+        assert_eq!(
+            measure("--quick --seconds 0.5").cell,
+            Duration::from_millis(500)
+        );
+        assert!(measure("--only one/insert").wants("one/insert/64"));
+        assert!(!measure("--only one/insert").wants("three/insert/64"));
+        assert!(measure("--big").big);
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        for line in [
+            "--fast",
+            "--seconds",
+            "--seconds x",
+            "--seconds -1",
+            "--only (",
+            "ceiling",
+        ] {
+            let args: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
+            assert!(parse(&args).is_err(), "{line}");
+        }
+    }
+}

@@ -1,0 +1,271 @@
+//! The figures to reach, and whether a run reached them.
+//!
+//! Absolute figures suppose a disk that gives about 5 000 synced appends a second and two cores shared with the load
+//! generator; the ratios hold anywhere.
+use crate::bench::report::Report;
+
+/// A target and what became of it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Verdict {
+    /// The target in words.
+    pub what: String,
+    /// The bound.
+    pub wanted: f64,
+    /// Whether the bound is a floor (else a ceiling).
+    pub at_least: bool,
+    /// `None` if its cells were not measured.
+    pub measured: Option<f64>,
+    /// `None` if its cells were not measured.
+    pub met: Option<bool>,
+}
+
+/// What of a cell is judged.
+enum Figure {
+    Value(&'static str),
+    P99(&'static str),
+    Ratio(&'static str, &'static str),
+}
+
+use Figure::{P99, Ratio, Value};
+
+/// (target, figure, bound is a floor, bound)
+const TARGETS: [(&str, Figure, bool, f64); 27] = [
+    (
+        "one node: writes/s, 1 connection",
+        Value("one/insert/1"),
+        true,
+        1_900.0,
+    ),
+    (
+        "one node: writes/s, 64 connections",
+        Value("one/insert/64"),
+        true,
+        45_000.0,
+    ),
+    (
+        "one node: writes/s, 256 connections",
+        Value("one/insert/256"),
+        true,
+        60_000.0,
+    ),
+    (
+        "one node: writes at 256 / parse-only",
+        Ratio("one/insert/256", "ceiling/insert/256"),
+        true,
+        0.55,
+    ),
+    (
+        "one node: reads none at 64 / parse-only",
+        Ratio("one/select-none/64", "ceiling/select/64"),
+        true,
+        0.5,
+    ),
+    (
+        "one node: reads none at 256 / parse-only",
+        Ratio("one/select-none/256", "ceiling/select/256"),
+        true,
+        0.5,
+    ),
+    (
+        "one node: reads weak at 64 / parse-only",
+        Ratio("one/select-weak/64", "ceiling/select/64"),
+        true,
+        0.5,
+    ),
+    (
+        "one node: reads weak at 256 / parse-only",
+        Ratio("one/select-weak/256", "ceiling/select/256"),
+        true,
+        0.5,
+    ),
+    (
+        "one node: reads linearizable / none at 64",
+        Ratio("one/select-linearizable/64", "one/select-none/64"),
+        true,
+        0.7,
+    ),
+    (
+        "one node: p99 of writes at 64, ms",
+        P99("one/insert/64"),
+        false,
+        5.0,
+    ),
+    (
+        "one node: p99 of writes at 64 across a checkpoint, ms",
+        P99("one/checkpoint/64"),
+        false,
+        50.0,
+    ),
+    (
+        "one node: idle memory, MiB",
+        Value("one/memory-idle"),
+        false,
+        45.0,
+    ),
+    (
+        "one node: peak memory under load, MiB",
+        Value("one/memory-peak"),
+        false,
+        100.0,
+    ),
+    (
+        "three: writes/s, 64 connections",
+        Value("three/leader/insert/64"),
+        true,
+        12_000.0,
+    ),
+    (
+        "three: writes/s, 256 connections",
+        Value("three/leader/insert/256"),
+        true,
+        17_000.0,
+    ),
+    (
+        "three: writes by follower / leader at 64",
+        Ratio("three/follower/insert/64", "three/leader/insert/64"),
+        true,
+        0.7,
+    ),
+    (
+        "three: writes by follower / leader at 256",
+        Ratio("three/follower/insert/256", "three/leader/insert/256"),
+        true,
+        0.7,
+    ),
+    (
+        "three: reads none at 64 / parse-only",
+        Ratio("three/leader/select-none/64", "ceiling/select/64"),
+        true,
+        0.5,
+    ),
+    (
+        "three: reads weak at 64 / parse-only",
+        Ratio("three/leader/select-weak/64", "ceiling/select/64"),
+        true,
+        0.5,
+    ),
+    (
+        "three: reads linearizable / none at 16",
+        Ratio(
+            "three/leader/select-linearizable/16",
+            "three/leader/select-none/16",
+        ),
+        true,
+        0.7,
+    ),
+    (
+        "three: reads linearizable / none at 64",
+        Ratio(
+            "three/leader/select-linearizable/64",
+            "three/leader/select-none/64",
+        ),
+        true,
+        0.7,
+    ),
+    (
+        "three: reads linearizable / none at 256",
+        Ratio(
+            "three/leader/select-linearizable/256",
+            "three/leader/select-none/256",
+        ),
+        true,
+        0.7,
+    ),
+    (
+        "three: idle memory, worst node, MiB",
+        Value("three/memory-idle"),
+        false,
+        45.0,
+    ),
+    (
+        "three: peak memory under load, worst node, MiB",
+        Value("three/memory-peak"),
+        false,
+        100.0,
+    ),
+    (
+        "three: leader killed to next accepted write, worst, ms",
+        Value("three/failover"),
+        false,
+        1_500.0,
+    ),
+    (
+        "one node: 1 GB database ready after kill -9, s",
+        Value("one/big-restart"),
+        false,
+        2.0,
+    ),
+    (
+        "one node: peak memory after that restart, MiB",
+        Value("one/big-restart-memory"),
+        false,
+        100.0,
+    ),
+];
+
+/// Compares a run with every target.
+#[must_use]
+pub fn judge(report: &Report) -> Vec<Verdict> {
+    let value = |name| report.get(name).map(|cell| cell.value);
+    TARGETS
+        .iter()
+        .map(|(what, figure, at_least, wanted)| {
+            let measured = match figure {
+                Value(name) => value(name),
+                P99(name) => report
+                    .get(name)
+                    .and_then(|cell| cell.latency)
+                    .map(|latency| latency.1),
+                Ratio(name, base) => value(name)
+                    .zip(value(base))
+                    .map(|(part, whole)| part / whole),
+            };
+            let met = measured.map(|measured| {
+                if *at_least {
+                    measured >= *wanted
+                } else {
+                    measured <= *wanted
+                }
+            });
+            Verdict {
+                what: (*what).to_owned(),
+                wanted: *wanted,
+                at_least: *at_least,
+                measured,
+                met,
+            }
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bench::report::Cell;
+
+    #[test]
+    fn floors_ceilings_and_ratios() {
+        let mut report = Report::default();
+        for (name, value) in [
+            ("one/insert/256", 50_000.0),
+            ("ceiling/insert/256", 100_000.0),
+            ("one/memory-idle", 46.0),
+            ("one/insert/1", 1_900.0),
+        ] {
+            report.add(Cell::rate(name, "x", value));
+        }
+        let verdicts = judge(&report);
+        let met = |what: &str| {
+            verdicts
+                .iter()
+                .find(|verdict| verdict.what == what)
+                .unwrap()
+                .met
+        };
+        assert_eq!(met("one node: writes/s, 1 connection"), Some(true));
+        assert_eq!(met("one node: writes/s, 256 connections"), Some(false));
+        assert_eq!(met("one node: writes at 256 / parse-only"), Some(false));
+        assert_eq!(met("one node: idle memory, MiB"), Some(false));
+        assert_eq!(met("three: writes/s, 64 connections"), None);
+    }
+}

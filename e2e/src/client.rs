@@ -1,0 +1,214 @@
+//! A small HTTP/1.1 client that shows exactly what came back, with a timeout on everything.
+//!
+//! Hand-written because the tests compare bytes, send malformed requests and must know whether a failed write can have
+//! reached the node.
+use std::{
+    io::{self, Read, Write},
+    net::TcpStream,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+
+mod response;
+mod sql;
+
+pub use response::Reply;
+pub use sql::{Outcome, classify, statement};
+
+/// Default limit for connecting and for each read and write: above the node's own 10 s limits, so that its answer wins.
+pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Why there is no reply.
+#[derive(Debug)]
+pub enum Failure {
+    /// The request certainly did not reach the node.
+    NotSent(io::Error),
+    /// The node may have got the request, and may have acted on it.
+    Broken(io::Error),
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::NotSent(error) => write!(formatter, "not sent: {error}"),
+            Self::Broken(error) => write!(formatter, "no reply: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for Failure {}
+
+/// Speaks to one address over one kept-alive connection.
+#[derive(Debug)]
+pub struct Client {
+    addr: String,
+    timeout: Duration,
+    connection: Option<TcpStream>,
+}
+
+impl Client {
+    /// A client for `addr` (`host:port`); connects at the first request.
+    #[must_use]
+    pub fn new(addr: &str) -> Self {
+        Self {
+            addr: addr.to_owned(),
+            timeout: DEFAULT_TIMEOUT,
+            connection: None,
+        }
+    }
+
+    /// Changes the limit for connecting and for each read and write.
+    #[must_use]
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// The address it speaks to.
+    #[must_use]
+    pub fn addr(&self) -> &str {
+        &self.addr
+    }
+
+    /// GET.
+    ///
+    /// # Errors
+    /// When no whole reply came.
+    pub fn get(&mut self, path: &str) -> Result<Reply, Failure> {
+        self.send("GET", path, &[], b"")
+    }
+
+    /// POST with `Content-Type: application/json`.
+    ///
+    /// # Errors
+    /// When no whole reply came.
+    pub fn post(&mut self, path: &str, body: &str) -> Result<Reply, Failure> {
+        self.send(
+            "POST",
+            path,
+            &[("Content-Type", "application/json")],
+            body.as_bytes(),
+        )
+    }
+
+    /// Any method, headers and body.
+    ///
+    /// # Errors
+    /// When no whole reply came.
+    pub fn send(
+        &mut self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> Result<Reply, Failure> {
+        let length = u64::try_from(body.len()).unwrap_or(u64::MAX);
+        self.send_from(method, path, headers, &mut &*body, length)
+    }
+
+    /// Like [`Client::send`] with a body of `length` bytes read from `body`, for what should not be held in memory.
+    ///
+    /// # Errors
+    /// When no whole reply came.
+    pub fn send_from(
+        &mut self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &mut dyn Read,
+        length: u64,
+    ) -> Result<Reply, Failure> {
+        let mut head = format!("{method} {path} HTTP/1.1\r\nHost: {}\r\n", self.addr);
+        for (name, value) in headers {
+            head.push_str(&format!("{name}: {value}\r\n"));
+        }
+        if length > 0 || !matches!(method, "GET" | "HEAD" | "OPTIONS") {
+            head.push_str(&format!("Content-Length: {length}\r\n"));
+        }
+        head.push_str("\r\n");
+        let mut stream = self.connect().map_err(Failure::NotSent)?;
+        let reply =
+            exchange(&mut stream, method, head.as_bytes(), body).map_err(Failure::Broken)?;
+        if !reply.closes() {
+            self.connection = Some(stream);
+        }
+        Ok(reply)
+    }
+
+    /// Sends bytes as they are on a fresh connection and reads one reply.
+    ///
+    /// # Errors
+    /// When no whole reply came.
+    pub fn raw(&mut self, request: &[u8]) -> Result<Reply, Failure> {
+        self.connection = None;
+        let mut stream = self.connect().map_err(Failure::NotSent)?;
+        exchange(&mut stream, "GET", request, &mut io::empty()).map_err(Failure::Broken)
+    }
+
+    /// GET whose reply must be 200 and JSON.
+    ///
+    /// # Errors
+    /// When it is neither.
+    pub fn get_json(&mut self, path: &str) -> Result<Value> {
+        let reply = self.get(path)?;
+        if reply.status != 200 {
+            bail!(
+                "GET {path} at {}: {} {}",
+                self.addr,
+                reply.status,
+                reply.text()
+            );
+        }
+        serde_json::from_slice(&reply.body).with_context(|| format!("GET {path}: {}", reply.text()))
+    }
+
+    /// The kept connection if the server has not closed it, or a new one.
+    fn connect(&mut self) -> io::Result<TcpStream> {
+        if let Some(stream) = self.connection.take()
+            && is_idle(&stream)
+        {
+            return Ok(stream);
+        }
+        let addr = self
+            .addr
+            .parse()
+            .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+        let stream = TcpStream::connect_timeout(&addr, self.timeout)?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(self.timeout))?;
+        stream.set_write_timeout(Some(self.timeout))?;
+        Ok(stream)
+    }
+}
+
+fn exchange(
+    stream: &mut TcpStream,
+    method: &str,
+    head: &[u8],
+    body: &mut dyn Read,
+) -> io::Result<Reply> {
+    let sent = stream
+        .write_all(head)
+        .and_then(|()| io::copy(body, stream))
+        .and_then(|_| stream.flush());
+    match response::read(stream, method) {
+        Ok(reply) => Ok(reply),
+        // A server may refuse a body half-way; without a reply, the failed write is the better story.
+        Err(error) => Err(sent.err().unwrap_or(error)),
+    }
+}
+
+/// Whether nothing waits to be read: neither the end of the stream nor bytes nobody asked for.
+fn is_idle(stream: &TcpStream) -> bool {
+    let mut byte = [0];
+    let quiet = stream.set_nonblocking(true).is_ok()
+        && stream
+            .peek(&mut byte)
+            .is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock);
+    stream.set_nonblocking(false).is_ok() && quiet
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,261 @@
+//! Clients that write while nodes are killed, stopped, paused and cut off, and the judgement afterwards.
+//!
+//! Everything is decided by a seed; what really happens also depends on the machine, so a seed repeats the attack, not
+//! the run.
+use std::{
+    collections::BTreeMap,
+    env, thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+
+use crate::{
+    cluster::{Cluster, SETTLE_LIMIT},
+    history::{self, NumberedWrite},
+    linearize::{self, Action, Operation, Verdict},
+    seed::Seed,
+    wait,
+};
+
+pub mod nemesis;
+pub mod workload;
+
+use nemesis::Nemesis;
+use workload::{RegisterRecord, Shared};
+
+/// Steps of the linearizability search for one register before it is called undecided.
+const SEARCH_LIMIT: u64 = 500_000;
+/// Clients working on registers.
+const REGISTER_CLIENTS: u64 = 4;
+
+/// How long and by which seed.
+#[derive(Clone, Copy, Debug)]
+pub struct Plan {
+    /// How long faults go on.
+    pub span: Duration,
+    /// Decides them.
+    pub seed: u64,
+}
+
+impl Plan {
+    /// `FAULT_SECONDS` (default 20) and `FAULT_SEED` (default: any), printed with the command that repeats the run.
+    ///
+    /// # Errors
+    /// When a variable is no number.
+    pub fn from_env(test: &str) -> Result<Self> {
+        let number = |name: &str| {
+            env::var(name)
+                .ok()
+                .map(|text| {
+                    text.parse::<u64>()
+                        .with_context(|| format!("{name}={text}"))
+                })
+                .transpose()
+        };
+        let seconds = number("FAULT_SECONDS")?.unwrap_or(20);
+        let seed = number("FAULT_SEED")?.unwrap_or_else(Seed::arbitrary);
+        println!(
+            "repeat with: FAULT_SECONDS={seconds} FAULT_SEED={seed} cargo test -p e2e --test cluster_fault {test}"
+        );
+        Ok(Self {
+            span: Duration::from_secs(seconds),
+            seed,
+        })
+    }
+}
+
+/// What happened.
+#[derive(Debug)]
+pub struct Outcome {
+    /// Every numbered write.
+    pub writes: Vec<NumberedWrite>,
+    /// Every operation on registers, by register.
+    pub registers: BTreeMap<String, Vec<RegisterRecord>>,
+    /// What the nemesis did, in words.
+    pub steps: Vec<String>,
+}
+
+/// Attacks the cluster while writers (one for each node) and register clients work, then heals everything and restarts
+/// what is down.
+///
+/// # Errors
+/// When the nemesis cannot act or the cluster does not come back.
+pub fn attack(cluster: &mut Cluster, nemesis: &mut Nemesis<'_>, plan: &Plan) -> Result<Outcome> {
+    let mut seed = Seed::new(plan.seed);
+    let leader = cluster.leader()?;
+    let mut setup = cluster.client(leader);
+    setup.execute(
+        "CREATE TABLE numbered(writer INTEGER, number INTEGER, payload TEXT)",
+        &[],
+    )?;
+    setup.execute(
+        "CREATE TABLE register(name TEXT PRIMARY KEY, value INTEGER)",
+        &[],
+    )?;
+    let addrs: Vec<String> = cluster.iter().map(|node| node.http.clone()).collect();
+    let shared = &Shared::new(addrs);
+    let start = Instant::now();
+    let (mut writes, mut records) = (Vec::new(), Vec::new());
+    let attacked = thread::scope(|scope| {
+        let writers: Vec<_> = (0..3_u64)
+            .map(|writer| (writer, seed.fork()))
+            .map(|(writer, seed)| {
+                scope.spawn(move || workload::write_numbered(shared, writer, seed))
+            })
+            .collect();
+        let clients: Vec<_> = (0..REGISTER_CLIENTS)
+            .map(|_| seed.fork())
+            .map(|seed| scope.spawn(move || workload::use_registers(shared, seed)))
+            .collect();
+        let attacked = nemesis.attack(cluster, plan.span, &mut seed);
+        // Some work on the healed cluster too.
+        let back = nemesis.heal(cluster).and_then(|()| await_write(cluster));
+        shared.stop();
+        for writer in writers {
+            writes.extend(
+                writer
+                    .join()
+                    .map_err(|_| anyhow::anyhow!("a writer panicked"))?,
+            );
+        }
+        for client in clients {
+            records.extend(
+                client
+                    .join()
+                    .map_err(|_| anyhow::anyhow!("a register client panicked"))?,
+            );
+        }
+        attacked.and(back)
+    });
+    let steps = nemesis.steps.clone();
+    println!(
+        "{}\nattack took {:.1}s, {:?}",
+        steps.join("\n"),
+        start.elapsed().as_secs_f64(),
+        history::tally(&writes)
+    );
+    for (count, reason) in history::reasons(&writes).into_iter().take(12) {
+        println!("{count:>6} {reason}");
+    }
+    attacked?;
+    let mut registers: BTreeMap<String, Vec<RegisterRecord>> = BTreeMap::new();
+    for record in records {
+        registers
+            .entry(record.name.clone())
+            .or_default()
+            .push(record);
+    }
+    workload::read_finally(shared, &mut registers)?;
+    Ok(Outcome {
+        writes,
+        registers,
+        steps,
+    })
+}
+
+/// Every node must take part in answering: each accepts a write, whoever leads.
+fn await_write(cluster: &mut Cluster) -> Result<()> {
+    for node in cluster.iter() {
+        let mut client = node.client().timeout(Duration::from_secs(2));
+        wait::until(
+            &format!("a write through node {} after healing", node.name),
+            SETTLE_LIMIT,
+            || {
+                client
+                    .execute("UPDATE numbered SET payload=payload WHERE 0", &[])
+                    .map_err(|error| format!("{error:#}"))
+            },
+        )
+        .with_context(|| format!("log of node {}:\n{}", node.name, node.log_tail()))?;
+    }
+    Ok(())
+}
+
+/// Checks everything that must hold afterwards.
+///
+/// # Errors
+/// Tells what does not.
+pub fn judge(cluster: &mut Cluster, outcome: &Outcome) -> Result<()> {
+    let text = cluster.agreed_dump()?;
+    ensure!(text.contains("CREATE TABLE"), "an empty database: {text}");
+    cluster.check_integrity()?;
+    let leader = cluster.leader()?;
+    let rows = cluster.client(leader).rows(
+        "linearizable",
+        "SELECT writer, number, count(*) FROM numbered GROUP BY 1, 2",
+        &[],
+    )?;
+    let found = rows
+        .iter()
+        .map(|row| {
+            let field = |index: usize| {
+                row.get(index)
+                    .and_then(serde_json::Value::as_u64)
+                    .context("no number")
+            };
+            Ok(((field(0)?, field(1)?), field(2)?))
+        })
+        .collect::<Result<BTreeMap<_, _>>>()?;
+    let wrong = history::contradictions(&outcome.writes, &found);
+    ensure!(
+        wrong.is_empty(),
+        "{} contradictions, first: {:#?}",
+        wrong.len(),
+        &wrong[..wrong.len().min(10)]
+    );
+    judge_registers(&outcome.registers)?;
+    cluster.check_no_panic()
+}
+
+fn judge_registers(registers: &BTreeMap<String, Vec<RegisterRecord>>) -> Result<()> {
+    let start = Instant::now();
+    let mut undecided = 0;
+    let mut operations = 0;
+    for (name, records) in registers {
+        let history: Vec<Operation> = records.iter().map(|record| record.operation).collect();
+        operations += history.len();
+        match linearize::check(&history, SEARCH_LIMIT) {
+            Verdict::Linearizable => {}
+            Verdict::Impossible => {
+                anyhow::bail!("register {name} is not linearizable:\n{}", show(records))
+            }
+            Verdict::Undecided => undecided += 1,
+        }
+    }
+    println!(
+        "{operations} operations on {} registers; {undecided} undecided; searched {:.1}s",
+        registers.len(),
+        start.elapsed().as_secs_f64()
+    );
+    ensure!(
+        undecided * 20 <= registers.len(),
+        "{undecided} of {} registers undecided",
+        registers.len()
+    );
+    Ok(())
+}
+
+fn show(records: &[RegisterRecord]) -> String {
+    let mut records: Vec<&RegisterRecord> = records.iter().collect();
+    records.sort_by_key(|record| record.operation.called);
+    let lines = records.iter().map(|record| {
+        let Operation {
+            called,
+            returned,
+            action,
+        } = record.operation;
+        let action = match action {
+            Action::CompareAndSet { from, to, done } => format!("{from} -> {to}: {done:?}"),
+            other => format!("{other:?}"),
+        };
+        let millis = |nanos: u64| format!("{}.{:06}", nanos / 1_000_000, nanos % 1_000_000);
+        let end = returned.map_or_else(|| "…".to_owned(), millis);
+        format!(
+            "{:>12} to {end:>12} at {} {action}",
+            millis(called),
+            record.addr
+        )
+    });
+    lines.collect::<Vec<_>>().join("\n")
+}

@@ -1,0 +1,25 @@
+//! Real `rqlited` processes under test: starting, asking, cutting, killing and measuring them.
+//!
+//! Knows the node only from outside: its command line, its files and its HTTP interface. The tests in `tests/` and the
+//! benchmark in `src/bin/bench.rs` are written with it.
+//!
+//! Reading order: [`process`] → [`client`] → [`wait`] → [`cluster`] → [`membership`] → [`link`] → [`fault`] with [`history`] and
+//! [`linearize`] → [`exchange`] → [`small_disk`] → [`dump`] → [`bench`].
+
+pub mod bench;
+pub mod binary;
+pub mod client;
+pub mod cluster;
+pub mod dump;
+pub mod exchange;
+pub mod fault;
+pub mod history;
+pub mod linearize;
+pub mod link;
+pub mod membership;
+pub mod netns;
+pub mod ports;
+pub mod process;
+pub mod seed;
+pub mod small_disk;
+pub mod wait;

@@ -1,0 +1,95 @@
+//! Questions and orders about members, as an operator of a cluster would send them.
+use anyhow::{Context, Result, ensure};
+use serde_json::json;
+
+use crate::{
+    client::{Client, Outcome},
+    cluster::SETTLE_LIMIT,
+    process::Node,
+    wait,
+};
+
+/// Ids of the members with whether each votes, as this node sees them.
+///
+/// # Errors
+/// When the node does not say.
+pub fn members(client: &mut Client) -> Result<Vec<(String, bool)>> {
+    let nodes = client.get_json("/nodes?nonvoters&ver=2")?;
+    let nodes = nodes["nodes"].as_array().context("no nodes")?.clone();
+    Ok(nodes
+        .iter()
+        .map(|node| {
+            (
+                node["id"].as_str().unwrap_or_default().to_owned(),
+                node["voter"] == true,
+            )
+        })
+        .collect())
+}
+
+/// Waits until the node sees exactly these members: ids in order, with whether each votes.
+///
+/// # Errors
+/// When it does not within [`SETTLE_LIMIT`].
+pub fn await_members(client: &mut Client, expected: &[(&str, bool)]) -> Result<()> {
+    let expected: Vec<(String, bool)> = expected
+        .iter()
+        .map(|&(id, voter)| (id.to_owned(), voter))
+        .collect();
+    wait::until(
+        &format!("members {expected:?}"),
+        SETTLE_LIMIT,
+        || match members(client) {
+            Ok(seen) if seen == expected => Ok(()),
+            other => Err(format!("{other:?}")),
+        },
+    )
+}
+
+/// Writes until one is acknowledged; for clusters that are just changing their leader.
+///
+/// # Errors
+/// When none is within [`SETTLE_LIMIT`].
+pub fn await_write(client: &mut Client, sql: &str) -> Result<()> {
+    wait::until(sql, SETTLE_LIMIT, || match client.write(sql, &[]) {
+        Outcome::Acknowledged(_) => Ok(()),
+        other => Err(format!("{other:?}")),
+    })
+}
+
+/// Waits until the node itself (level none) answers `sql` with this number.
+///
+/// # Errors
+/// When it does not within [`SETTLE_LIMIT`]; with the end of its log.
+pub fn await_rows(node: &Node, sql: &str, expected: i64) -> Result<()> {
+    let mut client = node.client();
+    wait::until(
+        &format!("{expected} from {sql} at node {}", node.name),
+        SETTLE_LIMIT,
+        || match client.number("none", sql) {
+            Ok(seen) if seen == expected => Ok(()),
+            other => Err(format!("{other:?}")),
+        },
+    )
+    .with_context(|| format!("log of node {}:\n{}", node.name, node.log_tail()))
+}
+
+/// Removes a member through this node.
+///
+/// # Errors
+/// When the reply is not 200.
+pub fn remove(client: &mut Client, id: &str) -> Result<()> {
+    let reply = client.send(
+        "DELETE",
+        "/remove",
+        &[],
+        json!({ "id": id }).to_string().as_bytes(),
+    )?;
+    ensure!(
+        reply.status == 200,
+        "remove {id}: {} {}",
+        reply.status,
+        reply.text()
+    );
+    Ok(())
+}

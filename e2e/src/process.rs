@@ -1,0 +1,387 @@
+//! One `rqlited` process on loopback: its flags, its directory, its signals. Nothing outlives the value.
+use std::{
+    fs::{self, File, OpenOptions},
+    os::unix::process::CommandExt,
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::OnceLock,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail};
+use rustix::process::{Pid, Signal, kill_process_group};
+use tempfile::TempDir;
+
+use crate::{binary, client::Client, ports, wait};
+
+/// How long a process may take to end after a signal, or to open its HTTP port after its start: generous, because a
+/// debug build on two busy cores replays its log slowly.
+pub const PROCESS_LIMIT: Duration = Duration::from_secs(20);
+/// Lines of a node's log that a failing test shows.
+const LOG_TAIL: usize = 40;
+/// Election settings for tests: short enough that a lost leader costs little, long enough for two busy cores.
+pub const FAST_ELECTION: [&str; 2] = [
+    "-raft-heartbeat-timeout=500ms",
+    "-raft-election-timeout=500ms",
+];
+
+/// A node that can be started, stopped, killed, paused, changed and wiped.
+#[derive(Debug)]
+pub struct Node {
+    /// Given as `-node-id`, unless empty.
+    pub name: String,
+    /// `host:port` of `-http-addr`.
+    pub http: String,
+    /// `host:port` of `-raft-addr`.
+    pub raft: String,
+    /// Where other nodes are told to connect, if not at `raft` (a proxy): `-raft-adv-addr`.
+    pub raft_adv: Option<String>,
+    /// Further flags; what comes last wins.
+    pub args: Vec<String>,
+    /// Words in front of the command line, such as `ip netns exec <name>`.
+    pub prefix: Vec<String>,
+    /// The data directory.
+    pub data: PathBuf,
+    /// Whether the end of the log is kept to itself when the value goes: for measurements, whose output is read.
+    pub quiet: bool,
+    root: TempDir,
+    child: Option<Child>,
+}
+
+impl Node {
+    /// A node with free ports, an own temporary directory and [`FAST_ELECTION`]; not started.
+    ///
+    /// # Errors
+    /// When no port or directory can be had.
+    pub fn new(name: &str) -> Result<Self> {
+        Self::new_in(name, &std::env::temp_dir())
+    }
+
+    /// Like [`Node::new`] with its directory below `base`: for measurements, where the disk matters.
+    ///
+    /// # Errors
+    /// When no port or directory can be had.
+    pub fn new_in(name: &str, base: &Path) -> Result<Self> {
+        let root = tempfile::Builder::new()
+            .prefix("rq-e2e-")
+            .tempdir_in(base)
+            .context("create a test directory")?;
+        Ok(Self {
+            name: name.to_owned(),
+            http: format!("127.0.0.1:{}", ports::reserve()?),
+            raft: format!("127.0.0.1:{}", ports::reserve()?),
+            raft_adv: None,
+            args: FAST_ELECTION.map(str::to_owned).to_vec(),
+            prefix: Vec::new(),
+            data: root.path().join("data"),
+            quiet: false,
+            root,
+            child: None,
+        })
+    }
+
+    /// Adds flags.
+    #[must_use]
+    pub fn with(mut self, args: &[&str]) -> Self {
+        self.args.extend(args.iter().map(|&arg| arg.to_owned()));
+        self
+    }
+
+    /// The address at which other nodes find this one.
+    #[must_use]
+    pub fn advertised(&self) -> &str {
+        self.raft_adv.as_deref().unwrap_or(&self.raft)
+    }
+
+    /// Starts the process; does not wait for it.
+    ///
+    /// # Errors
+    /// When it runs already or cannot be started.
+    pub fn start(&mut self) -> Result<()> {
+        if self.is_running() {
+            bail!("node {} runs already", self.name);
+        }
+        let mut words: Vec<String> = die_with_parent()
+            .iter()
+            .map(|&word| word.to_owned())
+            .collect();
+        words.extend(self.prefix.iter().cloned());
+        words.push(binary::rqlited()?.display().to_string());
+        if !self.name.is_empty() {
+            words.push(format!("-node-id={}", self.name));
+        }
+        words.push(format!("-http-addr={}", self.http));
+        words.push(format!("-raft-addr={}", self.raft));
+        words.extend(
+            self.raft_adv
+                .iter()
+                .map(|adv| format!("-raft-adv-addr={adv}")),
+        );
+        words.extend(self.args.iter().cloned());
+        words.push(self.data.display().to_string());
+        let log = self.open_log()?;
+        let (program, rest) = words.split_first().context("empty command line")?;
+        let child = Command::new(program)
+            .args(rest)
+            .current_dir(self.root.path())
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().context("share the log file")?)
+            .stderr(log)
+            // A group of its own, so that killing it reaches whatever it has started.
+            .process_group(0)
+            .spawn()
+            .with_context(|| format!("start {program}"))?;
+        self.child = Some(child);
+        Ok(())
+    }
+
+    /// Starts the process and waits until it answers over HTTP.
+    ///
+    /// # Errors
+    /// When it ends or stays silent; with the end of its log.
+    pub fn start_and_answer(&mut self) -> Result<()> {
+        self.start()?;
+        self.wait_http()
+    }
+
+    /// Starts the process and waits until it is ready for requests (has a leader).
+    ///
+    /// # Errors
+    /// When it ends or does not become ready; with the end of its log.
+    pub fn start_and_ready(&mut self) -> Result<()> {
+        self.start()?;
+        self.wait_ready(PROCESS_LIMIT)
+    }
+
+    /// Waits until the node answers over HTTP.
+    ///
+    /// # Errors
+    /// When it ends or stays silent; with the end of its log.
+    pub fn wait_http(&mut self) -> Result<()> {
+        self.wait_readyz("/readyz?noleader", PROCESS_LIMIT)
+    }
+
+    /// Waits until the node knows a leader and serves requests.
+    ///
+    /// # Errors
+    /// When it ends or does not become ready within `limit`; with the end of its log.
+    pub fn wait_ready(&mut self, limit: Duration) -> Result<()> {
+        self.wait_readyz("/readyz", limit)
+    }
+
+    fn wait_readyz(&mut self, path: &str, limit: Duration) -> Result<()> {
+        let mut client = self.client();
+        let what = format!("{path} of node {}", self.name);
+        let done = wait::until(&what, limit, || {
+            if let Some(status) = self.ended() {
+                // Not coming back: stop waiting.
+                return Ok(Some(status));
+            }
+            match client.get(path) {
+                Ok(reply) if reply.status == 200 => Ok(None),
+                Ok(reply) => Err(format!("{} {}", reply.status, reply.text())),
+                Err(error) => Err(error.to_string()),
+            }
+        });
+        match done {
+            Ok(None) => Ok(()),
+            Ok(Some(status)) => bail!(
+                "node {} ended with {status}; its log:\n{}",
+                self.name,
+                self.log_tail()
+            ),
+            Err(error) => {
+                Err(error.context(format!("log of node {}:\n{}", self.name, self.log_tail())))
+            }
+        }
+    }
+
+    /// A client for this node's HTTP address.
+    #[must_use]
+    pub fn client(&self) -> Client {
+        Client::new(&self.http)
+    }
+
+    /// Asks the process to stop (SIGTERM) and waits for its end.
+    ///
+    /// # Errors
+    /// When it does not end.
+    pub fn stop(&mut self) -> Result<ExitStatus> {
+        self.signal(Signal::TERM)?;
+        self.wait_exit(PROCESS_LIMIT)
+    }
+
+    /// Sends SIGTERM and does not wait.
+    ///
+    /// # Errors
+    /// When the node does not run.
+    pub fn ask_to_stop(&mut self) -> Result<()> {
+        self.signal(Signal::TERM)
+    }
+
+    /// Ends the process at once (SIGKILL), as a crash would. Does nothing if it does not run.
+    ///
+    /// # Errors
+    /// When it does not end.
+    pub fn kill(&mut self) -> Result<()> {
+        if self.child.is_some() && self.signal(Signal::KILL).is_ok() {
+            self.wait_exit(PROCESS_LIMIT)?;
+        }
+        self.child = None;
+        Ok(())
+    }
+
+    /// Freezes the process (SIGSTOP); its connections stay open.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn pause(&mut self) -> Result<()> {
+        self.signal(Signal::STOP)
+    }
+
+    /// Lets a frozen process go on (SIGCONT).
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn resume(&mut self) -> Result<()> {
+        self.signal(Signal::CONT)
+    }
+
+    /// Waits for the process to end by itself.
+    ///
+    /// # Errors
+    /// When it does not end within `limit`, or does not run; with the end of its log.
+    pub fn wait_exit(&mut self, limit: Duration) -> Result<ExitStatus> {
+        if self.child.is_none() {
+            bail!("node {} does not run", self.name);
+        }
+        let ended = wait::until(&format!("the end of node {}", self.name), limit, || {
+            self.ended().ok_or_else(|| "still running".to_owned())
+        });
+        let status =
+            ended.with_context(|| format!("log of node {}:\n{}", self.name, self.log_tail()))?;
+        self.child = None;
+        Ok(status)
+    }
+
+    /// Deletes the data directory, as a lost disk would. The node must be stopped.
+    ///
+    /// # Errors
+    /// When it runs or the files cannot be deleted.
+    pub fn wipe(&mut self) -> Result<()> {
+        if self.is_running() {
+            bail!("node {} runs: stop it before wiping its disk", self.name);
+        }
+        if self.data.exists() {
+            fs::remove_dir_all(&self.data)
+                .with_context(|| format!("wipe {}", self.data.display()))?;
+        }
+        Ok(())
+    }
+
+    /// Whether the process has been started and has not ended.
+    pub fn is_running(&mut self) -> bool {
+        self.child.is_some() && self.ended().is_none()
+    }
+
+    /// Process id while it runs.
+    #[must_use]
+    pub fn pid(&self) -> Option<u32> {
+        self.child.as_ref().map(Child::id)
+    }
+
+    /// Everything the node has printed since it was created, over all its starts.
+    #[must_use]
+    pub fn log(&self) -> String {
+        fs::read(self.log_path())
+            .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+            .unwrap_or_default()
+    }
+
+    /// The last lines of [`Node::log`].
+    #[must_use]
+    pub fn log_tail(&self) -> String {
+        let log = self.log();
+        let lines: Vec<&str> = log.lines().collect();
+        lines[lines.len().saturating_sub(LOG_TAIL)..].join("\n")
+    }
+
+    /// A directory of the test's own beside the data directory.
+    #[must_use]
+    pub fn scratch(&self) -> &Path {
+        self.root.path()
+    }
+
+    fn log_path(&self) -> PathBuf {
+        self.root.path().join("log")
+    }
+
+    fn open_log(&self) -> Result<File> {
+        OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(self.log_path())
+            .context("open the log file")
+    }
+
+    fn ended(&mut self) -> Option<ExitStatus> {
+        self.child
+            .as_mut()
+            .and_then(|child| child.try_wait().ok().flatten())
+    }
+
+    fn signal(&mut self, signal: Signal) -> Result<()> {
+        if self.ended().is_some() {
+            bail!(
+                "node {} has ended; its log:\n{}",
+                self.name,
+                self.log_tail()
+            );
+        }
+        let pid = self
+            .pid()
+            .and_then(|id| i32::try_from(id).ok())
+            .and_then(Pid::from_raw);
+        let pid = pid.with_context(|| format!("node {} does not run", self.name))?;
+        kill_process_group(pid, signal).with_context(|| format!("signal node {}", self.name))
+    }
+}
+
+/// Words in front of a command line that kill the process when the thread that started it ends, where the system has
+/// them: a test run that is itself killed drops nothing.
+fn die_with_parent() -> &'static [&'static str] {
+    const WORDS: [&str; 3] = ["setpriv", "--pdeathsig", "KILL"];
+    static KNOWN: OnceLock<bool> = OnceLock::new();
+    let known = KNOWN.get_or_init(|| {
+        let mut probe = Command::new(WORDS[0]);
+        probe
+            .args(&WORDS[1..])
+            .arg("true")
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        probe.status().is_ok_and(|status| status.success())
+    });
+    if *known { &WORDS } else { &[] }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        if !self.quiet {
+            // Test output is shown only for a test that failed.
+            println!(
+                "--- log of node {} ({}) ---\n{}",
+                self.name,
+                self.http,
+                self.log_tail()
+            );
+        }
+        let _ = self.kill();
+        if std::env::var_os("E2E_KEEP").is_some() {
+            self.root.disable_cleanup(true);
+            println!("kept {}", self.root.path().display());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

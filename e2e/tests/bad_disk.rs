@@ -1,0 +1,362 @@
+//! Disks that are full or give back other bytes than were written.
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, ensure};
+use e2e::{
+    client::{Client, Outcome},
+    cluster::{SETTLE_LIMIT, check_no_panic},
+    process::{Node, PROCESS_LIMIT},
+    seed::Seed,
+    small_disk::SmallDisk,
+    wait,
+};
+use serde_json::json;
+
+/// Enough for a node with its reserve, small enough to fill quickly.
+const DISK_MIB: u64 = 96;
+
+fn small_disk() -> Option<SmallDisk> {
+    SmallDisk::mount(DISK_MIB)
+        .inspect_err(|error| println!("skipped: {error:#}"))
+        .ok()
+}
+
+fn node_on(disk: &SmallDisk) -> Result<Node> {
+    let mut node = Node::new("1")?;
+    node.data = disk.path().join("data");
+    Ok(node)
+}
+
+fn insert(client: &mut Client, number: i64) -> Outcome {
+    client.write(
+        "INSERT INTO t VALUES(?, randomblob(65536))",
+        &[json!(number)],
+    )
+}
+
+#[test]
+fn a_full_disk_at_the_start_is_named() -> Result<()> {
+    let Some(disk) = small_disk() else {
+        return Ok(());
+    };
+    disk.fill(0)?;
+    let mut node = node_on(&disk)?;
+    node.start()?;
+    // It may end with a clear text, or stay up and refuse to write with one.
+    let told = wait::until("a word about the full disk", PROCESS_LIMIT, || {
+        let log = node.log();
+        let mut client = node.client().timeout(Duration::from_secs(2));
+        let refused = client.write("CREATE TABLE t(n INTEGER, v BLOB)", &[]);
+        if let Outcome::Acknowledged(_) = refused {
+            return Ok("acknowledged".to_owned());
+        }
+        let text = format!("{log}{refused:?}");
+        let words = ["No space left", "disk full", "disk is full"];
+        if words.iter().any(|word| text.contains(word)) {
+            Ok(text)
+        } else {
+            Err(text)
+        }
+    })?;
+    ensure!(
+        told != "acknowledged",
+        "a write on a full disk was acknowledged"
+    );
+    check_no_panic(&node)?;
+    disk.make_room()?;
+    if !node.is_running() {
+        node.start()?;
+    }
+    node.wait_ready(PROCESS_LIMIT)?;
+    let mut client = node.client();
+    wait::until("writes after room was made", SETTLE_LIMIT, || {
+        client
+            .execute("CREATE TABLE IF NOT EXISTS t(n INTEGER, v BLOB)", &[])
+            .map_err(|error| format!("{error:#}"))
+    })?;
+    check_no_panic(&node)
+}
+
+#[test]
+fn a_disk_that_fills_up_loses_nothing() -> Result<()> {
+    let Some(disk) = small_disk() else {
+        return Ok(());
+    };
+    let mut node = node_on(&disk)?;
+    node.start_and_ready()?;
+    let mut client = node.client();
+    client.execute("CREATE TABLE t(n INTEGER, v BLOB)", &[])?;
+    let mut acknowledged = Vec::new();
+    for number in 0..20 {
+        ensure!(
+            matches!(insert(&mut client, number), Outcome::Acknowledged(_)),
+            "row {number} with room"
+        );
+        acknowledged.push(number);
+    }
+    // Room for some appends, then for none.
+    disk.fill(16 << 20)?;
+    let refusal = fill_by_writing(&mut client, &mut acknowledged)?;
+    println!("{} rows acknowledged, then: {refusal}", acknowledged.len());
+    ensure!(
+        refusal.contains("disk full") || node.log().contains("disk full"),
+        "not named: {refusal}\n{}",
+        node.log_tail()
+    );
+    // A checkpoint without room: an answer, not the end.
+    if node.is_running() {
+        let reply = client.post("/snapshot", "").map(|reply| reply.status);
+        println!("snapshot on the full disk: {reply:?}");
+        ensure!(
+            client.number("none", "SELECT count(*) FROM t").is_ok(),
+            "reads must go on"
+        );
+    }
+    check_no_panic(&node)?;
+    disk.make_room()?;
+    if !node.is_running() {
+        node.start()?;
+        node.wait_ready(PROCESS_LIMIT)?;
+    }
+    wait::until(
+        "writes after room was made",
+        SETTLE_LIMIT,
+        || match insert(&mut client, 1_000_000) {
+            Outcome::Acknowledged(_) => Ok(()),
+            other => Err(format!("{other:?}")),
+        },
+    )?;
+    ensure_rows(&mut client, &acknowledged)?;
+    let reply = client.post("/snapshot", "")?;
+    ensure!(
+        matches!(reply.status, 200 | 204),
+        "snapshot with room: {reply:?}"
+    );
+    node.kill()?;
+    node.start_and_ready()?;
+    ensure_rows(&mut node.client(), &acknowledged)?;
+    check_no_panic(&node)
+}
+
+/// Writes until three writes in a row are refused; what the last one was told.
+fn fill_by_writing(client: &mut Client, acknowledged: &mut Vec<i64>) -> Result<String> {
+    let mut refused = 0;
+    for number in 100..5_000 {
+        match insert(client, number) {
+            Outcome::Acknowledged(_) => {
+                acknowledged.push(number);
+                refused = 0;
+            }
+            Outcome::Refused(text) | Outcome::Unknown(text) => {
+                refused += 1;
+                if refused == 3 {
+                    return Ok(text);
+                }
+            }
+        }
+    }
+    anyhow::bail!("the disk never filled up")
+}
+
+/// Every acknowledged row once; rows whose writer was told nothing may be there too.
+fn ensure_rows(client: &mut Client, acknowledged: &[i64]) -> Result<()> {
+    let rows = client.rows(
+        "strong",
+        "SELECT n, count(*), sum(length(v)) FROM t GROUP BY n",
+        &[],
+    )?;
+    for number in acknowledged {
+        let row = rows
+            .iter()
+            .find(|row| row[0] == *number)
+            .with_context(|| format!("row {number} is lost"))?;
+        ensure!(row[1] == 1 && row[2] == 65536, "{row:?}");
+    }
+    Ok(())
+}
+
+/// What is done to a file.
+#[derive(Clone, Copy, Debug)]
+enum Damage {
+    /// One bit at a place chosen by the number.
+    Flip(u64),
+    /// Cut to this share of its length, in percent.
+    Truncate(u64),
+    /// The last three bytes are missing.
+    Torn,
+}
+
+const DAMAGES: [Damage; 6] = [
+    Damage::Flip(1),
+    Damage::Flip(2),
+    Damage::Flip(3),
+    Damage::Truncate(0),
+    Damage::Truncate(50),
+    Damage::Torn,
+];
+
+/// Rows acknowledged before and after the checkpoint of the damaged directory.
+const ROWS: (i64, i64) = (30, 20);
+
+/// A data directory after a crash: rows in the checkpointed file, further rows only in the log.
+fn crashed_directory() -> Result<Node> {
+    let mut node = Node::new("1")?;
+    node.start_and_ready()?;
+    let mut client = node.client();
+    client.execute("CREATE TABLE t(n INTEGER)", &[])?;
+    for number in 0..ROWS.0 {
+        client.execute("INSERT INTO t VALUES(?)", &[json!(number)])?;
+    }
+    let reply = client.post("/snapshot?trailing_logs=1", "")?;
+    ensure!(reply.status == 200, "{reply:?}");
+    for number in 0..ROWS.1 {
+        client.execute("INSERT INTO t VALUES(?)", &[json!(ROWS.0 + number)])?;
+    }
+    node.kill()?;
+    Ok(node)
+}
+
+#[test]
+fn damaged_files_are_noticed() -> Result<()> {
+    let original = crashed_directory()?;
+    let mut cases = Vec::new();
+    for file in files_below(&original.data)? {
+        let length = fs::metadata(&file)?.len();
+        let name = file
+            .file_name()
+            .context("no name")?
+            .to_string_lossy()
+            .into_owned();
+        // Empty lock files, and what SQLite rebuilds at each start.
+        if length > 0 && !name.ends_with("-shm") {
+            let relative = file.strip_prefix(&original.data)?.to_owned();
+            cases.extend(DAMAGES.iter().map(|&damage| (relative.clone(), damage)));
+        }
+    }
+    ensure!(cases.len() >= 4 * DAMAGES.len(), "too few files: {cases:?}");
+    let (wrong, seen) = judge_cases(&original.data, &cases)?;
+    println!("{}", seen.join("\n"));
+    ensure!(
+        wrong.is_empty(),
+        "{} of {} cases:\n{}",
+        wrong.len(),
+        cases.len(),
+        wrong.join("\n")
+    );
+    Ok(())
+}
+
+/// Two at a time; what was wrong, and what happened in each case.
+fn judge_cases(original: &Path, cases: &[(PathBuf, Damage)]) -> Result<(Vec<String>, Vec<String>)> {
+    let (mut wrong, mut seen) = (Vec::new(), Vec::new());
+    thread::scope(|scope| {
+        let halves: Vec<_> = cases
+            .chunks(cases.len().div_ceil(2))
+            .map(|half| {
+                scope.spawn(move || {
+                    half.iter()
+                        .map(|case| (case, judge_case(original, case)))
+                        .collect::<Vec<_>>()
+                })
+            })
+            .collect();
+        for half in halves {
+            for (case, result) in half.join().map_err(|_| anyhow::anyhow!("panicked"))? {
+                match result {
+                    Ok(text) => seen.push(format!("{case:?}: {text}")),
+                    Err(error) => wrong.push(format!("{case:?}: {error:#}")),
+                }
+            }
+        }
+        Ok((wrong, seen))
+    })
+}
+
+/// Starts a copy with one damaged file: it must refuse in words, or have every acknowledged row.
+fn judge_case(original: &Path, (file, damage): &(PathBuf, Damage)) -> Result<String> {
+    let mut node = Node::new("1")?;
+    copy_directory(original, &node.data)?;
+    apply(&node.data.join(file), *damage)?;
+    node.start()?;
+    let mut client = node.client().timeout(Duration::from_secs(3));
+    let count = wait::until("the node's end or its rows", PROCESS_LIMIT, || {
+        if !node.is_running() {
+            return Ok(None);
+        }
+        client
+            .number("linearizable", "SELECT count(DISTINCT n) FROM t")
+            .map(Some)
+            .map_err(|error| format!("{error:#}"))
+    });
+    check_no_panic(&node)?;
+    let log = node.log();
+    let last = log.lines().last().unwrap_or_default().to_owned();
+    match count {
+        Ok(None) => {
+            ensure!(
+                log.contains("fatal") || log.contains("ERROR"),
+                "ended without a word: {log}"
+            );
+            Ok(format!("refused: {last}"))
+        }
+        Ok(Some(rows)) => {
+            // A log that ends early cannot be told from one whose last writes were cut off before they were acknowledged;
+            // but a node that drops bytes has to say so.
+            let cut =
+                matches!(damage, Damage::Torn | Damage::Truncate(_)) && file.starts_with("raft");
+            let told = ["torn", "truncated", "dropped"]
+                .iter()
+                .any(|word| log.contains(word));
+            ensure!(
+                rows == ROWS.0 + ROWS.1 || (cut && told),
+                "only {rows} rows are left; {last}"
+            );
+            Ok(format!("{rows} rows"))
+        }
+        // A database that says so when it is read is as good.
+        Err(error) if format!("{error:#}").contains("malformed") => Ok(format!("told: {error:#}")),
+        Err(error) => Err(error.context(log)),
+    }
+}
+
+fn apply(path: &Path, damage: Damage) -> Result<()> {
+    let mut bytes = fs::read(path)?;
+    match damage {
+        Damage::Flip(seed) => {
+            let mut seed = Seed::new(seed);
+            let at = seed.index(bytes.len());
+            bytes[at] ^= 1 << seed.below(8);
+        }
+        Damage::Truncate(percent) => bytes.truncate(bytes.len() * usize::try_from(percent)? / 100),
+        Damage::Torn => bytes.truncate(bytes.len().saturating_sub(3)),
+    }
+    fs::write(path, bytes).context("damage the file")
+}
+
+fn files_below(dir: &Path) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            files.extend(files_below(&path)?);
+        } else {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+fn copy_directory(from: &Path, to: &Path) -> Result<()> {
+    for file in files_below(from)? {
+        let target = to.join(file.strip_prefix(from)?);
+        fs::create_dir_all(target.parent().context("no parent")?)?;
+        fs::copy(&file, &target)?;
+    }
+    Ok(())
+}

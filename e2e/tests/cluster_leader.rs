@@ -1,0 +1,350 @@
+//! Leadership, quorum and forwarding: who answers, and how long nobody does.
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use e2e::{
+    client::{Client, Outcome},
+    cluster::{Cluster, SETTLE_LIMIT},
+    link::Link,
+    membership::await_write,
+    process::Node,
+    wait,
+};
+use serde_json::{Value, json};
+
+#[test]
+fn the_whole_cluster_restarts_without_join_flags() -> Result<()> {
+    let mut cluster = Cluster::start(3)?;
+    cluster.client(1).execute("CREATE TABLE t(x)", &[])?;
+    for number in 0..10 {
+        cluster
+            .client(number % 3)
+            .execute("INSERT INTO t VALUES(?)", &[json!(number)])?;
+    }
+    for node in cluster.iter_mut() {
+        node.stop()?;
+    }
+    cluster.iter_mut().try_for_each(Node::start)?;
+    cluster
+        .iter_mut()
+        .try_for_each(|node| node.wait_ready(SETTLE_LIMIT))?;
+    let rows = cluster.agreed_rows("SELECT count(*), sum(x) FROM t")?;
+    ensure!(rows == format!("{:?}", [[json!(10), json!(45)]]), "{rows}");
+    cluster.crash_all()?;
+    ensure!(
+        cluster.agreed_rows("SELECT count(*), sum(x) FROM t")? == rows,
+        "changed by a crash of all"
+    );
+    cluster.check_no_panic()
+}
+
+#[test]
+fn a_stopping_leader_hands_over() -> Result<()> {
+    let mut cluster = Cluster::start(3)?;
+    cluster.client(0).execute("CREATE TABLE t(x)", &[])?;
+    let leader = cluster.leader()?;
+    let mut client = cluster
+        .client((leader + 1) % 3)
+        .timeout(Duration::from_secs(3));
+    cluster[leader].ask_to_stop()?;
+    let gap = longest_gap(&mut client, Duration::from_secs(4))?;
+    ensure!(gap < Duration::from_secs(3), "no write for {gap:?}");
+    let status = cluster[leader].wait_exit(SETTLE_LIMIT)?;
+    ensure!(status.success(), "exit {status}");
+    cluster.check_no_panic()
+}
+
+#[test]
+fn a_killed_leader_is_replaced_and_its_disk_still_fits() -> Result<()> {
+    let mut cluster = Cluster::start(3)?;
+    cluster.client(0).execute("CREATE TABLE t(x)", &[])?;
+    let leader = cluster.leader()?;
+    cluster[leader].kill()?;
+    let mut client = cluster
+        .client((leader + 1) % 3)
+        .timeout(Duration::from_secs(3));
+    let gap = longest_gap(&mut client, Duration::from_secs(3))?;
+    println!("gap after kill -9: {gap:?}");
+    let next = cluster.leader()?;
+    ensure!(next != leader, "a dead leader");
+    cluster[leader].start_and_ready()?;
+    cluster.agreed_dump()?;
+    cluster.check_no_panic()
+}
+
+/// Writes for `span` (and then until one more is acknowledged); the longest time between two acknowledged writes.
+fn longest_gap(client: &mut Client, span: Duration) -> Result<Duration> {
+    let start = Instant::now();
+    let (mut last, mut longest) = (start, Duration::ZERO);
+    wait::until("writes to go on", span + SETTLE_LIMIT, || {
+        let outcome = client.write("INSERT INTO t VALUES(1)", &[]);
+        if let Outcome::Acknowledged(_) = outcome {
+            longest = longest.max(last.elapsed());
+            last = Instant::now();
+        }
+        if start.elapsed() > span && last >= start + span {
+            Ok(())
+        } else {
+            Err(format!("{outcome:?}"))
+        }
+    })?;
+    Ok(longest)
+}
+
+#[test]
+fn leadership_moves_on_request() -> Result<()> {
+    let mut cluster = Cluster::start(3)?;
+    let leader = cluster.leader()?;
+    let (target, asked) = ((leader + 1) % 3, (leader + 2) % 3);
+    let body = json!({"id": cluster[target].name}).to_string();
+    let reply = cluster.client(asked).post("/leader?wait", &body)?;
+    ensure!(reply.status == 200, "{} {}", reply.status, reply.text());
+    let name = cluster[target].name.clone();
+    let mut client = cluster.client(asked);
+    wait::until("the chosen leader", SETTLE_LIMIT, || {
+        match client.leader() {
+            Some(seen) if seen == name => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })?;
+    ensure!(client.get_json("/leader")?["id"] == name, "GET /leader");
+    let reply = client.post("/leader?wait", r#"{"id":"nobody"}"#)?;
+    ensure!(
+        reply.status == 500 && reply.text().contains("stepdown: node not found in cluster"),
+        "{}",
+        reply.text()
+    );
+    Ok(())
+}
+
+#[test]
+fn followers_forward_or_redirect() -> Result<()> {
+    let mut cluster = Cluster::start(2)?;
+    let (leader, follower) = (cluster.leader()?, cluster.follower()?);
+    let mut client = cluster.client(follower);
+    let served_by =
+        |reply: &e2e::client::Reply| reply.header("X-RQLITE-SERVED-BY").map(str::to_owned);
+    let written = client.post("/db/execute", r#"["CREATE TABLE t(x)"]"#)?;
+    ensure!(
+        written.text() == r#"{"results":[{}]}"#,
+        "{}",
+        written.text()
+    );
+    ensure!(
+        served_by(&written).as_ref() == Some(&cluster[leader].raft),
+        "forwarded: {:?}",
+        written.headers
+    );
+    let read = client.get("/db/query?level=none&q=SELECT%201")?;
+    ensure!(
+        served_by(&read).as_ref() == Some(&cluster[follower].http),
+        "local: {:?}",
+        read.headers
+    );
+    for level in ["weak", "linearizable", "strong"] {
+        let read = client.get(&format!("/db/query?level={level}&q=SELECT%201"))?;
+        ensure!(
+            served_by(&read).as_ref() == Some(&cluster[leader].raft),
+            "{level}: {:?}",
+            read.headers
+        );
+        ensure!(
+            read.json()["results"][0]["values"] == json!([[1]]),
+            "{level}: {}",
+            read.text()
+        );
+    }
+    let moved = client.post(
+        "/db/execute?redirect&timings",
+        r#"["INSERT INTO t VALUES(1)"]"#,
+    )?;
+    let target = format!(
+        "http://{}/db/execute?redirect&timings",
+        cluster[leader].http
+    );
+    ensure!(
+        moved.status == 301 && moved.header("Location") == Some(&target),
+        "{} {:?}",
+        moved.status,
+        moved.headers
+    );
+    ensure!(moved.body.is_empty(), "{}", moved.text());
+    ensure!(
+        client.number("weak", "SELECT count(*) FROM t")? == 0,
+        "a redirected write was done"
+    );
+    let both = client.post(
+        "/db/request",
+        r#"["INSERT INTO t VALUES(7)","SELECT x FROM t"]"#,
+    )?;
+    ensure!(
+        both.json()["results"][1]["values"] == json!([[7]]),
+        "{}",
+        both.text()
+    );
+    Ok(())
+}
+
+#[test]
+fn queued_writes_through_a_follower_arrive() -> Result<()> {
+    let mut cluster = Cluster::start(2)?;
+    cluster.client(0).execute("CREATE TABLE t(x)", &[])?;
+    let follower = cluster.follower()?;
+    let mut client = cluster.client(follower);
+    let mut last = 0;
+    for number in 0..10 {
+        let reply = client.post(
+            "/db/execute?queue",
+            &json!([["INSERT INTO t VALUES(?)", number]]).to_string(),
+        )?;
+        let sequence = reply.json()["sequence_number"]
+            .as_i64()
+            .context(reply.text())?;
+        ensure!(
+            sequence > last,
+            "sequence numbers must rise: {sequence} after {last}"
+        );
+        last = sequence;
+    }
+    let flushed = client.post("/db/execute?queue&wait", "[]")?;
+    ensure!(
+        flushed.status == 200,
+        "{} {}",
+        flushed.status,
+        flushed.text()
+    );
+    ensure!(
+        client.number("weak", "SELECT count(*) FROM t")? == 10,
+        "queued writes are missing"
+    );
+    Ok(())
+}
+
+#[test]
+fn without_a_quorum_only_local_reads_work() -> Result<()> {
+    let mut cluster = Cluster::start(3)?;
+    cluster.client(0).execute("CREATE TABLE t(x)", &[])?;
+    cluster.agreed_dump()?;
+    let leader = cluster.leader()?;
+    cluster[(leader + 1) % 3].kill()?;
+    cluster[(leader + 2) % 3].kill()?;
+    let mut client = cluster.client(leader);
+    wait::until("the leader to step down", SETTLE_LIMIT, || {
+        match client.get("/readyz") {
+            Ok(reply) if reply.status == 503 => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })?;
+    let refused = client.post("/db/execute", r#"["INSERT INTO t VALUES(1)"]"#)?;
+    ensure!(
+        (refused.status, refused.text().as_str()) == (503, "leader not found\n"),
+        "{} {}",
+        refused.status,
+        refused.text()
+    );
+    for level in ["weak", "linearizable", "strong"] {
+        let reply = client.get(&format!("/db/query?level={level}&q=SELECT%201"))?;
+        ensure!(
+            reply.status == 503,
+            "{level}: {} {}",
+            reply.status,
+            reply.text()
+        );
+    }
+    ensure!(
+        client.number("none", "SELECT count(*) FROM t")? == 0,
+        "level none"
+    );
+    let nodes = client.get_json("/nodes?timeout=1s")?;
+    let unreachable = nodes
+        .as_object()
+        .context("no nodes")?
+        .values()
+        .filter(|node| node["reachable"] == false)
+        .count();
+    ensure!(unreachable == 2, "{nodes}");
+    Ok(())
+}
+
+#[test]
+fn an_isolated_leader_does_not_answer_and_steps_down() -> Result<()> {
+    let mut links = Vec::new();
+    let mut nodes = Vec::new();
+    for name in ["1", "2", "3"] {
+        let mut node = Node::new(name)?;
+        let link = Link::to(&node.raft)?;
+        node.raft_adv = Some(link.addr.clone());
+        links.push(link);
+        nodes.push(node);
+    }
+    let mut cluster = Cluster::of(nodes);
+    cluster.form()?;
+    cluster.client(0).execute("CREATE TABLE t(x)", &[])?;
+    let leader = cluster.leader()?;
+    // Nothing reaches the others any more, so the leader gets no answers; they are frozen from each other too.
+    for (index, link) in links.iter().enumerate() {
+        if index != leader {
+            link.set(e2e::link::Mode::Blackhole);
+        }
+    }
+    let mut client = cluster.client(leader).timeout(Duration::from_secs(20));
+    let written = client.write("INSERT INTO t VALUES(1)", &[]);
+    ensure!(
+        !matches!(written, Outcome::Acknowledged(_)),
+        "a write without a quorum: {written:?}"
+    );
+    let read = client.rows("linearizable", "SELECT count(*) FROM t", &[]);
+    ensure!(
+        read.is_err(),
+        "a linearizable read without a quorum: {read:?}"
+    );
+    for link in &links {
+        link.set(e2e::link::Mode::Open);
+    }
+    cluster
+        .iter_mut()
+        .try_for_each(|node| node.wait_ready(SETTLE_LIMIT))?;
+    await_write(&mut cluster.client(leader), "INSERT INTO t VALUES(2)")?;
+    let dump = cluster.agreed_dump()?;
+    ensure!(
+        dump.matches("VALUES(1)").count() <= 1 && dump.contains("VALUES(2)"),
+        "{dump}"
+    );
+    Ok(())
+}
+
+#[test]
+fn status_names_the_leader_on_every_node() -> Result<()> {
+    let mut cluster = Cluster::start(2)?;
+    let leader = cluster.leader()?;
+    for index in 0..2 {
+        let status = cluster.client(index).get_json("/status")?;
+        let store = &status["store"];
+        ensure!(
+            store["leader"]["node_id"] == cluster[leader].name,
+            "{}",
+            store["leader"]
+        );
+        ensure!(
+            store["leader"]["addr"] == cluster[leader].raft,
+            "{}",
+            store["leader"]
+        );
+        ensure!(
+            store["node_id"] == cluster[index].name && store["ready"] == Value::Bool(true),
+            "{store}"
+        );
+        let state = if index == leader {
+            "Leader"
+        } else {
+            "Follower"
+        };
+        ensure!(store["raft"]["state"] == state, "{}", store["raft"]);
+        ensure!(
+            status["http"]["bind_addr"] == cluster[index].http,
+            "{}",
+            status["http"]
+        );
+    }
+    Ok(())
+}
