@@ -3,7 +3,7 @@
 //! Ratios within one run are what counts: machines, disks and days differ. The load generator is one thread over raw
 //! sockets, because it shares two cores with what it measures.
 //!
-//! Reading order: [`options`] → [`cells`] → [`load`] → [`ceiling`] → [`disk`] → [`faults`] → [`targets`] → [`report`].
+//! Reading order: [`options`] → [`quiet`] → [`cells`] → [`load`] → [`ceiling`] → [`disk`] → [`faults`] → [`targets`] → [`report`].
 use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::{Context, Result};
@@ -15,12 +15,13 @@ pub mod faults;
 pub mod load;
 pub mod memory;
 pub mod options;
+pub mod quiet;
 pub mod report;
 pub mod requests;
 pub mod targets;
 
 use options::{Command, Options};
-use report::Report;
+use report::{Cell, Report};
 
 /// Runs the command line; the arguments come without the program's name.
 ///
@@ -44,6 +45,11 @@ fn measure(options: &Options) -> Result<ExitCode> {
         .tempdir_in(&base)
         .context("create the data directory")?;
     let mut report = Report::default();
+    report.add(Cell::rate(
+        "machine/busy-before",
+        "%",
+        quiet::busy_share()? * 100.0,
+    ));
     cells::measure_ceilings(options, work.path(), &mut report)?;
     cells::measure_one_node(options, work.path(), &mut report)?;
     cells::measure_three_nodes(options, work.path(), &mut report)?;

@@ -34,6 +34,8 @@ const MAX_BYTES: usize = 1 << 20;
 const CLUSTER_IN_FLIGHT: usize = 4;
 /// How long a leader may need to take office (its first heartbeat round) before its proposals are given back.
 const OFFICE_LIMIT: Duration = Duration::from_secs(1);
+/// The last piece of a load makes every node run the whole script or copy the whole file before it answers.
+const LOAD_LIMIT: Duration = Duration::from_secs(3600);
 /// Pause before asking a leader again that is just taking office; it takes one heartbeat round.
 const OFFICE_PAUSE: Duration = Duration::from_millis(3);
 
@@ -181,7 +183,10 @@ impl Packer {
                 }
             };
             let raft = self.raft.clone();
-            let limit = self.apply_timeout;
+            let limit = match encoded.command() {
+                Ok(Command::Load(_)) => LOAD_LIMIT,
+                _ => self.apply_timeout,
+            };
             let (told, result) = OneshotResponder::<Types, ClientWriteResult<Types>>::new_pair();
             // Sent from here, so that entries keep the order in which they were packed.
             if let Err(fatal) = self.raft.client_write_ff(encoded.clone(), Some(told)).await {
