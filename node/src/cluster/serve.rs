@@ -57,6 +57,9 @@ impl ClusterServer {
                 Err(_) => return Ok(()),
             };
             let Some(ask) = ask else { return Ok(()) };
+            if let Some(refusal) = self.of_another_cluster(&ask, &hello) {
+                return connection.send(&refusal).await;
+            }
             match ask {
                 Ask::Backup {
                     format,
@@ -84,6 +87,33 @@ impl ClusterServer {
                     connection.send(&answer).await?;
                 }
             }
+        }
+    }
+
+    /// An address may come to belong to a node of another cluster; work meant for the former one must not land here.
+    fn of_another_cluster(&self, ask: &Ask, hello: &Hello) -> Option<Answer> {
+        let (Some(theirs), Some(own)) = (&hello.cluster, self.local.cluster()) else {
+            return None;
+        };
+        if theirs.id == own.id {
+            return None;
+        }
+        let error = StoreError::Refused(format!(
+            "{} belongs to cluster {}, not to {}",
+            self.local.name(),
+            own.id,
+            theirs.id
+        ));
+        match ask {
+            Ask::Meta | Ask::Join(_) | Ask::Notify(_) | Ask::Pledge { .. } | Ask::Release(_) => {
+                None
+            }
+            Ask::Write(writes) => Some(Answer::Write(
+                writes.iter().map(|_| Err(error.clone())).collect(),
+            )),
+            Ask::Read { .. } | Ask::Load { .. } => Some(Answer::Served(Err(error))),
+            Ask::Backup { .. } => Some(Answer::Backup(Err(error))),
+            Ask::Remove { .. } | Ask::StepDown { .. } => Some(Answer::Done(Err(error))),
         }
     }
 

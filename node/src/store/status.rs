@@ -215,34 +215,20 @@ fn friendly_bytes(bytes: u64) -> String {
 
 /// A time as Go shows it in JSON; 0 is the zero time.
 fn rfc3339(unix_micros: u64) -> String {
-    if unix_micros == 0 {
-        return "0001-01-01T00:00:00Z".into();
+    let time = time::OffsetDateTime::from_unix_timestamp_nanos(i128::from(unix_micros) * 1000);
+    match time {
+        Ok(t) if unix_micros > 0 => format!(
+            "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:06}Z",
+            t.year(),
+            u8::from(t.month()),
+            t.day(),
+            t.hour(),
+            t.minute(),
+            t.second(),
+            t.microsecond()
+        ),
+        Ok(_) | Err(_) => "0001-01-01T00:00:00Z".into(),
     }
-    let (days, micros) = (unix_micros / 86_400_000_000, unix_micros % 86_400_000_000);
-    let (y, m, d) = civil(days);
-    let secs = micros / 1_000_000;
-    format!(
-        "{y:04}-{m:02}-{d:02}T{:02}:{:02}:{:02}.{:06}Z",
-        secs / 3600,
-        secs / 60 % 60,
-        secs % 60,
-        micros % 1_000_000
-    )
-}
-
-/// Days since 1970 to a Gregorian date (Howard Hinnant, "chrono-compatible low-level date algorithms", `civil_from_days`).
-fn civil(days: u64) -> (u64, u64, u64) {
-    let z = days + 719_468;
-    let (era, doe) = (z / 146_097, z % 146_097);
-    let yoe = (doe - doe / 1460 + doe / 36_524 - doe / 146_096) / 365;
-    let doy = doe - (365 * yoe + yoe / 4 - yoe / 100);
-    let mp = (5 * doy + 2) / 153;
-    let m = if mp < 10 { mp + 3 } else { mp - 9 };
-    (
-        yoe + era * 400 + u64::from(m <= 2),
-        m,
-        doy - (153 * mp + 2) / 5 + 1,
-    )
 }
 
 #[cfg(test)]
