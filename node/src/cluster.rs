@@ -129,7 +129,9 @@ impl Forming {
         let id = self.local.raft_id().to_owned();
         let cluster = match self.local.cluster() {
             // A crash came between saying so and doing it.
-            Some(cluster) if self.local.identity().pledged.as_deref() == Some(&[id.clone()]) => {
+            Some(cluster)
+                if self.local.identity().pledged.as_deref() == Some(std::slice::from_ref(&id)) =>
+            {
                 cluster
             }
             Some(_) | None => new_cluster(),

@@ -138,91 +138,36 @@ mod tests {
 
     #[test]
     fn staleness() {
-        let secs = Duration::from_secs;
-        let fresh = Freshness {
-            limit: secs(1),
-            strict: false,
-            since_contact: Some(Duration::from_millis(50)),
-            applied_index: 10,
-            leader_commit: 10,
-            apply_lag: secs(0),
-        };
-        for (name, now, want) in [
-            ("fresh", fresh, false),
+        // (name, limit s, strict, since contact ms, applied, leader's commit, lag s, stale)
+        let table = [
+            ("fresh", 1, false, Some(50), 10, 10, 0, false),
+            ("no limit", 0, false, None, 10, 10, 0, false),
+            ("silent leader", 1, false, Some(2000), 10, 10, 0, true),
+            ("never a leader", 1, false, None, 10, 10, 0, true),
+            ("strict, caught up", 1, true, Some(50), 10, 10, 5, false),
+            ("strict, behind, quick", 1, true, Some(50), 10, 12, 0, false),
+            ("strict, behind, slow", 1, true, Some(50), 10, 12, 5, true),
             (
-                "no limit",
-                Freshness {
-                    limit: secs(0),
-                    since_contact: None,
-                    ..fresh
-                },
+                "lenient, behind, slow",
+                1,
+                false,
+                Some(50),
+                10,
+                12,
+                5,
                 false,
             ),
-            (
-                "silent leader",
-                Freshness {
-                    since_contact: Some(secs(2)),
-                    ..fresh
-                },
-                true,
-            ),
-            (
-                "never a leader",
-                Freshness {
-                    since_contact: None,
-                    ..fresh
-                },
-                true,
-            ),
-            (
-                "strict, caught up",
-                Freshness {
-                    strict: true,
-                    apply_lag: secs(5),
-                    ..fresh
-                },
-                false,
-            ),
-            (
-                "strict, behind but quick",
-                Freshness {
-                    strict: true,
-                    leader_commit: 12,
-                    ..fresh
-                },
-                false,
-            ),
-            (
-                "strict, behind and slow",
-                Freshness {
-                    strict: true,
-                    leader_commit: 12,
-                    apply_lag: secs(5),
-                    ..fresh
-                },
-                true,
-            ),
-            (
-                "lenient, behind and slow",
-                Freshness {
-                    leader_commit: 12,
-                    apply_lag: secs(5),
-                    ..fresh
-                },
-                false,
-            ),
-            (
-                "strict, nothing applied",
-                Freshness {
-                    strict: true,
-                    applied_index: 0,
-                    leader_commit: 12,
-                    apply_lag: secs(5),
-                    ..fresh
-                },
-                false,
-            ),
-        ] {
+            ("strict, none applied", 1, true, Some(50), 0, 12, 5, false),
+        ];
+        for (name, limit, strict, contact, applied_index, leader_commit, lag, want) in table {
+            let now = Freshness {
+                limit: Duration::from_secs(limit),
+                strict,
+                since_contact: contact.map(Duration::from_millis),
+                applied_index,
+                leader_commit,
+                apply_lag: Duration::from_secs(lag),
+            };
             assert_eq!(is_stale(now), want, "{name}");
         }
     }
