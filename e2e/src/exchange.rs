@@ -14,7 +14,7 @@ pub struct Exchange<'a> {
     pub body: &'a str,
     /// Expected status.
     pub status: u16,
-    /// Expected body, a pattern as in [`matches`].
+    /// Expected body, a pattern as in [`matches()`].
     pub reply: &'a str,
 }
 

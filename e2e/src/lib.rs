@@ -4,7 +4,7 @@
 //! benchmark in `src/bin/bench.rs` are written with it.
 //!
 //! Reading order: [`process`] → [`client`] → [`wait`] → [`cluster`] → [`membership`] → [`link`] → [`fault`] with [`history`] and
-//! [`linearize`] → [`exchange`] → [`small_disk`] → [`dump`] → [`bench`].
+//! [`linearize`] → [`exchange`] → [`small_disk`] → [`dump`] → [`mod@bench`].
 
 pub mod bench;
 pub mod binary;

@@ -46,7 +46,7 @@ impl Disk {
         }
     }
 
-    /// Is there room for new entries? Looks at most every [`MAX_AGE`].
+    /// Is there room for new entries? Looks at most ten times a second.
     ///
     /// # Errors
     /// There is not.

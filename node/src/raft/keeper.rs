@@ -72,7 +72,7 @@ pub fn checkpoint_due(now: Storage, thresholds: Thresholds) -> bool {
         || now.age >= IDLE_DUE
 }
 
-/// Index up to which the log may be purged, if any: entries worth [`LOG_KEEP_BYTES`] stay behind the checkpoint.
+/// Index up to which the log may be purged, if any: entries worth 16 MiB stay behind the checkpoint.
 pub fn purge_upto(range: Option<(u64, u64)>, log_bytes: u64, checkpoint_index: u64) -> Option<u64> {
     let (first, last) = range?;
     let count = last - first + 1;
