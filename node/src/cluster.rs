@@ -22,6 +22,7 @@ use crate::{
     local::Local,
     peer::{Answer, Ask, Notice, NoticeState, Peers},
     raft::Consensus,
+    stop::stopped_within,
     store::Credentials,
 };
 
@@ -358,8 +359,4 @@ fn new_cluster() -> Cluster {
             epoch: 0,
         },
     }
-}
-
-async fn stopped_within(stop: &CancellationToken, pause: Duration) -> bool {
-    tokio::time::timeout(pause, stop.cancelled()).await.is_ok()
 }

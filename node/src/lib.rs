@@ -17,6 +17,7 @@ pub mod peer;
 pub mod raft;
 pub mod run;
 pub mod service;
+pub mod stop;
 pub mod store;
 pub mod telemetry;
 pub mod wire;

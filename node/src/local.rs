@@ -80,11 +80,6 @@ impl Local {
         self.dial_timeout
     }
 
-    /// When this process came up.
-    pub fn started(&self) -> Instant {
-        self.started
-    }
-
     /// Becomes a member of `cluster`, durably. Nothing happens if it is one already.
     ///
     /// # Errors

@@ -27,6 +27,7 @@ use crate::{
         serve::Server as RaftServer,
     },
     service,
+    stop::stopped_within,
     store::{
         Caller, StatusSettings, Store,
         queue::{Queue, QueueSettings},
@@ -251,10 +252,7 @@ impl Node {
                 tracing::error!(target: "store", "{full}; waiting for room before opening the store");
                 said = true;
             }
-            if tokio::time::timeout(FULL_DISK_PAUSE, stop.cancelled())
-                .await
-                .is_ok()
-            {
+            if stopped_within(stop, FULL_DISK_PAUSE).await {
                 return;
             }
         }

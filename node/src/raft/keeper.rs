@@ -9,6 +9,7 @@ use openraft::Instant as _;
 use tokio_util::sync::CancellationToken;
 
 use super::{Consensus, types::RaftId};
+use crate::stop::stopped_within;
 
 /// How often the leader looks at its members. A learner that has caught up waits at most this long for its vote.
 const MEMBERS_INTERVAL: Duration = Duration::from_millis(100);
@@ -291,11 +292,6 @@ fn log_failure(what: &str, result: Result<(), super::membership::ChangeError>) {
     if let Err(e) = result {
         tracing::warn!(target: "store", "{what}: {e}");
     }
-}
-
-/// Sleeps, or returns true at once when stopped.
-async fn stopped_within(stop: &CancellationToken, pause: Duration) -> bool {
-    tokio::time::timeout(pause, stop.cancelled()).await.is_ok()
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::{
     collections::VecDeque,
     io,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -71,11 +71,9 @@ pub struct Progress {
 pub struct Machine {
     db: Database,
     membership: StoredMembership,
-    /// Memberships since the last checkpoint are in the database's opaque metadata; this is the newest.
+    /// The last applied entry.
     applied: Option<LogId>,
     progress: Arc<Progress>,
-    /// The newest snapshot's description, kept for `get_current_snapshot`.
-    failed: Arc<Mutex<Option<String>>>,
 }
 
 impl Machine {
@@ -94,7 +92,6 @@ impl Machine {
             membership,
             applied: recovered.position.map(log_id_of),
             progress,
-            failed: Arc::default(),
         })
     }
 
@@ -108,8 +105,8 @@ impl Machine {
         self.note_progress(&run);
         let outcomes = match self.db.apply(run).await {
             Ok(Ok(outcomes)) => outcomes,
-            Ok(Err(fatal)) => return Err(self.fail(fatal.to_string())),
-            Err(_) => return Err(self.fail("the database's writer thread has ended".into())),
+            Ok(Err(fatal)) => return Err(io::Error::other(fatal)),
+            Err(_) => return Err(io::Error::other("the database's writer thread has ended")),
         };
         if let Some(last) = last {
             self.applied = Some(log_id_of(last));
@@ -138,11 +135,6 @@ impl Machine {
                 return;
             }
         }
-    }
-
-    fn fail(&self, reason: String) -> io::Error {
-        *self.failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason.clone());
-        io::Error::other(reason)
     }
 }
 
@@ -189,7 +181,7 @@ impl RaftStateMachine<Types> for Machine {
                     Work::Meta(encode_meta(&self.membership)?)
                 }
                 EntryPayload::Normal(command) => {
-                    match command.command().map_err(|e| self.fail(e.to_string()))? {
+                    match command.command().map_err(io::Error::other)? {
                         Command::Requests(requests) => Work::Requests(Arc::clone(requests)),
                         Command::Load(chunk) => Work::Load(chunk.clone()),
                         Command::LoadAbort(id) => Work::LoadAbort(*id),
@@ -253,8 +245,8 @@ impl RaftStateMachine<Types> for Machine {
         let encoded = encode_meta(&meta.last_membership)?;
         match self.db.install(position(&last), encoded).await {
             Ok(Ok(())) => {}
-            Ok(Err(fatal)) => return Err(self.fail(fatal.to_string())),
-            Err(_) => return Err(self.fail("the database's writer thread has ended".into())),
+            Ok(Err(fatal)) => return Err(io::Error::other(fatal)),
+            Err(_) => return Err(io::Error::other("the database's writer thread has ended")),
         }
         self.membership = meta.last_membership.clone();
         self.applied = Some(last);
