@@ -85,10 +85,7 @@ pub fn attack(cluster: &mut Cluster, nemesis: &mut Nemesis<'_>, plan: &Plan) -> 
     let mut seed = Seed::new(plan.seed);
     let leader = cluster.leader()?;
     let mut setup = cluster.client(leader);
-    setup.execute(
-        "CREATE TABLE numbered(writer INTEGER, number INTEGER, payload TEXT)",
-        &[],
-    )?;
+    setup.execute(workload::NUMBERED_TABLE, &[])?;
     setup.execute(
         "CREATE TABLE register(name TEXT PRIMARY KEY, value INTEGER)",
         &[],
@@ -177,6 +174,15 @@ fn await_write(cluster: &mut Cluster) -> Result<()> {
 /// # Errors
 /// Tells what does not.
 pub fn judge(cluster: &mut Cluster, outcome: &Outcome) -> Result<()> {
+    judge_writes(cluster, &outcome.writes)?;
+    judge_registers(&outcome.registers)
+}
+
+/// All running nodes are equal and sound, and every acknowledged numbered write is there exactly once.
+///
+/// # Errors
+/// Tells what does not hold.
+pub fn judge_writes(cluster: &mut Cluster, writes: &[NumberedWrite]) -> Result<()> {
     let text = cluster.agreed_dump()?;
     ensure!(text.contains("CREATE TABLE"), "an empty database: {text}");
     cluster.check_integrity()?;
@@ -197,14 +203,13 @@ pub fn judge(cluster: &mut Cluster, outcome: &Outcome) -> Result<()> {
             Ok(((field(0)?, field(1)?), field(2)?))
         })
         .collect::<Result<BTreeMap<_, _>>>()?;
-    let wrong = history::contradictions(&outcome.writes, &found);
+    let wrong = history::contradictions(writes, &found);
     ensure!(
         wrong.is_empty(),
         "{} contradictions, first: {:#?}",
         wrong.len(),
         &wrong[..wrong.len().min(10)]
     );
-    judge_registers(&outcome.registers)?;
     cluster.check_no_panic()
 }
 

@@ -21,5 +21,6 @@ pub mod netns;
 pub mod ports;
 pub mod process;
 pub mod seed;
+pub mod servers;
 pub mod small_disk;
 pub mod wait;

@@ -68,6 +68,10 @@ impl Shared {
     }
 }
 
+/// What [`write_numbered`] writes to.
+pub const NUMBERED_TABLE: &str =
+    "CREATE TABLE numbered(writer INTEGER, number INTEGER, payload TEXT)";
+
 /// Writes rows `(writer, 0)`, `(writer, 1)`, … through changing nodes until told to stop.
 #[must_use]
 pub fn write_numbered(shared: &Shared, writer: u64, mut seed: Seed) -> Vec<NumberedWrite> {

@@ -1,0 +1,135 @@
+//! Where the servers' programs are, and what a test does without them.
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::{Mutex, PoisonError},
+};
+
+use anyhow::{Context, Result, bail};
+
+/// Set to `1`, a missing server fails the test instead of skipping it; so does `CI=true`.
+pub const REQUIRE: &str = "E2E_REQUIRE_SERVERS";
+
+/// A set of programs under `e2e/tools`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Tool {
+    /// The DNS server, program `coredns`.
+    CoreDns,
+    /// The key-value store, program `etcd`.
+    Etcd,
+    /// The service catalogue with its key-value store, program `consul`.
+    Consul,
+}
+
+impl Tool {
+    /// Its folder in `e2e/tools`, and the name of its program.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::CoreDns => "coredns",
+            Self::Etcd => "etcd",
+            Self::Consul => "consul",
+        }
+    }
+
+    /// Path of the program; it need not exist.
+    ///
+    /// # Errors
+    /// When the folder of the cache cannot be computed.
+    pub fn program(self) -> Result<PathBuf> {
+        static KNOWN: Mutex<Option<HashMap<Tool, PathBuf>>> = Mutex::new(None);
+        let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = known.get_or_insert_default();
+        if let Some(path) = known.get(&self) {
+            return Ok(path.clone());
+        }
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tools/build");
+        let output = Command::new(&script)
+            .args(["--where", self.name()])
+            .output()
+            .with_context(|| format!("run {}", script.display()))?;
+        if !output.status.success() {
+            bail!(
+                "{} --where {}: {}",
+                script.display(),
+                self.name(),
+                String::from_utf8_lossy(&output.stderr).trim()
+            );
+        }
+        let folder = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+        let path = Path::new(&folder).join(self.name());
+        known.insert(self, path.clone());
+        Ok(path)
+    }
+}
+
+/// Whether all `tools` are built. If not, says on standard error how to build them, or fails where they are promised.
+///
+/// ```no_run
+/// # use e2e::servers::{Tool, present};
+/// # fn test() -> anyhow::Result<()> {
+/// if !present(&[Tool::Etcd])? {
+///     return Ok(());
+/// }
+/// # Ok(()) }
+/// ```
+///
+/// # Errors
+/// When one is missing under `CI=true` or [`REQUIRE`]`=1`.
+pub fn present(tools: &[Tool]) -> Result<bool> {
+    let mut missing = Vec::new();
+    for tool in tools {
+        if !tool.program().is_ok_and(|program| program.is_file()) {
+            missing.push(tool.name());
+        }
+    }
+    let promised = |name: &str| std::env::var(name).is_ok_and(|value| is_true(&value));
+    verdict(&missing, promised("CI") || promised(REQUIRE))
+}
+
+fn is_true(value: &str) -> bool {
+    value == "1" || value.eq_ignore_ascii_case("true")
+}
+
+fn verdict(missing: &[&str], promised: bool) -> Result<bool> {
+    if missing.is_empty() {
+        return Ok(true);
+    }
+    let names = missing.join(" ");
+    if promised {
+        bail!("the test needs {names}, which is not built here: run e2e/tools/build {names}");
+    }
+    // Past the capture of test output: a skipped test must be seen.
+    let line = format!("SKIPPED, NOT TESTED: needs {names}; run e2e/tools/build {names}\n");
+    let _ = std::io::Write::write_all(&mut std::io::stderr(), line.as_bytes());
+    Ok(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_server_skips_or_fails() {
+        assert!(verdict(&[], true).unwrap() && verdict(&[], false).unwrap());
+        assert!(!verdict(&["etcd"], false).unwrap());
+        let error = verdict(&["etcd", "consul"], true).unwrap_err().to_string();
+        assert!(
+            error.ends_with("run e2e/tools/build etcd consul"),
+            "{error}"
+        );
+        assert!(is_true("1") && is_true("true") && !is_true("0") && !is_true(""));
+    }
+
+    #[test]
+    fn every_tool_has_a_folder() {
+        for tool in [Tool::CoreDns, Tool::Etcd, Tool::Consul] {
+            let path = tool.program().unwrap();
+            assert!(
+                path.ends_with(Path::new("bin").join(tool.name())),
+                "{path:?}"
+            );
+        }
+    }
+}
