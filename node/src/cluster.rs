@@ -1,44 +1,55 @@
-//! Becoming part of a cluster: join an existing one, or form the first one together. Deciding is in `decide.rs`, pure; this file asks and acts.
+//! Becoming part of a cluster: join an existing one, or form the first one together. Deciding is in `decide.rs` and `claim.rs`, pure; asking
+//! and acting are here and in `form.rs` and `register.rs`.
 //!
 //! DESIGN.md tells the cases and their traps.
+pub mod claim;
 pub mod decide;
+mod form;
 pub mod join;
+pub mod register;
 pub mod serve;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use tokio_util::sync::CancellationToken;
 
-use self::{
-    decide::{Decision, Own, decide},
-    join::{JoinError, join_once},
-};
+use self::join::{JoinError, join_once};
 use crate::{
+    discovery::{AddressLookup, Found, LeaderKey},
     identity::{Cluster, Lineage},
     local::Local,
-    peer::{Answer, Ask, Notice, NoticeState, Peers},
+    peer::Peers,
     raft::Consensus,
     stop::stopped_within,
     store::Credentials,
 };
 
-/// Pause between rounds of forming, jittered up to twice as long so that equal nodes do not march in step.
-const ROUND_PAUSE: Duration = Duration::from_secs(1);
-/// A notice exchange with one address.
-const NOTICE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Between asks of a member that has lost sight of its cluster.
 const REJOIN_PAUSE: Duration = Duration::from_secs(3);
+
+/// Where to learn whom to ask.
+#[derive(Clone, Debug)]
+pub enum Source {
+    /// Nowhere: the node is a cluster of its own, or works from what it has stored.
+    Nowhere,
+    /// `-join`: these addresses, in order.
+    Listed(Vec<String>),
+    /// `-disco-mode` dns or dns-srv: what the name resolves to, asked anew each round.
+    Lookup(AddressLookup),
+    /// `-disco-mode` consul-kv or etcd-kv: the key that names the leader.
+    LeaderKey(LeaderKey),
+}
 
 /// How this node is to become part of a cluster.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// Addresses to join, in order.
-    pub join: Vec<String>,
-    /// Rounds over them.
+    /// Whom to ask.
+    pub source: Source,
+    /// Rounds over listed addresses, when the node only joins.
     pub attempts: u32,
     /// Between rounds.
     pub interval: Duration,
@@ -97,20 +108,51 @@ impl Forming {
     /// # Errors
     /// Only for a node without state, or one that is told to join although it is a cluster of its own.
     pub async fn run(&self, stop: &CancellationToken) -> Result<(), ClusterError> {
-        for address in &self.plan.join {
-            join::refuse_http(address).await?;
+        if let Source::Listed(addresses) = &self.plan.source {
+            tracing::info!(target: "cluster-join", "checking that supplied join addresses don't serve HTTP(S)");
+            for address in addresses {
+                join::refuse_http(address).await?;
+            }
         }
         let has_state = self.has_state().await?;
-        match (self.plan.join.is_empty(), self.plan.expect, has_state) {
-            (true, _, true) => Ok(()),
-            (true, _, false) => self.alone().await,
-            (false, 0, _) => self.join(has_state, stop).await,
-            (false, _, true) => {
+        match (&self.plan.source, has_state) {
+            (Source::Nowhere, true) => Ok(()),
+            (Source::Nowhere, false) => self.alone().await,
+            (Source::Listed(addresses), _) if self.plan.expect == 0 => {
+                self.join(addresses, has_state, stop).await
+            }
+            (Source::Listed(_) | Source::Lookup(_), false) => self.form(stop).await,
+            (Source::LeaderKey(key), false) => self.register(key, stop).await,
+            (Source::Listed(_) | Source::Lookup(_), true) => {
                 tracing::info!(target: "cluster-bootstrap", "preexisting node state: not bootstrapping");
-                self.rejoin_until_led(stop).await;
+                self.return_home(stop).await;
                 Ok(())
             }
-            (false, _, false) => self.form(stop).await,
+            (Source::LeaderKey(_), true) => {
+                tracing::info!(target: "disco", "preexisting node configuration detected, not registering with discovery service");
+                self.return_home(stop).await;
+                Ok(())
+            }
+        }
+    }
+
+    /// Whom to ask this round.
+    async fn found(&self) -> Result<Found, String> {
+        match &self.plan.source {
+            Source::Nowhere => Ok(Found::default()),
+            Source::Listed(addresses) => Ok(Found {
+                addresses: addresses.clone(),
+                nodes: addresses.iter().collect::<BTreeSet<_>>().len(),
+            }),
+            Source::Lookup(lookup) => lookup.lookup().await.map_err(|e| e.to_string()),
+            Source::LeaderKey(key) => {
+                let held = key.read().await.map_err(|e| e.to_string())?;
+                let addresses: Vec<String> = held.into_iter().map(|h| h.record.addr).collect();
+                Ok(Found {
+                    nodes: addresses.len(),
+                    addresses,
+                })
+            }
         }
     }
 
@@ -151,11 +193,16 @@ impl Forming {
             .map_err(|e| ClusterError::Failed(e.to_string()))
     }
 
-    async fn join(&self, has_state: bool, stop: &CancellationToken) -> Result<(), ClusterError> {
+    async fn join(
+        &self,
+        addresses: &[String],
+        has_state: bool,
+        stop: &CancellationToken,
+    ) -> Result<(), ClusterError> {
         if has_state {
             let members = self.consensus.members();
             let alone = matches!(members.as_slice(), [(id, ..)] if id.name() == self.local.name());
-            let only_itself = self.plan.join.iter().all(|a| *a == self.local.raft_addr);
+            let only_itself = addresses.iter().all(|a| *a == self.local.raft_addr);
             if alone && !only_itself {
                 return Err(ClusterError::OwnCluster);
             }
@@ -167,7 +214,7 @@ impl Forming {
                     "failed to join cluster: join operation",
                 ));
             }
-            match join_once(self).await {
+            match join_once(self, addresses).await {
                 Ok(address) => {
                     tracing::info!(target: "cluster-join", "successfully joined cluster at {address}");
                     return Ok(());
@@ -185,168 +232,61 @@ impl Forming {
         }
         if has_state {
             tracing::warn!(target: "cluster-join", "not joined ({last}); this node has state and keeps running on it");
-            self.rejoin_until_led(stop).await;
+            self.return_home(stop).await;
             return Ok(());
         }
         Err(ClusterError::Join(last))
     }
 
-    /// A member without a leader in sight: its address may have changed, so it keeps asking to be joined again, for ever.
-    async fn rejoin_until_led(&self, stop: &CancellationToken) {
-        while self.consensus.leadership().leader.is_none() {
-            if stopped_within(stop, REJOIN_PAUSE).await
-                || self.consensus.leadership().leader.is_some()
-            {
-                return;
-            }
-            if let Ok(address) = join_once(self).await {
-                tracing::info!(target: "cluster-join", "successfully joined cluster at {address}");
-                return;
-            }
-        }
-    }
-
-    /// Joins, or forms the first cluster once enough empty nodes have been seen.
-    async fn form(&self, stop: &CancellationToken) -> Result<(), ClusterError> {
-        let deadline = Instant::now() + self.plan.expect_timeout;
-        loop {
-            if self.consensus.leadership().leader.is_some() {
-                tracing::info!(target: "cluster-bootstrap", "boot operation marked done");
-                return Ok(());
-            }
-            let why = match join_once(self).await {
-                Ok(address) => {
-                    tracing::info!(target: "cluster-bootstrap", "succeeded directly joining cluster via node at {address}");
-                    return Ok(());
-                }
-                Err(e) => e.to_string(),
-            };
-            let why = self.form_round().await?.unwrap_or(why);
-            if Instant::now() >= deadline {
-                return Err(ClusterError::BootTimeout(why));
-            }
-            let pause = ROUND_PAUSE.mul_f64(1.0 + rand::random::<f64>());
-            if self.led_within(pause, stop).await {
-                return Err(ClusterError::Canceled("boot"));
-            }
-        }
-    }
-
-    /// Waits for a leader to appear, at most `pause`. True if stopped.
-    async fn led_within(&self, pause: Duration, stop: &CancellationToken) -> bool {
+    /// A member comes back. Its cluster may be without a leader, or know it under another address, so it keeps asking until it follows a leader
+    /// (or leads) and the membership holds its address: for ever, if need be.
+    async fn return_home(&self, stop: &CancellationToken) {
         let mut leadership = self.consensus.watch_leadership();
-        tokio::select! {
-            () = stop.cancelled() => true,
-            _ = leadership.wait_for(|l| l.leader.is_some()) => false,
-            () = tokio::time::sleep(pause) => false,
-        }
-    }
-
-    /// One round of notices and what follows from them. Returns what is missing, for a person.
-    async fn form_round(&self) -> Result<Option<String>, ClusterError> {
-        if !self.plan.voter {
-            return Ok(Some("a read-only node waits for a cluster to join".into()));
-        }
-        let identity = self.local.identity();
-        let own = Own {
-            id: identity.raft_id(),
-            raft_addr: self.local.raft_addr.clone(),
-            expect: self.plan.expect,
-            pledged: identity.pledged.clone(),
-        };
-        let answers = self.exchange_notices().await;
-        match decide(&own, &self.plan.join, &answers) {
-            Decision::Wait(why) => Ok(Some(why)),
-            Decision::Release => {
-                tracing::info!(target: "cluster-bootstrap", "released from a forming that did not happen");
-                self.local
-                    .release()
-                    .map_err(|e| ClusterError::Failed(e.to_string()))?;
-                Ok(None)
+        loop {
+            // A leader usually is heard within a moment; asking around before would only make noise.
+            let led = tokio::select! {
+                () = stop.cancelled() => return,
+                _ = leadership.wait_for(|l| l.leader.is_some()) => true,
+                () = tokio::time::sleep(REJOIN_PAUSE) => false,
+            };
+            if led && self.is_recorded() {
+                return;
             }
-            Decision::Form(members) => self.coordinate(members).await,
-        }
-    }
-
-    async fn exchange_notices(&self) -> Vec<Option<Notice>> {
-        let identity = self.local.identity();
-        let notice = Notice {
-            id: identity.raft_id(),
-            raft_addr: self.local.raft_addr.clone(),
-            state: NoticeState::Empty {
-                pledged: identity.pledged,
-            },
-            credentials: self.plan.credentials.clone(),
-        };
-        let calls = self.plan.join.iter().map(|address| {
-            let ask = Ask::Notify(notice.clone());
-            async move {
-                match self.peers.call(address, &ask, NOTICE_TIMEOUT).await {
-                    Ok(Answer::Notify(answer)) => Some(answer),
-                    Ok(_) => None,
+            if self.consensus.is_mine() {
+                match self.consensus.record_own_address().await {
+                    Ok(()) => continue,
                     Err(e) => {
-                        tracing::debug!(target: "cluster-bootstrap", "notice to {address}: {e}");
-                        None
+                        tracing::info!(target: "cluster-join", "recording this node's new address: {e}");
                     }
                 }
+            } else {
+                self.ask_to_return().await;
             }
-        });
-        futures_util::future::join_all(calls).await
+            if led && stopped_within(stop, REJOIN_PAUSE).await {
+                return;
+            }
+        }
     }
 
-    /// This node coordinates: everybody pledges, then Raft is initialized with exactly this set.
-    async fn coordinate(
-        &self,
-        members: BTreeMap<String, String>,
-    ) -> Result<Option<String>, ClusterError> {
-        let ids: Vec<String> = members.keys().cloned().collect();
-        let identity = self.local.identity();
-        let cluster = match (identity.cluster, identity.pledged) {
-            (Some(cluster), Some(pledged)) if pledged == ids => cluster,
-            _ => new_cluster(),
+    /// The membership holds this node at its present address.
+    fn is_recorded(&self) -> bool {
+        self.consensus.recorded_address().as_deref() == Some(self.local.raft_addr.as_str())
+    }
+
+    async fn ask_to_return(&self) {
+        let found = match self.found().await {
+            Ok(found) => found,
+            Err(e) => {
+                tracing::info!(target: "cluster-join", "nobody to ask: {e}");
+                return;
+            }
         };
-        tracing::info!(target: "cluster-bootstrap", "reached expected bootstrap count of {}, starting cluster bootstrap", ids.len());
-        if let Err(e) = self.local.pledge(&cluster, &ids) {
-            return Ok(Some(e.to_string()));
+        if let Ok(address) = join_once(self, &found.addresses).await {
+            tracing::info!(target: "cluster-join", "successfully joined cluster at {address}");
+            return;
         }
-        for (id, address) in members.iter().filter(|(id, _)| *id != self.local.raft_id()) {
-            let ask = Ask::Pledge {
-                cluster: cluster.clone(),
-                members: ids.clone(),
-                credentials: self.plan.credentials.clone(),
-            };
-            let why = match self.peers.call(address, &ask, NOTICE_TIMEOUT).await {
-                Ok(Answer::Done(Ok(()))) => continue,
-                Ok(Answer::Done(Err(e))) => e.to_string(),
-                Ok(_) => "answered another question".into(),
-                // It may have pledged; it is asked again with the same set in the next round.
-                Err(e) => return Ok(Some(format!("node {id} at {address}: {e}"))),
-            };
-            self.abandon(&cluster, &members).await?;
-            return Ok(Some(format!("node {id} at {address}: {why}")));
-        }
-        self.initialize(&members).await?;
-        tracing::info!(target: "cluster-bootstrap", "cluster bootstrap successful, servers: {members:?}");
-        Ok(None)
-    }
-
-    /// Somebody refused: nobody is bound any longer. Our own release is durable before anyone hears of it.
-    async fn abandon(
-        &self,
-        cluster: &Cluster,
-        members: &BTreeMap<String, String>,
-    ) -> Result<(), ClusterError> {
-        self.local
-            .release()
-            .map_err(|e| ClusterError::Failed(e.to_string()))?;
-        for address in members.values().filter(|a| **a != self.local.raft_addr) {
-            // Best effort: who misses it sees at the next notice that the coordinator is not bound.
-            let _ = self
-                .peers
-                .call(address, &Ask::Release(cluster.clone()), NOTICE_TIMEOUT)
-                .await;
-        }
-        Ok(())
+        // Nobody leads, perhaps because all addresses changed at once. Members that tell each other where they are can elect again.
+        self.tell_members(&found.addresses).await;
     }
 }
 

@@ -23,6 +23,7 @@ use self::{
 };
 use crate::{
     auth::Auth,
+    discovery::Discovery,
     metrics::{Counter, Metrics, Timed},
     store::{Served, Store, StoreError, queue::Queue},
 };
@@ -91,6 +92,8 @@ pub struct HttpState {
     pub queue: Queue,
     /// This node.
     pub settings: HttpSettings,
+    /// How it finds others, if it was told to; for `/status`.
+    pub discovery: Option<Arc<Discovery>>,
 }
 
 /// The edge at work: the rooms behind it and what is prepared once.
@@ -101,6 +104,7 @@ struct Edge {
     metrics: Arc<Metrics>,
     queue: Queue,
     settings: HttpSettings,
+    discovery: Option<Arc<Discovery>>,
     replies: Replies,
     last_backup: Mutex<Option<SystemTime>>,
 }
@@ -113,6 +117,7 @@ impl Edge {
             metrics,
             queue,
             settings,
+            discovery,
         } = state;
         let replies = Replies::new(
             settings.allow_origin.as_deref(),
@@ -121,6 +126,7 @@ impl Edge {
         )
         .map_err(ServeError::Header)?;
         Ok(Self {
+            discovery,
             store,
             auth,
             metrics,

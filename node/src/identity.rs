@@ -51,9 +51,33 @@ pub struct Identity {
     /// Raft ids of the first forming that this node has agreed to take part in. Agreed to at most one, ever.
     #[serde(default)]
     pub pledged: Option<Vec<String>>,
+    /// What `prepare` decided about this directory when it was made; `None` without an operator.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub birth: Option<Birth>,
     /// CRC-32 (IEEE) of everything above, as compact JSON without this field. One flipped bit would be another identity.
     #[serde(default)]
     crc32: u32,
+}
+
+/// What a data directory was made for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Birth {
+    /// The only cluster that it may become a member of. Its lineage is the one known then; a recovery may have changed it since.
+    pub cluster: Cluster,
+    /// It may take part in the first forming of that cluster.
+    pub may_form: bool,
+}
+
+/// Whether a node without a cluster may take part in forming one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FormingRight {
+    /// Nobody has decided: whoever coordinates draws the cluster's id.
+    Any,
+    /// Exactly this cluster.
+    Only(Cluster),
+    /// None: the cluster has been formed, so this node can only join it.
+    JoinOnly(Cluster),
 }
 
 /// Why an identity cannot be had.
@@ -86,7 +110,16 @@ pub enum IdentityError {
 impl Identity {
     /// The Raft id: `<name>#<incarnation>`.
     pub fn raft_id(&self) -> String {
-        format!("{}{SEPARATOR}{}", self.name, self.incarnation)
+        raft_id(&self.name, &self.incarnation)
+    }
+
+    /// Takes the identity that a recovery gives this directory: nothing that was promised under the former one binds the new one.
+    pub fn become_recovered(&mut self, name: &str, incarnation: String, cluster: Cluster) {
+        name.clone_into(&mut self.name);
+        self.incarnation = incarnation;
+        self.cluster = Some(cluster);
+        self.pledged = None;
+        self.birth = None;
     }
 
     /// A new identity for an empty data directory.
@@ -97,8 +130,41 @@ impl Identity {
             incarnation: format!("{:016x}", rand::random::<u64>()),
             cluster: None,
             pledged: None,
+            birth: None,
             crc32: 0,
         }
+    }
+
+    /// A new identity for an empty data directory that is meant for one cluster.
+    pub fn born(name: &str, birth: Birth) -> Self {
+        Self {
+            birth: Some(birth),
+            ..Self::new(name)
+        }
+    }
+
+    /// The same directory, still without data, meant for what is known now.
+    #[must_use]
+    pub fn reborn(mut self, name: &str, birth: Birth) -> Self {
+        name.clone_into(&mut self.name);
+        self.birth = Some(birth);
+        self
+    }
+
+    /// What this node may form while it has no cluster.
+    pub fn forming_right(&self) -> FormingRight {
+        match &self.birth {
+            None => FormingRight::Any,
+            Some(birth) if birth.may_form => FormingRight::Only(birth.cluster.clone()),
+            Some(birth) => FormingRight::JoinOnly(birth.cluster.clone()),
+        }
+    }
+
+    /// May this directory become part of `cluster`? Any lineage will do: its data is that of the leader who admits it.
+    pub fn may_enter(&self, cluster: &Cluster) -> bool {
+        self.birth
+            .as_ref()
+            .is_none_or(|birth| birth.cluster.id == cluster.id)
     }
 
     fn checksum(&self) -> u32 {
@@ -120,24 +186,38 @@ impl Identity {
         name: &str,
         log_exists: bool,
     ) -> Result<Self, IdentityError> {
+        let Some(mut identity) = Self::load(raft_dir)? else {
+            if log_exists {
+                let path = raft_dir.join(FILE_NAME);
+                return Err(IdentityError::Missing { path });
+            }
+            let identity = Self::new(name);
+            identity.save(raft_dir)?;
+            return Ok(identity);
+        };
+        if identity.name != name {
+            tracing::warn!(target: "store", "node ID changed from {} to {name}: join the cluster again to replace the old record", identity.name);
+            identity.name = name.to_owned();
+            identity.save(raft_dir)?;
+        }
+        Ok(identity)
+    }
+
+    /// Reads the identity in `raft_dir`, if there is one. Changes nothing.
+    ///
+    /// # Errors
+    /// See [`IdentityError`].
+    pub fn load(raft_dir: &Path) -> Result<Option<Self>, IdentityError> {
         let path = raft_dir.join(FILE_NAME);
         let text = match fs::read(&path) {
             Ok(text) => text,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                if log_exists {
-                    return Err(IdentityError::Missing { path });
-                }
-                let identity = Self::new(name);
-                identity.save(raft_dir)?;
-                return Ok(identity);
-            }
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(source) => return Err(IdentityError::Io { path, source }),
         };
-        let mut identity: Self =
-            serde_json::from_slice(&text).map_err(|e| IdentityError::Damaged {
-                path: path.clone(),
-                reason: format!("not an identity file ({e})"),
-            })?;
+        let identity: Self = serde_json::from_slice(&text).map_err(|e| IdentityError::Damaged {
+            path: path.clone(),
+            reason: format!("not an identity file ({e})"),
+        })?;
         if identity.format != FORMAT {
             let reason = format!("written by a newer version (format {})", identity.format);
             return Err(IdentityError::Damaged { path, reason });
@@ -156,12 +236,7 @@ impl Identity {
                 reason: "incarnation is not 16 hexadecimal digits".into(),
             });
         }
-        if identity.name != name {
-            tracing::warn!(target: "store", "node ID changed from {} to {name}: join the cluster again to replace the old record", identity.name);
-            identity.name = name.to_owned();
-            identity.save(raft_dir)?;
-        }
-        Ok(identity)
+        Ok(Some(identity))
     }
 
     /// Makes the identity durable: written beside, synced, renamed, directory synced.
@@ -180,6 +255,11 @@ impl Identity {
         })?;
         write_durably(&path, &text).map_err(|source| IdentityError::Io { path, source })
     }
+}
+
+/// The Raft id of a name and an incarnation.
+pub fn raft_id(name: &str, incarnation: &str) -> String {
+    format!("{name}{SEPARATOR}{incarnation}")
 }
 
 /// The name part of a Raft id.
@@ -230,6 +310,46 @@ mod tests {
         );
         assert_eq!(name_of(&first.raft_id()), "a");
         assert_eq!(name_of("x#y#0123456789abcdef"), "x#y");
+    }
+
+    #[test]
+    fn what_a_directory_was_made_for() {
+        let cluster = |id: &str| Cluster {
+            id: id.into(),
+            lineage: Lineage {
+                id: "l".into(),
+                epoch: 0,
+            },
+        };
+        let born = |may_form| {
+            let cluster = cluster("x");
+            Identity::born("a", Birth { cluster, may_form })
+        };
+        assert_eq!(Identity::new("a").forming_right(), FormingRight::Any);
+        assert_eq!(born(true).forming_right(), FormingRight::Only(cluster("x")));
+        assert_eq!(
+            born(false).forming_right(),
+            FormingRight::JoinOnly(cluster("x"))
+        );
+        assert!(Identity::new("a").may_enter(&cluster("y")));
+        assert!(born(false).may_enter(&cluster("x")) && !born(true).may_enter(&cluster("y")));
+        let dir = tempfile::tempdir().unwrap();
+        born(true).save(dir.path()).unwrap();
+        let kept = Identity::load(dir.path()).unwrap().unwrap();
+        assert_eq!(kept.forming_right(), FormingRight::Only(cluster("x")));
+    }
+
+    /// A file written before `birth` existed keeps its checksum.
+    #[test]
+    fn an_older_file_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let text = r#"{"format":1,"name":"a","incarnation":"0123456789abcdef","cluster":null,"pledged":null,"crc32":244077450}"#;
+        fs::write(dir.path().join(FILE_NAME), text).unwrap();
+        let identity = Identity::load(dir.path()).unwrap().unwrap();
+        assert_eq!(
+            (identity.raft_id().as_str(), identity.birth),
+            ("a#0123456789abcdef", None)
+        );
     }
 
     #[test]

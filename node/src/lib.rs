@@ -2,19 +2,24 @@
 //!
 //! The rooms in reading order: [`config`] (what the node is told) → [`identity`] and [`local`] (who it is) → [`command`] (what the
 //! log carries) → [`wire`] and [`peer`] (how nodes talk) → [`raft`] (consensus) → [`store`] (the replicated database) →
-//! [`cluster`] (who is in), [`http_api`] and [`service`] (the edges) → [`run`] (assembly).
+//! [`discovery`] (where others may be) → [`cluster`] (who is in), [`http_api`] and [`service`] (the edges) → [`run`] (assembly).
+//! [`recovery`], [`inspect`] and [`prepare`] work on closed data directories.
 pub mod auth;
 pub mod clock;
 pub mod cluster;
 pub mod command;
 pub mod config;
+pub mod discovery;
 pub mod disk;
 pub mod http_api;
 pub mod identity;
+pub mod inspect;
 pub mod local;
 pub mod metrics;
 pub mod peer;
+pub mod prepare;
 pub mod raft;
+pub mod recovery;
 pub mod run;
 pub mod service;
 pub mod stop;

@@ -1,5 +1,6 @@
 //! This node as its own rooms and its peers know it: identity, addresses, and what was last heard from a leader.
 use std::{
+    collections::BTreeMap,
     path::PathBuf,
     sync::{
         Mutex, PoisonError,
@@ -27,7 +28,12 @@ pub struct Local {
     leader_contact: AtomicU64,
     /// The commit index that the leader last sent.
     leader_commit: AtomicU64,
+    /// Raft id to advertised Raft address, of members that said they have moved since the membership was written.
+    moved: Mutex<BTreeMap<String, String>>,
 }
+
+/// Members noted as moved. A cluster has a few; the rest would be somebody's noise.
+const MAX_MOVED: usize = 64;
 
 impl Local {
     /// `dial_timeout` bounds connecting to another node for Raft's own messages.
@@ -49,6 +55,7 @@ impl Local {
             started: Instant::now(),
             leader_contact: AtomicU64::new(0),
             leader_commit: AtomicU64::new(0),
+            moved: Mutex::default(),
         }
     }
 
@@ -160,6 +167,26 @@ impl Local {
             *held = next;
         }
         Ok(())
+    }
+
+    /// Notes where a member says that it is now. A hint only: the Raft id is checked at every dial.
+    pub fn note_moved(&self, raft_id: &str, raft_addr: &str) {
+        let mut moved = self.moved.lock().unwrap_or_else(PoisonError::into_inner);
+        if moved.len() < MAX_MOVED || moved.contains_key(raft_id) {
+            moved.insert(raft_id.to_owned(), raft_addr.to_owned());
+        }
+    }
+
+    /// Where a member said that it is now.
+    pub fn moved_to(&self, raft_id: &str) -> Option<String> {
+        let moved = self.moved.lock().unwrap_or_else(PoisonError::into_inner);
+        moved.get(raft_id).cloned()
+    }
+
+    /// The member is not there (any more).
+    pub fn forget_moved(&self, raft_id: &str) {
+        let mut moved = self.moved.lock().unwrap_or_else(PoisonError::into_inner);
+        moved.remove(raft_id);
     }
 
     /// Notes a message from a leader that this node follows.

@@ -7,11 +7,34 @@ use node::{config, run, telemetry};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+/// A subcommand's end. `write!` and not `print!`: a closed pipe is no reason to panic.
+fn answer(answer: &node::inspect::Answer) -> ExitCode {
+    use std::io::Write;
+    let written = if answer.is_error {
+        writeln!(std::io::stderr(), "{}", answer.text)
+    } else {
+        writeln!(std::io::stdout(), "{}", answer.text)
+    };
+    match written {
+        Ok(()) => ExitCode::from(answer.exit_code),
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
 #[expect(
     clippy::print_stderr,
     reason = "a command line tool's answers before logging starts"
 )]
 fn main() -> ExitCode {
+    let mut arguments = std::env::args_os().skip(1);
+    match arguments.next().as_deref().and_then(|word| word.to_str()) {
+        Some("inspect") => return answer(&node::inspect::run(arguments)),
+        Some("prepare") => {
+            telemetry::start("INFO");
+            return answer(&node::prepare::run(arguments));
+        }
+        _ => {}
+    }
     let config = match config::parse(std::env::args_os().skip(1)) {
         Ok(config::Parsed::Run(config)) => config,
         Ok(config::Parsed::Help(usage)) => {

@@ -9,6 +9,7 @@ pub mod machine;
 pub mod membership;
 pub mod network;
 pub mod proposer;
+pub mod rewrite;
 pub mod serve;
 pub mod types;
 

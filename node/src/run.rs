@@ -12,8 +12,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     auth::Auth,
-    cluster::{Forming, Plan, serve::ClusterServer},
-    config::Config,
+    cluster::{Forming, Plan, Source, register::keep_leader_key, serve::ClusterServer},
+    config::{Config, split_host_port},
+    discovery::Discovery,
     disk::Disk,
     http_api::{HttpSettings, HttpState},
     identity::Identity,
@@ -26,7 +27,7 @@ use crate::{
         log::Log,
         serve::Server as RaftServer,
     },
-    service,
+    recovery, service,
     stop::stopped_within,
     store::{
         Caller, StatusSettings, Store,
@@ -95,6 +96,7 @@ struct Node {
     peers: Peers,
     store: Store,
     disk: Arc<Disk>,
+    discovery: Option<Arc<Discovery>>,
     raft_dir: PathBuf,
     consensus: Arc<OnceLock<Consensus>>,
     raft_server: Arc<OnceLock<RaftServer>>,
@@ -115,6 +117,8 @@ impl Node {
         std::fs::create_dir_all(&raft_dir)
             .with_context(|| format!("failed to create {}", raft_dir.display()))?;
         let lock = lock_directory(data_dir)?;
+        recovery::recover_if_asked(data_dir, config.node_id(), config.raft_adv())
+            .context("failed to open store")?;
         let log_exists = has_log(&raft_dir);
         if log_exists {
             tracing::info!(target: "store", "preexisting node state detected in {}", data_dir.display());
@@ -143,7 +147,9 @@ impl Node {
         );
         let auth = Auth::open(config.auth.as_deref())
             .map_err(|e| anyhow::anyhow!("failed to get credential store: {e}"))?;
+        let discovery = open_discovery(config)?.map(Arc::new);
         Ok(Self {
+            discovery,
             disk: Arc::new(Disk::new(data_dir)),
             auth: Arc::new(auth),
             metrics: Arc::default(),
@@ -186,9 +192,10 @@ impl Node {
             metrics: Arc::clone(&self.metrics),
             queue,
             settings: http_settings(config),
+            discovery: self.discovery.clone(),
         };
         tracing::info!(target: "http", "node HTTP API available at {}", config.http_url());
-        if let Some((host, port)) = crate::config::split_host_port(config.http_adv()) {
+        if let Some((host, port)) = split_host_port(config.http_adv()) {
             tracing::info!(target: "http", "connect using the command-line tool via 'rqlite -H {host} -p {port}'");
         }
         let stop = self.stop_http.clone();
@@ -217,10 +224,18 @@ impl Node {
         let opening = async {
             self.wait_for_room(&stop).await;
             let consensus = self.open(config).await.context("failed to open store")?;
-            self.forming(config, &consensus)
-                .run(&stop)
-                .await
-                .map_err(|e| anyhow::anyhow!("clustering failure: {e}"))?;
+            if let Some(Discovery::LeaderKey(key)) = self.discovery.as_deref() {
+                let report =
+                    keep_leader_key(key.clone(), consensus.clone(), self.background_stop.clone());
+                tokio::spawn(report);
+            }
+            let forming = self.forming(config, &consensus);
+            tokio::select! {
+                formed = forming.run(&stop) => {
+                    formed.map_err(|e| anyhow::anyhow!("clustering failure: {e}"))?;
+                }
+                reason = consensus.stopped() => bail!("the node cannot go on: {reason}"),
+            }
             anyhow::Ok(consensus)
         };
         tokio::pin!(opening);
@@ -274,7 +289,8 @@ impl Node {
             checkpoint_wal_bytes: config.raft_snap_wal_size,
         };
         let (db, recovered) = Database::open(options)?;
-        check_continuity(&log, &recovered)?;
+        log.check_continuity(recovered.position)
+            .map_err(anyhow::Error::msg)?;
         let _ = self.db.set(db.clone());
         let settings = raft_settings(config);
         let consensus = Consensus::start(
@@ -324,7 +340,7 @@ impl Node {
             peers: self.peers.clone(),
             consensus: consensus.clone(),
             plan: Arc::new(Plan {
-                join: config.join().into_iter().map(ToOwned::to_owned).collect(),
+                source: self.source(config),
                 attempts: config.join_attempts,
                 interval: config.join_interval,
                 expect: config.bootstrap_expect as usize,
@@ -332,6 +348,17 @@ impl Node {
                 voter: !config.raft_non_voter,
                 credentials: self.auth.credentials_of(&config.join_as),
             }),
+        }
+    }
+
+    fn source(&self, config: &Config) -> Source {
+        match self.discovery.as_deref() {
+            Some(Discovery::Addresses(lookup)) => Source::Lookup(lookup.clone()),
+            Some(Discovery::LeaderKey(key)) => Source::LeaderKey(key.clone()),
+            None => match config.join() {
+                none if none.is_empty() => Source::Nowhere,
+                listed => Source::Listed(listed.into_iter().map(ToOwned::to_owned).collect()),
+            },
         }
     }
 
@@ -380,23 +407,17 @@ impl Node {
     }
 }
 
-/// The log must begin where the database ends, or before: otherwise one of the two files is of another time.
-fn check_continuity(log: &Log, recovered: &node_db::Recovered) -> anyhow::Result<()> {
-    let at = recovered.position.map_or(0, |p| p.index);
-    if at > 0 && log.vote().is_none() {
-        bail!(
-            "the database is at index {at} but the Raft log holds no vote: the log was lost or cut, and with it possibly acknowledged writes; \
-             restore the log's files, or give this node an empty data directory and let it join again"
-        );
-    }
-    match log.purged() {
-        Some(purged) if purged.1 > at => bail!(
-            "the database is at index {at} but the Raft log begins after {}: the database files are older than the log; \
-             restore both together, or give this node an empty data directory and let it join again",
-            purged.1
-        ),
-        Some(_) | None => Ok(()),
-    }
+fn open_discovery(config: &Config) -> anyhow::Result<Option<Discovery>> {
+    let Some(mode) = config.disco_mode() else {
+        return Ok(None);
+    };
+    // Nodes found by name are taken to listen on the port that this one is bound to.
+    let raft_port = split_host_port(&config.raft_addr)
+        .and_then(|(_, port)| port.parse().ok())
+        .with_context(|| format!("no port in {}", config.raft_addr))?;
+    let discovery = Discovery::open(mode, &config.disco_config, &config.disco_key, raft_port)
+        .map_err(|e| anyhow::anyhow!("clustering failure: {e}"))?;
+    Ok(Some(discovery))
 }
 
 fn raft_settings(config: &Config) -> Settings {
@@ -451,7 +472,8 @@ fn has_log(raft_dir: &Path) -> bool {
     std::fs::read_dir(raft_dir.join("log")).is_ok_and(|mut entries| entries.next().is_some())
 }
 
-fn lock_directory(data_dir: &Path) -> anyhow::Result<std::fs::File> {
+/// Held by whoever works on a data directory: a node, or a subcommand.
+pub(crate) fn lock_directory(data_dir: &Path) -> anyhow::Result<std::fs::File> {
     let path = data_dir.join("lock");
     let file = std::fs::File::create(&path)
         .with_context(|| format!("cannot write in the data directory {}", data_dir.display()))?;

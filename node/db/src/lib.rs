@@ -19,6 +19,7 @@ mod files;
 mod guard;
 mod load;
 mod main_file;
+pub mod offline;
 mod query;
 mod readers;
 mod recover;

@@ -12,7 +12,7 @@ use crate::{
     sidecar::{self, Base, Intent, Sidecar},
 };
 
-fn io_error(context: &'static str) -> impl Fn(io::Error) -> OpenError {
+pub(crate) fn io_error(context: &'static str) -> impl Fn(io::Error) -> OpenError {
     move |source| OpenError::Io {
         context: context.to_owned(),
         source,
@@ -83,7 +83,7 @@ pub(crate) fn recover(files: &Files) -> Result<Base, OpenError> {
     Ok(base)
 }
 
-fn write(files: &Files, sidecar: &Sidecar) -> Result<(), OpenError> {
+pub(crate) fn write(files: &Files, sidecar: &Sidecar) -> Result<(), OpenError> {
     let bytes = sidecar::encode(sidecar).map_err(OpenError::Corrupt)?;
     files
         .write_state(&bytes)
@@ -92,8 +92,18 @@ fn write(files: &Files, sidecar: &Sidecar) -> Result<(), OpenError> {
 
 /// A new directory gets its sidecar before its main file, so that a main file without one is never ours to delete.
 fn read_sidecar(files: &Files) -> Result<Sidecar, OpenError> {
+    if let Some(sidecar) = load_sidecar(files)? {
+        return Ok(sidecar);
+    }
+    let sidecar = Sidecar::default();
+    write(files, &sidecar)?;
+    Ok(sidecar)
+}
+
+/// `None`: neither a sidecar nor a main file.
+pub(crate) fn load_sidecar(files: &Files) -> Result<Option<Sidecar>, OpenError> {
     match fs::read(&files.state) {
-        Ok(bytes) => sidecar::decode(&bytes).map_err(|reason| {
+        Ok(bytes) => sidecar::decode(&bytes).map(Some).map_err(|reason| {
             OpenError::Corrupt(format!(
                 "the state file {} is damaged: {reason}. Delete the directory and let this node join anew, or restore a backup",
                 files.state.display()
@@ -108,15 +118,13 @@ fn read_sidecar(files: &Files) -> Result<Sidecar, OpenError> {
                     files.state.display()
                 )));
             }
-            let sidecar = Sidecar::default();
-            write(files, &sidecar)?;
-            Ok(sidecar)
+            Ok(None)
         }
         Err(error) => Err(io_error("read the state file")(error)),
     }
 }
 
-fn check_length(files: &Files, base: &Base) -> Result<(), OpenError> {
+pub(crate) fn check_length(files: &Files, base: &Base) -> Result<(), OpenError> {
     let len = files::len(&files.main).map_err(io_error("measure the main file"))?;
     if base.position.is_some() && len < base.main_len {
         return Err(OpenError::Corrupt(format!(

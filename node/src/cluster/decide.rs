@@ -2,7 +2,7 @@
 //!
 //! Invariants, tested below by random walk: two clusters never form from one list of addresses; an empty node never forms a cluster
 //! while any address answers that it has state.
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use crate::{
     identity::name_of,
@@ -33,13 +33,14 @@ pub enum Decision {
     Form(BTreeMap<String, String>),
 }
 
-/// Nodes needed: as many as expected, and more than half of the listed addresses, so that two disjoint groups can never both suffice.
+/// Nodes needed: as many as expected, and more than half of those listed, so that two disjoint groups can never both suffice.
 pub fn needed(expect: usize, listed: usize) -> usize {
     expect.max(listed / 2 + 1)
 }
 
-/// Decides from this round's answers, one per listed address (`None`: no answer).
-pub fn decide(own: &Own, listed: &[String], answers: &[Option<Notice>]) -> Decision {
+/// Decides from this round's answers (`None`: no answer). `listed` is how many nodes the addresses asked can stand for: a node may have
+/// several addresses.
+pub fn decide(own: &Own, listed: usize, answers: &[Option<Notice>]) -> Decision {
     let heard: Vec<&Notice> = answers.iter().flatten().collect();
     if let Some(pledged) = &own.pledged {
         return decide_pledged(own, pledged, &heard);
@@ -57,8 +58,7 @@ pub fn decide(own: &Own, listed: &[String], answers: &[Option<Notice>]) -> Decis
         .map(|n| (n.id.clone(), n.raft_addr.clone()))
         .collect();
     empty.insert(own.id.clone(), own.raft_addr.clone());
-    let distinct: BTreeSet<&String> = listed.iter().collect();
-    let needed = needed(own.expect, distinct.len());
+    let needed = needed(own.expect, listed);
     if empty.len() < needed {
         return Decision::Wait(format!("{} of {needed} nodes seen", empty.len()));
     }

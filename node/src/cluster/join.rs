@@ -29,9 +29,12 @@ pub enum JoinError {
 }
 
 /// Tries every address once; returns the one that let us in.
-pub async fn join_once(forming: &Forming) -> Result<String, JoinError> {
+///
+/// # Errors
+/// The last address's; see [`JoinError`].
+pub async fn join_once(forming: &Forming, addresses: &[String]) -> Result<String, JoinError> {
     let mut last = JoinError::Later("no join address".into());
-    for address in &forming.plan.join {
+    for address in addresses {
         match join_at(forming, address).await {
             Ok(()) => return Ok(address.clone()),
             Err(e) => {

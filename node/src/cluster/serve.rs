@@ -5,6 +5,7 @@ use tokio::{io::AsyncWriteExt, time::timeout};
 
 use crate::{
     auth::{Auth, Perm},
+    identity::name_of,
     local::Local,
     metrics::{Counter, Metrics},
     peer::{
@@ -273,6 +274,11 @@ impl ClusterServer {
 
     /// What this node says of itself to those that want to form a cluster.
     async fn notice(&self, asked: &Notice) -> Notice {
+        if let Some(consensus) = self.consensus.get()
+            && self.may_join(asked.credentials.as_ref(), true)
+        {
+            note_if_moved(&self.local, consensus, asked);
+        }
         let identity = self.local.identity();
         let initialized = match self.consensus.get() {
             Some(consensus) => consensus.is_initialized().await.unwrap_or(true),
@@ -400,6 +406,20 @@ impl ClusterServer {
             Err(e) => Err(e),
         };
         connection.send(&Answer::Served(served)).await
+    }
+}
+
+/// A fellow member that is not where the membership says is noted, so that Raft finds it before a leader can record the change.
+pub(super) fn note_if_moved(local: &Local, consensus: &Consensus, notice: &Notice) {
+    let moved = notice.state == NoticeState::Member
+        && notice.id != local.raft_id()
+        && consensus
+            .members()
+            .iter()
+            .any(|(id, member, _)| *id.0 == *notice.id && member.raft_addr != notice.raft_addr);
+    if moved {
+        tracing::info!(target: "cluster", "member {} has moved to {}", name_of(&notice.id), notice.raft_addr);
+        local.note_moved(&notice.id, &notice.raft_addr);
     }
 }
 

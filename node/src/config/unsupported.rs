@@ -3,27 +3,14 @@
 use super::Config;
 use super::table::FLAGS;
 
-/// A flag, the value that is meant (None: any but the default), and what is missing.
+/// A flag, and what is missing when it is set to anything but its default.
 struct Missing {
     flag: &'static str,
-    value: Option<&'static str>,
     what: &'static str,
 }
 
 const fn missing(flag: &'static str, what: &'static str) -> Missing {
-    Missing {
-        flag,
-        value: None,
-        what,
-    }
-}
-
-const fn missing_mode(value: &'static str, what: &'static str) -> Missing {
-    Missing {
-        flag: "disco-mode",
-        value: Some(value),
-        what,
-    }
+    Missing { flag, what }
 }
 
 const HTTPS: &str = "this program does not serve HTTPS yet";
@@ -53,22 +40,6 @@ const MISSING: &[Missing] = &[
         "auto-restore",
         "this program does not restore automatically yet",
     ),
-    missing_mode(
-        "consul-kv",
-        "this program does not discover nodes through Consul yet",
-    ),
-    missing_mode(
-        "etcd-kv",
-        "this program does not discover nodes through etcd yet",
-    ),
-    missing_mode(
-        "dns",
-        "this program does not discover nodes through DNS yet",
-    ),
-    missing_mode(
-        "dns-srv",
-        "this program does not discover nodes through DNS SRV records yet",
-    ),
     missing(
         "extensions-path",
         "this program does not load SQLite extensions yet",
@@ -90,9 +61,6 @@ pub(super) fn asked_for(config: &Config) -> Vec<String> {
 }
 
 fn is_asked_for(config: &Config, missing: &Missing) -> bool {
-    if let Some(value) = missing.value {
-        return config.disco_mode == value;
-    }
     let Some(flag) = FLAGS.iter().find(|flag| flag.name == missing.flag) else {
         return false;
     };
@@ -102,10 +70,7 @@ fn is_asked_for(config: &Config, missing: &Missing) -> bool {
 }
 
 fn sentence(missing: &Missing) -> String {
-    match missing.value {
-        Some(value) => format!("-{} {value}: {}", missing.flag, missing.what),
-        None => format!("-{}: {}", missing.flag, missing.what),
-    }
+    format!("-{}: {}", missing.flag, missing.what)
 }
 
 #[cfg(test)]
@@ -133,13 +98,11 @@ mod tests {
     fn what_is_set_is_named() {
         let mut config = defaults();
         config.auto_backup = Some("b.json".into());
-        config.disco_mode = "dns-srv".to_owned();
         config.otlp_endpoint = "c:4317".to_owned();
         assert_eq!(
             asked_for(&config),
             [
                 "-auto-backup: this program does not make automatic backups yet",
-                "-disco-mode dns-srv: this program does not discover nodes through DNS SRV records yet",
                 "-otlp-endpoint: this program does not export metrics over OTLP yet",
             ]
         );

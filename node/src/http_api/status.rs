@@ -57,6 +57,9 @@ async fn assemble(edge: &Edge) -> Value {
             json!({ "addr": settings.raft_addr, "handlers": "1", "timeout": HELLO_TIMEOUT, "tls": "disabled" }),
         );
         put("network", host::network());
+        if let Some(discovery) = &edge.discovery {
+            put("disco", discovery.status());
+        }
     }
     if let Some(at) = edge.last_backup() {
         put("last_backup_time", rfc3339(at).into());

@@ -96,6 +96,7 @@ fn state(dir: &Path, credentials: Option<&str>) -> HttpState {
         command_line: vec!["rqlited".to_owned(), "data".to_owned()],
     };
     HttpState {
+        discovery: None,
         store,
         auth,
         metrics,

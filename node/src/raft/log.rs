@@ -29,9 +29,9 @@ use super::{
 };
 
 /// One chunk file. Purging deletes whole chunks, a restart reads all of them.
-const CHUNK_MAX_BYTES: usize = 16 << 20;
+const CHUNK_MAX_BYTES: usize = 4 << 20;
 /// Payloads kept in memory beyond the open chunk, for followers that are nearly caught up.
-const CACHE_MAX_BYTES: usize = 8 << 20;
+const CACHE_MAX_BYTES: usize = 4 << 20;
 /// Replay buffer; the crate's default of 64 MiB would be most of our memory.
 const READ_BUFFER_BYTES: usize = 1 << 20;
 /// The only bound in bytes on what one append to a follower carries.
@@ -65,11 +65,11 @@ impl raft_log::Types for LogTypes {
 /// A payload in the log's framing: length, then postcard. In memory it keeps the decoded command, so that the node that encoded an
 /// entry applies it without decoding.
 #[derive(Clone, Debug)]
-pub struct StoredPayload(Payload);
+pub struct StoredPayload(pub(super) Payload);
 
 /// A vote in the log's framing.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StoredVote(VoteRecord);
+pub struct StoredVote(pub(super) VoteRecord);
 
 impl PartialOrd for StoredVote {
     fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
@@ -132,6 +132,8 @@ pub enum Flushed {
     Entries(IOFlushed<Types>),
     /// A waiting caller.
     Caller(oneshot::Sender<io::Result<()>>),
+    /// A waiting thread, where nothing runs yet.
+    Thread(std::sync::mpsc::SyncSender<io::Result<()>>),
 }
 
 impl raft_log::Callback for Flushed {
@@ -141,6 +143,7 @@ impl raft_log::Callback for Flushed {
             Self::Caller(caller) => {
                 let _ = caller.send(result);
             }
+            Self::Thread(thread) => raft_log::Callback::send(thread, result),
         }
     }
 }
@@ -178,9 +181,32 @@ impl Log {
         self.lock().flush(false, None)
     }
 
+    /// The log must begin where the database ends, or before: otherwise one of the two is of another time. `database` is the position that
+    /// the database's main file equals.
+    ///
+    /// # Errors
+    /// What is wrong and what to do, for a person.
+    pub fn check_continuity(&self, database: Option<node_db::Position>) -> Result<(), String> {
+        let at = database.map_or(0, |p| p.index);
+        if at > 0 && self.vote().is_none() {
+            return Err(format!(
+                "the database is at index {at} but the Raft log holds no vote: the log was lost or cut, and with it possibly acknowledged writes; \
+                 restore the log's files, or give this node an empty data directory and let it join again"
+            ));
+        }
+        match self.purged() {
+            Some(purged) if purged.1 > at => Err(format!(
+                "the database is at index {at} but the Raft log begins after {}: the database files are older than the log; \
+                 restore both together, or give this node an empty data directory and let it join again",
+                purged.1
+            )),
+            Some(_) | None => Ok(()),
+        }
+    }
+
     /// A poisoned lock means a panic mid-write; the log's own state is a plain map that each call leaves whole, and the
     /// panic has already ended openraft's core.
-    fn lock(&self) -> MutexGuard<'_, RaftLog<LogTypes>> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, RaftLog<LogTypes>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -207,6 +233,11 @@ impl Log {
         self.lock().log_state().last().copied()
     }
 
+    /// Last entry known here to be committed.
+    pub fn committed(&self) -> Option<Id> {
+        self.lock().log_state().committed().copied()
+    }
+
     /// The vote held.
     pub fn vote(&self) -> Option<VoteRecord> {
         self.lock().log_state().vote().map(|vote| vote.0.clone())
@@ -220,7 +251,7 @@ impl Log {
             .map_err(|_| io::Error::other("the log's flush thread has ended"))?
     }
 
-    fn read(&self, from: u64, to: u64, max_bytes: usize) -> io::Result<Vec<Entry>> {
+    pub(super) fn read(&self, from: u64, to: u64, max_bytes: usize) -> io::Result<Vec<Entry>> {
         let log = self.lock();
         let mut bytes = 0;
         let mut entries = Vec::new();

@@ -74,7 +74,7 @@ pub fn plan_join(members: &[Present], leader: &RaftId, joiner: &Joiner) -> JoinP
         if same_id && same_addr && present.member.wants_vote == joiner.voter {
             return JoinPlan::Nothing;
         }
-        if !(same_name || same_addr) {
+        if !(same_name || same_addr || present.id.same_directory(&joiner.id)) {
             continue;
         }
         if present.id == *leader {
@@ -176,6 +176,33 @@ impl Consensus {
         self.change(ChangeMembers::AddNodes(add), true).await?;
         tracing::info!(target: "store", "node {} at {} admitted", joiner.id, joiner.raft_addr);
         Ok(plan)
+    }
+
+    /// The address under which the membership knows this node; `None` if it is not a member.
+    pub fn recorded_address(&self) -> Option<String> {
+        let own = RaftId::from(self.local().raft_id());
+        self.members()
+            .into_iter()
+            .find(|(id, ..)| *id == own)
+            .map(|(_, member, _)| member.raft_addr)
+    }
+
+    /// As leader: records this node's present address. Others are replaced by joining again; a leader cannot be removed and stay leader.
+    ///
+    /// # Errors
+    /// See [`ChangeError`].
+    pub async fn record_own_address(&self) -> Result<(), ChangeError> {
+        let own = RaftId::from(self.local().raft_id());
+        let Some((id, mut member, _)) = self.members().into_iter().find(|(id, ..)| *id == own)
+        else {
+            return Err(ChangeError::NotLeader);
+        };
+        member.raft_addr.clone_from(&self.local().raft_addr);
+        self.change(
+            ChangeMembers::SetNodes(BTreeMap::from([(id, member)])),
+            true,
+        )
+        .await
     }
 
     /// Removes a member by node name. An unknown name is no error.
@@ -344,57 +371,62 @@ mod tests {
     #[test]
     fn joins() {
         let members = [
-            present("a#1", "a:4002", true, true),
-            present("b#1", "b:4002", true, false),
-            present("c#1", "c:4002", false, true),
+            present("a#a1", "a:4002", true, true),
+            present("b#b1", "b:4002", true, false),
+            present("c#c1", "c:4002", false, true),
         ];
-        let leader = RaftId::from("a#1");
+        let leader = RaftId::from("a#a1");
         let cases = [
-            ("new", joiner("d#1", "d:4002", true), admit(&[])),
+            ("new", joiner("d#d1", "d:4002", true), admit(&[])),
             (
                 "the same again",
-                joiner("b#1", "b:4002", true),
+                joiner("b#b1", "b:4002", true),
                 JoinPlan::Nothing,
             ),
-            ("moved", joiner("b#1", "x:4002", true), admit(&["b#1"])),
+            ("moved", joiner("b#b1", "x:4002", true), admit(&["b#b1"])),
             (
                 "its disk was lost",
-                joiner("b#2", "b:4002", true),
-                admit(&["b#1"]),
+                joiner("b#b2", "b:4002", true),
+                admit(&["b#b1"]),
             ),
             (
                 "its disk was lost and it moved",
-                joiner("b#2", "x:4002", true),
-                admit(&["b#1"]),
+                joiner("b#b2", "x:4002", true),
+                admit(&["b#b1"]),
             ),
             (
                 "new name on an old address",
-                joiner("e#1", "b:4002", true),
-                admit(&["b#1"]),
+                joiner("e#e1", "b:4002", true),
+                admit(&["b#b1"]),
+            ),
+            (
+                "new name and address, same data directory",
+                joiner("e#b1", "x:4002", true),
+                admit(&["b#b1"]),
             ),
             (
                 "name of one, address of another",
-                joiner("b#1", "c:4002", true),
-                admit(&["b#1", "c#1"]),
+                joiner("b#b1", "c:4002", true),
+                admit(&["b#b1", "c#c1"]),
             ),
             (
                 "read-only becomes voter",
-                joiner("c#1", "c:4002", true),
-                admit(&["c#1"]),
+                joiner("c#c1", "c:4002", true),
+                admit(&["c#c1"]),
             ),
             (
                 "voter becomes read-only",
-                joiner("b#1", "b:4002", false),
-                admit(&["b#1"]),
+                joiner("b#b1", "b:4002", false),
+                admit(&["b#b1"]),
             ),
         ];
         for (name, joiner, want) in cases {
             assert_eq!(plan_join(&members, &leader, &joiner), want, "{name}");
         }
         for (name, joiner) in [
-            ("the leader's name", joiner("a#2", "x:4002", true)),
-            ("the leader's address", joiner("x#1", "a:4002", true)),
-            ("a live node's name", joiner("c#2", "x:4002", true)),
+            ("the leader's name", joiner("a#a2", "x:4002", true)),
+            ("the leader's address", joiner("x#x1", "a:4002", true)),
+            ("a live node's name", joiner("c#c2", "x:4002", true)),
         ] {
             assert!(
                 matches!(plan_join(&members, &leader, &joiner), JoinPlan::Refuse(_)),
@@ -406,12 +438,12 @@ mod tests {
     #[test]
     fn removals() {
         let members = [
-            present("a#1", "a:1", true, true),
-            present("b#1", "b:1", false, true),
+            present("a#a1", "a:1", true, true),
+            present("b#b1", "b:1", false, true),
         ];
         assert_eq!(
             plan_removal(&members, "b"),
-            Ok([RaftId::from("b#1")].into())
+            Ok([RaftId::from("b#b1")].into())
         );
         assert_eq!(plan_removal(&members, "nobody"), Ok(BTreeSet::new()));
         assert!(plan_removal(&members, "a").is_err());

@@ -152,8 +152,7 @@ impl Client {
         if let Some(connection) = self.connection.take() {
             return Ok(connection);
         }
-        let dialed =
-            Connection::dial(&self.address, &self.hello(), self.local.dial_timeout()).await;
+        let dialed = self.dial().await;
         // One line when a member goes, one when it returns; not one a try.
         match (&dialed, self.purpose, self.lost) {
             (Err(e), Purpose::Append, false) => {
@@ -167,6 +166,21 @@ impl Client {
             _ => {}
         }
         dialed
+    }
+
+    /// A member that said it has moved is looked for there first: whole clusters come back under new addresses, and no leader can
+    /// record them before it is elected.
+    async fn dial(&self) -> Result<Connection, WireError> {
+        let (hello, limit) = (self.hello(), self.local.dial_timeout());
+        if let Some(moved) = self.local.moved_to(&self.target.0)
+            && moved != self.address
+        {
+            match Connection::dial(&moved, &hello, limit).await {
+                Ok(connection) => return Ok(connection),
+                Err(_) => self.local.forget_moved(&self.target.0),
+            }
+        }
+        Connection::dial(&self.address, &hello, limit).await
     }
 
     async fn exchange(&mut self, ask: &Ask, limit: Duration) -> Result<Answer, RPCError<Types>> {

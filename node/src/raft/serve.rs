@@ -48,30 +48,47 @@ pub struct Server {
 /// # Errors
 /// The reason, for the other side's log.
 pub fn admit(hello: &Hello, raft_id: &str, own: Option<&Cluster>) -> Result<(), String> {
-    match &hello.to {
-        Some(to) if to == raft_id => {}
-        Some(to) => {
+    // A node without a cluster may be spoken to by whoever knows its random Raft id: it told only those it asked to join.
+    if let (Some(own), Some(theirs)) = (own, &hello.cluster) {
+        if own.id != theirs.id {
             return Err(format!(
-                "this is {raft_id}, not {to}: its data directory is another one"
+                "this node belongs to cluster {}, not {}",
+                own.id, theirs.id
             ));
         }
-        None => return Err("the connection names no target".into()),
+        if own.lineage != theirs.lineage {
+            return Err(other_lineage(&hello.from, raft_id, own, theirs));
+        }
     }
-    let Some(theirs) = &hello.cluster else {
-        return Err(format!("{} is not a member of a cluster", hello.from));
+    match (&hello.to, &hello.cluster) {
+        (Some(to), _) if to != raft_id => Err(format!(
+            "this is {raft_id}, not {to}: its data directory is another one"
+        )),
+        (Some(_), Some(_)) => Ok(()),
+        (Some(_), None) => Err(format!("{} is not a member of a cluster", hello.from)),
+        (None, _) => Err("the connection names no target".into()),
+    }
+}
+
+/// What a person has to know when data of two lineages meet.
+fn other_lineage(from: &str, raft_id: &str, own: &Cluster, theirs: &Cluster) -> String {
+    let (here, there) = (&own.lineage, &theirs.lineage);
+    let left_out = match here.epoch.cmp(&there.epoch) {
+        std::cmp::Ordering::Equal => {
+            return format!(
+                "recovered with a different peers.json, or from different data: {raft_id} is of lineage {}, {from} of lineage {}, both of epoch {}; \
+                 keep the node whose data you want and give the other one an empty data directory to join with",
+                here.id, there.id, here.epoch
+            );
+        }
+        std::cmp::Ordering::Greater => from,
+        std::cmp::Ordering::Less => raft_id,
     };
-    match own {
-        Some(own) if own.id != theirs.id => Err(format!(
-            "this node belongs to cluster {}, not {}",
-            own.id, theirs.id
-        )),
-        Some(own) if own.lineage != theirs.lineage => Err(format!(
-            "this node is of lineage {} (epoch {}), not {} (epoch {}): the cluster was recovered without one of us",
-            own.lineage.id, own.lineage.epoch, theirs.lineage.id, theirs.lineage.epoch
-        )),
-        // A node without a cluster may be spoken to by whoever knows its random Raft id: it told only those it asked to join.
-        Some(_) | None => Ok(()),
-    }
+    format!(
+        "{left_out} was left out of a recovery of the cluster: {raft_id} is of lineage {} (epoch {}), {from} of lineage {} (epoch {}); \
+         give {left_out} an empty data directory to join with (or the same peers.json, if that lists it)",
+        here.id, here.epoch, there.id, there.epoch
+    )
 }
 
 impl Server {
@@ -362,6 +379,35 @@ mod tests {
         ];
         for (name, hello, own, allowed) in cases {
             assert_eq!(admit(&hello, "a#1", own).is_ok(), allowed, "{name}");
+        }
+    }
+
+    #[test]
+    fn who_was_left_out_is_told() {
+        let (x, x_recovered) = (cluster("x", 0), cluster("x", 1));
+        let mut x_otherwise = x_recovered.clone();
+        x_otherwise.lineage.id = "z".into();
+        let cases = [
+            (&x, &x_recovered, "b#1 was left out of a recovery"),
+            (&x_recovered, &x, "a#1 was left out of a recovery"),
+            (
+                &x_otherwise,
+                &x_recovered,
+                "recovered with a different peers.json",
+            ),
+        ];
+        for (theirs, own, text) in cases {
+            let hello = Hello {
+                purpose: Purpose::Append,
+                from: "b#1".into(),
+                to: Some("a#0".into()),
+                cluster: Some(theirs.clone()),
+            };
+            let reason = admit(&hello, "a#1", Some(own)).unwrap_err();
+            assert!(
+                reason.starts_with(text) && reason.contains("empty data directory"),
+                "{reason}"
+            );
         }
     }
 }

@@ -33,6 +33,15 @@ impl RaftId {
     pub fn name(&self) -> &str {
         crate::identity::name_of(&self.0)
     }
+
+    /// Of the same data directory as `other`? It may have been given another name since.
+    pub fn same_directory(&self, other: &Self) -> bool {
+        let incarnation = |id: &Self| {
+            id.0.rsplit_once(crate::identity::SEPARATOR)
+                .map(|(_, incarnation)| incarnation.to_owned())
+        };
+        incarnation(self).is_some_and(|own| incarnation(other) == Some(own))
+    }
 }
 
 /// What the membership records of each member.

@@ -36,10 +36,6 @@ fn own(id: &str, expect: usize, pledged: Option<&[&str]>) -> Own {
     }
 }
 
-fn listed(names: &[&str]) -> Vec<String> {
-    names.iter().map(|n| format!("{n}:4002")).collect()
-}
-
 fn form(ids: &[&str]) -> Decision {
     Decision::Form(
         ids.iter()
@@ -54,20 +50,20 @@ fn is_wait(decision: &Decision) -> bool {
 
 #[test]
 fn three_of_three() {
-    let list = listed(&["a", "b", "c"]);
+    let list = 3;
     let me = own("a#1", 3, None);
     assert!(
-        is_wait(&decide(&me, &list, &[empty("a#1"), empty("b#1"), None])),
+        is_wait(&decide(&me, list, &[empty("a#1"), empty("b#1"), None])),
         "one is missing"
     );
     assert_eq!(
-        decide(&me, &list, &[empty("a#1"), empty("b#1"), empty("c#1")]),
+        decide(&me, list, &[empty("a#1"), empty("b#1"), empty("c#1")]),
         form(&["a#1", "b#1", "c#1"])
     );
     assert!(
         is_wait(&decide(
             &own("b#1", 3, None),
-            &list,
+            list,
             &[empty("a#1"), empty("b#1"), empty("c#1")]
         )),
         "a coordinates"
@@ -76,7 +72,7 @@ fn three_of_three() {
 
 #[test]
 fn a_node_with_state_stops_every_forming() {
-    let list = listed(&["a", "b", "c"]);
+    let list = 3;
     let answers = [
         empty("a#2"),
         empty("b#2"),
@@ -84,7 +80,7 @@ fn a_node_with_state_stops_every_forming() {
     ];
     for expect in 1..=3 {
         assert!(
-            is_wait(&decide(&own("a#2", expect, None), &list, &answers)),
+            is_wait(&decide(&own("a#2", expect, None), list, &answers)),
             "expect {expect}"
         );
     }
@@ -103,36 +99,36 @@ fn more_than_half_of_the_list_is_needed() {
         ],
         [1, 2, 3, 3, 3, 5]
     );
-    let list = listed(&["a", "b", "c", "d", "e"]);
+    let list = 5;
     let two = [empty("a#1"), empty("b#1"), None, None, None];
-    assert!(is_wait(&decide(&own("a#1", 2, None), &list, &two)));
+    assert!(is_wait(&decide(&own("a#1", 2, None), list, &two)));
 }
 
 #[test]
 fn read_only_nodes_do_not_count() {
-    let list = listed(&["a", "b", "c"]);
+    let list = 3;
     let answers = [
         empty("a#1"),
         empty("b#1"),
         notice("c#1", NoticeState::Bystander),
     ];
-    assert!(is_wait(&decide(&own("a#1", 3, None), &list, &answers)));
+    assert!(is_wait(&decide(&own("a#1", 3, None), list, &answers)));
 }
 
 #[test]
 fn the_coordinator_repeats_itself_until_all_have_pledged() {
-    let list = listed(&["a", "b", "c"]);
+    let list = 3;
     let set = ["a#1", "b#1", "c#1"];
     let me = own("a#1", 3, Some(&set));
     assert!(is_wait(&decide(
         &me,
-        &list,
+        list,
         &[pledged("a#1", &set), None, empty("c#1")]
     )));
     assert_eq!(
         decide(
             &me,
-            &list,
+            list,
             &[pledged("a#1", &set), pledged("b#1", &set), empty("c#1")]
         ),
         form(&set)
@@ -140,7 +136,7 @@ fn the_coordinator_repeats_itself_until_all_have_pledged() {
     assert_eq!(
         decide(
             &me,
-            &list,
+            list,
             &[pledged("a#1", &set), empty("b#2"), empty("c#1")]
         ),
         Decision::Release,
@@ -150,39 +146,39 @@ fn the_coordinator_repeats_itself_until_all_have_pledged() {
 
 #[test]
 fn a_pledge_ends_only_on_certainty() {
-    let list = listed(&["a", "b", "c"]);
+    let list = 3;
     let set = ["a#1", "b#1", "c#1"];
     let me = own("b#1", 3, Some(&set));
     assert!(
         is_wait(&decide(
             &me,
-            &list,
+            list,
             &[None, pledged("b#1", &set), empty("c#1")]
         )),
         "the coordinator is silent"
     );
     assert!(
-        is_wait(&decide(&me, &list, &[pledged("a#1", &set), None, None])),
+        is_wait(&decide(&me, list, &[pledged("a#1", &set), None, None])),
         "it still tries"
     );
     assert_eq!(
-        decide(&me, &list, &[empty("a#1"), None, None]),
+        decide(&me, list, &[empty("a#1"), None, None]),
         Decision::Release,
         "it gave up"
     );
     assert!(
-        is_wait(&decide(&me, &list, &[empty("a#2"), None, None])),
+        is_wait(&decide(&me, list, &[empty("a#2"), None, None])),
         "it lost its disk, c may know more"
     );
     assert_eq!(
-        decide(&me, &list, &[empty("a#2"), None, empty("c#1")]),
+        decide(&me, list, &[empty("a#2"), None, empty("c#1")]),
         Decision::Release,
         "it lost its disk, c is empty"
     );
     assert!(
         is_wait(&decide(
             &me,
-            &list,
+            list,
             &[empty("a#2"), None, notice("c#1", NoticeState::Member)]
         )),
         "c has state"
@@ -230,7 +226,6 @@ struct World {
     disks: Vec<Disk>,
     up: Vec<bool>,
     cut: BTreeSet<(usize, usize)>,
-    list: Vec<String>,
     expect: usize,
     /// Every set that was ever initialized, by its coordinator.
     formed: Vec<Vec<String>>,
@@ -280,7 +275,7 @@ impl World {
             expect: self.expect,
             pledged: self.disks[node].pledge.clone(),
         };
-        match decide(&own, &self.list, &self.notices(node)) {
+        match decide(&own, NODES, &self.notices(node)) {
             Decision::Wait(_) => {}
             Decision::Release => self.disks[node].pledge = None,
             Decision::Form(members) => self.coordinate(node, &members, crash_after),
@@ -333,7 +328,6 @@ proptest! {
             disks: (0..NODES).map(|_| Disk::default()).collect(),
             up: vec![false; NODES],
             cut: BTreeSet::new(),
-            list: (0..NODES).map(|n| format!("n{n}:4002")).collect(),
             expect,
             formed: Vec::new(),
             wiped: BTreeSet::new(),
@@ -373,7 +367,6 @@ proptest! {
             disks: (0..NODES).map(|_| Disk::default()).collect(),
             up: vec![true; NODES],
             cut: BTreeSet::new(),
-            list: (0..NODES).map(|n| format!("n{n}:4002")).collect(),
             expect,
             formed: Vec::new(),
             wiped: BTreeSet::new(),

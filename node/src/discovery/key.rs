@@ -1,0 +1,169 @@
+//! The key that names the leader, in whichever store holds it, and what `/status` tells of it.
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::SystemTime,
+};
+
+use serde_json::{Value, json};
+
+use super::{Held, LeaderRecord, LookupError, consul::Consul, etcd::Etcd, rfc3339};
+
+/// What rqlite's `/status` says of its own pace; clients may read it, nothing here goes by it.
+const REGISTER_INTERVAL_NANOS: u64 = 3_000_000_000;
+const REPORT_INTERVAL_NANOS: u64 = 10_000_000_000;
+/// Go's zero time: no contact yet.
+const NEVER: &str = "0001-01-01T00:00:00Z";
+
+/// Reads and writes the key. Cheap to clone; clones share connections and what `/status` shows.
+#[derive(Clone, Debug)]
+pub struct LeaderKey(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    store: Store,
+    name: String,
+    last: Mutex<Last>,
+}
+
+#[derive(Debug)]
+enum Store {
+    Consul(Consul),
+    Etcd(Etcd),
+}
+
+#[derive(Debug, Default)]
+struct Last {
+    contact: Option<SystemTime>,
+    error: Option<String>,
+}
+
+impl LeaderKey {
+    pub(super) fn consul(consul: Consul) -> Self {
+        let name = format!("consul-kv {}", consul.key());
+        Self::new(Store::Consul(consul), name)
+    }
+
+    pub(super) fn etcd(etcd: Etcd) -> Self {
+        let name = format!("etcd-kv {}", etcd.key());
+        Self::new(Store::Etcd(etcd), name)
+    }
+
+    fn new(store: Store, name: String) -> Self {
+        Self(Arc::new(Inner {
+            store,
+            name,
+            last: Mutex::default(),
+        }))
+    }
+
+    /// For logs: the mode and the key.
+    pub fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    /// What the key holds now, as a quorum of the store knows it. None: nothing.
+    ///
+    /// # Errors
+    /// The store does not answer or refuses, or the key holds something else than a leader.
+    pub async fn read(&self) -> Result<Option<Held>, LookupError> {
+        let result = match &self.0.store {
+            Store::Consul(consul) => consul.read().await,
+            Store::Etcd(etcd) => etcd.read().await,
+        };
+        self.note(result.and_then(|value| value.map(|value| self.held(&value)).transpose()))
+    }
+
+    /// Writes the key if it is absent, atomically. False: it is not, or an earlier try whose answer was lost has already written it; read.
+    ///
+    /// # Errors
+    /// The store does not answer or refuses; the key may have been written.
+    pub async fn create(&self, record: &LeaderRecord) -> Result<bool, LookupError> {
+        self.write(record, 0).await
+    }
+
+    /// Writes the key if nobody has written it since [`Held::version`], atomically. False as with [`Self::create`].
+    ///
+    /// # Errors
+    /// As [`Self::create`].
+    pub async fn replace(&self, record: &LeaderRecord, version: u64) -> Result<bool, LookupError> {
+        self.write(record, version).await
+    }
+
+    /// Version 0 is that of an absent key, in both stores.
+    async fn write(&self, record: &LeaderRecord, version: u64) -> Result<bool, LookupError> {
+        let value = serde_json::to_vec(record).map_err(|e| LookupError(e.to_string()))?;
+        let result = match &self.0.store {
+            Store::Consul(consul) => consul.write(value, version).await,
+            Store::Etcd(etcd) => etcd.write(&value, version).await,
+        };
+        self.note(result)
+    }
+
+    fn held(&self, value: &Versioned) -> Result<Held, String> {
+        let record: LeaderRecord = serde_json::from_slice(&value.bytes).map_err(|e| {
+            format!(
+                "the key {} holds something else than a leader ({e}); give this cluster a -disco-key of its own, or delete the key",
+                self.0.name
+            )
+        })?;
+        if record.addr.is_empty() {
+            return Err(format!(
+                "the key {} names a leader without address; delete the key",
+                self.0.name
+            ));
+        }
+        Ok(Held {
+            record,
+            version: value.version,
+        })
+    }
+
+    fn note<T>(&self, result: Result<T, String>) -> Result<T, LookupError> {
+        let mut last = self.0.last.lock().unwrap_or_else(PoisonError::into_inner);
+        match &result {
+            Ok(_) => {
+                last.contact = Some(SystemTime::now());
+                last.error = None;
+            }
+            Err(e) => last.error = Some(e.clone()),
+        }
+        result.map_err(LookupError)
+    }
+
+    /// What `/status` shows under `disco`.
+    pub fn status(&self) -> Value {
+        let mode = match &self.0.store {
+            Store::Consul(_) => "consul-kv",
+            Store::Etcd(_) => "etcd-kv",
+        };
+        let last = self.0.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut shown = json!({
+            "mode": mode,
+            "register_interval": REGISTER_INTERVAL_NANOS,
+            "report_interval": REPORT_INTERVAL_NANOS,
+            "last_contact": last.contact.map_or_else(|| NEVER.to_owned(), rfc3339),
+        });
+        if let Some(error) = &last.error {
+            shown["last_error"] = error.as_str().into();
+        }
+        shown
+    }
+}
+
+/// A value as the store holds it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Versioned {
+    pub(super) bytes: Vec<u8>,
+    pub(super) version: u64,
+}
+
+/// The key of a cluster without slashes around it.
+pub(super) fn key_of(disco_key: &str) -> Result<&str, String> {
+    let key = disco_key.trim_matches('/');
+    if key.is_empty() || key.split('/').any(str::is_empty) {
+        return Err(format!(
+            "-disco-key \"{disco_key}\" is not a name; give each cluster one, such as \"rqlite\""
+        ));
+    }
+    Ok(key)
+}

@@ -1,0 +1,180 @@
+//! `rqlited inspect DATA`: what a data directory holds while no node runs on it. Changes nothing, reports damage as facts, and says `empty`
+//! where there is nothing.
+mod facts;
+mod table;
+
+use std::{
+    ffi::OsString,
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use clap::Parser;
+
+pub use facts::{Boot, Entry, Facts, Member, Members};
+
+/// The exit code for a directory that is damaged, in use, or cannot be read.
+const UNHEALTHY: u8 = 1;
+/// The exit code for a wrong command line.
+const USAGE: u8 = 2;
+
+#[derive(Debug, Parser)]
+#[command(
+    name = "rqlited inspect",
+    about = "Shows what a data directory holds: identity, log, database, membership. No node may be running on it.",
+    after_help = "Exit codes: 0 healthy or empty; 1 damaged, in use, or unreadable; 2 wrong command line. Nothing in the directory is changed: the log is looked at in a copy in the temporary directory (TMPDIR).",
+    disable_help_subcommand = true
+)]
+struct Args {
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+    /// Skip reading the whole database file.
+    #[arg(long)]
+    quick: bool,
+    /// The node's data directory.
+    data: PathBuf,
+}
+
+/// What a subcommand answers: an exit code, and text for the standard output or, if it is an error, for the standard error.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// 0 is success.
+    pub exit_code: u8,
+    /// Without a newline at its end.
+    pub text: String,
+    /// For the standard error.
+    pub is_error: bool,
+}
+
+impl Answer {
+    /// A wrong command line, or a request for help.
+    pub(crate) fn of_clap(error: &clap::Error) -> Self {
+        Self {
+            exit_code: if error.use_stderr() { USAGE } else { 0 },
+            text: error.to_string().trim_end().to_owned(),
+            is_error: error.use_stderr(),
+        }
+    }
+}
+
+/// Runs the subcommand; `arguments` are those after the word `inspect`.
+pub fn run(arguments: impl Iterator<Item = OsString>) -> Answer {
+    let words = std::iter::once(OsString::from("rqlited inspect")).chain(arguments);
+    let args = match Args::try_parse_from(words) {
+        Ok(args) => args,
+        Err(error) => return Answer::of_clap(&error),
+    };
+    match inspect(&args.data, !args.quick) {
+        Ok(facts) => Answer {
+            exit_code: if facts.is_healthy() { 0 } else { UNHEALTHY },
+            text: if args.json {
+                facts.json()
+            } else {
+                table::show(&facts)
+            },
+            is_error: false,
+        },
+        Err(error) => Answer {
+            exit_code: UNHEALTHY,
+            text: error.to_string(),
+            is_error: true,
+        },
+    }
+}
+
+/// Why a directory cannot be looked at.
+#[derive(Debug, thiserror::Error)]
+pub enum InspectError {
+    /// Its files are changing under our eyes.
+    #[error("the data directory {} is in use by a running rqlited; stop it, or ask it for /status instead", .0.display())]
+    InUse(PathBuf),
+    /// The disk refused.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// Which file.
+        path: PathBuf,
+        /// The system's answer.
+        source: io::Error,
+    },
+}
+
+/// Looks at a data directory under its lock. `whole`: also lets SQLite read the whole main file.
+///
+/// # Errors
+/// See [`InspectError`]; damage inside the directory is a fact, not an error.
+pub fn inspect(data_dir: &Path, whole: bool) -> Result<Facts, InspectError> {
+    let _lock = lock_if_there(data_dir)?;
+    Ok(facts::read(data_dir, whole))
+}
+
+/// Looks at a data directory whose lock the caller holds, without reading the whole main file.
+pub(crate) fn read_locked(data_dir: &Path) -> Facts {
+    facts::read(data_dir, false)
+}
+
+/// The lock that a node holds. A directory without the file never had a node.
+fn lock_if_there(data_dir: &Path) -> Result<Option<fs::File>, InspectError> {
+    let path = data_dir.join("lock");
+    let file = match fs::File::open(&path) {
+        Ok(file) => file,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(InspectError::Io { path, source }),
+    };
+    match file.try_lock() {
+        Ok(()) => Ok(Some(file)),
+        Err(fs::TryLockError::WouldBlock) => Err(InspectError::InUse(data_dir.to_owned())),
+        Err(fs::TryLockError::Error(source)) => Err(InspectError::Io { path, source }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run_words(words: &[&str]) -> Answer {
+        run(words.iter().map(OsString::from))
+    }
+
+    #[test]
+    fn the_command_line() {
+        let help = run_words(&["-h"]);
+        assert_eq!((help.exit_code, help.is_error), (0, false));
+        assert!(
+            help.text.contains("rqlited inspect") && help.text.contains("--json"),
+            "{}",
+            help.text
+        );
+        assert_eq!(run_words(&[]).exit_code, USAGE);
+        assert_eq!(run_words(&["--nonsense", "x"]).exit_code, USAGE);
+    }
+
+    #[test]
+    fn nothing_is_not_damage_and_nothing_is_created() {
+        let dir = tempfile::tempdir().unwrap();
+        for data in [dir.path().to_owned(), dir.path().join("missing")] {
+            let answer = run_words(&["--json", &data.display().to_string()]);
+            assert_eq!(answer.exit_code, 0, "{}", answer.text);
+            assert!(
+                answer.text.contains(r#""state": "empty""#),
+                "{}",
+                answer.text
+            );
+        }
+        assert!(
+            fs::read_dir(dir.path()).unwrap().next().is_none(),
+            "created files"
+        );
+    }
+
+    #[test]
+    fn a_directory_in_use_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let lock = fs::File::create(dir.path().join("lock")).unwrap();
+        lock.lock().unwrap();
+        let error = inspect(dir.path(), true).unwrap_err();
+        assert!(matches!(error, InspectError::InUse(_)), "{error}");
+        drop(lock);
+        assert!(inspect(dir.path(), true).is_ok());
+    }
+}

@@ -1,0 +1,341 @@
+//! Collecting the facts. Every part is looked at for itself, so that damage in one does not hide the others.
+use std::{fs, io, path::Path};
+
+use node_db::{Position, offline::Soundness};
+use serde::Serialize;
+
+use crate::{
+    identity::{Identity, Lineage, name_of},
+    raft::{
+        codec::{Id, MembershipRecord},
+        log::Log,
+        machine::decode_meta,
+    },
+    recovery,
+};
+
+/// Where a data directory stands between nothing and a cluster's member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Boot {
+    /// It holds nothing.
+    Empty,
+    /// It has a name, and nothing else yet.
+    Uninitialized,
+    /// It knows its cluster and holds no entry yet.
+    Joining,
+    /// Its newest membership names it.
+    Member,
+    /// Its newest membership does not name it: removed, or not admitted yet.
+    Removed,
+    /// `raft/peers.json` waits, or a recovery was interrupted.
+    Recovering,
+    /// Something is wrong; `damage` says what.
+    Damaged,
+}
+
+/// A log position.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, serde::Deserialize)]
+pub struct Entry {
+    /// Raft term.
+    pub term: u64,
+    /// Log index.
+    pub index: u64,
+}
+
+impl From<Id> for Entry {
+    fn from((term, index): Id) -> Self {
+        Self { term, index }
+    }
+}
+
+impl From<Position> for Entry {
+    fn from(position: Position) -> Self {
+        Self {
+            term: position.term,
+            index: position.index,
+        }
+    }
+}
+
+/// A vote.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Vote {
+    /// Raft term.
+    pub term: u64,
+    /// Raft id voted for.
+    pub voted_for: String,
+    /// A quorum had granted it.
+    pub committed: bool,
+}
+
+/// A member as the newest membership knows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Member {
+    /// What users call it.
+    pub name: String,
+    /// `<name>#<incarnation>`.
+    pub raft_id: String,
+    /// Advertised Raft address.
+    pub address: String,
+    /// It votes.
+    pub voter: bool,
+}
+
+/// The newest membership, committed or not.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Members {
+    /// The entry that carried it.
+    pub log: Option<Entry>,
+    /// It is a change between two voter sets, half-way.
+    pub joint: bool,
+    /// Sorted by Raft id.
+    pub members: Vec<Member>,
+}
+
+/// What is known of the main file's soundness.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Integrity {
+    /// SQLite has read the whole file.
+    pub checked: bool,
+    /// `ok`, or why there is nothing to say, or what is wrong.
+    pub result: String,
+}
+
+/// Everything that a closed data directory says of itself. Serialized as `inspect --json`: fields are append only.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Facts {
+    /// Where it stands.
+    pub state: Boot,
+    /// `-node-id`.
+    pub name: Option<String>,
+    /// 16 hexadecimal digits.
+    pub incarnation: Option<String>,
+    /// `<name>#<incarnation>`.
+    pub raft_id: Option<String>,
+    /// Of the cluster that it belongs to, or was made for.
+    pub cluster_id: Option<String>,
+    /// Of that cluster.
+    pub lineage: Option<Lineage>,
+    /// The vote held.
+    pub vote: Option<Vote>,
+    /// Last entry, committed or not.
+    pub last_log: Option<Entry>,
+    /// Last entry that is only in the database.
+    pub purged: Option<Entry>,
+    /// Last entry known here to be committed; the true end may be later.
+    pub committed: Option<Entry>,
+    /// The position that the database's main file equals.
+    pub database: Option<Entry>,
+    /// The newest membership in log or database.
+    pub membership: Option<Members>,
+    /// `raft/peers.json` waits for the next start.
+    pub pending_peers: bool,
+    /// A recovery was interrupted; the next start finishes it.
+    pub recovery_under_way: bool,
+    /// The main file.
+    pub integrity: Integrity,
+    /// What is wrong; empty for a healthy directory.
+    pub damage: Vec<String>,
+}
+
+impl Facts {
+    /// Nothing is wrong.
+    pub fn is_healthy(&self) -> bool {
+        self.damage.is_empty()
+    }
+
+    /// As shown by `--json`.
+    pub fn json(&self) -> String {
+        // These types always serialize.
+        serde_json::to_string_pretty(self).unwrap_or_default()
+    }
+}
+
+/// Reads everything. `whole`: also the database's main file.
+pub(super) fn read(data_dir: &Path, whole: bool) -> Facts {
+    let mut facts = Facts {
+        state: Boot::Empty,
+        name: None,
+        incarnation: None,
+        raft_id: None,
+        cluster_id: None,
+        lineage: None,
+        vote: None,
+        last_log: None,
+        purged: None,
+        committed: None,
+        database: None,
+        membership: None,
+        pending_peers: false,
+        recovery_under_way: false,
+        integrity: Integrity {
+            checked: false,
+            result: "not asked for".into(),
+        },
+        damage: Vec::new(),
+    };
+    let raft_dir = data_dir.join("raft");
+    facts.pending_peers = raft_dir.join(recovery::PEERS_FILE).exists();
+    match recovery::under_way_to(data_dir) {
+        Ok(under_way) => facts.recovery_under_way = under_way.is_some(),
+        Err(e) => facts.damage.push(e.to_string()),
+    }
+    let pledged = read_identity(&raft_dir, &mut facts);
+    let position = read_database(data_dir, whole, &mut facts);
+    let log_dir = raft_dir.join("log");
+    if facts.recovery_under_way && !log_dir.exists() {
+        // Between two renames: the next start ends it.
+        facts.state = Boot::Recovering;
+        return facts;
+    }
+    if let Err(e) = read_log(&log_dir, position, &mut facts) {
+        facts.damage.push(format!(
+            "the Raft log in {} cannot be read: {e}",
+            log_dir.display()
+        ));
+    }
+    facts.state = boot_state(&facts, pledged);
+    facts
+}
+
+fn boot_state(facts: &Facts, pledged: bool) -> Boot {
+    let holds_data = facts.last_log.is_some() || facts.database.is_some();
+    let listed = facts.membership.as_ref().is_some_and(|m| {
+        m.members
+            .iter()
+            .any(|member| Some(&member.raft_id) == facts.raft_id.as_ref())
+    });
+    match () {
+        () if !facts.damage.is_empty() => Boot::Damaged,
+        () if facts.recovery_under_way || (facts.pending_peers && holds_data) => Boot::Recovering,
+        () if facts.raft_id.is_none() => Boot::Empty,
+        () if !holds_data && (facts.cluster_id.is_some() || pledged) => Boot::Joining,
+        () if !holds_data => Boot::Uninitialized,
+        () if listed => Boot::Member,
+        () => Boot::Removed,
+    }
+}
+
+/// True if this node has agreed to form a cluster.
+fn read_identity(raft_dir: &Path, facts: &mut Facts) -> bool {
+    let identity = match Identity::load(raft_dir) {
+        Ok(Some(identity)) => identity,
+        Ok(None) => return false,
+        Err(e) => {
+            facts.damage.push(e.to_string());
+            return false;
+        }
+    };
+    facts.raft_id = Some(identity.raft_id());
+    let cluster = identity
+        .cluster
+        .or(identity.birth.map(|birth| birth.cluster));
+    facts.cluster_id = cluster.as_ref().map(|cluster| cluster.id.clone());
+    facts.lineage = cluster.map(|cluster| cluster.lineage);
+    facts.name = Some(identity.name);
+    facts.incarnation = Some(identity.incarnation);
+    identity.pledged.is_some()
+}
+
+fn read_database(data_dir: &Path, whole: bool, facts: &mut Facts) -> Option<Position> {
+    let stored = match node_db::offline::stored(data_dir) {
+        Ok(stored) => stored.unwrap_or_default(),
+        Err(e) => {
+            facts.damage.push(e.to_string());
+            facts.integrity.result = "not checked: see damage".into();
+            return None;
+        }
+    };
+    facts.database = stored.position.map(Entry::from);
+    match decode_meta(&stored.meta) {
+        Ok(membership) if stored.position.is_some() => {
+            let record =
+                MembershipRecord::new(membership.membership(), membership.log_id().as_ref());
+            facts.membership = Some(members(record));
+        }
+        Ok(_) => {}
+        Err(e) => facts.damage.push(format!(
+            "the database's state file holds no membership: {e}"
+        )),
+    }
+    if whole {
+        let (checked, result) = match node_db::offline::soundness(data_dir) {
+            Ok(Soundness::Sound) => (true, "ok".to_owned()),
+            Ok(Soundness::Unchecked(why)) => (false, why.to_owned()),
+            Ok(Soundness::Damaged(complaints)) => {
+                let complaints = complaints.join("; ");
+                facts
+                    .damage
+                    .push(format!("the database is damaged: {complaints}"));
+                (true, complaints)
+            }
+            Err(e) => (false, e.to_string()),
+        };
+        facts.integrity = Integrity { checked, result };
+    }
+    stored.position
+}
+
+/// Opening a log cuts a torn tail off and begins a new file, so a copy is opened: what is looked at stays as it is.
+fn read_log(log_dir: &Path, position: Option<Position>, facts: &mut Facts) -> io::Result<()> {
+    let holds_something = match fs::read_dir(log_dir) {
+        Ok(mut entries) => entries.next().is_some(),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => false,
+        Err(e) => return Err(e),
+    };
+    if !holds_something {
+        if let Some(at) = position {
+            facts.damage.push(format!(
+                "the database is at index {} but there is no Raft log: with it acknowledged writes may be lost",
+                at.index
+            ));
+        }
+        return Ok(());
+    }
+    if facts.raft_id.is_none() {
+        facts.damage.push(format!(
+            "{} is missing although the directory holds a Raft log",
+            log_dir.with_file_name("identity.json").display()
+        ));
+    }
+    let copy = tempfile::tempdir()?;
+    for entry in fs::read_dir(log_dir)? {
+        let entry = entry?;
+        fs::copy(entry.path(), copy.path().join(entry.file_name()))?;
+    }
+    let log = Log::open(copy.path())?;
+    facts.vote = log.vote().map(|vote| Vote {
+        term: vote.term,
+        voted_for: vote.voted_for.to_string(),
+        committed: vote.committed,
+    });
+    facts.last_log = log.last().map(Entry::from);
+    facts.purged = log.purged().map(Entry::from);
+    facts.committed = log.committed().map(Entry::from);
+    if let Some(record) = log.newest_membership()? {
+        facts.membership = Some(members(record));
+    }
+    if let Err(reason) = log.check_continuity(position) {
+        facts.damage.push(reason);
+    }
+    Ok(())
+}
+
+fn members(record: MembershipRecord) -> Members {
+    let votes = |id| record.voters.iter().any(|set| set.contains(id));
+    Members {
+        log: record.log_id.map(Entry::from),
+        joint: record.voters.len() > 1,
+        members: record
+            .nodes
+            .iter()
+            .map(|(id, node)| Member {
+                name: name_of(&id.0).to_owned(),
+                raft_id: id.to_string(),
+                address: node.raft_addr.clone(),
+                voter: votes(id),
+            })
+            .collect(),
+    }
+}

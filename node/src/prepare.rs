@@ -1,0 +1,368 @@
+//! `rqlited prepare DATA`: the step before a node starts under an operator. Reads the cluster's state (and a recovery's plan), looks at the
+//! data directory, does what both ask for, and reports. Never deletes data; repeating it changes nothing.
+mod apply;
+pub mod decide;
+pub mod files;
+
+use std::{
+    ffi::OsString,
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use clap::Parser;
+use serde::Serialize;
+
+use self::{
+    decide::{Action, Holds, Observation, Trouble, decide},
+    files::{Plan, State},
+};
+use crate::{
+    identity::{Identity, Lineage},
+    inspect::{self, Answer, Entry, Facts},
+    recovery,
+    run::lock_directory,
+};
+
+/// The node must not start: a person or the operator has to decide.
+const STOPPED: u8 = 1;
+/// The node must not start yet: ask again.
+const HELD: u8 = 3;
+/// Kubernetes keeps this much of a termination message.
+const MAX_REPORT_BYTES: usize = 4096;
+/// A reason longer than this is cut.
+const MAX_REASON_CHARS: usize = 600;
+/// With `--wait`: how often the files are looked at again.
+const WAIT_PAUSE: Duration = Duration::from_secs(2);
+
+#[derive(Debug, Parser)]
+#[command(
+    name = "rqlited prepare",
+    about = "Prepares a data directory before its node starts: for an operator's init container.",
+    after_help = "Exit codes: 0 the node may start; 1 it must not, see the report; 2 wrong command line; 3 not yet, ask again (see --wait).",
+    disable_help_subcommand = true
+)]
+struct Args {
+    /// The cluster's state, JSON.
+    #[arg(long, value_name = "FILE")]
+    state: PathBuf,
+    /// The plan of a recovery, JSON. A file that does not exist is no plan.
+    #[arg(long, value_name = "FILE")]
+    plan: Option<PathBuf>,
+    /// This node's ID; needed unless the data directory knows it.
+    #[arg(long, value_name = "NODE")]
+    name: Option<String>,
+    /// Where to write the report as well, for example /dev/termination-log.
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
+    /// Instead of exit code 3, look at the files again until they let the node start.
+    #[arg(long)]
+    wait: bool,
+    /// The node's data directory; created if missing.
+    data: PathBuf,
+}
+
+/// How it ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+enum Verdict {
+    Ready,
+    Held,
+    Foreign,
+    StaleLineage,
+    UnknownLineage,
+    Damaged,
+    Refused,
+}
+
+/// What was done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Deed {
+    None,
+    Created,
+    Recovered,
+    Parked,
+}
+
+/// The report; fields are append only.
+#[derive(Clone, Debug, Serialize)]
+struct Report {
+    state: Verdict,
+    action: Deed,
+    name: Option<String>,
+    raft_id: Option<String>,
+    incarnation: Option<String>,
+    cluster_id: Option<String>,
+    lineage: Option<Lineage>,
+    last_log: Option<Entry>,
+    reason: String,
+}
+
+/// Runs the subcommand; `arguments` are those after the word `prepare`.
+pub fn run(arguments: impl Iterator<Item = OsString>) -> Answer {
+    let words = std::iter::once(OsString::from("rqlited prepare")).chain(arguments);
+    let args = match Args::try_parse_from(words) {
+        Ok(args) => args,
+        Err(error) => return Answer::of_clap(&error),
+    };
+    loop {
+        let report = prepare(&args);
+        let exit_code = match report.state {
+            Verdict::Ready => 0,
+            Verdict::Held => HELD,
+            _ => STOPPED,
+        };
+        let text = report.json();
+        if let Some(path) = &args.report
+            && let Err(e) = fs::write(path, &text)
+        {
+            return Answer {
+                exit_code: STOPPED,
+                text: format!("{}: {e}\n{text}", path.display()),
+                is_error: true,
+            };
+        }
+        if exit_code != HELD || !args.wait {
+            return Answer {
+                exit_code,
+                text,
+                is_error: false,
+            };
+        }
+        std::thread::sleep(WAIT_PAUSE);
+    }
+}
+
+/// Looks, decides, does, looks again.
+fn prepare(args: &Args) -> Report {
+    let refused = |reason: String| Report::of(None, Verdict::Refused, Deed::None, reason);
+    let (state, plan) = match read_files(args) {
+        Ok(read) => read,
+        Err(reason) => return refused(reason),
+    };
+    if let Err(e) = fs::create_dir_all(&args.data) {
+        return refused(format!("{}: {e}", args.data.display()));
+    }
+    let _lock = match lock_directory(&args.data) {
+        Ok(lock) => lock,
+        Err(e) => return refused(format!("{e:#}")),
+    };
+    let facts = inspect::read_locked(&args.data);
+    let Some(name) = args.name.clone().or_else(|| facts.name.clone()) else {
+        return refused("the data directory is empty: give the node's ID with --name".into());
+    };
+    let seen = match observe(&args.data, &name, &facts, plan.as_ref()) {
+        Ok(seen) => seen,
+        Err(reason) => return Report::of(Some(&facts), Verdict::Damaged, Deed::None, reason),
+    };
+    let done = match decide(&seen, &state, plan.as_ref()) {
+        Action::Start => Ok(Deed::None),
+        Action::Hold(reason) => return Report::of(Some(&facts), Verdict::Held, Deed::None, reason),
+        Action::Stop(trouble, reason) => {
+            return Report::of(Some(&facts), trouble.into(), Deed::None, reason);
+        }
+        action => act(&args.data, &name, &state, plan.as_ref(), &action),
+    };
+    match done {
+        Ok(deed) => {
+            let facts = inspect::read_locked(&args.data);
+            Report::of(Some(&facts), Verdict::Ready, deed, String::new())
+        }
+        Err(reason) => Report::of(Some(&facts), Verdict::Refused, Deed::None, reason),
+    }
+}
+
+fn read_files(args: &Args) -> Result<(State, Option<Plan>), String> {
+    let state: State = files::read(&args.state)?;
+    if state.cluster_id.is_empty() || state.lineage.id.is_empty() {
+        return Err(format!(
+            "{}: cluster_id and lineage.id must not be empty",
+            args.state.display()
+        ));
+    }
+    let plan = match &args.plan {
+        Some(path) if path.exists() => {
+            let plan: Plan = files::read(path)?;
+            plan.checked()
+                .map_err(|e| format!("{}: {e}", path.display()))?;
+            Some(plan)
+        }
+        Some(_) | None => None,
+    };
+    Ok((state, plan))
+}
+
+fn observe(
+    data: &Path,
+    name: &str,
+    facts: &Facts,
+    plan: Option<&Plan>,
+) -> Result<Observation, String> {
+    let recovering_to = recovery::under_way_to(data).map_err(|e| e.to_string())?;
+    let birth = Identity::load(&data.join("raft"))
+        .ok()
+        .flatten()
+        .filter(|identity| identity.cluster.is_none())
+        .and_then(|identity| identity.birth);
+    let holds_entries = facts.last_log.is_some() || facts.database.is_some();
+    let holds = match (&facts.incarnation, birth) {
+        (Some(incarnation), None) if facts.cluster_id.is_some() || holds_entries => Holds::Data {
+            owner: facts.name.clone(),
+            cluster_id: facts.cluster_id.clone(),
+            lineage: facts.lineage.clone(),
+            incarnation: incarnation.clone(),
+            last_log: facts.last_log,
+        },
+        (_, Some(birth)) => Holds::Birth {
+            cluster_id: birth.cluster.id,
+        },
+        (_, None) => Holds::Nothing,
+    };
+    Ok(Observation {
+        name: name.to_owned(),
+        damage: facts.damage.clone(),
+        holds,
+        recovering_to,
+        plan_done: apply::plan_done(data),
+        parking: plan
+            .filter(|plan| apply::is_parking(data, &plan.plan_id))
+            .map(|plan| plan.plan_id.clone()),
+    })
+}
+
+fn act(
+    data: &Path,
+    name: &str,
+    state: &State,
+    plan: Option<&Plan>,
+    action: &Action,
+) -> Result<Deed, String> {
+    let plan = || plan.ok_or_else(|| "there is no plan".to_owned());
+    let mark = |plan: &Plan| {
+        apply::mark_done(data, &plan.plan_id).map_err(|e| format!("marking the plan as done: {e}"))
+    };
+    match action {
+        Action::Create { may_form } => {
+            apply::create(data, name, state.cluster(), *may_form)?;
+            Ok(Deed::Created)
+        }
+        Action::Recover => {
+            let plan = plan()?;
+            recovery::recover_as_planned(data, name, &plan.checked()?, &plan.to_lineage)
+                .map_err(|e| e.to_string())?;
+            mark(plan)?;
+            Ok(Deed::Recovered)
+        }
+        Action::Mark => {
+            mark(plan()?)?;
+            Ok(Deed::Recovered)
+        }
+        Action::Park => {
+            apply::park(data, &plan()?.plan_id, name, state.cluster())?;
+            Ok(Deed::Parked)
+        }
+        Action::Start | Action::Hold(_) | Action::Stop(..) => Ok(Deed::None),
+    }
+}
+
+impl From<Trouble> for Verdict {
+    fn from(trouble: Trouble) -> Self {
+        match trouble {
+            Trouble::Foreign => Self::Foreign,
+            Trouble::StaleLineage => Self::StaleLineage,
+            Trouble::UnknownLineage => Self::UnknownLineage,
+            Trouble::Damaged => Self::Damaged,
+            Trouble::Refused => Self::Refused,
+        }
+    }
+}
+
+impl Report {
+    fn of(facts: Option<&Facts>, state: Verdict, action: Deed, reason: String) -> Self {
+        let fact =
+            |field: fn(&Facts) -> &Option<String>| facts.and_then(|facts| field(facts).clone());
+        Self {
+            state,
+            action,
+            name: fact(|f| &f.name),
+            raft_id: fact(|f| &f.raft_id),
+            incarnation: fact(|f| &f.incarnation),
+            cluster_id: fact(|f| &f.cluster_id),
+            lineage: facts.and_then(|facts| facts.lineage.clone()),
+            last_log: facts.and_then(|facts| facts.last_log),
+            reason: reason.chars().take(MAX_REASON_CHARS).collect(),
+        }
+    }
+
+    /// At most [`MAX_REPORT_BYTES`]: names have no limit, so what is too long goes.
+    fn json(&self) -> String {
+        // These types always serialize.
+        let text = |report: &Self| serde_json::to_string(report).unwrap_or_default();
+        let whole = text(self);
+        if whole.len() <= MAX_REPORT_BYTES {
+            return whole;
+        }
+        let short = Self {
+            reason: String::new(),
+            ..Self::of(None, self.state, self.action, String::new())
+        };
+        text(&short)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_fits_a_termination_message() {
+        let mut report = Report::of(None, Verdict::Refused, Deed::None, "\u{1}".repeat(9000));
+        assert!(report.json().len() <= MAX_REPORT_BYTES && report.json().contains("u0001"));
+        report.name = Some("n".repeat(9000));
+        assert!(
+            report.json().len() <= MAX_REPORT_BYTES,
+            "{}",
+            report.json().len()
+        );
+    }
+
+    #[test]
+    fn the_command_line() {
+        let run_words = |words: &[&str]| run(words.iter().map(OsString::from));
+        let help = run_words(&["-h"]);
+        assert!(
+            help.exit_code == 0 && help.text.contains("--state"),
+            "{}",
+            help.text
+        );
+        assert_eq!(run_words(&["data"]).exit_code, 2, "no state");
+    }
+
+    #[test]
+    fn bad_files_are_told_and_nothing_is_made() {
+        let dir = tempfile::tempdir().unwrap();
+        let (state, data) = (dir.path().join("state.json"), dir.path().join("data"));
+        for (content, text) in [
+            ("{", "EOF"),
+            (
+                r#"{"cluster_id":"","lineage":{"id":"l","epoch":0},"phase":"Formed"}"#,
+                "must not be empty",
+            ),
+            (
+                r#"{"cluster_id":"c","lineage":{"id":"l","epoch":0},"phase":"Sleeping"}"#,
+                "unknown variant",
+            ),
+        ] {
+            fs::write(&state, content).unwrap();
+            let words = ["--name", "a", "--state"].map(OsString::from).into_iter();
+            let answer = run(words.chain([state.clone().into(), data.clone().into()]));
+            assert!(
+                answer.exit_code == 1 && answer.text.contains(text),
+                "{}",
+                answer.text
+            );
+            assert!(!data.exists(), "created");
+        }
+    }
+}

@@ -1,0 +1,240 @@
+//! What to do with a data directory, from what is seen and what the operator says. A function of values.
+use super::files::{Others, Phase, Plan, State};
+use crate::{identity::Lineage, inspect::Entry};
+
+/// What a data directory holds, as far as deciding needs it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Observation {
+    /// This node.
+    pub name: String,
+    /// What is wrong with the directory, if anything is.
+    pub damage: Vec<String>,
+    /// What it holds.
+    pub holds: Holds,
+    /// A recovery has begun and not ended; the lineage that it leads to.
+    pub recovering_to: Option<Lineage>,
+    /// Plan that was followed here to its end.
+    pub plan_done: Option<String>,
+    /// Plan under which moving the data aside has begun and not ended.
+    pub parking: Option<String>,
+}
+
+/// What a data directory holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Holds {
+    /// Nothing, or a name only.
+    Nothing,
+    /// An identity made by `prepare` for this cluster, and nothing else.
+    Birth {
+        /// The cluster that it was made for.
+        cluster_id: String,
+    },
+    /// A member's data, or at least the promise to become one.
+    Data {
+        /// Whose it is.
+        owner: Option<String>,
+        /// Its cluster; `None` if it has entries but names no cluster.
+        cluster_id: Option<String>,
+        /// Its lineage.
+        lineage: Option<Lineage>,
+        /// Its incarnation.
+        incarnation: String,
+        /// Last entry.
+        last_log: Option<Entry>,
+    },
+}
+
+/// What to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Nothing; the node may start.
+    Start,
+    /// Write an identity that belongs to the state's cluster, then start.
+    Create {
+        /// It may take part in the first forming.
+        may_form: bool,
+    },
+    /// Follow the plan, then start.
+    Recover,
+    /// The plan was followed, only the marker is missing.
+    Mark,
+    /// Move the data aside, write an identity that can only join, then start.
+    Park,
+    /// Do not start yet; ask again later.
+    Hold(String),
+    /// Do not start; a person or the operator has to decide.
+    Stop(Trouble, String),
+}
+
+/// Why a node must not start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trouble {
+    /// The data is of another cluster. Never touched.
+    Foreign,
+    /// The data is of a lineage that a recovery has left behind.
+    StaleLineage,
+    /// The data is of a lineage that the state file does not know.
+    UnknownLineage,
+    /// The data is damaged.
+    Damaged,
+    /// The plan does not fit.
+    Refused,
+}
+
+/// Decides. `plan` is already checked in itself.
+pub fn decide(seen: &Observation, state: &State, plan: Option<&Plan>) -> Action {
+    let plan_id = plan.map(|plan| &plan.plan_id);
+    if seen.parking.is_some() && seen.parking.as_ref() == plan_id {
+        return Action::Park;
+    }
+    if !seen.damage.is_empty() {
+        return Action::Stop(Trouble::Damaged, seen.damage.join("; "));
+    }
+    if let Some(foreign) = foreign(seen, state) {
+        return Action::Stop(Trouble::Foreign, foreign);
+    }
+    if let Holds::Data {
+        owner: Some(owner), ..
+    } = &seen.holds
+        && *owner != seen.name
+    {
+        return refuse(format!(
+            "the data directory is that of node {owner}, not of {}: start each node with its own",
+            seen.name
+        ));
+    }
+    if let Some(plan) = plan.filter(|plan| plan.cluster_id != state.cluster_id) {
+        return refuse(format!(
+            "the plan is for cluster {}, the state for {}",
+            plan.cluster_id, state.cluster_id
+        ));
+    }
+    match state.phase {
+        Phase::Recovering => match plan {
+            Some(plan) if follows(seen, plan) => follow(seen, plan),
+            Some(plan) => Action::Hold(format!(
+                "{} is being recovered from {}",
+                state.cluster_id, plan.seed
+            )),
+            None => Action::Hold(format!("{} is being recovered", state.cluster_id)),
+        },
+        Phase::Forming | Phase::Formed => settled(seen, state, plan),
+    }
+}
+
+fn refuse(reason: String) -> Action {
+    Action::Stop(Trouble::Refused, reason)
+}
+
+fn foreign(seen: &Observation, state: &State) -> Option<String> {
+    let own = match &seen.holds {
+        Holds::Nothing => return None,
+        Holds::Birth { cluster_id } => Some(cluster_id),
+        Holds::Data { cluster_id, .. } => cluster_id.as_ref(),
+    };
+    match own {
+        Some(own) if *own == state.cluster_id => None,
+        Some(own) => Some(format!(
+            "the data directory belongs to cluster {own}, not to {}; nothing was changed",
+            state.cluster_id
+        )),
+        None => Some(
+            "the data directory holds entries of an unnamed cluster; nothing was changed".into(),
+        ),
+    }
+}
+
+/// Is this node one of those whose data the plan keeps?
+fn follows(seen: &Observation, plan: &Plan) -> bool {
+    let listed = || plan.peers.iter().any(|peer| peer.id == seen.name);
+    seen.name == plan.seed || (plan.others == Others::Recover && listed())
+}
+
+fn follow(seen: &Observation, plan: &Plan) -> Action {
+    if seen.plan_done.as_ref() == Some(&plan.plan_id) {
+        return Action::Start;
+    }
+    match &seen.recovering_to {
+        Some(to) if *to == plan.to_lineage => return Action::Recover,
+        Some(to) => {
+            return refuse(format!(
+                "another recovery, to lineage {} (epoch {}), has begun here and not ended",
+                to.id, to.epoch
+            ));
+        }
+        None => {}
+    }
+    let Holds::Data {
+        lineage: Some(lineage),
+        incarnation,
+        last_log,
+        ..
+    } = &seen.holds
+    else {
+        return refuse(format!(
+            "the data directory of {} holds no data to recover",
+            seen.name
+        ));
+    };
+    if *lineage == plan.to_lineage {
+        return Action::Mark;
+    }
+    if *lineage != plan.from_lineage {
+        return refuse(format!(
+            "the data is of lineage {} (epoch {}), the plan recovers {} (epoch {})",
+            lineage.id, lineage.epoch, plan.from_lineage.id, plan.from_lineage.epoch
+        ));
+    }
+    if seen.name == plan.seed {
+        if *incarnation != plan.expect.incarnation {
+            return refuse(format!(
+                "the data is of incarnation {incarnation}, the plan expects {}",
+                plan.expect.incarnation
+            ));
+        }
+        let least = plan.expect.min_last_log;
+        if last_log.is_none_or(|last| last < least) {
+            let last = last_log.map_or_else(
+                || "nowhere".into(),
+                |e| format!("index {}, term {}", e.index, e.term),
+            );
+            return refuse(format!(
+                "the log ends at {last}, the plan expects at least index {}, term {}",
+                least.index, least.term
+            ));
+        }
+    }
+    Action::Recover
+}
+
+/// No recovery is going on.
+fn settled(seen: &Observation, state: &State, plan: Option<&Plan>) -> Action {
+    let Holds::Data { lineage, .. } = &seen.holds else {
+        let may_form = state.phase == Phase::Forming && state.members.contains(&seen.name);
+        return Action::Create { may_form };
+    };
+    let Some(lineage) = lineage else {
+        return Action::Stop(Trouble::UnknownLineage, "the data names no lineage".into());
+    };
+    if *lineage == state.lineage || seen.recovering_to.as_ref() == Some(&state.lineage) {
+        return Action::Start;
+    }
+    let said = format!(
+        "the data is of lineage {} (epoch {}), the cluster of {} (epoch {})",
+        lineage.id, lineage.epoch, state.lineage.id, state.lineage.epoch
+    );
+    if lineage.epoch >= state.lineage.epoch {
+        return Action::Stop(Trouble::UnknownLineage, said);
+    }
+    let parks = plan.is_some_and(|plan| {
+        plan.others == Others::Park && plan.to_lineage == state.lineage && plan.seed != seen.name
+    });
+    if parks {
+        Action::Park
+    } else {
+        Action::Stop(Trouble::StaleLineage, said)
+    }
+}
+
+#[cfg(test)]
+mod tests;

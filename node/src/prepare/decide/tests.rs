@@ -1,0 +1,321 @@
+//! The table of cases.
+use super::*;
+use crate::{prepare::files::Expect, recovery::peers::Peer};
+
+fn lineage(epoch: u64) -> Lineage {
+    Lineage {
+        id: format!("l{epoch}"),
+        epoch,
+    }
+}
+
+fn state(phase: Phase, epoch: u64) -> State {
+    State {
+        cluster_id: "c".into(),
+        lineage: lineage(epoch),
+        phase,
+        members: vec!["a".into(), "b".into()],
+    }
+}
+
+fn seen(name: &str, holds: Holds) -> Observation {
+    Observation {
+        name: name.into(),
+        damage: Vec::new(),
+        holds,
+        recovering_to: None,
+        plan_done: None,
+        parking: None,
+    }
+}
+
+/// As `data("c", 0)`, but for these.
+fn other_data(incarnation: &str, last_log: Entry) -> Holds {
+    Holds::Data {
+        owner: None,
+        cluster_id: Some("c".into()),
+        lineage: Some(lineage(0)),
+        incarnation: incarnation.into(),
+        last_log: Some(last_log),
+    }
+}
+
+fn data(cluster: &str, epoch: u64) -> Holds {
+    Holds::Data {
+        owner: None,
+        cluster_id: Some(cluster.into()),
+        lineage: Some(lineage(epoch)),
+        incarnation: "inc".into(),
+        last_log: Some(Entry { term: 3, index: 30 }),
+    }
+}
+
+fn born(cluster: &str) -> Holds {
+    Holds::Birth {
+        cluster_id: cluster.into(),
+    }
+}
+
+fn plan(others: Others) -> Plan {
+    Plan {
+        plan_id: "p".into(),
+        cluster_id: "c".into(),
+        from_lineage: lineage(0),
+        to_lineage: lineage(1),
+        seed: "a".into(),
+        expect: Expect {
+            incarnation: "inc".into(),
+            min_last_log: Entry { term: 3, index: 30 },
+        },
+        peers: vec![Peer {
+            id: "a".into(),
+            address: "a:1".into(),
+            non_voter: false,
+        }],
+        others,
+    }
+}
+
+fn create(may_form: bool) -> Action {
+    Action::Create { may_form }
+}
+
+/// `Stop` and `Hold` by their kind; their texts are for people.
+fn kind(action: Action) -> String {
+    match action {
+        Action::Stop(trouble, text) => {
+            assert!(!text.is_empty());
+            format!("{trouble:?}")
+        }
+        Action::Hold(_) => "Hold".into(),
+        other => format!("{other:?}"),
+    }
+}
+
+/// What is done without a plan.
+fn alone(name: &str, holds: Holds, phase: Phase, epoch: u64) -> String {
+    kind(decide(&seen(name, holds), &state(phase, epoch), None))
+}
+
+#[test]
+fn a_directory_without_data() {
+    use Phase::{Formed, Forming, Recovering};
+    let (forming, joining) = (kind(create(true)), kind(create(false)));
+    let nothing = || Holds::Nothing;
+    assert_eq!(alone("a", nothing(), Forming, 0), forming, "listed");
+    assert_eq!(alone("z", nothing(), Forming, 0), joining, "not listed");
+    assert_eq!(
+        alone("a", nothing(), Formed, 0),
+        joining,
+        "too late to form"
+    );
+    assert_eq!(alone("a", nothing(), Recovering, 0), "Hold");
+    assert_eq!(alone("a", born("c"), Forming, 0), forming, "once more");
+    assert_eq!(
+        alone("a", born("c"), Formed, 0),
+        joining,
+        "the gate has closed"
+    );
+    assert_eq!(alone("a", born("d"), Forming, 0), "Foreign");
+}
+
+#[test]
+fn a_directory_with_data() {
+    use Phase::{Formed, Forming, Recovering};
+    let start = kind(Action::Start);
+    assert_eq!(alone("a", data("c", 0), Formed, 0), start);
+    assert_eq!(
+        alone("a", data("c", 0), Forming, 0),
+        start,
+        "formed just now"
+    );
+    for phase in [Forming, Formed, Recovering] {
+        assert_eq!(alone("a", data("d", 0), phase, 0), "Foreign", "{phase:?}");
+    }
+    assert_eq!(alone("a", data("c", 0), Formed, 1), "StaleLineage");
+    assert_eq!(
+        alone("a", data("c", 2), Formed, 1),
+        "UnknownLineage",
+        "recovered by hand"
+    );
+    assert_eq!(alone("a", data("c", 0), Recovering, 0), "Hold");
+    let Holds::Data {
+        cluster_id,
+        lineage,
+        incarnation,
+        last_log,
+        ..
+    } = data("c", 0)
+    else {
+        unreachable!()
+    };
+    let of_b = Holds::Data {
+        owner: Some("b".into()),
+        cluster_id,
+        lineage,
+        incarnation,
+        last_log,
+    };
+    assert_eq!(
+        alone("a", of_b.clone(), Formed, 0),
+        "Refused",
+        "another node's disk"
+    );
+    assert_eq!(alone("b", of_b, Formed, 0), start);
+}
+
+#[test]
+fn damage_comes_first() {
+    let mut seen = seen("a", data("c", 0));
+    seen.damage = vec!["rot".into()];
+    let action = decide(&seen, &state(Phase::Formed, 0), None);
+    assert_eq!(action, Action::Stop(Trouble::Damaged, "rot".into()));
+}
+
+#[test]
+fn the_seed_follows_its_plan() {
+    let recovering = state(Phase::Recovering, 0);
+    let other_disk = other_data("other", Entry { term: 3, index: 30 });
+    let shorter = other_data("inc", Entry { term: 2, index: 90 });
+    let cases = [
+        ("as expected", seen("a", data("c", 0)), "Recover"),
+        ("done, not marked", seen("a", data("c", 1)), "Mark"),
+        ("a later lineage", seen("a", data("c", 2)), "Refused"),
+        ("another disk", seen("a", other_disk), "Refused"),
+        (
+            "an older log entry, though longer",
+            seen("a", shorter),
+            "Refused",
+        ),
+        ("empty", seen("a", Holds::Nothing), "Refused"),
+        ("not the seed", seen("b", data("c", 0)), "Hold"),
+        (
+            "done",
+            Observation {
+                plan_done: Some("p".into()),
+                ..seen("a", data("c", 1))
+            },
+            "Start",
+        ),
+        (
+            "another plan done",
+            Observation {
+                plan_done: Some("q".into()),
+                ..seen("a", data("c", 0))
+            },
+            "Recover",
+        ),
+        (
+            "interrupted",
+            Observation {
+                recovering_to: Some(lineage(1)),
+                ..seen("a", Holds::Nothing)
+            },
+            "Recover",
+        ),
+        (
+            "another one interrupted",
+            Observation {
+                recovering_to: Some(lineage(7)),
+                ..seen("a", data("c", 0))
+            },
+            "Refused",
+        ),
+    ];
+    for (name, seen, want) in cases {
+        assert_eq!(
+            kind(decide(&seen, &recovering, Some(&plan(Others::Park)))),
+            want,
+            "{name}"
+        );
+    }
+    let mut foreign = plan(Others::Park);
+    foreign.cluster_id = "d".into();
+    assert_eq!(
+        kind(decide(
+            &seen("a", data("c", 0)),
+            &recovering,
+            Some(&foreign)
+        )),
+        "Refused"
+    );
+}
+
+#[test]
+fn listed_others_follow_a_plan_that_keeps_them() {
+    let mut plan = plan(Others::Recover);
+    plan.peers.push(Peer {
+        id: "b".into(),
+        address: "b:1".into(),
+        non_voter: false,
+    });
+    let recovering = state(Phase::Recovering, 0);
+    for (name, want) in [("a", "Recover"), ("b", "Recover"), ("z", "Hold")] {
+        assert_eq!(
+            kind(decide(&seen(name, data("c", 0)), &recovering, Some(&plan))),
+            want,
+            "{name}"
+        );
+    }
+    assert_eq!(
+        kind(decide(
+            &seen("b", data("c", 0)),
+            &state(Phase::Formed, 1),
+            Some(&plan)
+        )),
+        "StaleLineage"
+    );
+}
+
+#[test]
+fn the_others_are_parked_once_the_lineage_is_in_force() {
+    let formed = state(Phase::Formed, 1);
+    let interrupted = Observation {
+        damage: vec!["half moved".into()],
+        parking: Some("p".into()),
+        ..seen("b", Holds::Nothing)
+    };
+    let cases = [
+        ("another node's old data", seen("b", data("c", 0)), "Park"),
+        ("half-way", interrupted, "Park"),
+        (
+            "parked before",
+            seen("b", born("c")),
+            "Create { may_form: false }",
+        ),
+        ("joined again", seen("b", data("c", 1)), "Start"),
+        (
+            "the seed's old data is never moved",
+            seen("a", data("c", 0)),
+            "StaleLineage",
+        ),
+        ("the seed", seen("a", data("c", 1)), "Start"),
+        (
+            "the seed's disk was lost since",
+            seen("a", Holds::Nothing),
+            "Create { may_form: false }",
+        ),
+        (
+            "foreign data is never moved",
+            seen("b", data("d", 0)),
+            "Foreign",
+        ),
+    ];
+    for (name, seen, want) in cases {
+        assert_eq!(
+            kind(decide(&seen, &formed, Some(&plan(Others::Park)))),
+            want,
+            "{name}"
+        );
+    }
+    let later = state(Phase::Formed, 2);
+    assert_eq!(
+        kind(decide(
+            &seen("b", data("c", 0)),
+            &later,
+            Some(&plan(Others::Park))
+        )),
+        "StaleLineage",
+        "a plan of the past"
+    );
+}

@@ -1,0 +1,440 @@
+//! Recovery from a lost quorum by hand: `raft/peers.json` says who the members are from now on. Runs offline, before Raft starts, with the
+//! data directory locked.
+//!
+//! DESIGN.md beside this file argues the order of the steps and what every crash leaves behind.
+pub mod derive;
+mod journal;
+pub mod peers;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    fs,
+    io::{self, Read},
+    path::{Path, PathBuf},
+};
+
+use self::{
+    journal::Journal,
+    peers::{MAX_PEERS_BYTES, Peers, PeersError},
+};
+use crate::{
+    identity::{Cluster, Identity, IdentityError, Lineage, sync_parent, write_durably},
+    raft::{
+        codec::VoteRecord,
+        log::Log,
+        rewrite::{NewMember, NewMembership, rewrite},
+    },
+};
+
+/// The file that asks for a recovery, in `<data>/raft/`.
+pub const PEERS_FILE: &str = "peers.json";
+/// Its name afterwards.
+pub const PEERS_DONE_FILE: &str = "peers.info";
+
+/// Why a recovery did not happen, or did not end. The peers file stays where it is.
+#[derive(Debug, thiserror::Error)]
+pub enum RecoverError {
+    /// The file is wrong.
+    #[error(transparent)]
+    Peers(#[from] PeersError),
+    /// The data directory cannot be recovered so.
+    #[error("failed to recover node: {0}")]
+    Failed(String),
+    /// The identity cannot be had.
+    #[error("failed to recover node: {0}")]
+    Identity(#[from] IdentityError),
+    /// The database cannot be had.
+    #[error("failed to recover node: {0}")]
+    Database(#[from] node_db::OpenError),
+}
+
+impl RecoverError {
+    fn io(what: &str, path: &Path, e: &io::Error) -> Self {
+        Self::Failed(format!("{what} {}: {e}", path.display()))
+    }
+}
+
+/// What has just become durable. A crash after any of them is made good by the next start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    /// The journal: from here on the recovery goes forward.
+    Begun,
+    /// The new log, beside the old one.
+    LogBuilt,
+    /// The old log has another name; there is none under the usual one.
+    LogSetAside,
+    /// The new log is in place.
+    LogReplaced,
+    /// The membership in the database's sidecar.
+    DatabaseTold,
+    /// The new identity.
+    IdentityChanged,
+    /// The journal says that all this is done.
+    Done,
+    /// The peers file has its new name.
+    PeersRenamed,
+    /// The old log is gone.
+    OldLogRemoved,
+}
+
+/// Stops a recovery in tests, as a crash would.
+type AfterStep<'a> = &'a mut dyn FnMut(Step) -> Result<(), RecoverError>;
+
+/// Where everything lies, and who asks.
+struct Recovery<'a> {
+    data_dir: &'a Path,
+    raft_dir: PathBuf,
+    /// `-node-id`.
+    name: &'a str,
+}
+
+/// Follows `raft/peers.json` if there is one, or finishes a recovery that a crash interrupted. `advertised` is this node's Raft address.
+///
+/// # Errors
+/// See [`RecoverError`]; nothing is lost then, and the node must not start.
+pub fn recover_if_asked(data_dir: &Path, name: &str, advertised: &str) -> Result<(), RecoverError> {
+    Recovery::new(data_dir, name).follow_file(advertised, &mut |_| Ok(()))
+}
+
+/// Recovers into a lineage that somebody else has chosen. Repeating it after a crash goes on where it was.
+///
+/// # Errors
+/// See [`RecoverError`].
+pub fn recover_as_planned(
+    data_dir: &Path,
+    name: &str,
+    peers: &Peers,
+    to: &Lineage,
+) -> Result<(), RecoverError> {
+    Recovery::new(data_dir, name).follow_plan(peers, to, &mut |_| Ok(()))
+}
+
+/// A recovery that has begun here and has not ended: the lineage that it leads to.
+///
+/// # Errors
+/// The journal is damaged or cannot be read.
+pub fn under_way_to(data_dir: &Path) -> Result<Option<Lineage>, RecoverError> {
+    let journal = Journal::load(&data_dir.join("raft"))?;
+    Ok(journal
+        .filter(|journal| !journal.done)
+        .map(|journal| journal.to.lineage))
+}
+
+impl<'a> Recovery<'a> {
+    fn new(data_dir: &'a Path, name: &'a str) -> Self {
+        Self {
+            data_dir,
+            raft_dir: data_dir.join("raft"),
+            name,
+        }
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.raft_dir.join(name)
+    }
+
+    fn follow_file(&self, advertised: &str, after: AfterStep) -> Result<(), RecoverError> {
+        let path = self.file(PEERS_FILE);
+        let content = read_limited(&path)?;
+        let journal = Journal::load(&self.raft_dir)?;
+        let Some(content) = content else {
+            return match journal {
+                None => Ok(()),
+                Some(journal) if journal.done => self.clean_up(after),
+                Some(_) => Err(RecoverError::Failed(format!(
+                    "an interrupted recovery is recorded in {} but {} is gone: put it back, as it was or corrected, and start again",
+                    self.file(journal::FILE_NAME).display(),
+                    path.display()
+                ))),
+            };
+        };
+        tracing::info!(target: "recovery", "attempting node recovery using {}", path.display());
+        let peers = Peers::parse(&content)?;
+        self.check_own_entry(&peers, advertised)?;
+        let hash = derive::content_hash(&content);
+        let journal = match journal {
+            Some(journal) if journal.peers == hash && journal.name == self.name => journal,
+            former => self.begin(former, hash, &peers, None)?,
+        };
+        self.go_forward(journal, &peers, after)?;
+        tracing::info!(target: "recovery", "node recovered successfully using {}", path.display());
+        Ok(())
+    }
+
+    /// The journal is written first: a start without the plan must not derive a lineage of its own from the file.
+    fn follow_plan(
+        &self,
+        peers: &Peers,
+        to: &Lineage,
+        after: AfterStep,
+    ) -> Result<(), RecoverError> {
+        let content = serde_json::to_vec_pretty(peers.members())
+            .map_err(|e| RecoverError::Failed(e.to_string()))?;
+        let path = self.file(PEERS_FILE);
+        tracing::info!(target: "recovery", "attempting node recovery using {}", path.display());
+        self.check_own_entry(peers, "")?;
+        let hash = derive::content_hash(&content);
+        let journal = match Journal::load(&self.raft_dir)? {
+            Some(journal)
+                if journal.peers == hash
+                    && journal.name == self.name
+                    && journal.planned
+                    && journal.to.lineage == *to =>
+            {
+                journal
+            }
+            former => self.begin(former, hash, peers, Some(to))?,
+        };
+        if !journal.done {
+            write_durably(&path, &content).map_err(|e| RecoverError::io("write", &path, &e))?;
+        }
+        self.go_forward(journal, peers, after)?;
+        tracing::info!(target: "recovery", "node recovered successfully using {}", path.display());
+        Ok(())
+    }
+
+    fn check_own_entry(&self, peers: &Peers, advertised: &str) -> Result<(), RecoverError> {
+        let path = self.file(PEERS_FILE);
+        // Two nodes under one name would take the same Raft id, and both would vote with it.
+        if let Some(former) = Identity::load(&self.raft_dir)?.map(|identity| identity.name)
+            && former != self.name
+        {
+            return Err(RecoverError::Failed(format!(
+                "this node's ID was {former} and is {} now, but a recovery must not change it: start the node with -node-id={former}",
+                self.name
+            )));
+        }
+        let Some(own) = peers.get(self.name) else {
+            return Err(RecoverError::Failed(format!(
+                "this node's ID {} is not in {}, which names {}: add it, or take the file away from this node",
+                self.name,
+                path.display(),
+                peers.names()
+            )));
+        };
+        if !advertised.is_empty() && own.address != advertised {
+            tracing::warn!(target: "recovery", "{} gives this node the address {} but it advertises {advertised}: other nodes will look for it at the former", path.display(), own.address);
+        }
+        Ok(())
+    }
+
+    /// Looks at everything that could make a recovery fail, decides what it leads to, and writes that down. `former` is the journal of a
+    /// recovery that was interrupted and is to be done otherwise: Raft has not run since, so it starts from where that one started.
+    fn begin(
+        &self,
+        former: Option<Journal>,
+        hash: String,
+        peers: &Peers,
+        planned: Option<&Lineage>,
+    ) -> Result<Journal, RecoverError> {
+        if former.is_some() {
+            self.settle_logs()?;
+        }
+        let stored = node_db::offline::stored(self.data_dir)?.unwrap_or_default();
+        let Some((vote, last)) = self.log_facts(stored.position)? else {
+            return Err(RecoverError::Failed(format!(
+                "{} holds no data: an empty node joins the recovered cluster instead; take {} away and start it with -join",
+                self.data_dir.display(),
+                self.file(PEERS_FILE).display()
+            )));
+        };
+        let Some(identity) = Identity::load(&self.raft_dir)? else {
+            return Err(IdentityError::Missing {
+                path: self.file("identity.json"),
+            }
+            .into());
+        };
+        let from = match former.map(|journal| journal.from).or(identity.cluster) {
+            Some(from) => from,
+            None => {
+                return Err(RecoverError::Failed(
+                    "this node was never a member of a cluster: give it an empty data directory and let it join".into(),
+                ));
+            }
+        };
+        let lineage = match planned {
+            Some(lineage) => lineage.clone(),
+            None => derive::lineage(&from, peers),
+        };
+        let to = Cluster {
+            id: from.id.clone(),
+            lineage,
+        };
+        let known = [vote, last, stored.position.map_or(0, |p| p.term)];
+        let term = known
+            .into_iter()
+            .max()
+            .unwrap_or_default()
+            .saturating_add(1);
+        let journal = Journal::new(
+            hash,
+            self.name.to_owned(),
+            from,
+            to,
+            planned.is_some(),
+            term,
+        );
+        journal.save(&self.raft_dir)?;
+        Ok(journal)
+    }
+
+    /// Terms of the vote and of the last entry; `None` if the directory holds nothing.
+    fn log_facts(
+        &self,
+        database: Option<node_db::Position>,
+    ) -> Result<Option<(u64, u64)>, RecoverError> {
+        let path = self.file("log");
+        let failed = |e: &dyn std::fmt::Display| {
+            RecoverError::Failed(format!("the Raft log in {}: {e}", path.display()))
+        };
+        if !path.exists() && database.is_none() {
+            return Ok(None);
+        }
+        let log = Log::open(&path).map_err(|e| failed(&e))?;
+        if log.last().is_none() && database.is_none() {
+            return Ok(None);
+        }
+        log.check_continuity(database).map_err(|e| failed(&e))?;
+        let vote = log.vote().map_or(0, |vote| vote.term);
+        Ok(Some((vote, log.last().map_or(0, |last| last.0))))
+    }
+
+    fn go_forward(
+        &self,
+        mut journal: Journal,
+        peers: &Peers,
+        after: AfterStep,
+    ) -> Result<(), RecoverError> {
+        if !journal.done {
+            after(Step::Begun)?;
+            let incarnation =
+                |name: &str| derive::incarnation(&journal.to.id, &journal.to.lineage, name);
+            let mut identity = Identity::load(&self.raft_dir)?
+                .ok_or_else(|| RecoverError::Failed("the identity file has vanished".to_owned()))?;
+            identity.become_recovered(self.name, incarnation(self.name), journal.to.clone());
+            let members: Vec<NewMember> = peers
+                .members()
+                .iter()
+                .map(|peer| NewMember {
+                    id: crate::identity::raft_id(&peer.id, &incarnation(&peer.id)),
+                    raft_addr: peer.address.clone(),
+                    voter: !peer.non_voter,
+                })
+                .collect();
+            let membership =
+                NewMembership::new(&members).map_err(|e| RecoverError::Failed(e.to_string()))?;
+            let vote = VoteRecord {
+                term: journal.term,
+                voted_for: identity.raft_id().into(),
+                committed: false,
+            };
+            self.replace_log(&membership, &vote, after)?;
+            node_db::offline::replace_meta(self.data_dir, |meta| {
+                membership
+                    .in_meta(meta)
+                    .map_err(|e| format!("the membership in the database's state file: {e}"))
+            })?;
+            after(Step::DatabaseTold)?;
+            identity.save(&self.raft_dir)?;
+            after(Step::IdentityChanged)?;
+            journal.done = true;
+            journal.save(&self.raft_dir)?;
+            after(Step::Done)?;
+        }
+        self.rename(PEERS_FILE, PEERS_DONE_FILE)?;
+        after(Step::PeersRenamed)?;
+        self.clean_up(after)
+    }
+
+    /// Builds the new log beside the old one and changes their names. While the old one stands aside, the new one is complete.
+    fn replace_log(
+        &self,
+        membership: &NewMembership,
+        vote: &VoteRecord,
+        after: AfterStep,
+    ) -> Result<(), RecoverError> {
+        let (log, new, old) = self.logs();
+        if !old.exists() {
+            remove_directory(&new)?;
+            rewrite(&log, &new, membership, vote).map_err(|e| {
+                RecoverError::Failed(format!("rewriting the Raft log in {}: {e}", log.display()))
+            })?;
+            sync_parent(&new).map_err(|e| RecoverError::io("sync", &new, &e))?;
+            after(Step::LogBuilt)?;
+            self.rename("log", OLD_LOG)?;
+            after(Step::LogSetAside)?;
+        }
+        if !log.exists() {
+            self.rename(NEW_LOG, "log")?;
+            after(Step::LogReplaced)?;
+        }
+        Ok(())
+    }
+
+    /// One log again, the newest whole one.
+    fn settle_logs(&self) -> Result<(), RecoverError> {
+        let (log, new, old) = self.logs();
+        if !log.exists() && old.exists() {
+            self.rename(NEW_LOG, "log")?;
+        }
+        remove_directory(&old)?;
+        remove_directory(&new)
+    }
+
+    fn clean_up(&self, after: AfterStep) -> Result<(), RecoverError> {
+        let (_, new, old) = self.logs();
+        remove_directory(&old)?;
+        remove_directory(&new)?;
+        after(Step::OldLogRemoved)?;
+        let path = self.file(journal::FILE_NAME);
+        fs::remove_file(&path)
+            .and_then(|()| sync_parent(&path))
+            .map_err(|e| RecoverError::io("remove", &path, &e))
+    }
+
+    fn logs(&self) -> (PathBuf, PathBuf, PathBuf) {
+        (self.file("log"), self.file(NEW_LOG), self.file(OLD_LOG))
+    }
+
+    fn rename(&self, from: &str, to: &str) -> Result<(), RecoverError> {
+        let path = self.file(from);
+        fs::rename(&path, self.file(to))
+            .and_then(|()| sync_parent(&path))
+            .map_err(|e| RecoverError::io("rename", &path, &e))
+    }
+}
+
+/// The new log while it is written.
+const NEW_LOG: &str = "log.recovered";
+/// The log before the recovery, until the recovery has ended.
+const OLD_LOG: &str = "log.before-recovery";
+
+/// A bounded read; `None` if there is no file.
+fn read_limited(path: &Path) -> Result<Option<Vec<u8>>, PeersError> {
+    let told = |e: io::Error| PeersError::File(e.to_string());
+    let file = match fs::File::open(path) {
+        Ok(file) => file,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(told(e)),
+    };
+    let mut content = Vec::new();
+    file.take(MAX_PEERS_BYTES + 1)
+        .read_to_end(&mut content)
+        .map_err(told)?;
+    if content.len() as u64 > MAX_PEERS_BYTES {
+        return Err(PeersError::File(format!(
+            "{} is larger than {MAX_PEERS_BYTES} bytes: it lists the cluster's members and nothing else",
+            path.display()
+        )));
+    }
+    Ok(Some(content))
+}
+
+fn remove_directory(path: &Path) -> Result<(), RecoverError> {
+    match fs::remove_dir_all(path) {
+        Ok(()) => sync_parent(path).map_err(|e| RecoverError::io("sync", path, &e)),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(e) => Err(RecoverError::io("remove", path, &e)),
+    }
+}
