@@ -1,0 +1,99 @@
+//! A cluster to test on, from the command line: `cluster [--provider local|kind] up 3`, and so on; see [`USAGE`].
+use std::{io::Write, path::Path, process::ExitCode, time::Instant};
+
+use anyhow::{Context, Result, bail};
+use e2e_kubernetes::{
+    local::{layout::Layout, removal},
+    probe::{self, Kubectl},
+    provider::{self, Provider},
+    tools,
+};
+
+const USAGE: &str = "\
+usage: cluster [--provider local|kind] COMMAND     (E2E_PROVIDER sets the provider; local if nothing does)
+  up [NODES]        make a cluster with so many nodes (3), all Ready; print `export KUBECONFIG=...`
+  down              take it away, also after a crash, and check that nothing is left
+  load IMAGE.tar    put an image (docker-archive) on every node
+  cut NODE          take a node off the network
+  heal NODE         put it back
+  restart-dns       end the cluster's DNS and start it again
+  check             try out what the product will ask of it: names, volumes, Services
+  status            what runs, and what is left of a killed run
+  kubeconfig        print the administrator's kubeconfig's path
+  kubectl WORDS...  run kubectl on it";
+
+fn main() -> ExitCode {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    match carry_out(&words) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("cluster: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn carry_out(words: &[String]) -> Result<()> {
+    let mut words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let mut name = std::env::var("E2E_PROVIDER").unwrap_or_else(|_| "local".to_owned());
+    if words.first() == Some(&"--provider") {
+        name = (*words.get(1).context(USAGE)?).to_owned();
+        words.drain(..2);
+    }
+    let cluster = provider::named(&name)?;
+    let start = Instant::now();
+    let done = |what: &str| eprintln!("{what} in {:.1} s", start.elapsed().as_secs_f64());
+    match words[..] {
+        ["up"] => up(cluster.as_ref(), "3").map(|()| done("3 nodes Ready")),
+        ["up", nodes] => {
+            up(cluster.as_ref(), nodes).map(|()| done(&format!("{nodes} nodes Ready")))
+        }
+        ["down"] => cluster.down().map(|()| done("nothing is left")),
+        ["load", archive] => cluster.load(Path::new(archive)).map(|()| done("loaded")),
+        ["cut", node] => cluster.cut(node),
+        ["heal", node] => cluster.heal(node),
+        ["restart-dns"] => cluster.restart_dns().map(|()| done("DNS is back")),
+        ["check"] => {
+            let kubectl = Kubectl::new(&cluster.kubeconfig())?;
+            probe::check(&kubectl)?;
+            probe::remove(&kubectl)
+        }
+        ["status"] => status(&name, cluster.as_ref()),
+        ["kubeconfig"] => {
+            println!("{}", cluster.kubeconfig().display());
+            Ok(())
+        }
+        ["kubectl", ..] => kubectl(cluster.as_ref(), &words[1..]),
+        _ => bail!("{USAGE}"),
+    }
+}
+
+fn up(cluster: &dyn Provider, nodes: &str) -> Result<()> {
+    let nodes = nodes
+        .parse()
+        .with_context(|| format!("{nodes:?} is no number of nodes"))?;
+    cluster.up(nodes)?;
+    println!("export KUBECONFIG={}", cluster.kubeconfig().display());
+    Ok(())
+}
+
+fn status(name: &str, cluster: &dyn Provider) -> Result<()> {
+    if name == "local" {
+        let found = removal::leftovers(&Layout::new(tools::state(name)?))?;
+        println!("on this machine: {} things", found.len());
+        found.iter().for_each(|thing| println!("  {thing}"));
+    }
+    if cluster.kubeconfig().exists() {
+        println!("logs: {}", cluster.logs().display());
+        return kubectl(cluster, &["get", "nodes", "-o", "wide"]);
+    }
+    println!("no cluster is up");
+    Ok(())
+}
+
+fn kubectl(cluster: &dyn Provider, words: &[&str]) -> Result<()> {
+    let said = Kubectl::new(&cluster.kubeconfig())?.ask(words)?;
+    // Not `print!`: a reader may have seen enough (`| head`).
+    let _ = std::io::stdout().write_all(said.as_bytes());
+    Ok(())
+}

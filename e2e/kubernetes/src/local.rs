@@ -1,0 +1,290 @@
+//! A cluster without Docker: nodes are network namespaces, each with its own containerd, kubelet and kube-proxy; the
+//! control plane, DNS and the volume provisioner run beside them on the host side of a bridge.
+//!
+//! Needs Linux and root. Reading order: [`layout`] (addresses and files) → [`process`] → [`certificates`] →
+//! [`control_plane`] → [`node`] with [`cgroup`] → [`removal`]. `DESIGN.md` of this crate says why it is so.
+use std::{
+    fs::{self, File},
+    net::TcpStream,
+    path::{Path, PathBuf},
+    process::Command,
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::{
+    command::{ip, run, until},
+    provider::Provider,
+    tools,
+};
+
+pub mod certificates;
+pub mod cgroup;
+pub mod control_plane;
+pub mod layout;
+pub mod node;
+pub mod process;
+pub mod removal;
+
+use layout::{BRIDGE, HOST_ADDRESS, Layout, MAX_NODES, SERVICES};
+
+/// How long all nodes may take to be Ready once the API server answers.
+const READY_LIMIT: Duration = Duration::from_secs(120);
+/// How long DNS may take to end, and to be there again.
+const DNS_LIMIT: Duration = Duration::from_secs(30);
+/// Programs that come from the system.
+const SYSTEM: [&str; 8] = [
+    "containerd",
+    "ctr",
+    "runc",
+    "iptables",
+    "ip",
+    "nsenter",
+    "setsid",
+    "conntrack",
+];
+
+/// The machine's one local cluster.
+#[derive(Debug)]
+pub struct Local {
+    layout: Layout,
+}
+
+/// Folders of the programs that run the cluster.
+#[derive(Debug)]
+pub struct Programs {
+    /// API server, controller manager, scheduler, kubelet, kube-proxy, kubectl.
+    pub kubernetes: PathBuf,
+    /// The store behind the API server.
+    pub etcd: PathBuf,
+    /// The cluster's DNS.
+    pub coredns: PathBuf,
+    /// Makes volumes.
+    pub local_path: PathBuf,
+    /// `pause.tar` and `busybox.tar`.
+    pub images: PathBuf,
+}
+
+impl Local {
+    /// The cluster below the user's cache folder.
+    ///
+    /// # Errors
+    /// When that cannot be named.
+    pub fn new() -> Result<Self> {
+        Ok(Self {
+            layout: Layout::new(tools::state("local")?),
+        })
+    }
+
+    /// Held while the cluster is changed: two runs must not build and remove at once.
+    fn lock(&self) -> Result<File> {
+        let root = &self.layout.root;
+        let folder = root.parent().context("the state's folder")?;
+        fs::create_dir_all(folder)?;
+        let file = File::create(folder.join("local.lock")).context("open the lock")?;
+        file.lock().context("wait for the lock")?;
+        Ok(file)
+    }
+
+    fn is_up(&self, nodes: u8) -> bool {
+        let wanted = nodes.to_string();
+        fs::read_to_string(self.layout.ready()).is_ok_and(|found| found == wanted)
+            && tools::folder("kubernetes").is_ok_and(|folder| {
+                let mut wait = self.kubectl(&folder);
+                wait.args([
+                    "wait",
+                    "--for=condition=Ready",
+                    "node",
+                    "--all",
+                    "--timeout=5s",
+                ]);
+                run(&mut wait).is_ok()
+            })
+    }
+
+    fn kubectl(&self, kubernetes: &Path) -> Command {
+        let mut command = Command::new(kubernetes.join("kubectl"));
+        command.arg("--kubeconfig").arg(self.kubeconfig());
+        command.arg("--request-timeout=10s");
+        command
+    }
+
+    fn build(&self, nodes: u8, programs: &Programs) -> Result<()> {
+        let layout = &self.layout;
+        layout.create()?;
+        removal::note_what_was_there(layout)?;
+        certificates::write(layout, nodes)?;
+        ip(&format!("link add {BRIDGE} type bridge"))?;
+        ip(&format!("addr add {HOST_ADDRESS}/24 dev {BRIDGE}"))?;
+        ip(&format!("link set {BRIDGE} up"))?;
+        fs::write("/proc/sys/net/ipv4/ip_forward", "1").context("switch forwarding on")?;
+        // The nodes' containerds need no API server: both come up together.
+        thread::scope(|scope| {
+            let control = scope.spawn(|| control_plane::start(layout, programs));
+            let made: Vec<_> = (1..=nodes)
+                .map(|number| scope.spawn(move || node::prepare(layout, number, nodes, programs)))
+                .collect();
+            for node in made {
+                joined(node)?;
+            }
+            joined(control)
+        })?;
+        // The host reaches Services through the first node, whose kube-proxy knows them.
+        ip(&format!(
+            "route replace {SERVICES} via {}",
+            layout::address(1)
+        ))?;
+        for number in 1..=nodes {
+            node::start(layout, number, programs)?;
+        }
+        control_plane::start_dns(layout, programs)?;
+        control_plane::start_volumes(layout, programs, || self.kubectl(&programs.kubernetes))?;
+        self.await_ready(nodes, &programs.kubernetes)?;
+        await_dns()?;
+        fs::write(layout.ready(), nodes.to_string()).context("note that the cluster is up")
+    }
+
+    fn await_ready(&self, nodes: u8, kubernetes: &Path) -> Result<()> {
+        until("all nodes to be Ready", READY_LIMIT, || {
+            let path = "jsonpath={range .items[*]}{.status.conditions[?(@.type==\"Ready\")].status}{\" \"}{end}";
+            let mut get = self.kubectl(kubernetes);
+            let states = run(get.args(["get", "nodes", "-o", path]))?;
+            let ready = states.split_whitespace().filter(|state| *state == "True");
+            ensure!(ready.count() == usize::from(nodes), "Ready: {states:?}");
+            Ok(())
+        })
+        .with_context(|| format!("logs are in {}", self.layout.logs().display()))
+    }
+
+    fn number(&self, node: &str) -> Result<u8> {
+        let number = node.strip_prefix("node-").and_then(|n| n.parse().ok());
+        let made = fs::read_to_string(self.layout.ready()).ok();
+        let Some(count) = made.and_then(|text| text.parse::<u8>().ok()) else {
+            bail!("no cluster is up");
+        };
+        match number {
+            Some(number) if (1..=count).contains(&number) => Ok(number),
+            _ => bail!("there is no node {node:?}: they are node-1 to node-{count}"),
+        }
+    }
+}
+
+impl Provider for Local {
+    fn up(&self, nodes: u8) -> Result<()> {
+        ensure!(
+            (1..=MAX_NODES).contains(&nodes),
+            "{nodes} nodes: 1 to {MAX_NODES} are possible"
+        );
+        check_machine()?;
+        let programs = Programs::find()?;
+        let _lock = self.lock()?;
+        if self.is_up(nodes) {
+            return Ok(());
+        }
+        removal::remove(&self.layout)?;
+        self.build(nodes, &programs)
+    }
+
+    fn down(&self) -> Result<()> {
+        check_root()?;
+        let _lock = self.lock()?;
+        removal::remove(&self.layout)
+    }
+
+    fn load(&self, archive: &Path) -> Result<()> {
+        let archive = fs::canonicalize(archive)
+            .with_context(|| format!("the image {}", archive.display()))?;
+        let mut number = 1;
+        while self.number(&format!("node-{number}")).is_ok() {
+            node::import(&self.layout, number, &archive)?;
+            number += 1;
+        }
+        ensure!(number > 1, "no cluster is up");
+        Ok(())
+    }
+
+    fn cut(&self, node: &str) -> Result<()> {
+        let number = self.number(node)?;
+        ip(&format!("link set {} down", layout::link(number))).map(drop)
+    }
+
+    fn heal(&self, node: &str) -> Result<()> {
+        let number = self.number(node)?;
+        ip(&format!("link set {} up", layout::link(number))).map(drop)
+    }
+
+    fn restart_dns(&self) -> Result<()> {
+        let _lock = self.lock()?;
+        ensure!(self.layout.ready().exists(), "no cluster is up");
+        let programs = Programs::find()?;
+        until("DNS to end", DNS_LIMIT, || {
+            let mut running = process::marked(&self.layout.root)?;
+            running.retain(|_, name| name == "coredns");
+            running.keys().for_each(|id| process::kill(*id));
+            ensure!(running.is_empty(), "{running:?}");
+            Ok(())
+        })?;
+        control_plane::start_dns(&self.layout, &programs)?;
+        await_dns()
+    }
+
+    fn kubeconfig(&self) -> PathBuf {
+        self.layout.kubeconfig("admin")
+    }
+
+    fn logs(&self) -> PathBuf {
+        self.layout.logs()
+    }
+}
+
+impl Programs {
+    fn find() -> Result<Self> {
+        let [etcd, coredns, kubernetes, local_path, images] = tools::LOCAL.map(tools::folder);
+        Ok(Self {
+            kubernetes: kubernetes?,
+            etcd: etcd?,
+            coredns: coredns?,
+            local_path: local_path?,
+            images: images?,
+        })
+    }
+}
+
+fn joined(thread: thread::ScopedJoinHandle<'_, Result<()>>) -> Result<()> {
+    match thread.join() {
+        Ok(result) => result,
+        Err(panic) => std::panic::resume_unwind(panic),
+    }
+}
+
+fn await_dns() -> Result<()> {
+    until("DNS to take connections", DNS_LIMIT, || {
+        TcpStream::connect((HOST_ADDRESS, 53))
+            .map(drop)
+            .context("connect to DNS")
+    })
+}
+
+fn check_root() -> Result<()> {
+    ensure!(
+        rustix::process::geteuid().is_root(),
+        "the local provider makes network namespaces and needs root; with Docker, use the provider kind"
+    );
+    Ok(())
+}
+
+fn check_machine() -> Result<()> {
+    check_root()?;
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let folders: Vec<_> = std::env::split_paths(&path).collect();
+    let absent = |program: &&str| !folders.iter().any(|folder| folder.join(program).is_file());
+    let missing: Vec<_> = SYSTEM.into_iter().filter(absent).collect();
+    ensure!(
+        missing.is_empty() && Path::new(node::CNI_PROGRAMS).join("ptp").is_file(),
+        "missing on this machine: {missing:?} and the CNI plugins in {}: run .ci/install as root",
+        node::CNI_PROGRAMS
+    );
+    Ok(())
+}

@@ -1,0 +1,163 @@
+//! What runs beside the nodes: etcd, API server, controller manager, scheduler, DNS and the volume provisioner.
+use std::{process::Command, time::Duration};
+
+use anyhow::{Context, Result};
+
+use super::{
+    Programs,
+    layout::{DOMAIN, HOST_ADDRESS, Layout, PODS, SERVICES},
+    process,
+};
+use crate::command::{run, until};
+
+/// How long the API server may take to be ready.
+const API_LIMIT: Duration = Duration::from_secs(90);
+/// How long a node may be silent before it counts as lost: half of Kubernetes' default, so that tests of a cut node wait less.
+const NODE_GRACE: &str = "20s";
+/// The StorageClass and what the provisioner needs.
+const VOLUMES: &str = include_str!("../../manifests/local-path.yaml");
+
+/// Starts etcd, the API server, and when that is ready, the controller manager and the scheduler.
+///
+/// # Errors
+/// When one cannot be started or the API server does not become ready; with the end of its log.
+pub fn start(layout: &Layout, programs: &Programs) -> Result<()> {
+    let client = format!("http://{HOST_ADDRESS}:2379");
+    let peer = format!("http://{HOST_ADDRESS}:2380");
+    let mut etcd = Command::new(programs.etcd.join("etcd"));
+    etcd.args(["--name=e2e", "--log-level=error", "--unsafe-no-fsync"])
+        .arg(format!("--data-dir={}", layout.root.join("etcd").display()))
+        .arg(format!("--listen-client-urls={client}"))
+        .arg(format!("--advertise-client-urls={client}"))
+        .arg(format!("--listen-peer-urls={peer}"))
+        .arg(format!("--initial-advertise-peer-urls={peer}"))
+        .arg(format!("--initial-cluster=e2e={peer}"));
+    process::start(layout, "etcd", &mut etcd)?;
+    process::start(
+        layout,
+        "apiserver",
+        &mut api_server(layout, programs, &client),
+    )?;
+    until("the API server to be ready", API_LIMIT, || {
+        let mut get = Command::new(programs.kubernetes.join("kubectl"));
+        get.arg("--kubeconfig").arg(layout.kubeconfig("admin"));
+        run(get.args(["get", "--raw", "/readyz"]))
+    })
+    .with_context(|| {
+        format!(
+            "its log ends with:\n{}",
+            process::log_tail(layout, "apiserver")
+        )
+    })?;
+    let pki = |file: &str| layout.pki(file).display().to_string();
+    let mut manager = with_kubeconfig(layout, programs, "controller-manager");
+    manager
+        .arg(format!(
+            "--service-account-private-key-file={}",
+            pki("sa.key")
+        ))
+        .arg(format!("--root-ca-file={}", pki("ca.crt")))
+        .arg(format!("--cluster-signing-cert-file={}", pki("ca.crt")))
+        .arg(format!("--cluster-signing-key-file={}", pki("ca.key")))
+        .arg("--use-service-account-credentials")
+        .arg(format!("--cluster-cidr={PODS}"))
+        .arg(format!("--node-monitor-grace-period={NODE_GRACE}"));
+    process::start(layout, "controller-manager", &mut manager)?;
+    let mut scheduler = with_kubeconfig(layout, programs, "scheduler");
+    process::start(layout, "scheduler", &mut scheduler)
+}
+
+fn api_server(layout: &Layout, programs: &Programs, etcd: &str) -> Command {
+    let pki = |file: &str| layout.pki(file).display().to_string();
+    let mut command = Command::new(programs.kubernetes.join("kube-apiserver"));
+    command
+        .arg(format!("--etcd-servers={etcd}"))
+        .arg(format!("--bind-address={HOST_ADDRESS}"))
+        .arg(format!("--advertise-address={HOST_ADDRESS}"))
+        .arg("--secure-port=6443")
+        .arg(format!("--service-cluster-ip-range={SERVICES}"))
+        .arg(format!("--client-ca-file={}", pki("ca.crt")))
+        .arg(format!("--tls-cert-file={}", pki("apiserver.crt")))
+        .arg(format!("--tls-private-key-file={}", pki("apiserver.key")))
+        .arg(format!("--service-account-key-file={}", pki("sa.pub")))
+        .arg(format!(
+            "--service-account-signing-key-file={}",
+            pki("sa.key")
+        ))
+        .arg(format!(
+            "--service-account-issuer=https://kubernetes.default.svc.{DOMAIN}"
+        ))
+        .arg("--authorization-mode=Node,RBAC")
+        .arg("--enable-admission-plugins=NodeRestriction")
+        .arg("--allow-privileged")
+        .arg(format!("--kubelet-client-certificate={}", pki("admin.crt")))
+        .arg(format!("--kubelet-client-key={}", pki("admin.key")))
+        // Nodes have no names in DNS: exec and logs go to their addresses.
+        .arg("--kubelet-preferred-address-types=InternalIP");
+    command
+}
+
+/// `kube-NAME` with its kubeconfig; the only one of its kind, so it need not be elected.
+fn with_kubeconfig(layout: &Layout, programs: &Programs, name: &str) -> Command {
+    let mut command = Command::new(programs.kubernetes.join(format!("kube-{name}")));
+    command
+        .arg(format!(
+            "--kubeconfig={}",
+            layout.kubeconfig(name).display()
+        ))
+        .arg("--leader-elect=false")
+        .arg(format!("--bind-address={HOST_ADDRESS}"));
+    command
+}
+
+/// Starts the cluster's DNS, on the host side of the bridge.
+///
+/// # Errors
+/// When it cannot be started.
+pub fn start_dns(layout: &Layout, programs: &Programs) -> Result<()> {
+    let kubeconfig = layout.kubeconfig("admin");
+    let corefile = layout.root.join("Corefile");
+    let text = format!(
+        ".:53 {{\n  bind {HOST_ADDRESS}\n  errors\n  kubernetes {DOMAIN} in-addr.arpa ip6.arpa {{\n    kubeconfig {} e2e\n    ttl 1\n  }}\n}}\n",
+        kubeconfig.display()
+    );
+    layout.write(&corefile, &text)?;
+    let mut coredns = Command::new(programs.coredns.join("coredns"));
+    coredns.arg("-conf").arg(corefile);
+    process::start(layout, "coredns", &mut coredns)
+}
+
+/// Makes the default StorageClass and starts what provisions its volumes.
+///
+/// # Errors
+/// When the API server does not take it or the provisioner cannot be started.
+pub fn start_volumes(
+    layout: &Layout,
+    programs: &Programs,
+    kubectl: impl Fn() -> Command,
+) -> Result<()> {
+    let manifest = layout.root.join("local-path.yaml");
+    let volumes = layout.volumes().display().to_string();
+    layout.write(&manifest, &VOLUMES.replace("VOLUMES", &volumes))?;
+    run(kubectl().arg("apply").arg("-f").arg(manifest)).context("make the StorageClass")?;
+    // The provisioner reads the same paths once more, as a file.
+    let config = layout.root.join("local-path.json");
+    let paths = serde_json::json!({ "nodePathMap": [
+        { "node": "DEFAULT_PATH_FOR_NON_LISTED_NODES", "paths": [volumes] },
+    ]});
+    layout.write(&config, &paths.to_string())?;
+    let mut command = Command::new("env");
+    command
+        .arg("POD_NAMESPACE=local-path-storage")
+        .arg(programs.local_path.join("local-path-provisioner"))
+        .arg("start")
+        .arg("--kubeconfig")
+        .arg(layout.kubeconfig("admin"))
+        .arg("--config")
+        .arg(config)
+        .args(["--configmap-name", "local-path-config"])
+        .args(["--namespace", "local-path-storage"])
+        .args(["--service-account-name", "local-path"])
+        .args(["--helper-image", "localhost/busybox:1"]);
+    process::start(layout, "local-path", &mut command)
+}

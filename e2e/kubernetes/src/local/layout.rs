@@ -1,0 +1,130 @@
+//! Names, addresses and files of the cluster. All names begin with `rqk`, so that what is ours can be told and removed.
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result};
+
+/// Most nodes of one cluster: their addresses are 11 to 30.
+pub const MAX_NODES: u8 = 20;
+/// The bridge between the nodes and the host side.
+pub const BRIDGE: &str = "rqk0";
+/// Network of the nodes.
+pub const NODES: &str = "10.89.0";
+/// The host side: API server and DNS listen here alone.
+pub const HOST_ADDRESS: &str = "10.89.0.1";
+/// Network of all pods; node N has 10.244.N.0/24.
+pub const PODS: &str = "10.244.0.0/16";
+/// Network of Services.
+pub const SERVICES: &str = "10.96.0.0/16";
+/// The API server's own Service.
+pub const API_SERVICE: &str = "10.96.0.1";
+/// Names below this are Services and pods.
+pub const DOMAIN: &str = "cluster.local";
+
+/// Where the cluster keeps its files; removed with the cluster.
+#[derive(Clone, Debug)]
+pub struct Layout {
+    /// Absolute.
+    pub root: PathBuf,
+}
+
+impl Layout {
+    /// A cluster below `root`; makes nothing.
+    #[must_use]
+    pub fn new(root: PathBuf) -> Self {
+        Self { root }
+    }
+
+    /// Makes the folders.
+    ///
+    /// # Errors
+    /// When they cannot be made.
+    pub fn create(&self) -> Result<()> {
+        for folder in [self.logs(), self.root.join("pki"), self.volumes()] {
+            fs::create_dir_all(&folder).with_context(|| format!("make {}", folder.display()))?;
+        }
+        Ok(())
+    }
+
+    /// One log per process.
+    #[must_use]
+    pub fn logs(&self) -> PathBuf {
+        self.root.join("logs")
+    }
+
+    /// Persistent volumes of all nodes.
+    #[must_use]
+    pub fn volumes(&self) -> PathBuf {
+        self.root.join("volumes")
+    }
+
+    /// Exists, with the number of nodes in it, once the cluster is whole.
+    #[must_use]
+    pub fn ready(&self) -> PathBuf {
+        self.root.join("ready")
+    }
+
+    /// A file of the cluster's certificates and keys.
+    #[must_use]
+    pub fn pki(&self, file: &str) -> PathBuf {
+        self.root.join("pki").join(file)
+    }
+
+    /// The kubeconfig of a user: `admin`, `node-1`, …
+    #[must_use]
+    pub fn kubeconfig(&self, user: &str) -> PathBuf {
+        self.root.join(format!("{user}.kubeconfig"))
+    }
+
+    /// Folder of a node.
+    #[must_use]
+    pub fn node(&self, number: u8) -> PathBuf {
+        self.root.join(node_name(number))
+    }
+
+    /// Where a node's containerd listens.
+    #[must_use]
+    pub fn containerd(&self, number: u8) -> PathBuf {
+        self.node(number).join("containerd.sock")
+    }
+
+    /// Writes a file and gives its path.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn write(&self, path: &Path, text: &str) -> Result<()> {
+        fs::write(path, text).with_context(|| format!("write {}", path.display()))
+    }
+}
+
+/// Name of a node in Kubernetes.
+#[must_use]
+pub fn node_name(number: u8) -> String {
+    format!("node-{number}")
+}
+
+/// Network namespace and control group of a node.
+#[must_use]
+pub fn space(number: u8) -> String {
+    format!("rqk{number}")
+}
+
+/// The bridge's end of a node's link.
+#[must_use]
+pub fn link(number: u8) -> String {
+    format!("rqk{number}v")
+}
+
+/// Address of a node.
+#[must_use]
+pub fn address(number: u8) -> String {
+    format!("{NODES}.{}", 10 + number)
+}
+
+/// Network of a node's pods.
+#[must_use]
+pub fn pods(number: u8) -> String {
+    format!("10.244.{number}.0/24")
+}

@@ -1,0 +1,202 @@
+//! A node: network namespace, containerd, kubelet, kube-proxy.
+use std::{fs, path::Path, process::Command, time::Duration};
+
+use anyhow::{Context, Result, ensure};
+
+use super::{
+    Programs, cgroup,
+    layout::{BRIDGE, DOMAIN, HOST_ADDRESS, Layout, PODS, address, link, node_name, pods, space},
+    process,
+};
+use crate::command::{ip, run, until};
+
+/// Where Debian puts the plugins that give pods their network.
+pub const CNI_PROGRAMS: &str = "/usr/lib/cni";
+/// Name of the pods' network; files of the plugins begin with it.
+pub const POD_NETWORK: &str = "rqk-pods";
+/// How long containerd may take to answer.
+const CONTAINERD_LIMIT: Duration = Duration::from_secs(60);
+
+/// Makes the node's network and groups, starts its containerd and loads the images that pods need. Needs no API server.
+///
+/// # Errors
+/// When the kernel refuses or containerd does not answer; with the end of its log.
+pub fn prepare(layout: &Layout, number: u8, nodes: u8, programs: &Programs) -> Result<()> {
+    let folder = layout.node(number);
+    for part in ["containerd", "kubelet", "cni", "pod-logs", "plugins"] {
+        fs::create_dir_all(folder.join(part))?;
+    }
+    network(number, nodes)?;
+    cgroup::create(&space(number))?;
+    layout.write(&folder.join("containerd.toml"), &containerd_config(&folder))?;
+    let cni = folder.join("cni").join("10-pods.conflist");
+    layout.write(&cni, &cni_config(&folder, number).to_string())?;
+    let name = format!("{}-containerd", node_name(number));
+    let mut containerd = process::inside(&space(number), Path::new("containerd"));
+    containerd.arg("-c").arg(folder.join("containerd.toml"));
+    process::start(layout, &name, &mut containerd)?;
+    until("containerd to answer", CONTAINERD_LIMIT, || {
+        run(ctr(layout, number).arg("version"))
+    })
+    .with_context(|| format!("its log ends with:\n{}", process::log_tail(layout, &name)))?;
+    for image in ["pause.tar", "busybox.tar"] {
+        import(layout, number, &programs.images.join(image))?;
+    }
+    Ok(())
+}
+
+/// Starts kubelet and kube-proxy; the API server is there.
+///
+/// # Errors
+/// When they cannot be started.
+pub fn start(layout: &Layout, number: u8, programs: &Programs) -> Result<()> {
+    let (folder, name, space) = (layout.node(number), node_name(number), space(number));
+    layout.write(
+        &folder.join("resolv.conf"),
+        &format!("nameserver {HOST_ADDRESS}\n"),
+    )?;
+    let config = folder.join("kubelet.json");
+    layout.write(&config, &kubelet_config(layout, number).to_string())?;
+    let mut kubelet = process::inside(&space, &programs.kubernetes.join("kubelet"));
+    kubelet
+        .arg(format!("--config={}", config.display()))
+        .arg(format!(
+            "--kubeconfig={}",
+            layout.kubeconfig(&name).display()
+        ))
+        .arg(format!("--hostname-override={name}"))
+        .arg(format!("--node-ip={}", address(number)))
+        .arg(format!("--root-dir={}", folder.join("kubelet").display()))
+        .arg(format!(
+            "--cert-dir={}",
+            folder.join("kubelet-pki").display()
+        ));
+    process::start(layout, &format!("{name}-kubelet"), &mut kubelet)?;
+    let mut proxy = process::inside(&space, &programs.kubernetes.join("kube-proxy"));
+    proxy
+        .arg(format!(
+            "--kubeconfig={}",
+            layout.kubeconfig("proxy").display()
+        ))
+        .arg("--proxy-mode=iptables")
+        .arg(format!("--cluster-cidr={PODS}"))
+        .arg(format!("--hostname-override={name}"))
+        // The table of connections is the whole machine's: its size is not ours to set.
+        .arg("--conntrack-max-per-core=0");
+    process::start(layout, &format!("{name}-proxy"), &mut proxy)
+}
+
+/// Puts an image (a docker-archive) on the node.
+///
+/// # Errors
+/// When containerd does not take it.
+pub fn import(layout: &Layout, number: u8, archive: &Path) -> Result<()> {
+    ensure!(archive.is_file(), "there is no image {}", archive.display());
+    run(ctr(layout, number).args(["images", "import"]).arg(archive))
+        .with_context(|| format!("load {} on {}", archive.display(), node_name(number)))
+        .map(drop)
+}
+
+fn ctr(layout: &Layout, number: u8) -> Command {
+    let mut command = Command::new("ctr");
+    command
+        .arg("--address")
+        .arg(layout.containerd(number))
+        .args(["--namespace", "k8s.io"]);
+    command
+}
+
+/// The namespace, its link to the bridge, and the ways to the pods of every node.
+fn network(number: u8, nodes: u8) -> Result<()> {
+    let (space, link, own) = (space(number), link(number), address(number));
+    ip(&format!("netns add {space}"))?;
+    ip(&format!(
+        "link add {link} type veth peer name eth0 netns {space}"
+    ))?;
+    ip(&format!("link set {link} master {BRIDGE} up"))?;
+    ip(&format!("-n {space} addr add {own}/24 dev eth0"))?;
+    ip(&format!("-n {space} link set lo up"))?;
+    ip(&format!("-n {space} link set eth0 up"))?;
+    ip(&format!("-n {space} route add default via {HOST_ADDRESS}"))?;
+    ip(&format!("route replace {} via {own}", pods(number)))?;
+    for other in (1..=nodes).filter(|other| *other != number) {
+        ip(&format!(
+            "-n {space} route add {} via {}",
+            pods(other),
+            address(other)
+        ))?;
+    }
+    process::sysctl(&space, "net.ipv4.ip_forward=1")
+}
+
+/// Everything in the node's folder: pods' namespaces too, so that they go with its mounts.
+fn containerd_config(folder: &Path) -> String {
+    let folder = folder.display();
+    format!(
+        r#"version = 2
+root = "{folder}/containerd/root"
+state = "{folder}/containerd/state"
+disabled_plugins = [
+  "io.containerd.internal.v1.opt", "io.containerd.snapshotter.v1.aufs", "io.containerd.snapshotter.v1.btrfs",
+  "io.containerd.snapshotter.v1.devmapper", "io.containerd.snapshotter.v1.zfs", "io.containerd.tracing.processor.v1.otlp",
+]
+[grpc]
+  address = "{folder}/containerd.sock"
+[plugins."io.containerd.grpc.v1.cri"]
+  sandbox_image = "localhost/pause:1"
+  restrict_oom_score_adj = true
+  netns_mounts_under_state_dir = true
+  [plugins."io.containerd.grpc.v1.cri".cni]
+    bin_dir = "{CNI_PROGRAMS}"
+    conf_dir = "{folder}/cni"
+"#
+    )
+}
+
+/// Each pod has a link of its own to the node, and everything is routed: no bridge whose traffic would pass by iptables,
+/// and with it by Services.
+fn cni_config(folder: &Path, number: u8) -> serde_json::Value {
+    serde_json::json!({
+        "cniVersion": "1.0.0",
+        "name": POD_NETWORK,
+        "plugins": [
+            { "type": "ptp", "ipMasq": false, "ipam": {
+                "type": "host-local",
+                "dataDir": folder.join("cni").join("addresses"),
+                "ranges": [[{ "subnet": pods(number) }]],
+                "routes": [{ "dst": "0.0.0.0/0" }],
+            }},
+            { "type": "portmap", "capabilities": { "portMappings": true } },
+        ],
+    })
+}
+
+fn kubelet_config(layout: &Layout, number: u8) -> serde_json::Value {
+    let folder = layout.node(number);
+    serde_json::json!({
+        "apiVersion": "kubelet.config.k8s.io/v1beta1",
+        "kind": "KubeletConfiguration",
+        "authentication": {
+            "anonymous": { "enabled": false },
+            "webhook": { "enabled": false },
+            "x509": { "clientCAFile": layout.pki("ca.crt") },
+        },
+        "authorization": { "mode": "AlwaysAllow" },
+        "cgroupDriver": "cgroupfs",
+        "cgroupRoot": format!("/{}", space(number)),
+        "clusterDNS": [HOST_ADDRESS],
+        "clusterDomain": DOMAIN,
+        "failSwapOn": false,
+        "containerRuntimeEndpoint": format!("unix://{}", layout.containerd(number).display()),
+        // The disk and memory are the machine's: a node never evicts because the machine is busy.
+        "evictionHard": {
+            "memory.available": "100Mi", "nodefs.available": "1%", "imagefs.available": "1%",
+            "nodefs.inodesFree": "1%",
+        },
+        "imageGCHighThresholdPercent": 100,
+        "nodeStatusUpdateFrequency": "4s",
+        "resolvConf": folder.join("resolv.conf"),
+        "podLogsDir": folder.join("pod-logs"),
+        "volumePluginDir": folder.join("plugins"),
+    })
+}
