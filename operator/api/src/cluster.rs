@@ -1,0 +1,188 @@
+//! `RqliteCluster`: what a user asks for. Each field's text is what `kubectl explain` prints.
+mod config;
+mod image;
+mod policy;
+mod scheduling;
+mod services;
+mod storage;
+
+pub use config::{Config, EnvSource, EnvVar, KeySelector, Raft, Sqlite, WriteQueue};
+pub use image::{Image, PullPolicy, PullSecret};
+pub use policy::{
+    Bootstrap, Deletion, Disruption, NetworkPolicy, OperatorChanges, PodMetadata, Retention,
+    Update, UpdateStrategy,
+};
+pub use scheduling::{AntiAffinity, ReadReplicas, Scheduling};
+pub use services::{ClientService, ServiceKind, Services, Toggle};
+pub use storage::{ReadStorage, Storage};
+
+use k8s_openapi::api::core::v1::ResourceRequirements;
+use kube::{CustomResource, KubeSchema};
+use serde::{Deserialize, Serialize};
+
+use crate::status::RqliteClusterStatus;
+
+/// Most voters: more only cost write latency.
+pub const MAX_VOTERS: i32 = 9;
+/// Most read replicas: each costs the leader a stream.
+pub const MAX_READ_REPLICAS: i32 = 50;
+
+/// The wanted state of one rqlite cluster.
+#[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[kube(
+    group = "rqlite.dev",
+    version = "v1alpha1",
+    kind = "RqliteCluster",
+    plural = "rqliteclusters",
+    shortname = "rql",
+    category = "databases",
+    namespaced,
+    doc = "A cluster of rqlite nodes: one SQLite database, replicated by Raft, kept running, grown, shrunk and updated without losing an acknowledged write.",
+    status = "RqliteClusterStatus",
+    derive = "PartialEq",
+    scale(
+        spec_replicas_path = ".spec.replicas",
+        status_replicas_path = ".status.replicas",
+        label_selector_path = ".status.selector"
+    ),
+    printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase"),
+    printcolumn(name = "Voters", type_ = "integer", json_path = ".status.readyReplicas", description = "Voters that take part"),
+    printcolumn(name = "Desired", type_ = "integer", json_path = ".spec.replicas"),
+    printcolumn(name = "Leader", type_ = "string", json_path = ".status.leader"),
+    printcolumn(name = "Available", type_ = "string", json_path = ".status.conditions[?(@.type==\"Available\")].status"),
+    printcolumn(name = "Image", type_ = "string", json_path = ".status.observed.image", priority = 1),
+    printcolumn(name = "Epoch", type_ = "integer", json_path = ".status.lineage.epoch", priority = 1, description = "Recoveries from a lost quorum so far"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    validation = Rule::new("self.metadata.name.size() <= 45").message("the name may have at most 45 characters, because Kubernetes derives pod names and labels of at most 63 from it: choose a shorter name"),
+    validation = Rule::new("self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')").message("the name becomes the name of Services: begin it with a letter and use only lower-case letters, digits and '-'")
+)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("self.clusterDomain == oldSelf.clusterDomain").message("clusterDomain is part of every node's address and cannot be changed: create a new cluster and load a backup into it"),
+    validation = Rule::new("!has(self.serviceAccountName) || self.serviceAccountName != ''").message("serviceAccountName is empty: leave it out to let the operator make an account")
+)]
+pub struct RqliteClusterSpec {
+    /// Voting members, from 1 to 9; 3 unless given. Three survive the loss of one, five the loss of two. Even numbers are accepted, but survive
+    /// no more losses than the odd number below. A change is carried out one member at a time: a new member votes once it has caught up, a
+    /// leaving one is out of the configuration before its pod is deleted. To stop the database, use hibernated.
+    #[serde(default = "three")]
+    #[schemars(range(min = 1, max = 9))]
+    pub replicas: i32,
+
+    /// The program that the nodes run. Unless given, the one that this operator was released with when the cluster was created.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<Image>,
+
+    /// How the cluster comes into being.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bootstrap: Option<Bootstrap>,
+
+    /// Nodes that hold all data and serve reads, but do not vote and are never counted for a quorum. None unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub read_replicas: Option<ReadReplicas>,
+
+    /// The volume of each voter.
+    #[serde(default)]
+    pub storage: Storage,
+
+    /// Settings of the database and of Raft. A change restarts the nodes one at a time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config: Option<Config>,
+
+    /// The Services in front of the nodes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub services: Option<Services>,
+
+    /// CPU and memory of each voter. No requests and no limits unless given; set a memory request, and a limit not far from it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resources: Option<ResourceRequirements>,
+
+    /// Where the voters' pods may run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scheduling: Option<Scheduling>,
+
+    /// Labels and annotations for the pods. Keys that the operator uses itself keep the operator's value.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod_metadata: Option<PodMetadata>,
+
+    /// An existing ServiceAccount for the pods. Unless given, the operator makes one without any rights. Its token is never mounted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253))]
+    pub service_account_name: Option<String>,
+
+    /// Seconds that a stopping node has to hand over leadership and to write its database out; 60 unless given.
+    #[serde(default = "sixty")]
+    #[schemars(range(min = 10, max = 3600))]
+    pub termination_grace_period_seconds: i64,
+
+    /// Protection against evictions that would cost the quorum.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disruption: Option<Disruption>,
+
+    /// How changes reach the pods.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub update: Option<Update>,
+
+    /// Who may connect.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network_policy: Option<NetworkPolicy>,
+
+    /// Stops the operator from changing anything of this cluster; the status is kept up to date. The annotation rqlite.dev/paused: "true" does
+    /// the same where the spec is owned by somebody else.
+    #[serde(default)]
+    pub paused: bool,
+
+    /// Stops all nodes and keeps their volumes. Set it to false to start them again with everything that was acknowledged.
+    #[serde(default)]
+    pub hibernated: bool,
+
+    /// While true, a deleted cluster keeps running and its object stays until this is set to false.
+    #[serde(default)]
+    pub deletion_protection: bool,
+
+    /// The DNS domain of the Kubernetes cluster; cluster.local unless given. It is part of the nodes' addresses and cannot be changed.
+    #[serde(default = "cluster_local")]
+    #[schemars(
+        length(max = 120),
+        regex(pattern = r"^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$")
+    )]
+    pub cluster_domain: String,
+}
+
+fn three() -> i32 {
+    3
+}
+
+fn sixty() -> i64 {
+    60
+}
+
+fn cluster_local() -> String {
+    "cluster.local".to_owned()
+}
+
+impl Default for RqliteClusterSpec {
+    fn default() -> Self {
+        Self {
+            replicas: three(),
+            image: None,
+            bootstrap: None,
+            read_replicas: None,
+            storage: Storage::default(),
+            config: None,
+            services: None,
+            resources: None,
+            scheduling: None,
+            pod_metadata: None,
+            service_account_name: None,
+            termination_grace_period_seconds: sixty(),
+            disruption: None,
+            update: None,
+            network_policy: None,
+            paused: false,
+            hibernated: false,
+            deletion_protection: false,
+            cluster_domain: cluster_local(),
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! Settings that reach the nodes' command lines.
+use kube::KubeSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::scalar::Period;
+
+/// Settings of the nodes. Each one that is not given keeps the node's own default.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Config {
+    /// Settings of Raft.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub raft: Option<Raft>,
+    /// Settings of SQLite.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sqlite: Option<Sqlite>,
+    /// The queue of queued writes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub write_queue: Option<WriteQueue>,
+    /// More flags of rqlited, each as one text such as -raft-log-level=INFO; at most 32. Flags that the operator sets itself (identity,
+    /// addresses, joining, discovery, users, certificates, removal of members) are refused.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(
+        length(max = 32),
+        inner(
+            length(min = 2, max = 512),
+            regex(pattern = r"^--?[a-z][a-z0-9-]*(=.*)?$")
+        )
+    )]
+    #[x_kube(validation = Rule::new("!self.exists(a, a.matches('^--?(node-id|http-addr|http-adv-addr|raft-addr|raft-adv-addr|join|join-.*|bootstrap-.*|disco-.*|auth|http-ca-cert|http-cert|http-key|http-verify-.*|node-ca-cert|node-cert|node-key|node-no-verify|node-verify-.*|raft-non-voter|raft-reap-.*|raft-cluster-remove-shutdown|raft-remove-shutdown|raft-shutdown-stepdown|auto-restore)(=|$)'))").message("extraArgs holds a flag that the operator sets itself (identity, addresses, join, bootstrap, disco, auth, certificates, reaping): remove it and use the field of the spec for it"))]
+    pub extra_args: Vec<String>,
+    /// More environment variables of the nodes; at most 64. They can be used in extraArgs as $(NAME).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    #[x_kube(validation = Rule::new("!self.exists(e, e.name == 'POD_NAME')").message("the operator sets POD_NAME itself: remove it from extraEnv"))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    pub extra_env: Vec<EnvVar>,
+}
+
+/// Settings of Raft.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("duration(self.electionTimeout) >= duration(self.heartbeatTimeout)").message("electionTimeout must not be shorter than heartbeatTimeout: raise electionTimeout or lower heartbeatTimeout"),
+    validation = Rule::new("!has(self.leaderLeaseTimeout) || duration(self.leaderLeaseTimeout) <= duration(self.heartbeatTimeout)").message("leaderLeaseTimeout must not be longer than heartbeatTimeout, or two nodes could lead at once: lower leaderLeaseTimeout"),
+    validation = Rule::new("duration(self.heartbeatTimeout) >= duration('100ms')").message("heartbeatTimeout must be at least 100ms: below, a busy machine causes elections")
+)]
+pub struct Raft {
+    /// Silence of the leader after which a follower stands for election; 1s unless given.
+    #[serde(default = "one_second")]
+    pub heartbeat_timeout: Period,
+    /// How long a candidate waits for votes; 1s unless given.
+    #[serde(default = "one_second")]
+    pub election_timeout: Period,
+    /// How long a leader that hears from no quorum still counts as one; 500ms unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub leader_lease_timeout: Option<Period>,
+    /// Log entries after which a snapshot is made; 8192 unless given.
+    #[serde(default = "snapshot_threshold")]
+    #[schemars(range(min = 64, max = 10_000_000))]
+    pub snapshot_threshold: i64,
+    /// How often a node looks whether a snapshot is due; 10s unless given.
+    #[serde(default = "ten_seconds")]
+    pub snapshot_interval: Period,
+    /// Limit for handing an entry to the log; 10s unless given.
+    #[serde(default = "ten_seconds")]
+    pub apply_timeout: Period,
+}
+
+fn one_second() -> Period {
+    Period::from("1s")
+}
+
+fn ten_seconds() -> Period {
+    Period::from("10s")
+}
+
+fn snapshot_threshold() -> i64 {
+    8192
+}
+
+impl Default for Raft {
+    fn default() -> Self {
+        Self {
+            heartbeat_timeout: one_second(),
+            election_timeout: one_second(),
+            leader_lease_timeout: None,
+            snapshot_threshold: snapshot_threshold(),
+            snapshot_interval: ten_seconds(),
+            apply_timeout: ten_seconds(),
+        }
+    }
+}
+
+/// Settings of SQLite.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Sqlite {
+    /// Enforce foreign keys; false unless given.
+    #[serde(default)]
+    pub foreign_keys: bool,
+    /// How often VACUUM runs; never unless given. The database is blocked meanwhile and needs twice its size.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub auto_vacuum_interval: Option<Period>,
+    /// How often PRAGMA optimize runs; 24h unless given, 0s is never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub auto_optimize_interval: Option<Period>,
+    /// Most connections that read at a time; 256 unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 4096))]
+    pub max_read_connections: Option<i32>,
+}
+
+/// The queue of queued writes, which are acknowledged before they are durable.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WriteQueue {
+    /// Requests that may wait; 1024 unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub capacity: Option<i32>,
+    /// Most requests written at once; 128 unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 100_000))]
+    pub batch_size: Option<i32>,
+    /// How long a batch waits to fill; 50ms unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<Period>,
+    /// Write each batch in one transaction; false unless given.
+    #[serde(default)]
+    pub transaction: bool,
+}
+
+/// An environment variable: a value, or where it comes from.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("!(has(self.value) && has(self.valueFrom))").message("give value or valueFrom, not both"))]
+pub struct EnvVar {
+    /// Its name.
+    #[schemars(
+        length(min = 1, max = 128),
+        regex(pattern = r"^[A-Za-z_][A-Za-z0-9_]*$")
+    )]
+    pub name: String,
+    /// Its value; empty unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 4096))]
+    pub value: Option<String>,
+    /// Where its value is read from when the container starts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub value_from: Option<EnvSource>,
+}
+
+/// A key of a Secret or of a ConfigMap in the cluster's namespace.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("has(self.secretKeyRef) != has(self.configMapKeyRef)").message("give exactly one of secretKeyRef and configMapKeyRef"))]
+pub struct EnvSource {
+    /// A key of a Secret.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret_key_ref: Option<KeySelector>,
+    /// A key of a ConfigMap.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config_map_key_ref: Option<KeySelector>,
+}
+
+/// One key of an object.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeySelector {
+    /// Name of the object.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+    /// The key.
+    #[schemars(length(min = 1, max = 253))]
+    pub key: String,
+}

@@ -1,0 +1,23 @@
+//! One cluster: from what is seen to what is to be done. Everything in this room is a function of values; DESIGN.md argues the rules.
+//!
+//! [`observation`] (what is seen) → [`view`] (what that means) → [`plan`] (asks the deciders in order: [`deletion`], [`hibernate`],
+//! [`bootstrap`], [`quorum`], [`membership`], [`scale`], [`storage`], [`rollout`]) → [`build`] (the objects) and [`report`] (the status).
+pub mod action;
+pub mod bootstrap;
+pub mod build;
+pub mod deletion;
+pub mod hibernate;
+pub mod membership;
+pub mod observation;
+pub mod plan;
+pub mod quorum;
+pub mod report;
+pub mod rollout;
+pub mod scale;
+pub mod storage;
+pub mod validate;
+pub mod view;
+
+pub use action::{Action, Decision};
+pub use observation::{Failure, NodeStatus, Observation};
+pub use plan::{Plan, plan};

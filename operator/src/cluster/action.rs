@@ -1,0 +1,149 @@
+//! What a pass may do to the world. Every action names the uid of what it touches, or can be repeated without harm.
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use operator_api::{RqliteClusterStatus, status::Operation, status::OperationType, status::Step};
+use serde::{Deserialize, Serialize};
+
+/// One side effect.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "do", rename_all = "camelCase", rename_all_fields = "camelCase")]
+pub enum Action {
+    /// Lets a deleted cluster's object go.
+    ReleaseFinalizer,
+    /// Deletes a StatefulSet, with its pods or (orphan) without. Only this uid.
+    DeleteStatefulSet {
+        /// Its name.
+        name: String,
+        /// Its uid.
+        uid: String,
+        /// Leave its pods running?
+        orphan: bool,
+    },
+    /// Deletes a claim that no pod uses. Only this uid.
+    DeleteClaim {
+        /// Its name.
+        name: String,
+        /// Its uid.
+        uid: String,
+    },
+    /// Sets `spec.replicas` of a StatefulSet, if it still is `from`.
+    SetReplicas {
+        /// Its name.
+        name: String,
+        /// Its uid.
+        uid: String,
+        /// What it is.
+        from: i32,
+        /// What it becomes.
+        to: i32,
+    },
+    /// Asks the leader to hand over.
+    TransferLeader {
+        /// The leader.
+        from: String,
+        /// Who shall lead.
+        to: String,
+    },
+    /// Asks the leader to remove a member.
+    RemoveMember {
+        /// The leader.
+        leader: String,
+        /// The member's name.
+        name: String,
+        /// The member's Raft id, as the configuration has it.
+        raft_id: String,
+    },
+    /// Evicts a pod, sharing the disruption budget with drains. Only this uid.
+    EvictPod {
+        /// Its name.
+        name: String,
+        /// Its uid.
+        uid: String,
+    },
+    /// Deletes a pod that takes no part, so that it is made anew. Only this uid.
+    DeletePod {
+        /// Its name.
+        name: String,
+        /// Its uid.
+        uid: String,
+    },
+    /// Asks for a larger volume. Only this uid.
+    ExpandClaim {
+        /// Its name.
+        name: String,
+        /// Its uid.
+        uid: String,
+        /// The new size.
+        size: String,
+    },
+}
+
+impl Action {
+    /// Could this take something from a running cluster?
+    pub fn is_disruptive(&self) -> bool {
+        match self {
+            Self::SetReplicas { from, to, .. } => to < from,
+            Self::ReleaseFinalizer | Self::ExpandClaim { .. } => false,
+            Self::DeleteStatefulSet { .. }
+            | Self::DeleteClaim { .. }
+            | Self::TransferLeader { .. }
+            | Self::RemoveMember { .. }
+            | Self::EvictPod { .. }
+            | Self::DeletePod { .. } => true,
+        }
+    }
+}
+
+/// What a decider says.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Decision {
+    /// Not concerned: ask the next one.
+    Pass,
+    /// Concerned, and nothing can be done now: nobody after it acts. For a person, what is waited for.
+    Wait(String),
+    /// As `Wait`, but something is wrong that a person should know of: a reason in CamelCase and the text.
+    Blocked(&'static str, String),
+    /// Write this status and do nothing else.
+    Record(Box<RqliteClusterStatus>, String),
+    /// Do this, which the status already announces or which can be repeated without harm.
+    Act(Action, String),
+}
+
+/// A status that announces a new operation.
+pub(super) fn begin(
+    status: &RqliteClusterStatus,
+    id: &str,
+    now: &Time,
+    kind: OperationType,
+    member: Option<&str>,
+    uid: Option<&str>,
+) -> Box<RqliteClusterStatus> {
+    let mut next = status.clone();
+    next.operation = Some(Operation {
+        id: id.to_owned(),
+        kind,
+        step: Step::Start,
+        member: member.map(str::to_owned),
+        uid: uid.map(str::to_owned),
+        started_at: now.clone(),
+        step_at: now.clone(),
+        message: None,
+    });
+    Box::new(next)
+}
+
+/// A status whose operation has reached another step.
+pub(super) fn step(status: &RqliteClusterStatus, now: &Time, to: Step) -> Box<RqliteClusterStatus> {
+    let mut next = status.clone();
+    if let Some(operation) = &mut next.operation {
+        operation.step = to;
+        operation.step_at = now.clone();
+    }
+    Box::new(next)
+}
+
+/// A status whose operation is done.
+pub(super) fn finish(status: &RqliteClusterStatus) -> Box<RqliteClusterStatus> {
+    let mut next = status.clone();
+    next.operation = None;
+    Box::new(next)
+}

@@ -1,0 +1,278 @@
+//! The plan of one pass. Whoever carries it out goes in this order: finalizer, status, objects, pod labels, action; each may fail or be cut
+//! off, and the next pass starts from what is then seen.
+use std::collections::BTreeMap;
+
+use operator_api::{RqliteClusterStatus, names, status::OperationType, status::Pool};
+use serde::Serialize;
+
+use super::{
+    action::{Action, Decision},
+    bootstrap, build,
+    build::Object,
+    deletion, hibernate, membership,
+    observation::Observation,
+    quorum, report, rollout, scale, storage, validate,
+    view::View,
+};
+
+/// Seconds until the next look while something is under way. Raft's changes cause no event in Kubernetes.
+const SOON_SECONDS: u64 = 2;
+/// While something is wrong.
+const UNHEALTHY_SECONDS: u64 = 15;
+/// While all is well.
+const CALM_SECONDS: u64 = 45;
+
+/// What to do now.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Plan {
+    /// What the pass decided, for a person.
+    pub summary: String,
+    /// The finalizer should be on the object (true), off (false), or is none of this pass's business.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub finalizer: Option<bool>,
+    /// The status to write before anything else, if it differs from what is there.
+    pub status: Box<RqliteClusterStatus>,
+    /// Objects to apply, in this order. Never disruptive.
+    pub objects: Vec<Object>,
+    /// Labels that pods should carry and do not.
+    pub labels: Vec<PodLabels>,
+    /// The one action.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub action: Option<Action>,
+    /// What to tell in an event.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub event: Option<Event>,
+    /// Seconds until the next pass, if nothing changes before.
+    pub again_after_seconds: u64,
+}
+
+/// Labels for a pod.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct PodLabels {
+    /// The pod.
+    pub pod: String,
+    /// Its uid: not for its successor.
+    pub uid: String,
+    /// Labels to set; None removes.
+    pub labels: BTreeMap<String, Option<String>>,
+}
+
+/// Something for `kubectl describe`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Event {
+    /// Does it need attention?
+    pub warning: bool,
+    /// In CamelCase.
+    pub reason: String,
+    /// For a person.
+    pub message: String,
+}
+
+/// Decides about one cluster.
+pub fn plan(seen: &Observation) -> Plan {
+    let view = View::of(seen);
+    let wanted = build::wanted_target(&view);
+    let deleting = seen.cluster.metadata.deletion_timestamp.is_some();
+    let paused = is_paused(&view);
+    let mistakes = validate::mistakes(&view);
+    let leaving = deleting && !deletion::is_protected(&view);
+    let untouched = leaving || paused || !mistakes.is_empty();
+    let decision = if leaving {
+        deletion::decide(&view)
+    } else if paused {
+        Decision::Wait("paused: nothing is changed".to_owned())
+    } else if mistakes.is_empty() {
+        decide(&view, &wanted)
+    } else {
+        Decision::Blocked("InvalidSpec", mistakes.join("; "))
+    };
+    let objects = match view.target() {
+        Some(target) if !untouched && view.status.cluster_id.is_some() => {
+            build::objects(&view, target, &wanted)
+        }
+        _ => Vec::new(),
+    };
+    let status = report::status(&view, &wanted, &decision, paused);
+    let event = event(&view, &decision);
+    let again_after_seconds = pause(&view, &decision);
+    let (action, summary) = match decision {
+        Decision::Act(action, text) => (Some(action), text),
+        Decision::Pass => (None, "all is as wanted".to_owned()),
+        Decision::Wait(text) | Decision::Blocked(_, text) | Decision::Record(_, text) => {
+            (None, text)
+        }
+    };
+    Plan {
+        summary,
+        finalizer: (!deleting && !paused).then(|| deletion::needs_finalizer(&view)),
+        status: Box::new(status),
+        objects,
+        labels: if untouched { Vec::new() } else { labels(&view) },
+        action,
+        event,
+        again_after_seconds,
+    }
+}
+
+fn is_paused(view: &View<'_>) -> bool {
+    let annotations = view.seen.cluster.metadata.annotations.as_ref();
+    let annotated = annotations.and_then(|a| a.get(names::PAUSED_ANNOTATION));
+    view.spec.paused || annotated.is_some_and(|value| value == "true")
+}
+
+/// Asks the deciders in order of urgency; the first that is concerned has the word.
+fn decide(view: &View<'_>, wanted: &operator_api::status::Target) -> Decision {
+    let urgent = first(&[
+        &|| bootstrap::identity(view, wanted),
+        &|| rollout::adopt(view, wanted),
+        &|| hibernate::decide(view),
+        &|| membership::foreign(view),
+        &|| forming(view),
+        &|| gap(view),
+        &|| quorum::outage(view),
+    ]);
+    if urgent != Decision::Pass {
+        return urgent;
+    }
+    let decision = first(&[
+        &|| scale::resume(view),
+        &|| storage::resume(view),
+        &|| rollout::resume(view),
+        &|| unreadable(view),
+        &|| rollout::start(view, true),
+        &|| membership::ghosts(view),
+        &|| scale::start(view),
+        &|| storage::start(view),
+        &|| rollout::start(view, false),
+    ]);
+    match decision {
+        // Read replicas are in no quorum: their number need not wait for what voters wait for.
+        Decision::Pass | Decision::Wait(_) | Decision::Blocked(..) => match scale::readers(view) {
+            Decision::Pass => unstick_amid(view, decision),
+            readers => readers,
+        },
+        decision => decision,
+    }
+}
+
+/// An operation that cannot go on because a pod cannot start must not keep that pod from being repaired.
+fn unstick_amid(view: &View<'_>, decision: Decision) -> Decision {
+    match decision {
+        Decision::Wait(_) | Decision::Blocked(..) => match quorum::unstick(view) {
+            Decision::Pass => decision,
+            repair => repair,
+        },
+        decision => decision,
+    }
+}
+
+fn first(deciders: &[&dyn Fn() -> Decision]) -> Decision {
+    deciders
+        .iter()
+        .map(|decider| decider())
+        .find(|decision| *decision != Decision::Pass)
+        .unwrap_or(Decision::Pass)
+}
+
+fn forming(view: &View<'_>) -> Decision {
+    unstick_amid(view, bootstrap::forming(view))
+}
+
+/// Between two StatefulSets nothing else may happen: the next one is made with the objects of this very pass.
+fn gap(view: &View<'_>) -> Decision {
+    match storage::resume(view) {
+        Decision::Wait(text) => Decision::Wait(text),
+        _ if view.set(Pool::Voter).is_none() => {
+            Decision::Wait("waits for the StatefulSet".to_owned())
+        }
+        _ => Decision::Pass,
+    }
+}
+
+/// An operation of a kind that no decider has taken is left over, such as a forming of a cluster that has formed.
+fn unreadable(view: &View<'_>) -> Decision {
+    match view.operation() {
+        Some(operation) => {
+            let text = format!("drops the operation {:?}, which is over", operation.kind);
+            Decision::Record(super::action::finish(view.status), text)
+        }
+        None => Decision::Pass,
+    }
+}
+
+/// Labels by which Services and budgets choose pods.
+fn labels(view: &View<'_>) -> Vec<PodLabels> {
+    // Without a leader nothing is known that would be better than what was known.
+    if view.leader.is_none() {
+        return Vec::new();
+    }
+    let leaving = view
+        .operating(OperationType::ScaleDown)
+        .and_then(|o| o.member.as_deref());
+    let mut all = Vec::new();
+    for pod in view.seen.pods.iter().filter(|pod| !pod.deleting) {
+        let leads = view.leader.is_some_and(|leader| leader.name == pod.name);
+        let member = view.member(&pod.name);
+        let role = if leads { "leader" } else { "follower" };
+        let serving = (leaving != Some(pod.name.as_str())).to_string();
+        let wanted = [
+            (names::ROLE_LABEL, member.map(|_| role.to_owned())),
+            (names::RAFT_LABEL, member.map(|_| "member".to_owned())),
+            (names::SERVING_LABEL, Some(serving)),
+        ];
+        let labels: BTreeMap<_, _> = wanted
+            .into_iter()
+            .filter(|(key, value)| pod.labels.get(*key) != value.as_ref())
+            .map(|(key, value)| (key.to_owned(), value))
+            .collect();
+        if !labels.is_empty() {
+            all.push(PodLabels {
+                pod: pod.name.clone(),
+                uid: pod.uid.clone(),
+                labels,
+            });
+        }
+    }
+    all
+}
+
+fn event(view: &View<'_>, decision: &Decision) -> Option<Event> {
+    let event = |warning, reason: &str, message: &str| Event {
+        warning,
+        reason: reason.to_owned(),
+        message: message.to_owned(),
+    };
+    match decision {
+        Decision::Pass | Decision::Wait(_) => None,
+        Decision::Blocked(reason, text) => Some(event(true, reason, text)),
+        Decision::Record(next, text) => {
+            let kind = next.operation.as_ref().or(view.operation());
+            let reason = kind.map_or("Planned".to_owned(), |o| format!("{:?}", o.kind));
+            Some(event(false, &reason, text))
+        }
+        Decision::Act(action, text) => {
+            let reason = match action {
+                Action::ReleaseFinalizer => "Released",
+                Action::DeleteStatefulSet { .. } => "StatefulSetDeleted",
+                Action::DeleteClaim { .. } => "ClaimDeleted",
+                Action::SetReplicas { .. } => "PodsScaled",
+                Action::TransferLeader { .. } => "LeaderTransfer",
+                Action::RemoveMember { .. } => "MemberRemoved",
+                Action::EvictPod { .. } | Action::DeletePod { .. } => "PodReplaced",
+                Action::ExpandClaim { .. } => "ClaimExpanded",
+            };
+            Some(event(false, reason, text))
+        }
+    }
+}
+
+fn pause(view: &View<'_>, decision: &Decision) -> u64 {
+    match decision {
+        Decision::Act(..) | Decision::Record(..) => SOON_SECONDS,
+        Decision::Wait(_) | Decision::Blocked(..) if view.operation().is_some() => SOON_SECONDS,
+        Decision::Wait(_) | Decision::Blocked(..) => UNHEALTHY_SECONDS,
+        Decision::Pass if view.participants().len() < view.config_voters() => UNHEALTHY_SECONDS,
+        Decision::Pass => CALM_SECONDS,
+    }
+}

@@ -1,0 +1,48 @@
+//! The custom resource definitions as YAML: what `rqlite-operator crd` prints and `crds/` holds.
+use anyhow::Context;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+
+/// The command that brings `crds/` up to date.
+pub const REFRESH: &str = "cargo run -p rqlite-operator -- crd --directory crds";
+
+/// Every definition: its file's name and its text.
+///
+/// # Errors
+/// None in practice: every definition can be written as YAML.
+pub fn files() -> anyhow::Result<Vec<(String, String)>> {
+    operator_api::crds().iter().map(file).collect()
+}
+
+fn file(crd: &CustomResourceDefinition) -> anyhow::Result<(String, String)> {
+    let name = format!("{}.yaml", crd.spec.names.plural);
+    let yaml = serde_yaml::to_string(crd).with_context(|| format!("writing {name}"))?;
+    let text = format!(
+        "# Generated from the types in operator/api; do not edit. To refresh: {REFRESH}\n{yaml}"
+    );
+    Ok((name, text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_checked_in_definitions_are_fresh() {
+        let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/../crds");
+        let files = files().unwrap();
+        for (name, text) in &files {
+            let path = format!("{directory}/{name}");
+            let there = std::fs::read_to_string(&path).unwrap_or_default();
+            assert!(
+                there == *text,
+                "crds/{name} is stale; refresh it with: {REFRESH}"
+            );
+        }
+        let there = std::fs::read_dir(directory).unwrap().count();
+        assert_eq!(
+            there,
+            files.len(),
+            "crds/ holds files that nothing generates"
+        );
+    }
+}

@@ -1,0 +1,113 @@
+//! What users, machines and networks do to a cluster.
+use operator_api::{ByteSize, cluster::Image, names, status::Pool};
+use rand::{Rng, rngs::StdRng, seq::IteratorRandom};
+
+use crate::{
+    kubernetes::{set_name, stop},
+    world::World,
+};
+
+/// Perhaps something happens this second.
+pub(crate) fn strike(world: &mut World, rng: &mut StdRng) {
+    if !rng.random_bool(0.12) {
+        return;
+    }
+    match rng.random_range(0..14) {
+        0..=1 => {
+            let Some(name) = world.pods.keys().choose(rng).cloned() else {
+                return;
+            };
+            world.say(|| format!("! {name} is deleted"));
+            stop(world, rng, &name);
+        }
+        2..=4 => {
+            let until = world.now + rng.random_range(1..90);
+            if let Some((name, pod)) = world.pods.iter_mut().choose(rng) {
+                pod.runs_from = until;
+                let name = name.clone();
+                if world.leader.as_ref() == Some(&name) {
+                    world.leader = None;
+                }
+                world.say(|| format!("! {name} is down until {until}"));
+            }
+        }
+        5 => {
+            let until = world.now + rng.random_range(1..60);
+            for pod in world.pods.values_mut().filter(|_| rng.random_bool(0.7)) {
+                pod.cut_until = until;
+            }
+            world.say(|| "! the operator is cut off".to_owned());
+        }
+        6 => world.operator_down_until = world.now + rng.random_range(1..60),
+        7 => world.leader = None,
+        8..=13 => edit(world, rng),
+        _ => {}
+    }
+}
+
+fn edit(world: &mut World, rng: &mut StdRng) {
+    let spec = &mut world.cluster.spec;
+    let text = match rng.random_range(0..9) {
+        0..=2 => {
+            spec.replicas = rng.random_range(1..=5);
+            format!("replicas {}", spec.replicas)
+        }
+        3 => {
+            let tag = ["2", "3", "bad"][rng.random_range(0..3)];
+            spec.image = Some(Image {
+                tag: Some(tag.to_owned()),
+                ..Image::default()
+            });
+            format!("image {tag}")
+        }
+        4 => {
+            spec.hibernated = rng.random_bool(0.5);
+            format!("hibernated {}", spec.hibernated)
+        }
+        5 => {
+            let now = world.now.to_string();
+            let annotations = world.cluster.metadata.annotations.get_or_insert_default();
+            annotations.insert(names::RESTARTED_AT_ANNOTATION.to_owned(), now);
+            "restart".to_owned()
+        }
+        6 => {
+            if spec.storage.size.0 == "10Gi" {
+                spec.storage.size = ByteSize::from("20Gi");
+            }
+            "volumes 20Gi".to_owned()
+        }
+        7 => {
+            if let Some(readers) = &mut spec.read_replicas {
+                readers.replicas = Some(rng.random_range(0..=2));
+            }
+            "read replicas".to_owned()
+        }
+        _ => {
+            // Somebody raises the StatefulSet by hand. Lowering it takes pods away before anybody could stop it; they come back.
+            let pool = if rng.random_bool(0.8) {
+                Pool::Voter
+            } else {
+                Pool::Read
+            };
+            let by = rng.random_range(-2..=2);
+            if let Some(set) = world.sets.get_mut(&pool) {
+                set.replicas = (set.replicas + by).clamp(1, 7);
+            }
+            format!("{} changed by hand by {by}", set_name(pool))
+        }
+    };
+    *world.cluster.metadata.generation.get_or_insert(0) += 1;
+    world.say(|| format!("! {text}"));
+}
+
+/// Nothing happens any more, and nobody asks for what cannot work.
+pub(crate) fn calm(world: &mut World) {
+    let spec = &mut world.cluster.spec;
+    if let Some(image) = &mut spec.image
+        && image.tag.as_deref() == Some("bad")
+    {
+        image.tag = Some("4".to_owned());
+    }
+    world.operator_down_until = 0;
+    world.say(|| "calm".to_owned());
+}

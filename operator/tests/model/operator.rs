@@ -1,0 +1,383 @@
+//! The operator's hands in this world: fills an observation, lets the real planner decide, carries out, and is cut off anywhere.
+use std::collections::BTreeMap;
+
+use operator_api::{RqliteClusterStatus, names, status::OperationType, status::Pool};
+use rand::{Rng, rngs::StdRng};
+use rqlite_operator::cluster::{
+    Action, NodeStatus, Observation, Plan,
+    build::Object,
+    observation::{
+        Answer, ClaimSeen, ConfigMember, Failure, FailureKind, OperatorFacts, PodSeen, SetSeen,
+    },
+    plan,
+    view::{View, quorum},
+};
+
+use crate::{
+    kubernetes::{set_name, stop},
+    raft,
+    world::{Set, World, starts},
+};
+
+/// One pass, perhaps on an old observation, perhaps cut off.
+///
+/// # Errors
+/// Which rule was broken.
+pub(crate) fn tick(world: &mut World, rng: &mut StdRng, storm: bool) -> Result<(), String> {
+    if world.operator_down_until > world.now || rng.random_bool(0.5) {
+        return Ok(());
+    }
+    let seen = observe(world);
+    let plan = plan(&seen);
+    check(&seen, &plan)?;
+    world.say(|| format!("{} | {:?}", plan.summary, plan.action));
+    // Time passes between looking and acting.
+    if storm && rng.random_bool(0.1) {
+        for _ in 0..rng.random_range(1..4) {
+            world.now += 1;
+            crate::kubernetes::tick(world, rng);
+            raft::tick(world, rng)?;
+        }
+    }
+    carry_out(world, rng, &plan, storm)
+}
+
+/// Does the effect happen? The operator may die before it, and an API may fail.
+fn happens(world: &mut World, rng: &mut StdRng, storm: bool) -> bool {
+    if storm && rng.random_bool(0.04) {
+        world.operator_down_until = world.now + rng.random_range(1..20);
+        world.say(|| "! the operator dies".to_owned());
+        return false;
+    }
+    true
+}
+
+fn carry_out(world: &mut World, rng: &mut StdRng, plan: &Plan, storm: bool) -> Result<(), String> {
+    if !happens(world, rng, storm) {
+        return Ok(());
+    }
+    let was_formed = is_formed(world.cluster.status.as_ref());
+    if was_formed && plan.status.bootstrapped_at.is_none() {
+        return Err("the gate has opened again".to_owned());
+    }
+    world.cluster.status = Some((*plan.status).clone());
+    if let Some(operation) = &plan.status.operation {
+        world.begun.insert(operation.id.clone());
+    }
+    for object in &plan.objects {
+        if !happens(world, rng, storm) {
+            return Ok(());
+        }
+        apply(world, object);
+    }
+    for labels in &plan.labels {
+        if let Some(pod) = world.pods.get_mut(&labels.pod)
+            && pod.uid == labels.uid
+        {
+            for (key, value) in &labels.labels {
+                match value {
+                    Some(value) => pod.labels.insert(key.clone(), value.clone()),
+                    None => pod.labels.remove(key),
+                };
+            }
+        }
+    }
+    if let Some(action) = &plan.action
+        && happens(world, rng, storm)
+    {
+        act(world, rng, action)?;
+    }
+    Ok(())
+}
+
+fn is_formed(status: Option<&RqliteClusterStatus>) -> bool {
+    status.is_some_and(|s| s.bootstrapped_at.is_some())
+}
+
+fn apply(world: &mut World, object: &Object) {
+    match object {
+        Object::ConfigMap(map) => {
+            let text = map.data.as_ref().and_then(|d| d.values().next()).unwrap();
+            world.state = Some(serde_json::from_str(text).unwrap());
+        }
+        Object::StatefulSet(set) => {
+            let name = set.metadata.name.clone().unwrap();
+            let pool = if name == set_name(Pool::Read) {
+                Pool::Read
+            } else {
+                Pool::Voter
+            };
+            let spec = set.spec.clone().unwrap();
+            let template = spec.template;
+            let hash = template.metadata.unwrap().annotations.unwrap()
+                [names::TEMPLATE_HASH_ANNOTATION]
+                .clone();
+            let image = template.spec.unwrap().containers[0].image.clone().unwrap();
+            let claims = spec.volume_claim_templates.unwrap();
+            let requests = claims[0]
+                .spec
+                .clone()
+                .unwrap()
+                .resources
+                .unwrap()
+                .requests
+                .unwrap();
+            let size = requests["storage"].0.clone();
+            let fresh = world.fresh("set");
+            let live = world.sets.entry(pool).or_insert_with(|| Set {
+                uid: fresh,
+                replicas: 0,
+                hash: String::new(),
+                image: String::new(),
+                claim_size: size.clone(),
+            });
+            assert_eq!(live.claim_size, size, "claim templates cannot change");
+            (live.hash, live.image) = (hash, image);
+            live.replicas = spec.replicas.unwrap_or(1);
+        }
+        _ => {}
+    }
+}
+
+fn act(world: &mut World, rng: &mut StdRng, action: &Action) -> Result<(), String> {
+    let operation = world
+        .cluster
+        .status
+        .as_ref()
+        .and_then(|s| s.operation.clone());
+    match action {
+        Action::SetReplicas {
+            name,
+            uid,
+            from,
+            to,
+        } => {
+            let pool = if *name == set_name(Pool::Read) {
+                Pool::Read
+            } else {
+                Pool::Voter
+            };
+            let set = world
+                .sets
+                .get_mut(&pool)
+                .filter(|s| s.uid == *uid && s.replicas == *from);
+            let Some(set) = set else { return Ok(()) };
+            set.replicas = *to;
+            let stopping = operation.as_ref().map(|o| o.kind) == Some(OperationType::Hibernate);
+            if to < from && pool == Pool::Voter && !stopping {
+                if *to != from - 1 {
+                    return Err(format!("{from} pods become {to} at once"));
+                }
+                let victim = names::pod(name, *to);
+                if world.config.iter().any(|m| m.name == victim) {
+                    return Err(format!("{victim} goes while the configuration has it"));
+                }
+                take(world, operation.map(|o| o.id), &victim)?;
+            }
+        }
+        Action::TransferLeader { from, to } => {
+            let able = world.disk(to).is_some_and(|d| d.log >= world.committed) && world.is_up(to);
+            if world.leader.as_ref() == Some(from) && able {
+                world.leader = Some(to.clone());
+                world.term += 1;
+                world.transfers += 1;
+            }
+        }
+        Action::RemoveMember {
+            leader,
+            name,
+            raft_id,
+        } => {
+            let same = world.config.iter().any(|m| m.raft_id == *raft_id);
+            if world.leader.as_ref() == Some(leader) && same {
+                let mut next = world.config.clone();
+                next.retain(|m| m.name != *name);
+                if raft::change(world, rng, next)
+                    && let Some(pod) = world.pods.get_mut(name)
+                {
+                    pod.removed = true;
+                }
+            }
+        }
+        Action::EvictPod { name, uid } | Action::DeletePod { name, uid } => {
+            if world.pods.get(name).is_some_and(|pod| pod.uid == *uid) {
+                if matches!(action, Action::EvictPod { .. }) {
+                    take(world, operation.map(|o| o.id), uid)?;
+                }
+                stop(world, rng, name);
+            }
+        }
+        Action::DeleteStatefulSet { uid, orphan, .. } => {
+            assert!(*orphan, "nobody deletes the cluster");
+            world.sets.retain(|_, set| set.uid != *uid);
+        }
+        Action::ExpandClaim { uid, size, .. } => {
+            for claim in world.claims.values_mut().filter(|c| c.uid == *uid) {
+                claim.requested.clone_from(size);
+            }
+        }
+        Action::DeleteClaim { name, .. } => return Err(format!("{name} is deleted")),
+        Action::ReleaseFinalizer => return Err("the object is let go".to_owned()),
+    }
+    Ok(())
+}
+
+/// An operation takes down one thing at most.
+fn take(world: &mut World, operation: Option<String>, what: &str) -> Result<(), String> {
+    let Some(id) = operation else {
+        return Err(format!(
+            "{what} is taken down without an operation on record"
+        ));
+    };
+    let taken = world.taken.entry(id.clone()).or_default();
+    taken.insert(what.to_owned());
+    if taken.len() > 1 {
+        return Err(format!("the operation {id} has taken down {taken:?}"));
+    }
+    Ok(())
+}
+
+/// Rules that every plan keeps for what it has seen.
+fn check(seen: &Observation, plan: &Plan) -> Result<(), String> {
+    let view = View::of(seen);
+    let Some(action) = &plan.action else {
+        return Ok(());
+    };
+    let before = seen
+        .cluster
+        .status
+        .as_ref()
+        .and_then(|s| s.operation.clone());
+    if before.as_ref().map(|o| &o.id) != plan.status.operation.as_ref().map(|o| &o.id) {
+        return Err(format!(
+            "{action:?} in the pass that records another operation"
+        ));
+    }
+    let voters = view.config_voters();
+    let participants = view.participants();
+    let (leaves, after) = match action {
+        Action::EvictPod { name, .. } | Action::DeletePod { name, .. } => (name, voters),
+        Action::RemoveMember { name, .. } => {
+            let votes = view.member(name).is_some_and(|m| m.voter);
+            (name, voters - usize::from(votes))
+        }
+        _ => return Ok(()),
+    };
+    if voters <= 2 || !participants.contains(&leaves.as_str()) {
+        return Ok(());
+    }
+    let wanted = usize::try_from(seen.cluster.spec.replicas).unwrap();
+    let needed = match action {
+        Action::RemoveMember { .. } => quorum(after),
+        _ => quorum(after.max(wanted.min(after))),
+    };
+    if participants.len() - 1 < needed {
+        return Err(format!(
+            "{action:?} leaves {} of {after} voters",
+            participants.len() - 1
+        ));
+    }
+    Ok(())
+}
+
+/// What the operator sees of this world.
+pub(crate) fn observe(world: &mut World) -> Observation {
+    let fresh_id = world.fresh("id");
+    let set = |pool| {
+        world.sets.get(&pool).map(|set| SetSeen {
+            uid: set.uid.clone(),
+            replicas: set.replicas,
+            template_hash: set.hash.clone(),
+            claim_size: set.claim_size.clone(),
+            deleting: false,
+        })
+    };
+    let pods = world.pods.iter().map(|(name, pod)| PodSeen {
+        name: name.clone(),
+        uid: pod.uid.clone(),
+        pool: pod.pool,
+        template_hash: pod.hash.clone(),
+        ready: pod.ready_since.is_some(),
+        ready_since: pod.ready_since.map(|at| world.time(at)),
+        deleting: pod.gone_at.is_some(),
+        machine: None,
+        stuck: (!starts(pod)).then(|| "ImagePullBackOff".to_owned()),
+        prepared: None,
+        update_now: false,
+        labels: pod.labels.clone(),
+    });
+    let claims = world.claims.iter().map(|(name, claim)| ClaimSeen {
+        name: name.clone(),
+        uid: claim.uid.clone(),
+        requested: claim.requested.clone(),
+        capacity: Some(claim.requested.clone()),
+        class: Some("standard".to_owned()),
+        resize_pending: false,
+        lost: false,
+        deleting: false,
+    });
+    Observation {
+        now: world.time(world.now),
+        fresh_id,
+        operator: OperatorFacts {
+            version: "1".to_owned(),
+            node_image: world.default_image.clone(),
+            namespace: "operators".to_owned(),
+        },
+        cluster: world.cluster.clone(),
+        voters: set(Pool::Voter),
+        readers: set(Pool::Read),
+        pods: pods.collect(),
+        claims: claims.collect(),
+        state: world.state.clone(),
+        nodes: world
+            .pods
+            .keys()
+            .map(|n| (n.clone(), answer(world, n)))
+            .collect(),
+        cordoned: Vec::new(),
+        expandable: BTreeMap::new(),
+    }
+}
+
+fn answer(world: &World, name: &str) -> Answer {
+    let reached = world
+        .pods
+        .get(name)
+        .is_some_and(|p| p.cut_until <= world.now);
+    let disk = world.disk(name);
+    let (true, true, Some(disk)) = (reached, world.is_up(name), disk) else {
+        return Answer::Failed(Failure {
+            failure: FailureKind::Timeout,
+            message: "no answer".to_owned(),
+        });
+    };
+    let member = world
+        .config
+        .iter()
+        .any(|m| Some(&m.raft_id) == disk.raft_id.as_ref());
+    let leader = world.leader.clone().filter(|_| member);
+    let leads = world.leader.as_deref() == Some(name);
+    let config = if leads { &world.config } else { &disk.config };
+    Answer::Ok(NodeStatus {
+        raft_id: disk.raft_id.clone().unwrap_or_default(),
+        cluster_id: disk.cluster_id.clone(),
+        lineage: None,
+        ready: leader.is_some(),
+        leader,
+        is_leader: leads,
+        term: world.term,
+        last_log_term: disk.log_term,
+        last_log_index: disk.log,
+        commit_index: world.committed,
+        applied_index: disk.log,
+        config: config
+            .iter()
+            .map(|m| ConfigMember {
+                raft_id: m.raft_id.clone(),
+                name: m.name.clone(),
+                voter: m.voter,
+            })
+            .collect(),
+    })
+}

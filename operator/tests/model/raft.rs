@@ -1,0 +1,237 @@
+//! Raft, as far as an operator can break it: elections, commits on the smallest quorum, membership changes, joining.
+use rand::{Rng, rngs::StdRng, seq::IndexedRandom};
+use rqlite_operator::cluster::view::quorum;
+
+use crate::world::{Voter, World};
+use operator_api::status::Pool;
+
+/// One second of Raft.
+///
+/// # Errors
+/// What was lost.
+pub(crate) fn tick(world: &mut World, rng: &mut StdRng) -> Result<(), String> {
+    form(world)?;
+    keep_leader(world);
+    elect(world, rng)?;
+    if world.leader.is_some() {
+        write(world, rng);
+        replicate(world, rng);
+        admit(world, rng);
+    }
+    Ok(())
+}
+
+/// Empty nodes that may form a cluster do so when all that are expected are there.
+fn form(world: &mut World) -> Result<(), String> {
+    let Some(state) = &world.state else {
+        return Ok(());
+    };
+    let expect = usize::try_from(state.expect).unwrap();
+    let ready: Vec<Voter> = world
+        .pods
+        .iter()
+        .filter(|(name, pod)| pod.pool == Pool::Voter && world.is_up(name))
+        .filter_map(|(name, _)| {
+            let disk = world.disk(name)?;
+            (disk.may_form && disk.config.is_empty()).then(|| Voter {
+                raft_id: disk.raft_id.clone().unwrap(),
+                name: name.clone(),
+                voter: true,
+            })
+        })
+        .collect();
+    if ready.len() < expect || expect == 0 {
+        return Ok(());
+    }
+    world.formations += 1;
+    if world.formations > 1 {
+        return Err("a second cluster has formed".to_owned());
+    }
+    let config: Vec<Voter> = ready.into_iter().take(expect).collect();
+    for member in &config {
+        let disk = world.disk_mut(&member.name).unwrap();
+        disk.config.clone_from(&config);
+        disk.log = 1;
+    }
+    world.config = config;
+    world.committed = 1;
+    Ok(())
+}
+
+fn keep_leader(world: &mut World) {
+    let up = world.up_voters();
+    let lost = world
+        .leader
+        .as_ref()
+        .is_some_and(|leader| !up.contains(leader) || up.len() < quorum(world.voters()));
+    if lost {
+        world.leader = None;
+    }
+}
+
+fn elect(world: &mut World, rng: &mut StdRng) -> Result<(), String> {
+    let up = world.up_voters();
+    if world.leader.is_some() || up.len() < quorum(world.voters()) || world.config.is_empty() {
+        return Ok(());
+    }
+    if rng.random_bool(0.5) {
+        return Ok(());
+    }
+    let length = |name: &String| world.disk(name).map(|d| (d.log_term, d.log)).unwrap();
+    let able: Vec<&String> = up
+        .iter()
+        .filter(|one| {
+            let votes = up.iter().filter(|voter| length(voter) <= length(one));
+            votes.count() >= quorum(world.voters())
+        })
+        .collect();
+    let Some(winner) = able.choose(rng).map(|name| (*name).clone()) else {
+        return Ok(());
+    };
+    let log = world.disk(&winner).unwrap().log;
+    if log < world.committed {
+        return Err(format!(
+            "{winner} leads with {log} of {} acknowledged entries",
+            world.committed
+        ));
+    }
+    world.term += 1;
+    world.say(|| format!("  {winner} leads"));
+    world.leader = Some(winner);
+    Ok(())
+}
+
+/// Appends at the leader and on the smallest quorum.
+fn append(world: &mut World, rng: &mut StdRng) {
+    let leader = world.leader.clone().unwrap();
+    let term = world.term;
+    let log = {
+        let disk = world.disk_mut(&leader).unwrap();
+        disk.log += 1;
+        disk.log_term = term;
+        disk.log
+    };
+    let mut others = world.up_voters();
+    others.retain(|name| *name != leader);
+    while others.len() + 1 > quorum(world.voters()) {
+        let index = rng.random_range(0..others.len());
+        others.swap_remove(index);
+    }
+    for name in others {
+        let disk = world.disk_mut(&name).unwrap();
+        disk.log = log;
+        disk.log_term = term;
+    }
+    world.committed = log;
+}
+
+fn write(world: &mut World, rng: &mut StdRng) {
+    append(world, rng);
+}
+
+/// The others catch up now and then.
+fn replicate(world: &mut World, rng: &mut StdRng) {
+    let leader = world.leader.clone().unwrap();
+    let source = world.disk(&leader).unwrap().clone();
+    let config = world.config.clone();
+    for member in &config {
+        let current = member.name == leader || rng.random_bool(0.6);
+        if current && world.is_up(&member.name) {
+            let disk = world.disk_mut(&member.name).unwrap();
+            if disk.raft_id.as_ref() == Some(&member.raft_id) {
+                disk.log = source.log;
+                disk.log_term = source.log_term;
+                disk.config.clone_from(&config);
+            }
+        }
+    }
+}
+
+/// Nodes that are not in the configuration join; learners that should vote are promoted. One change a second.
+fn admit(world: &mut World, rng: &mut StdRng) {
+    let names: Vec<String> = world.pods.keys().cloned().collect();
+    for name in names {
+        if !world.is_up(&name) {
+            continue;
+        }
+        let pod = &world.pods[&name];
+        let voter = pod.pool == Pool::Voter;
+        let removed = pod.removed;
+        let Some(raft_id) = world.disk(&name).and_then(|d| d.raft_id.clone()) else {
+            continue;
+        };
+        match world.config.iter().position(|m| m.name == name) {
+            Some(at) if world.config[at].raft_id != raft_id => {
+                let mut next = world.config.clone();
+                next.remove(at);
+                change(world, rng, next);
+                return;
+            }
+            Some(at) if voter && !world.config[at].voter => {
+                let caught_up = world.disk(&name).unwrap().log >= world.committed;
+                if caught_up {
+                    let mut next = world.config.clone();
+                    next[at].voter = true;
+                    change(world, rng, next);
+                    return;
+                }
+            }
+            Some(_) => {}
+            // A removed node stays out until it is restarted, except when it does not.
+            None if !removed || rng.random_bool(0.002) => {
+                let mut next = world.config.clone();
+                next.push(Voter {
+                    raft_id,
+                    name,
+                    voter: false,
+                });
+                change(world, rng, next);
+                return;
+            }
+            None => {}
+        }
+    }
+}
+
+/// Commits another configuration, if a quorum of both is up.
+pub(crate) fn change(world: &mut World, rng: &mut StdRng, next: Vec<Voter>) -> bool {
+    let up = world.up_voters();
+    let voters: Vec<&Voter> = next.iter().filter(|m| m.voter).collect();
+    let there = voters
+        .iter()
+        .filter(|m| up.contains(&m.name) || world.is_up(&m.name));
+    let enough = there.count() >= quorum(voters.len()) && up.len() >= quorum(world.voters());
+    if world.leader.is_none() || !enough || voters.is_empty() {
+        return false;
+    }
+    world.say(|| {
+        format!(
+            "  configuration {:?}",
+            next.iter().map(|m| (&m.name, m.voter)).collect::<Vec<_>>()
+        )
+    });
+    // The entry is on a quorum of the old and of the new configuration.
+    append(world, rng);
+    world.config = next;
+    append_if_leading(world, rng);
+    true
+}
+
+fn append_if_leading(world: &mut World, rng: &mut StdRng) {
+    let leader = world.leader.clone().unwrap();
+    if world.up_voters().contains(&leader) {
+        let config = world.config.clone();
+        world.disk_mut(&leader).unwrap().config = config;
+        append(world, rng);
+    } else {
+        // It removed itself: whoever leads next has the entry, as a quorum of the new configuration must have it.
+        let log = world.committed;
+        let term = world.term;
+        for name in world.up_voters() {
+            let disk = world.disk_mut(&name).unwrap();
+            disk.log = log;
+            disk.log_term = term;
+        }
+        world.leader = None;
+    }
+}

@@ -1,0 +1,263 @@
+//! The world: what the API server holds, what runs, and what is on disks.
+use std::collections::{BTreeMap, BTreeSet};
+
+use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
+use operator_api::{
+    ByteSize, RqliteCluster, RqliteClusterSpec,
+    cluster::ReadReplicas,
+    names,
+    state::ClusterState,
+    status::{HIBERNATED, Pool},
+};
+use rand::{Rng, rngs::StdRng};
+
+/// The cluster's name.
+pub(crate) const NAME: &str = "demo";
+
+/// A StatefulSet.
+#[derive(Clone, Debug)]
+pub(crate) struct Set {
+    pub(crate) uid: String,
+    pub(crate) replicas: i32,
+    pub(crate) hash: String,
+    pub(crate) image: String,
+    pub(crate) claim_size: String,
+}
+
+/// A pod, and the process in it.
+#[derive(Clone, Debug)]
+pub(crate) struct Pod {
+    pub(crate) uid: String,
+    pub(crate) pool: Pool,
+    pub(crate) hash: String,
+    pub(crate) image: String,
+    pub(crate) labels: BTreeMap<String, String>,
+    /// Its node runs from this time on.
+    pub(crate) runs_from: u64,
+    /// It is gone at this time.
+    pub(crate) gone_at: Option<u64>,
+    /// Since when it is ready.
+    pub(crate) ready_since: Option<u64>,
+    /// It was removed from the configuration while running, and stays out.
+    pub(crate) removed: bool,
+    /// The operator cannot reach it until then.
+    pub(crate) cut_until: u64,
+}
+
+/// What a claim holds.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Disk {
+    /// Raft id, once a node has run on it.
+    pub(crate) raft_id: Option<String>,
+    /// Its cluster, once admitted.
+    pub(crate) cluster_id: Option<String>,
+    /// May it form a cluster?
+    pub(crate) may_form: bool,
+    /// Entries in its log.
+    pub(crate) log: u64,
+    /// Term of the newest entry.
+    pub(crate) log_term: u64,
+    /// The configuration that it knows to be committed.
+    pub(crate) config: Vec<Voter>,
+}
+
+/// A member of the configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Voter {
+    pub(crate) raft_id: String,
+    pub(crate) name: String,
+    pub(crate) voter: bool,
+}
+
+/// A claim.
+#[derive(Clone, Debug)]
+pub(crate) struct Claim {
+    pub(crate) uid: String,
+    pub(crate) requested: String,
+    pub(crate) disk: Disk,
+}
+
+/// Everything.
+pub(crate) struct World {
+    pub(crate) now: u64,
+    pub(crate) counter: u64,
+    pub(crate) cluster: RqliteCluster,
+    pub(crate) state: Option<ClusterState>,
+    pub(crate) sets: BTreeMap<Pool, Set>,
+    pub(crate) pods: BTreeMap<String, Pod>,
+    pub(crate) claims: BTreeMap<String, Claim>,
+    /// Committed configuration.
+    pub(crate) config: Vec<Voter>,
+    /// Entries that were acknowledged.
+    pub(crate) committed: u64,
+    pub(crate) term: u64,
+    pub(crate) leader: Option<String>,
+    /// The same person for whom leadership is moving.
+    pub(crate) formations: u32,
+    pub(crate) transfers: u64,
+    /// Operations ever begun, and for each what it took down.
+    pub(crate) begun: BTreeSet<String>,
+    pub(crate) taken: BTreeMap<String, BTreeSet<String>>,
+    /// Images that do not start.
+    pub(crate) default_image: String,
+    /// The operator is down until then.
+    pub(crate) operator_down_until: u64,
+    pub(crate) trace: bool,
+}
+
+impl World {
+    pub(crate) fn new(rng: &mut StdRng) -> Self {
+        let spec = RqliteClusterSpec {
+            replicas: rng.random_range(1..=5),
+            read_replicas: rng.random_bool(0.3).then(|| ReadReplicas {
+                replicas: Some(rng.random_range(0..=2)),
+                ..ReadReplicas::default()
+            }),
+            ..RqliteClusterSpec::default()
+        };
+        let mut cluster = RqliteCluster::new(NAME, spec);
+        cluster.metadata.namespace = Some("default".to_owned());
+        cluster.metadata.uid = Some("cluster".to_owned());
+        cluster.metadata.generation = Some(1);
+        Self {
+            now: 1_000_000,
+            counter: 0,
+            cluster,
+            state: None,
+            sets: BTreeMap::new(),
+            pods: BTreeMap::new(),
+            claims: BTreeMap::new(),
+            config: Vec::new(),
+            committed: 0,
+            term: 0,
+            leader: None,
+            formations: 0,
+            transfers: 0,
+            begun: BTreeSet::new(),
+            taken: BTreeMap::new(),
+            default_image: "rqlited:1".to_owned(),
+            operator_down_until: 0,
+            trace: std::env::var_os("MODEL_TRACE").is_some(),
+        }
+    }
+
+    pub(crate) fn fresh(&mut self, what: &str) -> String {
+        self.counter += 1;
+        format!("{what}-{}", self.counter)
+    }
+
+    pub(crate) fn time(&self, at: u64) -> Time {
+        Time(Timestamp::from_second(i64::try_from(at).unwrap()).unwrap())
+    }
+
+    pub(crate) fn say(&self, text: impl FnOnce() -> String) {
+        if self.trace {
+            println!("{:>8} {}", self.now, text());
+        }
+    }
+
+    /// Does the node in this pod run and reach the others?
+    pub(crate) fn is_up(&self, name: &str) -> bool {
+        self.pods
+            .get(name)
+            .is_some_and(|pod| pod.gone_at.is_none() && pod.runs_from <= self.now && starts(pod))
+    }
+
+    pub(crate) fn disk(&self, name: &str) -> Option<&Disk> {
+        self.claims
+            .get(&names::claim(name))
+            .map(|claim| &claim.disk)
+    }
+
+    pub(crate) fn disk_mut(&mut self, name: &str) -> Option<&mut Disk> {
+        let claim = self.claims.get_mut(&names::claim(name));
+        claim.map(|claim| &mut claim.disk)
+    }
+
+    /// Voters of the configuration that run, as the data that the configuration means.
+    pub(crate) fn up_voters(&self) -> Vec<String> {
+        self.config
+            .iter()
+            .filter(|m| m.voter && self.is_up(&m.name))
+            .filter(|m| {
+                let disk = self.disk(&m.name);
+                disk.is_some_and(|d| d.raft_id.as_ref() == Some(&m.raft_id))
+            })
+            .map(|m| m.name.clone())
+            .collect()
+    }
+
+    pub(crate) fn voters(&self) -> usize {
+        self.config.iter().filter(|m| m.voter).count()
+    }
+
+    /// Is everything as the spec wants it?
+    pub(crate) fn is_settled(&self) -> bool {
+        self.unsettled().is_empty()
+    }
+
+    /// What is not as the spec wants it.
+    pub(crate) fn unsettled(&self) -> String {
+        let spec = &self.cluster.spec;
+        let status = self.cluster.status.clone().unwrap_or_default();
+        let mut wrong = Vec::new();
+        if let Some(operation) = &status.operation {
+            wrong.push(format!("under way: {operation:?}"));
+        }
+        if spec.hibernated {
+            if !status.is(HIBERNATED) || !self.pods.is_empty() {
+                wrong.push(format!("not hibernated, pods {:?}", self.pods.keys()));
+            }
+            return wrong.join("; ");
+        }
+        // A sleeping cluster's volumes grow when it wakes.
+        let size = |set: Option<&Set>| set.map(|s| s.claim_size.clone());
+        let voters = self.sets.get(&Pool::Voter);
+        if size(voters).is_none_or(|s| ByteSize(s) != spec.storage.size) {
+            wrong.push(format!(
+                "volumes of {:?}, not {}",
+                size(voters),
+                spec.storage.size
+            ));
+        }
+        let wanted = usize::try_from(spec.replicas).unwrap();
+        if self.voters() != wanted || self.up_voters().len() != wanted {
+            wrong.push(format!(
+                "configuration {:?}, up {:?}",
+                self.config,
+                self.up_voters()
+            ));
+        }
+        let readers = spec
+            .read_replicas
+            .as_ref()
+            .and_then(|r| r.replicas)
+            .unwrap_or(0);
+        let pods = wanted + usize::try_from(readers).unwrap();
+        if self.pods.len() != pods || self.config.len() != pods {
+            wrong.push(format!(
+                "pods {:?} for {pods} members {:?}",
+                self.pods.keys(),
+                self.config
+            ));
+        }
+        for (name, pod) in &self.pods {
+            let set = self.sets.get(&pod.pool).map(|s| s.hash.as_str());
+            let target = status.observed.as_ref().map(|t| t.template_hash.as_str());
+            let target = if pod.pool == Pool::Voter { target } else { set };
+            if Some(pod.hash.as_str()) != target || set != target || !self.is_up(name) {
+                wrong.push(format!("{name} of {} for {set:?} {target:?}", pod.hash));
+            }
+        }
+        let phase = status.phase.map(|p| format!("{p:?}")).unwrap_or_default();
+        if phase != "Running" {
+            wrong.push(format!("phase {phase}: {:?}", status.conditions));
+        }
+        wrong.join("; ")
+    }
+}
+
+/// Images whose tag begins with `bad` never run.
+pub(crate) fn starts(pod: &Pod) -> bool {
+    !pod.image.contains(":bad")
+}
