@@ -1,0 +1,435 @@
+//! The API of the operator as the API server enforces it: every rule refuses with its message, defaults appear, and what is not wrong passes.
+//!
+//! Runs against an API server of its own, without machines and without the operator.
+#[path = "rules/cases.rs"]
+mod cases;
+
+use std::{collections::BTreeSet, fs};
+
+use anyhow::{Context, Result, ensure};
+use e2e_operator::{api_server::ApiServer, objects::Objects, root};
+use serde_json::{Value, json};
+
+const CREATE: &[&str] = &["create", "--dry-run=server", "--validate=strict"];
+const REPLACE: &[&str] = &["replace", "--dry-run=server", "--validate=strict"];
+
+fn object(kind: &str, name: &str, spec: &Value) -> Value {
+    json!({ "apiVersion": "rqlite.dev/v1alpha1", "kind": kind, "metadata": { "name": name, "namespace": "default" }, "spec": spec })
+}
+
+/// `base` with the fields of `change`; null removes one.
+fn changed(base: Value, change: &Value) -> Value {
+    let mut fields = base.as_object().cloned().unwrap_or_default();
+    for (name, value) in change.as_object().into_iter().flatten() {
+        if value.is_null() {
+            fields.remove(name);
+        } else {
+            fields.insert(name.clone(), value.clone());
+        }
+    }
+    Value::Object(fields)
+}
+
+/// What was refused, and what did not go as it must.
+#[derive(Default)]
+struct Findings {
+    refusals: String,
+    wrong: Vec<String>,
+    cases: usize,
+}
+
+impl Findings {
+    fn refused(&mut self, what: &str, outcome: Result<Value>, message: &str) {
+        self.cases += 1;
+        match outcome {
+            Ok(_) => self.wrong.push(format!("{what} was accepted")),
+            Err(error) => {
+                let said = format!("{error:#}");
+                if !said.contains(message) {
+                    self.wrong
+                        .push(format!("{what} was refused without {message:?}: {said}"));
+                }
+                self.refusals.push_str(&said);
+            }
+        }
+    }
+
+    fn accepted(&mut self, what: &str, outcome: Result<Value>) {
+        self.cases += 1;
+        if let Err(error) = outcome {
+            self.wrong.push(format!("{what} was refused: {error:#}"));
+        }
+    }
+}
+
+/// Every message of a rule in `crds/`.
+fn messages() -> Result<BTreeSet<String>> {
+    fn collect(value: &serde_yaml::Value, into: &mut BTreeSet<String>) {
+        match value {
+            serde_yaml::Value::Mapping(fields) => {
+                for (name, inner) in fields {
+                    if name == "x-kubernetes-validations" {
+                        let rules = inner.as_sequence().into_iter().flatten();
+                        into.extend(
+                            rules.filter_map(|r| Some(r.get("message")?.as_str()?.to_owned())),
+                        );
+                    }
+                    collect(inner, into);
+                }
+            }
+            serde_yaml::Value::Sequence(items) => items.iter().for_each(|item| collect(item, into)),
+            _ => {}
+        }
+    }
+    let mut all = BTreeSet::new();
+    for entry in fs::read_dir(root().join("crds"))? {
+        collect(
+            &serde_yaml::from_str(&fs::read_to_string(entry?.path())?)?,
+            &mut all,
+        );
+    }
+    Ok(all)
+}
+
+fn clusters(server: &Objects, found: &mut Findings) -> Result<()> {
+    let flag = |flag: &&str| json!({ "config": { "extraArgs": [flag] } }).to_string();
+    let flags = cases::OWNED_FLAGS
+        .iter()
+        .map(|f| (flag(f), cases::OWNED_FLAG_REFUSAL));
+    let others = cases::NEW_CLUSTERS
+        .iter()
+        .map(|(spec, message)| ((*spec).to_owned(), *message));
+    for (spec, message) in others.chain(flags) {
+        let outcome = server.send(CREATE, &cluster("demo", &spec)?);
+        found.refused(&format!("a new cluster with {spec}"), outcome, message);
+    }
+    for (name, message) in cases::NAMES {
+        let outcome = server.send(CREATE, &cluster(name, "{}")?);
+        found.refused(&format!("a new cluster named {name}"), outcome, message);
+    }
+    for (before, after, message) in cases::CHANGED_CLUSTERS {
+        let outcome = replaced(server, before, after)?;
+        found.refused(
+            &format!("a change from {before} to {after}"),
+            outcome,
+            message,
+        );
+    }
+    for (before, after) in cases::ALLOWED_CHANGES {
+        let outcome = replaced(server, before, after)?;
+        found.accepted(&format!("a change from {before} to {after}"), outcome);
+    }
+    Ok(())
+}
+
+fn cluster(name: &str, spec: &str) -> Result<Value> {
+    let spec = serde_json::from_str(spec).with_context(|| spec.to_owned())?;
+    Ok(object("RqliteCluster", name, &spec))
+}
+
+/// What comes of replacing one spec by another.
+fn replaced(server: &Objects, before: &str, after: &str) -> Result<Result<Value>> {
+    server.send(&["create"], &cluster("changed", before)?)?;
+    let outcome = server.send(REPLACE, &cluster("changed", after)?);
+    server.ask(&["delete", "rqlitecluster", "changed"])?;
+    Ok(outcome)
+}
+
+/// A recovery that nothing is wrong with, but for this change.
+fn recovery(change: &str) -> Result<Value> {
+    let spec = changed(
+        serde_json::from_str(cases::RECOVERY)?,
+        &serde_json::from_str(change)?,
+    );
+    Ok(object("RqliteRecovery", "demo", &spec))
+}
+
+fn recoveries(server: &Objects, found: &mut Findings) -> Result<()> {
+    for (change, message) in cases::NEW_RECOVERIES {
+        let outcome = server.send(CREATE, &recovery(change)?);
+        found.refused(&format!("a new recovery with {change}"), outcome, message);
+    }
+    server.send(&["create"], &recovery("{}")?)?;
+    found.accepted(
+        "an unchanged recovery",
+        server.send(REPLACE, &recovery("{}")?),
+    );
+    for change in cases::CHANGED_RECOVERIES {
+        let outcome = server.send(REPLACE, &recovery(change)?);
+        found.refused(
+            &format!("a change of a recovery by {change}"),
+            outcome,
+            "create another RqliteRecovery",
+        );
+    }
+    Ok(())
+}
+
+/// What a user sees of an empty spec.
+fn defaults(server: &Objects) -> Result<()> {
+    let made = server.send(CREATE, &object("RqliteCluster", "demo", &json!({})))?;
+    let expected = json!({
+        "replicas": 3,
+        "storage": { "size": "10Gi" },
+        "terminationGracePeriodSeconds": 60,
+        "paused": false,
+        "hibernated": false,
+        "deletionProtection": false,
+        "clusterDomain": "cluster.local",
+    });
+    ensure!(
+        made["spec"] == expected,
+        "an empty spec becomes {}",
+        made["spec"]
+    );
+    // An object that is given is completed.
+    let given =
+        json!({ "config": { "raft": { "electionTimeout": "3s" } }, "update": {}, "bootstrap": {} });
+    let made = server.send(CREATE, &object("RqliteCluster", "demo", &given))?;
+    let raft = json!({
+        "heartbeatTimeout": "1s",
+        "electionTimeout": "3s",
+        "snapshotThreshold": 8192,
+        "snapshotInterval": "10s",
+        "applyTimeout": "10s",
+    });
+    ensure!(
+        made["spec"]["config"]["raft"] == raft,
+        "{}",
+        made["spec"]["config"]
+    );
+    let update = json!({ "minReady": "10s", "progressDeadline": "10m" });
+    ensure!(
+        made["spec"]["update"] == update,
+        "{}",
+        made["spec"]["update"]
+    );
+    ensure!(
+        made["spec"]["bootstrap"]["timeout"] == "120s",
+        "{}",
+        made["spec"]["bootstrap"]
+    );
+    let made = server.send(CREATE, &recovery("{}")?)?;
+    let expected = recovery(r#"{"acceptDataLoss":false,"dryRun":false,"mode":"SingleSurvivor"}"#)?;
+    ensure!(made["spec"] == expected["spec"], "{}", made["spec"]);
+    Ok(())
+}
+
+/// `kubectl scale`, within the bounds of the spec.
+fn scale(server: &Objects) -> Result<()> {
+    server.send(&["create"], &object("RqliteCluster", "scaled", &json!({})))?;
+    server.ask(&["scale", "rqlitecluster/scaled", "--replicas=5"])?;
+    let spec = server.get(&["rqlitecluster", "scaled"])?["spec"]["replicas"].clone();
+    ensure!(spec == 5, "scaled to 5, spec.replicas is {spec}");
+    for (count, message) in [
+        ("0", "greater than or equal to 1"),
+        ("10", "less than or equal to 9"),
+    ] {
+        let words = [
+            "scale",
+            "rqlitecluster/scaled",
+            &format!("--replicas={count}"),
+        ];
+        let said = server
+            .ask(&words)
+            .err()
+            .with_context(|| format!("scaled to {count}"))?;
+        ensure!(
+            format!("{said:#}").contains(message),
+            "scaling to {count}: {said:#}"
+        );
+    }
+    let status = json!({ "status": { "replicas": 3, "readyReplicas": 2, "selector": "a=b", "phase": "Changing", "leader": "scaled-1",
+        "observed": { "image": "i:1" }, "lineage": { "epoch": 4 }, "conditions": [{ "type": "Available", "status": "True", "reason": "r",
+        "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z" }] } });
+    let words = [
+        "patch",
+        "rqlitecluster",
+        "scaled",
+        "--subresource=status",
+        "--type=merge",
+        "-p",
+        &status.to_string(),
+    ];
+    server.ask(&words)?;
+    let path = "/apis/rqlite.dev/v1alpha1/namespaces/default/rqliteclusters/scaled/scale";
+    let scale: Value = serde_json::from_str(&server.ask(&["get", "--raw", path])?)?;
+    ensure!(
+        scale["status"] == json!({ "replicas": 3, "selector": "a=b" }),
+        "{scale}"
+    );
+    columns(server)
+}
+
+/// What `kubectl get` shows, by every name of the kind.
+fn columns(server: &Objects) -> Result<()> {
+    for name in ["rql", "rqlitecluster", "rqliteclusters", "databases"] {
+        let table = server.ask(&["get", name])?;
+        ensure!(table.contains("scaled"), "get {name}: {table}");
+    }
+    let words = |line: &str| {
+        line.split_whitespace()
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    };
+    let table = server.ask(&["get", "rql", "scaled"])?;
+    let lines: Vec<_> = table.lines().map(words).collect();
+    let expected = [
+        "NAME",
+        "PHASE",
+        "VOTERS",
+        "DESIRED",
+        "LEADER",
+        "AVAILABLE",
+        "AGE",
+    ];
+    ensure!(lines.len() == 2 && lines[0] == expected, "{table}");
+    ensure!(
+        lines[1][..6] == ["scaled", "Changing", "2", "5", "scaled-1", "True"],
+        "{table}"
+    );
+    let table = server.ask(&["get", "rql", "scaled", "-o", "wide"])?;
+    ensure!(
+        table.contains("IMAGE") && table.contains("EPOCH") && table.contains("i:1"),
+        "{table}"
+    );
+    let table = server.ask(&["get", "rqrec"])?;
+    let expected = [
+        "NAME", "CLUSTER", "PHASE", "SURVIVOR", "POSSIBLY", "LOST", "AGE",
+    ];
+    ensure!(
+        table
+            .lines()
+            .next()
+            .map(words)
+            .is_some_and(|head| head == expected),
+        "{table}"
+    );
+    Ok(())
+}
+
+/// What `kubectl explain` prints comes from what the API server publishes: every field of ours has a text there.
+fn explanations(server: &Objects) -> Result<()> {
+    fn silent(path: &str, schema: &Value, into: &mut Vec<String>) {
+        for (name, field) in schema["properties"].as_object().into_iter().flatten() {
+            let path = format!("{path}.{name}");
+            if field["description"].as_str().is_none_or(str::is_empty) {
+                into.push(path.clone());
+            }
+            // Kubernetes' own types are not explained a second time.
+            let foreign = [
+                "affinity",
+                "clientFrom",
+                "resources",
+                "tolerations",
+                "topologySpreadConstraints",
+            ];
+            if !foreign.contains(&name.as_str()) {
+                silent(&path, field, into);
+                silent(&path, &field["items"], into);
+            }
+        }
+    }
+    let published: Value = serde_json::from_str(&server.ask(&[
+        "get",
+        "--raw",
+        "/openapi/v3/apis/rqlite.dev/v1alpha1",
+    ])?)?;
+    let mut without = Vec::new();
+    for kind in ["RqliteCluster", "RqliteRecovery"] {
+        let schema = &published["components"]["schemas"][format!("dev.rqlite.v1alpha1.{kind}")]["properties"];
+        ensure!(
+            schema["spec"]["properties"].is_object(),
+            "{kind} is not published"
+        );
+        silent(&format!("{kind}.spec"), &schema["spec"], &mut without);
+        silent(&format!("{kind}.status"), &schema["status"], &mut without);
+    }
+    ensure!(without.is_empty(), "not explained: {without:#?}");
+    for (field, text) in [
+        ("rqlitecluster", "One SQLite database"),
+        (
+            "rqlitecluster.spec.replicas",
+            "Three survive the loss of one",
+        ),
+        ("rql.spec.storage.size", "never shrink"),
+        ("rqrec.spec.acceptDataLoss", "Consent to lose"),
+    ] {
+        // Lines are wrapped.
+        let said = server
+            .ask(&["explain", field])?
+            .split_whitespace()
+            .collect::<Vec<_>>()
+            .join(" ");
+        ensure!(
+            said.to_lowercase().contains(&text.to_lowercase()),
+            "explain {field}: {said}"
+        );
+    }
+    Ok(())
+}
+
+/// Applying twice changes nothing, and a second owner sees whose field it is.
+fn applying(server: &Objects) -> Result<()> {
+    let apply = |manager: &str, spec: Value| {
+        let words = ["apply", "--server-side", "--field-manager", manager];
+        server.send(&words, &object("RqliteCluster", "applied", &spec))
+    };
+    let first = apply(
+        "one",
+        json!({ "replicas": 3, "storage": { "size": "1Gi" } }),
+    )?;
+    let second = apply(
+        "one",
+        json!({ "replicas": 3, "storage": { "size": "1Gi" } }),
+    )?;
+    let version = |object: &Value| object["metadata"]["resourceVersion"].clone();
+    ensure!(
+        version(&first) == version(&second),
+        "applying twice: {second}"
+    );
+    let conflict = apply("two", json!({ "replicas": 5 }))
+        .err()
+        .context("no conflict")?;
+    let said = format!("{conflict:#}");
+    ensure!(
+        said.contains(r#"conflict with "one""#) && said.contains(".spec.replicas"),
+        "{said}"
+    );
+    apply("two", json!({ "paused": true })).map(drop)
+}
+
+#[test]
+fn the_api_server_refuses_defaults_explains_and_scales() -> Result<()> {
+    let Some(api) = ApiServer::start()? else {
+        return ApiServer::skip();
+    };
+    let server = api.objects()?;
+    let crds = root().join("crds").display().to_string();
+    server.ask(&["apply", "--server-side", "-f", &crds])?;
+    let words = [
+        "wait",
+        "--for=condition=Established",
+        "crd",
+        "--all",
+        "--timeout=60s",
+    ];
+    server.ask(&words)?;
+
+    let mut found = Findings::default();
+    clusters(&server, &mut found)?;
+    recoveries(&server, &mut found)?;
+    for message in messages()? {
+        if !found.refusals.contains(&message) {
+            found
+                .wrong
+                .push(format!("no case is refused with: {message}"));
+        }
+    }
+    ensure!(found.wrong.is_empty(), "{}", found.wrong.join("\n"));
+    println!("{} objects, {} rules", found.cases, messages()?.len());
+    defaults(&server)?;
+    scale(&server)?;
+    explanations(&server)?;
+    applying(&server)
+}

@@ -1,0 +1,274 @@
+//! What the API server must refuse, and in which words; and what it must not refuse. Specs are JSON.
+
+/// A spec of a new cluster and a part of the refusal.
+pub(crate) const NEW_CLUSTERS: &[(&str, &str)] = &[
+    (
+        r#"{"replicas":0}"#,
+        "spec.replicas in body should be greater than or equal to 1",
+    ),
+    (
+        r#"{"replicas":12}"#,
+        "spec.replicas in body should be less than or equal to 9",
+    ),
+    (
+        r#"{"serviceAccountName":""}"#,
+        "leave it out to let the operator make an account",
+    ),
+    (
+        r#"{"image":{"repository":"registry.example.com/rqlite"}}"#,
+        "add image.tag or image.digest",
+    ),
+    (
+        r#"{"image":{"tag":"a b"}}"#,
+        "spec.image.tag in body should match",
+    ),
+    (
+        r#"{"image":{"digest":"sha256:short"}}"#,
+        "spec.image.digest in body should match",
+    ),
+    (
+        r#"{"image":{"pullPolicy":"Sometimes"}}"#,
+        r#"supported values: "Always", "IfNotPresent", "Never""#,
+    ),
+    (
+        r#"{"storage":{"size":"1.5Gi"}}"#,
+        "spec.storage.size in body should match",
+    ),
+    (
+        r#"{"storage":{"size":"-1Gi"}}"#,
+        "spec.storage.size in body should match",
+    ),
+    (
+        r#"{"bootstrap":{"timeout":"soon"}}"#,
+        "spec.bootstrap.timeout in body should match",
+    ),
+    (
+        r#"{"readReplicas":{"replicas":51}}"#,
+        "should be less than or equal to 50",
+    ),
+    (
+        r#"{"readReplicas":{"replicas":2,"autoscaled":true}}"#,
+        "remove readReplicas.replicas, or set autoscaled to false",
+    ),
+    (
+        r#"{"config":{"raft":{"heartbeatTimeout":"2s"}}}"#,
+        "raise electionTimeout or lower heartbeatTimeout",
+    ),
+    (
+        r#"{"config":{"raft":{"leaderLeaseTimeout":"2s"}}}"#,
+        "lower leaderLeaseTimeout",
+    ),
+    (
+        r#"{"config":{"raft":{"heartbeatTimeout":"50ms"}}}"#,
+        "heartbeatTimeout must be at least 100ms",
+    ),
+    (
+        r#"{"config":{"raft":{"snapshotThreshold":1}}}"#,
+        "should be greater than or equal to 64",
+    ),
+    (
+        r#"{"config":{"extraArgs":["loud"]}}"#,
+        "spec.config.extraArgs[0] in body should match",
+    ),
+    (
+        r#"{"config":{"extraEnv":[{"name":"POD_NAME","value":"x"}]}}"#,
+        "remove it from extraEnv",
+    ),
+    (
+        r#"{"config":{"extraEnv":[{"name":"A"},{"name":"A"}]}}"#,
+        "Duplicate value",
+    ),
+    (
+        r#"{"config":{"extraEnv":[{"name":"A","value":"x","valueFrom":{"secretKeyRef":{"name":"s","key":"k"}}}]}}"#,
+        "give value or valueFrom, not both",
+    ),
+    (
+        r#"{"config":{"extraEnv":[{"name":"A","valueFrom":{}}]}}"#,
+        "give exactly one of secretKeyRef and configMapKeyRef",
+    ),
+    (r#"{"update":{"minReady":"1h"}}"#, "raise progressDeadline"),
+    (
+        r#"{"terminationGracePeriodSeconds":5}"#,
+        "should be greater than or equal to 10",
+    ),
+    (
+        r#"{"clusterDomain":"-x"}"#,
+        "spec.clusterDomain in body should match",
+    ),
+    (
+        r#"{"memberReplacement":{"after":"721h"}}"#,
+        "lower it, or use policy Manual",
+    ),
+    (
+        r#"{"quorumRecovery":{"policy":"Automatic"},"replicas":1}"#,
+        "raise replicas, or use Manual",
+    ),
+    (
+        r#"{"quorumRecovery":{"automaticAfter":"1m"}}"#,
+        "raise automaticAfter or lower detectAfter",
+    ),
+    (
+        r#"{"quorumRecovery":{"acceptDataLoss":true}}"#,
+        "only means something with policy Automatic",
+    ),
+    (
+        r#"{"reaping":{"voterTimeout":"59m"}}"#,
+        "voterTimeout is shorter than an hour",
+    ),
+    (
+        r#"{"reaping":{"readReplicaTimeout":"30s"}}"#,
+        "readReplicaTimeout is shorter than a minute",
+    ),
+    (r#"{"replica":3}"#, r#"unknown field "spec.replica""#),
+];
+
+/// At least one of every family of flags that the operator sets itself, with one dash and with two.
+pub(crate) const OWNED_FLAGS: &[&str] = &[
+    "-node-id=x",
+    "--node-id",
+    "-http-addr=:1",
+    "-raft-adv-addr=h:1",
+    "-join=h",
+    "-join-as=x",
+    "--bootstrap-expect=1",
+    "-disco-mode=dns",
+    "-auth=/f",
+    "-http-cert=/f",
+    "-node-key=/f",
+    "-node-verify-client",
+    "-raft-non-voter=true",
+    "-raft-reap-node-timeout=1h",
+    "-raft-cluster-remove-shutdown=true",
+    "-auto-restore=/f",
+];
+/// The refusal of each.
+pub(crate) const OWNED_FLAG_REFUSAL: &str = "extraArgs holds a flag that the operator sets itself";
+
+/// A name and a part of the refusal.
+pub(crate) const NAMES: &[(&str, &str)] = &[
+    (
+        "a234567890123456789012345678901234567890123456",
+        "the name may have at most 45 characters",
+    ),
+    ("1st", "begin it with a letter"),
+    ("with.dot", "begin it with a letter"),
+];
+
+/// A spec, a spec that replaces it, and a part of the refusal.
+pub(crate) const CHANGED_CLUSTERS: &[(&str, &str, &str)] = &[
+    (
+        "{}",
+        r#"{"clusterDomain":"example.org"}"#,
+        "clusterDomain is part of every node's address",
+    ),
+    (
+        r#"{"storage":{"size":"10Gi"}}"#,
+        r#"{"storage":{"size":"9Gi"}}"#,
+        "a volume cannot shrink: keep the size, or",
+    ),
+    (
+        "{}",
+        r#"{"storage":{"size":"1000M"}}"#,
+        "a volume cannot shrink: keep the size, or",
+    ),
+    (
+        r#"{"storage":{"storageClassName":"a"}}"#,
+        r#"{"storage":{"storageClassName":"b"}}"#,
+        "storageClassName cannot be changed",
+    ),
+    (
+        r#"{"storage":{"storageClassName":"a"}}"#,
+        "{}",
+        "storageClassName cannot be changed",
+    ),
+    (
+        "{}",
+        r#"{"storage":{"storageClassName":"a"}}"#,
+        "storageClassName cannot be changed",
+    ),
+    (
+        r#"{"readReplicas":{"storage":{"size":"2Gi"}}}"#,
+        r#"{"readReplicas":{"storage":{"size":"1Gi"}}}"#,
+        "keep the size of the read replicas' volumes",
+    ),
+    (
+        r#"{"readReplicas":{"storage":{"storageClassName":"a"}}}"#,
+        r#"{"readReplicas":{"storage":{}}}"#,
+        "readReplicas.storage.storageClassName cannot be changed",
+    ),
+    (
+        r#"{"quorumRecovery":{"policy":"Automatic"}}"#,
+        r#"{"quorumRecovery":{"policy":"Automatic"},"replicas":1}"#,
+        "raise replicas, or use Manual",
+    ),
+];
+
+/// A spec and one that may replace it.
+pub(crate) const ALLOWED_CHANGES: &[(&str, &str)] = &[
+    ("{}", r#"{"replicas":5}"#),
+    (
+        r#"{"storage":{"size":"1Gi"}}"#,
+        r#"{"storage":{"size":"2Gi"}}"#,
+    ),
+    (
+        r#"{"storage":{"size":"1024Mi"}}"#,
+        r#"{"storage":{"size":"1Gi"}}"#,
+    ),
+    (
+        "{}",
+        r#"{"readReplicas":{"replicas":2,"storage":{"size":"1Gi"}}}"#,
+    ),
+    (
+        r#"{"readReplicas":{"replicas":2}}"#,
+        r#"{"readReplicas":{"autoscaled":true}}"#,
+    ),
+    (
+        "{}",
+        r#"{"config":{"extraArgs":["-raft-log-level=INFO","--node-timeout=5s","-joiner"]}}"#,
+    ),
+    (
+        "{}",
+        r#"{"hibernated":true,"paused":true,"deletionProtection":true}"#,
+    ),
+    ("{}", r#"{"image":{"tag":"1.2"}}"#),
+    (
+        "{}",
+        r#"{"quorumRecovery":{"policy":"Automatic","acceptDataLoss":true}}"#,
+    ),
+];
+
+/// A recovery that nothing is wrong with.
+pub(crate) const RECOVERY: &str = r#"{"clusterRef":{"name":"demo"},"reason":"a test"}"#;
+
+/// What is changed of [`RECOVERY`] (null: left out), and a part of the refusal.
+pub(crate) const NEW_RECOVERIES: &[(&str, &str)] = &[
+    (
+        r#"{"reason":""}"#,
+        "spec.reason in body should be at least 1 chars long",
+    ),
+    (r#"{"reason":null}"#, "spec.reason: Required value"),
+    (r#"{"clusterRef":null}"#, "spec.clusterRef: Required value"),
+    (
+        r#"{"mode":"Guess"}"#,
+        r#"supported values: "SingleSurvivor", "RewriteAddresses""#,
+    ),
+    (
+        r#"{"mode":"RewriteAddresses","survivor":"demo-0"}"#,
+        "remove survivor, or use mode SingleSurvivor",
+    ),
+    (
+        r#"{"mode":"RewriteAddresses","ignoreMembers":["demo-0"]}"#,
+        "remove ignoreMembers, or use mode SingleSurvivor",
+    ),
+    (
+        r#"{"survivor":"demo-0","ignoreMembers":["demo-0"]}"#,
+        "the survivor is also in ignoreMembers",
+    ),
+];
+
+/// What is changed of a [`RECOVERY`] that exists; all of it is refused.
+pub(crate) const CHANGED_RECOVERIES: &[&str] = &[
+    r#"{"acceptDataLoss":true}"#,
+    r#"{"reason":"another"}"#,
+    r#"{"dryRun":true}"#,
+];

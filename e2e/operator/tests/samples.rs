@@ -1,0 +1,38 @@
+//! The samples are what the API server takes, to the last field.
+use std::fs;
+
+use anyhow::{Result, ensure};
+use e2e_operator::{api_server::ApiServer, root};
+
+#[test]
+fn every_sample_is_accepted() -> Result<()> {
+    let Some(api) = ApiServer::start()? else {
+        return ApiServer::skip();
+    };
+    let server = api.objects()?;
+    let path = |relative: &str| root().join(relative).display().to_string();
+    server.ask(&["apply", "--server-side", "-f", &path("crds")])?;
+    server.ask(&[
+        "wait",
+        "--for=condition=Established",
+        "crd",
+        "--all",
+        "--timeout=60s",
+    ])?;
+    let mut seen = 0;
+    for entry in fs::read_dir(root().join("manifests/samples"))? {
+        let file = entry?.path().display().to_string();
+        let words = [
+            "create",
+            "--dry-run=server",
+            "--validate=strict",
+            "-f",
+            &file,
+        ];
+        let said = server.ask(&words)?;
+        ensure!(said.contains("created (server dry run)"), "{file}: {said}");
+        seen += 1;
+    }
+    ensure!(seen >= 4, "{seen} samples");
+    Ok(())
+}
