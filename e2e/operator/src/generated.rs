@@ -17,6 +17,8 @@ pub const REFRESH: &str = "cargo run -p e2e-operator --bin generate";
 pub const NAMESPACE: &str = "rqlite-system";
 /// Name of the release that `manifests/install.yaml` is made as.
 const RELEASE: &str = "rqlite-operator";
+/// What Helm takes the API server for, where it asks none.
+pub const KUBERNETES: &str = "1.34.0";
 /// Lines of Helm's that mean nothing without Helm.
 const HELM_ONLY: [&str; 3] = [
     "# Source: ",
@@ -90,12 +92,9 @@ fn definition(file: &str, text: &str) -> Result<String> {
 /// When Helm refuses the chart.
 pub fn manifest(helm: &Path) -> Result<Expected> {
     let mut command = Command::new(helm);
-    command.args(["template", RELEASE]).arg(chart()).args([
-        "--namespace",
-        NAMESPACE,
-        "--set",
-        "crds.keep=false",
-    ]);
+    command.args(["template", RELEASE]).arg(chart());
+    command.args(["--namespace", NAMESPACE, "--kube-version", KUBERNETES]);
+    command.args(["--set", "crds.keep=false"]);
     Ok(Expected {
         path: root().join("manifests/install.yaml"),
         text: without_helm(&run(&mut command)?),
