@@ -107,8 +107,6 @@ fn refuses(chart: &Chart) -> Result<()> {
 }
 
 fn follows_its_values(chart: &Chart) -> Result<()> {
-    let operator =
-        |objects: &[Value]| of_kind(objects, "Deployment")[0]["spec"]["template"].clone();
     let plain = chart.render(&[])?;
     ensure!(
         names(&plain, "PodDisruptionBudget").is_empty(),
@@ -143,24 +141,6 @@ fn follows_its_values(chart: &Chart) -> Result<()> {
         !operator(&two)["spec"]["affinity"].is_null(),
         "two operators keep apart"
     );
-    let digest = format!("sha256:{}", "0".repeat(64));
-    let pinned = chart.render(&[
-        &format!("image.digest={digest}"),
-        &format!("nodeImage.digest={digest}"),
-    ])?;
-    let container = &operator(&pinned)["spec"]["containers"][0];
-    let image = format!("localhost/rqlite-operator@{digest}");
-    ensure!(
-        container["image"] == image.as_str(),
-        "{:?}",
-        container["image"]
-    );
-    let node = format!("--node-image=localhost/rqlited@{digest}");
-    ensure!(
-        texts(&container["args"]).contains(&node.as_str()),
-        "{:?}",
-        container["args"]
-    );
     let scoped = chart.render(&[
         "watchNamespaces={a,b}",
         "rbac.clusterReads=false",
@@ -180,6 +160,32 @@ fn follows_its_values(chart: &Chart) -> Result<()> {
     ensure!(
         operator(&unrun)["spec"]["securityContext"]["runAsUser"].is_null(),
         "a user although null"
+    );
+    Ok(())
+}
+
+fn operator(objects: &[Value]) -> &Value {
+    &of_kind(objects, "Deployment")[0]["spec"]["template"]
+}
+
+fn digests_win(chart: &Chart) -> Result<()> {
+    let digest = format!("sha256:{}", "0".repeat(64));
+    let pinned = chart.render(&[
+        &format!("image.digest={digest}"),
+        &format!("nodeImage.digest={digest}"),
+    ])?;
+    let container = &operator(&pinned)["spec"]["containers"][0];
+    let image = format!("localhost/rqlite-operator@{digest}");
+    ensure!(
+        container["image"] == image.as_str(),
+        "{:?}",
+        container["image"]
+    );
+    let node = format!("--node-image=localhost/rqlited@{digest}");
+    ensure!(
+        texts(&container["args"]).contains(&node.as_str()),
+        "{:?}",
+        container["args"]
     );
     Ok(())
 }
@@ -242,6 +248,7 @@ fn the_chart_refuses_and_follows_its_values() -> Result<()> {
     let chart = Chart { helm };
     refuses(&chart)?;
     follows_its_values(&chart)?;
+    digests_win(&chart)?;
     for values in [
         &[][..],
         &["replicaCount=3", "networkPolicy.enabled=true"],
