@@ -3,7 +3,7 @@
 //! The rooms in reading order: [`config`] (what the node is told) → [`identity`] and [`local`] (who it is) → [`command`] (what the
 //! log carries) → [`wire`] and [`peer`] (how nodes talk) → [`raft`] (consensus) → [`store`] (the replicated database) →
 //! [`discovery`] (where others may be) → [`cluster`] (who is in), [`http_api`] and [`service`] (the edges) → [`run`] (assembly).
-//! [`recovery`], [`inspect`] and [`prepare`] work on closed data directories.
+//! [`recovery`], [`inspect`] and [`prepare`] work on closed data directories; [`entrypoint`] is how an image starts.
 pub mod auth;
 pub mod clock;
 pub mod cluster;
@@ -11,6 +11,7 @@ pub mod command;
 pub mod config;
 pub mod discovery;
 pub mod disk;
+pub mod entrypoint;
 pub mod http_api;
 pub mod identity;
 pub mod inspect;

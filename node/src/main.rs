@@ -28,6 +28,7 @@ fn answer(answer: &node::inspect::Answer) -> ExitCode {
 fn main() -> ExitCode {
     let mut arguments = std::env::args_os().skip(1);
     match arguments.next().as_deref().and_then(|word| word.to_str()) {
+        Some("entrypoint") => return answer(&node::entrypoint::run(arguments)),
         Some("inspect") => return answer(&node::inspect::run(arguments)),
         Some("prepare") => {
             telemetry::start("INFO");

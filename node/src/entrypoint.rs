@@ -1,0 +1,97 @@
+//! `rqlited entrypoint [run | FLAGS... | PROGRAM...]`: what a container image starts. Turns the variables of rqlite's image into flags, then
+//! becomes the node, or whatever else was asked for. No shell is needed; without this word, the environment sets no flag.
+use std::{
+    collections::BTreeMap, ffi::OsString, fs, os::unix::process::CommandExt, path::Path,
+    process::Command, time::Duration,
+};
+
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::inspect::Answer;
+
+mod decide;
+
+use decide::{Container, Start, decide};
+
+/// Where a container's own full name stands.
+const HOSTS: &str = "/etc/hosts";
+/// The exit code when nothing could be started.
+const REFUSED: u8 = 1;
+/// What the node sees as its own name.
+const NAME: &str = "rqlited";
+
+/// Becomes what the words and the environment ask for. Returns only if that fails, or if a signal came first.
+pub fn run(words: impl IntoIterator<Item = OsString>) -> Answer {
+    let words: Vec<String> = words.into_iter().map(text).collect();
+    let variables: BTreeMap<String, String> = std::env::vars_os()
+        .map(|(name, value)| (text(name), text(value)))
+        .collect();
+    let host_name = rustix::system::uname()
+        .nodename()
+        .to_string_lossy()
+        .into_owned();
+    let container = Container {
+        variables: &variables,
+        hosts: &fs::read_to_string(HOSTS).unwrap_or_default(),
+        host_name: &host_name,
+        exists: &|path| Path::new(path).exists(),
+    };
+    match decide(&words, &container).and_then(|start| become_it(&start)) {
+        Ok(answer) => answer,
+        Err(text) => Answer {
+            exit_code: REFUSED,
+            text,
+            is_error: true,
+        },
+    }
+}
+
+fn text(word: OsString) -> String {
+    word.to_string_lossy().into_owned()
+}
+
+/// Does not return if all goes well.
+fn become_it(start: &Start) -> Result<Answer, String> {
+    match start {
+        Start::Own { words, delay } => {
+            let is_stopped = is_told_to_stop_within(*delay)
+                .map_err(|e| format!("fatal: waiting START_DELAY: {e}"))?;
+            if is_stopped {
+                return Ok(Answer {
+                    exit_code: 0,
+                    text: "stopped during START_DELAY".to_owned(),
+                    is_error: true,
+                });
+            }
+            let program =
+                std::env::current_exe().map_err(|e| format!("fatal: finding this program: {e}"))?;
+            let e = Command::new(program).arg0(NAME).args(words).exec();
+            Err(format!("fatal: starting {NAME}: {e}"))
+        }
+        Start::Other { program, words } => {
+            let e = Command::new(program).args(words).exec();
+            Err(format!(
+                "fatal: starting {program}: {e}. The image has rqlited and rqlite; flags of the node begin with a dash"
+            ))
+        }
+    }
+}
+
+/// The first process of a container gets no signal that it does not ask for: a plain sleep would hold up every stop.
+fn is_told_to_stop_within(delay: Duration) -> std::io::Result<bool> {
+    if delay.is_zero() {
+        return Ok(false);
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        Ok(tokio::select! {
+            _ = terminate.recv() => true,
+            _ = interrupt.recv() => true,
+            () = tokio::time::sleep(delay) => false,
+        })
+    })
+}
