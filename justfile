@@ -43,3 +43,16 @@ fault SECONDS="60" SEED="":
 dump MB="200":
     cargo build -p node
     DUMP_MB={{MB}} cargo test -p e2e --test cluster_dump -- --nocapture
+
+# The images, from release binaries: localhost/{rqlited,rqlite-operator,rqlite-e2e}:dev, as docker-archives in ~/.cache/rqlited-images.
+images:
+    cargo build --release -p node -p rqlite-shell -p rqlite-operator -p e2e-kubernetes --bins
+    e2e/images/make
+
+# Pods on a real Kubernetes made on this machine (Linux, root, no Docker), and away again.
+e2e *ARGS: images
+    e2e/kubernetes/suite local {{ARGS}}
+
+# The same with Docker and kind.
+e2e-kind *ARGS: images
+    e2e/kubernetes/suite kind {{ARGS}}

@@ -1,0 +1,84 @@
+//! The program of the image `localhost/rqlite-e2e`: see [`USAGE`] and [`e2e_kubernetes::numbered`].
+use std::{env, fs, path::Path, process::ExitCode, thread, time::Duration};
+
+use anyhow::{Context, Result, bail, ensure};
+use e2e_kubernetes::{
+    command::until,
+    numbered::{
+        check,
+        http::Server,
+        lane::{self, Folder},
+        record::{self, now_ms},
+        report,
+    },
+};
+
+const USAGE: &str = "\
+usage: numbered-writer FOLDER COMMAND
+  write URL               write rows 1, 2, 3, ... until `stop`; then stay, to be asked
+  report [LAST_MS]        what was acknowledged so far, in the last so many milliseconds if given; as JSON
+  stop                    end writing, wait until it has ended
+  check URL [NODE_URL...] compare what was acknowledged with what is there, and the nodes with each other; as JSON
+URL is http://[user:password@]host:port";
+
+/// Longer than a write may take.
+const STOP_LIMIT: Duration = Duration::from_secs(30);
+
+fn main() -> ExitCode {
+    let words: Vec<String> = env::args().skip(1).collect();
+    match carry_out(&words) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("numbered-writer: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn carry_out(words: &[String]) -> Result<()> {
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let (folder, words) = words.split_first().context(USAGE)?;
+    let folder = Folder::new(Path::new(folder));
+    match words {
+        ["write", url] => {
+            lane::write(&Server::parse(url)?, &folder)?;
+            println!("stopped");
+            loop {
+                thread::park();
+            }
+        }
+        ["report"] => print_report(&folder, None),
+        ["report", last] => print_report(&folder, Some(last.parse().context("LAST_MS")?)),
+        ["stop"] => stop(&folder),
+        ["check", url, nodes @ ..] => {
+            let nodes: Vec<String> = nodes.iter().map(|&node| node.to_owned()).collect();
+            let entries = record::read(&folder.record())?;
+            let found = check::check(&Server::parse(url)?, &nodes, &entries)?;
+            println!("{}", serde_json::to_string(&found)?);
+            Ok(())
+        }
+        _ => bail!("{USAGE}"),
+    }
+}
+
+fn print_report(folder: &Folder, last_ms: Option<u64>) -> Result<()> {
+    let entries = record::read(&folder.record())?;
+    let now = now_ms();
+    // Without a span: from the first acknowledgement on, as what was before is the cluster's start.
+    let first = entries.first().map_or(now, |entry| entry.at_ms);
+    let from = last_ms.map_or(first, |last| now.saturating_sub(last));
+    let mut seen = report::report(&entries, from, now);
+    if let Ok(text) = fs::read_to_string(folder.failures()) {
+        seen.failures = serde_json::from_str(&text).context("read the failures")?;
+    }
+    println!("{}", serde_json::to_string(&seen)?);
+    Ok(())
+}
+
+fn stop(folder: &Folder) -> Result<()> {
+    fs::write(folder.stop(), "").context("tell it to stop")?;
+    until("the writer to stop", STOP_LIMIT, || {
+        ensure!(folder.stopped().exists(), "it has not");
+        Ok(())
+    })
+}

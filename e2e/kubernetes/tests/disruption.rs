@@ -1,0 +1,240 @@
+//! What happens to clusters in the field, one after another to one cluster under a writer: no acknowledged row may be lost, and for how
+//! long nobody could write is printed.
+//!
+//! Needs a cluster, the images of `e2e/images` on it, `KUBECONFIG` and `E2E_KUBERNETES=1`; elsewhere says that it did not run. Cuts
+//! nodes off, drains them and restarts DNS: it runs alone.
+use std::{
+    collections::BTreeSet,
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Result, ensure};
+use e2e_kubernetes::{
+    access::Access,
+    command::until,
+    namespace::{LIMIT, Namespace},
+    numbered::report::Report,
+    plain::{COUNT, VOTERS, urls, voters},
+    probe::Kubectl,
+    provider::Provider,
+    writer::Writer,
+};
+
+/// How long a node is off the network.
+const CUT: Duration = Duration::from_secs(60);
+/// Longer than any grace period after which a silent node counts as lost.
+const LOST_LIMIT: Duration = Duration::from_secs(90);
+
+/// A cluster under a writer, and what was seen so far.
+struct Field<'a> {
+    kubectl: &'a Kubectl,
+    provider: &'a dyn Provider,
+    namespace: &'a Namespace,
+    writer: &'a Writer<'a>,
+    /// Where the writer is: this node stays.
+    home: String,
+    table: Vec<String>,
+}
+
+impl Field<'_> {
+    /// Does something to the cluster, waits until it is whole again, and notes the time without writes. `limit` is on that time: a machine
+    /// under load must stay below it, a cluster that is stuck does not.
+    fn after(
+        &mut self,
+        what: &str,
+        limit: Duration,
+        work: impl FnOnce(&mut Self) -> Result<()>,
+    ) -> Result<()> {
+        let start = Instant::now();
+        work(self).map_err(|error| error.context(what.to_owned()))?;
+        self.namespace.voters_ready(LIMIT)?;
+        self.writer.await_progress(LIMIT)?;
+        let whole = start.elapsed();
+        let seen = self.writer.report(Some(start))?;
+        self.note(what, &seen, whole);
+        ensure!(
+            seen.longest_gap_ms < limit.as_millis().try_into().unwrap_or(u64::MAX),
+            "{what}: {seen}, more than {limit:?}"
+        );
+        Ok(())
+    }
+
+    fn note(&mut self, what: &str, seen: &Report, whole: Duration) {
+        let line = format!(
+            "{what:<34} {:>6} ms without writes, whole again after {:5.1} s",
+            seen.longest_gap_ms,
+            whole.as_secs_f64()
+        );
+        println!("{line}   {seen}");
+        self.table.push(line);
+    }
+
+    fn leader(&self) -> Result<String> {
+        until("a leader", LIMIT, || self.namespace.leader(&voters()))
+    }
+
+    /// The leader, after leadership has been moved off the writer's node if it was there; and its node.
+    fn leader_elsewhere(&self) -> Result<(String, String)> {
+        let mut leader = self.leader()?;
+        if self.namespace.node_of(&leader)? == self.home {
+            leader = self.namespace.lead_elsewhere(&voters(), &leader)?;
+        }
+        let node = self.namespace.node_of(&leader)?;
+        ensure!(node != self.home, "{leader} is beside the writer");
+        Ok((leader, node))
+    }
+
+    fn delete(&self, words: &[&str]) -> Result<()> {
+        self.namespace
+            .ask(&[&["delete", "pod", "--timeout=90s"], words].concat())
+            .map(drop)
+    }
+
+    fn drain(&self, node: &str) -> Result<()> {
+        let only = format!("--pod-selector=app.kubernetes.io/name={VOTERS}");
+        let drained = self.kubectl.ask(&[
+            "drain",
+            node,
+            &only,
+            "--delete-emptydir-data",
+            "--timeout=90s",
+        ]);
+        // Its volume is on that node, so the pod waits for it; the others go on.
+        let written = self.writer.await_progress(LIMIT);
+        self.kubectl.ask(&["uncordon", node])?;
+        drained?;
+        written
+    }
+
+    fn cut(&self, node: &str) -> Result<()> {
+        let start = Instant::now();
+        self.provider.cut(node)?;
+        let held = self.hold_cut(node, start);
+        self.provider.heal(node)?;
+        held?;
+        self.node_is(node, "True")
+    }
+
+    fn hold_cut(&self, node: &str, start: Instant) -> Result<()> {
+        self.writer.await_progress(LIMIT)?;
+        self.node_is(node, "Unknown")?;
+        // The minute is the fault itself, not a wait for something.
+        thread::sleep(CUT.saturating_sub(start.elapsed()));
+        self.writer.await_progress(LIMIT)
+    }
+
+    fn node_is(&self, node: &str, state: &str) -> Result<()> {
+        until(&format!("{node} to be Ready={state}"), LOST_LIMIT, || {
+            let path = r#"jsonpath={.status.conditions[?(@.type=="Ready")].status}"#;
+            let seen = self.kubectl.ask(&["get", "node", node, "-o", path])?;
+            ensure!(seen == state, "Ready={seen}");
+            Ok(())
+        })
+    }
+
+    /// A pod whose disk is gone comes back as a new member under its old name.
+    fn lose_disk(&self, pod: &str) -> Result<()> {
+        let claim = format!("data-{pod}");
+        let volume = self
+            .namespace
+            .field(&format!("pvc/{claim}"), "{.spec.volumeName}")?;
+        self.namespace
+            .ask(&["delete", "pvc", &claim, "--wait=false"])?;
+        self.delete(&[pod])?;
+        until("another volume", LIMIT, || {
+            let seen = self
+                .namespace
+                .field(&format!("pvc/{claim}"), "{.spec.volumeName}")?;
+            ensure!(
+                !seen.is_empty() && seen != volume,
+                "{seen:?}, before {volume:?}"
+            );
+            Ok(())
+        })
+    }
+
+    fn roll(&self, image: &str) -> Result<()> {
+        let set = format!("statefulset/{VOTERS}");
+        self.namespace
+            .ask(&["set", "image", &set, &format!("rqlited={image}")])?;
+        self.namespace.rolled_out(&set, LIMIT)
+    }
+}
+
+/// The machines of the three pods, which must be three for cuts and drains to mean what they say.
+fn machines(namespace: &Namespace) -> Result<Vec<String>> {
+    let all: Vec<String> = voters()
+        .iter()
+        .map(|pod| namespace.node_of(pod))
+        .collect::<Result<_>>()?;
+    let distinct: BTreeSet<_> = all.iter().collect();
+    ensure!(
+        distinct.len() == COUNT,
+        "one pod per node is needed: {all:?}"
+    );
+    Ok(all)
+}
+
+#[test]
+fn nothing_acknowledged_is_lost_whatever_happens_to_pods_and_nodes() -> Result<()> {
+    let Some(access) = Access::alone()? else {
+        return Ok(());
+    };
+    let provider = access.provider()?;
+    Namespace::within(&access.kubectl, "field", |namespace| {
+        namespace.apply_plain("three-nodes.yaml")?;
+        namespace.voters_ready(LIMIT)?;
+        let home = machines(namespace)?.remove(0);
+        let writer = Writer::start_on(namespace, &namespace.service_url()?, Some(&home))?;
+        let mut field = Field {
+            kubectl: &access.kubectl,
+            provider: provider.as_ref(),
+            namespace,
+            writer: &writer,
+            home,
+            table: Vec::new(),
+        };
+        let happened = what_happens(&mut field);
+        let table = field.table.join("\n");
+        happened?;
+        let outcome = writer.assert_nothing_lost(&urls())?;
+        println!("\n{table}\n{outcome}");
+        Ok(())
+    })
+}
+
+fn what_happens(field: &mut Field<'_>) -> Result<()> {
+    let seconds = Duration::from_secs;
+    field.after("the leader's pod deleted", seconds(15), |field| {
+        field.delete(&[&field.leader()?])
+    })?;
+    field.after("the leader's pod killed", seconds(20), |field| {
+        field.delete(&[&field.leader()?, "--grace-period=0", "--force"])
+    })?;
+    field.after("all pods deleted at once", seconds(60), |field| {
+        field.delete(&["--selector", "app.kubernetes.io/component=voter"])
+    })?;
+    field.after("the leader's node drained", seconds(15), |field| {
+        let (_, node) = field.leader_elsewhere()?;
+        field.drain(&node)
+    })?;
+    field.after("the leader's node cut for a minute", seconds(20), |field| {
+        let (_, node) = field.leader_elsewhere()?;
+        field.cut(&node)
+    })?;
+    field.after("DNS restarted", seconds(5), |field| {
+        field.provider.restart_dns()
+    })?;
+    field.after("a follower's volume and pod lost", seconds(5), |field| {
+        let leader = field.leader()?;
+        let pod = voters().into_iter().find(|pod| *pod != leader);
+        field.lose_disk(&pod.unwrap_or_default())
+    })?;
+    field.after("the leader's volume and pod lost", seconds(20), |field| {
+        field.lose_disk(&field.leader()?)
+    })?;
+    field.after("the image rolled", seconds(15), |field| {
+        field.roll("localhost/rqlited:next")
+    })
+}
