@@ -152,7 +152,7 @@ fn prepare(args: &Args) -> Report {
     let Some(name) = args.name.clone().or_else(|| facts.name.clone()) else {
         return refused("the data directory is empty: give the node's ID with --name".into());
     };
-    let seen = match observe(&args.data, &name, &facts, plan.as_ref()) {
+    let seen = match observe(&args.data, &name, &facts, &state, plan.as_ref()) {
         Ok(seen) => seen,
         Err(reason) => return Report::of(Some(&facts), Verdict::Damaged, Deed::None, reason),
     };
@@ -181,6 +181,10 @@ fn read_files(args: &Args) -> Result<(State, Option<Plan>), String> {
             args.state.display()
         ));
     }
+    for name in state.park.keys() {
+        let told = |e| format!("{}: {e}", args.state.display());
+        state.parking_of(name).map_err(told)?;
+    }
     let plan = match &args.plan {
         Some(path) if path.exists() => {
             let plan: Plan = files::read(path)?;
@@ -197,6 +201,7 @@ fn observe(
     data: &Path,
     name: &str,
     facts: &Facts,
+    state: &State,
     plan: Option<&Plan>,
 ) -> Result<Observation, String> {
     let recovering_to = recovery::under_way_to(data).map_err(|e| e.to_string())?;
@@ -228,6 +233,10 @@ fn observe(
         parking: plan
             .filter(|plan| apply::is_parking(data, &plan.plan_id))
             .map(|plan| plan.plan_id.clone()),
+        retired: state
+            .parking_of(name)?
+            .filter(|token| !apply::is_parked(data, token))
+            .cloned(),
     })
 }
 
@@ -260,6 +269,10 @@ fn act(
         }
         Action::Park => {
             apply::park(data, &plan()?.plan_id, name, state.cluster())?;
+            Ok(Deed::Parked)
+        }
+        Action::Retire(token) => {
+            apply::park(data, token, name, state.cluster())?;
             Ok(Deed::Parked)
         }
         Action::Start | Action::Hold(_) | Action::Stop(..) => Ok(Deed::None),

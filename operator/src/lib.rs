@@ -1,7 +1,23 @@
 //! The operator: keeps each `RqliteCluster` as its user wants it.
 //!
-//! [`cluster`] decides: an observation in, a plan out, nothing else. [`definitions`] prints the custom resource definitions.
-//! [`node_api`] is what is asked of nodes.
+//! [`cluster`] decides: an observation in, a plan out, nothing else. Around it, one sequence: [`caches`] say what there is, [`observe`] makes
+//! an observation of it, [`mod@pass`] has it planned and carries the plan out through [`apply`] (objects) and [`act`] (the one action).
+//! [`controller`] runs passes, [`run`] assembles, [`definitions`] prints the custom resource definitions. DESIGN.md says why.
+pub mod act;
+pub mod apply;
+pub mod backoff;
+pub mod caches;
 pub mod cluster;
+pub mod controller;
 pub mod definitions;
+pub mod error;
+pub mod events;
+pub mod lease;
+pub mod live;
+pub mod metrics;
 pub mod node_api;
+pub mod observe;
+pub mod pass;
+pub mod run;
+pub mod serve;
+pub mod telemetry;

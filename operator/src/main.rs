@@ -1,11 +1,18 @@
-//! `rqlite-operator`: parses the command line and prints.
+//! `rqlite-operator`: parses the command line, runs or prints.
 use std::{fs, path::PathBuf, process::ExitCode};
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
+use kube::{Api, Client};
+use operator_api::RqliteCluster;
 use rqlite_operator::{
     cluster::{Observation, plan},
     definitions,
+    live::Live,
+    metrics::Metrics,
+    node_api::Http,
+    observe,
+    run::{self, Options},
 };
 
 /// Runs rqlite clusters on Kubernetes.
@@ -18,6 +25,8 @@ struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Looks after RqliteClusters until told to stop.
+    Run(Box<Options>),
     /// Prints the custom resource definitions as YAML, or writes one file each.
     Crd {
         /// Write them here instead, one file for each kind.
@@ -29,10 +38,18 @@ enum Command {
         /// The observation; - for standard input.
         file: PathBuf,
     },
+    /// Looks at a cluster as the operator would and prints the observation as YAML, for `plan` and for bug reports. Changes nothing.
+    Observe {
+        /// The cluster, as NAMESPACE/NAME.
+        cluster: String,
+        #[command(flatten)]
+        options: Box<Options>,
+    },
 }
 
-fn main() -> ExitCode {
-    match run(Args::parse().command) {
+#[tokio::main]
+async fn main() -> ExitCode {
+    match execute(Args::parse().command).await {
         Ok(text) => {
             print!("{text}");
             ExitCode::SUCCESS
@@ -44,8 +61,9 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(command: Command) -> anyhow::Result<String> {
+async fn execute(command: Command) -> anyhow::Result<String> {
     match command {
+        Command::Run(options) => run::run(*options).await.map(|()| String::new()),
         Command::Crd { directory: None } => {
             let texts = definitions::files()?.into_iter().map(|(_, text)| text);
             Ok(texts.collect::<Vec<_>>().join("---\n"))
@@ -70,5 +88,21 @@ fn run(command: Command) -> anyhow::Result<String> {
                 .with_context(|| format!("{} is not an observation", file.display()))?;
             Ok(serde_yaml::to_string(&plan(&seen))?)
         }
+        Command::Observe { cluster, options } => look(&cluster, &options).await,
     }
+}
+
+async fn look(cluster: &str, options: &Options) -> anyhow::Result<String> {
+    let (namespace, name) = cluster
+        .split_once('/')
+        .with_context(|| format!("{cluster:?} is not of the form NAMESPACE/NAME"))?;
+    let metrics = Metrics::default();
+    let client: Client = run::client(&metrics).await?;
+    let api: Api<RqliteCluster> = Api::namespaced(client.clone(), namespace);
+    let cluster = api.get(name).await.with_context(|| cluster.to_owned())?;
+    let live = Live::read(&client, &cluster).await?;
+    let around = options.around(client.default_namespace().to_owned());
+    let nodes = Http::new(metrics);
+    let seen = observe::observe(cluster, &live, &nodes, &around, observe::Memory::default()).await;
+    Ok(serde_yaml::to_string(&seen)?)
 }

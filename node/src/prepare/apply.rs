@@ -14,6 +14,8 @@ const DONE_FILE: &str = "recovery-done.json";
 const PARKED_DIR: &str = "parked";
 /// In such a directory while data is being moved there.
 const PARKING_FILE: &str = ".parking";
+/// In such a directory once all data is there.
+const PARKED_FILE: &str = ".parked";
 /// Never moved: the parked data itself, the held lock, and what file systems put at their top.
 const STAYS: [&str; 3] = [PARKED_DIR, "lock", "lost+found"];
 
@@ -42,6 +44,11 @@ pub(super) fn mark_done(data_dir: &Path, plan_id: &str) -> io::Result<()> {
 /// Moving data aside under this plan has begun and not ended.
 pub(super) fn is_parking(data_dir: &Path, plan_id: &str) -> bool {
     parked(data_dir, plan_id).join(PARKING_FILE).exists()
+}
+
+/// Moving data aside under this plan has ended.
+pub(super) fn is_parked(data_dir: &Path, plan_id: &str) -> bool {
+    parked(data_dir, plan_id).join(PARKED_FILE).exists()
 }
 
 fn parked(data_dir: &Path, plan_id: &str) -> PathBuf {
@@ -95,6 +102,7 @@ pub(super) fn park(
         .map_err(told)?;
     sync_parent(&parking).map_err(told)?;
     create(data_dir, name, cluster, false)?;
+    write_durably(&target.join(PARKED_FILE), b"").map_err(told)?;
     fs::remove_file(&parking)
         .and_then(|()| sync_parent(&parking))
         .map_err(told)
@@ -135,7 +143,7 @@ mod tests {
         for name in ["raft/identity.json", "raft/log/1", "state", "db.sqlite"] {
             assert_eq!(fs::read(parked.join(name)).unwrap(), b"old", "{name}");
         }
-        assert!(!is_parking(data_dir, "p"));
+        assert!(!is_parking(data_dir, "p") && is_parked(data_dir, "p"));
         assert!(data_dir.join("lock").exists() && !data_dir.join("db.sqlite").exists());
         assert!(!data_dir.join("raft/log").exists());
         let identity = Identity::load(&data_dir.join("raft")).unwrap().unwrap();

@@ -17,6 +17,8 @@ pub struct Observation {
     pub plan_done: Option<String>,
     /// Plan under which moving the data aside has begun and not ended.
     pub parking: Option<String>,
+    /// Token under which the data of a removed member is to be moved aside, unless that was done.
+    pub retired: Option<String>,
 }
 
 /// What a data directory holds.
@@ -60,6 +62,8 @@ pub enum Action {
     Mark,
     /// Move the data aside, write an identity that can only join, then start.
     Park,
+    /// As `Park`, for a member that was removed; the token names where to.
+    Retire(String),
     /// Do not start yet; ask again later.
     Hold(String),
     /// Do not start; a person or the operator has to decide.
@@ -87,10 +91,18 @@ pub fn decide(seen: &Observation, state: &State, plan: Option<&Plan>) -> Action 
     if seen.parking.is_some() && seen.parking.as_ref() == plan_id {
         return Action::Park;
     }
+    let foreign = foreign(seen, state);
+    // Damage does not matter to what is put away; whose it is does.
+    if let Some(token) = &seen.retired
+        && foreign.is_none()
+        && state.phase != Phase::Recovering
+    {
+        return Action::Retire(token.clone());
+    }
     if !seen.damage.is_empty() {
         return Action::Stop(Trouble::Damaged, seen.damage.join("; "));
     }
-    if let Some(foreign) = foreign(seen, state) {
+    if let Some(foreign) = foreign {
         return Action::Stop(Trouble::Foreign, foreign);
     }
     if let Holds::Data {

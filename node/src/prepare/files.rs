@@ -1,5 +1,5 @@
 //! The two files that an operator gives to `prepare`: the cluster's state, and the plan of a recovery.
-use std::{fs, io, io::Read, path::Path};
+use std::{collections::BTreeMap, fs, io, io::Read, path::Path};
 
 use serde::{Deserialize, de::DeserializeOwned};
 
@@ -37,9 +37,25 @@ pub struct State {
     /// Names of the nodes that may form it.
     #[serde(default)]
     pub members: Vec<String>,
+    /// Node to a token: its data is that of a member that was removed. It is moved aside once for each token.
+    #[serde(default)]
+    pub park: BTreeMap<String, String>,
 }
 
 impl State {
+    /// The token under which a node's data is to be moved aside.
+    ///
+    /// # Errors
+    /// It cannot be a directory's name.
+    pub fn parking_of(&self, name: &str) -> Result<Option<&String>, String> {
+        match self.park.get(name) {
+            Some(token) if !is_file_name(token) => Err(format!(
+                "park: {token:?} is not 1 to {MAX_PLAN_ID} letters, digits, '-', '_' or '.'"
+            )),
+            token => Ok(token),
+        }
+    }
+
     /// The cluster that a new directory is made for.
     pub fn cluster(&self) -> Cluster {
         Cluster {
@@ -97,15 +113,7 @@ impl Plan {
     /// # Errors
     /// What is wrong with the plan, for a person.
     pub fn checked(&self) -> Result<Peers, String> {
-        let named = self
-            .plan_id
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
-        if !named
-            || self.plan_id.is_empty()
-            || self.plan_id.len() > MAX_PLAN_ID
-            || self.plan_id.starts_with('.')
-        {
+        if !is_file_name(&self.plan_id) {
             return Err(format!(
                 "plan_id {:?} is not 1 to {MAX_PLAN_ID} letters, digits, '-', '_' or '.'",
                 self.plan_id
@@ -133,6 +141,14 @@ impl Plan {
     }
 }
 
+/// May this be the name of a directory below `parked`?
+fn is_file_name(id: &str) -> bool {
+    let named = id
+        .bytes()
+        .all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
+    named && !id.is_empty() && id.len() <= MAX_PLAN_ID && !id.starts_with('.')
+}
+
 /// Reads one of the files.
 ///
 /// # Errors
@@ -152,6 +168,24 @@ pub fn read<T: DeserializeOwned>(path: &Path) -> Result<T, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn tokens_are_checked() {
+        let state = |park: &str| -> State {
+            let text = format!(
+                r#"{{"cluster_id":"c","lineage":{{"id":"l","epoch":0}},"phase":"Formed","park":{park}}}"#
+            );
+            serde_json::from_str(&text).unwrap()
+        };
+        let fine = state(r#"{"a":"uid-1700000000"}"#);
+        let token = "uid-1700000000".to_owned();
+        assert_eq!(fine.parking_of("a"), Ok(Some(&token)));
+        assert_eq!(fine.parking_of("b"), Ok(None));
+        for bad in ["", "../x", ".x", "a/b"] {
+            let state = state(&format!(r#"{{"a":"{bad}"}}"#));
+            assert!(state.parking_of("a").is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn plans_are_checked() {

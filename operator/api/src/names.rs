@@ -25,11 +25,17 @@ pub const ROLE_LABEL: &str = concat!(crate::group!(), "/role");
 pub const RAFT_LABEL: &str = concat!(crate::group!(), "/raft");
 /// `false` on a pod that is about to leave: the client Service selects `true`.
 pub const SERVING_LABEL: &str = concat!(crate::group!(), "/serving");
+/// On a pod of a cluster that was recovered: the number of recoveries. A change makes its kubelet look at the state file at once.
+pub const EPOCH_LABEL: &str = concat!(crate::group!(), "/epoch");
+/// On an RqliteRecovery: the operator made it.
+pub const AUTOMATIC_LABEL: &str = concat!(crate::group!(), "/automatic");
 /// On a claim whose member left: the time of leaving. Data of such a claim never votes again.
 pub const RETIRED_LABEL: &str = concat!(crate::group!(), "/retired");
 
 /// On a pod: the hash of the template it was made from. What decides whether a pod is outdated; live pods are never compared.
 pub const TEMPLATE_HASH_ANNOTATION: &str = concat!(crate::group!(), "/template-hash");
+/// On an object that the operator applied: the hash of what was applied, so that nothing is sent again while it is there unchanged.
+pub const APPLIED_HASH_ANNOTATION: &str = concat!(crate::group!(), "/applied-hash");
 /// On a cluster: any change of the value restarts all pods, one at a time. Also works when updates are deferred.
 pub const RESTARTED_AT_ANNOTATION: &str = concat!(crate::group!(), "/restarted-at");
 /// On a cluster: `"true"` stops the operator from touching it, as `spec.paused` does, where something else owns the spec.

@@ -81,7 +81,14 @@ fn stop(view: &View<'_>) -> Decision {
     let since = view.operation().map(|o| &o.step_at);
     let waited = since.map_or(0, |at| seconds_between(at, view.now()));
     match view.operation().map(|o| o.step).unwrap_or_default() {
-        Step::Start | Step::Shrink | Step::Transfer => {
+        // Steps of other operations mean nothing here: it begins from the start.
+        Step::Start
+        | Step::Shrink
+        | Step::Renew
+        | Step::Park
+        | Step::Apply
+        | Step::Verify
+        | Step::Transfer => {
             if let Some(leader) = view.leader
                 && leader.name != first
                 && view.participates(&first)

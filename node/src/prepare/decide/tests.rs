@@ -15,6 +15,7 @@ fn state(phase: Phase, epoch: u64) -> State {
         lineage: lineage(epoch),
         phase,
         members: vec!["a".into(), "b".into()],
+        park: std::collections::BTreeMap::new(),
     }
 }
 
@@ -26,7 +27,36 @@ fn seen(name: &str, holds: Holds) -> Observation {
         recovering_to: None,
         plan_done: None,
         parking: None,
+        retired: None,
     }
+}
+
+#[test]
+fn data_of_a_removed_member_is_put_away() {
+    let retired = |holds, damage: &[&str]| Observation {
+        retired: Some("t".into()),
+        damage: damage.iter().map(|d| (*d).into()).collect(),
+        ..seen("a", holds)
+    };
+    let away = Action::Retire("t".into());
+    let formed = state(Phase::Formed, 0);
+    assert_eq!(decide(&retired(data("c", 0), &[]), &formed, None), away);
+    assert_eq!(decide(&retired(Holds::Nothing, &[]), &formed, None), away);
+    assert_eq!(
+        decide(&retired(data("c", 0), &["torn"]), &formed, None),
+        away
+    );
+    let foreign = decide(&retired(data("other", 0), &[]), &formed, None);
+    assert!(
+        matches!(foreign, Action::Stop(Trouble::Foreign, _)),
+        "{foreign:?}"
+    );
+    let recovering = decide(
+        &retired(data("c", 0), &[]),
+        &state(Phase::Recovering, 0),
+        None,
+    );
+    assert!(matches!(recovering, Action::Hold(_)), "{recovering:?}");
 }
 
 /// As `data("c", 0)`, but for these.

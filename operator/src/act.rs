@@ -1,0 +1,337 @@
+//! Carries out the one action of a pass. Each is bound to the uid that was looked at, or may be repeated without harm.
+use k8s_openapi::{
+    NamespaceResourceScope,
+    api::{
+        apps::v1::StatefulSet,
+        core::v1::{PersistentVolumeClaim, Pod},
+    },
+};
+use kube::{
+    Api, Client, Resource, ResourceExt,
+    api::{
+        DeleteParams, EvictParams, Patch, PatchParams, PostParams, Preconditions, PropagationPolicy,
+    },
+};
+use operator_api::{
+    RqliteCluster, RqliteRecovery, RqliteRecoverySpec, names,
+    recovery::{ClusterRef, RecoveryMode},
+};
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use std::fmt::Debug;
+
+use crate::{
+    cluster::{Action, observation::Checked, plan::PodLabels},
+    error::Error,
+    live::{Live, named},
+    node_api::NodeApi,
+    observe::Addressing,
+    pass::Checks,
+};
+
+/// What came of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It is done, or was done already.
+    Done,
+    /// Not now, for a reason that passes by itself.
+    NotNow(String),
+}
+
+/// Acts on one cluster.
+pub struct Actor<'a, N> {
+    /// The way to the API server.
+    pub client: &'a Client,
+    /// The way to nodes.
+    pub nodes: &'a N,
+    /// How nodes are reached.
+    pub addressing: Addressing,
+    /// The cluster as it was looked at.
+    pub cluster: &'a RqliteCluster,
+    /// What was looked at.
+    pub live: &'a Live,
+    /// Where checks of databases are noted.
+    pub checks: &'a Checks,
+}
+
+impl<N: NodeApi> Actor<'_, N> {
+    /// Does it.
+    ///
+    /// # Errors
+    /// It was refused, or what came of it is unknown.
+    pub async fn act(&self, action: &Action) -> Result<Outcome, Error> {
+        match action {
+            Action::ReleaseFinalizer => set_finalizer(self.client, self.cluster, false)
+                .await
+                .map(|_| Outcome::Done),
+            Action::DeleteStatefulSet { name, uid, orphan } => {
+                let policy = if *orphan {
+                    PropagationPolicy::Orphan
+                } else {
+                    PropagationPolicy::Background
+                };
+                self.delete::<StatefulSet>(name, uid, Some(policy)).await
+            }
+            Action::DeleteClaim { name, uid } => {
+                self.delete::<PersistentVolumeClaim>(name, uid, None).await
+            }
+            Action::DeletePod { name, uid } => self.delete::<Pod>(name, uid, None).await,
+            Action::EvictPod { name, uid } => self.evict(name, uid).await,
+            Action::SetReplicas {
+                name,
+                uid,
+                from,
+                to,
+            } => self.set_replicas(name, uid, *from, *to).await,
+            Action::ExpandClaim { name, uid, size } => {
+                let change = json!({"metadata": {"uid": uid},
+                    "spec": {"resources": {"requests": {"storage": size}}}});
+                self.patch::<PersistentVolumeClaim>(name, change).await
+            }
+            Action::TransferLeader { from, to } => self.transfer(from, to).await,
+            Action::RemoveMember {
+                leader,
+                name,
+                raft_id,
+            } => self.remove(leader, name, raft_id).await,
+            Action::CheckMember { name, raft_id } => self.check(name, raft_id).await,
+            Action::CreateRecovery {
+                name,
+                accept_data_loss,
+                reason,
+            } => self.create_recovery(name, *accept_data_loss, reason).await,
+        }
+    }
+
+    /// Sets labels on a pod, if it still is the same one.
+    ///
+    /// # Errors
+    /// It was refused.
+    pub async fn label(&self, labels: &PodLabels) -> Result<(), Error> {
+        let change = json!({"metadata": {"uid": labels.uid, "labels": labels.labels}});
+        match self.patch::<Pod>(&labels.pod, change).await {
+            Err(error) if error.class() == crate::error::Class::Outdated => Ok(()),
+            other => other.map(drop),
+        }
+    }
+
+    fn api<K>(&self) -> Api<K>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+    {
+        let namespace = self.cluster.namespace().unwrap_or_default();
+        Api::namespaced(self.client.clone(), &namespace)
+    }
+
+    async fn delete<K>(
+        &self,
+        name: &str,
+        uid: &str,
+        policy: Option<PropagationPolicy>,
+    ) -> Result<Outcome, Error>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+            + DeserializeOwned
+            + Clone
+            + Debug,
+    {
+        let params = DeleteParams {
+            propagation_policy: policy,
+            ..only(uid)
+        };
+        match self.api::<K>().delete(name, &params).await {
+            Ok(_) => Ok(Outcome::Done),
+            // It is gone, which is what was asked for.
+            Err(kube::Error::Api(status)) if status.code == 404 => Ok(Outcome::Done),
+            Err(error) => {
+                let doing = format!("deleting {} {name}", K::kind(&()));
+                Err(Error::kubernetes(doing)(error))
+            }
+        }
+    }
+
+    async fn evict(&self, name: &str, uid: &str) -> Result<Outcome, Error> {
+        let params = EvictParams {
+            delete_options: Some(only(uid)),
+            post_options: PostParams::default(),
+        };
+        match self.api::<Pod>().evict(name, &params).await {
+            Ok(_) => Ok(Outcome::Done),
+            Err(kube::Error::Api(status)) if status.code == 404 => Ok(Outcome::Done),
+            Err(kube::Error::Api(status)) if status.code == 429 => Ok(Outcome::NotNow(format!(
+                "a PodDisruptionBudget does not let {name} go now: {}",
+                status.message
+            ))),
+            Err(error) => Err(Error::kubernetes(format!("evicting {name}"))(error)),
+        }
+    }
+
+    async fn set_replicas(
+        &self,
+        name: &str,
+        uid: &str,
+        from: i32,
+        to: i32,
+    ) -> Result<Outcome, Error> {
+        let set = named(&self.live.sets, name).filter(|set| {
+            set.uid().as_deref() == Some(uid)
+                && set.spec.as_ref().and_then(|spec| spec.replicas) == Some(from)
+        });
+        let Some(set) = set else {
+            return Err(Error::Changed(format!("StatefulSet {name}")));
+        };
+        // The version as well: two operators, or an autoscaler, must not both count from the same number.
+        let change = json!({"metadata": {"uid": uid, "resourceVersion": set.resource_version()},
+            "spec": {"replicas": to}});
+        self.patch::<StatefulSet>(name, change).await
+    }
+
+    async fn patch<K>(&self, name: &str, change: Value) -> Result<Outcome, Error>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+            + DeserializeOwned
+            + Clone
+            + Debug,
+    {
+        let params = PatchParams {
+            field_manager: Some(names::FIELD_MANAGER.to_owned()),
+            ..PatchParams::default()
+        };
+        let patched = self
+            .api::<K>()
+            .patch(name, &params, &Patch::Merge(change))
+            .await;
+        patched
+            .map(|_| Outcome::Done)
+            .map_err(Error::kubernetes(format!(
+                "changing {} {name}",
+                K::kind(&())
+            )))
+    }
+
+    fn address(&self, pod: &str) -> Result<String, Error> {
+        let found = named(&self.live.pods, pod);
+        found
+            .and_then(|pod| self.addressing.address(self.cluster, pod))
+            .ok_or_else(|| Error::Changed(format!("the pod {pod}")))
+    }
+
+    async fn transfer(&self, from: &str, to: &str) -> Result<Outcome, Error> {
+        let address = self.address(from)?;
+        let moved = self.nodes.transfer_leader(&address, to).await;
+        moved
+            .map(|()| Outcome::Done)
+            .map_err(|failure| Error::Node {
+                doing: format!("asking {from} to hand over to {to}"),
+                failure,
+            })
+    }
+
+    /// A node removes by name. Under that name another incarnation may have joined since: then it is not the one to remove.
+    async fn remove(&self, leader: &str, name: &str, raft_id: &str) -> Result<Outcome, Error> {
+        let address = self.address(leader)?;
+        let failed = |failure| Error::Node {
+            doing: format!("asking {leader} to remove {name}"),
+            failure,
+        };
+        let status = self.nodes.status(&address).await.map_err(failed)?;
+        let is_there = status.config.iter().any(|m| m.raft_id == raft_id);
+        if !status.is_leader || !is_there {
+            return Err(Error::Changed(format!("the configuration of {leader}")));
+        }
+        let removed = self.nodes.remove(&address, name).await;
+        removed.map(|()| Outcome::Done).map_err(failed)
+    }
+}
+
+impl<N: NodeApi> Actor<'_, N> {
+    async fn check(&self, name: &str, raft_id: &str) -> Result<Outcome, Error> {
+        let address = self.address(name)?;
+        let failed = |failure| Error::Node {
+            doing: format!("checking the database of {name}"),
+            failure,
+        };
+        let status = self.nodes.status(&address).await.map_err(failed)?;
+        if status.raft_id != raft_id {
+            return Err(Error::Changed(format!("the data of {name}")));
+        }
+        let fault = self.nodes.check(&address, status.is_leader).await;
+        let checked = Checked {
+            raft_id: raft_id.to_owned(),
+            as_leader: status.is_leader,
+            fault: fault.map_err(failed)?,
+        };
+        self.checks.note(self.cluster, name, checked);
+        Ok(Outcome::Done)
+    }
+
+    async fn create_recovery(
+        &self,
+        name: &str,
+        accept_data_loss: bool,
+        reason: &str,
+    ) -> Result<Outcome, Error> {
+        let cluster = self.cluster.name_any();
+        let spec = RqliteRecoverySpec {
+            cluster_ref: ClusterRef { name: cluster },
+            mode: RecoveryMode::default(),
+            survivor: None,
+            accept_data_loss,
+            ignore_members: Vec::new(),
+            assume_stopped: Vec::new(),
+            dry_run: false,
+            reason: reason.to_owned(),
+        };
+        let recovery = RqliteRecovery::new(name, spec);
+        let made = self.api().create(&PostParams::default(), &recovery).await;
+        match made {
+            Ok(_) => Ok(Outcome::Done),
+            Err(kube::Error::Api(status)) if status.reason == "AlreadyExists" => Ok(Outcome::Done),
+            Err(error) => Err(Error::kubernetes(format!("creating RqliteRecovery {name}"))(error)),
+        }
+    }
+}
+
+/// Only the object of this uid.
+fn only(uid: &str) -> DeleteParams {
+    DeleteParams {
+        preconditions: Some(Preconditions {
+            uid: Some(uid.to_owned()),
+            resource_version: None,
+        }),
+        ..DeleteParams::default()
+    }
+}
+
+/// Puts the finalizer on a cluster or takes it off; returns the object as it then is.
+///
+/// # Errors
+/// The object has changed, or it was refused.
+pub async fn set_finalizer(
+    client: &Client,
+    cluster: &RqliteCluster,
+    on: bool,
+) -> Result<RqliteCluster, Error> {
+    let mut finalizers = cluster.finalizers().to_vec();
+    let is_on = finalizers.iter().any(|f| f == names::FINALIZER);
+    if is_on == on {
+        return Ok(cluster.clone());
+    }
+    if on {
+        finalizers.push(names::FINALIZER.to_owned());
+    } else {
+        finalizers.retain(|f| f != names::FINALIZER);
+    }
+    let change = json!({"metadata": {
+        "uid": cluster.uid(), "resourceVersion": cluster.resource_version(), "finalizers": finalizers}});
+    let namespace = cluster.namespace().unwrap_or_default();
+    let api: Api<RqliteCluster> = Api::namespaced(client.clone(), &namespace);
+    let params = PatchParams {
+        field_manager: Some(names::FIELD_MANAGER.to_owned()),
+        ..PatchParams::default()
+    };
+    let name = cluster.name_any();
+    api.patch(&name, &params, &Patch::Merge(change))
+        .await
+        .map_err(Error::kubernetes(format!("the finalizer of {name}")))
+}

@@ -1,0 +1,104 @@
+//! How long a cluster whose pass failed waits for the next one; each cluster for itself.
+use std::{
+    collections::HashMap,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use crate::error::Class;
+
+/// First wait after an error that time may cure.
+const FIRST: Duration = Duration::from_secs(1);
+/// Longest wait.
+const LONGEST: Duration = Duration::from_secs(300);
+/// Wait after an outdated look; the caches catch up within milliseconds.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
+/// Waits differ by this part up and down, so that many clusters do not come back at the same moment.
+const JITTER: f64 = 0.2;
+
+/// The wait after so many failures in a row, before jitter.
+fn wait(class: Class, failures: u32) -> Duration {
+    match class {
+        // Many of them in a row are not a matter of caches any more.
+        Class::Outdated if failures <= 10 => LOOK_AGAIN,
+        Class::Outdated | Class::Busy | Class::Refused | Class::NotLeading => {
+            let doubled = 2_u32.saturating_pow(failures.saturating_sub(1).min(16));
+            FIRST.saturating_mul(doubled).min(LONGEST)
+        }
+    }
+}
+
+/// A wait, varied. `chance` lies between 0 and 1.
+pub fn varied(wait: Duration, chance: f64) -> Duration {
+    wait.mul_f64(1.0 + JITTER * (2.0 * chance.clamp(0.0, 1.0) - 1.0))
+}
+
+/// Failures in a row, by cluster.
+#[derive(Debug, Default)]
+pub struct Backoff(Mutex<HashMap<String, u32>>);
+
+impl Backoff {
+    /// Counts a failure and says how long to wait, and how many there have been.
+    pub fn failed(&self, key: &str, class: Class) -> (Duration, u32) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let failures = all.entry(key.to_owned()).or_default();
+        *failures = failures.saturating_add(1);
+        (
+            varied(wait(class, *failures), rand::random::<f64>()),
+            *failures,
+        )
+    }
+
+    /// Forgets the failures of a cluster: it succeeded, or it is gone.
+    pub fn forget(&self, key: &str) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.remove(key);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_double_up_to_a_limit() {
+        let cases = [
+            (Class::Busy, 1, 1000),
+            (Class::Busy, 2, 2000),
+            (Class::Busy, 5, 16_000),
+            (Class::Busy, 9, 256_000),
+            (Class::Busy, 10, 300_000),
+            (Class::Refused, u32::MAX, 300_000),
+            (Class::Outdated, 1, 500),
+            (Class::Outdated, 10, 500),
+            (Class::Outdated, 11, 300_000),
+        ];
+        for (class, failures, ms) in cases {
+            assert_eq!(
+                wait(class, failures),
+                Duration::from_millis(ms),
+                "{class:?} {failures}"
+            );
+        }
+    }
+
+    #[test]
+    fn jitter_stays_within_a_fifth() {
+        let ten = Duration::from_secs(10);
+        let cases = [(0.0, 8), (0.5, 10), (1.0, 12), (7.0, 12)];
+        for (chance, s) in cases {
+            assert_eq!(varied(ten, chance).as_secs_f64().round(), f64::from(s));
+        }
+    }
+
+    #[test]
+    fn each_cluster_for_itself() {
+        let backoff = Backoff::default();
+        for n in 1..4 {
+            assert_eq!(backoff.failed("a", Class::Busy).1, n);
+        }
+        assert_eq!(backoff.failed("b", Class::Busy).1, 1);
+        backoff.forget("a");
+        assert_eq!(backoff.failed("a", Class::Busy).1, 1);
+    }
+}

@@ -1,0 +1,354 @@
+//! Watches: what the API server has, kept here, and the reason to look at a cluster again. One set for each watched namespace, or one for all.
+use std::{collections::BTreeMap, fmt::Debug, hash::Hash, sync::Arc, time::Duration};
+
+use futures_util::{Stream, StreamExt, stream::BoxStream};
+use k8s_openapi::{
+    NamespaceResourceScope,
+    api::{
+        apps::v1::StatefulSet,
+        core::v1::{
+            ConfigMap, Node, PersistentVolume, PersistentVolumeClaim, Pod, Service, ServiceAccount,
+        },
+        networking::v1::NetworkPolicy,
+        policy::v1::PodDisruptionBudget,
+        storage::v1::StorageClass,
+    },
+};
+use kube::{
+    Api, Client, Resource, ResourceExt,
+    api::ListParams,
+    core::DeserializeGuard,
+    runtime::{
+        WatchStreamExt,
+        reflector::{self, ObjectRef, Store},
+        watcher,
+    },
+};
+use operator_api::{RqliteCluster, RqliteRecovery, names};
+use serde::de::DeserializeOwned;
+
+use crate::{
+    error::Error,
+    live::{Live, concerns, host_name, is_cordoned, look_up, may_grow, volume_names},
+};
+
+/// A cluster that may be unreadable without keeping the others from being read.
+pub type Guarded = DeserializeGuard<RqliteCluster>;
+/// A recovery, likewise.
+pub type GuardedRecovery = DeserializeGuard<RqliteRecovery>;
+/// A reference to a cluster, as watches name what is to be looked at.
+pub type ClusterRef = ObjectRef<Guarded>;
+/// Reasons to look at clusters.
+pub type Triggers = BoxStream<'static, ClusterRef>;
+
+/// Longest that a pass waits for the first delivery of a watch.
+const SYNC_LIMIT: Duration = Duration::from_secs(10);
+
+/// What one controller watches.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// All namespaces.
+    Everywhere,
+    /// One namespace.
+    Namespace(String),
+}
+
+impl Scope {
+    /// The way to objects of a kind.
+    pub fn api<K>(&self, client: &Client) -> Api<K>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+    {
+        match self {
+            Self::Everywhere => Api::all(client.clone()),
+            Self::Namespace(name) => Api::namespaced(client.clone(), name),
+        }
+    }
+}
+
+/// Kept objects of one scope.
+#[derive(Clone, Debug)]
+pub struct Caches {
+    sets: Store<StatefulSet>,
+    pods: Store<Pod>,
+    claims: Store<PersistentVolumeClaim>,
+    maps: Store<ConfigMap>,
+    services: Store<Service>,
+    accounts: Store<ServiceAccount>,
+    policies: Store<NetworkPolicy>,
+    budgets: Store<PodDisruptionBudget>,
+    recoveries: Store<GuardedRecovery>,
+    facilities: Facilities,
+}
+
+/// What belongs to no namespace. Absent where the operator may not read it; then nothing is known of it.
+#[derive(Clone, Debug, Default)]
+pub struct Facilities {
+    nodes: Option<Store<Node>>,
+    classes: Option<Store<StorageClass>>,
+    volumes: Option<Store<PersistentVolume>>,
+}
+
+impl Caches {
+    /// Begins to watch; the streams must be polled for the caches to fill.
+    pub fn start(client: &Client, scope: &Scope, facilities: Facilities) -> (Self, Vec<Triggers>) {
+        let mut triggers = Vec::new();
+        let sets = children(client, scope, &mut triggers);
+        let pods = children(client, scope, &mut triggers);
+        let claims = children(client, scope, &mut triggers);
+        let maps = children(client, scope, &mut triggers);
+        let services = children(client, scope, &mut triggers);
+        let accounts = children(client, scope, &mut triggers);
+        let policies = children(client, scope, &mut triggers);
+        let budgets = children(client, scope, &mut triggers);
+        let (recoveries, stream) = watch(scope.api(client), watcher::Config::default());
+        triggers.push(to_clusters(stream, |recovery: GuardedRecovery| {
+            let namespace = recovery.namespace()?;
+            let name = recovery.0.ok()?.spec.cluster_ref.name;
+            Some(ObjectRef::new(&name).within(&namespace))
+        }));
+        let caches = Self {
+            sets,
+            pods,
+            claims,
+            maps,
+            services,
+            accounts,
+            policies,
+            budgets,
+            recoveries,
+            facilities,
+        };
+        (caches, triggers)
+    }
+
+    /// Waits until every watch has delivered once: deciding on less would mistake what is not yet known for what is not there.
+    ///
+    /// # Errors
+    /// Which one has not.
+    pub async fn wait(&self) -> Result<(), Error> {
+        synced("StatefulSets", &self.sets).await?;
+        synced("Pods", &self.pods).await?;
+        synced("PersistentVolumeClaims", &self.claims).await?;
+        synced("ConfigMaps", &self.maps).await?;
+        synced("Services", &self.services).await?;
+        synced("ServiceAccounts", &self.accounts).await?;
+        synced("NetworkPolicies", &self.policies).await?;
+        synced("PodDisruptionBudgets", &self.budgets).await?;
+        synced("RqliteRecoveries", &self.recoveries).await
+    }
+
+    /// All that belongs to one cluster.
+    pub async fn of(&self, client: &Client, namespace: &str, name: &str) -> Live {
+        let recoveries = self.recoveries.state();
+        let recoveries = recoveries
+            .iter()
+            .filter(|recovery| recovery.namespace().as_deref() == Some(namespace))
+            .filter_map(|recovery| recovery.0.as_ref().ok())
+            .filter(|recovery| concerns(recovery, name));
+        let claims = select(&self.claims, namespace, name);
+        let nodes = self.facilities.nodes().await;
+        let classes = self.facilities.classes.as_ref();
+        Live {
+            volumes: self.facilities.volumes_of(client, &claims).await,
+            machines: nodes.as_ref().map(|nodes| {
+                let nodes = nodes.iter();
+                nodes
+                    .map(|node| (node.name_any(), host_name(node)))
+                    .collect()
+            }),
+            sets: select(&self.sets, namespace, name),
+            pods: select(&self.pods, namespace, name),
+            claims,
+            maps: select(&self.maps, namespace, name),
+            services: select(&self.services, namespace, name),
+            accounts: select(&self.accounts, namespace, name),
+            policies: select(&self.policies, namespace, name),
+            budgets: select(&self.budgets, namespace, name),
+            recoveries: recoveries.cloned().map(Arc::new).collect(),
+            cordoned: nodes
+                .into_iter()
+                .flatten()
+                .filter(|node| is_cordoned(node))
+                .map(|node| node.name_any())
+                .collect(),
+            expandable: classes
+                .map(Store::state)
+                .into_iter()
+                .flatten()
+                .map(|class| (class.name_any(), may_grow(&class)))
+                .collect(),
+        }
+    }
+}
+
+/// What a kind must be to be watched.
+pub trait Watched:
+    Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static
+{
+}
+
+impl<K> Watched for K where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static
+{
+}
+
+/// Watches a kind. Who manages which field is half of an object's size and of no interest here.
+pub fn watch<K: Watched>(
+    api: Api<K>,
+    config: watcher::Config,
+) -> (
+    Store<K>,
+    impl Stream<Item = Result<watcher::Event<K>, watcher::Error>> + Send + 'static,
+) {
+    let (store, writer) = reflector::store();
+    let stream = watcher(api, config)
+        .default_backoff()
+        .modify(|object| object.managed_fields_mut().clear())
+        .reflect(writer);
+    (store, stream)
+}
+
+/// Watches what carries the cluster's label.
+fn children<K>(client: &Client, scope: &Scope, triggers: &mut Vec<Triggers>) -> Store<K>
+where
+    K: Watched + Resource<Scope = NamespaceResourceScope>,
+{
+    let config = watcher::Config::default().labels(names::CLUSTER_LABEL);
+    let (store, stream) = watch(scope.api::<K>(client), config);
+    triggers.push(to_clusters(stream, |object: K| owner(&object)));
+    store
+}
+
+/// The cluster that an object names in its label.
+fn owner<K: Resource<DynamicType = ()>>(object: &K) -> Option<ClusterRef> {
+    let name = object.labels().get(names::CLUSTER_LABEL)?;
+    Some(ObjectRef::new(name).within(&object.namespace()?))
+}
+
+/// A watch that fails begins again by itself, later each time; here it is only told.
+fn to_clusters<K: Watched>(
+    stream: impl Stream<Item = Result<watcher::Event<K>, watcher::Error>> + Send + 'static,
+    which: impl Fn(K) -> Option<ClusterRef> + Send + Sync + Copy + 'static,
+) -> Triggers {
+    stream
+        .touched_objects()
+        .filter_map(move |object| async move { told::<K, K>(object).and_then(which) })
+        .boxed()
+}
+
+/// The event of a watch, or a line in the log.
+fn told<K: Watched, E>(event: Result<E, watcher::Error>) -> Option<E> {
+    event
+        .inspect_err(|error| tracing::warn!("watching {}: {error}", K::plural(&())))
+        .ok()
+}
+
+async fn synced<K>(kind: &'static str, store: &Store<K>) -> Result<(), Error>
+where
+    K: Resource + Clone + 'static,
+    K::DynamicType: Eq + Hash + Clone,
+{
+    match tokio::time::timeout(SYNC_LIMIT, store.wait_until_ready()).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(_)) | Err(_) => Err(Error::NotSynced(kind)),
+    }
+}
+
+fn select<K: Watched>(store: &Store<K>, namespace: &str, name: &str) -> Vec<Arc<K>> {
+    let mut all = store.state_filter(|object: &K| {
+        object
+            .labels()
+            .get(names::CLUSTER_LABEL)
+            .map(String::as_str)
+            == Some(name)
+            && object.namespace().as_deref() == Some(namespace)
+    });
+    all.sort_by_key(|object| object.name_any());
+    all
+}
+
+impl Facilities {
+    /// Watches machines and classes, as far as that is allowed. The second is to be polled for as long as the caches are used.
+    pub async fn start(client: &Client) -> (Self, Vec<BoxStream<'static, ()>>) {
+        let mut streams = Vec::new();
+        let nodes = facility(client, &mut streams, |node: &mut Node| node.status = None).await;
+        let classes = facility(client, &mut streams, |_: &mut StorageClass| {}).await;
+        let volumes = facility(client, &mut streams, |_: &mut PersistentVolume| {}).await;
+        let facilities = Self {
+            nodes,
+            classes,
+            volumes,
+        };
+        (facilities, streams)
+    }
+
+    /// All machines, once they are known completely.
+    async fn nodes(&self) -> Option<Vec<Arc<Node>>> {
+        let nodes = self.nodes.as_ref()?;
+        synced("Nodes", nodes).await.ok()?;
+        Some(nodes.state())
+    }
+
+    /// What the watch does not have is asked for once more: it may only be late, and a volume that is missing is a member that is lost.
+    async fn volumes_of(
+        &self,
+        client: &Client,
+        claims: &[Arc<PersistentVolumeClaim>],
+    ) -> BTreeMap<String, Option<Arc<PersistentVolume>>> {
+        let mut found = BTreeMap::new();
+        let Some(volumes) = &self.volumes else {
+            return found;
+        };
+        for name in volume_names(claims) {
+            let kept = volumes.get(&ObjectRef::new(name));
+            let volume = match kept {
+                Some(volume) => Some(Some(volume)),
+                None => look_up(client, name).await,
+            };
+            if let Some(volume) = volume {
+                found.insert(name.clone(), volume);
+            }
+        }
+        found
+    }
+
+    /// Is anything watched at all?
+    pub fn exist(&self) -> bool {
+        self.nodes.is_some() || self.classes.is_some() || self.volumes.is_some()
+    }
+}
+
+async fn facility<K>(
+    client: &Client,
+    streams: &mut Vec<BoxStream<'static, ()>>,
+    trim: impl Fn(&mut K) + Send + Sync + 'static,
+) -> Option<Store<K>>
+where
+    K: Watched + Resource<Scope = k8s_openapi::ClusterResourceScope>,
+{
+    let api: Api<K> = Api::all(client.clone());
+    if let Err(kube::Error::Api(status)) = api.list(&ListParams::default().limit(1)).await
+        && status.code == 403
+    {
+        tracing::info!(
+            "works without reading {}: {}",
+            K::plural(&()),
+            status.message
+        );
+        return None;
+    }
+    let (store, writer) = reflector::store();
+    let stream = watcher(api, watcher::Config::default())
+        .default_backoff()
+        .modify(move |object: &mut K| {
+            object.managed_fields_mut().clear();
+            trim(object);
+        })
+        .reflect(writer)
+        .map(|event| {
+            told::<K, _>(event);
+        });
+    streams.push(stream.boxed());
+    Some(store)
+}

@@ -1,0 +1,206 @@
+//! The loop of one scope: watches say which cluster to look at, one pass at a time for each, failures wait for themselves.
+use std::{
+    hash::{DefaultHasher, Hash, Hasher},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use futures_util::{FutureExt, StreamExt};
+use kube::{
+    Api, Resource, ResourceExt,
+    runtime::{
+        Controller, PredicateConfig, WatchStreamExt,
+        controller::{Action, Config, Error as LoopError},
+        watcher,
+    },
+};
+use operator_api::RqliteCluster;
+use tokio::sync::watch;
+
+use crate::{
+    backoff::{Backoff, varied},
+    caches::{self, Caches, Guarded, Scope, Triggers},
+    cluster::plan::Event,
+    error::{Class, Error},
+    pass::{Means, pass},
+};
+
+/// Clusters looked at in parallel. Passes wait for nodes and the API server, not for the processor.
+const CONCURRENCY: u16 = 16;
+/// Changes of one cluster's objects within this time lead to one pass.
+const DEBOUNCE: Duration = Duration::from_millis(100);
+/// A pass that takes longer is cut off; whatever it did stays, and the next one sees it.
+const PASS_LIMIT: Duration = Duration::from_secs(60);
+/// From this many failures in a row on, what passes by itself is told as well.
+const FAILURES_TOLD: u32 = 3;
+
+/// What a pass of one scope needs.
+struct Context {
+    means: Arc<Means>,
+    caches: Caches,
+    scope: Scope,
+    backoff: Backoff,
+}
+
+/// One scope.
+pub struct ScopeController {
+    /// What it watches.
+    pub scope: Scope,
+    /// What its watches keep.
+    pub caches: Caches,
+    /// What its watches say.
+    pub triggers: Vec<Triggers>,
+    /// What passes need.
+    pub means: Arc<Means>,
+}
+
+impl ScopeController {
+    /// Runs until told to stop; passes under way are finished first.
+    pub async fn run(self, mut stop: watch::Receiver<bool>) {
+        let api: Api<Guarded> = self.scope.api(&self.means.client);
+        let (store, stream) = caches::watch(api, watcher::Config::default());
+        let stream = stream
+            .applied_objects()
+            .predicate_filter(wish, PredicateConfig::default());
+        let mut controller = Controller::for_stream(stream, store)
+            .with_config(
+                Config::default()
+                    .debounce(DEBOUNCE)
+                    .concurrency(CONCURRENCY),
+            )
+            .graceful_shutdown_on(async move {
+                // A sender that is gone means the same.
+                let _ = stop.wait_for(|stop| *stop).await;
+            });
+        for trigger in self.triggers {
+            controller = controller.reconcile_on(trigger);
+        }
+        let context = Arc::new(Context {
+            means: self.means,
+            caches: self.caches,
+            scope: self.scope,
+            backoff: Backoff::default(),
+        });
+        let seen = Arc::clone(&context);
+        controller
+            .run(reconcile, error_policy, context)
+            .for_each(|result| {
+                ended(&seen, result);
+                std::future::ready(())
+            })
+            .await;
+    }
+}
+
+/// What of a cluster's object asks for a pass: everything but its status, which passes write themselves.
+fn wish(cluster: &Guarded) -> Option<u64> {
+    let meta = cluster.meta();
+    let mut hasher = DefaultHasher::new();
+    meta.generation.hash(&mut hasher);
+    meta.annotations.hash(&mut hasher);
+    meta.finalizers.hash(&mut hasher);
+    meta.deletion_timestamp.is_some().hash(&mut hasher);
+    // An unreadable object has no generation to rely on.
+    cluster.0.as_ref().err().map(|e| &e.error).hash(&mut hasher);
+    Some(hasher.finish())
+}
+
+async fn reconcile(cluster: Arc<Guarded>, context: Arc<Context>) -> Result<Action, Error> {
+    let started = Instant::now();
+    let result = tokio::time::timeout(PASS_LIMIT, look(&cluster, &context))
+        .await
+        .unwrap_or(Err(Error::TooLong(PASS_LIMIT)));
+    let means = &context.means;
+    let class = result.as_ref().err().map(Error::class);
+    means.metrics.passed(started.elapsed(), class);
+    let uid = cluster.uid().unwrap_or_default();
+    means.refused.note(&uid, result.as_ref().map(|_| ()));
+    let wait = result?;
+    context.backoff.forget(&key(&cluster));
+    Ok(Action::requeue(varied(wait, rand::random::<f64>())))
+}
+
+/// Reads the object anew: what was announced in its status must be known, whatever the watches have delivered.
+async fn look(cluster: &Guarded, context: &Context) -> Result<Duration, Error> {
+    let means = &context.means;
+    if let Err(unreadable) = &cluster.0 {
+        return Err(Error::Unreadable(unreadable.error.clone()));
+    }
+    let namespace = cluster.namespace().unwrap_or_default();
+    let name = cluster.name_any();
+    context.caches.wait().await?;
+    let api: Api<RqliteCluster> = Api::namespaced(means.client.clone(), &namespace);
+    let fresh = api
+        .get_opt(&name)
+        .await
+        .map_err(Error::kubernetes(format!("reading {name}")))?;
+    let Some(fresh) = fresh.filter(|fresh| fresh.uid() == cluster.uid()) else {
+        return Err(Error::Changed(format!("RqliteCluster {name}")));
+    };
+    let live = context.caches.of(&means.client, &namespace, &name).await;
+    pass(means, fresh, &live).await
+}
+
+fn key(cluster: &Guarded) -> String {
+    format!(
+        "{}/{}",
+        cluster.namespace().unwrap_or_default(),
+        cluster.name_any()
+    )
+}
+
+/// Says what went wrong where it is worth it, and when to try again.
+fn error_policy(cluster: Arc<Guarded>, error: &Error, context: Arc<Context>) -> Action {
+    let class = error.class();
+    let (wait, failures) = context.backoff.failed(&key(&cluster), class);
+    match class {
+        Class::Outdated => tracing::debug!("looks again: {error}"),
+        Class::NotLeading => tracing::warn!("{error}"),
+        Class::Busy | Class::Refused => {
+            tracing::warn!(failures, "tries again in {wait:?}: {error}")
+        }
+    }
+    let reason = match class {
+        Class::Refused if matches!(error, Error::Unreadable(_)) => "Unreadable",
+        Class::Refused => "KubernetesRefused",
+        Class::Busy if failures >= FAILURES_TOLD => "TriesAgain",
+        Class::Busy | Class::Outdated | Class::NotLeading => return Action::requeue(wait),
+    };
+    let event = Event {
+        warning: true,
+        reason: reason.to_owned(),
+        message: error.to_string(),
+    };
+    let means = Arc::clone(&context.means);
+    tokio::spawn(async move { means.events.tell(&cluster.object_ref(&()), &event).await });
+    Action::requeue(wait)
+}
+
+/// What the loop says of a pass; the errors of passes have been dealt with.
+fn ended(
+    context: &Context,
+    result: Result<(caches::ClusterRef, Action), LoopError<Error, watcher::Error>>,
+) {
+    match result {
+        Ok(_) | Err(LoopError::ReconcilerFailed(..)) => {}
+        Err(LoopError::ObjectNotFound(gone)) => {
+            let namespace = gone.namespace.clone().unwrap_or_default();
+            context.means.metrics.forget(&namespace, &gone.name);
+            context
+                .backoff
+                .forget(&format!("{namespace}/{}", gone.name));
+        }
+        Err(LoopError::QueueError(error)) => {
+            tracing::warn!(scope = ?context.scope, "watching rqliteclusters: {error}");
+        }
+        Err(LoopError::RunnerError(error)) => tracing::error!("{error}"),
+    }
+}
+
+/// Ends when each scope's watches have delivered once.
+pub async fn wait_until_synced(all: Vec<Caches>) {
+    let each = all
+        .into_iter()
+        .map(|caches| async move { while caches.wait().await.is_err() {} });
+    futures_util::future::join_all(each).map(drop).await;
+}

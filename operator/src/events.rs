@@ -1,0 +1,155 @@
+//! Events for `kubectl describe`: each thing once, not at every pass.
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use k8s_openapi::{
+    api::{core::v1::ObjectReference, events::v1::Event as KubeEvent},
+    apimachinery::pkg::apis::meta::v1::MicroTime,
+    jiff::Timestamp,
+};
+use kube::{
+    Api, Client,
+    api::{ObjectMeta, PostParams},
+};
+use operator_api::names;
+
+use crate::cluster::plan::Event;
+
+/// What is still so is told again after this long: events live an hour.
+const AGAIN: Duration = Duration::from_secs(1800);
+/// So many different events of an object are remembered; one that flaps between a few states does not flood.
+const REMEMBERED: usize = 16;
+/// Kubernetes' limit of a note.
+const MAX_NOTE_CHARS: usize = 1000;
+
+/// Tells events.
+pub struct Events {
+    client: Client,
+    identity: String,
+    told: Mutex<HashMap<String, Told>>,
+}
+
+/// What was told of one object, the newest last.
+type Told = VecDeque<(Event, Instant)>;
+
+impl std::fmt::Debug for Events {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Events").finish_non_exhaustive()
+    }
+}
+
+impl Events {
+    /// In the name of this process.
+    pub fn new(client: Client, identity: &str) -> Self {
+        Self {
+            client,
+            identity: identity.to_owned(),
+            told: Mutex::default(),
+        }
+    }
+
+    /// Tells an event, also in the log, unless it was told of this object lately. Nothing depends on events: a failure is only logged.
+    pub async fn tell(&self, about: &ObjectReference, event: &Event) {
+        let key = about.uid.clone().unwrap_or_default();
+        {
+            let mut all = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+            if !is_new(all.entry(key).or_default(), event, Instant::now()) {
+                return;
+            }
+        }
+        let message = event.message.as_str();
+        if event.warning {
+            tracing::warn!(event.reason, "{message}");
+        } else {
+            tracing::info!(event.reason, "{message}");
+        }
+        let namespace = about.namespace.clone().unwrap_or_default();
+        let api: Api<KubeEvent> = Api::namespaced(self.client.clone(), &namespace);
+        let published = api
+            .create(&PostParams::default(), &self.object(about, event))
+            .await;
+        if let Err(error) = published {
+            tracing::warn!(event.reason, "telling an event: {error}");
+        }
+    }
+
+    fn object(&self, about: &ObjectReference, event: &Event) -> KubeEvent {
+        let now = Timestamp::now();
+        let name = about.name.clone().unwrap_or_default();
+        KubeEvent {
+            metadata: ObjectMeta {
+                name: Some(format!("{name}.{:x}", now.as_nanosecond())),
+                namespace: about.namespace.clone(),
+                ..ObjectMeta::default()
+            },
+            type_: Some(if event.warning { "Warning" } else { "Normal" }.to_owned()),
+            reason: Some(event.reason.clone()),
+            action: Some(event.reason.clone()),
+            note: Some(event.message.chars().take(MAX_NOTE_CHARS).collect()),
+            event_time: Some(MicroTime(now)),
+            regarding: Some(about.clone()),
+            reporting_controller: Some(names::MANAGED_BY.to_owned()),
+            reporting_instance: Some(self.identity.clone()),
+            ..KubeEvent::default()
+        }
+    }
+
+    /// An object is gone.
+    pub fn forget(&self, uid: &str) {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        told.remove(uid);
+    }
+}
+
+/// Notes an event; false if it was told lately.
+fn is_new(told: &mut Told, event: &Event, now: Instant) -> bool {
+    told.retain(|(_, at)| now.saturating_duration_since(*at) < AGAIN);
+    if told.iter().any(|(old, _)| old == event) {
+        return false;
+    }
+    if told.len() >= REMEMBERED {
+        told.pop_front();
+    }
+    told.push_back((event.clone(), now));
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn once_is_enough() {
+        let event = |message: &str| Event {
+            warning: true,
+            reason: "QuorumUnavailable".to_owned(),
+            message: message.to_owned(),
+        };
+        let start = Instant::now();
+        let mut told = Told::default();
+        let steps = [
+            ("a", 0, true),
+            ("a", 1, false),
+            ("b", 2, true),
+            ("a", 3, false),
+            ("a", 1800, true),
+            ("b", 1801, false),
+            ("b", 1802, true),
+        ];
+        for (message, after, new) in steps {
+            let now = start + Duration::from_secs(after);
+            assert_eq!(
+                is_new(&mut told, &event(message), now),
+                new,
+                "{message} {after}"
+            );
+        }
+        for n in 0..100 {
+            is_new(&mut told, &event(&n.to_string()), start);
+        }
+        assert_eq!(told.len(), REMEMBERED);
+    }
+}

@@ -1,0 +1,249 @@
+//! Questions to nodes over HTTP. A connection for each: what is asked is rare, and a connection that was kept could lead to a pod that is gone.
+use std::{
+    io::ErrorKind,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::{Method, Request, StatusCode, header};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+
+use super::{CHANGE_TIMEOUT, CHECK_TIMEOUT, NodeApi, PROBE_TIMEOUT, reply};
+use crate::{
+    cluster::{Failure, NodeStatus, observation::FailureKind},
+    metrics::Metrics,
+};
+
+/// A `/status` of the largest cluster has some 30 KiB.
+const MAX_BODY_BYTES: usize = 1 << 20;
+/// Longest part of a node's refusal that is shown.
+const MAX_TEXT_CHARS: usize = 300;
+
+/// The way to nodes.
+#[derive(Clone, Debug)]
+pub struct Http {
+    metrics: Metrics,
+}
+
+impl Http {
+    /// Measures itself in `metrics`.
+    pub fn new(metrics: Metrics) -> Self {
+        Self { metrics }
+    }
+}
+
+impl NodeApi for Http {
+    async fn status(&self, address: &str) -> Result<NodeStatus, Failure> {
+        let started = Instant::now();
+        let get = |path| call(Method::GET, address, path, None, PROBE_TIMEOUT);
+        let (status, ready) = tokio::join!(get("/status"), get("/readyz?timeout=1500ms"));
+        self.metrics.probed(started.elapsed(), status.is_ok());
+        let body = accepted("/status", status?)?;
+        let ready = ready.is_ok_and(|(code, _)| code == StatusCode::OK);
+        reply::read(&body, ready).map_err(|message| failure(FailureKind::Malformed, message))
+    }
+
+    async fn transfer_leader(&self, address: &str, to: &str) -> Result<(), Failure> {
+        let path = "/leader?wait";
+        let answer = call(Method::POST, address, path, Some(id(to)), CHANGE_TIMEOUT).await?;
+        accepted("/leader", answer).map(drop)
+    }
+
+    async fn remove(&self, address: &str, name: &str) -> Result<(), Failure> {
+        let path = "/remove";
+        let answer = call(
+            Method::DELETE,
+            address,
+            path,
+            Some(id(name)),
+            CHANGE_TIMEOUT,
+        )
+        .await?;
+        accepted("/remove", answer).map(drop)
+    }
+
+    async fn check(&self, address: &str, as_leader: bool) -> Result<Option<String>, Failure> {
+        if as_leader {
+            query(address, "linearizable", "SELECT 1").await?;
+        }
+        let rows = query(address, "none", "PRAGMA quick_check(1)").await?;
+        Ok((rows != [["ok"]]).then(|| rows.concat().join("; ")))
+    }
+}
+
+/// The rows of a query, as texts.
+async fn query(address: &str, level: &str, sql: &str) -> Result<Vec<Vec<String>>, Failure> {
+    let path = format!("/db/query?level={level}&timeout=40s");
+    let body = serde_json::json!([sql]).to_string();
+    let answer = call(Method::POST, address, &path, Some(body), CHECK_TIMEOUT).await?;
+    let body = accepted("/db/query", answer)?;
+    reply::rows(&body).map_err(|message| failure(FailureKind::Malformed, message))
+}
+
+fn id(name: &str) -> String {
+    serde_json::json!({ "id": name }).to_string()
+}
+
+fn failure(failure: FailureKind, message: impl Into<String>) -> Failure {
+    Failure {
+        failure,
+        message: message.into(),
+    }
+}
+
+/// The body of a success; anything else is a failure in the node's words.
+fn accepted(path: &str, (code, body): (StatusCode, Bytes)) -> Result<Bytes, Failure> {
+    if code.is_success() {
+        return Ok(body);
+    }
+    let kind = match code {
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => FailureKind::Unauthorized,
+        _ => FailureKind::Malformed,
+    };
+    let text: String = String::from_utf8_lossy(&body)
+        .trim()
+        .chars()
+        .take(MAX_TEXT_CHARS)
+        .collect();
+    Err(failure(kind, format!("{path} answers {code}: {text}")))
+}
+
+/// One request; with JSON as its body if there is one.
+async fn call(
+    method: Method,
+    address: &str,
+    path: &str,
+    body: Option<String>,
+    limit: Duration,
+) -> Result<(StatusCode, Bytes), Failure> {
+    let exchange = exchange(method, address, path, body);
+    match tokio::time::timeout(limit, exchange).await {
+        Ok(answer) => answer,
+        Err(_) => {
+            let text = format!("{address} did not answer {path} within {limit:?}");
+            Err(failure(FailureKind::Timeout, text))
+        }
+    }
+}
+
+async fn exchange(
+    method: Method,
+    address: &str,
+    path: &str,
+    body: Option<String>,
+) -> Result<(StatusCode, Bytes), Failure> {
+    let stream = TcpStream::connect(address).await.map_err(|error| {
+        let kind = match error.kind() {
+            ErrorKind::ConnectionRefused => FailureKind::Refused,
+            _ => FailureKind::Timeout,
+        };
+        failure(kind, format!("{address}: {error}"))
+    })?;
+    let broken = |error: &dyn std::fmt::Display| {
+        failure(FailureKind::Malformed, format!("{address}{path}: {error}"))
+    };
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(|e| broken(&e))?;
+    let request = Request::builder()
+        .method(method)
+        .uri(path)
+        .header(header::HOST, address)
+        .header(header::CONTENT_TYPE, "application/json")
+        .header(header::CONNECTION, "close")
+        .body(Full::new(Bytes::from(body.unwrap_or_default())))
+        .map_err(|e| broken(&e))?;
+    let talk = async {
+        let response = sender.send_request(request).await.map_err(|e| broken(&e))?;
+        let code = response.status();
+        let body = Limited::new(response.into_body(), MAX_BODY_BYTES);
+        let body = body.collect().await.map_err(|e| broken(&e))?;
+        Ok((code, body.to_bytes()))
+    };
+    // The connection does the reading and writing; it ends with the answer, or with this future.
+    let mut connection = std::pin::pin!(connection);
+    let mut talk = std::pin::pin!(talk);
+    let mut open = true;
+    loop {
+        tokio::select! {
+            answer = &mut talk => return answer,
+            _ = &mut connection, if open => open = false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpListener,
+    };
+
+    use super::*;
+
+    /// A listener that gives each connection this answer, and keeps what it was asked.
+    async fn server(answer: &'static str) -> (String, tokio::task::JoinHandle<String>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let task = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut asked = Vec::new();
+            let mut buffer = [0; 4096];
+            while !String::from_utf8_lossy(&asked).contains("\r\n\r\n") {
+                let n = stream.read(&mut buffer).await.unwrap();
+                asked.extend_from_slice(&buffer[..n]);
+            }
+            stream.write_all(answer.as_bytes()).await.unwrap();
+            String::from_utf8(asked).unwrap()
+        });
+        (address, task)
+    }
+
+    #[tokio::test]
+    async fn a_removal_is_one_request() {
+        let (address, task) = server("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
+        let http = Http::new(Metrics::default());
+        http.remove(&address, "demo-2").await.unwrap();
+        let asked = task.await.unwrap();
+        assert!(asked.starts_with("DELETE /remove HTTP/1.1"), "{asked}");
+        assert!(asked.ends_with(r#"{"id":"demo-2"}"#), "{asked}");
+    }
+
+    #[tokio::test]
+    async fn failures_keep_their_kind() {
+        let closed = {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            listener.local_addr().unwrap().to_string()
+        };
+        let http = Http::new(Metrics::default());
+        let refused = http.transfer_leader(&closed, "x").await.unwrap_err();
+        assert_eq!(refused.failure, FailureKind::Refused);
+        let cases = [
+            (
+                "HTTP/1.1 401 Unauthorized\r\ncontent-length: 0\r\n\r\n",
+                FailureKind::Unauthorized,
+            ),
+            (
+                "HTTP/1.1 503 No\r\ncontent-length: 9\r\n\r\nno leader",
+                FailureKind::Malformed,
+            ),
+            ("SSH-2.0-x\r\n\r\n", FailureKind::Malformed),
+        ];
+        for (answer, kind) in cases {
+            let (address, _task) = server(answer).await;
+            let error = http.transfer_leader(&address, "x").await.unwrap_err();
+            assert_eq!(error.failure, kind, "{answer}: {}", error.message);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn silence_is_a_timeout() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let http = Http::new(Metrics::default());
+        let error = http.status(&address).await.unwrap_err();
+        assert_eq!(error.failure, FailureKind::Timeout);
+    }
+}

@@ -1,0 +1,241 @@
+//! A node's `/status` as the planner needs it.
+use operator_api::state::StateLineage;
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::cluster::{NodeStatus, observation::ConfigMember};
+
+/// The part of `/status` that is read; everything else is let pass, so that nodes may be newer or older than the operator.
+#[derive(Debug, Deserialize)]
+struct Status {
+    store: Store,
+}
+
+#[derive(Debug, Deserialize)]
+struct Store {
+    node_id: Option<String>,
+    leader: Option<Leader>,
+    identity: Option<Identity>,
+    raft: Option<Raft>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Leader {
+    node_id: String,
+}
+
+#[derive(Debug, Deserialize)]
+struct Identity {
+    raft_id: String,
+    cluster_id: Option<String>,
+    lineage: Option<StateLineage>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Raft {
+    state: String,
+    term: u64,
+    last_log_index: u64,
+    last_log_term: u64,
+    commit_index: u64,
+    applied_index: u64,
+    committed_configuration: Configuration,
+    /// By Raft id; only a leader knows.
+    #[serde(default)]
+    silent_seconds: BTreeMap<String, u64>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Configuration {
+    members: Vec<Entry>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Entry {
+    id: String,
+    raft_id: String,
+    voter: bool,
+}
+
+/// Reads a `/status`.
+///
+/// # Errors
+/// It is not what a node says, or the node is still opening its data.
+pub(super) fn read(body: &[u8], ready: bool) -> Result<NodeStatus, String> {
+    let Status { store } = serde_json::from_slice(body).map_err(|e| format!("/status: {e}"))?;
+    let (Some(name), Some(identity), Some(raft)) = (store.node_id, store.identity, store.raft)
+    else {
+        return Err("it is opening its data".to_owned());
+    };
+    let leader = store
+        .leader
+        .map(|leader| leader.node_id)
+        .filter(|name| !name.is_empty());
+    let config = raft.committed_configuration.members.into_iter();
+    Ok(NodeStatus {
+        is_leader: raft.state == "Leader" && leader.as_ref() == Some(&name),
+        raft_id: identity.raft_id,
+        cluster_id: identity.cluster_id,
+        lineage: identity.lineage,
+        leader,
+        term: raft.term,
+        last_log_term: raft.last_log_term,
+        last_log_index: raft.last_log_index,
+        commit_index: raft.commit_index,
+        applied_index: raft.applied_index,
+        ready,
+        silent_seconds: raft.silent_seconds,
+        config: config
+            .map(|entry| ConfigMember {
+                raft_id: entry.raft_id,
+                name: entry.id,
+                voter: entry.voter,
+            })
+            .collect(),
+    })
+}
+
+/// The rows of the first statement of a query's reply.
+///
+/// # Errors
+/// The statement failed, or this is no such reply.
+pub(super) fn rows(body: &[u8]) -> Result<Vec<Vec<String>>, String> {
+    let reply: Reply = serde_json::from_slice(body).map_err(|e| format!("/db/query: {e}"))?;
+    let first = reply.results.into_iter().flatten().next();
+    match (reply.error, first) {
+        (Some(error), _) => Err(error),
+        (
+            None,
+            Some(Results {
+                error: Some(error), ..
+            }),
+        ) => Err(error),
+        (None, Some(results)) => Ok(results
+            .values
+            .into_iter()
+            .map(|row| row.iter().map(text).collect())
+            .collect()),
+        (None, None) => Err("/db/query: no results".to_owned()),
+    }
+}
+
+fn text(value: &Value) -> String {
+    value
+        .as_str()
+        .map_or_else(|| value.to_string(), str::to_owned)
+}
+
+#[derive(Debug, Deserialize)]
+struct Reply {
+    results: Option<Vec<Results>>,
+    error: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Results {
+    #[serde(default)]
+    values: Vec<Vec<Value>>,
+    error: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FOLLOWER: &str = r#"{"build":{"version":"x"},"store":{"open":{},"node_id":"demo-1","leader":{"node_id":"demo-0","addr":"a:4002"},
+        "identity":{"raft_id":"demo-1#i1","incarnation":"i1","cluster_id":"c","lineage":{"id":"c-0","epoch":0}},
+        "raft":{"state":"Follower","term":3,"last_log_index":12,"last_log_term":3,"commit_index":11,"applied_index":10,
+        "committed_configuration":{"index":7,"members":[{"id":"demo-0","raft_id":"demo-0#i0","addr":"a:4002","voter":true},
+        {"id":"demo-1","raft_id":"demo-1#i1","addr":"b:4002","voter":false}]}}}}"#;
+
+    fn status(change: (&str, &str)) -> Result<NodeStatus, String> {
+        assert!(FOLLOWER.contains(change.0), "{}", change.0);
+        read(FOLLOWER.replace(change.0, change.1).as_bytes(), true)
+    }
+
+    #[test]
+    fn a_follower() {
+        let seen = status(("", "")).unwrap();
+        assert_eq!(seen.raft_id, "demo-1#i1");
+        assert_eq!(seen.leader.as_deref(), Some("demo-0"));
+        assert_eq!(seen.cluster_id.as_deref(), Some("c"));
+        assert_eq!(seen.lineage.as_ref().map(|l| l.epoch), Some(0));
+        assert_eq!(
+            (seen.term, seen.last_log_term, seen.last_log_index),
+            (3, 3, 12)
+        );
+        assert_eq!((seen.commit_index, seen.applied_index), (11, 10));
+        assert!(!seen.is_leader && seen.ready);
+        let names: Vec<_> = seen.config.iter().map(|m| (&*m.name, m.voter)).collect();
+        assert_eq!(names, [("demo-0", true), ("demo-1", false)]);
+        assert_eq!(seen.config[1].raft_id, "demo-1#i1");
+    }
+
+    #[test]
+    fn who_leads() {
+        let own = r#""leader":{"node_id":"demo-1""#;
+        let other = r#""leader":{"node_id":"demo-0""#;
+        assert!(
+            !status((other, own)).unwrap().is_leader,
+            "its state says otherwise"
+        );
+        assert!(
+            !status(("Follower", "Leader")).unwrap().is_leader,
+            "it names another"
+        );
+        let leads = FOLLOWER.replace("Follower", "Leader").replace(other, own);
+        assert!(read(leads.as_bytes(), false).unwrap().is_leader);
+        let none = status((other, r#""leader":{"node_id":"""#)).unwrap();
+        assert_eq!(none.leader, None);
+    }
+
+    #[test]
+    fn rows_of_a_check() {
+        let cases = [
+            (
+                r#"{"results":[{"columns":["quick_check"],"values":[["ok"]]}]}"#,
+                Ok(vec![vec!["ok"]]),
+            ),
+            (
+                r#"{"results":[{"columns":["1"],"values":[[1]]}]}"#,
+                Ok(vec![vec!["1"]]),
+            ),
+            (
+                r#"{"results":[{"error":"no such table"}]}"#,
+                Err("no such table"),
+            ),
+            (
+                r#"{"results":[],"error":"leader not found"}"#,
+                Err("leader not found"),
+            ),
+            (r#"{"results":[]}"#, Err("/db/query: no results")),
+        ];
+        for (body, expected) in cases {
+            let expected = expected
+                .map(|rows| {
+                    rows.into_iter()
+                        .map(|row| row.into_iter().map(str::to_owned).collect())
+                        .collect::<Vec<Vec<String>>>()
+                })
+                .map_err(str::to_owned);
+            assert_eq!(rows(body.as_bytes()), expected, "{body}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_status() {
+        for (body, text) in [
+            ("", "/status: EOF"),
+            ("<html>", "/status: expected value"),
+            ("{}", "missing field `store`"),
+            (r#"{"store":{"open":false}}"#, "opening its data"),
+        ] {
+            let error = read(body.as_bytes(), true).unwrap_err();
+            assert!(error.contains(text), "{body}: {error}");
+        }
+        let old = status((r#""committed_configuration""#, r#""other""#)).unwrap_err();
+        assert!(old.contains("committed_configuration"), "{old}");
+    }
+}

@@ -1,0 +1,223 @@
+//! Fills an observation: translates what the API server has, and asks every node at once.
+mod claim;
+mod pod;
+mod set;
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use futures_util::future::join_all;
+use k8s_openapi::{
+    api::core::v1::{ConfigMap, Pod},
+    apimachinery::pkg::apis::meta::v1::Time,
+    jiff::Timestamp,
+};
+use kube::ResourceExt;
+use operator_api::{RqliteCluster, names, state};
+use serde::de::DeserializeOwned;
+
+use crate::{
+    cluster::{
+        Failure, NodeStatus, Observation,
+        observation::{Answer, Checked, FailureKind, OperatorFacts},
+    },
+    live::{Live, named},
+    node_api::NodeApi,
+};
+
+/// How a node is reached.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Addressing {
+    /// By the address in the pod's status: always that of this very pod.
+    #[default]
+    PodIp,
+    /// By the pod's name in the cluster's DNS.
+    PodDns,
+}
+
+impl Addressing {
+    /// `host:port` of the HTTP API of a pod's node; None while it has no address.
+    pub fn address(self, cluster: &RqliteCluster, pod: &Pod) -> Option<String> {
+        let ip = pod.status.as_ref()?.pod_ip.clone()?;
+        let port = names::HTTP_PORT;
+        Some(match self {
+            Self::PodIp if ip.contains(':') => format!("[{ip}]:{port}"),
+            Self::PodIp => format!("{ip}:{port}"),
+            Self::PodDns => format!(
+                "{}.{}.{}.svc.{}:{port}",
+                pod.name_any(),
+                names::headless(&cluster.name_any()),
+                pod.namespace().unwrap_or_default(),
+                cluster.spec.cluster_domain
+            ),
+        })
+    }
+}
+
+/// What does not come from the objects.
+#[derive(Clone, Debug)]
+pub struct Circumstances {
+    /// The operator itself.
+    pub operator: OperatorFacts,
+    /// How nodes are reached.
+    pub addressing: Addressing,
+}
+
+/// What earlier passes found and no object holds. Losing it costs only doing it again.
+#[derive(Clone, Debug, Default)]
+pub struct Memory {
+    /// What the API server refused to the last pass.
+    pub refused: Option<String>,
+    /// What came of checking databases, by pod.
+    pub checks: BTreeMap<String, Checked>,
+}
+
+/// Looks at one cluster.
+pub async fn observe(
+    cluster: RqliteCluster,
+    live: &Live,
+    nodes: &impl NodeApi,
+    around: &Circumstances,
+    memory: Memory,
+) -> Observation {
+    let name = cluster.name_any();
+    let answers = ask_all(&cluster, live, nodes, around.addressing).await;
+    let set = |name: &str| named(&live.sets, name).map(|set| set::seen(set));
+    Observation {
+        now: now(),
+        fresh_id: fresh_id(),
+        operator: around.operator.clone(),
+        voters: set(&names::voters(&name)),
+        readers: set(&names::readers(&name)),
+        pods: live.pods.iter().filter_map(|pod| pod::seen(pod)).collect(),
+        claims: live.claims.iter().map(|c| claim::seen(c, live)).collect(),
+        state: named(&live.maps, &names::state(&name)).and_then(|map| file(map, state::STATE_KEY)),
+        plan: named(&live.maps, &names::recovery(&name)).and_then(|map| file(map, state::PLAN_KEY)),
+        recoveries: live.recoveries.iter().map(|r| (**r).clone()).collect(),
+        nodes: answers,
+        cordoned: live.cordoned.clone(),
+        expandable: live.expandable.clone(),
+        refused: memory.refused,
+        checks: memory.checks,
+        cluster,
+    }
+}
+
+/// In whole seconds, as the API server keeps them: what is written must read back equal.
+fn now() -> Time {
+    let now = Timestamp::now();
+    Time(Timestamp::from_second(now.as_second()).unwrap_or(now))
+}
+
+/// A random UUID.
+fn fresh_id() -> String {
+    // Version 4 and the variant of RFC 9562; all other bits are random.
+    let bits = (rand::random::<u128>() & !(0xf << 76) & !(0xc << 60)) | (0x4 << 76) | (0x8 << 60);
+    let hex = format!("{bits:032x}");
+    let (a, b, c, d, e) = (
+        &hex[..8],
+        &hex[8..12],
+        &hex[12..16],
+        &hex[16..20],
+        &hex[20..],
+    );
+    format!("{a}-{b}-{c}-{d}-{e}")
+}
+
+/// A file in a ConfigMap. One that cannot be read is written anew, from the status.
+fn file<T: DeserializeOwned>(map: &ConfigMap, key: &str) -> Option<T> {
+    let text = map.data.as_ref()?.get(key)?;
+    serde_json::from_str(text).ok()
+}
+
+async fn ask_all(
+    cluster: &RqliteCluster,
+    live: &Live,
+    nodes: &impl NodeApi,
+    addressing: Addressing,
+) -> BTreeMap<String, Answer> {
+    let asked = live
+        .pods
+        .iter()
+        .map(|pod| ask(cluster, pod, nodes, addressing));
+    join_all(asked).await.into_iter().collect()
+}
+
+async fn ask(
+    cluster: &RqliteCluster,
+    pod: &Arc<Pod>,
+    nodes: &impl NodeApi,
+    addressing: Addressing,
+) -> (String, Answer) {
+    let name = pod.name_any();
+    let answer = match addressing.address(cluster, pod) {
+        Some(address) => nodes.status(&address).await.and_then(|s| own(&name, s)),
+        None => Err(Failure {
+            failure: FailureKind::Refused,
+            message: "its pod has no address yet".to_owned(),
+        }),
+    };
+    let answer = answer.map_or_else(Answer::Failed, Answer::Ok);
+    (name, answer)
+}
+
+/// Addresses are used again: what answers must be the node that was asked.
+fn own(name: &str, status: NodeStatus) -> Result<NodeStatus, Failure> {
+    match status.raft_id.split_once('#') {
+        Some((answering, _)) if answering == name => Ok(status),
+        _ => Err(Failure {
+            failure: FailureKind::Malformed,
+            message: format!("another node answers in its place: {}", status.raft_id),
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1::PodStatus;
+    use operator_api::RqliteClusterSpec;
+
+    use super::*;
+
+    #[test]
+    fn addresses() {
+        let mut cluster = RqliteCluster::new("demo", RqliteClusterSpec::default());
+        cluster.metadata.namespace = Some("shop".to_owned());
+        let mut pod = Pod::default();
+        pod.metadata.name = Some("demo-0".to_owned());
+        pod.metadata.namespace = Some("shop".to_owned());
+        let at = |pod: &Pod, how: Addressing| how.address(&cluster, pod);
+        assert_eq!(at(&pod, Addressing::PodIp), None);
+        for (ip, shown) in [("10.0.0.7", "10.0.0.7:4001"), ("fd00::7", "[fd00::7]:4001")] {
+            pod.status = Some(PodStatus {
+                pod_ip: Some(ip.to_owned()),
+                ..PodStatus::default()
+            });
+            assert_eq!(at(&pod, Addressing::PodIp).as_deref(), Some(shown));
+        }
+        assert_eq!(
+            at(&pod, Addressing::PodDns).as_deref(),
+            Some("demo-0.demo-headless.shop.svc.cluster.local:4001")
+        );
+    }
+
+    #[test]
+    fn ids_are_uuids_of_version_four() {
+        let (a, b) = (fresh_id(), fresh_id());
+        assert_ne!(a, b);
+        assert_eq!(a.len(), 36);
+        assert_eq!(&a[14..15], "4", "{a}");
+        assert!("89ab".contains(&a[19..20]), "{a}");
+    }
+
+    #[test]
+    fn an_answer_is_of_the_node_that_was_asked() {
+        let status = |raft_id: &str| NodeStatus {
+            raft_id: raft_id.to_owned(),
+            ..NodeStatus::default()
+        };
+        assert!(own("demo-1", status("demo-1#x")).is_ok());
+        for other in ["demo-2#x", "demo-1", "", "demo-11#x"] {
+            assert!(own("demo-1", status(other)).is_err(), "{other}");
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! A claim as the planner sees it.
+use k8s_openapi::api::core::v1::PersistentVolumeClaim;
+
+use crate::{
+    cluster::{
+        observation::ClaimSeen,
+        volume::{self, Volume},
+    },
+    live::Live,
+};
+
+/// The volume has grown, its file system waits for the pod.
+const RESIZE_PENDING: &str = "FileSystemResizePending";
+
+pub(super) fn seen(claim: &PersistentVolumeClaim, live: &Live) -> ClaimSeen {
+    let named = claim
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.volume_name.as_ref());
+    let volume = match named.and_then(|name| live.volumes.get(name)) {
+        None => Volume::Unknown,
+        Some(None) => Volume::Missing,
+        Some(Some(volume)) => Volume::There(volume),
+    };
+    let lost = volume::loss(claim, volume, live.machines.as_ref());
+    let spec = claim.spec.clone().unwrap_or_default();
+    let status = claim.status.clone().unwrap_or_default();
+    let requests = spec.resources.and_then(|r| r.requests).unwrap_or_default();
+    let conditions = status.conditions.unwrap_or_default();
+    ClaimSeen {
+        name: claim.metadata.name.clone().unwrap_or_default(),
+        uid: claim.metadata.uid.clone().unwrap_or_default(),
+        requested: requests
+            .get("storage")
+            .map(|q| q.0.clone())
+            .unwrap_or_default(),
+        capacity: status
+            .capacity
+            .and_then(|c| Some(c.get("storage")?.0.clone())),
+        class: spec.storage_class_name,
+        resize_pending: conditions
+            .iter()
+            .any(|c| c.type_ == RESIZE_PENDING && c.status == "True"),
+        lost,
+        deleting: claim.metadata.deletion_timestamp.is_some(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeMap, sync::Arc};
+
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn of(phase: &str, conditions: Value) -> ClaimSeen {
+        let claim = json!({
+            "metadata": {"name": "data-demo-0", "uid": "u"},
+            "spec": {"storageClassName": "fast", "resources": {"requests": {"storage": "2Gi"}}},
+            "status": {"phase": phase, "capacity": {"storage": "1Gi"}, "conditions": conditions},
+        });
+        seen(&serde_json::from_value(claim).unwrap(), &Live::default())
+    }
+
+    #[test]
+    fn a_volume_that_is_gone() {
+        let claim = serde_json::from_value(json!({
+            "metadata": {"name": "data-demo-0", "uid": "u"},
+            "spec": {"volumeName": "pv-1"}, "status": {"phase": "Bound"},
+        }))
+        .unwrap();
+        let mut live = Live::default();
+        assert_eq!(seen(&claim, &live).lost, None, "nothing is known of it");
+        live.volumes.insert("pv-1".to_owned(), None);
+        assert!(seen(&claim, &live).lost.is_some());
+        live.machines = Some(BTreeMap::new());
+        live.volumes.insert("pv-1".to_owned(), Some(Arc::default()));
+        assert_eq!(seen(&claim, &live).lost, None);
+    }
+
+    #[test]
+    fn claims() {
+        let bound = of("Bound", json!([]));
+        assert_eq!((&*bound.name, &*bound.uid), ("data-demo-0", "u"));
+        assert_eq!(bound.requested, "2Gi");
+        assert_eq!(bound.capacity.as_deref(), Some("1Gi"));
+        assert_eq!(bound.class.as_deref(), Some("fast"));
+        assert!(bound.lost.is_none() && !bound.resize_pending && !bound.deleting);
+        let pending = |status: &str| json!([{"type": RESIZE_PENDING, "status": status}]);
+        assert!(of("Bound", pending("True")).resize_pending);
+        assert!(!of("Bound", pending("False")).resize_pending);
+        let unbound = seen(&PersistentVolumeClaim::default(), &Live::default());
+        assert_eq!((unbound.capacity, unbound.lost), (None, None));
+    }
+}

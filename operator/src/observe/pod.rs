@@ -1,0 +1,279 @@
+//! A pod as the planner sees it: is it there, is it ready, and if it does not run, why.
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::{
+    ContainerState, ContainerStateTerminated, ContainerStatus, Pod, PodCondition, PodStatus,
+};
+use operator_api::{names, recovery::LogPosition, state::StateLineage, status::Pool};
+use serde::Deserialize;
+
+use crate::cluster::observation::{PodSeen, Prepared};
+
+/// Container that prepares the data directory.
+const PREPARE: &str = "prepare";
+/// Reasons of waiting containers that are part of a normal start.
+const STARTING: [&str; 2] = ["ContainerCreating", "PodInitializing"];
+/// Labels that the operator sets on running pods.
+const OWN_LABELS: [&str; 4] = [
+    names::ROLE_LABEL,
+    names::RAFT_LABEL,
+    names::SERVING_LABEL,
+    names::EPOCH_LABEL,
+];
+/// Longest explanation that goes into a status.
+const MAX_TEXT_CHARS: usize = 400;
+
+/// None if its pool label is neither of the two.
+pub(super) fn seen(pod: &Pod) -> Option<PodSeen> {
+    let labels = pod.metadata.labels.clone().unwrap_or_default();
+    let pool = match labels.get(names::POOL_LABEL).map(String::as_str) {
+        Some("voter") => Pool::Voter,
+        Some("read") => Pool::Read,
+        _ => return None,
+    };
+    let annotations = pod.metadata.annotations.clone().unwrap_or_default();
+    let annotation = |key: &str| annotations.get(key).cloned();
+    let status = pod.status.clone().unwrap_or_default();
+    let ready = condition(&status, "Ready").filter(|c| c.status == "True");
+    let deleting = pod.metadata.deletion_timestamp.is_some();
+    let own = labels
+        .into_iter()
+        .filter(|(key, _)| OWN_LABELS.contains(&key.as_str()));
+    Some(PodSeen {
+        name: pod.metadata.name.clone().unwrap_or_default(),
+        uid: pod.metadata.uid.clone().unwrap_or_default(),
+        pool,
+        template_hash: annotation(names::TEMPLATE_HASH_ANNOTATION).unwrap_or_default(),
+        ready: ready.is_some() && !deleting,
+        ready_since: ready.and_then(|c| c.last_transition_time.clone()),
+        deleting,
+        machine: pod.spec.as_ref().and_then(|spec| spec.node_name.clone()),
+        stuck: stuck(&status).map(|text| text.chars().take(MAX_TEXT_CHARS).collect()),
+        prepared: prepared(&status),
+        update_now: annotation(names::UPDATE_NOW_ANNOTATION).as_deref() == Some("true"),
+        labels: own.collect::<BTreeMap<_, _>>(),
+    })
+}
+
+fn condition<'a>(status: &'a PodStatus, kind: &str) -> Option<&'a PodCondition> {
+    status.conditions.iter().flatten().find(|c| c.type_ == kind)
+}
+
+/// Why it does not run; None while it runs or starts normally.
+fn stuck(status: &PodStatus) -> Option<String> {
+    if status.phase.as_deref() == Some("Failed") {
+        let reason = status.reason.as_deref().unwrap_or("Failed");
+        return Some(told(reason, status.message.as_deref()));
+    }
+    if let Some(scheduled) = condition(status, "PodScheduled").filter(|c| c.status == "False") {
+        let reason = scheduled.reason.as_deref().unwrap_or("NotScheduled");
+        return Some(told(reason, scheduled.message.as_deref()));
+    }
+    containers(status).find_map(stuck_container)
+}
+
+fn containers(status: &PodStatus) -> impl Iterator<Item = &ContainerStatus> {
+    let init = status.init_container_statuses.iter().flatten();
+    init.chain(status.container_statuses.iter().flatten())
+}
+
+fn stuck_container(container: &ContainerStatus) -> Option<String> {
+    let state = container.state.clone().unwrap_or_default();
+    let last = container
+        .last_state
+        .clone()
+        .and_then(|state| state.terminated);
+    let text = if let Some(waiting) = state.waiting {
+        let reason = waiting.reason.as_deref().unwrap_or("Waiting");
+        if STARTING.contains(&reason) {
+            return None;
+        }
+        match last {
+            // “back-off 40s restarting …” says nothing; how it ended does.
+            Some(end) if reason == "CrashLoopBackOff" => format!("{reason}, after {}", ended(&end)),
+            _ => told(reason, waiting.message.as_deref()),
+        }
+    } else {
+        let end = state.terminated.filter(|end| end.exit_code != 0)?;
+        ended(&end)
+    };
+    Some(format!("{}: {text}", container.name))
+}
+
+fn ended(end: &ContainerStateTerminated) -> String {
+    let reason = end.reason.as_deref().unwrap_or("Error");
+    let message = end.message.as_deref();
+    // The preparation's message is JSON for programs.
+    let message = message.and_then(report).map(|report| report.reason);
+    let message = message.or_else(|| end.message.clone());
+    told(
+        &format!("{reason} (exit code {})", end.exit_code),
+        message.as_deref(),
+    )
+}
+
+fn told(reason: &str, message: Option<&str>) -> String {
+    match message.map(str::trim).filter(|text| !text.is_empty()) {
+        Some(message) => format!("{reason}: {message}"),
+        None => reason.to_owned(),
+    }
+}
+
+/// What `rqlited prepare` leaves behind.
+#[derive(Debug, Deserialize)]
+struct Report {
+    state: String,
+    raft_id: Option<String>,
+    cluster_id: Option<String>,
+    lineage: Option<StateLineage>,
+    last_log: Option<LogPosition>,
+    #[serde(default)]
+    reason: String,
+}
+
+fn report(message: &str) -> Option<Report> {
+    serde_json::from_str(message).ok()
+}
+
+/// The last report.
+fn prepared(status: &PodStatus) -> Option<Prepared> {
+    let container = containers(status).find(|c| c.name == PREPARE)?;
+    let end = |state: &Option<ContainerState>| state.clone()?.terminated?.message;
+    let message = end(&container.state).or_else(|| end(&container.last_state))?;
+    let report = report(&message)?;
+    Some(Prepared {
+        raft_id: report.raft_id,
+        last_log: report.last_log,
+        state: report.state,
+        cluster_id: report.cluster_id,
+        lineage: report.lineage,
+        reason: report.reason,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn pod(status: Value) -> Pod {
+        serde_json::from_value(json!({
+            "metadata": {"name": "demo-1", "uid": "u",
+                "labels": {"rqlite.dev/pool": "voter", "rqlite.dev/role": "leader", "app": "x"},
+                "annotations": {"rqlite.dev/template-hash": "h", "rqlite.dev/update-now": "true"}},
+            "spec": {"nodeName": "node-3", "containers": []},
+            "status": status,
+        }))
+        .unwrap()
+    }
+
+    fn why(status: Value) -> Option<String> {
+        seen(&pod(status)).unwrap().stuck
+    }
+
+    #[test]
+    fn a_ready_pod() {
+        let ready = json!({"phase": "Running", "conditions": [
+            {"type": "Ready", "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z"}]});
+        let mut pod = pod(ready);
+        let one = seen(&pod).unwrap();
+        assert_eq!(
+            (&*one.name, &*one.uid, one.pool),
+            ("demo-1", "u", Pool::Voter)
+        );
+        assert_eq!(one.template_hash, "h");
+        assert_eq!(one.machine.as_deref(), Some("node-3"));
+        assert!(one.ready && one.ready_since.is_some() && one.update_now && !one.deleting);
+        assert_eq!(
+            one.labels.len(),
+            1,
+            "only the operator's own: {:?}",
+            one.labels
+        );
+        assert_eq!((one.stuck, one.prepared), (None, None));
+        pod.metadata.deletion_timestamp = one.ready_since;
+        let leaving = seen(&pod).unwrap();
+        assert!(leaving.deleting && !leaving.ready);
+        pod.metadata.labels = None;
+        assert_eq!(seen(&pod), None, "no pool");
+    }
+
+    #[test]
+    fn why_it_does_not_run() {
+        let waiting = |reason: &str| {
+            json!({"containerStatuses": [{"name": "rqlited", "image": "i", "imageID": "", "ready": false,
+                "restartCount": 0, "state": {"waiting": {"reason": reason, "message": "words"}}}]})
+        };
+        let crash = json!({"containerStatuses": [{"name": "rqlited", "image": "i", "imageID": "", "ready": false,
+            "restartCount": 3, "state": {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 40s"}},
+            "lastState": {"terminated": {"exitCode": 137, "reason": "OOMKilled"}}}]});
+        let scheduling = json!({"phase": "Pending", "conditions": [{"type": "PodScheduled", "status": "False",
+            "reason": "Unschedulable", "message": "0/3 nodes are available"}]});
+        let evicted = json!({"phase": "Failed", "reason": "Evicted", "message": "low on memory"});
+        let starting = json!({"phase": "Running", "containerStatuses": [{"name": "rqlited", "image": "i",
+            "imageID": "", "ready": false, "restartCount": 0, "state": {"running": {}}}]});
+        let cases = [
+            (json!({}), None),
+            (starting, None),
+            (waiting("ContainerCreating"), None),
+            (waiting("PodInitializing"), None),
+            (
+                waiting("ImagePullBackOff"),
+                Some("rqlited: ImagePullBackOff: words"),
+            ),
+            (
+                waiting("CreateContainerConfigError"),
+                Some("rqlited: CreateContainerConfigError: words"),
+            ),
+            (
+                crash,
+                Some("rqlited: CrashLoopBackOff, after OOMKilled (exit code 137)"),
+            ),
+            (scheduling, Some("Unschedulable: 0/3 nodes are available")),
+            (evicted, Some("Evicted: low on memory")),
+        ];
+        for (status, expected) in cases {
+            assert_eq!(why(status.clone()).as_deref(), expected, "{status}");
+        }
+    }
+
+    #[test]
+    fn what_the_preparation_reported() {
+        let status = |state: Value, last: Value| {
+            json!({"initContainerStatuses": [{"name": "prepare", "image": "i", "imageID": "", "ready": false,
+                "restartCount": 1, "state": state, "lastState": last}]})
+        };
+        let ended = |code: i32, report: Value| json!({"terminated": {"exitCode": code, "reason": "Error", "message": report.to_string()}});
+        let foreign = json!({"state": "Foreign", "cluster_id": "other", "lineage": {"id": "l", "epoch": 2},
+            "raft_id": "demo-1#i", "last_log": {"term": 3, "index": 9}, "name": "demo-1", "reason": "belongs to cluster other"});
+        let back_off = json!({"waiting": {"reason": "CrashLoopBackOff"}});
+        let refused = seen(&pod(status(back_off, ended(1, foreign)))).unwrap();
+        let report = refused.prepared.unwrap();
+        assert_eq!(report.state, "Foreign");
+        assert_eq!(report.cluster_id.as_deref(), Some("other"));
+        assert_eq!(report.lineage.map(|l| l.epoch), Some(2));
+        assert_eq!(report.raft_id.as_deref(), Some("demo-1#i"));
+        assert_eq!(report.last_log.map(|l| (l.term, l.index)), Some((3, 9)));
+        assert_eq!(
+            refused.stuck.as_deref(),
+            Some("prepare: CrashLoopBackOff, after Error (exit code 1): belongs to cluster other")
+        );
+        let fine = status(ended(0, json!({"state": "Ready", "reason": ""})), json!({}));
+        let fine = seen(&pod(fine)).unwrap();
+        assert_eq!(
+            (fine.prepared.unwrap().state.as_str(), fine.stuck),
+            ("Ready", None)
+        );
+        let other = status(
+            json!({"terminated": {"exitCode": 1, "message": "panicked"}}),
+            json!({}),
+        );
+        let other = seen(&pod(other)).unwrap();
+        assert_eq!(other.prepared, None);
+        assert_eq!(
+            other.stuck.as_deref(),
+            Some("prepare: Error (exit code 1): panicked")
+        );
+    }
+}

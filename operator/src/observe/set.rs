@@ -1,0 +1,56 @@
+//! A StatefulSet as the planner sees it.
+use k8s_openapi::api::apps::v1::StatefulSet;
+use operator_api::names;
+
+use crate::cluster::observation::SetSeen;
+
+pub(super) fn seen(set: &StatefulSet) -> SetSeen {
+    let spec = set.spec.as_ref();
+    let template = spec.and_then(|spec| spec.template.metadata.as_ref());
+    let annotations = template.and_then(|metadata| metadata.annotations.as_ref());
+    let claims = spec.and_then(|spec| spec.volume_claim_templates.as_ref());
+    let claim = claims.and_then(|claims| claims.first()?.spec.clone());
+    let requests = claim.and_then(|claim| claim.resources?.requests);
+    SetSeen {
+        uid: set.metadata.uid.clone().unwrap_or_default(),
+        replicas: spec.and_then(|spec| spec.replicas).unwrap_or(1),
+        template_hash: annotations
+            .and_then(|a| a.get(names::TEMPLATE_HASH_ANNOTATION).cloned())
+            .unwrap_or_default(),
+        claim_size: requests
+            .and_then(|requests| Some(requests.get("storage")?.0.clone()))
+            .unwrap_or_default(),
+        deleting: set.metadata.deletion_timestamp.is_some(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_set() {
+        let set: StatefulSet = serde_json::from_value(json!({
+            "metadata": {"name": "demo", "uid": "u", "deletionTimestamp": "2026-01-01T00:00:00Z"},
+            "spec": {"replicas": 4, "selector": {}, "serviceName": "x",
+                "template": {"metadata": {"annotations": {"rqlite.dev/template-hash": "h"}}},
+                "volumeClaimTemplates": [{"spec": {"resources": {"requests": {"storage": "3Gi"}}}}]},
+        }))
+        .unwrap();
+        let expected = SetSeen {
+            uid: "u".to_owned(),
+            replicas: 4,
+            template_hash: "h".to_owned(),
+            claim_size: "3Gi".to_owned(),
+            deleting: true,
+        };
+        assert_eq!(seen(&set), expected);
+        assert_eq!(
+            seen(&StatefulSet::default()).replicas,
+            1,
+            "Kubernetes' default"
+        );
+    }
+}

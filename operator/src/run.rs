@@ -1,0 +1,302 @@
+//! Assembles the operator, and takes it apart in order: no new passes, those under way finished, the Lease given back.
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use anyhow::Context;
+use clap::Args;
+use futures_util::{StreamExt, future::join_all};
+use kube::{
+    Client, Config,
+    client::{Body, ClientBuilder},
+};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+};
+use tower::util::MapRequestLayer;
+
+use crate::{
+    caches::{Caches, Facilities, Scope},
+    cluster::observation::OperatorFacts,
+    controller::{ScopeController, wait_until_synced},
+    events::Events,
+    lease::{Election, Held},
+    metrics::Metrics,
+    node_api::Http,
+    observe::{Addressing, Circumstances},
+    pass::{Checks, Means, Refused},
+    serve::{self, Ready},
+    telemetry::{self, LogFormat},
+};
+
+/// Longest wait for passes under way when told to stop. A pod's grace period is 30 s by default.
+const STOP_LIMIT: Duration = Duration::from_secs(20);
+
+/// How the operator runs. Each flag can be given as the environment variable that is named beside it.
+#[derive(Clone, Debug, Args)]
+pub struct Options {
+    /// Namespaces whose clusters are looked after, separated by commas; all of them unless given.
+    #[arg(long, env = "RQLITE_OPERATOR_NAMESPACES", value_delimiter = ',')]
+    namespaces: Vec<String>,
+    /// Image of the nodes, for clusters that name none.
+    #[arg(long, env = "RQLITE_OPERATOR_NODE_IMAGE", default_value = DEFAULT_NODE_IMAGE)]
+    node_image: String,
+    /// Namespace of the operator itself and of its Lease; that of its pod unless given.
+    #[arg(long, env = "RQLITE_OPERATOR_NAMESPACE")]
+    namespace: Option<String>,
+    /// Name of the Lease by which one of several operators is chosen.
+    #[arg(long, env = "RQLITE_OPERATOR_LEASE", default_value = "rqlite-operator")]
+    lease: String,
+    /// Run without a Lease: only where there can never be a second operator.
+    #[arg(long, env = "RQLITE_OPERATOR_NO_LEASE")]
+    no_lease: bool,
+    /// Name of this process among its likes; unless given, the host name and a random part.
+    #[arg(long, env = "RQLITE_OPERATOR_IDENTITY")]
+    identity: Option<String>,
+    /// Where /metrics is served.
+    #[arg(
+        long,
+        env = "RQLITE_OPERATOR_METRICS_ADDRESS",
+        default_value = "0.0.0.0:8080"
+    )]
+    metrics_address: SocketAddr,
+    /// Where /livez and /readyz are served.
+    #[arg(
+        long,
+        env = "RQLITE_OPERATOR_HEALTH_ADDRESS",
+        default_value = "0.0.0.0:8081"
+    )]
+    health_address: SocketAddr,
+    /// How nodes are reached.
+    #[arg(
+        long,
+        env = "RQLITE_OPERATOR_NODE_ADDRESS",
+        value_enum,
+        default_value_t
+    )]
+    node_address: Addressing,
+    /// What is logged: error, warn, info, debug, trace, or directives such as info,rqlite_operator=debug.
+    #[arg(long, env = "RQLITE_OPERATOR_LOG_LEVEL", default_value = "info")]
+    log_level: String,
+    /// Form of the log.
+    #[arg(long, env = "RQLITE_OPERATOR_LOG_FORMAT", value_enum, default_value_t)]
+    log_format: LogFormat,
+}
+
+/// The image that was released with this operator.
+pub const DEFAULT_NODE_IMAGE: &str = concat!("localhost/rqlited:", env!("CARGO_PKG_VERSION"));
+
+impl Options {
+    fn scopes(&self) -> Vec<Scope> {
+        let names = self.namespaces.iter().filter(|name| !name.is_empty());
+        let named: std::collections::BTreeSet<_> = names.cloned().collect();
+        if named.is_empty() {
+            vec![Scope::Everywhere]
+        } else {
+            named.into_iter().map(Scope::Namespace).collect()
+        }
+    }
+
+    fn identity(&self) -> String {
+        let host = std::env::var("HOSTNAME").unwrap_or_else(|_| "operator".to_owned());
+        let random = rand::random::<u32>();
+        self.identity
+            .clone()
+            .unwrap_or_else(|| format!("{host}_{random:08x}"))
+    }
+
+    /// What does not come from objects.
+    pub fn around(&self, namespace: String) -> Circumstances {
+        Circumstances {
+            operator: OperatorFacts {
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+                node_image: self.node_image.clone(),
+                namespace,
+            },
+            addressing: self.node_address,
+        }
+    }
+}
+
+/// The way to the API server; each request is counted. No retries of its own: watches and passes begin again by themselves, and an eviction
+/// that a budget refuses must not be repeated blindly.
+///
+/// # Errors
+/// Neither a pod's account nor a kubeconfig is there.
+pub async fn client(metrics: &Metrics) -> anyhow::Result<Client> {
+    let mut config = Config::infer()
+        .await
+        .context("finding the API server (in-cluster account or KUBECONFIG)")?;
+    config.default_retry = false;
+    let metrics = metrics.clone();
+    let count = MapRequestLayer::new(move |request: hyper::Request<Body>| {
+        metrics.requested(verb(&request));
+        request
+    });
+    Ok(ClientBuilder::try_from(config)?.with_layer(&count).build())
+}
+
+fn verb(request: &hyper::Request<Body>) -> &'static str {
+    let query = request.uri().query().unwrap_or_default();
+    match request.method().as_str() {
+        "GET" if query.contains("watch=true") => "watch",
+        "GET" => "get",
+        "POST" => "create",
+        "PUT" => "update",
+        "PATCH" => "patch",
+        "DELETE" => "delete",
+        _ => "other",
+    }
+}
+
+/// Runs until told to stop.
+///
+/// # Errors
+/// It cannot begin, or it lost the Lease.
+pub async fn run(options: Options) -> anyhow::Result<()> {
+    telemetry::start(&options.log_level, options.log_format)?;
+    let metrics = Metrics::default();
+    let ready = Ready::default();
+    let (stop_serving, serving) = watch::channel(false);
+    let metrics_router = serve::metrics(metrics.clone());
+    serve::serve(options.metrics_address, metrics_router, serving.clone()).await?;
+    serve::serve(
+        options.health_address,
+        serve::health(ready.clone()),
+        serving,
+    )
+    .await?;
+    let (stop, stopping) = watch::channel(false);
+    tokio::spawn(until_told(stop)?);
+    let result = lead(&options, &metrics, &ready, stopping).await;
+    let _ = stop_serving.send(true);
+    result
+}
+
+/// Passes the first SIGTERM or Ctrl-C on.
+fn until_told(stop: watch::Sender<bool>) -> anyhow::Result<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate()).context("SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT")?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::info!("told to stop");
+        // Nobody listens any more if the operator is ending anyway.
+        let _ = stop.send(true);
+        // The sender must live as long as somebody listens.
+        std::future::pending::<()>().await;
+    })
+}
+
+/// Waits for the Lease, then acts for as long as it is held.
+async fn lead(
+    options: &Options,
+    metrics: &Metrics,
+    ready: &Ready,
+    mut stopping: watch::Receiver<bool>,
+) -> anyhow::Result<()> {
+    let client = client(metrics).await?;
+    let identity = options.identity();
+    let namespace = options.namespace.clone();
+    let namespace = namespace.unwrap_or_else(|| client.default_namespace().to_owned());
+    tracing::info!(
+        identity,
+        namespace,
+        scopes = ?options.scopes(),
+        node_image = options.node_image,
+        "rqlite-operator {}",
+        env!("CARGO_PKG_VERSION")
+    );
+    let metrics = metrics.clone();
+    let means = |held: Held| {
+        Arc::new(Means {
+            nodes: Http::new(metrics.clone()),
+            around: options.around(namespace.clone()),
+            held,
+            events: Events::new(client.clone(), &identity),
+            metrics: metrics.clone(),
+            refused: Refused::default(),
+            checks: Checks::default(),
+            client: client.clone(),
+        })
+    };
+    if options.no_lease {
+        return act(options, means(Held::always()), ready, stopping).await;
+    }
+    let mut election = Election::new(
+        client.clone(),
+        &namespace,
+        &options.lease,
+        &identity,
+        metrics.clone(),
+    );
+    let held = election.held();
+    tokio::select! {
+        () = election.win(|| ready.set()) => {}
+        _ = stopping.wait_for(|stop| *stop) => return Ok(()),
+    }
+    let (done, until_done) = watch::channel(false);
+    let mut keeper = tokio::spawn(async move { election.keep(until_done).await });
+    tokio::select! {
+        result = act(options, means(held), ready, stopping) => {
+            let _ = done.send(true);
+            keeper.await.context("the Lease's task")?.context("the Lease")?;
+            result
+        }
+        lost = &mut keeper => {
+            lost.context("the Lease's task")?.context("ends at once, as another operator may act")
+        }
+    }
+}
+
+/// Runs a controller for each scope until told to stop.
+async fn act(
+    options: &Options,
+    means: Arc<Means>,
+    ready: &Ready,
+    mut stopping: watch::Receiver<bool>,
+) -> anyhow::Result<()> {
+    let (facilities, streams) = Facilities::start(&means.client).await;
+    let facilities_fill = join_all(streams.into_iter().map(|s| s.for_each(std::future::ready)));
+    let mut controllers = Vec::new();
+    let mut caches = Vec::new();
+    for scope in options.scopes() {
+        let (cache, triggers) = Caches::start(&means.client, &scope, facilities.clone());
+        caches.push(cache.clone());
+        controllers.push(ScopeController {
+            scope,
+            caches: cache,
+            triggers,
+            means: Arc::clone(&means),
+        });
+    }
+    let ready = ready.clone();
+    let synced = tokio::spawn(async move {
+        wait_until_synced(caches).await;
+        tracing::info!("the watches have delivered");
+        ready.set();
+    });
+    let running = controllers.into_iter().map(|c| c.run(stopping.clone()));
+    let running = join_all(running);
+    let result = tokio::select! {
+        _ = running => {
+            if *stopping.borrow() { Ok(()) } else { Err(anyhow::anyhow!("the controllers have ended")) }
+        }
+        _ = facilities_fill, if facilities.exist() => {
+            Err(anyhow::anyhow!("a watch has ended"))
+        }
+        () = too_late(&mut stopping) => {
+            tracing::warn!("passes are cut off after {STOP_LIMIT:?}");
+            Ok(())
+        }
+    };
+    synced.abort();
+    result
+}
+
+async fn too_late(stopping: &mut watch::Receiver<bool>) {
+    // A sender that is gone means the same.
+    let _ = stopping.wait_for(|stop| *stop).await;
+    tokio::time::sleep(STOP_LIMIT).await;
+}
