@@ -4,7 +4,7 @@
 //! benchmark in `src/bin/bench.rs` are written with it.
 //!
 //! Reading order: [`process`] → [`client`] → [`wait`] → [`cluster`] → [`membership`] → [`link`] → [`fault`] with [`history`] and
-//! [`linearize`] → [`exchange`] → [`small_disk`] → [`dump`] → [`mod@bench`].
+//! [`linearize`] → [`exchange`] → [`small_disk`] and [`frozen_disk`] → [`dump`] → [`mod@bench`].
 
 pub mod bench;
 pub mod binary;
@@ -13,6 +13,7 @@ pub mod cluster;
 pub mod dump;
 pub mod exchange;
 pub mod fault;
+pub mod frozen_disk;
 pub mod history;
 pub mod linearize;
 pub mod link;

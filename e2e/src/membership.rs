@@ -4,7 +4,7 @@ use serde_json::json;
 
 use crate::{
     client::{Client, Outcome},
-    cluster::SETTLE_LIMIT,
+    cluster::{Cluster, SETTLE_LIMIT},
     process::Node,
     wait,
 };
@@ -92,4 +92,55 @@ pub fn remove(client: &mut Client, id: &str) -> Result<()> {
         reply.text()
     );
     Ok(())
+}
+
+/// Waits until all nodes are ready, in one cluster, its voters, and it takes writes.
+///
+/// # Errors
+/// When one of this does not come true within [`SETTLE_LIMIT`], or a node has panicked.
+pub fn one_cluster(cluster: &mut Cluster) -> Result<()> {
+    for node in cluster.iter_mut() {
+        node.wait_ready(SETTLE_LIMIT)?;
+    }
+    let ids = cluster.iter().map(cluster_id).collect::<Result<Vec<_>>>()?;
+    ensure!(
+        ids.iter().all(|id| *id == ids[0] && !id.is_empty()),
+        "clusters {ids:?}"
+    );
+    let mut names: Vec<String> = cluster.iter().map(|node| node.name.clone()).collect();
+    names.sort();
+    let voters: Vec<(&str, bool)> = names.iter().map(|name| (name.as_str(), true)).collect();
+    await_members(&mut cluster.client(0), &voters)?;
+    await_write(&mut cluster.client(0), "CREATE TABLE IF NOT EXISTS t(x)")?;
+    let rows = cluster.agreed_rows("SELECT name FROM sqlite_schema")?;
+    ensure!(rows.contains('t'), "{rows}");
+    cluster.check_no_panic()
+}
+
+/// Which cluster the node belongs to; empty for none.
+///
+/// # Errors
+/// When the node does not say.
+pub fn cluster_id(node: &Node) -> Result<String> {
+    let status = node.client().get_json("/status")?;
+    let id = &status["store"]["identity"]["cluster_id"];
+    Ok(id.as_str().unwrap_or_default().to_owned())
+}
+
+/// Waits until the node has logged `text`.
+///
+/// # Errors
+/// When it has not within [`SETTLE_LIMIT`]; with the end of its log.
+pub fn await_log(node: &Node, text: &str) -> Result<()> {
+    wait::until(
+        &format!("{text:?} in the log of node {}", node.name),
+        SETTLE_LIMIT,
+        || {
+            if node.log().contains(text) {
+                Ok(())
+            } else {
+                Err(node.log_tail())
+            }
+        },
+    )
 }

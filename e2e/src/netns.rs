@@ -3,6 +3,9 @@
 //! Needs root and `ip`; a test that cannot have them says so and is skipped. Nodes sit on one bridge; a cut is a
 //! blackhole route in the sender's namespace, so it is one-directional as real routing faults are.
 use std::{
+    fs,
+    net::IpAddr,
+    path::{Path, PathBuf},
     process::Command,
     sync::atomic::{AtomicU16, Ordering},
 };
@@ -97,6 +100,31 @@ impl Network {
         format!("{}.{}", self.subnet, FIRST_HOST + member)
     }
 
+    /// Address of the bridge, which every member reaches: for servers outside the namespaces.
+    #[must_use]
+    pub fn gateway(&self) -> String {
+        format!("{}.1", self.subnet)
+    }
+
+    /// Gives every member an `/etc/resolv.conf` of its own that names this server (at port 53).
+    ///
+    /// # Errors
+    /// When the files below `/etc/netns` cannot be written.
+    pub fn resolve_with(&self, server: IpAddr) -> Result<()> {
+        for member in 0..self.members {
+            let dir = self.etc(member);
+            fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
+            fs::write(dir.join("resolv.conf"), format!("nameserver {server}\n"))
+                .with_context(|| format!("write resolv.conf in {}", dir.display()))?;
+        }
+        Ok(())
+    }
+
+    /// Where `ip netns exec` looks for files that the namespace sees in `/etc`.
+    fn etc(&self, member: usize) -> PathBuf {
+        Path::new("/etc/netns").join(self.namespace(member))
+    }
+
     /// Moves a node that is not running into the member's namespace.
     pub fn house(&self, member: usize, node: &mut Node) {
         node.prefix = ["ip", "netns", "exec"].map(str::to_owned).to_vec();
@@ -162,6 +190,7 @@ impl Network {
         for member in 0..self.members {
             let _ = ip(&["netns", "del", &self.namespace(member)]);
             let _ = ip(&["link", "del", &self.outer(member)]);
+            let _ = fs::remove_dir_all(self.etc(member));
         }
         let _ = ip(&["link", "del", &self.label]);
     }

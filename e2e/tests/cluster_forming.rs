@@ -6,11 +6,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, anyhow};
 use e2e::{
-    cluster::{Cluster, SETTLE_LIMIT},
+    cluster::Cluster,
     link::{Link, Mode},
-    membership::{await_members, await_write},
+    membership::one_cluster,
     process::Node,
     seed::Seed,
     wait,
@@ -124,29 +124,4 @@ fn round(seed: u64) -> Result<()> {
         }
     }
     one_cluster(&mut cluster).with_context(|| format!("{size} nodes, {events:?}"))
-}
-
-/// All nodes are voters of the one cluster, and it takes writes.
-fn one_cluster(cluster: &mut Cluster) -> Result<()> {
-    for node in cluster.iter_mut() {
-        node.wait_ready(SETTLE_LIMIT)?;
-    }
-    let ids = cluster
-        .iter()
-        .map(|node| {
-            let status = node.client().get_json("/status")?;
-            Ok(status["store"]["identity"]["cluster_id"].to_string())
-        })
-        .collect::<Result<Vec<_>>>()?;
-    ensure!(
-        ids.iter().all(|id| *id == ids[0] && id != "null"),
-        "clusters {ids:?}"
-    );
-    let names: Vec<String> = cluster.iter().map(|node| node.name.clone()).collect();
-    let voters: Vec<(&str, bool)> = names.iter().map(|name| (name.as_str(), true)).collect();
-    await_members(&mut cluster.client(0), &voters)?;
-    await_write(&mut cluster.client(0), "CREATE TABLE IF NOT EXISTS t(x)")?;
-    let rows = cluster.agreed_rows("SELECT name FROM sqlite_schema")?;
-    ensure!(rows.contains('t'), "{rows}");
-    cluster.check_no_panic()
 }

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use e2e::{
     client::Outcome,
     cluster::{Cluster, SETTLE_LIMIT},
-    membership::{await_members, await_rows, await_write},
+    membership::{await_log, await_members, await_rows, await_write},
     ports,
     process::{Node, PROCESS_LIMIT},
     seed::Seed,
@@ -225,21 +225,6 @@ fn nobody_leads(nodes: &mut Cluster) -> Result<()> {
         }
         Ok(())
     })
-}
-
-fn await_log(node: &Node, text: &str) -> Result<()> {
-    wait::until(
-        &format!("{text:?} in the log of node {}", node.name),
-        SETTLE_LIMIT,
-        || {
-            let log = node.log();
-            if log.contains(text) {
-                Ok(())
-            } else {
-                Err(node.log_tail())
-            }
-        },
-    )
 }
 
 #[test]

@@ -37,6 +37,14 @@ impl CoreDns {
     /// When the server cannot be started or does not take the records; with the end of its log.
     pub fn start(zone: &str, records: &str) -> Result<Self> {
         let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, port_for_both()?));
+        Self::start_at(addr, zone, records)
+    }
+
+    /// [`CoreDns::start`] at an address of this machine: where resolvers look, which is port 53.
+    ///
+    /// # Errors
+    /// As [`CoreDns::start`].
+    pub fn start_at(addr: SocketAddr, zone: &str, records: &str) -> Result<Self> {
         let mut server = Self {
             daemon: Daemon::new(Tool::CoreDns.program()?)?,
             addr,
@@ -46,8 +54,9 @@ impl CoreDns {
         };
         server.write_zone(records)?;
         let corefile = format!(
-            "{zone}:{port} {{\n  bind 127.0.0.1\n  file zone {zone} {{\n    reload {RELOAD_MS}ms\n  }}\n  errors\n  log\n}}\n",
+            "{zone}:{port} {{\n  bind {ip}\n  file zone {zone} {{\n    reload {RELOAD_MS}ms\n  }}\n  errors\n  log\n}}\n",
             zone = server.zone,
+            ip = addr.ip(),
             port = addr.port(),
         );
         fs::write(server.daemon.dir().join("Corefile"), corefile).context("write the Corefile")?;

@@ -1,0 +1,117 @@
+//! A disk that hangs without failing: others lead, the node says what is wrong instead of keeping clients waiting, and goes on afterwards.
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use e2e::{
+    client::Outcome,
+    cluster::{Cluster, SETTLE_LIMIT, check_no_panic},
+    frozen_disk::FrozenDisk,
+    membership::{await_log, await_rows, await_write},
+    process::Node,
+    wait,
+};
+
+const COUNT: &str = "SELECT count(*) FROM t";
+/// The node notices after three seconds; its answer must not take longer than that of a lost quorum.
+const ANSWER_LIMIT: Duration = Duration::from_secs(20);
+
+fn disk() -> Option<FrozenDisk> {
+    match FrozenDisk::mount() {
+        Ok(disk) => Some(disk),
+        Err(error) => {
+            eprintln!("SKIPPED, NOT TESTED: {error:#}");
+            None
+        }
+    }
+}
+
+/// Reads and reports go on, writes are refused in words.
+fn says_what_is_wrong(node: &Node) -> Result<()> {
+    let mut client = node.client().timeout(ANSWER_LIMIT);
+    wait::until("a refusal in words", SETTLE_LIMIT, || {
+        match client.write("INSERT INTO t VALUES(-1)", &[]) {
+            Outcome::Refused(text) | Outcome::Unknown(text) if text.contains("disk hangs: ") => {
+                Ok(())
+            }
+            other => Err(format!("{other:?}")),
+        }
+    })?;
+    ensure!(client.get("/status")?.status == 200, "/status");
+    ensure!(client.get("/readyz?noleader")?.status == 200, "/readyz");
+    ensure!(client.number("none", COUNT)? >= 1, "a local read");
+    ensure!(client.get("/metrics")?.status == 200, "/metrics");
+    Ok(())
+}
+
+#[test]
+fn a_single_node_refuses_and_goes_on() -> Result<()> {
+    let Some(disk) = disk() else { return Ok(()) };
+    let mut node = Node::new("1")?;
+    node.data = disk.path().join("data");
+    node.start_and_ready()?;
+    await_write(&mut node.client(), "CREATE TABLE t(x)")?;
+    await_write(&mut node.client(), "INSERT INTO t VALUES(1)")?;
+    disk.freeze()?;
+    // The write that meets the frozen disk is not answered with a success; it may take effect later.
+    let started = Instant::now();
+    let met = node
+        .client()
+        .timeout(ANSWER_LIMIT)
+        .write("INSERT INTO t VALUES(2)", &[]);
+    ensure!(
+        matches!(met, Outcome::Unknown(_)) && started.elapsed() < ANSWER_LIMIT,
+        "{met:?} after {:?}",
+        started.elapsed()
+    );
+    await_log(&node, "the disk does not answer")?;
+    says_what_is_wrong(&node)?;
+    disk.thaw()?;
+    await_log(&node, "the disk answers again")?;
+    await_write(&mut node.client(), "INSERT INTO t VALUES(3)")?;
+    await_rows(&node, COUNT, 3)?;
+    node.stop()?;
+    check_no_panic(&node)
+}
+
+#[test]
+fn a_leader_is_replaced() -> Result<()> {
+    let Some(disk) = disk() else { return Ok(()) };
+    let mut nodes = ["1", "2", "3"]
+        .map(Node::new)
+        .into_iter()
+        .collect::<Result<Vec<_>>>()?;
+    nodes[0].data = disk.path().join("data");
+    let mut cluster = Cluster::of(nodes);
+    cluster.form()?;
+    await_write(&mut cluster.client(0), "CREATE TABLE t(x)")?;
+    await_write(&mut cluster.client(0), "INSERT INTO t VALUES(1)")?;
+    ensure!(cluster.leader()? == 0, "the first node leads");
+    disk.freeze()?;
+    let started = Instant::now();
+    // Whatever meets the frozen disk shows the node that it hangs.
+    let _ = cluster
+        .client(0)
+        .timeout(Duration::from_secs(1))
+        .write("INSERT INTO t VALUES(2)", &[]);
+    let mut other = cluster.client(1).timeout(Duration::from_secs(2));
+    wait::until("a write through another leader", SETTLE_LIMIT, || {
+        let leader = other.leader();
+        if leader.as_deref() == Some("1") || leader.is_none() {
+            return Err(format!("leader {leader:?}"));
+        }
+        match other.write("INSERT INTO t VALUES(3)", &[]) {
+            Outcome::Acknowledged(_) => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })?;
+    println!("others lead after {:?}", started.elapsed());
+    ensure!(cluster.client(0).get("/status")?.status == 200, "/status");
+    disk.thaw()?;
+    let count = cluster.client(1).number("linearizable", COUNT)?;
+    for node in cluster.iter() {
+        await_rows(node, COUNT, count).context("after the thaw")?;
+    }
+    await_write(&mut cluster.client(0), "INSERT INTO t VALUES(4)")?;
+    cluster.agreed_dump()?;
+    cluster.check_no_panic()
+}
