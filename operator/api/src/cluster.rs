@@ -2,6 +2,7 @@
 mod config;
 mod image;
 mod policy;
+mod repair;
 mod scheduling;
 mod services;
 mod storage;
@@ -12,6 +13,7 @@ pub use policy::{
     Bootstrap, Deletion, Disruption, NetworkPolicy, OperatorChanges, PodMetadata, Retention,
     Update, UpdateStrategy,
 };
+pub use repair::{MemberReplacement, QuorumRecovery, Reaping, RecoveryPolicy, RepairPolicy};
 pub use scheduling::{AntiAffinity, ReadReplicas, Scheduling};
 pub use services::{ClientService, ServiceKind, Services, Toggle};
 pub use storage::{ReadStorage, Storage};
@@ -59,7 +61,8 @@ pub const MAX_READ_REPLICAS: i32 = 50;
 #[serde(rename_all = "camelCase")]
 #[x_kube(
     validation = Rule::new("self.clusterDomain == oldSelf.clusterDomain").message("clusterDomain is part of every node's address and cannot be changed: create a new cluster and load a backup into it"),
-    validation = Rule::new("!has(self.serviceAccountName) || self.serviceAccountName != ''").message("serviceAccountName is empty: leave it out to let the operator make an account")
+    validation = Rule::new("!has(self.serviceAccountName) || self.serviceAccountName != ''").message("serviceAccountName is empty: leave it out to let the operator make an account"),
+    validation = Rule::new("self.replicas >= 3 || !has(self.quorumRecovery) || !has(self.quorumRecovery.policy) || self.quorumRecovery.policy != 'Automatic'").message("quorumRecovery.policy Automatic needs at least 3 replicas, as fewer have no majority that could tell a lost disk from a lost network: raise replicas, or use Manual")
 )]
 pub struct RqliteClusterSpec {
     /// Voting members, from 1 to 9; 3 unless given. Three survive the loss of one, five the loss of two. Even numbers are accepted, but survive
@@ -123,6 +126,18 @@ pub struct RqliteClusterSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub update: Option<Update>,
 
+    /// What happens when one member is lost for good while the others have a quorum.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub member_replacement: Option<MemberReplacement>,
+
+    /// What happens when a quorum is lost for good.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quorum_recovery: Option<QuorumRecovery>,
+
+    /// Removing members that no pod stands behind.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reaping: Option<Reaping>,
+
     /// Who may connect.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network_policy: Option<NetworkPolicy>,
@@ -178,6 +193,9 @@ impl Default for RqliteClusterSpec {
             termination_grace_period_seconds: sixty(),
             disruption: None,
             update: None,
+            member_replacement: None,
+            quorum_recovery: None,
+            reaping: None,
             network_policy: None,
             paused: false,
             hibernated: false,

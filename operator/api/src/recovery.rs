@@ -3,6 +3,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
+use crate::status::Lineage;
+
 /// What may be done to bring a cluster back.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[kube(
@@ -100,7 +102,7 @@ pub enum RecoveryPhase {
     Pending,
     /// Asking each member for its newest log entry.
     Inspecting,
-    /// Something may be lost, and nobody has agreed to that.
+    /// Something may be lost, and nobody has agreed to that. Another RqliteRecovery with acceptDataLoss: true takes over from this one.
     AwaitingApproval,
     /// Stopping every node.
     Fencing,
@@ -147,12 +149,75 @@ pub struct Candidate {
 }
 
 /// A phase that was entered.
-#[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RecoveryStep {
     /// Which.
     pub phase: RecoveryPhase,
     /// When.
     pub at: Time,
+}
+
+/// A recovery past its admission, as the cluster's status remembers it: everything that its steps need, so that it can be finished although its
+/// object is gone.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RecoveryRecord {
+    /// The RqliteRecovery.
+    pub name: String,
+    /// Its uid, which is the plan's id.
+    pub uid: String,
+    /// What kind.
+    #[serde(default)]
+    pub mode: RecoveryMode,
+    /// How far it is.
+    pub phase: RecoveryPhase,
+    /// The member that the cluster is recovered from.
+    pub survivor: String,
+    /// Incarnation of its data when it was looked at.
+    pub incarnation: String,
+    /// Its newest log entry when it was looked at.
+    pub last_log: LogPosition,
+    /// The history that ends.
+    pub from: Lineage,
+    /// The history that begins.
+    pub to: Lineage,
+    /// Members of the new configuration besides the survivor: with mode RewriteAddresses all others.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    pub peers: Vec<RecoveryPeer>,
+    /// Pods that a person asserts are not running.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(max = 63)))]
+    pub assume_stopped: Vec<String>,
+    /// Read replicas that an autoscaler had asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub read_replicas: Option<i32>,
+    /// Log entries that may be lost.
+    #[serde(default)]
+    pub possibly_lost_entries: i64,
+    /// What it waits for, or how it ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    /// When each phase was entered.
+    #[schemars(length(max = 32))]
+    pub steps: Vec<RecoveryStep>,
+}
+
+/// A member of the configuration that a recovery makes.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecoveryPeer {
+    /// Its name.
+    #[schemars(length(max = 63))]
+    pub name: String,
+    /// Does it vote?
+    pub voter: bool,
+}
+
+impl RecoveryPhase {
+    /// Is nothing more going to happen?
+    pub fn is_final(self) -> bool {
+        matches!(self, Self::Succeeded | Self::Failed | Self::Rejected)
+    }
 }
 
 /// What came of it.

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::recovery::LogPosition;
+
 /// Key of the file in its ConfigMap, and its name in the pod.
 pub const STATE_KEY: &str = "state.json";
 /// Key of the recovery plan in its ConfigMap, and its name in the pod.
@@ -27,6 +29,57 @@ pub struct StateLineage {
     pub id: String,
     /// Recoveries before it.
     pub epoch: i64,
+}
+
+/// The plan of a recovery, as JSON. The preparation refuses fields that it does not know: what is not understood must not be followed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecoveryPlan {
+    /// Names the plan, and the directory into which other data is put aside.
+    pub plan_id: String,
+    /// The cluster to recover.
+    pub cluster_id: String,
+    /// What the seed's data is of.
+    pub from_lineage: StateLineage,
+    /// What it becomes.
+    pub to_lineage: StateLineage,
+    /// The node whose data is kept.
+    pub seed: String,
+    /// What must hold for its data.
+    pub expect: PlanExpect,
+    /// Members from now on.
+    pub peers: Vec<PlanPeer>,
+    /// What becomes of the others.
+    pub others: PlanOthers,
+}
+
+/// What must hold for the seed's data.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlanExpect {
+    /// The incarnation that was inspected.
+    pub incarnation: String,
+    /// Its log reached at least here.
+    pub min_last_log: LogPosition,
+}
+
+/// A member, as in `peers.json`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlanPeer {
+    /// Its name.
+    pub id: String,
+    /// Its Raft address.
+    pub address: String,
+    /// It does not vote.
+    pub non_voter: bool,
+}
+
+/// What happens to the nodes that are not the seed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PlanOthers {
+    /// Their data is put aside and they join anew.
+    Park,
+    /// Those listed follow the plan with their own data.
+    Recover,
 }
 
 /// The state file, as JSON.

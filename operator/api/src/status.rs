@@ -3,6 +3,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::recovery::RecoveryRecord;
+
 /// Condition: available, complete, and nothing under way.
 pub const READY: &str = "Ready";
 /// Condition: a leader exists and is seen by a quorum.
@@ -89,6 +91,16 @@ pub struct RqliteClusterStatus {
     #[schemars(length(max = 128))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub retired_claims: Vec<RetiredClaim>,
+    /// The recovery from a lost quorum that is under way, or the last one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recovery: Option<RecoveryRecord>,
+    /// When the operator began recoveries by itself, for the last 24 hours.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 24))]
+    pub automatic_recoveries: Vec<Time>,
+    /// The voter that was last removed because nobody stood behind it any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reaped: Option<Reaped>,
     /// Where clients connect.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub endpoints: Option<Endpoints>,
@@ -114,6 +126,8 @@ pub enum Phase {
     Unavailable,
     /// No leader, and none will come back by itself.
     QuorumLost,
+    /// Being recovered from a lost quorum.
+    Recovering,
     /// The operator stays away.
     Paused,
     /// Being stopped, or stopped, on purpose.
@@ -125,7 +139,7 @@ pub enum Phase {
 }
 
 /// One unbroken history.
-#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lineage {
     /// Its id.
     #[serde(default)]
@@ -179,6 +193,10 @@ pub enum OperationType {
     Hibernate,
     /// Starting again.
     Resume,
+    /// Replacing a member that is lost for good.
+    Replace,
+    /// Recovering from a lost quorum.
+    Recover,
 }
 
 /// How far an operation is. Only steps whose order matters across a restart of the operator are recorded.
@@ -197,6 +215,14 @@ pub enum Step {
     StopOthers,
     /// The last pod goes.
     StopLast,
+    /// The lost member is out of the committed configuration: its pod, and its claim if that is lost, are made anew.
+    Renew,
+    /// As Renew, where only the data is damaged: it is put aside on its volume.
+    Park,
+    /// The plan of a recovery is out: the survivor follows it.
+    Apply,
+    /// The survivor runs alone and is checked.
+    Verify,
 }
 
 /// The one operation under way.
@@ -311,6 +337,9 @@ pub struct Member {
     /// Why it is not healthy, in Kubernetes' or the node's own words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// Since when it is known to be lost for good.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lost_since: Option<Time>,
 }
 
 /// A claim of a member that left.
@@ -325,6 +354,16 @@ pub struct RetiredClaim {
     pub member: String,
     /// When the member left.
     pub retired_at: Time,
+}
+
+/// A voter that was removed because nobody stood behind it any more.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Reaped {
+    /// Its Raft id.
+    pub raft_id: String,
+    /// When.
+    pub at: Time,
 }
 
 /// Where clients connect.

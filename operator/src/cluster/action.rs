@@ -75,14 +75,50 @@ pub enum Action {
         /// The new size.
         size: String,
     },
+    /// Checks a node's database: SQLite's own check, and a linearizable read if it leads. Changes nothing; the outcome is seen by the next pass.
+    CheckMember {
+        /// The node.
+        name: String,
+        /// Its Raft id.
+        raft_id: String,
+    },
+    /// Creates an RqliteRecovery, unless there is one of this name.
+    CreateRecovery {
+        /// Its name.
+        name: String,
+        /// Consent given beforehand.
+        accept_data_loss: bool,
+        /// Why.
+        reason: String,
+    },
 }
 
 impl Action {
+    /// Its name in metrics.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::ReleaseFinalizer => "release_finalizer",
+            Self::DeleteStatefulSet { .. } => "delete_stateful_set",
+            Self::DeleteClaim { .. } => "delete_claim",
+            Self::SetReplicas { .. } => "set_replicas",
+            Self::TransferLeader { .. } => "transfer_leader",
+            Self::RemoveMember { .. } => "remove_member",
+            Self::EvictPod { .. } => "evict_pod",
+            Self::DeletePod { .. } => "delete_pod",
+            Self::ExpandClaim { .. } => "expand_claim",
+            Self::CheckMember { .. } => "check_member",
+            Self::CreateRecovery { .. } => "create_recovery",
+        }
+    }
+
     /// Could this take something from a running cluster?
     pub fn is_disruptive(&self) -> bool {
         match self {
             Self::SetReplicas { from, to, .. } => to < from,
-            Self::ReleaseFinalizer | Self::ExpandClaim { .. } => false,
+            Self::ReleaseFinalizer
+            | Self::ExpandClaim { .. }
+            | Self::CheckMember { .. }
+            | Self::CreateRecovery { .. } => false,
             Self::DeleteStatefulSet { .. }
             | Self::DeleteClaim { .. }
             | Self::TransferLeader { .. }

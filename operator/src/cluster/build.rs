@@ -24,6 +24,7 @@ use sha2::{Digest, Sha256};
 
 use super::view::View;
 
+pub use pod::raft_address;
 pub use state::state;
 
 /// Hexadecimal digits of a hash: 64 bits, plenty to tell the few templates of one cluster apart.
@@ -69,6 +70,8 @@ pub fn objects(view: &View<'_>, target: &Target, wanted: &Target) -> Vec<Object>
     if view.spec.service_account_name.is_none() {
         all.push(Object::ServiceAccount(network::account(view)));
     }
+    // The plan before the state that makes pods follow it.
+    all.extend(state::plan(view).map(Object::ConfigMap));
     all.extend(state::config_map(view, target).map(Object::ConfigMap));
     all.extend(services::all(view).into_iter().map(Object::Service));
     if view.spec.network_policy.clone().unwrap_or_default().enabled {
@@ -145,6 +148,13 @@ fn inputs(view: &View<'_>) -> (RqliteClusterSpec, Option<String>) {
     spec.services = None;
     spec.disruption = None;
     spec.update = None;
+    spec.member_replacement = None;
+    spec.quorum_recovery = None;
+    if let Some(reaping) = &mut spec.reaping {
+        // Only the read replicas' limit is a flag of the nodes.
+        reaping.voters = false;
+        reaping.voter_timeout = operator_api::cluster::Reaping::default().voter_timeout;
+    }
     spec.network_policy = None;
     spec.paused = false;
     spec.hibernated = false;

@@ -3,8 +3,9 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use operator_api::{
-    RqliteCluster,
-    state::{ClusterState, StateLineage},
+    RqliteCluster, RqliteRecovery,
+    recovery::LogPosition,
+    state::{ClusterState, RecoveryPlan, StateLineage},
     status::Pool,
 };
 use serde::{Deserialize, Serialize};
@@ -36,15 +37,27 @@ pub struct Observation {
     /// The state file, if its ConfigMap exists.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<ClusterState>,
+    /// The plan of the last recovery, if its ConfigMap exists.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plan: Option<RecoveryPlan>,
+    /// The RqliteRecovery objects that name this cluster.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub recoveries: Vec<RqliteRecovery>,
     /// What each pod's node answered.
     #[serde(default)]
     pub nodes: BTreeMap<String, Answer>,
+    /// What came of checking a node's database, by pod. Kept in memory between passes: a check that is forgotten is made again.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub checks: BTreeMap<String, Checked>,
     /// Machines that take no new pods. Empty if the operator may not read machines.
     #[serde(default)]
     pub cordoned: Vec<String>,
     /// StorageClasses by name: may volumes grow? Empty if the operator may not read them.
     #[serde(default)]
     pub expandable: BTreeMap<String, bool>,
+    /// What the API server refused to the last pass, and why: somebody has to change something.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<String>,
 }
 
 /// The operator itself.
@@ -104,7 +117,7 @@ pub struct PodSeen {
     /// Why it does not run: the scheduler's words, a container's waiting or exit reason. None while it starts normally.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stuck: Option<String>,
-    /// What the preparation of its data directory reported, if that did not let the node start.
+    /// What the preparation of its data directory last reported.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prepared: Option<Prepared>,
     /// Does it carry the annotation that allows its replacement by hand?
@@ -126,9 +139,36 @@ pub struct Prepared {
     /// The history that the data belongs to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lineage: Option<StateLineage>,
+    /// Raft id of the data, `<name>#<incarnation>`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub raft_id: Option<String>,
+    /// Newest log entry in the data.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_log: Option<LogPosition>,
     /// Why the node was not let start.
     #[serde(default)]
     pub reason: String,
+}
+
+impl Prepared {
+    /// The data cannot be used as it is.
+    pub fn is_damaged(&self) -> bool {
+        self.state == "Damaged"
+    }
+}
+
+/// A node's database was checked: a linearizable read where it leads, and SQLite's own check.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Checked {
+    /// Raft id of the node that was checked.
+    pub raft_id: String,
+    /// Did it lead, so that the read proved a working quorum?
+    #[serde(default)]
+    pub as_leader: bool,
+    /// What is wrong; None if nothing is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fault: Option<String>,
 }
 
 /// A claim.
@@ -150,9 +190,9 @@ pub struct ClaimSeen {
     /// Has the volume grown while its file system waits for the pod to restart?
     #[serde(default)]
     pub resize_pending: bool,
-    /// Is its volume gone, or its phase Lost?
-    #[serde(default)]
-    pub lost: bool,
+    /// Why its volume can never be used again, on positive evidence; see [`super::volume`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lost: Option<String>,
     /// Has its deletion begun?
     #[serde(default)]
     pub deleting: bool,
@@ -221,6 +261,9 @@ pub struct NodeStatus {
     /// Highest index that it knows to be committed.
     #[serde(default)]
     pub commit_index: u64,
+    /// By the leader's own clock: seconds since it heard each member that is silent, by Raft id.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub silent_seconds: BTreeMap<String, u64>,
     /// Highest index that its database holds.
     #[serde(default)]
     pub applied_index: u64,

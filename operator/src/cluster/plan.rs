@@ -11,12 +11,16 @@ use super::{
     build::Object,
     deletion, hibernate, membership,
     observation::Observation,
-    quorum, report, rollout, scale, storage, validate,
+    quorum, reap, recovery,
+    recovery::Told,
+    replace, report, rollout, scale, storage, validate,
     view::View,
 };
 
 /// Seconds until the next look while something is under way. Raft's changes cause no event in Kubernetes.
 const SOON_SECONDS: u64 = 2;
+/// After a record: nothing was done yet, and what was recorded is to be acted upon.
+const AT_ONCE_SECONDS: u64 = 0;
 /// While something is wrong.
 const UNHEALTHY_SECONDS: u64 = 15;
 /// While all is well.
@@ -35,6 +39,9 @@ pub struct Plan {
     pub status: Box<RqliteClusterStatus>,
     /// Objects to apply, in this order. Never disruptive.
     pub objects: Vec<Object>,
+    /// Statuses of RqliteRecovery objects, to be written with the cluster's own.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub recoveries: Vec<Told>,
     /// Labels that pods should carry and do not.
     pub labels: Vec<PodLabels>,
     /// The one action.
@@ -94,6 +101,11 @@ pub fn plan(seen: &Observation) -> Plan {
         _ => Vec::new(),
     };
     let status = report::status(&view, &wanted, &decision, paused);
+    let recoveries = if untouched {
+        Vec::new()
+    } else {
+        recovery::told(&view, &status, words(&decision))
+    };
     let event = event(&view, &decision);
     let again_after_seconds = pause(&view, &decision);
     let (action, summary) = match decision {
@@ -108,10 +120,22 @@ pub fn plan(seen: &Observation) -> Plan {
         finalizer: (!deleting && !paused).then(|| deletion::needs_finalizer(&view)),
         status: Box::new(status),
         objects,
+        recoveries,
         labels: if untouched { Vec::new() } else { labels(&view) },
         action,
         event,
         again_after_seconds,
+    }
+}
+
+/// A decision in words.
+fn words(decision: &Decision) -> Option<&str> {
+    match decision {
+        Decision::Pass => None,
+        Decision::Wait(text)
+        | Decision::Blocked(_, text)
+        | Decision::Record(_, text)
+        | Decision::Act(_, text) => Some(text),
     }
 }
 
@@ -125,23 +149,29 @@ fn is_paused(view: &View<'_>) -> bool {
 fn decide(view: &View<'_>, wanted: &operator_api::status::Target) -> Decision {
     let urgent = first(&[
         &|| bootstrap::identity(view, wanted),
+        &|| recovery::decide(view),
         &|| rollout::adopt(view, wanted),
         &|| hibernate::decide(view),
         &|| membership::foreign(view),
         &|| forming(view),
         &|| gap(view),
+        &|| recovery::automatic(view),
         &|| quorum::outage(view),
+        &|| recovery::rejoin(view),
     ]);
     if urgent != Decision::Pass {
         return urgent;
     }
     let decision = first(&[
+        &|| replace::interrupt(view),
         &|| scale::resume(view),
+        &|| replace::resume(view),
         &|| storage::resume(view),
         &|| rollout::resume(view),
         &|| unreadable(view),
+        &|| replace::start(view),
         &|| rollout::start(view, true),
-        &|| membership::ghosts(view),
+        &|| reap::start(view),
         &|| scale::start(view),
         &|| storage::start(view),
         &|| rollout::start(view, false),
@@ -204,7 +234,7 @@ fn unreadable(view: &View<'_>) -> Decision {
 /// Labels by which Services and budgets choose pods.
 fn labels(view: &View<'_>) -> Vec<PodLabels> {
     // Without a leader nothing is known that would be better than what was known.
-    if view.leader.is_none() {
+    if view.leader.is_none() || view.operating(OperationType::Recover).is_some() {
         return Vec::new();
     }
     let leaving = view
@@ -215,11 +245,15 @@ fn labels(view: &View<'_>) -> Vec<PodLabels> {
         let leads = view.leader.is_some_and(|leader| leader.name == pod.name);
         let member = view.member(&pod.name);
         let role = if leads { "leader" } else { "follower" };
+        // A recovery's pods wait for a changed state file: a changed label makes their kubelet look.
+        let epoch = view.status.lineage.as_ref().map_or(0, |l| l.epoch);
+        let epoch = (epoch > 0).then(|| epoch.to_string());
         let serving = (leaving != Some(pod.name.as_str())).to_string();
         let wanted = [
             (names::ROLE_LABEL, member.map(|_| role.to_owned())),
             (names::RAFT_LABEL, member.map(|_| "member".to_owned())),
             (names::SERVING_LABEL, Some(serving)),
+            (names::EPOCH_LABEL, epoch),
         ];
         let labels: BTreeMap<_, _> = wanted
             .into_iter()
@@ -261,6 +295,8 @@ fn event(view: &View<'_>, decision: &Decision) -> Option<Event> {
                 Action::RemoveMember { .. } => "MemberRemoved",
                 Action::EvictPod { .. } | Action::DeletePod { .. } => "PodReplaced",
                 Action::ExpandClaim { .. } => "ClaimExpanded",
+                Action::CheckMember { .. } => "MemberChecked",
+                Action::CreateRecovery { .. } => "RecoveryCreated",
             };
             Some(event(false, reason, text))
         }
@@ -269,7 +305,8 @@ fn event(view: &View<'_>, decision: &Decision) -> Option<Event> {
 
 fn pause(view: &View<'_>, decision: &Decision) -> u64 {
     match decision {
-        Decision::Act(..) | Decision::Record(..) => SOON_SECONDS,
+        Decision::Record(..) => AT_ONCE_SECONDS,
+        Decision::Act(..) => SOON_SECONDS,
         Decision::Wait(_) | Decision::Blocked(..) if view.operation().is_some() => SOON_SECONDS,
         Decision::Wait(_) | Decision::Blocked(..) => UNHEALTHY_SECONDS,
         Decision::Pass if view.participants().len() < view.config_voters() => UNHEALTHY_SECONDS,

@@ -39,11 +39,15 @@ pub fn status(
             Decision::Record(..) | Decision::Pass => operation.message.take(),
         };
     }
-    remember_leader(view, &mut next);
+    // While a recovery is under way, what was confirmed before it stays on record: it may have to be looked up again.
+    let recovers = view.operating(OperationType::Recover).is_some();
+    if !recovers {
+        remember_leader(view, &mut next);
+    }
     let pods = view.pods(Pool::Voter).len();
     next.replicas = i32::try_from(pods).unwrap_or(i32::MAX);
     next.ready_replicas = i32::try_from(view.participants().len()).unwrap_or(i32::MAX);
-    if view.leader.is_some() {
+    if view.leader.is_some() && !recovers {
         next.voters = i32::try_from(view.config_voters()).unwrap_or(i32::MAX);
     }
     next.selector = Some(format!(
@@ -104,7 +108,7 @@ fn readers(view: &View<'_>) -> Option<PoolStatus> {
 fn members(view: &View<'_>) -> Vec<Member> {
     let known = |name: &str| view.status.members.iter().find(|m| m.name == name);
     let mut all: Vec<Member> = Vec::new();
-    if view.leader.is_some() {
+    if view.leader.is_some() && view.operating(OperationType::Recover).is_none() {
         for entry in view.config() {
             let leads = view.leader.is_some_and(|leader| leader.name == entry.name);
             let same = known(&entry.name).filter(|m| m.raft_id.as_ref() == Some(&entry.raft_id));
@@ -147,6 +151,10 @@ fn members(view: &View<'_>) -> Vec<Member> {
         member.pod_uid = pod.map(|pod| pod.uid.clone());
         member.node = pod.and_then(|pod| pod.machine.clone());
         (member.state, member.reason) = state_of(view, member);
+        member.lost_since = (member.state == MemberState::Lost).then(|| {
+            let before = known(&member.name).and_then(|m| m.lost_since.clone());
+            before.unwrap_or_else(|| view.now().clone())
+        });
         if leaving == Some(member.name.as_str()) {
             member.state = MemberState::Leaving;
         }
@@ -169,6 +177,7 @@ fn absent(name: &str) -> Member {
         claim_uid: None,
         node: None,
         reason: None,
+        lost_since: None,
     }
 }
 
@@ -220,6 +229,9 @@ fn phase(
     }
     if next.bootstrapped_at.is_none() {
         return Phase::Forming;
+    }
+    if next.operation.as_ref().map(|o| o.kind) == Some(OperationType::Recover) {
+        return Phase::Recovering;
     }
     if next.is(QUORUM_LOST) {
         return Phase::QuorumLost;

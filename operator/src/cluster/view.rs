@@ -2,6 +2,7 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use operator_api::{
     RqliteClusterSpec, RqliteClusterStatus, names,
+    recovery::RecoveryRecord,
     status::{Operation, OperationType, Pool, Step, Target},
 };
 
@@ -86,21 +87,27 @@ impl<'a> View<'a> {
         (!voters.is_empty() && agree.count() >= quorum(voters.len())).then_some(newest)
     }
 
-    /// Does a node's data belong to this cluster, as far as it has any?
+    /// Does a node's data belong to this cluster, as far as it has any? While a recovery's plan is out, the history that it leads to is ours too.
     pub fn is_ours(&self, node: &NodeStatus) -> bool {
-        match (&node.cluster_id, &self.status.cluster_id) {
-            (Some(theirs), Some(ours)) => {
-                let lineage = self.status.lineage.as_ref();
-                let same_history = match (&node.lineage, lineage) {
-                    (Some(theirs), Some(ours)) => {
-                        ours.id.is_empty() || theirs.id == ours.id || theirs.epoch > ours.epoch
-                    }
-                    _ => true,
-                };
-                theirs == ours && same_history
-            }
-            _ => true,
-        }
+        let (Some(theirs), Some(ours)) = (&node.cluster_id, &self.status.cluster_id) else {
+            return true;
+        };
+        let (Some(history), Some(lineage)) = (&node.lineage, &self.status.lineage) else {
+            return theirs == ours;
+        };
+        let leads_to = self
+            .recovering()
+            .is_some_and(|record| record.to.id == history.id);
+        let same = lineage.id.is_empty() || history.id == lineage.id || leads_to;
+        theirs == ours && same
+    }
+
+    /// The recovery whose plan is out and not yet proven.
+    pub fn recovering(&self) -> Option<&'a RecoveryRecord> {
+        let operation = self.operating(OperationType::Recover)?;
+        let is_out = matches!(operation.step, Step::Apply | Step::Verify);
+        let record = self.status.recovery.as_ref();
+        record.filter(|record| is_out && record.uid == operation.id)
     }
 
     /// The time of the pass.

@@ -4,6 +4,7 @@ use rand::{Rng, rngs::StdRng, seq::IteratorRandom};
 
 use crate::{
     kubernetes::{set_name, stop},
+    recovery,
     world::World,
 };
 
@@ -12,7 +13,7 @@ pub(crate) fn strike(world: &mut World, rng: &mut StdRng) {
     if !rng.random_bool(0.12) {
         return;
     }
-    match rng.random_range(0..14) {
+    match rng.random_range(0..17) {
         0..=1 => {
             let Some(name) = world.pods.keys().choose(rng).cloned() else {
                 return;
@@ -41,6 +42,8 @@ pub(crate) fn strike(world: &mut World, rng: &mut StdRng) {
         6 => world.operator_down_until = world.now + rng.random_range(1..60),
         7 => world.leader = None,
         8..=13 => edit(world, rng),
+        14..=15 => recovery::lose_a_disk(world, rng),
+        16 if rng.random_bool(0.3) => recovery::meddle(world, rng),
         _ => {}
     }
 }

@@ -7,16 +7,18 @@ use rqlite_operator::cluster::{
     Action, NodeStatus, Observation, Plan,
     build::Object,
     observation::{
-        Answer, ClaimSeen, ConfigMember, Failure, FailureKind, OperatorFacts, PodSeen, SetSeen,
+        Answer, Checked, ClaimSeen, ConfigMember, Failure, FailureKind, OperatorFacts, PodSeen,
+        Prepared, SetSeen,
     },
     plan,
+    recovery::object,
     view::{View, quorum},
 };
 
 use crate::{
     kubernetes::{set_name, stop},
-    raft,
-    world::{Set, World, starts},
+    raft, recovery,
+    world::{Pod, Set, World, starts},
 };
 
 /// One pass, perhaps on an old observation, perhaps cut off.
@@ -46,6 +48,7 @@ pub(crate) fn tick(world: &mut World, rng: &mut StdRng, storm: bool) -> Result<(
 fn happens(world: &mut World, rng: &mut StdRng, storm: bool) -> bool {
     if storm && rng.random_bool(0.04) {
         world.operator_down_until = world.now + rng.random_range(1..20);
+        world.checks.clear();
         world.say(|| "! the operator dies".to_owned());
         return false;
     }
@@ -63,6 +66,15 @@ fn carry_out(world: &mut World, rng: &mut StdRng, plan: &Plan, storm: bool) -> R
     world.cluster.status = Some((*plan.status).clone());
     if let Some(operation) = &plan.status.operation {
         world.begun.insert(operation.id.clone());
+    }
+    for told in &plan.recoveries {
+        if !happens(world, rng, storm) {
+            return Ok(());
+        }
+        let known = world.recoveries.iter_mut();
+        for recovery in known.filter(|r| r.metadata.uid.as_ref() == Some(&told.uid)) {
+            recovery.status = Some((*told.status).clone());
+        }
     }
     for object in &plan.objects {
         if !happens(world, rng, storm) {
@@ -98,7 +110,11 @@ fn apply(world: &mut World, object: &Object) {
     match object {
         Object::ConfigMap(map) => {
             let text = map.data.as_ref().and_then(|d| d.values().next()).unwrap();
-            world.state = Some(serde_json::from_str(text).unwrap());
+            if map.metadata.name == Some(names::recovery(crate::world::NAME)) {
+                world.plan = Some(serde_json::from_str(text).unwrap());
+            } else {
+                world.state = Some(serde_json::from_str(text).unwrap());
+            }
         }
         Object::StatefulSet(set) => {
             let name = set.metadata.name.clone().unwrap();
@@ -163,7 +179,14 @@ fn act(world: &mut World, rng: &mut StdRng, action: &Action) -> Result<(), Strin
                 .filter(|s| s.uid == *uid && s.replicas == *from);
             let Some(set) = set else { return Ok(()) };
             set.replicas = *to;
-            let stopping = operation.as_ref().map(|o| o.kind) == Some(OperationType::Hibernate);
+            if to < from {
+                recovery::check_fence(world)?;
+            }
+            let kind = operation.as_ref().map(|o| o.kind);
+            let stopping = matches!(
+                kind,
+                Some(OperationType::Hibernate | OperationType::Recover)
+            );
             if to < from && pool == Pool::Voter && !stopping {
                 if *to != from - 1 {
                     return Err(format!("{from} pods become {to} at once"));
@@ -216,7 +239,49 @@ fn act(world: &mut World, rng: &mut StdRng, action: &Action) -> Result<(), Strin
                 claim.requested.clone_from(size);
             }
         }
-        Action::DeleteClaim { name, .. } => return Err(format!("{name} is deleted")),
+        Action::DeleteClaim { name, uid } => {
+            let replaces = operation.as_ref().map(|o| o.kind) == Some(OperationType::Replace);
+            let claim = world.claims.get_mut(name).filter(|c| c.uid == *uid);
+            let Some(claim) = claim else { return Ok(()) };
+            if !claim.lost || !replaces {
+                return Err(format!("{name} is deleted"));
+            }
+            claim.doomed = true;
+            let raft_id = claim.disk.raft_id.clone();
+            world.replaced += 1;
+            if world
+                .config
+                .iter()
+                .any(|m| Some(&m.raft_id) == raft_id.as_ref())
+            {
+                return Err(format!(
+                    "{name} is deleted while the configuration has its member"
+                ));
+            }
+            // Its pod waits for a machine and does not keep it.
+            world.claims.remove(name);
+        }
+        Action::CheckMember { name, raft_id } => {
+            let same = world
+                .disk(name)
+                .is_some_and(|d| d.raft_id.as_ref() == Some(raft_id));
+            if same && world.is_up(name) {
+                let checked = Checked {
+                    raft_id: raft_id.clone(),
+                    as_leader: world.leader.as_ref() == Some(name),
+                    fault: None,
+                };
+                world.checks.insert(name.clone(), checked);
+            }
+        }
+        Action::CreateRecovery {
+            name,
+            accept_data_loss,
+            reason,
+        } => {
+            let object = object(&world.cluster, name, *accept_data_loss, reason);
+            recovery::create(world, object);
+        }
         Action::ReleaseFinalizer => return Err("the object is let go".to_owned()),
     }
     Ok(())
@@ -301,8 +366,15 @@ pub(crate) fn observe(world: &mut World) -> Observation {
         ready_since: pod.ready_since.map(|at| world.time(at)),
         deleting: pod.gone_at.is_some(),
         machine: None,
-        stuck: (!starts(pod)).then(|| "ImagePullBackOff".to_owned()),
-        prepared: None,
+        stuck: stuck(world, name, pod),
+        prepared: pod.report.map(|state| Prepared {
+            state: state.to_owned(),
+            cluster_id: None,
+            lineage: None,
+            raft_id: world.disk(name).and_then(|d| d.raft_id.clone()),
+            last_log: None,
+            reason: state.to_owned(),
+        }),
         update_now: false,
         labels: pod.labels.clone(),
     });
@@ -313,8 +385,8 @@ pub(crate) fn observe(world: &mut World) -> Observation {
         capacity: Some(claim.requested.clone()),
         class: Some("standard".to_owned()),
         resize_pending: false,
-        lost: false,
-        deleting: false,
+        lost: claim.lost.then(|| "its machine is gone".to_owned()),
+        deleting: claim.doomed,
     });
     Observation {
         now: world.time(world.now),
@@ -330,6 +402,9 @@ pub(crate) fn observe(world: &mut World) -> Observation {
         pods: pods.collect(),
         claims: claims.collect(),
         state: world.state.clone(),
+        plan: world.plan.clone(),
+        recoveries: world.recoveries.clone(),
+        checks: world.checks.clone(),
         nodes: world
             .pods
             .keys()
@@ -337,7 +412,20 @@ pub(crate) fn observe(world: &mut World) -> Observation {
             .collect(),
         cordoned: Vec::new(),
         expandable: BTreeMap::new(),
+        refused: None,
     }
+}
+
+fn stuck(world: &World, name: &str, pod: &Pod) -> Option<String> {
+    let lost = world
+        .claims
+        .get(&names::claim(name))
+        .is_some_and(|c| c.lost);
+    if lost {
+        return Some("Unschedulable: volume node affinity conflict".to_owned());
+    }
+    let report = pod.report.map(|state| format!("prepare: {state}"));
+    report.or_else(|| (!starts(pod)).then(|| "ImagePullBackOff".to_owned()))
 }
 
 fn answer(world: &World, name: &str) -> Answer {
@@ -362,14 +450,19 @@ fn answer(world: &World, name: &str) -> Answer {
     Answer::Ok(NodeStatus {
         raft_id: disk.raft_id.clone().unwrap_or_default(),
         cluster_id: disk.cluster_id.clone(),
-        lineage: None,
+        lineage: disk.lineage.clone(),
         ready: leader.is_some(),
         leader,
         is_leader: leads,
         term: world.term,
         last_log_term: disk.log_term,
         last_log_index: disk.log,
-        commit_index: world.committed,
+        commit_index: if leads {
+            world.committed
+        } else {
+            disk.log.min(world.committed)
+        },
+        silent_seconds: BTreeMap::new(),
         applied_index: disk.log,
         config: config
             .iter()

@@ -2,7 +2,10 @@
 use rand::{Rng, rngs::StdRng, seq::IndexedRandom};
 use rqlite_operator::cluster::view::quorum;
 
-use crate::world::{Voter, World};
+use crate::{
+    recovery,
+    world::{Voter, World},
+};
 use operator_api::status::Pool;
 
 /// One second of Raft.
@@ -11,6 +14,7 @@ use operator_api::status::Pool;
 /// What was lost.
 pub(crate) fn tick(world: &mut World, rng: &mut StdRng) -> Result<(), String> {
     form(world)?;
+    recovery::check_ended(world)?;
     keep_leader(world);
     elect(world, rng)?;
     if world.leader.is_some() {
@@ -26,6 +30,14 @@ fn form(world: &mut World) -> Result<(), String> {
     let Some(state) = &world.state else {
         return Ok(());
     };
+    // Who has data does not form a cluster, and nobody does beside it.
+    if world
+        .claims
+        .values()
+        .any(|claim| !claim.disk.config.is_empty())
+    {
+        return Ok(());
+    }
     let expect = usize::try_from(state.expect).unwrap();
     let ready: Vec<Voter> = world
         .pods
@@ -53,6 +65,7 @@ fn form(world: &mut World) -> Result<(), String> {
         disk.config.clone_from(&config);
         disk.log = 1;
     }
+    world.lineage = world.disk(&config[0].name).and_then(|d| d.lineage.clone());
     world.config = config;
     world.committed = 1;
     Ok(())
@@ -157,7 +170,9 @@ fn admit(world: &mut World, rng: &mut StdRng) {
         let pod = &world.pods[&name];
         let voter = pod.pool == Pool::Voter;
         let removed = pod.removed;
-        let Some(raft_id) = world.disk(&name).and_then(|d| d.raft_id.clone()) else {
+        let disk = world.disk(&name).cloned().unwrap_or_default();
+        // Who is of another history is refused.
+        let Some(raft_id) = disk.raft_id.filter(|_| disk.lineage == world.lineage) else {
             continue;
         };
         match world.config.iter().position(|m| m.name == name) {

@@ -3,13 +3,15 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 use operator_api::{
-    ByteSize, RqliteCluster, RqliteClusterSpec,
-    cluster::ReadReplicas,
+    ByteSize, RqliteCluster, RqliteClusterSpec, RqliteRecovery,
+    cluster::{MemberReplacement, QuorumRecovery, ReadReplicas, RecoveryPolicy},
     names,
-    state::ClusterState,
+    recovery::RecoveryPhase,
+    state::{ClusterState, RecoveryPlan, StateLineage},
     status::{HIBERNATED, Pool},
 };
 use rand::{Rng, rngs::StdRng};
+use rqlite_operator::cluster::observation::Checked;
 
 /// The cluster's name.
 pub(crate) const NAME: &str = "demo";
@@ -42,6 +44,12 @@ pub(crate) struct Pod {
     pub(crate) removed: bool,
     /// The operator cannot reach it until then.
     pub(crate) cut_until: u64,
+    /// The files that its kubelet shows: as they were when the pod was made, or newer.
+    pub(crate) files: (Option<ClusterState>, Option<RecoveryPlan>),
+    /// Its preparation waits.
+    pub(crate) held: bool,
+    /// What its preparation said, if that did not let it start.
+    pub(crate) report: Option<&'static str>,
 }
 
 /// What a claim holds.
@@ -59,6 +67,14 @@ pub(crate) struct Disk {
     pub(crate) log_term: u64,
     /// The configuration that it knows to be committed.
     pub(crate) config: Vec<Voter>,
+    /// The history that it is of.
+    pub(crate) lineage: Option<StateLineage>,
+    /// The plan that was followed here.
+    pub(crate) plan_done: Option<String>,
+    /// Tokens under which data was put aside here.
+    pub(crate) parked: BTreeSet<String>,
+    /// Nobody can read it any more.
+    pub(crate) damaged: bool,
 }
 
 /// A member of the configuration.
@@ -75,6 +91,17 @@ pub(crate) struct Claim {
     pub(crate) uid: String,
     pub(crate) requested: String,
     pub(crate) disk: Disk,
+    /// Somebody deleted it; it is gone with its pod.
+    pub(crate) doomed: bool,
+    /// Its volume is on a machine that is gone for good.
+    pub(crate) lost: bool,
+}
+
+/// A history that a recovery ended: its last configuration, and whether its members may meet again.
+#[derive(Clone, Debug)]
+pub(crate) struct Ended {
+    pub(crate) lineage: StateLineage,
+    pub(crate) config: Vec<Voter>,
 }
 
 /// Everything.
@@ -83,6 +110,22 @@ pub(crate) struct World {
     pub(crate) counter: u64,
     pub(crate) cluster: RqliteCluster,
     pub(crate) state: Option<ClusterState>,
+    pub(crate) plan: Option<RecoveryPlan>,
+    pub(crate) recoveries: Vec<RqliteRecovery>,
+    /// What the operator remembers of its checks.
+    pub(crate) checks: BTreeMap<String, Checked>,
+    /// The history that acknowledges.
+    pub(crate) lineage: Option<StateLineage>,
+    pub(crate) ended: Vec<Ended>,
+    /// Acknowledged entries that recoveries left behind, and how many recoveries there were.
+    pub(crate) left_behind: u64,
+    pub(crate) recovered: u64,
+    pub(crate) replaced: u64,
+    pub(crate) lost_disks: u64,
+    /// Disks that may still be lost.
+    pub(crate) disk_budget: u64,
+    /// A rule that was broken where nobody could say so.
+    pub(crate) violation: Option<String>,
     pub(crate) sets: BTreeMap<Pool, Set>,
     pub(crate) pods: BTreeMap<String, Pod>,
     pub(crate) claims: BTreeMap<String, Claim>,
@@ -107,8 +150,21 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) fn new(rng: &mut StdRng) -> Self {
+        let replicas = rng.random_range(1..=5);
+        let automatic = replicas >= 3 && rng.random_bool(0.3);
         let spec = RqliteClusterSpec {
-            replicas: rng.random_range(1..=5),
+            replicas,
+            member_replacement: Some(MemberReplacement {
+                policy: None,
+                after: "20s".into(),
+            }),
+            quorum_recovery: Some(QuorumRecovery {
+                policy: automatic.then_some(RecoveryPolicy::Automatic),
+                detect_after: "10s".into(),
+                automatic_after: "30s".into(),
+                max_per_day: 1,
+                accept_data_loss: automatic && rng.random_bool(0.5),
+            }),
             read_replicas: rng.random_bool(0.3).then(|| ReadReplicas {
                 replicas: Some(rng.random_range(0..=2)),
                 ..ReadReplicas::default()
@@ -124,6 +180,17 @@ impl World {
             counter: 0,
             cluster,
             state: None,
+            plan: None,
+            recoveries: Vec::new(),
+            checks: BTreeMap::new(),
+            lineage: None,
+            ended: Vec::new(),
+            left_behind: 0,
+            recovered: 0,
+            replaced: 0,
+            lost_disks: 0,
+            disk_budget: rng.random_range(0..=3),
+            violation: None,
             sets: BTreeMap::new(),
             pods: BTreeMap::new(),
             claims: BTreeMap::new(),
@@ -161,6 +228,41 @@ impl World {
         self.pods
             .get(name)
             .is_some_and(|pod| pod.gone_at.is_none() && pod.runs_from <= self.now && starts(pod))
+            && self.is_usable(name)
+    }
+
+    /// Can the preparation of this pod let its node start?
+    fn is_usable(&self, name: &str) -> bool {
+        let pod = self.pods.get(name);
+        let claim = self.claims.get(&names::claim(name));
+        pod.is_some_and(|pod| !pod.held && pod.report.is_none())
+            && claim.is_some_and(|claim| !claim.lost && claim.disk.raft_id.is_some())
+    }
+
+    /// Members of the configuration whose data exists, whether they run or not.
+    pub(crate) fn intact_voters(&self) -> usize {
+        let voters = self.config.iter().filter(|m| m.voter);
+        voters
+            .filter(|m| {
+                let claim = self.claims.get(&names::claim(&m.name));
+                claim.is_some_and(|c| {
+                    let same = c.disk.raft_id.as_ref() == Some(&m.raft_id);
+                    same && !c.lost && !c.doomed && !c.disk.damaged
+                })
+            })
+            .count()
+    }
+
+    /// Is there nobody left whose data could be used?
+    pub(crate) fn is_dead(&self) -> bool {
+        !self.config.is_empty()
+            && self.config.iter().all(|m| {
+                let claim = self.claims.get(&names::claim(&m.name));
+                claim.is_none_or(|c| {
+                    let same = c.disk.raft_id.as_ref() == Some(&m.raft_id);
+                    !same || c.lost || c.doomed || c.disk.damaged
+                })
+            })
     }
 
     pub(crate) fn disk(&self, name: &str) -> Option<&Disk> {
@@ -203,6 +305,17 @@ impl World {
         let mut wrong = Vec::new();
         if let Some(operation) = &status.operation {
             wrong.push(format!("under way: {operation:?}"));
+        }
+        let recovering = status.recovery.as_ref().filter(|r| !r.phase.is_final());
+        if let Some(record) = recovering {
+            wrong.push(format!("{} is {:?}", record.name, record.phase));
+        }
+        let open = self.recoveries.iter().find(|r| {
+            let phase = r.status.as_ref().and_then(|s| s.phase);
+            !phase.unwrap_or(RecoveryPhase::Pending).is_final()
+        });
+        if let Some(open) = open {
+            wrong.push(format!("open: {:?} {:?}", open.metadata.name, open.status));
         }
         if spec.hibernated {
             if !status.is(HIBERNATED) || !self.pods.is_empty() {

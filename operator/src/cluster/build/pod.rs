@@ -27,6 +27,8 @@ use crate::cluster::build::sets::DATA_VOLUME;
 
 mod args;
 
+pub use args::raft_address;
+
 /// Where the volume is mounted; the data directory is below, as a volume's root may hold lost+found.
 const VOLUME_PATH: &str = "/rqlite";
 /// The data directory.
@@ -39,8 +41,8 @@ const CLUSTER_VOLUME: &str = "cluster";
 const TMP_VOLUME: &str = "tmp";
 /// User and group of the image.
 const USER_ID: i64 = 1000;
-/// A node that recovers a large database may take this long before it listens: 10 s each.
-const STARTUP_PROBES: i32 = 360;
+/// A node that recovers a large database may take this long before it listens: 2 s each. Often, because readiness is not looked at before.
+const STARTUP_PROBES: i32 = 1800;
 
 /// The template without its own hash.
 pub(super) fn template(view: &View<'_>, target: &Target, pool: Pool) -> PodTemplateSpec {
@@ -228,7 +230,7 @@ fn node(view: &View<'_>, target: &Target, pool: Pool) -> Container {
                 port: IntOrString::String("http".to_owned()),
                 host: None,
             }),
-            period_seconds: Some(10),
+            period_seconds: Some(2),
             timeout_seconds: Some(2),
             failure_threshold: Some(STARTUP_PROBES),
             ..Probe::default()

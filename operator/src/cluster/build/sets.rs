@@ -14,7 +14,7 @@ use k8s_openapi::{
 };
 use operator_api::{
     ByteSize, names,
-    status::{Pool, Target},
+    status::{OperationType, Pool, Target},
 };
 
 use super::{View, labels, metadata, pod, selector};
@@ -63,12 +63,13 @@ pub(super) fn stateful_set(view: &View<'_>, target: &Target, pool: Pool) -> Stat
 /// number is not named at all.
 fn replicas(view: &View<'_>, target: &Target, pool: Pool) -> Option<i32> {
     let live = view.set(pool).map(|set| set.replicas);
+    let stopping = view.is_stopping() || view.operating(OperationType::Recover).is_some();
     match pool {
-        Pool::Voter if view.is_stopping() => Some(live.unwrap_or(0)),
+        Pool::Voter if stopping => Some(live.unwrap_or(0)),
         Pool::Voter => Some(live.unwrap_or(target.replicas)),
         Pool::Read => {
             let wanted = view.wanted_readers()?;
-            Some(live.unwrap_or(if view.is_stopping() { 0 } else { wanted }))
+            Some(live.unwrap_or(if stopping { 0 } else { wanted }))
         }
     }
 }

@@ -5,9 +5,10 @@ use k8s_openapi::api::core::v1::ConfigMap;
 use operator_api::{
     cluster::MAX_READ_REPLICAS,
     names,
-    state::{ClusterState, FormingPhase, STATE_KEY, StateLineage},
+    state::{ClusterState, FormingPhase, PLAN_KEY, STATE_KEY, StateLineage},
     status::{Pool, Target},
 };
+use serde::Serialize;
 
 use super::{View, has_readers, metadata};
 
@@ -29,7 +30,7 @@ pub fn state(view: &View<'_>, target: &Target) -> Option<ClusterState> {
         let readers = view.wanted_readers().unwrap_or(MAX_READ_REPLICAS);
         members.extend((0..readers).map(|o| names::pod(&names::readers(view.name), o)));
     }
-    let park: BTreeMap<String, String> = members
+    let mut park: BTreeMap<String, String> = members
         .iter()
         .filter_map(|name| {
             let claim = view.claim(name)?;
@@ -39,13 +40,16 @@ pub fn state(view: &View<'_>, target: &Target) -> Option<ClusterState> {
             Some((name.clone(), token))
         })
         .collect();
+    park.extend(crate::cluster::replace::park(view));
     Some(ClusterState {
         cluster_id: view.status.cluster_id.clone()?,
         lineage: StateLineage {
             id: lineage.id,
             epoch: lineage.epoch,
         },
-        phase: if view.is_formed() {
+        phase: if view.recovering().is_some() {
+            FormingPhase::Recovering
+        } else if view.is_formed() {
             FormingPhase::Formed
         } else {
             FormingPhase::Forming
@@ -57,11 +61,26 @@ pub fn state(view: &View<'_>, target: &Target) -> Option<ClusterState> {
 }
 
 pub(super) fn config_map(view: &View<'_>, target: &Target) -> Option<ConfigMap> {
+    file(
+        view,
+        names::state(view.name),
+        STATE_KEY,
+        &state(view, target)?,
+    )
+}
+
+/// The plan of a recovery, which pods see beside the state file.
+pub(super) fn plan(view: &View<'_>) -> Option<ConfigMap> {
+    let plan = crate::cluster::recovery::plan_file(view)?;
+    file(view, names::recovery(view.name), PLAN_KEY, &plan)
+}
+
+fn file(view: &View<'_>, name: String, key: &str, content: &impl Serialize) -> Option<ConfigMap> {
     // Plain data: it always serializes.
-    let file = serde_json::to_string_pretty(&state(view, target)?).ok()?;
+    let text = serde_json::to_string_pretty(content).ok()?;
     Some(ConfigMap {
-        metadata: metadata(view, names::state(view.name)),
-        data: Some(BTreeMap::from([(STATE_KEY.to_owned(), file)])),
+        metadata: metadata(view, name),
+        data: Some(BTreeMap::from([(key.to_owned(), text)])),
         ..ConfigMap::default()
     })
 }

@@ -10,11 +10,15 @@ use operator_api::{
 
 use crate::cluster::{
     action::Decision,
-    quorum::Outage,
+    quorum::{Outage, way_out},
+    replace,
     rollout::{is_deferred, is_outdated},
-    storage, validate,
+    runbook, storage, validate,
     view::View,
 };
+
+/// The API server refuses what the spec leads to, such as a field that it knows better or a quota.
+const REFUSED: &str = "KubernetesRefused";
 
 /// One condition before it has times.
 struct Said {
@@ -49,7 +53,7 @@ pub(super) fn write(
     let asleep = is_asleep(view, next);
     let available = available(view, decision, outage, asleep);
     let degraded = degraded(view, decision, outage, asleep);
-    let progressing = progressing(decision, next);
+    let progressing = progressing(view, decision, next);
     let calm = matches!(decision, Decision::Pass) && next.operation.is_none();
     let complete = usize::try_from(view.spec.replicas) == Ok(view.participants().len());
     let ready = if available.status && !degraded.status && calm && complete {
@@ -73,23 +77,7 @@ pub(super) fn write(
     } else {
         said(READY, false, "Changing", progressing.message.clone())
     };
-    let lost = match outage {
-        Outage::Permanent(text) => said(
-            QUORUM_LOST,
-            true,
-            "VotersLost",
-            format!(
-                "{text}. Nothing is done by itself: bring a volume back, or create an RqliteRecovery"
-            ),
-        ),
-        Outage::None => said(QUORUM_LOST, false, "LeaderSeen", "a quorum works"),
-        Outage::Temporary(_) | Outage::Unreachable(_) => said(
-            QUORUM_LOST,
-            false,
-            "MayComeBack",
-            "no proof that a quorum is gone for good",
-        ),
-    };
+    let lost = quorum_lost(view, outage);
     let paused = if paused {
         said(
             PAUSED,
@@ -127,6 +115,35 @@ pub(super) fn write(
     }
 }
 
+fn quorum_lost(view: &View<'_>, outage: &Outage) -> Said {
+    let policy = view.spec.quorum_recovery.clone().unwrap_or_default();
+    let patience = policy.detect_after.duration().map_or(300, |d| d.as_secs());
+    match outage {
+        Outage::Permanent(text, seconds) if *seconds >= patience => said(
+            QUORUM_LOST,
+            true,
+            "VotersLost",
+            format!("{text}. {}", way_out(view)),
+        ),
+        Outage::Permanent(text, _) => said(
+            QUORUM_LOST,
+            false,
+            "Evident",
+            format!(
+                "{text}. Turns true if that stays so for {}",
+                policy.detect_after
+            ),
+        ),
+        Outage::None => said(QUORUM_LOST, false, "LeaderSeen", "a quorum works"),
+        Outage::Temporary(_) | Outage::Unreachable(_) => said(
+            QUORUM_LOST,
+            false,
+            "MayComeBack",
+            "no proof that a quorum is gone for good",
+        ),
+    }
+}
+
 /// Completely stopped: it was, or the stopping ends with this pass.
 fn is_asleep(view: &View<'_>, next: &RqliteClusterStatus) -> bool {
     let kind = next.operation.as_ref().map(|o| o.kind);
@@ -143,7 +160,7 @@ fn available(view: &View<'_>, decision: &Decision, outage: &Outage, asleep: bool
         return said(AVAILABLE, false, "Hibernated", "stopped on purpose");
     }
     match (outage, decision) {
-        (Outage::Permanent(text), _) => said(AVAILABLE, false, "QuorumLost", text),
+        (Outage::Permanent(text, _), _) => said(AVAILABLE, false, "QuorumLost", text),
         (Outage::Temporary(text), _) => said(AVAILABLE, false, "QuorumUnavailable", text),
         (Outage::Unreachable(text), _) => said(AVAILABLE, false, "OperatorCannotReachNodes", text),
         (Outage::None, Decision::Blocked(reason, text)) => said(AVAILABLE, false, reason, text),
@@ -163,8 +180,15 @@ fn degraded(view: &View<'_>, decision: &Decision, outage: &Outage, asleep: bool)
     if let Decision::Blocked(reason, text) = decision {
         return said(DEGRADED, true, reason, text);
     }
-    if let Outage::Permanent(text) | Outage::Temporary(text) | Outage::Unreachable(text) = outage {
+    if let Some(text) = &view.seen.refused {
+        return said(DEGRADED, true, REFUSED, text);
+    }
+    if let Outage::Permanent(text, _) | Outage::Temporary(text) | Outage::Unreachable(text) = outage
+    {
         return said(DEGRADED, true, "NoLeader", text);
+    }
+    if let Some(text) = replace::complaint(view) {
+        return said(DEGRADED, true, "MemberLost", text);
     }
     let (there, voters) = (view.participants().len(), view.config_voters());
     if there < voters {
@@ -180,7 +204,10 @@ fn degraded(view: &View<'_>, decision: &Decision, outage: &Outage, asleep: bool)
     said(DEGRADED, false, "Complete", "all members take part")
 }
 
-fn progressing(decision: &Decision, next: &RqliteClusterStatus) -> Said {
+fn progressing(view: &View<'_>, decision: &Decision, next: &RqliteClusterStatus) -> Said {
+    if let Some(text) = &view.seen.refused {
+        return said(PROGRESSING, false, REFUSED, text);
+    }
     match decision {
         Decision::Blocked(reason, text) => said(PROGRESSING, false, reason, text),
         Decision::Record(_, text) | Decision::Act(_, text) => {
@@ -249,7 +276,7 @@ fn put(view: &View<'_>, next: &mut RqliteClusterStatus, one: Said) {
         type_: one.kind.to_owned(),
         status,
         reason: one.reason.to_owned(),
-        message: one.message,
+        message: runbook::refer(one.reason, one.message),
         last_transition_time: since,
         observed_generation: view.seen.cluster.metadata.generation,
     };

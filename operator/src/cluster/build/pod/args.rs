@@ -9,15 +9,25 @@ use operator_api::{
 use super::DATA_PATH;
 use crate::cluster::view::View;
 
-/// Flags, then the data directory.
-pub(super) fn of(view: &View<'_>, target: &Target, pool: Pool) -> Vec<String> {
+/// Domain below which every pod has a name.
+fn headless(view: &View<'_>) -> String {
     let namespace = view.seen.cluster.metadata.namespace.as_deref();
-    let headless = format!(
+    format!(
         "{}.{}.svc.{}",
         names::headless(view.name),
         namespace.unwrap_or("default"),
         view.spec.cluster_domain
-    );
+    )
+}
+
+/// Where other nodes reach this one: what it advertises.
+pub fn raft_address(view: &View<'_>, pod: &str) -> String {
+    format!("{pod}.{}:{}", headless(view), names::RAFT_PORT)
+}
+
+/// Flags, then the data directory.
+pub(super) fn of(view: &View<'_>, target: &Target, pool: Pool) -> Vec<String> {
+    let headless = headless(view);
     let host = format!("$(POD_NAME).{headless}");
     let (http, raft) = (names::HTTP_PORT, names::RAFT_PORT);
     let mut all = vec![
@@ -29,6 +39,15 @@ pub(super) fn of(view: &View<'_>, target: &Target, pool: Pool) -> Vec<String> {
         "-disco-mode=dns-srv".to_owned(),
         format!(r#"-disco-config={{"name":"{headless}","service":"raft"}}"#),
         "-join-interval=1s".to_owned(),
+        // A second net under the operator's own, and on every node because any voter may lead.
+        format!(
+            "-raft-reap-read-only-node-timeout={}",
+            view.spec
+                .reaping
+                .clone()
+                .unwrap_or_default()
+                .read_replica_timeout
+        ),
     ];
     match pool {
         Pool::Voter => {

@@ -1,0 +1,163 @@
+//! `kubectl rqlite`: looks at a cluster, restarts it, moves its leadership, opens a shell, and leads through a recovery. Whatever it does, it does
+//! through the API server, with the rights of whoever runs it.
+mod act;
+mod node;
+mod recover;
+mod status;
+mod table;
+
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{Args, Parser, Subcommand};
+use kube::{Api, Client, Config, config::KubeConfigOptions};
+use operator_api::RqliteCluster;
+
+/// Looks at rqlite clusters and helps them.
+#[derive(Debug, Parser)]
+#[command(name = "kubectl-rqlite", bin_name = "kubectl rqlite", version)]
+struct Arguments {
+    #[command(flatten)]
+    place: Place,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Args)]
+struct Place {
+    /// Namespace of the cluster; that of the context unless given.
+    #[arg(short, long, global = true)]
+    namespace: Option<String>,
+    /// Context of the kubeconfig; the current one unless given.
+    #[arg(long, global = true)]
+    context: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Shows members, roles, lag, disks and conditions.
+    Status {
+        /// The cluster.
+        cluster: String,
+    },
+    /// Brings a cluster back that has lost its quorum for good: shows what would be done and what may be lost, asks, and follows it to the end.
+    Recover(recover::Options),
+    /// Restarts all nodes, one at a time, the leader last.
+    Restart {
+        /// The cluster.
+        cluster: String,
+    },
+    /// Makes another node the leader.
+    Promote {
+        /// The cluster.
+        cluster: String,
+        /// The pod that shall lead.
+        pod: String,
+    },
+    /// Opens the shell `rqlite` in the leader's pod, by kubectl exec.
+    Sql {
+        /// The cluster.
+        cluster: String,
+        /// Arguments for rqlite, after --.
+        #[arg(last = true)]
+        arguments: Vec<String>,
+    },
+}
+
+/// A cluster and the way to it.
+pub(crate) struct Target {
+    pub(crate) client: Client,
+    pub(crate) namespace: String,
+    pub(crate) context: Option<String>,
+    pub(crate) name: String,
+}
+
+impl Target {
+    pub(crate) fn clusters(&self) -> Api<RqliteCluster> {
+        Api::namespaced(self.client.clone(), &self.namespace)
+    }
+
+    pub(crate) async fn cluster(&self) -> anyhow::Result<RqliteCluster> {
+        self.clusters().get(&self.name).await.with_context(|| {
+            format!(
+                "reading the RqliteCluster {} in the namespace {}",
+                self.name, self.namespace
+            )
+        })
+    }
+
+    /// The pod of the leader, as the operator has last seen it.
+    pub(crate) async fn leader(&self) -> anyhow::Result<String> {
+        let status = self.cluster().await?.status.unwrap_or_default();
+        status.leader.with_context(|| {
+            format!(
+                "{} has no leader now: see kubectl rqlite status {}",
+                self.name, self.name
+            )
+        })
+    }
+}
+
+async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
+    let place = arguments.place;
+    let options = KubeConfigOptions {
+        context: place.context.clone(),
+        ..KubeConfigOptions::default()
+    };
+    let config = match &place.context {
+        Some(_) => Config::from_kubeconfig(&options)
+            .await
+            .map_err(anyhow::Error::from),
+        None => Config::infer().await.map_err(anyhow::Error::from),
+    };
+    let config = config.context("reading the kubeconfig (KUBECONFIG or ~/.kube/config)")?;
+    let namespace = place.namespace.unwrap_or(config.default_namespace.clone());
+    let client = Client::try_from(config).context("the way to the API server")?;
+    let target = |name: &str| Target {
+        client: client.clone(),
+        namespace: namespace.clone(),
+        context: place.context.clone(),
+        name: name.to_owned(),
+    };
+    match arguments.command {
+        Command::Status { cluster } => status::show(&target(&cluster)).await,
+        Command::Recover(options) => recover::run(&target(&options.cluster), &options).await,
+        Command::Restart { cluster } => act::restart(&target(&cluster)).await,
+        Command::Promote { cluster, pod } => act::promote(&target(&cluster), &pod).await,
+        Command::Sql { cluster, arguments } => act::sql(&target(&cluster), &arguments).await,
+    }
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    match run(Arguments::parse()).await {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("kubectl rqlite: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line() {
+        Arguments::command().debug_assert();
+        let parse = |line: &str| Arguments::try_parse_from(line.split(' '));
+        let sql = parse("kubectl-rqlite sql demo -n shop -- -f json").unwrap();
+        assert_eq!(sql.place.namespace.as_deref(), Some("shop"));
+        assert!(
+            matches!(sql.command, Command::Sql { arguments, .. } if arguments == ["-f", "json"])
+        );
+        assert!(parse("kubectl-rqlite promote demo").is_err());
+        assert!(
+            parse("kubectl-rqlite recover demo --yes").is_err(),
+            "a reason is needed"
+        );
+    }
+}

@@ -1,0 +1,254 @@
+//! `kubectl rqlite recover`: looks first by a dry run, shows what would be done and what may be lost, asks, and follows the real one to its end.
+use std::{io::Write, process::ExitCode, time::Duration};
+
+use anyhow::{Context, bail};
+use clap::Args;
+use kube::{Api, ResourceExt, api::PostParams};
+use operator_api::{
+    RqliteRecovery, RqliteRecoverySpec, RqliteRecoveryStatus,
+    recovery::{ClusterRef, RecoveryMode, RecoveryPhase},
+};
+
+use crate::{Target, table::table};
+
+/// How often the object is looked at.
+const LOOK_PAUSE: Duration = Duration::from_secs(1);
+/// An operator that says nothing for so long is not there.
+const SILENCE_LIMIT: Duration = Duration::from_secs(60);
+
+/// What the user says about the recovery.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Options {
+    /// The cluster.
+    pub(crate) cluster: String,
+    /// Pod to recover from; the one with the newest log unless given. Needed for a read replica.
+    #[arg(long)]
+    survivor: Option<String>,
+    /// Members that you know to be gone; they are not waited for. Can be repeated.
+    #[arg(long, value_name = "POD")]
+    ignore: Vec<String>,
+    /// Pods that you know not to be running although Kubernetes cannot tell. Can be repeated.
+    #[arg(long, value_name = "POD")]
+    assume_stopped: Vec<String>,
+    /// All voters are there, under new addresses: nothing is lost.
+    #[arg(long, conflicts_with_all = ["survivor", "ignore"])]
+    rewrite_addresses: bool,
+    /// Why, for those who read the record later.
+    #[arg(long, required_if_eq("yes", "true"))]
+    reason: Option<String>,
+    /// Only look.
+    #[arg(long)]
+    dry_run: bool,
+    /// Do not ask: accept what may be lost.
+    #[arg(long)]
+    yes: bool,
+}
+
+impl Options {
+    fn object(&self, dry_run: bool, reason: &str) -> RqliteRecovery {
+        let spec = RqliteRecoverySpec {
+            cluster_ref: ClusterRef {
+                name: self.cluster.clone(),
+            },
+            mode: if self.rewrite_addresses {
+                RecoveryMode::RewriteAddresses
+            } else {
+                RecoveryMode::SingleSurvivor
+            },
+            survivor: self.survivor.clone(),
+            accept_data_loss: !dry_run,
+            ignore_members: self.ignore.clone(),
+            assume_stopped: self.assume_stopped.clone(),
+            dry_run,
+            reason: reason.to_owned(),
+        };
+        let mut object = RqliteRecovery::new("", spec);
+        object.metadata.name = None;
+        object.metadata.generate_name = Some(format!("{}-", self.cluster));
+        object
+    }
+}
+
+pub(crate) async fn run(target: &Target, options: &Options) -> anyhow::Result<ExitCode> {
+    let api: Api<RqliteRecovery> = Api::namespaced(target.client.clone(), &target.namespace);
+    target.cluster().await?;
+    let reason = options.reason.clone().unwrap_or_default();
+    let looked = if reason.is_empty() { "a look" } else { &reason };
+    let look = create(&api, &options.object(true, looked)).await?;
+    println!("looking at every member of {} ({look}) ...", target.name);
+    let found = follow(&api, &look).await?;
+    print!("\n{}", page(&found));
+    if found.phase != Some(RecoveryPhase::Succeeded) {
+        return Ok(ExitCode::FAILURE);
+    }
+    if options.dry_run {
+        return Ok(ExitCode::SUCCESS);
+    }
+    let reason = match (&options.reason, options.yes) {
+        (Some(reason), true) => reason.clone(),
+        (given, _) => {
+            let typed = ask(&format!(
+                "\nAll nodes are stopped, the survivor becomes the cluster, the others join it anew; their old data is kept aside.\n\
+                 To go on, type the cluster's name ({}): ",
+                target.name
+            ))?;
+            if typed != target.name {
+                bail!("nothing was done");
+            }
+            match given {
+                Some(reason) => reason.clone(),
+                None => ask("Why, for the record: ")?,
+            }
+        }
+    };
+    if reason.is_empty() {
+        bail!("a reason is needed for the record: nothing was done");
+    }
+    let name = create(&api, &options.object(false, &reason)).await?;
+    println!("{name}:");
+    let ended = follow(&api, &name).await?;
+    print!("\n{}", page(&ended));
+    Ok(if ended.phase == Some(RecoveryPhase::Succeeded) {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+async fn create(api: &Api<RqliteRecovery>, object: &RqliteRecovery) -> anyhow::Result<String> {
+    let made = api.create(&PostParams::default(), object).await;
+    Ok(made.context("creating the RqliteRecovery")?.name_any())
+}
+
+fn ask(question: &str) -> anyhow::Result<String> {
+    print!("{question}");
+    std::io::stdout().flush()?;
+    let mut line = String::new();
+    std::io::stdin().read_line(&mut line)?;
+    Ok(line.trim().to_owned())
+}
+
+/// Prints each new phase and message until nothing more is going to happen.
+async fn follow(api: &Api<RqliteRecovery>, name: &str) -> anyhow::Result<RqliteRecoveryStatus> {
+    let began = std::time::Instant::now();
+    let mut last = String::new();
+    loop {
+        let status = api
+            .get(name)
+            .await
+            .with_context(|| format!("reading {name}"))?
+            .status;
+        let status = status.unwrap_or_default();
+        if status.phase.is_none() && began.elapsed() > SILENCE_LIMIT {
+            bail!(
+                "nobody takes care of {name}: does the operator run, and does it look after this namespace?"
+            );
+        }
+        let line = line(&status);
+        if !line.is_empty() && line != last {
+            println!("  {line}");
+            last = line;
+        }
+        if is_over(&status) {
+            return Ok(status);
+        }
+        tokio::time::sleep(LOOK_PAUSE).await;
+    }
+}
+
+/// Will this object not change any more without a person?
+fn is_over(status: &RqliteRecoveryStatus) -> bool {
+    let phase = status.phase;
+    phase.is_some_and(|p| p.is_final() || p == RecoveryPhase::AwaitingApproval)
+}
+
+fn line(status: &RqliteRecoveryStatus) -> String {
+    let message = status.message.as_deref().unwrap_or_default();
+    match status.phase {
+        Some(phase) if is_over(status) => format!("{phase:?}"),
+        Some(phase) => format!("{phase:?}: {message}"),
+        None => String::new(),
+    }
+}
+
+/// What was found or done, on a page.
+fn page(status: &RqliteRecoveryStatus) -> String {
+    let rows: Vec<Vec<String>> = status
+        .candidates
+        .iter()
+        .map(|c| {
+            let chosen = status.chosen.as_ref() == Some(&c.member);
+            let last = c
+                .last_log
+                .map(|l| (l.term.to_string(), l.index.to_string()));
+            let (term, index) = last.unwrap_or_else(|| ("-".to_owned(), "-".to_owned()));
+            let mark = if chosen { "survivor" } else { "" };
+            let reason = c.reason.clone().unwrap_or_else(|| mark.to_owned());
+            vec![c.member.clone(), term, index, reason]
+        })
+        .collect();
+    let mut page = String::new();
+    if !rows.is_empty() {
+        page.push_str(&table(&["MEMBER", "TERM", "INDEX", ""], &rows));
+        page.push('\n');
+    }
+    let phase = status.phase.map_or(String::new(), |p| format!("{p:?}: "));
+    let message = status.message.as_deref().unwrap_or_default();
+    page.push_str(&format!("{phase}{message}\n"));
+    page
+}
+
+#[cfg(test)]
+mod tests {
+    use operator_api::recovery::{Candidate, LogPosition};
+
+    use super::*;
+
+    #[test]
+    fn what_was_found() {
+        let candidate = |member: &str, index: Option<i64>, reason: Option<&str>| Candidate {
+            member: member.to_owned(),
+            last_log: index.map(|index| LogPosition { term: 3, index }),
+            incarnation: None,
+            reason: reason.map(str::to_owned),
+        };
+        let status = RqliteRecoveryStatus {
+            phase: Some(RecoveryPhase::Succeeded),
+            chosen: Some("demo-2".to_owned()),
+            candidates: vec![
+                candidate("demo-1", None, Some("its claim is gone")),
+                candidate("demo-2", Some(97), None),
+            ],
+            message: Some("dry run".to_owned()),
+            ..RqliteRecoveryStatus::default()
+        };
+        let expected = "\
+MEMBER   TERM   INDEX
+demo-1   -      -       its claim is gone
+demo-2   3      97      survivor
+
+Succeeded: dry run
+";
+        assert_eq!(page(&status), expected);
+        assert!(is_over(&status));
+    }
+
+    #[test]
+    fn only_the_real_one_consents() {
+        let options = Options {
+            cluster: "demo".to_owned(),
+            survivor: None,
+            ignore: vec!["demo-1".to_owned()],
+            assume_stopped: Vec::new(),
+            rewrite_addresses: false,
+            reason: None,
+            dry_run: false,
+            yes: false,
+        };
+        let (look, real) = (options.object(true, "r"), options.object(false, "r"));
+        assert!(look.spec.dry_run && !look.spec.accept_data_loss);
+        assert!(!real.spec.dry_run && real.spec.accept_data_loss);
+        assert_eq!(real.spec.ignore_members, ["demo-1"]);
+        assert_eq!(real.metadata.generate_name.as_deref(), Some("demo-"));
+    }
+}

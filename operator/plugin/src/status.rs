@@ -1,0 +1,165 @@
+//! `kubectl rqlite status`: what a person wants to know first.
+use std::{collections::BTreeMap, process::ExitCode, time::Duration};
+
+use k8s_openapi::api::core::v1::PersistentVolumeClaim;
+use kube::{Api, ResourceExt, api::ListParams};
+use operator_api::{RqliteCluster, names, status::Role};
+use serde_json::Value;
+
+use crate::{Target, node, table::table};
+
+/// A node that does not answer in this time is shown without its own numbers.
+const ASK_LIMIT: Duration = Duration::from_secs(3);
+
+/// Fetches and prints. The exit code is 0 only if the cluster is Ready.
+pub(crate) async fn show(target: &Target) -> anyhow::Result<ExitCode> {
+    let cluster = target.cluster().await?;
+    let status = cluster.status.clone().unwrap_or_default();
+    let mut nodes = BTreeMap::new();
+    for member in &status.members {
+        let asked = tokio::time::timeout(ASK_LIMIT, node::status(target, &member.name));
+        if let Ok(Ok(answer)) = asked.await {
+            nodes.insert(member.name.clone(), answer);
+        }
+    }
+    let claims: Api<PersistentVolumeClaim> =
+        Api::namespaced(target.client.clone(), &target.namespace);
+    let of_cluster =
+        ListParams::default().labels(&format!("{}={}", names::CLUSTER_LABEL, target.name));
+    let claims = claims.list(&of_cluster).await.map(|list| list.items);
+    print!("{}", text(&cluster, &nodes, &claims.unwrap_or_default()));
+    Ok(if status.is(operator_api::status::READY) {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// Everything on a page. `nodes`: `/status` of those that answered.
+fn text(
+    cluster: &RqliteCluster,
+    nodes: &BTreeMap<String, Value>,
+    claims: &[PersistentVolumeClaim],
+) -> String {
+    let status = cluster.status.clone().unwrap_or_default();
+    let phase = status
+        .phase
+        .map_or("not looked at yet".to_owned(), |p| format!("{p:?}"));
+    let epoch = status.lineage.as_ref().map_or(0, |l| l.epoch);
+    let mut page = format!(
+        "{}: {phase}, {} of {} voters take part, leader {}, epoch {epoch}\n",
+        cluster.name_any(),
+        status.ready_replicas,
+        cluster.spec.replicas,
+        status.leader.as_deref().unwrap_or("none")
+    );
+    if let Some(operation) = &status.operation {
+        let message = operation.message.as_deref().unwrap_or_default();
+        page.push_str(&format!("under way: {:?}: {message}\n", operation.kind));
+    }
+    let commit = nodes
+        .values()
+        .filter_map(|n| node::number(n, "/store/raft/commit_index"))
+        .max();
+    let rows: Vec<Vec<String>> = status
+        .members
+        .iter()
+        .map(|member| {
+            let answer = nodes.get(&member.name);
+            let applied = answer.and_then(|n| node::number(n, "/store/raft/applied_index"));
+            let lag = applied
+                .zip(commit)
+                .map(|(a, c)| c.saturating_sub(a).to_string());
+            let used = answer.and_then(|n| n.pointer("/store/dir_size_friendly")?.as_str());
+            let role = match member.role {
+                Role::Leader => "leader",
+                Role::Voter => "voter",
+                Role::Learner => "learner",
+                Role::Absent => "-",
+            };
+            vec![
+                member.name.clone(),
+                role.to_owned(),
+                format!("{:?}", member.state),
+                lag.unwrap_or_else(|| "-".to_owned()),
+                used.unwrap_or("-").to_owned(),
+                volume(claims, &member.name),
+                member.node.clone().unwrap_or_else(|| "-".to_owned()),
+                member.reason.clone().unwrap_or_default(),
+            ]
+        })
+        .collect();
+    let head = [
+        "MEMBER", "ROLE", "STATE", "LAG", "USED", "VOLUME", "MACHINE", "REASON",
+    ];
+    page.push('\n');
+    page.push_str(&table(&head, &rows));
+    let rows: Vec<Vec<String>> = status
+        .conditions
+        .iter()
+        .map(|c| {
+            let message = c.message.clone();
+            vec![c.type_.clone(), c.status.clone(), c.reason.clone(), message]
+        })
+        .collect();
+    page.push('\n');
+    page.push_str(&table(&["CONDITION", "STATUS", "REASON", "MESSAGE"], &rows));
+    page
+}
+
+/// Size and phase of a member's claim.
+fn volume(claims: &[PersistentVolumeClaim], pod: &str) -> String {
+    let claim = claims.iter().find(|c| c.name_any() == names::claim(pod));
+    let Some(status) = claim.and_then(|c| c.status.as_ref()) else {
+        return "none".to_owned();
+    };
+    let size = status.capacity.as_ref().and_then(|c| c.get("storage"));
+    let phase = status.phase.as_deref().unwrap_or("Unknown");
+    match size {
+        Some(size) if phase == "Bound" => size.0.clone(),
+        _ => phase.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page() {
+        let cluster: RqliteCluster = serde_json::from_value(serde_json::json!({
+            "apiVersion": "rqlite.dev/v1alpha1", "kind": "RqliteCluster",
+            "metadata": {"name": "demo"}, "spec": {"replicas": 3},
+            "status": {
+                "phase": "Degraded", "readyReplicas": 2, "leader": "demo-0", "lineage": {"id": "l", "epoch": 1},
+                "operation": {"id": "o", "type": "Replace", "startedAt": "2026-01-01T00:00:00Z", "stepAt": "2026-01-01T00:00:00Z", "message": "waits"},
+                "members": [
+                    {"name": "demo-0", "pool": "voter", "role": "leader", "state": "Healthy", "node": "m1"},
+                    {"name": "demo-1", "pool": "voter", "role": "voter", "state": "Lost", "reason": "its claim is gone"},
+                ],
+                "conditions": [{"type": "Ready", "status": "False", "reason": "MemberLost", "message": "see",
+                    "lastTransitionTime": "2026-01-01T00:00:00Z"}],
+            }
+        }))
+        .unwrap();
+        let node = |applied: u64| serde_json::json!({"store": {"dir_size_friendly": "1.0 MB", "raft": {"commit_index": 12, "applied_index": applied}}});
+        let claim: PersistentVolumeClaim = serde_json::from_value(serde_json::json!({
+            "metadata": {"name": "data-demo-0"}, "status": {"phase": "Bound", "capacity": {"storage": "10Gi"}},
+        }))
+        .unwrap();
+        let nodes = [("demo-0".to_owned(), node(9))].into();
+        let page = text(&cluster, &nodes, &[claim]);
+        let expected = "\
+demo: Degraded, 2 of 3 voters take part, leader demo-0, epoch 1
+under way: Replace: waits
+
+MEMBER   ROLE     STATE     LAG   USED     VOLUME   MACHINE   REASON
+demo-0   leader   Healthy   3     1.0 MB   10Gi     m1
+demo-1   voter    Lost      -     -        none     -         its claim is gone
+
+CONDITION   STATUS   REASON       MESSAGE
+Ready       False    MemberLost   see
+";
+        assert_eq!(page, expected);
+    }
+}

@@ -1,0 +1,317 @@
+//! For tests: a cluster that runs, and what can happen to it.
+use std::collections::BTreeMap;
+
+use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
+use operator_api::{
+    RqliteCluster, RqliteClusterSpec, RqliteRecovery, RqliteRecoverySpec,
+    cluster::ReadReplicas,
+    names,
+    recovery::{ClusterRef, RecoveryMode},
+    state::StateLineage,
+    status::Pool,
+};
+
+use super::{
+    Action, Failure, NodeStatus, Observation, Plan,
+    build::Object,
+    observation::{
+        Answer, Checked, ClaimSeen, ConfigMember, FailureKind, OperatorFacts, PodSeen, SetSeen,
+    },
+    plan,
+};
+
+/// The cluster's name.
+pub(crate) const NAME: &str = "demo";
+
+/// An observation that goes on.
+pub(crate) struct Scene {
+    pub(crate) seen: Observation,
+    counter: u64,
+}
+
+fn time(second: i64) -> Time {
+    Time(Timestamp::from_second(second).unwrap())
+}
+
+impl Scene {
+    /// A formed cluster of so many voters and read replicas, all well; `demo-0` leads, index 100 is committed.
+    pub(crate) fn running(voters: i32, readers: i32) -> Self {
+        let spec = RqliteClusterSpec {
+            replicas: voters,
+            read_replicas: (readers > 0).then(|| ReadReplicas {
+                replicas: Some(readers),
+                ..ReadReplicas::default()
+            }),
+            ..RqliteClusterSpec::default()
+        };
+        let mut cluster = RqliteCluster::new(NAME, spec);
+        cluster.metadata.namespace = Some("shop".to_owned());
+        cluster.metadata.uid = Some("cluster-uid".to_owned());
+        cluster.metadata.generation = Some(1);
+        let set = |replicas: i32| SetSeen {
+            uid: format!("set-{replicas}"),
+            replicas,
+            template_hash: String::new(),
+            claim_size: "10Gi".to_owned(),
+            deleting: false,
+        };
+        let mut scene = Self {
+            seen: Observation {
+                now: time(1_800_000_000),
+                fresh_id: "fresh-0".to_owned(),
+                operator: OperatorFacts {
+                    version: "1".to_owned(),
+                    node_image: "rqlited:1".to_owned(),
+                    namespace: "operators".to_owned(),
+                },
+                cluster,
+                voters: Some(set(voters)),
+                readers: (readers > 0).then(|| set(readers)),
+                pods: Vec::new(),
+                claims: Vec::new(),
+                state: None,
+                plan: None,
+                recoveries: Vec::new(),
+                nodes: BTreeMap::new(),
+                checks: BTreeMap::new(),
+                cordoned: Vec::new(),
+                expandable: BTreeMap::new(),
+                refused: None,
+            },
+            counter: 0,
+        };
+        let of = |set: String, n: i32| (0..n).map(move |o| names::pod(&set, o));
+        let all: Vec<(String, Pool)> = of(names::voters(NAME), voters)
+            .map(|name| (name, Pool::Voter))
+            .chain(of(names::readers(NAME), readers).map(|name| (name, Pool::Read)))
+            .collect();
+        let config: Vec<ConfigMember> = all
+            .iter()
+            .map(|(name, pool)| ConfigMember {
+                raft_id: format!("{name}#i0"),
+                name: name.clone(),
+                voter: *pool == Pool::Voter,
+            })
+            .collect();
+        for (name, pool) in &all {
+            scene.add(name, *pool, &config);
+        }
+        for _ in 0..8 {
+            scene.pass();
+        }
+        assert!(
+            scene.status().bootstrapped_at.is_some(),
+            "{:?}",
+            scene.status()
+        );
+        scene
+    }
+
+    fn add(&mut self, name: &str, pool: Pool, config: &[ConfigMember]) {
+        self.seen.pods.push(PodSeen {
+            name: name.to_owned(),
+            uid: format!("pod-{name}"),
+            pool,
+            template_hash: String::new(),
+            ready: true,
+            ready_since: Some(time(1_700_000_000)),
+            deleting: false,
+            machine: Some("m1".to_owned()),
+            stuck: None,
+            prepared: None,
+            update_now: false,
+            labels: BTreeMap::new(),
+        });
+        self.seen.claims.push(ClaimSeen {
+            name: names::claim(name),
+            uid: format!("claim-{name}"),
+            requested: "10Gi".to_owned(),
+            capacity: Some("10Gi".to_owned()),
+            class: None,
+            resize_pending: false,
+            lost: None,
+            deleting: false,
+        });
+        let node = NodeStatus {
+            raft_id: format!("{name}#i0"),
+            cluster_id: Some("fresh-0".to_owned()),
+            lineage: Some(StateLineage {
+                id: "fresh-0-0".to_owned(),
+                epoch: 0,
+            }),
+            leader: Some("demo-0".to_owned()),
+            is_leader: name == "demo-0",
+            term: 3,
+            last_log_term: 3,
+            last_log_index: 100,
+            commit_index: 100,
+            applied_index: 100,
+            ready: true,
+            config: config.to_vec(),
+            ..NodeStatus::default()
+        };
+        self.seen.nodes.insert(name.to_owned(), Answer::Ok(node));
+    }
+
+    pub(crate) fn status(&self) -> operator_api::RqliteClusterStatus {
+        self.seen.cluster.status.clone().unwrap_or_default()
+    }
+
+    /// A pass whose status, recoveries and files are written, and nothing else. Sets take over templates as Kubernetes would.
+    pub(crate) fn pass(&mut self) -> Plan {
+        let plan = plan(&self.seen);
+        self.seen.cluster.status = Some((*plan.status).clone());
+        for told in &plan.recoveries {
+            for recovery in &mut self.seen.recoveries {
+                if recovery.metadata.uid.as_ref() == Some(&told.uid) {
+                    recovery.status = Some((*told.status).clone());
+                }
+            }
+        }
+        for object in &plan.objects {
+            match object {
+                Object::ConfigMap(map) => {
+                    let text = map.data.as_ref().unwrap().values().next().unwrap();
+                    if map.metadata.name.as_deref() == Some("demo-state") {
+                        self.seen.state = Some(serde_json::from_str(text).unwrap());
+                    } else {
+                        self.seen.plan = Some(serde_json::from_str(text).unwrap());
+                    }
+                }
+                Object::StatefulSet(set) => {
+                    let template = &set.spec.as_ref().unwrap().template;
+                    let annotations = template.metadata.as_ref().unwrap().annotations.clone();
+                    let hash = annotations.unwrap()[names::TEMPLATE_HASH_ANNOTATION].clone();
+                    let pool = if set.metadata.name.as_deref() == Some(NAME) {
+                        Pool::Voter
+                    } else {
+                        Pool::Read
+                    };
+                    let live = match pool {
+                        Pool::Voter => &mut self.seen.voters,
+                        Pool::Read => &mut self.seen.readers,
+                    };
+                    live.as_mut().unwrap().template_hash.clone_from(&hash);
+                    for pod in self.seen.pods.iter_mut().filter(|p| p.pool == pool) {
+                        pod.template_hash.clone_from(&hash);
+                    }
+                }
+                _ => {}
+            }
+        }
+        self.counter += 1;
+        self.seen.fresh_id = format!("fresh-{}", self.counter);
+        self.later(1);
+        plan
+    }
+
+    /// The first action of the next passes.
+    pub(crate) fn action(&mut self) -> Option<Action> {
+        (0..4).find_map(|_| self.pass().action)
+    }
+
+    pub(crate) fn later(&mut self, seconds: i64) {
+        self.seen.now = time(self.seen.now.0.as_second() + seconds);
+    }
+
+    pub(crate) fn node(&mut self, name: &str) -> &mut NodeStatus {
+        match self.seen.nodes.get_mut(name) {
+            Some(Answer::Ok(node)) => node,
+            other => panic!("{name} does not answer: {other:?}"),
+        }
+    }
+
+    pub(crate) fn pod(&mut self, name: &str) -> &mut PodSeen {
+        self.seen.pods.iter_mut().find(|p| p.name == name).unwrap()
+    }
+
+    pub(crate) fn claim(&mut self, name: &str) -> &mut ClaimSeen {
+        let claim = names::claim(name);
+        let mut claims = self.seen.claims.iter_mut();
+        claims.find(|c| c.name == claim).unwrap()
+    }
+
+    /// The node does not answer, its pod does not run.
+    pub(crate) fn down(&mut self, name: &str, stuck: &str) {
+        self.silent(name);
+        let pod = self.pod(name);
+        pod.ready = false;
+        pod.stuck = Some(stuck.to_owned());
+    }
+
+    /// The node does not answer the operator, whatever Kubernetes says.
+    pub(crate) fn silent(&mut self, name: &str) {
+        let failure = Failure {
+            failure: FailureKind::Timeout,
+            message: "no answer".to_owned(),
+        };
+        self.seen
+            .nodes
+            .insert(name.to_owned(), Answer::Failed(failure));
+    }
+
+    /// Whoever still answers sees no leader any more.
+    pub(crate) fn leaderless(&mut self) {
+        for answer in self.seen.nodes.values_mut() {
+            if let Answer::Ok(node) = answer {
+                (node.leader, node.is_leader, node.ready) = (None, false, false);
+            }
+        }
+    }
+
+    /// The pod and its claim were deleted and made anew; the new node waits to be admitted.
+    pub(crate) fn wipe(&mut self, name: &str) {
+        self.down(name, "");
+        self.pod(name).stuck = None;
+        self.claim(name).uid = format!("claim-{name}-new");
+    }
+
+    pub(crate) fn recovery(&mut self, change: impl FnOnce(&mut RqliteRecoverySpec)) -> String {
+        self.counter += 1;
+        let name = format!("recovery-{:03}", self.counter);
+        let mut spec = RqliteRecoverySpec {
+            cluster_ref: ClusterRef {
+                name: NAME.to_owned(),
+            },
+            mode: RecoveryMode::SingleSurvivor,
+            survivor: None,
+            accept_data_loss: false,
+            ignore_members: Vec::new(),
+            assume_stopped: Vec::new(),
+            dry_run: false,
+            reason: "test".to_owned(),
+        };
+        change(&mut spec);
+        let mut recovery = RqliteRecovery::new(&name, spec);
+        recovery.metadata.uid = Some(format!("uid-{name}"));
+        recovery.metadata.creation_timestamp = Some(self.seen.now.clone());
+        self.seen.recoveries.push(recovery);
+        name
+    }
+
+    pub(crate) fn told(&self, name: &str) -> operator_api::RqliteRecoveryStatus {
+        let named = |r: &&RqliteRecovery| r.metadata.name.as_deref() == Some(name);
+        let recovery = self.seen.recoveries.iter().find(named).unwrap();
+        recovery.status.clone().unwrap_or_default()
+    }
+
+    pub(crate) fn check(&mut self, name: &str, as_leader: bool, fault: Option<&str>) {
+        let checked = Checked {
+            raft_id: self.node(name).raft_id.clone(),
+            as_leader,
+            fault: fault.map(str::to_owned),
+        };
+        self.seen.checks.insert(name.to_owned(), checked);
+    }
+
+    /// What the condition says: status, reason and message.
+    pub(crate) fn condition(&self, kind: &str) -> (bool, String, String) {
+        let status = self.status();
+        let one = status.condition(kind).unwrap();
+        (
+            one.status == "True",
+            one.reason.clone(),
+            one.message.clone(),
+        )
+    }
+}

@@ -1,0 +1,209 @@
+//! Lost disks, and the people who bring a cluster back. Keeps the rules that a recovery must not break.
+use operator_api::{
+    RqliteRecovery, RqliteRecoverySpec, names,
+    recovery::{ClusterRef, RecoveryMode, RecoveryPhase},
+    state::RecoveryPlan,
+    status::OperationType,
+};
+use rand::{Rng, rngs::StdRng, seq::IteratorRandom};
+use rqlite_operator::cluster::view::quorum;
+
+use crate::{
+    kubernetes::stop,
+    world::{Disk, Ended, NAME, Voter, World},
+};
+
+/// A survivor has rewritten its membership: from now on its history is the one that counts.
+pub(crate) fn begin_history(world: &mut World, plan: &RecoveryPlan, config: Vec<Voter>, log: u64) {
+    let of_plan = |r: &&RqliteRecovery| r.metadata.uid.as_ref() == Some(&plan.plan_id);
+    let spec = world
+        .recoveries
+        .iter()
+        .find(of_plan)
+        .map(|r| r.spec.clone());
+    let left = world.committed.saturating_sub(log);
+    world.say(|| format!("  a new history from {} without {left} entries", plan.seed));
+    let consent = spec.as_ref().is_some_and(|s| s.accept_data_loss);
+    if left > 0 && !consent {
+        world.violation = Some(format!(
+            "{left} acknowledged entries are lost without consent"
+        ));
+    }
+    let ended = Ended {
+        lineage: plan.from_lineage.clone(),
+        config: std::mem::replace(&mut world.config, config),
+    };
+    world.ended.push(ended);
+    world.left_behind += left;
+    world.recovered += 1;
+    world.committed = log;
+    world.lineage = Some(plan.to_lineage.clone());
+    world.leader = None;
+    world.term += 1;
+}
+
+/// Whoever was in a history that ended must never have a quorum of it again.
+///
+/// # Errors
+/// It has one.
+pub(crate) fn check_ended(world: &World) -> Result<(), String> {
+    if let Some(violation) = &world.violation {
+        return Err(violation.clone());
+    }
+    for ended in &world.ended {
+        let voters: Vec<&Voter> = ended.config.iter().filter(|m| m.voter).collect();
+        let up = voters.iter().filter(|m| {
+            let same = |disk: &Disk| {
+                disk.raft_id.as_ref() == Some(&m.raft_id)
+                    && disk.lineage.as_ref() == Some(&ended.lineage)
+            };
+            world.is_up(&m.name) && world.disk(&m.name).is_some_and(same)
+        });
+        if up.count() >= quorum(voters.len()) {
+            return Err(format!("two histories can acknowledge writes: {ended:?}"));
+        }
+    }
+    Ok(())
+}
+
+/// The operator stops everybody: was a quorum really gone, as far as nobody said otherwise?
+pub(crate) fn check_fence(world: &World) -> Result<(), String> {
+    let status = world.cluster.status.clone().unwrap_or_default();
+    let recovers = status.operation.as_ref().map(|o| o.kind) == Some(OperationType::Recover);
+    let Some(record) = status.recovery.filter(|_| recovers) else {
+        return Ok(());
+    };
+    let of_record = |r: &&RqliteRecovery| r.metadata.uid.as_ref() == Some(&record.uid);
+    let spec = world.recoveries.iter().find(of_record).map(|r| &r.spec);
+    let given_up = spec.is_some_and(|s| !s.ignore_members.is_empty());
+    if !given_up && world.intact_voters() >= quorum(world.voters()) {
+        return Err("all are stopped for a recovery although a quorum has its disks".to_owned());
+    }
+    Ok(())
+}
+
+/// Perhaps a disk is lost, in one of the ways in which disks are lost.
+pub(crate) fn lose_a_disk(world: &mut World, rng: &mut StdRng) {
+    let formed = world.cluster.status.as_ref();
+    let formed = formed.is_some_and(|s| s.bootstrapped_at.is_some());
+    if !formed || world.disk_budget == 0 {
+        return;
+    }
+    let Some(name) = world.pods.keys().choose(rng).cloned() else {
+        return;
+    };
+    let Some(claim) = world.claims.get_mut(&names::claim(&name)) else {
+        return;
+    };
+    if claim.lost || claim.doomed || claim.disk.damaged {
+        return;
+    }
+    let how = match rng.random_range(0..4) {
+        0 => {
+            claim.doomed = true;
+            "its claim is deleted"
+        }
+        1 => {
+            claim.disk = Disk::default();
+            "its directory is emptied"
+        }
+        2 => {
+            claim.lost = true;
+            "its machine is gone"
+        }
+        _ => {
+            claim.disk.damaged = true;
+            "its data is damaged"
+        }
+    };
+    world.disk_budget -= 1;
+    world.lost_disks += 1;
+    world.say(|| format!("! {name} loses its disk: {how}"));
+    stop(world, rng, &name);
+}
+
+/// Somebody creates a recovery.
+pub(crate) fn ask(world: &mut World, change: impl FnOnce(&mut RqliteRecoverySpec)) {
+    let name = world.fresh("recovery");
+    let mut spec = RqliteRecoverySpec {
+        cluster_ref: ClusterRef {
+            name: NAME.to_owned(),
+        },
+        mode: RecoveryMode::SingleSurvivor,
+        survivor: None,
+        accept_data_loss: false,
+        ignore_members: Vec::new(),
+        assume_stopped: Vec::new(),
+        dry_run: false,
+        reason: "the model".to_owned(),
+    };
+    change(&mut spec);
+    create(world, RqliteRecovery::new(&name, spec));
+}
+
+/// The API server takes an object, unless it has one of this name.
+pub(crate) fn create(world: &mut World, mut recovery: RqliteRecovery) {
+    let name = recovery.metadata.name.clone();
+    if world.recoveries.iter().any(|r| r.metadata.name == name) {
+        return;
+    }
+    recovery.metadata.uid = Some(world.fresh("uid"));
+    recovery.metadata.generation = Some(1);
+    recovery.metadata.creation_timestamp = Some(world.time(world.now));
+    world.say(|| format!("! {name:?} is created: {:?}", recovery.spec));
+    world.recoveries.push(recovery);
+}
+
+/// Somebody tries whatever comes to mind, also where nothing is to be recovered.
+pub(crate) fn meddle(world: &mut World, rng: &mut StdRng) {
+    let members: Vec<String> = world.pods.keys().cloned().collect();
+    let some = members.iter().filter(|_| rng.random_bool(0.3)).cloned();
+    let ignored: Vec<String> = some.collect();
+    let survivor = members.iter().choose(rng).cloned();
+    let (named, gives_up) = (rng.random_bool(0.2), rng.random_bool(0.3));
+    let (consent, dry) = (rng.random_bool(0.5), rng.random_bool(0.2));
+    ask(world, |spec| {
+        spec.accept_data_loss = consent;
+        spec.dry_run = dry;
+        if named {
+            spec.survivor = survivor;
+        }
+        if gives_up {
+            spec.ignore_members = ignored;
+            spec.ignore_members
+                .retain(|m| Some(m) != spec.survivor.as_ref());
+        }
+    });
+}
+
+/// What a careful person does once the storm is over: reads the status, and agrees.
+pub(crate) fn mend(world: &mut World) {
+    let status = world.cluster.status.clone().unwrap_or_default();
+    if status.operation.as_ref().map(|o| o.kind) == Some(OperationType::Recover) {
+        return;
+    }
+    let open = world.recoveries.iter().rev().find(|r| {
+        let phase = r.status.as_ref().and_then(|s| s.phase);
+        !phase.unwrap_or(RecoveryPhase::Pending).is_final() && !r.spec.dry_run
+    });
+    let told = open.and_then(|r| r.status.clone()).unwrap_or_default();
+    match told.phase {
+        Some(RecoveryPhase::AwaitingApproval) => {
+            let usable = told.candidates.iter().filter(|c| c.reason.is_none());
+            let readers = names::readers(NAME);
+            let best = usable.max_by_key(|c| {
+                let voter = names::ordinal(&readers, &c.member).is_none();
+                (voter, c.last_log)
+            });
+            let survivor = best.map(|c| c.member.clone());
+            ask(world, |spec| {
+                spec.accept_data_loss = true;
+                spec.survivor = survivor;
+            });
+        }
+        _ if open.is_none() && status.is(operator_api::status::QUORUM_LOST) => {
+            ask(world, |spec| spec.accept_data_loss = true);
+        }
+        _ => {}
+    }
+}
