@@ -25,6 +25,10 @@ const READY_LIMIT: Duration = Duration::from_secs(120);
 /// Every request by its user, without bodies.
 const AUDIT_POLICY: &str = "apiVersion: audit.k8s.io/v1\nkind: Policy\nomitStages: [RequestReceived]\nrules: [{level: Metadata}]\n";
 
+/// Those that need no machines. What would mark played pods and volumes as broken is not among them.
+const CONTROLLERS: &str = "disruption-controller,garbage-collector-controller,namespace-controller,serviceaccount-controller,\
+    statefulset-controller";
+
 /// A running API server.
 #[derive(Debug)]
 pub struct ApiServer {
@@ -91,6 +95,7 @@ impl ApiServer {
             format!("--root-ca-file={}", pki("ca.crt")),
             "--use-service-account-credentials".to_owned(),
             "--leader-elect=false".to_owned(),
+            format!("--controllers={CONTROLLERS}"),
             // Serves nothing: two of these must not ask for one port.
             "--secure-port=0".to_owned(),
         ];

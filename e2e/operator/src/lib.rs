@@ -1,8 +1,10 @@
 //! The operator's installation and its API, tried against a real API server.
 //!
 //! [`generated`] (files made from others) · [`tool`] (programs that tests need, and what happens without) · [`api_server`] (an API
-//! server without machines, for what needs no pod) · [`objects`] (asking an API server with kubectl).
+//! server without machines, for what needs no pod) · [`objects`] (asking an API server with kubectl) ·
+//! [`crowd`] (many clusters at once, with played machines).
 pub mod api_server;
+pub mod crowd;
 pub mod generated;
 pub mod objects;
 pub mod tool;

@@ -209,7 +209,9 @@ fn defaults(server: &Objects) -> Result<()> {
         "{}",
         made["spec"]["bootstrap"]
     );
-    let made = server.send(CREATE, &recovery("{}")?)?;
+    let mut new = recovery("{}")?;
+    new["metadata"]["name"] = "another".into();
+    let made = server.send(CREATE, &new)?;
     let expected = recovery(r#"{"acceptDataLoss":false,"dryRun":false,"mode":"SingleSurvivor"}"#)?;
     ensure!(made["spec"] == expected["spec"], "{}", made["spec"]);
     Ok(())

@@ -1,0 +1,239 @@
+//! Many clusters at once: the operator's memory, processor time and requests at 50, 100 and 200 clusters, on a real API server with played
+//! machines. Fails if it needs more memory than it may, or if it grows faster than the crowd.
+//!
+//! `cargo run --release -p e2e-operator --bin crowd -- OPERATOR [COUNT...]`
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+use e2e_operator::{
+    api_server::ApiServer,
+    crowd::{
+        self, Clusters, NAMESPACE, machines,
+        nodes::Nodes,
+        operator::{Audit, Operator},
+    },
+    generated, root,
+};
+
+/// The operator's account, as `manifests/install.yaml` makes it.
+const ACCOUNT: &str = "rqlite-operator";
+/// How long all may take to be Ready.
+const READY_LIMIT: Duration = Duration::from_secs(300);
+/// How long the calm before a measurement is: passes after the last change are done by then.
+const CALM: Duration = Duration::from_secs(15);
+/// How long is measured. Every calm cluster is looked at at least once in it.
+const WINDOW: Duration = Duration::from_secs(60);
+/// The most memory that it may need, whatever the crowd.
+const MAX_MB: f64 = 150.0;
+/// How much more one cluster may cost in the largest crowd than in the smallest.
+const MAX_GROWTH: f64 = 1.25;
+
+/// One line of the table.
+#[derive(Clone, Copy, Debug)]
+struct Row {
+    clusters: usize,
+    ready_seconds: f64,
+    resident_mb: f64,
+    peak_mb: f64,
+    cpu_seconds: f64,
+    requests: usize,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match measure().await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("crowd: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn measure() -> Result<()> {
+    let mut words = std::env::args().skip(1);
+    let program = PathBuf::from(words.next().context("usage: crowd OPERATOR [COUNT...]")?);
+    let mut counts: Vec<usize> = words
+        .map(|w| w.parse())
+        .collect::<Result<_, _>>()
+        .context("a number of clusters")?;
+    if counts.is_empty() {
+        counts = vec![50, 100, 200];
+    }
+    let mut api = ApiServer::start()?.context("run e2e/tools/build etcd kubernetes")?;
+    api.start_controllers()?;
+    install(&api)?;
+    let admin = crowd::client(&api.kubeconfig("admin")).await?;
+    let played = tokio::spawn(machines::play(admin.clone(), Nodes::new()));
+    let clusters = Clusters::new(admin);
+    let work = grow(&api, &program, &clusters, &counts);
+    tokio::select! {
+        result = work => result,
+        ended = played => ended?.and_then(|()| anyhow::bail!("the machines stopped")),
+    }
+}
+
+/// Everything of `manifests/install.yaml`; its Deployment makes no pods, as its controller does not run here.
+fn install(api: &ApiServer) -> Result<()> {
+    let admin = api.objects()?;
+    let manifest = root().join("manifests/install.yaml").display().to_string();
+    admin.ask(&["apply", "--server-side", "-f", &manifest])?;
+    admin.ask(&[
+        "wait",
+        "--for=condition=Established",
+        "crd",
+        "--all",
+        "--timeout=60s",
+    ])?;
+    admin.ask(&["create", "namespace", NAMESPACE]).map(drop)
+}
+
+async fn grow(
+    api: &ApiServer,
+    program: &Path,
+    clusters: &Clusters,
+    counts: &[usize],
+) -> Result<()> {
+    let kubeconfig = api.account_kubeconfig(generated::NAMESPACE, ACCOUNT)?;
+    let log =
+        std::env::temp_dir().join(format!("rqlite-operator-crowd-{}.log", std::process::id()));
+    println!("the operator's log: {}", log.display());
+    let start = |log: &Path| Operator::start(program, &kubeconfig, generated::NAMESPACE, log);
+    let mut operator = start(&log)?;
+    let mut audit = Audit::of(&api.audit_log(), generated::NAMESPACE, ACCOUNT)?;
+    let mut rows: Vec<Row> = Vec::new();
+    println!("clusters  Ready after  memory  at most  CPU per min  requests per min  per cluster");
+    for &count in counts {
+        let there = rows.last().map_or(0, |row| row.clusters);
+        let begun = Instant::now();
+        clusters.create(there..count).await?;
+        clusters
+            .await_ready(READY_LIMIT)
+            .await
+            .with_context(|| format!("see {}", log.display()))?;
+        let ready_seconds = begun.elapsed().as_secs_f64();
+        tokio::time::sleep(CALM).await;
+        is_allowed(&mut audit)?;
+        let before = operator.cost()?;
+        tokio::time::sleep(WINDOW).await;
+        let requests = is_allowed(&mut audit)?;
+        let after = operator.cost()?;
+        let row = Row {
+            clusters: count,
+            ready_seconds,
+            resident_mb: after.resident_mb,
+            peak_mb: after.peak_mb,
+            cpu_seconds: after.cpu_seconds - before.cpu_seconds,
+            requests,
+        };
+        row.print();
+        rows.push(row);
+    }
+    operator.stop().await?;
+    restart(
+        start(&log)?,
+        &mut audit,
+        clusters,
+        counts.iter().max().copied().unwrap_or(0),
+    )
+    .await?;
+    judge(&rows)
+}
+
+/// What was asked since the last look, printed; nothing of it may have been forbidden.
+fn is_allowed(audit: &mut Audit) -> Result<usize> {
+    let (asked, forbidden) = audit.since()?;
+    ensure!(forbidden.is_empty(), "forbidden: {forbidden:#?}");
+    Ok(asked.values().sum())
+}
+
+/// A new operator looks at everything once and finds nothing to do.
+async fn restart(
+    mut operator: Operator,
+    audit: &mut Audit,
+    clusters: &Clusters,
+    count: usize,
+) -> Result<()> {
+    is_allowed(audit)?;
+    let begun = Instant::now();
+    let mut looked = 0;
+    let mut asked_in_all = std::collections::BTreeMap::<String, usize>::new();
+    while looked < count {
+        ensure!(
+            begun.elapsed() < READY_LIMIT,
+            "after a restart, {looked} of {count} clusters were looked at: {asked_in_all:#?}"
+        );
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        for (what, times) in audit.since()?.0 {
+            *asked_in_all.entry(what).or_default() += times;
+        }
+        looked = asked_in_all.get("get rqliteclusters").copied().unwrap_or(0);
+    }
+    let cost = operator.cost()?;
+    println!(
+        "restart: {count} clusters looked at after {:.1} s, {:.1} s CPU, {:.0} MB, {} requests",
+        begun.elapsed().as_secs_f64(),
+        cost.cpu_seconds,
+        cost.peak_mb,
+        asked_in_all.values().sum::<usize>()
+    );
+    let changes: Vec<_> = asked_in_all
+        .keys()
+        .filter(|what| what.starts_with("patch") || what.starts_with("create pods"))
+        .collect();
+    println!("restart: changed {changes:?}");
+    clusters.await_ready(READY_LIMIT).await?;
+    operator.stop().await
+}
+
+impl Row {
+    fn print(&self) {
+        let clusters = self.clusters as f64;
+        println!(
+            "{:>8}  {:>9.1} s  {:>3.0} MB  {:>4.0} MB  {:>9.1} s  {:>16}  {:>11.1}",
+            self.clusters,
+            self.ready_seconds,
+            self.resident_mb,
+            self.peak_mb,
+            self.cpu_seconds,
+            self.requests,
+            self.requests as f64 / clusters
+        );
+    }
+}
+
+fn judge(rows: &[Row]) -> Result<()> {
+    let (Some(first), Some(last)) = (rows.first(), rows.last()) else {
+        return Ok(());
+    };
+    ensure!(
+        last.peak_mb < MAX_MB,
+        "{:.0} MB are more than {MAX_MB} MB",
+        last.peak_mb
+    );
+    let per = |row: &Row, cost: f64| cost / row.clusters as f64;
+    for (what, early, late) in [
+        ("memory", per(first, first.peak_mb), per(last, last.peak_mb)),
+        (
+            "CPU",
+            per(first, first.cpu_seconds),
+            per(last, last.cpu_seconds),
+        ),
+        (
+            "requests",
+            per(first, first.requests as f64),
+            per(last, last.requests as f64),
+        ),
+    ] {
+        ensure!(
+            late <= early * MAX_GROWTH,
+            "{what} per cluster grew from {early:.3} to {late:.3}"
+        );
+    }
+    println!("memory, CPU and requests grow no faster than the crowd");
+    Ok(())
+}

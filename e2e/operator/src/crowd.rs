@@ -1,0 +1,115 @@
+//! Many clusters at once on a real API server, without machines: pods and nodes are played, the operator is real.
+//!
+//! [`machines`] does what kubelets and volume provisioners do, [`nodes`] answers as databases do, [`operator`] runs and measures the operator.
+pub mod machines;
+pub mod nodes;
+pub mod operator;
+
+use std::{collections::BTreeMap, path::Path, time::Duration};
+
+use anyhow::{Context, Result, bail};
+use futures_util::{StreamExt, stream};
+use kube::{
+    Api, Client, Config,
+    api::{DynamicObject, ListParams, PostParams},
+    config::{KubeConfigOptions, Kubeconfig},
+    core::{ApiResource, GroupVersionKind},
+};
+use serde_json::json;
+
+/// Where the crowd is.
+pub const NAMESPACE: &str = "crowd";
+/// Between two looks at all clusters. Each costs the API server as much as it costs to list them.
+const LOOK_PERIOD: Duration = Duration::from_secs(1);
+/// Clusters that are created at the same time.
+const AT_ONCE: usize = 8;
+
+/// A client with the rights of this kubeconfig.
+///
+/// # Errors
+/// When it cannot be read.
+pub async fn client(kubeconfig: &Path) -> Result<Client> {
+    let read = Kubeconfig::read_from(kubeconfig).context("read the kubeconfig")?;
+    let config = Config::from_custom_kubeconfig(read, &KubeConfigOptions::default()).await?;
+    Ok(Client::try_from(config)?)
+}
+
+/// All clusters of the crowd.
+#[derive(Clone, Debug)]
+pub struct Clusters {
+    api: Api<DynamicObject>,
+    resource: ApiResource,
+}
+
+impl Clusters {
+    /// As seen through this client.
+    #[must_use]
+    pub fn new(client: Client) -> Self {
+        let kind = GroupVersionKind::gvk("rqlite.dev", "v1alpha1", "RqliteCluster");
+        let resource = ApiResource::from_gvk(&kind);
+        Self {
+            api: Api::namespaced_with(client, NAMESPACE, &resource),
+            resource,
+        }
+    }
+
+    /// Creates those of these numbers.
+    ///
+    /// # Errors
+    /// When the API server refuses one.
+    pub async fn create(&self, numbers: std::ops::Range<usize>) -> Result<()> {
+        let made = stream::iter(numbers).map(|number| async move {
+            let mut cluster = DynamicObject::new(&format!("crowd-{number}"), &self.resource);
+            // Every fourth has read replicas: that is a second StatefulSet.
+            let readers = if number.is_multiple_of(4) {
+                json!({ "replicas": 1 })
+            } else {
+                json!(null)
+            };
+            cluster.data = json!({ "spec": { "readReplicas": readers } });
+            self.api.create(&PostParams::default(), &cluster).await
+        });
+        let results: Vec<_> = made.buffer_unordered(AT_ONCE).collect().await;
+        results
+            .into_iter()
+            .try_for_each(|result| result.map(drop))
+            .context("create a cluster")
+    }
+
+    /// Waits until all of them are Ready.
+    ///
+    /// # Errors
+    /// After `limit`, with what the others say.
+    pub async fn await_ready(&self, limit: Duration) -> Result<()> {
+        let start = std::time::Instant::now();
+        loop {
+            let waiting = self.not_ready().await?;
+            if waiting.is_empty() {
+                return Ok(());
+            }
+            if start.elapsed() > limit {
+                let some: Vec<_> = waiting.iter().take(5).collect();
+                bail!(
+                    "after {limit:?}, {} clusters are not Ready, such as {some:#?}",
+                    waiting.len()
+                );
+            }
+            tokio::time::sleep(LOOK_PERIOD).await;
+        }
+    }
+
+    async fn not_ready(&self) -> Result<BTreeMap<String, String>> {
+        let all = self.api.list(&ListParams::default()).await?;
+        let told = all.items.into_iter().filter_map(|cluster| {
+            let conditions = cluster.data["status"]["conditions"].as_array().cloned();
+            let ready = conditions
+                .into_iter()
+                .flatten()
+                .find(|c| c["type"] == "Ready");
+            let said = ready.unwrap_or_default();
+            let waits = said["status"] != "True";
+            waits.then(|| (cluster.metadata.name.unwrap_or_default(), said.to_string()))
+        });
+        Ok(told.collect())
+    }
+}

@@ -1,0 +1,169 @@
+//! What kubelets and a volume provisioner do, as far as the API server sees it: pods run at an address and are ready, claims are bound.
+use std::{
+    net::Ipv4Addr,
+    sync::{
+        Arc,
+        atomic::{AtomicU16, Ordering},
+    },
+};
+
+use anyhow::{Context, Result};
+use futures_util::TryStreamExt;
+use k8s_openapi::{
+    api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod},
+    jiff::Timestamp,
+};
+use kube::{
+    Api, Client, Resource, ResourceExt,
+    api::{Patch, PatchParams},
+    runtime::{watcher, watcher::Event},
+};
+use serde_json::{Value, json};
+
+use super::{NAMESPACE, nodes::Nodes};
+
+/// Label with the cluster's name on all its objects.
+const CLUSTER_LABEL: &str = "rqlite.dev/cluster";
+/// Label with a pod's pool.
+const POOL_LABEL: &str = "rqlite.dev/pool";
+
+/// Plays all machines for as long as it is polled.
+///
+/// # Errors
+/// When the API server refuses something, or an address cannot be listened at.
+pub async fn play(client: Client, nodes: Arc<Nodes>) -> Result<()> {
+    let machines = Machines {
+        client,
+        nodes,
+        addresses: AtomicU16::new(1),
+    };
+    tokio::try_join!(machines.pods(), machines.claims(), machines.state_files()).map(drop)
+}
+
+struct Machines {
+    client: Client,
+    nodes: Arc<Nodes>,
+    addresses: AtomicU16,
+}
+
+fn cluster_of<K: Resource<DynamicType = ()>>(object: &K) -> String {
+    object
+        .labels()
+        .get(CLUSTER_LABEL)
+        .cloned()
+        .unwrap_or_default()
+}
+
+impl Machines {
+    fn api<K>(&self) -> Api<K>
+    where
+        K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>,
+    {
+        Api::namespaced(self.client.clone(), NAMESPACE)
+    }
+
+    async fn pods(&self) -> Result<()> {
+        let mut events = std::pin::pin!(watcher(
+            self.api::<Pod>(),
+            watcher::Config::default().labels(CLUSTER_LABEL)
+        ));
+        while let Some(event) = events.try_next().await.context("watch pods")? {
+            match event {
+                Event::Apply(pod) | Event::InitApply(pod) => self.run(&pod).await?,
+                Event::Delete(pod) => self.nodes.stop(&cluster_of(&pod), &pod.name_any()),
+                Event::Init | Event::InitDone => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// A new pod gets an address and is ready at once.
+    async fn run(&self, pod: &Pod) -> Result<()> {
+        let has_address = pod.status.as_ref().is_some_and(|s| s.pod_ip.is_some());
+        if has_address || pod.metadata.deletion_timestamp.is_some() {
+            return Ok(());
+        }
+        let [high, low] = self.addresses.fetch_add(1, Ordering::Relaxed).to_be_bytes();
+        let address = Ipv4Addr::new(127, 100, high, low);
+        let is_voter = pod
+            .labels()
+            .get(POOL_LABEL)
+            .is_some_and(|pool| pool == "voter");
+        let uid = pod.uid().unwrap_or_default();
+        self.nodes
+            .start(&cluster_of(pod), &pod.name_any(), &uid, is_voter, address)
+            .await?;
+        let now = Timestamp::now().to_string();
+        let condition =
+            |kind: &str| json!({ "type": kind, "status": "True", "lastTransitionTime": now });
+        let conditions = ["PodScheduled", "Initialized", "ContainersReady", "Ready"].map(condition);
+        let status = json!({
+            "phase": "Running",
+            "podIP": address.to_string(),
+            "podIPs": [{ "ip": address.to_string() }],
+            "startTime": now,
+            "conditions": conditions,
+        });
+        self.report::<Pod>(&pod.name_any(), status).await
+    }
+
+    async fn claims(&self) -> Result<()> {
+        let mut events = std::pin::pin!(watcher(
+            self.api::<PersistentVolumeClaim>(),
+            watcher::Config::default()
+        ));
+        while let Some(event) = events.try_next().await.context("watch claims")? {
+            let (Event::Apply(claim) | Event::InitApply(claim)) = event else {
+                continue;
+            };
+            let is_bound = claim.status.as_ref().and_then(|s| s.phase.as_deref()) == Some("Bound");
+            if !is_bound && claim.metadata.deletion_timestamp.is_none() {
+                let size = claim
+                    .spec
+                    .as_ref()
+                    .and_then(|s| s.resources.as_ref()?.requests.clone());
+                let status = json!({ "phase": "Bound", "capacity": size });
+                self.report::<PersistentVolumeClaim>(&claim.name_any(), status)
+                    .await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn state_files(&self) -> Result<()> {
+        let mut events = std::pin::pin!(watcher(
+            self.api::<ConfigMap>(),
+            watcher::Config::default().labels(CLUSTER_LABEL)
+        ));
+        while let Some(event) = events.try_next().await.context("watch state files")? {
+            let (Event::Apply(map) | Event::InitApply(map)) = event else {
+                continue;
+            };
+            let file = map.data.as_ref().and_then(|data| data.get("state.json"));
+            if let Some(text) = file {
+                let state: Value = serde_json::from_str(text).context("read a state file")?;
+                self.nodes.learn(&cluster_of(&map), state);
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes an object's status; one that is gone since needs none.
+    async fn report<K>(&self, name: &str, status: Value) -> Result<()>
+    where
+        K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>
+            + serde::de::DeserializeOwned,
+    {
+        let change = Patch::Strategic(json!({ "status": status }));
+        match self
+            .api::<K>()
+            .patch_status(name, &PatchParams::default(), &change)
+            .await
+        {
+            Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+            result => result
+                .map(drop)
+                .with_context(|| format!("the status of {name}")),
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! Databases as the operator hears them: each pod has an address of its own on loopback and answers `/status` and `/readyz` as a member of
+//! a cluster that has formed and takes writes.
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::{Ipv4Addr, SocketAddr},
+    sync::{Arc, Mutex, PoisonError},
+    time::Instant,
+};
+
+use anyhow::{Context, Result};
+use axum::{Router, extract::State, http::header, response::IntoResponse, routing::get};
+use serde_json::{Value, json};
+use tokio::{net::TcpListener, task::JoinHandle};
+
+/// Port of the HTTP API.
+const HTTP_PORT: u16 = 4001;
+/// Writes a second that a cluster seems to take: its commit index moves, as the operator records it.
+const WRITES_PER_SECOND: u64 = 10;
+
+/// What the members of one cluster know.
+#[derive(Debug, Default)]
+struct Cluster {
+    /// The state file, as the operator wrote it.
+    state: Value,
+    members: BTreeMap<String, Member>,
+}
+
+#[derive(Debug)]
+struct Member {
+    raft_id: String,
+    voter: bool,
+    server: JoinHandle<()>,
+}
+
+/// All clusters.
+#[derive(Debug)]
+pub struct Nodes {
+    clusters: Mutex<HashMap<String, Cluster>>,
+    start: Instant,
+}
+
+/// Who is asked.
+#[derive(Clone, Debug)]
+struct Asked {
+    nodes: Arc<Nodes>,
+    cluster: String,
+    pod: String,
+}
+
+impl Nodes {
+    /// None yet.
+    #[must_use]
+    pub fn new() -> Arc<Self> {
+        Arc::new(Self {
+            clusters: Mutex::default(),
+            start: Instant::now(),
+        })
+    }
+
+    /// The state file of a cluster is this.
+    pub fn learn(&self, cluster: &str, state: Value) {
+        self.with(cluster, |known| known.state = state);
+    }
+
+    /// Starts the node of a pod.
+    ///
+    /// # Errors
+    /// When its address cannot be listened at.
+    pub async fn start(
+        self: &Arc<Self>,
+        cluster: &str,
+        pod: &str,
+        uid: &str,
+        voter: bool,
+        address: Ipv4Addr,
+    ) -> Result<()> {
+        let at = SocketAddr::from((address, HTTP_PORT));
+        let listener = TcpListener::bind(at)
+            .await
+            .with_context(|| format!("listen at {at}"))?;
+        let asked = Asked {
+            nodes: Arc::clone(self),
+            cluster: cluster.to_owned(),
+            pod: pod.to_owned(),
+        };
+        let router = Router::new()
+            .route("/status", get(status))
+            .route("/readyz", get(|| async { "[+]node ok" }))
+            .with_state(asked);
+        let server = tokio::spawn(async move {
+            // Ends only with the task.
+            let _ = axum::serve(listener, router).await;
+        });
+        let member = Member {
+            raft_id: format!("{pod}#{uid}"),
+            voter,
+            server,
+        };
+        self.with(cluster, |known| {
+            known.members.insert(pod.to_owned(), member)
+        });
+        Ok(())
+    }
+
+    /// Ends the node of a pod.
+    pub fn stop(&self, cluster: &str, pod: &str) {
+        self.with(cluster, |known| {
+            if let Some(member) = known.members.remove(pod) {
+                member.server.abort();
+            }
+        });
+    }
+
+    fn with<T>(&self, cluster: &str, work: impl FnOnce(&mut Cluster) -> T) -> T {
+        let mut all = self.clusters.lock().unwrap_or_else(PoisonError::into_inner);
+        work(all.entry(cluster.to_owned()).or_default())
+    }
+}
+
+async fn status(State(asked): State<Asked>) -> impl IntoResponse {
+    let index = 100 + asked.nodes.start.elapsed().as_secs() * WRITES_PER_SECOND;
+    let told = asked
+        .nodes
+        .with(&asked.cluster, |cluster| cluster.status(&asked.pod, index));
+    (
+        [(header::CONTENT_TYPE, "application/json")],
+        told.to_string(),
+    )
+}
+
+impl Cluster {
+    /// As `rqlited` tells it, the part that the operator reads. The first voter leads, once as many as the state file expects are there.
+    fn status(&self, pod: &str, index: u64) -> Value {
+        let Some(own) = self.members.get(pod) else {
+            return json!({ "store": { "open": false } });
+        };
+        let voters = self.members.values().filter(|m| m.voter).count() as u64;
+        let has_formed = self.state["expect"]
+            .as_u64()
+            .is_some_and(|expect| voters >= expect);
+        let leader = self
+            .members
+            .iter()
+            .find(|(_, m)| m.voter && has_formed)
+            .map(|(name, _)| name.as_str());
+        let members = self.members.iter().filter(|_| has_formed);
+        let members: Vec<_> = members
+            .map(|(name, m)| json!({ "id": name, "raft_id": m.raft_id, "voter": m.voter }))
+            .collect();
+        json!({ "store": {
+            "node_id": pod,
+            "leader": leader.map(|name| json!({ "node_id": name })),
+            "identity": { "raft_id": own.raft_id, "cluster_id": self.state["cluster_id"], "lineage": self.state["lineage"] },
+            "raft": {
+                "state": if leader == Some(pod) { "Leader" } else { "Follower" },
+                "term": 1,
+                "last_log_index": index,
+                "last_log_term": 1,
+                "commit_index": index,
+                "applied_index": index,
+                "committed_configuration": { "index": 1, "members": members },
+            },
+        } })
+    }
+}

@@ -1,0 +1,202 @@
+//! The operator as a process, and what it costs.
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    io::{BufRead, BufReader, Seek, SeekFrom},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
+
+/// How long it may take to end when told to.
+const STOP_LIMIT: Duration = Duration::from_secs(30);
+/// Clock ticks a second in `/proc`: fixed on Linux.
+const TICKS_PER_SECOND: f64 = 100.0;
+
+/// A running operator.
+#[derive(Debug)]
+pub struct Operator {
+    child: Child,
+    log: PathBuf,
+}
+
+/// Its cost so far.
+#[derive(Clone, Copy, Debug)]
+pub struct Cost {
+    /// Memory in use now, in MB of 10^6 bytes.
+    pub resident_mb: f64,
+    /// The most that it ever had in use.
+    pub peak_mb: f64,
+    /// Processor time since its start.
+    pub cpu_seconds: f64,
+}
+
+impl Operator {
+    /// Starts it with a ServiceAccount's rights, in the namespace of its Lease; its log is added to.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn start(program: &Path, kubeconfig: &Path, namespace: &str, log: &Path) -> Result<Self> {
+        let file = File::options()
+            .create(true)
+            .append(true)
+            .open(log)
+            .context("open its log")?;
+        let mut command = Command::new("setpriv");
+        command
+            .args(["--pdeathsig", "KILL", "--"])
+            .arg(program)
+            .arg("run");
+        command.args([
+            "--namespace",
+            namespace,
+            "--metrics-address=127.0.0.1:0",
+            "--health-address=127.0.0.1:0",
+        ]);
+        command.env("KUBECONFIG", kubeconfig).stdin(Stdio::null());
+        command.stdout(file.try_clone()?).stderr(file);
+        let child = command
+            .spawn()
+            .with_context(|| format!("start {}", program.display()))?;
+        Ok(Self {
+            child,
+            log: log.to_owned(),
+        })
+    }
+
+    /// What it costs.
+    ///
+    /// # Errors
+    /// When it has ended; with the end of its log.
+    pub fn cost(&mut self) -> Result<Cost> {
+        if let Some(status) = self.child.try_wait()? {
+            bail!("the operator ended: {status}\n{}", self.tail());
+        }
+        let process = PathBuf::from(format!("/proc/{}", self.child.id()));
+        let status = fs::read_to_string(process.join("status")).context("its status")?;
+        let kilobytes = |field: &str| -> Result<f64> {
+            let line = status.lines().find_map(|line| line.strip_prefix(field));
+            let number = line.and_then(|rest| rest.split_whitespace().nth(1)?.parse().ok());
+            number.with_context(|| format!("{field} of the operator"))
+        };
+        let stat = fs::read_to_string(process.join("stat")).context("its stat")?;
+        // The name, in brackets, may hold anything; after it, the 12th and 13th fields are the user's and the kernel's time.
+        let (_, fields) = stat.rsplit_once(')').context("its stat")?;
+        let ticks: f64 = fields
+            .split_whitespace()
+            .skip(11)
+            .take(2)
+            .filter_map(|t| t.parse::<f64>().ok())
+            .sum();
+        Ok(Cost {
+            resident_mb: kilobytes("VmRSS")? * 1024.0 / 1e6,
+            peak_mb: kilobytes("VmHWM")? * 1024.0 / 1e6,
+            cpu_seconds: ticks / TICKS_PER_SECOND,
+        })
+    }
+
+    /// Ends it as Kubernetes does, and waits until it has given its Lease back.
+    ///
+    /// # Errors
+    /// When it does not end, or not well.
+    pub async fn stop(mut self) -> Result<()> {
+        let id = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(id, rustix::process::Signal::TERM).context("SIGTERM")?;
+        let start = std::time::Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                ensure!(
+                    status.success(),
+                    "the operator ended with {status}\n{}",
+                    self.tail()
+                );
+                return Ok(());
+            }
+            ensure!(
+                start.elapsed() < STOP_LIMIT,
+                "the operator does not end\n{}",
+                self.tail()
+            );
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    fn tail(&self) -> String {
+        let text = fs::read_to_string(&self.log).unwrap_or_default();
+        let lines: Vec<_> = text.lines().collect();
+        lines[lines.len().saturating_sub(20)..].join("\n")
+    }
+}
+
+impl Drop for Operator {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The API server's own record of who asked what.
+#[derive(Debug)]
+pub struct Audit {
+    reader: BufReader<File>,
+    user: String,
+}
+
+/// Requests by verb and resource.
+pub type Requests = BTreeMap<String, usize>;
+
+impl Audit {
+    /// What this ServiceAccount asks from now on.
+    ///
+    /// # Errors
+    /// When there is no such record.
+    pub fn of(log: &Path, namespace: &str, account: &str) -> Result<Self> {
+        let mut file = File::open(log).context("the audit log")?;
+        file.seek(SeekFrom::End(0))?;
+        Ok(Self {
+            reader: BufReader::new(file),
+            user: format!("system:serviceaccount:{namespace}:{account}"),
+        })
+    }
+
+    /// What it asked since the last look, and what of it was forbidden.
+    ///
+    /// # Errors
+    /// When the record cannot be read.
+    pub fn since(&mut self) -> Result<(Requests, Vec<String>)> {
+        let (mut asked, mut forbidden) = (Requests::new(), Vec::new());
+        let mut line = String::new();
+        while self.reader.read_line(&mut line)? > 0 {
+            // A line that is being written is left for the next look.
+            if !line.ends_with('\n') {
+                let behind = i64::try_from(line.len())?;
+                self.reader.seek_relative(-behind)?;
+                break;
+            }
+            let entry: Value = serde_json::from_str(&line).context("a line of the audit log")?;
+            line.clear();
+            // A watch has a second entry when it ends.
+            let is_second = entry["verb"] == "watch" && entry["stage"] != "ResponseStarted";
+            if entry["user"]["username"] != self.user.as_str() || is_second {
+                continue;
+            }
+            let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+            let object = &entry["objectRef"];
+            let parts = [text(&object["resource"]), text(&object["subresource"])];
+            let resource = parts.join("/");
+            let what = format!(
+                "{} {}",
+                text(&entry["verb"]),
+                resource.trim_end_matches('/')
+            );
+            if entry["responseStatus"]["code"] == 403 {
+                forbidden.push(format!("{what}: {}", entry["responseStatus"]["message"]));
+            }
+            *asked.entry(what).or_default() += 1;
+        }
+        Ok((asked, forbidden))
+    }
+}
