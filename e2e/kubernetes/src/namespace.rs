@@ -179,8 +179,9 @@ impl Namespace {
     }
 }
 
-/// Beside the other build outputs.
-fn results() -> PathBuf {
+/// Where what failed tests leave is kept: a folder for each namespace, beside the other build outputs.
+#[must_use]
+pub fn results() -> PathBuf {
     let beside = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target");
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(beside, PathBuf::from);
     target.join("e2e-failures")

@@ -90,16 +90,26 @@ impl<'a> Writer<'a> {
     /// # Errors
     /// When a row is lost, nodes differ, or one cannot be asked.
     pub fn assert_nothing_lost(self, nodes: &[String]) -> Result<Outcome> {
-        self.in_pod(&["stop"])?;
-        let report = self.report(None)?;
-        let mut words = vec!["check", &self.url];
-        words.extend(nodes.iter().map(String::as_str));
-        let check: Check = self.parsed(&words)?;
+        let outcome = self.end(nodes)?;
+        let check = &outcome.check;
         ensure!(
             check.lost == 0,
             "{} acknowledged rows are lost: {check:?}",
             check.lost
         );
+        Ok(outcome)
+    }
+
+    /// The same where acknowledged rows may be lost: says how many are.
+    ///
+    /// # Errors
+    /// When nodes differ, or one cannot be asked.
+    pub fn end(self, nodes: &[String]) -> Result<Outcome> {
+        self.in_pod(&["stop"])?;
+        let report = self.report(None)?;
+        let mut words = vec!["check", &self.url];
+        words.extend(nodes.iter().map(String::as_str));
+        let check: Check = self.parsed(&words)?;
         ensure!(check.acknowledged > 0, "nothing was acknowledged");
         let delete = ["delete", "pod", POD, "--wait=true", "--timeout=60s"];
         self.namespace.ask(&delete)?;

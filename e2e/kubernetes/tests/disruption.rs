@@ -209,7 +209,7 @@ fn what_happens(field: &mut Field<'_>) -> Result<()> {
     field.after("the leader's pod deleted", seconds(15), |field| {
         field.delete(&[&field.leader()?])
     })?;
-    field.after("the leader's pod killed", seconds(20), |field| {
+    field.after("the leader's pod deleted by force", seconds(20), |field| {
         field.delete(&[&field.leader()?, "--grace-period=0", "--force"])
     })?;
     field.after("all pods deleted at once", seconds(60), |field| {
