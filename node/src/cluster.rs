@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use self::join::{JoinError, join_once};
 use crate::{
     discovery::{AddressLookup, Found, LeaderKey},
-    identity::{Cluster, Lineage},
+    identity::{Cluster, FormingRight, Lineage},
     local::Local,
     peer::Peers,
     raft::Consensus,
@@ -82,6 +82,11 @@ pub enum ClusterError {
     /// A read-only node needs somebody to follow.
     #[error("cannot create a new non-voting node without joining it to an existing cluster")]
     LoneNonVoter,
+    /// It was prepared to join.
+    #[error(
+        "this node was prepared to join cluster {0} and must not form one: give it -join or -disco-mode"
+    )]
+    JoinOnly(String),
     /// It is a cluster of its own.
     #[error("node is the only node in a single-node cluster, joining other clusters not supported")]
     OwnCluster,
@@ -163,6 +168,15 @@ impl Forming {
             .map_err(|e| ClusterError::Failed(e.to_string()))
     }
 
+    /// The cluster that this node may form: the one that it was prepared for, or one of its own.
+    fn new_cluster(&self) -> Result<Cluster, ClusterError> {
+        match self.local.identity().forming_right() {
+            FormingRight::Any => Ok(random_cluster()),
+            FormingRight::Only(cluster) => Ok(cluster),
+            FormingRight::JoinOnly(cluster) => Err(ClusterError::JoinOnly(cluster.id)),
+        }
+    }
+
     /// The first node of a new cluster.
     async fn alone(&self) -> Result<(), ClusterError> {
         if !self.plan.voter {
@@ -177,7 +191,7 @@ impl Forming {
             {
                 cluster
             }
-            Some(_) | None => new_cluster(),
+            Some(_) | None => self.new_cluster()?,
         };
         self.local
             .pledge(&cluster, std::slice::from_ref(&id))
@@ -290,7 +304,7 @@ impl Forming {
     }
 }
 
-fn new_cluster() -> Cluster {
+fn random_cluster() -> Cluster {
     let random = || format!("{:032x}", rand::random::<u128>());
     Cluster {
         id: random(),

@@ -10,11 +10,11 @@ use super::{
     ClusterError, Forming,
     decide::{Decision, Own, decide},
     join::join_once,
-    new_cluster, serve,
+    serve,
 };
 use crate::{
     discovery::Found,
-    identity::Cluster,
+    identity::{Cluster, FormingRight},
     peer::{Answer, Ask, Notice, NoticeState},
 };
 
@@ -77,6 +77,12 @@ impl Forming {
             return Ok(Some("a read-only node waits for a cluster to join".into()));
         }
         let identity = self.local.identity();
+        if let FormingRight::JoinOnly(cluster) = identity.forming_right() {
+            return Ok(Some(format!(
+                "this node was prepared to join cluster {}, and waits for its leader",
+                cluster.id
+            )));
+        }
         let own = Own {
             id: identity.raft_id(),
             raft_addr: self.local.raft_addr.clone(),
@@ -144,7 +150,7 @@ impl Forming {
         let identity = self.local.identity();
         let cluster = match (identity.cluster, identity.pledged) {
             (Some(cluster), Some(pledged)) if pledged == ids => cluster,
-            _ => new_cluster(),
+            _ => self.new_cluster()?,
         };
         tracing::info!(target: "cluster-bootstrap", "reached expected bootstrap count of {}, starting cluster bootstrap", ids.len());
         if let Err(e) = self.local.pledge(&cluster, &ids) {
