@@ -4,11 +4,11 @@
 //! travels along in memory, so the leader never decodes what it has just encoded.
 use std::{
     fmt,
-    sync::{Arc, OnceLock},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
 };
 
 use bytes::{BufMut, Bytes, BytesMut};
-use node_db::{LoadChunk, Request};
+use node_db::{LoadChunk, Outcome, Request};
 use serde::{Deserialize, Serialize};
 
 /// First byte of every encoded command. Raised only when old readers could misread new bytes.
@@ -32,7 +32,11 @@ pub struct Encoded(Arc<Inner>);
 struct Inner {
     bytes: Bytes,
     decoded: OnceLock<Result<Command, DecodeError>>,
+    deliver: Mutex<Option<Deliver>>,
 }
+
+/// Takes a command's outcomes and the index of its entry to whoever waits for them. Must not block.
+pub type Deliver = Box<dyn FnOnce(Vec<Outcome>, u64) + Send>;
 
 /// Bytes that are not a command of a version known here.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -45,6 +49,28 @@ impl Encoded {
     /// # Errors
     /// Only if serialization itself fails, which the types exclude; reported rather than assumed.
     pub fn new(command: Command) -> Result<Self, DecodeError> {
+        Self::encode(command, None)
+    }
+
+    /// [`Self::new`] with somebody who waits on this node. Copies from the log or the wire know nobody.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn awaited(command: Command, deliver: Deliver) -> Result<Self, DecodeError> {
+        Self::encode(command, Some(deliver))
+    }
+
+    /// Who waits, once.
+    pub fn take_deliver(&self) -> Option<Deliver> {
+        let mut deliver = self
+            .0
+            .deliver
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        deliver.take()
+    }
+
+    fn encode(command: Command, deliver: Option<Deliver>) -> Result<Self, DecodeError> {
         let mut out = BytesMut::with_capacity(256).writer();
         out.get_mut().put_u8(VERSION);
         postcard::to_io(&command, &mut out).map_err(|e| DecodeError(e.to_string()))?;
@@ -53,6 +79,7 @@ impl Encoded {
         Ok(Self(Arc::new(Inner {
             bytes: out.into_inner().freeze(),
             decoded,
+            deliver: Mutex::new(deliver),
         })))
     }
 
@@ -61,6 +88,7 @@ impl Encoded {
         Self(Arc::new(Inner {
             bytes,
             decoded: OnceLock::new(),
+            deliver: Mutex::default(),
         }))
     }
 

@@ -1,4 +1,5 @@
-//! Free space on the data directory's file system: refuse new work while there is still room to finish what was begun.
+//! Free space on the data directory's file system: refuse new work while there is still room to finish what was begun, and while the disk
+//! does not answer.
 //!
 //! Running into a full disk inside an append ends the process, because a log that may be half written cannot be trusted to go on. So
 //! writes are refused earlier, while the reserve is untouched; they are accepted again as soon as space returns.
@@ -22,15 +23,31 @@ pub struct Disk {
     /// Milliseconds since `started` of the last look, plus one.
     looked: AtomicU64,
     free_bytes: AtomicU64,
+    /// Milliseconds for which a write has been under way, if that is too long; 0: it answers.
+    hanging_millis: AtomicU64,
 }
 
-/// The file system is as good as full.
+/// Why no write is accepted now.
 #[derive(Clone, Debug, thiserror::Error)]
-#[error("disk full: {free_bytes} bytes free under {path}, {reserve_bytes} needed; no write is accepted until there is room", path = path.display())]
-pub struct DiskFull {
-    path: PathBuf,
-    free_bytes: u64,
-    reserve_bytes: u64,
+pub enum DiskRefusal {
+    /// The file system is as good as full.
+    #[error("disk full: {free_bytes} bytes free under {path}, {reserve_bytes} needed; no write is accepted until there is room", path = path.display())]
+    Full {
+        /// The data directory.
+        path: PathBuf,
+        /// Left.
+        free_bytes: u64,
+        /// Kept.
+        reserve_bytes: u64,
+    },
+    /// It does not answer.
+    #[error("disk hangs: a write under {path} has been under way for {seconds} s; no write is accepted until it ends", path = path.display())]
+    Hangs {
+        /// The data directory.
+        path: PathBuf,
+        /// So far.
+        seconds: u64,
+    },
 }
 
 impl Disk {
@@ -43,14 +60,36 @@ impl Disk {
             started: Instant::now(),
             looked: AtomicU64::new(0),
             free_bytes: AtomicU64::new(u64::MAX),
+            hanging_millis: AtomicU64::new(0),
         }
     }
 
-    /// Is there room for new entries? Looks at most ten times a second.
+    /// A write has been under way for too long, or none is.
+    pub fn set_hanging(&self, age: Option<Duration>) {
+        let millis = age.map_or(0, |age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
+        self.hanging_millis.store(millis, Ordering::Relaxed);
+    }
+
+    /// Does the disk answer?
     ///
     /// # Errors
-    /// There is not.
-    pub fn check(&self) -> Result<(), DiskFull> {
+    /// It does not.
+    pub fn answers(&self) -> Result<(), DiskRefusal> {
+        match self.hanging_millis.load(Ordering::Relaxed) {
+            0 => Ok(()),
+            millis => Err(DiskRefusal::Hangs {
+                path: self.path.clone(),
+                seconds: millis / 1000,
+            }),
+        }
+    }
+
+    /// Is there room for new entries, on a disk that answers? Looks at most ten times a second.
+    ///
+    /// # Errors
+    /// There is not, or it does not.
+    pub fn check(&self) -> Result<(), DiskRefusal> {
+        self.answers()?;
         let now = u64::try_from(self.started.elapsed().as_millis())
             .unwrap_or(u64::MAX)
             .saturating_add(1);
@@ -69,7 +108,7 @@ impl Disk {
         if free_bytes >= self.reserve_bytes {
             return Ok(());
         }
-        Err(DiskFull {
+        Err(DiskRefusal::Full {
             path: self.path.clone(),
             free_bytes,
             reserve_bytes: self.reserve_bytes,

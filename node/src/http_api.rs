@@ -291,7 +291,12 @@ impl Edge {
                     Some(served_by),
                 )
             }
-            Err(error) => (error::told_in_reply(error)?, None),
+            Err(error) => {
+                if !matches!(error, StoreError::LeaderNotFound) && !self.store.is_leader() {
+                    self.metrics.count(remote_failure_counter(endpoint));
+                }
+                (error::told_in_reply(error)?, None)
+            }
         };
         if call.params.timings {
             reply.time_secs = Some(started.elapsed().as_secs_f64());
@@ -307,6 +312,14 @@ fn remote_counter(endpoint: Endpoint) -> Counter {
         Endpoint::Execute => Counter::ProxyRemoteExecutions,
         Endpoint::Query => Counter::ProxyRemoteQueries,
         _ => Counter::ProxyRemoteRequests,
+    }
+}
+
+fn remote_failure_counter(endpoint: Endpoint) -> Counter {
+    match endpoint {
+        Endpoint::Execute => Counter::ProxyRemoteExecutionsFailed,
+        Endpoint::Query => Counter::ProxyRemoteQueriesFailed,
+        _ => Counter::ProxyRemoteRequestsFailed,
     }
 }
 

@@ -3,13 +3,16 @@ use std::{
     collections::BTreeMap,
     path::PathBuf,
     sync::{
-        Mutex, PoisonError,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
 
-use crate::identity::{Cluster, Identity, IdentityError};
+use crate::{
+    identity::{Cluster, FormingRight, Identity, IdentityError},
+    metrics::Metrics,
+};
 
 /// Shared by everything that speaks for this node.
 #[derive(Debug)]
@@ -22,6 +25,8 @@ pub struct Local {
     pub raft_addr: String,
     /// Advertised HTTP URL, for example `http://localhost:4001`.
     pub api_url: String,
+    /// What this node has counted.
+    pub metrics: Arc<Metrics>,
     dial_timeout: Duration,
     started: Instant,
     /// Milliseconds since `started` of the last message from a leader, plus one; 0 is never.
@@ -51,6 +56,7 @@ impl Local {
             identity: Mutex::new(identity),
             raft_addr,
             api_url,
+            metrics: Arc::default(),
             dial_timeout,
             started: Instant::now(),
             leader_contact: AtomicU64::new(0),
@@ -98,6 +104,9 @@ impl Local {
                 own: own.id.clone(),
                 other: cluster.id.clone(),
             }),
+            None if !identity.may_enter(cluster) => Err(AdoptError::NotMeantFor {
+                other: cluster.id.clone(),
+            }),
             None => {
                 identity.cluster = Some(cluster.clone());
                 Ok(true)
@@ -120,6 +129,16 @@ impl Local {
                 members: pledged.join(", "),
             }),
             (None, None) => {
+                let may = match identity.forming_right() {
+                    FormingRight::Any => true,
+                    FormingRight::Only(own) => own == *cluster,
+                    FormingRight::JoinOnly(_) => false,
+                };
+                if !may {
+                    return Err(AdoptError::NotMeantFor {
+                        other: cluster.id.clone(),
+                    });
+                }
                 identity.cluster = Some(cluster.clone());
                 identity.pledged = Some(members.to_vec());
                 Ok(true)
@@ -149,6 +168,11 @@ impl Local {
     /// The disk refused.
     pub fn enter(&self, cluster: &Cluster) -> Result<(), AdoptError> {
         self.change(|identity| {
+            if !identity.may_enter(cluster) {
+                return Err(AdoptError::NotMeantFor {
+                    other: cluster.id.clone(),
+                });
+            }
             let changed = identity.cluster.as_ref() != Some(cluster) || identity.pledged.is_some();
             identity.cluster = Some(cluster.clone());
             identity.pledged = None;
@@ -227,6 +251,12 @@ pub enum AdoptError {
     Other {
         /// Its cluster.
         own: String,
+        /// The one that asked.
+        other: String,
+    },
+    /// It was prepared for another one, or not for forming any.
+    #[error("this node was not prepared to form or enter cluster {other}")]
+    NotMeantFor {
         /// The one that asked.
         other: String,
     },

@@ -98,6 +98,11 @@ impl Metrics {
         self.counters[counter as usize].store(value, Ordering::Relaxed);
     }
 
+    /// Keeps the last duration of something ([`Counter::is_gauge`]), in milliseconds.
+    pub fn set_duration(&self, counter: Counter, took: Duration) {
+        self.set(counter, u64::try_from(took.as_millis()).unwrap_or(u64::MAX));
+    }
+
     /// The value now.
     pub fn get(&self, counter: Counter) -> u64 {
         self.counters[counter as usize].load(Ordering::Relaxed)

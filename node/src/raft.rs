@@ -9,33 +9,38 @@ pub mod machine;
 pub mod membership;
 pub mod network;
 pub mod proposer;
+mod read_index;
 pub mod rewrite;
 pub mod serve;
+pub mod stall;
+mod thread;
 pub mod types;
 
-use std::{
-    collections::BTreeMap,
-    io,
-    sync::{Arc, atomic::Ordering},
-    time::Duration,
-};
+use std::{collections::BTreeMap, io, sync::Arc, time::Duration};
 
 use node_db::Database;
 use openraft::{
-    Instant as _, ReadPolicy, ServerState,
-    errors::{InitializeError, LinearizableReadError, RaftError},
+    Instant as _, ServerState,
+    errors::{InitializeError, RaftError},
     type_config::async_runtime::WatchReceiver,
 };
 use tokio::sync::watch;
 
+pub use self::read_index::ReadIndexError;
 use self::{
     log::Log,
     machine::{Machine, Progress},
     network::Network,
     proposer::Proposer,
+    read_index::ReadIndex,
+    thread::Thread,
     types::{Member, Metrics, Raft, RaftId},
 };
-use crate::{disk::Disk, local::Local};
+use crate::{
+    disk::{Disk, DiskRefusal},
+    local::Local,
+    metrics::Counter,
+};
 
 /// Raft's timing and limits.
 #[derive(Clone, Debug)]
@@ -114,28 +119,15 @@ pub struct Consensus {
     log: Log,
     progress: Arc<Progress>,
     proposer: Proposer,
+    read_index: ReadIndex,
     leadership: watch::Receiver<Leadership>,
     settings: Settings,
     local: Arc<Local>,
     /// Held by whoever changes the membership: openraft takes one change at a time, in two steps.
     changing: Arc<tokio::sync::Mutex<()>>,
-}
-
-/// Why a linearizable read cannot go on here.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ReadIndexError {
-    /// Somebody else leads, or nobody.
-    #[error("not leader")]
-    NotLeader,
-    /// This node leads but no quorum confirmed it in time.
-    #[error("leadership not confirmed by a quorum")]
-    NoQuorum,
-    /// The applied index did not reach the read index in time.
-    #[error("index {0}: timeout waiting for fsm")]
-    Timeout(u64),
-    /// Raft has stopped.
-    #[error("{0}")]
-    Stopped(String),
+    disk: Arc<Disk>,
+    /// Where all of it runs; kept alive by the last clone.
+    _thread: Arc<Thread>,
 }
 
 impl Consensus {
@@ -152,29 +144,41 @@ impl Consensus {
         disk: Arc<Disk>,
     ) -> io::Result<Self> {
         let progress = Arc::new(Progress::default());
-        let machine = Machine::new(db, recovered, Arc::clone(&progress))?;
+        let machine = Machine::new(
+            db,
+            recovered,
+            Arc::clone(&progress),
+            Arc::clone(&local.metrics),
+        )?;
         let config = settings.openraft().map_err(io::Error::other)?;
-        let raft = Raft::new(
-            RaftId::from(local.raft_id()),
-            config,
-            Network::new(Arc::clone(&local)),
-            log.clone(),
-            machine,
-        )
-        .await
-        .map_err(io::Error::other)?;
-        let leadership = watch_leadership(&raft, &local, settings.election_timeout);
-        let proposer = Proposer::start(
-            raft.clone(),
-            leadership.clone(),
-            disk,
-            settings.apply_timeout,
-        );
+        let thread = Thread::start()?;
+        let begin = {
+            let (local, log, apply_timeout) =
+                (Arc::clone(&local), log.clone(), settings.apply_timeout);
+            let election_timeout = settings.election_timeout;
+            let disk = Arc::clone(&disk);
+            async move {
+                let id = RaftId::from(local.raft_id());
+                let network = Network::new(Arc::clone(&local));
+                let raft = Raft::new(id, config, network, log, machine)
+                    .await
+                    .map_err(io::Error::other)?;
+                let leadership = watch_leadership(&raft, &local, election_timeout);
+                let proposer =
+                    Proposer::start(raft.clone(), leadership.clone(), disk, apply_timeout);
+                let read_index = ReadIndex::start(raft.clone());
+                io::Result::Ok((raft, leadership, proposer, read_index))
+            }
+        };
+        let (raft, leadership, proposer, read_index) = thread.run(begin).await??;
         Ok(Self {
+            disk,
+            _thread: Arc::new(thread),
             raft,
             log,
             progress,
             proposer,
+            read_index,
             leadership,
             settings,
             local,
@@ -185,6 +189,14 @@ impl Consensus {
     /// Packs and proposes commands.
     pub fn proposer(&self) -> &Proposer {
         &self.proposer
+    }
+
+    /// Why no write is accepted, if the disk does not answer: Raft itself may be waiting for it and could not say so.
+    ///
+    /// # Errors
+    /// It does not.
+    pub fn disk_answers(&self) -> Result<(), DiskRefusal> {
+        self.disk.answers()
     }
 
     /// Who leads now.
@@ -274,31 +286,16 @@ impl Consensus {
     /// # Errors
     /// See [`ReadIndexError`].
     pub async fn read_index(&self, limit: Duration) -> Result<(), ReadIndexError> {
-        let confirm = async {
-            let linearizer = self
-                .raft
-                .get_read_linearizer(ReadPolicy::ReadIndex)
-                .await
-                .map_err(|e| match e {
-                    RaftError::APIError(LinearizableReadError::ForwardToLeader(_)) => {
-                        ReadIndexError::NotLeader
-                    }
-                    RaftError::APIError(LinearizableReadError::QuorumNotEnough(_)) => {
-                        ReadIndexError::NoQuorum
-                    }
-                    RaftError::Fatal(fatal) => ReadIndexError::Stopped(fatal.to_string()),
-                })?;
-            let index = linearizer.read_log_id().index();
-            linearizer
-                .await_ready(&self.raft)
-                .await
-                .map_err(|e| ReadIndexError::Stopped(e.to_string()))?;
-            Ok(index)
-        };
-        match tokio::time::timeout(limit, confirm).await {
-            Ok(result) => result.map(|_| ()),
+        let metrics = &self.local.metrics;
+        metrics.count(Counter::StoreNumVerifyLeader);
+        let confirmed = match tokio::time::timeout(limit, self.read_index.confirm()).await {
+            Ok(result) => result,
             Err(_) => Err(ReadIndexError::Timeout(self.local.leader_commit())),
+        };
+        if confirmed.is_err() {
+            metrics.count(Counter::StoreNumVerifyLeaderFailed);
         }
+        confirmed
     }
 
     /// Index of the last applied entry; 0 before the first.
@@ -360,6 +357,17 @@ impl Consensus {
             .collect()
     }
 
+    /// The members of the newest committed membership that this node knows, and its index: what may be acted upon.
+    pub fn committed_members(&self) -> (u64, Vec<(RaftId, Member, bool)>) {
+        let stored = self.progress.membership();
+        let voters: std::collections::BTreeSet<_> = stored.membership().voter_ids().collect();
+        let nodes = stored.membership().nodes();
+        let members = nodes
+            .map(|(id, member)| (id.clone(), member.clone(), voters.contains(id)))
+            .collect();
+        (stored.log_id().map_or(0, |id| id.index), members)
+    }
+
     /// Resolves when openraft has stopped by itself, with its reason: this process must end.
     pub async fn stopped(&self) -> String {
         let mut metrics = self.raft.metrics();
@@ -379,11 +387,6 @@ impl Consensus {
         if let Err(e) = self.raft.shutdown().await {
             tracing::error!(target: "raft", "stopping Raft: {e}");
         }
-    }
-
-    /// Snapshots installed since the start.
-    pub fn installs(&self) -> u64 {
-        self.progress.installs.load(Ordering::Relaxed)
     }
 }
 
@@ -427,6 +430,9 @@ fn watch_leadership(
             tell.send_if_modified(|held| {
                 let changed = *held != now;
                 if changed {
+                    if held.leader != now.leader {
+                        local.metrics.count(Counter::StoreLeaderChangesObserved);
+                    }
                     log_leadership(held, &now);
                     *held = now;
                 }

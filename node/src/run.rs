@@ -19,13 +19,14 @@ use crate::{
     http_api::{HttpSettings, HttpState},
     identity::Identity,
     local::Local,
-    metrics::Metrics,
+    metrics::{Counter, Metrics},
     peer::Peers,
     raft::{
         Consensus, Settings, keeper,
         keeper::{Reaping, Thresholds},
         log::Log,
         serve::Server as RaftServer,
+        stall::watch_disk,
     },
     recovery, service,
     stop::stopped_within,
@@ -117,6 +118,7 @@ impl Node {
         std::fs::create_dir_all(&raft_dir)
             .with_context(|| format!("failed to create {}", raft_dir.display()))?;
         let lock = lock_directory(data_dir)?;
+        let asked_to_recover = raft_dir.join(recovery::PEERS_FILE).exists();
         recovery::recover_if_asked(data_dir, config.node_id(), config.raft_adv())
             .context("failed to open store")?;
         let log_exists = has_log(&raft_dir);
@@ -135,6 +137,9 @@ impl Node {
             config.http_url(),
             settings.election_timeout / 2,
         ));
+        if asked_to_recover {
+            local.metrics.count(Counter::StoreNumRecoveries);
+        }
         let peers = Peers::new(Arc::clone(&local), config.cluster_connect_timeout);
         let scratch = data_dir.join(SCRATCH_DIR);
         clear_directory(&scratch)?;
@@ -152,7 +157,7 @@ impl Node {
             discovery,
             disk: Arc::new(Disk::new(data_dir)),
             auth: Arc::new(auth),
-            metrics: Arc::default(),
+            metrics: Arc::clone(&local.metrics),
             local,
             peers,
             store,
@@ -286,11 +291,14 @@ impl Node {
             dir: config.data_dir.clone(),
             foreign_keys: config.fk,
             readers,
-            checkpoint_wal_bytes: config.raft_snap_wal_size,
         };
         let (db, recovered) = Database::open(options)?;
         log.check_continuity(recovered.position)
             .map_err(anyhow::Error::msg)?;
+        if recovered.position.is_some() {
+            // The main file is the snapshot: nothing is ever restored at start.
+            self.metrics.count(Counter::StoreNumRestoresStartSkipped);
+        }
         let _ = self.db.set(db.clone());
         let settings = raft_settings(config);
         let consensus = Consensus::start(
@@ -323,6 +331,11 @@ impl Node {
         tokio::spawn(keeper::keep_members(
             consensus.clone(),
             reaping,
+            self.background_stop.clone(),
+        ));
+        tokio::spawn(watch_disk(
+            consensus.clone(),
+            Arc::clone(&self.disk),
             self.background_stop.clone(),
         ));
         tokio::spawn(keeper::keep_storage(

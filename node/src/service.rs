@@ -40,6 +40,7 @@ pub async fn serve(
             cluster.metrics.count(Counter::ClusterNumConnRejected);
             continue;
         };
+        cluster.metrics.count(Counter::MuxNumConnectionsHandled);
         let (cluster, raft, stop) = (cluster.clone(), Arc::clone(&raft), stop.clone());
         tokio::spawn(async move {
             let serving = async {

@@ -4,7 +4,7 @@
 use std::{error::Error, sync::Arc, time::Instant};
 
 use node_api::{Parameter, Statement, Value};
-use node_db::{Database, Entry, Kind, Options, Position, Read, Request, Stamp, Work};
+use node_db::{Database, Entry, Kind, Options, Position, Read, Request, Stamp, Wanted, Work};
 
 const ROWS: u64 = 400_000;
 const READS: usize = 200_000;
@@ -52,7 +52,11 @@ fn apply(
                         index: first + run * batch + at,
                     },
                     work: Work::Requests(Arc::new(vec![request(make(run * batch + at))])),
-                    wanted,
+                    wanted: if wanted {
+                        Wanted::Caller
+                    } else {
+                        Wanted::Nobody
+                    },
                 })
                 .collect()
         })
@@ -98,7 +102,6 @@ fn main() -> Result<(), Box<dyn Error>> {
         dir: dir.path().to_owned(),
         foreign_keys: false,
         readers: 2,
-        checkpoint_wal_bytes: 16 << 20,
     };
     let (database, _) = Database::open(options)?;
     let create = statement(
@@ -108,7 +111,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let entry = Entry {
         position: Position { term: 1, index: 1 },
         work: Work::Requests(Arc::new(vec![request(create)])),
-        wanted: true,
+        wanted: Wanted::Caller,
     };
     database.apply(vec![entry]).blocking_recv()??;
     let insert = |at: u64| {

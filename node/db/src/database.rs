@@ -170,12 +170,6 @@ impl Database {
         self.0.progress.wal_bytes()
     }
 
-    /// Whether [`Options::checkpoint_wal_bytes`] is reached.
-    #[must_use]
-    pub fn checkpoint_due(&self) -> bool {
-        self.wal_bytes() >= self.0.options.checkpoint_wal_bytes
-    }
-
     /// Moves the WAL into the main file and makes both the file and the sidecar durable.
     #[must_use]
     pub fn checkpoint(&self) -> oneshot::Receiver<Result<Checkpoint, Fatal>> {

@@ -29,7 +29,7 @@ mod sql;
 mod status;
 mod writer;
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use node_api::{Statement, StatementResult};
@@ -53,8 +53,6 @@ pub struct Options {
     pub foreign_keys: bool,
     /// Reader threads, each with its own connection. At least 1.
     pub readers: usize,
-    /// WAL bytes after which a checkpoint is due.
-    pub checkpoint_wal_bytes: u64,
 }
 
 /// A place in the caller's log. Ordered by term, then index.
@@ -84,6 +82,10 @@ pub enum Kind {
     Query,
     /// `/db/request`: read-only statements and EXPLAIN give rows, others as for execute.
     Unified,
+    /// `/db/execute` with `noparse`: counters only, also where a statement has a RETURNING clause.
+    ExecutePlain,
+    /// `/db/request` with `noparse`: rows only from statements that read; RETURNING and EXPLAIN of a write give counters.
+    UnifiedPlain,
 }
 
 /// One client request as the log carries it.
@@ -161,14 +163,40 @@ pub enum Work {
 }
 
 /// One log entry to apply.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Entry {
     /// Its place in the log; strictly rising. A term above that of an unfinished load drops the load.
     pub position: Position,
     /// What to do.
     pub work: Work,
-    /// Somebody waits for the outcome. If not, pure reads ([`Kind::Query`]) are skipped and no rows are collected.
-    pub wanted: bool,
+    /// Who waits for the outcome.
+    pub wanted: Wanted,
+}
+
+/// Who waits for an entry's outcomes.
+pub enum Wanted {
+    /// Nobody: pure reads ([`Kind::Query`]) are skipped and no rows are collected.
+    Nobody,
+    /// The caller of [`Database::apply`].
+    Caller,
+    /// Whoever this takes them to, on the writer's thread right after COMMIT; must not block. The caller gets none.
+    Deliver(Box<dyn FnOnce(Vec<Outcome>) + Send>),
+}
+
+impl fmt::Debug for Wanted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Nobody => "Nobody",
+            Self::Caller => "Caller",
+            Self::Deliver(_) => "Deliver",
+        })
+    }
+}
+
+impl Wanted {
+    fn is_somebody(&self) -> bool {
+        !matches!(self, Self::Nobody)
+    }
 }
 
 /// Where the database stood when it was opened.

@@ -151,14 +151,13 @@ mod tests {
     use std::{fs, sync::Arc};
 
     use super::*;
-    use crate::{Database, Entry, Kind, Options, Request, Stamp, Work};
+    use crate::{Database, Entry, Kind, Options, Request, Stamp, Wanted, Work};
 
     fn options(dir: &Path) -> Options {
         Options {
             dir: dir.to_owned(),
             foreign_keys: false,
             readers: 1,
-            checkpoint_wal_bytes: 1 << 20,
         }
     }
 
@@ -166,7 +165,7 @@ mod tests {
         Entry {
             position: Position { term: 1, index },
             work,
-            wanted: false,
+            wanted: Wanted::Nobody,
         }
     }
 

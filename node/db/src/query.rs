@@ -116,6 +116,8 @@ pub(crate) fn run(
         Kind::Query if !reads => return Err(Failure::Refused(READ_ONLY_TEXT.to_owned())),
         Kind::Query => true,
         Kind::Unified => reads || statement.column_count() > 0,
+        Kind::ExecutePlain => false,
+        Kind::UnifiedPlain => statement.readonly(),
     };
     arguments.bind(statement, !shows_rows)?;
     let seconds = || started.map_or(0.0, |started| started.elapsed().as_secs_f64());

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use crate::{
-    Checkpoint, Entry, Fatal, Outcome, Position, Request, Work,
+    Checkpoint, Entry, Fatal, Outcome, Position, Request, Wanted, Work,
     connection::{Session, WalMeter},
     execute::run_all,
     files::Files,
@@ -109,7 +109,10 @@ impl Writer {
         while let Ok(command) = commands.recv() {
             match command {
                 Command::Apply { run, reply } => {
-                    let result = self.unless_failed(|writer| writer.apply(&run));
+                    let mut result = self.unless_failed(|writer| writer.apply(&run));
+                    if let Ok(outcomes) = &mut result {
+                        deliver(run, outcomes);
+                    }
                     let _ = reply.send(result);
                 }
                 Command::Checkpoint { reply } => {
@@ -188,7 +191,7 @@ impl Writer {
         };
         let held: Vec<(Arc<Vec<Request>>, bool)> = run
             .iter()
-            .map(|entry| (requests(entry), entry.wanted))
+            .map(|entry| (requests(entry), entry.wanted.is_somebody()))
             .collect();
         let flat: Vec<(&Request, bool)> = held
             .iter()
@@ -293,6 +296,15 @@ impl Writer {
     )]
     pub(crate) fn failpoint(&self, _name: &'static str) -> Result<(), Fatal> {
         Ok(())
+    }
+}
+
+/// After COMMIT, the shortest way to whoever waits.
+fn deliver(run: Vec<Entry>, outcomes: &mut [Vec<Outcome>]) {
+    for (entry, outcomes) in run.into_iter().zip(outcomes) {
+        if let Wanted::Deliver(deliver) = entry.wanted {
+            deliver(std::mem::take(outcomes));
+        }
     }
 }
 

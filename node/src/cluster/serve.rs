@@ -5,7 +5,7 @@ use tokio::{io::AsyncWriteExt, time::timeout};
 
 use crate::{
     auth::{Auth, Perm},
-    identity::name_of,
+    identity::{FormingRight, name_of},
     local::Local,
     metrics::{Counter, Metrics},
     peer::{
@@ -163,10 +163,7 @@ impl ClusterServer {
                     },
                 )
             }
-            Ask::Write(writes) => {
-                self.metrics.count(Counter::ClusterNumExecuteReq);
-                Answer::Write(self.write(writes).await)
-            }
+            Ask::Write(writes) => Answer::Write(self.write(writes).await),
             Ask::Read {
                 read,
                 options,
@@ -287,7 +284,11 @@ impl ClusterServer {
         };
         let state = if initialized {
             NoticeState::Member
-        } else if !self.voter || !self.forms || !self.may_join(asked.credentials.as_ref(), true) {
+        } else if !self.voter
+            || !self.forms
+            || matches!(identity.forming_right(), FormingRight::JoinOnly(_))
+            || !self.may_join(asked.credentials.as_ref(), true)
+        {
             NoticeState::Bystander
         } else {
             NoticeState::Empty {
@@ -354,6 +355,7 @@ impl ClusterServer {
     }
 
     async fn write(&self, writes: Vec<ForwardedWrite>) -> Vec<Result<WriteAnswer, StoreError>> {
+        self.metrics.count(counter_of(&writes));
         let denied: Vec<Option<StoreError>> = writes.iter().map(|w| self.write_denied(w)).collect();
         let allowed = writes
             .into_iter()
@@ -381,9 +383,11 @@ impl ClusterServer {
     fn write_denied(&self, write: &ForwardedWrite) -> Option<StoreError> {
         let credentials = write.credentials.as_ref();
         let checked = match write.request.kind {
-            node_db::Kind::Execute => self.authorized(credentials, Perm::Execute, "Execute"),
+            node_db::Kind::Execute | node_db::Kind::ExecutePlain => {
+                self.authorized(credentials, Perm::Execute, "Execute")
+            }
             node_db::Kind::Query => self.authorized(credentials, Perm::Query, "query"),
-            node_db::Kind::Unified => self
+            node_db::Kind::Unified | node_db::Kind::UnifiedPlain => self
                 .authorized(credentials, Perm::Query, "Request")
                 .and_then(|()| self.authorized(credentials, Perm::Execute, "Request")),
         };
@@ -443,4 +447,19 @@ async fn send_backup(
     connection.send(&Answer::Backup(Ok(len))).await?;
     copy_exactly(&mut file, &mut connection.writer, len).await?;
     connection.writer.flush().await
+}
+
+/// rqlite counts the two endpoints apart.
+fn counter_of(writes: &[ForwardedWrite]) -> Counter {
+    let is_unified = |write: &ForwardedWrite| {
+        matches!(
+            write.request.kind,
+            node_db::Kind::Unified | node_db::Kind::UnifiedPlain
+        )
+    };
+    if writes.iter().any(is_unified) {
+        Counter::ClusterNumRequestReq
+    } else {
+        Counter::ClusterNumExecuteReq
+    }
 }

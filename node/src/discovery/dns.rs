@@ -244,7 +244,7 @@ impl AddressLookup {
                 let targets = asker.targets(full, deadline - TARGETS_RESERVE).await?;
                 let resolved =
                     join_all(targets.iter().map(|(host, _)| asker.ips(host, deadline))).await;
-                targets_found(full, &targets, &resolved)
+                targets_found(full, &targets, &resolved, !self.0.name_servers.is_empty())
             }
         }
     }
@@ -292,18 +292,22 @@ fn hosts_found(ips: &BTreeSet<IpAddr>, port: u16) -> Found {
     }
 }
 
-/// Targets stay names: a pod that comes back with another IP is still found under its name. Those that do not resolve now are no address to
-/// ask, but still are nodes.
+/// Targets stay names: a pod that comes back with another IP is still found under its name. Not so if name servers of our own were asked: who
+/// dials asks the system's. Targets that do not resolve now are no address to ask, but still are nodes.
 fn targets_found(
     service: &str,
     targets: &BTreeSet<(String, u16)>,
     resolved: &[Result<BTreeSet<IpAddr>, String>],
+    own_servers: bool,
 ) -> Result<Found, String> {
     let mut addresses = Vec::new();
     let mut why = None;
     for ((host, port), ips) in targets.iter().zip(resolved) {
         match (ips, host.parse::<IpAddr>()) {
             (Ok(_), Ok(ip)) => addresses.push(SocketAddr::new(ip, *port).to_string()),
+            (Ok(ips), Err(_)) if own_servers => {
+                addresses.extend(ips.iter().map(|ip| SocketAddr::new(*ip, *port).to_string()));
+            }
             (Ok(_), Err(_)) => addresses.push(format!("{host}:{port}")),
             (Err(e), _) => why = Some(e),
         }

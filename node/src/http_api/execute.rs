@@ -32,13 +32,20 @@ pub(super) async fn answer(
     edge.metrics
         .add(Counter::HttpExecuteStmtsRx, statements.len() as u64);
     let request = Request {
-        kind: Kind::Execute,
+        kind: if call.params.noparse {
+            Kind::ExecutePlain
+        } else {
+            Kind::Execute
+        },
         transaction: call.params.transaction,
         qualify_columns: false,
         statements,
         stamp: Stamp::default(),
     };
-    let outcome = edge.store.execute(request, &call.caller()).await;
+    let outcome = edge
+        .store
+        .execute(request, call.params.db_timeout, &call.caller())
+        .await;
     edge.results(call, outcome, started)
 }
 

@@ -30,7 +30,11 @@ pub(super) async fn answer(
         .add(Counter::HttpRequestStmtsRx, statements.len() as u64);
     let params = &call.params;
     let request = Request {
-        kind: Kind::Unified,
+        kind: if params.noparse {
+            Kind::UnifiedPlain
+        } else {
+            Kind::Unified
+        },
         transaction: params.transaction,
         qualify_columns: params.qualify_columns,
         statements,

@@ -223,4 +223,20 @@ mod tests {
         }
         assert!(serde_json::from_str::<Plan>(r#"{"plan_id":"p","surprise":1}"#).is_err());
     }
+
+    #[test]
+    fn the_operators_plan_is_read() {
+        let golden = include_str!("../../../operator/tests/golden/plan.json");
+        let plan: Plan = serde_json::from_str(golden).unwrap();
+        plan.checked().unwrap();
+        assert_eq!((plan.seed.as_str(), plan.others), ("demo-2", Others::Park));
+        assert_eq!(
+            plan.expect.min_last_log,
+            Entry {
+                term: 3,
+                index: 100
+            }
+        );
+        assert_eq!((plan.from_lineage.epoch, plan.to_lineage.epoch), (0, 1));
+    }
 }

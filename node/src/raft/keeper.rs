@@ -9,7 +9,10 @@ use openraft::Instant as _;
 use tokio_util::sync::CancellationToken;
 
 use super::{Consensus, types::RaftId};
-use crate::stop::stopped_within;
+use crate::{
+    metrics::{Counter, Metrics},
+    stop::stopped_within,
+};
 
 /// How often the leader looks at its members. A learner that has caught up waits at most this long for its vote.
 const MEMBERS_INTERVAL: Duration = Duration::from_millis(100);
@@ -157,6 +160,11 @@ async fn reap(consensus: &Consensus, reaping: Reaping, leading: &Silence) {
     if reaping.voters_after.is_none() && reaping.non_voters_after.is_none() {
         return;
     }
+    // A leader that does not hear a quorum is itself cut off. What it would propose now could not be committed, but might be when those it
+    // takes for dead are back.
+    if !consensus.leads() {
+        return;
+    }
     let Some(since) = leading.since else { return };
     let heartbeat = consensus.metrics().heartbeat.unwrap_or_default();
     let members: Vec<_> = consensus
@@ -186,19 +194,14 @@ async fn reap(consensus: &Consensus, reaping: Reaping, leading: &Silence) {
     } else {
         "non-voting"
     };
+    let metrics = &consensus.local().metrics;
     match consensus.remove_records(&[id.clone()].into()).await {
         Ok(()) => {
-            consensus
-                .progress()
-                .reaped
-                .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            metrics.count(Counter::StoreNodesReapedOk);
             tracing::info!(target: "store", "successfully reaped {kind} node {}", id.name());
         }
         Err(e) => {
-            consensus
-                .progress()
-                .reap_failures
-                .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            metrics.count(Counter::StoreNodesReapedFailed);
             tracing::warn!(target: "store", "failed to reap {kind} node {}: {e}", id.name());
         }
     }
@@ -214,11 +217,14 @@ pub async fn keep_storage(
     let mut last = Instant::now();
     let mut last_index = consensus.metrics().snapshot.map_or(0, |s| s.index);
     while !stopped_within(&stop, STORAGE_INTERVAL).await {
+        if consensus.disk_answers().is_err() {
+            continue;
+        }
         if let Err(e) = consensus.log().hand_to_system() {
             tracing::error!(target: "store", "writing the log: {e}");
         }
         let applied = consensus.applied_index();
-        let log_bytes = consensus.log().disk_bytes();
+        let log_bytes = consensus.log().facts().disk_bytes;
         let now = Storage {
             wal_bytes: db.wal_bytes(),
             log_bytes,
@@ -249,6 +255,18 @@ impl Consensus {
     /// # Errors
     /// Why it could not be made now, for a person.
     pub async fn checkpoint(&self, db: &Database, trailing: Option<u64>) -> Result<u64, String> {
+        let (started, wal_bytes) = (Instant::now(), db.wal_bytes());
+        let made = self.make_checkpoint(db, trailing).await;
+        count(
+            &self.local().metrics,
+            made.is_ok(),
+            wal_bytes,
+            started.elapsed(),
+        );
+        made
+    }
+
+    async fn make_checkpoint(&self, db: &Database, trailing: Option<u64>) -> Result<u64, String> {
         let position = match db.checkpoint().await {
             Ok(Ok(Checkpoint::Done(position) | Checkpoint::Unchanged(Some(position)))) => position,
             Ok(Ok(Checkpoint::Unchanged(None))) => return Err("nothing to checkpoint".into()),
@@ -272,7 +290,11 @@ impl Consensus {
             .map_err(|e| e.to_string())?;
         let upto = match trailing {
             Some(keep) => position.index.checked_sub(keep),
-            None => purge_upto(self.log().range(), self.log().disk_bytes(), position.index),
+            None => purge_upto(
+                self.log().range(),
+                self.log().facts().disk_bytes,
+                position.index,
+            ),
         };
         if let Some(upto) = upto {
             self.raft()
@@ -282,6 +304,38 @@ impl Consensus {
                 .map_err(|e| e.to_string())?;
         }
         Ok(position.index)
+    }
+}
+
+/// A checkpoint is what rqlite calls a snapshot of the WAL.
+fn count(metrics: &Metrics, made: bool, wal_bytes: u64, took: Duration) {
+    let counters = if made {
+        [
+            Counter::StoreNumSnapshots,
+            Counter::StoreNumSnapshotsIncremental,
+            Counter::StoreNumWalSnapshots,
+            Counter::StoreNumSnapshotPersists,
+            Counter::DbCheckpoints,
+        ]
+    } else {
+        [
+            Counter::StoreNumSnapshotsFailed,
+            Counter::StoreNumWalSnapshotsFailed,
+            Counter::StoreNumSnapshotPersistsFailed,
+            Counter::DbCheckpointErrors,
+            Counter::SnapshotPlanFailed,
+        ]
+    };
+    counters.iter().for_each(|counter| metrics.count(*counter));
+    if made {
+        metrics.add(Counter::DbWalBytesWritten, wal_bytes);
+        for duration in [
+            Counter::StoreSnapshotCreateDuration,
+            Counter::StoreSnapshotPersistDuration,
+            Counter::DbCheckpointDuration,
+        ] {
+            metrics.set_duration(duration, took);
+        }
     }
 }
 

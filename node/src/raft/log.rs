@@ -25,6 +25,7 @@ use tokio::sync::oneshot;
 
 use super::{
     codec::{Id, PayloadRecord, VoteRecord, from_id, id},
+    stall::{Facts, Writes},
     types::{Entry, LogId, Payload, Types, Vote},
 };
 
@@ -129,9 +130,9 @@ impl Decode for StoredVote {
 /// Who is told when bytes are on disk.
 pub enum Flushed {
     /// openraft, about appended entries.
-    Entries(IOFlushed<Types>),
+    Entries(IOFlushed<Types>, Writes),
     /// A waiting caller.
-    Caller(oneshot::Sender<io::Result<()>>),
+    Caller(oneshot::Sender<io::Result<()>>, Writes),
     /// A waiting thread, where nothing runs yet.
     Thread(std::sync::mpsc::SyncSender<io::Result<()>>),
 }
@@ -139,8 +140,12 @@ pub enum Flushed {
 impl raft_log::Callback for Flushed {
     fn send(self, result: io::Result<()>) {
         match self {
-            Self::Entries(flushed) => flushed.io_completed(result),
-            Self::Caller(caller) => {
+            Self::Entries(flushed, writes) => {
+                writes.end();
+                flushed.io_completed(result);
+            }
+            Self::Caller(caller, writes) => {
+                writes.end();
                 let _ = caller.send(result);
             }
             Self::Thread(thread) => raft_log::Callback::send(thread, result),
@@ -150,7 +155,10 @@ impl raft_log::Callback for Flushed {
 
 /// The log; cheap to clone, all clones are one log.
 #[derive(Clone, Debug)]
-pub struct Log(Arc<Mutex<RaftLog<LogTypes>>>);
+pub struct Log {
+    log: Arc<Mutex<RaftLog<LogTypes>>>,
+    writes: Writes,
+}
 
 impl Log {
     /// Opens or creates the log in `dir`. A record cut short by a crash at the very end is dropped (it was never acknowledged);
@@ -170,7 +178,12 @@ impl Log {
         let before = newest_chunk(dir)?;
         let log = RaftLog::open(Arc::new(config))?;
         warn_of_torn_tail(before)?;
-        Ok(Self(Arc::new(Mutex::new(log))))
+        let writes = Writes::default();
+        writes.note(facts(&log));
+        Ok(Self {
+            log: Arc::new(Mutex::new(log)),
+            writes,
+        })
     }
 
     /// Hands what is buffered (commit marks) to the operating system, without syncing: so it survives this process, if not a power cut.
@@ -207,12 +220,17 @@ impl Log {
     /// A poisoned lock means a panic mid-write; the log's own state is a plain map that each call leaves whole, and the
     /// panic has already ended openraft's core.
     pub(super) fn lock(&self) -> MutexGuard<'_, RaftLog<LogTypes>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.log.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Bytes on disk.
-    pub fn disk_bytes(&self) -> u64 {
-        self.lock().on_disk_size()
+    /// Size and end of the log; never waits for the disk.
+    pub fn facts(&self) -> Facts {
+        self.writes.facts()
+    }
+
+    /// How long the oldest write that is not on disk yet has been under way.
+    pub fn oldest_write_age(&self) -> Option<Duration> {
+        self.writes.oldest_age()
     }
 
     /// First and last index present; `None` if the log is empty.
@@ -246,9 +264,16 @@ impl Log {
     /// Waits until everything written so far is on disk.
     async fn sync(&self) -> io::Result<()> {
         let (tell, told) = oneshot::channel();
-        self.lock().flush(true, Some(Flushed::Caller(tell)))?;
+        self.writes.begin();
+        self.flush(Flushed::Caller(tell, self.writes.clone()))?;
         told.await
             .map_err(|_| io::Error::other("the log's flush thread has ended"))?
+    }
+
+    fn flush(&self, tell: Flushed) -> io::Result<()> {
+        let mut log = self.lock();
+        self.writes.note(facts(&log));
+        log.flush(true, Some(tell))
     }
 
     pub(super) fn read(&self, from: u64, to: u64, max_bytes: usize) -> io::Result<Vec<Entry>> {
@@ -269,6 +294,13 @@ impl Log {
             });
         }
         Ok(entries)
+    }
+}
+
+fn facts(log: &RaftLog<LogTypes>) -> Facts {
+    Facts {
+        disk_bytes: log.on_disk_size(),
+        last: log.log_state().last().copied(),
     }
 }
 
@@ -384,9 +416,9 @@ impl RaftLogStorage<Types> for Log {
         let records = entries
             .into_iter()
             .map(|e| (id(&e.log_id), StoredPayload(e.payload)));
-        let mut log = self.lock();
-        log.append(records)?;
-        log.flush(true, Some(Flushed::Entries(callback)))
+        self.writes.begin();
+        self.lock().append(records)?;
+        self.flush(Flushed::Entries(callback, self.writes.clone()))
     }
 
     async fn truncate_after(&mut self, last: Option<LogId>) -> io::Result<()> {

@@ -4,14 +4,15 @@ use std::{
     collections::VecDeque,
     io,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
+    time::Instant,
 };
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
-use node_db::{Checkpoint, Database, Entry as DbEntry, Pinned, Work};
+use node_db::{Checkpoint, Database, Entry as DbEntry, Kind, Pinned, Request, Wanted, Work};
 use openraft::{
     EntryPayload, RaftSnapshotBuilder,
     storage::{ApplyResponder, EntryResponder, RaftStateMachine},
@@ -21,7 +22,10 @@ use super::{
     codec::MembershipRecord,
     types::{Applied, LogId, StoredMembership, Types, log_id_of, position},
 };
-use crate::command::Command;
+use crate::{
+    command::Command,
+    metrics::{Counter, Metrics},
+};
 
 /// openraft's snapshot with our data.
 pub type Snapshot = openraft::storage::Snapshot<
@@ -58,12 +62,21 @@ pub struct Progress {
     pub applied_unix_micros: AtomicU64,
     /// When the leader stamped it, microseconds since the Unix epoch.
     pub stamped_unix_micros: AtomicU64,
-    /// Snapshots installed at run time.
-    pub installs: AtomicU64,
-    /// Silent members removed by this node as leader.
-    pub reaped: AtomicU64,
-    /// Silent members that could not be removed.
-    pub reap_failures: AtomicU64,
+    /// The newest committed membership that this node knows.
+    membership: Mutex<StoredMembership>,
+}
+
+impl Progress {
+    /// The newest committed membership that this node knows.
+    pub fn membership(&self) -> StoredMembership {
+        let known = self.membership.lock();
+        known.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn note_membership(&self, membership: &StoredMembership) {
+        let known = self.membership.lock();
+        *known.unwrap_or_else(PoisonError::into_inner) = membership.clone();
+    }
 }
 
 /// The state machine.
@@ -74,6 +87,7 @@ pub struct Machine {
     /// The last applied entry.
     applied: Option<LogId>,
     progress: Arc<Progress>,
+    metrics: Arc<Metrics>,
 }
 
 impl Machine {
@@ -85,13 +99,16 @@ impl Machine {
         db: Database,
         recovered: &node_db::Recovered,
         progress: Arc<Progress>,
+        metrics: Arc<Metrics>,
     ) -> io::Result<Self> {
         let membership = decode_meta(&recovered.meta)?;
+        progress.note_membership(&membership);
         Ok(Self {
             db,
             membership,
             applied: recovered.position.map(log_id_of),
             progress,
+            metrics,
         })
     }
 
@@ -120,6 +137,11 @@ impl Machine {
     }
 
     fn note_progress(&self, run: &[DbEntry]) {
+        for entry in run {
+            if let Work::Requests(requests) = &entry.work {
+                requests.iter().for_each(|request| self.count(request));
+            }
+        }
         for entry in run.iter().rev() {
             if let Work::Requests(requests) = &entry.work {
                 let stamped = requests.first().map_or(0, |r| r.stamp.unix_micros);
@@ -134,6 +156,25 @@ impl Machine {
                     .store(entry.position.index, Ordering::Release);
                 return;
             }
+        }
+    }
+}
+
+impl Machine {
+    fn count(&self, request: &Request) {
+        let statements = request.statements.len() as u64;
+        let (done, transactions) = match request.kind {
+            Kind::Execute | Kind::ExecutePlain => {
+                (Counter::DbExecutions, Counter::DbExecuteTransactions)
+            }
+            Kind::Query => (Counter::DbQueries, Counter::DbQueryTransactions),
+            Kind::Unified | Kind::UnifiedPlain => {
+                (Counter::DbExecutions, Counter::DbRequestTransactions)
+            }
+        };
+        self.metrics.add(done, statements);
+        if request.transaction {
+            self.metrics.count(transactions);
         }
     }
 }
@@ -174,13 +215,24 @@ impl RaftStateMachine<Types> for Machine {
         let mut responders = VecDeque::new();
         while let Some(item) = entries.next().await {
             let (entry, responder) = item?;
+            let mut wanted = if responder.is_some() {
+                Wanted::Caller
+            } else {
+                Wanted::Nobody
+            };
             let work = match &entry.payload {
                 EntryPayload::Blank => Work::Nothing,
                 EntryPayload::Membership(m) => {
                     self.membership = StoredMembership::new(Some(entry.log_id), m.clone());
+                    self.progress.note_membership(&self.membership);
                     Work::Meta(encode_meta(&self.membership)?)
                 }
                 EntryPayload::Normal(command) => {
+                    if let Some(deliver) = command.take_deliver() {
+                        let index = entry.log_id.index;
+                        wanted =
+                            Wanted::Deliver(Box::new(move |outcomes| deliver(outcomes, index)));
+                    }
                     match command.command().map_err(io::Error::other)? {
                         Command::Requests(requests) => Work::Requests(Arc::clone(requests)),
                         Command::Load(chunk) => Work::Load(chunk.clone()),
@@ -191,7 +243,7 @@ impl RaftStateMachine<Types> for Machine {
             run.push(DbEntry {
                 position: position(&entry.log_id),
                 work,
-                wanted: responder.is_some(),
+                wanted,
             });
             responders.push_back(responder);
             if run.len() >= MAX_RUN {
@@ -243,14 +295,22 @@ impl RaftStateMachine<Types> for Machine {
             ));
         };
         let encoded = encode_meta(&meta.last_membership)?;
-        match self.db.install(position(&last), encoded).await {
-            Ok(Ok(())) => {}
-            Ok(Err(fatal)) => return Err(io::Error::other(fatal)),
-            Err(_) => return Err(io::Error::other("the database's writer thread has ended")),
+        let started = Instant::now();
+        let installed = match self.db.install(position(&last), encoded).await {
+            Ok(result) => result.map_err(io::Error::other),
+            Err(_) => Err(io::Error::other("the database's writer thread has ended")),
+        };
+        if installed.is_err() {
+            self.metrics.count(Counter::StoreNumRestoresFailed);
         }
+        installed?;
+        self.metrics.count(Counter::StoreNumRestores);
+        self.metrics.count(Counter::SnapshotSinkFull);
+        self.metrics
+            .set_duration(Counter::StoreRestoreDuration, started.elapsed());
         self.membership = meta.last_membership.clone();
+        self.progress.note_membership(&self.membership);
         self.applied = Some(last);
-        self.progress.installs.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
 

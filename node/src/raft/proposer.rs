@@ -1,9 +1,12 @@
 //! Group commit: one task packs concurrent requests into one log entry, so that one fsync acknowledges many of them.
 //!
-//! There is no timer. While one entry is on its way to disk, the next one fills; an idle node proposes at once. On a single voter one
-//! entry is under way at a time; in a cluster up to four, which hides the round trip to the followers.
+//! While one entry is on its way to disk, the next one fills; an idle node proposes at once. A further entry beside one under way costs every
+//! node another fsync, so it is proposed only where that is worth it (`UnderWay::may_begin`).
 use std::{
-    sync::Arc,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -13,7 +16,7 @@ use openraft::{
     impls::OneshotResponder,
     raft::ClientWriteResult,
 };
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use super::{
     Leadership,
@@ -30,12 +33,22 @@ const QUEUE: usize = 4096;
 const MAX_REQUESTS: usize = 512;
 /// SQL and parameters in one entry. A larger single request gets an entry of its own.
 const MAX_BYTES: usize = 1 << 20;
-/// Entries under way in a cluster.
-const CLUSTER_IN_FLIGHT: usize = 4;
+/// Entries under way at most, in a cluster.
+const MAX_UNDER_WAY: usize = 4;
+/// Proposals that are worth an entry of their own beside one under way.
+const WORTH_AN_ENTRY: usize = 128;
+/// An entry that is under way for longer than this is on a long way: followers are far, or their disks slow.
+const LONG_WAY: Duration = Duration::from_millis(5);
+/// How often that is looked at.
+const LOOK_INTERVAL: Duration = Duration::from_millis(1);
 /// How long a leader may need to take office (its first heartbeat round) before its proposals are given back.
 const OFFICE_LIMIT: Duration = Duration::from_secs(1);
 /// The last piece of a load makes every node run the whole script or copy the whole file before it answers.
 const LOAD_LIMIT: Duration = Duration::from_secs(3600);
+/// What is said when the time for a commit is over.
+const TIMEOUT: &str = "timeout waiting for a quorum; the write may still take effect";
+/// Beyond the time for a commit, for waiting in the queue. Who waits that long has a node that is stuck itself.
+const QUEUE_LIMIT: Duration = Duration::from_secs(5);
 /// Pause before asking a leader again that is just taking office; it takes one heartbeat round.
 const OFFICE_PAUSE: Duration = Duration::from_millis(3);
 
@@ -46,6 +59,24 @@ pub struct Committed {
     pub outcomes: Vec<Outcome>,
     /// The entry's index.
     pub index: u64,
+}
+
+/// Why a proposal has no result; what was proposed comes back if it certainly had no effect here, so that it can be sent elsewhere.
+#[derive(Debug)]
+pub struct NotDone {
+    /// Why.
+    pub error: ProposeError,
+    /// The requests, with [`ProposeError::NotLeader`].
+    pub requests: Vec<Request>,
+}
+
+impl From<ProposeError> for NotDone {
+    fn from(error: ProposeError) -> Self {
+        Self {
+            error,
+            requests: Vec::new(),
+        }
+    }
 }
 
 /// Why a proposal has no result.
@@ -62,7 +93,7 @@ pub enum ProposeError {
     Refused(String),
 }
 
-type Reply = oneshot::Sender<Result<Committed, ProposeError>>;
+type Reply = oneshot::Sender<Result<Committed, NotDone>>;
 
 enum Proposal {
     Requests(Vec<Request>, Reply),
@@ -73,6 +104,7 @@ enum Proposal {
 #[derive(Clone, Debug)]
 pub struct Proposer {
     queue: mpsc::Sender<Proposal>,
+    patience: Duration,
 }
 
 impl Proposer {
@@ -91,14 +123,17 @@ impl Proposer {
             last_unix_micros: 0,
         };
         tokio::spawn(packer.run(proposals));
-        Self { queue }
+        Self {
+            queue,
+            patience: apply_timeout + QUEUE_LIMIT,
+        }
     }
 
     /// Proposes requests that are applied in order, in one entry, and waits until they are committed and applied here.
     ///
     /// # Errors
-    /// See [`ProposeError`].
-    pub async fn requests(&self, requests: Vec<Request>) -> Result<Committed, ProposeError> {
+    /// See [`NotDone`].
+    pub async fn requests(&self, requests: Vec<Request>) -> Result<Committed, NotDone> {
         let (reply, answer) = oneshot::channel();
         self.submit(Proposal::Requests(requests, reply), answer)
             .await
@@ -112,6 +147,7 @@ impl Proposer {
         let (reply, answer) = oneshot::channel();
         self.submit(Proposal::Command(Command::Load(chunk), reply), answer)
             .await
+            .map_err(|not_done| not_done.error)
     }
 
     /// Gives up a load.
@@ -125,19 +161,29 @@ impl Proposer {
             answer,
         )
         .await
+        .map_err(|not_done| not_done.error)
     }
 
     async fn submit(
         &self,
         proposal: Proposal,
-        answer: oneshot::Receiver<Result<Committed, ProposeError>>,
-    ) -> Result<Committed, ProposeError> {
+        answer: oneshot::Receiver<Result<Committed, NotDone>>,
+    ) -> Result<Committed, NotDone> {
+        let patience = match proposal {
+            Proposal::Requests(..) => self.patience,
+            Proposal::Command(..) => LOAD_LIMIT,
+        };
         let stopped = || ProposeError::Unknown("the node is stopping".into());
-        self.queue
-            .send(proposal)
+        let answered = async {
+            self.queue
+                .send(proposal)
+                .await
+                .map_err(|_| ProposeError::Refused("the node is stopping".into()))?;
+            answer.await.map_err(|_| stopped())?
+        };
+        tokio::time::timeout(patience, answered)
             .await
-            .map_err(|_| ProposeError::Refused("the node is stopping".into()))?;
-        answer.await.map_err(|_| stopped())?
+            .unwrap_or_else(|_| Err(ProposeError::Unknown(TIMEOUT.into()).into()))
     }
 }
 
@@ -151,83 +197,131 @@ struct Packer {
 }
 
 /// Who waits for how many of an entry's outcomes.
-type Shares = Vec<(usize, Reply)>;
+struct Waiters {
+    shares: Vec<(usize, Reply)>,
+    under_way: Guard,
+}
+
+/// Answered once, by whoever knows first: the database's writer right after COMMIT, or the task that waits for bad news.
+type Waiting = Arc<Mutex<Option<Waiters>>>;
+
+/// Entries under way.
+#[derive(Debug, Default)]
+struct UnderWay {
+    count: AtomicUsize,
+    ended: Notify,
+}
+
+/// One of them.
+struct Guard(Arc<UnderWay>);
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.0.count.fetch_sub(1, Ordering::AcqRel);
+        self.0.ended.notify_one();
+    }
+}
+
+impl UnderWay {
+    fn begin(self: &Arc<Self>) -> Guard {
+        self.count.fetch_add(1, Ordering::AcqRel);
+        Guard(Arc::clone(self))
+    }
+
+    /// May another entry begin? `queued` proposals wait, the last entry began `since` ago.
+    fn may_begin(count: usize, voters: usize, queued: usize, since: Duration) -> bool {
+        match count {
+            0 => true,
+            // Its only fsync is that of the entry under way.
+            _ if voters <= 1 => false,
+            1..MAX_UNDER_WAY => queued >= WORTH_AN_ENTRY || (queued > 0 && since >= LONG_WAY),
+            _ => false,
+        }
+    }
+}
 
 impl Packer {
     async fn run(mut self, mut proposals: mpsc::Receiver<Proposal>) {
-        let single = Arc::new(Semaphore::new(1));
-        let several = Arc::new(Semaphore::new(CLUSTER_IN_FLIGHT));
-        let mut waiting: Vec<Proposal> = Vec::new();
+        let under_way = Arc::new(UnderWay::default());
+        let mut queued: Vec<Proposal> = Vec::new();
+        let mut began = Instant::now();
         loop {
-            let gate = if self.leadership.borrow().voters <= 1 {
-                &single
-            } else {
-                &several
-            };
-            let Ok(permit) = Arc::clone(gate).acquire_owned().await else {
-                return;
-            };
-            if waiting.is_empty() && proposals.recv_many(&mut waiting, MAX_REQUESTS).await == 0 {
-                return;
-            }
-            let (command, shares) = self.pack(&mut waiting);
-            if let Err(error) = self.refusal() {
-                answer_all(shares, &error);
-                continue;
-            }
-            let encoded = match Encoded::new(command) {
-                Ok(encoded) => encoded,
-                Err(e) => {
-                    answer_all(shares, &ProposeError::Refused(e.to_string()));
-                    continue;
+            if queued.is_empty() && under_way.count.load(Ordering::Acquire) == 0 {
+                if proposals.recv_many(&mut queued, MAX_REQUESTS).await == 0 {
+                    return;
                 }
-            };
-            let raft = self.raft.clone();
-            let limit = match encoded.command() {
-                Ok(Command::Load(_)) => LOAD_LIMIT,
-                _ => self.apply_timeout,
-            };
-            let (told, result) = OneshotResponder::<Types, ClientWriteResult<Types>>::new_pair();
-            // Sent from here, so that entries keep the order in which they were packed.
-            if let Err(fatal) = self.raft.client_write_ff(encoded.clone(), Some(told)).await {
-                answer_all(shares, &ProposeError::Unknown(fatal.to_string()));
+            } else if !UnderWay::may_begin(
+                under_way.count.load(Ordering::Acquire),
+                self.leadership.borrow().voters,
+                queued.len() + proposals.len(),
+                began.elapsed(),
+            ) {
+                // Not woken by each proposal: what matters is that an entry ends.
+                let _ = tokio::time::timeout(LOOK_INTERVAL, under_way.ended.notified()).await;
                 continue;
             }
-            tokio::spawn(async move {
-                let outcome = settle(&raft, encoded, result, limit).await;
-                drop(permit);
-                distribute(outcome, shares);
-            });
+            while queued.len() < MAX_REQUESTS
+                && let Ok(more) = proposals.try_recv()
+            {
+                queued.push(more);
+            }
+            // Nobody waits any more for these, so they need not happen.
+            queued.retain(|proposal| !proposal.is_abandoned());
+            if let Err(error) = self.refusal() {
+                queued
+                    .drain(..)
+                    .for_each(|proposal| proposal.refuse(&error));
+            }
+            if queued.is_empty() {
+                continue;
+            }
+            let (command, shares) = self.pack(&mut queued);
+            let waiters = Waiters {
+                shares,
+                under_way: under_way.begin(),
+            };
+            began = Instant::now();
+            self.propose(command, Arc::new(Mutex::new(Some(waiters))))
+                .await;
         }
     }
 
-    /// Takes from the front of `waiting` what fits one entry.
-    fn pack(&mut self, waiting: &mut Vec<Proposal>) -> (Command, Shares) {
-        let mut requests = Vec::new();
-        let mut shares = Shares::new();
-        let mut bytes = 0;
-        let mut taken = 0;
-        for proposal in waiting.iter() {
-            let Proposal::Requests(more, _) = proposal else {
-                break;
-            };
-            let size = more.iter().map(size_of).sum::<usize>();
-            if taken > 0 && (bytes + size > MAX_BYTES || requests.len() + more.len() > MAX_REQUESTS)
-            {
-                break;
-            }
-            bytes += size;
-            taken += 1;
-            // Only counted here; the requests are moved out below.
-            requests.reserve(more.len());
+    /// Sent from here, so that entries keep the order in which they were packed; what becomes of them is followed elsewhere.
+    async fn propose(&self, command: Command, waiting: Waiting) {
+        let limit = match command {
+            Command::Load(_) => LOAD_LIMIT,
+            _ => self.apply_timeout,
+        };
+        let told = Arc::clone(&waiting);
+        let deliver = Box::new(move |outcomes, index| answer(&told, outcomes, index));
+        let encoded = match Encoded::awaited(command, deliver) {
+            Ok(encoded) => encoded,
+            Err(e) => return fail(&waiting, &ProposeError::Refused(e.to_string()), None),
+        };
+        let (tell, result) = OneshotResponder::<Types, ClientWriteResult<Types>>::new_pair();
+        if let Err(fatal) = self.raft.client_write_ff(encoded.clone(), Some(tell)).await {
+            return fail(&waiting, &ProposeError::Unknown(fatal.to_string()), None);
         }
-        if taken == 0
-            && let Some(Proposal::Command(..)) = waiting.first()
-            && let Proposal::Command(command, reply) = waiting.remove(0)
+        let raft = self.raft.clone();
+        tokio::spawn(async move {
+            match settle(&raft, &encoded, result, limit).await {
+                Ok(committed) => answer(&waiting, committed.outcomes, committed.index),
+                Err(error) => fail(&waiting, &error, Some(&encoded)),
+            }
+        });
+    }
+
+    /// Takes from the front of `queued`, which is not empty, what fits one entry.
+    fn pack(&mut self, queued: &mut Vec<Proposal>) -> (Command, Vec<(usize, Reply)>) {
+        if let Some(Proposal::Command(..)) = queued.first()
+            && let Proposal::Command(command, reply) = queued.remove(0)
         {
             return (self.stamp_command(command), vec![(1, reply)]);
         }
-        for proposal in waiting.drain(..taken) {
+        let taken = fitting(queued);
+        let mut requests = Vec::with_capacity(taken);
+        let mut shares = Vec::with_capacity(taken);
+        for proposal in queued.drain(..taken) {
             if let Proposal::Requests(more, reply) = proposal {
                 shares.push((more.len(), reply));
                 requests.extend(more);
@@ -269,6 +363,39 @@ impl Packer {
     }
 }
 
+impl Proposal {
+    fn is_abandoned(&self) -> bool {
+        let (Self::Requests(_, reply) | Self::Command(_, reply)) = self;
+        reply.is_closed()
+    }
+
+    fn refuse(self, error: &ProposeError) {
+        let (requests, reply) = match self {
+            Self::Requests(requests, reply) => (requests, reply),
+            Self::Command(_, reply) => (Vec::new(), reply),
+        };
+        let error = error.clone();
+        let _ = reply.send(Err(NotDone { error, requests }));
+    }
+}
+
+/// How many proposals of requests at the front fit one entry; at least one.
+fn fitting(queued: &[Proposal]) -> usize {
+    let (mut bytes, mut count, mut taken) = (0, 0, 0);
+    for proposal in queued {
+        let Proposal::Requests(more, _) = proposal else {
+            break;
+        };
+        bytes += more.iter().map(size_of).sum::<usize>();
+        count += more.len();
+        if taken > 0 && (bytes > MAX_BYTES || count > MAX_REQUESTS) {
+            break;
+        }
+        taken += 1;
+    }
+    taken
+}
+
 /// A request's weight in an entry.
 fn size_of(request: &Request) -> usize {
     use node_api::Value;
@@ -289,7 +416,7 @@ fn size_of(request: &Request) -> usize {
 /// Waits for the commit; asks again while the leader is only just taking office, which is known to have had no effect.
 async fn settle(
     raft: &Raft,
-    encoded: Encoded,
+    encoded: &Encoded,
     first: oneshot::Receiver<ClientWriteResult<Types>>,
     limit: Duration,
 ) -> Result<Committed, ProposeError> {
@@ -302,9 +429,7 @@ async fn settle(
             Ok(Ok(answer)) => answer,
             Ok(Err(_)) => return Err(ProposeError::Unknown("the node is stopping".into())),
             Err(_) => {
-                return Err(ProposeError::Unknown(
-                    "timeout waiting for a quorum; the write may still take effect".into(),
-                ));
+                return Err(ProposeError::Unknown(TIMEOUT.into()));
             }
         };
         match answer {
@@ -343,24 +468,67 @@ async fn settle(
     }
 }
 
-fn answer_all(shares: Shares, error: &ProposeError) {
-    for (_, reply) in shares {
-        let _ = reply.send(Err(error.clone()));
+fn take(waiting: &Waiting) -> Option<Waiters> {
+    waiting
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .take()
+}
+
+/// Hands each its share; nothing if that has been done.
+fn answer(waiting: &Waiting, outcomes: Vec<Outcome>, index: u64) {
+    let Some(waiters) = take(waiting) else { return };
+    // The next entry may be packed while these are answered.
+    drop(waiters.under_way);
+    let mut outcomes = outcomes.into_iter();
+    for (count, reply) in waiters.shares {
+        let outcomes = outcomes.by_ref().take(count).collect();
+        let _ = reply.send(Ok(Committed { outcomes, index }));
     }
 }
 
-fn distribute(outcome: Result<Committed, ProposeError>, shares: Shares) {
-    match outcome {
-        Err(error) => answer_all(shares, &error),
-        Ok(Committed { outcomes, index }) => {
-            let mut outcomes = outcomes.into_iter();
-            for (count, reply) in shares {
-                let share = outcomes.by_ref().take(count).collect();
-                let _ = reply.send(Ok(Committed {
-                    outcomes: share,
-                    index,
-                }));
-            }
+/// Tells everybody why not, and gives the requests back where that is certain.
+fn fail(waiting: &Waiting, error: &ProposeError, proposed: Option<&Encoded>) {
+    let Some(waiters) = take(waiting) else { return };
+    let mut requests = match proposed.map(Encoded::command) {
+        Some(Ok(Command::Requests(requests))) if *error == ProposeError::NotLeader => {
+            requests.as_slice()
+        }
+        _ => &[],
+    };
+    for (count, reply) in waiters.shares {
+        let (own, rest) = requests.split_at(count.min(requests.len()));
+        requests = rest;
+        let _ = reply.send(Err(NotDone {
+            error: error.clone(),
+            requests: own.to_vec(),
+        }));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_entry_begins_only_where_it_is_worth_it() {
+        let (soon, late) = (Duration::ZERO, LONG_WAY);
+        for (count, voters, queued, since, want) in [
+            (0, 1, 1, soon, true),
+            (0, 3, 1, soon, true),
+            (1, 1, 4000, late, false),
+            (1, 3, WORTH_AN_ENTRY - 1, soon, false),
+            (1, 3, WORTH_AN_ENTRY, soon, true),
+            (1, 3, 1, late, true),
+            (1, 3, 0, late, false),
+            (MAX_UNDER_WAY - 1, 3, WORTH_AN_ENTRY, soon, true),
+            (MAX_UNDER_WAY, 3, WORTH_AN_ENTRY, late, false),
+        ] {
+            assert_eq!(
+                UnderWay::may_begin(count, voters, queued, since),
+                want,
+                "{count} under way, {voters} voters, {queued} queued, {since:?}"
+            );
         }
     }
 }

@@ -53,7 +53,7 @@ pub struct Member {
     pub wants_vote: bool,
 }
 
-/// Answer of the state machine to one entry: an outcome per packed request. Empty where nobody waits.
+/// Answer of the state machine to one entry: an outcome per packed request. Empty where nobody waits, or whoever does has them already.
 #[derive(Debug, Default)]
 pub struct Applied(pub Vec<node_db::Outcome>);
 

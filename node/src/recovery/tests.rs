@@ -2,7 +2,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use node_db::{Database, Entry, Options, Position, Work};
+use node_db::{Database, Entry, Options, Position, Wanted, Work};
 
 use super::*;
 use crate::raft::{
@@ -69,7 +69,6 @@ impl Sample {
             dir: dir.path().to_owned(),
             foreign_keys: false,
             readers: 1,
-            checkpoint_wal_bytes: 1 << 20,
         };
         let (db, _) = Database::open(options).unwrap();
         let empty = encode_meta(&StoredMembership::new(
@@ -80,7 +79,7 @@ impl Sample {
         let entry = |index, work| Entry {
             position: Position { term: 4, index },
             work,
-            wanted: false,
+            wanted: Wanted::Nobody,
         };
         let create = node_db::Request {
             kind: node_db::Kind::Execute,

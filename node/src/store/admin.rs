@@ -6,6 +6,7 @@ use node_db::{Kind, Read};
 
 use super::{Caller, Readiness, Store, StoreError};
 use crate::{
+    metrics::Counter,
     peer::{Answer, Ask, Meta},
     raft::membership::ChangeError,
 };
@@ -213,11 +214,18 @@ impl Store {
         if consensus.applied_index() <= last {
             return Ok(false);
         }
+        let metrics = &self.0.local.metrics;
         match consensus.checkpoint(&opened.db, trailing_logs).await {
-            Ok(_) => Ok(true),
-            Err(why) => Err(StoreError::Refused(format!(
-                "snapshot deferred: {why}; try again"
-            ))),
+            Ok(_) => {
+                metrics.count(Counter::StoreNumUserSnapshots);
+                Ok(true)
+            }
+            Err(why) => {
+                metrics.count(Counter::StoreNumUserSnapshotsFailed);
+                Err(StoreError::Refused(format!(
+                    "snapshot deferred: {why}; try again"
+                )))
+            }
         }
     }
 
@@ -246,7 +254,10 @@ impl Store {
             }],
             timeout: Some(PROBE_TIMEOUT),
         };
-        match opened.db.read(probe).await {
+        let Ok(probed) = tokio::time::timeout(PROBE_TIMEOUT, opened.db.read(probe)).await else {
+            return Readiness::DatabaseFailed("no answer in time".into());
+        };
+        match probed {
             Ok(outcome) => match (outcome.error, outcome.results.into_iter().next()) {
                 (None, Some(node_api::StatementResult::Rows(_))) => Readiness::Ready,
                 (Some(error), _) | (None, Some(node_api::StatementResult::Error(error))) => {

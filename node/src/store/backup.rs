@@ -3,7 +3,7 @@ use node_db::BackupFormat;
 use tempfile::TempPath;
 
 use super::{Caller, Store, StoreError};
-use crate::peer::Ask;
+use crate::{metrics::Counter, peer::Ask};
 
 impl Store {
     /// Writes a backup to a temporary file; the caller streams it, dropping the path deletes it. Made by the leader unless `local`.
@@ -42,6 +42,7 @@ impl Store {
     pub async fn backup_here(&self, format: BackupFormat) -> Result<TempPath, StoreError> {
         let db = self.open()?.db.clone();
         let path = self.scratch()?;
+        self.0.local.metrics.count(Counter::StoreNumBackups);
         tokio::task::spawn_blocking(move || db.backup(&format, &path).map(|()| path))
             .await
             .map_err(|e| StoreError::Refused(e.to_string()))?

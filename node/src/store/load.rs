@@ -6,7 +6,7 @@ use node_db::{Database, LoadChunk, LoadContent, LoadFinish, Outcome, Stamp};
 use tokio::io::AsyncReadExt;
 
 use super::{Caller, LoadSource, Opened, Served, Store, StoreError};
-use crate::peer::Ask;
+use crate::{metrics::Counter, peer::Ask};
 
 /// Bytes of a load in one log entry.
 const CHUNK_BYTES: usize = 1 << 20;
@@ -64,6 +64,7 @@ impl Store {
             return Err(StoreError::Refused("invalid SQLite data".into()));
         }
         self.load_here(opened, &source.path).await?;
+        self.0.local.metrics.count(Counter::StoreNumBoots);
         if let Err(why) = opened.consensus.checkpoint(&opened.db, Some(0)).await {
             tracing::warn!(target: "store", "booted, but no snapshot yet: {why}");
         }
@@ -107,6 +108,7 @@ impl Store {
             // Frees the staged pieces at once; a new leader's term would do the same.
             let _ = opened.consensus.proposer().load_abort(load_id).await;
         }
+        self.0.local.metrics.count(Counter::StoreNumLoads);
         let mut served = result?;
         if content == LoadContent::File && served.error.is_none() {
             // rqlite answers a binary load with no results.

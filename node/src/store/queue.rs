@@ -126,7 +126,7 @@ impl Queue {
     ) -> (Self, JoinHandle<()>) {
         let write = move |request: Request, caller: Caller| {
             let store = store.clone();
-            async move { store.execute(request, &caller).await }
+            async move { store.execute(request, None, &caller).await }
         };
         Self::start_with(write, settings, metrics, stop)
     }

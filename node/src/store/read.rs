@@ -9,6 +9,7 @@ use super::{
     level::{Freshness, Plan, Standing, is_stale, plan},
 };
 use crate::{
+    metrics::Counter,
     peer::{Answer, Ask},
     raft::ReadIndexError,
 };
@@ -16,6 +17,8 @@ use crate::{
 /// VM instructions that a read may take on the thread that received it: some 100 µs, enough for reads by key. Longer ones go to a
 /// reader thread, so that they never hold up the network.
 const INLINE_VM_STEPS: u32 = 2_000;
+/// A read while the disk does not answer: either it needs no disk, or it will not come.
+const HUNG_READ_LIMIT: Duration = Duration::from_secs(1);
 
 impl Store {
     /// Runs reads at the asked level.
@@ -86,13 +89,15 @@ impl Store {
             Plan::Log => return self.read_through_log(opened, read).await,
             Plan::Local | Plan::LocalAsLeader | Plan::Forward | Plan::NoLeader => {}
         }
-        let outcome = match opened.db.read_inline(read, INLINE_VM_STEPS) {
-            Some(outcome) => outcome,
-            None => opened
-                .db
-                .read(read.clone())
+        let outcome = match opened.consensus.disk_answers() {
+            Ok(()) => match opened.db.read_inline(read, INLINE_VM_STEPS) {
+                Some(outcome) => outcome,
+                None => read_on_its_thread(opened, read).await?,
+            },
+            // What is in memory can still be read, but not on a thread that others need.
+            Err(hangs) => tokio::time::timeout(HUNG_READ_LIMIT, read_on_its_thread(opened, read))
                 .await
-                .map_err(|_| StoreError::NotOpen)?,
+                .unwrap_or_else(|_| Err(StoreError::Refused(hangs.to_string())))?,
         };
         Ok(self.served(outcome, None))
     }
@@ -122,7 +127,8 @@ impl Store {
             statements: read.statements.clone(),
             stamp: Stamp::default(),
         };
-        self.propose(opened, request).await
+        let done = self.propose(opened, request).await;
+        done.map_err(|not_done| not_done.error.into())
     }
 
     async fn forward_read(
@@ -155,11 +161,21 @@ impl Store {
                     )));
                 }
                 // A read has no effect: any failure may be repeated.
-                Err(_) if attempts < caller.retries => attempts += 1,
+                Err(_) if attempts < caller.retries => {
+                    attempts += 1;
+                    let metrics = &self.0.local.metrics;
+                    metrics.count(Counter::ClusterNumClientRetries);
+                    metrics.count(Counter::ClusterNumClientQueryRetries);
+                }
                 Err(e) => return Err(StoreError::Refused(e.to_string())),
             }
         }
     }
+}
+
+async fn read_on_its_thread(opened: &Opened, read: &Read) -> Result<Outcome, StoreError> {
+    let outcome = opened.db.read(read.clone()).await;
+    outcome.map_err(|_| StoreError::NotOpen)
 }
 
 async fn confirm(opened: &Opened, limit: Duration) -> Result<(), StoreError> {

@@ -5,9 +5,12 @@ use node_api::duration;
 use serde_json::{Value, json};
 
 use super::{Opened, Store};
+use crate::raft::Consensus;
 
 /// Looking through a data directory stops here; ours holds a few dozen files.
 const MAX_FILES: usize = 10_000;
+/// What the disk has not said by then is left out: a status that waits for a hanging disk tells nobody of it.
+const DISK_LIMIT: Duration = Duration::from_secs(2);
 
 impl Store {
     /// The `store` part of `/status`.
@@ -19,17 +22,7 @@ impl Store {
         let leader = self.leader();
         let consensus = &opened.consensus;
         let progress = consensus.progress();
-        let data_dir = s.data_dir.clone();
-        let dir_size = tokio::task::spawn_blocking(move || directory_bytes(&data_dir))
-            .await
-            .unwrap_or(0);
-        let nodes: Vec<Value> = consensus
-            .members()
-            .iter()
-            .map(|(id, member, voter)| {
-                json!({"id": id.name(), "addr": member.raft_addr, "suffrage": if *voter { "voter" } else { "nonvoter" }})
-            })
-            .collect();
+        let (dir_size, sqlite3) = self.disk_status(opened).await;
         let applied_at = progress
             .applied_unix_micros
             .load(std::sync::atomic::Ordering::Relaxed);
@@ -49,7 +42,7 @@ impl Store {
             },
             "ready": leader.is_some(),
             "identity": self.identity(),
-            "nodes": nodes,
+            "nodes": nodes(consensus),
             "raft": self.raft_status(opened),
             "fsm_index": consensus.applied_index(),
             "fsm_term": consensus.metrics().last_applied.map_or(0, |id| id.leader_id.term),
@@ -75,8 +68,20 @@ impl Store {
             "dir_size_friendly": friendly_bytes(dir_size),
             "db_conf": {"fk_constraints": s.foreign_keys},
             "snapshot_store": snapshot_store(&s.data_dir, consensus.metrics().snapshot.map(|id| (id.leader_id.term, id.index))),
-            "sqlite3": opened.db.status(),
+            "sqlite3": sqlite3,
         })
+    }
+
+    /// Bytes of the data directory, and SQLite's part: what may have to wait for the disk.
+    async fn disk_status(&self, opened: &Opened) -> (u64, Value) {
+        let (data_dir, db) = (self.0.settings.data_dir.clone(), opened.db.clone());
+        let dir_size = within_limit(move || directory_bytes(&data_dir)).await;
+        let sqlite3 = match opened.consensus.disk_answers() {
+            Ok(()) => within_limit(move || db.status()).await,
+            Err(hangs) => Some(json!({"error": hangs.to_string()})),
+        };
+        let silent = || json!({"error": "the disk does not answer"});
+        (dir_size.unwrap_or(0), sqlite3.unwrap_or_else(silent))
     }
 
     /// What an operator compares before it trusts a data directory.
@@ -96,7 +101,7 @@ impl Store {
         let metrics = consensus.metrics();
         let leadership = consensus.leadership();
         let state = consensus.state_name();
-        let last = consensus.log().last();
+        let log = consensus.log().facts();
         let contact = match self.0.local.since_leader_contact() {
             _ if leadership.mine => "0".to_owned(),
             Some(since) => duration::format(since),
@@ -107,7 +112,6 @@ impl Store {
             .members()
             .iter()
             .any(|(id, _, voter)| *voter && id.0.as_ref() == own);
-        let log_bytes = consensus.log().disk_bytes();
         let matched: serde_json::Map<String, Value> = metrics
             .replication
             .clone()
@@ -120,12 +124,13 @@ impl Store {
             "commit_index": consensus.commit_index(),
             "fsm_pending": 0,
             "last_contact": contact,
-            "last_log_index": last.map_or(0, |id| id.1),
-            "last_log_term": last.map_or(0, |id| id.0),
+            "last_log_index": log.last.map_or(0, |id| id.1),
+            "last_log_term": log.last.map_or(0, |id| id.0),
             "last_snapshot_index": metrics.snapshot.map_or(0, |id| id.index),
             "last_snapshot_term": metrics.snapshot.map_or(0, |id| id.leader_id.term),
             "latest_configuration": metrics.membership_config.membership().to_string(),
             "latest_configuration_index": metrics.membership_config.log_id().map_or(0, |id| id.index),
+            "committed_configuration": committed_configuration(consensus),
             "num_peers": consensus.members().len().saturating_sub(1),
             "matched_index": matched,
             "protocol_version": 1,
@@ -135,8 +140,8 @@ impl Store {
             "snapshot_version_max": 1,
             "state": state,
             "term": leadership.term,
-            "log_size": log_bytes,
-            "log_size_friendly": friendly_bytes(log_bytes),
+            "log_size": log.disk_bytes,
+            "log_size_friendly": friendly_bytes(log.disk_bytes),
             "voter": voter,
             "transport": {
                 "command_commit_index": self.0.local.leader_commit(),
@@ -158,6 +163,34 @@ impl Store {
             },
         })
     }
+}
+
+fn nodes(consensus: &Consensus) -> Vec<Value> {
+    let members = consensus.members();
+    members
+        .iter()
+        .map(|(id, member, voter)| {
+            json!({"id": id.name(), "addr": member.raft_addr, "suffrage": if *voter { "voter" } else { "nonvoter" }})
+        })
+        .collect()
+}
+
+/// What asks the disk, on a thread that may wait for it. `None` if it does not answer.
+async fn within_limit<T: Send + 'static>(ask: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    let asked = tokio::task::spawn_blocking(ask);
+    tokio::time::timeout(DISK_LIMIT, asked).await.ok()?.ok()
+}
+
+/// Who is in, for whoever acts on it: unlike the newest configuration, this one can no longer be undone.
+fn committed_configuration(consensus: &Consensus) -> Value {
+    let (index, members) = consensus.committed_members();
+    let members: Vec<Value> = members
+        .iter()
+        .map(|(id, member, voter)| {
+            json!({"id": id.name(), "raft_id": id.0.as_ref(), "addr": member.raft_addr, "voter": voter})
+        })
+        .collect();
+    json!({"index": index, "members": members})
 }
 
 /// The database's main file is the one snapshot.

@@ -2,16 +2,21 @@
 use std::{sync::Arc, time::Duration};
 
 use node_api::param::Level;
-use node_db::{Kind, Outcome, Read, Request};
+use node_db::{Outcome, Read, Request};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use super::{Caller, Opened, ReadOptions, Served, Store, StoreError};
 use crate::{
     peer::{Answer, Ask, ForwardedWrite, Peers, WriteAnswer},
-    raft::{Leadership, proposer::ProposeError},
+    raft::{
+        Leadership,
+        proposer::{NotDone, ProposeError},
+    },
     wire::WireError,
 };
 
+/// What a write gets whose caller's `db_timeout` is over before its result is here.
+const EXECUTE_TIMEOUT: &str = "execute timeout; the write may still take effect";
 /// Writes waiting to be forwarded, beyond which callers wait too.
 const FORWARD_QUEUE: usize = 4096;
 /// Writes in one forwarded batch; the leader packs them into entries itself.
@@ -20,21 +25,47 @@ const FORWARD_BATCH: usize = 512;
 const FORWARD_IN_FLIGHT: usize = 4;
 
 impl Store {
-    /// Runs statements through the log. `request.stamp` is set by the leader.
+    /// Runs statements through the log. `request.stamp` is set by the leader. `limit` is how long the caller waits, not how long a statement
+    /// may take: what one node gave up and another finished would make them differ.
     ///
     /// # Errors
     /// See [`StoreError`].
-    pub async fn execute(&self, request: Request, caller: &Caller) -> Result<Served, StoreError> {
+    pub async fn execute(
+        &self,
+        request: Request,
+        limit: Option<Duration>,
+        caller: &Caller,
+    ) -> Result<Served, StoreError> {
+        let write = self.write(request, caller);
+        match limit {
+            None => write.await,
+            Some(limit) => tokio::time::timeout(limit, write)
+                .await
+                .unwrap_or_else(|_| Err(StoreError::Unknown(EXECUTE_TIMEOUT.into()))),
+        }
+    }
+
+    async fn write(&self, request: Request, caller: &Caller) -> Result<Served, StoreError> {
         if let Some(refused) = self.refused_outright(&request.statements) {
             return Ok(refused);
         }
         let opened = self.open()?;
-        if opened.consensus.is_mine() {
-            match self.propose(opened, request.clone()).await {
-                Err(StoreError::NotLeader) => {}
-                result => return result,
+        let request = if opened.consensus.is_mine() {
+            if let Err(hangs) = opened.consensus.disk_answers() {
+                return Err(StoreError::Refused(hangs.to_string()));
             }
-        }
+            match self.propose(opened, request).await {
+                Ok(served) => return Ok(served),
+                // Leadership went just before; whoever leads now gets it.
+                Err(NotDone {
+                    error: ProposeError::NotLeader,
+                    mut requests,
+                }) => requests.pop().ok_or(StoreError::LeaderNotFound)?,
+                Err(not_done) => return Err(not_done.error.into()),
+            }
+        } else {
+            request
+        };
         if Self::elsewhere(opened).is_none() {
             return Err(StoreError::LeaderNotFound);
         }
@@ -62,7 +93,7 @@ impl Store {
                 .all(|ro| ro)
         {
             let read = Read {
-                kind: Kind::Unified,
+                kind: request.kind,
                 transaction: request.transaction,
                 qualify_columns: request.qualify_columns,
                 statements: request.statements,
@@ -70,7 +101,7 @@ impl Store {
             };
             return self.query(read, options, caller).await;
         }
-        self.execute(request, caller).await
+        self.execute(request, timeout, caller).await
     }
 
     fn refused_outright(&self, statements: &[node_api::Statement]) -> Option<Served> {
@@ -90,7 +121,7 @@ impl Store {
         &self,
         opened: &Opened,
         request: Request,
-    ) -> Result<Served, StoreError> {
+    ) -> Result<Served, NotDone> {
         let committed = opened.consensus.proposer().requests(vec![request]).await?;
         let outcome = committed.outcomes.into_iter().next().unwrap_or_default();
         Ok(self.served(outcome, Some(committed.index)))
@@ -118,7 +149,7 @@ impl Store {
                     })
                 })
                 .collect(),
-            Err(error) => all(error.into()),
+            Err(not_done) => all(not_done.error.into()),
         }
     }
 }

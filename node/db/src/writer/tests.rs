@@ -40,7 +40,7 @@ fn entry(index: u64, texts: &[&str]) -> Entry {
     Entry {
         position: Position { term: 1, index },
         work: Work::Requests(Arc::new(vec![request])),
-        wanted: true,
+        wanted: Wanted::Caller,
     }
 }
 
@@ -199,7 +199,7 @@ fn a_replacement_may_die_anywhere() {
                     .apply(&[Entry {
                         position,
                         work: Work::Load(chunk),
-                        wanted: true,
+                        wanted: Wanted::Caller,
                     }])
                     .map(|_| ())
             } else {

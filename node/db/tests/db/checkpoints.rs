@@ -1,5 +1,5 @@
 //! Checkpoints, pins and restarts.
-use node_db::{Checkpoint, Database, OpenError, Position, Work};
+use node_db::{Checkpoint, Database, OpenError, Position, Wanted, Work};
 
 use crate::support::{Db, options, read, sql, until};
 
@@ -20,7 +20,7 @@ fn only_what_was_checkpointed_survives() {
         .apply(vec![node_db::Entry {
             position,
             work: Work::Nothing,
-            wanted: false,
+            wanted: Wanted::Nobody,
         }])
         .blocking_recv()
         .unwrap()

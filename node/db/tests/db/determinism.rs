@@ -1,6 +1,6 @@
 //! The same log gives the same results and the same content, however it is cut into runs and wherever it restarts.
 use node_api::Value;
-use node_db::{Checkpoint, Entry, Kind, Outcome, Request};
+use node_db::{Checkpoint, Entry, Kind, Outcome, Request, Wanted};
 use proptest::prelude::*;
 
 use crate::support::{Db, entry, request, rows, sql, stamp, timeless, with};
@@ -77,10 +77,20 @@ fn requests() -> impl Strategy<Value = Vec<Request>> {
     prop::collection::vec(one, 1..40)
 }
 
+/// The same entry once more: an entry is applied once, so the type cannot be cloned.
+fn again(entry: &Entry) -> Entry {
+    Entry {
+        position: entry.position,
+        work: entry.work.clone(),
+        wanted: Wanted::Caller,
+    }
+}
+
 fn apply(db: &Db, entries: &[Entry], run: usize) -> Vec<Outcome> {
     entries
         .chunks(run)
-        .flat_map(|run| db.db.apply(run.to_vec()).blocking_recv().unwrap().unwrap())
+        .map(|run| run.iter().map(again).collect())
+        .flat_map(|run: Vec<Entry>| db.db.apply(run).blocking_recv().unwrap().unwrap())
         .flatten()
         .map(timeless)
         .collect()
@@ -239,7 +249,7 @@ fn unwanted_entries_have_the_same_effects() {
         ),
     ];
     for entry in &mut run {
-        entry.wanted = false;
+        entry.wanted = Wanted::Nobody;
     }
     let outcomes = db.db.apply(run).blocking_recv().unwrap().unwrap();
     assert!(

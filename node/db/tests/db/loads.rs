@@ -3,7 +3,7 @@ use bytes::Bytes;
 use node_api::Value;
 use node_db::{
     BackupFormat, Checkpoint, Database, Entry, Kind, LoadChunk, LoadContent, LoadFinish, Outcome,
-    Position, Work,
+    Position, Wanted, Work,
 };
 
 use crate::support::{Db, error, sql, stamp, with, write};
@@ -137,7 +137,7 @@ fn an_unfinished_load_blocks_checkpoints_until_dropped() {
     let entry = Entry {
         position,
         work: Work::Nothing,
-        wanted: false,
+        wanted: Wanted::Nobody,
     };
     db.db.apply(vec![entry]).blocking_recv().unwrap().unwrap();
     assert!(matches!(db.checkpoint(), Checkpoint::Done(_)));
@@ -147,7 +147,7 @@ fn an_unfinished_load_blocks_checkpoints_until_dropped() {
         let entry = Entry {
             position,
             work: Work::Load(part.clone()),
-            wanted: true,
+            wanted: Wanted::Caller,
         };
         last = db
             .db

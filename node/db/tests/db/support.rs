@@ -8,7 +8,7 @@ use std::{
 use node_api::{Cell, Parameter, Rows, Statement, StatementResult, Value, WriteResult};
 use node_db::{
     Checkpoint, Database, Entry, Kind, Options, Outcome, Position, Read, Recovered, Request, Stamp,
-    Work,
+    Wanted, Work,
 };
 use tempfile::TempDir;
 
@@ -26,7 +26,6 @@ pub(crate) fn options(dir: &Path) -> Options {
         dir: dir.to_owned(),
         foreign_keys: false,
         readers: 2,
-        checkpoint_wal_bytes: 16 << 20,
     }
 }
 
@@ -85,7 +84,7 @@ pub(crate) fn entry(index: u64, requests: Vec<Request>) -> Entry {
     Entry {
         position: Position { term: TERM, index },
         work: Work::Requests(Arc::new(requests)),
-        wanted: true,
+        wanted: Wanted::Caller,
     }
 }
 
@@ -132,7 +131,7 @@ impl Db {
         let entry = Entry {
             position: self.position(),
             work,
-            wanted: true,
+            wanted: Wanted::Caller,
         };
         self.db
             .apply(vec![entry])

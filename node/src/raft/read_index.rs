@@ -1,0 +1,104 @@
+//! Linearizable reads: many of them share one round in which a quorum confirms that this node still leads.
+//!
+//! A read joins the next round to *begin*, never one under way: only a confirmation that was asked for after the read arrived says anything about
+//! the moment at which it arrived.
+use std::{sync::Arc, time::Duration};
+
+use openraft::{
+    ReadPolicy,
+    errors::{LinearizableReadError, RaftError},
+};
+use tokio::sync::{Semaphore, mpsc, oneshot};
+
+use super::types::Raft;
+
+/// Reads waiting for a round to begin, beyond which they wait to be let in.
+const QUEUE: usize = 4096;
+/// Rounds under way: the second one begins while the first one's answers are on their way back.
+const ROUNDS: usize = 2;
+/// A round that has taken so long is given up. Callers have limits of their own.
+const ROUND_LIMIT: Duration = Duration::from_secs(10);
+
+/// Why a linearizable read cannot go on here.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ReadIndexError {
+    /// Somebody else leads, or nobody.
+    #[error("not leader")]
+    NotLeader,
+    /// This node leads but no quorum confirmed it in time.
+    #[error("leadership not confirmed by a quorum")]
+    NoQuorum,
+    /// The applied index did not reach the read index in time.
+    #[error("index {0}: timeout waiting for fsm")]
+    Timeout(u64),
+    /// Raft has stopped.
+    #[error("{0}")]
+    Stopped(String),
+}
+
+type Waiting = oneshot::Sender<Result<(), ReadIndexError>>;
+
+/// Confirms leadership for whoever asks; cheap to clone.
+#[derive(Clone, Debug)]
+pub(super) struct ReadIndex {
+    queue: mpsc::Sender<Waiting>,
+}
+
+impl ReadIndex {
+    pub(super) fn start(raft: Raft) -> Self {
+        let (queue, waiting) = mpsc::channel(QUEUE);
+        tokio::spawn(rounds(raft, waiting));
+        Self { queue }
+    }
+
+    /// Returns once a quorum has confirmed this node's leadership and everything committed before is applied here.
+    pub(super) async fn confirm(&self) -> Result<(), ReadIndexError> {
+        let stopped = || ReadIndexError::Stopped("the node is stopping".into());
+        let (tell, told) = oneshot::channel();
+        self.queue.send(tell).await.map_err(|_| stopped())?;
+        told.await.map_err(|_| stopped())?
+    }
+}
+
+async fn rounds(raft: Raft, mut waiting: mpsc::Receiver<Waiting>) {
+    let room = Arc::new(Semaphore::new(ROUNDS));
+    loop {
+        let Ok(permit) = Arc::clone(&room).acquire_owned().await else {
+            return;
+        };
+        let mut joined = Vec::new();
+        if waiting.recv_many(&mut joined, QUEUE).await == 0 {
+            return;
+        }
+        let raft = raft.clone();
+        tokio::spawn(async move {
+            let result = tokio::time::timeout(ROUND_LIMIT, round(&raft))
+                .await
+                .unwrap_or(Err(ReadIndexError::NoQuorum));
+            drop(permit);
+            for reader in joined {
+                let _ = reader.send(result.clone());
+            }
+        });
+    }
+}
+
+async fn round(raft: &Raft) -> Result<(), ReadIndexError> {
+    let linearizer = raft
+        .get_read_linearizer(ReadPolicy::ReadIndex)
+        .await
+        .map_err(|e| match e {
+            RaftError::APIError(LinearizableReadError::ForwardToLeader(_)) => {
+                ReadIndexError::NotLeader
+            }
+            RaftError::APIError(LinearizableReadError::QuorumNotEnough(_)) => {
+                ReadIndexError::NoQuorum
+            }
+            RaftError::Fatal(fatal) => ReadIndexError::Stopped(fatal.to_string()),
+        })?;
+    linearizer
+        .await_ready(raft)
+        .await
+        .map(drop)
+        .map_err(|e| ReadIndexError::Stopped(e.to_string()))
+}

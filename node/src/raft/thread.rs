@@ -1,0 +1,40 @@
+//! Raft's own thread: openraft's core, its state machine worker, replication and the proposer run on one, so that they hand work to each other
+//! without waking anybody, and never wait behind HTTP requests.
+use std::{future::Future, io};
+
+use tokio::{
+    runtime::{Builder, Handle},
+    sync::oneshot,
+};
+
+/// The thread; it ends when the value goes.
+#[derive(Debug)]
+pub(super) struct Thread {
+    handle: Handle,
+    _alive: oneshot::Sender<()>,
+}
+
+impl Thread {
+    pub(super) fn start() -> io::Result<Self> {
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        let handle = runtime.handle().clone();
+        let (alive, gone) = oneshot::channel::<()>();
+        std::thread::Builder::new()
+            .name("raft".to_owned())
+            .spawn(move || {
+                let _ = runtime.block_on(gone);
+            })?;
+        Ok(Self {
+            handle,
+            _alive: alive,
+        })
+    }
+
+    /// Runs `work` on the thread, with everything that it spawns.
+    pub(super) async fn run<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> io::Result<T> {
+        self.handle.spawn(work).await.map_err(io::Error::other)
+    }
+}
