@@ -12,16 +12,13 @@ use kube::{
         DeleteParams, EvictParams, Patch, PatchParams, PostParams, Preconditions, PropagationPolicy,
     },
 };
-use operator_api::{
-    RqliteCluster, RqliteRecovery, RqliteRecoverySpec, names,
-    recovery::{ClusterRef, RecoveryMode},
-};
+use operator_api::{RqliteCluster, names};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use std::fmt::Debug;
 
 use crate::{
-    cluster::{Action, observation::Checked, plan::PodLabels},
+    cluster::{Action, observation::Checked, plan::PodLabels, recovery},
     error::Error,
     live::{Live, named},
     node_api::NodeApi,
@@ -271,18 +268,7 @@ impl<N: NodeApi> Actor<'_, N> {
         accept_data_loss: bool,
         reason: &str,
     ) -> Result<Outcome, Error> {
-        let cluster = self.cluster.name_any();
-        let spec = RqliteRecoverySpec {
-            cluster_ref: ClusterRef { name: cluster },
-            mode: RecoveryMode::default(),
-            survivor: None,
-            accept_data_loss,
-            ignore_members: Vec::new(),
-            assume_stopped: Vec::new(),
-            dry_run: false,
-            reason: reason.to_owned(),
-        };
-        let recovery = RqliteRecovery::new(name, spec);
+        let recovery = recovery::object(self.cluster, name, accept_data_loss, reason);
         let made = self.api().create(&PostParams::default(), &recovery).await;
         match made {
             Ok(_) => Ok(Outcome::Done),
