@@ -1,0 +1,205 @@
+//! The operator on a real Kubernetes, scenario by scenario, each under a writer: a table of what happened.
+//!
+//! Needs a cluster, the images of `e2e/images` on it, `KUBECONFIG` and `E2E_KUBERNETES=1`; elsewhere says that it did not run. Set
+//! `SCENARIOS=1,4,13` to choose, `SCENARIOS=all` for all; unless set, a few that fit into a few minutes are run. `AT_ONCE=3`
+//! runs three at a time of those that touch nothing of others (2 unless given). `WRITE_RESULTS=1` puts the rows into `e2e/RESULTS.md`.
+#[path = "scenarios/cluster.rs"]
+mod cluster;
+#[path = "scenarios/disruption.rs"]
+mod disruption;
+#[path = "scenarios/edits.rs"]
+mod edits;
+#[path = "scenarios/figures.rs"]
+mod figures;
+#[path = "scenarios/lifecycle.rs"]
+mod lifecycle;
+#[path = "scenarios/loss.rs"]
+mod loss;
+#[path = "scenarios/operator.rs"]
+mod operator;
+#[path = "scenarios/recovery.rs"]
+mod recovery;
+#[path = "scenarios/report.rs"]
+mod report;
+#[path = "scenarios/scaling.rs"]
+mod scaling;
+#[path = "scenarios/site.rs"]
+mod site;
+#[path = "scenarios/storage.rs"]
+mod storage;
+#[path = "scenarios/table.rs"]
+mod table;
+#[path = "scenarios/updates.rs"]
+mod updates;
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use e2e_kubernetes::access::Access;
+use report::{Row, Verdict};
+use site::Site;
+use table::{ALL, How, Scenario};
+
+/// Clusters at a time on two cores, unless told otherwise.
+const AT_ONCE: usize = 2;
+
+fn chosen() -> Result<Vec<&'static Scenario>> {
+    let wanted = std::env::var("SCENARIOS").unwrap_or_default();
+    match wanted.as_str() {
+        "" => Ok(ALL.iter().filter(|s| s.is_quick).collect()),
+        "all" => Ok(ALL.iter().collect()),
+        list => list
+            .split(',')
+            .map(|number| {
+                let known = ALL.iter().find(|s| s.number == number);
+                known.with_context(|| format!("there is no scenario {number:?}"))
+            })
+            .collect(),
+    }
+}
+
+fn run(site: &Site, scenario: &Scenario) -> Row {
+    let start = Instant::now();
+    let verdict = match scenario.how {
+        How::Elsewhere(place) => Verdict::Elsewhere(place),
+        How::Beside(work) | How::Alone(work) => {
+            // A panic is one failed row; the others are run nevertheless.
+            match catch_unwind(AssertUnwindSafe(|| work(site))) {
+                Ok(Ok(outcome)) => Verdict::Passed(outcome),
+                Ok(Err(error)) => Verdict::Failed(format!("{error:#}")),
+                Err(_) => Verdict::Failed("panicked".to_owned()),
+            }
+        }
+    };
+    if let Verdict::Failed(why) = &verdict {
+        eprintln!("scenario {} ({}): {why}", scenario.number, scenario.name);
+    }
+    let row = Row {
+        number: scenario.number,
+        name: scenario.name,
+        took: start.elapsed(),
+        verdict,
+    };
+    println!("{}", row.line());
+    row
+}
+
+/// Those that touch nothing of others, a few at a time.
+fn beside(site: &Site, scenarios: &[&Scenario]) -> Result<Vec<Row>> {
+    let _turn = Access::shared()?;
+    let at_once = std::env::var("AT_ONCE").ok();
+    let at_once = at_once
+        .map_or(Ok(AT_ONCE), |n| n.parse())
+        .context("AT_ONCE")?;
+    let next = AtomicUsize::new(0);
+    let rows = Mutex::new(Vec::new());
+    thread::scope(|scope| {
+        for _ in 0..at_once.min(scenarios.len()) {
+            scope.spawn(|| {
+                while let Some(scenario) = scenarios.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let row = run(site, scenario);
+                    let mut rows = rows.lock().unwrap_or_else(PoisonError::into_inner);
+                    rows.push(row);
+                }
+            });
+        }
+    });
+    Ok(rows.into_inner().unwrap_or_else(PoisonError::into_inner))
+}
+
+/// Those that end operators, cut machines off or let them take no pods.
+fn alone(site: &Site, scenarios: &[&Scenario]) -> Result<Vec<Row>> {
+    let mut rows = Vec::new();
+    for scenario in scenarios {
+        let _turn = Access::alone()?;
+        rows.push(run(site, scenario));
+        // Whatever became of it, the next one finds an operator at work.
+        site.await_operator()?;
+    }
+    Ok(rows)
+}
+
+fn all(site: &Site, scenarios: &[&'static Scenario]) -> Result<Vec<Row>> {
+    let of = |wanted: fn(&How) -> bool| {
+        let some = scenarios.iter().copied().filter(|s| wanted(&s.how));
+        some.collect::<Vec<_>>()
+    };
+    let mut rows: Vec<Row> = of(|how| matches!(how, How::Elsewhere(_)))
+        .into_iter()
+        .map(|scenario| run(site, scenario))
+        .collect();
+    rows.extend(beside(site, &of(|how| matches!(how, How::Beside(_))))?);
+    rows.extend(alone(site, &of(|how| matches!(how, How::Alone(_))))?);
+    rows.sort_by_key(|row| ALL.iter().position(|s| s.number == row.number));
+    Ok(rows)
+}
+
+#[test]
+fn scenarios() -> Result<()> {
+    let chosen = chosen()?;
+    let Some(site) = Site::new()? else {
+        return Ok(());
+    };
+    let start = Instant::now();
+    site.install()?;
+    site.await_operator()?;
+    println!(
+        "operator installed in {:.1} s",
+        start.elapsed().as_secs_f64()
+    );
+    let rows = all(&site, &chosen);
+    if std::env::var_os("E2E_KEEP").is_none() {
+        site.uninstall()?;
+    }
+    let rows = rows?;
+    println!("{}", report::table(&rows));
+    println!("in {:.0} s", start.elapsed().as_secs_f64());
+    if std::env::var_os("WRITE_RESULTS").is_some() {
+        let order: Vec<_> = ALL.iter().map(|s| s.number).collect();
+        report::write(&rows, &order)?;
+    }
+    let failed: Vec<_> = rows.iter().filter(|row| row.has_failed()).collect();
+    if !failed.is_empty() {
+        let numbers: Vec<_> = failed.iter().map(|row| row.number).collect();
+        bail!(
+            "{} of {} scenarios failed: {numbers:?}",
+            failed.len(),
+            rows.len()
+        );
+    }
+    Ok(())
+}
+
+#[test]
+fn numbers_are_unique_and_elsewhere_exists() -> Result<()> {
+    for (place, scenario) in ALL.iter().enumerate() {
+        let again = ALL
+            .iter()
+            .skip(place + 1)
+            .any(|s| s.number == scenario.number);
+        ensure!(!again, "two scenarios have the number {}", scenario.number);
+        if let How::Elsewhere(place) = scenario.how {
+            table::exists(place)?;
+        }
+    }
+    Ok(())
+}
+
+/// Time for figures that are asserted with room for a busy machine.
+const ROOM: u32 = 2;
+
+fn within(what: &str, took: Duration, goal: Duration) -> Result<()> {
+    ensure!(
+        took < goal * ROOM,
+        "{what} took {took:?}, the goal is {goal:?}"
+    );
+    Ok(())
+}

@@ -1,0 +1,418 @@
+//! One RqliteCluster in a namespace of its own, and what scenarios do to it and ask of it.
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, ensure};
+use e2e_kubernetes::{
+    command::until,
+    namespace::{LIMIT, Namespace, results},
+    writer::{self, Writer},
+};
+use serde_json::{Value, json};
+
+use crate::{
+    report::Outcome,
+    site::{Site, condition, is_ready, text},
+};
+
+/// Name of the cluster in each namespace.
+pub(crate) const NAME: &str = "demo";
+/// For changes that go member by member on a small machine.
+pub(crate) const LONG: Duration = Duration::from_secs(300);
+const HTTP_PORT: u16 = 4001;
+
+/// See the module.
+pub(crate) struct Cluster<'a> {
+    pub(crate) site: &'a Site,
+    pub(crate) namespace: &'a Namespace,
+}
+
+/// A pod as scenarios need it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Pod {
+    pub(crate) name: String,
+    pub(crate) uid: String,
+    pub(crate) machine: String,
+    pub(crate) ready: bool,
+    pub(crate) deleting: bool,
+    pub(crate) image: String,
+}
+
+impl Site {
+    /// A namespace with a cluster of this spec, Ready, for `work`. If that fails, what the cluster and the operator say is kept in files.
+    pub(crate) fn cluster(
+        &self,
+        purpose: &str,
+        spec: Value,
+        work: impl FnOnce(&Cluster<'_>) -> Result<Outcome>,
+    ) -> Result<Outcome> {
+        self.bare(purpose, |cluster| {
+            cluster.create(spec)?;
+            cluster.ready(LIMIT)?;
+            work(cluster)
+        })
+    }
+
+    /// The same without a cluster yet.
+    pub(crate) fn bare(
+        &self,
+        purpose: &str,
+        work: impl FnOnce(&Cluster<'_>) -> Result<Outcome>,
+    ) -> Result<Outcome> {
+        Namespace::within(&self.kubectl, purpose, |namespace| {
+            let cluster = Cluster {
+                site: self,
+                namespace,
+            };
+            let done = work(&cluster);
+            if done.is_err() {
+                cluster.keep();
+            }
+            // A namespace with a protected or finalized cluster could not go.
+            let words = ["delete", "rqlitecluster", "--all", "--wait=false"];
+            let _ = namespace.ask(&words);
+            done
+        })
+    }
+}
+
+/// A spec for tests: delays that are minutes for people are seconds here, nothing else differs from what users get.
+pub(crate) fn spec(replicas: u8, more: Value) -> Value {
+    let mut spec = json!({
+        "replicas": replicas,
+        "storage": {"size": "1Gi"},
+        "update": {"minReady": "2s", "progressDeadline": "45s"},
+        "memberReplacement": {"after": "5s"},
+        "quorumRecovery": {"detectAfter": "5s"},
+    });
+    if let (Some(spec), Value::Object(more)) = (spec.as_object_mut(), more) {
+        spec.extend(more);
+    }
+    spec
+}
+
+impl Cluster<'_> {
+    /// Creates it.
+    pub(crate) fn create(&self, spec: Value) -> Result<()> {
+        self.create_with(json!({}), spec)
+    }
+
+    /// Creates it with these annotations.
+    pub(crate) fn create_with(&self, annotations: Value, spec: Value) -> Result<()> {
+        let object = json!({
+            "apiVersion": "rqlite.dev/v1alpha1",
+            "kind": "RqliteCluster",
+            "metadata": {"name": NAME, "annotations": annotations},
+            "spec": spec,
+        });
+        self.namespace.apply(&object.to_string())
+    }
+
+    /// Changes its spec, or with `{"metadata": …}` its annotations.
+    pub(crate) fn edit(&self, patch: &Value) -> Result<()> {
+        let patch = patch.to_string();
+        let words = ["patch", "rqlitecluster", NAME, "--type=merge", "-p", &patch];
+        self.namespace.ask(&words).map(drop)
+    }
+
+    /// Wants so many voters.
+    pub(crate) fn scale(&self, replicas: u8) -> Result<()> {
+        self.edit(&json!({"spec": {"replicas": replicas}}))
+    }
+
+    fn path(&self, group: &str, kind: &str) -> String {
+        format!("{group}/namespaces/{}/{kind}", self.namespace.name)
+    }
+
+    /// The object as it is now.
+    pub(crate) fn object(&self) -> Result<Value> {
+        let path = self.path("/apis/rqlite.dev/v1alpha1", "rqliteclusters");
+        self.site.api.get(&path, NAME)
+    }
+
+    /// A recovery as it is now.
+    pub(crate) fn recovery(&self, name: &str) -> Result<Value> {
+        let path = self.path("/apis/rqlite.dev/v1alpha1", "rqliterecoveries");
+        self.site.api.get(&path, name)
+    }
+
+    /// A StatefulSet of it.
+    pub(crate) fn set(&self, name: &str) -> Result<Value> {
+        self.site
+            .api
+            .get(&self.path("/apis/apps/v1", "statefulsets"), name)
+    }
+
+    /// An object of the core group.
+    pub(crate) fn core(&self, kind: &str, name: &str) -> Result<Value> {
+        self.site.api.get(&self.path("/api/v1", kind), name)
+    }
+
+    /// Its claims.
+    pub(crate) fn claims(&self) -> Result<Vec<Value>> {
+        let path = self.path("/api/v1", "persistentvolumeclaims");
+        self.site.api.list(&path, "")
+    }
+
+    /// Waits until `probe` is content with the object.
+    pub(crate) fn until<T>(
+        &self,
+        what: &str,
+        limit: Duration,
+        mut probe: impl FnMut(&Value) -> Result<T>,
+    ) -> Result<T> {
+        until(what, limit, || {
+            let object = self.object()?;
+            probe(&object)
+        })
+        .map_err(|error| error.context(self.namespace.pods()))
+    }
+
+    /// Waits until a condition has this status and, if given, this reason; gives its message.
+    pub(crate) fn until_condition(
+        &self,
+        kind: &str,
+        status: &str,
+        reason: Option<&str>,
+        limit: Duration,
+    ) -> Result<String> {
+        let what = format!("{kind}={status} {}", reason.unwrap_or_default());
+        self.until(&what, limit, |object| {
+            let seen = condition(object, kind);
+            let is = seen["status"] == status && reason.is_none_or(|r| seen["reason"] == r);
+            ensure!(is, "{seen}");
+            Ok(text(&seen["message"]).to_owned())
+        })
+    }
+
+    /// Waits until it is Ready as its present spec asks for, and its nodes say so, too.
+    pub(crate) fn ready(&self, limit: Duration) -> Result<()> {
+        self.until("the cluster to be Ready", limit, |object| {
+            let generation = &object["metadata"]["generation"];
+            let ready = condition(object, "Ready");
+            ensure!(ready["status"] == "True", "{ready}");
+            ensure!(
+                ready["observedGeneration"] == *generation,
+                "Ready answers to generation {} of {generation}",
+                ready["observedGeneration"]
+            );
+            ensure!(object["status"]["operation"].is_null(), "an operation");
+            let wanted = object["spec"]["replicas"].as_u64().unwrap_or_default();
+            let pods = self.voters()?;
+            let ready = pods.iter().filter(|p| p.ready && !p.deleting).count();
+            ensure!(
+                ready as u64 == wanted,
+                "{ready} of {wanted} voters' pods are ready"
+            );
+            Ok(())
+        })
+    }
+
+    /// Pods of a pool: `voter` or `read`.
+    pub(crate) fn pods(&self, pool: &str) -> Result<Vec<Pod>> {
+        let labels = format!("rqlite.dev/cluster={NAME},rqlite.dev/pool={pool}");
+        let all = self.site.api.list(&self.path("/api/v1", "pods"), &labels)?;
+        let mut pods: Vec<Pod> = all.iter().map(pod).collect();
+        pods.sort_by_key(|pod| ordinal(&pod.name));
+        Ok(pods)
+    }
+
+    /// Pods of the voters.
+    pub(crate) fn voters(&self) -> Result<Vec<Pod>> {
+        self.pods("voter")
+    }
+
+    /// The voter's pod of an ordinal.
+    pub(crate) fn voter(&self, ordinal: usize) -> Result<Pod> {
+        let name = format!("{NAME}-{ordinal}");
+        Ok(pod(&self.core("pods", &name)?))
+    }
+
+    /// Uids of all pods, by name.
+    pub(crate) fn uids(&self) -> Result<BTreeMap<String, String>> {
+        let pods = self.voters()?.into_iter().chain(self.pods("read")?);
+        Ok(pods.map(|pod| (pod.name, pod.uid)).collect())
+    }
+
+    fn voters_named(&self) -> Result<Vec<String>> {
+        Ok(self.voters()?.into_iter().map(|pod| pod.name).collect())
+    }
+
+    /// The leader's pod, by the nodes' own word.
+    pub(crate) fn leader(&self) -> Result<String> {
+        let names = self.voters_named()?;
+        until("a leader", LIMIT, || self.namespace.leader(&names))
+    }
+
+    /// A voter that follows.
+    pub(crate) fn follower(&self) -> Result<String> {
+        let leader = self.leader()?;
+        let other = self
+            .voters_named()?
+            .into_iter()
+            .find(|name| *name != leader);
+        other.context("nobody follows")
+    }
+
+    /// A node's `/status`.
+    pub(crate) fn status_of(&self, pod: &str) -> Result<Value> {
+        Ok(serde_json::from_str(&self.namespace.get(pod, "/status")?)?)
+    }
+
+    /// The leader's committed configuration: Raft id and vote of each member, by name.
+    pub(crate) fn configuration(&self) -> Result<BTreeMap<String, (String, bool)>> {
+        let status = self.status_of(&self.leader()?)?;
+        let members = status["store"]["raft"]["committed_configuration"]["members"].as_array();
+        let members = members.with_context(|| format!("no members: {status}"))?;
+        let entry = |m: &Value| {
+            let id = text(&m["id"]).to_owned();
+            (id, (text(&m["raft_id"]).to_owned(), m["voter"] == true))
+        };
+        Ok(members.iter().map(entry).collect())
+    }
+
+    /// The Raft term, by the leader's word.
+    pub(crate) fn term(&self) -> Result<u64> {
+        let status = self.status_of(&self.leader()?)?;
+        status["store"]["raft"]["term"].as_u64().context("no term")
+    }
+
+    /// Makes this voter the leader.
+    pub(crate) fn lead_from(&self, heir: &str) -> Result<()> {
+        let names = self.voters_named()?;
+        until(&format!("{heir} to lead"), LIMIT, || {
+            let leader = self.namespace.leader(&names)?;
+            if leader != heir {
+                self.namespace
+                    .in_pod(&leader, &["rqlite", "-e", &format!(".stepdown {heir}")])?;
+            }
+            ensure!(leader == heir, "{leader} leads");
+            Ok(())
+        })
+    }
+
+    /// The state file of the nodes.
+    pub(crate) fn state(&self) -> Result<Value> {
+        let map = self.core("configmaps", &format!("{NAME}-state"))?;
+        Ok(serde_json::from_str(text(&map["data"]["state.json"]))?)
+    }
+
+    /// Deletes pods and returns at once.
+    pub(crate) fn delete_pods(&self, names: &[&str]) -> Result<()> {
+        self.namespace
+            .ask(&[&["delete", "pod", "--wait=false"], names].concat())
+            .map(drop)
+    }
+
+    /// The volumes of these voters are gone, and their pods with them.
+    pub(crate) fn lose_disks(&self, names: &[&str]) -> Result<()> {
+        let claims: Vec<_> = names.iter().map(|name| format!("data-{name}")).collect();
+        let claims: Vec<_> = claims.iter().map(String::as_str).collect();
+        self.namespace
+            .ask(&[&["delete", "pvc", "--wait=false"], &claims[..]].concat())?;
+        self.delete_pods(names)
+    }
+
+    /// Waits until a pod is not the one with this uid and is ready.
+    pub(crate) fn made_anew(&self, name: &str, uid: &str, limit: Duration) -> Result<()> {
+        until(&format!("another {name}"), limit, || {
+            let pods = self.voters()?.into_iter().chain(self.pods("read")?);
+            let pod = pods.into_iter().find(|pod| pod.name == name);
+            let pod = pod.context("it is not there")?;
+            ensure!(pod.uid != uid && pod.ready, "{pod:?}");
+            Ok(())
+        })
+        .map_err(|error| error.context(self.namespace.pods()))
+    }
+
+    /// Starts the numbered writer.
+    pub(crate) fn writer(&self) -> Result<Writer<'_>> {
+        Writer::start(self.namespace, &self.url()?)
+    }
+
+    /// Starts it on a machine that the scenario leaves alone.
+    pub(crate) fn writer_on(&self, machine: &str) -> Result<Writer<'_>> {
+        Writer::start_on(self.namespace, &self.url()?, Some(machine))
+    }
+
+    fn url(&self) -> Result<String> {
+        let service = self.core("services", &format!("{NAME}-client"))?;
+        let address = text(&service["spec"]["clusterIP"]);
+        ensure!(!address.is_empty(), "the Service has no address");
+        Ok(format!("http://{address}:{HTTP_PORT}"))
+    }
+
+    /// URLs of all nodes, for use within the namespace.
+    fn urls(&self) -> Result<Vec<String>> {
+        let names = self.uids()?.into_keys();
+        Ok(names
+            .map(|name| format!("http://{name}.{NAME}-headless:{HTTP_PORT}"))
+            .collect())
+    }
+
+    /// The end of every scenario: Ready, nothing acknowledged lost, all nodes' databases equal.
+    pub(crate) fn whole(&self, writer: Writer<'_>) -> Result<Outcome> {
+        let ended = self.ended(writer)?;
+        ensure!(
+            ended.check.lost == 0,
+            "acknowledged rows are lost: {:?}",
+            ended.check
+        );
+        Ok(Outcome::of(&ended))
+    }
+
+    /// The same where acknowledged rows may be lost.
+    pub(crate) fn ended(&self, writer: Writer<'_>) -> Result<writer::Outcome> {
+        self.ready(LONG)?;
+        let members: BTreeSet<_> = self.configuration()?.into_keys().collect();
+        let pods: BTreeSet<_> = self.uids()?.into_keys().collect();
+        ensure!(
+            members == pods,
+            "members are {members:?}, pods are {pods:?}"
+        );
+        writer.end(&self.urls()?)
+    }
+
+    /// Objects that a namespace's own collection does not have, and the operator's log.
+    fn keep(&self) {
+        let folder = results().join(&self.namespace.name);
+        let kept = fs::create_dir_all(&folder)
+            .context("make a folder")
+            .and_then(|()| {
+                let kinds = "rqliteclusters,rqliterecoveries,statefulsets,configmaps,pdb,pvc";
+                let said = self.namespace.ask(&["get", kinds, "-o", "yaml"]);
+                let said = said.unwrap_or_else(|error| format!("{error:#}"));
+                fs::write(folder.join("rqlite.yaml"), said)?;
+                self.site.keep_operator_log(&self.namespace.name)
+            });
+        if let Err(error) = kept {
+            eprintln!("not all could be kept: {error:#}");
+        }
+    }
+}
+
+fn pod(object: &Value) -> Pod {
+    let metadata = &object["metadata"];
+    let containers = object["spec"]["containers"].as_array();
+    let node = containers
+        .into_iter()
+        .flatten()
+        .find(|c| c["name"] == "rqlited");
+    Pod {
+        name: text(&metadata["name"]).to_owned(),
+        uid: text(&metadata["uid"]).to_owned(),
+        machine: text(&object["spec"]["nodeName"]).to_owned(),
+        ready: is_ready(object),
+        deleting: !metadata["deletionTimestamp"].is_null(),
+        image: node.map_or("", |c| text(&c["image"])).to_owned(),
+    }
+}
+
+fn ordinal(name: &str) -> u32 {
+    let last = name.rsplit('-').next();
+    last.and_then(|digits| digits.parse().ok())
+        .unwrap_or(u32::MAX)
+}

@@ -1,0 +1,196 @@
+//! Pods and machines go away under a cluster that is as wanted.
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+use e2e_kubernetes::{command::until, namespace::LIMIT};
+use serde_json::{Value, json};
+
+use crate::{
+    ROOM,
+    cluster::{Cluster, spec},
+    report::Outcome,
+    site::{Site, text},
+};
+
+/// After the leader died at once.
+const FAILOVER_GOAL: Duration = Duration::from_secs(5);
+/// After the leader was told to stop: it hands over first.
+const HANDOVER_GOAL: Duration = Duration::from_secs(1);
+/// How long a machine is off the network.
+const CUT: Duration = Duration::from_secs(45);
+
+fn milliseconds(limit: Duration) -> u64 {
+    u64::try_from(limit.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Asserts a gap with room for a busy machine.
+fn gap(gap_ms: u64, goal: Duration) -> Result<()> {
+    ensure!(
+        gap_ms < milliseconds(goal * ROOM),
+        "{gap_ms} ms without writes, the goal is {goal:?}"
+    );
+    Ok(())
+}
+
+fn container_id(pod: &Value) -> Result<String> {
+    let all = pod["status"]["containerStatuses"].as_array();
+    let all = all.context("no containers")?;
+    let node = all
+        .iter()
+        .find(|c| c["name"] == "rqlited")
+        .context("no node")?;
+    let id = text(&node["containerID"]);
+    Ok(id.rsplit('/').next().unwrap_or(id).to_owned())
+}
+
+pub(crate) fn leader_killed(site: &Site) -> Result<Outcome> {
+    site.cluster("killed", spec(3, json!({})), |cluster| {
+        let writer = cluster.writer()?;
+        let leader = cluster.leader()?;
+        let pod = cluster.core("pods", &leader)?;
+        let id = container_id(&pod)?;
+        let seen = writer.during(|| site.signal(text(&pod["spec"]["nodeName"]), &id, "KILL"))?;
+        until("the container to run anew", LIMIT, || {
+            let now = cluster.core("pods", &leader)?;
+            ensure!(
+                now["metadata"]["uid"] == pod["metadata"]["uid"],
+                "the pod was replaced"
+            );
+            ensure!(container_id(&now)? != id, "the same container");
+            Ok(())
+        })?;
+        gap(seen.longest_gap_ms, FAILOVER_GOAL)?;
+        cluster.whole(writer)
+    })
+}
+
+pub(crate) fn leader_deleted(site: &Site) -> Result<Outcome> {
+    site.cluster("deleted", spec(3, json!({})), |cluster| {
+        let writer = cluster.writer()?;
+        let leader = cluster.leader()?;
+        let pod = cluster.core("pods", &leader)?;
+        let seen = writer.during(|| cluster.delete_pods(&[&leader]))?;
+        cluster.made_anew(&leader, text(&pod["metadata"]["uid"]), LIMIT)?;
+        gap(seen.longest_gap_ms, HANDOVER_GOAL)?;
+        cluster.whole(writer)
+    })
+}
+
+/// The same cluster in the same history, nothing recovered.
+fn all_at_once(cluster: &Cluster<'_>, kill: impl FnOnce() -> Result<()>) -> Result<Outcome> {
+    let writer = cluster.writer()?;
+    let before = cluster.configuration()?;
+    let lineage = cluster.object()?["status"]["lineage"].clone();
+    let uids = cluster.uids()?;
+    let start = Instant::now();
+    kill()?;
+    let names: Vec<&str> = uids.keys().map(String::as_str).collect();
+    cluster.delete_pods(&names)?;
+    writer.await_progress(LIMIT)?;
+    let back = start.elapsed();
+    for (name, uid) in &uids {
+        cluster.made_anew(name, uid, LIMIT)?;
+    }
+    let outcome = cluster.whole(writer)?;
+    let object = cluster.object()?;
+    ensure!(cluster.configuration()? == before, "members have changed");
+    ensure!(
+        object["status"]["lineage"] == lineage,
+        "the history has changed"
+    );
+    ensure!(
+        object["status"]["recovery"].is_null(),
+        "a recovery was begun"
+    );
+    Ok(outcome.noting(format!(
+        "writes {:.1} s after the deletion",
+        back.as_secs_f64()
+    )))
+}
+
+pub(crate) fn all_deleted(site: &Site) -> Result<Outcome> {
+    site.cluster("all", spec(3, json!({})), |cluster| {
+        all_at_once(cluster, || Ok(()))
+    })
+}
+
+pub(crate) fn all_deleted_with_the_operator(site: &Site) -> Result<Outcome> {
+    site.cluster("all", spec(3, json!({})), |cluster| {
+        all_at_once(cluster, || site.kill_operator())
+    })
+}
+
+pub(crate) fn leaders_machine_cut(site: &Site) -> Result<Outcome> {
+    site.cluster("minority", spec(3, json!({})), |cluster| {
+        let home = site.operator_machine()?;
+        let writer = cluster.writer_on(&home)?;
+        // The operator's machine stays; so its voter must not lead.
+        let away = cluster
+            .voters()?
+            .into_iter()
+            .find(|pod| pod.machine != home);
+        let away = away.context("all voters are beside the operator")?;
+        cluster.lead_from(&away.name)?;
+        let start = Instant::now();
+        let cut = site.cut(&away.machine)?;
+        writer.await_progress(LIMIT)?;
+        let seen = writer.report(Some(start))?;
+        site.machine_is(&away.machine, false)?;
+        // The minute is the fault itself, not a wait for something.
+        thread::sleep(CUT.saturating_sub(start.elapsed()));
+        let configuration = cluster.configuration()?;
+        drop(cut);
+        site.machine_is(&away.machine, true)?;
+        let outcome = cluster.whole(writer)?;
+        ensure!(
+            cluster.configuration()? == configuration,
+            "members have changed"
+        );
+        let note = format!("writes {} ms after the cut", seen.longest_gap_ms);
+        Ok(outcome.noting(note))
+    })
+}
+
+pub(crate) fn two_machines_drained(site: &Site) -> Result<Outcome> {
+    site.cluster(
+        "drained",
+        spec(3, json!({"scheduling": {"antiAffinity": "Required"}})),
+        |cluster| {
+            let pods = cluster.voters()?;
+            let home = pods[0].machine.clone();
+            let writer = cluster.writer_on(&home)?;
+            let machines = [pods[1].machine.clone(), pods[2].machine.clone()];
+            let drain = |machine: &str| {
+                let only = "--pod-selector=rqlite.dev/cluster=demo";
+                let words = ["drain", machine, only, "--timeout=25s"];
+                site.kubectl.ask(&words)
+            };
+            let seen = writer.during(|| {
+                let drained = thread::scope(|scope| {
+                    let all = machines.each_ref().map(|m| scope.spawn(move || drain(m)));
+                    all.map(|one| one.join().is_ok_and(|said| said.is_ok()))
+                });
+                let fewest = cluster.voters()?.iter().filter(|p| p.ready).count();
+                let outcome = writer.await_progress(LIMIT);
+                for machine in &machines {
+                    site.kubectl.ask(&["uncordon", machine])?;
+                }
+                let refused = drained.iter().filter(|done| !**done).count();
+                ensure!(refused == 1, "{refused} of two drains were held up");
+                ensure!(fewest == 2, "{fewest} voters were ready during the drains");
+                outcome
+            });
+            for machine in &machines {
+                site.kubectl.ask(&["uncordon", machine])?;
+            }
+            let note = format!(
+                "{} ms without writes; one drain waited",
+                seen?.longest_gap_ms
+            );
+            Ok(cluster.whole(writer)?.noting(note))
+        },
+    )
+}

@@ -1,0 +1,138 @@
+//! Other hands on the operator's objects, and objects that cannot be read.
+use anyhow::{Context, Result, ensure};
+use e2e_kubernetes::{command::until, namespace::LIMIT};
+use serde_json::{Value, json};
+
+use crate::{
+    cluster::{Cluster, LONG, NAME, spec},
+    report::Outcome,
+    site::{Site, text},
+};
+
+pub(crate) fn conflicting(site: &Site) -> Result<Outcome> {
+    site.cluster("conflict", spec(3, json!({})), |cluster| {
+        let writer = cluster.writer()?;
+        let members = cluster.configuration()?;
+        let state = cluster.state()?;
+        extra_pod(cluster)?;
+        missing_pods(cluster)?;
+        foreign_state(cluster, &state)?;
+        for object in ["service/demo-leader", "pdb/demo", "networkpolicy/demo"] {
+            cluster.namespace.ask(&["delete", object])?;
+            until(&format!("another {object}"), LIMIT, || {
+                cluster.namespace.ask(&["get", object, "-o", "name"])
+            })?;
+        }
+        let outcome = cluster.whole(writer)?;
+        ensure!(cluster.configuration()? == members, "members have changed");
+        Ok(outcome)
+    })
+}
+
+fn scale_by_hand(cluster: &Cluster<'_>, replicas: u8) -> Result<()> {
+    let replicas = format!("--replicas={replicas}");
+    let words = ["scale", "statefulset/demo", &replicas];
+    cluster.namespace.ask(&words).map(drop)
+}
+
+/// A pod that somebody added by hand goes again, and leaves no member behind.
+fn extra_pod(cluster: &Cluster<'_>) -> Result<()> {
+    scale_by_hand(cluster, 4)?;
+    until("the set to be of three again", LONG, || {
+        let replicas = cluster.set(NAME)?["spec"]["replicas"].clone();
+        ensure!(replicas == 3, "{replicas}");
+        Ok(())
+    })?;
+    cluster.ready(LONG)
+}
+
+/// A pod that somebody took away by hand comes back with its data.
+fn missing_pods(cluster: &Cluster<'_>) -> Result<()> {
+    scale_by_hand(cluster, 2)?;
+    until("the set to be of three again", LONG, || {
+        let replicas = cluster.set(NAME)?["spec"]["replicas"].clone();
+        ensure!(replicas == 3, "{replicas}");
+        Ok(())
+    })?;
+    cluster.ready(LONG)
+}
+
+/// A gate that somebody opened by hand is closed again.
+fn foreign_state(cluster: &Cluster<'_>, state: &Value) -> Result<()> {
+    let mut other = state.clone();
+    other["phase"] = json!("Forming");
+    let patch = json!({"data": {"state.json": other.to_string()}}).to_string();
+    let words = [
+        "patch",
+        "configmap",
+        "demo-state",
+        "--type=merge",
+        "-p",
+        &patch,
+    ];
+    cluster.namespace.ask(&words)?;
+    until("the state file to be as it was", LIMIT, || {
+        let now = cluster.state()?;
+        ensure!(now == *state, "{now}");
+        Ok(())
+    })
+}
+
+const DEFINITION: &str = "customresourcedefinition/rqliteclusters.rqlite.dev";
+
+/// The place of `spec` in the definition's schema.
+const SPEC: &str = "/spec/versions/0/schema/openAPIV3Schema/properties/spec";
+
+pub(crate) fn unreadable(site: &Site) -> Result<Outcome> {
+    site.cluster("unreadable", spec(3, json!({})), |cluster| {
+        let writer = cluster.writer()?;
+        let words = ["get", DEFINITION, "-o", "json"];
+        let definition: Value = serde_json::from_str(&site.kubectl.ask(&words)?)?;
+        let before = definition.pointer(SPEC).context("no schema")?.clone();
+        let patch = |schema: &Value| {
+            let patch = json!([{"op": "replace", "path": SPEC, "value": schema}]).to_string();
+            site.kubectl
+                .ask(&["patch", DEFINITION, "--type=json", "-p", &patch])
+        };
+        // As after a downgrade: what is stored is of another shape than what this operator knows.
+        patch(&json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true}))?;
+        let judged = told_and_others_go_on(cluster);
+        let bad = [
+            "delete",
+            "rqlitecluster",
+            "odd",
+            "--ignore-not-found",
+            "--wait=false",
+        ];
+        cluster.namespace.ask(&bad)?;
+        patch(&before)?;
+        judged?;
+        cluster.whole(writer)
+    })
+}
+
+fn told_and_others_go_on(cluster: &Cluster<'_>) -> Result<()> {
+    let odd = json!({
+        "apiVersion": "rqlite.dev/v1alpha1", "kind": "RqliteCluster",
+        "metadata": {"name": "odd"}, "spec": {"replicas": "three"},
+    });
+    until("an object that cannot be read", LIMIT, || {
+        // The server takes some seconds to use another schema.
+        cluster.namespace.apply(&odd.to_string())
+    })?;
+    until("an event that says so", LIMIT, || {
+        let words = ["get", "events", "-o", "json"];
+        let events: Value = serde_json::from_str(&cluster.namespace.ask(&words)?)?;
+        let all = events["items"].as_array().cloned().unwrap_or_default();
+        let told = all.iter().find(|e| e["involvedObject"]["name"] == "odd");
+        let told = told.context("no event on it")?;
+        println!("told: {} {}", text(&told["reason"]), text(&told["message"]));
+        Ok(())
+    })?;
+    cluster.scale(4)?;
+    cluster
+        .ready(LONG)
+        .context("another cluster, beside one that cannot be read")?;
+    cluster.scale(3)?;
+    cluster.ready(LONG)
+}

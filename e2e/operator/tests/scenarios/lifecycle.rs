@@ -1,0 +1,272 @@
+//! A cluster comes, sleeps, goes and comes back.
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use e2e_kubernetes::{command::until, namespace::LIMIT};
+use serde_json::{Value, json};
+
+use crate::{
+    cluster::{Cluster, LONG, NAME, spec},
+    report::Outcome,
+    site::{Site, condition, text},
+    within,
+};
+
+/// For a new cluster to be Ready although names did not resolve at first.
+const FORMING_GOAL: Duration = Duration::from_secs(60);
+/// For a deleted cluster to be gone.
+const DELETION_GOAL: Duration = Duration::from_secs(60);
+
+/// One cluster, whose gate is closed.
+fn has_formed_once(cluster: &Cluster<'_>) -> Result<()> {
+    let object = cluster.object()?;
+    let id = &object["status"]["clusterId"];
+    for pod in cluster.voters()? {
+        let identity = &cluster.status_of(&pod.name)?["store"]["identity"];
+        ensure!(
+            identity["cluster_id"] == *id,
+            "{} is of {identity}, not of {id}",
+            pod.name
+        );
+    }
+    let state = cluster.state()?;
+    ensure!(state["phase"] == "Formed", "{state}");
+    Ok(())
+}
+
+pub(crate) fn forms_without_names(site: &Site) -> Result<Outcome> {
+    let provider = site.provider()?;
+    site.bare("forms", |cluster| {
+        let start = Instant::now();
+        cluster.create(spec(3, json!({})))?;
+        provider.restart_dns()?;
+        // The first to have started starts once more: an order that nobody would choose.
+        let first = until("a pod", LIMIT, || {
+            let mut pods = cluster.voters()?;
+            ensure!(!pods.is_empty(), "none");
+            Ok(pods.remove(0))
+        })?;
+        cluster.delete_pods(&[&first.name])?;
+        cluster.ready(LIMIT)?;
+        let took = start.elapsed();
+        within("forming", took, FORMING_GOAL)?;
+        has_formed_once(cluster)?;
+        let writer = cluster.writer()?;
+        let note = format!("Ready after {:.1} s", took.as_secs_f64());
+        Ok(cluster.whole(writer)?.noting(note))
+    })
+}
+
+pub(crate) fn forms_in_all_sizes(site: &Site) -> Result<Outcome> {
+    let mut times = Vec::new();
+    for size in [1, 2, 5] {
+        site.bare("sizes", |cluster| {
+            let start = Instant::now();
+            cluster.create(spec(size, json!({})))?;
+            cluster.ready(LIMIT)?;
+            times.push(format!("{size}: {:.0} s", start.elapsed().as_secs_f64()));
+            has_formed_once(cluster)?;
+            Ok(Outcome::default())
+        })?;
+    }
+    site.bare("edited", |cluster| {
+        cluster.create(spec(3, json!({})))?;
+        cluster.scale(5)?;
+        cluster.until("the cluster to have formed", LIMIT, |object| {
+            let status = &object["status"];
+            ensure!(
+                !status["bootstrappedAt"].is_null(),
+                "{}",
+                status["conditions"]
+            );
+            let with = &status["observed"]["bootstrapReplicas"];
+            ensure!([json!(3), json!(5)].contains(with), "it formed with {with}");
+            Ok(())
+        })?;
+        let writer = cluster.writer()?;
+        cluster.ready(LONG)?;
+        cluster.scale(3)?;
+        has_formed_once(cluster)?;
+        Ok(cluster
+            .whole(writer)?
+            .noting(format!("Ready with {}", times.join(", "))))
+    })
+}
+
+pub(crate) fn sleeps(site: &Site) -> Result<Outcome> {
+    site.cluster(
+        "sleeps",
+        spec(3, json!({"readReplicas": {"replicas": 1}})),
+        |cluster| {
+            let writer = cluster.writer()?;
+            let start = Instant::now();
+            cluster.edit(&json!({"spec": {"hibernated": true}}))?;
+            cluster.until_condition("Hibernated", "True", None, LONG)?;
+            let stopped = start.elapsed();
+            until("no pod", LIMIT, || {
+                let uids = cluster.uids()?;
+                ensure!(uids.is_empty(), "{uids:?}");
+                Ok(())
+            })?;
+            ensure!(
+                cluster.claims()?.len() == 4,
+                "claims are missing: {:?}",
+                cluster.claims()?
+            );
+            let start = Instant::now();
+            cluster.edit(&json!({"spec": {"hibernated": false}}))?;
+            writer.await_progress(LIMIT)?;
+            let woken = start.elapsed();
+            let note = format!(
+                "stopped after {:.1} s, writes {:.1} s after the wake-up",
+                stopped.as_secs_f64(),
+                woken.as_secs_f64()
+            );
+            Ok(cluster.whole(writer)?.noting(note))
+        },
+    )
+}
+
+/// Deletes the object; gives how long it took until pods, StatefulSet and object were gone.
+fn delete(cluster: &Cluster<'_>) -> Result<Duration> {
+    let start = Instant::now();
+    let words = ["delete", "rqlitecluster", NAME, "--wait=false"];
+    cluster.namespace.ask(&words)?;
+    until("the cluster to be gone", 2 * DELETION_GOAL, || {
+        let words = [
+            "get",
+            "rqliteclusters,statefulsets,pods,services,configmaps",
+            "-o",
+            "name",
+        ];
+        let left = cluster.namespace.ask(&words)?;
+        let own = left
+            .lines()
+            .filter(|l| l.contains(NAME))
+            .collect::<Vec<_>>();
+        ensure!(own.is_empty(), "{own:?}");
+        Ok(())
+    })?;
+    let took = start.elapsed();
+    within("deletion", took, DELETION_GOAL)?;
+    Ok(took)
+}
+
+fn claims_go(cluster: &Cluster<'_>) -> Result<()> {
+    until("the claims to go", LIMIT, || {
+        let claims = cluster.claims()?;
+        ensure!(claims.is_empty(), "{} claims", claims.len());
+        Ok(())
+    })
+}
+
+pub(crate) fn goes(site: &Site) -> Result<Outcome> {
+    let retention = json!({"storage": {"size": "1Gi", "retention": {"whenDeleted": "Delete"}}});
+    site.bare("goes", |cluster| {
+        let mut times = Vec::new();
+        for case in ["Delete", "leaderless", "protected", "paused, Retain"] {
+            let more = if case.ends_with("Retain") {
+                json!({})
+            } else {
+                retention.clone()
+            };
+            cluster.create(spec(3, more))?;
+            cluster.ready(LIMIT)?;
+            match case {
+                "leaderless" => {
+                    cluster.lose_disks(&["demo-1", "demo-2"])?;
+                    cluster.until_condition("QuorumLost", "True", None, LIMIT)?;
+                }
+                "protected" => protected(cluster)?,
+                "paused, Retain" => {
+                    cluster.edit(&json!({"spec": {"paused": true}}))?;
+                    cluster.until_condition("Paused", "True", None, LIMIT)?;
+                }
+                _ => {}
+            }
+            let took = delete(cluster).with_context(|| case.to_owned())?;
+            times.push(format!("{case}: {:.0} s", took.as_secs_f64()));
+            if case.ends_with("Retain") {
+                ensure!(
+                    cluster.claims()?.len() == 3,
+                    "claims of a retained cluster are gone"
+                );
+            } else {
+                claims_go(cluster)?;
+            }
+        }
+        Ok(Outcome::default().noting(times.join(", ")))
+    })
+}
+
+/// A protected cluster that is deleted stays and keeps running until its protection is taken off.
+fn protected(cluster: &Cluster<'_>) -> Result<()> {
+    cluster.edit(&json!({"spec": {"deletionProtection": true}}))?;
+    cluster.ready(LIMIT)?;
+    let pods = cluster.uids()?;
+    let words = ["delete", "rqlitecluster", NAME, "--wait=false"];
+    cluster.namespace.ask(&words)?;
+    cluster.until("the operator to have seen it", LIMIT, |object| {
+        ensure!(
+            !object["metadata"]["deletionTimestamp"].is_null(),
+            "not deleted"
+        );
+        let seen = &object["status"]["observedGeneration"];
+        ensure!(
+            *seen == object["metadata"]["generation"],
+            "it has seen {seen}"
+        );
+        Ok(())
+    })?;
+    ensure!(
+        cluster.uids()? == pods,
+        "pods of a protected cluster were touched"
+    );
+    cluster.edit(&json!({"spec": {"deletionProtection": false}}))
+}
+
+/// Rows of the writer's table.
+fn rows(cluster: &Cluster<'_>) -> Result<u64> {
+    let leader = cluster.leader()?;
+    let path = "/db/query?level=linearizable&q=SELECT%20COUNT(*)%20FROM%20numbered";
+    let answer: Value = serde_json::from_str(&cluster.namespace.get(&leader, path)?)?;
+    let count = answer["results"][0]["values"][0][0].as_u64();
+    count.with_context(|| format!("no count: {answer}"))
+}
+
+pub(crate) fn comes_back(site: &Site) -> Result<Outcome> {
+    site.cluster("again", spec(3, json!({})), |cluster| {
+        let outcome = cluster.whole(cluster.writer()?)?;
+        let before = rows(cluster)?;
+        let claims = cluster.claims()?;
+        delete(cluster)?;
+        cluster.create(spec(3, json!({})))?;
+        let said = cluster.until("the foreign data to be told", LIMIT, |object| {
+            let degraded = condition(object, "Degraded");
+            ensure!(degraded["reason"] == "ForeignData", "{degraded}");
+            Ok(text(&degraded["message"]).to_owned())
+        })?;
+        // The message names what to write: (<cluster id>/<lineage id>/<epoch>).
+        let theirs = said
+            .split(['(', ')'])
+            .nth(1)
+            .context("no identity")?
+            .to_owned();
+        delete(cluster)?;
+        let uids = |claims: Vec<Value>| -> Vec<String> {
+            claims
+                .iter()
+                .map(|c| text(&c["metadata"]["uid"]).to_owned())
+                .collect()
+        };
+        ensure!(
+            uids(cluster.claims()?) == uids(claims),
+            "claims were touched"
+        );
+        cluster.create_with(json!({"rqlite.dev/adopt": theirs}), spec(3, json!({})))?;
+        cluster.ready(LIMIT)?;
+        let after = rows(cluster)?;
+        ensure!(before == after, "{before} rows before, {after} after");
+        Ok(outcome.noting(format!("{after} rows are back after adoption")))
+    })
+}

@@ -1,0 +1,315 @@
+//! Volumes and machines are lost: what is replaced, what is waited for, and what is told.
+use std::{
+    collections::BTreeMap,
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+use e2e_kubernetes::{command::until, namespace::LIMIT};
+use serde_json::{Value, json};
+
+use crate::{
+    cluster::{Cluster, LONG, NAME, spec},
+    recovery::{look, recover},
+    report::Outcome,
+    site::{Cordon, Site, condition, text},
+};
+
+/// How long it is watched that nothing happens.
+const WATCH: Duration = Duration::from_secs(20);
+
+/// A lost member was replaced by a new one: another Raft id, a vote, and the other members as they were.
+fn is_replaced(
+    cluster: &Cluster<'_>,
+    before: &BTreeMap<String, (String, bool)>,
+    lost: &str,
+) -> Result<()> {
+    until(&format!("{lost} to vote anew"), LONG, || {
+        let now = cluster.configuration()?;
+        let (id, votes) = now.get(lost).context("it is no member")?;
+        ensure!(*votes && *id != before[lost].0, "{now:?}");
+        let same = now
+            .iter()
+            .all(|(name, entry)| name == lost || before.get(name) == Some(entry));
+        ensure!(same && now.len() == before.len(), "{now:?}");
+        Ok(())
+    })
+}
+
+pub(crate) fn one_disk(site: &Site) -> Result<Outcome> {
+    site.cluster("one-disk", spec(3, json!({})), |cluster| {
+        let writer = cluster.writer()?;
+        let mut times = Vec::new();
+        for leads in [false, true] {
+            let lost = if leads {
+                cluster.leader()?
+            } else {
+                cluster.follower()?
+            };
+            let before = cluster.configuration()?;
+            let start = Instant::now();
+            let seen = writer.during(|| cluster.lose_disks(&[&lost]))?;
+            is_replaced(cluster, &before, &lost)?;
+            cluster.ready(LONG)?;
+            times.push(format!(
+                "{}: {} ms without writes, whole after {:.0} s",
+                if leads { "leader" } else { "follower" },
+                seen.longest_gap_ms,
+                start.elapsed().as_secs_f64()
+            ));
+        }
+        Ok(cluster.whole(writer)?.noting(times.join("; ")))
+    })
+}
+
+/// Deletes a pod whose machine takes none, so that it waits with its data.
+fn send_away<'s>(site: &'s Site, cluster: &Cluster<'_>, name: &str) -> Result<Cordon<'s>> {
+    let pods = cluster.voters()?.into_iter().chain(cluster.pods("read")?);
+    let pod = pods
+        .into_iter()
+        .find(|p| p.name == name)
+        .context("no such pod")?;
+    let cordon = site.cordon(&pod.machine)?;
+    cluster.delete_pods(&[name])?;
+    until(&format!("{name} to wait"), LIMIT, || {
+        let now = cluster.core("pods", name)?;
+        let is =
+            text(&now["metadata"]["uid"]) != pod.uid && text(&now["spec"]["nodeName"]).is_empty();
+        ensure!(is, "{}", now["status"]["phase"]);
+        Ok(())
+    })?;
+    Ok(cordon)
+}
+
+/// For a while, nobody leads and the operator neither replaces anybody nor says that the quorum is gone.
+fn waits(cluster: &Cluster<'_>) -> Result<()> {
+    let start = Instant::now();
+    while start.elapsed() < WATCH {
+        for pod in cluster
+            .voters()?
+            .iter()
+            .filter(|pod| !pod.machine.is_empty())
+        {
+            // A node that does not answer leads nobody.
+            let Ok(status) = cluster.status_of(&pod.name) else {
+                continue;
+            };
+            let state = text(&status["store"]["raft"]["state"]);
+            ensure!(
+                state != "Leader",
+                "{} leads: {}",
+                pod.name,
+                status["store"]["raft"]
+            );
+        }
+        let lost = condition(&cluster.object()?, "QuorumLost").clone();
+        ensure!(lost["status"] != "True", "{lost}");
+        thread::sleep(Duration::from_millis(500));
+    }
+    Ok(())
+}
+
+pub(crate) fn wiped_disk_grants_no_vote(site: &Site) -> Result<Outcome> {
+    site.cluster(
+        "wiped",
+        spec(3, json!({"scheduling": {"antiAffinity": "Required"}})),
+        |cluster| {
+            let home = cluster.voter(1)?.machine;
+            let writer = cluster.writer_on(&home)?;
+            // C is away; A and B go on; then B's disk is wiped and A is away, too; C comes back.
+            let c = send_away(site, cluster, "demo-2")?;
+            writer.await_progress(LIMIT)?;
+            let machine = cluster.voter(0)?.machine;
+            let a = site.cordon(&machine)?;
+            cluster.lose_disks(&["demo-1"])?;
+            cluster.delete_pods(&["demo-0"])?;
+            drop(c);
+            until("B and C to run", LIMIT, || {
+                for name in ["demo-1", "demo-2"] {
+                    cluster.status_of(name)?;
+                }
+                Ok(())
+            })?;
+            cluster.until_condition("Available", "False", Some("QuorumUnavailable"), LIMIT)?;
+            waits(cluster)?;
+            drop(a);
+            let start = Instant::now();
+            writer.await_progress(LIMIT)?;
+            let note = format!(
+                "writes {:.1} s after A was let back",
+                start.elapsed().as_secs_f64()
+            );
+            Ok(cluster.whole(writer)?.noting(note))
+        },
+    )
+}
+
+/// Rows that a node reads by itself, without asking anybody.
+fn reads_alone(cluster: &Cluster<'_>, pod: &str) -> Result<u64> {
+    let path = "/db/query?level=none&q=SELECT%20COUNT(*)%20FROM%20numbered";
+    let answer: Value = serde_json::from_str(&cluster.namespace.get(pod, path)?)?;
+    let count = answer["results"][0]["values"][0][0].as_u64();
+    count.with_context(|| format!("no count: {answer}"))
+}
+
+pub(crate) fn two_disks_survivor_runs(site: &Site) -> Result<Outcome> {
+    two_disks(site, false)
+}
+
+pub(crate) fn two_disks_all_restart(site: &Site) -> Result<Outcome> {
+    two_disks(site, true)
+}
+
+fn two_disks(site: &Site, all_restart: bool) -> Result<Outcome> {
+    site.cluster("two-disks", spec(3, json!({})), |cluster| {
+        let writer = cluster.writer()?;
+        let survivor = cluster.voter(2)?;
+        let claim = cluster.core("persistentvolumeclaims", "data-demo-2")?;
+        cluster.lose_disks(&["demo-0", "demo-1"])?;
+        if all_restart {
+            cluster.delete_pods(&["demo-2"])?;
+        }
+        let said = cluster.until_condition("QuorumLost", "True", Some("VotersLost"), LONG)?;
+        for word in ["demo-2", "index", "may be lost", "RqliteRecovery"] {
+            ensure!(
+                said.contains(word),
+                "the condition does not say {word:?}: {said}"
+            );
+        }
+        until("the empty nodes to run", LIMIT, || {
+            (cluster.status_of("demo-0")?, cluster.status_of("demo-1")?);
+            Ok(())
+        })?;
+        no_cluster_forms(cluster)?;
+        let rows = until("reads from the survivor", LIMIT, || {
+            reads_alone(cluster, "demo-2")
+        })?;
+        let acknowledged = writer.report(None)?.acknowledged;
+        let now = cluster.core("persistentvolumeclaims", "data-demo-2")?;
+        ensure!(
+            now["metadata"]["uid"] == claim["metadata"]["uid"],
+            "the survivor's claim was touched"
+        );
+        if !all_restart {
+            ensure!(
+                cluster.voter(2)?.uid == survivor.uid,
+                "the survivor's pod was touched"
+            );
+        }
+        ensure!(rows > 0, "the survivor reads nothing");
+        let note = format!(
+            "{acknowledged} acknowledged, the survivor alone reads {rows}; no cluster formed"
+        );
+        Ok(Outcome::default().noting(note))
+    })
+}
+
+fn no_cluster_forms(cluster: &Cluster<'_>) -> Result<()> {
+    let start = Instant::now();
+    while start.elapsed() < WATCH {
+        for pod in cluster.voters()? {
+            let Ok(status) = cluster.status_of(&pod.name) else {
+                continue;
+            };
+            let state = text(&status["store"]["raft"]["state"]);
+            ensure!(
+                state != "Leader",
+                "{} leads: {}",
+                pod.name,
+                status["store"]["raft"]
+            );
+        }
+        thread::sleep(Duration::from_millis(500));
+    }
+    Ok(())
+}
+
+pub(crate) fn two_of_five_lost_one_waits(site: &Site) -> Result<Outcome> {
+    site.cluster("temporary", spec(5, json!({})), |cluster| {
+        let pods = cluster.voters()?;
+        let away = &pods[4];
+        let others = pods.iter().find(|p| p.machine != away.machine);
+        let writer = cluster.writer_on(&others.context("one machine")?.machine)?;
+        let held = send_away(site, cluster, "demo-4")?;
+        // Pods of lost volumes must have somewhere to go; one that was beside the one that waits has not.
+        let lost: Vec<&str> = pods
+            .iter()
+            .filter(|p| p.name != away.name)
+            .take(2)
+            .map(|p| p.name.as_str())
+            .collect();
+        cluster.lose_disks(&lost)?;
+        cluster.until_condition("Available", "False", Some("QuorumUnavailable"), LIMIT)?;
+        recover(cluster, "hasty", &json!({"acceptDataLoss": true}))?;
+        let refused = look(cluster, "hasty", &["Rejected"], LIMIT)?;
+        let why = text(&refused["status"]["message"]).to_owned();
+        ensure!(why.contains("may come back"), "{why}");
+        let object = cluster.object()?;
+        ensure!(
+            condition(&object, "QuorumLost")["status"] == "False",
+            "{object}"
+        );
+        drop(held);
+        writer.await_progress(LONG)?;
+        Ok(cluster
+            .whole(writer)?
+            .noting("recovery rejected; service came back by itself"))
+    })
+}
+
+pub(crate) fn majority_cut_off(site: &Site) -> Result<Outcome> {
+    site.cluster(
+        "cut-off",
+        spec(3, json!({"scheduling": {"antiAffinity": "Required"}})),
+        |cluster| {
+            let home = site.operator_machine()?;
+            let writer = cluster.writer_on(&home)?;
+            let pods = cluster.voters()?;
+            let away: Vec<_> = pods.iter().filter(|p| p.machine != home).collect();
+            ensure!(away.len() == 2, "{pods:?}");
+            let cuts = [site.cut(&away[0].machine)?, site.cut(&away[1].machine)?];
+            for pod in &away {
+                site.machine_is(&pod.machine, false)?;
+            }
+            cluster.until_condition("Available", "False", Some("QuorumUnavailable"), LIMIT)?;
+            recover(cluster, "hasty", &json!({"acceptDataLoss": true}))?;
+            let refused = look(cluster, "hasty", &["Rejected"], LIMIT)?;
+            println!("refused: {}", text(&refused["status"]["message"]));
+            let object = cluster.object()?;
+            ensure!(
+                condition(&object, "QuorumLost")["status"] == "False",
+                "{object}"
+            );
+            ensure!(
+                object["status"]["lineage"]["epoch"] == 0,
+                "{}",
+                object["status"]["lineage"]
+            );
+            drop(cuts);
+            writer.await_progress(LONG)?;
+            for pod in &away {
+                site.machine_is(&pod.machine, true)?;
+            }
+            Ok(cluster
+                .whole(writer)?
+                .noting("recovery rejected; service came back by itself"))
+        },
+    )
+}
+
+pub(crate) fn all_disks(site: &Site) -> Result<Outcome> {
+    site.cluster("all-disks", spec(3, json!({})), |cluster| {
+        cluster.writer()?;
+        cluster.lose_disks(&["demo-0", "demo-1", "demo-2"])?;
+        cluster.until_condition("QuorumLost", "True", Some("VotersLost"), LONG)?;
+        no_cluster_forms(cluster)?;
+        recover(cluster, "hopeless", &json!({"acceptDataLoss": true}))?;
+        let refused = look(cluster, "hopeless", &["Rejected"], LIMIT)?;
+        let why = text(&refused["status"]["message"]).to_owned();
+        ensure!(why.contains("load a backup"), "{why}");
+        let replicas = cluster.set(NAME)?["spec"]["replicas"].clone();
+        ensure!(replicas == 3, "{replicas}");
+        Ok(Outcome::default().noting("QuorumLost; recovery rejected: a backup is advised"))
+    })
+}

@@ -1,0 +1,187 @@
+//! What came of each scenario, as a table for people and as `e2e/RESULTS.md`.
+use std::{collections::BTreeMap, fmt::Write, fs, path::PathBuf, time::Duration};
+
+use anyhow::{Context, Result};
+use e2e_kubernetes::writer;
+use k8s_openapi::jiff::Timestamp;
+
+/// Longest reason of a failure that the table shows; the whole is printed when it happens.
+const REASON_CHARS: usize = 160;
+
+/// What a scenario that passed has seen.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Outcome {
+    /// Longest time without an acknowledged write.
+    pub(crate) gap_ms: Option<u64>,
+    /// Acknowledged writes.
+    pub(crate) acknowledged: Option<u64>,
+    /// Acknowledged writes that are not there.
+    pub(crate) lost: Option<u64>,
+    /// What else is worth knowing, in figures.
+    pub(crate) note: String,
+}
+
+impl Outcome {
+    /// What a writer saw in its whole life.
+    pub(crate) fn of(ended: &writer::Outcome) -> Self {
+        Self {
+            gap_ms: Some(ended.report.longest_gap_ms),
+            acknowledged: Some(ended.check.acknowledged),
+            lost: Some(ended.check.lost),
+            note: String::new(),
+        }
+    }
+
+    /// With a note.
+    pub(crate) fn noting(mut self, note: impl Into<String>) -> Self {
+        self.note = note.into();
+        self
+    }
+}
+
+/// What became of a scenario.
+#[derive(Debug)]
+pub(crate) enum Verdict {
+    Passed(Outcome),
+    Failed(String),
+    /// Shown by another test, which is named; not run here.
+    Elsewhere(&'static str),
+}
+
+/// A row of the table.
+#[derive(Debug)]
+pub(crate) struct Row {
+    pub(crate) number: &'static str,
+    pub(crate) name: &'static str,
+    pub(crate) took: Duration,
+    pub(crate) verdict: Verdict,
+}
+
+impl Row {
+    pub(crate) fn has_failed(&self) -> bool {
+        matches!(self.verdict, Verdict::Failed(_))
+    }
+
+    fn cells(&self) -> [String; 7] {
+        let figure = |n: Option<u64>| n.map_or("–".to_owned(), |n| n.to_string());
+        let (result, gap, lost, acknowledged, note) = match &self.verdict {
+            Verdict::Passed(outcome) => (
+                "pass",
+                outcome.gap_ms.map_or("–".to_owned(), milliseconds),
+                figure(outcome.lost),
+                figure(outcome.acknowledged),
+                outcome.note.clone(),
+            ),
+            Verdict::Failed(why) => {
+                let first: String = why.chars().take(REASON_CHARS).collect();
+                let none = || "–".to_owned();
+                (
+                    "**fail**",
+                    none(),
+                    none(),
+                    none(),
+                    first.replace(['\n', '|'], " "),
+                )
+            }
+            Verdict::Elsewhere(place) => {
+                let none = || "–".to_owned();
+                ("elsewhere", none(), none(), none(), (*place).to_owned())
+            }
+        };
+        let took = match self.verdict {
+            Verdict::Elsewhere(_) => "–".to_owned(),
+            Verdict::Passed(_) | Verdict::Failed(_) => format!("{:.0} s", self.took.as_secs_f64()),
+        };
+        [
+            self.name.to_owned(),
+            result.to_owned(),
+            took,
+            gap,
+            lost,
+            acknowledged,
+            note,
+        ]
+    }
+
+    /// One line for the terminal.
+    pub(crate) fn line(&self) -> String {
+        let [name, result, took, gap, lost, acknowledged, note] = self.cells();
+        format!(
+            "{:>4}  {name:<68} {result:<9} {took:>6} {gap:>9} {lost:>5} of {acknowledged:<7} {note}",
+            self.number
+        )
+    }
+
+    fn markdown(&self, date: &str) -> String {
+        let [name, result, took, gap, lost, acknowledged, note] = self.cells();
+        format!(
+            "| {} | {name} | {result} | {took} | {gap} | {lost} | {acknowledged} | {date} | {note} |",
+            self.number
+        )
+    }
+}
+
+fn milliseconds(ms: u64) -> String {
+    if ms < 10_000 {
+        format!("{ms} ms")
+    } else {
+        format!("{:.1} s", ms as f64 / 1000.0)
+    }
+}
+
+/// The whole table for the terminal.
+pub(crate) fn table(rows: &[Row]) -> String {
+    let mut text = format!(
+        "\n{:>4}  {:<68} {:<9} {:>6} {:>9} {:>16}\n",
+        "", "scenario", "result", "time", "gap", "writes lost"
+    );
+    for row in rows {
+        text.push_str(&row.line());
+        text.push('\n');
+    }
+    text
+}
+
+fn file() -> PathBuf {
+    e2e_operator::root().join("e2e/RESULTS.md")
+}
+
+/// Puts these rows into `e2e/RESULTS.md`, in the given order of numbers; rows that were not run now keep their figures and their date.
+pub(crate) fn write(rows: &[Row], order: &[&str]) -> Result<()> {
+    let path = file();
+    let before = fs::read_to_string(&path).unwrap_or_default();
+    let date = Timestamp::now().strftime("%Y-%m-%d").to_string();
+    let mut lines: BTreeMap<&str, String> = BTreeMap::new();
+    for line in before.lines() {
+        let number = line
+            .strip_prefix("| ")
+            .and_then(|rest| rest.split(" |").next());
+        if let Some(number) = number.and_then(|n| order.iter().find(|known| **known == n)) {
+            lines.insert(number, line.to_owned());
+        }
+    }
+    for row in rows {
+        lines.insert(row.number, row.markdown(&date));
+    }
+    let mut text = HEAD.to_owned();
+    for line in order.iter().filter_map(|number| lines.get(number)) {
+        writeln!(text, "{line}")?;
+    }
+    fs::write(&path, text).with_context(|| format!("write {}", path.display()))
+}
+
+const HEAD: &str = "# Results of the operator's scenarios
+
+Written by `WRITE_RESULTS=1 SCENARIOS=all just scenarios`: a real Kubernetes on one machine (`e2e/kubernetes`, three nodes, two cores shared by
+everything), the operator installed with `helm install`, and in each scenario a writer in the cluster that inserts numbered rows through the
+clients' Service all the time. A row passes if, besides what it is about, no acknowledged row was lost, all nodes' databases became
+equal, the members are exactly the pods, and the condition `Ready` became true again. Delays that are minutes for people (`memberReplacement.after`,
+`quorumRecovery.detectAfter`, `update.progressDeadline`) are seconds here.
+
+The longest gap is a client's: no write of any of four lanes was acknowledged for so long, with all time-outs and retries of the client and of
+kube-proxy. Where a quorum is taken away on purpose, the gap is the length of the outage. “elsewhere” is not run by this command: the last column names
+the test that shows it. Numbers are those of the operator's list of failure scenarios; letters are figures and cases beside it.
+
+| # | scenario | result | time | longest gap | lost | acknowledged | date | note |
+|---|---|---|---|---|---|---|---|---|
+";

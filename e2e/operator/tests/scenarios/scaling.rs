@@ -1,0 +1,317 @@
+//! More and fewer voters and read replicas, also when the operator dies meanwhile.
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+use e2e_kubernetes::{command::until, namespace::LIMIT, writer::Writer};
+use serde_json::{Value, json};
+
+use crate::{
+    cluster::{Cluster, LONG, NAME, spec},
+    report::Outcome,
+    site::{Site, condition, text},
+};
+
+/// Scales and waits; checks that the retired claims are exactly those of the pods that went.
+fn scale(cluster: &Cluster<'_>, to: u8) -> Result<Duration> {
+    let start = Instant::now();
+    cluster.scale(to)?;
+    cluster
+        .ready(LONG)
+        .with_context(|| format!("scale to {to}"))?;
+    let voters = cluster.configuration()?;
+    let votes = voters.values().filter(|(_, votes)| *votes).count();
+    ensure!(votes == usize::from(to), "{votes} voters: {voters:?}");
+    Ok(start.elapsed())
+}
+
+pub(crate) fn up_and_down(site: &Site) -> Result<Outcome> {
+    walk(site, "walk", 3, &[5, 3, 1, 3])
+}
+
+pub(crate) fn five_to_one_and_back(site: &Site) -> Result<Outcome> {
+    walk(site, "shrink", 5, &[1, 5])
+}
+
+fn walk(site: &Site, purpose: &str, from: u8, sizes: &[u8]) -> Result<Outcome> {
+    site.cluster(purpose, spec(from, json!({})), |cluster| {
+        let writer = cluster.writer()?;
+        let mut seen_ids: BTreeSet<String> = ids(cluster)?;
+        let mut present = seen_ids.clone();
+        let mut times = Vec::new();
+        for to in sizes {
+            let took = scale(cluster, *to)?;
+            times.push(format!("→{to} {:.0} s", took.as_secs_f64()));
+            let now = ids(cluster)?;
+            // Whoever comes is somebody new: data of a member that left never votes again.
+            let again: Vec<_> = now
+                .difference(&present)
+                .filter(|id| seen_ids.contains(*id))
+                .collect();
+            ensure!(
+                again.is_empty(),
+                "came back under their old Raft ids: {again:?}"
+            );
+            seen_ids.extend(now.iter().cloned());
+            present = now;
+        }
+        let outcome = cluster.whole(writer)?;
+        Ok(outcome.noting(times.join(", ")))
+    })
+}
+
+fn ids(cluster: &Cluster<'_>) -> Result<BTreeSet<String>> {
+    Ok(cluster
+        .configuration()?
+        .into_values()
+        .map(|(id, _)| id)
+        .collect())
+}
+
+/// Kills the operator whenever something has not been seen before, until `is_done`. Gives what was seen.
+pub(crate) fn kill_at_each(
+    cluster: &Cluster<'_>,
+    limit: Duration,
+    mut word: impl FnMut(&Value) -> Option<String>,
+    mut is_done: impl FnMut(&Value) -> bool,
+) -> Result<Vec<String>> {
+    let start = Instant::now();
+    let mut seen: Vec<String> = Vec::new();
+    loop {
+        let object = cluster.object()?;
+        if is_done(&object) {
+            return Ok(seen);
+        }
+        let remaining = limit.saturating_sub(start.elapsed());
+        ensure!(
+            !remaining.is_zero(),
+            "not done after {limit:?}; killed at {seen:?}: {}",
+            object["status"]
+        );
+        if let Some(word) = word(&object)
+            && !seen.contains(&word)
+        {
+            cluster.site.kill_operator()?;
+            seen.push(word);
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// An operation and its step, and the target: what is recorded before a side effect.
+fn operation(object: &Value) -> Option<String> {
+    let operation = &object["status"]["operation"];
+    let target = &object["status"]["observed"]["replicas"];
+    let kind = operation["type"].as_str()?;
+    Some(format!("{kind}/{}/{target}", text(&operation["step"])))
+}
+
+pub(crate) fn operator_killed_while_scaling(site: &Site) -> Result<Outcome> {
+    site.cluster("killed-op", spec(3, json!({})), |cluster| {
+        let writer = cluster.writer()?;
+        let before = ids(cluster)?;
+        let mut killed = Vec::new();
+        for to in [4, 3] {
+            cluster.scale(to)?;
+            let at = kill_at_each(cluster, LONG, operation, |object| {
+                let done = condition(object, "Ready");
+                done["status"] == "True"
+                    && done["observedGeneration"] == object["metadata"]["generation"]
+            })?;
+            killed.extend(at);
+            cluster.ready(LONG)?;
+        }
+        ensure!(
+            ids(cluster)? == before,
+            "members that were to stay were replaced"
+        );
+        ensure!(killed.len() >= 3, "killed only at {killed:?}");
+        site.await_operator()?;
+        Ok(cluster
+            .whole(writer)?
+            .noting(format!("killed at {}", killed.join(", "))))
+    })
+}
+
+/// A voter that waits for its machine, which takes no pods.
+fn hold_down<'s>(
+    site: &'s Site,
+    cluster: &Cluster<'_>,
+    name: &str,
+) -> Result<crate::site::Cordon<'s>> {
+    let pods = cluster.voters()?;
+    let pod = pods
+        .iter()
+        .find(|pod| pod.name == name)
+        .context("no such pod")?;
+    let cordon = site.cordon(&pod.machine)?;
+    cluster.delete_pods(&[name])?;
+    until(&format!("{name} to wait"), LIMIT, || {
+        let now = cluster.core("pods", name)?;
+        let is = text(&now["metadata"]["uid"]) != pod.uid && now["status"]["phase"] == "Pending";
+        ensure!(is, "{}", now["status"]["phase"]);
+        Ok(())
+    })?;
+    Ok(cordon)
+}
+
+pub(crate) fn shrinks_only_while_a_quorum_stays(site: &Site) -> Result<Outcome> {
+    site.cluster("blocked", spec(5, json!({})), |cluster| {
+        let home = cluster.voter(1)?.machine;
+        let writer = cluster.writer_on(&home)?;
+        cluster.lead_from("demo-1")?;
+        let cordon = hold_down(site, cluster, "demo-0")?;
+        cluster.scale(1)?;
+        // Of two voters one is away: removing the other would leave nobody.
+        let said = cluster.until("the removal to be held up", LONG, |object| {
+            let voters = &object["status"]["voters"];
+            ensure!(*voters == 2, "{voters} voters");
+            let blocked = condition(object, "Progressing");
+            ensure!(blocked["status"] == "False", "{blocked}");
+            let said = text(&blocked["message"]).to_owned();
+            ensure!(said.contains("demo-0") || said.contains("quorum"), "{said}");
+            Ok(format!("{}: {said}", text(&blocked["reason"])))
+        })?;
+        println!("held up: {said}");
+        drop(cordon);
+        cluster.ready(LONG)?;
+        let outcome = cluster.whole(writer)?;
+        Ok(outcome.noting("held up at 2 voters until the one that was away came back"))
+    })
+}
+
+pub(crate) fn leader_leaves(site: &Site) -> Result<Outcome> {
+    site.cluster("leaves", spec(3, json!({})), |cluster| {
+        let writer = cluster.writer()?;
+        cluster.lead_from("demo-2")?;
+        let start = Instant::now();
+        scale(cluster, 2)?;
+        let seen = writer.report(Some(start))?;
+        let note = format!("{} ms without writes", seen.longest_gap_ms);
+        Ok(cluster.whole(writer)?.noting(note))
+    })
+}
+
+pub(crate) fn absent_victim_leaves_first(site: &Site) -> Result<Outcome> {
+    site.cluster("absent", spec(3, json!({})), |cluster| {
+        let home = cluster.voter(0)?.machine;
+        let writer = cluster.writer_on(&home)?;
+        cluster.lead_from("demo-0")?;
+        let cordon = hold_down(site, cluster, "demo-2")?;
+        cluster.scale(2)?;
+        // At no time may the pod be gone while the configuration still counts its vote.
+        until("demo-2 to be gone", LONG, || {
+            let replicas = cluster.set(NAME)?["spec"]["replicas"].clone();
+            let members = cluster.configuration()?;
+            let is_member = members.contains_key("demo-2");
+            if replicas == 2 && is_member {
+                // Seen in this order: first the set, then the configuration.
+                return Ok(Some(format!("{replicas} pods, members {members:?}")));
+            }
+            ensure!(replicas == 2, "{replicas} pods");
+            Ok(None)
+        })?
+        .map_or(Ok(()), |wrong| Err(anyhow::anyhow!("{wrong}")))?;
+        drop(cordon);
+        cluster.whole(writer)
+    })
+}
+
+pub(crate) fn budget_stays_until_it_is_done(site: &Site) -> Result<Outcome> {
+    site.cluster("budget", spec(5, json!({})), |cluster| {
+        let writer = cluster.writer()?;
+        let budget = || {
+            cluster
+                .namespace
+                .field(&format!("pdb/{NAME}"), "{.spec.minAvailable}")
+        };
+        ensure!(
+            budget()? == "3",
+            "five voters are protected by {:?}",
+            budget()
+        );
+        cluster.scale(3)?;
+        until("three voters", LONG, || {
+            // Asked before the size: a budget that was lowered too early is seen.
+            let before = budget()?;
+            let object = cluster.object()?;
+            let voters = object["status"]["voters"].as_u64().unwrap_or_default();
+            let pods = cluster.voters()?.len();
+            if voters > 3 || pods > 3 {
+                if before != "3" {
+                    return Ok(Err(format!(
+                        "{voters} voters, {pods} pods and a budget of {before}"
+                    )));
+                }
+                anyhow::bail!("{voters} voters");
+            }
+            Ok(Ok(()))
+        })?
+        .map_err(anyhow::Error::msg)?;
+        let outcome = cluster.whole(writer)?;
+        until("the budget of three", LIMIT, || {
+            ensure!(budget()? == "2", "{:?}", budget());
+            Ok(())
+        })?;
+        Ok(outcome)
+    })
+}
+
+fn readers(cluster: &Cluster<'_>, wanted: usize) -> Result<Duration> {
+    let start = Instant::now();
+    until(&format!("{wanted} read replicas"), LONG, || {
+        let pods = cluster.pods("read")?;
+        let ready = pods.iter().filter(|p| p.ready && !p.deleting).count();
+        ensure!(
+            pods.len() == wanted && ready == wanted,
+            "{ready} of {} are ready",
+            pods.len()
+        );
+        let members = cluster.configuration()?;
+        let learners: Vec<_> = members.iter().filter(|(_, (_, votes))| !votes).collect();
+        ensure!(learners.len() == wanted, "learners: {learners:?}");
+        Ok(start.elapsed())
+    })
+}
+
+pub(crate) fn read_replicas(site: &Site) -> Result<Outcome> {
+    site.cluster("readers", spec(3, json!({})), |cluster| {
+        let writer = cluster.writer()?;
+        let set = |n: u8| cluster.edit(&json!({"spec": {"readReplicas": {"replicas": n}}}));
+        set(5)?;
+        let up = readers(cluster, 5)?;
+        let killed = &cluster.pods("read")?[1];
+        cluster.delete_pods(&[&killed.name])?;
+        cluster.made_anew(&killed.name, &killed.uid, LIMIT)?;
+        set(1)?;
+        let down = readers(cluster, 1)?;
+        // From here on the number belongs to an autoscaler, whose part kubectl plays.
+        cluster.edit(&json!({"spec": {"readReplicas": {"replicas": null, "autoscaled": true}}}))?;
+        cluster.ready(LIMIT)?;
+        let autoscaler = |n: u8| -> Result<()> {
+            let replicas = format!("--replicas={n}");
+            let words = ["scale", "statefulset/demo-ro", &replicas];
+            cluster.namespace.ask(&words).map(drop)
+        };
+        autoscaler(3)?;
+        readers(cluster, 3)?;
+        autoscaler(1)?;
+        let ghosts = readers(cluster, 1)?;
+        let note = format!(
+            "0→5 {:.0} s, 5→1 {:.0} s, ghosts of an autoscaler gone after {:.0} s",
+            up.as_secs_f64(),
+            down.as_secs_f64(),
+            ghosts.as_secs_f64()
+        );
+        quorum_untouched(cluster, writer, note)
+    })
+}
+
+fn quorum_untouched(cluster: &Cluster<'_>, writer: Writer<'_>, note: String) -> Result<Outcome> {
+    let members = cluster.configuration()?;
+    let votes = members.values().filter(|(_, votes)| *votes).count();
+    ensure!(votes == 3, "{members:?}");
+    Ok(cluster.whole(writer)?.noting(note))
+}

@@ -1,0 +1,311 @@
+//! What scenarios share: a Kubernetes with machines, and one operator on it, installed as users install it.
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, ensure};
+use e2e_kubernetes::{
+    access::Access,
+    command::{run, until},
+    namespace::results,
+    probe::Kubectl,
+    provider::Provider,
+};
+use e2e_operator::{chart, crowd, tool};
+use kube::{
+    Client,
+    api::{GetParams, ListParams},
+    core::Request,
+};
+use serde_json::Value;
+use tokio::runtime::Runtime;
+
+/// Where the operator is, and the name of its release and of its objects.
+const NAMESPACE: &str = "rqlite-operator-e2e";
+const RELEASE: &str = "rqlite-operator";
+/// For a pod of the operator to be ready; after a kill it also waits for the dead one's Lease, 15 s.
+const READY_LIMIT: Duration = Duration::from_secs(90);
+/// A machine that does not answer is NotReady after 20 to 40 s.
+const MACHINE_LIMIT: Duration = Duration::from_secs(90);
+
+/// Reads objects without a process for each look: scenarios look often, and share two cores with what they look at.
+pub(crate) struct Api {
+    runtime: Runtime,
+    client: Client,
+}
+
+impl Api {
+    fn new(kubeconfig: &Path) -> Result<Self> {
+        let runtime = Runtime::new()?;
+        let client = runtime.block_on(crowd::client(kubeconfig))?;
+        Ok(Self { runtime, client })
+    }
+
+    /// The object of this name below a path such as `/api/v1/namespaces/x/pods`.
+    pub(crate) fn get(&self, path: &str, name: &str) -> Result<Value> {
+        let request = Request::new(path).get(name, &GetParams::default())?;
+        let read = self.runtime.block_on(self.client.request(request));
+        read.with_context(|| format!("{path}/{name}"))
+    }
+
+    /// All objects below a path that carry these labels.
+    pub(crate) fn list(&self, path: &str, labels: &str) -> Result<Vec<Value>> {
+        let request = Request::new(path).list(&ListParams::default().labels(labels))?;
+        let read: Value = self.runtime.block_on(self.client.request(request))?;
+        Ok(read["items"].as_array().cloned().unwrap_or_default())
+    }
+}
+
+/// See the module.
+pub(crate) struct Site {
+    pub(crate) kubectl: Kubectl,
+    pub(crate) api: Api,
+    provider: String,
+    helm: PathBuf,
+    kubeconfig: PathBuf,
+}
+
+impl Site {
+    /// None, said loudly, where there is no cluster to test on.
+    pub(crate) fn new() -> Result<Option<Self>> {
+        let Some(access) = Access::shared()? else {
+            return Ok(None);
+        };
+        let kubeconfig = tool::kubeconfig().context("KUBECONFIG is not set")?;
+        Ok(Some(Self {
+            kubectl: access.kubectl.clone(),
+            api: Api::new(&kubeconfig)?,
+            provider: std::env::var("E2E_PROVIDER").unwrap_or_else(|_| "local".to_owned()),
+            helm: tool::helm().context("no helm: run e2e/tools/build helm")?,
+            kubeconfig,
+        }))
+    }
+
+    fn helm(&self, words: &[&str]) -> Result<String> {
+        let mut command = Command::new(&self.helm);
+        command.env("KUBECONFIG", &self.kubeconfig);
+        run(command.args(["--namespace", NAMESPACE]).args(words))
+    }
+
+    /// Installs the operator from its chart. What an earlier run has left is taken away first.
+    pub(crate) fn install(&self) -> Result<()> {
+        self.uninstall()?;
+        // A definition that an older test applied by hand is nobody's release.
+        self.own_definitions()?;
+        self.upgrade(&[])
+    }
+
+    fn own_definitions(&self) -> Result<()> {
+        for name in ["rqliteclusters.rqlite.dev", "rqliterecoveries.rqlite.dev"] {
+            let crd = format!("customresourcedefinition/{name}");
+            if self.kubectl.ask(&["get", &crd, "-o", "name"]).is_err() {
+                continue;
+            }
+            let label = "app.kubernetes.io/managed-by=Helm";
+            self.kubectl.ask(&["label", "--overwrite", &crd, label])?;
+            let release = format!("meta.helm.sh/release-name={RELEASE}");
+            let namespace = format!("meta.helm.sh/release-namespace={NAMESPACE}");
+            let words = ["annotate", "--overwrite", &crd, &release, &namespace];
+            self.kubectl.ask(&words)?;
+        }
+        Ok(())
+    }
+
+    /// Changes values of the release, as `helm upgrade` does.
+    pub(crate) fn upgrade(&self, values: &[&str]) -> Result<()> {
+        let chart = chart().display().to_string();
+        let mut words = vec!["upgrade", "--install", RELEASE, &chart];
+        words.extend(["--create-namespace", "--wait", "--timeout", "120s"]);
+        for value in values {
+            words.extend(["--set", value]);
+        }
+        self.helm(&words).map(drop)
+    }
+
+    /// Takes the operator away; the definitions stay, as the chart promises.
+    pub(crate) fn uninstall(&self) -> Result<()> {
+        let words = ["uninstall", RELEASE, "--ignore-not-found", "--wait"];
+        self.helm(&words).map(drop)
+    }
+
+    /// kubectl in the operator's namespace.
+    pub(crate) fn operator(&self, words: &[&str]) -> Result<String> {
+        self.kubectl
+            .ask(&[&["--namespace", NAMESPACE], words].concat())
+    }
+
+    /// The operator's pods.
+    pub(crate) fn operator_pods(&self) -> Result<Vec<Value>> {
+        let path = format!("/api/v1/namespaces/{NAMESPACE}/pods");
+        let labels = "app.kubernetes.io/name=rqlite-operator";
+        self.api.list(&path, labels)
+    }
+
+    /// Who holds the Lease.
+    pub(crate) fn operator_holder(&self) -> Result<String> {
+        let path = format!("/apis/coordination.k8s.io/v1/namespaces/{NAMESPACE}/leases");
+        let lease = self.api.get(&path, RELEASE)?;
+        Ok(text(&lease["spec"]["holderIdentity"]).to_owned())
+    }
+
+    /// The operator is gone at once, in the middle of whatever it does, and another one is started.
+    pub(crate) fn kill_operator(&self) -> Result<()> {
+        let labels = "app.kubernetes.io/name=rqlite-operator";
+        let words = ["delete", "pod", "-l", labels, "--grace-period=0", "--force"];
+        self.operator(&words).map(drop)
+    }
+
+    /// Waits until an operator is at work that was not there before.
+    pub(crate) fn await_operator(&self) -> Result<()> {
+        until("the operator to be at work", READY_LIMIT, || {
+            let holder = self.operator_holder()?;
+            let pods = self.operator_pods()?;
+            let at_work = pods.iter().any(|pod| {
+                let name = text(&pod["metadata"]["name"]);
+                is_ready(pod) && !name.is_empty() && holder.starts_with(name)
+            });
+            ensure!(at_work, "the Lease is held by {holder:?}");
+            Ok(())
+        })
+    }
+
+    /// The machine on which the operator is.
+    pub(crate) fn operator_machine(&self) -> Result<String> {
+        let pods = self.operator_pods()?;
+        let machine = pods.iter().map(|pod| text(&pod["spec"]["nodeName"]));
+        let mut machine = machine.filter(|name| !name.is_empty());
+        Ok(machine.next().context("no operator")?.to_owned())
+    }
+
+    /// What the operator says, into a file.
+    pub(crate) fn keep_operator_log(&self, name: &str) -> Result<()> {
+        let folder = results().join(name);
+        std::fs::create_dir_all(&folder)?;
+        let deployment = format!("deployment/{RELEASE}");
+        let words = ["logs", &deployment, "--tail=4000", "--timestamps"];
+        let log = self.operator(&words);
+        let log = log.unwrap_or_else(|error| format!("{error:#}"));
+        std::fs::write(folder.join("operator.log"), log)?;
+        Ok(())
+    }
+
+    /// Takes a machine off the network until the guard is dropped.
+    pub(crate) fn cut(&self, machine: &str) -> Result<Cut> {
+        let provider = self.provider()?;
+        provider.cut(machine)?;
+        Ok(Cut {
+            provider,
+            machine: machine.to_owned(),
+        })
+    }
+
+    /// Lets no new pod onto a machine until the guard is dropped.
+    pub(crate) fn cordon(&self, machine: &str) -> Result<Cordon<'_>> {
+        self.kubectl.ask(&["cordon", machine])?;
+        Ok(Cordon {
+            site: self,
+            machine: machine.to_owned(),
+        })
+    }
+
+    /// What can cut machines off and restart DNS.
+    pub(crate) fn provider(&self) -> Result<Box<dyn Provider>> {
+        e2e_kubernetes::provider::named(&self.provider)
+    }
+
+    /// Waits until a machine is known to be away, or to be there.
+    pub(crate) fn machine_is(&self, machine: &str, ready: bool) -> Result<()> {
+        until(&format!("{machine} ready: {ready}"), MACHINE_LIMIT, || {
+            let node = self.api.get("/api/v1/nodes", machine)?;
+            ensure!(is_ready(&node) == ready, "{}", node["status"]["conditions"]);
+            Ok(())
+        })
+    }
+
+    /// Sends a signal to the first process of a container, as the machine's kernel or its administrator does, from a pod beside it that may.
+    pub(crate) fn signal(&self, machine: &str, container: &str, signal: &str) -> Result<()> {
+        let script = format!(
+            "for p in /proc/[0-9]*; do if grep -q {container} $p/cgroup 2>/dev/null; then kill -{signal} ${{p#/proc/}} && echo done; fi; done"
+        );
+        let name = format!("signal-{}", &container[..12.min(container.len())]);
+        let overrides = serde_json::json!({"spec": {
+            "nodeName": machine, "hostPID": true, "restartPolicy": "Never",
+            "tolerations": [{"operator": "Exists"}],
+            "containers": [{
+                "name": name, "image": "localhost/busybox:1", "imagePullPolicy": "IfNotPresent",
+                "command": ["/bin/busybox", "sh", "-c", script],
+                "securityContext": {"privileged": true},
+            }],
+        }})
+        .to_string();
+        let overrides = format!("--overrides={overrides}");
+        self.operator(&[
+            "run",
+            &name,
+            "--image=localhost/busybox:1",
+            "--restart=Never",
+            &overrides,
+        ])?;
+        let said = until("the signal to be sent", READY_LIMIT, || {
+            let path = format!("/api/v1/namespaces/{NAMESPACE}/pods");
+            let pod = self.api.get(&path, &name)?;
+            let phase = text(&pod["status"]["phase"]).to_owned();
+            ensure!(
+                ["Succeeded", "Failed"].contains(&phase.as_str()),
+                "it is {phase}"
+            );
+            self.operator(&["logs", &name])
+        });
+        self.operator(&["delete", "pod", &name, "--grace-period=0", "--force"])?;
+        let said = said?;
+        ensure!(said.contains("done"), "no process was found: {said:?}");
+        Ok(())
+    }
+}
+
+/// A machine off the network. Heals when dropped.
+pub(crate) struct Cut {
+    provider: Box<dyn Provider>,
+    machine: String,
+}
+
+impl Drop for Cut {
+    fn drop(&mut self) {
+        if let Err(error) = self.provider.heal(&self.machine) {
+            eprintln!("{} stays cut off: {error:#}", self.machine);
+        }
+    }
+}
+
+/// A machine that takes no new pods. Takes them again when dropped.
+pub(crate) struct Cordon<'a> {
+    site: &'a Site,
+    machine: String,
+}
+
+impl Drop for Cordon<'_> {
+    fn drop(&mut self) {
+        if let Err(error) = self.site.kubectl.ask(&["uncordon", &self.machine]) {
+            eprintln!("{} stays cordoned: {error:#}", self.machine);
+        }
+    }
+}
+
+/// A text, or nothing.
+pub(crate) fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or_default()
+}
+
+/// Does this object's condition of that type hold? An empty value if it has none.
+pub(crate) fn condition<'v>(object: &'v Value, kind: &str) -> &'v Value {
+    let all = object["status"]["conditions"].as_array();
+    let found = all.into_iter().flatten().find(|c| c["type"] == kind);
+    found.unwrap_or(&Value::Null)
+}
+
+/// Is a pod or a machine ready?
+pub(crate) fn is_ready(object: &Value) -> bool {
+    condition(object, "Ready")["status"] == "True"
+}

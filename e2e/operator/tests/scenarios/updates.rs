@@ -1,0 +1,246 @@
+//! Other images and settings, good and bad.
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+use e2e_kubernetes::{command::until, namespace::LIMIT, writer::Writer};
+use serde_json::{Value, json};
+
+use crate::{
+    ROOM,
+    cluster::{Cluster, LONG, spec},
+    report::Outcome,
+    site::{Site, condition, text},
+};
+
+/// Without writes while three nodes are rolled.
+const GAP_GOAL: Duration = Duration::from_secs(2);
+
+fn image(tag: &str) -> Value {
+    json!({"spec": {"image": {"tag": tag}}})
+}
+
+/// A pod that neither runs nor will is told so; nothing else is touched, and correcting the spec is all that a person does.
+fn stalls_and_heals(
+    cluster: &Cluster<'_>,
+    writer: Writer<'_>,
+    bad: &Value,
+    good: &Value,
+) -> Result<Outcome> {
+    let before = cluster.uids()?;
+    cluster.edit(bad)?;
+    let said = cluster.until_condition("Progressing", "False", Some("UpdateStalled"), LONG)?;
+    writer.await_progress(LIMIT)?;
+    let now = cluster.uids()?;
+    let touched: Vec<_> = before
+        .iter()
+        .filter(|(name, uid)| now.get(*name) != Some(*uid))
+        .collect();
+    ensure!(
+        touched.len() == 1,
+        "{} pods were touched: {touched:?}",
+        touched.len()
+    );
+    let ready = cluster.voters()?.iter().filter(|pod| pod.ready).count();
+    ensure!(ready == 2, "{ready} voters are ready");
+    println!("stalled: {said}");
+    let start = Instant::now();
+    cluster.edit(good)?;
+    cluster.ready(LONG)?;
+    let healed = start.elapsed();
+    let outcome = cluster.whole(writer)?;
+    Ok(outcome.noting(format!(
+        "Ready {:.0} s after the correction",
+        healed.as_secs_f64()
+    )))
+}
+
+pub(crate) fn bad_image(site: &Site) -> Result<Outcome> {
+    site.cluster("bad-image", spec(3, json!({})), |cluster| {
+        let writer = cluster.writer()?;
+        stalls_and_heals(cluster, writer, &image("missing"), &image("next"))
+    })
+}
+
+pub(crate) fn node_that_cannot_start(site: &Site) -> Result<Outcome> {
+    site.cluster("bad-flag", spec(3, json!({})), |cluster| {
+        let writer = cluster.writer()?;
+        let bad = json!({"spec": {"config": {"extraArgs": ["-no-such-flag"]}}});
+        stalls_and_heals(cluster, writer, &bad, &json!({"spec": {"config": null}}))
+    })
+}
+
+pub(crate) fn too_little_memory(site: &Site) -> Result<Outcome> {
+    site.cluster("memory", spec(3, json!({})), |cluster| {
+        let writer = cluster.writer()?;
+        let members = cluster.configuration()?;
+        let claims = cluster.claims()?;
+        let bad = json!({"spec": {"resources": {"limits": {"memory": "6Mi"}}}});
+        let outcome =
+            stalls_and_heals(cluster, writer, &bad, &json!({"spec": {"resources": null}}))?;
+        // Longer than memberReplacement.after: a member that is short of memory was not taken for lost.
+        ensure!(cluster.configuration()? == members, "a member was replaced");
+        let uid = |all: &[Value]| -> BTreeSet<String> {
+            all.iter()
+                .map(|c| text(&c["metadata"]["uid"]).to_owned())
+                .collect()
+        };
+        ensure!(
+            uid(&cluster.claims()?) == uid(&claims),
+            "a claim was replaced"
+        );
+        Ok(outcome)
+    })
+}
+
+/// Counts leaders while something goes on.
+fn leaders_during(
+    cluster: &Cluster<'_>,
+    is_done: impl Fn(&Value) -> Result<bool>,
+) -> Result<Vec<String>> {
+    let mut leaders: Vec<String> = Vec::new();
+    until("the update to be done", LONG, || {
+        let object = cluster.object()?;
+        let leader = text(&object["status"]["leader"]).to_owned();
+        if !leader.is_empty() && leaders.last() != Some(&leader) {
+            leaders.push(leader);
+        }
+        ensure!(is_done(&object)?, "{}", condition(&object, "Progressing"));
+        Ok(())
+    })?;
+    Ok(leaders)
+}
+
+pub(crate) fn rolls(site: &Site) -> Result<Outcome> {
+    site.cluster("rolls", spec(3, json!({})), |cluster| {
+        let writer = cluster.writer()?;
+        let (first, term) = (cluster.leader()?, cluster.term()?);
+        let start = Instant::now();
+        cluster.edit(&image("next"))?;
+        let leaders = leaders_during(cluster, |object| {
+            let ready = condition(object, "Ready");
+            let current = ready["observedGeneration"] == object["metadata"]["generation"];
+            let pods = cluster.voters()?;
+            let new = pods
+                .iter()
+                .filter(|p| p.ready && p.image.ends_with(":next"))
+                .count();
+            Ok(ready["status"] == "True" && current && new == 3)
+        })?;
+        let took = start.elapsed();
+        let seen = writer.report(Some(start))?;
+        let terms = cluster.term()? - term;
+        ensure!(
+            terms == 1,
+            "{terms} elections for one transfer; leaders seen: {first}, then {leaders:?}"
+        );
+        ensure!(
+            u128::from(seen.longest_gap_ms) < (GAP_GOAL * ROOM).as_millis(),
+            "{seen}, the goal is {GAP_GOAL:?}"
+        );
+        let note = format!(
+            "rolled in {:.0} s, one leader transfer, {} ms without writes (goal: {} ms)",
+            took.as_secs_f64(),
+            seen.longest_gap_ms,
+            GAP_GOAL.as_millis()
+        );
+        Ok(cluster.whole(writer)?.noting(note))
+    })
+}
+
+pub(crate) fn rolls_with_one_down(site: &Site) -> Result<Outcome> {
+    site.cluster("one-down", spec(3, json!({})), |cluster| {
+        let pods = cluster.voters()?;
+        let home = pods[0].machine.clone();
+        let writer = cluster.writer_on(&home)?;
+        cluster.lead_from("demo-0")?;
+        let cordon = site.cordon(&pods[2].machine)?;
+        cluster.delete_pods(&["demo-2"])?;
+        let waiting = until("demo-2 to wait", LIMIT, || {
+            let pod = cluster.voter(2)?;
+            ensure!(pod.uid != pods[2].uid && pod.machine.is_empty(), "{pod:?}");
+            Ok(pod)
+        })?;
+        cluster.edit(&image("next"))?;
+        // The one that is down costs nothing: it is made anew at once.
+        until("demo-2 to be made anew", LIMIT, || {
+            let pod = cluster.voter(2)?;
+            ensure!(
+                pod.uid != waiting.uid && pod.image.ends_with(":next"),
+                "{pod:?}"
+            );
+            Ok(())
+        })?;
+        writer.await_progress(LIMIT)?;
+        let others: Vec<_> = cluster
+            .voters()?
+            .into_iter()
+            .take(2)
+            .map(|p| p.uid)
+            .collect();
+        let before: Vec<_> = pods.iter().take(2).map(|p| p.uid.clone()).collect();
+        ensure!(others == before, "others were touched while one was down");
+        drop(cordon);
+        until("all to be updated", LONG, || {
+            let pods = cluster.voters()?;
+            let old: Vec<_> = pods
+                .iter()
+                .filter(|p| !p.image.ends_with(":next"))
+                .collect();
+            ensure!(old.is_empty(), "{old:?}");
+            Ok(())
+        })?;
+        cluster.whole(writer)
+    })
+}
+
+pub(crate) fn restarts_on_request(site: &Site) -> Result<Outcome> {
+    site.cluster("restart", spec(3, json!({})), |cluster| {
+        let writer = cluster.writer()?;
+        let before = cluster.uids()?;
+        let asked = json!({"metadata": {"annotations": {"rqlite.dev/restarted-at": "now"}}});
+        cluster.edit(&asked)?;
+        until("all pods to be others", LONG, || {
+            let now = cluster.uids()?;
+            let old: Vec<_> = before
+                .iter()
+                .filter(|(n, uid)| now.get(*n) == Some(*uid))
+                .collect();
+            ensure!(old.is_empty(), "{old:?}");
+            Ok(())
+        })?;
+        cluster.whole(writer)
+    })
+}
+
+pub(crate) fn new_operator_restarts_no_database(site: &Site) -> Result<Outcome> {
+    site.cluster("upgraded", spec(3, json!({})), |cluster| {
+        let writer = cluster.writer()?;
+        let before = cluster.uids()?;
+        let image = cluster.object()?["status"]["observed"]["image"].clone();
+        let holder = site.operator_holder()?;
+        // Another operator with another default image: neither is a reason to restart anybody's database.
+        site.upgrade(&["nodeImage.tag=next", "logLevel=debug"])?;
+        let done = until("the new operator", LIMIT, || {
+            let now = site.operator_holder()?;
+            ensure!(now != holder && !now.is_empty(), "{now}");
+            Ok(())
+        });
+        let judged = done.and_then(|()| {
+            site.await_operator()?;
+            // An edit that changes no pod shows that the new operator has been here.
+            cluster.edit(&json!({"spec": {"update": {"minReady": "3s"}}}))?;
+            cluster.ready(LIMIT)?;
+            ensure!(cluster.uids()? == before, "pods were replaced");
+            let now = cluster.object()?["status"]["observed"]["image"].clone();
+            ensure!(now == image, "the image became {now}");
+            Ok(())
+        });
+        site.upgrade(&["nodeImage.tag=dev", "logLevel=info"])?;
+        site.await_operator()?;
+        judged.context("after the upgrade")?;
+        cluster.whole(writer)
+    })
+}
