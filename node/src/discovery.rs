@@ -3,11 +3,8 @@
 //! This room looks up and reports; what a node does about an answer is decided in `cluster`. Reading order: this file → `setting`
 //! (the text of `-disco-config`) → `dns` → `key`, with `consul` and `etcd` behind it → `http` and `tls`, which both share.
 //! DESIGN.md tells limits, caching and what differs from rqlite.
-use std::time::SystemTime;
-
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use crate::config::DiscoMode;
 
@@ -126,13 +123,6 @@ impl Discovery {
             Self::LeaderKey(key) => key.status(),
         }
     }
-}
-
-/// A time as `/status` shows it.
-fn rfc3339(at: SystemTime) -> String {
-    OffsetDateTime::from(at)
-        .format(&Rfc3339)
-        .unwrap_or_default()
 }
 
 #[cfg(test)]

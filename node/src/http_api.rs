@@ -54,7 +54,6 @@ mod route;
 mod snapshot;
 mod sql;
 mod status;
-mod timestamp;
 
 pub use accept::{ServeError, serve, serve_wrapped};
 

@@ -27,8 +27,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::time::{Instant, timeout_at};
 
-use super::{Found, LookupError, rfc3339, setting};
-use crate::config::split_host_port;
+use super::{Found, LookupError, setting};
+use crate::{clock::rfc3339, config::split_host_port};
 
 /// A whole lookup, retries and SRV targets included. Nodes look every second or two, so a longer wait would only answer a question that has
 /// been asked again.

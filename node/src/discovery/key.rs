@@ -6,13 +6,12 @@ use std::{
 
 use serde_json::{Value, json};
 
-use super::{Held, LeaderRecord, LookupError, consul::Consul, etcd::Etcd, rfc3339};
+use super::{Held, LeaderRecord, LookupError, consul::Consul, etcd::Etcd};
+use crate::clock::{NEVER, rfc3339};
 
 /// What rqlite's `/status` says of its own pace; clients may read it, nothing here goes by it.
 const REGISTER_INTERVAL_NANOS: u64 = 3_000_000_000;
 const REPORT_INTERVAL_NANOS: u64 = 10_000_000_000;
-/// Go's zero time: no contact yet.
-const NEVER: &str = "0001-01-01T00:00:00Z";
 
 /// Reads and writes the key. Cheap to clone; clones share connections and what `/status` shows.
 #[derive(Clone, Debug)]

@@ -93,9 +93,3 @@ fn a_record_without_our_fields_is_as_rqlite_writes_it() {
     );
     assert_eq!(serde_json::to_string(&record).expect("JSON"), text);
 }
-
-#[test]
-fn times_are_rfc_3339() {
-    let at = SystemTime::UNIX_EPOCH + std::time::Duration::from_millis(1_700_000_000_500);
-    assert_eq!(rfc3339(at), "2023-11-14T22:13:20.5Z");
-}

@@ -7,11 +7,8 @@ use std::{
 use node_api::{duration, status::select, to_go_json};
 use serde_json::{Map, Value, json};
 
-use super::{
-    Edge, accept::MAX_CONNECTIONS, error::Failure, host, param::Call, reply::Response,
-    timestamp::rfc3339,
-};
-use crate::metrics::Counter;
+use super::{Edge, accept::MAX_CONNECTIONS, error::Failure, host, param::Call, reply::Response};
+use crate::{clock::rfc3339, metrics::Counter};
 
 /// Limit for talking to other nodes, when a request does not name one.
 const CLUSTER_TIMEOUT: Duration = node_api::param::DEFAULT_TIMEOUT;

@@ -5,7 +5,7 @@ use node_api::duration;
 use serde_json::{Value, json};
 
 use super::{Opened, Store};
-use crate::raft::Consensus;
+use crate::{clock::rfc3339_of_micros, raft::Consensus};
 
 /// Looking through a data directory stops here; ours holds a few dozen files.
 const MAX_FILES: usize = 10_000;
@@ -46,10 +46,10 @@ impl Store {
             "raft": self.raft_status(opened),
             "fsm_index": consensus.applied_index(),
             "fsm_term": consensus.metrics().last_applied.map_or(0, |id| id.leader_id.term),
-            "fsm_update_time": rfc3339(applied_at),
+            "fsm_update_time": rfc3339_of_micros(applied_at),
             "db_applied_index": command_index,
             "strong_read_term": 0,
-            "leader_appended_at_time": rfc3339(stamped_at),
+            "leader_appended_at_time": rfc3339_of_micros(stamped_at),
             "observer": {"observed": 0, "dropped": 0},
             "cdc": {"enabled": false, "registered": false},
             "apply_timeout": duration::format(s.apply_timeout),
@@ -246,32 +246,12 @@ fn friendly_bytes(bytes: u64) -> String {
     }
 }
 
-/// A time as Go shows it in JSON; 0 is the zero time.
-fn rfc3339(unix_micros: u64) -> String {
-    let time = time::OffsetDateTime::from_unix_timestamp_nanos(i128::from(unix_micros) * 1000);
-    match time {
-        Ok(t) if unix_micros > 0 => format!(
-            "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:06}Z",
-            t.year(),
-            u8::from(t.month()),
-            t.day(),
-            t.hour(),
-            t.minute(),
-            t.second(),
-            t.microsecond()
-        ),
-        Ok(_) | Err(_) => "0001-01-01T00:00:00Z".into(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn times_and_sizes() {
-        assert_eq!(rfc3339(0), "0001-01-01T00:00:00Z");
-        assert_eq!(rfc3339(951_782_400_000_001), "2000-02-29T00:00:00.000001Z");
+    fn sizes() {
         for (bytes, want) in [
             (0, "0 B"),
             (999, "999 B"),

@@ -173,7 +173,7 @@ async fn an_answer_too_large_for_udp_comes_by_tcp() {
 }
 
 #[tokio::test]
-async fn targets_stay_names_and_must_resolve() {
+async fn targets_of_a_server_of_our_own_are_addresses_and_must_resolve() {
     let server = Server::start(false).await;
     let lookup = server.service();
     let service = "_raft._tcp.db.example";
@@ -198,11 +198,36 @@ async fn targets_stay_names_and_must_resolve() {
     server.put("n1.db.example", [v4(1), v4(2), v6(1)]);
     assert_eq!(
         lookup.lookup().await,
-        Ok(found(&["n1.db.example:4002", "n1.db.example:4003"], 3))
+        Ok(found(
+            &[
+                "10.0.0.1:4002",
+                "10.0.0.1:4003",
+                "10.0.0.2:4002",
+                "10.0.0.2:4003",
+                "[fd00::1]:4002",
+                "[fd00::1]:4003"
+            ],
+            3
+        ))
     );
     server.put("n2.db.example", [v6(2)]);
     let all = lookup.lookup().await.expect("all");
-    assert_eq!((all.addresses.len(), all.nodes), (3, 3));
+    assert_eq!((all.addresses.len(), all.nodes), (7, 3));
+}
+
+#[test]
+fn targets_of_the_systems_servers_stay_names() {
+    let targets = BTreeSet::from([("n1".to_owned(), 4002), ("n2".to_owned(), 4003)]);
+    let ip = BTreeSet::from([IpAddr::from([10, 0, 0, 1])]);
+    let resolved = [Ok(ip), Err("n2 does not exist".to_owned())];
+    assert_eq!(
+        targets_found("s", &targets, &resolved, false),
+        Ok(found(&["n1:4002"], 2))
+    );
+    assert_eq!(
+        targets_found("s", &targets, &resolved, true),
+        Ok(found(&["10.0.0.1:4002"], 2))
+    );
 }
 
 #[tokio::test]
