@@ -1,8 +1,9 @@
 //! What kubelets and a volume provisioner do, as far as the API server sees it: pods run at an address and are ready, claims are bound.
 use std::{
+    collections::HashSet,
     net::Ipv4Addr,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU16, Ordering},
     },
 };
@@ -36,6 +37,7 @@ pub async fn play(client: Client, nodes: Arc<Nodes>) -> Result<()> {
         client,
         nodes,
         addresses: AtomicU16::new(1),
+        started: Mutex::default(),
     };
     tokio::try_join!(machines.pods(), machines.claims(), machines.state_files()).map(drop)
 }
@@ -44,6 +46,8 @@ struct Machines {
     client: Client,
     nodes: Arc<Nodes>,
     addresses: AtomicU16,
+    /// Uids: an event may be older than what was last written.
+    started: Mutex<HashSet<String>>,
 }
 
 fn cluster_of<K: Resource<DynamicType = ()>>(object: &K) -> String {
@@ -83,13 +87,20 @@ impl Machines {
         if has_address || pod.metadata.deletion_timestamp.is_some() {
             return Ok(());
         }
+        let uid = pod.uid().unwrap_or_default();
+        let is_new = {
+            let mut started = self.started.lock().unwrap_or_else(PoisonError::into_inner);
+            started.insert(uid.clone())
+        };
+        if !is_new {
+            return Ok(());
+        }
         let [high, low] = self.addresses.fetch_add(1, Ordering::Relaxed).to_be_bytes();
         let address = Ipv4Addr::new(127, 100, high, low);
         let is_voter = pod
             .labels()
             .get(POOL_LABEL)
             .is_some_and(|pool| pool == "voter");
-        let uid = pod.uid().unwrap_or_default();
         self.nodes
             .start(&cluster_of(pod), &pod.name_any(), &uid, is_voter, address)
             .await?;

@@ -1,0 +1,344 @@
+//! Installing, upgrading and uninstalling, by Helm and by kubectl, on a real API server; what the operator's account may do, to the last verb.
+//!
+//! Objects only: that the installed operator works is shown where there are machines (`scenarios`) and in the crowd.
+use std::{collections::BTreeSet, fs, path::Path, process::Command};
+
+use anyhow::{Context, Result, ensure};
+use e2e_kubernetes::command::run;
+use e2e_operator::{api_server::ApiServer, chart, generated, objects::Objects, root, tool};
+use serde_json::{Value, json};
+
+const CRDS: [&str; 2] = ["rqliteclusters.rqlite.dev", "rqliterecoveries.rqlite.dev"];
+/// Release and namespace by Helm; other names than those of `manifests/install.yaml`.
+const RELEASE: &str = "rq";
+const NAMESPACE: &str = "operators";
+const DEPLOYMENT: [&str; 4] = ["deployment", "rq-rqlite-operator", "--namespace", NAMESPACE];
+
+struct Site {
+    server: Objects,
+    api: ApiServer,
+    helm: std::path::PathBuf,
+}
+
+impl Site {
+    fn helm(&self, words: &[&str]) -> Result<String> {
+        let mut command = Command::new(&self.helm);
+        command.env("KUBECONFIG", self.api.kubeconfig("admin"));
+        run(command.args(words).args(["--namespace", NAMESPACE]))
+    }
+
+    fn install(&self, chart: &Path, more: &[&str]) -> Result<String> {
+        let chart = chart.display().to_string();
+        let mut words = vec![
+            "upgrade",
+            "--install",
+            RELEASE,
+            &chart,
+            "--create-namespace",
+        ];
+        words.extend(more);
+        self.helm(&words)
+    }
+
+    /// A database that must outlive whatever is done to the operator.
+    fn make_database(&self) -> Result<()> {
+        let cluster = json!({ "apiVersion": "rqlite.dev/v1alpha1", "kind": "RqliteCluster",
+            "metadata": { "name": "demo", "namespace": "default" }, "spec": { "replicas": 5 } });
+        let made = self.server.send(&["create"], &cluster)?;
+        let set = json!({ "apiVersion": "apps/v1", "kind": "StatefulSet",
+            "metadata": { "name": "demo", "namespace": "default", "ownerReferences": [{ "apiVersion": "rqlite.dev/v1alpha1",
+                "kind": "RqliteCluster", "name": "demo", "uid": made["metadata"]["uid"], "controller": true }] },
+            "spec": { "serviceName": "demo", "selector": { "matchLabels": { "a": "b" } }, "template": {
+                "metadata": { "labels": { "a": "b" } }, "spec": { "containers": [{ "name": "c", "image": "i" }] } } } });
+        self.server.send(&["create"], &set).map(drop)
+    }
+
+    /// The uids of the database's objects and of the definitions.
+    fn lasting(&self) -> Result<Vec<Value>> {
+        let mut words = CRDS.map(|name| vec!["crd", name]).to_vec();
+        words.push(vec!["rqlitecluster", "demo"]);
+        words.push(vec!["statefulset", "demo"]);
+        let uid = |words: &Vec<&str>| Ok(self.server.get(words)?["metadata"]["uid"].clone());
+        words.iter().map(uid).collect()
+    }
+}
+
+/// A copy of the chart whose first definition has one field more.
+fn newer_chart(into: &Path) -> Result<()> {
+    run(Command::new("cp").arg("-r").arg(chart()).arg(into))?;
+    let file = into.join("templates/crds/rqliteclusters.yaml");
+    let text = fs::read_to_string(&file)?;
+    let old = "              paused:\n";
+    ensure!(
+        text.matches(old).count() == 1,
+        "spec.paused is not where it was"
+    );
+    let new =
+        "              novelty:\n                description: New.\n                type: string\n";
+    fs::write(&file, text.replace(old, &format!("{new}{old}")))
+        .context("write the newer definition")
+}
+
+fn by_helm(site: &Site) -> Result<()> {
+    site.install(&chart(), &[])?;
+    let words = [
+        "wait",
+        "--for=condition=Established",
+        "crd",
+        "--all",
+        "--timeout=60s",
+    ];
+    site.server.ask(&words)?;
+    site.make_database()?;
+    let before = site.lasting()?;
+    // Values.
+    let values = [
+        "--set",
+        "replicaCount=2,logLevel=debug",
+        "--set",
+        "watchNamespaces={default}",
+    ];
+    site.install(&chart(), &values)?;
+    let deployment = site.server.get(&DEPLOYMENT)?;
+    ensure!(deployment["spec"]["replicas"] == 2, "{deployment}");
+    let arguments = deployment["spec"]["template"]["spec"]["containers"][0]["args"].to_string();
+    ensure!(
+        arguments.contains("--log-level=debug") && arguments.contains("--namespaces=default"),
+        "{arguments}"
+    );
+    let role = ["clusterrole", "rq-rqlite-operator"];
+    ensure!(
+        site.server.get(&role).is_err(),
+        "with a list of namespaces, a ClusterRole is left"
+    );
+    // Definitions.
+    let folder = tempfile::tempdir()?;
+    let newer = folder.path().join("chart");
+    newer_chart(&newer)?;
+    site.install(&newer, &[])?;
+    let change = [
+        "patch",
+        "rqlitecluster",
+        "demo",
+        "--type=merge",
+        "-p",
+        r#"{"spec":{"novelty":"yes"}}"#,
+    ];
+    site.server.ask(&change)?;
+    let novelty = site.server.get(&["rqlitecluster", "demo"])?["spec"]["novelty"].clone();
+    ensure!(
+        novelty == "yes",
+        "the definition was not upgraded: {novelty}"
+    );
+    site.helm(&["rollback", RELEASE, "1"])?;
+    // Away, and back.
+    site.helm(&["uninstall", RELEASE])?;
+    ensure!(
+        site.server.get(&DEPLOYMENT).is_err(),
+        "the operator is still there"
+    );
+    ensure!(
+        site.lasting()? == before,
+        "uninstalling touched databases or definitions"
+    );
+    site.install(&chart(), &[])?;
+    site.server.get(&DEPLOYMENT)?;
+    ensure!(
+        site.lasting()? == before,
+        "installing again touched databases or definitions"
+    );
+    site.helm(&["uninstall", RELEASE]).map(drop)
+}
+
+fn by_kubectl(site: &Site) -> Result<()> {
+    let before = site.lasting()?;
+    let file = root().join("manifests/install.yaml").display().to_string();
+    // What Helm left belongs to Helm until somebody says otherwise.
+    let apply = ["apply", "--server-side", "--force-conflicts", "-f", &file];
+    site.server.ask(&apply)?;
+    let again = site.server.ask(&apply)?;
+    ensure!(
+        again
+            .lines()
+            .all(|line| line.ends_with("serverside-applied")),
+        "{again}"
+    );
+    let words = [
+        "deployment",
+        "rqlite-operator",
+        "--namespace",
+        generated::NAMESPACE,
+    ];
+    site.server.get(&words)?;
+    ensure!(
+        site.lasting()? == before,
+        "kubectl apply touched databases or definitions"
+    );
+    // And from kubectl back to Helm.
+    let other = site.install(&chart(), &["--set", "fullnameOverride=other"]);
+    other.context(
+        "a second operator beside the first, with the definitions of an earlier release",
+    )?;
+    site.helm(&["uninstall", RELEASE]).map(drop)
+}
+
+/// All that the operator's account may do in a namespace, as `group/resource verb`, less what everybody may.
+fn rights(server: &Objects, namespace: &str) -> Result<BTreeSet<String>> {
+    let account = format!(
+        "--as=system:serviceaccount:{}:rqlite-operator",
+        generated::NAMESPACE
+    );
+    let review = json!({ "apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectRulesReview", "spec": { "namespace": namespace } });
+    let answer = server.send(&["create", "--validate=false", &account], &review)?;
+    let texts = |list: &Value| -> Vec<String> {
+        let all = list.as_array().into_iter().flatten();
+        all.filter_map(|text| text.as_str().map(str::to_owned))
+            .collect()
+    };
+    let mut all = BTreeSet::new();
+    for rule in answer["status"]["resourceRules"]
+        .as_array()
+        .into_iter()
+        .flatten()
+    {
+        for group in texts(&rule["apiGroups"]) {
+            if ["authentication.k8s.io", "authorization.k8s.io"].contains(&group.as_str()) {
+                continue;
+            }
+            for resource in texts(&rule["resources"]) {
+                let names = texts(&rule["resourceNames"]).join(",");
+                let verbs = texts(&rule["verbs"]);
+                all.extend(
+                    verbs
+                        .iter()
+                        .map(|verb| format!("{group}/{resource} {names} {verb}")),
+                );
+            }
+        }
+    }
+    Ok(all)
+}
+
+/// `group/resource names: verbs` in every namespace.
+const EVERYWHERE: &[(&str, &str)] = &[
+    ("rqlite.dev/rqliteclusters", "get list watch patch"),
+    ("rqlite.dev/rqliteclusters/status", "update"),
+    ("rqlite.dev/rqliteclusters/finalizers", "update"),
+    ("rqlite.dev/rqliterecoveries", "get list watch create"),
+    ("rqlite.dev/rqliterecoveries/status", "update patch"),
+    ("apps/statefulsets", "get list watch create patch delete"),
+    ("/pods", "get list watch patch delete"),
+    ("/pods/eviction", "create"),
+    ("/persistentvolumeclaims", "get list watch patch delete"),
+    ("/configmaps", "get list watch create patch delete"),
+    ("/services", "get list watch create patch delete"),
+    ("/serviceaccounts", "get list watch create patch"),
+    (
+        "networking.k8s.io/networkpolicies",
+        "get list watch create patch delete",
+    ),
+    (
+        "policy/poddisruptionbudgets",
+        "get list watch create patch delete",
+    ),
+    ("events.k8s.io/events", "create"),
+    ("/nodes", "list watch"),
+    ("/persistentvolumes", "get list watch"),
+    ("storage.k8s.io/storageclasses", "list watch"),
+];
+
+fn has_no_other_rights(server: &Objects) -> Result<()> {
+    let mut expected = BTreeSet::new();
+    for (resource, verbs) in EVERYWHERE {
+        expected.extend(verbs.split(' ').map(|verb| format!("{resource}  {verb}")));
+    }
+    let same = |namespace: &str, expected: &BTreeSet<String>| -> Result<()> {
+        let found = rights(server, namespace)?;
+        let more: Vec<_> = found.difference(expected).collect();
+        let fewer: Vec<_> = expected.difference(&found).collect();
+        ensure!(
+            more.is_empty() && fewer.is_empty(),
+            "in {namespace}: too much {more:#?}, too little {fewer:#?}"
+        );
+        Ok(())
+    };
+    same("default", &expected)?;
+    let lease = "coordination.k8s.io/leases";
+    expected.insert(format!("{lease}  create"));
+    expected.extend(["get", "update"].map(|verb| format!("{lease} rqlite-operator {verb}")));
+    same(generated::NAMESPACE, &expected)
+}
+
+/// People: whoever may edit clusters may not consent to losing data.
+fn roles_for_people(server: &Objects) -> Result<()> {
+    for (role, verb, resource, expected) in [
+        ("view", "get", "rqliteclusters.rqlite.dev", "yes"),
+        ("view", "create", "rqliteclusters.rqlite.dev", "no"),
+        ("edit", "create", "rqliteclusters.rqlite.dev", "yes"),
+        ("edit", "patch", "rqliteclusters.rqlite.dev/scale", "yes"),
+        ("edit", "create", "rqliterecoveries.rqlite.dev", "no"),
+        ("recover", "create", "rqliterecoveries.rqlite.dev", "yes"),
+        ("recover", "delete", "rqliteclusters.rqlite.dev", "no"),
+    ] {
+        let user = format!("{role}-person");
+        let role = format!("rqlite-operator-{role}");
+        let bind = [
+            "create",
+            "rolebinding",
+            &user,
+            "--namespace=default",
+            "--user",
+            &user,
+            "--clusterrole",
+            &role,
+        ];
+        if server
+            .get(&["rolebinding", &user, "--namespace=default"])
+            .is_err()
+        {
+            server.ask(&bind)?;
+        }
+        let (kind, sub) = resource
+            .split_once("dev/")
+            .map_or((resource, ""), |(kind, sub)| (kind, sub));
+        let kind = if sub.is_empty() {
+            kind.to_owned()
+        } else {
+            format!("{kind}dev")
+        };
+        let subresource = format!("--subresource={sub}");
+        let words = [
+            "auth",
+            "can-i",
+            verb,
+            &kind,
+            &subresource,
+            "--namespace=default",
+            "--as",
+            &user,
+        ];
+        // “no” is also a failure of the command.
+        let said = server
+            .ask(&words)
+            .unwrap_or_else(|error| format!("{error:#}"));
+        let last = said.split_whitespace().last().unwrap_or_default();
+        ensure!(last == expected, "may {user} {verb} {resource}? {said}");
+    }
+    Ok(())
+}
+
+#[test]
+fn helm_and_kubectl_install_upgrade_and_leave_databases_alone() -> Result<()> {
+    let Some(helm) = tool::helm() else {
+        return tool::skip("installation by Helm", "run e2e/tools/build helm");
+    };
+    let Some(api) = ApiServer::start()? else {
+        return ApiServer::skip();
+    };
+    let server = api.objects()?;
+    let site = Site { server, api, helm };
+    by_helm(&site).context("by Helm")?;
+    by_kubectl(&site).context("by kubectl")?;
+    has_no_other_rights(&site.server)?;
+    roles_for_people(&site.server)
+}
