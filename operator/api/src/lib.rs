@@ -3,6 +3,10 @@
 //! Everything a user can write is documented on its field (that text is `kubectl explain`), bounded, and defaulted by the API server.
 //! Rules that span fields are CEL and travel in the custom resource definition, so no webhook is needed.
 #![allow(
+    clippy::duplicated_attributes,
+    reason = "several columns of a kind have the same type"
+)]
+#![allow(
     unreachable_pub,
     reason = "the derive KubeSchema repeats each struct within a function"
 )]

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use k8s_openapi::{
     api::core::v1::{
         Affinity, Capabilities, ConfigMapProjection, Container, ContainerPort, EnvVar,
-        EnvVarSource, HTTPGetAction, LocalObjectReference, ObjectFieldSelector, PodAffinityTerm,
-        PodAntiAffinity, PodSecurityContext, PodSpec, PodTemplateSpec, Probe,
-        ProjectedVolumeSource, ResourceRequirements, SeccompProfile, SecurityContext,
-        TCPSocketAction, TopologySpreadConstraint, Volume, VolumeMount, VolumeProjection,
-        WeightedPodAffinityTerm,
+        EnvVarSource, HTTPGetAction, Lifecycle, LifecycleHandler, LocalObjectReference,
+        ObjectFieldSelector, PodAffinityTerm, PodAntiAffinity, PodSecurityContext, PodSpec,
+        PodTemplateSpec, Probe, ProjectedVolumeSource, ResourceRequirements, SeccompProfile,
+        SecurityContext, SleepAction, TCPSocketAction, TopologySpreadConstraint, Volume,
+        VolumeMount, VolumeProjection, WeightedPodAffinityTerm,
     },
     apimachinery::pkg::{
         apis::meta::v1::{LabelSelector, ObjectMeta},
@@ -41,6 +41,8 @@ const CLUSTER_VOLUME: &str = "cluster";
 const TMP_VOLUME: &str = "tmp";
 /// User and group of the image.
 const USER_ID: i64 = 1000;
+/// Seconds in which a stopping node still serves, so that Services stop choosing it before it stops listening.
+const DRAIN_SECONDS: i64 = 2;
 /// A node that recovers a large database may take this long before it listens: 2 s each. Often, because readiness is not looked at before.
 const STARTUP_PROBES: i32 = 1800;
 
@@ -212,6 +214,15 @@ fn node(view: &View<'_>, target: &Target, pool: Pool) -> Container {
             port("raft", names::RAFT_PORT),
         ]),
         resources: own.or_else(|| view.spec.resources.clone()),
+        lifecycle: Some(Lifecycle {
+            pre_stop: Some(LifecycleHandler {
+                sleep: Some(SleepAction {
+                    seconds: DRAIN_SECONDS,
+                }),
+                ..LifecycleHandler::default()
+            }),
+            ..Lifecycle::default()
+        }),
         readiness_probe: Some(Probe {
             period_seconds: Some(2),
             timeout_seconds: Some(5),

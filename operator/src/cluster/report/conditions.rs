@@ -3,8 +3,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use operator_api::{
     RqliteClusterStatus,
     status::{
-        ADVISORY, AVAILABLE, DEGRADED, HIBERNATED, OperationType, PAUSED, PROGRESSING, Pool,
-        QUORUM_LOST, READY, STORAGE_READY, Target, UPDATE_PENDING,
+        ADVISORY, AVAILABLE, DEGRADED, HIBERNATED, OperationType, PAUSED, PROGRESSING, QUORUM_LOST,
+        READY, STORAGE_READY, Target, UPDATE_PENDING,
     },
 };
 
@@ -195,10 +195,12 @@ fn degraded(view: &View<'_>, decision: &Decision, outage: &Outage, asleep: bool)
         let text = format!("{there} of {voters} voters take part; see status.members");
         return said(DEGRADED, true, "MembersMissing", text);
     }
-    let readers = view.pods(Pool::Read);
-    let broken = readers.iter().filter(|pod| !pod.ready).count();
-    if broken > 0 {
-        let text = format!("{broken} read replicas are not ready; see status.members");
+    let readers = super::readers(view).unwrap_or_default();
+    if readers.ready < readers.desired {
+        let text = format!(
+            "{} of {} read replicas are ready; see status.members",
+            readers.ready, readers.desired
+        );
         return said(DEGRADED, true, "ReadReplicasMissing", text);
     }
     said(DEGRADED, false, "Complete", "all members take part")
