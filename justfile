@@ -56,3 +56,8 @@ e2e *ARGS: images
 # The same with Docker and kind.
 e2e-kind *ARGS: images
     e2e/kubernetes/suite kind {{ARGS}}
+
+# The operator's scenarios on such a Kubernetes: a few, `just scenarios all`, or `just scenarios 1,13,26`. Puts the rows into e2e/RESULTS.md.
+scenarios WHICH="": images
+    SCENARIOS={{WHICH}} WRITE_RESULTS=1 E2E_KUBERNETES=1 e2e/kubernetes/run local $(e2e/images/make | sed 's/^/--image /') \
+      cargo test -p e2e-operator --test scenarios -- --nocapture

@@ -39,25 +39,61 @@ impl Namespace {
         purpose: &str,
         work: impl FnOnce(&Self) -> Result<T>,
     ) -> Result<T> {
-        let mut namespace = Self::new(kubectl, purpose)?;
-        let done = work(&namespace);
-        namespace.has_failed = done.is_err();
+        Self::new(kubectl, &Self::name_for(purpose)?)?.do_within(work)
+    }
+
+    /// The same with a namespace of this name, which exists.
+    ///
+    /// # Errors
+    /// As [`Self::within`].
+    pub fn within_existing<T>(
+        kubectl: &Kubectl,
+        name: &str,
+        work: impl FnOnce(&Self) -> Result<T>,
+    ) -> Result<T> {
+        Self {
+            name: name.to_owned(),
+            kubectl: kubectl.clone(),
+            has_failed: false,
+        }
+        .do_within(work)
+    }
+
+    fn do_within<T>(mut self, work: impl FnOnce(&Self) -> Result<T>) -> Result<T> {
+        let done = work(&self);
+        self.has_failed = done.is_err();
         done
     }
 
-    fn new(kubectl: &Kubectl, purpose: &str) -> Result<Self> {
+    /// A name that nobody has.
+    ///
+    /// # Errors
+    /// When the clock is before 1970.
+    pub fn name_for(purpose: &str) -> Result<String> {
         static MADE: AtomicU32 = AtomicU32::new(0);
         let unique = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs() % 1_000_000;
         let number = MADE.fetch_add(1, Ordering::Relaxed);
-        let name = format!("e2e-{purpose}-{unique}-{}-{number}", std::process::id());
-        kubectl.ask(&["create", "namespace", &name])?;
-        let namespace = Self {
-            name,
+        let process = std::process::id();
+        Ok(format!("e2e-{purpose}-{unique}-{process}-{number}"))
+    }
+
+    /// Makes one that nothing takes away.
+    ///
+    /// # Errors
+    /// When the cluster refuses.
+    pub fn make(kubectl: &Kubectl, name: &str) -> Result<()> {
+        kubectl.ask(&["create", "namespace", name])?;
+        let label = ["label", "namespace", name, SECURITY, LABEL];
+        kubectl.ask(&label).map(drop)
+    }
+
+    fn new(kubectl: &Kubectl, name: &str) -> Result<Self> {
+        Self::make(kubectl, name)?;
+        Ok(Self {
+            name: name.to_owned(),
             kubectl: kubectl.clone(),
             has_failed: false,
-        };
-        kubectl.ask(&["label", "namespace", &namespace.name, SECURITY, LABEL])?;
-        Ok(namespace)
+        })
     }
 
     /// Runs kubectl in this namespace.

@@ -2,7 +2,8 @@
 //!
 //! Needs a cluster, the images of `e2e/images` on it, `KUBECONFIG` and `E2E_KUBERNETES=1`; elsewhere says that it did not run. Set
 //! `SCENARIOS=1,4,13` to choose, `SCENARIOS=all` for all; unless set, a few that fit into a few minutes are run. `AT_ONCE=3`
-//! runs three at a time of those that touch nothing of others (2 unless given). `WRITE_RESULTS=1` puts the rows into `e2e/RESULTS.md`.
+//! runs three at a time of those that touch nothing of others (2 unless given). `E2E_SCOPED=1` keeps the operator to the
+//! scenarios' own namespaces. `WRITE_RESULTS=1` puts the rows into `e2e/RESULTS.md`.
 #[path = "scenarios/cluster.rs"]
 mod cluster;
 #[path = "scenarios/disruption.rs"]
@@ -50,6 +51,8 @@ use table::{ALL, How, Scenario};
 
 /// Clusters at a time on two cores, unless told otherwise.
 const AT_ONCE: usize = 2;
+/// Some scenarios need several clusters one after another.
+const MORE_NAMESPACES: usize = 8;
 
 fn chosen() -> Result<Vec<&'static Scenario>> {
     let wanted = std::env::var("SCENARIOS").unwrap_or_default();
@@ -89,6 +92,12 @@ fn run(site: &Site, scenario: &Scenario) -> Row {
         verdict,
     };
     println!("{}", row.line());
+    // At once: a run that is cut off leaves what it has shown.
+    if std::env::var_os("WRITE_RESULTS").is_some()
+        && let Err(error) = report::write(&row, ALL.iter().map(|s| s.number))
+    {
+        eprintln!("the row is not written: {error:#}");
+    }
     row
 }
 
@@ -149,23 +158,20 @@ fn scenarios() -> Result<()> {
         return Ok(());
     };
     let start = Instant::now();
-    site.install()?;
+    site.install(chosen.len() + MORE_NAMESPACES)?;
     site.await_operator()?;
     println!(
         "operator installed in {:.1} s",
         start.elapsed().as_secs_f64()
     );
     let rows = all(&site, &chosen);
+    site.clear()?;
     if std::env::var_os("E2E_KEEP").is_none() {
         site.uninstall()?;
     }
     let rows = rows?;
     println!("{}", report::table(&rows));
     println!("in {:.0} s", start.elapsed().as_secs_f64());
-    if std::env::var_os("WRITE_RESULTS").is_some() {
-        let order: Vec<_> = ALL.iter().map(|s| s.number).collect();
-        report::write(&rows, &order)?;
-    }
     let failed: Vec<_> = rows.iter().filter(|row| row.has_failed()).collect();
     if !failed.is_empty() {
         let numbers: Vec<_> = failed.iter().map(|row| row.number).collect();

@@ -62,7 +62,7 @@ impl Site {
         purpose: &str,
         work: impl FnOnce(&Cluster<'_>) -> Result<Outcome>,
     ) -> Result<Outcome> {
-        Namespace::within(&self.kubectl, purpose, |namespace| {
+        self.within(purpose, |namespace| {
             let cluster = Cluster {
                 site: self,
                 namespace,

@@ -1,5 +1,12 @@
 //! What came of each scenario, as a table for people and as `e2e/RESULTS.md`.
-use std::{collections::BTreeMap, fmt::Write, fs, path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fmt::Write,
+    fs,
+    path::PathBuf,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
 
 use anyhow::{Context, Result};
 use e2e_kubernetes::writer;
@@ -146,25 +153,24 @@ fn file() -> PathBuf {
     e2e_operator::root().join("e2e/RESULTS.md")
 }
 
-/// Puts these rows into `e2e/RESULTS.md`, in the given order of numbers; rows that were not run now keep their figures and their date.
-pub(crate) fn write(rows: &[Row], order: &[&str]) -> Result<()> {
+/// Puts a row into `e2e/RESULTS.md`, in the given order of numbers; the others keep their figures and their date.
+pub(crate) fn write(row: &Row, order: impl Iterator<Item = &'static str>) -> Result<()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let path = file();
     let before = fs::read_to_string(&path).unwrap_or_default();
     let date = Timestamp::now().strftime("%Y-%m-%d").to_string();
-    let mut lines: BTreeMap<&str, String> = BTreeMap::new();
-    for line in before.lines() {
-        let number = line
-            .strip_prefix("| ")
-            .and_then(|rest| rest.split(" |").next());
-        if let Some(number) = number.and_then(|n| order.iter().find(|known| **known == n)) {
-            lines.insert(number, line.to_owned());
-        }
-    }
-    for row in rows {
-        lines.insert(row.number, row.markdown(&date));
-    }
+    let number_of = |line: &str| -> Option<String> {
+        let number = line.strip_prefix("| ")?.split(" |").next()?;
+        Some(number.to_owned())
+    };
+    let mut lines: BTreeMap<String, String> = before
+        .lines()
+        .filter_map(|line| Some((number_of(line)?, line.to_owned())))
+        .collect();
+    lines.insert(row.number.to_owned(), row.markdown(&date));
     let mut text = HEAD.to_owned();
-    for line in order.iter().filter_map(|number| lines.get(number)) {
+    for line in order.filter_map(|number| lines.get(number)) {
         writeln!(text, "{line}")?;
     }
     fs::write(&path, text).with_context(|| format!("write {}", path.display()))

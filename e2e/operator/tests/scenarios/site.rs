@@ -2,6 +2,7 @@
 use std::{
     path::{Path, PathBuf},
     process::Command,
+    sync::{Mutex, PoisonError},
     time::Duration,
 };
 
@@ -9,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use e2e_kubernetes::{
     access::Access,
     command::{run, until},
-    namespace::results,
+    namespace::{Namespace, results},
     probe::Kubectl,
     provider::Provider,
 };
@@ -65,6 +66,9 @@ pub(crate) struct Site {
     provider: String,
     helm: PathBuf,
     kubeconfig: PathBuf,
+    /// Namespaces that the operator looks after, if not all; each is used once.
+    prepared: Mutex<Vec<String>>,
+    scope: Mutex<String>,
 }
 
 impl Site {
@@ -80,6 +84,8 @@ impl Site {
             provider: std::env::var("E2E_PROVIDER").unwrap_or_else(|_| "local".to_owned()),
             helm: tool::helm().context("no helm: run e2e/tools/build helm")?,
             kubeconfig,
+            prepared: Mutex::default(),
+            scope: Mutex::default(),
         }))
     }
 
@@ -89,9 +95,20 @@ impl Site {
         run(command.args(["--namespace", NAMESPACE]).args(words))
     }
 
-    /// Installs the operator from its chart. What an earlier run has left is taken away first.
-    pub(crate) fn install(&self) -> Result<()> {
+    /// Installs the operator from its chart. What an earlier run has left is taken away first. With `E2E_SCOPED=1` it looks after namespaces
+    /// made for this run alone, so many, and leaves other operators' clusters on this Kubernetes to them.
+    pub(crate) fn install(&self, namespaces: usize) -> Result<()> {
         self.uninstall()?;
+        if std::env::var_os("E2E_SCOPED").is_some() {
+            let mut prepared = self.prepared.lock().unwrap_or_else(PoisonError::into_inner);
+            for _ in 0..namespaces {
+                let name = Namespace::name_for("scenario")?;
+                Namespace::make(&self.kubectl, &name)?;
+                prepared.push(name);
+            }
+            let mut scope = self.scope.lock().unwrap_or_else(PoisonError::into_inner);
+            *scope = format!("watchNamespaces={{{}}}", prepared.join(","));
+        }
         // A definition that an older test applied by hand is nobody's release.
         self.own_definitions()?;
         self.upgrade(&[])
@@ -118,7 +135,9 @@ impl Site {
         let chart = chart().display().to_string();
         let mut words = vec!["upgrade", "--install", RELEASE, &chart];
         words.extend(["--create-namespace", "--wait", "--timeout", "120s"]);
-        for value in values {
+        let scope = self.scope.lock().unwrap_or_else(PoisonError::into_inner);
+        let scope = Some(scope.as_str()).filter(|scope| !scope.is_empty());
+        for value in values.iter().copied().chain(scope) {
             words.extend(["--set", value]);
         }
         self.helm(&words).map(drop)
@@ -128,6 +147,36 @@ impl Site {
     pub(crate) fn uninstall(&self) -> Result<()> {
         let words = ["uninstall", RELEASE, "--ignore-not-found", "--wait"];
         self.helm(&words).map(drop)
+    }
+
+    /// A namespace for a scenario: made for it, or one of those that the operator was told of.
+    pub(crate) fn within<T>(
+        &self,
+        purpose: &str,
+        work: impl FnOnce(&Namespace) -> Result<T>,
+    ) -> Result<T> {
+        let is_scoped = std::env::var_os("E2E_SCOPED").is_some();
+        let prepared = || {
+            self.prepared
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .pop()
+        };
+        if !is_scoped {
+            return Namespace::within(&self.kubectl, purpose, work);
+        }
+        let name = prepared().context("no namespace is left of those that the operator knows")?;
+        Namespace::within_existing(&self.kubectl, &name, work)
+    }
+
+    /// Takes away what was made for scenarios and not used.
+    pub(crate) fn clear(&self) -> Result<()> {
+        let mut prepared = self.prepared.lock().unwrap_or_else(PoisonError::into_inner);
+        for name in prepared.drain(..) {
+            self.kubectl
+                .ask(&["delete", "namespace", &name, "--wait=false"])?;
+        }
+        Ok(())
     }
 
     /// kubectl in the operator's namespace.
