@@ -172,6 +172,7 @@ fn decide(view: &View<'_>, wanted: &operator_api::status::Target) -> Decision {
         &|| replace::start(view),
         &|| rollout::start(view, true),
         &|| reap::start(view),
+        &|| replace::stray(view),
         &|| scale::start(view),
         &|| storage::start(view),
         &|| rollout::start(view, false),
@@ -213,6 +214,8 @@ fn forming(view: &View<'_>) -> Decision {
 fn gap(view: &View<'_>) -> Decision {
     match storage::resume(view) {
         Decision::Wait(text) => Decision::Wait(text),
+        // Needs no leader, and keeps a corrected template from being taken over, which may be what brings one back.
+        begun @ (Decision::Act(..) | Decision::Record(..)) if view.leader.is_none() => begun,
         _ if view.set(Pool::Voter).is_none() => {
             Decision::Wait("waits for the StatefulSet".to_owned())
         }

@@ -293,7 +293,8 @@ pub fn way_out(view: &View<'_>) -> String {
     let namespace = namespace.unwrap_or("default");
     let name = view.name;
     format!(
-        "Survivors: {survivors}; highest commit index seen: {commit}; {loss}. Bring a volume back, or: kubectl rqlite recover {name} -n {namespace}, or apply          {{apiVersion: {}/{}, kind: RqliteRecovery, metadata: {{generateName: {name}-, namespace: {namespace}}}, spec: {{clusterRef: {{name: {name}}}, {consent}reason: \"...\"}}}}.",
+        "Survivors: {survivors}; highest commit index seen: {commit}; {loss}. Bring a volume back, or: kubectl rqlite recover {name} -n {namespace}, or kubectl create an object \
+         {{apiVersion: {}/{}, kind: RqliteRecovery, metadata: {{generateName: {name}-, namespace: {namespace}}}, spec: {{clusterRef: {{name: {name}}}, {consent}reason: \"...\"}}}}.",
         operator_api::GROUP,
         operator_api::VERSION
     )

@@ -117,6 +117,35 @@ pub fn start(view: &View<'_>) -> Decision {
     Decision::Pass
 }
 
+/// A node that was removed while it ran stays out until it is started again. One that should be in is.
+pub fn stray(view: &View<'_>) -> Decision {
+    let stray = expected(view).into_iter().find(|name| {
+        let out = view.is_proven_absent(name);
+        let node = view.answer(name).filter(|node| view.is_ours(node));
+        // Who never was a member joins by itself.
+        out && node.is_some_and(|node| node.leader.is_none() && !node.config.is_empty())
+    });
+    let pod = stray
+        .and_then(|name| view.pod(&name))
+        .filter(|pod| !pod.deleting);
+    let Some(pod) = pod else {
+        return Decision::Pass;
+    };
+    let mut next = begin(
+        view.status,
+        &view.seen.fresh_id,
+        view.now(),
+        OperationType::Replace,
+        Some(&pod.name),
+        Some(&pod.uid),
+    );
+    if let Some(operation) = &mut next.operation {
+        operation.step = Step::Renew;
+    }
+    let text = format!("{} was removed and is started again to join", pod.name);
+    Decision::Record(next, text)
+}
+
 /// An operation that waits for members must not wait for one that can only come back through its replacement. What is interrupted begins again
 /// afterwards: it has taken nothing down that does not come back by itself.
 pub fn interrupt(view: &View<'_>) -> Decision {
@@ -223,6 +252,9 @@ fn remove(view: &View<'_>, name: &str, member: &ConfigMember) -> Decision {
 /// The old claim goes, then the pod that waits for it; Kubernetes makes both anew.
 fn renew(view: &View<'_>, operation: &Operation, name: &str) -> Decision {
     let pod = view.pod(name);
+    if let Some(pod) = pod.filter(|pod| Some(&pod.uid) == operation.uid.as_ref() && !pod.deleting) {
+        return Decision::Act(delete_pod(pod), format!("starts {name} again"));
+    }
     let old = view
         .claim(name)
         .filter(|claim| Some(&claim.uid) == operation.uid.as_ref());

@@ -41,7 +41,9 @@ pub fn adopt(view: &View<'_>, wanted: &Target) -> Decision {
         use OperationType::{Hibernate, Resize, ScaleDown};
         matches!(o.kind, Resize | Hibernate | ScaleDown)
     });
-    if busy && !gone {
+    // Without a leader none of these goes on, and a corrected template may be what brings one back.
+    let hibernates = view.operating(OperationType::Hibernate).is_some();
+    if busy && !gone && (view.leader.is_some() || hibernates) {
         return Decision::Pass;
     }
     let mut next = view.status.clone();

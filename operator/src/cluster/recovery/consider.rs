@@ -141,11 +141,22 @@ fn refused(view: &View<'_>, recovery: &RqliteRecovery) -> Option<Considered> {
     let sees = view.seen.pods.iter().find_map(|pod| {
         let node = view.answer(&pod.name)?;
         let leader = node.leader.as_deref()?;
-        (view.is_ours(node) && leader != pod.name).then(|| format!("{} sees {leader}", pod.name))
+        let believed = view.is_ours(node) && leader != pod.name && may_lead(view, recovery, leader);
+        believed.then(|| format!("{} sees {leader}", pod.name))
     });
     sees.map(|sees| {
         Considered::inspecting(format!("{sees} as its leader: waits until that is settled"))
     })
+}
+
+/// Could this node, which another one follows, really lead? A leader without a quorum goes on talking to its followers, but knows that it is none.
+fn may_lead(view: &View<'_>, recovery: &RqliteRecovery, name: &str) -> bool {
+    if let Some(node) = view.answer(name) {
+        return node.is_leader;
+    }
+    let known = view.status.members.iter().find(|m| m.name == name);
+    let lost = known.is_some_and(|m| state_of(view, m).0 == MemberState::Lost);
+    !lost && !recovery.spec.ignore_members.iter().any(|m| m == name)
 }
 
 /// A later recovery of the same cluster that is to be carried out.

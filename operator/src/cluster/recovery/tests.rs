@@ -185,6 +185,40 @@ fn a_corrupt_survivor_is_passed_over() {
 }
 
 #[test]
+fn a_follower_may_believe_in_a_leader_that_is_none() {
+    let lost = |left: &str| {
+        let mut scene = Scene::running(5, 0);
+        for name in ["demo-1", "demo-2", "demo-4"] {
+            scene.wipe(name);
+        }
+        scene.leaderless();
+        scene.node("demo-3").leader = Some(left.to_owned());
+        scene.pass();
+        let name = scene.recovery(|s| s.accept_data_loss = true);
+        let action = scene.action();
+        (scene.told(&name), action)
+    };
+    // demo-0 answers and knows that it leads nobody; demo-1 lost its disk.
+    assert!(matches!(lost("demo-0").1, Some(Action::CheckMember { .. })));
+    assert!(matches!(lost("demo-1").1, Some(Action::CheckMember { .. })));
+    let mut scene = Scene::running(5, 0);
+    for name in ["demo-1", "demo-2", "demo-4"] {
+        scene.wipe(name);
+    }
+    scene.down("demo-0", "NodeLost");
+    scene.leaderless();
+    scene.node("demo-3").leader = Some("demo-0".to_owned());
+    scene.pass();
+    let name = scene.recovery(|s| s.accept_data_loss = true);
+    assert_eq!(scene.action(), None);
+    assert_eq!(
+        scene.told(&name).phase,
+        Some(Inspecting),
+        "it may lead somewhere"
+    );
+}
+
+#[test]
 fn whoever_has_not_spoken_is_waited_for() {
     let mut scene = Scene::running(5, 0);
     for lost in ["demo-0", "demo-1", "demo-2"] {

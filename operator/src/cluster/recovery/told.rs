@@ -85,7 +85,11 @@ fn mirror(status: &mut RqliteRecoveryStatus, record: &RecoveryRecord, message: O
     status.chosen = Some(record.survivor.clone());
     status.possibly_lost_entries = Some(record.possibly_lost_entries);
     let own = record.message.clone();
-    status.message = own.or_else(|| message.map(str::to_owned));
+    let now = match (record.phase, message) {
+        (RecoveryPhase::Rejoining, None) => Some("the others join as new members"),
+        _ => message,
+    };
+    status.message = own.or_else(|| now.map(str::to_owned));
     for step in &record.steps {
         if !status.steps.contains(step) && status.steps.len() < MAX_STEPS {
             status.steps.push(step.clone());

@@ -148,3 +148,21 @@ fn manual_says_what_to_type() {
     let (_, _, text) = scene.condition(DEGRADED);
     assert!(text.contains("kubectl delete pvc data-demo-2"), "{text}");
 }
+
+#[test]
+fn who_was_removed_while_it_ran_is_started_again_once() {
+    let mut scene = Scene::running(3, 0);
+    expelled(&mut scene, "demo-2");
+    let node = scene.node("demo-2");
+    (node.leader, node.ready) = (None, false);
+    assert!(matches!(scene.action(), Some(Action::DeletePod { uid, .. }) if uid == "pod-demo-2"));
+    scene.pod("demo-2").uid = "new".to_owned();
+    assert_eq!(scene.action(), None);
+    // One that never was a member joins by itself.
+    let mut scene = Scene::running(3, 0);
+    expelled(&mut scene, "demo-2");
+    let node = scene.node("demo-2");
+    (node.leader, node.ready) = (None, false);
+    node.config.clear();
+    assert_eq!(scene.action(), None);
+}
