@@ -161,6 +161,13 @@ impl Machine {
 }
 
 impl Machine {
+    /// On a thread that may wait out a checkpoint: heartbeats are sent from this one.
+    async fn pin(&self) -> Option<Pinned> {
+        let db = self.db.clone();
+        let pinned = tokio::task::spawn_blocking(move || db.pin()).await;
+        pinned.ok().flatten()
+    }
+
     fn count(&self, request: &Request) {
         let statements = request.statements.len() as u64;
         let (done, transactions) = match request.kind {
@@ -269,13 +276,13 @@ impl RaftStateMachine<Types> for Machine {
             Ok(Err(fatal)) => tracing::error!(target: "store", "checkpoint: {fatal}"),
             Err(_) => tracing::error!(target: "store", "the database's writer thread has ended"),
         }
-        let pinned = self.db.pin();
+        let pinned = self.pin().await;
         (force || pinned.is_some()).then_some(Builder { pinned })
     }
 
     async fn get_snapshot_builder(&mut self) -> Builder {
         Builder {
-            pinned: self.db.pin(),
+            pinned: self.pin().await,
         }
     }
 
@@ -315,7 +322,7 @@ impl RaftStateMachine<Types> for Machine {
     }
 
     async fn get_current_snapshot(&mut self) -> io::Result<Option<Snapshot>> {
-        self.db.pin().map(snapshot_of).transpose()
+        self.pin().await.map(snapshot_of).transpose()
     }
 }
 
