@@ -20,7 +20,7 @@ pub fn plan(view: &View<'_>) -> Option<RecoveryPlan> {
 }
 
 /// The plan of a recovery.
-pub fn of(view: &View<'_>, record: &RecoveryRecord) -> Option<RecoveryPlan> {
+pub(super) fn of(view: &View<'_>, record: &RecoveryRecord) -> Option<RecoveryPlan> {
     let peer = |name: &str, voter: bool| PlanPeer {
         id: name.to_owned(),
         address: raft_address(view, name),
