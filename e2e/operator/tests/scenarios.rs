@@ -69,6 +69,14 @@ fn chosen() -> Result<Vec<&'static Scenario>> {
     }
 }
 
+/// Why a scenario failed, in one line; tables of pods and the like come first, for the terminal alone.
+fn reason(error: &anyhow::Error) -> String {
+    eprintln!("{error:#}");
+    let said = error.chain().map(ToString::to_string);
+    let lines: Vec<_> = said.filter(|text| !text.contains('\n')).collect();
+    lines.join(": ")
+}
+
 fn run(site: &Site, scenario: &Scenario) -> Row {
     let start = Instant::now();
     let verdict = match scenario.how {
@@ -77,7 +85,7 @@ fn run(site: &Site, scenario: &Scenario) -> Row {
             // A panic is one failed row; the others are run nevertheless.
             match catch_unwind(AssertUnwindSafe(|| work(site))) {
                 Ok(Ok(outcome)) => Verdict::Passed(outcome),
-                Ok(Err(error)) => Verdict::Failed(format!("{error:#}")),
+                Ok(Err(error)) => Verdict::Failed(reason(&error)),
                 Err(_) => Verdict::Failed("panicked".to_owned()),
             }
         }

@@ -71,7 +71,7 @@ pub(crate) const ALL: &[Scenario] = &[
     beside("F2", "the leader's pod deleted, 20 rounds", figures::leader_deletions),
     alone("1", "created while names do not resolve, a pod lost meanwhile", lifecycle::forms_without_names),
     beside("2", "created with 1, 2, 5 voters; edited 3→5→3 while forming", lifecycle::forms_in_all_sizes),
-    alone("3", "the leader's process killed", disruption::leader_killed),
+    beside("3", "the leader's process killed", disruption::leader_killed),
     quick("4", "the leader's pod deleted", disruption::leader_deleted),
     beside("5", "all pods deleted at once", disruption::all_deleted),
     alone("6", "all pods and the operator deleted together", disruption::all_deleted_with_the_operator),
