@@ -113,25 +113,42 @@ pub async fn keep_members(consensus: Consensus, reaping: Reaping, stop: Cancella
             log_failure("promoting a caught-up node", consensus.promote(ready).await);
             continue;
         }
-        reap(&consensus, reaping, &silent).await;
+        reap(&consensus, reaping, &mut silent).await;
     }
 }
 
-/// Since when this node leads; a silence that began under another leader does not count.
+/// Since when this node as leader has known each member: a silence that began under another leader, or before the member was admitted, does
+/// not count.
 #[derive(Debug, Default)]
 struct Silence {
     term: u64,
-    since: Option<Instant>,
+    known: BTreeMap<RaftId, Instant>,
 }
 
 impl Silence {
     fn leading_since(&mut self, term: u64) {
-        if self.since.is_none() || self.term != term {
+        if self.term != term {
             *self = Self {
                 term,
-                since: Some(Instant::now()),
+                known: BTreeMap::new(),
             };
         }
+    }
+
+    /// How long each member has been silent; `heard`: since it was last heard, if ever.
+    fn of(
+        &mut self,
+        members: &[(RaftId, bool)],
+        heard: impl Fn(&RaftId) -> Option<Duration>,
+    ) -> BTreeMap<RaftId, Duration> {
+        self.known
+            .retain(|id, _| members.iter().any(|(member, _)| member == id));
+        let silences = members.iter().map(|(id, _)| {
+            let known = *self.known.entry(id.clone()).or_insert_with(Instant::now);
+            let silent = heard(id).unwrap_or(Duration::MAX).min(known.elapsed());
+            (id.clone(), silent)
+        });
+        silences.collect()
     }
 }
 
@@ -156,7 +173,7 @@ pub fn to_reap(
         .map(|(id, _)| id.clone())
 }
 
-async fn reap(consensus: &Consensus, reaping: Reaping, leading: &Silence) {
+async fn reap(consensus: &Consensus, reaping: Reaping, leading: &mut Silence) {
     if reaping.voters_after.is_none() && reaping.non_voters_after.is_none() {
         return;
     }
@@ -165,26 +182,17 @@ async fn reap(consensus: &Consensus, reaping: Reaping, leading: &Silence) {
     if !consensus.leads() {
         return;
     }
-    let Some(since) = leading.since else { return };
     let heartbeat = consensus.metrics().heartbeat.unwrap_or_default();
+    // Who has joined to vote and only has to catch up is a voter here.
     let members: Vec<_> = consensus
         .members()
         .into_iter()
-        .map(|(id, _, voter)| (id, voter))
+        .map(|(id, member, voter)| (id, voter || member.wants_vote))
         .collect();
-    let silence = members
-        .iter()
-        .map(|(id, _)| {
-            let heard = heartbeat
-                .get(id)
-                .and_then(Option::as_ref)
-                .map(|at| at.elapsed());
-            (
-                id.clone(),
-                heard.unwrap_or(Duration::MAX).min(since.elapsed()),
-            )
-        })
-        .collect();
+    let silence = leading.of(&members, |id| {
+        let at = heartbeat.get(id).and_then(Option::as_ref);
+        at.map(|at| at.elapsed())
+    });
     let own = RaftId::from(consensus.local().raft_id());
     let Some(id) = to_reap(&members, &silence, &own, reaping) else {
         return;
@@ -398,6 +406,26 @@ mod tests {
             None,
             "already purged further"
         );
+    }
+
+    #[test]
+    fn a_member_is_silent_only_since_it_is_known() {
+        let members = [(RaftId::from("a#1"), true), (RaftId::from("b#1"), false)];
+        let mut silence = Silence::default();
+        silence.leading_since(3);
+        let never = |_: &RaftId| None;
+        assert!(
+            silence
+                .of(&members, never)
+                .values()
+                .all(|silent| *silent < Duration::from_secs(60))
+        );
+        let heard = silence.of(&members, |_| Some(Duration::ZERO));
+        assert!(heard.values().all(Duration::is_zero));
+        silence.of(&members[..1], never);
+        assert_eq!(silence.known.len(), 1, "those that left are forgotten");
+        silence.leading_since(4);
+        assert!(silence.known.is_empty(), "a new term begins anew");
     }
 
     #[test]
