@@ -169,6 +169,9 @@ pub(crate) fn create(world: &mut World, mut recovery: RqliteRecovery) {
 
 /// Somebody tries whatever comes to mind, also where nothing is to be recovered.
 pub(crate) fn meddle(world: &mut World, rng: &mut StdRng) {
+    if world.disk_budget == 0 {
+        return;
+    }
     let members: Vec<String> = world.pods.keys().cloned().collect();
     let some = members.iter().filter(|_| rng.random_bool(0.3)).cloned();
     let ignored: Vec<String> = some.collect();
