@@ -165,7 +165,13 @@ pub(crate) fn two_machines_drained(site: &Site) -> Result<Outcome> {
             let machines = [pods[1].machine.clone(), pods[2].machine.clone()];
             let drain = |machine: &str| {
                 let only = "--pod-selector=rqlite.dev/cluster=demo";
-                let words = ["drain", machine, only, "--timeout=25s"];
+                let words = [
+                    "drain",
+                    machine,
+                    only,
+                    "--delete-emptydir-data",
+                    "--timeout=40s",
+                ];
                 site.kubectl.ask(&words)
             };
             let seen = writer.during(|| {

@@ -183,7 +183,8 @@ fn two_disks(site: &Site, all_restart: bool) -> Result<Outcome> {
             );
         }
         until("the empty nodes to run", LIMIT, || {
-            (cluster.status_of("demo-0")?, cluster.status_of("demo-1")?);
+            cluster.status_of("demo-0")?;
+            cluster.status_of("demo-1")?;
             Ok(())
         })?;
         no_cluster_forms(cluster)?;

@@ -215,7 +215,14 @@ pub(crate) fn survivors_machine_drained(site: &Site) -> Result<Outcome> {
             cluster.core("pods", &survivor)
         })?;
         let only = "--pod-selector=rqlite.dev/cluster=demo";
-        let words = ["drain", &machine, only, "--timeout=60s", "--force"];
+        let words = [
+            "drain",
+            &machine,
+            only,
+            "--delete-emptydir-data",
+            "--timeout=60s",
+            "--force",
+        ];
         let drained = site.kubectl.ask(&words);
         let waits = until("the survivor to wait for its machine", LIMIT, || {
             let pod = cluster.core("pods", &survivor)?;

@@ -68,7 +68,7 @@ pub(crate) struct Site {
     kubeconfig: PathBuf,
     /// Namespaces that the operator looks after, if not all; each is used once.
     prepared: Mutex<Vec<String>>,
-    scope: Mutex<String>,
+    scope: Mutex<Vec<String>>,
 }
 
 impl Site {
@@ -107,7 +107,7 @@ impl Site {
                 prepared.push(name);
             }
             let mut scope = self.scope.lock().unwrap_or_else(PoisonError::into_inner);
-            *scope = format!("watchNamespaces={{{}}}", prepared.join(","));
+            scope.clone_from(&prepared);
         }
         // A definition that an older test applied by hand is nobody's release.
         self.own_definitions()?;
@@ -135,12 +135,27 @@ impl Site {
         let chart = chart().display().to_string();
         let mut words = vec!["upgrade", "--install", RELEASE, &chart];
         words.extend(["--create-namespace", "--wait", "--timeout", "120s"]);
-        let scope = self.scope.lock().unwrap_or_else(PoisonError::into_inner);
-        let scope = Some(scope.as_str()).filter(|scope| !scope.is_empty());
-        for value in values.iter().copied().chain(scope) {
+        let scope = self.scope()?;
+        for value in values.iter().copied().chain(scope.as_deref()) {
             words.extend(["--set", value]);
         }
         self.helm(&words).map(drop)
+    }
+
+    /// The namespaces that it is told of and that are still there, as a value of the chart.
+    fn scope(&self) -> Result<Option<String>> {
+        let scope = self.scope.lock().unwrap_or_else(PoisonError::into_inner);
+        if scope.is_empty() {
+            return Ok(None);
+        }
+        let there = self.api.list("/api/v1/namespaces", "")?;
+        let there: Vec<_> = there
+            .iter()
+            .filter(|n| n["metadata"]["deletionTimestamp"].is_null())
+            .map(|n| text(&n["metadata"]["name"]))
+            .filter(|name| scope.iter().any(|wanted| wanted == name))
+            .collect();
+        Ok(Some(format!("watchNamespaces={{{}}}", there.join(","))))
     }
 
     /// Takes the operator away; the definitions stay, as the chart promises.
