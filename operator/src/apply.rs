@@ -41,7 +41,7 @@ pub async fn apply_all(
         match object {
             Object::ServiceAccount(o) => hands.apply(o, &live.accounts).await?,
             Object::ConfigMap(o) => hands.apply(o, &live.maps).await?,
-            Object::Service(o) => hands.apply(o, &live.services).await?,
+            Object::Service(o) => hands.apply(o.as_ref(), &live.services).await?,
             Object::NetworkPolicy(o) => hands.apply(&**o, &live.policies).await?,
             Object::PodDisruptionBudget(o) => hands.apply(o, &live.budgets).await?,
             Object::StatefulSet(o) => hands.apply_set(o, &live.sets).await?,

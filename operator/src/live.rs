@@ -144,7 +144,7 @@ impl Live {
             cordoned: nodes
                 .into_iter()
                 .flatten()
-                .filter(|node| is_cordoned(node))
+                .filter(is_cordoned)
                 .map(|node| node.name_any())
                 .collect(),
             expandable: classes

@@ -2,6 +2,10 @@
 //!
 //! `MODEL_RUNS=100000 cargo test -p rqlite-operator --release --test model` runs longer; a failing seed prints its own command.
 //! `MODEL_DISKS=1` also loses disks and lets people ask for recoveries: not in the ordinary test, as some of those walks do not end well yet.
+#![expect(
+    clippy::unwrap_used,
+    reason = "a model that contradicts itself has failed"
+)]
 #[path = "model/faults.rs"]
 mod faults;
 #[path = "model/kubernetes.rs"]

@@ -39,7 +39,7 @@ pub enum Object {
     /// The state file.
     ConfigMap(ConfigMap),
     /// Addresses.
-    Service(Service),
+    Service(Box<Service>),
     /// Who may connect.
     NetworkPolicy(Box<NetworkPolicy>),
     /// Protection from evictions.
@@ -73,7 +73,12 @@ pub fn objects(view: &View<'_>, target: &Target, wanted: &Target) -> Vec<Object>
     // The plan before the state that makes pods follow it.
     all.extend(state::plan(view).map(Object::ConfigMap));
     all.extend(state::config_map(view, target).map(Object::ConfigMap));
-    all.extend(services::all(view).into_iter().map(Object::Service));
+    all.extend(
+        services::all(view)
+            .into_iter()
+            .map(Box::new)
+            .map(Object::Service),
+    );
     if view.spec.network_policy.clone().unwrap_or_default().enabled {
         all.push(Object::NetworkPolicy(Box::new(network::policy(view))));
     }

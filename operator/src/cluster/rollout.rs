@@ -56,7 +56,7 @@ pub fn adopt(view: &View<'_>, wanted: &Target) -> Decision {
     Decision::Record(Box::new(next), text)
 }
 
-fn wanted_hash<'a>(target: &'a Target, pool: Pool) -> Option<&'a str> {
+fn wanted_hash(target: &Target, pool: Pool) -> Option<&str> {
     match pool {
         Pool::Voter => Some(&target.template_hash),
         Pool::Read => target.read_template_hash.as_deref(),

@@ -324,6 +324,7 @@ fn fenced() -> (Scene, String) {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one story, step by step")]
 fn from_fencing_to_the_end() {
     let (mut scene, name) = fenced();
     let model = Scene::running(3, 0);
