@@ -80,7 +80,7 @@ pub(crate) const ALL: &[Scenario] = &[
     beside("S1", "voters 5→1 and 1→5, each in one edit", scaling::five_to_one_and_back),
     alone("9", "5→1 in one edit with a follower down", scaling::shrinks_only_while_a_quorum_stays),
     beside("10", "scaled down when the victim leads", scaling::leader_leaves),
-    elsewhere("11", "removal commits but the reply is lost", "`operator/tests/model.rs`: replies are lost at random in every run"),
+    elsewhere("11", "removal commits but the reply is lost", "`operator/tests/model.rs`: no reply is used there, each pass reads the configuration anew"),
     alone("12", "scaled down when the victim does not run", scaling::absent_victim_leaves_first),
     quick("13", "a follower's, then the leader's volume and pod lost", loss::one_disk),
     alone("14", "a wiped disk, and who knows the last writes is away", loss::wiped_disk_grants_no_vote),
