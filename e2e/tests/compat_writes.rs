@@ -52,10 +52,8 @@ fn a_write_over_its_db_timeout_is_unknown() -> Result<()> {
             "{path}: {reply:?}"
         );
     }
-    // What one node gave up and another finished would make them differ, so it was finished.
-    ensure!(
-        client.number("strong", "SELECT count(*) FROM s")? == 2_000_000,
-        "rows"
-    );
+    // What one node gave up and another finished would make them differ: each has run whole, or was never proposed.
+    let rows = client.number("strong", "SELECT count(*) FROM s")?;
+    ensure!(rows % 1_000_000 == 0, "{rows} rows");
     Ok(())
 }
