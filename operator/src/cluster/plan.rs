@@ -164,7 +164,7 @@ fn decide(view: &View<'_>, wanted: &operator_api::status::Target) -> Decision {
     }
     let decision = first(&[
         &|| replace::interrupt(view),
-        &|| scale::resume(view),
+        &|| reap_amid(view, scale::resume(view)),
         &|| replace::resume(view),
         &|| storage::resume(view),
         &|| rollout::resume(view),
@@ -193,6 +193,17 @@ fn unstick_amid(view: &View<'_>, decision: Decision) -> Decision {
         Decision::Wait(_) | Decision::Blocked(..) => match quorum::unstick(view) {
             Decision::Pass => decision,
             repair => repair,
+        },
+        decision => decision,
+    }
+}
+
+/// A change of size that the others cannot carry must not wait for entries of the configuration that nobody stands behind.
+fn reap_amid(view: &View<'_>, decision: Decision) -> Decision {
+    match decision {
+        Decision::Blocked(..) => match reap::start(view) {
+            Decision::Pass => decision,
+            removal => removal,
         },
         decision => decision,
     }

@@ -1,5 +1,8 @@
 //! No leader: is that for a while, or for good? Only positive evidence counts as loss; what cannot be judged may come back.
-use operator_api::status::{Member, MemberState, Pool, Role};
+use operator_api::{
+    names,
+    status::{Member, MemberState, Pool, Role},
+};
 
 use super::{
     action::{Action, Decision},
@@ -351,6 +354,25 @@ pub fn unstick(view: &View<'_>) -> Decision {
     }
 }
 
+/// Pods that the StatefulSet needs: the target's, and up to the last voter that may come back. Somebody may have raised the StatefulSet and
+/// lowered it again before the newcomers, which vote by then, were taken into the target; so what the nodes themselves hold to be committed
+/// counts too.
+fn pods_with_a_vote(view: &View<'_>) -> i32 {
+    let set = view.set_name(Pool::Voter);
+    let judgement = judge(view, &[]);
+    let confirmed = judgement.voters.iter().filter(|v| !v.is_lost());
+    let confirmed = confirmed.map(|v| v.member.name.as_str());
+    let answers = view.seen.nodes.values().filter_map(|answer| match answer {
+        Answer::Ok(node) if view.is_ours(node) => Some(node),
+        Answer::Ok(_) | Answer::Failed(_) => None,
+    });
+    let told = answers.flat_map(|node| node.config.iter().filter(|m| m.voter));
+    let voters = confirmed.chain(told.map(|m| m.name.as_str()));
+    let ordinals = voters.filter_map(|name| names::ordinal(&set, name));
+    let target = view.target().map_or(0, |target| target.replicas);
+    ordinals.map(|ordinal| ordinal + 1).fold(target, i32::max)
+}
+
 /// What may happen without a leader: almost nothing.
 pub fn outage(view: &View<'_>) -> Decision {
     match classify(view) {
@@ -359,9 +381,7 @@ pub fn outage(view: &View<'_>) -> Decision {
         Outage::Temporary(_) | Outage::Permanent(..) => {}
     }
     // Pods that somebody took away by lowering the StatefulSet come back with their volumes.
-    if let Some(target) = view.target()
-        && let Decision::Act(action, text) = super::scale::grow_set(view, target.replicas)
-    {
+    if let Decision::Act(action, text) = super::scale::grow_set(view, pods_with_a_vote(view)) {
         return Decision::Act(action, text);
     }
     match unstick(view) {
