@@ -356,7 +356,7 @@ pub fn unstick(view: &View<'_>) -> Decision {
 
 /// Pods that the StatefulSet needs: the target's, and up to the last voter that may come back. Somebody may have raised the StatefulSet and
 /// lowered it again before the newcomers, which vote by then, were taken into the target; so what the nodes themselves hold to be committed
-/// counts too.
+/// counts too. A voter without a claim has nothing to come back with.
 fn pods_with_a_vote(view: &View<'_>) -> i32 {
     let set = view.set_name(Pool::Voter);
     let judgement = judge(view, &[]);
@@ -368,7 +368,8 @@ fn pods_with_a_vote(view: &View<'_>) -> i32 {
     });
     let told = answers.flat_map(|node| node.config.iter().filter(|m| m.voter));
     let voters = confirmed.chain(told.map(|m| m.name.as_str()));
-    let ordinals = voters.filter_map(|name| names::ordinal(&set, name));
+    let with_data = voters.filter(|name| view.claim(name).is_some_and(|claim| !claim.deleting));
+    let ordinals = with_data.filter_map(|name| names::ordinal(&set, name));
     let target = view.target().map_or(0, |target| target.replicas);
     ordinals.map(|ordinal| ordinal + 1).fold(target, i32::max)
 }

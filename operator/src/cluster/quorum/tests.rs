@@ -164,3 +164,33 @@ fn each_missing_voter_has_its_reason_and_what_helps() {
         assert!(text.contains(stuck) && text.contains(helps), "{text}");
     }
 }
+
+#[test]
+fn a_pod_with_a_vote_comes_back_whoever_lowered_its_set() {
+    // Raised to three and lowered again by hand; the third votes, and is known by the status, by a node, or by nobody.
+    for (confirmed, told, expected) in [
+        (true, false, true),
+        (false, true, true),
+        (false, false, false),
+    ] {
+        let mut scene = Scene::running(3, 0);
+        scene.seen.cluster.spec.replicas = 2;
+        let status = scene.seen.cluster.status.as_mut().unwrap();
+        status.observed.as_mut().unwrap().replicas = 2;
+        status.members.retain(|m| confirmed || m.name != "demo-2");
+        scene.seen.voters.as_mut().unwrap().replicas = 2;
+        scene.leaderless();
+        NO_POD(&mut scene, "demo-2");
+        for name in ["demo-0", "demo-1"] {
+            scene
+                .node(name)
+                .config
+                .retain(|m| told || m.name != "demo-2");
+        }
+        let raised = match scene.action() {
+            Some(Action::SetReplicas { from, to, .. }) => (from, to) == (2, 3),
+            _ => false,
+        };
+        assert_eq!(raised, expected, "confirmed {confirmed}, told {told}");
+    }
+}
