@@ -376,27 +376,21 @@ fn pods_with_a_vote(view: &View<'_>) -> i32 {
 
 /// What may happen without a leader: almost nothing.
 pub fn outage(view: &View<'_>) -> Decision {
-    match classify(view) {
+    let blocked = match classify(view) {
         Outage::None => return Decision::Pass,
         Outage::Unreachable(text) => return Decision::Blocked("OperatorCannotReachNodes", text),
-        Outage::Temporary(_) | Outage::Permanent(..) => {}
-    }
+        Outage::Permanent(text, _) => {
+            Decision::Blocked("QuorumLost", format!("{text}. {}", way_out(view)))
+        }
+        Outage::Temporary(text) => Decision::Blocked("QuorumUnavailable", text),
+    };
     // Pods that somebody took away by lowering the StatefulSet come back with their volumes.
     if let Decision::Act(action, text) = super::scale::grow_set(view, pods_with_a_vote(view)) {
         return Decision::Act(action, text);
     }
     match unstick(view) {
-        Decision::Pass => {}
-        decision => return decision,
-    }
-    match classify(view) {
-        Outage::Permanent(text, _) => {
-            Decision::Blocked("QuorumLost", format!("{text}. {}", way_out(view)))
-        }
-        Outage::Temporary(text) | Outage::Unreachable(text) => {
-            Decision::Blocked("QuorumUnavailable", text)
-        }
-        Outage::None => Decision::Pass,
+        Decision::Pass => blocked,
+        repair => repair,
     }
 }
 
