@@ -114,7 +114,7 @@ pub(crate) fn unreadable(site: &Site) -> Result<Outcome> {
 fn told_and_others_go_on(cluster: &Cluster<'_>) -> Result<()> {
     let odd = json!({
         "apiVersion": "rqlite.dev/v1alpha1", "kind": "RqliteCluster",
-        "metadata": {"name": "odd"}, "spec": {"replicas": "three"},
+        "metadata": {"name": "odd"}, "spec": {"replicas": 3, "storage": "much"},
     });
     until("an object that cannot be read", LIMIT, || {
         // The server takes some seconds to use another schema.
