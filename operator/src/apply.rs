@@ -17,15 +17,13 @@ use sha2::{Digest, Sha256};
 use std::{fmt::Debug, sync::Arc};
 
 use crate::{
-    cluster::build::Object,
+    cluster::{build::Object, edits::Edit},
+    edits::{HANDOVER_MANAGER, who},
     error::Error,
     live::{Live, named},
 };
 
-/// Owner of the number of an autoscaled pool's pods between the operator and the autoscaler.
-const HANDOVER_MANAGER: &str = "rqlite-operator-handover";
-
-/// Applies all objects in their order, then deletes those that are not wanted any more.
+/// Applies all objects in their order, then deletes those that are not wanted any more. Gives what others had changed and was set back.
 ///
 /// # Errors
 /// The first that was refused; the others after it are not tried, as they may depend on it.
@@ -35,20 +33,22 @@ pub async fn apply_all(
     owner_uid: &str,
     live: &Live,
     objects: &[Object],
-) -> Result<(), Error> {
+) -> Result<Vec<Edit>, Error> {
     let hands = Hands { client, namespace };
+    let mut set_back = Vec::new();
     for object in objects {
-        match object {
+        let edit = match object {
             Object::ServiceAccount(o) => hands.apply(o, &live.accounts).await?,
             Object::ConfigMap(o) => hands.apply(o, &live.maps).await?,
             Object::Service(o) => hands.apply(o.as_ref(), &live.services).await?,
             Object::NetworkPolicy(o) => hands.apply(&**o, &live.policies).await?,
             Object::PodDisruptionBudget(o) => hands.apply(o, &live.budgets).await?,
             Object::StatefulSet(o) => hands.apply_set(o, &live.sets).await?,
-        }
+        };
+        set_back.extend(edit);
     }
     if objects.is_empty() {
-        return Ok(());
+        return Ok(set_back);
     }
     // Only what can go without touching a running pod or its data.
     let keep = |kind: &str, name: &str| objects.iter().any(|o| o.id() == (kind, name));
@@ -70,7 +70,7 @@ pub async fn apply_all(
     {
         hands.delete::<NetworkPolicy>(one).await?;
     }
-    Ok(())
+    Ok(set_back)
 }
 
 /// Ours, not on its way out, and not among what is wanted.
@@ -98,7 +98,8 @@ impl Hands<'_> {
         Api::namespaced(self.client.clone(), self.namespace)
     }
 
-    async fn apply<K>(&self, wanted: &K, live: &[Arc<K>]) -> Result<(), Error>
+    /// Gives what somebody else had changed, if that is why it was applied.
+    async fn apply<K>(&self, wanted: &K, live: &[Arc<K>]) -> Result<Option<Edit>, Error>
     where
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
             + Serialize
@@ -110,12 +111,35 @@ impl Hands<'_> {
         let wanted = value(wanted)?;
         let hash = hash_of(&wanted);
         let wanted = marked(wanted, &hash);
-        if let Some(live) = named(live, &name)
-            && is_applied(&wanted, &value(&**live)?)
-        {
-            return Ok(());
+        let mut edit = None;
+        if let Some(live) = named(live, &name) {
+            let live = value(&**live)?;
+            if is_applied(&wanted, &live) {
+                return Ok(None);
+            }
+            edit = self.edit::<K>(&name, &wanted, &live).await;
         }
-        self.send::<K>(&name, &wanted, names::FIELD_MANAGER).await
+        self.send::<K>(&name, &wanted, names::FIELD_MANAGER).await?;
+        Ok(edit)
+    }
+
+    /// What differs from what was applied last, and who has changed it.
+    async fn edit<K>(&self, name: &str, wanted: &Value, live: &Value) -> Option<Edit>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+            + DeserializeOwned
+            + Clone
+            + Debug,
+    {
+        let field = edited(wanted, live)?;
+        Some(Edit {
+            kind: K::kind(&()).into_owned(),
+            name: name.to_owned(),
+            by: who::<K>(self.client, self.namespace, name, &field).await,
+            field,
+            value: None,
+            times: 1,
+        })
     }
 
     async fn send<K>(&self, name: &str, body: &Value, manager: &str) -> Result<(), Error>
@@ -141,25 +165,25 @@ impl Hands<'_> {
         &self,
         wanted: &StatefulSet,
         live: &[Arc<StatefulSet>],
-    ) -> Result<(), Error> {
+    ) -> Result<Option<Edit>, Error> {
         let name = wanted.name_any();
         let mut next = wanted.clone();
         let replicas = next.spec.as_mut().and_then(|spec| spec.replicas.take());
         let hash = hash_of(&value(&next)?);
         let Some(there) = named(live, &name) else {
             let wanted = marked(value(wanted)?, &hash);
-            return self
-                .send::<StatefulSet>(&name, &wanted, names::FIELD_MANAGER)
-                .await;
+            let sent = self.send::<StatefulSet>(&name, &wanted, names::FIELD_MANAGER);
+            return sent.await.map(|()| None);
         };
         if there.metadata.deletion_timestamp.is_some() {
-            return Ok(());
+            return Ok(None);
         }
         let mut next = marked(value(&with_fixed_fields(next, there))?, &hash);
         let there_value = value(&**there)?;
         if is_applied(&next, &there_value) {
-            return Ok(());
+            return Ok(None);
         }
+        let edit = self.edit::<StatefulSet>(&name, &next, &there_value).await;
         let version = there.resource_version();
         if let Some(replicas) = replicas {
             next["spec"]["replicas"] = replicas.into();
@@ -175,7 +199,8 @@ impl Hands<'_> {
                 .await?;
         }
         self.send::<StatefulSet>(&name, &next, names::FIELD_MANAGER)
-            .await
+            .await?;
+        Ok(edit)
     }
 
     async fn delete<K>(&self, object: &K) -> Result<(), Error>
@@ -235,30 +260,86 @@ fn marked(mut wanted: Value, hash: &str) -> Value {
     wanted
 }
 
+/// Parts of an object that are compared.
+const PARTS: [&str; 4] = ["metadata", "spec", "data", "automountServiceAccountToken"];
+
 /// Was exactly this applied last, and is all of it still there? The first finds what is to be taken away, the second what others changed.
 fn is_applied(wanted: &Value, live: &Value) -> bool {
-    let hash = |o: &Value| o["metadata"]["annotations"][names::APPLIED_HASH_ANNOTATION].clone();
-    let same = hash(wanted) == hash(live);
-    let part = |key: &str| is_part(&wanted[key], &live[key]);
-    same && ["metadata", "spec", "data", "automountServiceAccountToken"]
-        .into_iter()
-        .all(part)
+    is_last(wanted, live)
+        && PARTS
+            .iter()
+            .all(|part| differs(&wanted[part], &live[part]).is_none())
 }
 
-/// Is everything that is named in `wanted` the same in `live`, which may have more?
-fn is_part(wanted: &Value, live: &Value) -> bool {
-    match (wanted, live) {
-        (Value::Null, _) => true,
-        (Value::Object(wanted), Value::Null) => wanted.is_empty(),
-        (Value::Array(wanted), Value::Null) => wanted.is_empty(),
-        (Value::Object(wanted), Value::Object(live)) => wanted
-            .iter()
-            .all(|(key, value)| is_part(value, live.get(key).unwrap_or(&Value::Null))),
-        (Value::Array(wanted), Value::Array(live)) => {
-            wanted.len() == live.len() && wanted.iter().zip(live).all(|(w, l)| is_part(w, l))
-        }
-        (wanted, live) => wanted == live,
+fn is_last(wanted: &Value, live: &Value) -> bool {
+    let hash = |o: &Value| o["metadata"]["annotations"][names::APPLIED_HASH_ANNOTATION].clone();
+    hash(wanted) == hash(live)
+}
+
+/// The first field of what was applied last that is not there any more; None if something else is to be applied now.
+fn edited(wanted: &Value, live: &Value) -> Option<String> {
+    if !is_last(wanted, live) {
+        return None;
     }
+    PARTS.iter().find_map(|part| {
+        let rest = differs(&wanted[part], &live[part])?;
+        Some(format!("{part}{rest}"))
+    })
+}
+
+/// The path to the first thing that is named in `wanted` and not the same in `live`, which may have more.
+fn differs(wanted: &Value, live: &Value) -> Option<String> {
+    let here = |differ: bool| differ.then(String::new);
+    match (wanted, live) {
+        (Value::Null, _) => None,
+        (Value::Object(wanted), Value::Null) => here(!wanted.is_empty()),
+        (Value::Array(wanted), Value::Null) => here(!wanted.is_empty()),
+        (Value::Object(wanted), Value::Object(live)) => wanted.iter().find_map(|(key, value)| {
+            let rest = differs(value, live.get(key).unwrap_or(&Value::Null))?;
+            Some(format!(".{key}{rest}"))
+        }),
+        (Value::Array(wanted), Value::Array(live)) if wanted.len() == live.len() => {
+            let mut pairs = wanted.iter().zip(live).enumerate();
+            pairs.find_map(|(n, (wanted, live))| Some(format!("[{n}]{}", differs(wanted, live)?)))
+        }
+        (Value::String(wanted), Value::String(live)) => {
+            here(wanted != live && !is_same(wanted, live))
+        }
+        (wanted, live) => here(wanted != live),
+    }
+}
+
+/// Are these the same quantity? The API server writes `1024Mi` as `1Gi` and `1000m` as `1`.
+fn is_same(wanted: &str, live: &str) -> bool {
+    let amount = |text: &str| amount(text).filter(|amount| amount.is_finite());
+    matches!((amount(wanted), amount(live)), (Some(a), Some(b)) if a == b)
+}
+
+/// A quantity as a number.
+fn amount(text: &str) -> Option<f64> {
+    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.');
+    let (number, unit) = text.split_at(end.unwrap_or(text.len()));
+    let number: f64 = number.parse().ok()?;
+    let factor = match unit {
+        "" => 1.0,
+        "n" => 1e-9,
+        "u" => 1e-6,
+        "m" => 1e-3,
+        "k" => 1e3,
+        "M" => 1e6,
+        "G" => 1e9,
+        "T" => 1e12,
+        "P" => 1e15,
+        "E" => 1e18,
+        "Ki" => 1024.0,
+        "Mi" => 1024f64.powi(2),
+        "Gi" => 1024f64.powi(3),
+        "Ti" => 1024f64.powi(4),
+        "Pi" => 1024f64.powi(5),
+        "Ei" => 1024f64.powi(6),
+        _ => return None,
+    };
+    Some(number * factor)
 }
 
 #[cfg(test)]
@@ -277,9 +358,18 @@ mod tests {
             (json!([{"a": 1}]), json!([{"a": 1, "b": 2}]), true),
             (json!([{"a": 1}]), json!([{"a": 1}, {"a": 2}]), false),
             (json!({"a": {"b": 1}}), json!({"a": 1}), false),
+            (json!({"cpu": "1000m"}), json!({"cpu": "1"}), true),
+            (json!({"memory": "1024Mi"}), json!({"memory": "1Gi"}), true),
+            (
+                json!({"memory": "1.5Gi"}),
+                json!({"memory": "1536Mi"}),
+                true,
+            ),
+            (json!({"memory": "1G"}), json!({"memory": "1Gi"}), false),
+            (json!({"a": "01"}), json!({"a": "x"}), false),
         ];
         for (wanted, live, same) in cases {
-            assert_eq!(is_part(&wanted, &live), same, "{wanted} {live}");
+            assert_eq!(differs(&wanted, &live).is_none(), same, "{wanted} {live}");
         }
     }
 
@@ -297,6 +387,8 @@ mod tests {
         let mut touched = before.clone();
         touched["spec"]["a"] = 3.into();
         assert!(!is_applied(&before, &touched));
+        assert_eq!(edited(&before, &touched).as_deref(), Some("spec.a"));
+        assert_eq!(edited(&after, &before), None, "the operator's own change");
         let account = whole(json!({"metadata": {}, "automountServiceAccountToken": false}));
         let mut live = account.clone();
         live["automountServiceAccountToken"] = true.into();

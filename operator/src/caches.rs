@@ -29,7 +29,8 @@ use serde::de::DeserializeOwned;
 
 use crate::{
     error::Error,
-    live::{Live, concerns, host_name, is_cordoned, look_up, may_grow, volume_names},
+    evidence,
+    live::{Live, concerns, host_name, is_cordoned, is_default, look_up, may_grow, volume_names},
 };
 
 /// A cluster that may be unreadable without keeping the others from being read.
@@ -148,8 +149,8 @@ impl Caches {
             .filter(|recovery| concerns(recovery, name));
         let claims = select(&self.claims, namespace, name);
         let nodes = self.facilities.nodes().await;
-        let classes = self.facilities.classes.as_ref();
-        Live {
+        let classes = self.facilities.classes().await;
+        let mut live = Live {
             volumes: self.facilities.volumes_of(client, &claims).await,
             machines: nodes.as_ref().map(|nodes| {
                 let nodes = nodes.iter();
@@ -172,13 +173,19 @@ impl Caches {
                 .filter(|node| is_cordoned(node))
                 .map(|node| node.name_any())
                 .collect(),
+            default_classes: classes.as_ref().map(|classes| {
+                let defaults = classes.iter().filter(|class| is_default(class));
+                defaults.map(|class| class.name_any()).collect()
+            }),
             expandable: classes
-                .map(Store::state)
                 .into_iter()
                 .flatten()
                 .map(|class| (class.name_any(), may_grow(&class)))
                 .collect(),
-        }
+            events: Vec::new(),
+        };
+        live.events = evidence::read(client, namespace, &live).await;
+        live
     }
 }
 
@@ -288,6 +295,13 @@ impl Facilities {
         let nodes = self.nodes.as_ref()?;
         synced("Nodes", nodes).await.ok()?;
         Some(nodes.state())
+    }
+
+    /// All classes, once they are known completely.
+    async fn classes(&self) -> Option<Vec<Arc<StorageClass>>> {
+        let classes = self.classes.as_ref()?;
+        synced("StorageClasses", classes).await.ok()?;
+        Some(classes.state())
     }
 
     /// What the watch does not have is asked for once more: it may only be late, and a volume that is missing is a member that is lost.

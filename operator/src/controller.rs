@@ -1,7 +1,8 @@
 //! The loop of one scope: watches say which cluster to look at, one pass at a time for each, failures wait for themselves.
 use std::{
+    collections::HashMap,
     hash::{DefaultHasher, Hash, Hasher},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -40,6 +41,28 @@ struct Context {
     caches: Caches,
     scope: Scope,
     backoff: Backoff,
+    /// Uids of the clusters that were looked at: when one is gone, only its name is told.
+    uids: Mutex<HashMap<String, String>>,
+}
+
+impl Context {
+    /// One that was made anew under its name is another one.
+    fn remember(&self, cluster: &Guarded) {
+        let uid = cluster.uid().unwrap_or_default();
+        let mut uids = self.uids.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = uids.insert(key(cluster), uid.clone());
+        if let Some(before) = before.filter(|before| *before != uid) {
+            self.means.forget(&before);
+        }
+    }
+
+    fn forget(&self, key: &str) {
+        self.backoff.forget(key);
+        let mut uids = self.uids.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(uid) = uids.remove(key) {
+            self.means.forget(&uid);
+        }
+    }
 }
 
 /// One scope.
@@ -80,6 +103,7 @@ impl ScopeController {
             caches: self.caches,
             scope: self.scope,
             backoff: Backoff::default(),
+            uids: Mutex::default(),
         });
         let seen = Arc::clone(&context);
         controller
@@ -114,6 +138,7 @@ async fn reconcile(cluster: Arc<Guarded>, context: Arc<Context>) -> Result<Actio
     let class = result.as_ref().err().map(Error::class);
     means.metrics.passed(started.elapsed(), class);
     let uid = cluster.uid().unwrap_or_default();
+    context.remember(&cluster);
     means.refused.note(&uid, result.as_ref().map(|_| ()));
     let wait = result?;
     context.backoff.forget(&key(&cluster));
@@ -186,9 +211,7 @@ fn ended(
         Err(LoopError::ObjectNotFound(gone)) => {
             let namespace = gone.namespace.clone().unwrap_or_default();
             context.means.metrics.forget(&namespace, &gone.name);
-            context
-                .backoff
-                .forget(&format!("{namespace}/{}", gone.name));
+            context.forget(&format!("{namespace}/{}", gone.name));
         }
         Err(LoopError::QueueError(error)) => {
             tracing::warn!(scope = ?context.scope, "watching rqliteclusters: {error}");

@@ -1,7 +1,8 @@
 //! The operator: keeps each `RqliteCluster` as its user wants it.
 //!
 //! [`cluster`] decides: an observation in, a plan out, nothing else. Around it, one sequence: [`caches`] say what there is, [`observe`] makes
-//! an observation of it, [`mod@pass`] has it planned and carries the plan out through [`apply`] (objects) and [`act`] (the one action).
+//! an observation of it
+//! (with [`evidence`] of what does not start), [`mod@pass`] has it planned and carries the plan out through [`apply`] (objects) and [`act`] (the one action).
 //! [`controller`] runs passes, [`run`] assembles, [`definitions`] prints the custom resource definitions. DESIGN.md says why.
 pub mod act;
 pub mod apply;
@@ -10,8 +11,10 @@ pub mod caches;
 pub mod cluster;
 pub mod controller;
 pub mod definitions;
+pub mod edits;
 pub mod error;
 pub mod events;
+pub mod evidence;
 pub mod lease;
 pub mod live;
 pub mod metrics;

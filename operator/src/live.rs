@@ -8,6 +8,7 @@ use k8s_openapi::{
         core::v1::{
             ConfigMap, Node, PersistentVolume, PersistentVolumeClaim, Pod, Service, ServiceAccount,
         },
+        events::v1::Event,
         networking::v1::NetworkPolicy,
         policy::v1::PodDisruptionBudget,
         storage::v1::StorageClass,
@@ -17,7 +18,7 @@ use kube::{Api, Client, Resource, ResourceExt, api::ListParams};
 use operator_api::{RqliteCluster, RqliteRecovery, names};
 use serde::de::DeserializeOwned;
 
-use crate::error::Error;
+use crate::{error::Error, evidence};
 
 /// All objects with the cluster's label in its namespace, and what is known of machines and classes.
 #[derive(Clone, Debug, Default)]
@@ -48,6 +49,10 @@ pub struct Live {
     pub volumes: BTreeMap<String, Option<Arc<PersistentVolume>>>,
     /// StorageClasses by name: may volumes grow?
     pub expandable: BTreeMap<String, bool>,
+    /// Those of them that are the default; None if classes may not be read.
+    pub default_classes: Option<Vec<String>>,
+    /// Events about what does not start.
+    pub events: Vec<Event>,
 }
 
 /// One by name.
@@ -88,6 +93,23 @@ pub fn may_grow(class: &StorageClass) -> bool {
     class.allow_volume_expansion == Some(true)
 }
 
+/// Is this class the one for claims that name none?
+pub fn is_default(class: &StorageClass) -> bool {
+    let mark = class
+        .annotations()
+        .get("storageclass.kubernetes.io/is-default-class");
+    mark.is_some_and(|value| value == "true")
+}
+
+/// The pods of a StatefulSet that are not on their way out.
+pub fn pods_of<'a>(live: &'a Live, set: &StatefulSet) -> impl Iterator<Item = &'a Arc<Pod>> {
+    let name = set.name_any();
+    live.pods.iter().filter(move |pod| {
+        pod.metadata.deletion_timestamp.is_none()
+            && names::ordinal(&name, &pod.name_any()).is_some()
+    })
+}
+
 /// Does a recovery concern this cluster?
 pub fn concerns(recovery: &RqliteRecovery, cluster: &str) -> bool {
     recovery.spec.cluster_ref.name == cluster
@@ -116,6 +138,7 @@ impl Live {
             .map(|list| list.items);
         let classes: Api<StorageClass> = Api::all(client.clone());
         let classes = classes.list(&ListParams::default()).await;
+        let classes = classes.ok().map(|list| list.items);
         let claims = list(client, &namespace, &label).await?;
         let mut volumes = BTreeMap::new();
         for name in volume_names(&claims) {
@@ -129,7 +152,7 @@ impl Live {
                 .map(|node| (node.name_any(), host_name(node)))
                 .collect()
         });
-        Ok(Self {
+        let mut live = Self {
             claims,
             volumes,
             machines,
@@ -147,12 +170,19 @@ impl Live {
                 .filter(is_cordoned)
                 .map(|node| node.name_any())
                 .collect(),
+            default_classes: classes.as_ref().map(|classes| {
+                let defaults = classes.iter().filter(|class| is_default(class));
+                defaults.map(ResourceExt::name_any).collect()
+            }),
             expandable: classes
                 .into_iter()
                 .flatten()
                 .map(|class| (class.name_any(), may_grow(&class)))
                 .collect(),
-        })
+            events: Vec::new(),
+        };
+        live.events = evidence::read(client, &namespace, &live).await;
+        Ok(live)
     }
 }
 

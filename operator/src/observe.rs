@@ -1,5 +1,6 @@
 //! Fills an observation: translates what the API server has, and asks every node at once.
 mod claim;
+mod hindrance;
 mod pod;
 mod set;
 
@@ -18,6 +19,7 @@ use serde::de::DeserializeOwned;
 use crate::{
     cluster::{
         Failure, NodeStatus, Observation,
+        edits::Edit,
         observation::{Answer, Checked, FailureKind, OperatorFacts},
     },
     live::{Live, named},
@@ -69,6 +71,8 @@ pub struct Memory {
     pub refused: Option<String>,
     /// What came of checking databases, by pod.
     pub checks: BTreeMap<String, Checked>,
+    /// What others did lately to the operator's objects.
+    pub edits: Vec<Edit>,
 }
 
 /// Looks at one cluster.
@@ -82,8 +86,9 @@ pub async fn observe(
     let name = cluster.name_any();
     let answers = ask_all(&cluster, live, nodes, around.addressing).await;
     let set = |name: &str| named(&live.sets, name).map(|set| set::seen(set));
+    let now = now();
     Observation {
-        now: now(),
+        now: now.clone(),
         fresh_id: fresh_id(),
         operator: around.operator.clone(),
         voters: set(&names::voters(&name)),
@@ -96,6 +101,8 @@ pub async fn observe(
         nodes: answers,
         cordoned: live.cordoned.clone(),
         expandable: live.expandable.clone(),
+        hindrances: hindrance::seen(live, now.0.as_second()),
+        edits: memory.edits,
         refused: memory.refused,
         checks: memory.checks,
         cluster,

@@ -5,6 +5,7 @@ use std::{
     time::Duration,
 };
 
+use k8s_openapi::api::apps::v1::StatefulSet;
 use kube::{Api, Client, Resource, ResourceExt, api::PostParams};
 use operator_api::{RqliteCluster, RqliteRecovery, names};
 
@@ -13,10 +14,12 @@ use crate::{
     apply::apply_all,
     cluster::{
         Plan,
+        edits::{self, Edit},
         observation::Checked,
         plan::{self, Event},
         recovery::Told,
     },
+    edits::{Edits, who},
     error::{Class, Error},
     events::Events,
     lease::Held,
@@ -47,6 +50,18 @@ pub struct Means {
     pub refused: Refused,
     /// What came of checking databases.
     pub checks: Checks,
+    /// What others did to the operator's objects.
+    pub edits: Edits,
+}
+
+impl Means {
+    /// A cluster is gone: nothing of it is remembered.
+    pub fn forget(&self, uid: &str) {
+        self.refused.forget(uid);
+        self.checks.forget(uid);
+        self.edits.forget(uid);
+        self.events.forget(uid);
+    }
 }
 
 /// What came of checking databases, by cluster's uid and pod.
@@ -114,6 +129,7 @@ pub async fn pass(means: &Means, cluster: RqliteCluster, live: &Live) -> Result<
     let memory = Memory {
         refused: means.refused.get(&uid),
         checks: means.checks.get(&uid),
+        edits: means.edits.get(&uid),
     };
     let seen = observe(cluster, live, &means.nodes, &means.around, memory).await;
     let plan = plan::plan(&seen);
@@ -129,7 +145,14 @@ pub async fn pass(means: &Means, cluster: RqliteCluster, live: &Live) -> Result<
     }
     means.metrics.seen(&cluster);
     let namespace = cluster.namespace().unwrap_or_default();
-    apply_all(&means.client, &namespace, &uid, live, &plan.objects).await?;
+    for edit in &plan.edits {
+        let by = who::<StatefulSet>(&means.client, &namespace, &edit.name, &edit.field).await;
+        tell_edit(means, &cluster, Edit { by, ..edit.clone() }).await;
+    }
+    let set_back = apply_all(&means.client, &namespace, &uid, live, &plan.objects).await?;
+    for edit in set_back {
+        tell_edit(means, &cluster, edit).await;
+    }
     let actor = Actor {
         client: &means.client,
         nodes: &means.nodes,
@@ -159,6 +182,18 @@ pub async fn pass(means: &Means, cluster: RqliteCluster, live: &Live) -> Result<
             Ok(NOT_NOW)
         }
     }
+}
+
+/// Notes what somebody did to an object, for the condition of the next passes, and tells it.
+async fn tell_edit(means: &Means, cluster: &RqliteCluster, edit: Edit) {
+    let namespace = cluster.namespace().unwrap_or_default();
+    let noted = means.edits.note(&cluster.uid().unwrap_or_default(), edit);
+    let event = Event {
+        warning: true,
+        reason: edits::REASON.to_owned(),
+        message: edits::told(&cluster.name_any(), &namespace, &noted),
+    };
+    means.events.tell(&cluster.object_ref(&()), &event).await;
 }
 
 /// Writes the status if it differs. Bound to the version that was looked at: two operators cannot both announce something.

@@ -18,6 +18,7 @@ use crate::{
     caches::{Caches, Facilities, Scope},
     cluster::observation::OperatorFacts,
     controller::{ScopeController, wait_until_synced},
+    edits::Edits,
     events::Events,
     lease::{Election, Held},
     metrics::Metrics,
@@ -218,6 +219,7 @@ async fn lead(
             metrics: metrics.clone(),
             refused: Refused::default(),
             checks: Checks::default(),
+            edits: Edits::default(),
             client: client.clone(),
         })
     };

@@ -10,6 +10,8 @@ use operator_api::{
 };
 use serde::{Deserialize, Serialize};
 
+use super::{edits::Edit, hindrance::Hindrance};
+
 /// Everything that one pass looks at.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -58,6 +60,12 @@ pub struct Observation {
     /// What the API server refused to the last pass, and why: somebody has to change something.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refused: Option<String>,
+    /// What Kubernetes says stands in the way of pods and volumes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hindrances: Vec<Hindrance>,
+    /// What others did lately to objects that belong to the operator. Kept in memory between passes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub edits: Vec<Edit>,
 }
 
 /// The operator itself.

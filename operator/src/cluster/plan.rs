@@ -9,7 +9,9 @@ use super::{
     action::{Action, Decision},
     bootstrap, build,
     build::Object,
-    deletion, hibernate, membership,
+    deletion,
+    edits::{self, Edit},
+    hibernate, hindrance, membership,
     observation::Observation,
     quorum, reap, recovery,
     recovery::Told,
@@ -50,6 +52,9 @@ pub struct Plan {
     /// What to tell in an event.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub event: Option<Event>,
+    /// What somebody else did to the operator's objects.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub edits: Vec<Edit>,
     /// Seconds until the next pass, if nothing changes before.
     pub again_after_seconds: u64,
 }
@@ -124,6 +129,11 @@ pub fn plan(seen: &Observation) -> Plan {
         labels: if untouched { Vec::new() } else { labels(&view) },
         action,
         event,
+        edits: if untouched {
+            Vec::new()
+        } else {
+            edits::resized(&view).into_iter().collect()
+        },
         again_after_seconds,
     }
 }
@@ -292,8 +302,10 @@ fn event(view: &View<'_>, decision: &Decision) -> Option<Event> {
         message: message.to_owned(),
     };
     match decision {
-        Decision::Pass | Decision::Wait(_) => None,
-        Decision::Blocked(reason, text) => Some(event(true, reason, text)),
+        Decision::Pass | Decision::Wait(_) => hindrance::event(view),
+        Decision::Blocked(reason, text) => {
+            Some(event(true, reason, &hindrance::explained(view, text)))
+        }
         Decision::Record(next, text) => {
             let kind = next.operation.as_ref().or(view.operation());
             let reason = kind.map_or("Planned".to_owned(), |o| format!("{:?}", o.kind));

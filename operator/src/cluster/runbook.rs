@@ -4,12 +4,25 @@
 pub fn page(reason: &str) -> Option<&'static str> {
     Some(match reason {
         "BootstrapFailed" => "bootstrap-failed",
+        "EditedByOthers" => "edited-by-others",
         "ForeignData" => "foreign-data",
         "InvalidSpec" | "InvalidAnnotation" => "invalid-spec",
         "KubernetesRefused" => "kubernetes-refused",
         "MemberLost" | "ReplacementStalled" => "member-lost",
         "MembersMissing" | "ReadReplicasMissing" => "members-missing",
         "OperatorCannotReachNodes" => "operator-cannot-reach-nodes",
+        "QuotaExceeded"
+        | "ServiceAccountMissing"
+        | "PodsRefused"
+        | "StorageClassMissing"
+        | "VolumePending"
+        | "PullSecretMissing"
+        | "ImagePullFailed"
+        | "SecretMissing"
+        | "ConfigMapMissing"
+        | "ContainerRefused"
+        | "Unschedulable"
+        | "NodeCrashes" => "pods-do-not-start",
         "QuorumLost" | "VotersLost" | "Evident" => "quorum-lost",
         "QuorumUnavailable" | "NoLeader" => "quorum-unavailable",
         "RecoveryStalled" => "recovery-stalled",
@@ -64,6 +77,8 @@ mod tests {
             "Lost",
             "Missing",
             "Unavailable",
+            "Exceeded",
+            "Crashes",
         ];
         let quoted = text.split('"').skip(1).step_by(2);
         let reasons = quoted.filter(|word| {

@@ -33,6 +33,41 @@ fn time(second: i64) -> Time {
     Time(Timestamp::from_second(second).unwrap())
 }
 
+/// A cluster without pods.
+fn observation(cluster: RqliteCluster, voters: i32, readers: i32) -> Observation {
+    let set = |replicas: i32| SetSeen {
+        uid: format!("set-{replicas}"),
+        replicas,
+        template_hash: String::new(),
+        claim_size: "10Gi".to_owned(),
+        deleting: false,
+    };
+    Observation {
+        now: time(1_800_000_000),
+        fresh_id: "fresh-0".to_owned(),
+        operator: OperatorFacts {
+            version: "1".to_owned(),
+            node_image: "rqlited:1".to_owned(),
+            namespace: "operators".to_owned(),
+        },
+        cluster,
+        voters: Some(set(voters)),
+        readers: (readers > 0).then(|| set(readers)),
+        pods: Vec::new(),
+        claims: Vec::new(),
+        state: None,
+        plan: None,
+        recoveries: Vec::new(),
+        nodes: BTreeMap::new(),
+        checks: BTreeMap::new(),
+        cordoned: Vec::new(),
+        expandable: BTreeMap::new(),
+        refused: None,
+        hindrances: Vec::new(),
+        edits: Vec::new(),
+    }
+}
+
 impl Scene {
     /// A formed cluster of so many voters and read replicas, all well; `demo-0` leads, index 100 is committed.
     pub(crate) fn running(voters: i32, readers: i32) -> Self {
@@ -48,36 +83,8 @@ impl Scene {
         cluster.metadata.namespace = Some("shop".to_owned());
         cluster.metadata.uid = Some("cluster-uid".to_owned());
         cluster.metadata.generation = Some(1);
-        let set = |replicas: i32| SetSeen {
-            uid: format!("set-{replicas}"),
-            replicas,
-            template_hash: String::new(),
-            claim_size: "10Gi".to_owned(),
-            deleting: false,
-        };
         let mut scene = Self {
-            seen: Observation {
-                now: time(1_800_000_000),
-                fresh_id: "fresh-0".to_owned(),
-                operator: OperatorFacts {
-                    version: "1".to_owned(),
-                    node_image: "rqlited:1".to_owned(),
-                    namespace: "operators".to_owned(),
-                },
-                cluster,
-                voters: Some(set(voters)),
-                readers: (readers > 0).then(|| set(readers)),
-                pods: Vec::new(),
-                claims: Vec::new(),
-                state: None,
-                plan: None,
-                recoveries: Vec::new(),
-                nodes: BTreeMap::new(),
-                checks: BTreeMap::new(),
-                cordoned: Vec::new(),
-                expandable: BTreeMap::new(),
-                refused: None,
-            },
+            seen: observation(cluster, voters, readers),
             counter: 0,
         };
         let of = |set: String, n: i32| (0..n).map(move |o| names::pod(&set, o));

@@ -55,7 +55,7 @@ pub(super) fn seen(pod: &Pod) -> Option<PodSeen> {
     })
 }
 
-fn condition<'a>(status: &'a PodStatus, kind: &str) -> Option<&'a PodCondition> {
+pub(super) fn condition<'a>(status: &'a PodStatus, kind: &str) -> Option<&'a PodCondition> {
     status.conditions.iter().flatten().find(|c| c.type_ == kind)
 }
 
@@ -72,7 +72,7 @@ fn stuck(status: &PodStatus) -> Option<String> {
     containers(status).find_map(stuck_container)
 }
 
-fn containers(status: &PodStatus) -> impl Iterator<Item = &ContainerStatus> {
+pub(super) fn containers(status: &PodStatus) -> impl Iterator<Item = &ContainerStatus> {
     let init = status.init_container_statuses.iter().flatten();
     init.chain(status.container_statuses.iter().flatten())
 }
@@ -100,7 +100,7 @@ fn stuck_container(container: &ContainerStatus) -> Option<String> {
     Some(format!("{}: {text}", container.name))
 }
 
-fn ended(end: &ContainerStateTerminated) -> String {
+pub(super) fn ended(end: &ContainerStateTerminated) -> String {
     let reason = end.reason.as_deref().unwrap_or("Error");
     let message = end.message.as_deref();
     // The preparation's message is JSON for programs.
@@ -112,7 +112,7 @@ fn ended(end: &ContainerStateTerminated) -> String {
     )
 }
 
-fn told(reason: &str, message: Option<&str>) -> String {
+pub(super) fn told(reason: &str, message: Option<&str>) -> String {
     match message.map(str::trim).filter(|text| !text.is_empty()) {
         Some(message) => format!("{reason}: {message}"),
         None => reason.to_owned(),

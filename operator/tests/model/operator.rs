@@ -414,6 +414,8 @@ pub(crate) fn observe(world: &mut World) -> Observation {
         cordoned: Vec::new(),
         expandable: BTreeMap::new(),
         refused: None,
+        hindrances: Vec::new(),
+        edits: Vec::new(),
     }
 }
 

@@ -10,6 +10,7 @@ use operator_api::{
 
 use crate::cluster::{
     action::Decision,
+    edits, hindrance,
     quorum::{Outage, way_out},
     replace,
     rollout::{is_deferred, is_outdated},
@@ -163,13 +164,14 @@ fn available(view: &View<'_>, decision: &Decision, outage: &Outage, asleep: bool
         (Outage::Permanent(text, _), _) => said(AVAILABLE, false, "QuorumLost", text),
         (Outage::Temporary(text), _) => said(AVAILABLE, false, "QuorumUnavailable", text),
         (Outage::Unreachable(text), _) => said(AVAILABLE, false, "OperatorCannotReachNodes", text),
-        (Outage::None, Decision::Blocked(reason, text)) => said(AVAILABLE, false, reason, text),
-        (Outage::None, _) => said(
-            AVAILABLE,
-            false,
-            "Forming",
-            "the cluster has not formed yet",
-        ),
+        (Outage::None, Decision::Blocked(reason, text)) => {
+            said(AVAILABLE, false, reason, hindrance::explained(view, text))
+        }
+        (Outage::None, _) => {
+            let text = "the cluster has not formed yet";
+            let reason = hindrance::complaint(view).map_or("Forming", |(reason, _)| reason);
+            said(AVAILABLE, false, reason, hindrance::explained(view, text))
+        }
     }
 }
 
@@ -178,7 +180,7 @@ fn degraded(view: &View<'_>, decision: &Decision, outage: &Outage, asleep: bool)
         return said(DEGRADED, false, "Hibernated", "stopped on purpose");
     }
     if let Decision::Blocked(reason, text) = decision {
-        return said(DEGRADED, true, reason, text);
+        return said(DEGRADED, true, reason, hindrance::explained(view, text));
     }
     if let Some(text) = &view.seen.refused {
         return said(DEGRADED, true, REFUSED, text);
@@ -189,6 +191,9 @@ fn degraded(view: &View<'_>, decision: &Decision, outage: &Outage, asleep: bool)
     }
     if let Some(text) = replace::complaint(view) {
         return said(DEGRADED, true, "MemberLost", text);
+    }
+    if let Some((reason, text)) = hindrance::complaint(view) {
+        return said(DEGRADED, true, reason, text);
     }
     let (there, voters) = (view.participants().len(), view.config_voters());
     if there < voters {
@@ -211,20 +216,25 @@ fn progressing(view: &View<'_>, decision: &Decision, next: &RqliteClusterStatus)
         return said(PROGRESSING, false, REFUSED, text);
     }
     match decision {
-        Decision::Blocked(reason, text) => said(PROGRESSING, false, reason, text),
+        Decision::Blocked(reason, text) => {
+            said(PROGRESSING, false, reason, hindrance::explained(view, text))
+        }
         Decision::Record(_, text) | Decision::Act(_, text) => {
             said(PROGRESSING, true, "Working", text)
         }
-        Decision::Wait(text) if next.operation.is_some() => {
-            said(PROGRESSING, true, "Waiting", text)
-        }
+        Decision::Wait(text) if next.operation.is_some() => said(
+            PROGRESSING,
+            true,
+            "Waiting",
+            hindrance::explained(view, text),
+        ),
         Decision::Wait(text) => said(PROGRESSING, false, "Waiting", text),
         Decision::Pass => said(PROGRESSING, false, "Done", "nothing to do"),
     }
 }
 
 fn volumes(view: &View<'_>) -> Said {
-    match storage::complaint(view) {
+    match hindrance::of_volumes(view).or_else(|| storage::complaint(view)) {
         Some((reason, text)) => said(STORAGE_READY, false, reason, text),
         None => said(
             STORAGE_READY,
@@ -256,6 +266,9 @@ fn update_pending(view: &View<'_>, wanted: &Target) -> Said {
 }
 
 fn advisory(view: &View<'_>) -> Said {
+    if let Some(text) = edits::complaint(view) {
+        return said(ADVISORY, true, edits::REASON, text);
+    }
     let hints = validate::hints(view);
     if hints.is_empty() {
         said(ADVISORY, false, "None", "no hints")

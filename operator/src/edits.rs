@@ -1,0 +1,166 @@
+//! Edits of the operator's objects by others: who made them, and what is remembered of them for a while.
+use std::{
+    collections::HashMap,
+    fmt::Debug,
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use k8s_openapi::NamespaceResourceScope;
+use kube::{Api, Client, Resource};
+use operator_api::names;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::cluster::edits::Edit;
+
+/// Owner of the number of an autoscaled pool's pods between the operator and the autoscaler.
+pub const HANDOVER_MANAGER: &str = "rqlite-operator-handover";
+/// How long an edit is shown after it was last made: long enough to be noticed, and for a tool that syncs to do it again.
+const SHOWN: Duration = Duration::from_secs(600);
+/// Edits of one cluster that are remembered; the oldest goes first.
+const REMEMBERED: usize = 8;
+
+/// What others did, by cluster's uid.
+#[derive(Debug, Default)]
+pub struct Edits(Mutex<HashMap<String, Vec<(Edit, Instant)>>>);
+
+impl Edits {
+    /// Notes one; it comes back with how often it was made.
+    pub fn note(&self, uid: &str, edit: Edit) -> Edit {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        note(all.entry(uid.to_owned()).or_default(), edit, Instant::now())
+    }
+
+    /// Those that are to be shown.
+    pub fn get(&self, uid: &str) -> Vec<Edit> {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(known) = all.get_mut(uid) else {
+            return Vec::new();
+        };
+        forget_old(known, Instant::now());
+        let shown = known.iter().map(|(edit, _)| edit.clone()).collect();
+        if known.is_empty() {
+            all.remove(uid);
+        }
+        shown
+    }
+
+    /// A cluster is gone.
+    pub fn forget(&self, uid: &str) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.remove(uid);
+    }
+}
+
+fn forget_old(known: &mut Vec<(Edit, Instant)>, now: Instant) {
+    known.retain(|(_, at)| now.saturating_duration_since(*at) < SHOWN);
+}
+
+fn note(known: &mut Vec<(Edit, Instant)>, edit: Edit, now: Instant) -> Edit {
+    forget_old(known, now);
+    let same =
+        |old: &Edit| (&old.kind, &old.name, &old.field) == (&edit.kind, &edit.name, &edit.field);
+    let before = known.iter().position(|(old, _)| same(old));
+    let times = before.map_or(0, |at| known.remove(at).0.times);
+    let noted = Edit {
+        times: times.saturating_add(1),
+        ..edit
+    };
+    if known.len() >= REMEMBERED {
+        known.remove(0);
+    }
+    known.push((noted.clone(), now));
+    noted
+}
+
+/// Who has set a field, by the API server's own record; None if that cannot be told.
+pub async fn who<K>(client: &Client, namespace: &str, name: &str, field: &str) -> Option<String>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+        + DeserializeOwned
+        + Clone
+        + Debug,
+{
+    let api: Api<K> = Api::namespaced(client.clone(), namespace);
+    let object = api.get_metadata(name).await.ok()?;
+    let entries = object.metadata.managed_fields?;
+    let others = entries.iter().filter(|entry| {
+        let manager = entry.manager.as_deref().unwrap_or_default();
+        let fields = entry.fields_v1.as_ref().map(|fields| &fields.0);
+        ![names::FIELD_MANAGER, HANDOVER_MANAGER].contains(&manager)
+            && entry.subresource.as_deref() != Some("status")
+            && fields.is_some_and(|fields| owns(fields, field))
+    });
+    let newest = others.max_by_key(|entry| entry.time.as_ref().map(|time| time.0))?;
+    newest.manager.clone()
+}
+
+/// Does a record of owned fields have this path? Items of lists are named by their keys there: up to them is near enough.
+fn owns(fields: &Value, path: &str) -> bool {
+    let mut at = fields;
+    for part in path.split('.') {
+        let name = part.split('[').next().unwrap_or(part);
+        match at.get(format!("f:{name}")) {
+            Some(inner) => at = inner,
+            None => return false,
+        }
+        if name.len() != part.len() {
+            return true;
+        }
+    }
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn edit(field: &str) -> Edit {
+        Edit {
+            kind: "Service".to_owned(),
+            name: "demo-client".to_owned(),
+            field: field.to_owned(),
+            value: None,
+            by: None,
+            times: 0,
+        }
+    }
+
+    #[test]
+    fn edits_are_counted_and_forgotten() {
+        let start = Instant::now();
+        let mut known = Vec::new();
+        assert_eq!(note(&mut known, edit("a"), start).times, 1);
+        assert_eq!(note(&mut known, edit("a"), start).times, 2);
+        assert_eq!(note(&mut known, edit("b"), start).times, 1);
+        let later = start + SHOWN;
+        assert_eq!(
+            note(&mut known, edit("a"), later).times,
+            1,
+            "the old ones are over"
+        );
+        assert_eq!(known.len(), 1);
+        for n in 0..100 {
+            note(&mut known, edit(&n.to_string()), later);
+        }
+        assert_eq!(known.len(), REMEMBERED);
+    }
+
+    #[test]
+    fn owners_of_fields() {
+        let fields =
+            json!({"f:spec": {"f:replicas": {}, "f:ports": {"k:{\"port\":1}": {".": {}}}}});
+        let cases = [
+            ("spec.replicas", true),
+            ("spec.ports[0].port", true),
+            ("spec.template", false),
+            ("data", false),
+        ];
+        for (path, expected) in cases {
+            assert_eq!(owns(&fields, path), expected, "{path}");
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! Events about what does not start. Kubernetes' controllers say nowhere else why they could not make a pod or a volume, and kubelets nowhere
+//! else that a pull secret is missing. Asked for only then, and only about these objects.
+use k8s_openapi::{
+    api::{
+        core::v1::{PersistentVolumeClaim, Pod},
+        events::v1::Event,
+    },
+    jiff::Timestamp,
+};
+use kube::{Api, Client, Resource, ResourceExt, api::ListParams};
+
+use crate::live::{Live, pods_of};
+
+/// Objects whose events are asked for in one look: one is enough to tell what is the matter, a few more show other causes.
+const MAX_OBJECTS: usize = 4;
+/// Events that are read of each.
+const MAX_EVENTS: u32 = 50;
+/// A pod or a volume takes a moment to be made.
+const PATIENCE_SECONDS: i64 = 3;
+/// Waiting reasons of containers whose image cannot be had.
+pub const IMAGE_REASONS: [&str; 6] = [
+    "ErrImagePull",
+    "ImagePullBackOff",
+    "InvalidImageName",
+    "ErrImageNeverPull",
+    "ImageInspectError",
+    "RegistryUnavailable",
+];
+
+/// Reads the events of what does not start. What cannot be read is left out: the condition then says less.
+pub async fn read(client: &Client, namespace: &str, live: &Live) -> Vec<Event> {
+    let api: Api<Event> = Api::namespaced(client.clone(), namespace);
+    let mut all = Vec::new();
+    for uid in suspects(live, Timestamp::now()) {
+        let about = ListParams::default()
+            .fields(&format!("regarding.uid={uid}"))
+            .limit(MAX_EVENTS);
+        match api.list(&about).await {
+            Ok(list) => all.extend(list.items),
+            Err(error) => {
+                tracing::debug!("reading events: {error}");
+                break;
+            }
+        }
+    }
+    all
+}
+
+/// Uids of what does not start.
+fn suspects(live: &Live, now: Timestamp) -> Vec<String> {
+    let is_old = |created: Option<i64>| {
+        created.is_none_or(|created| now.as_second() - created >= PATIENCE_SECONDS)
+    };
+    let sets = live.sets.iter().filter(|set| {
+        let wanted = set.spec.as_ref().and_then(|spec| spec.replicas);
+        let there = pods_of(live, set).count();
+        is_old(created(&***set)) && usize::try_from(wanted.unwrap_or(1)).is_ok_and(|w| w > there)
+    });
+    let claims = live
+        .claims
+        .iter()
+        .filter(|claim| is_pending(claim) && is_old(created(&***claim)));
+    let pods = live.pods.iter().filter(|pod| misses_image(pod));
+    sets.filter_map(|set| set.uid())
+        .chain(claims.filter_map(|claim| claim.uid()))
+        .chain(pods.filter_map(|pod| pod.uid()))
+        .take(MAX_OBJECTS)
+        .collect()
+}
+
+/// When an object was made, in Unix seconds.
+pub fn created<K: Resource>(object: &K) -> Option<i64> {
+    let created = object.meta().creation_timestamp.as_ref();
+    created.map(|time| time.0.as_second())
+}
+
+/// Has a claim no volume yet?
+pub fn is_pending(claim: &PersistentVolumeClaim) -> bool {
+    let phase = claim.status.as_ref().and_then(|s| s.phase.as_deref());
+    let volume = claim.spec.as_ref().and_then(|s| s.volume_name.as_ref());
+    phase == Some("Pending") && volume.is_none() && claim.metadata.deletion_timestamp.is_none()
+}
+
+/// Does a pod with pull secrets wait for an image?
+fn misses_image(pod: &Pod) -> bool {
+    let secrets = pod
+        .spec
+        .as_ref()
+        .and_then(|s| s.image_pull_secrets.as_ref());
+    let status = pod.status.clone().unwrap_or_default();
+    let init = status.init_container_statuses.unwrap_or_default();
+    let all = status.container_statuses.unwrap_or_default();
+    let waits = init.iter().chain(&all).any(|container| {
+        let waiting = container.state.as_ref().and_then(|s| s.waiting.as_ref());
+        let reason = waiting.and_then(|w| w.reason.as_deref());
+        reason.is_some_and(|reason| IMAGE_REASONS.contains(&reason))
+    });
+    secrets.is_some_and(|secrets| !secrets.is_empty()) && waits
+}
+
+/// When an event last happened, in Unix seconds.
+pub fn last_seen(event: &Event) -> i64 {
+    let series = event.series.as_ref().map(|s| s.last_observed_time.0);
+    let old = event.deprecated_last_timestamp.as_ref().map(|t| t.0);
+    let first = event.event_time.as_ref().map(|t| t.0);
+    let made = event.metadata.creation_timestamp.as_ref().map(|t| t.0);
+    let last = series.or(old).or(first).or(made);
+    last.map_or(0, |time| time.as_second())
+}

@@ -1,0 +1,157 @@
+//! What stands in the way of pods, from facts where there are any, else from events about the very object.
+use k8s_openapi::api::{
+    apps::v1::StatefulSet,
+    core::v1::{ContainerStatus, PersistentVolumeClaim, Pod, PodStatus},
+    events::v1::Event,
+};
+use kube::ResourceExt;
+
+use super::pod;
+use crate::{
+    cluster::hindrance::{Hindrance, HindranceKind},
+    evidence::{IMAGE_REASONS, created, is_pending, last_seen},
+    live::{Live, pods_of},
+};
+
+/// Containers that Kubernetes cannot make wait with one of these.
+const CONTAINER_REASONS: [&str; 4] = [
+    "CreateContainerConfigError",
+    "CreateContainerError",
+    "RunContainerError",
+    "PostStartHookError",
+];
+/// The container of the node.
+const NODE: &str = "rqlited";
+/// Between two tries of the StatefulSet controller lie at most 1000 s: an event that is older is of something that is over.
+const EVENT_SECONDS: i64 = 1200;
+/// Longest explanation that goes into a status.
+const MAX_WORDS_CHARS: usize = 400;
+
+/// Everything that stands in the way of one cluster, at `now` in Unix seconds.
+pub(super) fn seen(live: &Live, now: i64) -> Vec<Hindrance> {
+    let sets = live.sets.iter().filter_map(|set| refusal(live, set, now));
+    let claims = live.claims.iter().filter_map(|claim| volume(live, claim));
+    let pods = live.pods.iter().filter_map(|pod| of_pod(live, pod));
+    sets.chain(claims).chain(pods).collect()
+}
+
+fn hindrance(kind: HindranceKind, object: &str, words: &str) -> Hindrance {
+    Hindrance {
+        kind,
+        object: object.to_owned(),
+        words: words.trim().chars().take(MAX_WORDS_CHARS).collect(),
+    }
+}
+
+/// The newest event of an object with this reason.
+fn newest<'a>(
+    live: &'a Live,
+    about: &impl ResourceExt,
+    reason: &str,
+) -> Option<(&'a str, &'a Event)> {
+    let uid = about.uid();
+    let own = live.events.iter().filter(|event| {
+        let regarding = event.regarding.as_ref().and_then(|r| r.uid.clone());
+        regarding == uid && event.reason.as_deref() == Some(reason)
+    });
+    let event = own.max_by_key(|event| last_seen(event))?;
+    Some((event.note.as_deref().unwrap_or_default(), event))
+}
+
+/// A StatefulSet that lacks pods because they, or their claims, are refused. An event from before its newest pod may be over.
+fn refusal(live: &Live, set: &StatefulSet, now: i64) -> Option<Hindrance> {
+    let wanted = set.spec.as_ref().and_then(|spec| spec.replicas);
+    let there = pods_of(live, set).count();
+    if set.metadata.deletion_timestamp.is_some()
+        || usize::try_from(wanted.unwrap_or(1)).is_ok_and(|wanted| there >= wanted)
+    {
+        return None;
+    }
+    let (words, event) = newest(live, set, "FailedCreate")?;
+    let newest_pod = pods_of(live, set).filter_map(|pod| created(&**pod)).max();
+    let at = last_seen(event);
+    let counts = newest_pod.is_none_or(|pod| at >= pod) && now - at < EVENT_SECONDS;
+    let words = words.split_once("failed error: ").map_or(words, |(_, w)| w);
+    counts.then(|| hindrance(HindranceKind::Refused, &set.name_any(), words))
+}
+
+/// A claim that gets no volume.
+fn volume(live: &Live, claim: &PersistentVolumeClaim) -> Option<Hindrance> {
+    if !is_pending(claim) {
+        return None;
+    }
+    let name = claim.name_any();
+    let spec = claim.spec.as_ref();
+    let class = spec.and_then(|spec| spec.storage_class_name.as_deref());
+    // Without the right to read classes nothing is known of them.
+    let missing = live
+        .default_classes
+        .as_ref()
+        .is_some_and(|defaults| match class {
+            // No dynamic provisioning is asked for.
+            Some("") => false,
+            Some(class) => !live.expandable.contains_key(class),
+            None => defaults.is_empty(),
+        });
+    if missing {
+        let class = class.unwrap_or_default();
+        return Some(hindrance(HindranceKind::NoClass, &name, class));
+    }
+    let (words, _) = newest(live, claim, "ProvisioningFailed")?;
+    Some(hindrance(HindranceKind::NoVolume, &name, words))
+}
+
+fn of_pod(live: &Live, pod: &Pod) -> Option<Hindrance> {
+    if pod.metadata.deletion_timestamp.is_some() {
+        return None;
+    }
+    let status = pod.status.clone().unwrap_or_default();
+    let name = pod.name_any();
+    if let Some(words) = unscheduled(&status) {
+        return Some(hindrance(HindranceKind::NoMachine, &name, &words));
+    }
+    let (kind, words) = pod::containers(&status).find_map(container)?;
+    let secrets = newest(live, pod, "FailedToRetrieveImagePullSecret")
+        .filter(|_| kind == HindranceKind::Image)
+        .and_then(|(note, _)| between(note, '(', ')'));
+    Some(match secrets {
+        Some(secrets) => hindrance(HindranceKind::NoPullSecret, &name, secrets),
+        None => hindrance(kind, &name, &words),
+    })
+}
+
+fn unscheduled(status: &PodStatus) -> Option<String> {
+    let scheduled = pod::condition(status, "PodScheduled")?;
+    let unschedulable = scheduled.reason.as_deref() == Some("Unschedulable");
+    (scheduled.status == "False" && unschedulable)
+        .then(|| scheduled.message.clone().unwrap_or_default())
+}
+
+fn between(text: &str, open: char, close: char) -> Option<&str> {
+    let (_, rest) = text.split_once(open)?;
+    rest.split_once(close).map(|(inner, _)| inner)
+}
+
+/// Why a container does not run.
+fn container(status: &ContainerStatus) -> Option<(HindranceKind, String)> {
+    let waiting = status.state.as_ref()?.waiting.as_ref()?;
+    let reason = waiting.reason.as_deref()?;
+    if IMAGE_REASONS.contains(&reason) {
+        let words = pod::told(reason, waiting.message.as_deref());
+        return Some((HindranceKind::Image, format!("{}: {words}", status.image)));
+    }
+    if CONTAINER_REASONS.contains(&reason) {
+        let words = waiting.message.clone();
+        let words = words.unwrap_or_else(|| reason.to_owned());
+        return Some((HindranceKind::Container, words));
+    }
+    // The preparation that ends again and again says why by its report.
+    if reason == "CrashLoopBackOff" && status.name == NODE {
+        let last = status.last_state.as_ref()?.terminated.as_ref()?;
+        return Some((HindranceKind::Crash, pod::ended(last)));
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests;
