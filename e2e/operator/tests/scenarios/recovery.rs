@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::{
     cluster::{Cluster, LONG, NAME, spec},
     report::Outcome,
-    scaling::kill_at_each,
+    scaling::{hold_down, kill_at_each},
     site::{Site, condition, text},
 };
 
@@ -302,10 +302,17 @@ pub(crate) fn read_replica_is_newer(site: &Site) -> Result<Outcome> {
         let writer = cluster.writer_on(&others.context("one machine")?.machine)?;
         cluster.lead_from("demo-0")?;
         // One voter does not see the last writes; the two that do burn down.
-        let cordon = site.cordon(&away.machine)?;
-        cluster.delete_pods(&["demo-2"])?;
+        let cordon = hold_down(site, cluster, &away.name)?;
         writer.await_progress(LIMIT)?;
+        let burning = cluster.uids()?;
         cluster.lose_disks(&["demo-0", "demo-1"])?;
+        until("the two to be gone", LIMIT, || {
+            // A pod that is being deleted still serves, and would tell the third one all it knows.
+            let now = cluster.uids()?;
+            let stays = ["demo-0", "demo-1"].map(|name| now.get(name) == burning.get(name));
+            ensure!(stays == [false, false], "still there: {stays:?}");
+            Ok(())
+        })?;
         drop(cordon);
         cluster.until_condition("QuorumLost", "True", Some("VotersLost"), LONG)?;
         recover(cluster, "which", &consent())?;

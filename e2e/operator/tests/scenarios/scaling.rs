@@ -136,7 +136,7 @@ pub(crate) fn operator_killed_while_scaling(site: &Site) -> Result<Outcome> {
 }
 
 /// A voter that waits for its machine, which takes no pods.
-fn hold_down<'s>(
+pub(crate) fn hold_down<'s>(
     site: &'s Site,
     cluster: &Cluster<'_>,
     name: &str,
