@@ -18,6 +18,8 @@ pub const VOTERS: &str = "rqlite";
 /// How many voters the manifests have.
 pub const COUNT: usize = 3;
 const HTTP_PORT: u16 = 4001;
+/// How long a node may take to answer, as a flag of `kubectl`: one that is cut off the network would take for ever.
+const ANSWER_LIMIT: &str = "--request-timeout=10s";
 
 /// A file of `manifests/plain`.
 #[must_use]
@@ -60,7 +62,7 @@ impl Namespace {
             "/api/v1/namespaces/{}/pods/{pod}:{HTTP_PORT}/proxy{path}",
             self.name
         );
-        self.ask(&["get", "--raw", &url])
+        self.ask(&["get", "--raw", &url, ANSWER_LIMIT])
     }
 
     /// The pod of the leader, as any of `pods` knows it.
