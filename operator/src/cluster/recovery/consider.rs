@@ -159,11 +159,12 @@ fn may_lead(view: &View<'_>, recovery: &RqliteRecovery, name: &str) -> bool {
     !lost && !recovery.spec.ignore_members.iter().any(|m| m == name)
 }
 
-/// A later recovery of the same cluster that is to be carried out.
+/// A later recovery of the same cluster that is to be carried out. Of two of the same second, the one not yet looked at is the later one.
 fn newer(view: &View<'_>, recovery: &RqliteRecovery) -> Option<String> {
     let order = |r: &RqliteRecovery| {
         let created = r.metadata.creation_timestamp.as_ref().map(|t| t.0);
-        (created, r.metadata.name.clone())
+        let unseen = r.status.as_ref().is_none_or(|s| s.phase.is_none());
+        (created, unseen, r.metadata.name.clone())
     };
     let later = view.seen.recoveries.iter();
     let later = later.filter(|r| !r.spec.dry_run && order(r) > order(recovery));

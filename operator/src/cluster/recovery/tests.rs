@@ -72,6 +72,23 @@ fn without_consent_it_stops_and_says_what_may_be_lost() {
 }
 
 #[test]
+fn of_two_of_the_same_second_the_one_that_was_not_looked_at_takes_over() {
+    let mut scene = two_of_three();
+    let asked = scene.recovery(|_| {});
+    inspect(&mut scene, "demo-2");
+    assert_eq!(phase(&scene, &asked), AwaitingApproval);
+    scene.recovery(|s| s.accept_data_loss = true);
+    let created = scene.seen.recoveries[0].metadata.creation_timestamp.clone();
+    let consents = scene.seen.recoveries.last_mut().unwrap();
+    consents.metadata.creation_timestamp = created;
+    // Before the other one by name.
+    consents.metadata.name = Some("consents".to_owned());
+    scene.pass();
+    assert_eq!(phase(&scene, &asked), Rejected);
+    assert_eq!(phase(&scene, "consents"), Fencing);
+}
+
+#[test]
 fn a_dry_run_touches_nothing() {
     let mut scene = two_of_three();
     let name = scene.recovery(|s| {
