@@ -2,7 +2,7 @@
 //! advertise, ids made up, silent members reaped, sizes that are even.
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use e2e::{
     client::Outcome,
     cluster::{Cluster, SETTLE_LIMIT},
@@ -13,7 +13,7 @@ use e2e::{
     process::{Node, PROCESS_LIMIT},
     wait,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// Limits of silence: well above an election, short enough to wait for.
 const REAP_VOTERS: Duration = Duration::from_secs(3);
@@ -281,6 +281,63 @@ fn a_leader_without_a_quorum_reaps_nobody() -> Result<()> {
         },
     )?;
     cluster.check_no_panic()
+}
+
+/// `store.raft` of `/status`.
+fn raft_status(cluster: &Cluster, at: usize) -> Result<Value, String> {
+    let status = cluster.client(at).get_json("/status");
+    let mut status = status.map_err(|error| format!("{error:#}"))?;
+    Ok(status["store"]["raft"].take())
+}
+
+#[test]
+fn a_leader_tells_for_how_long_members_are_silent() -> Result<()> {
+    let mut cluster = Cluster::start(3)?;
+    let leader = cluster.leader()?;
+    let [silent, other] = [1, 2].map(|step| (leader + step) % 3);
+    let ids = [silent, other].map(|at| {
+        let status = cluster.client(at).get_json("/status")?;
+        let id = status["store"]["identity"]["raft_id"].as_str();
+        anyhow::Ok(id.context("no Raft id")?.to_owned())
+    });
+    let [silent_id, other_id] = ids;
+    let (silent_id, other_id) = (silent_id?, other_id?);
+    let await_silence = |cluster: &Cluster, what: &str, wanted: &dyn Fn(u64) -> bool| {
+        wait::until(what, SETTLE_LIMIT, || {
+            let raft = raft_status(cluster, leader)?;
+            let of = |id: &String| raft["silent_seconds"][id].as_u64();
+            match (of(&silent_id), of(&other_id)) {
+                (Some(seconds), Some(0)) if wanted(seconds) => Ok(()),
+                _ => Err(raft["silent_seconds"].to_string()),
+            }
+        })
+    };
+    await_silence(&cluster, "nobody silent", &|seconds| seconds == 0)?;
+    let died = Instant::now();
+    cluster[silent].kill()?;
+    await_silence(&cluster, "two seconds of silence", &|seconds| seconds >= 2)?;
+    ensure!(died.elapsed() >= Duration::from_secs(2), "too early");
+    let follower = raft_status(&cluster, other).map_err(anyhow::Error::msg)?;
+    ensure!(follower["silent_seconds"] == json!({}), "{follower}");
+    ensure!(
+        follower["committed_configuration_index"] == follower["committed_configuration"]["index"]
+            && follower["committed_configuration_index"].as_u64() > Some(0),
+        "{follower}"
+    );
+    cluster[silent].start()?;
+    await_silence(&cluster, "its return", &|seconds| seconds == 0)?;
+    // Cut off itself, it says nothing of the others.
+    for at in [silent, other] {
+        cluster[at].kill()?;
+    }
+    wait::until("a leader without a word", SETTLE_LIMIT, || {
+        let raft = raft_status(&cluster, leader)?;
+        if raft["silent_seconds"] == json!({}) {
+            Ok(())
+        } else {
+            Err(raft["silent_seconds"].to_string())
+        }
+    })
 }
 
 fn takes_writes(cluster: &Cluster, at: usize) -> bool {

@@ -266,6 +266,74 @@ fn without_a_quorum_only_local_reads_work() -> Result<()> {
     Ok(())
 }
 
+/// Neither ready nor naming a leader, or both.
+fn sees_a_leader(cluster: &Cluster, at: usize) -> Result<bool, String> {
+    let mut client = cluster.client(at);
+    let ready = client.get("/readyz").map_err(|e| format!("{e:#}"))?;
+    let named = client.leader().filter(|name| !name.is_empty());
+    match (ready.status, &named) {
+        (200, Some(_)) => Ok(true),
+        (503, None) => Ok(false),
+        _ => Err(format!(
+            "{} {}, leader {named:?}",
+            ready.status,
+            ready.text()
+        )),
+    }
+}
+
+fn term(cluster: &Cluster, at: usize) -> Result<u64> {
+    let status = cluster.client(at).get_json("/status")?;
+    status["store"]["raft"]["term"].as_u64().context("no term")
+}
+
+#[test]
+fn followers_of_a_leader_without_a_quorum_see_no_leader() -> Result<()> {
+    let mut cluster = Cluster::start(5)?;
+    await_write(&mut cluster.client(0), "CREATE TABLE t(x)")?;
+    let leader = cluster.leader()?;
+    let [follower, gone @ ..] = [1, 2, 3, 4].map(|step| (leader + step) % 5);
+    let before = term(&cluster, leader)?;
+    let start = Instant::now();
+    for index in gone {
+        cluster[index].kill()?;
+    }
+    let all = |cluster: &Cluster, wanted: bool| {
+        wait::until(
+            &format!("a leader seen by those left: {wanted}"),
+            SETTLE_LIMIT,
+            || {
+                let seen = [leader, follower].map(|at| sees_a_leader(cluster, at));
+                if seen == [Ok(wanted), Ok(wanted)] {
+                    Ok(())
+                } else {
+                    Err(format!("{seen:?}"))
+                }
+            },
+        )
+    };
+    all(&cluster, false)?;
+    println!("not ready {:?} after the loss", start.elapsed());
+    ensure!(start.elapsed() < NOTICE_LIMIT, "{:?}", start.elapsed());
+    let mut client = cluster.client(follower);
+    let refused = client.write("INSERT INTO t VALUES(1)", &[]);
+    ensure!(
+        matches!(&refused, Outcome::Refused(text) if text.contains("leader not found")),
+        "{refused:?}"
+    );
+    cluster[gone[0]].start()?;
+    all(&cluster, true)?;
+    ensure!(
+        (cluster.leader()?, term(&cluster, follower)?) == (leader, before),
+        "an election that nobody needed"
+    );
+    await_write(&mut cluster.client(follower), "INSERT INTO t VALUES(1)")?;
+    cluster.check_no_panic()
+}
+
+/// A leader knows after one election timeout (half a second here) that it has lost its quorum, its followers with the next heartbeat.
+const NOTICE_LIMIT: Duration = Duration::from_secs(4);
+
 #[test]
 fn an_isolated_leader_does_not_answer_and_steps_down() -> Result<()> {
     let mut links = Vec::new();

@@ -4,7 +4,7 @@ use std::{
     path::PathBuf,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -33,6 +33,10 @@ pub struct Local {
     leader_contact: AtomicU64,
     /// The commit index that the leader last sent.
     leader_commit: AtomicU64,
+    /// The leader said of itself that it has no quorum.
+    leader_without_quorum: AtomicBool,
+    /// This node leads and has no quorum.
+    leads_without_quorum: AtomicBool,
     /// Raft id to advertised Raft address, of members that said they have moved since the membership was written.
     moved: Mutex<BTreeMap<String, String>>,
 }
@@ -61,6 +65,8 @@ impl Local {
             started: Instant::now(),
             leader_contact: AtomicU64::new(0),
             leader_commit: AtomicU64::new(0),
+            leader_without_quorum: AtomicBool::new(false),
+            leads_without_quorum: AtomicBool::new(false),
             moved: Mutex::default(),
         }
     }
@@ -218,6 +224,31 @@ impl Local {
         let now = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.leader_contact
             .store(now.saturating_add(1), Ordering::Relaxed);
+    }
+
+    /// Notes that a leader's append was followed. One that has no quorum knows no better than this node what is committed elsewhere, so it
+    /// is not heard.
+    pub fn followed_leader(&self, without_quorum: bool) {
+        if !without_quorum {
+            self.heard_from_leader();
+        }
+        self.leader_without_quorum
+            .store(without_quorum, Ordering::Relaxed);
+    }
+
+    /// The leader that this node follows said last that it has no quorum.
+    pub fn leader_is_without_quorum(&self) -> bool {
+        self.leader_without_quorum.load(Ordering::Relaxed)
+    }
+
+    /// What this node tells its followers.
+    pub fn set_leads_without_quorum(&self, without: bool) {
+        self.leads_without_quorum.store(without, Ordering::Relaxed);
+    }
+
+    /// This node leads, but has not heard a quorum for an election timeout.
+    pub fn leads_without_quorum(&self) -> bool {
+        self.leads_without_quorum.load(Ordering::Relaxed)
     }
 
     /// Notes a commit index. One from a deposed leader is not above the present one's, so the greatest counts.

@@ -4,6 +4,7 @@
 pub mod codec;
 pub mod handover;
 pub mod keeper;
+mod leadership;
 pub mod log;
 pub mod machine;
 pub mod membership;
@@ -12,11 +13,17 @@ pub mod proposer;
 mod read_index;
 pub mod rewrite;
 pub mod serve;
+mod silence;
 pub mod stall;
 mod thread;
 pub mod types;
 
-use std::{collections::BTreeMap, io, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    io,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use node_db::Database;
 use openraft::{
@@ -26,7 +33,7 @@ use openraft::{
 };
 use tokio::sync::watch;
 
-pub use self::read_index::ReadIndexError;
+pub use self::{leadership::Leadership, read_index::ReadIndexError};
 use self::{
     log::Log,
     machine::{Machine, Progress},
@@ -97,21 +104,6 @@ impl Settings {
     }
 }
 
-/// Who leads, as this node knows it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Leadership {
-    /// The leader's Raft id.
-    pub leader: Option<RaftId>,
-    /// Its advertised Raft address.
-    pub addr: Option<String>,
-    /// This node is it.
-    pub mine: bool,
-    /// Raft term.
-    pub term: u64,
-    /// Number of voters.
-    pub voters: usize,
-}
-
 /// A running Raft node over its log and database.
 #[derive(Clone, Debug)]
 pub struct Consensus {
@@ -125,6 +117,8 @@ pub struct Consensus {
     local: Arc<Local>,
     /// Held by whoever changes the membership: openraft takes one change at a time, in two steps.
     changing: Arc<tokio::sync::Mutex<()>>,
+    /// For how long each other member has been silent, as the keeper of members saw it last.
+    silences: Arc<Mutex<BTreeMap<RaftId, Duration>>>,
     disk: Arc<Disk>,
     /// Where all of it runs; kept alive by the last clone.
     _thread: Arc<Thread>,
@@ -163,7 +157,7 @@ impl Consensus {
                 let raft = Raft::new(id, config, network, log, machine)
                     .await
                     .map_err(io::Error::other)?;
-                let leadership = watch_leadership(&raft, &local, election_timeout);
+                let leadership = leadership::watch(&raft, &local, election_timeout);
                 let proposer =
                     Proposer::start(raft.clone(), leadership.clone(), disk, apply_timeout);
                 let read_index = ReadIndex::start(raft.clone());
@@ -183,6 +177,7 @@ impl Consensus {
             settings,
             local,
             changing: Arc::default(),
+            silences: Arc::default(),
         })
     }
 
@@ -230,11 +225,8 @@ impl Consensus {
             .last_applied
             .is_some_and(|id| id.leader_id.term >= term);
         let lease = self.settings.election_timeout;
-        applied_own
-            && (voters <= 1
-                || data
-                    .last_quorum_acked
-                    .is_some_and(|at| at.into_inner().elapsed() < lease))
+        let acked = data.last_quorum_acked.map(|at| at.into_inner().elapsed());
+        applied_own && (voters <= 1 || acked.is_some_and(|since| since < lease))
     }
 
     /// A copy of openraft's observations; never hold its guard across an await.
@@ -368,6 +360,21 @@ impl Consensus {
         (stored.log_id().map_or(0, |id| id.index), members)
     }
 
+    /// For how long this node as leader has not heard each other member. Empty unless it leads and hears a quorum: who is cut off itself
+    /// knows nothing of others.
+    pub fn silences(&self) -> BTreeMap<RaftId, Duration> {
+        if !self.leads() {
+            return BTreeMap::new();
+        }
+        let known = self.silences.lock();
+        known.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn note_silences(&self, silences: BTreeMap<RaftId, Duration>) {
+        let known = self.silences.lock();
+        *known.unwrap_or_else(PoisonError::into_inner) = silences;
+    }
+
     /// Resolves when openraft has stopped by itself, with its reason: this process must end.
     pub async fn stopped(&self) -> String {
         let mut metrics = self.raft.metrics();
@@ -387,77 +394,5 @@ impl Consensus {
         if let Err(e) = self.raft.shutdown().await {
             tracing::error!(target: "raft", "stopping Raft: {e}");
         }
-    }
-}
-
-/// How often a silent leader is looked for, besides at every change that openraft tells of.
-const LEADERSHIP_INTERVAL: Duration = Duration::from_millis(100);
-
-/// Follows openraft's server metrics with a small value of our own, so that readers never hold openraft's guard. openraft goes on naming a
-/// leader that fell silent (and, after a restart, the one of the stored vote); here another node leads only while it is heard.
-fn watch_leadership(
-    raft: &Raft,
-    local: &Arc<Local>,
-    election_timeout: Duration,
-) -> watch::Receiver<Leadership> {
-    let mut metrics = raft.server_metrics();
-    let local = Arc::clone(local);
-    let patience = election_timeout * 3 / 2;
-    let (tell, told) = watch::channel(Leadership::default());
-    tokio::spawn(async move {
-        loop {
-            let now = {
-                let m = metrics.borrow_watched();
-                let membership = m.membership_config.membership();
-                let mine =
-                    m.state == ServerState::Leader && m.current_leader.as_ref() == Some(&m.id);
-                let heard = mine
-                    || local
-                        .since_leader_contact()
-                        .is_some_and(|since| since < patience);
-                let leader = m.current_leader.clone().filter(|_| heard);
-                Leadership {
-                    addr: leader
-                        .as_ref()
-                        .and_then(|id| membership.get_node(id))
-                        .map(|n| n.raft_addr.clone()),
-                    mine,
-                    leader,
-                    term: m.vote.leader_id.term,
-                    voters: membership.voter_ids().count(),
-                }
-            };
-            tell.send_if_modified(|held| {
-                let changed = *held != now;
-                if changed {
-                    if held.leader != now.leader {
-                        local.metrics.count(Counter::StoreLeaderChangesObserved);
-                    }
-                    log_leadership(held, &now);
-                    *held = now;
-                }
-                changed
-            });
-            if let Ok(Err(_)) = tokio::time::timeout(LEADERSHIP_INTERVAL, metrics.changed()).await {
-                return;
-            }
-        }
-    });
-    told
-}
-
-fn log_leadership(before: &Leadership, now: &Leadership) {
-    if before.leader == now.leader {
-        return;
-    }
-    match (&now.leader, &now.addr) {
-        (Some(id), Some(addr)) if now.mine => {
-            tracing::info!(target: "store", "this node (ID={}, addr={addr}) is now Leader", id.name());
-        }
-        (Some(id), Some(addr)) => {
-            tracing::info!(target: "store", "node {} at {addr} is now Leader", id.name())
-        }
-        (Some(id), None) => tracing::info!(target: "store", "node {} is now Leader", id.name()),
-        (None, _) => tracing::info!(target: "store", "Leader is now unknown"),
     }
 }

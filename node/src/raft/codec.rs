@@ -70,6 +70,14 @@ pub struct AppendRecord {
     pub entries: Vec<EntryRecord>,
     /// What the leader knows to be committed.
     pub commit: Option<Id>,
+    /// The leader has not heard a quorum for an election timeout.
+    #[serde(deserialize_with = "absent_is_false")]
+    pub without_quorum: bool,
+}
+
+/// For a field that older nodes do not send: it is the last one, so nothing follows in its place.
+fn absent_is_false<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
+    Ok(bool::deserialize(deserializer).unwrap_or(false))
 }
 
 /// Answer to [`AppendRecord`].
@@ -226,6 +234,7 @@ impl From<&AppendEntriesRequest<Types>> for AppendRecord {
                 })
                 .collect(),
             commit: rpc.leader_commit.as_ref().map(id),
+            without_quorum: false,
         }
     }
 }
@@ -317,5 +326,37 @@ impl From<VoteAnswer> for VoteResponse<Types> {
             vote_granted: answer.granted,
             last_log_id: answer.last.map(from_id),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Nodes of both kinds understand each other: the older one sends no last field and does not look at it.
+    #[test]
+    fn an_append_of_an_older_node_has_a_quorum() {
+        let record = AppendRecord {
+            vote: VoteRecord {
+                term: 1,
+                voted_for: "a#1".into(),
+                committed: true,
+            },
+            prev: Some((1, 2)),
+            entries: Vec::new(),
+            commit: None,
+            without_quorum: true,
+        };
+        let bytes = postcard::to_stdvec(&record).unwrap();
+        let read: AppendRecord = postcard::from_bytes(&bytes).unwrap();
+        assert!(read.without_quorum);
+        let older = &bytes[..bytes.len() - 1];
+        let read: AppendRecord = postcard::from_bytes(older).unwrap();
+        assert!(!read.without_quorum);
+        assert_eq!(read.prev, record.prev);
+        assert!(
+            postcard::from_bytes::<AppendRecord>(&older[..older.len() - 2]).is_err(),
+            "but nothing else may be missing"
+        );
     }
 }

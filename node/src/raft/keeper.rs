@@ -5,10 +5,9 @@ use std::{
 };
 
 use node_db::{Checkpoint, Database};
-use openraft::Instant as _;
 use tokio_util::sync::CancellationToken;
 
-use super::{Consensus, types::RaftId};
+use super::{Consensus, silence::Silence, types::RaftId};
 use crate::{
     metrics::{Counter, Metrics},
     stop::stopped_within,
@@ -88,14 +87,16 @@ pub fn purge_upto(range: Option<(u64, u64)>, log_bytes: u64, checkpoint_index: u
 
 /// Runs the leader's duties until stopped.
 pub async fn keep_members(consensus: Consensus, reaping: Reaping, stop: CancellationToken) {
-    let mut silent = Silence::default();
+    let mut silence = Silence::default();
     while !stopped_within(&stop, MEMBERS_INTERVAL).await {
         let leadership = consensus.leadership();
         if !leadership.mine {
-            silent = Silence::default();
+            silence = Silence::default();
             continue;
         }
-        silent.leading_since(leadership.term);
+        silence.leading_since(leadership.term);
+        let silences = silence.of_others(&consensus);
+        consensus.note_silences(silences.clone());
         let members = consensus.metrics().membership_config;
         if members.membership().get_joint_config().len() > 1 {
             if consensus.changing().try_lock().is_err() {
@@ -113,42 +114,7 @@ pub async fn keep_members(consensus: Consensus, reaping: Reaping, stop: Cancella
             log_failure("promoting a caught-up node", consensus.promote(ready).await);
             continue;
         }
-        reap(&consensus, reaping, &mut silent).await;
-    }
-}
-
-/// Since when this node as leader has known each member: a silence that began under another leader, or before the member was admitted, does
-/// not count.
-#[derive(Debug, Default)]
-struct Silence {
-    term: u64,
-    known: BTreeMap<RaftId, Instant>,
-}
-
-impl Silence {
-    fn leading_since(&mut self, term: u64) {
-        if self.term != term {
-            *self = Self {
-                term,
-                known: BTreeMap::new(),
-            };
-        }
-    }
-
-    /// How long each member has been silent; `heard`: since it was last heard, if ever.
-    fn of(
-        &mut self,
-        members: &[(RaftId, bool)],
-        heard: impl Fn(&RaftId) -> Option<Duration>,
-    ) -> BTreeMap<RaftId, Duration> {
-        self.known
-            .retain(|id, _| members.iter().any(|(member, _)| member == id));
-        let silences = members.iter().map(|(id, _)| {
-            let known = *self.known.entry(id.clone()).or_insert_with(Instant::now);
-            let silent = heard(id).unwrap_or(Duration::MAX).min(known.elapsed());
-            (id.clone(), silent)
-        });
-        silences.collect()
+        reap(&consensus, reaping, &silences).await;
     }
 }
 
@@ -173,28 +139,15 @@ pub fn to_reap(
         .map(|(id, _)| id.clone())
 }
 
-async fn reap(consensus: &Consensus, reaping: Reaping, leading: &mut Silence) {
-    if reaping.voters_after.is_none() && reaping.non_voters_after.is_none() {
-        return;
-    }
-    // A leader that does not hear a quorum is itself cut off. What it would propose now could not be committed, but might be when those it
-    // takes for dead are back.
-    if !consensus.leads() {
-        return;
-    }
-    let heartbeat = consensus.metrics().heartbeat.unwrap_or_default();
+async fn reap(consensus: &Consensus, reaping: Reaping, silences: &BTreeMap<RaftId, Duration>) {
     // Who has joined to vote and only has to catch up is a voter here.
     let members: Vec<_> = consensus
         .members()
         .into_iter()
         .map(|(id, member, voter)| (id, voter || member.wants_vote))
         .collect();
-    let silence = leading.of(&members, |id| {
-        let at = heartbeat.get(id).and_then(Option::as_ref);
-        at.map(|at| at.elapsed())
-    });
     let own = RaftId::from(consensus.local().raft_id());
-    let Some(id) = to_reap(&members, &silence, &own, reaping) else {
+    let Some(id) = to_reap(&members, silences, &own, reaping) else {
         return;
     };
     let kind = if members.iter().any(|(m, voter)| *m == id && *voter) {
@@ -406,26 +359,6 @@ mod tests {
             None,
             "already purged further"
         );
-    }
-
-    #[test]
-    fn a_member_is_silent_only_since_it_is_known() {
-        let members = [(RaftId::from("a#1"), true), (RaftId::from("b#1"), false)];
-        let mut silence = Silence::default();
-        silence.leading_since(3);
-        let never = |_: &RaftId| None;
-        assert!(
-            silence
-                .of(&members, never)
-                .values()
-                .all(|silent| *silent < Duration::from_secs(60))
-        );
-        let heard = silence.of(&members, |_| Some(Duration::ZERO));
-        assert!(heard.values().all(Duration::is_zero));
-        silence.of(&members[..1], never);
-        assert_eq!(silence.known.len(), 1, "those that left are forgotten");
-        silence.leading_since(4);
-        assert!(silence.known.is_empty(), "a new term begins anew");
     }
 
     #[test]

@@ -29,6 +29,7 @@ use super::{
 };
 use crate::{
     local::Local,
+    metrics::Counter,
     wire::{Connection, Hello, MAX_FRAME_BYTES, Purpose, WireError, read_frame, write_frame},
 };
 
@@ -284,6 +285,14 @@ async fn within<T>(limit: Duration, work: impl Future<Output = io::Result<T>>) -
 
 type StreamItem = Result<Result<Option<LogId>, StreamAppendError<Types>>, RPCError<Types>>;
 
+/// Every append, and so every heartbeat, says whether a quorum still hears its sender.
+fn append(local: &Local, rpc: &AppendEntriesRequest<Types>) -> Ask {
+    Ask::Append(AppendRecord {
+        without_quorum: local.leads_without_quorum(),
+        ..rpc.into()
+    })
+}
+
 /// Ends of an append request: what an answer to it speaks about.
 type Range = (Option<LogId>, Option<LogId>);
 
@@ -325,6 +334,7 @@ struct Pipeline<'s> {
 }
 
 async fn write_appends<S>(
+    local: Arc<Local>,
     mut writer: crate::wire::Writer,
     mut input: S,
     in_flight: mpsc::Sender<Range>,
@@ -334,9 +344,7 @@ where
 {
     while let Some(rpc) = input.next().await {
         in_flight.send(range_of(&rpc)).await.ok()?;
-        write_frame(&mut writer, &Ask::Append((&rpc).into()))
-            .await
-            .ok()?;
+        write_frame(&mut writer, &append(&local, &rpc)).await.ok()?;
         writer.flush().await.ok()?;
     }
     Some(writer)
@@ -391,7 +399,7 @@ impl RaftNetworkV2<Types> for Client {
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<Types>, RPCError<Types>> {
         match self
-            .exchange(&Ask::Append((&rpc).into()), option.hard_ttl())
+            .exchange(&append(&self.local, &rpc), option.hard_ttl())
             .await?
         {
             Answer::Append(answer) => answer.response().map_err(|reason| {
@@ -422,10 +430,13 @@ impl RaftNetworkV2<Types> for Client {
                     return Ok(Box::pin(stream::empty()) as _);
                 };
                 let range = range_of(&rpc);
-                let item = match self
-                    .exchange(&Ask::Append((&rpc).into()), option.hard_ttl())
-                    .await?
-                {
+                let beat = append(&self.local, &rpc);
+                let answer = self.exchange(&beat, option.hard_ttl()).await;
+                if answer.is_err() {
+                    let metrics = &self.local.metrics;
+                    metrics.count(Counter::StoreFailedHeartbeatObserved);
+                }
+                let item = match answer? {
                     Answer::Append(answer) => stream_result(answer, range, &self.address),
                     Answer::Vote(_) | Answer::Transfer(_) => Err(self.unexpected()),
                 };
@@ -447,7 +458,12 @@ impl RaftNetworkV2<Types> for Client {
                 reader,
                 address,
                 in_flight,
-                writing: AbortOnDropHandle::new(tokio::spawn(write_appends(writer, input, sent))),
+                writing: AbortOnDropHandle::new(tokio::spawn(write_appends(
+                    Arc::clone(&self.local),
+                    writer,
+                    input,
+                    sent,
+                ))),
             };
             let answers =
                 stream::unfold(

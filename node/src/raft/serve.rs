@@ -1,5 +1,12 @@
 //! The answering side of Raft's messages: who may speak to this node, and handing what they say to openraft.
-use std::{io, sync::Arc, time::Duration};
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use futures_util::StreamExt;
 use openraft::raft::{StreamAppendError, TransferLeaderRequest};
@@ -167,17 +174,22 @@ impl Server {
     }
 
     async fn append(self, incoming: mpsc::Receiver<AppendRecord>, answers: mpsc::Sender<Answer>) {
-        let requests = futures_util::stream::unfold(incoming, |mut incoming| async move {
-            let record = incoming.recv().await?;
-            let commit = record.commit.map(|c| c.1);
-            match record.request() {
-                Ok(rpc) => Some(((rpc, commit), incoming)),
-                Err(e) => {
-                    tracing::error!(target: "raft", "append refused: {e}");
-                    None
+        // What the sender said last, for all that it has sent.
+        let without_quorum = Arc::new(AtomicBool::new(false));
+        let said = Arc::clone(&without_quorum);
+        let requests =
+            futures_util::stream::unfold((incoming, said), |(mut incoming, said)| async move {
+                let record = incoming.recv().await?;
+                said.store(record.without_quorum, Ordering::Relaxed);
+                let commit = record.commit.map(|c| c.1);
+                match record.request() {
+                    Ok(rpc) => Some(((rpc, commit), (incoming, said))),
+                    Err(e) => {
+                        tracing::error!(target: "raft", "append refused: {e}");
+                        None
+                    }
                 }
-            }
-        });
+            });
         let local = Arc::clone(&self.local);
         let requests = requests.map(move |(rpc, commit)| {
             commit
@@ -189,7 +201,8 @@ impl Server {
         while let Some(result) = results.next().await {
             let answer = match result {
                 Ok(Ok(last)) => {
-                    self.local.heard_from_leader();
+                    self.local
+                        .followed_leader(without_quorum.load(Ordering::Relaxed));
                     AppendAnswer::Partial(last.as_ref().map(id))
                 }
                 Ok(Err(StreamAppendError::Conflict(_))) => AppendAnswer::Conflict,

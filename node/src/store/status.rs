@@ -144,6 +144,8 @@ impl Store {
             "log_size_friendly": friendly_bytes(log.disk_bytes),
             "voter": voter,
             "transport": {
+            "committed_configuration_index": consensus.committed_members().0,
+            "silent_seconds": silent_seconds(consensus),
                 "command_commit_index": self.0.local.leader_commit(),
                 "leader_commit_index": self.0.local.leader_commit(),
                 "compress_snap": false,
@@ -208,6 +210,14 @@ fn nanos(d: Duration) -> u64 {
 }
 
 fn directory_bytes(dir: &Path) -> u64 {
+/// By the leader's own clock, for whoever decides that a member will not come back; by Raft id, empty on others than the leader.
+fn silent_seconds(consensus: &Consensus) -> serde_json::Map<String, Value> {
+    let silences = consensus.silences().into_iter();
+    silences
+        .map(|(id, silent)| (id.0.to_string(), json!(silent.as_secs())))
+        .collect()
+}
+
     let mut waiting = vec![dir.to_owned()];
     let (mut total, mut seen) = (0, 0);
     while let Some(dir) = waiting.pop() {
