@@ -84,6 +84,12 @@ impl Disk {
         }
     }
 
+    /// Bytes that may be used beside the reserve. Asks the file system, which may not answer.
+    pub fn spare_bytes(&self) -> u64 {
+        let free_bytes = fs4::available_space(&self.path).unwrap_or(0);
+        free_bytes.saturating_sub(self.reserve_bytes)
+    }
+
     /// Is there room for new entries, on a disk that answers? Looks at most ten times a second.
     ///
     /// # Errors

@@ -95,6 +95,8 @@ pub enum Ask {
 
 /// One write on its way to the leader.
 #[derive(Debug, Serialize, Deserialize)]
+    /// Is there room on your disk to rewrite the whole database?
+    RoomToVacuum,
 pub struct ForwardedWrite {
     /// What to do.
     pub request: Request,
@@ -165,6 +167,8 @@ pub enum Answer {
 
 /// What became of a forwarded write.
 #[derive(Debug, Serialize, Deserialize)]
+    /// To `RoomToVacuum`; `Refused` says what is missing.
+    Room(Result<(), StoreError>),
 pub struct WriteAnswer {
     /// Its results.
     pub outcome: Outcome,

@@ -199,6 +199,11 @@ impl Consensus {
         self.leadership.borrow().clone()
     }
 
+    /// The disk's free space and health.
+    pub fn disk(&self) -> &Arc<Disk> {
+        &self.disk
+    }
+
     /// This node leads, whether or not a quorum has said so lately.
     pub fn is_mine(&self) -> bool {
         self.leadership.borrow().mine

@@ -33,6 +33,7 @@ use crate::{
     store::{
         Caller, StatusSettings, Store,
         queue::{Queue, QueueSettings},
+        upkeep::{Intervals, keep_up},
     },
 };
 
@@ -331,6 +332,14 @@ impl Node {
         tokio::spawn(keeper::keep_members(
             consensus.clone(),
             reaping,
+            self.background_stop.clone(),
+        ));
+        tokio::spawn(keep_up(
+            self.store.clone(),
+            Intervals {
+                vacuum: config.auto_vacuum_int,
+                optimize: config.auto_optimize_int,
+            },
             self.background_stop.clone(),
         ));
         tokio::spawn(watch_disk(

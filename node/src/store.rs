@@ -9,6 +9,7 @@ mod load;
 pub mod queue;
 mod read;
 mod status;
+pub mod upkeep;
 mod write;
 
 use std::{
@@ -21,7 +22,7 @@ use node_api::{StatementResult, param::Level};
 use node_db::Database;
 use serde::{Deserialize, Serialize};
 
-use self::write::Forwarder;
+use self::{upkeep::Upkeep, write::Forwarder};
 use crate::{local::Local, peer::Peers, raft::Consensus};
 
 /// Name and password of a client, checked again by whichever node serves the call.
@@ -118,6 +119,8 @@ struct Opened {
     consensus: Consensus,
     db: Database,
     forwarder: Forwarder,
+    /// Set where it is switched on.
+    upkeep: OnceLock<Upkeep>,
 }
 
 #[derive(Debug)]
@@ -201,6 +204,7 @@ impl Store {
     }
 
     /// The database and the log are open.
+            upkeep: OnceLock::new(),
     pub fn is_open(&self) -> bool {
         self.0.opened.get().is_some()
     }

@@ -12,7 +12,7 @@ use std::{
 use rusqlite::{CachedStatement, Connection, OpenFlags, Statement, config::DbConfig};
 
 use crate::{
-    Stamp, clock,
+    Stamp, Upkeep, clock,
     guard::{Guard, Mode},
 };
 
@@ -97,13 +97,50 @@ impl WalMeter {
     }
 }
 
+/// When upkeep was done; see [`crate::Upkeep`].
+#[derive(Debug, Default)]
+pub(crate) struct UpkeepMeter {
+    vacuumed: AtomicU64,
+    optimized: AtomicU64,
+}
+
+impl UpkeepMeter {
+    pub(crate) fn vacuumed(&self, stamp: Stamp) {
+        self.vacuumed.store(micros(stamp), Relaxed);
+    }
+
+    pub(crate) fn optimized(&self, stamp: Stamp) {
+        self.optimized.store(micros(stamp), Relaxed);
+    }
+
+    pub(crate) fn read(&self) -> Upkeep {
+        Upkeep {
+            vacuumed_unix_micros: self.vacuumed.load(Relaxed),
+            optimized_unix_micros: self.optimized.load(Relaxed),
+        }
+    }
+}
+
+fn micros(stamp: Stamp) -> u64 {
+    u64::try_from(stamp.unix_micros).unwrap_or(0)
+}
+
+/// What others may know of the writing connection.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Meters {
+    pub(crate) wal: Arc<WalMeter>,
+    pub(crate) upkeep: Arc<UpkeepMeter>,
+    /// Statements of requests that gave an error.
+    pub(crate) failed: Arc<AtomicU64>,
+}
+
 /// The writing connection.
 pub(crate) struct Session {
     pub(crate) conn: Connection,
     pub(crate) guard: Arc<Guard>,
     path: PathBuf,
     foreign_keys: bool,
-    wal: Arc<WalMeter>,
+    pub(crate) meters: Meters,
     seen: RefCell<Box<[u64; SEEN]>>,
     /// A trigger, view or DEFAULT may call `changes()`.
     schema_asks_for_changes: Cell<bool>,
@@ -111,20 +148,20 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    /// Opens (and creates) the file. `wal` then follows the WAL.
+    /// Opens (and creates) the file. `meters` then follow it.
     pub(crate) fn open(
         path: &Path,
         foreign_keys: bool,
-        wal: Arc<WalMeter>,
+        meters: Meters,
     ) -> Result<Self, rusqlite::Error> {
         let guard = Guard::new();
-        let conn = open_writer(path, foreign_keys, &guard, &wal)?;
+        let conn = open_writer(path, foreign_keys, &guard, &meters.wal)?;
         Ok(Self {
             conn,
             guard,
             path: path.to_owned(),
             foreign_keys,
-            wal,
+            meters,
             seen: RefCell::new(Box::new([0; SEEN])),
             schema_asks_for_changes: Cell::new(false),
             hasher: std::hash::RandomState::new(),
@@ -134,7 +171,7 @@ impl Session {
     /// A new connection in place of one whose settings a client changed.
     pub(crate) fn reopen(&mut self) -> Result<(), rusqlite::Error> {
         // The new one first: the last connection to leave would take the WAL's index with it.
-        self.conn = open_writer(&self.path, self.foreign_keys, &self.guard, &self.wal)?;
+        self.conn = open_writer(&self.path, self.foreign_keys, &self.guard, &self.meters.wal)?;
         self.guard.set_clean();
         self.guard.note_schema_change();
         Ok(())
@@ -238,6 +275,15 @@ fn open_writer(
     // Reading the schema opens the WAL, so that read-only connections find it.
     conn.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
     Ok(conn)
+}
+
+/// Has SQLite put its temporary files (a VACUUM's copy, large sorts) beside the database: that disk is watched, and it is there in a
+/// container without `/tmp`. They are nameless from the moment they are opened. The setting is the whole process's.
+pub(crate) fn keep_temporary_files_in(dir: &Path) -> Result<(), rusqlite::Error> {
+    match dir.to_str() {
+        Some(dir) => Connection::open_in_memory()?.pragma_update(None, "temp_store_directory", dir),
+        None => Ok(()),
+    }
 }
 
 /// A connection that cannot write, with an authorizer in [`Mode::Reader`].

@@ -4,6 +4,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, PoisonError,
+        atomic::Ordering::Relaxed,
         mpsc::{SyncSender, sync_channel},
     },
     thread::{self, JoinHandle},
@@ -15,7 +16,7 @@ use tokio::sync::oneshot;
 
 use crate::{
     BackupFormat, Checkpoint, Entry, Fatal, OpenError, Options, Outcome, Pinned, Position, Read,
-    Recovered, backup,
+    Recovered, Upkeep, backup, connection,
     fault::message,
     files::Files,
     main_file::MainFile,
@@ -71,6 +72,8 @@ impl Database {
             position: base.position,
             meta: base.meta.clone().into(),
         };
+        connection::keep_temporary_files_in(&files.dir)
+            .map_err(|error| OpenError::Sqlite(message(&error)))?;
         let main = MainFile::new(base);
         let progress = Arc::new(Progress::default());
         let readers = Readers::new(
@@ -168,6 +171,24 @@ impl Database {
     #[must_use]
     pub fn wal_bytes(&self) -> u64 {
         self.0.progress.wal_bytes()
+    }
+
+    /// Statements of applied requests that gave an error, since it was opened.
+    #[must_use]
+    pub fn failed_statements(&self) -> u64 {
+        self.0.progress.meters.failed.load(Relaxed)
+    }
+
+    /// Pages in the WAL that a checkpoint would move now.
+    #[must_use]
+    pub fn wal_frames(&self) -> u64 {
+        self.0.progress.meters.wal.unmoved_frames()
+    }
+
+    /// When the database was last kept up.
+    #[must_use]
+    pub fn upkeep(&self) -> Upkeep {
+        self.0.progress.meters.upkeep.read()
     }
 
     /// Moves the WAL into the main file and makes both the file and the sidecar durable.

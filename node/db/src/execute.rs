@@ -1,9 +1,11 @@
 //! Running requests on the writing connection, many in one transaction, so that each gives what it would give alone.
+use std::sync::atomic::Ordering::Relaxed;
+
 use node_api::{Statement, StatementResult, WriteResult};
 use rusqlite::{Batch, fallible_iterator::FallibleIterator as _};
 
 use crate::{
-    Fatal, Kind, Outcome, Request, clock,
+    Fatal, Kind, Outcome, Request, Stamp, clock,
     connection::Session,
     fault::{fatal, is_machine_fault, message},
     guard::{Mode, Refusal},
@@ -134,6 +136,7 @@ fn run_request(
         solo,
         transaction: request.transaction,
         mentions,
+        stamp: request.stamp,
     };
     if request.transaction {
         run.begin()?;
@@ -147,6 +150,9 @@ fn run_request(
     {
         let result = run.statement(statement)?;
         let error = matches!(result, StatementResult::Error(_));
+        if error {
+            run.session.meters.failed.fetch_add(1, Relaxed);
+        }
         if wanted {
             results.push(result);
         }
@@ -181,6 +187,7 @@ struct Run<'s> {
     solo: bool,
     transaction: bool,
     mentions: Mentions,
+    stamp: Stamp,
 }
 
 impl Run<'_> {
@@ -232,6 +239,9 @@ impl Run<'_> {
         guard.set_vacuum(vacuum);
         let result = query::run(&self.session.conn, statement, arguments, self.rules);
         guard.set_vacuum(false);
+        if vacuum && result.is_ok() {
+            self.session.meters.upkeep.vacuumed(self.stamp);
+        }
         // A refusal can come while stepping, too: VACUUM and table-valued pragmas prepare statements of their own.
         result.map_err(|failure| match failure {
             Failure::Sqlite(error) => refused(guard.take_refusal(), error),
@@ -240,8 +250,10 @@ impl Run<'_> {
     }
 
     fn statement(&mut self, statement: &Statement) -> Result<StatementResult, Stop> {
-        if self.mentions.pragma && sql::needs_fresh_connection(&statement.sql) && !self.transaction
-        {
+        let fresh = self.mentions.pragma
+            && !self.transaction
+            && sql::needs_fresh_connection(&statement.sql);
+        if fresh {
             self.leave_transaction()?;
             self.session
                 .reopen()
@@ -254,7 +266,11 @@ impl Run<'_> {
         } else {
             self.several(&statement.sql, &mut arguments)
         };
-        self.finish(result?)
+        let result = self.finish(result?)?;
+        if fresh && !matches!(result, StatementResult::Error(_)) {
+            self.session.meters.upkeep.optimized(self.stamp);
+        }
+        Ok(result)
     }
 
     /// Judges what a statement gave, and whether it left the shared transaction as it must be.

@@ -55,6 +55,16 @@ pub struct Options {
     pub readers: usize,
 }
 
+/// When the database was last rewritten and looked over, by the stamps of the requests that did it, in microseconds since the Unix epoch;
+/// 0: not since it was opened. What is replayed from the log counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Upkeep {
+    /// `VACUUM`.
+    pub vacuumed_unix_micros: u64,
+    /// `PRAGMA optimize`.
+    pub optimized_unix_micros: u64,
+}
+
 /// A place in the caller's log. Ordered by term, then index.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Position {

@@ -1,12 +1,12 @@
 //! Opening: finishing what a crash interrupted, and throwing away what the log replays.
-use std::{fs, io, path::Path, sync::Arc};
+use std::{fs, io, path::Path};
 
 use rusqlite::wal::CheckpointMode;
 
 use crate::{
     OpenError,
     checkpoint::wal_salts,
-    connection::Session,
+    connection::{Meters, Session},
     fault::message,
     files::{self, Files},
     sidecar::{self, Base, Intent, Sidecar},
@@ -154,8 +154,8 @@ fn finish_checkpoint(files: &Files, salts: [u8; 8], frames: u32) -> Result<(), O
     }
     // Its index may have been half written.
     remove_index(&files.wal)?;
-    let session =
-        Session::open(&files.main, false, Arc::default()).map_err(|error| sqlite_error(&error))?;
+    let session = Session::open(&files.main, false, Meters::default())
+        .map_err(|error| sqlite_error(&error))?;
     let (found, copied) = session
         .conn
         .wal_checkpoint_v2(Some("main"), CheckpointMode::PASSIVE)

@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 
 use crate::{
     Checkpoint, Entry, Fatal, Outcome, Position, Request, Wanted, Work,
-    connection::{Session, WalMeter},
+    connection::{Meters, Session, WalMeter},
     execute::run_all,
     files::Files,
     load::Load,
@@ -39,7 +39,7 @@ pub(crate) enum Command {
 #[derive(Debug, Default)]
 pub(crate) struct Progress {
     applied: Mutex<Option<Position>>,
-    pub(crate) wal: Arc<WalMeter>,
+    pub(crate) meters: Meters,
     page_bytes: AtomicU64,
 }
 
@@ -52,7 +52,7 @@ impl Progress {
     pub(crate) fn wal_bytes(&self) -> u64 {
         /// SQLite's header of a frame.
         const FRAME_HEADER_BYTES: u64 = 24;
-        self.wal.unmoved_frames() * (self.page_bytes.load(Relaxed) + FRAME_HEADER_BYTES)
+        self.meters.wal.unmoved_frames() * (self.page_bytes.load(Relaxed) + FRAME_HEADER_BYTES)
     }
 }
 
@@ -253,8 +253,8 @@ impl Writer {
     }
 
     pub(crate) fn open_session(&mut self) -> Result<(), rusqlite::Error> {
-        let wal = Arc::clone(&self.progress.wal);
-        let session = Session::open(&self.files.main, self.foreign_keys, wal)?;
+        let meters = self.progress.meters.clone();
+        let session = Session::open(&self.files.main, self.foreign_keys, meters)?;
         let page_bytes: i64 = session
             .conn
             .pragma_query_value(None, "page_size", |row| row.get(0))?;
@@ -267,7 +267,7 @@ impl Writer {
 
     pub(crate) fn close_session(&mut self) {
         self.session = None;
-        self.progress.wal.emptied();
+        self.progress.meters.wal.emptied();
     }
 
     pub(crate) fn wal_bytes(&self) -> u64 {
@@ -275,7 +275,7 @@ impl Writer {
     }
 
     pub(crate) fn wal(&self) -> &WalMeter {
-        &self.progress.wal
+        &self.progress.meters.wal
     }
 
     /// Where a test may let the writer die.

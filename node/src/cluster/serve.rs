@@ -118,6 +118,7 @@ impl ClusterServer {
         }
     }
 
+            Ask::RoomToVacuum => Some(Answer::Room(Err(error))),
     async fn answer(&self, ask: Ask, hello: &Hello) -> Answer {
         match ask {
             Ask::Meta => {
@@ -127,6 +128,7 @@ impl ClusterServer {
             Ask::Join(ask) => {
                 self.metrics.count(Counter::ClusterNumJoinReq);
                 Answer::Join(self.join(ask).await)
+            Ask::RoomToVacuum => Answer::Room(self.store.room_to_vacuum().await),
             }
             Ask::Notify(notice) => {
                 self.metrics.count(Counter::ClusterNumNotifyReq);

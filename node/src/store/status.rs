@@ -4,8 +4,8 @@ use std::{path::Path, time::Duration};
 use node_api::duration;
 use serde_json::{Value, json};
 
-use super::{Opened, Store};
-use crate::{clock::rfc3339_of_micros, raft::Consensus};
+use super::{Opened, Store, upkeep::Upkeep};
+use crate::{clock::rfc3339_of_micros, metrics::Counter, raft::Consensus};
 
 /// Looking through a data directory stops here; ours holds a few dozen files.
 const MAX_FILES: usize = 10_000;
@@ -32,7 +32,8 @@ impl Store {
         let command_index = progress
             .command_index
             .load(std::sync::atomic::Ordering::Relaxed);
-        json!({
+        let upkeep = opened.upkeep.get();
+        let mut status = json!({
             "open": {},
             "node_id": self.0.local.name(),
             "addr": self.0.local.raft_addr,
@@ -69,7 +70,12 @@ impl Store {
             "db_conf": {"fk_constraints": s.foreign_keys},
             "snapshot_store": snapshot_store(&s.data_dir, consensus.metrics().snapshot.map(|id| (id.leader_id.term, id.index))),
             "sqlite3": sqlite3,
-        })
+        });
+        // Shown where they are switched on.
+        for (key, shown) in upkeep.map(Upkeep::status).unwrap_or_default() {
+            status[key] = shown;
+        }
+        status
     }
 
     /// Bytes of the data directory, and SQLite's part: what may have to wait for the disk.
@@ -178,7 +184,9 @@ fn nodes(consensus: &Consensus) -> Vec<Value> {
 }
 
 /// What asks the disk, on a thread that may wait for it. `None` if it does not answer.
-async fn within_limit<T: Send + 'static>(ask: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+pub(super) async fn within_limit<T: Send + 'static>(
+    ask: impl FnOnce() -> T + Send + 'static,
+) -> Option<T> {
     let asked = tokio::task::spawn_blocking(ask);
     tokio::time::timeout(DISK_LIMIT, asked).await.ok()?.ok()
 }
