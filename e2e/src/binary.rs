@@ -65,6 +65,13 @@ fn build(profile_dir: &Path) -> Result<()> {
     // As for the whole workspace: the features, and so what is compiled already, are those of `cargo test --workspace`.
     command.args(["build", "--quiet", "--workspace", "--bin", "rqlited"]);
     command.current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(".."));
+    // What the outer cargo says about this package would make build scripts run again, and everything after them.
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") {
+            command.env_remove(&name);
+        }
+    }
     if profile_dir.ends_with("release") {
         command.arg("--release");
     }

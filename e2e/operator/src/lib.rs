@@ -2,11 +2,14 @@
 //!
 //! [`generated`] (files made from others) · [`tool`] (programs that tests need, and what happens without) · [`api_server`] (an API
 //! server without machines, for what needs no pod) · [`objects`] (asking an API server with kubectl) ·
-//! [`crowd`] (many clusters at once, with played machines).
+//! [`crowd`] (many clusters at once, with played machines) · [`product`] (the product's programs) · [`stage`] (the operator at work without
+//! machines).
 pub mod api_server;
 pub mod crowd;
 pub mod generated;
 pub mod objects;
+pub mod product;
+pub mod stage;
 pub mod tool;
 
 use std::path::{Path, PathBuf};

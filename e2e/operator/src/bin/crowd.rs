@@ -16,11 +16,10 @@ use e2e_operator::{
         nodes::Nodes,
         operator::{Audit, Operator},
     },
-    generated, root,
+    generated,
+    stage::{self, ACCOUNT},
 };
 
-/// The operator's account, as `manifests/install.yaml` makes it.
-const ACCOUNT: &str = "rqlite-operator";
 /// How long all may take to be Ready.
 const READY_LIMIT: Duration = Duration::from_secs(300);
 /// How long the calm before a measurement is: passes after the last change are done by then.
@@ -66,7 +65,9 @@ async fn measure() -> Result<()> {
     }
     let mut api = ApiServer::start()?.context("run e2e/tools/build etcd kubernetes")?;
     api.start_controllers()?;
-    install(&api)?;
+    let server = api.objects()?;
+    stage::install(&server)?;
+    server.ask(&["create", "namespace", NAMESPACE])?;
     let admin = crowd::client(&api.kubeconfig("admin")).await?;
     let played = tokio::spawn(machines::play(admin.clone(), Nodes::new()));
     let clusters = Clusters::new(admin);
@@ -75,21 +76,6 @@ async fn measure() -> Result<()> {
         result = work => result,
         ended = played => ended?.and_then(|()| anyhow::bail!("the machines stopped")),
     }
-}
-
-/// Everything of `manifests/install.yaml`; its Deployment makes no pods, as its controller does not run here.
-fn install(api: &ApiServer) -> Result<()> {
-    let admin = api.objects()?;
-    let manifest = root().join("manifests/install.yaml").display().to_string();
-    admin.ask(&["apply", "--server-side", "-f", &manifest])?;
-    admin.ask(&[
-        "wait",
-        "--for=condition=Established",
-        "crd",
-        "--all",
-        "--timeout=60s",
-    ])?;
-    admin.ask(&["create", "namespace", NAMESPACE]).map(drop)
 }
 
 async fn grow(

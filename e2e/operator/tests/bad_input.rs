@@ -1,0 +1,140 @@
+//! Bad input: whatever a user gets wrong ends in a condition and an event that say what to type, and goes away once it is corrected.
+//!
+//! API server, controllers and operator are real; what only kubelets say is played.
+#[path = "bad_input/cases.rs"]
+mod cases;
+#[path = "bad_input/edits.rs"]
+mod edits;
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use e2e_kubernetes::command::until;
+use e2e_operator::{
+    api_server::ApiServer,
+    objects::Objects,
+    root,
+    stage::{Stage, condition, events},
+};
+use serde_json::{Value, json};
+
+/// How long until something is told: a look of the operator and the controllers' own delays.
+const LIMIT: Duration = Duration::from_secs(60);
+/// The cluster of each namespace.
+const NAME: &str = "demo";
+
+fn object(kind: &str, api: &str, name: &str, more: Value) -> Value {
+    let mut all = json!({ "apiVersion": api, "kind": kind, "metadata": { "name": name } });
+    for (key, value) in more.as_object().into_iter().flatten() {
+        all[key] = value.clone();
+    }
+    all
+}
+
+fn cluster(name: &str, spec: &Value) -> Value {
+    object(
+        "RqliteCluster",
+        "rqlite.dev/v1alpha1",
+        name,
+        json!({ "spec": spec }),
+    )
+}
+
+/// Waits until the condition has this reason and these parts, and an event has the same reason.
+fn told(
+    server: &Objects,
+    namespace: &str,
+    kind: &str,
+    reason: &str,
+    parts: &[&str],
+) -> Result<String> {
+    let what = format!("{kind} of {namespace}/{NAME} to say {reason}");
+    let message = until(&what, LIMIT, || {
+        let object = server.get(&["rqlitecluster", NAME, "-n", namespace])?;
+        let found = condition(&object, kind);
+        ensure!(
+            found["status"] == "True" && found["reason"] == reason,
+            "{found}"
+        );
+        let message = found["message"].as_str().unwrap_or_default().to_owned();
+        for part in parts {
+            ensure!(message.contains(part), "{part:?} is not in {message:?}");
+        }
+        Ok(message)
+    })?;
+    ensure!(message.contains("Runbook: "), "no page is named: {message}");
+    until(&format!("an event {reason} in {namespace}"), LIMIT, || {
+        let all = events(server, namespace, NAME)?;
+        let note = all
+            .iter()
+            .find(|(told, note)| told == reason && parts.iter().all(|part| note.contains(part)));
+        note.with_context(|| format!("{all:?}"))?;
+        Ok(())
+    })?;
+    Ok(message)
+}
+
+/// Waits until the condition does not give this reason any more.
+fn over(server: &Objects, namespace: &str, reason: &str) -> Result<()> {
+    until(
+        &format!("{reason} to be over in {namespace}"),
+        LIMIT,
+        || {
+            let object = server.get(&["rqlitecluster", NAME, "-n", namespace])?;
+            let found = condition(&object, "Degraded");
+            ensure!(found["reason"] != reason, "{found}");
+            Ok(())
+        },
+    )
+}
+
+/// A cluster from before a rule: the API server does not refuse it, the operator says what to do.
+fn from_before_the_rules(server: &Objects) -> Result<()> {
+    let long = "a-name-that-is-much-too-long-for-a-statefulset-and-its-pods";
+    let spec = json!({ "replicas": 1 });
+    let refused = server.send(&["create", "-n", "default"], &cluster(long, &spec));
+    let said = refused.map_or_else(|error| format!("{error:#}"), |made| made.to_string());
+    ensure!(said.contains("at most 45 characters"), "{said}");
+    let definition = "rqliteclusters.rqlite.dev";
+    let rules = "/spec/versions/0/schema/openAPIV3Schema/x-kubernetes-validations";
+    let patch = json!([{ "op": "remove", "path": rules }]).to_string();
+    server.ask(&["patch", "crd", definition, "--type=json", "-p", &patch])?;
+    until("the definition without rules to be in force", LIMIT, || {
+        server.send(&["create", "-n", "default"], &cluster(long, &spec))
+    })?;
+    let crd = root()
+        .join("crds/rqliteclusters.yaml")
+        .display()
+        .to_string();
+    server.ask(&["apply", "--server-side", "--force-conflicts", "-f", &crd])?;
+    let message = until("InvalidSpec", LIMIT, || {
+        let found = server.get(&["rqlitecluster", long, "-n", "default"])?;
+        ensure!(found["status"]["phase"] == "Invalid", "{}", found["status"]);
+        let degraded = condition(&found, "Degraded");
+        ensure!(degraded["reason"] == "InvalidSpec", "{degraded}");
+        let told = events(server, "default", long)?;
+        ensure!(
+            told.iter().any(|(reason, _)| reason == "InvalidSpec"),
+            "{told:?}"
+        );
+        Ok(degraded["message"].as_str().unwrap_or_default().to_owned())
+    })?;
+    ensure!(
+        message.contains("create the cluster under another name"),
+        "{message}"
+    );
+    let made = server.get(&["statefulset", "-n", "default"])?;
+    ensure!(made["items"] == json!([]), "something was made of it");
+    Ok(())
+}
+
+#[test]
+fn what_is_wrong_is_told_with_what_to_type() -> Result<()> {
+    let Some(stage) = Stage::start()? else {
+        return ApiServer::skip();
+    };
+    let result = cases::run(&stage.server)
+        .and_then(|()| from_before_the_rules(&stage.server))
+        .and_then(|()| edits::run(&stage));
+    result.with_context(|| stage.tail())
+}

@@ -1,0 +1,110 @@
+//! Other hands on the operator's objects: set back, and told with who did it.
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use e2e_kubernetes::command::until;
+use e2e_operator::{
+    crowd::{self, NAMESPACE, machines, nodes::Nodes},
+    stage::{Stage, condition, events},
+};
+use serde_json::{Value, json};
+
+use super::{LIMIT, NAME, cluster};
+
+/// Longer than a change takes to be seen, and as long as a pass that repairs nothing.
+const CALM: Duration = Duration::from_secs(3);
+
+pub(crate) fn run(stage: &Stage) -> Result<()> {
+    let runtime = tokio::runtime::Runtime::new()?;
+    let admin = runtime.block_on(crowd::client(&stage.api.kubeconfig("admin")))?;
+    let server = &stage.server;
+    server.ask(&["create", "namespace", NAMESPACE])?;
+    let played = runtime.spawn(machines::play(admin, Nodes::new()));
+    // Amounts that the API server writes in another way: no edit.
+    let spec = json!({ "resources": { "requests": { "cpu": "1000m", "memory": "1024Mi" } } });
+    server.send(&["create", "-n", NAMESPACE], &cluster(NAME, &spec))?;
+    until("the cluster to be Ready", LIMIT, || {
+        let ready = condition(&look(stage)?, "Ready");
+        ensure!(ready["status"] == "True", "{ready}");
+        Ok(())
+    })?;
+    quiet(stage)?;
+    let advisory = condition(&look(stage)?, "Advisory");
+    ensure!(advisory["reason"] != "EditedByOthers", "{advisory}");
+    let patch = json!({ "spec": { "ports": [{ "name": "http", "port": 9999 }] } }).to_string();
+    server.ask(&[
+        "patch",
+        "service",
+        "demo-client",
+        "-n",
+        NAMESPACE,
+        "--field-manager=hands",
+        "--type=merge",
+        "-p",
+        &patch,
+    ])?;
+    set_back(stage, &["spec.ports", "Service demo-client", "by hands"])?;
+    until("the port to be as it was", LIMIT, || {
+        let service = server.get(&["service", "demo-client", "-n", NAMESPACE])?;
+        ensure!(
+            service["spec"]["ports"][0]["port"] == 4001,
+            "{}",
+            service["spec"]
+        );
+        Ok(())
+    })?;
+    server.ask(&[
+        "scale",
+        "statefulset",
+        NAME,
+        "-n",
+        NAMESPACE,
+        "--replicas=2",
+    ])?;
+    let parts = [
+        "spec.replicas of StatefulSet demo was changed to 2 by kubectl",
+        "kubectl scale rqlitecluster demo -n crowd",
+    ];
+    set_back(stage, &parts)?;
+    until("three pods", LIMIT, || {
+        let set = server.get(&["statefulset", NAME, "-n", NAMESPACE])?;
+        ensure!(set["spec"]["replicas"] == 3, "{}", set["spec"]["replicas"]);
+        Ok(())
+    })?;
+    ensure!(!played.is_finished(), "the machines stopped");
+    played.abort();
+    Ok(())
+}
+
+fn look(stage: &Stage) -> Result<Value> {
+    stage.server.get(&["rqlitecluster", NAME, "-n", NAMESPACE])
+}
+
+/// The condition and an event tell it.
+fn set_back(stage: &Stage, parts: &[&str]) -> Result<()> {
+    until(&format!("an edit to be told: {parts:?}"), LIMIT, || {
+        let advisory = condition(&look(stage)?, "Advisory");
+        ensure!(advisory["reason"] == "EditedByOthers", "{advisory}");
+        let message = advisory["message"].as_str().unwrap_or_default();
+        let told = events(&stage.server, NAMESPACE, NAME)?;
+        let edits = told.iter().filter(|(reason, _)| reason == "EditedByOthers");
+        let all = |text: &str| parts.iter().all(|part| text.contains(part));
+        ensure!(all(message), "{message}");
+        let event = edits.map(|(_, note)| note).find(|note| all(note));
+        event.with_context(|| format!("{told:?}")).map(drop)
+    })
+}
+
+/// Nothing is applied any more.
+fn quiet(stage: &Stage) -> Result<()> {
+    let applied = || Ok::<_, anyhow::Error>(stage.log()?.matches("applies ").count());
+    let mut last = (applied()?, std::time::Instant::now());
+    until("nothing to be applied any more", LIMIT, || {
+        let now = applied()?;
+        if now != last.0 {
+            last = (now, std::time::Instant::now());
+        }
+        ensure!(last.1.elapsed() > CALM, "{now} objects were applied");
+        Ok(())
+    })
+}
