@@ -119,7 +119,10 @@ impl Hands<'_> {
             }
             edit = self.edit::<K>(&name, &wanted, &live).await;
         }
-        self.send::<K>(&name, &wanted, names::FIELD_MANAGER).await?;
+        if let Err(error) = self.send::<K>(&name, &wanted, names::FIELD_MANAGER).await {
+            self.replace_lists::<K>(&name, &wanted, error, edit.is_some())
+                .await?;
+        }
         Ok(edit)
     }
 
@@ -198,9 +201,44 @@ impl Hands<'_> {
             self.send::<StatefulSet>(&name, &own, HANDOVER_MANAGER)
                 .await?;
         }
-        self.send::<StatefulSet>(&name, &next, names::FIELD_MANAGER)
-            .await?;
+        let sent = self.send::<StatefulSet>(&name, &next, names::FIELD_MANAGER);
+        if let Err(error) = sent.await {
+            self.replace_lists::<StatefulSet>(&name, &next, error, edit.is_some())
+                .await?;
+        }
         Ok(edit)
+    }
+
+    /// Server-side apply merges lists by keys, such as a port's number. Where somebody has changed a key, two items stand where one may be, and
+    /// the API server finds the object invalid: then lists are written as a whole.
+    async fn replace_lists<K>(
+        &self,
+        name: &str,
+        wanted: &Value,
+        error: Error,
+        is_edited: bool,
+    ) -> Result<(), Error>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+            + DeserializeOwned
+            + Clone
+            + Debug,
+    {
+        if !is_edited || !is_invalid(&error) {
+            return Err(error);
+        }
+        let params = PatchParams {
+            field_manager: Some(names::FIELD_MANAGER.to_owned()),
+            ..PatchParams::default()
+        };
+        let replaced = self
+            .api::<K>()
+            .patch(name, &params, &Patch::Merge(wanted))
+            .await;
+        replaced.map(drop).map_err(Error::kubernetes(format!(
+            "replacing lists of {} {name}",
+            K::kind(&())
+        )))
     }
 
     async fn delete<K>(&self, object: &K) -> Result<(), Error>
@@ -224,6 +262,10 @@ impl Hands<'_> {
             .map(drop)
             .map_err(Error::kubernetes(format!("deleting {kind} {name}")))
     }
+}
+
+fn is_invalid(error: &Error) -> bool {
+    matches!(error, Error::Kubernetes { source, .. } if matches!(&**source, kube::Error::Api(status) if status.code == 422))
 }
 
 /// What the API server never lets change stays as it is.

@@ -83,8 +83,8 @@ pub struct Options {
     log_format: LogFormat,
 }
 
-/// The image that was released with this operator.
-pub const DEFAULT_NODE_IMAGE: &str = concat!("localhost/rqlited:", env!("CARGO_PKG_VERSION"));
+/// The nodes' image where nobody says otherwise: the same as the chart's `nodeImage`.
+pub const DEFAULT_NODE_IMAGE: &str = "localhost/rqlited:dev";
 
 impl Options {
     fn scopes(&self) -> Vec<Scope> {
@@ -301,4 +301,22 @@ async fn too_late(stopping: &mut watch::Receiver<bool>) {
     // A sender that is gone means the same.
     let _ = stopping.wait_for(|stop| *stop).await;
     tokio::time::sleep(STOP_LIMIT).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_chart_names_the_same_image() {
+        let values = concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/../charts/rqlite-operator/values.yaml"
+        );
+        let text = std::fs::read_to_string(values).unwrap();
+        let values: serde_yaml::Value = serde_yaml::from_str(&text).unwrap();
+        let part = |key: &str| values["nodeImage"][key].as_str().unwrap().to_owned();
+        let image = format!("{}:{}", part("repository"), part("tag"));
+        assert_eq!(DEFAULT_NODE_IMAGE, image);
+    }
 }

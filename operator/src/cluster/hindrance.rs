@@ -99,19 +99,19 @@ fn what(view: &View<'_>, worst: &Hindrance, who: &str) -> String {
             format!("{who} has {there} of {wanted} pods: {words}")
         }
         HindranceKind::NoClass if words.is_empty() => {
-            format!("{who} gets no volume: no StorageClass is named and none is the default")
+            format!("no volume for {who}: no StorageClass is named and none is the default")
         }
         HindranceKind::NoClass => {
-            format!("{who} gets no volume: there is no StorageClass {words:?}")
+            format!("no volume for {who}: there is no StorageClass {words:?}")
         }
-        HindranceKind::NoVolume => format!("{who} gets no volume: {words}"),
+        HindranceKind::NoVolume => format!("no volume for {who}: {words}"),
         HindranceKind::NoPullSecret => {
             format!("{who} cannot pull its image: the pull secret {words} cannot be read")
         }
         HindranceKind::Image => format!("{who} cannot pull its image: {words}"),
         HindranceKind::Container => format!("{who} cannot start: {words}"),
         HindranceKind::NoMachine => format!("no machine takes {who}: {words}"),
-        HindranceKind::Crash => format!("{who} ends again and again: {words}"),
+        HindranceKind::Crash => format!("the node of {who} ends again and again: {words}"),
     }
 }
 
