@@ -14,6 +14,7 @@ pub mod membership;
 pub mod observation;
 pub mod plan;
 pub mod quorum;
+pub mod readers;
 pub mod reap;
 pub mod recovery;
 pub mod replace;

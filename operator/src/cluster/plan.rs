@@ -13,7 +13,7 @@ use super::{
     edits::{self, Edit},
     hibernate, hindrance, membership,
     observation::Observation,
-    quorum, reap, recovery,
+    quorum, readers, reap, recovery,
     recovery::Told,
     replace, report, rollout, scale, storage, validate,
     view::View,
@@ -189,10 +189,12 @@ fn decide(view: &View<'_>, wanted: &operator_api::status::Target) -> Decision {
     ]);
     match decision {
         // Read replicas are in no quorum: their number need not wait for what voters wait for.
-        Decision::Pass | Decision::Wait(_) | Decision::Blocked(..) => match scale::readers(view) {
-            Decision::Pass => unstick_amid(view, decision),
-            readers => readers,
-        },
+        Decision::Pass | Decision::Wait(_) | Decision::Blocked(..) => {
+            match first(&[&|| scale::readers(view), &|| readers::leave(view)]) {
+                Decision::Pass => unstick_amid(view, decision),
+                readers => readers,
+            }
+        }
         decision => decision,
     }
 }

@@ -23,9 +23,11 @@ pub fn is_deferred(view: &View<'_>, wanted: &Target) -> bool {
     })
 }
 
-/// Do both targets run the same pods?
-pub fn same_templates(a: &Target, b: &Target) -> bool {
-    a.template_hash == b.template_hash && a.read_template_hash == b.read_template_hash
+/// Do both targets run the same pods? A pool that is not wanted any more runs none.
+pub fn same_templates(now: &Target, wanted: &Target) -> bool {
+    let readers = wanted.read_template_hash.as_ref();
+    now.template_hash == wanted.template_hash
+        && readers.is_none_or(|hash| now.read_template_hash.as_ref() == Some(hash))
 }
 
 /// Takes over a new template as the target. Also amid operations that a bad template can hold up, so that a corrected one ends them.
@@ -126,12 +128,26 @@ pub fn resume(view: &View<'_>) -> Decision {
     if back && settled {
         return Decision::Record(finish(view.status), format!("{name} is up to date"));
     }
+    if pod.stuck.is_some() && !is_wanted(view, pod) {
+        let text = format!("the new {name} does not run, and is not wanted any more");
+        return Decision::Record(finish(view.status), text);
+    }
     let text = match &pod.stuck {
         Some(stuck) => format!("the new {name} does not run: {stuck}"),
         None if back => format!("the new {name} settles"),
         None => format!("the new {name} does not take part yet"),
     };
     late(view, operation, "UpdateStalled", text)
+}
+
+/// Is this pod among those that the spec asks for? An update must not wait for one that a smaller size is about to take away.
+fn is_wanted(view: &View<'_>, pod: &PodSeen) -> bool {
+    let wanted = match pod.pool {
+        Pool::Voter => Some(view.spec.replicas),
+        Pool::Read => view.wanted_readers(),
+    };
+    let ordinal = view.ordinal(pod);
+    wanted.is_none_or(|wanted| ordinal.is_some_and(|ordinal| ordinal < wanted))
 }
 
 fn gone(view: &View<'_>, operation: &Operation, name: &str) -> Decision {
