@@ -5,7 +5,10 @@ use std::{
     collections::HashMap,
     io,
     path::Path,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -19,6 +22,7 @@ use tokio::{
 use crate::{
     identity::Cluster,
     local::Local,
+    metrics::{Counter, Metrics},
     store::{Credentials, ReadOptions, Served, StoreError},
     wire::{Connection, Hello, Purpose, WireError},
 };
@@ -91,12 +95,12 @@ pub enum Ask {
         /// The caller's.
         credentials: Option<Credentials>,
     },
+    /// Is there room on your disk to rewrite the whole database?
+    RoomToVacuum,
 }
 
 /// One write on its way to the leader.
 #[derive(Debug, Serialize, Deserialize)]
-    /// Is there room on your disk to rewrite the whole database?
-    RoomToVacuum,
 pub struct ForwardedWrite {
     /// What to do.
     pub request: Request,
@@ -163,12 +167,12 @@ pub enum Answer {
     Served(Result<Served, StoreError>),
     /// To `Backup`: its length; the bytes follow.
     Backup(Result<u64, StoreError>),
+    /// To `RoomToVacuum`; `Refused` says what is missing.
+    Room(Result<(), StoreError>),
 }
 
 /// What became of a forwarded write.
 #[derive(Debug, Serialize, Deserialize)]
-    /// To `RoomToVacuum`; `Refused` says what is missing.
-    Room(Result<(), StoreError>),
 pub struct WriteAnswer {
     /// Its results.
     pub outcome: Outcome,
@@ -206,6 +210,23 @@ pub enum JoinAnswer {
     Unauthorized,
 }
 
+/// How far a call came, for whoever asks when its time is over.
+#[derive(Debug, Default)]
+struct Reached {
+    connected: AtomicBool,
+    sent: AtomicBool,
+}
+
+impl Reached {
+    fn count_timeout(&self, metrics: &Metrics) {
+        match (self.connected.load(Relaxed), self.sent.load(Relaxed)) {
+            (false, _) => {}
+            (true, false) => metrics.count(Counter::ClusterNumClientWriteTimeouts),
+            (true, true) => metrics.count(Counter::ClusterNumClientReadTimeouts),
+        }
+    }
+}
+
 /// Calls other nodes over pooled connections.
 #[derive(Clone, Debug)]
 pub struct Peers {
@@ -234,11 +255,15 @@ impl Peers {
         ask: &Ask,
         limit: Duration,
     ) -> Result<Answer, WireError> {
-        match timeout(limit, self.exchange(address, ask, limit)).await {
+        let reached = Reached::default();
+        match timeout(limit, self.exchange(address, ask, limit, &reached)).await {
             Ok(result) => result,
-            Err(_) => Err(WireError::Timeout {
-                address: address.to_owned(),
-            }),
+            Err(_) => {
+                reached.count_timeout(&self.local.metrics);
+                Err(WireError::Timeout {
+                    address: address.to_owned(),
+                })
+            }
         }
     }
 
@@ -247,12 +272,15 @@ impl Peers {
         address: &str,
         ask: &Ask,
         limit: Duration,
+        reached: &Reached,
     ) -> Result<Answer, WireError> {
         let mut connection = self.connect(address, limit).await?;
+        reached.connected.store(true, Relaxed);
         connection
             .send(ask)
             .await
             .map_err(|e| connection.broken(e))?;
+        reached.sent.store(true, Relaxed);
         let answer = connection
             .receive()
             .await
@@ -264,6 +292,7 @@ impl Peers {
     }
 
     async fn connect(&self, address: &str, limit: Duration) -> Result<Connection, WireError> {
+        let mut stale = false;
         loop {
             let pooled = self
                 .idle
@@ -275,6 +304,11 @@ impl Peers {
             if connection.is_idle() {
                 return Ok(connection);
             }
+            stale = true;
+        }
+        if stale {
+            let metrics = &self.local.metrics;
+            metrics.count(Counter::ClusterNumClientForceNewConn);
         }
         let hello = Hello {
             purpose: Purpose::Cluster,

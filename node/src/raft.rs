@@ -158,8 +158,13 @@ impl Consensus {
                     .await
                     .map_err(io::Error::other)?;
                 let leadership = leadership::watch(&raft, &local, election_timeout);
-                let proposer =
-                    Proposer::start(raft.clone(), leadership.clone(), disk, apply_timeout);
+                let proposer = Proposer::start(
+                    raft.clone(),
+                    leadership.clone(),
+                    disk,
+                    Arc::clone(&local.metrics),
+                    apply_timeout,
+                );
                 let read_index = ReadIndex::start(raft.clone());
                 io::Result::Ok((raft, leadership, proposer, read_index))
             }
@@ -194,14 +199,14 @@ impl Consensus {
         self.disk.answers()
     }
 
-    /// Who leads now.
-    pub fn leadership(&self) -> Leadership {
-        self.leadership.borrow().clone()
-    }
-
     /// The disk's free space and health.
     pub fn disk(&self) -> &Arc<Disk> {
         &self.disk
+    }
+
+    /// Who leads now.
+    pub fn leadership(&self) -> Leadership {
+        self.leadership.borrow().clone()
     }
 
     /// This node leads, whether or not a quorum has said so lately.

@@ -320,6 +320,11 @@ impl Node {
         self.store.opened(consensus.clone(), db.clone());
         let _ = self.consensus.set(consensus.clone());
         let _ = self.raft_server.set(server);
+        self.start_keepers(config, &consensus, db);
+        Ok(consensus)
+    }
+
+    fn start_keepers(&self, config: &Config, consensus: &Consensus, db: Database) {
         let reaping = Reaping {
             voters_after: config.raft_reap_node_timeout,
             non_voters_after: config.raft_reap_read_only_node_timeout,
@@ -353,7 +358,6 @@ impl Node {
             thresholds,
             self.background_stop.clone(),
         ));
-        Ok(consensus)
     }
 
     fn forming(&self, config: &Config, consensus: &Consensus) -> Forming {

@@ -1,5 +1,8 @@
 //! The inter-node port: accepts connections and hands each to Raft or to the cluster room, by its stated purpose.
-use std::sync::{Arc, OnceLock};
+use std::{
+    io::ErrorKind,
+    sync::{Arc, OnceLock},
+};
 
 use tokio::{net::TcpListener, sync::Semaphore};
 use tokio_util::sync::CancellationToken;
@@ -44,7 +47,14 @@ pub async fn serve(
         let (cluster, raft, stop) = (cluster.clone(), Arc::clone(&raft), stop.clone());
         tokio::spawn(async move {
             let serving = async {
-                let (mut connection, hello) = Connection::accept(stream, from).await?;
+                let greeted = Connection::accept(stream, from).await;
+                if let Err(e) = &greeted
+                    && e.kind() == ErrorKind::InvalidData
+                {
+                    // Nobody here serves what it speaks.
+                    cluster.metrics.count(Counter::MuxNumUnregisteredHandlers);
+                }
+                let (mut connection, hello) = greeted?;
                 match (hello.purpose, raft.get()) {
                     (Purpose::Cluster, _) => cluster.serve(connection, hello).await,
                     (Purpose::Append | Purpose::Beat | Purpose::Snapshot, Some(raft)) => {

@@ -194,17 +194,21 @@ impl Store {
 
     /// From now on the store serves.
     pub fn opened(&self, consensus: Consensus, db: Database) {
-        let forwarder = Forwarder::start(self.0.peers.clone(), consensus.watch_leadership());
+        let forwarder = Forwarder::start(
+            self.0.peers.clone(),
+            Arc::clone(&self.0.local.metrics),
+            consensus.watch_leadership(),
+        );
         // A second opening cannot happen: the composition root calls this once.
         let _ = self.0.opened.set(Opened {
             consensus,
             db,
             forwarder,
+            upkeep: OnceLock::new(),
         });
     }
 
     /// The database and the log are open.
-            upkeep: OnceLock::new(),
     pub fn is_open(&self) -> bool {
         self.0.opened.get().is_some()
     }

@@ -86,6 +86,9 @@ impl ClusterServer {
                 ask => {
                     let answer = self.answer(ask, &hello).await;
                     connection.send(&answer).await?;
+                    if matches!(answer, Answer::Meta(_)) {
+                        self.metrics.count(Counter::ClusterNumGetNodeApiResp);
+                    }
                 }
             }
         }
@@ -115,20 +118,20 @@ impl ClusterServer {
             Ask::Read { .. } | Ask::Load { .. } => Some(Answer::Served(Err(error))),
             Ask::Backup { .. } => Some(Answer::Backup(Err(error))),
             Ask::Remove { .. } | Ask::StepDown { .. } => Some(Answer::Done(Err(error))),
+            Ask::RoomToVacuum => Some(Answer::Room(Err(error))),
         }
     }
 
-            Ask::RoomToVacuum => Some(Answer::Room(Err(error))),
     async fn answer(&self, ask: Ask, hello: &Hello) -> Answer {
         match ask {
             Ask::Meta => {
                 self.metrics.count(Counter::ClusterNumGetNodeApiReq);
                 Answer::Meta(self.store.meta())
             }
+            Ask::RoomToVacuum => Answer::Room(self.store.room_to_vacuum().await),
             Ask::Join(ask) => {
                 self.metrics.count(Counter::ClusterNumJoinReq);
                 Answer::Join(self.join(ask).await)
-            Ask::RoomToVacuum => Answer::Room(self.store.room_to_vacuum().await),
             }
             Ask::Notify(notice) => {
                 self.metrics.count(Counter::ClusterNumNotifyReq);

@@ -216,12 +216,13 @@ impl Consensus {
     /// # Errors
     /// Why it could not be made now, for a person.
     pub async fn checkpoint(&self, db: &Database, trailing: Option<u64>) -> Result<u64, String> {
-        let (started, wal_bytes) = (Instant::now(), db.wal_bytes());
+        let started = Instant::now();
+        let (wal_bytes, wal_frames) = (db.wal_bytes(), db.wal_frames());
         let made = self.make_checkpoint(db, trailing).await;
         count(
             &self.local().metrics,
             made.is_ok(),
-            wal_bytes,
+            (wal_bytes, wal_frames),
             started.elapsed(),
         );
         made
@@ -269,17 +270,19 @@ impl Consensus {
 }
 
 /// A checkpoint is what rqlite calls a snapshot of the WAL.
-fn count(metrics: &Metrics, made: bool, wal_bytes: u64, took: Duration) {
+fn count(metrics: &Metrics, made: bool, (wal_bytes, wal_frames): (u64, u64), took: Duration) {
     let counters = if made {
-        [
+        &[
             Counter::StoreNumSnapshots,
             Counter::StoreNumSnapshotsIncremental,
             Counter::StoreNumWalSnapshots,
             Counter::StoreNumSnapshotPersists,
             Counter::DbCheckpoints,
-        ]
+            Counter::SnapshotPlanExecuted,
+            Counter::SnapshotSinkIncremental,
+        ][..]
     } else {
-        [
+        &[
             Counter::StoreNumSnapshotsFailed,
             Counter::StoreNumWalSnapshotsFailed,
             Counter::StoreNumSnapshotPersistsFailed,
@@ -290,6 +293,7 @@ fn count(metrics: &Metrics, made: bool, wal_bytes: u64, took: Duration) {
     counters.iter().for_each(|counter| metrics.count(*counter));
     if made {
         metrics.add(Counter::DbWalBytesWritten, wal_bytes);
+        metrics.add(Counter::DbWalFramesWritten, wal_frames);
         for duration in [
             Counter::StoreSnapshotCreateDuration,
             Counter::StoreSnapshotPersistDuration,

@@ -120,11 +120,14 @@ impl Machine {
     ) -> io::Result<()> {
         let last = run.last().map(|e| e.position);
         self.note_progress(&run);
+        let failed_before = self.db.failed_statements();
         let outcomes = match self.db.apply(run).await {
             Ok(Ok(outcomes)) => outcomes,
             Ok(Err(fatal)) => return Err(io::Error::other(fatal)),
             Err(_) => return Err(io::Error::other("the database's writer thread has ended")),
         };
+        let failed = self.db.failed_statements() - failed_before;
+        self.metrics.add(Counter::DbExecutionErrors, failed);
         if let Some(last) = last {
             self.applied = Some(log_id_of(last));
         }
@@ -239,6 +242,9 @@ impl RaftStateMachine<Types> for Machine {
                         let index = entry.log_id.index;
                         wanted =
                             Wanted::Deliver(Box::new(move |outcomes| deliver(outcomes, index)));
+                    } else {
+                        // From the log or from another node, as bytes.
+                        self.metrics.count(Counter::ProtoNumRequestsDecoded);
                     }
                     match command.command().map_err(io::Error::other)? {
                         Command::Requests(requests) => Work::Requests(Arc::clone(requests)),

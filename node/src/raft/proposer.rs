@@ -25,6 +25,7 @@ use super::{
 use crate::{
     command::{Command, Encoded},
     disk::Disk,
+    metrics::{Counter, Metrics},
 };
 
 /// Requests waiting to be packed, beyond which callers wait too.
@@ -112,6 +113,7 @@ impl Proposer {
         raft: Raft,
         leadership: watch::Receiver<Leadership>,
         disk: Arc<Disk>,
+        metrics: Arc<Metrics>,
         apply_timeout: Duration,
     ) -> Self {
         let (queue, proposals) = mpsc::channel(QUEUE);
@@ -119,6 +121,7 @@ impl Proposer {
             raft,
             leadership,
             disk,
+            metrics,
             apply_timeout,
             last_unix_micros: 0,
         };
@@ -191,6 +194,7 @@ struct Packer {
     raft: Raft,
     leadership: watch::Receiver<Leadership>,
     disk: Arc<Disk>,
+    metrics: Arc<Metrics>,
     apply_timeout: Duration,
     /// Time given to the last request: time in the log never goes back, whatever the clock does.
     last_unix_micros: i64,
@@ -298,6 +302,8 @@ impl Packer {
             Ok(encoded) => encoded,
             Err(e) => return fail(&waiting, &ProposeError::Refused(e.to_string()), None),
         };
+        self.metrics.count(Counter::ProtoNumRequestsEncoded);
+        self.metrics.count(Counter::StoreNumUncompressedCommands);
         let (tell, result) = OneshotResponder::<Types, ClientWriteResult<Types>>::new_pair();
         if let Err(fatal) = self.raft.client_write_ff(encoded.clone(), Some(tell)).await {
             return fail(&waiting, &ProposeError::Unknown(fatal.to_string()), None);

@@ -27,6 +27,7 @@ use crate::{
     disk::Disk,
     identity::Cluster,
     local::Local,
+    metrics::Counter,
     wire::{Connection, Hello, MAX_FRAME_BYTES, Purpose, Welcome, read_frame, write_frame},
 };
 
@@ -263,6 +264,7 @@ impl Server {
         let answer = match self.receive(&mut connection, head, &path).await {
             Ok(vote) => SnapshotAnswer::Done(vote),
             Err(e) => {
+                self.local.metrics.count(Counter::SnapshotSinkFail);
                 tracing::warn!(target: "raft", "receiving a snapshot from {} failed: {e}", hello.from);
                 let _ = tokio::fs::remove_file(&*path).await;
                 SnapshotAnswer::Failed(e.to_string())

@@ -35,6 +35,8 @@ impl Store {
 
     async fn meta_of(&self, address: &str, limit: Duration) -> Result<Meta, String> {
         if address == self.0.local.raft_addr {
+            let metrics = &self.0.local.metrics;
+            metrics.count(Counter::ClusterNumGetNodeApiReqLocal);
             return Ok(self.meta());
         }
         match self.0.peers.call(address, &Ask::Meta, limit).await {

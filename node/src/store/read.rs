@@ -1,7 +1,7 @@
 //! Reads: carries out what `level.rs` decides.
 use std::{sync::atomic::Ordering, time::Duration};
 
-use node_api::param::Level;
+use node_api::{StatementResult, param::Level};
 use node_db::{Outcome, Read, Request, Stamp};
 
 use super::{
@@ -99,7 +99,20 @@ impl Store {
                 .await
                 .unwrap_or_else(|_| Err(StoreError::Refused(hangs.to_string())))?,
         };
+        self.count_read(read, &outcome);
         Ok(self.served(outcome, None))
+    }
+
+    /// Reads through the log are counted where they are applied.
+    fn count_read(&self, read: &Read, outcome: &Outcome) {
+        let metrics = &self.0.local.metrics;
+        let failed = |result: &&StatementResult| matches!(result, StatementResult::Error(_));
+        let errors = outcome.results.iter().filter(failed).count();
+        metrics.add(Counter::DbQueries, read.statements.len() as u64);
+        metrics.add(Counter::DbQueryErrors, errors as u64);
+        if read.transaction {
+            metrics.count(Counter::DbQueryTransactions);
+        }
     }
 
     fn too_stale(&self, opened: &Opened, options: &ReadOptions) -> bool {

@@ -87,6 +87,13 @@ impl Store {
             Err(hangs) => Some(json!({"error": hangs.to_string()})),
         };
         let silent = || json!({"error": "the disk does not answer"});
+        if sqlite3
+            .as_ref()
+            .is_none_or(|status| status.get("error").is_some())
+        {
+            let metrics = &self.0.local.metrics;
+            metrics.count(Counter::StoreNumDbStatsErrors);
+        }
         (dir_size.unwrap_or(0), sqlite3.unwrap_or_else(silent))
     }
 
@@ -137,6 +144,8 @@ impl Store {
             "latest_configuration": metrics.membership_config.membership().to_string(),
             "latest_configuration_index": metrics.membership_config.log_id().map_or(0, |id| id.index),
             "committed_configuration": committed_configuration(consensus),
+            "committed_configuration_index": consensus.committed_members().0,
+            "silent_seconds": silent_seconds(consensus),
             "num_peers": consensus.members().len().saturating_sub(1),
             "matched_index": matched,
             "protocol_version": 1,
@@ -150,8 +159,6 @@ impl Store {
             "log_size_friendly": friendly_bytes(log.disk_bytes),
             "voter": voter,
             "transport": {
-            "committed_configuration_index": consensus.committed_members().0,
-            "silent_seconds": silent_seconds(consensus),
                 "command_commit_index": self.0.local.leader_commit(),
                 "leader_commit_index": self.0.local.leader_commit(),
                 "compress_snap": false,
@@ -203,6 +210,14 @@ fn committed_configuration(consensus: &Consensus) -> Value {
     json!({"index": index, "members": members})
 }
 
+/// By the leader's own clock, for whoever decides that a member will not come back; by Raft id, empty on others than the leader.
+fn silent_seconds(consensus: &Consensus) -> serde_json::Map<String, Value> {
+    let silences = consensus.silences().into_iter();
+    silences
+        .map(|(id, silent)| (id.0.to_string(), json!(silent.as_secs())))
+        .collect()
+}
+
 /// The database's main file is the one snapshot.
 fn snapshot_store(dir: &Path, snapshot: Option<(u64, u64)>) -> Value {
     let dir_size = std::fs::metadata(dir.join("db.sqlite")).map_or(0, |meta| meta.len());
@@ -218,14 +233,6 @@ fn nanos(d: Duration) -> u64 {
 }
 
 fn directory_bytes(dir: &Path) -> u64 {
-/// By the leader's own clock, for whoever decides that a member will not come back; by Raft id, empty on others than the leader.
-fn silent_seconds(consensus: &Consensus) -> serde_json::Map<String, Value> {
-    let silences = consensus.silences().into_iter();
-    silences
-        .map(|(id, silent)| (id.0.to_string(), json!(silent.as_secs())))
-        .collect()
-}
-
     let mut waiting = vec![dir.to_owned()];
     let (mut total, mut seen) = (0, 0);
     while let Some(dir) = waiting.pop() {

@@ -2,11 +2,12 @@
 use std::{sync::Arc, time::Duration};
 
 use node_api::param::Level;
-use node_db::{Outcome, Read, Request};
+use node_db::{Kind, Outcome, Read, Request};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use super::{Caller, Opened, ReadOptions, Served, Store, StoreError};
 use crate::{
+    metrics::{Counter, Metrics},
     peer::{Answer, Ask, ForwardedWrite, Peers, WriteAnswer},
     raft::{
         Leadership,
@@ -180,9 +181,13 @@ pub(super) struct Forwarder {
 }
 
 impl Forwarder {
-    pub(super) fn start(peers: Peers, leadership: watch::Receiver<Leadership>) -> Self {
+    pub(super) fn start(
+        peers: Peers,
+        metrics: Arc<Metrics>,
+        leadership: watch::Receiver<Leadership>,
+    ) -> Self {
         let (queue, waiting) = mpsc::channel(FORWARD_QUEUE);
-        tokio::spawn(forward_batches(peers, leadership, waiting));
+        tokio::spawn(forward_batches(peers, metrics, leadership, waiting));
         Self { queue }
     }
 
@@ -216,6 +221,7 @@ impl Forwarder {
 
 async fn forward_batches(
     peers: Peers,
+    metrics: Arc<Metrics>,
     leadership: watch::Receiver<Leadership>,
     mut waiting: mpsc::Receiver<Waiting>,
 ) {
@@ -230,18 +236,25 @@ async fn forward_batches(
         }
         let peers = peers.clone();
         let leadership = leadership.clone();
+        let metrics = Arc::clone(&metrics);
         tokio::spawn(async move {
-            send_batch(&peers, &leadership, batch).await;
+            send_batch(&peers, &metrics, &leadership, batch).await;
             drop(permit);
         });
     }
 }
 
-async fn send_batch(peers: &Peers, leadership: &watch::Receiver<Leadership>, batch: Vec<Waiting>) {
+async fn send_batch(
+    peers: &Peers,
+    metrics: &Metrics,
+    leadership: &watch::Receiver<Leadership>,
+    batch: Vec<Waiting>,
+) {
     // The longest patience in the batch counts: cutting off its owner would be a false unknown.
     let limit = batch.iter().map(|w| w.timeout).max().unwrap_or_default();
     let retries = batch.iter().map(|w| w.retries).max().unwrap_or_default();
     let (writes, replies): (Vec<_>, Vec<_>) = batch.into_iter().map(|w| (w.write, w.reply)).unzip();
+    let kinds: Vec<Kind> = writes.iter().map(|write| write.request.kind).collect();
     let ask = Ask::Write(writes);
     let mut attempts = 0;
     loop {
@@ -268,7 +281,17 @@ async fn send_batch(peers: &Peers, leadership: &watch::Receiver<Leadership>, bat
             return answer_all(replies, &failure(&error));
         }
         attempts += 1;
+        kinds.iter().for_each(|kind| count_retry(metrics, *kind));
     }
+}
+
+fn count_retry(metrics: &Metrics, kind: Kind) {
+    metrics.count(Counter::ClusterNumClientRetries);
+    metrics.count(match kind {
+        Kind::Execute | Kind::ExecutePlain => Counter::ClusterNumClientExecuteRetries,
+        Kind::Query => Counter::ClusterNumClientQueryRetries,
+        Kind::Unified | Kind::UnifiedPlain => Counter::ClusterNumClientRequestRetries,
+    });
 }
 
 fn failure(error: &WireError) -> StoreError {
