@@ -8,6 +8,7 @@
 
 pub mod bench;
 pub mod binary;
+mod child;
 pub mod client;
 pub mod cluster;
 pub mod dump;

@@ -1,10 +1,9 @@
 //! One `rqlited` process on loopback: its flags, its directory, its signals. Nothing outlives the value.
 use std::{
-    fs::{self, File, OpenOptions},
+    fs,
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
-    sync::OnceLock,
     time::Duration,
 };
 
@@ -12,7 +11,12 @@ use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process_group};
 use tempfile::TempDir;
 
-use crate::{binary, client::Client, ports, wait};
+use crate::{
+    binary,
+    child::{Log, die_with_parent},
+    client::Client,
+    ports, wait,
+};
 
 /// How long a process may take to end after a signal, or to open its HTTP port after its start: generous, because a
 /// debug build on two busy cores replays its log slowly.
@@ -119,7 +123,7 @@ impl Node {
         );
         words.extend(self.args.iter().cloned());
         words.push(self.data.display().to_string());
-        let log = self.open_log()?;
+        let log = self.printed().open()?;
         let (program, rest) = words.split_first().context("empty command line")?;
         let child = Command::new(program)
             .args(rest)
@@ -293,17 +297,13 @@ impl Node {
     /// Everything the node has printed since it was created, over all its starts.
     #[must_use]
     pub fn log(&self) -> String {
-        fs::read(self.log_path())
-            .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
-            .unwrap_or_default()
+        self.printed().text()
     }
 
     /// The last lines of [`Node::log`].
     #[must_use]
     pub fn log_tail(&self) -> String {
-        let log = self.log();
-        let lines: Vec<&str> = log.lines().collect();
-        lines[lines.len().saturating_sub(LOG_TAIL)..].join("\n")
+        self.printed().tail(LOG_TAIL)
     }
 
     /// A directory of the test's own beside the data directory.
@@ -312,16 +312,8 @@ impl Node {
         self.root.path()
     }
 
-    fn log_path(&self) -> PathBuf {
-        self.root.path().join("log")
-    }
-
-    fn open_log(&self) -> Result<File> {
-        OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(self.log_path())
-            .context("open the log file")
+    fn printed(&self) -> Log {
+        Log::in_dir(self.root.path())
     }
 
     fn ended(&mut self) -> Option<ExitStatus> {
@@ -345,23 +337,6 @@ impl Node {
         let pid = pid.with_context(|| format!("node {} does not run", self.name))?;
         kill_process_group(pid, signal).with_context(|| format!("signal node {}", self.name))
     }
-}
-
-/// Words in front of a command line that kill the process when the thread that started it ends, where the system has
-/// them: a test run that is itself killed drops nothing.
-fn die_with_parent() -> &'static [&'static str] {
-    const WORDS: [&str; 3] = ["setpriv", "--pdeathsig", "KILL"];
-    static KNOWN: OnceLock<bool> = OnceLock::new();
-    let known = KNOWN.get_or_init(|| {
-        let mut probe = Command::new(WORDS[0]);
-        probe
-            .args(&WORDS[1..])
-            .arg("true")
-            .stdout(Stdio::null())
-            .stderr(Stdio::null());
-        probe.status().is_ok_and(|status| status.success())
-    });
-    if *known { &WORDS } else { &[] }
 }
 
 impl Drop for Node {

@@ -10,7 +10,7 @@ fn fake(script: &str) -> Node {
 }
 
 fn start(node: &mut Node) {
-    let log = node.open_log().unwrap();
+    let log = node.printed().open().unwrap();
     let child = Command::new(&node.prefix[0])
         .args(&node.prefix[1..])
         .stdout(log.try_clone().unwrap())

@@ -1,6 +1,6 @@
 //! A server's process: its directory, its log, its signals. Nothing outlives the value.
 use std::{
-    fs::{self, OpenOptions},
+    ffi::OsStr,
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -11,7 +11,10 @@ use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process_group};
 use tempfile::TempDir;
 
-use crate::wait;
+use crate::{
+    child::{Log, die_with_parent},
+    wait,
+};
 
 /// How long a server may take to answer after its start, or to end: generous, for two busy cores.
 pub const LIMIT: Duration = Duration::from_secs(30);
@@ -93,14 +96,11 @@ impl Daemon {
     }
 
     fn spawn(&mut self) -> Result<()> {
-        let log = OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(self.log_path())
-            .context("open the log file")?;
-        let mut command = die_with_parent();
-        let child = command
-            .arg(&self.program)
+        let log = self.printed().open()?;
+        let program = self.program.as_os_str();
+        let mut words = die_with_parent().iter().map(OsStr::new).chain([program]);
+        let child = Command::new(words.next().unwrap_or(program))
+            .args(words)
             .args(&self.args)
             .current_dir(self.root.path())
             .stdin(Stdio::null())
@@ -134,21 +134,17 @@ impl Daemon {
     /// Everything it has printed, over all its starts.
     #[must_use]
     pub fn log(&self) -> String {
-        fs::read(self.log_path())
-            .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
-            .unwrap_or_default()
+        self.printed().text()
     }
 
     /// The last lines of [`Daemon::log`].
     #[must_use]
     pub fn log_tail(&self) -> String {
-        let log = self.log();
-        let lines: Vec<&str> = log.lines().collect();
-        lines[lines.len().saturating_sub(LOG_TAIL)..].join("\n")
+        self.printed().tail(LOG_TAIL)
     }
 
-    fn log_path(&self) -> PathBuf {
-        self.root.path().join("log")
+    fn printed(&self) -> Log {
+        Log::in_dir(self.root.path())
     }
 
     fn name(&self) -> String {
@@ -169,21 +165,6 @@ impl Daemon {
             let _ = kill_process_group(pid, signal);
         }
     }
-}
-
-/// Runs its arguments and, where the system can, kills them when the thread that started them ends: a test run that is
-/// itself killed drops nothing.
-fn die_with_parent() -> Command {
-    let with = ["setpriv", "--pdeathsig", "KILL"];
-    let known = Command::new(with[0])
-        .args(&with[1..])
-        .arg("true")
-        .output()
-        .is_ok_and(|output| output.status.success());
-    let words = if known { &with[..] } else { &["env"] };
-    let mut command = Command::new(words[0]);
-    command.args(&words[1..]);
-    command
 }
 
 impl Drop for Daemon {
