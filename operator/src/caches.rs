@@ -1,4 +1,6 @@
 //! Watches: what the API server has, kept here, and the reason to look at a cluster again. One set for each watched namespace, or one for all.
+mod complaint;
+
 use std::{collections::BTreeMap, fmt::Debug, hash::Hash, sync::Arc, time::Duration};
 
 use futures_util::{Stream, StreamExt, stream::BoxStream};
@@ -28,6 +30,7 @@ use operator_api::{RqliteCluster, RqliteRecovery, names};
 use serde::de::DeserializeOwned;
 
 use crate::{
+    caches::complaint::Complaint,
     error::Error,
     evidence,
     live::{Live, concerns, host_name, is_cordoned, is_default, look_up, may_grow, volume_names},
@@ -212,7 +215,8 @@ pub fn watch<K: Watched>(
     let stream = watcher(api, config)
         .default_backoff()
         .modify(|object| object.managed_fields_mut().clear())
-        .reflect(writer);
+        .reflect(writer)
+        .inspect(listener::<K>());
     (store, stream)
 }
 
@@ -233,22 +237,22 @@ fn owner<K: Resource<DynamicType = ()>>(object: &K) -> Option<ClusterRef> {
     Some(ObjectRef::new(name).within(&object.namespace()?))
 }
 
-/// A watch that fails begins again by itself, later each time; here it is only told.
+/// Says in the log what a watch of this kind complains of.
+fn listener<K: Watched>() -> impl FnMut(&Result<watcher::Event<K>, watcher::Error>) + Send + 'static
+{
+    let mut complaint = Complaint::default();
+    move |event| complaint.look(&K::plural(&()), event)
+}
+
+/// A watch that fails begins again by itself.
 fn to_clusters<K: Watched>(
     stream: impl Stream<Item = Result<watcher::Event<K>, watcher::Error>> + Send + 'static,
     which: impl Fn(K) -> Option<ClusterRef> + Send + Sync + Copy + 'static,
 ) -> Triggers {
     stream
         .touched_objects()
-        .filter_map(move |object| async move { told::<K, K>(object).and_then(which) })
+        .filter_map(move |object| std::future::ready(object.ok().and_then(which)))
         .boxed()
-}
-
-/// The event of a watch, or a line in the log.
-fn told<K: Watched, E>(event: Result<E, watcher::Error>) -> Option<E> {
-    event
-        .inspect_err(|error| tracing::warn!("watching {}: {error}", K::plural(&())))
-        .ok()
 }
 
 async fn synced<K>(kind: &'static str, store: &Store<K>) -> Result<(), Error>
@@ -360,9 +364,8 @@ where
             trim(object);
         })
         .reflect(writer)
-        .map(|event| {
-            told::<K, _>(event);
-        });
+        .inspect(listener::<K>())
+        .map(drop);
     streams.push(stream.boxed());
     Some(store)
 }

@@ -214,7 +214,8 @@ fn ended(
             context.forget(&format!("{namespace}/{}", gone.name));
         }
         Err(LoopError::QueueError(error)) => {
-            tracing::warn!(scope = ?context.scope, "watching rqliteclusters: {error}");
+            // The watch itself says it, once.
+            tracing::debug!(scope = ?context.scope, "watching rqliteclusters: {error}");
         }
         Err(LoopError::RunnerError(error)) => tracing::error!("{error}"),
     }
