@@ -1,0 +1,95 @@
+//! What a watch complains of. It begins again by itself, later each time; the same failure is said once, not at every try.
+use std::time::{Duration, Instant};
+
+use kube::runtime::watcher;
+
+/// A failure that goes on is said again after this long.
+const AGAIN: Duration = Duration::from_secs(600);
+
+/// The failure that one watch is in.
+#[derive(Debug, Default)]
+pub(super) struct Complaint(Option<(String, Instant)>);
+
+/// What is worth a line in the log.
+#[derive(Debug, PartialEq, Eq)]
+enum Said {
+    Failed(String),
+    Again,
+}
+
+impl Complaint {
+    /// Looks at what a watch of this kind gave, and says what is new.
+    pub(super) fn look<K>(
+        &mut self,
+        kind: &str,
+        event: &Result<watcher::Event<K>, watcher::Error>,
+    ) {
+        // Before each try, also one that fails.
+        if matches!(event, Ok(watcher::Event::Init)) {
+            return;
+        }
+        let failure = event.as_ref().err().map(|error| match is_forbidden(error) {
+            true => format!(
+                "{error}. If its namespace is gone, take it out of --namespaces; else give the operator its Role there"
+            ),
+            false => error.to_string(),
+        });
+        match self.note(failure, Instant::now()) {
+            Some(Said::Failed(text)) => tracing::warn!("watching {kind}: {text}"),
+            Some(Said::Again) => tracing::info!("watching {kind} works again"),
+            None => {}
+        }
+    }
+
+    fn note(&mut self, failure: Option<String>, now: Instant) -> Option<Said> {
+        let Some(text) = failure else {
+            return self.0.take().map(|_| Said::Again);
+        };
+        let is_known = self
+            .0
+            .as_ref()
+            .is_some_and(|(last, at)| *last == text && now.saturating_duration_since(*at) < AGAIN);
+        if is_known {
+            return None;
+        }
+        self.0 = Some((text.clone(), now));
+        Some(Said::Failed(text))
+    }
+}
+
+fn is_forbidden(error: &watcher::Error) -> bool {
+    match error {
+        watcher::Error::InitialListFailed(kube::Error::Api(status))
+        | watcher::Error::WatchStartFailed(kube::Error::Api(status))
+        | watcher::Error::WatchError(status) => status.code == 403,
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn once_until_it_changes_or_works() {
+        let start = Instant::now();
+        let at = |seconds: u64| start + Duration::from_secs(seconds);
+        let failed = |text: &str| Some(Said::Failed(text.to_owned()));
+        let mut complaint = Complaint::default();
+        let steps = [
+            (0, None, None),
+            (1, Some("403"), failed("403")),
+            (2, Some("403"), None),
+            (600, Some("403"), None),
+            (601, Some("403"), failed("403")),
+            (602, Some("503"), failed("503")),
+            (603, None, Some(Said::Again)),
+            (604, None, None),
+            (605, Some("503"), failed("503")),
+        ];
+        for (second, failure, expected) in steps {
+            let said = complaint.note(failure.map(str::to_owned), at(second));
+            assert_eq!(said, expected, "{second}");
+        }
+    }
+}
