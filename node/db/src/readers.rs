@@ -25,6 +25,8 @@ use crate::{
 const QUEUE: usize = 16 * 1024;
 /// How often the writer repeats a request to end that a reader may have missed between two statements.
 const REPEAT: Duration = Duration::from_millis(20);
+/// A read on its caller's thread takes microseconds. One that is under way for so long waits for the disk, and the next would too.
+const STUCK: Duration = Duration::from_millis(50);
 
 /// A read-only connection and what controls it.
 struct Reader {
@@ -224,10 +226,11 @@ impl Readers {
             if state.phase != Phase::Open {
                 return None;
             }
-            let free = state.active[self.threads..]
-                .iter()
-                .take(self.inline.len())
-                .position(Option::is_none)?;
+            let inline = &state.active[self.threads..][..self.inline.len()];
+            if inline.iter().flatten().any(|since| since.elapsed() > STUCK) {
+                return None;
+            }
+            let free = inline.iter().position(Option::is_none)?;
             let place = self.threads + free;
             state.active[place] = Some(Instant::now());
             (place, Arc::clone(&state.controls[place]))
@@ -533,3 +536,6 @@ fn run_several(
     }
     Ok(last)
 }
+
+#[cfg(test)]
+mod tests;

@@ -17,6 +17,8 @@ use crate::{
 /// VM instructions that a read may take on the thread that received it: some 100 µs, enough for reads by key. Longer ones go to a
 /// reader thread, so that they never hold up the network.
 const INLINE_VM_STEPS: u32 = 2_000;
+/// A write to the log takes a millisecond or a few. The disk may hang after this long, which is said after three seconds (`stall.rs`).
+const SLOW_DISK: Duration = Duration::from_millis(200);
 /// A read while the disk does not answer: either it needs no disk, or it will not come.
 const HUNG_READ_LIMIT: Duration = Duration::from_secs(1);
 
@@ -90,7 +92,7 @@ impl Store {
             Plan::Local | Plan::LocalAsLeader | Plan::Forward | Plan::NoLeader => {}
         }
         let outcome = match opened.consensus.disk_answers() {
-            Ok(()) => match opened.db.read_inline(read, INLINE_VM_STEPS) {
+            Ok(()) => match read_on_this_thread(opened, read) {
                 Some(outcome) => outcome,
                 None => read_on_its_thread(opened, read).await?,
             },
@@ -184,6 +186,15 @@ impl Store {
             }
         }
     }
+}
+
+/// Not while a write has been on its way to the disk for suspiciously long: a read that misses the cache would hold up the network.
+fn read_on_this_thread(opened: &Opened, read: &Read) -> Option<Outcome> {
+    let age = opened.consensus.log().oldest_write_age();
+    if age.is_some_and(|age| age > SLOW_DISK) {
+        return None;
+    }
+    opened.db.read_inline(read, INLINE_VM_STEPS)
 }
 
 async fn read_on_its_thread(opened: &Opened, read: &Read) -> Result<Outcome, StoreError> {

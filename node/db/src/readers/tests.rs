@@ -1,0 +1,33 @@
+//! Reads on their callers' threads, while one of them waits for the disk.
+use node_api::Statement;
+
+use super::*;
+use crate::{Kind, connection::Session};
+
+#[test]
+fn nobody_follows_a_read_that_is_stuck() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("db.sqlite");
+    let session = Session::open(&path, false, Default::default()).unwrap();
+    let readers = Readers::new(path, false, 2);
+    let read = Read {
+        kind: Kind::Query,
+        transaction: false,
+        qualify_columns: false,
+        statements: vec![Statement {
+            sql: "SELECT 1".into(),
+            parameters: Vec::new(),
+        }],
+        timeout: None,
+    };
+    let runs = || readers.read_inline(&read, 1_000).is_some();
+    let since = |age| lock(&readers.state).active[2] = age;
+    assert!(runs());
+    since(Some(Instant::now()));
+    assert!(runs(), "beside one that has just begun");
+    since(Instant::now().checked_sub(STUCK * 2));
+    assert!(!runs(), "beside one that is stuck");
+    since(None);
+    assert!(runs(), "after it");
+    drop(session);
+}
