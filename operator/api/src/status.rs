@@ -66,6 +66,9 @@ pub struct RqliteClusterStatus {
     /// Highest commit index ever seen, to tell what a recovery could lose. Updated at most every 30 seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub commit_index: Option<i64>,
+    /// Log index of the newest configuration that is known to be committed: `members` are those of this one or of a newer one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub configuration_index: Option<i64>,
     /// Pods of voters that exist.
     #[serde(default)]
     pub replicas: i32,

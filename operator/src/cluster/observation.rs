@@ -281,6 +281,9 @@ pub struct NodeStatus {
     /// The newest committed configuration that it knows.
     #[serde(default)]
     pub config: Vec<ConfigMember>,
+    /// Log index of that configuration.
+    #[serde(default)]
+    pub config_index: u64,
 }
 
 /// A member of a configuration.

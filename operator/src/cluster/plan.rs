@@ -159,8 +159,10 @@ fn is_paused(view: &View<'_>) -> bool {
 fn decide(view: &View<'_>, wanted: &operator_api::status::Target) -> Decision {
     let urgent = first(&[
         &|| bootstrap::identity(view, wanted),
-        &|| recovery::decide(view),
+        &|| membership::learn(view),
+        // Also amid a recovery: a corrected template may be what lets its survivor start.
         &|| rollout::adopt(view, wanted),
+        &|| recover(view),
         &|| hibernate::decide(view),
         &|| membership::foreign(view),
         &|| forming(view),
@@ -227,6 +229,10 @@ fn first(deciders: &[&dyn Fn() -> Decision]) -> Decision {
         .map(|decider| decider())
         .find(|decision| *decision != Decision::Pass)
         .unwrap_or(Decision::Pass)
+}
+
+fn recover(view: &View<'_>) -> Decision {
+    unstick_amid(view, recovery::decide(view))
 }
 
 fn forming(view: &View<'_>) -> Decision {

@@ -57,7 +57,7 @@ pub fn status(
         names::POOL_LABEL
     ));
     next.read_replicas = readers(view);
-    next.members = members(view);
+    next.members = members(view, &next.members);
     next.endpoints = Some(endpoints(view));
     let outage = if view.is_formed() {
         classify(view)
@@ -80,6 +80,7 @@ fn remember_leader(view: &View<'_>, next: &mut RqliteClusterStatus) {
         next.leader = Some(leader.name.to_owned());
         next.leader_since = Some(now.clone());
     }
+    next.configuration_index = i64::try_from(leader.status.config_index).ok();
     let fresh = next
         .last_leader_seen
         .as_ref()
@@ -105,7 +106,7 @@ fn readers(view: &View<'_>) -> Option<PoolStatus> {
 }
 
 /// The confirmed configuration and all pods. Without a leader the configuration is what was last confirmed.
-fn members(view: &View<'_>) -> Vec<Member> {
+fn members(view: &View<'_>, confirmed: &[Member]) -> Vec<Member> {
     let known = |name: &str| view.status.members.iter().find(|m| m.name == name);
     let mut all: Vec<Member> = Vec::new();
     if view.leader.is_some() && view.operating(OperationType::Recover).is_none() {
@@ -132,8 +133,7 @@ fn members(view: &View<'_>) -> Vec<Member> {
             });
         }
     } else {
-        let confirmed = view.status.members.iter();
-        all.extend(confirmed.filter(|m| m.role != Role::Absent).cloned());
+        all.extend(confirmed.iter().filter(|m| m.role != Role::Absent).cloned());
     }
     for pod in &view.seen.pods {
         if !all.iter().any(|m| m.name == pod.name) {

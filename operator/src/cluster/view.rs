@@ -84,7 +84,37 @@ impl<'a> View<'a> {
                     && node.leader.as_deref() == Some(newest.name)
             })
         });
-        (!voters.is_empty() && agree.count() >= quorum(voters.len())).then_some(newest)
+        let agreed = !voters.is_empty() && agree.count() >= quorum(voters.len());
+        (agreed && self.knows_all(newest.status)).then_some(newest)
+    }
+
+    /// Does a leader know every committed configuration? One that was just elected may not know yet what its predecessor has committed: with an
+    /// older configuration it would count other voters, and prove members absent that are not. Having committed an entry of its own term, it does.
+    fn knows_all(&self, leader: &NodeStatus) -> bool {
+        let newest = self.newest_configuration();
+        let newest = newest.map_or(0, |node| node.config_index);
+        let settled =
+            leader.last_log_term == leader.term && leader.commit_index == leader.last_log_index;
+        leader.config_index >= newest.max(self.known_configuration()) || settled
+    }
+
+    /// Log index of the newest committed configuration on record.
+    pub fn known_configuration(&self) -> u64 {
+        let known = self.status.configuration_index.unwrap_or(0);
+        u64::try_from(known).unwrap_or(0)
+    }
+
+    /// The node of this history that knows the newest committed configuration. What is committed stays so, whether anybody leads or not.
+    pub fn newest_configuration(&self) -> Option<&'a NodeStatus> {
+        let history = self.status.lineage.as_ref().map(|lineage| &lineage.id);
+        let nodes = self.seen.nodes.values().filter_map(|answer| match answer {
+            Answer::Ok(node) => Some(node),
+            Answer::Failed(_) => None,
+        });
+        nodes
+            .filter(|node| self.is_ours(node) && !node.config.is_empty())
+            .filter(|node| node.lineage.as_ref().map(|l| &l.id) == history)
+            .max_by_key(|node| node.config_index)
     }
 
     /// Does a node's data belong to this cluster, as far as it has any? While a recovery's plan is out, the history that it leads to is ours too.

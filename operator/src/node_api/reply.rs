@@ -49,6 +49,7 @@ struct Raft {
 
 #[derive(Debug, Deserialize)]
 struct Configuration {
+    index: u64,
     members: Vec<Entry>,
 }
 
@@ -73,6 +74,7 @@ pub(super) fn read(body: &[u8], ready: bool) -> Result<NodeStatus, String> {
         .leader
         .map(|leader| leader.node_id)
         .filter(|name| !name.is_empty());
+    let config_index = raft.committed_configuration.index;
     let config = raft.committed_configuration.members.into_iter();
     Ok(NodeStatus {
         is_leader: raft.state == "Leader" && leader.as_ref() == Some(&name),
@@ -87,6 +89,7 @@ pub(super) fn read(body: &[u8], ready: bool) -> Result<NodeStatus, String> {
         applied_index: raft.applied_index,
         ready,
         silent_seconds: raft.silent_seconds,
+        config_index,
         config: config
             .map(|entry| ConfigMember {
                 raft_id: entry.raft_id,
@@ -170,6 +173,7 @@ mod tests {
         assert!(!seen.is_leader && seen.ready);
         let names: Vec<_> = seen.config.iter().map(|m| (&*m.name, m.voter)).collect();
         assert_eq!(names, [("demo-0", true), ("demo-1", false)]);
+        assert_eq!(seen.config_index, 7);
         assert_eq!(seen.config[1].raft_id, "demo-1#i1");
     }
 
