@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use std::fmt::Debug;
 
 use crate::{
-    cluster::{Action, observation::Checked, plan::PodLabels, recovery},
+    cluster::{Action, action::Absent, observation::Checked, plan::PodLabels, recovery},
     error::Error,
     live::{Live, named},
     node_api::NodeApi,
@@ -79,7 +79,13 @@ impl<N: NodeApi> Actor<'_, N> {
                 uid,
                 from,
                 to,
-            } => self.set_replicas(name, uid, *from, *to).await,
+                absent,
+            } => {
+                if let Some(absent) = absent {
+                    self.confirm_absent(absent).await?;
+                }
+                self.set_replicas(name, uid, *from, *to).await
+            }
             Action::ExpandClaim { name, uid, size } => {
                 let change = json!({"metadata": {"uid": uid},
                     "spec": {"resources": {"requests": {"storage": size}}}});
@@ -161,6 +167,21 @@ impl<N: NodeApi> Actor<'_, N> {
             ))),
             Err(error) => Err(Error::kubernetes(format!("evicting {name}"))(error)),
         }
+    }
+
+    /// Asks the leader once more, just before a pod goes that must not be a member.
+    async fn confirm_absent(&self, absent: &Absent) -> Result<(), Error> {
+        let (leader, member) = (&absent.leader, &absent.member);
+        let address = self.address(leader)?;
+        let asked = self.nodes.status(&address).await;
+        let status = asked.map_err(|failure| Error::Node {
+            doing: format!("asking {leader} whether {member} is out"),
+            failure,
+        })?;
+        if !status.is_leader || status.config.iter().any(|m| m.name == *member) {
+            return Err(Error::Changed(format!("the configuration of {leader}")));
+        }
+        Ok(())
     }
 
     async fn set_replicas(

@@ -3,6 +3,16 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use operator_api::{RqliteClusterStatus, status::Operation, status::OperationType, status::Step};
 use serde::{Deserialize, Serialize};
 
+/// A member that must not be in the leader's committed configuration.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Absent {
+    /// Who is asked, and has to lead.
+    pub leader: String,
+    /// The member's name.
+    pub member: String,
+}
+
 /// One side effect.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "do", rename_all = "camelCase", rename_all_fields = "camelCase")]
@@ -35,6 +45,9 @@ pub enum Action {
         from: i32,
         /// What it becomes.
         to: i32,
+        /// Only if this holds at that very moment: what was seen may be seconds old, and a member may have joined again since.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        absent: Option<Absent>,
     },
     /// Asks the leader to hand over.
     TransferLeader {

@@ -4,7 +4,7 @@ use operator_api::status::{OperationType, Pool, Step};
 use super::{
     action::{Action, Decision, begin, finish, step},
     observation::SetSeen,
-    scale::{HANDOVER_SECONDS, grow_set},
+    scale::{HANDOVER_SECONDS, grow_readers, grow_set},
     view::{View, seconds_between},
 };
 
@@ -61,6 +61,7 @@ fn lower(name: String, set: &SetSeen, to: i32) -> Decision {
         uid: set.uid.clone(),
         from: set.replicas,
         to,
+        absent: None,
     };
     Decision::Act(action, format!("lowers {name} to {to} pods"))
 }
@@ -132,7 +133,13 @@ fn start(
     let Some(target) = view.target() else {
         return Decision::Pass;
     };
-    match grow_set(view, target.replicas) {
+    // Somebody may have added voters that are not in the target yet.
+    match grow_set(view, super::quorum::pods_with_a_vote(view)) {
+        Decision::Pass => {}
+        decision => return decision,
+    }
+    // Where no quorum comes back, theirs may be the data that is left.
+    match grow_readers(view) {
         Decision::Pass => {}
         decision => return decision,
     }

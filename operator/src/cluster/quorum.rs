@@ -357,7 +357,7 @@ pub fn unstick(view: &View<'_>) -> Decision {
 /// Pods that the StatefulSet needs: the target's, and up to the last voter that may come back. Somebody may have raised the StatefulSet and
 /// lowered it again before the newcomers, which vote by then, were taken into the target; so what the nodes themselves hold to be committed
 /// counts too. A voter without a claim has nothing to come back with.
-fn pods_with_a_vote(view: &View<'_>) -> i32 {
+pub(super) fn pods_with_a_vote(view: &View<'_>) -> i32 {
     let set = view.set_name(Pool::Voter);
     let judgement = judge(view, &[]);
     let confirmed = judgement.voters.iter().filter(|v| !v.is_lost());
@@ -374,6 +374,19 @@ fn pods_with_a_vote(view: &View<'_>) -> i32 {
     ordinals.map(|ordinal| ordinal + 1).fold(target, i32::max)
 }
 
+/// Pods that the read replicas' StatefulSet needs for those of them that vote: after a recovery from one it does, until the voters are back.
+pub(super) fn readers_with_a_vote(view: &View<'_>) -> i32 {
+    let set = view.set_name(Pool::Read);
+    let now = view.config().iter().filter(|m| m.voter);
+    let before = view.status.members.iter();
+    let before = before
+        .filter(|m| view.leader.is_none() && matches!(m.role, Role::Leader | Role::Voter))
+        .map(|m| m.name.as_str());
+    let voters = now.map(|m| m.name.as_str()).chain(before);
+    let ordinals = voters.filter_map(|name| names::ordinal(&set, name));
+    ordinals.map(|ordinal| ordinal + 1).fold(0, i32::max)
+}
+
 /// What may happen without a leader: almost nothing.
 pub fn outage(view: &View<'_>) -> Decision {
     let blocked = match classify(view) {
@@ -386,6 +399,10 @@ pub fn outage(view: &View<'_>) -> Decision {
     };
     // Pods that somebody took away by lowering the StatefulSet come back with their volumes.
     if let Decision::Act(action, text) = super::scale::grow_set(view, pods_with_a_vote(view)) {
+        return Decision::Act(action, text);
+    }
+    // A recovery needs to know what they have.
+    if let Decision::Act(action, text) = super::scale::grow_readers(view) {
         return Decision::Act(action, text);
     }
     match unstick(view) {

@@ -101,6 +101,7 @@ pub fn rejoin(view: &View<'_>) -> Decision {
             uid: set.uid.clone(),
             from: set.replicas,
             to: wanted,
+            absent: None,
         };
         return Decision::Act(raise, format!("brings {wanted} read replicas back"));
     }

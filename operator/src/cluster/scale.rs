@@ -7,7 +7,7 @@ use operator_api::{
 };
 
 use super::{
-    action::{Action, Decision, begin, finish, step},
+    action::{Absent, Action, Decision, begin, finish, step},
     view::{View, quorum, seconds_between},
 };
 
@@ -82,6 +82,7 @@ pub fn grow_set(view: &View<'_>, to: i32) -> Decision {
                 uid: set.uid.clone(),
                 from: set.replicas,
                 to,
+                absent: None,
             },
             format!("raises the StatefulSet to {to}"),
         ),
@@ -224,7 +225,7 @@ fn dismiss(
             }
             return Decision::Record(next, format!("{victim} has joined again"));
         }
-        let Some(set) = view.set(Pool::Voter) else {
+        let (Some(set), Some(leader)) = (view.set(Pool::Voter), view.leader) else {
             return Decision::Wait("waits for the StatefulSet".to_owned());
         };
         let shrink = Action::SetReplicas {
@@ -232,6 +233,10 @@ fn dismiss(
             uid: set.uid.clone(),
             from: live,
             to: ordinal,
+            absent: Some(Absent {
+                leader: leader.name.to_owned(),
+                member: victim.to_owned(),
+            }),
         };
         return Decision::Act(shrink, format!("deletes the pod {victim}"));
     }
@@ -242,6 +247,10 @@ fn dismiss(
             "ScaleDownStalled",
             format!("{victim} stops"),
         );
+    }
+    // It came back for a moment, in the one between the last question and its end: its claim is put away once it is out.
+    if view.member(victim).is_some() {
+        return expel(view, operation, victim);
     }
     put_away(view, victim)
 }
@@ -292,11 +301,12 @@ pub(super) fn late(
     }
 }
 
-/// The read replicas' StatefulSet follows the spec at once: they are in no quorum.
+/// The read replicas' StatefulSet follows the spec at once: they are in no quorum, except for one that a recovery started from.
 pub fn readers(view: &View<'_>) -> Decision {
     let (Some(set), Some(wanted)) = (view.set(Pool::Read), view.wanted_readers()) else {
         return Decision::Pass;
     };
+    let wanted = wanted.max(super::quorum::readers_with_a_vote(view));
     if set.replicas == wanted {
         return Decision::Pass;
     }
@@ -305,6 +315,18 @@ pub fn readers(view: &View<'_>) -> Decision {
         uid: set.uid.clone(),
         from: set.replicas,
         to: wanted,
+        absent: None,
     };
     Decision::Act(resize, format!("sets the read replicas to {wanted}"))
 }
+
+/// As [`readers`], where pods are only added.
+pub fn grow_readers(view: &View<'_>) -> Decision {
+    match readers(view) {
+        Decision::Act(Action::SetReplicas { from, to, .. }, _) if to < from => Decision::Pass,
+        decision => decision,
+    }
+}
+
+#[cfg(test)]
+mod tests;

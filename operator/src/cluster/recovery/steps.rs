@@ -112,6 +112,7 @@ fn resize(view: &View<'_>, pool: Pool, set: &SetSeen, to: i32) -> Action {
         uid: set.uid.clone(),
         from: set.replicas,
         to,
+        absent: None,
     }
 }
 
@@ -231,6 +232,7 @@ fn verify(view: &View<'_>, operation: &Operation, record: &RecoveryRecord) -> De
             next.operation = None;
             // Indexes of the history that ended mean nothing in this one.
             next.commit_index = None;
+            next.configuration_index = None;
             next.last_leader_seen = None;
             let text = format!(
                 "{} is the cluster now, in epoch {}; the others join it",
