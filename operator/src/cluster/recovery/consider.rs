@@ -1,7 +1,7 @@
 //! A recovery before its admission: is the quorum really gone, who is left, who has the newest log, what may be lost, has anybody agreed to that?
 //! Nothing is touched here, so nothing needs to be recorded first.
 use operator_api::{
-    RqliteRecovery,
+    RqliteRecovery, names,
     recovery::{
         Candidate, LogPosition, RecoveryMode, RecoveryPeer, RecoveryPhase, RecoveryRecord,
         RecoveryStep,
@@ -236,6 +236,8 @@ fn inspect<'a>(
                 }
             }
             None if ignored => candidates.push(unusable("ignored".to_owned())),
+            // It is in no quorum, and nobody starts it.
+            None if is_put_away(view, member) => candidates.push(unusable(start_it(view, member))),
             None => {
                 missing.push(member.name.clone());
                 candidates.push(unusable(reason.unwrap_or_default()));
@@ -243,6 +245,28 @@ fn inspect<'a>(
         }
     }
     (found, candidates, missing)
+}
+
+/// A read replica that the spec does not ask for any more and that has no pod. Nobody starts it.
+fn is_put_away(view: &View<'_>, member: &Member) -> bool {
+    let ordinal = names::ordinal(&view.set_name(Pool::Read), &member.name);
+    let surplus = ordinal.is_some_and(|o| view.wanted_readers().is_some_and(|wanted| o >= wanted));
+    surplus && view.pod(&member.name).is_none()
+}
+
+fn start_it(view: &View<'_>, member: &Member) -> String {
+    let ordinal = names::ordinal(&view.set_name(Pool::Read), &member.name).unwrap_or(0);
+    format!(
+        "it has no pod: to have its data looked at, set readReplicas.replicas to {}",
+        ordinal + 1
+    )
+}
+
+/// The last hope: a read replica that was put away, with its volume.
+fn put_away<'a>(view: &View<'a>) -> Option<&'a Member> {
+    let members = view.status.members.iter();
+    let mut members = members.filter(|m| m.role != Role::Absent && is_put_away(view, m));
+    members.find(|m| state_of(view, m).0 != MemberState::Lost)
 }
 
 fn position(node: &NodeStatus) -> LogPosition {
@@ -313,16 +337,26 @@ fn choose(
                     reader.member.name, reader.last.index, reader.last.term
                 ));
             }
-            (None, None) => {
-                return Considered::rejected(
-                    "no member is left with usable data: create a new cluster and load a backup into it",
-                );
-            }
+            (None, None) => return nobody(view),
         },
     };
     let mut considered = weigh(view, recovery, judgement, found, survivor);
     considered.chosen = Some(survivor.member.name.clone());
     considered
+}
+
+/// Nobody who runs has usable data.
+fn nobody(view: &View<'_>) -> Considered {
+    match put_away(view) {
+        Some(member) => Considered::inspecting(format!(
+            "no member that runs has usable data, but {} may have some. {}",
+            member.name,
+            start_it(view, member)
+        )),
+        None => Considered::rejected(
+            "no member is left with usable data: create a new cluster and load a backup into it",
+        ),
+    }
 }
 
 fn name_one(text: String) -> Considered {
