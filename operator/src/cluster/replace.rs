@@ -54,7 +54,8 @@ fn loss<'a>(view: &View<'a>, name: &str) -> Option<Loss<'a>> {
     Some(Loss::Data(pod, &report.reason))
 }
 
-/// Pods that both StatefulSets have and should keep.
+/// Pods that both StatefulSets have and should keep. Of surplus voters only the last is about to go: as long as another one is lost, the others
+/// may be too few to let it go.
 fn expected(view: &View<'_>) -> Vec<String> {
     let of = |pool, wanted: Option<i32>| {
         let live = view.set(pool).map_or(0, |set| set.replicas);
@@ -62,7 +63,8 @@ fn expected(view: &View<'_>) -> Vec<String> {
         (0..wanted.map_or(live, |wanted| live.min(wanted)))
             .map(move |ordinal| names::pod(&set_name, ordinal))
     };
-    let voters = of(Pool::Voter, Some(view.spec.replicas));
+    let live = view.set(Pool::Voter).map_or(0, |set| set.replicas);
+    let voters = of(Pool::Voter, Some(view.spec.replicas.max(live - 1)));
     voters
         .chain(of(Pool::Read, view.wanted_readers()))
         .collect()
@@ -301,10 +303,17 @@ fn delete_pod(pod: &PodSeen) -> Action {
     }
 }
 
+/// A new pod may say for a while what the old one has said: its kubelet may show it the state file of before.
+fn is_patient_enough(view: &View<'_>, operation: &Operation) -> bool {
+    let policy = view.spec.member_replacement.clone().unwrap_or_default();
+    let after = policy.after.duration().map_or(600, |d| d.as_secs());
+    seconds_between(&operation.step_at, view.now()) >= after
+}
+
 fn joins(view: &View<'_>, operation: &Operation, name: &str) -> Decision {
     if let Some(loss) = loss(view, name)
         && Some(loss.uid()) != operation.uid.as_deref()
-        && matches!(loss, Loss::Volume(..))
+        && (matches!(loss, Loss::Volume(..)) || is_patient_enough(view, operation))
     {
         let text = format!("the new {name} is lost as well: {}", loss.why());
         return Decision::Record(finish(view.status), text);
