@@ -135,3 +135,6 @@ pub fn forming(view: &View<'_>) -> Decision {
         Decision::Wait(text)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -72,3 +72,6 @@ pub fn is_protected(view: &View<'_>) -> bool {
     let finalizers = metadata.finalizers.as_deref().unwrap_or_default();
     view.spec.deletion_protection && finalizers.iter().any(|f| f == names::FINALIZER)
 }
+
+#[cfg(test)]
+mod tests;

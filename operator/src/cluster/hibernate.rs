@@ -163,3 +163,6 @@ fn start(
     }
     Decision::Wait(text)
 }
+
+#[cfg(test)]
+mod tests;

@@ -282,3 +282,6 @@ fn turn<'a>(view: &View<'_>, pod: &'a PodSeen) -> (u8, bool, i32, &'a str) {
     let ordinal = view.ordinal(pod).unwrap_or(0);
     (class, stays, -ordinal, &pod.name)
 }
+
+#[cfg(test)]
+mod tests;

@@ -26,6 +26,8 @@ pub(crate) const NAME: &str = "demo";
 /// An observation that goes on.
 pub(crate) struct Scene {
     pub(crate) seen: Observation,
+    /// Pods stay as they were made; else each template finds its pods made of it.
+    pub(crate) keeps_pods: bool,
     counter: u64,
 }
 
@@ -85,6 +87,7 @@ impl Scene {
         cluster.metadata.generation = Some(1);
         let mut scene = Self {
             seen: observation(cluster, voters, readers),
+            keeps_pods: false,
             counter: 0,
         };
         let of = |set: String, n: i32| (0..n).map(move |o| names::pod(&set, o));
@@ -198,8 +201,12 @@ impl Scene {
                         Pool::Voter => &mut self.seen.voters,
                         Pool::Read => &mut self.seen.readers,
                     };
-                    live.as_mut().unwrap().template_hash.clone_from(&hash);
-                    for pod in self.seen.pods.iter_mut().filter(|p| p.pool == pool) {
+                    if let Some(live) = live {
+                        live.template_hash.clone_from(&hash);
+                    }
+                    let keeps = self.keeps_pods;
+                    let pods = self.seen.pods.iter_mut();
+                    for pod in pods.filter(|p| p.pool == pool && !keeps) {
                         pod.template_hash.clone_from(&hash);
                     }
                 }

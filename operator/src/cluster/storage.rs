@@ -131,3 +131,6 @@ pub fn complaint(view: &View<'_>) -> Option<(&'static str, String)> {
     }
     None
 }
+
+#[cfg(test)]
+mod tests;

@@ -166,3 +166,53 @@ fn who_was_removed_while_it_ran_is_started_again_once() {
     node.config.clear();
     assert_eq!(scene.action(), None);
 }
+
+#[test]
+fn a_lost_surplus_voter_is_replaced_where_the_others_could_not_shrink_without_it() {
+    let mut scene = Scene::running(3, 0);
+    scene.seen.cluster.spec.replicas = 1;
+    scene.pass();
+    lose_volume(&mut scene, "demo-1");
+    scene.later(6);
+    assert_eq!(
+        scene.action(),
+        None,
+        "one of two would be left: too few without it"
+    );
+    scene.later(601);
+    let action = scene.action();
+    assert!(
+        matches!(&action, Some(Action::RemoveMember { name, .. }) if name == "demo-1"),
+        "{action:?}"
+    );
+    // The last one goes anyway: it is not made anew for that.
+    let mut scene = Scene::running(3, 0);
+    scene.seen.cluster.spec.replicas = 1;
+    lose_volume(&mut scene, "demo-2");
+    scene.pass();
+    scene.later(601);
+    scene.action();
+    assert_eq!(
+        scene.status().operation.unwrap().kind,
+        OperationType::ScaleDown
+    );
+}
+
+#[test]
+fn a_new_member_that_is_damaged_at_once_is_replaced_as_well() {
+    let mut scene = Scene::running(3, 0);
+    lose_volume(&mut scene, "demo-2");
+    scene.pass();
+    scene.later(601);
+    scene.action();
+    expelled(&mut scene, "demo-2");
+    assert!(matches!(scene.action(), Some(Action::DeleteClaim { .. })));
+    let claim = scene.claim("demo-2");
+    (claim.uid, claim.lost) = ("new".to_owned(), None);
+    scene.pod("demo-2").uid = "new".to_owned();
+    damage(&mut scene, "demo-2");
+    assert_eq!(scene.action(), None, "its kubelet may lag behind");
+    scene.later(601);
+    assert!(matches!(scene.action(), Some(Action::DeletePod { uid, .. }) if uid == "new"));
+    assert_eq!(scene.status().operation.unwrap().step, Step::Park);
+}
