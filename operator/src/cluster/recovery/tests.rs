@@ -649,3 +649,97 @@ fn the_steps_of_the_operation_are_recorded() {
         (OperationType::Recover, Step::Apply)
     );
 }
+
+#[test]
+fn a_corrected_template_lets_a_survivor_start_that_could_not() {
+    let mut scene = two_of_three();
+    let name = scene.recovery(|s| s.accept_data_loss = true);
+    inspect(&mut scene, "demo-2");
+    scene.pass();
+    assert_eq!(phase(&scene, &name), Fencing);
+    // All have stopped, and the survivor's new pod is of an image that does not exist.
+    let survivor = scene.pod("demo-2").clone();
+    scene.seen.pods.clear();
+    scene.seen.nodes.clear();
+    scene.seen.voters.as_mut().unwrap().replicas = 0;
+    for _ in 0..3 {
+        scene.pass();
+    }
+    assert_eq!(phase(&scene, &name), Applying);
+    scene.seen.voters.as_mut().unwrap().replicas = 3;
+    scene.seen.pods.push(survivor);
+    scene.down("demo-2", "ImagePullBackOff");
+    assert_eq!(scene.action(), None);
+    scene.keeps_pods = true;
+    scene.seen.cluster.spec.image = Some(operator_api::cluster::Image {
+        tag: Some("2".to_owned()),
+        ..operator_api::cluster::Image::default()
+    });
+    let action = scene.action();
+    assert!(
+        matches!(&action, Some(Action::DeletePod { name, .. }) if name == "demo-2"),
+        "{action:?}"
+    );
+    assert_eq!(phase(&scene, &name), Applying);
+}
+
+#[test]
+fn read_replicas_that_were_put_away_are_not_waited_for_unless_nobody_else_is_left() {
+    let put_away = |lost: &[&str]| {
+        let mut scene = Scene::running(3, 1);
+        scene.leaderless();
+        let readers = scene.seen.cluster.spec.read_replicas.as_mut().unwrap();
+        readers.replicas = Some(0);
+        scene.seen.readers.as_mut().unwrap().replicas = 0;
+        scene.seen.pods.retain(|pod| pod.pool == Pool::Voter);
+        scene.seen.nodes.remove("demo-ro-0");
+        for name in lost {
+            scene.wipe(name);
+        }
+        scene.pass();
+        scene
+    };
+    let mut scene = put_away(&["demo-0", "demo-1"]);
+    let name = scene.recovery(|s| s.accept_data_loss = true);
+    inspect(&mut scene, "demo-2");
+    assert_eq!(phase(&scene, &name), Fencing);
+    let told = scene.told(&name).candidates;
+    let reader = told.iter().find(|c| c.member == "demo-ro-0").unwrap();
+    let reason = reader.reason.as_deref().unwrap();
+    assert!(reason.contains("readReplicas.replicas to 1"), "{reason}");
+    let mut scene = put_away(&["demo-0", "demo-1", "demo-2"]);
+    let name = scene.recovery(|s| s.accept_data_loss = true);
+    scene.pass();
+    let told = scene.told(&name);
+    assert_eq!(told.phase, Some(Inspecting));
+    let message = told.message.unwrap();
+    assert!(message.contains("readReplicas.replicas to 1"), "{message}");
+    // As told; without a leader it is started all the same.
+    let readers = scene.seen.cluster.spec.read_replicas.as_mut().unwrap();
+    readers.replicas = Some(1);
+    assert!(matches!(
+        scene.action(),
+        Some(Action::SetReplicas { from: 0, to: 1, .. })
+    ));
+}
+
+#[test]
+fn a_read_replica_that_joined_unseen_can_be_the_survivor() {
+    let mut scene = Scene::running(1, 1);
+    // The last configuration on record is without it.
+    let status = scene.seen.cluster.status.as_mut().unwrap();
+    status.members.retain(|m| m.name == "demo-0");
+    status.configuration_index = Some(3);
+    scene.node("demo-ro-0").config_index = 5;
+    scene.wipe("demo-0");
+    scene.leaderless();
+    scene.pass();
+    let name = scene.recovery(|s| s.accept_data_loss = true);
+    scene.pass();
+    assert_eq!(phase(&scene, &name), AwaitingApproval);
+    let message = scene.told(&name).message.unwrap();
+    assert!(
+        message.contains("the read replica demo-ro-0 is"),
+        "{message}"
+    );
+}
