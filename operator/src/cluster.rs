@@ -8,6 +8,7 @@ pub mod bootstrap;
 pub mod build;
 pub mod deletion;
 pub mod edits;
+pub mod heritage;
 pub mod hibernate;
 pub mod hindrance;
 pub mod membership;

@@ -42,6 +42,8 @@ pub const RESTARTED_AT_ANNOTATION: &str = concat!(crate::group!(), "/restarted-a
 pub const PAUSED_ANNOTATION: &str = concat!(crate::group!(), "/paused");
 /// On a cluster without status: `<cluster id>/<lineage id>/<epoch>` of the cluster whose retained claims it takes over.
 pub const ADOPT_ANNOTATION: &str = concat!(crate::group!(), "/adopt");
+/// On a cluster: `<lineage id>/<epoch>` of a history that a person made by hand (`peers.json`) and that is to be taken over.
+pub const ACCEPT_LINEAGE_ANNOTATION: &str = concat!(crate::group!(), "/accept-lineage");
 /// On a pod, with update strategy Manual: `"true"` lets the operator replace this pod now.
 pub const UPDATE_NOW_ANNOTATION: &str = concat!(crate::group!(), "/update-now");
 
