@@ -15,13 +15,15 @@ use e2e_kubernetes::{
     local::{certificates, layout::Layout},
     probe::Kubectl,
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::{objects::Objects, tool};
+use crate::{http, objects::Objects, tool};
 
 /// How long the API server may take to be ready on a busy machine.
 const READY_LIMIT: Duration = Duration::from_secs(120);
+/// The API server among the programs.
+const SERVER: &str = "apiserver";
 /// Every request by its user, without bodies.
 const AUDIT_POLICY: &str = "apiVersion: audit.k8s.io/v1\nkind: Policy\nomitStages: [RequestReceived]\nrules: [{level: Metadata}]\n";
 
@@ -35,7 +37,9 @@ pub struct ApiServer {
     layout: Layout,
     kubernetes: PathBuf,
     server: String,
-    children: Vec<Child>,
+    store: u16,
+    api: u16,
+    children: Vec<(String, Child)>,
     _folder: TempDir,
 }
 
@@ -58,6 +62,8 @@ impl ApiServer {
             layout,
             kubernetes,
             server: format!("https://localhost:{api}"),
+            store,
+            api,
             children: Vec::new(),
             _folder: folder,
         };
@@ -65,10 +71,41 @@ impl ApiServer {
             this.point(user)?;
         }
         this.spawn("etcd", &etcd.join("etcd"), &this.etcd(store, peer))?;
-        let apiserver = this.kubernetes.join("kube-apiserver");
-        this.spawn("apiserver", &apiserver, &this.apiserver(store, api)?)?;
-        this.await_ready()?;
+        this.start_server()?;
         Ok(Some(this))
+    }
+
+    /// Starts the API server, once it was stopped, and waits until it is ready.
+    ///
+    /// # Errors
+    /// When it does not start; with the end of its log.
+    pub fn start_server(&mut self) -> Result<()> {
+        let program = self.kubernetes.join("kube-apiserver");
+        let arguments = self.apiserver(self.store, self.api)?;
+        self.spawn(SERVER, &program, &arguments)?;
+        self.await_ready()
+    }
+
+    /// Ends the API server at once, as a lost machine does. Its store and its controllers go on.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn stop_server(&mut self) -> Result<()> {
+        let at = self.children.iter().position(|(name, _)| name == SERVER);
+        let (_, mut server) = self.children.remove(at.context("it does not run")?);
+        server.kill()?;
+        server.wait().map(drop).context("wait for its end")
+    }
+
+    /// Makes the store forget all history up to now: whoever asks for changes since an older version gets 410.
+    ///
+    /// # Errors
+    /// When the store refuses.
+    pub fn forget_history(&self) -> Result<()> {
+        let now = http::post(self.store, "/v3/kv/range", &json!({ "key": "AA==" }))?;
+        let revision = &now["header"]["revision"];
+        let compact = json!({ "revision": revision, "physical": true });
+        http::post(self.store, "/v3/kv/compaction", &compact).map(drop)
     }
 
     /// What a test that needs one says when there is none.
@@ -206,7 +243,7 @@ impl ApiServer {
         let child = command
             .spawn()
             .with_context(|| format!("start {name} with setpriv"))?;
-        self.children.push(child);
+        self.children.push((name.to_owned(), child));
         Ok(())
     }
 
@@ -217,7 +254,7 @@ impl ApiServer {
     fn await_ready(&mut self) -> Result<()> {
         let kubeconfig = self.kubeconfig("admin");
         let ready = until("the API server to be ready", READY_LIMIT, || {
-            for child in &mut self.children {
+            for (_, child) in &mut self.children {
                 // Reported at once: nothing more is to be awaited. The tail of the log, below, says why.
                 if let Some(status) = child.try_wait()? {
                     return Ok(Err(status));
@@ -246,7 +283,7 @@ impl ApiServer {
 
 impl Drop for ApiServer {
     fn drop(&mut self) {
-        for child in &mut self.children {
+        for (_, child) in &mut self.children {
             let _ = child.kill();
             let _ = child.wait();
         }
@@ -259,7 +296,7 @@ fn read(path: &Path) -> Result<Value> {
 }
 
 /// Ports that nobody uses at this moment; all held until all are known.
-fn free_ports<const N: usize>() -> Result<[u16; N]> {
+pub(crate) fn free_ports<const N: usize>() -> Result<[u16; N]> {
     let mut held = Vec::new();
     let mut ports = [0; N];
     for port in &mut ports {

@@ -7,6 +7,7 @@
 pub mod api_server;
 pub mod crowd;
 pub mod generated;
+mod http;
 pub mod objects;
 pub mod product;
 pub mod stage;

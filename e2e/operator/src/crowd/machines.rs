@@ -6,10 +6,11 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU16, Ordering},
     },
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result};
-use futures_util::TryStreamExt;
+use futures_util::StreamExt;
 use k8s_openapi::{
     api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod},
     jiff::Timestamp,
@@ -17,12 +18,16 @@ use k8s_openapi::{
 use kube::{
     Api, Client, Resource, ResourceExt,
     api::{Patch, PatchParams},
-    runtime::{watcher, watcher::Event},
+    runtime::{WatchStreamExt, watcher, watcher::Event},
 };
 use serde_json::{Value, json};
 
 use super::{NAMESPACE, nodes::Nodes};
 
+/// How long the API server may be away.
+const OUTAGE_LIMIT: Duration = Duration::from_secs(60);
+/// Between two tries to report to it.
+const PAUSE: Duration = Duration::from_millis(200);
 /// Label with the cluster's name on all its objects.
 const CLUSTER_LABEL: &str = "rqlite.dev/cluster";
 /// Label with a pod's pool.
@@ -67,11 +72,11 @@ impl Machines {
     }
 
     async fn pods(&self) -> Result<()> {
-        let mut events = std::pin::pin!(watcher(
-            self.api::<Pod>(),
-            watcher::Config::default().labels(CLUSTER_LABEL)
-        ));
-        while let Some(event) = events.try_next().await.context("watch pods")? {
+        let config = watcher::Config::default().labels(CLUSTER_LABEL);
+        let mut events = std::pin::pin!(watcher(self.api::<Pod>(), config).default_backoff());
+        while let Some(event) = events.next().await {
+            // It begins again by itself.
+            let Ok(event) = event else { continue };
             match event {
                 Event::Apply(pod) | Event::InitApply(pod) => self.run(&pod).await?,
                 Event::Delete(pod) => self.nodes.stop(&cluster_of(&pod), &pod.name_any()),
@@ -119,11 +124,12 @@ impl Machines {
     }
 
     async fn claims(&self) -> Result<()> {
-        let mut events = std::pin::pin!(watcher(
-            self.api::<PersistentVolumeClaim>(),
-            watcher::Config::default()
-        ));
-        while let Some(event) = events.try_next().await.context("watch claims")? {
+        let config = watcher::Config::default();
+        let mut events =
+            std::pin::pin!(watcher(self.api::<PersistentVolumeClaim>(), config).default_backoff());
+        while let Some(event) = events.next().await {
+            // It begins again by itself.
+            let Ok(event) = event else { continue };
             let (Event::Apply(claim) | Event::InitApply(claim)) = event else {
                 continue;
             };
@@ -142,11 +148,11 @@ impl Machines {
     }
 
     async fn state_files(&self) -> Result<()> {
-        let mut events = std::pin::pin!(watcher(
-            self.api::<ConfigMap>(),
-            watcher::Config::default().labels(CLUSTER_LABEL)
-        ));
-        while let Some(event) = events.try_next().await.context("watch state files")? {
+        let config = watcher::Config::default().labels(CLUSTER_LABEL);
+        let mut events = std::pin::pin!(watcher(self.api::<ConfigMap>(), config).default_backoff());
+        while let Some(event) = events.next().await {
+            // It begins again by itself.
+            let Ok(event) = event else { continue };
             let (Event::Apply(map) | Event::InitApply(map)) = event else {
                 continue;
             };
@@ -166,15 +172,19 @@ impl Machines {
             + serde::de::DeserializeOwned,
     {
         let change = Patch::Strategic(json!({ "status": status }));
-        match self
-            .api::<K>()
-            .patch_status(name, &PatchParams::default(), &change)
-            .await
-        {
-            Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
-            result => result
-                .map(drop)
-                .with_context(|| format!("the status of {name}")),
+        let start = Instant::now();
+        loop {
+            let params = PatchParams::default();
+            match self.api::<K>().patch_status(name, &params, &change).await {
+                Err(kube::Error::Api(status)) if status.code == 404 => return Ok(()),
+                // The API server is away: machines try on.
+                Err(_) if start.elapsed() < OUTAGE_LIMIT => tokio::time::sleep(PAUSE).await,
+                result => {
+                    return result
+                        .map(drop)
+                        .with_context(|| format!("the status of {name}"));
+                }
+            }
         }
     }
 }

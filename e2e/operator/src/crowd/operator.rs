@@ -4,12 +4,14 @@ use std::{
     fs::{self, File},
     io::{BufRead, BufReader, Seek, SeekFrom},
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Child, Command, ExitStatus, Stdio},
     time::Duration,
 };
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
+
+use crate::{api_server::free_ports, http};
 
 /// How long it may take to end when told to.
 const STOP_LIMIT: Duration = Duration::from_secs(30);
@@ -20,6 +22,7 @@ const TICKS_PER_SECOND: f64 = 100.0;
 #[derive(Debug)]
 pub struct Operator {
     child: Child,
+    health: u16,
     log: PathBuf,
 }
 
@@ -45,6 +48,7 @@ impl Operator {
             .append(true)
             .open(log)
             .context("open its log")?;
+        let [health] = free_ports()?;
         let mut command = Command::new("setpriv");
         command
             .args(["--pdeathsig", "KILL", "--"])
@@ -54,7 +58,7 @@ impl Operator {
             "--namespace",
             namespace,
             "--metrics-address=127.0.0.1:0",
-            "--health-address=127.0.0.1:0",
+            &format!("--health-address=127.0.0.1:{health}"),
         ]);
         command.env("KUBECONFIG", kubeconfig).stdin(Stdio::null());
         command.stdout(file.try_clone()?).stderr(file);
@@ -63,8 +67,25 @@ impl Operator {
             .with_context(|| format!("start {}", program.display()))?;
         Ok(Self {
             child,
+            health,
             log: log.to_owned(),
         })
+    }
+
+    /// What its probe says, such as `/livez`.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn probe(&self, path: &str) -> Result<u16> {
+        http::get(self.health, path)
+    }
+
+    /// How it ended; None while it runs.
+    ///
+    /// # Errors
+    /// When that cannot be told.
+    pub fn ended(&mut self) -> Result<Option<ExitStatus>> {
+        Ok(self.child.try_wait()?)
     }
 
     /// What it costs.
@@ -168,6 +189,29 @@ impl Audit {
     /// When the record cannot be read.
     pub fn since(&mut self) -> Result<(Requests, Vec<String>)> {
         let (mut asked, mut forbidden) = (Requests::new(), Vec::new());
+        self.each(|what, response| {
+            if response["code"] == 403 {
+                forbidden.push(format!("{what}: {}", response["message"]));
+            }
+            *asked.entry(what).or_default() += 1;
+        })?;
+        Ok((asked, forbidden))
+    }
+
+    /// How it was answered since the last look: requests by their code.
+    ///
+    /// # Errors
+    /// When the record cannot be read.
+    pub fn codes(&mut self) -> Result<BTreeMap<u64, usize>> {
+        let mut codes = BTreeMap::new();
+        self.each(|_, response| {
+            let code = response["code"].as_u64().unwrap_or(0);
+            *codes.entry(code).or_default() += 1;
+        })?;
+        Ok(codes)
+    }
+
+    fn each(&mut self, mut look: impl FnMut(String, &Value)) -> Result<()> {
         let mut line = String::new();
         while self.reader.read_line(&mut line)? > 0 {
             // A line that is being written is left for the next look.
@@ -192,11 +236,8 @@ impl Audit {
                 text(&entry["verb"]),
                 resource.trim_end_matches('/')
             );
-            if entry["responseStatus"]["code"] == 403 {
-                forbidden.push(format!("{what}: {}", entry["responseStatus"]["message"]));
-            }
-            *asked.entry(what).or_default() += 1;
+            look(what, &entry["responseStatus"]);
         }
-        Ok((asked, forbidden))
+        Ok(())
     }
 }

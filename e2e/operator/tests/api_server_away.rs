@@ -1,0 +1,354 @@
+//! The API server goes away and comes back, forgets history, rejects requests, and refuses what is outdated: the operator goes on by itself,
+//! does nothing twice, and ends only where it lost its Lease.
+use std::{
+    net::TcpListener,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+use e2e_kubernetes::command::until;
+use e2e_operator::{
+    api_server::ApiServer,
+    crowd::{
+        self, Clusters, NAMESPACE, machines,
+        nodes::Nodes,
+        operator::{Audit, Requests},
+    },
+    generated,
+    objects::Objects,
+    stage::{ACCOUNT, Stage},
+};
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::{
+    Api, Client,
+    api::{DynamicObject, Patch, PatchParams, PostParams},
+    core::{ApiResource, GroupVersionKind},
+};
+use serde_json::{Value, json};
+
+/// Clusters that are looked after meanwhile.
+const COUNT: usize = 4;
+/// How long all may take to be as wanted again.
+const LIMIT: Duration = Duration::from_secs(60);
+/// An operator that hears nothing for this long still holds its Lease.
+const SHORT: Duration = Duration::from_secs(9);
+/// A Lease lasts 15 s.
+const LEASE_LIMIT: Duration = Duration::from_secs(30);
+/// Requests that must have been rejected with 429.
+const REJECTIONS: usize = 3;
+/// Most requests of one second meanwhile: each cluster's passes and each watch wait longer every time.
+const MAX_STORM_RATE: f64 = 30.0;
+/// How long requests are rejected.
+const STORM: Duration = Duration::from_secs(5);
+/// Between two requests that keep the seat.
+const PAUSE: Duration = Duration::from_millis(50);
+/// How long nothing may be written once all is as wanted.
+const CALM: Duration = Duration::from_secs(5);
+
+struct Trial {
+    stage: Stage,
+    clusters: Clusters,
+    client: Client,
+    audit: Audit,
+}
+
+impl Trial {
+    fn ask(&self, words: &[&str]) -> Result<String> {
+        let mut all = vec!["-n", NAMESPACE];
+        all.extend(words);
+        self.stage.server.ask(&all)
+    }
+
+    /// Something for the operator to repair and something for it to do.
+    fn disturb(&self, number: usize, replicas: u8) -> Result<()> {
+        let service = format!("crowd-{number}-client");
+        self.ask(&["delete", "service", &service])?;
+        let cluster = format!("rqlitecluster/crowd-{number}");
+        let replicas = format!("--replicas={replicas}");
+        self.ask(&["scale", &cluster, &replicas]).map(drop)
+    }
+
+    async fn settled(&self, number: usize, replicas: u8) -> Result<()> {
+        let set = format!("crowd-{number}");
+        let service = format!("crowd-{number}-client");
+        until(
+            &format!("{set} to have {replicas} pods and its Service"),
+            LIMIT,
+            || {
+                self.ask(&["get", "service", &service])?;
+                let found = self
+                    .stage
+                    .server
+                    .get(&["statefulset", &set, "-n", NAMESPACE])?;
+                ensure!(
+                    found["spec"]["replicas"] == replicas,
+                    "{}",
+                    found["spec"]["replicas"]
+                );
+                Ok(())
+            },
+        )?;
+        self.clusters.await_ready(LIMIT).await
+    }
+
+    /// What it asked since the last look; nothing of it was forbidden.
+    fn asked(&mut self) -> Result<Requests> {
+        let (asked, forbidden) = self.audit.since()?;
+        ensure!(forbidden.is_empty(), "forbidden: {forbidden:#?}");
+        Ok(asked)
+    }
+}
+
+/// Away for a moment, and then without the history that watches would go on from.
+async fn restart(trial: &mut Trial) -> Result<()> {
+    let begun = Instant::now();
+    trial.stage.api.stop_server()?;
+    let live = trial.stage.operator.probe("/livez")?;
+    ensure!(
+        live == 200,
+        "an operator without an API server is not live: {live}"
+    );
+    trial.stage.api.start_server()?;
+    trial.disturb(0, 4)?;
+    trial.stage.api.forget_history()?;
+    let away = begun.elapsed();
+    trial.settled(0, 4).await?;
+    let ended = trial.stage.operator.ended()?;
+    ensure!(
+        ended.is_none() || away > SHORT,
+        "it ended after {away:?}: {ended:?}"
+    );
+    if ended.is_some() {
+        trial.stage.restart_operator()?;
+    }
+    println!(
+        "away for {:.1} s, settled after {:.1} s",
+        away.as_secs_f64(),
+        begun.elapsed().as_secs_f64()
+    );
+    Ok(())
+}
+
+/// Away for longer than a Lease lasts: it ends, and its successor goes on where it was.
+async fn outlast(trial: &mut Trial) -> Result<()> {
+    let begun = Instant::now();
+    trial.stage.api.stop_server()?;
+    let status = until("the operator to end without its Lease", LEASE_LIMIT, || {
+        let ended = trial.stage.operator.ended()?;
+        ended.context("it runs")
+    })?;
+    ensure!(status.code() == Some(1), "it ended with {status}");
+    let away = begun.elapsed();
+    trial.stage.api.start_server()?;
+    trial.disturb(1, 4)?;
+    trial.stage.restart_operator()?;
+    trial.settled(1, 4).await?;
+    until("it to be ready", LIMIT, || {
+        let code = trial.stage.operator.probe("/readyz")?;
+        ensure!(code == 200, "{code}");
+        Ok(())
+    })?;
+    println!(
+        "ended after {:.1} s without a Lease, settled after {:.1} s",
+        away.as_secs_f64(),
+        begun.elapsed().as_secs_f64()
+    );
+    Ok(())
+}
+
+/// Who takes the seat that the operator has at the API server.
+const NOISE: &str = "noise";
+
+/// One seat for the operator and another account together, but for Leases: a request that comes while another is under way is rejected with 429.
+fn narrow(server: &Objects) -> Result<()> {
+    let flow = |kind: &str, spec: Value| {
+        json!({ "apiVersion": "flowcontrol.apiserver.k8s.io/v1", "kind": kind,
+            "metadata": { "name": "e2e-storm" }, "spec": spec })
+    };
+    let limited = json!({ "nominalConcurrencyShares": 0, "borrowingLimitPercent": 0, "limitResponse": { "type": "Reject" } });
+    let level = json!({ "type": "Limited", "limited": limited });
+    let subject = |name: &str| {
+        let account = json!({ "name": name, "namespace": generated::NAMESPACE });
+        json!({ "kind": "ServiceAccount", "serviceAccount": account })
+    };
+    let rule = json!({ "subjects": [subject(ACCOUNT), subject(NOISE)], "resourceRules": [{ "verbs": ["*"],
+        "apiGroups": ["", "apps", "policy", "networking.k8s.io", "rqlite.dev"], "resources": ["*"],
+        "namespaces": ["*"], "clusterScope": true }] });
+    let schema = json!({ "matchingPrecedence": 2, "priorityLevelConfiguration": { "name": "e2e-storm" }, "rules": [rule] });
+    server.send(&["create"], &flow("PriorityLevelConfiguration", level))?;
+    server
+        .send(&["create"], &flow("FlowSchema", schema))
+        .map(drop)
+}
+
+/// A webhook that never answers is asked about the other account's objects: its requests keep the seat.
+fn hang(server: &Objects) -> Result<TcpListener> {
+    let silent = TcpListener::bind("127.0.0.1:0")?;
+    let url = format!("https://127.0.0.1:{}/", silent.local_addr()?.port());
+    let webhook = json!({ "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingWebhookConfiguration",
+        "metadata": { "name": "e2e-hang" }, "webhooks": [{ "name": "hang.example.com", "clientConfig": { "url": url },
+            "objectSelector": { "matchLabels": { "e2e": "hang" } }, "timeoutSeconds": 30, "failurePolicy": "Ignore",
+            "rules": [{ "operations": ["CREATE"], "apiGroups": [""], "apiVersions": ["v1"], "resources": ["configmaps"] }],
+            "admissionReviewVersions": ["v1"], "sideEffects": "None" }] });
+    server.send(&["create"], &webhook)?;
+    server.ask(&[
+        "create",
+        "serviceaccount",
+        NOISE,
+        "-n",
+        generated::NAMESPACE,
+    ])?;
+    let subject = format!("--serviceaccount={}:{NOISE}", generated::NAMESPACE);
+    let rights = ["--verb=create", "--resource=configmaps"];
+    server.ask(&["create", "clusterrole", NOISE, rights[0], rights[1]])?;
+    let role = format!("--clusterrole={NOISE}");
+    server.ask(&["create", "clusterrolebinding", NOISE, &role, &subject])?;
+    Ok(silent)
+}
+
+/// The operator's requests are rejected, all but those for its Lease.
+async fn rejected(trial: &mut Trial) -> Result<()> {
+    let silent = hang(&trial.stage.server)?;
+    narrow(&trial.stage.server)?;
+    let kubeconfig = trial
+        .stage
+        .api
+        .account_kubeconfig(generated::NAMESPACE, NOISE)?;
+    let maps: Api<ConfigMap> = Api::namespaced(crowd::client(&kubeconfig).await?, NAMESPACE);
+    let map = serde_json::from_value::<ConfigMap>(
+        json!({ "metadata": { "generateName": "hang-", "labels": { "e2e": "hang" } } }),
+    )?;
+    let noise = tokio::spawn(async move {
+        loop {
+            // Whoever comes later is rejected and asks again.
+            let _ = maps.create(&PostParams::default(), &map).await;
+            tokio::time::sleep(PAUSE).await;
+        }
+    });
+    silent.set_nonblocking(true)?;
+    let held = until("the webhook to be asked", LIMIT, || Ok(silent.accept()?))?;
+    trial.audit.codes()?;
+    trial.disturb(2, 4)?;
+    tokio::time::sleep(STORM).await;
+    let codes = trial.audit.codes()?;
+    let live = trial.stage.operator.probe("/livez")?;
+    noise.abort();
+    drop(held);
+    for object in [
+        "validatingwebhookconfiguration/e2e-hang",
+        "flowschema/e2e-storm",
+    ] {
+        trial.stage.server.ask(&["delete", object])?;
+    }
+    let times = codes.get(&429).copied().unwrap_or(0);
+    ensure!(times >= REJECTIONS, "{codes:?}");
+    let asked: usize = codes.values().sum();
+    let rate = asked as f64 / STORM.as_secs_f64();
+    ensure!(
+        rate < MAX_STORM_RATE,
+        "{asked} requests in {STORM:?}: {codes:?}"
+    );
+    ensure!(live == 200, "not live: {live}");
+    trial.settled(2, 4).await?;
+    println!("rejected: {codes:?}, {rate:.1} requests a second");
+    Ok(())
+}
+
+/// Somebody writes the object all the time, so that what the operator has read is outdated when it writes.
+async fn outdated(trial: &mut Trial) -> Result<()> {
+    let kind = GroupVersionKind::gvk("rqlite.dev", "v1alpha1", "RqliteCluster");
+    let resource = ApiResource::from_gvk(&kind);
+    let api: Api<DynamicObject> = Api::namespaced_with(trial.client.clone(), NAMESPACE, &resource);
+    trial.audit.codes()?;
+    let hands = tokio::spawn(async move {
+        for n in 0_u32.. {
+            let note = json!({ "metadata": { "labels": { "touched": n.to_string() } } });
+            api.patch("crowd-3", &PatchParams::default(), &Patch::Merge(note))
+                .await?;
+        }
+        Ok::<_, kube::Error>(())
+    });
+    trial.disturb(3, 4)?;
+    let mut conflicts = 0;
+    let seen = until("a conflict", LIMIT, || {
+        conflicts += trial.audit.codes()?.get(&409).copied().unwrap_or(0);
+        ensure!(conflicts > 0, "no conflict");
+        Ok(())
+    });
+    hands.abort();
+    seen?;
+    trial.settled(3, 4).await?;
+    println!("conflicts: {conflicts}");
+    Ok(())
+}
+
+/// What is as wanted is not written again.
+async fn calm(trial: &mut Trial) -> Result<()> {
+    let begun = Instant::now();
+    loop {
+        trial.asked()?;
+        tokio::time::sleep(CALM).await;
+        let asked = trial.asked()?;
+        let writes: Vec<_> = asked
+            .iter()
+            .filter(|(what, _)| {
+                ["patch", "create", "delete"]
+                    .iter()
+                    .any(|verb| what.starts_with(verb))
+            })
+            .collect();
+        if writes.is_empty() {
+            println!("in {CALM:?}: {asked:?}");
+            return Ok(());
+        }
+        ensure!(begun.elapsed() < LIMIT, "it goes on writing: {writes:?}");
+    }
+}
+
+async fn all(stage: Stage) -> Result<()> {
+    let client = crowd::client(&stage.api.kubeconfig("admin")).await?;
+    stage.server.ask(&["create", "namespace", NAMESPACE])?;
+    let audit = Audit::of(&stage.api.audit_log(), generated::NAMESPACE, ACCOUNT)?;
+    let clusters = Clusters::new(client.clone());
+    let mut trial = Trial {
+        stage,
+        clusters,
+        client: client.clone(),
+        audit,
+    };
+    let played = tokio::spawn(machines::play(client, Nodes::new()));
+    let result = async {
+        trial.clusters.create(0..COUNT).await?;
+        trial.clusters.await_ready(LIMIT).await?;
+        restart(&mut trial).await.context("a short outage")?;
+        rejected(&mut trial)
+            .await
+            .context("requests that are rejected")?;
+        outdated(&mut trial).await.context("conflicts")?;
+        calm(&mut trial).await.context("afterwards")?;
+        outlast(&mut trial).await.context("a long outage")?;
+        let log = trial.stage.log()?;
+        ensure!(!log.contains("panicked"), "it panicked");
+        ensure!(
+            log.contains("too old resource version") || log.contains("410"),
+            "no watch lost its history"
+        );
+        Ok(())
+    };
+    let result = result.await;
+    ensure!(
+        !played.is_finished(),
+        "the machines stopped: {:?}",
+        played.await
+    );
+    played.abort();
+    result.with_context(|| trial.stage.tail())
+}
+
+#[test]
+fn it_goes_on_by_itself() -> Result<()> {
+    let Some(stage) = Stage::start()? else {
+        return ApiServer::skip();
+    };
+    tokio::runtime::Runtime::new()?.block_on(all(stage))
+}
