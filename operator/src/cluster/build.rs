@@ -18,7 +18,11 @@ use k8s_openapi::{
     },
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference},
 };
-use operator_api::{cluster::RqliteClusterSpec, names, status::Pool, status::Target};
+use operator_api::{
+    cluster::RqliteClusterSpec,
+    names,
+    status::{OperationType, Pool, Target},
+};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
@@ -98,9 +102,13 @@ pub fn objects(view: &View<'_>, target: &Target, wanted: &Target) -> Vec<Object>
     all
 }
 
-/// Is there a pool of read replicas, be it of size 0?
+/// Is there a pool of read replicas, be it of size 0? Also where its StatefulSet is about to be made anew around its pods: it has to be there to
+/// take them away.
 pub fn has_readers(view: &View<'_>) -> bool {
-    view.spec.read_replicas.is_some() || view.seen.readers.is_some()
+    let resize = view.operating(OperationType::Resize);
+    let member = resize.and_then(|o| o.member.as_deref());
+    let remade = member == Some(view.set_name(Pool::Read).as_str());
+    view.spec.read_replicas.is_some() || view.seen.readers.is_some() || remade
 }
 
 /// The target that the present spec and this operator lead to.

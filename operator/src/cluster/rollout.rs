@@ -35,7 +35,9 @@ pub fn adopt(view: &View<'_>, wanted: &Target) -> Decision {
     let Some(now) = view.target() else {
         return Decision::Pass;
     };
-    let gone = view.seen.voters.is_none();
+    // A StatefulSet that is made anew is made from the target.
+    let remade = view.operating(OperationType::Resize).is_some();
+    let gone = view.seen.voters.is_none() || (remade && view.seen.readers.is_none());
     if same_templates(now, wanted) || (is_deferred(view, wanted) && !gone) {
         return Decision::Pass;
     }

@@ -144,3 +144,37 @@ fn a_grown_volume_restarts_its_pod_once() {
     scene.down("demo-1", "CrashLoopBackOff");
     assert_eq!(scene.action(), None, "another restart would not help");
 }
+
+#[test]
+fn a_template_is_taken_over_where_a_set_is_made_anew_from_it() {
+    for gone in [Pool::Voter, Pool::Read] {
+        let mut scene = Scene::running(2, 1);
+        scene.seen.cluster.spec.storage.size = "20Gi".into();
+        for claim in &mut scene.seen.claims {
+            claim.requested = "20Gi".to_owned();
+        }
+        if gone == Pool::Read {
+            scene.seen.voters.as_mut().unwrap().claim_size = "20Gi".to_owned();
+        }
+        assert!(matches!(
+            scene.action(),
+            Some(Action::DeleteStatefulSet { orphan: true, .. })
+        ));
+        let before = scene.status().observed;
+        scene.seen.cluster.spec.image = Some(Image {
+            tag: Some("2".to_owned()),
+            ..Image::default()
+        });
+        scene.pass();
+        assert_eq!(scene.status().observed, before, "amid the operation");
+        match gone {
+            Pool::Voter => scene.seen.voters = None,
+            Pool::Read => scene.seen.readers = None,
+        }
+        scene.pass();
+        assert_ne!(scene.status().observed, before, "{gone:?}");
+        let made = scene.pass().objects;
+        let sets = made.iter().filter(|o| o.id().0 == "StatefulSet");
+        assert_eq!(sets.count(), 2, "{gone:?}");
+    }
+}

@@ -62,3 +62,32 @@ fn nothing_ever_shrinks() {
         assert_eq!(scene.action(), None, "{size}");
     }
 }
+
+#[test]
+fn a_pool_that_is_not_wanted_any_more_is_made_anew_to_take_its_pods_away() {
+    let mut scene = Scene::running(1, 1);
+    scene.seen.cluster.spec.storage.size = ByteSize::from("20Gi");
+    for name in ["demo-0", "demo-ro-0"] {
+        scene.claim(name).requested = "20Gi".to_owned();
+    }
+    scene.seen.voters.as_mut().unwrap().claim_size = "20Gi".to_owned();
+    let action = scene.action();
+    assert!(
+        matches!(&action, Some(Action::DeleteStatefulSet { name, .. }) if name == "demo-ro"),
+        "{action:?}"
+    );
+    let mut set = scene.seen.readers.take().unwrap();
+    scene.seen.cluster.spec.read_replicas = None;
+    let made = scene.pass().objects.into_iter().find_map(|object| {
+        let crate::cluster::build::Object::StatefulSet(set) = object else {
+            return None;
+        };
+        let is_it = set.metadata.name.as_deref() == Some("demo-ro");
+        is_it.then(|| set.spec.unwrap().replicas)
+    });
+    assert_eq!(made, Some(Some(0)));
+    (set.uid, set.replicas) = ("set-new".to_owned(), 0);
+    scene.seen.readers = Some(set);
+    scene.pass();
+    assert_eq!(scene.status().operation, None);
+}
