@@ -31,7 +31,7 @@ pub fn automatic(view: &View<'_>) -> Decision {
     let waits = view.seen.recoveries.iter().any(|r| {
         let phase = r.status.as_ref().and_then(|s| s.phase);
         let phase = phase.unwrap_or(RecoveryPhase::Pending);
-        !phase.is_final() && !r.spec.dry_run
+        !phase.is_final() && phase != RecoveryPhase::Rejoining && !r.spec.dry_run
     });
     let epoch = view.status.lineage.as_ref().map_or(0, |l| l.epoch) + 1;
     let name = format!("{}-automatic-{epoch}", view.name);

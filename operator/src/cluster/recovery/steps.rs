@@ -128,18 +128,9 @@ fn apply(view: &View<'_>, operation: &Operation, record: &RecoveryRecord) -> Dec
     if state != Some(FormingPhase::Recovering) || view.seen.plan != plan {
         return Decision::Wait("puts the plan where the pods see it".to_owned());
     }
-    let pool = pool_of(view, record);
-    let Some(set) = view.set(pool) else {
-        return Decision::Wait("waits for the StatefulSet".to_owned());
-    };
-    let ordinal = names::ordinal(&view.set_name(pool), &record.survivor).unwrap_or(0);
-    let wanted = match (record.mode, view.target()) {
-        (RecoveryMode::RewriteAddresses, Some(target)) => target.replicas.max(ordinal + 1),
-        _ => ordinal + 1,
-    };
-    if set.replicas < wanted {
-        let text = format!("starts {} with the plan", record.survivor);
-        return Decision::Act(resize(view, pool, set, wanted), text);
+    match raise(view, record) {
+        Decision::Pass => {}
+        decision => return decision,
     }
     let Some(pod) = view.pod(&record.survivor) else {
         let text = format!("waits for the pod {}", record.survivor);
@@ -170,6 +161,24 @@ fn apply(view: &View<'_>, operation: &Operation, record: &RecoveryRecord) -> Dec
     late(view, operation, "RecoveryStalled", text)
 }
 
+/// The survivor's pod, and whatever Kubernetes needs below it.
+fn raise(view: &View<'_>, record: &RecoveryRecord) -> Decision {
+    let pool = pool_of(view, record);
+    let Some(set) = view.set(pool) else {
+        return Decision::Wait("waits for the StatefulSet".to_owned());
+    };
+    let ordinal = names::ordinal(&view.set_name(pool), &record.survivor).unwrap_or(0);
+    let wanted = match (record.mode, view.target()) {
+        (RecoveryMode::RewriteAddresses, Some(target)) => target.replicas.max(ordinal + 1),
+        _ => ordinal + 1,
+    };
+    if set.replicas >= wanted {
+        return Decision::Pass;
+    }
+    let text = format!("starts {} with the plan", record.survivor);
+    Decision::Act(resize(view, pool, set, wanted), text)
+}
+
 fn answered(
     view: &View<'_>,
     record: &RecoveryRecord,
@@ -198,6 +207,11 @@ fn answered(
 fn verify(view: &View<'_>, operation: &Operation, record: &RecoveryRecord) -> Decision {
     let wait = |text: String| late(view, operation, "RecoveryStalled", text);
     let Some(leader) = view.leader else {
+        // Somebody may have lowered the StatefulSet.
+        match raise(view, record) {
+            Decision::Pass => {}
+            decision => return decision,
+        }
         let stuck = view.pod(&record.survivor).and_then(|p| p.stuck.clone());
         return wait(match stuck {
             Some(stuck) => format!("{} does not run: {stuck}", record.survivor),

@@ -684,6 +684,30 @@ fn a_corrected_template_lets_a_survivor_start_that_could_not() {
 }
 
 #[test]
+fn a_survivor_whose_pod_somebody_takes_away_is_started_again_at_every_step() {
+    for step in [Step::Apply, Step::Verify] {
+        let mut scene = two_of_three();
+        let name = scene.recovery(|s| s.accept_data_loss = true);
+        inspect(&mut scene, "demo-2");
+        scene.seen.pods.clear();
+        scene.seen.nodes.clear();
+        scene.seen.voters.as_mut().unwrap().replicas = 0;
+        for _ in 0..4 {
+            scene.pass();
+        }
+        assert_eq!(phase(&scene, &name), Applying);
+        let status = scene.seen.cluster.status.as_mut().unwrap();
+        status.operation.as_mut().unwrap().step = step;
+        scene.seen.voters.as_mut().unwrap().replicas = 1;
+        let action = scene.action();
+        assert!(
+            matches!(action, Some(Action::SetReplicas { from: 1, to: 3, .. })),
+            "{step:?}: {action:?}"
+        );
+    }
+}
+
+#[test]
 fn read_replicas_that_were_put_away_are_not_waited_for_unless_nobody_else_is_left() {
     let put_away = |lost: &[&str]| {
         let mut scene = Scene::running(3, 1);
