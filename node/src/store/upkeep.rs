@@ -47,8 +47,10 @@ pub async fn keep_up(store: Store, intervals: Intervals, stop: CancellationToken
         if opened.consensus.disk_answers().is_err() {
             continue;
         }
-        let (noting, done) = (upkeep.clone(), opened.db.upkeep());
-        let _ = tokio::task::spawn_blocking(move || noting.note(done, unix_micros())).await;
+        if upkeep.note(opened.db.upkeep(), unix_micros()) {
+            let noted = upkeep.clone();
+            let _ = tokio::task::spawn_blocking(move || noted.keep()).await;
+        }
         if !opened.consensus.leads() {
             continue;
         }

@@ -174,21 +174,24 @@ impl Upkeep {
         shown.collect()
     }
 
-    /// Takes over what the database has done since, and keeps it.
-    pub(super) fn note(&self, done: node_db::Upkeep, now: u64) {
-        let mut next = *self.kept();
+    /// Takes over what the database has done since; true if that is to be kept.
+    pub(super) fn note(&self, done: node_db::Upkeep, now: u64) -> bool {
+        let mut kept = self.kept();
+        let before = *kept;
         let intervals = self.intervals;
-        next.vacuum
+        kept.vacuum
             .note(done.vacuumed_unix_micros, intervals.vacuum, now);
-        next.optimize
+        kept.optimize
             .note(done.optimized_unix_micros, intervals.optimize, now);
-        if next == *self.kept() {
-            return;
-        }
-        let written = serde_json::to_vec_pretty(&next)
+        *kept != before
+    }
+
+    /// Writes the file. What cannot be written is known until the next restart.
+    pub(super) fn keep(&self) {
+        let kept = *self.kept();
+        let written = serde_json::to_vec_pretty(&kept)
             .map_err(std::io::Error::other)
             .and_then(|text| write_durably(&self.path, &text));
-        *self.kept() = next;
         if let Err(e) = written {
             tracing::warn!(target: "store", "{}: {e}", self.path.display());
         }
@@ -242,8 +245,8 @@ mod tests {
         };
         let upkeep = Upkeep::open(dir.path(), intervals);
         let nothing = node_db::Upkeep::default();
-        upkeep.note(nothing, 7);
-        upkeep.note(nothing, 8);
+        assert!(upkeep.note(nothing, 7));
+        assert!(!upkeep.note(nothing, 8));
         assert_eq!(
             upkeep.kept().vacuum,
             Times {
@@ -256,9 +259,10 @@ mod tests {
             vacuumed_unix_micros: 9,
             optimized_unix_micros: 3,
         };
-        upkeep.note(done, 10);
+        assert!(upkeep.note(done, 10));
+        upkeep.keep();
         let again = Upkeep::open(dir.path(), intervals);
-        again.note(nothing, 11);
+        assert!(!again.note(nothing, 11));
         assert_eq!(
             again.kept().vacuum,
             Times {
