@@ -195,7 +195,7 @@ impl AddressLookup {
         })))
     }
 
-    /// Asks now, for [`LOOKUP_LIMIT`] at most. Addresses may include the asking node's own.
+    /// Asks now, for `LOOKUP_LIMIT` at most. Addresses may include the asking node's own.
     ///
     /// # Errors
     /// No such name, no records, no answer in time, or no name server to ask: what and why.
