@@ -104,6 +104,11 @@ fn growing(view: &View<'_>, operation: &Operation) -> Decision {
         let text = format!("{newcomer} never became a member and is not wanted any more");
         return Decision::Record(finish(view.status), text);
     }
+    // In already, and perhaps lost already: it goes like any other.
+    if is_in && target.replicas > wanted && !view.participates(newcomer) {
+        let text = format!("{newcomer} is not wanted any more");
+        return Decision::Record(finish(view.status), text);
+    }
     match grow_set(view, target.replicas) {
         Decision::Pass => {}
         decision => return decision,

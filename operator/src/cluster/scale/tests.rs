@@ -175,6 +175,25 @@ fn a_newcomer_that_never_joined_goes_where_it_is_not_wanted_any_more() {
 }
 
 #[test]
+fn a_newcomer_that_is_lost_before_it_takes_part_does_not_hold_a_smaller_size_up() {
+    let mut scene = resized(3, 4);
+    scene.action();
+    scene.seen.voters.as_mut().unwrap().replicas = 4;
+    join(&mut scene, "demo-3", true);
+    assert_eq!(scene.action(), None, "it catches up");
+    scene.seen.cluster.spec.replicas = 1;
+    scene.pass();
+    scene.later(6);
+    scene.pass();
+    scene.later(6);
+    let action = scene.action();
+    assert!(
+        matches!(&action, Some(Action::RemoveMember { name, .. }) if name == "demo-3"),
+        "{action:?}"
+    );
+}
+
+#[test]
 fn read_replicas_follow_at_once_except_for_one_that_votes() {
     let mut scene = Scene::running(3, 2);
     let reads = |scene: &mut Scene, wanted| {
