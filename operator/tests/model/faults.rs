@@ -24,7 +24,8 @@ pub(crate) fn strike(world: &mut World, rng: &mut StdRng) {
         2..=4 => {
             let until = world.now + rng.random_range(1..90);
             if let Some((name, pod)) = world.pods.iter_mut().choose(rng) {
-                pod.runs_from = until;
+                // Who starts again joins again, even if it was removed.
+                (pod.runs_from, pod.removed) = (until, false);
                 let name = name.clone();
                 if world.leader.as_ref() == Some(&name) {
                     world.leader = None;
@@ -80,7 +81,9 @@ fn edit(world: &mut World, rng: &mut StdRng) {
             "volumes 20Gi".to_owned()
         }
         7 => {
-            if let Some(readers) = &mut spec.read_replicas {
+            if rng.random_bool(0.1) {
+                spec.read_replicas = None;
+            } else if let Some(readers) = &mut spec.read_replicas {
                 readers.replicas = Some(rng.random_range(0..=2));
             }
             "read replicas".to_owned()
@@ -95,6 +98,7 @@ fn edit(world: &mut World, rng: &mut StdRng) {
             let by = rng.random_range(-2..=2);
             if let Some(set) = world.sets.get_mut(&pool) {
                 set.replicas = (set.replicas + by).clamp(1, 7);
+                set.version += 1;
             }
             format!("{} changed by hand by {by}", set_name(pool))
         }

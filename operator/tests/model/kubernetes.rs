@@ -267,6 +267,7 @@ fn follow(
     disk.plan_done = Some(plan.plan_id.clone());
     disk.config.clone_from(&config);
     let log = disk.log;
+    disk.config_index = log;
     recovery::begin_history(world, plan, config, log);
     Ok(())
 }

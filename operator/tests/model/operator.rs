@@ -1,7 +1,10 @@
 //! The operator's hands in this world: fills an observation, lets the real planner decide, carries out, and is cut off anywhere.
 use std::collections::BTreeMap;
 
-use operator_api::{RqliteClusterStatus, names, status::OperationType, status::Pool};
+use operator_api::{
+    RqliteClusterStatus, names,
+    status::{Operation, OperationType, Pool},
+};
 use rand::{Rng, rngs::StdRng};
 use rqlite_operator::cluster::{
     Action, NodeStatus, Observation, Plan,
@@ -18,7 +21,7 @@ use rqlite_operator::cluster::{
 use crate::{
     kubernetes::{set_name, stop},
     raft, recovery,
-    world::{Pod, Set, World, starts},
+    world::{Pod, Sent, Set, World, starts},
 };
 
 /// One pass, perhaps on an old observation, perhaps cut off.
@@ -74,6 +77,12 @@ fn carry_out(world: &mut World, rng: &mut StdRng, plan: &Plan, storm: bool) -> R
         let known = world.recoveries.iter_mut();
         for recovery in known.filter(|r| r.metadata.uid.as_ref() == Some(&told.uid)) {
             recovery.status = Some((*told.status).clone());
+            let said = told.status.message.as_deref().unwrap_or_default();
+            if said.contains("no acknowledged write can be lost") {
+                world.promised.insert(told.uid.clone());
+            } else if said.contains("acknowledged writes may be lost") {
+                world.promised.remove(&told.uid);
+            }
         }
     }
     for object in &plan.objects {
@@ -97,7 +106,58 @@ fn carry_out(world: &mut World, rng: &mut StdRng, plan: &Plan, storm: bool) -> R
     if let Some(action) = &plan.action
         && happens(world, rng, storm)
     {
-        act(world, rng, action)?;
+        let operation = world.cluster.status.as_ref();
+        let operation = operation.and_then(|s| s.operation.clone());
+        send(world, rng, action, operation, storm)?;
+    }
+    Ok(())
+}
+
+/// Does it, or does it later although the operator is told that it failed: a request may hang in a queue, a reply may be lost.
+fn send(
+    world: &mut World,
+    rng: &mut StdRng,
+    action: &Action,
+    operation: Option<Operation>,
+    storm: bool,
+) -> Result<(), String> {
+    if let Action::SetReplicas {
+        absent: Some(absent),
+        ..
+    } = action
+        && !raft::confirms_absence(world, &absent.leader, &absent.member)
+    {
+        return Ok(());
+    }
+    let version = world.sets.values().map(|set| set.version).sum();
+    if !storm || rng.random_bool(0.88) {
+        return act(world, rng, action, operation, None);
+    }
+    world.say(|| format!("! a late {action:?}"));
+    world.late += 1;
+    world.in_flight.push(Sent {
+        at: world.now + rng.random_range(0..12),
+        action: action.clone(),
+        operation,
+        version,
+    });
+    Ok(())
+}
+
+/// What was under way arrives.
+///
+/// # Errors
+/// Which rule was broken.
+pub(crate) fn arrive(world: &mut World, rng: &mut StdRng) -> Result<(), String> {
+    let now = world.now;
+    let (due, later) = std::mem::take(&mut world.in_flight)
+        .into_iter()
+        .partition(|sent| sent.at <= now);
+    world.in_flight = later;
+    let due: Vec<Sent> = due;
+    for sent in due {
+        world.say(|| format!("! arrives late: {:?}", sent.action));
+        act(world, rng, &sent.action, sent.operation, Some(sent.version))?;
     }
     Ok(())
 }
@@ -146,28 +206,36 @@ fn apply(world: &mut World, object: &Object) {
                 hash: String::new(),
                 image: String::new(),
                 claim_size: size.clone(),
+                version: 0,
             });
             assert_eq!(live.claim_size, size, "claim templates cannot change");
+            let replicas = spec.replicas.unwrap_or(1);
+            if (&live.hash, live.replicas) != (&hash, replicas) {
+                live.version += 1;
+            }
             (live.hash, live.image) = (hash, image);
-            live.replicas = spec.replicas.unwrap_or(1);
+            live.replicas = replicas;
         }
         _ => {}
     }
 }
 
 #[expect(clippy::too_many_lines, reason = "one arm for each action")]
-fn act(world: &mut World, rng: &mut StdRng, action: &Action) -> Result<(), String> {
-    let operation = world
-        .cluster
-        .status
-        .as_ref()
-        .and_then(|s| s.operation.clone());
+fn act(
+    world: &mut World,
+    rng: &mut StdRng,
+    action: &Action,
+    operation: Option<Operation>,
+    late: Option<u64>,
+) -> Result<(), String> {
+    let versions: u64 = world.sets.values().map(|set| set.version).sum();
     match action {
         Action::SetReplicas {
             name,
             uid,
             from,
             to,
+            ..
         } => {
             let pool = if *name == set_name(Pool::Read) {
                 Pool::Read
@@ -178,8 +246,11 @@ fn act(world: &mut World, rng: &mut StdRng, action: &Action) -> Result<(), Strin
                 .sets
                 .get_mut(&pool)
                 .filter(|s| s.uid == *uid && s.replicas == *from);
-            let Some(set) = set else { return Ok(()) };
+            let Some(set) = set.filter(|_| late.is_none_or(|version| version == versions)) else {
+                return Ok(());
+            };
             set.replicas = *to;
+            set.version += 1;
             if to < from {
                 recovery::check_fence(world)?;
             }
@@ -193,7 +264,8 @@ fn act(world: &mut World, rng: &mut StdRng, action: &Action) -> Result<(), Strin
                     return Err(format!("{from} pods become {to} at once"));
                 }
                 let victim = names::pod(name, *to);
-                if world.config.iter().any(|m| m.name == victim) {
+                // What arrives late cannot be asked about once more: then all else must make up for it.
+                if late.is_none() && world.config.iter().any(|m| m.name == victim) {
                     return Err(format!("{victim} goes while the configuration has it"));
                 }
                 take(world, operation.map(|o| o.id), &victim)?;
@@ -202,8 +274,7 @@ fn act(world: &mut World, rng: &mut StdRng, action: &Action) -> Result<(), Strin
         Action::TransferLeader { from, to } => {
             let able = world.disk(to).is_some_and(|d| d.log >= world.committed) && world.is_up(to);
             if world.leader.as_ref() == Some(from) && able {
-                world.leader = Some(to.clone());
-                world.term += 1;
+                world.lead(to.clone(), rng);
                 world.transfers += 1;
             }
         }
@@ -212,7 +283,11 @@ fn act(world: &mut World, rng: &mut StdRng, action: &Action) -> Result<(), Strin
             name,
             raft_id,
         } => {
-            let same = world.config.iter().any(|m| m.raft_id == *raft_id);
+            // A node removes by name.
+            let same = world
+                .config
+                .iter()
+                .any(|m| m.raft_id == *raft_id || (late.is_some() && m.name == *name));
             if world.leader.as_ref() == Some(leader) && same {
                 let mut next = world.config.clone();
                 next.retain(|m| m.name != *name);
@@ -231,8 +306,16 @@ fn act(world: &mut World, rng: &mut StdRng, action: &Action) -> Result<(), Strin
                 stop(world, rng, name);
             }
         }
-        Action::DeleteStatefulSet { uid, orphan, .. } => {
-            assert!(*orphan, "nobody deletes the cluster");
+        Action::DeleteStatefulSet { name, uid, orphan } => {
+            if !orphan && late.is_none() {
+                let set = world.sets.get(&Pool::Read).filter(|set| set.uid == *uid);
+                let readers = set_name(Pool::Read);
+                let is_own = |name: &str| names::ordinal(&readers, name).is_some();
+                let used = world.config.iter().any(|m| is_own(&m.name));
+                if used || set.is_some_and(|set| set.replicas > 0) || *name != readers {
+                    return Err(format!("{name} is deleted while it is used"));
+                }
+            }
             world.sets.retain(|_, set| set.uid != *uid);
         }
         Action::ExpandClaim { uid, size, .. } => {
@@ -241,9 +324,15 @@ fn act(world: &mut World, rng: &mut StdRng, action: &Action) -> Result<(), Strin
             }
         }
         Action::DeleteClaim { name, uid } => {
-            let replaces = operation.as_ref().map(|o| o.kind) == Some(OperationType::Replace);
+            let kind = operation.as_ref().map(|o| o.kind);
+            let replaces = kind == Some(OperationType::Replace);
             let claim = world.claims.get_mut(name).filter(|c| c.uid == *uid);
             let Some(claim) = claim else { return Ok(()) };
+            let pod = name.strip_prefix(&names::claim("")).unwrap_or_default();
+            let reads = names::ordinal(&set_name(Pool::Read), pod).is_some();
+            if kind == Some(OperationType::ScaleDown) || (reads && !claim.lost) {
+                return delete_retired(world, name, late.is_some());
+            }
             if !claim.lost || !replaces {
                 return Err(format!("{name} is deleted"));
             }
@@ -284,6 +373,25 @@ fn act(world: &mut World, rng: &mut StdRng, action: &Action) -> Result<(), Strin
             recovery::create(world, object);
         }
         Action::ReleaseFinalizer => return Err("the object is let go".to_owned()),
+    }
+    Ok(())
+}
+
+/// The claim of a member that left, where the spec does not keep it.
+fn delete_retired(world: &mut World, name: &str, late: bool) -> Result<(), String> {
+    let used = world.pods.keys().any(|pod| names::claim(pod) == *name);
+    let member = world.config.iter().any(|m| names::claim(&m.name) == *name);
+    let keeps = world.cluster.spec.storage.retention.is_none();
+    if keeps || (!late && (used || member)) {
+        return Err(format!(
+            "{name} is deleted: in use {used}, its member {member}"
+        ));
+    }
+    if used {
+        let claim = world.claims.get_mut(name);
+        claim.unwrap().doomed = true;
+    } else {
+        world.claims.remove(name);
     }
     Ok(())
 }
@@ -449,7 +557,11 @@ fn answer(world: &World, name: &str) -> Answer {
         .any(|m| Some(&m.raft_id) == disk.raft_id.as_ref());
     let leader = world.leader.clone().filter(|_| member);
     let leads = world.leader.as_deref() == Some(name);
-    let config = if leads { &world.config } else { &disk.config };
+    let settled = world.is_settled_leader(name);
+    let (config, config_index) = match settled {
+        true => (&world.config, world.config_index),
+        false => (&disk.config, disk.config_index),
+    };
     Answer::Ok(NodeStatus {
         raft_id: disk.raft_id.clone().unwrap_or_default(),
         cluster_id: disk.cluster_id.clone(),
@@ -460,7 +572,8 @@ fn answer(world: &World, name: &str) -> Answer {
         term: world.term,
         last_log_term: disk.log_term,
         last_log_index: disk.log,
-        commit_index: if leads {
+        config_index,
+        commit_index: if settled {
             world.committed
         } else {
             disk.log.min(world.committed)

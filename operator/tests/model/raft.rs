@@ -17,7 +17,7 @@ pub(crate) fn tick(world: &mut World, rng: &mut StdRng) -> Result<(), String> {
     recovery::check_ended(world)?;
     keep_leader(world);
     elect(world, rng)?;
-    if world.leader.is_some() {
+    if world.leader.is_some() && world.now >= world.settles_at {
         write(world, rng);
         replicate(world, rng);
         admit(world, rng);
@@ -63,10 +63,12 @@ fn form(world: &mut World) -> Result<(), String> {
     for member in &config {
         let disk = world.disk_mut(&member.name).unwrap();
         disk.config.clone_from(&config);
+        disk.config_index = 1;
         disk.log = 1;
     }
     world.lineage = world.disk(&config[0].name).and_then(|d| d.lineage.clone());
     world.config = config;
+    world.config_index = 1;
     world.committed = 1;
     Ok(())
 }
@@ -108,9 +110,24 @@ fn elect(world: &mut World, rng: &mut StdRng) -> Result<(), String> {
             world.committed
         ));
     }
-    world.term += 1;
+    counts_no_wiped_vote(world, &up)?;
     world.say(|| format!("  {winner} leads"));
-    world.leader = Some(winner);
+    world.lead(winner, rng);
+    Ok(())
+}
+
+/// Whoever votes still has all that it has helped to acknowledge.
+fn counts_no_wiped_vote(world: &World, up: &[String]) -> Result<(), String> {
+    for disk in up.iter().filter_map(|name| world.disk(name)) {
+        let id = disk.raft_id.as_deref().unwrap_or_default();
+        let promised = world.acknowledged.get(id).copied().unwrap_or(0);
+        if disk.log < promised {
+            return Err(format!(
+                "{id} votes with {} of {promised} entries that it acknowledged",
+                disk.log
+            ));
+        }
+    }
     Ok(())
 }
 
@@ -130,10 +147,13 @@ fn append(world: &mut World, rng: &mut StdRng) {
         let index = rng.random_range(0..others.len());
         others.swap_remove(index);
     }
+    others.push(leader);
     for name in others {
         let disk = world.disk_mut(&name).unwrap();
         disk.log = log;
         disk.log_term = term;
+        let id = disk.raft_id.clone().unwrap_or_default();
+        world.acknowledged.insert(id, log);
     }
     world.committed = log;
 }
@@ -155,6 +175,7 @@ fn replicate(world: &mut World, rng: &mut StdRng) {
                 disk.log = source.log;
                 disk.log_term = source.log_term;
                 disk.config.clone_from(&config);
+                disk.config_index = source.config_index;
             }
         }
     }
@@ -208,6 +229,17 @@ fn admit(world: &mut World, rng: &mut StdRng) {
     }
 }
 
+/// Does this leader say, now, that it has no such member?
+pub(crate) fn confirms_absence(world: &World, leader: &str, member: &str) -> bool {
+    let config = match world.is_settled_leader(leader) {
+        true => &world.config,
+        false => world.disk(leader).map_or(&world.config, |d| &d.config),
+    };
+    world.leader.as_deref() == Some(leader)
+        && world.is_up(leader)
+        && !config.iter().any(|m| m.name == member)
+}
+
 /// Commits another configuration, if a quorum of both is up.
 pub(crate) fn change(world: &mut World, rng: &mut StdRng, next: Vec<Voter>) -> bool {
     let up = world.up_voters();
@@ -216,7 +248,8 @@ pub(crate) fn change(world: &mut World, rng: &mut StdRng, next: Vec<Voter>) -> b
         .iter()
         .filter(|m| up.contains(&m.name) || world.is_up(&m.name));
     let enough = there.count() >= quorum(voters.len()) && up.len() >= quorum(world.voters());
-    if world.leader.is_none() || !enough || voters.is_empty() {
+    let settled = world.leader.is_some() && world.now >= world.settles_at;
+    if !settled || !enough || voters.is_empty() {
         return false;
     }
     world.say(|| {
@@ -228,6 +261,7 @@ pub(crate) fn change(world: &mut World, rng: &mut StdRng, next: Vec<Voter>) -> b
     // The entry is on a quorum of the old and of the new configuration.
     append(world, rng);
     world.config = next;
+    world.config_index = world.committed;
     append_if_leading(world, rng);
     true
 }
@@ -235,8 +269,9 @@ pub(crate) fn change(world: &mut World, rng: &mut StdRng, next: Vec<Voter>) -> b
 fn append_if_leading(world: &mut World, rng: &mut StdRng) {
     let leader = world.leader.clone().unwrap();
     if world.up_voters().contains(&leader) {
-        let config = world.config.clone();
-        world.disk_mut(&leader).unwrap().config = config;
+        let (config, index) = (world.config.clone(), world.config_index);
+        let disk = world.disk_mut(&leader).unwrap();
+        (disk.config, disk.config_index) = (config, index);
         append(world, rng);
     } else {
         // It removed itself: whoever leads next has the entry, as a quorum of the new configuration must have it.

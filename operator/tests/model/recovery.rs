@@ -1,8 +1,10 @@
 //! Lost disks, and the people who bring a cluster back. Keeps the rules that a recovery must not break.
 use operator_api::{
-    RqliteRecovery, RqliteRecoverySpec, names,
+    RqliteRecovery, RqliteRecoverySpec,
+    cluster::ReadReplicas,
+    names,
     recovery::{ClusterRef, RecoveryMode, RecoveryPhase},
-    state::RecoveryPlan,
+    state::{FormingPhase, RecoveryPlan},
     status::{OperationType, Role},
 };
 use rand::{Rng, rngs::StdRng, seq::IteratorRandom};
@@ -29,6 +31,11 @@ pub(crate) fn begin_history(world: &mut World, plan: &RecoveryPlan, config: Vec<
             "{left} acknowledged entries are lost without consent"
         ));
     }
+    if left > 0 && world.promised.contains(&plan.plan_id) {
+        world.violation = Some(format!(
+            "{left} acknowledged entries are lost although it was said that none can be"
+        ));
+    }
     let ended = Ended {
         lineage: plan.from_lineage.clone(),
         config: std::mem::replace(&mut world.config, config),
@@ -37,6 +44,7 @@ pub(crate) fn begin_history(world: &mut World, plan: &RecoveryPlan, config: Vec<
     world.left_behind += left;
     world.recovered += 1;
     world.committed = log;
+    world.config_index = log;
     world.lineage = Some(plan.to_lineage.clone());
     world.leader = None;
     world.term += 1;
@@ -97,8 +105,9 @@ fn is_confirmed(world: &World) -> bool {
 
 /// Perhaps a disk is lost, in one of the ways in which disks are lost.
 pub(crate) fn lose_a_disk(world: &mut World, rng: &mut StdRng) {
-    let formed = world.cluster.status.as_ref();
-    let formed = formed.is_some_and(|s| s.bootstrapped_at.is_some());
+    // Until the gate has closed, seconds after the forming, nodes that all lose their disks form anew.
+    let formed = world.state.as_ref();
+    let formed = formed.is_some_and(|s| s.phase != FormingPhase::Forming);
     if !formed || world.disk_budget == 0 || !is_confirmed(world) {
         return;
     }
@@ -200,7 +209,9 @@ pub(crate) fn mend(world: &mut World) {
     }
     let open = world.recoveries.iter().rev().find(|r| {
         let phase = r.status.as_ref().and_then(|s| s.phase);
-        !phase.unwrap_or(RecoveryPhase::Pending).is_final() && !r.spec.dry_run
+        let phase = phase.unwrap_or(RecoveryPhase::Pending);
+        // A quorum may be lost again while the others come back.
+        !phase.is_final() && phase != RecoveryPhase::Rejoining && !r.spec.dry_run
     });
     let told = open.and_then(|r| r.status.clone()).unwrap_or_default();
     match told.phase {
@@ -216,6 +227,17 @@ pub(crate) fn mend(world: &mut World) {
                 spec.accept_data_loss = true;
                 spec.survivor = survivor;
             });
+        }
+        Some(RecoveryPhase::Inspecting) => {
+            let told = told.message.unwrap_or_default();
+            if told.contains("set readReplicas.replicas") {
+                world.cluster.spec.read_replicas = Some(ReadReplicas {
+                    replicas: Some(2),
+                    ..ReadReplicas::default()
+                });
+                *world.cluster.metadata.generation.get_or_insert(0) += 1;
+                world.say(|| "! read replicas 2, as told".to_owned());
+            }
         }
         _ if open.is_none() && status.is(operator_api::status::QUORUM_LOST) => {
             ask(world, |spec| spec.accept_data_loss = true);

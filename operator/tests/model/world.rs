@@ -4,14 +4,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 use operator_api::{
     ByteSize, RqliteCluster, RqliteClusterSpec, RqliteRecovery,
-    cluster::{MemberReplacement, QuorumRecovery, ReadReplicas, RecoveryPolicy},
+    cluster::{
+        Deletion, MemberReplacement, QuorumRecovery, ReadReplicas, RecoveryPolicy, Retention,
+    },
     names,
     recovery::RecoveryPhase,
     state::{ClusterState, RecoveryPlan, StateLineage},
-    status::{HIBERNATED, Pool},
+    status::{HIBERNATED, Operation, Pool},
 };
 use rand::{Rng, rngs::StdRng};
-use rqlite_operator::cluster::observation::Checked;
+use rqlite_operator::cluster::{Action, observation::Checked};
 
 /// The cluster's name.
 pub(crate) const NAME: &str = "demo";
@@ -24,6 +26,8 @@ pub(crate) struct Set {
     pub(crate) hash: String,
     pub(crate) image: String,
     pub(crate) claim_size: String,
+    /// Changes with everything else.
+    pub(crate) version: u64,
 }
 
 /// A pod, and the process in it.
@@ -65,8 +69,9 @@ pub(crate) struct Disk {
     pub(crate) log: u64,
     /// Term of the newest entry.
     pub(crate) log_term: u64,
-    /// The configuration that it knows to be committed.
+    /// The configuration that it knows to be committed, and its index.
     pub(crate) config: Vec<Voter>,
+    pub(crate) config_index: u64,
     /// The history that it is of.
     pub(crate) lineage: Option<StateLineage>,
     /// The plan that was followed here.
@@ -104,6 +109,16 @@ pub(crate) struct Ended {
     pub(crate) config: Vec<Voter>,
 }
 
+/// An action whose reply was lost.
+#[derive(Clone, Debug)]
+pub(crate) struct Sent {
+    pub(crate) at: u64,
+    pub(crate) action: Action,
+    pub(crate) operation: Option<Operation>,
+    /// The version of the StatefulSets that it is bound to.
+    pub(crate) version: u64,
+}
+
 /// Everything.
 pub(crate) struct World {
     pub(crate) now: u64,
@@ -129,12 +144,23 @@ pub(crate) struct World {
     pub(crate) sets: BTreeMap<Pool, Set>,
     pub(crate) pods: BTreeMap<String, Pod>,
     pub(crate) claims: BTreeMap<String, Claim>,
-    /// Committed configuration.
+    /// Committed configuration, and its index.
     pub(crate) config: Vec<Voter>,
+    pub(crate) config_index: u64,
     /// Entries that were acknowledged.
     pub(crate) committed: u64,
     pub(crate) term: u64,
     pub(crate) leader: Option<String>,
+    /// From then on the leader has committed an entry of its own term, and knows what its predecessors have.
+    pub(crate) settles_at: u64,
+    /// What each voter's data has helped to acknowledge, by Raft id.
+    pub(crate) acknowledged: BTreeMap<String, u64>,
+    /// Recoveries of which it was said that nothing acknowledged can be lost.
+    pub(crate) promised: BTreeSet<String>,
+    /// What was sent, reported as failed, and still takes effect.
+    pub(crate) in_flight: Vec<Sent>,
+    /// How often.
+    pub(crate) late: u64,
     /// The same person for whom leadership is moving.
     pub(crate) formations: u32,
     pub(crate) transfers: u64,
@@ -152,7 +178,7 @@ impl World {
     pub(crate) fn new(rng: &mut StdRng) -> Self {
         let replicas = rng.random_range(1..=5);
         let automatic = replicas >= 3 && rng.random_bool(0.3);
-        let spec = RqliteClusterSpec {
+        let mut spec = RqliteClusterSpec {
             replicas,
             member_replacement: Some(MemberReplacement {
                 policy: None,
@@ -171,6 +197,12 @@ impl World {
             }),
             ..RqliteClusterSpec::default()
         };
+        if rng.random_bool(0.3) {
+            spec.storage.retention = Some(Retention {
+                when_scaled: Some(Deletion::Delete),
+                ..Retention::default()
+            });
+        }
         let mut cluster = RqliteCluster::new(NAME, spec);
         cluster.metadata.namespace = Some("default".to_owned());
         cluster.metadata.uid = Some("cluster".to_owned());
@@ -189,16 +221,21 @@ impl World {
             recovered: 0,
             replaced: 0,
             lost_disks: 0,
-            disk_budget: rng.random_range(0..=3)
-                * u64::from(std::env::var_os("MODEL_DISKS").is_some()),
+            disk_budget: rng.random_range(0..=3),
             violation: None,
             sets: BTreeMap::new(),
             pods: BTreeMap::new(),
             claims: BTreeMap::new(),
             config: Vec::new(),
+            config_index: 0,
             committed: 0,
             term: 0,
             leader: None,
+            settles_at: 0,
+            acknowledged: BTreeMap::new(),
+            promised: BTreeSet::new(),
+            in_flight: Vec::new(),
+            late: 0,
             formations: 0,
             transfers: 0,
             begun: BTreeSet::new(),
@@ -261,9 +298,23 @@ impl World {
                 let claim = self.claims.get(&names::claim(&m.name));
                 claim.is_none_or(|c| {
                     let same = c.disk.raft_id.as_ref() == Some(&m.raft_id);
-                    !same || c.lost || c.doomed || c.disk.damaged
+                    // Who has only just been admitted has nothing.
+                    let empty = c.disk.config.is_empty();
+                    empty || !same || c.lost || c.doomed || c.disk.damaged
                 })
             })
+    }
+
+    /// Does the leader know all that is committed?
+    pub(crate) fn is_settled_leader(&self, name: &str) -> bool {
+        self.leader.as_deref() == Some(name) && self.now >= self.settles_at
+    }
+
+    /// Somebody leads from now on.
+    pub(crate) fn lead(&mut self, name: String, rng: &mut StdRng) {
+        self.term += 1;
+        self.leader = Some(name);
+        self.settles_at = self.now + rng.random_range(0..3);
     }
 
     pub(crate) fn disk(&self, name: &str) -> Option<&Disk> {
@@ -307,13 +358,17 @@ impl World {
         if let Some(operation) = &status.operation {
             wrong.push(format!("under way: {operation:?}"));
         }
-        let recovering = status.recovery.as_ref().filter(|r| !r.phase.is_final());
+        // A cluster that was put to sleep while the others came back goes on when it wakes.
+        let rests = |phase| spec.hibernated && phase == RecoveryPhase::Rejoining;
+        let recovering = status.recovery.as_ref();
+        let recovering = recovering.filter(|r| !r.phase.is_final() && !rests(r.phase));
         if let Some(record) = recovering {
             wrong.push(format!("{} is {:?}", record.name, record.phase));
         }
         let open = self.recoveries.iter().find(|r| {
             let phase = r.status.as_ref().and_then(|s| s.phase);
-            !phase.unwrap_or(RecoveryPhase::Pending).is_final()
+            let phase = phase.unwrap_or(RecoveryPhase::Pending);
+            !phase.is_final() && !rests(phase)
         });
         if let Some(open) = open {
             wrong.push(format!("open: {:?} {:?}", open.metadata.name, open.status));
