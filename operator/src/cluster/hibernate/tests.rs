@@ -23,10 +23,9 @@ fn asleep(voters: i32, readers: i32) -> Scene {
     let mut scene = Scene::running(voters, readers);
     scene.seen.cluster.spec.hibernated = true;
     scene.pass();
-    for set in [&mut scene.seen.voters, &mut scene.seen.readers] {
-        if let Some(set) = set {
-            set.replicas = 0;
-        }
+    let sets = [&mut scene.seen.voters, &mut scene.seen.readers];
+    for set in sets.into_iter().flatten() {
+        set.replicas = 0;
     }
     gone(&mut scene, &[]);
     for _ in 0..6 {
