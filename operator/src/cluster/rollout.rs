@@ -1,7 +1,7 @@
 //! Replacing pods by newer ones: broken ones first, then read replicas, then followers, the leader last and after it handed over.
 use operator_api::{
     cluster::{OperatorChanges, UpdateStrategy},
-    status::{Operation, OperationType, Pool, Target},
+    status::{Operation, OperationType, Pool, Step, Target},
 };
 
 use super::{
@@ -43,7 +43,9 @@ pub fn adopt(view: &View<'_>, wanted: &Target) -> Decision {
     }
     let busy = view.operation().is_some_and(|o| {
         use OperationType::{Hibernate, Resize, ScaleDown};
-        matches!(o.kind, Resize | Hibernate | ScaleDown)
+        // Before its last step a smaller size may wait for a pod that only a corrected template lets start.
+        let waits = o.kind == ScaleDown && o.step == Step::Start;
+        matches!(o.kind, Resize | Hibernate | ScaleDown) && !waits
     });
     // Without a leader none of these goes on, and a corrected template may be what brings one back.
     let hibernates = view.operating(OperationType::Hibernate).is_some();

@@ -178,3 +178,17 @@ fn a_template_is_taken_over_where_a_set_is_made_anew_from_it() {
         assert_eq!(sets.count(), 2, "{gone:?}");
     }
 }
+
+#[test]
+fn a_corrected_template_is_taken_over_while_a_smaller_size_waits_for_it() {
+    let mut scene = Scene::running(3, 0);
+    scene.keeps_pods = true;
+    scene.seen.cluster.spec.replicas = 2;
+    scene.down("demo-1", "ImagePullBackOff");
+    assert_eq!(scene.action(), None, "demo-1 is needed");
+    scene.seen.cluster.spec.image = Some(Image {
+        tag: Some("2".to_owned()),
+        ..Image::default()
+    });
+    assert!(matches!(scene.action(), Some(Action::DeletePod { name, .. }) if name == "demo-1"));
+}
