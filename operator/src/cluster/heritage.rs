@@ -161,6 +161,7 @@ fn accept(view: &View<'_>, history: &StateLineage) -> Decision {
     });
     // What was confirmed of the former history says nothing about this one.
     next.members.clear();
+    next.configuration_index = None;
     next.leader = None;
     next.operation = None;
     next.recovery = None;

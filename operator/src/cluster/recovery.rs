@@ -15,7 +15,7 @@ use operator_api::{
 
 use super::{
     action::{Action, Decision, begin, finish},
-    view::View,
+    view::{View, quorum},
 };
 
 pub use automatic::{automatic, object};
@@ -119,6 +119,12 @@ pub fn rejoin(view: &View<'_>) -> Decision {
         .filter(|m| m.voter)
         .filter(|_| is_reader(view, &record.survivor));
     if let Some(guest) = guest {
+        // There may be voters that nobody wants any more and that do not run: they count until they are removed.
+        let others = view.participants();
+        let others = others.iter().filter(|name| **name != guest.name).count();
+        if others < quorum(view.config_voters() - 1) {
+            return Decision::Pass;
+        }
         return give_back(view, leader.name, guest);
     }
     let next = ended(

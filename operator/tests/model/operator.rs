@@ -330,7 +330,7 @@ fn act(
             let Some(claim) = claim else { return Ok(()) };
             let pod = name.strip_prefix(&names::claim("")).unwrap_or_default();
             let reads = names::ordinal(&set_name(Pool::Read), pod).is_some();
-            if kind == Some(OperationType::ScaleDown) || (reads && !claim.lost) {
+            if kind == Some(OperationType::ScaleDown) || (reads && !(claim.lost && replaces)) {
                 return delete_retired(world, name, late.is_some());
             }
             if !claim.lost || !replaces {
