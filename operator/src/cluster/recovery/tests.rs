@@ -767,3 +767,55 @@ fn a_read_replica_that_joined_unseen_can_be_the_survivor() {
         "{message}"
     );
 }
+
+#[test]
+fn a_voting_read_replica_is_given_back_only_where_the_others_decide_without_it() {
+    let removes = |surplus: &[&str]| {
+        let mut scene = Scene::running(3, 1);
+        let mut config = scene.node("demo-0").config.clone();
+        for member in &mut config {
+            member.voter = true;
+        }
+        config.extend(
+            surplus
+                .iter()
+                .map(|name| crate::cluster::observation::ConfigMember {
+                    raft_id: format!("{name}#i0"),
+                    name: (*name).to_owned(),
+                    voter: true,
+                }),
+        );
+        for name in ["demo-0", "demo-1", "demo-2", "demo-ro-0"] {
+            scene.node(name).config.clone_from(&config);
+        }
+        let status = scene.seen.cluster.status.as_mut().unwrap();
+        let history = status.lineage.clone().unwrap();
+        status.recovery = Some(RecoveryRecord {
+            name: "recovery".to_owned(),
+            uid: "uid-recovery".to_owned(),
+            mode: RecoveryMode::SingleSurvivor,
+            phase: Rejoining,
+            survivor: "demo-ro-0".to_owned(),
+            incarnation: "i0".to_owned(),
+            last_log: operator_api::recovery::LogPosition { term: 1, index: 1 },
+            from: history.clone(),
+            to: history,
+            peers: Vec::new(),
+            assume_stopped: Vec::new(),
+            read_replicas: None,
+            possibly_lost_entries: 0,
+            message: None,
+            steps: Vec::new(),
+        });
+        (0..3).any(|_| {
+            let action = scene.pass().action;
+            matches!(action, Some(Action::RemoveMember { name, .. }) if name == "demo-ro-0")
+        })
+    };
+    assert!(removes(&[]));
+    assert!(removes(&["demo-3", "demo-4"]), "three of five decide");
+    assert!(
+        !removes(&["demo-3", "demo-4", "demo-5"]),
+        "three of six do not"
+    );
+}
