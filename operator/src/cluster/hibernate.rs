@@ -143,6 +143,10 @@ fn start(
         Decision::Pass => {}
         decision => return decision,
     }
+    match wake_autoscaled(view) {
+        Decision::Pass => {}
+        decision => return decision,
+    }
     match super::quorum::unstick(view) {
         Decision::Pass => {}
         decision => return decision,
@@ -162,6 +166,23 @@ fn start(
         return Decision::Record(finish(view.status), text);
     }
     Decision::Wait(text)
+}
+
+/// An autoscaler takes a pool without pods for one that is switched off: a single pod gives it something to scale.
+fn wake_autoscaled(view: &View<'_>) -> Decision {
+    match view.set(Pool::Read) {
+        Some(set) if set.replicas == 0 && view.wanted_readers().is_none() => Decision::Act(
+            Action::SetReplicas {
+                name: view.set_name(Pool::Read),
+                uid: set.uid.clone(),
+                from: 0,
+                to: 1,
+                absent: None,
+            },
+            "starts one read replica for the autoscaler".to_owned(),
+        ),
+        Some(_) | None => Decision::Pass,
+    }
 }
 
 #[cfg(test)]

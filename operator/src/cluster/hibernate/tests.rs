@@ -124,3 +124,25 @@ fn voters_outside_of_the_target_start_as_well() {
     scene.seen.cluster.spec.hibernated = false;
     assert_eq!(resized(&mut scene), Some(("demo".to_owned(), 0, 3)));
 }
+
+#[test]
+fn an_autoscaled_pool_wakes_with_one_pod() {
+    let mut scene = asleep(3, 2);
+    let readers = scene.seen.cluster.spec.read_replicas.as_mut().unwrap();
+    (readers.replicas, readers.autoscaled) = (None, true);
+    scene.seen.cluster.spec.hibernated = false;
+    let mut raised = Vec::new();
+    for _ in 0..6 {
+        if let Some((name, _, to)) = resized(&mut scene) {
+            let set = if name == "demo" {
+                scene.seen.voters.as_mut()
+            } else {
+                scene.seen.readers.as_mut()
+            };
+            set.unwrap().replicas = to;
+            raised.push((name, to));
+        }
+    }
+    let expected = [("demo".to_owned(), 3), ("demo-ro".to_owned(), 1)];
+    assert_eq!(raised, expected);
+}
