@@ -1,7 +1,9 @@
 //! `kubectl rqlite status`: what a person wants to know first.
 use std::{collections::BTreeMap, process::ExitCode, time::Duration};
 
-use k8s_openapi::api::core::v1::PersistentVolumeClaim;
+use k8s_openapi::{
+    api::core::v1::PersistentVolumeClaim, apimachinery::pkg::apis::meta::v1::Condition,
+};
 use kube::{Api, ResourceExt, api::ListParams};
 use operator_api::{RqliteCluster, names, status::Role};
 use serde_json::Value;
@@ -97,14 +99,31 @@ fn text(
     let rows: Vec<Vec<String>> = status
         .conditions
         .iter()
-        .map(|c| {
-            let message = c.message.clone();
+        .enumerate()
+        .map(|(at, c)| {
+            let message = said_elsewhere(&status.conditions, at).unwrap_or(c.message.clone());
             vec![c.type_.clone(), c.status.clone(), c.reason.clone(), message]
         })
         .collect();
     page.push('\n');
     page.push_str(&table(&["CONDITION", "STATUS", "REASON", "MESSAGE"], &rows));
     page
+}
+
+/// Where the same message stands, if it is told before or another one says more: each long text is read once.
+fn said_elsewhere(conditions: &[Condition], at: usize) -> Option<String> {
+    let core = |c: &Condition| {
+        let text = c.message.split(". Runbook: ").next().unwrap_or_default();
+        text.to_owned()
+    };
+    let own = core(&conditions[at]);
+    let longer = conditions.iter().find(|c| {
+        let other = core(c);
+        other.len() > own.len() && other.starts_with(&own)
+    });
+    let before = || conditions[..at].iter().find(|c| core(c) == own);
+    let known = longer.or_else(before)?;
+    (!own.is_empty()).then(|| format!("see {}", known.type_))
 }
 
 /// Size and phase of a member's claim.
@@ -137,8 +156,14 @@ mod tests {
                     {"name": "demo-0", "pool": "voter", "role": "leader", "state": "Healthy", "node": "m1"},
                     {"name": "demo-1", "pool": "voter", "role": "voter", "state": "Lost", "reason": "its claim is gone"},
                 ],
-                "conditions": [{"type": "Ready", "status": "False", "reason": "MemberLost", "message": "see",
-                    "lastTransitionTime": "2026-01-01T00:00:00Z"}],
+                "conditions": [
+                    {"type": "Ready", "status": "False", "reason": "MemberLost", "message": "one is lost. Runbook: member-lost",
+                        "lastTransitionTime": "2026-01-01T00:00:00Z"},
+                    {"type": "Progressing", "status": "True", "reason": "MemberLost", "message": "one is lost: demo-1. Runbook: member-lost",
+                        "lastTransitionTime": "2026-01-01T00:00:00Z"},
+                    {"type": "Degraded", "status": "True", "reason": "MemberLost", "message": "one is lost: demo-1",
+                        "lastTransitionTime": "2026-01-01T00:00:00Z"},
+                ],
             }
         }))
         .unwrap();
@@ -157,8 +182,10 @@ MEMBER   ROLE     STATE     LAG   USED     VOLUME   MACHINE   REASON
 demo-0   leader   Healthy   3     1.0 MB   10Gi     m1
 demo-1   voter    Lost      -     -        none     -         its claim is gone
 
-CONDITION   STATUS   REASON       MESSAGE
-Ready       False    MemberLost   see
+CONDITION     STATUS   REASON       MESSAGE
+Ready         False    MemberLost   see Progressing
+Progressing   True     MemberLost   one is lost: demo-1. Runbook: member-lost
+Degraded      True     MemberLost   see Progressing
 ";
         assert_eq!(page, expected);
     }

@@ -179,9 +179,16 @@ fn expel(view: &View<'_>, operation: &Operation, victim: &str) -> Decision {
     let staying = participants.iter().filter(|name| **name != victim).count();
     let wanted = usize::try_from(view.spec.replicas).unwrap_or(1);
     if after == 0 || staying < quorum(after.max(wanted)) || participants.len() < quorum(voters) {
+        let away: Vec<_> = view
+            .config()
+            .iter()
+            .filter(|m| m.voter && !view.participates(&m.name))
+            .map(|m| m.name.as_str())
+            .collect();
         let text = format!(
-            "{staying} of the {after} voters that would remain take part; removing {victim} needs {}",
-            quorum(after.max(wanted))
+            "{staying} of the {after} voters that would remain take part; removing {victim} needs {}; away: {}",
+            quorum(after.max(wanted)),
+            away.join(", ")
         );
         return Decision::Blocked("ScaleDownBlocked", text);
     }
