@@ -56,4 +56,19 @@ impl Objects {
         let said = self.ask(&all)?;
         serde_json::from_str(&said).with_context(|| format!("kubectl printed {said:?}"))
     }
+
+    /// Waits until all definitions of custom resources are served.
+    ///
+    /// # Errors
+    /// When one still is not after a minute.
+    pub fn definitions_served(&self) -> Result<()> {
+        let words = [
+            "wait",
+            "--for=condition=Established",
+            "crd",
+            "--all",
+            "--timeout=60s",
+        ];
+        self.ask(&words).map(drop)
+    }
 }

@@ -92,14 +92,7 @@ impl Stage {
 pub fn install(server: &Objects) -> Result<()> {
     let manifest = root().join("manifests/install.yaml").display().to_string();
     server.ask(&["apply", "--server-side", "-f", &manifest])?;
-    let words = [
-        "wait",
-        "--for=condition=Established",
-        "crd",
-        "--all",
-        "--timeout=60s",
-    ];
-    server.ask(&words).map(drop)
+    server.definitions_served()
 }
 
 /// A condition of an object; null if it is not there.

@@ -81,14 +81,7 @@ fn newer_chart(into: &Path) -> Result<()> {
 
 fn by_helm(site: &Site) -> Result<()> {
     site.install(&chart(), &[])?;
-    let words = [
-        "wait",
-        "--for=condition=Established",
-        "crd",
-        "--all",
-        "--timeout=60s",
-    ];
-    site.server.ask(&words)?;
+    site.server.definitions_served()?;
     site.make_database()?;
     let before = site.lasting()?;
     // Values.

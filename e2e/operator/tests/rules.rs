@@ -409,14 +409,7 @@ fn the_api_server_refuses_defaults_explains_and_scales() -> Result<()> {
     let server = api.objects()?;
     let crds = root().join("crds").display().to_string();
     server.ask(&["apply", "--server-side", "-f", &crds])?;
-    let words = [
-        "wait",
-        "--for=condition=Established",
-        "crd",
-        "--all",
-        "--timeout=60s",
-    ];
-    server.ask(&words)?;
+    server.definitions_served()?;
 
     let mut found = Findings::default();
     clusters(&server, &mut found)?;

@@ -12,13 +12,7 @@ fn every_sample_is_accepted() -> Result<()> {
     let server = api.objects()?;
     let path = |relative: &str| root().join(relative).display().to_string();
     server.ask(&["apply", "--server-side", "-f", &path("crds")])?;
-    server.ask(&[
-        "wait",
-        "--for=condition=Established",
-        "crd",
-        "--all",
-        "--timeout=60s",
-    ])?;
+    server.definitions_served()?;
     let mut seen = 0;
     for entry in fs::read_dir(root().join("manifests/samples"))? {
         let file = entry?.path().display().to_string();
