@@ -1,6 +1,6 @@
 //! One cluster: from what is seen to what is to be done. Everything in this room is a function of values; DESIGN.md argues the rules.
 //!
-//! [`observation`] (what is seen) → [`view`] (what that means) → [`plan`] (asks the deciders in order: [`deletion`], [`hibernate`],
+//! [`observation`] (what is seen) → [`view`] (what that means) → [`mod@plan`] (asks the deciders in order: [`deletion`], [`hibernate`],
 //! [`recovery`], [`bootstrap`], [`quorum`], [`membership`], [`replace`], [`reap`], [`scale`], [`storage`], [`rollout`]) → [`build`] (the objects) and [`report`] (the
 //! status; with [`hindrance`], what keeps pods from starting, and [`edits`], what others did).
 pub mod action;

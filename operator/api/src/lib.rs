@@ -3,6 +3,10 @@
 //! Everything a user can write is documented on its field (that text is `kubectl explain`), bounded, and defaulted by the API server.
 //! Rules that span fields are CEL and travel in the custom resource definition, so no webhook is needed.
 #![allow(
+    rustdoc::invalid_html_tags,
+    reason = "fields' docs are what `kubectl explain` shows, as they stand"
+)]
+#![allow(
     clippy::duplicated_attributes,
     reason = "several columns of a kind have the same type"
 )]
