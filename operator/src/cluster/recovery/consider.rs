@@ -387,13 +387,14 @@ fn weigh(
         });
         return waits;
     }
-    let (all, left) = (
-        judgement.voters.len(),
-        found
+    // Whoever has not voted yet has acknowledged nothing, whatever pool it is of.
+    let voted = |f: &&Found<'_>| {
+        judgement
+            .voters
             .iter()
-            .filter(|f| f.member.pool == Pool::Voter)
-            .count(),
-    );
+            .any(|v| v.member.name == f.member.name)
+    };
+    let (all, left) = (judgement.voters.len(), found.iter().filter(voted).count());
     let rewrite = spec.mode == RecoveryMode::RewriteAddresses;
     let best = found.iter().map(|f| f.last).max().unwrap_or(survivor.last);
     let known = view.seen.nodes.keys().filter_map(|n| view.answer(n));

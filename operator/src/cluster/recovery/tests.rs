@@ -819,3 +819,23 @@ fn a_voting_read_replica_is_given_back_only_where_the_others_decide_without_it()
         "three of six do not"
     );
 }
+
+#[test]
+fn a_newcomer_without_a_vote_does_not_count_as_a_voter_that_is_left() {
+    let mut scene = Scene::running(4, 0);
+    for name in ["demo-0", "demo-1", "demo-2", "demo-3"] {
+        for member in &mut scene.node(name).config {
+            member.voter = member.name != "demo-3";
+        }
+    }
+    scene.pass();
+    scene.wipe("demo-0");
+    scene.wipe("demo-1");
+    scene.leaderless();
+    scene.pass();
+    let name = scene.recovery(|_| {});
+    inspect(&mut scene, "demo-2");
+    assert_eq!(phase(&scene, &name), AwaitingApproval);
+    let message = scene.told(&name).message.unwrap();
+    assert!(message.contains("1 of 3 voters left"), "{message}");
+}
