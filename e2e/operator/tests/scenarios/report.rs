@@ -186,7 +186,7 @@ equal, the members are exactly the pods, and the condition `Ready` became true a
 
 The longest gap is a client's: no write of any of four lanes was acknowledged for so long, with all time-outs and retries of the client and of
 kube-proxy. Where a quorum is taken away on purpose, the gap is the length of the outage. “elsewhere” is not run by this command: the last column names
-the test that shows it; “not run” means that nobody has seen it pass or fail. With `E2E_SCOPED=1`, as in most of these rows, the operator looks after the
+the test that shows it; “not run” means that nobody has seen it pass or fail. With `E2E_SCOPED=1` the operator looks after the
 scenarios' own namespaces instead of all. Numbers are those of the operator's list of failure scenarios; letters are figures and cases beside it.
 
 | # | scenario | result | time | longest gap | lost | acknowledged | date | note |
