@@ -33,7 +33,7 @@ use crate::{
     caches::complaint::Complaint,
     error::Error,
     evidence,
-    live::{Live, concerns, host_name, is_cordoned, is_default, look_up, may_grow, volume_names},
+    live::{Live, concerns, defaults, host_name, is_cordoned, look_up, may_grow, volume_names},
 };
 
 /// A cluster that may be unreadable without keeping the others from being read.
@@ -176,10 +176,9 @@ impl Caches {
                 .filter(|node| is_cordoned(node))
                 .map(|node| node.name_any())
                 .collect(),
-            default_classes: classes.as_ref().map(|classes| {
-                let defaults = classes.iter().filter(|class| is_default(class));
-                defaults.map(|class| class.name_any()).collect()
-            }),
+            default_classes: classes
+                .as_ref()
+                .map(|classes| defaults(classes.iter().map(|class| &**class))),
             expandable: classes
                 .into_iter()
                 .flatten()

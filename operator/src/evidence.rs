@@ -9,7 +9,10 @@ use k8s_openapi::{
 };
 use kube::{Api, Client, Resource, ResourceExt, api::ListParams};
 
-use crate::live::{Live, pods_of};
+use crate::{
+    live::{Live, pods_of},
+    observe::pod::containers,
+};
 
 /// Objects whose events are asked for in one look: one is enough to tell what is the matter, a few more show other causes.
 const MAX_OBJECTS: usize = 4;
@@ -87,10 +90,8 @@ fn misses_image(pod: &Pod) -> bool {
         .spec
         .as_ref()
         .and_then(|s| s.image_pull_secrets.as_ref());
-    let status = pod.status.clone().unwrap_or_default();
-    let init = status.init_container_statuses.unwrap_or_default();
-    let all = status.container_statuses.unwrap_or_default();
-    let waits = init.iter().chain(&all).any(|container| {
+    let mut all = pod.status.iter().flat_map(containers);
+    let waits = all.any(|container| {
         let waiting = container.state.as_ref().and_then(|s| s.waiting.as_ref());
         let reason = waiting.and_then(|w| w.reason.as_deref());
         reason.is_some_and(|reason| IMAGE_REASONS.contains(&reason))

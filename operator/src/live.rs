@@ -93,12 +93,16 @@ pub fn may_grow(class: &StorageClass) -> bool {
     class.allow_volume_expansion == Some(true)
 }
 
-/// Is this class the one for claims that name none?
-pub fn is_default(class: &StorageClass) -> bool {
-    let mark = class
-        .annotations()
-        .get("storageclass.kubernetes.io/is-default-class");
-    mark.is_some_and(|value| value == "true")
+/// Names of the classes that are for claims which name none.
+pub fn defaults<'a>(classes: impl IntoIterator<Item = &'a StorageClass>) -> Vec<String> {
+    let is_default = |class: &&StorageClass| {
+        let mark = class
+            .annotations()
+            .get("storageclass.kubernetes.io/is-default-class");
+        mark.is_some_and(|value| value == "true")
+    };
+    let all = classes.into_iter().filter(is_default);
+    all.map(ResourceExt::name_any).collect()
 }
 
 /// The pods of a StatefulSet that are not on their way out.
@@ -170,10 +174,7 @@ impl Live {
                 .filter(is_cordoned)
                 .map(|node| node.name_any())
                 .collect(),
-            default_classes: classes.as_ref().map(|classes| {
-                let defaults = classes.iter().filter(|class| is_default(class));
-                defaults.map(ResourceExt::name_any).collect()
-            }),
+            default_classes: classes.as_ref().map(defaults),
             expandable: classes
                 .into_iter()
                 .flatten()

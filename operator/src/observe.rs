@@ -1,7 +1,7 @@
 //! Fills an observation: translates what the API server has, and asks every node at once.
 mod claim;
 mod hindrance;
-mod pod;
+pub(crate) mod pod;
 mod set;
 
 use std::{collections::BTreeMap, sync::Arc};

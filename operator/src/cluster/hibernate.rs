@@ -4,7 +4,7 @@ use operator_api::status::{OperationType, Pool, Step};
 use super::{
     action::{Action, Decision, begin, finish, step},
     observation::SetSeen,
-    scale::{HANDOVER_SECONDS, grow_readers, grow_set},
+    scale::{HANDOVER_SECONDS, grow_readers, grow_set, resize},
     view::{View, seconds_between},
 };
 
@@ -55,22 +55,16 @@ fn is_awake(view: &View<'_>) -> bool {
     raised(Pool::Voter) || raised(Pool::Read)
 }
 
-fn lower(name: String, set: &SetSeen, to: i32) -> Decision {
-    let action = Action::SetReplicas {
-        name: name.clone(),
-        uid: set.uid.clone(),
-        from: set.replicas,
-        to,
-        absent: None,
-    };
-    Decision::Act(action, format!("lowers {name} to {to} pods"))
+fn lower(view: &View<'_>, pool: Pool, set: &SetSeen, to: i32) -> Decision {
+    let text = format!("lowers {} to {to} pods", view.set_name(pool));
+    Decision::Act(resize(view, pool, set, to), text)
 }
 
 fn stop(view: &View<'_>) -> Decision {
     if let Some(set) = view.set(Pool::Read)
         && set.replicas > 0
     {
-        return lower(view.set_name(Pool::Read), set, 0);
+        return lower(view, Pool::Read, set, 0);
     }
     if !view.pods(Pool::Read).is_empty() {
         return Decision::Wait("waits for the read replicas to stop".to_owned());
@@ -106,7 +100,7 @@ fn stop(view: &View<'_>) -> Decision {
         }
         Step::StopOthers => {
             if set.replicas > 1 {
-                return lower(view.set_name(Pool::Voter), set, 1);
+                return lower(view, Pool::Voter, set, 1);
             }
             if view.pods(Pool::Voter).iter().any(|pod| pod.name != first) {
                 return Decision::Wait(format!("waits for all but {first} to stop"));
@@ -116,7 +110,7 @@ fn stop(view: &View<'_>) -> Decision {
         }
         Step::StopLast => {
             if set.replicas > 0 {
-                return lower(view.set_name(Pool::Voter), set, 0);
+                return lower(view, Pool::Voter, set, 0);
             }
             if !view.seen.pods.is_empty() {
                 return Decision::Wait(format!("waits for {first} to stop"));
@@ -172,13 +166,7 @@ fn start(
 fn wake_autoscaled(view: &View<'_>) -> Decision {
     match view.set(Pool::Read) {
         Some(set) if set.replicas == 0 && view.wanted_readers().is_none() => Decision::Act(
-            Action::SetReplicas {
-                name: view.set_name(Pool::Read),
-                uid: set.uid.clone(),
-                from: 0,
-                to: 1,
-                absent: None,
-            },
+            resize(view, Pool::Read, set, 1),
             "starts one read replica for the autoscaler".to_owned(),
         ),
         Some(_) | None => Decision::Pass,

@@ -15,6 +15,7 @@ use operator_api::{
 
 use super::{
     action::{Action, Decision, begin, finish},
+    scale::resize,
     view::{View, quorum},
 };
 
@@ -96,13 +97,7 @@ pub fn rejoin(view: &View<'_>) -> Decision {
         && set.replicas < wanted
         && view.wanted_readers().is_none()
     {
-        let raise = Action::SetReplicas {
-            name: view.set_name(Pool::Read),
-            uid: set.uid.clone(),
-            from: set.replicas,
-            to: wanted,
-            absent: None,
-        };
+        let raise = resize(view, Pool::Read, set, wanted);
         return Decision::Act(raise, format!("brings {wanted} read replicas back"));
     }
     let there = view

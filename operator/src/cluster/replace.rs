@@ -85,13 +85,17 @@ fn is_automatic(view: &View<'_>) -> bool {
     policy.policy.unwrap_or_default() == RepairPolicy::Automatic
 }
 
+/// How long evidence has to stand.
+fn patience_seconds(view: &View<'_>) -> u64 {
+    let policy = view.spec.member_replacement.clone().unwrap_or_default();
+    policy.after.duration().map_or(600, |d| d.as_secs())
+}
+
 /// Has the evidence stood long enough?
 fn is_due(view: &View<'_>, name: &str) -> bool {
-    let policy = view.spec.member_replacement.clone().unwrap_or_default();
-    let after = policy.after.duration().map_or(600, |d| d.as_secs());
     let known = view.status.members.iter().find(|m| m.name == name);
     let since = known.and_then(|m| m.lost_since.as_ref());
-    since.is_some_and(|since| seconds_between(since, view.now()) >= after)
+    since.is_some_and(|since| seconds_between(since, view.now()) >= patience_seconds(view))
 }
 
 /// Begins the replacement of one lost member.
@@ -305,9 +309,7 @@ fn delete_pod(pod: &PodSeen) -> Action {
 
 /// A new pod may say for a while what the old one has said: its kubelet may show it the state file of before.
 fn is_patient_enough(view: &View<'_>, operation: &Operation) -> bool {
-    let policy = view.spec.member_replacement.clone().unwrap_or_default();
-    let after = policy.after.duration().map_or(600, |d| d.as_secs());
-    seconds_between(&operation.step_at, view.now()) >= after
+    seconds_between(&operation.step_at, view.now()) >= patience_seconds(view)
 }
 
 fn joins(view: &View<'_>, operation: &Operation, name: &str) -> Decision {

@@ -8,6 +8,7 @@ use operator_api::{
 
 use super::{
     action::{Absent, Action, Decision, begin, finish, step},
+    observation::SetSeen,
     view::{View, quorum, seconds_between},
 };
 
@@ -73,17 +74,22 @@ pub fn start(view: &View<'_>) -> Decision {
     Decision::Pass
 }
 
+/// Another number of pods, where no member's absence has to be confirmed.
+pub(super) fn resize(view: &View<'_>, pool: Pool, set: &SetSeen, to: i32) -> Action {
+    Action::SetReplicas {
+        name: view.set_name(pool),
+        uid: set.uid.clone(),
+        from: set.replicas,
+        to,
+        absent: None,
+    }
+}
+
 /// Raises the StatefulSet to a target that is already recorded.
 pub fn grow_set(view: &View<'_>, to: i32) -> Decision {
     match view.set(Pool::Voter) {
         Some(set) if set.replicas < to => Decision::Act(
-            Action::SetReplicas {
-                name: view.set_name(Pool::Voter),
-                uid: set.uid.clone(),
-                from: set.replicas,
-                to,
-                absent: None,
-            },
+            resize(view, Pool::Voter, set, to),
             format!("raises the StatefulSet to {to}"),
         ),
         Some(_) => Decision::Pass,
@@ -322,13 +328,7 @@ pub fn readers(view: &View<'_>) -> Decision {
     if set.replicas == wanted {
         return Decision::Pass;
     }
-    let resize = Action::SetReplicas {
-        name: view.set_name(Pool::Read),
-        uid: set.uid.clone(),
-        from: set.replicas,
-        to: wanted,
-        absent: None,
-    };
+    let resize = resize(view, Pool::Read, set, wanted);
     Decision::Act(resize, format!("sets the read replicas to {wanted}"))
 }
 

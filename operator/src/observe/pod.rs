@@ -72,7 +72,7 @@ fn stuck(status: &PodStatus) -> Option<String> {
     containers(status).find_map(stuck_container)
 }
 
-pub(super) fn containers(status: &PodStatus) -> impl Iterator<Item = &ContainerStatus> {
+pub(crate) fn containers(status: &PodStatus) -> impl Iterator<Item = &ContainerStatus> {
     let init = status.init_container_statuses.iter().flatten();
     init.chain(status.container_statuses.iter().flatten())
 }

@@ -9,8 +9,8 @@ use operator_api::{
 use super::{ended, files, reached};
 use crate::cluster::{
     Action, Decision, NodeStatus,
-    observation::{Checked, PodSeen, SetSeen},
-    scale::late,
+    observation::{Checked, PodSeen},
+    scale::{late, resize},
     view::{Leader, View, seconds_between},
 };
 
@@ -104,16 +104,6 @@ fn next_step(
         operation.step_at = view.now().clone();
     }
     next
-}
-
-fn resize(view: &View<'_>, pool: Pool, set: &SetSeen, to: i32) -> Action {
-    Action::SetReplicas {
-        name: view.set_name(pool),
-        uid: set.uid.clone(),
-        from: set.replicas,
-        to,
-        absent: None,
-    }
 }
 
 fn pool_of(view: &View<'_>, record: &RecoveryRecord) -> Pool {
