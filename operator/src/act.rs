@@ -178,7 +178,7 @@ impl<N: NodeApi> Actor<'_, N> {
             doing: format!("asking {leader} whether {member} is out"),
             failure,
         })?;
-        if !status.is_leader || status.config.iter().any(|m| m.name == *member) {
+        if !absent.is_proven_by(&status) {
             return Err(Error::Changed(format!("the configuration of {leader}")));
         }
         Ok(())

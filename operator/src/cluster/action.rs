@@ -3,6 +3,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use operator_api::{RqliteClusterStatus, status::Operation, status::OperationType, status::Step};
 use serde::{Deserialize, Serialize};
 
+use super::observation::NodeStatus;
+
 /// A member that must not be in the leader's committed configuration.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -11,6 +13,22 @@ pub struct Absent {
     pub leader: String,
     /// The member's name.
     pub member: String,
+    /// Term of the newest entry that the leader had when it was looked at.
+    pub last_log_term: u64,
+    /// Index of that entry.
+    pub last_log_index: u64,
+}
+
+impl Absent {
+    /// Do these words of the leader, of now, prove it? Leadership may have gone and come back since it was looked at, and who was just elected may
+    /// not know what its predecessors have committed. A busy leader always has entries that are not committed yet: then the one that was seen
+    /// tells, if it is of the present term.
+    pub fn is_proven_by(&self, node: &NodeStatus) -> bool {
+        let leads = node.is_leader && node.leader.as_ref() == Some(&self.leader);
+        let committed = node.term == self.last_log_term && node.commit_index >= self.last_log_index;
+        let out = !node.config.iter().any(|m| m.name == self.member);
+        leads && out && (committed || node.has_settled())
+    }
 }
 
 /// One side effect.

@@ -286,6 +286,13 @@ pub struct NodeStatus {
     pub config_index: u64,
 }
 
+impl NodeStatus {
+    /// As a leader: has it committed an entry of its own term, its newest one? Then it knows all that its predecessors have committed.
+    pub fn has_settled(&self) -> bool {
+        self.last_log_term == self.term && self.commit_index == self.last_log_index
+    }
+}
+
 /// A member of a configuration.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

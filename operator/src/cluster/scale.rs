@@ -254,6 +254,8 @@ fn dismiss(
             absent: Some(Absent {
                 leader: leader.name.to_owned(),
                 member: victim.to_owned(),
+                last_log_term: leader.status.last_log_term,
+                last_log_index: leader.status.last_log_index,
             }),
         };
         return Decision::Act(shrink, format!("deletes the pod {victim}"));

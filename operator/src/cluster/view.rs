@@ -93,9 +93,7 @@ impl<'a> View<'a> {
     fn knows_all(&self, leader: &NodeStatus) -> bool {
         let newest = self.newest_configuration();
         let newest = newest.map_or(0, |node| node.config_index);
-        let settled =
-            leader.last_log_term == leader.term && leader.commit_index == leader.last_log_index;
-        leader.config_index >= newest.max(self.known_configuration()) || settled
+        leader.config_index >= newest.max(self.known_configuration()) || leader.has_settled()
     }
 
     /// Log index of the newest committed configuration on record.

@@ -125,9 +125,12 @@ fn send(
         absent: Some(absent),
         ..
     } = action
-        && !raft::confirms_absence(world, &absent.leader, &absent.member)
     {
-        return Ok(());
+        // The leader is asked once more, now.
+        match answer(world, &absent.leader) {
+            Answer::Ok(node) if absent.is_proven_by(&node) => {}
+            Answer::Ok(_) | Answer::Failed(_) => return Ok(()),
+        }
     }
     let version = world.sets.values().map(|set| set.version).sum();
     if !storm || rng.random_bool(0.88) {

@@ -229,17 +229,6 @@ fn admit(world: &mut World, rng: &mut StdRng) {
     }
 }
 
-/// Does this leader say, now, that it has no such member?
-pub(crate) fn confirms_absence(world: &World, leader: &str, member: &str) -> bool {
-    let config = match world.is_settled_leader(leader) {
-        true => &world.config,
-        false => world.disk(leader).map_or(&world.config, |d| &d.config),
-    };
-    world.leader.as_deref() == Some(leader)
-        && world.is_up(leader)
-        && !config.iter().any(|m| m.name == member)
-}
-
 /// Commits another configuration, if a quorum of both is up.
 pub(crate) fn change(world: &mut World, rng: &mut StdRng, next: Vec<Voter>) -> bool {
     let up = world.up_voters();

@@ -1,5 +1,6 @@
 use super::*;
 use crate::cluster::{
+    NodeStatus,
     observation::{ClaimSeen, ConfigMember},
     scene::Scene,
 };
@@ -58,6 +59,8 @@ fn a_voter_leaves_the_configuration_before_its_pod_goes() {
     let absent = Absent {
         leader: "demo-0".to_owned(),
         member: "demo-2".to_owned(),
+        last_log_term: 3,
+        last_log_index: 100,
     };
     assert!(
         matches!(&shrunk, Some(Action::SetReplicas { from: 3, to: 2, absent: Some(a), .. }) if *a == absent),
@@ -68,6 +71,43 @@ fn a_voter_leaves_the_configuration_before_its_pod_goes() {
     let status = scene.status();
     assert_eq!(status.operation, None);
     assert_eq!(status.retired_claims[0].uid, "claim-demo-2");
+}
+
+#[test]
+fn only_a_leader_that_knows_what_is_committed_proves_that_a_member_is_out() {
+    let mut scene = expelled();
+    let Some(Action::SetReplicas {
+        absent: Some(absent),
+        ..
+    }) = scene.action()
+    else {
+        panic!("the pod stays");
+    };
+    let proven = |scene: &mut Scene, change: &dyn Fn(&mut NodeStatus)| {
+        let mut node = scene.node("demo-0").clone();
+        change(&mut node);
+        absent.is_proven_by(&node)
+    };
+    assert!(proven(&mut scene, &|_| {}));
+    // Busy: entry 100, of its term, was seen.
+    assert!(proven(&mut scene, &|node| node.last_log_index = 130));
+    assert!(!proven(&mut scene, &|node| {
+        (node.last_log_index, node.commit_index) = (130, 99);
+    }));
+    // It was elected anew since; its configuration may be an old one.
+    let elected = |node: &mut NodeStatus, commit| {
+        (node.term, node.last_log_term) = (5, 5);
+        (node.last_log_index, node.commit_index) = (131, commit);
+    };
+    assert!(!proven(&mut scene, &|node| elected(node, 130)));
+    assert!(proven(&mut scene, &|node| elected(node, 131)));
+    assert!(!proven(&mut scene, &|node| node.term = 5));
+    assert!(!proven(&mut scene, &|node| node.is_leader = false));
+    assert!(!proven(&mut scene, &|node| {
+        node.leader = Some("demo-1".to_owned());
+    }));
+    join(&mut scene, "demo-2", false);
+    assert!(!proven(&mut scene, &|_| {}));
 }
 
 #[test]
