@@ -3,13 +3,13 @@ use operator_api::{
     names,
     recovery::{RecoveryMode, RecoveryPhase, RecoveryRecord},
     state::FormingPhase,
-    status::{Operation, Pool, Step},
+    status::{Lineage, Operation, Pool, Step},
 };
 
 use super::{ended, files, reached};
 use crate::cluster::{
     Action, Decision, NodeStatus,
-    observation::{Checked, PodSeen},
+    observation::Checked,
     scale::{late, resize},
     view::{Leader, View, seconds_between},
 };
@@ -118,6 +118,9 @@ fn apply(view: &View<'_>, operation: &Operation, record: &RecoveryRecord) -> Dec
     if state != Some(FormingPhase::Recovering) || view.seen.plan != plan {
         return Decision::Wait("puts the plan where the pods see it".to_owned());
     }
+    if let Some(again) = started_early(view, record) {
+        return again;
+    }
     match raise(view, record) {
         Decision::Pass => {}
         decision => return decision,
@@ -127,7 +130,7 @@ fn apply(view: &View<'_>, operation: &Operation, record: &RecoveryRecord) -> Dec
         return late(view, operation, "RecoveryStalled", text);
     };
     if let Some(node) = view.answer(&record.survivor) {
-        return answered(view, record, pod, node);
+        return answered(view, record, node);
     }
     if let Some(report) = pod.prepared.as_ref().filter(|_| !pod.deleting) {
         let waited = seconds_between(&operation.step_at, view.now());
@@ -169,32 +172,43 @@ fn raise(view: &View<'_>, record: &RecoveryRecord) -> Decision {
     Decision::Act(resize(view, pool, set, wanted), text)
 }
 
-fn answered(
-    view: &View<'_>,
-    record: &RecoveryRecord,
-    pod: &PodSeen,
-    node: &NodeStatus,
-) -> Decision {
-    let lineage = node.lineage.as_ref().map(|l| l.id.as_str());
-    if lineage == Some(record.to.id.as_str()) {
-        let next = next_step(view, record, Step::Verify, RecoveryPhase::Verifying);
-        return Decision::Record(next, format!("{} runs in the new history", record.survivor));
+fn answered(view: &View<'_>, record: &RecoveryRecord, node: &NodeStatus) -> Decision {
+    let name = &record.survivor;
+    if !runs_in(node, &record.to) {
+        return Decision::Wait(format!("{name} stops"));
     }
-    if pod.deleting {
-        return Decision::Wait(format!("{} stops", pod.name));
-    }
-    // It started from files of before: it looks again.
-    Decision::Act(
+    let next = next_step(view, record, Step::Verify, RecoveryPhase::Verifying);
+    Decision::Record(next, format!("{name} runs in the new history"))
+}
+
+fn runs_in(node: &NodeStatus, history: &Lineage) -> bool {
+    node.lineage.as_ref().map(|l| &l.id) == Some(&history.id)
+}
+
+/// Whoever answers in another history has started from files of before the plan, such as where somebody raised a StatefulSet while all stopped. Its
+/// pod is made anew: it follows the plan or is held.
+fn started_early(view: &View<'_>, record: &RecoveryRecord) -> Option<Decision> {
+    let early = view.seen.pods.iter().find(|pod| {
+        let node = view.answer(&pod.name);
+        !pod.deleting && node.is_some_and(|node| !runs_in(node, &record.to))
+    })?;
+    Some(Decision::Act(
         Action::DeletePod {
-            name: pod.name.clone(),
-            uid: pod.uid.clone(),
+            name: early.name.clone(),
+            uid: early.uid.clone(),
         },
-        format!("{} started without the plan and is started again", pod.name),
-    )
+        format!(
+            "{} started without the plan and is started again",
+            early.name
+        ),
+    ))
 }
 
 /// The survivor must lead alone, in the new history, with everything it had, and pass a linearizable read and SQLite's check.
 fn verify(view: &View<'_>, operation: &Operation, record: &RecoveryRecord) -> Decision {
+    if let Some(again) = started_early(view, record) {
+        return again;
+    }
     let wait = |text: String| late(view, operation, "RecoveryStalled", text);
     let Some(leader) = view.leader else {
         // Somebody may have lowered the StatefulSet.
@@ -249,7 +263,7 @@ fn verify(view: &View<'_>, operation: &Operation, record: &RecoveryRecord) -> De
 
 fn unlike_the_plan(record: &RecoveryRecord, leader: &Leader<'_>) -> Option<String> {
     let node = leader.status;
-    if node.lineage.as_ref().map(|l| &l.id) != Some(&record.to.id) {
+    if !runs_in(node, &record.to) {
         return Some(format!("{} leads in another history", leader.name));
     }
     let last = u64::try_from(record.last_log.index).unwrap_or(0);

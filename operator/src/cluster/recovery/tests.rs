@@ -839,3 +839,36 @@ fn a_newcomer_without_a_vote_does_not_count_as_a_voter_that_is_left() {
     let message = scene.told(&name).message.unwrap();
     assert!(message.contains("1 of 3 voters left"), "{message}");
 }
+
+#[test]
+fn who_started_before_the_plan_was_there_is_started_again() {
+    let (mut scene, _) = fenced();
+    scene.pass();
+    // Somebody has raised the StatefulSet while all stopped: this one runs in the former history.
+    let model = Scene::running(3, 0);
+    set(&mut scene, 3);
+    for (name, history) in [("demo-2", "uid"), ("demo-0", "fresh-0-0")] {
+        survivor_runs(&mut scene, &model, name, history, 0);
+    }
+    let to = scene.status().recovery.unwrap().to;
+    scene
+        .node("demo-2")
+        .lineage
+        .as_mut()
+        .unwrap()
+        .id
+        .clone_from(&to.id);
+    scene.node("demo-0").is_leader = false;
+    scene.node("demo-0").leader = None;
+    for step in [Step::Apply, Step::Verify] {
+        let status = scene.seen.cluster.status.as_mut().unwrap();
+        status.operation.as_mut().unwrap().step = step;
+        let action = scene.action();
+        assert!(
+            matches!(&action, Some(Action::DeletePod { uid, .. }) if uid == "pod-demo-0"),
+            "{step:?}: {action:?}"
+        );
+    }
+    scene.pod("demo-0").deleting = true;
+    assert!(matches!(scene.action(), Some(Action::CheckMember { name, .. }) if name == "demo-2"));
+}
