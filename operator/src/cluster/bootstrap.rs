@@ -121,8 +121,8 @@ pub fn forming(view: &View<'_>) -> Decision {
         next.bootstrapped_at = Some(view.now().clone());
         return Decision::Record(next, format!("the cluster of {wanted} has formed"));
     }
-    // Somebody lowered the StatefulSet: the cluster cannot form without these pods, nor without those that somebody added and that vote by now.
-    let pods = super::quorum::pods_with_a_vote(view);
+    // Somebody lowered the StatefulSet: the cluster cannot form without these pods, nor without those that somebody added and that are in by now.
+    let pods = super::quorum::pods_of_members(view);
     if let Decision::Act(action, text) = super::scale::grow_set(view, pods.max(target.replicas)) {
         return Decision::Act(action, text);
     }

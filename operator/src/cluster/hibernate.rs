@@ -127,8 +127,8 @@ fn start(
     let Some(target) = view.target() else {
         return Decision::Pass;
     };
-    // Somebody may have added voters that are not in the target yet.
-    match grow_set(view, super::quorum::pods_with_a_vote(view)) {
+    // Somebody may have added members that are not in the target yet.
+    match grow_set(view, super::quorum::pods_of_members(view)) {
         Decision::Pass => {}
         decision => return decision,
     }

@@ -6,6 +6,7 @@ use operator_api::{
 
 use super::{
     action::{Action, Decision},
+    heritage::is_stale,
     observation::{Answer, FailureKind},
     view::{View, quorum, seconds_between},
 };
@@ -99,6 +100,12 @@ fn lost(view: &View<'_>, member: &Member) -> Option<String> {
     let report = view.pod(&member.name)?.prepared.as_ref()?;
     if report.is_damaged() {
         return Some(format!("its data is damaged: {}", report.reason));
+    }
+    if is_stale(report) {
+        return Some(format!(
+            "its data is of a history that has ended: {}",
+            report.reason
+        ));
     }
     match (&report.raft_id, &member.raft_id) {
         (Some(now), Some(then)) if now != then => {
@@ -354,22 +361,28 @@ pub fn unstick(view: &View<'_>) -> Decision {
     }
 }
 
-/// Pods that the StatefulSet needs: the target's, and up to the last voter that may come back. Somebody may have raised the StatefulSet and
-/// lowered it again before the newcomers, which vote by then, were taken into the target; so what the nodes themselves hold to be committed
-/// counts too. A voter without a claim has nothing to come back with.
-pub(super) fn pods_with_a_vote(view: &View<'_>) -> i32 {
+/// Pods that the StatefulSet needs: the target's, and up to the last member that may come back; one without a vote may have the newest data that is
+/// left. Somebody may have raised the StatefulSet and lowered it again before the newcomers were taken into the target; so voters that only the
+/// nodes themselves hold to be committed count too, as long as they have a claim. Where nobody has seen which claim a member was on, its pod
+/// shows what there is.
+pub(super) fn pods_of_members(view: &View<'_>) -> i32 {
     let set = view.set_name(Pool::Voter);
-    let judgement = judge(view, &[]);
-    let confirmed = judgement.voters.iter().filter(|v| !v.is_lost());
-    let confirmed = confirmed.map(|v| v.member.name.as_str());
+    let confirmed = view.status.members.iter().filter(|member| {
+        let lost = matches!(
+            state_of(view, member).0,
+            MemberState::Lost | MemberState::Foreign
+        );
+        let leaves = view.claim(&member.name).is_some_and(|claim| claim.deleting);
+        member.role != Role::Absent && !lost && !leaves
+    });
     let answers = view.seen.nodes.values().filter_map(|answer| match answer {
         Answer::Ok(node) if view.is_ours(node) => Some(node),
         Answer::Ok(_) | Answer::Failed(_) => None,
     });
     let told = answers.flat_map(|node| node.config.iter().filter(|m| m.voter));
-    let voters = confirmed.chain(told.map(|m| m.name.as_str()));
-    let with_data = voters.filter(|name| view.claim(name).is_some_and(|claim| !claim.deleting));
-    let ordinals = with_data.filter_map(|name| names::ordinal(&set, name));
+    let told = told.filter(|m| view.claim(&m.name).is_some_and(|claim| !claim.deleting));
+    let names = confirmed.map(|m| &m.name).chain(told.map(|m| &m.name));
+    let ordinals = names.filter_map(|name| names::ordinal(&set, name));
     let target = view.target().map_or(0, |target| target.replicas);
     ordinals.map(|ordinal| ordinal + 1).fold(target, i32::max)
 }
@@ -398,7 +411,7 @@ pub fn outage(view: &View<'_>) -> Decision {
         Outage::Temporary(text) => Decision::Blocked("QuorumUnavailable", text),
     };
     // Pods that somebody took away by lowering the StatefulSet come back with their volumes.
-    if let Decision::Act(action, text) = super::scale::grow_set(view, pods_with_a_vote(view)) {
+    if let Decision::Act(action, text) = super::scale::grow_set(view, pods_of_members(view)) {
         return Decision::Act(action, text);
     }
     // A recovery needs to know what they have.

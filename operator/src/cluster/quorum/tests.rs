@@ -194,3 +194,33 @@ fn a_pod_with_a_vote_comes_back_whoever_lowered_its_set() {
         assert_eq!(raised, expected, "confirmed {confirmed}, told {told}");
     }
 }
+
+#[test]
+fn a_member_without_a_vote_comes_back_as_well_unless_its_claim_is_known_to_be_gone() {
+    // Its claim is there, and was seen with its node on it.
+    for (there, seen, expected) in [
+        (true, true, true),
+        (true, false, true),
+        (false, true, false),
+        (false, false, true),
+    ] {
+        let mut scene = Scene::running(3, 0);
+        for name in ["demo-0", "demo-1", "demo-2"] {
+            scene.node(name).config[2].voter = false;
+        }
+        scene.pass();
+        let status = scene.seen.cluster.status.as_mut().unwrap();
+        status.observed.as_mut().unwrap().replicas = 2;
+        if !seen {
+            status.members[2].claim_uid = None;
+        }
+        scene.seen.cluster.spec.replicas = 2;
+        scene.seen.voters.as_mut().unwrap().replicas = 2;
+        let harm = if there { NO_POD } else { NO_CLAIM };
+        harm(&mut scene, "demo-2");
+        scene.leaderless();
+        let action = scene.action();
+        let raised = matches!(action, Some(Action::SetReplicas { from: 2, to: 3, .. }));
+        assert_eq!(raised, expected, "{there} {seen}: {action:?}");
+    }
+}
