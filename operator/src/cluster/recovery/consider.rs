@@ -92,9 +92,14 @@ pub fn consider(view: &View<'_>, recovery: &RqliteRecovery) -> Considered {
             Considered::rejected(text)
         };
     }
-    let (found, candidates, missing) = inspect(view, spec);
+    let (found, mut candidates, missing) = inspect(view, spec);
+    let former = match found.is_empty() && missing.is_empty() {
+        true => former(view),
+        false => Vec::new(),
+    };
+    candidates.extend(former.iter().map(usable));
     let mut considered = if missing.is_empty() {
-        choose(view, recovery, &judgement, &found)
+        choose(view, recovery, &judgement, &found, &former)
     } else {
         Considered::inspecting(format!(
             "waits for the word of {}. If one of them is gone for good, create another RqliteRecovery that lists it in ignoreMembers",
@@ -224,15 +229,14 @@ fn inspect<'a>(
         match view.answer(&member.name) {
             Some(node) => {
                 let last = position(node);
+                let one = Found { member, node, last };
                 let fault = fault(view, &member.name, node);
                 candidates.push(Candidate {
-                    member: member.name.clone(),
-                    last_log: Some(last),
-                    incarnation: Some(incarnation(&node.raft_id)),
                     reason: fault.clone(),
+                    ..usable(&one)
                 });
                 if fault.is_none() {
-                    found.push(Found { member, node, last });
+                    found.push(one);
                 }
             }
             None if ignored => candidates.push(unusable("ignored".to_owned())),
@@ -245,6 +249,32 @@ fn inspect<'a>(
         }
     }
     (found, candidates, missing)
+}
+
+fn usable(one: &Found<'_>) -> Candidate {
+    Candidate {
+        member: one.member.name.clone(),
+        last_log: Some(one.last),
+        incarnation: Some(incarnation(&one.node.raft_id)),
+        reason: None,
+    }
+}
+
+/// Whoever runs with data of this history and is not in the configuration on record: it has left, or came back unseen.
+fn former<'a>(view: &View<'a>) -> Vec<Found<'a>> {
+    let members = view.status.members.iter();
+    let absent = members.filter(|m| m.role == Role::Absent);
+    let found = absent.filter_map(|member| {
+        let node = view.answer(&member.name)?;
+        let has_data = node.cluster_id.is_some() && !node.config.is_empty() && view.is_ours(node);
+        let sound = has_data && fault(view, &member.name, node).is_none();
+        sound.then(|| Found {
+            member,
+            node,
+            last: position(node),
+        })
+    });
+    found.collect()
 }
 
 /// A read replica that the spec does not ask for any more and that has no pod. Nobody starts it.
@@ -306,11 +336,13 @@ fn choose(
     recovery: &RqliteRecovery,
     judgement: &Judgement<'_>,
     found: &[Found<'_>],
+    former: &[Found<'_>],
 ) -> Considered {
     let spec = &recovery.spec;
+    let mut all = found.iter().chain(former);
     let (voter, reader) = (newest(found, Pool::Voter), newest(found, Pool::Read));
     let survivor = match &spec.survivor {
-        Some(name) => match found.iter().find(|f| f.member.name == *name) {
+        Some(name) => match all.find(|f| f.member.name == *name) {
             Some(named) => named,
             None => {
                 return Considered::rejected(format!(
@@ -337,7 +369,7 @@ fn choose(
                     reader.member.name, reader.last.index, reader.last.term
                 ));
             }
-            (None, None) => return nobody(view),
+            (None, None) => return last_hope(view, former),
         },
     };
     let mut considered = weigh(view, recovery, judgement, found, survivor);
@@ -345,13 +377,19 @@ fn choose(
     considered
 }
 
-/// Nobody who runs has usable data.
-fn nobody(view: &View<'_>) -> Considered {
-    match put_away(view) {
-        Some(member) => Considered::inspecting(format!(
+/// No member that runs has usable data.
+fn last_hope(view: &View<'_>, former: &[Found<'_>]) -> Considered {
+    if let Some(member) = put_away(view) {
+        return Considered::inspecting(format!(
             "no member that runs has usable data, but {} may have some. {}",
             member.name,
             start_it(view, member)
+        ));
+    }
+    match former.iter().max_by_key(|f| f.last) {
+        Some(best) => name_one(format!(
+            "no member is left with usable data, but {} has some (index {}, term {}); it has left the configuration, or came back to it unseen",
+            best.member.name, best.last.index, best.last.term
         )),
         None => Considered::rejected(
             "no member is left with usable data: create a new cluster and load a backup into it",

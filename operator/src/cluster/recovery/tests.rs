@@ -872,3 +872,69 @@ fn who_started_before_the_plan_was_there_is_started_again() {
     scene.pod("demo-0").deleting = true;
     assert!(matches!(scene.action(), Some(Action::CheckMember { name, .. }) if name == "demo-2"));
 }
+
+#[test]
+fn who_left_the_configuration_is_the_last_hope_and_only_by_name() {
+    let smaller = |lost: &[&str]| {
+        let mut scene = Scene::running(3, 0);
+        scene.seen.cluster.spec.replicas = 2;
+        for name in ["demo-0", "demo-1"] {
+            let node = scene.node(name);
+            node.config.retain(|m| m.name != "demo-2");
+            node.config_index = 9;
+        }
+        scene.node("demo-2").last_log_index = 98;
+        scene.pass();
+        for name in lost {
+            scene.wipe(name);
+        }
+        scene.leaderless();
+        scene.pass();
+        scene
+    };
+    // Somebody of the configuration is left.
+    let mut scene = smaller(&["demo-0"]);
+    let name = scene.recovery(|s| s.survivor = Some("demo-2".to_owned()));
+    scene.pass();
+    assert_eq!(phase(&scene, &name), Rejected);
+    let name = scene.recovery(|s| s.accept_data_loss = true);
+    inspect(&mut scene, "demo-1");
+    assert_eq!(phase(&scene, &name), Fencing);
+    // Nobody is.
+    let mut scene = smaller(&["demo-0", "demo-1"]);
+    let name = scene.recovery(|s| s.accept_data_loss = true);
+    assert_eq!(scene.action(), None);
+    let told = scene.told(&name);
+    assert_eq!(told.phase, Some(AwaitingApproval));
+    let message = told.message.unwrap();
+    assert!(
+        message.contains("demo-2 has some") && message.contains("index 98"),
+        "{message}"
+    );
+    assert!(
+        told.candidates
+            .iter()
+            .any(|c| c.member == "demo-2" && c.reason.is_none())
+    );
+    scene.later(1);
+    let named = |s: &mut operator_api::RqliteRecoverySpec| s.survivor = Some("demo-2".to_owned());
+    let name = scene.recovery(named);
+    inspect(&mut scene, "demo-2");
+    let told = scene.told(&name);
+    assert_eq!(told.phase, Some(AwaitingApproval));
+    assert_eq!(told.possibly_lost_entries, Some(2));
+    scene.later(1);
+    let name = scene.recovery(|s| {
+        named(s);
+        s.accept_data_loss = true;
+    });
+    scene.pass();
+    assert_eq!(phase(&scene, &name), Fencing);
+    assert_eq!(scene.status().recovery.unwrap().survivor, "demo-2");
+    // Without data there is no hope.
+    let mut scene = smaller(&["demo-0", "demo-1"]);
+    scene.node("demo-2").config.clear();
+    let name = scene.recovery(|s| s.accept_data_loss = true);
+    scene.pass();
+    assert_eq!(phase(&scene, &name), Rejected);
+}
