@@ -118,6 +118,19 @@ impl<N: NodeApi> Actor<'_, N> {
         }
     }
 
+    /// Puts the cluster's label on a claim that one of its pods uses.
+    ///
+    /// # Errors
+    /// It was refused.
+    pub async fn label_claim(&self, name: &str) -> Result<(), Error> {
+        let labels = json!({names::CLUSTER_LABEL: self.cluster.name_any()});
+        let change = json!({"metadata": {"labels": labels}});
+        match self.patch::<PersistentVolumeClaim>(name, change).await {
+            Err(error) if error.class() == crate::error::Class::Outdated => Ok(()),
+            other => other.map(drop),
+        }
+    }
+
     fn api<K>(&self) -> Api<K>
     where
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,

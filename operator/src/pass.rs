@@ -164,6 +164,9 @@ pub async fn pass(means: &Means, cluster: RqliteCluster, live: &Live) -> Result<
     for labels in &plan.labels {
         actor.label(labels).await?;
     }
+    for claim in &plan.claims {
+        actor.label_claim(claim).await?;
+    }
     let outcome = act(means, &actor, &plan).await?;
     if let Some(event) = &plan.event
         && outcome == Outcome::Done

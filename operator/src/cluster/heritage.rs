@@ -4,17 +4,20 @@ use std::collections::BTreeSet;
 
 use operator_api::{
     names,
-    recovery::RecoveryPhase,
     state::StateLineage,
     status::{Lineage, OperationType},
 };
 
-use super::{action::Decision, observation::Answer, view::View};
+use super::{
+    action::{Action, Decision},
+    observation::{Answer, NodeStatus, Prepared},
+    view::View,
+};
 
 /// Reason of the condition where a person has to choose.
 pub const RECOVERED_BY_HAND: &str = "RecoveredByHand";
-/// Reason of the condition where data of the former history is left.
-pub const STALE: &str = "StaleLineage";
+/// What the preparation reports of data of a history that has ended.
+const STALE: &str = "StaleLineage";
 
 /// Data of this cluster with a newer history: whose it is, and the history.
 fn newer<'a>(view: &View<'a>) -> Vec<(&'a str, &'a StateLineage)> {
@@ -44,6 +47,11 @@ fn newer<'a>(view: &View<'a>) -> Vec<(&'a str, &'a StateLineage)> {
     all.filter(|(_, cluster, history)| is_newer(cluster, history))
         .map(|(name, _, history)| (name, history))
         .collect()
+}
+
+/// Is this data of a history before the one on record, which no recovery's plan puts aside? It never votes again.
+pub fn is_stale(report: &Prepared) -> bool {
+    report.state == STALE
 }
 
 /// What the annotation says of a history.
@@ -124,32 +132,41 @@ fn choice(view: &View<'_>, found: &[(&str, &StateLineage)]) -> String {
     )
 }
 
-/// Data of a history before the one on record that no plan puts aside, and what to do about it.
-pub fn stale(view: &View<'_>) -> Option<String> {
-    let record = view.status.recovery.as_ref();
-    // After a recovery of the operator's, its plan has such data put aside.
-    let parks = record.is_some_and(|record| {
-        matches!(
-            record.phase,
-            RecoveryPhase::Rejoining | RecoveryPhase::Succeeded
-        ) && Some(&record.to.id) == view.status.lineage.as_ref().map(|l| &l.id)
-    });
-    if parks || view.leader.is_none() {
-        return None;
+/// A node of this cluster that still runs in a history that has ended, and sees no leader: it is started again, so that its preparation tells what
+/// its data is and has it put aside. One that follows a leader is left to a person.
+pub fn left_behind(view: &View<'_>) -> Decision {
+    let Some(ours) = view
+        .status
+        .lineage
+        .as_ref()
+        .filter(|_| view.leader.is_some())
+    else {
+        return Decision::Pass;
+    };
+    if view.operating(OperationType::Recover).is_some() {
+        return Decision::Pass;
     }
-    let pods = view.seen.pods.iter().filter(|pod| {
-        let report = pod.prepared.as_ref();
-        report.is_some_and(|report| report.state == STALE) && view.answer(&pod.name).is_none()
-    });
-    let told: Vec<String> = pods
-        .map(|pod| format!("{}: {}", pod.name, anew(view, &pod.name)))
-        .collect();
-    (!told.is_empty()).then(|| {
-        format!(
-            "data of the history before a recovery by hand is not used; let each such member join anew, one after the other: {}",
-            told.join("; ")
-        )
-    })
+    let is_over = |node: &NodeStatus| {
+        let history = node.lineage.as_ref();
+        node.cluster_id.is_some()
+            && node.cluster_id == view.status.cluster_id
+            && node.leader.is_none()
+            && history.is_some_and(|h| h.id != ours.id && h.epoch < ours.epoch)
+    };
+    let mut pods = view.seen.pods.iter().filter(|pod| !pod.deleting);
+    match pods.find(|pod| view.answer(&pod.name).is_some_and(is_over)) {
+        Some(pod) => Decision::Act(
+            Action::DeletePod {
+                name: pod.name.clone(),
+                uid: pod.uid.clone(),
+            },
+            format!(
+                "{} runs in a history that has ended and is started again",
+                pod.name
+            ),
+        ),
+        None => Decision::Pass,
+    }
 }
 
 fn accept(view: &View<'_>, history: &StateLineage) -> Decision {
@@ -244,21 +261,68 @@ mod tests {
             "{:?}",
             scene.condition("Available")
         );
-        scene.pod("demo-1").prepared = Some(Prepared {
-            state: STALE.to_owned(),
-            cluster_id: None,
-            lineage: None,
-            raft_id: None,
-            last_log: None,
-            reason: String::new(),
-        });
+    }
+
+    fn taken_over() -> Scene {
+        let mut scene = by_hand();
+        annotate(&mut scene, "made-by-hand/1");
+        for _ in 0..3 {
+            scene.pass();
+        }
+        scene
+    }
+
+    #[test]
+    fn what_the_others_have_is_put_aside_in_its_time_one_after_the_other() {
+        let mut scene = taken_over();
+        for name in ["demo-1", "demo-2"] {
+            scene.pod(name).prepared = Some(Prepared {
+                state: STALE.to_owned(),
+                cluster_id: None,
+                lineage: None,
+                raft_id: Some(format!("{name}#i0")),
+                last_log: None,
+                reason: "epoch 0".to_owned(),
+            });
+        }
         scene.pass();
-        let (_, reason, message) = scene.condition("Degraded");
-        assert_eq!(reason, STALE, "{message}");
+        assert_eq!(scene.condition("Degraded").1, "MemberLost");
+        assert_eq!(scene.action(), None, "not before its time");
+        scene.later(601);
+        let action = scene.action();
         assert!(
-            message.contains("kubectl delete pvc data-demo-1 -n shop"),
-            "{message}"
+            matches!(&action, Some(Action::DeletePod { uid, .. }) if uid == "pod-demo-1"),
+            "{action:?}"
         );
+        let park = &scene.seen.state.as_ref().unwrap().park;
+        assert_eq!(park.keys().collect::<Vec<_>>(), ["demo-1"]);
+        scene.pod("demo-1").uid = "new".to_owned();
+        scene.pod("demo-1").prepared = None;
+        assert_eq!(scene.action(), None, "the first has not joined yet");
+    }
+
+    #[test]
+    fn who_still_runs_in_the_former_history_is_started_again() {
+        let former = Scene::running(3, 0).node("demo-1").clone();
+        let mut scene = taken_over();
+        let mut answers = |leader: Option<&str>| {
+            let mut node = former.clone();
+            node.leader = leader.map(str::to_owned);
+            node.ready = false;
+            scene
+                .seen
+                .nodes
+                .insert("demo-1".to_owned(), Answer::Ok(node));
+            let action = scene.action();
+            (action, scene.condition("Degraded").1)
+        };
+        let (action, _) = answers(None);
+        assert!(
+            matches!(&action, Some(Action::DeletePod { uid, .. }) if uid == "pod-demo-1"),
+            "{action:?}"
+        );
+        let (action, reason) = answers(Some("demo-2"));
+        assert_eq!((action, reason.as_str()), (None, "ForeignData"));
     }
 
     #[test]

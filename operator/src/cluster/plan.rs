@@ -46,6 +46,10 @@ pub struct Plan {
     pub recoveries: Vec<Told>,
     /// Labels that pods should carry and do not.
     pub labels: Vec<PodLabels>,
+    /// Claims that pods of the cluster use and that do not carry its label, such as those that a person made for volumes that moved here: without
+    /// it, they are not watched.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub claims: Vec<String>,
     /// The one action.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub action: Option<Action>,
@@ -127,6 +131,7 @@ pub fn plan(seen: &Observation) -> Plan {
         objects,
         recoveries,
         labels: if untouched { Vec::new() } else { labels(&view) },
+        claims: if untouched { Vec::new() } else { claims(&view) },
         action,
         event,
         edits: if untouched {
@@ -165,6 +170,7 @@ fn decide(view: &View<'_>, wanted: &operator_api::status::Target) -> Decision {
         &|| recover(view),
         &|| hibernate::decide(view),
         &|| heritage::decide(view),
+        &|| heritage::left_behind(view),
         &|| membership::foreign(view),
         &|| forming(view),
         &|| gap(view),
@@ -262,6 +268,12 @@ fn unreadable(view: &View<'_>) -> Decision {
         }
         None => Decision::Pass,
     }
+}
+
+fn claims(view: &View<'_>) -> Vec<String> {
+    let pods = view.seen.pods.iter().filter(|pod| !pod.deleting);
+    let without = pods.filter(|pod| view.claim(&pod.name).is_none());
+    without.map(|pod| names::claim(&pod.name)).collect()
 }
 
 /// Labels by which Services and budgets choose pods.

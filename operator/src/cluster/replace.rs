@@ -1,5 +1,6 @@
 //! One member that is lost for good, while the others have a quorum: out of the configuration first, proven, then its pod (and its claim, if the
-//! volume is what was lost) is made anew, and joins as a new member. Data that is merely damaged is put aside on its volume, not deleted.
+//! volume is what was lost) is made anew, and joins as a new member. Data that is merely damaged, or of a history that a recovery by hand has
+//! ended, is put aside on its volume, not deleted.
 use std::collections::BTreeMap;
 
 use operator_api::{
@@ -10,7 +11,8 @@ use operator_api::{
 
 use super::{
     action::{Action, Decision, begin, finish, step},
-    observation::{ClaimSeen, ConfigMember, PodSeen},
+    heritage::is_stale,
+    observation::{ClaimSeen, ConfigMember, PodSeen, Prepared},
     scale::late,
     view::{View, quorum, seconds_between},
 };
@@ -19,7 +21,7 @@ use super::{
 enum Loss<'a> {
     /// Its volume can never be used again.
     Volume(&'a ClaimSeen, &'a str),
-    /// Its data is damaged, the volume is there.
+    /// Its data is damaged or of a history that has ended; the volume is there.
     Data(&'a PodSeen, &'a str),
 }
 
@@ -50,8 +52,13 @@ fn loss<'a>(view: &View<'a>, name: &str) -> Option<Loss<'a>> {
         return Some(Loss::Volume(claim, why));
     }
     let pod = view.pod(name).filter(|pod| !pod.deleting)?;
-    let report = pod.prepared.as_ref().filter(|r| r.is_damaged())?;
+    let report = pod.prepared.as_ref().filter(|r| is_useless(r))?;
     Some(Loss::Data(pod, &report.reason))
+}
+
+/// Data with which its node can never start again: damaged, or of a history that a recovery by hand has ended.
+fn is_useless(report: &Prepared) -> bool {
+    report.is_damaged() || is_stale(report)
 }
 
 /// Pods that both StatefulSets have and should keep. Of surplus voters only the last is about to go: as long as another one is lost, the others
@@ -292,7 +299,7 @@ fn put_aside(view: &View<'_>, operation: &Operation, name: &str) -> Decision {
     let old = view.pod(name).filter(|pod| {
         Some(&pod.uid) == operation.uid.as_ref()
             && !pod.deleting
-            && pod.prepared.as_ref().is_some_and(|r| r.is_damaged())
+            && pod.prepared.as_ref().is_some_and(is_useless)
     });
     match old {
         Some(pod) => Decision::Act(delete_pod(pod), format!("makes {name} anew")),

@@ -25,7 +25,7 @@ pub fn page(reason: &str) -> Option<&'static str> {
         | "NodeCrashes" => "pods-do-not-start",
         "QuorumLost" | "VotersLost" | "Evident" => "quorum-lost",
         "QuorumUnavailable" | "NoLeader" => "quorum-unavailable",
-        "RecoveredByHand" | "StaleLineage" => "recovered-by-hand",
+        "RecoveredByHand" => "recovered-by-hand",
         "RecoveryStalled" => "recovery-stalled",
         "ScaleUpBlocked" | "ScaleUpStalled" | "ScaleDownBlocked" | "ScaleDownStalled" => {
             "scaling-blocked"

@@ -80,6 +80,10 @@ pub fn consider(view: &View<'_>, recovery: &RqliteRecovery) -> Considered {
     if let Some(contradiction) = given_up_but_alive(view, &spec.ignore_members) {
         return Considered::rejected(contradiction);
     }
+    if judgement.voters.is_empty() && patience() {
+        let text = "nothing is known of the voters yet: waits until one of them has answered";
+        return Considered::inspecting(text);
+    }
     let possible = match spec.mode {
         RecoveryMode::SingleSurvivor => judgement.is_permanent(),
         RecoveryMode::RewriteAddresses => judgement.voters.iter().all(|v| !v.is_lost()),

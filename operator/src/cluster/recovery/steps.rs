@@ -225,6 +225,9 @@ fn verify(view: &View<'_>, operation: &Operation, record: &RecoveryRecord) -> De
     if let Some(wrong) = unlike_the_plan(record, &leader) {
         return wait(wrong);
     }
+    if let Some(behind) = straggler(view, record) {
+        return wait(format!("waits until {behind} has followed the plan"));
+    }
     let checked = view.seen.checks.get(leader.name);
     match checked.filter(|c| c.raft_id == leader.status.raft_id && c.as_leader) {
         None => Decision::Act(
@@ -259,6 +262,20 @@ fn verify(view: &View<'_>, operation: &Operation, record: &RecoveryRecord) -> De
             Decision::Record(next, text)
         }
     }
+}
+
+/// A voter whose data the plan keeps and that has not followed it yet. Afterwards it could not: its data would be of a history that has ended.
+fn straggler<'a>(view: &View<'_>, record: &'a RecoveryRecord) -> Option<&'a str> {
+    let voters = record.peers.iter().filter(|peer| peer.voter);
+    let mut with_data = voters.filter(|peer| {
+        let claim = view.claim(&peer.name);
+        claim.is_some_and(|claim| claim.lost.is_none() && !claim.deleting)
+    });
+    let behind = with_data.find(|peer| {
+        let history = view.answer(&peer.name).and_then(|n| n.lineage.as_ref());
+        history.is_none_or(|history| history.id != record.to.id)
+    });
+    behind.map(|peer| peer.name.as_str())
 }
 
 fn unlike_the_plan(record: &RecoveryRecord, leader: &Leader<'_>) -> Option<String> {

@@ -557,6 +557,62 @@ fn all_voters_under_new_addresses() {
             .address
             .starts_with("demo-1.demo-headless.shop.svc.")
     );
+    assert!(matches!(
+        scene.action(),
+        Some(Action::SetReplicas { from: 0, to: 3, .. })
+    ));
+    set(&mut scene, 3);
+    // Two of three are a quorum, but the third one could not follow the plan any more once it is closed.
+    rewritten(&mut scene, &["demo-0", "demo-1"]);
+    for _ in 0..3 {
+        assert_eq!(scene.pass().action, None);
+    }
+    assert_eq!(phase(&scene, &name), Verifying);
+    let text = scene.told(&name).message.unwrap();
+    assert!(text.contains("until demo-2 has followed"), "{text}");
+    rewritten(&mut scene, &["demo-2"]);
+    assert!(matches!(scene.action(), Some(Action::CheckMember { name, .. }) if name == "demo-0"));
+}
+
+/// These follow a plan that keeps everybody's data; demo-0 leads.
+fn rewritten(scene: &mut Scene, names: &[&str]) {
+    let model = Scene::running(3, 1);
+    let plan = scene.seen.plan.clone().unwrap();
+    let member = |name: &str, voter: bool| crate::cluster::observation::ConfigMember {
+        raft_id: format!("{name}#new"),
+        name: name.to_owned(),
+        voter,
+    };
+    let peers = plan.peers.iter();
+    let config: Vec<_> = peers.map(|p| member(&p.id, !p.non_voter)).collect();
+    for name in names {
+        let (lineage, epoch) = (&plan.to_lineage.id, plan.to_lineage.epoch);
+        survivor_runs(scene, &model, name, lineage, epoch);
+        let node = scene.node(name);
+        (node.leader, node.is_leader) = (Some("demo-0".to_owned()), *name == "demo-0");
+        node.config.clone_from(&config);
+    }
+}
+
+#[test]
+fn of_a_cluster_of_which_nothing_is_known_yet_nothing_is_refused() {
+    let mut scene = Scene::running(3, 0);
+    scene.leaderless();
+    for name in ["demo-0", "demo-1", "demo-2"] {
+        scene.node(name).config_index = 5;
+    }
+    let nodes = std::mem::take(&mut scene.seen.nodes);
+    let status = scene.seen.cluster.status.as_mut().unwrap();
+    // As after an adoption.
+    status.members.clear();
+    status.configuration_index = None;
+    let name = scene.recovery(|s| s.mode = RecoveryMode::RewriteAddresses);
+    scene.pass();
+    assert_eq!(phase(&scene, &name), Inspecting, "{:?}", scene.told(&name));
+    scene.seen.nodes = nodes;
+    scene.pass();
+    inspect(&mut scene, "demo-0");
+    assert_eq!(phase(&scene, &name), Fencing, "{:?}", scene.told(&name));
 }
 
 fn automatic_policy(scene: &mut Scene, accept_data_loss: bool) {
@@ -841,39 +897,6 @@ fn a_newcomer_without_a_vote_does_not_count_as_a_voter_that_is_left() {
 }
 
 #[test]
-fn who_started_before_the_plan_was_there_is_started_again() {
-    let (mut scene, _) = fenced();
-    scene.pass();
-    // Somebody has raised the StatefulSet while all stopped: this one runs in the former history.
-    let model = Scene::running(3, 0);
-    set(&mut scene, 3);
-    for (name, history) in [("demo-2", "uid"), ("demo-0", "fresh-0-0")] {
-        survivor_runs(&mut scene, &model, name, history, 0);
-    }
-    let to = scene.status().recovery.unwrap().to;
-    scene
-        .node("demo-2")
-        .lineage
-        .as_mut()
-        .unwrap()
-        .id
-        .clone_from(&to.id);
-    scene.node("demo-0").is_leader = false;
-    scene.node("demo-0").leader = None;
-    for step in [Step::Apply, Step::Verify] {
-        let status = scene.seen.cluster.status.as_mut().unwrap();
-        status.operation.as_mut().unwrap().step = step;
-        let action = scene.action();
-        assert!(
-            matches!(&action, Some(Action::DeletePod { uid, .. }) if uid == "pod-demo-0"),
-            "{step:?}: {action:?}"
-        );
-    }
-    scene.pod("demo-0").deleting = true;
-    assert!(matches!(scene.action(), Some(Action::CheckMember { name, .. }) if name == "demo-2"));
-}
-
-#[test]
 fn who_left_the_configuration_is_the_last_hope_and_only_by_name() {
     let smaller = |lost: &[&str]| {
         let mut scene = Scene::running(3, 0);
@@ -937,4 +960,37 @@ fn who_left_the_configuration_is_the_last_hope_and_only_by_name() {
     let name = scene.recovery(|s| s.accept_data_loss = true);
     scene.pass();
     assert_eq!(phase(&scene, &name), Rejected);
+}
+
+#[test]
+fn who_started_before_the_plan_was_there_is_started_again() {
+    let (mut scene, _) = fenced();
+    scene.pass();
+    // Somebody has raised the StatefulSet while all stopped: this one runs in the former history.
+    let model = Scene::running(3, 0);
+    set(&mut scene, 3);
+    for (name, history) in [("demo-2", "uid"), ("demo-0", "fresh-0-0")] {
+        survivor_runs(&mut scene, &model, name, history, 0);
+    }
+    let to = scene.status().recovery.unwrap().to;
+    scene
+        .node("demo-2")
+        .lineage
+        .as_mut()
+        .unwrap()
+        .id
+        .clone_from(&to.id);
+    scene.node("demo-0").is_leader = false;
+    scene.node("demo-0").leader = None;
+    for step in [Step::Apply, Step::Verify] {
+        let status = scene.seen.cluster.status.as_mut().unwrap();
+        status.operation.as_mut().unwrap().step = step;
+        let action = scene.action();
+        assert!(
+            matches!(&action, Some(Action::DeletePod { uid, .. }) if uid == "pod-demo-0"),
+            "{step:?}: {action:?}"
+        );
+    }
+    scene.pod("demo-0").deleting = true;
+    assert!(matches!(scene.action(), Some(Action::CheckMember { name, .. }) if name == "demo-2"));
 }

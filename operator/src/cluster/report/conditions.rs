@@ -10,7 +10,7 @@ use operator_api::{
 
 use crate::cluster::{
     action::Decision,
-    edits, heritage, hindrance,
+    edits, hindrance,
     quorum::{Outage, way_out},
     replace,
     rollout::{is_deferred, is_outdated},
@@ -194,9 +194,6 @@ fn degraded(view: &View<'_>, decision: &Decision, outage: &Outage, asleep: bool)
     }
     if let Some((reason, text)) = hindrance::complaint(view) {
         return said(DEGRADED, true, reason, text);
-    }
-    if let Some(text) = heritage::stale(view) {
-        return said(DEGRADED, true, heritage::STALE, text);
     }
     let (there, voters) = (view.participants().len(), view.config_voters());
     if there < voters {
