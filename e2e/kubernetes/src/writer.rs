@@ -48,6 +48,15 @@ impl<'a> Writer<'a> {
         Ok(writer)
     }
 
+    /// The database is at another address from here on: what was acknowledged is looked for there. The writer itself does not follow.
+    #[must_use]
+    pub fn at(self, url: &str) -> Self {
+        Self {
+            url: url.to_owned(),
+            ..self
+        }
+    }
+
     /// What was acknowledged since `start`, or from the first acknowledgement on.
     ///
     /// # Errors

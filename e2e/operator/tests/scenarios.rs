@@ -4,6 +4,8 @@
 //! `SCENARIOS=1,4,13` to choose, `SCENARIOS=all` for all; unless set, a few that fit into a few minutes are run. `AT_ONCE=3`
 //! runs three at a time of those that touch nothing of others (2 unless given). `E2E_SCOPED=1` keeps the operator to the
 //! scenarios' own namespaces. `WRITE_RESULTS=1` puts the rows into `e2e/RESULTS.md`.
+#[path = "scenarios/by_hand.rs"]
+mod by_hand;
 #[path = "scenarios/cluster.rs"]
 mod cluster;
 #[path = "scenarios/disruption.rs"]
@@ -16,8 +18,12 @@ mod figures;
 mod lifecycle;
 #[path = "scenarios/loss.rs"]
 mod loss;
+#[path = "scenarios/moved.rs"]
+mod moved;
 #[path = "scenarios/operator.rs"]
 mod operator;
+#[path = "scenarios/reaping.rs"]
+mod reaping;
 #[path = "scenarios/recovery.rs"]
 mod recovery;
 #[path = "scenarios/report.rs"]

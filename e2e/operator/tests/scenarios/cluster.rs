@@ -338,18 +338,20 @@ impl Cluster<'_> {
         Writer::start_on(self.namespace, &self.url()?, Some(machine))
     }
 
-    fn url(&self) -> Result<String> {
+    /// The clients' Service, by its address.
+    pub(crate) fn url(&self) -> Result<String> {
         let service = self.core("services", &format!("{NAME}-client"))?;
         let address = text(&service["spec"]["clusterIP"]);
         ensure!(!address.is_empty(), "the Service has no address");
         Ok(format!("http://{address}:{HTTP_PORT}"))
     }
 
-    /// URLs of all nodes, for use within the namespace.
+    /// URLs of all nodes, by the cluster's DNS.
     fn urls(&self) -> Result<Vec<String>> {
         let names = self.uids()?.into_keys();
+        let domain = format!("{NAME}-headless.{}.svc.cluster.local", self.namespace.name);
         Ok(names
-            .map(|name| format!("http://{name}.{NAME}-headless:{HTTP_PORT}"))
+            .map(|name| format!("http://{name}.{domain}:{HTTP_PORT}"))
             .collect())
     }
 

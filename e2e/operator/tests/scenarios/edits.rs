@@ -29,7 +29,7 @@ pub(crate) fn conflicting(site: &Site) -> Result<Outcome> {
     })
 }
 
-fn scale_by_hand(cluster: &Cluster<'_>, replicas: u8) -> Result<()> {
+pub(crate) fn scale_by_hand(cluster: &Cluster<'_>, replicas: u8) -> Result<()> {
     let replicas = format!("--replicas={replicas}");
     let words = ["scale", "statefulset/demo", &replicas];
     cluster.namespace.ask(&words).map(drop)

@@ -128,7 +128,7 @@ pub(crate) fn sleeps(site: &Site) -> Result<Outcome> {
 }
 
 /// Deletes the object; gives how long it took until pods, StatefulSet and object were gone.
-fn delete(cluster: &Cluster<'_>) -> Result<Duration> {
+pub(crate) fn delete(cluster: &Cluster<'_>) -> Result<Duration> {
     let start = Instant::now();
     let words = ["delete", "rqlitecluster", NAME, "--wait=false"];
     cluster.namespace.ask(&words)?;

@@ -63,6 +63,63 @@ pub(crate) fn one_disk(site: &Site) -> Result<Outcome> {
     })
 }
 
+/// A voter's volume is on a machine, and that is gone for ever.
+pub(crate) fn pinned_to_a_lost_machine(site: &Site) -> Result<Outcome> {
+    site.cluster("pinned", spec(3, json!({})), |cluster| {
+        let home = site.operator_machine()?;
+        let writer = cluster.writer_on(&home)?;
+        let pods = cluster.voters()?;
+        let lost = pods.iter().find(|pod| pod.machine != home);
+        let lost = lost.context("all voters are beside the operator")?;
+        cluster.lead_from(&lost.name)?;
+        let before = cluster.configuration()?;
+        let claim = format!("data-{}", lost.name);
+        let volume = |cluster: &Cluster<'_>| -> Result<String> {
+            let claim = cluster.core("persistentvolumeclaims", &claim)?;
+            Ok(text(&claim["spec"]["volumeName"]).to_owned())
+        };
+        let old = volume(cluster)?;
+        let cut = Instant::now();
+        let gone = site.take_away(&lost.machine)?;
+        let deleted = Instant::now();
+        writer.await_progress(LIMIT)?;
+        let seen = writer.report(Some(cut))?;
+        let said = cluster.until("the loss to be told", LIMIT, |object| {
+            let members = object["status"]["members"].as_array();
+            let mut members = members.into_iter().flatten();
+            let member = members.find(|m| m["name"] == lost.name.as_str());
+            let member = member.context("it is no member")?;
+            ensure!(member["state"] == "Lost", "{member}");
+            Ok(text(&member["reason"]).to_owned())
+        })?;
+        ensure!(said.contains("whose Node object was deleted"), "{said}");
+        is_replaced(cluster, &before, &lost.name)?;
+        cluster.ready(LONG)?;
+        let whole = deleted.elapsed();
+        let now = cluster.voters()?;
+        let now = now.iter().find(|pod| pod.name == lost.name);
+        let now = now.context("no new pod")?;
+        ensure!(now.machine != lost.machine, "{now:?}");
+        ensure!(volume(cluster)? != old, "its claim has its old volume");
+        // What ran there all the while comes back with its machine, and is nobody's any more.
+        drop(gone);
+        site.machine_is(&lost.machine, true)?;
+        let outcome = cluster.whole(writer)?;
+        until("the old volume to go", LONG, || {
+            let volumes = site.api.list("/api/v1/persistentvolumes", "")?;
+            let is_old = |v: &Value| v["metadata"]["name"] == old.as_str();
+            ensure!(!volumes.iter().any(is_old), "{old} is there");
+            Ok(())
+        })?;
+        let note = format!(
+            "the leader's machine: {} ms without writes; whole on another machine {:.0} s after its Node object was deleted, then the machine came back",
+            seen.longest_gap_ms,
+            whole.as_secs_f64()
+        );
+        Ok(outcome.noting(note))
+    })
+}
+
 /// Deletes a pod whose machine takes none, so that it waits with its data.
 fn send_away<'s>(site: &'s Site, cluster: &Cluster<'_>, name: &str) -> Result<Cordon<'s>> {
     let pods = cluster.voters()?.into_iter().chain(cluster.pods("read")?);

@@ -265,6 +265,25 @@ impl Site {
         })
     }
 
+    /// A machine is gone for ever, as far as Kubernetes knows: it is off the network, and its Node object is deleted. It is back, as if it had been
+    /// found again, when the guard is dropped.
+    pub(crate) fn take_away(&self, machine: &str) -> Result<Gone<'_>> {
+        let words = ["get", "node", machine, "-o", "json"];
+        let mut node: Value = serde_json::from_str(&self.kubectl.ask(&words)?)?;
+        if let Some(metadata) = node["metadata"].as_object_mut() {
+            metadata.retain(|key, _| ["name", "labels", "annotations"].contains(&key.as_str()));
+        }
+        let gone = Gone {
+            site: self,
+            node,
+            cut: Some(self.cut(machine)?),
+        };
+        self.machine_is(machine, false)?;
+        let words = ["delete", "node", machine, "--timeout=30s"];
+        self.kubectl.ask(&words)?;
+        Ok(gone)
+    }
+
     /// Lets no new pod onto a machine until the guard is dropped.
     pub(crate) fn cordon(&self, machine: &str) -> Result<Cordon<'_>> {
         self.kubectl.ask(&["cordon", machine])?;
@@ -339,6 +358,40 @@ impl Drop for Cut {
     fn drop(&mut self) {
         if let Err(error) = self.provider.heal(&self.machine) {
             eprintln!("{} stays cut off: {error:#}", self.machine);
+        }
+    }
+}
+
+/// A machine that Kubernetes knows no more.
+pub(crate) struct Gone<'a> {
+    site: &'a Site,
+    node: Value,
+    cut: Option<Cut>,
+}
+
+impl Gone<'_> {
+    /// Its kubelet does not announce it anew while it runs; so the Node object is made, as its administrator would.
+    fn bring_back(&mut self) -> Result<()> {
+        let machine = text(&self.node["metadata"]["name"]).to_owned();
+        self.cut = None;
+        if self.site.api.get("/api/v1/nodes", &machine).is_err() {
+            let path = std::env::temp_dir().join(format!("{machine}.json"));
+            std::fs::write(&path, self.node.to_string())?;
+            let made = self
+                .site
+                .kubectl
+                .ask(&["create", "-f", &path.display().to_string()]);
+            std::fs::remove_file(path)?;
+            made?;
+        }
+        self.site.machine_is(&machine, true)
+    }
+}
+
+impl Drop for Gone<'_> {
+    fn drop(&mut self) {
+        if let Err(error) = self.bring_back() {
+            eprintln!("{} stays away: {error:#}", self.node["metadata"]["name"]);
         }
     }
 }

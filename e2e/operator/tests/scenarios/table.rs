@@ -1,9 +1,10 @@
-//! All scenarios. Numbers are those of the operator's list; letters are figures (F) and cases beside it (R: recovery, S: scaling, U: updates).
+//! All scenarios. Numbers are those of the operator's list; letters are figures (F) and cases beside it (A: addresses, H: by hand, M: machines, P: reaping, R: recovery,
+//! S: scaling, U: updates).
 use anyhow::{Context, Result, ensure};
 
 use crate::{
-    disruption, edits, figures, lifecycle, loss, operator, recovery, report::Outcome, scaling,
-    site::Site, storage, updates,
+    by_hand, disruption, edits, figures, lifecycle, loss, moved, operator, reaping, recovery,
+    report::Outcome, scaling, site::Site, storage, updates,
 };
 
 /// What a scenario does.
@@ -122,6 +123,12 @@ pub(crate) const ALL: &[Scenario] = &[
     alone("R2", "the survivor's machine drained during a recovery", recovery::survivors_machine_drained),
     alone("R3", "a recovery asked for while the majority is only cut off", loss::majority_cut_off),
     beside("R4", "automatic recovery, agreed to beforehand", recovery::automatic),
+    alone("H1", "a survivor recovered by hand with peers.json, accepted by annotation", by_hand::recovered),
+    beside("A1", "moved to another namespace with its volumes, adopted", moved::adopted),
+    beside("A2", "the same, no leader: mode RewriteAddresses", moved::rewritten),
+    alone("M1", "the leader's machine gone for ever, its volume pinned to it", loss::pinned_to_a_lost_machine),
+    alone("P1", "a voter that nobody knows, started by hand and gone", reaping::unknown_voter),
+    beside("P2", "a voter beyond the wanted number without a pod; a read-only node gone", reaping::without_a_pod),
 ];
 
 /// Are the files that a row names there?

@@ -1,0 +1,158 @@
+//! A survivor that a person recovers by hand, with a `peers.json`, under the operator: told, taken over when the person says so, and the others
+//! join anew with their old data put aside.
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+use e2e_kubernetes::{command::until, namespace::LIMIT};
+use serde_json::json;
+
+use crate::{
+    cluster::{Cluster, LONG, NAME, spec},
+    report::Outcome,
+    scaling::hold_down,
+    site::{Site, condition, text},
+};
+
+/// How long it is watched that the operator does nothing by itself.
+const WATCH: Duration = Duration::from_secs(20);
+
+/// Writes a `peers.json` with this one member beside its log, from a pod that has its volume: the nodes' image has no shell.
+fn write_peers(cluster: &Cluster<'_>, survivor: &str) -> Result<()> {
+    let address = format!(
+        "{survivor}.{NAME}-headless.{}.svc.cluster.local:4002",
+        cluster.namespace.name
+    );
+    let peers = json!([{"id": survivor, "address": address, "non_voter": false}]);
+    let script = format!("echo '{peers}' > /rqlite/data/raft/peers.json");
+    let name = "by-hand";
+    let pod = json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": name},
+        "spec": {
+            "restartPolicy": "Never",
+            "automountServiceAccountToken": false,
+            "tolerations": [{"operator": "Exists"}],
+            "securityContext": {
+                "runAsNonRoot": true, "runAsUser": 1000, "fsGroup": 1000,
+                "seccompProfile": {"type": "RuntimeDefault"},
+            },
+            "containers": [{
+                "name": "shell", "image": "localhost/busybox:1", "imagePullPolicy": "IfNotPresent",
+                "command": ["/bin/busybox", "sh", "-c", script],
+                "securityContext": {
+                    "allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]},
+                },
+                "volumeMounts": [{"name": "data", "mountPath": "/rqlite"}],
+            }],
+            "volumes": [{
+                "name": "data",
+                "persistentVolumeClaim": {"claimName": format!("data-{survivor}")},
+            }],
+        },
+    });
+    cluster.namespace.apply(&pod.to_string())?;
+    cluster.namespace.until_field(
+        &format!("pod/{name}"),
+        "{.status.phase}",
+        "Succeeded",
+        LIMIT,
+    )?;
+    let words = ["delete", "pod", name, "--grace-period=0", "--force"];
+    cluster.namespace.ask(&words).map(drop)
+}
+
+/// For a while the operator touches nothing, and keeps its own history on record.
+fn asks_only(cluster: &Cluster<'_>) -> Result<()> {
+    let pods = cluster.uids()?;
+    let claims = |cluster: &Cluster<'_>| -> Result<Vec<String>> {
+        let claims = cluster.claims()?;
+        let uids = claims
+            .iter()
+            .map(|c| text(&c["metadata"]["uid"]).to_owned());
+        Ok(uids.collect())
+    };
+    let before = claims(cluster)?;
+    let start = Instant::now();
+    while start.elapsed() < WATCH {
+        let object = cluster.object()?;
+        let lineage = &object["status"]["lineage"]["epoch"];
+        ensure!(*lineage == 0, "epoch {lineage} without a word");
+        ensure!(cluster.state()?["lineage"]["epoch"] == 0, "the state file");
+        ensure!(cluster.uids()? == pods, "pods were touched");
+        ensure!(claims(cluster)? == before, "claims were touched");
+        thread::sleep(Duration::from_millis(500));
+    }
+    Ok(())
+}
+
+pub(crate) fn recovered(site: &Site) -> Result<Outcome> {
+    let required = json!({"scheduling": {"antiAffinity": "Required"}});
+    site.cluster("by-hand", spec(3, required), |cluster| {
+        let pods = cluster.voters()?;
+        let survivor = cluster.leader()?;
+        let before = cluster.configuration()?;
+        let home = pods.iter().find(|p| p.name == survivor);
+        let writer = cluster.writer_on(&home.context("no leader")?.machine)?;
+        // The leader has every acknowledged row. The two others are away, with their data, and a person gives up waiting for them.
+        let away = pods.iter().filter(|p| p.name != survivor);
+        let away: Vec<&str> = away.map(|p| p.name.as_str()).collect();
+        let cordons = [
+            hold_down(site, cluster, away[0])?,
+            hold_down(site, cluster, away[1])?,
+        ];
+        cluster.until_condition("Available", "False", Some("QuorumUnavailable"), LIMIT)?;
+        let acknowledged = writer.report(None)?.acknowledged;
+        write_peers(cluster, &survivor)?;
+        cluster.delete_pods(&[&survivor])?;
+        let said = cluster.until_condition("Degraded", "True", Some("RecoveredByHand"), LIMIT)?;
+        // The message holds the command; what it says is typed.
+        let key = "rqlite.dev/accept-lineage=";
+        let theirs = said.split(key).nth(1).context("no command")?;
+        let theirs = theirs.split([' ', ',', '.', ':']).next().unwrap_or_default();
+        ensure!(theirs.ends_with("/1"), "{said}");
+        // One of the others comes back too early, in the history that is still on record, and finds nobody.
+        let [first, second] = cordons;
+        drop(first);
+        until(&format!("{} to run", away[0]), LIMIT, || {
+            cluster.status_of(away[0])
+        })?;
+        asks_only(cluster)?;
+        let start = Instant::now();
+        let annotation = format!("{key}{theirs}");
+        let words = ["annotate", "rqlitecluster", NAME, "--overwrite", &annotation];
+        cluster.namespace.ask(&words)?;
+        cluster.until_condition("Available", "True", None, LIMIT)?;
+        let accepted = start.elapsed();
+        writer.await_progress(LIMIT)?;
+        let lineage = cluster.object()?["status"]["lineage"].clone();
+        let now = format!("{}/{}", text(&lineage["id"]), lineage["epoch"]);
+        ensure!(now == theirs, "on record is {now}, accepted was {theirs}");
+        drop(second);
+        let start = Instant::now();
+        cluster.ready(LONG)?;
+        let whole = start.elapsed();
+        let outcome = cluster.whole(writer)?;
+        let after = cluster.configuration()?;
+        for name in away {
+            ensure!(
+                after.get(name).map(|m| &m.0) != before.get(name).map(|m| &m.0),
+                "the old data of {name} votes: {after:?}"
+            );
+            let log = cluster.namespace.ask(&["logs", name, "-c", "prepare"])?;
+            ensure!(log.contains("arked"), "not put aside: {log}");
+        }
+        let object = cluster.object()?;
+        let degraded = condition(&object, "Degraded");
+        ensure!(degraded["status"] == "False", "{degraded}");
+        let note = format!(
+            "nothing touched in {} s; a leader on record {:.1} s after the annotation; whole {:.0} s after the last of the others came back, their old data put aside; {acknowledged} rows before it",
+            WATCH.as_secs(),
+            accepted.as_secs_f64(),
+            whole.as_secs_f64()
+        );
+        Ok(outcome.noting(note))
+    })
+}

@@ -1,0 +1,204 @@
+//! A cluster that moves into another namespace: its volumes are bound to claims there, and every node's address is another one.
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use e2e_kubernetes::{command::until, namespace::LIMIT};
+use serde_json::{Value, json};
+
+use crate::{
+    cluster::{Cluster, LONG, NAME, spec},
+    lifecycle::delete,
+    recovery::{look, recover},
+    report::Outcome,
+    site::{Site, text},
+};
+
+/// A claim and its volume.
+struct Volume {
+    claim: String,
+    volume: String,
+}
+
+/// What keeps volumes when their claims go, or lets them go again.
+fn reclaim(site: &Site, volumes: &[Volume], policy: &str) -> Result<()> {
+    let patch = json!({"spec": {"persistentVolumeReclaimPolicy": policy}}).to_string();
+    for one in volumes {
+        let words = ["patch", "pv", &one.volume, "--type=merge", "-p", &patch];
+        site.kubectl.ask(&words)?;
+    }
+    Ok(())
+}
+
+/// Takes the claims away and reserves their volumes for claims of the same names elsewhere; what is on them stays. A volume that is merely free
+/// may be given to any claim of the Kubernetes that waits for one.
+fn reserve(site: &Site, from: &Cluster<'_>, to: &Cluster<'_>, volumes: &[Volume]) -> Result<()> {
+    reclaim(site, volumes, "Retain")?;
+    let claims: Vec<&str> = volumes.iter().map(|v| v.claim.as_str()).collect();
+    let words = [&["delete", "pvc", "--timeout=60s"], &claims[..]].concat();
+    from.namespace.ask(&words)?;
+    for one in volumes {
+        let claim = json!({
+            "apiVersion": "v1", "kind": "PersistentVolumeClaim",
+            "namespace": to.namespace.name, "name": one.claim,
+            "uid": null, "resourceVersion": null,
+        });
+        let patch = json!({"spec": {"claimRef": claim}}).to_string();
+        let patch = patch.as_str();
+        let words = ["patch", "pv", &one.volume, "--type=merge", "-p", patch];
+        site.kubectl.ask(&words)?;
+    }
+    Ok(())
+}
+
+/// Claims of the same names, for these very volumes.
+fn claim(to: &Cluster<'_>, volumes: &[Volume]) -> Result<()> {
+    for one in volumes {
+        let claim = json!({
+            "apiVersion": "v1", "kind": "PersistentVolumeClaim",
+            "metadata": {"name": one.claim},
+            "spec": {
+                "accessModes": ["ReadWriteOnce"],
+                "volumeName": one.volume,
+                "resources": {"requests": {"storage": "1Gi"}},
+            },
+        });
+        to.namespace.apply(&claim.to_string())?;
+    }
+    for one in volumes {
+        let claim = format!("pvc/{}", one.claim);
+        to.namespace
+            .until_field(&claim, "{.status.phase}", "Bound", LIMIT)?;
+    }
+    Ok(())
+}
+
+fn volumes(cluster: &Cluster<'_>) -> Result<Vec<Volume>> {
+    let claims = cluster.claims()?;
+    let volume = |claim: &Value| Volume {
+        claim: text(&claim["metadata"]["name"]).to_owned(),
+        volume: text(&claim["spec"]["volumeName"]).to_owned(),
+    };
+    Ok(claims.iter().map(volume).collect())
+}
+
+/// `<cluster id>/<history>/<epoch>` of a cluster.
+fn identity(cluster: &Cluster<'_>) -> Result<String> {
+    let status = cluster.object()?["status"].clone();
+    let lineage = &status["lineage"];
+    let (id, history) = (text(&status["clusterId"]), text(&lineage["id"]));
+    let epoch = lineage["epoch"].as_u64().context("no epoch")?;
+    Ok(format!("{id}/{history}/{epoch}"))
+}
+
+/// A cluster under a writer moves; `arrive` creates it where its volumes are now, and waits until it is well.
+fn moves(
+    site: &Site,
+    readers: u8,
+    arrive: impl FnOnce(&Cluster<'_>, Value) -> Result<String>,
+) -> Result<Outcome> {
+    let more = json!({"readReplicas": {"replicas": readers}});
+    site.cluster("moves-from", spec(3, more), |old| {
+        let writer = old.writer()?;
+        let (theirs, volumes) = (identity(old)?, volumes(old)?);
+        ensure!(volumes.len() == 3 + usize::from(readers), "not all claims");
+        // The writer goes on until nothing is there to write to.
+        delete(old)?;
+        let outcome = site.bare("moves-to", |new| {
+            reserve(site, old, new, &volumes)?;
+            claim(new, &volumes)?;
+            let adopt = json!({"rqlite.dev/adopt": theirs});
+            let note = arrive(new, adopt)?;
+            let writer = writer.at(&new.url()?);
+            let mut outcome = new.whole(writer)?.noting(note);
+            // The writer stays behind: what it has no answer for since then is no outage of the cluster's.
+            outcome.gap_ms = None;
+            Ok(outcome)
+        });
+        reclaim(site, &volumes, "Delete")?;
+        outcome
+    })
+}
+
+/// Every member's address, by the leader's word, is in this cluster's own namespace.
+fn is_at_home(cluster: &Cluster<'_>) -> Result<()> {
+    let status = cluster.status_of(&cluster.leader()?)?;
+    let members = &status["store"]["raft"]["committed_configuration"]["members"];
+    let home = format!(".{}.svc.", cluster.namespace.name);
+    let all = members.as_array().context("no members")?;
+    let strays = all.iter().filter(|m| !text(&m["addr"]).contains(&home));
+    ensure!(all.len() >= 3 && strays.count() == 0, "{members}");
+    Ok(())
+}
+
+pub(crate) fn adopted(site: &Site) -> Result<Outcome> {
+    moves(site, 0, |new, adopt| {
+        let start = Instant::now();
+        new.create_with(adopt, spec(3, json!({})))?;
+        new.ready(LIMIT)?;
+        let took = start.elapsed();
+        until("all to be known under their new addresses", LIMIT, || {
+            is_at_home(new)
+        })?;
+        recover(new, "needless", &json!({"mode": "RewriteAddresses"}))?;
+        let refused = look(new, "needless", &["Rejected"], LIMIT)?;
+        let why = text(&refused["status"]["message"]);
+        ensure!(why.contains("leads"), "{why}");
+        ensure!(new.object()?["status"]["lineage"]["epoch"] == 0, "{why}");
+        Ok(format!(
+            "Ready {:.0} s after it was created over the moved volumes: the nodes tell each other where they are; nothing is left to rewrite, and a RewriteAddresses is refused",
+            took.as_secs_f64()
+        ))
+    })
+}
+
+pub(crate) fn rewritten(site: &Site) -> Result<Outcome> {
+    moves(site, 1, |new, adopt| {
+        // A mistake that goes with the move: nobody stands for election within the hour.
+        let slow = json!({
+            "readReplicas": {"replicas": 1},
+            "config": {"raft": {"heartbeatTimeout": "1h", "electionTimeout": "1h"}},
+        });
+        new.create_with(adopt, spec(3, slow))?;
+        until("all nodes to run", LIMIT, || {
+            for pod in new.voters()? {
+                new.status_of(&pod.name)?;
+            }
+            ensure!(new.voters()?.len() == 3, "not all pods");
+            Ok(())
+        })?;
+        new.until_condition("Available", "False", Some("QuorumUnavailable"), LIMIT)?;
+        // Corrected; but without a leader no pod is replaced that runs.
+        new.edit(&json!({"spec": {"config": null}}))?;
+        let set = new.set(NAME)?["metadata"]["generation"].clone();
+        until("the StatefulSet to be corrected", LIMIT, || {
+            let now = new.set(NAME)?;
+            let args = now["spec"]["template"]["spec"]["containers"][0]["args"].to_string();
+            ensure!(!args.contains("election-timeout"), "generation {set}");
+            Ok(())
+        })?;
+        let start = Instant::now();
+        recover(new, "rewrite", &json!({"mode": "RewriteAddresses"}))?;
+        let done = look(new, "rewrite", &["Succeeded"], LONG)?;
+        let took = start.elapsed();
+        let loss = &done["status"]["possiblyLostEntries"];
+        ensure!(*loss == 0, "{}", done["status"]);
+        new.ready(Duration::from_secs(60))?;
+        is_at_home(new)?;
+        ensure!(
+            new.object()?["status"]["lineage"]["epoch"] == 1,
+            "the epoch"
+        );
+        for pod in new.voters()? {
+            let log = new.namespace.ask(&["logs", &pod.name, "-c", "prepare"])?;
+            ensure!(
+                log.contains("ecovered"),
+                "{} was not rewritten: {log}",
+                pod.name
+            );
+        }
+        Ok(format!(
+            "no leader, as an election timeout of an hour was set with the move; RewriteAddresses succeeded after {:.0} s, every voter kept its data",
+            took.as_secs_f64()
+        ))
+    })
+}

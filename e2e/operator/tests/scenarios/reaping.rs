@@ -1,0 +1,246 @@
+//! Members that nobody stands behind: nodes that a person started by hand and that went, and what a StatefulSet scaled by hand leaves behind.
+//!
+//! One rule of the definition is taken away for one of them: `reaping.voterTimeout` is an hour at least, and twenty seconds there. The operator and the
+//! nodes are as users get them.
+use std::{
+    collections::BTreeSet,
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+use e2e_kubernetes::{command::until, namespace::LIMIT};
+use serde_json::{Value, json};
+
+use crate::{
+    cluster::{Cluster, LONG, NAME, spec},
+    edits::scale_by_hand,
+    report::Outcome,
+    scaling::hold_down,
+    site::{Site, text},
+};
+
+const DEFINITION: &str = "customresourcedefinition/rqliteclusters.rqlite.dev";
+/// The rules about `spec.reaping` in it.
+const RULES: &str = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/reaping/x-kubernetes-validations";
+/// How long the leader must have heard nothing of a voter here.
+const VOTER_TIMEOUT: Duration = Duration::from_secs(20);
+/// The same for a read replica: the least that the definition allows.
+const READER_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// The definition without its least `voterTimeout`. Has it again when dropped.
+struct Lowered<'a> {
+    site: &'a Site,
+    rules: Value,
+}
+
+impl<'a> Lowered<'a> {
+    fn new(site: &'a Site) -> Result<Self> {
+        let words = ["get", DEFINITION, "-o", "json"];
+        let definition: Value = serde_json::from_str(&site.kubectl.ask(&words)?)?;
+        let rules = definition.pointer(RULES).context("no rules")?.clone();
+        let lowered = Self { site, rules };
+        let all = lowered.rules.as_array().context("no list of rules")?;
+        let others = all.iter();
+        let others = others.filter(|rule| !text(&rule["rule"]).contains("voterTimeout"));
+        let others: Vec<&Value> = others.collect();
+        ensure!(others.len() + 1 == all.len(), "{}", lowered.rules);
+        lowered.write(&json!(others))?;
+        Ok(lowered)
+    }
+
+    fn write(&self, rules: &Value) -> Result<()> {
+        let patch = json!([{"op": "replace", "path": RULES, "value": rules}]).to_string();
+        let words = ["patch", DEFINITION, "--type=json", "-p", &patch];
+        self.site.kubectl.ask(&words).map(drop)
+    }
+}
+
+impl Drop for Lowered<'_> {
+    fn drop(&mut self) {
+        if let Err(error) = self.write(&self.rules) {
+            eprintln!("the definition stays without a rule: {error:#}");
+        }
+    }
+}
+
+/// A node that somebody starts by hand in a pod of its own, and that joins. The operator knows nothing of it.
+fn start_by_hand(cluster: &Cluster<'_>, name: &str, votes: bool) -> Result<()> {
+    let image = cluster.voter(0)?.image;
+    let pod = json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": name},
+        "spec": {
+            "automountServiceAccountToken": false,
+            "securityContext": {
+                "runAsNonRoot": true, "runAsUser": 1000, "fsGroup": 1000,
+                "seccompProfile": {"type": "RuntimeDefault"},
+            },
+            "containers": [{
+                "name": "rqlited", "image": image, "imagePullPolicy": "IfNotPresent",
+                "command": ["rqlited"],
+                "args": [
+                    format!("-node-id={name}"),
+                    "-http-addr=0.0.0.0:4001", "-http-adv-addr=$(POD_IP):4001",
+                    "-raft-addr=0.0.0.0:4002", "-raft-adv-addr=$(POD_IP):4002",
+                    format!("-raft-non-voter={}", !votes),
+                    format!("-join={NAME}-headless:4002"),
+                    "/data/node",
+                ],
+                "env": [{"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}],
+                "securityContext": {
+                    "allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]},
+                },
+                "volumeMounts": [{"name": "data", "mountPath": "/data"}],
+            }],
+            "volumes": [{"name": "data", "emptyDir": {}}],
+        },
+    });
+    cluster.namespace.apply(&pod.to_string())?;
+    until(&format!("{name} to be a member"), LIMIT, || {
+        let members = cluster.configuration()?;
+        let member = members.get(name).context("it is none")?;
+        ensure!(member.1 == votes, "{member:?}");
+        Ok(())
+    })
+}
+
+/// It is gone at once, as when its machine burns down.
+fn gone(cluster: &Cluster<'_>, name: &str) -> Result<()> {
+    let words = ["delete", "pod", name, "--grace-period=0", "--force"];
+    cluster.namespace.ask(&words).map(drop)
+}
+
+/// For so long, this is a member, by the word of a node that need not lead.
+fn stays_member(cluster: &Cluster<'_>, name: &str, asked: &str, time: Duration) -> Result<()> {
+    let start = Instant::now();
+    while start.elapsed() < time {
+        let status = cluster.status_of(asked)?;
+        let members = &status["store"]["raft"]["committed_configuration"]["members"];
+        let there = members.as_array().into_iter().flatten();
+        ensure!(
+            there.clone().any(|member| member["id"] == name),
+            "{name} was removed after {:.0} s: {members}",
+            start.elapsed().as_secs_f64()
+        );
+        thread::sleep(Duration::from_millis(500));
+    }
+    Ok(())
+}
+
+/// Waits until this is no member any more; gives how long that took.
+fn reaped(cluster: &Cluster<'_>, name: &str, start: Instant) -> Result<Duration> {
+    until(&format!("{name} to be removed"), LONG, || {
+        let members: BTreeSet<String> = cluster.configuration()?.into_keys().collect();
+        ensure!(!members.contains(name), "{members:?}");
+        Ok(start.elapsed())
+    })
+}
+
+/// What the operator has said when it removed a member.
+fn told(cluster: &Cluster<'_>, name: &str) -> Result<Option<String>> {
+    let words = ["get", "events.events.k8s.io", "-o", "json"];
+    let events: Value = serde_json::from_str(&cluster.namespace.ask(&words)?)?;
+    let all = events["items"].as_array().into_iter().flatten();
+    let mut notes = all.filter(|event| event["reason"] == "MemberRemoved");
+    let start = format!("removes {name}: ");
+    let note = notes.find_map(|event| text(&event["note"]).strip_prefix(&start));
+    Ok(note.map(str::to_owned))
+}
+
+pub(crate) fn unknown_voter(site: &Site) -> Result<Outcome> {
+    let _lowered = Lowered::new(site)?;
+    site.bare("unknown", |cluster| {
+        let timeout = format!("{}s", VOTER_TIMEOUT.as_secs());
+        let spec = spec(3, json!({"reaping": {"voterTimeout": timeout}}));
+        until("the definition to allow it", LIMIT, || {
+            cluster.create(spec.clone())
+        })?;
+        cluster.ready(LIMIT)?;
+        let home = cluster.voter(0)?;
+        let writer = cluster.writer_on(&home.machine)?;
+        start_by_hand(cluster, "elsewhere", true)?;
+        // It answers its leader: that nobody knows it is no reason.
+        stays_member(
+            cluster,
+            "elsewhere",
+            "demo-0",
+            VOTER_TIMEOUT + Duration::from_secs(5),
+        )?;
+        let away = cluster.voters()?;
+        let away = away.iter().find(|pod| pod.machine != home.machine);
+        let away = &away.context("one machine")?.name;
+        gone(cluster, "elsewhere")?;
+        let cordon = hold_down(site, cluster, away)?;
+        // Two of four are no quorum: nothing is taken out of a configuration that nobody can change.
+        cluster.until_condition("Available", "False", Some("QuorumUnavailable"), LIMIT)?;
+        stays_member(cluster, "elsewhere", "demo-0", VOTER_TIMEOUT)?;
+        let lost = &cluster.object()?["status"]["voters"];
+        ensure!(*lost == 4, "{lost} voters");
+        drop(cordon);
+        writer.await_progress(LIMIT)?;
+        let took = reaped(cluster, "elsewhere", Instant::now())?;
+        let why = until("the operator to have said why", LIMIT, || {
+            told(cluster, "elsewhere")?.context("no event")
+        })?;
+        ensure!(why.starts_with("nobody knows it"), "{why}");
+        // What it was for: one of three may be away again.
+        let cordon = hold_down(site, cluster, away)?;
+        writer.await_progress(LIMIT)?;
+        drop(cordon);
+        let note = format!(
+            "left alone while it answered and while two of four were no quorum; removed {:.0} s after a quorum was back (voterTimeout: {timeout}, the definition's least of an hour taken away for this)",
+            took.as_secs_f64()
+        );
+        Ok(cluster.whole(writer)?.noting(note))
+    })
+}
+
+pub(crate) fn without_a_pod(site: &Site) -> Result<Outcome> {
+    let timeout = format!("{}s", READER_TIMEOUT.as_secs());
+    let spec = spec(3, json!({"reaping": {"readReplicaTimeout": timeout}}));
+    site.cluster("ghosts", spec, |cluster| {
+        let writer = cluster.writer()?;
+        start_by_hand(cluster, "analytics", false)?;
+        gone(cluster, "analytics")?;
+        let silent = Instant::now();
+        // While the operator looks away, somebody adds a voter and takes its pod away again.
+        let pause = |on: bool| cluster.edit(&json!({"spec": {"paused": on}}));
+        pause(true)?;
+        cluster.until_condition("Paused", "True", None, LIMIT)?;
+        scale_by_hand(cluster, 4)?;
+        until("a fourth voter", LIMIT, || {
+            let members = cluster.configuration()?;
+            let member = members.get("demo-3").context("it is no member")?;
+            ensure!(member.1, "it does not vote yet");
+            Ok(())
+        })?;
+        scale_by_hand(cluster, 3)?;
+        until("its pod to be gone", LIMIT, || {
+            let pods = cluster.uids()?;
+            ensure!(pods.len() == 3, "{pods:?}");
+            Ok(())
+        })?;
+        ensure!(
+            cluster.configuration()?.contains_key("demo-3"),
+            "it left by itself"
+        );
+        pause(false)?;
+        let voter = reaped(cluster, "demo-3", Instant::now())?;
+        let reader = reaped(cluster, "analytics", silent)?;
+        ensure!(
+            reader + Duration::from_secs(5) > READER_TIMEOUT,
+            "removed after {reader:?}"
+        );
+        let by = match told(cluster, "analytics")? {
+            Some(_) => "the operator",
+            None => "the leader's own watch",
+        };
+        let note = format!(
+            "a voter beyond the wanted number without a pod: gone {:.0} s after the pause; a read-only node that nobody knows: gone {:.0} s after its last word, by {by} (readReplicaTimeout: {timeout})",
+            voter.as_secs_f64(),
+            reader.as_secs_f64()
+        );
+        Ok(cluster.whole(writer)?.noting(note))
+    })
+}
