@@ -118,43 +118,43 @@ fn choice(view: &View<'_>, found: &[(&str, &StateLineage)]) -> String {
     let annotate: Vec<String> = histories
         .iter()
         .map(|word| {
+            // Whatever is added to the message must not touch the command's last word.
             format!(
-                "kubectl annotate rqlitecluster {name} -n {namespace} --overwrite {}={word}",
+                "kubectl annotate rqlitecluster {name} -n {namespace} --overwrite {}={word} (what only other members have acknowledged is lost then)",
                 names::ACCEPT_LINEAGE_ANNOTATION
             )
         })
         .collect();
     format!(
-        "recovered by hand (peers.json), with data of this cluster and a newer history: {}. It is not taken over by itself: what only other members \
-         have acknowledged is lost with it. To go on with it: {}",
+        "recovered by hand (peers.json), with data of this cluster and a newer history: {}. It is not taken over by itself. To go on with it: {}",
         who(found),
         annotate.join(", or ")
     )
 }
 
-/// A node of this cluster that still runs in a history that has ended, and sees no leader: it is started again, so that its preparation tells what
-/// its data is and has it put aside. One that follows a leader is left to a person.
-pub fn left_behind(view: &View<'_>) -> Decision {
-    let Some(ours) = view
-        .status
-        .lineage
-        .as_ref()
-        .filter(|_| view.leader.is_some())
-    else {
-        return Decision::Pass;
+/// Does this node run in a history of this cluster that has ended, and sees no leader there? Nothing of it is in the way.
+pub fn has_ended(view: &View<'_>, node: &NodeStatus) -> bool {
+    let (Some(history), Some(ours)) = (&node.lineage, &view.status.lineage) else {
+        return false;
     };
-    if view.operating(OperationType::Recover).is_some() {
+    node.cluster_id.is_some()
+        && node.cluster_id == view.status.cluster_id
+        && node.leader.is_none()
+        && history.id != ours.id
+        && history.epoch < ours.epoch
+}
+
+/// Such a node is started again, so that its preparation tells what its data is and has it put aside. One that follows a leader is left to a person.
+pub fn left_behind(view: &View<'_>) -> Decision {
+    if view.leader.is_none() || view.operating(OperationType::Recover).is_some() {
         return Decision::Pass;
     }
-    let is_over = |node: &NodeStatus| {
-        let history = node.lineage.as_ref();
-        node.cluster_id.is_some()
-            && node.cluster_id == view.status.cluster_id
-            && node.leader.is_none()
-            && history.is_some_and(|h| h.id != ours.id && h.epoch < ours.epoch)
-    };
     let mut pods = view.seen.pods.iter().filter(|pod| !pod.deleting);
-    match pods.find(|pod| view.answer(&pod.name).is_some_and(is_over)) {
+    let left = pods.find(|pod| {
+        let node = view.answer(&pod.name);
+        node.is_some_and(|node| has_ended(view, node))
+    });
+    match left {
         Some(pod) => Decision::Act(
             Action::DeletePod {
                 name: pod.name.clone(),
@@ -321,6 +321,18 @@ mod tests {
             matches!(&action, Some(Action::DeletePod { uid, .. }) if uid == "pod-demo-1"),
             "{action:?}"
         );
+        // Before the new history has a leader on record it is waited for.
+        let mut early = taken_over();
+        early.node("demo-0").leader = None;
+        early.node("demo-0").is_leader = false;
+        let mut node = former.clone();
+        (node.leader, node.ready) = (None, false);
+        early
+            .seen
+            .nodes
+            .insert("demo-1".to_owned(), Answer::Ok(node));
+        assert_eq!(early.action(), None);
+        assert_eq!(early.condition("Degraded").1, "QuorumUnavailable");
         let (action, reason) = answers(Some("demo-2"));
         assert_eq!((action, reason.as_str()), (None, "ForeignData"));
     }

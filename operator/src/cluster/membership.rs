@@ -4,7 +4,7 @@ use operator_api::{
     status::{Member, MemberState, OperationType, Pool, Role},
 };
 
-use super::{action::Decision, observation::ConfigMember, view::View};
+use super::{action::Decision, heritage::has_ended, observation::ConfigMember, view::View};
 
 /// Without a leader: takes a committed configuration over that is newer than the one on record, before anything is judged by that. The last change
 /// may have been committed just before the quorum went, unseen.
@@ -73,7 +73,8 @@ pub fn foreign(view: &View<'_>) -> Decision {
             return Some((pod, &report.cluster_id, &report.lineage));
         }
         let node = view.answer(&pod.name)?;
-        (!view.is_ours(node)).then_some((pod, &node.cluster_id, &node.lineage))
+        let strange = !view.is_ours(node) && !has_ended(view, node);
+        strange.then_some((pod, &node.cluster_id, &node.lineage))
     });
     let Some((pod, cluster, lineage)) = strange else {
         return Decision::Pass;

@@ -264,6 +264,11 @@ pub fn classify(view: &View<'_>) -> Outage {
         );
         return Outage::Unreachable(text);
     }
+    if judgement.voters.is_empty() {
+        // As after an adoption.
+        let text = "no leader is seen, and no node has said yet who the voters are";
+        return Outage::Temporary(text.to_owned());
+    }
     Outage::Temporary(format!(
         "no leader is seen, {} of {} voters may come back and {} are needed: {missing}",
         judgement.possible(),
