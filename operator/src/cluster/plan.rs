@@ -360,3 +360,24 @@ fn pause(view: &View<'_>, decision: &Decision) -> u64 {
         Decision::Pass => CALM_SECONDS,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::cluster::scene::Scene;
+
+    #[test]
+    fn a_claim_that_is_not_watched_gets_the_label_of_the_cluster_whose_pod_uses_it() {
+        let mut scene = Scene::running(3, 0);
+        assert!(scene.pass().claims.is_empty());
+        scene
+            .seen
+            .claims
+            .retain(|claim| claim.name != "data-demo-1");
+        assert_eq!(scene.pass().claims, ["data-demo-1"]);
+        scene.pod("demo-1").deleting = true;
+        assert!(scene.pass().claims.is_empty(), "its pod goes");
+        scene.pod("demo-1").deleting = false;
+        scene.seen.cluster.spec.paused = true;
+        assert!(scene.pass().claims.is_empty(), "nothing is changed");
+    }
+}

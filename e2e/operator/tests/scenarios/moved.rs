@@ -13,6 +13,9 @@ use crate::{
     site::{Site, text},
 };
 
+/// How many rows are to move, at least.
+const ROWS: u64 = 2000;
+
 /// A claim and its volume.
 struct Volume {
     claim: String,
@@ -101,6 +104,11 @@ fn moves(
         let writer = old.writer()?;
         let (theirs, volumes) = (identity(old)?, volumes(old)?);
         ensure!(volumes.len() == 3 + usize::from(readers), "not all claims");
+        until("rows to move", LIMIT, || {
+            let rows = writer.report(None)?.acknowledged;
+            ensure!(rows >= ROWS, "{rows}");
+            Ok(())
+        })?;
         // The writer goes on until nothing is there to write to.
         delete(old)?;
         let outcome = site.bare("moves-to", |new| {
