@@ -51,15 +51,11 @@ fn main() -> ExitCode {
             return ExitCode::from(error.exit_code);
         }
     };
-    if let Err(e) = restart_in_utc() {
+    if let Err(e) = restart_prepared() {
         eprintln!("fatal: starting again with TZ=UTC: {e}");
         return ExitCode::FAILURE;
     }
     telemetry::start(&config.raft_log_level);
-    // Huge pages would round every arena of the allocator up to 2 MiB: 25 MiB of an idle node's memory, for nothing.
-    if let Err(e) = rustix::thread::disable_transparent_huge_pages(true) {
-        tracing::debug!(target: "rqlited", "huge pages stay as they are: {e}");
-    }
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -82,11 +78,15 @@ fn main() -> ExitCode {
     }
 }
 
-/// SQLite's `localtime` modifier follows the process's time zone; nodes in different zones would store different rows. The zone can only be
-/// set safely before a program starts, so it starts once more in the same process.
-fn restart_in_utc() -> std::io::Result<()> {
+/// Two things can only be set before a program starts, so it starts once more in the same process. SQLite's `localtime` follows the process's
+/// time zone; nodes in different zones would store different rows. And huge pages would round every arena of the allocator up to 2 MiB, the
+/// first one before `main`: 25 MiB of an idle node's memory, for nothing.
+fn restart_prepared() -> std::io::Result<()> {
     use std::os::unix::process::CommandExt;
-    if std::env::var_os("TZ").is_some_and(|zone| zone == "UTC") {
+    let in_utc = std::env::var_os("TZ").is_some_and(|zone| zone == "UTC");
+    // Both are looked at: the one is not to keep the other from being set.
+    let had_huge_pages = leaves_huge_pages();
+    if in_utc && !had_huge_pages {
         return Ok(());
     }
     let mut arguments = std::env::args_os();
@@ -95,4 +95,10 @@ fn restart_in_utc() -> std::io::Result<()> {
         again.arg0(name);
     }
     Err(again.args(arguments).env("TZ", "UTC").exec())
+}
+
+/// Switches huge pages off for this process and what it starts as. False if they were off, or if the system does not let them be switched.
+fn leaves_huge_pages() -> bool {
+    let were_off = rustix::thread::transparent_huge_pages_are_disabled();
+    matches!(were_off, Ok(false)) && rustix::thread::disable_transparent_huge_pages(true).is_ok()
 }

@@ -21,6 +21,7 @@ pub mod types;
 use std::{
     collections::BTreeMap,
     io,
+    path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -40,6 +41,7 @@ use self::{
     network::Network,
     proposer::Proposer,
     read_index::ReadIndex,
+    serve::Server,
     thread::Thread,
     types::{Member, Metrics, Raft, RaftId},
 };
@@ -48,6 +50,9 @@ use crate::{
     local::Local,
     metrics::Counter,
 };
+
+/// How often it is looked at whether openraft still runs.
+const STOPPED_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Raft's timing and limits.
 #[derive(Clone, Debug)]
@@ -61,8 +66,8 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// From rqlite's two timeouts: the smaller one sets the pace. Failover takes 1.25 to 1.5 of it (elections start after the lease, which
-    /// is the longest election timeout, plus a random part).
+    /// From rqlite's two timeouts: the smaller one sets the pace. Failover takes 1 to 1.5 of it: elections start after the lease, which
+    /// is the longest election timeout, plus a random part. The wider the range of that, the fewer votes are split.
     pub fn new(
         heartbeat_timeout: Duration,
         election_timeout: Duration,
@@ -83,7 +88,7 @@ impl Settings {
         let config = openraft::Config {
             cluster_name: "rqlite".into(),
             heartbeat_interval: millis(self.heartbeat).max(10),
-            election_timeout_min: millis(self.election_timeout / 2),
+            election_timeout_min: millis(self.election_timeout / 4),
             election_timeout_max: millis(self.election_timeout * 3 / 4),
             enable_pre_vote: Some(true),
             // A leader that restarts stands for election like anybody else.
@@ -121,7 +126,7 @@ pub struct Consensus {
     silences: Arc<Mutex<BTreeMap<RaftId, Duration>>>,
     disk: Arc<Disk>,
     /// Where all of it runs; kept alive by the last clone.
-    _thread: Arc<Thread>,
+    thread: Arc<Thread>,
 }
 
 impl Consensus {
@@ -172,7 +177,7 @@ impl Consensus {
         let (raft, leadership, proposer, read_index) = thread.run(begin).await??;
         Ok(Self {
             disk,
-            _thread: Arc::new(thread),
+            thread: Arc::new(thread),
             raft,
             log,
             progress,
@@ -270,9 +275,15 @@ impl Consensus {
         &self.settings
     }
 
-    /// The handle, for rooms inside `raft/`.
-    pub(crate) fn raft(&self) -> &Raft {
-        &self.raft
+    /// Serves the connections of other members; snapshots are received into the file `incoming`.
+    pub fn server(&self, incoming: PathBuf) -> Server {
+        Server {
+            raft: self.raft.clone(),
+            local: Arc::clone(&self.local),
+            thread: Arc::clone(&self.thread),
+            disk: Arc::clone(&self.disk),
+            incoming: Arc::new(tokio::sync::Mutex::new(incoming)),
+        }
     }
 
     fn changing(&self) -> &tokio::sync::Mutex<()> {
@@ -385,17 +396,14 @@ impl Consensus {
         *known.unwrap_or_else(PoisonError::into_inner) = silences;
     }
 
-    /// Resolves when openraft has stopped by itself, with its reason: this process must end.
+    /// Resolves when openraft has stopped by itself, with its reason: this process must end. Looked at now and then: openraft
+    /// tells of every entry and every heartbeat, and waiting for that would wake a thread for each of them.
     pub async fn stopped(&self) -> String {
-        let mut metrics = self.raft.metrics();
         loop {
-            let state = metrics.borrow_watched().running_state.clone();
-            if let Err(fatal) = state {
+            if let Err(fatal) = self.raft.metrics().borrow_watched().running_state.clone() {
                 return fatal.to_string();
             }
-            if metrics.changed().await.is_err() {
-                return "Raft has stopped".into();
-            }
+            tokio::time::sleep(STOPPED_INTERVAL).await;
         }
     }
 

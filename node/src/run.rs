@@ -311,15 +311,9 @@ impl Node {
             Arc::clone(&self.disk),
         )
         .await?;
-        let server = RaftServer {
-            raft: consensus.raft().clone(),
-            local: Arc::clone(&self.local),
-            disk: Arc::clone(&self.disk),
-            incoming: Arc::new(tokio::sync::Mutex::new(db.incoming_path())),
-        };
         self.store.opened(consensus.clone(), db.clone());
         let _ = self.consensus.set(consensus.clone());
-        let _ = self.raft_server.set(server);
+        let _ = self.raft_server.set(consensus.server(db.incoming_path()));
         self.start_keepers(config, &consensus, db);
         Ok(consensus)
     }

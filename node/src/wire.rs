@@ -210,6 +210,22 @@ impl Connection {
         Ok((connection, hello))
     }
 
+    /// The same connection, woken by the runtime that runs the caller. Only before the hello is answered: whatever had arrived
+    /// afterwards would be lost.
+    ///
+    /// # Errors
+    /// The system's; the other side spoke before it was answered.
+    pub fn moved_here(self) -> io::Result<Self> {
+        if !self.reader.buffer().is_empty() {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "spoke before it was answered",
+            ));
+        }
+        let stream = self.reader.into_inner().unsplit(self.writer.into_inner());
+        Self::new(TcpStream::from_std(stream.into_std()?)?, self.address)
+    }
+
     /// Answers the hello.
     ///
     /// # Errors

@@ -57,7 +57,7 @@ impl Consensus {
         let target = choose(&own, &self.candidates(), to).map_err(ChangeError::Refused)?;
         let mut leadership = self.watch_leadership();
         let fatal = |e: &dyn std::fmt::Display| ChangeError::Unknown(e.to_string());
-        self.raft()
+        self.raft
             .trigger()
             .transfer_leader(target.clone())
             .await

@@ -237,12 +237,12 @@ impl Consensus {
             Err(_) => return Err("the database is closed".into()),
         };
         // openraft learns of it by making a snapshot of it, which costs nothing now.
-        self.raft()
+        self.raft
             .trigger()
             .snapshot()
             .await
             .map_err(|e| e.to_string())?;
-        let known = self.raft().wait(Some(CHECKPOINT_LIMIT));
+        let known = self.raft.wait(Some(CHECKPOINT_LIMIT));
         known
             .metrics(
                 |m| m.snapshot.is_some_and(|s| s.index >= position.index),
@@ -259,7 +259,7 @@ impl Consensus {
             ),
         };
         if let Some(upto) = upto {
-            self.raft()
+            self.raft
                 .trigger()
                 .purge_log(upto)
                 .await

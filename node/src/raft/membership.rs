@@ -291,7 +291,7 @@ impl Consensus {
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             let attempt =
-                tokio::time::timeout(left, self.raft().change_membership(change.clone(), retain))
+                tokio::time::timeout(left, self.raft.change_membership(change.clone(), retain))
                     .await;
             let error = match attempt {
                 Ok(Ok(_)) => return Ok(()),

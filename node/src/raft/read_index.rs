@@ -2,20 +2,18 @@
 //!
 //! A read joins the next round to *begin*, never one under way: only a confirmation that was asked for after the read arrived says anything about
 //! the moment at which it arrived.
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use openraft::{
     ReadPolicy,
     errors::{LinearizableReadError, RaftError},
 };
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 
 use super::types::Raft;
 
 /// Reads waiting for a round to begin, beyond which they wait to be let in.
 const QUEUE: usize = 4096;
-/// Rounds under way: the second one begins while the first one's answers are on their way back.
-const ROUNDS: usize = 2;
 /// A round that has taken so long is given up. Callers have limits of their own.
 const ROUND_LIMIT: Duration = Duration::from_secs(10);
 
@@ -60,26 +58,16 @@ impl ReadIndex {
     }
 }
 
+/// One after the other: whoever arrives during a round makes the next one fuller, and each costs all members the same, however many wait for it.
 async fn rounds(raft: Raft, mut waiting: mpsc::Receiver<Waiting>) {
-    let room = Arc::new(Semaphore::new(ROUNDS));
-    loop {
-        let Ok(permit) = Arc::clone(&room).acquire_owned().await else {
-            return;
-        };
-        let mut joined = Vec::new();
-        if waiting.recv_many(&mut joined, QUEUE).await == 0 {
-            return;
+    let mut joined = Vec::new();
+    while waiting.recv_many(&mut joined, QUEUE).await > 0 {
+        let result = tokio::time::timeout(ROUND_LIMIT, round(&raft))
+            .await
+            .unwrap_or(Err(ReadIndexError::NoQuorum));
+        for reader in joined.drain(..) {
+            let _ = reader.send(result.clone());
         }
-        let raft = raft.clone();
-        tokio::spawn(async move {
-            let result = tokio::time::timeout(ROUND_LIMIT, round(&raft))
-                .await
-                .unwrap_or(Err(ReadIndexError::NoQuorum));
-            drop(permit);
-            for reader in joined {
-                let _ = reader.send(result.clone());
-            }
-        });
     }
 }
 

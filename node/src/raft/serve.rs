@@ -21,6 +21,7 @@ use super::{
     codec::{AppendAnswer, AppendRecord, VoteRecord, from_id, id},
     machine::{Snapshot, SnapshotData, SnapshotMeta},
     network::{Answer, Ask, SnapshotAnswer, SnapshotHead},
+    thread::Thread,
     types::{Raft, Types},
 };
 use crate::{
@@ -42,13 +43,15 @@ const RECEIVE_PIECE_BYTES: usize = 256 << 10;
 #[derive(Clone, Debug)]
 pub struct Server {
     /// openraft's handle.
-    pub raft: Raft,
+    pub(super) raft: Raft,
     /// This node.
-    pub local: Arc<Local>,
+    pub(super) local: Arc<Local>,
+    /// Where messages are served.
+    pub(super) thread: Arc<Thread>,
     /// Room for entries.
-    pub disk: Arc<Disk>,
+    pub(super) disk: Arc<Disk>,
     /// Where a snapshot is received; one at a time.
-    pub incoming: Arc<Mutex<std::path::PathBuf>>,
+    pub(super) incoming: Arc<Mutex<std::path::PathBuf>>,
 }
 
 /// May this connection carry Raft's messages? Decided from both identities alone.
@@ -109,9 +112,12 @@ impl Server {
             tracing::debug!(target: "raft", "refused {:?} connection of {}: {reason}", hello.purpose, hello.from);
             return connection.answer(&Welcome::Refused(reason)).await;
         }
-        connection.answer(&Welcome::Accepted).await?;
         match hello.purpose {
-            Purpose::Append | Purpose::Beat => self.messages(connection, hello).await,
+            Purpose::Append | Purpose::Beat => {
+                let thread = Arc::clone(&self.thread);
+                let messages = async move { self.messages(connection.moved_here()?, hello).await };
+                thread.run(messages).await?
+            }
             Purpose::Snapshot => self.snapshot(connection, hello).await,
             Purpose::Cluster => Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
@@ -128,7 +134,8 @@ impl Server {
         }
     }
 
-    async fn messages(self, connection: Connection, hello: Hello) -> io::Result<()> {
+    async fn messages(self, mut connection: Connection, hello: Hello) -> io::Result<()> {
+        connection.answer(&Welcome::Accepted).await?;
         let Connection {
             mut reader,
             mut writer,
@@ -256,6 +263,7 @@ impl Server {
     }
 
     async fn snapshot(self, mut connection: Connection, hello: Hello) -> io::Result<()> {
+        connection.answer(&Welcome::Accepted).await?;
         let Some(head) = connection.receive::<SnapshotHead>().await? else {
             return Ok(());
         };

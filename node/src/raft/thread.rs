@@ -1,11 +1,12 @@
-//! Raft's own thread: openraft's core, its state machine worker, replication and the proposer run on one, so that they hand work to each other
-//! without waking anybody, and never wait behind HTTP requests.
+//! Raft's own thread: openraft's core, its state machine worker, replication, the proposer and the connections that carry Raft's messages run on
+//! one, so that they hand work to each other without waking anybody, and never wait behind HTTP requests.
 use std::{future::Future, io};
 
 use tokio::{
     runtime::{Builder, Handle},
     sync::oneshot,
 };
+use tokio_util::task::AbortOnDropHandle;
 
 /// The thread; it ends when the value goes.
 #[derive(Debug)]
@@ -30,11 +31,13 @@ impl Thread {
         })
     }
 
-    /// Runs `work` on the thread, with everything that it spawns.
+    /// Runs `work` on the thread, with everything that it spawns, as long as the caller waits for it.
     pub(super) async fn run<T: Send + 'static>(
         &self,
         work: impl Future<Output = T> + Send + 'static,
     ) -> io::Result<T> {
-        self.handle.spawn(work).await.map_err(io::Error::other)
+        AbortOnDropHandle::new(self.handle.spawn(work))
+            .await
+            .map_err(io::Error::other)
     }
 }
