@@ -20,8 +20,8 @@ use crate::{
 const STATEMENTS: usize = 256;
 /// Places for the hashes of texts that were seen once.
 const SEEN: usize = 1024;
-/// Page cache of the writer in KiB: holds the upper levels of big indexes; readers keep SQLite's 2 MiB.
-const WRITER_CACHE_KIB: i64 = 16 * 1024;
+/// Page cache of the writer in KiB: holds the upper levels of the indexes of a gigabyte; readers keep SQLite's 2 MiB.
+const WRITER_CACHE_KIB: i64 = 12 * 1024;
 
 /// Settings that clients can notice, the same on every connection.
 fn configure(conn: &Connection, foreign_keys: bool) -> rusqlite::Result<()> {
