@@ -168,15 +168,20 @@ fn may_lead(view: &View<'_>, recovery: &RqliteRecovery, name: &str) -> bool {
     !lost && !recovery.spec.ignore_members.iter().any(|m| m == name)
 }
 
-/// A later recovery of the same cluster that is to be carried out. Of two of the same second, the one not yet looked at is the later one.
+/// A later recovery of the same cluster that is to be carried out. Of two of the same second, the one not yet looked at is the later one, and one
+/// that has come to an end is none: else each would be rejected in favour of the other.
 fn newer(view: &View<'_>, recovery: &RqliteRecovery) -> Option<String> {
     let order = |r: &RqliteRecovery| {
         let created = r.metadata.creation_timestamp.as_ref().map(|t| t.0);
         let unseen = r.status.as_ref().is_none_or(|s| s.phase.is_none());
         (created, unseen, r.metadata.name.clone())
     };
+    let has_ended = |r: &RqliteRecovery| {
+        let phase = r.status.as_ref().and_then(|status| status.phase);
+        phase.is_some_and(RecoveryPhase::is_final)
+    };
     let later = view.seen.recoveries.iter();
-    let later = later.filter(|r| !r.spec.dry_run && order(r) > order(recovery));
+    let later = later.filter(|r| !r.spec.dry_run && !has_ended(r) && order(r) > order(recovery));
     later
         .map(|r| r.metadata.name.clone().unwrap_or_default())
         .max()

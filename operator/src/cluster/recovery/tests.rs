@@ -89,6 +89,24 @@ fn of_two_of_the_same_second_the_one_that_was_not_looked_at_takes_over() {
 }
 
 #[test]
+fn who_was_rejected_for_another_does_not_take_over_from_it() {
+    let mut scene = two_of_three();
+    let asked = scene.recovery(|_| {});
+    scene.pass();
+    scene.recovery(|s| s.accept_data_loss = true);
+    let created = scene.seen.recoveries[0].metadata.creation_timestamp.clone();
+    let consents = scene.seen.recoveries.last_mut().unwrap();
+    consents.metadata.creation_timestamp = created;
+    // Before the other one by name, and looked at more than once: its survivor is still to be checked.
+    consents.metadata.name = Some("consents".to_owned());
+    scene.pass();
+    assert_eq!(phase(&scene, &asked), Rejected);
+    assert_eq!(phase(&scene, "consents"), Inspecting);
+    inspect(&mut scene, "demo-2");
+    assert_eq!(phase(&scene, "consents"), Fencing);
+}
+
+#[test]
 fn a_dry_run_touches_nothing() {
     let mut scene = two_of_three();
     let name = scene.recovery(|s| {
