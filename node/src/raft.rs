@@ -26,6 +26,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::FutureExt;
 use node_db::Database;
 use openraft::{
     Instant as _, ServerState,
@@ -399,9 +400,14 @@ impl Consensus {
     /// Resolves when openraft has stopped by itself, with its reason: this process must end. Looked at now and then: openraft
     /// tells of every entry and every heartbeat, and waiting for that would wake a thread for each of them.
     pub async fn stopped(&self) -> String {
+        let mut metrics = self.raft.metrics();
         loop {
-            if let Err(fatal) = self.raft.metrics().borrow_watched().running_state.clone() {
+            if let Err(fatal) = metrics.borrow_watched().running_state.clone() {
                 return fatal.to_string();
+            }
+            // Its core is gone without a word, as after a panic.
+            if let Some(Err(_)) = metrics.changed().now_or_never() {
+                return "Raft has stopped".into();
             }
             tokio::time::sleep(STOPPED_INTERVAL).await;
         }
