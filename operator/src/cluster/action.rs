@@ -3,7 +3,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use operator_api::{RqliteClusterStatus, status::Operation, status::OperationType, status::Step};
 use serde::{Deserialize, Serialize};
 
-use super::observation::NodeStatus;
+use super::observation::{NodeStatus, PodSeen};
 
 /// A member that must not be in the leader's committed configuration.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -125,6 +125,14 @@ pub enum Action {
 }
 
 impl Action {
+    /// Deletes this very pod, and none that has taken its place.
+    pub fn delete_pod(pod: &PodSeen) -> Self {
+        Self::DeletePod {
+            name: pod.name.clone(),
+            uid: pod.uid.clone(),
+        }
+    }
+
     /// Its name in metrics.
     pub fn name(&self) -> &'static str {
         match self {

@@ -156,10 +156,7 @@ pub fn left_behind(view: &View<'_>) -> Decision {
     });
     match left {
         Some(pod) => Decision::Act(
-            Action::DeletePod {
-                name: pod.name.clone(),
-                uid: pod.uid.clone(),
-            },
+            Action::delete_pod(pod),
             format!(
                 "{} runs in a history that has ended and is started again",
                 pod.name

@@ -352,10 +352,7 @@ pub fn unstick(view: &View<'_>) -> Decision {
     });
     match stuck {
         Some(pod) => Decision::Act(
-            Action::DeletePod {
-                name: pod.name.clone(),
-                uid: pod.uid.clone(),
-            },
+            Action::delete_pod(pod),
             format!(
                 "{} cannot start from an older template ({}) and is made anew",
                 pod.name,

@@ -266,7 +266,7 @@ fn remove(view: &View<'_>, name: &str, member: &ConfigMember) -> Decision {
 fn renew(view: &View<'_>, operation: &Operation, name: &str) -> Decision {
     let pod = view.pod(name);
     if let Some(pod) = pod.filter(|pod| Some(&pod.uid) == operation.uid.as_ref() && !pod.deleting) {
-        return Decision::Act(delete_pod(pod), format!("starts {name} again"));
+        return Decision::Act(Action::delete_pod(pod), format!("starts {name} again"));
     }
     let old = view
         .claim(name)
@@ -281,7 +281,7 @@ fn renew(view: &View<'_>, operation: &Operation, name: &str) -> Decision {
         }
         return match pod {
             Some(pod) if !pod.deleting => {
-                Decision::Act(delete_pod(pod), format!("makes {name} anew"))
+                Decision::Act(Action::delete_pod(pod), format!("makes {name} anew"))
             }
             _ => late(
                 view,
@@ -302,15 +302,8 @@ fn put_aside(view: &View<'_>, operation: &Operation, name: &str) -> Decision {
             && pod.prepared.as_ref().is_some_and(is_useless)
     });
     match old {
-        Some(pod) => Decision::Act(delete_pod(pod), format!("makes {name} anew")),
+        Some(pod) => Decision::Act(Action::delete_pod(pod), format!("makes {name} anew")),
         None => joins(view, operation, name),
-    }
-}
-
-fn delete_pod(pod: &PodSeen) -> Action {
-    Action::DeletePod {
-        name: pod.name.clone(),
-        uid: pod.uid.clone(),
     }
 }
 

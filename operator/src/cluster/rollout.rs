@@ -195,11 +195,8 @@ fn replace(view: &View<'_>, operation: &Operation, pod: &PodSeen) -> Decision {
         return evict(pod);
     }
     // What takes no part costs nothing; going through the budget could only block its repair.
-    let delete = Action::DeletePod {
-        name: pod.name.clone(),
-        uid: pod.uid.clone(),
-    };
-    Decision::Act(delete, format!("{name} takes no part and is made anew"))
+    let text = format!("{name} takes no part and is made anew");
+    Decision::Act(Action::delete_pod(pod), text)
 }
 
 fn evict(pod: &PodSeen) -> Decision {

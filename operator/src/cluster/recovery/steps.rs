@@ -193,10 +193,7 @@ fn started_early(view: &View<'_>, record: &RecoveryRecord) -> Option<Decision> {
         !pod.deleting && node.is_some_and(|node| !runs_in(node, &record.to))
     })?;
     Some(Decision::Act(
-        Action::DeletePod {
-            name: early.name.clone(),
-            uid: early.uid.clone(),
-        },
+        Action::delete_pod(early),
         format!(
             "{} started without the plan and is started again",
             early.name
@@ -272,8 +269,8 @@ fn straggler<'a>(view: &View<'_>, record: &'a RecoveryRecord) -> Option<&'a str>
         claim.is_some_and(|claim| claim.lost.is_none() && !claim.deleting)
     });
     let behind = with_data.find(|peer| {
-        let history = view.answer(&peer.name).and_then(|n| n.lineage.as_ref());
-        history.is_none_or(|history| history.id != record.to.id)
+        let node = view.answer(&peer.name);
+        node.is_none_or(|node| !runs_in(node, &record.to))
     });
     behind.map(|peer| peer.name.as_str())
 }

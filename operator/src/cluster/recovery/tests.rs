@@ -71,18 +71,22 @@ fn without_consent_it_stops_and_says_what_may_be_lost() {
     assert_eq!(phase(&scene, &next), Fencing);
 }
 
+/// A recovery with consent, `consents`, of the second of the first one and before it by name.
+fn consents_in_the_same_second(scene: &mut Scene) {
+    scene.recovery(|s| s.accept_data_loss = true);
+    let created = scene.seen.recoveries[0].metadata.creation_timestamp.clone();
+    let consents = scene.seen.recoveries.last_mut().unwrap();
+    consents.metadata.creation_timestamp = created;
+    consents.metadata.name = Some("consents".to_owned());
+}
+
 #[test]
 fn of_two_of_the_same_second_the_one_that_was_not_looked_at_takes_over() {
     let mut scene = two_of_three();
     let asked = scene.recovery(|_| {});
     inspect(&mut scene, "demo-2");
     assert_eq!(phase(&scene, &asked), AwaitingApproval);
-    scene.recovery(|s| s.accept_data_loss = true);
-    let created = scene.seen.recoveries[0].metadata.creation_timestamp.clone();
-    let consents = scene.seen.recoveries.last_mut().unwrap();
-    consents.metadata.creation_timestamp = created;
-    // Before the other one by name.
-    consents.metadata.name = Some("consents".to_owned());
+    consents_in_the_same_second(&mut scene);
     scene.pass();
     assert_eq!(phase(&scene, &asked), Rejected);
     assert_eq!(phase(&scene, "consents"), Fencing);
@@ -93,12 +97,8 @@ fn who_was_rejected_for_another_does_not_take_over_from_it() {
     let mut scene = two_of_three();
     let asked = scene.recovery(|_| {});
     scene.pass();
-    scene.recovery(|s| s.accept_data_loss = true);
-    let created = scene.seen.recoveries[0].metadata.creation_timestamp.clone();
-    let consents = scene.seen.recoveries.last_mut().unwrap();
-    consents.metadata.creation_timestamp = created;
-    // Before the other one by name, and looked at more than once: its survivor is still to be checked.
-    consents.metadata.name = Some("consents".to_owned());
+    // Looked at more than once: its survivor is still to be checked.
+    consents_in_the_same_second(&mut scene);
     scene.pass();
     assert_eq!(phase(&scene, &asked), Rejected);
     assert_eq!(phase(&scene, "consents"), Inspecting);
