@@ -2,6 +2,7 @@
 //!
 //! DESIGN.md beside these files says what must be on disk before which answer, and what each pitfall of the library means here.
 pub mod codec;
+mod confirm;
 pub mod handover;
 pub mod keeper;
 mod leadership;
@@ -35,8 +36,8 @@ use openraft::{
 };
 use tokio::sync::watch;
 
-pub use self::{leadership::Leadership, read_index::ReadIndexError};
 use self::{
+    confirm::Confirmation,
     log::Log,
     machine::{Machine, Progress},
     network::Network,
@@ -46,6 +47,7 @@ use self::{
     thread::Thread,
     types::{Member, Metrics, Raft, RaftId},
 };
+pub use self::{leadership::Leadership, read_index::ReadIndexError};
 use crate::{
     disk::{Disk, DiskRefusal},
     local::Local,
@@ -160,7 +162,7 @@ impl Consensus {
             async move {
                 let id = RaftId::from(local.raft_id());
                 let network = Network::new(Arc::clone(&local));
-                let raft = Raft::new(id, config, network, log, machine)
+                let raft = Raft::new(id, config, network.clone(), log.clone(), machine)
                     .await
                     .map_err(io::Error::other)?;
                 let leadership = leadership::watch(&raft, &local, election_timeout);
@@ -171,7 +173,8 @@ impl Consensus {
                     Arc::clone(&local.metrics),
                     apply_timeout,
                 );
-                let read_index = ReadIndex::start(raft.clone());
+                let confirmation = Confirmation::new(raft.clone(), log, network);
+                let read_index = ReadIndex::start(raft.clone(), confirmation);
                 io::Result::Ok((raft, leadership, proposer, read_index))
             }
         };
@@ -280,6 +283,7 @@ impl Consensus {
     pub fn server(&self, incoming: PathBuf) -> Server {
         Server {
             raft: self.raft.clone(),
+            log: self.log.clone(),
             local: Arc::clone(&self.local),
             thread: Arc::clone(&self.thread),
             disk: Arc::clone(&self.disk),

@@ -55,6 +55,8 @@ pub(super) enum Ask {
         to: RaftId,
         last: Option<Id>,
     },
+    /// Is this still the vote on your disk?
+    Holds(VoteRecord),
 }
 
 /// The answer to an [`Ask`] of the same kind.
@@ -64,6 +66,8 @@ pub(super) enum Answer {
     Vote(VoteAnswer),
     /// `Err` says why the node will not take over.
     Transfer(Result<(), String>),
+    /// Yes or no.
+    Holds(bool),
 }
 
 /// Begins a snapshot transfer; the file's bytes follow, then their CRC-32.
@@ -92,6 +96,11 @@ impl Network {
     /// Dials as `local`.
     pub fn new(local: Arc<Local>) -> Self {
         Self { local }
+    }
+
+    /// For [`Client::holds`].
+    pub(super) fn witness(&self, target: RaftId, member: &Member) -> Client {
+        self.client(Purpose::Beat, target, member)
     }
 
     fn client(&self, purpose: Purpose, target: RaftId, member: &Member) -> Client {
@@ -212,6 +221,13 @@ impl Client {
         )))
     }
 
+    /// Does the node still hold this vote? No is also the answer of one that says nothing within `limit`.
+    pub(super) async fn holds(&mut self, vote: &VoteRecord, limit: Duration) -> bool {
+        let ask = Ask::Holds(vote.clone());
+        let answer = timeout(limit, self.exchange(&ask, limit)).await;
+        matches!(answer, Ok(Ok(Answer::Holds(true))))
+    }
+
     async fn ask_vote(
         &mut self,
         ask: Ask,
@@ -219,7 +235,7 @@ impl Client {
     ) -> Result<VoteResponse<Types>, RPCError<Types>> {
         match self.exchange(&ask, option.hard_ttl()).await? {
             Answer::Vote(answer) => Ok(answer.into()),
-            Answer::Append(_) | Answer::Transfer(_) => Err(self.unexpected()),
+            Answer::Append(_) | Answer::Transfer(_) | Answer::Holds(_) => Err(self.unexpected()),
         }
     }
 
@@ -370,9 +386,12 @@ impl Pipeline<'_> {
         .await;
         let item = match answer {
             Ok(Ok(Some(Answer::Append(answer)))) => stream_result(answer, range, &self.address),
-            Ok(Ok(Some(Answer::Vote(_) | Answer::Transfer(_)))) => Err(RPCError::Unreachable(
-                Unreachable::from_string(format!("{} answered another question", self.address)),
-            )),
+            Ok(Ok(Some(Answer::Vote(_) | Answer::Transfer(_) | Answer::Holds(_)))) => {
+                Err(RPCError::Unreachable(Unreachable::from_string(format!(
+                    "{} answered another question",
+                    self.address
+                ))))
+            }
             Ok(Ok(None)) => Err(unreachable(&WireError::Broken {
                 address: self.address.clone(),
                 source: io::ErrorKind::UnexpectedEof.into(),
@@ -408,7 +427,7 @@ impl RaftNetworkV2<Types> for Client {
                     self.address
                 )))
             }),
-            Answer::Vote(_) | Answer::Transfer(_) => Err(self.unexpected()),
+            Answer::Vote(_) | Answer::Transfer(_) | Answer::Holds(_) => Err(self.unexpected()),
         }
     }
 
@@ -438,7 +457,9 @@ impl RaftNetworkV2<Types> for Client {
                 }
                 let item = match answer? {
                     Answer::Append(answer) => stream_result(answer, range, &self.address),
-                    Answer::Vote(_) | Answer::Transfer(_) => Err(self.unexpected()),
+                    Answer::Vote(_) | Answer::Transfer(_) | Answer::Holds(_) => {
+                        Err(self.unexpected())
+                    }
                 };
                 return Ok(Box::pin(stream::iter([item])) as _);
             }
@@ -523,7 +544,7 @@ impl RaftNetworkV2<Types> for Client {
             Answer::Transfer(Err(reason)) => {
                 Err(RPCError::Unreachable(Unreachable::from_string(reason)))
             }
-            Answer::Append(_) | Answer::Vote(_) => Err(self.unexpected()),
+            Answer::Append(_) | Answer::Vote(_) | Answer::Holds(_) => Err(self.unexpected()),
         }
     }
 }

@@ -7,10 +7,11 @@ use std::time::Duration;
 use openraft::{
     ReadPolicy,
     errors::{LinearizableReadError, RaftError},
+    type_config::async_runtime::WatchReceiver,
 };
 use tokio::sync::{mpsc, oneshot};
 
-use super::types::Raft;
+use super::{confirm::Confirmation, types::Raft};
 
 /// Reads waiting for a round to begin, beyond which they wait to be let in.
 const QUEUE: usize = 4096;
@@ -43,9 +44,9 @@ pub(super) struct ReadIndex {
 }
 
 impl ReadIndex {
-    pub(super) fn start(raft: Raft) -> Self {
+    pub(super) fn start(raft: Raft, confirmation: Confirmation) -> Self {
         let (queue, waiting) = mpsc::channel(QUEUE);
-        tokio::spawn(rounds(raft, waiting));
+        tokio::spawn(rounds(raft, confirmation, waiting));
         Self { queue }
     }
 
@@ -59,10 +60,10 @@ impl ReadIndex {
 }
 
 /// One after the other: whoever arrives during a round makes the next one fuller, and each costs all members the same, however many wait for it.
-async fn rounds(raft: Raft, mut waiting: mpsc::Receiver<Waiting>) {
+async fn rounds(raft: Raft, mut confirmation: Confirmation, mut waiting: mpsc::Receiver<Waiting>) {
     let mut joined = Vec::new();
     while waiting.recv_many(&mut joined, QUEUE).await > 0 {
-        let result = tokio::time::timeout(ROUND_LIMIT, round(&raft))
+        let result = tokio::time::timeout(ROUND_LIMIT, round(&raft, &mut confirmation))
             .await
             .unwrap_or(Err(ReadIndexError::NoQuorum));
         for reader in joined.drain(..) {
@@ -71,7 +72,11 @@ async fn rounds(raft: Raft, mut waiting: mpsc::Receiver<Waiting>) {
     }
 }
 
-async fn round(raft: &Raft) -> Result<(), ReadIndexError> {
+/// The short way if it leads anywhere, else openraft's.
+async fn round(raft: &Raft, confirmation: &mut Confirmation) -> Result<(), ReadIndexError> {
+    if let Some(index) = confirmation.confirm().await {
+        return applied(raft, index).await;
+    }
     let linearizer = raft
         .get_read_linearizer(ReadPolicy::ReadIndex)
         .await
@@ -89,4 +94,18 @@ async fn round(raft: &Raft) -> Result<(), ReadIndexError> {
         .await
         .map(drop)
         .map_err(|e| ReadIndexError::Stopped(e.to_string()))
+}
+
+/// Waits until the entry at `index` is applied here.
+async fn applied(raft: &Raft, index: u64) -> Result<(), ReadIndexError> {
+    let mut data = raft.data_metrics();
+    loop {
+        let applied = data.borrow_watched().last_applied;
+        if applied.is_some_and(|id| id.index >= index) {
+            return Ok(());
+        }
+        if data.changed().await.is_err() {
+            return Err(ReadIndexError::Stopped("Raft has stopped".into()));
+        }
+    }
 }

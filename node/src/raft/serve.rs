@@ -19,6 +19,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::{
     codec::{AppendAnswer, AppendRecord, VoteRecord, from_id, id},
+    log::Log,
     machine::{Snapshot, SnapshotData, SnapshotMeta},
     network::{Answer, Ask, SnapshotAnswer, SnapshotHead},
     thread::Thread,
@@ -44,6 +45,8 @@ const RECEIVE_PIECE_BYTES: usize = 256 << 10;
 pub struct Server {
     /// openraft's handle.
     pub(super) raft: Raft,
+    /// Its log, with its vote.
+    pub(super) log: Log,
     /// This node.
     pub(super) local: Arc<Local>,
     /// Where messages are served.
@@ -256,6 +259,8 @@ impl Server {
                     .map_err(io::Error::other)?;
                 Answer::Transfer(answer.map_err(|refusal| refusal.to_string()))
             }
+            // The vote on disk, not openraft's observation of it, which may be late: see `confirm.rs`.
+            Ask::Holds(vote) => Answer::Holds(self.log.vote().as_ref() == Some(&vote)),
             Ask::Append(_) => {
                 return Err(io::Error::other("appends are answered in their own order"));
             }
