@@ -416,3 +416,56 @@ fn status_names_the_leader_on_every_node() -> Result<()> {
     }
     Ok(())
 }
+
+const COUNT: &str = "SELECT count(*) FROM t";
+
+/// Only as many followers are asked as a quorum needs: whichever hangs, the other is asked.
+#[test]
+fn linearizable_reads_go_on_beside_a_hanging_follower() -> Result<()> {
+    let mut cluster = Cluster::start(3)?;
+    cluster.client(0).execute("CREATE TABLE t(x)", &[])?;
+    let leader = cluster.leader()?;
+    let mut client = cluster.client(leader);
+    for hanging in [(leader + 1) % 3, (leader + 2) % 3] {
+        cluster[hanging].pause()?;
+        for _ in 0..20 {
+            ensure!(client.number("linearizable", COUNT)? == 0, "rows");
+        }
+        cluster[hanging].resume()?;
+    }
+    cluster.check_no_panic()
+}
+
+/// A write sent on to a leader that sleeps waits for it; another try finds its successor.
+const ATTEMPT_LIMIT: Duration = Duration::from_secs(1);
+
+/// It wakes as the leader that it was, with connections to followers that have elected another since.
+#[test]
+fn a_leader_that_slept_does_not_answer_with_old_data() -> Result<()> {
+    let mut cluster = Cluster::start(3)?;
+    cluster.client(0).execute("CREATE TABLE t(x)", &[])?;
+    for round in 1..=3 {
+        let leader = cluster.leader()?;
+        let mut client = cluster.client(leader).timeout(SETTLE_LIMIT);
+        client.number("linearizable", COUNT)?;
+        cluster[leader].pause()?;
+        // Asked after the write, and before the sleeper can have heard of it.
+        await_write(
+            &mut cluster.client((leader + 1) % 3).timeout(ATTEMPT_LIMIT),
+            &format!(
+                "INSERT INTO t SELECT {round} WHERE NOT EXISTS (SELECT 1 FROM t WHERE x = {round})"
+            ),
+        )?;
+        let asking = std::thread::spawn(move || client.number("linearizable", COUNT));
+        cluster[leader].resume()?;
+        let seen = asking
+            .join()
+            .map_err(|_| anyhow::anyhow!("the reader panicked"))?;
+        // Refusing is allowed; who answers knows the write.
+        if let Ok(rows) = seen {
+            ensure!(rows == round, "round {round}: {rows} rows");
+        }
+        cluster[leader].wait_ready(SETTLE_LIMIT)?;
+    }
+    cluster.check_no_panic()
+}
