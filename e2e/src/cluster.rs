@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::{
     client::Client,
+    link::Link,
     process::{Node, PROCESS_LIMIT},
     wait,
 };
@@ -39,6 +40,25 @@ impl Cluster {
     #[must_use]
     pub fn of(nodes: Vec<Node>) -> Self {
         Self { nodes }
+    }
+
+    /// Three nodes with these flags, formed, and for each the link on which the others reach it.
+    ///
+    /// # Errors
+    /// When a link cannot listen, or the cluster does not form.
+    pub fn linked(args: &[&str]) -> Result<(Self, Vec<Link>)> {
+        let mut nodes = Vec::new();
+        let mut links = Vec::new();
+        for name in ["1", "2", "3"] {
+            let mut node = Node::new(name)?.with(args);
+            let link = Link::to(&node.raft)?;
+            node.raft_adv = Some(link.addr.clone());
+            links.push(link);
+            nodes.push(node);
+        }
+        let mut cluster = Self::of(nodes);
+        cluster.form()?;
+        Ok((cluster, links))
     }
 
     /// `count` nodes named `1`, `2`, …: the first alone, the others joined to it one after the other; all ready.

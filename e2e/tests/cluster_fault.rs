@@ -8,7 +8,6 @@ use e2e::{
         self, Plan,
         nemesis::{Nemesis, Wires},
     },
-    link::Link,
     netns::{self, Network},
     process::Node,
 };
@@ -19,17 +18,7 @@ const ARGS: [&str; 2] = ["-raft-snap=500", "-raft-snap-int=1s"];
 #[test]
 fn proxied_links() -> Result<()> {
     let plan = Plan::from_env("proxied_links")?;
-    let mut nodes = Vec::new();
-    let mut links = Vec::new();
-    for name in ["1", "2", "3"] {
-        let mut node = Node::new(name)?.with(&ARGS);
-        let link = Link::to(&node.raft)?;
-        node.raft_adv = Some(link.addr.clone());
-        links.push(link);
-        nodes.push(node);
-    }
-    let mut cluster = Cluster::of(nodes);
-    cluster.form()?;
+    let (mut cluster, links) = Cluster::linked(&ARGS)?;
     let mut nemesis = Nemesis::new(cluster.len(), Wires::Links(&links));
     let outcome = fault::attack(&mut cluster, &mut nemesis, &plan)?;
     fault::judge(&mut cluster, &outcome)

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use e2e::{
     client::{Client, Outcome},
     cluster::{Cluster, SETTLE_LIMIT},
-    link::Link,
+    link::Mode,
     membership::await_write,
     process::Node,
     wait,
@@ -340,13 +340,13 @@ const NOTICE_LIMIT: Duration = Duration::from_secs(4);
 
 #[test]
 fn an_isolated_leader_does_not_answer_and_steps_down() -> Result<()> {
-    let (mut cluster, links) = linked()?;
+    let (mut cluster, links) = Cluster::linked(&[])?;
     cluster.client(0).execute("CREATE TABLE t(x)", &[])?;
     let leader = cluster.leader()?;
     // Nothing reaches the others any more, so the leader gets no answers; they are frozen from each other too.
     for (index, link) in links.iter().enumerate() {
         if index != leader {
-            link.set(e2e::link::Mode::Blackhole);
+            link.set(Mode::Blackhole);
         }
     }
     let mut client = cluster.client(leader).timeout(Duration::from_secs(20));
@@ -361,7 +361,7 @@ fn an_isolated_leader_does_not_answer_and_steps_down() -> Result<()> {
         "a linearizable read without a quorum: {read:?}"
     );
     for link in &links {
-        link.set(e2e::link::Mode::Open);
+        link.set(Mode::Open);
     }
     cluster
         .iter_mut()
@@ -436,13 +436,13 @@ const ATTEMPT_LIMIT: Duration = Duration::from_secs(1);
 /// It wakes as the leader that it was. Nobody can tell it otherwise; what it asks others itself must do.
 #[test]
 fn a_leader_that_slept_does_not_answer_with_old_data() -> Result<()> {
-    let (mut cluster, links) = linked()?;
+    let (mut cluster, links) = Cluster::linked(&[])?;
     cluster.client(0).execute("CREATE TABLE t(x)", &[])?;
     for round in 1..=3 {
         let leader = cluster.leader()?;
         cluster.client(leader).number("linearizable", COUNT)?;
         cluster[leader].pause()?;
-        links[leader].set(e2e::link::Mode::Blackhole);
+        links[leader].set(Mode::Blackhole);
         await_write(
             &mut cluster.client((leader + 1) % 3).timeout(ATTEMPT_LIMIT),
             &format!(
@@ -463,24 +463,8 @@ fn a_leader_that_slept_does_not_answer_with_old_data() -> Result<()> {
             !answer.contains("values") || answer.contains(&format!("[[{round}]]")),
             "round {round}: {answer}"
         );
-        links[leader].set(e2e::link::Mode::Open);
+        links[leader].set(Mode::Open);
         cluster[leader].wait_ready(SETTLE_LIMIT)?;
     }
     cluster.check_no_panic()
-}
-
-/// Three nodes, and the links on which others reach each of them.
-fn linked() -> Result<(Cluster, Vec<Link>)> {
-    let mut links = Vec::new();
-    let mut nodes = Vec::new();
-    for name in ["1", "2", "3"] {
-        let mut node = Node::new(name)?;
-        let link = Link::to(&node.raft)?;
-        node.raft_adv = Some(link.addr.clone());
-        links.push(link);
-        nodes.push(node);
-    }
-    let mut cluster = Cluster::of(nodes);
-    cluster.form()?;
-    Ok((cluster, links))
 }

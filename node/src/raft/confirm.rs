@@ -100,15 +100,16 @@ impl Confirmation {
         if self.membership != office.membership {
             let membership = metrics.membership_config.membership();
             let others = membership.voter_ids().filter(|id| *id != metrics.id);
+            // All or none: how many are needed follows from how many there are.
             self.witnesses = others
-                .filter_map(|id| {
+                .map(|id| {
                     let member = membership.get_node(&id)?;
                     Some(Witness {
                         client: self.network.witness(id, member),
                         rests_until: None,
                     })
                 })
-                .collect();
+                .collect::<Option<_>>()?;
             self.membership = office.membership;
         }
         Some(office)

@@ -148,6 +148,12 @@ fn unreachable<E: std::error::Error + 'static>(e: &E) -> RPCError<Types> {
     RPCError::Unreachable(Unreachable::new(e))
 }
 
+fn another_question(address: &str) -> RPCError<Types> {
+    RPCError::Unreachable(Unreachable::from_string(format!(
+        "{address} answered another question"
+    )))
+}
+
 impl Client {
     fn hello(&self) -> Hello {
         Hello {
@@ -215,10 +221,7 @@ impl Client {
     }
 
     fn unexpected(&self) -> RPCError<Types> {
-        RPCError::Unreachable(Unreachable::from_string(format!(
-            "{} answered another question",
-            self.address
-        )))
+        another_question(&self.address)
     }
 
     /// Does the node still hold this vote? No is also the answer of one that says nothing within `limit`.
@@ -387,10 +390,7 @@ impl Pipeline<'_> {
         let item = match answer {
             Ok(Ok(Some(Answer::Append(answer)))) => stream_result(answer, range, &self.address),
             Ok(Ok(Some(Answer::Vote(_) | Answer::Transfer(_) | Answer::Holds(_)))) => {
-                Err(RPCError::Unreachable(Unreachable::from_string(format!(
-                    "{} answered another question",
-                    self.address
-                ))))
+                Err(another_question(&self.address))
             }
             Ok(Ok(None)) => Err(unreachable(&WireError::Broken {
                 address: self.address.clone(),
