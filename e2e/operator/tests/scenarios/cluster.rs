@@ -369,12 +369,20 @@ impl Cluster<'_> {
     /// The same where acknowledged rows may be lost.
     pub(crate) fn ended(&self, writer: Writer<'_>) -> Result<writer::Outcome> {
         self.ready(LONG)?;
-        let members: BTreeSet<_> = self.configuration()?.into_keys().collect();
-        let pods: BTreeSet<_> = self.uids()?.into_keys().collect();
-        ensure!(
-            members == pods,
-            "members are {members:?}, pods are {pods:?}"
-        );
+        // Ready speaks of the voters; a read replica may still be on its way back.
+        until(
+            "every pod to be a member and every member a pod",
+            LONG,
+            || {
+                let members: BTreeSet<_> = self.configuration()?.into_keys().collect();
+                let pods: BTreeSet<_> = self.uids()?.into_keys().collect();
+                ensure!(
+                    members == pods,
+                    "members are {members:?}, pods are {pods:?}"
+                );
+                Ok(())
+            },
+        )?;
         writer.end(&self.urls()?)
     }
 
