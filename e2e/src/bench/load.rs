@@ -6,6 +6,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use memchr::memmem;
 use mio::{Events, Interest, Poll, Token, event::Event, net::TcpStream};
 
 /// Nothing measured is sent for this part of the span: connections open, caches fill.
@@ -216,7 +217,7 @@ impl Connection {
 
 /// Whether head and body are complete.
 fn is_whole(reply: &[u8]) -> io::Result<bool> {
-    let Some(head) = find(reply, b"\r\n\r\n") else {
+    let Some(head) = memmem::find(reply, b"\r\n\r\n") else {
         return Ok(false);
     };
     let length = content_length(&reply[..head]).ok_or_else(|| {
@@ -237,13 +238,7 @@ fn content_length(head: &[u8]) -> Option<usize> {
 }
 
 fn is_good(reply: &[u8]) -> bool {
-    reply.starts_with(b"HTTP/1.1 200") && find(reply, b"\"error\"").is_none()
-}
-
-fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
-    haystack
-        .windows(needle.len())
-        .position(|window| window == needle)
+    reply.starts_with(b"HTTP/1.1 200") && memmem::find(reply, b"\"error\"").is_none()
 }
 
 #[cfg(test)]
