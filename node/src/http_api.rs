@@ -30,12 +30,14 @@ use crate::{
 
 mod accept;
 mod backup;
+mod bell;
 mod body;
 mod boot;
 mod console;
 mod debug;
 mod error;
 mod execute;
+mod head_timer;
 mod host;
 mod leader;
 mod licenses;

@@ -1,19 +1,20 @@
 //! Connections: accepted up to a limit, served by hyper, ended in order.
 //!
 //! The loop does not care what a connection is made of, so that TLS can be put between.
-use std::{future::Future, io, sync::Arc, time::Duration};
+use std::{future::Future, io, pin::pin, sync::Arc, time::Duration};
 
 use hyper::{body::Incoming, header::InvalidHeaderValue, server::conn::http1, service::service_fn};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
     sync::Semaphore,
+    task::JoinSet,
     time::{sleep, timeout},
 };
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::sync::CancellationToken;
 
-use super::{Edge, HttpState, body};
+use super::{Edge, HttpState, bell::Bell, body, head_timer::HeadTimer};
 
 /// Connections at a time. Each costs a descriptor and some tens of KiB; beyond the limit new ones wait in the kernel's queue.
 pub(super) const MAX_CONNECTIONS: usize = 8192;
@@ -69,8 +70,8 @@ where
     body::remove_left_uploads(&state.settings.data_dir);
     let edge = Arc::new(Edge::new(state)?);
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    let running = TaskTracker::new();
-    let abandon = CancellationToken::new();
+    let bell = Arc::new(Bell::default());
+    let mut running = JoinSet::new();
     loop {
         let next = async {
             // The semaphore is never closed.
@@ -80,6 +81,7 @@ where
         let (place, accepted) = tokio::select! {
             biased;
             () = stop.cancelled() => break,
+            Some(_) = running.join_next() => continue,
             next = next => next,
         };
         let stream = match accepted {
@@ -92,31 +94,25 @@ where
         // Replies are written in one go: waiting for more would only delay them.
         let _ = stream.set_nodelay(true);
         let wrapped = wrap(stream);
-        let (edge, stop, abandon) = (Arc::clone(&edge), stop.clone(), abandon.clone());
+        let (edge, bell) = (Arc::clone(&edge), Arc::clone(&bell));
         running.spawn(async move {
-            let work = async {
-                match timeout(WRAP_TIMEOUT, wrapped).await {
-                    Ok(Ok(stream)) => serve_connection(stream, edge, &stop).await,
-                    Ok(Err(error)) => tracing::debug!("connection refused: {error}"),
-                    Err(_elapsed) => tracing::debug!("connection refused: handshake timed out"),
-                }
-            };
-            tokio::select! {
-                () = work => {}
-                () = abandon.cancelled() => {}
+            match timeout(WRAP_TIMEOUT, wrapped).await {
+                Ok(Ok(stream)) => serve_connection(stream, edge, &bell).await,
+                Ok(Err(error)) => tracing::debug!("connection refused: {error}"),
+                Err(_elapsed) => tracing::debug!("connection refused: handshake timed out"),
             }
             drop(place);
         });
     }
     drop(listener);
-    running.close();
-    if timeout(STOP_LIMIT, running.wait()).await.is_err() {
+    bell.ring();
+    let ended = async { while running.join_next().await.is_some() {} };
+    if timeout(STOP_LIMIT, ended).await.is_err() {
         tracing::warn!(
             "HTTP: {} connections still had a running request {STOP_LIMIT:?} after the stop and were cut",
             running.len()
         );
-        abandon.cancel();
-        running.wait().await;
+        running.shutdown().await;
     }
     Ok(())
 }
@@ -136,23 +132,23 @@ async fn pause_after(error: &io::Error) {
 }
 
 /// Serves one connection until it ends, or until the request that runs at the stop has its reply.
-async fn serve_connection<S>(stream: S, edge: Arc<Edge>, stop: &CancellationToken)
+async fn serve_connection<S>(stream: S, edge: Arc<Edge>, bell: &Bell)
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
     let service =
         service_fn(move |request: hyper::Request<Incoming>| Arc::clone(&edge).answer(request));
     let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
+        .timer(HeadTimer::new())
         .header_read_timeout(HEADER_READ_TIMEOUT)
         .max_buf_size(BUFFER_BYTES)
         // As Go prints them.
         .title_case_headers(true)
         .serve_connection(TokioIo::new(stream), service);
-    tokio::pin!(connection);
-    let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
-        () = stop.cancelled() => {
+    let mut connection = pin!(connection);
+    let ended = match bell.or(connection.as_mut()).await {
+        Some(ended) => ended,
+        None => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }
