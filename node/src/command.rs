@@ -1,10 +1,10 @@
 //! What one log entry can say, and its versioned bytes. Knows nothing of Raft.
 //!
 //! The leader encodes a command once; the same bytes go to its log, to every follower's log and over the wire. The decoded form
-//! travels along in memory, so the leader never decodes what it has just encoded.
+//! travels along in memory until it is applied, so the leader never decodes what it has just encoded.
 use std::{
     fmt,
-    sync::{Arc, Mutex, OnceLock, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -31,7 +31,7 @@ pub struct Encoded(Arc<Inner>);
 
 struct Inner {
     bytes: Bytes,
-    decoded: OnceLock<Result<Command, DecodeError>>,
+    decoded: Mutex<Option<Command>>,
     deliver: Mutex<Option<Deliver>>,
 }
 
@@ -62,32 +62,25 @@ impl Encoded {
 
     /// Who waits, once.
     pub fn take_deliver(&self) -> Option<Deliver> {
-        let mut deliver = self
-            .0
-            .deliver
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        deliver.take()
+        take(&self.0.deliver)
     }
 
     fn encode(command: Command, deliver: Option<Deliver>) -> Result<Self, DecodeError> {
         let mut out = BytesMut::with_capacity(256).writer();
         out.get_mut().put_u8(VERSION);
         postcard::to_io(&command, &mut out).map_err(|e| DecodeError(e.to_string()))?;
-        let decoded = OnceLock::new();
-        let _ = decoded.set(Ok(command));
         Ok(Self(Arc::new(Inner {
             bytes: out.into_inner().freeze(),
-            decoded,
+            decoded: Mutex::new(Some(command)),
             deliver: Mutex::new(deliver),
         })))
     }
 
-    /// Wraps bytes from the log or the wire; they are decoded when first asked for.
+    /// Wraps bytes from the log or the wire; they are decoded when asked for.
     pub fn from_bytes(bytes: Bytes) -> Self {
         Self(Arc::new(Inner {
             bytes,
-            decoded: OnceLock::new(),
+            decoded: Mutex::default(),
             deliver: Mutex::default(),
         }))
     }
@@ -97,17 +90,18 @@ impl Encoded {
         &self.0.bytes
     }
 
-    /// The command.
+    /// The command, decoded unless it is there from its encoding. It does not stay: entries lie in the log's cache long after they were
+    /// applied, and a decoded request is several times the size of its bytes.
     ///
     /// # Errors
     /// Bytes of a newer version, or damaged ones.
-    pub fn command(&self) -> Result<&Command, DecodeError> {
-        self.0
-            .decoded
-            .get_or_init(|| decode(&self.0.bytes))
-            .as_ref()
-            .map_err(Clone::clone)
+    pub fn take_command(&self) -> Result<Command, DecodeError> {
+        take(&self.0.decoded).map_or_else(|| decode(&self.0.bytes), Ok)
     }
+}
+
+fn take<T>(from: &Mutex<Option<T>>) -> Option<T> {
+    from.lock().unwrap_or_else(PoisonError::into_inner).take()
 }
 
 fn decode(bytes: &[u8]) -> Result<Command, DecodeError> {
@@ -176,7 +170,10 @@ mod tests {
     fn round_trip() {
         let encoded = Encoded::new(sample()).unwrap();
         let again = Encoded::from_bytes(encoded.bytes().clone());
-        assert_eq!(again.command().unwrap(), &sample());
+        for encoded in [encoded, again] {
+            assert_eq!(encoded.take_command().unwrap(), sample());
+            assert_eq!(encoded.take_command().unwrap(), sample(), "the second time");
+        }
     }
 
     /// The bytes of version 1, written down: a change that breaks them breaks every log in the field.
@@ -197,10 +194,10 @@ mod tests {
 
     #[test]
     fn damaged_or_newer_bytes_are_errors() {
-        assert!(Encoded::from_bytes(Bytes::new()).command().is_err());
+        assert!(Encoded::from_bytes(Bytes::new()).take_command().is_err());
         assert!(
             Encoded::from_bytes(Bytes::from_static(&[9, 0]))
-                .command()
+                .take_command()
                 .unwrap_err()
                 .to_string()
                 .contains("newer")
@@ -209,7 +206,7 @@ mod tests {
         for cut in 1..whole.bytes().len() {
             assert!(
                 Encoded::from_bytes(whole.bytes().slice(..cut))
-                    .command()
+                    .take_command()
                     .is_err(),
                 "cut at {cut}"
             );

@@ -63,7 +63,7 @@ impl raft_log::Types for LogTypes {
     }
 }
 
-/// A payload in the log's framing: length, then postcard. In memory it keeps the decoded command, so that the node that encoded an
+/// A payload in the log's framing: length, then postcard. In memory it keeps the decoded command until it is applied, so that the node that encoded an
 /// entry applies it without decoding.
 #[derive(Clone, Debug)]
 pub struct StoredPayload(pub(super) Payload);

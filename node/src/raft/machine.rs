@@ -246,10 +246,10 @@ impl RaftStateMachine<Types> for Machine {
                         // From the log or from another node, as bytes.
                         self.metrics.count(Counter::ProtoNumRequestsDecoded);
                     }
-                    match command.command().map_err(io::Error::other)? {
-                        Command::Requests(requests) => Work::Requests(Arc::clone(requests)),
-                        Command::Load(chunk) => Work::Load(chunk.clone()),
-                        Command::LoadAbort(id) => Work::LoadAbort(*id),
+                    match command.take_command().map_err(io::Error::other)? {
+                        Command::Requests(requests) => Work::Requests(requests),
+                        Command::Load(chunk) => Work::Load(chunk),
+                        Command::LoadAbort(id) => Work::LoadAbort(id),
                     }
                 }
             };

@@ -496,10 +496,12 @@ fn answer(waiting: &Waiting, outcomes: Vec<Outcome>, index: u64) {
 /// Tells everybody why not, and gives the requests back where that is certain.
 fn fail(waiting: &Waiting, error: &ProposeError, proposed: Option<&Encoded>) {
     let Some(waiters) = take(waiting) else { return };
-    let mut requests = match proposed.map(Encoded::command) {
-        Some(Ok(Command::Requests(requests))) if *error == ProposeError::NotLeader => {
-            requests.as_slice()
-        }
+    let command = match proposed {
+        Some(encoded) if *error == ProposeError::NotLeader => encoded.take_command().ok(),
+        _ => None,
+    };
+    let mut requests = match &command {
+        Some(Command::Requests(requests)) => requests.as_slice(),
         _ => &[],
     };
     for (count, reply) in waiters.shares {
