@@ -430,7 +430,7 @@ fn linearizable_reads_go_on_beside_a_hanging_follower() -> Result<()> {
     cluster.check_no_panic()
 }
 
-/// A write sent on to a leader that sleeps waits for it; another try finds its successor.
+/// A write sent on to a leader that sleeps is given up only some time after its successor is known; another try finds that sooner.
 const ATTEMPT_LIMIT: Duration = Duration::from_secs(1);
 
 /// It wakes as the leader that it was. Nobody can tell it otherwise; what it asks others itself must do.
@@ -466,5 +466,60 @@ fn a_leader_that_slept_does_not_answer_with_old_data() -> Result<()> {
         links[leader].set(Mode::Open);
         cluster[leader].wait_ready(SETTLE_LIMIT)?;
     }
+    cluster.check_no_panic()
+}
+
+/// A third of the time that a caller grants by default: who is answered within it was not waiting for the frozen node.
+const NOT_HELD_UP: Duration = Duration::from_secs(10);
+
+/// Its connections stay open and swallow whatever is sent. A write that went there is unknown; a read has no effect and goes to the next leader,
+/// as does a write that found no open connection, for it was not sent.
+#[test]
+fn a_frozen_leader_holds_up_nobody_once_another_leads() -> Result<()> {
+    let mut cluster = Cluster::start(3)?;
+    cluster.client(0).execute("CREATE TABLE t(x)", &[])?;
+    let leader = cluster.leader()?;
+    let followers = [(leader + 1) % 3, (leader + 2) % 3];
+    for follower in followers {
+        cluster
+            .client(follower)
+            .execute("INSERT INTO t VALUES(0)", &[])?;
+    }
+    cluster[leader].pause()?;
+    let ask = |mut client: Client, call: &str| match call {
+        "write" => client.post("/db/execute", r#"["INSERT INTO t VALUES(1)"]"#),
+        level => client.get(&format!(
+            "/db/query?level={level}&q=SELECT%20count(*)%20FROM%20t"
+        )),
+    };
+    std::thread::scope(|scope| {
+        let calls = followers.iter().flat_map(|follower| {
+            ["write", "linearizable", "weak", "strong"].map(|call| (*follower, call))
+        });
+        let asked: Vec<_> = calls
+            .map(|(follower, call)| {
+                let client = cluster.client(follower).timeout(NOT_HELD_UP);
+                (follower, call, scope.spawn(move || ask(client, call)))
+            })
+            .collect();
+        for (follower, call, answer) in asked {
+            let answer = answer.join().expect("the call panicked");
+            let text = answer
+                .with_context(|| format!("{call} at {follower}"))?
+                .text();
+            let is_unknown = call == "write" && text.contains("does not lead any more");
+            ensure!(
+                is_unknown || !text.contains("error"),
+                "{call} at {follower}: {text}"
+            );
+        }
+        anyhow::Ok(())
+    })?;
+    for follower in followers {
+        let mut client = cluster.client(follower).timeout(NOT_HELD_UP);
+        client.execute("INSERT INTO t VALUES(2)", &[])?;
+    }
+    cluster[leader].resume()?;
+    cluster.agreed_dump()?;
     cluster.check_no_panic()
 }

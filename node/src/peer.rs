@@ -3,6 +3,7 @@
 //! A call is never repeated by itself once any of it was sent: what failed after that may have taken effect.
 use std::{
     collections::HashMap,
+    future::{Future, pending},
     io,
     path::Path,
     sync::{
@@ -255,15 +256,33 @@ impl Peers {
         ask: &Ask,
         limit: Duration,
     ) -> Result<Answer, WireError> {
+        self.call_until(address, ask, limit, pending()).await
+    }
+
+    /// As [`Self::call`], given up as [`WireError::Silent`] when `silence` ends.
+    ///
+    /// # Errors
+    /// See [`WireError`].
+    pub async fn call_until(
+        &self,
+        address: &str,
+        ask: &Ask,
+        limit: Duration,
+        silence: impl Future<Output = ()>,
+    ) -> Result<Answer, WireError> {
         let reached = Reached::default();
-        match timeout(limit, self.exchange(address, ask, limit, &reached)).await {
-            Ok(result) => result,
-            Err(_) => {
-                reached.count_timeout(&self.local.metrics);
-                Err(WireError::Timeout {
-                    address: address.to_owned(),
+        tokio::select! {
+            biased;
+            answered = timeout(limit, self.exchange(address, ask, limit, &reached)) => {
+                answered.unwrap_or_else(|_| {
+                    reached.count_timeout(&self.local.metrics);
+                    Err(WireError::Timeout { address: address.to_owned() })
                 })
             }
+            () = silence => Err(WireError::Silent {
+                address: address.to_owned(),
+                nothing_sent: !reached.connected.load(Relaxed),
+            }),
         }
     }
 

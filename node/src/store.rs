@@ -4,6 +4,7 @@
 //! leader over the inter-node port, once, with the caller's credentials. DESIGN.md says what each consistency level promises.
 mod admin;
 mod backup;
+mod leader;
 pub mod level;
 mod load;
 pub mod queue;

@@ -97,12 +97,24 @@ pub enum WireError {
         /// As configured.
         address: String,
     },
+    /// Another node leads now, and the one that was asked as the leader does not even say who it is.
+    #[error("{address} does not lead any more, and does not answer")]
+    Silent {
+        /// As configured.
+        address: String,
+        /// The connection was not even there: nothing was sent.
+        nothing_sent: bool,
+    },
 }
 
 impl WireError {
     /// Nothing of the request can have reached the other side.
     pub fn nothing_sent(&self) -> bool {
-        matches!(self, Self::Dial { .. } | Self::Refused { .. })
+        match self {
+            Self::Dial { .. } | Self::Refused { .. } => true,
+            Self::Silent { nothing_sent, .. } => *nothing_sent,
+            Self::Broken { .. } | Self::Timeout { .. } => false,
+        }
     }
 }
 

@@ -74,7 +74,8 @@ mod tests {
     #[tokio::test]
     async fn a_new_waker_is_registered_too() {
         let bell = Bell::default();
-        let mut listening = Box::pin(bell.or(Box::pin(pending::<()>()).as_mut()));
+        let mut never = pin!(pending::<()>());
+        let mut listening = Box::pin(bell.or(never.as_mut()));
         let mut unwoken = std::task::Context::from_waker(Waker::noop());
         assert!(listening.as_mut().poll(&mut unwoken).is_pending());
         let ring = async {

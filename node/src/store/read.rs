@@ -1,17 +1,21 @@
 //! Reads: carries out what `level.rs` decides.
-use std::{sync::atomic::Ordering, time::Duration};
+use std::{
+    sync::atomic::Ordering,
+    time::{Duration, Instant},
+};
 
 use node_api::{StatementResult, param::Level};
 use node_db::{Outcome, Read, Request, Stamp};
 
 use super::{
-    Caller, Opened, ReadOptions, Served, Store, StoreError,
+    Caller, Opened, ReadOptions, Served, Store, StoreError, leader,
     level::{Freshness, Plan, Standing, is_stale, plan},
 };
 use crate::{
     metrics::Counter,
     peer::{Answer, Ask},
     raft::ReadIndexError,
+    wire::WireError,
 };
 
 /// VM instructions that a read may take on the thread that received it: some 100 µs, enough for reads by key. Longer ones go to a
@@ -34,17 +38,22 @@ impl Store {
         caller: &Caller,
     ) -> Result<Served, StoreError> {
         let opened = self.open()?;
-        match plan(options.level, self.standing(opened)) {
-            Plan::Forward => self.forward_read(opened, read, options, caller).await,
-            Plan::NoLeader => Err(StoreError::LeaderNotFound),
-            here => match self.read_here(opened, here, &read, options).await {
-                // Leadership went between the decision and the confirmation; a read has no effect, so it may simply go on.
-                Err(StoreError::NotLeader) if Self::elsewhere(opened).is_some() => {
-                    self.forward_read(opened, read, options, caller).await
-                }
-                Err(StoreError::NotLeader) => Err(StoreError::LeaderNotFound),
-                result => result,
-            },
+        let deadline = Instant::now() + caller.timeout;
+        loop {
+            match plan(options.level, self.standing(opened)) {
+                Plan::Forward => {}
+                Plan::NoLeader => return Err(StoreError::LeaderNotFound),
+                here => match self.read_here(opened, here, &read, options).await {
+                    // Leadership went between the decision and the confirmation; a read has no effect, so it may simply go on.
+                    Err(StoreError::NotLeader) => {}
+                    result => return result,
+                },
+            }
+            let forwarded = self.forward_read(opened, &read, options, caller, deadline);
+            // Without an answer somebody else leads now, perhaps this node.
+            if let Some(served) = forwarded.await? {
+                return Ok(served);
+            }
         }
     }
 
@@ -146,28 +155,35 @@ impl Store {
         done.map_err(|not_done| not_done.error.into())
     }
 
+    /// `None` if the leader was silent and another node leads now.
     async fn forward_read(
         &self,
         opened: &Opened,
-        read: Read,
+        read: &Read,
         options: &ReadOptions,
         caller: &Caller,
-    ) -> Result<Served, StoreError> {
+        deadline: Instant,
+    ) -> Result<Option<Served>, StoreError> {
         let Some(address) = Self::elsewhere(opened) else {
             return Err(StoreError::LeaderNotFound);
         };
         let ask = Ask::Read {
-            read,
+            read: read.clone(),
             options: options.clone(),
             credentials: caller.credentials.clone(),
         };
+        let leadership = opened.consensus.watch_leadership();
+        let peers = &self.0.peers;
+        let mut limit = deadline.saturating_duration_since(Instant::now());
         let mut attempts = 0;
         loop {
-            match self.0.peers.call(&address, &ask, caller.timeout).await {
+            match leader::call(peers, &leadership, &address, &ask, limit, || ()).await {
                 Ok(Answer::Served(served)) => {
-                    return served.map(|s| Served {
-                        served_by: address,
-                        ..s
+                    return served.map(|s| {
+                        Some(Served {
+                            served_by: address,
+                            ..s
+                        })
                     });
                 }
                 Ok(_) => {
@@ -175,9 +191,11 @@ impl Store {
                         "{address} answered another question"
                     )));
                 }
+                Err(WireError::Silent { .. }) => return Ok(None),
                 // A read has no effect: any failure may be repeated.
                 Err(_) if attempts < caller.retries => {
                     attempts += 1;
+                    limit = caller.timeout;
                     let metrics = &self.0.local.metrics;
                     metrics.count(Counter::ClusterNumClientRetries);
                     metrics.count(Counter::ClusterNumClientQueryRetries);

@@ -1,11 +1,14 @@
 //! Writes: proposed here or packed together and sent to the leader, once.
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use node_api::param::Level;
 use node_db::{Kind, Outcome, Read, Request};
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
-use super::{Caller, Opened, ReadOptions, Served, Store, StoreError};
+use super::{Caller, Opened, ReadOptions, Served, Store, StoreError, leader};
 use crate::{
     metrics::{Counter, Metrics},
     peer::{Answer, Ask, ForwardedWrite, Peers, WriteAnswer},
@@ -237,10 +240,7 @@ async fn forward_batches(
         let peers = peers.clone();
         let leadership = leadership.clone();
         let metrics = Arc::clone(&metrics);
-        tokio::spawn(async move {
-            send_batch(&peers, &metrics, &leadership, batch).await;
-            drop(permit);
-        });
+        tokio::spawn(async move { send_batch(&peers, &metrics, &leadership, batch, permit).await });
     }
 }
 
@@ -249,6 +249,7 @@ async fn send_batch(
     metrics: &Metrics,
     leadership: &watch::Receiver<Leadership>,
     batch: Vec<Waiting>,
+    place: OwnedSemaphorePermit,
 ) {
     // The longest patience in the batch counts: cutting off its owner would be a false unknown.
     let limit = batch.iter().map(|w| w.timeout).max().unwrap_or_default();
@@ -256,13 +257,18 @@ async fn send_batch(
     let (writes, replies): (Vec<_>, Vec<_>) = batch.into_iter().map(|w| (w.write, w.reply)).unzip();
     let kinds: Vec<Kind> = writes.iter().map(|write| write.request.kind).collect();
     let ask = Ask::Write(writes);
+    let mut place = Some(place);
     let mut attempts = 0;
+    let mut deadline = Instant::now() + limit;
     loop {
         let address = leadership.borrow().addr.clone();
         let Some(address) = address else {
             return answer_all(replies, &StoreError::LeaderNotFound);
         };
-        let error = match peers.call(&address, &ask, limit).await {
+        let left = deadline.saturating_duration_since(Instant::now());
+        // Those behind need not wait for a leader of the past.
+        let deposed = || drop(place.take());
+        let error = match leader::call(peers, leadership, &address, &ask, left, deposed).await {
             Ok(Answer::Write(answers)) if answers.len() == replies.len() => {
                 for (reply, answer) in replies.into_iter().zip(answers) {
                     let _ = reply.send(answer.map(|a| (a, address.clone())));
@@ -277,10 +283,14 @@ async fn send_batch(
             }
             Err(error) => error,
         };
+        if matches!(error, WireError::Silent { .. }) && error.nothing_sent() {
+            continue;
+        }
         if !error.nothing_sent() || attempts >= retries {
             return answer_all(replies, &failure(&error));
         }
         attempts += 1;
+        deadline = Instant::now() + limit;
         kinds.iter().for_each(|kind| count_retry(metrics, *kind));
     }
 }
