@@ -284,3 +284,18 @@ fn two_wiped_disks(survivor_late: bool) -> Result<()> {
     ensure!(count_at(kept, "none")? == ROWS, "the survivor lost rows");
     cluster.check_no_panic()
 }
+
+/// It answers alone with all that it had answered before, although nobody tells it what is committed.
+#[test]
+fn a_follower_stopped_in_order_forgets_nothing() -> Result<()> {
+    let mut cluster = three_nodes(Flags::Expect)?;
+    create_table(&cluster)?;
+    write_rows(&cluster, 0)?;
+    let follower = cluster.follower()?;
+    await_rows(&cluster[follower], "none")?;
+    cluster[follower].stop()?;
+    cluster.iter_mut().try_for_each(Node::kill)?;
+    cluster[follower].start_and_answer()?;
+    await_rows(&cluster[follower], "none")?;
+    cluster.check_no_panic()
+}

@@ -261,8 +261,8 @@ impl Log {
         self.lock().log_state().vote().map(|vote| vote.0.clone())
     }
 
-    /// Waits until everything written so far is on disk.
-    async fn sync(&self) -> io::Result<()> {
+    /// Waits until everything written so far is on disk, commit marks too.
+    pub(super) async fn sync(&self) -> io::Result<()> {
         let (tell, told) = oneshot::channel();
         self.writes.begin();
         self.flush(Flushed::Caller(tell, self.writes.clone()))?;
