@@ -22,7 +22,7 @@ use crate::{
 /// debug build on two busy cores replays its log slowly.
 pub const PROCESS_LIMIT: Duration = Duration::from_secs(20);
 /// Lines of a node's log that a failing test shows.
-const LOG_TAIL: usize = 40;
+const LOG_TAIL: usize = 200;
 /// Election settings for tests: short enough that a lost leader costs little, long enough for two busy cores.
 pub const FAST_ELECTION: [&str; 2] = [
     "-raft-heartbeat-timeout=500ms",

@@ -1,5 +1,11 @@
 //! The calling side of Raft's messages: one connection per target and purpose, dialed when needed, dropped on the first doubt.
-use std::{future::Future, io, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    future::Future,
+    io,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use futures_util::{Stream, StreamExt, stream};
 use openraft::{
@@ -86,16 +92,23 @@ pub(super) enum SnapshotAnswer {
     Failed(String),
 }
 
+/// Members that could not be dialed when it was tried last. Known to all clients: each round of votes makes new ones.
+type Lost = Arc<Mutex<BTreeSet<RaftId>>>;
+
 /// Makes clients for targets.
 #[derive(Clone, Debug)]
 pub struct Network {
     local: Arc<Local>,
+    lost: Lost,
 }
 
 impl Network {
     /// Dials as `local`.
     pub fn new(local: Arc<Local>) -> Self {
-        Self { local }
+        Self {
+            local,
+            lost: Lost::default(),
+        }
     }
 
     /// For [`Client::holds`].
@@ -110,7 +123,7 @@ impl Network {
             target,
             address: member.raft_addr.clone(),
             connection: None,
-            lost: false,
+            lost: Arc::clone(&self.lost),
         }
     }
 }
@@ -140,8 +153,7 @@ pub struct Client {
     address: String,
     /// Taken while in use and put back only after a complete exchange, so a half-used one is never reused.
     connection: Option<Connection>,
-    /// The last dial failed.
-    lost: bool,
+    lost: Lost,
 }
 
 fn unreachable<E: std::error::Error + 'static>(e: &E) -> RPCError<Types> {
@@ -169,19 +181,24 @@ impl Client {
             return Ok(connection);
         }
         let dialed = self.dial().await;
-        // One line when a member goes, one when it returns; not one a try.
-        match (&dialed, self.purpose, self.lost) {
-            (Err(e), Purpose::Append, false) => {
+        if self.purpose == Purpose::Append {
+            self.note(dialed.as_ref().err());
+        }
+        dialed
+    }
+
+    /// One line when a member goes, one when it returns; not one a try.
+    fn note(&self, failure: Option<&WireError>) {
+        let mut lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner);
+        match failure {
+            Some(e) if lost.insert(self.target.clone()) => {
                 tracing::warn!(target: "raft", "node {} cannot be reached: {e}", self.target.name());
-                self.lost = true;
             }
-            (Ok(_), Purpose::Append, true) => {
+            None if lost.remove(&self.target) => {
                 tracing::info!(target: "raft", "node {} is reached again", self.target.name());
-                self.lost = false;
             }
             _ => {}
         }
-        dialed
     }
 
     /// A member that said it has moved is looked for there first: whole clusters come back under new addresses, and no leader can
