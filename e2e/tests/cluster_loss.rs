@@ -214,6 +214,8 @@ fn wiped_voter_returns(flags: Flags) -> Result<()> {
     let mut cluster = three_nodes(flags)?;
     create_table(&cluster)?;
     cluster.agreed_rows("SELECT name FROM sqlite_schema")?;
+    // One that has just joined votes only once it has caught up, and without C's vote A alone would be no majority.
+    all_three_are_voters(&mut cluster)?;
     cluster[2].kill()?;
     // C may have led.
     await_write(&mut cluster.client(0), "DELETE FROM kept")?;
