@@ -1,7 +1,7 @@
 //! hyper's timer for the heads of one connection's requests, which costs a request next to nothing.
 use std::{
     pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -33,10 +33,6 @@ impl HeadTimer {
     }
 }
 
-fn lock(alarm: &Mutex<Alarm>) -> MutexGuard<'_, Alarm> {
-    alarm.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl Timer for HeadTimer {
     fn sleep(&self, duration: Duration) -> Pin<Box<dyn Sleep>> {
         self.sleep_until(self.now() + duration)
@@ -58,7 +54,7 @@ impl Future for HeadSleep {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        let mut alarm = lock(&self.alarm);
+        let mut alarm = self.alarm.lock().unwrap_or_else(PoisonError::into_inner);
         if alarm.deadline() > self.deadline {
             alarm.as_mut().reset(self.deadline);
         }

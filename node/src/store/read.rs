@@ -38,7 +38,8 @@ impl Store {
         caller: &Caller,
     ) -> Result<Served, StoreError> {
         let opened = self.open()?;
-        let deadline = Instant::now() + caller.timeout;
+        // Of what is sent on; a read that is served here needs no clock.
+        let mut deadline = None;
         loop {
             match plan(options.level, self.standing(opened)) {
                 Plan::Forward => {}
@@ -49,6 +50,7 @@ impl Store {
                     result => return result,
                 },
             }
+            let deadline = *deadline.get_or_insert_with(|| Instant::now() + caller.timeout);
             let forwarded = self.forward_read(opened, &read, options, caller, deadline);
             // Without an answer somebody else leads now, perhaps this node.
             if let Some(served) = forwarded.await? {
