@@ -8,7 +8,7 @@ use std::{
 };
 
 use bytes::{BufMut, Bytes, BytesMut};
-use node_db::{LoadChunk, Outcome, Request};
+use node_db::{Bounds, LoadChunk, Outcome, Request, Rules};
 use serde::{Deserialize, Serialize};
 
 /// First byte of every encoded command. Raised only when old readers could misread new bytes.
@@ -23,6 +23,49 @@ pub enum Command {
     Load(LoadChunk),
     /// The load with this id will not be finished.
     LoadAbort(u64),
+    /// From now on the cluster uses this format version (`version.rs`); the first entry that only nodes of version 2 read.
+    RaiseVersion(u16),
+    /// As `Requests`, under [`node_db::Rules::V2`]. From version 2 on.
+    Bounded(BoundedRequests),
+}
+
+/// Requests with the bounds of each.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BoundedRequests {
+    /// In order. Each knows its own bounds, too, once it is decoded.
+    pub requests: Arc<Vec<Request>>,
+    bounds: Vec<Bounds>,
+}
+
+impl BoundedRequests {
+    /// From requests that follow [`Rules::V2`]; others get no bounds.
+    pub fn new(mut requests: Vec<Request>) -> Self {
+        let mut bounds = Vec::with_capacity(requests.len());
+        for request in &mut requests {
+            let own = match request.rules {
+                Rules::V1 => Bounds::default(),
+                Rules::V2(own) => own,
+            };
+            request.rules = Rules::V2(own);
+            bounds.push(own);
+        }
+        Self {
+            requests: Arc::new(requests),
+            bounds,
+        }
+    }
+
+    /// Gives each decoded request its bounds.
+    fn distribute(&mut self) -> Result<(), DecodeError> {
+        let requests = Arc::make_mut(&mut self.requests);
+        if requests.len() != self.bounds.len() {
+            return Err(DecodeError("requests and bounds differ in number".into()));
+        }
+        for (request, bounds) in requests.iter_mut().zip(&self.bounds) {
+            request.rules = Rules::V2(*bounds);
+        }
+        Ok(())
+    }
 }
 
 /// A command with its bytes. Cheap to clone.
@@ -107,7 +150,11 @@ fn take<T>(from: &Mutex<Option<T>>) -> Option<T> {
 fn decode(bytes: &[u8]) -> Result<Command, DecodeError> {
     match bytes.split_first() {
         Some((&VERSION, rest)) => {
-            postcard::from_bytes(rest).map_err(|e| DecodeError(e.to_string()))
+            let mut command = postcard::from_bytes(rest).map_err(|e| DecodeError(e.to_string()))?;
+            if let Command::Bounded(batch) = &mut command {
+                batch.distribute()?;
+            }
+            Ok(command)
         }
         Some((v, _)) => Err(DecodeError(format!(
             "version {v} is newer than {VERSION}; run a newer rqlited"
@@ -142,7 +189,16 @@ mod tests {
     use super::*;
 
     fn sample() -> Command {
-        Command::Requests(Arc::new(vec![Request {
+        Command::Requests(Arc::new(vec![request(Rules::V1)]))
+    }
+
+    fn bounded() -> Command {
+        let bounds = Bounds { vm_steps: 300 };
+        Command::Bounded(BoundedRequests::new(vec![request(Rules::V2(bounds))]))
+    }
+
+    fn request(rules: Rules) -> Request {
+        Request {
             kind: Kind::Execute,
             transaction: true,
             qualify_columns: false,
@@ -163,16 +219,19 @@ mod tests {
                 unix_micros: 1,
                 seed: 2,
             },
-        }]))
+            rules,
+        }
     }
 
     #[test]
     fn round_trip() {
-        let encoded = Encoded::new(sample()).unwrap();
-        let again = Encoded::from_bytes(encoded.bytes().clone());
-        for encoded in [encoded, again] {
-            assert_eq!(encoded.take_command().unwrap(), sample());
-            assert_eq!(encoded.take_command().unwrap(), sample(), "the second time");
+        for command in [sample(), bounded(), Command::RaiseVersion(2)] {
+            let encoded = Encoded::new(command.clone()).unwrap();
+            let again = Encoded::from_bytes(encoded.bytes().clone());
+            for encoded in [encoded, again] {
+                assert_eq!(encoded.take_command().unwrap(), command);
+                assert_eq!(encoded.take_command().unwrap(), command, "the second time");
+            }
         }
     }
 

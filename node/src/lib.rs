@@ -26,6 +26,7 @@ pub mod service;
 pub mod stop;
 pub mod store;
 pub mod telemetry;
+pub mod version;
 pub mod wire;
 
 /// The version that clients see (`X-RQLITE-VERSION`): of the API, which is rqlite v10's, and of this program.

@@ -4,7 +4,7 @@ use std::{
     path::PathBuf,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -12,6 +12,7 @@ use std::{
 use crate::{
     identity::{Cluster, FormingRight, Identity, IdentityError},
     metrics::Metrics,
+    version,
 };
 
 /// Shared by everything that speaks for this node.
@@ -39,10 +40,16 @@ pub struct Local {
     leads_without_quorum: AtomicBool,
     /// Raft id to advertised Raft address, of members that said they have moved since the membership was written.
     moved: Mutex<BTreeMap<String, String>>,
+    /// The format version in effect in this node's cluster, as far as its log is applied here.
+    format_version: AtomicU16,
+    /// Raft id to the newest format version that the node said it speaks.
+    spoken: Mutex<BTreeMap<String, u16>>,
 }
 
 /// Members noted as moved. A cluster has a few; the rest would be somebody's noise.
 const MAX_MOVED: usize = 64;
+/// Nodes whose format version is noted. More than any cluster has; the rest would be somebody's noise.
+const MAX_SPOKEN: usize = 256;
 
 impl Local {
     /// `dial_timeout` bounds connecting to another node for Raft's own messages.
@@ -68,6 +75,8 @@ impl Local {
             leader_without_quorum: AtomicBool::new(false),
             leads_without_quorum: AtomicBool::new(false),
             moved: Mutex::default(),
+            format_version: AtomicU16::new(version::OLDEST),
+            spoken: Mutex::default(),
         }
     }
 
@@ -217,6 +226,40 @@ impl Local {
     pub fn forget_moved(&self, raft_id: &str) {
         let mut moved = self.moved.lock().unwrap_or_else(PoisonError::into_inner);
         moved.remove(raft_id);
+    }
+
+    /// The format version in effect in this node's cluster, as far as its log is applied here. Entries and messages of a version are
+    /// sent only when it is at least that.
+    pub fn format_version(&self) -> u16 {
+        self.format_version.load(Ordering::Acquire)
+    }
+
+    /// Notes the version in effect. It never falls, except that a snapshot or a fresh start may set it.
+    pub fn set_format_version(&self, version: u16) {
+        self.format_version.store(version, Ordering::Release);
+    }
+
+    /// Notes the newest format version that a node says it speaks.
+    pub fn note_spoken(&self, raft_id: &str, version: u16) {
+        let mut spoken = self.spoken.lock().unwrap_or_else(PoisonError::into_inner);
+        if spoken.len() < MAX_SPOKEN || spoken.contains_key(raft_id) {
+            spoken.insert(raft_id.to_owned(), version);
+        }
+    }
+
+    /// The newest format version that a node speaks, if it said so since it was last reachable. Of this node, always.
+    pub fn spoken(&self, raft_id: &str) -> Option<u16> {
+        if raft_id == self.raft_id {
+            return Some(version::NEWEST);
+        }
+        let spoken = self.spoken.lock().unwrap_or_else(PoisonError::into_inner);
+        spoken.get(raft_id).copied()
+    }
+
+    /// The node cannot be reached: it may come back as another version.
+    pub fn forget_spoken(&self, raft_id: &str) {
+        let mut spoken = self.spoken.lock().unwrap_or_else(PoisonError::into_inner);
+        spoken.remove(raft_id);
     }
 
     /// Notes a message from a leader that this node follows.

@@ -25,6 +25,7 @@ use crate::{
     local::Local,
     metrics::{Counter, Metrics},
     store::{Credentials, ReadOptions, Served, StoreError},
+    version,
     wire::{Connection, Hello, Purpose, WireError},
 };
 
@@ -334,6 +335,7 @@ impl Peers {
             from: self.local.raft_id().to_owned(),
             to: None,
             cluster: self.local.cluster(),
+            version: version::NEWEST,
         };
         Connection::dial(address, &hello, self.connect_timeout.min(limit)).await
     }

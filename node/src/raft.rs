@@ -3,6 +3,7 @@
 //! DESIGN.md beside these files says what must be on disk before which answer, and what each pitfall of the library means here.
 pub mod codec;
 mod confirm;
+mod format;
 pub mod handover;
 pub mod keeper;
 mod leadership;
@@ -148,12 +149,7 @@ impl Consensus {
         disk: Arc<Disk>,
     ) -> io::Result<Self> {
         let progress = Arc::new(Progress::default());
-        let machine = Machine::new(
-            db,
-            recovered,
-            Arc::clone(&progress),
-            Arc::clone(&local.metrics),
-        )?;
+        let machine = Machine::new(db, recovered, Arc::clone(&progress), Arc::clone(&local))?;
         let config = settings.openraft().map_err(io::Error::other)?;
         let thread = Thread::start()?;
         let begin = {
@@ -172,7 +168,7 @@ impl Consensus {
                     raft.clone(),
                     leadership.clone(),
                     disk,
-                    Arc::clone(&local.metrics),
+                    &local,
                     apply_timeout,
                 );
                 let confirmation = Confirmation::new(raft.clone(), log, network);

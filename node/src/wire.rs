@@ -14,7 +14,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::identity::Cluster;
+use crate::{identity::Cluster, version};
 
 /// Starts every hello: tells our port from anything else at the first bytes.
 const MAGIC: [u8; 4] = *b"RQN1";
@@ -53,6 +53,17 @@ pub struct Hello {
     pub to: Option<String>,
     /// The dialing node's cluster, if it has one.
     pub cluster: Option<Cluster>,
+    /// The newest format version that the dialing node speaks (`version.rs`).
+    #[serde(deserialize_with = "unsaid_is_one")]
+    pub version: u16,
+}
+
+/// For a last field that nodes of version 1 do not send.
+///
+/// # Errors
+/// None; the signature is serde's.
+pub fn unsaid_is_one<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<u16, D::Error> {
+    Ok(u16::deserialize(deserializer).unwrap_or(version::UNSAID))
 }
 
 /// The answer to a hello.
@@ -62,6 +73,8 @@ pub enum Welcome {
     Accepted,
     /// Not with me; the reason is for a person.
     Refused(String),
+    /// Go ahead; the answering node speaks up to this format version. Only for those who said theirs.
+    AcceptedAs(u16),
 }
 
 /// Why talking to another node failed.
@@ -132,6 +145,8 @@ pub struct Connection {
     pub writer: Writer,
     /// As dialed or as accepted, for messages.
     pub address: String,
+    /// The newest format version that the other side speaks.
+    pub version: u16,
 }
 
 impl Connection {
@@ -144,6 +159,7 @@ impl Connection {
             reader: BufReader::with_capacity(BUFFER_BYTES, read),
             writer: BufWriter::with_capacity(BUFFER_BYTES, write),
             address,
+            version: version::UNSAID,
         })
     }
 
@@ -174,6 +190,10 @@ impl Connection {
                 .map_err(dial)?
             {
                 Some(Welcome::Accepted) => Ok(connection),
+                Some(Welcome::AcceptedAs(version)) => {
+                    connection.version = version;
+                    Ok(connection)
+                }
                 Some(Welcome::Refused(reason)) => Err(WireError::Refused {
                     address: address.to_owned(),
                     reason,
@@ -207,18 +227,20 @@ impl Connection {
             }
             let version = connection.reader.read_u16_le().await?;
             if version != PROTOCOL_VERSION {
-                return Err(io::Error::new(
-                    io::ErrorKind::InvalidData,
-                    format!("inter-node protocol version {version}, here {PROTOCOL_VERSION}"),
-                ));
+                let reason = format!(
+                    "handshake version {version} is not spoken here, only {PROTOCOL_VERSION}"
+                );
+                connection.answer(&Welcome::Refused(reason.clone())).await?;
+                return Err(io::Error::new(io::ErrorKind::InvalidData, reason));
             }
-            read_frame(&mut connection.reader, MAX_HELLO_BYTES)
+            read_frame::<_, Hello>(&mut connection.reader, MAX_HELLO_BYTES)
                 .await?
                 .ok_or_else(|| io::Error::from(io::ErrorKind::UnexpectedEof))
         };
         let hello = timeout(HELLO_TIMEOUT, read)
             .await
             .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+        connection.version = hello.version;
         Ok((connection, hello))
     }
 
@@ -235,7 +257,23 @@ impl Connection {
             ));
         }
         let stream = self.reader.into_inner().unsplit(self.writer.into_inner());
-        Self::new(TcpStream::from_std(stream.into_std()?)?, self.address)
+        Ok(Self {
+            version: self.version,
+            ..Self::new(TcpStream::from_std(stream.into_std()?)?, self.address)?
+        })
+    }
+
+    /// Answers the hello with yes, and says which version this node speaks if the other side can read that.
+    ///
+    /// # Errors
+    /// The connection broke.
+    pub async fn accepted(&mut self) -> io::Result<()> {
+        let welcome = if self.version > version::UNSAID {
+            Welcome::AcceptedAs(version::NEWEST)
+        } else {
+            Welcome::Accepted
+        };
+        self.answer(&welcome).await
     }
 
     /// Answers the hello.

@@ -31,6 +31,7 @@ fn request(statement: Statement) -> Request {
         qualify_columns: false,
         statements: vec![statement],
         stamp,
+        rules: node_db::Rules::V1,
     }
 }
 

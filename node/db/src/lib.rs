@@ -98,6 +98,37 @@ pub enum Kind {
     UnifiedPlain,
 }
 
+/// What a statement may do and answer, by the kind of log entry that carries it. Entries of an older kind keep the rules of the
+/// nodes that wrote them: a log is replayed, and nodes of two versions work side by side while a cluster is rolled.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Rules {
+    /// Of the first format; no bounds.
+    #[default]
+    V1,
+    /// Of the second format.
+    V2(Bounds),
+}
+
+impl Rules {
+    /// At least the second format's.
+    pub fn is_v2(self) -> bool {
+        matches!(self, Self::V2(_))
+    }
+}
+
+/// How much a request may take, counted alike by every node. Part of the log's encoding from the second format on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bounds {
+    /// Instructions of SQLite's virtual machine that all statements of the request may take together.
+    pub vm_steps: u64,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self { vm_steps: u64::MAX }
+    }
+}
+
 /// One client request as the log carries it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Request {
@@ -111,6 +142,9 @@ pub struct Request {
     pub statements: Vec<Statement>,
     /// Time and randomness.
     pub stamp: Stamp,
+    /// Said by the kind of entry, not by the request's own bytes.
+    #[serde(skip)]
+    pub rules: Rules,
 }
 
 /// What a [`Request`] gave. `error` is set when the request as a whole was refused.

@@ -179,6 +179,7 @@ mod tests {
                 ..Default::default()
             }],
             stamp: Stamp::default(),
+            rules: crate::Rules::V1,
         }]))
     }
 

@@ -17,7 +17,7 @@ use crate::{
         membership::{ChangeError, JoinPlan, Joiner},
     },
     store::{Credentials, Store, StoreError},
-    wire::{Connection, Hello, Welcome},
+    wire::{Connection, Hello},
 };
 
 /// A connection without a request for this long is closed.
@@ -51,7 +51,7 @@ impl ClusterServer {
     /// # Errors
     /// The connection broke; there is nothing to do about it.
     pub async fn serve(self, mut connection: Connection, hello: Hello) -> io::Result<()> {
-        connection.answer(&Welcome::Accepted).await?;
+        connection.accepted().await?;
         loop {
             let ask = match timeout(IDLE_TIMEOUT, connection.receive::<Ask>()).await {
                 Ok(ask) => ask?,
@@ -131,10 +131,11 @@ impl ClusterServer {
             Ask::RoomToVacuum => Answer::Room(self.store.room_to_vacuum().await),
             Ask::Join(ask) => {
                 self.metrics.count(Counter::ClusterNumJoinReq);
-                Answer::Join(self.join(ask).await)
+                Answer::Join(self.join(ask, hello).await)
             }
             Ask::Notify(notice) => {
                 self.metrics.count(Counter::ClusterNumNotifyReq);
+                self.local.note_spoken(&hello.from, hello.version);
                 Answer::Notify(self.notice(&notice).await)
             }
             Ask::Pledge {
@@ -211,7 +212,7 @@ impl ClusterServer {
         }
     }
 
-    async fn join(&self, ask: JoinAsk) -> JoinAnswer {
+    async fn join(&self, ask: JoinAsk, hello: &Hello) -> JoinAnswer {
         if !self.may_join(ask.credentials.as_ref(), ask.voter) {
             return JoinAnswer::Unauthorized;
         }
@@ -234,6 +235,11 @@ impl ClusterServer {
         if !leadership.mine {
             return JoinAnswer::NotLeader(leadership.addr);
         }
+        let name = name_of(&ask.id);
+        if let Err(reason) = consensus.may_join(name, hello.version) {
+            return JoinAnswer::Refused(reason);
+        }
+        self.local.note_spoken(&ask.id, hello.version);
         if let Err(e) = resolve(&ask.raft_addr).await {
             return JoinAnswer::Refused(format!("failed to resolve {}: {e}", ask.raft_addr));
         }

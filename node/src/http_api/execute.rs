@@ -41,6 +41,7 @@ pub(super) async fn answer(
         qualify_columns: false,
         statements,
         stamp: Stamp::default(),
+        rules: node_db::Rules::V1,
     };
     let outcome = edge
         .store

@@ -39,6 +39,7 @@ pub(super) async fn answer(
         qualify_columns: params.qualify_columns,
         statements,
         stamp: Stamp::default(),
+        rules: node_db::Rules::V1,
     };
     let outcome = edge
         .store

@@ -114,6 +114,7 @@ pub async fn keep_members(consensus: Consensus, reaping: Reaping, stop: Cancella
             log_failure("promoting a caught-up node", consensus.promote(ready).await);
             continue;
         }
+        consensus.raise_version().await;
         reap(&consensus, reaping, &silences).await;
     }
 }

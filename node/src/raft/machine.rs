@@ -17,15 +17,13 @@ use openraft::{
     EntryPayload, RaftSnapshotBuilder,
     storage::{ApplyResponder, EntryResponder, RaftStateMachine},
 };
+use serde::{Deserialize, Serialize};
 
 use super::{
     codec::MembershipRecord,
     types::{Applied, LogId, StoredMembership, Types, log_id_of, position},
 };
-use crate::{
-    command::Command,
-    metrics::{Counter, Metrics},
-};
+use crate::{command::Command, local::Local, metrics::Counter, version, wire::unsaid_is_one};
 
 /// openraft's snapshot with our data.
 pub type Snapshot = openraft::storage::Snapshot<
@@ -50,7 +48,10 @@ pub enum SnapshotData {
     /// Ours, to be sent: the main file held still.
     Pinned(Pinned),
     /// Received, complete and synced at the database's incoming path.
-    Incoming,
+    Incoming {
+        /// The format version in effect at its position.
+        format_version: u16,
+    },
 }
 
 /// Facts about applying that others watch without asking openraft.
@@ -87,7 +88,7 @@ pub struct Machine {
     /// The last applied entry.
     applied: Option<LogId>,
     progress: Arc<Progress>,
-    metrics: Arc<Metrics>,
+    local: Arc<Local>,
 }
 
 impl Machine {
@@ -99,17 +100,22 @@ impl Machine {
         db: Database,
         recovered: &node_db::Recovered,
         progress: Arc<Progress>,
-        metrics: Arc<Metrics>,
+        local: Arc<Local>,
     ) -> io::Result<Self> {
         let membership = decode_meta(&recovered.meta)?;
         progress.note_membership(&membership);
+        local.set_format_version(known_version(format_version_of(&recovered.meta))?);
         Ok(Self {
             db,
             membership,
             applied: recovered.position.map(log_id_of),
             progress,
-            metrics,
+            local,
         })
+    }
+
+    fn meta(&self) -> io::Result<Bytes> {
+        encode_meta(&self.membership, self.local.format_version())
     }
 
     /// Applies what has gathered and answers it.
@@ -127,7 +133,7 @@ impl Machine {
             Err(_) => return Err(io::Error::other("the database's writer thread has ended")),
         };
         let failed = self.db.failed_statements() - failed_before;
-        self.metrics.add(Counter::DbExecutionErrors, failed);
+        self.local.metrics.add(Counter::DbExecutionErrors, failed);
         if let Some(last) = last {
             self.applied = Some(log_id_of(last));
         }
@@ -182,19 +188,53 @@ impl Machine {
                 (Counter::DbExecutions, Counter::DbRequestTransactions)
             }
         };
-        self.metrics.add(done, statements);
+        self.local.metrics.add(done, statements);
         if request.transaction {
-            self.metrics.count(transactions);
+            self.local.metrics.count(transactions);
         }
     }
 }
 
-/// Metadata of the database from a membership.
-pub fn encode_meta(membership: &StoredMembership) -> io::Result<Bytes> {
-    let record = MembershipRecord::new(membership.membership(), membership.log_id().as_ref());
-    postcard::to_stdvec(&record)
+/// What the database keeps for Raft beside its position, as bytes: a membership, then the format version in effect. Nodes of version 1
+/// write and read only the first.
+#[derive(Serialize, Deserialize)]
+struct Meta {
+    membership: MembershipRecord,
+    #[serde(deserialize_with = "unsaid_is_one")]
+    format_version: u16,
+}
+
+/// Metadata of the database from a membership and the format version in effect.
+///
+/// # Errors
+/// Only if serialization itself fails, which the types exclude.
+pub fn encode_meta(membership: &StoredMembership, format_version: u16) -> io::Result<Bytes> {
+    let meta = Meta {
+        membership: MembershipRecord::new(membership.membership(), membership.log_id().as_ref()),
+        format_version,
+    };
+    postcard::to_stdvec(&meta)
         .map(Bytes::from)
         .map_err(io::Error::other)
+}
+
+/// The format version in effect, from the database's metadata.
+pub fn format_version_of(meta: &[u8]) -> u16 {
+    postcard::from_bytes(meta).map_or(version::OLDEST, |meta: Meta| meta.format_version)
+}
+
+/// `version`, if this program speaks it.
+fn known_version(version: u16) -> io::Result<u16> {
+    if version <= version::NEWEST {
+        return Ok(version);
+    }
+    Err(io::Error::new(
+        io::ErrorKind::InvalidData,
+        format!(
+            "the cluster uses format version {version}, this rqlited speaks up to {}: run a newer one",
+            version::NEWEST
+        ),
+    ))
 }
 
 /// A membership from the database's metadata; empty metadata is no membership.
@@ -235,7 +275,7 @@ impl RaftStateMachine<Types> for Machine {
                 EntryPayload::Membership(m) => {
                     self.membership = StoredMembership::new(Some(entry.log_id), m.clone());
                     self.progress.note_membership(&self.membership);
-                    Work::Meta(encode_meta(&self.membership)?)
+                    Work::Meta(self.meta()?)
                 }
                 EntryPayload::Normal(command) => {
                     if let Some(deliver) = command.take_deliver() {
@@ -244,12 +284,21 @@ impl RaftStateMachine<Types> for Machine {
                             Wanted::Deliver(Box::new(move |outcomes| deliver(outcomes, index)));
                     } else {
                         // From the log or from another node, as bytes.
-                        self.metrics.count(Counter::ProtoNumRequestsDecoded);
+                        self.local.metrics.count(Counter::ProtoNumRequestsDecoded);
                     }
                     match command.take_command().map_err(io::Error::other)? {
                         Command::Requests(requests) => Work::Requests(requests),
                         Command::Load(chunk) => Work::Load(chunk),
                         Command::LoadAbort(id) => Work::LoadAbort(id),
+                        Command::Bounded(batch) => Work::Requests(batch.requests),
+                        Command::RaiseVersion(version) => {
+                            // At once: the entry is committed, and its proposer goes on when it is applied.
+                            let version = known_version(version)?;
+                            let raised = version.max(self.local.format_version());
+                            self.local.set_format_version(raised);
+                            tracing::info!(target: "store", "the cluster uses format version {raised}");
+                            Work::Meta(self.meta()?)
+                        }
                     }
                 }
             };
@@ -297,7 +346,7 @@ impl RaftStateMachine<Types> for Machine {
         meta: &SnapshotMeta,
         snapshot: SnapshotData,
     ) -> io::Result<()> {
-        let SnapshotData::Incoming = snapshot else {
+        let SnapshotData::Incoming { format_version } = snapshot else {
             // openraft asks so at start when the snapshot is newer than the state machine; here they are the same file.
             return Ok(());
         };
@@ -307,20 +356,23 @@ impl RaftStateMachine<Types> for Machine {
                 "snapshot without a position",
             ));
         };
-        let encoded = encode_meta(&meta.last_membership)?;
+        let format_version = known_version(format_version)?;
+        let encoded = encode_meta(&meta.last_membership, format_version)?;
         let started = Instant::now();
         let installed = match self.db.install(position(&last), encoded).await {
             Ok(result) => result.map_err(io::Error::other),
             Err(_) => Err(io::Error::other("the database's writer thread has ended")),
         };
         if installed.is_err() {
-            self.metrics.count(Counter::StoreNumRestoresFailed);
+            self.local.metrics.count(Counter::StoreNumRestoresFailed);
         }
         installed?;
-        self.metrics.count(Counter::StoreNumRestores);
-        self.metrics.count(Counter::SnapshotSinkFull);
-        self.metrics
+        self.local.metrics.count(Counter::StoreNumRestores);
+        self.local.metrics.count(Counter::SnapshotSinkFull);
+        self.local
+            .metrics
             .set_duration(Counter::StoreRestoreDuration, started.elapsed());
+        self.local.set_format_version(format_version);
         self.membership = meta.last_membership.clone();
         self.progress.note_membership(&self.membership);
         self.applied = Some(last);

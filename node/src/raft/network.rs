@@ -30,13 +30,17 @@ use super::{
         AppendAnswer, AppendRecord, Id, MembershipRecord, VoteAnswer, VoteAsk, VoteRecord, from_id,
         id,
     },
-    machine::{Snapshot, SnapshotData},
+    machine::{Snapshot, SnapshotData, format_version_of},
     types::{LogId, Member, RaftId, Types, Vote},
 };
 use crate::{
     local::Local,
     metrics::Counter,
-    wire::{Connection, Hello, MAX_FRAME_BYTES, Purpose, WireError, read_frame, write_frame},
+    version,
+    wire::{
+        Connection, Hello, MAX_FRAME_BYTES, Purpose, WireError, read_frame, unsaid_is_one,
+        write_frame,
+    },
 };
 
 /// Appends sent ahead of their answers. Eight frames hide the round trip and bound what a slow follower holds in memory.
@@ -83,6 +87,9 @@ pub(super) struct SnapshotHead {
     pub(super) last: Option<Id>,
     pub(super) membership: MembershipRecord,
     pub(super) len_bytes: u64,
+    /// The format version in effect at `last`.
+    #[serde(deserialize_with = "unsaid_is_one")]
+    pub(super) format_version: u16,
 }
 
 /// Ends a snapshot transfer.
@@ -173,6 +180,7 @@ impl Client {
             from: self.local.raft_id().to_string(),
             to: Some(self.target.to_string()),
             cluster: self.local.cluster(),
+            version: version::NEWEST,
         }
     }
 
@@ -180,16 +188,35 @@ impl Client {
         if let Some(connection) = self.connection.take() {
             return Ok(connection);
         }
-        let dialed = self.dial().await;
+        let dialed = self
+            .dial()
+            .await
+            .and_then(|connection| self.speaks(connection));
         if self.purpose == Purpose::Append {
             self.note(dialed.as_ref().err());
         }
         dialed
     }
 
+    /// Notes which version the other side speaks; one that is too old for this cluster gets nothing.
+    fn speaks(&self, connection: Connection) -> Result<Connection, WireError> {
+        self.local.note_spoken(&self.target.0, connection.version);
+        let in_effect = self.local.format_version();
+        match version::may_take_part(self.target.name(), connection.version, in_effect) {
+            Ok(()) => Ok(connection),
+            Err(reason) => Err(WireError::Refused {
+                address: self.address.clone(),
+                reason,
+            }),
+        }
+    }
+
     /// One line when a member goes, one when it returns; not one a try.
     fn note(&self, failure: Option<&WireError>) {
         let mut lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner);
+        if matches!(failure, Some(WireError::Dial { .. })) {
+            self.local.forget_spoken(&self.target.0);
+        }
         match failure {
             Some(e) if lost.insert(self.target.clone()) => {
                 tracing::warn!(target: "raft", "node {} cannot be reached: {e}", self.target.name());
@@ -276,6 +303,7 @@ impl Client {
                 snapshot.meta.last_membership.log_id().as_ref(),
             ),
             len_bytes: pinned.len_bytes,
+            format_version: format_version_of(&pinned.meta),
         };
         write_frame(&mut connection.writer, &head).await?;
         let mut file = tokio::fs::File::open(&pinned.path).await?;
@@ -365,6 +393,7 @@ struct Pipeline<'s> {
     connection: &'s mut Option<Connection>,
     reader: crate::wire::Reader,
     address: String,
+    version: u16,
     in_flight: mpsc::Receiver<Range>,
     writing: AbortOnDropHandle<Option<crate::wire::Writer>>,
 }
@@ -395,6 +424,7 @@ impl Pipeline<'_> {
                     reader: self.reader,
                     writer,
                     address: self.address,
+                    version: self.version,
                 });
             }
             return None;
@@ -489,12 +519,14 @@ impl RaftNetworkV2<Types> for Client {
                 reader,
                 writer,
                 address,
+                version,
             } = self.take_connection().await.map_err(|e| unreachable(&e))?;
             let (sent, in_flight) = mpsc::channel(APPENDS_IN_FLIGHT);
             let pipeline = Pipeline::<'s> {
                 connection: &mut self.connection,
                 reader,
                 address,
+                version,
                 in_flight,
                 writing: AbortOnDropHandle::new(tokio::spawn(write_appends(
                     Arc::clone(&self.local),

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use node_db::{LoadChunk, Outcome, Request, Stamp};
+use node_db::{Bounds, LoadChunk, Outcome, Request, Rules, Stamp};
 use openraft::{
     errors::{ClientWriteError, ForwardReason, ForwardToLeader},
     impls::OneshotResponder,
@@ -20,11 +20,13 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use super::{
     Leadership,
+    format::Gate,
     types::{Raft, Types},
 };
 use crate::{
-    command::{Command, Encoded},
+    command::{BoundedRequests, Command, Encoded},
     disk::Disk,
+    local::Local,
     metrics::{Counter, Metrics},
 };
 
@@ -113,7 +115,7 @@ impl Proposer {
         raft: Raft,
         leadership: watch::Receiver<Leadership>,
         disk: Arc<Disk>,
-        metrics: Arc<Metrics>,
+        local: &Arc<Local>,
         apply_timeout: Duration,
     ) -> Self {
         let (queue, proposals) = mpsc::channel(QUEUE);
@@ -121,7 +123,8 @@ impl Proposer {
             raft,
             leadership,
             disk,
-            metrics,
+            metrics: Arc::clone(&local.metrics),
+            gate: Gate::new(Arc::clone(local)),
             apply_timeout,
             last_unix_micros: 0,
         };
@@ -195,6 +198,7 @@ struct Packer {
     leadership: watch::Receiver<Leadership>,
     disk: Arc<Disk>,
     metrics: Arc<Metrics>,
+    gate: Gate,
     apply_timeout: Duration,
     /// Time given to the last request: time in the log never goes back, whatever the clock does.
     last_unix_micros: i64,
@@ -279,6 +283,7 @@ impl Packer {
             if queued.is_empty() {
                 continue;
             }
+            self.gate.settle(&self.leadership, &self.raft).await;
             let (command, shares) = self.pack(&mut queued);
             let waiters = Waiters {
                 shares,
@@ -336,7 +341,20 @@ impl Packer {
         for request in &mut requests {
             request.stamp = self.stamp();
         }
-        (Command::Requests(Arc::new(requests)), shares)
+        (self.command(requests), shares)
+    }
+
+    /// The kind of entry that the cluster's version allows.
+    fn command(&self, mut requests: Vec<Request>) -> Command {
+        if self.gate.in_effect() < 2 {
+            return Command::Requests(Arc::new(requests));
+        }
+        for request in &mut requests {
+            if !request.rules.is_v2() {
+                request.rules = Rules::V2(Bounds::default());
+            }
+        }
+        Command::Bounded(BoundedRequests::new(requests))
     }
 
     fn stamp_command(&mut self, mut command: Command) -> Command {
@@ -420,7 +438,7 @@ fn size_of(request: &Request) -> usize {
 }
 
 /// Waits for the commit; asks again while the leader is only just taking office, which is known to have had no effect.
-async fn settle(
+pub(super) async fn settle(
     raft: &Raft,
     encoded: &Encoded,
     first: oneshot::Receiver<ClientWriteResult<Types>>,
@@ -502,6 +520,7 @@ fn fail(waiting: &Waiting, error: &ProposeError, proposed: Option<&Encoded>) {
     };
     let mut requests = match &command {
         Some(Command::Requests(requests)) => requests.as_slice(),
+        Some(Command::Bounded(batch)) => batch.requests.as_slice(),
         _ => &[],
     };
     for (count, reply) in waiters.shares {

@@ -15,8 +15,8 @@ use raft_log::api::raft_log_writer::RaftLogWriter;
 use super::{
     codec::{Id, MembershipRecord, VoteRecord, id},
     log::{Flushed, Log, StoredPayload, StoredVote},
-    machine::decode_meta,
-    types::{Entry, Member, Membership, RaftId},
+    machine::{decode_meta, encode_meta, format_version_of},
+    types::{Entry, Member, Membership, RaftId, StoredMembership},
 };
 
 /// Payload bytes read and written at a time: the rewriting's memory for any length of log.
@@ -74,8 +74,8 @@ impl NewMembership {
     /// Metadata that is not a membership.
     pub fn in_meta(&self, meta: &[u8]) -> io::Result<Vec<u8>> {
         let held = decode_meta(meta)?;
-        let record = MembershipRecord::new(&self.0, held.log_id().as_ref());
-        postcard::to_stdvec(&record).map_err(io::Error::other)
+        let membership = StoredMembership::new(*held.log_id(), self.0.clone());
+        encode_meta(&membership, format_version_of(meta)).map(Vec::from)
     }
 
     fn in_entry(&self, entry: Entry) -> Entry {

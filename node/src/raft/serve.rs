@@ -30,6 +30,7 @@ use crate::{
     identity::Cluster,
     local::Local,
     metrics::Counter,
+    version,
     wire::{Connection, Hello, MAX_FRAME_BYTES, Purpose, Welcome, read_frame, write_frame},
 };
 
@@ -111,10 +112,15 @@ impl Server {
     /// # Errors
     /// The connection broke; there is nothing to do about it.
     pub async fn serve(self, mut connection: Connection, hello: Hello) -> io::Result<()> {
-        if let Err(reason) = admit(&hello, self.local.raft_id(), self.local.cluster().as_ref()) {
+        let admitted = admit(&hello, self.local.raft_id(), self.local.cluster().as_ref());
+        let in_effect = self.local.format_version();
+        let admitted =
+            admitted.and_then(|()| version::may_take_part(&hello.from, hello.version, in_effect));
+        if let Err(reason) = admitted {
             tracing::debug!(target: "raft", "refused {:?} connection of {}: {reason}", hello.purpose, hello.from);
             return connection.answer(&Welcome::Refused(reason)).await;
         }
+        self.local.note_spoken(&hello.from, hello.version);
         match hello.purpose {
             Purpose::Append | Purpose::Beat => {
                 let thread = Arc::clone(&self.thread);
@@ -138,7 +144,7 @@ impl Server {
     }
 
     async fn messages(self, mut connection: Connection, hello: Hello) -> io::Result<()> {
-        connection.answer(&Welcome::Accepted).await?;
+        connection.accepted().await?;
         let Connection {
             mut reader,
             mut writer,
@@ -268,7 +274,7 @@ impl Server {
     }
 
     async fn snapshot(self, mut connection: Connection, hello: Hello) -> io::Result<()> {
-        connection.answer(&Welcome::Accepted).await?;
+        connection.accepted().await?;
         let Some(head) = connection.receive::<SnapshotHead>().await? else {
             return Ok(());
         };
@@ -328,7 +334,9 @@ impl Server {
         };
         let snapshot = Snapshot {
             meta,
-            snapshot: SnapshotData::Incoming,
+            snapshot: SnapshotData::Incoming {
+                format_version: head.format_version,
+            },
         };
         let response = self
             .raft
@@ -363,6 +371,7 @@ mod tests {
             from: "b#1".into(),
             to: to.map(Into::into),
             cluster: cluster.cloned(),
+            version: version::NEWEST,
         };
         let cases = [
             ("same cluster", hello(Some("a#1"), Some(&x)), Some(&x), true),
@@ -430,6 +439,7 @@ mod tests {
                 from: "b#1".into(),
                 to: Some("a#0".into()),
                 cluster: Some(theirs.clone()),
+                version: version::NEWEST,
             };
             let reason = admit(&hello, "a#1", Some(own)).unwrap_err();
             assert!(

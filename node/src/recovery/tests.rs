@@ -71,10 +71,8 @@ impl Sample {
             readers: 1,
         };
         let (db, _) = Database::open(options).unwrap();
-        let empty = encode_meta(&StoredMembership::new(
-            Some(log_id(4, 10)),
-            Default::default(),
-        ));
+        let members = StoredMembership::new(Some(log_id(4, 10)), Default::default());
+        let empty = encode_meta(&members, 2);
         let meta = old_members().in_meta(&empty.unwrap()).unwrap();
         let entry = |index, work| Entry {
             position: Position { term: 4, index },
@@ -90,6 +88,7 @@ impl Sample {
                 ..Default::default()
             }],
             stamp: node_db::Stamp::default(),
+            rules: node_db::Rules::V1,
         };
         let run = vec![
             entry(10, Work::Meta(Bytes::from(meta))),

@@ -428,6 +428,7 @@ where
             qualify_columns: false,
             statements,
             stamp: Stamp::default(),
+            rules: node_db::Rules::V1,
         };
         let caller = Caller {
             credentials: first.credentials.clone(),

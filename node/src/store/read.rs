@@ -152,6 +152,7 @@ impl Store {
             qualify_columns: read.qualify_columns,
             statements: read.statements.clone(),
             stamp: Stamp::default(),
+            rules: node_db::Rules::V1,
         };
         let done = self.propose(opened, request).await;
         done.map_err(|not_done| not_done.error.into())

@@ -5,7 +5,7 @@ use node_api::duration;
 use serde_json::{Value, json};
 
 use super::{Opened, Store, upkeep::Upkeep};
-use crate::{clock::rfc3339_of_micros, metrics::Counter, raft::Consensus};
+use crate::{clock::rfc3339_of_micros, metrics::Counter, raft::Consensus, version};
 
 /// Looking through a data directory stops here; ours holds a few dozen files.
 const MAX_FILES: usize = 10_000;
@@ -109,7 +109,6 @@ impl Store {
     }
 
     fn raft_status(&self, opened: &Opened) -> Value {
-        let s = &self.0.settings;
         let consensus = &opened.consensus;
         let metrics = consensus.metrics();
         let leadership = consensus.leadership();
@@ -148,6 +147,9 @@ impl Store {
             "silent_seconds": silent_seconds(consensus),
             "num_peers": consensus.members().len().saturating_sub(1),
             "matched_index": matched,
+            "format_version": consensus.version(),
+            "format_version_max": version::NEWEST,
+            "format_version_of_members": spoken_versions(consensus),
             "protocol_version": 1,
             "protocol_version_min": 1,
             "protocol_version_max": 1,
@@ -163,7 +165,14 @@ impl Store {
                 "leader_commit_index": self.0.local.leader_commit(),
                 "compress_snap": false,
             },
-            "config": {
+            "config": self.raft_config(),
+        })
+    }
+
+    /// The flags that shape Raft, under rqlite's names.
+    fn raft_config(&self) -> Value {
+        let s = &self.0.settings;
+        json!({
                 "LocalID": self.0.local.name(),
                 "HeartbeatTimeout": nanos(s.heartbeat_timeout),
                 "ElectionTimeout": nanos(s.election_timeout),
@@ -175,9 +184,16 @@ impl Store {
                 "ShutdownOnRemove": false,
                 "LogLevel": s.log_level,
                 "NoSnapshotRestoreOnStart": true,
-            },
         })
     }
+}
+
+/// The newest format version of each member by Raft id; null while it has not said so.
+fn spoken_versions(consensus: &Consensus) -> serde_json::Map<String, Value> {
+    let spoken = consensus.spoken_versions().into_iter();
+    spoken
+        .map(|(id, version)| (id.0.to_string(), json!(version)))
+        .collect()
 }
 
 fn nodes(consensus: &Consensus) -> Vec<Value> {

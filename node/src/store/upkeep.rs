@@ -106,6 +106,7 @@ impl Store {
                 parameters: Vec::new(),
             }],
             stamp: Stamp::default(),
+            rules: node_db::Rules::V1,
         };
         let error = match self.propose(opened, request).await {
             Ok(served) => {

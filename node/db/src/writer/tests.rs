@@ -36,6 +36,7 @@ fn entry(index: u64, texts: &[&str]) -> Entry {
         qualify_columns: false,
         statements,
         stamp,
+        rules: crate::Rules::V1,
     };
     Entry {
         position: Position { term: 1, index },

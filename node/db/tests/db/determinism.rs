@@ -71,6 +71,7 @@ fn requests() -> impl Strategy<Value = Vec<Request>> {
         let kind = [Kind::Execute, Kind::Unified, Kind::Execute][kind];
         Request {
             stamp: stamp(seed),
+            rules: node_db::Rules::V1,
             ..request(kind, transaction, statements)
         }
     });
@@ -162,6 +163,7 @@ fn time_and_chance_come_from_the_stamp() {
         ] {
             let outcome = db.apply(Request {
                 stamp: stamp(seed),
+                rules: node_db::Rules::V1,
                 ..request(Kind::Execute, false, vec![sql(text)])
             });
             assert!(
@@ -201,6 +203,7 @@ fn neighbours_of_a_rollback_keep_their_results() {
             };
             Request {
                 stamp: stamp(at),
+                rules: node_db::Rules::V1,
                 ..request(Kind::Execute, at % 5 == 0, vec![sql(&text)])
             }
         })

@@ -77,6 +77,7 @@ pub(crate) fn request(kind: Kind, transaction: bool, statements: Vec<Statement>)
         qualify_columns: false,
         statements,
         stamp: stamp(1),
+        rules: node_db::Rules::V1,
     }
 }
 
