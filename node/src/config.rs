@@ -148,6 +148,8 @@ pub struct Config {
     pub fk: bool,
     /// Most read-only connections; 0 = no cap. Default 256.
     pub db_max_ro_conns: u32,
+    /// Statements that take at least so long are logged; 0 = off, the default.
+    pub db_slow_statement: Duration,
     /// Period of automatic VACUUM; 0 = off, the default.
     pub auto_vacuum_int: Duration,
     /// Period of automatic PRAGMA optimize; 0 = off. Default 24 h.

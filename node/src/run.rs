@@ -49,6 +49,8 @@ const DEFAULT_SNAPSHOT_ENTRIES: u64 = 8192;
 const SCRATCH_DIR: &str = "scratch";
 /// Reader threads, when the machine has fewer cores.
 const MIN_READERS: usize = 2;
+/// Reader threads when `-db-max-ro-conns` sets no cap: each takes up to 2 MiB for SQLite's cache.
+const MAX_READERS: usize = 1024;
 
 /// Runs a node until it is told to stop, or until something ends it.
 ///
@@ -292,6 +294,9 @@ impl Node {
             dir: config.data_dir.clone(),
             foreign_keys: config.fk,
             readers,
+            max_readers: most_readers(config),
+            slow_statement: (!config.db_slow_statement.is_zero())
+                .then_some(config.db_slow_statement),
         };
         let (db, recovered) = Database::open(options)?;
         log.check_continuity(recovered.position)
@@ -453,6 +458,13 @@ fn snapshot_entries(config: &Config) -> u64 {
         DEFAULT_SNAPSHOT_ENTRIES
     } else {
         config.raft_snap
+    }
+}
+
+fn most_readers(config: &Config) -> usize {
+    match config.db_max_ro_conns {
+        0 => MAX_READERS,
+        most => (most as usize).min(MAX_READERS),
     }
 }
 

@@ -103,6 +103,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         dir: dir.path().to_owned(),
         foreign_keys: false,
         readers: 2,
+        max_readers: 64,
+        slow_statement: None,
     };
     let (database, _) = Database::open(options)?;
     let create = statement(

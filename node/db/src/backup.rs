@@ -11,8 +11,9 @@ use rusqlite::{
 };
 
 use crate::{
-    BackupFormat,
+    BackupFormat, Watched,
     connection::open_plain,
+    control::Reason,
     database::Inner,
     dump,
     fault::message,
@@ -25,8 +26,13 @@ const PAGES_A_STEP: i32 = 4096;
 const INTERRUPTED: &str = "the backup was interrupted because the database was replaced";
 
 /// See [`crate::Database::backup`].
-pub(crate) fn write(inner: &Inner, format: &BackupFormat, to: &Path) -> Result<(), String> {
-    let visit = inner.readers.visit()?;
+pub(crate) fn write(
+    inner: &Inner,
+    format: &BackupFormat,
+    to: &Path,
+    watched: &Watched,
+) -> Result<(), String> {
+    let visit = inner.readers.visit("(backup)", watched)?;
     let mut conn = open_plain(&inner.files.main).map_err(|error| message(&error))?;
     visit.watch(&mut conn).map_err(|error| message(&error))?;
     let result = match format {
@@ -38,8 +44,16 @@ pub(crate) fn write(inner: &Inner, format: &BackupFormat, to: &Path) -> Result<(
     // The connection goes before the visit ends.
     drop(conn);
     match result {
-        Err(_) if visit.is_cancelled() => Err(INTERRUPTED.to_owned()),
+        Err(_) if visit.is_cancelled() => Err(ended(&visit)),
         result => result,
+    }
+}
+
+/// Why, for the client.
+fn ended(visit: &Visit) -> String {
+    match visit.reason() {
+        Reason::Writer | Reason::None => INTERRUPTED.to_owned(),
+        reason => reason.text().replace("query", "backup"),
     }
 }
 
@@ -61,7 +75,7 @@ fn copy(conn: &Connection, to: &Path, visit: &Visit, mode: JournalMode) -> Resul
     };
     match copied() {
         Ok(true) => set_journal_mode(to, mode).map_err(|error| error.to_string()),
-        Ok(false) => Err(INTERRUPTED.to_owned()),
+        Ok(false) => Err(ended(visit)),
         Err(error) => Err(message(&error)),
     }
 }

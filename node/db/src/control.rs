@@ -1,10 +1,10 @@
-//! Ending a read that runs: its deadline, its budget on the caller's thread, the writer's wish.
+//! Ending a read that runs: its deadline, its budget on the caller's thread, the end of its turn, and everybody else's wish.
 use std::{
     sync::{
-        Arc,
+        Arc, Condvar,
         atomic::{AtomicI64, AtomicU8, AtomicU32, Ordering::Relaxed},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use rusqlite::Connection;
@@ -12,51 +12,124 @@ use rusqlite::Connection;
 /// SQLite asks whether to go on after so many instructions, about 20 microseconds.
 const STEPS_BETWEEN_CHECKS: u32 = 1000;
 
+/// Why a read was ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Reason {
+    /// Nothing ended it.
+    None = 0,
+    /// Its deadline has passed.
+    Timeout,
+    /// It takes too long for its caller's thread.
+    Budget,
+    /// The writer needs the room.
+    Writer,
+    /// Nobody waits for the result.
+    Gone,
+    /// An administrator.
+    Killed,
+    /// The database is being closed.
+    Closing,
+    /// No place for another long read.
+    Crowded,
+}
+
+impl Reason {
+    fn of(number: u8) -> Self {
+        [
+            Self::None,
+            Self::Timeout,
+            Self::Budget,
+            Self::Writer,
+            Self::Gone,
+            Self::Killed,
+            Self::Closing,
+            Self::Crowded,
+        ]
+        .into_iter()
+        .find(|reason| *reason as u8 == number)
+        .unwrap_or(Self::None)
+    }
+
+    /// For the client.
+    pub(crate) fn text(self) -> &'static str {
+        match self {
+            Self::Writer => "query interrupted to free the database file",
+            Self::Gone => "query ended because its client went away",
+            Self::Killed => "query ended by an administrator",
+            Self::Closing => "query ended because the node is stopping",
+            Self::Crowded => {
+                "too many long reads are running; try again later, or raise -db-max-ro-conns"
+            }
+            Self::None | Self::Timeout | Self::Budget => "query timeout",
+        }
+    }
+}
+
 /// What a reader's progress handler looks at.
 #[derive(Debug)]
 pub(crate) struct Control {
     epoch: Instant,
     /// Nanoseconds after `epoch`; `i64::MAX` is never.
     deadline: AtomicI64,
+    /// The same: when others may want the processor.
+    turn_ends: AtomicI64,
     stop: AtomicU8,
     /// Checks left before an inline read is given up; `u32::MAX` is without limit.
     checks: AtomicU32,
+    /// The statement of the request that runs, from 0.
+    statement: AtomicU32,
+    /// With the lock of the readers' state: the read has its turn, or was ended.
+    pub(crate) turn: Condvar,
 }
 
-const RUN_ON: u8 = 0;
-const STOP_TIMEOUT: u8 = 1;
-const STOP_BUDGET: u8 = 2;
-const STOP_WRITER: u8 = 3;
+const NEVER: i64 = i64::MAX;
 
 impl Control {
     pub(crate) fn new() -> Arc<Self> {
         Arc::new(Self {
             epoch: Instant::now(),
-            deadline: AtomicI64::new(i64::MAX),
-            stop: AtomicU8::new(RUN_ON),
+            deadline: AtomicI64::new(NEVER),
+            turn_ends: AtomicI64::new(NEVER),
+            stop: AtomicU8::new(Reason::None as u8),
             checks: AtomicU32::new(u32::MAX),
+            statement: AtomicU32::new(0),
+            turn: Condvar::new(),
         })
+    }
+
+    fn nanos(&self, at: Instant) -> i64 {
+        i64::try_from(at.saturating_duration_since(self.epoch).as_nanos()).unwrap_or(NEVER)
+    }
+
+    fn has_passed(&self, mark: &AtomicI64) -> bool {
+        let mark = mark.load(Relaxed);
+        mark != NEVER && self.epoch.elapsed().as_nanos() >= u128::from(mark.unsigned_abs())
     }
 
     /// Sets the limits of the next read: a deadline, and instructions of SQLite's virtual machine.
     pub(crate) fn arm(&self, deadline: Option<Instant>, vm_steps: Option<u32>) {
         let checks = vm_steps.map_or(u32::MAX, |steps| steps / STEPS_BETWEEN_CHECKS + 1);
-        let nanos = deadline.map_or(i64::MAX, |at| {
-            i64::try_from(at.saturating_duration_since(self.epoch).as_nanos()).unwrap_or(i64::MAX)
-        });
+        let nanos = deadline.map_or(NEVER, |at| self.nanos(at));
         self.deadline.store(nanos, Relaxed);
         self.checks.store(checks, Relaxed);
     }
 
+    /// From now on the read may compute for so long before it has to ask.
+    pub(crate) fn begin_turn(&self, length: Duration) {
+        self.turn_ends
+            .store(self.nanos(Instant::now() + length), Relaxed);
+    }
+
     /// Called by SQLite now and then; true ends the statement.
-    fn must_stop(&self) -> bool {
-        if self.stop.load(Relaxed) != RUN_ON {
+    pub(crate) fn must_stop(&self) -> bool {
+        if self.is_stopped() {
             return true;
         }
         let checks = self.checks.load(Relaxed);
         if checks != u32::MAX {
             if checks == 0 {
-                self.stop.store(STOP_BUDGET, Relaxed);
+                self.stop(Reason::Budget);
                 return true;
             }
             self.checks.store(checks - 1, Relaxed);
@@ -64,50 +137,102 @@ impl Control {
         self.is_late()
     }
 
-    /// Whether the deadline has passed.
-    pub(crate) fn is_late(&self) -> bool {
-        let deadline = self.deadline.load(Relaxed);
-        if deadline == i64::MAX
-            || self.epoch.elapsed().as_nanos() < u128::from(deadline.unsigned_abs())
-        {
-            return false;
-        }
-        // A stop by the writer is the stronger reason and stays.
-        let _ = self
-            .stop
-            .compare_exchange(RUN_ON, STOP_TIMEOUT, Relaxed, Relaxed);
-        true
+    /// Whether the read has to ask for another turn.
+    pub(crate) fn turn_is_over(&self) -> bool {
+        self.has_passed(&self.turn_ends)
     }
 
-    /// Ends the running read because the writer needs the room.
-    pub(crate) fn stop_for_writer(&self) {
-        self.stop.store(STOP_WRITER, Relaxed);
+    /// Whether the deadline has passed.
+    pub(crate) fn is_late(&self) -> bool {
+        let late = self.has_passed(&self.deadline);
+        if late {
+            // Whatever ended the read before is the stronger reason and stays.
+            let (none, timeout) = (Reason::None as u8, Reason::Timeout as u8);
+            let _ = self.stop.compare_exchange(none, timeout, Relaxed, Relaxed);
+        }
+        late
+    }
+
+    /// Ends the read at its next check.
+    pub(crate) fn stop(&self, reason: Reason) {
+        self.stop.store(reason as u8, Relaxed);
     }
 
     /// The read is over; the next one begins afresh.
     pub(crate) fn clear(&self) {
-        self.stop.store(RUN_ON, Relaxed);
+        self.stop.store(Reason::None as u8, Relaxed);
+    }
+
+    /// What ended the read.
+    pub(crate) fn reason(&self) -> Reason {
+        Reason::of(self.stop.load(Relaxed))
     }
 
     /// Whether anything ended the read.
     pub(crate) fn is_stopped(&self) -> bool {
-        self.stop.load(Relaxed) != RUN_ON
+        self.stop.load(Relaxed) != Reason::None as u8
     }
 
     /// Why, for the client.
     pub(crate) fn stopped_text(&self) -> String {
-        match self.stop.load(Relaxed) {
-            STOP_WRITER => "query interrupted to free the database file".to_owned(),
-            _ => "query timeout".to_owned(),
-        }
+        self.reason().text().to_owned()
+    }
+
+    /// The next statement of the request begins.
+    pub(crate) fn set_statement(&self, number: usize) {
+        self.statement
+            .store(u32::try_from(number).unwrap_or(u32::MAX), Relaxed);
+    }
+
+    /// The statement of the request that runs, from 0.
+    pub(crate) fn statement(&self) -> usize {
+        self.statement.load(Relaxed) as usize
     }
 
     /// Makes `conn` ask this control now and then.
     pub(crate) fn watch(self: &Arc<Self>, conn: &mut Connection) -> rusqlite::Result<()> {
         let control = Arc::clone(self);
-        conn.progress_handler(
-            STEPS_BETWEEN_CHECKS.cast_signed(),
-            Some(move || control.must_stop()),
-        )
+        ask(conn, move || control.must_stop())
+    }
+}
+
+/// Makes `conn` ask now and then whether its statement has to end.
+pub(crate) fn ask(
+    conn: &mut Connection,
+    must_stop: impl FnMut() -> bool + Send + 'static,
+) -> rusqlite::Result<()> {
+    conn.progress_handler(STEPS_BETWEEN_CHECKS.cast_signed(), Some(must_stop))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_survives_its_number() {
+        for reason in [
+            Reason::None,
+            Reason::Timeout,
+            Reason::Budget,
+            Reason::Writer,
+            Reason::Gone,
+            Reason::Killed,
+            Reason::Closing,
+            Reason::Crowded,
+        ] {
+            assert_eq!(Reason::of(reason as u8), reason);
+        }
+    }
+
+    #[test]
+    fn a_deadline_does_not_hide_a_stronger_reason() {
+        let control = Control::new();
+        control.arm(Some(Instant::now()), None);
+        control.stop(Reason::Writer);
+        assert!(control.is_late());
+        assert_eq!(control.reason(), Reason::Writer);
+        control.clear();
+        assert!(control.must_stop());
+        assert_eq!(control.reason(), Reason::Timeout);
     }
 }

@@ -15,12 +15,12 @@ use node_api::Statement;
 use tokio::sync::oneshot;
 
 use crate::{
-    BackupFormat, Checkpoint, Entry, Fatal, OpenError, Options, Outcome, Pinned, Position, Read,
-    Recovered, Upkeep, backup, connection,
+    BackupFormat, Checkpoint, Entry, Fatal, OpenError, Options, Origin, Outcome, Pinned, Position,
+    Read, Reading, Recovered, Running, STACK_BYTES, Upkeep, Watched, backup, connection,
     fault::message,
     files::Files,
     main_file::MainFile,
-    readers::Readers,
+    readers::{self, Readers},
     recover::recover,
     replace,
     sql::{self, Access},
@@ -30,8 +30,6 @@ use crate::{
 
 /// Commands that may wait for the writer. A caller that is further ahead waits.
 const COMMANDS: usize = 256;
-/// Stack of a thread that runs SQL: SQLite's parser recurses, up to its limit of expression depth.
-const STACK_BYTES: usize = 4 << 20;
 
 /// A handle to the open database; cheap to clone. Dropping the last one stops the threads (without a checkpoint).
 #[derive(Clone)]
@@ -76,11 +74,14 @@ impl Database {
             .map_err(|error| OpenError::Sqlite(message(&error)))?;
         let main = MainFile::new(base);
         let progress = Arc::new(Progress::default());
-        let readers = Readers::new(
-            files.main.clone(),
-            options.foreign_keys,
-            options.readers.max(1),
-        );
+        let slots = options.readers.max(1);
+        let readers = Readers::new(readers::Settings {
+            path: files.main.clone(),
+            foreign_keys: options.foreign_keys,
+            slots,
+            max_threads: options.max_readers.max(slots),
+            slow: options.slow_statement,
+        });
         let writer = Writer::new(
             files.clone(),
             options.foreign_keys,
@@ -103,12 +104,10 @@ impl Database {
         database
             .0
             .spawn("db-writer".to_owned(), move || writer.serve(&queue))?;
-        for place in 0..database.0.options.readers.max(1) {
-            let readers = Arc::clone(&database.0.readers);
-            database
-                .0
-                .spawn(format!("db-reader-{place}"), move || readers.serve(place))?;
-        }
+        database.0.readers.start().map_err(|source| OpenError::Io {
+            context: "start a database thread".to_owned(),
+            source,
+        })?;
         Ok((database, recovered))
     }
 
@@ -128,10 +127,16 @@ impl Database {
         receiver
     }
 
-    /// Runs a read on a reader thread.
+    /// Runs a read on a reader thread. Dropping what it returns ends the read.
     #[must_use]
-    pub fn read(&self, read: Read) -> oneshot::Receiver<Outcome> {
-        self.0.readers.read(read)
+    pub fn read(&self, read: Read) -> Reading {
+        self.read_for(read, Origin::default())
+    }
+
+    /// The same for a client, who is named in lists and in the log.
+    #[must_use]
+    pub fn read_for(&self, read: Read, origin: Origin) -> Reading {
+        self.0.readers.read(read, origin)
     }
 
     /// Runs a read of one statement on the calling thread, if it takes no more than about `vm_steps` instructions of
@@ -237,7 +242,32 @@ impl Database {
     /// # Errors
     /// Text for the client.
     pub fn backup(&self, format: &BackupFormat, to: &Path) -> Result<(), String> {
-        backup::write(&self.0, format, to)
+        self.backup_watched(format, to, &Watched::default())
+    }
+
+    /// The same, ended when whoever waits for it goes away, or by [`Database::kill`].
+    ///
+    /// # Errors
+    /// Text for the client.
+    pub fn backup_watched(
+        &self,
+        format: &BackupFormat,
+        to: &Path,
+        watched: &Watched,
+    ) -> Result<(), String> {
+        backup::write(&self.0, format, to, watched)
+    }
+
+    /// Reads and backups that are running, the oldest first, at most `limit`. Those on their callers' threads are too short to be listed.
+    #[must_use]
+    pub fn running(&self, limit: usize) -> Vec<Running> {
+        self.0.readers.running(limit)
+    }
+
+    /// Ends one of [`Database::running`]; `false` if it is not running any more.
+    #[must_use]
+    pub fn kill(&self, id: u64) -> bool {
+        self.0.readers.kill(id)
     }
 
     /// SQLite's part of `/status` (`store.sqlite3`), as JSON. Blocks for about a millisecond.
@@ -278,6 +308,9 @@ impl Inner {
             if thread.join().is_err() {
                 tracing::error!("a database thread panicked");
             }
+        }
+        if !self.readers.wait_for_end() {
+            tracing::error!("a read does not end; the disk may not answer");
         }
     }
 }

@@ -25,11 +25,12 @@ mod readers;
 mod recover;
 mod replace;
 mod sidecar;
+mod slow;
 mod sql;
 mod status;
 mod writer;
 
-use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
+use std::{fmt, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use node_api::{Statement, StatementResult};
@@ -37,7 +38,11 @@ use serde::{Deserialize, Serialize};
 
 pub use database::Database;
 pub use main_file::PinGuard;
+pub use readers::{Reading, Waiter, Watched};
 pub use sql::disallowed_pragma;
+
+/// Stack of a thread that runs SQL: SQLite's parser recurses, up to its limit of expression depth.
+const STACK_BYTES: usize = 4 << 20;
 
 /// Version of the bundled SQLite.
 pub fn sqlite_version() -> &'static str {
@@ -51,8 +56,38 @@ pub struct Options {
     pub dir: PathBuf,
     /// Enforce foreign keys on every connection (default off).
     pub foreign_keys: bool,
-    /// Reader threads, each with its own connection. At least 1.
+    /// Reads that compute at a time, short ones and long ones each; as many threads wait for them. At least 1.
     pub readers: usize,
+    /// Most threads for reads, each with its own connection: long reads take turns, and each keeps its thread.
+    pub max_readers: usize,
+    /// Statements that take at least so long are logged.
+    pub slow_statement: Option<Duration>,
+}
+
+/// Whom a read is for, to show an administrator.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Origin {
+    /// Where the client is connected from.
+    pub client: Option<SocketAddr>,
+    /// The client's user name.
+    pub user: Option<String>,
+    /// The node that sent the read on.
+    pub via: Option<String>,
+}
+
+/// A read under way.
+#[derive(Clone, Debug)]
+pub struct Running {
+    /// Names it; never used again.
+    pub id: u64,
+    /// Since it began to run.
+    pub age: Duration,
+    /// The statement that runs, shortened.
+    pub text: String,
+    /// Whom it is for.
+    pub origin: Origin,
+    /// It waits: for its turn among other long reads, or for its client to take rows.
+    pub waiting: bool,
 }
 
 /// When the database was last rewritten and looked over, by the stamps of the requests that did it, in microseconds since the Unix epoch;

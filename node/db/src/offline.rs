@@ -158,6 +158,8 @@ mod tests {
             dir: dir.to_owned(),
             foreign_keys: false,
             readers: 1,
+            max_readers: 64,
+            slow_statement: None,
         }
     }
 

@@ -66,7 +66,8 @@ pub(super) const FLAGS: &[Flag] = &[
     flag("disco-config", Text(|c| &mut c.disco_config, ""), "Configuration of the discovery: JSON, or the path of a file with it"),
 
     flag("fk", Switch(|c| &mut c.fk, false), "Enforce foreign keys"),
-    flag("db-max-ro-conns", Count(|c| &mut c.db_max_ro_conns, 256), "Most read-only database connections; 0 is no cap"),
+    flag("db-max-ro-conns", Count(|c| &mut c.db_max_ro_conns, 256), "Most read-only database connections, and with them long reads at a time; 0 is no cap"),
+    flag("db-slow-statement", Period(|c| &mut c.db_slow_statement, seconds(0)), "Log statements that take at least so long; 0 is off"),
     flag("auto-vacuum-int", Period(|c| &mut c.auto_vacuum_int, seconds(0)), "Period of automatic VACUUM; 0 is off"),
     flag("auto-optimize-int", Period(|c| &mut c.auto_optimize_int, seconds(24 * 60 * 60)), "Period of automatic PRAGMA optimize; 0 is off"),
     flag("extensions-path", List(|c| &mut c.extensions_path), "Comma-separated files, directories, zip or tar.gz archives with SQLite extensions"),

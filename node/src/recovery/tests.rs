@@ -69,6 +69,8 @@ impl Sample {
             dir: dir.path().to_owned(),
             foreign_keys: false,
             readers: 1,
+            max_readers: 64,
+            slow_statement: None,
         };
         let (db, _) = Database::open(options).unwrap();
         let members = StoredMembership::new(Some(log_id(4, 10)), Default::default());

@@ -9,7 +9,7 @@ fn nobody_follows_a_read_that_is_stuck() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("db.sqlite");
     let session = Session::open(&path, false, Default::default()).unwrap();
-    let readers = Readers::new(path, false, 2);
+    let readers = Readers::new(Settings::few(path));
     let read = Read {
         kind: Kind::Query,
         transaction: false,
@@ -21,7 +21,7 @@ fn nobody_follows_a_read_that_is_stuck() {
         timeout: None,
     };
     let runs = || readers.read_inline(&read, 1_000).is_some();
-    let since = |age| lock(&readers.state).active[2] = age;
+    let since = |age| lock(&readers.state).inline[0] = age;
     assert!(runs());
     since(Some(Instant::now()));
     assert!(runs(), "beside one that has just begun");

@@ -14,7 +14,7 @@ use crate::{
 fn writer(dir: &Path) -> Writer {
     let files = Files::new(dir);
     let main = MainFile::new(recover(&files).unwrap());
-    let readers = Readers::new(files.main.clone(), false, 1);
+    let readers = Readers::new(crate::readers::Settings::few(files.main.clone()));
     Writer::new(files, false, readers, main, Arc::new(Progress::default())).unwrap()
 }
 

@@ -12,4 +12,5 @@ mod determinism;
 mod loads;
 mod reads;
 mod results;
+mod runaway;
 mod support;

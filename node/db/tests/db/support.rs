@@ -26,6 +26,8 @@ pub(crate) fn options(dir: &Path) -> Options {
         dir: dir.to_owned(),
         foreign_keys: false,
         readers: 2,
+        max_readers: 64,
+        slow_statement: None,
     }
 }
 

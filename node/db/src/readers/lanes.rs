@@ -1,0 +1,197 @@
+//! Who computes: short reads at once, long ones by turns.
+//!
+//! Each read begins on the short lane, where nobody stays longer than [`SHORT`]. Whoever needs more goes to the long lane, where as many
+//! compute as the machine has cores, and each makes room for the next after [`TURN`]. A read that waits keeps its thread, its connection
+//! and its place in its statement: it waits inside SQLite's progress handler. So neither lane can starve the other, and no work is repeated.
+use std::{collections::VecDeque, time::Duration};
+
+/// What a read may compute before it counts as long. Two hundred that come at once hold up the next for a second, no more.
+pub(super) const SHORT: Duration = Duration::from_millis(10);
+/// What a long read may compute while another waits for its turn.
+pub(super) const TURN: Duration = Duration::from_millis(50);
+
+/// Where a read stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Lane {
+    /// In its first milliseconds.
+    Short,
+    /// Long, and it has its turn.
+    Long,
+    /// Long, without a turn: it waits for one, or for whoever takes its rows.
+    Waiting,
+    /// Takes no part (a backup).
+    Beside,
+}
+
+/// What a read whose turn is over does next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    /// Goes on for another turn.
+    GoOn,
+    /// Waits until it is called.
+    Wait,
+    /// Ends: there are too many long reads.
+    Refused,
+}
+
+/// The two lanes.
+#[derive(Debug)]
+pub(super) struct Lanes {
+    /// Reads that may compute at a time, on each lane.
+    slots: usize,
+    /// Long reads, computing or not.
+    max_long: usize,
+    short: usize,
+    long: usize,
+    /// Long reads that have their turn.
+    computing: usize,
+    waiting: VecDeque<u64>,
+}
+
+impl Lanes {
+    pub(super) fn new(slots: usize, max_long: usize) -> Self {
+        Self {
+            slots,
+            max_long,
+            short: 0,
+            long: 0,
+            computing: 0,
+            waiting: VecDeque::new(),
+        }
+    }
+
+    /// How many more reads may begin.
+    pub(super) fn room(&self) -> usize {
+        self.slots - self.short
+    }
+
+    /// A read begins.
+    pub(super) fn begin(&mut self) -> Lane {
+        self.short += 1;
+        Lane::Short
+    }
+
+    /// The turn of read `id` is over.
+    pub(super) fn turn_over(&mut self, id: u64, lane: Lane) -> (Lane, Next) {
+        match lane {
+            Lane::Short if self.long >= self.max_long => (Lane::Short, Next::Refused),
+            Lane::Long if self.waiting.is_empty() => (Lane::Long, Next::GoOn),
+            Lane::Beside => (Lane::Beside, Next::GoOn),
+            _ => {
+                let parked = self.park(lane);
+                self.ask(id, parked)
+            }
+        }
+    }
+
+    /// A read gives its turn away because it waits for something else than the processor.
+    pub(super) fn park(&mut self, lane: Lane) -> Lane {
+        match lane {
+            Lane::Short => {
+                self.short -= 1;
+                self.long += 1;
+            }
+            Lane::Long => self.computing -= 1,
+            Lane::Waiting | Lane::Beside => return lane,
+        }
+        Lane::Waiting
+    }
+
+    /// A parked read wants to go on.
+    pub(super) fn ask(&mut self, id: u64, lane: Lane) -> (Lane, Next) {
+        if lane != Lane::Waiting {
+            return (lane, Next::GoOn);
+        }
+        if self.computing < self.slots && self.waiting.is_empty() {
+            self.computing += 1;
+            return (Lane::Long, Next::GoOn);
+        }
+        self.waiting.push_back(id);
+        (Lane::Waiting, Next::Wait)
+    }
+
+    /// Who gets the next turn; it is now on [`Lane::Long`].
+    pub(super) fn call_next(&mut self) -> Option<u64> {
+        if self.computing >= self.slots {
+            return None;
+        }
+        let next = self.waiting.pop_front()?;
+        self.computing += 1;
+        Some(next)
+    }
+
+    /// A read has ended.
+    pub(super) fn end(&mut self, id: u64, lane: Lane) {
+        match lane {
+            Lane::Short => self.short -= 1,
+            Lane::Long => {
+                self.computing -= 1;
+                self.long -= 1;
+            }
+            Lane::Waiting => {
+                self.waiting.retain(|waiting| *waiting != id);
+                self.long -= 1;
+            }
+            Lane::Beside => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_reads_leave_the_short_lane_and_take_turns() {
+        let mut lanes = Lanes::new(1, 10);
+        assert_eq!(lanes.begin(), Lane::Short);
+        assert_eq!(lanes.room(), 0);
+        assert_eq!(lanes.turn_over(1, Lane::Short), (Lane::Long, Next::GoOn));
+        assert_eq!(lanes.room(), 1, "a long read holds up no short one");
+        assert_eq!(
+            lanes.turn_over(1, Lane::Long),
+            (Lane::Long, Next::GoOn),
+            "alone"
+        );
+
+        lanes.begin();
+        assert_eq!(lanes.turn_over(2, Lane::Short), (Lane::Waiting, Next::Wait));
+        assert_eq!(lanes.room(), 1);
+        assert_eq!(lanes.call_next(), None, "the first has its turn");
+        assert_eq!(lanes.turn_over(1, Lane::Long), (Lane::Waiting, Next::Wait));
+        assert_eq!(lanes.call_next(), Some(2));
+        lanes.end(2, Lane::Long);
+        assert_eq!(lanes.call_next(), Some(1));
+        lanes.end(1, Lane::Long);
+        assert_eq!((lanes.short, lanes.long, lanes.computing), (0, 0, 0));
+    }
+
+    #[test]
+    fn a_read_that_waits_for_its_client_holds_no_turn() {
+        let mut lanes = Lanes::new(1, 10);
+        lanes.begin();
+        assert_eq!(lanes.park(Lane::Short), Lane::Waiting);
+        lanes.begin();
+        assert_eq!(lanes.turn_over(2, Lane::Short), (Lane::Long, Next::GoOn));
+        assert_eq!(lanes.ask(1, Lane::Waiting), (Lane::Waiting, Next::Wait));
+        lanes.end(1, Lane::Waiting);
+        lanes.end(2, Lane::Long);
+        assert_eq!(lanes.call_next(), None, "who has ended is not called");
+        assert_eq!((lanes.short, lanes.long, lanes.computing), (0, 0, 0));
+    }
+
+    #[test]
+    fn long_reads_have_a_limit() {
+        let mut lanes = Lanes::new(2, 1);
+        lanes.begin();
+        lanes.begin();
+        assert_eq!(lanes.turn_over(1, Lane::Short), (Lane::Long, Next::GoOn));
+        assert_eq!(
+            lanes.turn_over(2, Lane::Short),
+            (Lane::Short, Next::Refused)
+        );
+        lanes.end(2, Lane::Short);
+        lanes.end(1, Lane::Long);
+        assert_eq!((lanes.short, lanes.long, lanes.computing), (0, 0, 0));
+    }
+}

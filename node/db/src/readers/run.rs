@@ -1,0 +1,160 @@
+//! Running the statements of a read, on whichever thread and connection.
+use std::time::{Duration, Instant};
+
+use node_api::{Statement, StatementResult};
+use rusqlite::{Batch, ErrorCode, fallible_iterator::FallibleIterator as _};
+
+use super::{Job, ReadJob, Reader};
+use crate::{
+    Origin, Outcome, Read,
+    connection::internal,
+    control::Control,
+    fault::message,
+    query::{self, Arguments, Failure, Rules},
+    slow, sql,
+};
+
+pub(super) fn refusal(text: &str) -> Outcome {
+    Outcome {
+        results: Vec::new(),
+        error: Some(text.to_owned()),
+    }
+}
+
+/// Statement number `at` of a read, for lists.
+pub(super) fn shown(read: &Read, at: usize) -> String {
+    let text = read.statements.get(at).map_or("", |one| one.sql.as_str());
+    slow::shortened(text)
+}
+
+pub(super) fn run_job(job: Job, reader: Option<&Reader>, slow: Option<Duration>) {
+    match (job, reader) {
+        // A reply that nobody waits for any more is not worth the work.
+        (Job::Read(job), _) if job.reply.is_closed() => {}
+        (Job::Read(job), None) => {
+            let _ = job
+                .reply
+                .send(refusal("unable to open the database for reading"));
+        }
+        (Job::Read(job), Some(reader)) => {
+            let outcome = outcome(&job, reader, slow);
+            let _ = job.reply.send(outcome);
+        }
+        (Job::Classify { sql, reply }, reader) => {
+            let read_only = reader.is_some_and(|reader| {
+                let prepared = Batch::new(&reader.conn, &sql).next();
+                let _ = reader.guard.take_refusal();
+                matches!(prepared, Ok(Some(statement)) if statement.readonly())
+            });
+            let _ = reply.send(read_only);
+        }
+    }
+}
+
+fn outcome(job: &ReadJob, reader: &Reader, slow: Option<Duration>) -> Outcome {
+    let timeout = job.read.timeout;
+    let deadline = timeout.and_then(|timeout| job.since.checked_add(timeout));
+    if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+        return refusal("context deadline exceeded");
+    }
+    job.control.arm(deadline, None);
+    let begun = Instant::now();
+    let outcome = run_read(reader, &job.control, &job.read);
+    if slow.is_some_and(|limit| begun.elapsed() >= limit) {
+        let at = job.control.statement();
+        log_slow(&job.read, at, begun.elapsed(), &job.origin, &job.control);
+    }
+    outcome
+}
+
+fn log_slow(read: &Read, at: usize, took: Duration, origin: &Origin, control: &Control) {
+    let ended = control.is_stopped().then(|| control.reason().text());
+    slow::log("read", &shown(read, at), took, origin, ended);
+}
+
+pub(super) fn run_read(reader: &Reader, control: &Control, read: &Read) -> Outcome {
+    if read
+        .statements
+        .iter()
+        .any(|statement| sql::disallowed_pragma(&statement.sql))
+    {
+        return refusal("disallowed pragma");
+    }
+    let rules = Rules {
+        kind: read.kind,
+        qualify_columns: read.qualify_columns,
+        wanted: true,
+        counters: false,
+    };
+    // One statement is a read transaction of its own.
+    let transaction = read.transaction && read.statements.len() > 1;
+    if transaction && let Err(error) = internal(&reader.conn, &reader.guard, "BEGIN") {
+        return refusal(&message(&error));
+    }
+    let statements = read.statements.iter().enumerate();
+    let results = statements
+        .filter(|(_, statement)| !statement.sql.is_empty())
+        .map(|(at, statement)| {
+            control.set_statement(at);
+            run_statement(reader, control, statement, rules)
+        })
+        .collect();
+    if transaction && let Err(error) = internal(&reader.conn, &reader.guard, "ROLLBACK") {
+        return refusal(&message(&error));
+    }
+    Outcome {
+        results,
+        error: None,
+    }
+}
+
+fn run_statement(
+    reader: &Reader,
+    control: &Control,
+    statement: &Statement,
+    rules: Rules,
+) -> StatementResult {
+    // What ended a statement ends those behind it.
+    if control.is_stopped() || control.is_late() {
+        return StatementResult::Error(control.stopped_text());
+    }
+    let mut arguments = Arguments::new(&statement.parameters);
+    let result = if sql::is_plain_single(&statement.sql) {
+        reader
+            .conn
+            .prepare_cached(&statement.sql)
+            .map_err(Failure::Sqlite)
+            .and_then(|mut prepared| query::run(&reader.conn, &mut prepared, &mut arguments, rules))
+    } else {
+        run_several(reader, &statement.sql, &mut arguments, rules)
+    };
+    let refusal = reader.guard.take_refusal();
+    match result {
+        Ok(result) => result,
+        Err(Failure::Refused(text)) => StatementResult::Error(text),
+        Err(Failure::Sqlite(error))
+            if error.sqlite_error_code() == Some(ErrorCode::OperationInterrupted) =>
+        {
+            StatementResult::Error(control.stopped_text())
+        }
+        Err(Failure::Sqlite(error)) => StatementResult::Error(
+            refusal
+                .text()
+                .map_or_else(|| message(&error), str::to_owned),
+        ),
+    }
+}
+
+fn run_several(
+    reader: &Reader,
+    sql: &str,
+    arguments: &mut Arguments<'_>,
+    rules: Rules,
+) -> Result<StatementResult, Failure> {
+    let mut batch = Batch::new(&reader.conn, sql);
+    let mut last = StatementResult::Write(node_api::WriteResult::default());
+    while let Some(mut statement) = batch.next()? {
+        last = query::run(&reader.conn, &mut statement, arguments, rules)?;
+    }
+    Ok(last)
+}
