@@ -19,6 +19,7 @@ use crate::{
     Read, Reading, Recovered, Running, STACK_BYTES, Upkeep, Watched, backup, connection,
     fault::message,
     files::Files,
+    load,
     main_file::MainFile,
     readers::{self, Readers},
     recover::recover,
@@ -235,6 +236,14 @@ impl Database {
     /// Says what is wrong with it. Blocks: call it from a blocking thread.
     pub fn validate_file(path: &Path) -> Result<(), String> {
         replace::validate(path)
+    }
+
+    /// Checks that a file is a script that [`crate::LoadContent::Script`] may carry: every node holds one statement of it in memory.
+    ///
+    /// # Errors
+    /// Says what is wrong with it. Blocks: call it from a blocking thread.
+    pub fn validate_script(path: &Path) -> Result<(), String> {
+        load::validate_script(path)
     }
 
     /// Writes a consistent copy of the current database to `to` (created, not synced). Blocks.

@@ -1,9 +1,16 @@
-//! The database as SQL text, in the order and the words that rqlite's clients expect.
-use std::io::{self, Write};
+//! The database as SQL text: everything that a script can carry, in an order in which it can be run, and a comment for the rest.
+use std::{
+    collections::{HashMap, HashSet},
+    io::{self, Write},
+};
 
-use rusqlite::{Connection, Statement, types::ValueRef};
+use rusqlite::{Connection, ErrorCode};
 
-use crate::fault::message;
+use crate::{fault::message, script::Scanner};
+
+mod rows;
+
+use rows::{Columns, Rows};
 
 /// Why a dump stopped.
 pub(crate) enum DumpError {
@@ -32,158 +39,285 @@ impl DumpError {
     }
 }
 
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Plain,
+    Virtual,
+    /// Behind a virtual table, whose module names it so.
+    Shadow,
+}
+
 struct Table {
     name: String,
     sql: String,
-    is_virtual: bool,
+    kind: Kind,
+    has_rowid: bool,
 }
 
-/// Writes all of the database, or the named tables with all indexes, triggers and views. The connection should be inside
+struct Dump<'c, W> {
+    conn: &'c Connection,
+    rows: Rows<'c>,
+    /// Empty means all.
+    wanted: HashSet<String>,
+    tables: Vec<Table>,
+    out: W,
+}
+
+/// Writes all of the database, or the named tables with their indexes and triggers and all views. The connection should be inside
 /// a read transaction.
 pub(crate) fn write(
     conn: &Connection,
     tables: &[String],
     out: &mut impl Write,
 ) -> Result<(), DumpError> {
-    out.write_all(b"PRAGMA foreign_keys=OFF;\nBEGIN TRANSACTION;\n")?;
-    for table in all_tables(conn)? {
-        if tables.is_empty()
-            || tables
-                .iter()
-                .any(|name| name.eq_ignore_ascii_case(&table.name))
-        {
-            write_table(conn, &table, out)?;
-        }
-    }
-    // Tables come first, so that rows are inserted before indexes are built and triggers could fire.
-    let mut rest = conn.prepare(
-        "SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL AND type IN ('index', 'trigger', 'view') \
-         ORDER BY type = 'view', type = 'trigger', rowid",
-    )?;
-    let mut rows = rest.query([])?;
-    while let Some(row) = rows.next()? {
-        writeln!(out, "{};", row.get_ref(0)?.as_str().unwrap_or_default())?;
-    }
-    out.write_all(b"COMMIT;\n")?;
+    let mut dump = Dump {
+        conn,
+        rows: Rows::new(conn)?,
+        wanted: tables.iter().map(|name| folded(name)).collect(),
+        tables: all_tables(conn)?,
+        out,
+    };
+    dump.out
+        .write_all(b"PRAGMA foreign_keys=OFF;\nBEGIN TRANSACTION;\n")?;
+    dump.header()?;
+    dump.plain_tables()?;
+    // A virtual table's module may ask for a view. Views ask for nothing when they are made.
+    dump.objects("view")?;
+    dump.virtual_tables()?;
+    dump.sequences()?;
+    dump.statistics()?;
+    // After the rows: indexes are built faster, and triggers do not fire.
+    dump.objects("index")?;
+    dump.objects("trigger")?;
+    dump.out.write_all(b"COMMIT;\n")?;
     Ok(())
 }
 
+/// In the order of their creation.
 fn all_tables(conn: &Connection) -> Result<Vec<Table>, DumpError> {
-    // The tables behind a virtual table are filled by filling it.
-    let mut statement = conn.prepare(
-        "SELECT s.name, s.sql, l.type = 'virtual' FROM sqlite_schema AS s \
-         JOIN pragma_table_list AS l ON l.schema = 'main' AND l.name = s.name \
-         WHERE s.type = 'table' AND s.sql IS NOT NULL AND l.type <> 'shadow' ORDER BY s.name",
+    let mut kinds = HashMap::new();
+    let mut list =
+        conn.prepare("SELECT name, type, wr FROM pragma_table_list WHERE schema = 'main'")?;
+    let mut rows = list.query([])?;
+    while let Some(row) = rows.next()? {
+        let kind = match row.get_ref(1)?.as_str().unwrap_or_default() {
+            "virtual" => Kind::Virtual,
+            "shadow" => Kind::Shadow,
+            _ => Kind::Plain,
+        };
+        kinds.insert(row.get::<_, String>(0)?, (kind, !row.get::<_, bool>(2)?));
+    }
+    let mut schema = conn.prepare(
+        "SELECT name, sql FROM sqlite_schema WHERE type = 'table' AND sql IS NOT NULL ORDER BY rowid",
     )?;
-    let tables = statement.query_map([], |row| {
+    let tables = schema.query_map([], |row| {
+        let name: String = row.get(0)?;
+        let (kind, has_rowid) = kinds.get(&name).copied().unwrap_or((Kind::Plain, true));
         Ok(Table {
-            name: row.get(0)?,
+            name,
             sql: row.get(1)?,
-            is_virtual: row.get(2)?,
+            kind,
+            has_rowid,
         })
     })?;
     Ok(tables.collect::<Result<_, _>>()?)
 }
 
-fn write_table(conn: &Connection, table: &Table, out: &mut impl Write) -> Result<(), DumpError> {
-    match table.name.as_str() {
-        "sqlite_sequence" => out.write_all(b"DELETE FROM \"sqlite_sequence\";\n")?,
-        "sqlite_stat1" => out.write_all(b"ANALYZE \"sqlite_master\";\n")?,
-        name if name.starts_with("sqlite_") => return Ok(()),
-        _ => writeln!(out, "{};", table.sql)?,
+impl<W: Write> Dump<'_, W> {
+    fn wants(&self, table: &str) -> bool {
+        self.wanted.is_empty() || self.wanted.contains(&folded(table))
     }
-    let name = quoted(&table.name);
-    let columns = stored_columns(conn, &table.name)?;
-    let names: Vec<String> = columns.names.iter().map(|name| quoted(name)).collect();
-    let mut rows = conn.prepare(&format!("SELECT {} FROM {name}", names.join(",")))?;
-    // Column names are needed only where some columns take no value, and for virtual tables, which have hidden ones.
-    let target = if columns.complete && !table.is_virtual {
-        name
-    } else {
-        format!("{name}({})", names.join(","))
-    };
-    write_rows(&mut rows, &target, out)
-}
 
-struct Columns {
-    names: Vec<String>,
-    /// No generated or hidden ones were left out.
-    complete: bool,
-}
-
-fn stored_columns(conn: &Connection, table: &str) -> rusqlite::Result<Columns> {
-    let mut columns = Columns {
-        names: Vec::new(),
-        complete: true,
-    };
-    let mut statement = conn.prepare("SELECT name, hidden FROM pragma_table_xinfo(?)")?;
-    let mut rows = statement.query([table])?;
-    while let Some(row) = rows.next()? {
-        if row.get::<_, i64>(1)? == 0 {
-            columns.names.push(row.get(0)?);
-        } else {
-            columns.complete = false;
+    fn header(&mut self) -> Result<(), DumpError> {
+        if !self.wanted.is_empty() {
+            return Ok(());
         }
-    }
-    Ok(columns)
-}
-
-fn write_rows(
-    rows: &mut Statement<'_>,
-    target: &str,
-    out: &mut impl Write,
-) -> Result<(), DumpError> {
-    let count = rows.column_count();
-    let mut rows = rows.raw_query();
-    while let Some(row) = rows.next()? {
-        write!(out, "INSERT INTO {target} VALUES(")?;
-        for at in 0..count {
-            if at > 0 {
-                out.write_all(b",")?;
+        for name in ["application_id", "user_version"] {
+            let value: i64 = self.conn.pragma_query_value(None, name, |row| row.get(0))?;
+            if value != 0 {
+                writeln!(self.out, "PRAGMA {name}={value};")?;
             }
-            write_value(row.get_ref(at)?, out)?;
         }
-        out.write_all(b");\n")?;
+        Ok(())
     }
-    Ok(())
-}
 
-fn write_value(value: ValueRef<'_>, out: &mut impl Write) -> io::Result<()> {
-    match value {
-        ValueRef::Null => out.write_all(b"NULL"),
-        ValueRef::Integer(value) => write!(out, "{value}"),
-        // SQLite reads both as infinity; it has no literal for it.
-        ValueRef::Real(value) if value.is_infinite() => {
-            out.write_all(if value > 0.0 { b"1e999" } else { b"-1e999" })
+    fn plain_tables(&mut self) -> Result<(), DumpError> {
+        let owners = self.owners();
+        for table in std::mem::take(&mut self.tables) {
+            let owned = table.kind == Kind::Shadow && owners.contains_key(&table.name);
+            if table.kind == Kind::Virtual || owned {
+                self.tables.push(table);
+            } else if !is_internal(&table.name) && self.wants(&table.name) {
+                self.definition(&table.sql)?;
+                self.content(&table)?;
+                self.tables.push(table);
+            }
         }
-        ValueRef::Real(value) => write!(out, "{value:?}"),
-        // A zero byte would end the script.
-        ValueRef::Text(text) if text.contains(&0) => {
-            out.write_all(b"CAST(")?;
-            write_blob(text, out)?;
-            out.write_all(b" AS TEXT)")
-        }
-        ValueRef::Text(text) => {
-            out.write_all(b"'")?;
-            for (at, part) in text.split(|byte| *byte == b'\'').enumerate() {
-                if at > 0 {
-                    out.write_all(b"''")?;
+        Ok(())
+    }
+
+    /// Which virtual table each shadow table belongs to: the one with the longest name that begins its own.
+    fn owners(&self) -> HashMap<String, String> {
+        let of_kind = |kind| self.tables.iter().filter(move |table| table.kind == kind);
+        let owner = |shadow: &Table| {
+            let name = folded(&shadow.name);
+            of_kind(Kind::Virtual)
+                .filter(|table| name.starts_with(&format!("{}_", folded(&table.name))))
+                .max_by_key(|table| table.name.len())
+                .map(|table| (shadow.name.clone(), table.name.clone()))
+        };
+        of_kind(Kind::Shadow).filter_map(owner).collect()
+    }
+
+    /// A virtual table is made by its module; what is behind it is then put in the place of what the module made. So its content,
+    /// row ids and settings are the same, whatever the module lets itself be asked.
+    fn virtual_tables(&mut self) -> Result<(), DumpError> {
+        let owners = self.owners();
+        let tables = std::mem::take(&mut self.tables);
+        for table in tables.iter().filter(|table| table.kind == Kind::Virtual) {
+            if !self.wants(&table.name) {
+                continue;
+            }
+            let probe = format!("SELECT * FROM {} LIMIT 0", quoted(&table.name));
+            let missing = self.conn.prepare(&probe).err().filter(is_missing_module);
+            if let Some(error) = &missing {
+                let text = format!("{} is left out: {}", table.name, message(error));
+                writeln!(self.out, "-- {}", text.replace(['\n', '\r'], " "))?;
+            } else {
+                self.definition(&table.sql)?;
+            }
+            for shadow in &tables {
+                if owners.get(&shadow.name) != Some(&table.name) {
+                    continue;
                 }
-                out.write_all(part)?;
+                if missing.is_none() {
+                    writeln!(self.out, "DROP TABLE IF EXISTS {};", quoted(&shadow.name))?;
+                }
+                self.definition(&shadow.sql)?;
+                self.content(shadow)?;
             }
-            out.write_all(b"'")
         }
-        ValueRef::Blob(bytes) => write_blob(bytes, out),
+        self.tables = tables;
+        Ok(())
+    }
+
+    /// Highest values of AUTOINCREMENT. Making such a table makes the table of them, and filling it fills that.
+    fn sequences(&mut self) -> Result<(), DumpError> {
+        let counted: Vec<String> = self
+            .tables
+            .iter()
+            .filter(|table| table.kind == Kind::Plain && has_sequence(&table.sql))
+            .map(|table| table.name.clone())
+            .collect();
+        if counted.is_empty() {
+            return Ok(());
+        }
+        if self.wanted.is_empty() {
+            self.out.write_all(b"DELETE FROM \"sqlite_sequence\";\n")?;
+            return self.content(&internal("sqlite_sequence"));
+        }
+        let mut statement = self
+            .conn
+            .prepare("SELECT seq FROM sqlite_sequence WHERE name = ?")?;
+        for name in counted {
+            let literal = name.replace('\'', "''");
+            writeln!(
+                self.out,
+                "DELETE FROM \"sqlite_sequence\" WHERE name='{literal}';"
+            )?;
+            let mut found = statement.query([&name])?;
+            while let Some(row) = found.next()? {
+                write!(
+                    self.out,
+                    "INSERT INTO \"sqlite_sequence\" VALUES('{literal}',"
+                )?;
+                self.rows.value(row.get_ref(0)?, &mut self.out)?;
+                self.out.write_all(b");\n")?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What ANALYZE found. The first statement makes the tables.
+    fn statistics(&mut self) -> Result<(), DumpError> {
+        let mut begun = false;
+        for name in ["sqlite_stat1", "sqlite_stat4"] {
+            let found = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = ?)";
+            if !self.wants(name) || !self.conn.query_row(found, [name], |row| row.get(0))? {
+                continue;
+            }
+            if !std::mem::replace(&mut begun, true) {
+                self.out.write_all(b"ANALYZE \"sqlite_master\";\n")?;
+            }
+            self.content(&internal(name))?;
+        }
+        Ok(())
+    }
+
+    fn objects(&mut self, kind: &str) -> Result<(), DumpError> {
+        let tables: HashSet<String> = self
+            .tables
+            .iter()
+            .filter(|table| self.wants(&table.name))
+            .map(|table| folded(&table.name))
+            .collect();
+        let mut statement = self.conn.prepare(
+            "SELECT sql, tbl_name, (SELECT count(*) FROM sqlite_schema AS v WHERE v.type = 'view' AND v.name = o.tbl_name COLLATE NOCASE) \
+             FROM sqlite_schema AS o WHERE type = ? AND sql IS NOT NULL ORDER BY rowid",
+        )?;
+        let mut rows = statement.query([kind])?;
+        while let Some(row) = rows.next()? {
+            let of_view: bool = row.get(2)?;
+            let of: String = row.get(1)?;
+            if self.wanted.is_empty() || of_view || tables.contains(&folded(&of)) {
+                let sql: String = row.get(0)?;
+                self.definition(&sql)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// SQLite keeps the text of a definition up to its semicolon, which may stand behind a comment.
+    fn definition(&mut self, sql: &str) -> Result<(), DumpError> {
+        let mut scanner = Scanner::new();
+        scanner.scan(sql.as_bytes());
+        Ok(writeln!(self.out, "{sql}{};", scanner.closing())?)
+    }
+
+    fn content(&mut self, table: &Table) -> Result<(), DumpError> {
+        let columns = Columns::of(self.conn, &table.name, table.has_rowid)?;
+        self.rows
+            .write(self.conn, &table.name, &columns, &mut self.out)
     }
 }
 
-fn write_blob(bytes: &[u8], out: &mut impl Write) -> io::Result<()> {
-    const HEX: &[u8; 16] = b"0123456789ABCDEF";
-    out.write_all(b"X'")?;
-    for byte in bytes {
-        out.write_all(&[HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]])?;
+fn internal(name: &str) -> Table {
+    Table {
+        name: name.to_owned(),
+        sql: String::new(),
+        kind: Kind::Plain,
+        has_rowid: true,
     }
-    out.write_all(b"'")
+}
+
+fn is_internal(name: &str) -> bool {
+    folded(name).starts_with("sqlite_")
+}
+
+fn has_sequence(sql: &str) -> bool {
+    let mut scanner = Scanner::new();
+    scanner.scan(sql.as_bytes());
+    scanner.saw_autoincrement()
+}
+
+fn is_missing_module(error: &rusqlite::Error) -> bool {
+    error.sqlite_error_code() == Some(ErrorCode::Unknown)
+        && message(error).starts_with("no such module")
+}
+
+/// SQLite compares names so.
+fn folded(name: &str) -> String {
+    name.to_ascii_lowercase()
 }
 
 fn quoted(name: &str) -> String {

@@ -24,6 +24,7 @@ mod query;
 mod readers;
 mod recover;
 mod replace;
+mod script;
 mod sidecar;
 mod slow;
 mod sql;

@@ -1,19 +1,19 @@
 //! Loads: collecting a file from the log's chunks, then replacing the database by it or running it as a script.
-use std::{
-    fs::{self, File},
-    io::Write as _,
-};
+use std::{fs::File, io::Write as _, path::Path};
 
 use node_api::{StatementResult, WriteResult};
 use rusqlite::{Batch, fallible_iterator::FallibleIterator as _};
 
 use crate::{
     Fatal, Kind, LoadChunk, LoadContent, LoadFinish, Outcome, Position, Stamp,
+    connection::Session,
     execute::rollback,
     fault::{fatal, fatal_io, is_machine_fault, message},
     guard::Mode,
     query::{self, Arguments, Failure, Rules},
-    replace, sql,
+    replace,
+    script::{self, MAX_STATEMENT_BYTES, ScriptError, Statements},
+    sql,
     writer::Writer,
 };
 
@@ -44,7 +44,7 @@ impl Writer {
         }
     }
 
-    fn drop_load(&mut self) -> Result<(), Fatal> {
+    pub(crate) fn drop_load(&mut self) -> Result<(), Fatal> {
         self.load = None;
         crate::files::remove(&self.files.load)
             .map_err(|error| fatal_io("remove an unfinished load", &error))
@@ -107,56 +107,34 @@ impl Writer {
                 Ok(Outcome::default())
             }
             LoadContent::Script => {
-                let bytes = fs::read(&path).map_err(|error| fatal_io("read a load", &error))?;
-                match String::from_utf8(bytes) {
-                    Ok(script) => self.run_script(script, finish.stamp),
-                    Err(_) => Ok(refusal("the SQL text is not UTF-8")),
+                let open = || File::open(&path).map_err(|error| fatal_io("read a load", &error));
+                let utf8 = script::is_utf8(open()?);
+                if utf8.map_err(|error| fatal_io("read a load", &error))? {
+                    self.run_script(open()?, finish.stamp)
+                } else {
+                    Ok(refusal("the SQL text is not UTF-8"))
                 }
             }
         }
     }
 
-    /// Runs the text in autocommit, where its own BEGIN and COMMIT work.
-    fn run_script(&mut self, mut script: String, stamp: Stamp) -> Result<Outcome, Fatal> {
-        // With a terminator in the text SQLite does not copy what is left of it for every statement.
-        script.push('\0');
+    /// Runs the text in autocommit, where its own BEGIN and COMMIT work. One statement at a time is in memory.
+    fn run_script(&mut self, text: File, stamp: Stamp) -> Result<Outcome, Fatal> {
         let session = self.session_mut()?;
         session
             .begin_request(stamp, true)
             .map_err(|error| fatal("begin a script", &error))?;
         session.guard.set_mode(Mode::Script);
-        let rules = Rules {
-            kind: Kind::Execute,
-            qualify_columns: false,
-            wanted: true,
-            counters: true,
-        };
-        let mut arguments = Arguments::new(&[]);
         let mut last = StatementResult::Write(WriteResult::default());
-        let mut batch = Batch::new(&session.conn, &script);
-        loop {
-            let result = match batch.next() {
+        // Its length was looked at before it was proposed.
+        let mut statements = Statements::new(text, usize::MAX);
+        while !matches!(last, StatementResult::Error(_)) {
+            match statements.next() {
                 Ok(None) => break,
-                Ok(Some(mut statement)) => {
-                    session.guard.set_vacuum(
-                        statement
-                            .expanded_sql()
-                            .is_some_and(|sql| sql::is_vacuum(&sql)),
-                    );
-                    query::run(&session.conn, &mut statement, &mut arguments, rules)
-                }
-                Err(error) => Err(Failure::Sqlite(error)),
-            };
-            session.guard.set_vacuum(false);
-            match result {
-                Ok(result) => last = result,
-                Err(Failure::Sqlite(error)) if is_machine_fault(&error) => {
-                    return Err(fatal("run a script", &error));
-                }
-                Err(failure) => {
-                    last =
-                        StatementResult::Error(text(failure, session.guard.take_refusal().text()));
-                    break;
+                Ok(Some(text)) => run_text(session, text, &mut last)?,
+                Err(ScriptError::Io(error)) => return Err(fatal_io("read a load", &error)),
+                Err(ScriptError::NotUtf8 | ScriptError::TooLong) => {
+                    return Err(Fatal("a load changed while it was read".to_owned()));
                 }
             }
         }
@@ -182,7 +160,58 @@ impl Writer {
     }
 }
 
-fn text(failure: Failure, refusal: Option<&str>) -> String {
+/// See [`crate::Database::validate_script`].
+pub(crate) fn validate_script(path: &Path) -> Result<(), String> {
+    let file = File::open(path).map_err(|error| error.to_string())?;
+    match script::check_lengths(file, MAX_STATEMENT_BYTES) {
+        Ok(()) | Err(ScriptError::NotUtf8) => Ok(()),
+        Err(ScriptError::TooLong) => Err(format!(
+            "a statement is longer than {} MiB: split it, or load an SQLite file",
+            MAX_STATEMENT_BYTES >> 20
+        )),
+        Err(ScriptError::Io(error)) => Err(error.to_string()),
+    }
+}
+
+/// Runs what stands in `text`, usually one statement, until one fails.
+fn run_text(session: &Session, text: &str, last: &mut StatementResult) -> Result<(), Fatal> {
+    let rules = Rules {
+        kind: Kind::Execute,
+        qualify_columns: false,
+        wanted: true,
+        counters: true,
+    };
+    let mut batch = Batch::new(&session.conn, text);
+    loop {
+        let result = match batch.next() {
+            Ok(None) => return Ok(()),
+            Ok(Some(mut statement)) => {
+                session.guard.set_vacuum(sql::is_vacuum(text));
+                query::run(
+                    &session.conn,
+                    &mut statement,
+                    &mut Arguments::new(&[]),
+                    rules,
+                )
+            }
+            Err(error) => Err(Failure::Sqlite(error)),
+        };
+        session.guard.set_vacuum(false);
+        match result {
+            Ok(result) => *last = result,
+            Err(Failure::Sqlite(error)) if is_machine_fault(&error) => {
+                return Err(fatal("run a script", &error));
+            }
+            Err(failure) => {
+                let refusal = session.guard.take_refusal();
+                *last = StatementResult::Error(failure_text(failure, refusal.text()));
+                return Ok(());
+            }
+        }
+    }
+}
+
+fn failure_text(failure: Failure, refusal: Option<&str>) -> String {
     match (failure, refusal) {
         (_, Some(text)) => text.to_owned(),
         (Failure::Refused(text), None) => text,

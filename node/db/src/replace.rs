@@ -32,6 +32,8 @@ impl Writer {
         let snapshot = self.files.snapshot.clone();
         check_header(&snapshot)
             .map_err(|reason| Fatal(format!("the received snapshot: {reason}")))?;
+        // A load that began before is none at the snapshot's position: its end is among the entries that will not come.
+        self.drop_load()?;
         self.replace_main(&snapshot, position, meta)
     }
 

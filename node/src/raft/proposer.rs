@@ -276,9 +276,14 @@ impl Packer {
             // Nobody waits any more for these, so they need not happen.
             queued.retain(|proposal| !proposal.is_abandoned());
             if let Err(error) = self.refusal() {
-                queued
+                let leads = error != ProposeError::NotLeader;
+                let (kept, refused): (Vec<_>, Vec<_>) = queued
                     .drain(..)
+                    .partition(|proposal| leads && proposal.makes_room());
+                refused
+                    .into_iter()
                     .for_each(|proposal| proposal.refuse(&error));
+                queued = kept;
             }
             if queued.is_empty() {
                 continue;
@@ -391,6 +396,11 @@ impl Proposal {
     fn is_abandoned(&self) -> bool {
         let (Self::Requests(_, reply) | Self::Command(_, reply)) = self;
         reply.is_closed()
+    }
+
+    /// Taken on a full disk, too: some bytes of log that let the staged pieces and the log behind them go.
+    fn makes_room(&self) -> bool {
+        matches!(self, Self::Command(Command::LoadAbort(_), _))
     }
 
     fn refuse(self, error: &ProposeError) {

@@ -1,15 +1,17 @@
 //! Bringing a whole database or a script in: validated first, then carried by the log in pieces, so that memory stays constant for any size.
-use std::path::Path;
+use std::{path::Path, time::Duration};
 
 use bytes::Bytes;
 use node_db::{Database, LoadChunk, LoadContent, LoadFinish, Outcome, Stamp};
 use tokio::io::AsyncReadExt;
 
 use super::{Caller, LoadSource, Opened, Served, Store, StoreError};
-use crate::{metrics::Counter, peer::Ask};
+use crate::{metrics::Counter, peer::Ask, raft::Consensus};
 
 /// Bytes of a load in one log entry.
 const CHUNK_BYTES: usize = 1 << 20;
+/// Between two tries to undo a load.
+const ABORT_PAUSE: Duration = Duration::from_millis(100);
 /// What every SQLite file begins with, as far as rqlite looks.
 const SQLITE_MAGIC: &[u8] = b"SQLite format";
 
@@ -89,24 +91,13 @@ impl Store {
         if total_bytes == 0 {
             return Ok(self.served(Outcome::default(), None));
         }
-        let content = if is_sqlite(path).await? {
-            let owned = path.to_owned();
-            let checked =
-                tokio::task::spawn_blocking(move || Database::validate_file(&owned)).await;
-            checked
-                .map_err(|e| StoreError::Refused(e.to_string()))?
-                .map_err(|e| StoreError::Refused(format!("invalid SQLite data: {e}")))?;
-            LoadContent::File
-        } else {
-            LoadContent::Script
-        };
-        let load_id = rand::random();
+        let content = check(path).await?;
+        let unfinished = Unfinished::begin(&opened.consensus);
         let result = self
-            .propose_chunks(opened, path, load_id, total_bytes, content)
+            .propose_chunks(opened, path, unfinished.id, total_bytes, content)
             .await;
-        if result.is_err() {
-            // Frees the staged pieces at once; a new leader's term would do the same.
-            let _ = opened.consensus.proposer().load_abort(load_id).await;
+        if result.is_ok() {
+            unfinished.finished();
         }
         self.0.local.metrics.count(Counter::StoreNumLoads);
         let mut served = result?;
@@ -158,6 +149,73 @@ impl Store {
             offset = end;
         }
     }
+}
+
+/// A load whose last piece is not known to be applied. While it lies on the nodes unfinished, none of them makes a checkpoint; so when
+/// it fails, or its client goes away and the call is dropped, it is undone.
+struct Unfinished {
+    consensus: Option<Consensus>,
+    term: u64,
+    id: u64,
+}
+
+impl Unfinished {
+    fn begin(consensus: &Consensus) -> Self {
+        Self {
+            consensus: Some(consensus.clone()),
+            term: consensus.leadership().term,
+            id: rand::random(),
+        }
+    }
+
+    /// Applied, or refused by every node alike: nothing lies there any more.
+    fn finished(mut self) {
+        self.consensus = None;
+    }
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        if let Some(consensus) = self.consensus.take()
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            runtime.spawn(abort(consensus, self.term, self.id));
+        }
+    }
+}
+
+/// Proposes the end of a load until it is decided: by this entry, or by the first one of another term, which ends every load before it.
+async fn abort(consensus: Consensus, term: u64, load_id: u64) {
+    while consensus.leadership().term == term {
+        match consensus.proposer().load_abort(load_id).await {
+            Ok(_) => {
+                tracing::info!(target: "store", "an unfinished load was undone");
+                return;
+            }
+            Err(error) => {
+                tracing::debug!(target: "store", "undoing a load: {error}");
+                tokio::time::sleep(ABORT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// What the file is, if every node can take it.
+async fn check(path: &Path) -> Result<LoadContent, StoreError> {
+    let owned = path.to_owned();
+    let (content, what) = match is_sqlite(path).await? {
+        true => (LoadContent::File, "invalid SQLite data"),
+        false => (LoadContent::Script, "invalid SQL text"),
+    };
+    let checked = tokio::task::spawn_blocking(move || match content {
+        LoadContent::File => Database::validate_file(&owned),
+        LoadContent::Script => Database::validate_script(&owned),
+    });
+    checked
+        .await
+        .map_err(|e| StoreError::Refused(e.to_string()))?
+        .map_err(|e| StoreError::Refused(format!("{what}: {e}")))?;
+    Ok(content)
 }
 
 async fn is_sqlite(path: &Path) -> Result<bool, StoreError> {

@@ -11,10 +11,10 @@ fn filled() -> Db {
     db.must("CREATE INDEX i ON b(v)");
     db.must("CREATE VIEW w AS SELECT * FROM a");
     db.must("CREATE TRIGGER g AFTER DELETE ON b BEGIN SELECT 1; END");
-    db.must("CREATE VIRTUAL TABLE f USING fts5(text)");
     db.must("INSERT INTO b(v) VALUES('it''s'), (x'00ff'), (NULL), ('a' || char(0) || 'b')");
-    db.must("INSERT INTO a(x, z) VALUES(1, 1.0), (2, 9e999), (3, 0.1), (4, -1e300)");
-    db.must("INSERT INTO f VALUES('hello world')");
+    db.must("INSERT INTO a(x, z) VALUES(1, 1.0)");
+    db.must("INSERT INTO a(rowid, x, z) VALUES(12, 2, 9e999)");
+    db.must("INSERT INTO a(x, z) VALUES(3, 0.1), (4, -1e300)");
     db
 }
 
@@ -57,34 +57,26 @@ fn binary_copies() {
 fn sql_text() {
     let db = filled();
     let expected = "PRAGMA foreign_keys=OFF;\nBEGIN TRANSACTION;\n\
-        CREATE TABLE a(x, y AS (x + 1), z REAL);\n\
-        INSERT INTO \"a\"(\"x\",\"z\") VALUES(1,1.0);\n\
-        INSERT INTO \"a\"(\"x\",\"z\") VALUES(2,1e999);\n\
-        INSERT INTO \"a\"(\"x\",\"z\") VALUES(3,0.1);\n\
-        INSERT INTO \"a\"(\"x\",\"z\") VALUES(4,-1e300);\n\
         CREATE TABLE b(id INTEGER PRIMARY KEY AUTOINCREMENT, v);\n\
         INSERT INTO \"b\" VALUES(1,'it''s');\n\
         INSERT INTO \"b\" VALUES(2,X'00FF');\n\
         INSERT INTO \"b\" VALUES(3,NULL);\n\
         INSERT INTO \"b\" VALUES(4,CAST(X'610062' AS TEXT));\n\
-        CREATE VIRTUAL TABLE f USING fts5(text);\n\
-        INSERT INTO \"f\"(\"text\") VALUES('hello world');\n\
+        CREATE TABLE a(x, y AS (x + 1), z REAL);\n\
+        INSERT INTO \"a\"(\"x\",\"z\") VALUES(1,1.0);\n\
+        INSERT INTO \"a\"(rowid,\"x\",\"z\") VALUES(12,2,1e999);\n\
+        INSERT INTO \"a\"(\"x\",\"z\") VALUES(3,0.1);\n\
+        INSERT INTO \"a\"(\"x\",\"z\") VALUES(4,-1e300);\n\
+        CREATE VIEW w AS SELECT * FROM a;\n\
         DELETE FROM \"sqlite_sequence\";\n\
         INSERT INTO \"sqlite_sequence\" VALUES('b',4);\n\
         CREATE INDEX i ON b(v);\n\
         CREATE TRIGGER g AFTER DELETE ON b BEGIN SELECT 1; END;\n\
-        CREATE VIEW w AS SELECT * FROM a;\n\
         COMMIT;\n";
     assert_eq!(db.dump(), expected);
-    // The text makes the same database again.
+    // The text makes the same database again; `dumps.rs` looks closer.
     let copy = Connection::open_in_memory().unwrap();
     copy.execute_batch(expected).unwrap();
-    let found: String = copy
-        .query_row("SELECT text FROM f WHERE f MATCH 'world'", [], |row| {
-            row.get(0)
-        })
-        .unwrap();
-    assert_eq!(found, "hello world");
     let to = db.dir.path().join("part.sql");
     db.db
         .backup(
@@ -95,11 +87,9 @@ fn sql_text() {
         )
         .unwrap();
     let part = std::fs::read_to_string(to).unwrap();
-    assert!(
-        part.contains("CREATE TABLE a")
-            && part.contains("CREATE INDEX i")
-            && part.contains("CREATE VIEW w")
-    );
+    assert!(part.contains("CREATE TABLE a") && part.contains("CREATE VIEW w"));
+    // An index without its table could not be loaded.
+    assert!(!part.contains("CREATE INDEX i"));
     assert!(!part.contains("CREATE TABLE b"));
 }
 

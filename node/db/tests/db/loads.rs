@@ -32,7 +32,7 @@ fn chunks(id: u64, content: LoadContent, bytes: &[u8], size: usize) -> Vec<LoadC
     chunks
 }
 
-fn load(db: &mut Db, content: LoadContent, bytes: &[u8]) -> Outcome {
+pub(crate) fn load(db: &mut Db, content: LoadContent, bytes: &[u8]) -> Outcome {
     let mut last = Vec::new();
     for chunk in chunks(7, content, bytes, 3000) {
         assert!(last.is_empty());
@@ -162,6 +162,32 @@ fn an_unfinished_load_blocks_checkpoints_until_dropped() {
         Some("the load was interrupted, send it again")
     );
     assert_eq!(db.shown("SELECT count(*) FROM t"), "0");
+}
+
+#[test]
+fn a_snapshot_ends_a_load() {
+    let mut db = Db::new();
+    db.must("CREATE TABLE t(a)");
+    for part in &chunks(9, LoadContent::Script, &[b' '; 30], 10)[..2] {
+        db.work(Work::Load(part.clone()));
+    }
+    assert!(matches!(db.checkpoint(), Checkpoint::Busy(_)));
+    std::fs::write(db.db.incoming_path(), database_file(&BackupFormat::Binary)).unwrap();
+    let at = Position {
+        term: crate::support::TERM,
+        index: 1000,
+    };
+    db.db
+        .install(at, Bytes::new())
+        .blocking_recv()
+        .unwrap()
+        .unwrap();
+    assert!(!db.dir.path().join("incoming-load.part").exists());
+    let insert = with("INSERT INTO loaded VALUES(1)", &[]);
+    let request = crate::support::request(Kind::Execute, false, vec![insert]);
+    let entry = crate::support::entry(1001, vec![request]);
+    db.db.apply(vec![entry]).blocking_recv().unwrap().unwrap();
+    assert!(matches!(db.checkpoint(), Checkpoint::Done(_)));
 }
 
 #[test]

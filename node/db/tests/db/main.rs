@@ -9,6 +9,7 @@
 mod backups;
 mod checkpoints;
 mod determinism;
+mod dumps;
 mod loads;
 mod reads;
 mod results;

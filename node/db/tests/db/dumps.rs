@@ -1,0 +1,635 @@
+//! What comes out as a backup goes in as a load and is the same: schema, rows, row ids and storage classes, to the bit.
+use std::path::Path;
+
+use node_api::Value;
+use node_db::{BackupFormat, LoadContent, Outcome};
+use proptest::prelude::*;
+use rusqlite::{Connection, types::ValueRef};
+
+use crate::{
+    loads::load,
+    support::{Db, error, with},
+};
+
+const FORMATS: [BackupFormat; 3] = [
+    BackupFormat::Binary,
+    BackupFormat::Delete,
+    BackupFormat::Vacuumed,
+];
+
+fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+fn shown(value: ValueRef<'_>) -> String {
+    match value {
+        ValueRef::Null => "null".to_owned(),
+        ValueRef::Integer(value) => format!("int {value}"),
+        ValueRef::Real(value) => format!("real {value:?} {:x}", value.to_bits()),
+        ValueRef::Text(bytes) => format!("text {:?}", String::from_utf8_lossy(bytes)),
+        ValueRef::Blob(bytes) => format!("blob {bytes:02x?}"),
+    }
+}
+
+fn lines(conn: &Connection, sql: &str) -> Vec<String> {
+    let mut statement = match conn.prepare(sql) {
+        Ok(statement) => statement,
+        Err(error) => return vec![error.to_string()],
+    };
+    let count = statement.column_count();
+    let mut rows = statement.raw_query();
+    let mut lines = Vec::new();
+    while let Some(row) = rows.next().unwrap() {
+        let cells: Vec<String> = (0..count)
+            .map(|at| shown(row.get_ref(at).unwrap()))
+            .collect();
+        lines.push(cells.join(", "));
+    }
+    lines
+}
+
+/// Everything in a database file that a user can see. What is behind a virtual table stands for it.
+fn content(file: &Path) -> Vec<String> {
+    let conn = Connection::open(file).unwrap();
+    let mut all = Vec::new();
+    // Of each kind in the order of creation, which decides the order in which triggers fire.
+    for kind in ["table", "view", "index", "trigger"] {
+        let schema = format!(
+            "SELECT type, name, tbl_name, trim(sql, char(10, 13, 32)) FROM sqlite_schema WHERE type = '{kind}' AND name NOT LIKE 'sqlite_stat%' AND name <> 'sqlite_sequence' ORDER BY {}",
+            if kind == "table" {
+                "name"
+            } else {
+                "sql IS NULL, rowid"
+            }
+        );
+        let mut found = lines(&conn, &schema);
+        if kind == "index" {
+            // Those of constraints come with their tables.
+            found.sort();
+        }
+        all.extend(found);
+    }
+    let tables: Vec<(String, String, bool)> = conn
+        .prepare("SELECT name, type, wr FROM pragma_table_list WHERE schema = 'main' AND type <> 'view' AND name <> 'sqlite_schema' ORDER BY name")
+        .unwrap()
+        .query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
+        .unwrap()
+        .map(Result::unwrap)
+        .collect();
+    for (name, kind, without_rowid) in tables {
+        if kind == "virtual" || name == "sqlite_stat4" {
+            continue;
+        }
+        let rowid = if without_rowid || name == "sqlite_stat1" {
+            ""
+        } else {
+            "rowid, "
+        };
+        let rows = lines(
+            &conn,
+            &format!("SELECT {rowid}* FROM {} ORDER BY 1, 2", quoted(&name)),
+        );
+        all.extend(rows.into_iter().map(|row| format!("{name}: {row}")));
+    }
+    for pragma in ["user_version", "application_id", "integrity_check"] {
+        all.push(format!(
+            "{pragma}: {:?}",
+            lines(&conn, &format!("PRAGMA {pragma}"))
+        ));
+    }
+    all
+}
+
+fn content_of(db: &Db) -> Vec<String> {
+    let to = db.dir.path().join("content.sqlite");
+    db.db.backup(&BackupFormat::Delete, &to).unwrap();
+    let found = content(&to);
+    std::fs::remove_file(to).unwrap();
+    found
+}
+
+/// Takes the database out and in by every way and compares.
+fn check(db: &Db) -> Result<(), String> {
+    let expected = content_of(db);
+    let script = db.dump();
+    let mut copy = Db::new();
+    let outcome = load(&mut copy, LoadContent::Script, script.as_bytes());
+    let failed = outcome
+        .results
+        .iter()
+        .any(|result| matches!(result, node_api::StatementResult::Error(_)));
+    if failed || outcome.error.is_some() {
+        return Err(format!("the script is refused: {outcome:?}\n{script}"));
+    }
+    compare("the script", &content_of(&copy), &expected, &script)?;
+    if copy.dump() != script {
+        return Err(format!("another dump:\n{script}\n{}", copy.dump()));
+    }
+    for format in FORMATS {
+        let to = db.dir.path().join("copy.sqlite");
+        db.db.backup(&format, &to).unwrap();
+        let mut copy = Db::new();
+        let outcome = load(&mut copy, LoadContent::File, &std::fs::read(&to).unwrap());
+        if outcome != Outcome::default() {
+            return Err(format!("{format:?} is refused: {outcome:?}"));
+        }
+        compare(&format!("{format:?}"), &content_of(&copy), &expected, "")?;
+        std::fs::remove_file(to).unwrap();
+    }
+    Ok(())
+}
+
+fn compare(what: &str, found: &[String], expected: &[String], script: &str) -> Result<(), String> {
+    if found == expected {
+        return Ok(());
+    }
+    let missing: Vec<_> = expected
+        .iter()
+        .filter(|line| !found.contains(line))
+        .collect();
+    let added: Vec<_> = found
+        .iter()
+        .filter(|line| !expected.contains(line))
+        .collect();
+    Err(format!(
+        "{what} lost {missing:#?}\nand made {added:#?}\n{script}"
+    ))
+}
+
+fn made(statements: &[&str]) -> Db {
+    let mut db = Db::new();
+    for statement in statements {
+        db.must(statement);
+    }
+    db
+}
+
+#[track_caller]
+fn survives(statements: &[&str]) {
+    if let Err(why) = check(&made(statements)) {
+        panic!("{why}");
+    }
+}
+
+#[test]
+fn triggers_on_views() {
+    survives(&[
+        "CREATE TABLE t(a, b)",
+        "CREATE VIEW v1 AS SELECT a FROM t",
+        "CREATE TRIGGER g INSTEAD OF INSERT ON v1 BEGIN INSERT INTO t VALUES(new.a, 'by v1'); END",
+        "INSERT INTO v1 VALUES(1)",
+        "CREATE VIEW commented AS SELECT 1 -- end",
+        "CREATE INDEX i ON t(a) WHERE b IS NOT NULL -- here",
+    ]);
+    // A comment without an end gets one.
+    let script = made(&["CREATE VIEW open AS SELECT 2 /* open"]).dump();
+    assert!(script.contains("SELECT 2 /* open*/;\n"), "{script}");
+    let mut copy = Db::new();
+    load(&mut copy, LoadContent::Script, script.as_bytes());
+    assert_eq!(
+        (copy.dump(), copy.shown("SELECT * FROM open")),
+        (script, "2".to_owned())
+    );
+}
+
+#[test]
+fn sequences() {
+    survives(&[
+        "CREATE TABLE zebra(id INTEGER PRIMARY KEY AUTOINCREMENT, v)",
+        "INSERT INTO zebra(id, v) VALUES(41, 'x')",
+        "DELETE FROM zebra",
+        "CREATE TABLE yak(\"autoincrement\" INTEGER PRIMARY KEY)",
+    ]);
+    // The table of sequences stays when the last table with one goes.
+    survives(&[
+        "CREATE TABLE gone(id INTEGER PRIMARY KEY AUTOINCREMENT)",
+        "INSERT INTO gone DEFAULT VALUES",
+        "CREATE TABLE t(a)",
+        "CREATE TABLE again(id INTEGER PRIMARY KEY AUTOINCREMENT)",
+        "DROP TABLE gone",
+    ]);
+}
+
+#[test]
+fn virtual_tables_keep_row_ids_content_and_settings() {
+    survives(&[
+        "CREATE TABLE doc(title, body)",
+        "INSERT INTO doc(rowid, title, body) VALUES(7, 'seven', 'hello world'), (-3, 'minus', 'good bye'), (4, 'x', NULL)",
+        "CREATE VIRTUAL TABLE own USING fts5(title, body UNINDEXED, prefix='2 3')",
+        "INSERT INTO own(rowid, title, body) VALUES(99, 'ninety nine', 'red'), (5, 'five', 'blue')",
+        "INSERT INTO own(own, rank) VALUES('rank', 'bm25(10.0)')",
+        "CREATE VIRTUAL TABLE none USING fts5(title, content='')",
+        "INSERT INTO none(rowid, title) VALUES(12, 'nothing to be read')",
+        "CREATE VIRTUAL TABLE outer USING fts5(title, body, content='doc', content_rowid='rowid')",
+        "INSERT INTO outer(outer) VALUES('rebuild')",
+        "CREATE VIRTUAL TABLE words USING fts5vocab('own', 'row')",
+        "CREATE VIRTUAL TABLE old USING fts4(title, languageid=\"lid\")",
+        "INSERT INTO old(docid, title, lid) VALUES(8, 'eight', 1)",
+        "CREATE VIRTUAL TABLE oldest USING fts3(title)",
+        "INSERT INTO oldest(docid, title) VALUES(3, 'three')",
+        "CREATE VIEW seen AS SELECT rowid AS id, title FROM doc",
+        "CREATE VIRTUAL TABLE ofview USING fts5(title, content='seen', content_rowid='id')",
+        "INSERT INTO ofview(ofview) VALUES('rebuild')",
+        "CREATE VIRTUAL TABLE area USING rtree(id, x0, x1, y0, y1, +name)",
+        "INSERT INTO area VALUES(1, 0.1, 0.7, -5, 5, 'a'), (900, 1, 2, 3, 4, x'00')",
+        "CREATE VIRTUAL TABLE cells USING rtree_i32(id, x0, x1)",
+        "INSERT INTO cells VALUES(5, 1, 2)",
+        "CREATE TRIGGER fill AFTER INSERT ON doc BEGIN INSERT INTO own(rowid, title, body) VALUES(new.rowid, new.title, new.body); END",
+    ]);
+    let mut db = made(&[
+        "CREATE VIRTUAL TABLE none USING fts5(title, content='')",
+        "INSERT INTO none(rowid, title) VALUES(12, 'nothing to be read')",
+    ]);
+    let script = db.dump();
+    db.must("DROP TABLE none");
+    load(&mut db, LoadContent::Script, script.as_bytes());
+    assert_eq!(
+        db.shown("SELECT rowid FROM none WHERE none MATCH 'read'"),
+        "12"
+    );
+    db.must("INSERT INTO none(rowid, title) VALUES(13, 'more to read')");
+    assert_eq!(
+        db.shown("SELECT rowid FROM none WHERE none MATCH 'read'"),
+        "12|13"
+    );
+}
+
+#[test]
+fn a_part_can_be_loaded_alone() {
+    let mut db = made(&[
+        "CREATE TABLE a(id INTEGER PRIMARY KEY AUTOINCREMENT, v)",
+        "CREATE TABLE b(id INTEGER PRIMARY KEY AUTOINCREMENT, v)",
+        "INSERT INTO a(id) VALUES(10)",
+        "INSERT INTO b(id) VALUES(20)",
+        "CREATE INDEX ia ON a(v)",
+        "CREATE INDEX ib ON b(v)",
+        "CREATE VIEW v AS SELECT * FROM b",
+        "CREATE TRIGGER gv INSTEAD OF INSERT ON v BEGIN SELECT 1; END",
+        "CREATE TRIGGER ga AFTER INSERT ON a BEGIN SELECT 1; END",
+    ]);
+    let to = db.dir.path().join("part.sql");
+    let tables = vec!["A".to_owned()];
+    db.db.backup(&BackupFormat::Sql { tables }, &to).unwrap();
+    let part = std::fs::read(to).unwrap();
+    db.must("DROP TABLE a");
+    db.must("DROP VIEW v");
+    let outcome = load(&mut db, LoadContent::Script, &part);
+    assert_eq!(outcome.error, None);
+    assert!(
+        !matches!(outcome.results[0], node_api::StatementResult::Error(_)),
+        "{outcome:?}"
+    );
+    assert_eq!(
+        db.shown("SELECT name, seq FROM sqlite_sequence ORDER BY 1"),
+        "a,10|b,20"
+    );
+}
+
+#[test]
+fn dumps_of_the_sqlite_shell_are_loaded() {
+    let script = "PRAGMA foreign_keys=OFF;\nBEGIN TRANSACTION;\nPRAGMA writable_schema=ON;\n\
+        INSERT INTO sqlite_schema(type,name,tbl_name,rootpage,sql)VALUES('table','f','f',0,'CREATE VIRTUAL TABLE f USING fts5(text)');\n\
+        CREATE TABLE IF NOT EXISTS 'f_data'(id INTEGER PRIMARY KEY, block BLOB);\n\
+        INSERT INTO f_data VALUES(1,X'010806');\nINSERT INTO f_data VALUES(10,X'000000000101010001010101');\n\
+        INSERT INTO f_data VALUES(137438953473,X'0000001d0530776f726c6401020301040668656c6c6f010202040d0b');\n\
+        CREATE TABLE IF NOT EXISTS 'f_idx'(segid, term, pgno, PRIMARY KEY(segid, term)) WITHOUT ROWID;\nINSERT INTO f_idx VALUES(1,X'',2);\n\
+        CREATE TABLE IF NOT EXISTS 'f_content'(id INTEGER PRIMARY KEY, c0);\nINSERT INTO f_content VALUES(1,'hello world');\n\
+        CREATE TABLE IF NOT EXISTS 'f_docsize'(id INTEGER PRIMARY KEY, sz BLOB);\nINSERT INTO f_docsize VALUES(1,X'02');\n\
+        CREATE TABLE IF NOT EXISTS 'f_config'(k PRIMARY KEY, v) WITHOUT ROWID;\nINSERT INTO f_config VALUES('version',4);\n\
+        CREATE TABLE t(a);\nINSERT INTO t VALUES(replace('a\\nb','\\n',char(10)));\nINSERT INTO t VALUES(unistr('\\u0007'));\n\
+        PRAGMA writable_schema=OFF;\nCOMMIT;\n";
+    let mut db = Db::new();
+    let outcome = load(&mut db, LoadContent::Script, script.as_bytes());
+    assert!(
+        !matches!(outcome.results[0], node_api::StatementResult::Error(_)),
+        "{outcome:?}"
+    );
+    assert_eq!(db.shown("SELECT rowid, text FROM f"), "1,hello world");
+    assert_eq!(db.shown("SELECT a FROM t"), "a\nb|\u{7}");
+    let outcome = load(
+        &mut Db::new(),
+        LoadContent::Script,
+        b"CREATE TABLE t(a); COMMIT;",
+    );
+    assert!(error(&outcome.results[0]).contains("no transaction is active"));
+}
+
+/// Names that a careless dump stumbles over.
+const NAMES: &[&str] = &[
+    "plain",
+    "two words",
+    "quo\"te",
+    "it's",
+    "new\nline",
+    "\u{e9}t\u{e9}",
+    "select",
+    "",
+    "[br]acket",
+    "a;b",
+    "--c",
+    "/*d",
+    "back`tick",
+    "tab\t",
+    "rowid",
+    "_rowid_",
+    "oid",
+    "a_b",
+    "a",
+    "UPPER",
+    "100%",
+    "\u{1f600}",
+    "sqlite",
+    "end",
+    "nul'l",
+    "trigger",
+];
+
+const TYPES: &[&str] = &[
+    "",
+    "INTEGER",
+    "INT",
+    "REAL",
+    "TEXT",
+    "BLOB",
+    "NUMERIC",
+    "ANY",
+    "VARCHAR(10)",
+    "DATETIME",
+    "BOOLEAN",
+];
+const STRICT_TYPES: &[&str] = &["INT", "INTEGER", "REAL", "TEXT", "BLOB", "ANY"];
+const COLUMN_ENDS: &[&str] = &[
+    "",
+    "",
+    "",
+    "COLLATE NOCASE",
+    "COLLATE RTRIM",
+    "DEFAULT 'it''s'",
+    "DEFAULT (abs(-1))",
+    "DEFAULT NULL",
+    "CHECK(1)",
+    "NOT NULL DEFAULT 0",
+    "UNIQUE ON CONFLICT REPLACE",
+    "/* comment; */",
+];
+
+/// Decides by drawing from a list of numbers, so that a failing case shrinks.
+struct Draw<'a>(&'a [u32], usize);
+
+impl Draw<'_> {
+    fn below(&mut self, limit: usize) -> usize {
+        self.1 += 1;
+        let word = self.0[self.1 % self.0.len()]
+            .wrapping_add(u32::try_from(self.1 / self.0.len()).unwrap_or(0));
+        word as usize % limit
+    }
+
+    fn of<'b>(&mut self, list: &[&'b str]) -> &'b str {
+        list[self.below(list.len())]
+    }
+
+    fn value(&mut self) -> Value {
+        match self.below(16) {
+            0 => Value::Null,
+            1 => Value::Integer(i64::MIN),
+            2 => Value::Integer(i64::MAX),
+            3 => Value::Integer(1 << 53),
+            4 => Value::Real(f64::INFINITY),
+            5 => Value::Real(-0.0),
+            6 => Value::Real(f64::from_bits(
+                ((self.below(1 << 31) as u64) << 32 | self.below(1 << 31) as u64) & !(1 << 62),
+            )),
+            7 => Value::Real(self.below(1000) as f64),
+            8 => Value::Text("a\0b".to_owned()),
+            9 => Value::Text(self.of(NAMES).to_owned()),
+            10 => Value::Text("12.50".to_owned()),
+            11 => Value::Blob(vec![0, 255, 39]),
+            12 => Value::Blob(Vec::new()),
+            13 => Value::Text(String::new()),
+            _ => Value::Integer(i64::try_from(self.below(1000)).unwrap_or(0) - 500),
+        }
+    }
+}
+
+/// Makes objects and rows; what SQLite refuses is left out.
+struct Maker<'a> {
+    db: Db,
+    draw: Draw<'a>,
+    tables: Vec<(String, Vec<String>)>,
+    objects: usize,
+}
+
+impl Maker<'_> {
+    fn name(&mut self) -> String {
+        self.objects += 1;
+        let name = self.draw.of(NAMES);
+        // Only one of each without a number.
+        if self.draw.below(2) == 0 {
+            format!("{name}{}", self.objects)
+        } else {
+            name.to_owned()
+        }
+    }
+
+    fn try_run(&mut self, text: &str, values: &[Value]) -> bool {
+        let outcome = self
+            .db
+            .request(node_db::Kind::Execute, false, vec![with(text, values)]);
+        outcome.error.is_none()
+            && !matches!(outcome.results[0], node_api::StatementResult::Error(_))
+    }
+
+    fn table(&mut self) {
+        let name = self.name();
+        let strict = self.draw.below(4) == 0;
+        let mut columns: Vec<String> = Vec::new();
+        let mut parts = Vec::new();
+        for _ in 0..=self.draw.below(4) {
+            let column = self.draw.of(NAMES).to_owned();
+            if columns
+                .iter()
+                .any(|other| other.eq_ignore_ascii_case(&column))
+            {
+                continue;
+            }
+            let kind = self.draw.of(if strict { STRICT_TYPES } else { TYPES });
+            parts.push(format!(
+                "{} {kind} {}",
+                quoted(&column),
+                self.draw.of(COLUMN_ENDS)
+            ));
+            columns.push(column);
+        }
+        let first = quoted(&columns[0]);
+        let mut end = "";
+        match self.draw.below(7) {
+            0 => parts.insert(0, "\"key\" INTEGER PRIMARY KEY".to_owned()),
+            1 => parts.insert(0, "\"key\" INTEGER PRIMARY KEY AUTOINCREMENT".to_owned()),
+            2 => parts.insert(0, "\"key\" INTEGER PRIMARY KEY DESC".to_owned()),
+            3 => {
+                parts.push(format!("PRIMARY KEY({first})"));
+                end = "WITHOUT ROWID";
+            }
+            _ => {}
+        }
+        if self.draw.below(4) == 0 && end.is_empty() {
+            let stored = self.draw.of(&["STORED", "VIRTUAL"]);
+            parts.insert(
+                self.draw.below(2),
+                format!("\"made\" TEXT AS (typeof({first}) || ';') {stored}"),
+            );
+        }
+        if self.draw.below(4) == 0 {
+            let other = self
+                .tables
+                .last()
+                .map_or(name.clone(), |(other, _)| other.clone());
+            parts.push(format!(
+                "FOREIGN KEY({first}) REFERENCES {}({first}) DEFERRABLE INITIALLY DEFERRED",
+                quoted(&other)
+            ));
+        }
+        let mut options: Vec<&str> = vec![end]
+            .into_iter()
+            .filter(|end| !end.is_empty())
+            .collect();
+        if strict {
+            options.push("STRICT");
+        }
+        let text = format!(
+            "CREATE TABLE {}({}) {}",
+            quoted(&name),
+            parts.join(", "),
+            options.join(", ")
+        );
+        if self.try_run(&text, &[]) {
+            self.tables.push((name, columns));
+            for _ in 0..self.draw.below(6) {
+                self.row();
+            }
+        }
+    }
+
+    fn row(&mut self) {
+        let Some((table, columns)) = self.pick() else {
+            return;
+        };
+        let names: Vec<String> = columns.iter().map(|column| quoted(column)).collect();
+        let mut values: Vec<Value> = columns.iter().map(|_| self.draw.value()).collect();
+        let mut names = names.join(",");
+        if self.draw.below(3) == 0 {
+            names = format!("rowid,{names}");
+            values.insert(
+                0,
+                Value::Integer([-7, 3, 9, i64::MAX - 1, i64::MIN][self.draw.below(5)]),
+            );
+        }
+        let marks = vec!["?"; values.len()].join(",");
+        self.try_run(
+            &format!("INSERT INTO {}({names}) VALUES({marks})", quoted(&table)),
+            &values,
+        );
+    }
+
+    fn pick(&mut self) -> Option<(String, Vec<String>)> {
+        let at = self.draw.below(self.tables.len().max(1));
+        self.tables.get(at).cloned()
+    }
+
+    fn object(&mut self) {
+        let name = quoted(&self.name());
+        let Some((table, columns)) = self.pick() else {
+            return;
+        };
+        let (table, column) = (
+            quoted(&table),
+            quoted(&columns[self.draw.below(columns.len())]),
+        );
+        let text = match self.draw.below(22) {
+            0 => format!("CREATE INDEX {name} ON {table}({column} COLLATE NOCASE DESC)"),
+            1 => format!(
+                "CREATE INDEX {name} ON {table}(length({column}), {column}) WHERE {column} IS NOT NULL"
+            ),
+            2 => format!("CREATE UNIQUE INDEX {name} ON {table}({column}) -- ; a comment"),
+            3 => format!("CREATE VIEW {name}(a, b) AS SELECT {column}, ';' FROM {table} -- c"),
+            4 => format!(
+                "CREATE TRIGGER {name} AFTER INSERT ON {table} BEGIN SELECT CASE 1 WHEN 1 THEN ';' END; SELECT 1; END"
+            ),
+            5 => format!(
+                "CREATE TRIGGER {name} BEFORE UPDATE OF {column} ON {table} WHEN old.{column} > 3 BEGIN DELETE FROM {table} WHERE 0; END"
+            ),
+            6 => format!(
+                "CREATE TRIGGER {name} AFTER DELETE ON {table} FOR EACH ROW BEGIN INSERT INTO \"missing\" VALUES(1); END"
+            ),
+            7 => {
+                self.try_run(&format!("CREATE VIEW {name} AS SELECT * FROM {table}"), &[]);
+                let trigger = quoted(&self.name());
+                format!("CREATE TRIGGER {trigger} INSTEAD OF UPDATE ON {name} BEGIN SELECT 1; END")
+            }
+            8 => {
+                self.try_run(
+                    &format!("CREATE VIRTUAL TABLE {name} USING fts5(x, y, tokenize='porter')"),
+                    &[],
+                );
+                let (x, y) = (self.draw.value(), self.draw.value());
+                self.try_run(
+                    &format!("INSERT INTO {name}(rowid, x, y) VALUES(77, ?, ?)"),
+                    &[x, y],
+                );
+                format!("INSERT INTO {name}(x) VALUES('one two'), ('two three')")
+            }
+            9 => {
+                self.try_run(
+                    &format!("CREATE VIRTUAL TABLE {name} USING fts4(x, order=desc)"),
+                    &[],
+                );
+                format!("INSERT INTO {name}(docid, x) VALUES(-4, 'four'), (9, 'nine ninety')")
+            }
+            10 => {
+                self.try_run(&format!("CREATE VIRTUAL TABLE {name} USING fts5(x, content='', contentless_delete=1)"), &[]);
+                format!("INSERT INTO {name}(rowid, x) VALUES(5, 'five five'), (6, 'six')")
+            }
+            11 => {
+                self.try_run(
+                    &format!("CREATE VIRTUAL TABLE {name} USING rtree(id, a, b, +c)"),
+                    &[],
+                );
+                format!("INSERT INTO {name} VALUES(3, 0.1, 0.2, 'x'), (8, -1e10, 1e10, NULL)")
+            }
+            12 => format!("DELETE FROM {table} WHERE rowid % 2"),
+            13 => "ANALYZE".to_owned(),
+            14 => format!("PRAGMA user_version={}", self.draw.below(100)),
+            15 => format!("PRAGMA application_id={}", self.draw.below(100)),
+            16 => format!("INSERT INTO {table}({column}) VALUES(CAST(x'ff00fe' AS TEXT))"),
+            17 => format!("ALTER TABLE {table} ADD COLUMN \"added\" DEFAULT 'x'"),
+            18 => format!("DROP TABLE {table}"),
+            19 => format!("CREATE TABLE {name} AS SELECT * FROM {table}"),
+            20 => format!(
+                "CREATE VIRTUAL TABLE {name} USING fts5(z, content={table}, content_rowid=rowid)"
+            ),
+            _ => return self.row(),
+        };
+        self.try_run(&text, &[]);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        cases: std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(24),
+        max_shrink_iters: 200,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
+
+    #[test]
+    fn any_schema_goes_out_and_in(numbers in prop::collection::vec(any::<u32>(), 40..120), steps in 1..25_usize) {
+        let mut maker = Maker { db: Db::new(), draw: Draw(&numbers, 0), tables: Vec::new(), objects: 0 };
+        maker.table();
+        for _ in 0..steps {
+            if maker.draw.below(3) == 0 { maker.table() } else { maker.object() }
+        }
+        if let Err(why) = check(&maker.db) {
+            return Err(TestCaseError::fail(why));
+        }
+    }
+}
