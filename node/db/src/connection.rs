@@ -12,8 +12,9 @@ use std::{
 use rusqlite::{CachedStatement, Connection, OpenFlags, Statement, config::DbConfig};
 
 use crate::{
-    Stamp, Upkeep, clock,
+    Rules, Stamp, Upkeep, clock,
     guard::{Guard, Mode},
+    sql,
 };
 
 /// Prepared statements kept per connection. Applications have tens to a few hundred texts; one costs about 5 KiB.
@@ -188,12 +189,16 @@ impl Session {
         sql: &str,
         has_parameters: bool,
     ) -> rusqlite::Result<Prepared<'_>> {
-        if !(has_parameters || self.seen_before(sql)) || self.guard.is_dirty() {
+        self.guard.start_statement();
+        if !(has_parameters || self.seen_before(sql))
+            || self.guard.is_dirty()
+            || sql::is_about_schema(sql)
+        {
             return self.conn.prepare(sql).map(Prepared::Once);
         }
         let prepared = self.conn.prepare_cached(sql)?;
-        if self.guard.is_dirty() {
-            // It changed the connection while it was prepared, which a second run from the cache would not do.
+        if self.guard.is_dirty() || self.guard.is_local() || self.guard.is_analyzing() {
+            // What the authorizer noticed while it was prepared would not be noticed at a second run from the cache.
             prepared.discard();
             return self.conn.prepare(sql).map(Prepared::Once);
         }
@@ -206,6 +211,25 @@ impl Session {
         #[expect(clippy::cast_possible_truncation, reason = "any bits will do")]
         let place = &mut seen[hash as usize % SEEN];
         std::mem::replace(place, hash) == hash
+    }
+
+    /// Says by which format's rules the next statements run.
+    pub(crate) fn follow(&self, rules: Rules) {
+        if self.guard.set_v2(rules.is_v2()) {
+            // What was authorized by other rules must be asked about again.
+            self.conn.flush_prepared_statement_cache();
+        }
+    }
+
+    /// After a rollback: the planner's statistics in memory may be those of an ANALYZE that was undone, which a restarted node
+    /// would not have.
+    pub(crate) fn restore_statistics(&self) -> rusqlite::Result<()> {
+        if self.guard.is_analyzing() {
+            // Has SQLite read the schema and the statistics anew.
+            self.internal("PRAGMA writable_schema=RESET")?;
+            self.guard.forget_analyze();
+        }
+        Ok(())
     }
 
     /// Starts a request with a connection that remembers nothing. `asks_for_changes`: its text mentions `changes`.
@@ -297,6 +321,7 @@ pub(crate) fn open_reader(
     let guard = Guard::new();
     guard.watch(&mut conn)?;
     guard.set_mode(Mode::Reader);
+    guard.set_v2(true);
     Ok((conn, guard))
 }
 

@@ -8,7 +8,7 @@ use crate::{
     Fatal, Kind, Outcome, Request, Stamp, clock,
     connection::Session,
     fault::{fatal, is_machine_fault, message},
-    guard::{Mode, Refusal},
+    guard::{self, Mode, Refusal},
     query::{self, Arguments, Failure, Rules},
     sql::{self, Mentions},
 };
@@ -90,7 +90,9 @@ pub(crate) fn commit(session: &Session) -> Result<(), Fatal> {
     }
     session
         .internal("COMMIT")
-        .map_err(|error| fatal("commit", &error))
+        .map_err(|error| fatal("commit", &error))?;
+    session.guard.forget_analyze();
+    Ok(())
 }
 
 /// Undoes the open transaction, if any.
@@ -100,6 +102,7 @@ pub(crate) fn rollback(session: &Session) -> Result<(), Fatal> {
     }
     session
         .internal("ROLLBACK")
+        .and_then(|()| session.restore_statistics())
         .map_err(|error| fatal("roll back", &error))
 }
 
@@ -110,11 +113,13 @@ fn run_request(
     solo: bool,
 ) -> Result<Outcome, Stop> {
     let mentions = mentions(&request.statements);
+    let v2 = request.rules.is_v2();
+    session.follow(request.rules);
     if mentions.pragma
         && request
             .statements
             .iter()
-            .any(|statement| sql::disallowed_pragma(&statement.sql))
+            .any(|statement| sql::disallowed_pragma_by(&statement.sql, v2))
     {
         return Ok(Outcome {
             results: Vec::new(),
@@ -223,6 +228,7 @@ impl Run<'_> {
         let violated = !failed && clock::has_deferred_violations(&self.session.conn);
         if failed || violated {
             internal("ROLLBACK TO request").map_err(context)?;
+            self.session.restore_statistics().map_err(context)?;
         }
         internal("RELEASE request").map_err(context)?;
         Ok(violated.then(|| "FOREIGN KEY constraint failed".to_owned()))
@@ -236,9 +242,15 @@ impl Run<'_> {
         vacuum: bool,
     ) -> Result<StatementResult, Failure> {
         let guard = &self.session.guard;
+        let writes = statement.is_explain() == 0 && !statement.readonly();
+        if writes && guard.is_local() {
+            return Err(Failure::Refused(guard::LOCAL_TEXT.to_owned()));
+        }
+        guard.set_writes(writes);
         guard.set_vacuum(vacuum);
         let result = query::run(&self.session.conn, statement, arguments, self.rules);
         guard.set_vacuum(false);
+        guard.set_writes(false);
         if vacuum && result.is_ok() {
             self.session.meters.upkeep.vacuumed(self.stamp);
         }
@@ -261,10 +273,16 @@ impl Run<'_> {
             clock::forget_changes(&self.session.conn);
         }
         let mut arguments = Arguments::new(&statement.parameters);
-        let result = if sql::is_plain_single(&statement.sql) {
-            self.single(&statement.sql, &mut arguments)
+        let reading = if self.mentions.pragma && self.session.guard.is_v2() {
+            sql::reading_form(&statement.sql)
         } else {
-            self.several(&statement.sql, &mut arguments)
+            None
+        };
+        let text = reading.as_deref().unwrap_or(&statement.sql);
+        let result = if sql::is_plain_single(text) {
+            self.single(text, &mut arguments)
+        } else {
+            self.several(text, &mut arguments)
         };
         let result = self.finish(result?)?;
         if fresh && !matches!(result, StatementResult::Error(_)) {
@@ -285,6 +303,9 @@ impl Run<'_> {
                 if !self.solo && self.session.conn.is_autocommit() {
                     return Err(Stop::RunAlone);
                 }
+                self.session
+                    .restore_statistics()
+                    .map_err(|error| fatal("read the statistics", &error))?;
                 StatementResult::Error(message(&error))
             }
         };
@@ -331,9 +352,9 @@ impl Run<'_> {
         let mut batch = Batch::new(&self.session.conn, sql);
         let mut last = StatementResult::Write(WriteResult::default());
         loop {
-            self.session
-                .guard
-                .set_mode(mode(self.transaction, self.solo));
+            let guard = &self.session.guard;
+            guard.set_mode(mode(self.transaction, self.solo));
+            guard.start_statement();
             match batch.next() {
                 Ok(None) => return Ok(Ok(last)),
                 Ok(Some(mut statement)) => {

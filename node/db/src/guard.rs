@@ -10,7 +10,10 @@ use rusqlite::{
     hooks::{AuthAction, AuthContext, Authorization, TransactionOperation},
 };
 
-use crate::sql::{PragmaClass, class};
+use crate::{
+    local,
+    sql::{PragmaClass, class},
+};
 
 /// Who is preparing statements now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,9 +68,11 @@ pub(crate) enum Refusal {
     Function,
     /// `PRAGMA optimize` inside a transaction or a script, or behind EXPLAIN.
     Optimize,
+    /// A table whose content differs from node to node, read by a statement that writes.
+    Local,
 }
 
-const REFUSALS: [Refusal; 11] = [
+const REFUSALS: [Refusal; 12] = [
     Refusal::None,
     Refusal::NeedsSolo,
     Refusal::Begin,
@@ -79,6 +84,7 @@ const REFUSALS: [Refusal; 11] = [
     Refusal::ReadOnly,
     Refusal::Function,
     Refusal::Optimize,
+    Refusal::Local,
 ];
 
 impl Refusal {
@@ -98,6 +104,7 @@ impl Refusal {
             Self::Pragma => Some("disallowed pragma"),
             Self::ReadOnly => Some(READ_ONLY_TEXT),
             Self::Optimize => Some("PRAGMA optimize is not allowed here"),
+            Self::Local => Some(LOCAL_TEXT),
         }
     }
 }
@@ -105,16 +112,37 @@ impl Refusal {
 /// What a query gets for trying to write.
 pub(crate) const READ_ONLY_TEXT: &str = "attempt to change database via query operation";
 
+/// What a write gets for reading what other nodes do not see alike.
+pub(crate) const LOCAL_TEXT: &str =
+    "a statement that writes cannot use this table: its content differs from node to node";
+
 #[derive(Debug, PartialEq, Eq)]
 enum Decision {
     Allow,
     /// Allow, but the connection must not be used for the next request.
     AllowDirty,
+    /// The PRAGMA is prepared as a statement that does nothing and gives nothing.
+    Ignore,
     Refuse(Refusal),
 }
 
-fn decide(mode: Mode, vacuum: bool, action: &AuthAction<'_>, database: Option<&str>) -> Decision {
+/// What holds while SQLite asks.
+#[derive(Clone, Copy, Debug)]
+struct Now {
+    mode: Mode,
+    /// The second format's rules; readers always have the newest.
+    v2: bool,
+    /// The statement that runs is a VACUUM.
+    vacuum: bool,
+    /// The statement that is being prepared is an ALTER TABLE.
+    alters: bool,
+    /// The statement that runs writes.
+    writes: bool,
+}
+
+fn decide(now: Now, action: &AuthAction<'_>, database: Option<&str>) -> Decision {
     use Decision::{Allow, Refuse};
+    let Now { mode, vacuum, .. } = now;
     if mode == Mode::Internal {
         return Allow;
     }
@@ -142,7 +170,16 @@ fn decide(mode: Mode, vacuum: bool, action: &AuthAction<'_>, database: Option<&s
         | AuthAction::CreateTempTable { .. }
         | AuthAction::CreateTempTrigger { .. }
         | AuthAction::CreateTempView { .. } => Refuse(Refusal::Temporary),
+        // ALTER TABLE looks for the name in temporary views and triggers, of which there are none.
+        AuthAction::Update { table_name, .. }
+            if now.v2 && now.alters && is_temp_schema(table_name) =>
+        {
+            Allow
+        }
         _ if database == Some("temp") && changes_database(action) => Refuse(Refusal::Temporary),
+        AuthAction::Read { .. } if now.writes && reads_local(now, action, database) => {
+            Refuse(Refusal::Local)
+        }
         AuthAction::Function { function_name }
             if function_name.eq_ignore_ascii_case("load_extension")
                 || (mode != Mode::Reader
@@ -153,9 +190,28 @@ fn decide(mode: Mode, vacuum: bool, action: &AuthAction<'_>, database: Option<&s
         AuthAction::Pragma {
             pragma_name,
             pragma_value,
-        } => decide_pragma(mode, pragma_name, pragma_value.is_some()),
+        } => decide_pragma(now, pragma_name, pragma_value.is_some()),
         _ => Allow,
     }
+}
+
+fn is_temp_schema(table: &str) -> bool {
+    matches!(table, "sqlite_temp_master" | "sqlite_temp_schema")
+}
+
+/// Reads what a statement that writes must not put into the database.
+fn reads_local(now: Now, action: &AuthAction<'_>, database: Option<&str>) -> bool {
+    let AuthAction::Read { table_name, .. } = action else {
+        return false;
+    };
+    let on_writer = !matches!(now.mode, Mode::Internal | Mode::Reader);
+    // The content of `temp` follows from what the connection did since the node started. ALTER TABLE looks at it and at
+    // `pragma_quick_check` for itself, and a client's part of its text holds no query.
+    on_writer
+        && now.v2
+        && !now.vacuum
+        && !now.alters
+        && (database == Some("temp") || local::is_table(table_name))
 }
 
 fn changes_database(action: &AuthAction<'_>) -> bool {
@@ -167,6 +223,10 @@ fn changes_database(action: &AuthAction<'_>) -> bool {
 }
 
 fn changes_schema(action: &AuthAction<'_>) -> bool {
+    // ALTER TABLE … SET NOT NULL asks for no more than this.
+    if let AuthAction::Update { table_name, .. } = action {
+        return matches!(*table_name, "sqlite_master" | "sqlite_schema");
+    }
     matches!(
         action,
         AuthAction::CreateTable { .. }
@@ -181,14 +241,17 @@ fn changes_schema(action: &AuthAction<'_>) -> bool {
     )
 }
 
-fn decide_pragma(mode: Mode, name: &str, has_value: bool) -> Decision {
-    use Decision::{Allow, AllowDirty, Refuse};
+fn decide_pragma(now: Now, name: &str, has_value: bool) -> Decision {
+    use Decision::{Allow, AllowDirty, Ignore, Refuse};
     let name = name.to_ascii_lowercase();
-    match (class(&name, has_value), mode) {
+    match (class(&name, has_value, now.v2), now.mode) {
         (PragmaClass::Reads, _) => Allow,
+        (PragmaClass::NoEffect, _) => Ignore,
         // A dump of a database with virtual tables needs it, and a load is an administrator's act.
         (PragmaClass::Disallowed, Mode::Script) if name == "writable_schema" => AllowDirty,
         (PragmaClass::Disallowed, _) => Refuse(Refusal::Pragma),
+        // The connection cannot write, and is replaced after the request.
+        (PragmaClass::Connection, Mode::Reader) => AllowDirty,
         (_, Mode::Reader) => Refuse(Refusal::ReadOnly),
         // In Solo it was found in the text, and the connection is new.
         (PragmaClass::Fresh, Mode::Batch | Mode::Transaction | Mode::Script) => {
@@ -208,6 +271,11 @@ pub(crate) struct Guard {
     dirty: AtomicBool,
     vacuum: AtomicBool,
     schema_changed: AtomicBool,
+    v2: AtomicBool,
+    alters: AtomicBool,
+    writes: AtomicBool,
+    local: AtomicBool,
+    analyzes: AtomicBool,
 }
 
 impl Guard {
@@ -219,6 +287,11 @@ impl Guard {
             dirty: AtomicBool::new(false),
             vacuum: AtomicBool::new(false),
             schema_changed: AtomicBool::new(true),
+            v2: AtomicBool::new(false),
+            alters: AtomicBool::new(false),
+            writes: AtomicBool::new(false),
+            local: AtomicBool::new(false),
+            analyzes: AtomicBool::new(false),
         })
     }
 
@@ -234,13 +307,24 @@ impl Guard {
         if changes_schema(&context.action) {
             self.schema_changed.store(true, Relaxed);
         }
-        match decide(
-            self.mode(),
-            self.vacuum.load(Relaxed),
-            &context.action,
-            context.database_name,
-        ) {
+        match context.action {
+            AuthAction::AlterTable { .. } => self.alters.store(true, Relaxed),
+            AuthAction::Analyze { .. } => self.analyzes.store(true, Relaxed),
+            _ => {}
+        }
+        let now = Now {
+            mode: self.mode(),
+            v2: self.v2.load(Relaxed),
+            vacuum: self.vacuum.load(Relaxed),
+            alters: self.alters.load(Relaxed),
+            writes: self.writes.load(Relaxed),
+        };
+        if reads_local(now, &context.action, context.database_name) {
+            self.local.store(true, Relaxed);
+        }
+        match decide(now, &context.action, context.database_name) {
             Decision::Allow => Authorization::Allow,
+            Decision::Ignore => Authorization::Ignore,
             Decision::AllowDirty => {
                 self.dirty.store(true, Relaxed);
                 Authorization::Allow
@@ -254,6 +338,41 @@ impl Guard {
 
     pub(crate) fn mode(&self) -> Mode {
         MODES[usize::from(self.mode.load(Relaxed))]
+    }
+
+    /// Follows the rules of the second format, or those of the first. Returns whether that is a change.
+    pub(crate) fn set_v2(&self, v2: bool) -> bool {
+        self.v2.swap(v2, Relaxed) != v2
+    }
+
+    pub(crate) fn is_v2(&self) -> bool {
+        self.v2.load(Relaxed)
+    }
+
+    /// The next statement is about to be prepared.
+    pub(crate) fn start_statement(&self) {
+        self.alters.store(false, Relaxed);
+        self.local.store(false, Relaxed);
+    }
+
+    /// The statement that was prepared last reads what differs from node to node.
+    pub(crate) fn is_local(&self) -> bool {
+        self.local.load(Relaxed)
+    }
+
+    /// A statement that writes is running, or has ended.
+    pub(crate) fn set_writes(&self, writes: bool) {
+        self.writes.store(writes, Relaxed);
+    }
+
+    /// An ANALYZE was prepared since statistics were last known to be those of the database.
+    pub(crate) fn is_analyzing(&self) -> bool {
+        self.analyzes.load(Relaxed)
+    }
+
+    /// The statistics in use are those of the database again.
+    pub(crate) fn forget_analyze(&self) {
+        self.analyzes.store(false, Relaxed);
     }
 
     /// Returns the mode that was set before.
@@ -309,55 +428,183 @@ mod tests {
         }
     }
 
+    fn now(mode: Mode, v2: bool) -> Now {
+        Now {
+            mode,
+            v2,
+            vacuum: false,
+            alters: false,
+            writes: false,
+        }
+    }
+
     #[test]
+    #[expect(clippy::too_many_lines, reason = "a table of cases")]
     fn pragmas_by_mode() {
-        use Decision::{Allow, AllowDirty, Refuse};
+        use Decision::{Allow, AllowDirty, Ignore, Refuse};
+        use Mode::{Batch, Internal, Reader, Script, Solo, Transaction};
+        let pragma = Refuse(Refusal::Pragma);
+        // Mode, PRAGMA, whether it has a value, by the first format's rules, by the second's.
         let cases = [
             (
-                Mode::Batch,
+                Batch,
                 "foreign_keys",
                 true,
                 Refuse(Refusal::NeedsSolo),
+                Refuse(Refusal::NeedsSolo),
             ),
-            (Mode::Solo, "foreign_keys", true, AllowDirty),
-            (Mode::Transaction, "foreign_keys", true, AllowDirty),
+            (Solo, "foreign_keys", true, AllowDirty, AllowDirty),
+            (Transaction, "foreign_keys", true, AllowDirty, AllowDirty),
+            (Reader, "foreign_keys", true, AllowDirty, AllowDirty),
+            (Reader, "foreign_keys", false, Allow, Allow),
+            (Batch, "user_version", true, Allow, Allow),
             (
-                Mode::Reader,
-                "foreign_keys",
-                true,
-                Refuse(Refusal::ReadOnly),
-            ),
-            (Mode::Reader, "foreign_keys", false, Allow),
-            (Mode::Batch, "user_version", true, Allow),
-            (
-                Mode::Reader,
+                Reader,
                 "user_version",
                 true,
                 Refuse(Refusal::ReadOnly),
+                Refuse(Refusal::ReadOnly),
             ),
-            (Mode::Batch, "optimize", false, Refuse(Refusal::Optimize)),
-            (Mode::Solo, "optimize", false, Allow),
             (
-                Mode::Transaction,
+                Batch,
                 "optimize",
                 false,
                 Refuse(Refusal::Optimize),
+                Refuse(Refusal::Optimize),
             ),
-            (Mode::Solo, "Journal_Mode", true, Refuse(Refusal::Pragma)),
-            (Mode::Script, "writable_schema", true, AllowDirty),
-            (Mode::Solo, "writable_schema", true, Refuse(Refusal::Pragma)),
-            (Mode::Batch, "table_info", true, Allow),
-            (Mode::Internal, "journal_mode", true, Allow),
+            (Solo, "optimize", false, Allow, Allow),
+            (
+                Transaction,
+                "optimize",
+                false,
+                Refuse(Refusal::Optimize),
+                Refuse(Refusal::Optimize),
+            ),
+            (
+                Reader,
+                "optimize",
+                false,
+                Refuse(Refusal::ReadOnly),
+                Refuse(Refusal::ReadOnly),
+            ),
+            (
+                Solo,
+                "Journal_Mode",
+                true,
+                Refuse(Refusal::Pragma),
+                Refuse(Refusal::Pragma),
+            ),
+            (Script, "writable_schema", true, AllowDirty, AllowDirty),
+            (
+                Solo,
+                "writable_schema",
+                true,
+                Refuse(Refusal::Pragma),
+                Refuse(Refusal::Pragma),
+            ),
+            (Batch, "table_info", true, Allow, Allow),
+            (Internal, "journal_mode", true, Allow, Allow),
+            (Batch, "busy_timeout", true, Refuse(Refusal::Pragma), Ignore),
+            (Reader, "cache_size", true, AllowDirty, Ignore),
+            (
+                Batch,
+                "cache_size",
+                true,
+                Refuse(Refusal::NeedsSolo),
+                Ignore,
+            ),
+            (
+                Transaction,
+                "locking_mode",
+                true,
+                Refuse(Refusal::Pragma),
+                Ignore,
+            ),
+            (Script, "shrink_memory", false, pragma, Ignore),
         ];
-        for (mode, name, has_value, expected) in cases {
+        for (mode, name, has_value, first, second) in cases {
             let action = AuthAction::Pragma {
                 pragma_name: name,
                 pragma_value: has_value.then_some("1"),
             };
+            let by = |v2| decide(now(mode, v2), &action, None);
+            assert_eq!(by(false), first, "{mode:?} {name}");
+            assert_eq!(by(true), second, "{mode:?} {name}");
+        }
+    }
+
+    #[test]
+    fn alter_table_may_look_into_the_temporary_schema() {
+        let update = AuthAction::Update {
+            table_name: "sqlite_temp_master",
+            column_name: "sql",
+        };
+        let refused = Decision::Refuse(Refusal::Temporary);
+        let altering = |v2| Now {
+            alters: true,
+            ..now(Mode::Batch, v2)
+        };
+        assert_eq!(
+            decide(altering(true), &update, Some("temp")),
+            Decision::Allow
+        );
+        assert_eq!(decide(altering(false), &update, Some("temp")), refused);
+        assert_eq!(
+            decide(now(Mode::Batch, true), &update, Some("temp")),
+            refused
+        );
+    }
+
+    #[test]
+    fn writes_do_not_read_what_differs_from_node_to_node() {
+        let read = |table_name| AuthAction::Read {
+            table_name,
+            column_name: "x",
+        };
+        let now = |mode, v2, writes| Now {
+            writes,
+            ..now(mode, v2)
+        };
+        let local = Decision::Refuse(Refusal::Local);
+        let list = read("pragma_database_list");
+        let cases = [
+            (now(Mode::Batch, true, true), &list, "main", &local),
+            (
+                now(Mode::Batch, true, false),
+                &list,
+                "main",
+                &Decision::Allow,
+            ),
+            (
+                now(Mode::Batch, false, true),
+                &list,
+                "main",
+                &Decision::Allow,
+            ),
+            (
+                now(Mode::Reader, true, false),
+                &list,
+                "main",
+                &Decision::Allow,
+            ),
+            (
+                now(Mode::Solo, true, true),
+                &read("sqlite_temp_master"),
+                "temp",
+                &local,
+            ),
+            (
+                now(Mode::Solo, true, true),
+                &read("pragma_table_info"),
+                "main",
+                &Decision::Allow,
+            ),
+        ];
+        for (now, action, database, expected) in cases {
             assert_eq!(
-                decide(mode, false, &action, None),
+                &decide(now, action, Some(database)),
                 expected,
-                "{mode:?} {name}"
+                "{now:?} {action:?}"
             );
         }
     }

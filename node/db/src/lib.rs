@@ -18,6 +18,7 @@ mod fault;
 mod files;
 mod guard;
 mod load;
+mod local;
 mod main_file;
 pub mod offline;
 mod query;

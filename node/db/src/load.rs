@@ -121,6 +121,7 @@ impl Writer {
     /// Runs the text in autocommit, where its own BEGIN and COMMIT work. One statement at a time is in memory.
     fn run_script(&mut self, text: File, stamp: Stamp) -> Result<Outcome, Fatal> {
         let session = self.session_mut()?;
+        session.follow(crate::Rules::V1);
         session
             .begin_request(stamp, true)
             .map_err(|error| fatal("begin a script", &error))?;

@@ -4,7 +4,7 @@ use std::time::Instant;
 use node_api::{Cell, Parameter, Rows, StatementResult, Value, WriteResult};
 use rusqlite::{Connection, Error, Statement, types::ValueRef};
 
-use crate::{Kind, clock, dates, guard::READ_ONLY_TEXT};
+use crate::{Kind, clock, dates, guard::READ_ONLY_TEXT, sql};
 
 /// Rules of the request that a statement runs under.
 #[derive(Clone, Copy, Debug)]
@@ -112,10 +112,10 @@ pub(crate) fn run(
     let explain = statement.is_explain() != 0;
     let reads = explain || statement.readonly();
     let shows_rows = match rules.kind {
-        Kind::Execute => !reads && statement.column_count() > 0,
+        Kind::Execute => !reads && has_columns(statement),
         Kind::Query if !reads => return Err(Failure::Refused(READ_ONLY_TEXT.to_owned())),
         Kind::Query => true,
-        Kind::Unified => reads || statement.column_count() > 0,
+        Kind::Unified => reads || has_columns(statement),
         Kind::ExecutePlain => false,
         Kind::UnifiedPlain => statement.readonly(),
     };
@@ -137,6 +137,15 @@ pub(crate) fn run(
         rows_affected: clock::changes(conn).cast_signed(),
         time_secs: seconds(),
     }))
+}
+
+/// Whether a statement that writes gives rows. Some forms of ALTER TABLE have a column of SQLite's own, in which no row ever comes.
+fn has_columns(statement: &Statement<'_>) -> bool {
+    statement.column_count() > 0
+        && !(statement.parameter_count() == 0
+            && statement
+                .expanded_sql()
+                .is_some_and(|sql| sql::is_alter(&sql)))
 }
 
 /// What a column's declared type does to its values.

@@ -52,6 +52,14 @@ impl Reader {
         let (conn, guard) = open_reader(&settings.path, settings.foreign_keys)?;
         Ok(Self { conn, guard })
     }
+
+    /// After a read whose PRAGMAs changed the connection: the next read gets a new one.
+    fn renew(&mut self, settings: &Settings) -> rusqlite::Result<()> {
+        if self.guard.is_dirty() {
+            *self = Self::open(settings)?;
+        }
+        Ok(())
+    }
 }
 
 /// How the readers of a database work.
@@ -428,7 +436,11 @@ impl Readers {
                     }
                 }
             }
-            self.run(job, id, reader.as_mut());
+            let usable = match &mut reader {
+                Some(held) => held.renew(&self.settings).is_ok(),
+                None => false,
+            };
+            self.run(job, id, reader.as_mut().filter(|_| usable));
             self.finished(id);
         }
     }
@@ -616,7 +628,7 @@ impl Readers {
     fn run_inline(&self, place: usize, read: &Read, vm_steps: u32) -> Option<Outcome> {
         let (control, slot) = &self.inline[place];
         let mut slot = lock(slot);
-        if slot.is_none() {
+        if slot.as_ref().is_none_or(|held| held.guard.is_dirty()) {
             let mut reader = Reader::open(&self.settings).ok()?;
             control.watch(&mut reader.conn).ok()?;
             *slot = Some(reader);

@@ -67,8 +67,19 @@ pub(crate) fn access(sql: &str) -> Access {
     } else if is("with") {
         Access::Unknown
     } else if is("pragma") {
-        match pragma_at(skip_blank(sql)) {
-            Some(pragma) if pragma.class() == PragmaClass::Reads => Access::Read,
+        let start = skip_blank(sql);
+        let alone = || skip_blank(after_statement(start)).is_empty();
+        match pragma_at(start) {
+            Some(pragma) if pragma.class(true) == PragmaClass::Reads => Access::Read,
+            // Without a write beside it, what changes a connection can as well change a reader's.
+            Some(pragma)
+                if matches!(
+                    pragma.class(true),
+                    PragmaClass::NoEffect | PragmaClass::Connection
+                ) && alone() =>
+            {
+                Access::Read
+            }
             _ => Access::Write,
         }
     } else {
@@ -86,8 +97,8 @@ pub(crate) struct Pragma {
 }
 
 impl Pragma {
-    fn class(&self) -> PragmaClass {
-        class(&self.name, self.has_value)
+    fn class(&self, v2: bool) -> PragmaClass {
+        class(&self.name, self.has_value, v2)
     }
 }
 
@@ -100,16 +111,21 @@ pub(crate) enum PragmaClass {
     Durable,
     /// Changes the connection, so its effect must end with the request.
     Connection,
+    /// Is accepted and does nothing: its effect would harm the node or its other clients, and no answer depends on it. The second
+    /// format's; the first refuses them ([`PragmaClass::Disallowed`]) or replaces the connection.
+    NoEffect,
     /// Its effect depends on what the connection did before; needs a new connection.
     Fresh,
-    /// Would break durability, determinism or the other clients.
+    /// Would break durability, determinism or the other clients, and must not seem to have worked.
     Disallowed,
 }
 
-/// Takes the name in lower case.
-pub(crate) fn class(name: &str, has_value: bool) -> PragmaClass {
+/// Takes the name in lower case. `v2`: by the rules of the second format.
+pub(crate) fn class(name: &str, has_value: bool, v2: bool) -> PragmaClass {
     match name {
-        "wal_checkpoint" | "shrink_memory" => PragmaClass::Disallowed,
+        "wal_checkpoint" => PragmaClass::Disallowed,
+        "shrink_memory" if v2 => PragmaClass::NoEffect,
+        "shrink_memory" => PragmaClass::Disallowed,
         "optimize" => PragmaClass::Fresh,
         "incremental_vacuum" => PragmaClass::Durable,
         // With an argument these still only answer.
@@ -117,6 +133,8 @@ pub(crate) fn class(name: &str, has_value: bool) -> PragmaClass {
         | "index_xinfo" | "foreign_key_list" | "foreign_key_check" | "integrity_check"
         | "quick_check" => PragmaClass::Reads,
         _ if !has_value => PragmaClass::Reads,
+        "user_version" | "application_id" => PragmaClass::Durable,
+        _ if v2 => set_class(name),
         "journal_mode"
         | "wal_autocheckpoint"
         | "synchronous"
@@ -137,9 +155,88 @@ pub(crate) fn class(name: &str, has_value: bool) -> PragmaClass {
         | "writable_schema"
         | "checkpoint_fullfsync"
         | "fullfsync" => PragmaClass::Disallowed,
-        "user_version" | "application_id" => PragmaClass::Durable,
         _ => PragmaClass::Connection,
     }
+}
+
+/// A PRAGMA with a value, by the rules of the second format.
+fn set_class(name: &str) -> PragmaClass {
+    match name {
+        // The first four: rqlite refuses them with the same text.
+        "journal_mode"
+        | "wal_autocheckpoint"
+        | "synchronous"
+        | "query_only"
+        | "writable_schema"
+        | "schema_version"
+        | "temp_store_directory"
+        | "data_store_directory" => PragmaClass::Disallowed,
+        // SQLite takes no notice of the value.
+        "collation_list" | "compile_options" | "data_version" | "database_list"
+        | "freelist_count" | "function_list" | "module_list" | "page_count" | "pragma_list"
+        | "stats" => PragmaClass::Reads,
+        "analysis_limit"
+        | "auto_vacuum"
+        | "automatic_index"
+        | "case_sensitive_like"
+        | "cell_size_check"
+        | "defer_foreign_keys"
+        | "encoding"
+        | "foreign_keys"
+        | "full_column_names"
+        | "ignore_check_constraints"
+        | "legacy_alter_table"
+        | "read_uncommitted"
+        | "recursive_triggers"
+        | "reverse_unordered_selects"
+        | "secure_delete"
+        | "short_column_names"
+        | "trusted_schema" => PragmaClass::Connection,
+        // busy_timeout, cache_size, cache_spill, checkpoint_fullfsync, count_changes, default_cache_size, empty_result_callbacks,
+        // fullfsync, hard_heap_limit, journal_size_limit, locking_mode, max_page_count, mmap_size, page_size, soft_heap_limit, temp_store, threads; also what
+        // SQLite does not know, which it ignores too.
+        _ => PragmaClass::NoEffect,
+    }
+}
+
+/// What to run in the place of a PRAGMA of [`PragmaClass::NoEffect`] that gives a row where it sets something: its reading form,
+/// which says what holds. `PRAGMA journal_mode` is asked for in a way that SQLite does not take for a write. `None`: the text is
+/// neither, or has other statements beside it.
+pub(crate) fn reading_form(sql: &str) -> Option<String> {
+    let start = skip_blank(sql);
+    let pragma = pragma_at(start)?;
+    let answers = matches!(
+        pragma.name.as_str(),
+        "busy_timeout"
+            | "hard_heap_limit"
+            | "journal_size_limit"
+            | "locking_mode"
+            | "max_page_count"
+            | "mmap_size"
+            | "soft_heap_limit"
+            | "threads"
+    );
+    let text = match pragma.has_value {
+        true if answers => format!("PRAGMA {}", pragma.name),
+        false if pragma.name == "journal_mode" => {
+            "SELECT journal_mode FROM pragma_journal_mode".to_owned()
+        }
+        _ => return None,
+    };
+    skip_blank(after_statement(start))
+        .is_empty()
+        .then_some(text)
+}
+
+/// Prepared anew each time, as SQLite answers them from the schema that it knew when it prepared them.
+pub(crate) fn is_about_schema(sql: &str) -> bool {
+    let word = first_word(sql);
+    word.eq_ignore_ascii_case("explain") || word.eq_ignore_ascii_case("pragma")
+}
+
+/// ALTER TABLE, which has a column of SQLite's own in some forms.
+pub(crate) fn is_alter(sql: &str) -> bool {
+    first_word(sql).eq_ignore_ascii_case("alter")
 }
 
 /// Parses `PRAGMA [schema.]name [= v | (v)]` at the start of `sql`; the name may be quoted, blanks and comments anywhere.
@@ -207,12 +304,17 @@ pub(crate) fn mentions(sql: &str) -> Mentions {
 /// `EXPLAIN`).
 #[must_use]
 pub fn disallowed_pragma(sql: &str) -> bool {
-    any_pragma(sql, |pragma| pragma.class() == PragmaClass::Disallowed)
+    disallowed_pragma_by(sql, true)
+}
+
+/// The same by the rules of one format.
+pub(crate) fn disallowed_pragma_by(sql: &str, v2: bool) -> bool {
+    any_pragma(sql, |pragma| pragma.class(v2) == PragmaClass::Disallowed)
 }
 
 /// Whether any statement in `sql` needs a connection without a past.
 pub(crate) fn needs_fresh_connection(sql: &str) -> bool {
-    any_pragma(sql, |pragma| pragma.class() == PragmaClass::Fresh)
+    any_pragma(sql, |pragma| pragma.class(true) == PragmaClass::Fresh)
 }
 
 fn any_pragma(sql: &str, wanted: impl Fn(&Pragma) -> bool) -> bool {
@@ -264,7 +366,7 @@ mod tests {
             "PRAGMA wal_checkpoint(TRUNCATE)",
             "-- hello\nPRAGMA \"query_only\" = 1",
             "SELECT 1; PRAGMA wal_autocheckpoint=5",
-            "SELECT 'a;b' ; ; PRAGMA main . [locking_mode] = exclusive",
+            "SELECT 'a;b' ; ; PRAGMA main . [Journal_Mode] = off",
             "SELECT 1 -- it's\n; PRAGMA journal_mode=off",
             "PRAGMA writable_schema=1",
         ];
@@ -318,7 +420,13 @@ mod tests {
             ("WITH a AS (SELECT 1) SELECT * FROM a", Access::Unknown),
             ("PRAGMA table_info(t)", Access::Read),
             ("PRAGMA foreign_keys", Access::Read),
-            ("PRAGMA foreign_keys=1", Access::Write),
+            ("PRAGMA foreign_keys=1", Access::Read),
+            ("PRAGMA busy_timeout = 5000 ;", Access::Read),
+            (
+                "PRAGMA foreign_keys=1; INSERT INTO t VALUES(1)",
+                Access::Write,
+            ),
+            ("PRAGMA user_version=1", Access::Write),
             ("PRAGMA optimize", Access::Write),
             ("SELECTX", Access::Write),
             ("", Access::Write),
@@ -326,6 +434,29 @@ mod tests {
         ];
         for (sql, expected) in cases {
             assert_eq!(access(sql), expected, "{sql}");
+        }
+    }
+
+    #[test]
+    fn what_is_answered_in_the_place_of_a_pragma() {
+        let cases = [
+            ("PRAGMA busy_timeout=5000", Some("PRAGMA busy_timeout")),
+            (
+                " pragma main.Locking_Mode(exclusive); ",
+                Some("PRAGMA locking_mode"),
+            ),
+            ("PRAGMA busy_timeout", None),
+            ("PRAGMA cache_size=5", None),
+            (
+                "PRAGMA journal_mode;",
+                Some("SELECT journal_mode FROM pragma_journal_mode"),
+            ),
+            ("PRAGMA journal_mode=wal", None),
+            ("PRAGMA busy_timeout=5000; SELECT 1", None),
+            ("SELECT 1", None),
+        ];
+        for (sql, expected) in cases {
+            assert_eq!(reading_form(sql).as_deref(), expected, "{sql}");
         }
     }
 

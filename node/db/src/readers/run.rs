@@ -119,14 +119,18 @@ fn run_statement(
         return StatementResult::Error(control.stopped_text());
     }
     let mut arguments = Arguments::new(&statement.parameters);
-    let result = if sql::is_plain_single(&statement.sql) {
+    let reading = sql::reading_form(&statement.sql);
+    let text = reading.as_deref().unwrap_or(&statement.sql);
+    let result = if !sql::is_plain_single(text) {
+        run_several(reader, text, &mut arguments, rules)
+    } else if sql::is_about_schema(text) {
+        run_anew(reader, text, &mut arguments, rules)
+    } else {
         reader
             .conn
-            .prepare_cached(&statement.sql)
+            .prepare_cached(text)
             .map_err(Failure::Sqlite)
             .and_then(|mut prepared| query::run(&reader.conn, &mut prepared, &mut arguments, rules))
-    } else {
-        run_several(reader, &statement.sql, &mut arguments, rules)
     };
     let refusal = reader.guard.take_refusal();
     match result {
@@ -145,12 +149,34 @@ fn run_statement(
     }
 }
 
+/// Makes SQLite notice a schema that the writer changed. It does so when a statement looks at a table; EXPLAIN and some PRAGMAs look
+/// at none, and would answer from the schema of the last statement that did.
+fn refresh_schema(reader: &Reader) -> rusqlite::Result<()> {
+    let mut look = reader
+        .conn
+        .prepare_cached("SELECT 1 FROM sqlite_schema LIMIT 1")?;
+    look.query([])?.next().map(|_| ())
+}
+
+/// Runs a statement that answers from the schema, or one that changes the connection while it is prepared: never from the cache.
+fn run_anew(
+    reader: &Reader,
+    sql: &str,
+    arguments: &mut Arguments<'_>,
+    rules: Rules,
+) -> Result<StatementResult, Failure> {
+    refresh_schema(reader)?;
+    let mut statement = reader.conn.prepare(sql)?;
+    query::run(&reader.conn, &mut statement, arguments, rules)
+}
+
 fn run_several(
     reader: &Reader,
     sql: &str,
     arguments: &mut Arguments<'_>,
     rules: Rules,
 ) -> Result<StatementResult, Failure> {
+    refresh_schema(reader)?;
     let mut batch = Batch::new(&reader.conn, sql);
     let mut last = StatementResult::Write(node_api::WriteResult::default());
     while let Some(mut statement) = batch.next()? {

@@ -1,9 +1,9 @@
 //! The same log gives the same results and the same content, however it is cut into runs and wherever it restarts.
 use node_api::Value;
-use node_db::{Checkpoint, Entry, Kind, Outcome, Request, Wanted};
+use node_db::{Checkpoint, Entry, Kind, Outcome, Request, Rules, Wanted};
 use proptest::prelude::*;
 
-use crate::support::{Db, entry, request, rows, sql, stamp, timeless, with};
+use crate::support::{self, Db, entry, request, rows, sql, stamp, timeless, with};
 
 /// Statements that try every rule; `{n}` becomes a small number.
 const TEXTS: &[&str] = &[
@@ -35,6 +35,15 @@ const TEXTS: &[&str] = &[
     "nonsense {n}",
     "PRAGMA recursive_triggers=OFF",
     "ALTER TABLE counted ADD COLUMN c{n}",
+    "ALTER TABLE counted RENAME COLUMN c{n} TO d{n}",
+    "ALTER TABLE extra{n} RENAME TO extra5",
+    "ALTER TABLE counted DROP COLUMN d{n}",
+    "ALTER TABLE guarded ADD CHECK (x < {n})",
+    "ALTER TABLE log RENAME TO log",
+    "PRAGMA busy_timeout={n}",
+    "PRAGMA legacy_alter_table=ON; ALTER TABLE t RENAME TO t2; ALTER TABLE t2 RENAME TO t",
+    "INSERT INTO t(a) SELECT name FROM pragma_table_info('counted')",
+    "INSERT INTO t(a) SELECT cache_size FROM pragma_cache_size",
     "PRAGMA optimize(65538)",
     "ANALYZE",
 ];
@@ -66,12 +75,13 @@ fn requests() -> impl Strategy<Value = Vec<Request>> {
         any::<bool>(),
         prop::collection::vec(statement(), 1..5),
         any::<u64>(),
+        prop::bool::weighted(0.8),
     );
-    let one = one.prop_map(|(kind, transaction, statements, seed)| {
+    let one = one.prop_map(|(kind, transaction, statements, seed, newest)| {
         let kind = [Kind::Execute, Kind::Unified, Kind::Execute][kind];
         Request {
             stamp: stamp(seed),
-            rules: node_db::Rules::V1,
+            rules: if newest { support::newest() } else { Rules::V1 },
             ..request(kind, transaction, statements)
         }
     });
@@ -163,7 +173,6 @@ fn time_and_chance_come_from_the_stamp() {
         ] {
             let outcome = db.apply(Request {
                 stamp: stamp(seed),
-                rules: node_db::Rules::V1,
                 ..request(Kind::Execute, false, vec![sql(text)])
             });
             assert!(
@@ -203,7 +212,6 @@ fn neighbours_of_a_rollback_keep_their_results() {
             };
             Request {
                 stamp: stamp(at),
-                rules: node_db::Rules::V1,
                 ..request(Kind::Execute, at % 5 == 0, vec![sql(&text)])
             }
         })
@@ -215,11 +223,11 @@ fn neighbours_of_a_rollback_keep_their_results() {
     for (at, outcome) in outcomes.iter().enumerate() {
         match at % 16 {
             3 => assert_eq!(
-                crate::support::error(&outcome.results[0]),
+                support::error(&outcome.results[0]),
                 "UNIQUE constraint failed: t.id"
             ),
-            7 => assert_eq!(crate::support::error(&outcome.results[0]), "odd"),
-            _ => assert_eq!(crate::support::write(&outcome.results[0]).1, 1, "{at}"),
+            7 => assert_eq!(support::error(&outcome.results[0]), "odd"),
+            _ => assert_eq!(support::write(&outcome.results[0]).1, 1, "{at}"),
         }
     }
     assert_eq!(db.shown("SELECT count(*) FROM t"), "56");

@@ -14,4 +14,6 @@ mod loads;
 mod reads;
 mod results;
 mod runaway;
+mod schema;
+mod statements;
 mod support;

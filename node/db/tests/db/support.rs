@@ -7,8 +7,8 @@ use std::{
 
 use node_api::{Cell, Parameter, Rows, Statement, StatementResult, Value, WriteResult};
 use node_db::{
-    Checkpoint, Database, Entry, Kind, Options, Outcome, Position, Read, Recovered, Request, Stamp,
-    Wanted, Work,
+    Bounds, Checkpoint, Database, Entry, Kind, Options, Outcome, Position, Read, Recovered,
+    Request, Rules, Stamp, Wanted, Work,
 };
 use tempfile::TempDir;
 
@@ -72,6 +72,11 @@ pub(crate) fn named(text: &str, values: &[(&str, i64)]) -> Statement {
     }
 }
 
+/// The rules that requests follow once every member knows them.
+pub(crate) fn newest() -> Rules {
+    Rules::V2(Bounds::default())
+}
+
 pub(crate) fn request(kind: Kind, transaction: bool, statements: Vec<Statement>) -> Request {
     Request {
         kind,
@@ -79,7 +84,7 @@ pub(crate) fn request(kind: Kind, transaction: bool, statements: Vec<Statement>)
         qualify_columns: false,
         statements,
         stamp: stamp(1),
-        rules: node_db::Rules::V1,
+        rules: newest(),
     }
 }
 
@@ -120,6 +125,12 @@ impl Db {
         self.db.close();
         drop(self.db);
         Self::open_in(self.dir, |_| {})
+    }
+
+    /// The same after a checkpoint, so that what is read comes from the file alone.
+    pub(crate) fn restart_after_checkpoint(self) -> Self {
+        assert!(matches!(self.checkpoint(), Checkpoint::Done(_)));
+        self.restart()
     }
 
     pub(crate) fn position(&mut self) -> Position {

@@ -1,0 +1,111 @@
+//! What SQLite can tell about the node rather than about the database: a statement that writes must not store it, or the copies
+//! would differ.
+
+/// PRAGMAs as table-valued functions that do not follow from the database's content alone, or list it in an order that follows
+/// from when the node was started. The others (`table_info`, `index_list`, `foreign_key_list`, `user_version`, …) are the same on
+/// every node.
+const PRAGMAS: &[&str] = &[
+    "analysis_limit",
+    "auto_vacuum",
+    "automatic_index",
+    "busy_timeout",
+    "cache_size",
+    "cache_spill",
+    "cell_size_check",
+    "checkpoint_fullfsync",
+    "collation_list",
+    "compile_options",
+    "count_changes",
+    "data_version",
+    "database_list",
+    "default_cache_size",
+    "defer_foreign_keys",
+    "empty_result_callbacks",
+    "foreign_key_check",
+    "foreign_keys",
+    "freelist_count",
+    "full_column_names",
+    "fullfsync",
+    "function_list",
+    "hard_heap_limit",
+    "ignore_check_constraints",
+    "integrity_check",
+    "journal_mode",
+    "journal_size_limit",
+    "legacy_alter_table",
+    "lock_status",
+    "locking_mode",
+    "max_page_count",
+    "mmap_size",
+    "module_list",
+    "optimize",
+    "page_count",
+    "pragma_list",
+    "query_only",
+    "quick_check",
+    "read_uncommitted",
+    "recursive_triggers",
+    "reverse_unordered_selects",
+    "schema_version",
+    "secure_delete",
+    "short_column_names",
+    "soft_heap_limit",
+    "stats",
+    "synchronous",
+    "table_list",
+    "temp_store",
+    "threads",
+    "trusted_schema",
+    "wal_autocheckpoint",
+    "wal_checkpoint",
+    "writable_schema",
+];
+
+/// Virtual tables about pages, statements and memory.
+const TABLES: &[&str] = &[
+    "bytecode",
+    "dbstat",
+    "sqlite_dbpage",
+    "sqlite_memstat",
+    "sqlite_stmt",
+    "tables_used",
+];
+
+/// Whether a table of this name, or of a module of this name, says what differs from node to node.
+pub(crate) fn is_table(name: &str) -> bool {
+    let is = |known: &&str| known.eq_ignore_ascii_case(name);
+    match name.get(..7) {
+        Some(prefix) if prefix.eq_ignore_ascii_case("pragma_") => PRAGMAS
+            .iter()
+            .any(|known| known.eq_ignore_ascii_case(&name[7..])),
+        _ => TABLES.iter().any(is),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tables_that_differ_from_node_to_node() {
+        for name in [
+            "pragma_database_list",
+            "PRAGMA_cache_size",
+            "dbstat",
+            "Sqlite_Stmt",
+        ] {
+            assert!(is_table(name), "{name}");
+        }
+        for name in [
+            "pragma_table_info",
+            "pragma_user_version",
+            "pragma_",
+            "t",
+            "",
+            "prägma_x",
+            "json_each",
+        ] {
+            assert!(!is_table(name), "{name}");
+        }
+    }
+}
