@@ -19,6 +19,7 @@ use crate::{
 };
 
 pub mod nemesis;
+pub mod users;
 pub mod workload;
 
 use nemesis::Nemesis;
@@ -86,6 +87,7 @@ pub fn attack(cluster: &mut Cluster, nemesis: &mut Nemesis<'_>, plan: &Plan) -> 
     let leader = cluster.leader()?;
     let mut setup = cluster.client(leader);
     setup.execute(workload::NUMBERED_TABLE, &[])?;
+    setup.execute(users::TABLE, &[])?;
     setup.execute(
         "CREATE TABLE register(name TEXT PRIMARY KEY, value INTEGER)",
         &[],

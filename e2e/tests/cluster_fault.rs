@@ -10,8 +10,11 @@ use e2e::{
     },
     netns::{self, Network},
     process::Node,
+    small_disk::SmallDisk,
 };
 
+/// Each node's disk: room for some thousand rows, the log behind a checkpoint, and an endless write that is stopped in time.
+const DISK_MIB: u64 = 192;
 /// Flags of attacked nodes: snapshots happen during the attack too.
 const ARGS: [&str; 2] = ["-raft-snap=500", "-raft-snap-int=1s"];
 
@@ -19,7 +22,7 @@ const ARGS: [&str; 2] = ["-raft-snap=500", "-raft-snap-int=1s"];
 fn proxied_links() -> Result<()> {
     let plan = Plan::from_env("proxied_links")?;
     let (mut cluster, links) = Cluster::linked(&ARGS)?;
-    let mut nemesis = Nemesis::new(cluster.len(), Wires::Links(&links));
+    let mut nemesis = Nemesis::new(cluster.len(), Wires::Links(&links)).with_users(&[]);
     let outcome = fault::attack(&mut cluster, &mut nemesis, &plan)?;
     fault::judge(&mut cluster, &outcome)
 }
@@ -41,6 +44,36 @@ fn namespaces() -> Result<()> {
     let mut cluster = Cluster::of(nodes);
     cluster.form()?;
     let mut nemesis = Nemesis::new(cluster.len(), Wires::Network(&network));
+    let outcome = fault::attack(&mut cluster, &mut nemesis, &plan)?;
+    fault::judge(&mut cluster, &outcome)
+}
+
+/// Careless users, disks that fill up, and nodes that come back at another address; see `fault/users.rs`.
+#[test]
+fn users_and_disks() -> Result<()> {
+    let disks = match (0..3)
+        .map(|_| SmallDisk::mount(DISK_MIB))
+        .collect::<Result<Vec<_>>>()
+    {
+        Ok(disks) => disks,
+        Err(error) => {
+            println!("skipped: {error:#}");
+            return Ok(());
+        }
+    };
+    let plan = Plan::from_env("users_and_disks")?;
+    let nodes = ["1", "2", "3"]
+        .into_iter()
+        .zip(&disks)
+        .map(|(name, disk)| {
+            let mut node = Node::new(name)?.with(&ARGS);
+            node.data = disk.path().join("data");
+            Ok(node)
+        })
+        .collect::<Result<_>>()?;
+    let mut cluster = Cluster::of(nodes);
+    cluster.form()?;
+    let mut nemesis = Nemesis::new(cluster.len(), Wires::None).with_users(&disks);
     let outcome = fault::attack(&mut cluster, &mut nemesis, &plan)?;
     fault::judge(&mut cluster, &outcome)
 }

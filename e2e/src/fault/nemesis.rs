@@ -3,11 +3,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
+use super::users::{self, DEEDS, Deed};
 use crate::{
     cluster::{Cluster, SETTLE_LIMIT},
     link::{Link, Mode},
     netns::Network,
+    ports,
     seed::Seed,
+    small_disk::SmallDisk,
     wait,
 };
 
@@ -46,6 +49,14 @@ pub enum Step {
     CutPair(usize, usize),
     /// All links open.
     HealLinks,
+    /// A user does something careless at a node.
+    User(usize, Deed),
+    /// Fill a node's disk, so that almost nothing fits any more (needs disks).
+    Fill(usize),
+    /// Make room on a node's disk again.
+    MakeRoom(usize),
+    /// Kill a node and start it at another Raft address (needs [`Wires::None`]).
+    Move(usize),
 }
 
 /// What can be cut.
@@ -55,7 +66,12 @@ pub enum Wires<'a> {
     Links(&'a [Link]),
     /// Namespaces, one around each node.
     Network(&'a Network),
+    /// Nothing.
+    None,
 }
+
+/// Left free on a disk that is filled: less than a node wants to keep for itself.
+const LEFT_FREE_BYTES: u64 = 64 << 10;
 
 /// The present state, as the choice of a step sees it.
 #[derive(Clone, Debug)]
@@ -66,6 +82,12 @@ pub struct State {
     pub links_faulty: bool,
     /// Whether pairs can be cut.
     pub pairs: bool,
+    /// Whether there is anything between the nodes that can be cut.
+    pub wired: bool,
+    /// Whether users do careless things, too.
+    pub users: bool,
+    /// For each node whether its disk is full; empty without disks of their own.
+    pub full: Vec<bool>,
 }
 
 impl State {
@@ -73,6 +95,9 @@ impl State {
     #[must_use]
     pub fn choose(&self, seed: &mut Seed) -> Step {
         let count = self.nodes.len();
+        if self.users && seed.below(3) == 0 {
+            return self.choose_of_users(seed);
+        }
         let broken: Vec<usize> = (0..count)
             .filter(|&index| self.nodes[index] != Condition::Up)
             .collect();
@@ -99,6 +124,8 @@ impl State {
             0 | 1 => Step::Kill(victim),
             2 => Step::Stop(victim),
             3 => Step::Pause(victim),
+            4 | 5 if !self.wired => Step::Move(victim),
+            _ if !self.wired => Step::Kill(victim),
             _ if self.pairs => Step::CutPair(victim, (victim + 1 + seed.index(count - 1)) % count),
             4 => Step::Link(victim, Mode::Cut),
             5 => Step::Link(victim, Mode::Blackhole),
@@ -109,6 +136,17 @@ impl State {
             _ => Step::Slow(victim),
         }
     }
+
+    /// Deeds of users and of what fills disks.
+    fn choose_of_users(&self, seed: &mut Seed) -> Step {
+        let victim = seed.index(self.nodes.len());
+        let kinds = if self.full.is_empty() { 5 } else { 7 };
+        match DEEDS.get(seed.index(kinds)) {
+            Some(deed) => Step::User(victim, *deed),
+            None if self.full[victim] => Step::MakeRoom(victim),
+            None => Step::Fill(victim),
+        }
+    }
 }
 
 /// Carries out steps and remembers them.
@@ -117,6 +155,7 @@ pub struct Nemesis<'a> {
     /// What was done, in words.
     pub steps: Vec<String>,
     wires: Wires<'a>,
+    disks: &'a [SmallDisk],
     state: State,
 }
 
@@ -128,12 +167,25 @@ impl<'a> Nemesis<'a> {
         Self {
             steps: Vec::new(),
             wires,
+            disks: &[],
             state: State {
                 nodes: vec![Condition::Up; nodes],
                 links_faulty: false,
                 pairs,
+                wired: !matches!(wires, Wires::None),
+                users: false,
+                full: Vec::new(),
             },
         }
+    }
+
+    /// Careless users come along; `disks` (one for each node, or none) get full.
+    #[must_use]
+    pub fn with_users(mut self, disks: &'a [SmallDisk]) -> Self {
+        self.disks = disks;
+        self.state.users = true;
+        self.state.full = vec![false; disks.len()];
+        self
     }
 
     /// Steps for `span`.
@@ -162,6 +214,11 @@ impl<'a> Nemesis<'a> {
     /// When a node does not become ready.
     pub fn heal(&mut self, cluster: &mut Cluster) -> Result<()> {
         self.act(cluster, Step::HealLinks)?;
+        for index in 0..self.disks.len() {
+            if self.state.full[index] {
+                self.act(cluster, Step::MakeRoom(index))?;
+            }
+        }
         for index in 0..cluster.len() {
             match self.state.nodes[index] {
                 Condition::Up => {}
@@ -205,6 +262,16 @@ impl<'a> Nemesis<'a> {
                 self.state.links_faulty = true;
                 self.act_on_wires(step)?;
             }
+            Step::User(index, deed) => users::act(deed, &cluster[index].http, &cluster[index].raft),
+            Step::Fill(index) => {
+                self.disks[index].fill(LEFT_FREE_BYTES)?;
+                self.state.full[index] = true;
+            }
+            Step::MakeRoom(index) => {
+                self.disks[index].make_room()?;
+                self.state.full[index] = false;
+            }
+            Step::Move(index) => relocate(cluster, index)?,
         }
         Ok(())
     }
@@ -228,8 +295,25 @@ impl<'a> Nemesis<'a> {
                 link.slow(Duration::ZERO);
             }),
             Wires::Network(network) => network.heal(),
+            Wires::None => {}
         }
     }
+}
+
+/// Kills a node and starts it at another Raft address, from which it asks the others to be joined again.
+fn relocate(cluster: &mut Cluster, index: usize) -> Result<()> {
+    let others: Vec<String> = cluster
+        .iter()
+        .enumerate()
+        .filter(|(other, _)| *other != index)
+        .map(|(_, node)| node.advertised().to_owned())
+        .collect();
+    let node = &mut cluster[index];
+    node.kill()?;
+    node.raft = format!("127.0.0.1:{}", ports::reserve()?);
+    node.args.retain(|arg| !arg.starts_with("-join="));
+    node.args.push(format!("-join={}", others.join(",")));
+    node.start()
 }
 
 #[cfg(test)]
@@ -246,6 +330,9 @@ mod tests {
             Step::Start(index) | Step::Resume(index) => state.nodes[index] = Condition::Up,
             Step::Link(..) | Step::Slow(_) | Step::CutPair(..) => state.links_faulty = true,
             Step::HealLinks => state.links_faulty = false,
+            Step::Fill(index) => state.full[index] = true,
+            Step::MakeRoom(index) => state.full[index] = false,
+            Step::User(..) | Step::Move(_) => {}
         }
     }
 
@@ -256,6 +343,9 @@ mod tests {
                 nodes: vec![Condition::Up; 3],
                 links_faulty: false,
                 pairs,
+                wired: true,
+                users: false,
+                full: Vec::new(),
             };
             let mut seed = Seed::new(3);
             let (mut kinds, mut majority_up) = (BTreeSet::new(), 0);
@@ -270,6 +360,7 @@ mod tests {
                     Step::CutPair(from, to) => assert!(pairs && from != to),
                     Step::Link(..) | Step::Slow(_) => assert!(!pairs),
                     Step::HealLinks => {}
+                    other => panic!("{other:?} needs users or other wires"),
                 }
                 kinds.insert(format!("{step:?}").split('(').next().unwrap().to_owned());
                 apply(&mut state, step);
@@ -286,12 +377,46 @@ mod tests {
     }
 
     #[test]
+    fn users_do_everything_and_disks_are_filled_and_emptied() {
+        let mut state = State {
+            nodes: vec![Condition::Up; 3],
+            links_faulty: false,
+            pairs: false,
+            wired: false,
+            users: true,
+            full: vec![false; 3],
+        };
+        let mut seed = Seed::new(5);
+        let mut kinds = BTreeSet::new();
+        for _ in 0..2000 {
+            let step = state.choose(&mut seed);
+            match step {
+                Step::Fill(index) => assert!(!state.full[index]),
+                Step::MakeRoom(index) => assert!(state.full[index]),
+                Step::Move(index) => assert_eq!(state.nodes[index], Condition::Up),
+                Step::Link(..) | Step::Slow(_) | Step::CutPair(..) => panic!("{step:?}"),
+                _ => {}
+            }
+            let name = match step {
+                Step::User(_, deed) => format!("{deed:?}"),
+                other => format!("{other:?}").split('(').next().unwrap().to_owned(),
+            };
+            kinds.insert(name);
+            apply(&mut state, step);
+        }
+        assert_eq!(kinds.len(), 5 + DEEDS.len() + 3, "{kinds:?}");
+    }
+
+    #[test]
     fn equal_seeds_attack_equally() {
         let run = || {
             let mut state = State {
                 nodes: vec![Condition::Up; 3],
                 links_faulty: false,
                 pairs: false,
+                wired: false,
+                users: true,
+                full: vec![false; 3],
             };
             let mut seed = Seed::new(9);
             (0..50)
