@@ -44,6 +44,8 @@ pub struct Node {
     pub args: Vec<String>,
     /// Words in front of the command line, such as `ip netns exec <name>`.
     pub prefix: Vec<String>,
+    /// The program, if it is not the `rqlited` under test.
+    pub program: Option<PathBuf>,
     /// The data directory.
     pub data: PathBuf,
     /// Whether the end of the log is kept to itself when the value goes: for measurements, whose output is read.
@@ -77,6 +79,7 @@ impl Node {
             raft_adv: None,
             args: FAST_ELECTION.map(str::to_owned).to_vec(),
             prefix: Vec::new(),
+            program: None,
             data: root.path().join("data"),
             quiet: false,
             root,
@@ -110,7 +113,11 @@ impl Node {
             .map(|&word| word.to_owned())
             .collect();
         words.extend(self.prefix.iter().cloned());
-        words.push(binary::rqlited()?.display().to_string());
+        let program = match &self.program {
+            Some(program) => program.clone(),
+            None => binary::rqlited()?,
+        };
+        words.push(program.display().to_string());
         if !self.name.is_empty() {
             words.push(format!("-node-id={}", self.name));
         }

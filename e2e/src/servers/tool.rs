@@ -20,6 +20,8 @@ pub enum Tool {
     Etcd,
     /// The service catalogue with its key-value store, program `consul`.
     Consul,
+    /// The last `rqlited` of format version 1.
+    NodeV1,
 }
 
 impl Tool {
@@ -30,6 +32,7 @@ impl Tool {
             Self::CoreDns => "coredns",
             Self::Etcd => "etcd",
             Self::Consul => "consul",
+            Self::NodeV1 => "node-v1",
         }
     }
 
@@ -124,7 +127,7 @@ mod tests {
 
     #[test]
     fn every_tool_has_a_folder() {
-        for tool in [Tool::CoreDns, Tool::Etcd, Tool::Consul] {
+        for tool in [Tool::CoreDns, Tool::Etcd, Tool::Consul, Tool::NodeV1] {
             let path = tool.program().unwrap();
             assert!(
                 path.ends_with(Path::new("bin").join(tool.name())),
