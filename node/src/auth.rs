@@ -44,7 +44,7 @@ pub enum Perm {
     Ready,
     /// `/snapshot`, `/reap`.
     Snapshot,
-    /// `/leader`.
+    /// `/leader`, `/db/compare`.
     LeaderOps,
     /// `/remove`.
     Remove,

@@ -27,6 +27,8 @@ pub enum Command {
     RaiseVersion(u16),
     /// As `Requests`, under [`node_db::Rules::V2`]. From version 2 on.
     Bounded(BoundedRequests),
+    /// Every node hashes its content as it is at this entry. From version 2 on.
+    HashContent,
 }
 
 /// Requests with the bounds of each.

@@ -154,6 +154,8 @@ pub struct Config {
     pub auto_vacuum_int: Duration,
     /// Period of automatic PRAGMA optimize; 0 = off. Default 24 h.
     pub auto_optimize_int: Duration,
+    /// `-auto-compare-int`.
+    pub auto_compare_int: Duration,
     /// SQLite extensions: files, directories, `.zip`, `.tar.gz`; comma list without empty entries.
     pub extensions_path: Vec<String>,
     /// Change data capture: URL, `stdout`, or path of a JSON file. Default: none.

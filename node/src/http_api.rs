@@ -33,6 +33,7 @@ mod backup;
 mod bell;
 mod body;
 mod boot;
+mod compare;
 mod console;
 mod debug;
 mod error;
@@ -237,6 +238,7 @@ impl Edge {
             Endpoint::Boot => boot::answer(self, body).await,
             Endpoint::Snapshot => snapshot::answer(self, call).await,
             Endpoint::Reap => Ok(reap::answer(self)),
+            Endpoint::Compare => compare::answer(self, call, &call.caller()).await,
             Endpoint::Remove => remove::answer(self, call, body).await,
             Endpoint::Leader => leader::answer(self, call, body).await,
             Endpoint::Status => status::answer(self, call).await,

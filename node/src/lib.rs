@@ -21,6 +21,7 @@ pub mod peer;
 pub mod prepare;
 pub mod raft;
 pub mod recovery;
+pub mod rejoin;
 pub mod run;
 pub mod service;
 pub mod stop;

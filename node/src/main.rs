@@ -67,9 +67,15 @@ fn main() -> ExitCode {
         }
     };
     match runtime.block_on(run::run(*config)) {
-        Ok(()) => {
+        Ok(run::End::Stopped) => {
             tracing::info!(target: "rqlited", "rqlite server stopped");
             ExitCode::SUCCESS
+        }
+        Ok(run::End::StartAgain) => {
+            drop(runtime);
+            let failed = start_again();
+            tracing::error!(target: "rqlited", "fatal: starting again: {failed}");
+            ExitCode::FAILURE
         }
         Err(e) => {
             tracing::error!(target: "rqlited", "fatal: {e:#}");
@@ -82,19 +88,28 @@ fn main() -> ExitCode {
 /// time zone; nodes in different zones would store different rows. And huge pages would round every arena of the allocator up to 2 MiB, the
 /// first one before `main`: 25 MiB of an idle node's memory, for nothing.
 fn restart_prepared() -> std::io::Result<()> {
-    use std::os::unix::process::CommandExt;
     let in_utc = std::env::var_os("TZ").is_some_and(|zone| zone == "UTC");
     // Both are looked at: the one is not to keep the other from being set.
     let had_huge_pages = leaves_huge_pages();
     if in_utc && !had_huge_pages {
         return Ok(());
     }
+    Err(start_again())
+}
+
+/// The same program with the same command line in this process, in UTC. Comes back only with an error.
+fn start_again() -> std::io::Error {
+    use std::os::unix::process::CommandExt;
+    let program = match std::env::current_exe() {
+        Ok(program) => program,
+        Err(e) => return e,
+    };
     let mut arguments = std::env::args_os();
-    let mut again = std::process::Command::new(std::env::current_exe()?);
+    let mut again = std::process::Command::new(program);
     if let Some(name) = arguments.next() {
         again.arg0(name);
     }
-    Err(again.args(arguments).env("TZ", "UTC").exec())
+    again.args(arguments).env("TZ", "UTC").exec()
 }
 
 /// Switches huge pages off for this process and what it starts as. False if they were off, or if the system does not let them be switched.

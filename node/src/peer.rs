@@ -24,7 +24,10 @@ use crate::{
     identity::Cluster,
     local::Local,
     metrics::{Counter, Metrics},
-    store::{Credentials, ReadOptions, Served, StoreError},
+    store::{
+        Credentials, ReadOptions, Served, StoreError,
+        compare::{Comparison, Judgement, Told},
+    },
     version,
     wire::{Connection, Hello, Purpose, WireError},
 };
@@ -99,6 +102,23 @@ pub enum Ask {
     },
     /// Is there room on your disk to rewrite the whole database?
     RoomToVacuum,
+    /// What is the hash of your content at this entry? From version 2 on.
+    ContentHash {
+        /// Index of the entry that asked for it.
+        index: u64,
+    },
+    /// What is your judgement, as leader, on my copy at this entry? From version 2 on.
+    Judgement {
+        /// Index of the entry.
+        index: u64,
+    },
+    /// Compare the copies of all members. From version 2 on.
+    Compare {
+        /// How long to wait for hashes.
+        limit: Duration,
+        /// The caller's.
+        credentials: Option<Credentials>,
+    },
 }
 
 /// One write on its way to the leader.
@@ -171,6 +191,12 @@ pub enum Answer {
     Backup(Result<u64, StoreError>),
     /// To `RoomToVacuum`; `Refused` says what is missing.
     Room(Result<(), StoreError>),
+    /// To `ContentHash`.
+    ContentHash(Told),
+    /// To `Judgement`.
+    Judgement(Result<Judgement, StoreError>),
+    /// To `Compare`.
+    Compared(Result<Comparison, StoreError>),
 }
 
 /// What became of a forwarded write.

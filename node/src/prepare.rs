@@ -14,6 +14,7 @@ use std::{
 use clap::Parser;
 use serde::Serialize;
 
+pub(crate) use self::apply::{is_parked, park};
 use self::{
     decide::{Action, Holds, Observation, Trouble, decide},
     files::{Plan, State},
@@ -235,7 +236,7 @@ fn observe(
             .map(|plan| plan.plan_id.clone()),
         retired: state
             .parking_of(name)?
-            .filter(|token| !apply::is_parked(data, token))
+            .filter(|token| !is_parked(data, token))
             .cloned(),
     })
 }
@@ -268,11 +269,11 @@ fn act(
             Ok(Deed::Recovered)
         }
         Action::Park => {
-            apply::park(data, &plan()?.plan_id, name, state.cluster())?;
+            park(data, &plan()?.plan_id, name, state.cluster())?;
             Ok(Deed::Parked)
         }
         Action::Retire(token) => {
-            apply::park(data, token, name, state.cluster())?;
+            park(data, token, name, state.cluster())?;
             Ok(Deed::Parked)
         }
         Action::Start | Action::Hold(_) | Action::Stop(..) => Ok(Deed::None),

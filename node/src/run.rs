@@ -28,10 +28,13 @@ use crate::{
         serve::Server as RaftServer,
         stall::watch_disk,
     },
-    recovery, service,
+    recovery,
+    rejoin::{self, Rejoin},
+    service,
     stop::stopped_within,
     store::{
         Caller, StatusSettings, Store,
+        compare::watch_copies,
         queue::{Queue, QueueSettings},
         upkeep::{Intervals, keep_up},
     },
@@ -52,11 +55,20 @@ const MIN_READERS: usize = 2;
 /// Reader threads when `-db-max-ro-conns` sets no cap: each takes up to 2 MiB for SQLite's cache.
 const MAX_READERS: usize = 1024;
 
+/// How a run ended without a fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// As it was told.
+    Stopped,
+    /// It has left its copy of the database behind (`rejoin.rs`): the program is to start again with the same command line.
+    StartAgain,
+}
+
 /// Runs a node until it is told to stop, or until something ends it.
 ///
 /// # Errors
 /// What made it end, for a person.
-pub async fn run(config: Config) -> anyhow::Result<()> {
+pub async fn run(config: Config) -> anyhow::Result<End> {
     let unsupported = config.unsupported();
     if !unsupported.is_empty() {
         bail!("{}", unsupported.join("\n"));
@@ -78,7 +90,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let _ = http.await;
     node.queue_stop.cancel();
     let left = match (&ended, node.consensus.get()) {
-        (Ok(()), Some(consensus)) => node.leave(&config, consensus).await,
+        (Ok(End::Stopped), Some(consensus)) => node.leave(&config, consensus).await,
         _ => Ok(()),
     };
     node.stop_service.cancel();
@@ -89,7 +101,10 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     if let Some(db) = node.db.get() {
         db.close();
     }
-    ended.and(left)
+    match (ended, left) {
+        (Ok(_), Err(e)) => Err(e),
+        (ended, _) => ended,
+    }
 }
 
 /// Everything that lives as long as the process.
@@ -109,6 +124,8 @@ struct Node {
     stop_service: CancellationToken,
     queue_stop: CancellationToken,
     background_stop: CancellationToken,
+    /// This node left its copy behind and is to join before anything else.
+    rejoin: Option<Rejoin>,
     /// Held for the life of the process: one process a data directory.
     _lock: std::fs::File,
 }
@@ -121,6 +138,8 @@ impl Node {
         std::fs::create_dir_all(&raft_dir)
             .with_context(|| format!("failed to create {}", raft_dir.display()))?;
         let lock = lock_directory(data_dir)?;
+        let rejoin =
+            rejoin::carry_out(data_dir, config.node_id()).context("failed to open store")?;
         let asked_to_recover = raft_dir.join(recovery::PEERS_FILE).exists();
         recovery::recover_if_asked(data_dir, config.node_id(), config.raft_adv())
             .context("failed to open store")?;
@@ -172,6 +191,7 @@ impl Node {
             stop_service: CancellationToken::new(),
             queue_stop: CancellationToken::new(),
             background_stop: CancellationToken::new(),
+            rejoin,
             _lock: lock,
         })
     }
@@ -227,7 +247,7 @@ impl Node {
     }
 
     /// Opens, becomes part of a cluster, and waits for the end.
-    async fn live(&self, config: &Config, mut signals: Signals) -> anyhow::Result<()> {
+    async fn live(&self, config: &Config, mut signals: Signals) -> anyhow::Result<End> {
         let stop = CancellationToken::new();
         let opening = async {
             self.wait_for_room(&stop).await;
@@ -252,17 +272,18 @@ impl Node {
             name = signals.received() => {
                 tracing::info!(target: "rqlited", "received signal {name:?}");
                 stop.cancel();
-                return match opening.await {
-                    Ok(_) => Ok(()),
-                    Err(e) => Err(e),
-                };
+                return opening.await.map(|_| End::Stopped);
             }
         };
+        if self.rejoin.is_some() {
+            rejoin::finished(&config.data_dir).context("failed to open store")?;
+        }
         tokio::select! {
             name = signals.received() => {
                 tracing::info!(target: "rqlited", "received signal {name:?}");
-                Ok(())
+                Ok(End::Stopped)
             }
+            () = self.store.leaves_copy() => Ok(End::StartAgain),
             reason = consensus.stopped() => bail!("the node cannot go on: {reason}"),
         }
     }
@@ -346,6 +367,11 @@ impl Node {
             },
             self.background_stop.clone(),
         ));
+        tokio::spawn(watch_copies(
+            self.store.clone(),
+            config.auto_compare_int,
+            self.background_stop.clone(),
+        ));
         tokio::spawn(watch_disk(
             consensus.clone(),
             Arc::clone(&self.disk),
@@ -366,9 +392,15 @@ impl Node {
             consensus: consensus.clone(),
             plan: Arc::new(Plan {
                 source: self.source(config),
-                attempts: config.join_attempts,
+                attempts: self
+                    .rejoin
+                    .as_ref()
+                    .map_or(config.join_attempts, |_| u32::MAX),
                 interval: config.join_interval,
-                expect: config.bootstrap_expect as usize,
+                expect: match self.rejoin {
+                    Some(_) => 0,
+                    None => config.bootstrap_expect as usize,
+                },
                 expect_timeout: config.bootstrap_expect_timeout,
                 voter: !config.raft_non_voter,
                 credentials: self.auth.credentials_of(&config.join_as),
@@ -377,6 +409,12 @@ impl Node {
     }
 
     fn source(&self, config: &Config) -> Source {
+        if let Some(rejoin) = &self.rejoin {
+            let listed = config.join().into_iter().map(ToOwned::to_owned);
+            let own = config.raft_adv();
+            let known = rejoin.addresses.iter().cloned().chain(listed);
+            return Source::Listed(known.filter(|address| address != own).collect());
+        }
         match self.discovery.as_deref() {
             Some(Discovery::Addresses(lookup)) => Source::Lookup(lookup.clone()),
             Some(Discovery::LeaderKey(key)) => Source::LeaderKey(key.clone()),

@@ -4,6 +4,7 @@
 //! leader over the inter-node port, once, with the caller's credentials. DESIGN.md says what each consistency level promises.
 mod admin;
 mod backup;
+pub mod compare;
 mod leader;
 pub mod level;
 mod load;
@@ -23,7 +24,7 @@ use node_api::{StatementResult, param::Level};
 use node_db::Database;
 use serde::{Deserialize, Serialize};
 
-use self::{upkeep::Upkeep, write::Forwarder};
+use self::{compare::Compared, upkeep::Upkeep, write::Forwarder};
 use crate::{local::Local, peer::Peers, raft::Consensus};
 
 /// Name and password of a client, checked again by whichever node serves the call.
@@ -136,6 +137,8 @@ struct Inner {
     opened: OnceLock<Opened>,
     /// One load at a time: their chunks share one staging file.
     loading: tokio::sync::Mutex<()>,
+    /// What is known of the copies of all members.
+    compared: Compared,
 }
 
 /// Settings that `/status` repeats.
@@ -190,6 +193,7 @@ impl Store {
             settings,
             opened: OnceLock::new(),
             loading: tokio::sync::Mutex::default(),
+            compared: Compared::default(),
         }))
     }
 

@@ -15,8 +15,8 @@ use node_api::Statement;
 use tokio::sync::oneshot;
 
 use crate::{
-    BackupFormat, Checkpoint, Entry, Fatal, OpenError, Options, Origin, Outcome, Pinned, Position,
-    Read, Reading, Recovered, Running, STACK_BYTES, Upkeep, Watched, backup, connection,
+    BackupFormat, Checkpoint, Entry, Fatal, Hashing, OpenError, Options, Origin, Outcome, Pinned,
+    Position, Read, Reading, Recovered, Running, STACK_BYTES, Upkeep, Watched, backup, connection,
     fault::message,
     files::Files,
     load,
@@ -203,6 +203,12 @@ impl Database {
         let (reply, receiver) = oneshot::channel();
         self.send(Command::Checkpoint { reply });
         receiver
+    }
+
+    /// The last [`crate::Work::HashContent`] that was applied since the start, and what came of it.
+    #[must_use]
+    pub fn hashing(&self) -> Option<(Position, Hashing)> {
+        self.0.progress.hashing()
     }
 
     /// Holds the main file still at the last checkpoint; `None` before the first. Waits out a checkpoint under way.

@@ -9,6 +9,7 @@ mod backup;
 mod checkpoint;
 mod clock;
 mod connection;
+mod content;
 mod control;
 mod database;
 mod dates;
@@ -38,6 +39,7 @@ use bytes::Bytes;
 use node_api::{Statement, StatementResult};
 use serde::{Deserialize, Serialize};
 
+pub use content::{ContentHash, Hashing, hash_file};
 pub use database::Database;
 pub use main_file::PinGuard;
 pub use readers::{Reading, Waiter, Watched};
@@ -241,6 +243,8 @@ pub enum Work {
     Load(LoadChunk),
     /// Drops an unfinished load.
     LoadAbort(u64),
+    /// Hashes the content as it is at this entry; see [`Database::hashing`].
+    HashContent,
 }
 
 /// One log entry to apply.

@@ -661,6 +661,15 @@ impl Readers {
         self.admit(lock(&self.state), What::Unlisted, &Watched::default())
     }
 
+    /// As [`Readers::visit`], without waiting.
+    pub(crate) fn try_visit_as(
+        self: &Arc<Self>,
+        what: &'static str,
+        watched: &Watched,
+    ) -> Option<Visit> {
+        self.admit(lock(&self.state), What::Other(what), watched)
+    }
+
     fn admit(
         self: &Arc<Self>,
         mut state: MutexGuard<'_, State>,

@@ -11,6 +11,7 @@ use tokio::sync::oneshot;
 use crate::{
     Checkpoint, Entry, Fatal, Outcome, Position, Request, Wanted, Work,
     connection::{Meters, Session, WalMeter},
+    content::{Hashing, LastHashing},
     execute::run_all,
     files::Files,
     load::Load,
@@ -41,9 +42,24 @@ pub(crate) struct Progress {
     applied: Mutex<Option<Position>>,
     pub(crate) meters: Meters,
     page_bytes: AtomicU64,
+    hashing: Mutex<LastHashing>,
 }
 
 impl Progress {
+    /// The last hashing that was asked for.
+    pub(crate) fn hashing(&self) -> LastHashing {
+        let last = self.hashing.lock().unwrap_or_else(PoisonError::into_inner);
+        last.clone()
+    }
+
+    /// Notes how far a hashing has come, unless a later one was asked for meanwhile.
+    pub(crate) fn note_hashing(&self, position: Position, hashing: Hashing) {
+        let mut last = self.hashing.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.as_ref().is_none_or(|(known, _)| *known <= position) {
+            *last = Some((position, hashing));
+        }
+    }
+
     pub(crate) fn applied(&self) -> Option<Position> {
         *self.applied.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -64,7 +80,7 @@ pub(crate) struct Writer {
     session: Option<Session>,
     pub(crate) readers: Arc<Readers>,
     pub(crate) main: Arc<MainFile>,
-    progress: Arc<Progress>,
+    pub(crate) progress: Arc<Progress>,
     pub(crate) applied: Option<Position>,
     pub(crate) meta: Bytes,
     pub(crate) load: Option<Load>,
@@ -227,6 +243,7 @@ impl Writer {
                     .collect());
             }
             Work::LoadAbort(id) => self.abort_load(*id)?,
+            Work::HashContent => self.begin_hashing(entry.position)?,
         }
         Ok(Vec::new())
     }

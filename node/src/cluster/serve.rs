@@ -16,7 +16,7 @@ use crate::{
         Consensus,
         membership::{ChangeError, JoinPlan, Joiner},
     },
-    store::{Credentials, Store, StoreError},
+    store::{Credentials, Store, StoreError, compare::Told},
     wire::{Connection, Hello},
 };
 
@@ -119,6 +119,11 @@ impl ClusterServer {
             Ask::Backup { .. } => Some(Answer::Backup(Err(error))),
             Ask::Remove { .. } | Ask::StepDown { .. } => Some(Answer::Done(Err(error))),
             Ask::RoomToVacuum => Some(Answer::Room(Err(error))),
+            Ask::ContentHash { .. } => {
+                Some(Answer::ContentHash(Told::Never("another cluster".into())))
+            }
+            Ask::Judgement { .. } => Some(Answer::Judgement(Err(error))),
+            Ask::Compare { .. } => Some(Answer::Compared(Err(error))),
         }
     }
 
@@ -129,6 +134,9 @@ impl ClusterServer {
                 Answer::Meta(self.store.meta())
             }
             Ask::RoomToVacuum => Answer::Room(self.store.room_to_vacuum().await),
+            ask @ (Ask::ContentHash { .. } | Ask::Judgement { .. } | Ask::Compare { .. }) => {
+                self.about_copies(ask, hello).await
+            }
             Ask::Join(ask) => {
                 self.metrics.count(Counter::ClusterNumJoinReq);
                 Answer::Join(self.join(ask, hello).await)
@@ -186,6 +194,20 @@ impl ClusterServer {
             Ask::Backup { .. } | Ask::Load { .. } => Answer::Done(Err(StoreError::Refused(
                 "a transfer needs a connection of its own".into(),
             ))),
+        }
+    }
+
+    async fn about_copies(&self, ask: Ask, hello: &Hello) -> Answer {
+        match ask {
+            Ask::Compare { limit, credentials } => Answer::Compared(
+                match self.authorized(credentials.as_ref(), Perm::LeaderOps, "compare") {
+                    Ok(()) => self.store.compare_as_leader(limit).await,
+                    Err(e) => Err(e),
+                },
+            ),
+            Ask::Judgement { index } => Answer::Judgement(self.store.judgement(index, &hello.from)),
+            Ask::ContentHash { index } => Answer::ContentHash(self.store.hash_at(index)),
+            _ => Answer::Done(Err(StoreError::Refused("not about copies".into()))),
         }
     }
 

@@ -70,6 +70,7 @@ pub(super) const FLAGS: &[Flag] = &[
     flag("db-slow-statement", Period(|c| &mut c.db_slow_statement, seconds(0)), "Log statements that take at least so long; 0 is off"),
     flag("auto-vacuum-int", Period(|c| &mut c.auto_vacuum_int, seconds(0)), "Period of automatic VACUUM; 0 is off"),
     flag("auto-optimize-int", Period(|c| &mut c.auto_optimize_int, seconds(24 * 60 * 60)), "Period of automatic PRAGMA optimize; 0 is off"),
+    flag("auto-compare-int", Period(|c| &mut c.auto_compare_int, seconds(0)), "Period at which the leader compares the copies of all nodes; 0 is off"),
     flag("extensions-path", List(|c| &mut c.extensions_path), "Comma-separated files, directories, zip or tar.gz archives with SQLite extensions"),
     flag("cdc-config", Text(|c| &mut c.cdc_config, ""), "Change data capture: a URL, stdout, or the path of a JSON file"),
 

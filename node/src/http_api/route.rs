@@ -17,6 +17,7 @@ pub(super) enum Endpoint {
     Boot,
     Snapshot,
     Reap,
+    Compare,
     Remove,
     Leader,
     Status,
@@ -130,7 +131,7 @@ const HOT: [Route; 3] = [
     ),
 ];
 
-const OTHERS: [Route; 16] = [
+const OTHERS: [Route; 17] = [
     Route::prefix(
         Endpoint::Console,
         "/console",
@@ -171,6 +172,13 @@ const OTHERS: [Route; 16] = [
         Endpoint::Reap,
         "/reap",
         &[Perm::Snapshot],
+        POST,
+        Content::Json,
+    ),
+    Route::exact(
+        Endpoint::Compare,
+        "/db/compare",
+        &[Perm::LeaderOps],
         POST,
         Content::Json,
     ),

@@ -109,6 +109,8 @@ counters! {
         StoreNumCompressedCommands "num_compressed_commands"
         StoreNumUncompressedCommands "num_uncompressed_commands"
         StoreNumDbStatsErrors "num_db_stats_errors"
+        StoreNumContentComparisons "num_content_comparisons"
+        StoreNumContentDifferences "num_content_differences"
         StoreNumVerifyLeader "num_verify_leader"
         StoreNumVerifyLeaderFailed "num_verify_leader_failed"
         StoreNodesReapedOk "nodes_reaped_ok"

@@ -17,7 +17,7 @@ const PARKING_FILE: &str = ".parking";
 /// In such a directory once all data is there.
 const PARKED_FILE: &str = ".parked";
 /// Never moved: the parked data itself, the held lock, and what file systems put at their top.
-const STAYS: [&str; 3] = [PARKED_DIR, "lock", "lost+found"];
+const STAYS: [&str; 4] = [PARKED_DIR, "lock", "lost+found", crate::rejoin::FILE_NAME];
 
 #[derive(Serialize, Deserialize)]
 struct Done {
@@ -47,7 +47,7 @@ pub(super) fn is_parking(data_dir: &Path, plan_id: &str) -> bool {
 }
 
 /// Moving data aside under this plan has ended.
-pub(super) fn is_parked(data_dir: &Path, plan_id: &str) -> bool {
+pub(crate) fn is_parked(data_dir: &Path, plan_id: &str) -> bool {
     parked(data_dir, plan_id).join(PARKED_FILE).exists()
 }
 
@@ -76,7 +76,7 @@ pub(super) fn create(
 
 /// Moves everything in the data directory to `parked/<plan>` and writes an identity that can only join. What stands under its old name
 /// although the parked directory has it already was made after the move, and stays.
-pub(super) fn park(
+pub(crate) fn park(
     data_dir: &Path,
     plan_id: &str,
     name: &str,

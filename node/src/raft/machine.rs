@@ -291,6 +291,7 @@ impl RaftStateMachine<Types> for Machine {
                         Command::Load(chunk) => Work::Load(chunk),
                         Command::LoadAbort(id) => Work::LoadAbort(id),
                         Command::Bounded(batch) => Work::Requests(batch.requests),
+                        Command::HashContent => Work::HashContent,
                         Command::RaiseVersion(version) => {
                             // At once: the entry is committed, and its proposer goes on when it is applied.
                             let version = known_version(version)?;

@@ -156,6 +156,17 @@ impl Proposer {
             .map_err(|not_done| not_done.error)
     }
 
+    /// Has every node hash its content at one entry, which is [`Committed::index`].
+    ///
+    /// # Errors
+    /// See [`ProposeError`].
+    pub async fn hash_content(&self) -> Result<Committed, ProposeError> {
+        let (reply, answer) = oneshot::channel();
+        self.submit(Proposal::Command(Command::HashContent, reply), answer)
+            .await
+            .map_err(|not_done| not_done.error)
+    }
+
     /// Gives up a load.
     ///
     /// # Errors

@@ -26,6 +26,33 @@ pub(super) struct Silence {
     looked: Option<Instant>,
 }
 
+/// A member that answered within this time takes part.
+const HEALTHY_WITHIN: Duration = Duration::from_secs(2);
+/// Entries that a healthy member may lack.
+const HEALTHY_LAG_ENTRIES: u64 = 64;
+
+impl Consensus {
+    /// As leader: Raft id, whether it votes, and whether it answers and has (almost) the whole log. Nobody else is healthy to a leader
+    /// that does not hear a quorum.
+    pub fn healthy_members(&self) -> Vec<(String, bool, bool)> {
+        let silences = self.silences();
+        let metrics = self.metrics();
+        let last = metrics.last_log_index.unwrap_or(0);
+        let replication = metrics.replication.unwrap_or_default();
+        let own = self.local().raft_id();
+        let members = self.members().into_iter();
+        members
+            .map(|(id, _, voter)| {
+                let answers = silences.get(&id).is_some_and(|s| *s < HEALTHY_WITHIN);
+                let matched = replication.get(&id).copied().flatten();
+                let has_log = matched.is_some_and(|m| m.index + HEALTHY_LAG_ENTRIES >= last);
+                let healthy = id.0.as_ref() == own || (answers && has_log);
+                (id.0.to_string(), voter, healthy)
+            })
+            .collect()
+    }
+}
+
 impl Silence {
     pub(super) fn leading_since(&mut self, term: u64) {
         if self.term != term {

@@ -236,6 +236,12 @@ impl Store {
         let Some(opened) = self.0.opened.get() else {
             return Readiness::NoLeader;
         };
+        if let Some(difference) = self.difference() {
+            return Readiness::DatabaseFailed(format!(
+                "this node's copy differs from the majority's at index {}",
+                difference.index
+            ));
+        }
         let Some(leader) = self.leader() else {
             return Readiness::NoLeader;
         };

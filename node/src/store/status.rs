@@ -43,6 +43,7 @@ impl Store {
             },
             "ready": leader.is_some(),
             "identity": self.identity(),
+            "content": self.content_status(),
             "nodes": nodes(consensus),
             "raft": self.raft_status(opened),
             "fsm_index": consensus.applied_index(),
@@ -95,6 +96,21 @@ impl Store {
             metrics.count(Counter::StoreNumDbStatsErrors);
         }
         (dir_size.unwrap_or(0), sqlite3.unwrap_or_else(silent))
+    }
+
+    /// What is known of this node's copy beside the others'.
+    fn content_status(&self) -> Value {
+        let difference = self.difference();
+        let last = self.last_comparison();
+        json!({
+            "differs": difference.is_some(),
+            "differs_at_index": difference.map(|d| d.index),
+            "last_comparison": last.map(|last| json!({
+                "index": last.index,
+                "time": rfc3339_of_micros(last.unix_micros),
+                "verdict": format!("{:?}", last.verdict),
+            })),
+        })
     }
 
     /// What an operator compares before it trusts a data directory.

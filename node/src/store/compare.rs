@@ -1,0 +1,572 @@
+//! Comparing the copies of all members: every node hashes its content at one entry of the log, the leader judges, and a copy that is
+//! wrong says so, is not ready, and is left behind for a snapshot of the leader's.
+//!
+//! Followers ask their leader for its judgement; nothing that a stranger sends makes a node give up its data.
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use node_db::{ContentHash, Hashing};
+use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
+
+use super::{Caller, Opened, Store, StoreError};
+use crate::{
+    metrics::Counter,
+    peer::{Answer, Ask},
+    rejoin::{self, Rejoin},
+    stop::stopped_within,
+};
+
+/// How often members that have not finished are asked.
+const ASK_INTERVAL: Duration = Duration::from_millis(200);
+/// How long a member may take to say how far it is.
+const ASK_LIMIT: Duration = Duration::from_secs(2);
+/// The leader's own comparisons wait so long for hashes: hundreds of gigabytes take hours.
+const PERIODIC_LIMIT: Duration = Duration::from_secs(6 * 60 * 60);
+/// How often a node looks whether its copy waits for a judgement.
+const LOOK_INTERVAL: Duration = Duration::from_millis(500);
+/// A leader that has not judged yet, or does not want this node to leave yet, is asked again after this time.
+const AGAIN: Duration = Duration::from_secs(2);
+
+/// One member's copy.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Copy {
+    /// Raft id.
+    pub id: String,
+    /// It votes.
+    pub voter: bool,
+    /// Of its content; `None`: not known, see `note`.
+    pub hash: Option<ContentHash>,
+    /// Why there is no hash.
+    pub note: String,
+}
+
+/// What a comparison found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Verdict {
+    /// All hashes that are known are equal.
+    Equal,
+    /// More than half of the voters have this hash; others have another one.
+    Differ {
+        /// The majority's.
+        right: ContentHash,
+        /// Raft ids of those with another one.
+        wrong: Vec<String>,
+    },
+    /// There are several hashes, and none has a majority: a person has to decide.
+    Undecided,
+}
+
+/// A comparison.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Comparison {
+    /// Index of the entry at which all content was hashed.
+    pub index: u64,
+    /// When it was judged, microseconds since the Unix epoch.
+    pub unix_micros: u64,
+    /// All members.
+    pub copies: Vec<Copy>,
+    /// The judgement.
+    pub verdict: Verdict,
+}
+
+/// What a member says of its hashing at an index.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Told {
+    /// Not applied yet, or under way.
+    Later,
+    /// Done.
+    Done(ContentHash),
+    /// There will be none; why.
+    Never(String),
+}
+
+/// The leader's word on a member's copy.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Judgement {
+    /// The majority's hash at the index that was asked about; `None`: not judged, or without a majority.
+    pub right: Option<ContentHash>,
+    /// The others have a quorum without this member: it may leave its copy behind.
+    pub may_leave: bool,
+    /// Raft addresses of the other members.
+    pub addresses: Vec<String>,
+}
+
+/// This node's copy is wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Difference {
+    /// At this index.
+    pub index: u64,
+    /// Its hash.
+    pub own: ContentHash,
+    /// The majority's.
+    pub right: ContentHash,
+}
+
+/// What a store knows of comparisons.
+#[derive(Debug, Default)]
+pub(super) struct Compared {
+    last: Mutex<Option<Comparison>>,
+    difference: Mutex<Option<Difference>>,
+    /// Held while this node compares as leader.
+    comparing: tokio::sync::Mutex<()>,
+    /// This process is to start again and join anew.
+    leave: CancellationToken,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Judges copies: the hash of more than half of all voters is right.
+pub fn judge(copies: &[Copy]) -> Verdict {
+    let known: Vec<_> = copies.iter().filter(|copy| copy.hash.is_some()).collect();
+    let Some(first) = known.first() else {
+        return Verdict::Equal;
+    };
+    if known.iter().all(|copy| copy.hash == first.hash) {
+        return Verdict::Equal;
+    }
+    let voters = copies.iter().filter(|copy| copy.voter).count();
+    let mut counts: BTreeMap<ContentHash, usize> = BTreeMap::new();
+    for copy in known.iter().filter(|copy| copy.voter) {
+        if let Some(hash) = copy.hash {
+            *counts.entry(hash).or_default() += 1;
+        }
+    }
+    let Some((&right, _)) = counts.iter().find(|(_, count)| **count * 2 > voters) else {
+        return Verdict::Undecided;
+    };
+    let wrong = known
+        .iter()
+        .filter(|copy| copy.hash != Some(right))
+        .map(|copy| copy.id.clone())
+        .collect();
+    Verdict::Differ { right, wrong }
+}
+
+/// May `asker` leave its data behind? Only if a majority of the voters stays healthy without it. `members`: Raft id, votes, healthy.
+pub fn may_leave(members: &[(String, bool, bool)], asker: &str) -> bool {
+    let voters = members.iter().filter(|(_, voter, _)| *voter).count();
+    let staying = members
+        .iter()
+        .filter(|(id, voter, healthy)| *voter && *healthy && id != asker)
+        .count();
+    staying * 2 > voters
+}
+
+/// What a node says of its hashing at `index`, from the last one that it began.
+pub fn tell(last: Option<(u64, Hashing)>, index: u64) -> Told {
+    match last {
+        Some((at, Hashing::Done(hash))) if at == index => Told::Done(hash),
+        Some((at, Hashing::Failed(why))) if at == index => Told::Never(why),
+        Some((at, _)) if at > index => Told::Never("a later comparison has taken its place".into()),
+        Some(_) | None => Told::Later,
+    }
+}
+
+impl Store {
+    /// Compares the copies of all members as leader, waiting for their hashes for at most `limit`.
+    ///
+    /// # Errors
+    /// See [`StoreError`]; members of an older format version cannot hash.
+    pub async fn compare_as_leader(&self, limit: Duration) -> Result<Comparison, StoreError> {
+        let opened = self.open()?;
+        if opened.consensus.version() < 2 {
+            return Err(StoreError::Refused(
+                "copies are compared when every member runs this version or a newer one".into(),
+            ));
+        }
+        let _one_at_a_time = self.0.compared.comparing.lock().await;
+        let deadline = Instant::now() + limit;
+        let committed = opened.consensus.proposer().hash_content().await?;
+        let index = committed.index;
+        let mut copies = self.members_to_ask(opened);
+        loop {
+            self.ask_for_hashes(opened, index, &mut copies).await;
+            let open = copies
+                .iter()
+                .any(|copy| copy.hash.is_none() && copy.note.is_empty());
+            if !open || Instant::now() >= deadline {
+                break;
+            }
+            tokio::time::sleep(ASK_INTERVAL).await;
+        }
+        for copy in &mut copies {
+            if copy.hash.is_none() && copy.note.is_empty() {
+                copy.note = "no hash in time".into();
+            }
+        }
+        let comparison = Comparison {
+            index,
+            unix_micros: crate::clock::unix_micros(),
+            verdict: judge(&copies),
+            copies,
+        };
+        self.judged(opened, &comparison).await;
+        Ok(comparison)
+    }
+
+    /// Compares the copies of all members, wherever the leader is.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn compare(&self, caller: &Caller) -> Result<Comparison, StoreError> {
+        let opened = self.open()?;
+        let Some(address) = Self::elsewhere(opened) else {
+            return self.compare_as_leader(caller.timeout).await;
+        };
+        let ask = Ask::Compare {
+            limit: caller.timeout,
+            credentials: caller.credentials.clone(),
+        };
+        match self
+            .0
+            .peers
+            .call(&address, &ask, caller.timeout + ASK_LIMIT)
+            .await
+        {
+            Ok(Answer::Compared(compared)) => compared,
+            Ok(_) => Err(StoreError::Refused(format!(
+                "{address} answered another request"
+            ))),
+            Err(e) => Err(StoreError::Refused(e.to_string())),
+        }
+    }
+
+    fn members_to_ask(&self, opened: &Opened) -> Vec<Copy> {
+        let members = opened.consensus.members().into_iter();
+        members
+            .map(|(id, _, voter)| Copy {
+                id: id.0.to_string(),
+                voter,
+                hash: None,
+                note: String::new(),
+            })
+            .collect()
+    }
+
+    async fn ask_for_hashes(&self, opened: &Opened, index: u64, copies: &mut [Copy]) {
+        let addresses: BTreeMap<String, String> = opened
+            .consensus
+            .members()
+            .into_iter()
+            .map(|(id, member, _)| (id.0.to_string(), member.raft_addr))
+            .collect();
+        let asked = copies.iter_mut().map(|copy| {
+            let address = addresses.get(&copy.id);
+            async move {
+                if copy.hash.is_some() || !copy.note.is_empty() {
+                    return;
+                }
+                let told = if copy.id == self.0.local.raft_id() {
+                    self.hash_at(index)
+                } else {
+                    let Some(address) = address else {
+                        copy.note = "not a member any more".into();
+                        return;
+                    };
+                    let ask = Ask::ContentHash { index };
+                    match self.0.peers.call(address, &ask, ASK_LIMIT).await {
+                        Ok(Answer::ContentHash(told)) => told,
+                        // It may come back.
+                        Ok(_) | Err(_) => Told::Later,
+                    }
+                };
+                match told {
+                    Told::Later => {}
+                    Told::Done(hash) => copy.hash = Some(hash),
+                    Told::Never(why) => copy.note = why,
+                }
+            }
+        });
+        futures_util::future::join_all(asked).await;
+    }
+
+    /// This node's hash at an index.
+    pub fn hash_at(&self, index: u64) -> Told {
+        let Some(opened) = self.0.opened.get() else {
+            return Told::Later;
+        };
+        let last = opened.db.hashing();
+        tell(
+            last.map(|(position, hashing)| (position.index, hashing)),
+            index,
+        )
+    }
+
+    /// Keeps and tells what this node as leader has judged.
+    async fn judged(&self, opened: &Opened, comparison: &Comparison) {
+        let metrics = &self.0.local.metrics;
+        metrics.count(Counter::StoreNumContentComparisons);
+        *lock(&self.0.compared.last) = Some(comparison.clone());
+        let index = comparison.index;
+        match &comparison.verdict {
+            Verdict::Equal => {
+                tracing::info!(target: "store", "the copies of all members that could be asked are equal at index {index}");
+            }
+            Verdict::Undecided => {
+                metrics.count(Counter::StoreNumContentDifferences);
+                tracing::error!(target: "store", "copies differ at index {index}, and no content is held by a majority: {:?}", comparison.copies);
+            }
+            Verdict::Differ { right, wrong } => {
+                metrics.count(Counter::StoreNumContentDifferences);
+                tracing::error!(target: "store", "the copies of {} differ from the majority's at index {index}", wrong.join(", "));
+                let own = self.0.local.raft_id();
+                if wrong.iter().any(|id| id == own)
+                    && let Told::Done(hash) = self.hash_at(index)
+                {
+                    self.differs(index, hash, *right);
+                    if let Err(e) = opened.consensus.hand_over(None).await {
+                        tracing::warn!(target: "store", "handing leadership over: {e}");
+                    }
+                }
+            }
+        }
+    }
+
+    fn differs(&self, index: u64, own: ContentHash, right: ContentHash) {
+        let difference = Difference { index, own, right };
+        let mut known = lock(&self.0.compared.difference);
+        if known.as_ref() != Some(&difference) {
+            tracing::error!(
+                target: "store",
+                "this node's copy differs from the majority's at index {index}: it is not ready, and joins again with an empty directory as soon as the others have a quorum without it"
+            );
+            *known = Some(difference);
+        }
+    }
+
+    /// How this node's copy differs from the majority's, if it does.
+    pub fn difference(&self) -> Option<Difference> {
+        lock(&self.0.compared.difference).clone()
+    }
+
+    /// The last comparison that this node made as leader.
+    pub fn last_comparison(&self) -> Option<Comparison> {
+        lock(&self.0.compared.last).clone()
+    }
+
+    /// As leader: the word on a member's copy at an index.
+    ///
+    /// # Errors
+    /// This node does not lead.
+    pub fn judgement(&self, index: u64, asker: &str) -> Result<Judgement, StoreError> {
+        let opened = self.open()?;
+        if !opened.consensus.leads() {
+            return Err(StoreError::NotLeader);
+        }
+        let right = self.last_comparison().and_then(|last| match last.verdict {
+            Verdict::Differ { right, .. } if last.index == index => Some(right),
+            Verdict::Equal if last.index == index => last.copies.iter().find_map(|copy| copy.hash),
+            _ => None,
+        });
+        let members = opened.consensus.healthy_members();
+        let addresses = opened
+            .consensus
+            .members()
+            .into_iter()
+            .filter(|(id, ..)| id.0.as_ref() != asker)
+            .map(|(_, member, _)| member.raft_addr)
+            .collect();
+        Ok(Judgement {
+            right,
+            may_leave: may_leave(&members, asker),
+            addresses,
+        })
+    }
+
+    /// Resolves when this node has decided to leave its copy behind: the process is to start again.
+    pub async fn leaves_copy(&self) {
+        self.0.compared.leave.cancelled().await;
+    }
+
+    /// One look at this node's own copy, as follower.
+    async fn look_at_own_copy(&self, settled: &mut u64) -> Result<(), String> {
+        let opened = self.open().map_err(|e| e.to_string())?;
+        let difference = self.difference();
+        let Some((position, Hashing::Done(own))) = opened.db.hashing() else {
+            return Ok(());
+        };
+        let index = difference.as_ref().map_or(position.index, |d| d.index);
+        if (difference.is_none() && index <= *settled) || opened.consensus.is_mine() {
+            return Ok(());
+        }
+        let Some(address) = opened.consensus.leadership().addr else {
+            return Err("no leader to ask".into());
+        };
+        let ask = Ask::Judgement { index };
+        let judgement = match self.0.peers.call(&address, &ask, ASK_LIMIT).await {
+            Ok(Answer::Judgement(judgement)) => judgement.map_err(|e| e.to_string())?,
+            Ok(_) => return Err(format!("{address} does not know the request")),
+            Err(e) => return Err(e.to_string()),
+        };
+        match (&difference, judgement.right) {
+            (Some(_), _) => {}
+            (None, None) => return Err("not judged yet".into()),
+            (None, Some(right)) if right == own => {
+                *settled = index;
+                return Ok(());
+            }
+            (None, Some(right)) => self.differs(index, own, right),
+        }
+        if !judgement.may_leave {
+            return Err("the others have no quorum without this node yet".into());
+        }
+        self.leave_copy(index, judgement.addresses)
+    }
+
+    fn leave_copy(&self, index: u64, addresses: Vec<String>) -> Result<(), String> {
+        let cluster = self.0.local.cluster().ok_or("not in a cluster")?;
+        let rejoin = Rejoin {
+            reason: format!(
+                "the copy of node {} differs from the majority's at index {index}",
+                self.name()
+            ),
+            index,
+            cluster,
+            addresses,
+        };
+        rejoin::request(&self.0.settings.data_dir, &rejoin).map_err(|e| e.to_string())?;
+        tracing::warn!(target: "store", "leaving this copy behind: the node starts again and joins with an empty directory");
+        self.0.compared.leave.cancel();
+        Ok(())
+    }
+}
+
+/// Watches this node's own copy, and as leader compares all of them every `interval` (zero: only when asked to), until stopped.
+pub async fn watch_copies(store: Store, interval: Duration, stop: CancellationToken) {
+    let store = Arc::new(store);
+    let (mut settled, mut pause_until) = (0, None::<Instant>);
+    let mut compared = Instant::now();
+    while !stopped_within(&stop, LOOK_INTERVAL).await {
+        if pause_until.is_none_or(|until| until <= Instant::now()) {
+            pause_until = None;
+            if let Err(why) = store.look_at_own_copy(&mut settled).await {
+                tracing::debug!(target: "store", "this node's copy: {why}");
+                pause_until = Some(Instant::now() + AGAIN);
+            }
+        }
+        if interval.is_zero() || compared.elapsed() < interval || !store.is_leader() {
+            continue;
+        }
+        compared = Instant::now();
+        let comparing = Arc::clone(&store);
+        tokio::spawn(async move {
+            if let Err(e) = comparing.compare_as_leader(PERIODIC_LIMIT).await {
+                tracing::warn!(target: "store", "comparing the copies: {e}");
+            }
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hash(of: u8) -> ContentHash {
+        ContentHash([of; 32])
+    }
+
+    fn copy(id: &str, voter: bool, of: Option<u8>) -> Copy {
+        Copy {
+            id: id.into(),
+            voter,
+            hash: of.map(hash),
+            note: String::new(),
+        }
+    }
+
+    #[test]
+    fn the_majority_of_all_voters_is_right() {
+        let differ = |wrong: &[&str]| Verdict::Differ {
+            right: hash(1),
+            wrong: wrong.iter().map(|id| (*id).to_owned()).collect(),
+        };
+        let v = |id, of| copy(id, true, of);
+        for (name, copies, want) in [
+            (
+                "equal",
+                vec![v("a", Some(1)), v("b", Some(1))],
+                Verdict::Equal,
+            ),
+            (
+                "one known",
+                vec![v("a", Some(1)), v("b", None)],
+                Verdict::Equal,
+            ),
+            ("nothing known", vec![v("a", None)], Verdict::Equal),
+            (
+                "one wrong",
+                vec![v("a", Some(1)), v("b", Some(2)), v("c", Some(1))],
+                differ(&["b"]),
+            ),
+            (
+                "two against one that is not all",
+                vec![v("a", Some(1)), v("b", Some(2)), v("c", None)],
+                Verdict::Undecided,
+            ),
+            (
+                "one against one",
+                vec![v("a", Some(1)), v("b", Some(2))],
+                Verdict::Undecided,
+            ),
+            (
+                "a read-only node has no say",
+                vec![
+                    v("a", Some(1)),
+                    copy("r", false, Some(2)),
+                    copy("s", false, Some(2)),
+                ],
+                differ(&["r", "s"]),
+            ),
+            (
+                "three kinds",
+                vec![v("a", Some(1)), v("b", Some(2)), v("c", Some(3))],
+                Verdict::Undecided,
+            ),
+        ] {
+            assert_eq!(judge(&copies), want, "{name}");
+        }
+    }
+
+    #[test]
+    fn nobody_leaves_who_is_needed_for_a_quorum() {
+        let of = |states: &[(bool, bool)]| -> Vec<(String, bool, bool)> {
+            let numbered = states.iter().enumerate();
+            numbered
+                .map(|(at, (voter, healthy))| (at.to_string(), *voter, *healthy))
+                .collect()
+        };
+        for (name, states, want) in [
+            ("three healthy", &[(true, true); 3][..], true),
+            (
+                "another is away",
+                &[(true, true), (true, true), (true, false)],
+                false,
+            ),
+            ("one of two", &[(true, true); 2], false),
+            ("alone", &[(true, true)], false),
+            ("a read-only node", &[(false, true), (true, true)], true),
+        ] {
+            assert_eq!(may_leave(&of(states), "0"), want, "{name}");
+        }
+    }
+
+    #[test]
+    fn what_a_node_says_of_its_hash() {
+        let done = Some((5, Hashing::Done(hash(1))));
+        assert_eq!(tell(done.clone(), 5), Told::Done(hash(1)));
+        assert_eq!(tell(done.clone(), 6), Told::Later);
+        assert!(matches!(tell(done, 4), Told::Never(_)));
+        assert_eq!(tell(Some((5, Hashing::Running)), 5), Told::Later);
+        assert_eq!(tell(None, 5), Told::Later);
+        assert!(matches!(
+            tell(Some((5, Hashing::Failed("x".into()))), 5),
+            Told::Never(_)
+        ));
+    }
+}
