@@ -303,12 +303,9 @@ impl Node {
     }
 
     async fn open(&self, config: &Config) -> anyhow::Result<Consensus> {
-        let log = Log::open(&self.raft_dir.join("log")).with_context(|| {
-            format!(
-                "the Raft log in {} cannot be read; if its disk is damaged, give this node an empty data directory and let it join again",
-                self.raft_dir.join("log").display()
-            )
-        })?;
+        let log_dir = self.raft_dir.join("log");
+        let log = Log::open(&log_dir)
+            .with_context(|| format!("the Raft log in {} cannot be opened", log_dir.display()))?;
         let readers =
             std::thread::available_parallelism().map_or(MIN_READERS, |n| n.get().max(MIN_READERS));
         let options = node_db::Options {

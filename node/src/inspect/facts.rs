@@ -8,7 +8,7 @@ use crate::{
     identity::{Identity, Lineage, name_of},
     raft::{
         codec::{Id, MembershipRecord},
-        log::Log,
+        log::{self, Log},
         machine::decode_meta,
     },
     recovery,
@@ -137,6 +137,8 @@ pub struct Facts {
     pub integrity: Integrity,
     /// What is wrong; empty for a healthy directory.
     pub damage: Vec<String>,
+    /// What the next start drops at the log's end: a write that a crash cut short before it was acknowledged.
+    pub torn_tail: Option<String>,
 }
 
 impl Facts {
@@ -174,6 +176,7 @@ pub(super) fn read(data_dir: &Path, whole: bool) -> Facts {
             result: "not asked for".into(),
         },
         damage: Vec::new(),
+        torn_tail: None,
     };
     let raft_dir = data_dir.join("raft");
     facts.pending_peers = raft_dir.join(recovery::PEERS_FILE).exists();
@@ -299,6 +302,8 @@ fn read_log(log_dir: &Path, position: Option<Position>, facts: &mut Facts) -> io
             log_dir.with_file_name("identity.json").display()
         ));
     }
+    // Before the copy is made: the words name the true files.
+    facts.torn_tail = log::torn_tail(log_dir)?;
     let copy = tempfile::tempdir()?;
     for entry in fs::read_dir(log_dir)? {
         let entry = entry?;

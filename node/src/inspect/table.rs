@@ -72,6 +72,9 @@ pub(super) fn show(facts: &Facts) -> String {
     if facts.recovery_under_way {
         lines.push("a recovery was interrupted: the next start finishes it".into());
     }
+    if let Some(torn) = &facts.torn_tail {
+        lines.push(format!("the next start drops {torn}"));
+    }
     lines.extend(
         facts
             .damage

@@ -3,12 +3,17 @@
 //! All writes pass one mutex in openraft's order, so a vote and the entries after it reach the disk in that order. An entry is reported
 //! as flushed only from the callback after fdatasync. Any I/O error goes to openraft, which stops, and the process with it: an fsync
 //! that failed once proves nothing when it succeeds later.
+mod judge;
+mod record;
+mod synced;
+
 use std::{
     fmt::Debug,
+    fs::File,
     io::{self, Read, Write},
     ops::{Bound, RangeBounds},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc},
     time::Duration,
 };
 
@@ -17,12 +22,17 @@ use openraft::{
     storage::{IOFlushed, LogState, RaftLogStorage},
 };
 use raft_log::{
-    RaftLog,
+    ChunkId, RaftLog,
     api::raft_log_writer::RaftLogWriter,
-    codeq::{Decode, Encode},
+    chunked_wal::Config,
+    codeq::{Decode, Encode, OffsetSize},
 };
 use tokio::sync::oneshot;
 
+use self::{
+    judge::{Sound, judge},
+    synced::Synced,
+};
 use super::{
     codec::{Id, PayloadRecord, VoteRecord, from_id, id},
     stall::{Facts, Writes},
@@ -128,27 +138,40 @@ impl Decode for StoredVote {
 }
 
 /// Who is told when bytes are on disk.
-pub enum Flushed {
+enum Tell {
     /// openraft, about appended entries.
     Entries(IOFlushed<Types>, Writes),
     /// A waiting caller.
     Caller(oneshot::Sender<io::Result<()>>, Writes),
     /// A waiting thread, where nothing runs yet.
-    Thread(std::sync::mpsc::SyncSender<io::Result<()>>),
+    Thread(mpsc::SyncSender<io::Result<()>>),
+}
+
+/// What happens when a sync of the log has ended.
+pub struct Flushed {
+    tell: Tell,
+    /// Where the log ends that was synced, and where that is noted.
+    end: u64,
+    synced: Synced,
 }
 
 impl raft_log::Callback for Flushed {
     fn send(self, result: io::Result<()>) {
-        match self {
-            Self::Entries(flushed, writes) => {
+        let is_synced = result.is_ok();
+        match self.tell {
+            Tell::Entries(flushed, writes) => {
                 writes.end();
                 flushed.io_completed(result);
             }
-            Self::Caller(caller, writes) => {
+            Tell::Caller(caller, writes) => {
                 writes.end();
                 let _ = caller.send(result);
             }
-            Self::Thread(thread) => raft_log::Callback::send(thread, result),
+            Tell::Thread(thread) => raft_log::Callback::send(thread, result),
+        }
+        // After the word to whoever waits: it is evidence for the next start, and no part of what is acknowledged.
+        if is_synced {
+            self.synced.note(self.end);
         }
     }
 }
@@ -158,31 +181,78 @@ impl raft_log::Callback for Flushed {
 pub struct Log {
     log: Arc<Mutex<RaftLog<LogTypes>>>,
     writes: Writes,
+    synced: Synced,
+}
+
+/// A log that cannot be opened as it is. Nothing was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The disk refused, or another process holds the log.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// It is damaged where it had been synced, so what is missing may have been acknowledged.
+    #[error(
+        "the Raft log is damaged: {}, at offset {offset}: {what}; acknowledged writes may be in what is damaged, so nothing is dropped and nothing was changed. \
+         Restore the file from a copy; or, if the cluster's other nodes hold the data, give this node an empty data directory and let it join again \
+         (remove it from the cluster first if it is to come back under another name); or restore a backup into an empty data directory", file.display()
+    )]
+    Damaged {
+        /// Which file.
+        file: PathBuf,
+        /// Where in it.
+        offset: u64,
+        /// How.
+        what: String,
+    },
+}
+
+impl From<OpenError> for io::Error {
+    fn from(e: OpenError) -> Self {
+        match e {
+            OpenError::Io(e) => e,
+            OpenError::Damaged { .. } => Self::new(io::ErrorKind::InvalidData, e),
+        }
+    }
+}
+
+/// What the next opening drops: a write that a crash cut short, before it was acknowledged. `None` for a log that ends whole.
+///
+/// # Errors
+/// Damage, or a disk that refuses.
+pub fn torn_tail(dir: &Path) -> Result<Option<String>, OpenError> {
+    Ok(words_of_cut(dir, &examine(dir)?))
 }
 
 impl Log {
-    /// Opens or creates the log in `dir`. A record cut short by a crash at the very end is dropped (it was never acknowledged);
-    /// damage anywhere else is an error.
+    /// Opens or creates the log in `dir`. What a crash left of a write whose sync never ended is cut off (it was never acknowledged);
+    /// damage anywhere else is an error (`judge`).
     ///
     /// # Errors
     /// Damage, a lock held by another process, or a disk that refuses.
-    pub fn open(dir: &Path) -> io::Result<Self> {
+    pub fn open(dir: &Path) -> Result<Self, OpenError> {
+        Self::open_with_files_of(dir, CHUNK_MAX_BYTES)
+    }
+
+    fn open_with_files_of(dir: &Path, max_bytes: usize) -> Result<Self, OpenError> {
         std::fs::create_dir_all(dir)?;
+        let sound = examine(dir)?;
+        mend(dir, &sound)?;
         let mut config = raft_log::Config::new(dir.display());
-        config.wal.chunk_max_size = Some(CHUNK_MAX_BYTES);
+        config.wal.chunk_max_size = Some(max_bytes);
         config.wal.read_buffer_size = Some(READ_BUFFER_BYTES);
-        config.wal.truncate_incomplete_record = Some(true);
+        // The crate takes every record that reaches past the end for a torn one, also one whose length is damaged.
+        config.wal.truncate_incomplete_record = Some(false);
         // The proposer batches; a timer here would only add latency.
         config.wal.flush_batch_wait = Some(Duration::ZERO);
         config.log_cache_capacity = Some(CACHE_MAX_BYTES);
-        let before = newest_chunk(dir)?;
         let log = RaftLog::open(Arc::new(config))?;
-        warn_of_torn_tail(before)?;
+        check_for_holes(dir, &log)?;
         let writes = Writes::default();
         writes.note(facts(&log));
         Ok(Self {
             log: Arc::new(Mutex::new(log)),
             writes,
+            synced: Synced::begin(dir, sound.end)?,
         })
     }
 
@@ -265,15 +335,30 @@ impl Log {
     pub(super) async fn sync(&self) -> io::Result<()> {
         let (tell, told) = oneshot::channel();
         self.writes.begin();
-        self.flush(Flushed::Caller(tell, self.writes.clone()))?;
+        self.flush(&mut self.lock(), Tell::Caller(tell, self.writes.clone()))?;
         told.await
             .map_err(|_| io::Error::other("the log's flush thread has ended"))?
     }
 
-    fn flush(&self, tell: Flushed) -> io::Result<()> {
-        let mut log = self.lock();
-        self.writes.note(facts(&log));
-        log.flush(true, Some(tell))
+    /// Waits, as a thread, until everything written so far is on disk.
+    pub(super) fn sync_here(&self) -> io::Result<()> {
+        let (tell, told) = mpsc::sync_channel(1);
+        self.flush(&mut self.lock(), Tell::Thread(tell))?;
+        told.recv()
+            .map_err(|_| io::Error::other("the log's flush thread has ended"))?
+    }
+
+    /// Syncs what has been written. Entries are written and synced under one lock, so nothing comes between them: `judge` relies on that.
+    fn flush(&self, log: &mut RaftLog<LogTypes>, tell: Tell) -> io::Result<()> {
+        self.writes.note(facts(log));
+        // Appending nothing tells where the log ends.
+        let end = log.append([])?.end().0;
+        let flushed = Flushed {
+            tell,
+            end,
+            synced: self.synced.clone(),
+        };
+        log.flush(true, Some(flushed))
     }
 
     pub(super) fn read(&self, from: u64, to: u64, max_bytes: usize) -> io::Result<Vec<Entry>> {
@@ -304,40 +389,87 @@ fn facts(log: &RaftLog<LogTypes>) -> Facts {
     }
 }
 
-/// The last chunk file and its length.
-fn newest_chunk(dir: &Path) -> io::Result<Option<(PathBuf, u64)>> {
-    let mut newest: Option<(PathBuf, u64)> = None;
+/// The log's files by where they start, sorted.
+fn files(dir: &Path) -> io::Result<Vec<u64>> {
+    let mut files = Vec::new();
     for entry in std::fs::read_dir(dir)? {
-        let entry = entry?;
-        let path = entry.path();
-        let is_chunk = path.extension().is_some_and(|e| e == "wal");
-        if is_chunk && newest.as_ref().is_none_or(|(known, _)| path > *known) {
-            newest = Some((path, entry.metadata()?.len()));
-        }
+        let name = entry?.file_name();
+        files.extend(Config::parse_chunk_file_name(&name.to_string_lossy()));
     }
-    Ok(newest)
+    files.sort_unstable();
+    Ok(files)
 }
 
-/// A record cut short at the very end is what a crash leaves of a write that was never acknowledged. It is dropped, but not in silence: the
-/// same is left when somebody or something truncates the file.
-fn warn_of_torn_tail(before: Option<(PathBuf, u64)>) -> io::Result<()> {
-    let Some((path, length)) = before else {
+fn path_of(dir: &Path, file: u64) -> PathBuf {
+    dir.join(Config::chunk_file_name(ChunkId(file)))
+}
+
+/// Reads the whole log. Changes nothing.
+fn examine(dir: &Path) -> Result<Sound, OpenError> {
+    let synced = synced::read(dir)?;
+    let load = |file| std::fs::read(path_of(dir, file));
+    judge(&files(dir)?, synced, load)?.map_err(|damage| OpenError::Damaged {
+        file: damage
+            .file
+            .map_or_else(|| dir.to_owned(), |file| path_of(dir, file)),
+        offset: damage.offset,
+        what: damage.what.to_owned(),
+    })
+}
+
+/// Takes off what a crash cut short, and syncs what remains: after the end of a process it may be in the page cache only, and Raft counts on it from now
+/// on.
+fn mend(dir: &Path, sound: &Sound) -> io::Result<()> {
+    if let Some(words) = words_of_cut(dir, sound) {
+        tracing::warn!(target: "store", "dropped {words}");
+    }
+    // The newest first: a crash in between leaves no gap.
+    for file in &sound.remove {
+        std::fs::remove_file(path_of(dir, *file))?;
+    }
+    let Some(newest) = files(dir)?.pop() else {
+        return File::open(dir)?.sync_all();
+    };
+    let file = File::options().write(true).open(path_of(dir, newest))?;
+    if let Some((_, length)) = sound.cut {
+        file.set_len(length)?;
+    }
+    file.sync_all()?;
+    File::open(dir)?.sync_all()
+}
+
+/// Not in silence: a person may want to know what was cut.
+fn words_of_cut(dir: &Path, sound: &Sound) -> Option<String> {
+    let (file, length) = sound
+        .cut
+        .or_else(|| sound.remove.last().map(|file| (*file, 0)))?;
+    (sound.dropped > 0).then(|| {
+        format!(
+            "{} bytes of a torn record at the end of {}, at offset {length}: a write that a crash cut short before it was acknowledged",
+            sound.dropped,
+            path_of(dir, file).display()
+        )
+    })
+}
+
+/// Every file says which entries come before it. If the oldest file was lost, the log would seem to hold them.
+fn check_for_holes(dir: &Path, log: &RaftLog<LogTypes>) -> Result<(), OpenError> {
+    let state = log.log_state();
+    let first = state.purged().map_or(0, |purged| purged.1 + 1);
+    let Some(last) = state.last().filter(|last| last.1 >= first) else {
         return Ok(());
     };
-    let now = match std::fs::metadata(&path) {
-        Ok(meta) => meta.len(),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => 0,
-        Err(e) => return Err(e),
-    };
-    if now < length {
-        tracing::warn!(
-            target: "store",
-            "dropped {} bytes of a torn record at the end of {}: a write that was cut short by a crash",
-            length - now,
-            path.display()
-        );
+    match log.read(first, first + 1).next().transpose()? {
+        Some(_) => Ok(()),
+        None => Err(OpenError::Damaged {
+            file: dir.to_owned(),
+            offset: 0,
+            what: format!(
+                "the entries from {first} to {} should be there, but the first of them are not: a file is missing",
+                last.1
+            ),
+        }),
     }
-    Ok(())
 }
 
 impl RaftLogReader<Types> for Log {
@@ -417,8 +549,9 @@ impl RaftLogStorage<Types> for Log {
             .into_iter()
             .map(|e| (id(&e.log_id), StoredPayload(e.payload)));
         self.writes.begin();
-        self.lock().append(records)?;
-        self.flush(Flushed::Entries(callback, self.writes.clone()))
+        let mut log = self.lock();
+        log.append(records)?;
+        self.flush(&mut log, Tell::Entries(callback, self.writes.clone()))
     }
 
     async fn truncate_after(&mut self, last: Option<LogId>) -> io::Result<()> {

@@ -6,7 +6,6 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     io,
     path::Path,
-    sync::mpsc,
 };
 
 use openraft::EntryPayload;
@@ -14,7 +13,7 @@ use raft_log::api::raft_log_writer::RaftLogWriter;
 
 use super::{
     codec::{Id, MembershipRecord, VoteRecord, id},
-    log::{Flushed, Log, StoredPayload, StoredVote},
+    log::{Log, StoredPayload, StoredVote},
     machine::{decode_meta, encode_meta, format_version_of},
     types::{Entry, Member, Membership, RaftId, StoredMembership},
 };
@@ -109,8 +108,10 @@ pub fn rewrite(
         return Err(io::Error::other("the directory to write to is not empty"));
     }
     to.lock().save_vote(StoredVote(vote.clone()))?;
+    to.sync_here()?;
     if let Some(purged) = from.purged() {
         to.lock().purge(purged)?;
+        to.sync_here()?;
     }
     let mut next = from.purged().map_or(0, |purged| purged.1 + 1);
     loop {
@@ -159,14 +160,6 @@ fn facts(log: &Log) -> Facts {
 }
 
 impl Log {
-    /// Waits, as a thread, until everything written so far is on disk.
-    fn sync_here(&self) -> io::Result<()> {
-        let (tell, told) = mpsc::sync_channel(1);
-        self.lock().flush(true, Some(Flushed::Thread(tell)))?;
-        told.recv()
-            .map_err(|_| io::Error::other("the log's flush thread has ended"))?
-    }
-
     /// The last membership in the log, with its entry's id. `None` if the log holds none.
     ///
     /// # Errors
@@ -215,8 +208,10 @@ pub(crate) mod samples {
     ) {
         let log = Log::open(dir).unwrap();
         log.lock().save_vote(StoredVote(vote.clone())).unwrap();
+        log.sync_here().unwrap();
         if first > 0 {
             log.lock().purge((term, first - 1)).unwrap();
+            log.sync_here().unwrap();
         }
         let entries = (first..=last).map(|index| {
             let payload = match index % 10 {
@@ -231,6 +226,7 @@ pub(crate) mod samples {
             (id(&log_id(term, index)), StoredPayload(payload))
         });
         log.lock().append(entries).unwrap();
+        log.sync_here().unwrap();
         log.lock().commit((term, last - 1)).unwrap();
         log.sync_here().unwrap();
     }
