@@ -1,4 +1,6 @@
 //! Nodes that come back under another id or address: the old record goes, the new one works, whichever of the three changed.
+use std::time::Duration;
+
 use anyhow::{Context, Result, ensure};
 use e2e::{
     cluster::{Cluster, SETTLE_LIMIT},
@@ -110,6 +112,101 @@ fn all_nodes_move_at_once() -> Result<()> {
     }
     let rows = cluster.agreed_rows(COUNT)?;
     ensure!(rows.contains('2'), "{rows}");
+    cluster.check_no_panic()
+}
+
+/// Two of three must go on, also when one of the two has moved: its address is recorded without asking for its vote anew, which would need
+/// the dead one's. First a follower moves, then the leader does.
+#[test]
+fn a_member_moves_while_another_is_dead() -> Result<()> {
+    let mut cluster = Cluster::start(3)?;
+    await_write(&mut cluster.client(0), "CREATE TABLE t(x)")?;
+    let leader = cluster.leader()?;
+    let (mut moving, dead) = ((leader + 1) % 3, (leader + 2) % 3);
+    let mut staying = leader;
+    cluster[dead].kill()?;
+    for round in 1..=2 {
+        cluster[moving].stop()?;
+        cluster[moving].raft = free()?;
+        let join = format!("-join={}", cluster[staying].raft);
+        cluster[moving].args.retain(|arg| !arg.starts_with("-join"));
+        cluster[moving]
+            .args
+            .extend([join, "-join-interval=500ms".to_owned()]);
+        cluster[moving].start_and_ready()?;
+        for index in [moving, staying] {
+            await_write(&mut cluster.client(index), "INSERT INTO t VALUES(1)")?;
+        }
+        let (name, raft, http) = {
+            let node = &cluster[moving];
+            (node.name.clone(), node.raft.clone(), node.http.clone())
+        };
+        await_record(&mut cluster, &name, &raft, &http)?;
+        for index in [moving, staying] {
+            await_rows(&cluster[index], COUNT, 2 * round)?;
+        }
+        // Its vote was never taken away.
+        let members = ["1", "2", "3"].map(|name| (name, true));
+        await_members(&mut cluster.client(staying), &members)?;
+        // Next the one that leads, whichever it is.
+        if cluster.leader()? == staying {
+            std::mem::swap(&mut moving, &mut staying);
+        }
+    }
+    // The dead one knows neither of the new addresses; the others find it.
+    cluster[dead].start_and_ready()?;
+    await_rows(&cluster[dead], COUNT, 4)?;
+    cluster.agreed_dump()?;
+    cluster.check_no_panic()
+}
+
+/// A second node with the name of a voter that is held up for a moment does not take its place.
+#[test]
+fn a_namesake_does_not_drive_out_a_voter_that_is_held_up() -> Result<()> {
+    let mut cluster = Cluster::start(3)?;
+    await_write(&mut cluster.client(0), "CREATE TABLE t(x)")?;
+    let held_up = cluster.follower()?;
+    let leader = cluster.leader()?;
+    let name = cluster[held_up].name.clone();
+    let mut namesake = Node::new(&name)?.with(&[
+        &format!("-join={}", cluster[leader].raft),
+        "-join-attempts=1",
+    ]);
+    cluster[held_up].pause()?;
+    // Far longer than the two heartbeats after which it is not taken for alive any more.
+    wait::pace(Duration::from_millis(600));
+    namesake.start()?;
+    let status = namesake.wait_exit(SETTLE_LIMIT)?;
+    let log = namesake.log();
+    ensure!(
+        status.code() == Some(1) && log.contains("does not answer, but has not been silent"),
+        "{status}: {log}"
+    );
+    cluster[held_up].resume()?;
+    let members = ["1", "2", "3"].map(|name| (name, true));
+    await_members(&mut cluster.client(leader), &members)?;
+    await_write(&mut cluster.client(held_up), "INSERT INTO t VALUES(1)")?;
+    // While it lives, by its own word.
+    namesake.start()?;
+    let status = namesake.wait_exit(SETTLE_LIMIT)?;
+    ensure!(
+        status.code() == Some(1) && namesake.log().contains("is in use by a live node"),
+        "{status}: {}",
+        namesake.log()
+    );
+    await_members(&mut cluster.client(leader), &members)?;
+    // And once it is gone for good, the namesake takes its place.
+    cluster[held_up].kill()?;
+    namesake
+        .args
+        .retain(|arg| !arg.starts_with("-join-attempts"));
+    namesake
+        .args
+        .extend(["-join-attempts=60", "-join-interval=500ms"].map(str::to_owned));
+    namesake.start()?;
+    namesake.wait_ready(SETTLE_LIMIT)?;
+    await_rows(&namesake, COUNT, 1)?;
+    await_members(&mut cluster.client(leader), &members)?;
     cluster.check_no_panic()
 }
 

@@ -238,6 +238,11 @@ impl Forming {
                 }
                 Err(e) => last = e.to_string(),
             }
+            if has_state && self.consensus.is_mine() {
+                // Nobody else can admit it; returning home records its address.
+                last = "this node leads".into();
+                break;
+            }
             if !has_state && self.has_state().await? {
                 // The leader has admitted this node; only its answer was lost.
                 tracing::info!(target: "cluster-join", "admitted, although the answer to the join was lost");

@@ -44,6 +44,8 @@ pub struct Local {
     format_version: AtomicU16,
     /// Raft id to the newest format version that the node said it speaks.
     spoken: Mutex<BTreeMap<String, u16>>,
+    /// Raft id to advertised Raft address, as the newest membership says.
+    recorded: Mutex<BTreeMap<String, String>>,
 }
 
 /// Members noted as moved. A cluster has a few; the rest would be somebody's noise.
@@ -77,6 +79,7 @@ impl Local {
             moved: Mutex::default(),
             format_version: AtomicU16::new(version::OLDEST),
             spoken: Mutex::default(),
+            recorded: Mutex::default(),
         }
     }
 
@@ -260,6 +263,17 @@ impl Local {
     pub fn forget_spoken(&self, raft_id: &str) {
         let mut spoken = self.spoken.lock().unwrap_or_else(PoisonError::into_inner);
         spoken.remove(raft_id);
+    }
+
+    /// Notes the addresses of a new membership.
+    pub fn note_recorded(&self, addresses: BTreeMap<String, String>) {
+        *self.recorded.lock().unwrap_or_else(PoisonError::into_inner) = addresses;
+    }
+
+    /// Where the newest membership says that the member is.
+    pub fn recorded(&self, raft_id: &str) -> Option<String> {
+        let recorded = self.recorded.lock().unwrap_or_else(PoisonError::into_inner);
+        recorded.get(raft_id).cloned()
     }
 
     /// Notes a message from a leader that this node follows.

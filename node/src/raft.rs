@@ -19,6 +19,7 @@ mod silence;
 pub mod stall;
 mod thread;
 pub mod types;
+mod whereabouts;
 
 use std::{
     collections::BTreeMap,

@@ -241,7 +241,7 @@ impl Database {
     /// # Errors
     /// Says what is wrong with it. Blocks: call it from a blocking thread.
     pub fn validate_file(path: &Path) -> Result<(), String> {
-        replace::validate(path)
+        replace::validate(path).map_err(replace::Unfit::text)
     }
 
     /// Checks that a file is a script that [`crate::LoadContent::Script`] may carry: every node holds one statement of it in memory.

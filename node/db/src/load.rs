@@ -11,7 +11,7 @@ use crate::{
     fault::{fatal, fatal_io, is_machine_fault, message},
     guard::Mode,
     query::{self, Arguments, Failure, Rules},
-    replace,
+    replace::{self, Unfit},
     script::{self, MAX_STATEMENT_BYTES, ScriptError, Statements},
     sql,
     writer::Writer,
@@ -100,8 +100,8 @@ impl Writer {
         let path = self.files.load.clone();
         match finish.content {
             LoadContent::File => {
-                if let Err(reason) = replace::validate(&path) {
-                    return Ok(refusal(&format!("invalid SQLite data: {reason}")));
+                if let Err(unfit) = replace::validate(&path) {
+                    return refused_alike(&path, finish.crc32, unfit);
                 }
                 self.replace_main(&path, position, self.meta.clone())?;
                 Ok(Outcome::default())
@@ -217,6 +217,24 @@ fn failure_text(failure: Failure, refusal: Option<&str>) -> String {
         (_, Some(text)) => text.to_owned(),
         (Failure::Refused(text), None) => text,
         (Failure::Sqlite(error), None) => message(&error),
+    }
+}
+
+/// A loaded file is refused only for what every node finds in the same bytes. What this machine could not read, or reads otherwise than it was
+/// sent, must not become another outcome than that of the others: the node ends instead.
+fn refused_alike(path: &Path, crc32: u32, unfit: Unfit) -> Result<Outcome, Fatal> {
+    let doing = "check a load";
+    match unfit {
+        Unfit::Machine(reason) => Err(Fatal(format!("{doing}: {reason}"))),
+        Unfit::Content(reason) => {
+            let now = replace::crc32_of(path).map_err(|error| fatal_io(doing, &error))?;
+            if now != crc32 {
+                return Err(Fatal(format!(
+                    "{doing}: {reason}, because the disk does not give back what was written"
+                )));
+            }
+            Ok(refusal(&format!("invalid SQLite data: {reason}")))
+        }
     }
 }
 

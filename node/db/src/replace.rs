@@ -7,7 +7,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use crate::{
     Fatal, Position,
@@ -23,6 +23,8 @@ const GRACE: Duration = Duration::from_secs(5);
 const MAGIC: &[u8; 16] = b"SQLite format 3\0";
 /// Bytes of SQLite's file header.
 const HEADER_BYTES: usize = 100;
+/// Bytes of a file read at a time.
+const PIECE_BYTES: usize = 256 << 10;
 /// Where the header names the journal mode (1 rollback, 2 WAL), for writing and for reading.
 const VERSIONS_AT: usize = 18;
 
@@ -31,7 +33,7 @@ impl Writer {
     pub(crate) fn install(&mut self, position: Position, meta: Bytes) -> Result<(), Fatal> {
         let snapshot = self.files.snapshot.clone();
         check_header(&snapshot)
-            .map_err(|reason| Fatal(format!("the received snapshot: {reason}")))?;
+            .map_err(|unfit| Fatal(format!("the received snapshot: {}", unfit.text())))?;
         // A load that began before is none at the snapshot's position: its end is among the entries that will not come.
         self.drop_load()?;
         self.replace_main(&snapshot, position, meta)
@@ -103,42 +105,63 @@ pub(crate) fn set_journal_mode(path: &Path, mode: JournalMode) -> std::io::Resul
     file.write_all(&[mode as u8, mode as u8])
 }
 
-fn check_header(path: &Path) -> Result<(), String> {
+/// Why a file cannot take the place of the database.
+pub(crate) enum Unfit {
+    /// It is no whole database: whoever has the same bytes finds the same.
+    Content(String),
+    /// This machine could not look.
+    Machine(String),
+}
+
+impl Unfit {
+    /// Either reason.
+    pub(crate) fn text(self) -> String {
+        match self {
+            Self::Content(text) | Self::Machine(text) => text,
+        }
+    }
+}
+
+fn check_header(path: &Path) -> Result<(), Unfit> {
+    let machine = |doing: &str, error: std::io::Error| Unfit::Machine(format!("{doing}: {error}"));
+    let content = |text: String| Err(Unfit::Content(text));
     let mut header = [0; HEADER_BYTES];
-    let mut file = File::open(path).map_err(|error| format!("cannot open it: {error}"))?;
+    let mut file = File::open(path).map_err(|error| machine("cannot open it", error))?;
     let len = file
         .metadata()
-        .map_err(|error| format!("cannot read it: {error}"))?
+        .map_err(|error| machine("cannot read it", error))?
         .len();
     if len < HEADER_BYTES as u64 {
-        return Err(format!("{len} bytes are too few for an SQLite file"));
+        return content(format!("{len} bytes are too few for an SQLite file"));
     }
     file.read_exact(&mut header)
-        .map_err(|error| format!("cannot read it: {error}"))?;
+        .map_err(|error| machine("cannot read it", error))?;
     if header[..16] != *MAGIC {
-        return Err("it does not begin as an SQLite file".to_owned());
+        return content("it does not begin as an SQLite file".to_owned());
     }
     let page_size = match u16::from_be_bytes([header[16], header[17]]) {
         1 => 65_536,
         size if size >= 512 && size.is_power_of_two() => u64::from(size),
-        size => return Err(format!("page size {size} is not possible")),
+        size => return content(format!("page size {size} is not possible")),
     };
     if !len.is_multiple_of(page_size) {
-        return Err(format!(
+        return content(format!(
             "{len} bytes are no whole number of pages of {page_size} bytes"
         ));
     }
     if !matches!(header[VERSIONS_AT], 1 | 2) || !matches!(header[VERSIONS_AT + 1], 1 | 2) {
-        return Err("its format version is not known".to_owned());
+        return content("its format version is not known".to_owned());
     }
     Ok(())
 }
 
 /// See [`crate::Database::validate_file`].
-pub(crate) fn validate(path: &Path) -> Result<(), String> {
+pub(crate) fn validate(path: &Path) -> Result<(), Unfit> {
     check_header(path)?;
     // `immutable` keeps SQLite from looking for a WAL, or making one, beside the file.
-    let text = path.to_str().ok_or("its path is not UTF-8")?;
+    let text = path
+        .to_str()
+        .ok_or_else(|| Unfit::Machine("its path is not UTF-8".to_owned()))?;
     let escaped = text
         .replace('%', "%25")
         .replace('?', "%3f")
@@ -152,7 +175,31 @@ pub(crate) fn validate(path: &Path) -> Result<(), String> {
     };
     match check() {
         Ok(answer) if answer == "ok" => Ok(()),
-        Ok(answer) => Err(answer),
-        Err(error) => Err(message(&error)),
+        Ok(answer) => Err(Unfit::Content(answer)),
+        Err(error) if is_content_fault(&error) => Err(Unfit::Content(message(&error))),
+        Err(error) => Err(Unfit::Machine(message(&error))),
+    }
+}
+
+/// What SQLite finds in the bytes of a file. Anything else (reading, memory, opening) may be the fault of this machine.
+fn is_content_fault(error: &rusqlite::Error) -> bool {
+    error.sqlite_error().is_none_or(|code| {
+        matches!(
+            code.code,
+            ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase | ErrorCode::Unknown
+        )
+    })
+}
+
+/// The CRC-32 of a file's bytes as the disk gives them now.
+pub(crate) fn crc32_of(path: &Path) -> std::io::Result<u32> {
+    let mut file = File::open(path)?;
+    let mut crc = crc32fast::Hasher::new();
+    let mut piece = vec![0; PIECE_BYTES];
+    loop {
+        match file.read(&mut piece)? {
+            0 => return Ok(crc.finalize()),
+            got => crc.update(&piece[..got]),
+        }
     }
 }

@@ -137,7 +137,7 @@ impl Forming {
     pub(super) async fn tell_members(&self, addresses: &[String]) {
         let answers = self.exchange_notices(addresses, NoticeState::Member).await;
         for notice in answers.iter().flatten() {
-            serve::note_if_moved(&self.local, &self.consensus, notice);
+            serve::note_member(&self.local, notice);
         }
     }
 

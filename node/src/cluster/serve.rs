@@ -253,6 +253,8 @@ impl ClusterServer {
                 )
             });
         }
+        // Without it a leader may have no quorum to record the move with.
+        note_if_moved(&self.local, &ask.id, &ask.raft_addr);
         let leadership = consensus.leadership();
         if !leadership.mine {
             return JoinAnswer::NotLeader(leadership.addr);
@@ -292,22 +294,21 @@ impl ClusterServer {
     fn count_join(&self, plan: &JoinPlan) {
         match plan {
             JoinPlan::Nothing => self.metrics.count(Counter::StoreNumIgnoredJoins),
+            JoinPlan::Record => self.metrics.count(Counter::StoreNumJoins),
             JoinPlan::Admit { replace } => {
                 self.metrics.count(Counter::StoreNumJoins);
                 if !replace.is_empty() {
                     self.metrics.count(Counter::StoreNumRemovedBeforeJoins);
                 }
             }
-            JoinPlan::Refuse(_) => {}
+            JoinPlan::Ask(_) | JoinPlan::Refuse(_) => {}
         }
     }
 
     /// What this node says of itself to those that want to form a cluster.
     async fn notice(&self, asked: &Notice) -> Notice {
-        if let Some(consensus) = self.consensus.get()
-            && self.may_join(asked.credentials.as_ref(), true)
-        {
-            note_if_moved(&self.local, consensus, asked);
+        if self.may_join(asked.credentials.as_ref(), true) {
+            note_member(&self.local, asked);
         }
         let identity = self.local.identity();
         let initialized = match self.consensus.get() {
@@ -446,17 +447,23 @@ impl ClusterServer {
     }
 }
 
+/// Notes where a fellow member says it is.
+pub(super) fn note_member(local: &Local, notice: &Notice) {
+    if notice.state == NoticeState::Member {
+        note_if_moved(local, &notice.id, &notice.raft_addr);
+    }
+}
+
 /// A fellow member that is not where the membership says is noted, so that Raft finds it before a leader can record the change.
-pub(super) fn note_if_moved(local: &Local, consensus: &Consensus, notice: &Notice) {
-    let moved = notice.state == NoticeState::Member
-        && notice.id != local.raft_id()
-        && consensus
-            .members()
-            .iter()
-            .any(|(id, member, _)| *id.0 == *notice.id && member.raft_addr != notice.raft_addr);
+fn note_if_moved(local: &Local, id: &str, raft_addr: &str) {
+    let moved = id != local.raft_id()
+        && local.moved_to(id).as_deref() != Some(raft_addr)
+        && local
+            .recorded(id)
+            .is_some_and(|recorded| recorded != raft_addr);
     if moved {
-        tracing::info!(target: "cluster", "member {} has moved to {}", name_of(&notice.id), notice.raft_addr);
-        local.note_moved(&notice.id, &notice.raft_addr);
+        tracing::info!(target: "cluster", "member {} has moved to {raft_addr}", name_of(id));
+        local.note_moved(id, raft_addr);
     }
 }
 

@@ -1,5 +1,6 @@
 //! Who leads, as this node knows it: openraft's word, unless the leader fell silent or says itself that it has no quorum.
 use std::{
+    collections::BTreeMap,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -7,7 +8,7 @@ use std::{
 use openraft::{Instant as _, ServerState, type_config::async_runtime::WatchReceiver};
 use tokio::sync::watch;
 
-use super::types::{Raft, RaftId};
+use super::types::{Membership, Raft, RaftId};
 use crate::{local::Local, metrics::Counter};
 
 /// Who leads, as this node knows it.
@@ -41,11 +42,16 @@ pub(super) fn watch(
     let (tell, told) = watch::channel(Leadership::default());
     let data = raft.data_metrics();
     let mut office = Office::default();
+    let mut recorded = None;
     tokio::spawn(async move {
         loop {
             let now = {
                 let m = metrics.borrow_watched();
                 let membership = m.membership_config.membership();
+                if recorded != Some(*m.membership_config.log_id()) {
+                    recorded = Some(*m.membership_config.log_id());
+                    local.note_recorded(addresses(membership));
+                }
                 let mine =
                     m.state == ServerState::Leader && m.current_leader.as_ref() == Some(&m.id);
                 let heard = mine
@@ -85,6 +91,13 @@ pub(super) fn watch(
         }
     });
     told
+}
+
+fn addresses(membership: &Membership) -> BTreeMap<String, String> {
+    let nodes = membership.nodes();
+    nodes
+        .map(|(id, member)| (id.to_string(), member.raft_addr.clone()))
+        .collect()
 }
 
 /// In which term and since when this node leads, if it does.

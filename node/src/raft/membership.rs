@@ -15,6 +15,7 @@ use openraft::{
 use super::{
     Consensus,
     types::{Member, RaftId, Types},
+    whereabouts::{Found, whereabouts},
 };
 
 /// Longest wait for another membership change to end.
@@ -25,6 +26,9 @@ const CHANGE_PAUSE: Duration = Duration::from_millis(10);
 const CAUGHT_UP_ENTRIES: u64 = 16;
 /// A member heard this recently (in heartbeats) is alive; its name cannot be taken over by another data directory.
 const ALIVE_HEARTBEATS: u32 = 2;
+/// A member where nobody answers may be restarting, or cut off from the leader alone. Silent for this long, it gives way to another data
+/// directory with its name or address; a join is tried for longer than that by default (`-join-attempts` of `-join-interval`).
+const GONE_AFTER: Duration = Duration::from_secs(10);
 
 /// A present member as the plans see it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,6 +41,10 @@ pub struct Present {
     pub voter: bool,
     /// Heard within the last heartbeats.
     pub alive: bool,
+    /// For how long this leader has not heard it; `None` as long as that says nothing about the member.
+    pub silent: Option<Duration>,
+    /// Who answers at its address, once that was asked.
+    pub found: Option<Found>,
 }
 
 /// Who asks to join.
@@ -55,45 +63,107 @@ pub struct Joiner {
 pub enum JoinPlan {
     /// It is a member already, exactly so.
     Nothing,
+    /// It is a member: record its address, and that it wants to vote if it does. Its vote, or that it has none, stays as it is.
+    Record,
     /// Remove these records (same name, same address or same data directory), then admit it.
     Admit {
         /// Records to remove first.
         replace: BTreeSet<RaftId>,
     },
+    /// First ask who answers at the addresses of these members; then decide again.
+    Ask(BTreeSet<RaftId>),
     /// Not admitted; why.
     Refuse(String),
 }
 
 /// Decides a join. `leader` is the deciding node itself.
 pub fn plan_join(members: &[Present], leader: &RaftId, joiner: &Joiner) -> JoinPlan {
-    let mut replace = BTreeSet::new();
-    for present in members {
-        let same_id = present.id == joiner.id;
-        let same_name = present.id.name() == joiner.id.name();
-        let same_addr = present.member.raft_addr == joiner.raft_addr;
-        if same_id && same_addr && present.member.wants_vote == joiner.voter {
+    let known = members.iter().find(|present| present.id == joiner.id);
+    if let Some(present) = known {
+        let member = &present.member;
+        if member.raft_addr == joiner.raft_addr && member.wants_vote == joiner.voter {
             return JoinPlan::Nothing;
         }
-        if !(same_name || same_addr || present.id.same_directory(&joiner.id)) {
-            continue;
+        // The same data directory elsewhere. An address is not a vote: to take the vote away and give it again would need a majority
+        // of the others. Whoever else is recorded at that address says himself where he is now, or is removed as silent.
+        let gives_up_a_vote = !joiner.voter && (present.voter || member.wants_vote);
+        if !gives_up_a_vote && present.id != *leader {
+            return JoinPlan::Record;
         }
-        if present.id == *leader {
-            return JoinPlan::Refuse(format!(
-                "node ID {} or address {} is that of the leader; give the joining node its own -node-id and -raft-adv-addr",
-                joiner.id.name(),
-                joiner.raft_addr
-            ));
-        }
-        if same_name && !same_id && !same_addr && present.alive {
-            return JoinPlan::Refuse(format!(
-                "node ID {} is in use by a live node at {}; give the joining node its own -node-id",
-                joiner.id.name(),
-                present.member.raft_addr
-            ));
-        }
-        replace.insert(present.id.clone());
     }
-    JoinPlan::Admit { replace }
+    let (mut replace, mut ask) = (BTreeSet::new(), BTreeSet::new());
+    for present in members {
+        match rival(present, leader, joiner) {
+            Rival::None => {}
+            Rival::Gives => _ = replace.insert(present.id.clone()),
+            Rival::Ask => _ = ask.insert(present.id.clone()),
+            Rival::Refuses(reason) => return JoinPlan::Refuse(reason),
+        }
+    }
+    if ask.is_empty() {
+        JoinPlan::Admit { replace }
+    } else {
+        JoinPlan::Ask(ask)
+    }
+}
+
+/// What a member means for a joiner that is not yet, or not in this role, a member.
+enum Rival {
+    /// They have nothing in common.
+    None,
+    /// Its record gives way.
+    Gives,
+    /// Somebody has to look whether it lives.
+    Ask,
+    /// The joiner must not come in; why.
+    Refuses(String),
+}
+
+fn rival(present: &Present, leader: &RaftId, joiner: &Joiner) -> Rival {
+    let (name, addr) = (joiner.id.name(), &joiner.raft_addr);
+    let recorded = &present.member.raft_addr;
+    let same_name = present.id.name() == name;
+    let same_addr = recorded == addr;
+    let same_directory = present.id.same_directory(&joiner.id);
+    if !(same_name || same_addr || same_directory) {
+        return Rival::None;
+    }
+    if present.id == *leader {
+        return Rival::Refuses(format!(
+            "node ID {name} or address {addr} is that of the leader; give the joining node its own -node-id and -raft-adv-addr"
+        ));
+    }
+    if same_directory {
+        return Rival::Gives;
+    }
+    let in_use = || {
+        Rival::Refuses(if same_name {
+            format!(
+                "node ID {name} is in use by a live node at {recorded}; give the joining node its own -node-id"
+            )
+        } else {
+            format!(
+                "address {addr} is in use by the live node {}; give the joining node its own -raft-adv-addr",
+                present.id.name()
+            )
+        })
+    };
+    match present.found {
+        _ if present.alive && same_name && !same_addr => in_use(),
+        None => Rival::Ask,
+        Some(Found::Itself) => in_use(),
+        // It lives, but has left the address to the joiner: it says itself where it is now.
+        Some(_) if present.alive => Rival::None,
+        Some(Found::Another) => Rival::Gives,
+        Some(Found::Nobody) if present.silent.is_some_and(|silent| silent >= GONE_AFTER) => {
+            Rival::Gives
+        }
+        Some(Found::Nobody) => Rival::Refuses(format!(
+            "member {} at {recorded} has the same node ID or address and does not answer, but has not been silent for {GONE_AFTER:?} yet: it may come \
+             back; try again, or remove it first",
+            present.id.name()
+        )),
+    }
 }
 
 /// Decides a removal by node name: the records to remove, or why not.
@@ -116,6 +186,47 @@ pub fn plan_removal(members: &[Present], name: &str) -> Result<BTreeSet<RaftId>,
     Ok(gone)
 }
 
+/// The changes that remove members. openraft takes a vote away in two entries. The first one also notes that the member does not want to
+/// vote any more: whatever becomes of the second, nobody promotes it again.
+fn removal(
+    members: &[(RaftId, Member, bool)],
+    ids: &BTreeSet<RaftId>,
+) -> Vec<ChangeMembers<RaftId, Member>> {
+    let (voters, learners): (Vec<_>, Vec<_>) = members
+        .iter()
+        .filter(|(id, ..)| ids.contains(id))
+        .partition(|(.., voter)| *voter);
+    let mut changes = Vec::new();
+    if !voters.is_empty() {
+        let leaving = voters.iter().map(|(id, member, _)| {
+            let mut member = member.clone();
+            member.wants_vote = false;
+            (id.clone(), member)
+        });
+        let leaving = ChangeMembers::SetNodes(leaving.collect());
+        let votes = voters.iter().map(|(id, ..)| id.clone()).collect();
+        let both = vec![leaving, ChangeMembers::RemoveVoters(votes)];
+        changes.push(ChangeMembers::Batch(both));
+    }
+    if !learners.is_empty() {
+        let learners = learners.iter().map(|(id, ..)| id.clone()).collect();
+        changes.push(ChangeMembers::RemoveNodes(learners));
+    }
+    changes
+}
+
+/// Who of the members is to be promoted: learners that want to vote and are `caught_up`.
+fn promotable(
+    members: &[(RaftId, Member, bool)],
+    caught_up: impl Fn(&RaftId) -> bool,
+) -> BTreeSet<RaftId> {
+    members
+        .iter()
+        .filter(|(id, member, voter)| !voter && member.wants_vote && caught_up(id))
+        .map(|(id, ..)| id.clone())
+        .collect()
+}
+
 /// Why a change did not happen, or may not have.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ChangeError {
@@ -136,6 +247,7 @@ impl Consensus {
         let alive_limit = self.settings().heartbeat * ALIVE_HEARTBEATS;
         let metrics = self.metrics();
         let heartbeat = metrics.heartbeat.unwrap_or_default();
+        let silences = self.silences();
         self.members()
             .into_iter()
             .map(|(id, member, voter)| {
@@ -144,6 +256,8 @@ impl Consensus {
                     .and_then(Option::as_ref)
                     .is_some_and(|at| at.elapsed() < alive_limit);
                 Present {
+                    silent: silences.get(&id).copied(),
+                    found: None,
                     id,
                     member,
                     voter,
@@ -161,21 +275,49 @@ impl Consensus {
         if !self.leads() {
             return Err(ChangeError::NotLeader);
         }
-        let own = RaftId::from(self.local().raft_id());
-        let plan = plan_join(&self.present(), &own, joiner);
-        match &plan {
-            JoinPlan::Nothing => return Ok(plan),
-            JoinPlan::Refuse(reason) => return Err(ChangeError::Refused(reason.clone())),
-            JoinPlan::Admit { replace } => self.remove_records(replace).await?,
-        }
+        let plan = self.plan_join(joiner).await;
         let member = Member {
             raft_addr: joiner.raft_addr.clone(),
             wants_vote: joiner.voter,
         };
-        let add = BTreeMap::from([(joiner.id.clone(), member)]);
-        self.change(ChangeMembers::AddNodes(add), true).await?;
-        tracing::info!(target: "store", "node {} at {} admitted", joiner.id, joiner.raft_addr);
+        let record = BTreeMap::from([(joiner.id.clone(), member)]);
+        match &plan {
+            JoinPlan::Nothing => {}
+            JoinPlan::Refuse(reason) => return Err(ChangeError::Refused(reason.clone())),
+            JoinPlan::Ask(_) => return Err(ChangeError::Refused("try again".into())),
+            JoinPlan::Record => {
+                self.change(ChangeMembers::SetNodes(record)).await?;
+                tracing::info!(target: "store", "node {} is now at {}", joiner.id, joiner.raft_addr);
+            }
+            JoinPlan::Admit { replace } => {
+                self.remove_records(replace).await?;
+                self.change(ChangeMembers::AddNodes(record)).await?;
+                tracing::info!(target: "store", "node {} at {} admitted", joiner.id, joiner.raft_addr);
+            }
+        }
         Ok(plan)
+    }
+
+    /// Decides a join, asking first who answers at a member's address where that matters.
+    async fn plan_join(&self, joiner: &Joiner) -> JoinPlan {
+        let own = RaftId::from(self.local().raft_id());
+        let JoinPlan::Ask(ids) = plan_join(&self.present(), &own, joiner) else {
+            return plan_join(&self.present(), &own, joiner);
+        };
+        let asks = ids.into_iter().map(|id| async {
+            let found = whereabouts(self.local(), &id, &self.members()).await;
+            (id, found)
+        });
+        let found: BTreeMap<_, _> = futures_util::future::join_all(asks)
+            .await
+            .into_iter()
+            .collect();
+        // Looked at anew: a member may have been heard meanwhile.
+        let mut members = self.present();
+        for present in &mut members {
+            present.found = found.get(&present.id).copied();
+        }
+        plan_join(&members, &own, joiner)
     }
 
     /// The address under which the membership knows this node; `None` if it is not a member.
@@ -198,11 +340,8 @@ impl Consensus {
             return Err(ChangeError::NotLeader);
         };
         member.raft_addr.clone_from(&self.local().raft_addr);
-        self.change(
-            ChangeMembers::SetNodes(BTreeMap::from([(id, member)])),
-            true,
-        )
-        .await
+        self.change(ChangeMembers::SetNodes(BTreeMap::from([(id, member)])))
+            .await
     }
 
     /// Removes a member by node name. An unknown name is no error.
@@ -222,27 +361,15 @@ impl Consensus {
     }
 
     pub(super) async fn remove_records(&self, ids: &BTreeSet<RaftId>) -> Result<(), ChangeError> {
-        let voters: BTreeSet<_> = self
-            .members()
-            .into_iter()
-            .filter(|(id, _, voter)| *voter && ids.contains(id))
-            .map(|(id, ..)| id)
-            .collect();
-        let learners: BTreeSet<_> = ids.difference(&voters).cloned().collect();
-        if !voters.is_empty() {
-            self.change(ChangeMembers::RemoveVoters(voters), false)
-                .await?;
-        }
-        if !learners.is_empty() {
-            self.change(ChangeMembers::RemoveNodes(learners), false)
-                .await?;
+        for change in removal(&self.members(), ids) {
+            self.change(change).await?;
         }
         Ok(())
     }
 
     /// Makes learners voters.
     pub(super) async fn promote(&self, ids: BTreeSet<RaftId>) -> Result<(), ChangeError> {
-        self.change(ChangeMembers::AddVoterIds(ids), true).await
+        self.change(ChangeMembers::AddVoterIds(ids)).await
     }
 
     /// Waits until `id` votes, at most `limit`; promotion itself is the keeper's.
@@ -268,30 +395,21 @@ impl Consensus {
         let metrics = self.metrics();
         let last = metrics.last_log_index.unwrap_or(0);
         let replication = metrics.replication.unwrap_or_default();
-        self.members()
-            .into_iter()
-            .filter(|(id, member, voter)| {
-                let matched = replication.get(id).copied().flatten().map(|m| m.index);
-                !voter
-                    && member.wants_vote
-                    && matched.is_some_and(|m| m + CAUGHT_UP_ENTRIES >= last)
-            })
-            .map(|(id, ..)| id)
-            .collect()
+        promotable(&self.members(), |id| {
+            let matched = replication.get(id).copied().flatten().map(|m| m.index);
+            matched.is_some_and(|m| m + CAUGHT_UP_ENTRIES >= last)
+        })
     }
 
-    /// One change, repeated while another is under way.
-    async fn change(
-        &self,
-        change: ChangeMembers<RaftId, Member>,
-        retain: bool,
-    ) -> Result<(), ChangeError> {
+    /// One change, repeated while another is under way. Whoever loses its vote by it is removed and does not stay as a learner: so a removal
+    /// whose leader did not live to end it is ended by the next change, whatever that is for. (Who becomes read-only is admitted again.)
+    async fn change(&self, change: ChangeMembers<RaftId, Member>) -> Result<(), ChangeError> {
         let deadline = Instant::now() + CHANGE_LIMIT;
         let _one_at_a_time = self.changing().lock().await;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             let attempt =
-                tokio::time::timeout(left, self.raft.change_membership(change.clone(), retain))
+                tokio::time::timeout(left, self.raft.change_membership(change.clone(), false))
                     .await;
             let error = match attempt {
                 Ok(Ok(_)) => return Ok(()),
@@ -339,113 +457,6 @@ fn classify(error: RaftError<Types, ClientWriteError<Types>>) -> Option<ChangeEr
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn present(id: &str, addr: &str, voter: bool, alive: bool) -> Present {
-        Present {
-            id: id.into(),
-            member: Member {
-                raft_addr: addr.into(),
-                wants_vote: voter,
-            },
-            voter,
-            alive,
-        }
-    }
-
-    fn joiner(id: &str, addr: &str, voter: bool) -> Joiner {
-        Joiner {
-            id: id.into(),
-            raft_addr: addr.into(),
-            voter,
-        }
-    }
-
-    fn admit(replace: &[&str]) -> JoinPlan {
-        JoinPlan::Admit {
-            replace: replace.iter().map(|id| RaftId::from(*id)).collect(),
-        }
-    }
-
-    #[test]
-    fn joins() {
-        let members = [
-            present("a#a1", "a:4002", true, true),
-            present("b#b1", "b:4002", true, false),
-            present("c#c1", "c:4002", false, true),
-        ];
-        let leader = RaftId::from("a#a1");
-        let cases = [
-            ("new", joiner("d#d1", "d:4002", true), admit(&[])),
-            (
-                "the same again",
-                joiner("b#b1", "b:4002", true),
-                JoinPlan::Nothing,
-            ),
-            ("moved", joiner("b#b1", "x:4002", true), admit(&["b#b1"])),
-            (
-                "its disk was lost",
-                joiner("b#b2", "b:4002", true),
-                admit(&["b#b1"]),
-            ),
-            (
-                "its disk was lost and it moved",
-                joiner("b#b2", "x:4002", true),
-                admit(&["b#b1"]),
-            ),
-            (
-                "new name on an old address",
-                joiner("e#e1", "b:4002", true),
-                admit(&["b#b1"]),
-            ),
-            (
-                "new name and address, same data directory",
-                joiner("e#b1", "x:4002", true),
-                admit(&["b#b1"]),
-            ),
-            (
-                "name of one, address of another",
-                joiner("b#b1", "c:4002", true),
-                admit(&["b#b1", "c#c1"]),
-            ),
-            (
-                "read-only becomes voter",
-                joiner("c#c1", "c:4002", true),
-                admit(&["c#c1"]),
-            ),
-            (
-                "voter becomes read-only",
-                joiner("b#b1", "b:4002", false),
-                admit(&["b#b1"]),
-            ),
-        ];
-        for (name, joiner, want) in cases {
-            assert_eq!(plan_join(&members, &leader, &joiner), want, "{name}");
-        }
-        for (name, joiner) in [
-            ("the leader's name", joiner("a#a2", "x:4002", true)),
-            ("the leader's address", joiner("x#x1", "a:4002", true)),
-            ("a live node's name", joiner("c#c2", "x:4002", true)),
-        ] {
-            assert!(
-                matches!(plan_join(&members, &leader, &joiner), JoinPlan::Refuse(_)),
-                "{name}"
-            );
-        }
-    }
-
-    #[test]
-    fn removals() {
-        let members = [
-            present("a#a1", "a:1", true, true),
-            present("b#b1", "b:1", false, true),
-        ];
-        assert_eq!(
-            plan_removal(&members, "b"),
-            Ok([RaftId::from("b#b1")].into())
-        );
-        assert_eq!(plan_removal(&members, "nobody"), Ok(BTreeSet::new()));
-        assert!(plan_removal(&members, "a").is_err());
-    }
-}
+mod tests;
+#[cfg(test)]
+mod walk;

@@ -229,9 +229,13 @@ impl Client {
     }
 
     /// A member that said it has moved is looked for there first: whole clusters come back under new addresses, and no leader can
-    /// record them before it is elected.
-    async fn dial(&self) -> Result<Connection, WireError> {
+    /// record them before it is elected. The recorded address is looked up at each dial, because openraft keeps this client when only the
+    /// address of its target changes.
+    async fn dial(&mut self) -> Result<Connection, WireError> {
         let (hello, limit) = (self.hello(), self.local.dial_timeout());
+        if let Some(recorded) = self.local.recorded(&self.target.0) {
+            self.address = recorded;
+        }
         if let Some(moved) = self.local.moved_to(&self.target.0)
             && moved != self.address
         {

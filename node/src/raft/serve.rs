@@ -58,6 +58,9 @@ pub struct Server {
     pub(super) incoming: Arc<Mutex<std::path::PathBuf>>,
 }
 
+/// What a node answers that is reached in the place of another one.
+pub(super) const ANOTHER_DIRECTORY: &str = "its data directory is another one";
+
 /// May this connection carry Raft's messages? Decided from both identities alone.
 ///
 /// # Errors
@@ -76,9 +79,9 @@ pub fn admit(hello: &Hello, raft_id: &str, own: Option<&Cluster>) -> Result<(), 
         }
     }
     match (&hello.to, &hello.cluster) {
-        (Some(to), _) if to != raft_id => Err(format!(
-            "this is {raft_id}, not {to}: its data directory is another one"
-        )),
+        (Some(to), _) if to != raft_id => {
+            Err(format!("this is {raft_id}, not {to}: {ANOTHER_DIRECTORY}"))
+        }
         (Some(_), Some(_)) => Ok(()),
         (Some(_), None) => Err(format!("{} is not a member of a cluster", hello.from)),
         (None, _) => Err("the connection names no target".into()),

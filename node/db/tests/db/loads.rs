@@ -109,6 +109,55 @@ fn a_bad_file_changes_nothing() {
     assert_eq!(Database::validate_file(&path), Ok(()));
 }
 
+/// Another node may load the same bytes very well: a disk that fails must not make the copies differ.
+#[test]
+fn a_load_that_this_machine_cannot_read_back_is_fatal() {
+    type Fault = fn(&std::path::Path);
+    let faults: [(&str, Fault); 2] = [
+        ("cannot open it", |path| std::fs::remove_file(path).unwrap()),
+        ("does not give back", |path| {
+            let mut bytes = std::fs::read(path).unwrap();
+            bytes[..16].fill(0);
+            std::fs::write(path, bytes).unwrap();
+        }),
+    ];
+    for (want, fault) in faults {
+        let mut db = Db::new();
+        db.must("CREATE TABLE old(a)");
+        let mut parts = chunks(
+            7,
+            LoadContent::File,
+            &database_file(&BackupFormat::Delete),
+            3000,
+        );
+        // Nothing but the end is missing then; what is on the disk was written before.
+        let last = parts.last_mut().unwrap();
+        let end = LoadChunk {
+            offset: last.offset + last.data.len() as u64,
+            data: Bytes::new(),
+            load_id: last.load_id,
+            finish: last.finish.take(),
+        };
+        for part in parts {
+            assert!(db.work(Work::Load(part)).is_empty());
+        }
+        fault(&db.dir.path().join("incoming-load.part"));
+        let entry = Entry {
+            position: Position {
+                term: 9,
+                index: 999,
+            },
+            work: Work::Load(end),
+            wanted: Wanted::Caller,
+        };
+        let applied = db.db.apply(vec![entry]).blocking_recv().unwrap();
+        let text = applied.unwrap_err().0;
+        assert!(text.contains(want), "{text}");
+        let db = db.restart();
+        assert_eq!(db.shown("SELECT count(*) FROM old"), "0");
+    }
+}
+
 #[test]
 fn an_unfinished_load_blocks_checkpoints_until_dropped() {
     let mut db = Db::new();

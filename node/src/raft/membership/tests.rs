@@ -1,0 +1,179 @@
+//! Tables of who is admitted, recorded, asked for, refused and removed.
+use super::*;
+
+fn present(id: &str, addr: &str, voter: bool, alive: bool) -> Present {
+    Present {
+        id: id.into(),
+        member: Member {
+            raft_addr: addr.into(),
+            wants_vote: voter,
+        },
+        voter,
+        alive,
+        silent: None,
+        found: None,
+    }
+}
+
+fn joiner(id: &str, addr: &str, voter: bool) -> Joiner {
+    Joiner {
+        id: id.into(),
+        raft_addr: addr.into(),
+        voter,
+    }
+}
+
+fn ids(ids: &[&str]) -> BTreeSet<RaftId> {
+    ids.iter().map(|id| RaftId::from(*id)).collect()
+}
+
+fn admit(replace: &[&str]) -> JoinPlan {
+    JoinPlan::Admit {
+        replace: ids(replace),
+    }
+}
+
+fn ask(of: &[&str]) -> JoinPlan {
+    JoinPlan::Ask(ids(of))
+}
+
+#[test]
+fn joins() {
+    let members = [
+        present("a#a1", "a:4002", true, true),
+        present("b#b1", "b:4002", true, false),
+        present("c#c1", "c:4002", false, true),
+    ];
+    let leader = RaftId::from("a#a1");
+    let cases = [
+        ("new", joiner("d#d1", "d:4002", true), admit(&[])),
+        (
+            "the same again",
+            joiner("b#b1", "b:4002", true),
+            JoinPlan::Nothing,
+        ),
+        ("moved", joiner("b#b1", "x:4002", true), JoinPlan::Record),
+        (
+            "a read-only node moved",
+            joiner("c#c1", "x:4002", false),
+            JoinPlan::Record,
+        ),
+        (
+            "its disk was lost",
+            joiner("b#b2", "b:4002", true),
+            ask(&["b#b1"]),
+        ),
+        (
+            "its disk was lost and it moved",
+            joiner("b#b2", "x:4002", true),
+            ask(&["b#b1"]),
+        ),
+        (
+            "new name on an old address",
+            joiner("e#e1", "b:4002", true),
+            ask(&["b#b1"]),
+        ),
+        (
+            "name of one, address of another, neither directory",
+            joiner("b#b2", "c:4002", true),
+            ask(&["b#b1", "c#c1"]),
+        ),
+        (
+            "new name and address, same data directory",
+            joiner("e#b1", "x:4002", true),
+            admit(&["b#b1"]),
+        ),
+        (
+            "moved to where another was",
+            joiner("b#b1", "c:4002", true),
+            JoinPlan::Record,
+        ),
+        (
+            "read-only becomes voter",
+            joiner("c#c1", "c:4002", true),
+            JoinPlan::Record,
+        ),
+        (
+            "voter becomes read-only",
+            joiner("b#b1", "b:4002", false),
+            admit(&["b#b1"]),
+        ),
+    ];
+    for (name, joiner, want) in cases {
+        assert_eq!(plan_join(&members, &leader, &joiner), want, "{name}");
+    }
+    for (name, joiner) in [
+        ("the leader's name", joiner("a#a2", "x:4002", true)),
+        ("the leader's address", joiner("x#x1", "a:4002", true)),
+        (
+            "a copy of the leader's directory",
+            joiner("a#a1", "x:4002", true),
+        ),
+        ("a live node's name", joiner("c#c2", "x:4002", true)),
+    ] {
+        assert!(
+            matches!(plan_join(&members, &leader, &joiner), JoinPlan::Refuse(_)),
+            "{name}"
+        );
+    }
+}
+
+/// What becomes of the record of `b` when another data directory comes with its name or its address.
+#[test]
+fn a_live_member_is_not_driven_out() {
+    use Found::{Another, Itself, Nobody};
+    let leader = RaftId::from("a#a1");
+    let (same_name, same_addr, both) = (
+        joiner("b#b2", "x:4002", true),
+        joiner("e#e1", "b:4002", true),
+        joiner("b#b2", "b:4002", true),
+    );
+    // (what, joiner, heard now, silent for s, who answers, its record gives way; `None`: the join is refused)
+    let (gives, stays, refused) = (Some(true), Some(false), None);
+    let table = [
+        ("it answers", &same_name, false, Some(60), Itself, refused),
+        ("it answers", &same_addr, false, Some(60), Itself, refused),
+        ("it answers", &both, false, Some(60), Itself, refused),
+        ("heard", &same_name, true, Some(0), Nobody, refused),
+        ("heard", &same_name, true, Some(0), Another, refused),
+        (
+            "heard: elsewhere",
+            &same_addr,
+            true,
+            Some(0),
+            Another,
+            stays,
+        ),
+        ("a hiccup", &same_name, false, Some(1), Nobody, refused),
+        ("a hiccup", &same_addr, false, Some(1), Nobody, refused),
+        ("a new leader", &same_name, false, None, Nobody, refused),
+        ("gone", &same_name, false, Some(10), Nobody, gives),
+        ("gone", &same_addr, false, Some(10), Nobody, gives),
+        ("its disk is new", &both, false, Some(0), Another, gives),
+        ("its disk is new", &both, false, None, Another, gives),
+        ("moved, disk lost", &same_name, false, None, Another, gives),
+    ];
+    for (what, joiner, alive, silent, found, want) in table {
+        let mut b = present("b#b1", "b:4002", true, alive);
+        b.silent = silent.map(Duration::from_secs);
+        b.found = Some(found);
+        let members = [present("a#a1", "a:4002", true, true), b];
+        let got = match plan_join(&members, &leader, joiner) {
+            JoinPlan::Admit { replace } => Some(replace == ids(&["b#b1"])),
+            JoinPlan::Refuse(_) => None,
+            other => panic!("{what}: {other:?}"),
+        };
+        assert_eq!(got, want, "{what}: {joiner:?}, {found:?}");
+    }
+}
+
+#[test]
+fn removals() {
+    let members = [
+        present("a#a1", "a:1", true, true),
+        present("b#b1", "b:1", false, true),
+    ];
+    assert_eq!(plan_removal(&members, "b"), Ok(ids(&["b#b1"])));
+    assert_eq!(plan_removal(&members, "nobody"), Ok(BTreeSet::new()));
+    assert!(plan_removal(&members, "a").is_err());
+}
