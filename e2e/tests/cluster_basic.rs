@@ -5,7 +5,7 @@ use anyhow::{Result, ensure};
 use e2e::{
     client::Outcome,
     cluster::{Cluster, SETTLE_LIMIT},
-    membership::{await_members, await_rows, await_write, remove},
+    membership::{await_log, await_members, await_rows, await_write, remove},
     ports,
     process::Node,
     wait,
@@ -259,4 +259,45 @@ fn a_node_whose_leader_dies_while_admitting_it_stays() -> Result<()> {
     cluster[0].start_and_ready()?;
     await_rows(&second, "SELECT count(*) FROM t", 0)?;
     await_members(&mut second.client(), &[("1", true), ("2", true)])
+}
+
+/// A refusal can be lifted: by the credentials file, here. Until then the node asks again as often as it was told, and answers over HTTP.
+#[test]
+fn a_refused_join_is_tried_again() -> Result<()> {
+    let mut first = Node::new("1")?;
+    let users = |perms: &str| {
+        format!(
+            r#"[{{"username":"*","perms":["status","ready","query","execute"]}},{{"username":"joiner","password":"secret","perms":[{perms}]}}]"#
+        )
+    };
+    let auth = first.scratch().join("auth.json");
+    std::fs::write(&auth, users(r#""query""#))?;
+    first.args.push(format!("-auth={}", auth.display()));
+    first.start_and_ready()?;
+    first.client().execute("CREATE TABLE t(x)", &[])?;
+    let mut second = Node::new("2")?.with(&[
+        &format!("-auth={}", auth.display()),
+        &format!("-join={}", first.raft),
+        "-join-as=joiner",
+        "-join-attempts=3",
+        "-join-interval=500ms",
+    ]);
+    second.start_and_answer()?;
+    let status = second.wait_exit(SETTLE_LIMIT)?;
+    let refusals = second.log().matches("unauthorized").count();
+    ensure!(
+        // Three rounds, and the end.
+        status.code() == Some(1) && refusals == 4,
+        "{status}: {}",
+        second.log()
+    );
+    second.args.retain(|arg| !arg.starts_with("-join-attempts"));
+    second.args.push("-join-attempts=600".to_owned());
+    second.start_and_answer()?;
+    await_log(&second, "(try 2 of 600)")?;
+    let reply = second.client().get("/status")?;
+    ensure!(reply.status == 200, "{}", reply.text());
+    std::fs::write(&auth, users(r#""query","join""#))?;
+    await_rows(&second, "SELECT count(*) FROM t", 0)?;
+    await_members(&mut first.client(), &[("1", true), ("2", true)])
 }

@@ -17,7 +17,7 @@ use std::{
 
 use tokio_util::sync::CancellationToken;
 
-use self::join::{JoinError, join_once};
+use self::join::join_once;
 use crate::{
     discovery::{AddressLookup, Found, LeaderKey},
     identity::{Cluster, FormingRight, Lineage},
@@ -222,7 +222,8 @@ impl Forming {
             }
         }
         let mut last = String::from("no join address");
-        for round in 0..self.plan.attempts.max(1) {
+        let attempts = self.plan.attempts.max(1);
+        for round in 0..attempts {
             if round > 0 && stopped_within(stop, self.plan.interval).await {
                 return Err(ClusterError::Canceled(
                     "failed to join cluster: join operation",
@@ -233,11 +234,9 @@ impl Forming {
                     tracing::info!(target: "cluster-join", "successfully joined cluster at {address}");
                     return Ok(());
                 }
-                Err(JoinError::Final(reason)) if !has_state => {
-                    return Err(ClusterError::Join(reason));
-                }
                 Err(e) => last = e.to_string(),
             }
+            tracing::info!(target: "cluster-join", "not joined yet (try {} of {attempts})", round + 1);
             if has_state && self.consensus.is_mine() {
                 // Nobody else can admit it; returning home records its address.
                 last = "this node leads".into();

@@ -2,6 +2,8 @@
 //!
 //! The leader encodes a command once; the same bytes go to its log, to every follower's log and over the wire. The decoded form
 //! travels along in memory until it is applied, so the leader never decodes what it has just encoded.
+pub mod size;
+
 use std::{
     fmt,
     sync::{Arc, Mutex, PoisonError},

@@ -11,6 +11,7 @@ pub mod log;
 pub mod machine;
 pub mod membership;
 pub mod network;
+mod pipeline;
 pub mod proposer;
 mod read_index;
 pub mod rewrite;
@@ -43,6 +44,7 @@ use self::{
     log::Log,
     machine::{Machine, Progress},
     network::Network,
+    pipeline::Unsendable,
     proposer::Proposer,
     read_index::ReadIndex,
     serve::Server,
@@ -131,6 +133,8 @@ pub struct Consensus {
     changing: Arc<tokio::sync::Mutex<()>>,
     /// For how long each other member has been silent, as the keeper of members saw it last.
     silences: Arc<Mutex<BTreeMap<RaftId, Duration>>>,
+    /// Appends that cannot be sent.
+    unsendable: Unsendable,
     disk: Arc<Disk>,
     /// Where all of it runs; kept alive by the last clone.
     thread: Arc<Thread>,
@@ -153,14 +157,15 @@ impl Consensus {
         let machine = Machine::new(db, recovered, Arc::clone(&progress), Arc::clone(&local))?;
         let config = settings.openraft().map_err(io::Error::other)?;
         let thread = Thread::start()?;
+        let unsendable = Unsendable::default();
         let begin = {
             let (local, log, apply_timeout) =
                 (Arc::clone(&local), log.clone(), settings.apply_timeout);
             let election_timeout = settings.election_timeout;
-            let disk = Arc::clone(&disk);
+            let (disk, unsendable) = (Arc::clone(&disk), unsendable.clone());
             async move {
                 let id = RaftId::from(local.raft_id());
-                let network = Network::new(Arc::clone(&local));
+                let network = Network::new(Arc::clone(&local), unsendable);
                 let raft = Raft::new(id, config, network.clone(), log.clone(), machine)
                     .await
                     .map_err(io::Error::other)?;
@@ -191,6 +196,7 @@ impl Consensus {
             local,
             changing: Arc::default(),
             silences: Arc::default(),
+            unsendable,
         })
     }
 
@@ -393,6 +399,11 @@ impl Consensus {
         }
         let known = self.silences.lock();
         known.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Members that nothing more can be sent to, and why.
+    pub fn unsendable(&self) -> BTreeMap<RaftId, String> {
+        self.unsendable.all()
     }
 
     fn note_silences(&self, silences: BTreeMap<RaftId, Duration>) {

@@ -25,7 +25,7 @@ use node_db::Database;
 use serde::{Deserialize, Serialize};
 
 use self::{compare::Compared, upkeep::Upkeep, write::Forwarder};
-use crate::{local::Local, peer::Peers, raft::Consensus};
+use crate::{command::size::TooLarge, local::Local, peer::Peers, raft::Consensus};
 
 /// Name and password of a client, checked again by whichever node serves the call.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -97,6 +97,15 @@ pub enum StoreError {
     /// It certainly had no effect; the text says why.
     #[error("{0}")]
     Refused(String),
+    /// It is too large for the log; the text says what to do. Known before anything is sent, so other nodes never say it. HTTP 413.
+    #[error("{0}")]
+    TooLarge(String),
+}
+
+impl From<TooLarge> for StoreError {
+    fn from(error: TooLarge) -> Self {
+        Self::TooLarge(error.to_string())
+    }
 }
 
 /// A file or script to load.

@@ -20,7 +20,8 @@ use crate::{identity::Cluster, version};
 const MAGIC: [u8; 4] = *b"RQN1";
 /// Version of everything that follows the magic. Nodes of different versions refuse each other with a clear text.
 const PROTOCOL_VERSION: u16 = 1;
-/// Largest frame: an append of entries (at most 4 MiB by the reader's cap plus one entry of at most 1 MiB) or a forwarded batch, with room.
+/// Largest frame, except for appends to nodes that take more (`raft/pipeline.rs`): a forwarded batch, or entries (at most 4 MiB by the log reader's
+/// cap, or one of at most 49 MiB), with room.
 pub const MAX_FRAME_BYTES: usize = 64 << 20;
 /// A hello is small; whoever sends more is not one of us.
 const MAX_HELLO_BYTES: usize = 64 << 10;
@@ -331,13 +332,25 @@ pub async fn write_frame<W: AsyncWrite + Unpin, T: Serialize>(
     writer: &mut W,
     message: &T,
 ) -> io::Result<()> {
+    write_frame_within(writer, message, MAX_FRAME_BYTES).await
+}
+
+/// As [`write_frame`], for messages of at most `limit_bytes`.
+///
+/// # Errors
+/// The connection broke, or the message is over the limit.
+pub async fn write_frame_within<W: AsyncWrite + Unpin, T: Serialize>(
+    writer: &mut W,
+    message: &T,
+    limit_bytes: usize,
+) -> io::Result<()> {
     let bytes =
         postcard::to_stdvec(message).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))?;
-    if bytes.len() > MAX_FRAME_BYTES {
+    if bytes.len() > limit_bytes {
         return Err(io::Error::new(
             io::ErrorKind::InvalidInput,
             format!(
-                "message of {} bytes is over the inter-node limit of {MAX_FRAME_BYTES}",
+                "message of {} bytes is over the inter-node limit of {limit_bytes}",
                 bytes.len()
             ),
         ));

@@ -17,23 +17,18 @@ const JOIN_TIMEOUT: Duration = Duration::from_secs(10);
 /// Looking whether an HTTP server sits on a join address.
 const HTTP_PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Why one round over the addresses did not lead into a cluster.
+/// Why one round over the addresses did not lead into a cluster. All of it may be otherwise in the next round: also a refusal, once somebody
+/// has changed the credentials file or removed the old member.
 #[derive(Debug, thiserror::Error)]
-pub enum JoinError {
-    /// May work later.
-    #[error("{0}")]
-    Later(String),
-    /// Will not work until somebody changes something.
-    #[error("{0}")]
-    Final(String),
-}
+#[error("{0}")]
+pub struct JoinError(String);
 
 /// Tries every address once; returns the one that let us in.
 ///
 /// # Errors
 /// The last address's; see [`JoinError`].
 pub async fn join_once(forming: &Forming, addresses: &[String]) -> Result<String, JoinError> {
-    let mut last = JoinError::Later("no join address".into());
+    let mut last = JoinError("no join address".into());
     for address in addresses {
         match join_at(forming, address).await {
             Ok(()) => return Ok(address.clone()),
@@ -57,7 +52,7 @@ async fn join_at(forming: &Forming, first: &str) -> Result<(), JoinError> {
         .consensus
         .is_initialized()
         .await
-        .map_err(|e| JoinError::Later(e.to_string()))?;
+        .map_err(|e| JoinError(e.to_string()))?;
     for _ in 0..MAX_REDIRECTS {
         let ask = Ask::Join(JoinAsk {
             id: forming.local.raft_id().to_owned(),
@@ -71,7 +66,7 @@ async fn join_at(forming: &Forming, first: &str) -> Result<(), JoinError> {
             .peers
             .call(&address, &ask, JOIN_TIMEOUT)
             .await
-            .map_err(|e| JoinError::Later(e.to_string()))?;
+            .map_err(|e| JoinError(e.to_string()))?;
         match answer {
             Answer::Join(JoinAnswer::Joined(cluster)) => {
                 let adopted = if has_state {
@@ -79,26 +74,24 @@ async fn join_at(forming: &Forming, first: &str) -> Result<(), JoinError> {
                 } else {
                     forming.local.enter(&cluster)
                 };
-                return adopted.map_err(|e| JoinError::Final(e.to_string()));
+                return adopted.map_err(|e| JoinError(e.to_string()));
             }
             Answer::Join(JoinAnswer::NotLeader(Some(leader))) if leader != address => {
                 address = leader
             }
             Answer::Join(JoinAnswer::NotLeader(_)) => {
-                return Err(JoinError::Later("no leader".into()));
+                return Err(JoinError("no leader".into()));
             }
-            Answer::Join(JoinAnswer::Refused(reason)) => return Err(JoinError::Final(reason)),
+            Answer::Join(JoinAnswer::Refused(reason)) => return Err(JoinError(reason)),
             Answer::Join(JoinAnswer::Unauthorized) => {
-                return Err(JoinError::Final("unauthorized".into()));
+                return Err(JoinError("unauthorized".into()));
             }
             _ => {
-                return Err(JoinError::Later(format!(
-                    "{address} answered another question"
-                )));
+                return Err(JoinError(format!("{address} answered another question")));
             }
         }
     }
-    Err(JoinError::Later("max redirects exceeded".into()))
+    Err(JoinError("max redirects exceeded".into()))
 }
 
 /// An address that talks HTTP is the commonest mistake in `-join`; it is named at once.

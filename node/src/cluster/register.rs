@@ -6,7 +6,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     ClusterError, Forming,
     claim::{self, CHECK_INTERVAL, Own, Report, Step},
-    join::{JoinError, join_once},
+    join::join_once,
 };
 use crate::{
     discovery::{LeaderKey, LeaderRecord, LookupError},
@@ -19,7 +19,7 @@ use crate::{
 const LOOK_PAUSE: Duration = Duration::from_secs(1);
 
 impl Forming {
-    /// Claims the key and founds a cluster, or joins the one that it names. Only a refusal that needs a person ends it.
+    /// Claims the key and founds a cluster, or joins the one that it names, and goes on until that is done.
     pub(super) async fn register(
         &self,
         key: &LeaderKey,
@@ -87,10 +87,7 @@ impl Forming {
                     tracing::info!(target: "cluster-join", "successfully joined cluster at {address}");
                     Ok(None)
                 }
-                Err(JoinError::Final(reason)) => {
-                    Err(RoundError::Cluster(ClusterError::Join(reason)))
-                }
-                Err(JoinError::Later(why)) => Ok(Some(why)),
+                Err(why) => Ok(Some(why.to_string())),
             },
         }
     }

@@ -74,7 +74,7 @@ impl Failure {
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::QueueTimeout => StatusCode::REQUEST_TIMEOUT,
-            Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::TooLarge | Self::Call(StoreError::TooLarge(_)) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::RedirectWithoutLeader | Self::BackupFormat | Self::Machine(_) => {
                 StatusCode::INTERNAL_SERVER_ERROR
             }
@@ -119,7 +119,9 @@ impl Failure {
 /// What they tell with a status code.
 pub(super) fn told_in_reply(error: StoreError) -> Result<Reply, Failure> {
     match error {
-        StoreError::LeaderNotFound | StoreError::Unauthorized(_) => Err(Failure::Call(error)),
+        StoreError::LeaderNotFound | StoreError::Unauthorized(_) | StoreError::TooLarge(_) => {
+            Err(Failure::Call(error))
+        }
         StoreError::NotLeader
         | StoreError::NotOpen
         | StoreError::NotReady
@@ -158,6 +160,7 @@ mod tests {
             (Failure::Nodes(StoreError::NotOpen), 503, Some("store nodes: store not open")),
             (Failure::Call(StoreError::LeaderNotFound), 503, Some("leader not found")),
             (Failure::Call(StoreError::Unauthorized("remote load not authorized".to_owned(), )), 401, Some("remote load not authorized")),
+            (Failure::Call(StoreError::TooLarge("too large".to_owned())), 413, Some("too large")),
             (Failure::Call(refused("need at least one voter in configuration")), 500, Some("need at least one voter in configuration")),
         ];
         for (failure, status, text) in cases {

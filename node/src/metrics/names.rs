@@ -118,6 +118,7 @@ counters! {
         StoreLeaderChangesObserved "leader_changes_observed"
         StoreLeaderChangesDropped "leader_changes_dropped"
         StoreFailedHeartbeatObserved "failed_heartbeat_observed"
+        StoreAppendsUnsendable "appends_unsendable"
         StoreSnapshotCreateDuration "snapshot_create_duration"
         StoreSnapshotPersistDuration "snapshot_persist_duration"
         StoreRestoreDuration "restore_duration"

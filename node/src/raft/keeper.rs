@@ -7,7 +7,7 @@ use std::{
 use node_db::{Checkpoint, Database};
 use tokio_util::sync::CancellationToken;
 
-use super::{Consensus, silence::Silence, types::RaftId};
+use super::{Consensus, membership::Goals, silence::Silence, types::RaftId};
 use crate::{
     metrics::{Counter, Metrics},
     stop::stopped_within,
@@ -88,10 +88,12 @@ pub fn purge_upto(range: Option<(u64, u64)>, log_bytes: u64, checkpoint_index: u
 /// Runs the leader's duties until stopped.
 pub async fn keep_members(consensus: Consensus, reaping: Reaping, stop: CancellationToken) {
     let mut silence = Silence::default();
+    let mut goals = Goals::default();
     while !stopped_within(&stop, MEMBERS_INTERVAL).await {
         let leadership = consensus.leadership();
         if !leadership.mine {
             silence = Silence::default();
+            goals.clear();
             continue;
         }
         silence.leading_since(leadership.term);
@@ -109,7 +111,7 @@ pub async fn keep_members(consensus: Consensus, reaping: Reaping, stop: Cancella
             );
             continue;
         }
-        let ready = consensus.promotable();
+        let ready = consensus.promotable(&mut goals);
         if !ready.is_empty() {
             log_failure("promoting a caught-up node", consensus.promote(ready).await);
             continue;

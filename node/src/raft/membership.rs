@@ -215,16 +215,25 @@ fn removal(
     changes
 }
 
-/// Who of the members is to be promoted: learners that want to vote and are `caught_up`.
+/// Learners on their way to a vote, each with the end of the log when it was seen first as a learner: it has to get past all that was there, and so
+/// past every single entry that might be too much for it.
+pub(super) type Goals = BTreeMap<RaftId, u64>;
+
+/// Who of the members is to be promoted: learners that want to vote, have reached their goal, and are close to the end of the log (`last`).
 fn promotable(
     members: &[(RaftId, Member, bool)],
-    caught_up: impl Fn(&RaftId) -> bool,
+    goals: &mut Goals,
+    last: u64,
+    matched: impl Fn(&RaftId) -> Option<u64>,
 ) -> BTreeSet<RaftId> {
-    members
-        .iter()
-        .filter(|(id, member, voter)| !voter && member.wants_vote && caught_up(id))
-        .map(|(id, ..)| id.clone())
-        .collect()
+    let waits = |(_, member, voter): &&(RaftId, Member, bool)| !voter && member.wants_vote;
+    let waiting: BTreeSet<_> = members.iter().filter(waits).map(|(id, ..)| id).collect();
+    goals.retain(|id, _| waiting.contains(id));
+    let ready = waiting.into_iter().filter(|id| {
+        let goal = *goals.entry((*id).clone()).or_insert(last);
+        matched(id).is_some_and(|matched| matched >= goal && matched + CAUGHT_UP_ENTRIES >= last)
+    });
+    ready.cloned().collect()
 }
 
 /// Why a change did not happen, or may not have.
@@ -391,13 +400,12 @@ impl Consensus {
     }
 
     /// Learners that asked to vote and have caught up.
-    pub(super) fn promotable(&self) -> BTreeSet<RaftId> {
+    pub(super) fn promotable(&self, goals: &mut Goals) -> BTreeSet<RaftId> {
         let metrics = self.metrics();
         let last = metrics.last_log_index.unwrap_or(0);
         let replication = metrics.replication.unwrap_or_default();
-        promotable(&self.members(), |id| {
-            let matched = replication.get(id).copied().flatten().map(|m| m.index);
-            matched.is_some_and(|m| m + CAUGHT_UP_ENTRIES >= last)
+        promotable(&self.members(), goals, last, |id| {
+            replication.get(id).copied().flatten().map(|m| m.index)
         })
     }
 

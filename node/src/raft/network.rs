@@ -13,40 +13,31 @@ use openraft::{
     errors::{RPCError, ReplicationClosed, StreamingError, Unreachable},
     network::RPCOption,
     raft::{
-        AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendError,
-        TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
+        AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest,
+        TransferLeaderResponse, VoteRequest, VoteResponse,
     },
 };
 use serde::{Deserialize, Serialize};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    sync::mpsc,
     time::timeout,
 };
-use tokio_util::task::AbortOnDropHandle;
 
 use super::{
     codec::{
-        AppendAnswer, AppendRecord, Id, MembershipRecord, VoteAnswer, VoteAsk, VoteRecord, from_id,
-        id,
+        AppendAnswer, AppendRecord, Id, MembershipRecord, VoteAnswer, VoteAsk, VoteRecord, id,
     },
     machine::{Snapshot, SnapshotData, format_version_of},
-    types::{LogId, Member, RaftId, Types, Vote},
+    pipeline::{StreamItem, Told, Unsendable, append, range_of, replicate, stream_result},
+    types::{Member, RaftId, Types, Vote},
 };
 use crate::{
     local::Local,
     metrics::Counter,
     version,
-    wire::{
-        Connection, Hello, MAX_FRAME_BYTES, Purpose, WireError, read_frame, unsaid_is_one,
-        write_frame,
-    },
+    wire::{Connection, Hello, Purpose, WireError, unsaid_is_one, write_frame},
 };
 
-/// Appends sent ahead of their answers. Eight frames hide the round trip and bound what a slow follower holds in memory.
-const APPENDS_IN_FLIGHT: usize = 8;
-/// A follower that owes an answer this long is treated as gone; its disk may be slow, so this is far above a round trip.
-const APPEND_ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// A snapshot transfer may take hours, but not this long without a byte moving (or, at its end, without the receiver's answer).
 const SNAPSHOT_IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Installing at the receiver waits for its readers and syncs the whole file.
@@ -107,14 +98,16 @@ type Lost = Arc<Mutex<BTreeSet<RaftId>>>;
 pub struct Network {
     local: Arc<Local>,
     lost: Lost,
+    unsendable: Unsendable,
 }
 
 impl Network {
-    /// Dials as `local`.
-    pub fn new(local: Arc<Local>) -> Self {
+    /// Dials as `local`; what cannot be sent is told in `unsendable`.
+    pub fn new(local: Arc<Local>, unsendable: Unsendable) -> Self {
         Self {
             local,
             lost: Lost::default(),
+            unsendable,
         }
     }
 
@@ -131,6 +124,7 @@ impl Network {
             address: member.raft_addr.clone(),
             connection: None,
             lost: Arc::clone(&self.lost),
+            unsendable: self.unsendable.clone(),
         }
     }
 }
@@ -161,13 +155,14 @@ pub struct Client {
     /// Taken while in use and put back only after a complete exchange, so a half-used one is never reused.
     connection: Option<Connection>,
     lost: Lost,
+    unsendable: Unsendable,
 }
 
-fn unreachable<E: std::error::Error + 'static>(e: &E) -> RPCError<Types> {
+pub(super) fn unreachable<E: std::error::Error + 'static>(e: &E) -> RPCError<Types> {
     RPCError::Unreachable(Unreachable::new(e))
 }
 
-fn another_question(address: &str) -> RPCError<Types> {
+pub(super) fn another_question(address: &str) -> RPCError<Types> {
     RPCError::Unreachable(Unreachable::from_string(format!(
         "{address} answered another question"
     )))
@@ -351,115 +346,6 @@ async fn within<T>(limit: Duration, work: impl Future<Output = io::Result<T>>) -
         .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
 }
 
-type StreamItem = Result<Result<Option<LogId>, StreamAppendError<Types>>, RPCError<Types>>;
-
-/// Every append, and so every heartbeat, says whether a quorum still hears its sender.
-fn append(local: &Local, rpc: &AppendEntriesRequest<Types>) -> Ask {
-    Ask::Append(AppendRecord {
-        without_quorum: local.leads_without_quorum(),
-        ..rpc.into()
-    })
-}
-
-/// Ends of an append request: what an answer to it speaks about.
-type Range = (Option<LogId>, Option<LogId>);
-
-fn range_of(rpc: &AppendEntriesRequest<Types>) -> Range {
-    (
-        rpc.prev_log_id,
-        rpc.entries.last().map(|e| e.log_id).or(rpc.prev_log_id),
-    )
-}
-
-fn stream_result(answer: AppendAnswer, (prev, last): Range, address: &str) -> StreamItem {
-    Ok(match answer {
-        AppendAnswer::Success => Ok(last),
-        AppendAnswer::Partial(upto) => Ok(upto.map(from_id)),
-        AppendAnswer::Conflict => match prev {
-            Some(prev) => Err(StreamAppendError::Conflict(prev)),
-            None => {
-                return Err(RPCError::Unreachable(Unreachable::from_string(format!(
-                    "{address}: conflict before the first entry"
-                ))));
-            }
-        },
-        AppendAnswer::HigherVote(vote) => Err(StreamAppendError::HigherVote(vote.into())),
-        AppendAnswer::Unable(reason) => {
-            return Err(RPCError::Unreachable(Unreachable::from_string(format!(
-                "{address}: {reason}"
-            ))));
-        }
-    })
-}
-
-/// The pipelined replication stream: a task writes requests as they come, this side reads the answers in order.
-struct Pipeline<'s> {
-    connection: &'s mut Option<Connection>,
-    reader: crate::wire::Reader,
-    address: String,
-    version: u16,
-    in_flight: mpsc::Receiver<Range>,
-    writing: AbortOnDropHandle<Option<crate::wire::Writer>>,
-}
-
-async fn write_appends<S>(
-    local: Arc<Local>,
-    mut writer: crate::wire::Writer,
-    mut input: S,
-    in_flight: mpsc::Sender<Range>,
-) -> Option<crate::wire::Writer>
-where
-    S: Stream<Item = AppendEntriesRequest<Types>> + Send + Unpin,
-{
-    while let Some(rpc) = input.next().await {
-        in_flight.send(range_of(&rpc)).await.ok()?;
-        write_frame(&mut writer, &append(&local, &rpc)).await.ok()?;
-        writer.flush().await.ok()?;
-    }
-    Some(writer)
-}
-
-impl Pipeline<'_> {
-    async fn next(mut self) -> Option<(StreamItem, Option<Self>)> {
-        let Some(range) = self.in_flight.recv().await else {
-            // The input ended. Only a connection with nothing owed on it is kept.
-            if let Ok(Some(writer)) = self.writing.await {
-                *self.connection = Some(Connection {
-                    reader: self.reader,
-                    writer,
-                    address: self.address,
-                    version: self.version,
-                });
-            }
-            return None;
-        };
-        let answer = timeout(
-            APPEND_ANSWER_TIMEOUT,
-            read_frame::<_, Answer>(&mut self.reader, MAX_FRAME_BYTES),
-        )
-        .await;
-        let item = match answer {
-            Ok(Ok(Some(Answer::Append(answer)))) => stream_result(answer, range, &self.address),
-            Ok(Ok(Some(Answer::Vote(_) | Answer::Transfer(_) | Answer::Holds(_)))) => {
-                Err(another_question(&self.address))
-            }
-            Ok(Ok(None)) => Err(unreachable(&WireError::Broken {
-                address: self.address.clone(),
-                source: io::ErrorKind::UnexpectedEof.into(),
-            })),
-            Ok(Err(source)) => Err(unreachable(&WireError::Broken {
-                address: self.address.clone(),
-                source,
-            })),
-            Err(_) => Err(unreachable(&WireError::Timeout {
-                address: self.address.clone(),
-            })),
-        };
-        let more = matches!(item, Ok(Ok(_))).then_some(self);
-        Some((item, more))
-    }
-}
-
 impl RaftNetworkV2<Types> for Client {
     type SnapshotData = SnapshotData;
 
@@ -519,32 +405,13 @@ impl RaftNetworkV2<Types> for Client {
                 return Ok(Box::pin(stream::empty()) as _);
             };
             let input = stream::iter([first]).chain(input);
-            let Connection {
-                reader,
-                writer,
-                address,
-                version,
-            } = self.take_connection().await.map_err(|e| unreachable(&e))?;
-            let (sent, in_flight) = mpsc::channel(APPENDS_IN_FLIGHT);
-            let pipeline = Pipeline::<'s> {
-                connection: &mut self.connection,
-                reader,
-                address,
-                version,
-                in_flight,
-                writing: AbortOnDropHandle::new(tokio::spawn(write_appends(
-                    Arc::clone(&self.local),
-                    writer,
-                    input,
-                    sent,
-                ))),
+            let connection = self.take_connection().await.map_err(|e| unreachable(&e))?;
+            let told = Told {
+                local: &self.local,
+                target: &self.target,
+                unsendable: &self.unsendable,
             };
-            let answers =
-                stream::unfold(
-                    Some(pipeline),
-                    |pipeline| async move { pipeline?.next().await },
-                );
-            Ok(Box::pin(answers) as _)
+            Ok(Box::pin(replicate(connection, &mut self.connection, input, told)) as _)
         })
     }
 

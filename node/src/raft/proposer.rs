@@ -24,7 +24,10 @@ use super::{
     types::{Raft, Types},
 };
 use crate::{
-    command::{BoundedRequests, Command, Encoded},
+    command::{
+        BoundedRequests, Command, Encoded,
+        size::{self, MAX_REQUEST_BYTES},
+    },
     disk::Disk,
     local::Local,
     metrics::{Counter, Metrics},
@@ -36,6 +39,8 @@ const QUEUE: usize = 4096;
 const MAX_REQUESTS: usize = 512;
 /// SQL and parameters in one entry. A larger single request gets an entry of its own.
 const MAX_BYTES: usize = 1 << 20;
+/// Largest entry: the largest request and its bounds. Requests are looked at before, where the answer can say more (`command::size`).
+const MAX_ENTRY_BYTES: usize = MAX_REQUEST_BYTES + (1 << 20);
 /// Entries under way at most, in a cluster.
 const MAX_UNDER_WAY: usize = 4;
 /// Proposals that are worth an entry of their own beside one under way.
@@ -323,6 +328,14 @@ impl Packer {
             Ok(encoded) => encoded,
             Err(e) => return fail(&waiting, &ProposeError::Refused(e.to_string()), None),
         };
+        // What cannot be sent to every node must not be acknowledged by one.
+        if encoded.bytes().len() > MAX_ENTRY_BYTES {
+            let text = format!(
+                "an entry of {} bytes is over the limit of {MAX_ENTRY_BYTES}",
+                encoded.bytes().len()
+            );
+            return fail(&waiting, &ProposeError::Refused(text), None);
+        }
         self.metrics.count(Counter::ProtoNumRequestsEncoded);
         self.metrics.count(Counter::StoreNumUncompressedCommands);
         let (tell, result) = OneshotResponder::<Types, ClientWriteResult<Types>>::new_pair();
@@ -431,7 +444,7 @@ fn fitting(queued: &[Proposal]) -> usize {
         let Proposal::Requests(more, _) = proposal else {
             break;
         };
-        bytes += more.iter().map(size_of).sum::<usize>();
+        bytes += more.iter().map(size::weight).sum::<usize>();
         count += more.len();
         if taken > 0 && (bytes > MAX_BYTES || count > MAX_REQUESTS) {
             break;
@@ -439,23 +452,6 @@ fn fitting(queued: &[Proposal]) -> usize {
         taken += 1;
     }
     taken
-}
-
-/// A request's weight in an entry.
-fn size_of(request: &Request) -> usize {
-    use node_api::Value;
-    request
-        .statements
-        .iter()
-        .map(|s| {
-            let parameters = s.parameters.iter().map(|p| match &p.value {
-                Value::Text(text) => text.len() + 8,
-                Value::Blob(bytes) => bytes.len() + 8,
-                Value::Null | Value::Integer(_) | Value::Real(_) => 16,
-            });
-            s.sql.len() + 16 + parameters.sum::<usize>()
-        })
-        .sum()
 }
 
 /// Waits for the commit; asks again while the leader is only just taking office, which is known to have had no effect.

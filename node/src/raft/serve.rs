@@ -22,6 +22,7 @@ use super::{
     log::Log,
     machine::{Snapshot, SnapshotData, SnapshotMeta},
     network::{Answer, Ask, SnapshotAnswer, SnapshotHead},
+    pipeline::MAX_APPEND_BYTES,
     thread::Thread,
     types::{Raft, Types},
 };
@@ -166,7 +167,11 @@ impl Server {
         let (appends, incoming) = mpsc::channel(QUEUE);
         let appending =
             AbortOnDropHandle::new(tokio::spawn(self.clone().append(incoming, answers.clone())));
-        while let Some(ask) = read_frame::<_, Ask>(&mut reader, MAX_FRAME_BYTES).await? {
+        let most = match hello.purpose {
+            Purpose::Append => MAX_APPEND_BYTES,
+            _ => MAX_FRAME_BYTES,
+        };
+        while let Some(ask) = read_frame::<_, Ask>(&mut reader, most).await? {
             let gone = match ask {
                 Ask::Append(record) => {
                     self.adopt(&hello)?;

@@ -7,6 +7,7 @@ use super::{
 };
 use crate::{
     local::Local,
+    version,
     wire::{Connection, Hello, Purpose, WireError},
 };
 
@@ -64,6 +65,7 @@ async fn ask(local: &Local, id: &RaftId, address: &str) -> Found {
         from: local.raft_id().to_owned(),
         to: Some(id.to_string()),
         cluster: local.cluster(),
+        version: version::NEWEST,
     };
     judge(
         &Connection::dial(address, &hello, TRY_LIMIT)

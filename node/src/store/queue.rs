@@ -288,7 +288,9 @@ fn judge(outcome: &Result<Served, StoreError>) -> Verdict {
                 why: why.clone(),
                 limited: true,
             },
-            StoreError::Unauthorized(why) => Verdict::Refused(why.clone()),
+            StoreError::Unauthorized(why) | StoreError::TooLarge(why) => {
+                Verdict::Refused(why.clone())
+            }
         },
     }
 }

@@ -12,6 +12,7 @@ use super::{
     level::{Freshness, Plan, Standing, is_stale, plan},
 };
 use crate::{
+    command::size,
     metrics::Counter,
     peer::{Answer, Ask},
     raft::ReadIndexError,
@@ -71,7 +72,11 @@ impl Store {
         let opened = self.open()?;
         match plan(options.level, self.standing(opened)) {
             Plan::Forward | Plan::NoLeader => Err(StoreError::NotLeader),
-            here => self.read_here(opened, here, read, options).await,
+            here => match self.read_here(opened, here, read, options).await {
+                // Other nodes need not know this kind of failure.
+                Err(StoreError::TooLarge(text)) => Err(StoreError::Refused(text)),
+                result => result,
+            },
         }
     }
 
@@ -154,6 +159,7 @@ impl Store {
             stamp: Stamp::default(),
             rules: node_db::Rules::V1,
         };
+        size::check(&request)?;
         let done = self.propose(opened, request).await;
         done.map_err(|not_done| not_done.error.into())
     }

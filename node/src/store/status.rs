@@ -163,6 +163,7 @@ impl Store {
             "silent_seconds": silent_seconds(consensus),
             "num_peers": consensus.members().len().saturating_sub(1),
             "matched_index": matched,
+            "unsendable": unsendable(consensus),
             "format_version": consensus.version(),
             "format_version_max": version::NEWEST,
             "format_version_of_members": spoken_versions(consensus),
@@ -202,6 +203,14 @@ impl Store {
                 "NoSnapshotRestoreOnStart": true,
         })
     }
+}
+
+/// Members that nothing more can be sent to, by Raft id, and why.
+fn unsendable(consensus: &Consensus) -> serde_json::Map<String, Value> {
+    let unsendable = consensus.unsendable().into_iter();
+    unsendable
+        .map(|(id, why)| (id.0.to_string(), json!(why)))
+        .collect()
 }
 
 /// The newest format version of each member by Raft id; null while it has not said so.

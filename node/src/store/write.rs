@@ -1,5 +1,6 @@
 //! Writes: proposed here or packed together and sent to the leader, once.
 use std::{
+    collections::VecDeque,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -10,6 +11,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
 use super::{Caller, Opened, ReadOptions, Served, Store, StoreError, leader};
 use crate::{
+    command::size,
     metrics::{Counter, Metrics},
     peer::{Answer, Ask, ForwardedWrite, Peers, WriteAnswer},
     raft::{
@@ -25,6 +27,8 @@ const EXECUTE_TIMEOUT: &str = "execute timeout; the write may still take effect"
 const FORWARD_QUEUE: usize = 4096;
 /// Writes in one forwarded batch; the leader packs them into entries itself.
 const FORWARD_BATCH: usize = 512;
+/// Bytes of one batch, unless a single write is larger: they must fit a frame, and the leader's answer is waited for by all of them.
+const FORWARD_BYTES: usize = 4 << 20;
 /// Batches under way to the leader: enough to keep its group commit filled.
 const FORWARD_IN_FLIGHT: usize = 4;
 
@@ -53,6 +57,7 @@ impl Store {
         if let Some(refused) = self.refused_outright(&request.statements) {
             return Ok(refused);
         }
+        size::check(&request)?;
         let opened = self.open()?;
         let request = if opened.consensus.is_mine() {
             if let Err(hangs) = opened.consensus.disk_answers() {
@@ -131,29 +136,54 @@ impl Store {
         Ok(self.served(outcome, Some(committed.index)))
     }
 
-    /// Serves forwarded writes in order; never forwards again. One entry of the log may carry all of them.
+    /// Serves forwarded writes in order; never forwards again. One entry of the log may carry all of them, if they are not too large for that.
     pub async fn write_as_leader(
         &self,
         requests: Vec<Request>,
     ) -> Vec<Result<WriteAnswer, StoreError>> {
-        let count = requests.len();
-        let all = |error: StoreError| (0..count).map(|_| Err(error.clone())).collect();
         let opened = match self.open() {
             Ok(opened) => opened,
-            Err(error) => return all(error),
+            Err(error) => return requests.iter().map(|_| Err(error.clone())).collect(),
         };
-        match opened.consensus.proposer().requests(requests).await {
-            Ok(committed) => committed
-                .outcomes
-                .into_iter()
-                .map(|outcome| {
-                    Ok(WriteAnswer {
-                        outcome,
-                        raft_index: committed.index,
-                    })
+        // What is too large comes from an older node only, which knows no answer of its own for it.
+        let refusals: Vec<_> = requests.iter().map(|r| size::check(r).err()).collect();
+        let allowed = requests.into_iter().zip(&refusals);
+        let allowed = allowed.filter(|(_, refused)| refused.is_none());
+        let allowed = allowed.map(|(request, _)| request).collect();
+        let runs = size::runs(allowed, FORWARD_BYTES, size::weight).into_iter();
+        // Each is in the proposer's queue before the next one begins.
+        let proposed = futures_util::future::join_all(runs.map(|run| propose_run(opened, run)));
+        let mut answers = proposed.await.into_iter().flatten();
+        let answers = refusals.into_iter().map(|refused| match refused {
+            Some(refused) => Err(StoreError::Refused(refused.to_string())),
+            None => answers
+                .next()
+                .unwrap_or_else(|| Err(StoreError::Unknown("no answer for this write".into()))),
+        });
+        answers.collect()
+    }
+}
+
+async fn propose_run(
+    opened: &Opened,
+    requests: Vec<Request>,
+) -> Vec<Result<WriteAnswer, StoreError>> {
+    let count = requests.len();
+    match opened.consensus.proposer().requests(requests).await {
+        Ok(committed) => {
+            let raft_index = committed.index;
+            let outcomes = committed.outcomes.into_iter();
+            let answers = outcomes.map(|outcome| {
+                Ok(WriteAnswer {
+                    outcome,
+                    raft_index,
                 })
-                .collect(),
-            Err(not_done) => all(not_done.error.into()),
+            });
+            answers.collect()
+        }
+        Err(not_done) => {
+            let error = StoreError::from(not_done.error);
+            (0..count).map(|_| Err(error.clone())).collect()
         }
     }
 }
@@ -229,14 +259,22 @@ async fn forward_batches(
     mut waiting: mpsc::Receiver<Waiting>,
 ) {
     let in_flight = Arc::new(Semaphore::new(FORWARD_IN_FLIGHT));
+    let mut batches = VecDeque::new();
     loop {
         let Ok(permit) = Arc::clone(&in_flight).acquire_owned().await else {
             return;
         };
-        let mut batch = Vec::new();
-        if waiting.recv_many(&mut batch, FORWARD_BATCH).await == 0 {
-            return;
+        if batches.is_empty() {
+            let mut taken = Vec::new();
+            if waiting.recv_many(&mut taken, FORWARD_BATCH).await == 0 {
+                return;
+            }
+            let weight = |waiting: &Waiting| size::weight(&waiting.write.request);
+            batches.extend(size::runs(taken, FORWARD_BYTES, weight));
         }
+        let Some(batch) = batches.pop_front() else {
+            continue;
+        };
         let peers = peers.clone();
         let leadership = leadership.clone();
         let metrics = Arc::clone(&metrics);

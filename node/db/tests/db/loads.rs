@@ -124,6 +124,7 @@ fn a_load_that_this_machine_cannot_read_back_is_fatal() {
     for (want, fault) in faults {
         let mut db = Db::new();
         db.must("CREATE TABLE old(a)");
+        db.checkpoint();
         let mut parts = chunks(
             7,
             LoadContent::File,

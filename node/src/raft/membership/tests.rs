@@ -102,6 +102,15 @@ fn joins() {
     for (name, joiner, want) in cases {
         assert_eq!(plan_join(&members, &leader, &joiner), want, "{name}");
     }
+}
+
+#[test]
+fn refused_joins() {
+    let members = [
+        present("a#a1", "a:4002", true, true),
+        present("c#c1", "c:4002", false, true),
+    ];
+    let leader = RaftId::from("a#a1");
     for (name, joiner) in [
         ("the leader's name", joiner("a#a2", "x:4002", true)),
         ("the leader's address", joiner("x#x1", "a:4002", true)),
@@ -176,4 +185,42 @@ fn removals() {
     assert_eq!(plan_removal(&members, "b"), Ok(ids(&["b#b1"])));
     assert_eq!(plan_removal(&members, "nobody"), Ok(BTreeSet::new()));
     assert!(plan_removal(&members, "a").is_err());
+}
+
+#[test]
+fn a_learner_votes_once_it_has_got_past_all_that_was_there() {
+    let member = |wants_vote| Member {
+        raft_addr: "x".into(),
+        wants_vote,
+    };
+    let members = [
+        (RaftId::from("a#1"), member(true), true),
+        (RaftId::from("b#1"), member(true), false),
+        (RaftId::from("c#1"), member(false), false),
+    ];
+    let mut goals = Goals::new();
+    // (end of the log, what b has, promoted)
+    for (last, matched, want) in [
+        (100, None, false),
+        (100, Some(0), false),
+        // An entry that it cannot take, close to the end: not enough, for ever.
+        (100, Some(99), false),
+        (110, Some(99), false),
+        // It has what was there at first, but is behind what came since.
+        (200, Some(150), false),
+        (200, Some(184), true),
+    ] {
+        let ready = promotable(&members, &mut goals, last, |id| {
+            if id.name() == "c" {
+                Some(last)
+            } else {
+                matched
+            }
+        });
+        assert_eq!(ready == ids(&["b#1"]), want, "{last}, {matched:?}");
+        assert_eq!(ready.is_empty(), !want, "{last}, {matched:?}");
+    }
+    // Removed and admitted again: it begins anew.
+    promotable(&members[..1], &mut goals, 300, |_| None);
+    assert!(promotable(&members, &mut goals, 300, |_| Some(299)).is_empty());
 }

@@ -202,7 +202,9 @@ impl Walk {
             self.change(ChangeMembers::AddVoterIds(BTreeSet::new()));
             return;
         }
-        let ready = promotable(&self.model.members(), |id| self.living.contains_key(id));
+        let ready = promotable(&self.model.members(), &mut Goals::new(), 1, |id| {
+            self.living.contains_key(id).then_some(1)
+        });
         if !ready.is_empty() {
             self.change(ChangeMembers::AddVoterIds(ready));
         }
