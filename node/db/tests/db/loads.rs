@@ -144,10 +144,7 @@ fn a_load_that_this_machine_cannot_read_back_is_fatal() {
         }
         fault(&db.dir.path().join("incoming-load.part"));
         let entry = Entry {
-            position: Position {
-                term: 9,
-                index: 999,
-            },
+            position: db.position(),
             work: Work::Load(end),
             wanted: Wanted::Caller,
         };
