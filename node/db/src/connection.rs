@@ -14,7 +14,7 @@ use rusqlite::{CachedStatement, Connection, OpenFlags, Statement, config::DbConf
 use crate::{
     Rules, Stamp, Upkeep, clock,
     guard::{Guard, Mode},
-    sql,
+    local, sql,
 };
 
 /// Prepared statements kept per connection. Applications have tens to a few hundred texts; one costs about 5 KiB.
@@ -143,8 +143,7 @@ pub(crate) struct Session {
     foreign_keys: bool,
     pub(crate) meters: Meters,
     seen: RefCell<Box<[u64; SEEN]>>,
-    /// A trigger, view or DEFAULT may call `changes()`.
-    schema_asks_for_changes: Cell<bool>,
+    schema: Cell<SchemaFacts>,
     hasher: std::hash::RandomState,
 }
 
@@ -164,7 +163,7 @@ impl Session {
             foreign_keys,
             meters,
             seen: RefCell::new(Box::new([0; SEEN])),
-            schema_asks_for_changes: Cell::new(false),
+            schema: Cell::default(),
             hasher: std::hash::RandomState::new(),
         })
     }
@@ -238,17 +237,7 @@ impl Session {
         stamp: Stamp,
         asks_for_changes: bool,
     ) -> rusqlite::Result<()> {
-        if self.guard.take_schema_changed() {
-            let mode = self.guard.set_mode(Mode::Internal);
-            let found = self.conn.query_row(
-                "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE sql LIKE '%changes%')",
-                [],
-                |row| row.get(0),
-            );
-            self.guard.set_mode(mode);
-            self.schema_asks_for_changes.set(found?);
-        }
-        if asks_for_changes || self.schema_asks_for_changes.get() {
+        if asks_for_changes || self.schema()?.asks_for_changes {
             // SQLite has no call to reset what `changes()` says, but a DELETE of nothing does.
             self.internal("CREATE TEMP TABLE IF NOT EXISTS node_nothing(x)")?;
             self.internal("DELETE FROM temp.node_nothing WHERE 0")?;
@@ -257,10 +246,65 @@ impl Session {
         Ok(())
     }
 
+    /// What the present schema holds.
+    fn schema(&self) -> rusqlite::Result<SchemaFacts> {
+        if self.guard.take_schema_changed() {
+            let mode = self.guard.set_mode(Mode::Internal);
+            let facts = schema_facts(&self.conn);
+            self.guard.set_mode(mode);
+            self.schema.set(facts?);
+        }
+        Ok(self.schema.get())
+    }
+
+    /// Full-text tables keep new terms in memory, and what they then write depends on where that is cut into pieces. So what is in
+    /// memory is written at the end of every request: however the log is cut into runs, the tables below are the same.
+    pub(crate) fn end_request(&self) -> rusqlite::Result<()> {
+        if self.conn.is_autocommit() {
+            return Ok(());
+        }
+        let facts = self.schema()?;
+        if facts.fts3 {
+            // These merge at COMMIT only.
+            self.internal("COMMIT")?;
+            self.guard.forget_analyze();
+        } else if facts.fts5 {
+            self.internal("SAVEPOINT flush")?;
+            self.internal("RELEASE flush")?;
+        }
+        Ok(())
+    }
+
     /// Runs a statement of the crate's own.
     pub(crate) fn internal(&self, sql: &str) -> rusqlite::Result<()> {
         internal(&self.conn, &self.guard, sql)
     }
+}
+
+/// What the schema holds that requests must be treated differently for. Found in its text, so it may say too much.
+#[derive(Clone, Copy, Debug, Default)]
+struct SchemaFacts {
+    /// A trigger, view or DEFAULT may call `changes()`.
+    asks_for_changes: bool,
+    /// A table of the module fts3 or fts4.
+    fts3: bool,
+    fts5: bool,
+}
+
+fn schema_facts(conn: &Connection) -> rusqlite::Result<SchemaFacts> {
+    conn.query_row(
+        "SELECT coalesce(max(sql LIKE '%changes%'), 0), \
+         coalesce(max(rootpage = 0 AND (sql LIKE '%fts3%' OR sql LIKE '%fts4%')), 0), \
+         coalesce(max(rootpage = 0 AND sql LIKE '%fts5%'), 0) FROM sqlite_schema",
+        [],
+        |row| {
+            Ok(SchemaFacts {
+                asks_for_changes: row.get(0)?,
+                fts3: row.get(1)?,
+                fts5: row.get(2)?,
+            })
+        },
+    )
 }
 
 /// Runs a statement that clients may not. Never from the cache: there a client's equal text would find it, authorized.
@@ -290,6 +334,7 @@ fn open_writer(
     conn.pragma_update(None, "wal_autocheckpoint", 0)?;
     conn.pragma_update(None, "cache_size", -WRITER_CACHE_KIB)?;
     clock::install_functions(&conn)?;
+    local::install(&conn, guard)?;
     let meter = Arc::clone(wal);
     conn.wal_hook(Some(move |_: &mut rusqlite::hooks::Wal, frames: i32| {
         meter.committed(u64::try_from(frames).unwrap_or(0));

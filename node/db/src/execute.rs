@@ -57,6 +57,11 @@ pub(crate) fn run_all(
         match run_request(session, request, wanted, solo) {
             Ok(outcome) => {
                 outcomes[at] = outcome;
+                if request.rules.is_v2() {
+                    session
+                        .end_request()
+                        .map_err(|error| fatal("end a request", &error))?;
+                }
                 at += 1;
                 if session.guard.is_dirty() {
                     commit(session)?;

@@ -114,7 +114,7 @@ pub(crate) const READ_ONLY_TEXT: &str = "attempt to change database via query op
 
 /// What a write gets for reading what other nodes do not see alike.
 pub(crate) const LOCAL_TEXT: &str =
-    "a statement that writes cannot use this table: its content differs from node to node";
+    "a statement that writes cannot use a table or function that differs from node to node";
 
 #[derive(Debug, PartialEq, Eq)]
 enum Decision {
@@ -177,9 +177,7 @@ fn decide(now: Now, action: &AuthAction<'_>, database: Option<&str>) -> Decision
             Allow
         }
         _ if database == Some("temp") && changes_database(action) => Refuse(Refusal::Temporary),
-        AuthAction::Read { .. } if now.writes && reads_local(now, action, database) => {
-            Refuse(Refusal::Local)
-        }
+        _ if now.writes && uses_local(now, action, database) => Refuse(Refusal::Local),
         AuthAction::Function { function_name }
             if function_name.eq_ignore_ascii_case("load_extension")
                 || (mode != Mode::Reader
@@ -199,19 +197,20 @@ fn is_temp_schema(table: &str) -> bool {
     matches!(table, "sqlite_temp_master" | "sqlite_temp_schema")
 }
 
-/// Reads what a statement that writes must not put into the database.
-fn reads_local(now: Now, action: &AuthAction<'_>, database: Option<&str>) -> bool {
-    let AuthAction::Read { table_name, .. } = action else {
-        return false;
+/// Uses what a statement that writes must not put into the database.
+fn uses_local(now: Now, action: &AuthAction<'_>, database: Option<&str>) -> bool {
+    let local = match action {
+        AuthAction::Read { table_name, .. } => {
+            database == Some("temp") || local::is_table(table_name)
+        }
+        AuthAction::Function { function_name } => local::is_function(function_name),
+        AuthAction::CreateVtable { module_name, .. } => local::is_table(module_name),
+        _ => false,
     };
     let on_writer = !matches!(now.mode, Mode::Internal | Mode::Reader);
     // The content of `temp` follows from what the connection did since the node started. ALTER TABLE looks at it and at
     // `pragma_quick_check` for itself, and a client's part of its text holds no query.
-    on_writer
-        && now.v2
-        && !now.vacuum
-        && !now.alters
-        && (database == Some("temp") || local::is_table(table_name))
+    local && on_writer && now.v2 && !now.vacuum && !now.alters
 }
 
 fn changes_database(action: &AuthAction<'_>) -> bool {
@@ -319,7 +318,7 @@ impl Guard {
             alters: self.alters.load(Relaxed),
             writes: self.writes.load(Relaxed),
         };
-        if reads_local(now, &context.action, context.database_name) {
+        if uses_local(now, &context.action, context.database_name) {
             self.local.store(true, Relaxed);
         }
         match decide(now, &context.action, context.database_name) {
@@ -363,6 +362,11 @@ impl Guard {
     /// A statement that writes is running, or has ended.
     pub(crate) fn set_writes(&self, writes: bool) {
         self.writes.store(writes, Relaxed);
+    }
+
+    /// A statement is running that writes by the rules of the second format.
+    pub(crate) fn is_writing(&self) -> bool {
+        self.writes.load(Relaxed) && self.v2.load(Relaxed)
     }
 
     /// An ANALYZE was prepared since statistics were last known to be those of the database.

@@ -272,3 +272,229 @@ fn unwanted_entries_have_the_same_effects() {
     assert_eq!(db.shown("SELECT a FROM t"), "1");
     assert_eq!(db.db.applied().unwrap().index, first + 2);
 }
+
+/// Requests on full-text tables, directly and by triggers, with transactions, failures and changes of the tables between them.
+fn full_text_requests() -> impl Strategy<Value = Vec<Request>> {
+    const TEXTS: &[&str] = &[
+        "INSERT INTO {f}(rowid, x) VALUES({n}, 'alpha beta {n}')",
+        "INSERT INTO {f}(x) SELECT 'gamma ' || value || ' delta' FROM json_each('[1,2,3,4,5,6,7,8]')",
+        "INSERT INTO {f}(x) VALUES('epsilon zeta eta theta {n}')",
+        "UPDATE {f} SET x = x || ' kappa{n}' WHERE rowid % 7 = {n} % 7",
+        "DELETE FROM {f} WHERE rowid = {n}",
+        "INSERT INTO {f}({f}) VALUES('optimize')",
+        "INSERT INTO doc(x) VALUES('iota lambda {n}')",
+        "DELETE FROM doc WHERE id % 5 = {n} % 5",
+        "INSERT OR ROLLBACK INTO {f}(rowid, x) VALUES({n}, 'mu'), ({n}, 'nu')",
+        "INSERT INTO doc(id, x) VALUES(1, 'xi'), (1, 'xi')",
+        "INSERT INTO plain VALUES({n})",
+        "SELECT count(*) FROM {f} WHERE {f} MATCH 'alpha'",
+        "PRAGMA foreign_keys=ON",
+    ];
+    let statement = (0..TEXTS.len(), 0..30_i64, any::<bool>()).prop_map(|(at, n, five)| {
+        let table = if five { "five" } else { "four" };
+        sql(&TEXTS[at]
+            .replace("{f}", table)
+            .replace("{n}", &n.to_string()))
+    });
+    let one = (any::<bool>(), prop::collection::vec(statement, 1..5));
+    let one =
+        one.prop_map(|(transaction, statements)| request(Kind::Execute, transaction, statements));
+    prop::collection::vec(one, 1..60)
+}
+
+const FULL_TEXT: &[&str] = &[
+    "CREATE VIRTUAL TABLE five USING fts5(x)",
+    "INSERT INTO five(five, rank) VALUES('pgsz', 64)",
+    "CREATE TABLE doc(id INTEGER PRIMARY KEY, x)",
+    "CREATE VIRTUAL TABLE of USING fts5(x, content = 'doc', content_rowid = 'id')",
+    "CREATE TRIGGER ai AFTER INSERT ON doc BEGIN INSERT INTO of(rowid, x) VALUES(new.id, new.x); END",
+    "CREATE TRIGGER ad AFTER DELETE ON doc BEGIN INSERT INTO of(of, rowid, x) VALUES('delete', old.id, old.x); END",
+    "CREATE TABLE plain(x)",
+];
+
+/// Everything in the tables below, which a dump leaves out.
+fn below(db: &Db) -> String {
+    let tables = db.shown("SELECT name FROM pragma_table_list WHERE type = 'shadow' ORDER BY 1");
+    let mut all = String::new();
+    for table in tables.split('|').filter(|table| !table.is_empty()) {
+        let rows = db.shown(&format!("SELECT * FROM {table} ORDER BY 1, 2"));
+        all.push_str(&format!("{table}: {rows}\n"));
+    }
+    all
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 12, failure_persistence: None, ..ProptestConfig::default() })]
+    #[test]
+    fn full_text_tables_do_not_depend_on_the_cut(
+        requests in full_text_requests(), run in 2..40_usize, cut in 0..60_usize, four in any::<bool>(),
+    ) {
+        let prepare = || {
+            let mut db = Db::new();
+            for text in FULL_TEXT {
+                db.must(text);
+            }
+            if four {
+                db.must("CREATE VIRTUAL TABLE four USING fts4(x)");
+            } else {
+                db.must("CREATE TABLE four(x, four)");
+            }
+            db
+        };
+        let first = FULL_TEXT.len() as u64 + 2;
+        let entries: Vec<Entry> =
+            requests.into_iter().zip(first..).map(|(request, index)| entry(index, vec![request])).collect();
+        let alone = prepare();
+        let expected = apply(&alone, &entries, 1);
+        let together = prepare();
+        prop_assert_eq!(&apply(&together, &entries, run), &expected);
+        prop_assert_eq!(below(&together), below(&alone));
+        prop_assert_eq!(together.dump(), alone.dump());
+
+        let mut restarted = prepare();
+        let cut = cut.min(entries.len());
+        apply(&restarted, &entries[..cut], 11);
+        prop_assert!(!matches!(restarted.checkpoint(), Checkpoint::Busy(_)));
+        restarted = restarted.restart();
+        apply(&restarted, &entries[cut..], run);
+        prop_assert_eq!(below(&restarted), below(&alone));
+    }
+}
+
+#[test]
+fn a_write_cannot_store_what_tells_about_the_node() {
+    let mut db = Db::new();
+    db.must("CREATE TABLE t(a)");
+    db.must("CREATE TABLE d(a, v DEFAULT (sqlite_version()))");
+    db.must("CREATE TABLE src(a)");
+    db.must("CREATE VIEW v AS SELECT file AS a FROM pragma_database_list");
+    db.must("CREATE TRIGGER g AFTER INSERT ON src BEGIN INSERT INTO t SELECT a FROM v; END");
+    // `temp` holds a table of the crate's own once somebody asks for `changes()`.
+    db.must("INSERT INTO t SELECT changes()");
+    db.must("DELETE FROM t");
+    let refused =
+        "a statement that writes cannot use a table or function that differs from node to node";
+    let version =
+        "a statement that writes cannot use sqlite_version(): it differs from node to node";
+    let cases = [
+        (
+            "INSERT INTO t SELECT file FROM pragma_database_list",
+            refused,
+        ),
+        (
+            "INSERT INTO t SELECT * FROM pragma_compile_options",
+            refused,
+        ),
+        (
+            "INSERT INTO t SELECT page_count FROM pragma_page_count",
+            refused,
+        ),
+        (
+            "INSERT INTO t SELECT count(*) FROM pragma_freelist_count",
+            refused,
+        ),
+        ("INSERT INTO t SELECT name FROM pragma_table_list", refused),
+        ("INSERT INTO t SELECT a FROM v", refused),
+        ("INSERT INTO src VALUES(1)", refused),
+        (
+            "UPDATE t SET a = (SELECT cache_size FROM pragma_cache_size)",
+            refused,
+        ),
+        (
+            "DELETE FROM t WHERE a IN (SELECT pageno FROM dbstat)",
+            refused,
+        ),
+        (
+            "CREATE TABLE u AS SELECT * FROM pragma_module_list",
+            refused,
+        ),
+        ("INSERT INTO t SELECT name FROM sqlite_temp_schema", refused),
+        ("INSERT INTO t VALUES(sqlite_compileoption_get(0))", refused),
+        ("CREATE VIRTUAL TABLE st USING dbstat(main)", refused),
+        ("INSERT INTO t VALUES(sqlite_version())", version),
+        ("INSERT INTO d(a) VALUES(1)", version),
+    ];
+    for transaction in [false, true] {
+        // Three times: at the third it would come from the statement cache.
+        for (text, expected) in cases.iter().cycle().take(3 * cases.len()) {
+            let outcome = db.request(Kind::Unified, transaction, vec![sql(text)]);
+            assert_eq!(support::error(&outcome.results[0]), *expected, "{text}");
+        }
+    }
+    assert_eq!(
+        db.shown(
+            "SELECT (SELECT count(*) FROM t), (SELECT count(*) FROM src), (SELECT count(*) FROM d)"
+        ),
+        "0,0,0"
+    );
+    // What the database itself says may be stored, and reads may ask for anything, also beside writes.
+    for text in [
+        "INSERT INTO t SELECT name FROM pragma_table_info('t')",
+        "INSERT INTO t SELECT user_version FROM pragma_user_version",
+        "INSERT INTO t SELECT name FROM sqlite_schema",
+        "SELECT sqlite_version(), sqlite_source_id(), (SELECT count(*) FROM pragma_database_list)",
+        "SELECT count(*) FROM dbstat",
+        "EXPLAIN INSERT INTO t SELECT file FROM pragma_database_list",
+    ] {
+        db.must(text);
+    }
+    // An entry of the first format does what it did.
+    let mut old = request(
+        Kind::Execute,
+        false,
+        vec![sql(
+            "INSERT INTO t SELECT cache_size FROM pragma_cache_size",
+        )],
+    );
+    old.rules = Rules::V1;
+    assert_eq!(support::write(&db.apply(old).results[0]).1, 1);
+}
+
+/// A plan is chosen by the statistics in memory. Those of an ANALYZE that was undone must not stay there.
+#[test]
+fn statistics_of_an_undone_analyze_are_forgotten() {
+    let fill = |db: &mut Db| {
+        db.must("CREATE TABLE t(a, b, c)");
+        db.must("CREATE INDEX ia ON t(a)");
+        db.must("CREATE INDEX ib ON t(b)");
+        db.must("INSERT INTO t SELECT 1, 1, 1");
+        // The statistics' table is there, so that an ANALYZE changes no schema.
+        db.must("ANALYZE");
+        db.must("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 2000) INSERT INTO t SELECT i, i % 2, i FROM n");
+        db.must("UPDATE t SET a = 5 WHERE rowid > 1000");
+        db.must("UPDATE t SET b = rowid");
+    };
+    let plan = |db: &mut Db| {
+        let explain = sql("EXPLAIN QUERY PLAN SELECT c FROM t WHERE a = 5 AND b = 7");
+        let outcome = db.request(Kind::Query, false, vec![explain]);
+        format!("{:?}", rows(outcome.results[0].clone()).values)
+    };
+    for (transaction, texts) in [
+        (true, vec!["ANALYZE", "nonsense"]),
+        (false, vec!["ANALYZE; INSERT OR ROLLBACK INTO u VALUES(1)"]),
+        (
+            true,
+            vec![
+                "PRAGMA analysis_limit=0",
+                "ANALYZE main.t",
+                "INSERT INTO u VALUES(1)",
+            ],
+        ),
+    ] {
+        let mut db = Db::new();
+        fill(&mut db);
+        db.must("CREATE TABLE u(x PRIMARY KEY)");
+        db.must("INSERT INTO u VALUES(1)");
+        let before = plan(&mut db);
+        // The same text again, from the cache if it were there.
+        for _ in 0..3 {
+            let statements = texts.iter().map(|text| sql(text)).collect();
+            let outcome = db.request(Kind::Execute, transaction, statements);
+            support::error(outcome.results.last().unwrap());
+        }
+        let after = plan(&mut db);
+        let shown = db.shown("SELECT group_concat(stat) FROM sqlite_stat1");
+        let restarted = plan(&mut db.restart_after_checkpoint());
+        assert_eq!(after, restarted, "{texts:?}: {before}, {shown}");
+    }
+}
