@@ -39,6 +39,11 @@ fault SECONDS="60" SEED="":
     cargo build -p node
     FAULT_SECONDS={{SECONDS}} FAULT_SEED={{SEED}} cargo test -p e2e --test cluster_fault -- --nocapture
 
+# Power cuts on disks that lose what was not synced: `just power 3000`, or `just power 12 42` for the cluster of a seed.
+power CUTS="300" SEED="":
+    cargo build -p node
+    POWER_CUTS={{CUTS}} POWER_SEED={{SEED}} cargo test -p e2e --test power_loss -- --nocapture
+
 # A dump of that many MB loaded into three nodes, compared, killed, compared, joined by a fourth.
 dump MB="200":
     cargo build -p node

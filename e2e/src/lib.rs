@@ -4,7 +4,7 @@
 //! benchmark in `src/bin/bench.rs` are written with it.
 //!
 //! Reading order: [`process`] → [`client`] → [`wait`] → [`cluster`] → [`membership`] → [`link`] → [`fault`] with [`history`] and
-//! [`linearize`] → [`exchange`] → [`small_disk`] and [`frozen_disk`] → [`dump`] → [`mod@bench`].
+//! [`linearize`] → [`exchange`] → [`small_disk`], [`frozen_disk`] and [`power`] → [`dump`] → [`mod@bench`].
 
 pub mod bench;
 pub mod binary;
@@ -21,6 +21,7 @@ pub mod link;
 pub mod membership;
 pub mod netns;
 pub mod ports;
+pub mod power;
 pub mod process;
 pub mod seed;
 pub mod servers;

@@ -4,11 +4,11 @@
 //! data directory is created. A directory that was lost and made anew therefore is another Raft member, and nothing that was promised
 //! to the old one, neither votes nor acknowledgements, can be claimed by the new one.
 use std::{
-    fs,
-    io::{self, Write},
+    fs, io,
     path::{Path, PathBuf},
 };
 
+use node_db::durable;
 use serde::{Deserialize, Serialize};
 
 /// Name of the file, in `<data>/raft/`.
@@ -253,7 +253,7 @@ impl Identity {
             path: path.clone(),
             reason: e.to_string(),
         })?;
-        write_durably(&path, &text).map_err(|source| IdentityError::Io { path, source })
+        durable::write(&path, &text).map_err(|source| IdentityError::Io { path, source })
     }
 }
 
@@ -267,30 +267,6 @@ pub fn name_of(raft_id: &str) -> &str {
     raft_id
         .rsplit_once(SEPARATOR)
         .map_or(raft_id, |(name, _)| name)
-}
-
-/// Replaces a file so that a crash leaves either the old or the new content.
-///
-/// # Errors
-/// The disk refused.
-pub fn write_durably(path: &Path, content: &[u8]) -> io::Result<()> {
-    let temporary = path.with_extension("tmp");
-    let mut file = fs::File::create(&temporary)?;
-    file.write_all(content)?;
-    file.sync_all()?;
-    fs::rename(&temporary, path)?;
-    sync_parent(path)
-}
-
-/// Makes a rename or a new name in `path`'s directory durable.
-///
-/// # Errors
-/// The disk refused.
-pub fn sync_parent(path: &Path) -> io::Result<()> {
-    match path.parent() {
-        Some(parent) => fs::File::open(parent)?.sync_all(),
-        None => Ok(()),
-    }
 }
 
 #[cfg(test)]

@@ -142,7 +142,7 @@ fn prepare(args: &Args) -> Report {
         Ok(read) => read,
         Err(reason) => return refused(reason),
     };
-    if let Err(e) = fs::create_dir_all(&args.data) {
+    if let Err(e) = node_db::durable::create_dir_all(&args.data) {
         return refused(format!("{}: {e}", args.data.display()));
     }
     let _lock = match lock_directory(&args.data) {

@@ -14,12 +14,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use node_db::durable;
+
 use self::{
     journal::Journal,
     peers::{MAX_PEERS_BYTES, Peers, PeersError},
 };
 use crate::{
-    identity::{Cluster, Identity, IdentityError, Lineage, sync_parent, write_durably},
+    identity::{Cluster, Identity, IdentityError, Lineage},
     raft::{
         codec::VoteRecord,
         log::Log,
@@ -187,7 +189,7 @@ impl<'a> Recovery<'a> {
             former => self.begin(former, hash, peers, Some(to))?,
         };
         if !journal.done {
-            write_durably(&path, &content).map_err(|e| RecoverError::io("write", &path, &e))?;
+            durable::write(&path, &content).map_err(|e| RecoverError::io("write", &path, &e))?;
         }
         self.go_forward(journal, peers, after)?;
         tracing::info!(target: "recovery", "node recovered successfully using {}", path.display());
@@ -275,6 +277,13 @@ impl<'a> Recovery<'a> {
             planned.is_some(),
             term,
         );
+        if planned.is_none() {
+            // A person wrote it, perhaps a moment ago: a journal without it would keep the node from starting.
+            let path = self.file(PEERS_FILE);
+            durable::sync(&path)
+                .and_then(|()| durable::sync_parent(&path))
+                .map_err(|e| RecoverError::io("sync", &path, &e))?;
+        }
         journal.save(&self.raft_dir)?;
         Ok(journal)
     }
@@ -360,7 +369,7 @@ impl<'a> Recovery<'a> {
             rewrite(&log, &new, membership, vote).map_err(|e| {
                 RecoverError::Failed(format!("rewriting the Raft log in {}: {e}", log.display()))
             })?;
-            sync_parent(&new).map_err(|e| RecoverError::io("sync", &new, &e))?;
+            durable::sync_parent(&new).map_err(|e| RecoverError::io("sync", &new, &e))?;
             after(Step::LogBuilt)?;
             self.rename("log", OLD_LOG)?;
             after(Step::LogSetAside)?;
@@ -389,7 +398,7 @@ impl<'a> Recovery<'a> {
         after(Step::OldLogRemoved)?;
         let path = self.file(journal::FILE_NAME);
         fs::remove_file(&path)
-            .and_then(|()| sync_parent(&path))
+            .and_then(|()| durable::sync_parent(&path))
             .map_err(|e| RecoverError::io("remove", &path, &e))
     }
 
@@ -399,9 +408,7 @@ impl<'a> Recovery<'a> {
 
     fn rename(&self, from: &str, to: &str) -> Result<(), RecoverError> {
         let path = self.file(from);
-        fs::rename(&path, self.file(to))
-            .and_then(|()| sync_parent(&path))
-            .map_err(|e| RecoverError::io("rename", &path, &e))
+        durable::rename(&path, &self.file(to)).map_err(|e| RecoverError::io("rename", &path, &e))
     }
 }
 
@@ -433,7 +440,7 @@ fn read_limited(path: &Path) -> Result<Option<Vec<u8>>, PeersError> {
 
 fn remove_directory(path: &Path) -> Result<(), RecoverError> {
     match fs::remove_dir_all(path) {
-        Ok(()) => sync_parent(path).map_err(|e| RecoverError::io("sync", path, &e)),
+        Ok(()) => durable::sync_parent(path).map_err(|e| RecoverError::io("sync", path, &e)),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(e) => Err(RecoverError::io("remove", path, &e)),
     }

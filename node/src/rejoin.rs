@@ -3,12 +3,10 @@
 //! Asked for by a file, so that it happens before anything is opened, and goes on where a crash interrupted it.
 use std::{fs, io, path::Path};
 
+use node_db::durable;
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    identity::{Cluster, write_durably},
-    prepare,
-};
+use crate::{identity::Cluster, prepare};
 
 /// In the data directory.
 pub const FILE_NAME: &str = "rejoin.json";
@@ -34,7 +32,7 @@ pub struct Rejoin {
 /// The disk refused.
 pub fn request(data_dir: &Path, rejoin: &Rejoin) -> io::Result<()> {
     let content = serde_json::to_vec_pretty(rejoin).map_err(io::Error::other)?;
-    write_durably(&data_dir.join(FILE_NAME), &content)
+    durable::write(&data_dir.join(FILE_NAME), &content)
 }
 
 /// At a start, before anything else is read: parks the data if that was asked for and is not done yet. Gives what is still to be

@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-use node_db::Database;
+use node_db::{Database, durable};
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
@@ -135,7 +135,9 @@ impl Node {
     fn prepare(config: &Config) -> anyhow::Result<Self> {
         let data_dir = &config.data_dir;
         let raft_dir = data_dir.join("raft");
-        std::fs::create_dir_all(&raft_dir)
+        durable::create_dir_all(data_dir)
+            .and_then(|()| durable::create_dir_all(&raft_dir))
+            .and_then(|()| durable::sync(&raft_dir))
             .with_context(|| format!("failed to create {}", raft_dir.display()))?;
         let lock = lock_directory(data_dir)?;
         let rejoin =
@@ -316,7 +318,7 @@ impl Node {
             slow_statement: (!config.db_slow_statement.is_zero())
                 .then_some(config.db_slow_statement),
         };
-        let (db, recovered) = Database::open(options)?;
+        let (db, recovered) = Database::open_beside(options, &|at| log.holds_all_to(at))?;
         log.check_continuity(recovered.position)
             .map_err(anyhow::Error::msg)?;
         if recovered.position.is_some() {

@@ -1,15 +1,16 @@
 //! Moving the WAL into the main file, so that a crash at any step leaves either the old or the new position.
 //!
-//! 1. fsync the WAL,
-//! 2. sidecar with the intent,
-//! 3. SQLite copies the WAL's pages,
-//! 4. fsync the main file,
-//! 5. sidecar with the new position,
-//! 6. empty the WAL.
+//! 1. once after each opening: fsync the main file as SQLite made it, and the directory that names both files,
+//! 2. fsync the WAL,
+//! 3. sidecar with the intent, which describes the WAL down to its last checksum,
+//! 4. SQLite copies the WAL's pages,
+//! 5. fsync the main file,
+//! 6. sidecar with the new position,
+//! 7. empty the WAL.
 //!
-//! A crash before 2 loses the WAL, which the log replays; between 2 and 5 the next start repeats 3 to 5 from the durable WAL;
-//! after 5 the WAL is deleted as at every start.
-use std::{fs::File, io::Read as _, path::Path, time::Duration};
+//! A crash before 3 loses the WAL, which the log replays; between 3 and 6 the next start repeats 4 to 6 from the durable WAL;
+//! after 6 the WAL is deleted as at every start.
+use std::time::Duration;
 
 use rusqlite::wal::CheckpointMode;
 
@@ -18,6 +19,7 @@ use crate::{
     fault::{fatal, fatal_io},
     files,
     sidecar::{self, Base, Intent, Sidecar},
+    wal_file,
     writer::Writer,
 };
 
@@ -27,8 +29,6 @@ const PATIENCE: Duration = Duration::from_millis(20);
 const WAL_LIMIT_BYTES: u64 = 1 << 30;
 /// Reads younger than this are spared even then.
 const SPARED_AGE: Duration = Duration::from_secs(30);
-/// SQLite's header of the WAL.
-const WAL_HEADER_BYTES: usize = 32;
 
 impl Writer {
     /// See [`crate::Database::checkpoint`].
@@ -62,24 +62,11 @@ impl Writer {
     }
 
     fn move_wal(&mut self, position: Position) -> Result<Base, Fatal> {
-        let old = self.main.base();
+        self.ground()?;
         if self.wal().is_dirty() {
             files::sync(&self.files.wal).map_err(|error| fatal_io("fsync the WAL", &error))?;
             self.failpoint("wal synced")?;
-            let wal_salts = wal_salts(&self.files.wal)
-                .map_err(|error| fatal_io("read the WAL's header", &error))?;
-            let wal_frames = u32::try_from(self.wal().frames())
-                .map_err(|_| Fatal("the WAL is too long".to_owned()))?;
-            let intent = Intent::Checkpoint {
-                position,
-                meta: self.meta.to_vec(),
-                wal_salts,
-                wal_frames,
-            };
-            self.write_sidecar(&Sidecar {
-                base: old,
-                intent: Some(intent),
-            })?;
+            self.write_sidecar(&self.intended(position)?)?;
             self.failpoint("intent written")?;
             self.copy_pages()?;
             self.failpoint("pages copied")?;
@@ -94,12 +81,38 @@ impl Writer {
             meta: self.meta.to_vec(),
             main_len,
         };
-        self.write_sidecar(&Sidecar {
-            base: base.clone(),
-            intent: None,
-        })?;
+        self.write_sidecar(&Sidecar::at_rest(base.clone()))?;
         self.failpoint("state written")?;
         Ok(base)
+    }
+
+    /// SQLite made the main file and the WAL without syncing anything; a sidecar that speaks of them must not be all that is left.
+    fn ground(&mut self) -> Result<(), Fatal> {
+        if !self.grounded {
+            files::sync(&self.files.main)
+                .and_then(|()| self.files.sync_dir())
+                .map_err(|error| fatal_io("fsync the new main file", &error))?;
+            self.grounded = true;
+            self.failpoint("main grounded")?;
+        }
+        Ok(())
+    }
+
+    fn intended(&self, position: Position) -> Result<Sidecar, Fatal> {
+        let io = |error| fatal_io("read the WAL", &error);
+        let wal_frames = u32::try_from(self.wal().frames())
+            .map_err(|_| Fatal("the WAL is too long".to_owned()))?;
+        let intent = Intent::Checkpoint {
+            position,
+            meta: self.meta.to_vec(),
+            wal_salts: wal_file::salts(&self.files.wal).map_err(io)?,
+            wal_frames,
+        };
+        Ok(Sidecar {
+            base: self.main.base(),
+            intent: Some(intent),
+            wal_end: Some(wal_file::end_at(&self.files.wal, wal_frames).map_err(io)?),
+        })
     }
 
     fn copy_pages(&self) -> Result<(), Fatal> {
@@ -139,13 +152,4 @@ impl Writer {
             .write_state(&bytes)
             .map_err(|error| fatal_io("write the state file", &error))
     }
-}
-
-/// What names this generation of the WAL.
-pub(crate) fn wal_salts(wal: &Path) -> std::io::Result<[u8; 8]> {
-    let mut header = [0; WAL_HEADER_BYTES];
-    File::open(wal)?.read_exact(&mut header)?;
-    let mut salts = [0; 8];
-    salts.copy_from_slice(&header[16..24]);
-    Ok(salts)
 }

@@ -61,12 +61,24 @@ impl Database {
     /// # Errors
     /// A damaged sidecar or main file, or a disk that refuses.
     pub fn open(options: Options) -> Result<(Self, Recovered), OpenError> {
+        Self::open_beside(options, &|_| false)
+    }
+
+    /// Like [`Database::open`] beside a log: `log_holds_all` says whether it holds every entry from its beginning up to and with a
+    /// position. A main file in doubt is then no error: it is thrown away, and the log makes it anew from the first entry on.
+    ///
+    /// # Errors
+    /// As [`Database::open`].
+    pub fn open_beside(
+        options: Options,
+        log_holds_all: &dyn Fn(Position) -> bool,
+    ) -> Result<(Self, Recovered), OpenError> {
         let dir = std::path::absolute(&options.dir).map_err(|source| OpenError::Io {
             context: "find the database's directory".to_owned(),
             source,
         })?;
         let files = Files::new(&dir);
-        let base = recover(&files)?;
+        let base = recover(&files, log_holds_all)?;
         let recovered = Recovered {
             position: base.position,
             meta: base.meta.clone().into(),

@@ -1,9 +1,10 @@
 //! Names of the files in the database's directory, and writing them so that they survive a power cut.
 use std::{
-    fs::{self, File},
-    io::{self, Write as _},
+    fs, io,
     path::{Path, PathBuf},
 };
+
+use crate::durable;
 
 /// Where everything lies.
 #[derive(Clone, Debug)]
@@ -13,9 +14,9 @@ pub(crate) struct Files {
     pub(crate) main: PathBuf,
     pub(crate) wal: PathBuf,
     shm: PathBuf,
+    journal: PathBuf,
     /// The sidecar.
     pub(crate) state: PathBuf,
-    state_temporary: PathBuf,
     /// A snapshot being received.
     pub(crate) snapshot: PathBuf,
     /// A load being collected.
@@ -32,41 +33,38 @@ impl Files {
             main: file("db.sqlite"),
             wal: file("db.sqlite-wal"),
             shm: file("db.sqlite-shm"),
+            journal: file("db.sqlite-journal"),
             state: file("state"),
-            state_temporary: file("state.tmp"),
             snapshot: file("incoming-snapshot.part"),
             load: file("incoming-load.part"),
             replacement: file("replacement.sqlite"),
         }
     }
 
-    /// Deletes what SQLite keeps beside the main file. No connection may be open.
+    /// Deletes what SQLite keeps beside the main file. No connection may be open. The rollback journal is of the moment in which SQLite
+    /// made the file; one that came back after a power cut would be rolled back into the present file.
     pub(crate) fn remove_wal(&self) -> io::Result<()> {
         remove(&self.wal)?;
-        remove(&self.shm)
+        remove(&self.shm)?;
+        remove(&self.journal)
     }
 
     /// Replaces the sidecar; durable when it returns.
     pub(crate) fn write_state(&self, bytes: &[u8]) -> io::Result<()> {
-        let mut file = File::create(&self.state_temporary)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        fs::rename(&self.state_temporary, &self.state)?;
-        self.sync_dir()
+        durable::write(&self.state, bytes)
     }
 
     /// Makes renames and deletions durable.
     pub(crate) fn sync_dir(&self) -> io::Result<()> {
-        sync(&self.dir)
+        durable::sync(&self.dir)
     }
 }
 
-/// Makes a file's content (or a directory's names) durable. A missing file is fine.
+/// Makes a file's content durable. A missing file is fine.
 pub(crate) fn sync(path: &Path) -> io::Result<()> {
-    match File::open(path) {
-        Ok(file) => file.sync_all(),
+    match durable::sync(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(error),
+        result => result,
     }
 }
 
@@ -80,9 +78,14 @@ pub(crate) fn remove(path: &Path) -> io::Result<()> {
 
 /// Length in bytes; 0 for a missing file.
 pub(crate) fn len(path: &Path) -> io::Result<u64> {
+    Ok(len_if_there(path)?.unwrap_or(0))
+}
+
+/// Length in bytes; `None` for a missing file.
+pub(crate) fn len_if_there(path: &Path) -> io::Result<Option<u64>> {
     match fs::metadata(path) {
-        Ok(meta) => Ok(meta.len()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
+        Ok(meta) => Ok(Some(meta.len())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     }
 }

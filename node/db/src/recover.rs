@@ -1,16 +1,16 @@
 //! Opening: finishing what a crash interrupted, and throwing away what the log replays.
-use std::{fs, io, path::Path};
-
-use rusqlite::wal::CheckpointMode;
+use std::{fs, io};
 
 use crate::{
-    OpenError,
-    checkpoint::wal_salts,
-    connection::{Meters, Session},
-    fault::message,
+    OpenError, Position, durable,
     files::{self, Files},
+    judge::{Seen, Verdict, judge, promised},
     sidecar::{self, Base, Intent, Sidecar},
+    wal_file::{self, WalEnd},
 };
+
+/// What helps where nothing here can replace a damaged file.
+const WAY_OUT: &str = "Delete the directory and let this node join anew, or restore a backup";
 
 pub(crate) fn io_error(context: &'static str) -> impl Fn(io::Error) -> OpenError {
     move |source| OpenError::Io {
@@ -19,68 +19,108 @@ pub(crate) fn io_error(context: &'static str) -> impl Fn(io::Error) -> OpenError
     }
 }
 
-fn sqlite_error(error: &rusqlite::Error) -> OpenError {
-    OpenError::Sqlite(message(error))
+/// Brings the directory to a state where the main file equals what is returned and nothing else matters. `log_holds_all` says whether the
+/// caller's log holds every entry from its beginning up to a position.
+///
+/// Nothing is changed before the verdict, and each step leaves what the verdict was founded on until the next sidecar is durable. So
+/// whatever happens in between, the next start comes to the same verdict.
+pub(crate) fn recover(
+    files: &Files,
+    log_holds_all: &dyn Fn(Position) -> bool,
+) -> Result<Base, OpenError> {
+    durable::create_dir_all(&files.dir).map_err(io_error("create the database's directory"))?;
+    // A process that was killed may have left names that are there, but not durable.
+    files
+        .sync_dir()
+        .map_err(io_error("fsync the database's directory"))?;
+    let sidecar = read_sidecar(files)?;
+    let seen = look(files, &sidecar)?;
+    let holds_all = promised(&sidecar).is_none_or(log_holds_all);
+    let base = match judge(&sidecar, &seen, holds_all) {
+        Verdict::Equals(base) if sidecar.intent.is_none() => base,
+        Verdict::Equals(base) => settle(files, base)?,
+        Verdict::MoveWal(end, base) => {
+            move_wal(files, &sidecar, end).map_err(io_error("finish a checkpoint"))?;
+            settle(files, base)?
+        }
+        Verdict::PutInPlace(base) => {
+            put_in_place(files).map_err(io_error("put the new database in place"))?;
+            settle(files, base)?
+        }
+        Verdict::BeginAnew(why) => {
+            tracing::warn!(
+                "{}: {why}. The log holds everything: the database is made from it anew",
+                files.dir.display()
+            );
+            settle(files, Base::default())?
+        }
+        Verdict::Refuse(why) => {
+            return Err(OpenError::Corrupt(format!(
+                "{}: {why}. {WAY_OUT}",
+                files.dir.display()
+            )));
+        }
+    };
+    clean_up(files, &base).map_err(io_error("remove what is left over"))?;
+    Ok(base)
 }
 
-/// Brings the directory to a state where the main file equals what is returned and nothing else matters.
-pub(crate) fn recover(files: &Files) -> Result<Base, OpenError> {
-    fs::create_dir_all(&files.dir).map_err(io_error("create the database's directory"))?;
-    for leftover in [&files.snapshot, &files.load] {
-        files::remove(leftover).map_err(io_error("remove an unfinished file"))?;
-    }
-    let sidecar = read_sidecar(files)?;
-    let finished = match sidecar.intent {
-        None => None,
+/// Plain reads only.
+fn look(files: &Files, sidecar: &Sidecar) -> Result<Seen, OpenError> {
+    let wal = match &sidecar.intent {
         Some(Intent::Checkpoint {
-            position,
-            meta,
             wal_salts,
             wal_frames,
-        }) => {
-            finish_checkpoint(files, wal_salts, wal_frames)?;
-            let main_len = files::len(&files.main).map_err(io_error("measure the main file"))?;
-            Some(Base {
-                position: Some(position),
-                meta,
-                main_len,
-            })
-        }
-        Some(Intent::Replace {
-            position,
-            meta,
-            main_len,
-        }) => {
-            finish_replacement(files)?;
-            Some(Base {
-                position: Some(position),
-                meta,
-                main_len,
-            })
-        }
+            ..
+        }) => wal_file::check(&files.wal, *wal_salts, *wal_frames)
+            .map_err(io_error("read the WAL"))?,
+        _ => Err("it is not needed".to_owned()),
     };
-    let base = match finished {
-        Some(base) => {
-            check_length(files, &base)?;
-            write(
-                files,
-                &Sidecar {
-                    base: base.clone(),
-                    intent: None,
-                },
-            )?;
-            base
-        }
-        None => sidecar.base,
+    Ok(Seen {
+        main_bytes: files::len(&files.main).map_err(io_error("measure the main file"))?,
+        replacement_bytes: files::len_if_there(&files.replacement)
+            .map_err(io_error("measure the new database"))?,
+        wal,
+    })
+}
+
+/// From here on the main file equals `base`, and no crash leads back.
+fn settle(files: &Files, base: Base) -> Result<Base, OpenError> {
+    write(files, &Sidecar::at_rest(base.clone()))?;
+    Ok(base)
+}
+
+fn move_wal(files: &Files, sidecar: &Sidecar, end: WalEnd) -> io::Result<()> {
+    let Some(Intent::Checkpoint {
+        wal_salts,
+        wal_frames,
+        ..
+    }) = sidecar.intent
+    else {
+        return Ok(());
     };
-    files::remove(&files.replacement).map_err(io_error("remove an unfinished file"))?;
-    files.remove_wal().map_err(io_error("remove the WAL"))?;
+    wal_file::copy(&files.wal, wal_salts, wal_frames, end, &files.main)?;
+    durable::sync(&files.main)?;
+    // If the file had to be made, so is its name.
+    files.sync_dir()
+}
+
+/// The replacement was durable before the intent.
+fn put_in_place(files: &Files) -> io::Result<()> {
+    files.remove_wal()?;
+    durable::rename(&files.replacement, &files.main)
+}
+
+fn clean_up(files: &Files, base: &Base) -> io::Result<()> {
+    for leftover in [&files.snapshot, &files.load, &files.replacement] {
+        files::remove(leftover)?;
+    }
+    files.remove_wal()?;
     if base.position.is_none() {
         // Whatever is there was made after the last checkpoint, of which there is none.
-        files::remove(&files.main).map_err(io_error("remove an empty database"))?;
+        files::remove(&files.main)?;
     }
-    check_length(files, &base)?;
-    Ok(base)
+    Ok(())
 }
 
 pub(crate) fn write(files: &Files, sidecar: &Sidecar) -> Result<(), OpenError> {
@@ -105,15 +145,14 @@ pub(crate) fn load_sidecar(files: &Files) -> Result<Option<Sidecar>, OpenError> 
     match fs::read(&files.state) {
         Ok(bytes) => sidecar::decode(&bytes).map(Some).map_err(|reason| {
             OpenError::Corrupt(format!(
-                "the state file {} is damaged: {reason}. Delete the directory and let this node join anew, or restore a backup",
+                "the state file {} is damaged: {reason}. {WAY_OUT}",
                 files.state.display()
             ))
         }),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             if files::len(&files.main).map_err(io_error("measure the main file"))? > 0 {
                 return Err(OpenError::Corrupt(format!(
-                    "{} exists but the state file {} is missing, so it is unknown which log position the database equals. \
-                     Delete the directory and let this node join anew, or restore a backup",
+                    "{} exists but the state file {} is missing, so it is unknown which log position the database equals. {WAY_OUT}",
                     files.main.display(),
                     files.state.display()
                 )));
@@ -128,56 +167,10 @@ pub(crate) fn check_length(files: &Files, base: &Base) -> Result<(), OpenError> 
     let len = files::len(&files.main).map_err(io_error("measure the main file"))?;
     if base.position.is_some() && len < base.main_len {
         return Err(OpenError::Corrupt(format!(
-            "the database {} has {len} bytes but had {} at its last checkpoint: it was cut short. \
-             Delete the directory and let this node join anew, or restore a backup",
+            "the database {} has {len} bytes but had {} at its last checkpoint: it was cut short. {WAY_OUT}",
             files.main.display(),
             base.main_len
         )));
     }
     Ok(())
-}
-
-fn finish_checkpoint(files: &Files, salts: [u8; 8], frames: u32) -> Result<(), OpenError> {
-    // An empty WAL means that SQLite had done everything.
-    if files::len(&files.wal).map_err(io_error("measure the WAL"))? == 0 {
-        return Ok(());
-    }
-    let damaged = |what: &str| {
-        OpenError::Corrupt(format!(
-            "the WAL {} is damaged in the middle of a checkpoint: {what}. \
-             Delete the directory and let this node join anew, or restore a backup",
-            files.wal.display()
-        ))
-    };
-    if wal_salts(&files.wal).map_err(io_error("read the WAL's header"))? != salts {
-        return Err(damaged("it is not the one that was being moved"));
-    }
-    // Its index may have been half written.
-    remove_index(&files.wal)?;
-    let session = Session::open(&files.main, false, Meters::default())
-        .map_err(|error| sqlite_error(&error))?;
-    let (found, copied) = session
-        .conn
-        .wal_checkpoint_v2(Some("main"), CheckpointMode::PASSIVE)
-        .map_err(|error| sqlite_error(&error))?;
-    if u32::try_from(found) != Ok(frames) || copied != found {
-        return Err(damaged(&format!("{found} of {frames} frames are valid")));
-    }
-    drop(session);
-    files::sync(&files.main).map_err(io_error("fsync the main file"))
-}
-
-fn remove_index(wal: &Path) -> Result<(), OpenError> {
-    files::remove(&wal.with_file_name("db.sqlite-shm")).map_err(io_error("remove the WAL's index"))
-}
-
-/// The replacement was durable before the intent; if it is gone, it was renamed.
-fn finish_replacement(files: &Files) -> Result<(), OpenError> {
-    let io = io_error("put the new database in place");
-    files.remove_wal().map_err(&io)?;
-    match fs::rename(&files.replacement, &files.main) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(io(error)),
-        _ => {}
-    }
-    files.sync_dir().map_err(io)
 }

@@ -64,6 +64,7 @@ impl Writer {
         self.write_sidecar(&Sidecar {
             base: self.main.base(),
             intent: Some(intent),
+            wal_end: None,
         })?;
         self.failpoint("replacement intended")?;
         self.files.remove_wal().map_err(io)?;
@@ -76,10 +77,7 @@ impl Writer {
             meta: meta.to_vec(),
             main_len,
         };
-        self.write_sidecar(&Sidecar {
-            base: base.clone(),
-            intent: None,
-        })?;
+        self.write_sidecar(&Sidecar::at_rest(base.clone()))?;
         self.failpoint("replacement stated")?;
         self.meta = meta;
         self.open_session()

@@ -1,9 +1,13 @@
 //! The `state` file: which log position the main file equals, and what was under way when it was written.
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::Position;
+use crate::{
+    Position,
+    wal_file::{Salts, WalEnd},
+};
 
-/// First byte of the file; raised when the encoding changes.
+/// First byte of the file; raised when an older program must not read it. New last fields do not raise it: older programs pass over
+/// them, and where they are absent the default holds.
 const VERSION: u8 = 1;
 
 /// What the main file equals.
@@ -25,7 +29,7 @@ pub(crate) enum Intent {
         position: Position,
         meta: Vec<u8>,
         /// Bytes 16..24 of the WAL's header, which name one generation of it.
-        wal_salts: [u8; 8],
+        wal_salts: Salts,
         /// Valid frames in the WAL.
         wal_frames: u32,
     },
@@ -43,6 +47,25 @@ pub(crate) enum Intent {
 pub(crate) struct Sidecar {
     pub(crate) base: Base,
     pub(crate) intent: Option<Intent>,
+    /// With [`Intent::Checkpoint`]: the last of the WAL's frames. Absent in what earlier versions wrote.
+    #[serde(deserialize_with = "absent_is_none")]
+    pub(crate) wal_end: Option<WalEnd>,
+}
+
+impl Sidecar {
+    /// Nothing is under way.
+    pub(crate) fn at_rest(base: Base) -> Self {
+        Self {
+            base,
+            intent: None,
+            wal_end: None,
+        }
+    }
+}
+
+fn absent_is_none<'de, D: Deserializer<'de>>(from: D) -> Result<Option<WalEnd>, D::Error> {
+    // The checksum over the whole file was right: what is missing was never written.
+    Ok(Option::deserialize(from).unwrap_or(None))
 }
 
 /// Version, CRC-32 of the rest (little-endian), postcard.
@@ -96,7 +119,37 @@ mod tests {
                 wal_salts: [7; 8],
                 wal_frames: 12,
             }),
+            wal_end: Some(WalEnd {
+                page_bytes: 4096,
+                pages: 3,
+                checksum: [5; 8],
+            }),
         }
+    }
+
+    /// As earlier versions encoded it.
+    #[derive(Serialize, Deserialize)]
+    struct Former {
+        base: Base,
+        intent: Option<Intent>,
+    }
+
+    #[test]
+    fn older_and_newer_programs_read_each_other() {
+        let sealed = |body: &[u8]| {
+            let crc = crc32fast::hash(body).to_le_bytes();
+            [&[VERSION], &crc[..], body].concat()
+        };
+        let Sidecar { base, intent, .. } = sample();
+        let old = postcard::to_stdvec(&Former { base, intent }).unwrap();
+        let wanted = Sidecar {
+            wal_end: None,
+            ..sample()
+        };
+        assert_eq!(decode(&sealed(&old)).unwrap(), wanted);
+        let new = encode(&sample()).unwrap();
+        let read: Former = postcard::from_bytes(&new[5..]).unwrap();
+        assert_eq!((read.base, read.intent), (wanted.base, wanted.intent));
     }
 
     #[test]

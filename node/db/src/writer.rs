@@ -84,6 +84,8 @@ pub(crate) struct Writer {
     pub(crate) applied: Option<Position>,
     pub(crate) meta: Bytes,
     pub(crate) load: Option<Load>,
+    /// The main file as SQLite opened it, and the names of both files, are durable.
+    pub(crate) grounded: bool,
     failed: Option<Fatal>,
     #[cfg(test)]
     pub(crate) crash_at: Option<&'static str>,
@@ -109,6 +111,7 @@ impl Writer {
             applied: None,
             meta: base.meta.into(),
             load: None,
+            grounded: false,
             failed: None,
             #[cfg(test)]
             crash_at: None,
@@ -271,6 +274,7 @@ impl Writer {
 
     pub(crate) fn open_session(&mut self) -> Result<(), rusqlite::Error> {
         let meters = self.progress.meters.clone();
+        self.grounded = false;
         let session = Session::open(&self.files.main, self.foreign_keys, meters)?;
         let page_bytes: i64 = session
             .conn

@@ -4,9 +4,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use node_db::durable;
 use serde::{Deserialize, Serialize};
 
-use crate::identity::{Birth, Cluster, Identity, sync_parent, write_durably};
+use crate::identity::{Birth, Cluster, Identity};
 
 /// In `<data>/raft/`: the plan that was followed.
 const DONE_FILE: &str = "recovery-done.json";
@@ -38,7 +39,7 @@ pub(super) fn mark_done(data_dir: &Path, plan_id: &str) -> io::Result<()> {
         plan_id: plan_id.to_owned(),
     };
     let content = serde_json::to_vec(&done).map_err(io::Error::other)?;
-    write_durably(&data_dir.join("raft").join(DONE_FILE), &content)
+    durable::write(&data_dir.join("raft").join(DONE_FILE), &content)
 }
 
 /// Moving data aside under this plan has begun and not ended.
@@ -64,8 +65,7 @@ pub(super) fn create(
 ) -> Result<(), String> {
     let raft_dir = data_dir.join("raft");
     let told = |e: &dyn std::fmt::Display| format!("writing the identity: {e}");
-    fs::create_dir_all(&raft_dir).map_err(|e| told(&e))?;
-    sync_parent(&raft_dir).map_err(|e| told(&e))?;
+    durable::create_dir_all(&raft_dir).map_err(|e| told(&e))?;
     let birth = Birth { cluster, may_form };
     let identity = match Identity::load(&raft_dir).map_err(|e| told(&e))? {
         Some(former) => former.reborn(name, birth),
@@ -84,11 +84,9 @@ pub(crate) fn park(
 ) -> Result<(), String> {
     let target = parked(data_dir, plan_id);
     let told = |e: io::Error| format!("moving the data to {}: {e}", target.display());
-    fs::create_dir_all(&target).map_err(told)?;
-    sync_parent(&target).map_err(told)?;
-    sync_parent(&data_dir.join(PARKED_DIR)).map_err(told)?;
+    durable::create_dir_all(&target).map_err(told)?;
     let parking = target.join(PARKING_FILE);
-    write_durably(&parking, b"").map_err(told)?;
+    durable::write(&parking, b"").map_err(told)?;
     for entry in fs::read_dir(data_dir).map_err(told)? {
         let entry = entry.map_err(told)?;
         let to = target.join(entry.file_name());
@@ -97,14 +95,12 @@ pub(crate) fn park(
         }
         fs::rename(entry.path(), &to).map_err(told)?;
     }
-    fs::File::open(data_dir)
-        .and_then(|dir| dir.sync_all())
-        .map_err(told)?;
-    sync_parent(&parking).map_err(told)?;
+    durable::sync(data_dir).map_err(told)?;
+    durable::sync_parent(&parking).map_err(told)?;
     create(data_dir, name, cluster, false)?;
-    write_durably(&target.join(PARKED_FILE), b"").map_err(told)?;
+    durable::write(&target.join(PARKED_FILE), b"").map_err(told)?;
     fs::remove_file(&parking)
-        .and_then(|()| sync_parent(&parking))
+        .and_then(|()| durable::sync_parent(&parking))
         .map_err(told)
 }
 
@@ -160,7 +156,7 @@ mod tests {
             .unwrap()
             .incarnation;
         // A crash before the mark was taken away.
-        write_durably(&dir.path().join("parked/p").join(PARKING_FILE), b"").unwrap();
+        durable::write(&dir.path().join("parked/p").join(PARKING_FILE), b"").unwrap();
         assert!(is_parking(dir.path(), "p"));
         park(dir.path(), "p", "a", cluster()).unwrap();
         check(dir.path());

@@ -17,6 +17,7 @@ use std::{
     time::Duration,
 };
 
+use node_db::durable;
 use openraft::{
     EntryPayload, RaftLogReader,
     storage::{IOFlushed, LogState, RaftLogStorage},
@@ -234,7 +235,7 @@ impl Log {
     }
 
     fn open_with_files_of(dir: &Path, max_bytes: usize) -> Result<Self, OpenError> {
-        std::fs::create_dir_all(dir)?;
+        durable::create_dir_all(dir)?;
         let sound = examine(dir)?;
         mend(dir, &sound)?;
         let mut config = raft_log::Config::new(dir.display());
@@ -285,6 +286,16 @@ impl Log {
             )),
             Some(_) | None => Ok(()),
         }
+    }
+
+    /// Does the log hold every entry from its beginning up to and with this one? Then a database can be made anew from it.
+    pub fn holds_all_to(&self, position: node_db::Position) -> bool {
+        let log = self.lock();
+        if log.log_state().purged().is_some() {
+            return false;
+        }
+        let at = log.read(position.index, position.index + 1).next();
+        at.is_some_and(|entry| entry.is_ok_and(|(id, _)| id.0 == position.term))
     }
 
     /// A poisoned lock means a panic mid-write; the log's own state is a plain map that each call leaves whole, and the

@@ -136,7 +136,7 @@ pub fn rewrite(
     }
     to.sync_here()?;
     drop(to);
-    std::fs::File::open(target)?.sync_all()?;
+    node_db::durable::sync(target)?;
     verify(&from, target, vote)
 }
 

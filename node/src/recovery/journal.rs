@@ -2,10 +2,11 @@
 //! start; whoever finds it goes forward.
 use std::{fs, io, path::Path};
 
+use node_db::durable;
 use serde::{Deserialize, Serialize};
 
 use super::RecoverError;
-use crate::identity::{Cluster, write_durably};
+use crate::identity::Cluster;
 
 /// Name of the file, in `<data>/raft/`.
 pub(super) const FILE_NAME: &str = "recovery.json";
@@ -99,6 +100,6 @@ impl Journal {
         };
         let text =
             serde_json::to_vec_pretty(&sealed).map_err(|e| RecoverError::Failed(e.to_string()))?;
-        write_durably(&path, &text).map_err(|e| RecoverError::io("write", &path, &e))
+        durable::write(&path, &text).map_err(|e| RecoverError::io("write", &path, &e))
     }
 }

@@ -8,12 +8,17 @@ use tempfile::TempDir;
 use super::*;
 use crate::{
     Kind, LoadChunk, LoadContent, LoadFinish, OpenError, Stamp, clock::fault,
-    connection::open_plain, recover::recover,
+    connection::open_plain, recover::recover, sidecar::Base,
 };
+
+/// Without a log that holds everything.
+fn recover_alone(files: &Files) -> Result<Base, OpenError> {
+    recover(files, &|_| false)
+}
 
 fn writer(dir: &Path) -> Writer {
     let files = Files::new(dir);
-    let main = MainFile::new(recover(&files).unwrap());
+    let main = MainFile::new(recover_alone(&files).unwrap());
     let readers = Readers::new(crate::readers::Settings::few(files.main.clone()));
     Writer::new(files, false, readers, main, Arc::new(Progress::default())).unwrap()
 }
@@ -48,8 +53,8 @@ fn entry(index: u64, texts: &[&str]) -> Entry {
 /// Position and content after a start, twice, because a start may die, too.
 fn state_after_restart(dir: &Path) -> (u64, i64) {
     let files = Files::new(dir);
-    let base = recover(&files).unwrap();
-    assert_eq!(recover(&files).unwrap(), base);
+    let base = recover_alone(&files).unwrap();
+    assert_eq!(recover_alone(&files).unwrap(), base);
     let count = |conn: &rusqlite::Connection| {
         conn.query_row("SELECT count(*) FROM t", [], |row| row.get(0))
             .unwrap()
@@ -65,10 +70,11 @@ fn state_after_restart(dir: &Path) -> (u64, i64) {
     (base.position.unwrap().index, counted)
 }
 
+const ROWS: &str = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x+1 FROM n LIMIT 100) \
+                    INSERT INTO t SELECT x, randomblob(200) FROM n";
+
 /// A directory with 100 rows checkpointed at 1, and 300 rows at 2 in the WAL.
 fn two_states() -> (TempDir, Writer) {
-    const ROWS: &str = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x+1 FROM n LIMIT 100) \
-                        INSERT INTO t SELECT x, randomblob(200) FROM n";
     let dir = TempDir::new().unwrap();
     let mut writer = writer(dir.path());
     writer
@@ -148,18 +154,144 @@ fn a_wal_that_is_not_what_was_intended_is_told() {
     let wal = fs::read(&files.wal).unwrap();
     for damage in [wal.len() / 2, wal.len() - 10] {
         fs::write(&files.wal, &wal[..damage]).unwrap();
-        let Err(OpenError::Corrupt(text)) = recover(&files) else {
+        let Err(OpenError::Corrupt(text)) = recover_alone(&files) else {
             panic!("cut at {damage} was not noticed")
         };
         assert!(text.contains("frames are valid"), "{text}");
     }
-    let mut other = wal.clone();
-    other[17] ^= 1;
-    fs::write(&files.wal, &other).unwrap();
-    let Err(OpenError::Corrupt(text)) = recover(&files) else {
+    let (_other_dir, other) = died_at("intent written");
+    fs::copy(&other.wal, &files.wal).unwrap();
+    let Err(OpenError::Corrupt(text)) = recover_alone(&files) else {
         panic!("another WAL was not noticed")
     };
     assert!(text.contains("not the one"), "{text}");
+}
+
+/// Every file with its content.
+fn content(dir: &Path) -> Vec<(std::ffi::OsString, Vec<u8>)> {
+    let mut files: Vec<_> = fs::read_dir(dir)
+        .unwrap()
+        .map(|entry| entry.unwrap())
+        .map(|entry| (entry.file_name(), fs::read(entry.path()).unwrap()))
+        .collect();
+    files.sort();
+    files
+}
+
+/// A first checkpoint of 100 rows at position 1 that died at `step`.
+fn first_died_at(step: &'static str) -> (TempDir, Files) {
+    let dir = TempDir::new().unwrap();
+    let mut writer = writer(dir.path());
+    writer
+        .apply(&[entry(1, &["CREATE TABLE t(x, y)", ROWS])])
+        .unwrap();
+    writer.crash_at = Some(step);
+    assert!(writer.checkpoint().is_err(), "{step} was not passed");
+    let files = writer.files.clone();
+    (dir, files)
+}
+
+#[test]
+fn a_first_checkpoint_may_die_anywhere() {
+    for step in ["main grounded", "wal synced"] {
+        let (_dir, files) = first_died_at(step);
+        assert_eq!(recover_alone(&files).unwrap(), Base::default(), "{step}");
+        assert!(!files.main.exists() && !files.wal.exists());
+    }
+    for step in [
+        "intent written",
+        "pages copied",
+        "main synced",
+        "state written",
+    ] {
+        let (dir, _) = first_died_at(step);
+        assert_eq!(state_after_restart(dir.path()), (1, 100), "{step}");
+    }
+}
+
+/// What versions before the main file was synced left behind after a power cut. SQLite would empty the WAL beside an empty main file.
+#[test]
+fn a_first_checkpoint_needs_nothing_but_its_wal() {
+    for main in [None, Some(0), Some(100), Some(4096)] {
+        let (dir, files) = first_died_at("pages copied");
+        match main {
+            None => fs::remove_file(&files.main).unwrap(),
+            Some(len) => fs::write(&files.main, vec![0; len]).unwrap(),
+        }
+        assert_eq!(state_after_restart(dir.path()), (1, 100), "{main:?}");
+    }
+}
+
+#[test]
+fn doubt_is_the_same_at_every_start_and_ends_where_the_log_holds_all() {
+    type Damage = fn(&Files);
+    let damages: [(&str, Damage, bool); 6] = [
+        (
+            "WAL emptied",
+            |files| fs::write(&files.wal, "").unwrap(),
+            true,
+        ),
+        (
+            "WAL gone",
+            |files| fs::remove_file(&files.wal).unwrap(),
+            true,
+        ),
+        (
+            "WAL of zeros",
+            |files| fs::write(&files.wal, [0; 9000]).unwrap(),
+            true,
+        ),
+        (
+            "main gone",
+            |files| fs::remove_file(&files.main).unwrap(),
+            false,
+        ),
+        (
+            "main emptied",
+            |files| fs::write(&files.main, "").unwrap(),
+            false,
+        ),
+        (
+            "both emptied",
+            |files| {
+                fs::write(&files.main, "").unwrap();
+                fs::write(&files.wal, "").unwrap();
+            },
+            true,
+        ),
+    ];
+    for (name, damage, first_too) in damages {
+        for first in [true, false] {
+            if first && !first_too {
+                continue;
+            }
+            let (dir, files) = if first {
+                first_died_at("intent written")
+            } else {
+                died_at("intent written")
+            };
+            damage(&files);
+            let before = content(dir.path());
+            let refused = || match recover_alone(&files) {
+                Err(OpenError::Corrupt(text)) => text,
+                other => panic!("{name}: {other:?}"),
+            };
+            assert_eq!(refused(), refused(), "{name}");
+            assert!(
+                content(dir.path()) == before,
+                "{name}: evidence was changed"
+            );
+            let asked = std::cell::Cell::new(0);
+            let holds = |position: Position| {
+                asked.set(position.index);
+                true
+            };
+            assert_eq!(recover(&files, &holds).unwrap(), Base::default(), "{name}");
+            assert_eq!(asked.get(), if first { 1 } else { 2 }, "{name}");
+            assert!(!files.main.exists() && !files.wal.exists());
+            assert_eq!(recover_alone(&files).unwrap(), Base::default(), "{name}");
+        }
+    }
 }
 
 #[test]

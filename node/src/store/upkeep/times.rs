@@ -5,10 +5,11 @@ use std::{
     time::Duration,
 };
 
+use node_db::durable;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::{clock::rfc3339_of_micros, identity::write_durably, metrics::Counter};
+use crate::{clock::rfc3339_of_micros, metrics::Counter};
 
 /// Inside the data directory.
 const FILE_NAME: &str = "upkeep.json";
@@ -191,7 +192,7 @@ impl Upkeep {
         let kept = *self.kept();
         let written = serde_json::to_vec_pretty(&kept)
             .map_err(std::io::Error::other)
-            .and_then(|text| write_durably(&self.path, &text));
+            .and_then(|text| durable::write(&self.path, &text));
         if let Err(e) = written {
             tracing::warn!(target: "store", "{}: {e}", self.path.display());
         }

@@ -1,0 +1,92 @@
+//! Power cuts by the hundred: all nodes at the same instant, on disks that lose whatever was not synced; also during starts, joins, loads,
+//! checkpoints and recoveries, and again during what follows. Every node must come back, with every acknowledged row.
+//!
+//! `POWER_CUTS` sets how many (default: as many as fit into 70 s), `POWER_SEED` where to begin: a failure names the seed of its cluster.
+use std::{
+    env,
+    sync::atomic::{AtomicU64, AtomicUsize, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+use e2e::{
+    power::{
+        disk,
+        lane::{self, CUTS},
+    },
+    seed::Seed,
+};
+
+/// Without `POWER_CUTS`: no new cluster begins after this.
+const SPAN: Duration = Duration::from_secs(70);
+/// Clusters at a time.
+const LANES: usize = 2;
+
+fn number(name: &str) -> Result<Option<u64>> {
+    env::var(name)
+        .ok()
+        .filter(|text| !text.is_empty())
+        .map(|text| text.parse().with_context(|| format!("{name}={text}")))
+        .transpose()
+}
+
+#[test]
+fn every_cut_leaves_what_was_acknowledged() -> Result<()> {
+    if let Some(reason) = disk::unavailable()? {
+        println!("skipped: {reason}");
+        return Ok(());
+    }
+    let wanted = number("POWER_CUTS")?;
+    let first = number("POWER_SEED")?.unwrap_or_else(Seed::arbitrary);
+    println!(
+        "repeat with: POWER_SEED={first} POWER_CUTS={} cargo test -p e2e --test power_loss",
+        wanted.unwrap_or(300)
+    );
+    let (next, cuts, rows) = (
+        AtomicU64::new(first),
+        AtomicUsize::new(0),
+        AtomicUsize::new(0),
+    );
+    let start = Instant::now();
+    let enough = |own: usize, seen: &mut usize| {
+        let all = cuts.fetch_add(own - *seen, Ordering::Relaxed) + own - *seen;
+        *seen = own;
+        match wanted {
+            Some(wanted) => all as u64 >= wanted,
+            None => start.elapsed() > SPAN,
+        }
+    };
+    // One cluster alone repeats a seed.
+    let lanes = match wanted {
+        Some(wanted) if wanted <= CUTS as u64 => 1,
+        _ => LANES,
+    };
+    let failures: Vec<String> = thread::scope(|scope| {
+        let lanes: Vec<_> = (0..lanes)
+            .map(|_| {
+                scope.spawn(|| {
+                    let mut seen = 0;
+                    let seed = || next.fetch_add(1, Ordering::Relaxed);
+                    let run = lane::run_all(seed, |own| enough(own, &mut seen));
+                    run.map(|(_, acknowledged)| rows.fetch_add(acknowledged, Ordering::Relaxed))
+                })
+            })
+            .collect();
+        let ended = lanes.into_iter().map(|lane| match lane.join() {
+            Ok(Ok(_)) => None,
+            Ok(Err(error)) => Some(format!("{error:#}")),
+            Err(_) => Some("a lane panicked".to_owned()),
+        });
+        ended.flatten().collect()
+    });
+    println!(
+        "{} cuts, {} rows acknowledged, {:.0} s",
+        cuts.load(Ordering::Relaxed),
+        rows.load(Ordering::Relaxed),
+        start.elapsed().as_secs_f64()
+    );
+    ensure!(failures.is_empty(), "{}", failures.join("\n"));
+    ensure!(cuts.load(Ordering::Relaxed) >= CUTS, "too few cuts");
+    Ok(())
+}

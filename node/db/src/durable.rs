@@ -1,0 +1,115 @@
+//! Files and names that survive a power cut. A file's content is durable after its own fsync, its name only after its directory's; a
+//! rename replaces one name by another at once, but may itself be lost.
+use std::{
+    fs::{self, File},
+    io::{self, Write as _},
+    path::Path,
+};
+
+/// Replaces a file so that a crash leaves either the old or the new content. Durable when it returns.
+///
+/// # Errors
+/// The disk refused.
+pub fn write(path: &Path, content: &[u8]) -> io::Result<()> {
+    let temporary = path.with_extension("tmp");
+    let mut file = File::create(&temporary)?;
+    file.write_all(content)?;
+    file.sync_all()?;
+    rename(&temporary, path)
+}
+
+/// Makes a file's content, or a directory's names, durable.
+///
+/// # Errors
+/// The disk refused, or nothing is there.
+pub fn sync(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}
+
+/// Makes the name of `path` durable (or that it is gone).
+///
+/// # Errors
+/// The disk refused.
+pub fn sync_parent(path: &Path) -> io::Result<()> {
+    sync(parent(path))
+}
+
+/// Gives a file or directory another name, in the same directory or another one. Durable when it returns.
+///
+/// # Errors
+/// The disk refused.
+pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    fs::rename(from, to)?;
+    sync_parent(to)?;
+    if parent(from) == parent(to) {
+        Ok(())
+    } else {
+        sync_parent(from)
+    }
+}
+
+/// Creates a directory and what is missing above it. Their names are durable when it returns, also if they were there already: a
+/// process that was killed may have made them and not lived to sync them.
+///
+/// # Errors
+/// The disk refused.
+pub fn create_dir_all(dir: &Path) -> io::Result<()> {
+    if dir.is_dir() {
+        return match sync_parent(dir) {
+            // Somebody else made it, in a directory that is not ours to open or cannot be written (a mount point).
+            Err(error) if is_not_ours(error.kind()) => Ok(()),
+            result => result,
+        };
+    }
+    let above = parent(dir);
+    if !above.is_dir() {
+        create_dir_all(above)?;
+    }
+    match fs::create_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && dir.is_dir() => {}
+        result => result?,
+    }
+    sync_parent(dir)
+}
+
+fn is_not_ours(kind: io::ErrorKind) -> bool {
+    matches!(
+        kind,
+        io::ErrorKind::PermissionDenied
+            | io::ErrorKind::ReadOnlyFilesystem
+            | io::ErrorKind::InvalidInput
+            | io::ErrorKind::Unsupported
+    )
+}
+
+/// Where the name of `path` stands.
+fn parent(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
+        Some(parent) => parent,
+        None => path,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn writes_renames_and_creates() {
+        let dir = tempfile::tempdir().unwrap();
+        let deep = dir.path().join("a/b/c");
+        create_dir_all(&deep).unwrap();
+        create_dir_all(&deep).unwrap();
+        let (one, other) = (deep.join("one.json"), dir.path().join("a/other"));
+        for content in ["first", "second"] {
+            write(&one, content.as_bytes()).unwrap();
+            assert_eq!(fs::read_to_string(&one).unwrap(), content);
+        }
+        rename(&one, &other).unwrap();
+        assert!(!one.exists() && other.exists());
+        assert!(create_dir_all(&other.join("below a file")).is_err());
+        assert_eq!(parent(Path::new("here")), Path::new("."));
+        assert_eq!(parent(Path::new("/")), Path::new("/"));
+    }
+}
