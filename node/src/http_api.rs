@@ -6,6 +6,7 @@
 //! No general router: most of rqlite's paths match by prefix, permission is checked before the method, HEAD is not GET, and a 405
 //! carries nothing. One table says all of that, and the three endpoints that carry the load are matched before it.
 use std::{
+    net::SocketAddr,
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
     time::{Instant, SystemTime},
@@ -54,6 +55,7 @@ mod remove;
 mod reply;
 mod request;
 mod route;
+mod running;
 mod snapshot;
 mod sql;
 mod status;
@@ -165,7 +167,7 @@ impl Edge {
     ///
     /// # Errors
     /// The reply, if that is all the request gets.
-    fn admit(&self, parts: Parts) -> Result<Call, Box<Response>> {
+    fn admit(&self, parts: Parts, client: Option<SocketAddr>) -> Result<Call, Box<Response>> {
         let replies = &self.replies;
         let refuse = |failure, content| Box::new(replies.failure(&failure, content));
         if parts.method == Method::OPTIONS {
@@ -205,14 +207,19 @@ impl Edge {
             headers: parts.headers,
             params,
             credentials,
+            client,
         })
     }
 
     /// Answers any request.
-    async fn answer(self: Arc<Self>, request: hyper::Request<impl RequestBody>) -> Answered {
+    async fn answer(
+        self: Arc<Self>,
+        request: hyper::Request<impl RequestBody>,
+        client: Option<SocketAddr>,
+    ) -> Answered {
         let started = Instant::now();
         let (parts, body) = request.into_parts();
-        let call = match self.admit(parts) {
+        let call = match self.admit(parts, client) {
             Ok(call) => call,
             Err(response) => return Ok(*response),
         };
@@ -244,6 +251,7 @@ impl Edge {
             Endpoint::Status => status::answer(self, call).await,
             Endpoint::Nodes => nodes::answer(self, call).await,
             Endpoint::Readyz => Ok(readyz::answer(self, call).await),
+            Endpoint::Running | Endpoint::EndRunning => running::answer(self, call),
             Endpoint::Licenses => Ok(licenses::answer(self)),
             Endpoint::Vars => debug::vars(self, call),
             Endpoint::Profile => Ok(debug::profile(self, call)),

@@ -448,6 +448,7 @@ impl Node {
 
     async fn remove_self(&self, config: &Config) -> anyhow::Result<()> {
         let caller = Caller {
+            client: None,
             credentials: self.auth.credentials_of(&config.join_as),
             timeout: LEAVE_TIMEOUT,
             retries: 0,

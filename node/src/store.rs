@@ -10,18 +10,20 @@ pub mod level;
 mod load;
 pub mod queue;
 mod read;
+pub mod running;
 mod status;
 pub mod upkeep;
 mod write;
 
 use std::{
+    net::SocketAddr,
     path::PathBuf,
     sync::{Arc, OnceLock},
     time::Duration,
 };
 
 use node_api::{StatementResult, param::Level};
-use node_db::Database;
+use node_db::{Database, Origin};
 use serde::{Deserialize, Serialize};
 
 use self::{compare::Compared, upkeep::Upkeep, write::Forwarder};
@@ -45,6 +47,20 @@ pub struct Caller {
     pub timeout: Duration,
     /// Extra attempts when forwarding fails before anything was sent.
     pub retries: u32,
+    /// Where the client is connected from, if it is one.
+    pub client: Option<SocketAddr>,
+}
+
+impl Caller {
+    /// For the list of what runs.
+    fn origin(&self) -> Origin {
+        let credentials = self.credentials.as_ref();
+        Origin {
+            client: self.client,
+            user: credentials.map(|given| given.username.clone()),
+            via: None,
+        }
+    }
 }
 
 /// A served call.

@@ -388,6 +388,14 @@ pub async fn read_frame<R: AsyncRead + Unpin, T: DeserializeOwned>(
 }
 
 impl Connection {
+    /// Waits until the other side closes. Whoever waits for an answer says nothing meanwhile; if it does, this waits for ever.
+    pub async fn closed(&mut self) {
+        match self.reader.fill_buf().await {
+            Ok(arrived) if !arrived.is_empty() => std::future::pending().await,
+            Ok(_) | Err(_) => {}
+        }
+    }
+
     /// Nothing has arrived and the other side has not closed: the connection may carry another request.
     pub fn is_idle(&mut self) -> bool {
         use futures_util::FutureExt;

@@ -635,7 +635,7 @@ impl Readers {
         }
         let reader = slot.as_ref()?;
         control.arm(None, Some(vm_steps));
-        let outcome = run_read(reader, control, read);
+        let outcome = run_read(reader, control, read, None);
         (!control.is_stopped()).then_some(outcome)
     }
 

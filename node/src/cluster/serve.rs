@@ -1,6 +1,7 @@
 //! Answers what other nodes ask on the cluster connections: joins, notices, pledges, and work forwarded to the leader.
 use std::{io, sync::Arc, time::Duration};
 
+use node_db::Origin;
 use tokio::{io::AsyncWriteExt, time::timeout};
 
 use crate::{
@@ -69,7 +70,13 @@ impl ClusterServer {
                     self.metrics.count(Counter::ClusterNumBackupReq);
                     let backup = self.authorized(credentials.as_ref(), Perm::Backup, "backup");
                     let path = match backup {
-                        Ok(()) => self.store.backup_here(format).await,
+                        Ok(()) => {
+                            let backup = self.store.backup_here(format, via(&hello, &credentials));
+                            match unless_gone(&mut connection, backup).await {
+                                Some(path) => path,
+                                None => return Ok(()),
+                            }
+                        }
                         Err(e) => Err(e),
                     };
                     return send_backup(&mut connection, path).await;
@@ -82,6 +89,14 @@ impl ClusterServer {
                     return self
                         .load(&mut connection, len_bytes, credentials.as_ref())
                         .await;
+                }
+                // It has no effect, so nobody needs it any more.
+                ask @ Ask::Read { .. } => {
+                    let answer = self.answer(ask, &hello);
+                    match unless_gone(&mut connection, answer).await {
+                        Some(answer) => connection.send(&answer).await?,
+                        None => return Ok(()),
+                    }
                 }
                 ask => {
                     let answer = self.answer(ask, &hello).await;
@@ -186,7 +201,10 @@ impl ClusterServer {
                 self.metrics.count(Counter::ClusterNumQueryReq);
                 Answer::Served(
                     match self.authorized(credentials.as_ref(), Perm::Query, "query") {
-                        Ok(()) => self.store.query_as_leader(&read, &options).await,
+                        Ok(()) => {
+                            let origin = via(hello, &credentials);
+                            self.store.query_as_leader(&read, &options, origin).await
+                        }
                         Err(e) => Err(e),
                     },
                 )
@@ -464,6 +482,24 @@ fn note_if_moved(local: &Local, id: &str, raft_addr: &str) {
     if moved {
         tracing::info!(target: "cluster", "member {} has moved to {raft_addr}", name_of(id));
         local.note_moved(id, raft_addr);
+    }
+}
+
+/// Whom a forwarded read is for, as far as it is known here.
+fn via(hello: &Hello, credentials: &Option<Credentials>) -> Origin {
+    Origin {
+        client: None,
+        user: credentials.as_ref().map(|given| given.username.clone()),
+        via: Some(name_of(&hello.from).to_owned()),
+    }
+}
+
+/// What `work` gives, or `None`, with the work dropped, as soon as the other side has closed the connection.
+async fn unless_gone<T>(connection: &mut Connection, work: impl Future<Output = T>) -> Option<T> {
+    tokio::select! {
+        biased;
+        done = work => Some(done),
+        () = connection.closed() => None,
     }
 }
 

@@ -1,7 +1,7 @@
 //! Connections: accepted up to a limit, served by hyper, ended in order.
 //!
 //! The loop does not care what a connection is made of, so that TLS can be put between.
-use std::{future::Future, io, pin::pin, sync::Arc, time::Duration};
+use std::{future::Future, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
 use hyper::{body::Incoming, header::InvalidHeaderValue, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
@@ -21,6 +21,10 @@ pub(super) const MAX_CONNECTIONS: usize = 8192;
 /// How long a connection may be silent before the next request's head is complete. rqlite has no limit; clients keep idle
 /// connections for a minute and more (Go's default is 90 s), so this is above that.
 const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(120);
+/// Silence after which the system asks whether a client's machine is still there, and the pause between two such questions.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// Questions without an answer after which it is not.
+const KEEP_ALIVE_PROBES: u32 = 3;
 /// How long running requests may take after the stop.
 const STOP_LIMIT: Duration = Duration::from_secs(5);
 /// Pause after a failure to accept that is not one connection's own (no descriptors left), so that the loop does not spin.
@@ -84,8 +88,8 @@ where
             Some(_) = running.join_next() => continue,
             next = next => next,
         };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
+        let (stream, client) = match accepted {
+            Ok(accepted) => accepted,
             Err(error) => {
                 pause_after(&error).await;
                 continue;
@@ -93,11 +97,12 @@ where
         };
         // Replies are written in one go: waiting for more would only delay them.
         let _ = stream.set_nodelay(true);
+        keep_alive(&stream);
         let wrapped = wrap(stream);
         let (edge, bell) = (Arc::clone(&edge), Arc::clone(&bell));
         running.spawn(async move {
             match timeout(WRAP_TIMEOUT, wrapped).await {
-                Ok(Ok(stream)) => serve_connection(stream, edge, &bell).await,
+                Ok(Ok(stream)) => serve_connection(stream, client, edge, &bell).await,
                 Ok(Err(error)) => tracing::debug!("connection refused: {error}"),
                 Err(_elapsed) => tracing::debug!("connection refused: handshake timed out"),
             }
@@ -117,6 +122,15 @@ where
     Ok(())
 }
 
+/// A client whose machine is gone closes nothing; what runs for it ends when the system has found that out.
+fn keep_alive(stream: &TcpStream) {
+    let probes = socket2::TcpKeepalive::new()
+        .with_time(KEEP_ALIVE)
+        .with_interval(KEEP_ALIVE)
+        .with_retries(KEEP_ALIVE_PROBES);
+    let _ = socket2::SockRef::from(stream).set_tcp_keepalive(&probes);
+}
+
 async fn pause_after(error: &io::Error) {
     let one_connection = matches!(
         error.kind(),
@@ -132,12 +146,13 @@ async fn pause_after(error: &io::Error) {
 }
 
 /// Serves one connection until it ends, or until the request that runs at the stop has its reply.
-async fn serve_connection<S>(stream: S, edge: Arc<Edge>, bell: &Bell)
+async fn serve_connection<S>(stream: S, client: SocketAddr, edge: Arc<Edge>, bell: &Bell)
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    let service =
-        service_fn(move |request: hyper::Request<Incoming>| Arc::clone(&edge).answer(request));
+    let service = service_fn(move |request: hyper::Request<Incoming>| {
+        Arc::clone(&edge).answer(request, Some(client))
+    });
     let connection = http1::Builder::new()
         .timer(HeadTimer::new())
         .header_read_timeout(HEADER_READ_TIMEOUT)

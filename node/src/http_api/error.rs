@@ -36,6 +36,10 @@ pub(super) enum Failure {
     QueueStopped,
     /// `vacuum` with a format that knows none.
     BackupFormat,
+    /// `/db/running/…` without a number.
+    RunningId,
+    /// Nothing of that number is running.
+    NotRunning,
     /// `/boot` was given too little to be a database.
     BootTooShort,
     /// `/boot` was given something else than a database.
@@ -70,6 +74,8 @@ impl Failure {
             Self::Boot(error) if error.to_string().starts_with(INVALID_SQLITE) => {
                 StatusCode::BAD_REQUEST
             }
+            Self::RunningId => StatusCode::BAD_REQUEST,
+            Self::NotRunning => StatusCode::NOT_FOUND,
             Self::Denied | Self::Call(StoreError::Unauthorized(_)) => StatusCode::UNAUTHORIZED,
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
@@ -93,6 +99,8 @@ impl Failure {
             Self::Params(error) => error.to_string(),
             Self::Statements(error) => error.to_string(),
             Self::LeaderBody(error) => error.to_string(),
+            Self::RunningId => "the path ends with the id that /db/running shows".to_owned(),
+            Self::NotRunning => "nothing of that id is running on this node".to_owned(),
             Self::QueryMissing => "query not specified".to_owned(),
             Self::Body(error) => format!("reading the request body: {error}"),
             Self::TooLarge => format!(
@@ -152,6 +160,8 @@ mod tests {
             (Failure::QueueWithoutLeader, 503, Some("leader not found")),
             (Failure::QueueTimeout, 408, Some("queue wait timeout")),
             (Failure::BackupFormat, 500, Some("invalid backup format")),
+            (Failure::RunningId, 400, Some("the path ends with the id that /db/running shows")),
+            (Failure::NotRunning, 404, Some("nothing of that id is running on this node")),
             (Failure::BootTooShort, 503, Some("EOF")),
             (Failure::BootData, 400, Some("invalid SQLite data")),
             (Failure::Boot(refused("not single-node")), 503, Some("not single-node")),

@@ -1,4 +1,6 @@
 //! What a request says besides its body: who calls, and how the store is to be asked.
+use std::net::SocketAddr;
+
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use hyper::{
     HeaderMap, Method, Uri,
@@ -18,6 +20,8 @@ pub(super) struct Call {
     pub(super) headers: HeaderMap,
     pub(super) params: QueryParams,
     pub(super) credentials: Option<Credentials>,
+    /// Where the request comes from.
+    pub(super) client: Option<SocketAddr>,
 }
 
 impl Call {
@@ -26,6 +30,7 @@ impl Call {
             credentials: self.credentials.clone(),
             timeout: self.params.timeout,
             retries: self.params.retries,
+            client: self.client,
         }
     }
 

@@ -23,6 +23,8 @@ pub(super) enum Endpoint {
     Status,
     Nodes,
     Readyz,
+    Running,
+    EndRunning,
     Licenses,
     Vars,
     Profile,
@@ -131,7 +133,21 @@ const HOT: [Route; 3] = [
     ),
 ];
 
-const OTHERS: [Route; 17] = [
+const OTHERS: [Route; 19] = [
+    Route::prefix(
+        Endpoint::EndRunning,
+        "/db/running/",
+        &[Perm::LeaderOps],
+        DELETE,
+        Content::Json,
+    ),
+    Route::exact(
+        Endpoint::Running,
+        "/db/running",
+        &[Perm::Status],
+        GET,
+        Content::Json,
+    ),
     Route::prefix(
         Endpoint::Console,
         "/console",
@@ -289,6 +305,9 @@ mod tests {
             ("/readyz", Some(Endpoint::Readyz)),
             ("/Status", None),
             ("/db", None),
+            ("/db/running", Some(Endpoint::Running)),
+            ("/db/running/7", Some(Endpoint::EndRunning)),
+            ("/db/runningx", None),
             ("/", None),
             ("", None),
         ];

@@ -139,7 +139,11 @@ async fn ask(
     let request = request
         .body(Full::new(Bytes::copy_from_slice(body.as_bytes())))
         .unwrap();
-    let (parts, body) = Arc::clone(edge).answer(request).await.unwrap().into_parts();
+    let (parts, body) = Arc::clone(edge)
+        .answer(request, None)
+        .await
+        .unwrap()
+        .into_parts();
     let body = body.collect().await.unwrap().to_bytes();
     Got {
         status: parts.status.as_u16(),

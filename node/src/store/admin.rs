@@ -1,10 +1,10 @@
 //! What an administrator does: look at nodes, remove one, hand leadership over, snapshot, probe readiness.
 use std::time::{Duration, Instant};
 
-use node_api::{Statement, duration, nodes::NodeInfo};
+use node_api::{Statement, StatementResult, duration, nodes::NodeInfo};
 use node_db::{Kind, Read};
 
-use super::{Caller, Readiness, Store, StoreError};
+use super::{Caller, Opened, Readiness, Store, StoreError, read::read_on_this_thread};
 use crate::{
     metrics::Counter,
     peer::{Answer, Ask, Meta},
@@ -262,19 +262,11 @@ impl Store {
             }],
             timeout: Some(PROBE_TIMEOUT),
         };
-        let Ok(probed) = tokio::time::timeout(PROBE_TIMEOUT, opened.db.read(probe)).await else {
-            return Readiness::DatabaseFailed("no answer in time".into());
+        let probed = match tokio::time::timeout(PROBE_TIMEOUT, answers(opened, probe)).await {
+            Ok(probed) => probed,
+            Err(_) => Err("no answer in time".into()),
         };
-        match probed {
-            Ok(outcome) => match (outcome.error, outcome.results.into_iter().next()) {
-                (None, Some(node_api::StatementResult::Rows(_))) => Readiness::Ready,
-                (Some(error), _) | (None, Some(node_api::StatementResult::Error(error))) => {
-                    Readiness::DatabaseFailed(error)
-                }
-                (None, _) => Readiness::DatabaseFailed("no answer".into()),
-            },
-            Err(_) => Readiness::DatabaseFailed("closed".into()),
-        }
+        probed.map_or_else(Readiness::DatabaseFailed, |()| Readiness::Ready)
     }
 
     async fn caught_up(&self, index: u64, timeout: Duration) -> Result<(), String> {
@@ -293,6 +285,23 @@ impl Store {
             }
             tokio::time::sleep(SYNC_PAUSE).await;
         }
+    }
+}
+
+/// Asks the database something. On this thread if that waits for nothing, so that a probe stands in no queue.
+async fn answers(opened: &Opened, probe: Read) -> Result<(), String> {
+    let at_once = match opened.consensus.disk_answers() {
+        Ok(()) => read_on_this_thread(opened, &probe),
+        Err(_) => None,
+    };
+    let outcome = match at_once {
+        Some(outcome) => outcome,
+        None => opened.db.read(probe).await.map_err(|_| "closed")?,
+    };
+    match (outcome.error, outcome.results.into_iter().next()) {
+        (None, Some(StatementResult::Rows(_))) => Ok(()),
+        (Some(error), _) | (None, Some(StatementResult::Error(error))) => Err(error),
+        (None, _) => Err("no answer".into()),
     }
 }
 

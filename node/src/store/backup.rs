@@ -1,5 +1,5 @@
 //! A consistent copy out, made beside the database and streamed from there.
-use node_db::BackupFormat;
+use node_db::{BackupFormat, Origin, Watched};
 use tempfile::TempPath;
 
 use super::{Caller, Store, StoreError};
@@ -18,7 +18,7 @@ impl Store {
     ) -> Result<TempPath, StoreError> {
         let opened = self.open()?;
         if local || opened.consensus.leads() {
-            return self.backup_here(format).await;
+            return self.backup_here(format, caller.origin()).await;
         }
         let Some(address) = Self::elsewhere(opened) else {
             return Err(StoreError::LeaderNotFound);
@@ -35,17 +35,25 @@ impl Store {
         Ok(path)
     }
 
-    /// A backup of this node's own database.
+    /// A backup of this node's own database. Dropped before its end, it ends the backup.
     ///
     /// # Errors
     /// Not open, or the disk refused.
-    pub async fn backup_here(&self, format: BackupFormat) -> Result<TempPath, StoreError> {
+    pub async fn backup_here(
+        &self,
+        format: BackupFormat,
+        origin: Origin,
+    ) -> Result<TempPath, StoreError> {
         let db = self.open()?.db.clone();
         let path = self.scratch()?;
         self.0.local.metrics.count(Counter::StoreNumBackups);
-        tokio::task::spawn_blocking(move || db.backup(&format, &path).map(|()| path))
-            .await
-            .map_err(|e| StoreError::Refused(e.to_string()))?
+        let (waiter, watched) = Watched::new(origin);
+        let made = tokio::task::spawn_blocking(move || {
+            db.backup_watched(&format, &path, &watched).map(|()| path)
+        })
+        .await;
+        drop(waiter);
+        made.map_err(|e| StoreError::Refused(e.to_string()))?
             .map_err(StoreError::Refused)
     }
 

@@ -433,6 +433,7 @@ where
             rules: node_db::Rules::V1,
         };
         let caller = Caller {
+            client: None,
             credentials: first.credentials.clone(),
             timeout: FORWARD_TIMEOUT,
             retries: 0,

@@ -5,7 +5,7 @@ use std::{
 };
 
 use node_api::{StatementResult, param::Level};
-use node_db::{Outcome, Read, Request, Stamp};
+use node_db::{Origin, Outcome, Read, Request, Stamp};
 
 use super::{
     Caller, Opened, ReadOptions, Served, Store, StoreError, leader,
@@ -45,7 +45,10 @@ impl Store {
             match plan(options.level, self.standing(opened)) {
                 Plan::Forward => {}
                 Plan::NoLeader => return Err(StoreError::LeaderNotFound),
-                here => match self.read_here(opened, here, &read, options).await {
+                here => match self
+                    .read_here(opened, here, &read, options, || caller.origin())
+                    .await
+                {
                     // Leadership went between the decision and the confirmation; a read has no effect, so it may simply go on.
                     Err(StoreError::NotLeader) => {}
                     result => return result,
@@ -68,11 +71,12 @@ impl Store {
         &self,
         read: &Read,
         options: &ReadOptions,
+        origin: Origin,
     ) -> Result<Served, StoreError> {
         let opened = self.open()?;
         match plan(options.level, self.standing(opened)) {
             Plan::Forward | Plan::NoLeader => Err(StoreError::NotLeader),
-            here => match self.read_here(opened, here, read, options).await {
+            here => match self.read_here(opened, here, read, options, || origin).await {
                 // Other nodes need not know this kind of failure.
                 Err(StoreError::TooLarge(text)) => Err(StoreError::Refused(text)),
                 result => result,
@@ -94,6 +98,7 @@ impl Store {
         how: Plan,
         read: &Read,
         options: &ReadOptions,
+        origin: impl FnOnce() -> Origin,
     ) -> Result<Served, StoreError> {
         match how {
             Plan::Local if self.too_stale(opened, options) => {
@@ -110,12 +115,15 @@ impl Store {
         let outcome = match opened.consensus.disk_answers() {
             Ok(()) => match read_on_this_thread(opened, read) {
                 Some(outcome) => outcome,
-                None => read_on_its_thread(opened, read).await?,
+                None => read_on_its_thread(opened, read, origin()).await?,
             },
             // What is in memory can still be read, but not on a thread that others need.
-            Err(hangs) => tokio::time::timeout(HUNG_READ_LIMIT, read_on_its_thread(opened, read))
-                .await
-                .unwrap_or_else(|_| Err(StoreError::Refused(hangs.to_string())))?,
+            Err(hangs) => {
+                let reading = read_on_its_thread(opened, read, origin());
+                tokio::time::timeout(HUNG_READ_LIMIT, reading)
+                    .await
+                    .unwrap_or_else(|_| Err(StoreError::Refused(hangs.to_string())))?
+            }
         };
         self.count_read(read, &outcome);
         Ok(self.served(outcome, None))
@@ -216,7 +224,7 @@ impl Store {
 }
 
 /// Not while a write has been on its way to the disk for suspiciously long: a read that misses the cache would hold up the network.
-fn read_on_this_thread(opened: &Opened, read: &Read) -> Option<Outcome> {
+pub(super) fn read_on_this_thread(opened: &Opened, read: &Read) -> Option<Outcome> {
     let age = opened.consensus.log().oldest_write_age();
     if age.is_some_and(|age| age > SLOW_DISK) {
         return None;
@@ -224,8 +232,13 @@ fn read_on_this_thread(opened: &Opened, read: &Read) -> Option<Outcome> {
     opened.db.read_inline(read, INLINE_VM_STEPS)
 }
 
-async fn read_on_its_thread(opened: &Opened, read: &Read) -> Result<Outcome, StoreError> {
-    let outcome = opened.db.read(read.clone()).await;
+/// Dropped before its end, it ends the read.
+async fn read_on_its_thread(
+    opened: &Opened,
+    read: &Read,
+    origin: Origin,
+) -> Result<Outcome, StoreError> {
+    let outcome = opened.db.read_for(read.clone(), origin).await;
     outcome.map_err(|_| StoreError::NotOpen)
 }
 

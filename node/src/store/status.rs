@@ -71,6 +71,7 @@ impl Store {
             "db_conf": {"fk_constraints": s.foreign_keys},
             "snapshot_store": snapshot_store(&s.data_dir, consensus.metrics().snapshot.map(|id| (id.leader_id.term, id.index))),
             "sqlite3": sqlite3,
+            "running": self.running().unwrap_or_default(),
         });
         // Shown where they are switched on.
         for (key, shown) in upkeep.map(Upkeep::status).unwrap_or_default() {

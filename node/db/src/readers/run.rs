@@ -58,21 +58,17 @@ fn outcome(job: &ReadJob, reader: &Reader, slow: Option<Duration>) -> Outcome {
         return refusal("context deadline exceeded");
     }
     job.control.arm(deadline, None);
-    let begun = Instant::now();
-    let outcome = run_read(reader, &job.control, &job.read);
-    if slow.is_some_and(|limit| begun.elapsed() >= limit) {
-        let at = job.control.statement();
-        log_slow(&job.read, at, begun.elapsed(), &job.origin, &job.control);
-    }
-    outcome
+    let slow = slow.map(|limit| (limit, &job.origin));
+    run_read(reader, &job.control, &job.read, slow)
 }
 
-fn log_slow(read: &Read, at: usize, took: Duration, origin: &Origin, control: &Control) {
-    let ended = control.is_stopped().then(|| control.reason().text());
-    slow::log("read", &shown(read, at), took, origin, ended);
-}
-
-pub(super) fn run_read(reader: &Reader, control: &Control, read: &Read) -> Outcome {
+/// `slow`: from when on a statement is logged, and for whom.
+pub(super) fn run_read(
+    reader: &Reader,
+    control: &Control,
+    read: &Read,
+    slow: Option<(Duration, &Origin)>,
+) -> Outcome {
     if read
         .statements
         .iter()
@@ -96,7 +92,15 @@ pub(super) fn run_read(reader: &Reader, control: &Control, read: &Read) -> Outco
         .filter(|(_, statement)| !statement.sql.is_empty())
         .map(|(at, statement)| {
             control.set_statement(at);
-            run_statement(reader, control, statement, rules)
+            let begun = slow.map(|_| Instant::now());
+            let result = run_statement(reader, control, statement, rules);
+            if let (Some((limit, origin)), Some(begun)) = (slow, begun)
+                && begun.elapsed() >= limit
+            {
+                let ended = control.is_stopped().then(|| control.reason().text());
+                slow::log("read", &shown(read, at), begun.elapsed(), origin, ended);
+            }
+            result
         })
         .collect();
     if transaction && let Err(error) = internal(&reader.conn, &reader.guard, "ROLLBACK") {

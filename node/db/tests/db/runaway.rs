@@ -80,7 +80,7 @@ fn more_long_reads_than_places_are_refused_and_short_ones_are_not() {
     let refused = until_some(|| {
         reads.iter_mut().position(|one| {
             let mut context = std::task::Context::from_waker(std::task::Waker::noop());
-            let polled = std::future::Future::poll(std::pin::Pin::new(one), &mut context);
+            let polled = Future::poll(std::pin::Pin::new(one), &mut context);
             matches!(polled, std::task::Poll::Ready(Ok(outcome))
                 if error(&outcome.results[0]).starts_with("too many long reads are running"))
         })
