@@ -139,6 +139,10 @@ impl Consensus {
 
     /// As leader without writes: raises the version if all members allow it.
     pub(super) async fn raise_version(&self) {
+        // Without a quorum it would only grow the log.
+        if self.version() >= version::NEWEST || !self.leads() {
+            return;
+        }
         let Ok(_nobody_joins) = self.changing().try_lock() else {
             return;
         };
@@ -146,7 +150,7 @@ impl Consensus {
             return;
         };
         if let Err(e) = propose(&self.raft, higher, SETTLE_LIMIT).await {
-            tracing::warn!(target: "store", "raising the format version to {higher}: {e}");
+            tracing::debug!(target: "store", "raising the format version to {higher}: {e}");
         }
     }
 
