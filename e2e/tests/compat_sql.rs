@@ -1,4 +1,6 @@
 //! Ordinary SQL that clients and migration tools send: changes of tables, harmless PRAGMAs, answers that follow the schema.
+use std::thread;
+
 use anyhow::{Result, ensure};
 use e2e::{
     client::Client,
@@ -133,6 +135,7 @@ fn empty(path: &'static str, body: &'static str) -> Exchange<'static> {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table of exchanges")]
 fn pragmas_that_clients_send_when_they_connect() -> Result<()> {
     let (_node, mut client) = node(&["-fk"])?;
     let timeout = r#"{"results":[{"columns":["timeout"],"types":["integer"],"values":[[5000]]}]}"#;
@@ -215,4 +218,88 @@ fn pragmas_that_clients_send_when_they_connect() -> Result<()> {
             ),
         ],
     )
+}
+
+/// Of each writer to full-text tables.
+const WRITES: usize = 40;
+
+fn write_full_text(mut client: Client, writer: usize) -> Result<()> {
+    for at in 0..WRITES {
+        let five = format!("INSERT INTO five VALUES('some words of {writer} at {at}')");
+        let four = format!("INSERT INTO four VALUES('some words of {writer} at {at}')");
+        let plain = format!("INSERT INTO plain VALUES({at})");
+        done(&mut client, "/db/execute", &[&five, &plain])?;
+        done(&mut client, "/db/execute?transaction", &[&four, &plain])?;
+    }
+    Ok(())
+}
+
+/// Four clients write to full-text tables at once, while one node stands still: it applies in a few long runs what the others
+/// applied in many short ones, and then once more after a crash.
+#[test]
+fn full_text_tables_are_the_same_inside() -> Result<()> {
+    let mut cluster = Cluster::start(3)?;
+    let leader = cluster.leader()?;
+    let follower = cluster.follower()?;
+    done(
+        &mut cluster.client(leader),
+        "/db/execute",
+        &[
+            "CREATE VIRTUAL TABLE five USING fts5(x)",
+            "CREATE VIRTUAL TABLE four USING fts4(x)",
+            "CREATE TABLE plain(x)",
+        ],
+    )?;
+    cluster[follower].pause()?;
+    thread::scope(|scope| {
+        let writers: Vec<_> = (0..4)
+            .map(|writer| {
+                let client = cluster.client(leader);
+                scope.spawn(move || write_full_text(client, writer))
+            })
+            .collect();
+        writers.into_iter().try_for_each(|writer| {
+            writer
+                .join()
+                .map_err(|_| anyhow::anyhow!("a writer panicked"))?
+        })
+    })?;
+    cluster[follower].resume()?;
+    let inside = [
+        "SELECT id, hex(block) FROM five_data ORDER BY 1",
+        "SELECT segid, hex(term), pgno FROM five_idx ORDER BY 1, 2",
+        "SELECT level, idx, start_block, leaves_end_block, end_block, hex(root) FROM four_segdir ORDER BY 1, 2",
+        "SELECT blockid, hex(block) FROM four_segments ORDER BY 1",
+    ];
+    for round in 0..2 {
+        for sql in inside {
+            cluster.agreed_rows(sql)?;
+        }
+        let found = cluster.agreed_rows("SELECT count(*) FROM five WHERE five MATCH 'words'")?;
+        ensure!(found == format!("[[Number({})]]", 4 * WRITES), "{found}");
+        if round == 0 {
+            cluster.crash_all()?;
+            cluster.leader()?;
+        }
+    }
+    // Nor can a write store what tells about the node.
+    let leader = cluster.leader()?;
+    let mut client = cluster.client(leader);
+    run(
+        &mut client,
+        &[
+            post(
+                "/db/execute",
+                r#"["INSERT INTO plain SELECT file FROM pragma_database_list","INSERT INTO plain VALUES(sqlite_version())"]"#,
+                r#"{"results":[{"error":"a statement that writes cannot use a table or function that differs from node to node"},{"error":"a statement that writes cannot use sqlite_version(): it differs from node to node"}]}"#,
+            ),
+            post(
+                "/db/request",
+                r#"["SELECT count(*) > 0 AS n FROM pragma_database_list","INSERT INTO plain VALUES(1)"]"#,
+                r#"{"results":[{"columns":["n"],"types":["integer"],"values":[[1]]},%*]}"#,
+            ),
+        ],
+    )?;
+    cluster.agreed_dump()?;
+    Ok(())
 }
