@@ -18,6 +18,7 @@ use node_api::{QueryParams, Reply};
 use self::{
     body::RequestBody,
     error::Failure,
+    memory::Memory,
     param::Call,
     reply::{Answered, Replies, Response, shape},
     route::{Content, Endpoint},
@@ -36,7 +37,9 @@ mod body;
 mod boot;
 mod compare;
 mod console;
+mod crowd;
 mod debug;
+mod doorway;
 mod error;
 mod execute;
 mod head_timer;
@@ -44,8 +47,10 @@ mod host;
 mod leader;
 mod licenses;
 mod load;
+mod memory;
 mod metrics;
 mod nodes;
+mod pace;
 mod param;
 mod query;
 mod readyz;
@@ -59,6 +64,7 @@ mod running;
 mod snapshot;
 mod sql;
 mod status;
+mod target;
 
 pub use accept::{ServeError, serve, serve_wrapped};
 
@@ -77,6 +83,8 @@ pub struct HttpSettings {
     pub raft_addr: String,
     /// Where uploads are kept while they are taken in; the disk of the database.
     pub data_dir: PathBuf,
+    /// Connections at a time.
+    pub max_connections: usize,
     /// When this process started.
     pub start_time: SystemTime,
     /// Program and arguments, shown by `/debug/vars`.
@@ -110,6 +118,7 @@ struct Edge {
     settings: HttpSettings,
     discovery: Option<Arc<Discovery>>,
     replies: Replies,
+    memory: Memory,
     last_backup: Mutex<Option<SystemTime>>,
 }
 
@@ -137,6 +146,7 @@ impl Edge {
             queue,
             settings,
             replies,
+            memory: Memory::default(),
             last_backup: Mutex::new(None),
         })
     }

@@ -1,7 +1,7 @@
 //! rqlited: Raft-replicated SQLite with rqlite's HTTP API.
 //!
 //! The rooms in reading order: [`config`] (what the node is told) → [`identity`] and [`local`] (who it is) → [`command`] (what the
-//! log carries) → [`wire`] and [`peer`] (how nodes talk) → [`raft`] (consensus) → [`store`] (the replicated database) →
+//! log carries) → [`wire`], [`visitors`] and [`peer`] (how nodes talk) → [`raft`] (consensus) → [`store`] (the replicated database) →
 //! [`discovery`] (where others may be) → [`cluster`] (who is in), [`http_api`] and [`service`] (the edges) → [`run`] (assembly).
 //! [`recovery`], [`inspect`] and [`prepare`] work on closed data directories; [`entrypoint`] is how an image starts.
 pub mod auth;
@@ -9,6 +9,7 @@ pub mod clock;
 pub mod cluster;
 pub mod command;
 pub mod config;
+pub mod descriptors;
 pub mod discovery;
 pub mod disk;
 pub mod entrypoint;
@@ -28,6 +29,7 @@ pub mod stop;
 pub mod store;
 pub mod telemetry;
 pub mod version;
+pub mod visitors;
 pub mod wire;
 
 /// The version that clients see (`X-RQLITE-VERSION`): of the API, which is rqlite v10's, and of this program.

@@ -6,6 +6,7 @@ use std::{
     future::{Future, pending},
     io,
     path::Path,
+    pin::pin,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering::Relaxed},
@@ -29,7 +30,7 @@ use crate::{
         compare::{Comparison, Judgement, Told},
     },
     version,
-    wire::{Connection, Hello, Purpose, WireError},
+    wire::{Connection, Hello, MAX_FRAME_BYTES, Purpose, WireError, read_frame},
 };
 
 /// Idle connections kept per address; beyond them a call opens and closes its own.
@@ -38,6 +39,8 @@ const POOL_SIZE: usize = 8;
 const PIECE_BYTES: usize = 256 << 10;
 /// A transfer between nodes in which no byte moves for this long has ended.
 const TRANSFER_IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+/// Why the other side has closed while something was sent to it has arrived by then, if it said so.
+const LAST_WORDS_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A request to another node.
 #[derive(Debug, Serialize, Deserialize)]
@@ -208,8 +211,8 @@ pub struct WriteAnswer {
     pub raft_index: u64,
 }
 
-/// A node about itself.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+/// A node about itself; all empty for a stranger.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Meta {
     /// Node name.
     pub name: String,
@@ -320,7 +323,7 @@ impl Peers {
         limit: Duration,
         reached: &Reached,
     ) -> Result<Answer, WireError> {
-        let mut connection = self.connect(address, limit).await?;
+        let (mut connection, of_member) = self.connect(address, limit).await?;
         reached.connected.store(true, Relaxed);
         connection
             .send(ask)
@@ -333,11 +336,19 @@ impl Peers {
             .map_err(|e| connection.broken(e))?;
         let answer =
             answer.ok_or_else(|| connection.broken(io::ErrorKind::UnexpectedEof.into()))?;
-        self.keep(address, connection);
+        // Greeted as a stranger it may not ask what a member may, and the next request may be a member's.
+        if of_member {
+            self.keep(address, connection);
+        }
         Ok(answer)
     }
 
-    async fn connect(&self, address: &str, limit: Duration) -> Result<Connection, WireError> {
+    /// A connection, and whether its hello named this node's cluster.
+    async fn connect(
+        &self,
+        address: &str,
+        limit: Duration,
+    ) -> Result<(Connection, bool), WireError> {
         let mut stale = false;
         loop {
             let pooled = self
@@ -348,7 +359,7 @@ impl Peers {
                 .and_then(Vec::pop);
             let Some(mut connection) = pooled else { break };
             if connection.is_idle() {
-                return Ok(connection);
+                return Ok((connection, true));
             }
             stale = true;
         }
@@ -363,7 +374,8 @@ impl Peers {
             cluster: self.local.cluster(),
             version: version::NEWEST,
         };
-        Connection::dial(address, &hello, self.connect_timeout.min(limit)).await
+        let dialed = Connection::dial(address, &hello, self.connect_timeout.min(limit)).await?;
+        Ok((dialed, hello.cluster.is_some()))
     }
 
     fn keep(&self, address: &str, connection: Connection) {
@@ -386,7 +398,7 @@ impl Peers {
         limit: Duration,
     ) -> Result<(), StoreError> {
         let refused = |e: &dyn std::fmt::Display| StoreError::Refused(e.to_string());
-        let mut connection = self
+        let (mut connection, _) = self
             .connect(address, limit)
             .await
             .map_err(|e| refused(&e))?;
@@ -418,7 +430,7 @@ impl Peers {
         from: &Path,
         limit: Duration,
     ) -> Result<Served, StoreError> {
-        let mut connection = self
+        let (mut connection, _) = self
             .connect(address, limit)
             .await
             .map_err(|e| StoreError::Refused(e.to_string()))?;
@@ -433,11 +445,25 @@ impl Peers {
             .map_err(|e| StoreError::Refused(e.to_string()))?
             .len();
         connection.send(ask).await.map_err(unknown)?;
-        copy_exactly(&mut file, &mut connection.writer, len)
-            .await
-            .map_err(unknown)?;
-        connection.writer.flush().await.map_err(unknown)?;
-        match connection.receive::<Answer>().await.map_err(unknown)? {
+        let Connection { reader, writer, .. } = &mut connection;
+        let mut answer = pin!(read_frame::<_, Answer>(reader, MAX_FRAME_BYTES));
+        let sending = async {
+            copy_exactly(&mut file, writer, len).await?;
+            writer.flush().await
+        };
+        // A leader that refuses does so before it has all.
+        let answered = tokio::select! {
+            biased;
+            early = &mut answer => early,
+            sent = sending => match sent {
+                Ok(()) => answer.await,
+                Err(e) => match timeout(LAST_WORDS_TIMEOUT, answer).await {
+                    Ok(Ok(Some(refusal))) => Ok(Some(refusal)),
+                    _ => Err(e),
+                },
+            },
+        };
+        match answered.map_err(unknown)? {
             Some(Answer::Served(served)) => served,
             _ => Err(StoreError::Unknown(format!(
                 "{address} did not say what became of the load"

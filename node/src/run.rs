@@ -14,6 +14,7 @@ use crate::{
     auth::Auth,
     cluster::{Forming, Plan, Source, register::keep_leader_key, serve::ClusterServer},
     config::{Config, split_host_port},
+    descriptors,
     discovery::Discovery,
     disk::Disk,
     http_api::{HttpSettings, HttpState},
@@ -38,6 +39,7 @@ use crate::{
         queue::{Queue, QueueSettings},
         upkeep::{Intervals, keep_up},
     },
+    visitors::Places,
 };
 
 /// How often a node that found its disk full at start looks again.
@@ -74,13 +76,15 @@ pub async fn run(config: Config) -> anyhow::Result<End> {
         bail!("{}", unsupported.join("\n"));
     }
     let signals = Signals::listen()?;
+    let shares = descriptors::raise_and_share();
     let raft_listener = TcpListener::bind(&config.raft_addr)
         .await
         .with_context(|| format!("failed to listen on Raft address {}", config.raft_addr))?;
     let node = Node::prepare(&config)?;
-    let http = node.serve_http(&config).await?;
+    let http = node.serve_http(&config, shares.http).await?;
     let service = tokio::spawn(service::serve(
         raft_listener,
+        Places::new(shares.members, shares.strangers),
         node.cluster_server(&config),
         Arc::clone(&node.raft_server),
         node.stop_service.clone(),
@@ -199,7 +203,11 @@ impl Node {
     }
 
     /// HTTP answers from now on, also while the store is not open yet.
-    async fn serve_http(&self, config: &Config) -> anyhow::Result<JoinHandle<()>> {
+    async fn serve_http(
+        &self,
+        config: &Config,
+        max_connections: usize,
+    ) -> anyhow::Result<JoinHandle<()>> {
         let listener = TcpListener::bind(&config.http_addr)
             .await
             .with_context(|| format!("failed to listen on HTTP address {}", config.http_addr))?;
@@ -221,7 +229,7 @@ impl Node {
             auth: Arc::clone(&self.auth),
             metrics: Arc::clone(&self.metrics),
             queue,
-            settings: http_settings(config),
+            settings: http_settings(config, max_connections),
             discovery: self.discovery.clone(),
         };
         tracing::info!(target: "http", "node HTTP API available at {}", config.http_url());
@@ -506,8 +514,9 @@ fn most_readers(config: &Config) -> usize {
     }
 }
 
-fn http_settings(config: &Config) -> HttpSettings {
+fn http_settings(config: &Config, max_connections: usize) -> HttpSettings {
     HttpSettings {
+        max_connections,
         allow_origin: (!config.http_allow_origin.is_empty())
             .then(|| config.http_allow_origin.clone()),
         api_addr: config.http_adv().to_owned(),

@@ -25,8 +25,12 @@ const PROTOCOL_VERSION: u16 = 1;
 pub const MAX_FRAME_BYTES: usize = 64 << 20;
 /// A hello is small; whoever sends more is not one of us.
 const MAX_HELLO_BYTES: usize = 64 << 10;
-/// How long the first frame may take, so that silent connections do not pile up.
-pub const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
+/// Largest message of somebody who has not shown to be of this cluster: joins and notices are a few hundred bytes, a pledge names some members.
+pub const MAX_STRANGERS_FRAME_BYTES: usize = 64 << 10;
+/// How long the first frame may take, so that silent connections do not pile up: a few round trips with lost packets.
+pub const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
+/// Memory for a message is taken as its bytes arrive, at least this much at a time: nobody gets 64 MiB by announcing them.
+const FRAME_STEP_BYTES: usize = 256 << 10;
 /// Socket buffers between nodes; frames are tens of KiB under load.
 const BUFFER_BYTES: usize = 64 << 10;
 
@@ -132,10 +136,12 @@ impl WireError {
     }
 }
 
+/// What a connection is made of. Encryption is to make this the TLS stream; the handshake then takes place where [`Connection::new`] is called.
+type Stream = TcpStream;
 /// The reading half of a connection.
-pub type Reader = BufReader<ReadHalf<TcpStream>>;
+pub type Reader = BufReader<ReadHalf<Stream>>;
 /// The writing half of a connection.
-pub type Writer = BufWriter<WriteHalf<TcpStream>>;
+pub type Writer = BufWriter<WriteHalf<Stream>>;
 
 /// An open, greeted connection.
 #[derive(Debug)]
@@ -151,7 +157,7 @@ pub struct Connection {
 }
 
 impl Connection {
-    fn new(stream: TcpStream, address: String) -> io::Result<Self> {
+    fn new(stream: Stream, address: String) -> io::Result<Self> {
         stream.set_nodelay(true)?;
         socket2::SockRef::from(&stream)
             .set_tcp_keepalive(&socket2::TcpKeepalive::new().with_time(Duration::from_secs(15)))?;
@@ -300,7 +306,18 @@ impl Connection {
     /// # Errors
     /// The connection broke or carried nonsense.
     pub async fn receive<T: DeserializeOwned>(&mut self) -> io::Result<Option<T>> {
-        read_frame(&mut self.reader, MAX_FRAME_BYTES).await
+        self.receive_within(MAX_FRAME_BYTES).await
+    }
+
+    /// As [`Self::receive`], for messages of at most `limit_bytes`.
+    ///
+    /// # Errors
+    /// As [`Self::receive`]; the message is larger.
+    pub async fn receive_within<T: DeserializeOwned>(
+        &mut self,
+        limit_bytes: usize,
+    ) -> io::Result<Option<T>> {
+        read_frame(&mut self.reader, limit_bytes).await
     }
 
     /// Names this connection in an error about it.
@@ -380,8 +397,16 @@ pub async fn read_frame<R: AsyncRead + Unpin, T: DeserializeOwned>(
             format!("message of {length} bytes is over the limit of {limit_bytes}"),
         ));
     }
-    let mut bytes = vec![0; length];
-    reader.read_exact(&mut bytes).await?;
+    let mut bytes = Vec::new();
+    while bytes.len() < length {
+        let have = bytes.len();
+        let more = (length - have).min(have.max(FRAME_STEP_BYTES));
+        bytes.reserve_exact(more);
+        bytes.resize(have + more, 0);
+        if let Some(part) = bytes.get_mut(have..) {
+            reader.read_exact(part).await?;
+        }
+    }
     postcard::from_bytes(&bytes)
         .map(Some)
         .map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))
@@ -400,5 +425,39 @@ impl Connection {
     pub fn is_idle(&mut self) -> bool {
         use futures_util::FutureExt;
         self.reader.buffer().is_empty() && self.reader.fill_buf().now_or_never().is_none()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn messages_of_any_size_come_through() {
+        for length in [
+            0,
+            1,
+            FRAME_STEP_BYTES - 3,
+            FRAME_STEP_BYTES,
+            3 * FRAME_STEP_BYTES + 7,
+        ] {
+            let message: Vec<u8> = (0..length).map(|at| (at % 251) as u8).collect();
+            let mut sent = Vec::new();
+            write_frame(&mut sent, &message).await.unwrap();
+            let mut reader = &sent[..];
+            let read: Option<Vec<u8>> = read_frame(&mut reader, MAX_FRAME_BYTES).await.unwrap();
+            assert!(read.as_deref() == Some(&message[..]), "{length}");
+            assert!(reader.is_empty());
+        }
+    }
+
+    #[tokio::test]
+    async fn larger_ones_than_allowed_and_half_ones_do_not() {
+        let mut sent = Vec::new();
+        write_frame(&mut sent, &vec![1_u8; 1000]).await.unwrap();
+        let over = read_frame::<_, Vec<u8>>(&mut &sent[..], 1000).await;
+        assert_eq!(over.unwrap_err().kind(), io::ErrorKind::InvalidData);
+        let half = read_frame::<_, Vec<u8>>(&mut &sent[..500], MAX_FRAME_BYTES).await;
+        assert_eq!(half.unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
     }
 }

@@ -2,7 +2,7 @@
 use std::{io, sync::Arc, time::Duration};
 
 use node_db::Origin;
-use tokio::{io::AsyncWriteExt, time::timeout};
+use tokio::time::timeout;
 
 use crate::{
     auth::{Auth, Perm},
@@ -10,19 +10,23 @@ use crate::{
     local::Local,
     metrics::{Counter, Metrics},
     peer::{
-        Answer, Ask, ForwardedWrite, JoinAnswer, JoinAsk, Notice, NoticeState, WriteAnswer,
-        copy_exactly,
+        Answer, Ask, ForwardedWrite, JoinAnswer, JoinAsk, Meta, Notice, NoticeState, WriteAnswer,
     },
     raft::{
         Consensus,
         membership::{ChangeError, JoinPlan, Joiner},
     },
     store::{Credentials, Store, StoreError, compare::Told},
-    wire::{Connection, Hello},
+    visitors::{self, Standing, Visitor},
+    wire::{Connection, Hello, MAX_FRAME_BYTES, MAX_STRANGERS_FRAME_BYTES},
 };
+
+mod transfer;
 
 /// A connection without a request for this long is closed.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+/// The same for strangers, who also have to take each answer within it. Whoever wants to join asks at once.
+const STRANGERS_IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a join waits for the new member's vote before it answers: usually it is there within milliseconds, and the answer may
 /// come without it.
 const PROMOTION_PATIENCE: Duration = Duration::from_secs(2);
@@ -47,70 +51,105 @@ pub struct ClusterServer {
 }
 
 impl ClusterServer {
+    /// What a hello shows about who speaks.
+    pub fn standing(&self, hello: &Hello) -> Standing {
+        let members = self.consensus.get().map(Consensus::members);
+        let is_member = |id: &str| members.iter().flatten().any(|(m, ..)| *m.0 == *id);
+        let own = self.local.cluster();
+        visitors::standing(hello, self.local.raft_id(), own.as_ref(), is_member)
+    }
+
     /// Answers the hello and serves requests until the connection ends.
     ///
     /// # Errors
     /// The connection broke; there is nothing to do about it.
-    pub async fn serve(self, mut connection: Connection, hello: Hello) -> io::Result<()> {
+    pub async fn serve(
+        self,
+        mut connection: Connection,
+        hello: Hello,
+        mut visitor: Visitor,
+    ) -> io::Result<()> {
         connection.accepted().await?;
         loop {
-            let ask = match timeout(IDLE_TIMEOUT, connection.receive::<Ask>()).await {
-                Ok(ask) => ask?,
-                Err(_) => return Ok(()),
+            // Whoever was a stranger may have joined since.
+            let standing = if visitor.is_stranger() {
+                self.standing(&hello)
+            } else {
+                Standing::Member
             };
-            let Some(ask) = ask else { return Ok(()) };
-            if let Some(refusal) = self.of_another_cluster(&ask, &hello) {
+            let known = standing == Standing::Member && visitor.admit();
+            let (limit_bytes, patience) = if known {
+                (MAX_FRAME_BYTES, IDLE_TIMEOUT)
+            } else {
+                (MAX_STRANGERS_FRAME_BYTES, STRANGERS_IDLE_TIMEOUT)
+            };
+            let Ok(ask) = timeout(patience, connection.receive_within::<Ask>(limit_bytes)).await
+            else {
+                return Ok(());
+            };
+            let Some(ask) = ask? else { return Ok(()) };
+            visitor.set_busy(true);
+            if let Some(refusal) = self.refusal(&ask, &hello, standing) {
                 return connection.send(&refusal).await;
             }
-            match ask {
+            let answer = match ask {
                 Ask::Backup {
                     format,
                     credentials,
                 } => {
-                    self.metrics.count(Counter::ClusterNumBackupReq);
-                    let backup = self.authorized(credentials.as_ref(), Perm::Backup, "backup");
-                    let path = match backup {
-                        Ok(()) => {
-                            let backup = self.store.backup_here(format, via(&hello, &credentials));
-                            match unless_gone(&mut connection, backup).await {
-                                Some(path) => path,
-                                None => return Ok(()),
-                            }
-                        }
-                        Err(e) => Err(e),
-                    };
-                    return send_backup(&mut connection, path).await;
+                    return self
+                        .backup(&mut connection, &hello, format, credentials)
+                        .await;
                 }
                 Ask::Load {
                     len_bytes,
                     credentials,
                 } => {
-                    self.metrics.count(Counter::ClusterNumLoadReq);
+                    let allowed = self.may_load(credentials.as_ref());
                     return self
-                        .load(&mut connection, len_bytes, credentials.as_ref())
+                        .load(&mut connection, len_bytes, allowed, standing)
                         .await;
                 }
                 // It has no effect, so nobody needs it any more.
                 ask @ Ask::Read { .. } => {
-                    let answer = self.answer(ask, &hello);
+                    let answer = self.answer(ask, &hello, standing);
                     match unless_gone(&mut connection, answer).await {
-                        Some(answer) => connection.send(&answer).await?,
+                        Some(answer) => answer,
                         None => return Ok(()),
                     }
                 }
-                ask => {
-                    let answer = self.answer(ask, &hello).await;
-                    connection.send(&answer).await?;
-                    if matches!(answer, Answer::Meta(_)) {
-                        self.metrics.count(Counter::ClusterNumGetNodeApiResp);
-                    }
-                }
+                ask => self.answer(ask, &hello, standing).await,
+            };
+            let sent = connection.send(&answer);
+            if known {
+                sent.await?;
+            } else {
+                timeout(STRANGERS_IDLE_TIMEOUT, sent)
+                    .await
+                    .map_err(|_| io::ErrorKind::TimedOut)??;
             }
+            if matches!(answer, Answer::Meta(_)) {
+                self.metrics.count(Counter::ClusterNumGetNodeApiResp);
+            }
+            visitor.set_busy(false);
         }
     }
 
-    /// An address may come to belong to a node of another cluster; work meant for the former one must not land here.
-    fn of_another_cluster(&self, ask: &Ask, hello: &Hello) -> Option<Answer> {
+    /// An address may come to belong to a node of another cluster; work meant for the former one must not land here. And what a node tells
+    /// without credentials is told to no stranger, where there are credentials.
+    fn refusal(&self, ask: &Ask, hello: &Hello, standing: Standing) -> Option<Answer> {
+        if self.is_closed_to(standing) {
+            let why = "unauthorized";
+            let error = StoreError::Unauthorized(why.into());
+            match ask {
+                Ask::RoomToVacuum => return Some(Answer::Room(Err(error))),
+                Ask::ContentHash { .. } => {
+                    return Some(Answer::ContentHash(Told::Never(why.into())));
+                }
+                Ask::Judgement { .. } => return Some(Answer::Judgement(Err(error))),
+                _ => {}
+            }
+        }
         let (Some(theirs), Some(own)) = (&hello.cluster, self.local.cluster()) else {
             return None;
         };
@@ -118,9 +157,7 @@ impl ClusterServer {
             return None;
         }
         let error = StoreError::Refused(format!(
-            "{} belongs to cluster {}, not to {}",
-            self.local.name(),
-            own.id,
+            "the node at this address does not belong to cluster {}",
             theirs.id
         ));
         match ask {
@@ -142,11 +179,20 @@ impl ClusterServer {
         }
     }
 
-    async fn answer(&self, ask: Ask, hello: &Hello) -> Answer {
+    /// With `-auth`, strangers learn nothing before they show credentials.
+    fn is_closed_to(&self, standing: Standing) -> bool {
+        standing == Standing::Stranger && self.auth.enabled()
+    }
+
+    async fn answer(&self, ask: Ask, hello: &Hello, standing: Standing) -> Answer {
         match ask {
             Ask::Meta => {
                 self.metrics.count(Counter::ClusterNumGetNodeApiReq);
-                Answer::Meta(self.store.meta())
+                Answer::Meta(if self.is_closed_to(standing) {
+                    Meta::default()
+                } else {
+                    self.store.meta()
+                })
             }
             Ask::RoomToVacuum => Answer::Room(self.store.room_to_vacuum().await),
             ask @ (Ask::ContentHash { .. } | Ask::Judgement { .. } | Ask::Compare { .. }) => {
@@ -158,8 +204,12 @@ impl ClusterServer {
             }
             Ask::Notify(notice) => {
                 self.metrics.count(Counter::ClusterNumNotifyReq);
-                self.local.note_spoken(&hello.from, hello.version);
-                Answer::Notify(self.notice(&notice).await)
+                let trusted = standing != Standing::Stranger
+                    || self.may_join(notice.credentials.as_ref(), true);
+                if trusted {
+                    self.local.note_spoken(&hello.from, hello.version);
+                }
+                Answer::Notify(self.notice(&notice, trusted).await)
             }
             Ask::Pledge {
                 cluster,
@@ -324,7 +374,7 @@ impl ClusterServer {
     }
 
     /// What this node says of itself to those that want to form a cluster.
-    async fn notice(&self, asked: &Notice) -> Notice {
+    async fn notice(&self, asked: &Notice, trusted: bool) -> Notice {
         if self.may_join(asked.credentials.as_ref(), true) {
             note_member(&self.local, asked);
         }
@@ -347,9 +397,14 @@ impl ClusterServer {
                 pledged: identity.pledged.clone(),
             }
         };
+        let (id, raft_addr) = if trusted {
+            (identity.raft_id(), self.local.raft_addr.clone())
+        } else {
+            Default::default()
+        };
         Notice {
-            id: identity.raft_id(),
-            raft_addr: self.local.raft_addr.clone(),
+            id,
+            raft_addr,
             state,
             credentials: None,
         }
@@ -445,24 +500,6 @@ impl ClusterServer {
         };
         checked.err()
     }
-
-    async fn load(
-        &self,
-        connection: &mut Connection,
-        len_bytes: u64,
-        credentials: Option<&Credentials>,
-    ) -> io::Result<()> {
-        let allowed = self.authorized(credentials, Perm::Load, "load");
-        let path = self.store.scratch().map_err(io::Error::other)?;
-        let mut file = tokio::fs::File::create(&path).await?;
-        copy_exactly(&mut connection.reader, &mut file, len_bytes).await?;
-        file.flush().await?;
-        let served = match allowed {
-            Ok(()) => self.store.load_as_leader(&path).await,
-            Err(e) => Err(e),
-        };
-        connection.send(&Answer::Served(served)).await
-    }
 }
 
 /// Notes where a fellow member says it is.
@@ -508,21 +545,6 @@ async fn resolve(address: &str) -> io::Result<()> {
         Some(_) => Ok(()),
         None => Err(io::Error::new(io::ErrorKind::NotFound, "no such host")),
     }
-}
-
-async fn send_backup(
-    connection: &mut Connection,
-    path: Result<tempfile::TempPath, StoreError>,
-) -> io::Result<()> {
-    let path = match path {
-        Ok(path) => path,
-        Err(e) => return connection.send(&Answer::Backup(Err(e))).await,
-    };
-    let mut file = tokio::fs::File::open(&path).await?;
-    let len = file.metadata().await?.len();
-    connection.send(&Answer::Backup(Ok(len))).await?;
-    copy_exactly(&mut file, &mut connection.writer, len).await?;
-    connection.writer.flush().await
 }
 
 /// rqlite counts the two endpoints apart.

@@ -1,23 +1,42 @@
 //! Connections: accepted up to a limit, served by hyper, ended in order.
 //!
 //! The loop does not care what a connection is made of, so that TLS can be put between.
-use std::{future::Future, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap, future::Future, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration,
+};
 
-use hyper::{body::Incoming, header::InvalidHeaderValue, server::conn::http1, service::service_fn};
+use hyper::{
+    StatusCode,
+    body::Incoming,
+    header::{CONNECTION, HeaderValue, InvalidHeaderValue},
+    server::conn::http1,
+    service::service_fn,
+};
 use hyper_util::rt::TokioIo;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
-    sync::Semaphore,
-    task::JoinSet,
+    task::{AbortHandle, Id, JoinSet},
     time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Edge, HttpState, bell::Bell, body, head_timer::HeadTimer};
+use super::{
+    Edge, HttpState,
+    bell::Bell,
+    body::{self, Arriving},
+    crowd::{Crowd, NoTurn, Place},
+    doorway::Doorway,
+    error::Failure,
+    head_timer::HeadTimer,
+    reply::{Answered, Response},
+    route::{self, Content},
+};
 
-/// Connections at a time. Each costs a descriptor and some tens of KiB; beyond the limit new ones wait in the kernel's queue.
-pub(super) const MAX_CONNECTIONS: usize = 8192;
+/// Accepted beyond the limit for a moment, while others that were sent away are still ending.
+const ENDING_CONNECTIONS: usize = 32;
+/// What a client hears for which there is no place, not even an idle connection's.
+const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain; charset=utf-8\r\nRetry-After: 1\r\nConnection: close\r\nContent-Length: 39\r\n\r\nall connections are busy, try it again\n";
 /// How long a connection may be silent before the next request's head is complete. rqlite has no limit; clients keep idle
 /// connections for a minute and more (Go's default is 90 s), so this is above that.
 const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(120);
@@ -72,21 +91,22 @@ where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
     body::remove_left_uploads(&state.settings.data_dir);
+    let crowd = Crowd::new(state.settings.max_connections);
     let edge = Arc::new(Edge::new(state)?);
-    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let bell = Arc::new(Bell::default());
     let mut running = JoinSet::new();
+    let mut guests: HashMap<Id, Guest> = HashMap::new();
     loop {
-        let next = async {
-            // The semaphore is never closed.
-            let place = Arc::clone(&places).acquire_owned().await.ok();
-            (place, listener.accept().await)
-        };
-        let (place, accepted) = tokio::select! {
+        let has_room = running.len() < crowd.max() + ENDING_CONNECTIONS;
+        let accepted = tokio::select! {
             biased;
             () = stop.cancelled() => break,
-            Some(_) = running.join_next() => continue,
-            next = next => next,
+            Some(ended) = running.join_next_with_id() => {
+                let id = ended.map_or_else(|error| error.id(), |(id, ())| id);
+                guests.remove(&id);
+                continue;
+            }
+            accepted = listener.accept(), if has_room => accepted,
         };
         let (stream, client) = match accepted {
             Ok(accepted) => accepted,
@@ -95,19 +115,25 @@ where
                 continue;
             }
         };
+        if running.len() >= crowd.max() && !make_room(&crowd, &guests) {
+            // Its buffer is empty, so this goes out or the client is gone.
+            let _ = stream.try_write(FULL);
+            continue;
+        }
         // Replies are written in one go: waiting for more would only delay them.
         let _ = stream.set_nodelay(true);
         keep_alive(&stream);
         let wrapped = wrap(stream);
-        let (edge, bell) = (Arc::clone(&edge), Arc::clone(&bell));
-        running.spawn(async move {
+        let (edge, bell, place) = (Arc::clone(&edge), Arc::clone(&bell), crowd.place());
+        let guest = Arc::clone(&place);
+        let task = running.spawn(async move {
             match timeout(WRAP_TIMEOUT, wrapped).await {
-                Ok(Ok(stream)) => serve_connection(stream, client, edge, &bell).await,
+                Ok(Ok(stream)) => serve_connection(stream, client, edge, place, &bell).await,
                 Ok(Err(error)) => tracing::debug!("connection refused: {error}"),
                 Err(_elapsed) => tracing::debug!("connection refused: handshake timed out"),
             }
-            drop(place);
         });
+        guests.insert(task.id(), Guest { place: guest, task });
     }
     drop(listener);
     bell.ring();
@@ -145,21 +171,44 @@ async fn pause_after(error: &io::Error) {
     }
 }
 
+/// A connection as the loop keeps it.
+struct Guest {
+    place: Arc<Place>,
+    task: AbortHandle,
+}
+
+/// Ends some connections that can be spared. False if there are none.
+fn make_room(crowd: &Crowd, guests: &HashMap<Id, Guest>) -> bool {
+    let guests: Vec<&Guest> = guests.values().collect();
+    let leaving = crowd.make_room(guests.iter().map(|guest| &*guest.place));
+    for guest in leaving.iter().filter_map(|at| guests.get(*at)) {
+        guest.task.abort();
+    }
+    tracing::debug!("HTTP: {} connections were ended for others", leaving.len());
+    // Those that were sent away before are still ending.
+    !leaving.is_empty() || guests.iter().any(|guest| guest.place.is_leaving())
+}
+
 /// Serves one connection until it ends, or until the request that runs at the stop has its reply.
-async fn serve_connection<S>(stream: S, client: SocketAddr, edge: Arc<Edge>, bell: &Bell)
-where
+async fn serve_connection<S>(
+    stream: S,
+    client: SocketAddr,
+    edge: Arc<Edge>,
+    place: Arc<Place>,
+    bell: &Bell,
+) where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    let service = service_fn(move |request: hyper::Request<Incoming>| {
-        Arc::clone(&edge).answer(request, Some(client))
-    });
+    let door = TokioIo::new(Doorway::new(stream, Arc::clone(&place)));
+    let service =
+        service_fn(move |request| answer(request, client, Arc::clone(&edge), Arc::clone(&place)));
     let connection = http1::Builder::new()
         .timer(HeadTimer::new())
         .header_read_timeout(HEADER_READ_TIMEOUT)
         .max_buf_size(BUFFER_BYTES)
         // As Go prints them.
         .title_case_headers(true)
-        .serve_connection(TokioIo::new(stream), service);
+        .serve_connection(door, service);
     let mut connection = pin!(connection);
     let ended = match bell.or(connection.as_mut()).await {
         Some(ended) => ended,
@@ -171,4 +220,35 @@ where
     if let Err(error) = ended {
         tracing::debug!("HTTP connection ended: {error}");
     }
+}
+
+/// Answers a request if there is a place for it.
+async fn answer(
+    request: hyper::Request<Incoming>,
+    client: SocketAddr,
+    edge: Arc<Edge>,
+    place: Arc<Place>,
+) -> Answered {
+    let is_probe = place.crowd().is_crowded() && route::is_probe(request.uri().path());
+    let turn = match place.begin(is_probe) {
+        Ok(turn) => turn,
+        Err(why) => return Ok(no_turn(&edge, why)),
+    };
+    let request = request.map(|body| Arriving::new(body, place));
+    let answered = edge.answer(request, Some(client)).await;
+    answered.map(|response| response.map(|body| body.until_sent(turn)))
+}
+
+/// Nothing was done, so the client may try it again, best on a new connection.
+fn no_turn(edge: &Edge, why: NoTurn) -> Response {
+    let failure = match why {
+        NoTurn::Crowded => Failure::Crowded,
+        NoTurn::SentAway => Failure::SentAway,
+    };
+    let mut response = edge.replies.failure(&failure, Content::Text);
+    debug_assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+    response
+        .headers_mut()
+        .insert(CONNECTION, HeaderValue::from_static("close"));
+    response
 }

@@ -1,51 +1,185 @@
 //! Request bodies: small ones in memory, within a limit; uploads straight to a file.
-use std::{fmt, path::Path, pin::pin};
+use std::{
+    convert::Infallible,
+    ops::Deref,
+    path::Path,
+    pin::{Pin, pin},
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
 
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
-use hyper::body::Body;
+use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tempfile::{NamedTempFile, TempPath};
-use tokio::{fs::File, io::AsyncWriteExt};
+use tokio::{fs::File, io::AsyncWriteExt, time::timeout};
 
-use super::error::Failure;
+use super::{
+    crowd::Place,
+    error::Failure,
+    memory::{Memory, Share},
+    pace::Pace,
+};
 
 /// Largest body of statements. Such a body is held in memory several times over (bytes, statements, log entry, frames to the
 /// other nodes), and one log entry blocks those behind it; more than this belongs to `/db/load`, which streams.
 pub(super) const MAX_BODY_BYTES: usize = 32 << 20;
 /// Largest body of the administration's endpoints: an ID.
 pub(super) const MAX_ADMIN_BODY_BYTES: usize = 64 << 10;
+/// How often a body that does not move is asked whether others wait for its memory.
+const GIVE_WAY_INTERVAL: Duration = Duration::from_secs(1);
 /// Begins the names of uploads on disk, so that those that a crash left can be told.
 const UPLOAD_PREFIX: &str = "http-upload-";
 
+/// Why a body did not come to its end.
+#[derive(Debug)]
+pub(super) enum BodyError {
+    Broken(String),
+    Stalled,
+}
+
+impl From<std::io::Error> for BodyError {
+    fn from(error: std::io::Error) -> Self {
+        Self::Broken(error.to_string())
+    }
+}
+
+impl From<Infallible> for BodyError {
+    fn from(never: Infallible) -> Self {
+        match never {}
+    }
+}
+
+impl From<BodyError> for Failure {
+    fn from(error: BodyError) -> Self {
+        match error {
+            BodyError::Broken(error) => Self::Body(error),
+            BodyError::Stalled => Self::Stalled,
+        }
+    }
+}
+
 /// A request's body, hyper's or a test's.
-pub(super) trait RequestBody: Body<Data = Bytes, Error: fmt::Display + Send> + Send {}
-impl<B: Body<Data = Bytes, Error: fmt::Display + Send> + Send> RequestBody for B {}
+pub(super) trait RequestBody:
+    Body<Data = Bytes, Error: Into<BodyError> + Send> + Send
+{
+}
+impl<B: Body<Data = Bytes, Error: Into<BodyError> + Send> + Send> RequestBody for B {}
+
+/// hyper's body, with an eye on how it comes.
+pub(super) struct Arriving {
+    body: Incoming,
+    place: Arc<Place>,
+    pace: Pace,
+    ended: bool,
+}
+
+impl Arriving {
+    pub(super) fn new(body: Incoming, place: Arc<Place>) -> Self {
+        Self {
+            body,
+            place,
+            pace: Pace::default(),
+            ended: false,
+        }
+    }
+}
+
+impl Body for Arriving {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = &mut *self;
+        let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(context) else {
+            this.place.waits(true);
+            ready!(this.pace.poll_stalled(context));
+            return Poll::Ready(Some(Err(BodyError::Stalled)));
+        };
+        this.place.waits(false);
+        if let Some(Ok(frame)) = &frame {
+            let bytes = frame.data_ref().map_or(0, Bytes::len) as u64;
+            this.pace.moved(bytes);
+            this.place.moved(bytes);
+        }
+        this.ended = frame.is_none();
+        Poll::Ready(frame.map(|frame| frame.map_err(|e| BodyError::Broken(e.to_string()))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Drop for Arriving {
+    fn drop(&mut self) {
+        self.place.waits(false);
+        if !self.ended && !self.body.is_end_stream() {
+            self.place.leave_unread();
+        }
+    }
+}
+
+/// A whole body, and its share of the memory for all.
+pub(super) struct Collected {
+    bytes: Bytes,
+    _share: Share,
+}
+
+impl Deref for Collected {
+    type Target = [u8];
+    fn deref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
 
 /// Takes a whole body; one that came in a single piece is not copied.
-pub(super) async fn collect(body: impl RequestBody, max_bytes: usize) -> Result<Bytes, Failure> {
-    if body.size_hint().lower() > max_bytes as u64 {
+pub(super) async fn collect(
+    body: impl RequestBody,
+    max_bytes: usize,
+    memory: &Memory,
+) -> Result<Collected, Failure> {
+    let announced = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
+    if announced > max_bytes {
         return Err(Failure::TooLarge);
     }
     let mut body = pin!(body);
     let mut first = Bytes::new();
     let mut whole: Option<BytesMut> = None;
-    while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|error| Failure::Body(error.to_string()))?;
+    let mut share = Share::default();
+    loop {
+        let so_far = whole.as_ref().map_or(first.len(), BytesMut::len);
+        if memory.must_give_way(&share, so_far) {
+            return Err(Failure::NoMemory);
+        }
+        let Ok(frame) = timeout(GIVE_WAY_INTERVAL, body.frame()).await else {
+            continue;
+        };
+        let Some(frame) = frame else { break };
+        let frame = frame.map_err(|error| Failure::from(error.into()))?;
         let Ok(data) = frame.into_data() else {
             continue;
         };
-        let so_far = whole.as_ref().map_or(first.len(), BytesMut::len);
-        if data.len() > max_bytes - so_far {
+        let with_data = so_far + data.len();
+        if with_data > max_bytes {
             return Err(Failure::TooLarge);
         }
+        memory
+            .grow(&mut share, with_data, announced, max_bytes)
+            .await?;
         match &mut whole {
             Some(whole) => whole.extend_from_slice(&data),
             None if first.is_empty() => first = data,
             None => {
-                let expected = usize::try_from(body.size_hint().lower())
-                    .unwrap_or(0)
-                    .min(max_bytes);
-                let mut joined = BytesMut::with_capacity(first.len() + data.len() + expected);
+                let mut joined = BytesMut::with_capacity(2 * (first.len() + data.len()));
                 joined.extend_from_slice(&first);
                 joined.extend_from_slice(&data);
                 whole = Some(joined);
@@ -55,7 +189,10 @@ pub(super) async fn collect(body: impl RequestBody, max_bytes: usize) -> Result<
             break;
         }
     }
-    Ok(whole.map_or(first, BytesMut::freeze))
+    Ok(Collected {
+        bytes: whole.map_or(first, BytesMut::freeze),
+        _share: share,
+    })
 }
 
 /// An upload on disk; dropping it deletes the file.
@@ -66,7 +203,12 @@ pub(super) struct Upload {
 }
 
 /// Writes a body of any length to a new file in `dir`.
-pub(super) async fn upload(body: impl RequestBody, dir: &Path) -> Result<Upload, Failure> {
+pub(super) async fn upload(
+    body: impl RequestBody,
+    dir: &Path,
+    memory: &Memory,
+) -> Result<Upload, Failure> {
+    let _share = memory.for_upload().await?;
     let disk = |error: std::io::Error| {
         Failure::Machine(format!("writing the upload to {}: {error}", dir.display()))
     };
@@ -78,7 +220,7 @@ pub(super) async fn upload(body: impl RequestBody, dir: &Path) -> Result<Upload,
     let mut body = pin!(body);
     let mut len_bytes = 0;
     while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|error| Failure::Body(error.to_string()))?;
+        let frame = frame.map_err(|error| Failure::from(error.into()))?;
         if let Ok(data) = frame.into_data() {
             len_bytes += data.len() as u64;
             file.write_all(&data).await.map_err(disk)?;
@@ -112,7 +254,6 @@ pub(super) fn remove_left_uploads(dir: &Path) {
 mod tests {
     use futures_util::stream;
     use http_body_util::{Full, StreamBody};
-    use hyper::body::Frame;
 
     use super::*;
 
@@ -124,33 +265,38 @@ mod tests {
         StreamBody::new(stream::iter(frames))
     }
 
+    async fn collected(body: impl RequestBody, max_bytes: usize) -> Result<Bytes, Failure> {
+        let taken = collect(body, max_bytes, &Memory::default()).await;
+        taken.map(|taken| taken.bytes)
+    }
+
     #[tokio::test]
     async fn bodies_within_the_limit_are_taken() {
         assert_eq!(
-            collect(Full::new(Bytes::from_static(b"abc")), 3)
+            collected(Full::new(Bytes::from_static(b"abc")), 3)
                 .await
                 .unwrap(),
             "abc"
         );
         assert_eq!(
-            collect(pieces(&["ab", "", "c", "def"]), 6).await.unwrap(),
+            collected(pieces(&["ab", "", "c", "def"]), 6).await.unwrap(),
             "abcdef"
         );
-        assert_eq!(collect(pieces(&[]), 3).await.unwrap(), "");
+        assert_eq!(collected(pieces(&[]), 3).await.unwrap(), "");
     }
 
     #[tokio::test]
     async fn larger_ones_are_not() {
         assert!(matches!(
-            collect(Full::new(Bytes::from_static(b"abcd")), 3).await,
+            collected(Full::new(Bytes::from_static(b"abcd")), 3).await,
             Err(Failure::TooLarge)
         ));
         assert!(matches!(
-            collect(pieces(&["ab", "cd"]), 3).await,
+            collected(pieces(&["ab", "cd"]), 3).await,
             Err(Failure::TooLarge)
         ));
         assert!(matches!(
-            collect(pieces(&["a", "b", "cd"]), 3).await,
+            collected(pieces(&["a", "b", "cd"]), 3).await,
             Err(Failure::TooLarge)
         ));
     }
@@ -158,7 +304,9 @@ mod tests {
     #[tokio::test]
     async fn uploads_live_as_long_as_their_handle() {
         let dir = tempfile::tempdir().unwrap();
-        let upload = upload(pieces(&["ab", "cd"]), dir.path()).await.unwrap();
+        let upload = upload(pieces(&["ab", "cd"]), dir.path(), &Memory::default())
+            .await
+            .unwrap();
         assert_eq!(upload.len_bytes, 4);
         let path = upload.path.to_path_buf();
         assert_eq!(std::fs::read(&path).unwrap(), b"abcd");
@@ -168,7 +316,12 @@ mod tests {
 
     #[tokio::test]
     async fn a_directory_that_refuses_is_this_machines_failure() {
-        let refused = upload(pieces(&["ab"]), Path::new("/nonexistent/dir")).await;
+        let refused = upload(
+            pieces(&["ab"]),
+            Path::new("/nonexistent/dir"),
+            &Memory::default(),
+        )
+        .await;
         assert!(matches!(refused, Err(Failure::Machine(_))));
     }
 

@@ -29,7 +29,7 @@ pub(super) async fn answer(edge: &Arc<Edge>, body: impl RequestBody) -> Result<R
     if !edge.store.is_leader() {
         return Err(Failure::Boot(StoreError::NotLeader));
     }
-    let upload = upload(body, &edge.settings.data_dir).await?;
+    let upload = upload(body, &edge.settings.data_dir, &edge.memory).await?;
     if upload.len_bytes < MIN_BYTES {
         return Err(Failure::BootTooShort);
     }

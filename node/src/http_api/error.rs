@@ -18,6 +18,14 @@ pub(super) enum Failure {
     TooLarge,
     /// The body broke off.
     Body(String),
+    /// The body came too slowly.
+    Stalled,
+    /// Other bodies have all the memory that there is for them.
+    NoMemory,
+    /// Other requests have all places.
+    Crowded,
+    /// The connection had been given away when the request came.
+    SentAway,
     /// The caller may not do this here.
     Denied,
     NotFound,
@@ -65,6 +73,11 @@ impl Failure {
         (self.status(), self.text())
     }
 
+    /// It may work in a moment.
+    pub(super) fn is_of_the_moment(&self) -> bool {
+        matches!(self, Self::NoMemory | Self::Crowded | Self::SentAway)
+    }
+
     fn status(&self) -> StatusCode {
         match self {
             Self::Params(_) | Self::Statements(_) | Self::QueryMissing | Self::Body(_) => {
@@ -79,12 +92,13 @@ impl Failure {
             Self::Denied | Self::Call(StoreError::Unauthorized(_)) => StatusCode::UNAUTHORIZED,
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
-            Self::QueueTimeout => StatusCode::REQUEST_TIMEOUT,
+            Self::QueueTimeout | Self::Stalled => StatusCode::REQUEST_TIMEOUT,
             Self::TooLarge | Self::Call(StoreError::TooLarge(_)) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::RedirectWithoutLeader | Self::BackupFormat | Self::Machine(_) => {
                 StatusCode::INTERNAL_SERVER_ERROR
             }
             Self::QueueWithoutLeader | Self::QueueStopped => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NoMemory | Self::Crowded | Self::SentAway => StatusCode::SERVICE_UNAVAILABLE,
             Self::BootTooShort | Self::Boot(_) | Self::Nodes(_) | Self::LeaderUnknown(_) => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
@@ -103,6 +117,10 @@ impl Failure {
             Self::NotRunning => "nothing of that id is running on this node".to_owned(),
             Self::QueryMissing => "query not specified".to_owned(),
             Self::Body(error) => format!("reading the request body: {error}"),
+            Self::Stalled => "the request body came too slowly".to_owned(),
+            Self::NoMemory => "too many large request bodies at a time; nothing was done, try it again, or send less at a time".to_owned(),
+            Self::Crowded => "too many requests at a time; nothing was done, try it again".to_owned(),
+            Self::SentAway => "this connection was idle and is closed to make room for others; nothing was done, try it again on a new one".to_owned(),
             Self::TooLarge => format!(
                 "request body is larger than {MAX_BODY_BYTES} bytes; send large SQL scripts and database files to /db/load"
             ),

@@ -27,7 +27,7 @@ pub(super) async fn answer(
     if let Some(elsewhere) = redirect::to_leader(edge, call).await? {
         return Ok(elsewhere);
     }
-    let body = collect(body, MAX_BODY_BYTES).await?;
+    let body = collect(body, MAX_BODY_BYTES, &edge.memory).await?;
     let statements = call.statements(&body)?;
     edge.metrics
         .add(Counter::HttpExecuteStmtsRx, statements.len() as u64);
@@ -62,7 +62,7 @@ async fn queue(
     if !params.noleader && edge.store.leader().is_none() {
         return Err(Failure::QueueWithoutLeader);
     }
-    let body = collect(body, MAX_BODY_BYTES).await?;
+    let body = collect(body, MAX_BODY_BYTES, &edge.memory).await?;
     let statements = match call.statements(&body) {
         // Whoever waits may come without statements, just to see the queue flushed.
         Err(Failure::Statements(ParseError::Empty)) if params.wait => Vec::new(),

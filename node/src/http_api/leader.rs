@@ -46,7 +46,7 @@ async fn hand_over(edge: &Edge, call: &Call, body: impl RequestBody) -> Result<R
         return Ok(elsewhere);
     }
     let request = if call.announces_json() {
-        let body = collect(body, MAX_ADMIN_BODY_BYTES).await?;
+        let body = collect(body, MAX_ADMIN_BODY_BYTES, &edge.memory).await?;
         if body.is_empty() {
             LeaderRequest::default()
         } else {

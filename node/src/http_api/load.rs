@@ -25,7 +25,7 @@ pub(super) async fn answer(
     if let Some(elsewhere) = redirect::to_leader(edge, call).await? {
         return Ok(elsewhere);
     }
-    let upload = upload(body, &edge.settings.data_dir).await?;
+    let upload = upload(body, &edge.settings.data_dir, &edge.memory).await?;
     let source = LoadSource {
         path: upload.path.to_path_buf(),
     };

@@ -24,10 +24,15 @@ pub(super) async fn answer(
     if let Some(elsewhere) = redirect::read_to_leader(edge, call).await? {
         return Ok(elsewhere);
     }
-    let statements = if call.method == Method::GET {
-        call.statement_of_url()
+    // Held until the end: what was made of it is no smaller.
+    let body = if call.method == Method::GET {
+        None
     } else {
-        call.statements(&collect(body, MAX_BODY_BYTES).await?)?
+        Some(collect(body, MAX_BODY_BYTES, &edge.memory).await?)
+    };
+    let statements = match &body {
+        None => call.statement_of_url(),
+        Some(body) => call.statements(body)?,
     };
     edge.metrics
         .add(Counter::HttpQueryStmtsRx, statements.len() as u64);

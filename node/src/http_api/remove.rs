@@ -19,7 +19,7 @@ pub(super) async fn answer(
     call: &Call,
     body: impl RequestBody,
 ) -> Result<Response, Failure> {
-    let body = collect(body, MAX_ADMIN_BODY_BYTES).await?;
+    let body = collect(body, MAX_ADMIN_BODY_BYTES, &edge.memory).await?;
     let request = RemoveRequest::parse(&body).ok_or(Failure::RemoveBody)?;
     if let Some(elsewhere) = redirect::to_leader(edge, call).await? {
         return Ok(elsewhere);

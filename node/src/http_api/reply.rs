@@ -6,14 +6,15 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures_util::Stream;
+use futures_util::{Stream, StreamExt};
 use hyper::{
     HeaderMap, Method, StatusCode,
     body::{Body, Frame, SizeHint},
     header::{
         ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS,
         ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN, CONTENT_TYPE, HeaderName,
-        HeaderValue, InvalidHeaderValue, LOCATION, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
+        HeaderValue, InvalidHeaderValue, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE,
+        X_CONTENT_TYPE_OPTIONS,
     },
 };
 use node_api::{Reply, Shape, pretty_json, write_reply};
@@ -73,6 +74,18 @@ impl Body for ReplyBody {
                 SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
             }
             Self::Chunks(_) => SizeHint::default(),
+        }
+    }
+}
+
+impl ReplyBody {
+    /// Keeps `held` as long as the reply is being made: what is whole has been.
+    pub(super) fn until_sent(self, held: impl Send + Unpin + 'static) -> Self {
+        match self {
+            Self::Whole(bytes) => Self::Whole(bytes),
+            Self::Chunks(chunks) => Self::Chunks(Box::pin(chunks.inspect(move |_| {
+                let _held = &held;
+            }))),
         }
     }
 }
@@ -237,6 +250,9 @@ impl Replies {
         let (status, text) = failure.answer();
         let mut response = self.empty(status);
         let headers = response.headers_mut();
+        if failure.is_of_the_moment() {
+            headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
+        }
         if let Some(mut text) = text {
             text.push('\n');
             headers.insert(CONTENT_TYPE, TEXT);

@@ -24,7 +24,7 @@ pub(super) async fn answer(
     if let Some(elsewhere) = redirect::read_to_leader(edge, call).await? {
         return Ok(elsewhere);
     }
-    let body = collect(body, MAX_BODY_BYTES).await?;
+    let body = collect(body, MAX_BODY_BYTES, &edge.memory).await?;
     let statements = parse_statements(&body).map_err(Failure::Statements)?;
     edge.metrics
         .add(Counter::HttpRequestStmtsRx, statements.len() as u64);

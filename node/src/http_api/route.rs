@@ -108,6 +108,22 @@ const GET_POST: &[Method] = &[Method::GET, Method::POST];
 const GET_HEAD: &[Method] = &[Method::GET, Method::HEAD];
 const DELETE: &[Method] = &[Method::DELETE];
 
+/// Answered also when everything else is busy: what kubelets and load balancers ask, and what an administrator looks at then.
+const PROBES: [&str; 7] = [
+    "/readyz",
+    "/status",
+    "/nodes",
+    "/leader",
+    "/metrics",
+    "/debug/vars",
+    "/licenses",
+];
+
+/// Is this the path of a short look that needs no work of the database?
+pub(super) fn is_probe(path: &str) -> bool {
+    PROBES.iter().any(|probe| path.starts_with(probe))
+}
+
 /// The endpoints that carry the load; matched first, by the whole path.
 const HOT: [Route; 3] = [
     Route::prefix(

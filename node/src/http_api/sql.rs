@@ -47,7 +47,7 @@ pub(super) async fn answer(
     let statements = if call.method == Method::GET {
         vec![params.q.clone().ok_or(Failure::QueryMissing)?]
     } else {
-        let body = collect(body, MAX_BODY_BYTES).await?;
+        let body = collect(body, MAX_BODY_BYTES, &edge.memory).await?;
         let parsed = parse_statements(&body).map_err(Failure::Statements)?;
         parsed.into_iter().map(|statement| statement.sql).collect()
     };

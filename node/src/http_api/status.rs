@@ -7,13 +7,13 @@ use std::{
 use node_api::{duration, status::select, to_go_json};
 use serde_json::{Map, Value, json};
 
-use super::{Edge, accept::MAX_CONNECTIONS, error::Failure, host, param::Call, reply::Response};
+use super::{Edge, error::Failure, host, param::Call, reply::Response};
 use crate::{clock::rfc3339, metrics::Counter};
 
 /// Limit for talking to other nodes, when a request does not name one.
 const CLUSTER_TIMEOUT: Duration = node_api::param::DEFAULT_TIMEOUT;
 /// Limit for the first bytes of a connection on the inter-node port.
-const HELLO_TIMEOUT: &str = "10s";
+const HELLO_TIMEOUT: &str = "5s";
 
 pub(super) async fn answer(edge: &Arc<Edge>, call: &Call) -> Result<Response, Failure> {
     edge.metrics.count(Counter::HttpNumStatus);
@@ -82,7 +82,7 @@ fn http(edge: &Edge) -> Value {
         "auth": if edge.auth.enabled() { "enabled" } else { "disabled" },
         "bind_addr": settings.bind_addr,
         "cluster": { "local_node_addr": settings.raft_addr, "timeout": duration::format(CLUSTER_TIMEOUT) },
-        "max_connections": MAX_CONNECTIONS,
+        "max_connections": settings.max_connections,
         "queue": { "_default": edge.queue.status() },
         "tls": { "enabled": tls },
     });

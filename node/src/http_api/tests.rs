@@ -92,6 +92,7 @@ fn state(dir: &Path, credentials: Option<&str>) -> HttpState {
         bind_addr: "localhost:4001".to_owned(),
         raft_addr: "h:4002".to_owned(),
         data_dir: dir.to_owned(),
+        max_connections: 64,
         start_time: SystemTime::now(),
         command_line: vec!["rqlited".to_owned(), "data".to_owned()],
     };

@@ -65,14 +65,14 @@ pub(super) const ANOTHER_DIRECTORY: &str = "its data directory is another one";
 /// May this connection carry Raft's messages? Decided from both identities alone.
 ///
 /// # Errors
-/// The reason, for the other side's log.
+/// The reason, for the other side's log. Whoever does not name this node's cluster is told no identity but its own.
 pub fn admit(hello: &Hello, raft_id: &str, own: Option<&Cluster>) -> Result<(), String> {
     // A node without a cluster may be spoken to by whoever knows its random Raft id: it told only those it asked to join.
     if let (Some(own), Some(theirs)) = (own, &hello.cluster) {
         if own.id != theirs.id {
             return Err(format!(
-                "this node belongs to cluster {}, not {}",
-                own.id, theirs.id
+                "this node does not belong to cluster {}",
+                theirs.id
             ));
         }
         if own.lineage != theirs.lineage {
@@ -80,9 +80,7 @@ pub fn admit(hello: &Hello, raft_id: &str, own: Option<&Cluster>) -> Result<(), 
         }
     }
     match (&hello.to, &hello.cluster) {
-        (Some(to), _) if to != raft_id => {
-            Err(format!("this is {raft_id}, not {to}: {ANOTHER_DIRECTORY}"))
-        }
+        (Some(to), _) if to != raft_id => Err(format!("this is not {to}: {ANOTHER_DIRECTORY}")),
         (Some(_), Some(_)) => Ok(()),
         (Some(_), None) => Err(format!("{} is not a member of a cluster", hello.from)),
         (None, _) => Err("the connection names no target".into()),
