@@ -176,17 +176,26 @@ impl Lane {
         let chores = Chores {
             alone: self.members.len() == 1,
         };
+        let killed = self.seed.below(6) == 0;
         let (mut seed, mains) = (self.seed.fork(), self.mains.clone());
         let mut died = Ok(());
         let members = &mut self.members;
         self.ledger.work(&addrs, chores, &mut seed, || {
             died = watch(members, span);
-            mains.cut();
+            if !killed {
+                mains.cut();
+            }
             for member in members {
                 let _ = member.node.kill();
             }
         });
         died?;
+        if killed {
+            // What the next start finds is there, but not durable.
+            self.steps
+                .push(format!("killed {} ms into the work", span.as_millis()));
+            return Ok(());
+        }
         self.cut(&format!("{} ms into the work", span.as_millis()))
     }
 

@@ -308,6 +308,25 @@ mod tests {
     }
 
     #[test]
+    fn a_log_from_its_beginning_can_replace_a_database() {
+        let new = NewMembership::new(&[member("a#2", true)]).unwrap();
+        for (first, term, index, wanted) in [
+            (0, 3, 0, true),
+            (0, 3, 10, true),
+            (0, 3, 20, true),
+            (0, 3, 21, false),
+            (0, 2, 10, false),
+            (5, 3, 10, false),
+        ] {
+            let dir = tempfile::tempdir().unwrap();
+            write_log(dir.path(), 3, first, 20, &vote(3, "a#1"), &new);
+            let log = Log::open(dir.path()).unwrap();
+            let held = log.holds_all_to(node_db::Position { term, index });
+            assert_eq!(held, wanted, "{index} of term {term}, log from {first}");
+        }
+    }
+
+    #[test]
     fn a_target_that_holds_something_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let new = NewMembership::new(&[member("a#2", true)]).unwrap();
