@@ -1,28 +1,28 @@
 //! Copies of the database for users, made while it goes on being written.
+//!
+//! A backup holds the main file still only while it copies it, at the disk's speed, and takes the WAL as it is then: together they are the
+//! database at that moment. Whatever takes longer (a VACUUM, SQL text, a slow client) works on that copy and hinders no checkpoint.
 use std::{
     fs::{self, File},
-    io::{BufWriter, Write as _},
-    path::Path,
+    io::{self, BufWriter, Write as _},
+    os::unix::fs::FileExt as _,
+    path::{Path, PathBuf},
 };
 
-use rusqlite::{
-    Connection,
-    backup::{Backup, StepResult},
-};
+use rusqlite::Connection;
 
 use crate::{
-    BackupFormat, Watched,
+    BackupFormat, Watched, aside,
     connection::open_plain,
     control::Reason,
     database::Inner,
     dump,
     fault::message,
+    files,
     readers::Visit,
     replace::{JournalMode, set_journal_mode},
 };
 
-/// Pages between two looks at whether the writer needs the room: about 16 MiB, some 10 ms.
-const PAGES_A_STEP: i32 = 4096;
 const INTERRUPTED: &str = "the backup was interrupted because the database was replaced";
 
 /// See [`crate::Database::backup`].
@@ -32,75 +32,203 @@ pub(crate) fn write(
     to: &Path,
     watched: &Watched,
 ) -> Result<(), String> {
-    let visit = inner.readers.visit("(backup)", watched)?;
-    let mut conn = open_plain(&inner.files.main).map_err(|error| message(&error))?;
-    visit.watch(&mut conn).map_err(|error| message(&error))?;
-    let result = match format {
-        BackupFormat::Binary => copy(&conn, to, &visit, JournalMode::Wal),
-        BackupFormat::Delete => copy(&conn, to, &visit, JournalMode::Delete),
-        BackupFormat::Vacuumed => vacuum(&conn, to),
-        BackupFormat::Sql { tables } => dump_to(&conn, tables, to),
+    let job = Job {
+        inner,
+        to,
+        watched,
+        visit: inner.readers.apart("(backup)", watched),
     };
-    // The connection goes before the visit ends.
-    drop(conn);
-    match result {
-        Err(_) if visit.is_cancelled() => Err(ended(&visit)),
-        result => result,
-    }
+    let made = match format {
+        BackupFormat::Binary => job.copy(to, JournalMode::Wal),
+        BackupFormat::Delete => job.copy(to, JournalMode::Delete),
+        BackupFormat::Vacuumed => job.vacuum(),
+        BackupFormat::Sql { tables } => job.sql(tables),
+    };
+    made.map_err(|text| {
+        let _ = fs::remove_file(to);
+        ended(&job.visit).unwrap_or(text)
+    })
 }
 
-/// Why, for the client.
-fn ended(visit: &Visit) -> String {
-    match visit.reason() {
+/// Why it ended before its time, for the client.
+fn ended(visit: &Visit) -> Option<String> {
+    visit.is_cancelled().then(|| match visit.reason() {
         Reason::Writer | Reason::None => INTERRUPTED.to_owned(),
         reason => reason.text().replace("query", "backup"),
+    })
+}
+
+/// A file that goes with this value, and what SQLite put beside it.
+struct Temporary(PathBuf);
+
+impl Temporary {
+    fn beside(path: &Path) -> Self {
+        Self(with_ending(path, "-copy"))
     }
 }
 
-fn copy(conn: &Connection, to: &Path, visit: &Visit, mode: JournalMode) -> Result<(), String> {
-    // Left-overs would be taken for the start of the copy.
-    crate::files::remove(to).map_err(|error| error.to_string())?;
-    let copied = || -> rusqlite::Result<bool> {
-        let mut target = Connection::open(to)?;
-        target.pragma_update(None, "journal_mode", "OFF")?;
-        target.pragma_update(None, "synchronous", "OFF")?;
-        begin(conn)?;
-        let backup = Backup::new(conn, &mut target)?;
-        while !visit.is_cancelled() {
-            if backup.step(PAGES_A_STEP)? == StepResult::Done {
-                return Ok(true);
-            }
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        for path in [
+            self.0.clone(),
+            with_ending(&self.0, "-wal"),
+            with_ending(&self.0, "-shm"),
+        ] {
+            let _ = fs::remove_file(path);
         }
-        Ok(false)
+    }
+}
+
+fn with_ending(path: &Path, ending: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(ending);
+    name.into()
+}
+
+struct Job<'a> {
+    inner: &'a Inner,
+    to: &'a Path,
+    watched: &'a Watched,
+    visit: Visit,
+}
+
+impl Job<'_> {
+    fn copy(&self, to: &Path, mode: JournalMode) -> Result<(), String> {
+        // Left-overs would be taken for a part of the copy.
+        files::remove(to).map_err(|error| error.to_string())?;
+        let made = self.take(to).map_err(|error| error.to_string());
+        made.and_then(|()| merge(to))
+            .and_then(|()| set_journal_mode(to, mode).map_err(|error| error.to_string()))
+            .inspect_err(|_| {
+                let _ = fs::remove_file(with_ending(to, "-wal"));
+            })
+    }
+
+    /// The main file and its WAL.
+    fn take(&self, to: &Path) -> io::Result<()> {
+        let files = &self.inner.files;
+        let dir = to.parent().unwrap_or(to);
+        let is_wanted = || !self.visit.is_cancelled();
+        let mut copy = File::create(to)?;
+        let (pin, wal) = self.inner.main.hold(&files.main, &files.wal)?;
+        files::check_room(dir, pin.len_bytes()? + wal.metadata()?.len())?;
+        let main = |piece: &mut [u8], at| pin.read_at(piece, at);
+        aside::copy(main, None, &mut copy, dir, is_wanted)?;
+        // What is committed by now. Frames that come while it is read are left out; if the WAL begins anew meanwhile, all of it was in the
+        // main file already, and SQLite finds nothing valid in the mixture.
+        let len_bytes = wal.metadata()?.len();
+        let mut copy = File::create(with_ending(to, "-wal"))?;
+        let read_at = |piece: &mut [u8], at| wal.read_at(piece, at);
+        aside::copy(read_at, Some(len_bytes), &mut copy, dir, is_wanted)?;
+        Ok(())
+    }
+
+    fn vacuum(&self) -> Result<(), String> {
+        files::remove(self.to).map_err(|error| error.to_string())?;
+        let name = self.to.to_str().ok_or("the path is not UTF-8")?;
+        let whole = Temporary::beside(self.to);
+        self.copy(&whole.0, JournalMode::Delete)?;
+        let room =
+            files::len(&whole.0).and_then(|len| files::check_room(&self.inner.files.dir, len));
+        room.map_err(|error| error.to_string())?;
+        let conn = self.open(&whole.0)?;
+        conn.execute("VACUUM INTO ?", [name])
+            .map_err(|error| message(&error))?;
+        drop(conn);
+        set_journal_mode(self.to, JournalMode::Delete).map_err(|error| error.to_string())
+    }
+
+    fn sql(&self, tables: &[String]) -> Result<(), String> {
+        let files = &self.inner.files;
+        let whole = Temporary::beside(self.to);
+        let room = files::len(&files.main)
+            .and_then(|len| Ok(len + files::len(&files.wal)?))
+            // The text takes room, too, about as much.
+            .and_then(|len| files::check_room(&files.dir, len * 2));
+        if room.is_ok() {
+            self.copy(&whole.0, JournalMode::Delete)?;
+            return dump_to(&self.open(&whole.0)?, tables, self.to);
+        }
+        // Without room for a copy it is read where it lies. Checkpoints wait meanwhile.
+        let visit = self.inner.readers.visit("(backup)", self.watched)?;
+        let conn = self.open(&files.main)?;
+        let written = dump_to(&conn, tables, self.to);
+        // The connection goes before the visit ends.
+        drop((conn, visit));
+        written
+    }
+
+    /// A connection that ends its statement when nobody waits for it any more.
+    fn open(&self, path: &Path) -> Result<Connection, String> {
+        let mut conn = open_plain(path).map_err(|error| message(&error))?;
+        self.visit
+            .watch(&mut conn)
+            .map_err(|error| message(&error))?;
+        Ok(conn)
+    }
+}
+
+/// Has SQLite move the WAL's committed frames into the copy.
+fn merge(path: &Path) -> Result<(), String> {
+    let merged = || {
+        let conn = Connection::open(path)?;
+        // Nobody else has it: no shared memory is needed.
+        conn.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
+        conn.pragma_update(None, "synchronous", "OFF")?;
+        conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| {
+            Ok((
+                row.get::<_, i64>(0)?,
+                row.get::<_, i64>(1)?,
+                row.get::<_, i64>(2)?,
+            ))
+        })
     };
-    match copied() {
-        Ok(true) => set_journal_mode(to, mode).map_err(|error| error.to_string()),
-        Ok(false) => Err(ended(visit)),
+    match merged() {
+        Ok((0, frames, moved)) if frames == moved => {
+            files::remove(&with_ending(path, "-wal")).map_err(|error| error.to_string())
+        }
+        Ok(other) => Err(format!("the copy could not be completed: {other:?}")),
         Err(error) => Err(message(&error)),
     }
 }
 
-/// A read transaction keeps the copy to one state, however long it takes.
-fn begin(conn: &Connection) -> rusqlite::Result<()> {
-    conn.execute_batch("BEGIN; SELECT count(*) FROM sqlite_schema")
-}
-
-fn vacuum(conn: &Connection, to: &Path) -> Result<(), String> {
-    crate::files::remove(to).map_err(|error| error.to_string())?;
-    let name = to.to_str().ok_or("the path is not UTF-8")?;
-    conn.execute("VACUUM INTO ?", [name])
-        .map_err(|error| message(&error))?;
-    set_journal_mode(to, JournalMode::Delete).map_err(|error| error.to_string())
-}
-
 fn dump_to(conn: &Connection, tables: &[String], to: &Path) -> Result<(), String> {
-    begin(conn).map_err(|error| message(&error))?;
+    // A read transaction keeps the text to one state, however long it takes.
+    conn.execute_batch("BEGIN; SELECT count(*) FROM sqlite_schema")
+        .map_err(|error| message(&error))?;
     let file = File::create(to).map_err(|error| error.to_string())?;
-    let mut out = BufWriter::with_capacity(1 << 16, file);
-    let written = dump::write(conn, tables, &mut out).map_err(|error| error.text());
-    let written = written.and_then(|()| out.flush().map_err(|error| error.to_string()));
-    if written.is_err() {
-        let _ = fs::remove_file(to);
+    let dir = to.parent().unwrap_or(to).to_owned();
+    let mut out = BufWriter::with_capacity(
+        1 << 16,
+        WatchesRoom {
+            file,
+            dir,
+            since: 0,
+        },
+    );
+    dump::write(conn, tables, &mut out).map_err(|error| error.text())?;
+    out.flush().map_err(|error| error.to_string())
+}
+
+/// A file that stops growing before its disk is full.
+struct WatchesRoom {
+    file: File,
+    dir: PathBuf,
+    /// Bytes since it was looked last.
+    since: u64,
+}
+
+impl io::Write for WatchesRoom {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.since += bytes.len() as u64;
+        if self.since >= aside::LOOK_BYTES {
+            self.since = 0;
+            files::check_room(&self.dir, 0)?;
+        }
+        self.file.write(bytes)
     }
-    written
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
 }

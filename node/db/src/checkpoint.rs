@@ -15,7 +15,7 @@ use std::time::Duration;
 use rusqlite::wal::CheckpointMode;
 
 use crate::{
-    Checkpoint, Fatal, Position,
+    Checkpoint, Fatal, Position, Urgency, aside,
     fault::{fatal, fatal_io},
     files,
     sidecar::{self, Base, Intent, Sidecar},
@@ -23,16 +23,23 @@ use crate::{
     writer::Writer,
 };
 
-/// How long writes wait for running reads to end. Reads take microseconds; one that takes longer makes the checkpoint wait.
+/// How long writes and new reads wait for running reads to end. Reads take microseconds; one that takes longer makes the checkpoint wait.
 const PATIENCE: Duration = Duration::from_millis(20);
-/// A WAL of this size must shrink even at the cost of long reads.
-const WAL_LIMIT_BYTES: u64 = 1 << 30;
-/// Reads younger than this are spared even then.
-const SPARED_AGE: Duration = Duration::from_secs(30);
+/// The same for a checkpoint that is overdue: reads that follow each other without a gap are let through for so long, and then one by one.
+const LONG_PATIENCE: Duration = Duration::from_millis(500);
+/// The same where that has not helped: on a busy machine reads of 200 ms take longer.
+const LONGEST_PATIENCE: Duration = Duration::from_millis(1500);
+/// How long reads may still go on where the checkpoint must come. Then they end.
+const GRACE: Duration = Duration::from_secs(1);
 
 impl Writer {
-    /// See [`crate::Database::checkpoint`].
+    #[cfg(test)]
     pub(crate) fn checkpoint(&mut self) -> Result<Checkpoint, Fatal> {
+        self.checkpoint_with(Urgency::Polite)
+    }
+
+    /// See [`crate::Database::checkpoint`].
+    pub(crate) fn checkpoint_with(&mut self, urgency: Urgency) -> Result<Checkpoint, Fatal> {
         let base = self.main.base();
         let Some(position) = self.applied else {
             return Ok(Checkpoint::Unchanged(None));
@@ -44,20 +51,38 @@ impl Writer {
             return Ok(Checkpoint::Busy("a load is under way"));
         }
         if !self.main.begin_change() {
-            return Ok(Checkpoint::Busy("a snapshot is being sent"));
-        }
-        if !self.readers.pause(PATIENCE) {
-            self.main.end_change(None);
-            if self.wal_bytes() > WAL_LIMIT_BYTES {
-                self.readers.interrupt_older(SPARED_AGE);
+            if urgency >= Urgency::Overdue {
+                let files = &self.files;
+                aside::move_pins(
+                    &self.main,
+                    &files.main,
+                    files.aside.clone(),
+                    files.dir.clone(),
+                );
             }
+            return Ok(Checkpoint::Busy(
+                "the database file is being sent or copied",
+            ));
+        }
+        let quiet = match urgency {
+            Urgency::Polite => self.readers.pause(PATIENCE),
+            Urgency::Overdue => self.readers.pause(LONG_PATIENCE),
+            Urgency::Pressing => self.readers.pause(LONGEST_PATIENCE),
+            Urgency::Must => self.readers.evict(GRACE),
+        };
+        if !quiet {
+            self.main.end_change(None);
             return Ok(Checkpoint::Busy("a long read is under way"));
         }
-        // Reads that start now see the newest state, which does not hinder the copying.
-        self.readers.resume();
+        // Reads that start now see the newest state, which does not hinder the copying. But while one of them follows the other, the WAL
+        // is never without a reader and cannot begin anew, however often it is copied.
+        let stays_closed = urgency > Urgency::Polite || self.wal().is_overgrown();
+        if !stays_closed {
+            self.readers.resume();
+        }
         let base = self.move_wal(position)?;
         self.main.end_change(Some(base));
-        self.empty_wal();
+        self.empty_wal(stays_closed);
         Ok(Checkpoint::Done(position))
     }
 
@@ -130,9 +155,9 @@ impl Writer {
     }
 
     /// Truncates the copied WAL. If a read that began meanwhile still uses it, the next commit or checkpoint starts it anew.
-    fn empty_wal(&self) {
+    fn empty_wal(&self, nobody_reads: bool) {
         self.wal().moved();
-        if self.readers.pause(PATIENCE) {
+        if nobody_reads || self.readers.pause(PATIENCE) {
             let emptied = self.session().is_ok_and(|session| {
                 session
                     .conn

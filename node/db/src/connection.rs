@@ -92,6 +92,11 @@ impl WalMeter {
         self.frames.load(Relaxed)
     }
 
+    /// It did not begin anew after it was moved: at least half of it is of no use.
+    pub(crate) fn is_overgrown(&self) -> bool {
+        self.unmoved_frames() <= self.frames() / 2
+    }
+
     /// Frames that a checkpoint would move; may be some too few after the WAL began anew.
     pub(crate) fn unmoved_frames(&self) -> u64 {
         self.frames().saturating_sub(self.moved.load(Relaxed))

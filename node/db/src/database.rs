@@ -16,7 +16,8 @@ use tokio::sync::oneshot;
 
 use crate::{
     BackupFormat, Checkpoint, Entry, Fatal, Hashing, OpenError, Options, Origin, Outcome, Pinned,
-    Position, Read, Reading, Recovered, Running, STACK_BYTES, Upkeep, Watched, backup, connection,
+    Position, Read, Reading, Recovered, Running, STACK_BYTES, Upkeep, Urgency, Watched, backup,
+    connection,
     fault::message,
     files::Files,
     load,
@@ -41,7 +42,7 @@ pub(crate) struct Inner {
     pub(crate) options: Options,
     commands: SyncSender<Command>,
     pub(crate) readers: Arc<Readers>,
-    main: Arc<MainFile>,
+    pub(crate) main: Arc<MainFile>,
     pub(crate) progress: Arc<Progress>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -212,8 +213,17 @@ impl Database {
     /// Moves the WAL into the main file and makes both the file and the sidecar durable.
     #[must_use]
     pub fn checkpoint(&self) -> oneshot::Receiver<Result<Checkpoint, Fatal>> {
+        self.checkpoint_with(Urgency::Polite)
+    }
+
+    /// The same, where it has been put off.
+    #[must_use]
+    pub fn checkpoint_with(
+        &self,
+        urgency: Urgency,
+    ) -> oneshot::Receiver<Result<Checkpoint, Fatal>> {
         let (reply, receiver) = oneshot::channel();
-        self.send(Command::Checkpoint { reply });
+        self.send(Command::Checkpoint { urgency, reply });
         receiver
     }
 
@@ -227,6 +237,18 @@ impl Database {
     #[must_use]
     pub fn pin(&self) -> Option<Pinned> {
         self.0.main.pin(&self.0.files.main)
+    }
+
+    /// The lowest position of a pin that lives: whoever reads that snapshot will need the log from there on.
+    #[must_use]
+    pub fn oldest_pin(&self) -> Option<Position> {
+        self.0.main.oldest_pin()
+    }
+
+    /// Bytes that copies may take on the database's disk, beside what the log needs to go on.
+    #[must_use]
+    pub fn spare_bytes(&self) -> u64 {
+        crate::files::spare_bytes(&self.0.files.dir)
     }
 
     /// Where a received snapshot is to be written before [`Database::install`]; removed at open.

@@ -23,6 +23,8 @@ pub(crate) struct Files {
     pub(crate) load: PathBuf,
     /// A whole file that is about to replace the main file.
     pub(crate) replacement: PathBuf,
+    /// A copy of the main file for those who send it. It loses its name as soon as it is open.
+    pub(crate) aside: PathBuf,
 }
 
 impl Files {
@@ -38,6 +40,7 @@ impl Files {
             snapshot: file("incoming-snapshot.part"),
             load: file("incoming-load.part"),
             replacement: file("replacement.sqlite"),
+            aside: file("aside.sqlite"),
         }
     }
 
@@ -66,6 +69,31 @@ pub(crate) fn sync(path: &Path) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         result => result,
     }
+}
+
+/// What copies leave free on a disk: what the log needs to go on and to end in order. An eighth of a small disk.
+const RESERVE_BYTES: u64 = 48 << 20;
+
+/// Bytes that a copy may take on the disk of `dir`. A file system that does not tell is not known to be full.
+pub(crate) fn spare_bytes(dir: &Path) -> u64 {
+    let total = fs4::total_space(dir).unwrap_or(u64::MAX);
+    let free = fs4::available_space(dir).unwrap_or(u64::MAX);
+    free.saturating_sub(RESERVE_BYTES.min(total / 8))
+}
+
+/// Is there room for a file of so many bytes?
+pub(crate) fn check_room(dir: &Path, bytes: u64) -> io::Result<()> {
+    let spare = spare_bytes(dir);
+    if spare > bytes {
+        return Ok(());
+    }
+    Err(io::Error::new(
+        io::ErrorKind::StorageFull,
+        format!(
+            "not enough room on the disk of {}: {bytes} more bytes are needed, {spare} may be used",
+            dir.display()
+        ),
+    ))
 }
 
 /// Deletes a file that may be missing.

@@ -5,6 +5,7 @@
 //! which log position the file equals; so the file is at once the restart point and the snapshot.
 //!
 //! DESIGN.md beside this file argues the choices.
+mod aside;
 mod backup;
 mod checkpoint;
 mod clock;
@@ -336,6 +337,19 @@ pub struct Read {
     pub timeout: Option<Duration>,
 }
 
+/// How much a checkpoint may ask of others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Urgency {
+    /// Reads get 20 ms to end.
+    Polite,
+    /// It has been put off: reads get half a second, during which new ones and writes wait; a snapshot that is being sent is copied aside.
+    Overdue,
+    /// It has been put off for long: a second and a half.
+    Pressing,
+    /// The bound of WAL and log is reached: reads that have run for a second end.
+    Must,
+}
+
 /// What a checkpoint did.
 #[derive(Clone, Debug)]
 pub enum Checkpoint {
@@ -347,11 +361,9 @@ pub enum Checkpoint {
     Busy(&'static str),
 }
 
-/// The main file, held still: while this value lives no checkpoint changes it.
+/// The main file as it is at a position: what is read from this value stays the same, whatever happens meanwhile.
 #[derive(Debug)]
 pub struct Pinned {
-    /// The file to stream.
-    pub path: PathBuf,
     /// Its length in bytes.
     pub len_bytes: u64,
     /// The position it equals.

@@ -1,21 +1,44 @@
 //! What the main file equals at this moment, and who holds it still.
+//!
+//! A pin reads the main file where it lies, so no checkpoint may change it. One that lasts (a snapshot on a slow way) is moved: the file is
+//! copied aside once, the pin goes on reading the copy, and checkpoints come again.
 use std::{
+    collections::BTreeMap,
     fs::File,
     io,
+    os::unix::fs::FileExt as _,
     path::Path,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
 };
 
-use crate::{Pinned, sidecar::Base};
+use crate::{Pinned, Position, sidecar::Base};
+
+#[derive(Debug)]
+struct Pin {
+    file: Arc<File>,
+    /// What it was pinned for; `None` for a copy that is made at the disk's speed.
+    position: Option<Position>,
+    /// It reads the main file itself. Otherwise a copy, or a file that was replaced since: both stay as they are.
+    in_place: bool,
+}
 
 #[derive(Debug)]
 struct State {
     base: Base,
     /// The writer changes the file now.
     changing: bool,
-    pins: usize,
-    /// Raised when the file is replaced; pins of an earlier one hold an unlinked file and stop nobody.
+    pins: BTreeMap<u64, Pin>,
+    last_pin: u64,
+    /// Raised when the file is replaced.
     generation: u64,
+    /// The file is being copied aside.
+    copying: bool,
+}
+
+impl State {
+    fn is_pinned(&self) -> bool {
+        self.pins.values().any(|pin| pin.in_place)
+    }
 }
 
 /// Shared between the writer and those who send the file.
@@ -29,8 +52,14 @@ pub(crate) struct MainFile {
 #[derive(Debug)]
 pub struct PinGuard {
     main: Arc<MainFile>,
+    id: u64,
+}
+
+/// The main file being copied aside. It is pinned meanwhile.
+pub(crate) struct Aside {
+    pin: PinGuard,
     generation: u64,
-    file: File,
+    pub(crate) len_bytes: u64,
 }
 
 impl MainFile {
@@ -38,8 +67,10 @@ impl MainFile {
         let state = State {
             base,
             changing: false,
-            pins: 0,
+            pins: BTreeMap::new(),
+            last_pin: 0,
             generation: 0,
+            copying: false,
         };
         Arc::new(Self {
             state: Mutex::new(state),
@@ -59,16 +90,16 @@ impl MainFile {
     /// Keeps new pins out while the file changes. `false` if it is pinned.
     pub(crate) fn begin_change(&self) -> bool {
         let mut state = self.lock();
-        state.changing = state.pins == 0;
+        state.changing = !state.is_pinned();
         state.changing
     }
 
-    /// The same for a replacement, which pins do not hinder.
+    /// The same for a replacement, which pins do not hinder: they hold an unlinked file from now on.
     pub(crate) fn begin_replacement(&self) {
         let mut state = self.lock();
         state.changing = true;
         state.generation += 1;
-        state.pins = 0;
+        state.pins.values_mut().for_each(|pin| pin.in_place = false);
     }
 
     /// The change is done (`Some`) or was not begun after all.
@@ -91,8 +122,8 @@ impl MainFile {
         self.changed.notify_all();
     }
 
-    /// Waits out a change (a few to a hundred milliseconds). `None` before the first checkpoint.
-    pub(crate) fn pin(self: &Arc<Self>, path: &Path) -> Option<Pinned> {
+    /// Waits out a change (a few to a hundred milliseconds).
+    fn settled(&self) -> MutexGuard<'_, State> {
         let mut state = self.lock();
         while state.changing {
             state = self
@@ -100,45 +131,207 @@ impl MainFile {
                 .wait(state)
                 .unwrap_or_else(PoisonError::into_inner);
         }
+        state
+    }
+
+    fn enter(
+        self: &Arc<Self>,
+        state: &mut State,
+        path: &Path,
+        position: Option<Position>,
+    ) -> io::Result<PinGuard> {
+        let file = Arc::new(File::open(path)?);
+        state.last_pin += 1;
+        let pin = Pin {
+            file,
+            position,
+            in_place: true,
+        };
+        state.pins.insert(state.last_pin, pin);
+        Ok(PinGuard {
+            main: Arc::clone(self),
+            id: state.last_pin,
+        })
+    }
+
+    /// Waits out a change. `None` before the first checkpoint.
+    pub(crate) fn pin(self: &Arc<Self>, path: &Path) -> Option<Pinned> {
+        let mut state = self.settled();
         let position = state.base.position?;
-        let file = match File::open(path) {
-            Ok(file) => file,
+        match self.enter(&mut state, path, Some(position)) {
+            Ok(guard) => Some(Pinned {
+                len_bytes: state.base.main_len,
+                position,
+                meta: state.base.meta.clone().into(),
+                guard,
+            }),
             Err(error) => {
                 tracing::error!(%error, path = %path.display(), "cannot open the main file");
-                return None;
+                None
             }
+        }
+    }
+
+    /// The main file held still, and the WAL that belongs to it: whatever is replaced later, these two go together.
+    pub(crate) fn hold(self: &Arc<Self>, path: &Path, wal: &Path) -> io::Result<(PinGuard, File)> {
+        let mut state = self.settled();
+        let wal = File::open(wal)?;
+        Ok((self.enter(&mut state, path, None)?, wal))
+    }
+
+    /// The lowest position that somebody still reads, moved or not.
+    pub(crate) fn oldest_pin(&self) -> Option<Position> {
+        self.lock()
+            .pins
+            .values()
+            .filter_map(|pin| pin.position)
+            .min()
+    }
+
+    /// Begins to copy the main file aside for those who send it; `None` if nobody does, or that is under way.
+    pub(crate) fn begin_aside(self: &Arc<Self>, path: &Path) -> io::Result<Option<Aside>> {
+        let mut state = self.lock();
+        let lasts = |pin: &Pin| pin.in_place && pin.position.is_some();
+        if state.changing || state.copying || !state.pins.values().any(lasts) {
+            return Ok(None);
+        }
+        let pin = self.enter(&mut state, path, None)?;
+        state.copying = true;
+        let len_bytes = state.base.main_len;
+        Ok(Some(Aside {
+            pin,
+            generation: state.generation,
+            len_bytes,
+        }))
+    }
+}
+
+impl Aside {
+    /// Reads from the main file as it was.
+    pub(crate) fn read_at(&self, piece: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.pin.read_at(piece, offset)
+    }
+
+    /// The copy is whole: whoever pins the main file reads the copy from now on.
+    pub(crate) fn take_over(self, copy: File) {
+        let mut state = self.pin.main.lock();
+        let copy = Arc::new(copy);
+        let stands_for_it = state.generation == self.generation;
+        for pin in state.pins.values_mut() {
+            if stands_for_it && pin.in_place && pin.position.is_some() {
+                pin.file = Arc::clone(&copy);
+                pin.in_place = false;
+            }
+        }
+    }
+}
+
+impl Drop for Aside {
+    fn drop(&mut self) {
+        self.pin.main.lock().copying = false;
+    }
+}
+
+impl PinGuard {
+    /// Reads at an offset, and says how much came; 0 is the end.
+    pub(crate) fn read_at(&self, piece: &mut [u8], offset: u64) -> io::Result<usize> {
+        let file = {
+            let state = self.main.lock();
+            state.pins.get(&self.id).map(|pin| Arc::clone(&pin.file))
         };
-        state.pins += 1;
-        Some(Pinned {
-            path: path.to_owned(),
-            len_bytes: state.base.main_len,
-            position,
-            meta: state.base.meta.clone().into(),
-            guard: PinGuard {
-                main: Arc::clone(self),
-                generation: state.generation,
-                file,
-            },
-        })
+        let file = file.ok_or(io::ErrorKind::NotFound)?;
+        file.read_at(piece, offset)
+    }
+
+    /// Bytes in the file.
+    pub(crate) fn len_bytes(&self) -> io::Result<u64> {
+        let state = self.main.lock();
+        let pin = state.pins.get(&self.id).ok_or(io::ErrorKind::NotFound)?;
+        Ok(pin.file.metadata()?.len())
     }
 }
 
 impl Drop for PinGuard {
     fn drop(&mut self) {
-        let mut state = self.main.lock();
-        if state.generation == self.generation {
-            state.pins -= 1;
-        }
+        self.main.lock().pins.remove(&self.id);
     }
 }
 
 impl Pinned {
-    /// The file to read, with its own read position shared by all handles from this call. Prefer it to opening
-    /// [`Pinned::path`], which leads to another file after an install or a load.
+    /// Reads at an offset, and says how much came; 0 is the end. Blocks as reading a file does.
     ///
     /// # Errors
-    /// The system has no more file handles.
-    pub fn file(&self) -> io::Result<File> {
-        self.guard.file.try_clone()
+    /// The disk's.
+    pub fn read_at(&self, piece: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.guard.read_at(piece, offset)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn main_file(dir: &Path) -> Arc<MainFile> {
+        std::fs::write(dir.join("main"), b"old").unwrap();
+        MainFile::new(Base {
+            position: Some(Position { term: 1, index: 7 }),
+            meta: Vec::new(),
+            main_len: 3,
+        })
+    }
+
+    fn read(pinned: &Pinned) -> Vec<u8> {
+        let mut piece = [0; 10];
+        let len = pinned.read_at(&mut piece, 0).unwrap();
+        piece[..len].to_vec()
+    }
+
+    #[test]
+    fn a_moved_pin_hinders_nobody_and_reads_the_same() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, copy) = (dir.path().join("main"), dir.path().join("copy"));
+        let main = main_file(dir.path());
+        assert!(main.begin_aside(&path).unwrap().is_none(), "nobody pins it");
+        let pins = [main.pin(&path).unwrap(), main.pin(&path).unwrap()];
+        let aside = main.begin_aside(&path).unwrap().unwrap();
+        assert!(main.begin_aside(&path).unwrap().is_none(), "under way");
+        assert!(!main.begin_change());
+        std::fs::copy(&path, &copy).unwrap();
+        aside.take_over(File::open(&copy).unwrap());
+        assert!(main.begin_change());
+        main.end_change(None);
+        std::fs::write(&path, b"new").unwrap();
+        assert_eq!(pins.each_ref().map(read), [b"old", b"old"]);
+        assert_eq!(main.oldest_pin().unwrap().index, 7);
+        let third = main.pin(&path).unwrap();
+        assert_eq!(read(&third), b"new");
+        assert!(!main.begin_change());
+        drop((pins, third));
+        assert!(main.begin_change());
+        assert_eq!(main.oldest_pin(), None);
+    }
+
+    #[test]
+    fn a_copy_that_fails_or_comes_too_late_moves_nobody() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("main");
+        let main = main_file(dir.path());
+        let pinned = main.pin(&path).unwrap();
+        drop(main.begin_aside(&path).unwrap().unwrap());
+        assert!(!main.begin_change());
+        let aside = main.begin_aside(&path).unwrap().unwrap();
+        // Replaced meanwhile: the pin holds the old file, and a new one is of another.
+        main.begin_replacement();
+        std::fs::rename(&path, dir.path().join("gone")).unwrap();
+        std::fs::write(&path, b"new").unwrap();
+        main.end_change(None);
+        let next = main.pin(&path).unwrap();
+        std::fs::write(dir.path().join("copy"), b"???").unwrap();
+        aside.take_over(File::open(dir.path().join("copy")).unwrap());
+        assert_eq!(
+            (read(&pinned), read(&next)),
+            (b"old".to_vec(), b"new".to_vec())
+        );
+        assert!(!main.begin_change());
     }
 }

@@ -38,6 +38,8 @@ const REPEAT: Duration = Duration::from_millis(20);
 const STUCK: Duration = Duration::from_millis(50);
 /// A thread beyond one a core ends after so long without work, and with it its connection.
 const IDLE_LIMIT: Duration = Duration::from_secs(10);
+/// For reads to notice that they have to end for a checkpoint.
+const EVICT_LIMIT: Duration = Duration::from_millis(500);
 /// How long closing waits for reads to notice it. They look every 20 microseconds, unless the disk does not answer.
 const CLOSE_LIMIT: Duration = Duration::from_secs(3);
 
@@ -137,6 +139,8 @@ struct Entry {
     lane: Lane,
     what: What,
     origin: Origin,
+    /// It works on a copy of its own, and hinders nobody.
+    apart: bool,
     /// For statements that compute long within one instruction (`count(*)`).
     interrupt: Option<InterruptHandle>,
 }
@@ -169,11 +173,12 @@ struct State {
 
 impl State {
     fn is_quiet(&self) -> bool {
-        self.running.is_empty() && self.inline.iter().all(Option::is_none)
+        self.running.values().all(|entry| entry.apart) && self.inline.iter().all(Option::is_none)
     }
 
     fn starts(&self) -> impl Iterator<Item = Instant> + '_ {
-        let running = self.running.values().map(|entry| entry.since);
+        let running = self.running.values().filter(|entry| !entry.apart);
+        let running = running.map(|entry| entry.since);
         running.chain(self.inline.iter().flatten().copied())
     }
 
@@ -656,6 +661,16 @@ impl Readers {
             .ok_or_else(|| "the database is closed".to_owned())
     }
 
+    /// Something long with a copy of its own: it can be listed and ended, and nobody waits for it.
+    pub(crate) fn apart(self: &Arc<Self>, what: &'static str, watched: &Watched) -> Visit {
+        let id = lock(&self.state).enter(beside(What::Other(what), watched, true));
+        Visit {
+            readers: Arc::clone(self),
+            id,
+            control: Arc::clone(&watched.control),
+        }
+    }
+
     /// The same without waiting: `None` while the room is closed.
     pub(crate) fn try_visit(self: &Arc<Self>) -> Option<Visit> {
         self.admit(lock(&self.state), What::Unlisted, &Watched::default())
@@ -679,19 +694,11 @@ impl Readers {
         if state.phase != Phase::Open {
             return None;
         }
-        let control = Arc::clone(&watched.control);
-        let id = state.enter(Entry {
-            since: Instant::now(),
-            control: Arc::clone(&control),
-            lane: Lane::Beside,
-            what,
-            origin: watched.origin.clone(),
-            interrupt: None,
-        });
+        let id = state.enter(beside(what, watched, false));
         Some(Visit {
             readers: Arc::clone(self),
             id,
-            control,
+            control: Arc::clone(&watched.control),
         })
     }
 
@@ -730,19 +737,31 @@ impl Readers {
         self.see_to_jobs(lock(&self.state));
     }
 
-    /// Ends reads that have been running for longer than `age`.
-    pub(crate) fn interrupt_older(&self, age: Duration) {
-        self.stop_older(&lock(&self.state), age);
+    /// Stops new reads, gives running ones `grace` and ends the rest, but no backups. `false` (and the room open again) if some are left.
+    pub(crate) fn evict(&self, grace: Duration) -> bool {
+        let deadline = Instant::now() + grace;
+        let mut state = lock(&self.state);
+        state.phase = Phase::Paused;
+        while !state.is_quiet() {
+            let late = Instant::now().saturating_duration_since(deadline);
+            if late > EVICT_LIMIT {
+                self.reopen(state);
+                return false;
+            }
+            if !late.is_zero() {
+                self.stop_all(&state, |entry| matches!(entry.what, What::Read(_)));
+            }
+            state = wait(&self.quiet, state, REPEAT);
+        }
+        true
     }
 
-    fn stop_older(&self, state: &State, age: Duration) {
-        for entry in state.running.values() {
-            if entry.since.elapsed() > age {
-                entry.stop(Reason::Writer);
-            }
+    fn stop_all(&self, state: &State, ends: impl Fn(&Entry) -> bool) {
+        for entry in state.running.values().filter(|entry| ends(entry)) {
+            entry.stop(Reason::Writer);
         }
         for (since, (control, _)) in state.inline.iter().zip(&self.inline) {
-            if since.is_some_and(|since| since.elapsed() > age) {
+            if since.is_some() {
                 control.stop(Reason::Writer);
             }
         }
@@ -756,7 +775,7 @@ impl Readers {
         self.work.notify_all();
         while state.connected > 0 || !state.is_quiet() {
             if Instant::now() >= deadline {
-                self.stop_older(&state, Duration::ZERO);
+                self.stop_all(&state, |entry| !entry.apart);
             }
             state = wait(&self.quiet, state, REPEAT);
         }
@@ -850,6 +869,19 @@ fn entry(job: &Job, lane: Lane) -> Entry {
         lane,
         what,
         origin,
+        apart: false,
+        interrupt: None,
+    }
+}
+
+fn beside(what: What, watched: &Watched, apart: bool) -> Entry {
+    Entry {
+        since: Instant::now(),
+        control: Arc::clone(&watched.control),
+        lane: Lane::Beside,
+        what,
+        origin: watched.origin.clone(),
+        apart,
         interrupt: None,
     }
 }

@@ -112,7 +112,12 @@ fn put_in_place(files: &Files) -> io::Result<()> {
 }
 
 fn clean_up(files: &Files, base: &Base) -> io::Result<()> {
-    for leftover in [&files.snapshot, &files.load, &files.replacement] {
+    for leftover in [
+        &files.snapshot,
+        &files.load,
+        &files.replacement,
+        &files.aside,
+    ] {
         files::remove(leftover)?;
     }
     files.remove_wal()?;

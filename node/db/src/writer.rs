@@ -9,7 +9,7 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use crate::{
-    Checkpoint, Entry, Fatal, Outcome, Position, Request, Wanted, Work,
+    Checkpoint, Entry, Fatal, Outcome, Position, Request, Urgency, Wanted, Work,
     connection::{Meters, Session, WalMeter},
     content::{Hashing, LastHashing},
     execute::run_all,
@@ -26,6 +26,7 @@ pub(crate) enum Command {
         reply: oneshot::Sender<Result<Vec<Vec<Outcome>>, Fatal>>,
     },
     Checkpoint {
+        urgency: Urgency,
         reply: oneshot::Sender<Result<Checkpoint, Fatal>>,
     },
     Install {
@@ -134,8 +135,8 @@ impl Writer {
                     }
                     let _ = reply.send(result);
                 }
-                Command::Checkpoint { reply } => {
-                    let result = self.unless_failed(Self::checkpoint);
+                Command::Checkpoint { urgency, reply } => {
+                    let result = self.unless_failed(|writer| writer.checkpoint_with(urgency));
                     let _ = reply.send(result);
                 }
                 Command::Install {
@@ -289,10 +290,6 @@ impl Writer {
     pub(crate) fn close_session(&mut self) {
         self.session = None;
         self.progress.meters.wal.emptied();
-    }
-
-    pub(crate) fn wal_bytes(&self) -> u64 {
-        self.progress.wal_bytes()
     }
 
     pub(crate) fn wal(&self) -> &WalMeter {

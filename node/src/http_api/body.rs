@@ -21,6 +21,7 @@ use super::{
     memory::{Memory, Share},
     pace::Pace,
 };
+use crate::disk::Disk;
 
 /// Largest body of statements. Such a body is held in memory several times over (bytes, statements, log entry, frames to the
 /// other nodes), and one log entry blocks those behind it; more than this belongs to `/db/load`, which streams.
@@ -29,6 +30,8 @@ pub(super) const MAX_BODY_BYTES: usize = 32 << 20;
 pub(super) const MAX_ADMIN_BODY_BYTES: usize = 64 << 10;
 /// How often a body that does not move is asked whether others wait for its memory.
 const GIVE_WAY_INTERVAL: Duration = Duration::from_secs(1);
+/// After so many bytes of an upload it is looked again whether there is room.
+const LOOK_BYTES: u64 = 16 << 20;
 /// Begins the names of uploads on disk, so that those that a crash left can be told.
 const UPLOAD_PREFIX: &str = "http-upload-";
 
@@ -218,16 +221,33 @@ pub(super) async fn upload(
     let (file, path) = named.map(NamedTempFile::into_parts).map_err(disk)?;
     let mut file = File::from_std(file);
     let mut body = pin!(body);
-    let mut len_bytes = 0;
+    let room = Disk::new(dir);
+    let (mut len_bytes, mut looked) = (0, 0);
+    fits(&room, body.size_hint().lower())?;
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| Failure::from(error.into()))?;
         if let Ok(data) = frame.into_data() {
             len_bytes += data.len() as u64;
+            if len_bytes - looked >= LOOK_BYTES {
+                looked = len_bytes;
+                fits(&room, data.len() as u64)?;
+            }
             file.write_all(&data).await.map_err(disk)?;
         }
     }
     file.flush().await.map_err(disk)?;
     Ok(Upload { path, len_bytes })
+}
+
+/// Is there room for so many bytes beside what the log needs to go on?
+fn fits(room: &Disk, bytes: u64) -> Result<(), Failure> {
+    let spare = room.spare_bytes();
+    if bytes <= spare {
+        return Ok(());
+    }
+    Err(Failure::Machine(format!(
+        "no room for the upload: {bytes} bytes are to come, and {spare} may be used on the disk of the data directory"
+    )))
 }
 
 /// Deletes uploads that a crash left behind. What cannot be deleted is only logged.
@@ -312,6 +332,38 @@ mod tests {
         assert_eq!(std::fs::read(&path).unwrap(), b"abcd");
         drop(upload);
         assert!(!path.exists());
+    }
+
+    #[tokio::test]
+    async fn an_upload_without_room_is_refused_before_it_begins() {
+        let dir = tempfile::tempdir().unwrap();
+        let body = Endless(1 << 60);
+        let refused = upload(body, dir.path(), &Memory::default())
+            .await
+            .unwrap_err();
+        assert!(
+            matches!(&refused, Failure::Machine(text) if text.starts_with("no room for the upload: 1152921504606846976 bytes"))
+        );
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    /// Announces so many bytes.
+    struct Endless(u64);
+
+    impl Body for Endless {
+        type Data = Bytes;
+        type Error = std::io::Error;
+
+        fn poll_frame(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, std::io::Error>>> {
+            Poll::Pending
+        }
+
+        fn size_hint(&self) -> SizeHint {
+            SizeHint::with_exact(self.0)
+        }
     }
 
     #[tokio::test]

@@ -4,7 +4,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use node_db::{Checkpoint, Database};
+use node_db::{Checkpoint, Database, Urgency};
 use tokio_util::sync::CancellationToken;
 
 use super::{Consensus, membership::Goals, silence::Silence, types::RaftId};
@@ -21,12 +21,21 @@ const STORAGE_INTERVAL: Duration = Duration::from_millis(200);
 const WAL_DUE_BYTES: u64 = 16 << 20;
 /// So much log since the last checkpoint is too much to replay.
 const LOG_DUE_BYTES: u64 = 64 << 20;
+/// A WAL this large should have been checkpointed, so the checkpoint asks more of others.
+const WAL_OVERDUE_BYTES: u64 = 2 * WAL_DUE_BYTES;
+/// The WAL and the log that it would let go: from here on it asks for still more.
+const PRESSING_BYTES: u64 = 128 << 20;
+/// Bound of the WAL and the log that it would let go: reads end for it. Only a copy of the main file that is being made (a backup, a snapshot
+/// put aside) and a load keep it up longer, and what is written in the second that reads still get comes on top.
+const BOUND_BYTES: u64 = 512 << 20;
+/// A member that has taken nothing for so long is not waited for with the log; it gets a snapshot when it comes back.
+const FOLLOWING_AGE: Duration = Duration::from_secs(15);
 /// Log kept behind a checkpoint for followers that are a little behind; those further back get the snapshot.
 const LOG_KEEP_BYTES: u64 = 16 << 20;
 /// An idle node with anything new checkpoints after this time, so that it does not keep a full log until its restart.
 const IDLE_DUE: Duration = Duration::from_secs(600);
-/// After a checkpoint that could not be made (a long read, a transfer), wait this long.
-const BUSY_PAUSE: Duration = Duration::from_secs(1);
+/// After a checkpoint that could not be made (a long read, a transfer), wait this long: a quick disk writes tens of megabytes meanwhile.
+const BUSY_PAUSE: Duration = Duration::from_millis(250);
 
 /// When members that do not answer are removed. `None` is never.
 #[derive(Clone, Copy, Debug, Default)]
@@ -53,8 +62,8 @@ pub struct Thresholds {
 pub struct Storage {
     /// Bytes in the WAL.
     pub wal_bytes: u64,
-    /// Bytes of log on disk.
-    pub log_bytes: u64,
+    /// Bytes of log since the last checkpoint, about.
+    pub new_log_bytes: u64,
     /// Entries applied since the last checkpoint.
     pub new_entries: u64,
     /// Since the last checkpoint.
@@ -71,8 +80,61 @@ pub fn checkpoint_due(now: Storage, thresholds: Thresholds) -> bool {
             || (thresholds.wal_bytes > 0 && now.wal_bytes >= thresholds.wal_bytes));
     by_interval
         || now.wal_bytes >= WAL_DUE_BYTES
-        || now.log_bytes >= LOG_DUE_BYTES + LOG_KEEP_BYTES
+        || now.new_log_bytes >= LOG_DUE_BYTES
         || now.age >= IDLE_DUE
+}
+
+/// How much a checkpoint that is due may ask of others.
+pub fn urgency(now: Storage) -> Urgency {
+    let held = now.wal_bytes + now.new_log_bytes;
+    if held >= BOUND_BYTES {
+        Urgency::Must
+    } else if held >= PRESSING_BYTES {
+        Urgency::Pressing
+    } else if now.wal_bytes >= WAL_OVERDUE_BYTES {
+        Urgency::Overdue
+    } else {
+        Urgency::Polite
+    }
+}
+
+/// Bytes of `count` entries of a log with this range and size on disk.
+fn share_of_log(range: Option<(u64, u64)>, log_bytes: u64, count: u64) -> u64 {
+    let Some((first, last)) = range else { return 0 };
+    let all = last - first + 1;
+    let share = u128::from(log_bytes) * u128::from(count.min(all)) / u128::from(all);
+    u64::try_from(share).unwrap_or(u64::MAX)
+}
+
+/// What others still need of the log: `needed` is the highest index that may go. It is kept for them while it takes less than what is left of
+/// the disk; without that limit, a joining node on a slow way would never come to the end.
+pub fn held_back(upto: u64, needed: Option<u64>, log_bytes: u64, spare_bytes: u64) -> u64 {
+    match needed {
+        Some(needed) if log_bytes <= spare_bytes => upto.min(needed),
+        _ => upto,
+    }
+}
+
+/// How far the members that take entries have come.
+#[derive(Debug, Default)]
+struct Following(BTreeMap<RaftId, (u64, Instant)>);
+
+impl Following {
+    fn look(&mut self, matched: impl Iterator<Item = (RaftId, u64)>, now: Instant) {
+        let mut seen = BTreeMap::new();
+        for (id, index) in matched {
+            let before = self.0.remove(&id).filter(|(last, _)| *last == index);
+            seen.insert(id, before.unwrap_or((index, now)));
+        }
+        self.0 = seen;
+    }
+
+    /// The lowest index up to which one of them has the log.
+    fn slowest(&self, now: Instant) -> Option<u64> {
+        let lately = |at: Instant| now.saturating_duration_since(at) < FOLLOWING_AGE;
+        let indexes = self.0.values().filter(|(_, at)| lately(*at));
+        indexes.map(|(index, _)| *index).min()
+    }
 }
 
 /// Index up to which the log may be purged, if any: entries worth 16 MiB stay behind the checkpoint.
@@ -180,6 +242,7 @@ pub async fn keep_storage(
 ) {
     let mut last = Instant::now();
     let mut last_index = consensus.metrics().snapshot.map_or(0, |s| s.index);
+    let mut following = Following::default();
     while !stopped_within(&stop, STORAGE_INTERVAL).await {
         if consensus.disk_answers().is_err() {
             continue;
@@ -187,18 +250,25 @@ pub async fn keep_storage(
         if let Err(e) = consensus.log().hand_to_system() {
             tracing::error!(target: "store", "writing the log: {e}");
         }
+        following.look(consensus.matched(), Instant::now());
         let applied = consensus.applied_index();
         let log_bytes = consensus.log().facts().disk_bytes;
+        let new_entries = applied.saturating_sub(last_index);
         let now = Storage {
             wal_bytes: db.wal_bytes(),
-            log_bytes,
-            new_entries: applied.saturating_sub(last_index),
+            new_log_bytes: share_of_log(consensus.log().range(), log_bytes, new_entries),
+            new_entries,
             age: last.elapsed(),
         };
         if !checkpoint_due(now, thresholds) {
             continue;
         }
-        match consensus.checkpoint(&db, None).await {
+        let order = Order {
+            urgency: urgency(now),
+            trailing: None,
+            needed: following.slowest(Instant::now()),
+        };
+        match consensus.counted_checkpoint(&db, order).await {
             Ok(index) => {
                 last = Instant::now();
                 last_index = index;
@@ -213,15 +283,44 @@ pub async fn keep_storage(
     }
 }
 
+/// A checkpoint as it is wanted.
+#[derive(Clone, Copy, Debug)]
+struct Order {
+    urgency: Urgency,
+    /// Entries to keep behind it; by size if not given.
+    trailing: Option<u64>,
+    /// Up to where members have the log.
+    needed: Option<u64>,
+}
+
 impl Consensus {
     /// Makes a checkpoint and trims the log behind it, keeping `trailing` entries if given. Returns the checkpoint's index.
     ///
     /// # Errors
     /// Why it could not be made now, for a person.
     pub async fn checkpoint(&self, db: &Database, trailing: Option<u64>) -> Result<u64, String> {
+        let order = Order {
+            urgency: Urgency::Polite,
+            trailing,
+            needed: None,
+        };
+        self.counted_checkpoint(db, order).await
+    }
+
+    /// How far each other member has the log, as the leader knows it.
+    fn matched(&self) -> impl Iterator<Item = (RaftId, u64)> {
+        let own = RaftId::from(self.local().raft_id());
+        let known = self.metrics().replication.unwrap_or_default();
+        known
+            .into_iter()
+            .filter(move |(id, _)| *id != own)
+            .map(|(id, matched)| (id, matched.map_or(0, |matched| matched.index)))
+    }
+
+    async fn counted_checkpoint(&self, db: &Database, order: Order) -> Result<u64, String> {
         let started = Instant::now();
         let (wal_bytes, wal_frames) = (db.wal_bytes(), db.wal_frames());
-        let made = self.make_checkpoint(db, trailing).await;
+        let made = self.make_checkpoint(db, order).await;
         count(
             &self.local().metrics,
             made.is_ok(),
@@ -231,8 +330,8 @@ impl Consensus {
         made
     }
 
-    async fn make_checkpoint(&self, db: &Database, trailing: Option<u64>) -> Result<u64, String> {
-        let position = match db.checkpoint().await {
+    async fn make_checkpoint(&self, db: &Database, order: Order) -> Result<u64, String> {
+        let position = match db.checkpoint_with(order.urgency).await {
             Ok(Ok(Checkpoint::Done(position) | Checkpoint::Unchanged(Some(position)))) => position,
             Ok(Ok(Checkpoint::Unchanged(None))) => return Err("nothing to checkpoint".into()),
             Ok(Ok(Checkpoint::Busy(why))) => return Err(why.into()),
@@ -253,15 +352,15 @@ impl Consensus {
             )
             .await
             .map_err(|e| e.to_string())?;
-        let upto = match trailing {
+        let log_bytes = self.log().facts().disk_bytes;
+        let upto = match order.trailing {
             Some(keep) => position.index.checked_sub(keep),
-            None => purge_upto(
-                self.log().range(),
-                self.log().facts().disk_bytes,
-                position.index,
-            ),
+            None => purge_upto(self.log().range(), log_bytes, position.index),
         };
         if let Some(upto) = upto {
+            let pinned = db.oldest_pin().map(|pinned| pinned.index);
+            let needed = [pinned, order.needed].into_iter().flatten().min();
+            let upto = held_back(upto, needed, log_bytes, db.spare_bytes());
             self.raft
                 .trigger()
                 .purge_log(upto)
@@ -327,9 +426,9 @@ mod tests {
             wal_bytes: 4 << 20,
             interval: Duration::from_secs(10),
         };
-        let at = |wal_bytes, log_bytes, new_entries, secs| Storage {
+        let at = |wal_bytes, new_log_bytes, new_entries, secs| Storage {
             wal_bytes,
-            log_bytes,
+            new_log_bytes,
             new_entries,
             age: Duration::from_secs(secs),
         };
@@ -344,11 +443,52 @@ mod tests {
             ("WAL over the flag", at(5 << 20, 1 << 20, 5, 10), true),
             ("entries", at(0, 0, 100, 10), true),
             ("WAL over the hard limit", at(16 << 20, 1 << 20, 5, 0), true),
-            ("log over its limit", at(0, 80 << 20, 5, 0), true),
+            ("log over its limit", at(0, 64 << 20, 5, 0), true),
             ("idle", at(10, 10, 1, 600), true),
         ] {
             assert_eq!(checkpoint_due(now, thresholds), want, "{name}");
         }
+    }
+
+    #[test]
+    fn the_longer_put_off_the_more_it_asks() {
+        let mib = |wal: u64, log: u64| Storage {
+            wal_bytes: wal << 20,
+            new_log_bytes: log << 20,
+            new_entries: 1,
+            age: Duration::ZERO,
+        };
+        for (now, want) in [
+            (mib(16, 64), Urgency::Polite),
+            (mib(32, 0), Urgency::Overdue),
+            (mib(0, 128), Urgency::Pressing),
+            (mib(31, 96), Urgency::Polite),
+            (mib(256, 256), Urgency::Must),
+            (mib(511, 0), Urgency::Pressing),
+        ] {
+            assert_eq!(urgency(now), want, "{now:?}");
+        }
+        assert_eq!(share_of_log(None, 100, 5), 0);
+        assert_eq!(share_of_log(Some((11, 20)), 100, 5), 50);
+        assert_eq!(share_of_log(Some((11, 20)), 100, 50), 100);
+    }
+
+    #[test]
+    fn the_log_is_kept_for_those_who_take_it() {
+        assert_eq!(held_back(100, None, 5, 0), 100);
+        assert_eq!(held_back(100, Some(40), 5, 5), 40);
+        assert_eq!(held_back(100, Some(140), 5, 5), 100);
+        assert_eq!(held_back(100, Some(40), 6, 5), 100, "no room");
+        let (start, id) = (Instant::now(), |name: &str| RaftId::from(name));
+        let at = |secs| start + Duration::from_secs(secs);
+        let mut following = Following::default();
+        assert_eq!(following.slowest(at(0)), None);
+        following.look([(id("a"), 5), (id("b"), 90)].into_iter(), at(0));
+        assert_eq!(following.slowest(at(14)), Some(5));
+        following.look([(id("a"), 5), (id("b"), 91)].into_iter(), at(14));
+        assert_eq!(following.slowest(at(15)), Some(91), "a has stopped");
+        following.look([(id("a"), 6)].into_iter(), at(16));
+        assert_eq!(following.slowest(at(17)), Some(6));
     }
 
     #[test]

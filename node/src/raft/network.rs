@@ -18,10 +18,7 @@ use openraft::{
     },
 };
 use serde::{Deserialize, Serialize};
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    time::timeout,
-};
+use tokio::{io::AsyncWriteExt, time::timeout};
 
 use super::{
     codec::{
@@ -305,17 +302,25 @@ impl Client {
             format_version: format_version_of(&pinned.meta),
         };
         write_frame(&mut connection.writer, &head).await?;
-        let mut file = tokio::fs::File::open(&pinned.path).await?;
+        let pinned = Arc::new(pinned);
         let mut piece = vec![0; SNAPSHOT_PIECE_BYTES];
         let mut left = pinned.len_bytes;
         let mut crc = crc32fast::Hasher::new();
         while left > 0 {
-            let want = usize::try_from(left).unwrap_or(usize::MAX).min(piece.len());
-            let Some(part) = piece.get_mut(..want) else {
-                break;
-            };
-            let got = file.read(part).await?;
-            let Some(part) = part.get(..got).filter(|p| !p.is_empty()) else {
+            piece.resize(
+                usize::try_from(left)
+                    .unwrap_or(usize::MAX)
+                    .min(SNAPSHOT_PIECE_BYTES),
+                0,
+            );
+            let (source, at) = (Arc::clone(&pinned), pinned.len_bytes - left);
+            let read = tokio::task::spawn_blocking(move || {
+                let got = source.read_at(&mut piece, at)?;
+                io::Result::Ok((piece, got))
+            });
+            let got;
+            (piece, got) = read.await.map_err(io::Error::other)??;
+            let Some(part) = piece.get(..got).filter(|p| !p.is_empty()) else {
                 return Err(io::Error::new(
                     io::ErrorKind::UnexpectedEof,
                     "snapshot file is shorter than recorded",

@@ -39,6 +39,8 @@ use crate::{
 const QUEUE: usize = 64;
 /// A sender of a snapshot that moves no byte for this long has gone away.
 const RECEIVE_IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+/// After so many bytes of a snapshot it is looked again whether there is room for the rest.
+const RECEIVE_LOOK_BYTES: u64 = 16 << 20;
 /// Snapshot bytes taken from the socket at a time.
 const RECEIVE_PIECE_BYTES: usize = 256 << 10;
 
@@ -298,6 +300,17 @@ impl Server {
         connection.send(&answer).await
     }
 
+    fn room_for_snapshot(&self, left_bytes: u64) -> io::Result<()> {
+        let spare = self.disk.spare_bytes();
+        if left_bytes <= spare {
+            return Ok(());
+        }
+        let text = format!(
+            "no room for a snapshot: {left_bytes} bytes of it are to come, and {spare} may be used on the disk of the data directory"
+        );
+        Err(io::Error::new(io::ErrorKind::StorageFull, text))
+    }
+
     async fn receive(
         &self,
         connection: &mut Connection,
@@ -305,6 +318,7 @@ impl Server {
         path: &std::path::Path,
     ) -> io::Result<VoteRecord> {
         tracing::info!(target: "raft", "receiving a snapshot of {} bytes", head.len_bytes);
+        self.room_for_snapshot(head.len_bytes)?;
         let mut file = tokio::fs::File::create(path).await?;
         let mut piece = vec![0; RECEIVE_PIECE_BYTES];
         let mut left = head.len_bytes;
@@ -322,6 +336,9 @@ impl Server {
             };
             crc.update(part);
             file.write_all(part).await?;
+            if left % RECEIVE_LOOK_BYTES < got as u64 {
+                self.room_for_snapshot(left)?;
+            }
             left -= got as u64;
             self.local.heard_from_leader();
         }

@@ -1,3 +1,4 @@
+//! Cutting a script must give what SQLite gives for the whole text.
 use proptest::prelude::*;
 use rusqlite::{Batch, Connection, fallible_iterator::FallibleIterator as _};
 
@@ -241,7 +242,7 @@ const SOUP: &[&str] = &[
 ];
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2000))]
+    #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
 
     /// Cutting first gives the same statements, and the same error after them, as SQLite on the whole text.
     #[test]

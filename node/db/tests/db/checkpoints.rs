@@ -1,5 +1,5 @@
 //! Checkpoints, pins and restarts.
-use node_db::{Checkpoint, Database, OpenError, Position, Wanted, Work};
+use node_db::{Checkpoint, Database, OpenError, Position, Urgency, Wanted, Work};
 
 use crate::support::{Db, options, read, sql, until};
 
@@ -54,15 +54,68 @@ fn a_pin_holds_the_file_still() {
     db.must("CREATE TABLE t(a)");
     db.checkpoint();
     let pinned = db.db.pin().unwrap();
-    let before = std::fs::read(&pinned.path).unwrap();
+    let path = db.dir.path().join("db.sqlite");
+    let before = std::fs::read(&path).unwrap();
     assert_eq!(before.len() as u64, pinned.len_bytes);
     assert_eq!(Some(pinned.position), db.db.applied());
     db.must("INSERT INTO t VALUES(1)");
     assert!(matches!(db.checkpoint(), Checkpoint::Busy(_)));
-    assert_eq!(std::fs::read(&pinned.path).unwrap(), before);
+    assert_eq!(std::fs::read(&path).unwrap(), before);
     drop(pinned);
     assert!(matches!(db.checkpoint(), Checkpoint::Done(_)));
     assert_eq!(db.shown("SELECT a FROM t"), "1");
+}
+
+#[test]
+fn a_pin_that_lasts_is_moved() {
+    let mut db = Db::new();
+    db.must("CREATE TABLE t(a)");
+    db.must("INSERT INTO t VALUES(randomblob(3000000))");
+    db.checkpoint();
+    let pinned = db.db.pin().unwrap();
+    let before = std::fs::read(db.dir.path().join("db.sqlite")).unwrap();
+    db.must("UPDATE t SET a = 1");
+    until("a checkpoint beside a pin", || {
+        matches!(
+            db.db
+                .checkpoint_with(Urgency::Overdue)
+                .blocking_recv()
+                .unwrap()
+                .unwrap(),
+            Checkpoint::Done(_)
+        )
+    });
+    assert_eq!(db.db.oldest_pin(), Some(pinned.position));
+    let mut found = vec![0; before.len() + 1];
+    let mut at = 0;
+    while at < before.len() {
+        at += pinned.read_at(&mut found[at..], at as u64).unwrap();
+    }
+    assert!(found[..at] == before, "another file");
+    drop(pinned);
+    assert_eq!(db.db.oldest_pin(), None);
+    assert_eq!(db.shown("SELECT a FROM t"), "1");
+}
+
+#[test]
+fn a_checkpoint_that_must_come_ends_long_reads() {
+    let mut db = Db::new();
+    db.must("CREATE TABLE t(a)");
+    db.must("INSERT INTO t VALUES(1)");
+    let long = db.db.read(read(vec![sql(LONG)]));
+    let mut at = 2;
+    until("a busy checkpoint", || {
+        db.must(&format!("INSERT INTO t VALUES({at})"));
+        at += 1;
+        matches!(db.checkpoint(), Checkpoint::Busy(_))
+    });
+    let must = db.db.checkpoint_with(Urgency::Must).blocking_recv();
+    assert!(matches!(must.unwrap().unwrap(), Checkpoint::Done(_)));
+    let outcome = long.blocking_recv().unwrap();
+    assert_eq!(
+        crate::support::error(&outcome.results[0]),
+        "query interrupted to free the database file"
+    );
 }
 
 #[test]
@@ -133,7 +186,8 @@ fn reads_go_on_while_checkpoints_come() {
         let mut done = 0;
         for at in 0..100 {
             db.must(&format!("INSERT INTO t VALUES({at})"));
-            done += usize::from(matches!(db.checkpoint(), Checkpoint::Done(_)));
+            let checkpoint = db.db.checkpoint_with(Urgency::Overdue).blocking_recv();
+            done += usize::from(matches!(checkpoint.unwrap().unwrap(), Checkpoint::Done(_)));
         }
         stop.store(true, std::sync::atomic::Ordering::Relaxed);
         for reader in readers {

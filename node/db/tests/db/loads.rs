@@ -336,11 +336,14 @@ fn install_replaces_everything_and_takes_the_position() {
         assert_eq!((pinned.position, &pinned.meta[..]), (at, b"m".as_slice()));
         assert_eq!(
             pinned.len_bytes,
-            std::fs::metadata(&pinned.path).unwrap().len()
+            std::fs::metadata(db.dir.path().join("db.sqlite"))
+                .unwrap()
+                .len()
         );
     }
     // The old pin still reads the old file and hinders nobody.
-    assert_eq!(old.file().unwrap().metadata().unwrap().len(), old.len_bytes);
+    let mut bytes = vec![0; 1 << 20];
+    assert_eq!(old.read_at(&mut bytes, 0).unwrap() as u64, old.len_bytes);
     let insert = with("INSERT INTO loaded VALUES(?)", &[Value::Integer(1)]);
     let request = crate::support::request(Kind::Execute, false, vec![insert]);
     let mut entry = crate::support::entry(1002, vec![request]);

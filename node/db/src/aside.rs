@@ -1,0 +1,99 @@
+//! Copying the main file while it is held still: aside, for pins that last, and for backups.
+use std::{
+    fs::{File, OpenOptions},
+    io::{self, Write as _},
+    path::{Path, PathBuf},
+    sync::Arc,
+    thread,
+};
+
+use crate::{files, main_file::MainFile};
+
+/// Bytes read and written at a time.
+const PIECE_BYTES: usize = 1 << 20;
+/// After so many bytes it is looked again whether there is room.
+pub(crate) const LOOK_BYTES: u64 = 16 << 20;
+
+/// Copies `len_bytes` (all, if `None`) as `read_at` gives them. Stops when the disk of `dir` runs out of spare room, or nobody
+/// wants it any more.
+pub(crate) fn copy(
+    read_at: impl Fn(&mut [u8], u64) -> io::Result<usize>,
+    len_bytes: Option<u64>,
+    to: &mut File,
+    dir: &Path,
+    is_wanted: impl Fn() -> bool,
+) -> io::Result<u64> {
+    let mut piece = vec![0; PIECE_BYTES];
+    let mut at = 0;
+    let mut looked = 0;
+    loop {
+        if !is_wanted() {
+            return Err(io::ErrorKind::ConnectionAborted.into());
+        }
+        let left = len_bytes.map_or(u64::MAX, |len| len - at);
+        let want = usize::try_from(left).unwrap_or(usize::MAX).min(PIECE_BYTES);
+        if want == 0 {
+            return Ok(at);
+        }
+        let got = read_at(piece.get_mut(..want).unwrap_or_default(), at)?;
+        let Some(part) = piece.get(..got).filter(|part| !part.is_empty()) else {
+            return match len_bytes {
+                None => Ok(at),
+                Some(_) => Err(io::ErrorKind::UnexpectedEof.into()),
+            };
+        };
+        to.write_all(part)?;
+        at += got as u64;
+        if at - looked >= LOOK_BYTES {
+            looked = at;
+            files::check_room(dir, 0)?;
+        }
+    }
+}
+
+/// Has the pins of the main file read a copy of it soon, if there is room for one. `temporary` is where it is made, without a name once it is
+/// open: it goes with its last reader.
+pub(crate) fn move_pins(main: &Arc<MainFile>, path: &Path, temporary: PathBuf, dir: PathBuf) {
+    let aside = match main.begin_aside(path) {
+        Ok(Some(aside)) => aside,
+        Ok(None) => return,
+        Err(error) => {
+            return tracing::warn!(%error, "cannot open the main file to copy it aside");
+        }
+    };
+    if let Err(error) = files::check_room(&dir, aside.len_bytes) {
+        return tracing::warn!(%error, "a snapshot is being sent for long, and there is no room to copy it aside: checkpoints wait for it");
+    }
+    let started = thread::Builder::new()
+        .name("db-aside".to_owned())
+        .spawn(move || {
+            let len_bytes = aside.len_bytes;
+            let copied = || {
+                let mut file = OpenOptions::new()
+                    .read(true)
+                    .write(true)
+                    .create(true)
+                    .truncate(true)
+                    .open(&temporary)?;
+                files::remove(&temporary)?;
+                copy(
+                    |piece, at| aside.read_at(piece, at),
+                    Some(len_bytes),
+                    &mut file,
+                    &dir,
+                    || true,
+                )?;
+                io::Result::Ok(file)
+            };
+            match copied() {
+                Ok(file) => {
+                    aside.take_over(file);
+                    tracing::info!(bytes = len_bytes, "a snapshot that is being sent was copied aside, so that checkpoints go on");
+                }
+                Err(error) => tracing::warn!(%error, "cannot copy the main file aside: checkpoints wait for a snapshot that is being sent"),
+            }
+        });
+    if let Err(error) = started {
+        tracing::warn!(%error, "cannot start a thread to copy the main file aside");
+    }
+}
