@@ -438,6 +438,14 @@ fn a_write_cannot_store_what_tells_about_the_node() {
     ] {
         db.must(text);
     }
+    // A cached statement is asked about again when a view that it reads has changed.
+    db.must("CREATE VIEW later AS SELECT a FROM src");
+    let insert = "INSERT INTO t SELECT a FROM later";
+    for _ in 0..4 {
+        db.must(insert);
+    }
+    db.must("DROP VIEW later; CREATE VIEW later AS SELECT file AS a FROM pragma_database_list");
+    assert_eq!(support::error(&db.execute(insert)), refused);
     // An entry of the first format does what it did.
     let mut old = request(
         Kind::Execute,
