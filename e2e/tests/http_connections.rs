@@ -350,3 +350,27 @@ fn odd_requests_get_clear_answers() -> Result<()> {
     ensure!(node.is_running(), "it ended");
     Ok(())
 }
+
+#[test]
+fn status_tells_of_backups_and_members_as_rqlite_does() -> Result<()> {
+    let (node, mut client) = node()?;
+    let whole = client.get_json("/status")?;
+    ensure!(whole.get("last_backup_time").is_none(), "{whole}");
+    let backup = client.get("/db/backup")?;
+    ensure!(backup.status == 200 && backup.body.starts_with(b"SQLite format 3"));
+    let whole = client.get_json("/status?key=")?;
+    ensure!(whole["last_backup_time"].as_str().is_some(), "{whole}");
+    let configuration = &whole["store"]["raft"]["latest_configuration"];
+    let expected = format!("[{{Suffrage:Voter ID:1 Address:{}}}]", node.raft);
+    ensure!(*configuration == expected, "{configuration}");
+    ensure!(
+        whole["extensions"]["names"] == serde_json::json!([]),
+        "{whole}"
+    );
+    let vars = client.get_json("/debug/vars?key=")?;
+    ensure!(
+        vars["db"]["requests"].is_u64() && vars["store"]["snapshot_wal_size"].is_u64(),
+        "{vars}"
+    );
+    check_no_panic(&node)
+}

@@ -85,6 +85,8 @@ pub struct HttpSettings {
     pub data_dir: PathBuf,
     /// Connections at a time.
     pub max_connections: usize,
+    /// Connections between nodes are encrypted.
+    pub raft_tls: bool,
     /// When this process started.
     pub start_time: SystemTime,
     /// Program and arguments, shown by `/debug/vars`.

@@ -517,6 +517,7 @@ fn most_readers(config: &Config) -> usize {
 fn http_settings(config: &Config, max_connections: usize) -> HttpSettings {
     HttpSettings {
         max_connections,
+        raft_tls: config.node_tls.is_enabled(),
         allow_origin: (!config.http_allow_origin.is_empty())
             .then(|| config.http_allow_origin.clone()),
         api_addr: config.http_adv().to_owned(),

@@ -64,6 +64,7 @@ pub(super) async fn answer(edge: &Arc<Edge>, call: &Call) -> Result<Response, Fa
     let length = gzip.is_none().then_some(len_bytes);
     let source = Source {
         file,
+        unsent_bytes: length,
         gzip,
         done: false,
         edge: Arc::clone(edge),
@@ -94,6 +95,8 @@ fn format(params: &QueryParams) -> Result<BackupFormat, Failure> {
 /// A backup on its way to the client; the file is deleted with it.
 struct Source {
     file: File,
+    /// Of a reply whose length is announced: hyper does not ask for more than that.
+    unsent_bytes: Option<u64>,
     gzip: Option<GzEncoder<Vec<u8>>>,
     done: bool,
     edge: Arc<Edge>,
@@ -107,7 +110,15 @@ impl Source {
         }
         let chunk = self.chunk().await;
         match chunk {
-            Ok(Some(bytes)) => Some((Ok(bytes), self)),
+            Ok(Some(bytes)) => {
+                if let Some(unsent) = &mut self.unsent_bytes {
+                    *unsent = unsent.saturating_sub(bytes.len() as u64);
+                    if *unsent == 0 {
+                        self.edge.note_backup(SystemTime::now());
+                    }
+                }
+                Some((Ok(bytes), self))
+            }
             Ok(None) => {
                 self.edge.note_backup(SystemTime::now());
                 None

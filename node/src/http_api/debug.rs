@@ -23,7 +23,10 @@ pub(super) fn vars(edge: &Arc<Edge>, call: &Call) -> Result<Response, Failure> {
         to_go_json(&edge.settings.command_line).map_err(broken)?,
     );
     maps.insert("memstats", to_go_json(&memory()).map_err(broken)?);
-    Ok(edge.replies.json(join(&maps, call.params.key.as_deref())))
+    Ok(edge.replies.json(join(
+        &maps,
+        call.params.key.as_deref().filter(|key| !key.is_empty()),
+    )))
 }
 
 /// One map, with the blanks that expvar leaves.

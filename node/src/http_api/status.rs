@@ -18,7 +18,8 @@ const HELLO_TIMEOUT: &str = "5s";
 pub(super) async fn answer(edge: &Arc<Edge>, call: &Call) -> Result<Response, Failure> {
     edge.metrics.count(Counter::HttpNumStatus);
     let tree = assemble(edge).await;
-    let (tree, pretty) = match &call.params.key {
+    // An empty key names everything.
+    let (tree, pretty) = match call.params.key.as_ref().filter(|key| !key.is_empty()) {
         Some(key) => (select(&tree, key), false),
         None => (tree, call.params.pretty),
     };
@@ -48,10 +49,12 @@ async fn assemble(edge: &Edge) -> Value {
             "cluster",
             json!({ "addr": settings.raft_addr, "api_addr": settings.api_addr, "https": https }),
         );
-        put("extensions", json!({}));
+        // None can be loaded.
+        put("extensions", json!({ "dir": "", "names": [] }));
+        let raft_tls = enabled(settings.raft_tls);
         put(
             "mux",
-            json!({ "addr": settings.raft_addr, "handlers": "1", "timeout": HELLO_TIMEOUT, "tls": "disabled" }),
+            json!({ "addr": settings.raft_addr, "handlers": "1", "timeout": HELLO_TIMEOUT, "tls": raft_tls }),
         );
         put("network", host::network());
         if let Some(discovery) = &edge.discovery {
@@ -79,7 +82,7 @@ fn http(edge: &Edge) -> Value {
     let settings = &edge.settings;
     let tls = settings.api_url.starts_with("https:").to_string();
     let mut http = json!({
-        "auth": if edge.auth.enabled() { "enabled" } else { "disabled" },
+        "auth": enabled(edge.auth.enabled()),
         "bind_addr": settings.bind_addr,
         "cluster": { "local_node_addr": settings.raft_addr, "timeout": duration::format(CLUSTER_TIMEOUT) },
         "max_connections": settings.max_connections,
@@ -90,6 +93,10 @@ fn http(edge: &Edge) -> Value {
         http["allow_origin"] = origin.as_str().into();
     }
     http
+}
+
+fn enabled(is: bool) -> &'static str {
+    if is { "enabled" } else { "disabled" }
 }
 
 fn node(start: SystemTime, now: SystemTime) -> Value {

@@ -93,6 +93,7 @@ fn state(dir: &Path, credentials: Option<&str>) -> HttpState {
         raft_addr: "h:4002".to_owned(),
         data_dir: dir.to_owned(),
         max_connections: 64,
+        raft_tls: false,
         start_time: SystemTime::now(),
         command_line: vec!["rqlited".to_owned(), "data".to_owned()],
     };

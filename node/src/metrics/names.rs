@@ -37,7 +37,10 @@ impl Counter {
     /// Does the value go up and down? Durations are the last one's milliseconds.
     pub fn is_gauge(self) -> bool {
         let key = self.key();
-        key.ends_with("_duration") || matches!(key, "last_upload_bytes" | "fifo_num_items")
+        key.ends_with("_duration")
+            || key.ends_with("_duration_ms")
+            || key.ends_with("_wal_size")
+            || matches!(key, "last_upload_bytes" | "fifo_num_items")
     }
 }
 
@@ -124,6 +127,12 @@ counters! {
         StoreRestoreDuration "restore_duration"
         StoreAutoVacuumDuration "auto_vacuum_duration"
         StoreAutoOptimizeDuration "auto_optimize_duration"
+        StoreNumFullCheckpointFailed "num_full_checkpoint_failed"
+        StoreNumWalCheckpointTruncateFailed "num_wal_checkpoint_truncate_failed"
+        StoreSnapshotCreateChkTruncateDuration "snapshot_create_chk_truncate_duration"
+        StoreSnapshotCreateWalCompactDuration "snapshot_create_wal_compact_duration"
+        StoreSnapshotPrecompactWalSize "snapshot_precompact_wal_size"
+        StoreSnapshotWalSize "snapshot_wal_size"
     }
     "cluster" {
         ClusterNumExecuteReq "num_execute_req"
@@ -201,6 +210,15 @@ counters! {
         DbCheckpoints "checkpoints"
         DbCheckpointErrors "checkpoint_errors"
         DbCheckpointDuration "checkpoint_duration"
+        DbCheckpointDurationMs "checkpoint_duration_ms"
+        DbOpenDurationMs "open_duration_ms"
+        DbCheckpointedPages "checkpointed_pages"
+        DbCheckpointedMoves "checkpointed_moves"
+        DbExecutionsForceQueries "executions_force_queries"
+        DbRequests "requests"
+        DbBackupStepErrors "backup_step_errors"
+        DbBackupStepDones "backup_step_dones"
+        DbBackupSleeps "backup_sleeps"
     }
     "db.wal" {
         DbWalFramesWritten "frames_written"

@@ -396,10 +396,16 @@ fn count(metrics: &Metrics, made: bool, (wal_bytes, wal_frames): (u64, u64), too
     if made {
         metrics.add(Counter::DbWalBytesWritten, wal_bytes);
         metrics.add(Counter::DbWalFramesWritten, wal_frames);
+        // All frames of the WAL are looked at, and all are moved, or the checkpoint has failed.
+        metrics.add(Counter::DbCheckpointedPages, wal_frames);
+        metrics.add(Counter::DbCheckpointedMoves, wal_frames);
+        metrics.set(Counter::StoreSnapshotPrecompactWalSize, wal_bytes);
+        metrics.set(Counter::StoreSnapshotWalSize, wal_bytes);
         for duration in [
             Counter::StoreSnapshotCreateDuration,
             Counter::StoreSnapshotPersistDuration,
             Counter::DbCheckpointDuration,
+            Counter::DbCheckpointDurationMs,
         ] {
             metrics.set_duration(duration, took);
         }

@@ -189,6 +189,9 @@ impl Machine {
             }
         };
         self.local.metrics.add(done, statements);
+        if matches!(request.kind, Kind::Unified | Kind::UnifiedPlain) {
+            self.local.metrics.add(Counter::DbRequests, statements);
+        }
         if request.transaction {
             self.local.metrics.count(transactions);
         }

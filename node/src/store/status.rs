@@ -157,7 +157,7 @@ impl Store {
             "last_log_term": log.last.map_or(0, |id| id.0),
             "last_snapshot_index": metrics.snapshot.map_or(0, |id| id.index),
             "last_snapshot_term": metrics.snapshot.map_or(0, |id| id.leader_id.term),
-            "latest_configuration": metrics.membership_config.membership().to_string(),
+            "latest_configuration": latest_configuration(consensus),
             "latest_configuration_index": metrics.membership_config.log_id().map_or(0, |id| id.index),
             "committed_configuration": committed_configuration(consensus),
             "committed_configuration_index": consensus.committed_members().0,
@@ -238,6 +238,23 @@ pub(super) async fn within_limit<T: Send + 'static>(
 ) -> Option<T> {
     let asked = tokio::task::spawn_blocking(ask);
     tokio::time::timeout(DISK_LIMIT, asked).await.ok()?.ok()
+}
+
+/// As HashiCorp's Raft prints it.
+fn latest_configuration(consensus: &Consensus) -> String {
+    let members = consensus.members();
+    let servers: Vec<String> = members
+        .iter()
+        .map(|(id, member, voter)| {
+            let suffrage = if *voter { "Voter" } else { "Nonvoter" };
+            format!(
+                "{{Suffrage:{suffrage} ID:{} Address:{}}}",
+                id.name(),
+                member.raft_addr
+            )
+        })
+        .collect();
+    format!("[{}]", servers.join(" "))
 }
 
 /// Who is in, for whoever acts on it: unlike the newest configuration, this one can no longer be undone.
