@@ -226,6 +226,10 @@ fn a_fourth_node_joins_by_snapshot() -> Result<()> {
     }
     cluster.join(Node::new("4")?, 1)?;
     await_rows(&cluster[3], "SELECT count(*) FROM t", 200)?;
+    for (index, restores) in [(0, 0), (3, 1)] {
+        let vars = cluster.client(index).get_json("/debug/vars")?;
+        ensure!(vars["store"]["num_restores"] == restores, "{vars}");
+    }
     cluster.agreed_dump()?;
     cluster[3].kill()?;
     cluster[3].start_and_ready()?;

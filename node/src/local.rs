@@ -38,6 +38,8 @@ pub struct Local {
     leader_without_quorum: AtomicBool,
     /// This node leads and has no quorum.
     leads_without_quorum: AtomicBool,
+    /// Milliseconds since `started` at which the cluster was seen to be without a leader, plus one; 0 while it has one.
+    unled: AtomicU64,
     /// Raft id to advertised Raft address, of members that said they have moved since the membership was written.
     moved: Mutex<BTreeMap<String, String>>,
     /// The format version in effect in this node's cluster, as far as its log is applied here.
@@ -76,6 +78,7 @@ impl Local {
             leader_commit: AtomicU64::new(0),
             leader_without_quorum: AtomicBool::new(false),
             leads_without_quorum: AtomicBool::new(false),
+            unled: AtomicU64::new(0),
             moved: Mutex::default(),
             format_version: AtomicU16::new(version::OLDEST),
             spoken: Mutex::default(),
@@ -306,6 +309,27 @@ impl Local {
     /// This node leads, but has not heard a quorum for an election timeout.
     pub fn leads_without_quorum(&self) -> bool {
         self.leads_without_quorum.load(Ordering::Relaxed)
+    }
+
+    /// Notes whether anybody leads.
+    pub fn note_led(&self, led: bool) {
+        if led {
+            self.unled.store(0, Ordering::Relaxed);
+        } else if self.unled.load(Ordering::Relaxed) == 0 {
+            let now = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+            self.unled.store(now.saturating_add(1), Ordering::Relaxed);
+        }
+    }
+
+    /// For how long nobody has been seen to lead; zero while somebody does.
+    pub fn unled_for(&self) -> Duration {
+        match self.unled.load(Ordering::Relaxed).checked_sub(1) {
+            Some(at) => self
+                .started
+                .elapsed()
+                .saturating_sub(Duration::from_millis(at)),
+            None => Duration::ZERO,
+        }
     }
 
     /// Notes a commit index. One from a deposed leader is not above the present one's, so the greatest counts.

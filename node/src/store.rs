@@ -118,6 +118,21 @@ pub enum StoreError {
     TooLarge(String),
 }
 
+impl StoreError {
+    /// The call had no effect because who should serve it does not lead, or not any more; the next leader may.
+    fn is_of_the_leader(&self) -> bool {
+        matches!(self, Self::LeaderNotFound | Self::NotLeader)
+    }
+
+    /// When the time is over: that a node was asked that did not lead is not the caller's business.
+    fn for_the_caller(self) -> Self {
+        match self {
+            Self::NotLeader => Self::LeaderNotFound,
+            error => error,
+        }
+    }
+}
+
 impl From<TooLarge> for StoreError {
     fn from(error: TooLarge) -> Self {
         Self::TooLarge(error.to_string())
@@ -224,11 +239,8 @@ impl Store {
 
     /// From now on the store serves.
     pub fn opened(&self, consensus: Consensus, db: Database) {
-        let forwarder = Forwarder::start(
-            self.0.peers.clone(),
-            Arc::clone(&self.0.local.metrics),
-            consensus.watch_leadership(),
-        );
+        let forwarder =
+            Forwarder::start(self.0.peers.clone(), Arc::clone(&self.0.local), &consensus);
         // A second opening cannot happen: the composition root calls this once.
         let _ = self.0.opened.set(Opened {
             consensus,

@@ -7,7 +7,7 @@ use node_db::{Kind, Request, Stamp};
 use super::{
     Edge,
     body::{MAX_BODY_BYTES, RequestBody, collect},
-    error::Failure,
+    error::{Failure, told_in_reply},
     param::Call,
     redirect,
     reply::{Response, shape},
@@ -75,6 +75,7 @@ async fn queue(
     let pushed = edge.queue.push(statements, call.credentials.clone()).await;
     let ticket = pushed.map_err(|_| Failure::QueueStopped)?;
     let sequence = ticket.sequence;
+    let mut reply = Reply::default();
     if params.wait {
         edge.metrics.count(Counter::HttpQueuedExecutionsWait);
         let decided = tokio::time::timeout(params.timeout, ticket.decided()).await;
@@ -82,13 +83,16 @@ async fn queue(
             edge.metrics.count(Counter::HttpQueuedExecutionsWaitTimeout);
             Failure::QueueTimeout
         })?;
-        decided.map_err(|_| Failure::QueueStopped)?;
+        // As it would have been told without the queue.
+        if let Err(error) = decided.map_err(|_| Failure::QueueStopped)? {
+            reply = told_in_reply(error)?;
+        }
     }
     let time_secs = params.timings.then(|| started.elapsed().as_secs_f64());
     let reply = Reply {
         sequence_number: Some(sequence),
         time_secs,
-        ..Reply::default()
+        ..reply
     };
     Ok(edge
         .replies

@@ -229,6 +229,7 @@ counters! {
         QueueStatementsTx "statements_tx"
         QueueStatementsFailed "statements_failed"
         QueueRequestsDropped "requests_dropped"
+        QueueRequestsUnknown "requests_unknown"
         QueueNumBatch "num_batch"
         QueueNumFlush "num_flush"
         QueueNumTimeout "num_timeout"

@@ -73,7 +73,9 @@ pub(super) fn watch(
             };
             let acked = data.borrow_watched().last_quorum_acked;
             let acked = acked.map(|at| at.into_inner().elapsed());
-            local.set_leads_without_quorum(office.is_without_quorum(&now, acked, election_timeout));
+            let without_quorum = office.is_without_quorum(&now, acked, election_timeout);
+            local.set_leads_without_quorum(without_quorum);
+            local.note_led(now.leader.is_some() && !without_quorum);
             tell.send_if_modified(|held| {
                 let changed = *held != now;
                 if changed {

@@ -1,8 +1,10 @@
 //! Queued writes: requests that are answered before they are written, and written many at a time.
 //!
 //! A queue lives in this node's memory alone. Its one task takes requests in the order of their sequence numbers and sends them as
-//! one write; so a write is retried only where it can succeed later, and a request that never can is dropped with a log line,
-//! lest it hold up everything behind it.
+//! one write; so a write is retried only where it can succeed later and certainly had no effect so far, and a request that never can is
+//! dropped with a log line, lest it hold up everything behind it. Whoever waits for a request is told what became of it.
+mod verdict;
+
 use std::{
     future::Future,
     sync::{
@@ -22,13 +24,14 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+use self::verdict::{Failed, Verdict, judge, shares};
 use super::{Caller, Credentials, Served, Store, StoreError};
 use crate::metrics::{Counter, Metrics};
 
 /// Pause between attempts while no leader can be reached.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
-/// Attempts at a write that fails for a reason that may pass (a broken connection, an unknown outcome). Longer than an election
-/// takes by far; then it is taken apart.
+/// Attempts at a write that was refused, without effect, for a reason that may pass (a full disk, a node that cannot be reached). Longer than an
+/// election takes by far; then it is taken apart.
 const MAX_ATTEMPTS: u32 = 30;
 /// Attempts at a single request of a write that was taken apart: its neighbours have waited long enough.
 const MAX_ATTEMPTS_ALONE: u32 = 3;
@@ -68,15 +71,18 @@ pub struct QueueStopped;
 pub struct Ticket {
     /// Later numbers are written later.
     pub sequence: i64,
-    decided: oneshot::Receiver<()>,
+    decided: oneshot::Receiver<Decision>,
 }
 
+/// What became of a request: the error is what a caller of [`Store::execute`] would have got, or that of its first statement that failed.
+pub type Decision = Result<(), StoreError>;
+
 impl Ticket {
-    /// Waits until the write that holds the request was made, or given up (which the log and `/status` tell).
+    /// Waits until the write that holds the request was made, or given up (which the log and `/status` tell, too).
     ///
     /// # Errors
     /// The queue stopped before it came to this request.
-    pub async fn decided(self) -> Result<(), QueueStopped> {
+    pub async fn decided(self) -> Result<Decision, QueueStopped> {
         self.decided.await.map_err(|_| QueueStopped)
     }
 }
@@ -87,7 +93,7 @@ struct Item {
     statements: Vec<Statement>,
     credentials: Option<Credentials>,
     bytes: usize,
-    decided: oneshot::Sender<()>,
+    decided: oneshot::Sender<Decision>,
     /// Gives the bytes back when the item is dropped.
     _room: OwnedSemaphorePermit,
 }
@@ -109,6 +115,7 @@ struct Shared {
 struct Failures {
     statements: AtomicU64,
     dropped: AtomicU64,
+    unknown: AtomicU64,
     last: Mutex<Option<String>>,
 }
 
@@ -232,6 +239,7 @@ impl Queue {
             "waiting": shared.sender.max_capacity() - shared.sender.capacity(),
             "failed_statements": failures.statements.load(Ordering::Relaxed),
             "dropped_requests": failures.dropped.load(Ordering::Relaxed),
+            "unknown_requests": failures.unknown.load(Ordering::Relaxed),
             "last_error": last_error.unwrap_or_default(),
         })
     }
@@ -255,44 +263,6 @@ fn size(statements: &[Statement]) -> usize {
         .iter()
         .map(|statement| 16 + statement.sql.len() + parameters(statement))
         .sum()
-}
-
-/// What becomes of a write.
-#[derive(Debug, PartialEq)]
-enum Verdict {
-    Written,
-    /// Try again; counts against the limit of attempts only if `limited`.
-    Retry {
-        why: String,
-        limited: bool,
-    },
-    /// It will never succeed as it is.
-    Refused(String),
-}
-
-fn judge(outcome: &Result<Served, StoreError>) -> Verdict {
-    match outcome {
-        Ok(Served { error: None, .. }) => Verdict::Written,
-        Ok(Served {
-            error: Some(why), ..
-        }) => Verdict::Refused(why.clone()),
-        Err(error) => match error {
-            StoreError::LeaderNotFound
-            | StoreError::NotLeader
-            | StoreError::NotOpen
-            | StoreError::NotReady => Verdict::Retry {
-                why: error.to_string(),
-                limited: false,
-            },
-            StoreError::Unknown(why) | StoreError::Refused(why) => Verdict::Retry {
-                why: why.clone(),
-                limited: true,
-            },
-            StoreError::Unauthorized(why) | StoreError::TooLarge(why) => {
-                Verdict::Refused(why.clone())
-            }
-        },
-    }
 }
 
 struct Task<W> {
@@ -388,32 +358,34 @@ where
     }
 
     async fn process(&self, batch: Vec<Item>) {
-        if let Err(why) = self.attempt(&batch, MAX_ATTEMPTS).await {
-            if batch.len() == 1 {
-                self.shared.drop_request(&batch[0], &why);
-            } else {
+        let decisions = match self.attempt(&batch, MAX_ATTEMPTS).await {
+            Err(Failed::Refused(why)) if batch.len() > 1 => {
                 tracing::warn!(
                     "write queue: {} requests were refused together ({why}); trying them one by one",
                     batch.len()
                 );
+                let mut decisions = Vec::new();
                 for item in &batch {
-                    if let Err(why) = self
-                        .attempt(std::slice::from_ref(item), MAX_ATTEMPTS_ALONE)
-                        .await
-                    {
-                        self.shared.drop_request(item, &why);
-                    }
+                    let alone = std::slice::from_ref(item);
+                    let outcome = self.attempt(alone, MAX_ATTEMPTS_ALONE).await;
+                    decisions.extend(self.shared.decide(alone, outcome));
                 }
+                decisions
             }
-        }
-        for item in batch {
+            outcome => self.shared.decide(&batch, outcome),
+        };
+        for (item, decision) in batch.into_iter().zip(decisions) {
             // The caller may have stopped waiting.
-            let _ = item.decided.send(());
+            let _ = item.decided.send(decision);
         }
     }
 
-    /// Writes some requests as one; the error says why that will not succeed.
-    async fn attempt(&self, items: &[Item], max_attempts: u32) -> Result<(), String> {
+    /// Writes some requests as one: a result per statement that ran, or why that will not succeed.
+    async fn attempt(
+        &self,
+        items: &[Item],
+        max_attempts: u32,
+    ) -> Result<Vec<StatementResult>, Failed> {
         let shared = &self.shared;
         let statements: Vec<Statement> = items
             .iter()
@@ -422,7 +394,7 @@ where
         let count = statements.len() as u64;
         let Some(first) = items.first().filter(|_| count > 0) else {
             shared.metrics.count(Counter::QueueNumFlush);
-            return Ok(());
+            return Ok(Vec::new());
         };
         let request = Request {
             kind: Kind::Execute,
@@ -443,21 +415,24 @@ where
         loop {
             let outcome = (self.write)(request.clone(), caller.clone()).await;
             shared.count_outcome(&outcome);
-            match judge(&outcome) {
+            match judge(&outcome, shared.settings.transaction) {
                 Verdict::Written => {
                     shared
                         .metrics
                         .add(Counter::HttpQueuedExecutionsNumStmtsTx, count);
                     shared.metrics.add(Counter::QueueStatementsTx, count);
-                    shared.note_slots(outcome.as_ref().map_or(&[], |served| &served.results));
-                    return Ok(());
+                    let results = outcome.map_or_else(|_| Vec::new(), |served| served.results);
+                    shared.note_slots(&results);
+                    return Ok(results);
                 }
-                Verdict::Refused(why) => return Err(why),
-                Verdict::Retry { why, limited } => {
+                Verdict::Refused(why) => return Err(Failed::Refused(why)),
+                Verdict::Unknown(why) => return Err(Failed::Unknown(why)),
+                Verdict::Retry { error, limited } => {
                     failed += u32::from(limited);
                     if failed >= max_attempts {
-                        return Err(why);
+                        return Err(Failed::Refused(error));
                     }
+                    let why = error.to_string();
                     if why != said {
                         tracing::warn!(
                             "write queue: cannot write yet, trying again every {RETRY_INTERVAL:?}: {why}"
@@ -505,6 +480,41 @@ impl Shared {
             self.metrics.add(Counter::QueueStatementsFailed, failed);
             self.failures.note(why);
         }
+    }
+
+    /// Counts and logs what went wrong, and says what each of the requests is told.
+    fn decide(
+        &self,
+        items: &[Item],
+        outcome: Result<Vec<StatementResult>, Failed>,
+    ) -> Vec<Decision> {
+        let error = match outcome {
+            Ok(results) => return shares(items.iter().map(|item| item.statements.len()), &results),
+            Err(Failed::Refused(error)) => {
+                for item in items {
+                    self.drop_request(item, &error.to_string());
+                }
+                error
+            }
+            Err(Failed::Unknown(error)) => {
+                for item in items {
+                    self.note_unknown(item, &error.to_string());
+                }
+                error
+            }
+        };
+        items.iter().map(|_| Err(error.clone())).collect()
+    }
+
+    fn note_unknown(&self, item: &Item, why: &str) {
+        tracing::error!(
+            "write queue: it is not known whether request {} with {} statements was written; it is not tried again, or it could be written twice: {why}",
+            item.sequence,
+            item.statements.len()
+        );
+        self.failures.unknown.fetch_add(1, Ordering::Relaxed);
+        self.metrics.count(Counter::QueueRequestsUnknown);
+        self.failures.note(why);
     }
 
     fn drop_request(&self, item: &Item, why: &str) {

@@ -8,14 +8,15 @@ use node_api::{StatementResult, param::Level};
 use node_db::{Origin, Outcome, Read, Request, Stamp};
 
 use super::{
-    Caller, Opened, ReadOptions, Served, Store, StoreError, leader,
+    Caller, Opened, ReadOptions, Served, Store, StoreError,
+    leader::{self, Patience},
     level::{Freshness, Plan, Standing, is_stale, plan},
 };
 use crate::{
     command::size,
     metrics::Counter,
     peer::{Answer, Ask},
-    raft::ReadIndexError,
+    raft::{ReadIndexError, proposer::ProposeError},
     wire::WireError,
 };
 
@@ -39,26 +40,38 @@ impl Store {
         caller: &Caller,
     ) -> Result<Served, StoreError> {
         let opened = self.open()?;
-        // Of what is sent on; a read that is served here needs no clock.
-        let mut deadline = None;
+        // Of what is sent on or waits; a read that is served here at once needs no clock.
+        let (mut clock, mut patience) = (None, None);
         loop {
-            match plan(options.level, self.standing(opened)) {
-                Plan::Forward => {}
-                Plan::NoLeader => return Err(StoreError::LeaderNotFound),
+            let failure = match plan(options.level, self.standing(opened)) {
+                Plan::Forward => None,
+                Plan::NoLeader => Some(StoreError::LeaderNotFound),
                 here => match self
                     .read_here(opened, here, &read, options, || caller.origin())
                     .await
                 {
-                    // Leadership went between the decision and the confirmation; a read has no effect, so it may simply go on.
-                    Err(StoreError::NotLeader) => {}
+                    // Leadership went meanwhile; a read has no effect, so it may simply go on.
+                    Err(error) if error.is_of_the_leader() => Some(error),
                     result => return result,
                 },
-            }
-            let deadline = *deadline.get_or_insert_with(|| Instant::now() + caller.timeout);
-            let forwarded = self.forward_read(opened, &read, options, caller, deadline);
-            // Without an answer somebody else leads now, perhaps this node.
-            if let Some(served) = forwarded.await? {
-                return Ok(served);
+            };
+            let deadline = *clock.get_or_insert_with(|| Instant::now() + caller.timeout);
+            let failure = match failure {
+                Some(failure) => failure,
+                None => {
+                    let forwarded = self.forward_read(opened, &read, options, caller, deadline);
+                    match forwarded.await {
+                        Ok(Some(served)) => return Ok(served),
+                        // Without an answer somebody else leads now, perhaps this node.
+                        Ok(None) => continue,
+                        Err(Failed::Final(error)) => return Err(error),
+                        Err(Failed::Gone(error)) => error,
+                    }
+                }
+            };
+            let patience = patience.get_or_insert_with(|| self.patience(opened, deadline));
+            if !patience.again(&opened.consensus.watch_leadership()).await {
+                return Err(failure.for_the_caller());
             }
         }
     }
@@ -82,6 +95,12 @@ impl Store {
                 result => result,
             },
         }
+    }
+
+    /// For a call that certainly had no effect.
+    pub(super) fn patience(&self, opened: &Opened, deadline: Instant) -> Patience {
+        let election_timeout = opened.consensus.settings().election_timeout;
+        Patience::new(&self.0.local, election_timeout, deadline)
     }
 
     pub(super) fn standing(&self, opened: &Opened) -> Standing {
@@ -169,7 +188,11 @@ impl Store {
         };
         size::check(&request)?;
         let done = self.propose(opened, request).await;
-        done.map_err(|not_done| not_done.error.into())
+        done.map_err(|not_done| match not_done.error {
+            // A write would be unknown; a read may be made again.
+            ProposeError::Unknown(_) if !opened.consensus.is_mine() => StoreError::NotLeader,
+            error => error.into(),
+        })
     }
 
     /// `None` if the leader was silent and another node leads now.
@@ -180,9 +203,9 @@ impl Store {
         options: &ReadOptions,
         caller: &Caller,
         deadline: Instant,
-    ) -> Result<Option<Served>, StoreError> {
+    ) -> Result<Option<Served>, Failed> {
         let Some(address) = Self::elsewhere(opened) else {
-            return Err(StoreError::LeaderNotFound);
+            return Err(Failed::Gone(StoreError::LeaderNotFound));
         };
         let ask = Ask::Read {
             read: read.clone(),
@@ -195,18 +218,20 @@ impl Store {
         let mut attempts = 0;
         loop {
             match leader::call(peers, &leadership, &address, &ask, limit, || ()).await {
-                Ok(Answer::Served(served)) => {
-                    return served.map(|s| {
-                        Some(Served {
-                            served_by: address,
-                            ..s
-                        })
-                    });
+                Ok(Answer::Served(Ok(served))) => {
+                    return Ok(Some(Served {
+                        served_by: address,
+                        ..served
+                    }));
                 }
+                Ok(Answer::Served(Err(error))) if error.is_of_the_leader() => {
+                    return Err(Failed::Gone(error));
+                }
+                Ok(Answer::Served(Err(error))) => return Err(Failed::Final(error)),
                 Ok(_) => {
-                    return Err(StoreError::Refused(format!(
+                    return Err(Failed::Final(StoreError::Refused(format!(
                         "{address} answered another question"
-                    )));
+                    ))));
                 }
                 Err(WireError::Silent { .. }) => return Ok(None),
                 // A read has no effect: any failure may be repeated.
@@ -217,10 +242,18 @@ impl Store {
                     metrics.count(Counter::ClusterNumClientRetries);
                     metrics.count(Counter::ClusterNumClientQueryRetries);
                 }
-                Err(e) => return Err(StoreError::Refused(e.to_string())),
+                Err(e) => return Err(Failed::Gone(StoreError::Refused(e.to_string()))),
             }
         }
     }
+}
+
+/// Why a read that was sent on has no result.
+enum Failed {
+    /// The leader, or the way to it, is gone: the next one may serve it.
+    Gone(StoreError),
+    /// This is the answer.
+    Final(StoreError),
 }
 
 /// Not while a write has been on its way to the disk for suspiciously long: a read that misses the cache would hold up the network.

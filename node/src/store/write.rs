@@ -9,13 +9,17 @@ use node_api::param::Level;
 use node_db::{Kind, Outcome, Read, Request};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
-use super::{Caller, Opened, ReadOptions, Served, Store, StoreError, leader};
+use super::{
+    Caller, Opened, ReadOptions, Served, Store, StoreError,
+    leader::{self, Patience},
+};
 use crate::{
     command::size,
+    local::Local,
     metrics::{Counter, Metrics},
     peer::{Answer, Ask, ForwardedWrite, Peers, WriteAnswer},
     raft::{
-        Leadership,
+        Consensus, Leadership,
         proposer::{NotDone, ProposeError},
     },
     wire::WireError,
@@ -59,26 +63,31 @@ impl Store {
         }
         size::check(&request)?;
         let opened = self.open()?;
-        let request = if opened.consensus.is_mine() {
-            if let Err(hangs) = opened.consensus.disk_answers() {
-                return Err(StoreError::Refused(hangs.to_string()));
+        let mut request = request;
+        let mut waiting = None;
+        loop {
+            if opened.consensus.is_mine() {
+                if let Err(hangs) = opened.consensus.disk_answers() {
+                    return Err(StoreError::Refused(hangs.to_string()));
+                }
+                match self.propose(opened, request).await {
+                    Ok(served) => return Ok(served),
+                    // Leadership went just before; whoever leads now gets it.
+                    Err(NotDone {
+                        error: ProposeError::NotLeader,
+                        mut requests,
+                    }) => request = requests.pop().ok_or(StoreError::LeaderNotFound)?,
+                    Err(not_done) => return Err(not_done.error.into()),
+                }
+            } else if Self::elsewhere(opened).is_some() {
+                return opened.forwarder.forward(request, caller).await;
             }
-            match self.propose(opened, request).await {
-                Ok(served) => return Ok(served),
-                // Leadership went just before; whoever leads now gets it.
-                Err(NotDone {
-                    error: ProposeError::NotLeader,
-                    mut requests,
-                }) => requests.pop().ok_or(StoreError::LeaderNotFound)?,
-                Err(not_done) => return Err(not_done.error.into()),
+            let patience = waiting
+                .get_or_insert_with(|| self.patience(opened, Instant::now() + caller.timeout));
+            if !patience.again(&opened.consensus.watch_leadership()).await {
+                return Err(StoreError::LeaderNotFound);
             }
-        } else {
-            request
-        };
-        if Self::elsewhere(opened).is_none() {
-            return Err(StoreError::LeaderNotFound);
         }
-        opened.forwarder.forward(request, caller).await
     }
 
     /// Runs reads and writes mixed: locally if all are reads and the level allows, else through the log.
@@ -207,6 +216,15 @@ struct Waiting {
     reply: Reply,
 }
 
+/// What the forwarder works with.
+#[derive(Clone)]
+struct Way {
+    peers: Peers,
+    local: Arc<Local>,
+    leadership: watch::Receiver<Leadership>,
+    election_timeout: Duration,
+}
+
 /// Packs writes of this node's clients and sends them to the leader.
 #[derive(Clone, Debug)]
 pub(super) struct Forwarder {
@@ -214,13 +232,15 @@ pub(super) struct Forwarder {
 }
 
 impl Forwarder {
-    pub(super) fn start(
-        peers: Peers,
-        metrics: Arc<Metrics>,
-        leadership: watch::Receiver<Leadership>,
-    ) -> Self {
+    pub(super) fn start(peers: Peers, local: Arc<Local>, consensus: &Consensus) -> Self {
         let (queue, waiting) = mpsc::channel(FORWARD_QUEUE);
-        tokio::spawn(forward_batches(peers, metrics, leadership, waiting));
+        let way = Way {
+            peers,
+            local,
+            leadership: consensus.watch_leadership(),
+            election_timeout: consensus.settings().election_timeout,
+        };
+        tokio::spawn(forward_batches(way, waiting));
         Self { queue }
     }
 
@@ -252,12 +272,7 @@ impl Forwarder {
     }
 }
 
-async fn forward_batches(
-    peers: Peers,
-    metrics: Arc<Metrics>,
-    leadership: watch::Receiver<Leadership>,
-    mut waiting: mpsc::Receiver<Waiting>,
-) {
+async fn forward_batches(way: Way, mut waiting: mpsc::Receiver<Waiting>) {
     let in_flight = Arc::new(Semaphore::new(FORWARD_IN_FLIGHT));
     let mut batches = VecDeque::new();
     loop {
@@ -275,62 +290,89 @@ async fn forward_batches(
         let Some(batch) = batches.pop_front() else {
             continue;
         };
-        let peers = peers.clone();
-        let leadership = leadership.clone();
-        let metrics = Arc::clone(&metrics);
-        tokio::spawn(async move { send_batch(&peers, &metrics, &leadership, batch, permit).await });
+        let way = way.clone();
+        tokio::spawn(async move { send_batch(&way, batch, permit).await });
     }
 }
 
-async fn send_batch(
-    peers: &Peers,
-    metrics: &Metrics,
-    leadership: &watch::Receiver<Leadership>,
-    batch: Vec<Waiting>,
-    place: OwnedSemaphorePermit,
-) {
+async fn send_batch(way: &Way, batch: Vec<Waiting>, place: OwnedSemaphorePermit) {
+    let Way {
+        peers, leadership, ..
+    } = way;
     // The longest patience in the batch counts: cutting off its owner would be a false unknown.
     let limit = batch.iter().map(|w| w.timeout).max().unwrap_or_default();
     let retries = batch.iter().map(|w| w.retries).max().unwrap_or_default();
-    let (writes, replies): (Vec<_>, Vec<_>) = batch.into_iter().map(|w| (w.write, w.reply)).unzip();
-    let kinds: Vec<Kind> = writes.iter().map(|write| write.request.kind).collect();
-    let ask = Ask::Write(writes);
+    let (mut writes, mut replies): (Vec<_>, Vec<_>) =
+        batch.into_iter().map(|w| (w.write, w.reply)).unzip();
     let mut place = Some(place);
     let mut attempts = 0;
     let mut deadline = Instant::now() + limit;
+    let mut waiting = None;
     loop {
+        let mut failure = StoreError::LeaderNotFound;
         let address = leadership.borrow().addr.clone();
-        let Some(address) = address else {
-            return answer_all(replies, &StoreError::LeaderNotFound);
-        };
-        let left = deadline.saturating_duration_since(Instant::now());
-        // Those behind need not wait for a leader of the past.
-        let deposed = || drop(place.take());
-        let error = match leader::call(peers, leadership, &address, &ask, left, deposed).await {
-            Ok(Answer::Write(answers)) if answers.len() == replies.len() => {
-                for (reply, answer) in replies.into_iter().zip(answers) {
-                    let _ = reply.send(answer.map(|a| (a, address.clone())));
+        if let Some(address) = address {
+            let ask = Ask::Write(writes);
+            let left = deadline.saturating_duration_since(Instant::now());
+            // Those behind need not wait for a leader of the past.
+            let deposed = || drop(place.take());
+            let asked = leader::call(peers, leadership, &address, &ask, left, deposed).await;
+            let Ask::Write(sent) = ask else { return };
+            match asked {
+                Ok(Answer::Write(answers)) if answers.len() == replies.len() => {
+                    (writes, replies) = deliver(sent, replies, answers, &address);
+                    if writes.is_empty() {
+                        return;
+                    }
                 }
-                return;
+                Ok(_) => {
+                    let text = format!("{address} answered another question");
+                    return answer_all(replies, &StoreError::Unknown(text));
+                }
+                Err(error) if !error.nothing_sent() => {
+                    return answer_all(replies, &StoreError::Unknown(error.to_string()));
+                }
+                Err(error) => {
+                    writes = sent;
+                    if attempts < retries && !matches!(error, WireError::Silent { .. }) {
+                        attempts += 1;
+                        deadline = Instant::now() + limit;
+                        for write in &writes {
+                            count_retry(&way.local.metrics, write.request.kind);
+                        }
+                    }
+                    failure = StoreError::Refused(error.to_string());
+                }
             }
-            Ok(_) => {
-                return answer_all(
-                    replies,
-                    &StoreError::Unknown(format!("{address} answered another question")),
-                );
-            }
-            Err(error) => error,
-        };
-        if matches!(error, WireError::Silent { .. }) && error.nothing_sent() {
-            continue;
         }
-        if !error.nothing_sent() || attempts >= retries {
-            return answer_all(replies, &failure(&error));
+        // Certainly without effect so far: the next leader gets it. Those behind need not wait for that either.
+        drop(place.take());
+        let patience = waiting
+            .get_or_insert_with(|| Patience::new(&way.local, way.election_timeout, deadline));
+        if !patience.again(leadership).await {
+            return answer_all(replies, &failure);
         }
-        attempts += 1;
-        deadline = Instant::now() + limit;
-        kinds.iter().for_each(|kind| count_retry(metrics, *kind));
     }
+}
+
+/// Hands each write its answer; gives back those that the node did not take because it does not lead (any more).
+fn deliver(
+    writes: Vec<ForwardedWrite>,
+    replies: Vec<Reply>,
+    answers: Vec<Result<WriteAnswer, StoreError>>,
+    address: &str,
+) -> (Vec<ForwardedWrite>, Vec<Reply>) {
+    let mut left = (Vec::new(), Vec::new());
+    for ((write, reply), answer) in writes.into_iter().zip(replies).zip(answers) {
+        match answer {
+            Err(StoreError::NotLeader | StoreError::LeaderNotFound) => {
+                left.0.push(write);
+                left.1.push(reply);
+            }
+            answer => _ = reply.send(answer.map(|a| (a, address.to_owned()))),
+        }
+    }
+    left
 }
 
 fn count_retry(metrics: &Metrics, kind: Kind) {
@@ -340,14 +382,6 @@ fn count_retry(metrics: &Metrics, kind: Kind) {
         Kind::Query => Counter::ClusterNumClientQueryRetries,
         Kind::Unified | Kind::UnifiedPlain => Counter::ClusterNumClientRequestRetries,
     });
-}
-
-fn failure(error: &WireError) -> StoreError {
-    if error.nothing_sent() {
-        StoreError::Refused(error.to_string())
-    } else {
-        StoreError::Unknown(error.to_string())
-    }
 }
 
 fn answer_all(replies: Vec<Reply>, error: &StoreError) {

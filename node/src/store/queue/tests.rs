@@ -101,7 +101,7 @@ async fn batches_by_number_and_by_time() {
         "{numbers:?}"
     );
     for ticket in tickets {
-        ticket.decided().await.unwrap();
+        ticket.decided().await.unwrap().unwrap();
     }
     assert_eq!(bench.sql(), [vec!["a", "b", "c"], vec!["d"]]);
     assert_eq!(bench.metrics.get(Counter::QueueNumBatch), 1);
@@ -123,6 +123,7 @@ async fn a_request_without_statements_only_waits_for_those_before_it() {
         .unwrap()
         .decided()
         .await
+        .unwrap()
         .unwrap();
     assert!(bench.sql().is_empty());
     let _first = bench.queue.push(one("a"), None).await.unwrap();
@@ -133,6 +134,7 @@ async fn a_request_without_statements_only_waits_for_those_before_it() {
         .unwrap()
         .decided()
         .await
+        .unwrap()
         .unwrap();
     assert_eq!(bench.sql(), [["a"]]);
 }
@@ -154,6 +156,7 @@ async fn waits_for_a_leader_as_long_as_it_takes() {
         .unwrap()
         .decided()
         .await
+        .unwrap()
         .unwrap();
     assert_eq!(started.elapsed().as_secs(), 100);
     assert_eq!(bench.sql().len(), 101);
@@ -174,8 +177,9 @@ async fn a_poisonous_request_is_dropped_alone() {
         Ok(served(poison.then_some("disallowed pragma")))
     };
     let bench = bench(settings(), refuse);
+    let mut tickets = Vec::new();
     for sql in ["a", "poison", "b"] {
-        bench.queue.push(one(sql), None).await.unwrap();
+        tickets.push(bench.queue.push(one(sql), None).await.unwrap());
     }
     bench
         .queue
@@ -184,6 +188,7 @@ async fn a_poisonous_request_is_dropped_alone() {
         .unwrap()
         .decided()
         .await
+        .unwrap()
         .unwrap();
     assert_eq!(
         bench.sql(),
@@ -195,6 +200,10 @@ async fn a_poisonous_request_is_dropped_alone() {
             vec!["c"]
         ]
     );
+    let refused = Err(StoreError::Refused("disallowed pragma".to_owned()));
+    for (ticket, want) in tickets.into_iter().zip([Ok(()), refused, Ok(())]) {
+        assert_eq!(ticket.decided().await.unwrap(), want);
+    }
     let status = bench.queue.status();
     assert_eq!(status["dropped_requests"], 1);
     assert_eq!(status["last_error"], "disallowed pragma");
@@ -205,7 +214,7 @@ async fn a_fault_that_may_pass_is_tried_for_a_while() {
     let bench = bench(settings(), |_, _, _| {
         Err(StoreError::Refused("too large".to_owned()))
     });
-    bench
+    let told = bench
         .queue
         .push(one("a"), None)
         .await
@@ -213,6 +222,7 @@ async fn a_fault_that_may_pass_is_tried_for_a_while() {
         .decided()
         .await
         .unwrap();
+    assert_eq!(told, Err(StoreError::Refused("too large".to_owned())));
     assert_eq!(bench.sql().len(), usize::try_from(MAX_ATTEMPTS).unwrap());
     assert_eq!(bench.queue.status()["dropped_requests"], 1);
 }
@@ -226,7 +236,7 @@ async fn failed_statements_are_counted() {
             ..served(None)
         })
     });
-    bench
+    let told = bench
         .queue
         .push(one("a"), None)
         .await
@@ -234,6 +244,8 @@ async fn failed_statements_are_counted() {
         .decided()
         .await
         .unwrap();
+    let error = StoreError::Refused("no such table: a".to_owned());
+    assert_eq!(told, Err(error));
     let status = bench.queue.status();
     assert_eq!(status["failed_statements"], 2);
     assert_eq!(status["dropped_requests"], 0);
@@ -253,6 +265,7 @@ async fn a_write_carries_one_callers_credentials() {
         .unwrap()
         .decided()
         .await
+        .unwrap()
         .unwrap();
     let writes = bench.writes.lock().unwrap().clone();
     assert_eq!(
@@ -279,6 +292,7 @@ async fn the_nodes_own_credentials_come_first() {
         .unwrap()
         .decided()
         .await
+        .unwrap()
         .unwrap();
     assert_eq!(
         *bench.writes.lock().unwrap(),
@@ -300,6 +314,7 @@ async fn a_large_request_is_written_alone() {
         .unwrap()
         .decided()
         .await
+        .unwrap()
         .unwrap();
     let lengths: Vec<usize> = bench.sql().iter().map(Vec::len).collect();
     assert_eq!(lengths, [1, 1, 1]);
@@ -320,7 +335,7 @@ async fn stopping_writes_what_is_held() {
     ];
     bench.stop.cancel();
     for ticket in tickets {
-        ticket.decided().await.unwrap();
+        ticket.decided().await.unwrap().unwrap();
     }
     stopped(bench.task).await;
     assert_eq!(
@@ -348,4 +363,65 @@ async fn stopping_gives_up_after_its_limit() {
     bench.task.await.unwrap();
     assert_eq!(started.elapsed(), STOP_LIMIT);
     assert_eq!(ticket.decided().await, Err(QueueStopped));
+}
+
+/// It may have been written; to write it again could do so twice.
+#[tokio::test(start_paused = true)]
+async fn an_unknown_outcome_is_told_and_not_tried_again() {
+    let lost = StoreError::Unknown("leadership lost while committing log".to_owned());
+    let error = lost.clone();
+    let bench = bench(settings(), move |attempt, _, _| {
+        if attempt == 0 {
+            Err(error.clone())
+        } else {
+            Ok(served(None))
+        }
+    });
+    let mut tickets = Vec::new();
+    for sql in ["a", "b", "c", "d"] {
+        tickets.push(bench.queue.push(one(sql), None).await.unwrap());
+    }
+    let wanted = [Err(lost.clone()), Err(lost.clone()), Err(lost), Ok(())];
+    for (ticket, want) in tickets.into_iter().zip(wanted) {
+        assert_eq!(ticket.decided().await.unwrap(), want);
+    }
+    assert_eq!(bench.sql(), [vec!["a", "b", "c"], vec!["d"]]);
+    let status = bench.queue.status();
+    assert_eq!(status["unknown_requests"], 3);
+    assert_eq!(status["dropped_requests"], 0);
+    assert_eq!(bench.metrics.get(Counter::QueueRequestsUnknown), 3);
+}
+
+/// One that fails in a transaction takes its neighbours with it, until they are written without it.
+#[tokio::test(start_paused = true)]
+async fn in_a_transaction_a_bad_neighbour_costs_nobody_his_write() {
+    let tx = QueueSettings {
+        transaction: true,
+        ..settings()
+    };
+    let bench = bench(tx, |_, request, _| {
+        let results = request.statements.iter().map(|statement| {
+            if statement.sql == "bad" {
+                StatementResult::Error("no such table: t".to_owned())
+            } else {
+                StatementResult::Write(node_api::WriteResult::default())
+            }
+        });
+        Ok(Served {
+            results: results.collect(),
+            ..served(None)
+        })
+    });
+    let mut tickets = Vec::new();
+    for sql in ["a", "bad", "b"] {
+        tickets.push(bench.queue.push(one(sql), None).await.unwrap());
+    }
+    let bad = Err(StoreError::Refused("no such table: t".to_owned()));
+    for (ticket, want) in tickets.into_iter().zip([Ok(()), bad, Ok(())]) {
+        assert_eq!(ticket.decided().await.unwrap(), want);
+    }
+    assert_eq!(
+        bench.sql(),
+        [vec!["a", "bad", "b"], vec!["a"], vec!["bad"], vec!["b"]]
+    );
 }
