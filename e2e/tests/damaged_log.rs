@@ -284,12 +284,11 @@ fn a_cluster_heals_a_refused_node_and_opens_torn_logs() -> Result<()> {
     let follower = cluster.follower()?;
     let leader = cluster.leader()?;
     let target = cluster
-        .iter()
-        .nth(leader)
+        .get(leader)
         .context("no leader")?
         .advertised()
         .to_owned();
-    let node = cluster.iter_mut().nth(follower).context("no follower")?;
+    let node = cluster.get_mut(follower).context("no follower")?;
     node.kill()?;
     let file = newest_file(node)?;
     let sound = fs::read(&file)?;

@@ -37,6 +37,56 @@ pub struct Lineage {
     pub epoch: u64,
 }
 
+/// A lineage that began with the skipping of an entry is named after it, with this word in front.
+const SKIPPED_WORD: &str = "skip";
+
+impl Lineage {
+    /// The entry whose skipping began this lineage, if one did.
+    pub fn skipped(&self) -> Option<Skipped> {
+        let mut words = self.id.split('-');
+        if words.next() != Some(SKIPPED_WORD) {
+            return None;
+        }
+        let index = words.next()?.parse().ok()?;
+        let term = words.next()?.parse().ok()?;
+        let checksum = words.next()?.to_owned();
+        (words.count() == 1).then_some(Skipped {
+            index,
+            term,
+            checksum,
+        })
+    }
+}
+
+/// An entry of the log that is skipped by all nodes (`rqlited skip-entry`), and what proves that all mean the same one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Skipped {
+    /// Its index.
+    pub index: u64,
+    /// Its term.
+    pub term: u64,
+    /// Of its content: 16 hexadecimal digits.
+    pub checksum: String,
+}
+
+impl Skipped {
+    /// What the lineage's name begins with.
+    pub fn name(&self) -> String {
+        format!(
+            "{SKIPPED_WORD}-{}-{}-{}",
+            self.index, self.term, self.checksum
+        )
+    }
+
+    /// The command that skips it.
+    pub fn command(&self, data_dir: &str) -> String {
+        format!(
+            "rqlited skip-entry --index {} --term {} --checksum {} {data_dir}",
+            self.index, self.term, self.checksum
+        )
+    }
+}
+
 /// A data directory's identity.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -286,6 +336,26 @@ mod tests {
         );
         assert_eq!(name_of(&first.raft_id()), "a");
         assert_eq!(name_of("x#y#0123456789abcdef"), "x#y");
+    }
+
+    #[test]
+    fn a_lineage_says_which_entry_was_skipped() {
+        let entry = Skipped {
+            index: 17,
+            term: 3,
+            checksum: "0123456789abcdef".into(),
+        };
+        let lineage = |id: String| Lineage { id, epoch: 1 };
+        let named = lineage(format!("{}-00ff00ff00ff00ff", entry.name()));
+        assert_eq!(named.skipped(), Some(entry));
+        for other in [
+            "0123456789abcdef0123456789abcdef",
+            "skip-1-2",
+            "skip-a-b-c-d",
+            "",
+        ] {
+            assert_eq!(lineage(other.into()).skipped(), None);
+        }
     }
 
     #[test]

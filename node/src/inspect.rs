@@ -11,6 +11,8 @@ use std::{
 
 use clap::Parser;
 
+use crate::identity::Skipped;
+
 pub use facts::{Boot, Entry, Facts, Member, Members};
 
 /// The exit code for a directory that is damaged, in use, or cannot be read.
@@ -32,6 +34,9 @@ struct Args {
     /// Skip reading the whole database file.
     #[arg(long)]
     quick: bool,
+    /// Show this entry of the log instead: term, checksum, beginning of its SQL, and the command that skips it.
+    #[arg(long, value_name = "INDEX")]
+    entry: Option<u64>,
     /// The node's data directory.
     data: PathBuf,
 }
@@ -65,6 +70,14 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> Answer {
         Ok(args) => args,
         Err(error) => return Answer::of_clap(&error),
     };
+    if let Some(index) = args.entry {
+        let shown = show_entry(&args.data, index);
+        return Answer {
+            exit_code: if shown.is_ok() { 0 } else { UNHEALTHY },
+            is_error: shown.is_err(),
+            text: shown.unwrap_or_else(|e| e),
+        };
+    }
     match inspect(&args.data, !args.quick) {
         Ok(facts) => Answer {
             exit_code: if facts.is_healthy() { 0 } else { UNHEALTHY },
@@ -106,6 +119,37 @@ pub enum InspectError {
 pub fn inspect(data_dir: &Path, whole: bool) -> Result<Facts, InspectError> {
     let _lock = lock_if_there(data_dir)?;
     Ok(facts::read(data_dir, whole))
+}
+
+/// One entry of the log, for a person who wants to skip it.
+fn show_entry(data_dir: &Path, index: u64) -> Result<String, String> {
+    let _lock = lock_if_there(data_dir).map_err(|e| e.to_string())?;
+    let found = facts::entry(&data_dir.join("raft").join("log"), index)
+        .map_err(|e| e.to_string())?
+        .ok_or_else(|| {
+            format!(
+                "the log in {} does not hold entry {index}",
+                data_dir.display()
+            )
+        })?;
+    let mut lines = vec![
+        format!("index     {index}"),
+        format!("term      {}", found.term),
+        format!("checksum  {}", found.checksum),
+        format!("content   {}", found.what),
+    ];
+    if found.can_be_skipped {
+        let entry = Skipped {
+            index,
+            term: found.term,
+            checksum: found.checksum,
+        };
+        lines.push(format!(
+            "To skip it on every node, all of them stopped: {}",
+            entry.command(&data_dir.display().to_string())
+        ));
+    }
+    Ok(lines.join("\n"))
 }
 
 /// Looks at a data directory whose lock the caller holds, without reading the whole main file.

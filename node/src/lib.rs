@@ -25,6 +25,7 @@ pub mod recovery;
 pub mod rejoin;
 pub mod run;
 pub mod service;
+pub mod skip_entry;
 pub mod stop;
 pub mod store;
 pub mod telemetry;

@@ -30,6 +30,7 @@ fn main() -> ExitCode {
     match arguments.next().as_deref().and_then(|word| word.to_str()) {
         Some("entrypoint") => return answer(&node::entrypoint::run(arguments)),
         Some("inspect") => return answer(&node::inspect::run(arguments)),
+        Some("skip-entry") => return answer(&node::skip_entry::run(arguments)),
         Some("prepare") => {
             telemetry::start("INFO");
             return answer(&node::prepare::run(arguments));

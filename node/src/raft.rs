@@ -3,6 +3,7 @@
 //! DESIGN.md beside these files says what must be on disk before which answer, and what each pitfall of the library means here.
 pub mod codec;
 mod confirm;
+pub mod describe;
 mod format;
 pub mod handover;
 pub mod keeper;

@@ -5,6 +5,7 @@
 pub mod derive;
 mod journal;
 pub mod peers;
+pub mod skip;
 #[cfg(test)]
 mod tests;
 

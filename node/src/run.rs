@@ -147,6 +147,7 @@ impl Node {
         let rejoin =
             rejoin::carry_out(data_dir, config.node_id()).context("failed to open store")?;
         let asked_to_recover = raft_dir.join(recovery::PEERS_FILE).exists();
+        recovery::skip::refuse_if_interrupted(data_dir).context("failed to open store")?;
         recovery::recover_if_asked(data_dir, config.node_id(), config.raft_adv())
             .context("failed to open store")?;
         let log_exists = has_log(&raft_dir);

@@ -2,7 +2,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 /// Subcommands of this program: asked for by their bare name.
-const SUBCOMMANDS: [&str; 2] = ["inspect", "prepare"];
+const SUBCOMMANDS: [&str; 3] = ["inspect", "prepare", "skip-entry"];
 /// Where the image has SQLite extensions, each as `<name>.zip`.
 const EXTENSIONS: &str = "/opt/extensions";
 const DEFAULT_DATA: &str = "/rqlite/file/data";

@@ -8,6 +8,7 @@ use crate::{
     identity::{Identity, Lineage, name_of},
     raft::{
         codec::{Id, MembershipRecord},
+        describe::Described,
         log::{self, Log},
         machine::decode_meta,
     },
@@ -184,6 +185,9 @@ pub(super) fn read(data_dir: &Path, whole: bool) -> Facts {
         Ok(under_way) => facts.recovery_under_way = under_way.is_some(),
         Err(e) => facts.damage.push(e.to_string()),
     }
+    if let Err(e) = recovery::skip::refuse_if_interrupted(data_dir) {
+        facts.damage.push(e.to_string());
+    }
     let pledged = read_identity(&raft_dir, &mut facts);
     let position = read_database(data_dir, whole, &mut facts);
     let log_dir = raft_dir.join("log");
@@ -304,12 +308,7 @@ fn read_log(log_dir: &Path, position: Option<Position>, facts: &mut Facts) -> io
     }
     // Before the copy is made: the words name the true files.
     facts.torn_tail = log::torn_tail(log_dir)?;
-    let copy = tempfile::tempdir()?;
-    for entry in fs::read_dir(log_dir)? {
-        let entry = entry?;
-        fs::copy(entry.path(), copy.path().join(entry.file_name()))?;
-    }
-    let log = Log::open(copy.path())?;
+    let (_copy, log) = open_copy(log_dir)?;
     facts.vote = log.vote().map(|vote| Vote {
         term: vote.term,
         voted_for: vote.voted_for.to_string(),
@@ -325,6 +324,23 @@ fn read_log(log_dir: &Path, position: Option<Position>, facts: &mut Facts) -> io
         facts.damage.push(reason);
     }
     Ok(())
+}
+
+fn open_copy(log_dir: &Path) -> io::Result<(tempfile::TempDir, Log)> {
+    let copy = tempfile::tempdir()?;
+    for entry in fs::read_dir(log_dir)? {
+        let entry = entry?;
+        fs::copy(entry.path(), copy.path().join(entry.file_name()))?;
+    }
+    let log = Log::open(copy.path())?;
+    Ok((copy, log))
+}
+
+/// One entry of the log, if it is there.
+pub(super) fn entry(log_dir: &Path, index: u64) -> io::Result<Option<Described>> {
+    log::torn_tail(log_dir)?;
+    let (_copy, log) = open_copy(log_dir)?;
+    log.describe(index)
 }
 
 fn members(record: MembershipRecord) -> Members {

@@ -124,12 +124,20 @@ impl Machine {
         run: Vec<DbEntry>,
         responders: &mut VecDeque<Option<ApplyResponder<Types>>>,
     ) -> io::Result<()> {
+        let first = run.first().map(|e| e.position);
         let last = run.last().map(|e| e.position);
         self.note_progress(&run);
         let failed_before = self.db.failed_statements();
         let outcomes = match self.db.apply(run).await {
             Ok(Ok(outcomes)) => outcomes,
-            Ok(Err(fatal)) => return Err(io::Error::other(fatal)),
+            // The index is what `rqlited inspect --entry` and `skip-entry` ask for.
+            Ok(Err(fatal)) => {
+                return Err(io::Error::other(format!(
+                    "applying the entries from index {} to {}: {fatal}",
+                    first.map_or(0, |p| p.index),
+                    last.map_or(0, |p| p.index)
+                )));
+            }
             Err(_) => return Err(io::Error::other("the database's writer thread has ended")),
         };
         let failed = self.db.failed_statements() - failed_before;

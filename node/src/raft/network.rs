@@ -1,6 +1,6 @@
 //! The calling side of Raft's messages: one connection per target and purpose, dialed when needed, dropped on the first doubt.
 use std::{
-    collections::BTreeSet,
+    collections::BTreeMap,
     future::Future,
     io,
     sync::{Arc, Mutex, PoisonError},
@@ -87,8 +87,8 @@ pub(super) enum SnapshotAnswer {
     Failed(String),
 }
 
-/// Members that could not be dialed when it was tried last. Known to all clients: each round of votes makes new ones.
-type Lost = Arc<Mutex<BTreeSet<RaftId>>>;
+/// Members that could not be dialed when it was tried last, with the reason that they gave. Known to all clients: each round of votes makes new ones.
+type Lost = Arc<Mutex<BTreeMap<RaftId, String>>>;
 
 /// Makes clients for targets.
 #[derive(Clone, Debug)]
@@ -203,17 +203,26 @@ impl Client {
         }
     }
 
-    /// One line when a member goes, one when it returns; not one a try.
+    /// One line when a member goes, one when it returns, and one when it refuses for another reason; not one a try.
     fn note(&self, failure: Option<&WireError>) {
         let mut lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner);
         if matches!(failure, Some(WireError::Dial { .. })) {
             self.local.forget_spoken(&self.target.0);
         }
+        let reason = match failure {
+            Some(WireError::Refused { reason, .. }) => reason.clone(),
+            _ => String::new(),
+        };
+        let is_news = match lost.get(&self.target) {
+            None => true,
+            Some(known) => !reason.is_empty() && *known != reason,
+        };
         match failure {
-            Some(e) if lost.insert(self.target.clone()) => {
+            Some(e) if is_news => {
+                lost.insert(self.target.clone(), reason);
                 tracing::warn!(target: "raft", "node {} cannot be reached: {e}", self.target.name());
             }
-            None if lost.remove(&self.target) => {
+            None if lost.remove(&self.target).is_some() => {
                 tracing::info!(target: "raft", "node {} is reached again", self.target.name());
             }
             _ => {}

@@ -100,6 +100,33 @@ pub fn rewrite(
     vote: &VoteRecord,
 ) -> io::Result<()> {
     let from = Log::open(source)?;
+    copy(&from, target, vote, |entry| membership.in_entry(entry))
+}
+
+/// Writes the log of `source` into the empty or missing directory `target`, durably: the same, but the entry at `index` has no content.
+///
+/// # Errors
+/// As [`rewrite`], or a log without a vote.
+pub fn rewrite_without(source: &Path, target: &Path, index: u64) -> io::Result<()> {
+    let from = Log::open(source)?;
+    let vote = from
+        .vote()
+        .ok_or_else(|| io::Error::other("the log holds no vote"))?;
+    copy(&from, target, &vote, |entry| match entry.log_id.index {
+        at if at == index => Entry {
+            payload: EntryPayload::Blank,
+            ..entry
+        },
+        _ => entry,
+    })
+}
+
+fn copy(
+    from: &Log,
+    target: &Path,
+    vote: &VoteRecord,
+    edit: impl Fn(Entry) -> Entry,
+) -> io::Result<()> {
     if from.last() > from.purged() && from.range().is_none() {
         return Err(io::Error::other("the log's end is before its beginning"));
     }
@@ -126,7 +153,7 @@ pub fn rewrite(
         next = last + 1;
         let records = entries
             .into_iter()
-            .map(|e| membership.in_entry(e))
+            .map(&edit)
             .map(|e| (id(&e.log_id), StoredPayload(e.payload)));
         to.lock().append(records)?;
         to.sync_here()?;
@@ -137,7 +164,7 @@ pub fn rewrite(
     to.sync_here()?;
     drop(to);
     node_db::durable::sync(target)?;
-    verify(&from, target, vote)
+    verify(from, target, vote)
 }
 
 /// Reads what is on disk now: every chunk's checksums, both ends, the vote.

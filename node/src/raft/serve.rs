@@ -92,6 +92,18 @@ pub fn admit(hello: &Hello, raft_id: &str, own: Option<&Cluster>) -> Result<(), 
 /// What a person has to know when data of two lineages meet.
 fn other_lineage(from: &str, raft_id: &str, own: &Cluster, theirs: &Cluster) -> String {
     let (here, there) = (&own.lineage, &theirs.lineage);
+    // Whoever is behind by the skipping of an entry is told what to run.
+    let (ahead, behind, lineage) = match here.epoch >= there.epoch {
+        true => (raft_id, from, here),
+        false => (from, raft_id, there),
+    };
+    if let Some(skipped) = lineage.skipped().filter(|_| here.epoch != there.epoch) {
+        return format!(
+            "{ahead} has skipped entry {} of the log and {behind} has not: stop {behind} and run `{}`, or give it an empty data directory to join with",
+            skipped.index,
+            skipped.command("<its data directory>")
+        );
+    }
     let left_out = match here.epoch.cmp(&there.epoch) {
         std::cmp::Ordering::Equal => {
             return format!(
@@ -447,6 +459,8 @@ mod tests {
         let (x, x_recovered) = (cluster("x", 0), cluster("x", 1));
         let mut x_otherwise = x_recovered.clone();
         x_otherwise.lineage.id = "z".into();
+        let mut x_skipped = x_recovered.clone();
+        x_skipped.lineage.id = "skip-9-3-0123456789abcdef-0123456789abcdef".into();
         let cases = [
             (&x, &x_recovered, "b#1 was left out of a recovery"),
             (&x_recovered, &x, "a#1 was left out of a recovery"),
@@ -454,6 +468,16 @@ mod tests {
                 &x_otherwise,
                 &x_recovered,
                 "recovered with a different peers.json",
+            ),
+            (
+                &x,
+                &x_skipped,
+                "a#1 has skipped entry 9 of the log and b#1 has not: stop b#1 and run `rqlited skip-entry --index 9 --term 3 ",
+            ),
+            (
+                &x_skipped,
+                &x,
+                "b#1 has skipped entry 9 of the log and a#1 has not",
             ),
         ];
         for (theirs, own, text) in cases {

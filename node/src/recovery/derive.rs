@@ -10,12 +10,12 @@ const LINEAGE_DOMAIN: &[u8] = b"rqlited recovery lineage 1";
 const INCARNATION_DOMAIN: &[u8] = b"rqlited recovery incarnation 1";
 
 /// Each field with its length before it, so that no two lists of fields give the same bytes.
-fn field(hash: &mut Sha256, bytes: &[u8]) {
+pub(super) fn field(hash: &mut Sha256, bytes: &[u8]) {
     hash.update((bytes.len() as u64).to_le_bytes());
     hash.update(bytes);
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

@@ -1,0 +1,87 @@
+//! One entry of a log that is not in use, in words, for `inspect` and `skip-entry`.
+use std::io;
+
+use openraft::EntryPayload;
+use sha2::{Digest, Sha256};
+
+use super::{codec::PayloadRecord, log::Log};
+use crate::command::Command;
+
+/// Characters of SQL that are shown of an entry.
+const SHOWN_SQL: usize = 300;
+
+/// An entry, for a person and for the comparison of nodes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Described {
+    /// Its term.
+    pub term: u64,
+    /// First 16 hexadecimal digits of the SHA-256 of its content: alike on all nodes that hold it.
+    pub checksum: String,
+    /// What kind of entry, and the beginning of its SQL.
+    pub what: String,
+    /// Clients wrote it, or nobody can read it: Raft itself does not need it.
+    pub can_be_skipped: bool,
+}
+
+impl Log {
+    /// The entry at `index`, if the log holds it.
+    ///
+    /// # Errors
+    /// Damage, or a disk that refuses.
+    pub fn describe(&self, index: u64) -> io::Result<Option<Described>> {
+        let Some(entry) = self.read(index, index.saturating_add(1), usize::MAX)?.pop() else {
+            return Ok(None);
+        };
+        let bytes =
+            postcard::to_stdvec(&PayloadRecord::from(&entry.payload)).map_err(io::Error::other)?;
+        let checksum = Sha256::digest(bytes)
+            .iter()
+            .take(8)
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        let (what, can_be_skipped) = match entry.payload {
+            EntryPayload::Blank => ("an entry without content".to_owned(), false),
+            EntryPayload::Membership(_) => ("a change of the membership".to_owned(), false),
+            EntryPayload::Normal(command) => match command.take_command() {
+                Ok(Command::RaiseVersion(version)) => {
+                    (format!("the step to format version {version}"), false)
+                }
+                Ok(command) => (words(&command), true),
+                Err(e) => (
+                    format!("an entry that this version cannot read ({e})"),
+                    true,
+                ),
+            },
+        };
+        Ok(Some(Described {
+            term: entry.log_id.leader_id.term,
+            checksum,
+            what,
+            can_be_skipped,
+        }))
+    }
+}
+
+fn words(command: &Command) -> String {
+    let requests = match command {
+        Command::Requests(requests) => requests,
+        Command::Bounded(bounded) => &bounded.requests,
+        Command::Load(_) => return "a piece of a loaded file".to_owned(),
+        Command::LoadAbort(_) => return "the end of an abandoned load".to_owned(),
+        Command::HashContent => return "a comparison of the copies".to_owned(),
+        Command::RaiseVersion(version) => return format!("the step to format version {version}"),
+    };
+    let sql: Vec<&str> = requests
+        .iter()
+        .flat_map(|request| &request.statements)
+        .map(|statement| statement.sql.as_str())
+        .collect();
+    let all = sql.join("; ");
+    let shown: String = all.chars().take(SHOWN_SQL).collect();
+    let more = if shown.len() < all.len() { "..." } else { "" };
+    format!(
+        "{} requests with {} statements: {shown}{more}",
+        requests.len(),
+        sql.len()
+    )
+}

@@ -1,0 +1,240 @@
+//! The last resort for an entry that no node can apply: every node, stopped, puts an entry without content in its place. DESIGN.md argues the steps.
+//!
+//! The cluster's lineage changes with it, and is computed from the former one and the entry: nodes that have all skipped the same entry are of one lineage,
+//! and the handshake refuses every other. So no two copies of the database can differ by it in silence.
+use std::{fs, io, path::Path};
+
+use node_db::durable;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::{PEERS_FILE, RecoverError, derive, journal, remove_directory};
+use crate::{
+    identity::{Cluster, Identity, IdentityError, Lineage, Skipped},
+    raft::{log::Log, rewrite::rewrite_without},
+};
+
+/// What has begun, in `<data>/raft/`. While it exists the node does not start.
+const JOURNAL_FILE: &str = "skip-entry.json";
+/// The new log while it is written, and the former one until all is done.
+const NEW_LOG: &str = "log.skipped";
+const OLD_LOG: &str = "log.before-skip";
+/// Keeps this hash apart from others. Never changed: nodes of different versions must agree.
+const LINEAGE_DOMAIN: &[u8] = b"rqlited skip-entry lineage 1";
+
+/// What was done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Done {
+    /// The entry is skipped, and this is the lineage now.
+    Skipped(Lineage),
+    /// The log ends before the entry. The lineage is the same as that of those who had it.
+    NotThere(Lineage),
+    /// It had been done before.
+    Before(Lineage),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Journal {
+    entry: Skipped,
+    to: Cluster,
+}
+
+/// The lineage of a cluster whose nodes have all skipped this entry.
+fn lineage(from: &Cluster, entry: &Skipped) -> Lineage {
+    let mut hash = Sha256::new();
+    let words = [
+        from.id.as_str(),
+        &from.lineage.id,
+        &from.lineage.epoch.to_string(),
+        &entry.name(),
+    ];
+    derive::field(&mut hash, LINEAGE_DOMAIN);
+    for word in words {
+        derive::field(&mut hash, word.as_bytes());
+    }
+    let digest = derive::hex(hash.finalize().get(..8).unwrap_or_default());
+    Lineage {
+        id: format!("{}-{digest}", entry.name()),
+        epoch: from.lineage.epoch.saturating_add(1),
+    }
+}
+
+fn failed(reason: String) -> RecoverError {
+    RecoverError::Failed(reason)
+}
+
+fn load(raft_dir: &Path) -> Result<Option<Journal>, RecoverError> {
+    let path = raft_dir.join(JOURNAL_FILE);
+    let text = match fs::read(&path) {
+        Ok(text) => text,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(RecoverError::io("read", &path, &e)),
+    };
+    serde_json::from_slice(&text).map(Some).map_err(|e| {
+        failed(format!(
+            "{} is damaged ({e}): give this node an empty data directory and let it join",
+            path.display()
+        ))
+    })
+}
+
+/// A skipping that has begun here has to be ended by the same command before a node may start.
+///
+/// # Errors
+/// There is one; or the file cannot be read.
+pub fn refuse_if_interrupted(data_dir: &Path) -> Result<(), RecoverError> {
+    match load(&data_dir.join("raft"))? {
+        None => Ok(()),
+        Some(journal) => Err(failed(format!(
+            "skipping entry {} of the log was interrupted: run {} again",
+            journal.entry.index,
+            journal.entry.command(&data_dir.display().to_string())
+        ))),
+    }
+}
+
+/// Skips `entry` in a stopped node's data directory, whose lock the caller holds. Repeating it after a crash goes on where it was.
+///
+/// # Errors
+/// The entry is not the one meant, or has taken effect here already; then nothing has changed. Or the disk refused.
+pub fn skip(data_dir: &Path, entry: &Skipped) -> Result<Done, RecoverError> {
+    let raft_dir = data_dir.join("raft");
+    let mut identity = Identity::load(&raft_dir)?.ok_or_else(|| IdentityError::Missing {
+        path: raft_dir.join("identity.json"),
+    })?;
+    let journal = match load(&raft_dir)? {
+        Some(journal) if journal.entry == *entry => journal,
+        Some(journal) => {
+            return Err(failed(format!(
+                "skipping entry {} was interrupted here and has to be ended first",
+                journal.entry.index
+            )));
+        }
+        None => {
+            let Some(from) = identity.cluster.clone() else {
+                return Err(failed("this node was never a member of a cluster".into()));
+            };
+            if from.lineage.skipped().as_ref() == Some(entry) {
+                return Ok(Done::Before(from.lineage));
+            }
+            let to = Cluster {
+                lineage: lineage(&from, entry),
+                id: from.id,
+            };
+            check(data_dir, &raft_dir, entry)?;
+            let journal = Journal {
+                entry: entry.clone(),
+                to,
+            };
+            save(&raft_dir, &journal)?;
+            journal
+        }
+    };
+    let was_there = replace(&raft_dir, entry)?;
+    identity.cluster = Some(journal.to.clone());
+    identity.save(&raft_dir)?;
+    remove_directory(&raft_dir.join(OLD_LOG))?;
+    remove_directory(&raft_dir.join(NEW_LOG))?;
+    let path = raft_dir.join(JOURNAL_FILE);
+    fs::remove_file(&path)
+        .and_then(|()| durable::sync_parent(&path))
+        .map_err(|e| RecoverError::io("remove", &path, &e))?;
+    Ok(match was_there {
+        true => Done::Skipped(journal.to.lineage),
+        false => Done::NotThere(journal.to.lineage),
+    })
+}
+
+fn save(raft_dir: &Path, journal: &Journal) -> Result<(), RecoverError> {
+    let path = raft_dir.join(JOURNAL_FILE);
+    let text = serde_json::to_vec_pretty(journal).map_err(|e| failed(e.to_string()))?;
+    durable::write(&path, &text).map_err(|e| RecoverError::io("write", &path, &e))
+}
+
+fn open(path: &Path) -> Result<Log, RecoverError> {
+    Log::open(path).map_err(|e| failed(format!("the Raft log in {}: {e}", path.display())))
+}
+
+/// Everything that speaks against it.
+fn check(data_dir: &Path, raft_dir: &Path, entry: &Skipped) -> Result<(), RecoverError> {
+    for name in [PEERS_FILE, journal::FILE_NAME] {
+        if raft_dir.join(name).exists() {
+            return Err(failed(format!(
+                "{} says that a recovery is to come or was interrupted: start the node, or take the file away, first",
+                raft_dir.join(name).display()
+            )));
+        }
+    }
+    let stored = node_db::offline::stored(data_dir)?.unwrap_or_default();
+    let at = stored.position.map_or(0, |position| position.index);
+    if stored.position.is_some() && at >= entry.index {
+        return Err(failed(format!(
+            "entry {} has taken effect here for good: the database is at index {at}; if it is to be skipped by the others, \
+             give this node an empty data directory to join with",
+            entry.index
+        )));
+    }
+    let log = open(&raft_dir.join("log"))?;
+    log.check_continuity(stored.position).map_err(failed)?;
+    if log.last().is_none_or(|last| last.1 < entry.index) {
+        return Ok(());
+    }
+    let found = log
+        .describe(entry.index)
+        .map_err(|e| failed(e.to_string()))?
+        .ok_or_else(|| failed(format!("the log does not hold entry {}", entry.index)))?;
+    if (found.term, found.checksum.as_str()) != (entry.term, entry.checksum.as_str()) {
+        return Err(failed(format!(
+            "entry {} is of term {} with checksum {} here, not of term {} with checksum {}: it is another entry; \
+             if the numbers are those that the other nodes show, give this node an empty data directory to join with",
+            entry.index, found.term, found.checksum, entry.term, entry.checksum
+        )));
+    }
+    if !found.can_be_skipped {
+        return Err(failed(format!(
+            "entry {} is {}: only what clients wrote can be skipped",
+            entry.index, found.what
+        )));
+    }
+    Ok(())
+}
+
+/// Builds the new log beside the old one and changes their names; false if the log ends before the entry. While the old one stands aside, the new one is
+/// complete.
+fn replace(raft_dir: &Path, entry: &Skipped) -> Result<bool, RecoverError> {
+    let (log, new, old) = (
+        raft_dir.join("log"),
+        raft_dir.join(NEW_LOG),
+        raft_dir.join(OLD_LOG),
+    );
+    let rename = |from: &Path, to: &Path| {
+        durable::rename(from, to).map_err(|e| RecoverError::io("rename", from, &e))
+    };
+    if !old.exists() {
+        let held = open(&log)?;
+        let found = held
+            .describe(entry.index)
+            .map_err(|e| failed(e.to_string()))?;
+        drop(held);
+        let Some(found) = found else {
+            return Ok(false);
+        };
+        if !found.can_be_skipped {
+            // A run before this one has put it there and has removed the old log.
+            return Ok(true);
+        }
+        remove_directory(&new)?;
+        rewrite_without(&log, &new, entry.index)
+            .map_err(|e| failed(format!("rewriting the Raft log in {}: {e}", log.display())))?;
+        durable::sync_parent(&new).map_err(|e| RecoverError::io("sync", &new, &e))?;
+        rename(&log, &old)?;
+    }
+    if !log.exists() {
+        rename(&new, &log)?;
+    }
+    Ok(true)
+}
+
+#[cfg(test)]
+mod tests;
