@@ -152,7 +152,8 @@ impl Lane {
 
     /// From one cut to the next.
     fn life(&mut self) -> Result<()> {
-        if self.kind == Kind::Joined && self.members.len() < 3 && self.seed.below(3) == 0 {
+        let joins = self.kind == Kind::Joined && self.members.len() < 3 && !self.recovering;
+        if joins && self.seed.below(3) == 0 {
             self.add()?;
             let through = format!("-join={}", self.members[0].node.raft);
             if let Some(newest) = self.members.last_mut() {
