@@ -5,6 +5,7 @@
 pub mod claim;
 pub mod decide;
 mod form;
+mod forwarded;
 pub mod join;
 pub mod register;
 pub mod serve;

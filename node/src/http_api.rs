@@ -27,7 +27,7 @@ use crate::{
     auth::Auth,
     discovery::Discovery,
     metrics::{Counter, Metrics, Timed},
-    store::{Served, Store, StoreError, queue::Queue},
+    store::{ReadAnswer, Served, Store, StoreError, queue::Queue},
 };
 
 mod accept;
@@ -44,6 +44,7 @@ mod error;
 mod execute;
 mod head_timer;
 mod host;
+mod large;
 mod leader;
 mod licenses;
 mod load;
@@ -285,7 +286,30 @@ impl Edge {
         self.replies.failure(failure, call.route.content)
     }
 
-    /// The reply of execute, query and request.
+    /// The reply of query and request.
+    fn answered(
+        &self,
+        call: &Call,
+        answered: Result<ReadAnswer, StoreError>,
+        started: Instant,
+    ) -> Result<Response, Failure> {
+        let streamed = match answered {
+            Ok(ReadAnswer::Parts(streamed)) => streamed,
+            Ok(ReadAnswer::Whole(served)) => return self.results(call, Ok(served), started),
+            Err(error) => return self.results(call, Err(error), started),
+        };
+        let endpoint = call.route.endpoint;
+        if streamed.served_by != self.settings.api_addr {
+            self.metrics.count(remote_counter(endpoint));
+        }
+        let served_by = streamed.served_by.clone();
+        let timed = call.params.timings.then_some(started);
+        let body = large::body(streamed, shape(&call.params, endpoint), timed);
+        let response = self.replies.content(reply::JSON, body);
+        Ok(self.replies.served_by(response, &served_by))
+    }
+
+    /// The reply of execute, and of what came whole.
     fn results(
         &self,
         call: &Call,

@@ -5,6 +5,7 @@ use std::{
     collections::HashMap,
     future::{Future, pending},
     io,
+    net::SocketAddr,
     path::Path,
     pin::pin,
     sync::{
@@ -38,7 +39,7 @@ const POOL_SIZE: usize = 8;
 /// Bytes of a backup or an upload moved at a time.
 const PIECE_BYTES: usize = 256 << 10;
 /// A transfer between nodes in which no byte moves for this long has ended.
-const TRANSFER_IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+pub const TRANSFER_IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Why the other side has closed while something was sent to it has arrived by then, if it said so.
 const LAST_WORDS_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -122,6 +123,17 @@ pub enum Ask {
         /// The caller's.
         credentials: Option<Credentials>,
     },
+    /// A client read, whose result may come in pieces. From format version 2 on.
+    ReadParts {
+        /// What to read.
+        read: Read,
+        /// How.
+        options: ReadOptions,
+        /// The caller's.
+        credentials: Option<Credentials>,
+        /// Where the client is connected from.
+        client: Option<SocketAddr>,
+    },
 }
 
 /// One write on its way to the leader.
@@ -200,6 +212,8 @@ pub enum Answer {
     Judgement(Result<Judgement, StoreError>),
     /// To `Compare`.
     Compared(Result<Comparison, StoreError>),
+    /// To `ReadParts`, when the result is large: frames with one [`node_db::Part`] each follow, up to [`node_db::Part::Done`].
+    Parts,
 }
 
 /// What became of a forwarded write.
@@ -300,6 +314,21 @@ impl Peers {
         limit: Duration,
         silence: impl Future<Output = ()>,
     ) -> Result<Answer, WireError> {
+        let answered = self.ask_until(address, ask, limit, silence).await;
+        answered.map(|(answer, _)| answer)
+    }
+
+    /// As [`Self::call_until`], with the connection if more follows on it.
+    ///
+    /// # Errors
+    /// See [`WireError`].
+    pub async fn ask_until(
+        &self,
+        address: &str,
+        ask: &Ask,
+        limit: Duration,
+        silence: impl Future<Output = ()>,
+    ) -> Result<(Answer, Option<Connection>), WireError> {
         let reached = Reached::default();
         tokio::select! {
             biased;
@@ -322,7 +351,7 @@ impl Peers {
         ask: &Ask,
         limit: Duration,
         reached: &Reached,
-    ) -> Result<Answer, WireError> {
+    ) -> Result<(Answer, Option<Connection>), WireError> {
         let (mut connection, of_member) = self.connect(address, limit).await?;
         reached.connected.store(true, Relaxed);
         connection
@@ -336,11 +365,14 @@ impl Peers {
             .map_err(|e| connection.broken(e))?;
         let answer =
             answer.ok_or_else(|| connection.broken(io::ErrorKind::UnexpectedEof.into()))?;
+        if matches!(answer, Answer::Parts) {
+            return Ok((answer, Some(connection)));
+        }
         // Greeted as a stranger it may not ask what a member may, and the next request may be a member's.
         if of_member {
             self.keep(address, connection);
         }
-        Ok(answer)
+        Ok((answer, None))
     }
 
     /// A connection, and whether its hello named this node's cluster.

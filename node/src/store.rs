@@ -8,6 +8,7 @@ pub mod compare;
 mod leader;
 pub mod level;
 mod load;
+mod parts;
 pub mod queue;
 mod read;
 pub mod running;
@@ -26,6 +27,7 @@ use node_api::{StatementResult, param::Level};
 use node_db::{Database, Origin};
 use serde::{Deserialize, Serialize};
 
+pub use self::parts::{ReadAnswer, SIGN_OF_LIFE_INTERVAL, Streamed};
 use self::{compare::Compared, upkeep::Upkeep, write::Forwarder};
 use crate::{command::size::TooLarge, local::Local, peer::Peers, raft::Consensus};
 

@@ -34,48 +34,59 @@ pub fn to_go_json<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, serde_jso
 /// Indents compact JSON by four spaces per level. Empty arrays and objects stay on their line; no newline at the end.
 pub fn pretty_json(compact: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(compact.len() * 2);
-    let mut depth = 0_usize;
-    let mut bytes = compact.iter().copied().peekable();
-    while let Some(byte) = bytes.next() {
-        match byte {
-            b'"' => {
-                out.push(byte);
-                copy_string(&mut bytes, &mut out);
-            }
-            b'{' | b'[' => {
-                out.push(byte);
-                while bytes.next_if(u8::is_ascii_whitespace).is_some() {}
-                if let Some(close) = bytes.next_if(|next| matches!(next, b'}' | b']')) {
-                    out.push(close);
-                } else {
-                    depth += 1;
-                    new_line(&mut out, depth);
-                }
-            }
-            b'}' | b']' => {
-                depth = depth.saturating_sub(1);
-                new_line(&mut out, depth);
-                out.push(byte);
-            }
-            b',' => {
-                out.push(byte);
-                new_line(&mut out, depth);
-            }
-            b':' => out.extend_from_slice(b": "),
-            b' ' | b'\t' | b'\r' | b'\n' => {}
-            _ => out.push(byte),
-        }
-    }
+    Indenter::default().write(&mut out, compact);
     out
 }
 
-/// Copies the rest of a string literal, closing quote included.
-fn copy_string(bytes: &mut impl Iterator<Item = u8>, out: &mut Vec<u8>) {
-    while let Some(byte) = bytes.next() {
+/// Indents JSON that comes in pieces, cut anywhere.
+#[derive(Debug, Default)]
+pub(crate) struct Indenter {
+    depth: usize,
+    in_string: bool,
+    /// After a backslash.
+    escaped: bool,
+    /// After an opening bracket: the next byte tells whether it stays on its line.
+    opened: bool,
+}
+
+impl Indenter {
+    /// Appends the next piece, indented.
+    pub(crate) fn write(&mut self, out: &mut Vec<u8>, piece: &[u8]) {
+        for &byte in piece {
+            if self.in_string {
+                out.push(byte);
+                if self.escaped {
+                    self.escaped = false;
+                } else {
+                    self.escaped = byte == b'\\';
+                    self.in_string = byte != b'"';
+                }
+            } else if !byte.is_ascii_whitespace() {
+                self.write_token(out, byte);
+            }
+        }
+    }
+
+    fn write_token(&mut self, out: &mut Vec<u8>, byte: u8) {
+        let closes = matches!(byte, b'}' | b']');
+        if self.opened {
+            self.opened = false;
+            if closes {
+                return out.push(byte);
+            }
+            self.depth += 1;
+            new_line(out, self.depth);
+        }
+        if closes {
+            self.depth = self.depth.saturating_sub(1);
+            new_line(out, self.depth);
+        }
         out.push(byte);
         match byte {
-            b'"' => return,
-            b'\\' => out.extend(bytes.next()),
+            b'"' => self.in_string = true,
+            b'{' | b'[' => self.opened = true,
+            b',' => new_line(out, self.depth),
+            b':' => out.push(b' '),
             _ => {}
         }
     }

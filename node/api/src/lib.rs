@@ -19,6 +19,6 @@ pub mod value;
 pub use json::{pretty_json, to_go_json};
 pub use nodes::{NodeInfo, NodesReply};
 pub use param::{BackupFormat, Level, ParamError, QueryParams};
-pub use result::{Reply, Rows, Shape, StatementResult, WriteResult, write_reply};
+pub use result::{Reply, ReplyWriter, Rows, Shape, StatementResult, WriteResult, write_reply};
 pub use statement::{Parameter, ParseError, Statement, parse_statements};
 pub use value::{Cell, Value};

@@ -3,8 +3,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::value::Cell;
 
+mod stream;
 mod write;
 
+pub use stream::ReplyWriter;
 pub use write::{Shape, write_reply};
 
 /// The outcome of one statement.

@@ -32,6 +32,8 @@ pub(crate) enum Reason {
     Closing,
     /// No place for another long read.
     Crowded,
+    /// Its client takes nothing of the result.
+    Stalled,
 }
 
 impl Reason {
@@ -45,6 +47,7 @@ impl Reason {
             Self::Killed,
             Self::Closing,
             Self::Crowded,
+            Self::Stalled,
         ]
         .into_iter()
         .find(|reason| *reason as u8 == number)
@@ -61,6 +64,7 @@ impl Reason {
             Self::Crowded => {
                 "too many long reads are running; try again later, or raise -db-max-ro-conns"
             }
+            Self::Stalled => "query ended because its client took nothing of the result for 30s",
             Self::None | Self::Timeout | Self::Budget => "query timeout",
         }
     }
@@ -219,6 +223,7 @@ mod tests {
             Reason::Killed,
             Reason::Closing,
             Reason::Crowded,
+            Reason::Stalled,
         ] {
             assert_eq!(Reason::of(reason as u8), reason);
         }

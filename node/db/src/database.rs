@@ -15,9 +15,9 @@ use node_api::Statement;
 use tokio::sync::oneshot;
 
 use crate::{
-    BackupFormat, Checkpoint, Entry, Fatal, Hashing, OpenError, Options, Origin, Outcome, Pinned,
-    Position, Read, Reading, Recovered, Running, STACK_BYTES, Upkeep, Urgency, Watched, backup,
-    connection,
+    Asked, BackupFormat, Checkpoint, Entry, Fatal, Hashing, OpenError, Options, Origin, Outcome,
+    Pinned, Position, Read, Reading, Recovered, Running, STACK_BYTES, Upkeep, Urgency, Watched,
+    backup, connection,
     fault::message,
     files::Files,
     load,
@@ -141,7 +141,7 @@ impl Database {
         receiver
     }
 
-    /// Runs a read on a reader thread. Dropping what it returns ends the read.
+    /// Runs a read on a reader thread; its results are held in memory, and refused above 48 MiB. Dropping what it returns ends the read.
     #[must_use]
     pub fn read(&self, read: Read) -> Reading {
         self.read_for(read, Origin::default())
@@ -151,6 +151,12 @@ impl Database {
     #[must_use]
     pub fn read_for(&self, read: Read, origin: Origin) -> Reading {
         self.0.readers.read(read, origin)
+    }
+
+    /// The same, with large results piece by piece.
+    #[must_use]
+    pub fn ask(&self, read: Read, origin: Origin) -> Asked {
+        self.0.readers.ask(read, origin, true)
     }
 
     /// Runs a read of one statement on the calling thread, if it takes no more than about `vm_steps` instructions of

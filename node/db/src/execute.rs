@@ -152,6 +152,7 @@ fn run_request(
         run.begin()?;
     }
     let mut results = Vec::with_capacity(if wanted { request.statements.len() } else { 0 });
+    let mut room = query::room_for_results();
     let mut failed = false;
     for statement in request
         .statements
@@ -164,7 +165,7 @@ fn run_request(
             run.session.meters.failed.fetch_add(1, Relaxed);
         }
         if wanted {
-            results.push(result);
+            results.push(query::within(&mut room, result));
         }
         if error && request.transaction && request.kind != Kind::Query {
             failed = true;

@@ -25,6 +25,7 @@ mod load;
 mod local;
 mod main_file;
 pub mod offline;
+mod parts;
 mod query;
 mod readers;
 mod recover;
@@ -46,7 +47,8 @@ use serde::{Deserialize, Serialize};
 pub use content::{ContentHash, Hashing, hash_file};
 pub use database::Database;
 pub use main_file::PinGuard;
-pub use readers::{Reading, Waiter, Watched};
+pub use parts::{Answer, Part, Parts};
+pub use readers::{Asked, Reading, Waiter, Watched};
 pub use sql::disallowed_pragma;
 
 /// Stack of a thread that runs SQL: SQLite's parser recurses, up to its limit of expression depth.

@@ -4,7 +4,12 @@ use std::time::Instant;
 use node_api::{Cell, Parameter, Rows, StatementResult, Value, WriteResult};
 use rusqlite::{Connection, Error, Statement, types::ValueRef};
 
-use crate::{Kind, clock, dates, guard::READ_ONLY_TEXT, sql};
+use crate::{
+    Kind, clock, dates,
+    guard::READ_ONLY_TEXT,
+    parts::{result_bytes, row_bytes},
+    sql,
+};
 
 /// Rules of the request that a statement runs under.
 #[derive(Clone, Copy, Debug)]
@@ -101,12 +106,74 @@ fn bind(statement: &mut Statement<'_>, index: usize, value: &Value) -> rusqlite:
     }
 }
 
-/// Runs one prepared statement to its end.
+/// Bytes of the results of one request that goes through the log: they are held in memory, and cross to another node in one frame.
+const LOG_BYTES: usize = 32 << 20;
+/// What a larger one gets.
+const TOO_LARGE: &str = "the result is larger than 32 MiB; read it with /db/query at level none, weak or linearizable, which send results of any size";
+
+/// Where rows go when a result becomes large.
+pub(crate) trait Overflow {
+    /// How many bytes of rows to gather before asking.
+    fn limit(&self) -> usize;
+
+    /// So many have been gathered; what is left in `rows` is kept.
+    ///
+    /// # Errors
+    /// The statement ends.
+    fn take(&mut self, rows: &mut Rows) -> Result<(), Failure>;
+}
+
+/// Rows beyond what the log may answer are dropped; the statement still runs to its end, because its effects must be those of every other
+/// node. What is left is told from a result by having columns without types, and becomes an error when the request is over
+/// ([`within`]): an error now would roll the request back.
+struct Dropped;
+
+impl Overflow for Dropped {
+    fn limit(&self) -> usize {
+        LOG_BYTES
+    }
+
+    fn take(&mut self, rows: &mut Rows) -> Result<(), Failure> {
+        rows.values.clear();
+        rows.types.clear();
+        Ok(())
+    }
+}
+
+/// Bytes that the results of a request through the log may take.
+pub(crate) fn room_for_results() -> usize {
+    LOG_BYTES
+}
+
+/// A result as it is told, and what room it leaves to those behind it.
+pub(crate) fn within(room: &mut usize, result: StatementResult) -> StatementResult {
+    let dropped =
+        matches!(&result, StatementResult::Rows(rows) if rows.types.len() < rows.columns.len());
+    let bytes = result_bytes(&result);
+    if dropped || bytes > *room {
+        return StatementResult::Error(TOO_LARGE.to_owned());
+    }
+    *room -= bytes;
+    result
+}
+
+/// Runs one prepared statement of the log to its end.
 pub(crate) fn run(
     conn: &Connection,
     statement: &mut Statement<'_>,
     arguments: &mut Arguments<'_>,
     rules: Rules,
+) -> Result<StatementResult, Failure> {
+    run_into(conn, statement, arguments, rules, &mut Dropped)
+}
+
+/// Runs one prepared statement to its end, or until `overflow` ends it.
+pub(crate) fn run_into(
+    conn: &Connection,
+    statement: &mut Statement<'_>,
+    arguments: &mut Arguments<'_>,
+    rules: Rules,
+    overflow: &mut dyn Overflow,
 ) -> Result<StatementResult, Failure> {
     let started = rules.wanted.then(Instant::now);
     let explain = statement.is_explain() != 0;
@@ -122,7 +189,7 @@ pub(crate) fn run(
     arguments.bind(statement, !shows_rows)?;
     let seconds = || started.map_or(0.0, |started| started.elapsed().as_secs_f64());
     if shows_rows && rules.wanted {
-        let mut rows = collect(statement, rules.qualify_columns)?;
+        let mut rows = collect(statement, rules.qualify_columns, overflow)?;
         rows.time_secs = seconds();
         return Ok(StatementResult::Rows(rows));
     }
@@ -194,35 +261,55 @@ fn columns(statement: &Statement<'_>, qualify: bool) -> Columns {
     found
 }
 
-fn collect(statement: &mut Statement<'_>, qualify: bool) -> rusqlite::Result<Rows> {
-    let mut found = None;
-    let mut values = Vec::new();
+fn collect(
+    statement: &mut Statement<'_>,
+    qualify: bool,
+    overflow: &mut dyn Overflow,
+) -> Result<Rows, Failure> {
+    let mut found: Option<(Rows, Vec<Treatment>)> = None;
+    let (mut bytes, mut limit) = (0, overflow.limit());
     let mut rows = statement.raw_query();
     while let Some(row) = rows.next()? {
-        let columns = found.get_or_insert_with(|| columns(row.as_ref(), qualify));
-        let mut cells = Vec::with_capacity(columns.treatments.len());
-        for (at, &treatment) in columns.treatments.iter().enumerate() {
+        let (gathered, treatments) = found.get_or_insert_with(|| begin(row.as_ref(), qualify));
+        let mut cells = Vec::with_capacity(treatments.len());
+        for (at, &treatment) in treatments.iter().enumerate() {
             cells.push(cell(row.get_ref(at)?, treatment));
         }
-        values.push(cells);
-    }
-    drop(rows);
-    let Columns {
-        names, mut types, ..
-    } = found.unwrap_or_else(|| columns(statement, qualify));
-    if let Some(first) = values.first() {
-        for (declared, cell) in types.iter_mut().zip(first) {
-            if declared.is_empty() {
-                *declared = storage_class(cell).to_owned();
-            }
+        bytes += row_bytes(&cells);
+        if gathered.values.is_empty() {
+            type_by_first_row(gathered, &cells);
+        }
+        gathered.values.push(cells);
+        if bytes >= limit {
+            overflow.take(gathered)?;
+            (bytes, limit) = (0, overflow.limit());
         }
     }
-    Ok(Rows {
+    drop(rows);
+    Ok(found.map_or_else(|| begin(statement, qualify).0, |(rows, _)| rows))
+}
+
+fn begin(statement: &Statement<'_>, qualify: bool) -> (Rows, Vec<Treatment>) {
+    let Columns {
+        names,
+        types,
+        treatments,
+    } = columns(statement, qualify);
+    let rows = Rows {
         columns: names,
         types,
-        values,
-        time_secs: 0.0,
-    })
+        ..Rows::default()
+    };
+    (rows, treatments)
+}
+
+/// Where a column declares no type, its first value tells.
+fn type_by_first_row(rows: &mut Rows, first: &[Cell]) {
+    for (declared, cell) in rows.types.iter_mut().zip(first) {
+        if declared.is_empty() {
+            *declared = storage_class(cell).to_owned();
+        }
+    }
 }
 
 fn storage_class(cell: &Cell) -> &'static str {

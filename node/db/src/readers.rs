@@ -2,11 +2,8 @@
 //! lets the writer empty the room for a checkpoint or a new main file.
 use std::{
     collections::{BTreeMap, VecDeque},
-    future::Future,
     path::PathBuf,
-    pin::Pin,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak},
-    task::{Context, Poll},
     thread,
     time::{Duration, Instant},
 };
@@ -15,7 +12,7 @@ use rusqlite::{Connection, InterruptHandle};
 use tokio::sync::oneshot;
 
 use crate::{
-    Origin, Outcome, Read, Running, STACK_BYTES,
+    Answer, Origin, Outcome, Read, Running, STACK_BYTES,
     connection::open_reader,
     control::{Control, Reason, ask},
     fault::message,
@@ -25,9 +22,18 @@ use crate::{
 
 use lanes::{Lane, Lanes, Next, SHORT, TURN};
 use run::{refusal, run_job, run_read};
+use sink::Whole;
 
+mod asked;
+mod gate;
 mod lanes;
 mod run;
+mod sink;
+mod turns;
+
+pub(crate) use asked::EndsWithDrop;
+pub use asked::{Asked, Reading, Waiter, Watched};
+pub(crate) use gate::Visit;
 
 /// Reads that may wait for a thread. Above, a client is better told at once than kept waiting.
 const QUEUE: usize = 16 * 1024;
@@ -98,7 +104,7 @@ impl Settings {
 }
 
 enum Job {
-    Read(ReadJob),
+    Read(Box<ReadJob>),
     Classify {
         sql: String,
         reply: oneshot::Sender<bool>,
@@ -110,7 +116,9 @@ struct ReadJob {
     origin: Origin,
     since: Instant,
     control: Arc<Control>,
-    reply: oneshot::Sender<Outcome>,
+    reply: oneshot::Sender<Answer>,
+    /// Large results go piece by piece.
+    flows: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -225,96 +233,6 @@ fn wait<'a, T>(condvar: &Condvar, guard: MutexGuard<'a, T>, limit: Duration) -> 
         .0
 }
 
-/// A read that was asked for; gives its outcome. Dropping it ends the read.
-#[derive(Debug)]
-pub struct Reading {
-    receiver: oneshot::Receiver<Outcome>,
-    ends: EndsWithDrop,
-}
-
-impl Reading {
-    /// Waits on a thread without a runtime.
-    ///
-    /// # Errors
-    /// The database was closed.
-    pub fn blocking_recv(mut self) -> Result<Outcome, oneshot::error::RecvError> {
-        // Moved out, because the blocking call takes it by value.
-        let (_, nobody) = oneshot::channel();
-        let receiver = std::mem::replace(&mut self.receiver, nobody);
-        let outcome = receiver.blocking_recv();
-        self.ends.0 = None;
-        outcome
-    }
-}
-
-impl Future for Reading {
-    type Output = Result<Outcome, oneshot::error::RecvError>;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let polled = Pin::new(&mut self.receiver).poll(context);
-        if polled.is_ready() {
-            self.ends.0 = None;
-        }
-        polled
-    }
-}
-
-/// Whoever waits for something longer, such as a backup. Dropping it ends what it waits for.
-#[derive(Debug)]
-pub struct Waiter(Arc<Control>);
-
-/// What somebody may be waiting for.
-#[derive(Clone, Debug)]
-pub struct Watched {
-    control: Arc<Control>,
-    origin: Origin,
-}
-
-impl Default for Watched {
-    fn default() -> Self {
-        Self {
-            control: Control::new(),
-            origin: Origin::default(),
-        }
-    }
-}
-
-impl Watched {
-    /// Something that `origin` asked for, and whoever waits for it.
-    pub fn new(origin: Origin) -> (Waiter, Self) {
-        let control = Control::new();
-        (Waiter(Arc::clone(&control)), Self { control, origin })
-    }
-}
-
-impl Drop for Waiter {
-    fn drop(&mut self) {
-        self.0.stop(Reason::Gone);
-    }
-}
-
-/// Ends a read when it is dropped before the read has ended.
-struct EndsWithDrop(Option<(Arc<Control>, Weak<Readers>)>);
-
-impl std::fmt::Debug for EndsWithDrop {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("EndsWithDrop")
-            .field(&self.0.is_some())
-            .finish()
-    }
-}
-
-impl Drop for EndsWithDrop {
-    fn drop(&mut self) {
-        if let Some((control, readers)) = self.0.take() {
-            control.stop(Reason::Gone);
-            if let Some(readers) = readers.upgrade() {
-                readers.stop_read(&control, Reason::Gone);
-            }
-        }
-    }
-}
-
 impl Readers {
     /// Nothing is opened yet, and no thread is started; see [`Readers::start`].
     pub(crate) fn new(settings: Settings) -> Arc<Self> {
@@ -371,8 +289,13 @@ impl Readers {
         started
     }
 
-    /// Queues a read.
+    /// Queues a read whose outcome comes in one go.
     pub(crate) fn read(&self, read: Read, origin: Origin) -> Reading {
+        Reading(self.ask(read, origin, false))
+    }
+
+    /// Queues a read.
+    pub(crate) fn ask(&self, read: Read, origin: Origin, flows: bool) -> Asked {
         let (reply, receiver) = oneshot::channel();
         let control = Control::new();
         let job = ReadJob {
@@ -381,13 +304,16 @@ impl Readers {
             since: Instant::now(),
             control: Arc::clone(&control),
             reply,
+            flows,
         };
-        if let Err(Job::Read(job)) = self.push(Job::Read(job)) {
-            let _ = job.reply.send(refusal("too many reads are waiting"));
+        if let Err(Job::Read(job)) = self.push(Job::Read(Box::new(job))) {
+            let refused = refusal("too many reads are waiting");
+            let _ = job.reply.send(Answer::Whole(refused));
         }
-        Reading {
+        let ends = EndsWithDrop(Some((control, Weak::clone(&self.own))));
+        Asked {
             receiver,
-            ends: EndsWithDrop(Some((control, Weak::clone(&self.own)))),
+            ends: Some(ends),
         }
     }
 
@@ -465,7 +391,7 @@ impl Readers {
             (Job::Classify { .. }, Some(reader)) => Some(reader),
             (_, None) => None,
         };
-        run_job(job, watched.as_deref(), self.settings.slow);
+        run_job(self, id, job, watched.as_deref());
     }
 
     /// Makes a thread's connection look at the control of its next read.
@@ -551,53 +477,6 @@ impl Readers {
         }
     }
 
-    /// A read has computed for as long as it may; waits until it may go on. `false`: it has to end.
-    fn turn_over(&self, id: u64, control: &Control) -> bool {
-        let mut state = lock(&self.state);
-        let Some(lane) = state.running.get(&id).map(|entry| entry.lane) else {
-            return true;
-        };
-        let (now, next) = state.lanes.turn_over(id, lane);
-        self.follow(state, id, control, now, next)
-    }
-
-    fn follow(
-        &self,
-        mut state: MutexGuard<'_, State>,
-        id: u64,
-        control: &Control,
-        now: Lane,
-        next: Next,
-    ) -> bool {
-        if let Some(entry) = state.running.get_mut(&id) {
-            entry.lane = now;
-        }
-        state.call_next();
-        match next {
-            Next::Refused => {
-                control.stop(Reason::Crowded);
-                return false;
-            }
-            Next::GoOn => control.begin_turn(TURN),
-            Next::Wait => {}
-        }
-        // It may have left the short lane, which has room for the next job.
-        self.see_to_jobs(state);
-        next == Next::GoOn || self.wait_for_turn(id, control)
-    }
-
-    fn wait_for_turn(&self, id: u64, control: &Control) -> bool {
-        let mut state = lock(&self.state);
-        let lane = |state: &State| state.running.get(&id).map(|entry| entry.lane);
-        while lane(&state) == Some(Lane::Waiting) {
-            if control.must_stop() {
-                return false;
-            }
-            state = wait(&control.turn, state, REPEAT);
-        }
-        !control.is_stopped()
-    }
-
     /// Runs a short read on this thread, or gives up: when it takes more than about `vm_steps` instructions, is more than
     /// one statement, or no spare connection is free.
     pub(crate) fn read_inline(&self, read: &Read, vm_steps: u32) -> Option<Outcome> {
@@ -640,172 +519,10 @@ impl Readers {
         }
         let reader = slot.as_ref()?;
         control.arm(None, Some(vm_steps));
-        let outcome = run_read(reader, control, read, None);
-        (!control.is_stopped()).then_some(outcome)
-    }
-
-    /// Enters the room for a longer read with a connection of one's own, such as a backup. Blocks while it is closed.
-    pub(crate) fn visit(
-        self: &Arc<Self>,
-        what: &'static str,
-        watched: &Watched,
-    ) -> Result<Visit, String> {
-        let mut state = lock(&self.state);
-        while matches!(state.phase, Phase::Paused | Phase::Closing) {
-            state = self
-                .quiet
-                .wait(state)
-                .unwrap_or_else(PoisonError::into_inner);
-        }
-        self.admit(state, What::Other(what), watched)
-            .ok_or_else(|| "the database is closed".to_owned())
-    }
-
-    /// Something long with a copy of its own: it can be listed and ended, and nobody waits for it.
-    pub(crate) fn apart(self: &Arc<Self>, what: &'static str, watched: &Watched) -> Visit {
-        let id = lock(&self.state).enter(beside(What::Other(what), watched, true));
-        Visit {
-            readers: Arc::clone(self),
-            id,
-            control: Arc::clone(&watched.control),
-        }
-    }
-
-    /// The same without waiting: `None` while the room is closed.
-    pub(crate) fn try_visit(self: &Arc<Self>) -> Option<Visit> {
-        self.admit(lock(&self.state), What::Unlisted, &Watched::default())
-    }
-
-    /// As [`Readers::visit`], without waiting.
-    pub(crate) fn try_visit_as(
-        self: &Arc<Self>,
-        what: &'static str,
-        watched: &Watched,
-    ) -> Option<Visit> {
-        self.admit(lock(&self.state), What::Other(what), watched)
-    }
-
-    fn admit(
-        self: &Arc<Self>,
-        mut state: MutexGuard<'_, State>,
-        what: What,
-        watched: &Watched,
-    ) -> Option<Visit> {
-        if state.phase != Phase::Open {
-            return None;
-        }
-        let id = state.enter(beside(what, watched, false));
-        Some(Visit {
-            readers: Arc::clone(self),
-            id,
-            control: Arc::clone(&watched.control),
-        })
-    }
-
-    /// Stops new reads and waits for the running ones. `false` (and the room open again) if one is still running after
-    /// `limit`, at once if one has been running for longer than that already.
-    pub(crate) fn pause(&self, limit: Duration) -> bool {
-        let mut state = lock(&self.state);
-        if state.starts().any(|since| since.elapsed() > limit) {
-            return false;
-        }
-        state.phase = Phase::Paused;
-        let deadline = Instant::now() + limit;
-        while !state.is_quiet() {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                self.reopen(state);
-                return false;
-            }
-            state = wait(&self.quiet, state, left);
-        }
-        true
-    }
-
-    /// Lets reads start again after [`Readers::pause`] or [`Readers::close_connections`].
-    pub(crate) fn resume(&self) {
-        self.reopen(lock(&self.state));
-    }
-
-    fn reopen(&self, mut state: MutexGuard<'_, State>) {
-        if state.phase != Phase::Stopped {
-            state.phase = Phase::Open;
-        }
-        drop(state);
-        self.work.notify_all();
-        self.quiet.notify_all();
-        self.see_to_jobs(lock(&self.state));
-    }
-
-    /// Stops new reads, gives running ones `grace` and ends the rest, but no backups. `false` (and the room open again) if some are left.
-    pub(crate) fn evict(&self, grace: Duration) -> bool {
-        let deadline = Instant::now() + grace;
-        let mut state = lock(&self.state);
-        state.phase = Phase::Paused;
-        while !state.is_quiet() {
-            let late = Instant::now().saturating_duration_since(deadline);
-            if late > EVICT_LIMIT {
-                self.reopen(state);
-                return false;
-            }
-            if !late.is_zero() {
-                self.stop_all(&state, |entry| matches!(entry.what, What::Read(_)));
-            }
-            state = wait(&self.quiet, state, REPEAT);
-        }
-        true
-    }
-
-    fn stop_all(&self, state: &State, ends: impl Fn(&Entry) -> bool) {
-        for entry in state.running.values().filter(|entry| ends(entry)) {
-            entry.stop(Reason::Writer);
-        }
-        for (since, (control, _)) in state.inline.iter().zip(&self.inline) {
-            if since.is_some() {
-                control.stop(Reason::Writer);
-            }
-        }
-    }
-
-    /// Stops new reads, gives running ones `grace`, ends the rest, and returns when no connection is left.
-    pub(crate) fn close_connections(&self, grace: Duration) {
-        let deadline = Instant::now() + grace;
-        let mut state = lock(&self.state);
-        state.phase = Phase::Closing;
-        self.work.notify_all();
-        while state.connected > 0 || !state.is_quiet() {
-            if Instant::now() >= deadline {
-                self.stop_all(&state, |entry| !entry.apart);
-            }
-            state = wait(&self.quiet, state, REPEAT);
-        }
-        drop(state);
-        for (_, slot) in &self.inline {
-            *lock(slot) = None;
-        }
-    }
-
-    /// Ends the running reads and the threads; what is queued does not run.
-    pub(crate) fn stop(&self) {
-        let mut state = lock(&self.state);
-        state.phase = Phase::Stopped;
-        state.jobs.clear();
-        for entry in state.running.values() {
-            entry.stop(Reason::Closing);
-        }
-        drop(state);
-        self.work.notify_all();
-        self.quiet.notify_all();
-    }
-
-    /// Waits until the threads have ended; `false` if one of them does not, because the disk does not answer.
-    pub(crate) fn wait_for_end(&self) -> bool {
-        let deadline = Instant::now() + CLOSE_LIMIT;
-        let mut state = lock(&self.state);
-        while state.threads > 0 && Instant::now() < deadline {
-            state = wait(&self.quiet, state, REPEAT);
-        }
-        state.threads == 0
+        let mut whole = Whole::inline(control);
+        let error = run_read(reader, control, read, &mut whole, None);
+        let results = whole.results;
+        (!control.is_stopped()).then_some(Outcome { results, error })
     }
 
     /// Ends the read that `control` belongs to, if it is running.
@@ -883,36 +600,6 @@ fn beside(what: What, watched: &Watched, apart: bool) -> Entry {
         origin: watched.origin.clone(),
         apart,
         interrupt: None,
-    }
-}
-
-/// A longer read's place in the room.
-pub(crate) struct Visit {
-    readers: Arc<Readers>,
-    id: u64,
-    control: Arc<Control>,
-}
-
-impl Visit {
-    /// Makes `conn` end its statement when the writer needs the room or nobody waits for the result.
-    pub(crate) fn watch(&self, conn: &mut Connection) -> rusqlite::Result<()> {
-        self.control.watch(conn)
-    }
-
-    /// Somebody ended it.
-    pub(crate) fn is_cancelled(&self) -> bool {
-        self.control.is_stopped()
-    }
-
-    /// Who, for the client.
-    pub(crate) fn reason(&self) -> Reason {
-        self.control.reason()
-    }
-}
-
-impl Drop for Visit {
-    fn drop(&mut self) {
-        self.readers.finished(self.id);
     }
 }
 

@@ -1,9 +1,10 @@
 //! Answers what other nodes ask on the cluster connections: joins, notices, pledges, and work forwarded to the leader.
 use std::{io, sync::Arc, time::Duration};
 
-use node_db::Origin;
+use node_db::{Origin, Read};
 use tokio::time::timeout;
 
+use super::forwarded::{send_read, unless_gone, via, whole};
 use crate::{
     auth::{Auth, Perm},
     identity::{FormingRight, name_of},
@@ -16,7 +17,7 @@ use crate::{
         Consensus,
         membership::{ChangeError, JoinPlan, Joiner},
     },
-    store::{Credentials, Store, StoreError, compare::Told},
+    store::{Credentials, ReadAnswer, ReadOptions, Store, StoreError, compare::Told},
     visitors::{self, Standing, Visitor},
     wire::{Connection, Hello, MAX_FRAME_BYTES, MAX_STRANGERS_FRAME_BYTES},
 };
@@ -111,6 +112,11 @@ impl ClusterServer {
                         .await;
                 }
                 // It has no effect, so nobody needs it any more.
+                ask @ Ask::ReadParts { .. } => {
+                    self.read_in_parts(&mut connection, &hello, ask).await?;
+                    visitor.set_busy(false);
+                    continue;
+                }
                 ask @ Ask::Read { .. } => {
                     let answer = self.answer(ask, &hello, standing);
                     match unless_gone(&mut connection, answer).await {
@@ -167,7 +173,9 @@ impl ClusterServer {
             Ask::Write(writes) => Some(Answer::Write(
                 writes.iter().map(|_| Err(error.clone())).collect(),
             )),
-            Ask::Read { .. } | Ask::Load { .. } => Some(Answer::Served(Err(error))),
+            Ask::Read { .. } | Ask::ReadParts { .. } | Ask::Load { .. } => {
+                Some(Answer::Served(Err(error)))
+            }
             Ask::Backup { .. } => Some(Answer::Backup(Err(error))),
             Ask::Remove { .. } | Ask::StepDown { .. } => Some(Answer::Done(Err(error))),
             Ask::RoomToVacuum => Some(Answer::Room(Err(error))),
@@ -243,25 +251,10 @@ impl ClusterServer {
                 )
             }
             Ask::Write(writes) => Answer::Write(self.write(writes).await),
-            Ask::Read {
-                read,
-                options,
-                credentials,
-            } => {
-                self.metrics.count(Counter::ClusterNumQueryReq);
-                Answer::Served(
-                    match self.authorized(credentials.as_ref(), Perm::Query, "query") {
-                        Ok(()) => {
-                            let origin = via(hello, &credentials);
-                            self.store.query_as_leader(&read, &options, origin).await
-                        }
-                        Err(e) => Err(e),
-                    },
-                )
-            }
-            Ask::Backup { .. } | Ask::Load { .. } => Answer::Done(Err(StoreError::Refused(
-                "a transfer needs a connection of its own".into(),
-            ))),
+            ask @ Ask::Read { .. } => self.read_whole(ask, hello).await,
+            Ask::Backup { .. } | Ask::Load { .. } | Ask::ReadParts { .. } => Answer::Done(Err(
+                StoreError::Refused("a transfer needs a connection of its own".into()),
+            )),
         }
     }
 
@@ -277,6 +270,63 @@ impl ClusterServer {
             Ask::ContentHash { index } => Answer::ContentHash(self.store.hash_at(index)),
             _ => Answer::Done(Err(StoreError::Refused("not about copies".into()))),
         }
+    }
+
+    async fn read_whole(&self, ask: Ask, hello: &Hello) -> Answer {
+        let Ask::Read {
+            read,
+            options,
+            credentials,
+        } = ask
+        else {
+            return Answer::Done(Err(StoreError::Refused("not a read".into())));
+        };
+        self.metrics.count(Counter::ClusterNumQueryReq);
+        let origin = via(hello, &credentials);
+        let answered = self.read(&read, &options, false, &credentials, origin);
+        Answer::Served(answered.await.and_then(whole))
+    }
+
+    /// An error if the other side went away.
+    async fn read_in_parts(
+        &self,
+        connection: &mut Connection,
+        hello: &Hello,
+        ask: Ask,
+    ) -> io::Result<()> {
+        let Ask::ReadParts {
+            read,
+            options,
+            credentials,
+            client,
+        } = ask
+        else {
+            return Ok(());
+        };
+        self.metrics.count(Counter::ClusterNumQueryReq);
+        let origin = Origin {
+            client,
+            ..via(hello, &credentials)
+        };
+        let answered = self.read(&read, &options, true, &credentials, origin);
+        match unless_gone(connection, answered).await {
+            Some(answered) => send_read(connection, answered).await,
+            None => Err(io::ErrorKind::UnexpectedEof.into()),
+        }
+    }
+
+    async fn read(
+        &self,
+        read: &Read,
+        options: &ReadOptions,
+        flows: bool,
+        credentials: &Option<Credentials>,
+        origin: Origin,
+    ) -> Result<ReadAnswer, StoreError> {
+        self.authorized(credentials.as_ref(), Perm::Query, "query")?;
+        self.store
+            .query_as_leader(read, options, flows, origin)
+            .await
     }
 
     fn authorized(
@@ -519,24 +569,6 @@ fn note_if_moved(local: &Local, id: &str, raft_addr: &str) {
     if moved {
         tracing::info!(target: "cluster", "member {} has moved to {raft_addr}", name_of(id));
         local.note_moved(id, raft_addr);
-    }
-}
-
-/// Whom a forwarded read is for, as far as it is known here.
-fn via(hello: &Hello, credentials: &Option<Credentials>) -> Origin {
-    Origin {
-        client: None,
-        user: credentials.as_ref().map(|given| given.username.clone()),
-        via: Some(name_of(&hello.from).to_owned()),
-    }
-}
-
-/// What `work` gives, or `None`, with the work dropped, as soon as the other side has closed the connection.
-async fn unless_gone<T>(connection: &mut Connection, work: impl Future<Output = T>) -> Option<T> {
-    tokio::select! {
-        biased;
-        done = work => Some(done),
-        () = connection.closed() => None,
     }
 }
 

@@ -48,5 +48,5 @@ pub(super) async fn answer(
         .store
         .query(read, &call.read_options(), &call.caller())
         .await;
-    edge.results(call, outcome, started)
+    edge.answered(call, outcome, started)
 }

@@ -50,5 +50,5 @@ pub(super) async fn answer(
             &call.caller(),
         )
         .await;
-    edge.results(call, outcome, started)
+    edge.answered(call, outcome, started)
 }

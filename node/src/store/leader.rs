@@ -17,7 +17,7 @@ use crate::{
     local::Local,
     peer::{Answer, Ask, Peers},
     raft::Leadership,
-    wire::WireError,
+    wire::{Connection, WireError},
 };
 
 /// An election takes one or two election timeouts, a few when votes are split. A cluster that has been without a leader for longer than this many
@@ -76,6 +76,22 @@ pub(super) async fn call(
     limit: Duration,
     deposed: impl FnOnce(),
 ) -> Result<Answer, WireError> {
+    let answered = ask_for_more(peers, leadership, address, ask, limit, deposed).await;
+    answered.map(|(answer, _)| answer)
+}
+
+/// The same, with the connection if more follows on it.
+///
+/// # Errors
+/// See [`WireError`].
+pub(super) async fn ask_for_more(
+    peers: &Peers,
+    leadership: &watch::Receiver<Leadership>,
+    address: &str,
+    ask: &Ask,
+    limit: Duration,
+    deposed: impl FnOnce(),
+) -> Result<(Answer, Option<Connection>), WireError> {
     let mut leadership = leadership.clone();
     let silence = async {
         let another = |now: &Leadership| now.addr.as_deref().is_some_and(|addr| addr != address);
@@ -89,7 +105,7 @@ pub(super) async fn call(
             sleep(SIGN_OF_LIFE_INTERVAL).await;
         }
     };
-    peers.call_until(address, ask, limit, silence).await
+    peers.ask_until(address, ask, limit, silence).await
 }
 
 #[cfg(test)]

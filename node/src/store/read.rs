@@ -1,21 +1,21 @@
 //! Reads: carries out what `level.rs` decides.
 use std::{
-    sync::atomic::Ordering,
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
 use node_api::{StatementResult, param::Level};
-use node_db::{Origin, Outcome, Read, Request, Stamp};
+use node_db::{Answer, Origin, Outcome, Read, Request, Stamp};
 
 use super::{
-    Caller, Opened, ReadOptions, Served, Store, StoreError,
+    Caller, Opened, ReadAnswer, ReadOptions, Served, Store, StoreError, Streamed,
     leader::{self, Patience},
     level::{Freshness, Plan, Standing, is_stale, plan},
 };
 use crate::{
     command::size,
     metrics::Counter,
-    peer::{Answer, Ask},
+    peer::{self, Ask},
     raft::{ReadIndexError, proposer::ProposeError},
     wire::WireError,
 };
@@ -25,6 +25,8 @@ use crate::{
 const INLINE_VM_STEPS: u32 = 2_000;
 /// A write to the log takes a millisecond or a few. The disk may hang after this long, which is said after three seconds (`stall.rs`).
 const SLOW_DISK: Duration = Duration::from_millis(200);
+/// The cluster's format version from which every member sends large results in pieces.
+const PARTS_VERSION: u16 = 2;
 /// A read while the disk does not answer: either it needs no disk, or it will not come.
 const HUNG_READ_LIMIT: Duration = Duration::from_secs(1);
 
@@ -38,7 +40,7 @@ impl Store {
         read: Read,
         options: &ReadOptions,
         caller: &Caller,
-    ) -> Result<Served, StoreError> {
+    ) -> Result<ReadAnswer, StoreError> {
         let opened = self.open()?;
         // Of what is sent on or waits; a read that is served here at once needs no clock.
         let (mut clock, mut patience) = (None, None);
@@ -47,7 +49,7 @@ impl Store {
                 Plan::Forward => None,
                 Plan::NoLeader => Some(StoreError::LeaderNotFound),
                 here => match self
-                    .read_here(opened, here, &read, options, || caller.origin())
+                    .read_here(opened, here, &read, options, true, || caller.origin())
                     .await
                 {
                     // Leadership went meanwhile; a read has no effect, so it may simply go on.
@@ -76,7 +78,7 @@ impl Store {
         }
     }
 
-    /// Serves a forwarded read; never forwards again.
+    /// Serves a forwarded read; never forwards again. `flows`: the asking node can take a large result in pieces.
     ///
     /// # Errors
     /// As [`Store::query`], with `not leader` if this node lost the lead.
@@ -84,12 +86,16 @@ impl Store {
         &self,
         read: &Read,
         options: &ReadOptions,
+        flows: bool,
         origin: Origin,
-    ) -> Result<Served, StoreError> {
+    ) -> Result<ReadAnswer, StoreError> {
         let opened = self.open()?;
         match plan(options.level, self.standing(opened)) {
             Plan::Forward | Plan::NoLeader => Err(StoreError::NotLeader),
-            here => match self.read_here(opened, here, read, options, || origin).await {
+            here => match self
+                .read_here(opened, here, read, options, flows, || origin)
+                .await
+            {
                 // Other nodes need not know this kind of failure.
                 Err(StoreError::TooLarge(text)) => Err(StoreError::Refused(text)),
                 result => result,
@@ -117,35 +123,48 @@ impl Store {
         how: Plan,
         read: &Read,
         options: &ReadOptions,
+        flows: bool,
         origin: impl FnOnce() -> Origin,
-    ) -> Result<Served, StoreError> {
+    ) -> Result<ReadAnswer, StoreError> {
         match how {
             Plan::Local if self.too_stale(opened, options) => {
                 let outcome = Outcome {
                     error: Some("stale read".into()),
                     ..Outcome::default()
                 };
-                return Ok(self.served(outcome, None));
+                return Ok(ReadAnswer::Whole(self.served(outcome, None)));
             }
             Plan::ReadIndex => confirm(opened, options.linearizable_timeout).await?,
-            Plan::Log => return self.read_through_log(opened, read).await,
+            Plan::Log => {
+                let served = self.read_through_log(opened, read).await;
+                return served.map(ReadAnswer::Whole);
+            }
             Plan::Local | Plan::LocalAsLeader | Plan::Forward | Plan::NoLeader => {}
         }
-        let outcome = match opened.consensus.disk_answers() {
+        let answer = match opened.consensus.disk_answers() {
             Ok(()) => match read_on_this_thread(opened, read) {
-                Some(outcome) => outcome,
-                None => read_on_its_thread(opened, read, origin()).await?,
+                Some(outcome) => Answer::Whole(outcome),
+                None => read_on_its_thread(opened, read, flows, origin()).await?,
             },
             // What is in memory can still be read, but not on a thread that others need.
             Err(hangs) => {
-                let reading = read_on_its_thread(opened, read, origin());
+                let reading = read_on_its_thread(opened, read, flows, origin());
                 tokio::time::timeout(HUNG_READ_LIMIT, reading)
                     .await
                     .unwrap_or_else(|_| Err(StoreError::Refused(hangs.to_string())))?
             }
         };
-        self.count_read(read, &outcome);
-        Ok(self.served(outcome, None))
+        Ok(match answer {
+            Answer::Whole(outcome) => {
+                self.count_read(read, &outcome);
+                ReadAnswer::Whole(self.served(outcome, None))
+            }
+            Answer::Parts(parts) => {
+                self.count_read(read, &Outcome::default());
+                let metrics = Arc::clone(&self.0.local.metrics);
+                ReadAnswer::Parts(Streamed::here(parts, self.0.api_addr.clone(), metrics))
+            }
+        })
     }
 
     /// Reads through the log are counted where they are applied.
@@ -203,31 +222,46 @@ impl Store {
         options: &ReadOptions,
         caller: &Caller,
         deadline: Instant,
-    ) -> Result<Option<Served>, Failed> {
+    ) -> Result<Option<ReadAnswer>, Failed> {
         let Some(address) = Self::elsewhere(opened) else {
             return Err(Failed::Gone(StoreError::LeaderNotFound));
         };
-        let ask = Ask::Read {
-            read: read.clone(),
-            options: options.clone(),
-            credentials: caller.credentials.clone(),
+        let (read, options) = (read.clone(), options.clone());
+        let credentials = caller.credentials.clone();
+        let ask = if opened.consensus.version() >= PARTS_VERSION {
+            Ask::ReadParts {
+                read,
+                options,
+                credentials,
+                client: caller.client,
+            }
+        } else {
+            Ask::Read {
+                read,
+                options,
+                credentials,
+            }
         };
         let leadership = opened.consensus.watch_leadership();
         let peers = &self.0.peers;
         let mut limit = deadline.saturating_duration_since(Instant::now());
         let mut attempts = 0;
         loop {
-            match leader::call(peers, &leadership, &address, &ask, limit, || ()).await {
-                Ok(Answer::Served(Ok(served))) => {
-                    return Ok(Some(Served {
+            match leader::ask_for_more(peers, &leadership, &address, &ask, limit, || ()).await {
+                Ok((peer::Answer::Served(Ok(served)), _)) => {
+                    return Ok(Some(ReadAnswer::Whole(Served {
                         served_by: address,
                         ..served
-                    }));
+                    })));
                 }
-                Ok(Answer::Served(Err(error))) if error.is_of_the_leader() => {
+                Ok((peer::Answer::Parts, Some(connection))) => {
+                    let streamed = Streamed::there(connection, address);
+                    return Ok(Some(ReadAnswer::Parts(streamed)));
+                }
+                Ok((peer::Answer::Served(Err(error)), _)) if error.is_of_the_leader() => {
                     return Err(Failed::Gone(error));
                 }
-                Ok(Answer::Served(Err(error))) => return Err(Failed::Final(error)),
+                Ok((peer::Answer::Served(Err(error)), _)) => return Err(Failed::Final(error)),
                 Ok(_) => {
                     return Err(Failed::Final(StoreError::Refused(format!(
                         "{address} answered another question"
@@ -269,10 +303,16 @@ pub(super) fn read_on_this_thread(opened: &Opened, read: &Read) -> Option<Outcom
 async fn read_on_its_thread(
     opened: &Opened,
     read: &Read,
+    flows: bool,
     origin: Origin,
-) -> Result<Outcome, StoreError> {
-    let outcome = opened.db.read_for(read.clone(), origin).await;
-    outcome.map_err(|_| StoreError::NotOpen)
+) -> Result<Answer, StoreError> {
+    let answer = if flows {
+        opened.db.ask(read.clone(), origin).await
+    } else {
+        let outcome = opened.db.read_for(read.clone(), origin).await;
+        outcome.map(Answer::Whole)
+    };
+    answer.map_err(|_| StoreError::NotOpen)
 }
 
 async fn confirm(opened: &Opened, limit: Duration) -> Result<(), StoreError> {

@@ -10,7 +10,7 @@ use node_db::{Kind, Outcome, Read, Request};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
 use super::{
-    Caller, Opened, ReadOptions, Served, Store, StoreError,
+    Caller, Opened, ReadAnswer, ReadOptions, Served, Store, StoreError,
     leader::{self, Patience},
 };
 use crate::{
@@ -100,7 +100,7 @@ impl Store {
         timeout: Option<Duration>,
         options: &ReadOptions,
         caller: &Caller,
-    ) -> Result<Served, StoreError> {
+    ) -> Result<ReadAnswer, StoreError> {
         let opened = self.open()?;
         if options.level != Level::Strong
             && opened
@@ -119,7 +119,8 @@ impl Store {
             };
             return self.query(read, options, caller).await;
         }
-        self.execute(request, timeout, caller).await
+        let served = self.execute(request, timeout, caller).await;
+        served.map(ReadAnswer::Whole)
     }
 
     fn refused_outright(&self, statements: &[node_api::Statement]) -> Option<Served> {

@@ -34,6 +34,11 @@ fn write_envelope(out: &mut Vec<u8>, reply: &Reply, shape: Shape) {
     write_list(out, &reply.results, |out, result| {
         write_result(out, result, shape)
     });
+    write_rest(out, reply);
+}
+
+/// What stands behind the results, to the end of the reply.
+pub(super) fn write_rest(out: &mut Vec<u8>, reply: &Reply) {
     if let Some(error) = reply.error.as_deref().filter(|error| !error.is_empty()) {
         write_key(out, "error");
         write_str(out, error);
@@ -52,7 +57,7 @@ fn write_envelope(out: &mut Vec<u8>, reply: &Reply, shape: Shape) {
     out.push(b'}');
 }
 
-fn write_result(out: &mut Vec<u8>, result: &StatementResult, shape: Shape) {
+pub(super) fn write_result(out: &mut Vec<u8>, result: &StatementResult, shape: Shape) {
     match result {
         StatementResult::Write(write) => write_counters(out, write, shape),
         StatementResult::Rows(rows) if shape.associative => write_associative(out, rows, shape),
@@ -90,22 +95,10 @@ fn write_counters(out: &mut Vec<u8>, write: &WriteResult, shape: Shape) {
 }
 
 fn write_rows(out: &mut Vec<u8>, rows: &Rows, shape: Shape) {
-    out.push(b'{');
-    if !rows.columns.is_empty() {
-        write_key(out, "columns");
-        write_list(out, &rows.columns, |out, name| write_str(out, name));
-    }
-    if !rows.types.is_empty() {
-        write_key(out, "types");
-        write_list(out, &rows.types, |out, name| write_str(out, name));
-    }
+    write_head(out, &rows.columns, &rows.types);
     if !rows.values.is_empty() {
         write_key(out, "values");
-        write_list(out, &rows.values, |out, row| {
-            write_list(out, row, |out, cell| {
-                write_cell(out, cell, shape.blob_array)
-            });
-        });
+        write_list(out, &rows.values, |out, row| write_row(out, row, shape));
     }
     if shape.timings {
         write_time(out, rows.time_secs);
@@ -113,20 +106,31 @@ fn write_rows(out: &mut Vec<u8>, rows: &Rows, shape: Shape) {
     out.push(b'}');
 }
 
+/// Opens a result with rows.
+pub(super) fn write_head(out: &mut Vec<u8>, columns: &[String], types: &[String]) {
+    out.push(b'{');
+    if !columns.is_empty() {
+        write_key(out, "columns");
+        write_list(out, columns, |out, name| write_str(out, name));
+    }
+    if !types.is_empty() {
+        write_key(out, "types");
+        write_list(out, types, |out, name| write_str(out, name));
+    }
+}
+
+pub(super) fn write_row(out: &mut Vec<u8>, row: &[Cell], shape: Shape) {
+    write_list(out, row, |out, cell| {
+        write_cell(out, cell, shape.blob_array)
+    });
+}
+
 fn write_associative(out: &mut Vec<u8>, rows: &Rows, shape: Shape) {
     let columns = sorted_columns(&rows.columns);
-    out.push(b'{');
-    if !columns.is_empty() && !rows.types.is_empty() {
-        write_key(out, "types");
-        write_map(out, &columns, |out, index| {
-            write_str(out, rows.types.get(index).map_or("", String::as_str));
-        });
-    }
+    write_associative_head(out, &columns, &rows.types);
     write_key(out, "rows");
     write_list(out, &rows.values, |out, row| {
-        write_map(out, &columns, |out, index| {
-            write_cell(out, row.get(index).unwrap_or(&Cell::Null), shape.blob_array);
-        });
+        write_associative_row(out, &columns, row, shape);
     });
     if shape.timings {
         write_time(out, rows.time_secs);
@@ -134,14 +138,37 @@ fn write_associative(out: &mut Vec<u8>, rows: &Rows, shape: Shape) {
     out.push(b'}');
 }
 
+/// Opens an associative result with rows.
+pub(super) fn write_associative_head(out: &mut Vec<u8>, columns: &[Column], types: &[String]) {
+    out.push(b'{');
+    if !columns.is_empty() && !types.is_empty() {
+        write_key(out, "types");
+        write_map(out, columns, |out, index| {
+            write_str(out, types.get(index).map_or("", String::as_str));
+        });
+    }
+}
+
+pub(super) fn write_associative_row(
+    out: &mut Vec<u8>,
+    columns: &[Column],
+    row: &[Cell],
+    shape: Shape,
+) {
+    write_map(out, columns, |out, index| {
+        write_cell(out, row.get(index).unwrap_or(&Cell::Null), shape.blob_array);
+    });
+}
+
 /// A column of the associative form: its index, and its name as a JSON key with the colon.
-struct Column {
+#[derive(Debug)]
+pub(super) struct Column {
     index: usize,
     key: Vec<u8>,
 }
 
 /// Columns by name; of several with one name the last counts, as it would when filling a map from left to right.
-fn sorted_columns(names: &[String]) -> Vec<Column> {
+pub(super) fn sorted_columns(names: &[String]) -> Vec<Column> {
     let mut order: Vec<usize> = (0..names.len()).collect();
     order.sort_by(|a, b| names[*a].cmp(&names[*b]).then(b.cmp(a)));
     order.dedup_by(|later, kept| names[*later] == names[*kept]);
@@ -170,7 +197,7 @@ fn write_cell(out: &mut Vec<u8>, cell: &Cell, blob_array: bool) {
 }
 
 /// Appends `"name":`, after a comma unless the object was just opened. Names are the contract's own: no escapes.
-fn write_key(out: &mut Vec<u8>, name: &str) {
+pub(super) fn write_key(out: &mut Vec<u8>, name: &str) {
     if out.last() != Some(&b'{') {
         out.push(b',');
     }
@@ -180,7 +207,7 @@ fn write_key(out: &mut Vec<u8>, name: &str) {
 }
 
 /// Appends a time in seconds; zero is omitted.
-fn write_time(out: &mut Vec<u8>, seconds: f64) {
+pub(super) fn write_time(out: &mut Vec<u8>, seconds: f64) {
     if seconds != 0.0 {
         write_key(out, "time");
         write_f64(out, seconds);

@@ -1,16 +1,22 @@
 //! Running the statements of a read, on whichever thread and connection.
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use node_api::{Statement, StatementResult};
+use node_api::{Rows, Statement, StatementResult};
 use rusqlite::{Batch, ErrorCode, fallible_iterator::FallibleIterator as _};
 
-use super::{Job, ReadJob, Reader};
+use super::{
+    Job, ReadJob, Reader, Readers,
+    sink::{Flowing, Sink, Whole},
+};
 use crate::{
-    Origin, Outcome, Read,
+    Answer, Origin, Outcome, Read,
     connection::internal,
     control::Control,
     fault::message,
-    query::{self, Arguments, Failure, Rules},
+    query::{self, Arguments, Failure, Overflow, Rules},
     slow, sql,
 };
 
@@ -27,19 +33,15 @@ pub(super) fn shown(read: &Read, at: usize) -> String {
     slow::shortened(text)
 }
 
-pub(super) fn run_job(job: Job, reader: Option<&Reader>, slow: Option<Duration>) {
+pub(super) fn run_job(readers: &Arc<Readers>, id: u64, job: Job, reader: Option<&Reader>) {
     match (job, reader) {
         // A reply that nobody waits for any more is not worth the work.
         (Job::Read(job), _) if job.reply.is_closed() => {}
         (Job::Read(job), None) => {
-            let _ = job
-                .reply
-                .send(refusal("unable to open the database for reading"));
+            let refused = refusal("unable to open the database for reading");
+            let _ = job.reply.send(Answer::Whole(refused));
         }
-        (Job::Read(job), Some(reader)) => {
-            let outcome = outcome(&job, reader, slow);
-            let _ = job.reply.send(outcome);
-        }
+        (Job::Read(job), Some(reader)) => answer(readers, id, *job, reader),
         (Job::Classify { sql, reply }, reader) => {
             let read_only = reader.is_some_and(|reader| {
                 let prepared = Batch::new(&reader.conn, &sql).next();
@@ -51,30 +53,49 @@ pub(super) fn run_job(job: Job, reader: Option<&Reader>, slow: Option<Duration>)
     }
 }
 
-fn outcome(job: &ReadJob, reader: &Reader, slow: Option<Duration>) -> Outcome {
-    let timeout = job.read.timeout;
-    let deadline = timeout.and_then(|timeout| job.since.checked_add(timeout));
+fn answer(readers: &Arc<Readers>, id: u64, job: ReadJob, reader: &Reader) {
+    let ReadJob {
+        read,
+        origin,
+        since,
+        control,
+        reply,
+        flows,
+    } = job;
+    let deadline = read.timeout.and_then(|timeout| since.checked_add(timeout));
     if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
-        return refusal("context deadline exceeded");
+        let late = refusal("context deadline exceeded");
+        let _ = reply.send(Answer::Whole(late));
+        return;
     }
-    job.control.arm(deadline, None);
-    let slow = slow.map(|limit| (limit, &job.origin));
-    run_read(reader, &job.control, &job.read, slow)
+    control.arm(deadline, None);
+    let slow = readers.settings.slow.map(|limit| (limit, &origin));
+    if flows {
+        let mut flowing = Flowing::new(readers, id, &control, reply);
+        let error = run_read(reader, &control, &read, &mut flowing, slow);
+        flowing.finish(error);
+    } else {
+        let mut whole = Whole::new(&control);
+        let error = run_read(reader, &control, &read, &mut whole, slow);
+        let results = whole.results;
+        let _ = reply.send(Answer::Whole(Outcome { results, error }));
+    }
 }
 
-/// `slow`: from when on a statement is logged, and for whom.
+/// Runs the statements; gives why the read as a whole was refused. `slow`: from when on a statement is logged, and for whom.
 pub(super) fn run_read(
     reader: &Reader,
     control: &Control,
     read: &Read,
+    sink: &mut dyn Sink,
     slow: Option<(Duration, &Origin)>,
-) -> Outcome {
+) -> Option<String> {
     if read
         .statements
         .iter()
         .any(|statement| sql::disallowed_pragma(&statement.sql))
     {
-        return refusal("disallowed pragma");
+        return Some("disallowed pragma".to_owned());
     }
     let rules = Rules {
         kind: read.kind,
@@ -85,31 +106,25 @@ pub(super) fn run_read(
     // One statement is a read transaction of its own.
     let transaction = read.transaction && read.statements.len() > 1;
     if transaction && let Err(error) = internal(&reader.conn, &reader.guard, "BEGIN") {
-        return refusal(&message(&error));
+        return Some(message(&error));
     }
     let statements = read.statements.iter().enumerate();
-    let results = statements
-        .filter(|(_, statement)| !statement.sql.is_empty())
-        .map(|(at, statement)| {
-            control.set_statement(at);
-            let begun = slow.map(|_| Instant::now());
-            let result = run_statement(reader, control, statement, rules);
-            if let (Some((limit, origin)), Some(begun)) = (slow, begun)
-                && begun.elapsed() >= limit
-            {
-                let ended = control.is_stopped().then(|| control.reason().text());
-                slow::log("read", &shown(read, at), begun.elapsed(), origin, ended);
-            }
-            result
-        })
-        .collect();
+    for (at, statement) in statements.filter(|(_, statement)| !statement.sql.is_empty()) {
+        control.set_statement(at);
+        let begun = slow.map(|_| Instant::now());
+        let result = run_statement(reader, control, statement, rules, sink);
+        sink.result(result);
+        if let (Some((limit, origin)), Some(begun)) = (slow, begun)
+            && begun.elapsed() >= limit
+        {
+            let ended = control.is_stopped().then(|| control.reason().text());
+            slow::log("read", &shown(read, at), begun.elapsed(), origin, ended);
+        }
+    }
     if transaction && let Err(error) = internal(&reader.conn, &reader.guard, "ROLLBACK") {
-        return refusal(&message(&error));
+        return Some(message(&error));
     }
-    Outcome {
-        results,
-        error: None,
-    }
+    None
 }
 
 fn run_statement(
@@ -117,6 +132,7 @@ fn run_statement(
     control: &Control,
     statement: &Statement,
     rules: Rules,
+    sink: &mut dyn Sink,
 ) -> StatementResult {
     // What ended a statement ends those behind it.
     if control.is_stopped() || control.is_late() {
@@ -126,15 +142,17 @@ fn run_statement(
     let reading = sql::reading_form(&statement.sql);
     let text = reading.as_deref().unwrap_or(&statement.sql);
     let result = if !sql::is_plain_single(text) {
-        run_several(reader, text, &mut arguments, rules)
+        run_several(reader, text, &mut arguments, rules, sink)
     } else if sql::is_about_schema(text) {
-        run_anew(reader, text, &mut arguments, rules)
+        run_anew(reader, text, &mut arguments, rules, sink)
     } else {
         reader
             .conn
             .prepare_cached(text)
             .map_err(Failure::Sqlite)
-            .and_then(|mut prepared| query::run(&reader.conn, &mut prepared, &mut arguments, rules))
+            .and_then(|mut prepared| {
+                query::run_into(&reader.conn, &mut prepared, &mut arguments, rules, sink)
+            })
     };
     let refusal = reader.guard.take_refusal();
     match result {
@@ -168,23 +186,46 @@ fn run_anew(
     sql: &str,
     arguments: &mut Arguments<'_>,
     rules: Rules,
+    sink: &mut dyn Sink,
 ) -> Result<StatementResult, Failure> {
     refresh_schema(reader)?;
     let mut statement = reader.conn.prepare(sql)?;
-    query::run(&reader.conn, &mut statement, arguments, rules)
+    query::run_into(&reader.conn, &mut statement, arguments, rules, sink)
 }
 
+/// Only the last one's result is shown, so only that may become large.
 fn run_several(
     reader: &Reader,
     sql: &str,
     arguments: &mut Arguments<'_>,
     rules: Rules,
+    sink: &mut dyn Sink,
 ) -> Result<StatementResult, Failure> {
     refresh_schema(reader)?;
-    let mut batch = Batch::new(&reader.conn, sql);
-    let mut last = StatementResult::Write(node_api::WriteResult::default());
-    while let Some(mut statement) = batch.next()? {
-        last = query::run(&reader.conn, &mut statement, arguments, rules)?;
+    let conn = &reader.conn;
+    let mut batch = Batch::new(conn, sql);
+    let mut next = batch.next()?;
+    while let Some(mut statement) = next {
+        let following = batch.next();
+        if matches!(following, Ok(None)) {
+            return query::run_into(conn, &mut statement, arguments, rules, sink);
+        }
+        query::run_into(conn, &mut statement, arguments, rules, &mut Unseen)?;
+        next = following?;
     }
-    Ok(last)
+    Ok(StatementResult::Write(node_api::WriteResult::default()))
+}
+
+/// Rows of a result that is not shown.
+struct Unseen;
+
+impl Overflow for Unseen {
+    fn limit(&self) -> usize {
+        0
+    }
+
+    fn take(&mut self, rows: &mut Rows) -> Result<(), Failure> {
+        rows.values.clear();
+        Ok(())
+    }
 }

@@ -10,6 +10,7 @@ mod backups;
 mod checkpoints;
 mod determinism;
 mod dumps;
+mod large;
 mod loads;
 mod reads;
 mod results;

@@ -1,0 +1,138 @@
+//! Whoever waits for a read or a backup: what they wait for ends when they go.
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::{Arc, Weak},
+    task::{Context, Poll},
+};
+
+use tokio::sync::oneshot;
+
+use super::{Readers, run::refusal};
+use crate::{
+    Answer, Origin, Outcome,
+    control::{Control, Reason},
+};
+
+/// A read that was asked for; gives its answer. Dropping it ends the read.
+#[derive(Debug)]
+pub struct Asked {
+    pub(super) receiver: oneshot::Receiver<Answer>,
+    pub(super) ends: Option<EndsWithDrop>,
+}
+
+impl Future for Asked {
+    type Output = Result<Answer, oneshot::error::RecvError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut polled = Pin::new(&mut self.receiver).poll(context);
+        match &mut polled {
+            // It goes on for as long as somebody takes its pieces.
+            Poll::Ready(Ok(Answer::Parts(parts))) => parts.ends = self.ends.take(),
+            Poll::Ready(_) => {
+                if let Some(ends) = self.ends.take() {
+                    ends.forget();
+                }
+            }
+            Poll::Pending => {}
+        }
+        polled
+    }
+}
+
+/// A read whose outcome comes in one go. Dropping it ends the read.
+#[derive(Debug)]
+pub struct Reading(pub(super) Asked);
+
+impl Reading {
+    /// Waits on a thread without a runtime.
+    ///
+    /// # Errors
+    /// The database was closed.
+    pub fn blocking_recv(self) -> Result<Outcome, oneshot::error::RecvError> {
+        let Asked { receiver, ends } = self.0;
+        let answer = receiver.blocking_recv();
+        if let Some(ends) = ends {
+            ends.forget();
+        }
+        answer.map(whole)
+    }
+}
+
+impl Future for Reading {
+    type Output = Result<Outcome, oneshot::error::RecvError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let polled = Pin::new(&mut self.0).poll(context);
+        polled.map(|answer| answer.map(whole))
+    }
+}
+
+/// Pieces come only to whoever asked for them.
+fn whole(answer: Answer) -> Outcome {
+    match answer {
+        Answer::Whole(outcome) => outcome,
+        Answer::Parts(_) => refusal("the result came in pieces"),
+    }
+}
+
+/// Whoever waits for something longer, such as a backup. Dropping it ends what it waits for.
+#[derive(Debug)]
+pub struct Waiter(Arc<Control>);
+
+/// What somebody may be waiting for.
+#[derive(Clone, Debug)]
+pub struct Watched {
+    pub(super) control: Arc<Control>,
+    pub(super) origin: Origin,
+}
+
+impl Default for Watched {
+    fn default() -> Self {
+        Self {
+            control: Control::new(),
+            origin: Origin::default(),
+        }
+    }
+}
+
+impl Watched {
+    /// Something that `origin` asked for, and whoever waits for it.
+    pub fn new(origin: Origin) -> (Waiter, Self) {
+        let control = Control::new();
+        (Waiter(Arc::clone(&control)), Self { control, origin })
+    }
+}
+
+impl Drop for Waiter {
+    fn drop(&mut self) {
+        self.0.stop(Reason::Gone);
+    }
+}
+
+/// Ends a read when it is dropped before the read has ended.
+pub(crate) struct EndsWithDrop(pub(super) Option<(Arc<Control>, Weak<Readers>)>);
+
+impl EndsWithDrop {
+    /// The read has ended.
+    fn forget(mut self) {
+        self.0 = None;
+    }
+}
+
+impl std::fmt::Debug for EndsWithDrop {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("EndsWithDrop")
+    }
+}
+
+impl Drop for EndsWithDrop {
+    fn drop(&mut self) {
+        if let Some((control, readers)) = self.0.take() {
+            control.stop(Reason::Gone);
+            if let Some(readers) = readers.upgrade() {
+                readers.stop_read(&control, Reason::Gone);
+            }
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! Where the results of a read go: held until the read is over, or handed on piece by piece when they become large.
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use node_api::{Rows, StatementResult};
+use tokio::sync::oneshot;
+
+use super::{REPEAT, Readers};
+use crate::{
+    Answer, Outcome,
+    control::{Control, Reason},
+    parts::{HELD_BYTES, PIECE_BYTES, Part, Pipe, result_bytes},
+    query::{Failure, Overflow},
+};
+
+/// A client that takes nothing for so long has its read ended: it holds a thread, and the database's file.
+const STALL_LIMIT: Duration = Duration::from_secs(30);
+/// Bytes that are held for whoever cannot take pieces (a node of an older version; one frame between nodes has 64 MiB).
+const WHOLE_BYTES: usize = 48 << 20;
+const TOO_LARGE: &str = "the result is larger than 48 MiB, which this way of asking cannot carry; ask the leader itself, or read less at a time";
+/// Bytes that a read on its caller's thread may gather.
+const INLINE_BYTES: usize = 256 << 10;
+
+/// Takes the results of a read.
+pub(super) trait Sink: Overflow {
+    /// The next result, or what is left of it.
+    fn result(&mut self, result: StatementResult);
+}
+
+/// Everything is held.
+pub(super) struct Whole<'c> {
+    pub(super) results: Vec<StatementResult>,
+    held: usize,
+    limit: usize,
+    control: &'c Control,
+    /// Ends a read that becomes too large; otherwise only the statement fails.
+    reason: Reason,
+}
+
+impl<'c> Whole<'c> {
+    pub(super) fn new(control: &'c Control) -> Self {
+        Self {
+            results: Vec::new(),
+            held: 0,
+            limit: WHOLE_BYTES,
+            control,
+            reason: Reason::None,
+        }
+    }
+
+    /// For a read on its caller's thread, which is given up when it becomes large.
+    pub(super) fn inline(control: &'c Control) -> Self {
+        Self {
+            limit: INLINE_BYTES,
+            reason: Reason::Budget,
+            ..Self::new(control)
+        }
+    }
+}
+
+impl Overflow for Whole<'_> {
+    fn limit(&self) -> usize {
+        self.limit.saturating_sub(self.held)
+    }
+
+    fn take(&mut self, _rows: &mut Rows) -> Result<(), Failure> {
+        if self.reason != Reason::None {
+            self.control.stop(self.reason);
+        }
+        Err(Failure::Refused(TOO_LARGE.to_owned()))
+    }
+}
+
+impl Sink for Whole<'_> {
+    fn result(&mut self, result: StatementResult) {
+        self.held += result_bytes(&result);
+        self.results.push(result);
+    }
+}
+
+/// Held until there is much of it.
+pub(super) struct Flowing<'j> {
+    pub(super) readers: &'j Arc<Readers>,
+    pub(super) id: u64,
+    pub(super) control: &'j Control,
+    /// Whoever waits; taken when they have been answered.
+    reply: Option<oneshot::Sender<Answer>>,
+    results: Vec<StatementResult>,
+    held: usize,
+    pipe: Option<Arc<Pipe>>,
+    /// Rows of the current statement have been handed on.
+    begun: bool,
+}
+
+impl<'j> Flowing<'j> {
+    pub(super) fn new(
+        readers: &'j Arc<Readers>,
+        id: u64,
+        control: &'j Control,
+        reply: oneshot::Sender<Answer>,
+    ) -> Self {
+        Self {
+            readers,
+            id,
+            control,
+            reply: Some(reply),
+            results: Vec::new(),
+            held: 0,
+            pipe: None,
+            begun: false,
+        }
+    }
+
+    /// The read is over.
+    pub(super) fn finish(mut self, error: Option<String>) {
+        if let Some(pipe) = &self.pipe {
+            pipe.put(Part::Done { error }, 0);
+        } else if let Some(reply) = self.reply.take() {
+            let results = std::mem::take(&mut self.results);
+            let _ = reply.send(Answer::Whole(Outcome { results, error }));
+        }
+    }
+
+    /// From now on pieces.
+    fn pipe(&mut self) -> Arc<Pipe> {
+        if let Some(pipe) = &self.pipe {
+            return Arc::clone(pipe);
+        }
+        let (pipe, parts) = Pipe::new();
+        for result in self.results.drain(..) {
+            let bytes = result_bytes(&result);
+            pipe.put(Part::Result(result), bytes);
+        }
+        let sent = self
+            .reply
+            .take()
+            .map(|reply| reply.send(Answer::Parts(parts)));
+        if !matches!(sent, Some(Ok(()))) {
+            self.control.stop(Reason::Gone);
+        }
+        self.pipe = Some(Arc::clone(&pipe));
+        pipe
+    }
+
+    /// Waits for room in the pipe; others compute meanwhile.
+    fn wait_for_room(&self, pipe: &Pipe) -> Result<(), Failure> {
+        let ended = || Failure::Refused(self.control.stopped_text());
+        if pipe.has_room() {
+            return Ok(());
+        }
+        self.readers.park(self.id);
+        let (mut since, mut taken) = (Instant::now(), pipe.wait_for_room(REPEAT));
+        while !pipe.has_room() {
+            if self.control.must_stop() {
+                return Err(ended());
+            }
+            let now = pipe.wait_for_room(REPEAT);
+            if now != taken {
+                (since, taken) = (Instant::now(), now);
+            } else if since.elapsed() > STALL_LIMIT {
+                self.control.stop(Reason::Stalled);
+            }
+        }
+        if self.readers.go_on(self.id, self.control) {
+            Ok(())
+        } else {
+            Err(ended())
+        }
+    }
+}
+
+impl Overflow for Flowing<'_> {
+    fn limit(&self) -> usize {
+        match self.pipe {
+            Some(_) => PIECE_BYTES,
+            None => HELD_BYTES.saturating_sub(self.held),
+        }
+    }
+
+    fn take(&mut self, rows: &mut Rows) -> Result<(), Failure> {
+        let pipe = self.pipe();
+        if !self.begun {
+            self.begun = true;
+            let begin = Part::Begin {
+                columns: rows.columns.clone(),
+                types: rows.types.clone(),
+            };
+            pipe.put(begin, 0);
+        }
+        self.wait_for_room(&pipe)?;
+        let bytes = rows
+            .values
+            .iter()
+            .map(|row| crate::parts::row_bytes(row))
+            .sum();
+        pipe.put(Part::Rows(std::mem::take(&mut rows.values)), bytes);
+        Ok(())
+    }
+}
+
+impl Sink for Flowing<'_> {
+    fn result(&mut self, result: StatementResult) {
+        let begun = std::mem::take(&mut self.begun);
+        let bytes = result_bytes(&result);
+        let Some(pipe) = &self.pipe else {
+            self.held += bytes;
+            self.results.push(result);
+            return;
+        };
+        if !begun {
+            // Small: a larger one would have begun.
+            return pipe.put(Part::Result(result), bytes);
+        }
+        let (time_secs, error) = match result {
+            StatementResult::Rows(rows) => {
+                if !rows.values.is_empty() {
+                    pipe.put(Part::Rows(rows.values), bytes);
+                }
+                (rows.time_secs, None)
+            }
+            StatementResult::Error(text) => (0.0, Some(text)),
+            StatementResult::Write(_) => (0.0, None),
+        };
+        pipe.put(Part::End { time_secs, error }, 0);
+    }
+}
+
+impl Drop for Flowing<'_> {
+    /// Also after a panic, so that nobody waits for ever.
+    fn drop(&mut self) {
+        if let Some(pipe) = &self.pipe {
+            pipe.end();
+        }
+    }
+}

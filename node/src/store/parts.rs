@@ -1,0 +1,91 @@
+//! Large results on their way: from a reader thread of this node, or from the leader over its connection.
+use std::{sync::Arc, time::Duration};
+
+use node_api::StatementResult;
+use node_db::{Part, Parts};
+use tokio::time::timeout;
+
+use super::Served;
+use crate::{
+    metrics::{Counter, Metrics},
+    peer::TRANSFER_IDLE_TIMEOUT,
+    wire::Connection,
+};
+
+/// A node that sends pieces says so often that it is still at work.
+pub const SIGN_OF_LIFE_INTERVAL: Duration = Duration::from_secs(5);
+
+/// A served read.
+#[derive(Debug)]
+pub enum ReadAnswer {
+    /// All of it.
+    Whole(Served),
+    /// More than is held in memory.
+    Parts(Streamed),
+}
+
+/// A large result, piece by piece. Dropping it ends the read, here and on the node that reads.
+#[derive(Debug)]
+pub struct Streamed {
+    /// As [`Served::served_by`].
+    pub served_by: String,
+    source: Source,
+}
+
+#[derive(Debug)]
+enum Source {
+    Here { parts: Parts, metrics: Arc<Metrics> },
+    There(Box<Connection>),
+}
+
+impl Streamed {
+    pub(super) fn here(parts: Parts, served_by: String, metrics: Arc<Metrics>) -> Self {
+        Self {
+            served_by,
+            source: Source::Here { parts, metrics },
+        }
+    }
+
+    pub(super) fn there(connection: Connection, served_by: String) -> Self {
+        Self {
+            served_by,
+            source: Source::There(Box::new(connection)),
+        }
+    }
+
+    /// The next piece; the last one is [`Part::Done`]. Of a read on this node nothing is lost when this is dropped.
+    pub async fn next(&mut self) -> Part {
+        match &mut self.source {
+            Source::Here { parts, metrics } => {
+                let part = parts.next().await;
+                let part = part.unwrap_or_else(|| broke_off("the database was closed"));
+                if is_failure(&part) {
+                    metrics.count(Counter::DbQueryErrors);
+                }
+                part
+            }
+            Source::There(connection) => {
+                let from = &self.served_by;
+                match timeout(TRANSFER_IDLE_TIMEOUT, connection.receive()).await {
+                    Ok(Ok(Some(part))) => part,
+                    Ok(Ok(None)) => broke_off(&format!("{from} closed the connection")),
+                    Ok(Err(error)) => broke_off(&format!("connection with {from}: {error}")),
+                    Err(_) => broke_off(&format!("timeout waiting for {from}")),
+                }
+            }
+        }
+    }
+}
+
+fn broke_off(why: &str) -> Part {
+    Part::Done {
+        error: Some(format!("the result broke off: {why}")),
+    }
+}
+
+fn is_failure(part: &Part) -> bool {
+    matches!(
+        part,
+        Part::Result(StatementResult::Error(_)) | Part::End { error: Some(_), .. }
+    )
+}
