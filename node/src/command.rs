@@ -197,7 +197,10 @@ mod tests {
     }
 
     fn bounded() -> Command {
-        let bounds = Bounds { vm_steps: 300 };
+        let bounds = Bounds {
+            vm_steps: 300,
+            ..Bounds::NONE
+        };
         Command::Bounded(BoundedRequests::new(vec![request(Rules::V2(bounds))]))
     }
 

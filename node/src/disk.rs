@@ -5,9 +5,11 @@
 //! writes are refused earlier, while the reserve is untouched; they are accepted again as soon as space returns.
 use std::{
     path::{Path, PathBuf},
-    sync::atomic::{AtomicU64, Ordering},
+    sync::atomic::{AtomicU32, AtomicU64, Ordering},
     time::{Duration, Instant},
 };
+
+use node_db::Bounds;
 
 /// Free bytes below which no new entry is accepted: one log chunk (16 MiB) and one checkpoint's worth of WAL fit in it.
 pub const RESERVE_BYTES: u64 = 48 << 20;
@@ -25,7 +27,14 @@ pub struct Disk {
     free_bytes: AtomicU64,
     /// Milliseconds for which a write has been under way, if that is too long; 0: it answers.
     hanging_millis: AtomicU64,
+    /// What one transaction may take of the members' disks, and pages that the database may grow to; 0 is not known.
+    transaction_bytes: AtomicU64,
+    most_pages: AtomicU32,
 }
+
+/// What a transaction may always take, so that a member without room does not stop the others. Twice the writer's page cache, and as much again
+/// for the checkpoint: only beyond that does the database count.
+const LEAST_TRANSACTION_BYTES: u64 = 64 << 20;
 
 /// Why no write is accepted now.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -50,6 +59,32 @@ pub enum DiskRefusal {
     },
 }
 
+/// What the members can spare.
+#[derive(Clone, Copy, Debug)]
+pub struct Room {
+    /// The least that any of them has free beside its reserve.
+    pub spare_bytes: u64,
+    /// Pages of the database then.
+    pub pages: u32,
+    /// Bytes of a page.
+    pub page_bytes: u32,
+}
+
+impl Room {
+    fn transaction_bytes(self) -> u64 {
+        self.spare_bytes.max(LEAST_TRANSACTION_BYTES)
+    }
+
+    /// A new page takes its bytes in the WAL and again in the main file; as much is left for the log and for what was proposed meanwhile.
+    /// It is a place, not an amount, so that writes under way together do not each take the whole room.
+    fn most_pages(self) -> u32 {
+        let growth = self.spare_bytes / 3 / u64::from(self.page_bytes.max(512));
+        let pages = u64::from(self.pages) + growth;
+        // SQLite's own limit is one less.
+        u32::try_from(pages).unwrap_or(u32::MAX - 1).max(1)
+    }
+}
+
 impl Disk {
     /// Watches the file system of `path`. On a file system smaller than eight reserves the reserve is an eighth of it.
     pub fn new(path: &Path) -> Self {
@@ -61,6 +96,8 @@ impl Disk {
             looked: AtomicU64::new(0),
             free_bytes: AtomicU64::new(u64::MAX),
             hanging_millis: AtomicU64::new(0),
+            transaction_bytes: AtomicU64::new(0),
+            most_pages: AtomicU32::new(0),
         }
     }
 
@@ -81,6 +118,27 @@ impl Disk {
                 path: self.path.clone(),
                 seconds: millis / 1000,
             }),
+        }
+    }
+
+    /// What the member with the least room can spare, when the database had so many pages. `None`: nothing is known (any more).
+    pub fn note_room(&self, room: Option<Room>) {
+        let (bytes, pages) =
+            room.map_or((0, 0), |room| (room.transaction_bytes(), room.most_pages()));
+        self.transaction_bytes.store(bytes, Ordering::Relaxed);
+        self.most_pages.store(pages, Ordering::Relaxed);
+    }
+
+    /// Adds to the bounds of a request what the members' disks can take, as far as it is known.
+    pub fn bound(&self, bounds: Bounds) -> Bounds {
+        let disk_bytes = self.transaction_bytes.load(Ordering::Relaxed);
+        if disk_bytes == 0 {
+            return bounds;
+        }
+        Bounds {
+            disk_bytes,
+            max_pages: self.most_pages.load(Ordering::Relaxed),
+            ..bounds
         }
     }
 
@@ -119,5 +177,36 @@ impl Disk {
             free_bytes,
             reserve_bytes: self.reserve_bytes,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_members_can_spare_bounds_a_write() {
+        let disk = Disk::new(Path::new("/"));
+        assert_eq!(disk.bound(Bounds::NONE), Bounds::NONE, "nothing is known");
+        let mut room = Room {
+            spare_bytes: 300 << 20,
+            pages: 1_000,
+            page_bytes: 4096,
+        };
+        disk.note_room(Some(room));
+        let bounds = disk.bound(Bounds::NONE);
+        assert_eq!(bounds.disk_bytes, 300 << 20);
+        assert_eq!(bounds.max_pages, 1_000 + 25_600);
+        // Small writes go on, but nothing grows.
+        room.spare_bytes = 0;
+        disk.note_room(Some(room));
+        let bounds = disk.bound(Bounds::NONE);
+        assert_eq!(bounds.disk_bytes, LEAST_TRANSACTION_BYTES);
+        assert_eq!(bounds.max_pages, 1_000);
+        room.spare_bytes = u64::MAX;
+        disk.note_room(Some(room));
+        assert_eq!(disk.bound(Bounds::NONE).max_pages, u32::MAX - 1);
+        disk.note_room(None);
+        assert_eq!(disk.bound(Bounds::NONE), Bounds::NONE);
     }
 }

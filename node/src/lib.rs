@@ -5,6 +5,7 @@
 //! [`discovery`] (where others may be) → [`cluster`] (who is in), [`http_api`] and [`service`] (the edges) → [`run`] (assembly).
 //! [`recovery`], [`inspect`] and [`prepare`] work on closed data directories; [`entrypoint`] is how an image starts.
 pub mod auth;
+pub mod bounds;
 pub mod clock;
 pub mod cluster;
 pub mod command;

@@ -15,7 +15,7 @@ use std::{
     time::Duration,
 };
 
-use node_db::{BackupFormat, Outcome, Read, Request};
+use node_db::{BackupFormat, Bounds, Outcome, Read, Request};
 use serde::{Deserialize, Serialize};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -134,6 +134,10 @@ pub enum Ask {
         /// Where the client is connected from.
         client: Option<SocketAddr>,
     },
+    /// As `Write`, with how far each may go. Format version 2.
+    BoundedWrite(Vec<ForwardedWrite>, Vec<Bounds>),
+    /// How much room is to spare on your disk? Format version 2.
+    Room,
 }
 
 /// One write on its way to the leader.
@@ -214,6 +218,8 @@ pub enum Answer {
     Compared(Result<Comparison, StoreError>),
     /// To `ReadParts`, when the result is large: frames with one [`node_db::Part`] each follow, up to [`node_db::Part::Done`].
     Parts,
+    /// To `Room`: bytes beside the reserve.
+    Spare(Result<u64, StoreError>),
 }
 
 /// What became of a forwarded write.
@@ -288,6 +294,11 @@ impl Peers {
             connect_timeout,
             idle: Arc::default(),
         }
+    }
+
+    /// The cluster's format version, which says what may be asked.
+    pub fn format_version(&self) -> u16 {
+        self.local.format_version()
     }
 
     /// One request, one answer. A pooled connection that turns out to be stale before anything could be sent is replaced once.

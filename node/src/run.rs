@@ -32,11 +32,12 @@ use crate::{
     recovery,
     rejoin::{self, Rejoin},
     service,
-    stop::stopped_within,
+    stop::{end_in_time, stopped_within},
     store::{
         Caller, StatusSettings, Store,
         compare::watch_copies,
         queue::{Queue, QueueSettings},
+        room::watch_room,
         upkeep::{Intervals, keep_up},
     },
     visitors::Places,
@@ -123,7 +124,7 @@ struct Node {
     raft_dir: PathBuf,
     consensus: Arc<OnceLock<Consensus>>,
     raft_server: Arc<OnceLock<RaftServer>>,
-    db: OnceLock<Database>,
+    db: Arc<OnceLock<Database>>,
     stop_http: CancellationToken,
     stop_service: CancellationToken,
     queue_stop: CancellationToken,
@@ -193,7 +194,7 @@ impl Node {
             raft_dir,
             consensus: Arc::default(),
             raft_server: Arc::default(),
-            db: OnceLock::new(),
+            db: Arc::default(),
             stop_http: CancellationToken::new(),
             stop_service: CancellationToken::new(),
             queue_stop: CancellationToken::new(),
@@ -282,8 +283,12 @@ impl Node {
             result = &mut opening => result?,
             name = signals.received() => {
                 tracing::info!(target: "rqlited", "received signal {name:?}");
+                self.must_end();
                 stop.cancel();
-                return opening.await.map(|_| End::Stopped);
+                if let Err(e) = opening.await {
+                    tracing::warn!(target: "rqlited", "stopped before the store was open: {e:#}");
+                }
+                return Ok(End::Stopped);
             }
         };
         if self.rejoin.is_some() {
@@ -292,11 +297,17 @@ impl Node {
         tokio::select! {
             name = signals.received() => {
                 tracing::info!(target: "rqlited", "received signal {name:?}");
+                self.must_end();
                 Ok(End::Stopped)
             }
             () = self.store.leaves_copy() => Ok(End::StartAgain),
             reason = consensus.stopped() => bail!("the node cannot go on: {reason}"),
         }
+    }
+
+    fn must_end(&self) {
+        let db = Arc::clone(&self.db);
+        end_in_time(move || db.get().into_iter().for_each(Database::hurry));
     }
 
     /// A node on a full disk says so and waits: it must not die in the middle of opening its log.
@@ -380,6 +391,7 @@ impl Node {
             config.auto_compare_int,
             self.background_stop.clone(),
         ));
+        tokio::spawn(watch_room(self.store.clone(), self.background_stop.clone()));
         tokio::spawn(watch_disk(
             consensus.clone(),
             Arc::clone(&self.disk),

@@ -11,6 +11,7 @@ mod load;
 mod parts;
 pub mod queue;
 mod read;
+pub mod room;
 pub mod running;
 mod status;
 pub mod upkeep;

@@ -17,7 +17,7 @@ use rusqlite::wal::CheckpointMode;
 use crate::{
     Checkpoint, Fatal, Position, Urgency, aside,
     fault::{fatal, fatal_io},
-    files,
+    files, room,
     sidecar::{self, Base, Intent, Sidecar},
     wal_file,
     writer::Writer,
@@ -31,6 +31,8 @@ const LONG_PATIENCE: Duration = Duration::from_millis(500);
 const LONGEST_PATIENCE: Duration = Duration::from_millis(1500);
 /// How long reads may still go on where the checkpoint must come. Then they end.
 const GRACE: Duration = Duration::from_secs(1);
+/// Beside what the main file grows by: the sidecar, and what others write meanwhile.
+const MARGIN_BYTES: u64 = 1 << 20;
 
 impl Writer {
     #[cfg(test)]
@@ -49,6 +51,9 @@ impl Writer {
         }
         if self.load.is_some() {
             return Ok(Checkpoint::Busy("a load is under way"));
+        }
+        if !self.has_room()? {
+            return Ok(Checkpoint::Busy("the disk has no room for it"));
         }
         if !self.main.begin_change() {
             if urgency >= Urgency::Overdue {
@@ -84,6 +89,15 @@ impl Writer {
         self.main.end_change(Some(base));
         self.empty_wal(stays_closed);
         Ok(Checkpoint::Done(position))
+    }
+
+    /// Whether the main file may become as long as the WAL wants it.
+    fn has_room(&self) -> Result<bool, Fatal> {
+        let (pages, page_bytes) = self.pages();
+        let main_len = files::len(&self.files.main)
+            .map_err(|error| fatal_io("measure the main file", &error))?;
+        let growth = (u64::from(pages) * u64::from(page_bytes)).saturating_sub(main_len);
+        Ok(growth == 0 || room::has(&self.files.dir, growth + MARGIN_BYTES))
     }
 
     fn move_wal(&mut self, position: Position) -> Result<Base, Fatal> {

@@ -1,6 +1,7 @@
 //! What makes SQLite deterministic on the writing connection: a clock and a random generator that follow the request's
-//! [`Stamp`], and counters that forget what happened before the request. Also tells a full disk from SQLite's other uses
-//! of "database or disk is full". The crate's only `unsafe` lives here.
+//! [`Stamp`], and counters that forget what happened before the request. Its VFS also tells the [`meter`](crate::meter)
+//! what is written, and a full disk from SQLite's other uses of "database or disk is full". The crate's `unsafe` lives here
+//! and in `linear.rs`.
 #![allow(
     unsafe_code,
     reason = "the clock is an SQLite VFS, which is a table of C functions"
@@ -16,13 +17,22 @@ use std::{
 
 use rusqlite::{Connection, ffi, functions::FunctionFlags};
 
-use crate::Stamp;
+use crate::{
+    Stamp,
+    meter::{self, Refusal, Target},
+};
 
 /// Name under which the stamped VFS is registered.
 pub(crate) const VFS: &CStr = c"node-stamped";
 /// Milliseconds from the Julian epoch, which SQLite counts from, to the Unix epoch.
 const JULIAN_TO_UNIX_MS: i64 = 210_866_760_000_000;
 const MS_PER_DAY: f64 = 86_400_000.0;
+/// SQLite's own limit of a text, a blob or a row.
+const SQLITE_VALUE_BYTES: i32 = 1_000_000_000;
+/// SQLite's own limit of the pattern of LIKE and GLOB.
+const SQLITE_PATTERN_BYTES: i32 = 50_000;
+/// The same where values are limited: matching takes as long as the product of both lengths.
+const PATTERN_BYTES: i32 = 4_096;
 
 thread_local! {
     // SQLite calls the VFS and the functions on the thread that steps the statement, so the state of a writer can live
@@ -30,7 +40,7 @@ thread_local! {
     static NOW_MICROS: Cell<Option<i64>> = const { Cell::new(None) };
     static RANDOM: Cell<u64> = const { Cell::new(0) };
     static CHANGES_BEFORE: Cell<u64> = const { Cell::new(0) };
-    static DISK_FULL: Cell<bool> = const { Cell::new(false) };
+    static VALUE_BYTES: Cell<i64> = const { Cell::new(SQLITE_VALUE_BYTES as i64) };
 }
 
 type OpenFn = unsafe extern "C" fn(
@@ -45,16 +55,17 @@ type WriteFn =
 
 /// A table of file methods of the default VFS with our `xWrite` in it.
 struct Methods {
-    /// Address of the table that it stands for.
-    original: usize,
+    /// Address of the table that it stands for, and what its files are.
+    original: (usize, Target),
     wrapped: ffi::sqlite3_io_methods,
 }
 
 static OPEN: OnceLock<OpenFn> = OnceLock::new();
 /// The default VFS's own `xWrite`, the same in all its tables.
 static WRITE: OnceLock<WriteFn> = OnceLock::new();
-/// The default VFS has one table for the main file and one for files that need no locks, and some for odd file systems.
-static METHODS: [OnceLock<Methods>; 4] = [const { OnceLock::new() }; 4];
+/// The default VFS has one table for the main file and one for files that need no locks, and some for odd file systems;
+/// each is wanted once for every [`Target`].
+static METHODS: [OnceLock<Methods>; 12] = [const { OnceLock::new() }; 12];
 
 /// Registers the VFS once for the process.
 pub(crate) fn register() -> Result<(), String> {
@@ -101,7 +112,7 @@ unsafe extern "C" fn open_file(
     unsafe {
         let code = open(vfs, name, file, flags, out_flags);
         if code == ffi::SQLITE_OK
-            && let Some(wrapped) = wrap((*file).pMethods)
+            && let Some(wrapped) = wrap((*file).pMethods, target(flags))
         {
             (*file).pMethods = wrapped;
         }
@@ -109,30 +120,87 @@ unsafe extern "C" fn open_file(
     }
 }
 
+/// What a file is that SQLite opens with these flags.
+fn target(flags: c_int) -> Target {
+    /// Sorts, materialized tables, statement journals, the copy that a VACUUM makes.
+    const TEMPORARY: c_int = ffi::SQLITE_OPEN_TEMP_DB
+        | ffi::SQLITE_OPEN_TRANSIENT_DB
+        | ffi::SQLITE_OPEN_TEMP_JOURNAL
+        | ffi::SQLITE_OPEN_SUBJOURNAL;
+    if flags & ffi::SQLITE_OPEN_WAL != 0 {
+        Target::Wal
+    } else if flags & TEMPORARY != 0 {
+        Target::Temporary
+    } else {
+        Target::Main
+    }
+}
+
 /// The table to use in the place of `original`; `None` leaves the file as it is.
 ///
 /// # Safety
 /// `original` is null or lives as long as the process.
-unsafe fn wrap(original: *const ffi::sqlite3_io_methods) -> Option<*const ffi::sqlite3_io_methods> {
+unsafe fn wrap(
+    original: *const ffi::sqlite3_io_methods,
+    target: Target,
+) -> Option<*const ffi::sqlite3_io_methods> {
     // SAFETY: as promised by the caller.
     let table = unsafe { original.as_ref() }?;
     let write = table.xWrite?;
     if !ptr::fn_addr_eq(*WRITE.get_or_init(|| write), write) {
         return None;
     }
+    let original = (original.addr(), target);
     METHODS.iter().find_map(|slot| {
         let methods = slot.get_or_init(|| Methods {
-            original: original.addr(),
+            original,
             wrapped: ffi::sqlite3_io_methods {
-                xWrite: Some(write_file),
+                xWrite: Some(match target {
+                    Target::Main => write_main,
+                    Target::Wal => write_wal,
+                    Target::Temporary => write_temporary,
+                }),
                 ..*table
             },
         });
-        (methods.original == original.addr()).then_some(&raw const methods.wrapped)
+        (methods.original == original).then_some(&raw const methods.wrapped)
     })
 }
 
-unsafe extern "C" fn write_file(
+unsafe extern "C" fn write_main(
+    file: *mut ffi::sqlite3_file,
+    data: *const c_void,
+    len: c_int,
+    offset: ffi::sqlite3_int64,
+) -> c_int {
+    // SAFETY: the same contract.
+    unsafe { write_file(Target::Main, file, data, len, offset) }
+}
+
+unsafe extern "C" fn write_wal(
+    file: *mut ffi::sqlite3_file,
+    data: *const c_void,
+    len: c_int,
+    offset: ffi::sqlite3_int64,
+) -> c_int {
+    // SAFETY: the same contract.
+    unsafe { write_file(Target::Wal, file, data, len, offset) }
+}
+
+unsafe extern "C" fn write_temporary(
+    file: *mut ffi::sqlite3_file,
+    data: *const c_void,
+    len: c_int,
+    offset: ffi::sqlite3_int64,
+) -> c_int {
+    // SAFETY: the same contract.
+    unsafe { write_file(Target::Temporary, file, data, len, offset) }
+}
+
+/// # Safety
+/// That of `xWrite`, for a file that [`open_file`] opened.
+unsafe fn write_file(
+    target: Target,
     file: *mut ffi::sqlite3_file,
     data: *const c_void,
     len: c_int,
@@ -140,18 +208,47 @@ unsafe extern "C" fn write_file(
 ) -> c_int {
     #[cfg(test)]
     if let Some(code) = fault::next() {
-        DISK_FULL.set(DISK_FULL.get() || code == ffi::SQLITE_FULL);
+        if code == ffi::SQLITE_FULL {
+            meter::note_full();
+        }
         return code;
     }
     let Some(write) = WRITE.get() else {
         return ffi::SQLITE_IOERR;
     };
+    let end = u64::try_from(offset.saturating_add(i64::from(len))).unwrap_or(u64::MAX);
+    let grows_by = match target {
+        // Only these are asked for their length: the other two are counted by their offsets, or not at all.
+        // SAFETY: as promised by the caller.
+        Target::Temporary => end.saturating_sub(unsafe { length(file) }),
+        Target::Wal | Target::Main => u64::from(len.unsigned_abs()),
+    };
+    if let Err(Refusal) = meter::before_write(target, end, grows_by) {
+        return ffi::SQLITE_FULL;
+    }
     // SAFETY: only files whose own method is this one come here.
     let code = unsafe { write(file, data, len, offset) };
     if code & 0xff == ffi::SQLITE_FULL {
-        DISK_FULL.set(true);
+        meter::note_full();
     }
     code
+}
+
+/// # Safety
+/// `file` is open.
+unsafe fn length(file: *mut ffi::sqlite3_file) -> u64 {
+    let mut len = 0;
+    // SAFETY: an open file has methods.
+    let code = unsafe {
+        (*(*file).pMethods)
+            .xFileSize
+            .map_or(ffi::SQLITE_IOERR, |size| size(file, &raw mut len))
+    };
+    if code == ffi::SQLITE_OK {
+        u64::try_from(len).unwrap_or(0)
+    } else {
+        0
+    }
 }
 
 fn now_julian_ms() -> i64 {
@@ -194,6 +291,19 @@ pub(crate) fn begin_request(conn: &Connection, stamp: Stamp) {
     unsafe { ffi::sqlite3_set_last_insert_rowid(conn.handle(), 0) };
 }
 
+/// Limits texts, blobs and rows, and the patterns that they are compared with; 0 is SQLite's own limit.
+pub(crate) fn limit_values(conn: &Connection, bytes: u32) -> rusqlite::Result<()> {
+    use rusqlite::limits::Limit::{SQLITE_LIMIT_LENGTH, SQLITE_LIMIT_LIKE_PATTERN_LENGTH};
+    let (value, pattern) = match i32::try_from(bytes) {
+        Ok(1..) => (bytes.cast_signed().min(SQLITE_VALUE_BYTES), PATTERN_BYTES),
+        _ => (SQLITE_VALUE_BYTES, SQLITE_PATTERN_BYTES),
+    };
+    conn.set_limit(SQLITE_LIMIT_LENGTH, value)?;
+    conn.set_limit(SQLITE_LIMIT_LIKE_PATTERN_LENGTH, pattern)?;
+    VALUE_BYTES.set(i64::from(value));
+    Ok(())
+}
+
 /// A new connection has taken over in the middle of a request.
 pub(crate) fn forget_changes(conn: &Connection) {
     CHANGES_BEFORE.set(conn.total_changes());
@@ -226,10 +336,26 @@ pub(crate) fn has_deferred_violations(conn: &Connection) -> bool {
     code == ffi::SQLITE_OK && now > 0
 }
 
-/// Whether the disk refused a write on this thread since the last call. SQLite says "database or disk is full" also when
-/// an AUTOINCREMENT column has used its last number, which is the statement's fault and happens on every node.
-pub(crate) fn take_disk_full() -> bool {
-    DISK_FULL.replace(false)
+/// What a statement may change although it failed: it is to run once more as if it had not.
+#[derive(Clone, Copy)]
+pub(crate) struct Before {
+    random: u64,
+    last_insert_rowid: i64,
+}
+
+/// Before a statement.
+pub(crate) fn before(conn: &Connection) -> Before {
+    Before {
+        random: RANDOM.get(),
+        last_insert_rowid: conn.last_insert_rowid(),
+    }
+}
+
+/// After it failed.
+pub(crate) fn go_back(conn: &Connection, before: Before) {
+    RANDOM.set(before.random);
+    // SAFETY: the handle is open and used by this thread alone.
+    unsafe { ffi::sqlite3_set_last_insert_rowid(conn.handle(), before.last_insert_rowid) };
 }
 
 /// SplitMix64: small, fast and good enough for ids; `random()` promises no secrecy.
@@ -254,8 +380,7 @@ fn random_bytes(len: usize) -> Vec<u8> {
 pub(crate) fn install_functions(conn: &Connection) -> rusqlite::Result<()> {
     let flags = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_INNOCUOUS;
     conn.create_scalar_function("random", 0, flags, |_| Ok(next_random().cast_signed()))?;
-    let max_bytes = i64::from(conn.limit(rusqlite::limits::Limit::SQLITE_LIMIT_LENGTH)?);
-    conn.create_scalar_function("randomblob", 1, flags, move |ctx| {
+    conn.create_scalar_function("randomblob", 1, flags, |ctx| {
         let len = match ctx.get_raw(0) {
             rusqlite::types::ValueRef::Integer(n) => n,
             #[expect(
@@ -269,7 +394,7 @@ pub(crate) fn install_functions(conn: &Connection) -> rusqlite::Result<()> {
                 .unwrap_or(0),
             _ => 0,
         };
-        if len > max_bytes {
+        if len > VALUE_BYTES.get() {
             return Err(failure("string or blob too big"));
         }
         Ok(random_bytes(usize::try_from(len.max(1)).unwrap_or(1)))
@@ -293,11 +418,24 @@ pub(crate) mod fault {
 
     thread_local! {
         static AFTER: Cell<Option<(u32, c_int)>> = const { Cell::new(None) };
+        static ENDED: Cell<u32> = const { Cell::new(0) };
     }
 
     /// The write after `skip` more writes, and all later ones, fail with `code`; `None` ends that.
     pub(crate) fn set(fault: Option<(u32, c_int)>) {
         AFTER.set(fault);
+    }
+
+    /// There is room again; the number of times that there was none.
+    pub(crate) fn end_full() -> u32 {
+        if AFTER
+            .get()
+            .is_some_and(|(_, code)| code == rusqlite::ffi::SQLITE_FULL)
+        {
+            AFTER.set(None);
+            ENDED.set(ENDED.get() + 1);
+        }
+        ENDED.get()
     }
 
     pub(super) fn next() -> Option<c_int> {

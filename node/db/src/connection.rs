@@ -12,9 +12,11 @@ use std::{
 use rusqlite::{CachedStatement, Connection, OpenFlags, Statement, config::DbConfig};
 
 use crate::{
-    Rules, Stamp, Upkeep, clock,
+    Bounds, Rules, Stamp, Upkeep, clock,
     guard::{Guard, Mode},
-    local, sql,
+    linear, local, meter,
+    room::Room,
+    sql,
 };
 
 /// Prepared statements kept per connection. Applications have tens to a few hundred texts; one costs about 5 KiB.
@@ -23,6 +25,11 @@ const STATEMENTS: usize = 256;
 const SEEN: usize = 1024;
 /// Page cache of the writer in KiB: holds the upper levels of the indexes of a gigabyte; readers keep SQLite's 2 MiB.
 const WRITER_CACHE_KIB: i64 = 12 * 1024;
+/// SQLite's own limit.
+const MOST_PAGES: u32 = u32::MAX - 1;
+/// SQLite's header of the WAL, and of a frame in it.
+pub(crate) const WAL_HEADER_BYTES: u64 = 32;
+pub(crate) const FRAME_HEADER_BYTES: u64 = 24;
 
 /// Settings that clients can notice, the same on every connection.
 fn configure(conn: &Connection, foreign_keys: bool) -> rusqlite::Result<()> {
@@ -138,6 +145,8 @@ pub(crate) struct Meters {
     pub(crate) upkeep: Arc<UpkeepMeter>,
     /// Statements of requests that gave an error.
     pub(crate) failed: Arc<AtomicU64>,
+    /// What the writer waits for.
+    pub(crate) room: Arc<Room>,
 }
 
 /// The writing connection.
@@ -149,6 +158,8 @@ pub(crate) struct Session {
     pub(crate) meters: Meters,
     seen: RefCell<Box<[u64; SEEN]>>,
     schema: Cell<SchemaFacts>,
+    /// Limits that the connection has now: bytes of a value, pages of the database.
+    limits: Cell<(u32, u32)>,
     hasher: std::hash::RandomState,
 }
 
@@ -160,7 +171,7 @@ impl Session {
         meters: Meters,
     ) -> Result<Self, rusqlite::Error> {
         let guard = Guard::new();
-        let conn = open_writer(path, foreign_keys, &guard, &meters.wal)?;
+        let conn = open_writer(path, foreign_keys, &guard, &meters)?;
         Ok(Self {
             conn,
             guard,
@@ -169,6 +180,7 @@ impl Session {
             meters,
             seen: RefCell::new(Box::new([0; SEEN])),
             schema: Cell::default(),
+            limits: Cell::new((0, 0)),
             hasher: std::hash::RandomState::new(),
         })
     }
@@ -176,25 +188,90 @@ impl Session {
     /// A new connection in place of one whose settings a client changed.
     pub(crate) fn reopen(&mut self) -> Result<(), rusqlite::Error> {
         // The new one first: the last connection to leave would take the WAL's index with it.
-        self.conn = open_writer(&self.path, self.foreign_keys, &self.guard, &self.meters.wal)?;
+        self.conn = open_writer(&self.path, self.foreign_keys, &self.guard, &self.meters)?;
+        self.limits.set((0, 0));
         self.guard.set_clean();
         self.guard.note_schema_change();
         Ok(())
+    }
+
+    /// Sets what SQLite itself watches over.
+    pub(crate) fn limit(&self, bounds: Bounds) -> rusqlite::Result<()> {
+        let (value_bytes, max_pages) = self.limits.get();
+        if value_bytes != bounds.value_bytes {
+            clock::limit_values(&self.conn, bounds.value_bytes)?;
+        }
+        if max_pages != bounds.max_pages {
+            // 0 would only ask.
+            let pages = if bounds.max_pages == 0 {
+                MOST_PAGES
+            } else {
+                bounds.max_pages
+            };
+            let mode = self.guard.set_mode(Mode::Internal);
+            let set = self
+                .conn
+                .pragma_update_and_check(None, "max_page_count", pages, |_| Ok(()));
+            self.guard.set_mode(mode);
+            set?;
+        }
+        self.limits.set((bounds.value_bytes, bounds.max_pages));
+        Ok(())
+    }
+
+    /// A PRAGMA that answers with a number.
+    pub(crate) fn number(&self, pragma: &str) -> rusqlite::Result<u64> {
+        let mode = self.guard.set_mode(Mode::Internal);
+        let answer = self
+            .conn
+            .pragma_query_value(None, pragma, |row| row.get::<_, i64>(0));
+        self.guard.set_mode(mode);
+        Ok(answer?.unsigned_abs())
+    }
+
+    /// What all pages of the database take in the WAL.
+    pub(crate) fn wal_bytes_of_all_pages(&self) -> rusqlite::Result<u64> {
+        Ok(self.number("page_count")? * (self.number("page_size")? + FRAME_HEADER_BYTES))
+    }
+
+    /// Gives back what a transaction that was rolled back has written behind the last commit. No transaction is open.
+    pub(crate) fn shorten_wal(&self) {
+        let frames = self.meters.wal.frames();
+        let Ok(page_bytes) = self.number("page_size") else {
+            return;
+        };
+        let committed = WAL_HEADER_BYTES + frames * (page_bytes + FRAME_HEADER_BYTES);
+        let mut wal = self.path.clone().into_os_string();
+        wal.push("-wal");
+        let shortened = std::fs::OpenOptions::new()
+            .write(true)
+            .open(wal)
+            .and_then(|file| {
+                if file.metadata()?.len() > committed {
+                    file.set_len(committed)?;
+                }
+                Ok(())
+            });
+        if let Err(error) = shortened {
+            tracing::warn!("cannot shorten the WAL: {error}");
+        }
     }
 
     pub(crate) fn enforces_foreign_keys(&self) -> bool {
         self.foreign_keys
     }
 
-    /// Prepares a single statement. Texts with parameters, and texts seen before, are kept prepared: caching every
-    /// literal INSERT would only push out those that come again.
+    /// Prepares a single statement. Texts with parameters, and texts seen before, are kept prepared, if `may_keep`: caching
+    /// every literal INSERT would only push out those that come again.
     pub(crate) fn prepare(
         &self,
         sql: &str,
         has_parameters: bool,
+        may_keep: bool,
     ) -> rusqlite::Result<Prepared<'_>> {
         self.guard.start_statement();
-        if !(has_parameters || self.seen_before(sql))
+        if !may_keep
+            || !(has_parameters || self.seen_before(sql))
             || self.guard.is_dirty()
             || sql::is_about_schema(sql)
         {
@@ -326,7 +403,7 @@ fn open_writer(
     path: &Path,
     foreign_keys: bool,
     guard: &Arc<Guard>,
-    wal: &Arc<WalMeter>,
+    meters: &Meters,
 ) -> Result<Connection, rusqlite::Error> {
     clock::register().map_err(|text| rusqlite::Error::UserFunctionError(text.into()))?;
     guard.set_mode(Mode::Internal);
@@ -340,11 +417,18 @@ fn open_writer(
     conn.pragma_update(None, "cache_size", -WRITER_CACHE_KIB)?;
     clock::install_functions(&conn)?;
     local::install(&conn, guard)?;
-    let meter = Arc::clone(wal);
+    linear::install(&conn)?;
+    let wal = Arc::clone(&meters.wal);
     conn.wal_hook(Some(move |_: &mut rusqlite::hooks::Wal, frames: i32| {
-        meter.committed(u64::try_from(frames).unwrap_or(0));
+        wal.committed(u64::try_from(frames).unwrap_or(0));
+        meter::begin_transaction();
         Ok(())
     }))?;
+    let room = Arc::clone(&meters.room);
+    conn.progress_handler(
+        meter::STEPS_BETWEEN_CALLS.cast_signed(),
+        Some(move || room.is_hurried() || meter::is_out_of_steps()),
+    )?;
     guard.watch(&mut conn)?;
     // Reading the schema opens the WAL, so that read-only connections find it.
     conn.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;

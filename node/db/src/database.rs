@@ -5,9 +5,10 @@ use std::{
     sync::{
         Arc, Mutex, PoisonError,
         atomic::Ordering::Relaxed,
-        mpsc::{SyncSender, sync_channel},
+        mpsc::{SyncSender, TrySendError, sync_channel},
     },
     thread::{self, JoinHandle},
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -24,7 +25,8 @@ use crate::{
     main_file::MainFile,
     readers::{self, Readers},
     recover::recover,
-    replace,
+    replace::{self, Look},
+    room::Room,
     sql::{self, Access},
     status,
     writer::{Command, Progress, Writer},
@@ -32,6 +34,10 @@ use crate::{
 
 /// Commands that may wait for the writer. A caller that is further ahead waits.
 const COMMANDS: usize = 256;
+/// How long what is being applied may go on when the database is closed. The log brings it again.
+const GRACE: Duration = Duration::from_secs(2);
+/// How often is looked whether it has ended.
+const PAUSE: Duration = Duration::from_millis(2);
 
 /// A handle to the open database; cheap to clone. Dropping the last one stops the threads (without a checkpoint).
 #[derive(Clone)]
@@ -87,7 +93,8 @@ impl Database {
         connection::keep_temporary_files_in(&files.dir)
             .map_err(|error| OpenError::Sqlite(message(&error)))?;
         let main = MainFile::new(base);
-        let progress = Arc::new(Progress::default());
+        let room = Arc::new(Room::new(&files.dir));
+        let progress = Arc::new(Progress::new(Arc::clone(&room)));
         let slots = options.readers.max(1);
         let readers = Readers::new(readers::Settings {
             path: files.main.clone(),
@@ -275,13 +282,33 @@ impl Database {
         receiver
     }
 
-    /// Checks that a file is a sound SQLite database that [`crate::LoadContent::File`] may carry (header, opens,
-    /// quick_check).
+    /// Why no entry is applied now, although nothing has failed for good: the disk is full. It goes on by itself when there is
+    /// room.
+    #[must_use]
+    pub fn waiting(&self) -> Option<String> {
+        self.0.progress.meters.room.waiting()
+    }
+
+    /// Ends whatever runs on the writer's thread, as far as SQLite can be stopped. What was being applied is undone and gives
+    /// [`Fatal`]; the caller's log brings it again. Only before [`Database::close`].
+    pub fn hurry(&self) {
+        self.0.progress.meters.room.hurry();
+    }
+
+    /// Pages of the database after the last applied run, and the size of a page.
+    #[must_use]
+    pub fn pages(&self) -> (u32, u32) {
+        self.0.progress.pages()
+    }
+
+    /// Checks that a file is a sound SQLite database that [`crate::LoadContent::File`] may carry: header, opens,
+    /// `integrity_check`. An index that does not fit its table would otherwise fail statements later.
     ///
     /// # Errors
-    /// Says what is wrong with it. Blocks: call it from a blocking thread.
+    /// Says what is wrong with it. Blocks for about as long as it takes to read the file once for each of its indexes: call it from a
+    /// blocking thread.
     pub fn validate_file(path: &Path) -> Result<(), String> {
-        replace::validate(path).map_err(replace::Unfit::text)
+        replace::validate(path, Look::Whole).map_err(replace::Unfit::text)
     }
 
     /// Checks that a file is a script that [`crate::LoadContent::Script`] may carry: every node holds one statement of it in memory.
@@ -355,8 +382,23 @@ impl Inner {
     }
 
     fn close(&self) {
-        let _ = self.commands.send(Command::Close);
+        let room = &self.progress.meters.room;
+        room.stop();
         self.readers.stop();
+        let deadline = Instant::now() + GRACE;
+        // A full queue, or a statement that does not end.
+        while let Err(TrySendError::Full(_)) = self.commands.try_send(Command::Close) {
+            if Instant::now() > deadline {
+                room.hurry();
+            }
+            thread::sleep(PAUSE);
+        }
+        while !self.writer_has_ended() {
+            if Instant::now() > deadline {
+                room.hurry();
+            }
+            thread::sleep(PAUSE);
+        }
         let threads =
             std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
         for thread in threads {
@@ -367,6 +409,14 @@ impl Inner {
         if !self.readers.wait_for_end() {
             tracing::error!("a read does not end; the disk may not answer");
         }
+    }
+}
+
+impl Inner {
+    /// The writer's thread is the first.
+    fn writer_has_ended(&self) -> bool {
+        let threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
+        threads.first().is_none_or(JoinHandle::is_finished)
     }
 }
 

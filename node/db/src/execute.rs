@@ -1,15 +1,17 @@
-//! Running requests on the writing connection, many in one transaction, so that each gives what it would give alone.
+//! Running one request on the writing connection, inside the transaction of others or alone.
 use std::sync::atomic::Ordering::Relaxed;
 
 use node_api::{Statement, StatementResult, WriteResult};
 use rusqlite::{Batch, fallible_iterator::FallibleIterator as _};
 
 use crate::{
-    Fatal, Kind, Outcome, Request, Stamp, clock,
+    Bounds, Fatal, Kind, Outcome, Request, Stamp, clock,
     connection::Session,
-    fault::{fatal, is_machine_fault, message},
+    fault::{Blame, blame, fatal, message},
     guard::{self, Mode, Refusal},
+    meter::{self, Allowance, Over},
     query::{self, Arguments, Failure, Rules},
+    run::wait_for_room,
     sql::{self, Mentions},
 };
 
@@ -17,8 +19,10 @@ use crate::{
 pub(crate) enum Stop {
     /// The machine failed.
     Fatal(Fatal),
-    /// The request undid, or cannot end inside, the transaction it shares with others.
+    /// The request undid, or cannot end inside, the transaction it shares with others; or it may pass its bounds.
     RunAlone,
+    /// The disk is full.
+    NoRoom,
 }
 
 impl From<Fatal> for Stop {
@@ -30,78 +34,32 @@ impl From<Fatal> for Stop {
 /// What a client's whole request gets for a forbidden PRAGMA.
 const DISALLOWED_PRAGMA: &str = "disallowed pragma";
 
-/// Runs requests in order inside as few transactions as possible and commits. `requests` gives each with whether its
-/// outcome is wanted.
-pub(crate) fn run_all(
-    session: &mut Session,
-    requests: &[(&Request, bool)],
-) -> Result<Vec<Outcome>, Fatal> {
-    let mut outcomes = vec![Outcome::default(); requests.len()];
-    // Requests from here on are in the open transaction.
-    let mut first_open = 0;
-    let mut alone = None;
-    let mut at = 0;
-    while let Some(&(request, wanted)) = requests.get(at) {
-        if !wanted && request.kind == Kind::Query {
-            at += 1;
-            continue;
-        }
-        let solo = alone == Some(at);
-        if solo {
-            commit(session)?;
-        } else if session.conn.is_autocommit() {
-            session
-                .internal("BEGIN")
-                .map_err(|error| fatal("begin a transaction", &error))?;
-        }
-        match run_request(session, request, wanted, solo) {
-            Ok(outcome) => {
-                outcomes[at] = outcome;
-                if request.rules.is_v2() {
-                    session
-                        .end_request()
-                        .map_err(|error| fatal("end a request", &error))?;
-                }
-                at += 1;
-                if session.guard.is_dirty() {
-                    commit(session)?;
-                    session
-                        .reopen()
-                        .map_err(|error| fatal("reopen the database", &error))?;
-                }
-                if session.conn.is_autocommit() {
-                    first_open = at;
-                }
-            }
-            Err(Stop::Fatal(fatal)) => return Err(fatal),
-            Err(Stop::RunAlone) => {
-                // Everything in the transaction is deterministic, so its requests give the same again.
-                rollback(session)?;
-                session.guard.note_schema_change();
-                alone = Some(at);
-                at = first_open;
-            }
-        }
-    }
-    commit(session)?;
-    session.guard.set_mode(Mode::Internal);
-    Ok(outcomes)
+pub(crate) fn reopen(session: &mut Session) -> Result<(), Fatal> {
+    session
+        .reopen()
+        .map_err(|error| fatal("reopen the database", &error))
 }
 
 /// Ends the shared transaction, if one is open.
-pub(crate) fn commit(session: &Session) -> Result<(), Fatal> {
+pub(crate) fn commit(session: &Session) -> Result<(), Stop> {
     if session.conn.is_autocommit() {
         return Ok(());
     }
+    // It is nobody's alone.
+    meter::end();
     session
         .internal("COMMIT")
-        .map_err(|error| fatal("commit", &error))?;
+        .map_err(|error| match blame(&error) {
+            Blame::Room => Stop::NoRoom,
+            _ => Stop::Fatal(fatal("commit", &error)),
+        })?;
     session.guard.forget_analyze();
     Ok(())
 }
 
 /// Undoes the open transaction, if any.
 pub(crate) fn rollback(session: &Session) -> Result<(), Fatal> {
+    meter::end();
     if session.conn.is_autocommit() {
         return Ok(());
     }
@@ -111,7 +69,11 @@ pub(crate) fn rollback(session: &Session) -> Result<(), Fatal> {
         .map_err(|error| fatal("roll back", &error))
 }
 
-fn run_request(
+pub(crate) fn is_bounded(request: &Request) -> bool {
+    request.rules.bounds() != Bounds::NONE
+}
+
+pub(crate) fn run_request(
     session: &mut Session,
     request: &Request,
     wanted: bool,
@@ -133,6 +95,7 @@ fn run_request(
     }
     session
         .begin_request(request.stamp, mentions.changes)
+        .and_then(|()| session.limit(request.rules.bounds()))
         .map_err(|error| fatal("begin a request", &error))?;
     let rules = Rules {
         kind: request.kind,
@@ -144,9 +107,14 @@ fn run_request(
         session,
         rules,
         solo,
+        canonical: solo && is_bounded(request),
         transaction: request.transaction,
         mentions,
         stamp: request.stamp,
+        bounds: request.rules.bounds(),
+        used_steps: 0,
+        upkeep: false,
+        spent: false,
     };
     if request.transaction {
         run.begin()?;
@@ -177,6 +145,7 @@ fn run_request(
     } else {
         None
     };
+    meter::end();
     Ok(Outcome { results, error })
 }
 
@@ -196,9 +165,18 @@ struct Run<'s> {
     rules: Rules,
     /// Not inside the transaction of other requests.
     solo: bool,
+    /// On a connection that began with this request, so that what is counted depends on nothing else.
+    canonical: bool,
     transaction: bool,
     mentions: Mentions,
     stamp: Stamp,
+    bounds: Bounds,
+    /// By the statements before.
+    used_steps: u64,
+    /// The statement under way is one that cannot take longer than the database is large.
+    upkeep: bool,
+    /// A statement has used up what the request may take.
+    spent: bool,
 }
 
 impl Run<'_> {
@@ -208,28 +186,41 @@ impl Run<'_> {
         } else {
             "SAVEPOINT request"
         };
+        if self.solo {
+            meter::begin_transaction();
+        }
         self.session
             .internal(sql)
             .map_err(|error| fatal("begin a request's transaction", &error))
     }
 
     /// Ends the request's own transaction; gives the reason if it could not be committed.
-    fn end(&self, failed: bool) -> Result<Option<String>, Fatal> {
+    fn end(&self, failed: bool) -> Result<Option<String>, Stop> {
         let internal = |sql| self.session.internal(sql);
-        let context = |error| fatal("end a request's transaction", &error);
+        let context = |error| Stop::Fatal(fatal("end a request's transaction", &error));
         if self.session.conn.is_autocommit() {
             // A statement rolled everything back.
             return Ok(None);
         }
+        meter::end();
         if self.solo {
+            // The commit writes what is left in the cache, which is the request's.
+            meter::begin(Allowance {
+                steps: u64::MAX,
+                ..self.allowance(false)
+            });
             let committed = if failed { Ok(()) } else { internal("COMMIT") };
-            if let Err(error) = &committed
-                && is_machine_fault(error)
-            {
-                return Err(fatal("commit", error));
-            }
+            let error = match committed {
+                Ok(()) => None,
+                Err(error) => Some(match blame(&error) {
+                    Blame::Room => return Err(Stop::NoRoom),
+                    Blame::Machine => return Err(Stop::Fatal(fatal("commit", &error))),
+                    Blame::Bound(over) => self.passed(over),
+                    Blame::Statement => message(&error),
+                }),
+            };
             rollback(self.session)?;
-            return Ok(committed.err().map(|error| message(&error)));
+            return Ok(error);
         }
         let violated = !failed && clock::has_deferred_violations(&self.session.conn);
         if failed || violated {
@@ -240,8 +231,80 @@ impl Run<'_> {
         Ok(violated.then(|| "FOREIGN KEY constraint failed".to_owned()))
     }
 
+    /// What the next statement may take.
+    fn allowance(&self, upkeep: bool) -> Allowance {
+        let allowed = Allowance {
+            steps: if upkeep {
+                self.bounds.upkeep_vm_steps
+            } else {
+                self.bounds.vm_steps
+            },
+            disk_bytes: self.bounds.disk_bytes,
+        };
+        let allowed = if self.canonical {
+            allowed
+        } else {
+            allowed.half()
+        };
+        Allowance {
+            steps: allowed.steps.saturating_sub(self.used_steps),
+            ..allowed
+        }
+    }
+
+    /// What a client is told whose request has passed a bound.
+    fn passed(&self, over: Over) -> String {
+        over.text(self.bounds)
+    }
+
+    /// A statement that runs in autocommit is not in any other's transaction.
+    fn is_autonomous(&self) -> bool {
+        self.solo && !self.transaction
+    }
+
     /// Steps one prepared statement.
     fn step(
+        &self,
+        statement: &mut rusqlite::Statement<'_>,
+        arguments: &mut Arguments<'_>,
+        vacuum: bool,
+    ) -> Result<StatementResult, Failure> {
+        if vacuum && self.canonical && !self.transaction {
+            check_room_to_vacuum(self.session, self.bounds)?;
+            self.session.limit(Bounds::NONE)?;
+            meter::begin(Allowance {
+                disk_bytes: u64::MAX,
+                ..self.allowance(true)
+            });
+            let result = self.step_once(statement, arguments, vacuum);
+            self.session.limit(self.bounds)?;
+            return result;
+        }
+        let before = (clock::before(&self.session.conn), arguments.mark());
+        loop {
+            if self.is_autonomous() {
+                meter::begin_transaction();
+            }
+            let result = self.step_once(statement, arguments, vacuum);
+            // What earlier statements of the request did is committed, so only this one can be run again.
+            if self.is_autonomous()
+                && let Err(Failure::Sqlite(error)) = &result
+                && error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull)
+                && meter::take_full()
+            {
+                if wait_for_room(self.session).is_ok() {
+                    clock::go_back(&self.session.conn, before.0);
+                    arguments.go_back(before.1);
+                    meter::begin(self.allowance(self.upkeep));
+                    continue;
+                }
+                meter::note_full();
+            }
+            return result;
+        }
+    }
+
+    fn step_once(
         &self,
         statement: &mut rusqlite::Statement<'_>,
         arguments: &mut Arguments<'_>,
@@ -268,16 +331,20 @@ impl Run<'_> {
     }
 
     fn statement(&mut self, statement: &Statement) -> Result<StatementResult, Stop> {
+        if self.spent {
+            return Ok(StatementResult::Error(self.passed(Over::Steps)));
+        }
         let fresh = self.mentions.pragma
             && !self.transaction
             && sql::needs_fresh_connection(&statement.sql);
         if fresh {
             self.leave_transaction()?;
-            self.session
-                .reopen()
-                .map_err(|error| fatal("reopen the database", &error))?;
+            reopen(self.session)?;
             clock::forget_changes(&self.session.conn);
         }
+        let single = sql::is_plain_single(&statement.sql);
+        self.upkeep = single && sql::is_upkeep(&statement.sql);
+        meter::begin(self.allowance(self.upkeep));
         let mut arguments = Arguments::new(&statement.parameters);
         let reading = if self.mentions.pragma && self.session.guard.is_v2() {
             sql::reading_form(&statement.sql)
@@ -291,6 +358,9 @@ impl Run<'_> {
             self.several(text, &mut arguments)
         };
         let result = self.finish(result?)?;
+        if !self.upkeep {
+            self.used_steps = self.used_steps.saturating_add(meter::steps());
+        }
         if fresh && !matches!(result, StatementResult::Error(_)) {
             self.session.meters.upkeep.optimized(self.stamp);
         }
@@ -298,13 +368,22 @@ impl Run<'_> {
     }
 
     /// Judges what a statement gave, and whether it left the shared transaction as it must be.
-    fn finish(&self, result: Result<StatementResult, Failure>) -> Result<StatementResult, Stop> {
+    fn finish(
+        &mut self,
+        result: Result<StatementResult, Failure>,
+    ) -> Result<StatementResult, Stop> {
         let result = match result {
             Ok(result) => result,
             Err(Failure::Refused(text)) => StatementResult::Error(text),
             Err(Failure::Sqlite(error)) => {
-                if is_machine_fault(&error) {
-                    return Err(Stop::Fatal(fatal("run a statement", &error)));
+                let blame = blame(&error);
+                // What follows is the crate's own.
+                meter::end();
+                match blame {
+                    Blame::Machine => return Err(Stop::Fatal(fatal("run a statement", &error))),
+                    Blame::Room => return Err(Stop::NoRoom),
+                    Blame::Bound(_) if !self.canonical => return Err(Stop::RunAlone),
+                    Blame::Bound(_) | Blame::Statement => {}
                 }
                 if !self.solo && self.session.conn.is_autocommit() {
                     return Err(Stop::RunAlone);
@@ -312,7 +391,12 @@ impl Run<'_> {
                 self.session
                     .restore_statistics()
                     .map_err(|error| fatal("read the statistics", &error))?;
-                StatementResult::Error(message(&error))
+                if let Blame::Bound(over) = blame {
+                    self.spent = over == Over::Steps;
+                    StatementResult::Error(self.passed(over))
+                } else {
+                    StatementResult::Error(message(&error))
+                }
             }
         };
         if !self.solo
@@ -338,7 +422,8 @@ impl Run<'_> {
             self.session
                 .guard
                 .set_mode(mode(self.transaction, self.solo));
-            let error = match self.session.prepare(sql, !arguments.is_empty()) {
+            let kept = !self.canonical;
+            let error = match self.session.prepare(sql, !arguments.is_empty(), kept) {
                 Ok(mut prepared) => return Ok(self.step(prepared.statement(), arguments, vacuum)),
                 Err(error) => error,
             };
@@ -366,8 +451,7 @@ impl Run<'_> {
                 Ok(Some(mut statement)) => {
                     let vacuum = is_vacuum(&statement);
                     if vacuum && !self.transaction {
-                        commit(self.session)?;
-                        self.solo = true;
+                        leave_transaction(self.session, self.bounds, &mut self.solo)?;
                     }
                     match self.step(&mut statement, arguments, vacuum) {
                         Ok(result) => last = result,
@@ -383,8 +467,7 @@ impl Run<'_> {
                 }
                 Err(error) => match self.session.guard.take_refusal() {
                     Refusal::NeedsSolo => {
-                        commit(self.session)?;
-                        self.solo = true;
+                        leave_transaction(self.session, self.bounds, &mut self.solo)?;
                     }
                     refusal => return Ok(Err(refused(refusal, error))),
                 },
@@ -392,13 +475,35 @@ impl Run<'_> {
         }
     }
 
-    /// From here on the request runs in autocommit. What it did so far is committed with those before it, which is the
-    /// same: outside a transaction of its own, each of its statements stands alone.
-    fn leave_transaction(&mut self) -> Result<(), Fatal> {
-        commit(self.session)?;
-        self.solo = true;
-        Ok(())
+    fn leave_transaction(&mut self) -> Result<(), Stop> {
+        leave_transaction(self.session, self.bounds, &mut self.solo)
     }
+}
+
+/// From here on the request runs in autocommit. What it did so far is committed with those before it, which is the
+/// same: outside a transaction of its own, each of its statements stands alone. One with bounds begins anew instead.
+fn leave_transaction(session: &Session, bounds: Bounds, solo: &mut bool) -> Result<(), Stop> {
+    if *solo {
+        return Ok(());
+    }
+    if bounds != Bounds::NONE {
+        return Err(Stop::RunAlone);
+    }
+    commit(session)?;
+    *solo = true;
+    Ok(())
+}
+
+/// A VACUUM writes the whole database to a temporary file and from there into the WAL; no checkpoint makes the file longer.
+pub(crate) fn check_room_to_vacuum(session: &Session, bounds: Bounds) -> Result<(), Failure> {
+    let needed_bytes = session.wal_bytes_of_all_pages()? * 2;
+    if needed_bytes <= bounds.disk_bytes {
+        return Ok(());
+    }
+    Err(Failure::Refused(format!(
+        "database or disk is full: a VACUUM takes {needed_bytes} bytes of disk, {} are to spare",
+        bounds.disk_bytes
+    )))
 }
 
 fn mode(transaction: bool, solo: bool) -> Mode {

@@ -1,7 +1,10 @@
 //! Whose fault an SQLite error is: the statement's, which every node repeats, or this machine's, which others may not have.
 use rusqlite::{Error, ErrorCode, ffi};
 
-use crate::{Fatal, clock};
+use crate::{
+    Fatal,
+    meter::{self, Over},
+};
 
 /// SQLite's message alone, as clients see it.
 pub(crate) fn message(error: &Error) -> String {
@@ -14,30 +17,54 @@ pub(crate) fn message(error: &Error) -> String {
     }
 }
 
-/// Whether the error may be absent on another node that runs the same statement. Asks (and resets) the thread's record of
-/// refused disk writes, so it belongs on the writing thread.
-pub(crate) fn is_machine_fault(error: &Error) -> bool {
+/// Who is to blame for an SQLite error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Blame {
+    /// The statement, or what the database holds: every node gets the same.
+    Statement,
+    /// The request has passed one of its bounds.
+    Bound(Over),
+    /// This machine's disk is full.
+    Room,
+    /// This machine, for another reason: another node that runs the same statement may not get the error.
+    Machine,
+}
+
+/// Who is to blame. Asks (and resets) the thread's record of refused disk writes and passed bounds, so it belongs on the
+/// writing thread.
+pub(crate) fn blame(error: &Error) -> Blame {
     let Some(code) = error.sqlite_error() else {
-        return false;
+        return Blame::Statement;
     };
-    let disk_full = clock::take_disk_full();
-    match code.code {
-        ErrorCode::DiskFull => disk_full,
-        // Virtual tables report this when a client wrote nonsense into their shadow tables.
-        ErrorCode::DatabaseCorrupt => !matches!(
-            code.extended_code,
-            ffi::SQLITE_CORRUPT_VTAB | ffi::SQLITE_CORRUPT_SEQUENCE
-        ),
-        ErrorCode::SystemIoFailure
-        | ErrorCode::OutOfMemory
-        | ErrorCode::ReadOnly
-        | ErrorCode::CannotOpen
-        | ErrorCode::NotADatabase
-        | ErrorCode::OperationInterrupted
-        | ErrorCode::DatabaseBusy
-        | ErrorCode::FileLockingProtocolFailed
-        | ErrorCode::NoLargeFileSupport => true,
-        _ => false,
+    let (full, over) = (meter::take_full(), meter::take_over());
+    match (code.code, over) {
+        (ErrorCode::DiskFull, _) if full => Blame::Room,
+        (ErrorCode::DiskFull | ErrorCode::OperationInterrupted, Some(over)) => Blame::Bound(over),
+        (ErrorCode::DiskFull, None) => Blame::Statement,
+        // The content's: an index that does not fit its table, or nonsense that a client wrote into the shadow tables of a
+        // virtual table. It came through the log, or in a loaded file, so every node has it.
+        (ErrorCode::DatabaseCorrupt, _)
+            if matches!(
+                code.extended_code,
+                ffi::SQLITE_CORRUPT_INDEX | ffi::SQLITE_CORRUPT_VTAB | ffi::SQLITE_CORRUPT_SEQUENCE
+            ) =>
+        {
+            Blame::Statement
+        }
+        (
+            ErrorCode::DatabaseCorrupt
+            | ErrorCode::SystemIoFailure
+            | ErrorCode::OutOfMemory
+            | ErrorCode::ReadOnly
+            | ErrorCode::CannotOpen
+            | ErrorCode::NotADatabase
+            | ErrorCode::OperationInterrupted
+            | ErrorCode::DatabaseBusy
+            | ErrorCode::FileLockingProtocolFailed
+            | ErrorCode::NoLargeFileSupport,
+            _,
+        ) => Blame::Machine,
+        _ => Blame::Statement,
     }
 }
 

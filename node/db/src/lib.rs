@@ -21,15 +21,19 @@ mod fault;
 mod files;
 mod guard;
 mod judge;
+mod linear;
 mod load;
 mod local;
 mod main_file;
+mod meter;
 pub mod offline;
 mod parts;
 mod query;
 mod readers;
 mod recover;
 mod replace;
+mod room;
+mod run;
 mod script;
 mod sidecar;
 mod slow;
@@ -159,18 +163,47 @@ impl Rules {
     pub fn is_v2(self) -> bool {
         matches!(self, Self::V2(_))
     }
+
+    /// How far a request may go.
+    #[must_use]
+    pub fn bounds(self) -> Bounds {
+        match self {
+            Self::V1 => Bounds::NONE,
+            Self::V2(bounds) => bounds,
+        }
+    }
 }
 
-/// How much a request may take, counted alike by every node. Part of the log's encoding from the second format on.
+/// How far a request may go. Carried in the log, so that all nodes give up a statement alike: whether a bound is passed must
+/// depend on nothing but the log. See DESIGN.md.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Bounds {
-    /// Instructions of SQLite's virtual machine that all statements of the request may take together.
+    /// Instructions of SQLite's virtual machine for all statements of the request.
     pub vm_steps: u64,
+    /// The same for statements that cannot take longer than the database is large: CREATE INDEX, VACUUM and the like.
+    pub upkeep_vm_steps: u64,
+    /// Bytes of disk for one transaction: temporary files, and twice the WAL.
+    pub disk_bytes: u64,
+    /// Pages that the database may have afterwards; 0 is without bound.
+    pub max_pages: u32,
+    /// Bytes of a text, a blob or a row; 0 is SQLite's own limit of 10^9.
+    pub value_bytes: u32,
+}
+
+impl Bounds {
+    /// Those of entries that carry none.
+    pub const NONE: Self = Self {
+        vm_steps: u64::MAX,
+        upkeep_vm_steps: u64::MAX,
+        disk_bytes: u64::MAX,
+        max_pages: 0,
+        value_bytes: 0,
+    };
 }
 
 impl Default for Bounds {
     fn default() -> Self {
-        Self { vm_steps: u64::MAX }
+        Self::NONE
     }
 }
 
@@ -234,6 +267,8 @@ pub enum LoadContent {
     File,
     /// SQL text, run as one multi-statement script in autocommit; on error an open transaction is rolled back.
     Script,
+    /// The same, each of its statements (and, for the disk, each of its transactions) bounded. From the second format on.
+    BoundedScript(Bounds),
 }
 
 /// What one log entry asks of the database.

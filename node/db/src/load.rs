@@ -5,13 +5,15 @@ use node_api::{StatementResult, WriteResult};
 use rusqlite::{Batch, fallible_iterator::FallibleIterator as _};
 
 use crate::{
-    Fatal, Kind, LoadChunk, LoadContent, LoadFinish, Outcome, Position, Stamp,
+    Bounds, Fatal, Kind, LoadChunk, LoadContent, LoadFinish, Outcome, Position, Stamp, clock,
     connection::Session,
-    execute::rollback,
-    fault::{fatal, fatal_io, is_machine_fault, message},
+    execute::{self, rollback},
+    fault::{Blame, blame, fatal, fatal_io, message},
     guard::Mode,
+    meter::{self, Allowance},
     query::{self, Arguments, Failure, Rules},
-    replace::{self, Unfit},
+    replace::{self, Look, Unfit},
+    run,
     script::{self, MAX_STATEMENT_BYTES, ScriptError, Statements},
     sql,
     writer::Writer,
@@ -100,17 +102,27 @@ impl Writer {
         let path = self.files.load.clone();
         match finish.content {
             LoadContent::File => {
-                if let Err(unfit) = replace::validate(&path) {
+                // The leader has looked at the whole before it proposed it; here all other writes wait.
+                if let Err(unfit) = replace::validate(&path, Look::Quick) {
                     return refused_alike(&path, finish.crc32, unfit);
                 }
                 self.replace_main(&path, position, self.meta.clone())?;
                 Ok(Outcome::default())
             }
-            LoadContent::Script => {
+            LoadContent::Script | LoadContent::BoundedScript(_) => {
+                let bounds = match finish.content {
+                    LoadContent::BoundedScript(bounds) => bounds,
+                    _ => Bounds::NONE,
+                };
                 let open = || File::open(&path).map_err(|error| fatal_io("read a load", &error));
                 let utf8 = script::is_utf8(open()?);
                 if utf8.map_err(|error| fatal_io("read a load", &error))? {
-                    self.run_script(open()?, finish.stamp)
+                    loop {
+                        if let Some(outcome) = self.run_script(open()?, finish.stamp, bounds)? {
+                            return Ok(outcome);
+                        }
+                        run::wait_for_room(self.session()?)?;
+                    }
                 } else {
                     Ok(refusal("the SQL text is not UTF-8"))
                 }
@@ -118,27 +130,55 @@ impl Writer {
         }
     }
 
-    /// Runs the text in autocommit, where its own BEGIN and COMMIT work. One statement at a time is in memory.
-    fn run_script(&mut self, text: File, stamp: Stamp) -> Result<Outcome, Fatal> {
+    /// Runs the text in autocommit, where its own BEGIN and COMMIT work. One statement at a time is in memory. `None`: the disk was full
+    /// before anything was committed, so it can begin anew.
+    fn run_script(
+        &mut self,
+        text: File,
+        stamp: Stamp,
+        bounds: Bounds,
+    ) -> Result<Option<Outcome>, Fatal> {
         let session = self.session_mut()?;
-        session.follow(crate::Rules::V1);
+        if bounds != Bounds::NONE || session.guard.is_dirty() {
+            // What it takes is counted alike only from the same beginning on.
+            session
+                .reopen()
+                .map_err(|error| fatal("reopen the database", &error))?;
+        }
+        session.follow(if bounds == Bounds::NONE {
+            crate::Rules::V1
+        } else {
+            crate::Rules::V2(bounds)
+        });
         session
             .begin_request(stamp, true)
+            .and_then(|()| session.limit(bounds))
             .map_err(|error| fatal("begin a script", &error))?;
         session.guard.set_mode(Mode::Script);
-        let mut last = StatementResult::Write(WriteResult::default());
+        let mut run = ScriptRun {
+            session,
+            bounds,
+            committed: false,
+            last: StatementResult::Write(WriteResult::default()),
+        };
         // Its length was looked at before it was proposed.
         let mut statements = Statements::new(text, usize::MAX);
-        while !matches!(last, StatementResult::Error(_)) {
+        while !matches!(run.last, StatementResult::Error(_)) {
             match statements.next() {
                 Ok(None) => break,
-                Ok(Some(text)) => run_text(session, text, &mut last)?,
+                Ok(Some(text)) => {
+                    if !run.text(text)? {
+                        return Ok(None);
+                    }
+                }
                 Err(ScriptError::Io(error)) => return Err(fatal_io("read a load", &error)),
                 Err(ScriptError::NotUtf8 | ScriptError::TooLong) => {
                     return Err(Fatal("a load changed while it was read".to_owned()));
                 }
             }
         }
+        let mut last = run.last;
+        meter::end();
         if !session.conn.is_autocommit() {
             rollback(session)?;
             if !matches!(last, StatementResult::Error(_)) {
@@ -147,6 +187,7 @@ impl Writer {
                 );
             }
         }
+        session.meters.room.found();
         session.guard.set_mode(Mode::Internal);
         session.guard.note_schema_change();
         if session.guard.is_dirty() {
@@ -154,10 +195,111 @@ impl Writer {
                 .reopen()
                 .map_err(|error| fatal("reopen the database", &error))?;
         }
-        Ok(Outcome {
+        Ok(Some(Outcome {
             results: vec![last],
             error: None,
-        })
+        }))
+    }
+}
+
+/// A script under way.
+struct ScriptRun<'s> {
+    session: &'s Session,
+    bounds: Bounds,
+    /// Some of it is, so it cannot begin anew.
+    committed: bool,
+    last: StatementResult,
+}
+
+impl ScriptRun<'_> {
+    /// Runs what stands in `text`, usually one statement, until one fails. `false`: the disk is full, and all can begin anew.
+    fn text(&mut self, text: &str) -> Result<bool, Fatal> {
+        let rules = Rules {
+            kind: Kind::Execute,
+            qualify_columns: false,
+            wanted: true,
+            counters: true,
+        };
+        let session = self.session;
+        let mut batch = Batch::new(&session.conn, text);
+        loop {
+            let result = match batch.next() {
+                Ok(None) => return Ok(true),
+                Ok(Some(mut statement)) => self.step(text, &mut statement, rules)?,
+                Err(error) => Err(Failure::Sqlite(error)),
+            };
+            session.guard.set_vacuum(false);
+            match result {
+                Ok(result) => {
+                    self.committed |= session.conn.is_autocommit();
+                    self.last = result;
+                }
+                Err(Failure::Sqlite(error)) => match blame(&error) {
+                    Blame::Room if !self.committed => return Ok(false),
+                    Blame::Room | Blame::Machine => return Err(fatal("run a script", &error)),
+                    Blame::Bound(over) => {
+                        self.last = StatementResult::Error(over.text(self.bounds));
+                        return Ok(true);
+                    }
+                    Blame::Statement => return Ok(self.failed(Failure::Sqlite(error))),
+                },
+                Err(failure) => return Ok(self.failed(failure)),
+            }
+        }
+    }
+
+    fn step(
+        &self,
+        text: &str,
+        statement: &mut rusqlite::Statement<'_>,
+        rules: Rules,
+    ) -> Result<Result<StatementResult, Failure>, Fatal> {
+        let session = self.session;
+        let alone = session.conn.is_autocommit();
+        let vacuum = sql::is_vacuum(text);
+        let before = clock::before(&session.conn);
+        loop {
+            let result = self.begin(text, vacuum).and_then(|()| {
+                session.guard.set_vacuum(vacuum);
+                query::run(&session.conn, statement, &mut Arguments::new(&[]), rules)
+            });
+            if !alone
+                || !matches!(&result, Err(Failure::Sqlite(error))
+                    if error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull))
+                || !meter::take_full()
+            {
+                return Ok(result);
+            }
+            // What came before it is committed, so only this one is run again.
+            run::wait_for_room(session)?;
+            clock::go_back(&session.conn, before);
+        }
+    }
+
+    fn failed(&mut self, failure: Failure) -> bool {
+        let refusal = self.session.guard.take_refusal();
+        self.last = StatementResult::Error(failure_text(failure, refusal.text()));
+        true
+    }
+
+    /// What the next statement may take.
+    fn begin(&self, text: &str, vacuum: bool) -> Result<(), Failure> {
+        let steps = if sql::is_upkeep(text) {
+            self.bounds.upkeep_vm_steps
+        } else {
+            self.bounds.vm_steps
+        };
+        let disk_bytes = if vacuum {
+            execute::check_room_to_vacuum(self.session, self.bounds)?;
+            u64::MAX
+        } else {
+            self.bounds.disk_bytes
+        };
+        if self.session.conn.is_autocommit() {
+            meter::begin_transaction();
+        }
+        meter::begin(Allowance { steps, disk_bytes });
+        Ok(())
     }
 }
 
@@ -171,44 +313,6 @@ pub(crate) fn validate_script(path: &Path) -> Result<(), String> {
             MAX_STATEMENT_BYTES >> 20
         )),
         Err(ScriptError::Io(error)) => Err(error.to_string()),
-    }
-}
-
-/// Runs what stands in `text`, usually one statement, until one fails.
-fn run_text(session: &Session, text: &str, last: &mut StatementResult) -> Result<(), Fatal> {
-    let rules = Rules {
-        kind: Kind::Execute,
-        qualify_columns: false,
-        wanted: true,
-        counters: true,
-    };
-    let mut batch = Batch::new(&session.conn, text);
-    loop {
-        let result = match batch.next() {
-            Ok(None) => return Ok(()),
-            Ok(Some(mut statement)) => {
-                session.guard.set_vacuum(sql::is_vacuum(text));
-                query::run(
-                    &session.conn,
-                    &mut statement,
-                    &mut Arguments::new(&[]),
-                    rules,
-                )
-            }
-            Err(error) => Err(Failure::Sqlite(error)),
-        };
-        session.guard.set_vacuum(false);
-        match result {
-            Ok(result) => *last = result,
-            Err(Failure::Sqlite(error)) if is_machine_fault(&error) => {
-                return Err(fatal("run a script", &error));
-            }
-            Err(failure) => {
-                let refusal = session.guard.take_refusal();
-                *last = StatementResult::Error(failure_text(failure, refusal.text()));
-                return Ok(());
-            }
-        }
     }
 }
 

@@ -57,6 +57,16 @@ impl<'a> Arguments<'a> {
         self.all.is_empty()
     }
 
+    /// How many are used.
+    pub(crate) fn mark(&self) -> usize {
+        self.used
+    }
+
+    /// To a mark, for a statement that is run again.
+    pub(crate) fn go_back(&mut self, mark: usize) {
+        self.used = mark;
+    }
+
     /// Binds what the statement asks for. `lenient`: without any argument, everything is NULL.
     fn bind(&mut self, statement: &mut Statement<'_>, lenient: bool) -> Result<(), Failure> {
         let want = statement.parameter_count();

@@ -153,8 +153,17 @@ fn check_header(path: &Path) -> Result<(), Unfit> {
     Ok(())
 }
 
+/// How closely a file is looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Look {
+    /// Everything, also whether indexes fit their tables: reads the file once for each index.
+    Whole,
+    /// Pages and rows; where the whole has been looked at before.
+    Quick,
+}
+
 /// See [`crate::Database::validate_file`].
-pub(crate) fn validate(path: &Path) -> Result<(), Unfit> {
+pub(crate) fn validate(path: &Path, look: Look) -> Result<(), Unfit> {
     check_header(path)?;
     // `immutable` keeps SQLite from looking for a WAL, or making one, beside the file.
     let text = path
@@ -169,7 +178,11 @@ pub(crate) fn validate(path: &Path) -> Result<(), Unfit> {
         | OpenFlags::SQLITE_OPEN_URI;
     let check = || {
         let conn = Connection::open_with_flags(format!("file:{escaped}?immutable=1"), flags)?;
-        conn.query_row("PRAGMA quick_check(1)", [], |row| row.get::<_, String>(0))
+        let pragma = match look {
+            Look::Whole => "PRAGMA integrity_check(1)",
+            Look::Quick => "PRAGMA quick_check(1)",
+        };
+        conn.query_row(pragma, [], |row| row.get::<_, String>(0))
     };
     match check() {
         Ok(answer) if answer == "ok" => Ok(()),

@@ -39,6 +39,23 @@ pub(crate) fn is_vacuum(sql: &str) -> bool {
     first_word(sql).eq_ignore_ascii_case("vacuum")
 }
 
+/// Takes no longer than the database is large, however it is meant, for it has neither a recursion nor a join: it may run longer than
+/// statements that do not say when they end.
+pub(crate) fn is_upkeep(sql: &str) -> bool {
+    let word = first_word(sql);
+    let is = |keyword: &str| word.eq_ignore_ascii_case(keyword);
+    if is("create") {
+        let rest = skip_space_and_comments(&skip_blank(sql)[word.len()..]);
+        let second = first_word(rest);
+        return ["index", "unique"]
+            .iter()
+            .any(|keyword| second.eq_ignore_ascii_case(keyword));
+    }
+    ["vacuum", "reindex", "analyze", "drop", "alter", "pragma"]
+        .iter()
+        .any(|keyword| is(keyword))
+}
+
 /// Certainly at most one statement and not blank, seen cheaply: no `;` but at the end, no comment at the start. Others
 /// take the slow path that finds statements one after the other.
 pub(crate) fn is_plain_single(sql: &str) -> bool {
@@ -457,6 +474,27 @@ mod tests {
         ];
         for (sql, expected) in cases {
             assert_eq!(reading_form(sql).as_deref(), expected, "{sql}");
+        }
+    }
+
+    #[test]
+    fn upkeep_by_keyword() {
+        for (sql, expected) in [
+            ("CREATE INDEX i ON t(x)", true),
+            (" create /* c */ Unique index i ON t(x)", true),
+            ("VACUUM", true),
+            ("reindex", true),
+            ("ANALYZE t", true),
+            ("DROP TABLE t", true),
+            ("ALTER TABLE t DROP COLUMN x", true),
+            ("CREATE TABLE t AS WITH RECURSIVE c(x) AS (SELECT 1)", false),
+            ("CREATE TABLE \"index\"(x)", false),
+            ("CREATE INDEXx", false),
+            ("INSERT INTO t SELECT 1", false),
+            ("EXPLAIN VACUUM", false),
+            ("", false),
+        ] {
+            assert_eq!(is_upkeep(sql), expected, "{sql}");
         }
     }
 

@@ -10,13 +10,15 @@ use tokio::sync::oneshot;
 
 use crate::{
     Checkpoint, Entry, Fatal, Outcome, Position, Request, Urgency, Wanted, Work,
-    connection::{Meters, Session, WalMeter},
+    connection::{FRAME_HEADER_BYTES, Meters, Session, WalMeter},
     content::{Hashing, LastHashing},
-    execute::run_all,
     files::Files,
     load::Load,
     main_file::MainFile,
+    meter,
     readers::Readers,
+    room::{self, Room},
+    run::run_all,
 };
 
 /// What the thread is asked to do.
@@ -43,6 +45,7 @@ pub(crate) struct Progress {
     applied: Mutex<Option<Position>>,
     pub(crate) meters: Meters,
     page_bytes: AtomicU64,
+    pages: AtomicU64,
     hashing: Mutex<LastHashing>,
 }
 
@@ -61,14 +64,28 @@ impl Progress {
         }
     }
 
+    pub(crate) fn new(room: Arc<Room>) -> Self {
+        Self {
+            meters: Meters {
+                room,
+                ..Meters::default()
+            },
+            ..Self::default()
+        }
+    }
+
+    /// Pages of the database, and bytes of a page.
+    pub(crate) fn pages(&self) -> (u32, u32) {
+        let number = |of: &AtomicU64| u32::try_from(of.load(Relaxed)).unwrap_or(u32::MAX);
+        (number(&self.pages), number(&self.page_bytes))
+    }
+
     pub(crate) fn applied(&self) -> Option<Position> {
         *self.applied.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Bytes in the WAL that a checkpoint would have to move.
     pub(crate) fn wal_bytes(&self) -> u64 {
-        /// SQLite's header of a frame.
-        const FRAME_HEADER_BYTES: u64 = 24;
         self.meters.wal.unmoved_frames() * (self.page_bytes.load(Relaxed) + FRAME_HEADER_BYTES)
     }
 }
@@ -126,10 +143,12 @@ impl Writer {
 
     /// The body of the thread.
     pub(crate) fn serve(mut self, commands: &Receiver<Command>) {
+        meter::watch_disk(&self.files.dir, room::floor_bytes(&self.files.dir));
         while let Ok(command) = commands.recv() {
             match command {
                 Command::Apply { run, reply } => {
                     let mut result = self.unless_failed(|writer| writer.apply(&run));
+                    self.note_pages();
                     if let Ok(outcomes) = &mut result {
                         deliver(run, outcomes);
                     }
@@ -162,7 +181,13 @@ impl Writer {
         }
         let result = act(self);
         if let Err(fatal) = &result {
-            tracing::error!(error = %fatal, "the database failed");
+            if self.progress.meters.room.is_stopping() {
+                tracing::info!(
+                    "what was being applied is given up, the log brings it again: {fatal}"
+                );
+            } else {
+                tracing::error!(error = %fatal, "the database failed");
+            }
             self.failed = Some(fatal.clone());
             // Nobody may wait for a change that will not end.
             self.main.give_up();
@@ -261,6 +286,18 @@ impl Writer {
             .unwrap_or_else(PoisonError::into_inner) = Some(position);
     }
 
+    pub(crate) fn pages(&self) -> (u32, u32) {
+        self.progress.pages()
+    }
+
+    fn note_pages(&self) {
+        if let Some(session) = &self.session
+            && let Ok(pages) = session.number("page_count")
+        {
+            self.progress.pages.store(pages, Relaxed);
+        }
+    }
+
     pub(crate) fn session(&self) -> Result<&Session, Fatal> {
         self.session
             .as_ref()
@@ -284,6 +321,7 @@ impl Writer {
             .page_bytes
             .store(page_bytes.unsigned_abs(), Relaxed);
         self.session = Some(session);
+        self.note_pages();
         Ok(())
     }
 

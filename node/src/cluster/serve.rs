@@ -170,7 +170,7 @@ impl ClusterServer {
             Ask::Meta | Ask::Join(_) | Ask::Notify(_) | Ask::Pledge { .. } | Ask::Release(_) => {
                 None
             }
-            Ask::Write(writes) => Some(Answer::Write(
+            Ask::Write(writes) | Ask::BoundedWrite(writes, _) => Some(Answer::Write(
                 writes.iter().map(|_| Err(error.clone())).collect(),
             )),
             Ask::Read { .. } | Ask::ReadParts { .. } | Ask::Load { .. } => {
@@ -184,6 +184,7 @@ impl ClusterServer {
             }
             Ask::Judgement { .. } => Some(Answer::Judgement(Err(error))),
             Ask::Compare { .. } => Some(Answer::Compared(Err(error))),
+            Ask::Room => Some(Answer::Spare(Err(error))),
         }
     }
 
@@ -241,16 +242,13 @@ impl ClusterServer {
                 to,
                 wait,
                 credentials,
-            } => {
-                self.metrics.count(Counter::ClusterNumStepdownReq);
-                Answer::Done(
-                    match self.authorized(credentials.as_ref(), Perm::LeaderOps, "stepdown") {
-                        Ok(()) => self.store.stepdown_as_leader(to.as_deref(), wait).await,
-                        Err(e) => Err(e),
-                    },
-                )
-            }
-            Ask::Write(writes) => Answer::Write(self.write(writes).await),
+            } => Answer::Done(
+                self.step_down(to.as_deref(), wait, credentials.as_ref())
+                    .await,
+            ),
+            Ask::Write(writes) => self.write(writes, Vec::new()).await,
+            Ask::BoundedWrite(writes, bounds) => self.write(writes, bounds).await,
+            Ask::Room => Answer::Spare(self.store.spare_bytes().await),
             ask @ Ask::Read { .. } => self.read_whole(ask, hello).await,
             Ask::Backup { .. } | Ask::Load { .. } | Ask::ReadParts { .. } => Answer::Done(Err(
                 StoreError::Refused("a transfer needs a connection of its own".into()),
@@ -511,7 +509,26 @@ impl ClusterServer {
             .map_err(|e| StoreError::Refused(e.to_string()))
     }
 
-    async fn write(&self, writes: Vec<ForwardedWrite>) -> Vec<Result<WriteAnswer, StoreError>> {
+    async fn step_down(
+        &self,
+        to: Option<&str>,
+        wait: bool,
+        credentials: Option<&Credentials>,
+    ) -> Result<(), StoreError> {
+        self.metrics.count(Counter::ClusterNumStepdownReq);
+        self.authorized(credentials, Perm::LeaderOps, "stepdown")?;
+        self.store.stepdown_as_leader(to, wait).await
+    }
+
+    /// `bounds` are of as many writes as have any.
+    async fn write(&self, mut writes: Vec<ForwardedWrite>, bounds: Vec<node_db::Bounds>) -> Answer {
+        for (write, bounds) in writes.iter_mut().zip(bounds) {
+            write.request.rules = node_db::Rules::V2(bounds);
+        }
+        Answer::Write(self.write_all(writes).await)
+    }
+
+    async fn write_all(&self, writes: Vec<ForwardedWrite>) -> Vec<Result<WriteAnswer, StoreError>> {
         self.metrics.count(counter_of(&writes));
         let denied: Vec<Option<StoreError>> = writes.iter().map(|w| self.write_denied(w)).collect();
         let allowed = writes

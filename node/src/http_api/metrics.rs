@@ -115,6 +115,12 @@ impl Collector for Scrape {
             "1 on the leader, else 0",
             i64::from(self.leads),
         )?;
+        gauge(
+            &mut encoder,
+            "rqlite_db_apply_waiting",
+            "1 while entries wait for room on this node's disk, else 0",
+            i64::from(self.store.get("apply_waiting").is_some()),
+        )?;
         for (name, help, pointer) in GAUGES {
             if let Some(value) = self.store.pointer(pointer).and_then(Value::as_i64) {
                 gauge(&mut encoder, name, help, value)?;

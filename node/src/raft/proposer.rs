@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use node_db::{Bounds, LoadChunk, Outcome, Request, Rules, Stamp};
+use node_db::{LoadChunk, Outcome, Request, Rules, Stamp};
 use openraft::{
     errors::{ClientWriteError, ForwardReason, ForwardToLeader},
     impls::OneshotResponder,
@@ -24,6 +24,7 @@ use super::{
     types::{Raft, Types},
 };
 use crate::{
+    bounds,
     command::{
         BoundedRequests, Command, Encoded,
         size::{self, MAX_REQUEST_BYTES},
@@ -378,10 +379,13 @@ impl Packer {
         if self.gate.in_effect() < 2 {
             return Command::Requests(Arc::new(requests));
         }
+        let default = bounds::of_caller(None);
         for request in &mut requests {
-            if !request.rules.is_v2() {
-                request.rules = Rules::V2(Bounds::default());
-            }
+            let asked = match request.rules {
+                Rules::V1 => default,
+                Rules::V2(asked) => asked,
+            };
+            request.rules = Rules::V2(self.disk.bound(asked));
         }
         Command::Bounded(BoundedRequests::new(requests))
     }

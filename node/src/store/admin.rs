@@ -242,6 +242,9 @@ impl Store {
                 difference.index
             ));
         }
+        if let Some(waiting) = opened.db.waiting() {
+            return Readiness::DatabaseFailed(waiting);
+        }
         let Some(leader) = self.leader() else {
             return Readiness::NoLeader;
         };

@@ -2,11 +2,11 @@
 use std::{path::Path, time::Duration};
 
 use bytes::Bytes;
-use node_db::{Database, LoadChunk, LoadContent, LoadFinish, Outcome, Stamp};
+use node_db::{Bounds, Database, LoadChunk, LoadContent, LoadFinish, Outcome, Stamp};
 use tokio::io::AsyncReadExt;
 
 use super::{Caller, LoadSource, Opened, Served, Store, StoreError};
-use crate::{metrics::Counter, peer::Ask, raft::Consensus};
+use crate::{bounds, metrics::Counter, peer::Ask, raft::Consensus};
 
 /// Bytes of a load in one log entry.
 const CHUNK_BYTES: usize = 1 << 20;
@@ -91,7 +91,17 @@ impl Store {
         if total_bytes == 0 {
             return Ok(self.served(Outcome::default(), None));
         }
-        let content = check(path).await?;
+        let content = match check(path).await? {
+            LoadContent::Script if self.0.local.format_version() >= 2 => {
+                // What a dump holds may come back, whatever its size; the disks say how much of it.
+                let bounds = Bounds {
+                    value_bytes: 0,
+                    ..bounds::of_caller(None)
+                };
+                LoadContent::BoundedScript(opened.consensus.disk().bound(bounds))
+            }
+            content => content,
+        };
         let unfinished = Unfinished::begin(&opened.consensus);
         let result = self
             .propose_chunks(opened, path, unfinished.id, total_bytes, content)
@@ -209,7 +219,7 @@ async fn check(path: &Path) -> Result<LoadContent, StoreError> {
     };
     let checked = tokio::task::spawn_blocking(move || match content {
         LoadContent::File => Database::validate_file(&owned),
-        LoadContent::Script => Database::validate_script(&owned),
+        _ => Database::validate_script(&owned),
     });
     checked
         .await

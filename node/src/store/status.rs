@@ -73,6 +73,9 @@ impl Store {
             "sqlite3": sqlite3,
             "running": self.running().unwrap_or_default(),
         });
+        if let Some(waiting) = opened.db.waiting() {
+            status["apply_waiting"] = waiting.into();
+        }
         // Shown where they are switched on.
         for (key, shown) in upkeep.map(Upkeep::status).unwrap_or_default() {
             status[key] = shown;

@@ -6,7 +6,7 @@ use std::{
 };
 
 use node_api::param::Level;
-use node_db::{Kind, Outcome, Read, Request};
+use node_db::{Kind, Outcome, Read, Request, Rules};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
 use super::{
@@ -14,6 +14,7 @@ use super::{
     leader::{self, Patience},
 };
 use crate::{
+    bounds,
     command::size,
     local::Local,
     metrics::{Counter, Metrics},
@@ -27,6 +28,9 @@ use crate::{
 
 /// What a write gets whose caller's `db_timeout` is over before its result is here.
 const EXECUTE_TIMEOUT: &str = "execute timeout; the write may still take effect";
+/// How much longer than its `db_timeout` a caller waits for the verdict, where that bounds what every node does: a step may take longer here
+/// than the rate says, and the write may stand behind others.
+const VERDICT_GRACE: Duration = Duration::from_secs(10);
 /// Writes waiting to be forwarded, beyond which callers wait too.
 const FORWARD_QUEUE: usize = 4096;
 /// Writes in one forwarded batch; the leader packs them into entries itself.
@@ -37,17 +41,26 @@ const FORWARD_BYTES: usize = 4 << 20;
 const FORWARD_IN_FLIGHT: usize = 4;
 
 impl Store {
-    /// Runs statements through the log. `request.stamp` is set by the leader. `limit` is how long the caller waits, not how long a statement
-    /// may take: what one node gave up and another finished would make them differ.
+    /// Runs statements through the log. `request.stamp` is set by the leader. `limit` (`db_timeout`) bounds what the statements may take, counted
+    /// alike by every node; see [`bounds`].
     ///
     /// # Errors
     /// See [`StoreError`].
     pub async fn execute(
         &self,
-        request: Request,
+        mut request: Request,
         limit: Option<Duration>,
         caller: &Caller,
     ) -> Result<Served, StoreError> {
+        request.rules = Rules::V2(bounds::of_caller(limit));
+        let limit = limit.map(|limit| {
+            if self.0.local.format_version() >= 2 {
+                limit.saturating_add(VERDICT_GRACE)
+            } else {
+                // No entry of that version has bounds.
+                limit
+            }
+        });
         let write = self.write(request, caller);
         match limit {
             None => write.await,
@@ -296,6 +309,15 @@ async fn forward_batches(way: Way, mut waiting: mpsc::Receiver<Waiting>) {
     }
 }
 
+/// With their bounds, where the cluster's version knows them.
+fn as_known(peers: &Peers, writes: Vec<ForwardedWrite>) -> Ask {
+    if peers.format_version() < 2 {
+        return Ask::Write(writes);
+    }
+    let bounds = writes.iter().map(|w| w.request.rules.bounds()).collect();
+    Ask::BoundedWrite(writes, bounds)
+}
+
 async fn send_batch(way: &Way, batch: Vec<Waiting>, place: OwnedSemaphorePermit) {
     let Way {
         peers, leadership, ..
@@ -313,12 +335,14 @@ async fn send_batch(way: &Way, batch: Vec<Waiting>, place: OwnedSemaphorePermit)
         let mut failure = StoreError::LeaderNotFound;
         let address = leadership.borrow().addr.clone();
         if let Some(address) = address {
-            let ask = Ask::Write(writes);
+            let ask = as_known(peers, writes);
             let left = deadline.saturating_duration_since(Instant::now());
             // Those behind need not wait for a leader of the past.
             let deposed = || drop(place.take());
             let asked = leader::call(peers, leadership, &address, &ask, left, deposed).await;
-            let Ask::Write(sent) = ask else { return };
+            let (Ask::Write(sent) | Ask::BoundedWrite(sent, _)) = ask else {
+                return;
+            };
             match asked {
                 Ok(Answer::Write(answers)) if answers.len() == replies.len() => {
                     (writes, replies) = deliver(sent, replies, answers, &address);

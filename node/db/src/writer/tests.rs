@@ -369,7 +369,7 @@ fn a_refusing_disk_is_never_a_statements_result() {
         "INSERT INTO t VALUES(randomblob(100000))",
         "UPDATE t SET x = randomblob(200000)",
     ];
-    for code in [ffi::SQLITE_FULL, ffi::SQLITE_IOERR_WRITE] {
+    for code in [ffi::SQLITE_IOERR_WRITE] {
         let mut hit = 0;
         for skip in 0..60 {
             let dir = TempDir::new().unwrap();
@@ -403,6 +403,72 @@ fn a_refusing_disk_is_never_a_statements_result() {
         }
         assert!(hit > 20, "only {hit} writes were refused");
     }
+}
+
+#[test]
+fn a_full_disk_is_waited_for_and_nothing_happens_twice() {
+    // A script in autocommit, a request that runs alone, and what shares a transaction.
+    let texts: [&[&str]; 4] = [
+        &[
+            "CREATE TABLE t(id INTEGER PRIMARY KEY, x)",
+            "CREATE TABLE guarded(x)",
+            "CREATE TRIGGER guard BEFORE INSERT ON guarded BEGIN SELECT RAISE(ROLLBACK, 'no'); END",
+        ],
+        &[
+            "INSERT INTO t(x) VALUES(randomblob(100000))",
+            "INSERT INTO t(x) VALUES(random())",
+        ],
+        &[
+            "INSERT INTO t(x) VALUES(randomblob(100000))",
+            "INSERT INTO guarded VALUES(1)",
+            "INSERT INTO t(x) VALUES(randomblob(100000) || last_insert_rowid())",
+            "PRAGMA foreign_keys=ON",
+            "UPDATE t SET x = randomblob(200000)",
+        ],
+        &["INSERT INTO t(x) SELECT x FROM t"],
+    ];
+    let outcomes_and_rows = |skip: Option<u32>| {
+        let dir = TempDir::new().unwrap();
+        let mut writer = writer(dir.path());
+        fault::set(skip.map(|skip| (skip, ffi::SQLITE_FULL)));
+        let entries: Vec<Entry> = (1..)
+            .zip(texts)
+            .map(|(at, texts)| entry(at, texts))
+            .collect();
+        let outcomes = writer.unless_failed(|writer| writer.apply(&entries));
+        fault::set(None);
+        assert_eq!(writer.progress.meters.room.waiting(), None);
+        let rows: String = writer
+            .session()
+            .unwrap()
+            .conn
+            .query_row(
+                "SELECT group_concat(id || ':' || hex(x)) FROM t",
+                [],
+                |row| row.get(0),
+            )
+            .unwrap();
+        let outcomes: Vec<String> = outcomes
+            .unwrap()
+            .into_iter()
+            .flatten()
+            .flat_map(|outcome| outcome.results)
+            .map(|result| match result {
+                StatementResult::Write(write) => {
+                    format!("{} {}", write.last_insert_id, write.rows_affected)
+                }
+                other => format!("{other:?}"),
+            })
+            .collect();
+        (outcomes, rows)
+    };
+    let expected = outcomes_and_rows(None);
+    let before = fault::end_full();
+    for skip in (0..400).step_by(6) {
+        assert!(outcomes_and_rows(Some(skip)) == expected, "{skip}");
+    }
+    let hit = fault::end_full() - before;
+    assert!(hit > 30, "the disk was full {hit} times");
 }
 
 #[test]

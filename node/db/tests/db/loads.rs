@@ -2,8 +2,8 @@
 use bytes::Bytes;
 use node_api::Value;
 use node_db::{
-    BackupFormat, Checkpoint, Database, Entry, Kind, LoadChunk, LoadContent, LoadFinish, Outcome,
-    Position, Wanted, Work,
+    BackupFormat, Bounds, Checkpoint, Database, Entry, Kind, LoadChunk, LoadContent, LoadFinish,
+    Outcome, Position, Wanted, Work,
 };
 
 use crate::support::{Db, error, sql, stamp, with, write};
@@ -388,4 +388,77 @@ fn a_tiny_snapshot_is_fatal_before_anything_is_lost() {
     assert!(db.db.pin().is_none());
     let db = db.restart();
     assert_eq!(db.shown("SELECT count(*) FROM t"), "0");
+}
+
+/// A file whose index has another value than its table: SQLite's quick check does not see it.
+fn stale_index(dir: &std::path::Path) -> std::path::PathBuf {
+    let path = dir.join("stale.sqlite");
+    let conn = rusqlite::Connection::open(&path).unwrap();
+    conn.execute_batch(
+        "CREATE TABLE t(id INTEGER PRIMARY KEY, x); INSERT INTO t VALUES(1, 'a'), (2, 'b'); CREATE INDEX i ON t(x);
+         CREATE TABLE saved AS SELECT * FROM sqlite_schema WHERE name = 'i'; PRAGMA writable_schema=ON;
+         DELETE FROM sqlite_schema WHERE name = 'i'",
+    )
+    .unwrap();
+    drop(conn);
+    let conn = rusqlite::Connection::open(&path).unwrap();
+    conn.execute_batch(
+        "UPDATE t SET x = 'c' WHERE id = 2; PRAGMA writable_schema=ON; INSERT INTO sqlite_schema SELECT * FROM saved; DROP TABLE saved",
+    )
+    .unwrap();
+    path
+}
+
+#[test]
+fn a_stale_index_is_found_before_and_fails_only_the_statement_after() {
+    let dir = tempfile::TempDir::new().unwrap();
+    let path = stale_index(dir.path());
+    let told = Database::validate_file(&path).unwrap_err();
+    assert!(told.contains("index i"), "{told}");
+    // As if it had come in by an older node.
+    let mut db = Db::new();
+    let bytes = std::fs::read(&path).unwrap();
+    let outcome = load(&mut db, LoadContent::File, &bytes);
+    assert_eq!(outcome.error, None);
+    let deleted = db.execute("DELETE FROM t WHERE id = 2");
+    assert_eq!(error(&deleted), "database disk image is malformed");
+    db.must("INSERT INTO t VALUES(4, 'd')");
+    db.must("REINDEX");
+    db.must("DELETE FROM t WHERE id = 2");
+    assert_eq!(db.shown("SELECT id FROM t"), "1|4");
+}
+
+#[test]
+fn statements_of_a_script_are_bounded() {
+    let mut db = Db::new();
+    let bounds = Bounds {
+        vm_steps: 1_000_000,
+        disk_bytes: 10 << 20,
+        ..Bounds::NONE
+    };
+    let content = LoadContent::BoundedScript(bounds);
+    let script = "CREATE TABLE t(x); BEGIN; INSERT INTO t VALUES(1); COMMIT; INSERT INTO t VALUES(2);
+        INSERT INTO t WITH RECURSIVE c(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM c) SELECT i FROM c; INSERT INTO t VALUES(3)";
+    let outcome = load(&mut db, content, script.as_bytes());
+    assert!(
+        error(&outcome.results[0]).starts_with("interrupted"),
+        "{outcome:?}"
+    );
+    assert_eq!(db.shown("SELECT x FROM t"), "1|2");
+    let script = "BEGIN; INSERT INTO t WITH RECURSIVE c(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM c LIMIT 40) SELECT zeroblob(100000) FROM c;
+        INSERT INTO t SELECT x FROM t; INSERT INTO t SELECT x FROM t; COMMIT";
+    let outcome = load(&mut db, content, script.as_bytes());
+    assert!(
+        error(&outcome.results[0]).starts_with("database or disk is full"),
+        "{outcome:?}"
+    );
+    assert_eq!(db.shown("SELECT x FROM t"), "1|2");
+    let outcome = load(
+        &mut db,
+        content,
+        b"INSERT INTO t VALUES(3); VACUUM; SELECT 1",
+    );
+    assert_eq!(outcome.error, None);
+    db.must("INSERT INTO t VALUES(4)");
+    assert_eq!(db.shown("SELECT x FROM t"), "1|2|3|4");
 }

@@ -7,6 +7,7 @@
 #![allow(clippy::too_many_lines, reason = "tables of cases")]
 
 mod backups;
+mod bounds;
 mod checkpoints;
 mod determinism;
 mod dumps;

@@ -1,0 +1,323 @@
+//! What the running request has used of its bounds: instructions of SQLite's virtual machine, and bytes of disk.
+//!
+//! Everything here is of one thread, like the clock: SQLite calls the progress handler and the VFS on the thread that steps
+//! the statement.
+use std::{
+    cell::{Cell, RefCell},
+    path::{Path, PathBuf},
+};
+
+use crate::{Bounds, connection::WAL_HEADER_BYTES};
+
+/// The progress handler is called after so many instructions: some 20 microseconds, and its own cost does not show.
+pub(crate) const STEPS_BETWEEN_CALLS: u32 = 1000;
+/// How much may be written before the file system is asked again for what is free.
+const LOOK_AFTER_BYTES: u64 = 2 << 20;
+
+/// What a file is to SQLite.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Target {
+    /// The database.
+    Main,
+    /// Its WAL.
+    Wal,
+    /// A nameless file that is gone with its statement.
+    Temporary,
+}
+
+/// A write that is not to be done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Refusal;
+
+/// Which bound ended a statement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Over {
+    /// Instructions.
+    Steps,
+    /// Bytes of disk.
+    Disk,
+}
+
+impl Over {
+    /// What a client is told.
+    pub(crate) fn text(self, bounds: Bounds) -> String {
+        match self {
+            Self::Steps => format!(
+                "interrupted: the request takes more than {} steps of SQLite's virtual machine; give it more with db_timeout",
+                bounds.vm_steps
+            ),
+            Self::Disk => format!(
+                "database or disk is full: the request takes more than {} bytes of disk for its WAL, the checkpoint and temporary files",
+                bounds.disk_bytes
+            ),
+        }
+    }
+}
+
+/// What a request may use. Counted from [`begin`] on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Allowance {
+    /// Instructions; `u64::MAX` is without bound.
+    pub(crate) steps: u64,
+    /// Bytes: what goes into temporary files, and twice what goes into the WAL, because a checkpoint copies that once more.
+    pub(crate) disk_bytes: u64,
+}
+
+impl Allowance {
+    pub(crate) const ANY: Self = Self {
+        steps: u64::MAX,
+        disk_bytes: u64::MAX,
+    };
+
+    /// Half of it: where a request may stop that shares its transaction with others, because it is then run again alone.
+    pub(crate) fn half(self) -> Self {
+        let half = |of: u64| if of == u64::MAX { of } else { of / 2 };
+        Self {
+            steps: half(self.steps),
+            disk_bytes: half(self.disk_bytes),
+        }
+    }
+}
+
+struct Meter {
+    allowed: Cell<Allowance>,
+    /// Calls of the progress handler since [`begin`].
+    calls: Cell<u64>,
+    /// Where the open transaction's part of the WAL begins and ends.
+    wal: Cell<Option<(u64, u64)>>,
+    /// Growth of temporary files since [`begin_transaction`].
+    temporary_bytes: Cell<u64>,
+    over: Cell<Option<Over>>,
+    /// The disk refused a write.
+    full: Cell<bool>,
+    /// The watched directory, what is to stay free there, and bytes written since the last look.
+    disk: RefCell<Option<(PathBuf, u64)>>,
+    unlooked_bytes: Cell<u64>,
+}
+
+thread_local! {
+    static METER: Meter = const {
+        Meter {
+            allowed: Cell::new(Allowance::ANY),
+            calls: Cell::new(0),
+            wal: Cell::new(None),
+            temporary_bytes: Cell::new(0),
+            over: Cell::new(None),
+            full: Cell::new(false),
+            disk: RefCell::new(None),
+            unlooked_bytes: Cell::new(0),
+        }
+    };
+}
+
+/// From here on this thread's writes are refused, as by a full disk, when fewer than `floor_bytes` are free in `dir`: the
+/// last bytes are the log's.
+pub(crate) fn watch_disk(dir: &Path, floor_bytes: u64) {
+    METER.with(|meter| *meter.disk.borrow_mut() = Some((dir.to_owned(), floor_bytes)));
+}
+
+/// Begins to count for a request.
+pub(crate) fn begin(allowed: Allowance) {
+    METER.with(|meter| {
+        meter.allowed.set(allowed);
+        meter.calls.set(0);
+        meter.over.set(None);
+    });
+}
+
+/// What happens now is not a request's.
+pub(crate) fn end() {
+    METER.with(|meter| {
+        meter.allowed.set(Allowance::ANY);
+        meter.over.set(None);
+    });
+}
+
+/// A transaction begins: nothing of it is in the WAL.
+pub(crate) fn begin_transaction() {
+    METER.with(|meter| {
+        meter.wal.set(None);
+        meter.temporary_bytes.set(0);
+    });
+}
+
+/// Called by SQLite now and then; true ends the statement.
+pub(crate) fn is_out_of_steps() -> bool {
+    METER.with(|meter| {
+        let calls = meter.calls.get() + 1;
+        meter.calls.set(calls);
+        let steps = calls.saturating_mul(u64::from(STEPS_BETWEEN_CALLS));
+        let out = steps > meter.allowed.get().steps;
+        if out {
+            meter.over.set(Some(Over::Steps));
+        }
+        out
+    })
+}
+
+/// Which bound was passed since the last call, if any.
+pub(crate) fn take_over() -> Option<Over> {
+    METER.with(|meter| meter.over.take())
+}
+
+/// Instructions since [`begin`], in whole calls of the progress handler.
+pub(crate) fn steps() -> u64 {
+    METER.with(|meter| {
+        meter
+            .calls
+            .get()
+            .saturating_mul(u64::from(STEPS_BETWEEN_CALLS))
+    })
+}
+
+/// The disk refused a write.
+pub(crate) fn note_full() {
+    METER.with(|meter| meter.full.set(true));
+}
+
+/// Whether the disk refused a write on this thread since the last call. SQLite says "database or disk is full" also when
+/// an AUTOINCREMENT column has used its last number, which is the statement's fault and happens on every node.
+pub(crate) fn take_full() -> bool {
+    METER.with(|meter| meter.full.replace(false))
+}
+
+/// Bytes of disk that the open transaction has taken so far.
+pub(crate) fn taken_bytes() -> u64 {
+    METER.with(Meter::taken_bytes)
+}
+
+/// Before a write that ends at `end` and makes its file longer by up to `grows_by`.
+pub(crate) fn before_write(target: Target, end: u64, grows_by: u64) -> Result<(), Refusal> {
+    METER.with(|meter| meter.before_write(target, end, grows_by))
+}
+
+impl Meter {
+    fn taken_bytes(&self) -> u64 {
+        let wal = self.wal.get().map_or(0, |(from, to)| to - from);
+        wal + self.temporary_bytes.get()
+    }
+
+    fn before_write(&self, target: Target, end: u64, grows_by: u64) -> Result<(), Refusal> {
+        self.look(grows_by)?;
+        match target {
+            // Only a checkpoint or an install writes there.
+            Target::Main => return Ok(()),
+            // The WAL's own header is written only when it begins anew, which is not alike everywhere.
+            Target::Wal if end <= WAL_HEADER_BYTES => return Ok(()),
+            Target::Wal => {
+                let start = end.saturating_sub(grows_by);
+                let (from, to) = self.wal.get().unwrap_or((start, start));
+                // A frame may be written over.
+                self.wal.set(Some((from.min(start), to.max(end))));
+            }
+            Target::Temporary => {
+                self.temporary_bytes
+                    .set(self.temporary_bytes.get() + grows_by);
+            }
+        }
+        let wal = self.wal.get().map_or(0, |(from, to)| to - from);
+        let used = wal
+            .saturating_mul(2)
+            .saturating_add(self.temporary_bytes.get());
+        if used > self.allowed.get().disk_bytes {
+            self.over.set(Some(Over::Disk));
+            return Err(Refusal);
+        }
+        Ok(())
+    }
+
+    fn look(&self, grows_by: u64) -> Result<(), Refusal> {
+        let unlooked = self.unlooked_bytes.get() + grows_by;
+        self.unlooked_bytes.set(unlooked);
+        if unlooked < LOOK_AFTER_BYTES {
+            return Ok(());
+        }
+        let disk = self.disk.borrow();
+        let Some((dir, floor_bytes)) = disk.as_ref() else {
+            return Ok(());
+        };
+        // A file system that does not say is not known to be full; the write will find out.
+        let free = fs4::available_space(dir).unwrap_or(u64::MAX);
+        if free < *floor_bytes {
+            // Asked again at the next write.
+            self.full.set(true);
+            return Err(Refusal);
+        }
+        self.unlooked_bytes.set(0);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    #[test]
+    fn steps_are_counted_from_the_request_on() {
+        begin(Allowance {
+            steps: 3_500,
+            ..Allowance::ANY
+        });
+        let calls: Vec<bool> = (0..4).map(|_| is_out_of_steps()).collect();
+        assert_eq!(calls, [false, false, false, true]);
+        assert_eq!(steps(), 4_000);
+        assert_eq!(take_over(), Some(Over::Steps));
+        begin(Allowance::ANY);
+        assert_eq!(take_over(), None);
+        assert!((0..100_000).all(|_| !is_out_of_steps()));
+        end();
+    }
+
+    #[test]
+    fn disk_is_counted_by_what_a_checkpoint_needs() {
+        begin_transaction();
+        begin(Allowance {
+            disk_bytes: 10 * MIB,
+            ..Allowance::ANY
+        });
+        let wal = |from: u64| before_write(Target::Wal, from + MIB, MIB);
+        let temporary = || before_write(Target::Temporary, 0, MIB);
+        // Somewhere in the WAL, and one frame over again.
+        assert_eq!(wal(5 * MIB), Ok(()));
+        assert_eq!(wal(6 * MIB), Ok(()));
+        assert_eq!(wal(5 * MIB), Ok(()));
+        assert_eq!(taken_bytes(), 2 * MIB);
+        for _ in 0..6 {
+            assert_eq!(temporary(), Ok(()));
+        }
+        assert_eq!(take_over(), None);
+        assert_eq!(temporary(), Err(Refusal));
+        assert_eq!(take_over(), Some(Over::Disk));
+        assert!(!take_full(), "not this machine's disk");
+        begin_transaction();
+        begin(Allowance::ANY);
+        assert_eq!(wal(0), Ok(()));
+        assert_eq!(taken_bytes(), MIB);
+        end();
+    }
+
+    #[test]
+    fn the_last_bytes_of_the_disk_are_not_taken() {
+        let dir = tempfile::TempDir::new().unwrap();
+        watch_disk(dir.path(), u64::MAX);
+        begin_transaction();
+        assert_eq!(before_write(Target::Wal, 4096, 4096), Ok(()), "no look yet");
+        assert_eq!(before_write(Target::Wal, 4 * MIB, 4 * MIB), Err(Refusal));
+        assert!(take_full());
+        watch_disk(dir.path(), 0);
+        assert_eq!(before_write(Target::Wal, 4 * MIB, 4 * MIB), Ok(()));
+        assert!(!take_full());
+    }
+
+    #[test]
+    fn half_of_anything() {
+        assert_eq!(Allowance::ANY.half(), Allowance::ANY);
+        let some = Allowance {
+            steps: 10,
+            disk_bytes: 4,
+        };
+        assert_eq!((some.half().steps, some.half().disk_bytes), (5, 2));
+    }
+}

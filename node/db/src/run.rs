@@ -1,0 +1,109 @@
+//! Running requests on the writing connection, many in one transaction, so that each gives what it would give alone.
+use crate::{
+    Fatal, Kind, Outcome, Request,
+    connection::Session,
+    execute::{Stop, commit, is_bounded, reopen, rollback, run_request},
+    fault::{Blame, blame, fatal},
+    guard::Mode,
+    meter,
+};
+
+/// How far a run has come.
+struct Progress {
+    at: usize,
+    /// Requests from here on are in the open transaction.
+    first_open: usize,
+    /// This one runs alone.
+    alone: Option<usize>,
+    outcomes: Vec<Outcome>,
+}
+
+/// Runs requests in order inside as few transactions as possible and commits. `requests` gives each with whether its
+/// outcome is wanted.
+pub(crate) fn run_all(
+    session: &mut Session,
+    requests: &[(&Request, bool)],
+) -> Result<Vec<Outcome>, Fatal> {
+    let mut progress = Progress {
+        at: 0,
+        first_open: 0,
+        alone: None,
+        outcomes: vec![Outcome::default(); requests.len()],
+    };
+    loop {
+        let stop = match go_on(session, requests, &mut progress) {
+            Ok(()) => break,
+            Err(stop) => stop,
+        };
+        // Everything in the transaction is deterministic, so its requests give the same again.
+        match stop {
+            Stop::Fatal(fatal) => return Err(fatal),
+            Stop::RunAlone => {
+                rollback(session)?;
+                progress.alone = Some(progress.at);
+            }
+            Stop::NoRoom => wait_for_room(session)?,
+        }
+        session.guard.note_schema_change();
+        progress.at = progress.first_open;
+    }
+    meter::end();
+    session.meters.room.found();
+    session.guard.set_mode(Mode::Internal);
+    Ok(progress.outcomes)
+}
+
+fn go_on(
+    session: &mut Session,
+    requests: &[(&Request, bool)],
+    progress: &mut Progress,
+) -> Result<(), Stop> {
+    while let Some(&(request, wanted)) = requests.get(progress.at) {
+        if !wanted && request.kind == Kind::Query {
+            progress.at += 1;
+            continue;
+        }
+        let solo = progress.alone == Some(progress.at);
+        if solo {
+            commit(session)?;
+            progress.first_open = progress.at;
+            if is_bounded(request) {
+                // What it takes is counted alike only from the same beginning on.
+                reopen(session)?;
+            }
+        } else if session.conn.is_autocommit() {
+            meter::begin_transaction();
+            session
+                .internal("BEGIN")
+                .map_err(|error| fatal("begin a transaction", &error))?;
+        }
+        progress.outcomes[progress.at] = run_request(session, request, wanted, solo)?;
+        if request.rules.is_v2() {
+            session.end_request().map_err(|error| match blame(&error) {
+                Blame::Room => Stop::NoRoom,
+                Blame::Machine => Stop::Fatal(fatal("end a request", &error)),
+                // What a full-text table writes at the end does not fit; alone it is the statement that fails.
+                Blame::Bound(_) | Blame::Statement => Stop::RunAlone,
+            })?;
+        }
+        progress.at += 1;
+        if session.guard.is_dirty() {
+            commit(session)?;
+            reopen(session)?;
+        }
+        if session.conn.is_autocommit() {
+            progress.first_open = progress.at;
+        }
+    }
+    commit(session)
+}
+
+/// Gives back what the open transaction took of the disk, and returns when it is worth another try.
+pub(crate) fn wait_for_room(session: &Session) -> Result<(), Fatal> {
+    let taken_bytes = meter::taken_bytes();
+    rollback(session)?;
+    session.shorten_wal();
+    session.meters.room.wait(taken_bytes)?;
+    meter::begin_transaction();
+    Ok(())
+}
