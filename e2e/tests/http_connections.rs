@@ -118,7 +118,7 @@ fn ending(stream: &mut TcpStream) -> Result<(String, Duration)> {
 
 #[test]
 fn who_does_not_move_is_ended() -> Result<()> {
-    let (mut node, mut client) = node()?;
+    let (mut node, client) = node()?;
     let address = node.http.clone();
     let with = |bytes: &'static [u8]| -> Result<TcpStream> {
         let mut stream = TcpStream::connect(&address)?;
