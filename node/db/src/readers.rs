@@ -591,17 +591,5 @@ fn entry(job: &Job, lane: Lane) -> Entry {
     }
 }
 
-fn beside(what: What, watched: &Watched, apart: bool) -> Entry {
-    Entry {
-        since: Instant::now(),
-        control: Arc::clone(&watched.control),
-        lane: Lane::Beside,
-        what,
-        origin: watched.origin.clone(),
-        apart,
-        interrupt: None,
-    }
-}
-
 #[cfg(test)]
 mod tests;

@@ -7,8 +7,7 @@ use std::{
 use rusqlite::Connection;
 
 use super::{
-    CLOSE_LIMIT, EVICT_LIMIT, Entry, Phase, REPEAT, Readers, State, Watched, What, beside, lock,
-    wait,
+    CLOSE_LIMIT, EVICT_LIMIT, Entry, Lane, Phase, REPEAT, Readers, State, Watched, What, lock, wait,
 };
 use crate::control::{Control, Reason};
 
@@ -175,6 +174,18 @@ impl Readers {
             state = wait(&self.quiet, state, REPEAT);
         }
         state.threads == 0
+    }
+}
+
+fn beside(what: What, watched: &Watched, apart: bool) -> Entry {
+    Entry {
+        since: Instant::now(),
+        control: Arc::clone(&watched.control),
+        lane: Lane::Beside,
+        what,
+        origin: watched.origin.clone(),
+        apart,
+        interrupt: None,
     }
 }
 
