@@ -1,4 +1,6 @@
 //! Answers what other nodes ask on the cluster connections: joins, notices, pledges, and work forwarded to the leader.
+mod administration;
+
 use std::{io, sync::Arc, time::Duration};
 
 use node_db::{Origin, Read};
@@ -229,23 +231,7 @@ impl ClusterServer {
                 false => Err(StoreError::Unauthorized("unauthorized".into())),
             }),
             Ask::Release(cluster) => Answer::Done(self.release(&cluster, hello).await),
-            Ask::Remove { name, credentials } => {
-                self.metrics.count(Counter::ClusterNumRemoveNodeReq);
-                Answer::Done(
-                    match self.authorized(credentials.as_ref(), Perm::Remove, "remove node") {
-                        Ok(()) => self.store.remove_as_leader(&name).await,
-                        Err(e) => Err(e),
-                    },
-                )
-            }
-            Ask::StepDown {
-                to,
-                wait,
-                credentials,
-            } => Answer::Done(
-                self.step_down(to.as_deref(), wait, credentials.as_ref())
-                    .await,
-            ),
+            ask @ (Ask::Remove { .. } | Ask::StepDown { .. }) => self.administer(ask).await,
             Ask::Write(writes) => self.write(writes, Vec::new()).await,
             Ask::BoundedWrite(writes, bounds) => self.write(writes, bounds).await,
             Ask::Room => Answer::Spare(self.store.spare_bytes().await),
@@ -253,20 +239,6 @@ impl ClusterServer {
             Ask::Backup { .. } | Ask::Load { .. } | Ask::ReadParts { .. } => Answer::Done(Err(
                 StoreError::Refused("a transfer needs a connection of its own".into()),
             )),
-        }
-    }
-
-    async fn about_copies(&self, ask: Ask, hello: &Hello) -> Answer {
-        match ask {
-            Ask::Compare { limit, credentials } => Answer::Compared(
-                match self.authorized(credentials.as_ref(), Perm::LeaderOps, "compare") {
-                    Ok(()) => self.store.compare_as_leader(limit).await,
-                    Err(e) => Err(e),
-                },
-            ),
-            Ask::Judgement { index } => Answer::Judgement(self.store.judgement(index, &hello.from)),
-            Ask::ContentHash { index } => Answer::ContentHash(self.store.hash_at(index)),
-            _ => Answer::Done(Err(StoreError::Refused("not about copies".into()))),
         }
     }
 
@@ -507,17 +479,6 @@ impl ClusterServer {
         self.local
             .release()
             .map_err(|e| StoreError::Refused(e.to_string()))
-    }
-
-    async fn step_down(
-        &self,
-        to: Option<&str>,
-        wait: bool,
-        credentials: Option<&Credentials>,
-    ) -> Result<(), StoreError> {
-        self.metrics.count(Counter::ClusterNumStepdownReq);
-        self.authorized(credentials, Perm::LeaderOps, "stepdown")?;
-        self.store.stepdown_as_leader(to, wait).await
     }
 
     /// `bounds` are of as many writes as have any.
