@@ -1,4 +1,6 @@
 //! Assembly: the only room that knows all the others. Starts them in order, waits, stops them in order.
+mod signals;
+
 use std::{
     path::{Path, PathBuf},
     sync::{Arc, OnceLock},
@@ -10,6 +12,7 @@ use node_db::{Database, durable};
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
+use self::signals::Signals;
 use crate::{
     auth::Auth,
     cluster::{Forming, Plan, Source, register::keep_leader_key, serve::ClusterServer},
@@ -583,27 +586,4 @@ fn clear_directory(dir: &Path) -> anyhow::Result<()> {
         Err(e) => return Err(e).with_context(|| format!("clearing {}", dir.display())),
     }
     std::fs::create_dir_all(dir).with_context(|| format!("creating {}", dir.display()))
-}
-
-/// SIGINT and SIGTERM, by the names that the log shows.
-struct Signals {
-    interrupt: tokio::signal::unix::Signal,
-    terminate: tokio::signal::unix::Signal,
-}
-
-impl Signals {
-    fn listen() -> anyhow::Result<Self> {
-        use tokio::signal::unix::{SignalKind, signal};
-        Ok(Self {
-            interrupt: signal(SignalKind::interrupt())?,
-            terminate: signal(SignalKind::terminate())?,
-        })
-    }
-
-    async fn received(&mut self) -> &'static str {
-        tokio::select! {
-            _ = self.interrupt.recv() => "interrupt",
-            _ = self.terminate.recv() => "terminated",
-        }
-    }
 }

@@ -151,6 +151,7 @@ impl ClusterServer {
             let error = StoreError::Unauthorized(why.into());
             match ask {
                 Ask::RoomToVacuum => return Some(Answer::Room(Err(error))),
+                Ask::Room => return Some(Answer::Spare(Err(error))),
                 Ask::ContentHash { .. } => {
                     return Some(Answer::ContentHash(Told::Never(why.into())));
                 }
