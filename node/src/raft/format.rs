@@ -14,6 +14,7 @@ use super::{
 use crate::{
     command::{Command, Encoded},
     local::Local,
+    metrics::Counter,
     version,
 };
 
@@ -76,7 +77,7 @@ impl Gate {
             return;
         }
         self.tried = Some(Instant::now());
-        if let Err(e) = propose(raft, higher, SETTLE_LIMIT).await {
+        if let Err(e) = propose(&self.local, raft, higher, SETTLE_LIMIT).await {
             tracing::debug!(target: "store", "raising the format version to {higher}: {e}");
         }
     }
@@ -107,8 +108,10 @@ fn to_raise(local: &Local, raft: &Raft) -> Option<u16> {
     )
 }
 
-async fn propose(raft: &Raft, to: u16, limit: Duration) -> Result<(), String> {
+async fn propose(local: &Local, raft: &Raft, to: u16, limit: Duration) -> Result<(), String> {
     let encoded = Encoded::new(Command::RaiseVersion(to)).map_err(|e| e.to_string())?;
+    local.metrics.count(Counter::ProtoNumRequestsEncoded);
+    local.metrics.count(Counter::StoreNumUncompressedCommands);
     let (tell, result) = OneshotResponder::<Types, ClientWriteResult<Types>>::new_pair();
     raft.client_write_ff(encoded.clone(), Some(tell))
         .await
@@ -149,7 +152,7 @@ impl Consensus {
         let Some(higher) = to_raise(self.local(), &self.raft) else {
             return;
         };
-        if let Err(e) = propose(&self.raft, higher, SETTLE_LIMIT).await {
+        if let Err(e) = propose(self.local(), &self.raft, higher, SETTLE_LIMIT).await {
             tracing::debug!(target: "store", "raising the format version to {higher}: {e}");
         }
     }
