@@ -43,7 +43,7 @@ impl Store {
     ) -> Result<ReadAnswer, StoreError> {
         let opened = self.open()?;
         // Of what is sent on or waits; a read that is served here at once needs no clock.
-        let (mut clock, mut patience) = (None, None);
+        let (mut clock, mut patience, mut retried) = (None, None, 0);
         loop {
             let failure = match plan(options.level, self.standing(opened)) {
                 Plan::Forward => None,
@@ -61,7 +61,8 @@ impl Store {
             let failure = match failure {
                 Some(failure) => failure,
                 None => {
-                    let forwarded = self.forward_read(opened, &read, options, caller, deadline);
+                    let forwarded =
+                        self.forward_read(opened, &read, options, caller, deadline, &mut retried);
                     match forwarded.await {
                         Ok(Some(served)) => return Ok(served),
                         // Without an answer somebody else leads now, perhaps this node.
@@ -214,7 +215,7 @@ impl Store {
         })
     }
 
-    /// `None` if the leader was silent and another node leads now.
+    /// `None` if the leader was silent and another node leads now. `retried` counts the caller's retries over all leaders.
     async fn forward_read(
         &self,
         opened: &Opened,
@@ -222,6 +223,7 @@ impl Store {
         options: &ReadOptions,
         caller: &Caller,
         deadline: Instant,
+        retried: &mut u32,
     ) -> Result<Option<ReadAnswer>, Failed> {
         let Some(address) = Self::elsewhere(opened) else {
             return Err(Failed::Gone(StoreError::LeaderNotFound));
@@ -245,7 +247,6 @@ impl Store {
         let leadership = opened.consensus.watch_leadership();
         let peers = &self.0.peers;
         let mut limit = deadline.saturating_duration_since(Instant::now());
-        let mut attempts = 0;
         loop {
             match leader::ask_for_more(peers, &leadership, &address, &ask, limit, || ()).await {
                 Ok((peer::Answer::Served(Ok(served)), _)) => {
@@ -269,8 +270,8 @@ impl Store {
                 }
                 Err(WireError::Silent { .. }) => return Ok(None),
                 // A read has no effect: any failure may be repeated.
-                Err(_) if attempts < caller.retries => {
-                    attempts += 1;
+                Err(_) if *retried < caller.retries => {
+                    *retried += 1;
                     limit = caller.timeout;
                     let metrics = &self.0.local.metrics;
                     metrics.count(Counter::ClusterNumClientRetries);
