@@ -202,6 +202,20 @@ fn an_administrator_ends_a_statement() -> Result<()> {
             seen => Err(format!("{seen:?}")),
         }
     })?;
+    client.execute("CREATE TABLE t(x)", &[])?;
+    let some = format!("INSERT INTO t {ENDLESS}");
+    client.post(
+        "/db/execute?db_timeout=1s",
+        &serde_json::json!([some]).to_string(),
+    )?;
+    wait::until("the line of a slow write", SOON, || {
+        let log = node.log();
+        let line = log.lines().find(|line| line.contains("write of "));
+        match line {
+            Some(line) if line.contains("INSERT INTO t") => Ok(()),
+            seen => Err(format!("{seen:?}")),
+        }
+    })?;
     check_no_panic(&node)
 }
 

@@ -7,6 +7,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
+    time::Duration,
 };
 
 use rusqlite::{CachedStatement, Connection, OpenFlags, Statement, config::DbConfig};
@@ -145,6 +146,8 @@ pub(crate) struct Meters {
     pub(crate) upkeep: Arc<UpkeepMeter>,
     /// Statements of requests that gave an error.
     pub(crate) failed: Arc<AtomicU64>,
+    /// Writes that take so long are logged.
+    pub(crate) slow: Option<Duration>,
     /// What the writer waits for.
     pub(crate) room: Arc<Room>,
 }

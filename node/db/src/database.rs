@@ -94,7 +94,9 @@ impl Database {
             .map_err(|error| OpenError::Sqlite(message(&error)))?;
         let main = MainFile::new(base);
         let room = Arc::new(Room::new(&files.dir));
-        let progress = Arc::new(Progress::new(Arc::clone(&room)));
+        let mut progress = Progress::new(Arc::clone(&room));
+        progress.meters.slow = options.slow_statement;
+        let progress = Arc::new(progress);
         let slots = options.readers.max(1);
         let readers = Readers::new(readers::Settings {
             path: files.main.clone(),

@@ -1,17 +1,18 @@
 //! Running one request on the writing connection, inside the transaction of others or alone.
-use std::sync::atomic::Ordering::Relaxed;
+use std::{sync::atomic::Ordering::Relaxed, time::Instant};
 
 use node_api::{Statement, StatementResult, WriteResult};
 use rusqlite::{Batch, fallible_iterator::FallibleIterator as _};
 
 use crate::{
-    Bounds, Fatal, Kind, Outcome, Request, Stamp, clock,
+    Bounds, Fatal, Kind, Origin, Outcome, Request, Stamp, clock,
     connection::Session,
     fault::{Blame, blame, fatal, message},
     guard::{self, Mode, Refusal},
     meter::{self, Allowance, Over},
     query::{self, Arguments, Failure, Rules},
     run::wait_for_room,
+    slow,
     sql::{self, Mentions},
 };
 
@@ -127,7 +128,7 @@ pub(crate) fn run_request(
         .iter()
         .filter(|statement| !statement.sql.is_empty())
     {
-        let result = run.statement(statement)?;
+        let result = run.timed(statement)?;
         let error = matches!(result, StatementResult::Error(_));
         if error {
             run.session.meters.failed.fetch_add(1, Relaxed);
@@ -328,6 +329,23 @@ impl Run<'_> {
             Failure::Sqlite(error) => refused(guard.take_refusal(), error),
             other => other,
         })
+    }
+
+    /// Runs a statement, and logs it if it was slow. Whose it is nobody knows here: entries carry no clients.
+    fn timed(&mut self, statement: &Statement) -> Result<StatementResult, Stop> {
+        let begun = self
+            .session
+            .meters
+            .slow
+            .map(|limit| (limit, Instant::now()));
+        let result = self.statement(statement);
+        if let Some((limit, begun)) = begun
+            && begun.elapsed() >= limit
+        {
+            let text = slow::shortened(&statement.sql);
+            slow::log("write", &text, begun.elapsed(), &Origin::default(), None);
+        }
+        result
     }
 
     fn statement(&mut self, statement: &Statement) -> Result<StatementResult, Stop> {
