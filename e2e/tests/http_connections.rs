@@ -199,7 +199,7 @@ fn bodies_share_their_memory() -> Result<()> {
     let (mut node, _client) = node()?;
     let pid = node.pid().context("it runs")?;
     let before = memory::of(pid)?;
-    let body = format!("[[\"SELECT ?\",\"{}\"]]", "x".repeat(30 << 20));
+    let body = format!("[[\"SELECT length(?)\",\"{}\"]]", "x".repeat(30 << 20));
     // 40 bodies of 30 MiB at once are 1.2 GiB.
     let replies: Vec<Result<Reply>> = std::thread::scope(|scope| {
         let senders: Vec<_> = (0..40)
