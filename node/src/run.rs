@@ -15,7 +15,9 @@ use tokio_util::sync::CancellationToken;
 use self::signals::Signals;
 use crate::{
     auth::Auth,
-    cluster::{Forming, Plan, Source, register::keep_leader_key, serve::ClusterServer},
+    cluster::{
+        ClusterError, Forming, Plan, Source, register::keep_leader_key, serve::ClusterServer,
+    },
     config::{Config, split_host_port},
     descriptors,
     discovery::Discovery,
@@ -275,7 +277,7 @@ impl Node {
             let forming = self.forming(config, &consensus);
             tokio::select! {
                 formed = forming.run(&stop) => {
-                    formed.map_err(|e| anyhow::anyhow!("clustering failure: {e}"))?;
+                    formed.context("clustering failure")?;
                 }
                 reason = consensus.stopped() => bail!("the node cannot go on: {reason}"),
             }
@@ -288,10 +290,14 @@ impl Node {
                 tracing::info!(target: "rqlited", "received signal {name:?}");
                 self.must_end();
                 stop.cancel();
-                if let Err(e) = opening.await {
-                    tracing::warn!(target: "rqlited", "stopped before the store was open: {e:#}");
-                }
-                return Ok(End::Stopped);
+                return match opening.await {
+                    // The stop itself interrupts what is replayed; that is no fault.
+                    Err(e) if !e.is::<ClusterError>() => {
+                        tracing::warn!(target: "rqlited", "stopped before the store was open: {e:#}");
+                        Ok(End::Stopped)
+                    }
+                    opened => opened.map(|_| End::Stopped),
+                };
             }
         };
         if self.rejoin.is_some() {
