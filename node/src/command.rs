@@ -38,6 +38,7 @@ pub enum Command {
 pub struct BoundedRequests {
     /// In order. Each knows its own bounds, too, once it is decoded.
     pub requests: Arc<Vec<Request>>,
+    /// One for each, or one for all: clients that set no limits, which is most of them, have the same.
     bounds: Vec<Bounds>,
 }
 
@@ -53,6 +54,9 @@ impl BoundedRequests {
             request.rules = Rules::V2(own);
             bounds.push(own);
         }
+        if bounds.iter().all(|own| Some(own) == bounds.first()) {
+            bounds.truncate(1);
+        }
         Self {
             requests: Arc::new(requests),
             bounds,
@@ -62,11 +66,19 @@ impl BoundedRequests {
     /// Gives each decoded request its bounds.
     fn distribute(&mut self) -> Result<(), DecodeError> {
         let requests = Arc::make_mut(&mut self.requests);
-        if requests.len() != self.bounds.len() {
-            return Err(DecodeError("requests and bounds differ in number".into()));
-        }
-        for (request, bounds) in requests.iter_mut().zip(&self.bounds) {
-            request.rules = Rules::V2(*bounds);
+        match self.bounds.as_slice() {
+            [] if requests.is_empty() => {}
+            [all] => {
+                for request in requests {
+                    request.rules = Rules::V2(*all);
+                }
+            }
+            each if each.len() == requests.len() => {
+                for (request, own) in requests.iter_mut().zip(each) {
+                    request.rules = Rules::V2(*own);
+                }
+            }
+            _ => return Err(DecodeError("requests and bounds differ in number".into())),
         }
         Ok(())
     }
@@ -256,6 +268,45 @@ mod tests {
                 + "0200ff"
                 + "0202"
         );
+    }
+
+    /// The same for the kinds of version 2.
+    #[test]
+    fn version_two_bytes_are_frozen() {
+        let hex = |command| -> String {
+            let encoded = Encoded::new(command).unwrap();
+            encoded.bytes().iter().map(|b| format!("{b:02x}")).collect()
+        };
+        assert_eq!(hex(Command::RaiseVersion(2)), "010302");
+        assert_eq!(hex(Command::HashContent), "0105");
+        let request = "00010001 1b494e5345525420494e544f20742056414c554553283f2c203a6e29 \
+             0200010101016e040200ff0202";
+        let bounds = "01 ac02 ffffffffffffffffff01 ffffffffffffffffff01 00 00";
+        let whole = format!("0104 01 {request} {bounds}");
+        assert_eq!(hex(bounded()), whole.replace(' ', ""));
+    }
+
+    #[test]
+    fn bounds_are_shared_or_each_has_its_own() {
+        let with = |vm_steps| {
+            request(Rules::V2(Bounds {
+                vm_steps,
+                ..Bounds::NONE
+            }))
+        };
+        for requests in [
+            vec![],
+            vec![with(5)],
+            vec![with(5), with(5), with(5)],
+            vec![with(5), with(6), with(5)],
+        ] {
+            let command = Command::Bounded(BoundedRequests::new(requests.clone()));
+            let bytes = Encoded::new(command).unwrap().bytes().clone();
+            let Ok(Command::Bounded(again)) = Encoded::from_bytes(bytes).take_command() else {
+                panic!("another command");
+            };
+            assert_eq!(*again.requests, requests);
+        }
     }
 
     #[test]
