@@ -104,7 +104,9 @@ fn a_disk_that_fills_up_loses_nothing() -> Result<()> {
     let refusal = fill_by_writing(&mut client, &mut acknowledged)?;
     println!("{} rows acknowledged, then: {refusal}", acknowledged.len());
     ensure!(
-        refusal.contains("disk full") || node.log().contains("disk full"),
+        refusal.contains("disk full")
+            || refusal.contains("disk is full")
+            || node.log().contains("disk full"),
         "not named: {refusal}\n{}",
         node.log_tail()
     );

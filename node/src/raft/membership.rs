@@ -321,12 +321,20 @@ impl Consensus {
             .await
             .into_iter()
             .collect();
-        // Looked at anew: a member may have been heard meanwhile.
-        let mut members = self.present();
-        for present in &mut members {
-            present.found = found.get(&present.id).copied();
+        // Looked at anew: a member may have been heard meanwhile. Whose address another data directory has taken counts as living only if it
+        // is still heard after a moment: its last answer may have come before it went.
+        let deadline = Instant::now() + self.settings().heartbeat * (2 * ALIVE_HEARTBEATS);
+        loop {
+            let mut members = self.present();
+            for present in &mut members {
+                present.found = found.get(&present.id).copied();
+            }
+            let unsure = |present: &Present| present.found == Some(Found::Another) && present.alive;
+            if !members.iter().any(unsure) || Instant::now() >= deadline {
+                return plan_join(&members, &own, joiner);
+            }
+            tokio::time::sleep(CHANGE_PAUSE).await;
         }
-        plan_join(&members, &own, joiner)
     }
 
     /// The address under which the membership knows this node; `None` if it is not a member.
