@@ -24,6 +24,8 @@ const NEVER_PROPOSED: [&str; 6] = [
     "disallowed pragma",
     "stale read",
 ];
+/// How refusals begin that name a disk and its figures; they are decided before anything is proposed, too.
+const NEVER_PROPOSED_BEGINNINGS: [&str; 2] = ["disk full: ", "disk hangs: "];
 
 /// One statement with its parameters as a request body.
 #[must_use]
@@ -52,7 +54,10 @@ pub fn classify(reply: &Result<Reply, Failure>) -> Outcome {
 
 fn classify_body(body: &Value, text: String) -> Outcome {
     if let Some(error) = body["error"].as_str() {
-        let certain = NEVER_PROPOSED.contains(&error);
+        let certain = NEVER_PROPOSED.contains(&error)
+            || NEVER_PROPOSED_BEGINNINGS
+                .iter()
+                .any(|beginning| error.starts_with(beginning));
         return if certain {
             Outcome::Refused(text)
         } else {

@@ -146,6 +146,11 @@ fn every_reply_to_a_write_has_a_meaning() {
             r#"{"results":[],"error":"context deadline exceeded"}"#,
             "unknown",
         ),
+        (
+            200,
+            r#"{"results":[],"error":"disk full: 0 bytes free under /data, 9 needed; no write is accepted until there is room"}"#,
+            "refused",
+        ),
         (200, r#"{"results":[]}"#, "unknown"),
         (200, "garbage", "unknown"),
         (400, "invalid JSON body\n", "refused"),
