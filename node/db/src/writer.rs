@@ -1,8 +1,11 @@
 //! The writing thread: takes runs of log entries, checkpoints and replacements one after the other.
-use std::sync::{
-    Arc, Mutex, PoisonError,
-    atomic::{AtomicU64, Ordering::Relaxed},
-    mpsc::Receiver,
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+        mpsc::Receiver,
+    },
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -20,6 +23,9 @@ use crate::{
     room::{self, Room},
     run::run_all,
 };
+
+/// How often the number of pages is read while runs are applied. Members exchange it once a second.
+const PAGES_INTERVAL: Duration = Duration::from_millis(100);
 
 /// What the thread is asked to do.
 pub(crate) enum Command {
@@ -144,15 +150,20 @@ impl Writer {
     /// The body of the thread.
     pub(crate) fn serve(mut self, commands: &Receiver<Command>) {
         meter::watch_disk(&self.files.dir, room::floor_bytes(&self.files.dir));
+        let mut pages_noted = Instant::now();
         while let Ok(command) = commands.recv() {
             match command {
                 Command::Apply { run, reply } => {
                     let mut result = self.unless_failed(|writer| writer.apply(&run));
-                    self.note_pages();
                     if let Ok(outcomes) = &mut result {
                         deliver(run, outcomes);
                     }
                     let _ = reply.send(result);
+                    // After the reply: a PRAGMA is compiled and takes a read transaction.
+                    if pages_noted.elapsed() >= PAGES_INTERVAL {
+                        self.note_pages();
+                        pages_noted = Instant::now();
+                    }
                 }
                 Command::Checkpoint { urgency, reply } => {
                     let result = self.unless_failed(|writer| writer.checkpoint_with(urgency));
