@@ -1,4 +1,7 @@
 //! The handle: queues work for the writer and the readers, and answers what needs no thread.
+mod backup;
+mod status;
+
 use std::{
     fmt,
     path::{Path, PathBuf},
@@ -18,18 +21,15 @@ use tokio::sync::oneshot;
 use crate::{
     Asked, BackupFormat, Checkpoint, Entry, Fatal, Hashing, OpenError, Options, Origin, Outcome,
     Pinned, Position, Read, Reading, Recovered, Running, STACK_BYTES, Upkeep, Urgency, Watched,
-    backup, connection,
-    fault::message,
-    files::Files,
-    load,
-    main_file::MainFile,
+    files::{layout::Files, main_file::MainFile, space::Room},
     readers::{self, Readers},
-    recover::recover,
-    replace::{self, Look},
-    room::Room,
-    sql::{self, Access},
-    status,
-    writer::{Command, Progress, Writer},
+    recovery::recover::recover,
+    sql::classify::{self, Access},
+    sqlite::{connection, error::message},
+    writer::{
+        Command, Progress, Writer, load,
+        replace::{self, Look},
+    },
 };
 
 /// Commands that may wait for the writer. A caller that is further ahead waits.
@@ -181,7 +181,7 @@ impl Database {
     pub async fn read_only(&self, statements: &[Statement]) -> Vec<bool> {
         let mut answers = Vec::with_capacity(statements.len());
         for statement in statements {
-            answers.push(match sql::access(&statement.sql) {
+            answers.push(match classify::access(&statement.sql) {
                 Access::Read => true,
                 Access::Write => false,
                 Access::Unknown => self
@@ -263,7 +263,7 @@ impl Database {
     /// Bytes that copies may take on the database's disk, beside what the log needs to go on.
     #[must_use]
     pub fn spare_bytes(&self) -> u64 {
-        crate::files::spare_bytes(&self.0.files.dir)
+        crate::files::layout::spare_bytes(&self.0.files.dir)
     }
 
     /// Where a received snapshot is to be written before [`Database::install`]; removed at open.

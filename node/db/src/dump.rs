@@ -6,7 +6,7 @@ use std::{
 
 use rusqlite::{Connection, ErrorCode};
 
-use crate::{fault::message, script::Scanner};
+use crate::{sql::script::Scanner, sqlite::error::message};
 
 mod rows;
 

@@ -5,41 +5,14 @@
 //! which log position the file equals; so the file is at once the restart point and the snapshot.
 //!
 //! DESIGN.md beside this file argues the choices.
-mod aside;
-mod backup;
-mod checkpoint;
-mod clock;
-mod connection;
-mod content;
-mod control;
+mod content_hash;
 mod database;
-mod dates;
 mod dump;
-pub mod durable;
-mod execute;
-mod fault;
 mod files;
-mod guard;
-mod judge;
-mod linear;
-mod load;
-mod local;
-mod main_file;
-mod meter;
-pub mod offline;
-mod parts;
-mod query;
 mod readers;
-mod recover;
-mod replace;
-mod room;
-mod run;
-mod script;
-mod sidecar;
-mod slow;
+mod recovery;
 mod sql;
-mod status;
-mod wal_file;
+mod sqlite;
 mod writer;
 
 use std::{fmt, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
@@ -48,12 +21,15 @@ use bytes::Bytes;
 use node_api::{Statement, StatementResult};
 use serde::{Deserialize, Serialize};
 
-pub use content::{ContentHash, Hashing, hash_file};
+pub use content_hash::{ContentHash, Hashing, hash_file};
 pub use database::Database;
-pub use main_file::PinGuard;
-pub use parts::{Answer, Part, Parts};
-pub use readers::{Asked, Reading, Waiter, Watched};
-pub use sql::disallowed_pragma;
+pub use files::{durable, main_file::PinGuard};
+pub use readers::{
+    Asked, Reading, Waiter, Watched,
+    parts::{Answer, Part, Parts},
+};
+pub use recovery::offline;
+pub use sql::classify::disallowed_pragma;
 
 /// Stack of a thread that runs SQL: SQLite's parser recurses, up to its limit of expression depth.
 const STACK_BYTES: usize = 4 << 20;

@@ -13,11 +13,9 @@ use tokio::sync::oneshot;
 
 use crate::{
     Answer, Origin, Outcome, Read, Running, STACK_BYTES,
-    connection::open_reader,
-    control::{Control, Reason, ask},
-    fault::message,
-    guard::Guard,
-    sql,
+    readers::control::{Control, Reason, ask},
+    sql::classify,
+    sqlite::{authorizer::Guard, connection::open_reader, error::message},
 };
 
 use lanes::{Lane, Lanes, Next, SHORT, TURN};
@@ -25,8 +23,10 @@ use run::{refusal, run_job, run_read};
 use sink::Whole;
 
 mod asked;
+pub(crate) mod control;
 mod gate;
 mod lanes;
+pub(crate) mod parts;
 mod run;
 mod sink;
 mod turns;
@@ -483,7 +483,7 @@ impl Readers {
         let [statement] = read.statements.as_slice() else {
             return None;
         };
-        if !sql::is_plain_single(&statement.sql) {
+        if !classify::is_plain_single(&statement.sql) {
             return None;
         }
         let place = {

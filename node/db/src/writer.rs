@@ -1,4 +1,10 @@
 //! The writing thread: takes runs of log entries, checkpoints and replacements one after the other.
+mod batch;
+mod checkpoint;
+pub(crate) mod load;
+pub(crate) mod replace;
+mod request;
+
 use std::{
     sync::{
         Arc, Mutex, PoisonError,
@@ -13,15 +19,18 @@ use tokio::sync::oneshot;
 
 use crate::{
     Checkpoint, Entry, Fatal, Outcome, Position, Request, Urgency, Wanted, Work,
-    connection::{FRAME_HEADER_BYTES, Meters, Session, WalMeter},
-    content::{Hashing, LastHashing},
-    files::Files,
-    load::Load,
-    main_file::MainFile,
-    meter,
+    content_hash::{Hashing, LastHashing},
+    files::{
+        layout::Files,
+        main_file::MainFile,
+        space::{self, Room},
+    },
     readers::Readers,
-    room::{self, Room},
-    run::run_all,
+    sqlite::{
+        connection::{FRAME_HEADER_BYTES, Meters, Session, WalMeter},
+        meter,
+    },
+    writer::{batch::run_all, load::Load},
 };
 
 /// How often the number of pages is read while runs are applied. Members exchange it once a second.
@@ -149,7 +158,7 @@ impl Writer {
 
     /// The body of the thread.
     pub(crate) fn serve(mut self, commands: &Receiver<Command>) {
-        meter::watch_disk(&self.files.dir, room::floor_bytes(&self.files.dir));
+        meter::watch_disk(&self.files.dir, space::floor_bytes(&self.files.dir));
         let mut pages_noted = Instant::now();
         while let Ok(command) = commands.recv() {
             match command {

@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 use super::{Readers, run::refusal};
 use crate::{
     Answer, Origin, Outcome,
-    control::{Control, Reason},
+    readers::control::{Control, Reason},
 };
 
 /// A read that was asked for; gives its answer. Dropping it ends the read.

@@ -9,7 +9,7 @@ use rusqlite::Connection;
 use super::{
     CLOSE_LIMIT, EVICT_LIMIT, Entry, Lane, Phase, REPEAT, Readers, State, Watched, What, lock, wait,
 };
-use crate::control::{Control, Reason};
+use crate::readers::control::{Control, Reason};
 
 impl Readers {
     /// Enters the room for a longer read with a connection of one's own, such as a backup. Blocks while it is closed.

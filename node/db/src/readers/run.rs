@@ -13,11 +13,12 @@ use super::{
 };
 use crate::{
     Answer, Origin, Outcome, Read,
-    connection::internal,
-    control::Control,
-    fault::message,
-    query::{self, Arguments, Failure, Overflow, Rules},
-    slow, sql,
+    readers::control::Control,
+    sql::{
+        classify, slow_log,
+        statement::{self, Arguments, Failure, Overflow, Rules},
+    },
+    sqlite::{connection::internal, error::message},
 };
 
 pub(super) fn refusal(text: &str) -> Outcome {
@@ -30,7 +31,7 @@ pub(super) fn refusal(text: &str) -> Outcome {
 /// Statement number `at` of a read, for lists.
 pub(super) fn shown(read: &Read, at: usize) -> String {
     let text = read.statements.get(at).map_or("", |one| one.sql.as_str());
-    slow::shortened(text)
+    slow_log::shortened(text)
 }
 
 pub(super) fn run_job(readers: &Arc<Readers>, id: u64, job: Job, reader: Option<&Reader>) {
@@ -93,7 +94,7 @@ pub(super) fn run_read(
     if read
         .statements
         .iter()
-        .any(|statement| sql::disallowed_pragma(&statement.sql))
+        .any(|statement| classify::disallowed_pragma(&statement.sql))
     {
         return Some("disallowed pragma".to_owned());
     }
@@ -118,7 +119,7 @@ pub(super) fn run_read(
             && begun.elapsed() >= limit
         {
             let ended = control.is_stopped().then(|| control.reason().text());
-            slow::log("read", &shown(read, at), begun.elapsed(), origin, ended);
+            slow_log::log("read", &shown(read, at), begun.elapsed(), origin, ended);
         }
     }
     if transaction && let Err(error) = internal(&reader.conn, &reader.guard, "ROLLBACK") {
@@ -139,11 +140,11 @@ fn run_statement(
         return StatementResult::Error(control.stopped_text());
     }
     let mut arguments = Arguments::new(&statement.parameters);
-    let reading = sql::reading_form(&statement.sql);
+    let reading = classify::reading_form(&statement.sql);
     let text = reading.as_deref().unwrap_or(&statement.sql);
-    let result = if !sql::is_plain_single(text) {
+    let result = if !classify::is_plain_single(text) {
         run_several(reader, text, &mut arguments, rules, sink)
-    } else if sql::is_about_schema(text) {
+    } else if classify::is_about_schema(text) {
         run_anew(reader, text, &mut arguments, rules, sink)
     } else {
         reader
@@ -151,7 +152,7 @@ fn run_statement(
             .prepare_cached(text)
             .map_err(Failure::Sqlite)
             .and_then(|mut prepared| {
-                query::run_into(&reader.conn, &mut prepared, &mut arguments, rules, sink)
+                statement::run_into(&reader.conn, &mut prepared, &mut arguments, rules, sink)
             })
     };
     let refusal = reader.guard.take_refusal();
@@ -190,7 +191,7 @@ fn run_anew(
 ) -> Result<StatementResult, Failure> {
     refresh_schema(reader)?;
     let mut statement = reader.conn.prepare(sql)?;
-    query::run_into(&reader.conn, &mut statement, arguments, rules, sink)
+    statement::run_into(&reader.conn, &mut statement, arguments, rules, sink)
 }
 
 /// Only the last one's result is shown, so only that may become large.
@@ -208,9 +209,9 @@ fn run_several(
     while let Some(mut statement) = next {
         let following = batch.next();
         if matches!(following, Ok(None)) {
-            return query::run_into(conn, &mut statement, arguments, rules, sink);
+            return statement::run_into(conn, &mut statement, arguments, rules, sink);
         }
-        query::run_into(conn, &mut statement, arguments, rules, &mut Unseen)?;
+        statement::run_into(conn, &mut statement, arguments, rules, &mut Unseen)?;
         next = following?;
     }
     Ok(StatementResult::Write(node_api::WriteResult::default()))

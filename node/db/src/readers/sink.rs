@@ -10,9 +10,11 @@ use tokio::sync::oneshot;
 use super::{REPEAT, Readers};
 use crate::{
     Answer, Outcome,
-    control::{Control, Reason},
-    parts::{HELD_BYTES, PIECE_BYTES, Part, Pipe, result_bytes},
-    query::{Failure, Overflow},
+    readers::{
+        control::{Control, Reason},
+        parts::{HELD_BYTES, PIECE_BYTES, Part, Pipe, result_bytes},
+    },
+    sql::statement::{Failure, Overflow},
 };
 
 /// A client that takes nothing for so long has its read ended: it holds a thread, and the database's file.
@@ -193,7 +195,7 @@ impl Overflow for Flowing<'_> {
         let bytes = rows
             .values
             .iter()
-            .map(|row| crate::parts::row_bytes(row))
+            .map(|row| crate::readers::parts::row_bytes(row))
             .sum();
         pipe.put(Part::Rows(std::mem::take(&mut rows.values)), bytes);
         Ok(())

@@ -2,7 +2,7 @@
 use node_api::Statement;
 
 use super::*;
-use crate::{Kind, connection::Session};
+use crate::{Kind, sqlite::connection::Session};
 
 #[test]
 fn nobody_follows_a_read_that_is_stuck() {

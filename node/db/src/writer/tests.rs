@@ -7,8 +7,10 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::{
-    Kind, LoadChunk, LoadContent, LoadFinish, OpenError, Stamp, clock::fault,
-    connection::open_plain, recover::recover, sidecar::Base,
+    Kind, LoadChunk, LoadContent, LoadFinish, OpenError, Stamp,
+    files::sidecar::Base,
+    recovery::recover::recover,
+    sqlite::{connection::open_plain, determinism::fault},
 };
 
 /// Without a log that holds everything.

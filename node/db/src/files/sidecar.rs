@@ -3,7 +3,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::{
     Position,
-    wal_file::{Salts, WalEnd},
+    files::wal_file::{Salts, WalEnd},
 };
 
 /// First byte of the file; raised when an older program must not read it. New last fields do not raise it: older programs pass over

@@ -11,8 +11,8 @@ use rusqlite::{
 };
 
 use crate::{
-    local,
-    sql::{PragmaClass, class},
+    sql::classify::{PragmaClass, class},
+    sqlite::node_local,
 };
 
 /// Who is preparing statements now.
@@ -201,10 +201,10 @@ fn is_temp_schema(table: &str) -> bool {
 fn uses_local(now: Now, action: &AuthAction<'_>, database: Option<&str>) -> bool {
     let local = match action {
         AuthAction::Read { table_name, .. } => {
-            database == Some("temp") || local::is_table(table_name)
+            database == Some("temp") || node_local::is_table(table_name)
         }
-        AuthAction::Function { function_name } => local::is_function(function_name),
-        AuthAction::CreateVtable { module_name, .. } => local::is_table(module_name),
+        AuthAction::Function { function_name } => node_local::is_function(function_name),
+        AuthAction::CreateVtable { module_name, .. } => node_local::is_table(module_name),
         _ => false,
     };
     let on_writer = !matches!(now.mode, Mode::Internal | Mode::Reader);

@@ -5,15 +5,20 @@ use node_api::{Statement, StatementResult, WriteResult};
 use rusqlite::{Batch, fallible_iterator::FallibleIterator as _};
 
 use crate::{
-    Bounds, Fatal, Kind, Origin, Outcome, Request, Stamp, clock,
-    connection::Session,
-    fault::{Blame, blame, fatal, message},
-    guard::{self, Mode, Refusal},
-    meter::{self, Allowance, Over},
-    query::{self, Arguments, Failure, Rules},
-    run::wait_for_room,
-    slow,
-    sql::{self, Mentions},
+    Bounds, Fatal, Kind, Origin, Outcome, Request, Stamp,
+    sql::{
+        classify::{self, Mentions},
+        slow_log,
+        statement::{self, Arguments, Failure, Rules},
+    },
+    sqlite::{
+        authorizer::{self, Mode, Refusal},
+        connection::Session,
+        determinism,
+        error::{Blame, blame, fatal, message},
+        meter::{self, Allowance, Over},
+    },
+    writer::batch::wait_for_room,
 };
 
 /// Why a run of requests stopped.
@@ -87,7 +92,7 @@ pub(crate) fn run_request(
         && request
             .statements
             .iter()
-            .any(|statement| sql::disallowed_pragma_by(&statement.sql, v2))
+            .any(|statement| classify::disallowed_pragma_by(&statement.sql, v2))
     {
         return Ok(Outcome {
             results: Vec::new(),
@@ -121,7 +126,7 @@ pub(crate) fn run_request(
         run.begin()?;
     }
     let mut results = Vec::with_capacity(if wanted { request.statements.len() } else { 0 });
-    let mut room = query::room_for_results();
+    let mut room = statement::room_for_results();
     let mut failed = false;
     for statement in request
         .statements
@@ -134,7 +139,7 @@ pub(crate) fn run_request(
             run.session.meters.failed.fetch_add(1, Relaxed);
         }
         if wanted {
-            results.push(query::within(&mut room, result));
+            results.push(statement::within(&mut room, result));
         }
         if error && request.transaction && request.kind != Kind::Query {
             failed = true;
@@ -153,7 +158,7 @@ pub(crate) fn run_request(
 fn mentions(statements: &[Statement]) -> Mentions {
     statements
         .iter()
-        .map(|statement| sql::mentions(&statement.sql))
+        .map(|statement| classify::mentions(&statement.sql))
         .fold(Mentions::default(), |all, one| Mentions {
             pragma: all.pragma || one.pragma,
             changes: all.changes || one.changes,
@@ -223,7 +228,7 @@ impl Run<'_> {
             rollback(self.session)?;
             return Ok(error);
         }
-        let violated = !failed && clock::has_deferred_violations(&self.session.conn);
+        let violated = !failed && determinism::has_deferred_violations(&self.session.conn);
         if failed || violated {
             internal("ROLLBACK TO request").map_err(context)?;
             self.session.restore_statistics().map_err(context)?;
@@ -281,7 +286,7 @@ impl Run<'_> {
             self.session.limit(self.bounds)?;
             return result;
         }
-        let before = (clock::before(&self.session.conn), arguments.mark());
+        let before = (determinism::before(&self.session.conn), arguments.mark());
         loop {
             if self.is_autonomous() {
                 meter::begin_transaction();
@@ -294,7 +299,7 @@ impl Run<'_> {
                 && meter::take_full()
             {
                 if wait_for_room(self.session).is_ok() {
-                    clock::go_back(&self.session.conn, before.0);
+                    determinism::go_back(&self.session.conn, before.0);
                     arguments.go_back(before.1);
                     meter::begin(self.allowance(self.upkeep));
                     continue;
@@ -314,11 +319,11 @@ impl Run<'_> {
         let guard = &self.session.guard;
         let writes = statement.is_explain() == 0 && !statement.readonly();
         if writes && guard.is_local() {
-            return Err(Failure::Refused(guard::LOCAL_TEXT.to_owned()));
+            return Err(Failure::Refused(authorizer::LOCAL_TEXT.to_owned()));
         }
         guard.set_writes(writes);
         guard.set_vacuum(vacuum);
-        let result = query::run(&self.session.conn, statement, arguments, self.rules);
+        let result = statement::run(&self.session.conn, statement, arguments, self.rules);
         guard.set_vacuum(false);
         guard.set_writes(false);
         if vacuum && result.is_ok() {
@@ -342,8 +347,8 @@ impl Run<'_> {
         if let Some((limit, begun)) = begun
             && begun.elapsed() >= limit
         {
-            let text = slow::shortened(&statement.sql);
-            slow::log("write", &text, begun.elapsed(), &Origin::default(), None);
+            let text = slow_log::shortened(&statement.sql);
+            slow_log::log("write", &text, begun.elapsed(), &Origin::default(), None);
         }
         result
     }
@@ -354,23 +359,23 @@ impl Run<'_> {
         }
         let fresh = self.mentions.pragma
             && !self.transaction
-            && sql::needs_fresh_connection(&statement.sql);
+            && classify::needs_fresh_connection(&statement.sql);
         if fresh {
             self.leave_transaction()?;
             reopen(self.session)?;
-            clock::forget_changes(&self.session.conn);
+            determinism::forget_changes(&self.session.conn);
         }
-        let single = sql::is_plain_single(&statement.sql);
-        self.upkeep = single && sql::is_upkeep(&statement.sql);
+        let single = classify::is_plain_single(&statement.sql);
+        self.upkeep = single && classify::is_upkeep(&statement.sql);
         meter::begin(self.allowance(self.upkeep));
         let mut arguments = Arguments::new(&statement.parameters);
         let reading = if self.mentions.pragma && self.session.guard.is_v2() {
-            sql::reading_form(&statement.sql)
+            classify::reading_form(&statement.sql)
         } else {
             None
         };
         let text = reading.as_deref().unwrap_or(&statement.sql);
-        let result = if sql::is_plain_single(text) {
+        let result = if classify::is_plain_single(text) {
             self.single(text, &mut arguments)
         } else {
             self.several(text, &mut arguments)
@@ -420,7 +425,7 @@ impl Run<'_> {
         if !self.solo
             && !self.transaction
             && self.session.enforces_foreign_keys()
-            && clock::has_deferred_violations(&self.session.conn)
+            && determinism::has_deferred_violations(&self.session.conn)
         {
             return Err(Stop::RunAlone);
         }
@@ -432,7 +437,7 @@ impl Run<'_> {
         sql: &str,
         arguments: &mut Arguments<'_>,
     ) -> Result<Result<StatementResult, Failure>, Stop> {
-        let vacuum = sql::is_vacuum(sql);
+        let vacuum = classify::is_vacuum(sql);
         if vacuum && !self.transaction {
             self.leave_transaction()?;
         }
@@ -478,7 +483,7 @@ impl Run<'_> {
                     if !self.solo
                         && !self.transaction
                         && self.session.enforces_foreign_keys()
-                        && clock::has_deferred_violations(&self.session.conn)
+                        && determinism::has_deferred_violations(&self.session.conn)
                     {
                         return Err(Stop::RunAlone);
                     }
@@ -535,7 +540,7 @@ fn mode(transaction: bool, solo: bool) -> Mode {
 fn is_vacuum(statement: &rusqlite::Statement<'_>) -> bool {
     statement
         .expanded_sql()
-        .is_some_and(|sql| sql::is_vacuum(&sql))
+        .is_some_and(|sql| classify::is_vacuum(&sql))
 }
 
 fn refused(refusal: Refusal, error: rusqlite::Error) -> Failure {

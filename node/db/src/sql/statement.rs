@@ -5,10 +5,10 @@ use node_api::{Cell, Parameter, Rows, StatementResult, Value, WriteResult};
 use rusqlite::{Connection, Error, Statement, types::ValueRef};
 
 use crate::{
-    Kind, clock, dates,
-    guard::READ_ONLY_TEXT,
-    parts::{result_bytes, row_bytes},
-    sql,
+    Kind,
+    readers::parts::{result_bytes, row_bytes},
+    sql::{classify, dates},
+    sqlite::{authorizer::READ_ONLY_TEXT, determinism},
 };
 
 /// Rules of the request that a statement runs under.
@@ -211,7 +211,7 @@ pub(crate) fn run_into(
     }
     Ok(StatementResult::Write(WriteResult {
         last_insert_id: conn.last_insert_rowid(),
-        rows_affected: clock::changes(conn).cast_signed(),
+        rows_affected: determinism::changes(conn).cast_signed(),
         time_secs: seconds(),
     }))
 }
@@ -222,7 +222,7 @@ fn has_columns(statement: &Statement<'_>) -> bool {
         && !(statement.parameter_count() == 0
             && statement
                 .expanded_sql()
-                .is_some_and(|sql| sql::is_alter(&sql)))
+                .is_some_and(|sql| classify::is_alter(&sql)))
 }
 
 /// What a column's declared type does to its values.

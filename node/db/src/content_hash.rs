@@ -11,9 +11,11 @@ use sha2::{Digest as _, Sha256};
 
 use crate::{
     Fatal, Position, Watched,
-    connection::open_plain,
-    fault::{fatal, message},
     readers::Visit,
+    sqlite::{
+        connection::open_plain,
+        error::{fatal, message},
+    },
     writer::Writer,
 };
 

@@ -3,7 +3,7 @@ use rusqlite::{Error, ErrorCode, ffi};
 
 use crate::{
     Fatal,
-    meter::{self, Over},
+    sqlite::meter::{self, Over},
 };
 
 /// SQLite's message alone, as clients see it.

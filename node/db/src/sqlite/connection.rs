@@ -13,11 +13,13 @@ use std::{
 use rusqlite::{CachedStatement, Connection, OpenFlags, Statement, config::DbConfig};
 
 use crate::{
-    Bounds, Rules, Stamp, Upkeep, clock,
-    guard::{Guard, Mode},
-    linear, local, meter,
-    room::Room,
-    sql,
+    Bounds, Rules, Stamp, Upkeep,
+    files::space::Room,
+    sql::classify,
+    sqlite::{
+        authorizer::{Guard, Mode},
+        determinism, linear, meter, node_local,
+    },
 };
 
 /// Prepared statements kept per connection. Applications have tens to a few hundred texts; one costs about 5 KiB.
@@ -202,7 +204,7 @@ impl Session {
     pub(crate) fn limit(&self, bounds: Bounds) -> rusqlite::Result<()> {
         let (value_bytes, max_pages) = self.limits.get();
         if value_bytes != bounds.value_bytes {
-            clock::limit_values(&self.conn, bounds.value_bytes)?;
+            determinism::limit_values(&self.conn, bounds.value_bytes)?;
         }
         if max_pages != bounds.max_pages {
             // 0 would only ask.
@@ -276,7 +278,7 @@ impl Session {
         if !may_keep
             || !(has_parameters || self.seen_before(sql))
             || self.guard.is_dirty()
-            || sql::is_about_schema(sql)
+            || classify::is_about_schema(sql)
         {
             return self.conn.prepare(sql).map(Prepared::Once);
         }
@@ -327,7 +329,7 @@ impl Session {
             self.internal("CREATE TEMP TABLE IF NOT EXISTS node_nothing(x)")?;
             self.internal("DELETE FROM temp.node_nothing WHERE 0")?;
         }
-        clock::begin_request(&self.conn, stamp);
+        determinism::begin_request(&self.conn, stamp);
         Ok(())
     }
 
@@ -408,18 +410,18 @@ fn open_writer(
     guard: &Arc<Guard>,
     meters: &Meters,
 ) -> Result<Connection, rusqlite::Error> {
-    clock::register().map_err(|text| rusqlite::Error::UserFunctionError(text.into()))?;
+    determinism::register().map_err(|text| rusqlite::Error::UserFunctionError(text.into()))?;
     guard.set_mode(Mode::Internal);
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
         | OpenFlags::SQLITE_OPEN_CREATE
         | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let mut conn = Connection::open_with_flags_and_vfs(path, flags, clock::VFS)?;
+    let mut conn = Connection::open_with_flags_and_vfs(path, flags, determinism::VFS)?;
     configure(&conn, foreign_keys)?;
     conn.pragma_update(None, "journal_mode", "WAL")?;
     conn.pragma_update(None, "wal_autocheckpoint", 0)?;
     conn.pragma_update(None, "cache_size", -WRITER_CACHE_KIB)?;
-    clock::install_functions(&conn)?;
-    local::install(&conn, guard)?;
+    determinism::install_functions(&conn)?;
+    node_local::install(&conn, guard)?;
     linear::install(&conn)?;
     let wal = Arc::clone(&meters.wal);
     conn.wal_hook(Some(move |_: &mut rusqlite::hooks::Wal, frames: i32| {

@@ -1,11 +1,13 @@
 //! Running requests on the writing connection, many in one transaction, so that each gives what it would give alone.
 use crate::{
     Fatal, Kind, Outcome, Request,
-    connection::Session,
-    execute::{Stop, commit, is_bounded, reopen, rollback, run_request},
-    fault::{Blame, blame, fatal},
-    guard::Mode,
-    meter,
+    sqlite::{
+        authorizer::Mode,
+        connection::Session,
+        error::{Blame, blame, fatal},
+        meter,
+    },
+    writer::request::{Stop, commit, is_bounded, reopen, rollback, run_request},
 };
 
 /// How far a run has come.

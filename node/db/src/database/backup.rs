@@ -12,15 +12,13 @@ use std::{
 use rusqlite::Connection;
 
 use crate::{
-    BackupFormat, Watched, aside,
-    connection::open_plain,
-    control::Reason,
+    BackupFormat, Watched,
     database::Inner,
     dump,
-    fault::message,
-    files,
-    readers::Visit,
-    replace::{JournalMode, set_journal_mode},
+    files::{layout, pin_copy},
+    readers::{Visit, control::Reason},
+    sqlite::{connection::open_plain, error::message},
+    writer::replace::{JournalMode, set_journal_mode},
 };
 
 const INTERRUPTED: &str = "the backup was interrupted because the database was replaced";
@@ -95,7 +93,7 @@ struct Job<'a> {
 impl Job<'_> {
     fn copy(&self, to: &Path, mode: JournalMode) -> Result<(), String> {
         // Left-overs would be taken for a part of the copy.
-        files::remove(to).map_err(|error| error.to_string())?;
+        layout::remove(to).map_err(|error| error.to_string())?;
         let made = self.take(to).map_err(|error| error.to_string());
         made.and_then(|()| merge(to))
             .and_then(|()| set_journal_mode(to, mode).map_err(|error| error.to_string()))
@@ -111,25 +109,25 @@ impl Job<'_> {
         let is_wanted = || !self.visit.is_cancelled();
         let mut copy = File::create(to)?;
         let (pin, wal) = self.inner.main.hold(&files.main, &files.wal)?;
-        files::check_room(dir, pin.len_bytes()? + wal.metadata()?.len())?;
+        layout::check_room(dir, pin.len_bytes()? + wal.metadata()?.len())?;
         let main = |piece: &mut [u8], at| pin.read_at(piece, at);
-        aside::copy(main, None, &mut copy, dir, is_wanted)?;
+        pin_copy::copy(main, None, &mut copy, dir, is_wanted)?;
         // What is committed by now. Frames that come while it is read are left out; if the WAL begins anew meanwhile, all of it was in the
         // main file already, and SQLite finds nothing valid in the mixture.
         let len_bytes = wal.metadata()?.len();
         let mut copy = File::create(with_ending(to, "-wal"))?;
         let read_at = |piece: &mut [u8], at| wal.read_at(piece, at);
-        aside::copy(read_at, Some(len_bytes), &mut copy, dir, is_wanted)?;
+        pin_copy::copy(read_at, Some(len_bytes), &mut copy, dir, is_wanted)?;
         Ok(())
     }
 
     fn vacuum(&self) -> Result<(), String> {
-        files::remove(self.to).map_err(|error| error.to_string())?;
+        layout::remove(self.to).map_err(|error| error.to_string())?;
         let name = self.to.to_str().ok_or("the path is not UTF-8")?;
         let whole = Temporary::beside(self.to);
         self.copy(&whole.0, JournalMode::Delete)?;
         let room =
-            files::len(&whole.0).and_then(|len| files::check_room(&self.inner.files.dir, len));
+            layout::len(&whole.0).and_then(|len| layout::check_room(&self.inner.files.dir, len));
         room.map_err(|error| error.to_string())?;
         let conn = self.open(&whole.0)?;
         conn.execute("VACUUM INTO ?", [name])
@@ -141,10 +139,10 @@ impl Job<'_> {
     fn sql(&self, tables: &[String]) -> Result<(), String> {
         let files = &self.inner.files;
         let whole = Temporary::beside(self.to);
-        let room = files::len(&files.main)
-            .and_then(|len| Ok(len + files::len(&files.wal)?))
+        let room = layout::len(&files.main)
+            .and_then(|len| Ok(len + layout::len(&files.wal)?))
             // The text takes room, too, about as much.
-            .and_then(|len| files::check_room(&files.dir, len * 2));
+            .and_then(|len| layout::check_room(&files.dir, len * 2));
         if room.is_ok() {
             self.copy(&whole.0, JournalMode::Delete)?;
             return dump_to(&self.open(&whole.0)?, tables, self.to);
@@ -185,7 +183,7 @@ fn merge(path: &Path) -> Result<(), String> {
     };
     match merged() {
         Ok((0, frames, moved)) if frames == moved => {
-            files::remove(&with_ending(path, "-wal")).map_err(|error| error.to_string())
+            layout::remove(&with_ending(path, "-wal")).map_err(|error| error.to_string())
         }
         Ok(other) => Err(format!("the copy could not be completed: {other:?}")),
         Err(error) => Err(message(&error)),
@@ -221,9 +219,9 @@ struct WatchesRoom {
 impl io::Write for WatchesRoom {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.since += bytes.len() as u64;
-        if self.since >= aside::LOOK_BYTES {
+        if self.since >= pin_copy::LOOK_BYTES {
             self.since = 0;
-            files::check_room(&self.dir, 0)?;
+            layout::check_room(&self.dir, 0)?;
         }
         self.file.write(bytes)
     }

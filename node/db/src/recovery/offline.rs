@@ -6,10 +6,12 @@ use rusqlite::{Connection, OpenFlags};
 
 use crate::{
     OpenError, Position,
-    fault::message,
-    files::{self, Files},
-    recover::{check_length, io_error, load_sidecar, write},
-    sidecar::Intent,
+    files::{
+        layout::{self, Files},
+        sidecar::Intent,
+    },
+    recovery::recover::{check_length, io_error, load_sidecar, write},
+    sqlite::error::message,
 };
 
 /// Complaints of `PRAGMA quick_check` that are kept; the first ones say where to look.
@@ -111,7 +113,7 @@ pub fn soundness(dir: &Path) -> Result<Soundness, OpenError> {
         ));
     }
     let files = Files::new(dir);
-    if files::len(&files.main).map_err(io_error("measure the main file"))? == 0 {
+    if layout::len(&files.main).map_err(io_error("measure the main file"))? == 0 {
         // An empty database has no pages.
         return Ok(Soundness::Sound);
     }

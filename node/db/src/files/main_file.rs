@@ -11,7 +11,7 @@ use std::{
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
 };
 
-use crate::{Pinned, Position, sidecar::Base};
+use crate::{Pinned, Position, files::sidecar::Base};
 
 #[derive(Debug)]
 struct Pin {

@@ -11,9 +11,11 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use crate::{
     Fatal, Position,
-    fault::{fatal, fatal_io, message},
-    files,
-    sidecar::{Base, Intent, Sidecar},
+    files::{
+        layout,
+        sidecar::{Base, Intent, Sidecar},
+    },
+    sqlite::error::{fatal, fatal_io, message},
     writer::Writer,
 };
 
@@ -48,8 +50,8 @@ impl Writer {
     ) -> Result<(), Fatal> {
         let io = |error| fatal_io("replace the database", &error);
         set_journal_mode(file, JournalMode::Wal).map_err(io)?;
-        files::sync(file).map_err(io)?;
-        let main_len = files::len(file).map_err(io)?;
+        layout::sync(file).map_err(io)?;
+        let main_len = layout::len(file).map_err(io)?;
         self.readers.close_connections(GRACE);
         self.main.begin_replacement();
         self.close_session();

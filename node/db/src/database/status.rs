@@ -4,11 +4,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use rusqlite::Connection;
 use serde_json::{Map, Value, json};
 
-use crate::{connection::open_plain, database::Inner, dates, files};
+use crate::{database::Inner, files::layout, sql::dates, sqlite::connection::open_plain};
 
 /// See [`crate::Database::status`]. What cannot be read is left out: status must answer always.
 pub(crate) fn status(inner: &Inner) -> Value {
-    let size = files::len(&inner.files.main).unwrap_or(0);
+    let size = layout::len(&inner.files.main).unwrap_or(0);
     let path = inner.files.main.display().to_string();
     let foreign_keys = if inner.options.foreign_keys { "1" } else { "0" };
     let pragmas = |autocheckpoint: &str| {
@@ -25,7 +25,7 @@ pub(crate) fn status(inner: &Inner) -> Value {
         "version": rusqlite::version(),
         "path": path,
         "size": size,
-        "wal_size": files::len(&inner.files.wal).unwrap_or(0),
+        "wal_size": layout::len(&inner.files.wal).unwrap_or(0),
         "last_modified": last_modified(inner),
         "extensions": [],
         "rw_dsn": format!("file:{path}?_fk={}&_journal=WAL&_sync=0", inner.options.foreign_keys),

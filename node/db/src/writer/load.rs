@@ -5,18 +5,24 @@ use node_api::{StatementResult, WriteResult};
 use rusqlite::{Batch, fallible_iterator::FallibleIterator as _};
 
 use crate::{
-    Bounds, Fatal, Kind, LoadChunk, LoadContent, LoadFinish, Outcome, Position, Stamp, clock,
-    connection::Session,
-    execute::{self, rollback},
-    fault::{Blame, blame, fatal, fatal_io, message},
-    guard::Mode,
-    meter::{self, Allowance},
-    query::{self, Arguments, Failure, Rules},
-    replace::{self, Look, Unfit},
-    run,
-    script::{self, MAX_STATEMENT_BYTES, ScriptError, Statements},
-    sql,
-    writer::Writer,
+    Bounds, Fatal, Kind, LoadChunk, LoadContent, LoadFinish, Outcome, Position, Stamp,
+    sql::{
+        classify,
+        script::{self, MAX_STATEMENT_BYTES, ScriptError, Statements},
+        statement::{self, Arguments, Failure, Rules},
+    },
+    sqlite::{
+        authorizer::Mode,
+        connection::Session,
+        determinism,
+        error::{Blame, blame, fatal, fatal_io, message},
+        meter::{self, Allowance},
+    },
+    writer::{
+        Writer, batch,
+        replace::{self, Look, Unfit},
+        request::{self, rollback},
+    },
 };
 
 /// A load under way. What is collected is not synced: after a crash the log brings the chunks again, because nothing is
@@ -48,7 +54,7 @@ impl Writer {
 
     pub(crate) fn drop_load(&mut self) -> Result<(), Fatal> {
         self.load = None;
-        crate::files::remove(&self.files.load)
+        crate::files::layout::remove(&self.files.load)
             .map_err(|error| fatal_io("remove an unfinished load", &error))
     }
 
@@ -121,7 +127,7 @@ impl Writer {
                         if let Some(outcome) = self.run_script(open()?, finish.stamp, bounds)? {
                             return Ok(outcome);
                         }
-                        run::wait_for_room(self.session()?)?;
+                        batch::wait_for_room(self.session()?)?;
                     }
                 } else {
                     Ok(refusal("the SQL text is not UTF-8"))
@@ -256,12 +262,12 @@ impl ScriptRun<'_> {
     ) -> Result<Result<StatementResult, Failure>, Fatal> {
         let session = self.session;
         let alone = session.conn.is_autocommit();
-        let vacuum = sql::is_vacuum(text);
-        let before = clock::before(&session.conn);
+        let vacuum = classify::is_vacuum(text);
+        let before = determinism::before(&session.conn);
         loop {
             let result = self.begin(text, vacuum).and_then(|()| {
                 session.guard.set_vacuum(vacuum);
-                query::run(&session.conn, statement, &mut Arguments::new(&[]), rules)
+                statement::run(&session.conn, statement, &mut Arguments::new(&[]), rules)
             });
             if !alone
                 || !matches!(&result, Err(Failure::Sqlite(error))
@@ -271,8 +277,8 @@ impl ScriptRun<'_> {
                 return Ok(result);
             }
             // What came before it is committed, so only this one is run again.
-            run::wait_for_room(session)?;
-            clock::go_back(&session.conn, before);
+            batch::wait_for_room(session)?;
+            determinism::go_back(&session.conn, before);
         }
     }
 
@@ -284,13 +290,13 @@ impl ScriptRun<'_> {
 
     /// What the next statement may take.
     fn begin(&self, text: &str, vacuum: bool) -> Result<(), Failure> {
-        let steps = if sql::is_upkeep(text) {
+        let steps = if classify::is_upkeep(text) {
             self.bounds.upkeep_vm_steps
         } else {
             self.bounds.vm_steps
         };
         let disk_bytes = if vacuum {
-            execute::check_room_to_vacuum(self.session, self.bounds)?;
+            request::check_room_to_vacuum(self.session, self.bounds)?;
             u64::MAX
         } else {
             self.bounds.disk_bytes

@@ -1,5 +1,5 @@
 //! What makes SQLite deterministic on the writing connection: a clock and a random generator that follow the request's
-//! [`Stamp`], and counters that forget what happened before the request. Its VFS also tells the [`meter`](crate::meter)
+//! [`Stamp`], and counters that forget what happened before the request. Its VFS also tells the [`meter`](crate::sqlite::meter)
 //! what is written, and a full disk from SQLite's other uses of "database or disk is full". The crate's `unsafe` lives here
 //! and in `linear.rs`.
 #![allow(
@@ -19,7 +19,7 @@ use rusqlite::{Connection, ffi, functions::FunctionFlags};
 
 use crate::{
     Stamp,
-    meter::{self, Refusal, Target},
+    sqlite::meter::{self, Refusal, Target},
 };
 
 /// Name under which the stamped VFS is registered.

@@ -2,8 +2,10 @@
 //! nobody may change before the verdict: a second start must find what the first one found.
 use crate::{
     Position,
-    sidecar::{Base, Intent, Sidecar},
-    wal_file::WalEnd,
+    files::{
+        sidecar::{Base, Intent, Sidecar},
+        wal_file::WalEnd,
+    },
 };
 
 /// What lies in the directory, seen with plain reads.

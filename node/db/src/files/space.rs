@@ -108,7 +108,7 @@ impl Room {
                 ));
             }
             #[cfg(test)]
-            crate::clock::fault::end_full();
+            crate::sqlite::determinism::fault::end_full();
             waiting = self
                 .changed
                 .wait_timeout(waiting, LOOK_INTERVAL)

@@ -15,11 +15,13 @@ use std::time::Duration;
 use rusqlite::wal::CheckpointMode;
 
 use crate::{
-    Checkpoint, Fatal, Position, Urgency, aside,
-    fault::{fatal, fatal_io},
-    files, room,
-    sidecar::{self, Base, Intent, Sidecar},
-    wal_file,
+    Checkpoint, Fatal, Position, Urgency,
+    files::{
+        layout, pin_copy,
+        sidecar::{self, Base, Intent, Sidecar},
+        space, wal_file,
+    },
+    sqlite::error::{fatal, fatal_io},
     writer::Writer,
 };
 
@@ -58,7 +60,7 @@ impl Writer {
         if !self.main.begin_change() {
             if urgency >= Urgency::Overdue {
                 let files = &self.files;
-                aside::move_pins(
+                pin_copy::move_pins(
                     &self.main,
                     &files.main,
                     files.aside.clone(),
@@ -94,26 +96,26 @@ impl Writer {
     /// Whether the main file may become as long as the WAL wants it.
     fn has_room(&self) -> Result<bool, Fatal> {
         let (pages, page_bytes) = self.pages();
-        let main_len = files::len(&self.files.main)
+        let main_len = layout::len(&self.files.main)
             .map_err(|error| fatal_io("measure the main file", &error))?;
         let growth = (u64::from(pages) * u64::from(page_bytes)).saturating_sub(main_len);
-        Ok(growth == 0 || room::has(&self.files.dir, growth + MARGIN_BYTES))
+        Ok(growth == 0 || space::has(&self.files.dir, growth + MARGIN_BYTES))
     }
 
     fn move_wal(&mut self, position: Position) -> Result<Base, Fatal> {
         self.ground()?;
         if self.wal().is_dirty() {
-            files::sync(&self.files.wal).map_err(|error| fatal_io("fsync the WAL", &error))?;
+            layout::sync(&self.files.wal).map_err(|error| fatal_io("fsync the WAL", &error))?;
             self.failpoint("wal synced")?;
             self.write_sidecar(&self.intended(position)?)?;
             self.failpoint("intent written")?;
             self.copy_pages()?;
             self.failpoint("pages copied")?;
-            files::sync(&self.files.main)
+            layout::sync(&self.files.main)
                 .map_err(|error| fatal_io("fsync the main file", &error))?;
             self.failpoint("main synced")?;
         }
-        let main_len = files::len(&self.files.main)
+        let main_len = layout::len(&self.files.main)
             .map_err(|error| fatal_io("measure the main file", &error))?;
         let base = Base {
             position: Some(position),
@@ -128,7 +130,7 @@ impl Writer {
     /// SQLite made the main file and the WAL without syncing anything; a sidecar that speaks of them must not be all that is left.
     fn ground(&mut self) -> Result<(), Fatal> {
         if !self.grounded {
-            files::sync(&self.files.main)
+            layout::sync(&self.files.main)
                 .and_then(|()| self.files.sync_dir())
                 .map_err(|error| fatal_io("fsync the new main file", &error))?;
             self.grounded = true;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, functions::FunctionFlags};
 
-use crate::guard::Guard;
+use crate::sqlite::authorizer::Guard;
 
 /// PRAGMAs as table-valued functions that do not follow from the database's content alone, or list it in an order that follows
 /// from when the node was started. The others (`table_info`, `index_list`, `foreign_key_list`, `user_version`, …) are the same on

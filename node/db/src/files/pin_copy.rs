@@ -7,7 +7,7 @@ use std::{
     thread,
 };
 
-use crate::{files, main_file::MainFile};
+use crate::files::{layout, main_file::MainFile};
 
 /// Bytes read and written at a time.
 const PIECE_BYTES: usize = 1 << 20;
@@ -46,7 +46,7 @@ pub(crate) fn copy(
         at += got as u64;
         if at - looked >= LOOK_BYTES {
             looked = at;
-            files::check_room(dir, 0)?;
+            layout::check_room(dir, 0)?;
         }
     }
 }
@@ -61,7 +61,7 @@ pub(crate) fn move_pins(main: &Arc<MainFile>, path: &Path, temporary: PathBuf, d
             return tracing::warn!(%error, "cannot open the main file to copy it aside");
         }
     };
-    if let Err(error) = files::check_room(&dir, aside.len_bytes) {
+    if let Err(error) = layout::check_room(&dir, aside.len_bytes) {
         return tracing::warn!(%error, "a snapshot is being sent for long, and there is no room to copy it aside: checkpoints wait for it");
     }
     let started = thread::Builder::new()
@@ -75,7 +75,7 @@ pub(crate) fn move_pins(main: &Arc<MainFile>, path: &Path, temporary: PathBuf, d
                     .create(true)
                     .truncate(true)
                     .open(&temporary)?;
-                files::remove(&temporary)?;
+                layout::remove(&temporary)?;
                 copy(
                     |piece, at| aside.read_at(piece, at),
                     Some(len_bytes),

@@ -2,11 +2,14 @@
 use std::{fs, io};
 
 use crate::{
-    OpenError, Position, durable,
-    files::{self, Files},
-    judge::{Seen, Verdict, judge, promised},
-    sidecar::{self, Base, Intent, Sidecar},
-    wal_file::{self, WalEnd},
+    OpenError, Position,
+    files::{
+        durable,
+        layout::{self, Files},
+        sidecar::{self, Base, Intent, Sidecar},
+        wal_file::{self, WalEnd},
+    },
+    recovery::classify::{Seen, Verdict, judge, promised},
 };
 
 /// What helps where nothing here can replace a damaged file.
@@ -77,8 +80,8 @@ fn look(files: &Files, sidecar: &Sidecar) -> Result<Seen, OpenError> {
         _ => Err("it is not needed".to_owned()),
     };
     Ok(Seen {
-        main_bytes: files::len(&files.main).map_err(io_error("measure the main file"))?,
-        replacement_bytes: files::len_if_there(&files.replacement)
+        main_bytes: layout::len(&files.main).map_err(io_error("measure the main file"))?,
+        replacement_bytes: layout::len_if_there(&files.replacement)
             .map_err(io_error("measure the new database"))?,
         wal,
     })
@@ -118,12 +121,12 @@ fn clean_up(files: &Files, base: &Base) -> io::Result<()> {
         &files.replacement,
         &files.aside,
     ] {
-        files::remove(leftover)?;
+        layout::remove(leftover)?;
     }
     files.remove_wal()?;
     if base.position.is_none() {
         // Whatever is there was made after the last checkpoint, of which there is none.
-        files::remove(&files.main)?;
+        layout::remove(&files.main)?;
     }
     Ok(())
 }
@@ -155,7 +158,7 @@ pub(crate) fn load_sidecar(files: &Files) -> Result<Option<Sidecar>, OpenError> 
             ))
         }),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            if files::len(&files.main).map_err(io_error("measure the main file"))? > 0 {
+            if layout::len(&files.main).map_err(io_error("measure the main file"))? > 0 {
                 return Err(OpenError::Corrupt(format!(
                     "{} exists but the state file {} is missing, so it is unknown which log position the database equals. {WAY_OUT}",
                     files.main.display(),
@@ -169,7 +172,7 @@ pub(crate) fn load_sidecar(files: &Files) -> Result<Option<Sidecar>, OpenError> 
 }
 
 pub(crate) fn check_length(files: &Files, base: &Base) -> Result<(), OpenError> {
-    let len = files::len(&files.main).map_err(io_error("measure the main file"))?;
+    let len = layout::len(&files.main).map_err(io_error("measure the main file"))?;
     if base.position.is_some() && len < base.main_len {
         return Err(OpenError::Corrupt(format!(
             "the database {} has {len} bytes but had {} at its last checkpoint: it was cut short. {WAY_OUT}",
