@@ -199,8 +199,8 @@ impl PartialEq for Encoded {
 
 #[cfg(test)]
 mod tests {
-    use node_api::{Parameter, Statement, Value};
     use node_db::{Kind, Stamp};
+    use node_values::{Parameter, Statement, Value};
 
     use super::*;
 

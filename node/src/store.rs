@@ -24,8 +24,9 @@ use std::{
     time::Duration,
 };
 
-use node_api::{StatementResult, param::Level};
+use node_api::param::Level;
 use node_db::{Database, Origin};
+use node_values::StatementResult;
 use serde::{Deserialize, Serialize};
 
 pub use self::parts::{ReadAnswer, SIGN_OF_LIFE_INTERVAL, Streamed};

@@ -3,7 +3,7 @@
 //! Knows no runtime, database, server or Kubernetes crate: the node answers with it, the operator, the shell and the
 //! end-to-end tests ask with it.
 //!
-//! Reading order: [`value`] → [`statement`] → [`result`] → [`param`] → [`json`]; then the small bodies: [`nodes`],
+//! Reading order: [`statement`] → [`result`] → [`param`] → [`json`]; then the small bodies: [`nodes`],
 //! [`status`], [`admin`]; [`duration`] is used by all of them.
 
 pub mod admin;
@@ -14,11 +14,9 @@ pub mod param;
 pub mod result;
 pub mod statement;
 pub mod status;
-pub mod value;
 
 pub use json::{pretty_json, to_go_json};
 pub use nodes::{NodeInfo, NodesReply};
 pub use param::{BackupFormat, Level, ParamError, QueryParams};
-pub use result::{Reply, ReplyWriter, Rows, Shape, StatementResult, WriteResult, write_reply};
-pub use statement::{Parameter, ParseError, Statement, parse_statements};
-pub use value::{Cell, Value};
+pub use result::{Reply, ReplyWriter, Shape, write_reply};
+pub use statement::{ParseError, parse_statements};

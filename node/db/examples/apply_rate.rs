@@ -3,8 +3,8 @@
 //! `cargo run --release -p node-db --example apply_rate`
 use std::{error::Error, sync::Arc, time::Instant};
 
-use node_api::{Parameter, Statement, Value};
 use node_db::{Database, Entry, Kind, Options, Position, Read, Request, Stamp, Wanted, Work};
+use node_values::{Parameter, Statement, Value};
 
 const ROWS: u64 = 400_000;
 const READS: usize = 200_000;

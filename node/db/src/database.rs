@@ -15,7 +15,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use node_api::Statement;
+use node_values::Statement;
 use tokio::sync::oneshot;
 
 use crate::{

@@ -18,7 +18,7 @@ mod writer;
 use std::{fmt, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use node_api::{Statement, StatementResult};
+use node_values::{Statement, StatementResult};
 use serde::{Deserialize, Serialize};
 
 pub use content_hash::{ContentHash, Hashing, hash_file};
@@ -108,18 +108,18 @@ pub struct Stamp {
     pub seed: u64,
 }
 
-/// Which endpoint's rules a request follows. Append only: part of the log's encoding.
+/// Which of rqlite's three sets of rules a request follows. Append only: part of the log's encoding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Kind {
-    /// `/db/execute`: rows only where a statement has a RETURNING clause, otherwise counters.
+    /// Execute: rows only where a statement has a RETURNING clause, otherwise counters.
     Execute,
-    /// `/db/query` through the log: writes are refused with `attempt to change database via query operation`.
+    /// Query through the log: writes are refused with `attempt to change database via query operation`.
     Query,
-    /// `/db/request`: read-only statements and EXPLAIN give rows, others as for execute.
+    /// Unified: read-only statements and EXPLAIN return rows, others as for execute.
     Unified,
-    /// `/db/execute` with `noparse`: counters only, also where a statement has a RETURNING clause.
+    /// Execute, of a client that turned off rqlite's parsing of SQL: counters only, even with a RETURNING clause.
     ExecutePlain,
-    /// `/db/request` with `noparse`: rows only from statements that read; RETURNING and EXPLAIN of a write give counters.
+    /// Unified, of such a client: rows only from statements that read; RETURNING and EXPLAIN of a write return counters.
     UnifiedPlain,
 }
 

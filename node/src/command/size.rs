@@ -1,6 +1,6 @@
 //! How large a request is as an entry of the log, and how large it may be.
-use node_api::{Statement, Value};
 use node_db::Request;
+use node_values::{Statement, Value};
 
 /// Largest request in its encoded form. A body of the API's 32 MiB nearly always stays below it (only numbers and NULLs grow by encoding, short
 /// floats by a factor of 2.5). It leaves room in a frame between nodes, 64 MiB, for what travels with it: up to 4 MiB of other entries or
@@ -70,8 +70,8 @@ pub fn runs<T>(items: Vec<T>, max_bytes: usize, weight: impl Fn(&T) -> usize) ->
 
 #[cfg(test)]
 mod tests {
-    use node_api::Parameter;
     use node_db::{Kind, Rules, Stamp};
+    use node_values::Parameter;
 
     use super::*;
 

@@ -6,7 +6,8 @@ use hyper::{
     HeaderMap, Method, Uri,
     header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE},
 };
-use node_api::{QueryParams, Statement, parse_statements};
+use node_api::{QueryParams, parse_statements};
+use node_values::Statement;
 
 use super::{error::Failure, route::Route};
 use crate::store::{Caller, Credentials, ReadOptions};

@@ -85,7 +85,7 @@ impl Sample {
             kind: node_db::Kind::Execute,
             transaction: false,
             qualify_columns: false,
-            statements: vec![node_api::Statement {
+            statements: vec![node_values::Statement {
                 sql: "CREATE TABLE t(x)".into(),
                 ..Default::default()
             }],

@@ -1,8 +1,9 @@
 //! What an administrator does: look at nodes, remove one, hand leadership over, snapshot, probe readiness.
 use std::time::{Duration, Instant};
 
-use node_api::{Statement, StatementResult, duration, nodes::NodeInfo};
+use node_api::{duration, nodes::NodeInfo};
 use node_db::{Kind, Read};
+use node_values::{Statement, StatementResult};
 
 use super::{Caller, Opened, Readiness, Store, StoreError, read::read_on_this_thread};
 use crate::{

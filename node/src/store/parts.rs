@@ -1,8 +1,8 @@
 //! Large results on their way: from a reader thread of this node, or from the leader over its connection.
 use std::{sync::Arc, time::Duration};
 
-use node_api::StatementResult;
 use node_db::{Part, Parts};
+use node_values::StatementResult;
 use tokio::time::timeout;
 
 use super::Served;

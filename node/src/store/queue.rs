@@ -14,8 +14,9 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use node_api::{Statement, StatementResult, Value, duration};
+use node_api::duration;
 use node_db::{Kind, Request, Stamp};
+use node_values::{Statement, StatementResult, Value};
 use serde_json::json;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},

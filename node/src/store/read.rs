@@ -4,8 +4,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use node_api::{StatementResult, param::Level};
+use node_api::param::Level;
 use node_db::{Answer, Origin, Outcome, Read, Request, Stamp};
+use node_values::StatementResult;
 
 use super::{
     Caller, Opened, ReadAnswer, ReadOptions, Served, Store, StoreError, Streamed,

@@ -9,8 +9,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use node_api::{Statement, StatementResult};
 use node_db::{Kind, Request, Stamp};
+use node_values::{Statement, StatementResult};
 use tokio_util::sync::CancellationToken;
 
 pub use self::times::Intervals;

@@ -136,7 +136,7 @@ impl Store {
         served.map(ReadAnswer::Whole)
     }
 
-    fn refused_outright(&self, statements: &[node_api::Statement]) -> Option<Served> {
+    fn refused_outright(&self, statements: &[node_values::Statement]) -> Option<Served> {
         statements
             .iter()
             .any(|s| node_db::disallowed_pragma(&s.sql))

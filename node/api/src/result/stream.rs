@@ -3,9 +3,10 @@ use super::write::{
     Column, sorted_columns, write_associative_head, write_associative_row, write_head, write_key,
     write_rest, write_result, write_row, write_time,
 };
-use super::{Reply, Shape, StatementResult};
+use node_values::{Cell, StatementResult};
+
+use super::{Reply, Shape};
 use crate::json::{Indenter, write_str};
-use crate::value::Cell;
 
 /// Writes one reply. A result whose rows break off has an `error` behind them, where rqlite has it.
 #[derive(Debug)]
@@ -144,7 +145,8 @@ impl ReplyWriter {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::result::{Rows, WriteResult, write_reply};
+    use crate::result::write_reply;
+    use node_values::{Rows, WriteResult};
 
     fn results() -> Vec<StatementResult> {
         let text = |text: &str| Cell::Text(text.to_owned());

@@ -1,7 +1,8 @@
 //! Replies as bytes: rqlite's field order and omission rules, in the normal and the associative form.
-use super::{Reply, Rows, StatementResult, WriteResult};
+use node_values::{Cell, Rows, StatementResult, WriteResult};
+
+use super::Reply;
 use crate::json::{self, write_f64, write_integer, write_str};
-use crate::value::Cell;
 
 /// How the client wants the reply written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use node_api::{Cell, Rows, StatementResult};
+use node_values::{Cell, Rows, StatementResult};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 

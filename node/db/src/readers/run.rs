@@ -4,7 +4,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use node_api::{Rows, Statement, StatementResult};
+use node_values::{Rows, Statement, StatementResult};
 use rusqlite::{Batch, ErrorCode, fallible_iterator::FallibleIterator as _};
 
 use super::{
@@ -214,7 +214,7 @@ fn run_several(
         statement::run_into(conn, &mut statement, arguments, rules, &mut Unseen)?;
         next = following?;
     }
-    Ok(StatementResult::Write(node_api::WriteResult::default()))
+    Ok(StatementResult::Write(node_values::WriteResult::default()))
 }
 
 /// Rows of a result that is not shown.

@@ -4,7 +4,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use node_api::{Rows, StatementResult};
+use node_values::{Rows, StatementResult};
 use tokio::sync::oneshot;
 
 use super::{REPEAT, Readers};

@@ -1,5 +1,5 @@
 //! Reads on their callers' threads, while one of them waits for the disk.
-use node_api::Statement;
+use node_values::Statement;
 
 use super::*;
 use crate::{Kind, sqlite::connection::Session};

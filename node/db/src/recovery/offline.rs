@@ -178,7 +178,7 @@ mod tests {
             kind: Kind::Execute,
             transaction: false,
             qualify_columns: false,
-            statements: vec![node_api::Statement {
+            statements: vec![node_values::Statement {
                 sql: sql.to_owned(),
                 ..Default::default()
             }],

@@ -1,7 +1,7 @@
 //! One prepared statement: binding its parameters, stepping its rows, and turning values into what clients see.
 use std::time::Instant;
 
-use node_api::{Cell, Parameter, Rows, StatementResult, Value, WriteResult};
+use node_values::{Cell, Parameter, Rows, StatementResult, Value, WriteResult};
 use rusqlite::{Connection, Error, Statement, types::ValueRef};
 
 use crate::{
@@ -119,7 +119,7 @@ fn bind(statement: &mut Statement<'_>, index: usize, value: &Value) -> rusqlite:
 /// Bytes of the results of one request that goes through the log: they are held in memory, and cross to another node in one frame.
 const LOG_BYTES: usize = 32 << 20;
 /// What a larger one gets.
-const TOO_LARGE: &str = "the result is larger than 32 MiB; read it with /db/query at level none, weak or linearizable, which send results of any size";
+const TOO_LARGE: &str = "the result is larger than 32 MiB; query it at level none, weak or linearizable, where a result may have any size";
 
 /// Where rows go when a result becomes large.
 pub(crate) trait Overflow {

@@ -1,7 +1,7 @@
 //! Loads: collecting a file from the log's chunks, then replacing the database by it or running it as a script.
 use std::{fs::File, io::Write as _, path::Path};
 
-use node_api::{StatementResult, WriteResult};
+use node_values::{StatementResult, WriteResult};
 use rusqlite::{Batch, fallible_iterator::FallibleIterator as _};
 
 use crate::{

@@ -1,7 +1,7 @@
 //! Running one request on the writing connection, inside the transaction of others or alone.
 use std::{sync::atomic::Ordering::Relaxed, time::Instant};
 
-use node_api::{Statement, StatementResult, WriteResult};
+use node_values::{Statement, StatementResult, WriteResult};
 use rusqlite::{Batch, fallible_iterator::FallibleIterator as _};
 
 use crate::{

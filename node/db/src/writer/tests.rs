@@ -1,7 +1,7 @@
 //! The writer dying at every step, and disks that refuse.
 use std::{fs, path::Path};
 
-use node_api::{Statement, StatementResult};
+use node_values::{Statement, StatementResult};
 use rusqlite::ffi;
 use tempfile::TempDir;
 

@@ -1,8 +1,8 @@
 //! A request that passes a bound fails alike, whatever ran before it and beside it, and harms nobody else.
 use std::sync::Arc;
 
-use node_api::{StatementResult, Value};
 use node_db::{Bounds, Entry, Kind, Outcome, Position, Request, Rules, Wanted, Work};
+use node_values::{StatementResult, Value};
 
 use crate::support::{Db, TERM, error, request, sql, stamp, timeless, with, write};
 

@@ -174,7 +174,7 @@ fn reads_go_on_while_checkpoints_come() {
                             .blocking_recv()
                             .unwrap();
                         let rows = crate::support::rows(outcome.results[0].clone());
-                        let node_api::Cell::Integer(count) = rows.values[0][0] else {
+                        let node_values::Cell::Integer(count) = rows.values[0][0] else {
                             panic!("{rows:?}")
                         };
                         assert!(count >= last);

@@ -1,6 +1,6 @@
 //! The same log gives the same results and the same content, however it is cut into runs and wherever it restarts.
-use node_api::Value;
 use node_db::{Checkpoint, Entry, Kind, Outcome, Request, Rules, Wanted};
+use node_values::Value;
 use proptest::prelude::*;
 
 use crate::support::{self, Db, entry, request, rows, sql, stamp, timeless, with};
@@ -58,7 +58,7 @@ const SCHEMA: &[&str] = &[
     "CREATE TABLE child(t REFERENCES t(id) DEFERRABLE INITIALLY DEFERRED)",
 ];
 
-fn statement() -> impl Strategy<Value = node_api::Statement> {
+fn statement() -> impl Strategy<Value = node_values::Statement> {
     (0..TEXTS.len(), 0..12_i64, any::<bool>()).prop_map(|(at, n, bound)| {
         let text = TEXTS[at];
         // A bound number goes through the statement cache, a literal one mostly not.
@@ -176,7 +176,7 @@ fn time_and_chance_come_from_the_stamp() {
                 ..request(Kind::Execute, false, vec![sql(text)])
             });
             assert!(
-                matches!(outcome.results[0], node_api::StatementResult::Write(_)),
+                matches!(outcome.results[0], node_values::StatementResult::Write(_)),
                 "{text}: {outcome:?}"
             );
         }

@@ -120,7 +120,7 @@ fn check(db: &Db) -> Result<(), String> {
     let failed = outcome
         .results
         .iter()
-        .any(|result| matches!(result, node_api::StatementResult::Error(_)));
+        .any(|result| matches!(result, node_values::StatementResult::Error(_)));
     if failed || outcome.error.is_some() {
         return Err(format!("the script is refused: {outcome:?}\n{script}"));
     }
@@ -279,7 +279,7 @@ fn a_part_can_be_loaded_alone() {
     let outcome = load(&mut db, LoadContent::Script, &part);
     assert_eq!(outcome.error, None);
     assert!(
-        !matches!(outcome.results[0], node_api::StatementResult::Error(_)),
+        !matches!(outcome.results[0], node_values::StatementResult::Error(_)),
         "{outcome:?}"
     );
     assert_eq!(
@@ -304,7 +304,7 @@ fn dumps_of_the_sqlite_shell_are_loaded() {
     let mut db = Db::new();
     let outcome = load(&mut db, LoadContent::Script, script.as_bytes());
     assert!(
-        !matches!(outcome.results[0], node_api::StatementResult::Error(_)),
+        !matches!(outcome.results[0], node_values::StatementResult::Error(_)),
         "{outcome:?}"
     );
     assert_eq!(db.shown("SELECT rowid, text FROM f"), "1,hello world");

@@ -1,6 +1,6 @@
 //! Results that are larger than what is held in memory come in pieces, at the pace of whoever takes them.
-use node_api::{Cell, StatementResult};
 use node_db::{Answer, Kind, Origin, Part, Parts, Read};
+use node_values::{Cell, StatementResult};
 
 use crate::support::{Db, error, read, request, rows, sql, until};
 

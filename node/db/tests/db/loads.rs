@@ -1,10 +1,10 @@
 //! Loads through the log and received snapshots.
 use bytes::Bytes;
-use node_api::Value;
 use node_db::{
     BackupFormat, Bounds, Checkpoint, Database, Entry, Kind, LoadChunk, LoadContent, LoadFinish,
     Outcome, Position, Wanted, Work,
 };
+use node_values::Value;
 
 use crate::support::{Db, error, sql, stamp, with, write};
 
@@ -264,7 +264,7 @@ fn scripts() {
     db.must("CREATE TABLE c(x REFERENCES t(a))");
     assert!(matches!(
         db.execute("INSERT INTO c VALUES(8)"),
-        node_api::StatementResult::Error(_)
+        node_values::StatementResult::Error(_)
     ));
     let cases = [
         (

@@ -1,8 +1,8 @@
 //! Reads on readers and on the caller's thread.
 use std::time::Duration;
 
-use node_api::{Cell, Value};
 use node_db::Kind;
+use node_values::{Cell, Value};
 
 use crate::support::{Db, error, read, rows, sql, with};
 

@@ -1,6 +1,6 @@
 //! What each statement gives, by the rules of the three kinds of request.
-use node_api::{Cell, StatementResult, Value};
 use node_db::Kind;
+use node_values::{Cell, StatementResult, Value};
 
 use crate::support::{Db, error, named, request, rows, sql, with, write};
 

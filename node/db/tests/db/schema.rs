@@ -1,6 +1,6 @@
 //! Changes of the schema: everything that SQLite's documentation of ALTER TABLE shows, alone, in requests and in transactions.
-use node_api::StatementResult;
 use node_db::{Kind, Rules};
+use node_values::StatementResult;
 
 use crate::support::{Db, error, request, rows, sql};
 

@@ -1,7 +1,7 @@
 //! SQLite's list of statements, alone, in transactions and without a look at their text; its PRAGMAs; and answers that follow
 //! the schema of the moment.
-use node_api::{Cell, StatementResult};
 use node_db::{Kind, Read};
+use node_values::{Cell, StatementResult};
 
 use crate::support::{Db, error, read, request, rows, sql, write};
 

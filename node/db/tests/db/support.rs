@@ -5,11 +5,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use node_api::{Cell, Parameter, Rows, Statement, StatementResult, Value, WriteResult};
 use node_db::{
     Bounds, Checkpoint, Database, Entry, Kind, Options, Outcome, Position, Read, Recovered,
     Request, Rules, Stamp, Wanted, Work,
 };
+use node_values::{Cell, Parameter, Rows, Statement, StatementResult, Value, WriteResult};
 use tempfile::TempDir;
 
 pub(crate) const TERM: u64 = 1;

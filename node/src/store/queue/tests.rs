@@ -404,7 +404,7 @@ async fn in_a_transaction_a_bad_neighbour_costs_nobody_his_write() {
             if statement.sql == "bad" {
                 StatementResult::Error("no such table: t".to_owned())
             } else {
-                StatementResult::Write(node_api::WriteResult::default())
+                StatementResult::Write(node_values::WriteResult::default())
             }
         });
         Ok(Served {

@@ -1,5 +1,5 @@
 //! What becomes of a queued write, decided from its outcome alone.
-use node_api::StatementResult;
+use node_values::StatementResult;
 
 use super::Decision;
 use crate::store::{Served, StoreError};
@@ -80,7 +80,7 @@ pub(super) fn shares(
 
 #[cfg(test)]
 mod tests {
-    use node_api::WriteResult;
+    use node_values::WriteResult;
 
     use super::*;
 

@@ -1,5 +1,5 @@
 //! Draws schemas and rows that SQLite takes, the odd ones first.
-use node_api::Value;
+use node_values::Value;
 
 use super::quoted;
 use crate::support::{Db, with};
@@ -126,7 +126,7 @@ impl Maker<'_> {
             .db
             .request(node_db::Kind::Execute, false, vec![with(text, values)]);
         outcome.error.is_none()
-            && !matches!(outcome.results[0], node_api::StatementResult::Error(_))
+            && !matches!(outcome.results[0], node_values::StatementResult::Error(_))
     }
 
     pub(super) fn table(&mut self) {

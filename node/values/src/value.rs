@@ -1,4 +1,4 @@
-//! SQL values as parameters carry them ([`Value`]) and as result rows show them ([`Cell`]).
+//! SQL values: as parameters carry them ([`Value`]) and as result rows show them ([`Cell`]).
 use serde::{Deserialize, Serialize};
 
 /// A value bound to a statement's parameter. The variants' order is part of the log's encoding: append only.
@@ -16,7 +16,7 @@ pub enum Value {
     Blob(Vec<u8>),
 }
 
-/// A value in a result row, after the declared type of its column had its say (booleans, dates).
+/// A value in a result row, after the declared type of its column was applied (booleans, dates).
 /// The variants' order is part of the node protocol's encoding: append only.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Cell {
@@ -28,7 +28,7 @@ pub enum Cell {
     Real(f64),
     /// Text, shown as it is.
     Text(String),
-    /// Raw bytes, shown as base64 or as an array of numbers.
+    /// Raw bytes.
     Blob(Vec<u8>),
     /// An INTEGER in a column declared `boolean`.
     Boolean(bool),
