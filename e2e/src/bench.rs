@@ -1,9 +1,10 @@
-//! The benchmark: HTTP load at one node and at three processes, and in the same run the ceilings it is judged by.
+//! The benchmark: HTTP load on one node and on three, with the machine's ceilings measured in the same run.
 //!
-//! Ratios within one run are what counts: machines, disks and days differ. The load generator is one thread over raw
-//! sockets, because it shares two cores with what it measures.
+//! Only ratios within one run are comparable, because machines, disks and days differ. The load generator is
+//! one thread over raw sockets, because it shares two cores with the nodes under test.
 //!
-//! Reading order: [`options`] → [`quiet`] → [`cells`] → [`load`] → [`ceiling`] → [`disk`] → [`faults`] → [`targets`] → [`report`].
+//! Reading order: [`options`] → [`quiet`] → [`cells`] → [`load`] → [`ceiling`] → [`disk`] → [`faults`] →
+//! [`targets`] → [`report`].
 use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::{Context, Result};
@@ -23,10 +24,10 @@ pub mod targets;
 use options::{Command, Options};
 use report::{Cell, Report};
 
-/// Runs the command line; the arguments come without the program's name.
+/// Runs the benchmark with the command line `args`, without the program's name.
 ///
 /// # Errors
-/// When an argument is wrong or a measured process fails.
+/// If an argument is wrong or a measured process fails.
 pub fn run(args: &[String]) -> Result<ExitCode> {
     match options::parse(args)? {
         Command::Help => {
@@ -56,13 +57,13 @@ fn measure(options: &Options) -> Result<ExitCode> {
     if options.big {
         faults::measure_big_restart(options, work.path(), &mut report)?;
     }
-    let verdicts = targets::judge(&report);
-    println!("{}", report::render_verdicts(&verdicts));
+    let results = targets::evaluate(&report);
+    println!("{}", report::render_targets(&results));
     let path = base.join("bench.json");
-    std::fs::write(&path, report::to_json(&report, &verdicts))
+    std::fs::write(&path, report::to_json(&report, &results))
         .with_context(|| format!("write {}", path.display()))?;
-    println!("written to {}", path.display());
-    let missed = verdicts.iter().any(|verdict| verdict.met == Some(false));
+    println!("report written to {}", path.display());
+    let missed = results.iter().any(|target| target.met == Some(false));
     Ok(if missed && options.strict {
         ExitCode::FAILURE
     } else {
@@ -70,7 +71,8 @@ fn measure(options: &Options) -> Result<ExitCode> {
     })
 }
 
-/// The workspace's target directory: on the disk the user builds on, not on a temporary file system.
+/// The workspace's target directory, because it is on a real disk; the system's temporary directory may be a
+/// tmpfs.
 fn target_dir() -> Result<PathBuf> {
     let own = std::env::current_exe().context("own path")?;
     // target/<profile>/bench, or target/<profile>/deps/<test> for the tests.

@@ -1,4 +1,4 @@
-//! Finds the `rqlited` to test, and builds it first if it is older than its sources.
+//! Finds the `rqlited` under test and rebuilds it if it is older than its sources.
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -9,15 +9,16 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-/// Names a binary to test instead of the workspace's own.
+/// Environment variable with the path of a binary to test instead of the workspace's own.
 pub const OVERRIDE: &str = "RQLITED_BIN";
 
 static FOUND: OnceLock<Result<PathBuf, String>> = OnceLock::new();
 
-/// Path of the `rqlited` under test: `RQLITED_BIN`, or the workspace's of the profile that the caller was built with.
+/// Path of the `rqlited` under test: `RQLITED_BIN` if set, otherwise the workspace's binary for the profile
+/// with which the caller was built.
 ///
 /// # Errors
-/// When there is none and it cannot be built.
+/// If no binary exists and it cannot be built.
 pub fn rqlited() -> Result<PathBuf> {
     FOUND
         .get_or_init(|| find().map_err(|error| format!("{error:#}")))
@@ -34,7 +35,7 @@ fn find() -> Result<PathBuf> {
     let path = profile_dir.join("rqlited");
     let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("../node");
     let built = fs::metadata(&path).and_then(|meta| meta.modified()).ok();
-    // Somebody who runs `cargo test -p e2e` alone must not test yesterday's node.
+    // `cargo test -p e2e` alone does not build `rqlited`; without this check it would test an outdated node.
     if built.is_none_or(|built| newest(&sources).is_some_and(|changed| changed > built)) {
         build(&profile_dir)?;
     }
@@ -47,7 +48,7 @@ fn find() -> Result<PathBuf> {
     Ok(path)
 }
 
-/// `target/<profile>`: test binaries run from its `deps`, the benchmark from itself.
+/// `target/<profile>`. Test binaries run from `deps` below it, the benchmark from the directory itself.
 fn profile_dir() -> Result<PathBuf> {
     let own = std::env::current_exe().context("own path")?;
     let dir = own.parent().context("own directory")?;
@@ -62,10 +63,12 @@ fn profile_dir() -> Result<PathBuf> {
 fn build(profile_dir: &Path) -> Result<()> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
-    // As for the whole workspace: the features, and so what is compiled already, are those of `cargo test --workspace`.
+    // Same flags as a build of the whole workspace, so that Cargo unifies features in the same way and reuses
+    // what `cargo test --workspace` has compiled.
     command.args(["build", "--quiet", "--workspace", "--bin", "rqlited"]);
     command.current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(".."));
-    // What the outer cargo says about this package would make build scripts run again, and everything after them.
+    // The outer Cargo's variables about this package would make build scripts rerun and everything after them
+    // recompile.
     for (name, _) in std::env::vars_os() {
         let text = name.to_string_lossy();
         if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") {
@@ -88,7 +91,7 @@ fn build(profile_dir: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Modification time of the newest Rust source or manifest below `dir`; `None` outside a checkout.
+/// Modification time of the newest Rust source or manifest below `dir`; `None` if `dir` does not exist.
 fn newest(dir: &Path) -> Option<SystemTime> {
     let entries = fs::read_dir(dir).ok()?;
     entries

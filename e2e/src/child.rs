@@ -1,4 +1,4 @@
-//! What every child process of a test has: a log file, and an end together with its test.
+//! What all child processes of a test share: a log file, and being killed together with the test.
 use std::{
     fs::{self, File, OpenOptions},
     path::{Path, PathBuf},
@@ -8,17 +8,17 @@ use std::{
 
 use anyhow::{Context, Result};
 
-/// What a process has printed, over all its starts.
+/// Output of a process, over all its starts.
 #[derive(Debug)]
 pub(crate) struct Log(PathBuf);
 
 impl Log {
-    /// The log file of a process with this directory.
+    /// The log file in the process's directory `dir`.
     pub(crate) fn in_dir(dir: &Path) -> Self {
         Self(dir.join("log"))
     }
 
-    /// The file, for a process to print to.
+    /// Opens the file for a process to write to.
     pub(crate) fn open(&self) -> Result<File> {
         OpenOptions::new()
             .create(true)
@@ -27,7 +27,7 @@ impl Log {
             .context("open the log file")
     }
 
-    /// All of it; empty before the first start.
+    /// The whole log; empty before the first start.
     pub(crate) fn text(&self) -> String {
         fs::read(&self.0)
             .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
@@ -42,8 +42,8 @@ impl Log {
     }
 }
 
-/// Words in front of a command line that kill the process when the thread that started it ends, where the system has
-/// them: a test run that is itself killed drops nothing.
+/// Command prefix that kills the process when the thread that started it ends, where `setpriv` is available.
+/// It covers a test run that is itself killed, in which case no destructor runs.
 pub(crate) fn die_with_parent() -> &'static [&'static str] {
     const WORDS: [&str; 3] = ["setpriv", "--pdeathsig", "KILL"];
     static KNOWN: OnceLock<bool> = OnceLock::new();

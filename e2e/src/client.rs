@@ -1,7 +1,7 @@
-//! A small HTTP/1.1 client that shows exactly what came back, with a timeout on everything.
+//! A small HTTP/1.1 client that returns replies exactly as received and has a timeout on every step.
 //!
-//! Hand-written because the tests compare bytes, send malformed requests and must know whether a failed write can have
-//! reached the node.
+//! Hand-written because the tests compare bytes, send malformed requests and need to know whether a failed
+//! write can have reached the node.
 use std::{
     io::{self, Read, Write},
     net::TcpStream,
@@ -15,17 +15,18 @@ mod response;
 mod sql;
 
 pub use response::Reply;
-pub use sql::{Outcome, classify, statement};
+pub use sql::{WriteOutcome, classify, statement};
 
-/// Default limit for connecting and for each read and write: above the node's own 10 s limits, so that its answer wins.
+/// Default timeout for connecting and for each read and write: above the node's own 10 s timeouts, so that
+/// the node's error arrives first.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Why there is no reply.
+/// Why no reply was received.
 #[derive(Debug)]
 pub enum Failure {
     /// The request certainly did not reach the node.
     NotSent(io::Error),
-    /// The node may have got the request, and may have acted on it.
+    /// The node may have received the request and may have executed it.
     Broken(io::Error),
 }
 
@@ -40,7 +41,7 @@ impl std::fmt::Display for Failure {
 
 impl std::error::Error for Failure {}
 
-/// Speaks to one address over one kept-alive connection.
+/// A client of one address over one keep-alive connection.
 #[derive(Debug)]
 pub struct Client {
     addr: String,
@@ -59,31 +60,31 @@ impl Client {
         }
     }
 
-    /// Changes the limit for connecting and for each read and write.
+    /// Sets the timeout for connecting and for each read and write.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
     }
 
-    /// The address it speaks to.
+    /// The server's address.
     #[must_use]
     pub fn addr(&self) -> &str {
         &self.addr
     }
 
-    /// GET.
+    /// Sends a GET request.
     ///
     /// # Errors
-    /// When no whole reply came.
+    /// If no complete reply was received.
     pub fn get(&mut self, path: &str) -> Result<Reply, Failure> {
         self.send("GET", path, &[], b"")
     }
 
-    /// POST with `Content-Type: application/json`.
+    /// Sends a POST request with `Content-Type: application/json`.
     ///
     /// # Errors
-    /// When no whole reply came.
+    /// If no complete reply was received.
     pub fn post(&mut self, path: &str, body: &str) -> Result<Reply, Failure> {
         self.send(
             "POST",
@@ -93,10 +94,10 @@ impl Client {
         )
     }
 
-    /// Any method, headers and body.
+    /// Sends a request with any method, headers and body.
     ///
     /// # Errors
-    /// When no whole reply came.
+    /// If no complete reply was received.
     pub fn send(
         &mut self,
         method: &str,
@@ -108,10 +109,11 @@ impl Client {
         self.send_from(method, path, headers, &mut &*body, length)
     }
 
-    /// Like [`Client::send`] with a body of `length` bytes read from `body`, for what should not be held in memory.
+    /// Like [`Client::send`] with a body of `length` bytes read from `body`, for bodies that should not be
+    /// held in memory.
     ///
     /// # Errors
-    /// When no whole reply came.
+    /// If no complete reply was received.
     pub fn send_from(
         &mut self,
         method: &str,
@@ -137,20 +139,20 @@ impl Client {
         Ok(reply)
     }
 
-    /// Sends bytes as they are on a fresh connection and reads one reply.
+    /// Sends raw bytes on a new connection and reads one reply.
     ///
     /// # Errors
-    /// When no whole reply came.
+    /// If no complete reply was received.
     pub fn raw(&mut self, request: &[u8]) -> Result<Reply, Failure> {
         self.connection = None;
         let mut stream = self.connect().map_err(Failure::NotSent)?;
         exchange(&mut stream, "GET", request, &mut io::empty()).map_err(Failure::Broken)
     }
 
-    /// GET whose reply must be 200 and JSON.
+    /// Sends a GET request whose reply must be 200 with a JSON body.
     ///
     /// # Errors
-    /// When it is neither.
+    /// If the reply is anything else.
     pub fn get_json(&mut self, path: &str) -> Result<Value> {
         let reply = self.get(path)?;
         if reply.status != 200 {
@@ -164,7 +166,7 @@ impl Client {
         serde_json::from_slice(&reply.body).with_context(|| format!("GET {path}: {}", reply.text()))
     }
 
-    /// The kept connection if the server has not closed it, or a new one.
+    /// The open connection if the server has not closed it, otherwise a new one.
     fn connect(&mut self) -> io::Result<TcpStream> {
         if let Some(stream) = self.connection.take()
             && is_idle(&stream)
@@ -195,12 +197,13 @@ fn exchange(
         .and_then(|_| stream.flush());
     match response::read(stream, method) {
         Ok(reply) => Ok(reply),
-        // A server may refuse a body half-way; without a reply, the failed write is the better story.
+        // A server may reject a body before it is complete. If it sent no reply, the error of the failed
+        // write says more than the error of the failed read.
         Err(error) => Err(sent.err().unwrap_or(error)),
     }
 }
 
-/// Whether nothing waits to be read: neither the end of the stream nor bytes nobody asked for.
+/// Whether nothing is readable: neither the end of the stream nor unexpected bytes.
 fn is_idle(stream: &TcpStream) -> bool {
     let mut byte = [0];
     let quiet = stream.set_nonblocking(true).is_ok()

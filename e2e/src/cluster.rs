@@ -1,4 +1,4 @@
-//! Several nodes as one: forming a cluster, finding its leader, comparing what its nodes hold.
+//! A group of nodes: forms a cluster, finds its leader, compares the nodes' data.
 use std::{
     ops::{Deref, DerefMut},
     time::Duration,
@@ -13,7 +13,7 @@ use crate::{
     wait,
 };
 
-/// How long an election, a join or catching up may take before a test gives up.
+/// How long an election, a join or catching up may take before a test fails.
 pub const SETTLE_LIMIT: Duration = Duration::from_secs(30);
 
 /// Nodes in the order in which they were added.
@@ -36,16 +36,17 @@ impl DerefMut for Cluster {
 }
 
 impl Cluster {
-    /// Nodes that somebody else has configured; starts nothing.
+    /// Nodes that the caller has configured; starts nothing.
     #[must_use]
     pub fn of(nodes: Vec<Node>) -> Self {
         Self { nodes }
     }
 
-    /// Three nodes with these flags, formed, and for each the link on which the others reach it.
+    /// A cluster of three nodes with these flags, and for each node the link through which the others reach
+    /// it.
     ///
     /// # Errors
-    /// When a link cannot listen, or the cluster does not form.
+    /// If a link cannot listen or the cluster does not form.
     pub fn linked(args: &[&str]) -> Result<(Self, Vec<Link>)> {
         let mut nodes = Vec::new();
         let mut links = Vec::new();
@@ -61,18 +62,19 @@ impl Cluster {
         Ok((cluster, links))
     }
 
-    /// `count` nodes named `1`, `2`, …: the first alone, the others joined to it one after the other; all ready.
+    /// `count` nodes named `1`, `2`, …: the first bootstraps alone, the others join it one after the other.
+    /// All are ready on return.
     ///
     /// # Errors
-    /// When a node does not start, join or become ready.
+    /// If a node does not start, join or become ready.
     pub fn start(count: usize) -> Result<Self> {
         Self::start_with(count, &[])
     }
 
-    /// Like [`Cluster::start`] with further flags for each node.
+    /// Like [`Cluster::start`] with additional flags for each node.
     ///
     /// # Errors
-    /// When a node does not start, join or become ready.
+    /// If a node does not start, join or become ready.
     pub fn start_with(count: usize, args: &[&str]) -> Result<Self> {
         let nodes = (1..=count)
             .map(|number| Ok(Node::new(&number.to_string())?.with(args)))
@@ -82,11 +84,11 @@ impl Cluster {
         Ok(cluster)
     }
 
-    /// Starts configured nodes: the first alone, the others with `-join` to it. The flag is then taken away again, so
-    /// that a restart comes up from stored state.
+    /// Starts configured nodes: the first alone, the others with `-join` to it. The flag is then removed, so
+    /// that a restart uses stored state only.
     ///
     /// # Errors
-    /// When a node does not start, join or become ready.
+    /// If a node does not start, join or become ready.
     pub fn form(&mut self) -> Result<()> {
         let (first, others) = self.nodes.split_first_mut().context("no nodes")?;
         first.start_and_ready()?;
@@ -96,10 +98,10 @@ impl Cluster {
         Ok(())
     }
 
-    /// Starts another node that joins through the node at `through`.
+    /// Starts another node that joins through the node at index `through`.
     ///
     /// # Errors
-    /// When it does not join and become ready.
+    /// If it does not join and become ready.
     pub fn join(&mut self, mut node: Node, through: usize) -> Result<&mut Node> {
         let target = self
             .nodes
@@ -112,13 +114,13 @@ impl Cluster {
         self.nodes.last_mut().context("no nodes")
     }
 
-    /// Index of the leader, once all running nodes agree on one that runs.
+    /// Index of the leader, once all running nodes agree on a leader that is running.
     ///
     /// # Errors
-    /// When they do not within [`SETTLE_LIMIT`].
+    /// If they do not agree within [`SETTLE_LIMIT`].
     pub fn leader(&mut self) -> Result<usize> {
         let mut seen = None;
-        wait::until("one leader in everybody's eyes", SETTLE_LIMIT, || {
+        wait::until("all nodes to agree on one leader", SETTLE_LIMIT, || {
             seen = Some(self.agreed_leader()?);
             Ok(())
         })?;
@@ -152,7 +154,7 @@ impl Cluster {
     /// Index of a running node that is not the leader.
     ///
     /// # Errors
-    /// When there is no leader or no other node.
+    /// If there is no leader or no other running node.
     pub fn follower(&mut self) -> Result<usize> {
         let leader = self.leader()?;
         (0..self.nodes.len())
@@ -166,10 +168,11 @@ impl Cluster {
         self.nodes[index].client()
     }
 
-    /// Waits until every running node gives the same rows for `sql` when asked alone, and gives those rows.
+    /// Waits until every running node returns the same rows for `sql` at level `none`, and returns those
+    /// rows.
     ///
     /// # Errors
-    /// When they still differ after [`SETTLE_LIMIT`].
+    /// If they still differ after [`SETTLE_LIMIT`].
     pub fn agreed_rows(&mut self, sql: &str) -> Result<String> {
         let mut clients: Vec<Client> = self.running_clients();
         wait::until(&format!("equal rows of {sql}"), SETTLE_LIMIT, || {
@@ -184,10 +187,10 @@ impl Cluster {
         })
     }
 
-    /// Waits until the whole databases of all running nodes are equal as SQL text, and gives that text.
+    /// Waits until the databases of all running nodes are equal as SQL dumps, and returns the dump.
     ///
     /// # Errors
-    /// When they still differ after [`SETTLE_LIMIT`].
+    /// If they still differ after [`SETTLE_LIMIT`].
     pub fn agreed_dump(&mut self) -> Result<String> {
         let mut clients: Vec<Client> = self.running_clients();
         wait::until("equal databases", SETTLE_LIMIT, || {
@@ -206,10 +209,10 @@ impl Cluster {
             .collect()
     }
 
-    /// Asks every running node whether its own database is sound.
+    /// Runs `PRAGMA integrity_check` on every running node's own database.
     ///
     /// # Errors
-    /// When one is not.
+    /// If one reports a problem.
     pub fn check_integrity(&mut self) -> Result<()> {
         for client in &mut self.running_clients() {
             let rows = client.rows("none", "PRAGMA integrity_check", &[])?;
@@ -220,7 +223,7 @@ impl Cluster {
         Ok(())
     }
 
-    /// Fails if any node's log tells of a panic.
+    /// Fails if any node's log contains a panic.
     ///
     /// # Errors
     /// Names the node and shows the end of its log.
@@ -231,10 +234,10 @@ impl Cluster {
         Ok(())
     }
 
-    /// Kills every node and starts it again with its present flags; all ready afterwards.
+    /// Kills every node and restarts it with its current flags. All are ready on return.
     ///
     /// # Errors
-    /// When one does not come back.
+    /// If a node does not come back.
     pub fn crash_all(&mut self) -> Result<()> {
         self.nodes.iter_mut().try_for_each(Node::kill)?;
         self.nodes.iter_mut().try_for_each(Node::start)?;
@@ -244,8 +247,8 @@ impl Cluster {
     }
 }
 
-/// Starts a node with `-join` for this once, until it is a member in its final role: a node knows its leader (and is
-/// ready) a little earlier.
+/// Starts a node with `-join` for this start only and waits until it is a member in its final role. Readiness
+/// alone is not enough: a node is ready as soon as it knows its leader, which is slightly earlier.
 fn join_and_settle(node: &mut Node, target: &str) -> Result<()> {
     node.args.push(format!("-join={target}"));
     node.start_and_ready()?;
@@ -268,10 +271,10 @@ fn join_and_settle(node: &mut Node, target: &str) -> Result<()> {
     joined.with_context(|| format!("log of node {}:\n{}", node.name, node.log_tail()))
 }
 
-/// Fails if the node's log tells of a panic.
+/// Fails if the node's log contains a panic.
 ///
 /// # Errors
-/// Names the node and shows where.
+/// Names the node and shows the panic's context in the log.
 pub fn check_no_panic(node: &Node) -> Result<()> {
     let log = node.log();
     if let Some(at) = log.find("panicked") {

@@ -1,4 +1,5 @@
-//! A generated SQL dump: foreign keys, indexes, triggers, full-text search, JSON, blobs and many scripts, of any size.
+//! Generates SQL dumps of any size with foreign keys, indexes, triggers, full-text search, JSON, blobs and
+//! many scripts.
 use std::{
     hash::{DefaultHasher, Hasher},
     io::{self, Write},
@@ -8,7 +9,7 @@ use anyhow::{Result, ensure};
 
 use crate::{client::Client, seed::Seed};
 
-/// Words of several scripts and lengths in UTF-8, with quotes that need doubling.
+/// Words in several scripts and of several UTF-8 lengths, with quotes that need doubling.
 const WORDS: [&str; 16] = [
     "river",
     "O'Brien",
@@ -38,7 +39,8 @@ CREATE TABLE audit(id INTEGER PRIMARY KEY AUTOINCREMENT, article INTEGER, length
 CREATE VIRTUAL TABLE search USING fts5(title, body, content='article', content_rowid='id');
 ";
 
-/// Indexes, triggers and views come after the rows, as in a dump made by SQLite. The trigger fires on what follows it.
+/// Indexes, triggers and views come after the rows, as in a dump made by SQLite. The trigger fires only for
+/// the statements after it.
 const TAIL: &str = "\
 CREATE INDEX article_author ON article(author, price DESC);
 CREATE INDEX article_draft ON article(title) WHERE draft;
@@ -53,7 +55,7 @@ INSERT INTO article VALUES(1000000001, 1, 'last; word', 'after the trigger', 1.5
 COMMIT;
 ";
 
-/// What a dump contains.
+/// What a generated dump contains.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Rows of `author`.
@@ -66,10 +68,10 @@ pub struct Counts {
     pub bytes: u64,
 }
 
-/// Writes a dump of at least `bytes` bytes; the same seed gives the same dump.
+/// Writes a dump of at least `bytes` bytes. The same seed produces the same dump.
 ///
 /// # Errors
-/// When `out` fails.
+/// If writing to `out` fails.
 pub fn generate(out: &mut dyn Write, bytes: u64, seed: u64) -> io::Result<Counts> {
     let mut seed = Seed::new(seed);
     let mut counts = Counts::default();
@@ -145,10 +147,10 @@ fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
 }
 
-/// Hash of everything a node holds, as SQL text, asked of that node alone.
+/// Hash of a node's whole database as an SQL dump, read from that node alone.
 ///
 /// # Errors
-/// When the node does not give its database.
+/// If the node does not return its database.
 pub fn checksum(client: &mut Client) -> Result<u64> {
     let reply = client.get("/db/backup?fmt=sql&noleader")?;
     ensure!(

@@ -1,4 +1,4 @@
-//! Tables of HTTP exchanges: what is sent, and to the byte what must come back.
+//! Tables of HTTP exchanges: requests and their expected replies, byte for byte.
 use anyhow::{Result, bail};
 
 use crate::client::Client;
@@ -14,11 +14,11 @@ pub struct Exchange<'a> {
     pub body: &'a str,
     /// Expected status.
     pub status: u16,
-    /// Expected body, a pattern as in [`matches()`].
+    /// Expected body: a pattern as described at [`matches()`].
     pub reply: &'a str,
 }
 
-/// POST of a JSON body that must be answered with 200 and `reply`.
+/// A POST with a JSON body and the expected reply 200 `reply`.
 #[must_use]
 pub fn post<'a>(path: &'a str, body: &'a str, reply: &'a str) -> Exchange<'a> {
     Exchange {
@@ -30,7 +30,7 @@ pub fn post<'a>(path: &'a str, body: &'a str, reply: &'a str) -> Exchange<'a> {
     }
 }
 
-/// GET that must be answered with 200 and `reply`.
+/// A GET with the expected reply 200 `reply`.
 #[must_use]
 pub fn get<'a>(path: &'a str, reply: &'a str) -> Exchange<'a> {
     Exchange {
@@ -42,7 +42,7 @@ pub fn get<'a>(path: &'a str, reply: &'a str) -> Exchange<'a> {
     }
 }
 
-/// Any request with the status it must be answered with.
+/// Any request with its expected status and reply.
 #[must_use]
 pub fn with_status<'a>(
     method: &'a str,
@@ -63,7 +63,7 @@ pub fn with_status<'a>(
 /// Runs a table in order on one connection.
 ///
 /// # Errors
-/// Lists every exchange that went otherwise.
+/// Lists every exchange whose reply differed.
 pub fn run(client: &mut Client, table: &[Exchange<'_>]) -> Result<()> {
     let mut wrong = Vec::new();
     for (number, exchange) in table.iter().enumerate() {
@@ -99,7 +99,7 @@ pub fn run(client: &mut Client, table: &[Exchange<'_>]) -> Result<()> {
     Ok(())
 }
 
-/// Whether `text` is `pattern`, in which `%n` stands for a JSON number and `%*` for anything.
+/// Whether `text` matches `pattern`, in which `%n` stands for a JSON number and `%*` for anything.
 #[must_use]
 pub fn matches(pattern: &str, text: &str) -> bool {
     let special = [pattern.find("%n"), pattern.find("%*")]

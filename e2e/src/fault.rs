@@ -1,7 +1,8 @@
-//! Clients that write while nodes are killed, stopped, paused and cut off, and the judgement afterwards.
+//! Fault-injection tests: clients write while nodes are killed, stopped, paused and partitioned; then the
+//! results are verified.
 //!
-//! Everything is decided by a seed; what really happens also depends on the machine, so a seed repeats the attack, not
-//! the run.
+//! A seed determines all choices. The outcome also depends on the machine's timing, so a seed repeats the
+//! attack but not the exact run.
 use std::{
     collections::BTreeMap,
     env, thread,
@@ -25,25 +26,26 @@ pub mod workload;
 use nemesis::Nemesis;
 use workload::{RegisterRecord, Shared};
 
-/// Steps of the linearizability search for one register before it is called undecided.
+/// Maximum steps of the linearizability search for one register; beyond it the register counts as undecided.
 const SEARCH_LIMIT: u64 = 500_000;
-/// Clients working on registers.
+/// Number of clients that use registers.
 const REGISTER_CLIENTS: u64 = 4;
 
-/// How long and by which seed.
+/// Duration and seed of an attack.
 #[derive(Clone, Copy, Debug)]
-pub struct Plan {
-    /// How long faults go on.
+pub struct AttackPlan {
+    /// How long faults are injected.
     pub span: Duration,
-    /// Decides them.
+    /// Determines the faults and the clients' requests.
     pub seed: u64,
 }
 
-impl Plan {
-    /// `FAULT_SECONDS` (default 20) and `FAULT_SEED` (default: any), printed with the command that repeats the run.
+impl AttackPlan {
+    /// Reads `FAULT_SECONDS` (default 20) and `FAULT_SEED` (default: random) and prints the command that
+    /// repeats the run.
     ///
     /// # Errors
-    /// When a variable is no number.
+    /// If a variable is not a number.
     pub fn from_env(test: &str) -> Result<Self> {
         let number = |name: &str| {
             env::var(name)
@@ -66,23 +68,27 @@ impl Plan {
     }
 }
 
-/// What happened.
+/// Everything that happened during an attack.
 #[derive(Debug)]
-pub struct Outcome {
+pub struct AttackRecord {
     /// Every numbered write.
     pub writes: Vec<NumberedWrite>,
-    /// Every operation on registers, by register.
+    /// Every operation on registers, by register name.
     pub registers: BTreeMap<String, Vec<RegisterRecord>>,
-    /// What the nemesis did, in words.
+    /// The faults that were injected, as text.
     pub steps: Vec<String>,
 }
 
-/// Attacks the cluster while writers (one for each node) and register clients work, then heals everything and restarts
-/// what is down.
+/// Attacks the cluster while writers (one for each node) and register clients work, then heals all faults and
+/// restarts stopped nodes.
 ///
 /// # Errors
-/// When the nemesis cannot act or the cluster does not come back.
-pub fn attack(cluster: &mut Cluster, nemesis: &mut Nemesis<'_>, plan: &Plan) -> Result<Outcome> {
+/// If a fault cannot be injected or the cluster does not recover.
+pub fn attack(
+    cluster: &mut Cluster,
+    nemesis: &mut Nemesis<'_>,
+    plan: &AttackPlan,
+) -> Result<AttackRecord> {
     let mut seed = Seed::new(plan.seed);
     let leader = cluster.leader()?;
     let mut setup = cluster.client(leader);
@@ -108,7 +114,7 @@ pub fn attack(cluster: &mut Cluster, nemesis: &mut Nemesis<'_>, plan: &Plan) -> 
             .map(|seed| scope.spawn(move || workload::use_registers(shared, seed)))
             .collect();
         let attacked = nemesis.attack(cluster, plan.span, &mut seed);
-        // Some work on the healed cluster too.
+        // The clients go on for a moment on the healed cluster.
         let back = nemesis.heal(cluster).and_then(|()| await_write(cluster));
         shared.stop();
         for writer in writers {
@@ -146,14 +152,14 @@ pub fn attack(cluster: &mut Cluster, nemesis: &mut Nemesis<'_>, plan: &Plan) -> 
             .push(record);
     }
     workload::read_finally(shared, &mut registers)?;
-    Ok(Outcome {
+    Ok(AttackRecord {
         writes,
         registers,
         steps,
     })
 }
 
-/// Every node must take part in answering: each accepts a write, whoever leads.
+/// Waits until every node accepts a write, as leader or by forwarding.
 fn await_write(cluster: &mut Cluster) -> Result<()> {
     for node in cluster.iter() {
         let mut client = node.client().timeout(Duration::from_secs(2));
@@ -171,20 +177,21 @@ fn await_write(cluster: &mut Cluster) -> Result<()> {
     Ok(())
 }
 
-/// Checks everything that must hold afterwards.
+/// Verifies the recorded writes and register operations against the cluster.
 ///
 /// # Errors
-/// Tells what does not.
-pub fn judge(cluster: &mut Cluster, outcome: &Outcome) -> Result<()> {
-    judge_writes(cluster, &outcome.writes)?;
-    judge_registers(&outcome.registers)
+/// Describes what does not hold.
+pub fn verify(cluster: &mut Cluster, record: &AttackRecord) -> Result<()> {
+    verify_writes(cluster, &record.writes)?;
+    verify_registers(&record.registers)
 }
 
-/// All running nodes are equal and sound, and every acknowledged numbered write is there exactly once.
+/// Verifies that all running nodes are equal and sound and that every acknowledged numbered write is present
+/// exactly once.
 ///
 /// # Errors
-/// Tells what does not hold.
-pub fn judge_writes(cluster: &mut Cluster, writes: &[NumberedWrite]) -> Result<()> {
+/// Describes what does not hold.
+pub fn verify_writes(cluster: &mut Cluster, writes: &[NumberedWrite]) -> Result<()> {
     let text = cluster.agreed_dump()?;
     ensure!(text.contains("CREATE TABLE"), "an empty database: {text}");
     cluster.check_integrity()?;
@@ -215,7 +222,7 @@ pub fn judge_writes(cluster: &mut Cluster, writes: &[NumberedWrite]) -> Result<(
     cluster.check_no_panic()
 }
 
-fn judge_registers(registers: &BTreeMap<String, Vec<RegisterRecord>>) -> Result<()> {
+fn verify_registers(registers: &BTreeMap<String, Vec<RegisterRecord>>) -> Result<()> {
     let start = Instant::now();
     let mut undecided = 0;
     let mut operations = 0;

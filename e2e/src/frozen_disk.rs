@@ -1,4 +1,6 @@
-//! A file system that hangs on demand without failing: ext4 on a loop device, frozen. Needs root; a test without it says so and is skipped.
+//! A file system that hangs on demand without failing: ext4 on a loop device, suspended by `fsfreeze`.
+//!
+//! Needs root; without it a test prints a message and is skipped.
 use std::{
     fs::File,
     path::{Path, PathBuf},
@@ -8,20 +10,20 @@ use std::{
 use anyhow::{Context, Result, bail};
 use tempfile::TempDir;
 
-/// Size of the file system: well above what a node keeps in reserve.
+/// Size of the file system: well above the reserve that a node keeps free.
 const MEBIBYTES: u64 = 512;
 
-/// The mounted file system; thawed and unmounted with the value.
+/// The mounted file system; thawed and unmounted when the value is dropped.
 #[derive(Debug)]
 pub struct FrozenDisk {
     root: TempDir,
 }
 
 impl FrozenDisk {
-    /// Makes and mounts it, not frozen.
+    /// Creates and mounts it, not frozen.
     ///
     /// # Errors
-    /// Without the right to mount, or without `mkfs.ext4`; the text says why.
+    /// Without the right to mount or without `mkfs.ext4`; the error says why.
     pub fn mount() -> Result<Self> {
         let root = tempfile::Builder::new()
             .prefix("rq-frozen-")
@@ -47,18 +49,18 @@ impl FrozenDisk {
         self.root.path().join("disk")
     }
 
-    /// Every write and sync waits from now on.
+    /// From now on every write and sync blocks.
     ///
     /// # Errors
-    /// When the system refuses.
+    /// If `fsfreeze` fails.
     pub fn freeze(&self) -> Result<()> {
         fsfreeze("--freeze", &self.path())
     }
 
-    /// Lets them go on.
+    /// Lets blocked operations continue.
     ///
     /// # Errors
-    /// When the system refuses, or it is not frozen.
+    /// If `fsfreeze` fails, or the file system is not frozen.
     pub fn thaw(&self) -> Result<()> {
         fsfreeze("--unfreeze", &self.path())
     }
@@ -67,7 +69,7 @@ impl FrozenDisk {
 impl Drop for FrozenDisk {
     fn drop(&mut self) {
         let _ = self.thaw();
-        // Lazily: a node that is still ending may hold files.
+        // Lazy unmount: a node that is still shutting down may hold open files.
         let _ = run(Command::new("umount").arg("-l").arg(self.path()));
     }
 }

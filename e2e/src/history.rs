@@ -1,27 +1,27 @@
-//! What clients did and what they were told, and whether the database agrees with it afterwards.
+//! Records of what clients wrote and which replies they received, and their comparison with the database.
 use std::collections::BTreeMap;
 
-use crate::client::Outcome;
+use crate::client::WriteOutcome;
 
 /// One numbered write: the row `(writer, number)` was sent once.
 #[derive(Clone, Debug)]
 pub struct NumberedWrite {
-    /// Who sent it.
+    /// The client that sent it.
     pub writer: u64,
-    /// Rises by one with every write of this writer.
+    /// Increases by one with every write of this writer.
     pub number: u64,
-    /// What the writer was told.
-    pub outcome: Outcome,
+    /// How the write ended from the writer's point of view.
+    pub outcome: WriteOutcome,
 }
 
-/// How many writes ended in which way.
+/// Number of writes by outcome.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
     /// Must be present.
     pub acknowledged: usize,
     /// Must be absent.
     pub refused: usize,
-    /// May be either.
+    /// May be present or absent.
     pub unknown: usize,
 }
 
@@ -31,24 +31,24 @@ pub fn tally(writes: &[NumberedWrite]) -> Tally {
     let mut tally = Tally::default();
     for write in writes {
         match write.outcome {
-            Outcome::Acknowledged(_) => tally.acknowledged += 1,
-            Outcome::Refused(_) => tally.refused += 1,
-            Outcome::Unknown(_) => tally.unknown += 1,
+            WriteOutcome::Acknowledged(_) => tally.acknowledged += 1,
+            WriteOutcome::Refused(_) => tally.refused += 1,
+            WriteOutcome::Unknown(_) => tally.unknown += 1,
         }
     }
     tally
 }
 
-/// What writers were told when a write was not acknowledged, with how often; the most frequent first. Numbers are left
-/// out, so that equal reasons count together.
+/// The errors of writes that were not acknowledged, with their counts, most frequent first. Digits are
+/// removed, so that equal errors with different numbers count together.
 #[must_use]
 pub fn reasons(writes: &[NumberedWrite]) -> Vec<(usize, String)> {
     let mut counts: BTreeMap<String, usize> = BTreeMap::new();
     for write in writes {
         let (kind, text) = match &write.outcome {
-            Outcome::Acknowledged(_) => continue,
-            Outcome::Refused(text) => ("refused", text),
-            Outcome::Unknown(text) => ("unknown", text),
+            WriteOutcome::Acknowledged(_) => continue,
+            WriteOutcome::Refused(text) => ("refused", text),
+            WriteOutcome::Unknown(text) => ("unknown", text),
         };
         let words: String = text
             .chars()
@@ -64,8 +64,9 @@ pub fn reasons(writes: &[NumberedWrite]) -> Vec<(usize, String)> {
     reasons
 }
 
-/// Compares the writes with the rows found (`(writer, number)` to how often): acknowledged ones exactly once, refused ones
-/// never, unknown ones at most once, and nothing that nobody wrote. Gives every contradiction.
+/// Compares the writes with the rows found (`(writer, number)` → count). Acknowledged writes must be present
+/// exactly once, refused ones never, unknown ones at most once, and no other row may exist. Returns every
+/// contradiction.
 #[must_use]
 pub fn contradictions(writes: &[NumberedWrite], found: &BTreeMap<(u64, u64), u64>) -> Vec<String> {
     let mut wrong = Vec::new();
@@ -75,13 +76,13 @@ pub fn contradictions(writes: &[NumberedWrite], found: &BTreeMap<(u64, u64), u64
         let count = found.get(&key).copied().unwrap_or(0);
         sent.insert(key, ());
         let fits = match write.outcome {
-            Outcome::Acknowledged(_) => count == 1,
-            Outcome::Refused(_) => count == 0,
-            Outcome::Unknown(_) => count <= 1,
+            WriteOutcome::Acknowledged(_) => count == 1,
+            WriteOutcome::Refused(_) => count == 0,
+            WriteOutcome::Unknown(_) => count <= 1,
         };
         if !fits {
             wrong.push(format!(
-                "row {key:?} is there {count} times, its writer was told {:?}",
+                "row {key:?} is there {count} times, its writer recorded {:?}",
                 write.outcome
             ));
         }
@@ -99,7 +100,7 @@ pub fn contradictions(writes: &[NumberedWrite], found: &BTreeMap<(u64, u64), u64
 mod tests {
     use super::*;
 
-    fn write(number: u64, outcome: Outcome) -> NumberedWrite {
+    fn write(number: u64, outcome: WriteOutcome) -> NumberedWrite {
         NumberedWrite {
             writer: 1,
             number,
@@ -117,9 +118,9 @@ mod tests {
     #[test]
     fn every_outcome_has_its_allowed_counts() {
         let outcomes = [
-            Outcome::Acknowledged(1),
-            Outcome::Refused("no".to_owned()),
-            Outcome::Unknown("lost".to_owned()),
+            WriteOutcome::Acknowledged(1),
+            WriteOutcome::Refused("no".to_owned()),
+            WriteOutcome::Unknown("lost".to_owned()),
         ];
         let allowed = [
             [false, true, false],
@@ -154,10 +155,10 @@ mod tests {
     #[test]
     fn reasons_count_without_their_numbers() {
         let writes = [
-            write(1, Outcome::Unknown("dial 127.0.0.1:1".to_owned())),
-            write(2, Outcome::Unknown("dial 127.0.0.1:22".to_owned())),
-            write(3, Outcome::Refused("503 no".to_owned())),
-            write(4, Outcome::Acknowledged(1)),
+            write(1, WriteOutcome::Unknown("dial 127.0.0.1:1".to_owned())),
+            write(2, WriteOutcome::Unknown("dial 127.0.0.1:22".to_owned())),
+            write(3, WriteOutcome::Refused("503 no".to_owned())),
+            write(4, WriteOutcome::Acknowledged(1)),
         ];
         let expected = [
             (2, "unknown: dial ...:".to_owned()),
@@ -169,9 +170,9 @@ mod tests {
     #[test]
     fn tallies() {
         let writes = [
-            write(1, Outcome::Acknowledged(1)),
-            write(2, Outcome::Acknowledged(1)),
-            write(3, Outcome::Unknown(String::new())),
+            write(1, WriteOutcome::Acknowledged(1)),
+            write(2, WriteOutcome::Acknowledged(1)),
+            write(3, WriteOutcome::Unknown(String::new())),
         ];
         assert_eq!(
             tally(&writes),

@@ -1,10 +1,11 @@
-//! Real `rqlited` processes under test: starting, asking, cutting, killing and measuring them.
+//! Test support for real `rqlited` processes: start, query, partition, kill and measure them.
 //!
-//! Knows the node only from outside: its command line, its files and its HTTP interface. The tests in `tests/` and the
-//! benchmark in `src/bin/bench.rs` are written with it.
+//! Knows the node only from outside: its command line, its files and its HTTP API. The integration tests in
+//! `tests/` and the benchmark in `src/bin/bench.rs` are built on it.
 //!
-//! Reading order: [`process`] → [`client`] → [`wait`] → [`cluster`] → [`membership`] → [`link`] → [`fault`] with [`history`] and
-//! [`linearize`] → [`exchange`] → [`small_disk`], [`frozen_disk`] and [`power`] → [`dump`] → [`mod@bench`].
+//! Reading order: [`process`] → [`client`] → [`wait`] → [`cluster`] → [`membership`] → [`link`] → [`fault`]
+//! with [`history`] and [`linearize`] → [`exchange`] → [`small_disk`], [`frozen_disk`] and [`power`] →
+//! [`dump`] → [`mod@bench`].
 
 pub mod bench;
 pub mod binary;

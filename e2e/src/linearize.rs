@@ -1,15 +1,16 @@
-//! Decides whether a history of one register could have come from a single copy (Wing and Gong's search with
-//! remembered configurations, as Lowe and later Porcupine do it).
+//! Checks whether the history of one register is linearizable, with the search of Wing and Gong ("Testing and
+//! Verifying Concurrent Objects", 1993) and Lowe's cache of visited configurations, as in Porcupine.
 use std::collections::HashSet;
 
-/// What a client asked of the register and was told. 0 is the value before any write.
+/// An operation on the register with its result. The register's value before any write is 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Read this value.
+    /// Read that returned this value.
     Read(u64),
-    /// Wrote this value.
+    /// Write of this value.
     Write(u64),
-    /// Replaced `from` by `to` if `from` was there; `done` says whether it was, `None` if nobody was told.
+    /// Replacement of `from` by `to` if the value was `from`; `done` says whether it was replaced, `None` if
+    /// no reply was received.
     CompareAndSet {
         /// Expected value.
         from: u64,
@@ -20,29 +21,30 @@ pub enum Action {
     },
 }
 
-/// One operation with its time span in nanoseconds of a common clock.
+/// One operation with its time span in nanoseconds of a clock shared by all clients.
 #[derive(Clone, Copy, Debug)]
 pub struct Operation {
-    /// When it was sent.
+    /// When the request was sent.
     pub called: u64,
-    /// When its reply came; `None` if none came: it may take effect at any later time, or never.
+    /// When the reply arrived. `None` if none arrived: the operation may take effect at any later time, or
+    /// never.
     pub returned: Option<u64>,
-    /// What it was.
+    /// The operation and its result.
     pub action: Action,
 }
 
-/// What the search found.
+/// Result of the search.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// An order exists.
+    /// A linearization exists.
     Linearizable,
-    /// No order exists.
+    /// No linearization exists.
     Impossible,
-    /// The search was given up after its limit of steps.
+    /// The search stopped at its step limit.
     Undecided,
 }
 
-/// The value after an action on `value`; `None` if the action could not have been answered so.
+/// The value after an operation on `value`; `None` if the operation could not have had its result there.
 fn apply(value: u64, action: Action) -> Option<u64> {
     match action {
         Action::Read(seen) => (seen == value).then_some(value),
@@ -57,13 +59,14 @@ fn apply(value: u64, action: Action) -> Option<u64> {
     }
 }
 
-/// Searches for an order of the operations on one register, for at most `max_steps` steps.
+/// Searches for a linearization of the operations on one register, for at most `max_steps` steps.
 ///
-/// Values must be written at most once, except 0.
+/// Each value except 0 must be written at most once.
 #[must_use]
 pub fn check(operations: &[Operation], max_steps: u64) -> Verdict {
-    // Every unanswered write doubles what has to be searched, and most of them were never seen by anybody. A history that
-    // is linearizable without them is linearizable; only otherwise may one of them have made a comparison fail.
+    // Every unanswered write doubles the search space, and most of them were never observed. A history that
+    // is linearizable without them is linearizable. Only if it is not can one of them explain a failed
+    // comparison.
     let likely: Vec<Operation> = operations
         .iter()
         .filter(|operation| is_seen(operation, operations))
@@ -76,7 +79,7 @@ pub fn check(operations: &[Operation], max_steps: u64) -> Verdict {
     }
 }
 
-/// Whether the operation was answered, or its value was met by an answered one.
+/// Whether the operation was answered, or its value was observed by an answered operation.
 fn is_seen(operation: &Operation, operations: &[Operation]) -> bool {
     let value = match operation.action {
         Action::Write(value) | Action::CompareAndSet { to: value, .. }
@@ -106,7 +109,7 @@ fn search(operations: &[Operation], max_steps: u64) -> Verdict {
     Verdict::Undecided
 }
 
-/// An event in the time-ordered list: the call or the return of an operation.
+/// An entry of the time-ordered list: the call or the return of an operation.
 #[derive(Clone, Copy)]
 struct Event {
     operation: usize,
@@ -115,21 +118,21 @@ struct Event {
     next: usize,
 }
 
-/// Positions of an operation's events.
+/// List positions of an operation's call and return.
 #[derive(Clone, Copy)]
 struct Span {
     call: usize,
     returned: Option<usize>,
 }
 
-/// Before the first event.
+/// Sentinel before the first event.
 const HEAD: usize = 0;
 
 struct Search<'a> {
     operations: &'a [Operation],
     events: Vec<Event>,
     spans: Vec<Span>,
-    /// Where to look next; `HEAD` again means the end of the list.
+    /// Next position to try; `HEAD` means the end of the list.
     at: usize,
     value: u64,
     ordered: Vec<u64>,
@@ -141,7 +144,7 @@ struct Search<'a> {
 
 impl<'a> Search<'a> {
     fn new(operations: &'a [Operation]) -> Self {
-        // Equal times: the call first, so that the two count as concurrent.
+        // At equal times calls come before returns, so that the two operations count as concurrent.
         let mut times: Vec<(u64, bool, usize)> = Vec::new();
         for (index, operation) in operations.iter().enumerate() {
             times.push((operation.called, false, index));
@@ -189,10 +192,11 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// Tries one event; false if every order has been tried.
+    /// Tries one event; false once every order has been tried.
     fn step(&mut self) -> bool {
         let event = self.events[self.at];
-        // At a return whose call has not been ordered (or the end), the present beginning cannot be completed.
+        // A return whose call is not yet in the order (or the end of the list): no extension of the current
+        // prefix works, so backtrack.
         if self.at == HEAD || event.is_return {
             return self.take_back();
         }
@@ -235,7 +239,7 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// Undoes [`Search::unlink`]; calls must nest.
+    /// Undoes [`Search::unlink`]. Calls must nest.
     fn relink(&mut self, operation: usize) {
         let span = self.spans[operation];
         if let Some(returned) = span.returned {

@@ -1,8 +1,10 @@
-//! A TCP proxy in front of a node's Raft port, so that what reaches the node can be cut, held back and slowed.
+//! A TCP proxy in front of a node's Raft port, with which traffic to the node can be cut, held back and
+//! delayed.
 //!
-//! Give a node the proxy's address as `-raft-adv-addr`: every other node then reaches it through the proxy. Cutting it
-//! cuts everybody's way to the node, while the node's own connections to others pass their proxies: an asymmetric
-//! partition. Both at once isolate it. Cuts between chosen pairs need [`crate::netns`].
+//! Pass the proxy's address to a node as `-raft-adv-addr`: the other nodes then reach it through the proxy.
+//! Cutting the proxy cuts all connections to the node, while the node's own connections go through the other
+//! nodes' proxies: an asymmetric partition. Cut both to isolate the node. For cuts between chosen pairs see
+//! [`crate::netns`].
 use std::{
     collections::HashMap,
     io::{Read, Write},
@@ -21,22 +23,22 @@ use crate::{ports, wait};
 
 /// How soon a held-back direction notices that it is open again.
 const CHECK_PERIOD: Duration = Duration::from_millis(20);
-/// Connect limit towards the node.
+/// Timeout for connecting to the node.
 const DIAL_LIMIT: Duration = Duration::from_secs(2);
 
 /// What the link does with traffic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Mode {
-    /// Everything passes.
+    /// All traffic passes.
     Open = 0,
-    /// Connections are closed, new ones are closed at once: a port that refuses.
+    /// Existing connections are closed and new ones are closed at once, like a refused port.
     Cut = 1,
-    /// Connections stay, nothing passes in either direction: packets lost on the way.
+    /// Connections stay open but nothing passes in either direction, like packet loss.
     Blackhole = 2,
-    /// What is sent to the node is held back; its answers pass.
+    /// Data towards the node is held back; data from it passes.
     HoldRequests = 3,
-    /// What is sent to the node passes; its answers are held back.
+    /// Data towards the node passes; data from it is held back.
     HoldAnswers = 4,
 }
 
@@ -108,7 +110,7 @@ impl Shared {
     }
 }
 
-/// The proxy; it ends with the value.
+/// The proxy; closed when the value is dropped.
 #[derive(Debug)]
 pub struct Link {
     /// `host:port` to advertise.
@@ -118,10 +120,10 @@ pub struct Link {
 }
 
 impl Link {
-    /// Listens on a free port and passes connections on to `target` (`host:port`).
+    /// Listens on a free port and forwards connections to `target` (`host:port`).
     ///
     /// # Errors
-    /// When no port can be had.
+    /// If no port is available.
     pub fn to(target: &str) -> Result<Self> {
         let addr = format!("127.0.0.1:{}", ports::reserve()?);
         let listener = TcpListener::bind(&addr).with_context(|| format!("bind {addr}"))?;
@@ -143,7 +145,7 @@ impl Link {
         })
     }
 
-    /// Changes what happens to traffic, also on connections that exist.
+    /// Sets the mode, for existing connections too.
     pub fn set(&self, mode: Mode) {
         self.shared.mode.store(mode as u8, Ordering::Release);
         if mode == Mode::Cut {
@@ -151,7 +153,7 @@ impl Link {
         }
     }
 
-    /// Holds every piece of data back for `delay`, in each direction.
+    /// Delays every piece of data by `delay`, in each direction.
     pub fn slow(&self, delay: Duration) {
         self.shared.delay_micros.store(
             u64::try_from(delay.as_micros()).unwrap_or(u64::MAX),
@@ -164,7 +166,7 @@ impl Drop for Link {
     fn drop(&mut self) {
         self.shared.closing.store(true, Ordering::Release);
         self.shared.close_all();
-        // Wakes the acceptor.
+        // Wakes the acceptor thread.
         let _ = TcpStream::connect(&self.addr);
         if let Some(acceptor) = self.acceptor.take() {
             let _ = acceptor.join();
@@ -179,7 +181,7 @@ fn accept(listener: &TcpListener, target: &str, shared: &Arc<Shared>) {
             return;
         }
         let Ok(stream) = stream else { continue };
-        // A thread each: a slow dial must not hold up the others.
+        // One thread for each connection: a slow dial must not delay the others.
         let (shared, target) = (Arc::clone(shared), target.to_owned());
         thread::spawn(move || carry(stream, &target, &shared));
     }
@@ -216,7 +218,7 @@ fn carry(near: TcpStream, target: &str, shared: &Arc<Shared>) {
     shared.forget(id);
 }
 
-/// Copies until one side ends; then ends both.
+/// Copies until one side closes; then closes both.
 fn pump(mut from: TcpStream, mut to: TcpStream, direction: Direction, shared: &Shared) {
     let mut buffer = vec![0; 64 * 1024];
     while let Ok(count @ 1..) = from.read(&mut buffer) {
@@ -244,7 +246,7 @@ mod tests {
     const LIMIT: Duration = Duration::from_secs(10);
     const BRIEF: Duration = Duration::from_millis(120);
 
-    /// A server that sends every byte back, and a link in front of it.
+    /// A server that echoes every byte, and a link in front of it.
     fn echo() -> Link {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let target = listener.local_addr().unwrap().to_string();

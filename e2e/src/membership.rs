@@ -1,18 +1,18 @@
-//! Questions and orders about members, as an operator of a cluster would send them.
+//! Membership queries and changes, as an administrator of a cluster would send them.
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
 
 use crate::{
-    client::{Client, Outcome},
+    client::{Client, WriteOutcome},
     cluster::{Cluster, SETTLE_LIMIT},
     process::Node,
     wait,
 };
 
-/// Ids of the members with whether each votes, as this node sees them.
+/// Ids of the members with whether each is a voter, as this node sees them.
 ///
 /// # Errors
-/// When the node does not say.
+/// If the node does not answer.
 pub fn members(client: &mut Client) -> Result<Vec<(String, bool)>> {
     let nodes = client.get_json("/nodes?nonvoters&ver=2")?;
     let nodes = nodes["nodes"].as_array().context("no nodes")?.clone();
@@ -27,10 +27,10 @@ pub fn members(client: &mut Client) -> Result<Vec<(String, bool)>> {
         .collect())
 }
 
-/// Waits until the node sees exactly these members: ids in order, with whether each votes.
+/// Waits until the node reports exactly these members: ids in order, with whether each is a voter.
 ///
 /// # Errors
-/// When it does not within [`SETTLE_LIMIT`].
+/// If it does not within [`SETTLE_LIMIT`].
 pub fn await_members(client: &mut Client, expected: &[(&str, bool)]) -> Result<()> {
     let expected: Vec<(String, bool)> = expected
         .iter()
@@ -46,21 +46,21 @@ pub fn await_members(client: &mut Client, expected: &[(&str, bool)]) -> Result<(
     )
 }
 
-/// Writes until one is acknowledged; for clusters that are just changing their leader.
+/// Repeats a write until it is acknowledged; for clusters that are changing their leader.
 ///
 /// # Errors
-/// When none is within [`SETTLE_LIMIT`].
+/// If none is acknowledged within [`SETTLE_LIMIT`].
 pub fn await_write(client: &mut Client, sql: &str) -> Result<()> {
     wait::until(sql, SETTLE_LIMIT, || match client.write(sql, &[]) {
-        Outcome::Acknowledged(_) => Ok(()),
+        WriteOutcome::Acknowledged(_) => Ok(()),
         other => Err(format!("{other:?}")),
     })
 }
 
-/// Waits until the node itself (level none) answers `sql` with this number.
+/// Waits until the node itself (level `none`) returns this number for `sql`.
 ///
 /// # Errors
-/// When it does not within [`SETTLE_LIMIT`]; with the end of its log.
+/// If it does not within [`SETTLE_LIMIT`]; shows the end of its log.
 pub fn await_rows(node: &Node, sql: &str, expected: i64) -> Result<()> {
     let mut client = node.client();
     wait::until(
@@ -77,7 +77,7 @@ pub fn await_rows(node: &Node, sql: &str, expected: i64) -> Result<()> {
 /// Removes a member through this node.
 ///
 /// # Errors
-/// When the reply is not 200.
+/// If the reply is not 200.
 pub fn remove(client: &mut Client, id: &str) -> Result<()> {
     let reply = client.send(
         "DELETE",
@@ -94,10 +94,10 @@ pub fn remove(client: &mut Client, id: &str) -> Result<()> {
     Ok(())
 }
 
-/// Waits until all nodes are ready, in one cluster, its voters, and it takes writes.
+/// Waits until all nodes are ready voters of one cluster and it accepts writes.
 ///
 /// # Errors
-/// When one of this does not come true within [`SETTLE_LIMIT`], or a node has panicked.
+/// If this does not hold within [`SETTLE_LIMIT`], or a node has panicked.
 pub fn one_cluster(cluster: &mut Cluster) -> Result<()> {
     for node in cluster.iter_mut() {
         node.wait_ready(SETTLE_LIMIT)?;
@@ -117,10 +117,10 @@ pub fn one_cluster(cluster: &mut Cluster) -> Result<()> {
     cluster.check_no_panic()
 }
 
-/// Which cluster the node belongs to; empty for none.
+/// Id of the node's cluster; empty if it has none.
 ///
 /// # Errors
-/// When the node does not say.
+/// If the node does not answer.
 pub fn cluster_id(node: &Node) -> Result<String> {
     let status = node.client().get_json("/status")?;
     let id = &status["store"]["identity"]["cluster_id"];
@@ -130,7 +130,7 @@ pub fn cluster_id(node: &Node) -> Result<String> {
 /// Waits until the node has logged `text`.
 ///
 /// # Errors
-/// When it has not within [`SETTLE_LIMIT`]; with the end of its log.
+/// If it has not within [`SETTLE_LIMIT`]; shows the end of its log.
 pub fn await_log(node: &Node, text: &str) -> Result<()> {
     wait::until(
         &format!("{text:?} in the log of node {}", node.name),

@@ -1,7 +1,8 @@
-//! Network namespaces: each node gets its own address, and the way from any node to any other can be cut alone.
+//! Network namespaces: each node gets its own address, and traffic between any two nodes can be cut in one
+//! direction.
 //!
-//! Needs root and `ip`; a test that cannot have them says so and is skipped. Nodes sit on one bridge; a cut is a
-//! blackhole route in the sender's namespace, so it is one-directional as real routing faults are.
+//! Needs root and `ip`; without them a test prints a message and is skipped. All nodes are on one bridge. A
+//! cut is a blackhole route in the sender's namespace, so it is one-directional, as routing faults are.
 use std::{
     fs,
     net::IpAddr,
@@ -17,10 +18,10 @@ use crate::{ports, process::Node};
 /// Host part of the first node's address; the bridge has 1.
 const FIRST_HOST: usize = 11;
 
-/// Networks of this process so far: their names and subnets must differ.
+/// Number of networks created by this process: their names and subnets must differ.
 static COUNT: AtomicU16 = AtomicU16::new(0);
 
-/// A bridge with some namespaces on it; deleted with the value.
+/// A bridge with namespaces attached; deleted when the value is dropped.
 #[derive(Debug)]
 pub struct Network {
     label: String,
@@ -28,7 +29,7 @@ pub struct Network {
     members: usize,
 }
 
-/// Why namespaces cannot be used here; `None` if they can.
+/// Why namespaces are not available here; `None` if they are.
 #[must_use]
 pub fn unavailable() -> Option<String> {
     let name = format!("probe{}", std::process::id());
@@ -40,10 +41,10 @@ pub fn unavailable() -> Option<String> {
 }
 
 impl Network {
-    /// A bridge with `members` namespaces, all connected.
+    /// Creates a bridge with `members` namespaces, all connected.
     ///
     /// # Errors
-    /// When `ip` refuses; see [`unavailable`].
+    /// If `ip` fails; see [`unavailable`].
     pub fn new(members: usize) -> Result<Self> {
         let (slice, count) = (
             ports::slice_number()?,
@@ -56,7 +57,7 @@ impl Network {
             subnet,
             members,
         };
-        // What a killed run may have left behind under the same names.
+        // A killed run may have left namespaces with the same names.
         network.delete();
         network.build().context("build the test network")?;
         Ok(network)
@@ -100,16 +101,16 @@ impl Network {
         format!("{}.{}", self.subnet, FIRST_HOST + member)
     }
 
-    /// Address of the bridge, which every member reaches: for servers outside the namespaces.
+    /// Address of the bridge, which every member can reach: for servers outside the namespaces.
     #[must_use]
     pub fn gateway(&self) -> String {
         format!("{}.1", self.subnet)
     }
 
-    /// Gives every member an `/etc/resolv.conf` of its own that names this server (at port 53).
+    /// Gives every member its own `/etc/resolv.conf` that names this server (at port 53).
     ///
     /// # Errors
-    /// When the files below `/etc/netns` cannot be written.
+    /// If the files below `/etc/netns` cannot be written.
     pub fn resolve_with(&self, server: IpAddr) -> Result<()> {
         for member in 0..self.members {
             let dir = self.etc(member);
@@ -120,23 +121,23 @@ impl Network {
         Ok(())
     }
 
-    /// Where `ip netns exec` looks for files that the namespace sees in `/etc`.
+    /// Directory whose files `ip netns exec` mounts over those in `/etc`.
     fn etc(&self, member: usize) -> PathBuf {
         Path::new("/etc/netns").join(self.namespace(member))
     }
 
     /// Moves a node that is not running into the member's namespace.
-    pub fn house(&self, member: usize, node: &mut Node) {
+    pub fn attach(&self, member: usize, node: &mut Node) {
         node.prefix = ["ip", "netns", "exec"].map(str::to_owned).to_vec();
         node.prefix.push(self.namespace(member));
         node.http = format!("{}:4001", self.address(member));
         node.raft = format!("{}:4002", self.address(member));
     }
 
-    /// Lets nothing pass any more from one member to another; the other direction stays.
+    /// Drops all traffic from one member to another; the other direction still passes.
     ///
     /// # Errors
-    /// When `ip` refuses.
+    /// If `ip` fails.
     pub fn cut(&self, from: usize, to: usize) -> Result<()> {
         ip(&[
             "-n",
@@ -148,7 +149,7 @@ impl Network {
         ])
     }
 
-    /// Ends every cut.
+    /// Removes every cut.
     pub fn heal(&self) {
         for from in 0..self.members {
             for to in 0..self.members {
@@ -164,10 +165,10 @@ impl Network {
         }
     }
 
-    /// Cuts every way between two groups, in both directions.
+    /// Cuts all traffic between two groups, in both directions.
     ///
     /// # Errors
-    /// When `ip` refuses.
+    /// If `ip` fails.
     pub fn split(&self, one: &[usize], other: &[usize]) -> Result<()> {
         for &left in one {
             for &right in other {
@@ -219,7 +220,7 @@ mod tests {
     use super::*;
 
     fn reaches(network: &Network, from: usize, to: usize) -> bool {
-        // A refused connection proves that packets go there and back.
+        // A refused connection proves that packets pass in both directions.
         let target = format!("exec 3<>/dev/tcp/{}/9", network.address(to));
         let words = [
             "netns",

@@ -1,4 +1,5 @@
-//! Free loopback ports: each test process owns a slice of the range, so that processes can run side by side.
+//! Free loopback ports: each test process owns a slice of the range, so that test processes can run in
+//! parallel.
 use std::{
     net::{Ipv4Addr, TcpListener},
     sync::{
@@ -11,24 +12,24 @@ use anyhow::{Context, Result};
 
 /// Below the kernel's ephemeral range (32768), so that no outgoing connection takes a reserved port.
 const FIRST: u16 = 12_000;
-/// Enough for every node and proxy of one test binary.
+/// Ports of one slice: enough for every node and proxy of one test binary.
 const SLICE_LEN: u16 = 400;
-/// How many test processes can run at once.
+/// Number of test processes that can run at once.
 const SLICES: u16 = 50;
 
 struct Slice {
     number: u16,
     next: AtomicU16,
-    /// Listening on the slice's first port is what owns the slice, until the process ends.
+    /// Listening on the slice's first port claims the slice until the process ends.
     _owner: TcpListener,
 }
 
 static SLICE: OnceLock<Option<Slice>> = OnceLock::new();
 
-/// A port that nothing listens on now and that no other test process will reserve.
+/// A port that has no listener now and that no other test process will reserve.
 ///
 /// # Errors
-/// When all slices are owned or every port of this one is in use.
+/// If all slices are claimed or every port of this one is in use.
 pub fn reserve() -> Result<u16> {
     let slice = slice()?;
     for _ in 1..SLICE_LEN {
@@ -44,7 +45,7 @@ pub fn reserve() -> Result<u16> {
 /// Number of this process's slice: unique among the test processes that run now.
 ///
 /// # Errors
-/// When all slices are owned.
+/// If all slices are claimed.
 pub fn slice_number() -> Result<u16> {
     Ok(slice()?.number)
 }

@@ -1,7 +1,9 @@
-//! Power cuts: disks that drop what was not synced, and clients that remember what they were told.
+//! Power loss: file systems that drop what was not synced, and clients that record which writes were
+//! acknowledged.
 //!
-//! [`model`] says what a cut may leave, [`disk`] mounts it, [`work`] writes and judges, [`lane`] lets nodes live and cuts their power.
+//! [`model`] defines what a power cut may leave, [`disk`] mounts it, [`work`] writes and verifies, [`run`]
+//! starts clusters and cuts their power.
 pub mod disk;
-pub mod lane;
 pub mod model;
+pub mod run;
 pub mod work;

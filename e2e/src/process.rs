@@ -1,4 +1,5 @@
-//! One `rqlited` process on loopback: its flags, its directory, its signals. Nothing outlives the value.
+//! One `rqlited` process on loopback: its flags, its directory, its signals. It is killed when the value is
+//! dropped.
 use std::{
     fs,
     os::unix::process::CommandExt,
@@ -18,47 +19,48 @@ use crate::{
     ports, wait,
 };
 
-/// How long a process may take to end after a signal, or to open its HTTP port after its start: generous, because a
-/// debug build on two busy cores replays its log slowly.
+/// How long a process may take to exit after a signal, or to open its HTTP port after its start: generous,
+/// because a debug build on two busy cores replays its log slowly.
 pub const PROCESS_LIMIT: Duration = Duration::from_secs(20);
 /// Lines of a node's log that a failing test shows.
 const LOG_TAIL: usize = 200;
-/// Election settings for tests: short enough that a lost leader costs little, long enough for two busy cores.
+/// Election settings for tests: short enough that losing a leader costs little, long enough for two busy
+/// cores.
 pub const FAST_ELECTION: [&str; 2] = [
     "-raft-heartbeat-timeout=500ms",
     "-raft-election-timeout=500ms",
 ];
 
-/// A node that can be started, stopped, killed, paused, changed and wiped.
+/// A node that can be started, stopped, killed, paused, reconfigured and wiped.
 #[derive(Debug)]
 pub struct Node {
-    /// Given as `-node-id`, unless empty.
+    /// Passed as `-node-id`, unless empty.
     pub name: String,
     /// `host:port` of `-http-addr`.
     pub http: String,
     /// `host:port` of `-raft-addr`.
     pub raft: String,
-    /// Where other nodes are told to connect, if not at `raft` (a proxy): `-raft-adv-addr`.
+    /// `-raft-adv-addr`, if other nodes are to connect to another address than `raft` (a proxy).
     pub raft_adv: Option<String>,
-    /// Further flags; what comes last wins.
+    /// Additional flags; the last of equal flags takes effect.
     pub args: Vec<String>,
-    /// Words in front of the command line, such as `ip netns exec <name>`.
+    /// Prefix of the command line, such as `ip netns exec <name>`.
     pub prefix: Vec<String>,
     /// The program, if it is not the `rqlited` under test.
     pub program: Option<PathBuf>,
     /// The data directory.
     pub data: PathBuf,
-    /// Whether the end of the log is kept to itself when the value goes: for measurements, whose output is read.
+    /// Suppresses the log's end when the value is dropped: for measurements, whose output is read.
     pub quiet: bool,
     root: TempDir,
     child: Option<Child>,
 }
 
 impl Node {
-    /// A node with free ports, an own temporary directory and [`FAST_ELECTION`]; not started.
+    /// A node with free ports, its own temporary directory and [`FAST_ELECTION`]; not started.
     ///
     /// # Errors
-    /// When no port or directory can be had.
+    /// If no port or directory is available.
     pub fn new(name: &str) -> Result<Self> {
         Self::new_in(name, &std::env::temp_dir())
     }
@@ -66,7 +68,7 @@ impl Node {
     /// Like [`Node::new`] with its directory below `base`: for measurements, where the disk matters.
     ///
     /// # Errors
-    /// When no port or directory can be had.
+    /// If no port or directory is available.
     pub fn new_in(name: &str, base: &Path) -> Result<Self> {
         let root = tempfile::Builder::new()
             .prefix("rq-e2e-")
@@ -94,16 +96,16 @@ impl Node {
         self
     }
 
-    /// The address at which other nodes find this one.
+    /// The Raft address at which other nodes reach this one.
     #[must_use]
     pub fn advertised(&self) -> &str {
         self.raft_adv.as_deref().unwrap_or(&self.raft)
     }
 
-    /// Starts the process; does not wait for it.
+    /// Starts the process without waiting for it.
     ///
     /// # Errors
-    /// When it runs already or cannot be started.
+    /// If it is already running or cannot be started.
     pub fn start(&mut self) -> Result<()> {
         if self.is_running() {
             bail!("node {} runs already", self.name);
@@ -138,7 +140,7 @@ impl Node {
             .stdin(Stdio::null())
             .stdout(log.try_clone().context("share the log file")?)
             .stderr(log)
-            // A group of its own, so that killing it reaches whatever it has started.
+            // Its own process group, so that a signal also reaches the processes it has started.
             .process_group(0)
             .spawn()
             .with_context(|| format!("start {program}"))?;
@@ -149,7 +151,7 @@ impl Node {
     /// Starts the process and waits until it answers over HTTP.
     ///
     /// # Errors
-    /// When it ends or stays silent; with the end of its log.
+    /// If it exits or does not answer; shows the end of its log.
     pub fn start_and_answer(&mut self) -> Result<()> {
         self.start()?;
         self.wait_http()
@@ -158,7 +160,7 @@ impl Node {
     /// Starts the process and waits until it is ready for requests (has a leader).
     ///
     /// # Errors
-    /// When it ends or does not become ready; with the end of its log.
+    /// If it exits or does not become ready; shows the end of its log.
     pub fn start_and_ready(&mut self) -> Result<()> {
         self.start()?;
         self.wait_ready(PROCESS_LIMIT)
@@ -167,7 +169,7 @@ impl Node {
     /// Waits until the node answers over HTTP.
     ///
     /// # Errors
-    /// When it ends or stays silent; with the end of its log.
+    /// If it exits or does not answer; shows the end of its log.
     pub fn wait_http(&mut self) -> Result<()> {
         self.wait_readyz("/readyz?noleader", PROCESS_LIMIT)
     }
@@ -175,7 +177,7 @@ impl Node {
     /// Waits until the node knows a leader and serves requests.
     ///
     /// # Errors
-    /// When it ends or does not become ready within `limit`; with the end of its log.
+    /// If it exits or does not become ready within `limit`; shows the end of its log.
     pub fn wait_ready(&mut self, limit: Duration) -> Result<()> {
         self.wait_readyz("/readyz", limit)
     }
@@ -185,7 +187,7 @@ impl Node {
         let what = format!("{path} of node {}", self.name);
         let done = wait::until(&what, limit, || {
             if let Some(status) = self.ended() {
-                // Not coming back: stop waiting.
+                // The process has exited: stop waiting.
                 return Ok(Some(status));
             }
             match client.get(path) {
@@ -213,10 +215,10 @@ impl Node {
         Client::new(&self.http)
     }
 
-    /// Asks the process to stop (SIGTERM) and waits for its end.
+    /// Stops the process with SIGTERM and waits for its exit.
     ///
     /// # Errors
-    /// When it does not end.
+    /// If it does not exit.
     pub fn stop(&mut self) -> Result<ExitStatus> {
         self.signal(Signal::TERM)?;
         self.wait_exit(PROCESS_LIMIT)
@@ -225,15 +227,15 @@ impl Node {
     /// Sends SIGTERM and does not wait.
     ///
     /// # Errors
-    /// When the node does not run.
-    pub fn ask_to_stop(&mut self) -> Result<()> {
+    /// If the node is not running.
+    pub fn send_sigterm(&mut self) -> Result<()> {
         self.signal(Signal::TERM)
     }
 
-    /// Ends the process at once (SIGKILL), as a crash would. Does nothing if it does not run.
+    /// Kills the process with SIGKILL, as in a crash. Does nothing if it is not running.
     ///
     /// # Errors
-    /// When it does not end.
+    /// If it does not exit.
     pub fn kill(&mut self) -> Result<()> {
         if self.child.is_some() && self.signal(Signal::KILL).is_ok() {
             self.wait_exit(PROCESS_LIMIT)?;
@@ -245,23 +247,23 @@ impl Node {
     /// Freezes the process (SIGSTOP); its connections stay open.
     ///
     /// # Errors
-    /// When it does not run.
+    /// If it is not running.
     pub fn pause(&mut self) -> Result<()> {
         self.signal(Signal::STOP)
     }
 
-    /// Lets a frozen process go on (SIGCONT).
+    /// Continues a frozen process (SIGCONT).
     ///
     /// # Errors
-    /// When it does not run.
+    /// If it is not running.
     pub fn resume(&mut self) -> Result<()> {
         self.signal(Signal::CONT)
     }
 
-    /// Waits for the process to end by itself.
+    /// Waits for the process to exit by itself.
     ///
     /// # Errors
-    /// When it does not end within `limit`, or does not run; with the end of its log.
+    /// If it does not exit within `limit` or is not running; shows the end of its log.
     pub fn wait_exit(&mut self, limit: Duration) -> Result<ExitStatus> {
         if self.child.is_none() {
             bail!("node {} does not run", self.name);
@@ -275,10 +277,10 @@ impl Node {
         Ok(status)
     }
 
-    /// Deletes the data directory, as a lost disk would. The node must be stopped.
+    /// Deletes the data directory, as if the disk were lost. The node must be stopped.
     ///
     /// # Errors
-    /// When it runs or the files cannot be deleted.
+    /// If it is running or the files cannot be deleted.
     pub fn wipe(&mut self) -> Result<()> {
         if self.is_running() {
             bail!("node {} runs: stop it before wiping its disk", self.name);
@@ -290,18 +292,18 @@ impl Node {
         Ok(())
     }
 
-    /// Whether the process has been started and has not ended.
+    /// Whether the process has been started and has not exited.
     pub fn is_running(&mut self) -> bool {
         self.child.is_some() && self.ended().is_none()
     }
 
-    /// Process id while it runs.
+    /// Process id while it is running.
     #[must_use]
     pub fn pid(&self) -> Option<u32> {
         self.child.as_ref().map(Child::id)
     }
 
-    /// Everything the node has printed since it was created, over all its starts.
+    /// Everything the node has printed, over all its starts.
     #[must_use]
     pub fn log(&self) -> String {
         self.printed().text()
@@ -313,7 +315,7 @@ impl Node {
         self.printed().tail(LOG_TAIL)
     }
 
-    /// A directory of the test's own beside the data directory.
+    /// A directory for the test's own files, beside the data directory.
     #[must_use]
     pub fn scratch(&self) -> &Path {
         self.root.path()
@@ -349,7 +351,7 @@ impl Node {
 impl Drop for Node {
     fn drop(&mut self) {
         if !self.quiet {
-            // Test output is shown only for a test that failed.
+            // Cargo shows a test's output only if it failed.
             println!(
                 "--- log of node {} ({}) ---\n{}",
                 self.name,

@@ -1,6 +1,6 @@
-//! A small seeded generator (SplitMix64): the same seed gives the same run on every machine.
+//! A small seeded random generator (SplitMix64): the same seed gives the same numbers on every machine.
 
-/// A stream of numbers decided by its seed alone.
+/// A stream of pseudo-random numbers.
 #[derive(Clone, Debug)]
 pub struct Seed(u64);
 
@@ -11,7 +11,7 @@ impl Seed {
         Self(seed)
     }
 
-    /// A seed nobody chose: from the clock and the process id, so that parallel processes differ.
+    /// A random seed, from the clock and the process id, so that parallel processes differ.
     #[must_use]
     pub fn arbitrary() -> u64 {
         let nanos = std::time::SystemTime::now()
@@ -45,7 +45,7 @@ impl Seed {
         usize::try_from(self.below(u64::try_from(len).unwrap_or(u64::MAX))).unwrap_or(0)
     }
 
-    /// A stream for a part of the work, independent of how much of this one is used later.
+    /// An independent stream: it does not depend on how much of this one is used later.
     #[must_use]
     pub fn fork(&mut self) -> Self {
         Self(self.next_u64())

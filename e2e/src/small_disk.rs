@@ -1,4 +1,5 @@
-//! A file system that is easily full: a tmpfs of a given size. Needs root; a test without it says so and is skipped.
+//! A file system that is easily filled: a tmpfs of a given size. Needs root; without it a test prints a
+//! message and is skipped.
 use std::{
     fs::{self, File},
     io::{self, Write},
@@ -9,7 +10,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use tempfile::TempDir;
 
-/// The mounted file system; unmounted with the value.
+/// The mounted file system; unmounted when the value is dropped.
 #[derive(Debug)]
 pub struct SmallDisk {
     dir: TempDir,
@@ -19,7 +20,7 @@ impl SmallDisk {
     /// Mounts `mebibytes` MiB.
     ///
     /// # Errors
-    /// Without the right to mount; the text says why.
+    /// Without the right to mount; the error says why.
     pub fn mount(mebibytes: u64) -> Result<Self> {
         let dir = tempfile::Builder::new()
             .prefix("rq-disk-")
@@ -38,10 +39,10 @@ impl SmallDisk {
         self.dir.path()
     }
 
-    /// Takes all the room that is left, but for `leave` bytes; [`SmallDisk::make_room`] gives it back.
+    /// Fills the file system except for `leave` bytes; [`SmallDisk::make_room`] frees the space again.
     ///
     /// # Errors
-    /// When the ballast cannot be written for another reason than a full disk.
+    /// If the ballast cannot be written for another reason than a full disk.
     pub fn fill(&self, leave: u64) -> Result<()> {
         let mut file = File::create(self.ballast()).context("create the ballast")?;
         let block = vec![0xaa; 64 * 1024];
@@ -60,7 +61,7 @@ impl SmallDisk {
     /// Deletes the ballast.
     ///
     /// # Errors
-    /// When there is none.
+    /// If there is none.
     pub fn make_room(&self) -> Result<()> {
         fs::remove_file(self.ballast()).context("remove the ballast")
     }
@@ -72,7 +73,7 @@ impl SmallDisk {
 
 impl Drop for SmallDisk {
     fn drop(&mut self) {
-        // Lazily: a node that is still ending may hold files.
+        // Lazy unmount: a node that is still shutting down may hold open files.
         let _ = run(Command::new("umount").arg("-l").arg(self.dir.path()));
     }
 }

@@ -1,4 +1,4 @@
-//! Waiting for a condition with a deadline: the only place in this crate that sleeps.
+//! Waits for conditions with a deadline. The only place in this crate that sleeps.
 use std::{
     thread,
     time::{Duration, Instant},
@@ -6,13 +6,13 @@ use std::{
 
 use anyhow::{Result, bail};
 
-/// How long a probe may take to see a change that has happened.
+/// Pause between two probes.
 const POLL_PERIOD: Duration = Duration::from_millis(15);
 
-/// Calls `probe` until it gives `Ok`, at most for `limit`.
+/// Calls `probe` until it returns `Ok`, for at most `limit`.
 ///
 /// # Errors
-/// After `limit`: names `what` was awaited and the last reason that `probe` gave.
+/// After `limit`: names `what` was awaited and the last error of `probe`.
 pub fn until<T>(
     what: &str,
     limit: Duration,
@@ -33,10 +33,10 @@ pub fn until<T>(
     }
 }
 
-/// Calls `probe` for the whole of `span`: for things that must *not* happen.
+/// Calls `probe` for the whole of `span`: for conditions that must keep holding.
 ///
 /// # Errors
-/// At once, with the reason that `probe` gave.
+/// Immediately, with the first error of `probe`.
 pub fn throughout(
     what: &str,
     span: Duration,
@@ -55,7 +55,7 @@ pub fn throughout(
     Ok(())
 }
 
-/// Lets `span` pass; for pacing a load or a nemesis, never for hoping that something has settled.
+/// Sleeps for `span`: for pacing a load or a nemesis, never as a substitute for [`until`].
 pub fn pace(span: Duration) {
     thread::sleep(span);
 }

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use e2e::{
-    client::{Client, Outcome},
+    client::{Client, WriteOutcome},
     cluster::{SETTLE_LIMIT, check_no_panic},
     process::{Node, PROCESS_LIMIT},
     seed::Seed,
@@ -32,7 +32,7 @@ fn node_on(disk: &SmallDisk) -> Result<Node> {
     Ok(node)
 }
 
-fn insert(client: &mut Client, number: i64) -> Outcome {
+fn insert(client: &mut Client, number: i64) -> WriteOutcome {
     client.write(
         "INSERT INTO t VALUES(?, randomblob(65536))",
         &[json!(number)],
@@ -52,7 +52,7 @@ fn a_full_disk_at_the_start_is_named() -> Result<()> {
         let log = node.log();
         let mut client = node.client().timeout(Duration::from_secs(2));
         let refused = client.write("CREATE TABLE t(n INTEGER, v BLOB)", &[]);
-        if let Outcome::Acknowledged(_) = refused {
+        if let WriteOutcome::Acknowledged(_) = refused {
             return Ok("acknowledged".to_owned());
         }
         let text = format!("{log}{refused:?}");
@@ -94,7 +94,7 @@ fn a_disk_that_fills_up_loses_nothing() -> Result<()> {
     let mut acknowledged = Vec::new();
     for number in 0..20 {
         ensure!(
-            matches!(insert(&mut client, number), Outcome::Acknowledged(_)),
+            matches!(insert(&mut client, number), WriteOutcome::Acknowledged(_)),
             "row {number} with room"
         );
         acknowledged.push(number);
@@ -129,7 +129,7 @@ fn a_disk_that_fills_up_loses_nothing() -> Result<()> {
         "writes after room was made",
         SETTLE_LIMIT,
         || match insert(&mut client, 1_000_000) {
-            Outcome::Acknowledged(_) => Ok(()),
+            WriteOutcome::Acknowledged(_) => Ok(()),
             other => Err(format!("{other:?}")),
         },
     )?;
@@ -150,11 +150,11 @@ fn fill_by_writing(client: &mut Client, acknowledged: &mut Vec<i64>) -> Result<S
     let mut refused = 0;
     for number in 100..5_000 {
         match insert(client, number) {
-            Outcome::Acknowledged(_) => {
+            WriteOutcome::Acknowledged(_) => {
                 acknowledged.push(number);
                 refused = 0;
             }
-            Outcome::Refused(text) | Outcome::Unknown(text) => {
+            WriteOutcome::Refused(text) | WriteOutcome::Unknown(text) => {
                 refused += 1;
                 if refused == 3 {
                     return Ok(text);

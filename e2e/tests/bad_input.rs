@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use e2e::{
     binary,
-    client::{Client, Outcome},
+    client::{Client, WriteOutcome},
     cluster::{Cluster, SETTLE_LIMIT, check_no_panic},
     membership::await_rows,
     ports,
@@ -145,7 +145,7 @@ fn enormous_requests() -> Result<()> {
         "24 MiB: {}",
         format!("{outcome:?}").chars().take(200).collect::<String>()
     );
-    let rows = i64::from(matches!(outcome, Outcome::Acknowledged(_)));
+    let rows = i64::from(matches!(outcome, WriteOutcome::Acknowledged(_)));
     ensure!(
         client.number("strong", "SELECT count(*) FROM t")? == rows,
         "rows after {rows} acknowledged"

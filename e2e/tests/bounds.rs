@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use e2e::{
-    client::{Client, Outcome},
+    client::{Client, WriteOutcome},
     cluster::{Cluster, SETTLE_LIMIT},
     process::Node,
     small_disk::SmallDisk,
@@ -37,7 +37,7 @@ fn await_write(client: &mut Client, limit: Duration) -> Result<Duration> {
     let started = Instant::now();
     wait::until("a write", limit, || {
         match client.write("INSERT INTO t(x) VALUES('after')", &[]) {
-            Outcome::Acknowledged(_) => Ok(()),
+            WriteOutcome::Acknowledged(_) => Ok(()),
             other => Err(format!("{other:?}")),
         }
     })?;
@@ -145,7 +145,7 @@ fn a_node_stops_whatever_runs() -> Result<()> {
         let asking = thread::spawn(move || client.post(path, body).map(|reply| reply.text()));
         wait::pace(Duration::from_millis(500));
         let started = Instant::now();
-        node.ask_to_stop()?;
+        node.send_sigterm()?;
         let status = node.wait_exit(STOP_LIMIT)?;
         println!("{path} {body:.30}: ended after {:.1?}", started.elapsed());
         ensure!(status.success(), "{path}: {status:?}\n{}", node.log_tail());
@@ -158,7 +158,7 @@ fn a_node_stops_whatever_runs() -> Result<()> {
     let mut client = node.client().timeout(Duration::from_secs(60));
     let asking = thread::spawn(move || client.post("/db/load", script).map(|reply| reply.text()));
     wait::pace(Duration::from_millis(500));
-    node.ask_to_stop()?;
+    node.send_sigterm()?;
     let status = node.wait_exit(STOP_LIMIT)?;
     ensure!(status.success(), "{status:?}\n{}", node.log_tail());
     let _ = asking.join();

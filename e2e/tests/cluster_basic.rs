@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use e2e::{
-    client::Outcome,
+    client::WriteOutcome,
     cluster::{Cluster, SETTLE_LIMIT},
     membership::{await_log, await_members, await_rows, await_write, remove},
     ports,
@@ -118,7 +118,7 @@ fn a_read_only_node_follows_without_a_vote() -> Result<()> {
     ensure!(
         !matches!(
             client.write("INSERT INTO t VALUES(2)", &[]),
-            Outcome::Acknowledged(_)
+            WriteOutcome::Acknowledged(_)
         ),
         "a write without voters"
     );

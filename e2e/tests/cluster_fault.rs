@@ -5,8 +5,8 @@ use anyhow::Result;
 use e2e::{
     cluster::Cluster,
     fault::{
-        self, Plan,
-        nemesis::{Nemesis, Wires},
+        self, AttackPlan,
+        nemesis::{Nemesis, NetworkControl},
     },
     netns::{self, Network},
     process::Node,
@@ -20,11 +20,11 @@ const ARGS: [&str; 2] = ["-raft-snap=500", "-raft-snap-int=1s"];
 
 #[test]
 fn proxied_links() -> Result<()> {
-    let plan = Plan::from_env("proxied_links")?;
+    let plan = AttackPlan::from_env("proxied_links")?;
     let (mut cluster, links) = Cluster::linked(&ARGS)?;
-    let mut nemesis = Nemesis::new(cluster.len(), Wires::Links(&links)).with_users(&[]);
-    let outcome = fault::attack(&mut cluster, &mut nemesis, &plan)?;
-    fault::judge(&mut cluster, &outcome)
+    let mut nemesis = Nemesis::new(cluster.len(), NetworkControl::Links(&links)).with_users(&[]);
+    let record = fault::attack(&mut cluster, &mut nemesis, &plan)?;
+    fault::verify(&mut cluster, &record)
 }
 
 #[test]
@@ -33,19 +33,19 @@ fn namespaces() -> Result<()> {
         println!("skipped: {reason}");
         return Ok(());
     }
-    let plan = Plan::from_env("namespaces")?;
+    let plan = AttackPlan::from_env("namespaces")?;
     let network = Network::new(3)?;
     let mut nodes = Vec::new();
     for (member, name) in ["1", "2", "3"].into_iter().enumerate() {
         let mut node = Node::new(name)?.with(&ARGS);
-        network.house(member, &mut node);
+        network.attach(member, &mut node);
         nodes.push(node);
     }
     let mut cluster = Cluster::of(nodes);
     cluster.form()?;
-    let mut nemesis = Nemesis::new(cluster.len(), Wires::Network(&network));
-    let outcome = fault::attack(&mut cluster, &mut nemesis, &plan)?;
-    fault::judge(&mut cluster, &outcome)
+    let mut nemesis = Nemesis::new(cluster.len(), NetworkControl::Network(&network));
+    let record = fault::attack(&mut cluster, &mut nemesis, &plan)?;
+    fault::verify(&mut cluster, &record)
 }
 
 /// Careless users, disks that fill up, and nodes that come back at another address; see `fault/users.rs`.
@@ -61,7 +61,7 @@ fn users_and_disks() -> Result<()> {
             return Ok(());
         }
     };
-    let plan = Plan::from_env("users_and_disks")?;
+    let plan = AttackPlan::from_env("users_and_disks")?;
     let nodes = ["1", "2", "3"]
         .into_iter()
         .zip(&disks)
@@ -73,7 +73,7 @@ fn users_and_disks() -> Result<()> {
         .collect::<Result<_>>()?;
     let mut cluster = Cluster::of(nodes);
     cluster.form()?;
-    let mut nemesis = Nemesis::new(cluster.len(), Wires::None).with_users(&disks);
-    let outcome = fault::attack(&mut cluster, &mut nemesis, &plan)?;
-    fault::judge(&mut cluster, &outcome)
+    let mut nemesis = Nemesis::new(cluster.len(), NetworkControl::None).with_users(&disks);
+    let record = fault::attack(&mut cluster, &mut nemesis, &plan)?;
+    fault::verify(&mut cluster, &record)
 }

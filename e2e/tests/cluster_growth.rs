@@ -5,7 +5,7 @@ use anyhow::{Context, Result, ensure};
 use e2e::{
     cluster::Cluster,
     fault::{
-        judge_writes,
+        verify_writes,
         workload::{NUMBERED_TABLE, Shared, write_numbered},
     },
     history::{self, NumberedWrite},
@@ -51,7 +51,7 @@ fn one_to_nine_and_back_under_writers() -> Result<()> {
         "the writers hardly wrote: {:?}",
         history::tally(&writes)
     );
-    judge_writes(&mut cluster, &writes)
+    verify_writes(&mut cluster, &writes)
 }
 
 /// Adds or removes nodes one at a time; while there are at least three, a read-only node passes through.

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use e2e::{
-    client::Outcome,
+    client::WriteOutcome,
     cluster::{Cluster, SETTLE_LIMIT},
     membership::{
         await_log, await_members, await_rows, await_write, cluster_id, members, one_cluster,
@@ -341,7 +341,7 @@ fn takes_writes(cluster: &Cluster, at: usize) -> bool {
     let mut client = cluster.client(at).timeout(ASK_LIMIT);
     matches!(
         client.write("INSERT INTO t VALUES(1)", &[]),
-        Outcome::Acknowledged(_)
+        WriteOutcome::Acknowledged(_)
     )
 }
 

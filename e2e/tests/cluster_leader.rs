@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use e2e::{
-    client::{Client, Outcome},
+    client::{Client, WriteOutcome},
     cluster::{Cluster, SETTLE_LIMIT},
     link::Mode,
     membership::await_write,
@@ -50,7 +50,7 @@ fn a_stopping_leader_hands_over() -> Result<()> {
     let mut client = cluster
         .client((leader + 1) % 3)
         .timeout(Duration::from_secs(3));
-    cluster[leader].ask_to_stop()?;
+    cluster[leader].send_sigterm()?;
     let gap = longest_gap(&mut client, Duration::from_secs(4))?;
     ensure!(gap < Duration::from_secs(3), "no write for {gap:?}");
     let status = cluster[leader].wait_exit(SETTLE_LIMIT)?;
@@ -82,7 +82,7 @@ fn longest_gap(client: &mut Client, span: Duration) -> Result<Duration> {
     let (mut last, mut longest) = (start, Duration::ZERO);
     wait::until("writes to go on", span + SETTLE_LIMIT, || {
         let outcome = client.write("INSERT INTO t VALUES(1)", &[]);
-        if let Outcome::Acknowledged(_) = outcome {
+        if let WriteOutcome::Acknowledged(_) = outcome {
             longest = longest.max(last.elapsed());
             last = Instant::now();
         }
@@ -322,7 +322,7 @@ fn followers_of_a_leader_without_a_quorum_see_no_leader() -> Result<()> {
     let mut client = cluster.client(follower);
     let refused = client.write("INSERT INTO t VALUES(1)", &[]);
     ensure!(
-        matches!(&refused, Outcome::Refused(text) if text.contains("leader not found")),
+        matches!(&refused, WriteOutcome::Refused(text) if text.contains("leader not found")),
         "{refused:?}"
     );
     cluster[gone[0]].start()?;
@@ -352,7 +352,7 @@ fn an_isolated_leader_does_not_answer_and_steps_down() -> Result<()> {
     let mut client = cluster.client(leader).timeout(Duration::from_secs(20));
     let written = client.write("INSERT INTO t VALUES(1)", &[]);
     ensure!(
-        !matches!(written, Outcome::Acknowledged(_)),
+        !matches!(written, WriteOutcome::Acknowledged(_)),
         "a write without a quorum: {written:?}"
     );
     let read = client.rows("linearizable", "SELECT count(*) FROM t", &[]);

@@ -6,7 +6,7 @@ use std::{env, thread, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use e2e::{
-    client::Outcome,
+    client::WriteOutcome,
     cluster::{Cluster, SETTLE_LIMIT},
     membership::await_write,
     process::Node,
@@ -159,7 +159,9 @@ fn nobody_serves_less(nodes: &mut [&mut Node]) -> Result<(), String> {
         {
             return Err(format!("node {} sees {leader} lead", node.name));
         }
-        if let Outcome::Acknowledged(_) = client.write("CREATE TABLE IF NOT EXISTS stray(x)", &[]) {
+        if let WriteOutcome::Acknowledged(_) =
+            client.write("CREATE TABLE IF NOT EXISTS stray(x)", &[])
+        {
             return Err(format!("node {} acknowledged a write", node.name));
         }
         for level in ["weak", "linearizable", "strong"] {
@@ -257,7 +259,7 @@ fn two_wiped_disks(survivor_late: bool) -> Result<()> {
         .try_for_each(|node| await_rows(node, "none"))?;
     let survivor = cluster.follower()?;
     for node in cluster.iter_mut() {
-        node.ask_to_stop()?;
+        node.send_sigterm()?;
     }
     for node in cluster.iter_mut() {
         node.wait_exit(SETTLE_LIMIT)?;

@@ -5,7 +5,7 @@ use std::{env, fs, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use e2e::{
-    client::Outcome,
+    client::WriteOutcome,
     cluster::{Cluster, SETTLE_LIMIT},
     membership::{await_log, await_members, await_rows, await_write},
     ports,
@@ -219,7 +219,8 @@ fn nobody_leads(nodes: &mut Cluster) -> Result<()> {
             if let Some(leader) = client.leader() {
                 return Err(format!("node {} sees {leader} lead", node.name));
             }
-            if let Outcome::Acknowledged(_) = client.write("INSERT INTO kept VALUES(-1)", &[]) {
+            if let WriteOutcome::Acknowledged(_) = client.write("INSERT INTO kept VALUES(-1)", &[])
+            {
                 return Err(format!("node {} acknowledged a write", node.name));
             }
         }

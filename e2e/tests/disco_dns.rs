@@ -8,7 +8,7 @@ use e2e::{
     netns::{Network, unavailable},
     ports,
     process::{Node, PROCESS_LIMIT},
-    servers::{CoreDns, DnsFront, Tool, dns_front::Manner, present},
+    servers::{CoreDns, DnsProxy, Tool, dns_proxy::DnsMode, present},
     wait,
 };
 use serde_json::{Value, json};
@@ -171,18 +171,18 @@ fn a_name_server_that_misbehaves_only_delays() -> Result<()> {
         return Ok(());
     }
     let server = CoreDns::start(ZONE, &records(&[1, 2, 3]))?;
-    let front = DnsFront::to(server.addr())?;
-    front.set(Manner::Silent);
+    let proxy = DnsProxy::to(server.addr())?;
+    proxy.set(DnsMode::Silent);
     let hosts = Hosts::new()?;
-    let mut cluster = three(&hosts, &config(front.addr()))?;
+    let mut cluster = three(&hosts, &config(proxy.addr()))?;
     for node in cluster.iter_mut() {
         node.start_and_answer()?;
     }
     for (manner, text) in [
-        (Manner::Silent, "no name server answered"),
-        (Manner::Failing, "looking up rqlite.cluster.test"),
+        (DnsMode::Silent, "no name server answered"),
+        (DnsMode::Failing, "looking up rqlite.cluster.test"),
     ] {
-        front.set(manner);
+        proxy.set(manner);
         await_disco(&cluster[0], &format!("{manner:?} as error"), |seen| {
             seen["last_error"]
                 .as_str()
@@ -191,14 +191,14 @@ fn a_name_server_that_misbehaves_only_delays() -> Result<()> {
         ensure!(cluster_id(&cluster[0])?.is_empty(), "formed by {manner:?}");
     }
     // Slow answers that are cut short, so that TCP must be asked: still an answer.
-    front.set(Manner::Truncating);
+    proxy.set(DnsMode::Truncating);
     one_cluster(&mut cluster)?;
     let mut late = {
-        let args = dns_args(&config(front.addr()));
+        let args = dns_args(&config(proxy.addr()));
         let args: Vec<&str> = args.iter().map(String::as_str).collect();
         hosts.node(4, &args)?
     };
-    front.set(Manner::Slow(Duration::from_millis(700)));
+    proxy.set(DnsMode::Slow(Duration::from_millis(700)));
     late.start_and_ready()?;
     cluster.push(late);
     one_cluster(&mut cluster)
@@ -418,7 +418,7 @@ fn machines(
             "-bootstrap-expect",
             "3",
         ]);
-        network.house(member, &mut node);
+        network.attach(member, &mut node);
         cluster.push(node);
     }
     let mut fourth = cluster.pop().context("four nodes")?;

@@ -3,7 +3,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use e2e::{
-    client::Outcome,
+    client::WriteOutcome,
     cluster::{Cluster, SETTLE_LIMIT, check_no_panic},
     frozen_disk::FrozenDisk,
     membership::{await_log, await_rows, await_write},
@@ -30,7 +30,9 @@ fn says_what_is_wrong(node: &Node) -> Result<()> {
     let mut client = node.client().timeout(ANSWER_LIMIT);
     wait::until("a refusal in words", SETTLE_LIMIT, || {
         match client.write("INSERT INTO t VALUES(-1)", &[]) {
-            Outcome::Refused(text) | Outcome::Unknown(text) if text.contains("disk hangs: ") => {
+            WriteOutcome::Refused(text) | WriteOutcome::Unknown(text)
+                if text.contains("disk hangs: ") =>
+            {
                 Ok(())
             }
             other => Err(format!("{other:?}")),
@@ -61,7 +63,7 @@ fn a_single_node_refuses_and_goes_on() -> Result<()> {
         .timeout(ANSWER_LIMIT)
         .write("INSERT INTO t VALUES(2)", &[]);
     ensure!(
-        matches!(met, Outcome::Unknown(_)) && started.elapsed() < ANSWER_LIMIT,
+        matches!(met, WriteOutcome::Unknown(_)) && started.elapsed() < ANSWER_LIMIT,
         "{met:?} after {:?}",
         started.elapsed()
     );
@@ -102,7 +104,7 @@ fn a_leader_is_replaced() -> Result<()> {
             return Err(format!("leader {leader:?}"));
         }
         match other.write("INSERT INTO t VALUES(3)", &[]) {
-            Outcome::Acknowledged(_) => Ok(()),
+            WriteOutcome::Acknowledged(_) => Ok(()),
             other => Err(format!("{other:?}")),
         }
     })?;

@@ -13,15 +13,15 @@ use anyhow::{Context, Result, ensure};
 use e2e::{
     power::{
         disk,
-        lane::{self, CUTS},
+        run::{self, CUTS},
     },
     seed::Seed,
 };
 
-/// Without `POWER_CUTS`: no new cluster begins after this.
+/// Without `POWER_CUTS`, no new cluster starts after this time.
 const SPAN: Duration = Duration::from_secs(70);
-/// Clusters at a time.
-const LANES: usize = 2;
+/// Number of clusters under test at the same time.
+const PARALLEL_RUNS: usize = 2;
 
 fn number(name: &str) -> Result<Option<u64>> {
     env::var(name)
@@ -57,26 +57,26 @@ fn every_cut_leaves_what_was_acknowledged() -> Result<()> {
             None => start.elapsed() > SPAN,
         }
     };
-    // One cluster alone repeats a seed.
-    let lanes = match wanted {
+    // A single cluster makes a seed repeatable.
+    let parallel = match wanted {
         Some(wanted) if wanted <= CUTS as u64 => 1,
-        _ => LANES,
+        _ => PARALLEL_RUNS,
     };
     let failures: Vec<String> = thread::scope(|scope| {
-        let lanes: Vec<_> = (0..lanes)
+        let threads: Vec<_> = (0..parallel)
             .map(|_| {
                 scope.spawn(|| {
                     let mut seen = 0;
                     let seed = || next.fetch_add(1, Ordering::Relaxed);
-                    let run = lane::run_all(seed, |own| enough(own, &mut seen));
-                    run.map(|(_, acknowledged)| rows.fetch_add(acknowledged, Ordering::Relaxed))
+                    let result = run::run_all(seed, |own| enough(own, &mut seen));
+                    result.map(|(_, acknowledged)| rows.fetch_add(acknowledged, Ordering::Relaxed))
                 })
             })
             .collect();
-        let ended = lanes.into_iter().map(|lane| match lane.join() {
+        let ended = threads.into_iter().map(|thread| match thread.join() {
             Ok(Ok(_)) => None,
             Ok(Err(error)) => Some(format!("{error:#}")),
-            Err(_) => Some("a lane panicked".to_owned()),
+            Err(_) => Some("a run panicked".to_owned()),
         });
         ended.flatten().collect()
     });

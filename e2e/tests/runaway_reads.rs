@@ -158,7 +158,7 @@ fn probes_and_short_reads_are_served_beside_many_long_ones() -> Result<()> {
 
     // With the clients still there.
     let begun = Instant::now();
-    node.ask_to_stop()?;
+    node.send_sigterm()?;
     node.wait_exit(STOP_LIMIT)?;
     ensure!(begun.elapsed() < STOP_LIMIT);
     drop(clients);

@@ -14,10 +14,10 @@ use anyhow::{Context, Result, ensure};
 use e2e::{
     client::Client,
     servers::{
-        Consul, CoreDns, DnsFront, Etcd, Tool,
+        Consul, CoreDns, DnsProxy, Etcd, Tool,
         certificates::{Certificates, Pair},
         consul, dns,
-        dns_front::Manner,
+        dns_proxy::DnsMode,
         etcd, present,
     },
 };
@@ -58,19 +58,22 @@ fn dns_records_come_change_and_go() -> Result<()> {
     let mut server = CoreDns::start("cluster.test", "n1 IN A 127.0.0.11")?;
     let addr = server.addr();
     assert_eq!(
-        dns::ask(addr, "n1.cluster.test", "A")?.records,
+        dns::query(addr, "n1.cluster.test", "A")?.records,
         ["127.0.0.11"]
     );
-    let absent = dns::ask(addr, "n2.cluster.test", "A")?;
+    let absent = dns::query(addr, "n2.cluster.test", "A")?;
     assert_eq!(absent.code, ResponseCode::NXDomain);
     server.set(
         "n1 IN A 127.0.0.11\nn1 IN AAAA ::1\nn2 IN A 127.0.0.12\nall IN A 127.0.0.11\nall IN A 127.0.0.12\n\
          _raft._tcp IN SRV 0 0 4002 n1\n_raft._tcp IN SRV 0 0 4002 n2",
     )?;
-    assert_eq!(dns::ask(addr, "n1.cluster.test", "AAAA")?.records, ["::1"]);
-    assert_eq!(dns::ask(addr, "all.cluster.test", "A")?.records.len(), 2);
-    for ask in [dns::ask, dns::ask_tcp] {
-        let mut found = ask(addr, "_raft._tcp.cluster.test", "SRV")?.records;
+    assert_eq!(
+        dns::query(addr, "n1.cluster.test", "AAAA")?.records,
+        ["::1"]
+    );
+    assert_eq!(dns::query(addr, "all.cluster.test", "A")?.records.len(), 2);
+    for query in [dns::query, dns::query_tcp] {
+        let mut found = query(addr, "_raft._tcp.cluster.test", "SRV")?.records;
         found.sort();
         assert_eq!(
             found,
@@ -78,13 +81,13 @@ fn dns_records_come_change_and_go() -> Result<()> {
         );
     }
     server.set("")?;
-    let gone = dns::ask(addr, "n1.cluster.test", "A")?;
+    let gone = dns::query(addr, "n1.cluster.test", "A")?;
     assert_eq!((gone.code, gone.records.len()), (ResponseCode::NXDomain, 0));
     server.kill();
-    assert!(dns::ask(addr, "n1.cluster.test", "A").is_err());
+    assert!(dns::query(addr, "n1.cluster.test", "A").is_err());
     server.restart()?;
     assert_eq!(
-        dns::ask(addr, "n1.cluster.test", "A")?.code,
+        dns::query(addr, "n1.cluster.test", "A")?.code,
         ResponseCode::NXDomain
     );
     Ok(())
@@ -106,38 +109,38 @@ fn dns_can_be_slow_silent_failing_and_cut_short() -> Result<()> {
         return Ok(());
     }
     let server = CoreDns::start("cluster.test", "n1 IN A 127.0.0.11")?;
-    let front = DnsFront::to(server.addr())?;
+    let proxy = DnsProxy::to(server.addr())?;
     let name = "n1.cluster.test";
-    assert_eq!(dns::ask(front.addr(), name, "A")?.records, ["127.0.0.11"]);
+    assert_eq!(dns::query(proxy.addr(), name, "A")?.records, ["127.0.0.11"]);
     assert_eq!(
-        dns::ask_tcp(front.addr(), name, "A")?.records,
+        dns::query_tcp(proxy.addr(), name, "A")?.records,
         ["127.0.0.11"]
     );
 
     let delay = Duration::from_millis(300);
-    front.set(Manner::Slow(delay));
+    proxy.set(DnsMode::Slow(delay));
     let start = Instant::now();
-    assert_eq!(dns::ask(front.addr(), name, "A")?.records, ["127.0.0.11"]);
+    assert_eq!(dns::query(proxy.addr(), name, "A")?.records, ["127.0.0.11"]);
     assert!(start.elapsed() >= delay, "{:?}", start.elapsed());
 
-    front.set(Manner::Failing);
+    proxy.set(DnsMode::Failing);
     assert_eq!(
-        dns::ask(front.addr(), name, "A")?.code,
+        dns::query(proxy.addr(), name, "A")?.code,
         ResponseCode::ServFail
     );
-    assert!(dns::ask_tcp(front.addr(), name, "A").is_err());
+    assert!(dns::query_tcp(proxy.addr(), name, "A").is_err());
 
-    front.set(Manner::Truncating);
-    let short = dns::ask(front.addr(), name, "A")?;
+    proxy.set(DnsMode::Truncating);
+    let short = dns::query(proxy.addr(), name, "A")?;
     assert!(short.truncated && short.records.is_empty(), "{short:?}");
     assert_eq!(
-        dns::ask_tcp(front.addr(), name, "A")?.records,
+        dns::query_tcp(proxy.addr(), name, "A")?.records,
         ["127.0.0.11"]
     );
 
-    front.set(Manner::Silent);
-    assert!(dns::ask(front.addr(), name, "A").is_err());
-    assert_eq!(front.asked(), 5);
+    proxy.set(DnsMode::Silent);
+    assert!(dns::query(proxy.addr(), name, "A").is_err());
+    assert_eq!(proxy.queries(), 5);
     Ok(())
 }
 

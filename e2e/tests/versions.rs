@@ -110,7 +110,7 @@ fn a_cluster_is_rolled_to_the_next_version_and_back_under_writers() -> Result<()
         println!("{count:>6} {reason}");
     }
     rolled?;
-    fault::judge_writes(&mut cluster, &writes)?;
+    fault::verify_writes(&mut cluster, &writes)?;
     cluster.crash_all()?;
     await_version(&cluster, 2)
 }

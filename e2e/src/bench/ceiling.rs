@@ -1,6 +1,7 @@
-//! The parse-only ceiling: an HTTP server that reads the same JSON, answers the same JSON and does nothing.
+//! The parse-only ceiling: an HTTP server that parses the same JSON, returns the same JSON and does nothing
+//! else.
 //!
-//! What a node can reach at best on this machine with this load generator beside it.
+//! It is the best that a node could reach on this machine beside this load generator.
 use std::{
     process::{Child, Command, Stdio},
     time::Duration,
@@ -18,19 +19,19 @@ use serde_json::{Value, json};
 
 use crate::{client::Client, ports, wait};
 
-/// The ceiling as a process of its own, like a node.
+/// The ceiling as a separate process, like a node.
 #[derive(Debug)]
 pub struct Ceiling {
-    /// `host:port` it serves.
+    /// `host:port` that it serves.
     pub addr: String,
     child: Child,
 }
 
 impl Ceiling {
-    /// Starts this program again as the ceiling.
+    /// Starts this program again as the ceiling server.
     ///
     /// # Errors
-    /// When it does not start or answer.
+    /// If it does not start or answer.
     pub fn start() -> Result<Self> {
         let addr = format!("127.0.0.1:{}", ports::reserve()?);
         let own = std::env::current_exe().context("own path")?;
@@ -71,9 +72,9 @@ fn await_answer(addr: &str) -> Result<()> {
 /// Serves on `addr` until the process is killed.
 ///
 /// # Errors
-/// When the address cannot be bound.
+/// If the address cannot be bound.
 pub fn serve(addr: &str) -> Result<()> {
-    // The runtime that the node's `#[tokio::main]` would give.
+    // The same runtime configuration as the node's `#[tokio::main]`.
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -89,7 +90,7 @@ pub fn serve(addr: &str) -> Result<()> {
 async fn serve_on(listener: tokio::net::TcpListener) -> Result<()> {
     use axum::serve::ListenerExt;
     let listener = listener.tap_io(|stream| {
-        // Without it the ceiling would be lower than the node for a reason that is not the node's.
+        // The node sets it too; without it the ceiling would be too low.
         let _ = stream.set_nodelay(true);
     });
     let router = Router::new()
@@ -101,7 +102,7 @@ async fn serve_on(listener: tokio::net::TcpListener) -> Result<()> {
 /// The same server on a thread of this process, for tests.
 ///
 /// # Errors
-/// When it does not start or answer.
+/// If it does not start or answer.
 #[cfg(test)]
 pub(super) fn spawn_thread() -> Result<(String, std::thread::JoinHandle<Result<()>>)> {
     let addr = format!("127.0.0.1:{}", ports::reserve()?);

@@ -1,4 +1,4 @@
-//! What is measured, cell by cell, and the nodes that are started for it.
+//! The measurements ("cells"), and the nodes that are started for them.
 use std::{path::Path, thread, time::Duration};
 
 use anyhow::{Context, Result};
@@ -17,15 +17,15 @@ use crate::{
     wait,
 };
 
-/// Connections of the load.
+/// Numbers of connections of the load.
 pub const CONNECTIONS: [usize; 4] = [1, 16, 64, 256];
-/// Read levels of the point reads.
+/// Read consistency levels of the point reads.
 pub const LEVELS: [&str; 3] = ["none", "weak", "linearizable"];
 
 /// Measures the disk, SQLite and the parse-only server.
 ///
 /// # Errors
-/// When one of them fails.
+/// If one of them fails.
 pub fn measure_ceilings(options: &Options, work: &Path, report: &mut Report) -> Result<()> {
     if options.wants("ceiling/fdatasync") {
         report.add(Cell::rate(
@@ -65,10 +65,10 @@ pub fn measure_ceilings(options: &Options, work: &Path, report: &mut Report) -> 
     Ok(())
 }
 
-/// Measures one node alone.
+/// Measures a single node.
 ///
 /// # Errors
-/// When it does not start or fails under load.
+/// If it does not start or fails under load.
 pub fn measure_one_node(options: &Options, work: &Path, report: &mut Report) -> Result<()> {
     let areas = [
         "one/insert",
@@ -117,10 +117,10 @@ pub fn measure_one_node(options: &Options, work: &Path, report: &mut Report) -> 
     node.stop().map(|_| ())
 }
 
-/// Measures three processes, through the leader and through a follower, and the loss of the leader.
+/// Measures three nodes through the leader and through a follower, and the failover.
 ///
 /// # Errors
-/// When they do not form a cluster or fail under load.
+/// If they do not form a cluster or fail under load.
 pub fn measure_three_nodes(options: &Options, work: &Path, report: &mut Report) -> Result<()> {
     let loads = three_node_loads(options);
     if loads.is_empty() && !options.wants("three/failover") {
@@ -165,8 +165,7 @@ pub fn measure_three_nodes(options: &Options, work: &Path, report: &mut Report) 
     Ok(())
 }
 
-/// Name, connections and requests of each load: reads first, so that they find the rows that they ask for in a small
-/// table.
+/// Name, connections and requests of each load. Reads come first, so that they run against a small table.
 fn three_node_loads(options: &Options) -> Vec<(String, usize, Vec<Vec<u8>>)> {
     let mut loads = Vec::new();
     for level in LEVELS {
@@ -176,7 +175,7 @@ fn three_node_loads(options: &Options) -> Vec<(String, usize, Vec<Vec<u8>>)> {
                 .into_iter()
                 .map(|count| (name.clone(), count, requests::selects(level))),
         );
-        // What a follower adds shows at one number of connections.
+        // One number of connections is enough to show the cost of forwarding by a follower.
         let name = format!("three/follower/select-{level}");
         if options.wants(&format!("{name}/64")) {
             loads.push((name, 64, requests::selects(level)));
@@ -192,10 +191,10 @@ fn three_node_loads(options: &Options) -> Vec<(String, usize, Vec<Vec<u8>>)> {
     loads
 }
 
-/// A node on the measured disk with the product's own defaults.
+/// A node on the measured disk with the product's defaults.
 ///
 /// # Errors
-/// When no port or directory can be had.
+/// If no port or directory is available.
 pub fn bench_node(name: &str, work: &Path) -> Result<Node> {
     let mut node = Node::new_in(name, work)?;
     node.args.clear();
@@ -235,12 +234,12 @@ fn measure(
     Ok(())
 }
 
-/// Inserts at 64 connections while two checkpoints are asked for.
+/// Inserts over 64 connections while two checkpoints are requested.
 fn measure_checkpoint(options: &Options, report: &mut Report, node: &Node) -> Result<()> {
     let name = "one/checkpoint/64";
     let set = requests::inserts();
     let load = thread::scope(|scope| {
-        let asking = scope.spawn(|| ask_for_checkpoints(&mut node.client(), options.cell / 3));
+        let asking = scope.spawn(|| request_checkpoints(&mut node.client(), options.cell / 3));
         let load = load::run(&node.http, 64, options.cell, &set).context(name)?;
         asking
             .join()
@@ -251,7 +250,7 @@ fn measure_checkpoint(options: &Options, report: &mut Report, node: &Node) -> Re
     Ok(())
 }
 
-fn ask_for_checkpoints(client: &mut Client, apart: Duration) -> Result<()> {
+fn request_checkpoints(client: &mut Client, apart: Duration) -> Result<()> {
     for _ in 0..2 {
         wait::pace(apart);
         let reply = client.post("/snapshot", "")?;

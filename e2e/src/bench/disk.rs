@@ -1,4 +1,4 @@
-//! What the disk and SQLite give by themselves: synced appends a second, and rows a second without Raft or HTTP.
+//! Baselines without Raft or HTTP: synced appends per second, and rows inserted into SQLite per second.
 use std::{
     fs::File,
     io::Write,
@@ -14,10 +14,10 @@ const APPEND: usize = 256;
 /// Rows in one transaction: a typical group of concurrent requests.
 const BATCH: u64 = 64;
 
-/// Appends of 256 bytes a second, each followed by `fdatasync`.
+/// Appends of 256 bytes per second, each followed by `fdatasync`.
 ///
 /// # Errors
-/// When the file cannot be written.
+/// If the file cannot be written.
 pub fn synced_appends(dir: &Path, span: Duration) -> Result<f64> {
     let path = dir.join("appends");
     let mut file = File::create(&path).context("create the append file")?;
@@ -31,10 +31,10 @@ pub fn synced_appends(dir: &Path, span: Duration) -> Result<f64> {
     rate
 }
 
-/// Rows a second inserted by one statement, 64 to a transaction, in WAL mode with `synchronous=OFF`.
+/// Rows per second inserted one per statement, 64 per transaction, in WAL mode with `synchronous=OFF`.
 ///
 /// # Errors
-/// When SQLite fails.
+/// If SQLite fails.
 pub fn sqlite_inserts(dir: &Path, span: Duration) -> Result<f64> {
     let path = dir.join("raw.sqlite");
     let database = Connection::open(&path).context("open")?;
@@ -52,7 +52,7 @@ pub fn sqlite_inserts(dir: &Path, span: Duration) -> Result<f64> {
     })
 }
 
-/// Calls `step` for `span`; the sum of what it gives, a second.
+/// Calls `step` for `span`; returns the sum of its results per second.
 #[expect(clippy::cast_precision_loss, reason = "a few digits are shown")]
 fn repeat(span: Duration, mut step: impl FnMut() -> Result<u64>) -> Result<f64> {
     let start = Instant::now();

@@ -1,4 +1,5 @@
-//! Times that a user waits: for a new leader after a crash, and for a large database to be ready again.
+//! Times that a user waits: for a new leader after a crash, and for a large database to be ready after a
+//! restart.
 use std::{
     path::Path,
     time::{Duration, Instant},
@@ -13,23 +14,23 @@ use crate::{
         options::Options,
         report::{Cell, Report},
     },
-    client::Outcome,
+    client::WriteOutcome,
     cluster::Cluster,
     process::{Node, PROCESS_LIMIT},
     wait,
 };
 
-/// Size of the database of the restart measurement.
+/// Database size of the restart measurement.
 const BIG_BYTES: u64 = 1 << 30;
-/// Bytes of one row there.
+/// Bytes of one row of it.
 const BIG_ROW: u64 = 1 << 16;
 /// How long the survivors may take to accept a write.
 const FAILOVER_LIMIT: Duration = Duration::from_secs(30);
 
-/// Milliseconds from kill -9 of the leader to the next accepted write; the median and the worst round.
+/// Milliseconds from kill -9 of the leader to the next accepted write: median and maximum over the rounds.
 ///
 /// # Errors
-/// When the survivors accept no write or a killed node does not come back.
+/// If the survivors accept no write or a killed node does not come back.
 pub fn failover(options: &Options, cluster: &mut Cluster) -> Result<Cell> {
     let mut millis = Vec::new();
     for _ in 0..options.failover_rounds.max(1) {
@@ -54,7 +55,8 @@ pub fn failover(options: &Options, cluster: &mut Cluster) -> Result<Cell> {
     )))
 }
 
-/// A round starts with everybody caught up: what is measured is the election, not an earlier load's backlog.
+/// Waits until all nodes have caught up, so that a round measures the election and not the backlog of an
+/// earlier load.
 fn await_all_applied(cluster: &mut Cluster) -> Result<()> {
     cluster
         .agreed_rows("SELECT count(*), max(id) FROM t")
@@ -70,7 +72,7 @@ fn await_write(cluster: &Cluster, dead: usize) -> Result<()> {
         let mut seen = String::new();
         for client in &mut survivors {
             match client.write("INSERT INTO t(v) VALUES('after')", &[]) {
-                Outcome::Acknowledged(_) => return Ok(()),
+                WriteOutcome::Acknowledged(_) => return Ok(()),
                 other => seen = format!("{other:?}"),
             }
         }
@@ -78,10 +80,11 @@ fn await_write(cluster: &Cluster, dead: usize) -> Result<()> {
     })
 }
 
-/// Fills a database to 1 GB, kills the node with -9 and measures how long it takes to be ready.
+/// Fills a database to 1 GB, kills the node with SIGKILL and measures how long it takes to become ready
+/// again.
 ///
 /// # Errors
-/// When the node fails.
+/// If the node fails.
 pub fn measure_big_restart(options: &Options, work: &Path, report: &mut Report) -> Result<()> {
     if !options.wants("one/big-restart") {
         return Ok(());
@@ -107,7 +110,8 @@ pub fn measure_big_restart(options: &Options, work: &Path, report: &mut Report) 
 fn fill(node: &Node) -> Result<()> {
     let mut client = node.client().timeout(Duration::from_secs(120));
     client.execute("CREATE TABLE big(id INTEGER PRIMARY KEY, v BLOB)", &[])?;
-    // A few MiB a statement, as a bulk load would; the data is made in the node, so HTTP is not the limit.
+    // A few MiB per statement, like a bulk load. The node generates the data itself, so that HTTP is not the
+    // bottleneck.
     const ROWS_AT_ONCE: u64 = 64;
     let sql = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i<?) \
                INSERT INTO big(v) SELECT randomblob(?) FROM n";

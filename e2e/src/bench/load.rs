@@ -9,30 +9,30 @@ use anyhow::{Context, Result, bail};
 use memchr::memmem;
 use mio::{Events, Interest, Poll, Token, event::Event, net::TcpStream};
 
-/// Nothing measured is sent for this part of the span: connections open, caches fill.
+/// Share of the span before the measurement starts, in which connections open and caches fill.
 const WARM_UP: f64 = 0.2;
-/// No reply at all for this long ends the measurement.
+/// The measurement fails if no reply at all arrives for this long.
 const SILENCE_LIMIT: Duration = Duration::from_secs(20);
-/// Larger than any reply to a point request.
+/// Read buffer in bytes: larger than any reply to a point request.
 const READ_BUFFER: usize = 64 * 1024;
 
-/// What a load saw.
+/// Result of a load.
 #[derive(Clone, Debug, Default)]
 pub struct Load {
     /// Replies in the measured part of the span.
     pub replies: usize,
-    /// Replies that were not 200 or carried an error.
+    /// Replies with a status other than 200 or with an error.
     pub errors: usize,
     /// One such reply.
     pub sample_error: Option<String>,
-    /// Measured seconds.
+    /// Length of the measured part in seconds.
     pub seconds: f64,
     /// Latency of every measured request in microseconds, sorted.
     pub(super) micros: Vec<u32>,
 }
 
 impl Load {
-    /// Replies a second.
+    /// Replies per second.
     #[must_use]
     #[expect(clippy::cast_precision_loss, reason = "a few digits are shown")]
     pub fn rate(&self) -> f64 {
@@ -43,7 +43,7 @@ impl Load {
         }
     }
 
-    /// Latency in microseconds below which this share (0 to 1) of the requests stayed.
+    /// Latency percentile in microseconds; `share` is between 0 and 1.
     #[must_use]
     pub fn percentile(&self, share: f64) -> u32 {
         if self.micros.is_empty() {
@@ -64,16 +64,16 @@ impl Load {
 struct Connection {
     stream: TcpStream,
     request: usize,
-    /// Bytes of the request that the kernel has taken.
+    /// Bytes of the request that the kernel has accepted.
     sent: usize,
     started: Instant,
     reply: Vec<u8>,
 }
 
-/// Sends `requests` in turn over `connections` kept-alive connections for `span`.
+/// Sends `requests` in turn over `connections` keep-alive connections for `span`.
 ///
 /// # Errors
-/// When a connection fails or nothing is answered any more.
+/// If a connection fails or replies stop arriving.
 pub fn run(addr: &str, connections: usize, span: Duration, requests: &[Vec<u8>]) -> Result<Load> {
     let addr: SocketAddr = addr.parse().with_context(|| format!("address {addr}"))?;
     let mut poll = Poll::new().context("poll")?;
@@ -132,7 +132,7 @@ fn connect_all(
 ) -> Result<Vec<Connection>> {
     (0..connections)
         .map(|number| {
-            // Blocking connect: only afterwards does the clock start.
+            // Blocking connects: the clock starts only afterwards.
             let stream =
                 std::net::TcpStream::connect(addr).with_context(|| format!("connect to {addr}"))?;
             stream.set_nodelay(true)?;
@@ -156,7 +156,7 @@ fn connect_all(
 }
 
 impl Connection {
-    /// Goes on sending and reading; true once the whole reply is there.
+    /// Continues sending and reading; returns true once the whole reply has arrived.
     fn drive(
         &mut self,
         event: &Event,

@@ -1,19 +1,19 @@
-//! Memory of a process as the kernel counts it.
+//! Memory of a process, as reported by the kernel in `/proc/<pid>/status`.
 use anyhow::{Context, Result};
 
 /// Resident memory in MiB.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Memory {
-    /// Now.
+    /// Current.
     pub resident: f64,
-    /// At its highest since the process started.
+    /// Maximum since the process started.
     pub peak: f64,
 }
 
 /// Resident memory of the process `pid`.
 ///
 /// # Errors
-/// When there is no such process.
+/// If there is no such process.
 pub fn of(pid: u32) -> Result<Memory> {
     let path = format!("/proc/{pid}/status");
     let text = std::fs::read_to_string(&path).with_context(|| format!("read {path}"))?;

@@ -9,47 +9,47 @@ pub const USAGE: &str = "\
 usage: bench [--quick] [--seconds N] [--only REGEX] [--big] [--strict]
        bench ceiling ADDR
 
-  --seconds N   length of each cell (default 3)
-  --quick       1 second a cell, 2 rounds of failover
+  --seconds N   duration of each cell in seconds (default 3)
+  --quick       1 second per cell, 2 failover rounds
   --only REGEX  measure only cells whose name matches, e.g. 'one/insert' or '/64$'
   --big         also measure the restart of a 1 GB database (needs 3 GB of disk and a minute)
   --strict      exit with 1 if a target is missed
   ceiling ADDR  serve the parse-only ceiling on ADDR (the benchmark starts this itself)";
 
-/// What to do.
+/// What the command line asks for.
 #[derive(Debug)]
 pub enum Command {
     /// Print [`USAGE`].
     Help,
-    /// Be the parse-only server on this address.
+    /// Serve as the parse-only server on this address.
     Ceiling(String),
     /// Measure.
     Measure(Options),
 }
 
-/// How to measure.
+/// Options of a measurement.
 #[derive(Debug)]
 pub struct Options {
-    /// Length of each cell.
+    /// Duration of each cell.
     pub cell: Duration,
-    /// Rounds of killing the leader.
+    /// How many times the leader is killed.
     pub failover_rounds: usize,
-    /// Also restart a 1 GB database.
+    /// Also restart a node with a 1 GB database.
     pub big: bool,
-    /// A missed target is a failure.
+    /// Exit with a failure if a target is missed.
     pub strict: bool,
     only: Option<Regex>,
 }
 
 impl Options {
-    /// Whether the cell of this name is to be measured.
+    /// Whether `--only` selects the cell of this name.
     #[must_use]
     pub fn wants(&self, cell: &str) -> bool {
         self.only.as_ref().is_none_or(|only| only.is_match(cell))
     }
 }
 
-/// Reads the arguments.
+/// Parses the arguments.
 ///
 /// # Errors
 /// Names the argument that is wrong.

@@ -1,19 +1,19 @@
-//! How busy the machine is before anything is measured: figures taken beside other work say little.
+//! How busy the machine is before the measurement: figures taken beside other work are not reliable.
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 
 use crate::wait;
 
-/// How long to watch.
+/// How long to observe.
 const WATCH: Duration = Duration::from_secs(1);
-/// Share of busy processor time above which a run is marked.
+/// Share of busy processor time above which a warning is printed.
 const LIMIT: f64 = 0.15;
 
-/// Share (0 to 1) of all processors' time that others use now; warns when it is much.
+/// Share (0 to 1) of all processors' time used by other processes now; prints a warning above [`LIMIT`].
 ///
 /// # Errors
-/// When the kernel does not say.
+/// If `/proc/stat` cannot be read.
 pub fn busy_share() -> Result<f64> {
     let before = times()?;
     wait::pace(WATCH);
@@ -42,7 +42,7 @@ fn parse(stat: &str) -> Option<(u64, u64)> {
         .split_whitespace()
         .filter_map(|tick| tick.parse().ok())
         .collect();
-    // idle and iowait; guest time (from the ninth on) is part of user time already.
+    // idle and iowait. Guest time (from the ninth field on) is already part of user time.
     let idle = fields.get(3)? + fields.get(4)?;
     Some((idle, fields.iter().take(8).sum()))
 }

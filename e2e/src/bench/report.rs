@@ -1,22 +1,22 @@
-//! What was measured, shown as it comes and written down as JSON.
+//! The measured figures: printed as they arrive and written as JSON.
 use serde_json::{Value, json};
 
-use crate::bench::{load::Load, targets::Verdict};
+use crate::bench::{load::Load, targets::TargetResult};
 
 /// One figure.
 #[derive(Clone, Debug)]
 pub struct Cell {
     /// `system/what/connections`.
     pub name: String,
-    /// In `unit`.
+    /// Value in `unit`.
     pub value: f64,
     /// `req/s`, `MiB`, `ms`, …
     pub unit: &'static str,
-    /// Median and 99th percentile latency in milliseconds, where there is one.
+    /// Median and 99th percentile latency in milliseconds, if measured.
     pub latency: Option<(f64, f64)>,
-    /// Replies that were not good.
+    /// Replies with a status other than 200 or with an error.
     pub errors: usize,
-    /// What a reader should know.
+    /// Remark for the reader.
     pub note: String,
 }
 
@@ -34,7 +34,7 @@ impl Cell {
         }
     }
 
-    /// What a load saw.
+    /// The result of a load.
     #[must_use]
     pub fn load(name: &str, load: &Load) -> Self {
         let millis = |share| f64::from(load.percentile(share)) / 1e3;
@@ -48,7 +48,7 @@ impl Cell {
         }
     }
 
-    /// Adds what a reader should know.
+    /// Sets the remark.
     #[must_use]
     pub fn note(mut self, note: &str) -> Self {
         note.clone_into(&mut self.note);
@@ -69,7 +69,7 @@ impl Report {
         self.cells.push(cell);
     }
 
-    /// The figure of this name.
+    /// The figure with this name.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&Cell> {
         self.cells.iter().find(|cell| cell.name == name)
@@ -101,18 +101,18 @@ fn render(cell: &Cell) -> String {
 
 /// The targets as a table.
 #[must_use]
-pub fn render_verdicts(verdicts: &[Verdict]) -> String {
+pub fn render_targets(results: &[TargetResult]) -> String {
     let mut table = format!("\n{:<58} {:>12} {:>12}\n", "target", "wanted", "measured");
-    for verdict in verdicts {
-        let measured = verdict.measured.map_or_else(|| "-".to_owned(), figure);
-        let met = verdict
+    for target in results {
+        let measured = target.measured.map_or_else(|| "-".to_owned(), figure);
+        let met = target
             .met
             .map_or("", |met| if met { "ok" } else { "MISSED" });
-        let sign = if verdict.at_least { ">=" } else { "<=" };
-        let wanted = format!("{sign} {}", figure(verdict.wanted));
+        let sign = if target.at_least { ">=" } else { "<=" };
+        let wanted = format!("{sign} {}", figure(target.wanted));
         table.push_str(&format!(
             "{:<58} {wanted:>12} {measured:>12}  {met}\n",
-            verdict.what
+            target.what
         ));
     }
     table
@@ -126,9 +126,9 @@ fn figure(value: f64) -> String {
     }
 }
 
-/// Everything, for a machine to compare runs.
+/// The whole report as JSON, to compare runs by program.
 #[must_use]
-pub fn to_json(report: &Report, verdicts: &[Verdict]) -> String {
+pub fn to_json(report: &Report, results: &[TargetResult]) -> String {
     let cells: Vec<Value> = report
         .cells
         .iter()
@@ -140,11 +140,11 @@ pub fn to_json(report: &Report, verdicts: &[Verdict]) -> String {
             })
         })
         .collect();
-    let targets: Vec<Value> = verdicts
+    let targets: Vec<Value> = results
         .iter()
-        .map(|verdict| {
-            json!({"what": verdict.what, "wanted": verdict.wanted, "at_least": verdict.at_least,
-                   "measured": verdict.measured, "met": verdict.met})
+        .map(|target| {
+            json!({"what": target.what, "wanted": target.wanted, "at_least": target.at_least,
+                   "measured": target.measured, "met": target.met})
         })
         .collect();
     format!("{:#}\n", json!({"cells": cells, "targets": targets}))
@@ -180,7 +180,7 @@ mod tests {
     fn json_holds_cells_and_targets() {
         let mut report = Report::default();
         report.add(Cell::rate("one/insert/1", "req/s", 2000.0));
-        let text = to_json(&report, &targets::judge(&report));
+        let text = to_json(&report, &targets::evaluate(&report));
         let value: Value = serde_json::from_str(&text).unwrap();
         assert_eq!(value["cells"][0]["name"], "one/insert/1");
         assert!(

@@ -1,18 +1,18 @@
 //! Request bytes, built before the clock starts.
 use crate::seed::Seed;
 
-/// Different requests in one set: enough that no cache in the node answers for all of them.
+/// Number of different requests in one set: enough that no cache in the node covers all of them.
 const VARIANTS: usize = 1024;
 /// Rows that are loaded before point reads are measured.
 pub const ROWS: u64 = 10_000;
 
-/// Makes the table and its rows: `t(id INTEGER PRIMARY KEY, v TEXT)` with ids 1 to [`ROWS`].
+/// Creates and fills the table `t(id INTEGER PRIMARY KEY, v TEXT)` with ids 1 to [`ROWS`].
 pub const SETUP: [&str; 2] = [
     "CREATE TABLE IF NOT EXISTS t(id INTEGER PRIMARY KEY, v TEXT)",
     "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i<10000) INSERT OR IGNORE INTO t SELECT i, printf('value-%020d', i) FROM n",
 ];
 
-/// Single-row parameterized inserts.
+/// Parameterized inserts of a single row.
 #[must_use]
 pub fn inserts() -> Vec<Vec<u8>> {
     let mut seed = Seed::new(1);
@@ -29,7 +29,7 @@ pub fn inserts() -> Vec<Vec<u8>> {
         .collect()
 }
 
-/// Point reads by primary key at a read level.
+/// Point reads by primary key at a read consistency level.
 #[must_use]
 pub fn selects(level: &str) -> Vec<Vec<u8>> {
     let mut seed = Seed::new(2);

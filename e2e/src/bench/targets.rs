@@ -1,25 +1,25 @@
-//! The figures to reach, and whether a run reached them.
+//! Performance targets, and whether a run met them.
 //!
-//! Absolute figures suppose a disk that gives about 5 000 synced appends a second and two cores shared with the load
-//! generator; the ratios hold anywhere.
+//! Absolute figures assume a disk with about 5 000 synced appends per second and two cores shared with the
+//! load generator. The ratios hold on any machine.
 use crate::bench::report::Report;
 
-/// A target and what became of it.
+/// A target and its result.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Verdict {
-    /// The target in words.
+pub struct TargetResult {
+    /// Description of the target.
     pub what: String,
     /// The bound.
     pub wanted: f64,
-    /// Whether the bound is a floor (else a ceiling).
+    /// Whether the bound is a minimum (otherwise a maximum).
     pub at_least: bool,
-    /// `None` if its cells were not measured.
+    /// Measured value; `None` if its cells were not measured.
     pub measured: Option<f64>,
-    /// `None` if its cells were not measured.
+    /// Whether the bound was met; `None` if its cells were not measured.
     pub met: Option<bool>,
 }
 
-/// What of a cell is judged.
+/// The figure that is compared with the bound.
 enum Figure {
     Value(&'static str),
     P99(&'static str),
@@ -28,7 +28,7 @@ enum Figure {
 
 use Figure::{P99, Ratio, Value};
 
-/// (target, figure, bound is a floor, bound)
+/// (target, figure, whether the bound is a minimum, bound)
 const TARGETS: [(&str, Figure, bool, f64); 27] = [
     (
         "one node: writes/s, 1 connection",
@@ -205,7 +205,7 @@ const TARGETS: [(&str, Figure, bool, f64); 27] = [
 
 /// Compares a run with every target.
 #[must_use]
-pub fn judge(report: &Report) -> Vec<Verdict> {
+pub fn evaluate(report: &Report) -> Vec<TargetResult> {
     let value = |name| report.get(name).map(|cell| cell.value);
     TARGETS
         .iter()
@@ -227,7 +227,7 @@ pub fn judge(report: &Report) -> Vec<Verdict> {
                     measured <= *wanted
                 }
             });
-            Verdict {
+            TargetResult {
                 what: (*what).to_owned(),
                 wanted: *wanted,
                 at_least: *at_least,
@@ -254,11 +254,11 @@ mod tests {
         ] {
             report.add(Cell::rate(name, "x", value));
         }
-        let verdicts = judge(&report);
+        let results = evaluate(&report);
         let met = |what: &str| {
-            verdicts
+            results
                 .iter()
-                .find(|verdict| verdict.what == what)
+                .find(|target| target.what == what)
                 .unwrap()
                 .met
         };

@@ -1,7 +1,7 @@
-//! `bench`: measures `rqlited` and the ceilings beside it; see `bench --help`.
+//! `bench`: measures `rqlited` and the machine's ceilings; see `bench --help`.
 use std::process::ExitCode;
 
-/// The node uses it too: the ceiling must not be lower for want of it.
+/// The same allocator as the node's, so that the ceiling is not lower for lack of it.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

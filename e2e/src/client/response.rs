@@ -1,15 +1,15 @@
-//! Reads one HTTP/1.1 reply and keeps it as it came.
+//! Reads one HTTP/1.1 reply and keeps it exactly as received.
 use std::io::{self, Read};
 
-/// A head larger than this is not one of ours.
+/// Limit for a reply's head, in bytes; a larger one is treated as an error.
 const MAX_HEAD: usize = 64 * 1024;
 
-/// A whole reply.
+/// A complete reply.
 #[derive(Clone)]
 pub struct Reply {
     /// Status code.
     pub status: u16,
-    /// Header names and values as they came, in order.
+    /// Header names and values as received, in order.
     pub headers: Vec<(String, String)>,
     /// The body without any transfer coding.
     pub body: Vec<u8>,
@@ -22,7 +22,7 @@ impl std::fmt::Debug for Reply {
 }
 
 impl Reply {
-    /// Value of the first header with this name, in any case.
+    /// Value of the first header with this name, ignoring case.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers
@@ -31,19 +31,19 @@ impl Reply {
             .map(|(_, value)| value.as_str())
     }
 
-    /// The body as text; bytes that are not UTF-8 become U+FFFD.
+    /// The body as text; invalid UTF-8 becomes U+FFFD.
     #[must_use]
     pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 
-    /// The body as JSON; `Null` if it is none.
+    /// The body as JSON; `Null` if it is not JSON.
     #[must_use]
     pub fn json(&self) -> serde_json::Value {
         serde_json::from_slice(&self.body).unwrap_or_default()
     }
 
-    /// Whether the server ends the connection after this reply.
+    /// Whether the server closes the connection after this reply.
     #[must_use]
     pub fn closes(&self) -> bool {
         self.header("connection")
@@ -67,7 +67,7 @@ pub(super) fn read(stream: &mut impl Read, method: &str) -> io::Result<Reply> {
     let mut buffer = Vec::new();
     let mut reply = loop {
         let reply = read_head(stream, &mut buffer)?;
-        // 100 Continue announces the reply proper.
+        // Interim replies (100 Continue) precede the final one.
         if reply.status >= 200 {
             break reply;
         }
@@ -98,7 +98,7 @@ fn malformed(error: impl std::error::Error + Send + Sync + 'static) -> io::Error
     io::Error::new(io::ErrorKind::InvalidData, error)
 }
 
-/// Reads up to the blank line; what follows it stays in `buffer`.
+/// Reads up to the blank line; what follows stays in `buffer`.
 fn read_head(stream: &mut impl Read, buffer: &mut Vec<u8>) -> io::Result<Reply> {
     let end = fill_until(stream, buffer, b"\r\n\r\n")?;
     let rest = buffer.split_off(end + 4);

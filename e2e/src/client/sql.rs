@@ -1,21 +1,21 @@
-//! SQL over the client: rows as JSON, and for writes what their caller may conclude.
+//! SQL over the client: query results as JSON, and what a write's reply says about its effect.
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
 use super::{Client, Failure, Reply};
 
-/// What the sender of a write knows about it afterwards.
+/// What the sender of a write knows about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// It was done and must never be lost; how many rows it affected.
+pub enum WriteOutcome {
+    /// It was executed and must never be lost; number of affected rows.
     Acknowledged(i64),
-    /// It was certainly not done, and never will be.
+    /// It was not executed and never will be; the error.
     Refused(String),
-    /// It may have been done, or may be done later.
+    /// It may have been executed, or may be executed later; the error.
     Unknown(String),
 }
 
-/// Request errors that are decided before anything is proposed.
+/// Errors of requests that are rejected before a proposal to Raft.
 const NEVER_PROPOSED: [&str; 6] = [
     "leader not found",
     "not leader",
@@ -24,10 +24,10 @@ const NEVER_PROPOSED: [&str; 6] = [
     "disallowed pragma",
     "stale read",
 ];
-/// How refusals begin that name a disk and its figures; they are decided before anything is proposed, too.
+/// Prefixes of rejections that name a disk and its figures. They, too, precede a proposal.
 const NEVER_PROPOSED_BEGINNINGS: [&str; 2] = ["disk full: ", "disk hangs: "];
 
-/// One statement with its parameters as a request body.
+/// Request body of one statement with its parameters.
 #[must_use]
 pub fn statement(sql: &str, parameters: &[Value]) -> String {
     let mut words = vec![Value::from(sql)];
@@ -35,61 +35,61 @@ pub fn statement(sql: &str, parameters: &[Value]) -> String {
     json!([words]).to_string()
 }
 
-/// What a reply to a write of one statement (or its absence) means.
+/// What the reply to a write of one statement, or its absence, says about the write.
 #[must_use]
-pub fn classify(reply: &Result<Reply, Failure>) -> Outcome {
+pub fn classify(reply: &Result<Reply, Failure>) -> WriteOutcome {
     let reply = match reply {
         Ok(reply) => reply,
-        Err(Failure::NotSent(error)) => return Outcome::Refused(error.to_string()),
-        Err(Failure::Broken(error)) => return Outcome::Unknown(error.to_string()),
+        Err(Failure::NotSent(error)) => return WriteOutcome::Refused(error.to_string()),
+        Err(Failure::Broken(error)) => return WriteOutcome::Unknown(error.to_string()),
     };
     let text = format!("{} {}", reply.status, reply.text().trim_end());
     match reply.status {
         200 => classify_body(&reply.json(), text),
-        400 | 401 | 404 | 405 => Outcome::Refused(text),
-        503 if text.contains("leader not found") => Outcome::Refused(text),
-        _ => Outcome::Unknown(text),
+        400 | 401 | 404 | 405 => WriteOutcome::Refused(text),
+        503 if text.contains("leader not found") => WriteOutcome::Refused(text),
+        _ => WriteOutcome::Unknown(text),
     }
 }
 
-fn classify_body(body: &Value, text: String) -> Outcome {
+fn classify_body(body: &Value, text: String) -> WriteOutcome {
     if let Some(error) = body["error"].as_str() {
         let certain = NEVER_PROPOSED.contains(&error)
             || NEVER_PROPOSED_BEGINNINGS
                 .iter()
                 .any(|beginning| error.starts_with(beginning));
         return if certain {
-            Outcome::Refused(text)
+            WriteOutcome::Refused(text)
         } else {
-            Outcome::Unknown(text)
+            WriteOutcome::Unknown(text)
         };
     }
     match &body["results"][0] {
-        // A statement's error is its committed result: SQLite refused it.
-        Value::Object(result) if result.contains_key("error") => Outcome::Refused(text),
-        Value::Object(result) => Outcome::Acknowledged(
+        // A statement's own error is its committed result: SQLite rejected it.
+        Value::Object(result) if result.contains_key("error") => WriteOutcome::Refused(text),
+        Value::Object(result) => WriteOutcome::Acknowledged(
             result
                 .get("rows_affected")
                 .and_then(Value::as_i64)
                 .unwrap_or_default(),
         ),
-        _ => Outcome::Unknown(text),
+        _ => WriteOutcome::Unknown(text),
     }
 }
 
 impl Client {
-    /// Sends one write and says what became of it.
-    pub fn write(&mut self, sql: &str, parameters: &[Value]) -> Outcome {
+    /// Sends one write and classifies its outcome.
+    pub fn write(&mut self, sql: &str, parameters: &[Value]) -> WriteOutcome {
         classify(&self.post("/db/execute", &statement(sql, parameters)))
     }
 
-    /// Sends one write that must succeed.
+    /// Sends one write that must succeed; returns the number of affected rows.
     ///
     /// # Errors
-    /// When it was not acknowledged.
+    /// If it was not acknowledged.
     pub fn execute(&mut self, sql: &str, parameters: &[Value]) -> Result<i64> {
         match self.write(sql, parameters) {
-            Outcome::Acknowledged(rows) => Ok(rows),
+            WriteOutcome::Acknowledged(rows) => Ok(rows),
             other => bail!("{sql} at {}: {other:?}", self.addr()),
         }
     }
@@ -97,7 +97,7 @@ impl Client {
     /// Rows of one query at a read level.
     ///
     /// # Errors
-    /// When there is no reply or it carries an error.
+    /// If there is no reply or it contains an error.
     pub fn rows(
         &mut self,
         level: &str,
@@ -133,7 +133,7 @@ impl Client {
     /// The single value of a query, as an integer.
     ///
     /// # Errors
-    /// When the query fails or gives something else.
+    /// If the query fails or returns anything else.
     pub fn number(&mut self, level: &str, sql: &str) -> Result<i64> {
         let rows = self.rows(level, sql, &[])?;
         rows.first()

@@ -1,4 +1,4 @@
-//! The client against scripted servers, and the meaning of every kind of reply to a write.
+//! The client against scripted servers, and the classification of every kind of reply to a write.
 use std::{
     io::{BufRead, BufReader},
     net::TcpListener,
@@ -7,7 +7,7 @@ use std::{
 
 use super::*;
 
-/// Serves `replies` on as many connections as they need: an empty reply closes the connection after the request.
+/// Serves `replies` on as many connections as needed. An empty reply closes the connection after the request.
 fn serve(replies: Vec<&'static str>) -> (Client, JoinHandle<Vec<String>>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let client =
@@ -165,9 +165,9 @@ fn every_reply_to_a_write_has_a_meaning() {
             body: body.as_bytes().to_vec(),
         });
         let seen = match classify(&reply) {
-            Outcome::Acknowledged(_) => "acknowledged",
-            Outcome::Refused(_) => "refused",
-            Outcome::Unknown(_) => "unknown",
+            WriteOutcome::Acknowledged(_) => "acknowledged",
+            WriteOutcome::Refused(_) => "refused",
+            WriteOutcome::Unknown(_) => "unknown",
         };
         assert_eq!(seen, meaning, "{status} {body}");
     }

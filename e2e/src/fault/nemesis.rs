@@ -1,9 +1,9 @@
-//! What is done to the nodes: chosen by a seed from what is possible in the present state.
+//! Injects faults, chosen by a seed from those possible in the current state. "Nemesis" is Jepsen's term.
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
-use super::users::{self, DEEDS, Deed};
+use super::users::{self, ALL_MISUSES, Misuse};
 use crate::{
     cluster::{Cluster, SETTLE_LIMIT},
     link::{Link, Mode},
@@ -14,24 +14,24 @@ use crate::{
     wait,
 };
 
-/// Shortest and longest time between two steps in milliseconds.
+/// Shortest and longest time between two steps, in milliseconds.
 const STEP_MILLIS: (u64, u64) = (150, 1_500);
 
-/// What a node is doing.
+/// State of a node's process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Condition {
-    /// It runs.
+pub enum NodeState {
+    /// Running.
     Up,
-    /// It has been killed or stopped.
+    /// Killed or stopped.
     Down,
-    /// It is frozen.
+    /// Frozen by SIGSTOP.
     Paused,
 }
 
-/// One act.
+/// One fault or repair. The index is the node's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// kill -9.
+    /// SIGKILL.
     Kill(usize),
     /// SIGTERM.
     Stop(usize),
@@ -41,71 +41,71 @@ pub enum Step {
     Pause(usize),
     /// SIGCONT.
     Resume(usize),
-    /// Change what the link in front of a node lets through.
+    /// Change the mode of the link in front of a node.
     Link(usize, Mode),
-    /// Let a node's link pass everything late.
+    /// Delay everything on a node's link.
     Slow(usize),
-    /// Cut the way from one node to another (needs a [`Network`]).
+    /// Drop traffic from one node to another (needs a [`Network`]).
     CutPair(usize, usize),
-    /// All links open.
+    /// Open all links.
     HealLinks,
-    /// A user does something careless at a node.
-    User(usize, Deed),
+    /// A user misuses a node.
+    User(usize, Misuse),
     /// Fill a node's disk, so that almost nothing fits any more (needs disks).
     Fill(usize),
-    /// Make room on a node's disk again.
+    /// Free the space on a node's disk again.
     MakeRoom(usize),
-    /// Kill a node and start it at another Raft address (needs [`Wires::None`]).
+    /// Kill a node and restart it at another Raft address (needs [`NetworkControl::None`]).
     Move(usize),
 }
 
-/// What can be cut.
+/// Where traffic between nodes can be interrupted.
 #[derive(Clone, Copy, Debug)]
-pub enum Wires<'a> {
+pub enum NetworkControl<'a> {
     /// Proxies, one in front of each node.
     Links(&'a [Link]),
-    /// Namespaces, one around each node.
+    /// Network namespaces, one for each node.
     Network(&'a Network),
-    /// Nothing.
+    /// Nowhere.
     None,
 }
 
-/// Left free on a disk that is filled: less than a node wants to keep for itself.
+/// Bytes left free on a filled disk: less than a node's reserve.
 const LEFT_FREE_BYTES: u64 = 64 << 10;
 
-/// The present state, as the choice of a step sees it.
+/// The current state, from which the next step is chosen.
 #[derive(Clone, Debug)]
 pub struct State {
     /// Each node's condition.
-    pub nodes: Vec<Condition>,
+    pub nodes: Vec<NodeState>,
     /// Whether any link is cut, held or slow.
     pub links_faulty: bool,
-    /// Whether pairs can be cut.
-    pub pairs: bool,
-    /// Whether there is anything between the nodes that can be cut.
-    pub wired: bool,
-    /// Whether users do careless things, too.
+    /// Whether traffic between chosen pairs can be cut.
+    pub can_cut_pairs: bool,
+    /// Whether traffic between nodes can be interrupted at all.
+    pub can_interrupt: bool,
+    /// Whether users misuse nodes, too.
     pub users: bool,
-    /// For each node whether its disk is full; empty without disks of their own.
+    /// For each node whether its disk is full; empty if the nodes have no disks of their own.
     pub full: Vec<bool>,
 }
 
 impl State {
-    /// The next step: mostly such that a majority keeps running, now and then not.
+    /// Chooses the next step. Most choices keep a majority running; about one in six may break it.
     #[must_use]
     pub fn choose(&self, seed: &mut Seed) -> Step {
         let count = self.nodes.len();
         if self.users && seed.below(3) == 0 {
-            return self.choose_of_users(seed);
+            return self.choose_misuse(seed);
         }
         let broken: Vec<usize> = (0..count)
-            .filter(|&index| self.nodes[index] != Condition::Up)
+            .filter(|&index| self.nodes[index] != NodeState::Up)
             .collect();
         let minority = count.saturating_sub(1) / 2;
         let may_break = broken.len() < minority || (broken.len() < count && seed.below(6) == 0);
         let repair = !may_break || (!broken.is_empty() && seed.below(2) == 0);
         if repair && let Some(&index) = broken.get(seed.index(broken.len())) {
-            return if self.nodes[index] == Condition::Paused {
+            return if self.nodes[index] == NodeState::Paused {
                 Step::Resume(index)
             } else {
                 Step::Start(index)
@@ -115,7 +115,7 @@ impl State {
             return Step::HealLinks;
         }
         let up: Vec<usize> = (0..count)
-            .filter(|&index| self.nodes[index] == Condition::Up)
+            .filter(|&index| self.nodes[index] == NodeState::Up)
             .collect();
         let Some(&victim) = up.get(seed.index(up.len())) else {
             return Step::HealLinks;
@@ -124,9 +124,11 @@ impl State {
             0 | 1 => Step::Kill(victim),
             2 => Step::Stop(victim),
             3 => Step::Pause(victim),
-            4 | 5 if !self.wired => Step::Move(victim),
-            _ if !self.wired => Step::Kill(victim),
-            _ if self.pairs => Step::CutPair(victim, (victim + 1 + seed.index(count - 1)) % count),
+            4 | 5 if !self.can_interrupt => Step::Move(victim),
+            _ if !self.can_interrupt => Step::Kill(victim),
+            _ if self.can_cut_pairs => {
+                Step::CutPair(victim, (victim + 1 + seed.index(count - 1)) % count)
+            }
             4 => Step::Link(victim, Mode::Cut),
             5 => Step::Link(victim, Mode::Blackhole),
             6 => Step::Link(
@@ -137,49 +139,49 @@ impl State {
         }
     }
 
-    /// Deeds of users and of what fills disks.
-    fn choose_of_users(&self, seed: &mut Seed) -> Step {
+    /// Chooses a user's misuse, or filling or emptying a disk.
+    fn choose_misuse(&self, seed: &mut Seed) -> Step {
         let victim = seed.index(self.nodes.len());
         let kinds = if self.full.is_empty() { 5 } else { 7 };
-        match DEEDS.get(seed.index(kinds)) {
-            Some(deed) => Step::User(victim, *deed),
+        match ALL_MISUSES.get(seed.index(kinds)) {
+            Some(misuse) => Step::User(victim, *misuse),
             None if self.full[victim] => Step::MakeRoom(victim),
             None => Step::Fill(victim),
         }
     }
 }
 
-/// Carries out steps and remembers them.
+/// Carries out steps and records them.
 #[derive(Debug)]
 pub struct Nemesis<'a> {
-    /// What was done, in words.
+    /// The steps so far, as text.
     pub steps: Vec<String>,
-    wires: Wires<'a>,
+    network: NetworkControl<'a>,
     disks: &'a [SmallDisk],
     state: State,
 }
 
 impl<'a> Nemesis<'a> {
-    /// Against `nodes` running nodes.
+    /// A nemesis for `nodes` running nodes.
     #[must_use]
-    pub fn new(nodes: usize, wires: Wires<'a>) -> Self {
-        let pairs = matches!(wires, Wires::Network(_));
+    pub fn new(nodes: usize, network: NetworkControl<'a>) -> Self {
+        let pairs = matches!(network, NetworkControl::Network(_));
         Self {
             steps: Vec::new(),
-            wires,
+            network,
             disks: &[],
             state: State {
-                nodes: vec![Condition::Up; nodes],
+                nodes: vec![NodeState::Up; nodes],
                 links_faulty: false,
-                pairs,
-                wired: !matches!(wires, Wires::None),
+                can_cut_pairs: pairs,
+                can_interrupt: !matches!(network, NetworkControl::None),
                 users: false,
                 full: Vec::new(),
             },
         }
     }
 
-    /// Careless users come along; `disks` (one for each node, or none) get full.
+    /// Adds misuse by users, and filling of `disks` (one for each node, or none).
     #[must_use]
     pub fn with_users(mut self, disks: &'a [SmallDisk]) -> Self {
         self.disks = disks;
@@ -188,10 +190,10 @@ impl<'a> Nemesis<'a> {
         self
     }
 
-    /// Steps for `span`.
+    /// Carries out steps for `span`.
     ///
     /// # Errors
-    /// When a step cannot be carried out.
+    /// If a step cannot be carried out.
     pub fn attack(&mut self, cluster: &mut Cluster, span: Duration, seed: &mut Seed) -> Result<()> {
         let start = Instant::now();
         while start.elapsed() < span {
@@ -211,7 +213,7 @@ impl<'a> Nemesis<'a> {
     /// Opens every link, resumes and starts every node, and waits until all are ready.
     ///
     /// # Errors
-    /// When a node does not become ready.
+    /// If a node does not become ready.
     pub fn heal(&mut self, cluster: &mut Cluster) -> Result<()> {
         self.act(cluster, Step::HealLinks)?;
         for index in 0..self.disks.len() {
@@ -221,9 +223,9 @@ impl<'a> Nemesis<'a> {
         }
         for index in 0..cluster.len() {
             match self.state.nodes[index] {
-                Condition::Up => {}
-                Condition::Down => self.act(cluster, Step::Start(index))?,
-                Condition::Paused => self.act(cluster, Step::Resume(index))?,
+                NodeState::Up => {}
+                NodeState::Down => self.act(cluster, Step::Start(index))?,
+                NodeState::Paused => self.act(cluster, Step::Resume(index))?,
             }
         }
         cluster
@@ -236,33 +238,35 @@ impl<'a> Nemesis<'a> {
         match step {
             Step::Kill(index) => {
                 cluster[index].kill()?;
-                self.state.nodes[index] = Condition::Down;
+                self.state.nodes[index] = NodeState::Down;
             }
             Step::Stop(index) => {
                 cluster[index].stop()?;
-                self.state.nodes[index] = Condition::Down;
+                self.state.nodes[index] = NodeState::Down;
             }
             Step::Start(index) => {
                 cluster[index].start()?;
-                self.state.nodes[index] = Condition::Up;
+                self.state.nodes[index] = NodeState::Up;
             }
             Step::Pause(index) => {
                 cluster[index].pause()?;
-                self.state.nodes[index] = Condition::Paused;
+                self.state.nodes[index] = NodeState::Paused;
             }
             Step::Resume(index) => {
                 cluster[index].resume()?;
-                self.state.nodes[index] = Condition::Up;
+                self.state.nodes[index] = NodeState::Up;
             }
             Step::HealLinks => {
                 self.state.links_faulty = false;
-                self.heal_wires();
+                self.heal_network();
             }
             Step::Link(..) | Step::Slow(_) | Step::CutPair(..) => {
                 self.state.links_faulty = true;
-                self.act_on_wires(step)?;
+                self.control_network(step)?;
             }
-            Step::User(index, deed) => users::act(deed, &cluster[index].http, &cluster[index].raft),
+            Step::User(index, misuse) => {
+                users::act(misuse, &cluster[index].http, &cluster[index].raft)
+            }
             Step::Fill(index) => {
                 self.disks[index].fill(LEFT_FREE_BYTES)?;
                 self.state.full[index] = true;
@@ -276,31 +280,31 @@ impl<'a> Nemesis<'a> {
         Ok(())
     }
 
-    fn act_on_wires(&self, step: Step) -> Result<()> {
-        match (step, self.wires) {
-            (Step::Link(index, mode), Wires::Links(links)) => links[index].set(mode),
-            (Step::Slow(index), Wires::Links(links)) => {
+    fn control_network(&self, step: Step) -> Result<()> {
+        match (step, self.network) {
+            (Step::Link(index, mode), NetworkControl::Links(links)) => links[index].set(mode),
+            (Step::Slow(index), NetworkControl::Links(links)) => {
                 links[index].slow(Duration::from_millis(40))
             }
-            (Step::CutPair(from, to), Wires::Network(network)) => network.cut(from, to)?,
-            (other, _) => anyhow::bail!("{other:?} does not fit these wires"),
+            (Step::CutPair(from, to), NetworkControl::Network(network)) => network.cut(from, to)?,
+            (other, _) => anyhow::bail!("{other:?} needs another kind of network"),
         }
         Ok(())
     }
 
-    fn heal_wires(&self) {
-        match self.wires {
-            Wires::Links(links) => links.iter().for_each(|link| {
+    fn heal_network(&self) {
+        match self.network {
+            NetworkControl::Links(links) => links.iter().for_each(|link| {
                 link.set(Mode::Open);
                 link.slow(Duration::ZERO);
             }),
-            Wires::Network(network) => network.heal(),
-            Wires::None => {}
+            NetworkControl::Network(network) => network.heal(),
+            NetworkControl::None => {}
         }
     }
 }
 
-/// Kills a node and starts it at another Raft address, from which it asks the others to be joined again.
+/// Kills a node and restarts it at another Raft address, from which it joins again through the others.
 fn relocate(cluster: &mut Cluster, index: usize) -> Result<()> {
     let others: Vec<String> = cluster
         .iter()
@@ -322,12 +326,12 @@ mod tests {
 
     use super::*;
 
-    /// Applies a step to the state as [`Nemesis::act`] would.
+    /// Applies a step to the state as [`Nemesis::act`] does.
     fn apply(state: &mut State, step: Step) {
         match step {
-            Step::Kill(index) | Step::Stop(index) => state.nodes[index] = Condition::Down,
-            Step::Pause(index) => state.nodes[index] = Condition::Paused,
-            Step::Start(index) | Step::Resume(index) => state.nodes[index] = Condition::Up,
+            Step::Kill(index) | Step::Stop(index) => state.nodes[index] = NodeState::Down,
+            Step::Pause(index) => state.nodes[index] = NodeState::Paused,
+            Step::Start(index) | Step::Resume(index) => state.nodes[index] = NodeState::Up,
             Step::Link(..) | Step::Slow(_) | Step::CutPair(..) => state.links_faulty = true,
             Step::HealLinks => state.links_faulty = false,
             Step::Fill(index) => state.full[index] = true,
@@ -340,10 +344,10 @@ mod tests {
     fn steps_are_possible_and_of_every_kind() {
         for pairs in [false, true] {
             let mut state = State {
-                nodes: vec![Condition::Up; 3],
+                nodes: vec![NodeState::Up; 3],
                 links_faulty: false,
-                pairs,
-                wired: true,
+                can_cut_pairs: pairs,
+                can_interrupt: true,
                 users: false,
                 full: Vec::new(),
             };
@@ -353,21 +357,21 @@ mod tests {
                 let step = state.choose(&mut seed);
                 match step {
                     Step::Kill(index) | Step::Stop(index) | Step::Pause(index) => {
-                        assert_eq!(state.nodes[index], Condition::Up, "{step:?}");
+                        assert_eq!(state.nodes[index], NodeState::Up, "{step:?}");
                     }
-                    Step::Start(index) => assert_eq!(state.nodes[index], Condition::Down),
-                    Step::Resume(index) => assert_eq!(state.nodes[index], Condition::Paused),
+                    Step::Start(index) => assert_eq!(state.nodes[index], NodeState::Down),
+                    Step::Resume(index) => assert_eq!(state.nodes[index], NodeState::Paused),
                     Step::CutPair(from, to) => assert!(pairs && from != to),
                     Step::Link(..) | Step::Slow(_) => assert!(!pairs),
                     Step::HealLinks => {}
-                    other => panic!("{other:?} needs users or other wires"),
+                    other => panic!("{other:?} needs users or another kind of network"),
                 }
                 kinds.insert(format!("{step:?}").split('(').next().unwrap().to_owned());
                 apply(&mut state, step);
                 let up = state
                     .nodes
                     .iter()
-                    .filter(|&&node| node == Condition::Up)
+                    .filter(|&&node| node == NodeState::Up)
                     .count();
                 majority_up += usize::from(up >= 2);
             }
@@ -379,10 +383,10 @@ mod tests {
     #[test]
     fn users_do_everything_and_disks_are_filled_and_emptied() {
         let mut state = State {
-            nodes: vec![Condition::Up; 3],
+            nodes: vec![NodeState::Up; 3],
             links_faulty: false,
-            pairs: false,
-            wired: false,
+            can_cut_pairs: false,
+            can_interrupt: false,
             users: true,
             full: vec![false; 3],
         };
@@ -393,7 +397,7 @@ mod tests {
             match step {
                 Step::Fill(index) => assert!(!state.full[index]),
                 Step::MakeRoom(index) => assert!(state.full[index]),
-                Step::Move(index) => assert_eq!(state.nodes[index], Condition::Up),
+                Step::Move(index) => assert_eq!(state.nodes[index], NodeState::Up),
                 Step::Link(..) | Step::Slow(_) | Step::CutPair(..) => panic!("{step:?}"),
                 _ => {}
             }
@@ -404,17 +408,17 @@ mod tests {
             kinds.insert(name);
             apply(&mut state, step);
         }
-        assert_eq!(kinds.len(), 5 + DEEDS.len() + 3, "{kinds:?}");
+        assert_eq!(kinds.len(), 5 + ALL_MISUSES.len() + 3, "{kinds:?}");
     }
 
     #[test]
     fn equal_seeds_attack_equally() {
         let run = || {
             let mut state = State {
-                nodes: vec![Condition::Up; 3],
+                nodes: vec![NodeState::Up; 3],
                 links_faulty: false,
-                pairs: false,
-                wired: false,
+                can_cut_pairs: false,
+                can_interrupt: false,
                 users: true,
                 full: vec![false; 3],
             };

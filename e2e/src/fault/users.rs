@@ -1,4 +1,4 @@
-//! What careless users do to a node while it is attacked: endless statements, abandoned loads, idle connections.
+//! Misuse of a node by users during an attack: endless statements, abandoned loads, idle connections.
 use std::{
     io::{Read, Write},
     net::{Shutdown, TcpStream},
@@ -8,63 +8,63 @@ use std::{
 
 use crate::{client::Client, wait};
 
-/// A user's deed at one node.
+/// One way in which a user misuses a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Deed {
-    /// A SELECT without end whose client goes away.
+pub enum Misuse {
+    /// A SELECT without end whose client disconnects.
     EndlessRead,
-    /// An INSERT without end, with a `db_timeout` of a second.
+    /// An INSERT without end, with a `db_timeout` of one second.
     EndlessWrite,
-    /// A load whose client goes away in the middle of its body.
+    /// A load whose client disconnects in the middle of the body.
     HalfLoad,
-    /// A load whose client goes away before the answer.
+    /// A load whose client disconnects before the reply.
     AbandonedLoad,
-    /// Connections to both ports that say nothing.
+    /// Connections to both ports that send nothing.
     IdleFlood,
 }
 
-/// All deeds, for drawing one.
-pub const DEEDS: [Deed; 5] = [
-    Deed::EndlessRead,
-    Deed::EndlessWrite,
-    Deed::HalfLoad,
-    Deed::AbandonedLoad,
-    Deed::IdleFlood,
+/// All kinds, to draw one from.
+pub const ALL_MISUSES: [Misuse; 5] = [
+    Misuse::EndlessRead,
+    Misuse::EndlessWrite,
+    Misuse::HalfLoad,
+    Misuse::AbandonedLoad,
+    Misuse::IdleFlood,
 ];
 
-/// Where the deeds write, so that nothing else is disturbed.
+/// The table these requests write to, so that nothing else is disturbed.
 pub const TABLE: &str = "CREATE TABLE careless(x)";
-/// Counts without end.
+/// A common table expression that counts without end.
 const ENDLESS: &str =
     "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) SELECT x FROM c";
-/// Silent connections to each port.
+/// Idle connections to each port.
 const IDLE: usize = 200;
-/// How long a user stays before he goes away.
+/// How long a client stays before it disconnects.
 const STAY: Duration = Duration::from_millis(700);
-/// Statements of an abandoned load: some MiB, which take more than one entry of the log.
+/// Statements of an abandoned load: several MiB, which need more than one log entry.
 const LOAD_ROWS: usize = 20_000;
 
-/// Does it to the node at these addresses and returns at once; what comes of it is not looked at.
-pub fn act(deed: Deed, http: &str, raft: &str) {
+/// Misuses the node at these addresses. Returns at once; the result is ignored.
+pub fn act(misuse: Misuse, http: &str, raft: &str) {
     let (http, raft) = (http.to_owned(), raft.to_owned());
-    // Ends by itself within a few seconds; a node that is down costs nothing.
-    thread::spawn(move || match deed {
-        Deed::EndlessRead => {
+    // The thread ends within a few seconds, also if the node is down.
+    thread::spawn(move || match misuse {
+        Misuse::EndlessRead => {
             let sql = ENDLESS.replace("SELECT x FROM c", "SELECT count(*) FROM c");
             let body = serde_json::json!([sql]).to_string();
             let _ = Client::new(&http)
                 .timeout(STAY)
                 .post("/db/query?level=none", &body);
         }
-        Deed::EndlessWrite => {
+        Misuse::EndlessWrite => {
             let body = serde_json::json!([format!("INSERT INTO careless {ENDLESS}")]).to_string();
             let _ = Client::new(&http)
                 .timeout(STAY)
                 .post("/db/execute?db_timeout=1s", &body);
         }
-        Deed::HalfLoad => abandon_load(&http, 2),
-        Deed::AbandonedLoad => abandon_load(&http, 1),
-        Deed::IdleFlood => {
+        Misuse::HalfLoad => abandon_load(&http, 2),
+        Misuse::AbandonedLoad => abandon_load(&http, 1),
+        Misuse::IdleFlood => {
             let connections: Vec<_> = [&http, &raft]
                 .into_iter()
                 .flat_map(|addr| (0..IDLE).filter_map(move |_| TcpStream::connect(addr).ok()))
@@ -75,7 +75,7 @@ pub fn act(deed: Deed, http: &str, raft: &str) {
     });
 }
 
-/// Sends one part in `parts` of a load and goes away soon afterwards.
+/// Sends the first of `parts` parts of a load and disconnects soon afterwards.
 fn abandon_load(http: &str, parts: usize) {
     let Ok(mut stream) = TcpStream::connect(http) else {
         return;
@@ -83,7 +83,7 @@ fn abandon_load(http: &str, parts: usize) {
     let mut script = String::from("BEGIN;\n");
     for row in 0..LOAD_ROWS {
         script.push_str(&format!(
-            "INSERT INTO careless VALUES('row {row} of a load that nobody waits for');\n"
+            "INSERT INTO careless VALUES('row {row} of an abandoned load');\n"
         ));
     }
     script.push_str("COMMIT;\n");

@@ -1,4 +1,4 @@
-//! The clients of a fault test: numbered writers, and clients of compare-and-set registers.
+//! The clients of a fault test: writers of numbered rows, and clients of compare-and-set registers.
 use std::{
     collections::BTreeMap,
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use serde_json::json;
 
 use crate::{
-    client::{Client, Outcome},
+    client::{Client, WriteOutcome},
     cluster::SETTLE_LIMIT,
     history::NumberedWrite,
     linearize::{Action, Operation},
@@ -17,29 +17,29 @@ use crate::{
     wait,
 };
 
-/// A client gives up on a request after this and calls its outcome unknown.
+/// Request timeout of a client; the outcome of a request that exceeds it is unknown.
 const CLIENT_LIMIT: Duration = Duration::from_secs(3);
-/// Writes through one node before the writer goes to another.
+/// Writes through one node before the writer changes to another.
 const STAY: u64 = 20;
-/// Between two requests of a client: leaves the nodes some of the two cores.
+/// Pause between two requests of a client, which leaves the nodes some processor time.
 const PACE: Duration = Duration::from_millis(3);
-/// Registers in use at a time.
+/// Registers in use at the same time.
 const REGISTERS: u64 = 3;
-/// How long a set of registers is in use: keeps each history short enough to search.
+/// How long one set of registers is used. Short, so that each register's history can be searched.
 const REGISTER_LIFE: Duration = Duration::from_millis(700);
 
-/// What all clients of a run share.
+/// State shared by all clients of a run.
 #[derive(Debug)]
 pub struct Shared {
     addrs: Vec<String>,
     start: Instant,
     stopping: AtomicBool,
-    /// Every value written to a register is new, so that a read tells which write it saw.
+    /// Every value written to a register is unique, so that a read identifies the write that it saw.
     next_value: AtomicU64,
 }
 
 impl Shared {
-    /// For clients of the nodes at `addrs`.
+    /// State for clients of the nodes at `addrs`.
     #[must_use]
     pub fn new(addrs: Vec<String>) -> Self {
         Self {
@@ -50,7 +50,7 @@ impl Shared {
         }
     }
 
-    /// Lets every client end after its present request.
+    /// Makes every client end after its current request.
     pub fn stop(&self) {
         self.stopping.store(true, Ordering::Release);
     }
@@ -68,11 +68,11 @@ impl Shared {
     }
 }
 
-/// What [`write_numbered`] writes to.
+/// The table of [`write_numbered`].
 pub const NUMBERED_TABLE: &str =
     "CREATE TABLE numbered(writer INTEGER, number INTEGER, payload TEXT)";
 
-/// Writes rows `(writer, 0)`, `(writer, 1)`, … through changing nodes until told to stop.
+/// Writes rows `(writer, 0)`, `(writer, 1)`, … through changing nodes until [`Shared::stop`].
 #[must_use]
 pub fn write_numbered(shared: &Shared, writer: u64, mut seed: Seed) -> Vec<NumberedWrite> {
     let mut writes = Vec::new();
@@ -85,7 +85,7 @@ pub fn write_numbered(shared: &Shared, writer: u64, mut seed: Seed) -> Vec<Numbe
             json!(format!("row {number} of writer {writer}")),
         ];
         let outcome = client.write("INSERT INTO numbered VALUES(?,?,?)", &parameters);
-        let failed = !matches!(outcome, Outcome::Acknowledged(_));
+        let failed = !matches!(outcome, WriteOutcome::Acknowledged(_));
         writes.push(NumberedWrite {
             writer,
             number,
@@ -100,18 +100,18 @@ pub fn write_numbered(shared: &Shared, writer: u64, mut seed: Seed) -> Vec<Numbe
     writes
 }
 
-/// One operation on a register.
+/// One recorded operation on a register.
 #[derive(Clone, Debug)]
 pub struct RegisterRecord {
     /// Which register.
     pub name: String,
     /// Which node was asked.
     pub addr: String,
-    /// What and when.
+    /// The operation with its times.
     pub operation: Operation,
 }
 
-/// Reads, writes and compares-and-sets registers until told to stop.
+/// Reads, writes and compares-and-sets registers until [`Shared::stop`].
 #[must_use]
 pub fn use_registers(shared: &Shared, mut seed: Seed) -> Vec<RegisterRecord> {
     let mut records = Vec::new();
@@ -161,10 +161,10 @@ pub fn use_registers(shared: &Shared, mut seed: Seed) -> Vec<RegisterRecord> {
     records
 }
 
-/// Reads every register once more from the healed cluster, so that each history has an end to agree with.
+/// Reads every register once more from the healed cluster, so that each history ends with an answered read.
 ///
 /// # Errors
-/// When a register cannot be read.
+/// If a register cannot be read.
 pub fn read_finally(
     shared: &Shared,
     registers: &mut BTreeMap<String, Vec<RegisterRecord>>,
@@ -172,7 +172,7 @@ pub fn read_finally(
     let addr = shared.addrs.first().context("no nodes")?;
     let mut client = Client::new(addr).timeout(CLIENT_LIMIT);
     for (name, records) in registers {
-        let operation = wait::until("a last read of a register", SETTLE_LIMIT, || {
+        let operation = wait::until("the final read of a register", SETTLE_LIMIT, || {
             let called = shared.now();
             let action = read(&mut client, name)
                 .action
@@ -192,11 +192,11 @@ pub fn read_finally(
     Ok(())
 }
 
-/// What a client may put into its history.
+/// What a reply contributes to the history.
 struct Told {
-    /// `None` if the operation certainly had no effect and told nothing.
+    /// `None` if the operation certainly had no effect and returned nothing.
     action: Option<Action>,
-    /// Whether its outcome is known.
+    /// Whether the outcome is known.
     answered: bool,
 }
 
@@ -221,15 +221,15 @@ fn write(client: &mut Client, name: &str, value: u64) -> Told {
     let sql =
         "INSERT INTO register VALUES(?,?) ON CONFLICT(name) DO UPDATE SET value=excluded.value";
     match client.write(sql, &[json!(name), json!(value)]) {
-        Outcome::Acknowledged(_) => Told {
+        WriteOutcome::Acknowledged(_) => Told {
             action: Some(Action::Write(value)),
             answered: true,
         },
-        Outcome::Unknown(_) => Told {
+        WriteOutcome::Unknown(_) => Told {
             action: Some(Action::Write(value)),
             answered: false,
         },
-        Outcome::Refused(_) => Told {
+        WriteOutcome::Refused(_) => Told {
             action: None,
             answered: false,
         },
@@ -243,24 +243,24 @@ fn swap(client: &mut Client, name: &str, from: u64, to: u64) -> Told {
         "UPDATE register SET value=? WHERE name=? AND value=?",
         &parameters,
     ) {
-        // A register without a row has no value that an UPDATE could match, not even 0.
-        Outcome::Acknowledged(0) if from == 0 => Told {
+        // A register without a row has no value that the UPDATE could match, not even 0.
+        WriteOutcome::Acknowledged(0) if from == 0 => Told {
             action: None,
             answered: true,
         },
-        Outcome::Acknowledged(rows) => Told {
+        WriteOutcome::Acknowledged(rows) => Told {
             action: action(Some(rows == 1)),
             answered: true,
         },
-        Outcome::Unknown(_) if from == 0 => Told {
+        WriteOutcome::Unknown(_) if from == 0 => Told {
             action: None,
             answered: false,
         },
-        Outcome::Unknown(_) => Told {
+        WriteOutcome::Unknown(_) => Told {
             action: action(None),
             answered: false,
         },
-        Outcome::Refused(_) => Told {
+        WriteOutcome::Refused(_) => Told {
             action: None,
             answered: false,
         },

@@ -1,4 +1,4 @@
-//! Known good and bad histories, and the search against trying every order.
+//! Known linearizable and non-linearizable histories, and a comparison of the search with brute force.
 use super::*;
 use crate::seed::Seed;
 

@@ -1,4 +1,5 @@
-//! The model as a mounted file system (FUSE), and the switch that cuts the power of several at the same instant.
+//! The model of [`super::model`] as a mounted file system (FUSE), and a power supply that fails for several
+//! at the same instant.
 use std::{
     ffi::OsStr,
     path::{Path, PathBuf},
@@ -16,52 +17,52 @@ use fuser::{
 };
 use tempfile::TempDir;
 
-use super::model::{Facts, Model, Refusal};
+use super::model::{FsError, Metadata, Model};
 use crate::seed::Seed;
 
-/// The kernel may keep names and lengths for as long: nobody else changes them while it is mounted.
+/// How long the kernel may cache names and attributes: nothing else changes them while it is mounted.
 const KEEP: Duration = Duration::from_secs(3600);
-/// What is said to be free: enough for everything that a node asks for.
+/// Free blocks that `statfs` reports: enough for everything that a node writes.
 const FREE_BLOCKS: u64 = 1 << 24;
 const BLOCK_BYTES: u32 = 4096;
 
-/// The mains: all disks on it lose their power at one instant.
+/// A power supply: all disks attached to it lose power at the same instant.
 #[derive(Clone, Debug, Default)]
-pub struct Mains(Arc<RwLock<bool>>);
+pub struct PowerSupply(Arc<RwLock<bool>>);
 
-impl Mains {
-    /// From now on every operation on every disk fails, and nothing reaches any of them.
+impl PowerSupply {
+    /// From now on every operation on every attached disk fails and changes nothing.
     pub fn cut(&self) {
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = true;
     }
 
-    /// The power is back: see [`Disk::fall_back`].
+    /// Restores the power; first call [`Disk::remount_after_cut`].
     pub fn restore(&self) {
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = false;
     }
 }
 
-/// A mounted disk; unmounted with the value.
+/// A mounted disk; unmounted when the value is dropped.
 #[derive(Debug)]
 pub struct Disk {
-    mains: Mains,
+    power: PowerSupply,
     model: Arc<Mutex<Model>>,
     session: Option<BackgroundSession>,
     root: TempDir,
 }
 
 impl Disk {
-    /// Mounts an empty one.
+    /// Mounts an empty disk.
     ///
     /// # Errors
-    /// Without `/dev/fuse` or the right to mount; the text says why.
-    pub fn mount(mains: &Mains, seed: Seed) -> Result<Self> {
+    /// Without `/dev/fuse` or the right to mount; the error says why.
+    pub fn mount(power: &PowerSupply, seed: Seed) -> Result<Self> {
         let root = tempfile::Builder::new()
             .prefix("rq-power-")
             .tempdir()
             .context("create the mount point")?;
         let mut disk = Self {
-            mains: mains.clone(),
+            power: power.clone(),
             model: Arc::new(Mutex::new(Model::new(seed))),
             session: None,
             root,
@@ -76,12 +77,13 @@ impl Disk {
         self.root.path().to_owned()
     }
 
-    /// After [`Mains::cut`], when no process uses it any more: what the cut has left, chosen by `seed`, mounted anew, to be used after
-    /// [`Mains::restore`]. Tells what was lost.
+    /// Replaces the content by what the cut has left, chosen by `seed`, and mounts it again. Call it after
+    /// [`PowerSupply::cut`], once no process uses the disk, and before [`PowerSupply::restore`]. Returns what
+    /// was lost, as text.
     ///
     /// # Errors
-    /// When it is in use or cannot be mounted.
-    pub fn fall_back(&mut self, seed: &mut Seed) -> Result<Vec<String>> {
+    /// If the disk is in use or cannot be mounted.
+    pub fn remount_after_cut(&mut self, seed: &mut Seed) -> Result<Vec<String>> {
         self.detach();
         let (after, lost) = lock(&self.model).cut(seed);
         self.model = Arc::new(Mutex::new(after));
@@ -93,7 +95,7 @@ impl Disk {
         let mut config = Config::default();
         config.mount_options = vec![MountOption::FSName("rq-power".to_owned())];
         let files = PowerFs {
-            mains: self.mains.clone(),
+            power: self.power.clone(),
             model: Arc::clone(&self.model),
         };
         let session = fuser::spawn_mount(files, self.root.path(), &config)
@@ -106,7 +108,7 @@ impl Disk {
         if let Some(session) = self.session.take()
             && session.umount_and_join().is_err()
         {
-            // Somebody still holds a file; the last one to leave ends it.
+            // A process still has a file open. The lazy unmount ends with its last use.
             let _ = Command::new("umount")
                 .arg("-l")
                 .arg(self.root.path())
@@ -121,12 +123,12 @@ impl Drop for Disk {
     }
 }
 
-/// Why no such disk can be had here; `None` if it can. Under `CI=true` it must.
+/// Why such disks are not available here; `None` if they are.
 ///
 /// # Errors
-/// Under `CI=true`, where the test must run.
+/// Under `CI=true`, where the test must not be skipped.
 pub fn unavailable() -> Result<Option<String>> {
-    match Disk::mount(&Mains::default(), Seed::new(0)) {
+    match Disk::mount(&PowerSupply::default(), Seed::new(0)) {
         Ok(_) => Ok(None),
         Err(error) if std::env::var("CI").is_ok_and(|ci| ci == "true") => Err(error),
         Err(error) => Ok(Some(format!("{error:#}"))),
@@ -138,31 +140,31 @@ fn lock(model: &Mutex<Model>) -> MutexGuard<'_, Model> {
 }
 
 struct PowerFs {
-    mains: Mains,
+    power: PowerSupply,
     model: Arc<Mutex<Model>>,
 }
 
-fn errno(refusal: Refusal) -> Errno {
-    match refusal {
-        Refusal::Missing => Errno::ENOENT,
-        Refusal::Exists => Errno::EEXIST,
-        Refusal::NotDir => Errno::ENOTDIR,
-        Refusal::IsDir => Errno::EISDIR,
-        Refusal::NotEmpty => Errno::ENOTEMPTY,
+fn errno(error: FsError) -> Errno {
+    match error {
+        FsError::Missing => Errno::ENOENT,
+        FsError::Exists => Errno::EEXIST,
+        FsError::NotDir => Errno::ENOTDIR,
+        FsError::IsDir => Errno::EISDIR,
+        FsError::NotEmpty => Errno::ENOTEMPTY,
     }
 }
 
-fn attributes(facts: Facts) -> FileAttr {
+fn attributes(metadata: Metadata) -> FileAttr {
     let then = SystemTime::UNIX_EPOCH;
     FileAttr {
-        ino: INodeNo(facts.ino),
-        size: facts.len,
-        blocks: facts.len.div_ceil(512),
+        ino: INodeNo(metadata.ino),
+        size: metadata.len,
+        blocks: metadata.len.div_ceil(512),
         atime: then,
         mtime: then,
         ctime: then,
         crtime: then,
-        kind: if facts.is_dir {
+        kind: if metadata.is_dir {
             FileType::Directory
         } else {
             FileType::RegularFile
@@ -178,25 +180,25 @@ fn attributes(facts: Facts) -> FileAttr {
 }
 
 impl PowerFs {
-    /// One operation; whole before or whole after a cut.
-    fn act<T>(&self, act: impl FnOnce(&mut Model) -> Result<T, Refusal>) -> Result<T, Errno> {
-        let off = self.mains.0.read().unwrap_or_else(PoisonError::into_inner);
+    /// Executes one operation, which is entirely before or entirely after a cut.
+    fn act<T>(&self, act: impl FnOnce(&mut Model) -> Result<T, FsError>) -> Result<T, Errno> {
+        let off = self.power.0.read().unwrap_or_else(PoisonError::into_inner);
         if *off {
             return Err(Errno::EIO);
         }
         act(&mut lock(&self.model)).map_err(errno)
     }
 
-    fn answer(&self, reply: ReplyEmpty, act: impl FnOnce(&mut Model) -> Result<(), Refusal>) {
+    fn answer(&self, reply: ReplyEmpty, act: impl FnOnce(&mut Model) -> Result<(), FsError>) {
         match self.act(act) {
             Ok(()) => reply.ok(),
             Err(errno) => reply.error(errno),
         }
     }
 
-    fn entry(&self, reply: ReplyEntry, act: impl FnOnce(&mut Model) -> Result<Facts, Refusal>) {
+    fn entry(&self, reply: ReplyEntry, act: impl FnOnce(&mut Model) -> Result<Metadata, FsError>) {
         match self.act(act) {
-            Ok(facts) => reply.entry(&KEEP, &attributes(facts), Generation(0)),
+            Ok(metadata) => reply.entry(&KEEP, &attributes(metadata), Generation(0)),
             Err(errno) => reply.error(errno),
         }
     }
@@ -208,8 +210,8 @@ impl Filesystem for PowerFs {
     }
 
     fn getattr(&self, _: &Request, ino: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
-        match self.act(|model| model.facts(ino.0)) {
-            Ok(facts) => reply.attr(&KEEP, &attributes(facts)),
+        match self.act(|model| model.metadata(ino.0)) {
+            Ok(metadata) => reply.attr(&KEEP, &attributes(metadata)),
             Err(errno) => reply.error(errno),
         }
     }
@@ -236,10 +238,10 @@ impl Filesystem for PowerFs {
             if let Some(size) = size {
                 model.set_len(ino.0, size)?;
             }
-            model.facts(ino.0)
+            model.metadata(ino.0)
         });
         match set {
-            Ok(facts) => reply.attr(&KEEP, &attributes(facts)),
+            Ok(metadata) => reply.attr(&KEEP, &attributes(metadata)),
             Err(errno) => reply.error(errno),
         }
     }
@@ -294,9 +296,9 @@ impl Filesystem for PowerFs {
         reply: ReplyCreate,
     ) {
         match self.act(|model| model.make(parent.0, name, false)) {
-            Ok(facts) => reply.created(
+            Ok(metadata) => reply.created(
                 &KEEP,
-                &attributes(facts),
+                &attributes(metadata),
                 Generation(0),
                 FileHandle(0),
                 FopenFlags::FOPEN_KEEP_CACHE,
@@ -373,8 +375,13 @@ impl Filesystem for PowerFs {
             Err(errno) => return reply.error(errno),
         };
         let from = usize::try_from(offset).unwrap_or(usize::MAX);
-        for (number, (name, facts)) in (1..).zip(&listed).skip(from) {
-            if reply.add(INodeNo(facts.ino), number, attributes(*facts).kind, name) {
+        for (number, (name, metadata)) in (1..).zip(&listed).skip(from) {
+            if reply.add(
+                INodeNo(metadata.ino),
+                number,
+                attributes(*metadata).kind,
+                name,
+            ) {
                 break;
             }
         }
@@ -396,11 +403,11 @@ impl Filesystem for PowerFs {
     }
 }
 
-/// Reads every file below `dir` into `to`, for a person to look at.
+/// Copies every file below `dir` to `to`, for inspection.
 ///
 /// # Errors
-/// When a file cannot be copied.
-pub fn keep(dir: &Path, to: &Path) -> Result<()> {
+/// If a file cannot be copied.
+pub fn copy_tree(dir: &Path, to: &Path) -> Result<()> {
     let output = Command::new("cp").arg("-a").arg(dir).arg(to).output()?;
     if !output.status.success() {
         bail!("cp: {}", String::from_utf8_lossy(&output.stderr).trim());
@@ -417,21 +424,21 @@ mod tests {
 
     use super::*;
 
-    /// Two disks, for as long as the test needs them.
-    fn disks() -> Option<(Mains, Disk, Disk)> {
+    /// Two disks on one power supply; `None` if they are not available here.
+    fn disks() -> Option<(PowerSupply, Disk, Disk)> {
         if let Some(reason) = unavailable().unwrap() {
             println!("skipped: {reason}");
             return None;
         }
-        let mains = Mains::default();
-        let disk = |seed| Disk::mount(&mains, Seed::new(seed)).unwrap();
+        let power = PowerSupply::default();
+        let disk = |seed| Disk::mount(&power, Seed::new(seed)).unwrap();
         let (one, other) = (disk(1), disk(2));
-        Some((mains, one, other))
+        Some((power, one, other))
     }
 
     #[test]
     fn what_was_synced_stays_and_nothing_else_is_promised() {
-        let Some((mains, mut one, mut other)) = disks() else {
+        let Some((power, mut one, mut other)) = disks() else {
             return;
         };
         let mut seed = Seed::new(3);
@@ -448,16 +455,16 @@ mod tests {
             assert_eq!(fs::read(dir.join("kept")).unwrap().len(), 6000);
             assert_eq!(fs::read_dir(&dir).unwrap().count(), 2);
         }
-        mains.cut();
+        power.cut();
         for disk in [&one, &other] {
             let refused = fs::write(disk.path().join("d/late"), "x").unwrap_err();
             assert_eq!(refused.raw_os_error(), Some(5), "EIO: {refused}");
         }
         let mut lost = Vec::new();
         for disk in [&mut one, &mut other] {
-            lost.extend(disk.fall_back(&mut seed).unwrap());
+            lost.extend(disk.remount_after_cut(&mut seed).unwrap());
         }
-        mains.restore();
+        power.restore();
         for disk in [&one, &other] {
             let kept = fs::read(disk.path().join("d/kept")).unwrap();
             assert!(kept.len() >= 3000 && kept[..2560] == [7; 2560]);
@@ -468,7 +475,7 @@ mod tests {
 
     #[test]
     fn sqlite_works_on_it_in_wal_mode() {
-        let Some((mains, mut one, _)) = disks() else {
+        let Some((power, mut one, _)) = disks() else {
             return;
         };
         let path = one.path().join("x.db");
@@ -488,10 +495,11 @@ mod tests {
                 .query_row("SELECT count(*) FROM t", [], |row| row.get(0))
                 .unwrap();
             assert_eq!(count, 2 * (round + 1));
-            mains.cut();
+            power.cut();
             drop((conn, reader));
-            one.fall_back(&mut Seed::new(round.unsigned_abs())).unwrap();
-            mains.restore();
+            one.remount_after_cut(&mut Seed::new(round.unsigned_abs()))
+                .unwrap();
+            power.restore();
         }
     }
 }

@@ -1,7 +1,9 @@
-//! What a disk holds and what the program sees: two states of every file and directory, and the states that a power cut may leave.
+//! A file system with two states, the one that programs see and the durable one, and the states that a power
+//! cut may leave.
 //!
-//! As POSIX promises, no more: an fsync of a file makes its content and length durable, not its name; an fsync of a directory makes its names
-//! durable, not what they lead to; a rename happens whole or not at all. Whatever was not synced may be there or not, each sector for itself.
+//! Promises as much as POSIX and no more. fsync of a file makes its content and length durable, not its name.
+//! fsync of a directory makes its entries durable, not the content of what they name. A rename is atomic.
+//! Anything not synced may survive or not, each sector independently.
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     ffi::{OsStr, OsString},
@@ -9,60 +11,60 @@ use std::{
 
 use crate::seed::Seed;
 
-/// What a disk writes whole or not at all.
+/// Bytes that a disk writes atomically.
 pub const SECTOR: usize = 512;
-/// The root directory.
+/// Inode number of the root directory.
 pub const ROOT: u64 = 1;
-/// One in so many writes lets a sector that nobody synced reach the disk, as a system's write-back does.
+/// One in this many writes makes a sector durable without a sync, as the kernel's write-back does.
 const WRITE_BACK: u64 = 6;
 
 type Names = BTreeMap<OsString, u64>;
-type Place = (u64, OsString);
+type DirEntry = (u64, OsString);
 
 /// A file's content.
 #[derive(Clone, Debug, Default)]
 struct File {
     seen: Vec<u8>,
     durable: Vec<u8>,
-    /// Sectors that differ, or may.
+    /// Sectors that differ between the two states, or may.
     dirty: BTreeSet<usize>,
 }
 
 #[derive(Clone, Debug)]
-enum Thing {
+enum Inode {
     File(File),
-    /// The names that the program sees.
+    /// The entries that programs see.
     Dir(Names),
 }
 
-/// A change of names that no fsync has made durable yet.
+/// A change of directory entries that no fsync has made durable yet.
 #[derive(Clone, Debug)]
 enum Change {
-    Link(Place, u64),
-    Unlink(Place),
-    Rename(Place, Place, u64),
+    Link(DirEntry, u64),
+    Unlink(DirEntry),
+    Rename(DirEntry, DirEntry, u64),
 }
 
 impl Change {
-    fn places(&self) -> Vec<&Place> {
+    fn entries(&self) -> Vec<&DirEntry> {
         match self {
-            Self::Link(place, _) | Self::Unlink(place) => vec![place],
+            Self::Link(entry, _) | Self::Unlink(entry) => vec![entry],
             Self::Rename(from, to, _) => vec![from, to],
         }
     }
 
     fn touches(&self, dir: u64) -> bool {
-        self.places().iter().any(|place| place.0 == dir)
+        self.entries().iter().any(|entry| entry.0 == dir)
     }
 
     fn apply(&self, dirs: &mut HashMap<u64, Names>) {
-        let mut remove = |(dir, name): &Place| dirs.entry(*dir).or_default().remove(name);
+        let mut remove = |(dir, name): &DirEntry| dirs.entry(*dir).or_default().remove(name);
         match self {
             Self::Link((dir, name), thing) => {
                 dirs.entry(*dir).or_default().insert(name.clone(), *thing);
             }
-            Self::Unlink(place) => {
-                remove(place);
+            Self::Unlink(entry) => {
+                remove(entry);
             }
             Self::Rename(from, (dir, name), thing) => {
                 remove(from);
@@ -82,36 +84,36 @@ impl Change {
     }
 }
 
-/// Why an operation is refused.
+/// Error of a file-system operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refusal {
+pub enum FsError {
     /// No such file or directory.
     Missing,
-    /// The name is taken.
+    /// The name exists already.
     Exists,
-    /// A file where a directory is needed.
+    /// Not a directory.
     NotDir,
-    /// A directory where a file is needed.
+    /// Is a directory.
     IsDir,
-    /// It holds names.
+    /// The directory is not empty.
     NotEmpty,
 }
 
-/// What there is to say of a file or directory.
+/// Metadata of a file or directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Facts {
-    /// Its number.
+pub struct Metadata {
+    /// Inode number.
     pub ino: u64,
-    /// Bytes; 0 for a directory.
+    /// Length in bytes; 0 for a directory.
     pub len: u64,
-    /// A directory.
+    /// Whether it is a directory.
     pub is_dir: bool,
 }
 
-/// A file system.
+/// The simulated file system.
 #[derive(Clone, Debug)]
 pub struct Model {
-    things: HashMap<u64, Thing>,
+    inodes: HashMap<u64, Inode>,
     durable_dirs: HashMap<u64, Names>,
     changes: Vec<Change>,
     next: u64,
@@ -119,11 +121,11 @@ pub struct Model {
 }
 
 impl Model {
-    /// An empty one. `seed` decides what reaches the disk before anybody asks for it.
+    /// An empty file system. `seed` determines which sectors reach the disk without a sync.
     #[must_use]
     pub fn new(seed: Seed) -> Self {
         Self {
-            things: HashMap::from([(ROOT, Thing::Dir(Names::new()))]),
+            inodes: HashMap::from([(ROOT, Inode::Dir(Names::new()))]),
             durable_dirs: HashMap::from([(ROOT, Names::new())]),
             changes: Vec::new(),
             next: ROOT + 1,
@@ -131,87 +133,87 @@ impl Model {
         }
     }
 
-    fn dir(&mut self, dir: u64) -> Result<&mut Names, Refusal> {
-        match self.things.get_mut(&dir) {
-            Some(Thing::Dir(names)) => Ok(names),
-            Some(Thing::File(_)) => Err(Refusal::NotDir),
-            None => Err(Refusal::Missing),
+    fn dir(&mut self, dir: u64) -> Result<&mut Names, FsError> {
+        match self.inodes.get_mut(&dir) {
+            Some(Inode::Dir(names)) => Ok(names),
+            Some(Inode::File(_)) => Err(FsError::NotDir),
+            None => Err(FsError::Missing),
         }
     }
 
-    fn file(&mut self, ino: u64) -> Result<&mut File, Refusal> {
-        match self.things.get_mut(&ino) {
-            Some(Thing::File(file)) => Ok(file),
-            Some(Thing::Dir(_)) => Err(Refusal::IsDir),
-            None => Err(Refusal::Missing),
+    fn file(&mut self, ino: u64) -> Result<&mut File, FsError> {
+        match self.inodes.get_mut(&ino) {
+            Some(Inode::File(file)) => Ok(file),
+            Some(Inode::Dir(_)) => Err(FsError::IsDir),
+            None => Err(FsError::Missing),
         }
     }
 
-    /// What a name leads to.
+    /// Looks up a name in a directory.
     ///
     /// # Errors
-    /// It leads nowhere.
-    pub fn lookup(&mut self, dir: u64, name: &OsStr) -> Result<Facts, Refusal> {
-        let ino = *self.dir(dir)?.get(name).ok_or(Refusal::Missing)?;
-        self.facts(ino)
+    /// If the name does not exist.
+    pub fn lookup(&mut self, dir: u64, name: &OsStr) -> Result<Metadata, FsError> {
+        let ino = *self.dir(dir)?.get(name).ok_or(FsError::Missing)?;
+        self.metadata(ino)
     }
 
-    /// What there is to say of a number.
+    /// Metadata of an inode.
     ///
     /// # Errors
-    /// Nobody has it.
-    pub fn facts(&self, ino: u64) -> Result<Facts, Refusal> {
-        let (len, is_dir) = match self.things.get(&ino).ok_or(Refusal::Missing)? {
-            Thing::File(file) => (file.seen.len() as u64, false),
-            Thing::Dir(_) => (0, true),
+    /// If the inode does not exist.
+    pub fn metadata(&self, ino: u64) -> Result<Metadata, FsError> {
+        let (len, is_dir) = match self.inodes.get(&ino).ok_or(FsError::Missing)? {
+            Inode::File(file) => (file.seen.len() as u64, false),
+            Inode::Dir(_) => (0, true),
         };
-        Ok(Facts { ino, len, is_dir })
+        Ok(Metadata { ino, len, is_dir })
     }
 
-    /// The names in a directory.
+    /// The entries of a directory.
     ///
     /// # Errors
-    /// It is none.
-    pub fn list(&mut self, dir: u64) -> Result<Vec<(OsString, Facts)>, Refusal> {
+    /// If it is not a directory.
+    pub fn list(&mut self, dir: u64) -> Result<Vec<(OsString, Metadata)>, FsError> {
         let names = self.dir(dir)?.clone();
         names
             .into_iter()
-            .map(|(name, ino)| Ok((name, self.facts(ino)?)))
+            .map(|(name, ino)| Ok((name, self.metadata(ino)?)))
             .collect()
     }
 
-    /// Makes a file or a directory.
+    /// Creates a file or directory.
     ///
     /// # Errors
-    /// The name is taken.
-    pub fn make(&mut self, dir: u64, name: &OsStr, is_dir: bool) -> Result<Facts, Refusal> {
+    /// If the name exists.
+    pub fn make(&mut self, dir: u64, name: &OsStr, is_dir: bool) -> Result<Metadata, FsError> {
         if self.dir(dir)?.contains_key(name) {
-            return Err(Refusal::Exists);
+            return Err(FsError::Exists);
         }
         let ino = self.next;
         self.next += 1;
         let thing = if is_dir {
             self.durable_dirs.insert(ino, Names::new());
-            Thing::Dir(Names::new())
+            Inode::Dir(Names::new())
         } else {
-            Thing::File(File::default())
+            Inode::File(File::default())
         };
-        self.things.insert(ino, thing);
+        self.inodes.insert(ino, thing);
         self.dir(dir)?.insert(name.to_owned(), ino);
         self.changes.push(Change::Link((dir, name.to_owned()), ino));
-        self.facts(ino)
+        self.metadata(ino)
     }
 
-    /// Takes a name away.
+    /// Removes a name.
     ///
     /// # Errors
-    /// It leads nowhere, or to something of the other kind, or to a directory with names in it.
-    pub fn unlink(&mut self, dir: u64, name: &OsStr, is_dir: bool) -> Result<(), Refusal> {
-        let facts = self.lookup(dir, name)?;
-        match (is_dir, facts.is_dir) {
-            (false, true) => return Err(Refusal::IsDir),
-            (true, false) => return Err(Refusal::NotDir),
-            (true, true) if !self.dir(facts.ino)?.is_empty() => return Err(Refusal::NotEmpty),
+    /// If the name does not exist, is of the other kind, or is a directory that is not empty.
+    pub fn unlink(&mut self, dir: u64, name: &OsStr, is_dir: bool) -> Result<(), FsError> {
+        let metadata = self.lookup(dir, name)?;
+        match (is_dir, metadata.is_dir) {
+            (false, true) => return Err(FsError::IsDir),
+            (true, false) => return Err(FsError::NotDir),
+            (true, true) if !self.dir(metadata.ino)?.is_empty() => return Err(FsError::NotEmpty),
             _ => {}
         }
         self.dir(dir)?.remove(name);
@@ -219,41 +221,41 @@ impl Model {
         Ok(())
     }
 
-    /// Gives something another name, which may be taken by a file.
+    /// Renames a file or directory; an existing file of the new name is replaced.
     ///
     /// # Errors
-    /// The old name leads nowhere, or the new one to a directory with names in it.
-    pub fn rename(&mut self, from: (u64, &OsStr), to: (u64, &OsStr)) -> Result<(), Refusal> {
-        let facts = self.lookup(from.0, from.1)?;
+    /// If the old name does not exist, or the new one is a directory that is not empty.
+    pub fn rename(&mut self, from: (u64, &OsStr), to: (u64, &OsStr)) -> Result<(), FsError> {
+        let metadata = self.lookup(from.0, from.1)?;
         if let Ok(there) = self.lookup(to.0, to.1)
             && there.is_dir
             && !self.dir(there.ino)?.is_empty()
         {
-            return Err(Refusal::NotEmpty);
+            return Err(FsError::NotEmpty);
         }
         self.dir(to.0)?;
         self.dir(from.0)?.remove(from.1);
-        self.dir(to.0)?.insert(to.1.to_owned(), facts.ino);
+        self.dir(to.0)?.insert(to.1.to_owned(), metadata.ino);
         let (from, to) = ((from.0, from.1.to_owned()), (to.0, to.1.to_owned()));
-        self.changes.push(Change::Rename(from, to, facts.ino));
+        self.changes.push(Change::Rename(from, to, metadata.ino));
         Ok(())
     }
 
     /// Bytes of a file; fewer at its end.
     ///
     /// # Errors
-    /// It is none.
-    pub fn read(&mut self, ino: u64, at: u64, len: usize) -> Result<&[u8], Refusal> {
+    /// If it is not a file.
+    pub fn read(&mut self, ino: u64, at: u64, len: usize) -> Result<&[u8], FsError> {
         let seen = &self.file(ino)?.seen;
         let from = usize::try_from(at).unwrap_or(usize::MAX).min(seen.len());
         Ok(&seen[from..from.saturating_add(len).min(seen.len())])
     }
 
-    /// Writes bytes; a gap before them is zeros.
+    /// Writes bytes; a gap before them is filled with zeros.
     ///
     /// # Errors
-    /// It is no file.
-    pub fn write(&mut self, ino: u64, at: u64, data: &[u8]) -> Result<(), Refusal> {
+    /// If it is not a file.
+    pub fn write(&mut self, ino: u64, at: u64, data: &[u8]) -> Result<(), FsError> {
         let draw = (self.seed.below(WRITE_BACK), self.seed.next_u64());
         let file = self.file(ino)?;
         let at = usize::try_from(at).unwrap_or(usize::MAX);
@@ -272,8 +274,8 @@ impl Model {
     /// Changes a file's length.
     ///
     /// # Errors
-    /// It is no file.
-    pub fn set_len(&mut self, ino: u64, len: u64) -> Result<(), Refusal> {
+    /// If it is not a file.
+    pub fn set_len(&mut self, ino: u64, len: u64) -> Result<(), FsError> {
         let file = self.file(ino)?;
         let (old, new) = (file.seen.len(), usize::try_from(len).unwrap_or(usize::MAX));
         file.seen.resize(new, 0);
@@ -281,31 +283,35 @@ impl Model {
         Ok(())
     }
 
-    /// Makes a file's content and length durable.
+    /// Makes a file's content and length durable (fsync).
     ///
     /// # Errors
-    /// It is no file.
-    pub fn sync(&mut self, ino: u64) -> Result<(), Refusal> {
+    /// If it is not a file.
+    pub fn sync(&mut self, ino: u64) -> Result<(), FsError> {
         let file = self.file(ino)?;
         file.durable.resize(file.seen.len(), 0);
         for sector in std::mem::take(&mut file.dirty) {
-            file.take_over(sector);
+            file.make_durable(sector);
         }
         Ok(())
     }
 
-    /// Makes a directory's names durable. A rename from or to another directory is whole, with what happened to its names before.
+    /// Makes a directory's entries durable (fsync). Renames from or to other directories become durable on
+    /// both sides, together with earlier changes of their names.
     ///
     /// # Errors
-    /// It is no directory.
-    pub fn sync_dir(&mut self, dir: u64) -> Result<(), Refusal> {
+    /// If it is not a directory.
+    pub fn sync_dir(&mut self, dir: u64) -> Result<(), FsError> {
         self.dir(dir)?;
         let mut needed: Vec<bool> = self.changes.iter().map(|c| c.touches(dir)).collect();
-        let mut places = BTreeSet::new();
+        let mut entries = BTreeSet::new();
         for (change, needed) in self.changes.iter().zip(&mut needed).rev() {
-            *needed |= change.places().iter().any(|place| places.contains(*place));
+            *needed |= change
+                .entries()
+                .iter()
+                .any(|entry| entries.contains(*entry));
             if *needed {
-                places.extend(change.places().into_iter().cloned());
+                entries.extend(change.entries().into_iter().cloned());
             }
         }
         let mut needed = needed.into_iter();
@@ -320,7 +326,8 @@ impl Model {
         Ok(())
     }
 
-    /// What a power cut at this moment leaves, chosen by `seed` among all that is allowed, and in words what was lost.
+    /// A state that a power cut at this moment may leave, chosen by `seed`, and a description of what was
+    /// lost.
     #[must_use]
     pub fn cut(&self, seed: &mut Seed) -> (Self, Vec<String>) {
         let mut lost = Vec::new();
@@ -328,11 +335,11 @@ impl Model {
         let mut after = Self::new(seed.fork());
         after.next = self.next;
         after.durable_dirs.clear();
-        after.things.clear();
+        after.inodes.clear();
         let mut waiting = vec![(ROOT, OsString::from("/"))];
         while let Some((ino, name)) = waiting.pop() {
-            match self.things.get(&ino) {
-                Some(Thing::File(file)) => {
+            match self.inodes.get(&ino) {
+                Some(Inode::File(file)) => {
                     let (content, words) = file.after_cut(seed);
                     lost.extend(words.map(|words| format!("{}: {words}", name.display())));
                     let file = File {
@@ -340,12 +347,12 @@ impl Model {
                         durable: content,
                         dirty: BTreeSet::new(),
                     };
-                    after.things.insert(ino, Thing::File(file));
+                    after.inodes.insert(ino, Inode::File(file));
                 }
-                Some(Thing::Dir(_)) => {
+                Some(Inode::Dir(_)) => {
                     let names = dirs.get(&ino).cloned().unwrap_or_default();
                     waiting.extend(names.iter().map(|(name, ino)| (*ino, name.clone())));
-                    after.things.insert(ino, Thing::Dir(names.clone()));
+                    after.inodes.insert(ino, Inode::Dir(names.clone()));
                     after.durable_dirs.insert(ino, names);
                 }
                 None => {}
@@ -354,25 +361,29 @@ impl Model {
         (after, lost)
     }
 
-    /// Either the first so many changes, as file systems with a journal leave them, or any of them, as POSIX allows.
+    /// Either a prefix of the pending changes, as journaling file systems keep, or any subset, as POSIX
+    /// allows.
     fn names_after_cut(&self, seed: &mut Seed, lost: &mut Vec<String>) -> HashMap<u64, Names> {
         let mut dirs = self.durable_dirs.clone();
         let in_order = seed.below(2) == 0;
         let first = seed.index(self.changes.len() + 1);
         let share = seed.below(101);
-        let mut missing: BTreeSet<&Place> = BTreeSet::new();
+        let mut missing: BTreeSet<&DirEntry> = BTreeSet::new();
         for (number, change) in self.changes.iter().enumerate() {
             let wanted = if in_order {
                 number < first
             } else {
                 seed.below(100) < share
             };
-            // What happened to a name later builds on what happened to it before.
-            let stands = change.places().iter().all(|place| !missing.contains(place));
+            // A later change of a name depends on the earlier ones.
+            let stands = change
+                .entries()
+                .iter()
+                .all(|entry| !missing.contains(entry));
             if wanted && stands {
                 change.apply(&mut dirs);
             } else {
-                missing.extend(change.places());
+                missing.extend(change.entries());
                 lost.push(change.text());
             }
         }
@@ -388,8 +399,8 @@ impl File {
         }
     }
 
-    /// Copies what is seen of a sector to what is durable of it, as far as both reach.
-    fn take_over(&mut self, sector: usize) {
+    /// Makes the visible content of a sector durable, as far as both states reach.
+    fn make_durable(&mut self, sector: usize) {
         let end = ((sector + 1) * SECTOR)
             .min(self.seen.len())
             .min(self.durable.len());
@@ -397,21 +408,21 @@ impl File {
         self.durable[start..end].copy_from_slice(&self.seen[start..end]);
     }
 
-    /// One sector reaches the disk unasked; the file grows as far as it has to.
+    /// One sector becomes durable without a sync; the durable file grows as needed.
     fn write_back(&mut self, draw: u64) {
-        let place = usize::try_from(draw).unwrap_or(0) % self.dirty.len().max(1);
-        let Some(sector) = self.dirty.iter().nth(place).copied() else {
+        let entry = usize::try_from(draw).unwrap_or(0) % self.dirty.len().max(1);
+        let Some(sector) = self.dirty.iter().nth(entry).copied() else {
             return;
         };
         let end = ((sector + 1) * SECTOR).min(self.seen.len());
         if self.durable.len() < end {
             self.durable.resize(end, 0);
         }
-        self.take_over(sector);
+        self.make_durable(sector);
         self.dirty.remove(&sector);
     }
 
-    /// Content after a cut, and what was lost, if anything was at stake.
+    /// Content after a cut, and what was lost, if anything was not durable.
     fn after_cut(&self, seed: &mut Seed) -> (Vec<u8>, Option<String>) {
         let (old, new) = (self.durable.len(), self.seen.len());
         if self.dirty.is_empty() && old == new {

@@ -1,4 +1,4 @@
-//! What clients do between two power cuts, what they were told, and whether the nodes agree with it afterwards.
+//! The clients' work between two power cuts, their record of it, and the verification afterwards.
 use std::{
     collections::BTreeMap,
     sync::{
@@ -13,7 +13,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
 use crate::{
-    client::{Client, Outcome, classify},
+    client::{Client, WriteOutcome, classify},
     fault::workload::NUMBERED_TABLE,
     history::{self, NumberedWrite},
     seed::Seed,
@@ -22,27 +22,27 @@ use crate::{
 
 /// Clients that write single rows.
 const WRITERS: usize = 2;
-/// A client gives up on a request after this.
+/// Request timeout of a client.
 const CLIENT_LIMIT: Duration = Duration::from_secs(5);
-/// Between two requests of a writer: leaves the nodes some of the processors.
+/// Pause between two requests of a writer, which leaves the nodes some processor time.
 const PACE: Duration = Duration::from_millis(1);
-/// Between two of the larger things.
+/// Pause between two of the larger operations.
 const CHORE_PACE: Duration = Duration::from_millis(25);
 
-/// What all clients of one cluster have been told since its first start.
+/// The outcomes of all writes of one cluster since its first start.
 #[derive(Debug, Default)]
 pub struct Ledger {
     writes: Mutex<Vec<NumberedWrite>>,
-    /// Each client of each life has a number of its own.
+    /// Number of writers so far: every client in every period between cuts has its own number.
     writers: AtomicU64,
-    /// Held for writing while the whole database is replaced by a copy of itself.
+    /// Held for writing while the database is replaced by a copy of itself.
     gate: RwLock<()>,
 }
 
 /// What is done besides writing rows.
 #[derive(Clone, Copy, Debug)]
 pub struct Chores {
-    /// Load a file in place of the database, through `/boot` too: only one node takes that.
+    /// Whether to load database files, through `/boot` too: only a single node accepts that.
     pub alone: bool,
 }
 
@@ -55,14 +55,14 @@ impl Ledger {
         self.writers.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// How many rows were acknowledged.
+    /// Number of acknowledged rows.
     #[must_use]
     pub fn acknowledged(&self) -> usize {
         history::tally(&self.writes()).acknowledged
     }
 
-    /// Writes through the nodes at `addrs`, and does chores, for as long as `life` takes.
-    pub fn work(&self, addrs: &[String], chores: Chores, seed: &mut Seed, life: impl FnOnce()) {
+    /// Writes through the nodes at `addrs`, with chores, for as long as `during` runs.
+    pub fn work(&self, addrs: &[String], chores: Chores, seed: &mut Seed, during: impl FnOnce()) {
         let stopping = AtomicBool::new(false);
         thread::scope(|scope| {
             for _ in 0..WRITERS {
@@ -71,7 +71,7 @@ impl Ledger {
             }
             let seed = seed.fork();
             scope.spawn(|| self.do_chores(addrs, chores, seed, &stopping));
-            life();
+            during();
             stopping.store(true, Ordering::Release);
         });
     }
@@ -93,7 +93,7 @@ impl Ledger {
         }
     }
 
-    fn note(&self, writer: u64, numbers: std::ops::Range<u64>, outcome: &Outcome) {
+    fn note(&self, writer: u64, numbers: std::ops::Range<u64>, outcome: &WriteOutcome) {
         self.writes().extend(numbers.map(|number| NumberedWrite {
             writer,
             number,
@@ -121,11 +121,11 @@ impl Ledger {
         }
     }
 
-    /// A script of rows in one transaction: all of them or none.
+    /// Loads a script of rows in one transaction: all of them or none.
     fn load_rows(&self, client: &mut Client, seed: &mut Seed) {
         let writer = self.new_writer();
         let rows = 1 + seed.below(40);
-        // Some scripts take several entries of the log.
+        // The largest script needs several log entries.
         let size = [20, 20, 20, 60_000][seed.index(4)];
         let values: Vec<String> = (0..rows)
             .map(|number| format!("({writer},{number},'{}')", "y".repeat(size)))
@@ -145,7 +145,7 @@ impl Ledger {
         self.note(writer, 0..rows, &classify(&reply));
     }
 
-    /// The database replaced by a copy of itself, while nobody else writes.
+    /// Replaces the database by a copy of itself, while all other writes are held off.
     fn load_copy(&self, client: &mut Client, boot: bool) {
         let _closed = self.gate.write();
         let Ok(copy) = client.get("/db/backup") else {
@@ -158,10 +158,10 @@ impl Ledger {
         }
     }
 
-    /// Every acknowledged row is there once, and nothing that nobody wrote.
+    /// Verifies that every acknowledged row is present exactly once and that no row exists that was not sent.
     ///
     /// # Errors
-    /// Tells what is not so, or that the node does not answer.
+    /// Describes what does not hold, or that the node does not answer.
     pub fn check(&self, client: &mut Client) -> Result<()> {
         let acknowledged = self.acknowledged();
         let table = client.number(
@@ -184,13 +184,13 @@ impl Ledger {
             wrong.len(),
             found.len()
         );
-        // What became of the unknown ones is known now, and must stay so.
+        // The state of writes with unknown outcome is known now, and must not change again.
         for write in self.writes().iter_mut() {
-            if matches!(write.outcome, Outcome::Unknown(_)) {
+            if matches!(write.outcome, WriteOutcome::Unknown(_)) {
                 write.outcome = if found.contains_key(&(write.writer, write.number)) {
-                    Outcome::Acknowledged(1)
+                    WriteOutcome::Acknowledged(1)
                 } else {
-                    Outcome::Refused("it was not there after the cut".to_owned())
+                    WriteOutcome::Refused("it was not there after the cut".to_owned())
                 };
             }
         }

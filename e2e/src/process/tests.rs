@@ -1,11 +1,11 @@
-//! The life of a process, with `sh` in the node's place.
+//! The life cycle of a process, with `sh` in place of the node.
 use super::*;
 
 /// A node whose "binary" is a shell script: the flags become its ignored arguments.
 fn fake(script: &str) -> Node {
     let mut node = Node::new("fake").unwrap();
     node.prefix = ["sh", "-c", script, "sh"].map(str::to_owned).to_vec();
-    // `binary::rqlited` is asked for all the same; the script ignores it.
+    // `Node::start` still resolves `binary::rqlited`; the script ignores it.
     node
 }
 

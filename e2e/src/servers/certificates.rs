@@ -1,4 +1,5 @@
-//! Certificates for servers under test: an authority, a server certificate for loopback, a client certificate.
+//! Certificates for servers under test: a certificate authority, a server certificate for loopback, a client
+//! certificate.
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -11,7 +12,7 @@ use rcgen::{
 };
 use tempfile::TempDir;
 
-/// A certificate with its key, as PEM files.
+/// A certificate with its private key, as PEM files.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pair {
     /// The certificate.
@@ -20,23 +21,23 @@ pub struct Pair {
     pub key: PathBuf,
 }
 
-/// An authority and what it signed; the files are deleted with the value.
+/// A certificate authority and the certificates it signed; the files are deleted when the value is dropped.
 #[derive(Debug)]
 pub struct Certificates {
-    /// The authority's certificate.
+    /// The authority's own certificate.
     pub ca: PathBuf,
-    /// For `localhost`, `127.0.0.1` and `::1`.
+    /// Server certificate for `localhost`, `127.0.0.1` and `::1`.
     pub server: Pair,
-    /// For clients, common name `e2e-client`.
+    /// Client certificate with the common name `e2e-client`.
     pub client: Pair,
     _dir: TempDir,
 }
 
 impl Certificates {
-    /// Makes all of them anew; two values do not trust each other's.
+    /// Creates new certificates; those of different values do not trust each other.
     ///
     /// # Errors
-    /// When the files cannot be written.
+    /// If the files cannot be written.
     pub fn new() -> Result<Self> {
         let dir = tempfile::Builder::new()
             .prefix("rq-certs-")
@@ -47,7 +48,8 @@ impl Certificates {
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let ca = dir.path().join("ca.pem");
-        fs::write(&ca, params.self_signed(&ca_key)?.pem()).context("write the authority")?;
+        fs::write(&ca, params.self_signed(&ca_key)?.pem())
+            .context("write the authority's certificate")?;
         let issuer = Issuer::new(params, ca_key);
         let server = named(&["localhost", "127.0.0.1", "::1"], "e2e-server")?;
         let client = named(&[], "e2e-client")?;
@@ -75,7 +77,8 @@ fn sign(
     name: &str,
     mut params: CertificateParams,
 ) -> Result<Pair> {
-    // Both uses in both: etcd's gateway connects to its own server with the server's certificate.
+    // Both usages in both certificates: etcd's gateway connects to its own server with the server's
+    // certificate.
     params.extended_key_usages = vec![
         ExtendedKeyUsagePurpose::ServerAuth,
         ExtendedKeyUsagePurpose::ClientAuth,

@@ -1,4 +1,4 @@
-//! Consul: one agent in memory, on request with an access list, and with TLS.
+//! A Consul agent that keeps its store in memory, optionally with ACLs and TLS.
 use std::fs;
 
 use anyhow::{Context, Result, bail};
@@ -8,18 +8,18 @@ use serde_json::json;
 use super::{certificates::Certificates, coredns::port_for_both, daemon::Daemon, tool::Tool};
 use crate::{client::Client, ports};
 
-/// How the agent is set up; the default is plain HTTP, open to all.
+/// Configuration of the agent; the default is plain HTTP without credentials.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Options<'a> {
-    /// A token that may do everything; without it nothing is allowed.
+    /// An ACL token with all rights; requests without it are denied.
     pub token: Option<&'a str>,
-    /// Serve HTTPS too, with their server's certificate, see [`Consul::https_addr`].
+    /// Serve HTTPS too, with the server certificate; see [`Consul::https_addr`].
     pub certificates: Option<&'a Certificates>,
-    /// With `certificates`: take only HTTPS clients that show a certificate of the same authority.
+    /// With `certificates`: require HTTPS clients to present a certificate of the same authority.
     pub client_certificate: bool,
 }
 
-/// An agent with an empty store, which it loses when it is killed.
+/// An agent with an empty store, which is lost when it is killed.
 #[derive(Debug)]
 pub struct Consul {
     daemon: Daemon,
@@ -29,18 +29,18 @@ pub struct Consul {
 }
 
 impl Consul {
-    /// Plain HTTP, open to all.
+    /// Starts an agent with plain HTTP and no credentials required.
     ///
     /// # Errors
-    /// When the agent cannot be started; with the end of its log.
+    /// If the agent cannot be started; shows the end of its log.
     pub fn start() -> Result<Self> {
         Self::start_with(Options::default())
     }
 
-    /// An agent set up so.
+    /// Starts an agent with these options.
     ///
     /// # Errors
-    /// When the agent cannot be started; with the end of its log.
+    /// If the agent cannot be started; shows the end of its log.
     pub fn start_with(options: Options<'_>) -> Result<Self> {
         let local = |port: u16| format!("127.0.0.1:{port}");
         let mut server = Self {
@@ -92,24 +92,24 @@ impl Consul {
         Ok(config)
     }
 
-    /// `host:port` of its HTTP interface.
+    /// `host:port` of its HTTP API.
     #[must_use]
     pub fn addr(&self) -> &str {
         &self.addr
     }
 
-    /// `host:port` of its HTTPS interface; none without certificates.
+    /// `host:port` of its HTTPS API; `None` without certificates.
     #[must_use]
     pub fn https_addr(&self) -> Option<&str> {
         self.https_addr.as_deref()
     }
 
-    /// What the store holds under `key` now.
+    /// The current value of `key`; `None` if it does not exist.
     ///
     /// # Errors
-    /// When the agent does not answer.
+    /// If the agent does not answer.
     pub fn get(&self, key: &str) -> Result<Option<String>> {
-        let reply = self.ask("GET", &format!("/v1/kv/{key}"), b"")?;
+        let reply = self.request("GET", &format!("/v1/kv/{key}"), b"")?;
         match reply.status {
             404 => Ok(None),
             200 => {
@@ -125,7 +125,7 @@ impl Consul {
     /// Sets `key`, as another client would.
     ///
     /// # Errors
-    /// When the agent does not take it.
+    /// If the agent rejects the write.
     pub fn put(&self, key: &str, value: &str) -> Result<()> {
         self.change("PUT", key, value.as_bytes())
     }
@@ -133,12 +133,12 @@ impl Consul {
     /// Deletes `key`, as another client would.
     ///
     /// # Errors
-    /// When the agent does not answer.
+    /// If the agent does not answer.
     pub fn delete(&self, key: &str) -> Result<()> {
         self.change("DELETE", key, b"")
     }
 
-    /// Ends the process at once, as a machine that is down; [`Consul::restart`] ends that.
+    /// Kills the process, as if its machine failed; [`Consul::restart`] starts it again.
     pub fn kill(&mut self) {
         self.daemon.kill();
     }
@@ -146,25 +146,25 @@ impl Consul {
     /// Starts it again at the same address, with an empty store.
     ///
     /// # Errors
-    /// As [`Consul::start`].
+    /// See [`Consul::start`].
     pub fn restart(&mut self) -> Result<()> {
         self.daemon.kill();
         let ready = self.writable();
         self.daemon.start_again(ready)
     }
 
-    /// The process: its log, and freezing it.
+    /// The process, for its log and for freezing it.
     #[must_use]
     pub fn daemon(&self) -> &Daemon {
         &self.daemon
     }
 
-    /// Ready is an agent that takes a write: it has a leader, and its access list is in force.
+    /// An agent is ready once it accepts a write: it has a leader then, and its ACLs are in force.
     fn writable(&self) -> impl FnMut() -> Result<(), String> + use<> {
         let (addr, token) = (self.addr.clone(), self.token.clone());
         move || {
             for method in ["PUT", "DELETE"] {
-                let reply = ask(&addr, token.as_deref(), method, "/v1/kv/e2e-ready", b"")
+                let reply = request(&addr, token.as_deref(), method, "/v1/kv/e2e-ready", b"")
                     .map_err(|error| format!("{error:#}"))?;
                 if reply.status != 200 {
                     return Err(format!("{reply:?}"));
@@ -175,19 +175,19 @@ impl Consul {
     }
 
     fn change(&self, method: &str, key: &str, value: &[u8]) -> Result<()> {
-        let reply = self.ask(method, &format!("/v1/kv/{key}"), value)?;
+        let reply = self.request(method, &format!("/v1/kv/{key}"), value)?;
         if reply.status != 200 || reply.text().trim() != "true" {
             bail!("Consul: {method} {key}: {reply:?}");
         }
         Ok(())
     }
 
-    fn ask(&self, method: &str, path: &str, body: &[u8]) -> Result<crate::client::Reply> {
-        ask(&self.addr, self.token.as_deref(), method, path, body)
+    fn request(&self, method: &str, path: &str, body: &[u8]) -> Result<crate::client::Reply> {
+        request(&self.addr, self.token.as_deref(), method, path, body)
     }
 }
 
-fn ask(
+fn request(
     addr: &str,
     token: Option<&str>,
     method: &str,

@@ -1,4 +1,4 @@
-//! CoreDNS with one zone whose records a test changes as it goes.
+//! CoreDNS with one zone, whose records a test can change.
 use std::{
     fs,
     net::{Ipv4Addr, SocketAddr, UdpSocket},
@@ -13,12 +13,12 @@ use super::{
 };
 use crate::{ports, wait};
 
-/// How soon the server looks at a changed zone file.
+/// How often the server checks the zone file for changes.
 const RELOAD_MS: u32 = 50;
-/// TTL of records that name none, and of negative answers (the SOA's last field), unless set otherwise.
+/// TTL of records without one, and of negative answers (the SOA's last field) unless set otherwise.
 const TTL_SECS: u32 = 1;
 
-/// A DNS server that is the authority for one zone, on UDP and TCP.
+/// An authoritative DNS server for one zone, on UDP and TCP.
 #[derive(Debug)]
 pub struct CoreDns {
     daemon: Daemon,
@@ -29,21 +29,21 @@ pub struct CoreDns {
 }
 
 impl CoreDns {
-    /// Serves `zone` (as `cluster.test`) with these records, lines of a zone file relative to the zone: `n1 IN A
-    /// 127.0.0.1`, `_raft._tcp IN SRV 0 0 4002 n1`. SOA and NS are added. Every other name of the zone does not exist;
-    /// names outside it are refused.
+    /// Serves `zone` (such as `cluster.test`) with `records`: lines of a zone file relative to the zone, such
+    /// as `n1 IN A 127.0.0.1` or `_raft._tcp IN SRV 0 0 4002 n1`. SOA and NS are added. Other names in the
+    /// zone do not exist; names outside it are refused.
     ///
     /// # Errors
-    /// When the server cannot be started or does not take the records; with the end of its log.
+    /// If the server cannot be started or rejects the records; shows the end of its log.
     pub fn start(zone: &str, records: &str) -> Result<Self> {
         let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, port_for_both()?));
         Self::start_at(addr, zone, records)
     }
 
-    /// [`CoreDns::start`] at an address of this machine: where resolvers look, which is port 53.
+    /// Like [`CoreDns::start`] at a given address: resolvers only use port 53.
     ///
     /// # Errors
-    /// As [`CoreDns::start`].
+    /// See [`CoreDns::start`].
     pub fn start_at(addr: SocketAddr, zone: &str, records: &str) -> Result<Self> {
         let mut server = Self {
             daemon: Daemon::new(Tool::CoreDns.program()?)?,
@@ -72,37 +72,37 @@ impl CoreDns {
         self.addr
     }
 
-    /// Replaces all records of the zone; they are served when this returns.
+    /// Replaces all records of the zone; returns once they are served.
     ///
     /// # Errors
-    /// When the server does not take them (a line that is no record); with the end of its log.
+    /// If the server rejects them (a line that is not a record); shows the end of its log.
     pub fn set(&mut self, records: &str) -> Result<()> {
         self.write_zone(records)?;
         wait::until("the new records", LIMIT, self.serves(self.serial))
             .with_context(|| format!("log of coredns:\n{}", self.daemon.log_tail()))
     }
 
-    /// From the next [`CoreDns::set`] on, resolvers may remember for so long that a name does not exist.
+    /// Sets the TTL of negative answers, effective from the next [`CoreDns::set`].
     pub fn set_negative_ttl_secs(&mut self, secs: u32) {
         self.negative_ttl_secs = secs;
     }
 
-    /// Stops answering, as a machine that is down; [`CoreDns::restart`] ends it.
+    /// Kills the process, as if its machine failed; [`CoreDns::restart`] starts it again.
     pub fn kill(&mut self) {
         self.daemon.kill();
     }
 
-    /// Starts it again with the records it had, at the same address.
+    /// Starts it again with the same records at the same address.
     ///
     /// # Errors
-    /// As [`CoreDns::start`].
+    /// See [`CoreDns::start`].
     pub fn restart(&mut self) -> Result<()> {
         self.daemon.kill();
         let ready = self.serves(self.serial);
         self.daemon.start_again(ready)
     }
 
-    /// The process: its log, and freezing it.
+    /// The process, for its log and for freezing it.
     #[must_use]
     pub fn daemon(&self) -> &Daemon {
         &self.daemon
@@ -123,7 +123,7 @@ impl CoreDns {
             "$ORIGIN {}.\n$TTL {TTL_SECS}\n@ IN SOA ns hostmaster {} 60 60 60 {}\n@ IN NS ns\nns IN A 127.0.0.1\n{records}\n",
             self.zone, self.serial, self.negative_ttl_secs,
         );
-        // Renamed into place, so that the server never reads half a file.
+        // Renamed into place, so that the server never reads a partial file.
         let (new, zone) = (
             self.daemon.dir().join("zone.new"),
             self.daemon.dir().join("zone"),
@@ -133,7 +133,7 @@ impl CoreDns {
     }
 }
 
-/// A port that is free for UDP as well as for TCP.
+/// A port that is free for both UDP and TCP.
 pub(super) fn port_for_both() -> Result<u16> {
     loop {
         let port = ports::reserve()?;

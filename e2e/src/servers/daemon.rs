@@ -1,4 +1,4 @@
-//! A server's process: its directory, its log, its signals. Nothing outlives the value.
+//! A server's process: its directory, its log, its signals. It is killed when the value is dropped.
 use std::{
     ffi::OsStr,
     os::unix::process::CommandExt,
@@ -16,12 +16,12 @@ use crate::{
     wait,
 };
 
-/// How long a server may take to answer after its start, or to end: generous, for two busy cores.
+/// How long a server may take to become ready or to exit: generous, for two busy cores.
 pub const LIMIT: Duration = Duration::from_secs(30);
 /// Lines of the log that a failing test shows.
 const LOG_TAIL: usize = 30;
 
-/// One server process with a directory of its own.
+/// One server process with its own directory.
 #[derive(Debug)]
 pub struct Daemon {
     program: PathBuf,
@@ -31,10 +31,10 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// A server that is not started yet.
+    /// A server that has not been started yet.
     ///
     /// # Errors
-    /// When no directory can be had.
+    /// If no directory is available.
     pub fn new(program: PathBuf) -> Result<Self> {
         let root = tempfile::Builder::new()
             .prefix("rq-server-")
@@ -48,16 +48,16 @@ impl Daemon {
         })
     }
 
-    /// Its directory; deleted with the value.
+    /// Its directory; deleted when the value is dropped.
     #[must_use]
     pub fn dir(&self) -> &Path {
         self.root.path()
     }
 
-    /// Starts the process with these arguments and waits until `ready` is content.
+    /// Starts the process with these arguments and waits until `ready` returns `Ok`.
     ///
     /// # Errors
-    /// When it cannot be started, ends, or is not ready within [`LIMIT`]; with the end of its log.
+    /// If it cannot be started, exits, or is not ready within [`LIMIT`]; shows the end of its log.
     pub fn start(
         &mut self,
         args: Vec<String>,
@@ -67,10 +67,10 @@ impl Daemon {
         self.start_again(ready)
     }
 
-    /// Starts a process that was killed once more, with the same arguments and directory.
+    /// Starts a killed process again with the same arguments and directory.
     ///
     /// # Errors
-    /// As [`Daemon::start`].
+    /// See [`Daemon::start`].
     pub fn start_again(&mut self, mut ready: impl FnMut() -> Result<(), String>) -> Result<()> {
         if self.child.is_some() {
             bail!("{} runs already", self.name());
@@ -113,7 +113,7 @@ impl Daemon {
         Ok(())
     }
 
-    /// Ends the process at once (SIGKILL) and reaps it. Does nothing if it does not run.
+    /// Kills the process (SIGKILL) and reaps it. Does nothing if it is not running.
     pub fn kill(&mut self) {
         self.signal(Signal::KILL);
         if let Some(mut child) = self.child.take() {
@@ -121,12 +121,12 @@ impl Daemon {
         }
     }
 
-    /// Freezes the process (SIGSTOP): connections are taken by the kernel and nothing answers.
+    /// Freezes the process (SIGSTOP): the kernel still accepts connections, but nothing answers.
     pub fn pause(&self) {
         self.signal(Signal::STOP);
     }
 
-    /// Lets a frozen process go on (SIGCONT).
+    /// Continues a frozen process (SIGCONT).
     pub fn resume(&self) {
         self.signal(Signal::CONT);
     }
@@ -169,7 +169,7 @@ impl Daemon {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
-        // Test output is shown only for a test that failed.
+        // Cargo shows a test's output only if it failed.
         println!("--- log of {} ---\n{}", self.name(), self.log_tail());
         self.kill();
     }

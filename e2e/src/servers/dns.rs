@@ -1,4 +1,4 @@
-//! Asking a DNS server one question, over UDP or TCP, with nothing cached and nothing hidden.
+//! Queries a DNS server directly, over UDP or TCP, without a cache.
 use std::{
     io::{Read, Write},
     net::{SocketAddr, TcpStream, UdpSocket},
@@ -11,27 +11,27 @@ use hickory_proto::{
     rr::{Name, RData, RecordType},
 };
 
-/// How long one answer may take.
+/// Timeout of one query.
 const LIMIT: Duration = Duration::from_secs(3);
-/// The largest message over UDP that this asks for and takes.
+/// Largest UDP message that the query advertises and accepts.
 const MAX_UDP_BYTES: usize = 4096;
 
-/// What a server answered.
+/// A server's response.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Answer {
-    /// `No Error`, `Non-Existent Domain`, …
+pub struct DnsResponse {
+    /// Response code: `No Error`, `Non-Existent Domain`, …
     pub code: ResponseCode,
-    /// Whether the server says that the answer was cut short (ask again over TCP).
+    /// The TC flag: the answer was truncated, and the client should retry over TCP.
     pub truncated: bool,
-    /// The data of the answer section, as zone files write it.
+    /// The records of the answer section, in zone-file notation.
     pub records: Vec<String>,
 }
 
-/// Asks `server` for the records of a type (`A`, `SRV`, …) over UDP.
+/// Queries `server` for the records of a type (`A`, `SRV`, …) over UDP.
 ///
 /// # Errors
-/// When the name or type is none, or no answer comes in time.
-pub fn ask(server: SocketAddr, name: &str, kind: &str) -> Result<Answer> {
+/// If the name or type is invalid, or no response arrives in time.
+pub fn query(server: SocketAddr, name: &str, kind: &str) -> Result<DnsResponse> {
     let (id, request) = question(name, kind)?;
     let socket = UdpSocket::bind("127.0.0.1:0").context("open a socket")?;
     socket.set_read_timeout(Some(LIMIT))?;
@@ -49,11 +49,11 @@ pub fn ask(server: SocketAddr, name: &str, kind: &str) -> Result<Answer> {
     }
 }
 
-/// Like [`ask`] over TCP.
+/// Like [`query`], over TCP.
 ///
 /// # Errors
-/// As [`ask`].
-pub fn ask_tcp(server: SocketAddr, name: &str, kind: &str) -> Result<Answer> {
+/// See [`query`].
+pub fn query_tcp(server: SocketAddr, name: &str, kind: &str) -> Result<DnsResponse> {
     let (_, request) = question(name, kind)?;
     let mut stream = TcpStream::connect_timeout(&server, LIMIT)?;
     stream.set_read_timeout(Some(LIMIT))?;
@@ -77,8 +77,8 @@ fn question(name: &str, kind: &str) -> Result<(u16, Vec<u8>)> {
     Ok((message.metadata.id, message.to_vec()?))
 }
 
-fn answer(reply: &Message) -> Answer {
-    Answer {
+fn answer(reply: &Message) -> DnsResponse {
+    DnsResponse {
         code: reply.metadata.response_code,
         truncated: reply.metadata.truncation,
         records: reply

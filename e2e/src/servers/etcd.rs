@@ -1,4 +1,4 @@
-//! etcd: one member, on request with a user who must log in, and with TLS.
+//! A single etcd server, optionally with authentication and TLS.
 use anyhow::{Context, Result, bail};
 use base64::{Engine, prelude::BASE64_STANDARD};
 use serde_json::{Value, json};
@@ -6,17 +6,17 @@ use serde_json::{Value, json};
 use super::{certificates::Certificates, daemon::Daemon, tool::Tool};
 use crate::{client::Client, ports};
 
-/// Password of etcd's own administrator in tests with log-in.
+/// Password of etcd's root user in tests with authentication.
 const ROOT_PASSWORD: &str = "e2e-root";
 
-/// How the server is set up; the default is plain HTTP, open to all.
+/// Configuration of the server; the default is plain HTTP without credentials.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Options<'a> {
-    /// User and password that every client needs; the user may read and write every key.
+    /// User and password that every client needs; the user may read and write all keys.
     pub user: Option<(&'a str, &'a str)>,
-    /// Serve TLS with their server's certificate.
+    /// Serve TLS with the server certificate.
     pub certificates: Option<&'a Certificates>,
-    /// With `certificates`: take only clients that show a certificate of the same authority.
+    /// With `certificates`: require clients to present a certificate of the same authority.
     pub client_certificate: bool,
 }
 
@@ -25,24 +25,24 @@ pub struct Options<'a> {
 pub struct Etcd {
     daemon: Daemon,
     addr: String,
-    /// Plain HTTP in every setting: how the test itself looks into the store.
+    /// Always plain HTTP: used by the test itself to access the store.
     inner_addr: String,
     token: Option<String>,
 }
 
 impl Etcd {
-    /// Plain HTTP, open to all.
+    /// Starts a server with plain HTTP and no credentials required.
     ///
     /// # Errors
-    /// When the server cannot be started; with the end of its log.
+    /// If the server cannot be started; shows the end of its log.
     pub fn start() -> Result<Self> {
         Self::start_with(Options::default())
     }
 
-    /// A server set up so.
+    /// Starts a server with these options.
     ///
     /// # Errors
-    /// When the server cannot be started or set up; with the end of its log.
+    /// If the server cannot be started or configured; shows the end of its log.
     pub fn start_with(options: Options<'_>) -> Result<Self> {
         let mut server = Self {
             daemon: Daemon::new(Tool::Etcd.program()?)?,
@@ -55,7 +55,7 @@ impl Etcd {
         server.daemon.start(args, ready)?;
         if let Some((user, password)) = options.user {
             server
-                .require_log_in(user, password)
+                .enable_auth(user, password)
                 .context("switch etcd's log-in on")?;
         }
         Ok(server)
@@ -100,12 +100,12 @@ impl Etcd {
         &self.addr
     }
 
-    /// What the store holds under `key` now, seen past log-in and TLS.
+    /// The current value of `key`, read without the TLS and credentials that clients need.
     ///
     /// # Errors
-    /// When the server does not answer.
+    /// If the server does not answer.
     pub fn get(&self, key: &str) -> Result<Option<String>> {
-        let found = self.ask("/v3/kv/range", &json!({ "key": encoded(key) }))?;
+        let found = self.request("/v3/kv/range", &json!({ "key": encoded(key) }))?;
         let Some(value) = found["kvs"][0]["value"].as_str() else {
             return Ok(None);
         };
@@ -116,9 +116,9 @@ impl Etcd {
     /// Sets `key`, as another client would.
     ///
     /// # Errors
-    /// When the server does not take it.
+    /// If the server rejects the write.
     pub fn put(&self, key: &str, value: &str) -> Result<()> {
-        self.ask(
+        self.request(
             "/v3/kv/put",
             &json!({ "key": encoded(key), "value": encoded(value) }),
         )
@@ -128,28 +128,28 @@ impl Etcd {
     /// Deletes `key`, as another client would.
     ///
     /// # Errors
-    /// When the server does not answer.
+    /// If the server does not answer.
     pub fn delete(&self, key: &str) -> Result<()> {
-        self.ask("/v3/kv/deleterange", &json!({ "key": encoded(key) }))
+        self.request("/v3/kv/deleterange", &json!({ "key": encoded(key) }))
             .map(drop)
     }
 
-    /// Ends the process at once, as a machine that is down; [`Etcd::restart`] ends that.
+    /// Kills the process, as if its machine failed; [`Etcd::restart`] starts it again.
     pub fn kill(&mut self) {
         self.daemon.kill();
     }
 
-    /// Starts it again at the same address, with what it had stored.
+    /// Starts it again at the same address with its stored data.
     ///
     /// # Errors
-    /// As [`Etcd::start`].
+    /// See [`Etcd::start`].
     pub fn restart(&mut self) -> Result<()> {
         self.daemon.kill();
         let ready = self.healthy();
         self.daemon.start_again(ready)
     }
 
-    /// The process: its log, and freezing it.
+    /// The process, for its log and for freezing it.
     #[must_use]
     pub fn daemon(&self) -> &Daemon {
         &self.daemon
@@ -164,38 +164,38 @@ impl Etcd {
         }
     }
 
-    fn require_log_in(&mut self, user: &str, password: &str) -> Result<()> {
-        self.ask("/v3/auth/role/add", &json!({ "name": "root" }))?;
+    fn enable_auth(&mut self, user: &str, password: &str) -> Result<()> {
+        self.request("/v3/auth/role/add", &json!({ "name": "root" }))?;
         for (name, password) in [("root", ROOT_PASSWORD), (user, password)] {
             let account = json!({ "name": name, "password": password });
-            self.ask("/v3/auth/user/add", &account)?;
+            self.request("/v3/auth/user/add", &account)?;
         }
-        self.ask(
+        self.request(
             "/v3/auth/user/grant",
             &json!({ "user": "root", "role": "root" }),
         )?;
-        self.ask("/v3/auth/role/add", &json!({ "name": "all-keys" }))?;
-        // From the key of one zero byte to the end: every key.
+        self.request("/v3/auth/role/add", &json!({ "name": "all-keys" }))?;
+        // The range from a single zero byte to the end covers all keys.
         let every = json!({ "permType": "READWRITE", "key": "AA==", "range_end": "AA==" });
         let grant = json!({ "name": "all-keys", "perm": every });
-        self.ask("/v3/auth/role/grant", &grant)?;
-        self.ask(
+        self.request("/v3/auth/role/grant", &grant)?;
+        self.request(
             "/v3/auth/user/grant",
             &json!({ "user": user, "role": "all-keys" }),
         )?;
-        self.ask("/v3/auth/enable", &json!({}))?;
+        self.request("/v3/auth/enable", &json!({}))?;
         let account = json!({ "name": "root", "password": ROOT_PASSWORD });
-        let session = self.ask("/v3/auth/authenticate", &account)?;
+        let session = self.request("/v3/auth/authenticate", &account)?;
         self.token = Some(
             session["token"]
                 .as_str()
-                .context("no token in etcd's answer")?
+                .context("no token in etcd's response")?
                 .to_owned(),
         );
         Ok(())
     }
 
-    fn ask(&self, path: &str, body: &Value) -> Result<Value> {
+    fn request(&self, path: &str, body: &Value) -> Result<Value> {
         let mut headers = vec![("Content-Type", "application/json")];
         headers.extend(self.token.as_deref().map(|token| ("Authorization", token)));
         let body = body.to_string();

@@ -1,4 +1,4 @@
-//! Where the servers' programs are, and what a test does without them.
+//! Where the servers' programs are, and whether a test is skipped without them.
 use std::{
     collections::HashMap,
     path::{Path, PathBuf},
@@ -8,24 +8,24 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-/// Set to `1`, a missing server fails the test instead of skipping it; so does `CI=true`.
+/// If set to `1`, a missing server fails the test instead of skipping it. `CI=true` has the same effect.
 pub const REQUIRE: &str = "E2E_REQUIRE_SERVERS";
 
-/// A set of programs under `e2e/tools`.
+/// A program built by `e2e/tools/build`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Tool {
-    /// The DNS server, program `coredns`.
+    /// DNS server; the program is `coredns`.
     CoreDns,
-    /// The key-value store, program `etcd`.
+    /// Key-value store; the program is `etcd`.
     Etcd,
-    /// The service catalogue with its key-value store, program `consul`.
+    /// Service catalogue with a key-value store; the program is `consul`.
     Consul,
-    /// The last `rqlited` of format version 1.
+    /// The last `rqlited` with format version 1.
     NodeV1,
 }
 
 impl Tool {
-    /// Its folder in `e2e/tools`, and the name of its program.
+    /// Name of its folder in `e2e/tools`, and of its program.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -36,10 +36,10 @@ impl Tool {
         }
     }
 
-    /// Path of the program; it need not exist.
+    /// Path of the program, which may not exist.
     ///
     /// # Errors
-    /// When the folder of the cache cannot be computed.
+    /// If the path of the cache cannot be computed.
     pub fn program(self) -> Result<PathBuf> {
         static KNOWN: Mutex<Option<HashMap<Tool, PathBuf>>> = Mutex::new(None);
         let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
@@ -67,7 +67,7 @@ impl Tool {
     }
 }
 
-/// Whether all `tools` are built. If not, says on standard error how to build them, or fails where they are promised.
+/// Whether all `tools` are built. If not, prints how to build them, or fails where they are required.
 ///
 /// ```no_run
 /// # use e2e::servers::{Tool, present};
@@ -79,7 +79,7 @@ impl Tool {
 /// ```
 ///
 /// # Errors
-/// When one is missing under `CI=true` or [`REQUIRE`]`=1`.
+/// If one is missing under `CI=true` or [`REQUIRE`]`=1`.
 pub fn present(tools: &[Tool]) -> Result<bool> {
     let mut missing = Vec::new();
     for tool in tools {
@@ -87,23 +87,23 @@ pub fn present(tools: &[Tool]) -> Result<bool> {
             missing.push(tool.name());
         }
     }
-    let promised = |name: &str| std::env::var(name).is_ok_and(|value| is_true(&value));
-    verdict(&missing, promised("CI") || promised(REQUIRE))
+    let required = |name: &str| std::env::var(name).is_ok_and(|value| is_true(&value));
+    verdict(&missing, required("CI") || required(REQUIRE))
 }
 
 fn is_true(value: &str) -> bool {
     value == "1" || value.eq_ignore_ascii_case("true")
 }
 
-fn verdict(missing: &[&str], promised: bool) -> Result<bool> {
+fn verdict(missing: &[&str], required: bool) -> Result<bool> {
     if missing.is_empty() {
         return Ok(true);
     }
     let names = missing.join(" ");
-    if promised {
+    if required {
         bail!("the test needs {names}, which is not built here: run e2e/tools/build {names}");
     }
-    // Past the capture of test output: a skipped test must be seen.
+    // Written to standard error directly, past the capture of test output: a skipped test must be visible.
     let line = format!("SKIPPED, NOT TESTED: needs {names}; run e2e/tools/build {names}\n");
     let _ = std::io::Write::write_all(&mut std::io::stderr(), line.as_bytes());
     Ok(false)

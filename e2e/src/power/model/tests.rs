@@ -1,4 +1,4 @@
-//! Every state that a cut may leave is reached, and no other.
+//! A cut reaches every allowed state and no other.
 use std::collections::BTreeSet;
 
 use super::*;
@@ -7,16 +7,16 @@ fn name(text: &str) -> &OsStr {
     OsStr::new(text)
 }
 
-/// Everything as `path=content`, files only; directories end in a slash.
+/// All files as `path=content`; directories end in a slash.
 fn tree(model: &mut Model, dir: u64, above: &str) -> Vec<String> {
     let mut found = Vec::new();
-    for (name, facts) in model.list(dir).unwrap() {
+    for (name, metadata) in model.list(dir).unwrap() {
         let path = format!("{above}{}", name.display());
-        if facts.is_dir {
+        if metadata.is_dir {
             found.push(format!("{path}/"));
-            found.extend(tree(model, facts.ino, &format!("{path}/")));
+            found.extend(tree(model, metadata.ino, &format!("{path}/")));
         } else {
-            let content = model.read(facts.ino, 0, 9999).unwrap().to_vec();
+            let content = model.read(metadata.ino, 0, 9999).unwrap().to_vec();
             let short: String = content.chunks(SECTOR).map(|s| char::from(s[0])).collect();
             found.push(format!(
                 "{path}={}:{}",
@@ -28,7 +28,7 @@ fn tree(model: &mut Model, dir: u64, above: &str) -> Vec<String> {
     found
 }
 
-/// All states after a cut, by many seeds.
+/// All states after a cut, collected over many seeds.
 fn cuts(model: &Model) -> BTreeSet<String> {
     (0..3000)
         .map(|seed| {
@@ -148,6 +148,6 @@ fn later_changes_of_a_name_need_the_earlier_ones() {
     model.sync(second).unwrap();
     model.rename((ROOT, name("f")), (ROOT, name("g"))).unwrap();
     assert_eq!(cuts(&model), set(&["", "f=1:1", "f=2:1", "g=2:1"]));
-    assert_eq!(model.make(ROOT, name("g"), false), Err(Refusal::Exists));
-    assert_eq!(model.unlink(ROOT, name("g"), true), Err(Refusal::NotDir));
+    assert_eq!(model.make(ROOT, name("g"), false), Err(FsError::Exists));
+    assert_eq!(model.unlink(ROOT, name("g"), true), Err(FsError::NotDir));
 }

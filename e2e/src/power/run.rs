@@ -1,4 +1,5 @@
-//! One cluster on disks that lose their power, from its first start on: it lives, is cut, comes back, is judged, lives on.
+//! One cluster on disks that lose power, from its first start on: it starts, loses power, recovers, is
+//! verified, and continues.
 use std::{
     fs::{self, File},
     time::{Duration, Instant},
@@ -8,35 +9,35 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::json;
 
 use super::{
-    disk::{Disk, Mains},
+    disk::{Disk, PowerSupply},
     work::{Chores, Ledger},
 };
 use crate::{cluster::check_no_panic, process::Node, seed::Seed, wait};
 
-/// Cuts that one cluster goes through; then another one begins with empty disks.
+/// Power cuts of one run; the next run begins with empty disks.
 pub const CUTS: usize = 12;
-/// How long a cluster may take to come back after a cut: many times what it takes on a busy machine.
+/// How long a cluster may take to recover from a cut: many times what it takes on a busy machine.
 const BACK_LIMIT: Duration = Duration::from_secs(90);
-/// A cut comes at most so long after a start when it is to hit the start itself.
+/// Longest time from a start to a cut, in milliseconds, where the cut is to hit the start itself.
 const START_SPAN: u64 = 450;
-/// A cut comes at most so long after clients began to work.
+/// Longest time from the start of the clients to a cut, in milliseconds.
 const WORK_SPAN: u64 = 350;
-/// Lines of a node's log that a failure shows.
+/// Lines of each node's log that a failure shows.
 const LOG_LINES: usize = 12;
 
-/// How a cluster comes to its members.
+/// How the cluster gets its members.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// One node.
+pub enum Formation {
+    /// One node only.
     One,
     /// One node, which others join between cuts.
     Joined,
-    /// Three nodes that find each other.
+    /// Three nodes that form a cluster by `-bootstrap-expect`.
     Formed,
 }
 
-impl Kind {
-    fn drawn(seed: &mut Seed) -> Self {
+impl Formation {
+    fn draw(seed: &mut Seed) -> Self {
         match seed.below(8) {
             0..=4 => Self::One,
             5 | 6 => Self::Joined,
@@ -47,88 +48,88 @@ impl Kind {
 
 #[derive(Debug)]
 struct Member {
-    // Killed before its disk is unmounted.
+    // Declared first, so that it is killed before its disk is unmounted.
     node: Node,
     disk: Disk,
-    /// The leader has admitted it as a voter, and it was asked.
+    /// Whether it has been observed to be a voter.
     settled: bool,
 }
 
 /// A cluster between its first start and its end.
 #[derive(Debug)]
-pub struct Lane {
-    kind: Kind,
+pub struct PowerRun {
+    formation: Formation,
     seed: Seed,
-    mains: Mains,
+    power: PowerSupply,
     members: Vec<Member>,
     ledger: Ledger,
     snap: u64,
-    /// `peers.json` has been given to the nodes and not been followed by all of them yet.
+    /// Whether the nodes have been given a `peers.json` that not all of them have processed yet.
     recovering: bool,
-    /// What was done, in words.
+    /// What was done, as text.
     steps: Vec<String>,
     cuts: usize,
 }
 
-impl Lane {
-    /// Empty disks; nothing runs.
+impl PowerRun {
+    /// Prepares nodes with empty disks; starts nothing.
     ///
     /// # Errors
-    /// When a disk cannot be mounted.
+    /// If a disk cannot be mounted.
     pub fn new(seed: u64) -> Result<Self> {
         let mut seed = Seed::new(seed);
-        let kind = Kind::drawn(&mut seed);
-        let mut lane = Self {
-            kind,
+        let formation = Formation::draw(&mut seed);
+        let mut run = Self {
+            formation,
             snap: [4, 20, 100, 8192][seed.index(4)],
             seed,
-            mains: Mains::default(),
+            power: PowerSupply::default(),
             members: Vec::new(),
             ledger: Ledger::default(),
             recovering: false,
             steps: Vec::new(),
             cuts: 0,
         };
-        for _ in 0..if kind == Kind::Formed { 3 } else { 1 } {
-            lane.add()?;
+        for _ in 0..if formation == Formation::Formed { 3 } else { 1 } {
+            run.add()?;
         }
-        if kind == Kind::Formed {
-            let all: Vec<String> = lane.members.iter().map(|m| m.node.raft.clone()).collect();
+        if formation == Formation::Formed {
+            let all: Vec<String> = run.members.iter().map(|m| m.node.raft.clone()).collect();
             let join = format!("-join={}", all.join(","));
-            for member in &mut lane.members {
+            for member in &mut run.members {
                 member.node.args.push("-bootstrap-expect=3".to_owned());
                 member.node.args.push(join.clone());
             }
         }
-        Ok(lane)
+        Ok(run)
     }
 
-    /// How often its power was cut.
+    /// Number of power cuts so far.
     #[must_use]
     pub fn cuts(&self) -> usize {
         self.cuts
     }
 
-    /// Rows that were acknowledged.
+    /// Number of acknowledged rows.
     #[must_use]
     pub fn acknowledged(&self) -> usize {
         self.ledger.acknowledged()
     }
 
-    /// All its cuts.
+    /// Runs the cluster through all its cuts.
     ///
     /// # Errors
-    /// What must not be, with what was done and lost before.
+    /// Describes the failure, with the steps and losses before it.
     pub fn run(&mut self) -> Result<()> {
         while self.cuts < CUTS {
-            self.life().with_context(|| self.told())?;
+            self.run_until_cut().with_context(|| self.report())?;
         }
-        // The last cut is judged too.
-        self.come_back().with_context(|| self.told())
+        // The state after the last cut is verified, too.
+        self.come_back().with_context(|| self.report())
     }
 
     fn add(&mut self) -> Result<()> {
-        let disk = Disk::mount(&self.mains, self.seed.fork())?;
+        let disk = Disk::mount(&self.power, self.seed.fork())?;
         let mut node = Node::new(&(self.members.len() + 1).to_string())?;
         node.quiet = true;
         node.data = disk.path().join("data");
@@ -145,14 +146,15 @@ impl Lane {
         self.members.push(Member {
             node,
             disk,
-            settled: self.kind != Kind::Joined || self.members.is_empty(),
+            settled: self.formation != Formation::Joined || self.members.is_empty(),
         });
         Ok(())
     }
 
-    /// From one cut to the next.
-    fn life(&mut self) -> Result<()> {
-        let joins = self.kind == Kind::Joined && self.members.len() < 3 && !self.recovering;
+    /// From one cut (or kill) to the next.
+    fn run_until_cut(&mut self) -> Result<()> {
+        let joins =
+            self.formation == Formation::Joined && self.members.len() < 3 && !self.recovering;
         if joins && self.seed.below(3) == 0 {
             self.add()?;
             let through = format!("-join={}", self.members[0].node.raft);
@@ -160,12 +162,12 @@ impl Lane {
                 newest.node.args.push(through);
             }
             self.steps
-                .push(format!("node {} comes to join", self.members.len()));
+                .push(format!("node {} will join", self.members.len()));
         } else if self.cuts > 2 && self.seed.below(12) == 0 {
             self.ask_to_recover()?;
         }
         if self.seed.below(4) == 0 {
-            // In the middle of the start, whatever that is just doing.
+            // The cut hits the start at an arbitrary point.
             self.start()?;
             let span = Duration::from_millis(self.seed.below(START_SPAN));
             self.watch(span)?;
@@ -178,13 +180,13 @@ impl Lane {
             alone: self.members.len() == 1,
         };
         let killed = self.seed.below(6) == 0;
-        let (mut seed, mains) = (self.seed.fork(), self.mains.clone());
+        let (mut seed, power) = (self.seed.fork(), self.power.clone());
         let mut died = Ok(());
         let members = &mut self.members;
         self.ledger.work(&addrs, chores, &mut seed, || {
             died = watch(members, span);
             if !killed {
-                mains.cut();
+                power.cut();
             }
             for member in members {
                 let _ = member.node.kill();
@@ -192,7 +194,7 @@ impl Lane {
         });
         died?;
         if killed {
-            // What the next start finds is there, but not durable.
+            // The next start finds files that are present but not durable.
             self.steps
                 .push(format!("killed {} ms into the work", span.as_millis()));
             return Ok(());
@@ -210,29 +212,29 @@ impl Lane {
         Ok(())
     }
 
-    /// Nobody may end by itself.
+    /// Fails if a node ends by itself.
     fn watch(&mut self, span: Duration) -> Result<()> {
         watch(&mut self.members, span)
     }
 
     fn cut(&mut self, when: &str) -> Result<()> {
-        self.mains.cut();
+        self.power.cut();
         for member in &mut self.members {
             member.node.kill()?;
         }
         let mut lost = Vec::new();
         for member in &mut self.members {
-            let words = member.disk.fall_back(&mut self.seed)?;
-            lost.push(format!("[{}] {}", member.node.name, words.join("; ")));
+            let losses = member.disk.remount_after_cut(&mut self.seed)?;
+            lost.push(format!("[{}] {}", member.node.name, losses.join("; ")));
         }
-        self.mains.restore();
+        self.power.restore();
         self.cuts += 1;
         self.steps
             .push(format!("cut {when}: {}", lost.join("\n      ")));
         Ok(())
     }
 
-    /// All start, all are ready, all that was acknowledged is there, all are equal.
+    /// Starts all nodes and verifies that they become ready, hold every acknowledged row and are equal.
     fn come_back(&mut self) -> Result<()> {
         self.start()?;
         let deadline = Instant::now() + BACK_LIMIT;
@@ -249,7 +251,7 @@ impl Lane {
         let left = deadline.saturating_duration_since(Instant::now());
         wait::until("the rows", left, || match self.ledger.check(&mut client) {
             Err(error) if !format!("{error:#}").contains("WRONG ROWS") => Err(format!("{error:#}")),
-            judged => Ok(judged),
+            verified => Ok(verified),
         })??;
         self.compare(deadline)?;
         for member in &self.members {
@@ -277,7 +279,7 @@ impl Lane {
         })?
     }
 
-    /// Who came to join votes, and needs the flag no more.
+    /// Waits until nodes that have joined are voters, then removes their `-join` flag.
     fn settle(&mut self, deadline: Instant) -> Result<()> {
         for at in 0..self.members.len() {
             if self.members[at].settled {
@@ -303,7 +305,7 @@ impl Lane {
         Ok(())
     }
 
-    /// Rows in the order of their places, so that equal sums mean equal tables.
+    /// Compares the tables in row order, row ids included.
     fn compare(&mut self, deadline: Instant) -> Result<()> {
         let left = deadline.saturating_duration_since(Instant::now());
         let mut clients: Vec<_> = self.members.iter().map(|m| m.node.client()).collect();
@@ -325,7 +327,7 @@ impl Lane {
         })
     }
 
-    /// From the next start on the nodes are to follow a `peers.json` that names them all.
+    /// From the next start on, the nodes are to recover by a `peers.json` that names them all.
     fn ask_to_recover(&mut self) -> Result<()> {
         let formed = |m: &Member| m.settled && m.node.data.join("raft/identity.json").exists();
         if self.recovering || self.acknowledged() == 0 || !self.members.iter().all(formed) {
@@ -341,7 +343,8 @@ impl Lane {
         Ok(())
     }
 
-    /// As a person does who sees after a cut that the file is not there any more. Not synced: that is the node's to do.
+    /// Writes `peers.json` again where a cut has removed it, as an administrator would. Does not sync it:
+    /// that is the node's job.
     fn place_peers(&mut self) -> Result<()> {
         let list: Vec<_> = self
             .members
@@ -360,8 +363,8 @@ impl Lane {
         Ok(())
     }
 
-    /// For a person: how it came to this.
-    fn told(&self) -> String {
+    /// Description of the run for a failure's message.
+    fn report(&self) -> String {
         let logs: Vec<String> = self
             .members
             .iter()
@@ -369,7 +372,7 @@ impl Lane {
             .collect();
         format!(
             "{:?}, -raft-snap={}, {} rows acknowledged, {} cuts:\n  {}\n{}",
-            self.kind,
+            self.formation,
             self.snap,
             self.acknowledged(),
             self.cuts,
@@ -407,10 +410,11 @@ fn watch(members: &mut [Member], span: Duration) -> Result<()> {
     }
 }
 
-/// Lanes for `seeds`, until `enough` says so with the cuts so far.
+/// Runs clusters with seeds from `next_seed` until `enough(cuts so far)` is true. Returns the numbers of cuts
+/// and of acknowledged rows.
 ///
 /// # Errors
-/// Never before all have ended: every failure, each with the seed that repeats its lane.
+/// After all runs have ended: every failure, each with the seed that repeats its run.
 pub fn run_all(
     mut next_seed: impl FnMut() -> u64,
     mut enough: impl FnMut(usize) -> bool,
@@ -418,10 +422,10 @@ pub fn run_all(
     let (mut cuts, mut rows, mut failures) = (0, 0, Vec::new());
     while !enough(cuts) {
         let seed = next_seed();
-        let mut lane = Lane::new(seed)?;
-        let result = lane.run();
-        cuts += lane.cuts();
-        rows += lane.acknowledged();
+        let mut run = PowerRun::new(seed)?;
+        let result = run.run();
+        cuts += run.cuts();
+        rows += run.acknowledged();
         if let Err(error) = result {
             let text = format!("POWER_SEED={seed}: {error:?}");
             println!("{text}\n");
