@@ -113,7 +113,7 @@ impl<N: NodeApi> Actor<'_, N> {
     pub async fn label(&self, labels: &PodLabels) -> Result<(), Error> {
         let change = json!({"metadata": {"uid": labels.uid, "labels": labels.labels}});
         match self.patch::<Pod>(&labels.pod, change).await {
-            Err(error) if error.class() == crate::error::Class::Outdated => Ok(()),
+            Err(error) if error.class() == crate::error::Class::Conflict => Ok(()),
             other => other.map(drop),
         }
     }
@@ -126,7 +126,7 @@ impl<N: NodeApi> Actor<'_, N> {
         let labels = json!({names::CLUSTER_LABEL: self.cluster.name_any()});
         let change = json!({"metadata": {"labels": labels}});
         match self.patch::<PersistentVolumeClaim>(name, change).await {
-            Err(error) if error.class() == crate::error::Class::Outdated => Ok(()),
+            Err(error) if error.class() == crate::error::Class::Conflict => Ok(()),
             other => other.map(drop),
         }
     }

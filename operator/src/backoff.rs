@@ -20,8 +20,8 @@ const JITTER: f64 = 0.2;
 fn wait(class: Class, failures: u32) -> Duration {
     match class {
         // Many of them in a row are not a matter of caches any more.
-        Class::Outdated if failures <= 10 => LOOK_AGAIN,
-        Class::Outdated | Class::Busy | Class::Refused | Class::NotLeading => {
+        Class::Conflict if failures <= 10 => LOOK_AGAIN,
+        Class::Conflict | Class::Transient | Class::Refused | Class::NotLeading => {
             let doubled = 2_u32.saturating_pow(failures.saturating_sub(1).min(16));
             FIRST.saturating_mul(doubled).min(LONGEST)
         }
@@ -63,15 +63,15 @@ mod tests {
     #[test]
     fn waits_double_up_to_a_limit() {
         let cases = [
-            (Class::Busy, 1, 1000),
-            (Class::Busy, 2, 2000),
-            (Class::Busy, 5, 16_000),
-            (Class::Busy, 9, 256_000),
-            (Class::Busy, 10, 300_000),
+            (Class::Transient, 1, 1000),
+            (Class::Transient, 2, 2000),
+            (Class::Transient, 5, 16_000),
+            (Class::Transient, 9, 256_000),
+            (Class::Transient, 10, 300_000),
             (Class::Refused, u32::MAX, 300_000),
-            (Class::Outdated, 1, 500),
-            (Class::Outdated, 10, 500),
-            (Class::Outdated, 11, 300_000),
+            (Class::Conflict, 1, 500),
+            (Class::Conflict, 10, 500),
+            (Class::Conflict, 11, 300_000),
         ];
         for (class, failures, ms) in cases {
             assert_eq!(
@@ -95,10 +95,10 @@ mod tests {
     fn each_cluster_for_itself() {
         let backoff = Backoff::default();
         for n in 1..4 {
-            assert_eq!(backoff.failed("a", Class::Busy).1, n);
+            assert_eq!(backoff.failed("a", Class::Transient).1, n);
         }
-        assert_eq!(backoff.failed("b", Class::Busy).1, 1);
+        assert_eq!(backoff.failed("b", Class::Transient).1, 1);
         backoff.forget("a");
-        assert_eq!(backoff.failed("a", Class::Busy).1, 1);
+        assert_eq!(backoff.failed("a", Class::Transient).1, 1);
     }
 }

@@ -179,17 +179,17 @@ fn error_policy(cluster: Arc<Guarded>, error: &Error, context: Arc<Context>) -> 
     let class = error.class();
     let (wait, failures) = context.backoff.failed(&key(&cluster), class);
     match class {
-        Class::Outdated => tracing::debug!("looks again: {error}"),
+        Class::Conflict => tracing::debug!("looks again: {error}"),
         Class::NotLeading => tracing::warn!("{error}"),
-        Class::Busy | Class::Refused => {
+        Class::Transient | Class::Refused => {
             tracing::warn!(failures, "tries again in {wait:?}: {error}")
         }
     }
     let reason = match class {
         Class::Refused if matches!(error, Error::Unreadable(_)) => "Unreadable",
         Class::Refused => "KubernetesRefused",
-        Class::Busy if failures >= FAILURES_TOLD => "TriesAgain",
-        Class::Busy | Class::Outdated | Class::NotLeading => return Action::requeue(wait),
+        Class::Transient if failures >= FAILURES_TOLD => "Retrying",
+        Class::Transient | Class::Conflict | Class::NotLeading => return Action::requeue(wait),
     };
     let event = Event {
         warning: true,

@@ -43,9 +43,9 @@ pub enum Error {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Class {
     /// What was seen is outdated: look again at once.
-    Outdated,
+    Conflict,
     /// Overload, an outage, no answer: wait, longer each time.
-    Busy,
+    Transient,
     /// Refused for what was asked: somebody has to change something.
     Refused,
     /// This process is not the one that acts.
@@ -56,8 +56,8 @@ impl Class {
     /// Its name in metrics.
     pub fn as_str(self) -> &'static str {
         match self {
-            Self::Outdated => "outdated",
-            Self::Busy => "busy",
+            Self::Conflict => "conflict",
+            Self::Transient => "transient",
             Self::Refused => "refused",
             Self::NotLeading => "not_leading",
         }
@@ -78,9 +78,9 @@ impl Error {
     pub fn class(&self) -> Class {
         match self {
             Self::Kubernetes { source, .. } => of_kubernetes(source),
-            Self::Node { .. } | Self::TooLong(_) | Self::NotSynced(_) => Class::Busy,
+            Self::Node { .. } | Self::TooLong(_) | Self::NotSynced(_) => Class::Transient,
             Self::Unreadable(_) => Class::Refused,
-            Self::Changed(_) => Class::Outdated,
+            Self::Changed(_) => Class::Conflict,
             Self::NotLeading => Class::NotLeading,
         }
     }
@@ -90,17 +90,17 @@ fn of_kubernetes(error: &kube::Error) -> Class {
     match error {
         kube::Error::Api(status) => of_code(status.code),
         kube::Error::SerdeError(_) => Class::Refused,
-        _ => Class::Busy,
+        _ => Class::Transient,
     }
 }
 
 /// 404 as well: what was looked at is gone.
 fn of_code(code: u16) -> Class {
     match code {
-        404 | 409 => Class::Outdated,
-        408 | 410 | 429 => Class::Busy,
+        404 | 409 => Class::Conflict,
+        408 | 410 | 429 => Class::Transient,
         400..=499 => Class::Refused,
-        _ => Class::Busy,
+        _ => Class::Transient,
     }
 }
 
@@ -111,14 +111,14 @@ mod tests {
     #[test]
     fn codes() {
         let cases = [
-            (404, Class::Outdated),
-            (409, Class::Outdated),
-            (429, Class::Busy),
+            (404, Class::Conflict),
+            (409, Class::Conflict),
+            (429, Class::Transient),
             (403, Class::Refused),
             (422, Class::Refused),
-            (500, Class::Busy),
-            (503, Class::Busy),
-            (0, Class::Busy),
+            (500, Class::Transient),
+            (503, Class::Transient),
+            (0, Class::Transient),
         ];
         for (code, class) in cases {
             assert_eq!(of_code(code), class, "{code}");

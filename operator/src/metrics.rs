@@ -67,7 +67,7 @@ struct Inner {
     probe_seconds: Histogram,
     leads: Gauge,
     conditions: Family<ByCondition, Gauge>,
-    voters_wanted: Family<OfCluster, Gauge>,
+    voters_desired: Family<OfCluster, Gauge>,
     voters_ready: Family<OfCluster, Gauge>,
     epoch: Family<OfCluster, Gauge>,
     operation_seconds: Family<OfCluster, Gauge>,
@@ -89,7 +89,7 @@ impl Default for Metrics {
             probe_seconds: Histogram::new(PROBE_BOUNDS_SECONDS),
             leads: Gauge::default(),
             conditions: Family::default(),
-            voters_wanted: Family::default(),
+            voters_desired: Family::default(),
             voters_ready: Family::default(),
             epoch: Family::default(),
             operation_seconds: Family::default(),
@@ -141,9 +141,9 @@ impl Inner {
             self.conditions.clone(),
         );
         all.register(
-            "cluster_voters_wanted",
+            "cluster_voters_desired",
             "spec.replicas",
-            self.voters_wanted.clone(),
+            self.voters_desired.clone(),
         );
         all.register(
             "cluster_voters_ready",
@@ -222,7 +222,7 @@ impl Metrics {
         let put = |family: &Family<OfCluster, Gauge>, value: i64| {
             family.get_or_create(&of).set(value);
         };
-        put(&self.0.voters_wanted, cluster.spec.replicas.into());
+        put(&self.0.voters_desired, cluster.spec.replicas.into());
         put(&self.0.voters_ready, status.ready_replicas.into());
         put(&self.0.epoch, status.lineage.map_or(0, |l| l.epoch));
         let begun = status.operation.map(|o| SystemTime::from(o.started_at.0));
@@ -244,7 +244,7 @@ impl Metrics {
             });
         }
         for family in [
-            &self.0.voters_wanted,
+            &self.0.voters_desired,
             &self.0.voters_ready,
             &self.0.epoch,
             &self.0.operation_seconds,
@@ -271,12 +271,12 @@ mod tests {
         let mut cluster = RqliteCluster::new("demo", operator_api::RqliteClusterSpec::default());
         cluster.metadata.namespace = Some("shop".to_owned());
         metrics.seen(&cluster);
-        metrics.passed(Duration::from_millis(5), Some(Class::Busy));
+        metrics.passed(Duration::from_millis(5), Some(Class::Transient));
         let text = metrics.text().unwrap();
         for line in [
-            r#"rqlite_operator_cluster_voters_wanted{namespace="shop",name="demo"} 3"#,
+            r#"rqlite_operator_cluster_voters_desired{namespace="shop",name="demo"} 3"#,
             r#"rqlite_operator_cluster_condition{namespace="shop",name="demo",condition="Ready"} 0"#,
-            r#"rqlite_operator_reconciles_total{result="busy"} 1"#,
+            r#"rqlite_operator_reconciles_total{result="transient"} 1"#,
         ] {
             assert!(text.contains(line), "{line} is not in\n{text}");
         }

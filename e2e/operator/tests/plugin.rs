@@ -36,7 +36,7 @@ fn says(outcome: &(i32, String), code: i32, parts: &[&str]) -> Result<()> {
 fn status(stage: &Stage) -> Result<()> {
     let page = plugin(stage, &["status", "crowd-1"])?;
     let parts = [
-        "crowd-1: Running, 3 of 3 voters take part, leader crowd-1-0, epoch 0",
+        "crowd-1: Running, 3 of 3 voters ready, leader crowd-1-0, epoch 0",
         "MEMBER",
         "crowd-1-2",
         "Healthy",

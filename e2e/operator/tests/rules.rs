@@ -242,7 +242,7 @@ fn scale(server: &Objects) -> Result<()> {
         );
     }
     let status = json!({ "status": { "replicas": 3, "readyReplicas": 2, "selector": "a=b", "phase": "Changing", "leader": "scaled-1",
-        "observed": { "image": "i:1" }, "lineage": { "epoch": 4 }, "conditions": [{ "type": "Available", "status": "True", "reason": "r",
+        "target": { "image": "i:1" }, "lineage": { "epoch": 4 }, "conditions": [{ "type": "Available", "status": "True", "reason": "r",
         "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z" }] } });
     let words = [
         "patch",

@@ -52,7 +52,7 @@ pub const MAX_READ_REPLICAS: i32 = 50;
     printcolumn(name = "Desired", type_ = "integer", json_path = ".spec.replicas"),
     printcolumn(name = "Leader", type_ = "string", json_path = ".status.leader"),
     printcolumn(name = "Available", type_ = "string", json_path = ".status.conditions[?(@.type==\"Available\")].status"),
-    printcolumn(name = "Image", type_ = "string", json_path = ".status.observed.image", priority = 1),
+    printcolumn(name = "Image", type_ = "string", json_path = ".status.target.image", priority = 1),
     printcolumn(name = "Epoch", type_ = "integer", json_path = ".status.lineage.epoch", priority = 1, description = "Recoveries from a lost quorum so far"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     validation = Rule::new("self.metadata.name.size() <= 45").message("the name may have at most 45 characters, because Kubernetes derives pod names and labels of at most 63 from it: choose a shorter name"),

@@ -24,7 +24,7 @@ use crate::status::Lineage;
         json_path = ".spec.clusterRef.name"
     ),
     printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase"),
-    printcolumn(name = "Survivor", type_ = "string", json_path = ".status.chosen"),
+    printcolumn(name = "Survivor", type_ = "string", json_path = ".status.survivor"),
     printcolumn(
         name = "Possibly lost",
         type_ = "integer",
@@ -237,7 +237,7 @@ pub struct RqliteRecoveryStatus {
     pub candidates: Vec<Candidate>,
     /// The member that the cluster is recovered from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub chosen: Option<String>,
+    pub survivor: Option<String>,
     /// Highest commit index ever seen minus the survivor's newest index: what may be lost, in log entries.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub possibly_lost_entries: Option<i64>,

@@ -50,7 +50,7 @@ pub struct RqliteClusterStatus {
     pub bootstrapped_at: Option<Time>,
     /// The target that is being carried out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub observed: Option<Target>,
+    pub target: Option<Target>,
     /// The one operation under way.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub operation: Option<Operation>,
@@ -103,7 +103,7 @@ pub struct RqliteClusterStatus {
     pub automatic_recoveries: Vec<Time>,
     /// The voter that was last removed because nobody stood behind it any more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reaped: Option<Reaped>,
+    pub last_reaped: Option<Reaped>,
     /// Where clients connect.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub endpoints: Option<Endpoints>,
@@ -219,8 +219,8 @@ pub enum Step {
     /// The last pod goes.
     StopLast,
     /// The lost member is out of the committed configuration: its pod, and its claim if that is lost, are made anew.
-    Renew,
-    /// As Renew, where only the data is damaged: it is put aside on its volume.
+    Recreate,
+    /// As Recreate, where only the data is damaged: it is put aside on its volume.
     Park,
     /// The plan of a recovery is out: the survivor follows it.
     Apply,

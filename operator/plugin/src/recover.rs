@@ -177,7 +177,7 @@ fn page(status: &RqliteRecoveryStatus) -> String {
         .candidates
         .iter()
         .map(|c| {
-            let chosen = status.chosen.as_ref() == Some(&c.member);
+            let chosen = status.survivor.as_ref() == Some(&c.member);
             let last = c
                 .last_log
                 .map(|l| (l.term.to_string(), l.index.to_string()));
@@ -214,7 +214,7 @@ mod tests {
         };
         let status = RqliteRecoveryStatus {
             phase: Some(RecoveryPhase::Succeeded),
-            chosen: Some("demo-2".to_owned()),
+            survivor: Some("demo-2".to_owned()),
             candidates: vec![
                 candidate("demo-1", None, Some("its claim is gone")),
                 candidate("demo-2", Some(97), None),

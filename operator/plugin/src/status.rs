@@ -49,7 +49,7 @@ fn text(
         .map_or("not looked at yet".to_owned(), |p| format!("{p:?}"));
     let epoch = status.lineage.as_ref().map_or(0, |l| l.epoch);
     let mut page = format!(
-        "{}: {phase}, {} of {} voters take part, leader {}, epoch {epoch}\n",
+        "{}: {phase}, {} of {} voters ready, leader {}, epoch {epoch}\n",
         cluster.name_any(),
         status.ready_replicas,
         cluster.spec.replicas,
@@ -57,7 +57,7 @@ fn text(
     );
     if let Some(operation) = &status.operation {
         let message = operation.message.as_deref().unwrap_or_default();
-        page.push_str(&format!("under way: {:?}: {message}\n", operation.kind));
+        page.push_str(&format!("operation: {:?}: {message}\n", operation.kind));
     }
     let commit = nodes
         .values()
@@ -92,7 +92,7 @@ fn text(
         })
         .collect();
     let head = [
-        "MEMBER", "ROLE", "STATE", "LAG", "USED", "VOLUME", "MACHINE", "REASON",
+        "MEMBER", "ROLE", "STATE", "LAG", "USED", "VOLUME", "NODE", "REASON",
     ];
     page.push('\n');
     page.push_str(&table(&head, &rows));
@@ -175,12 +175,12 @@ mod tests {
         let nodes = [("demo-0".to_owned(), node(9))].into();
         let page = text(&cluster, &nodes, &[claim]);
         let expected = "\
-demo: Degraded, 2 of 3 voters take part, leader demo-0, epoch 1
-under way: Replace: waits
+demo: Degraded, 2 of 3 voters ready, leader demo-0, epoch 1
+operation: Replace: waits
 
-MEMBER   ROLE     STATE     LAG   USED     VOLUME   MACHINE   REASON
+MEMBER   ROLE     STATE     LAG   USED     VOLUME   NODE   REASON
 demo-0   leader   Healthy   3     1.0 MB   10Gi     m1
-demo-1   voter    Lost      -     -        none     -         its claim is gone
+demo-1   voter    Lost      -     -        none     -      its claim is gone
 
 CONDITION     STATUS   REASON       MESSAGE
 Ready         False    MemberLost   see Progressing

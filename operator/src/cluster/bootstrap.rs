@@ -13,7 +13,7 @@ use super::{
 
 /// Gives a new cluster its identity, or finds the identity that it already has, before anything is created.
 pub fn identity(view: &View<'_>, target: &Target) -> Decision {
-    if view.status.cluster_id.is_some() && view.status.observed.is_some() {
+    if view.status.cluster_id.is_some() && view.status.target.is_some() {
         return Decision::Pass;
     }
     let annotations = view.seen.cluster.metadata.annotations.as_ref();
@@ -22,7 +22,7 @@ pub fn identity(view: &View<'_>, target: &Target) -> Decision {
     let said = if let Some(state) = &view.seen.state {
         // The object's status was lost (restored from a backup without it), the cluster was not.
         let replicas = view.seen.voters.as_ref().map(|set| set.replicas);
-        next.observed = Some(Target {
+        next.target = Some(Target {
             replicas: replicas.filter(|r| *r > 0).unwrap_or(target.replicas),
             bootstrap_replicas: state.expect,
             ..target.clone()
@@ -48,13 +48,13 @@ pub fn identity(view: &View<'_>, target: &Target) -> Decision {
             );
             return Decision::Blocked("InvalidAnnotation", text);
         };
-        next.observed = Some(target.clone());
+        next.target = Some(target.clone());
         next.cluster_id = Some(id.clone());
         next.lineage = Some(lineage);
         formed(&mut next, FormingPhase::Formed, view.now());
         format!("adopts the retained volumes of cluster {id}")
     } else {
-        next.observed = Some(target.clone());
+        next.target = Some(target.clone());
         next.cluster_id = Some(view.seen.fresh_id.clone());
         next.lineage = Some(Lineage {
             id: format!("{}-0", view.seen.fresh_id),

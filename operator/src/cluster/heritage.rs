@@ -105,7 +105,7 @@ fn beside(view: &View<'_>, found: &[(&str, &StateLineage)]) -> String {
     let pods: BTreeSet<&str> = found.iter().map(|(name, _)| *name).collect();
     let each: Vec<String> = pods.iter().map(|pod| anew(view, pod)).collect();
     format!(
-        "recovered by hand into a history of its own, while the others have a quorum: {}. That data is not used. Copy what you need of it, then \
+        "recovered by hand into a lineage of its own, while the others have a quorum: {}. That data is not used. Copy what you need of it, then \
          let the member join anew: {}",
         who(found),
         each.join("; ")
@@ -126,7 +126,7 @@ fn choice(view: &View<'_>, found: &[(&str, &StateLineage)]) -> String {
         })
         .collect();
     format!(
-        "recovered by hand (peers.json), with data of this cluster and a newer history: {}. It is not taken over by itself. To go on with it: {}",
+        "recovered by hand (peers.json), with data of this cluster and a newer lineage: {}. It is not taken over by itself. To go on with it: {}",
         who(found),
         annotate.join(", or ")
     )
@@ -158,7 +158,7 @@ pub fn left_behind(view: &View<'_>) -> Decision {
         Some(pod) => Decision::Act(
             Action::delete_pod(pod),
             format!(
-                "{} runs in a history that has ended and is started again",
+                "{} runs in a lineage that has ended and is restarted",
                 pod.name
             ),
         ),
@@ -180,7 +180,7 @@ fn accept(view: &View<'_>, history: &StateLineage) -> Decision {
     next.operation = None;
     next.recovery = None;
     let text = format!(
-        "takes over the history {}, as the annotation says",
+        "takes over the lineage {}, as the annotation says",
         word(history)
     );
     Decision::Record(Box::new(next), text)

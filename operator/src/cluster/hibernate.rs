@@ -79,7 +79,7 @@ fn stop(view: &View<'_>) -> Decision {
         // Steps of other operations mean nothing here: it begins from the start.
         Step::Start
         | Step::Shrink
-        | Step::Renew
+        | Step::Recreate
         | Step::Park
         | Step::Apply
         | Step::Verify
@@ -93,7 +93,7 @@ fn stop(view: &View<'_>) -> Decision {
                     from: leader.name.to_owned(),
                     to: first.clone(),
                 };
-                return Decision::Act(transfer, format!("{} hands over to {first}", leader.name));
+                return Decision::Act(transfer, format!("{} transfers leadership to {first}", leader.name));
             }
             let next = step(view.status, view.now(), Step::StopOthers);
             Decision::Record(next, format!("stops all but {first}"))

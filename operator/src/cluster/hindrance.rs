@@ -158,7 +158,7 @@ fn remedy(view: &View<'_>, worst: &Hindrance) -> (&'static str, String) {
                 )
             };
             let text = format!(
-                "Correct spec.image: {edit}; {credentials}. The pod is then made anew by itself"
+                "Correct spec.image: {edit}; {credentials}. The pod is then recreated by itself"
             );
             ("ImagePullFailed", text)
         }
@@ -174,7 +174,7 @@ fn remedy(view: &View<'_>, worst: &Hindrance) -> (&'static str, String) {
                 "See kubectl logs --previous {} -c rqlited -n {namespace}; a flag in spec.config.extraArgs that the node does not know is corrected by {edit}",
                 worst.object
             );
-            ("NodeCrashes", text)
+            ("NodeCrashLooping", text)
         }
     }
 }

@@ -271,7 +271,7 @@ pub struct NodeStatus {
     pub commit_index: u64,
     /// By the leader's own clock: seconds since it heard each member that is silent, by Raft id.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub silent_seconds: BTreeMap<String, u64>,
+    pub unreachable_seconds: BTreeMap<String, u64>,
     /// Highest index that its database holds.
     #[serde(default)]
     pub applied_index: u64,

@@ -334,7 +334,7 @@ fn event(view: &View<'_>, decision: &Decision) -> Option<Event> {
         }
         Decision::Act(action, text) => {
             let reason = match action {
-                Action::ReleaseFinalizer => "Released",
+                Action::ReleaseFinalizer => "FinalizerRemoved",
                 Action::DeleteStatefulSet { .. } => "StatefulSetDeleted",
                 Action::DeleteClaim { .. } => "ClaimDeleted",
                 Action::SetReplicas { .. } => "PodsScaled",

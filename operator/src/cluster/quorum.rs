@@ -70,7 +70,7 @@ fn state_of_answering(
         .as_ref()
         .is_some_and(|id| *id != node.raft_id);
     if !view.is_ours(node) {
-        let text = "its volume belongs to another cluster or history".to_owned();
+        let text = "its volume belongs to another cluster or lineage".to_owned();
         (MemberState::Foreign, Some(text))
     } else if wiped {
         let text = "its data directory was lost; the node has a new one".to_owned();
@@ -103,7 +103,7 @@ fn lost(view: &View<'_>, member: &Member) -> Option<String> {
     }
     if is_stale(report) {
         return Some(format!(
-            "its data is of a history that has ended: {}",
+            "its data is of a lineage that has ended: {}",
             report.reason
         ));
     }
@@ -219,9 +219,9 @@ fn advice(state: MemberState, reason: &str) -> Option<&'static str> {
     const KNOWN: [(&str, &str); 8] = [
         (
             "ImagePull",
-            "correct spec.image or the pull secret; the pod is then made anew",
+            "correct spec.image or the pull secret; the pod is then recreated",
         ),
-        ("ErrImage", "correct spec.image; the pod is then made anew"),
+        ("ErrImage", "correct spec.image; the pod is then recreated"),
         (
             "volume node affinity",
             "bring its machine back, or, if that is gone for good, delete its Node object",
@@ -354,7 +354,7 @@ pub fn unstick(view: &View<'_>) -> Decision {
         Some(pod) => Decision::Act(
             Action::delete_pod(pod),
             format!(
-                "{} cannot start from an older template ({}) and is made anew",
+                "{} cannot start from an older template ({}) and is recreated",
                 pod.name,
                 pod.stuck.as_deref().unwrap_or_default()
             ),

@@ -32,14 +32,14 @@ pub fn start(view: &View<'_>) -> Decision {
     };
     let text = format!("removes {}: {why}", ghost.name);
     if ghost.voter {
-        let last = view.status.reaped.as_ref();
+        let last = view.status.last_reaped.as_ref();
         if last.is_none_or(|r| r.raft_id != ghost.raft_id) {
             let early = last.is_some_and(|r| seconds_between(&r.at, view.now()) < SPACING_SECONDS);
             if early {
                 return Decision::Pass;
             }
             let mut next = view.status.clone();
-            next.reaped = Some(Reaped {
+            next.last_reaped = Some(Reaped {
                 raft_id: ghost.raft_id.clone(),
                 at: view.now().clone(),
             });
@@ -103,7 +103,7 @@ fn silent_for(view: &View<'_>, member: &ConfigMember) -> Option<String> {
     } else {
         &reaping.read_replica_timeout
     };
-    let seconds = view.leader?.status.silent_seconds.get(&member.raft_id)?;
+    let seconds = view.leader?.status.unreachable_seconds.get(&member.raft_id)?;
     let enough = limit
         .duration()
         .is_ok_and(|limit| *seconds >= limit.as_secs());

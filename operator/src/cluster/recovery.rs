@@ -150,7 +150,7 @@ fn give_back(view: &View<'_>, leader: &str, guest: &super::observation::ConfigMe
                     from: name.clone(),
                     to: heir.to_owned(),
                 },
-                format!("{name} hands over to {heir}"),
+                format!("{name} transfers leadership to {heir}"),
             ),
             None => Decision::Pass,
         };

@@ -153,7 +153,7 @@ pub fn stray(view: &View<'_>) -> Decision {
         Some(&pod.uid),
     );
     if let Some(operation) = &mut next.operation {
-        operation.step = Step::Renew;
+        operation.step = Step::Recreate;
     }
     let text = format!("{} was removed and is started again to join", pod.name);
     Decision::Record(next, text)
@@ -217,7 +217,7 @@ pub fn resume(view: &View<'_>) -> Decision {
         return Decision::Record(finish(view.status), format!("{name} takes part again"));
     }
     match operation.step {
-        Step::Renew => renew(view, operation, name),
+        Step::Recreate => renew(view, operation, name),
         Step::Park => put_aside(view, operation, name),
         _ => expel(view, operation, name),
     }
@@ -239,7 +239,7 @@ fn expel(view: &View<'_>, operation: &Operation, name: &str) -> Decision {
         ));
     }
     let to = match loss {
-        Loss::Volume(..) => Step::Renew,
+        Loss::Volume(..) => Step::Recreate,
         Loss::Data(..) => Step::Park,
     };
     let text = format!("{name} is out of the configuration");
@@ -281,7 +281,7 @@ fn renew(view: &View<'_>, operation: &Operation, name: &str) -> Decision {
         }
         return match pod {
             Some(pod) if !pod.deleting => {
-                Decision::Act(Action::delete_pod(pod), format!("makes {name} anew"))
+                Decision::Act(Action::delete_pod(pod), format!("recreates {name}"))
             }
             _ => late(
                 view,
@@ -302,7 +302,7 @@ fn put_aside(view: &View<'_>, operation: &Operation, name: &str) -> Decision {
             && pod.prepared.as_ref().is_some_and(is_useless)
     });
     match old {
-        Some(pod) => Decision::Act(Action::delete_pod(pod), format!("makes {name} anew")),
+        Some(pod) => Decision::Act(Action::delete_pod(pod), format!("recreates {name}")),
         None => joins(view, operation, name),
     }
 }

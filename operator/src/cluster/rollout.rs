@@ -53,7 +53,7 @@ pub fn adopt(view: &View<'_>, wanted: &Target) -> Decision {
         return Decision::Pass;
     }
     let mut next = view.status.clone();
-    next.observed = Some(Target {
+    next.target = Some(Target {
         replicas: now.replicas,
         bootstrap_replicas: now.bootstrap_replicas,
         ..wanted.clone()
@@ -119,7 +119,7 @@ pub fn resume(view: &View<'_>) -> Decision {
         if let Some(operation) = &mut next.operation {
             operation.message = Some("its replacement failed, and the template has changed".into());
         }
-        return Decision::Record(next, format!("{name} is made anew again"));
+        return Decision::Record(next, format!("{name} is recreated once more"));
     }
     let update = view.spec.update.clone().unwrap_or_default();
     let min_ready = update.min_ready.duration().map_or(10, |d| d.as_secs());
@@ -187,7 +187,7 @@ fn replace(view: &View<'_>, operation: &Operation, pod: &PodSeen) -> Decision {
                 from: name.to_owned(),
                 to: heir.to_owned(),
             };
-            return Decision::Act(transfer, format!("{name} hands over to {heir}"));
+            return Decision::Act(transfer, format!("{name} transfers leadership to {heir}"));
         }
         return evict(pod);
     }
@@ -195,7 +195,7 @@ fn replace(view: &View<'_>, operation: &Operation, pod: &PodSeen) -> Decision {
         return evict(pod);
     }
     // What takes no part costs nothing; going through the budget could only block its repair.
-    let text = format!("{name} takes no part and is made anew");
+    let text = format!("{name} takes no part and is recreated");
     Decision::Act(Action::delete_pod(pod), text)
 }
 

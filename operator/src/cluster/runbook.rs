@@ -22,15 +22,15 @@ pub fn page(reason: &str) -> Option<&'static str> {
         | "ConfigMapMissing"
         | "ContainerRefused"
         | "Unschedulable"
-        | "NodeCrashes" => "pods-do-not-start",
-        "QuorumLost" | "VotersLost" | "Evident" => "quorum-lost",
+        | "NodeCrashLooping" => "pods-do-not-start",
+        "QuorumLost" | "VotersLost" | "LossDetected" => "quorum-lost",
         "QuorumUnavailable" | "NoLeader" => "quorum-unavailable",
         "RecoveredByHand" => "recovered-by-hand",
         "RecoveryStalled" => "recovery-stalled",
         "ScaleUpBlocked" | "ScaleUpStalled" | "ScaleDownBlocked" | "ScaleDownStalled" => {
             "scaling-blocked"
         }
-        "ExpansionNotAllowed" | "Growing" => "storage",
+        "ExpansionNotAllowed" | "Expanding" => "storage",
         "UpdateStalled" => "update-stalled",
         _ => return None,
     })

@@ -66,7 +66,7 @@ pub fn start(view: &View<'_>) -> Decision {
             Some(&newcomer),
             None,
         );
-        if let Some(target) = &mut next.observed {
+        if let Some(target) = &mut next.target {
             target.replicas += 1;
         }
         return Decision::Record(next, format!("adds {newcomer}"));
@@ -160,7 +160,7 @@ fn shrinking(view: &View<'_>, operation: &Operation) -> Decision {
     }
     if view.is_proven_absent(victim) {
         let mut next = step(view.status, view.now(), Step::Shrink);
-        if let Some(target) = &mut next.observed {
+        if let Some(target) = &mut next.target {
             target.replicas = ordinal;
         }
         let text = format!("{victim} is out of the configuration");
@@ -210,7 +210,7 @@ fn expel(view: &View<'_>, operation: &Operation, victim: &str) -> Decision {
             from: victim.to_owned(),
             to: heir.to_owned(),
         };
-        return Decision::Act(transfer, format!("{victim} hands over to {heir}"));
+        return Decision::Act(transfer, format!("{victim} transfers leadership to {heir}"));
     }
     let remove = Action::RemoveMember {
         leader: leader.name.to_owned(),
@@ -238,7 +238,7 @@ fn dismiss(
                 return Decision::Wait(format!("waits for proof that {victim} is out"));
             }
             let mut next = step(view.status, view.now(), Step::Start);
-            if let Some(target) = &mut next.observed {
+            if let Some(target) = &mut next.target {
                 target.replicas = live;
             }
             return Decision::Record(next, format!("{victim} has joined again"));

@@ -51,7 +51,7 @@ pub fn resume(view: &View<'_>) -> Decision {
                 uid: set.uid.clone(),
                 orphan: true,
             },
-            format!("makes the StatefulSet {name} anew around its running pods"),
+            format!("recreates the StatefulSet {name} around its running pods"),
         ),
         Some(set) if Some(&set.uid) == operation.uid.as_ref() => {
             Decision::Wait(format!("waits for the old StatefulSet {name} to go"))
@@ -125,7 +125,7 @@ pub fn complaint(view: &View<'_>) -> Option<(&'static str, String)> {
                 .as_ref()
                 .is_some_and(|capacity| is_smaller(capacity, &wanted));
             if !asked || small {
-                return Some(("Growing", format!("{} grows to {wanted}", claim.name)));
+                return Some(("Expanding", format!("{} grows to {wanted}", claim.name)));
             }
         }
     }

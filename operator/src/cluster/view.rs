@@ -275,7 +275,7 @@ impl<'a> View<'a> {
 
     /// The target that is being carried out.
     pub fn target(&self) -> Option<&'a Target> {
-        self.status.observed.as_ref()
+        self.status.target.as_ref()
     }
 
     /// Has the cluster formed?

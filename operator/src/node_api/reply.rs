@@ -42,9 +42,9 @@ struct Raft {
     commit_index: u64,
     applied_index: u64,
     committed_configuration: Configuration,
-    /// By Raft id; only a leader knows.
-    #[serde(default)]
-    silent_seconds: BTreeMap<String, u64>,
+    /// By Raft id; empty unless this node leads. Earlier nodes call it `silent_seconds`.
+    #[serde(default, alias = "silent_seconds")]
+    unreachable_seconds: BTreeMap<String, u64>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -88,7 +88,7 @@ pub(super) fn read(body: &[u8], ready: bool) -> Result<NodeStatus, String> {
         commit_index: raft.commit_index,
         applied_index: raft.applied_index,
         ready,
-        silent_seconds: raft.silent_seconds,
+        unreachable_seconds: raft.unreachable_seconds,
         config_index,
         config: config
             .map(|entry| ConfigMember {

@@ -582,7 +582,7 @@ fn answer(world: &World, name: &str) -> Answer {
         } else {
             disk.log.min(world.committed)
         },
-        silent_seconds: BTreeMap::new(),
+        unreachable_seconds: BTreeMap::new(),
         applied_index: disk.log,
         config: config
             .iter()

@@ -412,7 +412,7 @@ impl World {
         }
         for (name, pod) in &self.pods {
             let set = self.sets.get(&pod.pool).map(|s| s.hash.as_str());
-            let target = status.observed.as_ref().map(|t| t.template_hash.as_str());
+            let target = status.target.as_ref().map(|t| t.template_hash.as_str());
             let target = if pod.pool == Pool::Voter { target } else { set };
             if Some(pod.hash.as_str()) != target || set != target || !self.is_up(name) {
                 wrong.push(format!("{name} of {} for {set:?} {target:?}", pod.hash));

@@ -414,7 +414,7 @@ fn containers() -> Vec<Case> {
             "bad-flag",
             json!({ "config": { "extraArgs": ["-fast"] } }),
             crashes,
-            "NodeCrashes",
+            "NodeCrashLooping",
             &[
                 "unknown flag -fast",
                 "spec.config.extraArgs",

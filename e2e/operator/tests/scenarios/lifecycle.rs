@@ -79,7 +79,7 @@ pub(crate) fn forms_in_all_sizes(site: &Site) -> Result<Outcome> {
                 "{}",
                 status["conditions"]
             );
-            let with = &status["observed"]["bootstrapReplicas"];
+            let with = &status["target"]["bootstrapReplicas"];
             ensure!([json!(3), json!(5)].contains(with), "it formed with {with}");
             Ok(())
         })?;

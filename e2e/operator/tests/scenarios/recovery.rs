@@ -97,7 +97,7 @@ pub(crate) fn leader_survives(site: &Site) -> Result<Outcome> {
         recover(cluster, "look", &json!({"dryRun": true}))?;
         let dry = look(cluster, "look", &["Succeeded"], LIMIT)?;
         ensure!(
-            dry["status"]["chosen"] == survivor.as_str(),
+            dry["status"]["survivor"] == survivor.as_str(),
             "{}",
             dry["status"]
         );

@@ -103,7 +103,7 @@ pub(crate) fn kill_at_each(
 /// An operation and its step, and the target: what is recorded before a side effect.
 fn operation(object: &Value) -> Option<String> {
     let operation = &object["status"]["operation"];
-    let target = &object["status"]["observed"]["replicas"];
+    let target = &object["status"]["target"]["replicas"];
     let kind = operation["type"].as_str()?;
     Some(format!("{kind}/{}/{target}", text(&operation["step"])))
 }

@@ -219,7 +219,7 @@ pub(crate) fn new_operator_restarts_no_database(site: &Site) -> Result<Outcome> 
     site.cluster("upgraded", spec(3, json!({})), |cluster| {
         let writer = cluster.writer()?;
         let before = cluster.uids()?;
-        let image = cluster.object()?["status"]["observed"]["image"].clone();
+        let image = cluster.object()?["status"]["target"]["image"].clone();
         let holder = site.operator_holder()?;
         // Another operator with another default image: neither is a reason to restart anybody's database.
         site.upgrade(&["nodeImage.tag=next", "logLevel=debug"])?;
@@ -234,7 +234,7 @@ pub(crate) fn new_operator_restarts_no_database(site: &Site) -> Result<Outcome> 
             cluster.edit(&json!({"spec": {"update": {"minReady": "3s"}}}))?;
             cluster.ready(LIMIT)?;
             ensure!(cluster.uids()? == before, "pods were replaced");
-            let now = cluster.object()?["status"]["observed"]["image"].clone();
+            let now = cluster.object()?["status"]["target"]["image"].clone();
             ensure!(now == image, "the image became {now}");
             Ok(())
         });

@@ -56,7 +56,7 @@ fn an_identity_is_on_record_before_anything_is_made() {
         status.cluster_id.as_deref(),
         Some(scene.seen.fresh_id.as_str())
     );
-    assert_eq!(status.observed.as_ref().unwrap().bootstrap_replicas, 3);
+    assert_eq!(status.target.as_ref().unwrap().bootstrap_replicas, 3);
     assert_eq!(status.operation.unwrap().kind, OperationType::Bootstrap);
     assert_eq!(status.bootstrapped_at, None);
 }

@@ -148,7 +148,7 @@ const CASES: [(HindranceKind, &str, &str, &str, &[&str]); 16] = [
         HindranceKind::Crash,
         "demo-0",
         "Error (exit code 2)",
-        "NodeCrashes",
+        "NodeCrashLooping",
         &[
             "kubectl logs --previous demo-0 -c rqlited -n shop",
             "spec.config.extraArgs",

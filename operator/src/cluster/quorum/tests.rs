@@ -116,7 +116,7 @@ fn the_condition_takes_its_time_and_then_says_what_to_type() {
     scene.leaderless();
     scene.pass();
     let (lost, reason, text) = scene.condition(QUORUM_LOST);
-    assert!(!lost && reason == "Evident", "{text}");
+    assert!(!lost && reason == "LossDetected", "{text}");
     assert_eq!(scene.condition(AVAILABLE).1, "QuorumLost");
     scene.later(301);
     scene.pass();
@@ -176,7 +176,7 @@ fn a_pod_with_a_vote_comes_back_whoever_lowered_its_set() {
         let mut scene = Scene::running(3, 0);
         scene.seen.cluster.spec.replicas = 2;
         let status = scene.seen.cluster.status.as_mut().unwrap();
-        status.observed.as_mut().unwrap().replicas = 2;
+        status.target.as_mut().unwrap().replicas = 2;
         status.members.retain(|m| confirmed || m.name != "demo-2");
         scene.seen.voters.as_mut().unwrap().replicas = 2;
         scene.leaderless();
@@ -210,7 +210,7 @@ fn a_member_without_a_vote_comes_back_as_well_unless_its_claim_is_known_to_be_go
         }
         scene.pass();
         let status = scene.seen.cluster.status.as_mut().unwrap();
-        status.observed.as_mut().unwrap().replicas = 2;
+        status.target.as_mut().unwrap().replicas = 2;
         if !seen {
             status.members[2].claim_uid = None;
         }

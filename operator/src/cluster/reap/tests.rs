@@ -40,7 +40,7 @@ fn a_stranger_only_by_the_leaders_own_clock() {
         "the operator's clock proves nothing"
     );
     let silent = |scene: &mut Scene, seconds| {
-        let silences = &mut scene.node("demo-0").silent_seconds;
+        let silences = &mut scene.node("demo-0").unreachable_seconds;
         silences.insert("elsewhere#i0".to_owned(), seconds);
     };
     silent(&mut scene, 72 * 3600 - 1);

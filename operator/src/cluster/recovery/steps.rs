@@ -178,7 +178,7 @@ fn answered(view: &View<'_>, record: &RecoveryRecord, node: &NodeStatus) -> Deci
         return Decision::Wait(format!("{name} stops"));
     }
     let next = next_step(view, record, Step::Verify, RecoveryPhase::Verifying);
-    Decision::Record(next, format!("{name} runs in the new history"))
+    Decision::Record(next, format!("{name} runs in the new lineage"))
 }
 
 fn runs_in(node: &NodeStatus, history: &Lineage) -> bool {
@@ -278,7 +278,7 @@ fn straggler<'a>(view: &View<'_>, record: &'a RecoveryRecord) -> Option<&'a str>
 fn unlike_the_plan(record: &RecoveryRecord, leader: &Leader<'_>) -> Option<String> {
     let node = leader.status;
     if !runs_in(node, &record.to) {
-        return Some(format!("{} leads in another history", leader.name));
+        return Some(format!("{} leads in another lineage", leader.name));
     }
     let last = u64::try_from(record.last_log.index).unwrap_or(0);
     if node.applied_index < last {

@@ -49,7 +49,7 @@ fn without_consent_it_stops_and_says_what_may_be_lost() {
     inspect(&mut scene, "demo-2");
     let told = scene.told(&name);
     assert_eq!(told.phase, Some(AwaitingApproval));
-    assert_eq!(told.chosen.as_deref(), Some("demo-2"));
+    assert_eq!(told.survivor.as_deref(), Some("demo-2"));
     assert_eq!(told.possibly_lost_entries, Some(3));
     let message = told.message.unwrap();
     for part in [
@@ -192,7 +192,7 @@ fn the_newest_log_by_term_then_index() {
     ) = (3, 101);
     let name = scene.recovery(|_| {});
     inspect(&mut scene, "demo-4");
-    assert_eq!(scene.told(&name).chosen.as_deref(), Some("demo-4"));
+    assert_eq!(scene.told(&name).survivor.as_deref(), Some("demo-4"));
     assert_eq!(scene.told(&name).candidates.len(), 5);
 }
 
@@ -210,7 +210,7 @@ fn a_corrupt_survivor_is_passed_over() {
     scene.check("demo-4", false, Some("row 7 missing from index"));
     inspect(&mut scene, "demo-3");
     let told = scene.told(&name);
-    assert_eq!(told.chosen.as_deref(), Some("demo-3"));
+    assert_eq!(told.survivor.as_deref(), Some("demo-3"));
     let passed_over = told
         .candidates
         .iter()

@@ -69,7 +69,7 @@ fn of(
     if !considered.candidates.is_empty() {
         status.candidates = considered.candidates;
     }
-    status.chosen = considered.chosen.or(status.chosen);
+    status.survivor = considered.chosen.or(status.survivor);
     status.possibly_lost_entries = considered
         .possibly_lost_entries
         .or(status.possibly_lost_entries);
@@ -82,7 +82,7 @@ fn of(
 
 fn mirror(status: &mut RqliteRecoveryStatus, record: &RecoveryRecord, message: Option<&str>) {
     status.phase = Some(record.phase);
-    status.chosen = Some(record.survivor.clone());
+    status.survivor = Some(record.survivor.clone());
     status.possibly_lost_entries = Some(record.possibly_lost_entries);
     let own = record.message.clone();
     let now = match (record.phase, message) {

@@ -53,7 +53,7 @@ fn a_lost_volume_is_replaced_claim_and_pod() {
     let pod = scene.pod("demo-2");
     (pod.uid, pod.stuck) = ("new".to_owned(), None);
     assert_eq!(scene.action(), None);
-    assert_eq!(scene.status().operation.unwrap().step, Step::Renew);
+    assert_eq!(scene.status().operation.unwrap().step, Step::Recreate);
 }
 
 #[test]

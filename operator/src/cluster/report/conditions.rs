@@ -83,16 +83,16 @@ pub(super) fn write(
         said(
             PAUSED,
             true,
-            "Asked",
+            "Requested",
             "nothing is changed: set paused to false and remove the annotation to go on",
         )
     } else {
-        said(PAUSED, false, "NotAsked", "the operator acts")
+        said(PAUSED, false, "NotRequested", "the operator acts")
     };
     let hibernated = said(
         HIBERNATED,
         asleep,
-        if asleep { "Asked" } else { "NotAsked" },
+        if asleep { "Requested" } else { "NotRequested" },
         if asleep {
             "all nodes are stopped, their volumes stay"
         } else {
@@ -129,7 +129,7 @@ fn quorum_lost(view: &View<'_>, outage: &Outage) -> Said {
         Outage::Permanent(text, _) => said(
             QUORUM_LOST,
             false,
-            "Evident",
+            "LossDetected",
             format!(
                 "{text}. Turns true if that stays so for {}",
                 policy.detect_after
@@ -139,7 +139,7 @@ fn quorum_lost(view: &View<'_>, outage: &Outage) -> Said {
         Outage::Temporary(_) | Outage::Unreachable(_) => said(
             QUORUM_LOST,
             false,
-            "MayComeBack",
+            "NotProven",
             "no proof that a quorum is gone for good",
         ),
     }
@@ -239,7 +239,7 @@ fn volumes(view: &View<'_>) -> Said {
         None => said(
             STORAGE_READY,
             true,
-            "AsWanted",
+            "UpToDate",
             "volumes have their wanted size",
         ),
     }

@@ -160,19 +160,19 @@ fn a_template_is_taken_over_where_a_set_is_made_anew_from_it() {
             scene.action(),
             Some(Action::DeleteStatefulSet { orphan: true, .. })
         ));
-        let before = scene.status().observed;
+        let before = scene.status().target;
         scene.seen.cluster.spec.image = Some(Image {
             tag: Some("2".to_owned()),
             ..Image::default()
         });
         scene.pass();
-        assert_eq!(scene.status().observed, before, "amid the operation");
+        assert_eq!(scene.status().target, before, "amid the operation");
         match gone {
             Pool::Voter => scene.seen.voters = None,
             Pool::Read => scene.seen.readers = None,
         }
         scene.pass();
-        assert_ne!(scene.status().observed, before, "{gone:?}");
+        assert_ne!(scene.status().target, before, "{gone:?}");
         let made = scene.pass().objects;
         let sets = made.iter().filter(|o| o.id().0 == "StatefulSet");
         assert_eq!(sets.count(), 2, "{gone:?}");

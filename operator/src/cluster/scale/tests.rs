@@ -119,7 +119,7 @@ fn who_has_joined_again_is_removed_again_before_its_pod_goes() {
     scene.later(6);
     assert!(matches!(scene.action(), Some(Action::RemoveMember { .. })));
     assert_eq!(scene.status().operation.unwrap().step, Step::Start);
-    assert_eq!(scene.status().observed.unwrap().replicas, 3);
+    assert_eq!(scene.status().target.unwrap().replicas, 3);
 }
 
 #[test]

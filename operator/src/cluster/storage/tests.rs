@@ -26,7 +26,7 @@ fn every_claim_grows_and_then_the_set_is_made_anew_around_its_pods() {
         scene.claim(name).requested = "20Gi".to_owned();
     }
     let (ready, reason, _) = scene.condition(STORAGE_READY);
-    assert!(!ready && reason == "Growing", "{reason}");
+    assert!(!ready && reason == "Expanding", "{reason}");
     let uid = scene.seen.voters.as_ref().unwrap().uid.clone();
     assert!(
         matches!(scene.action(), Some(Action::DeleteStatefulSet { uid: u, orphan: true, .. }) if u == uid)
