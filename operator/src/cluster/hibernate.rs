@@ -93,7 +93,10 @@ fn stop(view: &View<'_>) -> Decision {
                     from: leader.name.to_owned(),
                     to: first.clone(),
                 };
-                return Decision::Act(transfer, format!("{} transfers leadership to {first}", leader.name));
+                return Decision::Act(
+                    transfer,
+                    format!("{} transfers leadership to {first}", leader.name),
+                );
             }
             let next = step(view.status, view.now(), Step::StopOthers);
             Decision::Record(next, format!("stops all but {first}"))

@@ -103,7 +103,11 @@ fn silent_for(view: &View<'_>, member: &ConfigMember) -> Option<String> {
     } else {
         &reaping.read_replica_timeout
     };
-    let seconds = view.leader?.status.unreachable_seconds.get(&member.raft_id)?;
+    let seconds = view
+        .leader?
+        .status
+        .unreachable_seconds
+        .get(&member.raft_id)?;
     let enough = limit
         .duration()
         .is_ok_and(|limit| *seconds >= limit.as_secs());
