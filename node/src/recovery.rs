@@ -25,8 +25,10 @@ use crate::{
     identity::{Cluster, Identity, IdentityError, Lineage},
     raft::{
         codec::VoteRecord,
-        log::Log,
-        rewrite::{NewMember, NewMembership, rewrite},
+        storage::{
+            log::Log,
+            rewrite::{NewMember, NewMembership, rewrite},
+        },
     },
 };
 

@@ -28,11 +28,14 @@ use crate::{
     metrics::{Counter, Metrics},
     peer::Peers,
     raft::{
-        Consensus, Settings, keeper,
-        keeper::{Reaping, Thresholds},
-        log::Log,
-        serve::Server as RaftServer,
-        stall::watch_disk,
+        Consensus, Settings,
+        maintenance::{
+            disk_watchdog::watch_disk,
+            members::{Reaping, keep_members},
+            storage::{Thresholds, keep_storage},
+        },
+        network::server::Server as RaftServer,
+        storage::log::Log,
     },
     recovery,
     rejoin::{self, Rejoin},
@@ -382,7 +385,7 @@ impl Node {
             wal_bytes: config.raft_snap_wal_size,
             interval: config.raft_snap_int,
         };
-        tokio::spawn(keeper::keep_members(
+        tokio::spawn(keep_members(
             consensus.clone(),
             reaping,
             self.background_stop.clone(),
@@ -406,7 +409,7 @@ impl Node {
             Arc::clone(&self.disk),
             self.background_stop.clone(),
         ));
-        tokio::spawn(keeper::keep_storage(
+        tokio::spawn(keep_storage(
             consensus.clone(),
             db,
             thresholds,

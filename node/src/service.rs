@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     cluster::serve::ClusterServer,
     metrics::Counter,
-    raft::serve::Server as RaftServer,
+    raft::network::server::Server as RaftServer,
     visitors::{Places, Standing, Visitor},
     wire::{Connection, Purpose, Welcome},
 };

@@ -20,7 +20,7 @@ use crate::{identity::Cluster, version};
 const MAGIC: [u8; 4] = *b"RQN1";
 /// Version of everything that follows the magic. Nodes of different versions refuse each other with a clear text.
 const PROTOCOL_VERSION: u16 = 1;
-/// Largest frame, except for appends to nodes that take more (`raft/pipeline.rs`): a forwarded batch, or entries (at most 4 MiB by the log reader's
+/// Largest frame, except for appends to nodes that take more (`raft/network/pipeline.rs`): a forwarded batch, or entries (at most 4 MiB by the log reader's
 /// cap, or one of at most 49 MiB), with room.
 pub const MAX_FRAME_BYTES: usize = 64 << 20;
 /// A hello is small; whoever sends more is not one of us.

@@ -8,9 +8,11 @@ use crate::{
     identity::{Identity, Lineage, name_of},
     raft::{
         codec::{Id, MembershipRecord},
-        describe::Described,
-        log::{self, Log},
-        machine::decode_meta,
+        storage::{
+            describe::Described,
+            log::{self, Log},
+            state_machine::decode_meta,
+        },
     },
     recovery,
 };

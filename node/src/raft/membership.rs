@@ -2,6 +2,12 @@
 //!
 //! What to change is decided by plain functions of the present members (`plan_join`, `plan_removal`); doing it is a few calls to openraft,
 //! repeated while another change is still under way.
+mod address_probe;
+#[cfg(test)]
+mod tests;
+#[cfg(test)]
+mod walk;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::{Duration, Instant},
@@ -12,10 +18,10 @@ use openraft::{
     errors::{ChangeMembershipError, ClientWriteError, RaftError},
 };
 
+use self::address_probe::{Found, whereabouts};
 use super::{
-    Consensus,
+    consensus::Consensus,
     types::{Member, RaftId, Types},
-    whereabouts::{Found, whereabouts},
 };
 
 /// Longest wait for another membership change to end.
@@ -471,8 +477,3 @@ fn classify(error: RaftError<Types, ClientWriteError<Types>>) -> Option<ChangeEr
         RaftError::Fatal(fatal) => Some(ChangeError::Unknown(fatal.to_string())),
     }
 }
-
-#[cfg(test)]
-mod tests;
-#[cfg(test)]
-mod walk;

@@ -10,13 +10,13 @@ use tokio_util::task::AbortOnDropHandle;
 
 /// The thread; it ends when the value goes.
 #[derive(Debug)]
-pub(super) struct Thread {
+pub(crate) struct Thread {
     handle: Handle,
     _alive: oneshot::Sender<()>,
 }
 
 impl Thread {
-    pub(super) fn start() -> io::Result<Self> {
+    pub(crate) fn start() -> io::Result<Self> {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let handle = runtime.handle().clone();
         let (alive, gone) = oneshot::channel::<()>();
@@ -32,7 +32,7 @@ impl Thread {
     }
 
     /// Runs `work` on the thread, with everything that it spawns, as long as the caller waits for it.
-    pub(super) async fn run<T: Send + 'static>(
+    pub(crate) async fn run<T: Send + 'static>(
         &self,
         work: impl Future<Output = T> + Send + 'static,
     ) -> io::Result<T> {

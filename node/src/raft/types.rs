@@ -98,8 +98,6 @@ pub type Vote = <Types as RaftTypeConfig>::Vote;
 pub type Membership = openraft::Membership<RaftId, Member>;
 /// A membership and the entry that carried it.
 pub type StoredMembership = openraft::StoredMembership<CommittedLeaderId, RaftId, Member>;
-/// openraft's handle.
-pub type Raft = openraft::Raft<Types, super::machine::Machine>;
 /// openraft's observations of itself.
 pub type Metrics = openraft::RaftMetrics<Types>;
 

@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 use super::{PEERS_FILE, RecoverError, derive, journal, remove_directory};
 use crate::{
     identity::{Cluster, Identity, IdentityError, Lineage, Skipped},
-    raft::{log::Log, rewrite::rewrite_without},
+    raft::storage::{log::Log, rewrite::rewrite_without},
 };
 
 /// What has begun, in `<data>/raft/`. While it exists the node does not start.

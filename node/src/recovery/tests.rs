@@ -7,8 +7,8 @@ use node_db::{Database, Entry, Options, Position, Wanted, Work};
 use super::*;
 use crate::raft::{
     codec::{Id, PayloadRecord},
-    machine::{decode_meta, encode_meta},
-    rewrite::samples::{entries, with_membership, write_log},
+    storage::rewrite::samples::{entries, with_membership, write_log},
+    storage::state_machine::{decode_meta, encode_meta},
     types::{StoredMembership, log_id},
 };
 

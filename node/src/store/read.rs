@@ -17,14 +17,14 @@ use crate::{
     command::size,
     metrics::Counter,
     peer::{self, Ask},
-    raft::{ReadIndexError, proposer::ProposeError},
+    raft::{ReadIndexError, leader::commit::ProposeError},
     wire::WireError,
 };
 
 /// VM instructions that a read may take on the thread that received it: some 100 µs, enough for reads by key. Longer ones go to a
 /// reader thread, so that they never hold up the network.
 const INLINE_VM_STEPS: u32 = 2_000;
-/// A write to the log takes a millisecond or a few. The disk may hang after this long, which is said after three seconds (`stall.rs`).
+/// A write to the log takes a millisecond or a few. The disk may hang after this long, which is said after three seconds (`raft/maintenance/disk_watchdog.rs`).
 const SLOW_DISK: Duration = Duration::from_millis(200);
 /// The cluster's format version from which every member sends large results in pieces.
 const PARTS_VERSION: u16 = 2;

@@ -21,7 +21,7 @@ use crate::{
     peer::{Answer, Ask, ForwardedWrite, Peers, WriteAnswer},
     raft::{
         Consensus, Leadership,
-        proposer::{NotDone, ProposeError},
+        leader::commit::{NotDone, ProposeError},
     },
     wire::WireError,
 };

@@ -2,7 +2,7 @@
 use super::*;
 use crate::raft::{
     codec::{Id, PayloadRecord, VoteRecord},
-    rewrite::{
+    storage::rewrite::{
         NewMember, NewMembership,
         samples::{entries, write_log},
     },

@@ -6,7 +6,7 @@ use std::{
 
 use openraft::Instant as _;
 
-use super::{Consensus, types::RaftId};
+use crate::raft::{consensus::Consensus, types::RaftId};
 
 /// A leader that found its quorum again waits this long before it takes anybody for silent: members that were cut off together come back
 /// one after the other, and replication tries again after at most 2 s.

@@ -4,8 +4,8 @@ use std::io;
 use openraft::EntryPayload;
 use sha2::{Digest, Sha256};
 
-use super::{codec::PayloadRecord, log::Log};
-use crate::command::Command;
+use super::log::Log;
+use crate::{command::Command, raft::codec::PayloadRecord};
 
 /// Characters of SQL that are shown of an entry.
 const SHOWN_SQL: usize = 300;

@@ -11,7 +11,8 @@ use openraft::{
 };
 use tokio::sync::{mpsc, oneshot};
 
-use super::{confirm::Confirmation, types::Raft};
+use super::confirm::Confirmation;
+use crate::raft::storage::state_machine::Raft;
 
 /// Reads waiting for a round to begin, beyond which they wait to be let in.
 const QUEUE: usize = 4096;
@@ -39,19 +40,19 @@ type Waiting = oneshot::Sender<Result<(), ReadIndexError>>;
 
 /// Confirms leadership for whoever asks; cheap to clone.
 #[derive(Clone, Debug)]
-pub(super) struct ReadIndex {
+pub(crate) struct ReadIndex {
     queue: mpsc::Sender<Waiting>,
 }
 
 impl ReadIndex {
-    pub(super) fn start(raft: Raft, confirmation: Confirmation) -> Self {
+    pub(crate) fn start(raft: Raft, confirmation: Confirmation) -> Self {
         let (queue, waiting) = mpsc::channel(QUEUE);
         tokio::spawn(rounds(raft, confirmation, waiting));
         Self { queue }
     }
 
     /// Returns once a quorum has confirmed this node's leadership and everything committed before is applied here.
-    pub(super) async fn confirm(&self) -> Result<(), ReadIndexError> {
+    pub(crate) async fn confirm(&self) -> Result<(), ReadIndexError> {
         let stopped = || ReadIndexError::Stopped("the node is stopping".into());
         let (tell, told) = oneshot::channel();
         self.queue.send(tell).await.map_err(|_| stopped())?;

@@ -10,7 +10,7 @@ use crate::{
     command::Encoded,
     raft::{
         codec::VoteRecord,
-        log::{Log, StoredPayload, StoredVote, files, path_of},
+        storage::log::{Log, StoredPayload, StoredVote, files, path_of},
     },
 };
 

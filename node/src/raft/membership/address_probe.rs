@@ -1,12 +1,12 @@
 //! Who answers at a member's address: asked before its record gives way to another data directory.
 use std::time::Duration;
 
-use super::{
-    serve::ANOTHER_DIRECTORY,
-    types::{Member, RaftId},
-};
 use crate::{
     local::Local,
+    raft::{
+        network::server::ANOTHER_DIRECTORY,
+        types::{Member, RaftId},
+    },
     version,
     wire::{Connection, Hello, Purpose, WireError},
 };

@@ -12,9 +12,11 @@ use openraft::EntryPayload;
 use raft_log::api::raft_log_writer::RaftLogWriter;
 
 use super::{
-    codec::{Id, MembershipRecord, VoteRecord, id},
     log::{Log, StoredPayload, StoredVote},
-    machine::{decode_meta, encode_meta, format_version_of},
+    state_machine::{decode_meta, encode_meta, format_version_of},
+};
+use crate::raft::{
+    codec::{Id, MembershipRecord, VoteRecord, id},
     types::{Entry, Member, Membership, RaftId, StoredMembership},
 };
 

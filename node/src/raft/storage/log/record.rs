@@ -2,7 +2,7 @@
 //!
 //! A record is a type (u32), fields, and a CRC32 of all of that in eight bytes; all numbers are big-endian. There is no length in front: it follows
 //! from the type and, for entries and votes, from a length inside.
-use super::super::codec::Id;
+use crate::raft::codec::Id;
 
 /// CRC32 in eight bytes, the upper four of which are zero.
 pub(super) const CHECKSUM_BYTES: usize = 8;

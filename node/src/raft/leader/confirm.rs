@@ -12,11 +12,11 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 use openraft::{ServerState, type_config::async_runtime::WatchReceiver};
 
-use super::{
-    codec::{Id, VoteRecord},
-    log::Log,
-    network::{Client, Network},
-    types::{Metrics, Raft},
+use crate::raft::{
+    codec::{Id, VoteRecord, id},
+    network::client::{Client, Network},
+    storage::{log::Log, state_machine::Raft},
+    types::Metrics,
 };
 
 /// A voter that takes longer is not waited for: one heartbeat interval at the default timeouts.
@@ -25,7 +25,7 @@ const PATIENCE: Duration = Duration::from_millis(100);
 const REST: Duration = Duration::from_secs(1);
 
 /// Asks voters whether this node still leads.
-pub(super) struct Confirmation {
+pub(crate) struct Confirmation {
     raft: Raft,
     log: Log,
     network: Network,
@@ -64,7 +64,7 @@ fn office(metrics: &Metrics) -> Option<Office> {
         .any(|id| id == metrics.id);
     (is_leader && applied_own && is_plain && votes).then(|| Office {
         vote,
-        membership: membership.log_id().as_ref().map(super::codec::id),
+        membership: membership.log_id().as_ref().map(id),
     })
 }
 
@@ -74,7 +74,7 @@ const fn needed(others: usize) -> usize {
 }
 
 impl Confirmation {
-    pub(super) fn new(raft: Raft, log: Log, network: Network) -> Self {
+    pub(crate) fn new(raft: Raft, log: Log, network: Network) -> Self {
         Self {
             raft,
             log,
@@ -85,7 +85,7 @@ impl Confirmation {
     }
 
     /// Did this node lead when it was asked? The index that has to be applied here before a read; `None` says nothing.
-    pub(super) async fn confirm(&mut self) -> Option<u64> {
+    pub(crate) async fn confirm(&mut self) -> Option<u64> {
         let office = self.office()?;
         // What others may have been told of; what this node has acknowledged it has applied.
         let committed = self.log.committed().map_or(0, |id| id.1);

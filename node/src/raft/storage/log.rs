@@ -3,7 +3,7 @@
 //! All writes pass one mutex in openraft's order, so a vote and the entries after it reach the disk in that order. An entry is reported
 //! as flushed only from the callback after fdatasync. Any I/O error goes to openraft, which stops, and the process with it: an fsync
 //! that failed once proves nothing when it succeeds later.
-mod judge;
+mod integrity;
 mod record;
 mod synced;
 
@@ -31,12 +31,12 @@ use raft_log::{
 use tokio::sync::oneshot;
 
 use self::{
-    judge::{Sound, judge},
+    integrity::{Sound, judge},
     synced::Synced,
 };
-use super::{
+use super::pending_writes::{LogFacts, PendingWrites};
+use crate::raft::{
     codec::{Id, PayloadRecord, VoteRecord, from_id, id},
-    stall::{Facts, Writes},
     types::{Entry, LogId, Payload, Types, Vote},
 };
 
@@ -141,9 +141,9 @@ impl Decode for StoredVote {
 /// Who is told when bytes are on disk.
 enum Tell {
     /// openraft, about appended entries.
-    Entries(IOFlushed<Types>, Writes),
+    Entries(IOFlushed<Types>, PendingWrites),
     /// A waiting caller.
-    Caller(oneshot::Sender<io::Result<()>>, Writes),
+    Caller(oneshot::Sender<io::Result<()>>, PendingWrites),
     /// A waiting thread, where nothing runs yet.
     Thread(mpsc::SyncSender<io::Result<()>>),
 }
@@ -181,7 +181,7 @@ impl raft_log::Callback for Flushed {
 #[derive(Clone, Debug)]
 pub struct Log {
     log: Arc<Mutex<RaftLog<LogTypes>>>,
-    writes: Writes,
+    writes: PendingWrites,
     synced: Synced,
 }
 
@@ -226,7 +226,7 @@ pub fn torn_tail(dir: &Path) -> Result<Option<String>, OpenError> {
 
 impl Log {
     /// Opens or creates the log in `dir`. What a crash left of a write whose sync never ended is cut off (it was never acknowledged);
-    /// damage anywhere else is an error (`judge`).
+    /// damage anywhere else is an error (`integrity.rs`).
     ///
     /// # Errors
     /// Damage, a lock held by another process, or a disk that refuses.
@@ -248,7 +248,7 @@ impl Log {
         config.log_cache_capacity = Some(CACHE_MAX_BYTES);
         let log = RaftLog::open(Arc::new(config))?;
         check_for_holes(dir, &log)?;
-        let writes = Writes::default();
+        let writes = PendingWrites::default();
         writes.note(facts(&log));
         Ok(Self {
             log: Arc::new(Mutex::new(log)),
@@ -305,7 +305,7 @@ impl Log {
     }
 
     /// Size and end of the log; never waits for the disk.
-    pub fn facts(&self) -> Facts {
+    pub fn facts(&self) -> LogFacts {
         self.writes.facts()
     }
 
@@ -343,7 +343,7 @@ impl Log {
     }
 
     /// Waits until everything written so far is on disk, commit marks too.
-    pub(super) async fn sync(&self) -> io::Result<()> {
+    pub(crate) async fn sync(&self) -> io::Result<()> {
         let (tell, told) = oneshot::channel();
         self.writes.begin();
         self.flush(&mut self.lock(), Tell::Caller(tell, self.writes.clone()))?;
@@ -359,7 +359,7 @@ impl Log {
             .map_err(|_| io::Error::other("the log's flush thread has ended"))?
     }
 
-    /// Syncs what has been written. Entries are written and synced under one lock, so nothing comes between them: `judge` relies on that.
+    /// Syncs what has been written. Entries are written and synced under one lock, so nothing comes between them: `integrity.rs` relies on that.
     fn flush(&self, log: &mut RaftLog<LogTypes>, tell: Tell) -> io::Result<()> {
         self.writes.note(facts(log));
         // Appending nothing tells where the log ends.
@@ -393,8 +393,8 @@ impl Log {
     }
 }
 
-fn facts(log: &RaftLog<LogTypes>) -> Facts {
-    Facts {
+fn facts(log: &RaftLog<LogTypes>) -> LogFacts {
+    LogFacts {
         disk_bytes: log.on_disk_size(),
         last: log.log_state().last().copied(),
     }

@@ -11,17 +11,13 @@ use std::{
 };
 
 use node_db::{LoadChunk, Outcome, Request, Rules, Stamp};
-use openraft::{
-    errors::{ClientWriteError, ForwardReason, ForwardToLeader},
-    impls::OneshotResponder,
-    raft::ClientWriteResult,
-};
+use openraft::{impls::OneshotResponder, raft::ClientWriteResult};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use super::{
-    Leadership,
-    format::Gate,
-    types::{Raft, Types},
+    commit::{Committed, NotDone, ProposeError, TIMEOUT, settle},
+    leadership::Leadership,
+    version_gate::Gate,
 };
 use crate::{
     bounds,
@@ -32,6 +28,7 @@ use crate::{
     disk::Disk,
     local::Local,
     metrics::{Counter, Metrics},
+    raft::{storage::state_machine::Raft, types::Types},
 };
 
 /// Requests waiting to be packed, beyond which callers wait too.
@@ -50,57 +47,10 @@ const WORTH_AN_ENTRY: usize = 128;
 const LONG_WAY: Duration = Duration::from_millis(5);
 /// How often that is looked at.
 const LOOK_INTERVAL: Duration = Duration::from_millis(1);
-/// How long a leader may need to take office (its first heartbeat round) before its proposals are given back.
-const OFFICE_LIMIT: Duration = Duration::from_secs(1);
 /// The last piece of a load makes every node run the whole script or copy the whole file before it answers.
 const LOAD_LIMIT: Duration = Duration::from_secs(3600);
-/// What is said when the time for a commit is over.
-const TIMEOUT: &str = "timeout waiting for a quorum; the write may still take effect";
 /// Beyond the time for a commit, for waiting in the queue. Who waits that long has a node that is stuck itself.
 const QUEUE_LIMIT: Duration = Duration::from_secs(5);
-/// Pause before asking a leader again that is just taking office; it takes one heartbeat round.
-const OFFICE_PAUSE: Duration = Duration::from_millis(3);
-
-/// What became of a proposal.
-#[derive(Debug)]
-pub struct Committed {
-    /// One per request proposed (a load's last chunk gives one, others none).
-    pub outcomes: Vec<Outcome>,
-    /// The entry's index.
-    pub index: u64,
-}
-
-/// Why a proposal has no result; what was proposed comes back if it certainly had no effect here, so that it can be sent elsewhere.
-#[derive(Debug)]
-pub struct NotDone {
-    /// Why.
-    pub error: ProposeError,
-    /// The requests, with [`ProposeError::NotLeader`].
-    pub requests: Vec<Request>,
-}
-
-impl From<ProposeError> for NotDone {
-    fn from(error: ProposeError) -> Self {
-        Self {
-            error,
-            requests: Vec::new(),
-        }
-    }
-}
-
-/// Why a proposal has no result.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ProposeError {
-    /// This node does not lead: the proposal had no effect here.
-    #[error("not leader")]
-    NotLeader,
-    /// Leadership was lost, or time ran out, while it was under way: it may or may not take effect.
-    #[error("{0}")]
-    Unknown(String),
-    /// Refused before it was proposed: no effect.
-    #[error("{0}")]
-    Refused(String),
-}
 
 type Reply = oneshot::Sender<Result<Committed, NotDone>>;
 
@@ -117,7 +67,7 @@ pub struct Proposer {
 }
 
 impl Proposer {
-    pub(super) fn start(
+    pub(crate) fn start(
         raft: Raft,
         leadership: watch::Receiver<Leadership>,
         disk: Arc<Disk>,
@@ -456,61 +406,6 @@ fn fitting(queued: &[Proposal]) -> usize {
         taken += 1;
     }
     taken
-}
-
-/// Waits for the commit; asks again while the leader is only just taking office, which is known to have had no effect.
-pub(super) async fn settle(
-    raft: &Raft,
-    encoded: &Encoded,
-    first: oneshot::Receiver<ClientWriteResult<Types>>,
-    limit: Duration,
-) -> Result<Committed, ProposeError> {
-    let deadline = Instant::now() + limit;
-    let office_deadline = Instant::now() + OFFICE_LIMIT.min(limit);
-    let mut result = first;
-    loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        let answer = match tokio::time::timeout(left, result).await {
-            Ok(Ok(answer)) => answer,
-            Ok(Err(_)) => return Err(ProposeError::Unknown("the node is stopping".into())),
-            Err(_) => {
-                return Err(ProposeError::Unknown(TIMEOUT.into()));
-            }
-        };
-        match answer {
-            Ok(response) => {
-                return Ok(Committed {
-                    index: response.log_id.index,
-                    outcomes: response.data.0,
-                });
-            }
-            Err(ClientWriteError::ForwardToLeader(ForwardToLeader {
-                leader_id, reason, ..
-            })) => {
-                let taking_office = reason == ForwardReason::LeaseExpired && leader_id.is_none();
-                if !taking_office || office_deadline <= Instant::now() {
-                    return Err(ProposeError::NotLeader);
-                }
-            }
-            Err(ClientWriteError::LogEntryDiscarded(_)) => {
-                return Err(ProposeError::Unknown(
-                    "leadership lost while committing log".into(),
-                ));
-            }
-            Err(
-                e @ (ClientWriteError::ChangeMembershipError(_)
-                | ClientWriteError::PreconditionFailed(_)),
-            ) => {
-                return Err(ProposeError::Refused(e.to_string()));
-            }
-        }
-        tokio::time::sleep(OFFICE_PAUSE).await;
-        let (told, next) = OneshotResponder::<Types, ClientWriteResult<Types>>::new_pair();
-        if let Err(fatal) = raft.client_write_ff(encoded.clone(), Some(told)).await {
-            return Err(ProposeError::Unknown(fatal.to_string()));
-        }
-        result = next;
-    }
 }
 
 fn take(waiting: &Waiting) -> Option<Waiters> {

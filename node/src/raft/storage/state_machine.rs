@@ -19,25 +19,28 @@ use openraft::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{
-    codec::MembershipRecord,
-    types::{Applied, LogId, StoredMembership, Types, log_id_of, position},
+use crate::{
+    command::Command,
+    local::Local,
+    metrics::Counter,
+    raft::{
+        codec::MembershipRecord,
+        types::{
+            Applied, CommittedLeaderId, LogId, Member, RaftId, StoredMembership, Types, log_id_of,
+            position,
+        },
+    },
+    version,
+    wire::unsaid_is_one,
 };
-use crate::{command::Command, local::Local, metrics::Counter, version, wire::unsaid_is_one};
+
+/// openraft's handle.
+pub type Raft = openraft::Raft<Types, Machine>;
 
 /// openraft's snapshot with our data.
-pub type Snapshot = openraft::storage::Snapshot<
-    super::types::CommittedLeaderId,
-    super::types::RaftId,
-    super::types::Member,
-    SnapshotData,
->;
+pub type Snapshot = openraft::storage::Snapshot<CommittedLeaderId, RaftId, Member, SnapshotData>;
 /// openraft's snapshot description.
-pub type SnapshotMeta = openraft::storage::SnapshotMeta<
-    super::types::CommittedLeaderId,
-    super::types::RaftId,
-    super::types::Member,
->;
+pub type SnapshotMeta = openraft::storage::SnapshotMeta<CommittedLeaderId, RaftId, Member>;
 
 /// Entries applied in one transaction. A run this long takes some milliseconds; more would only delay the first answer.
 const MAX_RUN: usize = 64;

@@ -8,8 +8,14 @@ use std::{
 use openraft::{Instant as _, ServerState, type_config::async_runtime::WatchReceiver};
 use tokio::sync::watch;
 
-use super::types::{Membership, Raft, RaftId};
-use crate::{local::Local, metrics::Counter};
+use crate::{
+    local::Local,
+    metrics::Counter,
+    raft::{
+        storage::state_machine::Raft,
+        types::{Membership, RaftId},
+    },
+};
 
 /// Who leads, as this node knows it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -31,7 +37,7 @@ const LEADERSHIP_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Follows openraft's server metrics with a small value of our own, so that readers never hold openraft's guard. openraft goes on naming a
 /// leader that fell silent (and, after a restart, the one of the stored vote); here another node leads only while it is heard.
-pub(super) fn watch(
+pub(crate) fn watch(
     raft: &Raft,
     local: &Arc<Local>,
     election_timeout: Duration,

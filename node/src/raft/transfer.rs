@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use openraft::Instant as _;
 
-use super::{Consensus, membership::ChangeError, types::RaftId};
+use super::{consensus::Consensus, membership::ChangeError, types::RaftId};
 
 /// Taking over needs one vote round; a target that died meanwhile is replaced by an ordinary election within this. No longer, because
 /// a whole cluster that stops has nobody to hand over to.

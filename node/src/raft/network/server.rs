@@ -18,19 +18,23 @@ use tokio::{
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{
-    codec::{AppendAnswer, AppendRecord, VoteRecord, from_id, id},
-    log::Log,
-    machine::{Snapshot, SnapshotData, SnapshotMeta},
-    network::{Answer, Ask, SnapshotAnswer, SnapshotHead},
+    messages::{Answer, Ask, SnapshotAnswer, SnapshotHead},
     pipeline::MAX_APPEND_BYTES,
-    thread::Thread,
-    types::{Raft, Types},
 };
 use crate::{
     disk::Disk,
     identity::Cluster,
     local::Local,
     metrics::Counter,
+    raft::{
+        codec::{AppendAnswer, AppendRecord, VoteRecord, from_id, id},
+        storage::{
+            log::Log,
+            state_machine::{Raft, Snapshot, SnapshotData, SnapshotMeta},
+        },
+        thread::Thread,
+        types::Types,
+    },
     version,
     wire::{Connection, Hello, MAX_FRAME_BYTES, Purpose, Welcome, read_frame, write_frame},
 };
@@ -48,21 +52,21 @@ const RECEIVE_PIECE_BYTES: usize = 256 << 10;
 #[derive(Clone, Debug)]
 pub struct Server {
     /// openraft's handle.
-    pub(super) raft: Raft,
+    pub(crate) raft: Raft,
     /// Its log, with its vote.
-    pub(super) log: Log,
+    pub(crate) log: Log,
     /// This node.
-    pub(super) local: Arc<Local>,
+    pub(crate) local: Arc<Local>,
     /// Where messages are served.
-    pub(super) thread: Arc<Thread>,
+    pub(crate) thread: Arc<Thread>,
     /// Room for entries.
-    pub(super) disk: Arc<Disk>,
+    pub(crate) disk: Arc<Disk>,
     /// Where a snapshot is received; one at a time.
-    pub(super) incoming: Arc<Mutex<std::path::PathBuf>>,
+    pub(crate) incoming: Arc<Mutex<std::path::PathBuf>>,
 }
 
 /// What a node answers that is reached in the place of another one.
-pub(super) const ANOTHER_DIRECTORY: &str = "its data directory is another one";
+pub(crate) const ANOTHER_DIRECTORY: &str = "its data directory is another one";
 
 /// May this connection carry Raft's messages? Decided from both identities alone.
 ///

@@ -7,20 +7,18 @@ use std::{
 use openraft::{impls::OneshotResponder, raft::ClientWriteResult};
 use tokio::sync::watch;
 
-use super::{
-    Consensus, Leadership, proposer,
-    types::{Raft, RaftId, Types},
-};
+use super::{commit, leadership::Leadership};
 use crate::{
     command::{Command, Encoded},
     local::Local,
     metrics::Counter,
+    raft::{storage::state_machine::Raft, types::Types},
     version,
 };
 
 /// How long the first write of a term may wait for the version to be known or raised. It needs the leader's first entry applied and
 /// one more committed, which are two round trips.
-const SETTLE_LIMIT: Duration = Duration::from_secs(1);
+pub(crate) const SETTLE_LIMIT: Duration = Duration::from_secs(1);
 /// Pause between looks at what is applied.
 const SETTLE_PAUSE: Duration = Duration::from_millis(2);
 /// After a try to raise it that failed.
@@ -90,7 +88,7 @@ fn applied_term(raft: &Raft) -> u64 {
 }
 
 /// What the members of the newest membership in this node's log allow.
-fn to_raise(local: &Local, raft: &Raft) -> Option<u16> {
+pub(crate) fn to_raise(local: &Local, raft: &Raft) -> Option<u16> {
     let in_effect = local.format_version();
     if in_effect >= version::NEWEST {
         return None;
@@ -108,7 +106,12 @@ fn to_raise(local: &Local, raft: &Raft) -> Option<u16> {
     )
 }
 
-async fn propose(local: &Local, raft: &Raft, to: u16, limit: Duration) -> Result<(), String> {
+pub(crate) async fn propose(
+    local: &Local,
+    raft: &Raft,
+    to: u16,
+    limit: Duration,
+) -> Result<(), String> {
     let encoded = Encoded::new(Command::RaiseVersion(to)).map_err(|e| e.to_string())?;
     local.metrics.count(Counter::ProtoNumRequestsEncoded);
     local.metrics.count(Counter::StoreNumUncompressedCommands);
@@ -116,52 +119,8 @@ async fn propose(local: &Local, raft: &Raft, to: u16, limit: Duration) -> Result
     raft.client_write_ff(encoded.clone(), Some(tell))
         .await
         .map_err(|e| e.to_string())?;
-    proposer::settle(raft, &encoded, result, limit)
+    commit::settle(raft, &encoded, result, limit)
         .await
         .map(|_| ())
         .map_err(|e| e.to_string())
-}
-
-impl Consensus {
-    /// The format version in effect, as far as this node has applied the log: newer kinds of entries and messages are for clusters that
-    /// have reached theirs.
-    pub fn version(&self) -> u16 {
-        self.local().format_version()
-    }
-
-    /// The newest format version that each member speaks, as far as this node has heard.
-    pub fn spoken_versions(&self) -> Vec<(RaftId, Option<u16>)> {
-        let members = self.members().into_iter();
-        members
-            .map(|(id, ..)| {
-                let spoken = self.local().spoken(&id.0);
-                (id, spoken)
-            })
-            .collect()
-    }
-
-    /// As leader without writes: raises the version if all members allow it.
-    pub(super) async fn raise_version(&self) {
-        // Without a quorum it would only grow the log.
-        if self.version() >= version::NEWEST || !self.leads() {
-            return;
-        }
-        let Ok(_nobody_joins) = self.changing().try_lock() else {
-            return;
-        };
-        let Some(higher) = to_raise(self.local(), &self.raft) else {
-            return;
-        };
-        if let Err(e) = propose(self.local(), &self.raft, higher, SETTLE_LIMIT).await {
-            tracing::debug!(target: "store", "raising the format version to {higher}: {e}");
-        }
-    }
-
-    /// Whether a node may join: one that speaks too low a version would stop at the first entry that it cannot read.
-    ///
-    /// # Errors
-    /// What to do about it.
-    pub fn may_join(&self, name: &str, speaks: u16) -> Result<(), String> {
-        version::may_take_part(name, speaks, self.version())
-    }
 }

@@ -5,10 +5,8 @@
 //! held was acknowledged, so it is cut off. Everything else that is wrong is damage, and is refused: an acknowledged entry may be in it.
 use std::io;
 
-use super::{
-    super::codec::Id,
-    record::{Kind, Look, SMALL_MAX_BYTES, is_whole, is_whole_with_another_length, look},
-};
+use super::record::{Kind, Look, SMALL_MAX_BYTES, is_whole, is_whole_with_another_length, look};
+use crate::raft::codec::Id;
 
 /// The unit in which disks write.
 const SECTOR_BYTES: usize = 512;

@@ -15,14 +15,14 @@ use openraft::{
 use tokio::{io::AsyncWriteExt, sync::mpsc, time::timeout};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{
-    codec::{AppendAnswer, AppendRecord, from_id},
-    network::{Answer, Ask, another_question, unreachable},
-    types::{LogId, RaftId, Types},
-};
+use super::messages::{Answer, Ask, another_question, unreachable};
 use crate::{
     local::Local,
     metrics::Counter,
+    raft::{
+        codec::{AppendAnswer, AppendRecord, from_id},
+        types::{LogId, RaftId, Types},
+    },
     wire::{
         Connection, MAX_FRAME_BYTES, Reader, WireError, Writer, read_frame, write_frame_within,
     },

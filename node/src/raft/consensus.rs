@@ -1,0 +1,370 @@
+//! A running Raft node: its parts put together, and what the rest of the node asks of it.
+use std::{
+    collections::BTreeMap,
+    io,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use futures_util::FutureExt;
+use node_db::Database;
+use openraft::{
+    Instant as _, ServerState,
+    errors::{InitializeError, RaftError},
+    type_config::async_runtime::WatchReceiver,
+};
+use tokio::sync::watch;
+
+use super::{
+    leader::{
+        confirm::Confirmation,
+        leadership::{self, Leadership},
+        proposer::Proposer,
+        read_index::{ReadIndex, ReadIndexError},
+    },
+    network::{client::Network, pipeline::Unsendable, server::Server},
+    settings::Settings,
+    storage::{
+        log::Log,
+        state_machine::{Machine, Progress, Raft},
+    },
+    thread::Thread,
+    types::{Member, Metrics, RaftId},
+};
+use crate::{
+    disk::{Disk, DiskRefusal},
+    local::Local,
+    metrics::Counter,
+};
+
+/// How often it is looked at whether openraft still runs.
+const STOPPED_INTERVAL: Duration = Duration::from_millis(100);
+/// For the log's last sync at a stop, which is of some bytes: a disk that takes longer hangs.
+const LAST_SYNC_LIMIT: Duration = Duration::from_secs(5);
+
+/// A running Raft node over its log and database.
+#[derive(Clone, Debug)]
+pub struct Consensus {
+    pub(super) raft: Raft,
+    log: Log,
+    progress: Arc<Progress>,
+    proposer: Proposer,
+    read_index: ReadIndex,
+    leadership: watch::Receiver<Leadership>,
+    settings: Settings,
+    local: Arc<Local>,
+    /// Held by whoever changes the membership: openraft takes one change at a time, in two steps.
+    changing: Arc<tokio::sync::Mutex<()>>,
+    /// For how long each other member has been silent, as the keeper of members saw it last.
+    silences: Arc<Mutex<BTreeMap<RaftId, Duration>>>,
+    /// Appends that cannot be sent.
+    unsendable: Unsendable,
+    disk: Arc<Disk>,
+    /// Where all of it runs; kept alive by the last clone.
+    thread: Arc<Thread>,
+}
+
+impl Consensus {
+    /// Starts Raft on an opened log and database.
+    ///
+    /// # Errors
+    /// Stored state that openraft refuses, or a disk that does.
+    pub async fn start(
+        settings: Settings,
+        local: Arc<Local>,
+        log: Log,
+        db: Database,
+        recovered: &node_db::Recovered,
+        disk: Arc<Disk>,
+    ) -> io::Result<Self> {
+        let progress = Arc::new(Progress::default());
+        let machine = Machine::new(db, recovered, Arc::clone(&progress), Arc::clone(&local))?;
+        let config = settings.openraft().map_err(io::Error::other)?;
+        let thread = Thread::start()?;
+        let unsendable = Unsendable::default();
+        let begin = {
+            let (local, log, apply_timeout) =
+                (Arc::clone(&local), log.clone(), settings.apply_timeout);
+            let election_timeout = settings.election_timeout;
+            let (disk, unsendable) = (Arc::clone(&disk), unsendable.clone());
+            async move {
+                let id = RaftId::from(local.raft_id());
+                let network = Network::new(Arc::clone(&local), unsendable);
+                let raft = Raft::new(id, config, network.clone(), log.clone(), machine)
+                    .await
+                    .map_err(io::Error::other)?;
+                let leadership = leadership::watch(&raft, &local, election_timeout);
+                let proposer = Proposer::start(
+                    raft.clone(),
+                    leadership.clone(),
+                    disk,
+                    &local,
+                    apply_timeout,
+                );
+                let confirmation = Confirmation::new(raft.clone(), log, network);
+                let read_index = ReadIndex::start(raft.clone(), confirmation);
+                io::Result::Ok((raft, leadership, proposer, read_index))
+            }
+        };
+        let (raft, leadership, proposer, read_index) = thread.run(begin).await??;
+        Ok(Self {
+            disk,
+            thread: Arc::new(thread),
+            raft,
+            log,
+            progress,
+            proposer,
+            read_index,
+            leadership,
+            settings,
+            local,
+            changing: Arc::default(),
+            silences: Arc::default(),
+            unsendable,
+        })
+    }
+
+    /// Packs and proposes commands.
+    pub fn proposer(&self) -> &Proposer {
+        &self.proposer
+    }
+
+    /// Why no write is accepted, if the disk does not answer: Raft itself may be waiting for it and could not say so.
+    ///
+    /// # Errors
+    /// It does not.
+    pub fn disk_answers(&self) -> Result<(), DiskRefusal> {
+        self.disk.answers()
+    }
+
+    /// The disk's free space and health.
+    pub fn disk(&self) -> &Arc<Disk> {
+        &self.disk
+    }
+
+    /// Who leads now.
+    pub fn leadership(&self) -> Leadership {
+        self.leadership.borrow().clone()
+    }
+
+    /// This node leads, whether or not a quorum has said so lately.
+    pub fn is_mine(&self) -> bool {
+        self.leadership.borrow().mine
+    }
+
+    /// Tells of changes of leadership.
+    pub fn watch_leadership(&self) -> watch::Receiver<Leadership> {
+        self.leadership.clone()
+    }
+
+    /// This node leads, has applied an entry of its own term (so everything acknowledged before is in its database), and a quorum has
+    /// acknowledged it within the lease (one election timeout). No round trip.
+    pub fn leads(&self) -> bool {
+        let (mine, voters, term) = {
+            let l = self.leadership.borrow();
+            (l.mine, l.voters, l.term)
+        };
+        if !mine {
+            return false;
+        }
+        let data = self.raft.data_metrics();
+        let data = data.borrow_watched();
+        let applied_own = data
+            .last_applied
+            .is_some_and(|id| id.leader_id.term >= term);
+        let lease = self.settings.election_timeout;
+        let acked = data.last_quorum_acked.map(|at| at.into_inner().elapsed());
+        applied_own && (voters <= 1 || acked.is_some_and(|since| since < lease))
+    }
+
+    /// A copy of openraft's observations; never hold its guard across an await.
+    pub fn metrics(&self) -> Metrics {
+        self.raft.metrics().borrow_watched().clone()
+    }
+
+    /// Raft's state as rqlite names it.
+    pub fn state_name(&self) -> &'static str {
+        match self.metrics().state {
+            ServerState::Leader => "Leader",
+            ServerState::Candidate => "Candidate",
+            // A read-only node follows; rqlite has no other word for it.
+            ServerState::Follower | ServerState::Learner => "Follower",
+            ServerState::Shutdown => "Shutdown",
+        }
+    }
+
+    /// Facts about applying.
+    pub fn progress(&self) -> &Progress {
+        &self.progress
+    }
+
+    /// The log's facts.
+    pub fn log(&self) -> &Log {
+        &self.log
+    }
+
+    /// Raft's timing.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Serves the connections of other members; snapshots are received into the file `incoming`.
+    pub fn server(&self, incoming: PathBuf) -> Server {
+        Server {
+            raft: self.raft.clone(),
+            log: self.log.clone(),
+            local: Arc::clone(&self.local),
+            thread: Arc::clone(&self.thread),
+            disk: Arc::clone(&self.disk),
+            incoming: Arc::new(tokio::sync::Mutex::new(incoming)),
+        }
+    }
+
+    pub(super) fn changing(&self) -> &tokio::sync::Mutex<()> {
+        &self.changing
+    }
+
+    pub(crate) fn local(&self) -> &Arc<Local> {
+        &self.local
+    }
+
+    /// Confirms leadership with a quorum and waits until everything committed before is applied.
+    ///
+    /// # Errors
+    /// See [`ReadIndexError`].
+    pub async fn read_index(&self, limit: Duration) -> Result<(), ReadIndexError> {
+        let metrics = &self.local.metrics;
+        metrics.count(Counter::StoreNumVerifyLeader);
+        let confirmed = match tokio::time::timeout(limit, self.read_index.confirm()).await {
+            Ok(result) => result,
+            Err(_) => Err(ReadIndexError::Timeout(self.local.leader_commit())),
+        };
+        if confirmed.is_err() {
+            metrics.count(Counter::StoreNumVerifyLeaderFailed);
+        }
+        confirmed
+    }
+
+    /// Index of the last applied entry; 0 before the first.
+    pub fn applied_index(&self) -> u64 {
+        self.raft
+            .data_metrics()
+            .borrow_watched()
+            .last_applied
+            .map_or(0, |id| id.index)
+    }
+
+    /// Highest index known here to be committed.
+    pub fn commit_index(&self) -> u64 {
+        self.metrics()
+            .local_committed
+            .map_or(0, |id| id.index)
+            .max(self.applied_index())
+    }
+
+    /// Has this node any log or membership at all?
+    ///
+    /// # Errors
+    /// Raft has stopped.
+    pub async fn is_initialized(&self) -> io::Result<bool> {
+        self.raft.is_initialized().await.map_err(io::Error::other)
+    }
+
+    /// Begins a cluster's log with these voters (Raft id to address). A node that has a log already keeps it.
+    ///
+    /// # Errors
+    /// This node is not among them, or Raft has stopped.
+    pub async fn initialize(&self, members: &BTreeMap<String, String>) -> io::Result<()> {
+        let members: BTreeMap<RaftId, Member> = members
+            .iter()
+            .map(|(id, addr)| {
+                (
+                    id.as_str().into(),
+                    Member {
+                        raft_addr: addr.clone(),
+                        wants_vote: true,
+                    },
+                )
+            })
+            .collect();
+        match self.raft.initialize(members).await {
+            Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => Ok(()),
+            Err(e) => Err(io::Error::other(e)),
+        }
+    }
+
+    /// The members, from the newest membership in this node's log.
+    pub fn members(&self) -> Vec<(RaftId, Member, bool)> {
+        let metrics = self.metrics();
+        let membership = metrics.membership_config.membership();
+        let voters: std::collections::BTreeSet<_> = membership.voter_ids().collect();
+        membership
+            .nodes()
+            .map(|(id, member)| (id.clone(), member.clone(), voters.contains(id)))
+            .collect()
+    }
+
+    /// The members of the newest committed membership that this node knows, and its index: what may be acted upon.
+    pub fn committed_members(&self) -> (u64, Vec<(RaftId, Member, bool)>) {
+        let stored = self.progress.membership();
+        let voters: std::collections::BTreeSet<_> = stored.membership().voter_ids().collect();
+        let nodes = stored.membership().nodes();
+        let members = nodes
+            .map(|(id, member)| (id.clone(), member.clone(), voters.contains(id)))
+            .collect();
+        (stored.log_id().map_or(0, |id| id.index), members)
+    }
+
+    /// For how long this node as leader has not heard each other member. Empty unless it leads and hears a quorum: who is cut off itself
+    /// knows nothing of others.
+    pub fn silences(&self) -> BTreeMap<RaftId, Duration> {
+        if !self.leads() {
+            return BTreeMap::new();
+        }
+        let known = self.silences.lock();
+        known.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Members that nothing more can be sent to, and why.
+    pub fn unsendable(&self) -> BTreeMap<RaftId, String> {
+        self.unsendable.all()
+    }
+
+    pub(super) fn note_silences(&self, silences: BTreeMap<RaftId, Duration>) {
+        let known = self.silences.lock();
+        *known.unwrap_or_else(PoisonError::into_inner) = silences;
+    }
+
+    /// Resolves when openraft has stopped by itself, with its reason: this process must end. Looked at now and then: openraft
+    /// tells of every entry and every heartbeat, and waiting for that would wake a thread for each of them.
+    pub async fn stopped(&self) -> String {
+        let mut metrics = self.raft.metrics();
+        loop {
+            if let Err(fatal) = metrics.borrow_watched().running_state.clone() {
+                return fatal.to_string();
+            }
+            // Its core is gone without a word, as after a panic.
+            if let Some(Err(_)) = metrics.changed().now_or_never() {
+                return "Raft has stopped".into();
+            }
+            tokio::time::sleep(STOPPED_INTERVAL).await;
+        }
+    }
+
+    /// Stops Raft; nothing is proposed or applied afterwards. What is known to be committed is on disk then, so that a node that was stopped in
+    /// order comes back with all that it served, even if nobody else does.
+    pub async fn shutdown(&self) {
+        if let Err(e) = self.raft.shutdown().await {
+            tracing::error!(target: "raft", "stopping Raft: {e}");
+        }
+        if self.disk_answers().is_err() {
+            return;
+        }
+        match tokio::time::timeout(LAST_SYNC_LIMIT, self.log.sync()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(e)) => tracing::error!(target: "raft", "the last sync of the log: {e}"),
+            Err(_) => tracing::error!(target: "raft", "the last sync of the log takes too long"),
+        }
+    }
+}

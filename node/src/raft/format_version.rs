@@ -1,0 +1,51 @@
+//! The cluster's format version as a running node knows it, and raising it on a leader without writes.
+use super::{
+    consensus::Consensus,
+    leader::version_gate::{SETTLE_LIMIT, propose, to_raise},
+    types::RaftId,
+};
+use crate::version;
+
+impl Consensus {
+    /// The format version in effect, as far as this node has applied the log: newer kinds of entries and messages are for clusters that
+    /// have reached theirs.
+    pub fn version(&self) -> u16 {
+        self.local().format_version()
+    }
+
+    /// The newest format version that each member speaks, as far as this node has heard.
+    pub fn spoken_versions(&self) -> Vec<(RaftId, Option<u16>)> {
+        let members = self.members().into_iter();
+        members
+            .map(|(id, ..)| {
+                let spoken = self.local().spoken(&id.0);
+                (id, spoken)
+            })
+            .collect()
+    }
+
+    /// As leader without writes: raises the version if all members allow it.
+    pub(super) async fn raise_version(&self) {
+        // Without a quorum it would only grow the log.
+        if self.version() >= version::NEWEST || !self.leads() {
+            return;
+        }
+        let Ok(_nobody_joins) = self.changing().try_lock() else {
+            return;
+        };
+        let Some(higher) = to_raise(self.local(), &self.raft) else {
+            return;
+        };
+        if let Err(e) = propose(self.local(), &self.raft, higher, SETTLE_LIMIT).await {
+            tracing::debug!(target: "store", "raising the format version to {higher}: {e}");
+        }
+    }
+
+    /// Whether a node may join: one that speaks too low a version would stop at the first entry that it cannot read.
+    ///
+    /// # Errors
+    /// What to do about it.
+    pub fn may_join(&self, name: &str, speaks: u16) -> Result<(), String> {
+        version::may_take_part(name, speaks, self.version())
+    }
+}

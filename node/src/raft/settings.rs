@@ -1,0 +1,57 @@
+//! Raft's timing, from rqlite's two timeouts, and the configuration of openraft that follows from it.
+use std::{sync::Arc, time::Duration};
+
+/// Raft's timing and limits.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// A follower that hears nothing for about this long calls an election (default 1 s).
+    pub election_timeout: Duration,
+    /// The leader beats this often.
+    pub heartbeat: Duration,
+    /// How long a proposal may wait for a leader that is just taking office, and for its commit.
+    pub apply_timeout: Duration,
+}
+
+impl Settings {
+    /// From rqlite's two timeouts: the smaller one sets the pace. Failover takes 1 to 1.5 of it: elections start after the lease, which
+    /// is the longest election timeout, plus a random part. The wider the range of that, the fewer votes are split.
+    pub fn new(
+        heartbeat_timeout: Duration,
+        election_timeout: Duration,
+        apply_timeout: Duration,
+    ) -> Self {
+        let election_timeout = election_timeout
+            .min(heartbeat_timeout)
+            .max(Duration::from_millis(100));
+        Self {
+            election_timeout,
+            heartbeat: election_timeout / 10,
+            apply_timeout,
+        }
+    }
+
+    pub(super) fn openraft(&self) -> Result<Arc<openraft::Config>, openraft::ConfigError> {
+        let millis = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
+        let config = openraft::Config {
+            cluster_name: "rqlite".into(),
+            heartbeat_interval: millis(self.heartbeat).max(10),
+            election_timeout_min: millis(self.election_timeout / 4),
+            election_timeout_max: millis(self.election_timeout * 3 / 4),
+            enable_pre_vote: Some(true),
+            // A leader that restarts stands for election like anybody else.
+            enable_leader_restore: Some(false),
+            // We checkpoint and purge by bytes (keeper.rs); entries are batches, so counting them says nothing.
+            snapshot_policy: openraft::SnapshotPolicy::Never,
+            max_in_snapshot_log_to_keep: u64::MAX,
+            max_payload_entries: 64,
+            replication_lag_threshold: 16,
+            // Small channels: back-pressure belongs in the proposer's queue, and the defaults hold megabytes.
+            api_channel_size: Some(1024),
+            notification_channel_size: Some(1024),
+            state_machine_channel_size: Some(256),
+            backoff: "50ms 100ms 200ms ...2s".into(),
+            ..openraft::Config::default()
+        };
+        config.validate().map(Arc::new)
+    }
+}

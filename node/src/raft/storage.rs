@@ -1,0 +1,6 @@
+//! What Raft keeps on disk: the log, and the state machine over the database.
+pub mod describe;
+pub mod log;
+pub(super) mod pending_writes;
+pub mod rewrite;
+pub mod state_machine;
