@@ -45,18 +45,18 @@ impl Log {
 /// Command prefix that kills the process when the thread that started it ends, where `setpriv` is available.
 /// It covers a test run that is itself killed, in which case no destructor runs.
 pub(crate) fn die_with_parent() -> &'static [&'static str] {
-    const WORDS: [&str; 3] = ["setpriv", "--pdeathsig", "KILL"];
+    const PREFIX: [&str; 3] = ["setpriv", "--pdeathsig", "KILL"];
     static KNOWN: OnceLock<bool> = OnceLock::new();
     let known = KNOWN.get_or_init(|| {
-        let mut probe = Command::new(WORDS[0]);
+        let mut probe = Command::new(PREFIX[0]);
         probe
-            .args(&WORDS[1..])
+            .args(&PREFIX[1..])
             .arg("true")
             .stdout(Stdio::null())
             .stderr(Stdio::null());
         probe.status().is_ok_and(|status| status.success())
     });
-    if *known { &WORDS } else { &[] }
+    if *known { &PREFIX } else { &[] }
 }
 
 #[cfg(test)]

@@ -39,7 +39,7 @@ pub enum Mode {
     /// Data towards the node is held back; data from it passes.
     HoldRequests = 3,
     /// Data towards the node passes; data from it is held back.
-    HoldAnswers = 4,
+    HoldResponses = 4,
 }
 
 impl Mode {
@@ -48,7 +48,7 @@ impl Mode {
             Self::Open | Self::Cut => false,
             Self::Blackhole => true,
             Self::HoldRequests => direction == Direction::Request,
-            Self::HoldAnswers => direction == Direction::Answer,
+            Self::HoldResponses => direction == Direction::Response,
         }
     }
 }
@@ -56,7 +56,7 @@ impl Mode {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Direction {
     Request,
-    Answer,
+    Response,
 }
 
 #[derive(Debug)]
@@ -75,7 +75,7 @@ impl Shared {
             1 => Mode::Cut,
             2 => Mode::Blackhole,
             3 => Mode::HoldRequests,
-            4 => Mode::HoldAnswers,
+            4 => Mode::HoldResponses,
             _ => Mode::Open,
         }
     }
@@ -213,7 +213,7 @@ fn carry(near: TcpStream, target: &str, shared: &Arc<Shared>) {
         let shared = Arc::clone(shared);
         move || pump(near_read, far, Direction::Request, &shared)
     });
-    pump(far_read, near, Direction::Answer, shared);
+    pump(far_read, near, Direction::Response, shared);
     let _ = requests.join();
     shared.forget(id);
 }
@@ -289,7 +289,7 @@ mod tests {
 
     #[test]
     fn held_traffic_arrives_after_healing() {
-        for mode in [Mode::Blackhole, Mode::HoldRequests, Mode::HoldAnswers] {
+        for mode in [Mode::Blackhole, Mode::HoldRequests, Mode::HoldResponses] {
             let link = echo();
             let mut stream = dial(&link);
             round_trip(&mut stream, LIMIT).unwrap();

@@ -222,7 +222,7 @@ mod tests {
     fn reaches(network: &Network, from: usize, to: usize) -> bool {
         // A refused connection proves that packets pass in both directions.
         let target = format!("exec 3<>/dev/tcp/{}/9", network.address(to));
-        let words = [
+        let args = [
             "netns",
             "exec",
             &network.namespace(from),
@@ -232,7 +232,7 @@ mod tests {
             "-c",
             &target,
         ];
-        let output = Command::new("ip").args(words).output().unwrap();
+        let output = Command::new("ip").args(args).output().unwrap();
         String::from_utf8_lossy(&output.stderr).contains("refused")
     }
 

@@ -110,30 +110,30 @@ impl Node {
         if self.is_running() {
             bail!("node {} runs already", self.name);
         }
-        let mut words: Vec<String> = die_with_parent()
+        let mut command_line: Vec<String> = die_with_parent()
             .iter()
             .map(|&word| word.to_owned())
             .collect();
-        words.extend(self.prefix.iter().cloned());
+        command_line.extend(self.prefix.iter().cloned());
         let program = match &self.program {
             Some(program) => program.clone(),
             None => binary::rqlited()?,
         };
-        words.push(program.display().to_string());
+        command_line.push(program.display().to_string());
         if !self.name.is_empty() {
-            words.push(format!("-node-id={}", self.name));
+            command_line.push(format!("-node-id={}", self.name));
         }
-        words.push(format!("-http-addr={}", self.http));
-        words.push(format!("-raft-addr={}", self.raft));
-        words.extend(
+        command_line.push(format!("-http-addr={}", self.http));
+        command_line.push(format!("-raft-addr={}", self.raft));
+        command_line.extend(
             self.raft_adv
                 .iter()
                 .map(|adv| format!("-raft-adv-addr={adv}")),
         );
-        words.extend(self.args.iter().cloned());
-        words.push(self.data.display().to_string());
+        command_line.extend(self.args.iter().cloned());
+        command_line.push(self.data.display().to_string());
         let log = self.printed().open()?;
-        let (program, rest) = words.split_first().context("empty command line")?;
+        let (program, rest) = command_line.split_first().context("empty command line")?;
         let child = Command::new(program)
             .args(rest)
             .current_dir(self.root.path())

@@ -1,4 +1,4 @@
-//! Disks that are full or give back other bytes than were written.
+//! Disks that are full, and files whose content was damaged.
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -47,8 +47,8 @@ fn a_full_disk_at_the_start_is_named() -> Result<()> {
     disk.fill(0)?;
     let mut node = node_on(&disk)?;
     node.start()?;
-    // It may end with a clear text, or stay up and refuse to write with one.
-    let told = wait::until("a word about the full disk", PROCESS_LIMIT, || {
+    // The node may exit with a clear message, or stay up and reject writes with one.
+    let reported = wait::until("a message about the full disk", PROCESS_LIMIT, || {
         let log = node.log();
         let mut client = node.client().timeout(Duration::from_secs(2));
         let refused = client.write("CREATE TABLE t(n INTEGER, v BLOB)", &[]);
@@ -56,15 +56,15 @@ fn a_full_disk_at_the_start_is_named() -> Result<()> {
             return Ok("acknowledged".to_owned());
         }
         let text = format!("{log}{refused:?}");
-        let words = ["No space left", "disk full", "disk is full"];
-        if words.iter().any(|word| text.contains(word)) {
+        let messages = ["No space left", "disk full", "disk is full"];
+        if messages.iter().any(|message| text.contains(message)) {
             Ok(text)
         } else {
             Err(text)
         }
     })?;
     ensure!(
-        told != "acknowledged",
+        reported != "acknowledged",
         "a write on a full disk was acknowledged"
     );
     check_no_panic(&node)?;
@@ -99,7 +99,7 @@ fn a_disk_that_fills_up_loses_nothing() -> Result<()> {
         );
         acknowledged.push(number);
     }
-    // Room for some appends, then for none.
+    // First leave space for some appends, then for none.
     disk.fill(16 << 20)?;
     let refusal = fill_by_writing(&mut client, &mut acknowledged)?;
     println!("{} rows acknowledged, then: {refusal}", acknowledged.len());
@@ -110,7 +110,7 @@ fn a_disk_that_fills_up_loses_nothing() -> Result<()> {
         "not named: {refusal}\n{}",
         node.log_tail()
     );
-    // A checkpoint without room: an answer, not the end.
+    // A snapshot without space must return a reply, not end the node.
     if node.is_running() {
         let reply = client.post("/snapshot", "").map(|reply| reply.status);
         println!("snapshot on the full disk: {reply:?}");
@@ -145,7 +145,7 @@ fn a_disk_that_fills_up_loses_nothing() -> Result<()> {
     check_no_panic(&node)
 }
 
-/// Writes until three writes in a row are refused; what the last one was told.
+/// Writes until three writes in a row are refused; returns the last error.
 fn fill_by_writing(client: &mut Client, acknowledged: &mut Vec<i64>) -> Result<String> {
     let mut refused = 0;
     for number in 100..5_000 {
@@ -165,7 +165,7 @@ fn fill_by_writing(client: &mut Client, acknowledged: &mut Vec<i64>) -> Result<S
     anyhow::bail!("the disk never filled up")
 }
 
-/// Every acknowledged row once; rows whose writer was told nothing may be there too.
+/// Every acknowledged row is present once. Rows whose write failed may be present, too.
 fn ensure_rows(client: &mut Client, acknowledged: &[i64]) -> Result<()> {
     let rows = client.rows(
         "strong",
@@ -182,12 +182,12 @@ fn ensure_rows(client: &mut Client, acknowledged: &[i64]) -> Result<()> {
     Ok(())
 }
 
-/// What is done to a file.
+/// A kind of damage to a file.
 #[derive(Clone, Copy, Debug)]
 enum Damage {
-    /// One bit at a place chosen by the number.
+    /// One flipped bit, at a position chosen by the number.
     Flip(u64),
-    /// Cut to this share of its length, in percent.
+    /// Truncated to this percentage of its length.
     Truncate(u64),
     /// The last three bytes are missing.
     Torn,
@@ -202,10 +202,10 @@ const DAMAGES: [Damage; 6] = [
     Damage::Torn,
 ];
 
-/// Rows acknowledged before and after the checkpoint of the damaged directory.
+/// Numbers of rows acknowledged before and after the checkpoint of the damaged directory.
 const ROWS: (i64, i64) = (30, 20);
 
-/// A data directory after a crash: rows in the checkpointed file, further rows only in the log.
+/// A data directory after a crash, with rows in the checkpointed file and further rows only in the log.
 fn crashed_directory() -> Result<Node> {
     let mut node = Node::new("1")?;
     node.start_and_ready()?;
@@ -234,14 +234,14 @@ fn damaged_files_are_noticed() -> Result<()> {
             .context("no name")?
             .to_string_lossy()
             .into_owned();
-        // Empty lock files, and what SQLite rebuilds at each start.
+        // Skips empty lock files, and what SQLite rebuilds at each start.
         if length > 0 && !name.ends_with("-shm") {
             let relative = file.strip_prefix(&original.data)?.to_owned();
             cases.extend(DAMAGES.iter().map(|&damage| (relative.clone(), damage)));
         }
     }
     ensure!(cases.len() >= 4 * DAMAGES.len(), "too few files: {cases:?}");
-    let (wrong, seen) = judge_cases(&original.data, &cases)?;
+    let (wrong, seen) = run_cases(&original.data, &cases)?;
     println!("{}", seen.join("\n"));
     ensure!(
         wrong.is_empty(),
@@ -253,8 +253,8 @@ fn damaged_files_are_noticed() -> Result<()> {
     Ok(())
 }
 
-/// Two at a time; what was wrong, and what happened in each case.
-fn judge_cases(original: &Path, cases: &[(PathBuf, Damage)]) -> Result<(Vec<String>, Vec<String>)> {
+/// Runs two cases at a time; returns the failures and the results of all cases.
+fn run_cases(original: &Path, cases: &[(PathBuf, Damage)]) -> Result<(Vec<String>, Vec<String>)> {
     let (mut wrong, mut seen) = (Vec::new(), Vec::new());
     thread::scope(|scope| {
         let halves: Vec<_> = cases
@@ -262,7 +262,7 @@ fn judge_cases(original: &Path, cases: &[(PathBuf, Damage)]) -> Result<(Vec<Stri
             .map(|half| {
                 scope.spawn(move || {
                     half.iter()
-                        .map(|case| (case, judge_case(original, case)))
+                        .map(|case| (case, run_case(original, case)))
                         .collect::<Vec<_>>()
                 })
             })
@@ -279,8 +279,8 @@ fn judge_cases(original: &Path, cases: &[(PathBuf, Damage)]) -> Result<(Vec<Stri
     })
 }
 
-/// Starts a copy with one damaged file: it must refuse in words, or have every acknowledged row.
-fn judge_case(original: &Path, (file, damage): &(PathBuf, Damage)) -> Result<String> {
+/// Starts a copy with one damaged file: it must refuse with a message, or have every acknowledged row.
+fn run_case(original: &Path, (file, damage): &(PathBuf, Damage)) -> Result<String> {
     let mut node = Node::new("1")?;
     copy_directory(original, &node.data)?;
     apply(&node.data.join(file), *damage)?;
@@ -302,17 +302,19 @@ fn judge_case(original: &Path, (file, damage): &(PathBuf, Damage)) -> Result<Str
         Ok(None) => {
             ensure!(
                 log.contains("fatal") || log.contains("ERROR"),
-                "ended without a word: {log}"
+                "exited without a message: {log}"
             );
             Ok(format!("refused: {last}"))
         }
         Ok(Some(rows)) => {
-            // Nothing here is a write cut short: all of it was synced, and the log's mark says so.
+            // This is not an interrupted write: everything was synced, as the log's mark records.
             ensure!(rows == ROWS.0 + ROWS.1, "only {rows} rows are left; {last}");
             Ok(format!("{rows} rows"))
         }
-        // A database that says so when it is read is as good.
-        Err(error) if format!("{error:#}").contains("malformed") => Ok(format!("told: {error:#}")),
+        // A database that reports the damage when it is read is acceptable, too.
+        Err(error) if format!("{error:#}").contains("malformed") => {
+            Ok(format!("reported: {error:#}"))
+        }
         Err(error) => Err(error.context(log)),
     }
 }

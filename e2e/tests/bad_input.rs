@@ -1,4 +1,4 @@
-//! Nonsense from outside: every kind gets a clear answer, nothing panics, and the node goes on serving.
+//! Invalid input: every kind is rejected with a clear error, nothing panics, and the node keeps serving.
 use std::{
     fs,
     io::{Read, Write},
@@ -19,7 +19,7 @@ use e2e::{
 };
 use serde_json::json;
 
-/// A node with a table `t(x)` and its client.
+/// A node with a table `t(x)`, and its client.
 fn node() -> Result<(Node, Client)> {
     let mut node = Node::new("1")?;
     node.start_and_ready()?;
@@ -28,9 +28,9 @@ fn node() -> Result<(Node, Client)> {
     Ok((node, client))
 }
 
-/// The node still works and has told of no panic.
-fn still_well(node: &mut Node) -> Result<()> {
-    ensure!(node.is_running(), "the node ended: {}", node.log_tail());
+/// Checks that the node still works and has not panicked.
+fn ensure_healthy(node: &mut Node) -> Result<()> {
+    ensure!(node.is_running(), "the node exited: {}", node.log_tail());
     let mut client = node.client();
     client.execute("INSERT INTO t VALUES('well')", &[])?;
     client.rows("strong", "SELECT count(*) FROM t", &[])?;
@@ -61,7 +61,7 @@ fn malformed_http() -> Result<()> {
     for request in raw {
         let mut stream = TcpStream::connect(&node.http)?;
         stream.set_read_timeout(Some(Duration::from_secs(10)))?;
-        // The node may close before it has read all of it.
+        // The node may close the connection before it has read everything.
         let _ = stream
             .write_all(request)
             .and_then(|()| stream.shutdown(std::net::Shutdown::Write));
@@ -74,7 +74,7 @@ fn malformed_http() -> Result<()> {
             "{start:?} got {answer}"
         );
     }
-    // A body that ends early must not be executed.
+    // A request whose body ends early must not be executed.
     let mut stream = TcpStream::connect(&node.http)?;
     stream.write_all(b"POST /db/execute HTTP/1.1\r\nHost: x\r\nContent-Length: 500\r\n\r\n[\"INSERT INTO t VALUES('half')\"]")?;
     drop(stream);
@@ -82,7 +82,7 @@ fn malformed_http() -> Result<()> {
         client.number("strong", "SELECT count(*) FROM t")? == 0,
         "half a body was executed"
     );
-    still_well(&mut node)
+    ensure_healthy(&mut node)
 }
 
 #[test]
@@ -119,7 +119,7 @@ fn malformed_json_and_parameters() -> Result<()> {
             );
         }
     }
-    // Text that is not UTF-8, inside a JSON string: refused or repaired, never stored as it is.
+    // Invalid UTF-8 inside a JSON string: rejected or repaired, never stored as it is.
     let reply = client.send(
         "POST",
         "/db/execute",
@@ -131,14 +131,14 @@ fn malformed_json_and_parameters() -> Result<()> {
     ensure!(rows.iter().all(|row| row[0] == "EFBFBDEFBFBD"), "{rows:?}");
     let zero = client.post("/db/execute", r#"["INSERT INTO t VALUES('a\u0000b')"]"#)?;
     ensure!(matches!(zero.status, 200 | 400), "{zero:?}");
-    still_well(&mut node)
+    ensure_healthy(&mut node)
 }
 
 #[test]
 fn enormous_requests() -> Result<()> {
     let (mut node, mut client) = node()?;
     client = client.timeout(Duration::from_secs(60));
-    // 24 MiB in one value: accepted or refused in words, and the log must carry it over a restart.
+    // 24 MiB in one value: accepted or rejected with a message; if accepted, it must survive a restart.
     let big = "x".repeat(24 << 20);
     let outcome = client.write("INSERT INTO t VALUES(?)", &[json!(big)]);
     println!(
@@ -178,7 +178,7 @@ fn enormous_requests() -> Result<()> {
         node.client().number("strong", "SELECT count(*) FROM t")? == rows + 20_000,
         "rows after a crash"
     );
-    still_well(&mut node)
+    ensure_healthy(&mut node)
 }
 
 #[test]
@@ -196,7 +196,7 @@ fn nonsense_on_the_raft_port() -> Result<()> {
         stream.write_all(garbage)?;
         held.push(stream);
     }
-    // Many that say nothing: they must not use up what real peers need.
+    // Many idle connections must not exhaust what members need.
     for _ in 0..200 {
         held.push(TcpStream::connect(&node.raft)?);
     }
@@ -204,10 +204,10 @@ fn nonsense_on_the_raft_port() -> Result<()> {
     second.start_and_ready()?;
     await_rows(&second, "SELECT count(*) FROM t", 0)?;
     check_no_panic(&second)?;
-    still_well(&mut node)
+    ensure_healthy(&mut node)
 }
 
-/// Runs `rqlited` to its end; its exit code and what it printed on stderr.
+/// Runs `rqlited` until it exits; returns its exit code and standard error.
 fn refused(args: &[&str]) -> Result<(Option<i32>, String)> {
     let output = Command::new(binary::rqlited()?).args(args).output()?;
     Ok((
@@ -248,7 +248,7 @@ fn contradictory_flags_are_named_all_at_once() -> Result<()> {
         !dir.path().join("data").exists(),
         "a data directory was made"
     );
-    for (args, code, words) in [
+    for (args, code, expected) in [
         (vec!["-nonsense", data.as_str()], 2, "-nonsense"),
         (vec!["-join-attempts=x", data.as_str()], 2, "join-attempts"),
         (
@@ -264,7 +264,7 @@ fn contradictory_flags_are_named_all_at_once() -> Result<()> {
     ] {
         let (seen, text) = refused(&args)?;
         ensure!(
-            seen == Some(code) && text.contains(words),
+            seen == Some(code) && text.contains(expected),
             "{args:?}: exit {seen:?}\n{text}"
         );
     }
@@ -290,7 +290,7 @@ fn directories_that_cannot_be_used() -> Result<()> {
         );
         check_no_panic(&node)?;
     }
-    // One directory, two nodes.
+    // Two nodes on one data directory.
     let (mut node, _client) = node()?;
     let mut twin = Node::new("1")?;
     twin.data.clone_from(&node.data);
@@ -301,7 +301,7 @@ fn directories_that_cannot_be_used() -> Result<()> {
         "{status}: {}",
         twin.log()
     );
-    still_well(&mut node)
+    ensure_healthy(&mut node)
 }
 
 #[test]
@@ -323,7 +323,7 @@ fn ports_that_are_taken() -> Result<()> {
         );
         check_no_panic(&other)?;
     }
-    still_well(&mut node)
+    ensure_healthy(&mut node)
 }
 
 #[test]
@@ -333,7 +333,7 @@ fn a_member_of_another_cluster_is_not_mixed_in() -> Result<()> {
     let mut theirs = Cluster::start(3)?;
     theirs.client(0).execute("CREATE TABLE theirs(x)", &[])?;
     theirs.agreed_dump()?;
-    // A stranger with our third member's name, on our third member's address.
+    // A node of another cluster with the name and the address of our third member.
     ours[2].kill()?;
     let (http, raft) = (ours[2].http.clone(), ours[2].raft.clone());
     let through = ours[0].raft.clone();
@@ -342,21 +342,21 @@ fn a_member_of_another_cluster_is_not_mixed_in() -> Result<()> {
     theirs[2].raft = raft;
     theirs[2].start_and_answer()?;
     ours.client(0).execute("INSERT INTO ours VALUES(1)", &[])?;
-    let mut stranger = theirs.client(2);
-    wait::until("the stranger's own table", SETTLE_LIMIT, || {
-        stranger
+    let mut foreign = theirs.client(2);
+    wait::until("the foreign node's own table", SETTLE_LIMIT, || {
+        foreign
             .number("none", "SELECT count(*) FROM theirs")
             .map_err(|error| format!("{error:#}"))
     })?;
     wait::throughout(
-        "the stranger keeps to itself",
+        "the foreign node keeps its own data",
         Duration::from_secs(2),
-        || match stranger.number("none", "SELECT count(*) FROM ours") {
+        || match foreign.number("none", "SELECT count(*) FROM ours") {
             Err(error) if format!("{error:#}").contains("no such table") => Ok(()),
             other => Err(format!("{other:?}")),
         },
     )?;
-    // Nor does it get in by asking.
+    // It cannot join our cluster either.
     theirs[2].kill()?;
     theirs[2].args.extend([
         format!("-join={through}"),
@@ -371,14 +371,18 @@ fn a_member_of_another_cluster_is_not_mixed_in() -> Result<()> {
         }
     })?;
     let mut leader = ours.client(0);
-    wait::throughout("the stranger stays outside", Duration::from_secs(2), || {
-        let seen = stranger.number("none", "SELECT count(*) FROM ours");
-        if seen.is_ok() {
-            Err(format!("{seen:?}"))
-        } else {
-            Ok(())
-        }
-    })?;
+    wait::throughout(
+        "the foreign node stays outside",
+        Duration::from_secs(2),
+        || {
+            let seen = foreign.number("none", "SELECT count(*) FROM ours");
+            if seen.is_ok() {
+                Err(format!("{seen:?}"))
+            } else {
+                Ok(())
+            }
+        },
+    )?;
     leader
         .execute("INSERT INTO ours VALUES(2)", &[])
         .context("our cluster must not be disturbed")?;
@@ -386,7 +390,7 @@ fn a_member_of_another_cluster_is_not_mixed_in() -> Result<()> {
         leader
             .rows("linearizable", "SELECT * FROM theirs", &[])
             .is_err(),
-        "their table came to us"
+        "the foreign table reached our cluster"
     );
     ours.check_no_panic()?;
     theirs.check_no_panic()
@@ -423,5 +427,5 @@ fn a_join_address_that_speaks_http_is_named() -> Result<()> {
         "{status}: {}",
         nowhere.log()
     );
-    still_well(&mut node)
+    ensure_healthy(&mut node)
 }

@@ -1,4 +1,5 @@
-//! The WAL and the log stay within their bounds whatever reads, backups and joining nodes do, and these come to their end.
+//! The WAL and the log stay within their bounds while reads, backups and joining nodes are active, and these
+//! complete.
 use std::{
     fs,
     path::Path,
@@ -16,18 +17,19 @@ use e2e::{
     wait,
 };
 
-/// A debug build on a busy machine takes its time.
+/// Generous, for a debug build on a busy machine.
 const LIMIT: Duration = Duration::from_secs(240);
-/// What each write puts into the WAL.
+/// Bytes that each write adds to the WAL.
 const WRITE_BYTES: u64 = 1_000_000;
-/// Where a node asks others for a second and a half (128 MiB), with room for what is written before it comes to it.
+/// Largest WAL allowed. From 128 MiB on a node pauses reads for up to 1.5 s to checkpoint; the rest is room
+/// for writes until then.
 const WAL_LIMIT_BYTES: u64 = 200 << 20;
-/// The rows of the table that is rewritten: the database stays as large as it is.
+/// Creates the table whose rows are rewritten, so that the database keeps its size.
 const FILL: [&str; 2] = [
     "CREATE TABLE w(id INTEGER PRIMARY KEY, x)",
     "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i<40) INSERT INTO w SELECT i, randomblob(1000000) FROM n",
 ];
-/// Computes for some ten milliseconds.
+/// A read that computes for some ten milliseconds.
 const READ: &str = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i<200000) SELECT count(*) FROM n, (SELECT id FROM w LIMIT 1)";
 
 fn wal_bytes(data: &Path) -> u64 {
@@ -44,7 +46,7 @@ fn wal_bytes(data: &Path) -> u64 {
     sizes.sum()
 }
 
-/// Rewrites rows while `goes_on`, and gives how many bytes it wrote and the largest WAL seen.
+/// Rewrites rows while `goes_on`; returns the bytes written and the largest WAL seen.
 fn write(
     client: &mut Client,
     data: &Path,
@@ -164,7 +166,7 @@ fn a_backup_is_complete_and_hinders_no_checkpoint() -> Result<()> {
                     "{path}: {sound}, {rows} rows"
                 );
             }
-            // Until a checkpoint would have been due in any case.
+            // Long enough that a checkpoint would have been due in any case.
             wait::until("some writes", LIMIT, || {
                 match written.load(Ordering::Relaxed) {
                     bytes if bytes > 100 << 20 => Ok(()),
@@ -188,7 +190,7 @@ fn a_backup_is_complete_and_hinders_no_checkpoint() -> Result<()> {
 fn a_slow_join_comes_to_its_end_and_hinders_no_checkpoint() -> Result<()> {
     let mut cluster = Cluster::start(1)?;
     let mut client = filled(&cluster[0])?;
-    // A joining node gets the snapshot.
+    // A snapshot, so that a joining node receives it instead of the log.
     let made = client.post("/snapshot?trailing_logs=1", "")?;
     ensure!(
         matches!(made.status, 200 | 204),
@@ -198,7 +200,8 @@ fn a_slow_join_comes_to_its_end_and_hinders_no_checkpoint() -> Result<()> {
     );
     let mut node = Node::new("2")?;
     let link = Link::to(&node.raft)?;
-    // 40 MB in pieces of 64 KiB: half a minute, if it stayed so. Slower, and the nodes would not even greet each other.
+    // 40 MB in pieces of 64 KiB would take half a minute at a constant rate. With a longer delay the
+    // handshake between the nodes would time out.
     link.slow(Duration::from_millis(50));
     node.raft_adv = Some(link.addr.clone());
     node.args.push(format!("-join={}", cluster[0].advertised()));
@@ -241,9 +244,9 @@ fn a_slow_join_comes_to_its_end_and_hinders_no_checkpoint() -> Result<()> {
     cluster.check_no_panic()
 }
 
-/// Until the snapshot that is being sent has been copied aside and a good deal was written after it.
+/// Waits until the snapshot that is being sent has been copied aside and enough was written after that.
 fn wait_moved(leader: &Node, written: &AtomicU64) -> Result<()> {
-    wait::until("a snapshot put aside", LIMIT, || {
+    wait::until("the snapshot to be copied aside", LIMIT, || {
         if leader.log().contains("was copied aside") {
             Ok(())
         } else {

@@ -1,4 +1,5 @@
-//! Writes that do not end and writes that do not fit the disk: they fail alike everywhere, and the nodes go on.
+//! Writes that do not end and writes that do not fit the disk: they fail equally on all nodes, and the nodes
+//! keep working.
 use std::{
     fs,
     process::Command,
@@ -17,10 +18,10 @@ use e2e::{
 
 const ENDLESS: &str = r#"["INSERT INTO t(x) WITH RECURSIVE c(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM c) SELECT i FROM c"]"#;
 const MIB: u64 = 1 << 20;
-/// What is promised, and as much again for a machine that does other things.
+/// The documented limit, doubled for a busy machine.
 const STOP_LIMIT: Duration = Duration::from_secs(20);
 
-/// On a machine that does other things the verdict takes its time, and is worth waiting for.
+/// On a busy machine the result takes longer than the default timeout.
 const PATIENT: &str = "-raft-apply-timeout=300s";
 
 fn table(client: &mut Client) -> Result<()> {
@@ -32,7 +33,7 @@ fn patient(cluster: &Cluster, index: usize) -> Client {
     cluster.client(index).timeout(Duration::from_secs(400))
 }
 
-/// Waits for a write to be acknowledged; how long it took.
+/// Waits for a write to be acknowledged; returns how long it took.
 fn await_write(client: &mut Client, limit: Duration) -> Result<Duration> {
     let started = Instant::now();
     wait::until("a write", limit, || {
@@ -59,14 +60,14 @@ fn an_endless_write_with_a_timeout_fails_in_words_on_any_node() -> Result<()> {
                 text.contains("takes more than 10000000 steps"),
                 "{path} at {index}: {text}"
             );
-            println!("{path} at {index}: told after {:.1?}", started.elapsed());
+            println!("{path} at {index}: error after {:.1?}", started.elapsed());
             let took = await_write(&mut client, Duration::from_secs(30))?;
             println!("the next write took {took:.1?}");
         }
     }
     let rows = cluster.agreed_rows("SELECT count(*), max(id) FROM t")?;
     ensure!(rows.contains('4'), "{rows}");
-    // In a transaction, nothing of it is left.
+    // In a transaction, all statements are rolled back.
     let text = r#"["INSERT INTO t(x) VALUES('undone')", "INSERT INTO t(x) WITH RECURSIVE c(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM c) SELECT i FROM c"]"#;
     let reply = patient(&cluster, leader).post("/db/execute?transaction&db_timeout=100ms", text)?;
     ensure!(reply.text().contains("1000000 steps"), "{}", reply.text());
@@ -88,8 +89,8 @@ fn an_endless_write_without_a_timeout_ends_too() -> Result<()> {
     table(&mut client)?;
     let started = Instant::now();
     let reply = client.post("/db/execute", ENDLESS)?;
-    // Less than a minute on a machine of its own.
-    println!("told after {:.1?}", started.elapsed());
+    // Takes less than a minute on an idle machine.
+    println!("error after {:.1?}", started.elapsed());
     let text = reply.text();
     ensure!(text.contains("takes more than 300000000 steps"), "{text}");
     await_write(&mut client, SETTLE_LIMIT)?;
@@ -114,7 +115,7 @@ fn an_endless_write_does_not_come_back_with_a_restart() -> Result<()> {
     cluster.check_no_panic()
 }
 
-/// What may run when the node is told to stop.
+/// Requests that may run when the node is asked to stop.
 const RUNNING: [(&str, &str); 5] = [
     ("/db/execute?db_timeout=8s", ENDLESS),
     ("/db/execute?transaction&db_timeout=8s", ENDLESS),
@@ -147,10 +148,10 @@ fn a_node_stops_whatever_runs() -> Result<()> {
         let started = Instant::now();
         node.send_sigterm()?;
         let status = node.wait_exit(STOP_LIMIT)?;
-        println!("{path} {body:.30}: ended after {:.1?}", started.elapsed());
+        println!("{path} {body:.30}: stopped after {:.1?}", started.elapsed());
         ensure!(status.success(), "{path}: {status:?}\n{}", node.log_tail());
         let _ = asking.join();
-        // It gets past what it had not finished.
+        // The next start is not blocked by the interrupted request.
         node.start()?;
         node.wait_ready(Duration::from_secs(120))?;
     }
@@ -201,12 +202,12 @@ fn what_does_not_fit_the_smallest_disk_fails_on_all() -> Result<()> {
     let leader = cluster.leader()?;
     let mut client = patient(&cluster, leader);
     table(&mut client)?;
-    // The leader asks its members once a second.
+    // The leader asks its members for their free space once a second.
     wait::pace(Duration::from_millis(2500));
     let text = say(&mut client, &blobs(400))?;
     ensure!(text.contains("database or disk is full"), "{text}");
     await_write(&mut client, SETTLE_LIMIT)?;
-    // What fits is taken, and then a VACUUM does not.
+    // Writes that fit are accepted until a VACUUM does not fit any more.
     let mut filled = 0;
     for _ in 0..6 {
         let text = say(&mut client, &blobs(30))?;
@@ -245,7 +246,7 @@ fn a_member_without_room_waits_and_says_so() -> Result<()> {
     cluster.form()?;
     let leader = cluster.leader()?;
     if leader == 2 {
-        // The small one must not lead; it has not been asked to, so this is rare.
+        // The node with the small disk must not lead. Nothing has moved leadership to it, so this is rare.
         println!("skipped: the small one leads");
         return Ok(());
     }
@@ -253,13 +254,13 @@ fn a_member_without_room_waits_and_says_so() -> Result<()> {
     table(&mut client)?;
     let reply = cluster.client(2).post("/snapshot", "")?;
     ensure!(matches!(reply.status, 200 | 204), "{reply:?}");
-    // More than its reserve, so that it takes the entry.
+    // More than its reserve, so that it accepts the log entry.
     disks[2].fill(44 * MIB)?;
-    // A member that is as good as full does not count for the others.
+    // A member with an almost full disk is not counted in the members' minimum.
     wait::pace(Duration::from_millis(2500));
     let text = say(&mut client, &blobs(60))?;
     ensure!(text.contains("rows_affected"), "{text}");
-    let told = wait::until("a word about the disk", SETTLE_LIMIT, || {
+    let reported = wait::until("a message about the disk", SETTLE_LIMIT, || {
         let status = cluster.client(2).get_json("/status?key=store");
         let status = status.map_err(|error| format!("{error:#}"))?;
         match status["apply_waiting"].as_str() {
@@ -267,7 +268,7 @@ fn a_member_without_room_waits_and_says_so() -> Result<()> {
             None => Err(status["raft"].to_string()),
         }
     })?;
-    println!("{told}");
+    println!("{reported}");
     let ready = cluster.client(2).get("/readyz")?;
     ensure!(
         ready.status == 503 && ready.text().contains("full"),
@@ -280,7 +281,7 @@ fn a_member_without_room_waits_and_says_so() -> Result<()> {
     for _ in 0..3 {
         await_write(&mut client, SETTLE_LIMIT)?;
     }
-    // A restart waits as well.
+    // It waits after a restart, too.
     cluster[2].stop()?;
     cluster[2].start_and_answer()?;
     wait::pace(Duration::from_secs(2));

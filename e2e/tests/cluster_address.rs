@@ -1,4 +1,5 @@
-//! Nodes that come back under another id or address: the old record goes, the new one works, whichever of the three changed.
+//! Nodes that return with another id, Raft address or HTTP address: the old record is removed and the new one
+//! works, for every combination.
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -16,7 +17,7 @@ fn free() -> Result<String> {
     Ok(format!("127.0.0.1:{}", ports::reserve()?))
 }
 
-/// What the leader's `/nodes` says of a member.
+/// Waits until the leader's `/nodes` shows this record of a member.
 fn await_record(cluster: &mut Cluster, name: &str, raft: &str, http: &str) -> Result<()> {
     let leader = cluster.leader()?;
     let mut client = cluster.client(leader);
@@ -72,8 +73,8 @@ fn a_node_rejoins_with_any_combination_of_changes() -> Result<()> {
     cluster.check_no_panic()
 }
 
-/// Restarted all at once under other Raft addresses, as pods without stable names are. Real rqlite needs `peers.json` for this; here members
-/// that know where to ask tell each other where they are.
+/// All nodes restart at once with other Raft addresses, like pods without stable names. Real rqlite needs
+/// `peers.json` for this; here members with a common discovery source exchange their new addresses.
 #[test]
 fn all_nodes_move_at_once() -> Result<()> {
     let nodes = ["a", "b", "c"]
@@ -81,7 +82,7 @@ fn all_nodes_move_at_once() -> Result<()> {
         .map(|name| Node::new(name))
         .collect::<Result<Vec<_>>>()?;
     let mut cluster = Cluster::of(nodes);
-    find_each_other(&mut cluster);
+    with_discovery(&mut cluster);
     cluster.iter_mut().try_for_each(Node::start)?;
     cluster
         .iter_mut()
@@ -94,7 +95,7 @@ fn all_nodes_move_at_once() -> Result<()> {
             node.raft = free()?;
             node.http = free()?;
         }
-        find_each_other(&mut cluster);
+        with_discovery(&mut cluster);
         cluster.iter_mut().try_for_each(Node::start)?;
         for node in cluster.iter_mut() {
             node.wait_ready(SETTLE_LIMIT)?;
@@ -115,8 +116,9 @@ fn all_nodes_move_at_once() -> Result<()> {
     cluster.check_no_panic()
 }
 
-/// Two of three must go on, also when one of the two has moved: its address is recorded without asking for its vote anew, which would need
-/// the dead one's. First a follower moves, then the leader does.
+/// Two of three nodes must keep working, also when one of the two has moved. Its new address is recorded
+/// without removing and re-adding it as a voter, which would need the dead node's vote. First a follower
+/// moves, then the leader.
 #[test]
 fn a_member_moves_while_another_is_dead() -> Result<()> {
     let mut cluster = Cluster::start(3)?;
@@ -145,22 +147,22 @@ fn a_member_moves_while_another_is_dead() -> Result<()> {
         for index in [moving, staying] {
             await_rows(&cluster[index], COUNT, 2 * round)?;
         }
-        // Its vote was never taken away.
+        // It has stayed a voter throughout.
         let members = ["1", "2", "3"].map(|name| (name, true));
         await_members(&mut cluster.client(staying), &members)?;
-        // Next the one that leads, whichever it is.
+        // Next the current leader moves, whichever node it is.
         if cluster.leader()? == staying {
             std::mem::swap(&mut moving, &mut staying);
         }
     }
-    // The dead one knows neither of the new addresses; the others find it.
+    // The dead node knows neither of the new addresses; the others find it.
     cluster[dead].start_and_ready()?;
     await_rows(&cluster[dead], COUNT, 4)?;
     cluster.agreed_dump()?;
     cluster.check_no_panic()
 }
 
-/// A second node with the name of a voter that is held up for a moment does not take its place.
+/// A second node with the name of a voter that is briefly unresponsive does not replace it.
 #[test]
 fn a_namesake_does_not_drive_out_a_voter_that_is_held_up() -> Result<()> {
     let mut cluster = Cluster::start(3)?;
@@ -173,7 +175,7 @@ fn a_namesake_does_not_drive_out_a_voter_that_is_held_up() -> Result<()> {
         "-join-attempts=1",
     ]);
     cluster[held_up].pause()?;
-    // Far longer than the two heartbeats after which it is not taken for alive any more.
+    // Far longer than the two heartbeats after which the leader no longer considers the voter live.
     wait::pace(Duration::from_millis(600));
     namesake.start()?;
     let status = namesake.wait_exit(SETTLE_LIMIT)?;
@@ -186,7 +188,7 @@ fn a_namesake_does_not_drive_out_a_voter_that_is_held_up() -> Result<()> {
     let members = ["1", "2", "3"].map(|name| (name, true));
     await_members(&mut cluster.client(leader), &members)?;
     await_write(&mut cluster.client(held_up), "INSERT INTO t VALUES(1)")?;
-    // While it lives, by its own word.
+    // The voter runs again and answers for itself.
     namesake.start()?;
     let status = namesake.wait_exit(SETTLE_LIMIT)?;
     ensure!(
@@ -195,7 +197,7 @@ fn a_namesake_does_not_drive_out_a_voter_that_is_held_up() -> Result<()> {
         namesake.log()
     );
     await_members(&mut cluster.client(leader), &members)?;
-    // And once it is gone for good, the namesake takes its place.
+    // Once the voter is down for good, the second node replaces it.
     cluster[held_up].kill()?;
     namesake
         .args
@@ -210,7 +212,7 @@ fn a_namesake_does_not_drive_out_a_voter_that_is_held_up() -> Result<()> {
     cluster.check_no_panic()
 }
 
-fn find_each_other(cluster: &mut Cluster) {
+fn with_discovery(cluster: &mut Cluster) {
     let join = cluster
         .iter()
         .map(|node| node.raft.clone())

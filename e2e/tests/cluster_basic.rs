@@ -1,4 +1,4 @@
-//! Membership: joining, returning, moving, renaming, removing; nothing else goes wrong.
+//! Membership: joining, returning, moving, renaming and removing nodes.
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
@@ -16,7 +16,7 @@ fn a_node_joins_through_any_member_and_again_without_effect() -> Result<()> {
     let mut cluster = Cluster::start(2)?;
     cluster.client(0).execute("CREATE TABLE t(x)", &[])?;
     cluster.client(0).execute("INSERT INTO t VALUES(1)", &[])?;
-    // Through a follower, with an address that refuses in front of it.
+    // Through a follower, with an address that refuses connections before it in the list.
     let follower = cluster.follower()?;
     let mut third = Node::new("3")?;
     third.args.push(format!(
@@ -30,7 +30,7 @@ fn a_node_joins_through_any_member_and_again_without_effect() -> Result<()> {
         &[("1", true), ("2", true), ("3", true)],
     )?;
     await_rows(&third, "SELECT count(*) FROM t", 1)?;
-    // The same flags again: already a member.
+    // A restart with the same flags: the node is already a member.
     third.stop()?;
     third.start_and_ready()?;
     await_members(
@@ -102,7 +102,7 @@ fn a_read_only_node_follows_without_a_vote() -> Result<()> {
     );
     cluster.client(1).execute("INSERT INTO t VALUES(1)", &[])?;
     await_rows(&cluster[1], "SELECT count(*) FROM t", 1)?;
-    // Without the only voter there is no leader, and the read-only node does not make itself one.
+    // Without the only voter there is no leader, and the read-only node does not become one.
     cluster[0].kill()?;
     ensure!(
         cluster.client(1).rows("auto", "SELECT x FROM t", &[])? == [[1]],
@@ -122,7 +122,7 @@ fn a_read_only_node_follows_without_a_vote() -> Result<()> {
         ),
         "a write without voters"
     );
-    // It goes on from stored state, in its old role.
+    // It restarts from stored state, in the same role.
     cluster[1].stop()?;
     cluster[0].start()?;
     cluster[1].start_and_ready()?;
@@ -151,7 +151,7 @@ fn a_member_is_removed_through_a_follower_and_can_return() -> Result<()> {
     await_members(&mut cluster.client(leader), &expected)?;
     remove(&mut cluster.client(leader), "nobody")?;
     cluster.client(one).execute("CREATE TABLE t(x)", &[])?;
-    // With its old disk, by joining.
+    // It joins with its old disk.
     let through = cluster[leader].raft.clone();
     cluster[other].stop()?;
     cluster[other].args.push(format!("-join={through}"));
@@ -168,7 +168,7 @@ fn a_member_is_removed_through_a_follower_and_can_return() -> Result<()> {
 fn a_node_removes_itself_when_told_to() -> Result<()> {
     let mut cluster = Cluster::start_with(3, &["-raft-cluster-remove-shutdown=true"])?;
     let leader = cluster.leader()?;
-    // A follower, then the leader itself.
+    // First a follower, then the leader itself.
     let follower = (leader + 1) % 3;
     ensure!(
         cluster[follower].stop()?.success(),
@@ -193,7 +193,7 @@ fn a_node_removes_itself_when_told_to() -> Result<()> {
     let name = cluster[last].name.clone();
     await_members(&mut cluster.client(last), &[(&name, true)])?;
     await_write(&mut cluster.client(last), "CREATE TABLE alone(x)")?;
-    // Alone there is nobody to tell: a clean stop.
+    // A node without peers has no one to notify: a clean stop.
     ensure!(
         cluster[last].stop()?.success(),
         "last: {}",
@@ -248,7 +248,7 @@ fn a_node_whose_leader_dies_while_admitting_it_stays() -> Result<()> {
     ]);
     second.start()?;
     let mut client = second.client();
-    // The moment it hears from the leader; the reply to its join may still be on its way.
+    // The node has heard from the leader; the reply to its join request may still be in flight.
     wait::until("a leader", SETTLE_LIMIT, || {
         client.leader().ok_or_else(|| "none".to_owned())
     })?;
@@ -265,7 +265,8 @@ fn a_node_whose_leader_dies_while_admitting_it_stays() -> Result<()> {
     await_members(&mut second.client(), &[("1", true), ("2", true)])
 }
 
-/// A refusal can be lifted: by the credentials file, here. Until then the node asks again as often as it was told, and answers over HTTP.
+/// The reason for a refusal can go away, here by a change of the credentials file. Until then the node
+/// retries as often as configured, and serves HTTP.
 #[test]
 fn a_refused_join_is_tried_again() -> Result<()> {
     let mut first = Node::new("1")?;
@@ -290,7 +291,7 @@ fn a_refused_join_is_tried_again() -> Result<()> {
     let status = second.wait_exit(SETTLE_LIMIT)?;
     let refusals = second.log().matches("unauthorized").count();
     ensure!(
-        // Three rounds, and the end.
+        // Three retries, then it exits.
         status.code() == Some(1) && refusals == 4,
         "{status}: {}",
         second.log()

@@ -1,6 +1,7 @@
-//! A large SQL dump into three processes: equal everywhere, also after crashes and on a node that joins by snapshot.
+//! A large SQL dump loaded into three nodes: equal on all of them, also after crashes and on a node that
+//! joins by snapshot.
 //!
-//! `DUMP_MB` sets its size (default 20; 200 and more by hand).
+//! `DUMP_MB` sets the size in MB (default 20; 200 and more by hand).
 use std::{env, fs::File, io::BufWriter, time::Duration};
 
 use anyhow::{Context, Result, anyhow, ensure};
@@ -12,9 +13,9 @@ use e2e::{
     wait,
 };
 
-/// Loading and comparing some hundred megabytes in a debug build takes its time.
+/// Generous, for loading and comparing some hundred megabytes in a debug build.
 const LARGE_LIMIT: Duration = Duration::from_secs(600);
-/// Decides the dump's content.
+/// Determines the dump's content.
 const SEED: u64 = 20_260_101;
 
 fn patient(node: &Node) -> Client {
@@ -77,11 +78,11 @@ fn a_large_dump_is_equal_everywhere() -> Result<()> {
     cluster.check_no_panic()
 }
 
-/// Equal checksums of these nodes, once the slowest has applied what the leader has.
+/// The checksum shared by these nodes, once the slowest has applied what the leader has.
 fn agreed_checksum(cluster: &mut Cluster, asked: &[usize]) -> Result<u64> {
     cluster.agreed_rows("SELECT count(*), sum(length(body)) FROM article")?;
     wait::until("equal checksums", LARGE_LIMIT, || {
-        // A dead node never catches up.
+        // A dead node would never catch up.
         for node in cluster.iter_mut() {
             if !node.is_running() {
                 return Ok(Err(anyhow!(

@@ -1,6 +1,7 @@
-//! Three nodes under attack: nothing acknowledged is lost or doubled, all nodes end equal, registers are linearizable.
+//! Fault injection on three nodes: no acknowledged write is lost or duplicated, all nodes end equal,
+//! registers are linearizable.
 //!
-//! `FAULT_SECONDS` (default 20) sets how long, `FAULT_SEED` repeats an attack.
+//! `FAULT_SECONDS` (default 20) sets the duration, `FAULT_SEED` repeats an attack.
 use anyhow::Result;
 use e2e::{
     cluster::Cluster,
@@ -13,9 +14,10 @@ use e2e::{
     small_disk::SmallDisk,
 };
 
-/// Each node's disk: room for some thousand rows, the log behind a checkpoint, and an endless write that is stopped in time.
+/// Size of each node's disk in MiB: room for some thousand rows, the log since the last checkpoint, and an
+/// endless write until it is stopped.
 const DISK_MIB: u64 = 192;
-/// Flags of attacked nodes: snapshots happen during the attack too.
+/// Flags of the nodes: snapshots also happen during the attack.
 const ARGS: [&str; 2] = ["-raft-snap=500", "-raft-snap-int=1s"];
 
 #[test]
@@ -48,7 +50,7 @@ fn namespaces() -> Result<()> {
     fault::verify(&mut cluster, &record)
 }
 
-/// Careless users, disks that fill up, and nodes that come back at another address; see `fault/users.rs`.
+/// Misuse by users, disks that fill up, and nodes that return at another address; see `fault/users.rs`.
 #[test]
 fn users_and_disks() -> Result<()> {
     let disks = match (0..3)

@@ -1,6 +1,8 @@
-//! Forming under adversity: any order, any delay, a restart in the middle, links cut and healed. Exactly one cluster comes out.
+//! Cluster formation under faults: any start order and delay, a restart, links cut and healed. Exactly one
+//! cluster must form.
 //!
-//! `FORM_ROUNDS` (default 6) rounds, `FORM_DELAY_SECONDS` (default 3) the longest delay of a start, `FORM_SEED` repeats an attack.
+//! `FORM_ROUNDS` (default 6) sets the rounds, `FORM_DELAY_SECONDS` (default 3) the longest delay of a start;
+//! `FORM_SEED` repeats an attack.
 use std::{
     env, thread,
     time::{Duration, Instant},
@@ -16,7 +18,7 @@ use e2e::{
     wait,
 };
 
-/// Rounds at a time; each runs three to five debug processes.
+/// Rounds run in parallel; each runs three to five debug processes.
 const AT_ONCE: u64 = 3;
 
 fn number(name: &str, default: u64) -> u64 {
@@ -54,7 +56,7 @@ fn exactly_one_cluster_forms_whatever_happens_meanwhile() -> Result<()> {
     Ok(())
 }
 
-/// Something that happens to a node.
+/// A fault or a start of a node.
 #[derive(Clone, Copy, Debug)]
 enum Event {
     Start(usize),
@@ -63,7 +65,8 @@ enum Event {
     Heal(usize),
 }
 
-/// Starts within the longest delay, one crash and restart, some cut links; everything healed in the end.
+/// Starts within the longest delay, one crash with restart, and some cut links; everything is healed at the
+/// end.
 fn schedule(seed: &mut Seed, nodes: usize, span: Duration) -> Vec<(Duration, Event)> {
     let millis = u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
     let mut at = |limit: u64| Duration::from_millis(seed.below(limit));

@@ -1,4 +1,5 @@
-//! A cluster grows from one node to nine and shrinks back under writers; read-only nodes come and go. Nothing is lost.
+//! A cluster grows from one node to nine and shrinks back while clients write; read-only nodes join and
+//! leave. Nothing is lost.
 use std::thread;
 
 use anyhow::{Context, Result, ensure};
@@ -14,9 +15,9 @@ use e2e::{
     seed::Seed,
 };
 
-/// Sizes on the way up and down again.
+/// Cluster sizes, up and down again.
 const SIZES: [usize; 9] = [1, 3, 5, 7, 9, 7, 5, 3, 1];
-/// Writers at the first node; a fourth would only wait for the same fsync.
+/// Writers on the first node; more would only wait for the same fsync.
 const WRITERS: u64 = 3;
 
 #[test]
@@ -54,7 +55,7 @@ fn one_to_nine_and_back_under_writers() -> Result<()> {
     verify_writes(&mut cluster, &writes)
 }
 
-/// Adds or removes nodes one at a time; while there are at least three, a read-only node passes through.
+/// Adds or removes nodes one at a time. From three nodes on, a read-only node joins and leaves each time.
 fn resize(cluster: &mut Cluster, size: usize) -> Result<()> {
     while cluster.len() < size {
         let name = (cluster.len() + 1).to_string();
@@ -62,7 +63,7 @@ fn resize(cluster: &mut Cluster, size: usize) -> Result<()> {
         cluster.join(Node::new(&name)?, through)?;
     }
     while cluster.len() > size {
-        // The last one, leader or not; asked of the first.
+        // Removes the last node, leader or not, through the first.
         let mut gone = cluster.pop().context("no node")?;
         remove(&mut cluster.client(0), &gone.name)?;
         gone.stop()?;

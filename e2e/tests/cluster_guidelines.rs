@@ -1,5 +1,5 @@
-//! The general guidelines for clusters, example by example, where no other file has them: identical launch commands, addresses to bind and to
-//! advertise, ids made up, silent members reaped, sizes that are even.
+//! rqlite's general clustering guidelines, example by example, as far as no other file covers them: identical
+//! launch commands, bind and advertise addresses, generated ids, reaping of unreachable members, even sizes.
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -15,18 +15,19 @@ use e2e::{
 };
 use serde_json::{Value, json};
 
-/// Limits of silence: well above an election, short enough to wait for.
+/// Reap timeouts: well above an election, short enough to wait for.
 const REAP_VOTERS: Duration = Duration::from_secs(3);
 const REAP: [&str; 2] = [
     "-raft-reap-node-timeout=3s",
     "-raft-reap-read-only-node-timeout=1s",
 ];
-/// The clock runs from the last word a member gave, up to a heartbeat before its death; four of them, for a busy machine.
-const LAST_WORD: Duration = Duration::from_secs(1);
-/// A leader with a quorum answers well within it.
+/// The timeout runs from a member's last contact, up to one heartbeat before it was killed. Four heartbeats,
+/// for a busy machine.
+const CONTACT_TOLERANCE: Duration = Duration::from_secs(1);
+/// A leader with a quorum answers well within this time.
 const ASK_LIMIT: Duration = Duration::from_millis(1500);
 
-/// The documented `-bootstrap-expect 3 -join a,b,c` for these nodes, the same words on each.
+/// The documented `-bootstrap-expect 3 -join a,b,c`, identical on each of these nodes.
 fn identical(nodes: Vec<Node>, join: &str) -> Cluster {
     let mut cluster = Cluster::of(nodes);
     for node in cluster.iter_mut() {
@@ -49,7 +50,7 @@ fn identical_commands_bootstrap_and_later_nodes_join() -> Result<()> {
     cluster.extend(late);
     cluster[3].start()?;
     one_cluster(&mut cluster)?;
-    // Members ignore the flags, all of them at once and with most of them missing.
+    // Members ignore the flags, whether all members restart at once or most are missing.
     let before = cluster_id(&cluster[0])?;
     cluster.crash_all()?;
     one_cluster(&mut cluster)?;
@@ -75,7 +76,7 @@ fn a_single_node_system_ignores_the_flags_too() -> Result<()> {
     await_rows(&cluster[0], "SELECT count(*) FROM t", 0)?;
     await_write(&mut cluster.client(0), "INSERT INTO t VALUES(1)")?;
     ensure!(cluster_id(&cluster[0])? == before, "another cluster");
-    // Told to join only, it says that it is a cluster of its own.
+    // With `-join` to itself only, it reports that it is already a cluster of one.
     let node = &mut cluster[0];
     node.stop()?;
     node.args
@@ -92,7 +93,7 @@ fn a_single_node_system_ignores_the_flags_too() -> Result<()> {
     Ok(())
 }
 
-/// Binds every interface; found by others and by clients at its own address.
+/// Binds all interfaces; other nodes and clients use its own address.
 fn on_all_interfaces(name: &str) -> Result<Node> {
     let mut node = Node::new(name)?;
     let port = |addr: &str| addr.rsplit(':').next().unwrap_or_default().to_owned();
@@ -120,17 +121,19 @@ fn nodes_bind_all_interfaces_and_advertise_one() -> Result<()> {
             "{nodes}"
         );
     }
-    let mut silent = on_all_interfaces("3")?;
-    silent.raft_adv = None;
-    silent.args.retain(|arg| !arg.starts_with("-http-adv-addr"));
-    silent.start()?;
-    let status = silent.wait_exit(PROCESS_LIMIT)?;
+    let mut unroutable = on_all_interfaces("3")?;
+    unroutable.raft_adv = None;
+    unroutable
+        .args
+        .retain(|arg| !arg.starts_with("-http-adv-addr"));
+    unroutable.start()?;
+    let status = unroutable.wait_exit(PROCESS_LIMIT)?;
     for kind in ["HTTP", "Raft"] {
         let text = format!("advertised {kind} address is not routable (0.0.0.0), specify it via");
         ensure!(
-            status.code() == Some(1) && silent.log().contains(&text),
+            status.code() == Some(1) && unroutable.log().contains(&text),
             "{status}: {}",
-            silent.log()
+            unroutable.log()
         );
     }
     Ok(())
@@ -199,20 +202,23 @@ fn silent_members_are_reaped_by_kind() -> Result<()> {
         .with(&["-raft-non-voter=true"]);
     cluster.join(reader, 0)?;
     let leader = cluster.leader()?;
-    let silent = (leader + 1) % 3;
+    let unreachable = (leader + 1) % 3;
     let start = Instant::now();
     cluster[3].kill()?;
-    cluster[silent].kill()?;
+    cluster[unreachable].kill()?;
     let mut rest = names(&cluster, &[0, 1, 2]);
     await_exactly(&cluster, leader, &rest)?;
-    rest.retain(|(name, _)| *name != cluster[silent].name);
+    rest.retain(|(name, _)| *name != cluster[unreachable].name);
     await_exactly(&cluster, leader, &rest)?;
     ensure!(
-        start.elapsed() >= REAP_VOTERS - LAST_WORD,
+        start.elapsed() >= REAP_VOTERS - CONTACT_TOLERANCE,
         "the voter was reaped after {:?}",
         start.elapsed()
     );
-    let voter = format!("successfully reaped voting node {}", cluster[silent].name);
+    let voter = format!(
+        "successfully reaped voting node {}",
+        cluster[unreachable].name
+    );
     for text in ["successfully reaped non-voting node reader", &voter] {
         await_log(&cluster[leader], text)?;
     }
@@ -225,14 +231,14 @@ fn silent_members_are_reaped_by_kind() -> Result<()> {
     await_write(&mut cluster.client(leader), "CREATE TABLE t(x)")
 }
 
-/// The clock is each leader's own.
+/// Each leader measures with its own clock.
 #[test]
 fn a_new_leader_starts_the_clock_anew() -> Result<()> {
     let mut cluster = Cluster::start_with(3, &REAP)?;
     let leader = cluster.leader()?;
-    let (silent, next) = ((leader + 1) % 3, (leader + 2) % 3);
+    let (unreachable, next) = ((leader + 1) % 3, (leader + 2) % 3);
     let died = Instant::now();
-    cluster[silent].kill()?;
+    cluster[unreachable].kill()?;
     wait::pace(REAP_VOTERS * 2 / 3);
     let body = json!({ "id": cluster[next].name }).to_string();
     let reply = cluster.client(leader).post("/leader?wait", &body)?;
@@ -240,10 +246,10 @@ fn a_new_leader_starts_the_clock_anew() -> Result<()> {
     let elected = Instant::now();
     let all = names(&cluster, &[0, 1, 2]);
     let mut client = cluster.client(next);
-    // Past the limit since its death, but not since the election.
+    // Past the timeout since the member's death, but not since the election.
     let spare = Duration::from_millis(700);
     let until = (REAP_VOTERS - spare).saturating_sub(elected.elapsed());
-    wait::throughout("nobody is reaped early", until, || {
+    wait::throughout("no member is reaped early", until, || {
         match members(&mut client) {
             Ok(seen) if seen == all => Ok(()),
             other => Err(format!("{:?} after its death: {other:?}", died.elapsed())),
@@ -253,7 +259,7 @@ fn a_new_leader_starts_the_clock_anew() -> Result<()> {
     await_exactly(&cluster, next, &names(&cluster, &[leader, next]))
 }
 
-/// Who hears nobody removes nobody, however long: it is the one that is cut off.
+/// A leader that hears from no member removes none, however long it lasts: it is the one that is cut off.
 #[test]
 fn a_leader_without_a_quorum_reaps_nobody() -> Result<()> {
     let mut cluster = Cluster::start_with(3, &REAP)?;
@@ -280,7 +286,7 @@ fn a_leader_without_a_quorum_reaps_nobody() -> Result<()> {
     cluster.check_no_panic()
 }
 
-/// `store.raft` of `/status`.
+/// The object `store.raft` of `/status`.
 fn raft_status(cluster: &Cluster, at: usize) -> Result<Value, String> {
     let status = cluster.client(at).get_json("/status");
     let mut status = status.map_err(|error| format!("{error:#}"))?;
@@ -291,28 +297,30 @@ fn raft_status(cluster: &Cluster, at: usize) -> Result<Value, String> {
 fn a_leader_tells_for_how_long_members_are_silent() -> Result<()> {
     let mut cluster = Cluster::start(3)?;
     let leader = cluster.leader()?;
-    let [silent, other] = [1, 2].map(|step| (leader + step) % 3);
-    let ids = [silent, other].map(|at| {
+    let [unreachable, other] = [1, 2].map(|step| (leader + step) % 3);
+    let ids = [unreachable, other].map(|at| {
         let status = cluster.client(at).get_json("/status")?;
         let id = status["store"]["identity"]["raft_id"].as_str();
         anyhow::Ok(id.context("no Raft id")?.to_owned())
     });
-    let [silent_id, other_id] = ids;
-    let (silent_id, other_id) = (silent_id?, other_id?);
-    let await_silence = |cluster: &Cluster, what: &str, wanted: &dyn Fn(u64) -> bool| {
+    let [unreachable_id, other_id] = ids;
+    let (unreachable_id, other_id) = (unreachable_id?, other_id?);
+    let await_unreachable = |cluster: &Cluster, what: &str, wanted: &dyn Fn(u64) -> bool| {
         wait::until(what, SETTLE_LIMIT, || {
             let raft = raft_status(cluster, leader)?;
             let of = |id: &String| raft["silent_seconds"][id].as_u64();
-            match (of(&silent_id), of(&other_id)) {
+            match (of(&unreachable_id), of(&other_id)) {
                 (Some(seconds), Some(0)) if wanted(seconds) => Ok(()),
                 _ => Err(raft["silent_seconds"].to_string()),
             }
         })
     };
-    await_silence(&cluster, "nobody silent", &|seconds| seconds == 0)?;
+    await_unreachable(&cluster, "no unreachable member", &|seconds| seconds == 0)?;
     let died = Instant::now();
-    cluster[silent].kill()?;
-    await_silence(&cluster, "two seconds of silence", &|seconds| seconds >= 2)?;
+    cluster[unreachable].kill()?;
+    await_unreachable(&cluster, "two seconds without contact", &|seconds| {
+        seconds >= 2
+    })?;
     ensure!(died.elapsed() >= Duration::from_secs(2), "too early");
     let follower = raft_status(&cluster, other).map_err(anyhow::Error::msg)?;
     ensure!(follower["silent_seconds"] == json!({}), "{follower}");
@@ -321,13 +329,13 @@ fn a_leader_tells_for_how_long_members_are_silent() -> Result<()> {
             && follower["committed_configuration_index"].as_u64() > Some(0),
         "{follower}"
     );
-    cluster[silent].start()?;
-    await_silence(&cluster, "its return", &|seconds| seconds == 0)?;
-    // Cut off itself, it says nothing of the others.
-    for at in [silent, other] {
+    cluster[unreachable].start()?;
+    await_unreachable(&cluster, "its return", &|seconds| seconds == 0)?;
+    // A leader that is itself cut off reports nothing about the others.
+    for at in [unreachable, other] {
         cluster[at].kill()?;
     }
-    wait::until("a leader without a word", SETTLE_LIMIT, || {
+    wait::until("a leader that reports nothing", SETTLE_LIMIT, || {
         let raft = raft_status(&cluster, leader)?;
         if raft["silent_seconds"] == json!({}) {
             Ok(())

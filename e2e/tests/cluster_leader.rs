@@ -1,4 +1,4 @@
-//! Leadership, quorum and forwarding: who answers, and how long nobody does.
+//! Leadership, quorum and forwarding: which nodes answer, and how long none does.
 use std::{
     io::{Read as _, Write as _},
     net::TcpStream,
@@ -70,13 +70,14 @@ fn a_killed_leader_is_replaced_and_its_disk_still_fits() -> Result<()> {
     let gap = longest_gap(&mut client, Duration::from_secs(3))?;
     println!("gap after kill -9: {gap:?}");
     let next = cluster.leader()?;
-    ensure!(next != leader, "a dead leader");
+    ensure!(next != leader, "the dead node is still the leader");
     cluster[leader].start_and_ready()?;
     cluster.agreed_dump()?;
     cluster.check_no_panic()
 }
 
-/// Writes for `span` (and then until one more is acknowledged); the longest time between two acknowledged writes.
+/// Writes for `span`, and then until one more write is acknowledged. Returns the longest time between two
+/// acknowledged writes.
 fn longest_gap(client: &mut Client, span: Duration) -> Result<Duration> {
     let start = Instant::now();
     let (mut last, mut longest) = (start, Duration::ZERO);
@@ -270,7 +271,7 @@ fn without_a_quorum_only_local_reads_work() -> Result<()> {
     Ok(())
 }
 
-/// Neither ready nor naming a leader, or both.
+/// Whether the node knows a leader: it is ready and names one (true), or neither (false).
 fn sees_a_leader(cluster: &Cluster, at: usize) -> Result<bool, String> {
     let mut client = cluster.client(at);
     let ready = client.get("/readyz").map_err(|e| format!("{e:#}"))?;
@@ -329,13 +330,14 @@ fn followers_of_a_leader_without_a_quorum_see_no_leader() -> Result<()> {
     all(&cluster, true)?;
     ensure!(
         (cluster.leader()?, term(&cluster, follower)?) == (leader, before),
-        "an election that nobody needed"
+        "an unnecessary election"
     );
     await_write(&mut cluster.client(follower), "INSERT INTO t VALUES(1)")?;
     cluster.check_no_panic()
 }
 
-/// A leader knows after one election timeout (half a second here) that it has lost its quorum, its followers with the next heartbeat.
+/// Limit for noticing a lost quorum. The leader notices after one election timeout (0.5 s here), its
+/// followers with the next heartbeat.
 const NOTICE_LIMIT: Duration = Duration::from_secs(4);
 
 #[test]
@@ -343,7 +345,8 @@ fn an_isolated_leader_does_not_answer_and_steps_down() -> Result<()> {
     let (mut cluster, links) = Cluster::linked(&[])?;
     cluster.client(0).execute("CREATE TABLE t(x)", &[])?;
     let leader = cluster.leader()?;
-    // Nothing reaches the others any more, so the leader gets no answers; they are frozen from each other too.
+    // No traffic reaches the followers, so the leader receives no responses and the followers are cut off
+    // from each other.
     for (index, link) in links.iter().enumerate() {
         if index != leader {
             link.set(Mode::Blackhole);
@@ -413,7 +416,7 @@ fn status_names_the_leader_on_every_node() -> Result<()> {
 
 const COUNT: &str = "SELECT count(*) FROM t";
 
-/// Only as many followers are asked as a quorum needs: whichever hangs, the other is asked.
+/// Only as many followers are contacted as a quorum needs. If one of them hangs, the other is contacted.
 #[test]
 fn linearizable_reads_go_on_beside_a_hanging_follower() -> Result<()> {
     let mut cluster = Cluster::start(3)?;
@@ -430,10 +433,12 @@ fn linearizable_reads_go_on_beside_a_hanging_follower() -> Result<()> {
     cluster.check_no_panic()
 }
 
-/// A write sent on to a leader that sleeps is given up only some time after its successor is known; another try finds that sooner.
+/// Timeout of one attempt. A write forwarded to a paused leader is abandoned only some time after its
+/// successor is known; another attempt finds the new leader sooner.
 const ATTEMPT_LIMIT: Duration = Duration::from_secs(1);
 
-/// It wakes as the leader that it was. Nobody can tell it otherwise; what it asks others itself must do.
+/// A resumed leader still believes that it leads, and no message tells it otherwise. It must confirm its
+/// leadership itself before it answers.
 #[test]
 fn a_leader_that_slept_does_not_answer_with_old_data() -> Result<()> {
     let (mut cluster, links) = Cluster::linked(&[])?;
@@ -449,7 +454,7 @@ fn a_leader_that_slept_does_not_answer_with_old_data() -> Result<()> {
                 "INSERT INTO t SELECT {round} WHERE NOT EXISTS (SELECT 1 FROM t WHERE x = {round})"
             ),
         )?;
-        // Asked after the write; it wakes with the question before it.
+        // The request is sent after the write, and read by the old leader when it resumes.
         let mut asked = TcpStream::connect(&cluster[leader].http)?;
         asked.set_read_timeout(Some(SETTLE_LIMIT))?;
         asked.write_all(
@@ -458,7 +463,7 @@ fn a_leader_that_slept_does_not_answer_with_old_data() -> Result<()> {
         cluster[leader].resume()?;
         let mut answer = String::new();
         asked.read_to_string(&mut answer)?;
-        // Refusing is allowed; who answers knows the write.
+        // An error is allowed; a result must include the write.
         ensure!(
             !answer.contains("values") || answer.contains(&format!("[[{round}]]")),
             "round {round}: {answer}"
@@ -469,11 +474,12 @@ fn a_leader_that_slept_does_not_answer_with_old_data() -> Result<()> {
     cluster.check_no_panic()
 }
 
-/// A third of the time that a caller grants by default: who is answered within it was not waiting for the frozen node.
+/// A third of the default request timeout: a request answered within it has not waited for the frozen node.
 const NOT_HELD_UP: Duration = Duration::from_secs(10);
 
-/// Its connections stay open and swallow whatever is sent. A write that went there is unknown; a read has no effect and goes to the next leader,
-/// as does a write that found no open connection, for it was not sent.
+/// Connections to the frozen leader stay open and accept data. A write sent there has an unknown outcome. A
+/// read has no effect, so it is sent again to the next leader, and so is a write that found no open
+/// connection, since it was not sent.
 #[test]
 fn a_frozen_leader_holds_up_nobody_once_another_leads() -> Result<()> {
     let mut cluster = Cluster::start(3)?;

@@ -1,7 +1,9 @@
-//! Lost disks: no combination of empty disks and old flags may lose an acknowledged row or found a second cluster.
+//! Lost disks: no combination of empty disks and old flags may lose an acknowledged row or form a second
+//! cluster.
 //!
-//! Real rqlite fails both experiments: a wiped voter that comes back cost 20 of 20 acknowledged rows, and two wiped
-//! disks re-formed an empty cluster beside the survivor. Each runs several times (`LOSS_ROUNDS`, default 2).
+//! Real rqlite fails both experiments: a returning wiped voter lost 20 of 20 acknowledged rows, and two nodes
+//! with wiped disks formed an empty cluster beside the survivor. Each experiment runs several times
+//! (`LOSS_ROUNDS`, default 2).
 use std::{env, thread, time::Duration};
 
 use anyhow::{Context, Result, ensure};
@@ -16,17 +18,18 @@ use serde_json::json;
 
 /// Rows acknowledged before the loss.
 const ROWS: i64 = 20;
-/// How long nobody may take over: several election timeouts (0.5 s) and rounds of the bootstrap loop (1 to 2 s).
+/// How long no wrong node may take over: several election timeouts (0.5 s) and rounds of the bootstrap loop
+/// (1 to 2 s).
 const WATCH: Duration = Duration::from_secs(4);
-/// A limit for requests that must not be answered.
+/// Timeout of requests that must not succeed.
 const ASK_LIMIT: Duration = Duration::from_millis(800);
 
-/// How the nodes find each other.
+/// The flags by which the nodes form a cluster.
 #[derive(Clone, Copy, Debug)]
 enum Flags {
-    /// The first is started alone, the others with `-join` to both others.
+    /// The first starts alone, the others with `-join` to both others.
     Join,
-    /// All with `-bootstrap-expect=3 -join=a,b,c`.
+    /// All start with `-bootstrap-expect=3 -join=a,b,c`.
     Expect,
 }
 
@@ -50,7 +53,7 @@ fn two_wiped_disks_start_before_the_survivor() -> Result<()> {
     rounds(|| two_wiped_disks(true))
 }
 
-/// Side by side: they mostly wait.
+/// Runs the rounds in parallel, because they mostly wait.
 fn rounds(round: impl Fn() -> Result<()> + Sync) -> Result<()> {
     let count = env::var("LOSS_ROUNDS")
         .ok()
@@ -69,7 +72,7 @@ fn rounds(round: impl Fn() -> Result<()> + Sync) -> Result<()> {
     })
 }
 
-/// Three nodes with the flags that they will be restarted with, and [`ROWS`] not yet written.
+/// Three nodes with the flags for their restart; the rows are not written yet.
 fn three_nodes(flags: Flags) -> Result<Cluster> {
     let mut nodes = ["a", "b", "c"]
         .iter()
@@ -108,7 +111,7 @@ fn three_nodes(flags: Flags) -> Result<Cluster> {
     Ok(cluster)
 }
 
-/// Until acknowledged, each: on a busy machine the leader may just be changing.
+/// Repeats each write until it is acknowledged: on a busy machine the leader may be changing.
 fn write_rows(cluster: &Cluster, index: usize) -> Result<()> {
     let mut client = cluster.client(index);
     (0..ROWS).try_for_each(|number| {
@@ -144,13 +147,13 @@ fn await_rows(node: &Node, level: &str) -> Result<()> {
     .with_context(|| format!("log of node {}:\n{}", node.name, node.log_tail()))
 }
 
-/// Fails as soon as one of the nodes takes a write, answers a consistent read with fewer rows, or claims to lead with a
-/// database that lacks rows.
-fn nobody_serves_less(nodes: &mut [&mut Node]) -> Result<(), String> {
+/// Fails as soon as one of the nodes acknowledges a write, returns fewer rows to a consistent read, or claims
+/// to lead with a database that lacks rows.
+fn ensure_no_stale_service(nodes: &mut [&mut Node]) -> Result<(), String> {
     let names: Vec<String> = nodes.iter().map(|node| node.name.clone()).collect();
     for node in nodes.iter_mut() {
         if !node.is_running() {
-            // A new node whose join fails may give up; that serves nothing.
+            // A new node whose join fails may exit.
             continue;
         }
         let mut client = node.client().timeout(ASK_LIMIT);
@@ -176,7 +179,7 @@ fn nobody_serves_less(nodes: &mut [&mut Node]) -> Result<(), String> {
     Ok(())
 }
 
-/// Starts a node that may have given up joining, until it holds all rows.
+/// Starts a node, again if it has given up joining, until it holds all rows.
 fn readmit(node: &mut Node) -> Result<()> {
     wait::until(
         &format!("node {} admitted again", node.name),
@@ -211,15 +214,16 @@ fn all_three_are_voters(cluster: &mut Cluster) -> Result<()> {
     })
 }
 
-/// C is down; A and B commit; B loses its disk and A crashes; B (empty) and C come back with their usual flags.
+/// C is down; A and B commit; B loses its disk and A crashes; B (empty) and C start with their usual flags.
 fn wiped_voter_returns(flags: Flags) -> Result<()> {
     let mut cluster = three_nodes(flags)?;
     create_table(&cluster)?;
     cluster.agreed_rows("SELECT name FROM sqlite_schema")?;
-    // One that has just joined votes only once it has caught up, and without C's vote A alone would be no majority.
+    // A joined node becomes a voter only once it has caught up. Until then, A and B without C would not be a
+    // majority.
     all_three_are_voters(&mut cluster)?;
     cluster[2].kill()?;
-    // C may have led.
+    // C may have been the leader.
     await_write(&mut cluster.client(0), "DELETE FROM kept")?;
     write_rows(&cluster, 0)?;
     await_rows(&cluster[1], "none")?;
@@ -232,7 +236,7 @@ fn wiped_voter_returns(flags: Flags) -> Result<()> {
         anyhow::bail!("not three nodes")
     };
     wait::throughout("an empty and an old disk must not serve", WATCH, || {
-        nobody_serves_less(&mut [b, c])
+        ensure_no_stale_service(&mut [b, c])
     })?;
     a.start()?;
     for node in [&*a, &*c] {
@@ -249,7 +253,7 @@ fn wiped_voter_returns(flags: Flags) -> Result<()> {
     cluster.check_no_panic()
 }
 
-/// Three bootstrapped nodes are stopped, two lose their disks, all come back with the same flags.
+/// Three bootstrapped nodes are stopped, two lose their disks, and all start with the same flags.
 fn two_wiped_disks(survivor_late: bool) -> Result<()> {
     let mut cluster = three_nodes(Flags::Expect)?;
     create_table(&cluster)?;
@@ -271,9 +275,9 @@ fn two_wiped_disks(survivor_late: bool) -> Result<()> {
         node.start()?;
     }
     if survivor_late {
-        // Two empty nodes alone do not reach three, so they must not form anything.
+        // Two empty nodes alone are fewer than three, so they must not form a cluster.
         wait::throughout("two empty disks must not serve", WATCH, || {
-            nobody_serves_less(&mut nodes)
+            ensure_no_stale_service(&mut nodes)
         })?;
     }
     kept.start()?;
@@ -282,14 +286,15 @@ fn two_wiped_disks(survivor_late: bool) -> Result<()> {
     wait::throughout(
         "two empty disks and a survivor must not serve",
         WATCH,
-        || nobody_serves_less(&mut nodes),
+        || ensure_no_stale_service(&mut nodes),
     )?;
     let kept = nodes.last().context("no survivor")?;
     ensure!(count_at(kept, "none")? == ROWS, "the survivor lost rows");
     cluster.check_no_panic()
 }
 
-/// It answers alone with all that it had answered before, although nobody tells it what is committed.
+/// It serves local reads alone with everything that it served before, although no leader confirms the commit
+/// index.
 #[test]
 fn a_follower_stopped_in_order_forgets_nothing() -> Result<()> {
     let mut cluster = three_nodes(Flags::Expect)?;

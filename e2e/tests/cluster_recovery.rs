@@ -1,6 +1,8 @@
-//! Recovery from a lost quorum with `raft/peers.json`: what survivors hold stays, whoever was left out stays out, whatever the crash.
+//! Recovery from a lost quorum with `raft/peers.json`: the survivors' data is kept, nodes left out stay out,
+//! and crashes during recovery do no harm.
 //!
-//! `RECOVERY_ROUNDS` (default 3) rounds of killing during recovery, `RECOVERY_SEED` repeats an attack.
+//! `RECOVERY_ROUNDS` (default 3) sets the rounds of killing during recovery, `RECOVERY_SEED` repeats an
+//! attack.
 use std::{env, fs, time::Duration};
 
 use anyhow::{Context, Result, ensure};
@@ -17,14 +19,14 @@ use serde_json::json;
 
 /// Rows acknowledged before the loss.
 const ROWS: i64 = 12;
-/// How long nobody may take over: several election timeouts.
+/// How long no node may become leader: several election timeouts.
 const WATCH: Duration = Duration::from_secs(3);
 const ASK_LIMIT: Duration = Duration::from_millis(800);
-/// Rows of 200 kB that make a log which takes a while to rewrite.
+/// Number of 200 kB rows that make a log which takes a while to rewrite.
 const BULK: i64 = 50;
 const COUNT: &str = "SELECT count(*) FROM kept";
 
-/// `count` nodes with [`ROWS`] acknowledged rows, on all of them.
+/// `count` nodes with [`ROWS`] acknowledged rows on all of them.
 fn filled(count: usize) -> Result<Cluster> {
     let mut cluster = Cluster::start(count)?;
     let leader = cluster.leader()?;
@@ -46,7 +48,7 @@ fn write_rows(client: &mut e2e::client::Client, from: i64, to: i64) -> Result<()
     })
 }
 
-/// The file's content for these nodes at their present addresses; true: votes.
+/// Content of `peers.json` for these nodes at their current addresses; true: voter.
 fn peers(members: &[(&Node, bool)]) -> String {
     let list: Vec<_> = members
         .iter()
@@ -63,7 +65,7 @@ fn kill_all(cluster: &mut Cluster) -> Result<()> {
     cluster.iter_mut().try_for_each(Node::kill)
 }
 
-/// Keeps these nodes (by index); the others are lost for good.
+/// Keeps these nodes (by index); the others are lost.
 fn survivors(cluster: Cluster, kept: &[usize]) -> Cluster {
     let mut cluster = cluster;
     let nodes = std::mem::take(&mut *cluster);
@@ -75,7 +77,7 @@ fn survivors(cluster: Cluster, kept: &[usize]) -> Cluster {
     Cluster::of(nodes.collect())
 }
 
-/// Gives every node the file, starts all, and waits until all are ready.
+/// Places the file on every node, starts all, and waits until all are ready.
 fn recover(cluster: &mut Cluster, content: &str) -> Result<()> {
     for node in cluster.iter_mut() {
         place(node, content)?;
@@ -110,7 +112,7 @@ fn recover(cluster: &mut Cluster, content: &str) -> Result<()> {
     Ok(())
 }
 
-/// All rows at every node, a further write, equal databases, no panic.
+/// Checks that all nodes have all rows, accept another write, are equal, and have not panicked.
 fn alive_with(cluster: &mut Cluster, rows: i64) -> Result<()> {
     for node in cluster.iter() {
         await_rows(node, COUNT, rows)?;
@@ -146,7 +148,7 @@ fn a_single_survivor_takes_new_nodes_in() -> Result<()> {
     let content = peers(&[(&cluster[0], true)]);
     recover(&mut cluster, &content)?;
     await_rows(&cluster[0], COUNT, ROWS)?;
-    // One under the name of a lost node, one under a new name.
+    // One node takes the name of a lost node, one has a new name.
     cluster.join(Node::new("1")?, 0)?;
     cluster.join(Node::new("new")?, 0)?;
     await_members(
@@ -159,7 +161,7 @@ fn a_single_survivor_takes_new_nodes_in() -> Result<()> {
 #[test]
 fn the_longest_tail_of_the_survivors_counts() -> Result<()> {
     let mut cluster = filled(3)?;
-    // A follower lags behind, so the two others acknowledge without it.
+    // A follower lags behind, so that the two others acknowledge without it.
     let behind = cluster.follower()?;
     cluster[behind].kill()?;
     let leader = cluster.leader()?;
@@ -178,7 +180,7 @@ fn all_nodes_come_back_under_new_addresses() -> Result<()> {
         node.stop()?;
     }
     for node in cluster.iter_mut() {
-        // Host names are as good as addresses.
+        // Host names are accepted like IP addresses.
         node.raft = format!("localhost:{}", ports::reserve()?);
         node.http = format!("127.0.0.1:{}", ports::reserve()?);
     }
@@ -204,16 +206,16 @@ fn a_listed_non_voter_only_follows() -> Result<()> {
     recover(&mut cluster, &content)?;
     await_members(&mut cluster.client(0), &[("1", true), ("2", false)])?;
     alive_with(&mut cluster, ROWS)?;
-    // It does not vote, so the voter goes on without it, and it does not go on without the voter.
+    // As a non-voter it is not needed for a quorum, and it cannot replace the voter.
     cluster[1].kill()?;
     write_rows(&mut cluster.client(0), ROWS + 1, ROWS + 2)?;
     cluster[1].start_and_ready()?;
     await_rows(&cluster[1], COUNT, ROWS + 2)
 }
 
-/// Nobody of these leads or takes a write.
-fn nobody_leads(nodes: &mut Cluster) -> Result<()> {
-    wait::throughout("nobody leads", WATCH, || {
+/// Checks that none of these nodes leads or acknowledges a write.
+fn ensure_no_leader(nodes: &mut Cluster) -> Result<()> {
+    wait::throughout("no node leads", WATCH, || {
         for node in nodes.iter_mut() {
             let mut client = node.client().timeout(ASK_LIMIT);
             if let Some(leader) = client.leader() {
@@ -245,12 +247,12 @@ fn files_that_disagree_make_no_cluster() -> Result<()> {
     for node in cluster.iter_mut() {
         node.start_and_answer()?;
     }
-    nobody_leads(&mut cluster)?;
+    ensure_no_leader(&mut cluster)?;
     for node in cluster.iter() {
         await_log(node, "recovered with a different peers.json")?;
         await_log(node, "empty data directory")?;
     }
-    // The way out that the text names: one goes on alone, the other one begins anew.
+    // The remedy that the message names: one node continues alone, the other starts with an empty disk.
     kill_all(&mut cluster)?;
     let mut other = cluster.pop().context("no node")?;
     let alone = peers(&[(&cluster[0], true)]);
@@ -260,7 +262,7 @@ fn files_that_disagree_make_no_cluster() -> Result<()> {
     alive_with(&mut cluster, ROWS)
 }
 
-/// Starts a node that must refuse the file and end with exit code 1; returns what it said.
+/// Starts a node that must reject the file and exit with code 1; returns its log.
 fn refuses(node: &mut Node, content: &str) -> Result<String> {
     let before = node.log().len();
     place(node, content)?;
@@ -329,7 +331,7 @@ fn wrong_files_are_refused_with_reasons() -> Result<()> {
     fs::remove_file(node.data.join("raft/peers.json"))?;
     node.start_and_ready()?;
     await_rows(node, COUNT, ROWS)?;
-    // A file must never make a voter of an empty disk.
+    // The file must never make a node with an empty disk a voter.
     let mut empty = Node::new("1")?;
     fs::create_dir_all(empty.data.join("raft"))?;
     let content = peers(&[(&empty, true)]);
@@ -349,7 +351,7 @@ fn recovered_twice() -> Result<()> {
     let both = peers(&[(&cluster[0], true), (&cluster[1], true)]);
     recover(&mut cluster, &both)?;
     alive_with(&mut cluster, ROWS)?;
-    // The very same file again, then another one.
+    // First the same file again, then another one.
     kill_all(&mut cluster)?;
     recover(&mut cluster, &both)?;
     alive_with(&mut cluster, ROWS + 1)?;
@@ -360,8 +362,8 @@ fn recovered_twice() -> Result<()> {
     alive_with(&mut cluster, ROWS + 2)
 }
 
-/// It has none of the rows written after the recovery. The last one before it may be in its log only.
-fn not_told(node: &Node) -> Result<()> {
+/// The node has none of the rows written after the recovery. The last one before it may be in its log only.
+fn ensure_left_out(node: &Node) -> Result<()> {
     let mut client = node.client();
     let count = wait::until(&format!("rows at node {}", node.name), SETTLE_LIMIT, || {
         client
@@ -384,19 +386,19 @@ fn a_node_left_out_returns_and_stays_out() -> Result<()> {
     let mut old_alone = Cluster::of(vec![]);
     old.start_and_answer()?;
     old_alone.push(old);
-    nobody_leads(&mut old_alone)?;
+    ensure_no_leader(&mut old_alone)?;
     await_log(&old_alone[0], "was left out of a recovery of the cluster")?;
     await_members(&mut cluster.client(0), &[("1", true)])?;
     write_rows(&mut cluster.client(0), ROWS + 1, ROWS + 2)?;
-    not_told(&old_alone[0])?;
-    // Asking to join with the old data is refused too; with an empty disk it is a new member.
+    ensure_left_out(&old_alone[0])?;
+    // A join with the old data is refused, too. With an empty disk the node is a new member.
     let old = &mut old_alone[0];
     old.kill()?;
     let join = format!("-join={}", cluster[0].raft);
     old.args.push(join);
     old.start_and_answer()?;
     await_members(&mut cluster.client(0), &[("1", true)])?;
-    not_told(old)?;
+    ensure_left_out(old)?;
     old.kill()?;
     old.wipe()?;
     old.start_and_ready()?;
@@ -439,7 +441,7 @@ fn number(name: &str, default: u64) -> u64 {
         .unwrap_or(default)
 }
 
-/// Starts a node and kills it soon after its recovery has begun. True if the recovery was under way then.
+/// Starts a node and kills it soon after its recovery has begun. True if the recovery was in progress then.
 fn killed_inside(node: &mut Node, seed: &mut Seed) -> Result<bool> {
     let (journal, file) = (
         node.data.join("raft/recovery.json"),
@@ -454,7 +456,8 @@ fn killed_inside(node: &mut Node, seed: &mut Seed) -> Result<bool> {
             Err("not begun".to_owned())
         }
     })?;
-    // When it goes on with what another attempt has begun, the process itself has to start first.
+    // When an earlier attempt is continued, its journal exists already, so this time also includes the start
+    // of the process.
     let longest = if known.is_some() { 250 } else { 120 };
     wait::pace(Duration::from_millis(seed.below(longest)));
     node.kill()?;
@@ -489,7 +492,7 @@ fn killed_during_recovery() -> Result<()> {
     let content = peers(&[(&cluster[0], true), (&cluster[1], true)]);
     let (mut rows, mut inside, mut kills) = (ROWS, 0, 0);
     let rounds = number("RECOVERY_ROUNDS", 3);
-    // A fast machine recovers between two kills: a few rounds more until one has hit.
+    // A fast machine may recover between two kills: run a few more rounds until a kill hits a recovery.
     for round in 0..rounds + 20 {
         if round >= rounds && inside > 0 {
             break;

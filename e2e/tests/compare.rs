@@ -1,4 +1,5 @@
-//! The copies of all nodes are compared by a hash of their content; one that differs says so and heals from a snapshot.
+//! The databases of all nodes are compared by a content hash. A node whose copy differs reports it and is
+//! rebuilt from a snapshot.
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -25,7 +26,7 @@ fn raft_id(node: &Node) -> Result<String> {
     Ok(id.context("no Raft id in /status")?.to_owned())
 }
 
-/// Changes a row behind the node's back, in the file that it starts from.
+/// Changes a row behind the node's back, in the file from which it starts.
 fn falsify(node: &mut Node) -> Result<()> {
     let reply = node.client().post("/snapshot", "")?;
     ensure!(reply.status < 300, "{} {}", reply.status, reply.text());
@@ -62,7 +63,8 @@ fn equal_copies_are_told_so_by_every_node() -> Result<()> {
     Ok(())
 }
 
-/// The node at `index` is falsified, found, and equal again afterwards, as another member.
+/// Falsifies the node at `index`, and checks that it is detected and rebuilt as a new member with an equal
+/// database.
 fn heals(cluster: &mut Cluster, index: usize) -> Result<()> {
     let former = raft_id(&cluster[index])?;
     falsify(&mut cluster[index])?;
@@ -114,7 +116,7 @@ fn a_leader_whose_copy_differs_hands_over_and_heals() -> Result<()> {
     let name = cluster[falsified].name.clone();
     let wish = format!(r#"{{"id":"{name}"}}"#);
     for _ in 0..5 {
-        // A transfer may be overtaken by an election.
+        // An election may interrupt a leadership transfer.
         cluster.client(falsified).post("/leader?wait", &wish)?;
         if cluster.leader()? == falsified {
             break;

@@ -1,4 +1,4 @@
-//! rqlite's HTTP contract beside SQL: load, backup, boot, health, members, status, snapshots, console.
+//! rqlite's HTTP contract other than SQL: load, backup, boot, health, members, status, snapshots, console.
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -18,7 +18,7 @@ fn node() -> Result<(Node, Client)> {
     Ok((node, client))
 }
 
-/// An SQLite file with one table of one row.
+/// A SQLite file with one table of one row.
 fn sqlite_file(value: &str) -> Result<Vec<u8>> {
     let dir = tempfile::tempdir()?;
     let path = dir.path().join("made.sqlite");
@@ -155,7 +155,8 @@ fn backups_in_every_format() -> Result<()> {
         "{:?}",
         sql.headers
     );
-    // In an order in which it can be run: rqlite has the tables by name, and the views last.
+    // The statements are in an order that can be executed; rqlite sorts the tables by name and puts the views
+    // last.
     let expected = "PRAGMA foreign_keys=OFF;\nBEGIN TRANSACTION;\nCREATE TABLE \"quo\"\"ted\"(a INTEGER PRIMARY KEY AUTOINCREMENT, b TEXT, c BLOB, d REAL);\nINSERT INTO \"quo\"\"ted\" VALUES(7,'it''s',X'00FF',1.5);\nCREATE TABLE alpha(x);\nCREATE VIEW vw AS SELECT 1;\nDELETE FROM \"sqlite_sequence\";\nINSERT INTO \"sqlite_sequence\" VALUES('quo\"ted',7);\nCREATE INDEX ix ON alpha(x);\nCREATE TRIGGER tr AFTER INSERT ON alpha BEGIN SELECT 1; END;\nCOMMIT;\n";
     ensure!(
         sql.text() == expected,
@@ -357,7 +358,7 @@ fn health_members_and_orders() -> Result<()> {
     e2e::cluster::check_no_panic(&node)
 }
 
-/// What `/status` of an open node must have.
+/// Keys that `/status` of an open node must contain.
 const STATUS_KEYS: &[&str] = &[
     "build.version",
     "build.commit",
@@ -416,7 +417,7 @@ const STATUS_KEYS: &[&str] = &[
     "store.snapshot_store",
 ];
 
-/// What `/debug/vars` must have.
+/// Keys that `/debug/vars` must contain.
 const COUNTER_KEYS: &[&str] = &[
     "cmdline",
     "memstats",
@@ -439,7 +440,7 @@ const COUNTER_KEYS: &[&str] = &[
     "queue",
 ];
 
-/// Every name in the paths must exist below `value`.
+/// Checks that every name in the paths exists below `value`.
 fn ensure_keys(value: &Value, paths: &[&str]) -> Result<()> {
     let missing: Vec<&str> = paths
         .iter()
@@ -489,7 +490,7 @@ fn status_and_counters_have_their_names() -> Result<()> {
 
 #[test]
 fn not_ready_is_said_in_the_contracts_words() -> Result<()> {
-    // A member of a cluster whose other member is gone.
+    // A member of a cluster whose other member is down.
     let mut cluster = e2e::cluster::Cluster::start(2)?;
     cluster[0].kill()?;
     let mut client = cluster.client(1).timeout(Duration::from_secs(10));

@@ -1,4 +1,5 @@
-//! rqlite's HTTP contract for SQL, to the byte: statements, parameters, replies, errors, levels, queued writes.
+//! rqlite's HTTP contract for SQL, byte for byte: statements, parameters, replies, errors, levels, queued
+//! writes.
 use anyhow::{Result, ensure};
 use e2e::{
     client::Client,
@@ -49,8 +50,8 @@ fn statements_and_results() -> Result<()> {
             r#"["UPDATE foo SET age=1 WHERE id<3","DELETE FROM foo WHERE id=3"]"#,
             r#"{"results":[{"rows_affected":2},{"rows_affected":1}]}"#,
         ),
-        // Counters are the connection's: stale where nothing changed. They start anew with each request, so that a replay
-        // of the log after a restart gives the same.
+        // The change counters belong to the connection and stay the same if nothing changed. They are reset
+        // for each request, so that a replay of the log after a restart returns the same values.
         post(
             "/db/execute",
             r#"["INSERT INTO foo(name) VALUES('stale')","CREATE TABLE bar(x)","SELECT * FROM foo"]"#,
@@ -442,7 +443,7 @@ fn levels_and_queued_writes() -> Result<()> {
             400,
             "invalid JSON body\n",
         ),
-        // A poisoned batch must not block what comes after it.
+        // A failing batch must not block the requests after it.
         post(
             "/db/execute?queue",
             r#"["PRAGMA journal_mode=DELETE"]"#,

@@ -1,4 +1,5 @@
-//! Ordinary SQL that clients and migration tools send: changes of tables, harmless PRAGMAs, answers that follow the schema.
+//! Ordinary SQL of clients and migration tools: schema changes, harmless PRAGMAs, results that follow the
+//! schema.
 use std::thread;
 
 use anyhow::{Result, ensure};
@@ -16,7 +17,7 @@ fn node(args: &[&str]) -> Result<(Node, Client)> {
     Ok((node, client))
 }
 
-/// What must be done without an error and without columns.
+/// Runs statements that must return neither an error nor columns.
 fn done(client: &mut Client, path: &str, statements: &[&str]) -> Result<()> {
     let reply = client.post(path, &serde_json::to_string(statements)?)?;
     let results = reply.json()["results"].clone();
@@ -60,7 +61,7 @@ fn tables_can_be_altered_on_every_node_alike() -> Result<()> {
         "DROP TABLE people",
         "DROP TABLE log",
     ];
-    // Through the leader and through a follower; alone, together, as a transaction, without a look at the text.
+    // Through the leader and through a follower; alone, together, as a transaction, and with `noparse`.
     let mut client = cluster.client(leader);
     for statement in MIGRATION {
         done(&mut client, "/db/execute", &[statement])?;
@@ -85,7 +86,7 @@ fn tables_can_be_altered_on_every_node_alike() -> Result<()> {
     }
     cluster.agreed_dump()?;
     cluster.check_integrity()?;
-    // A restarted node replays what the others did.
+    // A restarted node replays what it executed before.
     cluster.crash_all()?;
     cluster.leader()?;
     ensure!(
@@ -180,13 +181,13 @@ fn pragmas_that_clients_send_when_they_connect() -> Result<()> {
                 r#"["PRAGMA user_version=3"]"#,
                 r#"{"results":[{"error":"attempt to change database via query operation"}]}"#,
             ),
-            // Nothing of it is left: neither foreign keys nor LIKE have changed.
+            // They have no effect: neither foreign keys nor LIKE have changed.
             post(
                 "/db/query",
                 r#"["PRAGMA foreign_keys","SELECT 'A' LIKE 'a' AS l"]"#,
                 r#"{"results":[{"columns":["foreign_keys"],"types":["integer"],"values":[[1]]},{"columns":["l"],"types":["integer"],"values":[[1]]}]}"#,
             ),
-            // Scripts that a client sends at its start do their work.
+            // Typical connection scripts of clients work.
             post(
                 "/db/execute",
                 r#"["PRAGMA busy_timeout=5000","INSERT INTO t VALUES(1)"]"#,
@@ -220,7 +221,7 @@ fn pragmas_that_clients_send_when_they_connect() -> Result<()> {
     )
 }
 
-/// Of each writer to full-text tables.
+/// Writes of each writer to the full-text tables.
 const WRITES: usize = 40;
 
 fn write_full_text(mut client: Client, writer: usize) -> Result<()> {
@@ -234,8 +235,8 @@ fn write_full_text(mut client: Client, writer: usize) -> Result<()> {
     Ok(())
 }
 
-/// Four clients write to full-text tables at once, while one node stands still: it applies in a few long runs what the others
-/// applied in many short ones, and then once more after a crash.
+/// Four clients write to full-text tables concurrently while one node is paused. That node applies in a few
+/// long runs what the others applied in many short ones, and replays it once more after a crash.
 #[test]
 fn full_text_tables_are_the_same_inside() -> Result<()> {
     let mut cluster = Cluster::start(3)?;
@@ -282,7 +283,7 @@ fn full_text_tables_are_the_same_inside() -> Result<()> {
             cluster.leader()?;
         }
     }
-    // Nor can a write store what tells about the node.
+    // A write cannot store values that differ from node to node either.
     let leader = cluster.leader()?;
     let mut client = cluster.client(leader);
     run(

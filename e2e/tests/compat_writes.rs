@@ -1,4 +1,4 @@
-//! Parameters of writes that need more than a look at one reply: `noparse` and `db_timeout`.
+//! Parameters of writes whose effect shows only after several requests: `noparse` and `db_timeout`.
 use anyhow::{Result, ensure};
 use e2e::{client::Client, process::Node};
 

@@ -1,4 +1,4 @@
-//! Counters of `/debug/vars` that tell of failures: they move when something fails, and only then.
+//! Failure counters of `/debug/vars`: they change when something fails, and only then.
 use std::{
     io::{Read as _, Write as _},
     net::TcpStream,
@@ -56,18 +56,18 @@ fn failed_statements_connections_and_heartbeats_are_counted() -> Result<()> {
         "proto",
         "num_requests_decoded",
     )?;
-    // The format version's raise, the table and the rows.
+    // The format version's increase, the table and the rows.
     ensure!(encoded == 3 && decoded == 3, "{encoded} and {decoded}");
     client.post("/snapshot", "")?;
     ensure!(counter(&mut client, "db.wal", "frames_written")? > 0);
 
-    // A joining node has looked whether it was told an HTTP port.
+    // A joining node has checked whether its join address serves HTTP.
     let before = counter(&mut client, "mux", "num_unregistered_handlers")?;
-    let mut stranger = TcpStream::connect(&cluster[leader].raft)?;
-    stranger.write_all(b"GET / HTTP/1.1\r\n\r\n")?;
-    // It is hung up on first, and counted then.
-    let _ = stranger.read_to_end(&mut Vec::new());
-    wait::until("one unknown protocol more", SETTLE_LIMIT, || {
+    let mut foreign = TcpStream::connect(&cluster[leader].raft)?;
+    foreign.write_all(b"GET / HTTP/1.1\r\n\r\n")?;
+    // The node closes the connection first, and counts it afterwards.
+    let _ = foreign.read_to_end(&mut Vec::new());
+    wait::until("one more unknown protocol", SETTLE_LIMIT, || {
         let seen = counter(&mut client, "mux", "num_unregistered_handlers");
         match seen {
             Ok(after) if after == before + 1 => Ok(()),
@@ -103,7 +103,7 @@ fn repeated_and_slow_calls_are_counted() -> Result<()> {
     await_write(&mut client, "CREATE TABLE t(x)")?;
     let before = counters(&mut client, "cluster", RETRIES)?;
     ensure!(before.iter().all(|(_, count)| *count == 0), "{before:?}");
-    // The leader's heartbeats go their own way.
+    // The leader's heartbeats take another path.
     link.set(Mode::Cut);
     for (path, body) in [
         ("/db/execute?retries=2", r#"["INSERT INTO t VALUES(1)"]"#),
@@ -121,7 +121,7 @@ fn repeated_and_slow_calls_are_counted() -> Result<()> {
     await_write(&mut client, "INSERT INTO t VALUES(2)")?;
     let timeouts = |client: &mut Client| counter(client, "cluster", "num_client_read_timeouts");
     let before = timeouts(&mut client)?;
-    link.set(Mode::HoldAnswers);
+    link.set(Mode::HoldResponses);
     let mut patient = cluster.client(1).timeout(Duration::from_secs(10));
     let slow = patient.post(
         "/db/execute?timeout=1s",

@@ -1,4 +1,5 @@
-//! The end of the Raft log: a write that a crash cut short is cut off; damage to what was acknowledged is refused, by every start alike.
+//! The end of the Raft log: a write that a crash interrupted is truncated; damage to acknowledged records is
+//! refused, by every kind of start.
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -18,7 +19,7 @@ use serde_json::json;
 const ROWS: i64 = 12;
 const COUNT: &str = "SELECT count(*) FROM t";
 const SECTOR: usize = 512;
-/// Where the fields of an entry's record are: type, term, index, length, payload.
+/// Offsets of the fields of an entry's record: type, term, index, length, payload.
 const TERM_AT: usize = 4;
 const LENGTH_AT: usize = 20;
 const BODY_AT: usize = 24;
@@ -55,7 +56,7 @@ fn number_at(bytes: &[u8], at: usize) -> Result<u32> {
     Ok(u32::from_be_bytes(field.try_into()?))
 }
 
-/// Where the entries' records begin. Other records are found over: they begin with another type.
+/// Offsets of the entries' records. Records of other types are skipped.
 fn entries(bytes: &[u8]) -> Result<Vec<usize>> {
     let mut at = 0;
     let mut entries = Vec::new();
@@ -68,7 +69,7 @@ fn entries(bytes: &[u8]) -> Result<Vec<usize>> {
             }
             2 | 4 => 28,
             5 => {
-                // The state: a vote, if there is one, and three log ids, if there are.
+                // The state record: an optional vote and up to three optional log ids.
                 let mut end = at + 5;
                 end += match bytes[end] {
                     0 => 1,
@@ -93,7 +94,7 @@ fn inspect(node: &Node) -> Result<Output> {
         .context("run rqlited inspect")
 }
 
-/// `inspect` and two starts in a row refuse in words and change nothing.
+/// `inspect` and two starts in a row refuse with a message and change nothing.
 fn is_refused(node: &mut Node, file: &Path, offset: usize) -> Result<()> {
     let damaged = fs::read(file)?;
     let place = format!("{}, at offset {offset}: ", file.display());
@@ -130,7 +131,8 @@ fn damage_to_an_acknowledged_record_is_refused() -> Result<()> {
     let entries = entries(&sound)?;
     let (&first, &last) = entries.first().zip(entries.last()).context("no entries")?;
     ensure!(entries.len() as i64 > ROWS, "{entries:?}");
-    // `inspect` decides as a start does, and is quick: every entry, its length made longer and shorter, and a byte of its content.
+    // `inspect` decides like a start and is fast, so it is used here: for every entry, its length increased
+    // and decreased, and one byte of its content changed.
     for &at in &entries {
         for (place, change) in [
             (LENGTH_AT, 0x80_u8),
@@ -159,7 +161,7 @@ fn damage_to_an_acknowledged_record_is_refused() -> Result<()> {
         fs::write(&file, bytes)?;
         is_refused(&mut node, &file, at)?;
     }
-    // What was synced is also missed when it is gone, or reads as zeros.
+    // Synced data is also missed if it is removed or reads as zeros.
     fs::write(&file, &sound[..last])?;
     is_refused(&mut node, &file, last)?;
     let mut zeros = sound.clone();
@@ -172,7 +174,7 @@ fn damage_to_an_acknowledged_record_is_refused() -> Result<()> {
     check_no_panic(&node)
 }
 
-/// A log of the last version has no mark of what was synced.
+/// A log of the previous version has no mark of what was synced.
 #[test]
 fn a_damaged_length_is_refused_without_a_mark() -> Result<()> {
     let mut node = killed_node()?;
@@ -190,7 +192,7 @@ fn a_damaged_length_is_refused_without_a_mark() -> Result<()> {
     check_no_panic(&node)
 }
 
-/// The ways in which a write of an entry may be cut short, and its first bytes, which name the next entry.
+/// Appends the next entry as an interrupted write may leave it; `manner` selects what is missing.
 fn tear(node: &Node, manner: usize) -> Result<()> {
     let file = newest_file(node)?;
     let mut bytes = fs::read(&file)?;
@@ -205,7 +207,8 @@ fn tear(node: &Node, manner: usize) -> Result<()> {
     bytes.extend(record);
     let sector = |number: usize| (begin / SECTOR + number) * SECTOR;
     match manner {
-        // The first sectors are missing, then one in the middle, then all that the last ones held; then the file is short.
+        // 0: the first sectors are missing; 1: one in the middle; 2: the last ones; otherwise the file is
+        // short.
         0 => bytes[begin..sector(2)].fill(0),
         1 => bytes[sector(3)..sector(4)].fill(0),
         2 => bytes[sector(5)..].fill(0),
@@ -269,7 +272,7 @@ fn a_cluster_heals_a_refused_node_and_opens_torn_logs() -> Result<()> {
     for node in cluster.iter_mut() {
         node.kill()?;
     }
-    // All three lost power in the middle of a write.
+    // All three nodes lost power in the middle of a write.
     for (manner, node) in cluster.iter().enumerate() {
         tear(node, manner)?;
     }
@@ -280,7 +283,8 @@ fn a_cluster_heals_a_refused_node_and_opens_torn_logs() -> Result<()> {
         await_log(node, "a write that a crash cut short")?;
         await_rows(node, COUNT, ROWS)?;
     }
-    // A follower's log is damaged: it refuses, and comes back with an empty directory, as its words say.
+    // A follower's log is damaged: it refuses to start, and returns with an empty directory, as its message
+    // advises.
     let follower = cluster.follower()?;
     let leader = cluster.leader()?;
     let target = cluster

@@ -1,4 +1,5 @@
-//! Clusters that find each other by DNS, against a real name server: the documented commands, and names that misbehave.
+//! Cluster formation by DNS, against a real name server: the documented commands, and a server that
+//! misbehaves.
 use std::{fs, time::Duration};
 
 use anyhow::{Context, Result, ensure};
@@ -15,10 +16,10 @@ use serde_json::{Value, json};
 
 const ZONE: &str = "cluster.test";
 const COUNT: &str = "SELECT count(*) FROM t";
-/// What a zone without the cluster's name holds.
+/// A zone without the cluster's name.
 const NOBODY: &str = "other IN A 127.0.0.1";
 
-/// Nodes that differ by address only: 127.0.0.11, 12, …, all on the same two ports, as on machines of their own.
+/// Nodes that differ by address only: 127.0.0.11, 12, …, all on the same two ports, as on separate machines.
 struct Hosts {
     http: u16,
     raft: u16,
@@ -44,7 +45,7 @@ impl Hosts {
     }
 }
 
-/// A records of `rqlite` for these nodes.
+/// `rqlite` A records for these nodes.
 fn records(numbers: &[usize]) -> String {
     let lines: Vec<String> = numbers
         .iter()
@@ -81,10 +82,10 @@ fn disco(node: &Node) -> Result<Value> {
     Ok(node.client().get_json("/status")?["disco"].take())
 }
 
-/// Waits until `/status.disco` of the node pleases.
-fn await_disco(node: &Node, what: &str, pleases: impl Fn(&Value) -> bool) -> Result<()> {
+/// Waits until the node's `/status.disco` satisfies the condition.
+fn await_disco(node: &Node, what: &str, accepts: impl Fn(&Value) -> bool) -> Result<()> {
     wait::until(what, SETTLE_LIMIT, || match disco(node) {
-        Ok(seen) if pleases(&seen) => Ok(()),
+        Ok(seen) if accepts(&seen) => Ok(()),
         other => Err(format!("{other:?}")),
     })
     .with_context(|| format!("log of node {}:\n{}", node.name, node.log_tail()))
@@ -112,14 +113,14 @@ fn the_documented_commands_form_a_cluster_that_grows_and_restarts() -> Result<()
             && seen["last_contact"].is_string()
             && seen["last_error"].is_null()
     })?;
-    // A node launched later with the same command simply joins, before its own record exists.
+    // A node started later with the same command joins, even before its own record exists.
     let args = dns_args(&config);
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     let mut fourth = hosts.node(4, &args)?;
     fourth.start_and_ready()?;
     cluster.push(fourth);
     one_cluster(&mut cluster)?;
-    // The same commands on members change nothing, even if the name server is gone.
+    // Members started with the same commands change nothing, even if the name server is down.
     server.kill();
     let before = cluster_id(&cluster[0])?;
     cluster.crash_all()?;
@@ -134,7 +135,7 @@ fn records_that_come_one_by_one() -> Result<()> {
         return Ok(());
     }
     let mut server = CoreDns::start(ZONE, NOBODY)?;
-    // Whoever remembers that the name is not there will not see it for an hour.
+    // A cached negative answer would hide the name for an hour.
     server.set_negative_ttl_secs(3600);
     server.set(&records(&[]))?;
     let hosts = Hosts::new()?;
@@ -190,7 +191,7 @@ fn a_name_server_that_misbehaves_only_delays() -> Result<()> {
         })?;
         ensure!(cluster_id(&cluster[0])?.is_empty(), "formed by {manner:?}");
     }
-    // Slow answers that are cut short, so that TCP must be asked: still an answer.
+    // Delayed and truncated responses, so that TCP is needed: the lookup still succeeds.
     proxy.set(DnsMode::Truncating);
     one_cluster(&mut cluster)?;
     let mut late = {
@@ -215,7 +216,7 @@ fn service_records_name_each_port_and_any_family() -> Result<()> {
     let mut lines = Vec::new();
     for node in &mut nodes {
         let port = ports::reserve()?;
-        // The last one has no IPv4 address at all.
+        // The last host has no IPv4 address.
         let (host, record) = if node.name == "3" {
             ("[::1]", "AAAA ::1")
         } else {
@@ -228,7 +229,7 @@ fn service_records_name_each_port_and_any_family() -> Result<()> {
             node.name
         ));
     }
-    // One has a second address at which nobody listens, and one target has none at all.
+    // One host has a second address without a listener, and one target has no address at all.
     lines.push("n1 IN AAAA ::1".to_owned());
     lines.push("_rqlite-raft._tcp IN SRV 0 0 4002 gone".to_owned());
     let server = CoreDns::start(ZONE, &lines.join("\n"))?;
@@ -253,7 +254,8 @@ fn service_records_name_each_port_and_any_family() -> Result<()> {
     })
 }
 
-/// Two of three disks are lost, and the name still resolves: the empty nodes can only join the one that has data.
+/// Two of three disks are lost and the name still resolves: the empty nodes may only join the one that has
+/// data.
 #[test]
 fn wiped_disks_do_not_form_a_second_cluster() -> Result<()> {
     if !present(&[Tool::CoreDns])? {
@@ -276,15 +278,19 @@ fn wiped_disks_do_not_form_a_second_cluster() -> Result<()> {
     for node in cluster.iter_mut() {
         node.start_and_answer()?;
     }
-    wait::throughout("nobody forms or writes", Duration::from_secs(5), || {
-        for wiped in [1, 2] {
-            let id = cluster_id(&cluster[wiped]).map_err(|e| format!("{e:#}"))?;
-            if !id.is_empty() {
-                return Err(format!("node {} is in cluster {id}", wiped + 1));
+    wait::throughout(
+        "no cluster forms and no write succeeds",
+        Duration::from_secs(5),
+        || {
+            for wiped in [1, 2] {
+                let id = cluster_id(&cluster[wiped]).map_err(|e| format!("{e:#}"))?;
+                if !id.is_empty() {
+                    return Err(format!("node {} is in cluster {id}", wiped + 1));
+                }
             }
-        }
-        Ok(())
-    })?;
+            Ok(())
+        },
+    )?;
     await_log(&cluster[1], "belongs to a cluster; waiting for its leader")?;
     ensure!(cluster_id(&cluster[0])? == before, "another cluster");
     Ok(())
@@ -324,7 +330,7 @@ fn a_member_waits_for_ever_and_a_newcomer_says_why_it_gives_up() -> Result<()> {
             && log.contains("are those of /etc/resolv.conf reachable?"),
         "{status}\n{log}"
     );
-    // Several times its own limit later the member still is there, and comes back once the others do.
+    // Several times its own timeout later the member still runs, and recovers once the others return.
     wait::throughout("the member stays", Duration::from_secs(4), || {
         if cluster[0].is_running() {
             Ok(())
@@ -389,7 +395,8 @@ fn wrong_configurations_are_refused_with_reasons() -> Result<()> {
     Ok(())
 }
 
-/// Each node is a machine of its own, with the documented ports and its own `/etc/resolv.conf`; a fourth one comes later.
+/// Each node runs like a separate machine, with the documented ports and its own `/etc/resolv.conf`; a fourth
+/// one joins later.
 fn machines(
     zone: &str,
     mode: &str,

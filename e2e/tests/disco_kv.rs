@@ -1,5 +1,5 @@
-//! Clusters that find each other through a key in Consul or etcd, each against the real server: the documented commands, several clusters on
-//! one store, lost keys, lost disks, guarded stores, and stores that are not there.
+//! Cluster formation through a key in Consul or etcd, each against the real server: the documented commands,
+//! several clusters on one store, lost keys, lost disks, access control, and unavailable stores.
 use std::{fs, time::Duration};
 
 use anyhow::{Context, Result, ensure};
@@ -18,18 +18,18 @@ use serde_json::{Value, json};
 
 const COUNT: &str = "SELECT count(*) FROM t";
 
-/// What the tests need of a store.
+/// The operations that the tests need from a store.
 trait Store {
-    /// `-disco-mode`.
+    /// Value of `-disco-mode`.
     const MODE: &'static str;
     const TOOL: Tool;
 
     fn open() -> Result<Self>
     where
         Self: Sized;
-    /// `-disco-config`.
+    /// Value of `-disco-config`.
     fn config(&self) -> String;
-    /// The key of a cluster, as the store spells it.
+    /// The key of a cluster, as it is spelled in the store.
     fn key(disco_key: &str) -> String;
     fn get(&self, key: &str) -> Result<Option<String>>;
     fn put(&self, key: &str, value: &str) -> Result<()>;
@@ -142,7 +142,8 @@ fn await_error(node: &Node, text: &str) -> Result<()> {
     })
 }
 
-/// The documented commands in any order; the leader keeps the key current; later nodes join; members need the store no more.
+/// The documented commands in any order. The leader keeps the key current, later nodes join, and members no
+/// longer need the store.
 fn the_documented_commands<S: Store>() -> Result<()> {
     if !present(&[S::TOOL])? {
         return Ok(());
@@ -166,7 +167,7 @@ fn the_documented_commands<S: Store>() -> Result<()> {
                 .is_some_and(|at| !at.starts_with("0001")),
         "{seen}"
     );
-    // The leader changes, and the key with it; whoever comes later finds the new one.
+    // The key follows a change of leader, and a later node finds the new leader.
     cluster[leader].kill()?;
     let next = cluster.leader()?;
     ensure!(next != leader, "node {leader} was killed");
@@ -176,13 +177,13 @@ fn the_documented_commands<S: Store>() -> Result<()> {
     cluster[leader].start_and_ready()?;
     cluster.push(fourth);
     one_cluster(&mut cluster)?;
-    // Members with the same commands come back without the store.
+    // Members restarted with the same commands come back without the store.
     store.kill();
     let before = cluster_id(&cluster[0])?;
     cluster.crash_all()?;
     one_cluster(&mut cluster)?;
     ensure!(cluster_id(&cluster[0])? == before, "another cluster");
-    // It comes back, and hears who leads now (Consul here forgets all it had).
+    // The store returns, and the leader is written to it again (this Consul has lost its data).
     store.restart()?;
     let leader = cluster.leader()?;
     await_leader_key(&store, key, &cluster[leader])
@@ -198,7 +199,7 @@ fn the_documented_commands_with_etcd() -> Result<()> {
     the_documented_commands::<Etcd>()
 }
 
-/// One store, one cluster a key; the key has a default; a read-only node waits for a leader to be named.
+/// One store with one key per cluster; the key has a default; a read-only node waits until a leader is named.
 fn several_clusters<S: Store>() -> Result<()> {
     if !present(&[S::TOOL])? {
         return Ok(());
@@ -245,7 +246,8 @@ fn several_clusters_on_one_etcd() -> Result<()> {
     several_clusters::<Etcd>()
 }
 
-/// However often the key is lost, empty nodes never found a second cluster beside a living one; wiped members are admitted anew.
+/// Whenever the key is lost, empty nodes never form a second cluster beside a live one, and wiped members are
+/// admitted again.
 fn lost_keys_and_lost_disks<S: Store>() -> Result<()> {
     if !present(&[S::TOOL])? {
         return Ok(());
@@ -278,7 +280,8 @@ fn lost_keys_and_lost_disks<S: Store>() -> Result<()> {
     await_rows(&cluster[wiped], COUNT, 1)?;
     one_cluster(&mut cluster)?;
     ensure!(cluster_id(&cluster[wiped])? == before, "another cluster");
-    // Alone with a lost disk: the key still names this node, but not its data. Nobody is told that an empty database is the cluster.
+    // A single node with a lost disk: the key still names the node, but its data is gone. It must not present
+    // an empty database as the cluster.
     let leader = cluster.leader()?;
     let mut alone = std::mem::take(&mut *cluster).swap_remove(leader);
     drop(cluster);
@@ -300,7 +303,7 @@ fn await_leader_key_or_other<S: Store>(store: &S) -> Result<()> {
     Ok(())
 }
 
-/// Leaves the key as if this node had led to the end.
+/// Leaves the key as if this node had been the leader until the end.
 fn name_in_key<S: Store>(store: &S, node: &Node) -> Result<()> {
     let record = json!({
         "id": node.name, "api_addr": format!("http://{}", node.http), "addr": node.raft,
@@ -319,7 +322,8 @@ fn lost_keys_and_lost_disks_with_etcd() -> Result<()> {
     lost_keys_and_lost_disks::<Etcd>()
 }
 
-/// A store that is down, hangs, or holds nonsense: empty nodes say so and keep asking, and go on once it is mended.
+/// A store that is down, hangs, or contains invalid data: empty nodes report it, keep retrying, and continue
+/// once it is repaired.
 fn a_store_in_trouble<S: Store>(server_down: &str) -> Result<()> {
     if !present(&[S::TOOL])? {
         return Ok(());
@@ -340,21 +344,21 @@ fn a_store_in_trouble<S: Store>(server_down: &str) -> Result<()> {
     await_leader_key(&store, "rqlite", &cluster[leader])?;
     ensure!(
         disco(&cluster[leader])?["last_error"].is_null(),
-        "the error has gone"
+        "the error has disappeared"
     );
-    // Another cluster's key, or no leader at all, is left alone and named.
+    // A key that holds anything but a leader is reported and left unchanged.
     let mut lost = node::<S>("lost", Some("taken"), &store.config())?;
     store.put(&S::key("taken"), "nonsense")?;
     lost.start_and_answer()?;
     await_error(&lost, "holds something else than a leader")?;
     ensure!(
         store.get(&S::key("taken"))?.as_deref() == Some("nonsense"),
-        "it was written over"
+        "it was overwritten"
     );
     ensure!(lost.is_running(), "it gave up");
     store.delete(&S::key("taken"))?;
     lost.wait_ready(SETTLE_LIMIT)?;
-    // A stop while it waits ends it at once.
+    // A stop request ends a waiting node at once.
     let mut waiting = node::<S>("w", Some("w"), &store.config())?.with(&["-raft-non-voter=true"]);
     waiting.start_and_answer()?;
     await_log(&waiting, "no leader is named yet")?;
@@ -397,7 +401,7 @@ fn a_guarded_consul() -> Result<()> {
         "ca_file": certificates.ca, "cert_file": certificates.client.cert, "key_file": certificates.client.key,
     });
     let full = json!({ "address": address, "scheme": "https", "token": "$STORE_TOKEN", "tls_config": tls });
-    // From a file, with the token from the environment.
+    // Configuration from a file, with the token from the environment.
     let file = tempfile::NamedTempFile::new()?;
     fs::write(file.path(), full.to_string())?;
     let mut cluster = three::<Consul>(None, &file.path().display().to_string())?;
@@ -408,7 +412,7 @@ fn a_guarded_consul() -> Result<()> {
     one_cluster(&mut cluster)?;
     let leader = cluster.leader()?;
     await_leader_key(&store, "rqlite", &cluster[leader])?;
-    // Every missing piece is said, without a secret in any log, and none of them ends the node.
+    // Every missing setting is reported, without a secret in any log, and none of them ends the node.
     let untrusted = json!({ "address": address, "scheme": "https", "token": token });
     let no_certificate = json!({ "address": address, "scheme": "https", "token": token, "tls_config": { "ca_file": certificates.ca } });
     let mut wrong_token = full;

@@ -1,4 +1,4 @@
-//! Connections that do nothing, or next to nothing: they take no place, no memory and no time from anybody else.
+//! Idle and slow connections: they use no connection slot, memory or time that others need.
 use std::{
     io::{self, Read, Write},
     net::TcpStream,
@@ -15,7 +15,7 @@ use e2e::{
 };
 use rustix::process::{Resource, getrlimit, setrlimit};
 
-/// More than the node has places for.
+/// More connections than the node has slots.
 const FLOOD: usize = 9000;
 
 fn node() -> Result<(Node, Client)> {
@@ -26,7 +26,7 @@ fn node() -> Result<(Node, Client)> {
     Ok((node, client))
 }
 
-/// As many descriptors as this process may have: the flood's other ends are here.
+/// Raises this process's limit of file descriptors as far as allowed: it holds the flood's client ends.
 fn raise_descriptors() -> Result<usize> {
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
@@ -36,7 +36,7 @@ fn raise_descriptors() -> Result<usize> {
         .map_or(usize::MAX, |n| usize::try_from(n).unwrap_or(usize::MAX)))
 }
 
-/// What a kubelet and an administrator see, each on a connection of its own.
+/// Sends the requests of a kubelet and an administrator, each on its own connection.
 fn probes_get_in(node: &Node) -> Result<()> {
     for path in ["/readyz", "/status", "/db/query?level=none&q=SELECT%201"] {
         let begun = Instant::now();
@@ -70,7 +70,7 @@ fn idle_connections_make_room() -> Result<()> {
     let mut held = Vec::new();
     for number in 0..FLOOD {
         let mut stream = TcpStream::connect(&node.http)?;
-        // Some say nothing, some have begun.
+        // Some connections send nothing, some have begun a request.
         if number % 2 == 1 {
             stream.write_all(b"GET /status HTTP/1.1\r\nHost: x\r\n")?;
         }
@@ -84,14 +84,14 @@ fn idle_connections_make_room() -> Result<()> {
     let descriptors = std::fs::read_dir(format!("/proc/{pid}/fd"))?.count();
     ensure!(
         descriptors < places + 200,
-        "{descriptors} descriptors for {places} places"
+        "{descriptors} descriptors for {places} slots"
     );
     let closed = held.iter().filter(|stream| is_closed(stream)).count();
     ensure!(
         closed >= FLOOD - places,
-        "{closed} of {FLOOD} have made room in {places} places"
+        "{closed} of {FLOOD} were closed to free {places} slots"
     );
-    // The last stay.
+    // The most recent connections stay open.
     ensure!(!is_closed(&held[FLOOD - 2]), "the newest made room");
     let memory = memory::of(pid)?;
     println!(
@@ -105,7 +105,7 @@ fn idle_connections_make_room() -> Result<()> {
     Ok(())
 }
 
-/// Reads until the end; what came, and after how long.
+/// Reads until the connection closes; returns what was received and after how long.
 fn ending(stream: &mut TcpStream) -> Result<(String, Duration)> {
     let begun = Instant::now();
     stream.set_read_timeout(Some(Duration::from_secs(60)))?;
@@ -141,7 +141,7 @@ fn who_does_not_move_is_ended() -> Result<()> {
         b"POST /db/execute HTTP/1.1\r\nHost: x\r\nContent-Length: 500\r\n\r\n[",
     )?);
     let mut silent = with(b"POST /db/execute HTTP/1.1\r\nHost: x\r\nContent-Length: 500\r\n\r\n[")?;
-    // A reply of 24 MiB that nobody reads.
+    // A reply of 24 MiB that the client does not read.
     let big = client.timeout(Duration::from_secs(60)).rows(
         "none",
         "SELECT length(hex(zeroblob(12000000)))",
@@ -177,7 +177,7 @@ fn who_does_not_move_is_ended() -> Result<()> {
     Ok(())
 }
 
-/// Does the kernel still know the server's side of this connection as open?
+/// Whether the kernel still lists the server's side of this connection as established.
 fn established(server: &str, stream: &TcpStream) -> Result<bool> {
     let port = |address: &str| -> Result<String> {
         let port: u16 = address.rsplit(':').next().unwrap_or_default().parse()?;
@@ -186,8 +186,8 @@ fn established(server: &str, stream: &TcpStream) -> Result<bool> {
     let (server, client) = (port(server)?, port(&stream.local_addr()?.to_string())?);
     let table = std::fs::read_to_string("/proc/net/tcp")?;
     Ok(table.lines().skip(1).any(|line| {
-        let mut words = line.split_whitespace().skip(1);
-        let (local, remote, state) = (words.next(), words.next(), words.next());
+        let mut fields = line.split_whitespace().skip(1);
+        let (local, remote, state) = (fields.next(), fields.next(), fields.next());
         local.is_some_and(|a| a.ends_with(&server))
             && remote.is_some_and(|a| a.ends_with(&client))
             && state == Some("01")
@@ -308,7 +308,7 @@ fn odd_requests_get_clear_answers() -> Result<()> {
         let reply = client.raw(request).with_context(|| name.to_owned())?;
         ensure!(expected.contains(&reply.status), "{name}: {reply:?}");
     }
-    // Somebody who waits to be told to go on is told.
+    // A client that sends `Expect: 100-continue` receives 100 Continue.
     let mut stream = TcpStream::connect(&node.http)?;
     stream.write_all(b"POST /db/query?level=none HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 12\r\n\r\n")?;
     let mut start = [0; 25];
@@ -326,7 +326,7 @@ fn odd_requests_get_clear_answers() -> Result<()> {
         "{}",
         String::from_utf8_lossy(&start)
     );
-    // Requests sent without waiting are answered in order, also with a raw target.
+    // Pipelined requests are answered in order, also with a raw target.
     let mut stream = TcpStream::connect(&node.http)?;
     let one = b"POST /db/query?level=none HTTP/1.1\r\nHost: x\r\nContent-Length: 12\r\n\r\n[\"SELECT 1\"]";
     let two = b"GET /readyz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
@@ -336,7 +336,7 @@ fn odd_requests_get_clear_answers() -> Result<()> {
         said.matches("HTTP/1.1 200").count() == 3 && said.ends_with("db ok"),
         "{said}"
     );
-    // A refused body of any size does not take the refusal with it.
+    // Rejecting a body of any size still delivers the error reply.
     let huge = vec![b' '; 40 << 20];
     let reply = client.send("POST", "/db/query", &[], &huge)?;
     ensure!(

@@ -1,4 +1,5 @@
-//! A disk that hangs without failing: others lead, the node says what is wrong instead of keeping clients waiting, and goes on afterwards.
+//! A disk that hangs without failing: another node takes over the lead, this one rejects requests with a
+//! message instead of letting clients wait, and recovers afterwards.
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -12,7 +13,7 @@ use e2e::{
 };
 
 const COUNT: &str = "SELECT count(*) FROM t";
-/// The node notices after three seconds; its answer must not take longer than that of a lost quorum.
+/// The node detects the hang after three seconds. Its reply must not take longer than with a lost quorum.
 const ANSWER_LIMIT: Duration = Duration::from_secs(20);
 
 fn disk() -> Option<FrozenDisk> {
@@ -25,22 +26,22 @@ fn disk() -> Option<FrozenDisk> {
     }
 }
 
-/// Reads and reports go on, writes are refused in words.
+/// Reads and status requests still work; writes are rejected with a message.
 fn says_what_is_wrong(node: &Node) -> Result<()> {
     let mut client = node.client().timeout(ANSWER_LIMIT);
-    wait::until("a refusal in words", SETTLE_LIMIT, || {
-        match client.write("INSERT INTO t VALUES(-1)", &[]) {
-            WriteOutcome::Refused(text) | WriteOutcome::Unknown(text)
-                if text.contains("disk hangs: ") =>
-            {
-                Ok(())
-            }
-            other => Err(format!("{other:?}")),
+    wait::until("a rejection with a message", SETTLE_LIMIT, || match client
+        .write("INSERT INTO t VALUES(-1)", &[])
+    {
+        WriteOutcome::Refused(text) | WriteOutcome::Unknown(text)
+            if text.contains("disk hangs: ") =>
+        {
+            Ok(())
         }
+        other => Err(format!("{other:?}")),
     })?;
     ensure!(client.get("/status")?.status == 200, "/status");
     ensure!(client.get("/readyz?noleader")?.status == 200, "/readyz");
-    // A local read is answered: from memory, or with the reason.
+    // A local read returns its result from memory, or the error.
     let read = client.post("/db/query?level=none", r#"["SELECT 1"]"#)?;
     ensure!(read.status == 200, "{read:?}");
     ensure!(client.get("/metrics")?.status == 200, "/metrics");
@@ -56,7 +57,7 @@ fn a_single_node_refuses_and_goes_on() -> Result<()> {
     await_write(&mut node.client(), "CREATE TABLE t(x)")?;
     await_write(&mut node.client(), "INSERT INTO t VALUES(1)")?;
     disk.freeze()?;
-    // The write that meets the frozen disk is not answered with a success; it may take effect later.
+    // The write that encounters the frozen disk is not acknowledged; it may take effect later.
     let started = Instant::now();
     let met = node
         .client()
@@ -92,7 +93,7 @@ fn a_leader_is_replaced() -> Result<()> {
     ensure!(cluster.leader()? == 0, "the first node leads");
     disk.freeze()?;
     let started = Instant::now();
-    // Whatever meets the frozen disk shows the node that it hangs.
+    // Any request that needs the frozen disk makes the node detect the hang.
     let _ = cluster
         .client(0)
         .timeout(Duration::from_secs(1))

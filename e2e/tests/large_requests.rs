@@ -1,4 +1,5 @@
-//! Large requests: what is acknowledged can be carried by every node, and what cannot is refused in words.
+//! Large requests: every node can replicate what is acknowledged; what is too large is rejected with a
+//! message.
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
@@ -9,10 +10,11 @@ use e2e::{
 };
 use serde_json::json;
 
-/// A debug build on two busy cores parses and applies 16 MiB in some seconds.
+/// A debug build on two busy cores takes some seconds to parse and apply 16 MiB.
 const LARGE_LIMIT: Duration = Duration::from_secs(120);
 
-/// 32 MB of short floats, below the limit of a body, would be an entry of 80 MB. One node alone could write it, and no other ever take it.
+/// 32 MB of short floats are below the body limit but would make a log entry of 80 MB. The leader could write
+/// it, but no other node could receive it.
 #[test]
 fn an_entry_that_no_other_node_could_take_is_refused() -> Result<()> {
     let mut cluster = Cluster::start(1)?;
@@ -28,7 +30,7 @@ fn an_entry_that_no_other_node_could_take_is_refused() -> Result<()> {
             && reply.text().contains("/db/load"),
         "{reply:?}"
     );
-    // Also through the queue, and as a read through the log.
+    // Also through the write queue, and as a read through the log.
     let reply = client.post("/db/query?level=strong", &body)?;
     ensure!(reply.status == 413, "{reply:?}");
     drop(body);
@@ -44,11 +46,11 @@ fn an_entry_that_no_other_node_could_take_is_refused() -> Result<()> {
     cluster.check_no_panic()
 }
 
-/// Many writes of some megabytes at once through a follower: together they are more than one frame between nodes may hold.
+/// Many concurrent writes of some megabytes through a follower: together they exceed one frame between nodes.
 #[test]
 fn a_follower_packs_large_writes_by_their_bytes() -> Result<()> {
     const WRITERS: usize = 18;
-    // Nobody is to be elected because so much keeps a debug build busy.
+    // Long timeouts, so that the load on a debug build does not cause an election.
     let calm = ["-raft-heartbeat-timeout=5s", "-raft-election-timeout=5s"];
     let mut cluster = Cluster::start_with(2, &calm)?;
     await_write(&mut cluster.client(0), "CREATE TABLE t(x)")?;

@@ -1,4 +1,5 @@
-//! Results that are larger than memory should hold: they flow through both nodes of a forwarded read at the pace of the client.
+//! Results too large for memory: they are streamed through both nodes of a forwarded read at the client's
+//! rate.
 use std::{
     fs,
     io::{Read, Write},
@@ -16,9 +17,9 @@ use e2e::{
 use serde_json::Value;
 
 const SOON: Duration = Duration::from_secs(10);
-/// A debug build on a busy machine.
+/// Generous, for a debug build on a busy machine.
 const READ_LIMIT: Duration = Duration::from_secs(120);
-/// What a node may have used at most: the 200 MiB, of a result that takes some 300 MiB as values.
+/// Maximum memory of a node: 200 MiB, for a result that takes about 300 MiB as values.
 const MEMORY_LIMIT_KIB: u64 = 200 * 1024;
 
 /// `count` rows of about 100 bytes.
@@ -41,7 +42,7 @@ fn expected(count: u64) -> String {
     text
 }
 
-/// Most memory that a process has used so far.
+/// Peak memory of a process.
 fn peak_kib(node: &Node) -> Result<u64> {
     let status = fs::read_to_string(format!(
         "/proc/{}/status",
@@ -68,7 +69,7 @@ fn await_running(
     })
 }
 
-/// A client that has sent a statement and taken the beginning of the reply.
+/// A client that has sent a statement and read the beginning of the reply.
 fn begin(addr: &str, path: &str, sql: &str) -> Result<TcpStream> {
     let mut stream = TcpStream::connect(addr)?;
     stream.set_read_timeout(Some(READ_LIMIT))?;
@@ -88,7 +89,7 @@ fn begin(addr: &str, path: &str, sql: &str) -> Result<TcpStream> {
     Ok(stream)
 }
 
-/// Until the node knows that the leader can send results in pieces.
+/// Waits until the node knows that the leader can stream results.
 fn await_version(node: &Node) -> Result<()> {
     wait::until("the format version of the new node", SOON, || {
         let shown = node.client().get_json("/status");
@@ -196,12 +197,12 @@ fn a_reply_that_breaks_off_says_so_at_its_end() -> Result<()> {
         let mut rest = Vec::new();
         stream.read_to_end(&mut rest)?;
         let end = String::from_utf8_lossy(&rest[rest.len().saturating_sub(400)..]).into_owned();
-        // The last chunk: the reply is whole.
+        // The last chunk is present: the reply is complete.
         ensure!(end.ends_with("\r\n0\r\n\r\n"), "{end}");
         Ok(end)
     };
     let path = "/db/query?level=weak";
-    // Ended by an administrator of the leader, asked through the follower.
+    // Ended by an administrator at the leader, requested through the follower.
     let stream = begin(&cluster[follower].http, path, &many(u64::MAX >> 1))?;
     let mut at_leader = cluster.client(leader);
     let listed = await_running(&mut at_leader, "a read at the leader", |l| l.len() == 1)?;

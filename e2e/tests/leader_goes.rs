@@ -1,4 +1,5 @@
-//! While the leader goes away, those who ask a follower are served by the next one; nobody is told "not leader".
+//! Requests to a follower while the leader changes: the next leader serves them, and none returns "not
+//! leader".
 use std::{
     sync::atomic::{AtomicBool, AtomicUsize, Ordering},
     time::{Duration, Instant},
@@ -12,7 +13,7 @@ use e2e::{
 };
 
 const LEVELS: [&str; 4] = ["weak", "linearizable", "strong", "auto"];
-/// Rows that the table has.
+/// Number of rows in the table.
 const ROWS: i64 = 3;
 
 fn count_of(reply: &Reply) -> Option<i64> {
@@ -27,7 +28,7 @@ fn a_read_at_any_level_is_served_by_the_next_leader() -> Result<()> {
     for level in LEVELS {
         let (leader, follower) = (cluster.leader()?, cluster.follower()?);
         let mut client = cluster.client(follower).timeout(SETTLE_LIMIT);
-        // The connection between the nodes is there already, as in a cluster at work.
+        // This opens the connection between the nodes, as in a cluster in use.
         ensure!(client.number(level, "SELECT count(*) FROM t")? == ROWS);
         cluster[leader].kill()?;
         let reply = client.get(&format!(
@@ -37,7 +38,7 @@ fn a_read_at_any_level_is_served_by_the_next_leader() -> Result<()> {
             reply.status == 200 && count_of(&reply) == Some(ROWS),
             "{level}: {reply:?}"
         );
-        // A write that comes then waits for the next leader, too.
+        // A write that arrives now waits for the next leader, too.
         let body = format!(r#"[["INSERT INTO t(x) SELECT '{level}' WHERE 0"]]"#);
         let reply = client.post("/db/execute", &body)?;
         ensure!(
@@ -50,7 +51,7 @@ fn a_read_at_any_level_is_served_by_the_next_leader() -> Result<()> {
     cluster.check_no_panic()
 }
 
-/// Without a majority there is no next leader. Who asks long after the last one is told so at once.
+/// Without a majority there is no next leader. A request long after the last one left fails at once.
 #[test]
 fn where_nobody_can_lead_that_is_said_at_once() -> Result<()> {
     let mut cluster = Cluster::start(3)?;
@@ -69,7 +70,7 @@ fn where_nobody_can_lead_that_is_said_at_once() -> Result<()> {
     ensure!(refused(&reply), "{reply:?}");
     let reply = client.post("/db/execute", r#"["INSERT INTO t VALUES(1)"]"#)?;
     ensure!(refused(&reply), "{reply:?}");
-    // Two answers; one wait would take the time of ten elections, 5 s.
+    // Two replies. Waiting for a leader would take ten election timeouts, 5 s.
     ensure!(
         asked.elapsed() < Duration::from_secs(3),
         "{:?}",
@@ -78,7 +79,7 @@ fn where_nobody_can_lead_that_is_said_at_once() -> Result<()> {
     cluster.check_no_panic()
 }
 
-/// The leadership is handed around while all nodes are written to.
+/// Leadership is transferred repeatedly while all nodes are written to.
 #[test]
 fn a_write_during_a_transfer_goes_to_the_next_leader() -> Result<()> {
     let cluster = Cluster::start(3)?;
@@ -96,7 +97,7 @@ fn a_write_during_a_transfer_goes_to_the_next_leader() -> Result<()> {
                         let error = reply.json()["error"].as_str().map(str::to_owned);
                         match error.as_deref() {
                             None if reply.status == 200 => written.fetch_add(1, Ordering::Relaxed),
-                            // It was on its way when the leadership went.
+                            // The write was in flight when leadership changed.
                             Some(text) if text.contains("leadership lost") => {
                                 unknown.fetch_add(1, Ordering::Relaxed)
                             }

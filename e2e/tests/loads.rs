@@ -1,4 +1,4 @@
-//! Loads that go wrong, are large, or bring back a dump of ours.
+//! Loads that fail, are large, or restore one of rqlited's own dumps.
 use std::{
     fs,
     io::{Read, Write as _},
@@ -15,12 +15,12 @@ use e2e::{
     wait,
 };
 
-/// A debug build on a busy machine takes its time over a large script.
+/// Generous, for a debug build that executes a large script on a busy machine.
 const LARGE_LIMIT: Duration = Duration::from_secs(300);
-/// What a node may ever have used, whatever the size of a dump that it loads.
+/// Maximum peak memory of a node, whatever the size of the dump that it loads.
 const MEMORY_LIMIT_KIB: u64 = 120 << 10;
 
-/// A script of about so many MiB in one transaction.
+/// A script of about this many MiB in one transaction.
 fn script(table: &str, mebibytes: usize) -> String {
     let row = format!(
         "INSERT INTO {table} VALUES('{}');\n",
@@ -45,7 +45,7 @@ fn load(client: &mut Client, body: &[u8]) -> Result<Reply> {
     Ok(reply)
 }
 
-/// Sends a whole load and does not wait for its answer.
+/// Sends a whole load without waiting for the reply.
 fn send_load(node: &Node, body: &[u8]) -> Result<TcpStream> {
     let mut stream = TcpStream::connect(&node.http)?;
     stream.set_read_timeout(Some(LARGE_LIMIT))?;
@@ -66,7 +66,7 @@ fn has_staged_load(dir: &Path) -> bool {
     })
 }
 
-/// Every node that runs makes a checkpoint again, and keeps nothing of a load.
+/// Waits until every running node makes checkpoints again and keeps no part of a load.
 fn all_checkpoint(cluster: &mut Cluster) -> Result<()> {
     for index in 0..cluster.len() {
         if !cluster[index].is_running() {
@@ -121,7 +121,7 @@ fn an_abandoned_load_is_undone_everywhere() -> Result<()> {
         if undone > 0 {
             break;
         }
-        // Its last piece was quicker; it has taken effect, which is as good an end.
+        // Its last piece arrived before the disconnect, and it has taken effect. That is correct, too.
         cluster.client(leader).execute("DROP TABLE t", &[])?;
     }
     ensure!(
@@ -145,7 +145,7 @@ fn a_load_ends_with_its_leader_and_survives_a_followers_restart() -> Result<()> 
     let leader = cluster.leader()?;
     let follower = cluster.follower()?;
     let body = script("t", 40);
-    // A follower that dies in the middle collects the pieces again from its log.
+    // A follower killed in the middle collects the pieces again from its log.
     let mut stream = send_load(&cluster[leader], body.as_bytes())?;
     await_staged(&cluster[follower])?;
     cluster[follower].kill()?;
@@ -161,7 +161,7 @@ fn a_load_ends_with_its_leader_and_survives_a_followers_restart() -> Result<()> 
     cluster.agreed_rows("SELECT count(*) FROM t")?;
     all_checkpoint(&mut cluster)?;
     cluster.client(leader).execute("DROP TABLE t", &[])?;
-    // A leader that dies in the middle takes its load with it.
+    // A leader killed in the middle ends its load.
     let stream = send_load(&cluster[leader], body.as_bytes())?;
     await_staged(&cluster[follower])?;
     cluster[leader].kill()?;
@@ -177,7 +177,7 @@ fn a_load_ends_with_its_leader_and_survives_a_followers_restart() -> Result<()> 
     cluster.check_no_panic()
 }
 
-/// The most memory that a process has had resident, in KiB.
+/// Peak resident memory of a process, in KiB.
 fn peak_memory_kib(node: &Node) -> Result<u64> {
     let pid = node.pid().context("it does not run")?;
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;

@@ -1,4 +1,4 @@
-//! `rqlited inspect` and `rqlited prepare` against data directories that real nodes have made.
+//! `rqlited inspect` and `rqlited prepare` on data directories of real nodes.
 use std::{
     collections::BTreeMap,
     fs,
@@ -21,9 +21,9 @@ use serde_json::{Value, json};
 const ROWS: i64 = 5;
 const COUNT: &str = "SELECT count(*) FROM kept";
 
-fn tool(words: &[&str]) -> Result<Output> {
+fn tool(args: &[&str]) -> Result<Output> {
     Command::new(binary::rqlited()?)
-        .args(words)
+        .args(args)
         .output()
         .context("run rqlited")
 }
@@ -32,7 +32,7 @@ fn text(path: &Path) -> &str {
     path.to_str().unwrap_or_default()
 }
 
-/// Exit code and JSON of `inspect`.
+/// Exit code and JSON output of `inspect`.
 fn inspect(data: &Path) -> Result<(i32, Value)> {
     let output = tool(&["inspect", "--json", text(data)])?;
     let facts =
@@ -124,7 +124,7 @@ fn inspect_tells_what_is_there_and_changes_nothing() -> Result<()> {
             && table.contains("quick_check") == table.contains("damage"),
         "{table}"
     );
-    // A node that is asked to recover says so.
+    // `inspect` reports a pending recovery.
     fs::write(data.join("raft/peers.json"), "[]")?;
     let (code, facts) = inspect(&data)?;
     ensure!(
@@ -226,7 +226,7 @@ fn inspect_reports_damage_as_facts() -> Result<()> {
     Ok(())
 }
 
-/// The operator's files for one cluster.
+/// The operator's state and plan files for one cluster.
 struct Operator {
     dir: PathBuf,
     cluster_id: String,
@@ -261,7 +261,7 @@ impl Operator {
         Ok(command)
     }
 
-    /// Exit code and report; the report file says the same.
+    /// Runs `prepare`; returns exit code and report. The report file must have the same content.
     fn prepare(&self, node: &Node) -> Result<(i32, Value)> {
         let output = self.command(node)?.output()?;
         let report: Value = serde_json::from_slice(&output.stdout)
@@ -306,7 +306,7 @@ fn prepare_makes_an_identity_and_keeps_foreign_data() -> Result<()> {
         "{:#}",
         identity()?
     );
-    // The gate closes for a node that has not taken part yet; it stays who it is.
+    // A node that has not taken part yet may no longer form a cluster; it keeps its identity.
     operator.state("Formed", &lineage("l", 0), &["a", "b"])?;
     let second = operator.expect(&fresh, 0, "Ready", "created")?;
     ensure!(second["raft_id"] == first["raft_id"], "{second:#}");
@@ -350,7 +350,7 @@ fn prepare_makes_an_identity_and_keeps_foreign_data() -> Result<()> {
 struct Loss {
     cluster: Cluster,
     operator: Operator,
-    /// What `inspect` said of the seed.
+    /// The report of `inspect` about the seed.
     facts: Value,
     to: Value,
 }
@@ -426,9 +426,9 @@ fn a_plan_recovers_one_and_the_others_come_back_anew() -> Result<()> {
     seed.start_and_ready()?;
     await_rows(seed, COUNT, ROWS)?;
     await_members(&mut seed.client(), &[("1", true)])?;
-    // The new lineage is in force now.
+    // The new lineage is in effect now.
     let mut waiting = hold_then_release(&operator, &cluster[1], &to)?;
-    let status = wait::until("the held node to be let go", PROCESS_LIMIT, || {
+    let status = wait::until("the held node to be released", PROCESS_LIMIT, || {
         waiting
             .try_wait()
             .ok()
@@ -447,7 +447,7 @@ fn a_plan_recovers_one_and_the_others_come_back_anew() -> Result<()> {
     come_back(&mut cluster, &operator, &to)
 }
 
-/// The parked nodes join; then everybody stops and is prepared once more, for which there is nothing to do.
+/// The nodes whose data was parked join. Then all stop and are prepared once more, which changes nothing.
 fn come_back(cluster: &mut Cluster, operator: &Operator, to: &Value) -> Result<()> {
     let target = format!("-join={}", cluster[0].raft);
     for node in cluster.iter_mut().skip(1) {
@@ -470,7 +470,7 @@ fn come_back(cluster: &mut Cluster, operator: &Operator, to: &Value) -> Result<(
     cluster.check_no_panic()
 }
 
-/// An init container may be killed at any time; it is then run again.
+/// An init container may be killed at any time and is then run again.
 #[test]
 fn prepare_is_killed_and_repeated() -> Result<()> {
     let loss = Loss::new()?;
@@ -511,7 +511,7 @@ fn prepare_is_killed_and_repeated() -> Result<()> {
     come_back(&mut cluster, &operator, &to)
 }
 
-/// Starts `prepare --wait` while the node is held, sees that it reports that, and lets it go.
+/// Starts `prepare --wait` while the node is held, checks that it reports that, and releases it.
 fn hold_then_release(operator: &Operator, node: &Node, to: &Value) -> Result<Child> {
     fs::write(operator.dir.join("report.json"), "")?;
     let mut waiting = operator
@@ -552,17 +552,17 @@ fn old_data_without_a_plan_is_left_alone() -> Result<()> {
 
 #[test]
 fn words_and_help() -> Result<()> {
-    for words in [&["inspect", "-h"][..], &["prepare", "--help"]] {
-        let output = tool(words)?;
+    for args in [&["inspect", "-h"][..], &["prepare", "--help"]] {
+        let output = tool(args)?;
         let said = String::from_utf8_lossy(&output.stdout).into_owned();
         ensure!(
             output.status.success() && said.contains("Usage: rqlited "),
-            "{words:?}: {output:?}"
+            "{args:?}: {output:?}"
         );
     }
     let output = tool(&["inspect"])?;
     ensure!(output.status.code() == Some(2), "{output:?}");
-    // Only the first word counts: these are node flags with a data directory.
+    // Only the first argument selects a subcommand: these are node flags with a data directory.
     let output = tool(&["-version", "inspect"])?;
     ensure!(
         String::from_utf8_lossy(&output.stderr).starts_with("rqlited v"),

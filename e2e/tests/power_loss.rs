@@ -1,7 +1,9 @@
-//! Power cuts by the hundred: all nodes at the same instant, on disks that lose whatever was not synced; also during starts, joins, loads,
-//! checkpoints and recoveries, and again during what follows. Every node must come back, with every acknowledged row.
+//! Hundreds of power cuts, on all nodes at the same instant, on disks that lose whatever was not synced. Cuts
+//! also hit starts, joins, loads, checkpoints, recoveries and what follows them. Every node must come back
+//! with every acknowledged row.
 //!
-//! `POWER_CUTS` sets how many (default: as many as fit into 70 s), `POWER_SEED` where to begin: a failure names the seed of its cluster.
+//! `POWER_CUTS` sets the number of cuts (default: as many as fit into 70 s), `POWER_SEED` the first seed; a
+//! failure names its own seed.
 use std::{
     env,
     sync::atomic::{AtomicU64, AtomicUsize, Ordering},

@@ -1,4 +1,4 @@
-//! Whoever waits for a queued write is told what became of it.
+//! A client that waits for a queued write receives the write's result.
 use anyhow::{Result, ensure};
 use e2e::{
     cluster::{Cluster, SETTLE_LIMIT},
@@ -34,7 +34,7 @@ fn a_refused_or_failed_write_is_told() -> Result<()> {
         let reply = client.post(QUEUED, body)?;
         let json = reply.json();
         ensure!(
-            // The status of the same statements without a queue.
+            // The status is that of the same statements without the queue.
             reply.status == 200
                 && json["error"].as_str() == want
                 && json["sequence_number"].is_i64(),
@@ -44,7 +44,7 @@ fn a_refused_or_failed_write_is_told() -> Result<()> {
     await_rows(&node, "SELECT count(*) FROM t", 1)
 }
 
-/// The follower lets everybody write; the leader does not.
+/// The follower allows everybody to write; the leader does not.
 #[test]
 fn a_write_that_the_leader_denies_is_told() -> Result<()> {
     let mut cluster = Cluster::start(1)?;
@@ -56,7 +56,7 @@ fn a_write_that_the_leader_denies_is_told() -> Result<()> {
         r#"[{"username":"*","perms":["query","status","ready","join"]}]"#,
     )?;
     cluster[0].args.push(format!("-auth={}", auth.display()));
-    // Only the first may lead: it is the one with rules.
+    // Only the first node may lead, because it has the access rules.
     cluster[0].stop()?;
     cluster[0].start_and_ready()?;
     let mut second = cluster.client(1).timeout(SETTLE_LIMIT);
@@ -79,13 +79,14 @@ fn a_write_that_the_leader_denies_is_told() -> Result<()> {
     await_rows(&cluster[1], "SELECT count(*) FROM t", 0)
 }
 
-/// With `-write-queue-tx` a write is a transaction: one that fails is written without its neighbours, not with them dropped.
+/// With `-write-queue-tx` a batch is a transaction. If one of its writes fails, the others are still
+/// executed.
 #[test]
 fn in_a_transaction_the_neighbours_of_a_failed_write_are_written() -> Result<()> {
     let mut node = Node::new("1")?.with(&["-write-queue-tx", "-write-queue-timeout=500ms"]);
     node.start_and_ready()?;
     await_write(&mut node.client(), "CREATE TABLE t(x)")?;
-    let told: Vec<_> = std::thread::scope(|scope| {
+    let replies: Vec<_> = std::thread::scope(|scope| {
         let writers = ["t", "nowhere", "t"].map(|table| {
             let mut client = node.client().timeout(SETTLE_LIMIT);
             let body = format!(r#"["INSERT INTO {table} VALUES(1)"]"#);
@@ -95,7 +96,7 @@ fn in_a_transaction_the_neighbours_of_a_failed_write_are_written() -> Result<()>
             .map(|writer| writer.join().expect("no panic"))
             .into()
     });
-    let errors: Vec<_> = told
+    let errors: Vec<_> = replies
         .into_iter()
         .map(|reply| Ok(reply?.json()["error"].as_str().map(str::to_owned)))
         .collect::<Result<_>>()?;

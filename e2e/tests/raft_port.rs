@@ -1,4 +1,4 @@
-//! The inter-node port with `-auth`: strangers store nothing, learn nothing and keep nobody out.
+//! The inter-node port with `-auth`: non-members store nothing, learn nothing and block no member.
 use std::{
     io::{Read, Write},
     net::TcpStream,
@@ -17,7 +17,7 @@ use e2e::{
 /// Everybody may read and write; only bob may join and load.
 const CREDENTIALS: &str = r#"[{"username":"*","perms":["status","ready","query","execute"]},{"username":"bob","password":"secret","perms":["all"]}]"#;
 
-/// Requests of the cluster protocol, by their number in it.
+/// Numbers of requests in the cluster protocol.
 const META: u8 = 0;
 const NOTIFY: u8 = 2;
 const LOAD: u8 = 10;
@@ -47,7 +47,7 @@ fn text(text: &str) -> Vec<u8> {
     bytes
 }
 
-/// What a stranger says first: a purpose, a made-up name, whom it means to reach, and a made-up cluster.
+/// The handshake of a non-member: purpose, made-up name, intended receiver, made-up cluster.
 fn hello(purpose: u8, to: Option<&str>, cluster: Option<&str>) -> Vec<u8> {
     let mut bytes = vec![purpose];
     bytes.extend(text("stranger#1"));
@@ -75,7 +75,7 @@ fn receive(stream: &mut TcpStream) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Connects and greets; the connection and what the node said to the greeting.
+/// Connects and sends the handshake; returns the connection and the node's response.
 fn greet(node: &Node, hello: &[u8]) -> Result<(TcpStream, Vec<u8>)> {
     let mut stream = TcpStream::connect(&node.raft)?;
     stream.set_read_timeout(Some(SETTLE_LIMIT))?;
@@ -86,7 +86,7 @@ fn greet(node: &Node, hello: &[u8]) -> Result<(TcpStream, Vec<u8>)> {
     Ok((stream, welcome))
 }
 
-/// Bytes in the folder where uploads are kept.
+/// Bytes in the directory where uploads are stored.
 fn stored(node: &Node) -> u64 {
     let entries = std::fs::read_dir(node.data.join("scratch"));
     let sizes = entries.into_iter().flatten().flatten();
@@ -115,7 +115,7 @@ fn a_strangers_load_is_refused_before_its_first_byte() -> Result<()> {
     });
     ensure!(refused.is_some(), "256 MiB were taken");
     ensure!(taken == 0, "{taken} bytes were stored");
-    // Nor is memory had by announcing a large message.
+    // Announcing a large message must not allocate memory for it.
     let (mut stream, _) = greet(node, &hello(CLUSTER, None, None))?;
     stream.write_all(&(60_u32 << 20).to_le_bytes())?;
     ensure!(
@@ -149,7 +149,7 @@ fn strangers_learn_nothing() -> Result<()> {
     for cluster in [None, Some("other")] {
         for to in [None, Some("1#0")] {
             let (_stream, welcome) = greet(node, &hello(APPEND, to, cluster))?;
-            ensure!(welcome[0] == 1, "a stranger speaks Raft: {welcome:?}");
+            ensure!(welcome[0] == 1, "a non-member speaks Raft: {welcome:?}");
             heard.push(welcome);
         }
         let notice = [
@@ -170,10 +170,10 @@ fn strangers_learn_nothing() -> Result<()> {
     for bytes in heard {
         let said = String::from_utf8_lossy(&bytes);
         for secret in &secrets {
-            ensure!(!said.contains(secret), "{secret} was told: {said:?}");
+            ensure!(!said.contains(secret), "{secret} was disclosed: {said:?}");
         }
     }
-    // Members still hear all of it.
+    // Members still receive everything.
     let nodes = cluster.client(1).get_json("/nodes")?;
     ensure!(
         nodes["1"]["api_addr"] == format!("http://{}", node.http),
@@ -194,7 +194,7 @@ fn silent_connections_keep_no_member_out() -> Result<()> {
         }
     }
     let begun = Instant::now();
-    // Comes back and is written to.
+    // A member that restarts is admitted, and receives writes.
     let follower = cluster.follower()?;
     cluster[follower].kill()?;
     cluster[follower].start_and_ready()?;
@@ -206,7 +206,7 @@ fn silent_connections_keep_no_member_out() -> Result<()> {
         }
     }
     await_rows(&cluster[follower], "SELECT count(*) FROM t", 20)?;
-    // Comes in.
+    // A new member is admitted, too.
     let flags = secured(dir.path())?;
     let mut fourth = Node::new("4")?;
     fourth.args.extend(flags);
@@ -214,9 +214,9 @@ fn silent_connections_keep_no_member_out() -> Result<()> {
     await_rows(&cluster[3], "SELECT count(*) FROM t", 20)?;
     let expected = [("1", true), ("2", true), ("3", true), ("4", true)];
     await_members(&mut cluster.client(0), &expected)?;
-    println!("back and in after {:?}", begun.elapsed());
-    // The silent ones are hung up on.
-    wait::until("the silent connections end", SETTLE_LIMIT, || {
+    println!("both nodes admitted after {:?}", begun.elapsed());
+    // The idle connections are closed.
+    wait::until("the idle connections to close", SETTLE_LIMIT, || {
         held.retain_mut(|stream| {
             let timed = stream.set_read_timeout(Some(Duration::from_millis(1)));
             let read = timed.and_then(|()| stream.read(&mut [0; 1]));

@@ -1,5 +1,5 @@
-//! Reads that do not end by themselves: they end with their clients, hold up neither probes nor short reads nor the stop of the node, are
-//! listed, logged, and ended by an administrator.
+//! Long-running reads: they end when their clients disconnect, delay neither probes nor short reads nor the
+//! node's stop, and are listed, logged, and ended by an administrator.
 use std::{
     fs,
     io::Write,
@@ -18,14 +18,14 @@ use serde_json::Value;
 
 const ENDLESS: &str =
     "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT count(*) FROM n";
-/// The issue says a second; other tests share the machine.
+/// Requirement: one second. Other tests share the machine.
 const SOON: Duration = Duration::from_secs(5);
-/// What a probe may take. The same holds.
+/// Maximum time of a probe, also allowing for other tests.
 const PROBE_LIMIT: Duration = Duration::from_secs(2);
-/// SIGTERM has to be obeyed by then, whatever runs.
+/// Limit for stopping after SIGTERM, whatever is running.
 const STOP_LIMIT: Duration = Duration::from_secs(10);
 
-/// Sends a statement and does not wait for the answer. Dropping the stream is the client's going away.
+/// Sends a statement without waiting for the reply. Dropping the stream disconnects the client.
 fn begin(addr: &str, path: &str, sql: &str) -> Result<TcpStream> {
     let mut stream = TcpStream::connect(addr)?;
     let body = serde_json::json!([sql]).to_string();
@@ -63,7 +63,7 @@ fn processor_time(node: &Node) -> Result<Duration> {
         .take(2)
         .filter_map(|field| field.parse::<u64>().ok())
         .sum();
-    // Linux counts in hundredths of a second everywhere.
+    // Linux reports processor time in hundredths of a second on all platforms.
     Ok(Duration::from_millis(ticks * 10))
 }
 
@@ -156,7 +156,7 @@ fn probes_and_short_reads_are_served_beside_many_long_ones() -> Result<()> {
     client.execute("INSERT INTO t(x) VALUES(0)", &[])?;
     ensure!(begun.elapsed() < PROBE_LIMIT, "{:?}", begun.elapsed());
 
-    // With the clients still there.
+    // The clients are still connected.
     let begun = Instant::now();
     node.send_sigterm()?;
     node.wait_exit(STOP_LIMIT)?;

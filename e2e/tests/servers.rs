@@ -1,4 +1,4 @@
-//! The servers that discovery is tested against are real, answer, change, fail and leave nothing behind.
+//! Tests of the servers used by the discovery tests: they answer, change, fail and leave no process behind.
 #![expect(
     clippy::expect_used,
     reason = "a helper of a test that cannot run curl has failed"
@@ -23,7 +23,7 @@ use e2e::{
 };
 use hickory_proto::op::ResponseCode;
 
-/// Status code and body of an HTTPS request by `curl` with these certificates.
+/// Status code and body of an HTTPS request made by `curl` with these certificates.
 fn https(
     url: &str,
     ca: Option<&Certificates>,
@@ -176,7 +176,7 @@ fn etcd_asks_for_a_password_and_for_certificates() -> Result<()> {
     server.put("a", "1")?;
     assert_eq!(server.get("a")?.as_deref(), Some("1"));
     let url = |path: &str| format!("https://{}{path}", server.addr());
-    // YQ== is `a`, MQ== is `1`.
+    // YQ== is `a`, MQ== is `1` in base64.
     let range = ["-d", r#"{"key":"YQ=="}"#];
     let (_, refused) = https(&url("/v3/kv/range"), Some(&certificates), None, &range);
     assert!(refused.contains("user name is empty"), "{refused}");
@@ -238,7 +238,7 @@ fn consul_keeps_a_key_behind_its_access_list() -> Result<()> {
     open.delete("a/b")?;
     assert_eq!(open.get("a/b")?, None);
 
-    // Beside it, on ports of its own.
+    // A second server beside it, on its own ports.
     let certificates = Certificates::new()?;
     let guarded = Consul::start_with(consul::Options {
         token: Some("8b5a1b5e-0000-4000-8000-000000000001"),

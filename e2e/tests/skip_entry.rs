@@ -1,4 +1,4 @@
-//! The last resort: one entry of the log is skipped by all nodes, offline, and who has not done it is kept out.
+//! The last resort: all nodes skip one log entry, offline; a node that has not skipped it is kept out.
 use std::{
     path::{Path, PathBuf},
     process::{Command, Output},
@@ -13,18 +13,18 @@ use e2e::{
 
 const COUNT: &str = "SELECT count(*) FROM t";
 const POISON: &str = "SELECT count(*) FROM t WHERE n = 666";
-/// Entries that a short test can have written.
+/// Upper bound for the index of entries that this short test writes.
 const MAX_INDEX: u64 = 60;
 
-fn tool(words: &[&str], data: &Path) -> Result<Output> {
+fn tool(args: &[&str], data: &Path) -> Result<Output> {
     Command::new(binary::rqlited()?)
-        .args(words)
+        .args(args)
         .arg(data)
         .output()
         .context("run rqlited")
 }
 
-/// The index of the entry with this SQL, and what `inspect` says of it.
+/// Index of the entry with this SQL, and the output of `inspect` about it.
 fn find(data: &Path, sql: &str) -> Result<(String, String)> {
     for index in 0..MAX_INDEX {
         let index = index.to_string();
@@ -43,7 +43,7 @@ fn field<'a>(text: &'a str, name: &str) -> Result<&'a str> {
         .with_context(|| format!("no {name} in {text}"))
 }
 
-/// Three nodes with rows 1, 2, 666 and 3, killed; their directories.
+/// Three nodes with rows 1, 2, 666 and 3, killed; and their directories.
 fn killed_cluster() -> Result<(Cluster, Vec<PathBuf>)> {
     let mut cluster = Cluster::start(3)?;
     let leader = cluster.leader()?;
@@ -65,11 +65,11 @@ fn killed_cluster() -> Result<(Cluster, Vec<PathBuf>)> {
 }
 
 fn skip(data: &Path, index: &str, term: &str, checksum: &str) -> Result<Output> {
-    let words = ["skip-entry", "--index", index, "--term", term];
-    tool(&[&words[..], &["--checksum", checksum]].concat(), data)
+    let args = ["skip-entry", "--index", index, "--term", term];
+    tool(&[&args[..], &["--checksum", checksum]].concat(), data)
 }
 
-/// Once the database's file holds an entry it cannot be skipped any more.
+/// Once the database file contains an entry's effect, the entry cannot be skipped any more.
 fn is_refused_after_a_checkpoint(cluster: &mut Cluster, data: &[PathBuf]) -> Result<()> {
     let leader = cluster.leader()?;
     let reply = cluster.client(leader).post("/snapshot", "")?;
@@ -96,7 +96,7 @@ fn an_entry_is_skipped_by_all_nodes_or_they_do_not_talk() -> Result<()> {
     let command =
         format!("rqlited skip-entry --index {index} --term {term} --checksum {checksum} ");
     ensure!(text.contains(&command), "{text}");
-    // All nodes show the same; another checksum is refused.
+    // All nodes show the same entry; a different checksum is refused.
     for data in &data[1..] {
         let (same_index, same) = find(data, "VALUES(666)")?;
         ensure!(
@@ -119,15 +119,15 @@ fn an_entry_is_skipped_by_all_nodes_or_they_do_not_talk() -> Result<()> {
     }
     let mut client = cluster.client(0);
     await_write(&mut client, "INSERT INTO t VALUES(4)")?;
-    // The third has not skipped it: it is kept out, and told what to run.
+    // The third node has not skipped it: it is kept out, and its log names the command to run.
     let third = cluster.iter_mut().last().context("no third node")?;
     await_log(third, &format!("has skipped entry {index} of the log"))?;
     await_log(third, &command)?;
     third.kill()?;
-    for words in ["is skipped", "had been skipped before"] {
+    for text in ["is skipped", "had been skipped before"] {
         let done = skip(&data[2], &index, term, checksum)?;
         ensure!(
-            done.status.success() && String::from_utf8_lossy(&done.stdout).contains(words),
+            done.status.success() && String::from_utf8_lossy(&done.stdout).contains(text),
             "{done:?}"
         );
     }

@@ -1,4 +1,5 @@
-//! Automatic VACUUM and PRAGMA optimize: the leader's doing, the same on every node, and not again only because somebody restarted.
+//! Automatic VACUUM and PRAGMA optimize: initiated by the leader, equal on every node, and not repeated
+//! because of a restart.
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -13,10 +14,10 @@ use serde_json::{Value, json};
 
 const OFTEN: [&str; 2] = ["-auto-vacuum-int=1s", "-auto-optimize-int=1s"];
 const SELDOM: [&str; 2] = ["-auto-vacuum-int=1h", "-auto-optimize-int=1h"];
-/// Long enough for a few looks at what is due.
+/// Long enough for several checks of what is due.
 const WATCHED: Duration = Duration::from_secs(3);
 
-/// Rows in a table without a key of its own, so that VACUUM may number them anew; most are deleted again.
+/// Rows in a table without a primary key, so that VACUUM may renumber them; most rows are deleted again.
 const HOLES: [&str; 4] = [
     "CREATE TABLE t(x TEXT, y)",
     "CREATE TABLE keyed(x TEXT); CREATE INDEX keyed_x ON keyed(x)",
@@ -35,8 +36,8 @@ fn counter(client: &mut Client, key: &str) -> Result<u64> {
     vars["store"][key].as_u64().context(key.to_owned())
 }
 
-/// Waits until the node's own database has no unused page and knows the shape of its tables.
-fn await_upkeep(client: &mut Client) -> Result<()> {
+/// Waits until the node's own database has no unused page and has table statistics.
+fn await_maintenance(client: &mut Client) -> Result<()> {
     wait::until("a vacuumed, analyzed database", SETTLE_LIMIT, || {
         let mut number = |sql: &str| client.number("none", sql).map_err(|e| format!("{e:#}"));
         let unused = number("PRAGMA freelist_count")?;
@@ -76,21 +77,24 @@ fn the_leader_keeps_the_database_up_on_all_nodes() -> Result<()> {
     }
     cluster.iter_mut().try_for_each(Node::start)?;
     for index in 0..3 {
-        await_upkeep(&mut cluster.client(index))?;
+        await_maintenance(&mut cluster.client(index))?;
     }
     let after = cluster.agreed_rows("SELECT count(*), max(rowid) FROM t")?;
-    ensure!(before != after, "rows were not numbered anew: {after}");
+    ensure!(before != after, "rows were not renumbered: {after}");
     cluster.agreed_rows("SELECT sum(rowid), count(*) FROM keyed")?;
     cluster.agreed_rows("SELECT group_concat(tbl || idx || stat) FROM sqlite_stat1")?;
     cluster.agreed_dump()?;
     cluster.check_integrity()?;
     let done = (0..3).map(|index| counter(&mut cluster.client(index), "num_auto_vacuums"));
     let done = done.collect::<Result<Vec<_>>>()?;
-    ensure!(done.iter().sum::<u64>() > 0, "nobody counted: {done:?}");
+    ensure!(
+        done.iter().sum::<u64>() > 0,
+        "nothing was counted: {done:?}"
+    );
     cluster.check_no_panic()
 }
 
-/// What `/status` shows of the last ones.
+/// The last maintenance runs as shown by `/status`.
 fn last(client: &mut Client) -> Result<[String; 2], String> {
     let store = store_status(client)?;
     let times = [
@@ -186,7 +190,7 @@ fn without_room_on_the_disk_it_is_put_off() -> Result<()> {
         "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i<40) INSERT INTO t SELECT zeroblob(1000000) FROM n",
         &[],
     )?;
-    // The WAL is moved, so that what is free stays free.
+    // The snapshot empties the WAL, so that the free space does not change later.
     let snapshot = client.post("/snapshot", "")?;
     ensure!(snapshot.status == 200, "{snapshot:?}");
     node.stop()?;

@@ -1,4 +1,5 @@
-//! Nodes of two format versions in one cluster: rolled forward and back under numbered writers, and told apart in words.
+//! Nodes of two format versions in one cluster: upgraded and downgraded while clients write, and rejected
+//! with a clear message.
 use std::{path::PathBuf, thread, time::Duration};
 
 use anyhow::{Context, Result, ensure};
@@ -16,10 +17,10 @@ use e2e::{
 };
 use serde_json::Value;
 
-/// Checkpoints and snapshots happen while the cluster is rolled.
+/// Settings for checkpoints and snapshots to happen during the upgrade.
 const ARGS: [&str; 2] = ["-raft-snap=100", "-raft-snap-int=1s"];
 
-/// Three nodes of the old version, formed.
+/// A cluster of three nodes of the old version.
 fn old_cluster(old: &std::path::Path) -> Result<Cluster> {
     let nodes = ["1", "2", "3"]
         .into_iter()
@@ -34,14 +35,14 @@ fn old_cluster(old: &std::path::Path) -> Result<Cluster> {
     Ok(cluster)
 }
 
-/// Stops the node in order and starts it as another program; ready afterwards.
+/// Stops the node normally and starts it with another program; returns once it is ready.
 fn exchange(node: &mut Node, program: Option<PathBuf>) -> Result<()> {
     node.stop()?;
     node.program = program;
     node.start_and_ready()
 }
 
-/// What `/status` of a new node says about versions: the one in effect.
+/// The format version in effect according to `/status` of a new node.
 fn in_effect(node: &Node) -> Result<Value> {
     let status = node.client().get_json("/status")?;
     Ok(status["store"]["raft"]["format_version"].clone())
@@ -59,7 +60,8 @@ fn await_version(cluster: &Cluster, want: u64) -> Result<()> {
     Ok(())
 }
 
-/// The old version everywhere, then forward, one back, forward again: the version rises only when the last node is new.
+/// From the old version on all nodes to the new one, one node back, and again to the new one: the format
+/// version rises only when the last node is new.
 fn roll(cluster: &mut Cluster, old: &std::path::Path) -> Result<()> {
     exchange(&mut cluster[0], None)?;
     exchange(&mut cluster[1], None)?;
@@ -124,18 +126,19 @@ fn an_old_node_is_refused_in_words_once_the_version_is_raised() -> Result<()> {
     let mut cluster = Cluster::start_with(3, &ARGS)?;
     await_version(&cluster, 2)?;
 
-    let mut stranger = Node::new("4")?.with(&["-join-attempts=1", "-join-interval=100ms"]);
-    stranger.program = Some(old.clone());
-    stranger.args.push(format!("-join={}", cluster[0].raft));
-    stranger.start()?;
-    stranger.wait_exit(PROCESS_LIMIT)?;
-    let log = stranger.log();
+    let mut newcomer = Node::new("4")?.with(&["-join-attempts=1", "-join-interval=100ms"]);
+    newcomer.program = Some(old.clone());
+    newcomer.args.push(format!("-join={}", cluster[0].raft));
+    newcomer.start()?;
+    newcomer.wait_exit(PROCESS_LIMIT)?;
+    let log = newcomer.log();
     ensure!(
         log.contains("run a newer rqlited"),
         "the joiner's log:\n{log}"
     );
 
-    // A member that comes back as the old program ends at the first entry that it cannot read, and harms nothing; the others go on.
+    // A member restarted with the old program exits at the first entry that it cannot decode; the others
+    // continue unharmed.
     let leader = cluster.leader()?;
     let member = (leader + 1) % 3;
     cluster[member].stop()?;

@@ -30,9 +30,9 @@ const NEVER_PROPOSED_BEGINNINGS: [&str; 2] = ["disk full: ", "disk hangs: "];
 /// Request body of one statement with its parameters.
 #[must_use]
 pub fn statement(sql: &str, parameters: &[Value]) -> String {
-    let mut words = vec![Value::from(sql)];
-    words.extend_from_slice(parameters);
-    json!([words]).to_string()
+    let mut items = vec![Value::from(sql)];
+    items.extend_from_slice(parameters);
+    json!([items]).to_string()
 }
 
 /// What the reply to a write of one statement, or its absence, says about the write.

@@ -133,7 +133,7 @@ impl State {
             5 => Step::Link(victim, Mode::Blackhole),
             6 => Step::Link(
                 victim,
-                [Mode::HoldRequests, Mode::HoldAnswers][seed.index(2)],
+                [Mode::HoldRequests, Mode::HoldResponses][seed.index(2)],
             ),
             _ => Step::Slow(victim),
         }
@@ -402,7 +402,7 @@ mod tests {
                 _ => {}
             }
             let name = match step {
-                Step::User(_, deed) => format!("{deed:?}"),
+                Step::User(_, misuse) => format!("{misuse:?}"),
                 other => format!("{other:?}").split('(').next().unwrap().to_owned(),
             };
             kinds.insert(name);

@@ -122,7 +122,7 @@ pub fn use_registers(shared: &Shared, mut seed: Seed) -> Vec<RegisterRecord> {
         let age = shared.start.elapsed().as_millis() / REGISTER_LIFE.as_millis();
         let name = format!("{age}-{}", seed.below(REGISTERS));
         let called = shared.now();
-        let told = match seed.below(3) {
+        let observed = match seed.below(3) {
             0 => read(&mut client, &name),
             1 => write(
                 &mut client,
@@ -136,8 +136,8 @@ pub fn use_registers(shared: &Shared, mut seed: Seed) -> Vec<RegisterRecord> {
                 shared.next_value.fetch_add(1, Ordering::Relaxed),
             ),
         };
-        let returned = told.answered.then(|| shared.now());
-        if let Some(action) = told.action {
+        let returned = observed.answered.then(|| shared.now());
+        if let Some(action) = observed.action {
             if let Action::Read(value) | Action::Write(value) = action {
                 last_seen = value;
             }
@@ -153,7 +153,7 @@ pub fn use_registers(shared: &Shared, mut seed: Seed) -> Vec<RegisterRecord> {
             });
         }
         count += 1;
-        if !told.answered || count.is_multiple_of(STAY) {
+        if !observed.answered || count.is_multiple_of(STAY) {
             client = shared.any_client(&mut seed);
         }
         wait::pace(PACE);
@@ -193,14 +193,14 @@ pub fn read_finally(
 }
 
 /// What a reply contributes to the history.
-struct Told {
+struct Observation {
     /// `None` if the operation certainly had no effect and returned nothing.
     action: Option<Action>,
     /// Whether the outcome is known.
     answered: bool,
 }
 
-fn read(client: &mut Client, name: &str) -> Told {
+fn read(client: &mut Client, name: &str) -> Observation {
     let rows = client.rows(
         "linearizable",
         "SELECT value FROM register WHERE name=?",
@@ -211,32 +211,32 @@ fn read(client: &mut Client, name: &str) -> Told {
             .and_then(|row| row.first()?.as_u64())
             .unwrap_or(0)
     });
-    Told {
+    Observation {
         action: value.map(Action::Read),
         answered: value.is_some(),
     }
 }
 
-fn write(client: &mut Client, name: &str, value: u64) -> Told {
+fn write(client: &mut Client, name: &str, value: u64) -> Observation {
     let sql =
         "INSERT INTO register VALUES(?,?) ON CONFLICT(name) DO UPDATE SET value=excluded.value";
     match client.write(sql, &[json!(name), json!(value)]) {
-        WriteOutcome::Acknowledged(_) => Told {
+        WriteOutcome::Acknowledged(_) => Observation {
             action: Some(Action::Write(value)),
             answered: true,
         },
-        WriteOutcome::Unknown(_) => Told {
+        WriteOutcome::Unknown(_) => Observation {
             action: Some(Action::Write(value)),
             answered: false,
         },
-        WriteOutcome::Refused(_) => Told {
+        WriteOutcome::Refused(_) => Observation {
             action: None,
             answered: false,
         },
     }
 }
 
-fn swap(client: &mut Client, name: &str, from: u64, to: u64) -> Told {
+fn swap(client: &mut Client, name: &str, from: u64, to: u64) -> Observation {
     let action = |done| Some(Action::CompareAndSet { from, to, done });
     let parameters = [json!(to), json!(name), json!(from)];
     match client.write(
@@ -244,23 +244,23 @@ fn swap(client: &mut Client, name: &str, from: u64, to: u64) -> Told {
         &parameters,
     ) {
         // A register without a row has no value that the UPDATE could match, not even 0.
-        WriteOutcome::Acknowledged(0) if from == 0 => Told {
+        WriteOutcome::Acknowledged(0) if from == 0 => Observation {
             action: None,
             answered: true,
         },
-        WriteOutcome::Acknowledged(rows) => Told {
+        WriteOutcome::Acknowledged(rows) => Observation {
             action: action(Some(rows == 1)),
             answered: true,
         },
-        WriteOutcome::Unknown(_) if from == 0 => Told {
+        WriteOutcome::Unknown(_) if from == 0 => Observation {
             action: None,
             answered: false,
         },
-        WriteOutcome::Unknown(_) => Told {
+        WriteOutcome::Unknown(_) => Observation {
             action: action(None),
             answered: false,
         },
-        WriteOutcome::Refused(_) => Told {
+        WriteOutcome::Refused(_) => Observation {
             action: None,
             answered: false,
         },
@@ -275,12 +275,12 @@ mod tests {
     fn refused_connections_leave_no_trace_in_the_history() {
         let addr = format!("127.0.0.1:{}", crate::ports::reserve().unwrap());
         let mut client = Client::new(&addr);
-        for told in [
+        for observed in [
             read(&mut client, "a"),
             write(&mut client, "a", 1),
             swap(&mut client, "a", 1, 2),
         ] {
-            assert!(told.action.is_none() && !told.answered);
+            assert!(observed.action.is_none() && !observed.answered);
         }
     }
 }

@@ -114,12 +114,12 @@ fn known_histories() {
             Verdict::Impossible,
         ),
         (
-            "untold swap that happened",
+            "unanswered swap that happened",
             vec![op(0, 1, Write(1)), lost(2, unsure), op(5, 6, Read(2))],
             Verdict::Linearizable,
         ),
         (
-            "untold swap that could not",
+            "unanswered swap that could not",
             vec![op(0, 1, Write(3)), lost(2, unsure), op(5, 6, Read(2))],
             Verdict::Impossible,
         ),

@@ -470,7 +470,7 @@ mod tests {
             assert!(kept.len() >= 3000 && kept[..2560] == [7; 2560]);
             assert!(!disk.path().join("d/late").exists());
         }
-        assert!(lost.iter().any(|words| words.contains("kept")), "{lost:?}");
+        assert!(lost.iter().any(|loss| loss.contains("kept")), "{lost:?}");
     }
 
     #[test]

@@ -340,8 +340,8 @@ impl Model {
         while let Some((ino, name)) = waiting.pop() {
             match self.inodes.get(&ino) {
                 Some(Inode::File(file)) => {
-                    let (content, words) = file.after_cut(seed);
-                    lost.extend(words.map(|words| format!("{}: {words}", name.display())));
+                    let (content, loss) = file.after_cut(seed);
+                    lost.extend(loss.map(|loss| format!("{}: {loss}", name.display())));
                     let file = File {
                         seen: content.clone(),
                         durable: content,
@@ -446,11 +446,11 @@ impl File {
             }
         }
         content.resize(len, 0);
-        let words = format!(
+        let loss = format!(
             "{kept} of {} unsynced sectors, length {len} of {old} to {new}",
             self.dirty.len()
         );
-        (content, Some(words))
+        (content, Some(loss))
     }
 }
 

@@ -98,9 +98,9 @@ impl Daemon {
     fn spawn(&mut self) -> Result<()> {
         let log = self.printed().open()?;
         let program = self.program.as_os_str();
-        let mut words = die_with_parent().iter().map(OsStr::new).chain([program]);
-        let child = Command::new(words.next().unwrap_or(program))
-            .args(words)
+        let mut command_line = die_with_parent().iter().map(OsStr::new).chain([program]);
+        let child = Command::new(command_line.next().unwrap_or(program))
+            .args(command_line)
             .args(&self.args)
             .current_dir(self.root.path())
             .stdin(Stdio::null())
