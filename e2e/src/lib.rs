@@ -5,7 +5,8 @@
 //!
 //! Reading order: [`process`] → [`client`] → [`wait`] → [`cluster`] → [`membership`] → [`link`] → [`fault`]
 //! with [`history`] and [`linearize`] → [`exchange`] → [`small_disk`], [`frozen_disk`] and [`power`] →
-//! [`dump`] → [`mod@bench`].
+//! [`dump`] → [`mod@bench`]. Apart from these, [`repository`] reads the workspace's sources for the tests
+//! of its rules.
 
 pub mod bench;
 pub mod binary;
@@ -24,6 +25,7 @@ pub mod netns;
 pub mod ports;
 pub mod power;
 pub mod process;
+pub mod repository;
 pub mod seed;
 pub mod servers;
 pub mod small_disk;

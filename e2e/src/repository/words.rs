@@ -1,0 +1,249 @@
+//! Words that the project does not use (`e2e/words.txt`) and where they are used all the same.
+use std::{collections::BTreeMap, fs, path::Path};
+
+use anyhow::{Context, Result, bail};
+use regex_lite::{Regex, RegexBuilder};
+
+use super::{
+    items::test_names,
+    source::{Repository, Source},
+    text::{Kind, parts},
+};
+
+/// What is searched besides Rust files: documents, manifests, scripts.
+const DOCUMENTS: [&str; 10] = [
+    "ARCHITECTURE.md",
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
+    "README.md",
+    "charts",
+    "crds",
+    "manifests",
+    "node",
+    "operator",
+    "e2e",
+];
+
+/// One entry of the list.
+#[derive(Debug)]
+pub struct Banned {
+    /// The word as listed.
+    pub word: String,
+    /// What to write instead.
+    pub instead: String,
+    /// Hits that are tolerated until they are gone.
+    pub allowance: usize,
+    pattern: Regex,
+    places: Places,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Places {
+    /// Names of the code alone: the word is plain English elsewhere.
+    Names,
+    /// Comments, strings and documents.
+    Text,
+    /// Everywhere.
+    All,
+}
+
+/// The parsed list.
+#[derive(Debug, Default)]
+pub struct Words {
+    /// Its entries in order.
+    pub banned: Vec<Banned>,
+    /// Texts within which nothing is banned: terms of rqlite, SQLite and Kubernetes.
+    except: Vec<Regex>,
+}
+
+impl Words {
+    /// Reads the list: `name|text|word PATTERN: instead` or `except PATTERN: reason`, `#` begins a comment. A
+    /// pattern is a regular expression without regard to case, for whole words of text or of a name: `bell`
+    /// hits `StopBell` and `bell_rope`. A pattern with a capital letter regards case: `Ask` hits the type,
+    /// not the function `ask`. `[n]` before `:` tolerates n hits.
+    ///
+    /// # Errors
+    /// When a line has another form.
+    pub fn parse(text: &str) -> Result<Self> {
+        let mut words = Self::default();
+        for line in text
+            .lines()
+            .filter(|line| !line.starts_with('#') && !line.is_empty())
+        {
+            let (left, instead) = line
+                .split_once(": ")
+                .with_context(|| format!("{line:?} has no `: `"))?;
+            let (left, allowance) = match left.split_once(" [") {
+                Some((left, number)) => (left, number.trim_end_matches(']').parse()?),
+                None => (left, 0),
+            };
+            let (kind, word) = left
+                .split_once(' ')
+                .with_context(|| format!("{line:?} has no kind"))?;
+            let pattern = RegexBuilder::new(&format!(r"\b(?:{word})\b"))
+                .case_insensitive(!word.contains(char::is_uppercase))
+                .build()
+                .with_context(|| format!("{word:?}"))?;
+            let places = match kind {
+                "name" => Places::Names,
+                "text" => Places::Text,
+                "word" => Places::All,
+                "except" => {
+                    words.except.push(pattern);
+                    continue;
+                }
+                _ => bail!("{line:?}: {kind} is no kind"),
+            };
+            words.banned.push(Banned {
+                word: word.to_owned(),
+                instead: instead.to_owned(),
+                allowance,
+                pattern,
+                places,
+            });
+        }
+        Ok(words)
+    }
+
+    /// Where each listed word is used, as `file:line`, by its place in the list.
+    ///
+    /// # Errors
+    /// When a document cannot be read.
+    pub fn hits(&self, repository: &Repository) -> Result<BTreeMap<usize, Vec<String>>> {
+        let mut hits = BTreeMap::new();
+        for source in &repository.sources {
+            self.in_source(source, &mut hits);
+        }
+        for name in DOCUMENTS {
+            self.in_documents(&repository.root, &repository.root.join(name), &mut hits)?;
+        }
+        Ok(hits)
+    }
+
+    fn in_source(&self, source: &Source, hits: &mut BTreeMap<usize, Vec<String>>) {
+        // Test names are sentences and may use any word.
+        let tests = test_names(source);
+        let stem = source.path.rsplit('/').next().unwrap_or_default();
+        self.search(Places::Names, &split(stem), &source.path, 1, hits);
+        for part in parts(&source.text) {
+            let is_name = part.kind == Kind::Name;
+            if is_name && tests.contains(part.text) {
+                continue;
+            }
+            let text = if is_name {
+                split(part.text)
+            } else {
+                self.cleaned(part.text)
+            };
+            let places = if is_name { Places::Names } else { Places::Text };
+            self.search(places, &text, &source.path, part.line, hits);
+        }
+    }
+
+    fn in_documents(
+        &self,
+        root: &Path,
+        path: &Path,
+        hits: &mut BTreeMap<usize, Vec<String>>,
+    ) -> Result<()> {
+        if path.is_dir() {
+            for entry in fs::read_dir(path)? {
+                self.in_documents(root, &entry?.path(), hits)?;
+            }
+        } else if path.extension().is_some_and(|e| {
+            ["md", "yaml", "txt", "json"]
+                .iter()
+                .any(|known| e == *known)
+        }) && !path.ends_with("e2e/words.txt")
+            && path.exists()
+        {
+            let name = path.strip_prefix(root)?.display().to_string();
+            for (number, line) in fs::read_to_string(path)?.lines().enumerate() {
+                self.search(Places::Text, &self.cleaned(line), &name, number + 1, hits);
+            }
+        }
+        Ok(())
+    }
+
+    fn cleaned(&self, text: &str) -> String {
+        let mut text = text.to_owned();
+        for except in &self.except {
+            text = except.replace_all(&text, "").into_owned();
+        }
+        text
+    }
+
+    fn search(
+        &self,
+        places: Places,
+        text: &str,
+        file: &str,
+        line: usize,
+        hits: &mut BTreeMap<usize, Vec<String>>,
+    ) {
+        for (index, banned) in self.banned.iter().enumerate() {
+            if banned.places != Places::All && banned.places != places {
+                continue;
+            }
+            for _ in banned.pattern.find_iter(text) {
+                hits.entry(index)
+                    .or_default()
+                    .push(format!("{file}:{line}"));
+            }
+        }
+    }
+}
+
+/// The words of a name: `StopBell` and `stop_bell` become `Stop Bell` and `stop bell`.
+fn split(name: &str) -> String {
+    let mut words = String::new();
+    let mut before = ' ';
+    for c in name.chars() {
+        if c == '_' || c == '.' {
+            words.push(' ');
+        } else {
+            if c.is_uppercase() && before.is_lowercase() {
+                words.push(' ');
+            }
+            words.push(c);
+        }
+        before = c;
+    }
+    words
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_is_found_in_names_and_text_by_its_kind() {
+        let words = Words::parse("# comment\nword bell: stop signal\nname Ask: Request\ntext made anew: recreated\nexcept bell curve: a term\n").unwrap();
+        let text = "// The bell rings; the bell curve does not. Ask who is made anew.\nstruct StopBell; enum Ask {} fn ask() {}\n#[test]\nfn a_bell() {}\n";
+        let source = Source {
+            path: "node/src/x.rs".to_owned(),
+            text: text.to_owned(),
+            syntax: syn::parse_file(text).unwrap(),
+            area: super::super::Area::Product,
+        };
+        let mut hits = BTreeMap::new();
+        words.in_source(&source, &mut hits);
+        let at = |lines: &[usize]| {
+            lines
+                .iter()
+                .map(|l| format!("node/src/x.rs:{l}"))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(
+            hits,
+            BTreeMap::from([(0, at(&[1, 2])), (1, at(&[2])), (2, at(&[1]))])
+        );
+    }
+
+    #[test]
+    fn a_list_with_a_mistake_is_refused() {
+        for text in ["word bell", "bell: x", "other bell: x", "word bell [x]: y"] {
+            assert!(Words::parse(text).is_err(), "{text}");
+        }
+    }
+}
