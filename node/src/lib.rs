@@ -10,6 +10,7 @@ pub mod clock;
 pub mod cluster;
 pub mod command;
 pub mod config;
+pub mod data_dir;
 pub mod descriptors;
 pub mod discovery;
 pub mod disk;

@@ -14,16 +14,15 @@ use std::{
 use clap::Parser;
 use serde::Serialize;
 
-pub(crate) use self::apply::{is_parked, park};
 use self::{
     decide::{Action, Holds, Observation, Trouble, decide},
     files::{Plan, State},
 };
 use crate::{
+    data_dir::{self, is_parked, park},
     identity::{Identity, Lineage},
     inspect::{self, Answer, Entry, Facts},
     recovery,
-    run::lock_directory,
 };
 
 /// The node must not start: a person or the operator has to decide.
@@ -145,7 +144,7 @@ fn prepare(args: &Args) -> Report {
     if let Err(e) = node_db::durable::create_dir_all(&args.data) {
         return refused(format!("{}: {e}", args.data.display()));
     }
-    let _lock = match lock_directory(&args.data) {
+    let _lock = match data_dir::lock(&args.data) {
         Ok(lock) => lock,
         Err(e) => return refused(format!("{e:#}")),
     };
@@ -232,7 +231,7 @@ fn observe(
         recovering_to,
         plan_done: apply::plan_done(data),
         parking: plan
-            .filter(|plan| apply::is_parking(data, &plan.plan_id))
+            .filter(|plan| data_dir::is_parking(data, &plan.plan_id))
             .map(|plan| plan.plan_id.clone()),
         retired: state
             .parking_of(name)?
@@ -254,7 +253,7 @@ fn act(
     };
     match action {
         Action::Create { may_form } => {
-            apply::create(data, name, state.cluster(), *may_form)?;
+            data_dir::create(data, name, state.cluster(), *may_form)?;
             Ok(Deed::Created)
         }
         Action::Recover => {

@@ -3,6 +3,7 @@
 //!
 //! DESIGN.md beside this file argues the order of the steps and what every crash leaves behind.
 pub mod derive;
+mod error;
 mod journal;
 pub mod peers;
 pub mod skip;
@@ -17,6 +18,7 @@ use std::{
 
 use node_db::durable;
 
+pub use self::error::RecoverError;
 use self::{
     journal::Journal,
     peers::{MAX_PEERS_BYTES, Peers, PeersError},
@@ -36,29 +38,6 @@ use crate::{
 pub const PEERS_FILE: &str = "peers.json";
 /// Its name afterwards.
 pub const PEERS_DONE_FILE: &str = "peers.info";
-
-/// Why a recovery did not happen, or did not end. The peers file stays where it is.
-#[derive(Debug, thiserror::Error)]
-pub enum RecoverError {
-    /// The file is wrong.
-    #[error(transparent)]
-    Peers(#[from] PeersError),
-    /// The data directory cannot be recovered so.
-    #[error("failed to recover node: {0}")]
-    Failed(String),
-    /// The identity cannot be had.
-    #[error("failed to recover node: {0}")]
-    Identity(#[from] IdentityError),
-    /// The database cannot be had.
-    #[error("failed to recover node: {0}")]
-    Database(#[from] node_db::OpenError),
-}
-
-impl RecoverError {
-    fn io(what: &str, path: &Path, e: &io::Error) -> Self {
-        Self::Failed(format!("{what} {}: {e}", path.display()))
-    }
-}
 
 /// What has just become durable. A crash after any of them is made good by the next start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,10 +6,11 @@ use std::{fs, io, path::Path};
 use node_db::durable;
 use serde::{Deserialize, Serialize};
 
-use crate::{identity::Cluster, prepare};
+use crate::{
+    data_dir::{self, REJOIN_FILE},
+    identity::Cluster,
+};
 
-/// In the data directory.
-pub const FILE_NAME: &str = "rejoin.json";
 /// Begins the names of directories below `parked/` that this room makes.
 const PARKED_PREFIX: &str = "copy-";
 
@@ -32,7 +33,7 @@ pub struct Rejoin {
 /// The disk refused.
 pub fn request(data_dir: &Path, rejoin: &Rejoin) -> io::Result<()> {
     let content = serde_json::to_vec_pretty(rejoin).map_err(io::Error::other)?;
-    durable::write(&data_dir.join(FILE_NAME), &content)
+    durable::write(&data_dir.join(REJOIN_FILE), &content)
 }
 
 /// At a start, before anything else is read: parks the data if that was asked for and is not done yet. Gives what is still to be
@@ -41,7 +42,7 @@ pub fn request(data_dir: &Path, rejoin: &Rejoin) -> io::Result<()> {
 /// # Errors
 /// The disk refused, or the file is not ours.
 pub fn carry_out(data_dir: &Path, name: &str) -> io::Result<Option<Rejoin>> {
-    let path = data_dir.join(FILE_NAME);
+    let path = data_dir.join(REJOIN_FILE);
     let content = match fs::read(&path) {
         Ok(content) => content,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -50,9 +51,9 @@ pub fn carry_out(data_dir: &Path, name: &str) -> io::Result<Option<Rejoin>> {
     let rejoin: Rejoin = serde_json::from_slice(&content)
         .map_err(|e| io::Error::other(format!("{}: {e}", path.display())))?;
     let plan = format!("{PARKED_PREFIX}{}", rejoin.index);
-    if !prepare::is_parked(data_dir, &plan) {
+    if !data_dir::is_parked(data_dir, &plan) {
         remove_former(data_dir, &plan)?;
-        prepare::park(data_dir, &plan, name, rejoin.cluster.clone()).map_err(io::Error::other)?;
+        data_dir::park(data_dir, &plan, name, rejoin.cluster.clone()).map_err(io::Error::other)?;
         tracing::warn!(
             target: "store",
             "{}: the data is parked in {}/parked/{plan} (it may be deleted), and the node joins again",
@@ -67,7 +68,7 @@ pub fn carry_out(data_dir: &Path, name: &str) -> io::Result<Option<Rejoin>> {
 /// # Errors
 /// The disk refused.
 pub fn finished(data_dir: &Path) -> io::Result<()> {
-    match fs::remove_file(data_dir.join(FILE_NAME)) {
+    match fs::remove_file(data_dir.join(REJOIN_FILE)) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
         _ => Ok(()),
     }

@@ -19,7 +19,7 @@ use crate::{
         ClusterError, Forming, Plan, Source, register::keep_leader_key, serve::ClusterServer,
     },
     config::{Config, split_host_port},
-    descriptors,
+    data_dir, descriptors,
     discovery::Discovery,
     disk::Disk,
     http_api::{HttpSettings, HttpState},
@@ -152,7 +152,7 @@ impl Node {
             .and_then(|()| durable::create_dir_all(&raft_dir))
             .and_then(|()| durable::sync(&raft_dir))
             .with_context(|| format!("failed to create {}", raft_dir.display()))?;
-        let lock = lock_directory(data_dir)?;
+        let lock = data_dir::lock(data_dir)?;
         let rejoin =
             rejoin::carry_out(data_dir, config.node_id()).context("failed to open store")?;
         let asked_to_recover = raft_dir.join(recovery::PEERS_FILE).exists();
@@ -575,17 +575,6 @@ fn status_settings(config: &Config) -> StatusSettings {
 
 fn has_log(raft_dir: &Path) -> bool {
     std::fs::read_dir(raft_dir.join("log")).is_ok_and(|mut entries| entries.next().is_some())
-}
-
-/// Held by whoever works on a data directory: a node, or a subcommand.
-pub(crate) fn lock_directory(data_dir: &Path) -> anyhow::Result<std::fs::File> {
-    let path = data_dir.join("lock");
-    let file = std::fs::File::create(&path)
-        .with_context(|| format!("cannot write in the data directory {}", data_dir.display()))?;
-    file.try_lock().map_err(|_| {
-        anyhow::anyhow!("the data directory {} is in use by another rqlited; stop it, or name another directory", data_dir.display())
-    })?;
-    Ok(file)
 }
 
 fn clear_directory(dir: &Path) -> anyhow::Result<()> {

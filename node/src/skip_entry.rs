@@ -4,10 +4,10 @@ use std::{ffi::OsString, path::PathBuf};
 use clap::Parser;
 
 use crate::{
+    data_dir,
     identity::Skipped,
     inspect::Answer,
     recovery::skip::{Done, skip},
-    run::lock_directory,
 };
 
 #[derive(Debug, Parser)]
@@ -48,7 +48,7 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> Answer {
     if !args.data.join("raft").is_dir() {
         return refused(format!("{} holds no node's data", args.data.display()));
     }
-    let _lock = match lock_directory(&args.data) {
+    let _lock = match data_dir::lock(&args.data) {
         Ok(lock) => lock,
         Err(e) => return refused(e.to_string()),
     };

@@ -1,24 +1,11 @@
-//! Doing what was decided: writing an identity, moving data aside, marking a plan as done. Each can be repeated after a crash.
-use std::{
-    fs, io,
-    path::{Path, PathBuf},
-};
+//! Which recovery plan was carried out in a data directory.
+use std::{fs, io, path::Path};
 
 use node_db::durable;
 use serde::{Deserialize, Serialize};
 
-use crate::identity::{Birth, Cluster, Identity};
-
 /// In `<data>/raft/`: the plan that was followed.
 const DONE_FILE: &str = "recovery-done.json";
-/// In the data directory: data that was moved aside, one directory a plan.
-const PARKED_DIR: &str = "parked";
-/// In such a directory while data is being moved there.
-const PARKING_FILE: &str = ".parking";
-/// In such a directory once all data is there.
-const PARKED_FILE: &str = ".parked";
-/// Never moved: the parked data itself, the held lock, and what file systems put at their top.
-const STAYS: [&str; 4] = [PARKED_DIR, "lock", "lost+found", crate::rejoin::FILE_NAME];
 
 #[derive(Serialize, Deserialize)]
 struct Done {
@@ -42,149 +29,14 @@ pub(super) fn mark_done(data_dir: &Path, plan_id: &str) -> io::Result<()> {
     durable::write(&data_dir.join("raft").join(DONE_FILE), &content)
 }
 
-/// Moving data aside under this plan has begun and not ended.
-pub(super) fn is_parking(data_dir: &Path, plan_id: &str) -> bool {
-    parked(data_dir, plan_id).join(PARKING_FILE).exists()
-}
-
-/// Moving data aside under this plan has ended.
-pub(crate) fn is_parked(data_dir: &Path, plan_id: &str) -> bool {
-    parked(data_dir, plan_id).join(PARKED_FILE).exists()
-}
-
-fn parked(data_dir: &Path, plan_id: &str) -> PathBuf {
-    data_dir.join(PARKED_DIR).join(plan_id)
-}
-
-/// Writes an identity for `cluster` into a directory without data. One that was made before keeps its incarnation.
-pub(super) fn create(
-    data_dir: &Path,
-    name: &str,
-    cluster: Cluster,
-    may_form: bool,
-) -> Result<(), String> {
-    let raft_dir = data_dir.join("raft");
-    let told = |e: &dyn std::fmt::Display| format!("writing the identity: {e}");
-    durable::create_dir_all(&raft_dir).map_err(|e| told(&e))?;
-    let birth = Birth { cluster, may_form };
-    let identity = match Identity::load(&raft_dir).map_err(|e| told(&e))? {
-        Some(former) => former.reborn(name, birth),
-        None => Identity::born(name, birth),
-    };
-    identity.save(&raft_dir).map_err(|e| told(&e))
-}
-
-/// Moves everything in the data directory to `parked/<plan>` and writes an identity that can only join. What stands under its old name
-/// although the parked directory has it already was made after the move, and stays.
-pub(crate) fn park(
-    data_dir: &Path,
-    plan_id: &str,
-    name: &str,
-    cluster: Cluster,
-) -> Result<(), String> {
-    let target = parked(data_dir, plan_id);
-    let told = |e: io::Error| format!("moving the data to {}: {e}", target.display());
-    durable::create_dir_all(&target).map_err(told)?;
-    let parking = target.join(PARKING_FILE);
-    durable::write(&parking, b"").map_err(told)?;
-    for entry in fs::read_dir(data_dir).map_err(told)? {
-        let entry = entry.map_err(told)?;
-        let to = target.join(entry.file_name());
-        if STAYS.iter().any(|name| entry.file_name() == *name) || to.exists() {
-            continue;
-        }
-        fs::rename(entry.path(), &to).map_err(told)?;
-    }
-    durable::sync(data_dir).map_err(told)?;
-    durable::sync_parent(&parking).map_err(told)?;
-    create(data_dir, name, cluster, false)?;
-    durable::write(&target.join(PARKED_FILE), b"").map_err(told)?;
-    fs::remove_file(&parking)
-        .and_then(|()| durable::sync_parent(&parking))
-        .map_err(told)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::identity::{FormingRight, Lineage};
-
-    fn cluster() -> Cluster {
-        Cluster {
-            id: "c".into(),
-            lineage: Lineage {
-                id: "l".into(),
-                epoch: 1,
-            },
-        }
-    }
-
-    fn filled() -> tempfile::TempDir {
-        let dir = tempfile::tempdir().unwrap();
-        fs::create_dir_all(dir.path().join("raft/log")).unwrap();
-        for name in [
-            "raft/identity.json",
-            "raft/log/1",
-            "state",
-            "db.sqlite",
-            "lock",
-        ] {
-            fs::write(dir.path().join(name), "old").unwrap();
-        }
-        dir
-    }
-
-    fn check(data_dir: &Path) {
-        let parked = data_dir.join("parked/p");
-        for name in ["raft/identity.json", "raft/log/1", "state", "db.sqlite"] {
-            assert_eq!(fs::read(parked.join(name)).unwrap(), b"old", "{name}");
-        }
-        assert!(!is_parking(data_dir, "p") && is_parked(data_dir, "p"));
-        assert!(data_dir.join("lock").exists() && !data_dir.join("db.sqlite").exists());
-        assert!(!data_dir.join("raft/log").exists());
-        let identity = Identity::load(&data_dir.join("raft")).unwrap().unwrap();
-        assert_eq!(identity.forming_right(), FormingRight::JoinOnly(cluster()));
-    }
-
-    #[test]
-    fn parked_whole_and_again() {
-        let dir = filled();
-        park(dir.path(), "p", "a", cluster()).unwrap();
-        check(dir.path());
-        let incarnation = Identity::load(&dir.path().join("raft"))
-            .unwrap()
-            .unwrap()
-            .incarnation;
-        // A crash before the mark was taken away.
-        durable::write(&dir.path().join("parked/p").join(PARKING_FILE), b"").unwrap();
-        assert!(is_parking(dir.path(), "p"));
-        park(dir.path(), "p", "a", cluster()).unwrap();
-        check(dir.path());
-        let again = Identity::load(&dir.path().join("raft"))
-            .unwrap()
-            .unwrap()
-            .incarnation;
-        assert_eq!(again, incarnation);
-    }
-
-    #[test]
-    fn parking_goes_on_where_it_was() {
-        for moved in [&["state"][..], &["db.sqlite", "raft"], &["raft"]] {
-            let dir = filled();
-            let target = dir.path().join("parked/p");
-            fs::create_dir_all(&target).unwrap();
-            fs::write(target.join(PARKING_FILE), "").unwrap();
-            for name in moved {
-                fs::rename(dir.path().join(name), target.join(name)).unwrap();
-            }
-            park(dir.path(), "p", "a", cluster()).unwrap();
-            check(dir.path());
-        }
-    }
 
     #[test]
     fn a_plan_is_marked() {
-        let dir = filled();
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("raft")).unwrap();
         assert_eq!(plan_done(dir.path()), None);
         mark_done(dir.path(), "p").unwrap();
         assert_eq!(plan_done(dir.path()), Some("p".into()));

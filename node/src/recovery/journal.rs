@@ -5,7 +5,7 @@ use std::{fs, io, path::Path};
 use node_db::durable;
 use serde::{Deserialize, Serialize};
 
-use super::RecoverError;
+use super::error::RecoverError;
 use crate::identity::Cluster;
 
 /// Name of the file, in `<data>/raft/`.

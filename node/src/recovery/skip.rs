@@ -8,7 +8,7 @@ use node_db::durable;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::{PEERS_FILE, RecoverError, derive, journal, remove_directory};
+use super::{PEERS_FILE, derive, error::RecoverError, journal, remove_directory};
 use crate::{
     identity::{Cluster, Identity, IdentityError, Lineage, Skipped},
     raft::storage::{log::Log, rewrite::rewrite_without},
