@@ -3,20 +3,17 @@
 //! Two copies that applied the same log have the same hash. Left out is what may differ without a difference in content: where pages
 //! lie, statistics for the query planner, and the inner index tables of full-text search, whose segments follow from when SQLite
 //! merges them. Rows of full-text tables with a content of their own are counted by their content table.
-use std::{fmt, sync::Arc, thread};
+use std::fmt;
 
 use rusqlite::{Connection, types::ValueRef};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use crate::{
-    Fatal, Position, Watched,
-    readers::Visit,
-    sqlite::{
-        connection::open_plain,
-        error::{fatal, message},
-    },
-    writer::Writer,
+    entry::Position,
+    sql::text::quoted,
+    sqlite::{connection::open_plain, error::fatal},
+    types::Fatal,
 };
 
 /// SHA-256 of a database's content.
@@ -48,57 +45,6 @@ pub enum Hashing {
 
 /// The last hashing, and the entry that asked for it.
 pub(crate) type LastHashing = Option<(Position, Hashing)>;
-
-impl Writer {
-    /// Begins to hash what is committed now, on a thread of its own. A hashing that cannot begin or end is told as such; it changes
-    /// nothing, so it may differ from node to node.
-    pub(crate) fn begin_hashing(&mut self, position: Position) -> Result<(), Fatal> {
-        let begun = self
-            .readers
-            .try_visit_as("(content hash)", &Watched::default())
-            .ok_or_else(|| "the database is being replaced".to_owned())
-            .and_then(|visit| {
-                // The transaction begins here, between two entries: all nodes hash the same state.
-                let conn = begin(&self.files.main, &visit).map_err(|error| message(&error))?;
-                Ok((visit, conn))
-            });
-        let progress = Arc::clone(&self.progress);
-        let (visit, conn) = match begun {
-            Ok(begun) => begun,
-            Err(why) => {
-                progress.note_hashing(position, Hashing::Failed(why));
-                return Ok(());
-            }
-        };
-        progress.note_hashing(position, Hashing::Running);
-        let hash_and_tell = move || {
-            let hashed = hash(&conn);
-            // The connection goes before the visit ends.
-            drop(conn);
-            let hashed = match hashed {
-                Ok(hash) => Hashing::Done(hash),
-                Err(_) if visit.is_cancelled() => {
-                    Hashing::Failed("interrupted: the database was needed".to_owned())
-                }
-                Err(error) => Hashing::Failed(message(&error)),
-            };
-            drop(visit);
-            progress.note_hashing(position, hashed);
-        };
-        thread::Builder::new()
-            .name("db-hash".to_owned())
-            .spawn(hash_and_tell)
-            .map(|_| ())
-            .map_err(|error| Fatal(format!("start a thread: {error}")))
-    }
-}
-
-fn begin(path: &std::path::Path, visit: &Visit) -> rusqlite::Result<Connection> {
-    let mut conn = open_plain(path)?;
-    conn.execute_batch("BEGIN; SELECT count(*) FROM sqlite_schema")?;
-    visit.watch(&mut conn)?;
-    Ok(conn)
-}
 
 /// One object of the schema.
 struct Object {
@@ -211,10 +157,6 @@ fn hash_rows(conn: &Connection, table: &str, hasher: &mut Hasher) -> rusqlite::R
         }
     }
     Ok(())
-}
-
-fn quoted(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
 }
 
 /// Values with their kinds and lengths, so that no two different contents give the same bytes.

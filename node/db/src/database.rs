@@ -1,17 +1,12 @@
 //! The handle: queues work for the writer and the readers, and answers what needs no thread.
 mod backup;
+mod inner;
 mod status;
 
 use std::{
     fmt,
     path::{Path, PathBuf},
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::Ordering::Relaxed,
-        mpsc::{SyncSender, TrySendError, sync_channel},
-    },
-    thread::{self, JoinHandle},
-    time::{Duration, Instant},
+    sync::{Arc, Mutex, atomic::Ordering::Relaxed, mpsc::sync_channel},
 };
 
 use bytes::Bytes;
@@ -19,13 +14,26 @@ use node_values::Statement;
 use tokio::sync::oneshot;
 
 use crate::{
-    Asked, BackupFormat, Checkpoint, Entry, Fatal, Hashing, OpenError, Options, Origin, Outcome,
-    Pinned, Position, Read, Reading, Recovered, Running, STACK_BYTES, Upkeep, Urgency, Watched,
-    files::{layout::Files, main_file::MainFile, space::Room},
-    readers::{self, Readers},
+    content_hash::Hashing,
+    database::inner::Inner,
+    entry::{Entry, Outcome, Position},
+    files::{
+        layout::Files,
+        main_file::{MainFile, Pinned},
+        space::Room,
+    },
+    readers::{
+        self,
+        asked::{Asked, Reading, Watched},
+        state::Readers,
+    },
     recovery::recover::recover,
     sql::classify::{self, Access},
     sqlite::{connection, error::message},
+    types::{
+        BackupFormat, Checkpoint, Fatal, OpenError, Options, Origin, Read, Recovered, Running,
+        Upkeep, Urgency,
+    },
     writer::{
         Command, Progress, Writer, load,
         replace::{self, Look},
@@ -34,24 +42,10 @@ use crate::{
 
 /// Commands that may wait for the writer. A caller that is further ahead waits.
 const COMMANDS: usize = 256;
-/// How long what is being applied may go on when the database is closed. The log brings it again.
-const GRACE: Duration = Duration::from_secs(2);
-/// How often is looked whether it has ended.
-const PAUSE: Duration = Duration::from_millis(2);
 
 /// A handle to the open database; cheap to clone. Dropping the last one stops the threads (without a checkpoint).
 #[derive(Clone)]
 pub struct Database(Arc<Inner>);
-
-pub(crate) struct Inner {
-    pub(crate) files: Files,
-    pub(crate) options: Options,
-    commands: SyncSender<Command>,
-    pub(crate) readers: Arc<Readers>,
-    pub(crate) main: Arc<MainFile>,
-    pub(crate) progress: Arc<Progress>,
-    threads: Mutex<Vec<JoinHandle<()>>>,
-}
 
 impl fmt::Debug for Database {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -98,7 +92,7 @@ impl Database {
         progress.meters.slow = options.slow_statement;
         let progress = Arc::new(progress);
         let slots = options.readers.max(1);
-        let readers = Readers::new(readers::Settings {
+        let readers = Readers::new(readers::state::Settings {
             path: files.main.clone(),
             foreign_keys: options.foreign_keys,
             slots,
@@ -363,67 +357,5 @@ impl Database {
     /// Stops the threads after the work they hold; no checkpoint. Waits for them.
     pub fn close(&self) {
         self.0.close();
-    }
-}
-
-impl Inner {
-    fn spawn(&self, name: String, body: impl FnOnce() + Send + 'static) -> Result<(), OpenError> {
-        let thread = thread::Builder::new()
-            .name(name)
-            .stack_size(STACK_BYTES)
-            .spawn(body)
-            .map_err(|source| OpenError::Io {
-                context: "start a database thread".to_owned(),
-                source,
-            })?;
-        self.threads
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(thread);
-        Ok(())
-    }
-
-    fn close(&self) {
-        let room = &self.progress.meters.room;
-        room.stop();
-        self.readers.stop();
-        let deadline = Instant::now() + GRACE;
-        // A full queue, or a statement that does not end.
-        while let Err(TrySendError::Full(_)) = self.commands.try_send(Command::Close) {
-            if Instant::now() > deadline {
-                room.hurry();
-            }
-            thread::sleep(PAUSE);
-        }
-        while !self.writer_has_ended() {
-            if Instant::now() > deadline {
-                room.hurry();
-            }
-            thread::sleep(PAUSE);
-        }
-        let threads =
-            std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
-        for thread in threads {
-            if thread.join().is_err() {
-                tracing::error!("a database thread panicked");
-            }
-        }
-        if !self.readers.wait_for_end() {
-            tracing::error!("a read does not end; the disk may not answer");
-        }
-    }
-}
-
-impl Inner {
-    /// The writer's thread is the first.
-    fn writer_has_ended(&self) -> bool {
-        let threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
-        threads.first().is_none_or(JoinHandle::is_finished)
-    }
-}
-
-impl Drop for Inner {
-    fn drop(&mut self) {
-        self.close();
     }
 }

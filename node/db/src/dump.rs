@@ -1,43 +1,21 @@
 //! The database as SQL text: everything that a script can carry, in an order in which it can be run, and a comment for the rest.
 use std::{
     collections::{HashMap, HashSet},
-    io::{self, Write},
+    io::Write,
 };
 
 use rusqlite::{Connection, ErrorCode};
 
-use crate::{sql::script::Scanner, sqlite::error::message};
+use crate::{
+    sql::{script::Scanner, text::quoted},
+    sqlite::error::message,
+};
 
+mod error;
 mod rows;
 
+use error::DumpError;
 use rows::{Columns, Rows};
-
-/// Why a dump stopped.
-pub(crate) enum DumpError {
-    Sqlite(rusqlite::Error),
-    Io(io::Error),
-}
-
-impl From<rusqlite::Error> for DumpError {
-    fn from(error: rusqlite::Error) -> Self {
-        Self::Sqlite(error)
-    }
-}
-
-impl From<io::Error> for DumpError {
-    fn from(error: io::Error) -> Self {
-        Self::Io(error)
-    }
-}
-
-impl DumpError {
-    pub(crate) fn text(&self) -> String {
-        match self {
-            Self::Sqlite(error) => message(error),
-            Self::Io(error) => error.to_string(),
-        }
-    }
-}
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
@@ -318,8 +296,4 @@ fn is_missing_module(error: &rusqlite::Error) -> bool {
 /// SQLite compares names so.
 fn folded(name: &str) -> String {
     name.to_ascii_lowercase()
-}
-
-fn quoted(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
 }

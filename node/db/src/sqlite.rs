@@ -1,4 +1,5 @@
-//! How SQLite is configured: connections, the authorizer, deterministic functions, the VFS and resource metering.
+//! How SQLite is configured: connections, the authorizer, deterministic functions, the VFS, resource metering
+//! and the execution of one prepared statement.
 pub(crate) mod authorizer;
 pub(crate) mod connection;
 pub(crate) mod determinism;
@@ -6,3 +7,5 @@ pub(crate) mod error;
 pub(crate) mod linear;
 pub(crate) mod meter;
 pub(crate) mod node_local;
+pub(crate) mod statement;
+pub(crate) mod vfs;

@@ -1,9 +1,12 @@
 //! The writing thread: takes runs of log entries, checkpoints and replacements one after the other.
 mod batch;
 mod checkpoint;
+mod collected_load;
+mod hashing;
 pub(crate) mod load;
 pub(crate) mod replace;
 mod request;
+mod transaction;
 
 use std::{
     sync::{
@@ -18,19 +21,21 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use crate::{
-    Checkpoint, Entry, Fatal, Outcome, Position, Request, Urgency, Wanted, Work,
     content_hash::{Hashing, LastHashing},
+    entry::{Entry, Outcome, Position, Request, Wanted, Work},
     files::{
         layout::Files,
         main_file::MainFile,
         space::{self, Room},
+        wal_file::FRAME_HEADER_BYTES,
     },
-    readers::Readers,
+    readers::state::Readers,
     sqlite::{
-        connection::{FRAME_HEADER_BYTES, Meters, Session, WalMeter},
+        connection::{Meters, Session, WalMeter},
         meter,
     },
-    writer::{batch::run_all, load::Load},
+    types::{Checkpoint, Fatal, Urgency},
+    writer::{batch::run_all, collected_load::CollectedLoad},
 };
 
 /// How often the number of pages is read while runs are applied. Members exchange it once a second.
@@ -116,7 +121,7 @@ pub(crate) struct Writer {
     pub(crate) progress: Arc<Progress>,
     pub(crate) applied: Option<Position>,
     pub(crate) meta: Bytes,
-    pub(crate) load: Option<Load>,
+    pub(crate) load: Option<CollectedLoad>,
     /// The main file as SQLite opened it, and the names of both files, are durable.
     pub(crate) grounded: bool,
     failed: Option<Fatal>,

@@ -12,12 +12,12 @@ use std::{
 use rusqlite::Connection;
 
 use crate::{
-    BackupFormat, Watched,
-    database::Inner,
+    database::inner::Inner,
     dump,
     files::{layout, pin_copy},
-    readers::{Visit, control::Reason},
+    readers::{asked::Watched, control::Reason, gate::Visit},
     sqlite::{connection::open_plain, error::message},
+    types::BackupFormat,
     writer::replace::{JournalMode, set_journal_mode},
 };
 

@@ -4,7 +4,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use rusqlite::Connection;
 use serde_json::{Map, Value, json};
 
-use crate::{database::Inner, files::layout, sql::dates, sqlite::connection::open_plain};
+use crate::{database::inner::Inner, files::layout, sql::dates, sqlite::connection::open_plain};
 
 /// See [`crate::Database::status`]. What cannot be read is left out: status must answer always.
 pub(crate) fn status(inner: &Inner) -> Value {

@@ -3,7 +3,8 @@ use std::io::{self, Write};
 
 use rusqlite::{Connection, Statement, types::ValueRef};
 
-use super::{DumpError, quoted};
+use super::error::DumpError;
+use crate::sql::text::quoted;
 
 /// The other names of a row's id. A column of the same name hides one.
 const ROWID_NAMES: [&str; 3] = ["rowid", "_rowid_", "oid"];

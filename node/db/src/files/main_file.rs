@@ -11,7 +11,9 @@ use std::{
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
 };
 
-use crate::{Pinned, Position, files::sidecar::Base};
+use bytes::Bytes;
+
+use crate::{entry::Position, files::sidecar::Base};
 
 #[derive(Debug)]
 struct Pin {
@@ -46,6 +48,19 @@ impl State {
 pub(crate) struct MainFile {
     state: Mutex<State>,
     changed: Condvar,
+}
+
+/// The main file as it is at a position: what is read from this value stays the same, whatever happens meanwhile.
+#[derive(Debug)]
+pub struct Pinned {
+    /// Its length in bytes.
+    pub len_bytes: u64,
+    /// The position it equals.
+    pub position: Position,
+    /// The caller's metadata at that position.
+    pub meta: Bytes,
+    /// Releases the pin when dropped.
+    pub guard: PinGuard,
 }
 
 /// Releases a pin when dropped.

@@ -2,7 +2,7 @@
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::{
-    Position,
+    entry::Position,
     files::wal_file::{Salts, WalEnd},
 };
 

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::Fatal;
+use crate::types::Fatal;
 
 /// How often the file system is asked for what is free.
 const LOOK_INTERVAL: Duration = Duration::from_millis(if cfg!(test) { 1 } else { 500 });
@@ -108,7 +108,7 @@ impl Room {
                 ));
             }
             #[cfg(test)]
-            crate::sqlite::determinism::fault::end_full();
+            crate::disk_faults::end_full();
             waiting = self
                 .changed
                 .wait_timeout(waiting, LOOK_INTERVAL)

@@ -11,8 +11,12 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-const HEADER_BYTES: usize = 32;
-const FRAME_HEADER_BYTES: usize = 24;
+/// Length of the WAL's header.
+pub(crate) const WAL_HEADER_BYTES: u64 = 32;
+/// Length of a frame's header; a page follows it.
+pub(crate) const FRAME_HEADER_BYTES: u64 = 24;
+const HEADER_LEN: usize = WAL_HEADER_BYTES as usize;
+const FRAME_HEADER_LEN: usize = FRAME_HEADER_BYTES as usize;
 /// The lowest bit says that checksums are over big-endian words.
 const MAGIC: u32 = 0x377f_0682;
 const FORMAT: u32 = 3_007_000;
@@ -83,7 +87,7 @@ fn salts_in(bytes: &[u8]) -> Salts {
 }
 
 /// `Err(why)` inside: it is no header of a WAL.
-fn parse_header(bytes: &[u8; HEADER_BYTES]) -> Result<Header, &'static str> {
+fn parse_header(bytes: &[u8; HEADER_LEN]) -> Result<Header, &'static str> {
     let magic = number(bytes);
     if magic & !1 != MAGIC || number(&bytes[4..]) != FORMAT {
         return Err("it does not begin as a WAL");
@@ -118,7 +122,7 @@ fn fill(reader: &mut impl Read, buffer: &mut [u8]) -> io::Result<bool> {
 
 /// What names this generation of the WAL.
 pub(crate) fn salts(wal: &Path) -> io::Result<Salts> {
-    let mut header = [0; HEADER_BYTES];
+    let mut header = [0; HEADER_LEN];
     File::open(wal)?.read_exact(&mut header)?;
     Ok(salts_in(&header[16..24]))
 }
@@ -126,12 +130,12 @@ pub(crate) fn salts(wal: &Path) -> io::Result<Salts> {
 /// What the frame of this number (from 1) says, from its own bytes alone. For the writer, who knows that the WAL is whole.
 pub(crate) fn end_at(wal: &Path, frames: u32) -> io::Result<WalEnd> {
     let mut file = File::open(wal)?;
-    let mut header = [0; HEADER_BYTES];
+    let mut header = [0; HEADER_LEN];
     file.read_exact(&mut header)?;
     let page_bytes = number(&header[8..]);
-    let size = FRAME_HEADER_BYTES as u64 + u64::from(page_bytes);
-    let at = HEADER_BYTES as u64 + size * u64::from(frames.saturating_sub(1));
-    let mut frame = [0; FRAME_HEADER_BYTES];
+    let size = FRAME_HEADER_BYTES + u64::from(page_bytes);
+    let at = WAL_HEADER_BYTES + size * u64::from(frames.saturating_sub(1));
+    let mut frame = [0; FRAME_HEADER_LEN];
     file.seek(SeekFrom::Start(at))?;
     file.read_exact(&mut frame)?;
     let end = WalEnd {
@@ -197,7 +201,7 @@ fn each_frame(
         return Ok(Err("it is empty".to_owned()));
     }
     let mut reader = BufReader::with_capacity(1 << 18, file);
-    let mut header = [0; HEADER_BYTES];
+    let mut header = [0; HEADER_LEN];
     if !fill(&mut reader, &mut header)? {
         return Ok(Err("it is shorter than its header".to_owned()));
     }
@@ -209,14 +213,14 @@ fn each_frame(
         return Ok(Err("it is not the one that was being moved".to_owned()));
     }
     let mut sums = header.sums;
-    let mut frame = vec![0; FRAME_HEADER_BYTES + header.page_bytes as usize];
+    let mut frame = vec![0; FRAME_HEADER_LEN + header.page_bytes as usize];
     let mut end = None;
     for valid in 0..frames {
         let wrong = || Ok(Err(format!("{valid} of {frames} frames are valid")));
         if !fill(&mut reader, &mut frame)? {
             return wrong();
         }
-        let (head, page) = frame.split_at(FRAME_HEADER_BYTES);
+        let (head, page) = frame.split_at(FRAME_HEADER_LEN);
         sums.add(&head[..8]);
         sums.add(page);
         let number_of_page = number(head);

@@ -2,16 +2,19 @@
 use std::{
     future::Future,
     pin::Pin,
-    sync::{Arc, Weak},
+    sync::Arc,
     task::{Context, Poll},
 };
 
 use tokio::sync::oneshot;
 
-use super::{Readers, run::refusal};
 use crate::{
-    Answer, Origin, Outcome,
-    readers::control::{Control, Reason},
+    entry::Outcome,
+    readers::{
+        control::{Control, EndsWithDrop, Reason},
+        parts::Answer,
+    },
+    types::Origin,
 };
 
 /// A read that was asked for; gives its answer. Dropping it ends the read.
@@ -72,7 +75,7 @@ impl Future for Reading {
 fn whole(answer: Answer) -> Outcome {
     match answer {
         Answer::Whole(outcome) => outcome,
-        Answer::Parts(_) => refusal("the result came in pieces"),
+        Answer::Parts(_) => Outcome::refused("the result came in pieces"),
     }
 }
 
@@ -107,32 +110,5 @@ impl Watched {
 impl Drop for Waiter {
     fn drop(&mut self) {
         self.0.stop(Reason::Gone);
-    }
-}
-
-/// Ends a read when it is dropped before the read has ended.
-pub(crate) struct EndsWithDrop(pub(super) Option<(Arc<Control>, Weak<Readers>)>);
-
-impl EndsWithDrop {
-    /// The read has ended.
-    fn forget(mut self) {
-        self.0 = None;
-    }
-}
-
-impl std::fmt::Debug for EndsWithDrop {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("EndsWithDrop")
-    }
-}
-
-impl Drop for EndsWithDrop {
-    fn drop(&mut self) {
-        if let Some((control, readers)) = self.0.take() {
-            control.stop(Reason::Gone);
-            if let Some(readers) = readers.upgrade() {
-                readers.stop_read(&control, Reason::Gone);
-            }
-        }
     }
 }

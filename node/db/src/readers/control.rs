@@ -1,7 +1,7 @@
 //! Ending a read that runs: its deadline, its budget on the caller's thread, the end of its turn, and everybody else's wish.
 use std::{
     sync::{
-        Arc, Condvar,
+        Arc, Condvar, Weak,
         atomic::{AtomicI64, AtomicU8, AtomicU32, Ordering::Relaxed},
     },
     time::{Duration, Instant},
@@ -206,6 +206,43 @@ pub(crate) fn ask(
     must_stop: impl FnMut() -> bool + Send + 'static,
 ) -> rusqlite::Result<()> {
     conn.progress_handler(STEPS_BETWEEN_CHECKS.cast_signed(), Some(must_stop))
+}
+
+/// Can stop a running read.
+pub(crate) trait StopReads: Send + Sync {
+    /// Ends the read that `control` belongs to, if it is running.
+    fn stop_read(&self, control: &Arc<Control>, reason: Reason);
+}
+
+/// Ends a read when it is dropped before the read has ended.
+pub(crate) struct EndsWithDrop(Option<(Arc<Control>, Weak<dyn StopReads>)>);
+
+impl EndsWithDrop {
+    pub(crate) fn new(control: Arc<Control>, readers: Weak<dyn StopReads>) -> Self {
+        Self(Some((control, readers)))
+    }
+
+    /// The read has ended.
+    pub(crate) fn forget(mut self) {
+        self.0 = None;
+    }
+}
+
+impl std::fmt::Debug for EndsWithDrop {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("EndsWithDrop")
+    }
+}
+
+impl Drop for EndsWithDrop {
+    fn drop(&mut self) {
+        if let Some((control, readers)) = self.0.take() {
+            control.stop(Reason::Gone);
+            if let Some(readers) = readers.upgrade() {
+                readers.stop_read(&control, Reason::Gone);
+            }
+        }
+    }
 }
 
 #[cfg(test)]

@@ -7,9 +7,16 @@ use std::{
 use rusqlite::Connection;
 
 use super::{
-    CLOSE_LIMIT, EVICT_LIMIT, Entry, Lane, Phase, REPEAT, Readers, State, Watched, What, lock, wait,
+    asked::Watched,
+    control::{Control, Reason},
+    lanes::Lane,
+    state::{Entry, Phase, REPEAT, Readers, State, What, lock, wait},
 };
-use crate::readers::control::{Control, Reason};
+
+/// For reads to notice that they have to end for a checkpoint.
+const EVICT_LIMIT: Duration = Duration::from_millis(500);
+/// How long closing waits for reads to notice it. They look every 20 microseconds, unless the disk does not answer.
+const CLOSE_LIMIT: Duration = Duration::from_secs(3);
 
 impl Readers {
     /// Enters the room for a longer read with a connection of one's own, such as a backup. Blocks while it is closed.

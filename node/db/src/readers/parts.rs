@@ -5,11 +5,11 @@ use std::{
     time::Duration,
 };
 
-use node_values::{Cell, Rows, StatementResult};
+use node_values::{Cell, StatementResult};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
-use crate::{Outcome, readers::EndsWithDrop};
+use crate::{entry::Outcome, readers::control::EndsWithDrop};
 
 /// Bytes of an answer that are gathered before it is sent piece by piece. Smaller ones have a length and come in one go.
 pub(crate) const HELD_BYTES: usize = 1 << 20;
@@ -17,9 +17,6 @@ pub(crate) const HELD_BYTES: usize = 1 << 20;
 pub(crate) const PIECE_BYTES: usize = 256 << 10;
 /// Bytes that wait in the pipe, beyond which the read waits.
 const PIPE_BYTES: usize = 1 << 20;
-/// What a row and a cell take in memory beside their content.
-const ROW_BYTES: usize = 24;
-const CELL_BYTES: usize = 32;
 
 /// A piece of a large answer. Append only: nodes send it to each other.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -155,29 +152,6 @@ impl Pipe {
                 .0;
         }
         waiting.taken
-    }
-}
-
-/// About what a row takes in memory.
-pub(crate) fn row_bytes(row: &[Cell]) -> usize {
-    let content = |cell: &Cell| match cell {
-        Cell::Text(text) => text.len(),
-        Cell::Blob(bytes) => bytes.len(),
-        Cell::Null | Cell::Integer(_) | Cell::Real(_) | Cell::Boolean(_) => 0,
-    };
-    ROW_BYTES
-        + row
-            .iter()
-            .map(|cell| CELL_BYTES + content(cell))
-            .sum::<usize>()
-}
-
-/// About what a result takes in memory.
-pub(crate) fn result_bytes(result: &StatementResult) -> usize {
-    match result {
-        StatementResult::Rows(Rows { values, .. }) => values.iter().map(|row| row_bytes(row)).sum(),
-        StatementResult::Error(text) => text.len(),
-        StatementResult::Write(_) => 0,
     }
 }
 

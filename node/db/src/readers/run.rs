@@ -8,38 +8,27 @@ use node_values::{Rows, Statement, StatementResult};
 use rusqlite::{Batch, ErrorCode, fallible_iterator::FallibleIterator as _};
 
 use super::{
-    Job, ReadJob, Reader, Readers,
     sink::{Flowing, Sink, Whole},
+    state::{Job, ReadJob, Reader, Readers, shown},
 };
 use crate::{
-    Answer, Origin, Outcome, Read,
-    readers::control::Control,
-    sql::{
-        classify, slow_log,
+    entry::Outcome,
+    readers::{control::Control, parts::Answer},
+    sql::{classify, pragma, slow_log},
+    sqlite::{
+        connection::internal,
+        error::message,
         statement::{self, Arguments, Failure, Overflow, Rules},
     },
-    sqlite::{connection::internal, error::message},
+    types::{Origin, Read},
 };
-
-pub(super) fn refusal(text: &str) -> Outcome {
-    Outcome {
-        results: Vec::new(),
-        error: Some(text.to_owned()),
-    }
-}
-
-/// Statement number `at` of a read, for lists.
-pub(super) fn shown(read: &Read, at: usize) -> String {
-    let text = read.statements.get(at).map_or("", |one| one.sql.as_str());
-    slow_log::shortened(text)
-}
 
 pub(super) fn run_job(readers: &Arc<Readers>, id: u64, job: Job, reader: Option<&Reader>) {
     match (job, reader) {
         // A reply that nobody waits for any more is not worth the work.
         (Job::Read(job), _) if job.reply.is_closed() => {}
         (Job::Read(job), None) => {
-            let refused = refusal("unable to open the database for reading");
+            let refused = Outcome::refused("unable to open the database for reading");
             let _ = job.reply.send(Answer::Whole(refused));
         }
         (Job::Read(job), Some(reader)) => answer(readers, id, *job, reader),
@@ -65,7 +54,7 @@ fn answer(readers: &Arc<Readers>, id: u64, job: ReadJob, reader: &Reader) {
     } = job;
     let deadline = read.timeout.and_then(|timeout| since.checked_add(timeout));
     if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
-        let late = refusal("context deadline exceeded");
+        let late = Outcome::refused("context deadline exceeded");
         let _ = reply.send(Answer::Whole(late));
         return;
     }
@@ -94,7 +83,7 @@ pub(super) fn run_read(
     if read
         .statements
         .iter()
-        .any(|statement| classify::disallowed_pragma(&statement.sql))
+        .any(|statement| pragma::disallowed_pragma(&statement.sql))
     {
         return Some("disallowed pragma".to_owned());
     }
@@ -140,7 +129,7 @@ fn run_statement(
         return StatementResult::Error(control.stopped_text());
     }
     let mut arguments = Arguments::new(&statement.parameters);
-    let reading = classify::reading_form(&statement.sql);
+    let reading = pragma::reading_form(&statement.sql);
     let text = reading.as_deref().unwrap_or(&statement.sql);
     let result = if !classify::is_plain_single(text) {
         run_several(reader, text, &mut arguments, rules, sink)

@@ -7,14 +7,15 @@ use std::{
 use node_values::{Rows, StatementResult};
 use tokio::sync::oneshot;
 
-use super::{REPEAT, Readers};
+use super::state::{REPEAT, Readers};
 use crate::{
-    Answer, Outcome,
+    entry::Outcome,
     readers::{
         control::{Control, Reason},
-        parts::{HELD_BYTES, PIECE_BYTES, Part, Pipe, result_bytes},
+        parts::{Answer, HELD_BYTES, PIECE_BYTES, Part, Pipe},
     },
-    sql::statement::{Failure, Overflow},
+    sql::result_size::{result_bytes, row_bytes},
+    sqlite::statement::{Failure, Overflow},
 };
 
 /// A client that takes nothing for so long has its read ended: it holds a thread, and the database's file.
@@ -192,11 +193,7 @@ impl Overflow for Flowing<'_> {
             pipe.put(begin, 0);
         }
         self.wait_for_room(&pipe)?;
-        let bytes = rows
-            .values
-            .iter()
-            .map(|row| crate::readers::parts::row_bytes(row))
-            .sum();
+        let bytes = rows.values.iter().map(|row| row_bytes(row)).sum();
         pipe.put(Part::Rows(std::mem::take(&mut rows.values)), bytes);
         Ok(())
     }

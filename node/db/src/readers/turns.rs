@@ -1,6 +1,11 @@
 //! How a read that runs changes lanes, and waits for its turn.
-use super::{Control, Lane, Next, REPEAT, Readers, Reason, State, TURN, lock, wait};
 use std::sync::MutexGuard;
+
+use super::{
+    control::{Control, Reason},
+    lanes::{Lane, Next, TURN},
+    state::{REPEAT, Readers, State, lock, wait},
+};
 
 impl Readers {
     /// A read has computed for as long as it may; waits until it may go on. `false`: it has to end.

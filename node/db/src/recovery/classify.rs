@@ -1,7 +1,7 @@
 //! After a crash: is the main file what the sidecar says, can it be made so, or is it in doubt? A plain function of what was seen, which
 //! nobody may change before the verdict: a second start must find what the first one found.
 use crate::{
-    Position,
+    entry::Position,
     files::{
         sidecar::{Base, Intent, Sidecar},
         wal_file::WalEnd,

@@ -5,13 +5,14 @@ use bytes::Bytes;
 use rusqlite::{Connection, OpenFlags};
 
 use crate::{
-    OpenError, Position,
+    entry::Position,
     files::{
         layout::{self, Files},
         sidecar::Intent,
     },
     recovery::recover::{check_length, io_error, load_sidecar, write},
     sqlite::error::message,
+    types::OpenError,
 };
 
 /// Complaints of `PRAGMA quick_check` that are kept; the first ones say where to look.
@@ -153,7 +154,11 @@ mod tests {
     use std::{fs, sync::Arc};
 
     use super::*;
-    use crate::{Database, Entry, Kind, Options, Request, Stamp, Wanted, Work};
+    use crate::{
+        database::Database,
+        entry::{Entry, Kind, Request, Stamp, Wanted, Work},
+        types::Options,
+    };
 
     fn options(dir: &Path) -> Options {
         Options {
@@ -183,7 +188,7 @@ mod tests {
                 ..Default::default()
             }],
             stamp: Stamp::default(),
-            rules: crate::Rules::V1,
+            rules: crate::entry::Rules::V1,
         }]))
     }
 

@@ -2,7 +2,7 @@
 use std::{fs, io};
 
 use crate::{
-    OpenError, Position,
+    entry::Position,
     files::{
         durable,
         layout::{self, Files},
@@ -10,6 +10,7 @@ use crate::{
         wal_file::{self, WalEnd},
     },
     recovery::classify::{Seen, Verdict, judge, promised},
+    types::OpenError,
 };
 
 /// What helps where nothing here can replace a damaged file.

@@ -1,7 +1,7 @@
 //! Statements as people are shown them: short, and logged when they took long.
 use std::time::Duration;
 
-use crate::Origin;
+use crate::types::Origin;
 
 /// Bytes of a statement in lists and in the log.
 const SHOWN_BYTES: usize = 500;

@@ -11,7 +11,7 @@ use rusqlite::{
 };
 
 use crate::{
-    sql::classify::{PragmaClass, class},
+    sql::pragma::{PragmaClass, class},
     sqlite::node_local,
 };
 

@@ -13,13 +13,17 @@ use std::{
 use rusqlite::{CachedStatement, Connection, OpenFlags, Statement, config::DbConfig};
 
 use crate::{
-    Bounds, Rules, Stamp, Upkeep,
-    files::space::Room,
+    entry::{Bounds, Rules, Stamp},
+    files::{
+        space::Room,
+        wal_file::{FRAME_HEADER_BYTES, WAL_HEADER_BYTES},
+    },
     sql::classify,
     sqlite::{
         authorizer::{Guard, Mode},
-        determinism, linear, meter, node_local,
+        determinism, linear, meter, node_local, vfs,
     },
+    types::Upkeep,
 };
 
 /// Prepared statements kept per connection. Applications have tens to a few hundred texts; one costs about 5 KiB.
@@ -30,9 +34,9 @@ const SEEN: usize = 1024;
 const WRITER_CACHE_KIB: i64 = 12 * 1024;
 /// SQLite's own limit.
 const MOST_PAGES: u32 = u32::MAX - 1;
-/// SQLite's header of the WAL, and of a frame in it.
-pub(crate) const WAL_HEADER_BYTES: u64 = 32;
-pub(crate) const FRAME_HEADER_BYTES: u64 = 24;
+
+/// Stack of a thread that runs SQL: SQLite's parser recurses, up to its limit of expression depth.
+pub(crate) const STACK_BYTES: usize = 4 << 20;
 
 /// Settings that clients can notice, the same on every connection.
 fn configure(conn: &Connection, foreign_keys: bool) -> rusqlite::Result<()> {
@@ -410,18 +414,19 @@ fn open_writer(
     guard: &Arc<Guard>,
     meters: &Meters,
 ) -> Result<Connection, rusqlite::Error> {
-    determinism::register().map_err(|text| rusqlite::Error::UserFunctionError(text.into()))?;
+    vfs::register().map_err(|text| rusqlite::Error::UserFunctionError(text.into()))?;
     guard.set_mode(Mode::Internal);
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
         | OpenFlags::SQLITE_OPEN_CREATE
         | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let mut conn = Connection::open_with_flags_and_vfs(path, flags, determinism::VFS)?;
+    let mut conn = Connection::open_with_flags_and_vfs(path, flags, vfs::VFS)?;
     configure(&conn, foreign_keys)?;
     conn.pragma_update(None, "journal_mode", "WAL")?;
     conn.pragma_update(None, "wal_autocheckpoint", 0)?;
     conn.pragma_update(None, "cache_size", -WRITER_CACHE_KIB)?;
     determinism::install_functions(&conn)?;
-    node_local::install(&conn, guard)?;
+    let writing = Arc::clone(guard);
+    node_local::install(&conn, move || writing.is_writing())?;
     linear::install(&conn)?;
     let wal = Arc::clone(&meters.wal);
     conn.wal_hook(Some(move |_: &mut rusqlite::hooks::Wal, frames: i32| {

@@ -2,8 +2,8 @@
 use rusqlite::{Error, ErrorCode, ffi};
 
 use crate::{
-    Fatal,
     sqlite::meter::{self, Over},
+    types::Fatal,
 };
 
 /// SQLite's message alone, as clients see it.

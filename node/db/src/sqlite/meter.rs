@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{Bounds, sqlite::connection::WAL_HEADER_BYTES};
+use crate::{entry::Bounds, files::wal_file::WAL_HEADER_BYTES};
 
 /// The progress handler is called after so many instructions: some 20 microseconds, and its own cost does not show.
 pub(crate) const STEPS_BETWEEN_CALLS: u32 = 1000;

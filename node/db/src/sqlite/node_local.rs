@@ -1,11 +1,7 @@
 //! What SQLite can tell about the node rather than about the database: a statement that writes must not store it, or the copies
 //! would differ.
 
-use std::sync::Arc;
-
 use rusqlite::{Connection, functions::FunctionFlags};
-
-use crate::sqlite::authorizer::Guard;
 
 /// PRAGMAs as table-valued functions that do not follow from the database's content alone, or list it in an order that follows
 /// from when the node was started. The others (`table_info`, `index_list`, `foreign_key_list`, `user_version`, …) are the same on
@@ -104,13 +100,16 @@ pub(crate) fn is_function(name: &str) -> bool {
 
 /// Replaces the functions that name SQLite's version: clients ask for it when they connect, so reads still get it, but a write would
 /// store another one on each node while a cluster is rolled. The authorizer does not see them in a column's DEFAULT.
-pub(crate) fn install(conn: &Connection, guard: &Arc<Guard>) -> rusqlite::Result<()> {
+pub(crate) fn install(
+    conn: &Connection,
+    is_writing: impl Fn() -> bool + Clone + Send + std::panic::UnwindSafe + 'static,
+) -> rusqlite::Result<()> {
     for name in ["sqlite_version", "sqlite_source_id"] {
         let value: String = conn.query_row(&format!("SELECT {name}()"), [], |row| row.get(0))?;
-        let guard = Arc::clone(guard);
+        let is_writing = is_writing.clone();
         let flags = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_INNOCUOUS;
         conn.create_scalar_function(name, 0, flags, move |_| {
-            if guard.is_writing() {
+            if is_writing() {
                 let text = format!(
                     "a statement that writes cannot use {name}(): it differs from node to node"
                 );

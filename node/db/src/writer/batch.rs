@@ -1,13 +1,17 @@
 //! Running requests on the writing connection, many in one transaction, so that each gives what it would give alone.
 use crate::{
-    Fatal, Kind, Outcome, Request,
+    entry::{Kind, Outcome, Request},
     sqlite::{
         authorizer::Mode,
         connection::Session,
         error::{Blame, blame, fatal},
         meter,
     },
-    writer::request::{Stop, commit, is_bounded, reopen, rollback, run_request},
+    types::Fatal,
+    writer::{
+        request::run_request,
+        transaction::{Stop, commit, is_bounded, reopen, rollback, wait_for_room},
+    },
 };
 
 /// How far a run has come.
@@ -98,14 +102,4 @@ fn go_on(
         }
     }
     commit(session)
-}
-
-/// Gives back what the open transaction took of the disk, and returns when it is worth another try.
-pub(crate) fn wait_for_room(session: &Session) -> Result<(), Fatal> {
-    let taken_bytes = meter::taken_bytes();
-    rollback(session)?;
-    session.shorten_wal();
-    session.meters.room.wait(taken_bytes)?;
-    meter::begin_transaction();
-    Ok(())
 }

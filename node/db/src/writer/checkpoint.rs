@@ -15,13 +15,14 @@ use std::time::Duration;
 use rusqlite::wal::CheckpointMode;
 
 use crate::{
-    Checkpoint, Fatal, Position, Urgency,
+    entry::Position,
     files::{
         layout, pin_copy,
         sidecar::{self, Base, Intent, Sidecar},
         space, wal_file,
     },
     sqlite::error::{fatal, fatal_io},
+    types::{Checkpoint, Fatal, Urgency},
     writer::Writer,
 };
 

@@ -1,15 +1,14 @@
 //! Loads: collecting a file from the log's chunks, then replacing the database by it or running it as a script.
-use std::{fs::File, io::Write as _, path::Path};
+use std::{fs::File, path::Path};
 
 use node_values::{StatementResult, WriteResult};
 use rusqlite::{Batch, fallible_iterator::FallibleIterator as _};
 
 use crate::{
-    Bounds, Fatal, Kind, LoadChunk, LoadContent, LoadFinish, Outcome, Position, Stamp,
+    entry::{Bounds, Kind, LoadChunk, LoadContent, LoadFinish, Outcome, Position, Stamp},
     sql::{
         classify,
         script::{self, MAX_STATEMENT_BYTES, ScriptError, Statements},
-        statement::{self, Arguments, Failure, Rules},
     },
     sqlite::{
         authorizer::Mode,
@@ -17,23 +16,17 @@ use crate::{
         determinism,
         error::{Blame, blame, fatal, fatal_io, message},
         meter::{self, Allowance},
+        statement::{self, Arguments, Failure, Rules},
     },
+    types::Fatal,
     writer::{
-        Writer, batch,
+        Writer,
+        collected_load::CollectedLoad,
         replace::{self, Look, Unfit},
-        request::{self, rollback},
+        request,
+        transaction::{self, rollback},
     },
 };
-
-/// A load under way. What is collected is not synced: after a crash the log brings the chunks again, because nothing is
-/// checkpointed meanwhile.
-pub(crate) struct Load {
-    id: u64,
-    term: u64,
-    received: u64,
-    crc: crc32fast::Hasher,
-    file: File,
-}
 
 impl Writer {
     /// Drops a load that its proposer cannot go on with.
@@ -65,40 +58,27 @@ impl Writer {
         chunk: &LoadChunk,
     ) -> Result<Option<Outcome>, Fatal> {
         if chunk.offset == 0 {
-            let file =
-                File::create(&self.files.load).map_err(|error| fatal_io("begin a load", &error))?;
-            let crc = crc32fast::Hasher::new();
-            self.load = Some(Load {
-                id: chunk.load_id,
-                term: position.term,
-                received: 0,
-                crc,
-                file,
-            });
+            let begun = CollectedLoad::begin(&self.files.load, chunk.load_id, position.term);
+            self.load = Some(begun.map_err(|error| fatal_io("begin a load", &error))?);
         }
-        let fits = |load: &&mut Load| load.id == chunk.load_id && load.received == chunk.offset;
-        let Some(load) = self.load.as_mut().filter(fits) else {
+        let Some(load) = self.load.as_mut().filter(|load| load.continues_with(chunk)) else {
             return Ok(chunk
                 .finish
                 .is_some()
-                .then(|| refusal("the load was interrupted, send it again")));
+                .then(|| Outcome::refused("the load was interrupted, send it again")));
         };
-        load.file
-            .write_all(&chunk.data)
+        load.append(&chunk.data)
             .map_err(|error| fatal_io("write a load", &error))?;
-        load.crc.update(&chunk.data);
-        load.received += chunk.data.len() as u64;
         let Some(finish) = &chunk.finish else {
             return Ok(None);
         };
-        let whole =
-            load.received == finish.total_bytes && load.crc.clone().finalize() == finish.crc32;
+        let whole = load.is_whole(finish);
         // Closes the file; a checkpoint may come again.
         self.load = None;
         let outcome = if whole {
             self.finish_load(position, finish)?
         } else {
-            refusal("the load arrived damaged, send it again")
+            Outcome::refused("the load arrived damaged, send it again")
         };
         self.drop_load()?;
         Ok(Some(outcome))
@@ -127,10 +107,10 @@ impl Writer {
                         if let Some(outcome) = self.run_script(open()?, finish.stamp, bounds)? {
                             return Ok(outcome);
                         }
-                        batch::wait_for_room(self.session()?)?;
+                        transaction::wait_for_room(self.session()?)?;
                     }
                 } else {
-                    Ok(refusal("the SQL text is not UTF-8"))
+                    Ok(Outcome::refused("the SQL text is not UTF-8"))
                 }
             }
         }
@@ -152,9 +132,9 @@ impl Writer {
                 .map_err(|error| fatal("reopen the database", &error))?;
         }
         session.follow(if bounds == Bounds::NONE {
-            crate::Rules::V1
+            crate::entry::Rules::V1
         } else {
-            crate::Rules::V2(bounds)
+            crate::entry::Rules::V2(bounds)
         });
         session
             .begin_request(stamp, true)
@@ -277,7 +257,7 @@ impl ScriptRun<'_> {
                 return Ok(result);
             }
             // What came before it is committed, so only this one is run again.
-            batch::wait_for_room(session)?;
+            transaction::wait_for_room(session)?;
             determinism::go_back(&session.conn, before);
         }
     }
@@ -343,14 +323,7 @@ fn refused_alike(path: &Path, crc32: u32, unfit: Unfit) -> Result<Outcome, Fatal
                     "{doing}: {reason}, because the disk does not give back what was written"
                 )));
             }
-            Ok(refusal(&format!("invalid SQLite data: {reason}")))
+            Ok(Outcome::refused(&format!("invalid SQLite data: {reason}")))
         }
-    }
-}
-
-fn refusal(text: &str) -> Outcome {
-    Outcome {
-        results: Vec::new(),
-        error: Some(text.to_owned()),
     }
 }

@@ -10,12 +10,13 @@ use bytes::Bytes;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use crate::{
-    Fatal, Position,
+    entry::Position,
     files::{
         layout,
         sidecar::{Base, Intent, Sidecar},
     },
     sqlite::error::{fatal, fatal_io, message},
+    types::Fatal,
     writer::Writer,
 };
 

@@ -5,11 +5,11 @@ use node_values::{Statement, StatementResult, WriteResult};
 use rusqlite::{Batch, fallible_iterator::FallibleIterator as _};
 
 use crate::{
-    Bounds, Fatal, Kind, Origin, Outcome, Request, Stamp,
+    entry::{Bounds, Kind, Outcome, Request, Stamp},
     sql::{
-        classify::{self, Mentions},
+        classify,
+        pragma::{self, Mentions},
         slow_log,
-        statement::{self, Arguments, Failure, Rules},
     },
     sqlite::{
         authorizer::{self, Mode, Refusal},
@@ -17,67 +17,14 @@ use crate::{
         determinism,
         error::{Blame, blame, fatal, message},
         meter::{self, Allowance, Over},
+        statement::{self, Arguments, Failure, Rules},
     },
-    writer::batch::wait_for_room,
+    types::{Fatal, Origin},
+    writer::transaction::{Stop, commit, is_bounded, reopen, rollback, wait_for_room},
 };
-
-/// Why a run of requests stopped.
-pub(crate) enum Stop {
-    /// The machine failed.
-    Fatal(Fatal),
-    /// The request undid, or cannot end inside, the transaction it shares with others; or it may pass its bounds.
-    RunAlone,
-    /// The disk is full.
-    NoRoom,
-}
-
-impl From<Fatal> for Stop {
-    fn from(fatal: Fatal) -> Self {
-        Self::Fatal(fatal)
-    }
-}
 
 /// What a client's whole request gets for a forbidden PRAGMA.
 const DISALLOWED_PRAGMA: &str = "disallowed pragma";
-
-pub(crate) fn reopen(session: &mut Session) -> Result<(), Fatal> {
-    session
-        .reopen()
-        .map_err(|error| fatal("reopen the database", &error))
-}
-
-/// Ends the shared transaction, if one is open.
-pub(crate) fn commit(session: &Session) -> Result<(), Stop> {
-    if session.conn.is_autocommit() {
-        return Ok(());
-    }
-    // It is nobody's alone.
-    meter::end();
-    session
-        .internal("COMMIT")
-        .map_err(|error| match blame(&error) {
-            Blame::Room => Stop::NoRoom,
-            _ => Stop::Fatal(fatal("commit", &error)),
-        })?;
-    session.guard.forget_analyze();
-    Ok(())
-}
-
-/// Undoes the open transaction, if any.
-pub(crate) fn rollback(session: &Session) -> Result<(), Fatal> {
-    meter::end();
-    if session.conn.is_autocommit() {
-        return Ok(());
-    }
-    session
-        .internal("ROLLBACK")
-        .and_then(|()| session.restore_statistics())
-        .map_err(|error| fatal("roll back", &error))
-}
-
-pub(crate) fn is_bounded(request: &Request) -> bool {
-    request.rules.bounds() != Bounds::NONE
-}
 
 pub(crate) fn run_request(
     session: &mut Session,
@@ -92,7 +39,7 @@ pub(crate) fn run_request(
         && request
             .statements
             .iter()
-            .any(|statement| classify::disallowed_pragma_by(&statement.sql, v2))
+            .any(|statement| pragma::disallowed_pragma_by(&statement.sql, v2))
     {
         return Ok(Outcome {
             results: Vec::new(),
@@ -158,7 +105,7 @@ pub(crate) fn run_request(
 fn mentions(statements: &[Statement]) -> Mentions {
     statements
         .iter()
-        .map(|statement| classify::mentions(&statement.sql))
+        .map(|statement| pragma::mentions(&statement.sql))
         .fold(Mentions::default(), |all, one| Mentions {
             pragma: all.pragma || one.pragma,
             changes: all.changes || one.changes,
@@ -359,7 +306,7 @@ impl Run<'_> {
         }
         let fresh = self.mentions.pragma
             && !self.transaction
-            && classify::needs_fresh_connection(&statement.sql);
+            && pragma::needs_fresh_connection(&statement.sql);
         if fresh {
             self.leave_transaction()?;
             reopen(self.session)?;
@@ -370,7 +317,7 @@ impl Run<'_> {
         meter::begin(self.allowance(self.upkeep));
         let mut arguments = Arguments::new(&statement.parameters);
         let reading = if self.mentions.pragma && self.session.guard.is_v2() {
-            classify::reading_form(&statement.sql)
+            pragma::reading_form(&statement.sql)
         } else {
             None
         };

@@ -7,10 +7,12 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::{
-    Kind, LoadChunk, LoadContent, LoadFinish, OpenError, Stamp,
+    disk_faults,
+    entry::{Kind, LoadChunk, LoadContent, LoadFinish, Stamp},
     files::sidecar::Base,
     recovery::recover::recover,
-    sqlite::{connection::open_plain, determinism::fault},
+    sqlite::connection::open_plain,
+    types::OpenError,
 };
 
 /// Without a log that holds everything.
@@ -21,7 +23,7 @@ fn recover_alone(files: &Files) -> Result<Base, OpenError> {
 fn writer(dir: &Path) -> Writer {
     let files = Files::new(dir);
     let main = MainFile::new(recover_alone(&files).unwrap());
-    let readers = Readers::new(crate::readers::Settings::few(files.main.clone()));
+    let readers = Readers::new(crate::readers::state::Settings::few(files.main.clone()));
     Writer::new(files, false, readers, main, Arc::new(Progress::default())).unwrap()
 }
 
@@ -43,7 +45,7 @@ fn entry(index: u64, texts: &[&str]) -> Entry {
         qualify_columns: false,
         statements,
         stamp,
-        rules: crate::Rules::V1,
+        rules: crate::entry::Rules::V1,
     };
     Entry {
         position: Position { term: 1, index },
@@ -376,10 +378,10 @@ fn a_refusing_disk_is_never_a_statements_result() {
         for skip in 0..60 {
             let dir = TempDir::new().unwrap();
             let mut writer = writer(dir.path());
-            fault::set(Some((skip, code)));
+            disk_faults::set(Some((skip, code)));
             let result = writer
                 .unless_failed(|writer| writer.apply(&[entry(1, &texts[..2]), entry(2, &texts)]));
-            fault::set(None);
+            disk_faults::set(None);
             match result {
                 Err(_) => {
                     hit += 1;
@@ -432,13 +434,13 @@ fn a_full_disk_is_waited_for_and_nothing_happens_twice() {
     let outcomes_and_rows = |skip: Option<u32>| {
         let dir = TempDir::new().unwrap();
         let mut writer = writer(dir.path());
-        fault::set(skip.map(|skip| (skip, ffi::SQLITE_FULL)));
+        disk_faults::set(skip.map(|skip| (skip, ffi::SQLITE_FULL)));
         let entries: Vec<Entry> = (1..)
             .zip(texts)
             .map(|(at, texts)| entry(at, texts))
             .collect();
         let outcomes = writer.unless_failed(|writer| writer.apply(&entries));
-        fault::set(None);
+        disk_faults::set(None);
         assert_eq!(writer.progress.meters.room.waiting(), None);
         let rows: String = writer
             .session()
@@ -465,11 +467,11 @@ fn a_full_disk_is_waited_for_and_nothing_happens_twice() {
         (outcomes, rows)
     };
     let expected = outcomes_and_rows(None);
-    let before = fault::end_full();
+    let before = disk_faults::end_full();
     for skip in (0..400).step_by(6) {
         assert!(outcomes_and_rows(Some(skip)) == expected, "{skip}");
     }
-    let hit = fault::end_full() - before;
+    let hit = disk_faults::end_full() - before;
     assert!(hit > 30, "the disk was full {hit} times");
 }
 
@@ -478,9 +480,9 @@ fn a_refusing_disk_fails_the_checkpoint_and_the_next_start_is_sound() {
     for code in [ffi::SQLITE_FULL, ffi::SQLITE_IOERR_WRITE] {
         for skip in [0, 1, 5] {
             let (dir, mut writer) = two_states();
-            fault::set(Some((skip, code)));
+            disk_faults::set(Some((skip, code)));
             let result = writer.unless_failed(Writer::checkpoint);
-            fault::set(None);
+            disk_faults::set(None);
             assert!(result.is_err());
             assert!(writer.main.pin(&writer.files.main).is_none());
             drop(writer);

@@ -20,7 +20,7 @@ fn prepared(conn: &Connection, text: &str, found: &mut Vec<String>) -> Option<St
             Ok(Some(statement)) => {
                 let sql = statement.expanded_sql().unwrap();
                 // Semicolons before a statement belong to it only in a whole text.
-                found.push(crate::sql::classify::skip_blank(&sql).to_owned());
+                found.push(crate::sql::text::skip_blank(&sql).to_owned());
             }
             Err(error) => return Some(crate::sqlite::error::message(&error)),
         }

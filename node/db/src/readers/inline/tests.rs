@@ -1,8 +1,8 @@
 //! Reads on their callers' threads, while one of them waits for the disk.
 use node_values::Statement;
 
-use super::*;
-use crate::{Kind, sqlite::connection::Session};
+use super::{super::state::Settings, *};
+use crate::{entry::Kind, sqlite::connection::Session};
 
 #[test]
 fn nobody_follows_a_read_that_is_stuck() {

@@ -5,9 +5,11 @@ use node_values::{Cell, Parameter, Rows, StatementResult, Value, WriteResult};
 use rusqlite::{Connection, Error, Statement, types::ValueRef};
 
 use crate::{
-    Kind,
-    readers::parts::{result_bytes, row_bytes},
-    sql::{classify, dates},
+    entry::Kind,
+    sql::{
+        classify, dates,
+        result_size::{result_bytes, row_bytes},
+    },
     sqlite::{authorizer::READ_ONLY_TEXT, determinism},
 };
 

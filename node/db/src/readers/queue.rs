@@ -1,0 +1,89 @@
+//! Queueing reads for the reader threads.
+use std::{
+    sync::{Arc, MutexGuard},
+    time::Instant,
+};
+
+use tokio::sync::oneshot;
+
+use super::state::{Job, Phase, ReadJob, Readers, State, lock};
+use crate::{
+    entry::Outcome,
+    readers::{
+        asked::{Asked, Reading},
+        control::{Control, EndsWithDrop},
+        parts::Answer,
+    },
+    types::{Origin, Read},
+};
+
+/// Reads that may wait for a thread. Above, a client is better told at once than kept waiting.
+const QUEUE: usize = 16 * 1024;
+
+impl Readers {
+    /// Queues a read whose outcome comes in one go.
+    pub(crate) fn read(&self, read: Read, origin: Origin) -> Reading {
+        Reading(self.ask(read, origin, false))
+    }
+
+    /// Queues a read.
+    pub(crate) fn ask(&self, read: Read, origin: Origin, flows: bool) -> Asked {
+        let (reply, receiver) = oneshot::channel();
+        let control = Control::new();
+        let job = ReadJob {
+            read: Arc::new(read),
+            origin,
+            since: Instant::now(),
+            control: Arc::clone(&control),
+            reply,
+            flows,
+        };
+        if let Err(Job::Read(job)) = self.push(Job::Read(Box::new(job))) {
+            let refused = Outcome::refused("too many reads are waiting");
+            let _ = job.reply.send(Answer::Whole(refused));
+        }
+        let ends = EndsWithDrop::new(control, self.own.clone());
+        Asked {
+            receiver,
+            ends: Some(ends),
+        }
+    }
+
+    /// Whether SQLite calls the first statement of `sql` read-only.
+    pub(crate) fn classify(&self, sql: &str) -> oneshot::Receiver<bool> {
+        let (reply, receiver) = oneshot::channel();
+        if let Err(Job::Classify { reply, .. }) = self.push(Job::Classify {
+            sql: sql.to_owned(),
+            reply,
+        }) {
+            let _ = reply.send(false);
+        }
+        receiver
+    }
+
+    fn push(&self, job: Job) -> Result<(), Job> {
+        let mut state = lock(&self.state);
+        if state.jobs.len() >= QUEUE || state.phase == Phase::Stopped {
+            return Err(job);
+        }
+        state.jobs.push_back(job);
+        self.see_to_jobs(state);
+        Ok(())
+    }
+
+    /// Wakes a thread for a waiting job that may begin, or starts one.
+    pub(super) fn see_to_jobs(&self, mut state: MutexGuard<'_, State>) {
+        let may_begin = state.jobs.len().min(state.lanes.room());
+        if may_begin == 0 || state.phase != Phase::Open {
+            return;
+        }
+        // A thread that was woken counts as idle until it runs.
+        let starts = state.idle < may_begin && state.threads < self.settings.most_threads();
+        state.threads += usize::from(starts);
+        drop(state);
+        self.work.notify_one();
+        if starts && let Err(error) = self.spawn() {
+            tracing::warn!(%error, "cannot start another thread for reads");
+        }
+    }
+}

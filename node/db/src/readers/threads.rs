@@ -1,0 +1,183 @@
+//! Reader threads: starting them when needed, taking queued reads, ending when idle.
+use std::{
+    sync::{Arc, MutexGuard, PoisonError},
+    thread,
+    time::{Duration, Instant},
+};
+
+use super::{
+    run::run_job,
+    state::{Entry, Job, Phase, Reader, Readers, State, What, lock},
+};
+use crate::{
+    readers::{
+        control::{Control, ask},
+        lanes::{Lane, SHORT},
+    },
+    sqlite::{connection::STACK_BYTES, error::message},
+    types::Origin,
+};
+
+/// A thread beyond one a core ends after so long without work, and with it its connection.
+const IDLE_LIMIT: Duration = Duration::from_secs(10);
+
+impl Readers {
+    /// Starts the threads that stay.
+    ///
+    /// # Errors
+    /// The system's.
+    pub(crate) fn start(&self) -> std::io::Result<()> {
+        for _ in 0..self.settings.slots {
+            lock(&self.state).threads += 1;
+            self.spawn()?;
+        }
+        Ok(())
+    }
+
+    /// Starts a thread that is counted already.
+    pub(super) fn spawn(&self) -> std::io::Result<()> {
+        let started = match self.own.upgrade() {
+            Some(readers) => thread::Builder::new()
+                .name("db-reader".to_owned())
+                .stack_size(STACK_BYTES)
+                .spawn(move || readers.serve())
+                .map(drop),
+            None => Ok(()),
+        };
+        if started.is_err() {
+            lock(&self.state).threads -= 1;
+        }
+        started
+    }
+
+    /// The body of a reader thread.
+    fn serve(self: Arc<Self>) {
+        let mut reader: Option<Reader> = None;
+        while let Some((job, id)) = self.next_job(&mut reader) {
+            if reader.is_none() {
+                match Reader::open(&self.settings) {
+                    Ok(opened) => reader = Some(opened),
+                    Err(error) => {
+                        tracing::error!(error = %message(&error), "cannot open the database for reading")
+                    }
+                }
+            }
+            let usable = match &mut reader {
+                Some(held) => held.renew(&self.settings).is_ok(),
+                None => false,
+            };
+            self.run(job, id, reader.as_mut().filter(|_| usable));
+            self.finished(id);
+        }
+    }
+
+    fn run(self: &Arc<Self>, job: Job, id: u64, reader: Option<&mut Reader>) {
+        if let (Job::Read(job), Some(reader)) = (&job, &reader) {
+            let interrupt = reader.conn.get_interrupt_handle();
+            let mut state = lock(&self.state);
+            if let Some(entry) = state.running.get_mut(&id) {
+                entry.interrupt = Some(interrupt);
+            }
+            drop(state);
+            job.control.begin_turn(SHORT);
+        }
+        let watched = match (&job, reader) {
+            (Job::Read(job), Some(reader)) => self.watch(reader, id, &job.control).map(|()| reader),
+            (Job::Classify { .. }, Some(reader)) => Some(reader),
+            (_, None) => None,
+        };
+        run_job(self, id, job, watched.as_deref());
+    }
+
+    /// Makes a thread's connection look at the control of its next read.
+    fn watch(self: &Arc<Self>, reader: &mut Reader, id: u64, control: &Arc<Control>) -> Option<()> {
+        let (readers, control) = (Arc::downgrade(self), Arc::clone(control));
+        let must_stop = move || {
+            control.must_stop()
+                || (control.turn_is_over()
+                    && readers
+                        .upgrade()
+                        .is_none_or(|readers| !readers.turn_over(id, &control)))
+        };
+        ask(&mut reader.conn, must_stop).ok()
+    }
+
+    fn next_job(&self, reader: &mut Option<Reader>) -> Option<(Job, u64)> {
+        let mut state = lock(&self.state);
+        loop {
+            let mut limit = Duration::MAX;
+            match state.phase {
+                Phase::Stopped => return self.leave(state, reader),
+                Phase::Open => {
+                    if state.lanes.room() > 0
+                        && let Some(job) = state.jobs.pop_front()
+                    {
+                        if reader.is_none() {
+                            state.connected += 1;
+                        }
+                        let lane = state.lanes.begin();
+                        let id = state.enter(entry(&job, lane));
+                        return Some((job, id));
+                    }
+                    if state.threads > self.settings.slots {
+                        limit = IDLE_LIMIT;
+                    }
+                }
+                Phase::Closing if reader.take().is_some() => {
+                    state.connected -= 1;
+                    self.quiet.notify_all();
+                }
+                Phase::Paused | Phase::Closing => {}
+            }
+            state.idle += 1;
+            let timed_out;
+            (state, timed_out) = if limit == Duration::MAX {
+                let state = self.work.wait(state);
+                (state.unwrap_or_else(PoisonError::into_inner), false)
+            } else {
+                let waited = self.work.wait_timeout(state, limit);
+                let (state, result) = waited.unwrap_or_else(PoisonError::into_inner);
+                (state, result.timed_out())
+            };
+            state.idle -= 1;
+            if timed_out && state.jobs.is_empty() && state.threads > self.settings.slots {
+                return self.leave(state, reader);
+            }
+        }
+    }
+
+    /// A thread ends.
+    fn leave(
+        &self,
+        mut state: MutexGuard<'_, State>,
+        reader: &mut Option<Reader>,
+    ) -> Option<(Job, u64)> {
+        if reader.take().is_some() {
+            state.connected -= 1;
+        }
+        state.threads -= 1;
+        drop(state);
+        self.quiet.notify_all();
+        None
+    }
+}
+
+fn entry(job: &Job, lane: Lane) -> Entry {
+    let (what, origin, control) = match job {
+        Job::Read(job) => (
+            What::Read(Arc::clone(&job.read)),
+            job.origin.clone(),
+            Arc::clone(&job.control),
+        ),
+        Job::Classify { .. } => (What::Unlisted, Origin::default(), Control::new()),
+    };
+    Entry {
+        since: Instant::now(),
+        control,
+        lane,
+        what,
+        origin,
+        apart: false,
+        interrupt: None,
+    }
+}

@@ -1,0 +1,64 @@
+//! Hashing the content as of one log entry, on a thread of its own.
+use std::{sync::Arc, thread};
+
+use rusqlite::Connection;
+
+use crate::{
+    content_hash::{Hashing, hash},
+    entry::Position,
+    readers::{asked::Watched, gate::Visit},
+    sqlite::{connection::open_plain, error::message},
+    types::Fatal,
+    writer::Writer,
+};
+
+impl Writer {
+    /// Begins to hash what is committed now, on a thread of its own. A hashing that cannot begin or end is told as such; it changes
+    /// nothing, so it may differ from node to node.
+    pub(crate) fn begin_hashing(&mut self, position: Position) -> Result<(), Fatal> {
+        let begun = self
+            .readers
+            .try_visit_as("(content hash)", &Watched::default())
+            .ok_or_else(|| "the database is being replaced".to_owned())
+            .and_then(|visit| {
+                // The transaction begins here, between two entries: all nodes hash the same state.
+                let conn = begin(&self.files.main, &visit).map_err(|error| message(&error))?;
+                Ok((visit, conn))
+            });
+        let progress = Arc::clone(&self.progress);
+        let (visit, conn) = match begun {
+            Ok(begun) => begun,
+            Err(why) => {
+                progress.note_hashing(position, Hashing::Failed(why));
+                return Ok(());
+            }
+        };
+        progress.note_hashing(position, Hashing::Running);
+        let hash_and_tell = move || {
+            let hashed = hash(&conn);
+            // The connection goes before the visit ends.
+            drop(conn);
+            let hashed = match hashed {
+                Ok(hash) => Hashing::Done(hash),
+                Err(_) if visit.is_cancelled() => {
+                    Hashing::Failed("interrupted: the database was needed".to_owned())
+                }
+                Err(error) => Hashing::Failed(message(&error)),
+            };
+            drop(visit);
+            progress.note_hashing(position, hashed);
+        };
+        thread::Builder::new()
+            .name("db-hash".to_owned())
+            .spawn(hash_and_tell)
+            .map(|_| ())
+            .map_err(|error| Fatal(format!("start a thread: {error}")))
+    }
+}
+
+fn begin(path: &std::path::Path, visit: &Visit) -> rusqlite::Result<Connection> {
+    let mut conn = open_plain(path)?;
+    conn.execute_batch("BEGIN; SELECT count(*) FROM sqlite_schema")?;
+    visit.watch(&mut conn)?;
+    Ok(conn)
+}

@@ -1,0 +1,75 @@
+//! The shared transaction of a batch: commit, rollback, and what stops a batch.
+use crate::{
+    entry::{Bounds, Request},
+    sqlite::{
+        connection::Session,
+        error::{Blame, blame, fatal},
+        meter,
+    },
+    types::Fatal,
+};
+
+/// Why a run of requests stopped.
+pub(crate) enum Stop {
+    /// The machine failed.
+    Fatal(Fatal),
+    /// The request undid, or cannot end inside, the transaction it shares with others; or it may pass its bounds.
+    RunAlone,
+    /// The disk is full.
+    NoRoom,
+}
+
+impl From<Fatal> for Stop {
+    fn from(fatal: Fatal) -> Self {
+        Self::Fatal(fatal)
+    }
+}
+
+pub(crate) fn reopen(session: &mut Session) -> Result<(), Fatal> {
+    session
+        .reopen()
+        .map_err(|error| fatal("reopen the database", &error))
+}
+
+/// Ends the shared transaction, if one is open.
+pub(crate) fn commit(session: &Session) -> Result<(), Stop> {
+    if session.conn.is_autocommit() {
+        return Ok(());
+    }
+    // It is nobody's alone.
+    meter::end();
+    session
+        .internal("COMMIT")
+        .map_err(|error| match blame(&error) {
+            Blame::Room => Stop::NoRoom,
+            _ => Stop::Fatal(fatal("commit", &error)),
+        })?;
+    session.guard.forget_analyze();
+    Ok(())
+}
+
+/// Undoes the open transaction, if any.
+pub(crate) fn rollback(session: &Session) -> Result<(), Fatal> {
+    meter::end();
+    if session.conn.is_autocommit() {
+        return Ok(());
+    }
+    session
+        .internal("ROLLBACK")
+        .and_then(|()| session.restore_statistics())
+        .map_err(|error| fatal("roll back", &error))
+}
+
+pub(crate) fn is_bounded(request: &Request) -> bool {
+    request.rules.bounds() != Bounds::NONE
+}
+
+/// Gives back what the open transaction took of the disk, and returns when it is worth another try.
+pub(crate) fn wait_for_room(session: &Session) -> Result<(), Fatal> {
+    let taken_bytes = meter::taken_bytes();
+    rollback(session)?;
+    session.shorten_wal();
+    session.meters.room.wait(taken_bytes)?;
+    meter::begin_transaction();
+    Ok(())
+}
