@@ -1,6 +1,8 @@
-//! An API server without machines, on loopback: etcd, kube-apiserver and, if asked for, the controllers. It is gone with its value.
+//! An API server without machines, on loopback: etcd, kube-apiserver and optionally the controllers. It is
+//! stopped when the value is dropped.
 //!
-//! For everything that needs no pod: rules of the API, rights, installation as objects, many clusters at once. Needs no root.
+//! For everything that needs no pod: API validation, permissions, installation, many clusters at once. Needs
+//! no root.
 use std::{
     fs::{self, File},
     net::TcpListener,
@@ -20,14 +22,15 @@ use tempfile::TempDir;
 
 use crate::{http, objects::Objects, tool};
 
-/// How long the API server may take to be ready on a busy machine.
+/// How long the API server may take to become ready on a busy machine.
 const READY_LIMIT: Duration = Duration::from_secs(120);
-/// The API server among the programs.
+/// Name of the API server among the child processes.
 const SERVER: &str = "apiserver";
-/// Every request by its user, without bodies.
+/// Audit policy: records every request with its user, without bodies.
 const AUDIT_POLICY: &str = "apiVersion: audit.k8s.io/v1\nkind: Policy\nomitStages: [RequestReceived]\nrules: [{level: Metadata}]\n";
 
-/// Those that need no machines. What would mark played pods and volumes as broken is not among them.
+/// Controllers that need no machines. Those that would mark simulated pods and volumes as broken are left
+/// out.
 const CONTROLLERS: &str = "disruption-controller,garbage-collector-controller,namespace-controller,serviceaccount-controller,\
     statefulset-controller";
 
@@ -44,10 +47,10 @@ pub struct ApiServer {
 }
 
 impl ApiServer {
-    /// Starts one, unless its programs have not been built: then None.
+    /// Starts an API server; `None` if its programs have not been built.
     ///
     /// # Errors
-    /// When a program does not start; with the end of its log.
+    /// If a program does not start; shows the end of its log.
     pub fn start() -> Result<Option<Self>> {
         let (Some(etcd), Some(kubernetes)) = (tool::built("etcd"), tool::built("kubernetes"))
         else {
@@ -75,10 +78,10 @@ impl ApiServer {
         Ok(Some(this))
     }
 
-    /// Starts the API server, once it was stopped, and waits until it is ready.
+    /// Starts the API server again after [`ApiServer::stop_server`], and waits until it is ready.
     ///
     /// # Errors
-    /// When it does not start; with the end of its log.
+    /// If it does not start; shows the end of its log.
     pub fn start_server(&mut self) -> Result<()> {
         let program = self.kubernetes.join("kube-apiserver");
         let arguments = self.apiserver(self.store, self.api)?;
@@ -86,10 +89,10 @@ impl ApiServer {
         self.await_ready()
     }
 
-    /// Ends the API server at once, as a lost machine does. Its store and its controllers go on.
+    /// Kills the API server, as if its machine failed. Its store and its controllers keep running.
     ///
     /// # Errors
-    /// When it does not run.
+    /// If it is not running.
     pub fn stop_server(&mut self) -> Result<()> {
         let at = self.children.iter().position(|(name, _)| name == SERVER);
         let (_, mut server) = self.children.remove(at.context("it does not run")?);
@@ -97,10 +100,10 @@ impl ApiServer {
         server.wait().map(drop).context("wait for its end")
     }
 
-    /// Makes the store forget all history up to now: whoever asks for changes since an older version gets 410.
+    /// Compacts the store's history: a watch from an older version fails with 410.
     ///
     /// # Errors
-    /// When the store refuses.
+    /// If the store rejects it.
     pub fn forget_history(&self) -> Result<()> {
         let now = http::post(self.store, "/v3/kv/range", &json!({ "key": "AA==" }))?;
         let revision = &now["header"]["revision"];
@@ -108,7 +111,7 @@ impl ApiServer {
         http::post(self.store, "/v3/kv/compaction", &compact).map(drop)
     }
 
-    /// What a test that needs one says when there is none.
+    /// Skips a test that needs an API server where there is none: prints a message.
     ///
     /// # Errors
     /// Under `CI=true`.
@@ -116,10 +119,11 @@ impl ApiServer {
         tool::skip("a real API server", "run e2e/tools/build etcd kubernetes")
     }
 
-    /// Starts Kubernetes' controllers: StatefulSets make pods, deleted owners take their objects along, namespaces get an account.
+    /// Starts Kubernetes' controllers: StatefulSets create pods, deleting an owner deletes its objects,
+    /// namespaces get a ServiceAccount.
     ///
     /// # Errors
-    /// When they cannot be started.
+    /// If they cannot be started.
     pub fn start_controllers(&mut self) -> Result<()> {
         let program = self.kubernetes.join("kube-controller-manager");
         let pki = |file: &str| self.layout.pki(file).display().to_string();
@@ -133,13 +137,13 @@ impl ApiServer {
             "--use-service-account-credentials".to_owned(),
             "--leader-elect=false".to_owned(),
             format!("--controllers={CONTROLLERS}"),
-            // Serves nothing: two of these must not ask for one port.
+            // Serves nothing, so that two of these do not compete for one port.
             "--secure-port=0".to_owned(),
         ];
         self.spawn("controller-manager", &program, &arguments)
     }
 
-    /// The kubeconfig of a user: `admin`, or one made by [`ApiServer::account_kubeconfig`].
+    /// The kubeconfig of a user: `admin`, or one created by [`ApiServer::account_kubeconfig`].
     #[must_use]
     pub fn kubeconfig(&self, user: &str) -> PathBuf {
         self.layout.kubeconfig(user)
@@ -148,7 +152,7 @@ impl ApiServer {
     /// Writes a kubeconfig that uses a ServiceAccount's token.
     ///
     /// # Errors
-    /// When there is no such account.
+    /// If there is no such ServiceAccount.
     pub fn account_kubeconfig(&self, namespace: &str, account: &str) -> Result<PathBuf> {
         let admin = self.objects()?;
         let words = [
@@ -167,15 +171,15 @@ impl ApiServer {
         Ok(path)
     }
 
-    /// Asks it as the administrator.
+    /// Access to it as administrator.
     ///
     /// # Errors
-    /// When there is no kubectl.
+    /// If kubectl is not available.
     pub fn objects(&self) -> Result<Objects> {
         Objects::new(Kubectl::new(&self.kubeconfig("admin"))?)
     }
 
-    /// One JSON object a line for each request that was answered.
+    /// The audit log: one JSON object per line for each completed request.
     #[must_use]
     pub fn audit_log(&self) -> PathBuf {
         self.layout.logs().join("audit.log")
@@ -211,7 +215,7 @@ impl ApiServer {
         Ok(vec![
             format!("--etcd-servers=http://127.0.0.1:{store}"),
             "--bind-address=127.0.0.1".to_owned(),
-            // Nobody reaches it through its Service: there are no machines.
+            // Nothing reaches it through its Service, since there are no machines.
             "--advertise-address=192.0.2.1".to_owned(),
             "--endpoint-reconciler-type=none".to_owned(),
             format!("--secure-port={port}"),
@@ -228,7 +232,7 @@ impl ApiServer {
         ])
     }
 
-    /// A child that ends with the thread that started it, however that ends.
+    /// Starts a child that is killed with the thread that started it.
     fn spawn(&mut self, name: &str, program: &Path, arguments: &[String]) -> Result<()> {
         let log = File::create(self.log(name)).context("make a log")?;
         let mut command = Command::new("setpriv");
@@ -255,7 +259,8 @@ impl ApiServer {
         let kubeconfig = self.kubeconfig("admin");
         let ready = until("the API server to be ready", READY_LIMIT, || {
             for (_, child) in &mut self.children {
-                // Reported at once: nothing more is to be awaited. The tail of the log, below, says why.
+                // Return at once: waiting longer is useless, and the log's end, shown below, gives the
+                // reason.
                 if let Some(status) = child.try_wait()? {
                     return Ok(Err(status));
                 }
@@ -295,7 +300,7 @@ fn read(path: &Path) -> Result<Value> {
     Ok(serde_json::from_str(&text)?)
 }
 
-/// Ports that nobody uses at this moment; all held until all are known.
+/// Ports that are free now. All are held until all are known, so that they differ.
 pub(crate) fn free_ports<const N: usize>() -> Result<[u16; N]> {
     let mut held = Vec::new();
     let mut ports = [0; N];

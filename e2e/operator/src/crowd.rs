@@ -1,6 +1,8 @@
-//! Many clusters at once on a real API server, without machines: pods and nodes are played, the operator is real.
+//! Many clusters at once on a real API server without machines: pods and nodes are simulated, the operator is
+//! real.
 //!
-//! [`machines`] does what kubelets and volume provisioners do, [`nodes`] answers as databases do, [`operator`] runs and measures the operator.
+//! [`machines`] simulates kubelets and volume provisioners, [`nodes`] simulates database nodes, [`operator`]
+//! runs and measures the operator.
 pub mod machines;
 pub mod nodes;
 pub mod operator;
@@ -17,24 +19,24 @@ use kube::{
 };
 use serde_json::json;
 
-/// Where the crowd is.
+/// Namespace of the clusters.
 pub const NAMESPACE: &str = "crowd";
-/// Between two looks at all clusters. Each costs the API server as much as it costs to list them.
+/// Pause between two checks of all clusters. Each check lists all clusters at the API server.
 const LOOK_PERIOD: Duration = Duration::from_secs(1);
-/// Clusters that are created at the same time.
+/// Number of clusters that are created concurrently.
 const AT_ONCE: usize = 8;
 
-/// A client with the rights of this kubeconfig.
+/// A client with the permissions of this kubeconfig.
 ///
 /// # Errors
-/// When it cannot be read.
+/// If it cannot be read.
 pub async fn client(kubeconfig: &Path) -> Result<Client> {
     let read = Kubeconfig::read_from(kubeconfig).context("read the kubeconfig")?;
     let config = Config::from_custom_kubeconfig(read, &KubeConfigOptions::default()).await?;
     Ok(Client::try_from(config)?)
 }
 
-/// All clusters of the crowd.
+/// All clusters of the fleet.
 #[derive(Clone, Debug)]
 pub struct Clusters {
     api: Api<DynamicObject>,
@@ -42,7 +44,7 @@ pub struct Clusters {
 }
 
 impl Clusters {
-    /// As seen through this client.
+    /// Accessed through this client.
     #[must_use]
     pub fn new(client: Client) -> Self {
         let kind = GroupVersionKind::gvk("rqlite.dev", "v1alpha1", "RqliteCluster");
@@ -53,14 +55,14 @@ impl Clusters {
         }
     }
 
-    /// Creates those of these numbers.
+    /// Creates the clusters with these numbers.
     ///
     /// # Errors
-    /// When the API server refuses one.
+    /// If the API server rejects one.
     pub async fn create(&self, numbers: std::ops::Range<usize>) -> Result<()> {
         let made = stream::iter(numbers).map(|number| async move {
             let mut cluster = DynamicObject::new(&format!("crowd-{number}"), &self.resource);
-            // Every fourth has read replicas: that is a second StatefulSet.
+            // Every fourth cluster has read replicas, and so a second StatefulSet.
             let readers = if number.is_multiple_of(4) {
                 json!({ "replicas": 1 })
             } else {
@@ -79,7 +81,7 @@ impl Clusters {
     /// Waits until all of them are Ready.
     ///
     /// # Errors
-    /// After `limit`, with what the others say.
+    /// After `limit`; shows the states of clusters that are not Ready.
     pub async fn await_ready(&self, limit: Duration) -> Result<()> {
         let start = std::time::Instant::now();
         loop {

@@ -1,5 +1,5 @@
-//! Files that are made from others and checked in: the chart's custom resource definitions (from `crds/`) and `manifests/install.yaml`
-//! (from the chart).
+//! Generated files that are checked in: the chart's custom resource definitions (from `crds/`) and
+//! `manifests/install.yaml` (from the chart).
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -11,34 +11,34 @@ use e2e_kubernetes::command::run;
 
 use crate::{chart, root};
 
-/// The command that brings them up to date.
+/// The command that regenerates them.
 pub const REFRESH: &str = "cargo run -p e2e-operator --bin generate";
-/// Where `manifests/install.yaml` puts the operator.
+/// Namespace of the operator in `manifests/install.yaml`.
 pub const NAMESPACE: &str = "rqlite-system";
-/// Name of the release that `manifests/install.yaml` is made as.
+/// Name of the Helm release from which `manifests/install.yaml` is rendered.
 const RELEASE: &str = "rqlite-operator";
-/// What Helm takes the API server for, where it asks none.
+/// Kubernetes version that Helm assumes when it renders without an API server.
 pub const KUBERNETES: &str = "1.34.0";
-/// Lines of Helm's that mean nothing without Helm.
+/// Lines that have no meaning outside Helm.
 const HELM_ONLY: [&str; 3] = [
     "# Source: ",
     "helm.sh/chart: ",
     "app.kubernetes.io/managed-by: Helm",
 ];
 
-/// A file as it ought to be.
+/// A file with its expected content.
 #[derive(Debug)]
 pub struct Expected {
-    /// Where it belongs.
+    /// Its path.
     pub path: PathBuf,
-    /// Its text.
+    /// Its content.
     pub text: String,
 }
 
 /// The chart's templates of all custom resource definitions.
 ///
 /// # Errors
-/// When `crds/` cannot be read or holds something else.
+/// If `crds/` cannot be read or contains anything else.
 pub fn chart_definitions() -> Result<Vec<Expected>> {
     let folder = root().join("crds");
     let mut all = Vec::new();
@@ -57,7 +57,7 @@ pub fn chart_definitions() -> Result<Vec<Expected>> {
     Ok(all)
 }
 
-/// One definition as a template: behind `crds.install`, kept on uninstall behind `crds.keep`.
+/// One definition as a template: rendered if `crds.install` is set, kept on uninstall if `crds.keep` is set.
 fn definition(file: &str, text: &str) -> Result<String> {
     let from = text.find("apiVersion:").context("there is no apiVersion")?;
     let body = text[from..].replace("{{", "{{ \"{{\" }}");
@@ -89,7 +89,7 @@ fn definition(file: &str, text: &str) -> Result<String> {
 /// `manifests/install.yaml`: the chart with its default values, for `kubectl apply`.
 ///
 /// # Errors
-/// When Helm refuses the chart.
+/// If Helm rejects the chart.
 pub fn manifest(helm: &Path) -> Result<Expected> {
     let mut command = Command::new(helm);
     command.args(["template", RELEASE]).arg(chart());

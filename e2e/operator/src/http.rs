@@ -1,4 +1,4 @@
-//! One plain HTTP request on loopback: an operator's probes, etcd's gateway.
+//! Single plain HTTP requests on loopback: the operator's probes, etcd's gateway.
 use std::{
     io::{Read, Write},
     net::TcpStream,
@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-/// How long an answer may take.
+/// Timeout of a request.
 const LIMIT: Duration = Duration::from_secs(5);
 
 fn ask(port: u16, request: &str) -> Result<(u16, String)> {
@@ -22,13 +22,13 @@ fn ask(port: u16, request: &str) -> Result<(u16, String)> {
     Ok((code.context("no HTTP")?, body.to_owned()))
 }
 
-/// The status of a GET.
+/// Status code of a GET.
 pub(crate) fn get(port: u16, path: &str) -> Result<u16> {
     let request = format!("GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n");
     ask(port, &request).map(|(code, _)| code)
 }
 
-/// What a POST of JSON answers.
+/// Response body of a POST with JSON.
 pub(crate) fn post(port: u16, path: &str, body: &Value) -> Result<Value> {
     let body = body.to_string();
     let head = format!(

@@ -1,9 +1,9 @@
-//! The operator's installation and its API, tried against a real API server.
+//! Test support for the operator's installation and its API, on a real API server.
 //!
-//! [`generated`] (files made from others) · [`tool`] (programs that tests need, and what happens without) · [`api_server`] (an API
-//! server without machines, for what needs no pod) · [`objects`] (asking an API server with kubectl) ·
-//! [`crowd`] (many clusters at once, with played machines) · [`product`] (the product's programs) · [`stage`] (the operator at work without
-//! machines).
+//! [`generated`] (generated files) · [`tool`] (programs that tests need, and skipping without them) ·
+//! [`api_server`] (an API server without machines, for what needs no pod) · [`objects`] (access to an API
+//! server by kubectl) · [`fleet`] (many clusters at once, on simulated machines) · [`product`] (the product's
+//! programs) · [`operator_fixture`] (the operator on an API server without machines).
 pub mod api_server;
 pub mod crowd;
 pub mod generated;
@@ -15,13 +15,13 @@ pub mod tool;
 
 use std::path::{Path, PathBuf};
 
-/// The repository's root.
+/// The repository's root directory.
 #[must_use]
 pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
-/// The chart.
+/// The chart's directory.
 #[must_use]
 pub fn chart() -> PathBuf {
     root().join("charts/rqlite-operator")

@@ -1,4 +1,4 @@
-//! Asking an API server with kubectl: objects go in as JSON, answers come out as JSON.
+//! Access to an API server through kubectl, with objects as JSON.
 use std::fs;
 
 use anyhow::{Context, Result};
@@ -6,7 +6,7 @@ use e2e_kubernetes::probe::Kubectl;
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// One API server, and a folder for the files that kubectl reads.
+/// One API server, and a directory for the files passed to kubectl.
 #[derive(Debug)]
 pub struct Objects {
     kubectl: Kubectl,
@@ -14,10 +14,10 @@ pub struct Objects {
 }
 
 impl Objects {
-    /// Asks through this kubectl.
+    /// Uses this kubectl.
     ///
     /// # Errors
-    /// When no temporary folder can be made.
+    /// If no temporary directory can be created.
     pub fn new(kubectl: Kubectl) -> Result<Self> {
         Ok(Self {
             kubectl,
@@ -25,28 +25,29 @@ impl Objects {
         })
     }
 
-    /// kubectl with these words.
+    /// Runs kubectl with these arguments and returns its output.
     ///
     /// # Errors
-    /// When it fails; with what it said.
+    /// If it fails; shows its output.
     pub fn ask(&self, words: &[&str]) -> Result<String> {
         self.kubectl.ask(words)
     }
 
-    /// The object or list that these words get.
+    /// The object or list that `kubectl get` returns for these arguments.
     ///
     /// # Errors
-    /// When there is none.
+    /// If it does not exist.
     pub fn get(&self, words: &[&str]) -> Result<Value> {
         let mut all = vec!["get", "-o", "json"];
         all.extend(words);
         Ok(serde_json::from_str(&self.ask(&all)?)?)
     }
 
-    /// kubectl with these words and the object as its file; gives the object that the server answered with.
+    /// Runs kubectl with these arguments and `object` as its input file; returns the object in the server's
+    /// response.
     ///
     /// # Errors
-    /// When the server refuses it; with what it said.
+    /// If the server rejects it; shows kubectl's output.
     pub fn send(&self, words: &[&str], object: &Value) -> Result<Value> {
         let file = self.folder.path().join("object.json");
         fs::write(&file, object.to_string()).context("write the object")?;
@@ -57,10 +58,10 @@ impl Objects {
         serde_json::from_str(&said).with_context(|| format!("kubectl printed {said:?}"))
     }
 
-    /// Waits until all definitions of custom resources are served.
+    /// Waits until all custom resource definitions are served.
     ///
     /// # Errors
-    /// When one still is not after a minute.
+    /// If one is still not served after a minute.
     pub fn definitions_served(&self) -> Result<()> {
         let words = [
             "wait",

@@ -1,4 +1,5 @@
-//! The product's own programs: built if they are older than their sources, of the profile that the caller was built with.
+//! Builds the product's programs if they are older than their sources, with the profile with which the caller
+//! was built.
 use std::{path::PathBuf, process::Command};
 
 use anyhow::{Context, Result};
@@ -6,10 +7,10 @@ use e2e_kubernetes::command::run;
 
 use crate::root;
 
-/// The program of this name.
+/// Path of the program with this name.
 ///
 /// # Errors
-/// When it cannot be built.
+/// If it cannot be built.
 pub fn built(program: &str) -> Result<PathBuf> {
     let own = std::env::current_exe().context("own path")?;
     let folder = own.parent().context("own folder")?;
@@ -21,10 +22,12 @@ pub fn built(program: &str) -> Result<PathBuf> {
     };
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
-    // As for the whole workspace: the features, and so what is compiled already, are those of `cargo test --workspace`.
+    // Same flags as a build of the whole workspace, so that Cargo unifies features in the same way and reuses
+    // what `cargo test --workspace` has compiled.
     command.args(["build", "--quiet", "--workspace", "--bin", program]);
     command.current_dir(root());
-    // What the outer cargo says about this package would make build scripts run again, and everything after them.
+    // The outer Cargo's variables about this package would make build scripts rerun and everything after them
+    // recompile.
     for (name, _) in std::env::vars_os() {
         let text = name.to_string_lossy();
         if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") {

@@ -1,5 +1,5 @@
-//! The operator at work on a real API server without machines: everything of `manifests/install.yaml`, Kubernetes' controllers, and the
-//! operator as a process with the account's own rights.
+//! The operator on a real API server without machines: the objects of `manifests/install.yaml`, Kubernetes'
+//! controllers, and the operator as a process with its own ServiceAccount's permissions.
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
@@ -10,7 +10,7 @@ use crate::{
     api_server::ApiServer, crowd::operator::Operator, generated, objects::Objects, product, root,
 };
 
-/// The operator's account, as `manifests/install.yaml` makes it.
+/// The operator's ServiceAccount in `manifests/install.yaml`.
 pub const ACCOUNT: &str = "rqlite-operator";
 
 /// Lines of the operator's log that a failure shows.
@@ -19,11 +19,11 @@ const TAIL_LINES: usize = 40;
 /// An API server with an operator.
 #[derive(Debug)]
 pub struct Stage {
-    /// The operator; ends before the API server does.
+    /// The operator; declared first, so that it stops before the API server.
     pub operator: Operator,
     /// The API server.
     pub api: ApiServer,
-    /// The API server, asked as its administrator.
+    /// The API server, accessed as administrator.
     pub server: Objects,
     log: PathBuf,
     program: PathBuf,
@@ -31,10 +31,10 @@ pub struct Stage {
 }
 
 impl Stage {
-    /// Starts everything; None without the programs of an API server.
+    /// Starts everything; `None` if the API server's programs have not been built.
     ///
     /// # Errors
-    /// When something does not start.
+    /// If something does not start.
     pub fn start() -> Result<Option<Self>> {
         let program = product::built("rqlite-operator")?;
         let Some(mut api) = ApiServer::start()? else {
@@ -57,10 +57,10 @@ impl Stage {
         }))
     }
 
-    /// Starts the operator anew, in place of one that has ended.
+    /// Starts a new operator after the previous one has exited.
     ///
     /// # Errors
-    /// When it cannot be started.
+    /// If it cannot be started.
     pub fn restart_operator(&mut self) -> Result<()> {
         let kubeconfig = self.api.kubeconfig(ACCOUNT);
         self.operator =
@@ -68,15 +68,15 @@ impl Stage {
         Ok(())
     }
 
-    /// Everything that the operator has logged.
+    /// The operator's whole log.
     ///
     /// # Errors
-    /// When there is no log.
+    /// If there is no log.
     pub fn log(&self) -> Result<String> {
         std::fs::read_to_string(&self.log).context("the operator's log")
     }
 
-    /// The end of that, for a test that failed.
+    /// The end of the log, for a failed test's message.
     #[must_use]
     pub fn tail(&self) -> String {
         let text = self.log().unwrap_or_default();
@@ -85,17 +85,18 @@ impl Stage {
     }
 }
 
-/// Everything of `manifests/install.yaml`; its Deployment makes no pods, as its controller does not run here.
+/// Installs all objects of `manifests/install.yaml`. Its Deployment creates no pods, because its controller
+/// does not run here.
 ///
 /// # Errors
-/// When the API server refuses something.
+/// If the API server rejects one.
 pub fn install(server: &Objects) -> Result<()> {
     let manifest = root().join("manifests/install.yaml").display().to_string();
     server.ask(&["apply", "--server-side", "-f", &manifest])?;
     server.definitions_served()
 }
 
-/// A condition of an object; null if it is not there.
+/// A condition of an object; null if it does not exist.
 #[must_use]
 pub fn condition(object: &Value, kind: &str) -> Value {
     let all = object["status"]["conditions"].as_array().cloned();
@@ -106,7 +107,7 @@ pub fn condition(object: &Value, kind: &str) -> Value {
 /// Reasons and notes of the events about an RqliteCluster.
 ///
 /// # Errors
-/// When they cannot be read.
+/// If they cannot be read.
 pub fn events(server: &Objects, namespace: &str, cluster: &str) -> Result<Vec<(String, String)>> {
     let field = format!("--field-selector=regarding.name={cluster},regarding.kind=RqliteCluster");
     let list = server.get(&["events.events.k8s.io", "-n", namespace, &field])?;

@@ -1,4 +1,4 @@
-//! Programs that tests need. Without one, a test says that it did not run; under `CI=true` it fails.
+//! Programs that tests need. If one is missing, a test prints that it was skipped; under `CI=true` it fails.
 use std::{
     io::Write,
     path::{Path, PathBuf},
@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Result, bail};
 use e2e_kubernetes::command::run;
 
-/// The folder of a tool of `e2e/tools`, if it has been built. Builds nothing.
+/// Directory of a tool of `e2e/tools` if it has been built; builds nothing.
 #[must_use]
 pub fn built(tool: &str) -> Option<PathBuf> {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tools/build");
@@ -17,20 +17,21 @@ pub fn built(tool: &str) -> Option<PathBuf> {
     folder.is_dir().then_some(folder)
 }
 
-/// Helm: the one of `e2e/tools`, so that everybody generates the same.
+/// Helm as built by `e2e/tools`, so that everybody generates the same output.
 #[must_use]
 pub fn helm() -> Option<PathBuf> {
     built("helm").map(|folder| folder.join("helm"))
 }
 
-/// The cluster to test on, as `KUBECONFIG` names it.
+/// Kubeconfig of the cluster under test, from `KUBECONFIG`.
 #[must_use]
 pub fn kubeconfig() -> Option<PathBuf> {
     let path = std::env::var_os("KUBECONFIG")?;
     (!path.is_empty()).then(|| path.into())
 }
 
-/// What a test that lacks something returns: an error under `CI=true`, else a line that no capture of output hides.
+/// Result of a test that lacks something: an error under `CI=true`, otherwise success after printing a line
+/// past the capture of test output.
 ///
 /// # Errors
 /// Under `CI=true`.

@@ -1,5 +1,5 @@
-//! The API server goes away and comes back, forgets history, rejects requests, and refuses what is outdated: the operator goes on by itself,
-//! does nothing twice, and ends only where it lost its Lease.
+//! The API server becomes unavailable and returns, loses its history, rejects requests, and reports
+//! conflicts: the operator recovers by itself, repeats no action, and exits only when it has lost its Lease.
 use std::{
     net::TcpListener,
     time::{Duration, Instant},
@@ -26,23 +26,23 @@ use kube::{
 };
 use serde_json::{Value, json};
 
-/// Clusters that are looked after meanwhile.
+/// Number of clusters managed meanwhile.
 const COUNT: usize = 4;
-/// How long all may take to be as wanted again.
+/// How long all may take to reach their desired state again.
 const LIMIT: Duration = Duration::from_secs(60);
-/// An operator that hears nothing for this long still holds its Lease.
+/// An outage short enough that the operator keeps its Lease.
 const SHORT: Duration = Duration::from_secs(9);
 /// A Lease lasts 15 s.
 const LEASE_LIMIT: Duration = Duration::from_secs(30);
-/// Requests that must have been rejected with 429.
+/// Minimum number of requests that are rejected with 429.
 const REJECTIONS: usize = 3;
-/// Most requests of one second meanwhile: each cluster's passes and each watch wait longer every time.
+/// Maximum requests per second during rejection: every cluster's reconcile and every watch backs off.
 const MAX_STORM_RATE: f64 = 30.0;
 /// How long requests are rejected.
 const STORM: Duration = Duration::from_secs(5);
-/// Between two requests that keep the seat.
+/// Pause between two requests that occupy the seat.
 const PAUSE: Duration = Duration::from_millis(50);
-/// How long nothing may be written once all is as wanted.
+/// How long nothing may be written once all clusters are in their desired state.
 const CALM: Duration = Duration::from_secs(5);
 
 struct Trial {
@@ -59,7 +59,7 @@ impl Trial {
         self.stage.server.ask(&all)
     }
 
-    /// Something for the operator to repair and something for it to do.
+    /// Changes that the operator must revert and carry out.
     fn disturb(&self, number: usize, replicas: u8) -> Result<()> {
         let service = format!("crowd-{number}-client");
         self.ask(&["delete", "service", &service])?;
@@ -91,7 +91,7 @@ impl Trial {
         self.clusters.await_ready(LIMIT).await
     }
 
-    /// What it asked since the last look; nothing of it was forbidden.
+    /// Its requests since the last call; fails if one was forbidden.
     fn asked(&mut self) -> Result<Requests> {
         let (asked, forbidden) = self.audit.since()?;
         ensure!(forbidden.is_empty(), "forbidden: {forbidden:#?}");
@@ -99,7 +99,7 @@ impl Trial {
     }
 }
 
-/// Away for a moment, and then without the history that watches would go on from.
+/// A short outage after which the history needed by watches is gone.
 async fn restart(trial: &mut Trial) -> Result<()> {
     let begun = Instant::now();
     trial.stage.api.stop_server()?;
@@ -129,7 +129,7 @@ async fn restart(trial: &mut Trial) -> Result<()> {
     Ok(())
 }
 
-/// Away for longer than a Lease lasts: it ends, and its successor goes on where it was.
+/// An outage longer than a Lease: the operator exits, and its successor continues.
 async fn outlast(trial: &mut Trial) -> Result<()> {
     let begun = Instant::now();
     trial.stage.api.stop_server()?;
@@ -156,10 +156,11 @@ async fn outlast(trial: &mut Trial) -> Result<()> {
     Ok(())
 }
 
-/// Who takes the seat that the operator has at the API server.
+/// Account whose requests occupy the operator's seat at the API server.
 const NOISE: &str = "noise";
 
-/// One seat for the operator and another account together, but for Leases: a request that comes while another is under way is rejected with 429.
+/// Gives the operator and another account one seat together, except for Leases: a request that arrives while
+/// another is being served is rejected with 429.
 fn narrow(server: &Objects) -> Result<()> {
     let flow = |kind: &str, spec: Value| {
         json!({ "apiVersion": "flowcontrol.apiserver.k8s.io/v1", "kind": kind,
@@ -181,7 +182,8 @@ fn narrow(server: &Objects) -> Result<()> {
         .map(drop)
 }
 
-/// A webhook that never answers is asked about the other account's objects: its requests keep the seat.
+/// A webhook that never answers is called for the other account's objects, so that its requests occupy the
+/// seat.
 fn hang(server: &Objects) -> Result<TcpListener> {
     let silent = TcpListener::bind("127.0.0.1:0")?;
     let url = format!("https://127.0.0.1:{}/", silent.local_addr()?.port());
@@ -206,7 +208,7 @@ fn hang(server: &Objects) -> Result<TcpListener> {
     Ok(silent)
 }
 
-/// The operator's requests are rejected, all but those for its Lease.
+/// All of the operator's requests except those for its Lease are rejected.
 async fn rejected(trial: &mut Trial) -> Result<()> {
     let silent = hang(&trial.stage.server)?;
     narrow(&trial.stage.server)?;
@@ -220,7 +222,7 @@ async fn rejected(trial: &mut Trial) -> Result<()> {
     )?;
     let noise = tokio::spawn(async move {
         loop {
-            // Whoever comes later is rejected and asks again.
+            // Further requests are rejected and repeated.
             let _ = maps.create(&PostParams::default(), &map).await;
             tokio::time::sleep(PAUSE).await;
         }
@@ -254,7 +256,7 @@ async fn rejected(trial: &mut Trial) -> Result<()> {
     Ok(())
 }
 
-/// Somebody writes the object all the time, so that what the operator has read is outdated when it writes.
+/// Another client keeps changing the object, so that the operator's version is outdated when it writes.
 async fn outdated(trial: &mut Trial) -> Result<()> {
     let kind = GroupVersionKind::gvk("rqlite.dev", "v1alpha1", "RqliteCluster");
     let resource = ApiResource::from_gvk(&kind);
@@ -282,7 +284,7 @@ async fn outdated(trial: &mut Trial) -> Result<()> {
     Ok(())
 }
 
-/// What is as wanted is not written again.
+/// Objects in their desired state are not written again.
 async fn calm(trial: &mut Trial) -> Result<()> {
     let begun = Instant::now();
     loop {

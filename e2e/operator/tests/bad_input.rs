@@ -1,6 +1,7 @@
-//! Bad input: whatever a user gets wrong ends in a condition and an event that say what to type, and goes away once it is corrected.
+//! Invalid input: every user error results in a condition and an event that name the remedy, and that
+//! disappear once it is corrected.
 //!
-//! API server, controllers and operator are real; what only kubelets say is played.
+//! API server, controllers and operator are real; what kubelets would report is simulated.
 #[path = "bad_input/cases.rs"]
 mod cases;
 #[path = "bad_input/edits.rs"]
@@ -18,9 +19,9 @@ use e2e_operator::{
 };
 use serde_json::{Value, json};
 
-/// How long until something is told: a look of the operator and the controllers' own delays.
+/// Limit for a report: one reconcile and the controllers' own delays.
 const LIMIT: Duration = Duration::from_secs(60);
-/// The cluster of each namespace.
+/// Name of the cluster in each namespace.
 const NAME: &str = "demo";
 
 fn object(kind: &str, api: &str, name: &str, more: Value) -> Value {
@@ -40,7 +41,7 @@ fn cluster(name: &str, spec: &Value) -> Value {
     )
 }
 
-/// Waits until the condition has this reason and these parts, and an event has the same reason.
+/// Waits until the condition has this reason and contains these texts, and an event has the same reason.
 fn told(
     server: &Objects,
     namespace: &str,
@@ -74,7 +75,7 @@ fn told(
     Ok(message)
 }
 
-/// Waits until the condition does not give this reason any more.
+/// Waits until the condition no longer has this reason.
 fn over(server: &Objects, namespace: &str, reason: &str) -> Result<()> {
     until(
         &format!("{reason} to be over in {namespace}"),
@@ -88,7 +89,8 @@ fn over(server: &Objects, namespace: &str, reason: &str) -> Result<()> {
     )
 }
 
-/// A cluster from before a rule: the API server does not refuse it, the operator says what to do.
+/// A cluster created before a validation rule existed: the API server accepts it, and the operator reports
+/// the remedy.
 fn from_before_the_rules(server: &Objects) -> Result<()> {
     let long = "a-name-that-is-much-too-long-for-a-statefulset-and-its-pods";
     let spec = json!({ "replicas": 1 });

@@ -1,4 +1,5 @@
-//! The chart as Helm renders it: values that it refuses, and what must hold of the objects whatever the values are.
+//! The chart as rendered by Helm: values that are rejected, and properties of the objects that hold for all
+//! values.
 use std::{fs, path::PathBuf, process::Command};
 
 use anyhow::{Context, Result, ensure};
@@ -6,7 +7,7 @@ use e2e_kubernetes::command::run;
 use e2e_operator::{chart, generated::KUBERNETES, tool};
 use serde_yaml::Value;
 
-/// Helm and the chart.
+/// Helm, to render the chart.
 struct Chart {
     helm: PathBuf,
 }
@@ -190,7 +191,7 @@ fn digests_win(chart: &Chart) -> Result<()> {
     Ok(())
 }
 
-/// What must hold whatever the values are.
+/// Checks the properties that hold for all values.
 fn is_modest(objects: &[Value]) -> Result<()> {
     for role in objects
         .iter()
@@ -259,7 +260,7 @@ fn the_chart_refuses_and_follows_its_values() -> Result<()> {
     Ok(())
 }
 
-/// Every value of `values.yaml`, as README names them.
+/// Paths of all values in `values.yaml`, as README.md names them.
 fn leaves(path: &str, value: &Value, into: &mut Vec<String>) {
     match value.as_mapping() {
         Some(fields) if !fields.is_empty() && path != "resources" => {

@@ -1,4 +1,4 @@
-//! Files that are made from others are up to date.
+//! Generated files are up to date.
 use std::fs;
 
 use anyhow::{Context, Result, ensure};

@@ -1,6 +1,8 @@
-//! Installing, upgrading and uninstalling, by Helm and by kubectl, on a real API server; what the operator's account may do, to the last verb.
+//! Installing, upgrading and uninstalling, by Helm and by kubectl, on a real API server; the exact
+//! permissions of the operator's account.
 //!
-//! Objects only: that the installed operator works is shown where there are machines (`scenarios`) and in the crowd.
+//! Tests objects only. That the installed operator works is tested where there are machines (`scenarios`) and
+//! in the fleet.
 use std::{collections::BTreeSet, fs, path::Path, process::Command};
 
 use anyhow::{Context, Result, ensure};
@@ -9,7 +11,7 @@ use e2e_operator::{api_server::ApiServer, chart, generated, objects::Objects, ro
 use serde_json::{Value, json};
 
 const CRDS: [&str; 2] = ["rqliteclusters.rqlite.dev", "rqliterecoveries.rqlite.dev"];
-/// Release and namespace by Helm; other names than those of `manifests/install.yaml`.
+/// Release and namespace for Helm; they differ from the names in `manifests/install.yaml`.
 const RELEASE: &str = "rq";
 const NAMESPACE: &str = "operators";
 const DEPLOYMENT: [&str; 4] = ["deployment", "rq-rqlite-operator", "--namespace", NAMESPACE];
@@ -40,7 +42,7 @@ impl Site {
         self.helm(&words)
     }
 
-    /// A database that must outlive whatever is done to the operator.
+    /// Creates a database that must survive all changes to the operator.
     fn make_database(&self) -> Result<()> {
         let cluster = json!({ "apiVersion": "rqlite.dev/v1alpha1", "kind": "RqliteCluster",
             "metadata": { "name": "demo", "namespace": "default" }, "spec": { "replicas": 5 } });
@@ -63,7 +65,7 @@ impl Site {
     }
 }
 
-/// A copy of the chart whose first definition has one field more.
+/// A copy of the chart whose first definition has an additional field.
 fn newer_chart(into: &Path) -> Result<()> {
     run(Command::new("cp").arg("-r").arg(chart()).arg(into))?;
     let file = into.join("templates/crds/rqliteclusters.yaml");
@@ -84,7 +86,7 @@ fn by_helm(site: &Site) -> Result<()> {
     site.server.definitions_served()?;
     site.make_database()?;
     let before = site.lasting()?;
-    // Values.
+    // Changed values.
     let values = [
         "--set",
         "replicaCount=2,logLevel=debug",
@@ -104,7 +106,7 @@ fn by_helm(site: &Site) -> Result<()> {
         site.server.get(&role).is_err(),
         "with a list of namespaces, a ClusterRole is left"
     );
-    // Definitions.
+    // Changed definitions.
     let folder = tempfile::tempdir()?;
     let newer = folder.path().join("chart");
     newer_chart(&newer)?;
@@ -124,7 +126,7 @@ fn by_helm(site: &Site) -> Result<()> {
         "the definition was not upgraded: {novelty}"
     );
     site.helm(&["rollback", RELEASE, "1"])?;
-    // Away, and back.
+    // Uninstalled and installed again.
     site.helm(&["uninstall", RELEASE])?;
     ensure!(
         site.server.get(&DEPLOYMENT).is_err(),
@@ -146,7 +148,7 @@ fn by_helm(site: &Site) -> Result<()> {
 fn by_kubectl(site: &Site) -> Result<()> {
     let before = site.lasting()?;
     let file = root().join("manifests/install.yaml").display().to_string();
-    // What Helm left belongs to Helm until somebody says otherwise.
+    // Objects installed by Helm belong to Helm unless conflicts are forced.
     let apply = ["apply", "--server-side", "--force-conflicts", "-f", &file];
     site.server.ask(&apply)?;
     let again = site.server.ask(&apply)?;
@@ -167,7 +169,7 @@ fn by_kubectl(site: &Site) -> Result<()> {
         site.lasting()? == before,
         "kubectl apply touched databases or definitions"
     );
-    // And from kubectl back to Helm.
+    // From kubectl back to Helm.
     let other = site.install(&chart(), &["--set", "fullnameOverride=other"]);
     other.context(
         "a second operator beside the first, with the definitions of an earlier release",
@@ -175,7 +177,8 @@ fn by_kubectl(site: &Site) -> Result<()> {
     site.helm(&["uninstall", RELEASE]).map(drop)
 }
 
-/// All that the operator's account may do in a namespace, as `group/resource verb`, less what everybody may.
+/// Everything that the operator's account may do in a namespace, as `group/resource verb`, without what every
+/// account may do.
 fn rights(server: &Objects, namespace: &str) -> Result<BTreeSet<String>> {
     let account = format!(
         "--as=system:serviceaccount:{}:rqlite-operator",
@@ -212,7 +215,7 @@ fn rights(server: &Objects, namespace: &str) -> Result<BTreeSet<String>> {
     Ok(all)
 }
 
-/// `group/resource names: verbs` in every namespace.
+/// `group/resource names` and verbs that are allowed in every namespace.
 const EVERYWHERE: &[(&str, &str)] = &[
     ("rqlite.dev/rqliteclusters", "get list watch patch"),
     ("rqlite.dev/rqliteclusters/status", "update"),
@@ -262,7 +265,7 @@ fn has_no_other_rights(server: &Objects) -> Result<()> {
     same(generated::NAMESPACE, &expected)
 }
 
-/// People: whoever may edit clusters may not consent to losing data.
+/// Roles for people: permission to edit clusters does not include consent to data loss.
 fn roles_for_people(server: &Objects) -> Result<()> {
     for (role, verb, resource, expected) in [
         ("view", "get", "rqliteclusters.rqlite.dev", "yes"),
@@ -310,7 +313,7 @@ fn roles_for_people(server: &Objects) -> Result<()> {
             "--as",
             &user,
         ];
-        // “no” is also a failure of the command.
+        // The answer “no” also makes the command fail.
         let said = server
             .ask(&words)
             .unwrap_or_else(|error| format!("{error:#}"));

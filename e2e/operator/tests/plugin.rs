@@ -1,4 +1,4 @@
-//! `kubectl rqlite` on a real API server: what it reads, what it writes, and what it says where it cannot.
+//! `kubectl rqlite` on a real API server: what it reads and writes, and its errors.
 use std::{process::Command, time::Duration};
 
 use anyhow::{Context, Result, ensure};
@@ -13,7 +13,7 @@ use e2e_operator::{
 /// How long the cluster may take.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// Its exit code, and everything that it printed.
+/// Exit code and complete output of the plugin.
 fn plugin(stage: &Stage, words: &[&str]) -> Result<(i32, String)> {
     let mut command = Command::new(product::built("kubectl-rqlite")?);
     command.env("KUBECONFIG", stage.api.kubeconfig("admin"));
@@ -54,7 +54,7 @@ fn status(stage: &Stage) -> Result<()> {
     )
 }
 
-/// All pods are made anew, the leader last.
+/// All pods are recreated, the leader last.
 fn restart(stage: &Stage) -> Result<()> {
     let pods = || -> Result<Vec<String>> {
         let words = [
@@ -76,7 +76,8 @@ fn restart(stage: &Stage) -> Result<()> {
         0,
         &["restarts one node at a time"],
     )?;
-    // The first one shows that the operator has understood; its machines are played, so that each settles for 10 s.
+    // The first pod shows that the operator has accepted the request. Machines are simulated, so each pod
+    // takes 10 s to settle.
     until("a pod to be made anew", LIMIT, || {
         let now = pods()?;
         let old = before.iter().filter(|uid| now.contains(uid)).count();
@@ -98,7 +99,7 @@ fn restart(stage: &Stage) -> Result<()> {
     )
 }
 
-/// What cannot be, it says before it asks anybody.
+/// Impossible requests are rejected before any node is contacted.
 fn promote(stage: &Stage) -> Result<()> {
     let same = plugin(stage, &["promote", "crowd-0", "crowd-0-0"])?;
     says(&same, 0, &["crowd-0-0 leads already"])?;
@@ -110,12 +111,13 @@ fn promote(stage: &Stage) -> Result<()> {
     says(&other, 1, &parts)?;
     let reader = plugin(stage, &["promote", "crowd-0", "crowd-0-ro-0"])?;
     says(&reader, 1, &["crowd-0-ro-0 is not a voter"])?;
-    // The way to a node is the API server's proxy, which leads nowhere without machines: that it was asked is all that can be seen here.
+    // Nodes are reached through the API server's proxy, which does not work without machines, so the test
+    // only sees that the request was made.
     let asked = plugin(stage, &["promote", "crowd-0", "crowd-0-1"])?;
     says(&asked, 1, &["crowd-0-0 does not hand over to crowd-0-1"])
 }
 
-/// A quorum is there: there is nothing to recover.
+/// The quorum exists, so there is nothing to recover.
 fn recover(stage: &Stage) -> Result<()> {
     let refused = plugin(stage, &["recover", "crowd-0", "--dry-run"])?;
     says(&refused, 1, &["Rejected"])?;

@@ -1,6 +1,7 @@
-//! The API of the operator as the API server enforces it: every rule refuses with its message, defaults appear, and what is not wrong passes.
+//! The operator's API as enforced by the API server: every rule rejects with its message, defaults are set,
+//! and valid objects are accepted.
 //!
-//! Runs against an API server of its own, without machines and without the operator.
+//! Runs against its own API server, without machines and without the operator.
 #[path = "rules/cases.rs"]
 mod cases;
 
@@ -17,7 +18,7 @@ fn object(kind: &str, name: &str, spec: &Value) -> Value {
     json!({ "apiVersion": "rqlite.dev/v1alpha1", "kind": kind, "metadata": { "name": name, "namespace": "default" }, "spec": spec })
 }
 
-/// `base` with the fields of `change`; null removes one.
+/// `base` with the fields of `change`; null removes a field.
 fn changed(base: Value, change: &Value) -> Value {
     let mut fields = base.as_object().cloned().unwrap_or_default();
     for (name, value) in change.as_object().into_iter().flatten() {
@@ -30,7 +31,7 @@ fn changed(base: Value, change: &Value) -> Value {
     Value::Object(fields)
 }
 
-/// What was refused, and what did not go as it must.
+/// The rejections, and the cases with another result than expected.
 #[derive(Default)]
 struct Findings {
     refusals: String,
@@ -62,7 +63,7 @@ impl Findings {
     }
 }
 
-/// Every message of a rule in `crds/`.
+/// All messages of rules in `crds/`.
 fn messages() -> Result<BTreeSet<String>> {
     fn collect(value: &serde_yaml::Value, into: &mut BTreeSet<String>) {
         match value {
@@ -127,7 +128,7 @@ fn cluster(name: &str, spec: &str) -> Result<Value> {
     Ok(object("RqliteCluster", name, &spec))
 }
 
-/// What comes of replacing one spec by another.
+/// Result of replacing one spec by another.
 fn replaced(server: &Objects, before: &str, after: &str) -> Result<Result<Value>> {
     server.send(&["create"], &cluster("changed", before)?)?;
     let outcome = server.send(REPLACE, &cluster("changed", after)?);
@@ -135,7 +136,7 @@ fn replaced(server: &Objects, before: &str, after: &str) -> Result<Result<Value>
     Ok(outcome)
 }
 
-/// A recovery that nothing is wrong with, but for this change.
+/// A valid recovery with this change.
 fn recovery(change: &str) -> Result<Value> {
     let spec = changed(
         serde_json::from_str(cases::RECOVERY)?,
@@ -165,7 +166,7 @@ fn recoveries(server: &Objects, found: &mut Findings) -> Result<()> {
     Ok(())
 }
 
-/// What a user sees of an empty spec.
+/// The defaults of an empty spec.
 fn defaults(server: &Objects) -> Result<()> {
     let made = server.send(CREATE, &object("RqliteCluster", "demo", &json!({})))?;
     let expected = json!({
@@ -182,7 +183,7 @@ fn defaults(server: &Objects) -> Result<()> {
         "an empty spec becomes {}",
         made["spec"]
     );
-    // An object that is given is completed.
+    // An incomplete nested object gets its defaults.
     let given =
         json!({ "config": { "raft": { "electionTimeout": "3s" } }, "update": {}, "bootstrap": {} });
     let made = server.send(CREATE, &object("RqliteCluster", "demo", &given))?;
@@ -263,7 +264,7 @@ fn scale(server: &Objects) -> Result<()> {
     columns(server)
 }
 
-/// What `kubectl get` shows, by every name of the kind.
+/// Columns of `kubectl get`, by every name of the kind.
 fn columns(server: &Objects) -> Result<()> {
     for name in ["rql", "rqlitecluster", "rqliteclusters", "databases"] {
         let table = server.ask(&["get", name])?;
@@ -310,7 +311,7 @@ fn columns(server: &Objects) -> Result<()> {
     Ok(())
 }
 
-/// What `kubectl explain` prints comes from what the API server publishes: every field of ours has a text there.
+/// `kubectl explain` prints the published schema: every field of ours has a description.
 fn explanations(server: &Objects) -> Result<()> {
     fn silent(path: &str, schema: &Value, into: &mut Vec<String>) {
         for (name, field) in schema["properties"].as_object().into_iter().flatten() {
@@ -357,7 +358,7 @@ fn explanations(server: &Objects) -> Result<()> {
         ("rql.spec.storage.size", "never shrink"),
         ("rqrec.spec.acceptDataLoss", "Consent to lose"),
     ] {
-        // Lines are wrapped.
+        // kubectl wraps lines.
         let said = server
             .ask(&["explain", field])?
             .split_whitespace()
@@ -371,7 +372,7 @@ fn explanations(server: &Objects) -> Result<()> {
     Ok(())
 }
 
-/// Applying twice changes nothing, and a second owner sees whose field it is.
+/// Applying twice changes nothing, and a second field manager sees a conflict with the first.
 fn applying(server: &Objects) -> Result<()> {
     let apply = |manager: &str, spec: Value| {
         let words = ["apply", "--server-side", "--field-manager", manager];

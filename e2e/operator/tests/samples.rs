@@ -1,4 +1,4 @@
-//! The samples are what the API server takes, to the last field.
+//! The API server accepts every sample with strict field validation.
 use std::fs;
 
 use anyhow::{Result, ensure};

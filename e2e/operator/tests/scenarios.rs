@@ -1,9 +1,10 @@
-//! The operator on a real Kubernetes, scenario by scenario, each under a writer: a table of what happened.
+//! The operator on a real Kubernetes, scenario by scenario, each while a writer runs; the result is a table.
 //!
-//! Needs a cluster, the images of `e2e/images` on it, `KUBECONFIG` and `E2E_KUBERNETES=1`; elsewhere says that it did not run. Set
-//! `SCENARIOS=1,4,13` to choose, `SCENARIOS=all` for all; unless set, a few that fit into a few minutes are run. `AT_ONCE=3`
-//! runs three at a time of those that touch nothing of others (2 unless given). `E2E_SCOPED=1` keeps the operator to the
-//! scenarios' own namespaces. `WRITE_RESULTS=1` puts the rows into `e2e/RESULTS.md`.
+//! Needs a cluster, the images of `e2e/images` on it, `KUBECONFIG` and `E2E_KUBERNETES=1`; without them it
+//! prints that it was skipped. `SCENARIOS=1,4,13` selects scenarios, `SCENARIOS=all` runs all; the default is
+//! a few that take a few minutes. `AT_ONCE=3` runs three scenarios in parallel, of those that do not affect
+//! others (default 2). `E2E_SCOPED=1` restricts the operator to the scenarios' own namespaces.
+//! `WRITE_RESULTS=1` writes the rows to `e2e/RESULTS.md`.
 #[path = "scenarios/by_hand.rs"]
 mod by_hand;
 #[path = "scenarios/cluster.rs"]
@@ -55,9 +56,9 @@ use report::{Row, Verdict};
 use site::Site;
 use table::{ALL, How, Scenario};
 
-/// Clusters at a time on two cores, unless told otherwise.
+/// Default number of clusters at the same time, for two cores.
 const AT_ONCE: usize = 2;
-/// Some scenarios need several clusters one after another.
+/// Additional namespaces: some scenarios need several clusters one after another.
 const MORE_NAMESPACES: usize = 8;
 
 fn chosen() -> Result<Vec<&'static Scenario>> {
@@ -75,7 +76,8 @@ fn chosen() -> Result<Vec<&'static Scenario>> {
     }
 }
 
-/// Why a scenario failed, in one line; tables of pods and the like come first, for the terminal alone.
+/// Why a scenario failed, in one line. Tables of pods and the like come first in the error and are for the
+/// terminal only.
 fn reason(error: &anyhow::Error) -> String {
     eprintln!("{error:#}");
     let said = error.chain().map(ToString::to_string);
@@ -88,7 +90,7 @@ fn run(site: &Site, scenario: &Scenario) -> Row {
     let verdict = match scenario.how {
         How::Elsewhere(place) => Verdict::Elsewhere(place),
         How::Beside(work) | How::Alone(work) => {
-            // A panic is one failed row; the others are run nevertheless.
+            // A panic counts as one failed row; the other scenarios still run.
             match catch_unwind(AssertUnwindSafe(|| work(site))) {
                 Ok(Ok(outcome)) => Verdict::Passed(outcome),
                 Ok(Err(error)) => Verdict::Failed(reason(&error)),
@@ -106,7 +108,7 @@ fn run(site: &Site, scenario: &Scenario) -> Row {
         verdict,
     };
     println!("{}", row.line());
-    // At once: a run that is cut off leaves what it has shown.
+    // Written at once, so that an interrupted run keeps its results.
     if std::env::var_os("WRITE_RESULTS").is_some()
         && let Err(error) = report::write(&row, ALL.iter().map(|s| s.number))
     {
@@ -115,7 +117,7 @@ fn run(site: &Site, scenario: &Scenario) -> Row {
     row
 }
 
-/// Those that touch nothing of others, a few at a time.
+/// Runs scenarios that do not affect others, several in parallel.
 fn beside(site: &Site, scenarios: &[&Scenario]) -> Result<Vec<Row>> {
     let _turn = Access::shared()?;
     let at_once = std::env::var("AT_ONCE").ok();
@@ -138,13 +140,13 @@ fn beside(site: &Site, scenarios: &[&Scenario]) -> Result<Vec<Row>> {
     Ok(rows.into_inner().unwrap_or_else(PoisonError::into_inner))
 }
 
-/// Those that end operators, cut machines off or let them take no pods.
+/// Runs scenarios that kill operators, cut machines off or cordon them, one at a time.
 fn alone(site: &Site, scenarios: &[&Scenario]) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
     for scenario in scenarios {
         let _turn = Access::alone()?;
         rows.push(run(site, scenario));
-        // Whatever became of it, the next one finds an operator at work.
+        // Also after a failure, the next scenario needs a running operator.
         site.await_operator()?;
     }
     Ok(rows)
@@ -213,7 +215,7 @@ fn numbers_are_unique_and_elsewhere_exists() -> Result<()> {
     Ok(())
 }
 
-/// Time for figures that are asserted with room for a busy machine.
+/// Factor by which a measured time may exceed its goal on a busy machine.
 const ROOM: u32 = 2;
 
 fn within(what: &str, took: Duration, goal: Duration) -> Result<()> {

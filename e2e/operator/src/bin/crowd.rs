@@ -1,7 +1,8 @@
-//! Many clusters at once: the operator's memory, processor time and requests at 50, 100 and 200 clusters, on a real API server with played
-//! machines. Fails if it needs more memory than it may, or if it grows faster than the crowd.
+//! Measures the operator's memory, processor time and requests with 50, 100 and 200 clusters, on a real API
+//! server with simulated machines. Fails if it exceeds the memory limit, or if its usage grows faster than
+//! the number of clusters.
 //!
-//! `cargo run --release -p e2e-operator --bin crowd -- OPERATOR [COUNT...]`
+//! `cargo run --release -p e2e-operator --bin fleet -- OPERATOR [COUNT...]`
 use std::{
     path::{Path, PathBuf},
     process::ExitCode,
@@ -20,15 +21,15 @@ use e2e_operator::{
     stage::{self, ACCOUNT},
 };
 
-/// How long all may take to be Ready.
+/// How long all clusters may take to become Ready.
 const READY_LIMIT: Duration = Duration::from_secs(300);
-/// How long the calm before a measurement is: passes after the last change are done by then.
+/// Idle time before a measurement, in which reconciles after the last change complete.
 const CALM: Duration = Duration::from_secs(15);
-/// How long is measured. Every calm cluster is looked at at least once in it.
+/// Duration of a measurement. Every idle cluster is reconciled at least once in it.
 const WINDOW: Duration = Duration::from_secs(60);
-/// The most memory that it may need, whatever the crowd.
+/// Maximum memory in MB, for any number of clusters.
 const MAX_MB: f64 = 150.0;
-/// How much more one cluster may cost in the largest crowd than in the smallest.
+/// Maximum ratio of the usage per cluster between the largest and the smallest fleet.
 const MAX_GROWTH: f64 = 1.25;
 
 /// One line of the table.
@@ -130,14 +131,14 @@ async fn grow(
     judge(&rows)
 }
 
-/// What was asked since the last look, printed; nothing of it may have been forbidden.
+/// Prints the requests since the last call and returns their number. Fails if one was forbidden.
 fn is_allowed(audit: &mut Audit) -> Result<usize> {
     let (asked, forbidden) = audit.since()?;
     ensure!(forbidden.is_empty(), "forbidden: {forbidden:#?}");
     Ok(asked.values().sum())
 }
 
-/// A new operator looks at everything once and finds nothing to do.
+/// A new operator reconciles every cluster once and finds nothing to change.
 async fn restart(
     mut operator: Operator,
     audit: &mut Audit,

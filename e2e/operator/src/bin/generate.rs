@@ -1,4 +1,4 @@
-//! Writes the files that are made from others: the chart's definitions, and with Helm `manifests/install.yaml`.
+//! Writes the generated files: the chart's definitions, and with Helm also `manifests/install.yaml`.
 use std::{fs, process::ExitCode};
 
 use anyhow::{Context, Result};
@@ -15,7 +15,7 @@ fn main() -> ExitCode {
 }
 
 fn write() -> Result<()> {
-    // The manifest is made from the chart on disk: the definitions first.
+    // The manifest is rendered from the chart on disk, so the definitions come first.
     for file in generated::chart_definitions()? {
         fs::write(&file.path, file.text).with_context(|| file.path.display().to_string())?;
     }

@@ -1,4 +1,5 @@
-//! What kubelets and a volume provisioner do, as far as the API server sees it: pods run at an address and are ready, claims are bound.
+//! Simulates kubelets and a volume provisioner, as far as the API server sees them: pods get an address and
+//! become ready, claims are bound.
 use std::{
     collections::HashSet,
     net::Ipv4Addr,
@@ -24,19 +25,19 @@ use serde_json::{Value, json};
 
 use super::{NAMESPACE, nodes::Nodes};
 
-/// How long the API server may be away.
+/// How long the API server may be unavailable.
 const OUTAGE_LIMIT: Duration = Duration::from_secs(60);
-/// Between two tries to report to it.
+/// Pause between two attempts to reach it.
 const PAUSE: Duration = Duration::from_millis(200);
 /// Label with the cluster's name on all its objects.
 const CLUSTER_LABEL: &str = "rqlite.dev/cluster";
 /// Label with a pod's pool.
 const POOL_LABEL: &str = "rqlite.dev/pool";
 
-/// Plays all machines for as long as it is polled.
+/// Simulates all machines for as long as it is polled.
 ///
 /// # Errors
-/// When the API server refuses something, or an address cannot be listened at.
+/// If the API server rejects a request or an address is not available.
 pub async fn play(client: Client, nodes: Arc<Nodes>) -> Result<()> {
     let machines = Machines {
         client,
@@ -51,7 +52,7 @@ struct Machines {
     client: Client,
     nodes: Arc<Nodes>,
     addresses: AtomicU16,
-    /// Uids: an event may be older than what was last written.
+    /// Uids of pods that were started: an event may be older than the latest write.
     started: Mutex<HashSet<String>>,
 }
 
@@ -75,7 +76,7 @@ impl Machines {
         let config = watcher::Config::default().labels(CLUSTER_LABEL);
         let mut events = std::pin::pin!(watcher(self.api::<Pod>(), config).default_backoff());
         while let Some(event) = events.next().await {
-            // It begins again by itself.
+            // The watch restarts by itself.
             let Ok(event) = event else { continue };
             match event {
                 Event::Apply(pod) | Event::InitApply(pod) => self.run(&pod).await?,
@@ -86,7 +87,7 @@ impl Machines {
         Ok(())
     }
 
-    /// A new pod gets an address and is ready at once.
+    /// Gives a new pod an address and makes it ready at once.
     async fn run(&self, pod: &Pod) -> Result<()> {
         let has_address = pod.status.as_ref().is_some_and(|s| s.pod_ip.is_some());
         if has_address || pod.metadata.deletion_timestamp.is_some() {
@@ -128,7 +129,7 @@ impl Machines {
         let mut events =
             std::pin::pin!(watcher(self.api::<PersistentVolumeClaim>(), config).default_backoff());
         while let Some(event) = events.next().await {
-            // It begins again by itself.
+            // The watch restarts by itself.
             let Ok(event) = event else { continue };
             let (Event::Apply(claim) | Event::InitApply(claim)) = event else {
                 continue;
@@ -151,7 +152,7 @@ impl Machines {
         let config = watcher::Config::default().labels(CLUSTER_LABEL);
         let mut events = std::pin::pin!(watcher(self.api::<ConfigMap>(), config).default_backoff());
         while let Some(event) = events.next().await {
-            // It begins again by itself.
+            // The watch restarts by itself.
             let Ok(event) = event else { continue };
             let (Event::Apply(map) | Event::InitApply(map)) = event else {
                 continue;
@@ -165,7 +166,7 @@ impl Machines {
         Ok(())
     }
 
-    /// Writes an object's status; one that is gone since needs none.
+    /// Writes an object's status; does nothing if the object has been deleted.
     async fn report<K>(&self, name: &str, status: Value) -> Result<()>
     where
         K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>
@@ -177,7 +178,7 @@ impl Machines {
             let params = PatchParams::default();
             match self.api::<K>().patch_status(name, &params, &change).await {
                 Err(kube::Error::Api(status)) if status.code == 404 => return Ok(()),
-                // The API server is away: machines try on.
+                // The API server is unavailable: retry, as kubelets do.
                 Err(_) if start.elapsed() < OUTAGE_LIMIT => tokio::time::sleep(PAUSE).await,
                 result => {
                     return result

@@ -1,5 +1,5 @@
-//! Databases as the operator hears them: each pod has an address of its own on loopback and answers `/status` and `/readyz` as a member of
-//! a cluster that has formed and takes writes.
+//! Simulated database nodes: each pod has its own loopback address and answers `/status` and `/readyz` like a
+//! member of a formed cluster that accepts writes.
 use std::{
     collections::{BTreeMap, HashMap},
     net::{Ipv4Addr, SocketAddr},
@@ -14,10 +14,10 @@ use tokio::{net::TcpListener, task::JoinHandle};
 
 /// Port of the HTTP API.
 const HTTP_PORT: u16 = 4001;
-/// Writes a second that a cluster seems to take: its commit index moves, as the operator records it.
+/// Simulated writes per second of a cluster: its commit index advances, as the operator records it.
 const WRITES_PER_SECOND: u64 = 10;
 
-/// What the members of one cluster know.
+/// State shared by the members of one cluster.
 #[derive(Debug, Default)]
 struct Cluster {
     /// The state file, as the operator wrote it.
@@ -32,14 +32,14 @@ struct Member {
     server: JoinHandle<()>,
 }
 
-/// All clusters.
+/// The simulated nodes of all clusters.
 #[derive(Debug)]
 pub struct Nodes {
     clusters: Mutex<HashMap<String, Cluster>>,
     start: Instant,
 }
 
-/// Who is asked.
+/// The node that a request addresses.
 #[derive(Clone, Debug)]
 struct Asked {
     nodes: Arc<Nodes>,
@@ -48,7 +48,7 @@ struct Asked {
 }
 
 impl Nodes {
-    /// None yet.
+    /// No clusters yet.
     #[must_use]
     pub fn new() -> Arc<Self> {
         Arc::new(Self {
@@ -57,7 +57,7 @@ impl Nodes {
         })
     }
 
-    /// The state file of a cluster is this.
+    /// Sets the state file of a cluster.
     pub fn learn(&self, cluster: &str, state: Value) {
         self.with(cluster, |known| known.state = state);
     }
@@ -65,7 +65,7 @@ impl Nodes {
     /// Starts the node of a pod.
     ///
     /// # Errors
-    /// When its address cannot be listened at.
+    /// If its address is not available.
     pub async fn start(
         self: &Arc<Self>,
         cluster: &str,
@@ -88,7 +88,7 @@ impl Nodes {
             .route("/readyz", get(|| async { "[+]node ok" }))
             .with_state(asked);
         let server = tokio::spawn(async move {
-            // Ends only with the task.
+            // Returns only when the task is aborted.
             let _ = axum::serve(listener, router).await;
         });
         let member = Member {
@@ -102,7 +102,7 @@ impl Nodes {
         Ok(())
     }
 
-    /// Ends the node of a pod.
+    /// Stops the node of a pod.
     pub fn stop(&self, cluster: &str, pod: &str) {
         self.with(cluster, |known| {
             if let Some(member) = known.members.remove(pod) {
@@ -129,7 +129,8 @@ async fn status(State(asked): State<Asked>) -> impl IntoResponse {
 }
 
 impl Cluster {
-    /// As `rqlited` tells it, the part that the operator reads. The first voter leads, once as many as the state file expects are there.
+    /// The part of `rqlited`'s `/status` that the operator reads. The first voter leads, once as many are
+    /// present as the state file expects.
     fn status(&self, pod: &str, index: u64) -> Value {
         let Some(own) = self.members.get(pod) else {
             return json!({ "store": { "open": false } });

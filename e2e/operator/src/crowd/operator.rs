@@ -1,4 +1,4 @@
-//! The operator as a process, and what it costs.
+//! Runs the operator as a process and measures its resource usage.
 use std::{
     collections::BTreeMap,
     fs::{self, File},
@@ -13,9 +13,9 @@ use serde_json::Value;
 
 use crate::{api_server::free_ports, http};
 
-/// How long it may take to end when told to.
+/// How long it may take to exit after SIGTERM.
 const STOP_LIMIT: Duration = Duration::from_secs(30);
-/// Clock ticks a second in `/proc`: fixed on Linux.
+/// Clock ticks per second in `/proc`: fixed on Linux.
 const TICKS_PER_SECOND: f64 = 100.0;
 
 /// A running operator.
@@ -26,22 +26,23 @@ pub struct Operator {
     log: PathBuf,
 }
 
-/// Its cost so far.
+/// Its resource usage so far.
 #[derive(Clone, Copy, Debug)]
 pub struct Cost {
-    /// Memory in use now, in MB of 10^6 bytes.
+    /// Resident memory in MB (10^6 bytes).
     pub resident_mb: f64,
-    /// The most that it ever had in use.
+    /// Peak resident memory in MB.
     pub peak_mb: f64,
     /// Processor time since its start.
     pub cpu_seconds: f64,
 }
 
 impl Operator {
-    /// Starts it with a ServiceAccount's rights, in the namespace of its Lease; its log is added to.
+    /// Starts it with a ServiceAccount's permissions, in the namespace of its Lease; its output is appended
+    /// to `log`.
     ///
     /// # Errors
-    /// When it cannot be started.
+    /// If it cannot be started.
     pub fn start(program: &Path, kubeconfig: &Path, namespace: &str, log: &Path) -> Result<Self> {
         let file = File::options()
             .create(true)
@@ -72,26 +73,26 @@ impl Operator {
         })
     }
 
-    /// What its probe says, such as `/livez`.
+    /// HTTP status of one of its probes, such as `/livez`.
     ///
     /// # Errors
-    /// When it does not answer.
+    /// If it does not answer.
     pub fn probe(&self, path: &str) -> Result<u16> {
         http::get(self.health, path)
     }
 
-    /// How it ended; None while it runs.
+    /// Its exit status; `None` while it is running.
     ///
     /// # Errors
-    /// When that cannot be told.
+    /// If the status cannot be determined.
     pub fn ended(&mut self) -> Result<Option<ExitStatus>> {
         Ok(self.child.try_wait()?)
     }
 
-    /// What it costs.
+    /// Its resource usage.
     ///
     /// # Errors
-    /// When it has ended; with the end of its log.
+    /// If it has exited; shows the end of its log.
     pub fn cost(&mut self) -> Result<Cost> {
         if let Some(status) = self.child.try_wait()? {
             bail!("the operator ended: {status}\n{}", self.tail());
@@ -104,7 +105,8 @@ impl Operator {
             number.with_context(|| format!("{field} of the operator"))
         };
         let stat = fs::read_to_string(process.join("stat")).context("its stat")?;
-        // The name, in brackets, may hold anything; after it, the 12th and 13th fields are the user's and the kernel's time.
+        // The name, in brackets, may contain any characters. After it, the 12th and 13th fields are user and
+        // kernel time.
         let (_, fields) = stat.rsplit_once(')').context("its stat")?;
         let ticks: f64 = fields
             .split_whitespace()
@@ -119,10 +121,10 @@ impl Operator {
         })
     }
 
-    /// Ends it as Kubernetes does, and waits until it has given its Lease back.
+    /// Stops it with SIGTERM, as Kubernetes does, and waits until it has released its Lease and exited.
     ///
     /// # Errors
-    /// When it does not end, or not well.
+    /// If it does not exit, or exits with an error.
     pub async fn stop(mut self) -> Result<()> {
         let id = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(id, rustix::process::Signal::TERM).context("SIGTERM")?;
@@ -159,21 +161,21 @@ impl Drop for Operator {
     }
 }
 
-/// The API server's own record of who asked what.
+/// Reads the API server's audit log: the requests of one user.
 #[derive(Debug)]
 pub struct Audit {
     reader: BufReader<File>,
     user: String,
 }
 
-/// Requests by verb and resource.
+/// Number of requests by verb and resource.
 pub type Requests = BTreeMap<String, usize>;
 
 impl Audit {
-    /// What this ServiceAccount asks from now on.
+    /// Follows this ServiceAccount's requests from now on.
     ///
     /// # Errors
-    /// When there is no such record.
+    /// If there is no audit log.
     pub fn of(log: &Path, namespace: &str, account: &str) -> Result<Self> {
         let mut file = File::open(log).context("the audit log")?;
         file.seek(SeekFrom::End(0))?;
@@ -183,10 +185,10 @@ impl Audit {
         })
     }
 
-    /// What it asked since the last look, and what of it was forbidden.
+    /// Requests since the last call, and those of them that were forbidden.
     ///
     /// # Errors
-    /// When the record cannot be read.
+    /// If the audit log cannot be read.
     pub fn since(&mut self) -> Result<(Requests, Vec<String>)> {
         let (mut asked, mut forbidden) = (Requests::new(), Vec::new());
         self.each(|what, response| {
@@ -198,10 +200,10 @@ impl Audit {
         Ok((asked, forbidden))
     }
 
-    /// How it was answered since the last look: requests by their code.
+    /// Response codes since the last call, with their counts.
     ///
     /// # Errors
-    /// When the record cannot be read.
+    /// If the audit log cannot be read.
     pub fn codes(&mut self) -> Result<BTreeMap<u64, usize>> {
         let mut codes = BTreeMap::new();
         self.each(|_, response| {
@@ -214,7 +216,7 @@ impl Audit {
     fn each(&mut self, mut look: impl FnMut(String, &Value)) -> Result<()> {
         let mut line = String::new();
         while self.reader.read_line(&mut line)? > 0 {
-            // A line that is being written is left for the next look.
+            // An incomplete line is left for the next call.
             if !line.ends_with('\n') {
                 let behind = i64::try_from(line.len())?;
                 self.reader.seek_relative(-behind)?;

@@ -1,4 +1,5 @@
-//! One namespace for each thing that can be wrong: what the user did, what Kubernetes says of it, what the operator must tell, how it is put right.
+//! One namespace for each user error: the user's objects, Kubernetes' reaction, the operator's expected
+//! report, and the remedy.
 use anyhow::{Context, Result, ensure};
 use e2e_kubernetes::command::until;
 use e2e_operator::objects::Objects;
@@ -6,18 +7,18 @@ use serde_json::{Value, json};
 
 use super::{LIMIT, NAME, cluster, object, over, told};
 
-/// What is wrong in one namespace.
+/// One user error in its namespace.
 #[derive(Clone)]
 struct Case {
     namespace: &'static str,
     spec: Value,
-    /// Objects that are there before the cluster.
+    /// Objects that exist before the cluster.
     before: Vec<Value>,
-    /// What a kubelet or a provisioner would say.
+    /// Simulates what a kubelet or a provisioner would report.
     play: fn(&Objects, &str) -> Result<()>,
     reason: &'static str,
     parts: &'static [&'static str],
-    /// Puts it right; None where only a new cluster helps.
+    /// Applies the remedy; `None` where only a new cluster helps.
     remedy: Option<fn(&Objects, &str) -> Result<()>>,
 }
 
@@ -34,7 +35,7 @@ fn quota(hard: Value) -> Value {
     )
 }
 
-/// What the quota's controller would write; admission goes by it.
+/// Writes the quota's status as its controller would; admission uses it.
 fn admit(server: &Objects, namespace: &str, hard: &Value, used: &Value) -> Result<()> {
     let patch =
         json!({ "spec": { "hard": hard }, "status": { "hard": hard, "used": used } }).to_string();
@@ -85,7 +86,7 @@ fn default_class(server: &Objects, _: &str) -> Result<()> {
     make_class(server, "standard", "true")
 }
 
-/// A container of demo-0 waits.
+/// Makes a container of demo-0 wait with this reason.
 fn waits(
     server: &Objects,
     namespace: &str,
@@ -210,7 +211,7 @@ fn no_volume(server: &Objects, namespace: &str) -> Result<()> {
     )
 }
 
-/// A warning as Kubernetes' components write them.
+/// Creates a warning event like those of Kubernetes' components.
 fn warn(server: &Objects, namespace: &str, about: &str, reason: &str, note: &str) -> Result<()> {
     let object = until(&format!("{about} in {namespace}"), LIMIT, || {
         server.get(&[about, "-n", namespace])
@@ -247,7 +248,7 @@ fn variable(source: &str, name: &str) -> Value {
     json!({ "config": { "extraEnv": [{ "name": "TOKEN", "valueFrom": { source: key } }] } })
 }
 
-/// What the API server refuses to controllers.
+/// Objects that the API server rejects when controllers create them.
 fn refused() -> Vec<Case> {
     let small = json!({ "pods": "2" });
     let no_claims = json!({ "persistentvolumeclaims": "0" });
@@ -307,7 +308,7 @@ fn refused() -> Vec<Case> {
     ]
 }
 
-/// What no volume and no machine can be found for.
+/// Pods and claims for which no node and no volume can be found.
 fn homeless() -> Vec<Case> {
     vec![
         Case {
@@ -344,7 +345,7 @@ fn homeless() -> Vec<Case> {
     ]
 }
 
-/// What cannot be pulled.
+/// Images that cannot be pulled.
 fn images() -> Vec<Case> {
     let image = json!({ "image": { "repository": "example.com/none", "tag": "1" } });
     let mut secured = image.clone();
@@ -384,7 +385,7 @@ fn images() -> Vec<Case> {
     ]
 }
 
-/// What does not start.
+/// Containers that do not start.
 fn containers() -> Vec<Case> {
     vec![
         Case {
@@ -424,7 +425,8 @@ fn containers() -> Vec<Case> {
     ]
 }
 
-/// First the one that the others' class puts right, then all at once, as each waits for controllers.
+/// First the case whose remedy creates the StorageClass for the others, then all in parallel, because each
+/// waits for controllers.
 pub(crate) fn run(server: &Objects) -> Result<()> {
     let no_class = Case {
         remedy: Some(default_class),

@@ -1,4 +1,4 @@
-//! Other hands on the operator's objects: set back, and told with who did it.
+//! Foreign changes to the operator's objects: reverted, and reported with their author.
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::{LIMIT, NAME, cluster};
 
-/// Longer than a change takes to be seen, and as long as a pass that repairs nothing.
+/// Longer than a change takes to be noticed, and as long as a reconcile without changes.
 const CALM: Duration = Duration::from_secs(3);
 
 pub(crate) fn run(stage: &Stage) -> Result<()> {
@@ -20,7 +20,7 @@ pub(crate) fn run(stage: &Stage) -> Result<()> {
     let server = &stage.server;
     server.ask(&["create", "namespace", NAMESPACE])?;
     let played = runtime.spawn(machines::play(admin, Nodes::new()));
-    // Amounts that the API server writes in another way: no edit.
+    // Quantities that the API server normalizes do not count as foreign changes.
     let spec = json!({ "resources": { "requests": { "cpu": "1000m", "memory": "1024Mi" } } });
     server.send(&["create", "-n", NAMESPACE], &cluster(NAME, &spec))?;
     until("the cluster to be Ready", LIMIT, || {
@@ -80,7 +80,7 @@ fn look(stage: &Stage) -> Result<Value> {
     stage.server.get(&["rqlitecluster", NAME, "-n", NAMESPACE])
 }
 
-/// The condition and an event tell it.
+/// Waits until the condition and an event report it.
 fn set_back(stage: &Stage, parts: &[&str]) -> Result<()> {
     until(&format!("an edit to be told: {parts:?}"), LIMIT, || {
         let advisory = condition(&look(stage)?, "Advisory");
@@ -95,7 +95,7 @@ fn set_back(stage: &Stage, parts: &[&str]) -> Result<()> {
     })
 }
 
-/// Nothing is applied any more.
+/// Waits until the operator applies nothing any more.
 fn quiet(stage: &Stage) -> Result<()> {
     let applied = || Ok::<_, anyhow::Error>(stage.log()?.matches("applies ").count());
     let mut last = (applied()?, std::time::Instant::now());

@@ -1,6 +1,6 @@
-//! What the API server must refuse, and in which words; and what it must not refuse. Specs are JSON.
+//! Specs that the API server must reject, with their messages, and specs that it must accept. Specs are JSON.
 
-/// A spec of a new cluster and a part of the refusal.
+/// A new cluster's spec, and a part of the rejection's message.
 pub(crate) const NEW_CLUSTERS: &[(&str, &str)] = &[
     (
         r#"{"replicas":0}"#,
@@ -122,7 +122,7 @@ pub(crate) const NEW_CLUSTERS: &[(&str, &str)] = &[
     (r#"{"replica":3}"#, r#"unknown field "spec.replica""#),
 ];
 
-/// At least one of every family of flags that the operator sets itself, with one dash and with two.
+/// At least one flag of every family that the operator sets itself, with one and with two dashes.
 pub(crate) const OWNED_FLAGS: &[&str] = &[
     "-node-id=x",
     "--node-id",
@@ -141,10 +141,10 @@ pub(crate) const OWNED_FLAGS: &[&str] = &[
     "-raft-cluster-remove-shutdown=true",
     "-auto-restore=/f",
 ];
-/// The refusal of each.
+/// The message for each of them.
 pub(crate) const OWNED_FLAG_REFUSAL: &str = "extraArgs holds a flag that the operator sets itself";
 
-/// A name and a part of the refusal.
+/// A name, and a part of the rejection's message.
 pub(crate) const NAMES: &[(&str, &str)] = &[
     (
         "a234567890123456789012345678901234567890123456",
@@ -154,7 +154,7 @@ pub(crate) const NAMES: &[(&str, &str)] = &[
     ("with.dot", "begin it with a letter"),
 ];
 
-/// A spec, a spec that replaces it, and a part of the refusal.
+/// A spec, a spec that replaces it, and a part of the rejection's message.
 pub(crate) const CHANGED_CLUSTERS: &[(&str, &str, &str)] = &[
     (
         "{}",
@@ -203,7 +203,7 @@ pub(crate) const CHANGED_CLUSTERS: &[(&str, &str, &str)] = &[
     ),
 ];
 
-/// A spec and one that may replace it.
+/// A spec, and one that may replace it.
 pub(crate) const ALLOWED_CHANGES: &[(&str, &str)] = &[
     ("{}", r#"{"replicas":5}"#),
     (
@@ -237,10 +237,10 @@ pub(crate) const ALLOWED_CHANGES: &[(&str, &str)] = &[
     ),
 ];
 
-/// A recovery that nothing is wrong with.
+/// A valid recovery.
 pub(crate) const RECOVERY: &str = r#"{"clusterRef":{"name":"demo"},"reason":"a test"}"#;
 
-/// What is changed of [`RECOVERY`] (null: left out), and a part of the refusal.
+/// A change to [`RECOVERY`] (null removes a field), and a part of the rejection's message.
 pub(crate) const NEW_RECOVERIES: &[(&str, &str)] = &[
     (
         r#"{"reason":""}"#,
@@ -266,7 +266,7 @@ pub(crate) const NEW_RECOVERIES: &[(&str, &str)] = &[
     ),
 ];
 
-/// What is changed of a [`RECOVERY`] that exists; all of it is refused.
+/// Changes to an existing [`RECOVERY`]; all are rejected.
 pub(crate) const CHANGED_RECOVERIES: &[&str] = &[
     r#"{"acceptDataLoss":true}"#,
     r#"{"reason":"another"}"#,

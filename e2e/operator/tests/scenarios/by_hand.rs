@@ -1,5 +1,6 @@
-//! A survivor that a person recovers by hand, with a `peers.json`, under the operator: told, taken over when the person says so, and the others
-//! join anew with their old data put aside.
+//! A survivor that an administrator recovers manually with a `peers.json` under the operator: the operator
+//! reports it, adopts it on the administrator's approval, and parks the other members' old data so that they
+//! rejoin.
 use std::{
     thread,
     time::{Duration, Instant},
@@ -16,10 +17,11 @@ use crate::{
     site::{Site, condition, text},
 };
 
-/// How long it is watched that the operator does nothing by itself.
+/// How long the test watches that the operator does nothing by itself.
 const WATCH: Duration = Duration::from_secs(20);
 
-/// Writes a `peers.json` with this one member beside its log, from a pod that has its volume: the nodes' image has no shell.
+/// Writes a `peers.json` with this one member beside its log, from another pod with the volume: the nodes'
+/// image has no shell.
 fn write_peers(cluster: &Cluster<'_>, survivor: &str) -> Result<()> {
     let address = format!(
         "{survivor}.{NAME}-headless.{}.svc.cluster.local:4002",
@@ -64,7 +66,7 @@ fn write_peers(cluster: &Cluster<'_>, survivor: &str) -> Result<()> {
     cluster.namespace.ask(&words).map(drop)
 }
 
-/// For a while the operator touches nothing, and keeps its own history on record.
+/// Checks for a while that the operator changes nothing and keeps the recorded lineage.
 fn asks_only(cluster: &Cluster<'_>) -> Result<()> {
     let pods = cluster.uids()?;
     let claims = |cluster: &Cluster<'_>| -> Result<Vec<String>> {
@@ -96,7 +98,8 @@ pub(crate) fn recovered(site: &Site) -> Result<Outcome> {
         let before = cluster.configuration()?;
         let home = pods.iter().find(|p| p.name == survivor);
         let writer = cluster.writer_on(&home.context("no leader")?.machine)?;
-        // The leader has every acknowledged row. The two others are away, with their data, and a person gives up waiting for them.
+        // The leader has every acknowledged row. The two others are down with their data, and the
+        // administrator stops waiting for them.
         let away = pods.iter().filter(|p| p.name != survivor);
         let away: Vec<&str> = away.map(|p| p.name.as_str()).collect();
         let cordons = [
@@ -108,12 +111,12 @@ pub(crate) fn recovered(site: &Site) -> Result<Outcome> {
         write_peers(cluster, &survivor)?;
         cluster.delete_pods(&[&survivor])?;
         let said = cluster.until_condition("Degraded", "True", Some("RecoveredByHand"), LIMIT)?;
-        // The message holds the command; what it says is typed.
+        // The message contains the command, which the test executes.
         let key = "rqlite.dev/accept-lineage=";
         let theirs = said.split(key).nth(1).context("no command")?;
         let theirs = theirs.split([' ', ',', '.', ':']).next().unwrap_or_default();
         ensure!(theirs.ends_with("/1"), "{said}");
-        // One of the others comes back too early, in the history that is still on record, and finds nobody.
+        // One of the others returns early, with the lineage that is still recorded, and finds no peer.
         let [first, second] = cordons;
         drop(first);
         until(&format!("{} to run", away[0]), LIMIT, || {

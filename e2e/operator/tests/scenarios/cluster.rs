@@ -1,4 +1,4 @@
-//! One RqliteCluster in a namespace of its own, and what scenarios do to it and ask of it.
+//! One RqliteCluster in its own namespace, with the changes and queries that scenarios need.
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
@@ -20,17 +20,17 @@ use crate::{
 
 /// Name of the cluster in each namespace.
 pub(crate) const NAME: &str = "demo";
-/// For changes that go member by member on a small machine.
+/// Limit for changes that proceed member by member on a small machine.
 pub(crate) const LONG: Duration = Duration::from_secs(300);
 const HTTP_PORT: u16 = 4001;
 
-/// See the module.
+/// The cluster of one namespace.
 pub(crate) struct Cluster<'a> {
     pub(crate) site: &'a Site,
     pub(crate) namespace: &'a Namespace,
 }
 
-/// A pod as scenarios need it.
+/// The facts about a pod that scenarios need.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Pod {
     pub(crate) name: String,
@@ -42,7 +42,8 @@ pub(crate) struct Pod {
 }
 
 impl Site {
-    /// A namespace with a cluster of this spec, Ready, for `work`. If that fails, what the cluster and the operator say is kept in files.
+    /// Runs `work` with a namespace and a cluster of this spec that is Ready. If it fails, the state of the
+    /// cluster and the operator's log are saved to files.
     pub(crate) fn cluster(
         &self,
         purpose: &str,
@@ -56,7 +57,7 @@ impl Site {
         })
     }
 
-    /// The same without a cluster yet.
+    /// The same, before the cluster is created.
     pub(crate) fn bare(
         &self,
         purpose: &str,
@@ -71,7 +72,7 @@ impl Site {
             if done.is_err() {
                 cluster.keep();
             }
-            // A namespace with a protected or finalized cluster could not go.
+            // A namespace with a protected or finalized cluster could not be deleted.
             let words = ["delete", "rqlitecluster", "--all", "--wait=false"];
             let _ = namespace.ask(&words);
             done
@@ -79,7 +80,7 @@ impl Site {
     }
 }
 
-/// A spec for tests: delays that are minutes for people are seconds here, nothing else differs from what users get.
+/// A spec for tests: delays that are minutes in production are seconds here; otherwise it is what users get.
 pub(crate) fn spec(replicas: u8, more: Value) -> Value {
     let mut spec = json!({
         "replicas": replicas,
@@ -95,12 +96,12 @@ pub(crate) fn spec(replicas: u8, more: Value) -> Value {
 }
 
 impl Cluster<'_> {
-    /// Creates it.
+    /// Creates the cluster.
     pub(crate) fn create(&self, spec: Value) -> Result<()> {
         self.create_with(json!({}), spec)
     }
 
-    /// Creates it with these annotations.
+    /// Creates the cluster with these annotations.
     pub(crate) fn create_with(&self, annotations: Value, spec: Value) -> Result<()> {
         let object = json!({
             "apiVersion": "rqlite.dev/v1alpha1",
@@ -111,14 +112,14 @@ impl Cluster<'_> {
         self.namespace.apply(&object.to_string())
     }
 
-    /// Changes its spec, or with `{"metadata": …}` its annotations.
+    /// Patches its spec, or with `{"metadata": …}` its annotations.
     pub(crate) fn edit(&self, patch: &Value) -> Result<()> {
         let patch = patch.to_string();
         let words = ["patch", "rqlitecluster", NAME, "--type=merge", "-p", &patch];
         self.namespace.ask(&words).map(drop)
     }
 
-    /// Wants so many voters.
+    /// Sets the number of voters.
     pub(crate) fn scale(&self, replicas: u8) -> Result<()> {
         self.edit(&json!({"spec": {"replicas": replicas}}))
     }
@@ -127,37 +128,37 @@ impl Cluster<'_> {
         format!("{group}/namespaces/{}/{kind}", self.namespace.name)
     }
 
-    /// The object as it is now.
+    /// The current object.
     pub(crate) fn object(&self) -> Result<Value> {
         let path = self.path("/apis/rqlite.dev/v1alpha1", "rqliteclusters");
         self.site.api.get(&path, NAME)
     }
 
-    /// A recovery as it is now.
+    /// The current state of a recovery.
     pub(crate) fn recovery(&self, name: &str) -> Result<Value> {
         let path = self.path("/apis/rqlite.dev/v1alpha1", "rqliterecoveries");
         self.site.api.get(&path, name)
     }
 
-    /// A StatefulSet of it.
+    /// One of its StatefulSets.
     pub(crate) fn set(&self, name: &str) -> Result<Value> {
         self.site
             .api
             .get(&self.path("/apis/apps/v1", "statefulsets"), name)
     }
 
-    /// An object of the core group.
+    /// An object of the core API group.
     pub(crate) fn core(&self, kind: &str, name: &str) -> Result<Value> {
         self.site.api.get(&self.path("/api/v1", kind), name)
     }
 
-    /// Its claims.
+    /// Its PersistentVolumeClaims.
     pub(crate) fn claims(&self) -> Result<Vec<Value>> {
         let path = self.path("/api/v1", "persistentvolumeclaims");
         self.site.api.list(&path, "")
     }
 
-    /// Waits until `probe` is content with the object.
+    /// Waits until `probe` accepts the object.
     pub(crate) fn until<T>(
         &self,
         what: &str,
@@ -171,7 +172,7 @@ impl Cluster<'_> {
         .map_err(|error| error.context(self.namespace.pods()))
     }
 
-    /// Waits until a condition has this status and, if given, this reason; gives its message.
+    /// Waits until a condition has this status and, if given, this reason; returns its message.
     pub(crate) fn until_condition(
         &self,
         kind: &str,
@@ -188,7 +189,7 @@ impl Cluster<'_> {
         })
     }
 
-    /// Waits until it is Ready as its present spec asks for, and its nodes say so, too.
+    /// Waits until it is Ready for its current generation and its nodes are ready, too.
     pub(crate) fn ready(&self, limit: Duration) -> Result<()> {
         self.until("the cluster to be Ready", limit, |object| {
             let generation = &object["metadata"]["generation"];
@@ -220,12 +221,12 @@ impl Cluster<'_> {
         Ok(pods)
     }
 
-    /// Pods of the voters.
+    /// The voters' pods.
     pub(crate) fn voters(&self) -> Result<Vec<Pod>> {
         self.pods("voter")
     }
 
-    /// The voter's pod of an ordinal.
+    /// The voter's pod with this ordinal.
     pub(crate) fn voter(&self, ordinal: usize) -> Result<Pod> {
         let name = format!("{NAME}-{ordinal}");
         Ok(pod(&self.core("pods", &name)?))
@@ -241,13 +242,13 @@ impl Cluster<'_> {
         Ok(self.voters()?.into_iter().map(|pod| pod.name).collect())
     }
 
-    /// The leader's pod, by the nodes' own word.
+    /// The leader's pod, according to the nodes.
     pub(crate) fn leader(&self) -> Result<String> {
         let names = self.voters_named()?;
         until("a leader", LIMIT, || self.namespace.leader(&names))
     }
 
-    /// A voter that follows.
+    /// The pod of a voter that is not the leader.
     pub(crate) fn follower(&self) -> Result<String> {
         let leader = self.leader()?;
         let other = self
@@ -262,7 +263,7 @@ impl Cluster<'_> {
         Ok(serde_json::from_str(&self.namespace.get(pod, "/status")?)?)
     }
 
-    /// The leader's committed configuration: Raft id and vote of each member, by name.
+    /// The leader's committed configuration: Raft id and voter flag of each member, by name.
     pub(crate) fn configuration(&self) -> Result<BTreeMap<String, (String, bool)>> {
         let status = self.status_of(&self.leader()?)?;
         let members = status["store"]["raft"]["committed_configuration"]["members"].as_array();
@@ -274,13 +275,13 @@ impl Cluster<'_> {
         Ok(members.iter().map(entry).collect())
     }
 
-    /// The Raft term, by the leader's word.
+    /// The Raft term, according to the leader.
     pub(crate) fn term(&self) -> Result<u64> {
         let status = self.status_of(&self.leader()?)?;
         status["store"]["raft"]["term"].as_u64().context("no term")
     }
 
-    /// Makes this voter the leader.
+    /// Transfers leadership to this voter.
     pub(crate) fn lead_from(&self, heir: &str) -> Result<()> {
         let names = self.voters_named()?;
         until(&format!("{heir} to lead"), LIMIT, || {
@@ -294,20 +295,20 @@ impl Cluster<'_> {
         })
     }
 
-    /// The state file of the nodes.
+    /// The nodes' state file.
     pub(crate) fn state(&self) -> Result<Value> {
         let map = self.core("configmaps", &format!("{NAME}-state"))?;
         Ok(serde_json::from_str(text(&map["data"]["state.json"]))?)
     }
 
-    /// Deletes pods and returns at once.
+    /// Deletes pods without waiting.
     pub(crate) fn delete_pods(&self, names: &[&str]) -> Result<()> {
         self.namespace
             .ask(&[&["delete", "pod", "--wait=false"], names].concat())
             .map(drop)
     }
 
-    /// The volumes of these voters are gone, and their pods with them.
+    /// Deletes the claims of these voters and their pods.
     pub(crate) fn lose_disks(&self, names: &[&str]) -> Result<()> {
         let claims: Vec<_> = names.iter().map(|name| format!("data-{name}")).collect();
         let claims: Vec<_> = claims.iter().map(String::as_str).collect();
@@ -316,7 +317,7 @@ impl Cluster<'_> {
         self.delete_pods(names)
     }
 
-    /// Waits until a pod is not the one with this uid and is ready.
+    /// Waits until a pod has another uid and is ready.
     pub(crate) fn made_anew(&self, name: &str, uid: &str, limit: Duration) -> Result<()> {
         until(&format!("another {name}"), limit, || {
             let pods = self.voters()?.into_iter().chain(self.pods("read")?);
@@ -333,12 +334,12 @@ impl Cluster<'_> {
         Writer::start(self.namespace, &self.url()?)
     }
 
-    /// Starts it on a machine that the scenario leaves alone.
+    /// Starts the writer on a machine that the scenario leaves alone.
     pub(crate) fn writer_on(&self, machine: &str) -> Result<Writer<'_>> {
         Writer::start_on(self.namespace, &self.url()?, Some(machine))
     }
 
-    /// The clients' Service, by its address.
+    /// URL of the clients' Service, by its address.
     pub(crate) fn url(&self) -> Result<String> {
         let service = self.core("services", &format!("{NAME}-client"))?;
         let address = text(&service["spec"]["clusterIP"]);
@@ -355,7 +356,8 @@ impl Cluster<'_> {
             .collect())
     }
 
-    /// The end of every scenario: Ready, nothing acknowledged lost, all nodes' databases equal.
+    /// The end of every scenario: the cluster is Ready, no acknowledged write is lost, and all nodes'
+    /// databases are equal.
     pub(crate) fn whole(&self, writer: Writer<'_>) -> Result<Outcome> {
         let ended = self.ended(writer)?;
         ensure!(
@@ -366,10 +368,10 @@ impl Cluster<'_> {
         Ok(Outcome::of(&ended))
     }
 
-    /// The same where acknowledged rows may be lost.
+    /// The same, but acknowledged rows may be lost.
     pub(crate) fn ended(&self, writer: Writer<'_>) -> Result<writer::Outcome> {
         self.ready(LONG)?;
-        // Ready speaks of the voters; a read replica may still be on its way back.
+        // Ready concerns the voters only; a read replica may still be starting.
         until(
             "every pod to be a member and every member a pod",
             LONG,
@@ -386,7 +388,7 @@ impl Cluster<'_> {
         writer.end(&self.urls()?)
     }
 
-    /// Objects that a namespace's own collection does not have, and the operator's log.
+    /// Saves objects that a namespace's own collection does not include, and the operator's log.
     fn keep(&self) {
         let folder = results().join(&self.namespace.name);
         let kept = fs::create_dir_all(&folder)

@@ -1,4 +1,4 @@
-//! Pods and machines go away under a cluster that is as wanted.
+//! Pods and machines fail under a healthy cluster.
 use std::{
     thread,
     time::{Duration, Instant},
@@ -15,9 +15,9 @@ use crate::{
     site::{Site, text},
 };
 
-/// After the leader died at once.
+/// Limit without writes after the leader was killed.
 const FAILOVER_GOAL: Duration = Duration::from_secs(5);
-/// After the leader was told to stop: it hands over first.
+/// Limit without writes after the leader was stopped: it transfers leadership first.
 const HANDOVER_GOAL: Duration = Duration::from_secs(1);
 /// How long a machine is off the network.
 const CUT: Duration = Duration::from_secs(45);
@@ -26,7 +26,7 @@ fn milliseconds(limit: Duration) -> u64 {
     u64::try_from(limit.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Asserts a gap with room for a busy machine.
+/// Checks a gap, with tolerance for a busy machine.
 fn gap(gap_ms: u64, goal: Duration) -> Result<()> {
     ensure!(
         gap_ms < milliseconds(goal * ROOM),
@@ -79,7 +79,7 @@ pub(crate) fn leader_deleted(site: &Site) -> Result<Outcome> {
     })
 }
 
-/// The same cluster in the same history, nothing recovered.
+/// Afterwards it is the same cluster with the same lineage; nothing was recovered.
 fn all_at_once(cluster: &Cluster<'_>, kill: impl FnOnce() -> Result<()>) -> Result<Outcome> {
     let writer = cluster.writer()?;
     let before = cluster.configuration()?;
@@ -127,7 +127,7 @@ pub(crate) fn leaders_machine_cut(site: &Site) -> Result<Outcome> {
     site.cluster("minority", spec(3, json!({})), |cluster| {
         let home = site.operator_machine()?;
         let writer = cluster.writer_on(&home)?;
-        // The operator's machine stays; so its voter must not lead.
+        // The operator's machine is not cut off, so the leader must be on another one.
         let away = cluster
             .voters()?
             .into_iter()
@@ -139,7 +139,7 @@ pub(crate) fn leaders_machine_cut(site: &Site) -> Result<Outcome> {
         writer.await_progress(LIMIT)?;
         let seen = writer.report(Some(start))?;
         site.machine_is(&away.machine, false)?;
-        // The minute is the fault itself, not a wait for something.
+        // The sleep is the duration of the fault, not a wait for a condition.
         thread::sleep(CUT.saturating_sub(start.elapsed()));
         let configuration = cluster.configuration()?;
         drop(cut);

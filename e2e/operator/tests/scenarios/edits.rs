@@ -1,4 +1,4 @@
-//! Other hands on the operator's objects, and objects that cannot be read.
+//! Foreign changes to the operator's objects, and objects that cannot be parsed.
 use anyhow::{Context, Result, ensure};
 use e2e_kubernetes::{command::until, namespace::LIMIT};
 use serde_json::{Value, json};
@@ -35,7 +35,7 @@ pub(crate) fn scale_by_hand(cluster: &Cluster<'_>, replicas: u8) -> Result<()> {
     cluster.namespace.ask(&words).map(drop)
 }
 
-/// A pod that somebody added by hand goes again, and leaves no member behind.
+/// A pod added by scaling the StatefulSet is removed again, and leaves no member behind.
 fn extra_pod(cluster: &Cluster<'_>) -> Result<()> {
     scale_by_hand(cluster, 4)?;
     until("the set to be of three again", LONG, || {
@@ -46,7 +46,7 @@ fn extra_pod(cluster: &Cluster<'_>) -> Result<()> {
     cluster.ready(LONG)
 }
 
-/// A pod that somebody took away by hand comes back with its data.
+/// A pod removed by scaling the StatefulSet returns with its data.
 fn missing_pods(cluster: &Cluster<'_>) -> Result<()> {
     scale_by_hand(cluster, 2)?;
     until("the set to be of three again", LONG, || {
@@ -57,7 +57,7 @@ fn missing_pods(cluster: &Cluster<'_>) -> Result<()> {
     cluster.ready(LONG)
 }
 
-/// A gate that somebody opened by hand is closed again.
+/// A state file changed to allow formation is restored.
 fn foreign_state(cluster: &Cluster<'_>, state: &Value) -> Result<()> {
     let mut other = state.clone();
     other["phase"] = json!("Forming");
@@ -80,7 +80,7 @@ fn foreign_state(cluster: &Cluster<'_>, state: &Value) -> Result<()> {
 
 const DEFINITION: &str = "customresourcedefinition/rqliteclusters.rqlite.dev";
 
-/// The place of `spec` in the definition's schema.
+/// Path of `spec` in the definition's schema.
 const SPEC: &str = "/spec/versions/0/schema/openAPIV3Schema/properties/spec";
 
 pub(crate) fn unreadable(site: &Site) -> Result<Outcome> {
@@ -94,7 +94,7 @@ pub(crate) fn unreadable(site: &Site) -> Result<Outcome> {
             site.kubectl
                 .ask(&["patch", DEFINITION, "--type=json", "-p", &patch])
         };
-        // As after a downgrade: what is stored is of another shape than what this operator knows.
+        // Like after a downgrade: the stored object has a different schema than this operator's.
         patch(&json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true}))?;
         let judged = told_and_others_go_on(cluster);
         let bad = [

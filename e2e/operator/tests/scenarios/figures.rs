@@ -16,10 +16,10 @@ use crate::{
     within,
 };
 
-/// From `kubectl apply` of the smallest sample to Ready, images being there.
+/// Limit from `kubectl apply` of the smallest sample to Ready, with images present.
 const READY_GOAL: Duration = Duration::from_secs(30);
 const READY_ROUNDS: usize = 3;
-/// Without writes when the leader's pod is deleted, at the 95th percentile.
+/// Limit of the 95th percentile of the time without writes when the leader's pod is deleted.
 const GAP_GOAL: Duration = Duration::from_secs(2);
 const GAP_ROUNDS: usize = 20;
 

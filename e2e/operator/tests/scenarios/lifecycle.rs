@@ -1,4 +1,4 @@
-//! A cluster comes, sleeps, goes and comes back.
+//! A cluster is created, hibernates, is deleted and is created again.
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -12,12 +12,12 @@ use crate::{
     within,
 };
 
-/// For a new cluster to be Ready although names did not resolve at first.
+/// Limit for a new cluster to become Ready although names did not resolve at first.
 const FORMING_GOAL: Duration = Duration::from_secs(60);
-/// For a deleted cluster to be gone.
+/// Limit for a deleted cluster to disappear.
 const DELETION_GOAL: Duration = Duration::from_secs(60);
 
-/// One cluster, whose gate is closed.
+/// Checks that there is one cluster that can no longer form.
 fn has_formed_once(cluster: &Cluster<'_>) -> Result<()> {
     let object = cluster.object()?;
     let id = &object["status"]["clusterId"];
@@ -40,7 +40,7 @@ pub(crate) fn forms_without_names(site: &Site) -> Result<Outcome> {
         let start = Instant::now();
         cluster.create(spec(3, json!({})))?;
         provider.restart_dns()?;
-        // The first to have started starts once more: an order that nobody would choose.
+        // The first pod to start is restarted, which makes an unusual start order.
         let first = until("a pod", LIMIT, || {
             let mut pods = cluster.voters()?;
             ensure!(!pods.is_empty(), "none");
@@ -127,7 +127,7 @@ pub(crate) fn sleeps(site: &Site) -> Result<Outcome> {
     )
 }
 
-/// Deletes the object; gives how long it took until pods, StatefulSet and object were gone.
+/// Deletes the object; returns the time until pods, StatefulSet and object are gone.
 pub(crate) fn delete(cluster: &Cluster<'_>) -> Result<Duration> {
     let start = Instant::now();
     let words = ["delete", "rqlitecluster", NAME, "--wait=false"];
@@ -199,7 +199,7 @@ pub(crate) fn goes(site: &Site) -> Result<Outcome> {
     })
 }
 
-/// A protected cluster that is deleted stays and keeps running until its protection is taken off.
+/// A protected cluster that is deleted keeps running until the protection is removed.
 fn protected(cluster: &Cluster<'_>) -> Result<()> {
     cluster.edit(&json!({"spec": {"deletionProtection": true}}))?;
     cluster.ready(LIMIT)?;
@@ -225,7 +225,7 @@ fn protected(cluster: &Cluster<'_>) -> Result<()> {
     cluster.edit(&json!({"spec": {"deletionProtection": false}}))
 }
 
-/// Rows of the writer's table.
+/// Number of rows in the writer's table.
 fn rows(cluster: &Cluster<'_>) -> Result<u64> {
     let leader = cluster.leader()?;
     let path = "/db/query?level=linearizable&q=SELECT%20COUNT(*)%20FROM%20numbered";
@@ -246,7 +246,7 @@ pub(crate) fn comes_back(site: &Site) -> Result<Outcome> {
             ensure!(degraded["reason"] == "ForeignData", "{degraded}");
             Ok(text(&degraded["message"]).to_owned())
         })?;
-        // The message names what to write: (<cluster id>/<lineage id>/<epoch>).
+        // The message contains the value to write: (<cluster id>/<lineage id>/<epoch>).
         let theirs = said
             .split(['(', ')'])
             .nth(1)

@@ -1,4 +1,4 @@
-//! Volumes and machines are lost: what is replaced, what is waited for, and what is told.
+//! Volumes and machines are lost: which members are replaced, which are waited for, and what is reported.
 use std::{
     collections::BTreeMap,
     thread,
@@ -16,10 +16,11 @@ use crate::{
     site::{Cordon, Site, condition, text},
 };
 
-/// How long it is watched that nothing happens.
+/// How long the test watches that nothing happens.
 const WATCH: Duration = Duration::from_secs(20);
 
-/// A lost member was replaced by a new one: another Raft id, a vote, and the other members as they were.
+/// Waits until a lost member is replaced by a new voter with another Raft id, with the other members
+/// unchanged.
 fn is_replaced(
     cluster: &Cluster<'_>,
     before: &BTreeMap<String, (String, bool)>,
@@ -63,7 +64,7 @@ pub(crate) fn one_disk(site: &Site) -> Result<Outcome> {
     })
 }
 
-/// A voter's volume is on a machine, and that is gone for ever.
+/// A voter's volume is pinned to a machine that is lost for good.
 pub(crate) fn pinned_to_a_lost_machine(site: &Site) -> Result<Outcome> {
     site.cluster("pinned", spec(3, json!({})), |cluster| {
         let home = site.operator_machine()?;
@@ -101,7 +102,7 @@ pub(crate) fn pinned_to_a_lost_machine(site: &Site) -> Result<Outcome> {
         let now = now.context("no new pod")?;
         ensure!(now.machine != lost.machine, "{now:?}");
         ensure!(volume(cluster)? != old, "its claim has its old volume");
-        // What ran there all the while comes back with its machine, and is nobody's any more.
+        // The old process still runs on that machine, which now returns; it is not a member any more.
         drop(gone);
         site.machine_is(&lost.machine, true)?;
         let outcome = cluster.whole(writer)?;
@@ -120,7 +121,7 @@ pub(crate) fn pinned_to_a_lost_machine(site: &Site) -> Result<Outcome> {
     })
 }
 
-/// Deletes a pod whose machine takes none, so that it waits with its data.
+/// Deletes a pod whose machine is cordoned, so that it stays Pending with its data.
 fn send_away<'s>(site: &'s Site, cluster: &Cluster<'_>, name: &str) -> Result<Cordon<'s>> {
     let pods = cluster.voters()?.into_iter().chain(cluster.pods("read")?);
     let pod = pods
@@ -139,13 +140,15 @@ fn send_away<'s>(site: &'s Site, cluster: &Cluster<'_>, name: &str) -> Result<Co
     Ok(cordon)
 }
 
-/// Does this node lead, seen by a quorum? One that has lost its quorum names no leader, although Raft has not taken the office from it.
+/// Whether this node leads with a quorum. A leader that has lost its quorum names no leader, although it is
+/// still in Raft's leader state.
 fn leads(status: &Value) -> bool {
     let store = &status["store"];
     store["raft"]["state"] == "Leader" && store["leader"]["node_id"] == store["node_id"]
 }
 
-/// For a while, nobody leads and the operator neither replaces anybody nor says that the quorum is gone.
+/// Checks for a while that no node leads, and that the operator neither replaces a member nor reports
+/// QuorumLost.
 fn waits(cluster: &Cluster<'_>) -> Result<()> {
     let start = Instant::now();
     while start.elapsed() < WATCH {
@@ -154,7 +157,7 @@ fn waits(cluster: &Cluster<'_>) -> Result<()> {
             .iter()
             .filter(|pod| !pod.machine.is_empty())
         {
-            // A node that does not answer leads nobody.
+            // A node that does not answer does not lead.
             let Ok(status) = cluster.status_of(&pod.name) else {
                 continue;
             };
@@ -179,7 +182,7 @@ pub(crate) fn wiped_disk_grants_no_vote(site: &Site) -> Result<Outcome> {
         |cluster| {
             let home = cluster.voter(1)?.machine;
             let writer = cluster.writer_on(&home)?;
-            // C is away; A and B go on; then B's disk is wiped and A is away, too; C comes back.
+            // C is down while A and B continue; then B's disk is wiped and A is down, too; then C returns.
             let c = send_away(site, cluster, "demo-2")?;
             writer.await_progress(LIMIT)?;
             let machine = cluster.voter(0)?.machine;
@@ -207,7 +210,7 @@ pub(crate) fn wiped_disk_grants_no_vote(site: &Site) -> Result<Outcome> {
     )
 }
 
-/// Rows that a node reads by itself, without asking anybody.
+/// Rows that a node reads from its own database.
 fn reads_alone(cluster: &Cluster<'_>, pod: &str) -> Result<u64> {
     let path = "/db/query?level=none&q=SELECT%20COUNT(*)%20FROM%20numbered";
     let answer: Value = serde_json::from_str(&cluster.namespace.get(pod, path)?)?;
@@ -294,7 +297,7 @@ pub(crate) fn two_of_five_lost_one_waits(site: &Site) -> Result<Outcome> {
         let others = pods.iter().find(|p| p.machine != away.machine);
         let writer = cluster.writer_on(&others.context("one machine")?.machine)?;
         let held = send_away(site, cluster, "demo-4")?;
-        // Pods of lost volumes must have somewhere to go; one that was beside the one that waits has not.
+        // Pods with lost volumes must be schedulable; they are not if their machine is the cordoned one.
         let lost: Vec<&str> = pods
             .iter()
             .filter(|p| p.name != away.name)

@@ -1,4 +1,5 @@
-//! A cluster that moves into another namespace: its volumes are bound to claims there, and every node's address is another one.
+//! A cluster that moves to another namespace: its volumes are bound to claims there, and every node's address
+//! changes.
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -13,7 +14,7 @@ use crate::{
     site::{Site, text},
 };
 
-/// How many rows are to move, at least.
+/// Minimum number of rows to move.
 const ROWS: u64 = 2000;
 
 /// A claim and its volume.
@@ -22,7 +23,7 @@ struct Volume {
     volume: String,
 }
 
-/// What keeps volumes when their claims go, or lets them go again.
+/// Sets the volumes' reclaim policy, which decides whether they survive the deletion of their claims.
 fn reclaim(site: &Site, volumes: &[Volume], policy: &str) -> Result<()> {
     let patch = json!({"spec": {"persistentVolumeReclaimPolicy": policy}}).to_string();
     for one in volumes {
@@ -32,8 +33,8 @@ fn reclaim(site: &Site, volumes: &[Volume], policy: &str) -> Result<()> {
     Ok(())
 }
 
-/// Takes the claims away and reserves their volumes for claims of the same names elsewhere; what is on them stays. A volume that is merely free
-/// may be given to any claim of the Kubernetes that waits for one.
+/// Deletes the claims and reserves their volumes for claims of the same names in the other namespace; the
+/// data stays. An unreserved volume could be bound to any pending claim.
 fn reserve(site: &Site, from: &Cluster<'_>, to: &Cluster<'_>, volumes: &[Volume]) -> Result<()> {
     reclaim(site, volumes, "Retain")?;
     let claims: Vec<&str> = volumes.iter().map(|v| v.claim.as_str()).collect();
@@ -53,7 +54,7 @@ fn reserve(site: &Site, from: &Cluster<'_>, to: &Cluster<'_>, volumes: &[Volume]
     Ok(())
 }
 
-/// Claims of the same names, for these very volumes.
+/// Creates claims of the same names for these volumes.
 fn claim(to: &Cluster<'_>, volumes: &[Volume]) -> Result<()> {
     for one in volumes {
         let claim = json!({
@@ -84,7 +85,7 @@ fn volumes(cluster: &Cluster<'_>) -> Result<Vec<Volume>> {
     Ok(claims.iter().map(volume).collect())
 }
 
-/// `<cluster id>/<history>/<epoch>` of a cluster.
+/// `<cluster id>/<lineage id>/<epoch>` of a cluster.
 fn identity(cluster: &Cluster<'_>) -> Result<String> {
     let status = cluster.object()?["status"].clone();
     let lineage = &status["lineage"];
@@ -93,7 +94,8 @@ fn identity(cluster: &Cluster<'_>) -> Result<String> {
     Ok(format!("{id}/{history}/{epoch}"))
 }
 
-/// A cluster under a writer moves; `arrive` creates it where its volumes are now, and waits until it is well.
+/// Moves a cluster while a writer runs. `arrive` creates it over its moved volumes and waits until it is
+/// healthy.
 fn moves(
     site: &Site,
     readers: u8,
@@ -109,7 +111,7 @@ fn moves(
             ensure!(rows >= ROWS, "{rows}");
             Ok(())
         })?;
-        // The writer goes on until nothing is there to write to.
+        // The writer continues until the old cluster is gone.
         delete(old)?;
         let outcome = site.bare("moves-to", |new| {
             reserve(site, old, new, &volumes)?;
@@ -118,7 +120,8 @@ fn moves(
             let note = arrive(new, adopt)?;
             let writer = writer.at(&new.url()?);
             let mut outcome = new.whole(writer)?.noting(note);
-            // The writer stays behind: what it has no answer for since then is no outage of the cluster's.
+            // The writer stays in the old namespace, so its failures since the move are not an outage of the
+            // cluster.
             outcome.gap_ms = None;
             Ok(outcome)
         });
@@ -127,7 +130,7 @@ fn moves(
     })
 }
 
-/// Every member's address, by the leader's word, is in this cluster's own namespace.
+/// Checks that every member's address, according to the leader, is in this cluster's namespace.
 fn is_at_home(cluster: &Cluster<'_>) -> Result<()> {
     let status = cluster.status_of(&cluster.leader()?)?;
     let members = &status["store"]["raft"]["committed_configuration"]["members"];
@@ -161,7 +164,7 @@ pub(crate) fn adopted(site: &Site) -> Result<Outcome> {
 
 pub(crate) fn rewritten(site: &Site) -> Result<Outcome> {
     moves(site, 1, |new, adopt| {
-        // A mistake that goes with the move: nobody stands for election within the hour.
+        // A misconfiguration made with the move: no node starts an election within an hour.
         let slow = json!({
             "readReplicas": {"replicas": 1},
             "config": {"raft": {"heartbeatTimeout": "1h", "electionTimeout": "1h"}},
@@ -175,7 +178,7 @@ pub(crate) fn rewritten(site: &Site) -> Result<Outcome> {
             Ok(())
         })?;
         new.until_condition("Available", "False", Some("QuorumUnavailable"), LIMIT)?;
-        // Corrected; but without a leader no pod is replaced that runs.
+        // The spec is corrected, but without a leader no running pod is replaced.
         new.edit(&json!({"spec": {"config": null}}))?;
         let set = new.set(NAME)?["metadata"]["generation"].clone();
         until("the StatefulSet to be corrected", LIMIT, || {

@@ -1,4 +1,4 @@
-//! Operators among themselves.
+//! Two operators, of which one holds the Lease.
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
@@ -11,7 +11,7 @@ use crate::{
     site::{Site, is_ready, text},
 };
 
-/// A process that was stopped for longer than its Lease lasts, and wakes up while another one is at work.
+/// A process that was paused for longer than its Lease lasts, and resumes while another operator is active.
 pub(crate) fn two_operators(site: &Site) -> Result<Outcome> {
     site.cluster("two-op", spec(3, json!({})), |cluster| {
         let writer = cluster.writer()?;
@@ -40,7 +40,7 @@ pub(crate) fn two_operators(site: &Site) -> Result<Outcome> {
                 ensure!(now != holder && !now.is_empty(), "{now}");
                 Ok(start.elapsed())
             })?;
-            // It must notice that its time is over before it does anything: it ends, and is started anew.
+            // It must notice that its Lease has expired before it does anything: it exits and is restarted.
             let _ = site.signal(machine, id, "CONT");
             let restarts = status["restartCount"].as_u64().unwrap_or_default();
             let name = text(&old["metadata"]["name"]).to_owned();

@@ -1,7 +1,8 @@
-//! Members that nobody stands behind: nodes that a person started by hand and that went, and what a StatefulSet scaled by hand leaves behind.
+//! Members without a pod of the operator: nodes that were started manually and disappeared, and members left
+//! behind by scaling a StatefulSet.
 //!
-//! One rule of the definition is taken away for one of them: `reaping.voterTimeout` is an hour at least, and twenty seconds there. The operator and the
-//! nodes are as users get them.
+//! One scenario removes a validation rule from the definition: `reaping.voterTimeout` is at least an hour,
+//! and twenty seconds there. The operator and the nodes are as users get them.
 use std::{
     collections::BTreeSet,
     thread,
@@ -21,14 +22,14 @@ use crate::{
 };
 
 const DEFINITION: &str = "customresourcedefinition/rqliteclusters.rqlite.dev";
-/// The rules about `spec.reaping` in it.
+/// Path of the rules about `spec.reaping` in it.
 const RULES: &str = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/reaping/x-kubernetes-validations";
-/// How long the leader must have heard nothing of a voter here.
+/// How long the leader must have had no contact with a voter in these scenarios.
 const VOTER_TIMEOUT: Duration = Duration::from_secs(20);
-/// The same for a read replica: the least that the definition allows.
+/// The same for a read replica: the minimum that the definition allows.
 const READER_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// The definition without its least `voterTimeout`. Has it again when dropped.
+/// The definition without its minimum of `voterTimeout`; restored when dropped.
 struct Lowered<'a> {
     site: &'a Site,
     rules: Value,
@@ -64,7 +65,7 @@ impl Drop for Lowered<'_> {
     }
 }
 
-/// A node that somebody starts by hand in a pod of its own, and that joins. The operator knows nothing of it.
+/// Starts a node manually in its own pod, and waits until it has joined. The operator does not know it.
 fn start_by_hand(cluster: &Cluster<'_>, name: &str, votes: bool) -> Result<()> {
     let image = cluster.voter(0)?.image;
     let pod = json!({
@@ -105,13 +106,13 @@ fn start_by_hand(cluster: &Cluster<'_>, name: &str, votes: bool) -> Result<()> {
     })
 }
 
-/// It is gone at once, as when its machine burns down.
+/// Kills it and deletes its pod at once, as if its machine failed.
 fn gone(cluster: &Cluster<'_>, name: &str) -> Result<()> {
     let words = ["delete", "pod", name, "--grace-period=0", "--force"];
     cluster.namespace.ask(&words).map(drop)
 }
 
-/// For so long, this is a member, by the word of a node that need not lead.
+/// Checks for this time that the node is a member, according to a node that need not be the leader.
 fn stays_member(cluster: &Cluster<'_>, name: &str, asked: &str, time: Duration) -> Result<()> {
     let start = Instant::now();
     while start.elapsed() < time {
@@ -128,7 +129,7 @@ fn stays_member(cluster: &Cluster<'_>, name: &str, asked: &str, time: Duration) 
     Ok(())
 }
 
-/// Waits until this is no member any more; gives how long that took.
+/// Waits until it is no longer a member; returns how long that took.
 fn reaped(cluster: &Cluster<'_>, name: &str, start: Instant) -> Result<Duration> {
     until(&format!("{name} to be removed"), LONG, || {
         let members: BTreeSet<String> = cluster.configuration()?.into_keys().collect();
@@ -137,7 +138,7 @@ fn reaped(cluster: &Cluster<'_>, name: &str, start: Instant) -> Result<Duration>
     })
 }
 
-/// What the operator has said when it removed a member.
+/// The operator's message about the removal of a member.
 fn told(cluster: &Cluster<'_>, name: &str) -> Result<Option<String>> {
     let words = ["get", "events.events.k8s.io", "-o", "json"];
     let events: Value = serde_json::from_str(&cluster.namespace.ask(&words)?)?;
@@ -160,7 +161,7 @@ pub(crate) fn unknown_voter(site: &Site) -> Result<Outcome> {
         let home = cluster.voter(0)?;
         let writer = cluster.writer_on(&home.machine)?;
         start_by_hand(cluster, "elsewhere", true)?;
-        // It answers its leader: that nobody knows it is no reason.
+        // It answers its leader, so it is not removed merely for being unknown.
         stays_member(
             cluster,
             "elsewhere",
@@ -172,7 +173,7 @@ pub(crate) fn unknown_voter(site: &Site) -> Result<Outcome> {
         let away = &away.context("one machine")?.name;
         gone(cluster, "elsewhere")?;
         let cordon = hold_down(site, cluster, away)?;
-        // Two of four are no quorum: nothing is taken out of a configuration that nobody can change.
+        // Two of four are no quorum: no member is removed from a configuration that cannot change.
         cluster.until_condition("Available", "False", Some("QuorumUnavailable"), LIMIT)?;
         stays_member(cluster, "elsewhere", "demo-0", VOTER_TIMEOUT)?;
         let lost = &cluster.object()?["status"]["voters"];
@@ -184,7 +185,7 @@ pub(crate) fn unknown_voter(site: &Site) -> Result<Outcome> {
             told(cluster, "elsewhere")?.context("no event")
         })?;
         ensure!(why.starts_with("nobody knows it"), "{why}");
-        // What it was for: one of three may be away again.
+        // The purpose of the removal: one of three may be down again.
         let cordon = hold_down(site, cluster, away)?;
         writer.await_progress(LIMIT)?;
         drop(cordon);
@@ -204,7 +205,8 @@ pub(crate) fn without_a_pod(site: &Site) -> Result<Outcome> {
         start_by_hand(cluster, "analytics", false)?;
         gone(cluster, "analytics")?;
         let silent = Instant::now();
-        // While the operator looks away, somebody adds a voter and takes its pod away again.
+        // While the operator is paused, the StatefulSet is scaled up and down again, which leaves a voter
+        // without a pod.
         let pause = |on: bool| cluster.edit(&json!({"spec": {"paused": on}}));
         pause(true)?;
         cluster.until_condition("Paused", "True", None, LIMIT)?;

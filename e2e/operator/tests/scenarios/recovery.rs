@@ -1,4 +1,4 @@
-//! A quorum is lost for good and brought back by an RqliteRecovery, whatever happens meanwhile.
+//! A quorum is lost for good and restored by an RqliteRecovery, under various conditions.
 use std::{
     cell::Cell,
     time::{Duration, Instant},
@@ -15,7 +15,7 @@ use crate::{
     site::{Site, condition, text},
 };
 
-/// A person's consent. `more`: fields of its spec.
+/// Creates an RqliteRecovery, the administrator's consent. `more`: fields of its spec.
 pub(crate) fn recover(cluster: &Cluster<'_>, name: &str, more: &Value) -> Result<()> {
     let mut object = json!({
         "apiVersion": "rqlite.dev/v1alpha1",
@@ -44,7 +44,7 @@ pub(crate) fn look(
     })
 }
 
-/// All volumes but those of these voters are gone, and it is told.
+/// Deletes all volumes but those of these voters, and waits until the loss is reported.
 fn lose_all_but(cluster: &Cluster<'_>, survivors: &[&str]) -> Result<()> {
     let pods = cluster.voters()?;
     let lost = pods.iter().map(|p| p.name.as_str());
@@ -54,7 +54,8 @@ fn lose_all_but(cluster: &Cluster<'_>, survivors: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// What came of a recovery: the new history, what was lost against what was announced, and how long it took.
+/// Checks a recovery's result: the new lineage, and the lost rows against the announced loss; notes how long
+/// it took.
 fn recovered(
     cluster: &Cluster<'_>,
     writer: Writer<'_>,
@@ -93,7 +94,7 @@ pub(crate) fn leader_survives(site: &Site) -> Result<Outcome> {
         let writer = cluster.writer()?;
         let survivor = cluster.leader()?;
         lose_all_but(cluster, &[&survivor])?;
-        // Without consent it only says what would be lost, also if asked only to look.
+        // Without consent it only reports what would be lost, with dryRun, too.
         recover(cluster, "look", &json!({"dryRun": true}))?;
         let dry = look(cluster, "look", &["Succeeded"], LIMIT)?;
         ensure!(
@@ -149,7 +150,7 @@ pub(crate) fn operator_killed_at_each_step(site: &Site) -> Result<Outcome> {
         recover(cluster, "go", &consent())?;
         let seed_killed = Cell::new(false);
         let killed = kill_at_each(cluster, 2 * LONG, phase, |object| {
-            // Once, the survivor's pod goes as well, in the middle of its rewrite.
+            // Once, the survivor's pod is also killed, in the middle of the rewrite.
             let applies = object["status"]["recovery"]["phase"] == "Applying";
             if applies && !seed_killed.get() && cluster.core("pods", &survivor).is_ok() {
                 let words = ["delete", "pod", &survivor, "--grace-period=0", "--force"];
@@ -160,7 +161,7 @@ pub(crate) fn operator_killed_at_each_step(site: &Site) -> Result<Outcome> {
         ensure!(killed.len() >= 4, "killed only at {killed:?}");
         ensure!(seed_killed.get(), "the survivor's pod was not killed");
         site.await_operator()?;
-        // The same once more: there is nothing to recover, and nothing is.
+        // A second recovery finds nothing to recover and changes nothing.
         recover(cluster, "again", &consent())?;
         look(cluster, "again", &["Rejected"], LIMIT)?;
         let outcome = recovered(cluster, writer, "go", start)?;
@@ -267,7 +268,7 @@ pub(crate) fn old_machine_returns(site: &Site) -> Result<Outcome> {
         recover(cluster, "go", &told)?;
         writer.await_progress(LONG)?;
         let service = start.elapsed();
-        // The old process still runs, with its old data and its old history.
+        // The old process is still running, with its old data and its old lineage.
         drop(cut);
         site.machine_is(&old.machine, true)?;
         look(cluster, "go", &["Succeeded"], LONG)?;
@@ -301,13 +302,13 @@ pub(crate) fn read_replica_is_newer(site: &Site) -> Result<Outcome> {
             .find(|p| p.machine != away.machine);
         let writer = cluster.writer_on(&others.context("one machine")?.machine)?;
         cluster.lead_from("demo-0")?;
-        // One voter does not see the last writes; the two that do burn down.
+        // One voter misses the last writes; the two that have them are lost.
         let cordon = hold_down(site, cluster, &away.name)?;
         writer.await_progress(LIMIT)?;
         let burning = cluster.uids()?;
         cluster.lose_disks(&["demo-0", "demo-1"])?;
         until("the two to be gone", LIMIT, || {
-            // A pod that is being deleted still serves, and would tell the third one all it knows.
+            // A terminating pod still serves, and would replicate everything to the third.
             let now = cluster.uids()?;
             let stays = ["demo-0", "demo-1"].map(|name| now.get(name) == burning.get(name));
             ensure!(stays == [false, false], "still there: {stays:?}");

@@ -1,4 +1,4 @@
-//! What came of each scenario, as a table for people and as `e2e/RESULTS.md`.
+//! The results of the scenarios, as a table for the terminal and as `e2e/RESULTS.md`.
 use std::{
     collections::BTreeMap,
     fmt::Write,
@@ -12,24 +12,24 @@ use anyhow::{Context, Result};
 use e2e_kubernetes::writer;
 use k8s_openapi::jiff::Timestamp;
 
-/// Longest reason of a failure that the table shows; the whole is printed when it happens.
+/// Maximum length of a failure's reason in the table; the full text is printed when it happens.
 const REASON_CHARS: usize = 160;
 
-/// What a scenario that passed has seen.
+/// Measurements of a scenario that passed.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Outcome {
-    /// Longest time without an acknowledged write.
+    /// Longest time without an acknowledged write, in milliseconds.
     pub(crate) gap_ms: Option<u64>,
     /// Acknowledged writes.
     pub(crate) acknowledged: Option<u64>,
-    /// Acknowledged writes that are not there.
+    /// Acknowledged writes that are missing.
     pub(crate) lost: Option<u64>,
-    /// What else is worth knowing, in figures.
+    /// Further figures, as text.
     pub(crate) note: String,
 }
 
 impl Outcome {
-    /// What a writer saw in its whole life.
+    /// Measurements of a writer over its whole life.
     pub(crate) fn of(ended: &writer::Outcome) -> Self {
         Self {
             gap_ms: Some(ended.report.longest_gap_ms),
@@ -39,19 +39,19 @@ impl Outcome {
         }
     }
 
-    /// With a note.
+    /// Sets the note.
     pub(crate) fn noting(mut self, note: impl Into<String>) -> Self {
         self.note = note.into();
         self
     }
 }
 
-/// What became of a scenario.
+/// Result of a scenario.
 #[derive(Debug)]
 pub(crate) enum Verdict {
     Passed(Outcome),
     Failed(String),
-    /// Shown by another test, which is named; not run here.
+    /// Covered by another test, which is named; not run here.
     Elsewhere(&'static str),
 }
 
@@ -153,7 +153,7 @@ fn file() -> PathBuf {
     e2e_operator::root().join("e2e/RESULTS.md")
 }
 
-/// Puts a row into `e2e/RESULTS.md`, in the given order of numbers; the others keep their figures and their date.
+/// Writes a row to `e2e/RESULTS.md`, sorted by `order`. Other rows keep their figures and their date.
 pub(crate) fn write(row: &Row, order: impl Iterator<Item = &'static str>) -> Result<()> {
     static TURN: Mutex<()> = Mutex::new(());
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);

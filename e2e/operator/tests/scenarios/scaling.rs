@@ -1,4 +1,4 @@
-//! More and fewer voters and read replicas, also when the operator dies meanwhile.
+//! Adding and removing voters and read replicas, also while the operator is killed.
 use std::{
     collections::BTreeSet,
     time::{Duration, Instant},
@@ -14,7 +14,7 @@ use crate::{
     site::{Site, condition, text},
 };
 
-/// Scales and waits; checks that the retired claims are exactly those of the pods that went.
+/// Scales and waits; checks that exactly the removed pods' claims are retired.
 fn scale(cluster: &Cluster<'_>, to: u8) -> Result<Duration> {
     let start = Instant::now();
     cluster.scale(to)?;
@@ -45,7 +45,7 @@ fn walk(site: &Site, purpose: &str, from: u8, sizes: &[u8]) -> Result<Outcome> {
             let took = scale(cluster, *to)?;
             times.push(format!("→{to} {:.0} s", took.as_secs_f64()));
             let now = ids(cluster)?;
-            // Whoever comes is somebody new: data of a member that left never votes again.
+            // Every added member is new: data of a member that was removed never votes again.
             let again: Vec<_> = now
                 .difference(&present)
                 .filter(|id| seen_ids.contains(*id))
@@ -70,7 +70,7 @@ fn ids(cluster: &Cluster<'_>) -> Result<BTreeSet<String>> {
         .collect())
 }
 
-/// Kills the operator whenever something has not been seen before, until `is_done`. Gives what was seen.
+/// Kills the operator whenever `step` returns a new value, until `is_done`. Returns the values.
 pub(crate) fn kill_at_each(
     cluster: &Cluster<'_>,
     limit: Duration,
@@ -100,7 +100,7 @@ pub(crate) fn kill_at_each(
     }
 }
 
-/// An operation and its step, and the target: what is recorded before a side effect.
+/// The recorded operation, its step and its target. They are recorded before a side effect.
 fn operation(object: &Value) -> Option<String> {
     let operation = &object["status"]["operation"];
     let target = &object["status"]["target"]["replicas"];
@@ -135,7 +135,7 @@ pub(crate) fn operator_killed_while_scaling(site: &Site) -> Result<Outcome> {
     })
 }
 
-/// A voter that waits for its machine, which takes no pods.
+/// Keeps a voter's pod Pending, because its machine is cordoned.
 pub(crate) fn hold_down<'s>(
     site: &'s Site,
     cluster: &Cluster<'_>,
@@ -164,7 +164,8 @@ pub(crate) fn shrinks_only_while_a_quorum_stays(site: &Site) -> Result<Outcome> 
         cluster.lead_from("demo-1")?;
         let cordon = hold_down(site, cluster, "demo-0")?;
         cluster.scale(1)?;
-        // 5 and 4 may go at once; of the two that would then remain one is away, and one of two decides nothing.
+        // Members 5 and 4 may be removed at once. Of the two that would then remain one is down, and one of
+        // two is no quorum.
         let said = cluster.until("the removal to be held up", LONG, |object| {
             let voters = &object["status"]["voters"];
             ensure!(*voters == 3, "{voters} voters");
@@ -201,13 +202,13 @@ pub(crate) fn absent_victim_leaves_first(site: &Site) -> Result<Outcome> {
         cluster.lead_from("demo-0")?;
         let cordon = hold_down(site, cluster, "demo-2")?;
         cluster.scale(2)?;
-        // At no time may the pod be gone while the configuration still counts its vote.
+        // The pod must not be gone while the configuration still counts its vote.
         until("demo-2 to be gone", LONG, || {
             let replicas = cluster.set(NAME)?["spec"]["replicas"].clone();
             let members = cluster.configuration()?;
             let is_member = members.contains_key("demo-2");
             if replicas == 2 && is_member {
-                // Seen in this order: first the set, then the configuration.
+                // The set is read first, then the configuration.
                 return Ok(Some(format!("{replicas} pods, members {members:?}")));
             }
             ensure!(replicas == 2, "{replicas} pods");
@@ -234,7 +235,8 @@ pub(crate) fn budget_stays_until_it_is_done(site: &Site) -> Result<Outcome> {
         );
         cluster.scale(3)?;
         until("three voters", LONG, || {
-            // Asked before the size: a budget that was lowered too early is seen. A pod that is no member any more is not counted by it.
+            // The budget is read before the members, so that a budget lowered too early is noticed. A pod
+            // that is no longer a member is not counted by it.
             let before = budget()?;
             let object = cluster.object()?;
             let voters = object["status"]["voters"].as_u64().unwrap_or_default();
@@ -284,7 +286,7 @@ pub(crate) fn read_replicas(site: &Site) -> Result<Outcome> {
         cluster.made_anew(&killed.name, &killed.uid, LIMIT)?;
         set(1)?;
         let down = readers(cluster, 1)?;
-        // From here on the number belongs to an autoscaler, whose part kubectl plays.
+        // From here on an autoscaler sets the number; kubectl simulates it.
         cluster.edit(&json!({"spec": {"readReplicas": {"replicas": null, "autoscaled": true}}}))?;
         cluster.ready(LIMIT)?;
         let autoscaler = |n: u8| -> Result<()> {

@@ -1,4 +1,4 @@
-//! What scenarios share: a Kubernetes with machines, and one operator on it, installed as users install it.
+//! The fixture of all scenarios: a Kubernetes with machines, and one operator, installed as users install it.
 use std::{
     path::{Path, PathBuf},
     process::Command,
@@ -23,15 +23,16 @@ use kube::{
 use serde_json::Value;
 use tokio::runtime::Runtime;
 
-/// Where the operator is, and the name of its release and of its objects.
+/// Namespace of the operator, and name of its release and its objects.
 const NAMESPACE: &str = "rqlite-operator-e2e";
 const RELEASE: &str = "rqlite-operator";
-/// For a pod of the operator to be ready; after a kill it also waits for the dead one's Lease, 15 s.
+/// Limit for an operator's pod to become ready; after a kill it also waits for the dead one's Lease, 15 s.
 const READY_LIMIT: Duration = Duration::from_secs(90);
-/// A machine that does not answer is NotReady after 20 to 40 s.
+/// Limit for a machine to become NotReady, which takes 20 to 40 s.
 const MACHINE_LIMIT: Duration = Duration::from_secs(90);
 
-/// Reads objects without a process for each look: scenarios look often, and share two cores with what they look at.
+/// Reads objects without starting a process for each read: scenarios poll often, and share two cores with the
+/// cluster.
 pub(crate) struct Api {
     runtime: Runtime,
     client: Client,
@@ -44,14 +45,14 @@ impl Api {
         Ok(Self { runtime, client })
     }
 
-    /// The object of this name below a path such as `/api/v1/namespaces/x/pods`.
+    /// The object with this name below a path such as `/api/v1/namespaces/x/pods`.
     pub(crate) fn get(&self, path: &str, name: &str) -> Result<Value> {
         let request = Request::new(path).get(name, &GetParams::default())?;
         let read = self.runtime.block_on(self.client.request(request));
         read.with_context(|| format!("{path}/{name}"))
     }
 
-    /// All objects below a path that carry these labels.
+    /// All objects below a path with these labels.
     pub(crate) fn list(&self, path: &str, labels: &str) -> Result<Vec<Value>> {
         let request = Request::new(path).list(&ListParams::default().labels(labels))?;
         let read: Value = self.runtime.block_on(self.client.request(request))?;
@@ -59,20 +60,20 @@ impl Api {
     }
 }
 
-/// See the module.
+/// The Kubernetes under test and its operator.
 pub(crate) struct Site {
     pub(crate) kubectl: Kubectl,
     pub(crate) api: Api,
     provider: String,
     helm: PathBuf,
     kubeconfig: PathBuf,
-    /// Namespaces that the operator looks after, if not all; each is used once.
+    /// Namespaces prepared for an operator that is restricted to them; each is used once.
     prepared: Mutex<Vec<String>>,
     scope: Mutex<Vec<String>>,
 }
 
 impl Site {
-    /// None, said loudly, where there is no cluster to test on.
+    /// `None`, after printing a message, if there is no cluster to test on.
     pub(crate) fn new() -> Result<Option<Self>> {
         let Some(access) = Access::shared()? else {
             return Ok(None);
@@ -95,8 +96,9 @@ impl Site {
         run(command.args(["--namespace", NAMESPACE]).args(words))
     }
 
-    /// Installs the operator from its chart. What an earlier run has left is taken away first. With `E2E_SCOPED=1` it looks after namespaces
-    /// made for this run alone, so many, and leaves other operators' clusters on this Kubernetes to them.
+    /// Installs the operator from its chart, after removing what an earlier run has left. With `E2E_SCOPED=1`
+    /// it is restricted to this many namespaces created for this run, and leaves other clusters on this
+    /// Kubernetes to their own operators.
     pub(crate) fn install(&self, namespaces: usize) -> Result<()> {
         self.uninstall()?;
         if std::env::var_os("E2E_SCOPED").is_some() {
@@ -109,7 +111,7 @@ impl Site {
             let mut scope = self.scope.lock().unwrap_or_else(PoisonError::into_inner);
             scope.clone_from(&prepared);
         }
-        // A definition that an older test applied by hand is nobody's release.
+        // Definitions that an older test applied directly belong to no release.
         self.own_definitions()?;
         self.upgrade(&[])
     }
@@ -142,7 +144,7 @@ impl Site {
         self.helm(&words).map(drop)
     }
 
-    /// The namespaces that it is told of and that are still there, as a value of the chart.
+    /// The operator's namespaces that still exist, as a value of the chart.
     fn scope(&self) -> Result<Option<String>> {
         let scope = self.scope.lock().unwrap_or_else(PoisonError::into_inner);
         if scope.is_empty() {
@@ -158,13 +160,13 @@ impl Site {
         Ok(Some(format!("watchNamespaces={{{}}}", there.join(","))))
     }
 
-    /// Takes the operator away; the definitions stay, as the chart promises.
+    /// Uninstalls the operator; the definitions stay, as the chart promises.
     pub(crate) fn uninstall(&self) -> Result<()> {
         let words = ["uninstall", RELEASE, "--ignore-not-found", "--wait"];
         self.helm(&words).map(drop)
     }
 
-    /// A namespace for a scenario: made for it, or one of those that the operator was told of.
+    /// A namespace for a scenario: a new one, or one of those to which the operator is restricted.
     pub(crate) fn within<T>(
         &self,
         purpose: &str,
@@ -184,7 +186,7 @@ impl Site {
         Namespace::within_existing(&self.kubectl, &name, work)
     }
 
-    /// Takes away what was made for scenarios and not used.
+    /// Deletes prepared namespaces that were not used.
     pub(crate) fn clear(&self) -> Result<()> {
         let mut prepared = self.prepared.lock().unwrap_or_else(PoisonError::into_inner);
         for name in prepared.drain(..) {
@@ -194,7 +196,7 @@ impl Site {
         Ok(())
     }
 
-    /// kubectl in the operator's namespace.
+    /// Runs kubectl in the operator's namespace.
     pub(crate) fn operator(&self, words: &[&str]) -> Result<String> {
         self.kubectl
             .ask(&[&["--namespace", NAMESPACE], words].concat())
@@ -207,21 +209,21 @@ impl Site {
         self.api.list(&path, labels)
     }
 
-    /// Who holds the Lease.
+    /// Holder of the Lease.
     pub(crate) fn operator_holder(&self) -> Result<String> {
         let path = format!("/apis/coordination.k8s.io/v1/namespaces/{NAMESPACE}/leases");
         let lease = self.api.get(&path, RELEASE)?;
         Ok(text(&lease["spec"]["holderIdentity"]).to_owned())
     }
 
-    /// The operator is gone at once, in the middle of whatever it does, and another one is started.
+    /// Kills the operator at once, in the middle of its work; another one is started.
     pub(crate) fn kill_operator(&self) -> Result<()> {
         let labels = "app.kubernetes.io/name=rqlite-operator";
         let words = ["delete", "pod", "-l", labels, "--grace-period=0", "--force"];
         self.operator(&words).map(drop)
     }
 
-    /// Waits until an operator is at work that was not there before.
+    /// Waits until an operator that was not there before holds the Lease.
     pub(crate) fn await_operator(&self) -> Result<()> {
         until("the operator to be at work", READY_LIMIT, || {
             let holder = self.operator_holder()?;
@@ -235,7 +237,7 @@ impl Site {
         })
     }
 
-    /// The machine on which the operator is.
+    /// The machine on which the operator runs.
     pub(crate) fn operator_machine(&self) -> Result<String> {
         let pods = self.operator_pods()?;
         let machine = pods.iter().map(|pod| text(&pod["spec"]["nodeName"]));
@@ -243,7 +245,7 @@ impl Site {
         Ok(machine.next().context("no operator")?.to_owned())
     }
 
-    /// What the operator says, into a file.
+    /// Saves the operator's log to a file.
     pub(crate) fn keep_operator_log(&self, name: &str) -> Result<()> {
         let folder = results().join(name);
         std::fs::create_dir_all(&folder)?;
@@ -265,8 +267,8 @@ impl Site {
         })
     }
 
-    /// A machine is gone for ever, as far as Kubernetes knows: it is off the network, and its Node object is deleted. It is back, as if it had been
-    /// found again, when the guard is dropped.
+    /// Makes a machine appear lost for good: takes it off the network and deletes its Node object. Restores
+    /// both when the guard is dropped.
     pub(crate) fn take_away(&self, machine: &str) -> Result<Gone<'_>> {
         let words = ["get", "node", machine, "-o", "json"];
         let mut node: Value = serde_json::from_str(&self.kubectl.ask(&words)?)?;
@@ -284,7 +286,7 @@ impl Site {
         Ok(gone)
     }
 
-    /// Lets no new pod onto a machine until the guard is dropped.
+    /// Cordons a machine until the guard is dropped.
     pub(crate) fn cordon(&self, machine: &str) -> Result<Cordon<'_>> {
         self.kubectl.ask(&["cordon", machine])?;
         Ok(Cordon {
@@ -293,12 +295,12 @@ impl Site {
         })
     }
 
-    /// What can cut machines off and restart DNS.
+    /// The provider, which can cut machines off and restart DNS.
     pub(crate) fn provider(&self) -> Result<Box<dyn Provider>> {
         e2e_kubernetes::provider::named(&self.provider)
     }
 
-    /// Waits until a machine is known to be away, or to be there.
+    /// Waits until a machine is reported as ready or not ready.
     pub(crate) fn machine_is(&self, machine: &str, ready: bool) -> Result<()> {
         until(&format!("{machine} ready: {ready}"), MACHINE_LIMIT, || {
             let node = self.api.get("/api/v1/nodes", machine)?;
@@ -307,7 +309,7 @@ impl Site {
         })
     }
 
-    /// Sends a signal to the first process of a container, as the machine's kernel or its administrator does, from a pod beside it that may.
+    /// Sends a signal to the first process of a container, from a privileged pod on the same machine.
     pub(crate) fn signal(&self, machine: &str, container: &str, signal: &str) -> Result<()> {
         let script = format!(
             "for p in /proc/[0-9]*; do if grep -q {container} $p/cgroup 2>/dev/null; then kill -{signal} ${{p#/proc/}} && echo done; fi; done"
@@ -348,7 +350,7 @@ impl Site {
     }
 }
 
-/// A machine off the network. Heals when dropped.
+/// A machine that is off the network; reconnected when dropped.
 pub(crate) struct Cut {
     provider: Box<dyn Provider>,
     machine: String,
@@ -362,7 +364,7 @@ impl Drop for Cut {
     }
 }
 
-/// A machine that Kubernetes knows no more.
+/// A machine whose Node object was deleted.
 pub(crate) struct Gone<'a> {
     site: &'a Site,
     node: Value,
@@ -370,7 +372,8 @@ pub(crate) struct Gone<'a> {
 }
 
 impl Gone<'_> {
-    /// Its kubelet does not announce it anew while it runs; so the Node object is made, as its administrator would.
+    /// The kubelet does not recreate the Node object while it runs, so the test does, as an administrator
+    /// would.
     fn bring_back(&mut self) -> Result<()> {
         let machine = text(&self.node["metadata"]["name"]).to_owned();
         self.cut = None;
@@ -396,7 +399,7 @@ impl Drop for Gone<'_> {
     }
 }
 
-/// A machine that takes no new pods. Takes them again when dropped.
+/// A cordoned machine; uncordoned when dropped.
 pub(crate) struct Cordon<'a> {
     site: &'a Site,
     machine: String,
@@ -410,19 +413,19 @@ impl Drop for Cordon<'_> {
     }
 }
 
-/// A text, or nothing.
+/// A JSON string's text; empty for any other value.
 pub(crate) fn text(value: &Value) -> &str {
     value.as_str().unwrap_or_default()
 }
 
-/// Does this object's condition of that type hold? An empty value if it has none.
+/// The object's condition of this type; null if it has none.
 pub(crate) fn condition<'v>(object: &'v Value, kind: &str) -> &'v Value {
     let all = object["status"]["conditions"].as_array();
     let found = all.into_iter().flatten().find(|c| c["type"] == kind);
     found.unwrap_or(&Value::Null)
 }
 
-/// Is a pod or a machine ready?
+/// Whether a pod or a machine is ready.
 pub(crate) fn is_ready(object: &Value) -> bool {
     condition(object, "Ready")["status"] == "True"
 }

@@ -1,4 +1,5 @@
-//! Larger volumes. The machine's provisioner cannot grow volumes, so the part of a storage driver is played here, the rest is real.
+//! Growing volumes. The machine's provisioner cannot resize volumes, so the storage driver is simulated;
+//! everything else is real.
 use anyhow::{Result, bail, ensure};
 use e2e_kubernetes::{command::until, namespace::LIMIT};
 use serde_json::{Value, json};
@@ -9,7 +10,7 @@ use crate::{
     site::{Site, text},
 };
 
-/// A class whose volumes may grow; the same provisioner as the default one.
+/// A StorageClass that allows expansion; the same provisioner as the default one.
 const CLASS: &str = "e2e-growing";
 
 fn class(site: &Site) -> Result<()> {
@@ -39,7 +40,7 @@ fn class(site: &Site) -> Result<()> {
     Ok(())
 }
 
-/// What a driver reports of a claim.
+/// Writes the status that a driver would report for a claim.
 fn report(cluster: &Cluster<'_>, claim: &str, status: &Value) -> Result<()> {
     let patch = json!({ "status": status }).to_string();
     let words = [
@@ -76,7 +77,7 @@ pub(crate) fn grows(site: &Site) -> Result<Outcome> {
                 &json!({"conditions": [pending]}),
             )?;
         }
-        // Each pod that comes anew finds its file system grown.
+        // Each restarted pod finds its file system grown.
         until("all pods to have been restarted", LONG, || {
             let now = cluster.uids()?;
             for (name, uid) in &now {

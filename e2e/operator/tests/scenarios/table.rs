@@ -1,5 +1,5 @@
-//! All scenarios. Numbers are those of the operator's list; letters are figures (F) and cases beside it (A: addresses, H: by hand, M: machines, P: reaping, R: recovery,
-//! S: scaling, U: updates).
+//! All scenarios. Numbers are those of the operator's list; letters are figures (F) and additional cases (A:
+//! addresses, H: manual recovery, M: machines, P: reaping, R: recovery, S: scaling, U: updates).
 use anyhow::{Context, Result, ensure};
 
 use crate::{
@@ -7,16 +7,16 @@ use crate::{
     report::Outcome, scaling, site::Site, storage, updates,
 };
 
-/// What a scenario does.
+/// The body of a scenario.
 pub(crate) type Work = fn(&Site) -> Result<Outcome>;
 
 /// How a scenario is run.
 pub(crate) enum How {
-    /// Beside others: it touches nothing outside of its namespace.
+    /// In parallel with others: it affects nothing outside its namespace.
     Beside(Work),
-    /// Alone: it ends operators or deals with machines.
+    /// On its own: it kills operators or affects machines.
     Alone(Work),
-    /// By another test: a file of this repository in backquotes, and what shows it there.
+    /// By another test: a file of this repository in backquotes, and the test or property there.
     Elsewhere(&'static str),
 }
 
@@ -24,7 +24,7 @@ pub(crate) enum How {
 pub(crate) struct Scenario {
     pub(crate) number: &'static str,
     pub(crate) name: &'static str,
-    /// Run when nothing else is asked for.
+    /// Whether it is part of the default selection.
     pub(crate) is_quick: bool,
     pub(crate) how: How,
 }
@@ -131,7 +131,7 @@ pub(crate) const ALL: &[Scenario] = &[
     beside("P2", "a voter beyond the wanted number without a pod; a read-only node gone", reaping::without_a_pod),
 ];
 
-/// Are the files that a row names there?
+/// Checks that the files named by a row exist.
 pub(crate) fn exists(place: &str) -> Result<()> {
     let files = place.split('`').skip(1).step_by(2);
     for file in files.filter(|word| word.ends_with(".rs")) {

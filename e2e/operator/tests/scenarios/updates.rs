@@ -1,4 +1,4 @@
-//! Other images and settings, good and bad.
+//! Updates to other images and settings, good and bad.
 use std::{
     collections::BTreeSet,
     time::{Duration, Instant},
@@ -15,14 +15,14 @@ use crate::{
     site::{Site, condition, text},
 };
 
-/// Without writes while three nodes are rolled.
+/// Limit without writes while three nodes are updated.
 const GAP_GOAL: Duration = Duration::from_secs(2);
 
 fn image(tag: &str) -> Value {
     json!({"spec": {"image": {"tag": tag}}})
 }
 
-/// A pod that neither runs nor will is told so; nothing else is touched, and correcting the spec is all that a person does.
+/// A pod that cannot start is reported and no other pod is touched; correcting the spec is enough to recover.
 fn stalls_and_heals(
     cluster: &Cluster<'_>,
     writer: Writer<'_>,
@@ -80,7 +80,7 @@ pub(crate) fn too_little_memory(site: &Site) -> Result<Outcome> {
         let bad = json!({"spec": {"resources": {"limits": {"memory": "6Mi"}}}});
         let outcome =
             stalls_and_heals(cluster, writer, &bad, &json!({"spec": {"resources": null}}))?;
-        // Longer than memberReplacement.after: a member that is short of memory was not taken for lost.
+        // Longer than memberReplacement.after: a member that is out of memory was not taken for lost.
         ensure!(cluster.configuration()? == members, "a member was replaced");
         let uid = |all: &[Value]| -> BTreeSet<String> {
             all.iter()
@@ -95,7 +95,7 @@ pub(crate) fn too_little_memory(site: &Site) -> Result<Outcome> {
     })
 }
 
-/// Counts leaders while something goes on.
+/// Counts leaders during an update.
 fn leaders_during(
     cluster: &Cluster<'_>,
     is_done: impl Fn(&Value) -> Result<bool>,
@@ -164,7 +164,7 @@ pub(crate) fn rolls_with_one_down(site: &Site) -> Result<Outcome> {
             Ok(pod)
         })?;
         cluster.edit(&image("next"))?;
-        // The one that is down costs nothing: it is made anew at once.
+        // The member that is down is recreated at once, since it costs no availability.
         until("demo-2 to be made anew", LIMIT, || {
             let pod = cluster.voter(2)?;
             ensure!(
@@ -221,7 +221,7 @@ pub(crate) fn new_operator_restarts_no_database(site: &Site) -> Result<Outcome> 
         let before = cluster.uids()?;
         let image = cluster.object()?["status"]["target"]["image"].clone();
         let holder = site.operator_holder()?;
-        // Another operator with another default image: neither is a reason to restart anybody's database.
+        // A new operator with another default image: neither is a reason to restart a database.
         site.upgrade(&["nodeImage.tag=next", "logLevel=debug"])?;
         let done = until("the new operator", LIMIT, || {
             let now = site.operator_holder()?;
@@ -230,7 +230,7 @@ pub(crate) fn new_operator_restarts_no_database(site: &Site) -> Result<Outcome> 
         });
         let judged = done.and_then(|()| {
             site.await_operator()?;
-            // An edit that changes no pod shows that the new operator has been here.
+            // A change that affects no pod shows that the new operator has reconciled the cluster.
             cluster.edit(&json!({"spec": {"update": {"minReady": "3s"}}}))?;
             cluster.ready(LIMIT)?;
             ensure!(cluster.uids()? == before, "pods were replaced");
