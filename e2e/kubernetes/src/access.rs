@@ -1,4 +1,4 @@
-//! Whether tests may use a cluster, which one, and whose turn it is.
+//! Whether tests may use a cluster, which one, and the locks between tests.
 use std::{fs::File, io::Write, path::PathBuf};
 
 use anyhow::{Context, Result, ensure};
@@ -8,37 +8,39 @@ use crate::{
     provider::{self, Provider},
 };
 
-/// A cluster that tests may break.
+/// A cluster that tests may disrupt.
 #[derive(Debug)]
 pub struct Access {
-    /// Asks it.
+    /// Access to it.
     pub kubectl: Kubectl,
     provider: String,
     _turn: File,
 }
 
 impl Access {
-    /// Beside other tests: for one that touches nothing outside of its namespaces. None, said loudly, if there is no cluster to test on.
+    /// Shared with other tests: for one that affects nothing outside its namespaces. Prints a message and
+    /// returns `None` if there is no cluster to test on.
     ///
     /// # Errors
-    /// When there should be one and there is not.
+    /// If there should be a cluster and there is none.
     pub fn shared() -> Result<Option<Self>> {
         Self::take(File::lock_shared)
     }
 
-    /// Alone: for one that cuts nodes off, drains them or restarts DNS. Otherwise as [`Self::shared`].
+    /// Exclusive: for a test that cuts nodes off, drains them or restarts DNS. Otherwise like
+    /// [`Self::shared`].
     ///
     /// # Errors
-    /// As [`Self::shared`].
-    pub fn alone() -> Result<Option<Self>> {
+    /// See [`Self::shared`].
+    pub fn exclusive() -> Result<Option<Self>> {
         Self::take(File::lock)
     }
 
     fn take(lock: impl Fn(&File) -> std::io::Result<()>) -> Result<Option<Self>> {
         let set = |name| std::env::var_os(name).filter(|value| !value.is_empty());
-        // Both, as a developer's KUBECONFIG may lead to something that matters.
+        // Both are required, because a developer's KUBECONFIG may name a cluster that matters.
         let (Some(kubeconfig), Some(_)) = (set("KUBECONFIG"), set("E2E_KUBERNETES")) else {
-            // Past the capture of test output: a skipped test must be seen.
+            // Written past the capture of test output: a skipped test must be visible.
             let line = "SKIPPED, NOT TESTED: pods on a real cluster; run `just e2e`, or set KUBECONFIG and E2E_KUBERNETES=1\n";
             let _ = std::io::stderr().write_all(line.as_bytes());
             return Ok(None);
@@ -59,10 +61,10 @@ impl Access {
         }))
     }
 
-    /// What can cut nodes and restart DNS.
+    /// The provider, which can cut nodes off and restart DNS.
     ///
     /// # Errors
-    /// When `E2E_PROVIDER` names none, or another cluster than that of `KUBECONFIG`.
+    /// If `E2E_PROVIDER` names none, or another cluster than `KUBECONFIG`.
     pub fn provider(&self) -> Result<Box<dyn Provider>> {
         provider::named(&self.provider)
     }

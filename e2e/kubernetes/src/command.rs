@@ -1,4 +1,4 @@
-//! Running other programs to their end, and waiting for what they bring about.
+//! Runs other programs to their end, and waits for their effects.
 use std::{
     ffi::OsStr,
     process::{Command, Stdio},
@@ -8,13 +8,13 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-/// Between two looks at a condition.
+/// Pause between two probes.
 const POLL_PERIOD: Duration = Duration::from_millis(100);
 
-/// Runs a command to its end and gives what it printed.
+/// Runs a command to its end and returns its standard output.
 ///
 /// # Errors
-/// When it cannot be started or fails; with its command line and what it said.
+/// If it cannot be started or fails; shows its command line and its output.
 pub fn run(command: &mut Command) -> Result<String> {
     let line = spelled(command);
     let output = command
@@ -28,18 +28,18 @@ pub fn run(command: &mut Command) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// `ip` with these words.
+/// Runs `ip` with these arguments.
 ///
 /// # Errors
-/// As [`run`].
-pub fn ip(words: &str) -> Result<String> {
-    run(Command::new("ip").args(words.split_whitespace()))
+/// See [`run`].
+pub fn ip(args: &str) -> Result<String> {
+    run(Command::new("ip").args(args.split_whitespace()))
 }
 
-/// Calls `probe` until it gives `Ok`, at most for `limit`.
+/// Calls `probe` until it returns `Ok`, for at most `limit`.
 ///
 /// # Errors
-/// After `limit`: names `what` was awaited and the last reason that `probe` gave.
+/// After `limit`: names `what` was awaited and the last error of `probe`.
 pub fn until<T>(what: &str, limit: Duration, mut probe: impl FnMut() -> Result<T>) -> Result<T> {
     let start = Instant::now();
     loop {
@@ -54,11 +54,11 @@ pub fn until<T>(what: &str, limit: Duration, mut probe: impl FnMut() -> Result<T
 }
 
 fn spelled(command: &Command) -> String {
-    let words: Vec<_> = std::iter::once(command.get_program())
+    let args: Vec<_> = std::iter::once(command.get_program())
         .chain(command.get_args())
         .map(OsStr::to_string_lossy)
         .collect();
-    words.join(" ")
+    args.join(" ")
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! A cluster whose nodes are Docker containers, made by `kind`: for people who have Docker.
+//! A cluster whose nodes are Docker containers, created by `kind`: for machines with Docker.
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -19,30 +19,30 @@ use crate::{
 const CLUSTER: &str = "rqlited";
 /// Docker's network of all kind clusters.
 const NETWORK: &str = "kind";
-/// The node image: its Kubernetes is the one that the local provider builds.
+/// The node image, with the Kubernetes version that the local provider builds.
 const IMAGE: &str = "kindest/node:v1.34.0";
-/// What a cluster brings for probes, see [`Provider::up`], and where it comes from.
+/// Source and name of the image that every provider supplies, see [`Provider::up`].
 const BUSYBOX: [&str; 2] = ["busybox:1.36", "localhost/busybox:1"];
-/// Everything above the list of workers.
+/// The configuration before the list of workers.
 const CONFIG: &str = include_str!("../kind.yaml");
-/// Most workers of one cluster.
+/// Maximum number of workers of one cluster.
 const MAX_NODES: u8 = 20;
 /// How long kind itself waits for the control plane.
 const CREATE_WAIT: &str = "--wait=180s";
-/// How long the nodes may take to be Ready after that.
+/// How long the nodes may take to become Ready after that.
 const READY_LIMIT: Duration = Duration::from_secs(120);
 
-/// The machine's one cluster of that name.
+/// The machine's only cluster of that name.
 #[derive(Debug)]
 pub struct Kind {
     root: PathBuf,
 }
 
 impl Kind {
-    /// The cluster whose kubeconfig is below the user's cache folder.
+    /// The cluster whose kubeconfig is below the user's cache directory.
     ///
     /// # Errors
-    /// When that cannot be named.
+    /// If that directory is unknown.
     pub fn new() -> Result<Self> {
         Ok(Self {
             root: tools::state("kind")?,
@@ -68,7 +68,7 @@ impl Kind {
     fn await_ready(&self) -> Result<()> {
         let kubectl = Kubectl::new(&self.kubeconfig())?;
         until("all nodes to be Ready", READY_LIMIT, || {
-            kubectl.ask(&[
+            kubectl.run(&[
                 "wait",
                 "--for=condition=Ready",
                 "node",
@@ -87,7 +87,7 @@ impl Kind {
         run(&mut load).map(drop)
     }
 
-    /// The node's address on the network, as it was when the cluster was made: it must come back to the same.
+    /// File with the node's address when the cluster was created: it must be reconnected with the same one.
     fn address_file(&self, node: &str) -> PathBuf {
         self.root.join(format!("{node}.address"))
     }
@@ -108,7 +108,7 @@ impl Kind {
     }
 }
 
-/// The whole configuration for so many workers.
+/// The whole configuration for this many workers.
 fn config(nodes: u8) -> String {
     let workers = "- role: worker\n".repeat(usize::from(nodes));
     format!("{CONFIG}{workers}")
@@ -192,9 +192,9 @@ impl Provider for Kind {
             "-l",
             "k8s-app=kube-dns",
         ];
-        kubectl.ask(&dns)?;
+        kubectl.run(&dns)?;
         let back = "--for=condition=Available";
-        let words = [
+        let args = [
             "-n",
             "kube-system",
             "wait",
@@ -202,7 +202,7 @@ impl Provider for Kind {
             "deployment/coredns",
             "--timeout=60s",
         ];
-        kubectl.ask(&words).map(drop)
+        kubectl.run(&args).map(drop)
     }
 
     fn kubeconfig(&self) -> PathBuf {

@@ -1,10 +1,12 @@
-//! A real Kubernetes to test on, and what tests in pods need. Tests take a kubeconfig and do not know who made the cluster.
+//! Real Kubernetes clusters for tests, and support for tests in pods. Tests take a kubeconfig and do not know
+//! who created the cluster.
 //!
-//! Two providers behind one small trait: [`local`] (no Docker: nodes are network namespaces on one Linux machine) and
-//! [`kind`] (nodes are Docker containers). `src/bin/cluster.rs` is the command line.
+//! Two providers implement one small trait: [`local`] (no Docker: nodes are network namespaces on one Linux
+//! machine) and [`kind`] (nodes are Docker containers). `src/bin/cluster.rs` is the command line.
 //!
-//! Reading order, for clusters: [`provider`] → [`command`] → [`tools`] → [`local`] (its own order is in its first lines) → [`kind`] →
-//! [`probe`]; for tests: [`access`] → [`namespace`] → [`plain`] → [`writer`] → [`numbered`]. [`sbom`] is for the images alone.
+//! Reading order, for clusters: [`provider`] → [`command`] → [`tools`] → [`local`] (which names its own
+//! order) → [`kind`] → [`probe`]; for tests: [`access`] → [`namespace`] → [`plain`] → [`writer`] →
+//! [`numbered`]. [`sbom`] is for images only.
 
 pub mod access;
 pub mod command;

@@ -1,8 +1,9 @@
-//! A cluster without Docker: nodes are network namespaces, each with its own containerd, kubelet and kube-proxy; the
-//! control plane, DNS and the volume provisioner run beside them on the host side of a bridge.
+//! A cluster without Docker: nodes are network namespaces, each with its own containerd, kubelet and
+//! kube-proxy. The control plane, DNS and the volume provisioner run beside them on the host side of a
+//! bridge.
 //!
 //! Needs Linux and root. Reading order: [`layout`] (addresses and files) → [`process`] → [`certificates`] →
-//! [`control_plane`] → [`node`] with [`cgroup`] → [`removal`]. `DESIGN.md` of this crate says why it is so.
+//! [`control_plane`] → [`node`] with [`cgroup`] → [`removal`]. This crate's `DESIGN.md` gives the reasons.
 use std::{
     fs::{self, File},
     net::TcpStream,
@@ -30,11 +31,11 @@ pub mod removal;
 
 use layout::{BRIDGE, HOST_ADDRESS, Layout, MAX_NODES, SERVICES};
 
-/// How long all nodes may take to be Ready once the API server answers.
+/// How long all nodes may take to become Ready once the API server answers.
 const READY_LIMIT: Duration = Duration::from_secs(120);
-/// How long DNS may take to end, and to be there again.
+/// How long DNS may take to stop, and to serve again.
 const DNS_LIMIT: Duration = Duration::from_secs(30);
-/// Programs that come from the system.
+/// Programs that the system must provide.
 const SYSTEM: [&str; 8] = [
     "containerd",
     "ctr",
@@ -46,39 +47,39 @@ const SYSTEM: [&str; 8] = [
     "conntrack",
 ];
 
-/// The machine's one local cluster.
+/// The machine's only local cluster.
 #[derive(Debug)]
 pub struct Local {
     layout: Layout,
 }
 
-/// Folders of the programs that run the cluster.
+/// Directories of the programs that run the cluster.
 #[derive(Debug)]
 pub struct Programs {
     /// API server, controller manager, scheduler, kubelet, kube-proxy, kubectl.
     pub kubernetes: PathBuf,
-    /// The store behind the API server.
+    /// The API server's store.
     pub etcd: PathBuf,
-    /// The cluster's DNS.
+    /// The cluster's DNS server.
     pub coredns: PathBuf,
-    /// Makes volumes.
+    /// The volume provisioner.
     pub local_path: PathBuf,
-    /// `pause.tar` and `busybox.tar`.
+    /// The images `pause.tar` and `busybox.tar`.
     pub images: PathBuf,
 }
 
 impl Local {
-    /// The cluster below the user's cache folder.
+    /// The cluster below the user's cache directory.
     ///
     /// # Errors
-    /// When that cannot be named.
+    /// If that directory is unknown.
     pub fn new() -> Result<Self> {
         Ok(Self {
             layout: Layout::new(tools::state("local")?),
         })
     }
 
-    /// Held while the cluster is changed: two runs must not build and remove at once.
+    /// Held while the cluster is changed: two runs must not build and remove it at the same time.
     fn lock(&self) -> Result<File> {
         let root = &self.layout.root;
         let folder = root.parent().context("the state's folder")?;
@@ -120,7 +121,7 @@ impl Local {
         ip(&format!("addr add {HOST_ADDRESS}/24 dev {BRIDGE}"))?;
         ip(&format!("link set {BRIDGE} up"))?;
         fs::write("/proc/sys/net/ipv4/ip_forward", "1").context("switch forwarding on")?;
-        // The nodes' containerds need no API server: both come up together.
+        // The nodes' containerds do not need the API server, so both start in parallel.
         thread::scope(|scope| {
             let control = scope.spawn(|| control_plane::start(layout, programs));
             let made: Vec<_> = (1..=nodes)
@@ -131,7 +132,7 @@ impl Local {
             }
             joined(control)
         })?;
-        // The host reaches Services through the first node, whose kube-proxy knows them.
+        // The host reaches Services through the first node, whose kube-proxy routes them.
         ip(&format!(
             "route replace {SERVICES} via {}",
             layout::address(1)

@@ -1,4 +1,5 @@
-//! A namespace of a test's own: gone at the end; if the test fails, what the cluster says of it is kept in files first.
+//! A test's own namespace: deleted at the end; if the test fails, its events, objects and logs are saved to
+//! files first.
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -11,16 +12,16 @@ use anyhow::{Context, Result, ensure};
 
 use crate::{command::until, probe::Kubectl};
 
-/// How long pods may take to be what a test waits for, unless it says otherwise.
+/// Default limit for pods to reach a state that a test waits for.
 pub const LIMIT: Duration = Duration::from_secs(120);
-/// Pods must fit the strictest Pod Security standard, as in a well-kept cluster.
+/// Pods must satisfy the strictest Pod Security standard, as in a well-kept cluster.
 const SECURITY: &str = "pod-security.kubernetes.io/enforce=restricted";
-/// Namespaces of tests can be told by this.
+/// Label of all test namespaces.
 const LABEL: &str = "rqlited-e2e=true";
-/// Set: namespaces of failed tests stay, to be looked at.
+/// Environment variable; if set, namespaces of failed tests are kept for inspection.
 const KEEP: &str = "E2E_KEEP";
 
-/// See the module.
+/// A namespace of a test.
 #[derive(Debug)]
 pub struct Namespace {
     /// Unique.
@@ -30,10 +31,10 @@ pub struct Namespace {
 }
 
 impl Namespace {
-    /// Makes a namespace, whose name contains `purpose`, for `work`, and takes it away afterwards.
+    /// Creates a namespace whose name contains `purpose`, runs `work` in it, and deletes it afterwards.
     ///
     /// # Errors
-    /// That of `work`, or when the cluster refuses.
+    /// The error of `work`, or if the cluster rejects a request.
     pub fn within<T>(
         kubectl: &Kubectl,
         purpose: &str,
@@ -42,10 +43,10 @@ impl Namespace {
         Self::new(kubectl, &Self::name_for(purpose)?)?.do_within(work)
     }
 
-    /// The same with a namespace of this name, which exists.
+    /// The same with an existing namespace of this name.
     ///
     /// # Errors
-    /// As [`Self::within`].
+    /// See [`Self::within`].
     pub fn within_existing<T>(
         kubectl: &Kubectl,
         name: &str,
@@ -65,10 +66,10 @@ impl Namespace {
         done
     }
 
-    /// A name that nobody has.
+    /// A unique name.
     ///
     /// # Errors
-    /// When the clock is before 1970.
+    /// If the clock is before 1970.
     pub fn name_for(purpose: &str) -> Result<String> {
         static MADE: AtomicU32 = AtomicU32::new(0);
         let unique = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs() % 1_000_000;
@@ -77,14 +78,14 @@ impl Namespace {
         Ok(format!("e2e-{purpose}-{unique}-{process}-{number}"))
     }
 
-    /// Makes one that nothing takes away.
+    /// Creates a namespace without deleting it later.
     ///
     /// # Errors
-    /// When the cluster refuses.
+    /// If the cluster rejects it.
     pub fn make(kubectl: &Kubectl, name: &str) -> Result<()> {
-        kubectl.ask(&["create", "namespace", name])?;
+        kubectl.run(&["create", "namespace", name])?;
         let label = ["label", "namespace", name, SECURITY, LABEL];
-        kubectl.ask(&label).map(drop)
+        kubectl.run(&label).map(drop)
     }
 
     fn new(kubectl: &Kubectl, name: &str) -> Result<Self> {
@@ -99,58 +100,58 @@ impl Namespace {
     /// Runs kubectl in this namespace.
     ///
     /// # Errors
-    /// When it fails; with what it said.
-    pub fn ask(&self, words: &[&str]) -> Result<String> {
+    /// If it fails; shows its output.
+    pub fn run(&self, args: &[&str]) -> Result<String> {
         let mut all = vec!["--namespace", &self.name];
-        all.extend(words);
-        self.kubectl.ask(&all)
+        all.extend(args);
+        self.kubectl.run(&all)
     }
 
     /// Runs a program in a pod's first container.
     ///
     /// # Errors
-    /// When it fails; with what it said.
-    pub fn in_pod(&self, pod: &str, words: &[&str]) -> Result<String> {
+    /// If it fails; shows its output.
+    pub fn in_pod(&self, pod: &str, args: &[&str]) -> Result<String> {
         let mut all = vec!["exec", pod, "--"];
-        all.extend(words);
-        self.ask(&all)
+        all.extend(args);
+        self.run(&all)
     }
 
-    /// A field, by its JSON path.
+    /// A field of an object, by its JSON path.
     ///
     /// # Errors
-    /// When the object is not there.
+    /// If the object does not exist.
     pub fn field(&self, object: &str, path: &str) -> Result<String> {
-        self.ask(&["get", object, "-o", &format!("jsonpath={path}")])
+        self.run(&["get", object, "-o", &format!("jsonpath={path}")])
     }
 
-    /// Applies objects that are written as YAML.
+    /// Applies objects given as YAML.
     ///
     /// # Errors
-    /// When the cluster refuses one; with its reason.
+    /// If the cluster rejects one; shows the reason.
     pub fn apply(&self, yaml: &str) -> Result<()> {
         let path = std::env::temp_dir().join(format!("{}.yaml", self.name));
         fs::write(&path, yaml).context("write the objects")?;
-        let applied = self.ask(&["apply", "-f", &path.to_string_lossy()]);
+        let applied = self.run(&["apply", "-f", &path.to_string_lossy()]);
         fs::remove_file(&path).context("remove the objects' file")?;
         applied.map(drop)
     }
 
-    /// Waits until a StatefulSet's or Deployment's pods are all Ready and of its newest template.
+    /// Waits until all pods of a StatefulSet or Deployment are Ready and of its current template.
     ///
     /// # Errors
-    /// When that takes longer than `limit`; with what its pods say.
+    /// If that takes longer than `limit`; shows the pods' state.
     pub fn rolled_out(&self, object: &str, limit: Duration) -> Result<()> {
         let timeout = format!("--timeout={}s", limit.as_secs());
-        self.ask(&["rollout", "status", object, &timeout])
+        self.run(&["rollout", "status", object, &timeout])
             .map(drop)
             .map_err(|error| error.context(self.pods()))
     }
 
-    /// Waits until `object`'s field is `wanted`.
+    /// Waits until a field of `object` has the value `wanted`.
     ///
     /// # Errors
-    /// When that takes longer than `limit`; with what it was at last.
+    /// If that takes longer than `limit`; shows the last value.
     pub fn until_field(
         &self,
         object: &str,
@@ -169,21 +170,21 @@ impl Namespace {
         )
     }
 
-    /// The pods as a table, for people.
+    /// The pods as a table.
     #[must_use]
     pub fn pods(&self) -> String {
-        self.ask(&["get", "pods", "-o", "wide"])
+        self.run(&["get", "pods", "-o", "wide"])
             .unwrap_or_else(|error| format!("no list of pods: {error:#}"))
     }
 
-    /// Writes events, objects, and all containers' logs, also those before their last restart, into files.
+    /// Saves events, objects and all containers' logs, also those before their last restart, to files.
     ///
     /// # Errors
-    /// When the folder cannot be written.
+    /// If the directory cannot be written.
     pub fn collect(&self, into: &Path) -> Result<()> {
         fs::create_dir_all(into).with_context(|| format!("make {}", into.display()))?;
-        let keep = |file: &str, words: &[&str]| {
-            let said = self.ask(words).unwrap_or_else(|error| format!("{error:#}"));
+        let keep = |file: &str, args: &[&str]| {
+            let said = self.run(args).unwrap_or_else(|error| format!("{error:#}"));
             fs::write(into.join(file), said)
         };
         keep("events.txt", &["get", "events", "--sort-by=.lastTimestamp"])?;
@@ -192,7 +193,7 @@ impl Namespace {
             &["get", "all,pvc,endpointslices", "-o", "wide"],
         )?;
         keep("pods.yaml", &["get", "pods", "-o", "yaml"])?;
-        let names = self.ask(&["get", "pods", "-o", "jsonpath={.items[*].metadata.name}"]);
+        let names = self.run(&["get", "pods", "-o", "jsonpath={.items[*].metadata.name}"]);
         for pod in names.unwrap_or_default().split_whitespace() {
             let logs = ["logs", pod, "--all-containers", "--timestamps"];
             keep(&format!("{pod}.log"), &logs)?;
@@ -215,7 +216,8 @@ impl Namespace {
     }
 }
 
-/// Where what failed tests leave is kept: a folder for each namespace, beside the other build outputs.
+/// Directory for the files of failed tests, beside the other build outputs; it has a subdirectory for each
+/// namespace.
 #[must_use]
 pub fn results() -> PathBuf {
     let beside = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target");
@@ -232,7 +234,7 @@ impl Drop for Namespace {
             }
         }
         let delete = ["delete", "namespace", &self.name, "--timeout=120s"];
-        if let Err(error) = self.kubectl.ask(&delete) {
+        if let Err(error) = self.kubectl.run(&delete) {
             eprintln!("{} stays: {error:#}", self.name);
         }
     }

@@ -1,4 +1,4 @@
-//! The cluster of `manifests/plain` in a namespace: what tests ask of it, through the API server alone.
+//! The cluster of `manifests/plain` in a namespace, accessed through the API server only.
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -13,15 +13,15 @@ use crate::{
     namespace::{LIMIT, Namespace},
 };
 
-/// The StatefulSet of the voters, and the Service for clients.
+/// Name of the voters' StatefulSet, and of the Service for clients.
 pub const VOTERS: &str = "rqlite";
-/// How many voters the manifests have.
+/// Number of voters in the manifests.
 pub const COUNT: usize = 3;
 const HTTP_PORT: u16 = 4001;
-/// How long a node may take to answer, as a flag of `kubectl`: one that is cut off the network would take for ever.
+/// kubectl's timeout for a node's response: a node that is cut off would block for ever.
 const ANSWER_LIMIT: &str = "--request-timeout=10s";
 
-/// A file of `manifests/plain`.
+/// Path of a file of `manifests/plain`.
 #[must_use]
 pub fn manifest(file: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -29,7 +29,7 @@ pub fn manifest(file: &str) -> PathBuf {
         .join(file)
 }
 
-/// Names of the voters' pods; also their node IDs.
+/// Names of the voters' pods, which are also their node IDs.
 #[must_use]
 pub fn voters() -> Vec<String> {
     (0..COUNT).map(|n| format!("{VOTERS}-{n}")).collect()
@@ -46,29 +46,29 @@ impl Namespace {
     /// Applies a file of `manifests/plain`.
     ///
     /// # Errors
-    /// When it is not there or the cluster refuses it.
+    /// If it does not exist or the cluster rejects it.
     pub fn apply_plain(&self, file: &str) -> Result<()> {
         let path = manifest(file);
         let yaml = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
         self.apply(&yaml)
     }
 
-    /// Gets a path of a pod's HTTP API, by way of the API server.
+    /// Sends a GET to a pod's HTTP API through the API server.
     ///
     /// # Errors
-    /// When it does not answer with success.
+    /// If it does not answer with success.
     pub fn get(&self, pod: &str, path: &str) -> Result<String> {
         let url = format!(
             "/api/v1/namespaces/{}/pods/{pod}:{HTTP_PORT}/proxy{path}",
             self.name
         );
-        self.ask(&["get", "--raw", &url, ANSWER_LIMIT])
+        self.run(&["get", "--raw", &url, ANSWER_LIMIT])
     }
 
-    /// The pod of the leader, as any of `pods` knows it.
+    /// The leader's pod, according to any of `pods`.
     ///
     /// # Errors
-    /// When none knows one; with what they said.
+    /// If none knows a leader; shows their errors.
     pub fn leader(&self, pods: &[String]) -> Result<String> {
         let mut said = Vec::new();
         for pod in pods {
@@ -86,10 +86,10 @@ impl Namespace {
         bail!("no leader: {said:?}")
     }
 
-    /// Lets a leader elsewhere than in `pod` be elected.
+    /// Moves leadership to another pod than `pod`.
     ///
     /// # Errors
-    /// When it stays there.
+    /// If it stays there.
     pub fn lead_elsewhere(&self, pods: &[String], pod: &str) -> Result<String> {
         until(&format!("a leader other than {pod}"), LIMIT, || {
             let leader = self.leader(pods)?;
@@ -104,7 +104,7 @@ impl Namespace {
     /// Waits until all voters are Ready.
     ///
     /// # Errors
-    /// When that takes longer than `limit`; with what their pods say.
+    /// If that takes longer than `limit`; shows the pods' state.
     pub fn voters_ready(&self, limit: Duration) -> Result<()> {
         let wanted = COUNT.to_string();
         let set = format!("statefulset/{VOTERS}");
@@ -112,20 +112,20 @@ impl Namespace {
             .map_err(|error| error.context(self.pods()))
     }
 
-    /// The machine on which a pod is.
+    /// The machine on which a pod runs.
     ///
     /// # Errors
-    /// When it is on none.
+    /// If it is not scheduled.
     pub fn node_of(&self, pod: &str) -> Result<String> {
         let node = self.field(&format!("pod/{pod}"), "{.spec.nodeName}")?;
         ensure!(!node.is_empty(), "{pod} is not scheduled");
         Ok(node)
     }
 
-    /// Address of the clients' Service. By this, a writer does not depend on DNS.
+    /// URL of the clients' Service by its address, so that a writer does not depend on DNS.
     ///
     /// # Errors
-    /// When it has none.
+    /// If it has no address.
     pub fn service_url(&self) -> Result<String> {
         let address = self.field(&format!("service/{VOTERS}"), "{.spec.clusterIP}")?;
         ensure!(!address.is_empty(), "the Service has no address");

@@ -1,6 +1,7 @@
-//! What the product will ask of any cluster, tried out: stable names by SRV records, volumes, Services, one pod per node.
+//! Checks what the product needs from any cluster: stable names by SRV records, volumes, Services, one pod
+//! per node.
 //!
-//! Takes a kubeconfig and nothing of a provider, as every test should; runs in a namespace of its own.
+//! Takes a kubeconfig and is independent of the provider, as every test should be; runs in its own namespace.
 use std::{
     collections::BTreeSet,
     path::{Path, PathBuf},
@@ -15,11 +16,11 @@ use crate::{
     tools,
 };
 
-/// Where the probe's objects are.
+/// Namespace of the probe's objects.
 pub const NAMESPACE: &str = "e2e-probe";
 /// How long a change in the cluster may take to be seen.
 const LIMIT: Duration = Duration::from_secs(120);
-/// Pods of the probe; as many nodes are needed.
+/// Number of the probe's pods; as many nodes are needed.
 const PODS: usize = 3;
 
 /// kubectl for one cluster.
@@ -30,10 +31,10 @@ pub struct Kubectl {
 }
 
 impl Kubectl {
-    /// The kubectl on `PATH`, or else the one that `e2e/tools` builds.
+    /// The kubectl on `PATH`, otherwise the one that `e2e/tools` builds.
     ///
     /// # Errors
-    /// When there is none and it cannot be built.
+    /// If there is none and it cannot be built.
     pub fn new(kubeconfig: &Path) -> Result<Self> {
         let path = std::env::var_os("PATH").unwrap_or_default();
         let installed = std::env::split_paths(&path)
@@ -48,37 +49,38 @@ impl Kubectl {
         })
     }
 
-    /// Runs it with these words and gives what it printed.
+    /// Runs it with these arguments and returns its output.
     ///
     /// # Errors
-    /// When it fails; with what it said.
-    pub fn ask(&self, words: &[&str]) -> Result<String> {
+    /// If it fails; shows its output.
+    pub fn run(&self, args: &[&str]) -> Result<String> {
         let mut command = Command::new(&self.program);
-        command.env("KUBECONFIG", &self.kubeconfig).args(words);
+        command.env("KUBECONFIG", &self.kubeconfig).args(args);
         run(&mut command)
     }
 
-    fn probe(&self, words: &[&str]) -> Result<String> {
+    fn probe(&self, args: &[&str]) -> Result<String> {
         let mut all = vec!["--namespace", NAMESPACE];
-        all.extend(words);
-        self.ask(&all)
+        all.extend(args);
+        self.run(&all)
     }
 
-    fn in_pod(&self, pod: &str, words: &[&str]) -> Result<String> {
+    fn in_pod(&self, pod: &str, args: &[&str]) -> Result<String> {
         let mut all = vec!["exec", pod, "--"];
-        all.extend(words);
+        all.extend(args);
         self.probe(&all)
     }
 }
 
-/// Lays the probe out and checks all that it is for; prints what took how long. The objects stay, for [`remove`].
+/// Creates the probe's objects and checks everything; prints the durations. The objects remain until
+/// [`remove`].
 ///
 /// # Errors
-/// With the first thing that is not as it must be.
+/// The first check that fails.
 pub fn check(kubectl: &Kubectl) -> Result<()> {
     let start = Instant::now();
     let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("manifests/probe.yaml");
-    kubectl.ask(&["apply", "-f", &manifest.to_string_lossy()])?;
+    kubectl.run(&["apply", "-f", &manifest.to_string_lossy()])?;
     kubectl.probe(&["rollout", "status", "statefulset/probe", "--timeout=120s"])?;
     println!(
         "three pods with volumes Ready in {:.1} s",
@@ -93,10 +95,10 @@ pub fn check(kubectl: &Kubectl) -> Result<()> {
     services(kubectl)
 }
 
-/// The node that runs the probe's first pod.
+/// The node on which the probe's first pod runs.
 ///
 /// # Errors
-/// When there is no such pod.
+/// If there is no such pod.
 pub fn node(kubectl: &Kubectl) -> Result<String> {
     kubectl.probe(&["get", "pod", "probe-0", "-o", "jsonpath={.spec.nodeName}"])
 }
@@ -104,47 +106,47 @@ pub fn node(kubectl: &Kubectl) -> Result<String> {
 /// Waits until the first pod is Ready.
 ///
 /// # Errors
-/// When that takes longer than two minutes.
+/// If that takes longer than two minutes.
 pub fn await_pod(kubectl: &Kubectl) -> Result<()> {
-    let words = [
+    let args = [
         "wait",
         "--for=condition=Ready",
         "pod/probe-0",
         "--timeout=120s",
     ];
-    kubectl.probe(&words).map(drop)
+    kubectl.probe(&args).map(drop)
 }
 
 /// Removes the probe, and waits until its volumes are gone.
 ///
 /// # Errors
-/// When something of it stays.
+/// If something remains.
 pub fn remove(kubectl: &Kubectl) -> Result<()> {
-    let words = [
+    let args = [
         "delete",
         "namespace",
         NAMESPACE,
         "--ignore-not-found",
         "--timeout=120s",
     ];
-    kubectl.ask(&words)?;
+    kubectl.run(&args)?;
     until("the probe's volumes to go", LIMIT, || {
-        let words = [
+        let args = [
             "get",
             "pv",
             "-o",
             "jsonpath={.items[*].spec.claimRef.namespace}",
         ];
-        let claimed = kubectl.ask(&words)?;
+        let claimed = kubectl.run(&args)?;
         ensure!(!claimed.contains(NAMESPACE), "volumes of {claimed}");
         Ok(())
     })
 }
 
-/// Checks SRV of the headless Service and a pod's own name, both asked from within a pod.
+/// Checks the SRV records of the headless Service and a pod's own name, both from within a pod.
 ///
 /// # Errors
-/// When one does not resolve within two minutes.
+/// If one does not resolve within two minutes.
 pub fn names(kubectl: &Kubectl) -> Result<()> {
     let service = format!("probe-headless.{NAMESPACE}.svc.cluster.local");
     let question = format!("_raft._tcp.{service}");
@@ -160,7 +162,7 @@ pub fn names(kubectl: &Kubectl) -> Result<()> {
     Ok(())
 }
 
-/// Every pod answers for the Service's address sooner or later.
+/// Checks that every pod eventually answers at the Service's address.
 fn services(kubectl: &Kubectl) -> Result<()> {
     let mut seen = BTreeSet::new();
     until("every pod to answer for the Service", LIMIT, || {

@@ -1,61 +1,61 @@
-//! What a cluster to test on must be able to do, wherever it comes from.
+//! The interface of a test cluster, whatever provides it.
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 
 use crate::{kind::Kind, local::Local};
 
-/// A way to have a cluster. There is at most one cluster of each provider on a machine.
+/// A provider of test clusters. There is at most one cluster of each provider on a machine.
 pub trait Provider {
-    /// Makes a cluster with so many worker nodes, all Ready, with DNS, a default StorageClass and the
-    /// image `localhost/busybox:1` on each. A cluster of that size
-    /// that works is left as it is; anything else that is there, also what a killed run has left, is taken away first.
+    /// Creates a cluster with this many worker nodes, all Ready, with DNS, a default StorageClass and the
+    /// image `localhost/busybox:1` on each node. A working cluster of that size is kept; anything else,
+    /// including the remains of a killed run, is removed first.
     ///
     /// # Errors
-    /// When a part is missing on this machine or does not start; says which and where its log is.
+    /// If a component is missing on this machine or does not start; names it and its log.
     fn up(&self, nodes: u8) -> Result<()>;
 
-    /// Takes everything away. Does nothing if there is nothing.
+    /// Removes everything. Does nothing if there is nothing.
     ///
     /// # Errors
-    /// When something stays, with its names.
+    /// If something remains; names it.
     fn down(&self) -> Result<()>;
 
-    /// Puts an image (a docker-archive) on every node.
+    /// Loads an image (a docker-archive) onto every node.
     ///
     /// # Errors
-    /// When there is no cluster or a node does not take it.
+    /// If there is no cluster or a node rejects the image.
     fn load(&self, archive: &Path) -> Result<()>;
 
-    /// Takes a node off the network: nothing reaches it, it reaches nothing; its pods keep running.
+    /// Takes a node off the network: it can neither be reached nor reach anything, and its pods keep running.
     ///
     /// # Errors
-    /// When there is no such node.
+    /// If there is no such node.
     fn cut(&self, node: &str) -> Result<()>;
 
-    /// Ends a cut; does nothing to a node that is on the network.
+    /// Reconnects a node; does nothing if it is connected.
     ///
     /// # Errors
-    /// When there is no such node.
+    /// If there is no such node.
     fn heal(&self, node: &str) -> Result<()>;
 
-    /// Ends the cluster's DNS and starts it again: for seconds, no name resolves.
+    /// Restarts the cluster's DNS: for seconds, no name resolves.
     ///
     /// # Errors
-    /// When there is no cluster or DNS does not come back.
+    /// If there is no cluster or DNS does not start again.
     fn restart_dns(&self) -> Result<()>;
 
-    /// Administrator's kubeconfig; exists while the cluster does.
+    /// The administrator's kubeconfig; exists while the cluster does.
     fn kubeconfig(&self) -> PathBuf;
 
-    /// Where the provider keeps logs that tell why a part of the cluster failed.
+    /// Directory with logs that explain why a component failed.
     fn logs(&self) -> PathBuf;
 }
 
-/// The provider of this name: `local` or `kind`.
+/// The provider with this name: `local` or `kind`.
 ///
 /// # Errors
-/// For any other name, or when its folder cannot be named.
+/// For any other name, or if its directory is unknown.
 pub fn named(name: &str) -> Result<Box<dyn Provider>> {
     match name {
         "local" => Ok(Box::new(Local::new()?)),

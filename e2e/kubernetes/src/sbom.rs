@@ -1,30 +1,31 @@
-//! A bill of materials (SPDX 2.3, JSON) of an image: what the lock file says is compiled into its programs, and what is put beside them.
+//! Software bill of materials (SPDX 2.3, JSON) of an image: the crates compiled into its programs, according
+//! to the lock file, and other contents.
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
-/// What [`document`] is made from.
+/// Inputs of [`document`].
 #[derive(Clone, Copy, Debug)]
 pub struct Source<'a> {
-    /// Answer of `cargo metadata`.
+    /// Output of `cargo metadata`.
     pub metadata: &'a Value,
-    /// Text of `Cargo.lock`, for the crates' checksums.
+    /// Content of `Cargo.lock`, for the crates' checksums.
     pub lock: &'a str,
-    /// The packages whose programs the image has; the document has the first one's name.
+    /// Packages of the programs in the image; the document is named after the first.
     pub packages: &'a [String],
-    /// What else goes into the image, as package URLs.
+    /// Other contents of the image, as package URLs.
     pub with: &'a [String],
     /// When the sources were last changed, RFC 3339 in UTC.
     pub created: &'a str,
-    /// Names the sources in the document's own name.
+    /// Revision of the sources, part of the document's name.
     pub revision: &'a str,
 }
 
-/// The document. The same sources give the same text.
+/// The document. Equal sources give equal text.
 ///
 /// # Errors
-/// When `metadata` is not what cargo says, or has no such package.
+/// If `metadata` is not in cargo's format, or lacks a package.
 pub fn document(source: &Source<'_>) -> Result<Value> {
     let crates = Crates::read(source.metadata)?;
     let roots = source.packages.iter().map(|name| crates.named(name));
@@ -65,7 +66,7 @@ pub fn document(source: &Source<'_>) -> Result<Value> {
     }))
 }
 
-/// Cargo's answer, by package id.
+/// Cargo's metadata by package id.
 struct Crates<'a> {
     packages: BTreeMap<&'a str, &'a Value>,
     nodes: BTreeMap<&'a str, &'a Value>,
@@ -107,12 +108,12 @@ impl<'a> Crates<'a> {
             self.text(id, "name"),
             self.text(id, "version")
         );
-        // The format allows letters, digits, dots and dashes.
+        // SPDX ids may contain letters, digits, dots and dashes.
         let allowed = |c: char| c.is_ascii_alphanumeric() || c == '.' || c == '-';
         text.replace(|c| !allowed(c), "-")
     }
 
-    /// What is compiled into a crate: neither what only its build or its tests need.
+    /// Dependencies compiled into a crate, without build and test dependencies.
     fn needs(&self, id: &str) -> Vec<&'a str> {
         let Some(node) = self.nodes.get(id) else {
             return Vec::new();
@@ -172,13 +173,13 @@ fn relation(from: &str, kind: &str, to: &str) -> Value {
     json!({"spdxElementId": from, "relationshipType": kind, "relatedSpdxElement": to})
 }
 
-/// Name and version of `pkg:type/…/name@version`.
+/// Name and version in `pkg:type/…/name@version`.
 fn named_by(url: &str) -> Option<(&str, &str)> {
     let (path, version) = url.strip_prefix("pkg:")?.rsplit_once('@')?;
     Some((path.rsplit_once('/')?.1, version))
 }
 
-/// By name and version.
+/// Checksums by name and version.
 fn checksums(lock: &str) -> BTreeMap<(&str, &str), &str> {
     lock.split("[[package]]")
         .filter_map(|block| {

@@ -1,4 +1,5 @@
-//! A test's side of the [numbered writer](crate::numbered): starts it in a pod, asks it, and judges what it says.
+//! A test's side of the [numbered writer](crate::numbered): starts it in a pod, reads its reports, and checks
+//! its results.
 use std::{
     fmt,
     time::{Duration, Instant},
@@ -13,12 +14,12 @@ use crate::{
 };
 
 const POD: &str = "numbered-writer";
-/// Where it keeps its files.
+/// Directory of its files.
 const FOLDER: &str = "/work";
-/// Acknowledged writes that show that the database takes writes again.
+/// Number of acknowledged writes that shows that the database accepts writes again.
 const PROGRESS: u64 = 20;
 
-/// A writer at work.
+/// A running writer.
 #[derive(Debug)]
 pub struct Writer<'a> {
     namespace: &'a Namespace,
@@ -26,18 +27,19 @@ pub struct Writer<'a> {
 }
 
 impl<'a> Writer<'a> {
-    /// Starts to write through the Service at `url` (`http://[user:password@]host:port`), from any node; returns once writes are acknowledged.
+    /// Starts to write through the Service at `url` (`http://[user:password@]host:port`), from any node;
+    /// returns once writes are acknowledged.
     ///
     /// # Errors
-    /// When no write is acknowledged within two minutes.
+    /// If no write is acknowledged within two minutes.
     pub fn start(namespace: &'a Namespace, url: &str) -> Result<Self> {
         Self::start_on(namespace, url, None)
     }
 
-    /// The same from a given node, which a test then leaves alone.
+    /// The same from a given node, which the test then leaves alone.
     ///
     /// # Errors
-    /// As [`Self::start`].
+    /// See [`Self::start`].
     pub fn start_on(namespace: &'a Namespace, url: &str, node: Option<&str>) -> Result<Self> {
         namespace.apply(&pod(url, node))?;
         let writer = Self {
@@ -48,7 +50,8 @@ impl<'a> Writer<'a> {
         Ok(writer)
     }
 
-    /// The database is at another address from here on: what was acknowledged is looked for there. The writer itself does not follow.
+    /// Sets another URL of the database, at which acknowledged rows are checked in the end. The running
+    /// writer keeps its own URL.
     #[must_use]
     pub fn at(self, url: &str) -> Self {
         Self {
@@ -57,21 +60,21 @@ impl<'a> Writer<'a> {
         }
     }
 
-    /// What was acknowledged since `start`, or from the first acknowledgement on.
+    /// What the writer has seen since `start`, or since the first acknowledgement.
     ///
     /// # Errors
-    /// When the pod does not answer.
+    /// If the pod does not answer.
     pub fn report(&self, start: Option<Instant>) -> Result<Report> {
         let last = start.map(|start| start.elapsed().as_millis().to_string());
-        let mut words = vec!["report"];
-        words.extend(last.as_deref());
-        self.parsed(&words)
+        let mut args = vec!["report"];
+        args.extend(last.as_deref());
+        self.parsed(&args)
     }
 
-    /// Waits until writes are acknowledged that began after the call.
+    /// Waits until writes that began after the call are acknowledged.
     ///
     /// # Errors
-    /// When none are within `limit`; with why they failed.
+    /// If none are within `limit`; shows why they failed.
     pub fn await_progress(&self, limit: Duration) -> Result<()> {
         let start = Instant::now();
         until("acknowledged writes", limit, || {
@@ -82,10 +85,11 @@ impl<'a> Writer<'a> {
         .map_err(|error| error.context(self.namespace.pods()))
     }
 
-    /// Does `work` while it writes, waits until writes are acknowledged again, and gives what was seen from the beginning of `work` on.
+    /// Runs `work` while the writer writes, then waits until writes are acknowledged again; returns what was
+    /// seen since the beginning of `work`.
     ///
     /// # Errors
-    /// That of `work`, or when writes do not go on.
+    /// The error of `work`, or if writes do not resume.
     pub fn during(&self, work: impl FnOnce() -> Result<()>) -> Result<Report> {
         let start = Instant::now();
         work()?;
@@ -93,12 +97,12 @@ impl<'a> Writer<'a> {
         self.report(Some(start))
     }
 
-    /// Stops it and compares what it knows with the database: no acknowledged row may be missing, and all of `nodes` (URLs of the nodes' own
-    /// HTTP APIs) must come to have the same database.
+    /// Stops the writer and compares its record with the database: no acknowledged row may be missing, and
+    /// all of `nodes` (URLs of the nodes' own HTTP APIs) must become equal.
     ///
     /// # Errors
-    /// When a row is lost, nodes differ, or one cannot be asked.
-    pub fn assert_nothing_lost(self, nodes: &[String]) -> Result<Outcome> {
+    /// If a row is lost, nodes differ, or one does not answer.
+    pub fn assert_nothing_lost(self, nodes: &[String]) -> Result<WriterResult> {
         let outcome = self.end(nodes)?;
         let check = &outcome.check;
         ensure!(
@@ -109,43 +113,43 @@ impl<'a> Writer<'a> {
         Ok(outcome)
     }
 
-    /// The same where acknowledged rows may be lost: says how many are.
+    /// The same, but acknowledged rows may be lost: reports how many are.
     ///
     /// # Errors
-    /// When nodes differ, or one cannot be asked.
-    pub fn end(self, nodes: &[String]) -> Result<Outcome> {
+    /// If nodes differ, or one does not answer.
+    pub fn end(self, nodes: &[String]) -> Result<WriterResult> {
         self.in_pod(&["stop"])?;
         let report = self.report(None)?;
-        let mut words = vec!["check", &self.url];
-        words.extend(nodes.iter().map(String::as_str));
-        let check: Check = self.parsed(&words)?;
+        let mut args = vec!["check", &self.url];
+        args.extend(nodes.iter().map(String::as_str));
+        let check: Check = self.parsed(&args)?;
         ensure!(check.acknowledged > 0, "nothing was acknowledged");
         let delete = ["delete", "pod", POD, "--wait=true", "--timeout=60s"];
-        self.namespace.ask(&delete)?;
-        Ok(Outcome { report, check })
+        self.namespace.run(&delete)?;
+        Ok(WriterResult { report, check })
     }
 
-    fn parsed<T: serde::de::DeserializeOwned>(&self, words: &[&str]) -> Result<T> {
-        let said = self.in_pod(words)?;
+    fn parsed<T: serde::de::DeserializeOwned>(&self, args: &[&str]) -> Result<T> {
+        let said = self.in_pod(args)?;
         serde_json::from_str(&said).with_context(|| format!("the writer said {said:?}"))
     }
 
-    fn in_pod(&self, words: &[&str]) -> Result<String> {
+    fn in_pod(&self, args: &[&str]) -> Result<String> {
         let program = ["/bin/numbered-writer", FOLDER];
-        self.namespace.in_pod(POD, &[&program, words].concat())
+        self.namespace.in_pod(POD, &[&program, args].concat())
     }
 }
 
-/// What a writer has seen in its life, and what was found at its end.
+/// What a writer has seen in its life, and the check at its end.
 #[derive(Clone, Debug)]
-pub struct Outcome {
+pub struct WriterResult {
     /// From the first acknowledgement until it was stopped.
     pub report: Report,
-    /// Nothing lost, nodes equal.
+    /// The comparison with the database.
     pub check: Check,
 }
 
-impl fmt::Display for Outcome {
+impl fmt::Display for WriterResult {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { report, check } = self;
         write!(
@@ -175,7 +179,7 @@ impl fmt::Display for Report {
     }
 }
 
-/// Fits the restricted Pod Security standard; ends at once when deleted.
+/// Satisfies the restricted Pod Security standard; exits at once when deleted.
 fn pod(url: &str, node: Option<&str>) -> String {
     let node = node.map_or_else(String::new, |node| format!("  nodeName: {node}\n"));
     format!(

@@ -1,8 +1,8 @@
-//! What happens to clusters in the field, one after another to one cluster under a writer: no acknowledged row may be lost, and for how
-//! long nobody could write is printed.
+//! Disruptions that happen in production, one after another to one cluster while a writer runs: no
+//! acknowledged row may be lost, and the longest time without writes is printed.
 //!
-//! Needs a cluster, the images of `e2e/images` on it, `KUBECONFIG` and `E2E_KUBERNETES=1`; elsewhere says that it did not run. Cuts
-//! nodes off, drains them and restarts DNS: it runs alone.
+//! Needs a cluster, the images of `e2e/images` on it, `KUBECONFIG` and `E2E_KUBERNETES=1`; otherwise it is
+//! skipped with a message. It cuts nodes off, drains them and restarts DNS, so it runs exclusively.
 use std::{
     collections::BTreeSet,
     thread,
@@ -23,23 +23,23 @@ use e2e_kubernetes::{
 
 /// How long a node is off the network.
 const CUT: Duration = Duration::from_secs(60);
-/// Longer than any grace period after which a silent node counts as lost.
+/// Longer than any grace period after which an unreachable node counts as lost.
 const LOST_LIMIT: Duration = Duration::from_secs(90);
 
-/// A cluster under a writer, and what was seen so far.
-struct Field<'a> {
+/// A cluster with a writer, and the results so far.
+struct Fixture<'a> {
     kubectl: &'a Kubectl,
     provider: &'a dyn Provider,
     namespace: &'a Namespace,
     writer: &'a Writer<'a>,
-    /// Where the writer is: this node stays.
+    /// The writer's node, which is not disrupted.
     home: String,
     table: Vec<String>,
 }
 
-impl Field<'_> {
-    /// Does something to the cluster, waits until it is whole again, and notes the time without writes. `limit` is on that time: a machine
-    /// under load must stay below it, a cluster that is stuck does not.
+impl Fixture<'_> {
+    /// Disrupts the cluster, waits until it is healthy again, and records the time without writes. `limit`
+    /// applies to that time: it is met on a busy machine, but not by a cluster that is stuck.
     fn after(
         &mut self,
         what: &str,
@@ -74,7 +74,7 @@ impl Field<'_> {
         until("a leader", LIMIT, || self.namespace.leader(&voters()))
     }
 
-    /// The leader, after leadership has been moved off the writer's node if it was there; and its node.
+    /// The leader's pod and node, after moving leadership off the writer's node if necessary.
     fn leader_elsewhere(&self) -> Result<(String, String)> {
         let mut leader = self.leader()?;
         if self.namespace.node_of(&leader)? == self.home {
@@ -85,24 +85,24 @@ impl Field<'_> {
         Ok((leader, node))
     }
 
-    fn delete(&self, words: &[&str]) -> Result<()> {
+    fn delete(&self, args: &[&str]) -> Result<()> {
         self.namespace
-            .ask(&[&["delete", "pod", "--timeout=90s"], words].concat())
+            .run(&[&["delete", "pod", "--timeout=90s"], args].concat())
             .map(drop)
     }
 
     fn drain(&self, node: &str) -> Result<()> {
         let only = format!("--pod-selector=app.kubernetes.io/name={VOTERS}");
-        let drained = self.kubectl.ask(&[
+        let drained = self.kubectl.run(&[
             "drain",
             node,
             &only,
             "--delete-emptydir-data",
             "--timeout=90s",
         ]);
-        // Its volume is on that node, so the pod waits for it; the others go on.
+        // The pod stays Pending, because its volume is on that node; the others keep working.
         let written = self.writer.await_progress(LIMIT);
-        self.kubectl.ask(&["uncordon", node])?;
+        self.kubectl.run(&["uncordon", node])?;
         drained?;
         written
     }
@@ -119,7 +119,7 @@ impl Field<'_> {
     fn hold_cut(&self, node: &str, start: Instant) -> Result<()> {
         self.writer.await_progress(LIMIT)?;
         self.node_is(node, "Unknown")?;
-        // The minute is the fault itself, not a wait for something.
+        // The sleep is the duration of the fault, not a wait for a condition.
         thread::sleep(CUT.saturating_sub(start.elapsed()));
         self.writer.await_progress(LIMIT)
     }
@@ -127,20 +127,20 @@ impl Field<'_> {
     fn node_is(&self, node: &str, state: &str) -> Result<()> {
         until(&format!("{node} to be Ready={state}"), LOST_LIMIT, || {
             let path = r#"jsonpath={.status.conditions[?(@.type=="Ready")].status}"#;
-            let seen = self.kubectl.ask(&["get", "node", node, "-o", path])?;
+            let seen = self.kubectl.run(&["get", "node", node, "-o", path])?;
             ensure!(seen == state, "Ready={seen}");
             Ok(())
         })
     }
 
-    /// A pod whose disk is gone comes back as a new member under its old name.
+    /// A pod that lost its disk returns as a new member with its old name.
     fn lose_disk(&self, pod: &str) -> Result<()> {
         let claim = format!("data-{pod}");
         let volume = self
             .namespace
             .field(&format!("pvc/{claim}"), "{.spec.volumeName}")?;
         self.namespace
-            .ask(&["delete", "pvc", &claim, "--wait=false"])?;
+            .run(&["delete", "pvc", &claim, "--wait=false"])?;
         self.delete(&[pod])?;
         until("another volume", LIMIT, || {
             let seen = self
@@ -157,12 +157,12 @@ impl Field<'_> {
     fn roll(&self, image: &str) -> Result<()> {
         let set = format!("statefulset/{VOTERS}");
         self.namespace
-            .ask(&["set", "image", &set, &format!("rqlited={image}")])?;
+            .run(&["set", "image", &set, &format!("rqlited={image}")])?;
         self.namespace.rolled_out(&set, LIMIT)
     }
 }
 
-/// The machines of the three pods, which must be three for cuts and drains to mean what they say.
+/// The machines of the three pods; they must differ for cuts and drains to be meaningful.
 fn machines(namespace: &Namespace) -> Result<Vec<String>> {
     let all: Vec<String> = voters()
         .iter()
@@ -178,16 +178,16 @@ fn machines(namespace: &Namespace) -> Result<Vec<String>> {
 
 #[test]
 fn nothing_acknowledged_is_lost_whatever_happens_to_pods_and_nodes() -> Result<()> {
-    let Some(access) = Access::alone()? else {
+    let Some(access) = Access::exclusive()? else {
         return Ok(());
     };
     let provider = access.provider()?;
-    Namespace::within(&access.kubectl, "field", |namespace| {
+    Namespace::within(&access.kubectl, "fixture", |namespace| {
         namespace.apply_plain("three-nodes.yaml")?;
         namespace.voters_ready(LIMIT)?;
         let home = machines(namespace)?.remove(0);
         let writer = Writer::start_on(namespace, &namespace.service_url()?, Some(&home))?;
-        let mut field = Field {
+        let mut fixture = Fixture {
             kubectl: &access.kubectl,
             provider: provider.as_ref(),
             namespace,
@@ -195,8 +195,8 @@ fn nothing_acknowledged_is_lost_whatever_happens_to_pods_and_nodes() -> Result<(
             home,
             table: Vec::new(),
         };
-        let happened = what_happens(&mut field);
-        let table = field.table.join("\n");
+        let happened = what_happens(&mut fixture);
+        let table = fixture.table.join("\n");
         happened?;
         let outcome = writer.assert_nothing_lost(&urls())?;
         println!("\n{table}\n{outcome}");
@@ -204,37 +204,43 @@ fn nothing_acknowledged_is_lost_whatever_happens_to_pods_and_nodes() -> Result<(
     })
 }
 
-fn what_happens(field: &mut Field<'_>) -> Result<()> {
+fn what_happens(fixture: &mut Fixture<'_>) -> Result<()> {
     let seconds = Duration::from_secs;
-    field.after("the leader's pod deleted", seconds(15), |field| {
-        field.delete(&[&field.leader()?])
+    fixture.after("the leader's pod deleted", seconds(15), |fixture| {
+        fixture.delete(&[&fixture.leader()?])
     })?;
-    field.after("the leader's pod deleted by force", seconds(20), |field| {
-        field.delete(&[&field.leader()?, "--grace-period=0", "--force"])
+    fixture.after(
+        "the leader's pod deleted by force",
+        seconds(20),
+        |fixture| fixture.delete(&[&fixture.leader()?, "--grace-period=0", "--force"]),
+    )?;
+    fixture.after("all pods deleted at once", seconds(60), |fixture| {
+        fixture.delete(&["--selector", "app.kubernetes.io/component=voter"])
     })?;
-    field.after("all pods deleted at once", seconds(60), |field| {
-        field.delete(&["--selector", "app.kubernetes.io/component=voter"])
+    fixture.after("the leader's node drained", seconds(15), |fixture| {
+        let (_, node) = fixture.leader_elsewhere()?;
+        fixture.drain(&node)
     })?;
-    field.after("the leader's node drained", seconds(15), |field| {
-        let (_, node) = field.leader_elsewhere()?;
-        field.drain(&node)
+    fixture.after(
+        "the leader's node cut for a minute",
+        seconds(20),
+        |fixture| {
+            let (_, node) = fixture.leader_elsewhere()?;
+            fixture.cut(&node)
+        },
+    )?;
+    fixture.after("DNS restarted", seconds(5), |fixture| {
+        fixture.provider.restart_dns()
     })?;
-    field.after("the leader's node cut for a minute", seconds(20), |field| {
-        let (_, node) = field.leader_elsewhere()?;
-        field.cut(&node)
-    })?;
-    field.after("DNS restarted", seconds(5), |field| {
-        field.provider.restart_dns()
-    })?;
-    field.after("a follower's volume and pod lost", seconds(5), |field| {
-        let leader = field.leader()?;
+    fixture.after("a follower's volume and pod lost", seconds(5), |fixture| {
+        let leader = fixture.leader()?;
         let pod = voters().into_iter().find(|pod| *pod != leader);
-        field.lose_disk(&pod.unwrap_or_default())
+        fixture.lose_disk(&pod.unwrap_or_default())
     })?;
-    field.after("the leader's volume and pod lost", seconds(20), |field| {
-        field.lose_disk(&field.leader()?)
+    fixture.after("the leader's volume and pod lost", seconds(20), |fixture| {
+        fixture.lose_disk(&fixture.leader()?)
     })?;
-    field.after("the image rolled", seconds(15), |field| {
-        field.roll("localhost/rqlited:next")
+    fixture.after("the image rolled", seconds(15), |fixture| {
+        fixture.roll("localhost/rqlited:next")
     })
 }

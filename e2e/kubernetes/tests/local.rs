@@ -1,7 +1,9 @@
-//! The local provider makes a cluster that behaves as one, again and again, and leaves nothing behind, also when killed.
+//! The local provider creates a working cluster, repeatedly, and leaves nothing behind, also when it is
+//! killed.
 //!
-//! Takes root, the packages of `.ci/install` and minutes; so it runs under `CI=true` or `E2E_KUBERNETES=1`, and elsewhere
-//! says that it did not. It takes the machine's one local cluster away, whoever made it.
+//! Takes root, the packages of `.ci/install` and minutes, so it runs only under `CI=true` or
+//! `E2E_KUBERNETES=1`; otherwise it is skipped with a message. It removes the machine's only local cluster,
+//! whoever created it.
 use std::{
     fs::File,
     io::Write,
@@ -18,7 +20,7 @@ use e2e_kubernetes::{
     tools,
 };
 
-/// How long a half-built cluster may take to be seen.
+/// How long it may take until a partly built cluster is detected.
 const LIMIT: Duration = Duration::from_secs(60);
 const CLUSTER: &str = env!("CARGO_BIN_EXE_cluster");
 
@@ -27,7 +29,7 @@ fn is_asked_for() -> bool {
     if set("CI") || set("E2E_KUBERNETES") {
         return true;
     }
-    // Past the capture of test output: a skipped test must be seen.
+    // Written past the capture of test output: a skipped test must be visible.
     let line =
         "SKIPPED, NOT TESTED: a real cluster; as root, run .ci/install and set E2E_KUBERNETES=1\n";
     let _ = std::io::stderr().write_all(line.as_bytes());
@@ -56,7 +58,7 @@ fn a_cluster_comes_works_and_goes() -> Result<()> {
     if !is_asked_for() {
         return Ok(());
     }
-    // The cluster is the machine's only one: another run of this test waits for its turn.
+    // There is one cluster per machine, so another run of this test waits.
     let turn = File::create(std::env::temp_dir().join("rqlited-e2e-local-test.lock"))?;
     turn.lock()?;
     let cluster = Local::new()?;
@@ -80,7 +82,7 @@ fn a_cut_node_is_lost_and_comes_back(cluster: &Local, kubectl: &Kubectl) -> Resu
     let node = probe::node(kubectl)?;
     let is = |state: &str| {
         let condition = format!("--for=condition=Ready={state}");
-        kubectl.ask(&["wait", &condition, &format!("node/{node}"), "--timeout=90s"])
+        kubectl.run(&["wait", &condition, &format!("node/{node}"), "--timeout=90s"])
     };
     cluster.cut(&node)?;
     timed("until a cut node counts as lost", || is("Unknown"))?;
@@ -95,7 +97,7 @@ fn a_cut_node_is_lost_and_comes_back(cluster: &Local, kubectl: &Kubectl) -> Resu
     Ok(())
 }
 
-/// Kills `up` at two points; what is left is seen, and goes with the next `down` or `up`.
+/// Kills `up` at two points; the remains are detected, and the next `down` or `up` removes them.
 fn killed_runs_are_cleaned_up(cluster: &Local) -> Result<()> {
     for half_built in ["rqk0", "containerd"] {
         let mut up = Command::new(CLUSTER)

@@ -1,6 +1,8 @@
-//! `manifests/plain` on a real Kubernetes: each file is applied, and the nodes form, serve and stay one cluster.
+//! `manifests/plain` on a real Kubernetes: each file is applied, and the nodes form one cluster, serve, and
+//! stay one cluster.
 //!
-//! Needs a cluster, the images of `e2e/images` on it, `KUBECONFIG` and `E2E_KUBERNETES=1`; elsewhere says that it did not run.
+//! Needs a cluster, the images of `e2e/images` on it, `KUBECONFIG` and `E2E_KUBERNETES=1`; otherwise it is
+//! skipped with a message.
 use std::{
     fs,
     time::{Duration, Instant},
@@ -15,12 +17,13 @@ use e2e_kubernetes::{
 };
 use serde_json::Value;
 
-/// From the first object to the first write, images being on the nodes; printed, and asserted with room for a busy machine.
+/// Goal from the first object to the first write, with images on the nodes; printed, and checked with
+/// tolerance for a busy machine.
 const GOAL: Duration = Duration::from_secs(30);
-/// Formation rounds of each kind unless `ROUNDS` says otherwise.
+/// Default number of formation rounds of each kind; `ROUNDS` overrides it.
 const ROUNDS: usize = 2;
 
-/// Runs a statement in a pod's own shell.
+/// Runs a statement in a pod's shell.
 fn sql(namespace: &Namespace, pod: &str, line: &str) -> Result<String> {
     namespace.in_pod(pod, &["rqlite", "-e", line])
 }
@@ -37,7 +40,7 @@ fn first_write(namespace: &Namespace) -> Result<()> {
     .map(drop)
 }
 
-/// `(id, is it a voter, can it be reached)` of all nodes.
+/// `(id, voter, reachable)` of all nodes.
 fn members(namespace: &Namespace) -> Result<Vec<(String, bool, bool)>> {
     let text = namespace.get("rqlite-0", "/nodes?nonvoters&ver=2")?;
     let all: Value = serde_json::from_str(&text).context("read /nodes")?;
@@ -56,7 +59,7 @@ fn members(namespace: &Namespace) -> Result<Vec<(String, bool, bool)>> {
     Ok(members)
 }
 
-/// Exactly one cluster of these members.
+/// Checks that there is exactly one cluster with these members.
 fn are_one_cluster(namespace: &Namespace) -> Result<()> {
     let expected: Vec<_> = voters().into_iter().map(|id| (id, true, true)).collect();
     until("one cluster of three voters", LIMIT, || {
@@ -76,7 +79,7 @@ fn are_one_cluster(namespace: &Namespace) -> Result<()> {
 
 #[test]
 fn three_nodes_come_from_nothing_and_take_a_write() -> Result<()> {
-    let Some(access) = Access::alone()? else {
+    let Some(access) = Access::exclusive()? else {
         return Ok(());
     };
     Namespace::within(&access.kubectl, "start", |namespace| {
@@ -111,7 +114,7 @@ fn the_namespace_admits_only_restricted_pods() -> Result<()> {
     };
     Namespace::within(&access.kubectl, "restricted", |namespace| {
         let yaml = fs::read_to_string(manifest("namespace.yaml"))?;
-        // Its own name may be in use.
+        // The name may be in use.
         let yaml = yaml.replace("name: rqlite", &format!("name: {}", namespace.name));
         namespace.apply(&yaml)?;
         let run = [
@@ -121,7 +124,7 @@ fn the_namespace_admits_only_restricted_pods() -> Result<()> {
             "--image-pull-policy=IfNotPresent",
         ];
         let refusal = namespace
-            .ask(&run)
+            .run(&run)
             .err()
             .context("a bare pod was admitted")?;
         ensure!(refusal.to_string().contains("restricted"), "{refusal:#}");
@@ -169,11 +172,11 @@ fn nodes_form_by_plain_records_and_a_read_only_pool_follows() -> Result<()> {
                 },
             )?;
         }
-        // Writes are passed on.
+        // Writes are forwarded.
         sql(namespace, "rqlite-read-0", "INSERT INTO t DEFAULT VALUES")?;
-        // A reader that lost its disk, as any other, comes back.
-        namespace.ask(&["delete", "pvc", "data-rqlite-read-1", "--wait=false"])?;
-        namespace.ask(&["delete", "pod", "rqlite-read-1", "--timeout=60s"])?;
+        // A reader that lost its disk rejoins.
+        namespace.run(&["delete", "pvc", "data-rqlite-read-1", "--wait=false"])?;
+        namespace.run(&["delete", "pod", "rqlite-read-1", "--timeout=60s"])?;
         until("the reader to be back", LIMIT, || {
             let seen = namespace.get(
                 "rqlite-read-1",
@@ -208,7 +211,7 @@ fn three_nodes_form_again_and_again() -> Result<()> {
                 let took = start.elapsed();
                 are_one_cluster(namespace)?;
                 first_write(namespace)?;
-                // Nobody gave up on the way.
+                // No node gave up during formation.
                 let restarts = namespace.field(
                     "pods",
                     "{.items[*].status.containerStatuses[0].restartCount}",
@@ -228,7 +231,7 @@ fn three_nodes_form_again_and_again() -> Result<()> {
     Ok(())
 }
 
-/// The image by itself, as its variables and arguments say.
+/// The image on its own, as its variables and arguments configure it.
 #[test]
 fn the_image_starts_a_node_without_a_word() -> Result<()> {
     let Some(access) = Access::shared()? else {
@@ -265,7 +268,7 @@ fn the_image_starts_a_node_without_a_word() -> Result<()> {
         let refused = refused.context("ENABLE_FK has no effect")?.to_string();
         ensure!(refused.contains("FOREIGN KEY"), "{refused}");
         let start = Instant::now();
-        namespace.ask(&["delete", "pod", "alone", "--timeout=60s"])?;
+        namespace.run(&["delete", "pod", "alone", "--timeout=60s"])?;
         let took = start.elapsed();
         println!(
             "and is gone {:.1} s after it is told to stop",

@@ -155,7 +155,7 @@ impl ApiServer {
     /// If there is no such ServiceAccount.
     pub fn account_kubeconfig(&self, namespace: &str, account: &str) -> Result<PathBuf> {
         let admin = self.objects()?;
-        let words = [
+        let args = [
             "create",
             "token",
             account,
@@ -163,7 +163,7 @@ impl ApiServer {
             namespace,
             "--duration=24h",
         ];
-        let token = admin.ask(&words)?;
+        let token = admin.run(&args)?;
         let mut config = read(&self.kubeconfig("admin"))?;
         config["users"][0]["user"] = serde_json::json!({ "token": token.trim() });
         let path = self.kubeconfig(account);

@@ -5,12 +5,12 @@
 //! server by kubectl) · [`fleet`] (many clusters at once, on simulated machines) · [`product`] (the product's
 //! programs) · [`operator_fixture`] (the operator on an API server without machines).
 pub mod api_server;
-pub mod crowd;
+pub mod fleet;
 pub mod generated;
 mod http;
 pub mod objects;
+pub mod operator_fixture;
 pub mod product;
-pub mod stage;
 pub mod tool;
 
 use std::path::{Path, PathBuf};

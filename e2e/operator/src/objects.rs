@@ -29,18 +29,18 @@ impl Objects {
     ///
     /// # Errors
     /// If it fails; shows its output.
-    pub fn ask(&self, words: &[&str]) -> Result<String> {
-        self.kubectl.ask(words)
+    pub fn run(&self, args: &[&str]) -> Result<String> {
+        self.kubectl.run(args)
     }
 
     /// The object or list that `kubectl get` returns for these arguments.
     ///
     /// # Errors
     /// If it does not exist.
-    pub fn get(&self, words: &[&str]) -> Result<Value> {
+    pub fn get(&self, args: &[&str]) -> Result<Value> {
         let mut all = vec!["get", "-o", "json"];
-        all.extend(words);
-        Ok(serde_json::from_str(&self.ask(&all)?)?)
+        all.extend(args);
+        Ok(serde_json::from_str(&self.run(&all)?)?)
     }
 
     /// Runs kubectl with these arguments and `object` as its input file; returns the object in the server's
@@ -48,13 +48,13 @@ impl Objects {
     ///
     /// # Errors
     /// If the server rejects it; shows kubectl's output.
-    pub fn send(&self, words: &[&str], object: &Value) -> Result<Value> {
+    pub fn send(&self, args: &[&str], object: &Value) -> Result<Value> {
         let file = self.folder.path().join("object.json");
         fs::write(&file, object.to_string()).context("write the object")?;
         let file = file.display().to_string();
-        let mut all = words.to_vec();
+        let mut all = args.to_vec();
         all.extend(["-o", "json", "-f", &file]);
-        let said = self.ask(&all)?;
+        let said = self.run(&all)?;
         serde_json::from_str(&said).with_context(|| format!("kubectl printed {said:?}"))
     }
 
@@ -63,13 +63,13 @@ impl Objects {
     /// # Errors
     /// If one is still not served after a minute.
     pub fn definitions_served(&self) -> Result<()> {
-        let words = [
+        let args = [
             "wait",
             "--for=condition=Established",
             "crd",
             "--all",
             "--timeout=60s",
         ];
-        self.ask(&words).map(drop)
+        self.run(&args).map(drop)
     }
 }

@@ -9,14 +9,14 @@ use anyhow::{Context, Result, ensure};
 use e2e_kubernetes::command::until;
 use e2e_operator::{
     api_server::ApiServer,
-    crowd::{
+    fleet::{
         self, Clusters, NAMESPACE, machines,
         nodes::Nodes,
         operator::{Audit, Requests},
     },
     generated,
     objects::Objects,
-    stage::{ACCOUNT, Stage},
+    operator_fixture::{ACCOUNT, OperatorFixture},
 };
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{
@@ -45,39 +45,39 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// How long nothing may be written once all clusters are in their desired state.
 const CALM: Duration = Duration::from_secs(5);
 
-struct Trial {
-    stage: Stage,
+struct OutageFixture {
+    base: OperatorFixture,
     clusters: Clusters,
     client: Client,
     audit: Audit,
 }
 
-impl Trial {
-    fn ask(&self, words: &[&str]) -> Result<String> {
+impl OutageFixture {
+    fn run(&self, args: &[&str]) -> Result<String> {
         let mut all = vec!["-n", NAMESPACE];
-        all.extend(words);
-        self.stage.server.ask(&all)
+        all.extend(args);
+        self.base.server.run(&all)
     }
 
     /// Changes that the operator must revert and carry out.
     fn disturb(&self, number: usize, replicas: u8) -> Result<()> {
-        let service = format!("crowd-{number}-client");
-        self.ask(&["delete", "service", &service])?;
-        let cluster = format!("rqlitecluster/crowd-{number}");
+        let service = format!("fleet-{number}-client");
+        self.run(&["delete", "service", &service])?;
+        let cluster = format!("rqlitecluster/fleet-{number}");
         let replicas = format!("--replicas={replicas}");
-        self.ask(&["scale", &cluster, &replicas]).map(drop)
+        self.run(&["scale", &cluster, &replicas]).map(drop)
     }
 
     async fn settled(&self, number: usize, replicas: u8) -> Result<()> {
-        let set = format!("crowd-{number}");
-        let service = format!("crowd-{number}-client");
+        let set = format!("fleet-{number}");
+        let service = format!("fleet-{number}-client");
         until(
             &format!("{set} to have {replicas} pods and its Service"),
             LIMIT,
             || {
-                self.ask(&["get", "service", &service])?;
+                self.run(&["get", "service", &service])?;
                 let found = self
-                    .stage
+                    .base
                     .server
                     .get(&["statefulset", &set, "-n", NAMESPACE])?;
                 ensure!(
@@ -100,26 +100,26 @@ impl Trial {
 }
 
 /// A short outage after which the history needed by watches is gone.
-async fn restart(trial: &mut Trial) -> Result<()> {
+async fn restart(fixture: &mut OutageFixture) -> Result<()> {
     let begun = Instant::now();
-    trial.stage.api.stop_server()?;
-    let live = trial.stage.operator.probe("/livez")?;
+    fixture.base.api.stop_server()?;
+    let live = fixture.base.operator.probe("/livez")?;
     ensure!(
         live == 200,
         "an operator without an API server is not live: {live}"
     );
-    trial.stage.api.start_server()?;
-    trial.disturb(0, 4)?;
-    trial.stage.api.forget_history()?;
+    fixture.base.api.start_server()?;
+    fixture.disturb(0, 4)?;
+    fixture.base.api.forget_history()?;
     let away = begun.elapsed();
-    trial.settled(0, 4).await?;
-    let ended = trial.stage.operator.ended()?;
+    fixture.settled(0, 4).await?;
+    let ended = fixture.base.operator.ended()?;
     ensure!(
         ended.is_none() || away > SHORT,
         "it ended after {away:?}: {ended:?}"
     );
     if ended.is_some() {
-        trial.stage.restart_operator()?;
+        fixture.base.restart_operator()?;
     }
     println!(
         "away for {:.1} s, settled after {:.1} s",
@@ -130,21 +130,21 @@ async fn restart(trial: &mut Trial) -> Result<()> {
 }
 
 /// An outage longer than a Lease: the operator exits, and its successor continues.
-async fn outlast(trial: &mut Trial) -> Result<()> {
+async fn outlast(fixture: &mut OutageFixture) -> Result<()> {
     let begun = Instant::now();
-    trial.stage.api.stop_server()?;
+    fixture.base.api.stop_server()?;
     let status = until("the operator to end without its Lease", LEASE_LIMIT, || {
-        let ended = trial.stage.operator.ended()?;
+        let ended = fixture.base.operator.ended()?;
         ended.context("it runs")
     })?;
     ensure!(status.code() == Some(1), "it ended with {status}");
     let away = begun.elapsed();
-    trial.stage.api.start_server()?;
-    trial.disturb(1, 4)?;
-    trial.stage.restart_operator()?;
-    trial.settled(1, 4).await?;
+    fixture.base.api.start_server()?;
+    fixture.disturb(1, 4)?;
+    fixture.base.restart_operator()?;
+    fixture.settled(1, 4).await?;
     until("it to be ready", LIMIT, || {
-        let code = trial.stage.operator.probe("/readyz")?;
+        let code = fixture.base.operator.probe("/readyz")?;
         ensure!(code == 200, "{code}");
         Ok(())
     })?;
@@ -193,7 +193,7 @@ fn hang(server: &Objects) -> Result<TcpListener> {
             "rules": [{ "operations": ["CREATE"], "apiGroups": [""], "apiVersions": ["v1"], "resources": ["configmaps"] }],
             "admissionReviewVersions": ["v1"], "sideEffects": "None" }] });
     server.send(&["create"], &webhook)?;
-    server.ask(&[
+    server.run(&[
         "create",
         "serviceaccount",
         NOISE,
@@ -202,21 +202,21 @@ fn hang(server: &Objects) -> Result<TcpListener> {
     ])?;
     let subject = format!("--serviceaccount={}:{NOISE}", generated::NAMESPACE);
     let rights = ["--verb=create", "--resource=configmaps"];
-    server.ask(&["create", "clusterrole", NOISE, rights[0], rights[1]])?;
+    server.run(&["create", "clusterrole", NOISE, rights[0], rights[1]])?;
     let role = format!("--clusterrole={NOISE}");
-    server.ask(&["create", "clusterrolebinding", NOISE, &role, &subject])?;
+    server.run(&["create", "clusterrolebinding", NOISE, &role, &subject])?;
     Ok(silent)
 }
 
 /// All of the operator's requests except those for its Lease are rejected.
-async fn rejected(trial: &mut Trial) -> Result<()> {
-    let silent = hang(&trial.stage.server)?;
-    narrow(&trial.stage.server)?;
-    let kubeconfig = trial
-        .stage
+async fn rejected(fixture: &mut OutageFixture) -> Result<()> {
+    let silent = hang(&fixture.base.server)?;
+    narrow(&fixture.base.server)?;
+    let kubeconfig = fixture
+        .base
         .api
         .account_kubeconfig(generated::NAMESPACE, NOISE)?;
-    let maps: Api<ConfigMap> = Api::namespaced(crowd::client(&kubeconfig).await?, NAMESPACE);
+    let maps: Api<ConfigMap> = Api::namespaced(fleet::client(&kubeconfig).await?, NAMESPACE);
     let map = serde_json::from_value::<ConfigMap>(
         json!({ "metadata": { "generateName": "hang-", "labels": { "e2e": "hang" } } }),
     )?;
@@ -229,18 +229,18 @@ async fn rejected(trial: &mut Trial) -> Result<()> {
     });
     silent.set_nonblocking(true)?;
     let held = until("the webhook to be asked", LIMIT, || Ok(silent.accept()?))?;
-    trial.audit.codes()?;
-    trial.disturb(2, 4)?;
+    fixture.audit.codes()?;
+    fixture.disturb(2, 4)?;
     tokio::time::sleep(STORM).await;
-    let codes = trial.audit.codes()?;
-    let live = trial.stage.operator.probe("/livez")?;
+    let codes = fixture.audit.codes()?;
+    let live = fixture.base.operator.probe("/livez")?;
     noise.abort();
     drop(held);
     for object in [
         "validatingwebhookconfiguration/e2e-hang",
         "flowschema/e2e-storm",
     ] {
-        trial.stage.server.ask(&["delete", object])?;
+        fixture.base.server.run(&["delete", object])?;
     }
     let times = codes.get(&429).copied().unwrap_or(0);
     ensure!(times >= REJECTIONS, "{codes:?}");
@@ -251,46 +251,47 @@ async fn rejected(trial: &mut Trial) -> Result<()> {
         "{asked} requests in {STORM:?}: {codes:?}"
     );
     ensure!(live == 200, "not live: {live}");
-    trial.settled(2, 4).await?;
+    fixture.settled(2, 4).await?;
     println!("rejected: {codes:?}, {rate:.1} requests a second");
     Ok(())
 }
 
 /// Another client keeps changing the object, so that the operator's version is outdated when it writes.
-async fn outdated(trial: &mut Trial) -> Result<()> {
+async fn outdated(fixture: &mut OutageFixture) -> Result<()> {
     let kind = GroupVersionKind::gvk("rqlite.dev", "v1alpha1", "RqliteCluster");
     let resource = ApiResource::from_gvk(&kind);
-    let api: Api<DynamicObject> = Api::namespaced_with(trial.client.clone(), NAMESPACE, &resource);
-    trial.audit.codes()?;
+    let api: Api<DynamicObject> =
+        Api::namespaced_with(fixture.client.clone(), NAMESPACE, &resource);
+    fixture.audit.codes()?;
     let hands = tokio::spawn(async move {
         for n in 0_u32.. {
             let note = json!({ "metadata": { "labels": { "touched": n.to_string() } } });
-            api.patch("crowd-3", &PatchParams::default(), &Patch::Merge(note))
+            api.patch("fleet-3", &PatchParams::default(), &Patch::Merge(note))
                 .await?;
         }
         Ok::<_, kube::Error>(())
     });
-    trial.disturb(3, 4)?;
+    fixture.disturb(3, 4)?;
     let mut conflicts = 0;
     let seen = until("a conflict", LIMIT, || {
-        conflicts += trial.audit.codes()?.get(&409).copied().unwrap_or(0);
+        conflicts += fixture.audit.codes()?.get(&409).copied().unwrap_or(0);
         ensure!(conflicts > 0, "no conflict");
         Ok(())
     });
     hands.abort();
     seen?;
-    trial.settled(3, 4).await?;
+    fixture.settled(3, 4).await?;
     println!("conflicts: {conflicts}");
     Ok(())
 }
 
 /// Objects in their desired state are not written again.
-async fn calm(trial: &mut Trial) -> Result<()> {
+async fn calm(fixture: &mut OutageFixture) -> Result<()> {
     let begun = Instant::now();
     loop {
-        trial.asked()?;
+        fixture.asked()?;
         tokio::time::sleep(CALM).await;
-        let asked = trial.asked()?;
+        let asked = fixture.asked()?;
         let writes: Vec<_> = asked
             .iter()
             .filter(|(what, _)| {
@@ -307,29 +308,29 @@ async fn calm(trial: &mut Trial) -> Result<()> {
     }
 }
 
-async fn all(stage: Stage) -> Result<()> {
-    let client = crowd::client(&stage.api.kubeconfig("admin")).await?;
-    stage.server.ask(&["create", "namespace", NAMESPACE])?;
-    let audit = Audit::of(&stage.api.audit_log(), generated::NAMESPACE, ACCOUNT)?;
+async fn all(base: OperatorFixture) -> Result<()> {
+    let client = fleet::client(&base.api.kubeconfig("admin")).await?;
+    base.server.run(&["create", "namespace", NAMESPACE])?;
+    let audit = Audit::of(&base.api.audit_log(), generated::NAMESPACE, ACCOUNT)?;
     let clusters = Clusters::new(client.clone());
-    let mut trial = Trial {
-        stage,
+    let mut fixture = OutageFixture {
+        base,
         clusters,
         client: client.clone(),
         audit,
     };
-    let played = tokio::spawn(machines::play(client, Nodes::new()));
+    let simulated = tokio::spawn(machines::simulate(client, Nodes::new()));
     let result = async {
-        trial.clusters.create(0..COUNT).await?;
-        trial.clusters.await_ready(LIMIT).await?;
-        restart(&mut trial).await.context("a short outage")?;
-        rejected(&mut trial)
+        fixture.clusters.create(0..COUNT).await?;
+        fixture.clusters.await_ready(LIMIT).await?;
+        restart(&mut fixture).await.context("a short outage")?;
+        rejected(&mut fixture)
             .await
             .context("requests that are rejected")?;
-        outdated(&mut trial).await.context("conflicts")?;
-        calm(&mut trial).await.context("afterwards")?;
-        outlast(&mut trial).await.context("a long outage")?;
-        let log = trial.stage.log()?;
+        outdated(&mut fixture).await.context("conflicts")?;
+        calm(&mut fixture).await.context("afterwards")?;
+        outlast(&mut fixture).await.context("a long outage")?;
+        let log = fixture.base.log()?;
         ensure!(!log.contains("panicked"), "it panicked");
         ensure!(
             log.contains("too old resource version") || log.contains("410"),
@@ -339,18 +340,18 @@ async fn all(stage: Stage) -> Result<()> {
     };
     let result = result.await;
     ensure!(
-        !played.is_finished(),
+        !simulated.is_finished(),
         "the machines stopped: {:?}",
-        played.await
+        simulated.await
     );
-    played.abort();
-    result.with_context(|| trial.stage.tail())
+    simulated.abort();
+    result.with_context(|| fixture.base.tail())
 }
 
 #[test]
 fn it_goes_on_by_itself() -> Result<()> {
-    let Some(stage) = Stage::start()? else {
+    let Some(base) = OperatorFixture::start()? else {
         return ApiServer::skip();
     };
-    tokio::runtime::Runtime::new()?.block_on(all(stage))
+    tokio::runtime::Runtime::new()?.block_on(all(base))
 }

@@ -14,8 +14,8 @@ use e2e_kubernetes::command::until;
 use e2e_operator::{
     api_server::ApiServer,
     objects::Objects,
+    operator_fixture::{OperatorFixture, condition, events},
     root,
-    stage::{Stage, condition, events},
 };
 use serde_json::{Value, json};
 
@@ -100,7 +100,7 @@ fn from_before_the_rules(server: &Objects) -> Result<()> {
     let definition = "rqliteclusters.rqlite.dev";
     let rules = "/spec/versions/0/schema/openAPIV3Schema/x-kubernetes-validations";
     let patch = json!([{ "op": "remove", "path": rules }]).to_string();
-    server.ask(&["patch", "crd", definition, "--type=json", "-p", &patch])?;
+    server.run(&["patch", "crd", definition, "--type=json", "-p", &patch])?;
     until("the definition without rules to be in force", LIMIT, || {
         server.send(&["create", "-n", "default"], &cluster(long, &spec))
     })?;
@@ -108,7 +108,7 @@ fn from_before_the_rules(server: &Objects) -> Result<()> {
         .join("crds/rqliteclusters.yaml")
         .display()
         .to_string();
-    server.ask(&["apply", "--server-side", "--force-conflicts", "-f", &crd])?;
+    server.run(&["apply", "--server-side", "--force-conflicts", "-f", &crd])?;
     let message = until("InvalidSpec", LIMIT, || {
         let found = server.get(&["rqlitecluster", long, "-n", "default"])?;
         ensure!(found["status"]["phase"] == "Invalid", "{}", found["status"]);
@@ -132,11 +132,11 @@ fn from_before_the_rules(server: &Objects) -> Result<()> {
 
 #[test]
 fn what_is_wrong_is_told_with_what_to_type() -> Result<()> {
-    let Some(stage) = Stage::start()? else {
+    let Some(fixture) = OperatorFixture::start()? else {
         return ApiServer::skip();
     };
-    let result = cases::run(&stage.server)
-        .and_then(|()| from_before_the_rules(&stage.server))
-        .and_then(|()| edits::run(&stage));
-    result.with_context(|| stage.tail())
+    let result = cases::run(&fixture.server)
+        .and_then(|()| from_before_the_rules(&fixture.server))
+        .and_then(|()| edits::run(&fixture));
+    result.with_context(|| fixture.tail())
 }

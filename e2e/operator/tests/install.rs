@@ -16,30 +16,30 @@ const RELEASE: &str = "rq";
 const NAMESPACE: &str = "operators";
 const DEPLOYMENT: [&str; 4] = ["deployment", "rq-rqlite-operator", "--namespace", NAMESPACE];
 
-struct Site {
+struct Fixture {
     server: Objects,
     api: ApiServer,
     helm: std::path::PathBuf,
 }
 
-impl Site {
-    fn helm(&self, words: &[&str]) -> Result<String> {
+impl Fixture {
+    fn helm(&self, args: &[&str]) -> Result<String> {
         let mut command = Command::new(&self.helm);
         command.env("KUBECONFIG", self.api.kubeconfig("admin"));
-        run(command.args(words).args(["--namespace", NAMESPACE]))
+        run(command.args(args).args(["--namespace", NAMESPACE]))
     }
 
     fn install(&self, chart: &Path, more: &[&str]) -> Result<String> {
         let chart = chart.display().to_string();
-        let mut words = vec![
+        let mut args = vec![
             "upgrade",
             "--install",
             RELEASE,
             &chart,
             "--create-namespace",
         ];
-        words.extend(more);
-        self.helm(&words)
+        args.extend(more);
+        self.helm(&args)
     }
 
     /// Creates a database that must survive all changes to the operator.
@@ -57,11 +57,11 @@ impl Site {
 
     /// The uids of the database's objects and of the definitions.
     fn lasting(&self) -> Result<Vec<Value>> {
-        let mut words = CRDS.map(|name| vec!["crd", name]).to_vec();
-        words.push(vec!["rqlitecluster", "demo"]);
-        words.push(vec!["statefulset", "demo"]);
-        let uid = |words: &Vec<&str>| Ok(self.server.get(words)?["metadata"]["uid"].clone());
-        words.iter().map(uid).collect()
+        let mut args = CRDS.map(|name| vec!["crd", name]).to_vec();
+        args.push(vec!["rqlitecluster", "demo"]);
+        args.push(vec!["statefulset", "demo"]);
+        let uid = |args: &Vec<&str>| Ok(self.server.get(args)?["metadata"]["uid"].clone());
+        args.iter().map(uid).collect()
     }
 }
 
@@ -81,11 +81,11 @@ fn newer_chart(into: &Path) -> Result<()> {
         .context("write the newer definition")
 }
 
-fn by_helm(site: &Site) -> Result<()> {
-    site.install(&chart(), &[])?;
-    site.server.definitions_served()?;
-    site.make_database()?;
-    let before = site.lasting()?;
+fn by_helm(fixture: &Fixture) -> Result<()> {
+    fixture.install(&chart(), &[])?;
+    fixture.server.definitions_served()?;
+    fixture.make_database()?;
+    let before = fixture.lasting()?;
     // Changed values.
     let values = [
         "--set",
@@ -93,8 +93,8 @@ fn by_helm(site: &Site) -> Result<()> {
         "--set",
         "watchNamespaces={default}",
     ];
-    site.install(&chart(), &values)?;
-    let deployment = site.server.get(&DEPLOYMENT)?;
+    fixture.install(&chart(), &values)?;
+    let deployment = fixture.server.get(&DEPLOYMENT)?;
     ensure!(deployment["spec"]["replicas"] == 2, "{deployment}");
     let arguments = deployment["spec"]["template"]["spec"]["containers"][0]["args"].to_string();
     ensure!(
@@ -103,14 +103,14 @@ fn by_helm(site: &Site) -> Result<()> {
     );
     let role = ["clusterrole", "rq-rqlite-operator"];
     ensure!(
-        site.server.get(&role).is_err(),
+        fixture.server.get(&role).is_err(),
         "with a list of namespaces, a ClusterRole is left"
     );
     // Changed definitions.
     let folder = tempfile::tempdir()?;
     let newer = folder.path().join("chart");
     newer_chart(&newer)?;
-    site.install(&newer, &[])?;
+    fixture.install(&newer, &[])?;
     let change = [
         "patch",
         "rqlitecluster",
@@ -119,62 +119,62 @@ fn by_helm(site: &Site) -> Result<()> {
         "-p",
         r#"{"spec":{"novelty":"yes"}}"#,
     ];
-    site.server.ask(&change)?;
-    let novelty = site.server.get(&["rqlitecluster", "demo"])?["spec"]["novelty"].clone();
+    fixture.server.run(&change)?;
+    let novelty = fixture.server.get(&["rqlitecluster", "demo"])?["spec"]["novelty"].clone();
     ensure!(
         novelty == "yes",
         "the definition was not upgraded: {novelty}"
     );
-    site.helm(&["rollback", RELEASE, "1"])?;
+    fixture.helm(&["rollback", RELEASE, "1"])?;
     // Uninstalled and installed again.
-    site.helm(&["uninstall", RELEASE])?;
+    fixture.helm(&["uninstall", RELEASE])?;
     ensure!(
-        site.server.get(&DEPLOYMENT).is_err(),
+        fixture.server.get(&DEPLOYMENT).is_err(),
         "the operator is still there"
     );
     ensure!(
-        site.lasting()? == before,
+        fixture.lasting()? == before,
         "uninstalling touched databases or definitions"
     );
-    site.install(&chart(), &[])?;
-    site.server.get(&DEPLOYMENT)?;
+    fixture.install(&chart(), &[])?;
+    fixture.server.get(&DEPLOYMENT)?;
     ensure!(
-        site.lasting()? == before,
+        fixture.lasting()? == before,
         "installing again touched databases or definitions"
     );
-    site.helm(&["uninstall", RELEASE]).map(drop)
+    fixture.helm(&["uninstall", RELEASE]).map(drop)
 }
 
-fn by_kubectl(site: &Site) -> Result<()> {
-    let before = site.lasting()?;
+fn by_kubectl(fixture: &Fixture) -> Result<()> {
+    let before = fixture.lasting()?;
     let file = root().join("manifests/install.yaml").display().to_string();
     // Objects installed by Helm belong to Helm unless conflicts are forced.
     let apply = ["apply", "--server-side", "--force-conflicts", "-f", &file];
-    site.server.ask(&apply)?;
-    let again = site.server.ask(&apply)?;
+    fixture.server.run(&apply)?;
+    let again = fixture.server.run(&apply)?;
     ensure!(
         again
             .lines()
             .all(|line| line.ends_with("serverside-applied")),
         "{again}"
     );
-    let words = [
+    let args = [
         "deployment",
         "rqlite-operator",
         "--namespace",
         generated::NAMESPACE,
     ];
-    site.server.get(&words)?;
+    fixture.server.get(&args)?;
     ensure!(
-        site.lasting()? == before,
+        fixture.lasting()? == before,
         "kubectl apply touched databases or definitions"
     );
     // From kubectl back to Helm.
-    let other = site.install(&chart(), &["--set", "fullnameOverride=other"]);
+    let other = fixture.install(&chart(), &["--set", "fullnameOverride=other"]);
     other.context(
         "a second operator beside the first, with the definitions of an earlier release",
     )?;
-    site.helm(&["uninstall", RELEASE]).map(drop)
+    fixture.helm(&["uninstall", RELEASE]).map(drop)
 }
 
 /// Everything that the operator's account may do in a namespace, as `group/resource verb`, without what every
@@ -292,7 +292,7 @@ fn roles_for_people(server: &Objects) -> Result<()> {
             .get(&["rolebinding", &user, "--namespace=default"])
             .is_err()
         {
-            server.ask(&bind)?;
+            server.run(&bind)?;
         }
         let (kind, sub) = resource
             .split_once("dev/")
@@ -303,7 +303,7 @@ fn roles_for_people(server: &Objects) -> Result<()> {
             format!("{kind}dev")
         };
         let subresource = format!("--subresource={sub}");
-        let words = [
+        let args = [
             "auth",
             "can-i",
             verb,
@@ -315,7 +315,7 @@ fn roles_for_people(server: &Objects) -> Result<()> {
         ];
         // The answer “no” also makes the command fail.
         let said = server
-            .ask(&words)
+            .run(&args)
             .unwrap_or_else(|error| format!("{error:#}"));
         let last = said.split_whitespace().last().unwrap_or_default();
         ensure!(last == expected, "may {user} {verb} {resource}? {said}");
@@ -332,9 +332,9 @@ fn helm_and_kubectl_install_upgrade_and_leave_databases_alone() -> Result<()> {
         return ApiServer::skip();
     };
     let server = api.objects()?;
-    let site = Site { server, api, helm };
-    by_helm(&site).context("by Helm")?;
-    by_kubectl(&site).context("by kubectl")?;
-    has_no_other_rights(&site.server)?;
-    roles_for_people(&site.server)
+    let fixture = Fixture { server, api, helm };
+    by_helm(&fixture).context("by Helm")?;
+    by_kubectl(&fixture).context("by kubectl")?;
+    has_no_other_rights(&fixture.server)?;
+    roles_for_people(&fixture.server)
 }

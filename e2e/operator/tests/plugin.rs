@@ -5,19 +5,19 @@ use anyhow::{Context, Result, ensure};
 use e2e_kubernetes::command::until;
 use e2e_operator::{
     api_server::ApiServer,
-    crowd::{self, Clusters, NAMESPACE, machines, nodes::Nodes},
+    fleet::{self, Clusters, NAMESPACE, machines, nodes::Nodes},
+    operator_fixture::OperatorFixture,
     product,
-    stage::Stage,
 };
 
 /// How long the cluster may take.
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// Exit code and complete output of the plugin.
-fn plugin(stage: &Stage, words: &[&str]) -> Result<(i32, String)> {
+fn plugin(fixture: &OperatorFixture, args: &[&str]) -> Result<(i32, String)> {
     let mut command = Command::new(product::built("kubectl-rqlite")?);
-    command.env("KUBECONFIG", stage.api.kubeconfig("admin"));
-    command.args(words).args(["--namespace", NAMESPACE]);
+    command.env("KUBECONFIG", fixture.api.kubeconfig("admin"));
+    command.args(args).args(["--namespace", NAMESPACE]);
     let output = command.output().context("run the plugin")?;
     let said = [output.stdout, output.stderr].concat();
     let code = output.status.code().context("it was ended")?;
@@ -33,12 +33,12 @@ fn says(outcome: &(i32, String), code: i32, parts: &[&str]) -> Result<()> {
     Ok(())
 }
 
-fn status(stage: &Stage) -> Result<()> {
-    let page = plugin(stage, &["status", "crowd-1"])?;
+fn status(fixture: &OperatorFixture) -> Result<()> {
+    let page = plugin(fixture, &["status", "fleet-1"])?;
     let parts = [
-        "crowd-1: Running, 3 of 3 voters ready, leader crowd-1-0, epoch 0",
+        "fleet-1: Running, 3 of 3 voters ready, leader fleet-1-0, epoch 0",
         "MEMBER",
-        "crowd-1-2",
+        "fleet-1-2",
         "Healthy",
         "10Gi",
         "CONDITION",
@@ -46,7 +46,7 @@ fn status(stage: &Stage) -> Result<()> {
     ];
     says(&page, 0, &parts)?;
     println!("{}", page.1);
-    let missing = plugin(stage, &["status", "nobody"])?;
+    let missing = plugin(fixture, &["status", "nobody"])?;
     says(
         &missing,
         1,
@@ -55,24 +55,24 @@ fn status(stage: &Stage) -> Result<()> {
 }
 
 /// All pods are recreated, the leader last.
-fn restart(stage: &Stage) -> Result<()> {
+fn restart(fixture: &OperatorFixture) -> Result<()> {
     let pods = || -> Result<Vec<String>> {
-        let words = [
+        let args = [
             "get",
             "pods",
             "-n",
             NAMESPACE,
-            "--selector=rqlite.dev/cluster=crowd-1",
+            "--selector=rqlite.dev/cluster=fleet-1",
         ];
-        let mut all = words.to_vec();
+        let mut all = args.to_vec();
         all.extend(["-o", "jsonpath={.items[*].metadata.uid}"]);
-        let uids = stage.server.ask(&all)?;
+        let uids = fixture.server.run(&all)?;
         Ok(uids.split_whitespace().map(str::to_owned).collect())
     };
     let before = pods()?;
     ensure!(before.len() == 3, "{before:?}");
     says(
-        &plugin(stage, &["restart", "crowd-1"])?,
+        &plugin(fixture, &["restart", "fleet-1"])?,
         0,
         &["restarts one node at a time"],
     )?;
@@ -84,70 +84,70 @@ fn restart(stage: &Stage) -> Result<()> {
         ensure!(old < 3 && now.len() == 3, "{old} of {now:?} are old");
         Ok(())
     })?;
-    let cluster = stage
+    let cluster = fixture
         .server
-        .get(&["rqlitecluster", "crowd-1", "-n", NAMESPACE])?;
+        .get(&["rqlitecluster", "fleet-1", "-n", NAMESPACE])?;
     let leader = cluster["status"]["leader"].as_str().unwrap_or_default();
     ensure!(
-        leader == "crowd-1-0",
+        leader == "fleet-1-0",
         "the leader was not left for last: {leader}"
     );
     says(
-        &plugin(stage, &["restart", "nobody"])?,
+        &plugin(fixture, &["restart", "nobody"])?,
         1,
         &["writing the annotation to nobody"],
     )
 }
 
 /// Impossible requests are rejected before any node is contacted.
-fn promote(stage: &Stage) -> Result<()> {
-    let same = plugin(stage, &["promote", "crowd-0", "crowd-0-0"])?;
-    says(&same, 0, &["crowd-0-0 leads already"])?;
-    let other = plugin(stage, &["promote", "crowd-0", "crowd-0-7"])?;
+fn promote(fixture: &OperatorFixture) -> Result<()> {
+    let same = plugin(fixture, &["promote", "fleet-0", "fleet-0-0"])?;
+    says(&same, 0, &["fleet-0-0 leads already"])?;
+    let other = plugin(fixture, &["promote", "fleet-0", "fleet-0-7"])?;
     let parts = [
-        "crowd-0-7 is not a voter that could lead",
-        "crowd-0-1, crowd-0-2",
+        "fleet-0-7 is not a voter that could lead",
+        "fleet-0-1, fleet-0-2",
     ];
     says(&other, 1, &parts)?;
-    let reader = plugin(stage, &["promote", "crowd-0", "crowd-0-ro-0"])?;
-    says(&reader, 1, &["crowd-0-ro-0 is not a voter"])?;
+    let reader = plugin(fixture, &["promote", "fleet-0", "fleet-0-ro-0"])?;
+    says(&reader, 1, &["fleet-0-ro-0 is not a voter"])?;
     // Nodes are reached through the API server's proxy, which does not work without machines, so the test
     // only sees that the request was made.
-    let asked = plugin(stage, &["promote", "crowd-0", "crowd-0-1"])?;
-    says(&asked, 1, &["crowd-0-0 does not hand over to crowd-0-1"])
+    let asked = plugin(fixture, &["promote", "fleet-0", "fleet-0-1"])?;
+    says(&asked, 1, &["fleet-0-0 does not hand over to fleet-0-1"])
 }
 
 /// The quorum exists, so there is nothing to recover.
-fn recover(stage: &Stage) -> Result<()> {
-    let refused = plugin(stage, &["recover", "crowd-0", "--dry-run"])?;
+fn recover(fixture: &OperatorFixture) -> Result<()> {
+    let refused = plugin(fixture, &["recover", "fleet-0", "--dry-run"])?;
     says(&refused, 1, &["Rejected"])?;
     println!("{}", refused.1);
-    let nobody = plugin(stage, &["recover", "nobody", "--dry-run"])?;
+    let nobody = plugin(fixture, &["recover", "nobody", "--dry-run"])?;
     says(&nobody, 1, &["reading the RqliteCluster nobody"])
 }
 
-async fn all(stage: &Stage) -> Result<()> {
-    let client = crowd::client(&stage.api.kubeconfig("admin")).await?;
-    stage.server.ask(&["create", "namespace", NAMESPACE])?;
+async fn all(fixture: &OperatorFixture) -> Result<()> {
+    let client = fleet::client(&fixture.api.kubeconfig("admin")).await?;
+    fixture.server.run(&["create", "namespace", NAMESPACE])?;
     let clusters = Clusters::new(client.clone());
-    let played = tokio::spawn(machines::play(client, Nodes::new()));
+    let simulated = tokio::spawn(machines::simulate(client, Nodes::new()));
     clusters.create(0..2).await?;
     clusters.await_ready(LIMIT).await?;
-    let result = status(stage)
-        .and_then(|()| promote(stage))
-        .and_then(|()| recover(stage))
-        .and_then(|()| restart(stage));
-    ensure!(!played.is_finished(), "the machines stopped");
-    played.abort();
+    let result = status(fixture)
+        .and_then(|()| promote(fixture))
+        .and_then(|()| recover(fixture))
+        .and_then(|()| restart(fixture));
+    ensure!(!simulated.is_finished(), "the machines stopped");
+    simulated.abort();
     result
 }
 
 #[test]
 fn it_does_what_it_says() -> Result<()> {
-    let Some(stage) = Stage::start()? else {
+    let Some(fixture) = OperatorFixture::start()? else {
         return ApiServer::skip();
     };
     let runtime = tokio::runtime::Runtime::new()?;
-    let result = runtime.block_on(all(&stage));
-    result.with_context(|| stage.tail())
+    let result = runtime.block_on(all(&fixture));
+    result.with_context(|| fixture.tail())
 }

@@ -132,7 +132,7 @@ fn cluster(name: &str, spec: &str) -> Result<Value> {
 fn replaced(server: &Objects, before: &str, after: &str) -> Result<Result<Value>> {
     server.send(&["create"], &cluster("changed", before)?)?;
     let outcome = server.send(REPLACE, &cluster("changed", after)?);
-    server.ask(&["delete", "rqlitecluster", "changed"])?;
+    server.run(&["delete", "rqlitecluster", "changed"])?;
     Ok(outcome)
 }
 
@@ -221,20 +221,20 @@ fn defaults(server: &Objects) -> Result<()> {
 /// `kubectl scale`, within the bounds of the spec.
 fn scale(server: &Objects) -> Result<()> {
     server.send(&["create"], &object("RqliteCluster", "scaled", &json!({})))?;
-    server.ask(&["scale", "rqlitecluster/scaled", "--replicas=5"])?;
+    server.run(&["scale", "rqlitecluster/scaled", "--replicas=5"])?;
     let spec = server.get(&["rqlitecluster", "scaled"])?["spec"]["replicas"].clone();
     ensure!(spec == 5, "scaled to 5, spec.replicas is {spec}");
     for (count, message) in [
         ("0", "greater than or equal to 1"),
         ("10", "less than or equal to 9"),
     ] {
-        let words = [
+        let args = [
             "scale",
             "rqlitecluster/scaled",
             &format!("--replicas={count}"),
         ];
         let said = server
-            .ask(&words)
+            .run(&args)
             .err()
             .with_context(|| format!("scaled to {count}"))?;
         ensure!(
@@ -245,7 +245,7 @@ fn scale(server: &Objects) -> Result<()> {
     let status = json!({ "status": { "replicas": 3, "readyReplicas": 2, "selector": "a=b", "phase": "Changing", "leader": "scaled-1",
         "target": { "image": "i:1" }, "lineage": { "epoch": 4 }, "conditions": [{ "type": "Available", "status": "True", "reason": "r",
         "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z" }] } });
-    let words = [
+    let args = [
         "patch",
         "rqlitecluster",
         "scaled",
@@ -254,9 +254,9 @@ fn scale(server: &Objects) -> Result<()> {
         "-p",
         &status.to_string(),
     ];
-    server.ask(&words)?;
+    server.run(&args)?;
     let path = "/apis/rqlite.dev/v1alpha1/namespaces/default/rqliteclusters/scaled/scale";
-    let scale: Value = serde_json::from_str(&server.ask(&["get", "--raw", path])?)?;
+    let scale: Value = serde_json::from_str(&server.run(&["get", "--raw", path])?)?;
     ensure!(
         scale["status"] == json!({ "replicas": 3, "selector": "a=b" }),
         "{scale}"
@@ -267,16 +267,16 @@ fn scale(server: &Objects) -> Result<()> {
 /// Columns of `kubectl get`, by every name of the kind.
 fn columns(server: &Objects) -> Result<()> {
     for name in ["rql", "rqlitecluster", "rqliteclusters", "databases"] {
-        let table = server.ask(&["get", name])?;
+        let table = server.run(&["get", name])?;
         ensure!(table.contains("scaled"), "get {name}: {table}");
     }
-    let words = |line: &str| {
+    let args = |line: &str| {
         line.split_whitespace()
             .map(str::to_owned)
             .collect::<Vec<_>>()
     };
-    let table = server.ask(&["get", "rql", "scaled"])?;
-    let lines: Vec<_> = table.lines().map(words).collect();
+    let table = server.run(&["get", "rql", "scaled"])?;
+    let lines: Vec<_> = table.lines().map(args).collect();
     let expected = [
         "NAME",
         "PHASE",
@@ -291,12 +291,12 @@ fn columns(server: &Objects) -> Result<()> {
         lines[1][..6] == ["scaled", "Changing", "2", "5", "scaled-1", "True"],
         "{table}"
     );
-    let table = server.ask(&["get", "rql", "scaled", "-o", "wide"])?;
+    let table = server.run(&["get", "rql", "scaled", "-o", "wide"])?;
     ensure!(
         table.contains("IMAGE") && table.contains("EPOCH") && table.contains("i:1"),
         "{table}"
     );
-    let table = server.ask(&["get", "rqrec"])?;
+    let table = server.run(&["get", "rqrec"])?;
     let expected = [
         "NAME", "CLUSTER", "PHASE", "SURVIVOR", "POSSIBLY", "LOST", "AGE",
     ];
@@ -304,7 +304,7 @@ fn columns(server: &Objects) -> Result<()> {
         table
             .lines()
             .next()
-            .map(words)
+            .map(args)
             .is_some_and(|head| head == expected),
         "{table}"
     );
@@ -333,7 +333,7 @@ fn explanations(server: &Objects) -> Result<()> {
             }
         }
     }
-    let published: Value = serde_json::from_str(&server.ask(&[
+    let published: Value = serde_json::from_str(&server.run(&[
         "get",
         "--raw",
         "/openapi/v3/apis/rqlite.dev/v1alpha1",
@@ -360,7 +360,7 @@ fn explanations(server: &Objects) -> Result<()> {
     ] {
         // kubectl wraps lines.
         let said = server
-            .ask(&["explain", field])?
+            .run(&["explain", field])?
             .split_whitespace()
             .collect::<Vec<_>>()
             .join(" ");
@@ -375,8 +375,8 @@ fn explanations(server: &Objects) -> Result<()> {
 /// Applying twice changes nothing, and a second field manager sees a conflict with the first.
 fn applying(server: &Objects) -> Result<()> {
     let apply = |manager: &str, spec: Value| {
-        let words = ["apply", "--server-side", "--field-manager", manager];
-        server.send(&words, &object("RqliteCluster", "applied", &spec))
+        let args = ["apply", "--server-side", "--field-manager", manager];
+        server.send(&args, &object("RqliteCluster", "applied", &spec))
     };
     let first = apply(
         "one",
@@ -409,7 +409,7 @@ fn the_api_server_refuses_defaults_explains_and_scales() -> Result<()> {
     };
     let server = api.objects()?;
     let crds = root().join("crds").display().to_string();
-    server.ask(&["apply", "--server-side", "-f", &crds])?;
+    server.run(&["apply", "--server-side", "-f", &crds])?;
     server.definitions_served()?;
 
     let mut found = Findings::default();

@@ -11,19 +11,19 @@ fn every_sample_is_accepted() -> Result<()> {
     };
     let server = api.objects()?;
     let path = |relative: &str| root().join(relative).display().to_string();
-    server.ask(&["apply", "--server-side", "-f", &path("crds")])?;
+    server.run(&["apply", "--server-side", "-f", &path("crds")])?;
     server.definitions_served()?;
     let mut seen = 0;
     for entry in fs::read_dir(root().join("manifests/samples"))? {
         let file = entry?.path().display().to_string();
-        let words = [
+        let args = [
             "create",
             "--dry-run=server",
             "--validate=strict",
             "-f",
             &file,
         ];
-        let said = server.ask(&words)?;
+        let said = server.run(&args)?;
         ensure!(said.contains("created (server dry run)"), "{file}: {said}");
         seen += 1;
     }

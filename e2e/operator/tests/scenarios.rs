@@ -5,8 +5,6 @@
 //! a few that take a few minutes. `AT_ONCE=3` runs three scenarios in parallel, of those that do not affect
 //! others (default 2). `E2E_SCOPED=1` restricts the operator to the scenarios' own namespaces.
 //! `WRITE_RESULTS=1` writes the rows to `e2e/RESULTS.md`.
-#[path = "scenarios/by_hand.rs"]
-mod by_hand;
 #[path = "scenarios/cluster.rs"]
 mod cluster;
 #[path = "scenarios/disruption.rs"]
@@ -15,10 +13,14 @@ mod disruption;
 mod edits;
 #[path = "scenarios/figures.rs"]
 mod figures;
+#[path = "scenarios/fixture.rs"]
+mod fixture;
 #[path = "scenarios/lifecycle.rs"]
 mod lifecycle;
 #[path = "scenarios/loss.rs"]
 mod loss;
+#[path = "scenarios/manual_recovery.rs"]
+mod manual_recovery;
 #[path = "scenarios/moved.rs"]
 mod moved;
 #[path = "scenarios/operator.rs"]
@@ -31,8 +33,6 @@ mod recovery;
 mod report;
 #[path = "scenarios/scaling.rs"]
 mod scaling;
-#[path = "scenarios/site.rs"]
-mod site;
 #[path = "scenarios/storage.rs"]
 mod storage;
 #[path = "scenarios/table.rs"]
@@ -52,9 +52,9 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 use e2e_kubernetes::access::Access;
-use report::{Row, Verdict};
-use site::Site;
-use table::{ALL, How, Scenario};
+use fixture::Fixture;
+use report::{Row, ScenarioResult};
+use table::{ALL, Execution, Scenario};
 
 /// Default number of clusters at the same time, for two cores.
 const AT_ONCE: usize = 2;
@@ -85,27 +85,27 @@ fn reason(error: &anyhow::Error) -> String {
     lines.join(": ")
 }
 
-fn run(site: &Site, scenario: &Scenario) -> Row {
+fn run(fixture: &Fixture, scenario: &Scenario) -> Row {
     let start = Instant::now();
-    let verdict = match scenario.how {
-        How::Elsewhere(place) => Verdict::Elsewhere(place),
-        How::Beside(work) | How::Alone(work) => {
+    let result = match scenario.execution {
+        Execution::Elsewhere(place) => ScenarioResult::Elsewhere(place),
+        Execution::Parallel(work) | Execution::Exclusive(work) => {
             // A panic counts as one failed row; the other scenarios still run.
-            match catch_unwind(AssertUnwindSafe(|| work(site))) {
-                Ok(Ok(outcome)) => Verdict::Passed(outcome),
-                Ok(Err(error)) => Verdict::Failed(reason(&error)),
-                Err(_) => Verdict::Failed("panicked".to_owned()),
+            match catch_unwind(AssertUnwindSafe(|| work(fixture))) {
+                Ok(Ok(outcome)) => ScenarioResult::Passed(outcome),
+                Ok(Err(error)) => ScenarioResult::Failed(reason(&error)),
+                Err(_) => ScenarioResult::Failed("panicked".to_owned()),
             }
         }
     };
-    if let Verdict::Failed(why) = &verdict {
+    if let ScenarioResult::Failed(why) = &result {
         eprintln!("scenario {} ({}): {why}", scenario.number, scenario.name);
     }
     let row = Row {
         number: scenario.number,
         name: scenario.name,
         took: start.elapsed(),
-        verdict,
+        result,
     };
     println!("{}", row.line());
     // Written at once, so that an interrupted run keeps its results.
@@ -118,7 +118,7 @@ fn run(site: &Site, scenario: &Scenario) -> Row {
 }
 
 /// Runs scenarios that do not affect others, several in parallel.
-fn beside(site: &Site, scenarios: &[&Scenario]) -> Result<Vec<Row>> {
+fn parallel(fixture: &Fixture, scenarios: &[&Scenario]) -> Result<Vec<Row>> {
     let _turn = Access::shared()?;
     let at_once = std::env::var("AT_ONCE").ok();
     let at_once = at_once
@@ -130,7 +130,7 @@ fn beside(site: &Site, scenarios: &[&Scenario]) -> Result<Vec<Row>> {
         for _ in 0..at_once.min(scenarios.len()) {
             scope.spawn(|| {
                 while let Some(scenario) = scenarios.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let row = run(site, scenario);
+                    let row = run(fixture, scenario);
                     let mut rows = rows.lock().unwrap_or_else(PoisonError::into_inner);
                     rows.push(row);
                 }
@@ -141,28 +141,34 @@ fn beside(site: &Site, scenarios: &[&Scenario]) -> Result<Vec<Row>> {
 }
 
 /// Runs scenarios that kill operators, cut machines off or cordon them, one at a time.
-fn alone(site: &Site, scenarios: &[&Scenario]) -> Result<Vec<Row>> {
+fn exclusive(fixture: &Fixture, scenarios: &[&Scenario]) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
     for scenario in scenarios {
-        let _turn = Access::alone()?;
-        rows.push(run(site, scenario));
+        let _turn = Access::exclusive()?;
+        rows.push(run(fixture, scenario));
         // Also after a failure, the next scenario needs a running operator.
-        site.await_operator()?;
+        fixture.await_operator()?;
     }
     Ok(rows)
 }
 
-fn all(site: &Site, scenarios: &[&'static Scenario]) -> Result<Vec<Row>> {
-    let of = |wanted: fn(&How) -> bool| {
-        let some = scenarios.iter().copied().filter(|s| wanted(&s.how));
+fn all(fixture: &Fixture, scenarios: &[&'static Scenario]) -> Result<Vec<Row>> {
+    let of = |wanted: fn(&Execution) -> bool| {
+        let some = scenarios.iter().copied().filter(|s| wanted(&s.execution));
         some.collect::<Vec<_>>()
     };
-    let mut rows: Vec<Row> = of(|how| matches!(how, How::Elsewhere(_)))
+    let mut rows: Vec<Row> = of(|how| matches!(how, Execution::Elsewhere(_)))
         .into_iter()
-        .map(|scenario| run(site, scenario))
+        .map(|scenario| run(fixture, scenario))
         .collect();
-    rows.extend(beside(site, &of(|how| matches!(how, How::Beside(_))))?);
-    rows.extend(alone(site, &of(|how| matches!(how, How::Alone(_))))?);
+    rows.extend(parallel(
+        fixture,
+        &of(|how| matches!(how, Execution::Parallel(_))),
+    )?);
+    rows.extend(exclusive(
+        fixture,
+        &of(|how| matches!(how, Execution::Exclusive(_))),
+    )?);
     rows.sort_by_key(|row| ALL.iter().position(|s| s.number == row.number));
     Ok(rows)
 }
@@ -170,20 +176,20 @@ fn all(site: &Site, scenarios: &[&'static Scenario]) -> Result<Vec<Row>> {
 #[test]
 fn scenarios() -> Result<()> {
     let chosen = chosen()?;
-    let Some(site) = Site::new()? else {
+    let Some(fixture) = Fixture::new()? else {
         return Ok(());
     };
     let start = Instant::now();
-    site.install(chosen.len() + MORE_NAMESPACES)?;
-    site.await_operator()?;
+    fixture.install(chosen.len() + MORE_NAMESPACES)?;
+    fixture.await_operator()?;
     println!(
         "operator installed in {:.1} s",
         start.elapsed().as_secs_f64()
     );
-    let rows = all(&site, &chosen);
-    site.clear()?;
+    let rows = all(&fixture, &chosen);
+    fixture.clear()?;
     if std::env::var_os("E2E_KEEP").is_none() {
-        site.uninstall()?;
+        fixture.uninstall()?;
     }
     let rows = rows?;
     println!("{}", report::table(&rows));
@@ -208,7 +214,7 @@ fn numbers_are_unique_and_elsewhere_exists() -> Result<()> {
             .skip(place + 1)
             .any(|s| s.number == scenario.number);
         ensure!(!again, "two scenarios have the number {}", scenario.number);
-        if let How::Elsewhere(place) = scenario.how {
+        if let Execution::Elsewhere(place) = scenario.execution {
             table::exists(place)?;
         }
     }

@@ -1,4 +1,4 @@
-//! A cluster to test on, from the command line: `cluster [--provider local|kind] up 3`, and so on; see [`USAGE`].
+//! Test clusters from the command line: `cluster [--provider local|kind] up 3`, and so on; see [`USAGE`].
 use std::{io::Write, path::Path, process::ExitCode, time::Instant};
 
 use anyhow::{Context, Result, bail};
@@ -23,8 +23,8 @@ usage: cluster [--provider local|kind] COMMAND     (E2E_PROVIDER sets the provid
   kubectl WORDS...  run kubectl on it";
 
 fn main() -> ExitCode {
-    let words: Vec<String> = std::env::args().skip(1).collect();
-    match carry_out(&words) {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    match carry_out(&args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("cluster: {error:#}");
@@ -33,17 +33,17 @@ fn main() -> ExitCode {
     }
 }
 
-fn carry_out(words: &[String]) -> Result<()> {
-    let mut words: Vec<&str> = words.iter().map(String::as_str).collect();
+fn carry_out(args: &[String]) -> Result<()> {
+    let mut args: Vec<&str> = args.iter().map(String::as_str).collect();
     let mut name = std::env::var("E2E_PROVIDER").unwrap_or_else(|_| "local".to_owned());
-    if words.first() == Some(&"--provider") {
-        name = (*words.get(1).context(USAGE)?).to_owned();
-        words.drain(..2);
+    if args.first() == Some(&"--provider") {
+        name = (*args.get(1).context(USAGE)?).to_owned();
+        args.drain(..2);
     }
     let cluster = provider::named(&name)?;
     let start = Instant::now();
     let done = |what: &str| eprintln!("{what} in {:.1} s", start.elapsed().as_secs_f64());
-    match words[..] {
+    match args[..] {
         ["up"] => up(cluster.as_ref(), "3").map(|()| done("3 nodes Ready")),
         ["up", nodes] => {
             up(cluster.as_ref(), nodes).map(|()| done(&format!("{nodes} nodes Ready")))
@@ -63,7 +63,7 @@ fn carry_out(words: &[String]) -> Result<()> {
             println!("{}", cluster.kubeconfig().display());
             Ok(())
         }
-        ["kubectl", ..] => kubectl(cluster.as_ref(), &words[1..]),
+        ["kubectl", ..] => kubectl(cluster.as_ref(), &args[1..]),
         _ => bail!("{USAGE}"),
     }
 }
@@ -91,9 +91,9 @@ fn status(name: &str, cluster: &dyn Provider) -> Result<()> {
     Ok(())
 }
 
-fn kubectl(cluster: &dyn Provider, words: &[&str]) -> Result<()> {
-    let said = Kubectl::new(&cluster.kubeconfig())?.ask(words)?;
-    // Not `print!`: a reader may have seen enough (`| head`).
+fn kubectl(cluster: &dyn Provider, args: &[&str]) -> Result<()> {
+    let said = Kubectl::new(&cluster.kubeconfig())?.run(args)?;
+    // `print!` would panic if the reader closes the pipe (`| head`).
     let _ = std::io::stdout().write_all(said.as_bytes());
     Ok(())
 }

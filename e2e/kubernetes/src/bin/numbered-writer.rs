@@ -7,9 +7,9 @@ use e2e_kubernetes::{
     numbered::{
         check,
         http::Server,
-        lane::{self, Folder},
         record::{self, now_ms},
         report,
+        write::{self, Folder},
     },
 };
 
@@ -25,8 +25,8 @@ URL is http://[user:password@]host:port";
 const STOP_LIMIT: Duration = Duration::from_secs(30);
 
 fn main() -> ExitCode {
-    let words: Vec<String> = env::args().skip(1).collect();
-    match carry_out(&words) {
+    let args: Vec<String> = env::args().skip(1).collect();
+    match carry_out(&args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("numbered-writer: {error:#}");
@@ -35,13 +35,13 @@ fn main() -> ExitCode {
     }
 }
 
-fn carry_out(words: &[String]) -> Result<()> {
-    let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    let (folder, words) = words.split_first().context(USAGE)?;
+fn carry_out(args: &[String]) -> Result<()> {
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let (folder, args) = args.split_first().context(USAGE)?;
     let folder = Folder::new(Path::new(folder));
-    match words {
+    match args {
         ["write", url] => {
-            lane::write(&Server::parse(url)?, &folder)?;
+            write::write(&Server::parse(url)?, &folder)?;
             println!("stopped");
             loop {
                 thread::park();
@@ -64,7 +64,8 @@ fn carry_out(words: &[String]) -> Result<()> {
 fn print_report(folder: &Folder, last_ms: Option<u64>) -> Result<()> {
     let entries = record::read(&folder.record())?;
     let now = now_ms();
-    // Without a span: from the first acknowledgement on, as what was before is the cluster's start.
+    // Without a span the report begins with the first acknowledgement, because the time before is the
+    // cluster's start.
     let first = entries.first().map_or(now, |entry| entry.at_ms);
     let from = last_ms.map_or(first, |last| now.saturating_sub(last));
     let mut seen = report::report(&entries, from, now);

@@ -1,4 +1,4 @@
-//! Prints the bill of materials of an image: `sbom PACKAGE... [--with PACKAGE-URL]...`.
+//! Prints the software bill of materials of an image: `sbom PACKAGE... [--with PACKAGE-URL]...`.
 use std::{
     env, fs,
     path::Path,
@@ -12,7 +12,7 @@ use e2e_kubernetes::{
 };
 
 const USAGE: &str = "usage: sbom PACKAGE... [--with PACKAGE-URL]...";
-/// Outside of a repository, sources have no date.
+/// Date of sources outside a repository.
 const NO_DATE: &str = "1970-01-01T00:00:00Z";
 
 fn main() -> ExitCode {
@@ -26,10 +26,10 @@ fn main() -> ExitCode {
 }
 
 fn print() -> Result<()> {
-    let words: Vec<String> = env::args().skip(1).collect();
+    let args: Vec<String> = env::args().skip(1).collect();
     let is_option = |word: &String| word.starts_with('-');
-    let count = words.iter().position(is_option).unwrap_or(words.len());
-    let (packages, rest) = words.split_at(count);
+    let count = args.iter().position(is_option).unwrap_or(args.len());
+    let (packages, rest) = args.split_at(count);
     let mut with = Vec::new();
     for pair in rest.chunks(2) {
         match pair {
@@ -52,7 +52,7 @@ fn print() -> Result<()> {
         ]);
         run(&mut log).map(|text| text.trim().to_owned())
     };
-    // Crates of other platforms are not compiled in.
+    // Crates for other platforms are not compiled in.
     let platform = format!("{}-unknown-linux-gnu", env::consts::ARCH);
     let mut cargo = Command::new("cargo");
     cargo.args([

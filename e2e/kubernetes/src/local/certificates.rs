@@ -1,4 +1,4 @@
-//! Certificates, keys and kubeconfigs of the cluster's parts.
+//! Certificates, keys and kubeconfigs of the cluster's components.
 use anyhow::{Context, Result};
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
@@ -7,7 +7,7 @@ use rcgen::{
 
 use super::layout::{API_SERVICE, DOMAIN, HOST_ADDRESS, Layout, node_name};
 
-/// Names at which the API server is reached.
+/// Names and addresses of the API server.
 const API_NAMES: [&str; 6] = [
     HOST_ADDRESS,
     API_SERVICE,
@@ -24,10 +24,10 @@ const USERS: [(&str, &str, &str); 4] = [
     ("proxy", "system:kube-proxy", ""),
 ];
 
-/// Writes all of them for a cluster of so many nodes.
+/// Writes all files for a cluster of this many nodes.
 ///
 /// # Errors
-/// When a file cannot be written.
+/// If a file cannot be written.
 pub fn write(layout: &Layout, nodes: u8) -> Result<()> {
     let key = KeyPair::generate()?;
     let mut params = named("e2e-ca", "")?;
@@ -57,7 +57,7 @@ pub fn write(layout: &Layout, nodes: u8) -> Result<()> {
         let params = named(&format!("system:node:{node}"), "system:nodes")?;
         user(layout, &authority, &node, params)?;
     }
-    // Signs the tokens of service accounts.
+    // Signs ServiceAccount tokens.
     let key = KeyPair::generate()?;
     layout.write(&layout.pki("sa.key"), &key.serialize_pem())?;
     layout.write(&layout.pki("sa.pub"), &key.public_key_pem())
@@ -89,7 +89,7 @@ fn sign(
     layout.write(&layout.pki(&format!("{file}.key")), &key.serialize_pem())
 }
 
-/// A certificate and the kubeconfig that uses it.
+/// Writes a certificate and the kubeconfig that uses it.
 fn user(
     layout: &Layout,
     authority: &Issuer<'_, KeyPair>,

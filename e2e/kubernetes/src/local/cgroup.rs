@@ -1,4 +1,5 @@
-//! Control groups: each node's kubelet has a tree of its own, because two kubelets that share one remove each other's pods.
+//! Control groups: each node's kubelet has its own tree, because two kubelets that share one remove each
+//! other's pods.
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -8,35 +9,36 @@ use std::{
 
 use anyhow::{Context, Result};
 
-/// Where the kernel's control groups are.
+/// Mount point of the kernel's control groups.
 const ROOT: &str = "/sys/fs/cgroup";
-/// What a kubelet needs; of version 1, each is a hierarchy of its own (`systemd` is one without a controller).
+/// Controllers that a kubelet needs; in version 1, each is a separate hierarchy (`systemd` is one without a
+/// controller).
 const V1: [&str; 10] = [
     "cpu", "cpuacct", "memory", "pids", "cpuset", "blkio", "devices", "freezer", "hugetlb",
     "systemd",
 ];
-/// The same of version 2, one hierarchy.
+/// The same in version 2, with one hierarchy.
 const V2: [&str; 5] = ["cpu", "cpuset", "memory", "pids", "io"];
-/// Tries to remove a group whose last process is just ending.
+/// Attempts to remove a group whose last process is exiting.
 const REMOVE_TRIES: usize = 100;
 
-/// Makes a node's groups.
+/// Creates a node's groups.
 ///
 /// # Errors
-/// When the kernel refuses.
+/// If the kernel rejects it.
 pub fn create(space: &str) -> Result<()> {
     if is_v2() {
-        let words: Vec<_> = V2.iter().map(|name| format!("+{name}")).collect();
+        let args: Vec<_> = V2.iter().map(|name| format!("+{name}")).collect();
         fs::write(
             Path::new(ROOT).join("cgroup.subtree_control"),
-            words.join(" "),
+            args.join(" "),
         )
         .context("hand controllers on to the nodes' groups")?;
     }
     for hierarchy in hierarchies() {
         let group = hierarchy.join(space);
         fs::create_dir_all(&group).with_context(|| format!("make {}", group.display()))?;
-        // Version 1 starts with none, and a process cannot be put into a group without them.
+        // In version 1 they are empty initially, and a group without them accepts no process.
         for file in ["cpuset.cpus", "cpuset.mems"] {
             if hierarchy.ends_with("cpuset") {
                 let all = fs::read(hierarchy.join(file)).context("read the root's cpuset")?;
@@ -47,7 +49,7 @@ pub fn create(space: &str) -> Result<()> {
     Ok(())
 }
 
-/// Groups of all nodes that exist.
+/// Existing groups of all nodes.
 #[must_use]
 pub fn found() -> Vec<PathBuf> {
     let ours = |path: &PathBuf| {
@@ -62,7 +64,7 @@ pub fn found() -> Vec<PathBuf> {
         .collect()
 }
 
-/// Ids of all processes in a group and those below.
+/// Ids of all processes in a group and its descendants.
 #[must_use]
 pub fn processes(group: &Path) -> Vec<i32> {
     let own = fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default();
@@ -71,7 +73,7 @@ pub fn processes(group: &Path) -> Vec<i32> {
     ids
 }
 
-/// Removes a group and those below; nothing may run in them any more.
+/// Removes a group and its descendants; they must not contain processes.
 pub fn remove(group: &Path) {
     for below in folders(group) {
         remove(&below);

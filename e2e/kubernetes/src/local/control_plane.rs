@@ -1,4 +1,5 @@
-//! What runs beside the nodes: etcd, API server, controller manager, scheduler, DNS and the volume provisioner.
+//! Components that run beside the nodes: etcd, API server, controller manager, scheduler, DNS and the volume
+//! provisioner.
 use std::{process::Command, time::Duration};
 
 use anyhow::{Context, Result};
@@ -10,17 +11,18 @@ use super::{
 };
 use crate::command::{run, until};
 
-/// How long the API server may take to be ready.
+/// How long the API server may take to become ready.
 const API_LIMIT: Duration = Duration::from_secs(90);
-/// How long a node may be silent before it counts as lost: half of Kubernetes' default, so that tests of a cut node wait less.
+/// How long a node may be unreachable before it counts as lost: half of Kubernetes' default, to shorten tests
+/// with a cut node.
 const NODE_GRACE: &str = "20s";
-/// The StorageClass and what the provisioner needs.
+/// The StorageClass and the provisioner's objects.
 const VOLUMES: &str = include_str!("../../manifests/local-path.yaml");
 
-/// Starts etcd, the API server, and when that is ready, the controller manager and the scheduler.
+/// Starts etcd and the API server, and once that is ready, the controller manager and the scheduler.
 ///
 /// # Errors
-/// When one cannot be started or the API server does not become ready; with the end of its log.
+/// If one cannot be started or the API server does not become ready; shows the end of its log.
 pub fn start(layout: &Layout, programs: &Programs) -> Result<()> {
     let client = format!("http://{HOST_ADDRESS}:2379");
     let peer = format!("http://{HOST_ADDRESS}:2380");
@@ -92,12 +94,12 @@ fn api_server(layout: &Layout, programs: &Programs, etcd: &str) -> Command {
         .arg("--allow-privileged")
         .arg(format!("--kubelet-client-certificate={}", pki("admin.crt")))
         .arg(format!("--kubelet-client-key={}", pki("admin.key")))
-        // Nodes have no names in DNS: exec and logs go to their addresses.
+        // Nodes have no DNS names: exec and logs use their addresses.
         .arg("--kubelet-preferred-address-types=InternalIP");
     command
 }
 
-/// `kube-NAME` with its kubeconfig; the only one of its kind, so it need not be elected.
+/// `kube-NAME` with its kubeconfig. Leader election is off, because it runs once.
 fn with_kubeconfig(layout: &Layout, programs: &Programs, name: &str) -> Command {
     let mut command = Command::new(programs.kubernetes.join(format!("kube-{name}")));
     command
@@ -113,7 +115,7 @@ fn with_kubeconfig(layout: &Layout, programs: &Programs, name: &str) -> Command 
 /// Starts the cluster's DNS, on the host side of the bridge.
 ///
 /// # Errors
-/// When it cannot be started.
+/// If it cannot be started.
 pub fn start_dns(layout: &Layout, programs: &Programs) -> Result<()> {
     let kubeconfig = layout.kubeconfig("admin");
     let corefile = layout.root.join("Corefile");
@@ -127,10 +129,10 @@ pub fn start_dns(layout: &Layout, programs: &Programs) -> Result<()> {
     process::start(layout, "coredns", &mut coredns)
 }
 
-/// Makes the default StorageClass and starts what provisions its volumes.
+/// Creates the default StorageClass and starts the provisioner of its volumes.
 ///
 /// # Errors
-/// When the API server does not take it or the provisioner cannot be started.
+/// If the API server rejects it or the provisioner cannot be started.
 pub fn start_volumes(
     layout: &Layout,
     programs: &Programs,
@@ -140,7 +142,7 @@ pub fn start_volumes(
     let volumes = layout.volumes().display().to_string();
     layout.write(&manifest, &VOLUMES.replace("VOLUMES", &volumes))?;
     run(kubectl().arg("apply").arg("-f").arg(manifest)).context("make the StorageClass")?;
-    // The provisioner reads the same paths once more, as a file.
+    // The provisioner also reads the paths from a file.
     let config = layout.root.join("local-path.json");
     let paths = serde_json::json!({ "nodePathMap": [
         { "node": "DEFAULT_PATH_FOR_NON_LISTED_NODES", "paths": [volumes] },

@@ -1,4 +1,5 @@
-//! Names, addresses and files of the cluster. All names begin with `rqk`, so that what is ours can be told and removed.
+//! Names, addresses and files of the cluster. All names begin with `rqk`, so that they can be recognized and
+//! removed.
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -6,24 +7,24 @@ use std::{
 
 use anyhow::{Context, Result};
 
-/// Most nodes of one cluster: their addresses are 11 to 30.
+/// Maximum number of nodes of a cluster: their addresses end in 11 to 30.
 pub const MAX_NODES: u8 = 20;
-/// The bridge between the nodes and the host side.
+/// The bridge between the nodes and the host.
 pub const BRIDGE: &str = "rqk0";
 /// Network of the nodes.
 pub const NODES: &str = "10.89.0";
-/// The host side: API server and DNS listen here alone.
+/// Address of the host; only here do the API server and DNS listen.
 pub const HOST_ADDRESS: &str = "10.89.0.1";
 /// Network of all pods; node N has 10.244.N.0/24.
 pub const PODS: &str = "10.244.0.0/16";
 /// Network of Services.
 pub const SERVICES: &str = "10.96.0.0/16";
-/// The API server's own Service.
+/// Address of the API server's Service.
 pub const API_SERVICE: &str = "10.96.0.1";
-/// Names below this are Services and pods.
+/// DNS domain of Services and pods.
 pub const DOMAIN: &str = "cluster.local";
 
-/// Where the cluster keeps its files; removed with the cluster.
+/// Paths of the cluster's files, which are removed with the cluster.
 #[derive(Clone, Debug)]
 pub struct Layout {
     /// Absolute.
@@ -31,16 +32,16 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// A cluster below `root`; makes nothing.
+    /// A cluster below `root`; creates nothing.
     #[must_use]
     pub fn new(root: PathBuf) -> Self {
         Self { root }
     }
 
-    /// Makes the folders.
+    /// Creates the directories.
     ///
     /// # Errors
-    /// When they cannot be made.
+    /// If they cannot be created.
     pub fn create(&self) -> Result<()> {
         for folder in [self.logs(), self.root.join("pki"), self.volumes()] {
             fs::create_dir_all(&folder).with_context(|| format!("make {}", folder.display()))?;
@@ -48,25 +49,25 @@ impl Layout {
         Ok(())
     }
 
-    /// One log per process.
+    /// Directory of the logs, one for each process.
     #[must_use]
     pub fn logs(&self) -> PathBuf {
         self.root.join("logs")
     }
 
-    /// Persistent volumes of all nodes.
+    /// Directory of all nodes' persistent volumes.
     #[must_use]
     pub fn volumes(&self) -> PathBuf {
         self.root.join("volumes")
     }
 
-    /// Exists, with the number of nodes in it, once the cluster is whole.
+    /// Exists, with the number of nodes as content, once the cluster is complete.
     #[must_use]
     pub fn ready(&self) -> PathBuf {
         self.root.join("ready")
     }
 
-    /// A file of the cluster's certificates and keys.
+    /// Path of a certificate or key.
     #[must_use]
     pub fn pki(&self, file: &str) -> PathBuf {
         self.root.join("pki").join(file)
@@ -78,22 +79,22 @@ impl Layout {
         self.root.join(format!("{user}.kubeconfig"))
     }
 
-    /// Folder of a node.
+    /// Directory of a node.
     #[must_use]
     pub fn node(&self, number: u8) -> PathBuf {
         self.root.join(node_name(number))
     }
 
-    /// Where a node's containerd listens.
+    /// Socket of a node's containerd.
     #[must_use]
     pub fn containerd(&self, number: u8) -> PathBuf {
         self.node(number).join("containerd.sock")
     }
 
-    /// Writes a file and gives its path.
+    /// Writes a file and returns its path.
     ///
     /// # Errors
-    /// When it cannot be written.
+    /// If it cannot be written.
     pub fn write(&self, path: &Path, text: &str) -> Result<()> {
         fs::write(path, text).with_context(|| format!("write {}", path.display()))
     }

@@ -10,17 +10,18 @@ use super::{
 };
 use crate::command::{ip, run, until};
 
-/// Where Debian puts the plugins that give pods their network.
+/// Where Debian installs the CNI plugins.
 pub const CNI_PROGRAMS: &str = "/usr/lib/cni";
-/// Name of the pods' network; files of the plugins begin with it.
+/// Name of the pods' network; file names of the plugins begin with it.
 pub const POD_NETWORK: &str = "rqk-pods";
 /// How long containerd may take to answer.
 const CONTAINERD_LIMIT: Duration = Duration::from_secs(60);
 
-/// Makes the node's network and groups, starts its containerd and loads the images that pods need. Needs no API server.
+/// Creates the node's network and control groups, starts its containerd and loads the images that pods need.
+/// Does not need the API server.
 ///
 /// # Errors
-/// When the kernel refuses or containerd does not answer; with the end of its log.
+/// If the kernel rejects something or containerd does not answer; shows the end of its log.
 pub fn prepare(layout: &Layout, number: u8, nodes: u8, programs: &Programs) -> Result<()> {
     let folder = layout.node(number);
     for part in ["containerd", "kubelet", "cni", "pod-logs", "plugins"] {
@@ -45,10 +46,10 @@ pub fn prepare(layout: &Layout, number: u8, nodes: u8, programs: &Programs) -> R
     Ok(())
 }
 
-/// Starts kubelet and kube-proxy; the API server is there.
+/// Starts kubelet and kube-proxy; the API server must be running.
 ///
 /// # Errors
-/// When they cannot be started.
+/// If they cannot be started.
 pub fn start(layout: &Layout, number: u8, programs: &Programs) -> Result<()> {
     let (folder, name, space) = (layout.node(number), node_name(number), space(number));
     layout.write(
@@ -81,15 +82,15 @@ pub fn start(layout: &Layout, number: u8, programs: &Programs) -> Result<()> {
         .arg("--proxy-mode=iptables")
         .arg(format!("--cluster-cidr={PODS}"))
         .arg(format!("--hostname-override={name}"))
-        // The table of connections is the whole machine's: its size is not ours to set.
+        // The connection tracking table belongs to the whole machine, so its size is left alone.
         .arg("--conntrack-max-per-core=0");
     process::start(layout, &format!("{name}-proxy"), &mut proxy)
 }
 
-/// Puts an image (a docker-archive) on the node.
+/// Loads an image (a docker-archive) onto the node.
 ///
 /// # Errors
-/// When containerd does not take it.
+/// If containerd rejects it.
 pub fn import(layout: &Layout, number: u8, archive: &Path) -> Result<()> {
     ensure!(archive.is_file(), "there is no image {}", archive.display());
     run(ctr(layout, number).args(["images", "import"]).arg(archive))
@@ -106,7 +107,7 @@ fn ctr(layout: &Layout, number: u8) -> Command {
     command
 }
 
-/// The namespace, its link to the bridge, and the ways to the pods of every node.
+/// Creates the namespace, its link to the bridge, and the routes to the pods of every node.
 fn network(number: u8, nodes: u8) -> Result<()> {
     let (space, link, own) = (space(number), link(number), address(number));
     ip(&format!("netns add {space}"))?;
@@ -129,7 +130,7 @@ fn network(number: u8, nodes: u8) -> Result<()> {
     process::sysctl(&space, "net.ipv4.ip_forward=1")
 }
 
-/// Everything in the node's folder: pods' namespaces too, so that they go with its mounts.
+/// All state is in the node's directory, also the pods' namespaces, so that they are removed with its mounts.
 fn containerd_config(folder: &Path) -> String {
     let folder = folder.display();
     format!(
@@ -153,8 +154,8 @@ disabled_plugins = [
     )
 }
 
-/// Each pod has a link of its own to the node, and everything is routed: no bridge whose traffic would pass by iptables,
-/// and with it by Services.
+/// Each pod has its own link to the node and all traffic is routed. On a bridge, traffic between pods would
+/// bypass iptables, and with it Services.
 fn cni_config(folder: &Path, number: u8) -> serde_json::Value {
     serde_json::json!({
         "cniVersion": "1.0.0",
@@ -188,7 +189,7 @@ fn kubelet_config(layout: &Layout, number: u8) -> serde_json::Value {
         "clusterDomain": DOMAIN,
         "failSwapOn": false,
         "containerRuntimeEndpoint": format!("unix://{}", layout.containerd(number).display()),
-        // The disk and memory are the machine's: a node never evicts because the machine is busy.
+        // Disk and memory belong to the machine: a node must not evict pods because the machine is busy.
         "evictionHard": {
             "memory.available": "100Mi", "nodefs.available": "1%", "imagefs.available": "1%",
             "nodefs.inodesFree": "1%",

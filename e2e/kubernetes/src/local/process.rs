@@ -1,4 +1,5 @@
-//! Starting the cluster's processes so that they can be found again, whatever happens to the program that started them.
+//! Starts the cluster's processes such that they can be found again, whatever happens to the program that
+//! started them.
 use std::{
     collections::BTreeMap,
     fs::{self, File},
@@ -12,14 +13,14 @@ use rustix::process::{Pid, Signal, kill_process};
 use super::layout::Layout;
 use crate::command::run;
 
-/// Set in the environment of every process of the cluster, and inherited by what they start (containerd's shims): its
-/// value is the folder of the cluster. There is no list of process ids that a crash could leave unwritten.
+/// Environment variable of every process of the cluster, inherited by the processes they start (containerd's
+/// shims); its value is the cluster's directory. A list of process ids would be incomplete after a crash.
 const MARK: &str = "RQLITED_E2E_CLUSTER";
 
-/// Starts a process of the cluster in a session of its own, with its output in a log of that name.
+/// Starts a process of the cluster in its own session, with its output in a log of that name.
 ///
 /// # Errors
-/// When it cannot be started.
+/// If it cannot be started.
 pub fn start(layout: &Layout, name: &str, command: &mut Command) -> Result<()> {
     let path = layout.logs().join(format!("{name}.log"));
     let log = File::create(&path).with_context(|| format!("make {}", path.display()))?;
@@ -40,7 +41,8 @@ pub fn start(layout: &Layout, name: &str, command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// A command that runs in a node's network. Not `ip netns exec`: that hides the control groups.
+/// A command that runs in a node's network namespace. `ip netns exec` is not used because it hides the
+/// control groups.
 #[must_use]
 pub fn inside(space: &str, program: &Path) -> Command {
     let mut command = Command::new("nsenter");
@@ -60,10 +62,10 @@ pub fn log_tail(layout: &Layout, name: &str) -> String {
     lines[lines.len().saturating_sub(20)..].join("\n")
 }
 
-/// Process ids and names of what the cluster started and what inherited its mark.
+/// Ids and names of processes that carry the mark.
 ///
 /// # Errors
-/// When `/proc` cannot be read.
+/// If `/proc` cannot be read.
 pub fn marked(root: &Path) -> Result<BTreeMap<i32, String>> {
     let mark = format!("{MARK}={}", root.display()).into_bytes();
     let mut found = BTreeMap::new();
@@ -75,7 +77,7 @@ pub fn marked(root: &Path) -> Result<BTreeMap<i32, String>> {
         else {
             continue;
         };
-        // A process that has ended since, or is a zombie, has no environment.
+        // A process that has exited meanwhile, or is a zombie, has no environment.
         let environment = fs::read(entry.path().join("environ")).unwrap_or_default();
         if environment
             .split(|byte| *byte == 0)
@@ -88,17 +90,17 @@ pub fn marked(root: &Path) -> Result<BTreeMap<i32, String>> {
     Ok(found)
 }
 
-/// Ends a process at once; does nothing if it has ended.
+/// Kills a process; does nothing if it has exited.
 pub fn kill(id: i32) {
     if let Some(pid) = Pid::from_raw(id) {
         let _ = kill_process(pid, Signal::KILL);
     }
 }
 
-/// Sets a kernel setting of a node's network, as `net.ipv4.ip_forward=1`.
+/// Sets a kernel parameter in a node's network namespace, such as `net.ipv4.ip_forward=1`.
 ///
 /// # Errors
-/// When the namespace is not there or the kernel refuses.
+/// If the namespace does not exist or the kernel rejects it.
 pub fn sysctl(space: &str, setting: &str) -> Result<()> {
     run(inside(space, Path::new("sysctl")).args(["-qw", setting])).map(drop)
 }

@@ -1,6 +1,7 @@
-//! Taking a cluster away, whatever state it is in: whole, half built, or left behind by a killed run.
+//! Removes a cluster in any state: complete, partly built, or left behind by a killed run.
 //!
-//! There is one way for all cases: kill, unmount, delete, and look whether anything is left. Nothing in it asks the cluster.
+//! There is one procedure for all cases: kill, unmount, delete, and check that nothing is left. It makes no
+//! request to the cluster.
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -13,9 +14,9 @@ use rustix::mount::{UnmountFlags, unmount};
 use super::{cgroup, layout::Layout, node::POD_NETWORK, process};
 use crate::command::{ip, until};
 
-/// How long killed processes may take to end.
+/// How long killed processes may take to exit.
 const END_LIMIT: Duration = Duration::from_secs(20);
-/// Folders outside of the cluster's own that its parts write to by fixed names.
+/// Directories outside the cluster's own that its components write to, with fixed names.
 const FIXED: [&str; 6] = [
     "/run/containerd",
     "/var/lib/kubelet",
@@ -29,10 +30,10 @@ const CNI_RESULTS: &str = "/var/lib/cni/results";
 /// Links to containers' logs.
 const CONTAINER_LOGS: &str = "/var/log/containers";
 
-/// Notes, before the cluster writes anything, which fixed folders were there and how forwarding was set.
+/// Records, before the cluster writes anything, which fixed directories existed and how forwarding was set.
 ///
 /// # Errors
-/// When the notes cannot be written.
+/// If the record cannot be written.
 pub fn note_what_was_there(layout: &Layout) -> Result<()> {
     let absent: Vec<_> = FIXED
         .into_iter()
@@ -43,13 +44,13 @@ pub fn note_what_was_there(layout: &Layout) -> Result<()> {
     layout.write(&layout.root.join("ip_forward"), &forward)
 }
 
-/// The host's switch for passing packets on.
+/// The host's setting for IP forwarding.
 const FORWARD: &str = "/proc/sys/net/ipv4/ip_forward";
 
-/// Takes the cluster away and checks that nothing is left of it.
+/// Removes the cluster and checks that nothing is left.
 ///
 /// # Errors
-/// When something stays: names it.
+/// If something remains; names it.
 pub fn remove(layout: &Layout) -> Result<()> {
     until("the cluster's processes to end", END_LIMIT, || {
         let running = running(layout)?;
@@ -65,7 +66,7 @@ pub fn remove(layout: &Layout) -> Result<()> {
         ip(&format!("netns del {space}"))?;
     }
     for link in links()? {
-        // A namespace that is going takes its link with it.
+        // Deleting a namespace also deletes its link, but not always at once.
         let _ = ip(&format!("link del {link}"));
     }
     for group in cgroup::found() {
@@ -79,10 +80,10 @@ pub fn remove(layout: &Layout) -> Result<()> {
     })
 }
 
-/// Everything of a cluster that is on this machine now, as words for people; empty if there is none.
+/// Everything of a cluster that exists on this machine, as descriptions; empty if there is nothing.
 ///
 /// # Errors
-/// When the machine cannot be looked at.
+/// If the machine's state cannot be read.
 pub fn leftovers(layout: &Layout) -> Result<Vec<String>> {
     let mut left = Vec::new();
     let named = |what: &str, path: &Path| format!("{what} {}", path.display());
@@ -117,7 +118,7 @@ fn running(layout: &Layout) -> Result<Vec<(i32, String)>> {
     Ok(found.into_iter().collect())
 }
 
-/// Mounts below the cluster's folder, the innermost first.
+/// Mounts below the cluster's directory, innermost first.
 fn mounts(layout: &Layout) -> Result<Vec<PathBuf>> {
     let table = fs::read_to_string("/proc/self/mountinfo").context("read the mounts")?;
     let mut found = mounts_below(&table, &layout.root);
@@ -126,7 +127,7 @@ fn mounts(layout: &Layout) -> Result<Vec<PathBuf>> {
 }
 
 fn mounts_below(table: &str, root: &Path) -> Vec<PathBuf> {
-    // Field five is where it is mounted; a space in it is written \040.
+    // Field five is the mount point; spaces in it are written as \040.
     let places = table.lines().filter_map(|line| line.split(' ').nth(4));
     let places = places.map(|place| PathBuf::from(place.replace("\\040", " ")));
     places.filter(|place| place.starts_with(root)).collect()
@@ -145,19 +146,19 @@ fn links() -> Result<Vec<String>> {
     Ok(ours(&names.join("\n")))
 }
 
-/// The first word of each line that is one of our names: `rqk`, a number, and `v` for a link.
+/// First args of lines that are names of ours: `rqk`, a number, and `v` for a link.
 fn ours(listed: &str) -> Vec<String> {
-    let words = listed
+    let args = listed
         .lines()
         .filter_map(|line| line.split_whitespace().next());
     let is_ours = |word: &&str| {
         word.strip_prefix("rqk")
             .is_some_and(|rest| rest.strip_suffix('v').unwrap_or(rest).parse::<u8>().is_ok())
     };
-    words.filter(is_ours).map(str::to_owned).collect()
+    args.filter(is_ours).map(str::to_owned).collect()
 }
 
-/// Files with fixed names that only a cluster of ours can have made.
+/// Files outside the cluster's directory that only a cluster of ours can have created.
 fn strays(layout: &Layout) -> Vec<PathBuf> {
     let listed = |folder: &str| -> Vec<PathBuf> {
         let entries = fs::read_dir(folder).into_iter().flatten().flatten();

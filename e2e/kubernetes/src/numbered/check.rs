@@ -1,4 +1,4 @@
-//! What is in the database at the end: every acknowledged row, and the same on every node.
+//! Checks the database at the end: every acknowledged row is present, and all nodes are equal.
 use std::{
     collections::BTreeSet,
     hash::{DefaultHasher, Hash, Hasher},
@@ -12,46 +12,47 @@ use serde_json::{Value, json};
 use super::{TABLE, http::Server, record::Acknowledged};
 use crate::command::until;
 
-/// Rows read at a time.
+/// Rows read by one query.
 const PAGE_ROWS: u64 = 20_000;
 const READ_LIMIT: Duration = Duration::from_secs(20);
-/// A node that was away may take this long to catch up.
+/// How long a node that was down may take to catch up.
 const EQUAL_LIMIT: Duration = Duration::from_secs(60);
-/// Lost rows that are named.
+/// Number of lost rows that are listed.
 const NAMED: usize = 20;
 
-/// What was found.
+/// Result of a check.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Check {
     /// Acknowledged rows.
     pub acknowledged: u64,
-    /// Rows in the table; more than acknowledged if an attempt took effect whose answer did not arrive.
+    /// Rows in the table; more than acknowledged if an attempt took effect whose response did not arrive.
     pub rows: u64,
-    /// How many acknowledged rows are not there.
+    /// Number of acknowledged rows that are missing.
     pub lost: u64,
     /// The first of them.
     pub lost_first: Vec<u64>,
-    /// One for each node: its dump's hash and length.
+    /// One for each node: hash and length of its dump.
     pub nodes: Vec<Dump>,
-    /// How long it took until all nodes had the same.
+    /// How long it took until all nodes were equal.
     pub equal_after_ms: u64,
 }
 
-/// A node's own copy of the whole database, as SQL text.
+/// A node's own copy of the whole database, as an SQL dump.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Dump {
     /// The node's URL.
     pub node: String,
-    /// Equal for equal text.
+    /// Hash of the dump.
     pub hash: u64,
-    /// Length of the text in bytes.
+    /// Length of the dump in bytes.
     pub bytes: u64,
 }
 
-/// Reads all rows through `server`, linearizably, and each of `nodes`' own database until they agree.
+/// Reads all rows through `server` with linearizable reads, and the database of each of `nodes` until they
+/// are equal.
 ///
 /// # Errors
-/// When one cannot be read, or the nodes do not agree in time. Lost rows are no error here.
+/// If one cannot be read, or the nodes do not become equal in time. Lost rows are not an error here.
 pub fn check(server: &Server, nodes: &[String], entries: &[Acknowledged]) -> Result<Check> {
     let present = until("the database to be readable", EQUAL_LIMIT, || rows(server))?;
     let lost: BTreeSet<u64> = entries
@@ -82,8 +83,8 @@ fn rows(server: &Server) -> Result<BTreeSet<u64>> {
         let last = all.last().copied().unwrap_or(0);
         let sql = format!("SELECT n FROM {TABLE} WHERE n > ? ORDER BY n LIMIT {PAGE_ROWS}");
         let body = json!([[sql, last]]).to_string();
-        let answer = server.ask("/db/query?level=linearizable", Some(&body), READ_LIMIT)?;
-        let page = numbers(&serde_json::from_slice(&answer).context("read the answer")?)?;
+        let response = server.request("/db/query?level=linearizable", Some(&body), READ_LIMIT)?;
+        let page = numbers(&serde_json::from_slice(&response).context("read the response")?)?;
         if page.is_empty() {
             return Ok(all);
         }
@@ -91,13 +92,13 @@ fn rows(server: &Server) -> Result<BTreeSet<u64>> {
     }
 }
 
-fn numbers(answer: &Value) -> Result<Vec<u64>> {
-    let result = &answer["results"][0];
+fn numbers(response: &Value) -> Result<Vec<u64>> {
+    let result = &response["results"][0];
     ensure!(
-        result["columns"].is_array() && answer.get("error").is_none(),
-        "{answer}"
+        result["columns"].is_array() && response.get("error").is_none(),
+        "{response}"
     );
-    // Without rows, there are no values.
+    // A result without rows has no values.
     let values = result["values"].as_array().map_or(&[][..], Vec::as_slice);
     let number = |row: &Value| row[0].as_u64().with_context(|| format!("no number: {row}"));
     values.iter().map(number).collect()
@@ -106,7 +107,7 @@ fn numbers(answer: &Value) -> Result<Vec<u64>> {
 fn dump(node: &str) -> Result<Dump> {
     let server = Server::parse(node)?;
     let text = server
-        .ask("/db/backup?fmt=sql&noleader", None, READ_LIMIT)
+        .request("/db/backup?fmt=sql&noleader", None, READ_LIMIT)
         .with_context(|| format!("dump {node}"))?;
     let mut hasher = DefaultHasher::new();
     text.hash(&mut hasher);
@@ -128,12 +129,12 @@ mod tests {
         assert_eq!(numbers(&rows).unwrap(), [1, 2]);
         let none = json!({"results": [{"columns": ["n"], "types": ["integer"]}]});
         assert!(numbers(&none).unwrap().is_empty());
-        for answer in [
+        for response in [
             json!({"results": [{"error": "no such table: numbered"}]}),
             json!({"results": [], "error": "not leader"}),
             json!({"results": [{"columns": ["n"], "values": [["x"]]}]}),
         ] {
-            assert!(numbers(&answer).is_err(), "{answer}");
+            assert!(numbers(&response).is_err(), "{response}");
         }
     }
 }

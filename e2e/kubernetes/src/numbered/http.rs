@@ -1,4 +1,5 @@
-//! One HTTP request on a connection of its own, so that each goes to any of a Service's pods, and none depends on an old connection.
+//! HTTP requests with a new connection each, so that each may reach any of a Service's pods and none depends
+//! on an old connection.
 use std::{
     io::{Read, Write},
     net::{TcpStream, ToSocketAddrs},
@@ -8,10 +9,10 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use base64::{Engine, engine::general_purpose::STANDARD};
 
-/// A pod that does not accept a connection for so long is not there.
+/// Connect timeout: a pod that does not accept a connection within it counts as unreachable.
 const CONNECT_LIMIT: Duration = Duration::from_secs(1);
-/// The longest answer that is read.
-const MAX_ANSWER_BYTES: u64 = 1 << 30;
+/// Maximum size of a response.
+const MAX_RESPONSE_BYTES: u64 = 1 << 30;
 
 /// `http://[user:password@]host:port`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,10 +22,10 @@ pub struct Server {
 }
 
 impl Server {
-    /// Reads a URL.
+    /// Parses a URL.
     ///
     /// # Errors
-    /// When it is none of that form.
+    /// If it does not have that form.
     pub fn parse(url: &str) -> Result<Self> {
         let rest = url
             .strip_prefix("http://")
@@ -44,23 +45,23 @@ impl Server {
         })
     }
 
-    /// Posts JSON, or gets if there is none, and gives the body of an answer with status 200.
+    /// Sends a POST with JSON, or a GET without; returns the body of a response with status 200.
     ///
     /// # Errors
-    /// With what went wrong. Whether a request took effect is then unknown.
-    pub fn ask(&self, path: &str, json: Option<&str>, limit: Duration) -> Result<Vec<u8>> {
+    /// Describes the failure. Whether the request took effect is then unknown.
+    pub fn request(&self, path: &str, json: Option<&str>, limit: Duration) -> Result<Vec<u8>> {
         let mut stream = self.connect()?;
         stream.set_read_timeout(Some(limit))?;
         stream.set_write_timeout(Some(limit))?;
         stream
-            .write_all(self.request(path, json).as_bytes())
+            .write_all(self.request_text(path, json).as_bytes())
             .context("send")?;
-        let mut answer = Vec::new();
+        let mut response = Vec::new();
         stream
-            .take(MAX_ANSWER_BYTES)
-            .read_to_end(&mut answer)
-            .context("read the answer")?;
-        body(answer)
+            .take(MAX_RESPONSE_BYTES)
+            .read_to_end(&mut response)
+            .context("read the response")?;
+        body(response)
     }
 
     fn connect(&self) -> Result<TcpStream> {
@@ -69,8 +70,8 @@ impl Server {
         TcpStream::connect_timeout(&address, CONNECT_LIMIT).context("connect")
     }
 
-    /// HTTP/1.0: the answer ends with the connection and comes in one piece.
-    fn request(&self, path: &str, json: Option<&str>) -> String {
+    /// HTTP/1.0: the response ends with the connection and is not chunked.
+    fn request_text(&self, path: &str, json: Option<&str>) -> String {
         let method = if json.is_some() { "POST" } else { "GET" };
         let mut text = format!("{method} {path} HTTP/1.0\r\nHost: {}\r\n", self.address);
         if let Some(credentials) = &self.credentials {
@@ -84,13 +85,13 @@ impl Server {
     }
 }
 
-fn body(mut answer: Vec<u8>) -> Result<Vec<u8>> {
-    let end = answer
+fn body(mut response: Vec<u8>) -> Result<Vec<u8>> {
+    let end = response
         .windows(4)
         .position(|bytes| bytes == b"\r\n\r\n")
-        .context("the answer ended before its body")?;
-    let head = String::from_utf8_lossy(&answer[..end]).into_owned();
-    let body = answer.split_off(end + 4);
+        .context("the response ended before its body")?;
+    let head = String::from_utf8_lossy(&response[..end]).into_owned();
+    let body = response.split_off(end + 4);
     let status = head.lines().next().unwrap_or_default();
     ensure!(
         status.split(' ').nth(1) == Some("200"),
@@ -104,7 +105,7 @@ fn body(mut answer: Vec<u8>) -> Result<Vec<u8>> {
     });
     ensure!(
         length.is_none_or(|length| length == body.len()),
-        "the answer was cut off: {} of {length:?} bytes",
+        "the response was cut off: {} of {length:?} bytes",
         body.len()
     );
     Ok(body)
@@ -132,7 +133,7 @@ mod tests {
     #[test]
     fn requests_name_their_host_and_length() {
         let server = Server::parse("http://h:1").unwrap();
-        let text = server.request("/db/execute", Some("[]"));
+        let text = server.request_text("/db/execute", Some("[]"));
         assert!(
             text.starts_with("POST /db/execute HTTP/1.0\r\nHost: h:1\r\n"),
             "{text}"
@@ -142,12 +143,12 @@ mod tests {
 
     #[test]
     fn only_a_whole_answer_counts() {
-        let answer = |text: &str| body(text.as_bytes().to_vec());
+        let response = |text: &str| body(text.as_bytes().to_vec());
         assert_eq!(
-            answer("HTTP/1.0 200 OK\r\ncontent-length: 2\r\n\r\nok").unwrap(),
+            response("HTTP/1.0 200 OK\r\ncontent-length: 2\r\n\r\nok").unwrap(),
             b"ok"
         );
-        assert_eq!(answer("HTTP/1.0 200 OK\r\n\r\nok").unwrap(), b"ok");
+        assert_eq!(response("HTTP/1.0 200 OK\r\n\r\nok").unwrap(), b"ok");
         for (text, expected) in [
             ("HTTP/1.0 200 OK\r\ncontent-length: 3\r\n\r\nok", "cut off"),
             (
@@ -156,7 +157,7 @@ mod tests {
             ),
             ("HTTP/1.0 200", "before its body"),
         ] {
-            let error = answer(text).unwrap_err().to_string();
+            let error = response(text).unwrap_err().to_string();
             assert!(error.contains(expected), "{error}");
         }
     }

@@ -1,4 +1,5 @@
-//! What was acknowledged and when, in a file: 16 bytes each, whole or not there, readable while it is written.
+//! A file of acknowledged rows with their times: 16 bytes each, written atomically, readable while it is
+//! written.
 use std::{
     fs::{self, File, OpenOptions},
     io::Write,
@@ -14,9 +15,9 @@ const BYTES: usize = 16;
 /// One acknowledged write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Acknowledged {
-    /// The row.
+    /// The row's number.
     pub number: u64,
-    /// When the answer came, in milliseconds since the Unix epoch.
+    /// When the reply arrived, in milliseconds since the Unix epoch.
     pub at_ms: u64,
 }
 
@@ -27,10 +28,10 @@ pub struct Record {
 }
 
 impl Record {
-    /// Opens the file or makes it; goes on after what is there.
+    /// Opens or creates the file; appends to existing content.
     ///
     /// # Errors
-    /// When it cannot be opened.
+    /// If it cannot be opened.
     pub fn open(path: &Path) -> Result<Self> {
         let mut options = OpenOptions::new();
         let file = options.create(true).append(true).open(path);
@@ -40,22 +41,22 @@ impl Record {
         })
     }
 
-    /// Adds a row that was acknowledged just now.
+    /// Appends a row that has just been acknowledged.
     ///
     /// # Errors
-    /// When it cannot be written.
+    /// If it cannot be written.
     pub fn add(&self, number: u64) -> Result<()> {
         let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-        // Taken with the lock held: times in the file ascend.
+        // The time is taken with the lock held, so that times in the file ascend.
         let entry = (u128::from(number) << 64 | u128::from(now_ms())).to_le_bytes();
         file.write_all(&entry).context("record an acknowledgement")
     }
 }
 
-/// Everything in the file, in the order of time; nothing if there is none.
+/// All entries of the file, in order of time; empty if there is no file.
 ///
 /// # Errors
-/// When it cannot be read.
+/// If it cannot be read.
 pub fn read(path: &Path) -> Result<Vec<Acknowledged>> {
     let bytes = match fs::read(path) {
         Ok(bytes) => bytes,

@@ -1,11 +1,11 @@
-//! From acknowledgements to the time without writes: plain functions of values.
+//! Computes the time without writes from acknowledgements: pure functions.
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
 use super::record::Acknowledged;
 
-/// Gaps that are listed one by one.
+/// Number of gaps that are listed individually.
 const LISTED: usize = 5;
 
 /// What a writer has seen in a span of time.
@@ -15,23 +15,23 @@ pub struct Report {
     pub acknowledged: u64,
     /// Length of the span.
     pub span_ms: u64,
-    /// Longest time without an acknowledgement that reaches into the span.
+    /// Longest time without an acknowledgement that overlaps the span.
     pub longest_gap_ms: u64,
-    /// When that began, after the span's start; 0 if before.
+    /// Its begin, relative to the span's start; 0 if before.
     pub longest_gap_at_ms: u64,
-    /// Of all gaps, those that 50, 90, 99 and 99.9 in a hundred do not exceed.
+    /// The 50th, 90th, 99th and 99.9th percentile of all gaps.
     pub percentiles_ms: [u64; 4],
     /// The longest gaps, longest first.
     pub longest_ms: Vec<u64>,
-    /// Failed attempts by their text, of the writer's whole life.
+    /// Failed attempts by error text, since the writer started.
     pub failures: BTreeMap<String, u64>,
 }
 
 /// Per mille, for [`Report::percentiles_ms`].
 const PERCENTILES: [usize; 4] = [500, 900, 990, 999];
 
-/// Looks at the span from `from_ms` to `to_ms` (Unix time); `entries` ascend in time. Silence at either end counts: the gap
-/// that began before the span as a whole, the last one until `to_ms`.
+/// Examines the span from `from_ms` to `to_ms` (Unix time); `entries` ascend in time. Gaps at both ends
+/// count: one that began before the span counts in full, and the last one lasts until `to_ms`.
 #[must_use]
 pub fn report(entries: &[Acknowledged], from_ms: u64, to_ms: u64) -> Report {
     let first = entries.partition_point(|entry| entry.at_ms < from_ms);
@@ -72,7 +72,7 @@ mod tests {
             .collect()
     }
 
-    /// `(times, from, to, acknowledged, longest gap, its start)`.
+    /// `(times, from, to, acknowledged, longest gap, its begin)`.
     type Case = (&'static [u64], u64, u64, u64, u64, u64);
 
     #[test]
@@ -81,10 +81,10 @@ mod tests {
             (&[], 100, 150, 0, 50, 0),
             (&[110, 120, 145], 100, 150, 3, 25, 20),
             (&[110, 120], 100, 150, 2, 30, 20),
-            // Begun before the span: the gap counts as a whole.
+            // A gap that began before the span counts in full.
             (&[60, 110, 120], 100, 125, 2, 50, 0),
             (&[60, 90], 100, 125, 0, 35, 0),
-            // After the span is not of it.
+            // Entries after the span do not count.
             (&[110, 400], 100, 150, 1, 40, 10),
             (&[100, 150], 100, 150, 2, 50, 0),
             (&[10], 100, 100, 0, 90, 0),

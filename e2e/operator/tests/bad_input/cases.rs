@@ -40,7 +40,7 @@ fn admit(server: &Objects, namespace: &str, hard: &Value, used: &Value) -> Resul
     let patch =
         json!({ "spec": { "hard": hard }, "status": { "hard": hard, "used": used } }).to_string();
     for part in [None, Some("--subresource=status")] {
-        let mut words = vec![
+        let mut args = vec![
             "patch",
             "resourcequota",
             "small",
@@ -50,8 +50,8 @@ fn admit(server: &Objects, namespace: &str, hard: &Value, used: &Value) -> Resul
             "-p",
             &patch,
         ];
-        words.extend(part);
-        server.ask(&words)?;
+        args.extend(part);
+        server.run(&args)?;
     }
     Ok(())
 }
@@ -67,7 +67,7 @@ fn more_pods(server: &Objects, namespace: &str) -> Result<()> {
 
 fn account(server: &Objects, namespace: &str) -> Result<()> {
     server
-        .ask(&["create", "serviceaccount", "bot", "-n", namespace])
+        .run(&["create", "serviceaccount", "bot", "-n", namespace])
         .map(drop)
 }
 
@@ -111,7 +111,7 @@ fn waits(
 fn report(server: &Objects, namespace: &str, status: &Value) -> Result<()> {
     let patch = json!({ "status": status }).to_string();
     until(&format!("a pod in {namespace}"), LIMIT, || {
-        let words = [
+        let args = [
             "patch",
             "pod",
             "demo-0",
@@ -122,7 +122,7 @@ fn report(server: &Objects, namespace: &str, status: &Value) -> Result<()> {
             "-p",
             &patch,
         ];
-        server.ask(&words).map(drop)
+        server.run(&args).map(drop)
     })
 }
 
@@ -218,10 +218,10 @@ fn warn(server: &Objects, namespace: &str, about: &str, reason: &str, note: &str
     })?;
     let meta = &object["metadata"];
     let created = &meta["creationTimestamp"];
-    let event = json!({ "apiVersion": "v1", "kind": "Event", "metadata": { "generateName": "played-", "namespace": namespace },
+    let event = json!({ "apiVersion": "v1", "kind": "Event", "metadata": { "generateName": "simulated-", "namespace": namespace },
         "involvedObject": { "apiVersion": "v1", "kind": object["kind"], "name": meta["name"], "namespace": namespace, "uid": meta["uid"] },
         "type": "Warning", "reason": reason, "message": note, "count": 1, "firstTimestamp": created, "lastTimestamp": created,
-        "source": { "component": "played" } });
+        "source": { "component": "simulated" } });
     server.send(&["create"], &event).map(drop)
 }
 
@@ -448,8 +448,8 @@ fn try_out(server: &Objects, all: &[Case]) -> Result<()> {
         prepare(server, case).with_context(|| format!("preparing {}", case.namespace))?;
     }
     for case in all {
-        let played = (case.play)(server, case.namespace);
-        played.with_context(|| format!("playing {}", case.namespace))?;
+        let simulated = (case.play)(server, case.namespace);
+        simulated.with_context(|| format!("playing {}", case.namespace))?;
     }
     for case in all {
         let message = told(server, case.namespace, "Degraded", case.reason, case.parts)?;
@@ -467,7 +467,7 @@ fn try_out(server: &Objects, all: &[Case]) -> Result<()> {
 
 fn prepare(server: &Objects, case: &Case) -> Result<()> {
     let namespace = case.namespace;
-    server.ask(&["create", "namespace", namespace])?;
+    server.run(&["create", "namespace", namespace])?;
     for object in &case.before {
         let made = server.send(&["create", "-n", namespace], object)?;
         if made["kind"] == "ResourceQuota" {

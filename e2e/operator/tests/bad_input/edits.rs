@@ -4,8 +4,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use e2e_kubernetes::command::until;
 use e2e_operator::{
-    crowd::{self, NAMESPACE, machines, nodes::Nodes},
-    stage::{Stage, condition, events},
+    fleet::{self, NAMESPACE, machines, nodes::Nodes},
+    operator_fixture::{OperatorFixture, condition, events},
 };
 use serde_json::{Value, json};
 
@@ -14,25 +14,25 @@ use super::{LIMIT, NAME, cluster};
 /// Longer than a change takes to be noticed, and as long as a reconcile without changes.
 const CALM: Duration = Duration::from_secs(3);
 
-pub(crate) fn run(stage: &Stage) -> Result<()> {
+pub(crate) fn run(fixture: &OperatorFixture) -> Result<()> {
     let runtime = tokio::runtime::Runtime::new()?;
-    let admin = runtime.block_on(crowd::client(&stage.api.kubeconfig("admin")))?;
-    let server = &stage.server;
-    server.ask(&["create", "namespace", NAMESPACE])?;
-    let played = runtime.spawn(machines::play(admin, Nodes::new()));
+    let admin = runtime.block_on(fleet::client(&fixture.api.kubeconfig("admin")))?;
+    let server = &fixture.server;
+    server.run(&["create", "namespace", NAMESPACE])?;
+    let simulated = runtime.spawn(machines::simulate(admin, Nodes::new()));
     // Quantities that the API server normalizes do not count as foreign changes.
     let spec = json!({ "resources": { "requests": { "cpu": "1000m", "memory": "1024Mi" } } });
     server.send(&["create", "-n", NAMESPACE], &cluster(NAME, &spec))?;
     until("the cluster to be Ready", LIMIT, || {
-        let ready = condition(&look(stage)?, "Ready");
+        let ready = condition(&look(fixture)?, "Ready");
         ensure!(ready["status"] == "True", "{ready}");
         Ok(())
     })?;
-    quiet(stage)?;
-    let advisory = condition(&look(stage)?, "Advisory");
+    quiet(fixture)?;
+    let advisory = condition(&look(fixture)?, "Advisory");
     ensure!(advisory["reason"] != "EditedByOthers", "{advisory}");
     let patch = json!({ "spec": { "ports": [{ "name": "http", "port": 9999 }] } }).to_string();
-    server.ask(&[
+    server.run(&[
         "patch",
         "service",
         "demo-client",
@@ -43,7 +43,7 @@ pub(crate) fn run(stage: &Stage) -> Result<()> {
         "-p",
         &patch,
     ])?;
-    set_back(stage, &["spec.ports", "Service demo-client", "by hands"])?;
+    set_back(fixture, &["spec.ports", "Service demo-client", "by hands"])?;
     until("the port to be as it was", LIMIT, || {
         let service = server.get(&["service", "demo-client", "-n", NAMESPACE])?;
         ensure!(
@@ -53,7 +53,7 @@ pub(crate) fn run(stage: &Stage) -> Result<()> {
         );
         Ok(())
     })?;
-    server.ask(&[
+    server.run(&[
         "scale",
         "statefulset",
         NAME,
@@ -63,30 +63,32 @@ pub(crate) fn run(stage: &Stage) -> Result<()> {
     ])?;
     let parts = [
         "spec.replicas of StatefulSet demo was changed to 2 by kubectl",
-        "kubectl scale rqlitecluster demo -n crowd",
+        "kubectl scale rqlitecluster demo -n fleet",
     ];
-    set_back(stage, &parts)?;
+    set_back(fixture, &parts)?;
     until("three pods", LIMIT, || {
         let set = server.get(&["statefulset", NAME, "-n", NAMESPACE])?;
         ensure!(set["spec"]["replicas"] == 3, "{}", set["spec"]["replicas"]);
         Ok(())
     })?;
-    ensure!(!played.is_finished(), "the machines stopped");
-    played.abort();
+    ensure!(!simulated.is_finished(), "the machines stopped");
+    simulated.abort();
     Ok(())
 }
 
-fn look(stage: &Stage) -> Result<Value> {
-    stage.server.get(&["rqlitecluster", NAME, "-n", NAMESPACE])
+fn look(fixture: &OperatorFixture) -> Result<Value> {
+    fixture
+        .server
+        .get(&["rqlitecluster", NAME, "-n", NAMESPACE])
 }
 
 /// Waits until the condition and an event report it.
-fn set_back(stage: &Stage, parts: &[&str]) -> Result<()> {
+fn set_back(fixture: &OperatorFixture, parts: &[&str]) -> Result<()> {
     until(&format!("an edit to be told: {parts:?}"), LIMIT, || {
-        let advisory = condition(&look(stage)?, "Advisory");
+        let advisory = condition(&look(fixture)?, "Advisory");
         ensure!(advisory["reason"] == "EditedByOthers", "{advisory}");
         let message = advisory["message"].as_str().unwrap_or_default();
-        let told = events(&stage.server, NAMESPACE, NAME)?;
+        let told = events(&fixture.server, NAMESPACE, NAME)?;
         let edits = told.iter().filter(|(reason, _)| reason == "EditedByOthers");
         let all = |text: &str| parts.iter().all(|part| text.contains(part));
         ensure!(all(message), "{message}");
@@ -96,8 +98,8 @@ fn set_back(stage: &Stage, parts: &[&str]) -> Result<()> {
 }
 
 /// Waits until the operator applies nothing any more.
-fn quiet(stage: &Stage) -> Result<()> {
-    let applied = || Ok::<_, anyhow::Error>(stage.log()?.matches("applies ").count());
+fn quiet(fixture: &OperatorFixture) -> Result<()> {
+    let applied = || Ok::<_, anyhow::Error>(fixture.log()?.matches("applies ").count());
     let mut last = (applied()?, std::time::Instant::now());
     until("nothing to be applied any more", LIMIT, || {
         let now = applied()?;

@@ -14,8 +14,8 @@ use e2e_kubernetes::{
 use serde_json::{Value, json};
 
 use crate::{
-    report::Outcome,
-    site::{Site, condition, is_ready, text},
+    fixture::{Fixture, condition, is_ready, text},
+    report::Measurements,
 };
 
 /// Name of the cluster in each namespace.
@@ -26,7 +26,7 @@ const HTTP_PORT: u16 = 4001;
 
 /// The cluster of one namespace.
 pub(crate) struct Cluster<'a> {
-    pub(crate) site: &'a Site,
+    pub(crate) fixture: &'a Fixture,
     pub(crate) namespace: &'a Namespace,
 }
 
@@ -41,15 +41,15 @@ pub(crate) struct Pod {
     pub(crate) image: String,
 }
 
-impl Site {
+impl Fixture {
     /// Runs `work` with a namespace and a cluster of this spec that is Ready. If it fails, the state of the
     /// cluster and the operator's log are saved to files.
     pub(crate) fn cluster(
         &self,
         purpose: &str,
         spec: Value,
-        work: impl FnOnce(&Cluster<'_>) -> Result<Outcome>,
-    ) -> Result<Outcome> {
+        work: impl FnOnce(&Cluster<'_>) -> Result<Measurements>,
+    ) -> Result<Measurements> {
         self.bare(purpose, |cluster| {
             cluster.create(spec)?;
             cluster.ready(LIMIT)?;
@@ -61,11 +61,11 @@ impl Site {
     pub(crate) fn bare(
         &self,
         purpose: &str,
-        work: impl FnOnce(&Cluster<'_>) -> Result<Outcome>,
-    ) -> Result<Outcome> {
+        work: impl FnOnce(&Cluster<'_>) -> Result<Measurements>,
+    ) -> Result<Measurements> {
         self.within(purpose, |namespace| {
             let cluster = Cluster {
-                site: self,
+                fixture: self,
                 namespace,
             };
             let done = work(&cluster);
@@ -73,8 +73,8 @@ impl Site {
                 cluster.keep();
             }
             // A namespace with a protected or finalized cluster could not be deleted.
-            let words = ["delete", "rqlitecluster", "--all", "--wait=false"];
-            let _ = namespace.ask(&words);
+            let args = ["delete", "rqlitecluster", "--all", "--wait=false"];
+            let _ = namespace.run(&args);
             done
         })
     }
@@ -115,8 +115,8 @@ impl Cluster<'_> {
     /// Patches its spec, or with `{"metadata": …}` its annotations.
     pub(crate) fn edit(&self, patch: &Value) -> Result<()> {
         let patch = patch.to_string();
-        let words = ["patch", "rqlitecluster", NAME, "--type=merge", "-p", &patch];
-        self.namespace.ask(&words).map(drop)
+        let args = ["patch", "rqlitecluster", NAME, "--type=merge", "-p", &patch];
+        self.namespace.run(&args).map(drop)
     }
 
     /// Sets the number of voters.
@@ -131,31 +131,31 @@ impl Cluster<'_> {
     /// The current object.
     pub(crate) fn object(&self) -> Result<Value> {
         let path = self.path("/apis/rqlite.dev/v1alpha1", "rqliteclusters");
-        self.site.api.get(&path, NAME)
+        self.fixture.api.get(&path, NAME)
     }
 
     /// The current state of a recovery.
     pub(crate) fn recovery(&self, name: &str) -> Result<Value> {
         let path = self.path("/apis/rqlite.dev/v1alpha1", "rqliterecoveries");
-        self.site.api.get(&path, name)
+        self.fixture.api.get(&path, name)
     }
 
     /// One of its StatefulSets.
     pub(crate) fn set(&self, name: &str) -> Result<Value> {
-        self.site
+        self.fixture
             .api
             .get(&self.path("/apis/apps/v1", "statefulsets"), name)
     }
 
     /// An object of the core API group.
     pub(crate) fn core(&self, kind: &str, name: &str) -> Result<Value> {
-        self.site.api.get(&self.path("/api/v1", kind), name)
+        self.fixture.api.get(&self.path("/api/v1", kind), name)
     }
 
     /// Its PersistentVolumeClaims.
     pub(crate) fn claims(&self) -> Result<Vec<Value>> {
         let path = self.path("/api/v1", "persistentvolumeclaims");
-        self.site.api.list(&path, "")
+        self.fixture.api.list(&path, "")
     }
 
     /// Waits until `probe` accepts the object.
@@ -215,7 +215,10 @@ impl Cluster<'_> {
     /// Pods of a pool: `voter` or `read`.
     pub(crate) fn pods(&self, pool: &str) -> Result<Vec<Pod>> {
         let labels = format!("rqlite.dev/cluster={NAME},rqlite.dev/pool={pool}");
-        let all = self.site.api.list(&self.path("/api/v1", "pods"), &labels)?;
+        let all = self
+            .fixture
+            .api
+            .list(&self.path("/api/v1", "pods"), &labels)?;
         let mut pods: Vec<Pod> = all.iter().map(pod).collect();
         pods.sort_by_key(|pod| ordinal(&pod.name));
         Ok(pods)
@@ -282,15 +285,15 @@ impl Cluster<'_> {
     }
 
     /// Transfers leadership to this voter.
-    pub(crate) fn lead_from(&self, heir: &str) -> Result<()> {
+    pub(crate) fn transfer_leadership(&self, target: &str) -> Result<()> {
         let names = self.voters_named()?;
-        until(&format!("{heir} to lead"), LIMIT, || {
+        until(&format!("{target} to lead"), LIMIT, || {
             let leader = self.namespace.leader(&names)?;
-            if leader != heir {
+            if leader != target {
                 self.namespace
-                    .in_pod(&leader, &["rqlite", "-e", &format!(".stepdown {heir}")])?;
+                    .in_pod(&leader, &["rqlite", "-e", &format!(".stepdown {target}")])?;
             }
-            ensure!(leader == heir, "{leader} leads");
+            ensure!(leader == target, "{leader} leads");
             Ok(())
         })
     }
@@ -304,7 +307,7 @@ impl Cluster<'_> {
     /// Deletes pods without waiting.
     pub(crate) fn delete_pods(&self, names: &[&str]) -> Result<()> {
         self.namespace
-            .ask(&[&["delete", "pod", "--wait=false"], names].concat())
+            .run(&[&["delete", "pod", "--wait=false"], names].concat())
             .map(drop)
     }
 
@@ -313,12 +316,12 @@ impl Cluster<'_> {
         let claims: Vec<_> = names.iter().map(|name| format!("data-{name}")).collect();
         let claims: Vec<_> = claims.iter().map(String::as_str).collect();
         self.namespace
-            .ask(&[&["delete", "pvc", "--wait=false"], &claims[..]].concat())?;
+            .run(&[&["delete", "pvc", "--wait=false"], &claims[..]].concat())?;
         self.delete_pods(names)
     }
 
     /// Waits until a pod has another uid and is ready.
-    pub(crate) fn made_anew(&self, name: &str, uid: &str, limit: Duration) -> Result<()> {
+    pub(crate) fn await_recreated(&self, name: &str, uid: &str, limit: Duration) -> Result<()> {
         until(&format!("another {name}"), limit, || {
             let pods = self.voters()?.into_iter().chain(self.pods("read")?);
             let pod = pods.into_iter().find(|pod| pod.name == name);
@@ -358,18 +361,18 @@ impl Cluster<'_> {
 
     /// The end of every scenario: the cluster is Ready, no acknowledged write is lost, and all nodes'
     /// databases are equal.
-    pub(crate) fn whole(&self, writer: Writer<'_>) -> Result<Outcome> {
-        let ended = self.ended(writer)?;
+    pub(crate) fn verify_intact(&self, writer: Writer<'_>) -> Result<Measurements> {
+        let ended = self.verify_allowing_loss(writer)?;
         ensure!(
             ended.check.lost == 0,
             "acknowledged rows are lost: {:?}",
             ended.check
         );
-        Ok(Outcome::of(&ended))
+        Ok(Measurements::of(&ended))
     }
 
     /// The same, but acknowledged rows may be lost.
-    pub(crate) fn ended(&self, writer: Writer<'_>) -> Result<writer::Outcome> {
+    pub(crate) fn verify_allowing_loss(&self, writer: Writer<'_>) -> Result<writer::WriterResult> {
         self.ready(LONG)?;
         // Ready concerns the voters only; a read replica may still be starting.
         until(
@@ -395,10 +398,10 @@ impl Cluster<'_> {
             .context("make a folder")
             .and_then(|()| {
                 let kinds = "rqliteclusters,rqliterecoveries,statefulsets,configmaps,pdb,pvc";
-                let said = self.namespace.ask(&["get", kinds, "-o", "yaml"]);
+                let said = self.namespace.run(&["get", kinds, "-o", "yaml"]);
                 let said = said.unwrap_or_else(|error| format!("{error:#}"));
                 fs::write(folder.join("rqlite.yaml"), said)?;
-                self.site.keep_operator_log(&self.namespace.name)
+                self.fixture.keep_operator_log(&self.namespace.name)
             });
         if let Err(error) = kept {
             eprintln!("not all could be kept: {error:#}");

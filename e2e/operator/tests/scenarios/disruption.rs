@@ -11,15 +11,15 @@ use serde_json::{Value, json};
 use crate::{
     ROOM,
     cluster::{Cluster, spec},
-    report::Outcome,
-    site::{Site, text},
+    fixture::{Fixture, text},
+    report::Measurements,
 };
 
 /// Limit without writes after the leader was killed.
 const FAILOVER_GOAL: Duration = Duration::from_secs(5);
 /// Limit without writes after the leader was stopped: it transfers leadership first.
 const HANDOVER_GOAL: Duration = Duration::from_secs(1);
-/// How long a machine is off the network.
+/// Execution long a machine is off the network.
 const CUT: Duration = Duration::from_secs(45);
 
 fn milliseconds(limit: Duration) -> u64 {
@@ -46,13 +46,13 @@ fn container_id(pod: &Value) -> Result<String> {
     Ok(id.rsplit('/').next().unwrap_or(id).to_owned())
 }
 
-pub(crate) fn leader_killed(site: &Site) -> Result<Outcome> {
-    site.cluster("killed", spec(3, json!({})), |cluster| {
+pub(crate) fn leader_killed(fixture: &Fixture) -> Result<Measurements> {
+    fixture.cluster("killed", spec(3, json!({})), |cluster| {
         let writer = cluster.writer()?;
         let leader = cluster.leader()?;
         let pod = cluster.core("pods", &leader)?;
         let id = container_id(&pod)?;
-        let seen = writer.during(|| site.signal(text(&pod["spec"]["nodeName"]), &id, "KILL"))?;
+        let seen = writer.during(|| fixture.signal(text(&pod["spec"]["nodeName"]), &id, "KILL"))?;
         until("the container to run anew", LIMIT, || {
             let now = cluster.core("pods", &leader)?;
             ensure!(
@@ -63,24 +63,24 @@ pub(crate) fn leader_killed(site: &Site) -> Result<Outcome> {
             Ok(())
         })?;
         gap(seen.longest_gap_ms, FAILOVER_GOAL)?;
-        cluster.whole(writer)
+        cluster.verify_intact(writer)
     })
 }
 
-pub(crate) fn leader_deleted(site: &Site) -> Result<Outcome> {
-    site.cluster("deleted", spec(3, json!({})), |cluster| {
+pub(crate) fn leader_deleted(fixture: &Fixture) -> Result<Measurements> {
+    fixture.cluster("deleted", spec(3, json!({})), |cluster| {
         let writer = cluster.writer()?;
         let leader = cluster.leader()?;
         let pod = cluster.core("pods", &leader)?;
         let seen = writer.during(|| cluster.delete_pods(&[&leader]))?;
-        cluster.made_anew(&leader, text(&pod["metadata"]["uid"]), LIMIT)?;
+        cluster.await_recreated(&leader, text(&pod["metadata"]["uid"]), LIMIT)?;
         gap(seen.longest_gap_ms, HANDOVER_GOAL)?;
-        cluster.whole(writer)
+        cluster.verify_intact(writer)
     })
 }
 
 /// Afterwards it is the same cluster with the same lineage; nothing was recovered.
-fn all_at_once(cluster: &Cluster<'_>, kill: impl FnOnce() -> Result<()>) -> Result<Outcome> {
+fn all_at_once(cluster: &Cluster<'_>, kill: impl FnOnce() -> Result<()>) -> Result<Measurements> {
     let writer = cluster.writer()?;
     let before = cluster.configuration()?;
     let lineage = cluster.object()?["status"]["lineage"].clone();
@@ -92,9 +92,9 @@ fn all_at_once(cluster: &Cluster<'_>, kill: impl FnOnce() -> Result<()>) -> Resu
     writer.await_progress(LIMIT)?;
     let back = start.elapsed();
     for (name, uid) in &uids {
-        cluster.made_anew(name, uid, LIMIT)?;
+        cluster.await_recreated(name, uid, LIMIT)?;
     }
-    let outcome = cluster.whole(writer)?;
+    let outcome = cluster.verify_intact(writer)?;
     let object = cluster.object()?;
     ensure!(cluster.configuration()? == before, "members have changed");
     ensure!(
@@ -105,27 +105,27 @@ fn all_at_once(cluster: &Cluster<'_>, kill: impl FnOnce() -> Result<()>) -> Resu
         object["status"]["recovery"].is_null(),
         "a recovery was begun"
     );
-    Ok(outcome.noting(format!(
+    Ok(outcome.with_note(format!(
         "writes {:.1} s after the deletion",
         back.as_secs_f64()
     )))
 }
 
-pub(crate) fn all_deleted(site: &Site) -> Result<Outcome> {
-    site.cluster("all", spec(3, json!({})), |cluster| {
+pub(crate) fn all_deleted(fixture: &Fixture) -> Result<Measurements> {
+    fixture.cluster("all", spec(3, json!({})), |cluster| {
         all_at_once(cluster, || Ok(()))
     })
 }
 
-pub(crate) fn all_deleted_with_the_operator(site: &Site) -> Result<Outcome> {
-    site.cluster("all", spec(3, json!({})), |cluster| {
-        all_at_once(cluster, || site.kill_operator())
+pub(crate) fn all_deleted_with_the_operator(fixture: &Fixture) -> Result<Measurements> {
+    fixture.cluster("all", spec(3, json!({})), |cluster| {
+        all_at_once(cluster, || fixture.kill_operator())
     })
 }
 
-pub(crate) fn leaders_machine_cut(site: &Site) -> Result<Outcome> {
-    site.cluster("minority", spec(3, json!({})), |cluster| {
-        let home = site.operator_machine()?;
+pub(crate) fn leaders_machine_cut(fixture: &Fixture) -> Result<Measurements> {
+    fixture.cluster("minority", spec(3, json!({})), |cluster| {
+        let home = fixture.operator_machine()?;
         let writer = cluster.writer_on(&home)?;
         // The operator's machine is not cut off, so the leader must be on another one.
         let away = cluster
@@ -133,29 +133,29 @@ pub(crate) fn leaders_machine_cut(site: &Site) -> Result<Outcome> {
             .into_iter()
             .find(|pod| pod.machine != home);
         let away = away.context("all voters are beside the operator")?;
-        cluster.lead_from(&away.name)?;
+        cluster.transfer_leadership(&away.name)?;
         let start = Instant::now();
-        let cut = site.cut(&away.machine)?;
+        let cut = fixture.cut(&away.machine)?;
         writer.await_progress(LIMIT)?;
         let seen = writer.report(Some(start))?;
-        site.machine_is(&away.machine, false)?;
+        fixture.await_machine(&away.machine, false)?;
         // The sleep is the duration of the fault, not a wait for a condition.
         thread::sleep(CUT.saturating_sub(start.elapsed()));
         let configuration = cluster.configuration()?;
         drop(cut);
-        site.machine_is(&away.machine, true)?;
-        let outcome = cluster.whole(writer)?;
+        fixture.await_machine(&away.machine, true)?;
+        let outcome = cluster.verify_intact(writer)?;
         ensure!(
             cluster.configuration()? == configuration,
             "members have changed"
         );
         let note = format!("writes {} ms after the cut", seen.longest_gap_ms);
-        Ok(outcome.noting(note))
+        Ok(outcome.with_note(note))
     })
 }
 
-pub(crate) fn two_machines_drained(site: &Site) -> Result<Outcome> {
-    site.cluster(
+pub(crate) fn two_machines_drained(fixture: &Fixture) -> Result<Measurements> {
+    fixture.cluster(
         "drained",
         spec(3, json!({"scheduling": {"antiAffinity": "Required"}})),
         |cluster| {
@@ -165,14 +165,14 @@ pub(crate) fn two_machines_drained(site: &Site) -> Result<Outcome> {
             let machines = [pods[1].machine.clone(), pods[2].machine.clone()];
             let drain = |machine: &str| {
                 let only = "--pod-selector=rqlite.dev/cluster=demo";
-                let words = [
+                let args = [
                     "drain",
                     machine,
                     only,
                     "--delete-emptydir-data",
                     "--timeout=40s",
                 ];
-                site.kubectl.ask(&words)
+                fixture.kubectl.run(&args)
             };
             let seen = writer.during(|| {
                 let drained = thread::scope(|scope| {
@@ -182,7 +182,7 @@ pub(crate) fn two_machines_drained(site: &Site) -> Result<Outcome> {
                 let fewest = cluster.voters()?.iter().filter(|p| p.ready).count();
                 let outcome = writer.await_progress(LIMIT);
                 for machine in &machines {
-                    site.kubectl.ask(&["uncordon", machine])?;
+                    fixture.kubectl.run(&["uncordon", machine])?;
                 }
                 let refused = drained.iter().filter(|done| !**done).count();
                 ensure!(refused == 1, "{refused} of two drains were held up");
@@ -190,13 +190,13 @@ pub(crate) fn two_machines_drained(site: &Site) -> Result<Outcome> {
                 outcome
             });
             for machine in &machines {
-                site.kubectl.ask(&["uncordon", machine])?;
+                fixture.kubectl.run(&["uncordon", machine])?;
             }
             let note = format!(
                 "{} ms without writes; one drain waited",
                 seen?.longest_gap_ms
             );
-            Ok(cluster.whole(writer)?.noting(note))
+            Ok(cluster.verify_intact(writer)?.with_note(note))
         },
     )
 }

@@ -5,12 +5,12 @@ use serde_json::{Value, json};
 
 use crate::{
     cluster::{Cluster, LONG, NAME, spec},
-    report::Outcome,
-    site::{Site, text},
+    fixture::{Fixture, text},
+    report::Measurements,
 };
 
-pub(crate) fn conflicting(site: &Site) -> Result<Outcome> {
-    site.cluster("conflict", spec(3, json!({})), |cluster| {
+pub(crate) fn conflicting(fixture: &Fixture) -> Result<Measurements> {
+    fixture.cluster("conflict", spec(3, json!({})), |cluster| {
         let writer = cluster.writer()?;
         let members = cluster.configuration()?;
         let state = cluster.state()?;
@@ -18,26 +18,26 @@ pub(crate) fn conflicting(site: &Site) -> Result<Outcome> {
         missing_pods(cluster)?;
         foreign_state(cluster, &state)?;
         for object in ["service/demo-leader", "pdb/demo", "networkpolicy/demo"] {
-            cluster.namespace.ask(&["delete", object])?;
+            cluster.namespace.run(&["delete", object])?;
             until(&format!("another {object}"), LIMIT, || {
-                cluster.namespace.ask(&["get", object, "-o", "name"])
+                cluster.namespace.run(&["get", object, "-o", "name"])
             })?;
         }
-        let outcome = cluster.whole(writer)?;
+        let outcome = cluster.verify_intact(writer)?;
         ensure!(cluster.configuration()? == members, "members have changed");
         Ok(outcome)
     })
 }
 
-pub(crate) fn scale_by_hand(cluster: &Cluster<'_>, replicas: u8) -> Result<()> {
+pub(crate) fn scale_manually(cluster: &Cluster<'_>, replicas: u8) -> Result<()> {
     let replicas = format!("--replicas={replicas}");
-    let words = ["scale", "statefulset/demo", &replicas];
-    cluster.namespace.ask(&words).map(drop)
+    let args = ["scale", "statefulset/demo", &replicas];
+    cluster.namespace.run(&args).map(drop)
 }
 
 /// A pod added by scaling the StatefulSet is removed again, and leaves no member behind.
 fn extra_pod(cluster: &Cluster<'_>) -> Result<()> {
-    scale_by_hand(cluster, 4)?;
+    scale_manually(cluster, 4)?;
     until("the set to be of three again", LONG, || {
         let replicas = cluster.set(NAME)?["spec"]["replicas"].clone();
         ensure!(replicas == 3, "{replicas}");
@@ -48,7 +48,7 @@ fn extra_pod(cluster: &Cluster<'_>) -> Result<()> {
 
 /// A pod removed by scaling the StatefulSet returns with its data.
 fn missing_pods(cluster: &Cluster<'_>) -> Result<()> {
-    scale_by_hand(cluster, 2)?;
+    scale_manually(cluster, 2)?;
     until("the set to be of three again", LONG, || {
         let replicas = cluster.set(NAME)?["spec"]["replicas"].clone();
         ensure!(replicas == 3, "{replicas}");
@@ -62,7 +62,7 @@ fn foreign_state(cluster: &Cluster<'_>, state: &Value) -> Result<()> {
     let mut other = state.clone();
     other["phase"] = json!("Forming");
     let patch = json!({"data": {"state.json": other.to_string()}}).to_string();
-    let words = [
+    let args = [
         "patch",
         "configmap",
         "demo-state",
@@ -70,7 +70,7 @@ fn foreign_state(cluster: &Cluster<'_>, state: &Value) -> Result<()> {
         "-p",
         &patch,
     ];
-    cluster.namespace.ask(&words)?;
+    cluster.namespace.run(&args)?;
     until("the state file to be as it was", LIMIT, || {
         let now = cluster.state()?;
         ensure!(now == *state, "{now}");
@@ -83,16 +83,17 @@ const DEFINITION: &str = "customresourcedefinition/rqliteclusters.rqlite.dev";
 /// Path of `spec` in the definition's schema.
 const SPEC: &str = "/spec/versions/0/schema/openAPIV3Schema/properties/spec";
 
-pub(crate) fn unreadable(site: &Site) -> Result<Outcome> {
-    site.cluster("unreadable", spec(3, json!({})), |cluster| {
+pub(crate) fn unreadable(fixture: &Fixture) -> Result<Measurements> {
+    fixture.cluster("unreadable", spec(3, json!({})), |cluster| {
         let writer = cluster.writer()?;
-        let words = ["get", DEFINITION, "-o", "json"];
-        let definition: Value = serde_json::from_str(&site.kubectl.ask(&words)?)?;
+        let args = ["get", DEFINITION, "-o", "json"];
+        let definition: Value = serde_json::from_str(&fixture.kubectl.run(&args)?)?;
         let before = definition.pointer(SPEC).context("no schema")?.clone();
         let patch = |schema: &Value| {
             let patch = json!([{"op": "replace", "path": SPEC, "value": schema}]).to_string();
-            site.kubectl
-                .ask(&["patch", DEFINITION, "--type=json", "-p", &patch])
+            fixture
+                .kubectl
+                .run(&["patch", DEFINITION, "--type=json", "-p", &patch])
         };
         // Like after a downgrade: the stored object has a different schema than this operator's.
         patch(&json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true}))?;
@@ -104,10 +105,10 @@ pub(crate) fn unreadable(site: &Site) -> Result<Outcome> {
             "--ignore-not-found",
             "--wait=false",
         ];
-        cluster.namespace.ask(&bad)?;
+        cluster.namespace.run(&bad)?;
         patch(&before)?;
         judged?;
-        cluster.whole(writer)
+        cluster.verify_intact(writer)
     })
 }
 
@@ -121,8 +122,8 @@ fn told_and_others_go_on(cluster: &Cluster<'_>) -> Result<()> {
         cluster.namespace.apply(&odd.to_string())
     })?;
     until("an event that says so", LIMIT, || {
-        let words = ["get", "events", "-o", "json"];
-        let events: Value = serde_json::from_str(&cluster.namespace.ask(&words)?)?;
+        let args = ["get", "events", "-o", "json"];
+        let events: Value = serde_json::from_str(&cluster.namespace.run(&args)?)?;
         let all = events["items"].as_array().cloned().unwrap_or_default();
         let told = all.iter().find(|e| e["involvedObject"]["name"] == "odd");
         let told = told.context("no event on it")?;

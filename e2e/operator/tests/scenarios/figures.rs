@@ -11,8 +11,8 @@ use serde_json::json;
 use crate::{
     ROOM,
     cluster::spec,
-    report::Outcome,
-    site::{Site, text},
+    fixture::{Fixture, text},
+    report::Measurements,
     within,
 };
 
@@ -23,17 +23,17 @@ const READY_ROUNDS: usize = 3;
 const GAP_GOAL: Duration = Duration::from_secs(2);
 const GAP_ROUNDS: usize = 20;
 
-pub(crate) fn smallest_sample(site: &Site) -> Result<Outcome> {
+pub(crate) fn smallest_sample(fixture: &Fixture) -> Result<Measurements> {
     let sample = e2e_operator::root().join("manifests/samples/smallest.yaml");
     let sample = fs::read_to_string(sample)?;
     let mut times = Vec::new();
     for _ in 0..READY_ROUNDS {
-        site.bare("smallest", |cluster| {
+        fixture.bare("smallest", |cluster| {
             let start = Instant::now();
             cluster.namespace.apply(&sample)?;
             cluster.ready(LIMIT)?;
             times.push(start.elapsed());
-            Ok(Outcome::default())
+            Ok(Measurements::default())
         })?;
     }
     let told: Vec<_> = times
@@ -47,11 +47,11 @@ pub(crate) fn smallest_sample(site: &Site) -> Result<Outcome> {
         told.join(", "),
         READY_GOAL.as_secs()
     );
-    Ok(Outcome::default().noting(note))
+    Ok(Measurements::default().with_note(note))
 }
 
-pub(crate) fn leader_deletions(site: &Site) -> Result<Outcome> {
-    site.cluster("rounds", spec(3, json!({})), |cluster| {
+pub(crate) fn leader_deletions(fixture: &Fixture) -> Result<Measurements> {
+    fixture.cluster("rounds", spec(3, json!({})), |cluster| {
         let writer = cluster.writer()?;
         let mut gaps = Vec::new();
         for _ in 0..GAP_ROUNDS {
@@ -59,7 +59,7 @@ pub(crate) fn leader_deletions(site: &Site) -> Result<Outcome> {
             let uid = text(&cluster.core("pods", &leader)?["metadata"]["uid"]).to_owned();
             let seen = writer.during(|| cluster.delete_pods(&[&leader]))?;
             gaps.push(seen.longest_gap_ms);
-            cluster.made_anew(&leader, &uid, LIMIT)?;
+            cluster.await_recreated(&leader, &uid, LIMIT)?;
             cluster.ready(LIMIT)?;
         }
         gaps.sort_unstable();
@@ -74,6 +74,6 @@ pub(crate) fn leader_deletions(site: &Site) -> Result<Outcome> {
             GAP_GOAL.as_millis(),
             at(100)
         );
-        Ok(cluster.whole(writer)?.noting(note))
+        Ok(cluster.verify_intact(writer)?.with_note(note))
     })
 }

@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 
 use crate::{
     cluster::{Cluster, LONG, NAME, spec},
-    report::Outcome,
-    site::{Site, condition, text},
+    fixture::{Fixture, condition, text},
+    report::Measurements,
     within,
 };
 
@@ -34,9 +34,9 @@ fn has_formed_once(cluster: &Cluster<'_>) -> Result<()> {
     Ok(())
 }
 
-pub(crate) fn forms_without_names(site: &Site) -> Result<Outcome> {
-    let provider = site.provider()?;
-    site.bare("forms", |cluster| {
+pub(crate) fn forms_without_names(fixture: &Fixture) -> Result<Measurements> {
+    let provider = fixture.provider()?;
+    fixture.bare("forms", |cluster| {
         let start = Instant::now();
         cluster.create(spec(3, json!({})))?;
         provider.restart_dns()?;
@@ -53,23 +53,23 @@ pub(crate) fn forms_without_names(site: &Site) -> Result<Outcome> {
         has_formed_once(cluster)?;
         let writer = cluster.writer()?;
         let note = format!("Ready after {:.1} s", took.as_secs_f64());
-        Ok(cluster.whole(writer)?.noting(note))
+        Ok(cluster.verify_intact(writer)?.with_note(note))
     })
 }
 
-pub(crate) fn forms_in_all_sizes(site: &Site) -> Result<Outcome> {
+pub(crate) fn forms_in_all_sizes(fixture: &Fixture) -> Result<Measurements> {
     let mut times = Vec::new();
     for size in [1, 2, 5] {
-        site.bare("sizes", |cluster| {
+        fixture.bare("sizes", |cluster| {
             let start = Instant::now();
             cluster.create(spec(size, json!({})))?;
             cluster.ready(LIMIT)?;
             times.push(format!("{size}: {:.0} s", start.elapsed().as_secs_f64()));
             has_formed_once(cluster)?;
-            Ok(Outcome::default())
+            Ok(Measurements::default())
         })?;
     }
-    site.bare("edited", |cluster| {
+    fixture.bare("edited", |cluster| {
         cluster.create(spec(3, json!({})))?;
         cluster.scale(5)?;
         cluster.until("the cluster to have formed", LIMIT, |object| {
@@ -88,13 +88,13 @@ pub(crate) fn forms_in_all_sizes(site: &Site) -> Result<Outcome> {
         cluster.scale(3)?;
         has_formed_once(cluster)?;
         Ok(cluster
-            .whole(writer)?
-            .noting(format!("Ready with {}", times.join(", "))))
+            .verify_intact(writer)?
+            .with_note(format!("Ready with {}", times.join(", "))))
     })
 }
 
-pub(crate) fn sleeps(site: &Site) -> Result<Outcome> {
-    site.cluster(
+pub(crate) fn sleeps(fixture: &Fixture) -> Result<Measurements> {
+    fixture.cluster(
         "sleeps",
         spec(3, json!({"readReplicas": {"replicas": 1}})),
         |cluster| {
@@ -122,7 +122,7 @@ pub(crate) fn sleeps(site: &Site) -> Result<Outcome> {
                 stopped.as_secs_f64(),
                 woken.as_secs_f64()
             );
-            Ok(cluster.whole(writer)?.noting(note))
+            Ok(cluster.verify_intact(writer)?.with_note(note))
         },
     )
 }
@@ -130,16 +130,16 @@ pub(crate) fn sleeps(site: &Site) -> Result<Outcome> {
 /// Deletes the object; returns the time until pods, StatefulSet and object are gone.
 pub(crate) fn delete(cluster: &Cluster<'_>) -> Result<Duration> {
     let start = Instant::now();
-    let words = ["delete", "rqlitecluster", NAME, "--wait=false"];
-    cluster.namespace.ask(&words)?;
+    let args = ["delete", "rqlitecluster", NAME, "--wait=false"];
+    cluster.namespace.run(&args)?;
     until("the cluster to be gone", 2 * DELETION_GOAL, || {
-        let words = [
+        let args = [
             "get",
             "rqliteclusters,statefulsets,pods,services,configmaps",
             "-o",
             "name",
         ];
-        let left = cluster.namespace.ask(&words)?;
+        let left = cluster.namespace.run(&args)?;
         let own = left
             .lines()
             .filter(|l| l.contains(NAME))
@@ -160,9 +160,9 @@ fn claims_go(cluster: &Cluster<'_>) -> Result<()> {
     })
 }
 
-pub(crate) fn goes(site: &Site) -> Result<Outcome> {
+pub(crate) fn goes(fixture: &Fixture) -> Result<Measurements> {
     let retention = json!({"storage": {"size": "1Gi", "retention": {"whenDeleted": "Delete"}}});
-    site.bare("goes", |cluster| {
+    fixture.bare("goes", |cluster| {
         let mut times = Vec::new();
         for case in ["Delete", "leaderless", "protected", "paused, Retain"] {
             let more = if case.ends_with("Retain") {
@@ -195,7 +195,7 @@ pub(crate) fn goes(site: &Site) -> Result<Outcome> {
                 claims_go(cluster)?;
             }
         }
-        Ok(Outcome::default().noting(times.join(", ")))
+        Ok(Measurements::default().with_note(times.join(", ")))
     })
 }
 
@@ -204,8 +204,8 @@ fn protected(cluster: &Cluster<'_>) -> Result<()> {
     cluster.edit(&json!({"spec": {"deletionProtection": true}}))?;
     cluster.ready(LIMIT)?;
     let pods = cluster.uids()?;
-    let words = ["delete", "rqlitecluster", NAME, "--wait=false"];
-    cluster.namespace.ask(&words)?;
+    let args = ["delete", "rqlitecluster", NAME, "--wait=false"];
+    cluster.namespace.run(&args)?;
     cluster.until("the operator to have seen it", LIMIT, |object| {
         ensure!(
             !object["metadata"]["deletionTimestamp"].is_null(),
@@ -234,9 +234,9 @@ fn rows(cluster: &Cluster<'_>) -> Result<u64> {
     count.with_context(|| format!("no count: {answer}"))
 }
 
-pub(crate) fn comes_back(site: &Site) -> Result<Outcome> {
-    site.cluster("again", spec(3, json!({})), |cluster| {
-        let outcome = cluster.whole(cluster.writer()?)?;
+pub(crate) fn comes_back(fixture: &Fixture) -> Result<Measurements> {
+    fixture.cluster("again", spec(3, json!({})), |cluster| {
+        let outcome = cluster.verify_intact(cluster.writer()?)?;
         let before = rows(cluster)?;
         let claims = cluster.claims()?;
         delete(cluster)?;
@@ -267,6 +267,6 @@ pub(crate) fn comes_back(site: &Site) -> Result<Outcome> {
         cluster.ready(LIMIT)?;
         let after = rows(cluster)?;
         ensure!(before == after, "{before} rows before, {after} after");
-        Ok(outcome.noting(format!("{after} rows are back after adoption")))
+        Ok(outcome.with_note(format!("{after} rows are back after adoption")))
     })
 }

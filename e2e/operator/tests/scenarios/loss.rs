@@ -11,12 +11,12 @@ use serde_json::{Value, json};
 
 use crate::{
     cluster::{Cluster, LONG, NAME, spec},
+    fixture::{Cordon, Fixture, condition, text},
     recovery::{look, recover},
-    report::Outcome,
-    site::{Cordon, Site, condition, text},
+    report::Measurements,
 };
 
-/// How long the test watches that nothing happens.
+/// Execution long the test watches that nothing happens.
 const WATCH: Duration = Duration::from_secs(20);
 
 /// Waits until a lost member is replaced by a new voter with another Raft id, with the other members
@@ -38,8 +38,8 @@ fn is_replaced(
     })
 }
 
-pub(crate) fn one_disk(site: &Site) -> Result<Outcome> {
-    site.cluster("one-disk", spec(3, json!({})), |cluster| {
+pub(crate) fn one_disk(fixture: &Fixture) -> Result<Measurements> {
+    fixture.cluster("one-disk", spec(3, json!({})), |cluster| {
         let writer = cluster.writer()?;
         let mut times = Vec::new();
         for leads in [false, true] {
@@ -60,19 +60,19 @@ pub(crate) fn one_disk(site: &Site) -> Result<Outcome> {
                 start.elapsed().as_secs_f64()
             ));
         }
-        Ok(cluster.whole(writer)?.noting(times.join("; ")))
+        Ok(cluster.verify_intact(writer)?.with_note(times.join("; ")))
     })
 }
 
 /// A voter's volume is pinned to a machine that is lost for good.
-pub(crate) fn pinned_to_a_lost_machine(site: &Site) -> Result<Outcome> {
-    site.cluster("pinned", spec(3, json!({})), |cluster| {
-        let home = site.operator_machine()?;
+pub(crate) fn pinned_to_a_lost_machine(fixture: &Fixture) -> Result<Measurements> {
+    fixture.cluster("pinned", spec(3, json!({})), |cluster| {
+        let home = fixture.operator_machine()?;
         let writer = cluster.writer_on(&home)?;
         let pods = cluster.voters()?;
         let lost = pods.iter().find(|pod| pod.machine != home);
         let lost = lost.context("all voters are beside the operator")?;
-        cluster.lead_from(&lost.name)?;
+        cluster.transfer_leadership(&lost.name)?;
         let before = cluster.configuration()?;
         let claim = format!("data-{}", lost.name);
         let volume = |cluster: &Cluster<'_>| -> Result<String> {
@@ -81,7 +81,7 @@ pub(crate) fn pinned_to_a_lost_machine(site: &Site) -> Result<Outcome> {
         };
         let old = volume(cluster)?;
         let cut = Instant::now();
-        let gone = site.take_away(&lost.machine)?;
+        let gone = fixture.lose_machine(&lost.machine)?;
         let deleted = Instant::now();
         writer.await_progress(LIMIT)?;
         let seen = writer.report(Some(cut))?;
@@ -104,10 +104,10 @@ pub(crate) fn pinned_to_a_lost_machine(site: &Site) -> Result<Outcome> {
         ensure!(volume(cluster)? != old, "its claim has its old volume");
         // The old process still runs on that machine, which now returns; it is not a member any more.
         drop(gone);
-        site.machine_is(&lost.machine, true)?;
-        let outcome = cluster.whole(writer)?;
+        fixture.await_machine(&lost.machine, true)?;
+        let outcome = cluster.verify_intact(writer)?;
         until("the old volume to go", LONG, || {
-            let volumes = site.api.list("/api/v1/persistentvolumes", "")?;
+            let volumes = fixture.api.list("/api/v1/persistentvolumes", "")?;
             let is_old = |v: &Value| v["metadata"]["name"] == old.as_str();
             ensure!(!volumes.iter().any(is_old), "{old} is there");
             Ok(())
@@ -117,18 +117,22 @@ pub(crate) fn pinned_to_a_lost_machine(site: &Site) -> Result<Outcome> {
             seen.longest_gap_ms,
             whole.as_secs_f64()
         );
-        Ok(outcome.noting(note))
+        Ok(outcome.with_note(note))
     })
 }
 
 /// Deletes a pod whose machine is cordoned, so that it stays Pending with its data.
-fn send_away<'s>(site: &'s Site, cluster: &Cluster<'_>, name: &str) -> Result<Cordon<'s>> {
+fn evict_and_keep_pending<'s>(
+    fixture: &'s Fixture,
+    cluster: &Cluster<'_>,
+    name: &str,
+) -> Result<Cordon<'s>> {
     let pods = cluster.voters()?.into_iter().chain(cluster.pods("read")?);
     let pod = pods
         .into_iter()
         .find(|p| p.name == name)
         .context("no such pod")?;
-    let cordon = site.cordon(&pod.machine)?;
+    let cordon = fixture.cordon(&pod.machine)?;
     cluster.delete_pods(&[name])?;
     until(&format!("{name} to wait"), LIMIT, || {
         let now = cluster.core("pods", name)?;
@@ -175,18 +179,18 @@ fn waits(cluster: &Cluster<'_>) -> Result<()> {
     Ok(())
 }
 
-pub(crate) fn wiped_disk_grants_no_vote(site: &Site) -> Result<Outcome> {
-    site.cluster(
+pub(crate) fn wiped_disk_grants_no_vote(fixture: &Fixture) -> Result<Measurements> {
+    fixture.cluster(
         "wiped",
         spec(3, json!({"scheduling": {"antiAffinity": "Required"}})),
         |cluster| {
             let home = cluster.voter(1)?.machine;
             let writer = cluster.writer_on(&home)?;
             // C is down while A and B continue; then B's disk is wiped and A is down, too; then C returns.
-            let c = send_away(site, cluster, "demo-2")?;
+            let c = evict_and_keep_pending(fixture, cluster, "demo-2")?;
             writer.await_progress(LIMIT)?;
             let machine = cluster.voter(0)?.machine;
-            let a = site.cordon(&machine)?;
+            let a = fixture.cordon(&machine)?;
             cluster.lose_disks(&["demo-1"])?;
             cluster.delete_pods(&["demo-0"])?;
             drop(c);
@@ -205,7 +209,7 @@ pub(crate) fn wiped_disk_grants_no_vote(site: &Site) -> Result<Outcome> {
                 "writes {:.1} s after A was let back",
                 start.elapsed().as_secs_f64()
             );
-            Ok(cluster.whole(writer)?.noting(note))
+            Ok(cluster.verify_intact(writer)?.with_note(note))
         },
     )
 }
@@ -218,16 +222,16 @@ fn reads_alone(cluster: &Cluster<'_>, pod: &str) -> Result<u64> {
     count.with_context(|| format!("no count: {answer}"))
 }
 
-pub(crate) fn two_disks_survivor_runs(site: &Site) -> Result<Outcome> {
-    two_disks(site, false)
+pub(crate) fn two_disks_survivor_runs(fixture: &Fixture) -> Result<Measurements> {
+    two_disks(fixture, false)
 }
 
-pub(crate) fn two_disks_all_restart(site: &Site) -> Result<Outcome> {
-    two_disks(site, true)
+pub(crate) fn two_disks_all_restart(fixture: &Fixture) -> Result<Measurements> {
+    two_disks(fixture, true)
 }
 
-fn two_disks(site: &Site, all_restart: bool) -> Result<Outcome> {
-    site.cluster("two-disks", spec(3, json!({})), |cluster| {
+fn two_disks(fixture: &Fixture, all_restart: bool) -> Result<Measurements> {
+    fixture.cluster("two-disks", spec(3, json!({})), |cluster| {
         let writer = cluster.writer()?;
         let survivor = cluster.voter(2)?;
         let claim = cluster.core("persistentvolumeclaims", "data-demo-2")?;
@@ -267,7 +271,7 @@ fn two_disks(site: &Site, all_restart: bool) -> Result<Outcome> {
         let note = format!(
             "{acknowledged} acknowledged, the survivor alone reads {rows}; no cluster formed"
         );
-        Ok(Outcome::default().noting(note))
+        Ok(Measurements::default().with_note(note))
     })
 }
 
@@ -290,13 +294,13 @@ fn no_cluster_forms(cluster: &Cluster<'_>) -> Result<()> {
     Ok(())
 }
 
-pub(crate) fn two_of_five_lost_one_waits(site: &Site) -> Result<Outcome> {
-    site.cluster("temporary", spec(5, json!({})), |cluster| {
+pub(crate) fn two_of_five_lost_one_waits(fixture: &Fixture) -> Result<Measurements> {
+    fixture.cluster("temporary", spec(5, json!({})), |cluster| {
         let pods = cluster.voters()?;
         let away = &pods[4];
         let others = pods.iter().find(|p| p.machine != away.machine);
         let writer = cluster.writer_on(&others.context("one machine")?.machine)?;
-        let held = send_away(site, cluster, "demo-4")?;
+        let held = evict_and_keep_pending(fixture, cluster, "demo-4")?;
         // Pods with lost volumes must be schedulable; they are not if their machine is the cordoned one.
         let lost: Vec<&str> = pods
             .iter()
@@ -318,24 +322,27 @@ pub(crate) fn two_of_five_lost_one_waits(site: &Site) -> Result<Outcome> {
         drop(held);
         writer.await_progress(LONG)?;
         Ok(cluster
-            .whole(writer)?
-            .noting("recovery rejected; service came back by itself"))
+            .verify_intact(writer)?
+            .with_note("recovery rejected; service came back by itself"))
     })
 }
 
-pub(crate) fn majority_cut_off(site: &Site) -> Result<Outcome> {
-    site.cluster(
+pub(crate) fn majority_cut_off(fixture: &Fixture) -> Result<Measurements> {
+    fixture.cluster(
         "cut-off",
         spec(3, json!({"scheduling": {"antiAffinity": "Required"}})),
         |cluster| {
-            let home = site.operator_machine()?;
+            let home = fixture.operator_machine()?;
             let writer = cluster.writer_on(&home)?;
             let pods = cluster.voters()?;
             let away: Vec<_> = pods.iter().filter(|p| p.machine != home).collect();
             ensure!(away.len() == 2, "{pods:?}");
-            let cuts = [site.cut(&away[0].machine)?, site.cut(&away[1].machine)?];
+            let cuts = [
+                fixture.cut(&away[0].machine)?,
+                fixture.cut(&away[1].machine)?,
+            ];
             for pod in &away {
-                site.machine_is(&pod.machine, false)?;
+                fixture.await_machine(&pod.machine, false)?;
             }
             cluster.until_condition("Available", "False", Some("QuorumUnavailable"), LIMIT)?;
             recover(cluster, "hasty", &json!({"acceptDataLoss": true}))?;
@@ -354,17 +361,17 @@ pub(crate) fn majority_cut_off(site: &Site) -> Result<Outcome> {
             drop(cuts);
             writer.await_progress(LONG)?;
             for pod in &away {
-                site.machine_is(&pod.machine, true)?;
+                fixture.await_machine(&pod.machine, true)?;
             }
             Ok(cluster
-                .whole(writer)?
-                .noting("recovery rejected; service came back by itself"))
+                .verify_intact(writer)?
+                .with_note("recovery rejected; service came back by itself"))
         },
     )
 }
 
-pub(crate) fn all_disks(site: &Site) -> Result<Outcome> {
-    site.cluster("all-disks", spec(3, json!({})), |cluster| {
+pub(crate) fn all_disks(fixture: &Fixture) -> Result<Measurements> {
+    fixture.cluster("all-disks", spec(3, json!({})), |cluster| {
         cluster.writer()?;
         cluster.lose_disks(&["demo-0", "demo-1", "demo-2"])?;
         cluster.until_condition("QuorumLost", "True", Some("VotersLost"), LONG)?;
@@ -375,6 +382,6 @@ pub(crate) fn all_disks(site: &Site) -> Result<Outcome> {
         ensure!(why.contains("load a backup"), "{why}");
         let replicas = cluster.set(NAME)?["spec"]["replicas"].clone();
         ensure!(replicas == 3, "{replicas}");
-        Ok(Outcome::default().noting("QuorumLost; recovery rejected: a backup is advised"))
+        Ok(Measurements::default().with_note("QuorumLost; recovery rejected: a backup is advised"))
     })
 }

@@ -8,10 +8,10 @@ use serde_json::{Value, json};
 
 use crate::{
     cluster::{Cluster, LONG, NAME, spec},
+    fixture::{Fixture, text},
     lifecycle::delete,
     recovery::{look, recover},
-    report::Outcome,
-    site::{Site, text},
+    report::Measurements,
 };
 
 /// Minimum number of rows to move.
@@ -24,22 +24,27 @@ struct Volume {
 }
 
 /// Sets the volumes' reclaim policy, which decides whether they survive the deletion of their claims.
-fn reclaim(site: &Site, volumes: &[Volume], policy: &str) -> Result<()> {
+fn reclaim(fixture: &Fixture, volumes: &[Volume], policy: &str) -> Result<()> {
     let patch = json!({"spec": {"persistentVolumeReclaimPolicy": policy}}).to_string();
     for one in volumes {
-        let words = ["patch", "pv", &one.volume, "--type=merge", "-p", &patch];
-        site.kubectl.ask(&words)?;
+        let args = ["patch", "pv", &one.volume, "--type=merge", "-p", &patch];
+        fixture.kubectl.run(&args)?;
     }
     Ok(())
 }
 
 /// Deletes the claims and reserves their volumes for claims of the same names in the other namespace; the
 /// data stays. An unreserved volume could be bound to any pending claim.
-fn reserve(site: &Site, from: &Cluster<'_>, to: &Cluster<'_>, volumes: &[Volume]) -> Result<()> {
-    reclaim(site, volumes, "Retain")?;
+fn reserve(
+    fixture: &Fixture,
+    from: &Cluster<'_>,
+    to: &Cluster<'_>,
+    volumes: &[Volume],
+) -> Result<()> {
+    reclaim(fixture, volumes, "Retain")?;
     let claims: Vec<&str> = volumes.iter().map(|v| v.claim.as_str()).collect();
-    let words = [&["delete", "pvc", "--timeout=60s"], &claims[..]].concat();
-    from.namespace.ask(&words)?;
+    let args = [&["delete", "pvc", "--timeout=60s"], &claims[..]].concat();
+    from.namespace.run(&args)?;
     for one in volumes {
         let claim = json!({
             "apiVersion": "v1", "kind": "PersistentVolumeClaim",
@@ -48,8 +53,8 @@ fn reserve(site: &Site, from: &Cluster<'_>, to: &Cluster<'_>, volumes: &[Volume]
         });
         let patch = json!({"spec": {"claimRef": claim}}).to_string();
         let patch = patch.as_str();
-        let words = ["patch", "pv", &one.volume, "--type=merge", "-p", patch];
-        site.kubectl.ask(&words)?;
+        let args = ["patch", "pv", &one.volume, "--type=merge", "-p", patch];
+        fixture.kubectl.run(&args)?;
     }
     Ok(())
 }
@@ -97,12 +102,12 @@ fn identity(cluster: &Cluster<'_>) -> Result<String> {
 /// Moves a cluster while a writer runs. `arrive` creates it over its moved volumes and waits until it is
 /// healthy.
 fn moves(
-    site: &Site,
+    fixture: &Fixture,
     readers: u8,
     arrive: impl FnOnce(&Cluster<'_>, Value) -> Result<String>,
-) -> Result<Outcome> {
+) -> Result<Measurements> {
     let more = json!({"readReplicas": {"replicas": readers}});
-    site.cluster("moves-from", spec(3, more), |old| {
+    fixture.cluster("moves-from", spec(3, more), |old| {
         let writer = old.writer()?;
         let (theirs, volumes) = (identity(old)?, volumes(old)?);
         ensure!(volumes.len() == 3 + usize::from(readers), "not all claims");
@@ -113,19 +118,19 @@ fn moves(
         })?;
         // The writer continues until the old cluster is gone.
         delete(old)?;
-        let outcome = site.bare("moves-to", |new| {
-            reserve(site, old, new, &volumes)?;
+        let outcome = fixture.bare("moves-to", |new| {
+            reserve(fixture, old, new, &volumes)?;
             claim(new, &volumes)?;
             let adopt = json!({"rqlite.dev/adopt": theirs});
             let note = arrive(new, adopt)?;
             let writer = writer.at(&new.url()?);
-            let mut outcome = new.whole(writer)?.noting(note);
+            let mut outcome = new.verify_intact(writer)?.with_note(note);
             // The writer stays in the old namespace, so its failures since the move are not an outage of the
             // cluster.
             outcome.gap_ms = None;
             Ok(outcome)
         });
-        reclaim(site, &volumes, "Delete")?;
+        reclaim(fixture, &volumes, "Delete")?;
         outcome
     })
 }
@@ -141,8 +146,8 @@ fn is_at_home(cluster: &Cluster<'_>) -> Result<()> {
     Ok(())
 }
 
-pub(crate) fn adopted(site: &Site) -> Result<Outcome> {
-    moves(site, 0, |new, adopt| {
+pub(crate) fn adopted(fixture: &Fixture) -> Result<Measurements> {
+    moves(fixture, 0, |new, adopt| {
         let start = Instant::now();
         new.create_with(adopt, spec(3, json!({})))?;
         new.ready(LIMIT)?;
@@ -162,8 +167,8 @@ pub(crate) fn adopted(site: &Site) -> Result<Outcome> {
     })
 }
 
-pub(crate) fn rewritten(site: &Site) -> Result<Outcome> {
-    moves(site, 1, |new, adopt| {
+pub(crate) fn rewritten(fixture: &Fixture) -> Result<Measurements> {
+    moves(fixture, 1, |new, adopt| {
         // A misconfiguration made with the move: no node starts an election within an hour.
         let slow = json!({
             "readReplicas": {"replicas": 1},
@@ -200,7 +205,7 @@ pub(crate) fn rewritten(site: &Site) -> Result<Outcome> {
             "the epoch"
         );
         for pod in new.voters()? {
-            let log = new.namespace.ask(&["logs", &pod.name, "-c", "prepare"])?;
+            let log = new.namespace.run(&["logs", &pod.name, "-c", "prepare"])?;
             ensure!(
                 log.contains("ecovered"),
                 "{} was not rewritten: {log}",

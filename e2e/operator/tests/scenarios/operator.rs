@@ -7,23 +7,23 @@ use serde_json::json;
 
 use crate::{
     cluster::{LONG, spec},
-    report::Outcome,
-    site::{Site, is_ready, text},
+    fixture::{Fixture, is_ready, text},
+    report::Measurements,
 };
 
 /// A process that was paused for longer than its Lease lasts, and resumes while another operator is active.
-pub(crate) fn two_operators(site: &Site) -> Result<Outcome> {
-    site.cluster("two-op", spec(3, json!({})), |cluster| {
+pub(crate) fn two_operators(fixture: &Fixture) -> Result<Measurements> {
+    fixture.cluster("two-op", spec(3, json!({})), |cluster| {
         let writer = cluster.writer()?;
-        site.upgrade(&["replicaCount=2"])?;
+        fixture.upgrade(&["replicaCount=2"])?;
         let judged = (|| {
             let pods = until("two operators", LIMIT, || {
-                let pods = site.operator_pods()?;
+                let pods = fixture.operator_pods()?;
                 let ready = pods.iter().filter(|pod| is_ready(pod)).count();
                 ensure!(pods.len() == 2 && ready == 2, "{ready} of {}", pods.len());
                 Ok(pods)
             })?;
-            let holder = site.operator_holder()?;
+            let holder = fixture.operator_holder()?;
             let old = pods
                 .iter()
                 .find(|p| holder.starts_with(text(&p["metadata"]["name"])));
@@ -33,19 +33,19 @@ pub(crate) fn two_operators(site: &Site) -> Result<Outcome> {
             let id = id.rsplit('/').next().unwrap_or(id);
             let machine = text(&old["spec"]["nodeName"]);
             cluster.scale(5)?;
-            site.signal(machine, id, "STOP")?;
+            fixture.signal(machine, id, "STOP")?;
             let start = Instant::now();
             let taken = until("the other one to take over", LIMIT, || {
-                let now = site.operator_holder()?;
+                let now = fixture.operator_holder()?;
                 ensure!(now != holder && !now.is_empty(), "{now}");
                 Ok(start.elapsed())
             })?;
             // It must notice that its Lease has expired before it does anything: it exits and is restarted.
-            let _ = site.signal(machine, id, "CONT");
+            let _ = fixture.signal(machine, id, "CONT");
             let restarts = status["restartCount"].as_u64().unwrap_or_default();
             let name = text(&old["metadata"]["name"]).to_owned();
             until("the old one to have ended", LIMIT, || {
-                let pods = site.operator_pods()?;
+                let pods = fixture.operator_pods()?;
                 let now = pods.iter().find(|p| p["metadata"]["name"] == name.as_str());
                 let now = now.map_or(0, |p| {
                     p["status"]["containerStatuses"][0]["restartCount"]
@@ -58,12 +58,12 @@ pub(crate) fn two_operators(site: &Site) -> Result<Outcome> {
             cluster.ready(LONG)?;
             Ok::<_, anyhow::Error>(taken)
         })();
-        site.upgrade(&["replicaCount=1"])?;
-        site.await_operator()?;
+        fixture.upgrade(&["replicaCount=1"])?;
+        fixture.await_operator()?;
         let taken = judged?;
         let members = cluster.configuration()?;
         ensure!(members.len() == 5, "{members:?}");
         let note = format!("taken over after {:.0} s", taken.as_secs_f64());
-        Ok(cluster.whole(writer)?.noting(note))
+        Ok(cluster.verify_intact(writer)?.with_note(note))
     })
 }

@@ -15,49 +15,49 @@ use serde_json::{Value, json};
 
 use crate::{
     cluster::{Cluster, LONG, NAME, spec},
-    edits::scale_by_hand,
-    report::Outcome,
-    scaling::hold_down,
-    site::{Site, text},
+    edits::scale_manually,
+    fixture::{Fixture, text},
+    report::Measurements,
+    scaling::keep_pending,
 };
 
 const DEFINITION: &str = "customresourcedefinition/rqliteclusters.rqlite.dev";
 /// Path of the rules about `spec.reaping` in it.
 const RULES: &str = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/reaping/x-kubernetes-validations";
-/// How long the leader must have had no contact with a voter in these scenarios.
+/// Execution long the leader must have had no contact with a voter in these scenarios.
 const VOTER_TIMEOUT: Duration = Duration::from_secs(20);
 /// The same for a read replica: the minimum that the definition allows.
 const READER_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The definition without its minimum of `voterTimeout`; restored when dropped.
-struct Lowered<'a> {
-    site: &'a Site,
+struct RelaxedRule<'a> {
+    fixture: &'a Fixture,
     rules: Value,
 }
 
-impl<'a> Lowered<'a> {
-    fn new(site: &'a Site) -> Result<Self> {
-        let words = ["get", DEFINITION, "-o", "json"];
-        let definition: Value = serde_json::from_str(&site.kubectl.ask(&words)?)?;
+impl<'a> RelaxedRule<'a> {
+    fn new(fixture: &'a Fixture) -> Result<Self> {
+        let args = ["get", DEFINITION, "-o", "json"];
+        let definition: Value = serde_json::from_str(&fixture.kubectl.run(&args)?)?;
         let rules = definition.pointer(RULES).context("no rules")?.clone();
-        let lowered = Self { site, rules };
-        let all = lowered.rules.as_array().context("no list of rules")?;
+        let relaxed = Self { fixture, rules };
+        let all = relaxed.rules.as_array().context("no list of rules")?;
         let others = all.iter();
         let others = others.filter(|rule| !text(&rule["rule"]).contains("voterTimeout"));
         let others: Vec<&Value> = others.collect();
-        ensure!(others.len() + 1 == all.len(), "{}", lowered.rules);
-        lowered.write(&json!(others))?;
-        Ok(lowered)
+        ensure!(others.len() + 1 == all.len(), "{}", relaxed.rules);
+        relaxed.write(&json!(others))?;
+        Ok(relaxed)
     }
 
     fn write(&self, rules: &Value) -> Result<()> {
         let patch = json!([{"op": "replace", "path": RULES, "value": rules}]).to_string();
-        let words = ["patch", DEFINITION, "--type=json", "-p", &patch];
-        self.site.kubectl.ask(&words).map(drop)
+        let args = ["patch", DEFINITION, "--type=json", "-p", &patch];
+        self.fixture.kubectl.run(&args).map(drop)
     }
 }
 
-impl Drop for Lowered<'_> {
+impl Drop for RelaxedRule<'_> {
     fn drop(&mut self) {
         if let Err(error) = self.write(&self.rules) {
             eprintln!("the definition stays without a rule: {error:#}");
@@ -66,7 +66,7 @@ impl Drop for Lowered<'_> {
 }
 
 /// Starts a node manually in its own pod, and waits until it has joined. The operator does not know it.
-fn start_by_hand(cluster: &Cluster<'_>, name: &str, votes: bool) -> Result<()> {
+fn start_manually(cluster: &Cluster<'_>, name: &str, votes: bool) -> Result<()> {
     let image = cluster.voter(0)?.image;
     let pod = json!({
         "apiVersion": "v1", "kind": "Pod",
@@ -108,8 +108,8 @@ fn start_by_hand(cluster: &Cluster<'_>, name: &str, votes: bool) -> Result<()> {
 
 /// Kills it and deletes its pod at once, as if its machine failed.
 fn gone(cluster: &Cluster<'_>, name: &str) -> Result<()> {
-    let words = ["delete", "pod", name, "--grace-period=0", "--force"];
-    cluster.namespace.ask(&words).map(drop)
+    let args = ["delete", "pod", name, "--grace-period=0", "--force"];
+    cluster.namespace.run(&args).map(drop)
 }
 
 /// Checks for this time that the node is a member, according to a node that need not be the leader.
@@ -140,8 +140,8 @@ fn reaped(cluster: &Cluster<'_>, name: &str, start: Instant) -> Result<Duration>
 
 /// The operator's message about the removal of a member.
 fn told(cluster: &Cluster<'_>, name: &str) -> Result<Option<String>> {
-    let words = ["get", "events.events.k8s.io", "-o", "json"];
-    let events: Value = serde_json::from_str(&cluster.namespace.ask(&words)?)?;
+    let args = ["get", "events.events.k8s.io", "-o", "json"];
+    let events: Value = serde_json::from_str(&cluster.namespace.run(&args)?)?;
     let all = events["items"].as_array().into_iter().flatten();
     let mut notes = all.filter(|event| event["reason"] == "MemberRemoved");
     let start = format!("removes {name}: ");
@@ -149,9 +149,9 @@ fn told(cluster: &Cluster<'_>, name: &str) -> Result<Option<String>> {
     Ok(note.map(str::to_owned))
 }
 
-pub(crate) fn unknown_voter(site: &Site) -> Result<Outcome> {
-    let _lowered = Lowered::new(site)?;
-    site.bare("unknown", |cluster| {
+pub(crate) fn unknown_voter(fixture: &Fixture) -> Result<Measurements> {
+    let _lowered = RelaxedRule::new(fixture)?;
+    fixture.bare("unknown", |cluster| {
         let timeout = format!("{}s", VOTER_TIMEOUT.as_secs());
         let spec = spec(3, json!({"reaping": {"voterTimeout": timeout}}));
         until("the definition to allow it", LIMIT, || {
@@ -160,7 +160,7 @@ pub(crate) fn unknown_voter(site: &Site) -> Result<Outcome> {
         cluster.ready(LIMIT)?;
         let home = cluster.voter(0)?;
         let writer = cluster.writer_on(&home.machine)?;
-        start_by_hand(cluster, "elsewhere", true)?;
+        start_manually(cluster, "elsewhere", true)?;
         // It answers its leader, so it is not removed merely for being unknown.
         stays_member(
             cluster,
@@ -172,7 +172,7 @@ pub(crate) fn unknown_voter(site: &Site) -> Result<Outcome> {
         let away = away.iter().find(|pod| pod.machine != home.machine);
         let away = &away.context("one machine")?.name;
         gone(cluster, "elsewhere")?;
-        let cordon = hold_down(site, cluster, away)?;
+        let cordon = keep_pending(fixture, cluster, away)?;
         // Two of four are no quorum: no member is removed from a configuration that cannot change.
         cluster.until_condition("Available", "False", Some("QuorumUnavailable"), LIMIT)?;
         stays_member(cluster, "elsewhere", "demo-0", VOTER_TIMEOUT)?;
@@ -186,23 +186,23 @@ pub(crate) fn unknown_voter(site: &Site) -> Result<Outcome> {
         })?;
         ensure!(why.starts_with("nobody knows it"), "{why}");
         // The purpose of the removal: one of three may be down again.
-        let cordon = hold_down(site, cluster, away)?;
+        let cordon = keep_pending(fixture, cluster, away)?;
         writer.await_progress(LIMIT)?;
         drop(cordon);
         let note = format!(
             "left alone while it answered and while two of four were no quorum; removed {:.0} s after a quorum was back (voterTimeout: {timeout}, the definition's least of an hour taken away for this)",
             took.as_secs_f64()
         );
-        Ok(cluster.whole(writer)?.noting(note))
+        Ok(cluster.verify_intact(writer)?.with_note(note))
     })
 }
 
-pub(crate) fn without_a_pod(site: &Site) -> Result<Outcome> {
+pub(crate) fn without_a_pod(fixture: &Fixture) -> Result<Measurements> {
     let timeout = format!("{}s", READER_TIMEOUT.as_secs());
     let spec = spec(3, json!({"reaping": {"readReplicaTimeout": timeout}}));
-    site.cluster("ghosts", spec, |cluster| {
+    fixture.cluster("ghosts", spec, |cluster| {
         let writer = cluster.writer()?;
-        start_by_hand(cluster, "analytics", false)?;
+        start_manually(cluster, "analytics", false)?;
         gone(cluster, "analytics")?;
         let silent = Instant::now();
         // While the operator is paused, the StatefulSet is scaled up and down again, which leaves a voter
@@ -210,14 +210,14 @@ pub(crate) fn without_a_pod(site: &Site) -> Result<Outcome> {
         let pause = |on: bool| cluster.edit(&json!({"spec": {"paused": on}}));
         pause(true)?;
         cluster.until_condition("Paused", "True", None, LIMIT)?;
-        scale_by_hand(cluster, 4)?;
+        scale_manually(cluster, 4)?;
         until("a fourth voter", LIMIT, || {
             let members = cluster.configuration()?;
             let member = members.get("demo-3").context("it is no member")?;
             ensure!(member.1, "it does not vote yet");
             Ok(())
         })?;
-        scale_by_hand(cluster, 3)?;
+        scale_manually(cluster, 3)?;
         until("its pod to be gone", LIMIT, || {
             let pods = cluster.uids()?;
             ensure!(pods.len() == 3, "{pods:?}");
@@ -243,6 +243,6 @@ pub(crate) fn without_a_pod(site: &Site) -> Result<Outcome> {
             voter.as_secs_f64(),
             reader.as_secs_f64()
         );
-        Ok(cluster.whole(writer)?.noting(note))
+        Ok(cluster.verify_intact(writer)?.with_note(note))
     })
 }

@@ -10,9 +10,9 @@ use serde_json::{Value, json};
 
 use crate::{
     cluster::{Cluster, LONG, NAME, spec},
-    report::Outcome,
-    scaling::{hold_down, kill_at_each},
-    site::{Site, condition, text},
+    fixture::{Fixture, condition, text},
+    report::Measurements,
+    scaling::{keep_pending, kill_at_each},
 };
 
 /// Creates an RqliteRecovery, the administrator's consent. `more`: fields of its spec.
@@ -61,7 +61,7 @@ fn recovered(
     writer: Writer<'_>,
     recovery: &str,
     start: Instant,
-) -> Result<Outcome> {
+) -> Result<Measurements> {
     writer.await_progress(LONG)?;
     let service = start.elapsed();
     let done = look(cluster, recovery, &["Succeeded"], LONG)?;
@@ -69,7 +69,7 @@ fn recovered(
     let announced = announced.context("no announced loss")?;
     let epoch = cluster.object()?["status"]["lineage"]["epoch"].clone();
     ensure!(epoch == 1, "epoch {epoch} after one recovery");
-    let ended = cluster.ended(writer)?;
+    let ended = cluster.verify_allowing_loss(writer)?;
     let lost = ended.check.lost;
     ensure!(
         lost <= announced,
@@ -80,7 +80,7 @@ fn recovered(
         "service {:.0} s after the consent, one human step; {announced} entries announced as possibly lost",
         service.as_secs_f64()
     );
-    Ok(Outcome::of(&ended).noting(note))
+    Ok(Measurements::of(&ended).with_note(note))
 }
 
 const CONSENT: &str = r#"{"acceptDataLoss": true}"#;
@@ -89,8 +89,8 @@ fn consent() -> Value {
     serde_json::from_str(CONSENT).unwrap_or_default()
 }
 
-pub(crate) fn leader_survives(site: &Site) -> Result<Outcome> {
-    site.cluster("recover", spec(3, json!({})), |cluster| {
+pub(crate) fn leader_survives(fixture: &Fixture) -> Result<Measurements> {
+    fixture.cluster("recover", spec(3, json!({})), |cluster| {
         let writer = cluster.writer()?;
         let survivor = cluster.leader()?;
         lose_all_but(cluster, &[&survivor])?;
@@ -110,8 +110,8 @@ pub(crate) fn leader_survives(site: &Site) -> Result<Outcome> {
     })
 }
 
-pub(crate) fn follower_survives(site: &Site) -> Result<Outcome> {
-    site.cluster("recover", spec(3, json!({})), |cluster| {
+pub(crate) fn follower_survives(fixture: &Fixture) -> Result<Measurements> {
+    fixture.cluster("recover", spec(3, json!({})), |cluster| {
         let writer = cluster.writer()?;
         let survivor = cluster.follower()?;
         lose_all_but(cluster, &[&survivor])?;
@@ -121,8 +121,8 @@ pub(crate) fn follower_survives(site: &Site) -> Result<Outcome> {
     })
 }
 
-pub(crate) fn three_of_five(site: &Site) -> Result<Outcome> {
-    site.cluster("three-of-five", spec(5, json!({})), |cluster| {
+pub(crate) fn three_of_five(fixture: &Fixture) -> Result<Measurements> {
+    fixture.cluster("three-of-five", spec(5, json!({})), |cluster| {
         let writer = cluster.writer()?;
         let leader = cluster.leader()?;
         let follower = cluster.follower()?;
@@ -141,8 +141,8 @@ fn phase(object: &Value) -> Option<String> {
     Some(format!("{phase}/{step}"))
 }
 
-pub(crate) fn operator_killed_at_each_step(site: &Site) -> Result<Outcome> {
-    site.cluster("killed-rec", spec(3, json!({})), |cluster| {
+pub(crate) fn operator_killed_at_each_step(fixture: &Fixture) -> Result<Measurements> {
+    fixture.cluster("killed-rec", spec(3, json!({})), |cluster| {
         let writer = cluster.writer()?;
         let survivor = cluster.leader()?;
         lose_all_but(cluster, &[&survivor])?;
@@ -153,14 +153,14 @@ pub(crate) fn operator_killed_at_each_step(site: &Site) -> Result<Outcome> {
             // Once, the survivor's pod is also killed, in the middle of the rewrite.
             let applies = object["status"]["recovery"]["phase"] == "Applying";
             if applies && !seed_killed.get() && cluster.core("pods", &survivor).is_ok() {
-                let words = ["delete", "pod", &survivor, "--grace-period=0", "--force"];
-                seed_killed.set(cluster.namespace.ask(&words).is_ok());
+                let args = ["delete", "pod", &survivor, "--grace-period=0", "--force"];
+                seed_killed.set(cluster.namespace.run(&args).is_ok());
             }
             object["status"]["recovery"]["phase"] == "Succeeded"
         })?;
         ensure!(killed.len() >= 4, "killed only at {killed:?}");
         ensure!(seed_killed.get(), "the survivor's pod was not killed");
-        site.await_operator()?;
+        fixture.await_operator()?;
         // A second recovery finds nothing to recover and changes nothing.
         recover(cluster, "again", &consent())?;
         look(cluster, "again", &["Rejected"], LIMIT)?;
@@ -170,26 +170,26 @@ pub(crate) fn operator_killed_at_each_step(site: &Site) -> Result<Outcome> {
             outcome.note,
             killed.join(", ")
         );
-        Ok(outcome.noting(note))
+        Ok(outcome.with_note(note))
     })
 }
 
-pub(crate) fn leader_exists(site: &Site) -> Result<Outcome> {
-    site.cluster("needless", spec(3, json!({})), |cluster| {
+pub(crate) fn leader_exists(fixture: &Fixture) -> Result<Measurements> {
+    fixture.cluster("needless", spec(3, json!({})), |cluster| {
         let writer = cluster.writer()?;
         let pods = cluster.uids()?;
         recover(cluster, "needless", &consent())?;
         let refused = look(cluster, "needless", &["Rejected"], LIMIT)?;
         let why = text(&refused["status"]["message"]).to_owned();
         ensure!(why.contains("leads"), "{why}");
-        let outcome = cluster.whole(writer)?;
+        let outcome = cluster.verify_intact(writer)?;
         ensure!(cluster.uids()? == pods, "pods were touched");
         Ok(outcome)
     })
 }
 
-pub(crate) fn survivors_machine_drained(site: &Site) -> Result<Outcome> {
-    site.cluster("drained-rec", spec(3, json!({})), |cluster| {
+pub(crate) fn survivors_machine_drained(fixture: &Fixture) -> Result<Measurements> {
+    fixture.cluster("drained-rec", spec(3, json!({})), |cluster| {
         let survivor = cluster.leader()?;
         let pods = cluster.voters()?;
         let machine = pods
@@ -216,7 +216,7 @@ pub(crate) fn survivors_machine_drained(site: &Site) -> Result<Outcome> {
             cluster.core("pods", &survivor)
         })?;
         let only = "--pod-selector=rqlite.dev/cluster=demo";
-        let words = [
+        let args = [
             "drain",
             &machine,
             only,
@@ -224,7 +224,7 @@ pub(crate) fn survivors_machine_drained(site: &Site) -> Result<Outcome> {
             "--timeout=60s",
             "--force",
         ];
-        let drained = site.kubectl.ask(&words);
+        let drained = fixture.kubectl.run(&args);
         let waits = until("the survivor to wait for its machine", LIMIT, || {
             let pod = cluster.core("pods", &survivor)?;
             ensure!(
@@ -234,17 +234,17 @@ pub(crate) fn survivors_machine_drained(site: &Site) -> Result<Outcome> {
             );
             Ok(())
         });
-        site.kubectl.ask(&["uncordon", &machine])?;
+        fixture.kubectl.run(&["uncordon", &machine])?;
         drained?;
         waits?;
         recovered(cluster, writer, "go", start)
     })
 }
 
-pub(crate) fn old_machine_returns(site: &Site) -> Result<Outcome> {
+pub(crate) fn old_machine_returns(fixture: &Fixture) -> Result<Measurements> {
     let required = json!({"scheduling": {"antiAffinity": "Required"}});
-    site.cluster("returns", spec(3, required), |cluster| {
-        let home = site.operator_machine()?;
+    fixture.cluster("returns", spec(3, required), |cluster| {
+        let home = fixture.operator_machine()?;
         let pods = cluster.voters()?;
         let survivor = pods
             .iter()
@@ -253,10 +253,10 @@ pub(crate) fn old_machine_returns(site: &Site) -> Result<Outcome> {
         let away: Vec<_> = pods.iter().filter(|p| p.machine != home).collect();
         let (burned, old) = (away[0], away[1]);
         let writer = cluster.writer_on(&home)?;
-        cluster.lead_from(&survivor.name)?;
+        cluster.transfer_leadership(&survivor.name)?;
         let before = cluster.configuration()?;
-        let cut = site.cut(&old.machine)?;
-        site.machine_is(&old.machine, false)?;
+        let cut = fixture.cut(&old.machine)?;
+        fixture.await_machine(&old.machine, false)?;
         cluster.lose_disks(&[&burned.name])?;
         cluster.until_condition("Available", "False", Some("QuorumUnavailable"), LIMIT)?;
         let start = Instant::now();
@@ -270,9 +270,9 @@ pub(crate) fn old_machine_returns(site: &Site) -> Result<Outcome> {
         let service = start.elapsed();
         // The old process is still running, with its old data and its old lineage.
         drop(cut);
-        site.machine_is(&old.machine, true)?;
+        fixture.await_machine(&old.machine, true)?;
         look(cluster, "go", &["Succeeded"], LONG)?;
-        let ended = cluster.ended(writer)?;
+        let ended = cluster.verify_allowing_loss(writer)?;
         ensure!(ended.check.lost == 0, "{:?}", ended.check);
         let now = cluster.configuration()?;
         let id = |members: &std::collections::BTreeMap<String, (String, bool)>| {
@@ -281,19 +281,19 @@ pub(crate) fn old_machine_returns(site: &Site) -> Result<Outcome> {
         ensure!(id(&now) != id(&before), "the old data votes: {now:?}");
         let log = cluster
             .namespace
-            .ask(&["logs", &old.name, "-c", "prepare"])?;
+            .run(&["logs", &old.name, "-c", "prepare"])?;
         ensure!(log.contains("arked"), "its data was not put aside: {log}");
         let note = format!(
             "service {:.0} s after the consent; the old data is parked",
             service.as_secs_f64()
         );
-        Ok(Outcome::of(&ended).noting(note))
+        Ok(Measurements::of(&ended).with_note(note))
     })
 }
 
-pub(crate) fn read_replica_is_newer(site: &Site) -> Result<Outcome> {
+pub(crate) fn read_replica_is_newer(fixture: &Fixture) -> Result<Measurements> {
     let more = json!({"readReplicas": {"replicas": 1}});
-    site.cluster("reader-newer", spec(3, more), |cluster| {
+    fixture.cluster("reader-newer", spec(3, more), |cluster| {
         let (away, reader) = (cluster.voter(2)?, cluster.pods("read")?.remove(0));
         let others = cluster
             .voters()?
@@ -301,9 +301,9 @@ pub(crate) fn read_replica_is_newer(site: &Site) -> Result<Outcome> {
             .take(2)
             .find(|p| p.machine != away.machine);
         let writer = cluster.writer_on(&others.context("one machine")?.machine)?;
-        cluster.lead_from("demo-0")?;
+        cluster.transfer_leadership("demo-0")?;
         // One voter misses the last writes; the two that have them are lost.
-        let cordon = hold_down(site, cluster, &away.name)?;
+        let cordon = keep_pending(fixture, cluster, &away.name)?;
         writer.await_progress(LIMIT)?;
         let burning = cluster.uids()?;
         cluster.lose_disks(&["demo-0", "demo-1"])?;
@@ -327,11 +327,11 @@ pub(crate) fn read_replica_is_newer(site: &Site) -> Result<Outcome> {
     })
 }
 
-pub(crate) fn automatic(site: &Site) -> Result<Outcome> {
+pub(crate) fn automatic(fixture: &Fixture) -> Result<Measurements> {
     let policy = json!({"quorumRecovery": {
         "policy": "Automatic", "detectAfter": "5s", "automaticAfter": "10s", "acceptDataLoss": true,
     }});
-    site.cluster("automatic", spec(3, policy), |cluster| {
+    fixture.cluster("automatic", spec(3, policy), |cluster| {
         let writer = cluster.writer()?;
         let survivor = cluster.leader()?;
         let pods = cluster.voters()?;
@@ -348,6 +348,6 @@ pub(crate) fn automatic(site: &Site) -> Result<Outcome> {
         let note = outcome
             .note
             .replace("the consent, one human step", "the loss, no human step");
-        Ok(outcome.noting(note))
+        Ok(outcome.with_note(note))
     })
 }

@@ -17,7 +17,7 @@ const REASON_CHARS: usize = 160;
 
 /// Measurements of a scenario that passed.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Outcome {
+pub(crate) struct Measurements {
     /// Longest time without an acknowledged write, in milliseconds.
     pub(crate) gap_ms: Option<u64>,
     /// Acknowledged writes.
@@ -28,9 +28,9 @@ pub(crate) struct Outcome {
     pub(crate) note: String,
 }
 
-impl Outcome {
+impl Measurements {
     /// Measurements of a writer over its whole life.
-    pub(crate) fn of(ended: &writer::Outcome) -> Self {
+    pub(crate) fn of(ended: &writer::WriterResult) -> Self {
         Self {
             gap_ms: Some(ended.report.longest_gap_ms),
             acknowledged: Some(ended.check.acknowledged),
@@ -40,7 +40,7 @@ impl Outcome {
     }
 
     /// Sets the note.
-    pub(crate) fn noting(mut self, note: impl Into<String>) -> Self {
+    pub(crate) fn with_note(mut self, note: impl Into<String>) -> Self {
         self.note = note.into();
         self
     }
@@ -48,8 +48,8 @@ impl Outcome {
 
 /// Result of a scenario.
 #[derive(Debug)]
-pub(crate) enum Verdict {
-    Passed(Outcome),
+pub(crate) enum ScenarioResult {
+    Passed(Measurements),
     Failed(String),
     /// Covered by another test, which is named; not run here.
     Elsewhere(&'static str),
@@ -61,25 +61,25 @@ pub(crate) struct Row {
     pub(crate) number: &'static str,
     pub(crate) name: &'static str,
     pub(crate) took: Duration,
-    pub(crate) verdict: Verdict,
+    pub(crate) result: ScenarioResult,
 }
 
 impl Row {
     pub(crate) fn has_failed(&self) -> bool {
-        matches!(self.verdict, Verdict::Failed(_))
+        matches!(self.result, ScenarioResult::Failed(_))
     }
 
     fn cells(&self) -> [String; 7] {
         let figure = |n: Option<u64>| n.map_or("–".to_owned(), |n| n.to_string());
-        let (result, gap, lost, acknowledged, note) = match &self.verdict {
-            Verdict::Passed(outcome) => (
+        let (result, gap, lost, acknowledged, note) = match &self.result {
+            ScenarioResult::Passed(outcome) => (
                 "pass",
                 outcome.gap_ms.map_or("–".to_owned(), milliseconds),
                 figure(outcome.lost),
                 figure(outcome.acknowledged),
                 outcome.note.clone(),
             ),
-            Verdict::Failed(why) => {
+            ScenarioResult::Failed(why) => {
                 let first: String = why.chars().take(REASON_CHARS).collect();
                 let none = || "–".to_owned();
                 (
@@ -90,14 +90,16 @@ impl Row {
                     first.replace(['\n', '|'], " "),
                 )
             }
-            Verdict::Elsewhere(place) => {
+            ScenarioResult::Elsewhere(place) => {
                 let none = || "–".to_owned();
                 ("elsewhere", none(), none(), none(), (*place).to_owned())
             }
         };
-        let took = match self.verdict {
-            Verdict::Elsewhere(_) => "–".to_owned(),
-            Verdict::Passed(_) | Verdict::Failed(_) => format!("{:.0} s", self.took.as_secs_f64()),
+        let took = match self.result {
+            ScenarioResult::Elsewhere(_) => "–".to_owned(),
+            ScenarioResult::Passed(_) | ScenarioResult::Failed(_) => {
+                format!("{:.0} s", self.took.as_secs_f64())
+            }
         };
         [
             self.name.to_owned(),

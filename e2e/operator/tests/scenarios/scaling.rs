@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 
 use crate::{
     cluster::{Cluster, LONG, NAME, spec},
-    report::Outcome,
-    site::{Site, condition, text},
+    fixture::{Fixture, condition, text},
+    report::Measurements,
 };
 
 /// Scales and waits; checks that exactly the removed pods' claims are retired.
@@ -27,16 +27,16 @@ fn scale(cluster: &Cluster<'_>, to: u8) -> Result<Duration> {
     Ok(start.elapsed())
 }
 
-pub(crate) fn up_and_down(site: &Site) -> Result<Outcome> {
-    walk(site, "walk", 3, &[5, 3, 1, 3])
+pub(crate) fn up_and_down(fixture: &Fixture) -> Result<Measurements> {
+    walk(fixture, "walk", 3, &[5, 3, 1, 3])
 }
 
-pub(crate) fn five_to_one_and_back(site: &Site) -> Result<Outcome> {
-    walk(site, "shrink", 5, &[1, 5])
+pub(crate) fn five_to_one_and_back(fixture: &Fixture) -> Result<Measurements> {
+    walk(fixture, "shrink", 5, &[1, 5])
 }
 
-fn walk(site: &Site, purpose: &str, from: u8, sizes: &[u8]) -> Result<Outcome> {
-    site.cluster(purpose, spec(from, json!({})), |cluster| {
+fn walk(fixture: &Fixture, purpose: &str, from: u8, sizes: &[u8]) -> Result<Measurements> {
+    fixture.cluster(purpose, spec(from, json!({})), |cluster| {
         let writer = cluster.writer()?;
         let mut seen_ids: BTreeSet<String> = ids(cluster)?;
         let mut present = seen_ids.clone();
@@ -57,8 +57,8 @@ fn walk(site: &Site, purpose: &str, from: u8, sizes: &[u8]) -> Result<Outcome> {
             seen_ids.extend(now.iter().cloned());
             present = now;
         }
-        let outcome = cluster.whole(writer)?;
-        Ok(outcome.noting(times.join(", ")))
+        let outcome = cluster.verify_intact(writer)?;
+        Ok(outcome.with_note(times.join(", ")))
     })
 }
 
@@ -93,7 +93,7 @@ pub(crate) fn kill_at_each(
         if let Some(word) = word(&object)
             && !seen.contains(&word)
         {
-            cluster.site.kill_operator()?;
+            cluster.fixture.kill_operator()?;
             seen.push(word);
         }
         std::thread::sleep(Duration::from_millis(50));
@@ -108,8 +108,8 @@ fn operation(object: &Value) -> Option<String> {
     Some(format!("{kind}/{}/{target}", text(&operation["step"])))
 }
 
-pub(crate) fn operator_killed_while_scaling(site: &Site) -> Result<Outcome> {
-    site.cluster("killed-op", spec(3, json!({})), |cluster| {
+pub(crate) fn operator_killed_while_scaling(fixture: &Fixture) -> Result<Measurements> {
+    fixture.cluster("killed-op", spec(3, json!({})), |cluster| {
         let writer = cluster.writer()?;
         let before = ids(cluster)?;
         let mut killed = Vec::new();
@@ -128,25 +128,25 @@ pub(crate) fn operator_killed_while_scaling(site: &Site) -> Result<Outcome> {
             "members that were to stay were replaced"
         );
         ensure!(killed.len() >= 3, "killed only at {killed:?}");
-        site.await_operator()?;
+        fixture.await_operator()?;
         Ok(cluster
-            .whole(writer)?
-            .noting(format!("killed at {}", killed.join(", "))))
+            .verify_intact(writer)?
+            .with_note(format!("killed at {}", killed.join(", "))))
     })
 }
 
 /// Keeps a voter's pod Pending, because its machine is cordoned.
-pub(crate) fn hold_down<'s>(
-    site: &'s Site,
+pub(crate) fn keep_pending<'s>(
+    fixture: &'s Fixture,
     cluster: &Cluster<'_>,
     name: &str,
-) -> Result<crate::site::Cordon<'s>> {
+) -> Result<crate::fixture::Cordon<'s>> {
     let pods = cluster.voters()?;
     let pod = pods
         .iter()
         .find(|pod| pod.name == name)
         .context("no such pod")?;
-    let cordon = site.cordon(&pod.machine)?;
+    let cordon = fixture.cordon(&pod.machine)?;
     cluster.delete_pods(&[name])?;
     until(&format!("{name} to wait"), LIMIT, || {
         let now = cluster.core("pods", name)?;
@@ -157,12 +157,12 @@ pub(crate) fn hold_down<'s>(
     Ok(cordon)
 }
 
-pub(crate) fn shrinks_only_while_a_quorum_stays(site: &Site) -> Result<Outcome> {
-    site.cluster("blocked", spec(5, json!({})), |cluster| {
+pub(crate) fn shrinks_only_while_a_quorum_stays(fixture: &Fixture) -> Result<Measurements> {
+    fixture.cluster("blocked", spec(5, json!({})), |cluster| {
         let home = cluster.voter(1)?.machine;
         let writer = cluster.writer_on(&home)?;
-        cluster.lead_from("demo-1")?;
-        let cordon = hold_down(site, cluster, "demo-0")?;
+        cluster.transfer_leadership("demo-1")?;
+        let cordon = keep_pending(fixture, cluster, "demo-0")?;
         cluster.scale(1)?;
         // Members 5 and 4 may be removed at once. Of the two that would then remain one is down, and one of
         // two is no quorum.
@@ -178,29 +178,29 @@ pub(crate) fn shrinks_only_while_a_quorum_stays(site: &Site) -> Result<Outcome> 
         println!("held up: {said}");
         drop(cordon);
         cluster.ready(LONG)?;
-        let outcome = cluster.whole(writer)?;
-        Ok(outcome.noting("held up at 3 voters until the one that was away came back"))
+        let outcome = cluster.verify_intact(writer)?;
+        Ok(outcome.with_note("held up at 3 voters until the one that was away came back"))
     })
 }
 
-pub(crate) fn leader_leaves(site: &Site) -> Result<Outcome> {
-    site.cluster("leaves", spec(3, json!({})), |cluster| {
+pub(crate) fn leader_leaves(fixture: &Fixture) -> Result<Measurements> {
+    fixture.cluster("leaves", spec(3, json!({})), |cluster| {
         let writer = cluster.writer()?;
-        cluster.lead_from("demo-2")?;
+        cluster.transfer_leadership("demo-2")?;
         let start = Instant::now();
         scale(cluster, 2)?;
         let seen = writer.report(Some(start))?;
         let note = format!("{} ms without writes", seen.longest_gap_ms);
-        Ok(cluster.whole(writer)?.noting(note))
+        Ok(cluster.verify_intact(writer)?.with_note(note))
     })
 }
 
-pub(crate) fn absent_victim_leaves_first(site: &Site) -> Result<Outcome> {
-    site.cluster("absent", spec(3, json!({})), |cluster| {
+pub(crate) fn absent_victim_leaves_first(fixture: &Fixture) -> Result<Measurements> {
+    fixture.cluster("absent", spec(3, json!({})), |cluster| {
         let home = cluster.voter(0)?.machine;
         let writer = cluster.writer_on(&home)?;
-        cluster.lead_from("demo-0")?;
-        let cordon = hold_down(site, cluster, "demo-2")?;
+        cluster.transfer_leadership("demo-0")?;
+        let cordon = keep_pending(fixture, cluster, "demo-2")?;
         cluster.scale(2)?;
         // The pod must not be gone while the configuration still counts its vote.
         until("demo-2 to be gone", LONG, || {
@@ -216,12 +216,12 @@ pub(crate) fn absent_victim_leaves_first(site: &Site) -> Result<Outcome> {
         })?
         .map_or(Ok(()), |wrong| Err(anyhow::anyhow!("{wrong}")))?;
         drop(cordon);
-        cluster.whole(writer)
+        cluster.verify_intact(writer)
     })
 }
 
-pub(crate) fn budget_stays_until_it_is_done(site: &Site) -> Result<Outcome> {
-    site.cluster("budget", spec(5, json!({})), |cluster| {
+pub(crate) fn budget_stays_until_it_is_done(fixture: &Fixture) -> Result<Measurements> {
+    fixture.cluster("budget", spec(5, json!({})), |cluster| {
         let writer = cluster.writer()?;
         let budget = || {
             cluster
@@ -235,7 +235,7 @@ pub(crate) fn budget_stays_until_it_is_done(site: &Site) -> Result<Outcome> {
         );
         cluster.scale(3)?;
         until("three voters", LONG, || {
-            // The budget is read before the members, so that a budget lowered too early is noticed. A pod
+            // The budget is read before the members, so that a budget relaxed too early is noticed. A pod
             // that is no longer a member is not counted by it.
             let before = budget()?;
             let object = cluster.object()?;
@@ -249,7 +249,7 @@ pub(crate) fn budget_stays_until_it_is_done(site: &Site) -> Result<Outcome> {
             Ok(Ok(()))
         })?
         .map_err(anyhow::Error::msg)?;
-        let outcome = cluster.whole(writer)?;
+        let outcome = cluster.verify_intact(writer)?;
         until("the budget of three", LIMIT, || {
             ensure!(budget()? == "2", "{:?}", budget());
             Ok(())
@@ -275,15 +275,15 @@ fn readers(cluster: &Cluster<'_>, wanted: usize) -> Result<Duration> {
     })
 }
 
-pub(crate) fn read_replicas(site: &Site) -> Result<Outcome> {
-    site.cluster("readers", spec(3, json!({})), |cluster| {
+pub(crate) fn read_replicas(fixture: &Fixture) -> Result<Measurements> {
+    fixture.cluster("readers", spec(3, json!({})), |cluster| {
         let writer = cluster.writer()?;
         let set = |n: u8| cluster.edit(&json!({"spec": {"readReplicas": {"replicas": n}}}));
         set(5)?;
         let up = readers(cluster, 5)?;
         let killed = &cluster.pods("read")?[1];
         cluster.delete_pods(&[&killed.name])?;
-        cluster.made_anew(&killed.name, &killed.uid, LIMIT)?;
+        cluster.await_recreated(&killed.name, &killed.uid, LIMIT)?;
         set(1)?;
         let down = readers(cluster, 1)?;
         // From here on an autoscaler sets the number; kubectl simulates it.
@@ -291,8 +291,8 @@ pub(crate) fn read_replicas(site: &Site) -> Result<Outcome> {
         cluster.ready(LIMIT)?;
         let autoscaler = |n: u8| -> Result<()> {
             let replicas = format!("--replicas={n}");
-            let words = ["scale", "statefulset/demo-ro", &replicas];
-            cluster.namespace.ask(&words).map(drop)
+            let args = ["scale", "statefulset/demo-ro", &replicas];
+            cluster.namespace.run(&args).map(drop)
         };
         autoscaler(3)?;
         readers(cluster, 3)?;
@@ -308,9 +308,13 @@ pub(crate) fn read_replicas(site: &Site) -> Result<Outcome> {
     })
 }
 
-fn quorum_untouched(cluster: &Cluster<'_>, writer: Writer<'_>, note: String) -> Result<Outcome> {
+fn quorum_untouched(
+    cluster: &Cluster<'_>,
+    writer: Writer<'_>,
+    note: String,
+) -> Result<Measurements> {
     let members = cluster.configuration()?;
     let votes = members.values().filter(|(_, votes)| *votes).count();
     ensure!(votes == 3, "{members:?}");
-    Ok(cluster.whole(writer)?.noting(note))
+    Ok(cluster.verify_intact(writer)?.with_note(note))
 }

@@ -6,15 +6,15 @@ use serde_json::{Value, json};
 
 use crate::{
     cluster::{Cluster, LONG, NAME, spec},
-    report::Outcome,
-    site::{Site, text},
+    fixture::{Fixture, text},
+    report::Measurements,
 };
 
 /// A StorageClass that allows expansion; the same provisioner as the default one.
 const CLASS: &str = "e2e-growing";
 
-fn class(site: &Site) -> Result<()> {
-    let all = site
+fn class(fixture: &Fixture) -> Result<()> {
+    let all = fixture
         .api
         .list("/apis/storage.k8s.io/v1/storageclasses", "")?;
     let default = "storageclass.kubernetes.io/is-default-class";
@@ -34,8 +34,9 @@ fn class(site: &Site) -> Result<()> {
     });
     let path = std::env::temp_dir().join("e2e-growing.json");
     std::fs::write(&path, growing.to_string())?;
-    site.kubectl
-        .ask(&["apply", "-f", &path.display().to_string()])?;
+    fixture
+        .kubectl
+        .run(&["apply", "-f", &path.display().to_string()])?;
     std::fs::remove_file(path)?;
     Ok(())
 }
@@ -43,7 +44,7 @@ fn class(site: &Site) -> Result<()> {
 /// Writes the status that a driver would report for a claim.
 fn report(cluster: &Cluster<'_>, claim: &str, status: &Value) -> Result<()> {
     let patch = json!({ "status": status }).to_string();
-    let words = [
+    let args = [
         "patch",
         "pvc",
         claim,
@@ -52,13 +53,13 @@ fn report(cluster: &Cluster<'_>, claim: &str, status: &Value) -> Result<()> {
         "-p",
         &patch,
     ];
-    cluster.namespace.ask(&words).map(drop)
+    cluster.namespace.run(&args).map(drop)
 }
 
-pub(crate) fn grows(site: &Site) -> Result<Outcome> {
-    class(site)?;
+pub(crate) fn grows(fixture: &Fixture) -> Result<Measurements> {
+    class(fixture)?;
     let storage = |size: &str| json!({"storage": {"size": size, "storageClassName": CLASS}});
-    site.cluster("grows", spec(3, storage("1Gi")), |cluster| {
+    fixture.cluster("grows", spec(3, storage("1Gi")), |cluster| {
         let writer = cluster.writer()?;
         let before = cluster.uids()?;
         let set = text(&cluster.set(NAME)?["metadata"]["uid"]).to_owned();
@@ -105,11 +106,11 @@ pub(crate) fn grows(site: &Site) -> Result<Outcome> {
             Ok(())
         })?;
         let pods = cluster.uids()?;
-        let outcome = cluster.whole(writer)?;
+        let outcome = cluster.verify_intact(writer)?;
         ensure!(
             cluster.uids()? == pods,
             "the new StatefulSet has replaced pods"
         );
-        Ok(outcome.noting("the storage driver's part is played by the test"))
+        Ok(outcome.with_note("the storage driver's part is simulated by the test"))
     })
 }

@@ -3,19 +3,19 @@
 use anyhow::{Context, Result, ensure};
 
 use crate::{
-    by_hand, disruption, edits, figures, lifecycle, loss, moved, operator, reaping, recovery,
-    report::Outcome, scaling, site::Site, storage, updates,
+    disruption, edits, figures, fixture::Fixture, lifecycle, loss, manual_recovery, moved,
+    operator, reaping, recovery, report::Measurements, scaling, storage, updates,
 };
 
 /// The body of a scenario.
-pub(crate) type Work = fn(&Site) -> Result<Outcome>;
+pub(crate) type Work = fn(&Fixture) -> Result<Measurements>;
 
-/// How a scenario is run.
-pub(crate) enum How {
+/// Execution a scenario is run.
+pub(crate) enum Execution {
     /// In parallel with others: it affects nothing outside its namespace.
-    Beside(Work),
+    Parallel(Work),
     /// On its own: it kills operators or affects machines.
-    Alone(Work),
+    Exclusive(Work),
     /// By another test: a file of this repository in backquotes, and the test or property there.
     Elsewhere(&'static str),
 }
@@ -26,7 +26,7 @@ pub(crate) struct Scenario {
     pub(crate) name: &'static str,
     /// Whether it is part of the default selection.
     pub(crate) is_quick: bool,
-    pub(crate) how: How,
+    pub(crate) execution: Execution,
 }
 
 const fn quick(number: &'static str, name: &'static str, work: Work) -> Scenario {
@@ -34,25 +34,25 @@ const fn quick(number: &'static str, name: &'static str, work: Work) -> Scenario
         number,
         name,
         is_quick: true,
-        how: How::Beside(work),
+        execution: Execution::Parallel(work),
     }
 }
 
-const fn beside(number: &'static str, name: &'static str, work: Work) -> Scenario {
+const fn parallel(number: &'static str, name: &'static str, work: Work) -> Scenario {
     Scenario {
         number,
         name,
         is_quick: false,
-        how: How::Beside(work),
+        execution: Execution::Parallel(work),
     }
 }
 
-const fn alone(number: &'static str, name: &'static str, work: Work) -> Scenario {
+const fn exclusive(number: &'static str, name: &'static str, work: Work) -> Scenario {
     Scenario {
         number,
         name,
         is_quick: false,
-        how: How::Alone(work),
+        execution: Execution::Exclusive(work),
     }
 }
 
@@ -61,7 +61,7 @@ const fn elsewhere(number: &'static str, name: &'static str, place: &'static str
         number,
         name,
         is_quick: false,
-        how: How::Elsewhere(place),
+        execution: Execution::Elsewhere(place),
     }
 }
 
@@ -69,66 +69,66 @@ const fn elsewhere(number: &'static str, name: &'static str, place: &'static str
 #[rustfmt::skip]
 pub(crate) const ALL: &[Scenario] = &[
     quick("F1", "the smallest sample, applied, is Ready", figures::smallest_sample),
-    beside("F2", "the leader's pod deleted, 20 rounds", figures::leader_deletions),
-    alone("1", "created while names do not resolve, a pod lost meanwhile", lifecycle::forms_without_names),
-    beside("2", "created with 1, 2, 5 voters; edited 3→5→3 while forming", lifecycle::forms_in_all_sizes),
-    beside("3", "the leader's process killed", disruption::leader_killed),
+    parallel("F2", "the leader's pod deleted, 20 rounds", figures::leader_deletions),
+    exclusive("1", "created while names do not resolve, a pod lost meanwhile", lifecycle::forms_without_names),
+    parallel("2", "created with 1, 2, 5 voters; edited 3→5→3 while forming", lifecycle::forms_in_all_sizes),
+    parallel("3", "the leader's process killed", disruption::leader_killed),
     quick("4", "the leader's pod deleted", disruption::leader_deleted),
-    beside("5", "all pods deleted at once", disruption::all_deleted),
-    alone("6", "all pods and the operator deleted together", disruption::all_deleted_with_the_operator),
-    alone("7", "operator killed at each step of 3→4→3", scaling::operator_killed_while_scaling),
-    beside("8", "voters 3→5→3→1→3", scaling::up_and_down),
-    beside("S1", "voters 5→1 and 1→5, each in one edit", scaling::five_to_one_and_back),
-    alone("9", "5→1 in one edit with a follower down", scaling::shrinks_only_while_a_quorum_stays),
-    beside("10", "scaled down when the victim leads", scaling::leader_leaves),
+    parallel("5", "all pods deleted at once", disruption::all_deleted),
+    exclusive("6", "all pods and the operator deleted together", disruption::all_deleted_with_the_operator),
+    exclusive("7", "operator killed at each step of 3→4→3", scaling::operator_killed_while_scaling),
+    parallel("8", "voters 3→5→3→1→3", scaling::up_and_down),
+    parallel("S1", "voters 5→1 and 1→5, each in one edit", scaling::five_to_one_and_back),
+    exclusive("9", "5→1 in one edit with a follower down", scaling::shrinks_only_while_a_quorum_stays),
+    parallel("10", "scaled down when the victim leads", scaling::leader_leaves),
     elsewhere("11", "removal commits but the reply is lost", "`operator/tests/model.rs`: replies are lost and actions arrive late, at random"),
-    alone("12", "scaled down when the victim does not run", scaling::absent_victim_leaves_first),
+    exclusive("12", "scaled down when the victim does not run", scaling::absent_victim_leaves_first),
     quick("13", "a follower's, then the leader's volume and pod lost", loss::one_disk),
-    alone("14", "a wiped disk, and who knows the last writes is away", loss::wiped_disk_grants_no_vote),
-    beside("15a", "two of three volumes lost, the third pod stays up", loss::two_disks_survivor_runs),
-    beside("15b", "two of three volumes lost, all restart together", loss::two_disks_all_restart),
+    exclusive("14", "a wiped disk, and who knows the last writes is away", loss::wiped_disk_grants_no_vote),
+    parallel("15a", "two of three volumes lost, the third pod stays up", loss::two_disks_survivor_runs),
+    parallel("15b", "two of three volumes lost, all restart together", loss::two_disks_all_restart),
     quick("16a", "15 and a recovery, the leader survives", recovery::leader_survives),
-    beside("16b", "15 and a recovery, a follower survives", recovery::follower_survives),
-    alone("17", "15 with a read replica that is newer than the survivor", recovery::read_replica_is_newer),
-    alone("18", "of five, two volumes lost and one voter waits for its machine", loss::two_of_five_lost_one_waits),
+    parallel("16b", "15 and a recovery, a follower survives", recovery::follower_survives),
+    exclusive("17", "15 with a read replica that is newer than the survivor", recovery::read_replica_is_newer),
+    exclusive("18", "of five, two volumes lost and one voter waits for its machine", loss::two_of_five_lost_one_waits),
     elsewhere("19", "operator cut off from all nodes, the API server is there", "`operator/src/cluster/quorum/tests.rs`: all_cut_off_is_not_knowing (network policies are not enforced here)"),
-    alone("20", "the leader's machine cut off the network for 45 s", disruption::leaders_machine_cut),
-    alone("21", "operator killed at each step of a recovery, and the survivor's pod", recovery::operator_killed_at_each_step),
-    alone("22", "a machine with old data returns after a recovery", recovery::old_machine_returns),
-    beside("23", "a recovery asked for while a leader exists", recovery::leader_exists),
-    beside("24", "rolled to an image that does not exist, corrected", updates::bad_image),
-    beside("25", "rolled to settings with which no node starts, corrected", updates::node_that_cannot_start),
+    exclusive("20", "the leader's machine cut off the network for 45 s", disruption::leaders_machine_cut),
+    exclusive("21", "operator killed at each step of a recovery, and the survivor's pod", recovery::operator_killed_at_each_step),
+    exclusive("22", "a machine with old data returns after a recovery", recovery::old_machine_returns),
+    parallel("23", "a recovery asked for while a leader exists", recovery::leader_exists),
+    parallel("24", "rolled to an image that does not exist, corrected", updates::bad_image),
+    parallel("25", "rolled to settings with which no node starts, corrected", updates::node_that_cannot_start),
     quick("26", "rolled to another image", updates::rolls),
-    alone("27", "rolled while a member is down", updates::rolls_with_one_down),
-    alone("28", "operator upgraded, its default image changed", updates::new_operator_restarts_no_database),
-    alone("29", "two machines drained at once", disruption::two_machines_drained),
-    beside("30", "the disruption budget during 5→3", scaling::budget_stays_until_it_is_done),
-    beside("31", "volumes grow, file systems after a restart", storage::grows),
+    exclusive("27", "rolled while a member is down", updates::rolls_with_one_down),
+    exclusive("28", "operator upgraded, its default image changed", updates::new_operator_restarts_no_database),
+    exclusive("29", "two machines drained at once", disruption::two_machines_drained),
+    parallel("30", "the disruption budget during 5→3", scaling::budget_stays_until_it_is_done),
+    parallel("31", "volumes grow, file systems after a restart", storage::grows),
     elsewhere("32", "bad input: shrink, class, long name, 12 voters, …", "`e2e/operator/tests/rules.rs`: every rule against a real API server"),
-    alone("33", "an object that cannot be read", edits::unreadable),
-    beside("34", "others scale the StatefulSet, edit the state file, delete Services", edits::conflicting),
+    exclusive("33", "an object that cannot be read", edits::unreadable),
+    parallel("34", "others scale the StatefulSet, edit the state file, delete Services", edits::conflicting),
     elsewhere("35", "API server gone, 410, 429, 409", "`e2e/operator/tests/api_server_away.rs`: a real API server that goes away, forgets its history, rejects and conflicts"),
-    alone("36", "two operators, the first one paused and woken", operator::two_operators),
+    exclusive("36", "two operators, the first one paused and woken", operator::two_operators),
     elsewhere("39", "a disk full, on a follower and on the leader", "`e2e/tests/bad_disk.rs`: a_disk_that_fills_up_loses_nothing (real processes, no operator)"),
-    beside("40", "a member that is killed for want of memory again and again", updates::too_little_memory),
-    beside("41", "hibernated and woken", lifecycle::sleeps),
-    beside("42", "deleted: Delete, leaderless, protected, paused with Retain", lifecycle::goes),
-    beside("43", "created again over retained volumes; adopted", lifecycle::comes_back),
-    beside("45", "read replicas 0→5→1, one killed, then an autoscaler's", scaling::read_replicas),
+    parallel("40", "a member that is killed for want of memory again and again", updates::too_little_memory),
+    parallel("41", "hibernated and woken", lifecycle::sleeps),
+    parallel("42", "deleted: Delete, leaderless, protected, paused with Retain", lifecycle::goes),
+    parallel("43", "created again over retained volumes; adopted", lifecycle::comes_back),
+    parallel("45", "read replicas 0→5→1, one killed, then an autoscaler's", scaling::read_replicas),
     elsewhere("46", "clocks jump", "`operator/src/cluster/reap/tests.rs`: a_stranger_only_by_the_leaders_own_clock; `operator/src/lease.rs`: silence_is_counted_from_the_last_change"),
-    elsewhere("47", "many clusters, operator restarted", "`e2e/operator/src/crowd.rs`: `cargo run -p e2e-operator --bin crowd`, 200 clusters with played machines"),
-    beside("50", "all volumes lost", loss::all_disks),
-    beside("U1", "restarted on request", updates::restarts_on_request),
-    beside("R1", "three of five volumes lost, recovery", recovery::three_of_five),
-    alone("R2", "the survivor's machine drained during a recovery", recovery::survivors_machine_drained),
-    alone("R3", "a recovery asked for while the majority is only cut off", loss::majority_cut_off),
-    beside("R4", "automatic recovery, agreed to beforehand", recovery::automatic),
-    alone("H1", "a survivor recovered by hand with peers.json, accepted by annotation", by_hand::recovered),
-    beside("A1", "moved to another namespace with its volumes, adopted", moved::adopted),
-    beside("A2", "the same, no leader: mode RewriteAddresses", moved::rewritten),
-    alone("M1", "the leader's machine gone for ever, its volume pinned to it", loss::pinned_to_a_lost_machine),
-    alone("P1", "a voter that nobody knows, started by hand and gone", reaping::unknown_voter),
-    beside("P2", "a voter beyond the wanted number without a pod; a read-only node gone", reaping::without_a_pod),
+    elsewhere("47", "many clusters, operator restarted", "`e2e/operator/src/fleet.rs`: `cargo run -p e2e-operator --bin fleet`, 200 clusters with simulated machines"),
+    parallel("50", "all volumes lost", loss::all_disks),
+    parallel("U1", "restarted on request", updates::restarts_on_request),
+    parallel("R1", "three of five volumes lost, recovery", recovery::three_of_five),
+    exclusive("R2", "the survivor's machine drained during a recovery", recovery::survivors_machine_drained),
+    exclusive("R3", "a recovery asked for while the majority is only cut off", loss::majority_cut_off),
+    parallel("R4", "automatic recovery, agreed to beforehand", recovery::automatic),
+    exclusive("H1", "a survivor recovered by hand with peers.json, accepted by annotation", manual_recovery::recovered),
+    parallel("A1", "moved to another namespace with its volumes, adopted", moved::adopted),
+    parallel("A2", "the same, no leader: mode RewriteAddresses", moved::rewritten),
+    exclusive("M1", "the leader's machine gone for ever, its volume pinned to it", loss::pinned_to_a_lost_machine),
+    exclusive("P1", "a voter that nobody knows, started by hand and gone", reaping::unknown_voter),
+    parallel("P2", "a voter beyond the wanted number without a pod; a read-only node gone", reaping::without_a_pod),
 ];
 
 /// Checks that the files named by a row exist.

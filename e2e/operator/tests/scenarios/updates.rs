@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 use crate::{
     ROOM,
     cluster::{Cluster, LONG, spec},
-    report::Outcome,
-    site::{Site, condition, text},
+    fixture::{Fixture, condition, text},
+    report::Measurements,
 };
 
 /// Limit without writes while three nodes are updated.
@@ -23,12 +23,12 @@ fn image(tag: &str) -> Value {
 }
 
 /// A pod that cannot start is reported and no other pod is touched; correcting the spec is enough to recover.
-fn stalls_and_heals(
+fn stalls_and_recovers(
     cluster: &Cluster<'_>,
     writer: Writer<'_>,
     bad: &Value,
     good: &Value,
-) -> Result<Outcome> {
+) -> Result<Measurements> {
     let before = cluster.uids()?;
     cluster.edit(bad)?;
     let said = cluster.until_condition("Progressing", "False", Some("UpdateStalled"), LONG)?;
@@ -50,36 +50,36 @@ fn stalls_and_heals(
     cluster.edit(good)?;
     cluster.ready(LONG)?;
     let healed = start.elapsed();
-    let outcome = cluster.whole(writer)?;
-    Ok(outcome.noting(format!(
+    let outcome = cluster.verify_intact(writer)?;
+    Ok(outcome.with_note(format!(
         "Ready {:.0} s after the correction",
         healed.as_secs_f64()
     )))
 }
 
-pub(crate) fn bad_image(site: &Site) -> Result<Outcome> {
-    site.cluster("bad-image", spec(3, json!({})), |cluster| {
+pub(crate) fn bad_image(fixture: &Fixture) -> Result<Measurements> {
+    fixture.cluster("bad-image", spec(3, json!({})), |cluster| {
         let writer = cluster.writer()?;
-        stalls_and_heals(cluster, writer, &image("missing"), &image("next"))
+        stalls_and_recovers(cluster, writer, &image("missing"), &image("next"))
     })
 }
 
-pub(crate) fn node_that_cannot_start(site: &Site) -> Result<Outcome> {
-    site.cluster("bad-flag", spec(3, json!({})), |cluster| {
+pub(crate) fn node_that_cannot_start(fixture: &Fixture) -> Result<Measurements> {
+    fixture.cluster("bad-flag", spec(3, json!({})), |cluster| {
         let writer = cluster.writer()?;
         let bad = json!({"spec": {"config": {"extraArgs": ["-no-such-flag"]}}});
-        stalls_and_heals(cluster, writer, &bad, &json!({"spec": {"config": null}}))
+        stalls_and_recovers(cluster, writer, &bad, &json!({"spec": {"config": null}}))
     })
 }
 
-pub(crate) fn too_little_memory(site: &Site) -> Result<Outcome> {
-    site.cluster("memory", spec(3, json!({})), |cluster| {
+pub(crate) fn too_little_memory(fixture: &Fixture) -> Result<Measurements> {
+    fixture.cluster("memory", spec(3, json!({})), |cluster| {
         let writer = cluster.writer()?;
         let members = cluster.configuration()?;
         let claims = cluster.claims()?;
         let bad = json!({"spec": {"resources": {"limits": {"memory": "6Mi"}}}});
         let outcome =
-            stalls_and_heals(cluster, writer, &bad, &json!({"spec": {"resources": null}}))?;
+            stalls_and_recovers(cluster, writer, &bad, &json!({"spec": {"resources": null}}))?;
         // Longer than memberReplacement.after: a member that is out of memory was not taken for lost.
         ensure!(cluster.configuration()? == members, "a member was replaced");
         let uid = |all: &[Value]| -> BTreeSet<String> {
@@ -113,8 +113,8 @@ fn leaders_during(
     Ok(leaders)
 }
 
-pub(crate) fn rolls(site: &Site) -> Result<Outcome> {
-    site.cluster("rolls", spec(3, json!({})), |cluster| {
+pub(crate) fn rolls(fixture: &Fixture) -> Result<Measurements> {
+    fixture.cluster("rolls", spec(3, json!({})), |cluster| {
         let writer = cluster.writer()?;
         let (first, term) = (cluster.leader()?, cluster.term()?);
         let start = Instant::now();
@@ -146,17 +146,17 @@ pub(crate) fn rolls(site: &Site) -> Result<Outcome> {
             seen.longest_gap_ms,
             GAP_GOAL.as_millis()
         );
-        Ok(cluster.whole(writer)?.noting(note))
+        Ok(cluster.verify_intact(writer)?.with_note(note))
     })
 }
 
-pub(crate) fn rolls_with_one_down(site: &Site) -> Result<Outcome> {
-    site.cluster("one-down", spec(3, json!({})), |cluster| {
+pub(crate) fn rolls_with_one_down(fixture: &Fixture) -> Result<Measurements> {
+    fixture.cluster("one-down", spec(3, json!({})), |cluster| {
         let pods = cluster.voters()?;
         let home = pods[0].machine.clone();
         let writer = cluster.writer_on(&home)?;
-        cluster.lead_from("demo-0")?;
-        let cordon = site.cordon(&pods[2].machine)?;
+        cluster.transfer_leadership("demo-0")?;
+        let cordon = fixture.cordon(&pods[2].machine)?;
         cluster.delete_pods(&["demo-2"])?;
         let waiting = until("demo-2 to wait", LIMIT, || {
             let pod = cluster.voter(2)?;
@@ -192,12 +192,12 @@ pub(crate) fn rolls_with_one_down(site: &Site) -> Result<Outcome> {
             ensure!(old.is_empty(), "{old:?}");
             Ok(())
         })?;
-        cluster.whole(writer)
+        cluster.verify_intact(writer)
     })
 }
 
-pub(crate) fn restarts_on_request(site: &Site) -> Result<Outcome> {
-    site.cluster("restart", spec(3, json!({})), |cluster| {
+pub(crate) fn restarts_on_request(fixture: &Fixture) -> Result<Measurements> {
+    fixture.cluster("restart", spec(3, json!({})), |cluster| {
         let writer = cluster.writer()?;
         let before = cluster.uids()?;
         let asked = json!({"metadata": {"annotations": {"rqlite.dev/restarted-at": "now"}}});
@@ -211,25 +211,25 @@ pub(crate) fn restarts_on_request(site: &Site) -> Result<Outcome> {
             ensure!(old.is_empty(), "{old:?}");
             Ok(())
         })?;
-        cluster.whole(writer)
+        cluster.verify_intact(writer)
     })
 }
 
-pub(crate) fn new_operator_restarts_no_database(site: &Site) -> Result<Outcome> {
-    site.cluster("upgraded", spec(3, json!({})), |cluster| {
+pub(crate) fn new_operator_restarts_no_database(fixture: &Fixture) -> Result<Measurements> {
+    fixture.cluster("upgraded", spec(3, json!({})), |cluster| {
         let writer = cluster.writer()?;
         let before = cluster.uids()?;
         let image = cluster.object()?["status"]["target"]["image"].clone();
-        let holder = site.operator_holder()?;
+        let holder = fixture.operator_holder()?;
         // A new operator with another default image: neither is a reason to restart a database.
-        site.upgrade(&["nodeImage.tag=next", "logLevel=debug"])?;
+        fixture.upgrade(&["nodeImage.tag=next", "logLevel=debug"])?;
         let done = until("the new operator", LIMIT, || {
-            let now = site.operator_holder()?;
+            let now = fixture.operator_holder()?;
             ensure!(now != holder && !now.is_empty(), "{now}");
             Ok(())
         });
         let judged = done.and_then(|()| {
-            site.await_operator()?;
+            fixture.await_operator()?;
             // A change that affects no pod shows that the new operator has reconciled the cluster.
             cluster.edit(&json!({"spec": {"update": {"minReady": "3s"}}}))?;
             cluster.ready(LIMIT)?;
@@ -238,9 +238,9 @@ pub(crate) fn new_operator_restarts_no_database(site: &Site) -> Result<Outcome> 
             ensure!(now == image, "the image became {now}");
             Ok(())
         });
-        site.upgrade(&["nodeImage.tag=dev", "logLevel=info"])?;
-        site.await_operator()?;
+        fixture.upgrade(&["nodeImage.tag=dev", "logLevel=info"])?;
+        fixture.await_operator()?;
         judged.context("after the upgrade")?;
-        cluster.whole(writer)
+        cluster.verify_intact(writer)
     })
 }

@@ -38,7 +38,7 @@ const POOL_LABEL: &str = "rqlite.dev/pool";
 ///
 /// # Errors
 /// If the API server rejects a request or an address is not available.
-pub async fn play(client: Client, nodes: Arc<Nodes>) -> Result<()> {
+pub async fn simulate(client: Client, nodes: Arc<Nodes>) -> Result<()> {
     let machines = Machines {
         client,
         nodes,

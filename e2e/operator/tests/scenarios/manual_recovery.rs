@@ -12,12 +12,12 @@ use serde_json::json;
 
 use crate::{
     cluster::{Cluster, LONG, NAME, spec},
-    report::Outcome,
-    scaling::hold_down,
-    site::{Site, condition, text},
+    fixture::{Fixture, condition, text},
+    report::Measurements,
+    scaling::keep_pending,
 };
 
-/// How long the test watches that the operator does nothing by itself.
+/// Execution long the test watches that the operator does nothing by itself.
 const WATCH: Duration = Duration::from_secs(20);
 
 /// Writes a `peers.json` with this one member beside its log, from another pod with the volume: the nodes'
@@ -62,12 +62,12 @@ fn write_peers(cluster: &Cluster<'_>, survivor: &str) -> Result<()> {
         "Succeeded",
         LIMIT,
     )?;
-    let words = ["delete", "pod", name, "--grace-period=0", "--force"];
-    cluster.namespace.ask(&words).map(drop)
+    let args = ["delete", "pod", name, "--grace-period=0", "--force"];
+    cluster.namespace.run(&args).map(drop)
 }
 
 /// Checks for a while that the operator changes nothing and keeps the recorded lineage.
-fn asks_only(cluster: &Cluster<'_>) -> Result<()> {
+fn ensure_operator_waits(cluster: &Cluster<'_>) -> Result<()> {
     let pods = cluster.uids()?;
     let claims = |cluster: &Cluster<'_>| -> Result<Vec<String>> {
         let claims = cluster.claims()?;
@@ -90,9 +90,9 @@ fn asks_only(cluster: &Cluster<'_>) -> Result<()> {
     Ok(())
 }
 
-pub(crate) fn recovered(site: &Site) -> Result<Outcome> {
+pub(crate) fn recovered(fixture: &Fixture) -> Result<Measurements> {
     let required = json!({"scheduling": {"antiAffinity": "Required"}});
-    site.cluster("by-hand", spec(3, required), |cluster| {
+    fixture.cluster("by-hand", spec(3, required), |cluster| {
         let pods = cluster.voters()?;
         let survivor = cluster.leader()?;
         let before = cluster.configuration()?;
@@ -103,8 +103,8 @@ pub(crate) fn recovered(site: &Site) -> Result<Outcome> {
         let away = pods.iter().filter(|p| p.name != survivor);
         let away: Vec<&str> = away.map(|p| p.name.as_str()).collect();
         let cordons = [
-            hold_down(site, cluster, away[0])?,
-            hold_down(site, cluster, away[1])?,
+            keep_pending(fixture, cluster, away[0])?,
+            keep_pending(fixture, cluster, away[1])?,
         ];
         cluster.until_condition("Available", "False", Some("QuorumUnavailable"), LIMIT)?;
         let acknowledged = writer.report(None)?.acknowledged;
@@ -122,11 +122,11 @@ pub(crate) fn recovered(site: &Site) -> Result<Outcome> {
         until(&format!("{} to run", away[0]), LIMIT, || {
             cluster.status_of(away[0])
         })?;
-        asks_only(cluster)?;
+        ensure_operator_waits(cluster)?;
         let start = Instant::now();
         let annotation = format!("{key}{theirs}");
-        let words = ["annotate", "rqlitecluster", NAME, "--overwrite", &annotation];
-        cluster.namespace.ask(&words)?;
+        let args = ["annotate", "rqlitecluster", NAME, "--overwrite", &annotation];
+        cluster.namespace.run(&args)?;
         cluster.until_condition("Available", "True", None, LIMIT)?;
         let accepted = start.elapsed();
         writer.await_progress(LIMIT)?;
@@ -137,14 +137,14 @@ pub(crate) fn recovered(site: &Site) -> Result<Outcome> {
         let start = Instant::now();
         cluster.ready(LONG)?;
         let whole = start.elapsed();
-        let outcome = cluster.whole(writer)?;
+        let outcome = cluster.verify_intact(writer)?;
         let after = cluster.configuration()?;
         for name in away {
             ensure!(
                 after.get(name).map(|m| &m.0) != before.get(name).map(|m| &m.0),
                 "the old data of {name} votes: {after:?}"
             );
-            let log = cluster.namespace.ask(&["logs", name, "-c", "prepare"])?;
+            let log = cluster.namespace.run(&["logs", name, "-c", "prepare"])?;
             ensure!(log.contains("arked"), "not put aside: {log}");
         }
         let object = cluster.object()?;
@@ -156,6 +156,6 @@ pub(crate) fn recovered(site: &Site) -> Result<Outcome> {
             accepted.as_secs_f64(),
             whole.as_secs_f64()
         );
-        Ok(outcome.noting(note))
+        Ok(outcome.with_note(note))
     })
 }

@@ -12,13 +12,13 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use e2e_operator::{
     api_server::ApiServer,
-    crowd::{
+    fleet::{
         self, Clusters, NAMESPACE, machines,
         nodes::Nodes,
         operator::{Audit, Operator},
     },
     generated,
-    stage::{self, ACCOUNT},
+    operator_fixture::{self, ACCOUNT},
 };
 
 /// How long all clusters may take to become Ready.
@@ -48,16 +48,16 @@ async fn main() -> ExitCode {
     match measure().await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("crowd: {error:#}");
+            eprintln!("fleet: {error:#}");
             ExitCode::FAILURE
         }
     }
 }
 
 async fn measure() -> Result<()> {
-    let mut words = std::env::args().skip(1);
-    let program = PathBuf::from(words.next().context("usage: crowd OPERATOR [COUNT...]")?);
-    let mut counts: Vec<usize> = words
+    let mut args = std::env::args().skip(1);
+    let program = PathBuf::from(args.next().context("usage: fleet OPERATOR [COUNT...]")?);
+    let mut counts: Vec<usize> = args
         .map(|w| w.parse())
         .collect::<Result<_, _>>()
         .context("a number of clusters")?;
@@ -67,15 +67,15 @@ async fn measure() -> Result<()> {
     let mut api = ApiServer::start()?.context("run e2e/tools/build etcd kubernetes")?;
     api.start_controllers()?;
     let server = api.objects()?;
-    stage::install(&server)?;
-    server.ask(&["create", "namespace", NAMESPACE])?;
-    let admin = crowd::client(&api.kubeconfig("admin")).await?;
-    let played = tokio::spawn(machines::play(admin.clone(), Nodes::new()));
+    operator_fixture::install(&server)?;
+    server.run(&["create", "namespace", NAMESPACE])?;
+    let admin = fleet::client(&api.kubeconfig("admin")).await?;
+    let simulated = tokio::spawn(machines::simulate(admin.clone(), Nodes::new()));
     let clusters = Clusters::new(admin);
     let work = grow(&api, &program, &clusters, &counts);
     tokio::select! {
         result = work => result,
-        ended = played => ended?.and_then(|()| anyhow::bail!("the machines stopped")),
+        ended = simulated => ended?.and_then(|()| anyhow::bail!("the machines stopped")),
     }
 }
 
@@ -87,7 +87,7 @@ async fn grow(
 ) -> Result<()> {
     let kubeconfig = api.account_kubeconfig(generated::NAMESPACE, ACCOUNT)?;
     let log =
-        std::env::temp_dir().join(format!("rqlite-operator-crowd-{}.log", std::process::id()));
+        std::env::temp_dir().join(format!("rqlite-operator-fleet-{}.log", std::process::id()));
     println!("the operator's log: {}", log.display());
     let start = |log: &Path| Operator::start(program, &kubeconfig, generated::NAMESPACE, log);
     let mut operator = start(&log)?;
@@ -221,6 +221,6 @@ fn judge(rows: &[Row]) -> Result<()> {
             "{what} per cluster grew from {early:.3} to {late:.3}"
         );
     }
-    println!("memory, CPU and requests grow no faster than the crowd");
+    println!("memory, CPU and requests grow no faster than the fleet");
     Ok(())
 }

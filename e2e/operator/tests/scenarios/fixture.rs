@@ -14,7 +14,7 @@ use e2e_kubernetes::{
     probe::Kubectl,
     provider::Provider,
 };
-use e2e_operator::{chart, crowd, tool};
+use e2e_operator::{chart, fleet, tool};
 use kube::{
     Client,
     api::{GetParams, ListParams},
@@ -41,7 +41,7 @@ pub(crate) struct Api {
 impl Api {
     fn new(kubeconfig: &Path) -> Result<Self> {
         let runtime = Runtime::new()?;
-        let client = runtime.block_on(crowd::client(kubeconfig))?;
+        let client = runtime.block_on(fleet::client(kubeconfig))?;
         Ok(Self { runtime, client })
     }
 
@@ -61,7 +61,7 @@ impl Api {
 }
 
 /// The Kubernetes under test and its operator.
-pub(crate) struct Site {
+pub(crate) struct Fixture {
     pub(crate) kubectl: Kubectl,
     pub(crate) api: Api,
     provider: String,
@@ -72,7 +72,7 @@ pub(crate) struct Site {
     scope: Mutex<Vec<String>>,
 }
 
-impl Site {
+impl Fixture {
     /// `None`, after printing a message, if there is no cluster to test on.
     pub(crate) fn new() -> Result<Option<Self>> {
         let Some(access) = Access::shared()? else {
@@ -90,10 +90,10 @@ impl Site {
         }))
     }
 
-    fn helm(&self, words: &[&str]) -> Result<String> {
+    fn helm(&self, args: &[&str]) -> Result<String> {
         let mut command = Command::new(&self.helm);
         command.env("KUBECONFIG", &self.kubeconfig);
-        run(command.args(["--namespace", NAMESPACE]).args(words))
+        run(command.args(["--namespace", NAMESPACE]).args(args))
     }
 
     /// Installs the operator from its chart, after removing what an earlier run has left. With `E2E_SCOPED=1`
@@ -119,15 +119,15 @@ impl Site {
     fn own_definitions(&self) -> Result<()> {
         for name in ["rqliteclusters.rqlite.dev", "rqliterecoveries.rqlite.dev"] {
             let crd = format!("customresourcedefinition/{name}");
-            if self.kubectl.ask(&["get", &crd, "-o", "name"]).is_err() {
+            if self.kubectl.run(&["get", &crd, "-o", "name"]).is_err() {
                 continue;
             }
             let label = "app.kubernetes.io/managed-by=Helm";
-            self.kubectl.ask(&["label", "--overwrite", &crd, label])?;
+            self.kubectl.run(&["label", "--overwrite", &crd, label])?;
             let release = format!("meta.helm.sh/release-name={RELEASE}");
             let namespace = format!("meta.helm.sh/release-namespace={NAMESPACE}");
-            let words = ["annotate", "--overwrite", &crd, &release, &namespace];
-            self.kubectl.ask(&words)?;
+            let args = ["annotate", "--overwrite", &crd, &release, &namespace];
+            self.kubectl.run(&args)?;
         }
         Ok(())
     }
@@ -135,13 +135,13 @@ impl Site {
     /// Changes values of the release, as `helm upgrade` does.
     pub(crate) fn upgrade(&self, values: &[&str]) -> Result<()> {
         let chart = chart().display().to_string();
-        let mut words = vec!["upgrade", "--install", RELEASE, &chart];
-        words.extend(["--create-namespace", "--wait", "--timeout", "120s"]);
+        let mut args = vec!["upgrade", "--install", RELEASE, &chart];
+        args.extend(["--create-namespace", "--wait", "--timeout", "120s"]);
         let scope = self.scope()?;
         for value in values.iter().copied().chain(scope.as_deref()) {
-            words.extend(["--set", value]);
+            args.extend(["--set", value]);
         }
-        self.helm(&words).map(drop)
+        self.helm(&args).map(drop)
     }
 
     /// The operator's namespaces that still exist, as a value of the chart.
@@ -162,8 +162,8 @@ impl Site {
 
     /// Uninstalls the operator; the definitions stay, as the chart promises.
     pub(crate) fn uninstall(&self) -> Result<()> {
-        let words = ["uninstall", RELEASE, "--ignore-not-found", "--wait"];
-        self.helm(&words).map(drop)
+        let args = ["uninstall", RELEASE, "--ignore-not-found", "--wait"];
+        self.helm(&args).map(drop)
     }
 
     /// A namespace for a scenario: a new one, or one of those to which the operator is restricted.
@@ -191,15 +191,15 @@ impl Site {
         let mut prepared = self.prepared.lock().unwrap_or_else(PoisonError::into_inner);
         for name in prepared.drain(..) {
             self.kubectl
-                .ask(&["delete", "namespace", &name, "--wait=false"])?;
+                .run(&["delete", "namespace", &name, "--wait=false"])?;
         }
         Ok(())
     }
 
     /// Runs kubectl in the operator's namespace.
-    pub(crate) fn operator(&self, words: &[&str]) -> Result<String> {
+    pub(crate) fn operator(&self, args: &[&str]) -> Result<String> {
         self.kubectl
-            .ask(&[&["--namespace", NAMESPACE], words].concat())
+            .run(&[&["--namespace", NAMESPACE], args].concat())
     }
 
     /// The operator's pods.
@@ -219,8 +219,8 @@ impl Site {
     /// Kills the operator at once, in the middle of its work; another one is started.
     pub(crate) fn kill_operator(&self) -> Result<()> {
         let labels = "app.kubernetes.io/name=rqlite-operator";
-        let words = ["delete", "pod", "-l", labels, "--grace-period=0", "--force"];
-        self.operator(&words).map(drop)
+        let args = ["delete", "pod", "-l", labels, "--grace-period=0", "--force"];
+        self.operator(&args).map(drop)
     }
 
     /// Waits until an operator that was not there before holds the Lease.
@@ -250,18 +250,18 @@ impl Site {
         let folder = results().join(name);
         std::fs::create_dir_all(&folder)?;
         let deployment = format!("deployment/{RELEASE}");
-        let words = ["logs", &deployment, "--tail=4000", "--timestamps"];
-        let log = self.operator(&words);
+        let args = ["logs", &deployment, "--tail=4000", "--timestamps"];
+        let log = self.operator(&args);
         let log = log.unwrap_or_else(|error| format!("{error:#}"));
         std::fs::write(folder.join("operator.log"), log)?;
         Ok(())
     }
 
     /// Takes a machine off the network until the guard is dropped.
-    pub(crate) fn cut(&self, machine: &str) -> Result<Cut> {
+    pub(crate) fn cut(&self, machine: &str) -> Result<Partition> {
         let provider = self.provider()?;
         provider.cut(machine)?;
-        Ok(Cut {
+        Ok(Partition {
             provider,
             machine: machine.to_owned(),
         })
@@ -269,28 +269,28 @@ impl Site {
 
     /// Makes a machine appear lost for good: takes it off the network and deletes its Node object. Restores
     /// both when the guard is dropped.
-    pub(crate) fn take_away(&self, machine: &str) -> Result<Gone<'_>> {
-        let words = ["get", "node", machine, "-o", "json"];
-        let mut node: Value = serde_json::from_str(&self.kubectl.ask(&words)?)?;
+    pub(crate) fn lose_machine(&self, machine: &str) -> Result<LostMachine<'_>> {
+        let args = ["get", "node", machine, "-o", "json"];
+        let mut node: Value = serde_json::from_str(&self.kubectl.run(&args)?)?;
         if let Some(metadata) = node["metadata"].as_object_mut() {
             metadata.retain(|key, _| ["name", "labels", "annotations"].contains(&key.as_str()));
         }
-        let gone = Gone {
-            site: self,
+        let gone = LostMachine {
+            fixture: self,
             node,
             cut: Some(self.cut(machine)?),
         };
-        self.machine_is(machine, false)?;
-        let words = ["delete", "node", machine, "--timeout=30s"];
-        self.kubectl.ask(&words)?;
+        self.await_machine(machine, false)?;
+        let args = ["delete", "node", machine, "--timeout=30s"];
+        self.kubectl.run(&args)?;
         Ok(gone)
     }
 
     /// Cordons a machine until the guard is dropped.
     pub(crate) fn cordon(&self, machine: &str) -> Result<Cordon<'_>> {
-        self.kubectl.ask(&["cordon", machine])?;
+        self.kubectl.run(&["cordon", machine])?;
         Ok(Cordon {
-            site: self,
+            fixture: self,
             machine: machine.to_owned(),
         })
     }
@@ -301,7 +301,7 @@ impl Site {
     }
 
     /// Waits until a machine is reported as ready or not ready.
-    pub(crate) fn machine_is(&self, machine: &str, ready: bool) -> Result<()> {
+    pub(crate) fn await_machine(&self, machine: &str, ready: bool) -> Result<()> {
         until(&format!("{machine} ready: {ready}"), MACHINE_LIMIT, || {
             let node = self.api.get("/api/v1/nodes", machine)?;
             ensure!(is_ready(&node) == ready, "{}", node["status"]["conditions"]);
@@ -351,12 +351,12 @@ impl Site {
 }
 
 /// A machine that is off the network; reconnected when dropped.
-pub(crate) struct Cut {
+pub(crate) struct Partition {
     provider: Box<dyn Provider>,
     machine: String,
 }
 
-impl Drop for Cut {
+impl Drop for Partition {
     fn drop(&mut self) {
         if let Err(error) = self.provider.heal(&self.machine) {
             eprintln!("{} stays cut off: {error:#}", self.machine);
@@ -365,33 +365,33 @@ impl Drop for Cut {
 }
 
 /// A machine whose Node object was deleted.
-pub(crate) struct Gone<'a> {
-    site: &'a Site,
+pub(crate) struct LostMachine<'a> {
+    fixture: &'a Fixture,
     node: Value,
-    cut: Option<Cut>,
+    cut: Option<Partition>,
 }
 
-impl Gone<'_> {
+impl LostMachine<'_> {
     /// The kubelet does not recreate the Node object while it runs, so the test does, as an administrator
     /// would.
     fn bring_back(&mut self) -> Result<()> {
         let machine = text(&self.node["metadata"]["name"]).to_owned();
         self.cut = None;
-        if self.site.api.get("/api/v1/nodes", &machine).is_err() {
+        if self.fixture.api.get("/api/v1/nodes", &machine).is_err() {
             let path = std::env::temp_dir().join(format!("{machine}.json"));
             std::fs::write(&path, self.node.to_string())?;
             let made = self
-                .site
+                .fixture
                 .kubectl
-                .ask(&["create", "-f", &path.display().to_string()]);
+                .run(&["create", "-f", &path.display().to_string()]);
             std::fs::remove_file(path)?;
             made?;
         }
-        self.site.machine_is(&machine, true)
+        self.fixture.await_machine(&machine, true)
     }
 }
 
-impl Drop for Gone<'_> {
+impl Drop for LostMachine<'_> {
     fn drop(&mut self) {
         if let Err(error) = self.bring_back() {
             eprintln!("{} stays away: {error:#}", self.node["metadata"]["name"]);
@@ -401,13 +401,13 @@ impl Drop for Gone<'_> {
 
 /// A cordoned machine; uncordoned when dropped.
 pub(crate) struct Cordon<'a> {
-    site: &'a Site,
+    fixture: &'a Fixture,
     machine: String,
 }
 
 impl Drop for Cordon<'_> {
     fn drop(&mut self) {
-        if let Err(error) = self.site.kubectl.ask(&["uncordon", &self.machine]) {
+        if let Err(error) = self.fixture.kubectl.run(&["uncordon", &self.machine]) {
             eprintln!("{} stays cordoned: {error:#}", self.machine);
         }
     }

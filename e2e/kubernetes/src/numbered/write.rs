@@ -1,4 +1,4 @@
-//! Writing: lanes that take the next number, write it until it is acknowledged, and go on.
+//! Writing: several threads each take the next number, write it until it is acknowledged, and continue.
 use std::{
     collections::BTreeMap,
     fs,
@@ -16,57 +16,58 @@ use serde_json::Value;
 
 use super::{TABLE, http::Server, record::Record};
 
-/// Writers at the same time: one that waits for a dead pod must not hide that others can write.
-const LANES: usize = 4;
-/// A write is given up and tried again after this.
+/// Number of concurrent threads: one that waits for a dead pod must not hide that others can write.
+const WRITERS: usize = 4;
+/// Timeout of a write, after which it is repeated.
 const WRITE_LIMIT: Duration = Duration::from_secs(2);
-/// Between two writes of a lane: enough writes to see gaps of milliseconds, few enough to leave the machine alone.
+/// Pause of a thread between two writes: short enough to measure gaps of milliseconds, long enough to leave
+/// the machine idle.
 const PAUSE: Duration = Duration::from_millis(5);
-/// After a failure, so that a cluster without a leader is not flooded.
+/// Pause after a failure, so that a cluster without a leader is not flooded.
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(50);
-/// Texts of failures that are told apart; more are counted together.
+/// Number of error texts that are counted separately; further ones are counted together.
 const MAX_FAILURE_KINDS: usize = 20;
 
-/// Where a writer keeps its files.
+/// Directory of a writer's files.
 #[derive(Clone, Debug)]
 pub struct Folder(PathBuf);
 
 impl Folder {
-    /// A folder that exists.
+    /// An existing directory.
     #[must_use]
     pub fn new(path: &Path) -> Self {
         Self(path.to_owned())
     }
 
-    /// What was acknowledged.
+    /// The acknowledged rows.
     #[must_use]
     pub fn record(&self) -> PathBuf {
         self.0.join("acknowledged")
     }
 
-    /// Exists when the writer is to end.
+    /// Exists if the writer is to stop.
     #[must_use]
     pub fn stop(&self) -> PathBuf {
         self.0.join("stop")
     }
 
-    /// Exists when it has ended: every number is acknowledged or given up.
+    /// Exists once it has stopped: every number is acknowledged or abandoned.
     #[must_use]
     pub fn stopped(&self) -> PathBuf {
         self.0.join("stopped")
     }
 
-    /// Failures by their text, as JSON.
+    /// Failures by error text, as JSON.
     #[must_use]
     pub fn failures(&self) -> PathBuf {
         self.0.join("failures.json")
     }
 }
 
-/// Writes until the folder says stop.
+/// Writes until the stop file exists.
 ///
 /// # Errors
-/// When its own files cannot be written; never because of the database.
+/// If its own files cannot be written; never because of the database.
 pub fn write(server: &Server, folder: &Folder) -> Result<()> {
     let writer = Writer {
         server,
@@ -78,7 +79,9 @@ pub fn write(server: &Server, folder: &Folder) -> Result<()> {
     writer.make_table()?;
     println!("writing to {server:?}");
     thread::scope(|scope| {
-        let lanes: Vec<_> = (0..LANES).map(|_| scope.spawn(|| writer.lane())).collect();
+        let lanes: Vec<_> = (0..WRITERS)
+            .map(|_| scope.spawn(|| writer.write_rows()))
+            .collect();
         lanes.into_iter().try_for_each(|lane| match lane.join() {
             Ok(result) => result,
             Err(panic) => std::panic::resume_unwind(panic),
@@ -107,10 +110,10 @@ impl Writer<'_> {
         self.until_acknowledged(&body).map(drop)
     }
 
-    fn lane(&self) -> Result<()> {
+    fn write_rows(&self) -> Result<()> {
         while !self.is_stopped() {
             let number = self.next.fetch_add(1, Ordering::Relaxed);
-            // Written twice, it is there once: what failed may have taken effect.
+            // A failed write may have taken effect; writing the same number twice leaves one row.
             let sql = format!("INSERT OR IGNORE INTO {TABLE}(n) VALUES(?)");
             let body = serde_json::json!([[sql, number]]).to_string();
             if self.until_acknowledged(&body)? {
@@ -121,7 +124,7 @@ impl Writer<'_> {
         Ok(())
     }
 
-    /// False: told to stop before.
+    /// False if it was stopped before.
     fn until_acknowledged(&self, body: &str) -> Result<bool> {
         let start = Instant::now();
         let mut is_told = false;
@@ -134,7 +137,7 @@ impl Writer<'_> {
             };
             let text = format!("{failure:#}");
             if !is_told && start.elapsed() > WRITE_LIMIT {
-                println!("no answer yet: {text}");
+                println!("not acknowledged yet: {text}");
                 is_told = true;
             }
             self.count(text)?;
@@ -158,7 +161,7 @@ impl Writer<'_> {
     fn save_failures(&self) -> Result<()> {
         let failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
         let text = serde_json::to_string(&*failures)?;
-        // Renamed into place: a report must not read half of it.
+        // Renamed into place, so that a report never reads a partial file.
         let draft = self.folder.failures().with_extension("draft");
         fs::write(&draft, text).context("save the failures")?;
         fs::rename(draft, self.folder.failures()).context("save the failures")
@@ -167,18 +170,19 @@ impl Writer<'_> {
 
 fn attempt(server: &Server, body: &str) -> Result<()> {
     let path = format!("/db/execute?timeout={}ms", WRITE_LIMIT.as_millis());
-    is_acknowledged(&server.ask(&path, Some(body), WRITE_LIMIT)?)
+    is_acknowledged(&server.request(&path, Some(body), WRITE_LIMIT)?)
 }
 
-/// rqlite reports most failures with status 200: an answer counts only if neither it nor a result in it has an error.
-fn is_acknowledged(answer: &[u8]) -> Result<()> {
-    let answer: Value = serde_json::from_slice(answer).context("read the answer")?;
-    let results = answer["results"].as_array();
-    let results = results.with_context(|| format!("no results: {answer}"))?;
+/// rqlite reports most failures with status 200: a response counts only if neither it nor a result in it has
+/// an error.
+fn is_acknowledged(response: &[u8]) -> Result<()> {
+    let response: Value = serde_json::from_slice(response).context("read the response")?;
+    let results = response["results"].as_array();
+    let results = results.with_context(|| format!("no results: {response}"))?;
     let has_error = |value: &Value| value.get("error").is_some();
     ensure!(
-        results.len() == 1 && !has_error(&answer) && !has_error(&results[0]),
-        "{answer}"
+        results.len() == 1 && !has_error(&response) && !has_error(&results[0]),
+        "{response}"
     );
     Ok(())
 }
@@ -193,8 +197,8 @@ mod tests {
             r#"{"results":[{}]}"#,
             r#"{"results":[{"last_insert_id":1,"rows_affected":1}]}"#,
         ];
-        for answer in acknowledged {
-            is_acknowledged(answer.as_bytes()).unwrap();
+        for response in acknowledged {
+            is_acknowledged(response.as_bytes()).unwrap();
         }
         let failed = [
             r#"{"results":[]}"#,
@@ -203,8 +207,8 @@ mod tests {
             r#"{"results":[{}],"error":"leadership lost while committing log"}"#,
             "leader not found",
         ];
-        for answer in failed {
-            assert!(is_acknowledged(answer.as_bytes()).is_err(), "{answer}");
+        for response in failed {
+            assert!(is_acknowledged(response.as_bytes()).is_err(), "{response}");
         }
     }
 }

@@ -7,7 +7,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::{
-    api_server::ApiServer, crowd::operator::Operator, generated, objects::Objects, product, root,
+    api_server::ApiServer, fleet::operator::Operator, generated, objects::Objects, product, root,
 };
 
 /// The operator's ServiceAccount in `manifests/install.yaml`.
@@ -18,7 +18,7 @@ const TAIL_LINES: usize = 40;
 
 /// An API server with an operator.
 #[derive(Debug)]
-pub struct Stage {
+pub struct OperatorFixture {
     /// The operator; declared first, so that it stops before the API server.
     pub operator: Operator,
     /// The API server.
@@ -30,7 +30,7 @@ pub struct Stage {
     _folder: TempDir,
 }
 
-impl Stage {
+impl OperatorFixture {
     /// Starts everything; `None` if the API server's programs have not been built.
     ///
     /// # Errors
@@ -92,7 +92,7 @@ impl Stage {
 /// If the API server rejects one.
 pub fn install(server: &Objects) -> Result<()> {
     let manifest = root().join("manifests/install.yaml").display().to_string();
-    server.ask(&["apply", "--server-side", "-f", &manifest])?;
+    server.run(&["apply", "--server-side", "-f", &manifest])?;
     server.definitions_served()
 }
 

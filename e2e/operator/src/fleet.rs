@@ -20,7 +20,7 @@ use kube::{
 use serde_json::json;
 
 /// Namespace of the clusters.
-pub const NAMESPACE: &str = "crowd";
+pub const NAMESPACE: &str = "fleet";
 /// Pause between two checks of all clusters. Each check lists all clusters at the API server.
 const LOOK_PERIOD: Duration = Duration::from_secs(1);
 /// Number of clusters that are created concurrently.
@@ -61,7 +61,7 @@ impl Clusters {
     /// If the API server rejects one.
     pub async fn create(&self, numbers: std::ops::Range<usize>) -> Result<()> {
         let made = stream::iter(numbers).map(|number| async move {
-            let mut cluster = DynamicObject::new(&format!("crowd-{number}"), &self.resource);
+            let mut cluster = DynamicObject::new(&format!("fleet-{number}"), &self.resource);
             // Every fourth cluster has read replicas, and so a second StatefulSet.
             let readers = if number.is_multiple_of(4) {
                 json!({ "replicas": 1 })
