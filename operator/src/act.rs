@@ -18,7 +18,9 @@ use serde_json::{Value, json};
 use std::fmt::Debug;
 
 use crate::{
-    cluster::{Action, action::Absent, observation::Checked, plan::PodLabels, recovery},
+    cluster::{
+        Action, action::Absent, deciders::recovery, facts::observation::Checked, plan::PodLabels,
+    },
     error::Error,
     live::{Live, named},
     node_api::NodeApi,

@@ -17,7 +17,7 @@ use sha2::{Digest, Sha256};
 use std::{fmt::Debug, sync::Arc};
 
 use crate::{
-    cluster::{build::Object, edits::Edit},
+    cluster::{facts::observation::Edit, render::build::Object},
     edits::{HANDOVER_MANAGER, who},
     error::Error,
     live::{Live, named},

@@ -21,7 +21,7 @@ use tokio::sync::watch;
 use crate::{
     backoff::{Backoff, varied},
     caches::{self, Caches, Guarded, Scope, Triggers},
-    cluster::plan::Event,
+    cluster::action::Event,
     error::{Class, Error},
     pass::{Means, pass},
 };

@@ -12,7 +12,7 @@ use operator_api::names;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::cluster::edits::Edit;
+use crate::cluster::facts::observation::Edit;
 
 /// Owner of the number of an autoscaled pool's pods between the operator and the autoscaler.
 pub const HANDOVER_MANAGER: &str = "rqlite-operator-handover";

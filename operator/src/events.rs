@@ -16,7 +16,7 @@ use kube::{
 };
 use operator_api::names;
 
-use crate::cluster::plan::Event;
+use crate::cluster::action::Event;
 
 /// What is still so is told again after this long: events live an hour.
 const AGAIN: Duration = Duration::from_secs(1800);

@@ -19,8 +19,7 @@ use serde::de::DeserializeOwned;
 use crate::{
     cluster::{
         Failure, NodeStatus, Observation,
-        edits::Edit,
-        observation::{Answer, Checked, FailureKind, OperatorFacts},
+        facts::observation::{Answer, Checked, Edit, FailureKind, OperatorFacts},
     },
     live::{Live, named},
     node_api::NodeApi,

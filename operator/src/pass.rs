@@ -14,10 +14,11 @@ use crate::{
     apply::apply_all,
     cluster::{
         Plan,
-        edits::{self, Edit},
-        observation::Checked,
-        plan::{self, Event},
-        recovery::Told,
+        action::Event,
+        deciders::recovery::Told,
+        facts::observation::{Checked, Edit},
+        plan,
+        render::edits,
     },
     edits::{Edits, who},
     error::{Class, Error},
@@ -132,7 +133,7 @@ pub async fn pass(means: &Means, cluster: RqliteCluster, live: &Live) -> Result<
         edits: means.edits.get(&uid),
     };
     let seen = observe(cluster, live, &means.nodes, &means.around, memory).await;
-    let plan = plan::plan(&seen);
+    let plan = plan(&seen);
     tracing::debug!(summary = plan.summary, action = ?plan.action, "decided");
     means.held.check()?;
     let mut cluster = seen.cluster;

@@ -16,7 +16,7 @@ use tower::util::MapRequestLayer;
 
 use crate::{
     caches::{Caches, Facilities, Scope},
-    cluster::observation::OperatorFacts,
+    cluster::facts::observation::OperatorFacts,
     controller::{ScopeController, wait_until_synced},
     edits::Edits,
     events::Events,

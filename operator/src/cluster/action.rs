@@ -3,7 +3,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use operator_api::{RqliteClusterStatus, status::Operation, status::OperationType, status::Step};
 use serde::{Deserialize, Serialize};
 
-use super::observation::{NodeStatus, PodSeen};
+use crate::cluster::facts::observation::{NodeStatus, PodSeen};
 
 /// A member that must not be in the leader's committed configuration.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -184,7 +184,7 @@ pub enum Decision {
 }
 
 /// A status that announces a new operation.
-pub(super) fn begin(
+pub fn begin(
     status: &RqliteClusterStatus,
     id: &str,
     now: &Time,
@@ -207,7 +207,7 @@ pub(super) fn begin(
 }
 
 /// A status whose operation has reached another step.
-pub(super) fn step(status: &RqliteClusterStatus, now: &Time, to: Step) -> Box<RqliteClusterStatus> {
+pub fn step(status: &RqliteClusterStatus, now: &Time, to: Step) -> Box<RqliteClusterStatus> {
     let mut next = status.clone();
     if let Some(operation) = &mut next.operation {
         operation.step = to;
@@ -217,8 +217,19 @@ pub(super) fn step(status: &RqliteClusterStatus, now: &Time, to: Step) -> Box<Rq
 }
 
 /// A status whose operation is done.
-pub(super) fn finish(status: &RqliteClusterStatus) -> Box<RqliteClusterStatus> {
+pub fn finish(status: &RqliteClusterStatus) -> Box<RqliteClusterStatus> {
     let mut next = status.clone();
     next.operation = None;
     Box::new(next)
+}
+
+/// Something for `kubectl describe`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Event {
+    /// Does it need attention?
+    pub warning: bool,
+    /// In CamelCase.
+    pub reason: String,
+    /// For a person.
+    pub message: String,
 }

@@ -5,18 +5,22 @@ use std::collections::BTreeMap;
 use operator_api::{RqliteClusterStatus, names, status::OperationType, status::Pool};
 use serde::Serialize;
 
-use super::{
-    action::{Action, Decision},
-    bootstrap, build,
-    build::Object,
-    deletion,
-    edits::{self, Edit},
-    heritage, hibernate, hindrance, membership,
-    observation::Observation,
-    quorum, readers, reap, recovery,
-    recovery::Told,
-    replace, report, rollout, scale, storage, validate,
-    view::View,
+use crate::cluster::{
+    action::{Action, Decision, Event},
+    deciders::{
+        bootstrap, deletion, heritage, hibernate, membership, outage, readers, reap,
+        recovery::{self, Told},
+        replace, rollout, scale, storage, unstick,
+    },
+    facts::{
+        observation::{Edit, Observation},
+        validate,
+        view::View,
+    },
+    render::{
+        build::{self, Object},
+        edits, hindrance, report,
+    },
 };
 
 /// Seconds until the next look while something is under way. Raft's changes cause no event in Kubernetes.
@@ -72,17 +76,6 @@ pub struct PodLabels {
     pub uid: String,
     /// Labels to set; None removes.
     pub labels: BTreeMap<String, Option<String>>,
-}
-
-/// Something for `kubectl describe`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Event {
-    /// Does it need attention?
-    pub warning: bool,
-    /// In CamelCase.
-    pub reason: String,
-    /// For a person.
-    pub message: String,
 }
 
 /// Decides about one cluster.
@@ -175,7 +168,7 @@ fn decide(view: &View<'_>, wanted: &operator_api::status::Target) -> Decision {
         &|| forming(view),
         &|| gap(view),
         &|| recovery::automatic(view),
-        &|| quorum::outage(view),
+        &|| outage::outage(view),
         &|| recovery::rejoin(view),
     ]);
     if urgent != Decision::Pass {
@@ -211,7 +204,7 @@ fn decide(view: &View<'_>, wanted: &operator_api::status::Target) -> Decision {
 /// An operation that cannot go on because a pod cannot start must not keep that pod from being repaired.
 fn unstick_amid(view: &View<'_>, decision: Decision) -> Decision {
     match decision {
-        Decision::Wait(_) | Decision::Blocked(..) => match quorum::unstick(view) {
+        Decision::Wait(_) | Decision::Blocked(..) => match unstick::unstick(view) {
             Decision::Pass => decision,
             repair => repair,
         },
@@ -264,7 +257,7 @@ fn unreadable(view: &View<'_>) -> Decision {
     match view.operation() {
         Some(operation) => {
             let text = format!("drops the operation {:?}, which is over", operation.kind);
-            Decision::Record(super::action::finish(view.status), text)
+            Decision::Record(crate::cluster::action::finish(view.status), text)
         }
         None => Decision::Pass,
     }

@@ -11,13 +11,14 @@ use operator_api::{
     status::Pool,
 };
 
-use super::{
-    Action, Failure, NodeStatus, Observation, Plan,
-    build::Object,
-    observation::{
-        Answer, Checked, ClaimSeen, ConfigMember, FailureKind, OperatorFacts, PodSeen, SetSeen,
+use crate::cluster::{
+    action::Action,
+    facts::observation::{
+        Answer, Checked, ClaimSeen, ConfigMember, Failure, FailureKind, NodeStatus, Observation,
+        OperatorFacts, PodSeen, SetSeen,
     },
-    plan,
+    plan::{Plan, plan},
+    render::build::Object,
 };
 
 /// The cluster's name.

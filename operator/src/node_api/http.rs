@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 
 use super::{CHANGE_TIMEOUT, CHECK_TIMEOUT, NodeApi, PROBE_TIMEOUT, reply};
 use crate::{
-    cluster::{Failure, NodeStatus, observation::FailureKind},
+    cluster::{Failure, NodeStatus, facts::observation::FailureKind},
     metrics::Metrics,
 };
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::cluster::{NodeStatus, observation::ConfigMember};
+use crate::cluster::{NodeStatus, facts::observation::ConfigMember};
 
 /// The part of `/status` that is read; everything else is let pass, so that nodes may be newer or older than the operator.
 #[derive(Debug, Deserialize)]

@@ -2,7 +2,7 @@
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 
 use crate::{
-    cluster::{
+    cluster::facts::{
         observation::ClaimSeen,
         volume::{self, Volume},
     },

@@ -8,7 +8,7 @@ use kube::ResourceExt;
 
 use super::pod;
 use crate::{
-    cluster::hindrance::{Hindrance, HindranceKind},
+    cluster::facts::observation::{Hindrance, HindranceKind},
     evidence::{IMAGE_REASONS, created, is_pending, last_seen},
     live::{Live, pods_of},
 };

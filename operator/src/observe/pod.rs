@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::{
 use operator_api::{names, recovery::LogPosition, state::StateLineage, status::Pool};
 use serde::Deserialize;
 
-use crate::cluster::observation::{PodSeen, Prepared};
+use crate::cluster::facts::observation::{PodSeen, Prepared};
 
 /// Container that prepares the data directory.
 const PREPARE: &str = "prepare";

@@ -2,7 +2,7 @@
 use k8s_openapi::api::apps::v1::StatefulSet;
 use operator_api::names;
 
-use crate::cluster::observation::SetSeen;
+use crate::cluster::facts::observation::SetSeen;
 
 pub(super) fn seen(set: &StatefulSet) -> SetSeen {
     let spec = set.spec.as_ref();

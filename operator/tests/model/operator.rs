@@ -8,14 +8,16 @@ use operator_api::{
 use rand::{Rng, rngs::StdRng};
 use rqlite_operator::cluster::{
     Action, NodeStatus, Observation, Plan,
-    build::Object,
-    observation::{
-        Answer, Checked, ClaimSeen, ConfigMember, Failure, FailureKind, OperatorFacts, PodSeen,
-        Prepared, SetSeen,
+    deciders::recovery::object,
+    facts::{
+        observation::{
+            Answer, Checked, ClaimSeen, ConfigMember, Failure, FailureKind, OperatorFacts, PodSeen,
+            Prepared, SetSeen,
+        },
+        view::{View, quorum},
     },
     plan,
-    recovery::object,
-    view::{View, quorum},
+    render::build::Object,
 };
 
 use crate::{

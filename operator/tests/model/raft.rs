@@ -1,6 +1,6 @@
 //! Raft, as far as an operator can break it: elections, commits on the smallest quorum, membership changes, joining.
 use rand::{Rng, rngs::StdRng, seq::IndexedRandom};
-use rqlite_operator::cluster::view::quorum;
+use rqlite_operator::cluster::facts::view::quorum;
 
 use crate::{
     recovery,

@@ -8,7 +8,7 @@ use operator_api::{
     status::{OperationType, Role},
 };
 use rand::{Rng, rngs::StdRng, seq::IteratorRandom};
-use rqlite_operator::cluster::view::quorum;
+use rqlite_operator::cluster::facts::view::quorum;
 
 use crate::{
     kubernetes::stop,

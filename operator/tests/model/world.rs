@@ -13,7 +13,7 @@ use operator_api::{
     status::{HIBERNATED, Operation, Pool},
 };
 use rand::{Rng, rngs::StdRng};
-use rqlite_operator::cluster::{Action, observation::Checked};
+use rqlite_operator::cluster::{Action, facts::observation::Checked};
 
 /// The cluster's name.
 pub(crate) const NAME: &str = "demo";

@@ -1,0 +1,15 @@
+//! One module for each kind of change: from a view to a decision. They use the facts and each other, never what is rendered.
+pub mod bootstrap;
+pub mod deletion;
+pub mod heritage;
+pub mod hibernate;
+pub mod membership;
+pub mod outage;
+pub mod readers;
+pub mod reap;
+pub mod recovery;
+pub mod replace;
+pub mod rollout;
+pub mod scale;
+pub mod storage;
+pub mod unstick;

@@ -1,0 +1,142 @@
+//! From nothing to a formed cluster, once. The gate (state file) closes afterwards and no decider ever opens it again.
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use operator_api::{
+    RqliteClusterStatus, names,
+    state::FormingPhase,
+    status::{Lineage, OperationType, Target},
+};
+
+use crate::cluster::{
+    action::{Decision, begin, finish},
+    facts::view::View,
+};
+
+/// Gives a new cluster its identity, or finds the identity that it already has, before anything is created.
+pub fn identity(view: &View<'_>, target: &Target) -> Decision {
+    if view.status.cluster_id.is_some() && view.status.target.is_some() {
+        return Decision::Pass;
+    }
+    let annotations = view.seen.cluster.metadata.annotations.as_ref();
+    let adopted = annotations.and_then(|a| a.get(names::ADOPT_ANNOTATION));
+    let mut next = view.status.clone();
+    let said = if let Some(state) = &view.seen.state {
+        // The object's status was lost (restored from a backup without it), the cluster was not.
+        let replicas = view.seen.voters.as_ref().map(|set| set.replicas);
+        next.target = Some(Target {
+            replicas: replicas.filter(|r| *r > 0).unwrap_or(target.replicas),
+            bootstrap_replicas: state.expect,
+            ..target.clone()
+        });
+        next.cluster_id = Some(state.cluster_id.clone());
+        next.lineage = Some(Lineage {
+            id: state.lineage.id.clone(),
+            epoch: state.lineage.epoch,
+            since: None,
+        });
+        let phase = if state.phase == FormingPhase::Forming {
+            FormingPhase::Forming
+        } else {
+            FormingPhase::Formed
+        };
+        formed(&mut next, phase, view.now());
+        format!("took over the running cluster {}", state.cluster_id)
+    } else if let Some(adopted) = adopted {
+        let Some((id, lineage)) = read_adopted(adopted) else {
+            let text = format!(
+                "the annotation {} is {adopted:?}: write <cluster id>/<lineage id>/<epoch>, as the condition ForeignData of the new cluster shows it",
+                names::ADOPT_ANNOTATION
+            );
+            return Decision::Blocked("InvalidAnnotation", text);
+        };
+        next.target = Some(target.clone());
+        next.cluster_id = Some(id.clone());
+        next.lineage = Some(lineage);
+        formed(&mut next, FormingPhase::Formed, view.now());
+        format!("adopts the retained volumes of cluster {id}")
+    } else {
+        next.target = Some(target.clone());
+        next.cluster_id = Some(view.seen.fresh_id.clone());
+        next.lineage = Some(Lineage {
+            id: format!("{}-0", view.seen.fresh_id),
+            epoch: 0,
+            since: Some(view.now().clone()),
+        });
+        format!("creates cluster {}", view.seen.fresh_id)
+    };
+    if next.bootstrapped_at.is_none() {
+        next = *begin(
+            &next,
+            &view.seen.fresh_id,
+            view.now(),
+            OperationType::Bootstrap,
+            None,
+            None,
+        );
+    }
+    Decision::Record(Box::new(next), said)
+}
+
+/// `<cluster id>/<lineage id>/<epoch>`.
+fn read_adopted(text: &str) -> Option<(String, Lineage)> {
+    let mut parts = text.split('/');
+    let (cluster, id, epoch) = (parts.next()?, parts.next()?, parts.next()?);
+    let lineage = Lineage {
+        id: id.to_owned(),
+        epoch: epoch.parse().ok().filter(|epoch| *epoch >= 0)?,
+        since: None,
+    };
+    let whole = parts.next().is_none() && !cluster.is_empty() && !id.is_empty();
+    whole.then(|| (cluster.to_owned(), lineage))
+}
+
+fn formed(status: &mut RqliteClusterStatus, phase: FormingPhase, now: &Time) {
+    if phase == FormingPhase::Formed {
+        status.bootstrapped_at = Some(now.clone());
+    }
+}
+
+/// Waits for the first complete cluster: a leader, and every voter in its configuration taking part.
+pub fn forming(view: &View<'_>) -> Decision {
+    if view.is_formed() {
+        return Decision::Pass;
+    }
+    let Some(target) = view.target() else {
+        return Decision::Pass;
+    };
+    let Some(operation) = view.operating(OperationType::Bootstrap) else {
+        let next = begin(
+            view.status,
+            &view.seen.fresh_id,
+            view.now(),
+            OperationType::Bootstrap,
+            None,
+            None,
+        );
+        return Decision::Record(next, "forms the cluster".to_owned());
+    };
+    let there = view.participants().len();
+    let wanted = usize::try_from(target.bootstrap_replicas).unwrap_or(1);
+    if there >= wanted {
+        let mut next = finish(view.status);
+        next.bootstrapped_at = Some(view.now().clone());
+        return Decision::Record(next, format!("the cluster of {wanted} has formed"));
+    }
+    // Somebody lowered the StatefulSet: the cluster cannot form without these pods, nor without those that somebody added and that are in by now.
+    let pods = crate::cluster::facts::pods::pods_of_members(view);
+    if let Decision::Act(action, text) =
+        crate::cluster::deciders::scale::grow_set(view, pods.max(target.replicas))
+    {
+        return Decision::Act(action, text);
+    }
+    let bootstrap = view.spec.bootstrap.clone().unwrap_or_default();
+    let limit = bootstrap.timeout.duration().map_or(120, |d| d.as_secs());
+    let text = format!("{there} of {wanted} voters take part in the new cluster");
+    if crate::cluster::facts::view::seconds_between(&operation.started_at, view.now()) > limit {
+        Decision::Blocked("BootstrapFailed", text)
+    } else {
+        Decision::Wait(text)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,321 @@
+//! A history that a person made by hand, such as with a `peers.json`: data of this very cluster, of a later epoch than the one on record. Never taken
+//! over by itself, as two survivors may have been recovered apart and only a person knows which of them counts; taken over when they say so.
+use std::collections::BTreeSet;
+
+use operator_api::{
+    names,
+    state::StateLineage,
+    status::{Lineage, OperationType},
+};
+
+use crate::cluster::{
+    action::{Action, Decision},
+    facts::{
+        lineage::{has_ended, newer},
+        view::View,
+    },
+};
+
+/// Reason of the condition where a person has to choose.
+pub const RECOVERED_BY_HAND: &str = "RecoveredByHand";
+/// What the annotation says of a history.
+fn word(history: &StateLineage) -> String {
+    format!("{}/{}", history.id, history.epoch)
+}
+
+/// Takes a newer history over if a person has named it, else says what to type. A quorum of the history on record goes before any other.
+pub fn decide(view: &View<'_>) -> Decision {
+    if view.operating(OperationType::Recover).is_some() {
+        return Decision::Pass;
+    }
+    let found = newer(view);
+    if found.is_empty() {
+        return Decision::Pass;
+    }
+    let annotations = view.seen.cluster.metadata.annotations.as_ref();
+    let accepted = annotations.and_then(|a| a.get(names::ACCEPT_LINEAGE_ANNOTATION));
+    let mut all = found.iter();
+    let chosen = all.find(|(_, history)| accepted == Some(&word(history)));
+    match chosen {
+        _ if view.leader.is_some() => Decision::Blocked(RECOVERED_BY_HAND, beside(view, &found)),
+        Some((_, history)) => accept(view, history),
+        None => Decision::Blocked(RECOVERED_BY_HAND, choice(view, &found)),
+    }
+}
+
+fn place<'a>(view: &View<'a>) -> (&'a str, &'a str) {
+    let namespace = view.seen.cluster.metadata.namespace.as_deref();
+    (view.name, namespace.unwrap_or("default"))
+}
+
+fn who(found: &[(&str, &StateLineage)]) -> String {
+    let all = found
+        .iter()
+        .map(|(name, history)| format!("{name} ({})", word(history)));
+    all.collect::<Vec<_>>().join(", ")
+}
+
+/// What to type to let a member join anew.
+fn anew(view: &View<'_>, pod: &str) -> String {
+    let (_, namespace) = place(view);
+    format!(
+        "kubectl delete pvc {} -n {namespace} --wait=false; kubectl delete pod {pod} -n {namespace}",
+        names::claim(pod)
+    )
+}
+
+/// The others have a quorum: there is nothing to choose.
+fn beside(view: &View<'_>, found: &[(&str, &StateLineage)]) -> String {
+    let pods: BTreeSet<&str> = found.iter().map(|(name, _)| *name).collect();
+    let each: Vec<String> = pods.iter().map(|pod| anew(view, pod)).collect();
+    format!(
+        "recovered by hand into a lineage of its own, while the others have a quorum: {}. That data is not used. Copy what you need of it, then \
+         let the member join anew: {}",
+        who(found),
+        each.join("; ")
+    )
+}
+
+fn choice(view: &View<'_>, found: &[(&str, &StateLineage)]) -> String {
+    let (name, namespace) = place(view);
+    let histories: BTreeSet<String> = found.iter().map(|(_, history)| word(history)).collect();
+    let annotate: Vec<String> = histories
+        .iter()
+        .map(|word| {
+            // Whatever is added to the message must not touch the command's last word.
+            format!(
+                "kubectl annotate rqlitecluster {name} -n {namespace} --overwrite {}={word} (what only other members have acknowledged is lost then)",
+                names::ACCEPT_LINEAGE_ANNOTATION
+            )
+        })
+        .collect();
+    format!(
+        "recovered by hand (peers.json), with data of this cluster and a newer lineage: {}. It is not taken over by itself. To go on with it: {}",
+        who(found),
+        annotate.join(", or ")
+    )
+}
+
+/// Such a node is started again, so that its preparation tells what its data is and has it put aside. One that follows a leader is left to a person.
+pub fn left_behind(view: &View<'_>) -> Decision {
+    if view.leader.is_none() || view.operating(OperationType::Recover).is_some() {
+        return Decision::Pass;
+    }
+    let mut pods = view.seen.pods.iter().filter(|pod| !pod.deleting);
+    let left = pods.find(|pod| {
+        let node = view.answer(&pod.name);
+        node.is_some_and(|node| has_ended(view, node))
+    });
+    match left {
+        Some(pod) => Decision::Act(
+            Action::delete_pod(pod),
+            format!(
+                "{} runs in a lineage that has ended and is restarted",
+                pod.name
+            ),
+        ),
+        None => Decision::Pass,
+    }
+}
+
+fn accept(view: &View<'_>, history: &StateLineage) -> Decision {
+    let mut next = view.status.clone();
+    next.lineage = Some(Lineage {
+        id: history.id.clone(),
+        epoch: history.epoch,
+        since: Some(view.now().clone()),
+    });
+    // What was confirmed of the former history says nothing about this one.
+    next.members.clear();
+    next.configuration_index = None;
+    next.leader = None;
+    next.operation = None;
+    next.recovery = None;
+    let text = format!(
+        "takes over the lineage {}, as the annotation says",
+        word(history)
+    );
+    Decision::Record(Box::new(next), text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::{
+        facts::{
+            lineage::STALE,
+            observation::{Answer, Prepared},
+        },
+        scene::Scene,
+    };
+
+    fn history(id: &str, epoch: i64) -> StateLineage {
+        StateLineage {
+            id: id.to_owned(),
+            epoch,
+        }
+    }
+
+    /// demo-0 alone was recovered by hand; the others do not answer.
+    fn by_hand() -> Scene {
+        let mut scene = Scene::running(3, 0);
+        scene.down("demo-1", "");
+        scene.down("demo-2", "");
+        let node = scene.node("demo-0");
+        node.lineage = Some(history("made-by-hand", 1));
+        node.config.retain(|m| m.name == "demo-0");
+        scene
+    }
+
+    fn annotate(scene: &mut Scene, value: &str) {
+        let metadata = &mut scene.seen.cluster.metadata;
+        let annotations = metadata.annotations.get_or_insert_default();
+        annotations.insert(
+            names::ACCEPT_LINEAGE_ANNOTATION.to_owned(),
+            value.to_owned(),
+        );
+    }
+
+    #[test]
+    fn a_person_is_asked_and_nothing_is_taken_over() {
+        let mut scene = by_hand();
+        let before = scene.status().lineage;
+        for _ in 0..5 {
+            let plan = scene.pass();
+            assert_eq!(plan.action, None);
+            assert_eq!(plan.event.unwrap().reason, RECOVERED_BY_HAND);
+        }
+        assert_eq!(scene.status().lineage, before);
+        let (_, reason, message) = scene.condition("Degraded");
+        assert_eq!(reason, RECOVERED_BY_HAND);
+        let command = "kubectl annotate rqlitecluster demo -n shop --overwrite rqlite.dev/accept-lineage=made-by-hand/1";
+        assert!(message.contains(command), "{message}");
+        assert!(!scene.condition("Available").0);
+    }
+
+    #[test]
+    fn the_named_one_is_taken_over() {
+        let mut scene = by_hand();
+        for other in ["made-by-hand", "made-by-hand/2", "other/1"] {
+            annotate(&mut scene, other);
+            scene.pass();
+            assert_eq!(scene.condition("Degraded").1, RECOVERED_BY_HAND, "{other}");
+        }
+        annotate(&mut scene, "made-by-hand/1");
+        for _ in 0..3 {
+            scene.pass();
+        }
+        let lineage = scene.status().lineage.unwrap();
+        assert_eq!((lineage.id.as_str(), lineage.epoch), ("made-by-hand", 1));
+        assert_eq!(
+            scene.seen.state.as_ref().unwrap().lineage,
+            history("made-by-hand", 1)
+        );
+        assert!(
+            scene.condition("Available").0,
+            "{:?}",
+            scene.condition("Available")
+        );
+    }
+
+    fn taken_over() -> Scene {
+        let mut scene = by_hand();
+        annotate(&mut scene, "made-by-hand/1");
+        for _ in 0..3 {
+            scene.pass();
+        }
+        scene
+    }
+
+    #[test]
+    fn what_the_others_have_is_put_aside_in_its_time_one_after_the_other() {
+        let mut scene = taken_over();
+        for name in ["demo-1", "demo-2"] {
+            scene.pod(name).prepared = Some(Prepared {
+                state: STALE.to_owned(),
+                cluster_id: None,
+                lineage: None,
+                raft_id: Some(format!("{name}#i0")),
+                last_log: None,
+                reason: "epoch 0".to_owned(),
+            });
+        }
+        scene.pass();
+        assert_eq!(scene.condition("Degraded").1, "MemberLost");
+        assert_eq!(scene.action(), None, "not before its time");
+        scene.later(601);
+        let action = scene.action();
+        assert!(
+            matches!(&action, Some(Action::DeletePod { uid, .. }) if uid == "pod-demo-1"),
+            "{action:?}"
+        );
+        let park = &scene.seen.state.as_ref().unwrap().park;
+        assert_eq!(park.keys().collect::<Vec<_>>(), ["demo-1"]);
+        scene.pod("demo-1").uid = "new".to_owned();
+        scene.pod("demo-1").prepared = None;
+        assert_eq!(scene.action(), None, "the first has not joined yet");
+    }
+
+    #[test]
+    fn who_still_runs_in_the_former_history_is_started_again() {
+        let former = Scene::running(3, 0).node("demo-1").clone();
+        let mut scene = taken_over();
+        let mut answers = |leader: Option<&str>| {
+            let mut node = former.clone();
+            node.leader = leader.map(str::to_owned);
+            node.ready = false;
+            scene
+                .seen
+                .nodes
+                .insert("demo-1".to_owned(), Answer::Ok(node));
+            let action = scene.action();
+            (action, scene.condition("Degraded").1)
+        };
+        let (action, _) = answers(None);
+        assert!(
+            matches!(&action, Some(Action::DeletePod { uid, .. }) if uid == "pod-demo-1"),
+            "{action:?}"
+        );
+        // Before the new history has a leader on record it is waited for.
+        let mut early = taken_over();
+        early.node("demo-0").leader = None;
+        early.node("demo-0").is_leader = false;
+        let mut node = former.clone();
+        (node.leader, node.ready) = (None, false);
+        early
+            .seen
+            .nodes
+            .insert("demo-1".to_owned(), Answer::Ok(node));
+        assert_eq!(early.action(), None);
+        assert_eq!(early.condition("Degraded").1, "QuorumUnavailable");
+        let (action, reason) = answers(Some("demo-2"));
+        assert_eq!((action, reason.as_str()), (None, "ForeignData"));
+    }
+
+    #[test]
+    fn a_quorum_goes_before_it() {
+        let mut scene = Scene::running(3, 0);
+        scene.node("demo-2").lineage = Some(history("made-by-hand", 1));
+        scene.node("demo-2").leader = None;
+        annotate(&mut scene, "made-by-hand/1");
+        let before = scene.status().lineage;
+        for _ in 0..3 {
+            assert_eq!(scene.pass().action, None);
+        }
+        assert_eq!(scene.status().lineage, before);
+        let (_, reason, message) = scene.condition("Degraded");
+        assert_eq!(reason, RECOVERED_BY_HAND);
+        assert!(
+            message.contains("kubectl delete pvc data-demo-2 -n shop"),
+            "{message}"
+        );
+    }
+
+    #[test]
+    fn another_cluster_is_none_of_it() {
+        let mut scene = by_hand();
+        scene.node("demo-0").cluster_id = Some("another".to_owned());
+        scene.pass();
+        assert_eq!(scene.condition("Degraded").1, "ForeignData");
+    }
+}

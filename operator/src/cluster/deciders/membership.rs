@@ -1,0 +1,103 @@
+//! Who is a member: what nodes know of a newer configuration than the one on record, and data of another cluster or history.
+use operator_api::{
+    names,
+    status::{Member, MemberState, OperationType, Pool, Role},
+};
+
+use crate::cluster::{
+    action::Decision,
+    facts::lineage::has_ended,
+    facts::{observation::ConfigMember, view::View},
+};
+
+/// Without a leader: takes a committed configuration over that is newer than the one on record, before anything is judged by that. The last change
+/// may have been committed just before the quorum went, unseen.
+pub fn learn(view: &View<'_>) -> Decision {
+    let recovers = view.operating(OperationType::Recover).is_some();
+    if view.leader.is_some() || !view.is_formed() || recovers {
+        return Decision::Pass;
+    }
+    let newest = view.newest_configuration();
+    let Some(newest) = newest.filter(|node| node.config_index > view.known_configuration()) else {
+        return Decision::Pass;
+    };
+    let mut next = view.status.clone();
+    next.configuration_index = i64::try_from(newest.config_index).ok();
+    next.members = newest
+        .config
+        .iter()
+        .map(|entry| member(view, entry))
+        .collect();
+    let text = format!(
+        "takes over the configuration of index {}",
+        newest.config_index
+    );
+    Decision::Record(Box::new(next), text)
+}
+
+fn member(view: &View<'_>, entry: &ConfigMember) -> Member {
+    let known = view.status.members.iter();
+    let known = known
+        .into_iter()
+        .find(|m| m.raft_id.as_ref() == Some(&entry.raft_id));
+    let role = match entry.voter {
+        true => Role::Voter,
+        false => Role::Learner,
+    };
+    if let Some(known) = known {
+        return Member {
+            role,
+            ..known.clone()
+        };
+    }
+    let reader = names::ordinal(&view.set_name(Pool::Read), &entry.name);
+    // Only a node that answers proves which claim its data is on.
+    let here = view.answer(&entry.name);
+    let here = here.is_some_and(|node| node.raft_id == entry.raft_id);
+    let claim = view.claim(&entry.name).filter(|_| here);
+    Member {
+        name: entry.name.clone(),
+        pool: reader.map_or(Pool::Voter, |_| Pool::Read),
+        role,
+        state: MemberState::Starting,
+        raft_id: Some(entry.raft_id.clone()),
+        pod_uid: None,
+        claim_uid: claim.map(|claim| claim.uid.clone()),
+        node: None,
+        reason: None,
+        lost_since: None,
+    }
+}
+
+/// Data of another cluster or history stops everything that could make it worse.
+pub fn foreign(view: &View<'_>) -> Decision {
+    let strange = view.seen.pods.iter().find_map(|pod| {
+        let prepared = pod.prepared.as_ref().filter(|p| p.state == "Foreign");
+        if let Some(report) = prepared {
+            return Some((pod, &report.cluster_id, &report.lineage));
+        }
+        let node = view.answer(&pod.name)?;
+        let strange = !view.is_ours(node) && !has_ended(view, node);
+        strange.then_some((pod, &node.cluster_id, &node.lineage))
+    });
+    let Some((pod, cluster, lineage)) = strange else {
+        return Decision::Pass;
+    };
+    let theirs = format!(
+        "{}/{}/{}",
+        cluster.as_deref().unwrap_or("unknown"),
+        lineage.as_ref().map_or("unknown", |l| l.id.as_str()),
+        lineage.as_ref().map_or(0, |l| l.epoch)
+    );
+    let text = format!(
+        "the volume of {} belongs to another cluster ({theirs}). Nothing is touched. To use its data, delete this cluster (its volumes stay) \
+         and create it again with the annotation {}: {theirs}; to start anew, delete the claim {} and the pod",
+        pod.name,
+        names::ADOPT_ANNOTATION,
+        names::claim(&pod.name)
+    );
+    Decision::Blocked("ForeignData", text)
+}
+
+#[cfg(test)]
+mod tests;

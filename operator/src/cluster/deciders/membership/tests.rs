@@ -1,0 +1,78 @@
+use super::*;
+use crate::cluster::{facts::view::View, scene::Scene};
+
+/// An older configuration of three, of which a newer one of two is known.
+fn removed(scene: &mut Scene, knows: &[&str]) {
+    for name in ["demo-0", "demo-1", "demo-2"] {
+        let node = scene.node(name);
+        node.config_index = 7;
+        if knows.contains(&name) {
+            node.config_index = 9;
+            node.config.retain(|m| m.name != "demo-2");
+        }
+    }
+}
+
+#[test]
+fn a_leader_that_lags_behind_its_predecessor_is_not_believed() {
+    let cases: [(&[&str], bool, Option<i64>, bool); 6] = [
+        (&[], false, None, true),
+        (&["demo-0", "demo-1"], false, None, true),
+        (&["demo-1"], false, None, false),
+        (&[], false, Some(9), false),
+        // It has committed an entry of its own term: what it knows is all there is.
+        (&["demo-1"], true, None, true),
+        (&[], true, Some(9), true),
+    ];
+    for (knows, settled, on_record, believed) in cases {
+        let mut scene = Scene::running(3, 0);
+        removed(&mut scene, knows);
+        for name in ["demo-0", "demo-1", "demo-2"] {
+            scene.node(name).term = 4;
+        }
+        let leader = scene.node("demo-0");
+        leader.last_log_term = if settled { 4 } else { 3 };
+        let status = scene.seen.cluster.status.as_mut().unwrap();
+        status.configuration_index = on_record;
+        let view = View::of(&scene.seen);
+        assert_eq!(
+            view.leader.is_some(),
+            believed,
+            "{knows:?} {settled} {on_record:?}"
+        );
+    }
+}
+
+#[test]
+fn without_a_leader_the_newest_committed_configuration_is_judged() {
+    let mut scene = Scene::running(3, 0);
+    removed(&mut scene, &["demo-0"]);
+    scene.leaderless();
+    let plan = scene.pass();
+    assert!(plan.summary.contains("index 9"), "{}", plan.summary);
+    let status = scene.status();
+    assert_eq!(status.configuration_index, Some(9));
+    let voters = status.members.iter().filter(|m| m.role == Role::Voter);
+    let voters: Vec<_> = voters.map(|m| m.name.as_str()).collect();
+    assert_eq!(voters, ["demo-0", "demo-1"]);
+    // One of two is lost, not one of three: that is for good.
+    scene.wipe("demo-1");
+    scene.pass();
+    scene.later(3600);
+    scene.pass();
+    let (lost, _, text) = scene.condition(operator_api::status::QUORUM_LOST);
+    assert!(lost, "{text}");
+    assert!(text.contains("1 of 2 voters"), "{text}");
+    let plan = scene.pass();
+    assert!(!plan.summary.contains("takes over"), "once is enough");
+}
+
+#[test]
+fn what_another_history_has_committed_does_not_count() {
+    let mut scene = Scene::running(3, 0);
+    removed(&mut scene, &["demo-0"]);
+    scene.leaderless();
+    scene.node("demo-0").lineage.as_mut().unwrap().id = "other".to_owned();
+    scene.pass();
+    assert_ne!(scene.status().configuration_index, Some(9));
+}

@@ -1,0 +1,37 @@
+//! What may happen without a leader.
+use crate::cluster::{
+    action::Decision,
+    deciders::{
+        scale::{grow_readers, grow_set},
+        unstick::unstick,
+    },
+    facts::{
+        pods::pods_of_members,
+        quorum::{Outage, classify, way_out},
+        view::View,
+    },
+};
+
+/// What may happen without a leader: almost nothing.
+pub fn outage(view: &View<'_>) -> Decision {
+    let blocked = match classify(view) {
+        Outage::None => return Decision::Pass,
+        Outage::Unreachable(text) => return Decision::Blocked("OperatorCannotReachNodes", text),
+        Outage::Permanent(text, _) => {
+            Decision::Blocked("QuorumLost", format!("{text}. {}", way_out(view)))
+        }
+        Outage::Temporary(text) => Decision::Blocked("QuorumUnavailable", text),
+    };
+    // Pods that somebody took away by lowering the StatefulSet come back with their volumes.
+    if let Decision::Act(action, text) = grow_set(view, pods_of_members(view)) {
+        return Decision::Act(action, text);
+    }
+    // A recovery needs to know what they have.
+    if let Decision::Act(action, text) = grow_readers(view) {
+        return Decision::Act(action, text);
+    }
+    match unstick(view) {
+        Decision::Pass => blocked,
+        repair => repair,
+    }
+}

@@ -1,0 +1,155 @@
+//! A pool of read replicas that the spec does not have any more: once nothing of it runs and the configuration is without it, its StatefulSet goes,
+//! and with it its Service and its budget. Its claims go only where the spec says so.
+use operator_api::{
+    cluster::Deletion,
+    names,
+    status::{OperationType, Pool},
+};
+
+use crate::cluster::{
+    action::{Action, Decision},
+    facts::view::View,
+};
+
+/// Takes the rest of a removed pool away.
+pub fn leave(view: &View<'_>) -> Decision {
+    let Some(set) = view.set(Pool::Read) else {
+        return Decision::Pass;
+    };
+    let name = view.set_name(Pool::Read);
+    let is_own = |pod: &str| names::ordinal(&name, pod).is_some();
+    let is_empty = set.replicas == 0 && view.pods(Pool::Read).is_empty();
+    // Only a leader's word says that nobody of the pool is in the configuration.
+    let is_out = view.leader.is_some() && !view.config().iter().any(|m| is_own(&m.name));
+    let busy = view.operation().is_some_and(|operation| {
+        matches!(
+            operation.kind,
+            OperationType::Resize | OperationType::Recover
+        )
+    });
+    if view.spec.read_replicas.is_some() || !is_empty || !is_out || busy {
+        return Decision::Pass;
+    }
+    let retention = view.spec.storage.retention.clone().unwrap_or_default();
+    if retention.when_scaled.unwrap_or_default() == Deletion::Delete {
+        let mut claims = view.seen.claims.iter();
+        let claim = claims.find(|claim| {
+            let pod = claim.name.strip_prefix(names::claim("").as_str());
+            !claim.deleting && pod.is_some_and(is_own)
+        });
+        if let Some(claim) = claim {
+            let delete = Action::DeleteClaim {
+                name: claim.name.clone(),
+                uid: claim.uid.clone(),
+            };
+            let text = format!("deletes the claim {} of a removed read replica", claim.name);
+            return Decision::Act(delete, text);
+        }
+    }
+    let delete = Action::DeleteStatefulSet {
+        name: name.clone(),
+        uid: set.uid.clone(),
+        orphan: false,
+    };
+    let text = format!("deletes {name}: the spec has no read replicas any more");
+    Decision::Act(delete, text)
+}
+
+#[cfg(test)]
+mod tests {
+    use operator_api::cluster::Retention;
+
+    use super::*;
+    use crate::cluster::scene::Scene;
+
+    /// A pool that was removed from the spec and is empty, its claims still there.
+    fn removed() -> Scene {
+        let mut scene = Scene::running(3, 2);
+        scene.seen.cluster.spec.read_replicas = None;
+        let shrink = scene.action().unwrap();
+        assert!(
+            matches!(shrink, Action::SetReplicas { to: 0, .. }),
+            "{shrink:?}"
+        );
+        assert!(
+            scene.seen.pods.len() == 5 && !deletes(&mut scene),
+            "pods are there"
+        );
+        scene.seen.readers.as_mut().unwrap().replicas = 0;
+        scene.seen.pods.retain(|pod| pod.pool == Pool::Voter);
+        scene
+            .seen
+            .nodes
+            .retain(|name, _| !name.starts_with("demo-ro-"));
+        scene
+    }
+
+    fn out(scene: &mut Scene) {
+        for name in ["demo-0", "demo-1", "demo-2"] {
+            let config = &mut scene.node(name).config;
+            config.retain(|m| !m.name.starts_with("demo-ro-"));
+        }
+    }
+
+    fn deletes(scene: &mut Scene) -> bool {
+        let action = scene.pass().action;
+        matches!(action, Some(Action::DeleteStatefulSet { ref name, orphan: false, .. }) if name == "demo-ro")
+    }
+
+    #[test]
+    fn it_goes_once_nobody_is_left() {
+        let mut scene = removed();
+        assert!(!deletes(&mut scene), "members are in the configuration");
+        out(&mut scene);
+        for _ in 0..3 {
+            scene.pass();
+        }
+        assert!(deletes(&mut scene), "{:?}", scene.pass().action);
+        scene.seen.readers = None;
+        for _ in 0..3 {
+            let plan = scene.pass();
+            assert_eq!(plan.action, None);
+            let left = plan
+                .objects
+                .iter()
+                .find(|o| o.id().1.contains("-ro") || o.id().1 == "demo-read");
+            assert_eq!(left, None);
+        }
+        assert!(scene.condition("Ready").0, "{:?}", scene.condition("Ready"));
+        assert!(
+            !scene.condition("UpdatePending").0,
+            "{:?}",
+            scene.condition("UpdatePending")
+        );
+        assert_eq!(scene.seen.claims.len(), 5, "claims are kept");
+    }
+
+    #[test]
+    fn not_without_a_leader() {
+        let mut scene = removed();
+        out(&mut scene);
+        scene.leaderless();
+        for _ in 0..5 {
+            assert!(!deletes(&mut scene));
+        }
+    }
+
+    #[test]
+    fn claims_go_where_the_spec_says_so() {
+        let mut scene = removed();
+        out(&mut scene);
+        scene.seen.cluster.spec.storage.retention = Some(Retention {
+            when_scaled: Some(Deletion::Delete),
+            ..Retention::default()
+        });
+        for expected in ["data-demo-ro-0", "data-demo-ro-1"] {
+            let Some(Action::DeleteClaim { name, .. }) = scene.action() else {
+                panic!("{expected} stays");
+            };
+            assert_eq!(name, expected);
+            scene.seen.claims.retain(|claim| claim.name != name);
+        }
+        assert!(deletes(&mut scene));
+        assert_eq!(scene.seen.claims.len(), 3, "the voters' claims stay");
+    }
+}

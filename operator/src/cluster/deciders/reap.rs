@@ -1,0 +1,131 @@
+//! Entries of the configuration that nobody stands behind. What is beyond both pools goes once it has no pod; what should be there, or what nobody
+//! knows, only after the leader's own clock says that it has been silent for long.
+use operator_api::{
+    cluster::Reaping,
+    names,
+    status::{MemberState, Pool, Reaped},
+};
+
+use crate::cluster::{
+    action::{Action, Decision},
+    facts::{
+        observation::ConfigMember,
+        quorum::state_of,
+        view::{View, quorum, seconds_between},
+    },
+};
+
+/// Seconds between two voters that are removed.
+const SPACING_SECONDS: u64 = 300;
+
+/// Removes one such entry, if the others can carry on without it.
+pub fn start(view: &View<'_>) -> Decision {
+    let Some(leader) = view.leader else {
+        return Decision::Pass;
+    };
+    let ghost = view
+        .config()
+        .iter()
+        .filter(|m| m.name != leader.name)
+        .filter_map(|m| Some((m, why(view, m)?)))
+        .find(|(m, _)| others_suffice(view, m));
+    let Some((ghost, why)) = ghost else {
+        return Decision::Pass;
+    };
+    let text = format!("removes {}: {why}", ghost.name);
+    if ghost.voter {
+        let last = view.status.last_reaped.as_ref();
+        if last.is_none_or(|r| r.raft_id != ghost.raft_id) {
+            let early = last.is_some_and(|r| seconds_between(&r.at, view.now()) < SPACING_SECONDS);
+            if early {
+                return Decision::Pass;
+            }
+            let mut next = view.status.clone();
+            next.last_reaped = Some(Reaped {
+                raft_id: ghost.raft_id.clone(),
+                at: view.now().clone(),
+            });
+            return Decision::Record(Box::new(next), text);
+        }
+    }
+    let remove = Action::RemoveMember {
+        leader: leader.name.to_owned(),
+        name: ghost.name.clone(),
+        raft_id: ghost.raft_id.clone(),
+    };
+    Decision::Act(remove, text)
+}
+
+/// Why an entry should go.
+fn why(view: &View<'_>, member: &ConfigMember) -> Option<String> {
+    if view.pod(&member.name).is_some() {
+        return lost_for_long(view, member);
+    }
+    match is_beyond(view, &member.name) {
+        Some(true) => Some("it is not wanted and has no pod".to_owned()),
+        Some(false) => lost_for_long(view, member),
+        // A name of neither pool, such as that of a node that runs elsewhere: only its long silence tells.
+        None => silent_for(view, member).map(|silence| format!("nobody knows it, and {silence}")),
+    }
+}
+
+/// Is this name beyond what its pool has and should have? None for names of neither pool.
+fn is_beyond(view: &View<'_>, name: &str) -> Option<bool> {
+    let beyond = |pool: Pool, wanted: Option<i32>| {
+        let ordinal = names::ordinal(&view.set_name(pool), name)?;
+        let live = view.set(pool).map_or(0, |set| set.replicas);
+        Some(ordinal >= live && wanted.is_none_or(|wanted| ordinal >= wanted))
+    };
+    let voters = view.target().map(|t| t.replicas);
+    beyond(Pool::Voter, voters).or_else(|| beyond(Pool::Read, view.wanted_readers()))
+}
+
+fn lost_for_long(view: &View<'_>, member: &ConfigMember) -> Option<String> {
+    let reaping = view.spec.reaping.clone().unwrap_or_default();
+    if member.voter && !reaping.voters {
+        return None;
+    }
+    let known = view.status.members.iter();
+    let known = known
+        .into_iter()
+        .find(|m| m.raft_id.as_ref() == Some(&member.raft_id))?;
+    let (state, reason) = state_of(view, known);
+    if state != MemberState::Lost || view.answer(&member.name).is_some() {
+        return None;
+    }
+    let silence = silent_for(view, member)?;
+    Some(format!("{}, and {silence}", reason.unwrap_or_default()))
+}
+
+/// By the leader's own word, so that a clock that jumps anywhere reaps nothing.
+fn silent_for(view: &View<'_>, member: &ConfigMember) -> Option<String> {
+    let reaping: Reaping = view.spec.reaping.clone().unwrap_or_default();
+    let limit = if member.voter {
+        &reaping.voter_timeout
+    } else {
+        &reaping.read_replica_timeout
+    };
+    let seconds = view
+        .leader?
+        .status
+        .unreachable_seconds
+        .get(&member.raft_id)?;
+    let enough = limit
+        .duration()
+        .is_ok_and(|limit| *seconds >= limit.as_secs());
+    enough.then(|| format!("the leader has not heard it for {limit}"))
+}
+
+fn others_suffice(view: &View<'_>, member: &ConfigMember) -> bool {
+    if !member.voter {
+        return true;
+    }
+    let after = view.config_voters() - 1;
+    let wanted = usize::try_from(view.spec.replicas).unwrap_or(1);
+    let needed = quorum(after.max(wanted)).max(quorum(view.config_voters()));
+    let others = view.participants();
+    others.iter().filter(|name| **name != member.name).count() >= needed
+}
+
+#[cfg(test)]
+mod tests;

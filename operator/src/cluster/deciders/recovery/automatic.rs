@@ -1,0 +1,124 @@
+//! The opt-in policy: the operator creates an RqliteRecovery itself, within guards.
+use operator_api::{
+    cluster::RecoveryPolicy,
+    names,
+    recovery::RecoveryPhase,
+    status::{MemberState, Pool},
+};
+
+use crate::cluster::{
+    action::{Action, Decision},
+    facts::{
+        quorum::{Outage, classify, judge, may_lose},
+        view::{View, seconds_between},
+    },
+};
+
+const DAY_SECONDS: u64 = 24 * 3600;
+
+/// Creates a recovery if the policy allows it. Every missing voter must be lost on evidence, a surviving voter must answer, nothing may be lost
+/// unless that was agreed to beforehand, and not too many may have gone before. One attempt for each history: what failed needs a person.
+pub fn automatic(view: &View<'_>) -> Decision {
+    let policy = view.spec.quorum_recovery.clone().unwrap_or_default();
+    if policy.policy.unwrap_or_default() != RecoveryPolicy::Automatic {
+        return Decision::Pass;
+    }
+    let Outage::Permanent(_, seconds) = classify(view) else {
+        return Decision::Pass;
+    };
+    let patience = policy.automatic_after.duration();
+    if seconds < patience.map_or(1800, |d| d.as_secs()) {
+        return Decision::Pass;
+    }
+    let waits = view.seen.recoveries.iter().any(|r| {
+        let phase = r.status.as_ref().and_then(|s| s.phase);
+        let phase = phase.unwrap_or(RecoveryPhase::Pending);
+        !phase.is_final() && phase != RecoveryPhase::Rejoining && !r.spec.dry_run
+    });
+    let epoch = view.status.lineage.as_ref().map_or(0, |l| l.epoch) + 1;
+    let name = format!("{}-automatic-{epoch}", view.name);
+    let tried = view
+        .seen
+        .recoveries
+        .iter()
+        .any(|r| r.metadata.name.as_ref() == Some(&name));
+    if waits || tried {
+        return Decision::Pass;
+    }
+    let recent = view.status.automatic_recoveries.iter();
+    let recent = recent.filter(|at| seconds_between(at, view.now()) < DAY_SECONDS);
+    if recent.count() >= usize::try_from(policy.max_per_day).unwrap_or(1) {
+        return Decision::Pass;
+    }
+    let judgement = judge(view, &[]);
+    let uncertain = judgement
+        .voters
+        .iter()
+        .any(|v| !v.is_lost() && view.answer(&v.member.name).is_none());
+    let survivors = judgement.voters.iter().filter(|v| {
+        v.member.pool == Pool::Voter
+            && v.state == MemberState::Leaderless
+            && view.answer(&v.member.name).is_some()
+    });
+    let survivors = survivors.count();
+    let agreed = policy.accept_data_loss || !may_lose(judgement.voters.len(), survivors);
+    if uncertain || survivors == 0 || !agreed {
+        return Decision::Pass;
+    }
+    let text = format!(
+        "{} of {} voters are lost for good: recovers by itself, as quorumRecovery.policy allows",
+        judgement.voters.len() - survivors,
+        judgement.voters.len()
+    );
+    Decision::Act(
+        Action::CreateRecovery {
+            name,
+            accept_data_loss: policy.accept_data_loss,
+            reason: format!("{text}: {}", judgement.told()),
+        },
+        text,
+    )
+}
+
+/// The object that [`Action::CreateRecovery`] means.
+pub fn object(
+    cluster: &operator_api::RqliteCluster,
+    name: &str,
+    accept_data_loss: bool,
+    reason: &str,
+) -> operator_api::RqliteRecovery {
+    let spec = operator_api::RqliteRecoverySpec {
+        cluster_ref: operator_api::recovery::ClusterRef {
+            name: cluster.metadata.name.clone().unwrap_or_default(),
+        },
+        mode: operator_api::recovery::RecoveryMode::SingleSurvivor,
+        survivor: None,
+        accept_data_loss,
+        ignore_members: Vec::new(),
+        assume_stopped: Vec::new(),
+        dry_run: false,
+        reason: reason.chars().take(MAX_REASON_CHARS).collect(),
+    };
+    let mut recovery = operator_api::RqliteRecovery::new(name, spec);
+    recovery
+        .metadata
+        .namespace
+        .clone_from(&cluster.metadata.namespace);
+    let labels = [
+        (names::AUTOMATIC_LABEL, "true"),
+        (
+            names::CLUSTER_LABEL,
+            cluster.metadata.name.as_deref().unwrap_or_default(),
+        ),
+    ];
+    recovery.metadata.labels = Some(
+        labels
+            .into_iter()
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .collect(),
+    );
+    recovery
+}
+
+/// As the definition bounds it.
+const MAX_REASON_CHARS: usize = 1024;

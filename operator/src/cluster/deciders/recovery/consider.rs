@@ -1,0 +1,547 @@
+//! A recovery before its admission: is the quorum really gone, who is left, who has the newest log, what may be lost, has anybody agreed to that?
+//! Nothing is touched here, so nothing needs to be recorded first.
+use operator_api::{
+    RqliteRecovery, names,
+    recovery::{
+        Candidate, LogPosition, RecoveryMode, RecoveryPeer, RecoveryPhase, RecoveryRecord,
+        RecoveryStep,
+    },
+    status::{Lineage, Member, MemberState, OperationType, Pool, Role},
+};
+
+use crate::cluster::{
+    action::Action,
+    facts::{
+        observation::NodeStatus,
+        quorum::{Judgement, judge, may_lose, state_of},
+        view::{View, seconds_between},
+    },
+};
+
+/// Seconds that evidence may take to show before a recovery without it is refused: a deleted claim is gone only when its pod is.
+pub const PATIENCE_SECONDS: u64 = 30;
+
+/// What is to be said of a recovery that has not been admitted.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Considered {
+    /// Its phase.
+    pub phase: RecoveryPhase,
+    /// What it waits for or why it is refused.
+    pub message: String,
+    /// What each member has.
+    pub candidates: Vec<Candidate>,
+    /// Whom it would recover from.
+    pub chosen: Option<String>,
+    /// What that one does not have.
+    pub possibly_lost_entries: Option<i64>,
+    /// With phase Fencing: what the cluster's status is to remember.
+    pub record: Option<Box<RecoveryRecord>>,
+    /// Something to look at first.
+    pub check: Option<Action>,
+}
+
+impl Considered {
+    fn new(phase: RecoveryPhase, message: impl Into<String>) -> Self {
+        Self {
+            phase,
+            message: message.into(),
+            candidates: Vec::new(),
+            chosen: None,
+            possibly_lost_entries: None,
+            record: None,
+            check: None,
+        }
+    }
+
+    fn rejected(message: impl Into<String>) -> Self {
+        Self::new(RecoveryPhase::Rejected, message)
+    }
+
+    fn inspecting(message: impl Into<String>) -> Self {
+        Self::new(RecoveryPhase::Inspecting, message)
+    }
+}
+
+/// A member's data as it was found.
+struct Found<'a> {
+    member: &'a Member,
+    node: &'a NodeStatus,
+    last: LogPosition,
+}
+
+/// Judges a recovery as far as the present pass allows.
+pub fn consider(view: &View<'_>, recovery: &RqliteRecovery) -> Considered {
+    if let Some(refused) = refused(view, recovery) {
+        return refused;
+    }
+    let spec = &recovery.spec;
+    let judgement = judge(view, &spec.ignore_members);
+    let patience = || {
+        let created = recovery.metadata.creation_timestamp.as_ref();
+        created.is_some_and(|at| seconds_between(at, view.now()) < PATIENCE_SECONDS)
+    };
+    if let Some(contradiction) = given_up_but_alive(view, &spec.ignore_members) {
+        return Considered::rejected(contradiction);
+    }
+    if judgement.voters.is_empty() && patience() {
+        let text = "nothing is known of the voters yet: waits until one of them has answered";
+        return Considered::inspecting(text);
+    }
+    let possible = match spec.mode {
+        RecoveryMode::SingleSurvivor => judgement.is_permanent(),
+        RecoveryMode::RewriteAddresses => judgement.voters.iter().all(|v| !v.is_lost()),
+    };
+    if !possible {
+        let text = not_lost(&judgement, spec.mode);
+        return if patience() {
+            Considered::inspecting(format!("{text} Looks again for {PATIENCE_SECONDS} s"))
+        } else {
+            Considered::rejected(text)
+        };
+    }
+    let (found, mut candidates, missing) = inspect(view, spec);
+    let former = match found.is_empty() && missing.is_empty() {
+        true => former(view),
+        false => Vec::new(),
+    };
+    candidates.extend(former.iter().map(usable));
+    let mut considered = if missing.is_empty() {
+        choose(view, recovery, &judgement, &found, &former)
+    } else {
+        Considered::inspecting(format!(
+            "waits for the word of {}. If one of them is gone for good, create another RqliteRecovery that lists it in ignoreMembers",
+            missing.join(", ")
+        ))
+    };
+    considered.candidates = candidates;
+    considered
+}
+
+/// What rules a recovery out whatever its members say.
+fn refused(view: &View<'_>, recovery: &RqliteRecovery) -> Option<Considered> {
+    let own = recovery.metadata.uid.as_deref();
+    if !view.is_formed() {
+        let text = "the cluster has not formed yet: there is nothing to recover";
+        return Some(Considered::rejected(text));
+    }
+    if view.is_stopping() || view.spec.hibernated {
+        let text = "the cluster is hibernated: set hibernated to false first, and see whether it comes back";
+        return Some(Considered::rejected(text));
+    }
+    if let Some(record) = &view.status.recovery
+        && view.operating(OperationType::Recover).is_some()
+        && own != Some(record.uid.as_str())
+    {
+        let text = format!("another recovery, {}, is under way", record.name);
+        return Some(Considered::rejected(text));
+    }
+    if !recovery.spec.dry_run
+        && let Some(newer) = newer(view, recovery)
+    {
+        return Some(Considered::rejected(format!("{newer} takes over")));
+    }
+    if let Some(leader) = view.leader {
+        let text = format!(
+            "{} leads, seen by a quorum: nothing is to be recovered. A single lost member is replaced by memberReplacement",
+            leader.name
+        );
+        return Some(Considered::rejected(text));
+    }
+    if view.operating(OperationType::Resize).is_some() || view.set(Pool::Voter).is_none() {
+        return Some(Considered::inspecting("waits for the StatefulSet"));
+    }
+    let sees = view.seen.pods.iter().find_map(|pod| {
+        let node = view.answer(&pod.name)?;
+        let leader = node.leader.as_deref()?;
+        let believed = view.is_ours(node) && leader != pod.name && may_lead(view, recovery, leader);
+        believed.then(|| format!("{} sees {leader}", pod.name))
+    });
+    sees.map(|sees| {
+        Considered::inspecting(format!("{sees} as its leader: waits until that is settled"))
+    })
+}
+
+/// Could this node, which another one follows, really lead? A leader without a quorum goes on talking to its followers, but knows that it is none.
+fn may_lead(view: &View<'_>, recovery: &RqliteRecovery, name: &str) -> bool {
+    if let Some(node) = view.answer(name) {
+        return node.is_leader;
+    }
+    let known = view.status.members.iter().find(|m| m.name == name);
+    let lost = known.is_some_and(|m| state_of(view, m).0 == MemberState::Lost);
+    !lost && !recovery.spec.ignore_members.iter().any(|m| m == name)
+}
+
+/// A later recovery of the same cluster that is to be carried out. Of two of the same second, the one not yet looked at is the later one, and one
+/// that has come to an end is none: else each would be rejected in favour of the other.
+fn newer(view: &View<'_>, recovery: &RqliteRecovery) -> Option<String> {
+    let order = |r: &RqliteRecovery| {
+        let created = r.metadata.creation_timestamp.as_ref().map(|t| t.0);
+        let unseen = r.status.as_ref().is_none_or(|s| s.phase.is_none());
+        (created, unseen, r.metadata.name.clone())
+    };
+    let has_ended = |r: &RqliteRecovery| {
+        let phase = r.status.as_ref().and_then(|status| status.phase);
+        phase.is_some_and(RecoveryPhase::is_final)
+    };
+    let later = view.seen.recoveries.iter();
+    let later = later.filter(|r| !r.spec.dry_run && !has_ended(r) && order(r) > order(recovery));
+    later
+        .map(|r| r.metadata.name.clone().unwrap_or_default())
+        .max()
+}
+
+/// The user's word against Kubernetes' or the node's own.
+fn given_up_but_alive(view: &View<'_>, gone: &[String]) -> Option<String> {
+    let alive = gone.iter().find(|name| {
+        view.answer(name).is_some_and(|node| view.is_ours(node))
+            || view.pod(name).is_some_and(|pod| pod.ready)
+    })?;
+    Some(format!(
+        "{alive} is in ignoreMembers, but it runs: nothing was touched. Create another RqliteRecovery without it"
+    ))
+}
+
+fn not_lost(judgement: &Judgement<'_>, mode: RecoveryMode) -> String {
+    let (all, possible) = (judgement.voters.len(), judgement.possible());
+    match mode {
+        RecoveryMode::SingleSurvivor => format!(
+            "{possible} of {all} voters may come back with their data and {} are enough: a quorum is not known to be lost ({}). Bring them back. If one is gone for good, \
+             delete its claim (or the Node object of its machine), or list it in ignoreMembers of another RqliteRecovery.",
+            judgement.needed(),
+            judgement.told()
+        ),
+        RecoveryMode::RewriteAddresses => format!(
+            "mode RewriteAddresses needs all voters, and {} of {all} are lost ({}): use mode SingleSurvivor.",
+            all - possible,
+            judgement.told()
+        ),
+    }
+}
+
+/// Every member of the last confirmed configuration that may have its data: what it has, and who has not said.
+fn inspect<'a>(
+    view: &View<'a>,
+    spec: &operator_api::RqliteRecoverySpec,
+) -> (Vec<Found<'a>>, Vec<Candidate>, Vec<String>) {
+    let (mut found, mut candidates, mut missing) = (Vec::new(), Vec::new(), Vec::new());
+    let members = view.status.members.iter();
+    for member in members.filter(|m| m.role != Role::Absent) {
+        let (state, reason) = state_of(view, member);
+        let ignored = spec.ignore_members.contains(&member.name);
+        let unusable = |reason: String| Candidate {
+            member: member.name.clone(),
+            last_log: None,
+            incarnation: None,
+            reason: Some(reason),
+        };
+        if matches!(state, MemberState::Lost | MemberState::Foreign) {
+            candidates.push(unusable(reason.unwrap_or_default()));
+            continue;
+        }
+        match view.answer(&member.name) {
+            Some(node) => {
+                let last = position(node);
+                let one = Found { member, node, last };
+                let fault = fault(view, &member.name, node);
+                candidates.push(Candidate {
+                    reason: fault.clone(),
+                    ..usable(&one)
+                });
+                if fault.is_none() {
+                    found.push(one);
+                }
+            }
+            None if ignored => candidates.push(unusable("ignored".to_owned())),
+            // It is in no quorum, and nobody starts it.
+            None if is_put_away(view, member) => candidates.push(unusable(start_it(view, member))),
+            None => {
+                missing.push(member.name.clone());
+                candidates.push(unusable(reason.unwrap_or_default()));
+            }
+        }
+    }
+    (found, candidates, missing)
+}
+
+fn usable(one: &Found<'_>) -> Candidate {
+    Candidate {
+        member: one.member.name.clone(),
+        last_log: Some(one.last),
+        incarnation: Some(incarnation(&one.node.raft_id)),
+        reason: None,
+    }
+}
+
+/// Whoever runs with data of this history and is not in the configuration on record: it has left, or came back unseen.
+fn former<'a>(view: &View<'a>) -> Vec<Found<'a>> {
+    let members = view.status.members.iter();
+    let absent = members.filter(|m| m.role == Role::Absent);
+    let found = absent.filter_map(|member| {
+        let node = view.answer(&member.name)?;
+        let has_data = node.cluster_id.is_some() && !node.config.is_empty() && view.is_ours(node);
+        let sound = has_data && fault(view, &member.name, node).is_none();
+        sound.then(|| Found {
+            member,
+            node,
+            last: position(node),
+        })
+    });
+    found.collect()
+}
+
+/// A read replica that the spec does not ask for any more and that has no pod. Nobody starts it.
+fn is_put_away(view: &View<'_>, member: &Member) -> bool {
+    let ordinal = names::ordinal(&view.set_name(Pool::Read), &member.name);
+    let surplus = ordinal.is_some_and(|o| view.wanted_readers().is_some_and(|wanted| o >= wanted));
+    surplus && view.pod(&member.name).is_none()
+}
+
+fn start_it(view: &View<'_>, member: &Member) -> String {
+    let ordinal = names::ordinal(&view.set_name(Pool::Read), &member.name).unwrap_or(0);
+    format!(
+        "it has no pod: to have its data looked at, set readReplicas.replicas to {}",
+        ordinal + 1
+    )
+}
+
+/// The last hope: a read replica that was put away, with its volume.
+fn put_away<'a>(view: &View<'a>) -> Option<&'a Member> {
+    let members = view.status.members.iter();
+    let mut members = members.filter(|m| m.role != Role::Absent && is_put_away(view, m));
+    members.find(|m| state_of(view, m).0 != MemberState::Lost)
+}
+
+fn position(node: &NodeStatus) -> LogPosition {
+    let number = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+    LogPosition {
+        term: number(node.last_log_term),
+        index: number(node.last_log_index),
+    }
+}
+
+/// What a Raft id says of the data directory.
+fn incarnation(raft_id: &str) -> String {
+    let (_, incarnation) = raft_id.rsplit_once('#').unwrap_or(("", raft_id));
+    incarnation.to_owned()
+}
+
+fn fault(view: &View<'_>, name: &str, node: &NodeStatus) -> Option<String> {
+    let checked = view.seen.checks.get(name);
+    let checked = checked.filter(|c| c.raft_id == node.raft_id)?;
+    let fault = checked.fault.as_ref()?;
+    Some(format!("its database fails SQLite's check: {fault}"))
+}
+
+/// The survivor: the newest last entry by term, then index; ties go to who has applied more, then to the lower name.
+fn newest<'f, 'a>(found: &'f [Found<'a>], pool: Pool) -> Option<&'f Found<'a>> {
+    let of_pool = found.iter().filter(|f| f.member.pool == pool);
+    of_pool.max_by(|a, b| {
+        let key = |f: &Found<'_>| (f.last, f.node.applied_index);
+        key(a)
+            .cmp(&key(b))
+            .then_with(|| b.member.name.cmp(&a.member.name))
+    })
+}
+
+fn choose(
+    view: &View<'_>,
+    recovery: &RqliteRecovery,
+    judgement: &Judgement<'_>,
+    found: &[Found<'_>],
+    former: &[Found<'_>],
+) -> Considered {
+    let spec = &recovery.spec;
+    let mut all = found.iter().chain(former);
+    let (voter, reader) = (newest(found, Pool::Voter), newest(found, Pool::Read));
+    let survivor = match &spec.survivor {
+        Some(name) => match all.find(|f| f.member.name == *name) {
+            Some(named) => named,
+            None => {
+                return Considered::rejected(format!(
+                    "{name} cannot be the survivor: see status.candidates"
+                ));
+            }
+        },
+        None => match (voter, reader) {
+            (Some(voter), Some(reader)) if reader.last > voter.last => {
+                return name_one(format!(
+                    "the read replica {} has a newer log (index {}, term {}) than the newest voter {} (index {}, term {})",
+                    reader.member.name,
+                    reader.last.index,
+                    reader.last.term,
+                    voter.member.name,
+                    voter.last.index,
+                    voter.last.term
+                ));
+            }
+            (Some(voter), _) => voter,
+            (None, Some(reader)) => {
+                return name_one(format!(
+                    "no voter is left, but the read replica {} is (index {}, term {})",
+                    reader.member.name, reader.last.index, reader.last.term
+                ));
+            }
+            (None, None) => return last_hope(view, former),
+        },
+    };
+    let mut considered = weigh(view, recovery, judgement, found, survivor);
+    considered.chosen = Some(survivor.member.name.clone());
+    considered
+}
+
+/// No member that runs has usable data.
+fn last_hope(view: &View<'_>, former: &[Found<'_>]) -> Considered {
+    if let Some(member) = put_away(view) {
+        return Considered::inspecting(format!(
+            "no member that runs has usable data, but {} may have some. {}",
+            member.name,
+            start_it(view, member)
+        ));
+    }
+    match former.iter().max_by_key(|f| f.last) {
+        Some(best) => name_one(format!(
+            "no member is left with usable data, but {} has some (index {}, term {}); it has left the configuration, or came back to it unseen",
+            best.member.name, best.last.index, best.last.term
+        )),
+        None => Considered::rejected(
+            "no member is left with usable data: create a new cluster and load a backup into it",
+        ),
+    }
+}
+
+fn name_one(text: String) -> Considered {
+    Considered::new(
+        RecoveryPhase::AwaitingApproval,
+        format!(
+            "{text}: a person has to choose. Create another RqliteRecovery that names the survivor"
+        ),
+    )
+}
+
+/// What would be lost, and whether that was agreed to.
+fn weigh(
+    view: &View<'_>,
+    recovery: &RqliteRecovery,
+    judgement: &Judgement<'_>,
+    found: &[Found<'_>],
+    survivor: &Found<'_>,
+) -> Considered {
+    let spec = &recovery.spec;
+    let name = &survivor.member.name;
+    let checked = view.seen.checks.get(name);
+    if checked.is_none_or(|c| c.raft_id != survivor.node.raft_id) {
+        let mut waits = Considered::inspecting(format!("checks the database of {name}"));
+        waits.check = Some(Action::CheckMember {
+            name: name.clone(),
+            raft_id: survivor.node.raft_id.clone(),
+        });
+        return waits;
+    }
+    // Whoever has not voted yet has acknowledged nothing, whatever pool it is of.
+    let voted = |f: &&Found<'_>| {
+        judgement
+            .voters
+            .iter()
+            .any(|v| v.member.name == f.member.name)
+    };
+    let (all, left) = (judgement.voters.len(), found.iter().filter(voted).count());
+    let rewrite = spec.mode == RecoveryMode::RewriteAddresses;
+    let best = found.iter().map(|f| f.last).max().unwrap_or(survivor.last);
+    let known = view.seen.nodes.keys().filter_map(|n| view.answer(n));
+    let known = known
+        .filter(|n| view.is_ours(n))
+        .map(|n| n.commit_index)
+        .max();
+    let known = i64::try_from(known.unwrap_or(0)).unwrap_or(i64::MAX);
+    let commit = view.status.commit_index.unwrap_or(0).max(known);
+    let possibly = if rewrite {
+        0
+    } else {
+        commit
+            .max(best.index)
+            .saturating_sub(survivor.last.index)
+            .max(0)
+    };
+    let loses = !rewrite && (possibly > 0 || may_lose(all, left) || survivor.last < best);
+    let said = format!(
+        "{name}, whose log ends at index {} of term {}; highest commit index seen: {commit}; entries that are known to be missing: {possibly}; {}",
+        survivor.last.index,
+        survivor.last.term,
+        if loses {
+            format!("with {left} of {all} voters left, acknowledged writes may be lost")
+        } else {
+            "no acknowledged write can be lost".to_owned()
+        }
+    );
+    let mut considered = if spec.dry_run {
+        Considered::new(
+            RecoveryPhase::Succeeded,
+            format!("dry run, nothing was touched: would recover from {said}"),
+        )
+    } else if loses && !spec.accept_data_loss {
+        Considered::new(
+            RecoveryPhase::AwaitingApproval,
+            format!(
+                "would recover from {said}. To go on, create another RqliteRecovery with acceptDataLoss: true"
+            ),
+        )
+    } else {
+        let mut admitted = Considered::new(RecoveryPhase::Fencing, format!("recovers from {said}"));
+        admitted.record = Some(Box::new(record(view, recovery, survivor, possibly)));
+        admitted
+    };
+    considered.possibly_lost_entries = Some(possibly);
+    considered
+}
+
+fn record(
+    view: &View<'_>,
+    recovery: &RqliteRecovery,
+    survivor: &Found<'_>,
+    possibly_lost_entries: i64,
+) -> RecoveryRecord {
+    let uid = recovery.metadata.uid.clone().unwrap_or_default();
+    let from = view.status.lineage.clone().unwrap_or_default();
+    // A recovery that failed may have left data of its own history behind: that must be older than what comes now.
+    let tried = view.status.recovery.as_ref().map_or(0, |r| r.to.epoch);
+    let others = view.status.members.iter();
+    let others = others.filter(|m| m.role != Role::Absent && m.name != survivor.member.name);
+    let rewrite = recovery.spec.mode == RecoveryMode::RewriteAddresses;
+    let autoscaled = view.wanted_readers().is_none();
+    RecoveryRecord {
+        name: recovery.metadata.name.clone().unwrap_or_default(),
+        mode: recovery.spec.mode,
+        phase: RecoveryPhase::Fencing,
+        survivor: survivor.member.name.clone(),
+        incarnation: incarnation(&survivor.node.raft_id),
+        last_log: survivor.last,
+        to: Lineage {
+            id: uid.clone(),
+            epoch: from.epoch.max(tried) + 1,
+            since: None,
+        },
+        from: Lineage {
+            since: None,
+            ..from
+        },
+        peers: others
+            .filter(|_| rewrite)
+            .map(|m| RecoveryPeer {
+                name: m.name.clone(),
+                voter: m.role != Role::Learner,
+            })
+            .collect(),
+        assume_stopped: recovery.spec.assume_stopped.clone(),
+        read_replicas: view
+            .set(Pool::Read)
+            .filter(|_| autoscaled)
+            .map(|set| set.replicas),
+        possibly_lost_entries,
+        message: None,
+        steps: vec![RecoveryStep {
+            phase: RecoveryPhase::Fencing,
+            at: view.now().clone(),
+        }],
+        uid,
+    }
+}

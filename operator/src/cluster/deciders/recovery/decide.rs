@@ -1,0 +1,49 @@
+//! The recovery under way, or the admission of a new one.
+use operator_api::{RqliteRecovery, status::OperationType};
+
+use super::{consider::consider, record::is_open, steps};
+use crate::cluster::{
+    action::{Decision, begin, finish},
+    facts::view::View,
+};
+
+/// The recovery under way, or the admission of the newest one that may be carried out.
+pub fn decide(view: &View<'_>) -> Decision {
+    if let Some(operation) = view.operating(OperationType::Recover) {
+        let record = view.status.recovery.as_ref();
+        return match record.filter(|record| record.uid == operation.id) {
+            Some(record) => steps::advance(view, operation, record),
+            None => Decision::Record(
+                finish(view.status),
+                "drops a recovery that nothing is known of".to_owned(),
+            ),
+        };
+    }
+    for recovery in view.seen.recoveries.iter().filter(|r| is_open(view, r)) {
+        let considered = consider(view, recovery);
+        if let Some(check) = considered.check {
+            return Decision::Act(check, considered.message);
+        }
+        if let Some(record) = considered.record {
+            let mut next = begin(
+                view.status,
+                &record.uid,
+                view.now(),
+                OperationType::Recover,
+                Some(&record.survivor),
+                None,
+            );
+            if recovery_is_automatic(recovery) {
+                next.automatic_recoveries.push(view.now().clone());
+            }
+            next.recovery = Some(*record);
+            return Decision::Record(next, considered.message);
+        }
+    }
+    Decision::Pass
+}
+
+fn recovery_is_automatic(recovery: &RqliteRecovery) -> bool {
+    let labels = recovery.metadata.labels.as_ref();
+    labels.is_some_and(|l| l.contains_key(operator_api::names::AUTOMATIC_LABEL))
+}

@@ -1,0 +1,97 @@
+//! The end of a recovery: all voters are back, and a read replica that was the survivor gives its vote back.
+use operator_api::{recovery::RecoveryPhase, status::Pool};
+
+use super::record::ended;
+use crate::cluster::{
+    action::{Action, Decision},
+    deciders::scale::resize,
+    facts::{
+        observation::ConfigMember,
+        view::{View, quorum},
+    },
+};
+
+/// After the new history is the cluster's: a read replica that was the survivor goes back to its place, and the end is recorded.
+pub fn rejoin(view: &View<'_>) -> Decision {
+    let Some(record) = view
+        .status
+        .recovery
+        .as_ref()
+        .filter(|r| r.phase == RecoveryPhase::Rejoining)
+    else {
+        return Decision::Pass;
+    };
+    let (Some(leader), Some(target)) = (view.leader, view.target()) else {
+        return Decision::Pass;
+    };
+    if let (Some(wanted), Some(set)) = (record.read_replicas, view.set(Pool::Read))
+        && set.replicas < wanted
+        && view.wanted_readers().is_none()
+    {
+        let raise = resize(view, Pool::Read, set, wanted);
+        return Decision::Act(raise, format!("brings {wanted} read replicas back"));
+    }
+    let there = view
+        .participants()
+        .into_iter()
+        .filter(|name| operator_api::names::ordinal(&view.set_name(Pool::Voter), name).is_some())
+        .count();
+    let wanted = usize::try_from(target.replicas.min(view.spec.replicas)).unwrap_or(1);
+    if there < wanted {
+        return Decision::Pass;
+    }
+    let guest = view
+        .member(&record.survivor)
+        .filter(|m| m.voter)
+        .filter(|_| is_reader(view, &record.survivor));
+    if let Some(guest) = guest {
+        // There may be voters that nobody wants any more and that do not run: they count until they are removed.
+        let others = view.participants();
+        let others = others.iter().filter(|name| **name != guest.name).count();
+        if others < quorum(view.config_voters() - 1) {
+            return Decision::Pass;
+        }
+        return give_back(view, leader.name, guest);
+    }
+    let next = ended(
+        view,
+        record,
+        RecoveryPhase::Succeeded,
+        format!("{there} voters take part; make a backup now"),
+    );
+    Decision::Record(next, format!("recovered from {}", record.survivor))
+}
+
+fn is_reader(view: &View<'_>, name: &str) -> bool {
+    operator_api::names::ordinal(&view.set_name(Pool::Read), name).is_some()
+}
+
+/// The read replica hands over, leaves the configuration and, made anew, joins it without a vote.
+fn give_back(view: &View<'_>, leader: &str, guest: &ConfigMember) -> Decision {
+    let name = &guest.name;
+    if leader == name {
+        let heir = view
+            .participants()
+            .into_iter()
+            .filter(|heir| *heir != name && !is_reader(view, heir))
+            .min();
+        return match heir {
+            Some(heir) => Decision::Act(
+                Action::TransferLeader {
+                    from: name.clone(),
+                    to: heir.to_owned(),
+                },
+                format!("{name} transfers leadership to {heir}"),
+            ),
+            None => Decision::Pass,
+        };
+    }
+    Decision::Act(
+        Action::RemoveMember {
+            leader: leader.to_owned(),
+            name: name.clone(),
+            raft_id: guest.raft_id.clone(),
+        },
+        format!("{name} votes no more and joins again as a read replica"),
+    )
+}

@@ -1,0 +1,302 @@
+//! The steps of an admitted recovery. Each looks first, does one thing, and can be repeated: the operator may die anywhere.
+use operator_api::{
+    names,
+    recovery::{RecoveryMode, RecoveryPhase, RecoveryRecord},
+    state::FormingPhase,
+    status::{Lineage, Operation, Pool, Step},
+};
+
+use super::{
+    files,
+    record::{ended, reached},
+};
+use crate::cluster::{
+    action::{Action, Decision},
+    deciders::scale::{late, resize},
+    facts::{
+        observation::{Checked, NodeStatus},
+        view::{Leader, View, seconds_between},
+    },
+};
+
+/// A preparation that refuses for so long does not do so because of a passing fault of its disk.
+const REFUSED_SECONDS: u64 = 120;
+
+pub(super) fn advance(view: &View<'_>, operation: &Operation, record: &RecoveryRecord) -> Decision {
+    let claim = view.claim(&record.survivor);
+    if let Some(lost) = claim.and_then(|claim| claim.lost.as_ref()) {
+        return fail(
+            view,
+            record,
+            format!("the survivor was lost as well: {lost}"),
+        );
+    }
+    if claim.is_none() {
+        return fail(
+            view,
+            record,
+            "the survivor's claim is gone as well".to_owned(),
+        );
+    }
+    match operation.step {
+        Step::Apply => apply(view, operation, record),
+        Step::Verify => verify(view, operation, record),
+        _ => fence(view, operation, record),
+    }
+}
+
+/// Gives up. Whoever still has data of the old history starts again as before; nothing of it was changed.
+fn fail(view: &View<'_>, record: &RecoveryRecord, why: String) -> Decision {
+    let text = format!(
+        "{why}. All data directories are kept; nodes start again as they were. Create another RqliteRecovery, perhaps with another survivor. Runbook: recovery-failed"
+    );
+    let next = ended(view, record, RecoveryPhase::Failed, text.clone());
+    Decision::Record(next, text)
+}
+
+/// Stops every node of both pools, and waits until none can be running.
+fn fence(view: &View<'_>, operation: &Operation, record: &RecoveryRecord) -> Decision {
+    if let Some(leader) = view.leader {
+        let why = format!("{} leads after all: a quorum is there", leader.name);
+        return fail(view, record, why);
+    }
+    for pool in [Pool::Read, Pool::Voter] {
+        if let Some(set) = view.set(pool)
+            && set.replicas > 0
+        {
+            let text = format!("stops all pods of {}", view.set_name(pool));
+            return Decision::Act(resize(view, pool, set, 0), text);
+        }
+    }
+    let running: Vec<String> = view
+        .seen
+        .pods
+        .iter()
+        .filter(|pod| !record.assume_stopped.contains(&pod.name) || pod.name == record.survivor)
+        .map(|pod| match &pod.machine {
+            Some(machine) => format!("{} on {machine}", pod.name),
+            None => pod.name.clone(),
+        })
+        .collect();
+    if !running.is_empty() {
+        let text = format!(
+            "waits until these have stopped: {}. If a machine is gone, delete its Node object, give it the taint node.kubernetes.io/out-of-service, or \
+             delete the pod by force once you know that it does not run",
+            running.join(", ")
+        );
+        return late(view, operation, "RecoveryStalled", text);
+    }
+    let text = format!(
+        "all nodes have stopped; {} follows the plan",
+        record.survivor
+    );
+    Decision::Record(
+        next_step(view, record, Step::Apply, RecoveryPhase::Applying),
+        text,
+    )
+}
+
+fn next_step(
+    view: &View<'_>,
+    record: &RecoveryRecord,
+    step: Step,
+    phase: RecoveryPhase,
+) -> Box<operator_api::RqliteClusterStatus> {
+    let (mut next, record) = reached(view, record, phase);
+    next.recovery = Some(record);
+    if let Some(operation) = &mut next.operation {
+        operation.step = step;
+        operation.step_at = view.now().clone();
+    }
+    next
+}
+
+fn pool_of(view: &View<'_>, record: &RecoveryRecord) -> Pool {
+    let reader = names::ordinal(&view.set_name(Pool::Read), &record.survivor);
+    reader.map_or(Pool::Voter, |_| Pool::Read)
+}
+
+/// Starts the survivor with the plan. Pods of a lower ordinal start with it and are held by their preparation.
+fn apply(view: &View<'_>, operation: &Operation, record: &RecoveryRecord) -> Decision {
+    let state = view.seen.state.as_ref().map(|state| state.phase);
+    let plan = files::of(view, record);
+    if state != Some(FormingPhase::Recovering) || view.seen.plan != plan {
+        return Decision::Wait("puts the plan where the pods see it".to_owned());
+    }
+    if let Some(again) = started_early(view, record) {
+        return again;
+    }
+    match raise(view, record) {
+        Decision::Pass => {}
+        decision => return decision,
+    }
+    let Some(pod) = view.pod(&record.survivor) else {
+        let text = format!("waits for the pod {}", record.survivor);
+        return late(view, operation, "RecoveryStalled", text);
+    };
+    if let Some(node) = view.answer(&record.survivor) {
+        return answered(view, record, node);
+    }
+    if let Some(report) = pod.prepared.as_ref().filter(|_| !pod.deleting) {
+        let waited = seconds_between(&operation.step_at, view.now());
+        let certain = matches!(
+            report.state.as_str(),
+            "Foreign" | "Damaged" | "StaleLineage" | "UnknownLineage"
+        );
+        let refused = report.state == "Refused" && waited > REFUSED_SECONDS;
+        if certain || refused {
+            let why = format!(
+                "the preparation of {} does not follow the plan: {}",
+                record.survivor, report.reason
+            );
+            return fail(view, record, why);
+        }
+    }
+    let text = match &pod.stuck {
+        Some(stuck) => format!("{} does not start: {stuck}", record.survivor),
+        None => format!("{} rewrites its membership", record.survivor),
+    };
+    late(view, operation, "RecoveryStalled", text)
+}
+
+/// The survivor's pod, and whatever Kubernetes needs below it.
+fn raise(view: &View<'_>, record: &RecoveryRecord) -> Decision {
+    let pool = pool_of(view, record);
+    let Some(set) = view.set(pool) else {
+        return Decision::Wait("waits for the StatefulSet".to_owned());
+    };
+    let ordinal = names::ordinal(&view.set_name(pool), &record.survivor).unwrap_or(0);
+    let wanted = match (record.mode, view.target()) {
+        (RecoveryMode::RewriteAddresses, Some(target)) => target.replicas.max(ordinal + 1),
+        _ => ordinal + 1,
+    };
+    if set.replicas >= wanted {
+        return Decision::Pass;
+    }
+    let text = format!("starts {} with the plan", record.survivor);
+    Decision::Act(resize(view, pool, set, wanted), text)
+}
+
+fn answered(view: &View<'_>, record: &RecoveryRecord, node: &NodeStatus) -> Decision {
+    let name = &record.survivor;
+    if !runs_in(node, &record.to) {
+        return Decision::Wait(format!("{name} stops"));
+    }
+    let next = next_step(view, record, Step::Verify, RecoveryPhase::Verifying);
+    Decision::Record(next, format!("{name} runs in the new lineage"))
+}
+
+fn runs_in(node: &NodeStatus, history: &Lineage) -> bool {
+    node.lineage.as_ref().map(|l| &l.id) == Some(&history.id)
+}
+
+/// Whoever answers in another history has started from files of before the plan, such as where somebody raised a StatefulSet while all stopped. Its
+/// pod is made anew: it follows the plan or is held.
+fn started_early(view: &View<'_>, record: &RecoveryRecord) -> Option<Decision> {
+    let early = view.seen.pods.iter().find(|pod| {
+        let node = view.answer(&pod.name);
+        !pod.deleting && node.is_some_and(|node| !runs_in(node, &record.to))
+    })?;
+    Some(Decision::Act(
+        Action::delete_pod(early),
+        format!(
+            "{} started without the plan and is started again",
+            early.name
+        ),
+    ))
+}
+
+/// The survivor must lead alone, in the new history, with everything it had, and pass a linearizable read and SQLite's check.
+fn verify(view: &View<'_>, operation: &Operation, record: &RecoveryRecord) -> Decision {
+    if let Some(again) = started_early(view, record) {
+        return again;
+    }
+    let wait = |text: String| late(view, operation, "RecoveryStalled", text);
+    let Some(leader) = view.leader else {
+        // Somebody may have lowered the StatefulSet.
+        match raise(view, record) {
+            Decision::Pass => {}
+            decision => return decision,
+        }
+        let stuck = view.pod(&record.survivor).and_then(|p| p.stuck.clone());
+        return wait(match stuck {
+            Some(stuck) => format!("{} does not run: {stuck}", record.survivor),
+            None => format!("waits until {} leads", record.survivor),
+        });
+    };
+    if let Some(wrong) = unlike_the_plan(record, &leader) {
+        return wait(wrong);
+    }
+    if let Some(behind) = straggler(view, record) {
+        return wait(format!("waits until {behind} has followed the plan"));
+    }
+    let checked = view.seen.checks.get(leader.name);
+    match checked.filter(|c| c.raft_id == leader.status.raft_id && c.as_leader) {
+        None => Decision::Act(
+            Action::CheckMember {
+                name: leader.name.to_owned(),
+                raft_id: leader.status.raft_id.clone(),
+            },
+            format!("checks the database of {}", leader.name),
+        ),
+        Some(Checked {
+            fault: Some(fault), ..
+        }) => fail(
+            view,
+            record,
+            format!("{} does not pass its check: {fault}", leader.name),
+        ),
+        Some(_) => {
+            let (mut next, done) = reached(view, record, RecoveryPhase::Rejoining);
+            let mut lineage = record.to.clone();
+            lineage.since = Some(view.now().clone());
+            next.lineage = Some(lineage);
+            next.recovery = Some(done);
+            next.operation = None;
+            // Indexes of the history that ended mean nothing in this one.
+            next.commit_index = None;
+            next.configuration_index = None;
+            next.last_leader_seen = None;
+            let text = format!(
+                "{} is the cluster now, in epoch {}; the others join it",
+                record.survivor, record.to.epoch
+            );
+            Decision::Record(next, text)
+        }
+    }
+}
+
+/// A voter whose data the plan keeps and that has not followed it yet. Afterwards it could not: its data would be of a history that has ended.
+fn straggler<'a>(view: &View<'_>, record: &'a RecoveryRecord) -> Option<&'a str> {
+    let voters = record.peers.iter().filter(|peer| peer.voter);
+    let mut with_data = voters.filter(|peer| {
+        let claim = view.claim(&peer.name);
+        claim.is_some_and(|claim| claim.lost.is_none() && !claim.deleting)
+    });
+    let behind = with_data.find(|peer| {
+        let node = view.answer(&peer.name);
+        node.is_none_or(|node| !runs_in(node, &record.to))
+    });
+    behind.map(|peer| peer.name.as_str())
+}
+
+fn unlike_the_plan(record: &RecoveryRecord, leader: &Leader<'_>) -> Option<String> {
+    let node = leader.status;
+    if !runs_in(node, &record.to) {
+        return Some(format!("{} leads in another lineage", leader.name));
+    }
+    let last = u64::try_from(record.last_log.index).unwrap_or(0);
+    if node.applied_index < last {
+        return Some(format!("{} applies its log", leader.name));
+    }
+    let mut planned: Vec<(&str, bool)> = vec![(record.survivor.as_str(), true)];
+    planned.extend(record.peers.iter().map(|p| (p.name.as_str(), p.voter)));
+    planned.sort_unstable();
+    let mut members: Vec<(&str, bool)> = node
+        .config
+        .iter()
+        .map(|m| (m.name.as_str(), m.voter))
+        .collect();
+    members.sort_unstable();
+    (members != planned).then(|| format!("{} has other members than planned", leader.name))
+}

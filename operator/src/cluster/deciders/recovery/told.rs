@@ -1,0 +1,134 @@
+//! What each RqliteRecovery is told about itself: its status is a mirror of the cluster's once it was admitted.
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use operator_api::{
+    RqliteClusterStatus, RqliteRecovery, RqliteRecoveryStatus,
+    recovery::{RecoveryPhase, RecoveryRecord, RecoveryStep},
+};
+use serde::Serialize;
+
+use super::{consider::consider, record::is_open};
+use crate::cluster::facts::view::View;
+
+/// Condition of a recovery: it has ended.
+const COMPLETE: &str = "Complete";
+
+/// A status to write.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Told {
+    /// The RqliteRecovery.
+    pub name: String,
+    /// Its uid: not for another of the same name.
+    pub uid: String,
+    /// Its status.
+    pub status: Box<RqliteRecoveryStatus>,
+}
+
+/// The statuses that are not what they should be. `next`: the cluster's status as it is about to be written.
+pub fn told(view: &View<'_>, next: &RqliteClusterStatus, message: Option<&str>) -> Vec<Told> {
+    let all = view.seen.recoveries.iter();
+    let all = all.filter_map(|recovery| {
+        let now = recovery.status.clone().unwrap_or_default();
+        let mut status = of(view, next, recovery, message)?;
+        complete(view, recovery, &mut status);
+        (status != now).then(|| Told {
+            name: recovery.metadata.name.clone().unwrap_or_default(),
+            uid: recovery.metadata.uid.clone().unwrap_or_default(),
+            status: Box::new(status),
+        })
+    });
+    all.collect()
+}
+
+fn of(
+    view: &View<'_>,
+    next: &RqliteClusterStatus,
+    recovery: &RqliteRecovery,
+    message: Option<&str>,
+) -> Option<RqliteRecoveryStatus> {
+    let uid = recovery.metadata.uid.as_ref();
+    let mut status = recovery.status.clone().unwrap_or_default();
+    let phase = status.phase.unwrap_or(RecoveryPhase::Pending);
+    if phase.is_final() {
+        return None;
+    }
+    status.plan_id = uid.cloned();
+    let record = next.recovery.as_ref().filter(|r| Some(&r.uid) == uid);
+    if let Some(record) = record {
+        mirror(&mut status, record, message);
+        return Some(status);
+    }
+    if !is_open(view, recovery) {
+        // It was admitted once, and the cluster's status has moved on to another.
+        enter(view, &mut status, RecoveryPhase::Failed);
+        status.message = Some("the quorum was lost again before all members were back: see the RqliteRecovery after this one".to_owned());
+        return Some(status);
+    }
+    let considered = consider(view, recovery);
+    enter(view, &mut status, considered.phase);
+    status.message = Some(considered.message);
+    if !considered.candidates.is_empty() {
+        status.candidates = considered.candidates;
+    }
+    status.survivor = considered.chosen.or(status.survivor);
+    status.possibly_lost_entries = considered
+        .possibly_lost_entries
+        .or(status.possibly_lost_entries);
+    // Not admitted in this pass after all: something else was more urgent.
+    if considered.phase == RecoveryPhase::Fencing {
+        enter(view, &mut status, RecoveryPhase::Inspecting);
+    }
+    Some(status)
+}
+
+fn mirror(status: &mut RqliteRecoveryStatus, record: &RecoveryRecord, message: Option<&str>) {
+    status.phase = Some(record.phase);
+    status.survivor = Some(record.survivor.clone());
+    status.possibly_lost_entries = Some(record.possibly_lost_entries);
+    let own = record.message.clone();
+    let now = match (record.phase, message) {
+        (RecoveryPhase::Rejoining, None) => Some("the others join as new members"),
+        _ => message,
+    };
+    status.message = own.or_else(|| now.map(str::to_owned));
+    for step in &record.steps {
+        if !status.steps.contains(step) && status.steps.len() < MAX_STEPS {
+            status.steps.push(step.clone());
+        }
+    }
+}
+
+/// Steps that a status keeps.
+const MAX_STEPS: usize = 32;
+
+fn enter(view: &View<'_>, status: &mut RqliteRecoveryStatus, phase: RecoveryPhase) {
+    if status.phase == Some(phase) {
+        return;
+    }
+    status.phase = Some(phase);
+    let again = status.steps.iter().any(|step| step.phase == phase);
+    if !again && phase != RecoveryPhase::Fencing && status.steps.len() < MAX_STEPS {
+        status.steps.push(RecoveryStep {
+            phase,
+            at: view.now().clone(),
+        });
+    }
+}
+
+fn complete(view: &View<'_>, recovery: &RqliteRecovery, status: &mut RqliteRecoveryStatus) {
+    let phase = status.phase.unwrap_or(RecoveryPhase::Pending);
+    let done = if phase.is_final() { "True" } else { "False" };
+    let old = status.conditions.iter().find(|c| c.type_ == COMPLETE);
+    let since = old
+        .filter(|c| c.status == done)
+        .map_or_else(|| view.now().clone(), |c| c.last_transition_time.clone());
+    let condition = Condition {
+        type_: COMPLETE.to_owned(),
+        status: done.to_owned(),
+        reason: format!("{phase:?}"),
+        message: status.message.clone().unwrap_or_default(),
+        last_transition_time: since,
+        observed_generation: recovery.metadata.generation,
+    };
+    status.conditions.retain(|c| c.type_ != COMPLETE);
+    status.conditions.push(condition);
+}

@@ -1,0 +1,343 @@
+//! One member that is lost for good, while the others have a quorum: out of the configuration first, proven, then its pod (and its claim, if the
+//! volume is what was lost) is made anew, and joins as a new member. Data that is merely damaged, or of a history that a recovery by hand has
+//! ended, is put aside on its volume, not deleted.
+use std::collections::BTreeMap;
+
+use operator_api::{
+    cluster::RepairPolicy,
+    names,
+    status::{Operation, OperationType, Pool, Step},
+};
+
+use crate::cluster::{
+    action::{Action, Decision, begin, finish, step},
+    deciders::scale::late,
+    facts::lineage::is_stale,
+    facts::{
+        observation::{ClaimSeen, ConfigMember, PodSeen, Prepared},
+        view::{View, quorum, seconds_between},
+    },
+};
+
+/// What of a member has to be made anew.
+enum Loss<'a> {
+    /// Its volume can never be used again.
+    Volume(&'a ClaimSeen, &'a str),
+    /// Its data is damaged or of a history that has ended; the volume is there.
+    Data(&'a PodSeen, &'a str),
+}
+
+impl Loss<'_> {
+    fn uid(&self) -> &str {
+        match self {
+            Self::Volume(claim, _) => &claim.uid,
+            Self::Data(pod, _) => &pod.uid,
+        }
+    }
+
+    fn why(&self) -> &str {
+        match self {
+            Self::Volume(_, why) | Self::Data(_, why) => why,
+        }
+    }
+}
+
+/// The evidence against one pod. A node that answers is never lost: if its disk was wiped, the leader replaces it by itself.
+fn loss<'a>(view: &View<'a>, name: &str) -> Option<Loss<'a>> {
+    if view.answer(name).is_some() {
+        return None;
+    }
+    let claim = view.claim(name).filter(|claim| !claim.deleting);
+    if let Some(claim) = claim
+        && let Some(why) = &claim.lost
+    {
+        return Some(Loss::Volume(claim, why));
+    }
+    let pod = view.pod(name).filter(|pod| !pod.deleting)?;
+    let report = pod.prepared.as_ref().filter(|r| is_useless(r))?;
+    Some(Loss::Data(pod, &report.reason))
+}
+
+/// Data with which its node can never start again: damaged, or of a history that a recovery by hand has ended.
+fn is_useless(report: &Prepared) -> bool {
+    report.is_damaged() || is_stale(report)
+}
+
+/// Pods that both StatefulSets have and should keep. Of surplus voters only the last is about to go: as long as another one is lost, the others
+/// may be too few to let it go.
+fn expected(view: &View<'_>) -> Vec<String> {
+    let of = |pool, wanted: Option<i32>| {
+        let live = view.set(pool).map_or(0, |set| set.replicas);
+        let set_name = view.set_name(pool);
+        (0..wanted.map_or(live, |wanted| live.min(wanted)))
+            .map(move |ordinal| names::pod(&set_name, ordinal))
+    };
+    let live = view.set(Pool::Voter).map_or(0, |set| set.replicas);
+    let voters = of(Pool::Voter, Some(view.spec.replicas.max(live - 1)));
+    voters
+        .chain(of(Pool::Read, view.wanted_readers()))
+        .collect()
+}
+
+/// Can the others carry on without this member? Those that take part must be a quorum with it still counted.
+fn others_suffice(view: &View<'_>, name: &str) -> bool {
+    if view.member(name).is_none_or(|m| !m.voter) {
+        return true;
+    }
+    let others = view.participants();
+    let others = others.iter().filter(|other| **other != name).count();
+    others >= quorum(view.config_voters())
+}
+
+fn is_automatic(view: &View<'_>) -> bool {
+    let policy = view.spec.member_replacement.clone().unwrap_or_default();
+    policy.policy.unwrap_or_default() == RepairPolicy::Automatic
+}
+
+/// How long evidence has to stand.
+fn patience_seconds(view: &View<'_>) -> u64 {
+    let policy = view.spec.member_replacement.clone().unwrap_or_default();
+    policy.after.duration().map_or(600, |d| d.as_secs())
+}
+
+/// Has the evidence stood long enough?
+fn is_due(view: &View<'_>, name: &str) -> bool {
+    let known = view.status.members.iter().find(|m| m.name == name);
+    let since = known.and_then(|m| m.lost_since.as_ref());
+    since.is_some_and(|since| seconds_between(since, view.now()) >= patience_seconds(view))
+}
+
+/// Begins the replacement of one lost member.
+pub fn start(view: &View<'_>) -> Decision {
+    if view.leader.is_none() || !is_automatic(view) {
+        return Decision::Pass;
+    }
+    for name in expected(view) {
+        let Some(loss) = loss(view, &name) else {
+            continue;
+        };
+        if !is_due(view, &name) || !others_suffice(view, &name) {
+            continue;
+        }
+        let next = begin(
+            view.status,
+            &view.seen.fresh_id,
+            view.now(),
+            OperationType::Replace,
+            Some(&name),
+            Some(loss.uid()),
+        );
+        return Decision::Record(next, format!("replaces {name}: {}", loss.why()));
+    }
+    Decision::Pass
+}
+
+/// A node that was removed while it ran stays out until it is started again. One that should be in is.
+pub fn stray(view: &View<'_>) -> Decision {
+    let stray = expected(view).into_iter().find(|name| {
+        let out = view.is_proven_absent(name);
+        let node = view.answer(name).filter(|node| view.is_ours(node));
+        // Who never was a member joins by itself.
+        out && node.is_some_and(|node| node.leader.is_none() && !node.config.is_empty())
+    });
+    let pod = stray
+        .and_then(|name| view.pod(&name))
+        .filter(|pod| !pod.deleting);
+    let Some(pod) = pod else {
+        return Decision::Pass;
+    };
+    let mut next = begin(
+        view.status,
+        &view.seen.fresh_id,
+        view.now(),
+        OperationType::Replace,
+        Some(&pod.name),
+        Some(&pod.uid),
+    );
+    if let Some(operation) = &mut next.operation {
+        operation.step = Step::Recreate;
+    }
+    let text = format!("{} was removed and is started again to join", pod.name);
+    Decision::Record(next, text)
+}
+
+/// An operation that waits for members must not wait for one that can only come back through its replacement. What is interrupted begins again
+/// afterwards: it has taken nothing down that does not come back by itself.
+pub fn interrupt(view: &View<'_>) -> Decision {
+    let may_wait = view.operation().is_some_and(|operation| {
+        use OperationType::{ScaleDown, ScaleUp, Update};
+        match operation.kind {
+            ScaleUp | Update => true,
+            ScaleDown => operation.step == Step::Start,
+            _ => false,
+        }
+    });
+    if may_wait {
+        start(view)
+    } else {
+        Decision::Pass
+    }
+}
+
+/// What a person should know of lost members that are not being replaced.
+pub fn complaint(view: &View<'_>) -> Option<String> {
+    let told: Vec<String> = expected(view)
+        .iter()
+        .filter_map(|name| {
+            let loss = loss(view, name)?;
+            let what = if !is_automatic(view) {
+                let claim = match loss {
+                    Loss::Volume(claim, _) => format!("kubectl delete pvc {} and ", claim.name),
+                    Loss::Data(..) => format!("kubectl delete pvc {} and ", names::claim(name)),
+                };
+                format!("memberReplacement.policy is Manual: to replace it, {claim}kubectl delete pod {name}")
+            } else if !others_suffice(view, name) {
+                "it is replaced once the others have a quorum without it".to_owned()
+            } else {
+                let policy = view.spec.member_replacement.clone().unwrap_or_default();
+                format!("it is replaced when that has been so for {}", policy.after)
+            };
+            Some(format!("{name} is lost ({}): {what}", loss.why()))
+        })
+        .collect();
+    (!told.is_empty()).then(|| told.join("; "))
+}
+
+/// Goes on with a replacement.
+pub fn resume(view: &View<'_>) -> Decision {
+    let Some(operation) = view.operating(OperationType::Replace) else {
+        return Decision::Pass;
+    };
+    let name = operation.member.as_deref().unwrap_or_default();
+    if !expected(view).iter().any(|pod| pod == name) {
+        let text = format!("{name} is not wanted any more");
+        return Decision::Record(finish(view.status), text);
+    }
+    let reads = names::ordinal(&view.set_name(Pool::Read), name).is_some();
+    let back = view.participates(name) && (reads || view.member(name).is_some_and(|m| m.voter));
+    if back {
+        return Decision::Record(finish(view.status), format!("{name} takes part again"));
+    }
+    match operation.step {
+        Step::Recreate => renew(view, operation, name),
+        Step::Park => put_aside(view, operation, name),
+        _ => expel(view, operation, name),
+    }
+}
+
+/// Gets the old Raft id out of the configuration.
+fn expel(view: &View<'_>, operation: &Operation, name: &str) -> Decision {
+    let loss = loss(view, name).filter(|l| Some(l.uid()) == operation.uid.as_deref());
+    let Some(loss) = loss else {
+        let text = format!("{name} may come back after all");
+        return Decision::Record(finish(view.status), text);
+    };
+    if let Some(member) = view.member(name) {
+        return remove(view, name, member);
+    }
+    if !view.is_proven_absent(name) {
+        return Decision::Wait(format!(
+            "waits for a second voter to confirm that {name} is out"
+        ));
+    }
+    let to = match loss {
+        Loss::Volume(..) => Step::Recreate,
+        Loss::Data(..) => Step::Park,
+    };
+    let text = format!("{name} is out of the configuration");
+    Decision::Record(step(view.status, view.now(), to), text)
+}
+
+fn remove(view: &View<'_>, name: &str, member: &ConfigMember) -> Decision {
+    let Some(leader) = view.leader.filter(|leader| leader.name != name) else {
+        return Decision::Record(finish(view.status), format!("{name} leads"));
+    };
+    if !others_suffice(view, name) {
+        let text = format!("{name} is not replaced now: the others have no quorum without it");
+        return Decision::Record(finish(view.status), text);
+    }
+    let remove = Action::RemoveMember {
+        leader: leader.name.to_owned(),
+        name: name.to_owned(),
+        raft_id: member.raft_id.clone(),
+    };
+    Decision::Act(remove, format!("removes {name}, which is lost"))
+}
+
+/// The old claim goes, then the pod that waits for it; Kubernetes makes both anew.
+fn renew(view: &View<'_>, operation: &Operation, name: &str) -> Decision {
+    let pod = view.pod(name);
+    if let Some(pod) = pod.filter(|pod| Some(&pod.uid) == operation.uid.as_ref() && !pod.deleting) {
+        return Decision::Act(Action::delete_pod(pod), format!("starts {name} again"));
+    }
+    let old = view
+        .claim(name)
+        .filter(|claim| Some(&claim.uid) == operation.uid.as_ref());
+    if let Some(claim) = old {
+        if !claim.deleting {
+            let delete = Action::DeleteClaim {
+                name: claim.name.clone(),
+                uid: claim.uid.clone(),
+            };
+            return Decision::Act(delete, format!("deletes the lost claim {}", claim.name));
+        }
+        return match pod {
+            Some(pod) if !pod.deleting => {
+                Decision::Act(Action::delete_pod(pod), format!("recreates {name}"))
+            }
+            _ => late(
+                view,
+                operation,
+                "ReplacementStalled",
+                format!("waits for the claim {} to go", claim.name),
+            ),
+        };
+    }
+    joins(view, operation, name)
+}
+
+/// The damaged data is put aside by the preparation of a new pod.
+fn put_aside(view: &View<'_>, operation: &Operation, name: &str) -> Decision {
+    let old = view.pod(name).filter(|pod| {
+        Some(&pod.uid) == operation.uid.as_ref()
+            && !pod.deleting
+            && pod.prepared.as_ref().is_some_and(is_useless)
+    });
+    match old {
+        Some(pod) => Decision::Act(Action::delete_pod(pod), format!("recreates {name}")),
+        None => joins(view, operation, name),
+    }
+}
+
+/// A new pod may say for a while what the old one has said: its kubelet may show it the state file of before.
+fn is_patient_enough(view: &View<'_>, operation: &Operation) -> bool {
+    seconds_between(&operation.step_at, view.now()) >= patience_seconds(view)
+}
+
+fn joins(view: &View<'_>, operation: &Operation, name: &str) -> Decision {
+    if let Some(loss) = loss(view, name)
+        && Some(loss.uid()) != operation.uid.as_deref()
+        && (matches!(loss, Loss::Volume(..)) || is_patient_enough(view, operation))
+    {
+        let text = format!("the new {name} is lost as well: {}", loss.why());
+        return Decision::Record(finish(view.status), text);
+    }
+    let text = match view.pod(name).map(|pod| &pod.stuck) {
+        None => format!("waits for the pod {name}"),
+        Some(Some(stuck)) => format!("the new {name} does not start: {stuck}"),
+        Some(None) => format!("the new {name} joins"),
+    };
+    late(view, operation, "ReplacementStalled", text)
+}
+
+/// For the state file: the member whose damaged data is to be put aside. Only once it is out of the configuration.
+pub fn park(view: &View<'_>) -> BTreeMap<String, String> {
+    let operation = view
+        .operating(OperationType::Replace)
+        .filter(|operation| operation.step == Step::Park);
+    let entry = operation.and_then(|o| Some((o.member.clone()?, o.id.clone())));
+    entry.into_iter().collect()
+}
+
+#[cfg(test)]
+mod tests;

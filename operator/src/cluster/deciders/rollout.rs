@@ -1,0 +1,290 @@
+//! Replacing pods by newer ones: broken ones first, then read replicas, then followers, the leader last and after it handed over.
+use operator_api::{
+    cluster::{OperatorChanges, UpdateStrategy},
+    status::{Operation, OperationType, Pool, Step, Target},
+};
+
+use crate::cluster::{
+    action::{Action, Decision, begin, finish},
+    deciders::scale::{HANDOVER_SECONDS, late},
+    facts::{
+        observation::PodSeen,
+        view::{View, quorum, seconds_between},
+    },
+};
+
+/// Seconds that a leader must have led before its cluster is disturbed.
+pub const STABLE_LEADER_SECONDS: u64 = 10;
+
+/// Do these two targets differ only in what the operator made of the same wishes?
+pub fn is_deferred(view: &View<'_>, wanted: &Target) -> bool {
+    let update = view.spec.update.clone().unwrap_or_default();
+    let deferred = update.operator_changes.unwrap_or_default() == OperatorChanges::Deferred;
+    view.target().is_some_and(|now| {
+        deferred && now.input_hash == wanted.input_hash && !same_templates(now, wanted)
+    })
+}
+
+/// Do both targets run the same pods? A pool that is not wanted any more runs none.
+pub fn same_templates(now: &Target, wanted: &Target) -> bool {
+    let readers = wanted.read_template_hash.as_ref();
+    now.template_hash == wanted.template_hash
+        && readers.is_none_or(|hash| now.read_template_hash.as_ref() == Some(hash))
+}
+
+/// Takes over a new template as the target. Also amid operations that a bad template can hold up, so that a corrected one ends them.
+pub fn adopt(view: &View<'_>, wanted: &Target) -> Decision {
+    let Some(now) = view.target() else {
+        return Decision::Pass;
+    };
+    // A StatefulSet that is made anew is made from the target.
+    let remade = view.operating(OperationType::Resize).is_some();
+    let gone = view.seen.voters.is_none() || (remade && view.seen.readers.is_none());
+    if same_templates(now, wanted) || (is_deferred(view, wanted) && !gone) {
+        return Decision::Pass;
+    }
+    let busy = view.operation().is_some_and(|o| {
+        use OperationType::{Hibernate, Resize, ScaleDown};
+        // Before its last step a smaller size may wait for a pod that only a corrected template lets start.
+        let waits = o.kind == ScaleDown && o.step == Step::Start;
+        matches!(o.kind, Resize | Hibernate | ScaleDown) && !waits
+    });
+    // Without a leader none of these goes on, and a corrected template may be what brings one back.
+    let hibernates = view.operating(OperationType::Hibernate).is_some();
+    if busy && !gone && (view.leader.is_some() || hibernates) {
+        return Decision::Pass;
+    }
+    let mut next = view.status.clone();
+    next.target = Some(Target {
+        replicas: now.replicas,
+        bootstrap_replicas: now.bootstrap_replicas,
+        ..wanted.clone()
+    });
+    let text = format!("the pods' new template is {}", wanted.template_hash);
+    Decision::Record(Box::new(next), text)
+}
+
+fn wanted_hash(target: &Target, pool: Pool) -> Option<&str> {
+    match pool {
+        Pool::Voter => Some(&target.template_hash),
+        Pool::Read => target.read_template_hash.as_deref(),
+    }
+}
+
+/// Is a pod older than the template that its StatefulSet now has, or does its volume wait for a restart?
+pub fn is_outdated(view: &View<'_>, pod: &PodSeen) -> bool {
+    let Some(target) = view.target() else {
+        return false;
+    };
+    let wanted = wanted_hash(target, pod.pool);
+    let applied = view
+        .set(pod.pool)
+        .is_some_and(|set| Some(set.template_hash.as_str()) == wanted);
+    let grown = view.claim(&pod.name).is_some_and(|c| c.resize_pending);
+    applied && (Some(pod.template_hash.as_str()) != wanted || grown)
+}
+
+/// Was a pod made from a template that is not wanted any more? A volume that waits for a restart is no reason to restart a second time.
+fn has_old_template(view: &View<'_>, pod: &PodSeen) -> bool {
+    let wanted = view.target().and_then(|t| wanted_hash(t, pod.pool));
+    is_outdated(view, pod) && Some(pod.template_hash.as_str()) != wanted
+}
+
+/// Goes on with the replacement of one pod.
+pub fn resume(view: &View<'_>) -> Decision {
+    let Some(operation) = view.operating(OperationType::Update) else {
+        return Decision::Pass;
+    };
+    let name = operation.member.as_deref().unwrap_or_default();
+    let Some(pod) = view.pod(name) else {
+        return gone(view, operation, name);
+    };
+    if pod.deleting {
+        return late(view, operation, "UpdateStalled", format!("{name} stops"));
+    }
+    if operation.uid.as_deref() == Some(pod.uid.as_str()) {
+        if !is_outdated(view, pod) {
+            let text = format!("{name} needs no replacement any more");
+            return Decision::Record(finish(view.status), text);
+        }
+        return replace(view, operation, pod);
+    }
+    if has_old_template(view, pod) && !view.participates(name) {
+        let mut next = begin(
+            view.status,
+            &view.seen.fresh_id,
+            view.now(),
+            OperationType::Update,
+            Some(name),
+            Some(&pod.uid),
+        );
+        if let Some(operation) = &mut next.operation {
+            operation.message = Some("its replacement failed, and the template has changed".into());
+        }
+        return Decision::Record(next, format!("{name} is recreated once more"));
+    }
+    let update = view.spec.update.clone().unwrap_or_default();
+    let min_ready = update.min_ready.duration().map_or(10, |d| d.as_secs());
+    let settled = pod.ready
+        && pod
+            .ready_since
+            .as_ref()
+            .is_some_and(|since| seconds_between(since, view.now()) >= min_ready);
+    let back = view.participates(name) || (pod.pool == Pool::Read && pod.ready);
+    if back && settled {
+        return Decision::Record(finish(view.status), format!("{name} is up to date"));
+    }
+    if pod.stuck.is_some() && !is_wanted(view, pod) {
+        let text = format!("the new {name} does not run, and is not wanted any more");
+        return Decision::Record(finish(view.status), text);
+    }
+    let text = match &pod.stuck {
+        Some(stuck) => format!("the new {name} does not run: {stuck}"),
+        None if back => format!("the new {name} settles"),
+        None => format!("the new {name} does not take part yet"),
+    };
+    late(view, operation, "UpdateStalled", text)
+}
+
+/// Is this pod among those that the spec asks for? An update must not wait for one that a smaller size is about to take away.
+fn is_wanted(view: &View<'_>, pod: &PodSeen) -> bool {
+    let wanted = match pod.pool {
+        Pool::Voter => Some(view.spec.replicas),
+        Pool::Read => view.wanted_readers(),
+    };
+    let ordinal = view.ordinal(pod);
+    wanted.is_none_or(|wanted| ordinal.is_some_and(|ordinal| ordinal < wanted))
+}
+
+fn gone(view: &View<'_>, operation: &Operation, name: &str) -> Decision {
+    let expected = [Pool::Voter, Pool::Read].into_iter().any(|pool| {
+        let live = view.set(pool).map_or(0, |set| set.replicas);
+        operator_api::names::ordinal(&view.set_name(pool), name).is_some_and(|o| o < live)
+    });
+    if expected {
+        let text = format!("waits for the new {name}");
+        late(view, operation, "UpdateStalled", text)
+    } else {
+        Decision::Record(
+            finish(view.status),
+            format!("{name} is not wanted any more"),
+        )
+    }
+}
+
+/// The recorded pod still is the old one.
+fn replace(view: &View<'_>, operation: &Operation, pod: &PodSeen) -> Decision {
+    let name = pod.name.as_str();
+    if pod.pool == Pool::Voter && view.participates(name) {
+        if let Some(reason) = why_not_now(view, name) {
+            // Nothing has been touched yet: what is more urgent goes first.
+            return Decision::Record(finish(view.status), reason);
+        }
+        let patient = seconds_between(&operation.step_at, view.now()) < HANDOVER_SECONDS;
+        if view.leader.is_some_and(|leader| leader.name == name)
+            && patient
+            && let Some(heir) = view.heir(name)
+        {
+            let transfer = Action::TransferLeader {
+                from: name.to_owned(),
+                to: heir.to_owned(),
+            };
+            return Decision::Act(transfer, format!("{name} transfers leadership to {heir}"));
+        }
+        return evict(pod);
+    }
+    if pod.pool == Pool::Read && pod.ready {
+        return evict(pod);
+    }
+    // What takes no part costs nothing; going through the budget could only block its repair.
+    let text = format!("{name} takes no part and is recreated");
+    Decision::Act(Action::delete_pod(pod), text)
+}
+
+fn evict(pod: &PodSeen) -> Decision {
+    let evict = Action::EvictPod {
+        name: pod.name.clone(),
+        uid: pod.uid.clone(),
+    };
+    Decision::Act(evict, format!("replaces {}", pod.name))
+}
+
+/// What speaks against stopping a voter that takes part. With one or two voters there is no spare one: then it is done anyway, one at a time.
+fn why_not_now(view: &View<'_>, name: &str) -> Option<String> {
+    let voters = view.config_voters();
+    let participants = view.participants().len();
+    if participants < voters {
+        return Some(format!(
+            "{name} waits until all other voters take part ({participants} of {voters} do)"
+        ));
+    }
+    let wanted = usize::try_from(view.spec.replicas).unwrap_or(1);
+    if voters > 2 && participants - 1 < quorum(voters.max(wanted)) {
+        return Some(format!("{name} is needed for a quorum"));
+    }
+    let since = view.status.leader_since.as_ref();
+    let led = since.map_or(0, |since| seconds_between(since, view.now()));
+    let same = view.leader.map(|l| l.name) == view.status.leader.as_deref();
+    let is_leader = view.leader.is_some_and(|l| l.name == name);
+    // A leader that was just handed over to is stable enough for its predecessor to go.
+    let handed_over = view.operation().is_some() && !is_leader;
+    if (!same || led < STABLE_LEADER_SECONDS) && !handed_over {
+        return Some(format!("{name} waits until the leader is stable"));
+    }
+    None
+}
+
+/// Begins the replacement of one pod, if any is outdated.
+pub fn start(view: &View<'_>, only_broken: bool) -> Decision {
+    let manual = view.spec.update.clone().unwrap_or_default().strategy;
+    let manual = manual.unwrap_or_default() == UpdateStrategy::Manual;
+    let mut outdated: Vec<&PodSeen> = view
+        .seen
+        .pods
+        .iter()
+        .filter(|pod| !pod.deleting && is_outdated(view, pod))
+        .collect();
+    outdated.sort_by_key(|pod| turn(view, pod));
+    let Some(pod) = outdated.into_iter().find(|pod| !manual || pod.update_now) else {
+        return Decision::Pass;
+    };
+    if only_broken && turn(view, pod).0 != 0 {
+        return Decision::Pass;
+    }
+    if pod.pool == Pool::Voter
+        && view.participates(&pod.name)
+        && let Some(reason) = why_not_now(view, &pod.name)
+    {
+        return Decision::Wait(reason);
+    }
+    let next = begin(
+        view.status,
+        &view.seen.fresh_id,
+        view.now(),
+        OperationType::Update,
+        Some(&pod.name),
+        Some(&pod.uid),
+    );
+    Decision::Record(next, format!("replaces {}", pod.name))
+}
+
+/// Whose turn it is: what takes no part, read replicas, followers (cordoned machines first, then from the highest ordinal), the leader.
+fn turn<'a>(view: &View<'_>, pod: &'a PodSeen) -> (u8, bool, i32, &'a str) {
+    let takes_part = view.participates(&pod.name) || (pod.pool == Pool::Read && pod.ready);
+    let leads = view.leader.is_some_and(|leader| leader.name == pod.name);
+    let class = match (takes_part, pod.pool, leads) {
+        (false, _, _) => 0,
+        (true, Pool::Read, _) => 1,
+        (true, Pool::Voter, false) => 2,
+        (true, Pool::Voter, true) => 3,
+    };
+    let stays = !pod
+        .machine
+        .as_ref()
+        .is_some_and(|m| view.seen.cordoned.contains(m));
+    let ordinal = view.ordinal(pod).unwrap_or(0);
+    (class, stays, -ordinal, &pod.name)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,348 @@
+//! More or fewer voters, one at a time. Growing: the pod first, then it catches up, then it votes. Shrinking: out of the configuration
+//! first, proven, then the pod, then the claim.
+use operator_api::{
+    cluster::Deletion,
+    names,
+    status::{Operation, OperationType, Pool, RetiredClaim, Step},
+};
+
+use crate::cluster::{
+    action::{Absent, Action, Decision, begin, finish, step},
+    facts::{
+        observation::SetSeen,
+        view::{View, quorum, seconds_between},
+    },
+};
+
+/// Seconds for clients to stop choosing a pod that is about to leave.
+pub const DRAIN_SECONDS: u64 = 5;
+/// Seconds after which a hand-over that does not happen is left to Raft: the member is removed although it leads.
+pub const HANDOVER_SECONDS: u64 = 30;
+
+/// Goes on with a scaling under way.
+pub fn resume(view: &View<'_>) -> Decision {
+    match view.operation() {
+        Some(o) if o.kind == OperationType::ScaleUp => growing(view, o),
+        Some(o) if o.kind == OperationType::ScaleDown => shrinking(view, o),
+        Some(_) | None => Decision::Pass,
+    }
+}
+
+/// Begins a scaling, if the number of voters is not the wanted one.
+pub fn start(view: &View<'_>) -> Decision {
+    let (Some(set), Some(target)) = (view.set(Pool::Voter), view.target()) else {
+        return Decision::Pass;
+    };
+    let live = set.replicas;
+    if live < target.replicas {
+        return grow_set(view, target.replicas);
+    }
+    if live > view.spec.replicas {
+        let victim = names::pod(&view.set_name(Pool::Voter), live - 1);
+        let next = begin(
+            view.status,
+            &view.seen.fresh_id,
+            view.now(),
+            OperationType::ScaleDown,
+            Some(&victim),
+            None,
+        );
+        return Decision::Record(next, format!("removes {victim}"));
+    }
+    if target.replicas < view.spec.replicas {
+        // If somebody has already raised the StatefulSet, its pods are taken in one at a time.
+        let newcomer = names::pod(&view.set_name(Pool::Voter), target.replicas);
+        let absent = view
+            .config()
+            .iter()
+            .find(|m| m.voter && m.name != newcomer && !view.participates(&m.name));
+        if let Some(absent) = absent {
+            let text = format!("adds no voter until {} takes part", absent.name);
+            return Decision::Blocked("ScaleUpBlocked", text);
+        }
+        let mut next = begin(
+            view.status,
+            &view.seen.fresh_id,
+            view.now(),
+            OperationType::ScaleUp,
+            Some(&newcomer),
+            None,
+        );
+        if let Some(target) = &mut next.target {
+            target.replicas += 1;
+        }
+        return Decision::Record(next, format!("adds {newcomer}"));
+    }
+    Decision::Pass
+}
+
+/// Another number of pods, where no member's absence has to be confirmed.
+pub fn resize(view: &View<'_>, pool: Pool, set: &SetSeen, to: i32) -> Action {
+    Action::SetReplicas {
+        name: view.set_name(pool),
+        uid: set.uid.clone(),
+        from: set.replicas,
+        to,
+        absent: None,
+    }
+}
+
+/// Raises the StatefulSet to a target that is already recorded.
+pub fn grow_set(view: &View<'_>, to: i32) -> Decision {
+    match view.set(Pool::Voter) {
+        Some(set) if set.replicas < to => Decision::Act(
+            resize(view, Pool::Voter, set, to),
+            format!("raises the StatefulSet to {to}"),
+        ),
+        Some(_) => Decision::Pass,
+        None => Decision::Wait("waits for the StatefulSet".to_owned()),
+    }
+}
+
+fn growing(view: &View<'_>, operation: &Operation) -> Decision {
+    let (Some(newcomer), Some(target)) = (operation.member.as_deref(), view.target()) else {
+        return Decision::Record(
+            finish(view.status),
+            "drops an unreadable operation".to_owned(),
+        );
+    };
+    let wanted = view.spec.replicas.max(1);
+    let is_in = view.member(newcomer).is_some();
+    if !is_in && target.replicas > wanted && view.is_proven_absent(newcomer) {
+        let text = format!("{newcomer} never became a member and is not wanted any more");
+        return Decision::Record(finish(view.status), text);
+    }
+    // In already, and perhaps lost already: it goes like any other.
+    if is_in && target.replicas > wanted && !view.participates(newcomer) {
+        let text = format!("{newcomer} is not wanted any more");
+        return Decision::Record(finish(view.status), text);
+    }
+    match grow_set(view, target.replicas) {
+        Decision::Pass => {}
+        decision => return decision,
+    }
+    let votes = view.member(newcomer).is_some_and(|m| m.voter);
+    if votes && view.participates(newcomer) {
+        let mut next = finish(view.status);
+        let claim = names::claim(newcomer);
+        next.retired_claims.retain(|retired| retired.name != claim);
+        return Decision::Record(next, format!("{newcomer} votes"));
+    }
+    let text = match (view.pod(newcomer), is_in) {
+        (None, _) => format!("waits for the pod {newcomer}"),
+        (Some(pod), false) => match &pod.stuck {
+            Some(stuck) => format!("{newcomer} does not start: {stuck}"),
+            None => format!("{newcomer} starts and joins"),
+        },
+        (Some(_), true) => format!("{newcomer} catches up"),
+    };
+    late(view, operation, "ScaleUpStalled", text)
+}
+
+fn shrinking(view: &View<'_>, operation: &Operation) -> Decision {
+    let set_name = view.set_name(Pool::Voter);
+    let victim = operation.member.as_deref().unwrap_or_default();
+    let (Some(ordinal), Some(set)) = (names::ordinal(&set_name, victim), view.set(Pool::Voter))
+    else {
+        return Decision::Record(
+            finish(view.status),
+            "drops an unreadable operation".to_owned(),
+        );
+    };
+    if operation.step == Step::Shrink {
+        return dismiss(view, operation, victim, ordinal, set.replicas);
+    }
+    if set.replicas <= view.spec.replicas {
+        let text = format!("{victim} may stay after all");
+        return Decision::Record(finish(view.status), text);
+    }
+    if set.replicas != ordinal + 1 {
+        let text = format!("{victim} is not the last one any more");
+        return Decision::Record(finish(view.status), text);
+    }
+    if view.is_proven_absent(victim) {
+        let mut next = step(view.status, view.now(), Step::Shrink);
+        if let Some(target) = &mut next.target {
+            target.replicas = ordinal;
+        }
+        let text = format!("{victim} is out of the configuration");
+        return Decision::Record(next, text);
+    }
+    expel(view, operation, victim)
+}
+
+/// The victim is in the configuration, or that is not known for certain: gets it out, if the others can carry on.
+fn expel(view: &View<'_>, operation: &Operation, victim: &str) -> Decision {
+    let Some(leader) = view.leader else {
+        return Decision::Wait("waits for a leader".to_owned());
+    };
+    let Some(member) = view.member(victim) else {
+        return Decision::Wait(format!(
+            "waits for a second voter to confirm that {victim} is out"
+        ));
+    };
+    let voters = view.config_voters();
+    let participants = view.participants();
+    let after = voters.saturating_sub(usize::from(member.voter));
+    let staying = participants.iter().filter(|name| **name != victim).count();
+    let wanted = usize::try_from(view.spec.replicas).unwrap_or(1);
+    if after == 0 || staying < quorum(after.max(wanted)) || participants.len() < quorum(voters) {
+        let away: Vec<_> = view
+            .config()
+            .iter()
+            .filter(|m| m.voter && !view.participates(&m.name))
+            .map(|m| m.name.as_str())
+            .collect();
+        let text = format!(
+            "{staying} of the {after} voters that would remain take part; removing {victim} needs {}; away: {}",
+            quorum(after.max(wanted)),
+            away.join(", ")
+        );
+        return Decision::Blocked("ScaleDownBlocked", text);
+    }
+    if seconds_between(&operation.step_at, view.now()) < DRAIN_SECONDS {
+        return Decision::Wait(format!("clients leave {victim}"));
+    }
+    let patient = seconds_between(&operation.step_at, view.now()) < HANDOVER_SECONDS;
+    if leader.name == victim
+        && patient
+        && let Some(heir) = view.heir(victim)
+    {
+        let transfer = Action::TransferLeader {
+            from: victim.to_owned(),
+            to: heir.to_owned(),
+        };
+        return Decision::Act(transfer, format!("{victim} transfers leadership to {heir}"));
+    }
+    let remove = Action::RemoveMember {
+        leader: leader.name.to_owned(),
+        name: victim.to_owned(),
+        raft_id: member.raft_id.clone(),
+    };
+    Decision::Act(remove, format!("removes {victim} from the configuration"))
+}
+
+/// The victim is out: its pod goes, then its claim is put away.
+fn dismiss(
+    view: &View<'_>,
+    operation: &Operation,
+    victim: &str,
+    ordinal: i32,
+    live: i32,
+) -> Decision {
+    if live > ordinal + 1 {
+        let text = format!("{victim} is not the last one any more");
+        return Decision::Record(finish(view.status), text);
+    }
+    if live > ordinal {
+        if !view.is_proven_absent(victim) {
+            if view.member(victim).is_none() {
+                return Decision::Wait(format!("waits for proof that {victim} is out"));
+            }
+            let mut next = step(view.status, view.now(), Step::Start);
+            if let Some(target) = &mut next.target {
+                target.replicas = live;
+            }
+            return Decision::Record(next, format!("{victim} has joined again"));
+        }
+        let (Some(set), Some(leader)) = (view.set(Pool::Voter), view.leader) else {
+            return Decision::Wait("waits for the StatefulSet".to_owned());
+        };
+        let shrink = Action::SetReplicas {
+            name: view.set_name(Pool::Voter),
+            uid: set.uid.clone(),
+            from: live,
+            to: ordinal,
+            absent: Some(Absent {
+                leader: leader.name.to_owned(),
+                member: victim.to_owned(),
+                last_log_term: leader.status.last_log_term,
+                last_log_index: leader.status.last_log_index,
+            }),
+        };
+        return Decision::Act(shrink, format!("deletes the pod {victim}"));
+    }
+    if view.pod(victim).is_some() {
+        return late(
+            view,
+            operation,
+            "ScaleDownStalled",
+            format!("{victim} stops"),
+        );
+    }
+    // It came back for a moment, in the one between the last question and its end: its claim is put away once it is out.
+    if view.member(victim).is_some() {
+        return expel(view, operation, victim);
+    }
+    put_away(view, victim)
+}
+
+fn put_away(view: &View<'_>, victim: &str) -> Decision {
+    let retention = view.spec.storage.retention.clone().unwrap_or_default();
+    let Some(claim) = view.claim(victim) else {
+        return Decision::Record(finish(view.status), format!("{victim} is gone"));
+    };
+    if retention.when_scaled.unwrap_or_default() == Deletion::Delete {
+        if claim.deleting {
+            return Decision::Wait(format!("the claim {} is deleted", claim.name));
+        }
+        let delete = Action::DeleteClaim {
+            name: claim.name.clone(),
+            uid: claim.uid.clone(),
+        };
+        return Decision::Act(delete, format!("deletes the claim of {victim}"));
+    }
+    let mut next = finish(view.status);
+    next.retired_claims
+        .retain(|retired| retired.name != claim.name);
+    next.retired_claims.push(RetiredClaim {
+        name: claim.name.clone(),
+        uid: claim.uid.clone(),
+        member: victim.to_owned(),
+        retired_at: view.now().clone(),
+    });
+    Decision::Record(next, format!("{victim} is gone, its claim is kept"))
+}
+
+/// Waiting, or stalled once the deadline has passed.
+pub fn late(
+    view: &View<'_>,
+    operation: &Operation,
+    reason: &'static str,
+    text: String,
+) -> Decision {
+    let update = view.spec.update.clone().unwrap_or_default();
+    let deadline = update
+        .progress_deadline
+        .duration()
+        .map_or(600, |d| d.as_secs());
+    if seconds_between(&operation.step_at, view.now()) > deadline {
+        Decision::Blocked(reason, text)
+    } else {
+        Decision::Wait(text)
+    }
+}
+
+/// The read replicas' StatefulSet follows the spec at once: they are in no quorum, except for one that a recovery started from.
+pub fn readers(view: &View<'_>) -> Decision {
+    let (Some(set), Some(wanted)) = (view.set(Pool::Read), view.wanted_readers()) else {
+        return Decision::Pass;
+    };
+    let wanted = wanted.max(crate::cluster::facts::pods::readers_with_a_vote(view));
+    if set.replicas == wanted {
+        return Decision::Pass;
+    }
+    let resize = resize(view, Pool::Read, set, wanted);
+    Decision::Act(resize, format!("sets the read replicas to {wanted}"))
+}
+
+/// As [`readers`], where pods are only added.
+pub fn grow_readers(view: &View<'_>) -> Decision {
+    match readers(view) {
+        Decision::Act(Action::SetReplicas { from, to, .. }, _) if to < from => Decision::Pass,
+        decision => decision,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,126 @@
+//! Larger volumes: each claim is asked to grow, then the StatefulSet is made anew around its running pods, as its claim template cannot change.
+use operator_api::{ByteSize, names, status::OperationType, status::Pool};
+
+use crate::cluster::{
+    action::{Action, Decision, begin, finish},
+    facts::{observation::ClaimSeen, view::View},
+};
+
+/// Is `a` smaller than `b`? Sizes that cannot be read are not: nothing is done about them.
+fn is_smaller(a: &str, b: &ByteSize) -> bool {
+    matches!((ByteSize::from(a).bytes(), b.bytes()), (Ok(a), Ok(b)) if a < b)
+}
+
+/// The claims of the pods that a pool has.
+fn claims<'a>(view: &View<'a>, pool: Pool) -> Vec<&'a ClaimSeen> {
+    let live = view.set(pool).map_or(0, |set| set.replicas);
+    (0..live)
+        .filter_map(|o| view.claim(&names::pod(&view.set_name(pool), o)))
+        .collect()
+}
+
+/// Goes on with making a StatefulSet anew.
+pub fn resume(view: &View<'_>) -> Decision {
+    let Some(operation) = view.operating(OperationType::Resize) else {
+        return Decision::Pass;
+    };
+    let name = operation.member.as_deref().unwrap_or_default();
+    let pool = if name == names::readers(view.name) {
+        Pool::Read
+    } else {
+        Pool::Voter
+    };
+    let seen = match pool {
+        Pool::Voter => &view.seen.voters,
+        Pool::Read => &view.seen.readers,
+    };
+    match seen {
+        Some(set) if Some(&set.uid) == operation.uid.as_ref() && !set.deleting => Decision::Act(
+            Action::DeleteStatefulSet {
+                name: name.to_owned(),
+                uid: set.uid.clone(),
+                orphan: true,
+            },
+            format!("recreates the StatefulSet {name} around its running pods"),
+        ),
+        Some(set) if Some(&set.uid) == operation.uid.as_ref() => {
+            Decision::Wait(format!("waits for the old StatefulSet {name} to go"))
+        }
+        Some(_) => Decision::Record(
+            finish(view.status),
+            format!("{name} asks for larger volumes"),
+        ),
+        None => Decision::Wait(format!("waits for the new StatefulSet {name}")),
+    }
+}
+
+/// Lets claims grow, or begins making their StatefulSet anew when all have been asked to.
+pub fn start(view: &View<'_>) -> Decision {
+    for pool in [Pool::Voter, Pool::Read] {
+        let Some(set) = view.set(pool) else { continue };
+        let wanted = view.wanted_size(pool);
+        let small = claims(view, pool)
+            .into_iter()
+            .find(|claim| !claim.deleting && is_smaller(&claim.requested, &wanted));
+        if let Some(claim) = small {
+            return expand(view, claim, &wanted);
+        }
+        if is_smaller(&set.claim_size, &wanted) {
+            let next = begin(
+                view.status,
+                &view.seen.fresh_id,
+                view.now(),
+                OperationType::Resize,
+                Some(&view.set_name(pool)),
+                Some(&set.uid),
+            );
+            return Decision::Record(next, format!("new volumes will have {wanted}"));
+        }
+    }
+    Decision::Pass
+}
+
+fn expand(view: &View<'_>, claim: &ClaimSeen, wanted: &ByteSize) -> Decision {
+    let class = claim.class.as_deref().unwrap_or_default();
+    if view.seen.expandable.get(class) == Some(&false) {
+        // Not a reason to hold up anything else: the report says it.
+        return Decision::Pass;
+    }
+    Decision::Act(
+        Action::ExpandClaim {
+            name: claim.name.clone(),
+            uid: claim.uid.clone(),
+            size: wanted.0.clone(),
+        },
+        format!("lets {} grow to {wanted}", claim.name),
+    )
+}
+
+/// What keeps volumes from having their wanted size.
+pub fn complaint(view: &View<'_>) -> Option<(&'static str, String)> {
+    for pool in [Pool::Voter, Pool::Read] {
+        let wanted = view.wanted_size(pool);
+        for claim in claims(view, pool) {
+            let class = claim.class.as_deref().unwrap_or_default();
+            let asked = !is_smaller(&claim.requested, &wanted);
+            if !asked && view.seen.expandable.get(class) == Some(&false) {
+                let text = format!(
+                    "{} cannot grow to {wanted}: StorageClass {class:?} does not allow it. Set allowVolumeExpansion on the class, or set storage.size back",
+                    claim.name
+                );
+                return Some(("ExpansionNotAllowed", text));
+            }
+            let small = claim
+                .capacity
+                .as_ref()
+                .is_some_and(|capacity| is_smaller(capacity, &wanted));
+            if !asked || small {
+                return Some(("Expanding", format!("{} grows to {wanted}", claim.name)));
+            }
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,41 @@
+//! A pod that cannot start because of an older template.
+use operator_api::status::Pool;
+
+use crate::cluster::{
+    action::{Action, Decision},
+    facts::view::View,
+};
+
+/// The one thing that helps without a leader and costs nothing: a pod that cannot start, made from a template that is not wanted any more,
+/// is made anew.
+pub fn unstick(view: &View<'_>) -> Decision {
+    let Some(target) = view.target() else {
+        return Decision::Pass;
+    };
+    let hash = |pool| match pool {
+        Pool::Voter => Some(&target.template_hash),
+        Pool::Read => target.read_template_hash.as_ref(),
+    };
+    let stuck = view.seen.pods.iter().find(|pod| {
+        let wanted = hash(pod.pool);
+        let template = view.set(pod.pool).map(|set| &set.template_hash);
+        !pod.deleting
+            && !pod.ready
+            && pod.stuck.is_some()
+            && view.answer(&pod.name).is_none()
+            && template.is_some()
+            && template == wanted
+            && Some(&pod.template_hash) != wanted
+    });
+    match stuck {
+        Some(pod) => Decision::Act(
+            Action::delete_pod(pod),
+            format!(
+                "{} cannot start from an older template ({}) and is recreated",
+                pod.name,
+                pod.stuck.as_deref().unwrap_or_default()
+            ),
+        ),
+        None => Decision::Pass,
+    }
+}

@@ -1,0 +1,57 @@
+//! Which lineage data is of: the one on record, a newer one that a person made by hand, or one that has ended.
+use operator_api::state::StateLineage;
+
+use crate::cluster::facts::{
+    observation::{Answer, NodeStatus, Prepared},
+    view::View,
+};
+
+/// What the preparation reports of data of a history that has ended.
+pub const STALE: &str = "StaleLineage";
+
+/// Data of this cluster with a newer history: whose it is, and the history.
+pub fn newer<'a>(view: &View<'a>) -> Vec<(&'a str, &'a StateLineage)> {
+    let Some(ours) = &view.status.lineage else {
+        return Vec::new();
+    };
+    let is_newer = |cluster: &Option<String>, history: &StateLineage| {
+        cluster.is_some()
+            && *cluster == view.status.cluster_id
+            && history.id != ours.id
+            && history.epoch > ours.epoch
+    };
+    let running = view.seen.nodes.iter().filter_map(|(name, answer)| {
+        let Answer::Ok(node) = answer else {
+            return None;
+        };
+        Some((name.as_str(), &node.cluster_id, node.lineage.as_ref()?))
+    });
+    // The preparation does not let such data start.
+    let held = view.seen.pods.iter().filter_map(|pod| {
+        let report = pod.prepared.as_ref()?;
+        let refused = report.state == "UnknownLineage" && view.answer(&pod.name).is_none();
+        let history = report.lineage.as_ref().filter(|_| refused)?;
+        Some((pod.name.as_str(), &report.cluster_id, history))
+    });
+    let all = running.chain(held);
+    all.filter(|(_, cluster, history)| is_newer(cluster, history))
+        .map(|(name, _, history)| (name, history))
+        .collect()
+}
+
+/// Is this data of a history before the one on record, which no recovery's plan puts aside? It never votes again.
+pub fn is_stale(report: &Prepared) -> bool {
+    report.state == STALE
+}
+
+/// Does this node run in a history of this cluster that has ended, and sees no leader there? Nothing of it is in the way.
+pub fn has_ended(view: &View<'_>, node: &NodeStatus) -> bool {
+    let (Some(history), Some(ours)) = (&node.lineage, &view.status.lineage) else {
+        return false;
+    };
+    node.cluster_id.is_some()
+        && node.cluster_id == view.status.cluster_id
+        && node.leader.is_none()
+        && history.id != ours.id
+        && history.epoch < ours.epoch
+}

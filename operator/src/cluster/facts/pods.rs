@@ -1,0 +1,46 @@
+//! How many pods the StatefulSets need for the members that may come back or vote.
+use operator_api::{
+    names,
+    status::{MemberState, Pool, Role},
+};
+
+use crate::cluster::facts::{observation::Answer, quorum::state_of, view::View};
+
+/// Pods that the StatefulSet needs: the target's, and up to the last member that may come back; one without a vote may have the newest data that is
+/// left. Somebody may have raised the StatefulSet and lowered it again before the newcomers were taken into the target; so voters that only the
+/// nodes themselves hold to be committed count too, as long as they have a claim. Where nobody has seen which claim a member was on, its pod
+/// shows what there is.
+pub fn pods_of_members(view: &View<'_>) -> i32 {
+    let set = view.set_name(Pool::Voter);
+    let confirmed = view.status.members.iter().filter(|member| {
+        let lost = matches!(
+            state_of(view, member).0,
+            MemberState::Lost | MemberState::Foreign
+        );
+        let leaves = view.claim(&member.name).is_some_and(|claim| claim.deleting);
+        member.role != Role::Absent && !lost && !leaves
+    });
+    let answers = view.seen.nodes.values().filter_map(|answer| match answer {
+        Answer::Ok(node) if view.is_ours(node) => Some(node),
+        Answer::Ok(_) | Answer::Failed(_) => None,
+    });
+    let told = answers.flat_map(|node| node.config.iter().filter(|m| m.voter));
+    let told = told.filter(|m| view.claim(&m.name).is_some_and(|claim| !claim.deleting));
+    let names = confirmed.map(|m| &m.name).chain(told.map(|m| &m.name));
+    let ordinals = names.filter_map(|name| names::ordinal(&set, name));
+    let target = view.target().map_or(0, |target| target.replicas);
+    ordinals.map(|ordinal| ordinal + 1).fold(target, i32::max)
+}
+
+/// Pods that the read replicas' StatefulSet needs for those of them that vote: after a recovery from one it does, until the voters are back.
+pub fn readers_with_a_vote(view: &View<'_>) -> i32 {
+    let set = view.set_name(Pool::Read);
+    let now = view.config().iter().filter(|m| m.voter);
+    let before = view.status.members.iter();
+    let before = before
+        .filter(|m| view.leader.is_none() && matches!(m.role, Role::Leader | Role::Voter))
+        .map(|m| m.name.as_str());
+    let voters = now.map(|m| m.name.as_str()).chain(before);
+    let ordinals = voters.filter_map(|name| names::ordinal(&set, name));
+    ordinals.map(|ordinal| ordinal + 1).fold(0, i32::max)
+}

@@ -1,0 +1,329 @@
+//! No leader: is that for a while, or for good? Only positive evidence counts as loss; what cannot be judged may come back.
+use operator_api::status::{Member, MemberState, Pool, Role};
+
+use crate::cluster::facts::{
+    lineage::is_stale,
+    observation::{Answer, FailureKind},
+    view::{View, quorum, seconds_between},
+};
+
+/// What an outage is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outage {
+    /// A leader is there.
+    None,
+    /// Enough voters may come back by themselves.
+    Temporary(String),
+    /// Fewer voters than a quorum can ever come back: the text, and for how many seconds that has been evident.
+    Permanent(String, u64),
+    /// All pods are ready, but the operator reaches none of them: nothing is known about the cluster.
+    Unreachable(String),
+}
+
+/// Could an acknowledged write be on none of the survivors? Every write was acknowledged by a quorum; survivors that meet every quorum have all.
+pub fn may_lose(voters: usize, survivors: usize) -> bool {
+    survivors + quorum(voters) <= voters
+}
+
+/// How a member is, from all that is known of it.
+pub fn state_of(view: &View<'_>, member: &Member) -> (MemberState, Option<String>) {
+    let pod = view.pod(&member.name);
+    if let Some(node) = view.answer(&member.name) {
+        return state_of_answering(view, member, node);
+    }
+    if let Some(text) = lost(view, member) {
+        return (MemberState::Lost, Some(text));
+    }
+    match pod {
+        Some(pod) if pod.ready => {
+            let text = match view.seen.nodes.get(&member.name) {
+                Some(Answer::Failed(failure)) => failure.message.clone(),
+                _ => "not asked".to_owned(),
+            };
+            (MemberState::Unreachable, Some(text))
+        }
+        Some(pod) if pod.stuck.is_none() && !pod.deleting => {
+            (MemberState::Starting, Some("its pod starts".to_owned()))
+        }
+        Some(pod) => {
+            let text = pod
+                .stuck
+                .clone()
+                .unwrap_or_else(|| "its pod stops".to_owned());
+            (MemberState::Recoverable, Some(text))
+        }
+        None => (MemberState::Recoverable, Some("it has no pod".to_owned())),
+    }
+}
+
+fn state_of_answering(
+    view: &View<'_>,
+    member: &Member,
+    node: &crate::cluster::facts::observation::NodeStatus,
+) -> (MemberState, Option<String>) {
+    let wiped = member
+        .raft_id
+        .as_ref()
+        .is_some_and(|id| *id != node.raft_id);
+    if !view.is_ours(node) {
+        let text = "its volume belongs to another cluster or lineage".to_owned();
+        (MemberState::Foreign, Some(text))
+    } else if wiped {
+        let text = "its data directory was lost; the node has a new one".to_owned();
+        (MemberState::Lost, Some(text))
+    } else if view.participates(&member.name) {
+        (MemberState::Healthy, None)
+    } else if node.leader.is_none() {
+        (MemberState::Leaderless, Some("sees no leader".to_owned()))
+    } else {
+        (MemberState::Starting, Some("catches up".to_owned()))
+    }
+}
+
+/// Why a member that does not answer is lost for good: its claim, its volume, or its data. Nothing else is evidence, however long it lasts.
+fn lost(view: &View<'_>, member: &Member) -> Option<String> {
+    let claim = view.claim(&member.name);
+    let volume = match (claim, &member.claim_uid) {
+        (None, Some(_)) => Some("its claim is gone".to_owned()),
+        (Some(now), Some(then)) if now.uid != *then => Some("its claim was replaced".to_owned()),
+        (Some(now), _) => now.lost.clone(),
+        (None, None) => None,
+    };
+    if volume.is_some() {
+        return volume;
+    }
+    // A report tells about the data only if the pod is on the claim that the member was last seen on, which is the case here.
+    let report = view.pod(&member.name)?.prepared.as_ref()?;
+    if report.is_damaged() {
+        return Some(format!("its data is damaged: {}", report.reason));
+    }
+    if is_stale(report) {
+        return Some(format!(
+            "its data is of a lineage that has ended: {}",
+            report.reason
+        ));
+    }
+    match (&report.raft_id, &member.raft_id) {
+        (Some(now), Some(then)) if now != then => {
+            Some("its data directory was lost; it has a new one".to_owned())
+        }
+        _ => None,
+    }
+}
+
+/// A voter of the last confirmed configuration and how it is.
+#[derive(Clone, Debug)]
+pub struct Judged<'a> {
+    /// The voter.
+    pub member: &'a Member,
+    /// How it is.
+    pub state: MemberState,
+    /// Why.
+    pub reason: Option<String>,
+}
+
+impl Judged<'_> {
+    /// Can it never come back with its data?
+    pub fn is_lost(&self) -> bool {
+        matches!(self.state, MemberState::Lost | MemberState::Foreign)
+    }
+
+    fn told(&self) -> Option<String> {
+        let reason = self.reason.as_deref()?;
+        let told = format!("{} ({:?}): {reason}", self.member.name, self.state);
+        Some(match advice(self.state, reason) {
+            Some(advice) => format!("{told} [{advice}]"),
+            None => told,
+        })
+    }
+}
+
+/// All voters of the last confirmed configuration, as the status remembers it. `gone`: members that a person says are lost.
+#[derive(Clone, Debug)]
+pub struct Judgement<'a> {
+    /// The voters.
+    pub voters: Vec<Judged<'a>>,
+}
+
+/// Judges each voter.
+pub fn judge<'a>(view: &View<'a>, gone: &[String]) -> Judgement<'a> {
+    let voters = view.status.members.iter();
+    let voters = voters.filter(|m| matches!(m.role, Role::Leader | Role::Voter));
+    let judged = voters.map(|member| {
+        let (state, reason) = state_of(view, member);
+        if gone.contains(&member.name) {
+            let reason = Some("given up in the RqliteRecovery".to_owned());
+            return Judged {
+                member,
+                state: MemberState::Lost,
+                reason,
+            };
+        }
+        Judged {
+            member,
+            state,
+            reason,
+        }
+    });
+    Judgement {
+        voters: judged.collect(),
+    }
+}
+
+impl Judgement<'_> {
+    /// Voters that may have their data.
+    pub fn possible(&self) -> usize {
+        self.voters.iter().filter(|v| !v.is_lost()).count()
+    }
+
+    /// Votes that a leader needs.
+    pub fn needed(&self) -> usize {
+        quorum(self.voters.len())
+    }
+
+    /// Can no quorum ever come back by itself?
+    pub fn is_permanent(&self) -> bool {
+        !self.voters.is_empty() && self.possible() < self.needed()
+    }
+
+    /// Every voter that is not well, with the reason and what helps.
+    pub fn told(&self) -> String {
+        let told: Vec<String> = self.voters.iter().filter_map(Judged::told).collect();
+        told.join("; ")
+    }
+
+    /// Seconds for which it has been evident that no quorum can come back.
+    fn permanent_seconds(&self, view: &View<'_>) -> u64 {
+        let since = |then: Option<&_>| then.map_or(0, |then| seconds_between(then, view.now()));
+        let lost = self.voters.iter().filter(|v| v.is_lost());
+        let mut ages: Vec<u64> = lost.map(|v| since(v.member.lost_since.as_ref())).collect();
+        ages.sort_unstable_by(|a, b| b.cmp(a));
+        let decisive = self.voters.len() - self.needed();
+        let evident = ages.get(decisive).copied().unwrap_or(0);
+        let leaderless = view.status.last_leader_seen.as_ref();
+        leaderless.map_or(evident, |seen| {
+            evident.min(seconds_between(seen, view.now()))
+        })
+    }
+}
+
+/// What a person can do about a missing voter, from Kubernetes' words.
+fn advice(state: MemberState, reason: &str) -> Option<&'static str> {
+    if state != MemberState::Recoverable {
+        return None;
+    }
+    const KNOWN: [(&str, &str); 8] = [
+        (
+            "ImagePull",
+            "correct spec.image or the pull secret; the pod is then recreated",
+        ),
+        ("ErrImage", "correct spec.image; the pod is then recreated"),
+        (
+            "volume node affinity",
+            "bring its machine back, or, if that is gone for good, delete its Node object",
+        ),
+        (
+            "OOMKilled",
+            "raise spec.resources.limits.memory; its data is there",
+        ),
+        (
+            "CrashLoopBackOff",
+            "see why: kubectl logs --previous of its pod; its data is there",
+        ),
+        ("nodes are available", "make room, or uncordon a machine"),
+        ("nodes available", "make room, or uncordon a machine"),
+        ("persistentvolumeclaim", "see kubectl describe of its claim"),
+    ];
+    let known = KNOWN.iter().find(|(word, _)| reason.contains(word));
+    known.map(|(_, advice)| *advice)
+}
+
+/// Judges a missing leader by the voters of the last confirmed configuration, as the status remembers them.
+pub fn classify(view: &View<'_>) -> Outage {
+    if view.leader.is_some() {
+        return Outage::None;
+    }
+    let judgement = judge(view, &[]);
+    let missing = judgement.told();
+    if judgement.is_permanent() {
+        let text = format!(
+            "{} of {} voters are lost for good and {} are needed: {missing}",
+            judgement.voters.len() - judgement.possible(),
+            judgement.voters.len(),
+            judgement.needed()
+        );
+        return Outage::Permanent(text, judgement.permanent_seconds(view));
+    }
+    if operator_cannot_reach(view) {
+        let text = format!(
+            "all pods are ready, but the operator reaches none: {missing}. Check NetworkPolicies between its namespace and this one"
+        );
+        return Outage::Unreachable(text);
+    }
+    if judgement.voters.is_empty() {
+        // As after an adoption.
+        let text = "no leader is seen, and no node has said yet who the voters are";
+        return Outage::Temporary(text.to_owned());
+    }
+    Outage::Temporary(format!(
+        "no leader is seen, {} of {} voters may come back and {} are needed: {missing}",
+        judgement.possible(),
+        judgement.voters.len(),
+        judgement.needed()
+    ))
+}
+
+/// What a recovery would start from and could lose, and what to type.
+pub fn way_out(view: &View<'_>) -> String {
+    let judgement = judge(view, &[]);
+    let survivors: Vec<String> = judgement
+        .voters
+        .iter()
+        .filter(|v| !v.is_lost())
+        .map(|v| match view.answer(&v.member.name) {
+            Some(node) => format!(
+                "{} (log ends at index {}, term {})",
+                v.member.name, node.last_log_index, node.last_log_term
+            ),
+            None => format!("{} (does not answer)", v.member.name),
+        })
+        .collect();
+    let (all, left) = (judgement.voters.len(), survivors.len());
+    let survivors = if survivors.is_empty() {
+        "none".to_owned()
+    } else {
+        survivors.join(", ")
+    };
+    let commit = view.status.commit_index.unwrap_or(0);
+    let (loss, consent) = if may_lose(all, left) {
+        ("acknowledged writes may be lost", "acceptDataLoss: true, ")
+    } else {
+        ("no acknowledged write can be lost", "")
+    };
+    let namespace = view.seen.cluster.metadata.namespace.as_deref();
+    let namespace = namespace.unwrap_or("default");
+    let name = view.name;
+    format!(
+        "Survivors: {survivors}; highest commit index seen: {commit}; {loss}. Bring a volume back, or: kubectl rqlite recover {name} -n {namespace}, or kubectl create an object \
+         {{apiVersion: {}/{}, kind: RqliteRecovery, metadata: {{generateName: {name}-, namespace: {namespace}}}, spec: {{clusterRef: {{name: {name}}}, {consent}reason: \"...\"}}}}.",
+        operator_api::GROUP,
+        operator_api::VERSION
+    )
+}
+
+/// Kubernetes says that all is well, only the operator gets no answer: its view is not to be trusted.
+fn operator_cannot_reach(view: &View<'_>) -> bool {
+    let pods = view.pods(Pool::Voter);
+    !pods.is_empty()
+        && pods.iter().all(|pod| {
+            let silent = match view.seen.nodes.get(&pod.name) {
+                Some(Answer::Failed(failure)) => failure.failure != FailureKind::Malformed,
+                Some(Answer::Ok(_)) => false,
+                None => true,
+            };
+            pod.ready && silent
+        })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,226 @@
+use super::*;
+use crate::cluster::{action::Action, scene::Scene};
+use operator_api::status::{AVAILABLE, QUORUM_LOST};
+
+#[test]
+fn survivors_that_meet_every_quorum_have_everything() {
+    // voters, survivors, may lose
+    let cases = [
+        (1, 0, true),
+        (2, 1, false),
+        (3, 1, true),
+        (3, 2, false),
+        (4, 1, true),
+        (4, 2, false),
+        (5, 2, true),
+        (5, 3, false),
+        (9, 4, true),
+    ];
+    for (voters, survivors, loses) in cases {
+        assert_eq!(
+            may_lose(voters, survivors),
+            loses,
+            "{survivors} of {voters}"
+        );
+    }
+}
+
+/// What happens to one voter of three.
+type Harm = fn(&mut Scene, &str);
+
+const CUT_OFF: Harm = |s, n| s.silent(n);
+const CRASHES: Harm = |s, n| s.down(n, "CrashLoopBackOff, after OOMKilled");
+const NO_POD: Harm = |s, n| {
+    s.silent(n);
+    s.seen.pods.retain(|p| p.name != n);
+};
+const NO_CLAIM: Harm = |s, n| {
+    NO_POD(s, n);
+    let claim = names::claim(n);
+    s.seen.claims.retain(|c| c.name != claim);
+};
+const NEW_CLAIM: Harm = |s, n| s.wipe(n);
+const NO_VOLUME: Harm = |s, n| {
+    s.down(n, "volume node affinity conflict");
+    s.claim(n).lost = Some("its machine is gone".to_owned());
+};
+const EMPTIED: Harm = |s, n| s.node(n).raft_id = format!("{n}#i9");
+const DAMAGED: Harm = |s, n| {
+    s.down(n, "prepare: Error");
+    s.pod(n).prepared = Some(report("Damaged", &format!("{n}#i0")));
+};
+const MADE_ANEW: Harm = |s, n| {
+    s.down(n, "starts");
+    s.pod(n).prepared = Some(report("Ready", &format!("{n}#i9")));
+};
+
+fn report(state: &str, raft_id: &str) -> crate::cluster::facts::observation::Prepared {
+    crate::cluster::facts::observation::Prepared {
+        state: state.to_owned(),
+        cluster_id: None,
+        lineage: None,
+        raft_id: Some(raft_id.to_owned()),
+        last_log: None,
+        reason: "torn".to_owned(),
+    }
+}
+
+use operator_api::names;
+
+#[test]
+fn only_positive_evidence_makes_an_outage_permanent() {
+    let lost: [(&str, Harm); 6] = [
+        ("claim gone", NO_CLAIM),
+        ("claim replaced", NEW_CLAIM),
+        ("volume gone", NO_VOLUME),
+        ("directory emptied", EMPTIED),
+        ("data damaged", DAMAGED),
+        ("data made anew", MADE_ANEW),
+    ];
+    let away: [(&str, Harm); 3] = [
+        ("cut off", CUT_OFF),
+        ("crashes", CRASHES),
+        ("no pod", NO_POD),
+    ];
+    for (a, harm) in lost.iter().chain(&away) {
+        for (b, other) in lost.iter().chain(&away) {
+            let mut scene = Scene::running(3, 0);
+            harm(&mut scene, "demo-0");
+            other(&mut scene, "demo-1");
+            scene.leaderless();
+            let view = View::of(&scene.seen);
+            let permanent = matches!(classify(&view), Outage::Permanent(..));
+            let expected = [a, b].iter().all(|n| lost.iter().any(|(l, _)| l == *n));
+            assert_eq!(permanent, expected, "{a} and {b}: {:?}", classify(&view));
+        }
+    }
+}
+
+#[test]
+fn all_cut_off_is_not_knowing() {
+    let mut scene = Scene::running(3, 0);
+    for name in ["demo-0", "demo-1", "demo-2"] {
+        scene.silent(name);
+    }
+    assert!(matches!(
+        classify(&View::of(&scene.seen)),
+        Outage::Unreachable(_)
+    ));
+}
+
+#[test]
+fn the_condition_takes_its_time_and_then_says_what_to_type() {
+    let mut scene = Scene::running(3, 0);
+    NEW_CLAIM(&mut scene, "demo-0");
+    NO_VOLUME(&mut scene, "demo-1");
+    scene.leaderless();
+    scene.pass();
+    let (lost, reason, text) = scene.condition(QUORUM_LOST);
+    assert!(!lost && reason == "LossDetected", "{text}");
+    assert_eq!(scene.condition(AVAILABLE).1, "QuorumLost");
+    scene.later(301);
+    scene.pass();
+    let (lost, reason, text) = scene.condition(QUORUM_LOST);
+    assert!(lost && reason == "VotersLost", "{text}");
+    for part in [
+        "2 of 3 voters are lost for good and 2 are needed",
+        "demo-0 (Lost): its claim was replaced",
+        "demo-1 (Lost): its machine is gone",
+        "Survivors: demo-2 (log ends at index 100, term 3)",
+        "highest commit index seen: 100",
+        "acknowledged writes may be lost",
+        "kind: RqliteRecovery",
+        "acceptDataLoss: true",
+        "kubectl rqlite recover demo -n shop",
+        "Runbook: quorum-lost",
+    ] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+}
+
+#[test]
+fn each_missing_voter_has_its_reason_and_what_helps() {
+    let cases = [
+        ("ImagePullBackOff: not found", "correct spec.image"),
+        ("0/5 nodes are available: cordoned", "uncordon"),
+        (
+            "0/5: volume node affinity conflict",
+            "delete its Node object",
+        ),
+        ("rqlited: OOMKilled (exit code 137)", "limits.memory"),
+        (
+            "CrashLoopBackOff, after Error (exit code 1)",
+            "logs --previous",
+        ),
+    ];
+    for (stuck, helps) in cases {
+        let mut scene = Scene::running(3, 0);
+        scene.down("demo-1", stuck);
+        scene.down("demo-2", stuck);
+        scene.leaderless();
+        let Outage::Temporary(text) = classify(&View::of(&scene.seen)) else {
+            panic!("{stuck}");
+        };
+        assert!(text.contains(stuck) && text.contains(helps), "{text}");
+    }
+}
+
+#[test]
+fn a_pod_with_a_vote_comes_back_whoever_lowered_its_set() {
+    // Raised to three and lowered again by hand; the third votes, and is known by the status, by a node, or by nobody.
+    for (confirmed, told, expected) in [
+        (true, false, true),
+        (false, true, true),
+        (false, false, false),
+    ] {
+        let mut scene = Scene::running(3, 0);
+        scene.seen.cluster.spec.replicas = 2;
+        let status = scene.seen.cluster.status.as_mut().unwrap();
+        status.target.as_mut().unwrap().replicas = 2;
+        status.members.retain(|m| confirmed || m.name != "demo-2");
+        scene.seen.voters.as_mut().unwrap().replicas = 2;
+        scene.leaderless();
+        NO_POD(&mut scene, "demo-2");
+        for name in ["demo-0", "demo-1"] {
+            scene
+                .node(name)
+                .config
+                .retain(|m| told || m.name != "demo-2");
+        }
+        let raised = match scene.action() {
+            Some(Action::SetReplicas { from, to, .. }) => (from, to) == (2, 3),
+            _ => false,
+        };
+        assert_eq!(raised, expected, "confirmed {confirmed}, told {told}");
+    }
+}
+
+#[test]
+fn a_member_without_a_vote_comes_back_as_well_unless_its_claim_is_known_to_be_gone() {
+    // Its claim is there, and was seen with its node on it.
+    for (there, seen, expected) in [
+        (true, true, true),
+        (true, false, true),
+        (false, true, false),
+        (false, false, true),
+    ] {
+        let mut scene = Scene::running(3, 0);
+        for name in ["demo-0", "demo-1", "demo-2"] {
+            scene.node(name).config[2].voter = false;
+        }
+        scene.pass();
+        let status = scene.seen.cluster.status.as_mut().unwrap();
+        status.target.as_mut().unwrap().replicas = 2;
+        if !seen {
+            status.members[2].claim_uid = None;
+        }
+        scene.seen.cluster.spec.replicas = 2;
+        scene.seen.voters.as_mut().unwrap().replicas = 2;
+        let harm = if there { NO_POD } else { NO_CLAIM };
+        harm(&mut scene, "demo-2");
+        scene.leaderless();
+        let action = scene.action();
+        let raised = matches!(action, Some(Action::SetReplicas { from: 2, to: 3, .. }));
+        assert_eq!(raised, expected, "{there} {seen}: {action:?}");
+    }
+}

@@ -1,0 +1,94 @@
+//! What the API server's rules cannot say, or do not say to a cluster that was written before the rules were installed.
+use operator_api::{ByteSize, Period, names, status::Pool};
+
+use crate::cluster::facts::view::View;
+
+/// All that is wrong with the spec, each with what to change.
+pub fn mistakes(view: &View<'_>) -> Vec<String> {
+    let mut found = Vec::new();
+    if view.name.len() > names::MAX_NAME_CHARS || view.name.contains('.') {
+        found.push(format!(
+            "the name {:?} is longer than {} characters or contains a dot: create the cluster under another name",
+            view.name,
+            names::MAX_NAME_CHARS
+        ));
+    }
+    if !(1..=operator_api::cluster::MAX_VOTERS).contains(&view.spec.replicas) {
+        found.push(format!(
+            "replicas is {}: set it to a number from 1 to {}",
+            view.spec.replicas,
+            operator_api::cluster::MAX_VOTERS
+        ));
+    }
+    let sizes = [Some(&view.spec.storage.size), reader_size(view)];
+    found.extend(
+        sizes
+            .into_iter()
+            .flatten()
+            .filter_map(|size| size.bytes().err())
+            .map(|e| e.to_string()),
+    );
+    found.extend(
+        periods(view)
+            .into_iter()
+            .filter_map(|p| p.duration().err())
+            .map(|e| e.to_string()),
+    );
+    for pool in [Pool::Voter, Pool::Read] {
+        let wanted = view.wanted_size(pool);
+        let now = view
+            .set(pool)
+            .map(|set| ByteSize::from(set.claim_size.as_str()));
+        if let (Some(Ok(now)), Ok(then)) = (now.map(|size| size.bytes()), wanted.bytes())
+            && then < now
+        {
+            found.push(format!(
+                "the volumes of {} cannot shrink to {wanted}: set the size back",
+                view.set_name(pool)
+            ));
+        }
+    }
+    found
+}
+
+fn reader_size<'a>(view: &View<'a>) -> Option<&'a ByteSize> {
+    view.spec
+        .read_replicas
+        .as_ref()?
+        .storage
+        .as_ref()?
+        .size
+        .as_ref()
+}
+
+fn periods<'a>(view: &View<'a>) -> Vec<&'a Period> {
+    let mut all = Vec::new();
+    if let Some(update) = &view.spec.update {
+        all.extend([&update.min_ready, &update.progress_deadline]);
+    }
+    if let Some(raft) = view.spec.config.as_ref().and_then(|c| c.raft.as_ref()) {
+        all.extend([
+            &raft.heartbeat_timeout,
+            &raft.election_timeout,
+            &raft.apply_timeout,
+        ]);
+    }
+    all.extend(view.spec.bootstrap.as_ref().map(|b| &b.timeout));
+    all
+}
+
+/// Hints that refuse nothing.
+pub fn hints(view: &View<'_>) -> Vec<String> {
+    let mut found = Vec::new();
+    let voters = view.spec.replicas;
+    if voters % 2 == 0 {
+        found.push(format!(
+            "{voters} voters survive no more losses than {}: use an odd number",
+            voters - 1
+        ));
+    }
+    if voters == 1 {
+        found.push("one voter: every restart interrupts service, and a lost volume is lost data unless there is a backup".to_owned());
+    }
+    found
+}

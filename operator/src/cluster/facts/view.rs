@@ -1,0 +1,339 @@
+//! What an observation means: who leads, who is in, who takes part. Every decider asks here, so that all mean the same.
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use operator_api::{
+    ByteSize, RqliteClusterSpec, RqliteClusterStatus, names,
+    recovery::RecoveryRecord,
+    status::{Operation, OperationType, Pool, Step, Target},
+};
+
+use crate::cluster::facts::observation::{
+    Answer, ClaimSeen, ConfigMember, NodeStatus, Observation, PodSeen, SetSeen,
+};
+
+/// Entries by which a member may be behind and still count as caught up.
+pub const MAX_LAG_ENTRIES: u64 = 100;
+
+/// Votes needed among so many voters.
+pub fn quorum(voters: usize) -> usize {
+    voters / 2 + 1
+}
+
+/// Whole seconds from one time to another; 0 if it lies ahead (clocks jump).
+pub fn seconds_between(then: &Time, now: &Time) -> u64 {
+    u64::try_from(now.0.as_second() - then.0.as_second()).unwrap_or(0)
+}
+
+/// A confirmed leader: it says so itself, and a quorum of the voters of its configuration agree.
+#[derive(Clone, Copy, Debug)]
+pub struct Leader<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// Its words.
+    pub status: &'a NodeStatus,
+}
+
+/// An observation with what follows from it.
+pub struct View<'a> {
+    /// What was seen.
+    pub seen: &'a Observation,
+    /// The cluster's name.
+    pub name: &'a str,
+    /// What is wanted.
+    pub spec: &'a RqliteClusterSpec,
+    /// What was last written.
+    pub status: &'a RqliteClusterStatus,
+    /// The confirmed leader.
+    pub leader: Option<Leader<'a>>,
+}
+
+/// A cluster that has no status yet.
+static NO_STATUS: std::sync::LazyLock<RqliteClusterStatus> =
+    std::sync::LazyLock::new(RqliteClusterStatus::default);
+
+impl<'a> View<'a> {
+    /// Looks at an observation.
+    pub fn of(seen: &'a Observation) -> Self {
+        let mut view = Self {
+            seen,
+            name: seen.cluster.metadata.name.as_deref().unwrap_or_default(),
+            spec: &seen.cluster.spec,
+            status: seen.cluster.status.as_ref().unwrap_or(&NO_STATUS),
+            leader: None,
+        };
+        view.leader = view.confirmed_leader();
+        view
+    }
+
+    fn confirmed_leader(&self) -> Option<Leader<'a>> {
+        let claims = self
+            .seen
+            .nodes
+            .iter()
+            .filter_map(|(name, answer)| match answer {
+                Answer::Ok(status) if status.is_leader && self.is_ours(status) => {
+                    Some(Leader { name, status })
+                }
+                Answer::Ok(_) | Answer::Failed(_) => None,
+            });
+        let newest = claims.max_by_key(|leader| leader.status.term)?;
+        let voters: Vec<_> = newest.status.config.iter().filter(|m| m.voter).collect();
+        let agree = voters.iter().filter(|member| {
+            self.answer(&member.name).is_some_and(|node| {
+                node.raft_id == member.raft_id
+                    && node.term == newest.status.term
+                    && node.leader.as_deref() == Some(newest.name)
+            })
+        });
+        let agreed = !voters.is_empty() && agree.count() >= quorum(voters.len());
+        (agreed && self.knows_all(newest.status)).then_some(newest)
+    }
+
+    /// Does a leader know every committed configuration? One that was just elected may not know yet what its predecessor has committed: with an
+    /// older configuration it would count other voters, and prove members absent that are not. Having committed an entry of its own term, it does.
+    fn knows_all(&self, leader: &NodeStatus) -> bool {
+        let newest = self.newest_configuration();
+        let newest = newest.map_or(0, |node| node.config_index);
+        leader.config_index >= newest.max(self.known_configuration()) || leader.has_settled()
+    }
+
+    /// Log index of the newest committed configuration on record.
+    pub fn known_configuration(&self) -> u64 {
+        let known = self.status.configuration_index.unwrap_or(0);
+        u64::try_from(known).unwrap_or(0)
+    }
+
+    /// The node of this history that knows the newest committed configuration. What is committed stays so, whether anybody leads or not.
+    pub fn newest_configuration(&self) -> Option<&'a NodeStatus> {
+        let history = self.status.lineage.as_ref().map(|lineage| &lineage.id);
+        let nodes = self.seen.nodes.values().filter_map(|answer| match answer {
+            Answer::Ok(node) => Some(node),
+            Answer::Failed(_) => None,
+        });
+        nodes
+            .filter(|node| self.is_ours(node) && !node.config.is_empty())
+            .filter(|node| node.lineage.as_ref().map(|l| &l.id) == history)
+            .max_by_key(|node| node.config_index)
+    }
+
+    /// Does a node's data belong to this cluster, as far as it has any? While a recovery's plan is out, the history that it leads to is ours too.
+    pub fn is_ours(&self, node: &NodeStatus) -> bool {
+        let (Some(theirs), Some(ours)) = (&node.cluster_id, &self.status.cluster_id) else {
+            return true;
+        };
+        let (Some(history), Some(lineage)) = (&node.lineage, &self.status.lineage) else {
+            return theirs == ours;
+        };
+        let leads_to = self
+            .recovering()
+            .is_some_and(|record| record.to.id == history.id);
+        let same = lineage.id.is_empty() || history.id == lineage.id || leads_to;
+        theirs == ours && same
+    }
+
+    /// The recovery whose plan is out and not yet proven.
+    pub fn recovering(&self) -> Option<&'a RecoveryRecord> {
+        let operation = self.operating(OperationType::Recover)?;
+        let is_out = matches!(operation.step, Step::Apply | Step::Verify);
+        let record = self.status.recovery.as_ref();
+        record.filter(|record| is_out && record.uid == operation.id)
+    }
+
+    /// The time of the pass.
+    pub fn now(&self) -> &'a Time {
+        &self.seen.now
+    }
+
+    /// What a pod's node said.
+    pub fn answer(&self, name: &str) -> Option<&'a NodeStatus> {
+        match self.seen.nodes.get(name) {
+            Some(Answer::Ok(status)) => Some(status),
+            Some(Answer::Failed(_)) | None => None,
+        }
+    }
+
+    /// A pod by name.
+    pub fn pod(&self, name: &str) -> Option<&'a PodSeen> {
+        self.seen.pods.iter().find(|pod| pod.name == name)
+    }
+
+    /// The claim of a pod.
+    pub fn claim(&self, pod: &str) -> Option<&'a ClaimSeen> {
+        let name = names::claim(pod);
+        self.seen.claims.iter().find(|claim| claim.name == name)
+    }
+
+    /// The StatefulSet of a pool, unless it is being deleted.
+    pub fn set(&self, pool: Pool) -> Option<&'a SetSeen> {
+        let set = match pool {
+            Pool::Voter => self.seen.voters.as_ref(),
+            Pool::Read => self.seen.readers.as_ref(),
+        };
+        set.filter(|set| !set.deleting)
+    }
+
+    /// Name of the StatefulSet of a pool.
+    pub fn set_name(&self, pool: Pool) -> String {
+        match pool {
+            Pool::Voter => names::voters(self.name),
+            Pool::Read => names::readers(self.name),
+        }
+    }
+
+    /// Ordinal of a pod in its pool.
+    pub fn ordinal(&self, pod: &PodSeen) -> Option<i32> {
+        names::ordinal(&self.set_name(pod.pool), &pod.name)
+    }
+
+    /// The committed configuration by the leader's word; empty without a leader.
+    pub fn config(&self) -> &'a [ConfigMember] {
+        self.leader.map_or(&[], |leader| &leader.status.config)
+    }
+
+    /// Voters of the committed configuration.
+    pub fn config_voters(&self) -> usize {
+        self.config().iter().filter(|m| m.voter).count()
+    }
+
+    /// A member of the committed configuration, by name.
+    pub fn member(&self, name: &str) -> Option<&'a ConfigMember> {
+        self.config().iter().find(|m| m.name == name)
+    }
+
+    /// Is a member out, by the leader's word and by that of another voter? Where there is no other voter the leader's word is all there is.
+    pub fn is_proven_absent(&self, name: &str) -> bool {
+        let Some(leader) = self.leader else {
+            return false;
+        };
+        let has = |config: &[ConfigMember]| config.iter().any(|m| m.name == name);
+        if has(&leader.status.config) {
+            return false;
+        }
+        let mut others = leader
+            .status
+            .config
+            .iter()
+            .filter(|m| m.voter && m.name != leader.name)
+            .peekable();
+        others.peek().is_none()
+            || others.any(|m| {
+                self.answer(&m.name).is_some_and(|node| {
+                    node.raft_id == m.raft_id && !node.config.is_empty() && !has(&node.config)
+                })
+            })
+    }
+
+    /// Does this member take part: a pod that stays, a node that answers as the member of the configuration, sees the leader and is
+    /// caught up?
+    pub fn participates(&self, name: &str) -> bool {
+        let (Some(leader), Some(member)) = (self.leader, self.member(name)) else {
+            return false;
+        };
+        let stays = self.pod(name).is_some_and(|pod| !pod.deleting);
+        let answers = self.answer(name).is_some_and(|node| {
+            let lag = leader
+                .status
+                .commit_index
+                .saturating_sub(node.applied_index);
+            node.raft_id == member.raft_id
+                && node.leader.as_deref() == Some(leader.name)
+                && node.ready
+                && lag <= MAX_LAG_ENTRIES
+        });
+        stays && answers
+    }
+
+    /// Names of the voters that take part.
+    pub fn participants(&self) -> Vec<&'a str> {
+        self.config()
+            .iter()
+            .filter(|m| m.voter && self.participates(&m.name))
+            .map(|m| m.name.as_str())
+            .collect()
+    }
+
+    /// Pods of a pool, by ordinal.
+    pub fn pods(&self, pool: Pool) -> Vec<&'a PodSeen> {
+        let mut pods: Vec<_> = self
+            .seen
+            .pods
+            .iter()
+            .filter(|pod| pod.pool == pool)
+            .collect();
+        pods.sort_by_key(|pod| (self.ordinal(pod), &pod.name));
+        pods
+    }
+
+    /// The operation under way.
+    pub fn operation(&self) -> Option<&'a Operation> {
+        self.status.operation.as_ref()
+    }
+
+    /// The operation under way, if it is of this kind.
+    pub fn operating(&self, kind: OperationType) -> Option<&'a Operation> {
+        self.operation().filter(|operation| operation.kind == kind)
+    }
+
+    /// The target that is being carried out.
+    pub fn target(&self) -> Option<&'a Target> {
+        self.status.target.as_ref()
+    }
+
+    /// Has the cluster formed?
+    pub fn is_formed(&self) -> bool {
+        self.status.bootstrapped_at.is_some()
+    }
+
+    /// Is it stopped, or being stopped, on purpose?
+    pub fn is_stopping(&self) -> bool {
+        self.operating(OperationType::Hibernate).is_some()
+            || (self.status.is(operator_api::status::HIBERNATED)
+                && self.operating(OperationType::Resume).is_none())
+    }
+
+    /// Wanted read replicas; None if an autoscaler decides.
+    pub fn wanted_readers(&self) -> Option<i32> {
+        match &self.spec.read_replicas {
+            Some(pool) if pool.autoscaled => None,
+            Some(pool) => Some(pool.replicas.unwrap_or(0)),
+            None => Some(0),
+        }
+    }
+
+    /// A caught-up voter to which leadership can move: not `except`, preferably with the current template, not on a machine that is being
+    /// emptied, of the lowest ordinal.
+    pub fn heir(&self, except: &str) -> Option<&'a str> {
+        let hash = self.target().map(|t| t.template_hash.as_str());
+        let rank = |name: &str| {
+            let pod = self.pod(name)?;
+            let cordoned = pod
+                .machine
+                .as_ref()
+                .is_some_and(|m| self.seen.cordoned.contains(m));
+            Some((
+                Some(pod.template_hash.as_str()) != hash,
+                cordoned,
+                self.ordinal(pod),
+            ))
+        };
+        self.participants()
+            .into_iter()
+            .filter(|name| *name != except)
+            .filter_map(|name| Some((rank(name)?, name)))
+            .min()
+            .map(|(_, name)| name)
+    }
+
+    /// Is the operation at this step?
+    pub fn at_step(&self, step: Step) -> bool {
+        self.operation().is_some_and(|o| o.step == step)
+    }
+
+    /// Size that the volumes of a pool should have.
+    pub fn wanted_size(&self, pool: Pool) -> ByteSize {
+        let own = match (pool, &self.spec.read_replicas) {
+            (Pool::Read, Some(readers)) => readers.storage.as_ref().and_then(|s| s.size.clone()),
+            _ => None,
+        };
+        own.unwrap_or_else(|| self.spec.storage.size.clone())
+    }
+}

@@ -1,0 +1,351 @@
+//! The pod template. Fits the restricted Pod Security standard; its command line says everything that does not change in a cluster's life.
+use std::collections::BTreeMap;
+
+use k8s_openapi::{
+    api::core::v1::{
+        Affinity, Capabilities, ConfigMapProjection, Container, ContainerPort, EnvVar,
+        EnvVarSource, HTTPGetAction, Lifecycle, LifecycleHandler, LocalObjectReference,
+        ObjectFieldSelector, PodAffinityTerm, PodAntiAffinity, PodSecurityContext, PodSpec,
+        PodTemplateSpec, Probe, ProjectedVolumeSource, ResourceRequirements, SeccompProfile,
+        SecurityContext, SleepAction, TCPSocketAction, TopologySpreadConstraint, Volume,
+        VolumeMount, VolumeProjection, WeightedPodAffinityTerm,
+    },
+    apimachinery::pkg::{
+        apis::meta::v1::{LabelSelector, ObjectMeta},
+        util::intstr::IntOrString,
+    },
+};
+use operator_api::{
+    cluster::{AntiAffinity, PullPolicy, Scheduling},
+    names,
+    state::{PLAN_KEY, STATE_KEY},
+    status::{Pool, Target},
+};
+
+use crate::cluster::facts::view::View;
+use crate::cluster::render::build::common::{DATA_PATH, DATA_VOLUME, labels, map, selector};
+
+mod args;
+
+/// Where the volume is mounted; the data directory is below, as a volume's root may hold lost+found.
+const VOLUME_PATH: &str = "/rqlite";
+/// Where the state file and a recovery's plan are.
+const CLUSTER_PATH: &str = "/etc/rqlite-cluster";
+/// Name of the volume with them.
+const CLUSTER_VOLUME: &str = "cluster";
+/// Where temporary files go, as the root file system is read-only.
+const TMP_VOLUME: &str = "tmp";
+/// User and group of the image.
+const USER_ID: i64 = 1000;
+/// Seconds in which a stopping node still serves, so that Services stop choosing it before it stops listening.
+const DRAIN_SECONDS: i64 = 2;
+/// A node that recovers a large database may take this long before it listens: 2 s each. Often, because readiness is not looked at before.
+const STARTUP_PROBES: i32 = 1800;
+
+/// The template without its own hash.
+pub(super) fn template(view: &View<'_>, target: &Target, pool: Pool) -> PodTemplateSpec {
+    let user = view.spec.pod_metadata.clone().unwrap_or_default();
+    let mut all = user.labels;
+    all.extend(labels(view));
+    all.extend(selector(view, pool));
+    all.extend(map([(names::SERVING_LABEL, "true")]));
+    let mut annotations = user.annotations;
+    let given = view.seen.cluster.metadata.annotations.as_ref();
+    if let Some(at) = given.and_then(|a| a.get(names::RESTARTED_AT_ANNOTATION)) {
+        annotations.insert(names::RESTARTED_AT_ANNOTATION.to_owned(), at.clone());
+    }
+    PodTemplateSpec {
+        metadata: Some(ObjectMeta {
+            labels: Some(all),
+            annotations: (!annotations.is_empty()).then_some(annotations),
+            ..ObjectMeta::default()
+        }),
+        spec: Some(spec(view, target, pool)),
+    }
+}
+
+fn spec(view: &View<'_>, target: &Target, pool: Pool) -> PodSpec {
+    let readers = view
+        .spec
+        .read_replicas
+        .as_ref()
+        .filter(|_| pool == Pool::Read);
+    let own = readers.and_then(|r| r.scheduling.clone());
+    let scheduling = own
+        .or_else(|| view.spec.scheduling.clone())
+        .unwrap_or_default();
+    let account = view.spec.service_account_name.clone();
+    let image = view.spec.image.clone().unwrap_or_default();
+    PodSpec {
+        service_account_name: Some(account.unwrap_or_else(|| view.name.to_owned())),
+        automount_service_account_token: Some(false),
+        enable_service_links: Some(false),
+        termination_grace_period_seconds: Some(view.spec.termination_grace_period_seconds),
+        image_pull_secrets: (!image.pull_secrets.is_empty()).then(|| {
+            let secrets = image.pull_secrets.into_iter();
+            secrets
+                .map(|s| LocalObjectReference { name: s.name })
+                .collect()
+        }),
+        security_context: Some(PodSecurityContext {
+            run_as_non_root: Some(true),
+            run_as_user: Some(USER_ID),
+            run_as_group: Some(USER_ID),
+            fs_group: Some(USER_ID),
+            fs_group_change_policy: Some("OnRootMismatch".to_owned()),
+            seccomp_profile: Some(SeccompProfile {
+                type_: "RuntimeDefault".to_owned(),
+                localhost_profile: None,
+            }),
+            ..PodSecurityContext::default()
+        }),
+        init_containers: Some(vec![prepare(view, target)]),
+        containers: vec![node(view, target, pool)],
+        volumes: Some(volumes(view)),
+        affinity: affinity(view, pool, &scheduling),
+        topology_spread_constraints: Some(spread(view, pool, &scheduling)),
+        node_selector: (!scheduling.node_selector.is_empty()).then_some(scheduling.node_selector),
+        tolerations: (!scheduling.tolerations.is_empty()).then_some(scheduling.tolerations),
+        priority_class_name: scheduling.priority_class_name,
+        ..PodSpec::default()
+    }
+}
+
+fn container(view: &View<'_>, target: &Target, name: &str) -> Container {
+    let policy = view.spec.image.as_ref().and_then(|i| i.pull_policy);
+    let policy = match policy.unwrap_or(PullPolicy::IfNotPresent) {
+        PullPolicy::Always => "Always",
+        PullPolicy::IfNotPresent => "IfNotPresent",
+        PullPolicy::Never => "Never",
+    };
+    let mount = |name: &str, path: &str, read_only: bool| VolumeMount {
+        name: name.to_owned(),
+        mount_path: path.to_owned(),
+        read_only: read_only.then_some(true),
+        ..VolumeMount::default()
+    };
+    Container {
+        name: name.to_owned(),
+        image: Some(target.image.clone()),
+        image_pull_policy: Some(policy.to_owned()),
+        command: Some(vec!["rqlited".to_owned()]),
+        env: Some(vec![pod_name()]),
+        volume_mounts: Some(vec![
+            mount(DATA_VOLUME, VOLUME_PATH, false),
+            mount(CLUSTER_VOLUME, CLUSTER_PATH, true),
+            mount(TMP_VOLUME, "/tmp", false),
+        ]),
+        security_context: Some(SecurityContext {
+            allow_privilege_escalation: Some(false),
+            read_only_root_filesystem: Some(true),
+            capabilities: Some(Capabilities {
+                drop: Some(vec!["ALL".to_owned()]),
+                add: None,
+            }),
+            ..SecurityContext::default()
+        }),
+        ..Container::default()
+    }
+}
+
+fn pod_name() -> EnvVar {
+    EnvVar {
+        name: "POD_NAME".to_owned(),
+        value_from: Some(EnvVarSource {
+            field_ref: Some(ObjectFieldSelector {
+                field_path: "metadata.name".to_owned(),
+                api_version: None,
+            }),
+            ..EnvVarSource::default()
+        }),
+        ..EnvVar::default()
+    }
+}
+
+/// Decides what the data directory may become, before the node starts.
+fn prepare(view: &View<'_>, target: &Target) -> Container {
+    let words = [
+        "prepare",
+        "--state",
+        &format!("{CLUSTER_PATH}/{STATE_KEY}"),
+        "--plan",
+        &format!("{CLUSTER_PATH}/{PLAN_KEY}"),
+        "--name",
+        "$(POD_NAME)",
+        "--report",
+        "/dev/termination-log",
+        "--wait",
+        DATA_PATH,
+    ];
+    Container {
+        args: Some(words.map(str::to_owned).to_vec()),
+        resources: view.spec.resources.clone(),
+        ..container(view, target, "prepare")
+    }
+}
+
+fn node(view: &View<'_>, target: &Target, pool: Pool) -> Container {
+    let mut container = container(view, target, "rqlited");
+    let config = view.spec.config.clone().unwrap_or_default();
+    if let Some(env) = &mut container.env {
+        env.extend(config.extra_env.iter().map(args::env));
+    }
+    let port = |name: &str, number: i32| ContainerPort {
+        name: Some(name.to_owned()),
+        container_port: number,
+        protocol: Some("TCP".to_owned()),
+        ..ContainerPort::default()
+    };
+    let readers = view
+        .spec
+        .read_replicas
+        .as_ref()
+        .filter(|_| pool == Pool::Read);
+    let stale = readers.is_some_and(|r| r.serve_stale);
+    let own: Option<ResourceRequirements> = readers.and_then(|r| r.resources.clone());
+    Container {
+        args: Some(args::of(view, target, pool)),
+        ports: Some(vec![
+            port("http", names::HTTP_PORT),
+            port("raft", names::RAFT_PORT),
+        ]),
+        resources: own.or_else(|| view.spec.resources.clone()),
+        lifecycle: Some(Lifecycle {
+            pre_stop: Some(LifecycleHandler {
+                sleep: Some(SleepAction {
+                    seconds: DRAIN_SECONDS,
+                }),
+                ..LifecycleHandler::default()
+            }),
+            ..Lifecycle::default()
+        }),
+        readiness_probe: Some(Probe {
+            period_seconds: Some(2),
+            timeout_seconds: Some(5),
+            failure_threshold: Some(3),
+            ..http(if stale { "/readyz?noleader" } else { "/readyz" })
+        }),
+        // Only the process: a node without a leader or with a long recovery is not helped by a restart.
+        liveness_probe: Some(Probe {
+            period_seconds: Some(10),
+            timeout_seconds: Some(10),
+            failure_threshold: Some(6),
+            ..http("/readyz?noleader")
+        }),
+        startup_probe: Some(Probe {
+            tcp_socket: Some(TCPSocketAction {
+                port: IntOrString::String("http".to_owned()),
+                host: None,
+            }),
+            period_seconds: Some(2),
+            timeout_seconds: Some(2),
+            failure_threshold: Some(STARTUP_PROBES),
+            ..Probe::default()
+        }),
+        ..container
+    }
+}
+
+fn http(path: &str) -> Probe {
+    Probe {
+        http_get: Some(HTTPGetAction {
+            path: Some(path.to_owned()),
+            port: IntOrString::String("http".to_owned()),
+            ..HTTPGetAction::default()
+        }),
+        ..Probe::default()
+    }
+}
+
+/// The state file always; a recovery's plan if there is one.
+fn volumes(view: &View<'_>) -> Vec<Volume> {
+    let source = |name: String, optional: bool| VolumeProjection {
+        config_map: Some(ConfigMapProjection {
+            name,
+            optional: optional.then_some(true),
+            items: None,
+        }),
+        ..VolumeProjection::default()
+    };
+    vec![
+        Volume {
+            name: CLUSTER_VOLUME.to_owned(),
+            projected: Some(ProjectedVolumeSource {
+                sources: Some(vec![
+                    source(names::state(view.name), false),
+                    source(names::recovery(view.name), true),
+                ]),
+                default_mode: None,
+            }),
+            ..Volume::default()
+        },
+        Volume {
+            name: TMP_VOLUME.to_owned(),
+            empty_dir: Some(k8s_openapi::api::core::v1::EmptyDirVolumeSource::default()),
+            ..Volume::default()
+        },
+    ]
+}
+
+fn of_pool(view: &View<'_>, pool: Pool) -> LabelSelector {
+    LabelSelector {
+        match_labels: Some(selector(view, pool)),
+        match_expressions: None,
+    }
+}
+
+fn affinity(view: &View<'_>, pool: Pool, scheduling: &Scheduling) -> Option<Affinity> {
+    let given = scheduling.affinity.clone();
+    if given
+        .as_ref()
+        .is_some_and(|a| a.pod_anti_affinity.is_some())
+    {
+        return given;
+    }
+    let term = PodAffinityTerm {
+        label_selector: Some(of_pool(view, pool)),
+        topology_key: "kubernetes.io/hostname".to_owned(),
+        ..PodAffinityTerm::default()
+    };
+    let apart = match scheduling.anti_affinity.unwrap_or_default() {
+        AntiAffinity::None => return given,
+        AntiAffinity::Required => PodAntiAffinity {
+            required_during_scheduling_ignored_during_execution: Some(vec![term]),
+            ..PodAntiAffinity::default()
+        },
+        AntiAffinity::Preferred => PodAntiAffinity {
+            preferred_during_scheduling_ignored_during_execution: Some(vec![
+                WeightedPodAffinityTerm {
+                    weight: 100,
+                    pod_affinity_term: term,
+                },
+            ]),
+            ..PodAntiAffinity::default()
+        },
+    };
+    Some(Affinity {
+        pod_anti_affinity: Some(apart),
+        ..given.unwrap_or_default()
+    })
+}
+
+fn spread(view: &View<'_>, pool: Pool, scheduling: &Scheduling) -> Vec<TopologySpreadConstraint> {
+    if !scheduling.topology_spread_constraints.is_empty() {
+        return scheduling.topology_spread_constraints.clone();
+    }
+    vec![TopologySpreadConstraint {
+        max_skew: 1,
+        topology_key: "topology.kubernetes.io/zone".to_owned(),
+        when_unsatisfiable: "ScheduleAnyway".to_owned(),
+        label_selector: Some(of_pool(view, pool)),
+        ..TopologySpreadConstraint::default()
+    }]
+}
+
+/// Puts the hash of a template into it.
+pub(super) fn with_hash(mut template: PodTemplateSpec, hash: &str) -> PodTemplateSpec {
+    let metadata = template.metadata.get_or_insert_default();
+    let annotations = metadata.annotations.get_or_insert_with(BTreeMap::new);
+    annotations.insert(names::TEMPLATE_HASH_ANNOTATION.to_owned(), hash.to_owned());
+    template
+}

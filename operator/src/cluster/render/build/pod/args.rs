@@ -1,0 +1,126 @@
+//! The node's command line. The number of voters is not in it, apart from the number at the first forming, which never changes.
+use k8s_openapi::api::core::v1::{ConfigMapKeySelector, EnvVar, EnvVarSource, SecretKeySelector};
+use operator_api::{
+    cluster::{self, Raft},
+    names,
+    status::{Pool, Target},
+};
+
+use crate::cluster::{
+    facts::{addresses::pod_domain, view::View},
+    render::build::common::DATA_PATH,
+};
+
+/// Flags, then the data directory.
+pub(super) fn of(view: &View<'_>, target: &Target, pool: Pool) -> Vec<String> {
+    let headless = pod_domain(view);
+    let host = format!("$(POD_NAME).{headless}");
+    let (http, raft) = (names::HTTP_PORT, names::RAFT_PORT);
+    let mut all = vec![
+        "-node-id=$(POD_NAME)".to_owned(),
+        format!("-http-addr=0.0.0.0:{http}"),
+        format!("-http-adv-addr={host}:{http}"),
+        format!("-raft-addr=0.0.0.0:{raft}"),
+        format!("-raft-adv-addr={host}:{raft}"),
+        "-disco-mode=dns-srv".to_owned(),
+        format!(r#"-disco-config={{"name":"{headless}","service":"raft"}}"#),
+        "-join-interval=1s".to_owned(),
+        // A second net under the operator's own, and on every node because any voter may lead.
+        format!(
+            "-raft-reap-read-only-node-timeout={}",
+            view.spec
+                .reaping
+                .clone()
+                .unwrap_or_default()
+                .read_replica_timeout
+        ),
+    ];
+    match pool {
+        Pool::Voter => {
+            all.push(format!("-bootstrap-expect={}", target.bootstrap_replicas));
+            // A missing node can take its time: the operator reports what is missing, and restarting would not help.
+            all.push("-bootstrap-expect-timeout=24h".to_owned());
+        }
+        Pool::Read => {
+            all.push("-raft-non-voter=true".to_owned());
+            all.push("-raft-cluster-remove-shutdown=true".to_owned());
+        }
+    }
+    let config = view.spec.config.clone().unwrap_or_default();
+    if let Some(settings) = &config.raft {
+        all.extend(consensus(settings));
+    }
+    all.extend(config.sqlite.as_ref().map(sqlite).unwrap_or_default());
+    all.extend(config.write_queue.as_ref().map(queue).unwrap_or_default());
+    all.extend(config.extra_args);
+    all.push(DATA_PATH.to_owned());
+    all
+}
+
+fn consensus(raft: &Raft) -> Vec<String> {
+    let mut all = vec![
+        format!("-raft-heartbeat-timeout={}", raft.heartbeat_timeout),
+        format!("-raft-election-timeout={}", raft.election_timeout),
+        format!("-raft-snap={}", raft.snapshot_threshold),
+        format!("-raft-snap-int={}", raft.snapshot_interval),
+        format!("-raft-apply-timeout={}", raft.apply_timeout),
+    ];
+    let lease = raft.leader_lease_timeout.as_ref();
+    all.extend(lease.map(|lease| format!("-raft-leader-lease-timeout={lease}")));
+    all
+}
+
+fn sqlite(sqlite: &cluster::Sqlite) -> Vec<String> {
+    let mut all = Vec::new();
+    if sqlite.foreign_keys {
+        all.push("-fk=true".to_owned());
+    }
+    let vacuum = sqlite.auto_vacuum_interval.as_ref();
+    all.extend(vacuum.map(|period| format!("-auto-vacuum-int={period}")));
+    let optimize = sqlite.auto_optimize_interval.as_ref();
+    all.extend(optimize.map(|period| format!("-auto-optimize-int={period}")));
+    let readers = sqlite.max_read_connections;
+    all.extend(readers.map(|count| format!("-db-max-ro-conns={count}")));
+    all
+}
+
+fn queue(queue: &cluster::WriteQueue) -> Vec<String> {
+    let mut all = Vec::new();
+    all.extend(queue.capacity.map(|n| format!("-write-queue-capacity={n}")));
+    all.extend(
+        queue
+            .batch_size
+            .map(|n| format!("-write-queue-batch-size={n}")),
+    );
+    let timeout = queue.timeout.as_ref();
+    all.extend(timeout.map(|period| format!("-write-queue-timeout={period}")));
+    if queue.transaction {
+        all.push("-write-queue-tx=true".to_owned());
+    }
+    all
+}
+
+/// A user's variable in Kubernetes' form.
+pub(super) fn env(variable: &cluster::EnvVar) -> EnvVar {
+    let source = variable.value_from.as_ref().map(|source| EnvVarSource {
+        secret_key_ref: source.secret_key_ref.as_ref().map(|key| SecretKeySelector {
+            name: key.name.clone(),
+            key: key.key.clone(),
+            optional: None,
+        }),
+        config_map_key_ref: source
+            .config_map_key_ref
+            .as_ref()
+            .map(|key| ConfigMapKeySelector {
+                name: key.name.clone(),
+                key: key.key.clone(),
+                optional: None,
+            }),
+        ..EnvVarSource::default()
+    });
+    EnvVar {
+        name: variable.name.clone(),
+        value: variable.value.clone(),
+        value_from: source,
+    }
+}

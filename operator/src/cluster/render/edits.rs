@@ -1,0 +1,130 @@
+//! What others do to objects that belong to the operator: it is set back, and whoever did it is told where such a change belongs.
+use operator_api::status::Pool;
+
+use crate::cluster::facts::{observation::Edit, view::View};
+
+/// Reason of the condition and the event.
+pub const REASON: &str = "EditedByOthers";
+
+/// The number of the voters' pods, if it is none that the operator has set: between two operations it is the recorded one.
+pub fn resized(view: &View<'_>) -> Option<Edit> {
+    let (set, target) = (view.set(Pool::Voter)?, view.target()?);
+    let calm = view.operation().is_none() && view.is_formed() && !view.is_stopping();
+    (calm && set.replicas != target.replicas).then(|| Edit {
+        kind: "StatefulSet".to_owned(),
+        name: view.set_name(Pool::Voter),
+        field: "spec.replicas".to_owned(),
+        value: Some(set.replicas.to_string()),
+        by: None,
+        times: 1,
+    })
+}
+
+/// An edit in words, with where the change belongs.
+pub fn told(cluster: &str, namespace: &str, edit: &Edit) -> String {
+    let by = match &edit.by {
+        Some(by) => format!(" by {by}"),
+        None => String::new(),
+    };
+    let to = match &edit.value {
+        Some(value) => format!(" to {value}"),
+        None => String::new(),
+    };
+    // Not how often: a number that changes would make each event a new one.
+    let times = if edit.times > 1 { " repeatedly" } else { "" };
+    let remedy = if edit.field == "spec.replicas" {
+        format!("kubectl scale rqlitecluster {cluster} -n {namespace} --replicas=N")
+    } else {
+        format!(
+            "kubectl edit rqlitecluster {cluster} -n {namespace}, or pause the operator first: kubectl annotate rqlitecluster {cluster} -n {namespace} {}=true",
+            operator_api::names::PAUSED_ANNOTATION
+        )
+    };
+    let fight = if edit.times > 1 {
+        ". Whatever does so again and again (an autoscaler, a tool that syncs manifests) has to leave this object alone"
+    } else {
+        ""
+    };
+    format!(
+        "{} of {} {} was changed{to}{by}{times} and is set back: it follows from the RqliteCluster. Change that: {remedy}{fight}",
+        edit.field, edit.kind, edit.name
+    )
+}
+
+/// What was set back lately, for a condition.
+pub fn complaint(view: &View<'_>) -> Option<String> {
+    let namespace = view.seen.cluster.metadata.namespace.as_deref();
+    let namespace = namespace.unwrap_or("default");
+    let told: Vec<String> = view
+        .seen
+        .edits
+        .iter()
+        .map(|edit| told(view.name, namespace, edit))
+        .collect();
+    (!told.is_empty()).then(|| told.join("; "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::scene::Scene;
+
+    fn edit(field: &str, by: Option<&str>, times: u32) -> Edit {
+        Edit {
+            kind: "StatefulSet".to_owned(),
+            name: "demo".to_owned(),
+            field: field.to_owned(),
+            value: (field == "spec.replicas").then(|| "5".to_owned()),
+            by: by.map(str::to_owned),
+            times,
+        }
+    }
+
+    #[test]
+    fn a_number_of_pods_that_the_operator_has_not_set() {
+        let mut scene = Scene::running(3, 0);
+        assert_eq!(scene.pass().edits, []);
+        // The user's own wish is none, at any step.
+        scene.seen.cluster.spec.replicas = 5;
+        for _ in 0..4 {
+            assert_eq!(scene.pass().edits, []);
+        }
+        for replicas in [2, 5] {
+            let mut scene = Scene::running(3, 0);
+            scene.seen.voters.as_mut().unwrap().replicas = replicas;
+            let edits = scene.pass().edits;
+            assert_eq!(edits.len(), 1);
+            assert_eq!(edits[0].value, Some(replicas.to_string()));
+        }
+        let mut asleep = Scene::running(3, 0);
+        asleep.seen.cluster.spec.hibernated = true;
+        for _ in 0..4 {
+            assert_eq!(asleep.pass().edits, []);
+        }
+        let mut paused = Scene::running(3, 0);
+        paused.seen.cluster.spec.paused = true;
+        paused.seen.voters.as_mut().unwrap().replicas = 5;
+        assert_eq!(paused.pass().edits, [], "it is not set back");
+    }
+
+    #[test]
+    fn what_is_told() {
+        let mut scene = Scene::running(3, 0);
+        scene.seen.edits = vec![edit("spec.replicas", Some("kubectl"), 1)];
+        scene.pass();
+        let (hint, reason, message) = scene.condition("Advisory");
+        assert_eq!((hint, reason.as_str()), (true, REASON));
+        let expected = "spec.replicas of StatefulSet demo was changed to 5 by kubectl and is set back: it follows from the RqliteCluster. \
+             Change that: kubectl scale rqlitecluster demo -n shop --replicas=N. Runbook: edited-by-others";
+        assert_eq!(message, expected);
+        assert!(scene.condition("Ready").0, "it costs nothing");
+        let fight = |times| told("demo", "shop", &edit("spec.template", None, times));
+        assert!(
+            fight(1).contains("kubectl edit rqlitecluster demo -n shop"),
+            "{}",
+            fight(1)
+        );
+        assert!(fight(2).contains("repeatedly") && fight(2).contains("leave this object alone"));
+        assert_eq!(fight(2), fight(3), "one event, not one for each time");
+    }
+}

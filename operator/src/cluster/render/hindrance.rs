@@ -1,0 +1,229 @@
+//! What stands in the way of pods that is no node's fault: Kubernetes' own words, and what a person has to type.
+use operator_api::{names, status::Pool};
+
+use crate::cluster::{
+    action::Event,
+    facts::{
+        observation::{Hindrance, HindranceKind},
+        view::View,
+    },
+};
+
+/// Objects that a text names; of more it only gives the number.
+const MAX_NAMED: usize = 3;
+
+/// The gravest thing in the way: the reason of a condition, and a text with what to type.
+pub fn complaint(view: &View<'_>) -> Option<(&'static str, String)> {
+    let all = &view.seen.hindrances;
+    let worst = all.iter().min_by_key(|h| h.kind)?;
+    let same: Vec<&Hindrance> = all.iter().filter(|h| h.kind == worst.kind).collect();
+    let (reason, remedy) = remedy(view, worst);
+    let named: Vec<&str> = same
+        .iter()
+        .take(MAX_NAMED)
+        .map(|h| h.object.as_str())
+        .collect();
+    let mut who = named.join(", ");
+    if same.len() > MAX_NAMED {
+        who = format!("{who} and {} more", same.len() - MAX_NAMED);
+    }
+    Some((reason, format!("{}. {remedy}", what(view, worst, &who))))
+}
+
+/// The complaint about volumes, if that is what is the matter.
+pub fn of_volumes(view: &View<'_>) -> Option<(&'static str, String)> {
+    complaint(view).filter(|(reason, _)| matches!(*reason, "StorageClassMissing" | "VolumePending"))
+}
+
+/// A text that something is waited for, with what is in its way.
+pub fn explained(view: &View<'_>, text: &str) -> String {
+    match complaint(view) {
+        Some((_, why)) if !text.contains(&why) => {
+            format!("{}: {why}", text.trim_end_matches('.'))
+        }
+        _ => text.to_owned(),
+    }
+}
+
+/// The complaint as an event.
+pub fn event(view: &View<'_>) -> Option<Event> {
+    let (reason, message) = complaint(view)?;
+    Some(Event {
+        warning: true,
+        reason: reason.to_owned(),
+        message,
+    })
+}
+
+/// What is the matter, without what to do.
+fn what(view: &View<'_>, worst: &Hindrance, who: &str) -> String {
+    let words = worst.words.trim_end_matches('.');
+    match worst.kind {
+        HindranceKind::Refused => {
+            let pool = if worst.object == names::readers(view.name) {
+                Pool::Read
+            } else {
+                Pool::Voter
+            };
+            let wanted = view.set(pool).map_or(0, |set| set.replicas);
+            let there = view.pods(pool).len();
+            format!("{who} has {there} of {wanted} pods: {words}")
+        }
+        HindranceKind::NoClass if words.is_empty() => {
+            format!("no volume for {who}: no StorageClass is named and none is the default")
+        }
+        HindranceKind::NoClass => {
+            format!("no volume for {who}: there is no StorageClass {words:?}")
+        }
+        HindranceKind::NoVolume => format!("no volume for {who}: {words}"),
+        HindranceKind::NoPullSecret => {
+            format!("{who} cannot pull its image: the pull secret {words} cannot be read")
+        }
+        HindranceKind::Image => format!("{who} cannot pull its image: {words}"),
+        HindranceKind::Container => format!("{who} cannot start: {words}"),
+        HindranceKind::NoMachine => format!("no machine takes {who}: {words}"),
+        HindranceKind::Crash => format!("the node of {who} ends again and again: {words}"),
+    }
+}
+
+/// The reason in one word, and what to do.
+fn remedy(view: &View<'_>, worst: &Hindrance) -> (&'static str, String) {
+    let (name, namespace) = (view.name, namespace(view));
+    let edit = format!("kubectl edit rqlitecluster {name} -n {namespace}");
+    let words = worst.words.as_str();
+    match worst.kind {
+        HindranceKind::Refused => refused(view, worst, &edit),
+        HindranceKind::NoClass => {
+            let text = "Create the class (kubectl get storageclass lists what there is). It cannot be changed in an existing cluster: one that has no data \
+                 yet is better deleted, with its claims, and created with another storage.storageClassName";
+            ("StorageClassMissing", text.to_owned())
+        }
+        HindranceKind::NoVolume => {
+            let text = format!(
+                "See kubectl describe pvc {} -n {namespace}; once its provisioner can make the volume, the pod starts by itself",
+                worst.object
+            );
+            ("VolumePending", text)
+        }
+        HindranceKind::NoPullSecret => {
+            let first = words.split(',').next().unwrap_or(words).trim();
+            let text = format!(
+                "Create it: kubectl create secret docker-registry {first} -n {namespace} --docker-server=... --docker-username=... --docker-password=..., \
+                 or correct spec.image.pullSecrets: {edit}"
+            );
+            ("PullSecretMissing", text)
+        }
+        HindranceKind::Image => {
+            let secrets = view.spec.image.as_ref().map(|i| &i.pull_secrets);
+            let secrets: Vec<&str> = secrets
+                .into_iter()
+                .flatten()
+                .map(|s| s.name.as_str())
+                .collect();
+            let credentials = if secrets.is_empty() {
+                "a registry that asks for a password needs spec.image.pullSecrets".to_owned()
+            } else {
+                format!(
+                    "or renew the credentials in the Secret {}",
+                    secrets.join(", ")
+                )
+            };
+            let text = format!(
+                "Correct spec.image: {edit}; {credentials}. The pod is then recreated by itself"
+            );
+            ("ImagePullFailed", text)
+        }
+        HindranceKind::Container => container(worst, namespace, &edit),
+        HindranceKind::NoMachine => {
+            let text = format!(
+                "Make room, uncordon a machine, ask for less in spec.resources or loosen spec.scheduling: {edit}"
+            );
+            ("Unschedulable", text)
+        }
+        HindranceKind::Crash => {
+            let text = format!(
+                "See kubectl logs --previous {} -c rqlited -n {namespace}; a flag in spec.config.extraArgs that the node does not know is corrected by {edit}",
+                worst.object
+            );
+            ("NodeCrashLooping", text)
+        }
+    }
+}
+
+fn refused(view: &View<'_>, worst: &Hindrance, edit: &str) -> (&'static str, String) {
+    let (words, namespace) = (worst.words.as_str(), namespace(view));
+    let quota = format!("kubectl describe resourcequota -n {namespace}");
+    if words.contains("exceeded quota") {
+        let text = format!(
+            "Raise the quota ({quota}), or ask for less in spec.replicas, spec.resources or spec.storage.size: {edit}"
+        );
+        ("QuotaExceeded", text)
+    } else if words.contains("failed quota") {
+        let text = format!(
+            "The quota ({quota}) counts what the pods do not name: add it to spec.resources: {edit}"
+        );
+        ("QuotaExceeded", text)
+    } else if words.contains("serviceaccount") && words.contains("not found") {
+        let account = view.spec.service_account_name.as_deref();
+        let account = account.unwrap_or(view.name);
+        let text = format!(
+            "Create it: kubectl create serviceaccount {account} -n {namespace}, or correct spec.serviceAccountName: {edit}"
+        );
+        ("ServiceAccountMissing", text)
+    } else if words.contains("PriorityClass") {
+        let text = format!(
+            "kubectl get priorityclass lists what there is; correct spec.scheduling.priorityClassName: {edit}"
+        );
+        ("PodsRefused", text)
+    } else {
+        let text = format!(
+            "See kubectl describe statefulset {} -n {namespace}; once that is corrected, the pods come by themselves",
+            worst.object
+        );
+        ("PodsRefused", text)
+    }
+}
+
+/// A container that Kubernetes cannot make. What it names comes from `spec.config.extraEnv`.
+fn container(worst: &Hindrance, namespace: &str, edit: &str) -> (&'static str, String) {
+    let words = worst.words.to_lowercase();
+    let (reason, create) = if words.contains("secret") {
+        ("SecretMissing", "secret generic")
+    } else if words.contains("configmap") {
+        ("ConfigMapMissing", "configmap")
+    } else {
+        let text = format!(
+            "See kubectl describe pod {} -n {namespace}, and correct the spec: {edit}",
+            worst.object
+        );
+        return ("ContainerRefused", text);
+    };
+    let name = object_in(&worst.words).unwrap_or("NAME");
+    let verb = if words.contains("couldn't find key") {
+        let kind = create.split(' ').next().unwrap_or(create);
+        format!("Add the key to it: kubectl edit {kind} {name}")
+    } else {
+        format!("Create it: kubectl create {create} {name} --from-literal=KEY=VALUE")
+    };
+    let text = format!(
+        "{verb} -n {namespace}, or correct spec.config.extraEnv: {edit}. The pod then starts by itself"
+    );
+    (reason, text)
+}
+
+/// The object that the kubelet names: `secret "x" not found`, or `couldn't find key k in Secret shop/x`.
+fn object_in(words: &str) -> Option<&str> {
+    if let Some((_, rest)) = words.split_once('"') {
+        return rest.split_once('"').map(|(name, _)| name);
+    }
+    let (_, name) = words.rsplit_once('/')?;
+    name.split_whitespace().next()
+}
+
+fn namespace<'a>(view: &View<'a>) -> &'a str {
+    let namespace = view.seen.cluster.metadata.namespace.as_deref();
+    namespace.unwrap_or("default")
+}
+
+#[cfg(test)]
+mod tests;

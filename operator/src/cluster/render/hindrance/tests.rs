@@ -1,0 +1,270 @@
+use operator_api::cluster::{Image, PullSecret};
+
+use super::*;
+use crate::cluster::scene::Scene;
+
+fn hindrance(kind: HindranceKind, object: &str, words: &str) -> Hindrance {
+    Hindrance {
+        kind,
+        object: object.to_owned(),
+        words: words.to_owned(),
+    }
+}
+
+/// Every kind of bad input: the reason, and what of the message a user must find.
+const CASES: [(HindranceKind, &str, &str, &str, &[&str]); 16] = [
+    (
+        HindranceKind::Refused,
+        "demo",
+        "pods \"demo-3\" is forbidden: exceeded quota: small, requested: pods=1, used: pods=3, limited: pods=3",
+        "QuotaExceeded",
+        &[
+            "demo has 3 of 3 pods",
+            "exceeded quota: small",
+            "kubectl describe resourcequota -n shop",
+            "spec.replicas",
+        ],
+    ),
+    (
+        HindranceKind::Refused,
+        "demo",
+        "persistentvolumeclaims \"data-demo-0\" is forbidden: exceeded quota: small, requested: requests.storage=10Gi",
+        "QuotaExceeded",
+        &["data-demo-0", "spec.storage.size"],
+    ),
+    (
+        HindranceKind::Refused,
+        "demo",
+        "pods \"demo-0\" is forbidden: failed quota: small: must specify limits.memory for: rqlited",
+        "QuotaExceeded",
+        &["limits.memory", "spec.resources"],
+    ),
+    (
+        HindranceKind::Refused,
+        "demo",
+        "pods \"demo-0\" is forbidden: error looking up service account shop/bot: serviceaccount \"bot\" not found",
+        "ServiceAccountMissing",
+        &["kubectl create serviceaccount", "spec.serviceAccountName"],
+    ),
+    (
+        HindranceKind::Refused,
+        "demo",
+        "pods \"demo-0\" is forbidden: no PriorityClass with name high was found",
+        "PodsRefused",
+        &[
+            "no PriorityClass with name high",
+            "spec.scheduling.priorityClassName",
+        ],
+    ),
+    (
+        HindranceKind::Refused,
+        "demo-ro",
+        "admission webhook denied the request",
+        "PodsRefused",
+        &["kubectl describe statefulset demo-ro -n shop"],
+    ),
+    (
+        HindranceKind::NoClass,
+        "data-demo-0",
+        "fast",
+        "StorageClassMissing",
+        &["data-demo-0", "\"fast\"", "kubectl get storageclass"],
+    ),
+    (
+        HindranceKind::NoClass,
+        "data-demo-0",
+        "",
+        "StorageClassMissing",
+        &["none is the default"],
+    ),
+    (
+        HindranceKind::NoVolume,
+        "data-demo-0",
+        "quota of the cloud is used up",
+        "VolumePending",
+        &[
+            "quota of the cloud",
+            "kubectl describe pvc data-demo-0 -n shop",
+        ],
+    ),
+    (
+        HindranceKind::NoPullSecret,
+        "demo-0",
+        "creds",
+        "PullSecretMissing",
+        &[
+            "creds",
+            "kubectl create secret docker-registry creds -n shop",
+            "spec.image.pullSecrets",
+        ],
+    ),
+    (
+        HindranceKind::Image,
+        "demo-0",
+        "example.com/x:1: ImagePullBackOff: Back-off pulling image",
+        "ImagePullFailed",
+        &[
+            "example.com/x:1",
+            "Correct spec.image: kubectl edit rqlitecluster demo -n shop",
+            "spec.image.pullSecrets",
+        ],
+    ),
+    (
+        HindranceKind::Container,
+        "demo-0",
+        "secret \"creds\" not found",
+        "SecretMissing",
+        &[
+            "kubectl create secret generic creds --from-literal=KEY=VALUE -n shop",
+            "spec.config.extraEnv",
+        ],
+    ),
+    (
+        HindranceKind::Container,
+        "demo-0",
+        "couldn't find key token in Secret shop/creds",
+        "SecretMissing",
+        &["token", "kubectl edit secret creds -n shop"],
+    ),
+    (
+        HindranceKind::Container,
+        "demo-0",
+        "configmap \"settings\" not found",
+        "ConfigMapMissing",
+        &["kubectl create configmap settings --from-literal=KEY=VALUE -n shop"],
+    ),
+    (
+        HindranceKind::NoMachine,
+        "demo-0",
+        "0/3 nodes are available: 3 Insufficient cpu.",
+        "Unschedulable",
+        &[
+            "no machine takes demo-0",
+            "Insufficient cpu",
+            "spec.resources",
+        ],
+    ),
+    (
+        HindranceKind::Crash,
+        "demo-0",
+        "Error (exit code 2)",
+        "NodeCrashLooping",
+        &[
+            "kubectl logs --previous demo-0 -c rqlited -n shop",
+            "spec.config.extraArgs",
+        ],
+    ),
+];
+
+#[test]
+fn each_is_told_with_what_to_type() {
+    for (kind, object, words, reason, parts) in CASES {
+        let mut scene = Scene::running(3, 0);
+        scene.seen.hindrances = vec![hindrance(kind, object, words)];
+        let plan = scene.pass();
+        let (degraded, told, message) = scene.condition("Degraded");
+        assert_eq!((degraded, told.as_str()), (true, reason), "{message}");
+        for part in parts {
+            assert!(message.contains(part), "{part:?} is not in {message}");
+        }
+        let page = crate::cluster::render::runbook::page(reason).unwrap();
+        assert!(message.ends_with(&format!("Runbook: {page}")), "{message}");
+        let event = plan.event.unwrap();
+        assert_eq!((event.warning, event.reason.as_str()), (true, reason));
+        assert!(
+            message.starts_with(event.message.trim_end_matches('.')),
+            "{}",
+            event.message
+        );
+        assert!(!scene.condition("Ready").0);
+        let storage = matches!(kind, HindranceKind::NoClass | HindranceKind::NoVolume);
+        assert_eq!(scene.condition("StorageReady").0, !storage, "{reason}");
+    }
+}
+
+#[test]
+fn the_gravest_comes_first_and_few_are_named() {
+    let mut scene = Scene::running(5, 0);
+    let stuck = |n: i32| {
+        hindrance(
+            HindranceKind::Image,
+            &format!("demo-{n}"),
+            "x:1: ErrImagePull",
+        )
+    };
+    scene.seen.hindrances = (0..5).map(stuck).collect();
+    scene.pass();
+    let (_, reason, message) = scene.condition("Degraded");
+    assert_eq!(reason, "ImagePullFailed");
+    assert!(
+        message.starts_with("demo-0, demo-1, demo-2 and 2 more cannot pull"),
+        "{message}"
+    );
+    let refused = hindrance(HindranceKind::Refused, "demo", "exceeded quota: q");
+    scene.seen.hindrances.push(refused);
+    scene.pass();
+    assert_eq!(scene.condition("Degraded").1, "QuotaExceeded");
+}
+
+#[test]
+fn a_pull_secret_that_is_there_may_be_old() {
+    let mut scene = Scene::running(3, 0);
+    scene.seen.cluster.spec.image = Some(Image {
+        pull_secrets: vec![PullSecret {
+            name: "creds".to_owned(),
+        }],
+        ..Image::default()
+    });
+    scene.seen.hindrances = vec![hindrance(
+        HindranceKind::Image,
+        "demo-0",
+        "x:1: ErrImagePull: denied",
+    )];
+    scene.pass();
+    let message = scene.condition("Degraded").2;
+    assert!(
+        message.contains("renew the credentials in the Secret creds"),
+        "{message}"
+    );
+}
+
+#[test]
+fn what_is_waited_for_names_its_cause() {
+    let mut scene = Scene::running(3, 0);
+    scene.seen.cluster.spec.replicas = 5;
+    scene.pass();
+    scene.seen.voters.as_mut().unwrap().replicas = 4;
+    scene.seen.hindrances = vec![hindrance(
+        HindranceKind::Refused,
+        "demo",
+        "pods \"demo-3\" is forbidden: exceeded quota: small",
+    )];
+    scene.pass();
+    let (progressing, reason, message) = scene.condition("Progressing");
+    assert!(progressing && reason == "Waiting", "{reason}");
+    assert!(message.contains("exceeded quota: small"), "{message}");
+    scene.seen.hindrances.clear();
+    scene.pass();
+    assert!(!scene.condition("Progressing").2.contains("quota"));
+}
+
+#[test]
+fn a_cluster_that_never_formed_says_why() {
+    let mut scene = Scene::running(3, 0);
+    let mut status = scene.status();
+    status.bootstrapped_at = None;
+    scene.seen.cluster.status = Some(status);
+    scene.seen.nodes.clear();
+    scene.seen.hindrances = vec![hindrance(HindranceKind::NoClass, "data-demo-0", "fast")];
+    scene.pass();
+    scene.pass();
+    for kind in ["Available", "Ready", "Degraded"] {
+        let (status, reason, message) = scene.condition(kind);
+        assert_eq!(
+            (status, reason.as_str()),
+            (kind == "Degraded", "StorageClassMissing"),
+            "{kind}"
+        );
+        assert!(message.contains("\"fast\""), "{message}");
+    }
+}

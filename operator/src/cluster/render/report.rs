@@ -1,0 +1,159 @@
+//! The status: what was decided, what is, and conditions that say what a user can do.
+mod conditions;
+mod members;
+
+use operator_api::{
+    RqliteClusterStatus, names,
+    status::{Endpoints, HIBERNATED, OperationType, Phase, Pool, QUORUM_LOST, Target},
+};
+
+use crate::cluster::{
+    action::Decision,
+    deciders::deletion,
+    facts::{
+        quorum::{Outage, classify},
+        view::{View, seconds_between},
+    },
+    render::build::has_readers,
+};
+
+/// Values that change all the time are written at most this often, or each write would wake the next pass.
+const VOLATILE_SECONDS: u64 = 30;
+
+/// The status to write.
+pub fn status(
+    view: &View<'_>,
+    wanted: &Target,
+    decision: &Decision,
+    paused: bool,
+) -> RqliteClusterStatus {
+    let mut next = match decision {
+        Decision::Record(recorded, _) => (**recorded).clone(),
+        _ => view.status.clone(),
+    };
+    next.observed_generation = view.seen.cluster.metadata.generation;
+    next.operator_version = Some(view.seen.operator.version.clone());
+    if let Some(operation) = &mut next.operation {
+        operation.message = match decision {
+            Decision::Wait(text) | Decision::Blocked(_, text) | Decision::Act(_, text) => {
+                Some(text.clone())
+            }
+            Decision::Record(..) | Decision::Pass => operation.message.take(),
+        };
+    }
+    // While a recovery is under way, what was confirmed before it stays on record: it may have to be looked up again.
+    let recovers = view.operating(OperationType::Recover).is_some();
+    if !recovers {
+        remember_leader(view, &mut next);
+    }
+    let pods = view.pods(Pool::Voter).len();
+    next.replicas = i32::try_from(pods).unwrap_or(i32::MAX);
+    next.ready_replicas = i32::try_from(view.participants().len()).unwrap_or(i32::MAX);
+    if view.leader.is_some() && !recovers {
+        next.voters = i32::try_from(view.config_voters()).unwrap_or(i32::MAX);
+    }
+    next.selector = Some(format!(
+        "{}={},{}=voter",
+        names::CLUSTER_LABEL,
+        view.name,
+        names::POOL_LABEL
+    ));
+    next.read_replicas = members::readers(view);
+    next.members = members::members(view, &next.members);
+    next.endpoints = Some(endpoints(view));
+    let outage = if view.is_formed() {
+        classify(view)
+    } else {
+        Outage::None
+    };
+    conditions::write(view, wanted, decision, paused, &outage, &mut next);
+    next.phase = Some(phase(view, decision, paused, &outage, &next));
+    next
+}
+
+fn remember_leader(view: &View<'_>, next: &mut RqliteClusterStatus) {
+    let Some(leader) = view.leader else {
+        next.leader = None;
+        next.leader_since = None;
+        return;
+    };
+    let now = view.now();
+    if next.leader.as_deref() != Some(leader.name) || next.leader_since.is_none() {
+        next.leader = Some(leader.name.to_owned());
+        next.leader_since = Some(now.clone());
+    }
+    next.configuration_index = i64::try_from(leader.status.config_index).ok();
+    let fresh = next
+        .last_leader_seen
+        .as_ref()
+        .is_some_and(|seen| seconds_between(seen, now) < VOLATILE_SECONDS);
+    if !fresh {
+        next.last_leader_seen = Some(now.clone());
+        let index = i64::try_from(leader.status.commit_index).unwrap_or(i64::MAX);
+        next.commit_index = Some(index.max(next.commit_index.unwrap_or(0)));
+    }
+}
+
+fn endpoints(view: &View<'_>) -> Endpoints {
+    let namespace = view.seen.cluster.metadata.namespace.as_deref();
+    let namespace = namespace.unwrap_or("default");
+    let url = |service: String, port: i32| {
+        format!(
+            "http://{service}.{namespace}.svc.{}:{port}",
+            view.spec.cluster_domain
+        )
+    };
+    let services = view.spec.services.clone().unwrap_or_default();
+    let port = services.client.unwrap_or_default().port;
+    let leader = services.leader.unwrap_or_default().enabled;
+    let http = names::HTTP_PORT;
+    Endpoints {
+        client: url(names::client(view.name), port.unwrap_or(http)),
+        leader: leader.then(|| url(names::leader(view.name), http)),
+        read: has_readers(view).then(|| url(names::read(view.name), http)),
+    }
+}
+
+fn phase(
+    view: &View<'_>,
+    decision: &Decision,
+    paused: bool,
+    outage: &Outage,
+    next: &RqliteClusterStatus,
+) -> Phase {
+    let metadata = &view.seen.cluster.metadata;
+    if metadata.deletion_timestamp.is_some() && !deletion::is_protected(view) {
+        return Phase::Deleting;
+    }
+    if paused {
+        return Phase::Paused;
+    }
+    if matches!(decision, Decision::Blocked("InvalidSpec", _)) {
+        return Phase::Invalid;
+    }
+    let stopping = next.operation.as_ref().map(|o| o.kind) == Some(OperationType::Hibernate);
+    if stopping || next.is(HIBERNATED) {
+        return Phase::Hibernated;
+    }
+    if next.bootstrapped_at.is_none() {
+        return Phase::Forming;
+    }
+    if next.operation.as_ref().map(|o| o.kind) == Some(OperationType::Recover) {
+        return Phase::Recovering;
+    }
+    if next.is(QUORUM_LOST) {
+        return Phase::QuorumLost;
+    }
+    if *outage != Outage::None {
+        return Phase::Unavailable;
+    }
+    if next.operation.is_some() || matches!(decision, Decision::Record(..) | Decision::Act(..)) {
+        return Phase::Changing;
+    }
+    let complete = view.participants().len() == view.config_voters();
+    match decision {
+        Decision::Pass if complete => Phase::Running,
+        Decision::Pass | Decision::Wait(_) | Decision::Blocked(..) => Phase::Degraded,
+        Decision::Record(..) | Decision::Act(..) => Phase::Changing,
+    }
+}

@@ -1,0 +1,101 @@
+//! The members and the read replicas, as the status shows them.
+use operator_api::{
+    names,
+    status::{Member, MemberState, OperationType, Pool, PoolStatus, Role},
+};
+
+use crate::cluster::facts::{quorum::state_of, view::View};
+
+pub(super) fn readers(view: &View<'_>) -> Option<PoolStatus> {
+    let set = view.set(Pool::Read);
+    if view.spec.read_replicas.is_none() && set.is_none() {
+        return None;
+    }
+    let live = set.map_or(0, |set| set.replicas);
+    let ready = view.pods(Pool::Read).iter().filter(|pod| pod.ready).count();
+    Some(PoolStatus {
+        desired: view.wanted_readers().unwrap_or(live),
+        ready: i32::try_from(ready).unwrap_or(i32::MAX),
+    })
+}
+
+/// The confirmed configuration and all pods. Without a leader the configuration is what was last confirmed.
+pub(super) fn members(view: &View<'_>, confirmed: &[Member]) -> Vec<Member> {
+    let known = |name: &str| view.status.members.iter().find(|m| m.name == name);
+    let mut all: Vec<Member> = Vec::new();
+    if view.leader.is_some() && view.operating(OperationType::Recover).is_none() {
+        for entry in view.config() {
+            let leads = view.leader.is_some_and(|leader| leader.name == entry.name);
+            let same = known(&entry.name).filter(|m| m.raft_id.as_ref() == Some(&entry.raft_id));
+            let answers = view.answer(&entry.name);
+            let here = answers.is_some_and(|node| node.raft_id == entry.raft_id);
+            let claim = view.claim(&entry.name).map(|claim| claim.uid.clone());
+            all.push(Member {
+                name: entry.name.clone(),
+                pool: pool_of(view, &entry.name),
+                role: match (leads, entry.voter) {
+                    (true, _) => Role::Leader,
+                    (false, true) => Role::Voter,
+                    (false, false) => Role::Learner,
+                },
+                raft_id: Some(entry.raft_id.clone()),
+                // Only a node that answers proves which claim its data is on.
+                claim_uid: claim
+                    .filter(|_| here)
+                    .or(same.and_then(|m| m.claim_uid.clone())),
+                ..absent(&entry.name)
+            });
+        }
+    } else {
+        all.extend(confirmed.iter().filter(|m| m.role != Role::Absent).cloned());
+    }
+    for pod in &view.seen.pods {
+        if !all.iter().any(|m| m.name == pod.name) {
+            all.push(Member {
+                pool: pod.pool,
+                ..absent(&pod.name)
+            });
+        }
+    }
+    let leaving = view
+        .operating(OperationType::ScaleDown)
+        .and_then(|o| o.member.as_deref());
+    for member in &mut all {
+        let pod = view.pod(&member.name);
+        member.pod_uid = pod.map(|pod| pod.uid.clone());
+        member.node = pod.and_then(|pod| pod.machine.clone());
+        (member.state, member.reason) = state_of(view, member);
+        member.lost_since = (member.state == MemberState::Lost).then(|| {
+            let before = known(&member.name).and_then(|m| m.lost_since.clone());
+            before.unwrap_or_else(|| view.now().clone())
+        });
+        if leaving == Some(member.name.as_str()) {
+            member.state = MemberState::Leaving;
+        }
+    }
+    all.sort_by(|a, b| {
+        let order = |m: &Member| names::ordinal(&view.set_name(m.pool), &m.name);
+        (a.pool, order(a), &a.name).cmp(&(b.pool, order(b), &b.name))
+    });
+    all
+}
+
+fn absent(name: &str) -> Member {
+    Member {
+        name: name.to_owned(),
+        pool: Pool::Voter,
+        role: Role::Absent,
+        state: MemberState::Starting,
+        raft_id: None,
+        pod_uid: None,
+        claim_uid: None,
+        node: None,
+        reason: None,
+        lost_since: None,
+    }
+}
+
+fn pool_of(view: &View<'_>, name: &str) -> Pool {
+    let reader = names::ordinal(&view.set_name(Pool::Read), name);
+    reader.map_or(Pool::Voter, |_| Pool::Read)
+}
