@@ -140,6 +140,16 @@ pub struct PercentileStats {
     pub p99_9: u64,
 }
 
+impl fmt::Display for PercentileStats {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "n={} p50={} p90={} p99={} p99.9={}",
+            self.samples, self.p50, self.p90, self.p99, self.p99_9
+        )
+    }
+}
+
 /// Several histograms for printing; one line of percentiles each.
 #[derive(Clone, Debug)]
 pub struct AsciiChart<T = ()>(Vec<(String, Histogram<T>)>);
@@ -174,14 +184,7 @@ impl<T> AsciiChart<T> {
 impl<T> fmt::Display for AsciiChart<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (name, histogram) in &self.0 {
-            let PercentileStats {
-                samples,
-                p50,
-                p99,
-                p99_9,
-                ..
-            } = histogram.percentile_stats();
-            writeln!(f, "{name}: n={samples} p50={p50} p99={p99} p99.9={p99_9}")?;
+            writeln!(f, "{name}: {}", histogram.percentile_stats())?;
         }
         Ok(())
     }
@@ -196,7 +199,12 @@ mod tests {
         let mut values: Vec<u64> = (0..5_000).collect();
         values.extend((0..64).flat_map(|bit| {
             let power = 1_u64 << bit;
-            [power - 1, power, power + power / 3, power.saturating_mul(2) - 1]
+            [
+                power - 1,
+                power,
+                power + power / 3,
+                power.saturating_mul(2) - 1,
+            ]
         }));
         values.push(u64::MAX);
         for value in values {
