@@ -5,10 +5,8 @@
 pub mod claim;
 pub mod decide;
 mod form;
-mod forwarded;
 pub mod join;
 pub mod register;
-pub mod serve;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -22,8 +20,8 @@ use self::join::join_once;
 use crate::{
     discovery::{AddressLookup, Found, LeaderKey},
     identity::{Cluster, FormingRight, Lineage},
+    internode::client::Peers,
     local::Local,
-    peer::Peers,
     raft::Consensus,
     stop::stopped_within,
     store::Credentials,

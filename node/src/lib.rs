@@ -18,22 +18,20 @@ pub mod entrypoint;
 pub mod http_api;
 pub mod identity;
 pub mod inspect;
+pub mod internode;
+pub mod internode_server;
 pub mod local;
 pub mod metrics;
-pub mod peer;
 pub mod prepare;
 pub mod raft;
 pub mod recovery;
 pub mod rejoin;
 pub mod run;
-pub mod service;
 pub mod skip_entry;
 pub mod stop;
 pub mod store;
 pub mod telemetry;
 pub mod version;
-pub mod visitors;
-pub mod wire;
 
 /// The version that clients see (`X-RQLITE-VERSION`): of the API, which is rqlite v10's, and of this program.
 pub const VERSION: &str = concat!("v10.3.0-", env!("CARGO_PKG_VERSION"));

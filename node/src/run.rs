@@ -15,18 +15,17 @@ use tokio_util::sync::CancellationToken;
 use self::signals::Signals;
 use crate::{
     auth::Auth,
-    cluster::{
-        ClusterError, Forming, Plan, Source, register::keep_leader_key, serve::ClusterServer,
-    },
+    cluster::{ClusterError, Forming, Plan, Source, register::keep_leader_key},
     config::{Config, split_host_port},
     data_dir, descriptors,
     discovery::Discovery,
     disk::Disk,
     http_api::{HttpSettings, HttpState},
     identity::Identity,
+    internode::client::Peers,
+    internode_server::{admission::Places, listener, requests::ClusterServer},
     local::Local,
     metrics::{Counter, Metrics},
-    peer::Peers,
     raft::{
         Consensus, Settings,
         maintenance::{
@@ -39,7 +38,6 @@ use crate::{
     },
     recovery,
     rejoin::{self, Rejoin},
-    service,
     stop::{end_in_time, stopped_within},
     store::{
         Caller, StatusSettings, Store,
@@ -48,7 +46,6 @@ use crate::{
         room::watch_room,
         upkeep::{Intervals, keep_up},
     },
-    visitors::Places,
 };
 
 /// How often a node that found its disk full at start looks again.
@@ -91,7 +88,7 @@ pub async fn run(config: Config) -> anyhow::Result<End> {
         .with_context(|| format!("failed to listen on Raft address {}", config.raft_addr))?;
     let node = Node::prepare(&config)?;
     let http = node.serve_http(&config, shares.http).await?;
-    let service = tokio::spawn(service::serve(
+    let service = tokio::spawn(listener::serve(
         raft_listener,
         Places::new(shares.members, shares.strangers),
         node.cluster_server(&config),

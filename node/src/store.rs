@@ -31,7 +31,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::parts::{ReadAnswer, SIGN_OF_LIFE_INTERVAL, Streamed};
 use self::{compare::Compared, upkeep::Upkeep, write::Forwarder};
-use crate::{command::size::TooLarge, local::Local, peer::Peers, raft::Consensus};
+use crate::{command::size::TooLarge, internode::client::Peers, local::Local, raft::Consensus};
 
 /// Name and password of a client, checked again by whichever node serves the call.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use crate::{
     identity::name_of,
-    peer::{Notice, NoticeState},
+    internode::client::{Notice, NoticeState},
 };
 
 /// The deciding node; it is empty, or it would not decide.

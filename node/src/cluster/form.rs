@@ -10,12 +10,12 @@ use super::{
     ClusterError, Forming,
     decide::{Decision, Own, decide},
     join::join_once,
-    serve,
 };
 use crate::{
     discovery::Found,
     identity::{Cluster, FormingRight},
-    peer::{Answer, Ask, Notice, NoticeState},
+    internode::client::{Answer, Ask, Notice, NoticeState},
+    internode_server::requests,
 };
 
 /// Pause between rounds of forming, jittered up to twice as long so that equal nodes do not march in step.
@@ -137,7 +137,7 @@ impl Forming {
     pub(super) async fn tell_members(&self, addresses: &[String]) {
         let answers = self.exchange_notices(addresses, NoticeState::Member).await;
         for notice in answers.iter().flatten() {
-            serve::note_member(&self.local, notice);
+            requests::note_member(&self.local, notice);
         }
     }
 

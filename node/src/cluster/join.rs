@@ -8,7 +8,7 @@ use tokio::{
 };
 
 use super::{ClusterError, Forming};
-use crate::peer::{Answer, Ask, JoinAnswer, JoinAsk};
+use crate::internode::client::{Answer, Ask, JoinAnswer, JoinAsk};
 
 /// Hints to the leader followed for one address.
 const MAX_REDIRECTS: usize = 10;

@@ -12,8 +12,8 @@ use tokio_util::sync::CancellationToken;
 use super::*;
 use crate::{
     identity::Identity,
+    internode::client::Peers,
     local::Local,
-    peer::Peers,
     store::{StatusSettings, queue::QueueSettings},
 };
 

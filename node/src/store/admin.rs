@@ -7,8 +7,8 @@ use node_values::{Statement, StatementResult};
 
 use super::{Caller, Opened, Readiness, Store, StoreError, read::read_on_this_thread};
 use crate::{
+    internode::client::{Answer, Ask, Meta},
     metrics::Counter,
-    peer::{Answer, Ask, Meta},
     raft::membership::ChangeError,
 };
 
@@ -43,7 +43,7 @@ impl Store {
         match self.0.peers.call(address, &Ask::Meta, limit).await {
             Ok(Answer::Meta(meta)) => Ok(meta),
             Ok(_) => Err(format!("{address} answered another question")),
-            Err(crate::wire::WireError::Timeout { .. }) => {
+            Err(crate::internode::wire::WireError::Timeout { .. }) => {
                 Err("timeout waiting for node to respond".into())
             }
             Err(e) => Err(e.to_string()),

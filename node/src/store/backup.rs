@@ -3,7 +3,7 @@ use node_db::{BackupFormat, Origin, Watched};
 use tempfile::TempPath;
 
 use super::{Caller, Store, StoreError};
-use crate::{metrics::Counter, peer::Ask};
+use crate::{internode::client::Ask, metrics::Counter};
 
 impl Store {
     /// Writes a backup to a temporary file; the caller streams it, dropping the path deletes it. Made by the leader unless `local`.

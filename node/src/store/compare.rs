@@ -14,8 +14,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Caller, Opened, Store, StoreError};
 use crate::{
+    internode::client::{Answer, Ask},
     metrics::Counter,
-    peer::{Answer, Ask},
     rejoin::{self, Rejoin},
     stop::stopped_within,
 };

@@ -14,10 +14,12 @@ use tokio::{
 };
 
 use crate::{
+    internode::{
+        client::{Answer, Ask, Peers},
+        wire::{Connection, WireError},
+    },
     local::Local,
-    peer::{Answer, Ask, Peers},
     raft::Leadership,
-    wire::{Connection, WireError},
 };
 
 /// An election takes one or two election timeouts, a few when votes are split. A cluster that has been without a leader for longer than this many

@@ -6,7 +6,7 @@ use node_db::{Bounds, Database, LoadChunk, LoadContent, LoadFinish, Outcome, Sta
 use tokio::io::AsyncReadExt;
 
 use super::{Caller, LoadSource, Opened, Served, Store, StoreError};
-use crate::{bounds, metrics::Counter, peer::Ask, raft::Consensus};
+use crate::{bounds, internode::client::Ask, metrics::Counter, raft::Consensus};
 
 /// Bytes of a load in one log entry.
 const CHUNK_BYTES: usize = 1 << 20;

@@ -7,9 +7,8 @@ use tokio::time::timeout;
 
 use super::Served;
 use crate::{
+    internode::{client::TRANSFER_IDLE_TIMEOUT, wire::Connection},
     metrics::{Counter, Metrics},
-    peer::TRANSFER_IDLE_TIMEOUT,
-    wire::Connection,
 };
 
 /// A node that sends pieces says so often that it is still at work.

@@ -15,10 +15,12 @@ use super::{
 };
 use crate::{
     command::size,
+    internode::{
+        client::{self, Ask},
+        wire::WireError,
+    },
     metrics::Counter,
-    peer::{self, Ask},
     raft::{ReadIndexError, leader::commit::ProposeError},
-    wire::WireError,
 };
 
 /// VM instructions that a read may take on the thread that received it: some 100 µs, enough for reads by key. Longer ones go to a
@@ -250,20 +252,20 @@ impl Store {
         let mut limit = deadline.saturating_duration_since(Instant::now());
         loop {
             match leader::ask_for_more(peers, &leadership, &address, &ask, limit, || ()).await {
-                Ok((peer::Answer::Served(Ok(served)), _)) => {
+                Ok((client::Answer::Served(Ok(served)), _)) => {
                     return Ok(Some(ReadAnswer::Whole(Served {
                         served_by: address,
                         ..served
                     })));
                 }
-                Ok((peer::Answer::Parts, Some(connection))) => {
+                Ok((client::Answer::Parts, Some(connection))) => {
                     let streamed = Streamed::there(connection, address);
                     return Ok(Some(ReadAnswer::Parts(streamed)));
                 }
-                Ok((peer::Answer::Served(Err(error)), _)) if error.is_of_the_leader() => {
+                Ok((client::Answer::Served(Err(error)), _)) if error.is_of_the_leader() => {
                     return Err(Failed::Gone(error));
                 }
-                Ok((peer::Answer::Served(Err(error)), _)) => return Err(Failed::Final(error)),
+                Ok((client::Answer::Served(Err(error)), _)) => return Err(Failed::Final(error)),
                 Ok(_) => {
                     return Err(Failed::Final(StoreError::Refused(format!(
                         "{address} answered another question"

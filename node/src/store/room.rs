@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Opened, Store, StoreError, status::within_limit};
 use crate::{
     disk::Room,
-    peer::{Answer, Ask},
+    internode::client::{Answer, Ask},
     stop::stopped_within,
 };
 

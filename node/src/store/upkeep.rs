@@ -19,7 +19,7 @@ pub(super) use self::times::Upkeep;
 use super::{Opened, Store, StoreError, status::within_limit};
 use crate::{
     clock::unix_micros,
-    peer::{Answer, Ask},
+    internode::client::{Answer, Ask},
     stop::stopped_within,
 };
 

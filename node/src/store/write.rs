@@ -16,14 +16,16 @@ use super::{
 use crate::{
     bounds,
     command::size,
+    internode::{
+        client::{Answer, Ask, ForwardedWrite, Peers, WriteAnswer},
+        wire::WireError,
+    },
     local::Local,
     metrics::{Counter, Metrics},
-    peer::{Answer, Ask, ForwardedWrite, Peers, WriteAnswer},
     raft::{
         Consensus, Leadership,
         leader::commit::{NotDone, ProposeError},
     },
-    wire::WireError,
 };
 
 /// What a write gets whose caller's `db_timeout` is over before its result is here.

@@ -2,13 +2,13 @@
 use std::time::Duration;
 
 use crate::{
+    internode::wire::{Connection, Hello, Purpose, WireError},
     local::Local,
     raft::{
         network::server::ANOTHER_DIRECTORY,
         types::{Member, RaftId},
     },
     version,
-    wire::{Connection, Hello, Purpose, WireError},
 };
 
 /// A node that restarts, or whose machine is held up for a moment, gets so many chances to answer.

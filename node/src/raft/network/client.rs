@@ -24,6 +24,7 @@ use super::{
     pipeline::{StreamItem, Told, Unsendable, append, range_of, replicate, stream_result},
 };
 use crate::{
+    internode::wire::{Connection, Hello, Purpose, WireError, write_frame},
     local::Local,
     metrics::Counter,
     raft::{
@@ -32,7 +33,6 @@ use crate::{
         types::{Member, RaftId, Types, Vote},
     },
     version,
-    wire::{Connection, Hello, Purpose, WireError, write_frame},
 };
 
 /// A snapshot transfer may take hours, but not this long without a byte moving (or, at its end, without the receiver's answer).

@@ -3,13 +3,13 @@ use openraft::errors::{RPCError, Unreachable};
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    internode::wire::unsaid_is_one,
     raft::{
         codec::{
             AppendAnswer, AppendRecord, Id, MembershipRecord, VoteAnswer, VoteAsk, VoteRecord,
         },
         types::{RaftId, Types},
     },
-    wire::unsaid_is_one,
 };
 
 /// What Raft asks of another node.

@@ -17,14 +17,14 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::messages::{Answer, Ask, another_question, unreachable};
 use crate::{
+    internode::wire::{
+        Connection, MAX_FRAME_BYTES, Reader, WireError, Writer, read_frame, write_frame_within,
+    },
     local::Local,
     metrics::Counter,
     raft::{
         codec::{AppendAnswer, AppendRecord, from_id},
         types::{LogId, RaftId, Types},
-    },
-    wire::{
-        Connection, MAX_FRAME_BYTES, Reader, WireError, Writer, read_frame, write_frame_within,
     },
 };
 

@@ -24,6 +24,9 @@ use super::{
 use crate::{
     disk::Disk,
     identity::Cluster,
+    internode::wire::{
+        Connection, Hello, MAX_FRAME_BYTES, Purpose, Welcome, read_frame, write_frame,
+    },
     local::Local,
     metrics::Counter,
     raft::{
@@ -36,7 +39,6 @@ use crate::{
         types::Types,
     },
     version,
-    wire::{Connection, Hello, MAX_FRAME_BYTES, Purpose, Welcome, read_frame, write_frame},
 };
 
 /// Requests of one connection waiting for openraft; the sender keeps at most eight in flight.

@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     command::Command,
+    internode::wire::unsaid_is_one,
     local::Local,
     metrics::Counter,
     raft::{
@@ -31,7 +32,6 @@ use crate::{
         },
     },
     version,
-    wire::unsaid_is_one,
 };
 
 /// openraft's handle.

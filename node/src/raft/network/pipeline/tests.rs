@@ -7,8 +7,8 @@ use super::*;
 use crate::{
     command::Encoded,
     identity::Identity,
+    internode::wire::{Hello, Purpose},
     raft::types::{Entry, Vote, log_id},
-    wire::{Hello, Purpose},
 };
 
 /// The largest entry that was acknowledged before requests were limited.

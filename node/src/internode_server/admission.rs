@@ -14,7 +14,7 @@ use std::{
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
-use crate::{identity::Cluster, wire::Hello};
+use crate::{identity::Cluster, internode::wire::Hello};
 
 /// Strangers of one address at a time: nodes that join or form a cluster from one machine need a few each.
 const MAX_OF_ONE_ADDRESS: usize = 32;
@@ -220,7 +220,7 @@ impl Drop for Visitor {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{identity::Lineage, wire::Purpose};
+    use crate::{identity::Lineage, internode::wire::Purpose};
 
     fn address(last: u8) -> IpAddr {
         [10, 0, 0, last].into()

@@ -1,30 +1,32 @@
 //! Answers what other nodes ask on the cluster connections: joins, notices, pledges, and work forwarded to the leader.
-mod administration;
 
 use std::{io, sync::Arc, time::Duration};
 
 use node_db::{Origin, Read};
 use tokio::time::timeout;
 
-use super::forwarded::{send_read, unless_gone, via, whole};
+use super::{
+    admission::{self, Standing, Visitor},
+    forwarded::{send_read, unless_gone, via, whole},
+};
 use crate::{
     auth::{Auth, Perm},
     identity::{FormingRight, name_of},
+    internode::{
+        client::{
+            Answer, Ask, ForwardedWrite, JoinAnswer, JoinAsk, Meta, Notice, NoticeState,
+            WriteAnswer,
+        },
+        wire::{Connection, Hello, MAX_FRAME_BYTES, MAX_STRANGERS_FRAME_BYTES},
+    },
     local::Local,
     metrics::{Counter, Metrics},
-    peer::{
-        Answer, Ask, ForwardedWrite, JoinAnswer, JoinAsk, Meta, Notice, NoticeState, WriteAnswer,
-    },
     raft::{
         Consensus,
         membership::{ChangeError, JoinPlan, Joiner},
     },
     store::{Credentials, ReadAnswer, ReadOptions, Store, StoreError, compare::Told},
-    visitors::{self, Standing, Visitor},
-    wire::{Connection, Hello, MAX_FRAME_BYTES, MAX_STRANGERS_FRAME_BYTES},
 };
-
-mod transfer;
 
 /// A connection without a request for this long is closed.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
@@ -59,7 +61,7 @@ impl ClusterServer {
         let members = self.consensus.get().map(Consensus::members);
         let is_member = |id: &str| members.iter().flatten().any(|(m, ..)| *m.0 == *id);
         let own = self.local.cluster();
-        visitors::standing(hello, self.local.raft_id(), own.as_ref(), is_member)
+        admission::standing(hello, self.local.raft_id(), own.as_ref(), is_member)
     }
 
     /// Answers the hello and serves requests until the connection ends.
@@ -300,7 +302,7 @@ impl ClusterServer {
             .await
     }
 
-    fn authorized(
+    pub(super) fn authorized(
         &self,
         credentials: Option<&Credentials>,
         perm: Perm,
@@ -532,7 +534,7 @@ impl ClusterServer {
 }
 
 /// Notes where a fellow member says it is.
-pub(super) fn note_member(local: &Local, notice: &Notice) {
+pub fn note_member(local: &Local, notice: &Notice) {
     if notice.state == NoticeState::Member {
         note_if_moved(local, &notice.id, &notice.raft_addr);
     }

@@ -22,6 +22,7 @@ use tokio::{
     time::timeout,
 };
 
+use super::wire::{Connection, Hello, MAX_FRAME_BYTES, Purpose, WireError, read_frame};
 use crate::{
     identity::Cluster,
     local::Local,
@@ -31,7 +32,6 @@ use crate::{
         compare::{Comparison, Judgement, Told},
     },
     version,
-    wire::{Connection, Hello, MAX_FRAME_BYTES, Purpose, WireError, read_frame},
 };
 
 /// Idle connections kept per address; beyond them a call opens and closes its own.

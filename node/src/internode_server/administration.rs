@@ -1,11 +1,13 @@
 //! What an administrator asks of the leader through another node, and what members ask each other about their copies.
-use super::ClusterServer;
+use super::requests::ClusterServer;
 use crate::{
     auth::Perm,
+    internode::{
+        client::{Answer, Ask},
+        wire::Hello,
+    },
     metrics::Counter,
-    peer::{Answer, Ask},
     store::StoreError,
-    wire::Hello,
 };
 
 impl ClusterServer {

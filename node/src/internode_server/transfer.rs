@@ -4,14 +4,19 @@ use std::io;
 use node_db::BackupFormat;
 use tokio::io::AsyncWriteExt;
 
-use super::{ClusterServer, unless_gone, via};
+use super::{
+    admission::Standing,
+    forwarded::{unless_gone, via},
+    requests::ClusterServer,
+};
 use crate::{
     auth::Perm,
+    internode::{
+        client::{Answer, copy_exactly},
+        wire::{Connection, Hello},
+    },
     metrics::Counter,
-    peer::{Answer, copy_exactly},
     store::{Credentials, StoreError},
-    visitors::Standing,
-    wire::{Connection, Hello},
 };
 
 impl ClusterServer {

@@ -6,9 +6,11 @@ use tokio::time::timeout;
 
 use crate::{
     identity::name_of,
-    peer::{Answer, TRANSFER_IDLE_TIMEOUT},
+    internode::{
+        client::{Answer, TRANSFER_IDLE_TIMEOUT},
+        wire::{Connection, Hello},
+    },
     store::{Credentials, ReadAnswer, SIGN_OF_LIFE_INTERVAL, Served, StoreError},
-    wire::{Connection, Hello},
 };
 
 /// Pieces come only to whoever asked for them.

@@ -8,12 +8,14 @@ use std::{
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
+use super::{
+    admission::{Places, Standing, Visitor},
+    requests::ClusterServer,
+};
 use crate::{
-    cluster::serve::ClusterServer,
+    internode::wire::{Connection, Purpose, Welcome},
     metrics::Counter,
     raft::network::server::Server as RaftServer,
-    visitors::{Places, Standing, Visitor},
-    wire::{Connection, Purpose, Welcome},
 };
 
 /// Accepts until stopped. Raft connections are refused until `raft` is set.
