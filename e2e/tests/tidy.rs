@@ -99,48 +99,48 @@ const ARROWS: &[(&str, &[&str])] = &[
     (
         "node/src/config",
         &[
-            "raft", "store", "cluster", "http_api", "service", "run", "peer", "wire",
+            "raft", "store", "cluster", "http_api", "internode_server", "run", "internode",
         ],
     ),
     (
         "node/src/identity.rs",
         &[
-            "raft", "store", "cluster", "http_api", "service", "run", "peer", "wire", "config",
+            "raft", "store", "cluster", "http_api", "internode_server", "run", "internode", "config",
         ],
     ),
     (
         "node/src/command.rs",
         &[
-            "raft", "store", "cluster", "http_api", "service", "run", "peer", "wire", "config",
+            "raft", "store", "cluster", "http_api", "internode_server", "run", "internode", "config",
         ],
     ),
     (
-        "node/src/wire.rs",
+        "node/src/internode/wire.rs",
         &[
-            "raft", "store", "cluster", "http_api", "service", "run", "peer", "config",
+            "raft", "store", "cluster", "http_api", "internode_server", "run", "config",
         ],
     ),
     (
-        "node/src/peer.rs",
-        &["raft", "cluster", "http_api", "service", "run", "config"],
+        "node/src/internode",
+        &["raft", "cluster", "http_api", "internode_server", "run", "config"],
     ),
     (
         "node/src/raft",
         &[
-            "store", "cluster", "http_api", "service", "run", "peer", "config",
+            "store", "cluster", "http_api", "internode_server", "run", "config",
         ],
     ),
     (
         "node/src/store",
-        &["cluster", "http_api", "service", "run", "config"],
+        &["cluster", "http_api", "internode_server", "run", "config"],
     ),
     (
         "node/src/cluster",
-        &["http_api", "service", "run", "config"],
+        &["http_api", "internode_server", "run", "config"],
     ),
     (
         "node/src/http_api",
-        &["raft", "cluster", "service", "run", "peer", "wire"],
+        &["raft", "cluster", "internode_server", "run", "internode"],
     ),
 ];
 
