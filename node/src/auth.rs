@@ -18,7 +18,7 @@ use std::{
 
 use serde::Deserialize;
 
-use crate::store::Credentials;
+use crate::store_types::Credentials;
 
 /// The user whose permissions everybody has, also without a name.
 const EVERYBODY: &str = "*";

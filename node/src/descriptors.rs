@@ -1,27 +1,28 @@
-//! File descriptors: as many as the system allows this process, and how they are shared between the doors.
+//! File descriptors: raises their limit as far as the system allows, and divides them between the HTTP and the inter-node port.
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Kept for what is no accepted connection: the log and the database (each reader has three files), uploads and backups, calls to other nodes.
+/// Reserved for everything but accepted connections: the log, the database (three files per reader), uploads, backups, calls to other
+/// nodes.
 const OWN_DESCRIPTORS: usize = 192;
-/// Connections of clients at a time. Each costs some tens of KiB.
+/// Most HTTP connections at a time. Each takes some tens of KiB of memory.
 const MAX_HTTP: usize = 8192;
-/// Connections of members at a time. A cluster of nine uses about thirty; forwarded calls of busy followers some dozens more.
+/// Most connections of members at a time. A cluster of nine nodes uses about thirty, and forwarded calls of busy followers some dozens more.
 const MAX_MEMBERS: usize = 512;
-/// Connections on the inter-node port of those who have not shown to be members: some joining nodes, and whoever else finds the port.
-const MAX_STRANGERS: usize = 128;
+/// Most connections on the inter-node port of nodes that have not proven to be members: joining nodes, and other programs.
+const MAX_NON_MEMBERS: usize = 128;
 
-/// Connections that each door may hold at a time.
+/// How many connections each kind may have at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shares {
-    /// Of clients.
+    /// HTTP connections.
     pub http: usize,
-    /// Of members, on the inter-node port.
+    /// Connections of members on the inter-node port.
     pub members: usize,
-    /// Of others on that port.
-    pub strangers: usize,
+    /// Other connections on the inter-node port.
+    pub non_members: usize,
 }
 
-/// Takes all descriptors that this process may have without anybody's permission, and shares them.
+/// Raises the soft limit of file descriptors to the hard limit and divides them.
 pub fn raise_and_share() -> Shares {
     let allowed = getrlimit(Resource::Nofile);
     let raised = Rlimit {
@@ -47,13 +48,13 @@ pub fn raise_and_share() -> Shares {
 fn share(descriptors: usize) -> Shares {
     let spare = descriptors.saturating_sub(OWN_DESCRIPTORS);
     let members = (spare / 4).clamp(8, MAX_MEMBERS);
-    let strangers = (spare / 8).clamp(4, MAX_STRANGERS);
-    // A few more are accepted for a moment, while others are being closed for them.
-    let http = spare.saturating_sub(members + strangers) / 10 * 9;
+    let non_members = (spare / 8).clamp(4, MAX_NON_MEMBERS);
+    // A few more connections are accepted for a moment while others are being closed for them.
+    let http = spare.saturating_sub(members + non_members) / 10 * 9;
     Shares {
         http: http.clamp(16, MAX_HTTP),
         members,
-        strangers,
+        non_members,
     }
 }
 
@@ -70,11 +71,11 @@ mod tests {
             (256, (36, 16, 8)),
             (0, (16, 8, 4)),
         ];
-        for (descriptors, (http, members, strangers)) in cases {
+        for (descriptors, (http, members, non_members)) in cases {
             let expected = Shares {
                 http,
                 members,
-                strangers,
+                non_members,
             };
             assert_eq!(share(descriptors), expected, "{descriptors}");
         }

@@ -27,7 +27,8 @@ use crate::{
     auth::Auth,
     discovery::Discovery,
     metrics::{Counter, Metrics, Timed},
-    store::{ReadAnswer, Served, Store, StoreError, queue::Queue},
+    store::{ReadResponse, Store, queue::Queue},
+    store_types::{Served, StoreError},
 };
 
 mod accept;
@@ -290,12 +291,12 @@ impl Edge {
     fn answered(
         &self,
         call: &Call,
-        answered: Result<ReadAnswer, StoreError>,
+        answered: Result<ReadResponse, StoreError>,
         started: Instant,
     ) -> Result<Response, Failure> {
         let streamed = match answered {
-            Ok(ReadAnswer::Parts(streamed)) => streamed,
-            Ok(ReadAnswer::Whole(served)) => return self.results(call, Ok(served), started),
+            Ok(ReadResponse::Parts(streamed)) => streamed,
+            Ok(ReadResponse::Whole(served)) => return self.results(call, Ok(served), started),
             Err(error) => return self.results(call, Err(error), started),
         };
         let endpoint = call.route.endpoint;

@@ -1,9 +1,10 @@
 //! rqlited: Raft-replicated SQLite with rqlite's HTTP API.
 //!
-//! The rooms in reading order: [`config`] (what the node is told) → [`identity`] and [`local`] (who it is) → [`command`] (what the
-//! log carries) → [`wire`], [`visitors`] and [`peer`] (how nodes talk) → [`raft`] (consensus) → [`store`] (the replicated database) →
-//! [`discovery`] (where others may be) → [`cluster`] (who is in), [`http_api`] and [`service`] (the edges) → [`run`] (assembly).
-//! [`recovery`], [`inspect`] and [`prepare`] work on closed data directories; [`entrypoint`] is how an image starts.
+//! The modules in reading order: [`config`] (command line) → [`identity`] and [`local`] (this node) → [`command`] (content of log
+//! entries) → [`internode`] (messages between nodes) → [`raft`] (consensus) → [`store`] (the replicated database) → [`discovery`]
+//! (addresses of other nodes) → [`cluster`] (joining and forming) → [`http_api`] and [`internode_server`] (the two ports) → [`run`]
+//! (starts and stops all of them). [`recovery`], [`inspect`] and [`prepare`] work on the data directory of a stopped node;
+//! [`entrypoint`] starts the node in a container image.
 pub mod auth;
 pub mod bounds;
 pub mod clock;
@@ -30,6 +31,7 @@ pub mod run;
 pub mod skip_entry;
 pub mod stop;
 pub mod store;
+pub mod store_types;
 pub mod telemetry;
 pub mod version;
 

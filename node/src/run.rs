@@ -15,7 +15,9 @@ use tokio_util::sync::CancellationToken;
 use self::signals::Signals;
 use crate::{
     auth::Auth,
-    cluster::{ClusterError, Forming, Plan, Source, register::keep_leader_key},
+    cluster::{
+        AddressSource, BootstrapOptions, Bootstrapper, ClusterError, register::keep_leader_key,
+    },
     config::{Config, split_host_port},
     data_dir, descriptors,
     discovery::Discovery,
@@ -23,7 +25,7 @@ use crate::{
     http_api::{HttpSettings, HttpState},
     identity::Identity,
     internode::client::Peers,
-    internode_server::{admission::Places, listener, requests::ClusterServer},
+    internode_server::{admission::ConnectionSlots, listener, requests::RequestServer},
     local::Local,
     metrics::{Counter, Metrics},
     raft::{
@@ -88,12 +90,12 @@ pub async fn run(config: Config) -> anyhow::Result<End> {
         .with_context(|| format!("failed to listen on Raft address {}", config.raft_addr))?;
     let node = Node::prepare(&config)?;
     let http = node.serve_http(&config, shares.http).await?;
-    let service = tokio::spawn(listener::serve(
+    let internode = tokio::spawn(listener::serve(
         raft_listener,
-        Places::new(shares.members, shares.strangers),
-        node.cluster_server(&config),
+        ConnectionSlots::new(shares.members, shares.non_members),
+        node.request_server(&config),
         Arc::clone(&node.raft_server),
-        node.stop_service.clone(),
+        node.stop_internode.clone(),
     ));
     let ended = node.live(&config, signals).await;
     node.stop_http.cancel();
@@ -103,8 +105,8 @@ pub async fn run(config: Config) -> anyhow::Result<End> {
         (Ok(End::Stopped), Some(consensus)) => node.leave(&config, consensus).await,
         _ => Ok(()),
     };
-    node.stop_service.cancel();
-    let _ = service.await;
+    node.stop_internode.cancel();
+    let _ = internode.await;
     if let Some(consensus) = node.consensus.get() {
         consensus.shutdown().await;
     }
@@ -131,7 +133,7 @@ struct Node {
     raft_server: Arc<OnceLock<RaftServer>>,
     db: Arc<OnceLock<Database>>,
     stop_http: CancellationToken,
-    stop_service: CancellationToken,
+    stop_internode: CancellationToken,
     queue_stop: CancellationToken,
     background_stop: CancellationToken,
     /// This node left its copy behind and is to join before anything else.
@@ -201,7 +203,7 @@ impl Node {
             raft_server: Arc::default(),
             db: Arc::default(),
             stop_http: CancellationToken::new(),
-            stop_service: CancellationToken::new(),
+            stop_internode: CancellationToken::new(),
             queue_stop: CancellationToken::new(),
             background_stop: CancellationToken::new(),
             rejoin,
@@ -251,8 +253,8 @@ impl Node {
         }))
     }
 
-    fn cluster_server(&self, config: &Config) -> ClusterServer {
-        ClusterServer {
+    fn request_server(&self, config: &Config) -> RequestServer {
+        RequestServer {
             local: Arc::clone(&self.local),
             auth: Arc::clone(&self.auth),
             store: self.store.clone(),
@@ -274,9 +276,9 @@ impl Node {
                     keep_leader_key(key.clone(), consensus.clone(), self.background_stop.clone());
                 tokio::spawn(report);
             }
-            let forming = self.forming(config, &consensus);
+            let bootstrapper = self.bootstrapper(config, &consensus);
             tokio::select! {
-                formed = forming.run(&stop) => {
+                formed = bootstrapper.run(&stop) => {
                     formed.context("clustering failure")?;
                 }
                 reason = consensus.stopped() => bail!("the node cannot go on: {reason}"),
@@ -414,12 +416,12 @@ impl Node {
         ));
     }
 
-    fn forming(&self, config: &Config, consensus: &Consensus) -> Forming {
-        Forming {
+    fn bootstrapper(&self, config: &Config, consensus: &Consensus) -> Bootstrapper {
+        Bootstrapper {
             local: Arc::clone(&self.local),
             peers: self.peers.clone(),
             consensus: consensus.clone(),
-            plan: Arc::new(Plan {
+            options: Arc::new(BootstrapOptions {
                 source: self.source(config),
                 attempts: self
                     .rejoin
@@ -437,19 +439,21 @@ impl Node {
         }
     }
 
-    fn source(&self, config: &Config) -> Source {
+    fn source(&self, config: &Config) -> AddressSource {
         if let Some(rejoin) = &self.rejoin {
             let listed = config.join().into_iter().map(ToOwned::to_owned);
             let own = config.raft_adv();
             let known = rejoin.addresses.iter().cloned().chain(listed);
-            return Source::Listed(known.filter(|address| address != own).collect());
+            return AddressSource::Static(known.filter(|address| address != own).collect());
         }
         match self.discovery.as_deref() {
-            Some(Discovery::Addresses(lookup)) => Source::Lookup(lookup.clone()),
-            Some(Discovery::LeaderKey(key)) => Source::LeaderKey(key.clone()),
+            Some(Discovery::Addresses(lookup)) => AddressSource::Lookup(lookup.clone()),
+            Some(Discovery::LeaderKey(key)) => AddressSource::LeaderKey(key.clone()),
             None => match config.join() {
-                none if none.is_empty() => Source::Nowhere,
-                listed => Source::Listed(listed.into_iter().map(ToOwned::to_owned).collect()),
+                none if none.is_empty() => AddressSource::None,
+                listed => {
+                    AddressSource::Static(listed.into_iter().map(ToOwned::to_owned).collect())
+                }
             },
         }
     }

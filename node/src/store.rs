@@ -24,23 +24,17 @@ use std::{
     time::Duration,
 };
 
-use node_api::param::Level;
 use node_db::{Database, Origin};
-use node_values::StatementResult;
 use serde::{Deserialize, Serialize};
 
-pub use self::parts::{ReadAnswer, SIGN_OF_LIFE_INTERVAL, Streamed};
+pub use self::parts::{KEEPALIVE_INTERVAL, ReadResponse, Streamed};
 use self::{compare::Compared, upkeep::Upkeep, write::Forwarder};
-use crate::{command::size::TooLarge, internode::client::Peers, local::Local, raft::Consensus};
-
-/// Name and password of a client, checked again by whichever node serves the call.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Credentials {
-    /// User name.
-    pub username: String,
-    /// Clear text, as HTTP Basic carries it.
-    pub password: String,
-}
+use crate::{
+    internode::client::Peers,
+    local::Local,
+    raft::Consensus,
+    store_types::{Credentials, Served, StoreError},
+};
 
 /// Who calls and how long they wait.
 #[derive(Clone, Debug)]
@@ -64,82 +58,6 @@ impl Caller {
             user: credentials.map(|given| given.username.clone()),
             via: None,
         }
-    }
-}
-
-/// A served call.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Served {
-    /// One slot per statement that ran.
-    pub results: Vec<StatementResult>,
-    /// Why the request as a whole was refused (`disallowed pragma`, `stale read`); shown with HTTP 200.
-    pub error: Option<String>,
-    /// Raft index of the entry that carried the call, if it went through the log.
-    pub raft_index: Option<u64>,
-    /// This node's advertised HTTP address, or the leader's Raft address if forwarded.
-    pub served_by: String,
-}
-
-/// How a read is to be served.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct ReadOptions {
-    /// Consistency.
-    pub level: Level,
-    /// At level none: refuse data older than this. Zero is no limit.
-    pub freshness: Duration,
-    /// Also consider how far behind the applied state is.
-    pub freshness_strict: bool,
-    /// Longest wait for the applied index at level linearizable.
-    pub linearizable_timeout: Duration,
-}
-
-/// Why a call failed as a whole. Each variant changes what the caller can do.
-#[derive(Clone, Debug, PartialEq, thiserror::Error, Serialize, Deserialize)]
-pub enum StoreError {
-    /// No leader is known, here or where it was forwarded: try again later. HTTP 503.
-    #[error("leader not found")]
-    LeaderNotFound,
-    /// This node is not the leader and may not forward (`/boot`).
-    #[error("not leader")]
-    NotLeader,
-    /// The leader denied the caller's credentials; the text names the operation, e.g. `remote Execute not authorized`. HTTP 401.
-    #[error("{0}")]
-    Unauthorized(String),
-    /// The database is not open yet.
-    #[error("store not open")]
-    NotOpen,
-    /// Open, but a leader or a restore is being waited for.
-    #[error("store not ready")]
-    NotReady,
-    /// The call may or may not take effect; the text says why that is not known.
-    #[error("{0}")]
-    Unknown(String),
-    /// It certainly had no effect; the text says why.
-    #[error("{0}")]
-    Refused(String),
-    /// It is too large for the log; the text says what to do. Known before anything is sent, so other nodes never say it. HTTP 413.
-    #[error("{0}")]
-    TooLarge(String),
-}
-
-impl StoreError {
-    /// The call had no effect because who should serve it does not lead, or not any more; the next leader may.
-    fn is_of_the_leader(&self) -> bool {
-        matches!(self, Self::LeaderNotFound | Self::NotLeader)
-    }
-
-    /// When the time is over: that a node was asked that did not lead is not the caller's business.
-    fn for_the_caller(self) -> Self {
-        match self {
-            Self::NotLeader => Self::LeaderNotFound,
-            error => error,
-        }
-    }
-}
-
-impl From<TooLarge> for StoreError {
-    fn from(error: TooLarge) -> Self {
-        Self::TooLarge(error.to_string())
     }
 }
 

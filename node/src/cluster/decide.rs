@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use crate::{
     identity::name_of,
-    internode::client::{Notice, NoticeState},
+    internode::messages::{Notice, NoticeState},
 };
 
 /// The deciding node; it is empty, or it would not decide.

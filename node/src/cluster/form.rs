@@ -7,33 +7,31 @@ use std::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    ClusterError, Forming,
+    bootstrapper::{Bootstrapper, ClusterError},
     decide::{Decision, Own, decide},
     join::join_once,
+    notices::NOTICE_TIMEOUT,
 };
 use crate::{
     discovery::Found,
     identity::{Cluster, FormingRight},
-    internode::client::{Answer, Ask, Notice, NoticeState},
-    internode_server::requests,
+    internode::messages::{NoticeState, PeerRequest, PeerResponse},
 };
 
-/// Pause between rounds of forming, jittered up to twice as long so that equal nodes do not march in step.
+/// Shortest pause between rounds. The pause is random, up to twice as long, so that the nodes do not act in lockstep.
 const ROUND_PAUSE: Duration = Duration::from_secs(1);
-/// A notice exchange with one address.
-const NOTICE_TIMEOUT: Duration = Duration::from_secs(5);
 
-impl Forming {
-    /// Joins, or forms the first cluster once enough empty nodes have been seen.
+impl Bootstrapper {
+    /// Joins a cluster, or forms the first one once enough empty nodes have been found.
     pub(super) async fn form(&self, stop: &CancellationToken) -> Result<(), ClusterError> {
-        let deadline = Instant::now() + self.plan.expect_timeout;
+        let deadline = Instant::now() + self.options.expect_timeout;
         let mut last_why = String::new();
         loop {
             if self.consensus.leadership().leader.is_some() {
                 tracing::info!(target: "cluster-bootstrap", "boot operation marked done");
                 return Ok(());
             }
-            let why = match self.found().await {
+            let why = match self.addresses().await {
                 Ok(found) if found.addresses.is_empty() => "no addresses to ask yet".to_owned(),
                 Ok(found) => {
                     let why = match join_once(self, &found.addresses).await {
@@ -55,14 +53,14 @@ impl Forming {
                 return Err(ClusterError::BootTimeout(why));
             }
             let pause = ROUND_PAUSE.mul_f64(1.0 + rand::random::<f64>());
-            if self.led_within(pause, stop).await {
+            if self.stopped_before_leader(pause, stop).await {
                 return Err(ClusterError::Canceled("boot"));
             }
         }
     }
 
-    /// Waits for a leader to appear, at most `pause`. True if stopped.
-    async fn led_within(&self, pause: Duration, stop: &CancellationToken) -> bool {
+    /// Waits for a leader, at most `pause`. True if the node was stopped meanwhile.
+    async fn stopped_before_leader(&self, pause: Duration, stop: &CancellationToken) -> bool {
         let mut leadership = self.consensus.watch_leadership();
         tokio::select! {
             () = stop.cancelled() => true,
@@ -71,9 +69,9 @@ impl Forming {
         }
     }
 
-    /// One round of notices and what follows from them. Returns what is missing, for a person.
+    /// Exchanges notices once and acts on them. Returns what is still missing, as a text for the log.
     async fn form_round(&self, found: &Found) -> Result<Option<String>, ClusterError> {
-        if !self.plan.voter {
+        if !self.options.voter {
             return Ok(Some("a read-only node waits for a cluster to join".into()));
         }
         let identity = self.local.identity();
@@ -86,14 +84,14 @@ impl Forming {
         let own = Own {
             id: identity.raft_id(),
             raft_addr: self.local.raft_addr.clone(),
-            expect: self.plan.expect,
+            expect: self.options.expect,
             pledged: identity.pledged.clone(),
         };
         let empty = NoticeState::Empty {
             pledged: identity.pledged,
         };
-        let answers = self.exchange_notices(&found.addresses, empty).await;
-        match decide(&own, found.nodes, &answers) {
+        let notices = self.exchange_notices(&found.addresses, empty).await;
+        match decide(&own, found.nodes, &notices) {
             Decision::Wait(why) => Ok(Some(why)),
             Decision::Release => {
                 tracing::info!(target: "cluster-bootstrap", "released from a forming that did not happen");
@@ -106,42 +104,7 @@ impl Forming {
         }
     }
 
-    async fn exchange_notices(
-        &self,
-        addresses: &[String],
-        state: NoticeState,
-    ) -> Vec<Option<Notice>> {
-        let notice = Notice {
-            id: self.local.raft_id().to_owned(),
-            raft_addr: self.local.raft_addr.clone(),
-            state,
-            credentials: self.plan.credentials.clone(),
-        };
-        let calls = addresses.iter().map(|address| {
-            let ask = Ask::Notify(notice.clone());
-            async move {
-                match self.peers.call(address, &ask, NOTICE_TIMEOUT).await {
-                    Ok(Answer::Notify(answer)) => Some(answer),
-                    Ok(_) => None,
-                    Err(e) => {
-                        tracing::debug!(target: "cluster-bootstrap", "notice to {address}: {e}");
-                        None
-                    }
-                }
-            }
-        });
-        futures_util::future::join_all(calls).await
-    }
-
-    /// A member tells the others where it is, and hears where they are.
-    pub(super) async fn tell_members(&self, addresses: &[String]) {
-        let answers = self.exchange_notices(addresses, NoticeState::Member).await;
-        for notice in answers.iter().flatten() {
-            requests::note_member(&self.local, notice);
-        }
-    }
-
-    /// This node coordinates: everybody pledges, then Raft is initialized with exactly this set.
+    /// Coordinates the forming: collects every member's pledge, then initializes Raft with exactly these members.
     async fn coordinate(
         &self,
         members: BTreeMap<String, String>,
@@ -157,16 +120,16 @@ impl Forming {
             return Ok(Some(e.to_string()));
         }
         for (id, address) in members.iter().filter(|(id, _)| *id != self.local.raft_id()) {
-            let ask = Ask::Pledge {
+            let request = PeerRequest::Pledge {
                 cluster: cluster.clone(),
                 members: ids.clone(),
-                credentials: self.plan.credentials.clone(),
+                credentials: self.options.credentials.clone(),
             };
-            let why = match self.peers.call(address, &ask, NOTICE_TIMEOUT).await {
-                Ok(Answer::Done(Ok(()))) => continue,
-                Ok(Answer::Done(Err(e))) => e.to_string(),
-                Ok(_) => "answered another question".into(),
-                // It may have pledged; it is asked again with the same set in the next round.
+            let why = match self.peers.call(address, &request, NOTICE_TIMEOUT).await {
+                Ok(PeerResponse::Done(Ok(()))) => continue,
+                Ok(PeerResponse::Done(Err(e))) => e.to_string(),
+                Ok(_) => "unexpected response".into(),
+                // It may have pledged. It is asked again for the same members in the next round.
                 Err(e) => return Ok(Some(format!("node {id} at {address}: {e}"))),
             };
             self.abandon(&cluster, &members).await?;
@@ -177,7 +140,7 @@ impl Forming {
         Ok(None)
     }
 
-    /// Somebody refused: nobody is bound any longer. Our own release is durable before anyone hears of it.
+    /// Withdraws all pledges after one node has refused. This node's own withdrawal is durable before any other node learns of it.
     async fn abandon(
         &self,
         cluster: &Cluster,
@@ -187,10 +150,14 @@ impl Forming {
             .release()
             .map_err(|e| ClusterError::Failed(e.to_string()))?;
         for address in members.values().filter(|a| **a != self.local.raft_addr) {
-            // Best effort: who misses it sees at the next notice that the coordinator is not bound.
+            // Failures are ignored: the next notice shows the node that its coordinator is no longer pledged.
             let _ = self
                 .peers
-                .call(address, &Ask::Release(cluster.clone()), NOTICE_TIMEOUT)
+                .call(
+                    address,
+                    &PeerRequest::Release(cluster.clone()),
+                    NOTICE_TIMEOUT,
+                )
                 .await;
         }
         Ok(())

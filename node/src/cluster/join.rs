@@ -1,4 +1,4 @@
-//! Asking to be admitted: through any member, following the word of who leads.
+//! Requests to join: sent to any member, then to the leader that it names.
 use std::time::Duration;
 
 use tokio::{
@@ -7,33 +7,39 @@ use tokio::{
     time::timeout,
 };
 
-use super::{ClusterError, Forming};
-use crate::internode::client::{Answer, Ask, JoinAnswer, JoinAsk};
+use super::bootstrapper::{Bootstrapper, ClusterError};
+use crate::internode::{
+    client::unexpected_response,
+    messages::{JoinRequest, JoinResponse, PeerRequest, PeerResponse},
+};
 
-/// Hints to the leader followed for one address.
+/// Redirects to the leader that are followed for one address.
 const MAX_REDIRECTS: usize = 10;
-/// One ask; the leader answers after the membership entry is committed.
+/// Time limit of one request. The leader responds after the membership entry is committed.
 const JOIN_TIMEOUT: Duration = Duration::from_secs(10);
-/// Looking whether an HTTP server sits on a join address.
+/// Time limit for finding out whether an HTTP server listens at a join address.
 const HTTP_PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Why one round over the addresses did not lead into a cluster. All of it may be otherwise in the next round: also a refusal, once somebody
-/// has changed the credentials file or removed the old member.
+/// Why a round over the addresses failed. The next round may succeed, also after a refusal: the credentials file may have been changed, or
+/// the old member removed.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-pub struct JoinError(String);
+pub(super) struct JoinError(String);
 
-/// Tries every address once; returns the one that let us in.
+/// Tries every address once; returns the one through which the node joined.
 ///
 /// # Errors
-/// The last address's; see [`JoinError`].
-pub async fn join_once(forming: &Forming, addresses: &[String]) -> Result<String, JoinError> {
+/// The failure at the last address; see [`JoinError`].
+pub(super) async fn join_once(
+    bootstrapper: &Bootstrapper,
+    addresses: &[String],
+) -> Result<String, JoinError> {
     let mut last = JoinError("no join address".into());
     for address in addresses {
-        match join_at(forming, address).await {
+        match join_at(bootstrapper, address).await {
             Ok(()) => return Ok(address.clone()),
             Err(e) => {
-                let hint = if forming.plan.credentials.is_none() {
+                let hint = if bootstrapper.options.credentials.is_none() {
                     " (did you forget to set -join-as?)"
                 } else {
                     ""
@@ -46,60 +52,55 @@ pub async fn join_once(forming: &Forming, addresses: &[String]) -> Result<String
     Err(last)
 }
 
-async fn join_at(forming: &Forming, first: &str) -> Result<(), JoinError> {
+async fn join_at(bootstrapper: &Bootstrapper, first: &str) -> Result<(), JoinError> {
+    let local = &bootstrapper.local;
     let mut address = first.to_owned();
-    let has_state = forming
+    let has_state = bootstrapper
         .consensus
         .is_initialized()
         .await
         .map_err(|e| JoinError(e.to_string()))?;
     for _ in 0..MAX_REDIRECTS {
-        let ask = Ask::Join(JoinAsk {
-            id: forming.local.raft_id().to_owned(),
-            raft_addr: forming.local.raft_addr.clone(),
-            voter: forming.plan.voter,
-            // A pledge to a forming that has not happened is not a membership.
-            cluster: forming.local.cluster().filter(|_| has_state),
-            credentials: forming.plan.credentials.clone(),
+        let request = PeerRequest::Join(JoinRequest {
+            id: local.raft_id().to_owned(),
+            raft_addr: local.raft_addr.clone(),
+            voter: bootstrapper.options.voter,
+            // A node that has only pledged to form a cluster is not a member of it.
+            cluster: local.cluster().filter(|_| has_state),
+            credentials: bootstrapper.options.credentials.clone(),
         });
-        let answer = forming
+        let response = bootstrapper
             .peers
-            .call(&address, &ask, JOIN_TIMEOUT)
+            .call(&address, &request, JOIN_TIMEOUT)
             .await
             .map_err(|e| JoinError(e.to_string()))?;
-        match answer {
-            Answer::Join(JoinAnswer::Joined(cluster)) => {
+        let PeerResponse::Join(response) = response else {
+            return Err(JoinError(unexpected_response(&address)));
+        };
+        match response {
+            JoinResponse::Joined(cluster) => {
                 let adopted = if has_state {
-                    forming.local.adopt(&cluster)
+                    local.adopt(&cluster)
                 } else {
-                    forming.local.enter(&cluster)
+                    local.enter(&cluster)
                 };
                 return adopted.map_err(|e| JoinError(e.to_string()));
             }
-            Answer::Join(JoinAnswer::NotLeader(Some(leader))) if leader != address => {
-                address = leader
-            }
-            Answer::Join(JoinAnswer::NotLeader(_)) => {
-                return Err(JoinError("no leader".into()));
-            }
-            Answer::Join(JoinAnswer::Refused(reason)) => return Err(JoinError(reason)),
-            Answer::Join(JoinAnswer::Unauthorized) => {
-                return Err(JoinError("unauthorized".into()));
-            }
-            _ => {
-                return Err(JoinError(format!("{address} answered another question")));
-            }
+            JoinResponse::NotLeader(Some(leader)) if leader != address => address = leader,
+            JoinResponse::NotLeader(_) => return Err(JoinError("no leader".into())),
+            JoinResponse::Refused(reason) => return Err(JoinError(reason)),
+            JoinResponse::Unauthorized => return Err(JoinError("unauthorized".into())),
         }
     }
     Err(JoinError("max redirects exceeded".into()))
 }
 
-/// An address that talks HTTP is the commonest mistake in `-join`; it is named at once.
-pub async fn refuse_http(address: &str) -> Result<(), ClusterError> {
+/// Fails if an HTTP server listens at `address`: the most common mistake in `-join`, so it is reported at once.
+pub(super) async fn refuse_http(address: &str) -> Result<(), ClusterError> {
     let probe = async {
         let mut stream = TcpStream::connect(address).await.ok()?;
-        let ask = format!("GET /status HTTP/1.0\r\nHost: {address}\r\n\r\n");
-        stream.write_all(ask.as_bytes()).await.ok()?;
+        let request = format!("GET /status HTTP/1.0\r\nHost: {address}\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.ok()?;
         let mut start = [0; 5];
         stream.read_exact(&mut start).await.ok()?;
         (&start == b"HTTP/").then_some(())

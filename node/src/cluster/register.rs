@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    ClusterError, Forming,
+    bootstrapper::{Bootstrapper, ClusterError},
     claim::{self, CHECK_INTERVAL, Own, Report, Step},
     join::join_once,
 };
@@ -18,7 +18,7 @@ use crate::{
 /// Between looks of a node that waits, jittered up to twice as long.
 const LOOK_PAUSE: Duration = Duration::from_secs(1);
 
-impl Forming {
+impl Bootstrapper {
     /// Claims the key and founds a cluster, or joins the one that it names, and goes on until that is done.
     pub(super) async fn register(
         &self,
@@ -28,7 +28,7 @@ impl Forming {
         let own = Own {
             raft_id: self.local.raft_id().to_owned(),
             raft_addr: self.local.raft_addr.clone(),
-            voter: self.plan.voter,
+            voter: self.options.voter,
         };
         let mut claimed: Option<Instant> = None;
         let mut last_why = String::new();
@@ -79,7 +79,7 @@ impl Forming {
             }
             Step::Found => {
                 tracing::info!(target: "disco", "{} names this node: it founds the cluster", key.name());
-                self.alone().await?;
+                self.form_alone().await?;
                 Ok(None)
             }
             Step::Join(address) => match join_once(self, &[address]).await {

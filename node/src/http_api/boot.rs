@@ -10,10 +10,7 @@ use super::{
     error::Failure,
     reply::Response,
 };
-use crate::{
-    metrics::Counter,
-    store::{LoadSource, StoreError},
-};
+use crate::{metrics::Counter, store::LoadSource, store_types::StoreError};
 
 /// What rqlite reads before it looks at anything.
 const MIN_BYTES: u64 = 32;

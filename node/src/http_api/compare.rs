@@ -4,7 +4,7 @@ use std::sync::Arc;
 use serde_json::json;
 
 use super::{Edge, error::Failure, param::Call, reply::Response};
-use crate::store::{Caller, compare::Verdict};
+use crate::{store::Caller, store_types::Verdict};
 
 pub(super) async fn answer(
     edge: &Arc<Edge>,

@@ -3,7 +3,7 @@ use hyper::StatusCode;
 use node_api::{ParamError, ParseError, Reply, admin::InvalidJson};
 
 use super::body::MAX_BODY_BYTES;
-use crate::store::StoreError;
+use crate::store_types::StoreError;
 
 /// Why a request is not answered with its result.
 #[derive(Debug)]

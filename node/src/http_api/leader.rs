@@ -12,7 +12,7 @@ use super::{
     redirect,
     reply::Response,
 };
-use crate::{metrics::Counter, store::StoreError};
+use crate::{metrics::Counter, store_types::StoreError};
 
 pub(super) async fn answer(
     edge: &Arc<Edge>,

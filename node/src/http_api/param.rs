@@ -10,7 +10,10 @@ use node_api::{QueryParams, parse_statements};
 use node_values::Statement;
 
 use super::{error::Failure, route::Route};
-use crate::store::{Caller, Credentials, ReadOptions};
+use crate::{
+    store::Caller,
+    store_types::{Credentials, ReadOptions},
+};
 
 /// A request that may be served, without its body.
 #[derive(Debug)]

@@ -3,7 +3,7 @@ use hyper::StatusCode;
 use node_api::Level;
 
 use super::{Edge, error::Failure, param::Call, reply::Response};
-use crate::store::StoreError;
+use crate::store_types::StoreError;
 
 /// The redirection, if the client asked for one and this node does not lead.
 pub(super) async fn to_leader(edge: &Edge, call: &Call) -> Result<Option<Response>, Failure> {

@@ -1,11 +1,10 @@
-//! What nodes say to each other besides Raft: joining, forming, leaving, work forwarded to the leader. Messages and the calling side.
+//! The calling side of the messages between nodes: pooled connections, one request and one response at a time.
 //!
-//! A call is never repeated by itself once any of it was sent: what failed after that may have taken effect.
+//! The client never repeats a request of which any byte was sent: what failed after that may have taken effect.
 use std::{
     collections::HashMap,
     future::{Future, pending},
     io,
-    net::SocketAddr,
     path::Path,
     pin::pin,
     sync::{
@@ -15,260 +14,33 @@ use std::{
     time::Duration,
 };
 
-use node_db::{BackupFormat, Bounds, Outcome, Read, Request};
-use serde::{Deserialize, Serialize};
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    time::timeout,
-};
+use tokio::{io::AsyncWriteExt, time::timeout};
 
-use super::wire::{Connection, Hello, MAX_FRAME_BYTES, Purpose, WireError, read_frame};
+use super::{
+    messages::{PeerRequest, PeerResponse},
+    transfer::copy_exactly,
+    wire::{Connection, Hello, MAX_FRAME_BYTES, Purpose, WireError, read_frame},
+};
 use crate::{
-    identity::Cluster,
     local::Local,
     metrics::{Counter, Metrics},
-    store::{
-        Credentials, ReadOptions, Served, StoreError,
-        compare::{Comparison, Judgement, Told},
-    },
+    store_types::{Served, StoreError},
     version,
 };
 
-/// Idle connections kept per address; beyond them a call opens and closes its own.
+/// Idle connections kept per address. Calls beyond them open a connection of their own and close it.
 const POOL_SIZE: usize = 8;
-/// Bytes of a backup or an upload moved at a time.
-const PIECE_BYTES: usize = 256 << 10;
-/// A transfer between nodes in which no byte moves for this long has ended.
-pub const TRANSFER_IDLE_TIMEOUT: Duration = Duration::from_secs(30);
-/// Why the other side has closed while something was sent to it has arrived by then, if it said so.
-const LAST_WORDS_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long to wait, after sending an upload has failed, for a response that explains the failure.
+const LATE_RESPONSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// A request to another node.
-#[derive(Debug, Serialize, Deserialize)]
-pub enum Ask {
-    /// Who are you?
-    Meta,
-    /// Admit me.
-    Join(JoinAsk),
-    /// Here I am, with nothing; how are you?
-    Notify(Notice),
-    /// Take part in forming this cluster, and in no other.
-    Pledge {
-        /// The cluster to be.
-        cluster: Cluster,
-        /// Raft ids of all its first members, sorted; the first coordinates.
-        members: Vec<String>,
-        /// Credentials with permission to join.
-        credentials: Option<Credentials>,
-    },
-    /// The forming that you pledged yourself to will not happen.
-    Release(Cluster),
-    /// Remove a member by name.
-    Remove {
-        /// Node name.
-        name: String,
-        /// The caller's.
-        credentials: Option<Credentials>,
-    },
-    /// Hand over leadership.
-    StepDown {
-        /// To this node, or to the best one.
-        to: Option<String>,
-        /// Answer when another node leads.
-        wait: bool,
-        /// The caller's.
-        credentials: Option<Credentials>,
-    },
-    /// Client writes (and mixed requests), each with its caller's credentials.
-    Write(Vec<ForwardedWrite>),
-    /// A client read.
-    Read {
-        /// What to read.
-        read: Read,
-        /// How.
-        options: ReadOptions,
-        /// The caller's.
-        credentials: Option<Credentials>,
-    },
-    /// A backup; its bytes follow the answer.
-    Backup {
-        /// Its shape.
-        format: BackupFormat,
-        /// The caller's.
-        credentials: Option<Credentials>,
-    },
-    /// An upload of this many bytes, which follow; the answer comes after them.
-    Load {
-        /// Length of the upload.
-        len_bytes: u64,
-        /// The caller's.
-        credentials: Option<Credentials>,
-    },
-    /// Is there room on your disk to rewrite the whole database?
-    RoomToVacuum,
-    /// What is the hash of your content at this entry? From version 2 on.
-    ContentHash {
-        /// Index of the entry that asked for it.
-        index: u64,
-    },
-    /// What is your judgement, as leader, on my copy at this entry? From version 2 on.
-    Judgement {
-        /// Index of the entry.
-        index: u64,
-    },
-    /// Compare the copies of all members. From version 2 on.
-    Compare {
-        /// How long to wait for hashes.
-        limit: Duration,
-        /// The caller's.
-        credentials: Option<Credentials>,
-    },
-    /// A client read, whose result may come in pieces. From format version 2 on.
-    ReadParts {
-        /// What to read.
-        read: Read,
-        /// How.
-        options: ReadOptions,
-        /// The caller's.
-        credentials: Option<Credentials>,
-        /// Where the client is connected from.
-        client: Option<SocketAddr>,
-    },
-    /// As `Write`, with how far each may go. Format version 2.
-    BoundedWrite(Vec<ForwardedWrite>, Vec<Bounds>),
-    /// How much room is to spare on your disk? Format version 2.
-    Room,
-}
-
-/// One write on its way to the leader.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct ForwardedWrite {
-    /// What to do.
-    pub request: Request,
-    /// The caller's.
-    pub credentials: Option<Credentials>,
-}
-
-/// A request to join.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct JoinAsk {
-    /// Raft id.
-    pub id: String,
-    /// Advertised Raft address.
-    pub raft_addr: String,
-    /// Wants to vote.
-    pub voter: bool,
-    /// The cluster it is a member of, if any.
-    pub cluster: Option<Cluster>,
-    /// Of the user named by `-join-as`.
-    pub credentials: Option<Credentials>,
-}
-
-/// What a node that takes part in forming a cluster says of itself.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Notice {
-    /// Raft id.
-    pub id: String,
-    /// Advertised Raft address.
-    pub raft_addr: String,
-    /// Where it stands.
-    pub state: NoticeState,
-    /// Of the user named by `-join-as`; empty in answers.
-    pub credentials: Option<Credentials>,
-}
-
-/// Where a node stands in the forming of a cluster.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum NoticeState {
-    /// No log, no vote; possibly pledged to a forming.
-    Empty {
-        /// Members of the forming it is pledged to.
-        pledged: Option<Vec<String>>,
-    },
-    /// It has a log: it belongs to a cluster.
-    Member,
-    /// Read-only and empty: it can only join.
-    Bystander,
-}
-
-/// The answer to an [`Ask`].
-#[derive(Debug, Serialize, Deserialize)]
-pub enum Answer {
-    /// To `Meta`.
-    Meta(Meta),
-    /// To `Join`.
-    Join(JoinAnswer),
-    /// To `Notify`.
-    Notify(Notice),
-    /// To `Pledge`, `Release`, `Remove`, `StepDown`.
-    Done(Result<(), StoreError>),
-    /// To `Write`: one per write.
-    Write(Vec<Result<WriteAnswer, StoreError>>),
-    /// To `Read` and `Load`.
-    Served(Result<Served, StoreError>),
-    /// To `Backup`: its length; the bytes follow.
-    Backup(Result<u64, StoreError>),
-    /// To `RoomToVacuum`; `Refused` says what is missing.
-    Room(Result<(), StoreError>),
-    /// To `ContentHash`.
-    ContentHash(Told),
-    /// To `Judgement`.
-    Judgement(Result<Judgement, StoreError>),
-    /// To `Compare`.
-    Compared(Result<Comparison, StoreError>),
-    /// To `ReadParts`, when the result is large: frames with one [`node_db::Part`] each follow, up to [`node_db::Part::Done`].
-    Parts,
-    /// To `Room`: bytes beside the reserve.
-    Spare(Result<u64, StoreError>),
-}
-
-/// What became of a forwarded write.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct WriteAnswer {
-    /// Its results.
-    pub outcome: Outcome,
-    /// Index of its entry.
-    pub raft_index: u64,
-}
-
-/// A node about itself; all empty for a stranger.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct Meta {
-    /// Node name.
-    pub name: String,
-    /// Raft id.
-    pub raft_id: String,
-    /// Advertised HTTP URL.
-    pub api_url: String,
-    /// Program version.
-    pub version: String,
-    /// Highest index it knows to be committed.
-    pub commit_index: u64,
-    /// It leads.
-    pub leader: bool,
-}
-
-/// What a join asks for, answered.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub enum JoinAnswer {
-    /// A member now.
-    Joined(Cluster),
-    /// Ask there, or later.
-    NotLeader(Option<String>),
-    /// No; the text says why and what to change.
-    Refused(String),
-    /// Not with these credentials.
-    Unauthorized,
-}
-
-/// How far a call came, for whoever asks when its time is over.
+/// How far a call got. It is read when the call's time is over.
 #[derive(Debug, Default)]
-struct Reached {
+struct Progress {
     connected: AtomicBool,
     sent: AtomicBool,
 }
 
-impl Reached {
+impl Progress {
     fn count_timeout(&self, metrics: &Metrics) {
         match (self.connected.load(Relaxed), self.sent.load(Relaxed)) {
             (false, _) => {}
@@ -296,62 +68,63 @@ impl Peers {
         }
     }
 
-    /// The cluster's format version, which says what may be asked.
+    /// The cluster's format version. It decides which messages may be sent.
     pub fn format_version(&self) -> u16 {
         self.local.format_version()
     }
 
-    /// One request, one answer. A pooled connection that turns out to be stale before anything could be sent is replaced once.
+    /// Sends one request and waits for the response, at most `limit`. A pooled connection that the other side has closed meanwhile is
+    /// replaced by a new one.
     ///
     /// # Errors
     /// See [`WireError`].
     pub async fn call(
         &self,
         address: &str,
-        ask: &Ask,
+        request: &PeerRequest,
         limit: Duration,
-    ) -> Result<Answer, WireError> {
-        self.call_until(address, ask, limit, pending()).await
+    ) -> Result<PeerResponse, WireError> {
+        self.call_until(address, request, limit, pending()).await
     }
 
-    /// As [`Self::call`], given up as [`WireError::Silent`] when `silence` ends.
+    /// As [`Self::call`], but gives up with [`WireError::Silent`] when `silence` completes.
     ///
     /// # Errors
     /// See [`WireError`].
     pub async fn call_until(
         &self,
         address: &str,
-        ask: &Ask,
+        request: &PeerRequest,
         limit: Duration,
         silence: impl Future<Output = ()>,
-    ) -> Result<Answer, WireError> {
-        let answered = self.ask_until(address, ask, limit, silence).await;
-        answered.map(|(answer, _)| answer)
+    ) -> Result<PeerResponse, WireError> {
+        let called = self.call_for_parts(address, request, limit, silence).await;
+        called.map(|(response, _)| response)
     }
 
-    /// As [`Self::call_until`], with the connection if more follows on it.
+    /// As [`Self::call_until`]. If the response is [`PeerResponse::Parts`], also returns the connection, on which the parts follow.
     ///
     /// # Errors
     /// See [`WireError`].
-    pub async fn ask_until(
+    pub async fn call_for_parts(
         &self,
         address: &str,
-        ask: &Ask,
+        request: &PeerRequest,
         limit: Duration,
         silence: impl Future<Output = ()>,
-    ) -> Result<(Answer, Option<Connection>), WireError> {
-        let reached = Reached::default();
+    ) -> Result<(PeerResponse, Option<Connection>), WireError> {
+        let progress = Progress::default();
         tokio::select! {
             biased;
-            answered = timeout(limit, self.exchange(address, ask, limit, &reached)) => {
-                answered.unwrap_or_else(|_| {
-                    reached.count_timeout(&self.local.metrics);
+            called = timeout(limit, self.exchange(address, request, limit, &progress)) => {
+                called.unwrap_or_else(|_| {
+                    progress.count_timeout(&self.local.metrics);
                     Err(WireError::Timeout { address: address.to_owned() })
                 })
             }
             () = silence => Err(WireError::Silent {
                 address: address.to_owned(),
-                nothing_sent: !reached.connected.load(Relaxed),
+                nothing_sent: !progress.connected.load(Relaxed),
             }),
         }
     }
@@ -359,34 +132,34 @@ impl Peers {
     async fn exchange(
         &self,
         address: &str,
-        ask: &Ask,
+        request: &PeerRequest,
         limit: Duration,
-        reached: &Reached,
-    ) -> Result<(Answer, Option<Connection>), WireError> {
+        progress: &Progress,
+    ) -> Result<(PeerResponse, Option<Connection>), WireError> {
         let (mut connection, of_member) = self.connect(address, limit).await?;
-        reached.connected.store(true, Relaxed);
+        progress.connected.store(true, Relaxed);
         connection
-            .send(ask)
+            .send(request)
             .await
             .map_err(|e| connection.broken(e))?;
-        reached.sent.store(true, Relaxed);
-        let answer = connection
+        progress.sent.store(true, Relaxed);
+        let response = connection
             .receive()
             .await
             .map_err(|e| connection.broken(e))?;
-        let answer =
-            answer.ok_or_else(|| connection.broken(io::ErrorKind::UnexpectedEof.into()))?;
-        if matches!(answer, Answer::Parts) {
-            return Ok((answer, Some(connection)));
+        let response =
+            response.ok_or_else(|| connection.broken(io::ErrorKind::UnexpectedEof.into()))?;
+        if matches!(response, PeerResponse::Parts) {
+            return Ok((response, Some(connection)));
         }
-        // Greeted as a stranger it may not ask what a member may, and the next request may be a member's.
+        // A connection whose hello named no cluster has fewer rights; it must not be reused once this node has become a member.
         if of_member {
             self.keep(address, connection);
         }
-        Ok((answer, None))
+        Ok((response, None))
     }
 
-    /// A connection, and whether its hello named this node's cluster.
+    /// Returns a connection and whether its hello named this node's cluster.
     async fn connect(
         &self,
         address: &str,
@@ -429,14 +202,14 @@ impl Peers {
         }
     }
 
-    /// Fetches a backup into `to`. The connection is not reused.
+    /// Downloads a backup into the file `to`. The connection is not reused.
     ///
     /// # Errors
-    /// The other node's refusal, or what went wrong on the way (a backup has no effect, so all of it is a refusal).
+    /// The other node's refusal, or a failure of the transfer. All of them are `Refused`, because a backup has no effect.
     pub async fn fetch_backup(
         &self,
         address: &str,
-        ask: &Ask,
+        request: &PeerRequest,
         to: &Path,
         limit: Duration,
     ) -> Result<(), StoreError> {
@@ -445,15 +218,13 @@ impl Peers {
             .connect(address, limit)
             .await
             .map_err(|e| refused(&e))?;
-        connection.send(ask).await.map_err(|e| refused(&e))?;
-        let answer = connection
-            .receive::<Answer>()
+        connection.send(request).await.map_err(|e| refused(&e))?;
+        let response = connection
+            .receive::<PeerResponse>()
             .await
             .map_err(|e| refused(&e))?;
-        let Some(Answer::Backup(len)) = answer else {
-            return Err(StoreError::Refused(format!(
-                "{address} answered another question"
-            )));
+        let Some(PeerResponse::Backup(len)) = response else {
+            return Err(StoreError::Refused(unexpected_response(address)));
         };
         let mut file = tokio::fs::File::create(to).await.map_err(|e| refused(&e))?;
         copy_exactly(&mut connection.reader, &mut file, len?)
@@ -462,14 +233,14 @@ impl Peers {
         file.flush().await.map_err(|e| refused(&e))
     }
 
-    /// Sends an upload and waits for what became of it.
+    /// Sends the file `from` as an upload and waits for its result.
     ///
     /// # Errors
-    /// The leader's, or `Unknown` for what broke on the way.
+    /// The leader's; `Refused` if nothing was sent; `Unknown` if the connection failed afterwards.
     pub async fn send_load(
         &self,
         address: &str,
-        ask: &Ask,
+        request: &PeerRequest,
         from: &Path,
         limit: Duration,
     ) -> Result<Served, StoreError> {
@@ -487,61 +258,35 @@ impl Peers {
             .await
             .map_err(|e| StoreError::Refused(e.to_string()))?
             .len();
-        connection.send(ask).await.map_err(unknown)?;
+        connection.send(request).await.map_err(unknown)?;
         let Connection { reader, writer, .. } = &mut connection;
-        let mut answer = pin!(read_frame::<_, Answer>(reader, MAX_FRAME_BYTES));
+        let mut response = pin!(read_frame::<_, PeerResponse>(reader, MAX_FRAME_BYTES));
         let sending = async {
             copy_exactly(&mut file, writer, len).await?;
             writer.flush().await
         };
-        // A leader that refuses does so before it has all.
-        let answered = tokio::select! {
+        // A leader that refuses the upload responds before it has received all of it.
+        let received = tokio::select! {
             biased;
-            early = &mut answer => early,
+            early = &mut response => early,
             sent = sending => match sent {
-                Ok(()) => answer.await,
-                Err(e) => match timeout(LAST_WORDS_TIMEOUT, answer).await {
+                Ok(()) => response.await,
+                Err(e) => match timeout(LATE_RESPONSE_TIMEOUT, response).await {
                     Ok(Ok(Some(refusal))) => Ok(Some(refusal)),
                     _ => Err(e),
                 },
             },
         };
-        match answered.map_err(unknown)? {
-            Some(Answer::Served(served)) => served,
+        match received.map_err(unknown)? {
+            Some(PeerResponse::Served(served)) => served,
             _ => Err(StoreError::Unknown(format!(
-                "{address} did not say what became of the load"
+                "{address} did not report the result of the load"
             ))),
         }
     }
 }
 
-/// Moves exactly `len` bytes, with an idle limit.
-///
-/// # Errors
-/// Either side broke or stalled, or the source is shorter.
-pub async fn copy_exactly<R, W>(reader: &mut R, writer: &mut W, len: u64) -> io::Result<()>
-where
-    R: tokio::io::AsyncRead + Unpin,
-    W: tokio::io::AsyncWrite + Unpin,
-{
-    let mut piece = vec![0; PIECE_BYTES];
-    let mut left = len;
-    while left > 0 {
-        let want = usize::try_from(left).unwrap_or(usize::MAX).min(piece.len());
-        let Some(part) = piece.get_mut(..want) else {
-            break;
-        };
-        let stalled = |_| io::Error::from(io::ErrorKind::TimedOut);
-        let got = timeout(TRANSFER_IDLE_TIMEOUT, reader.read(part))
-            .await
-            .map_err(stalled)??;
-        let Some(part) = part.get(..got).filter(|p| !p.is_empty()) else {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        };
-        timeout(TRANSFER_IDLE_TIMEOUT, writer.write_all(part))
-            .await
-            .map_err(stalled)??;
-        left -= got as u64;
-    }
-    Ok(())
+/// The error text for a response of another kind than the request demands.
+pub fn unexpected_response(address: &str) -> String {
+    format!("unexpected response from {address}")
 }

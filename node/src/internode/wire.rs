@@ -1,7 +1,7 @@
-//! Connections on the inter-node port: dialing, the handshake, frames. Knows nothing about what the frames carry.
+//! Connections on the inter-node port: dialing, the handshake and frames. The content of the frames is defined elsewhere.
 //!
 //! Every connection begins with one [`Hello`] and one [`Welcome`]. The hello names the purpose, so that heartbeats never wait behind
-//! a bulk transfer, and both sides' identities, so that a frame can only reach the data directory it was meant for.
+//! a bulk transfer, and the identities of both nodes, so that a frame reaches only the data directory that it is meant for.
 use std::{io, net::SocketAddr, time::Duration};
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -16,20 +16,20 @@ use tokio::{
 
 use crate::{identity::Cluster, version};
 
-/// Starts every hello: tells our port from anything else at the first bytes.
+/// The first bytes of every connection. They distinguish this protocol from any other.
 const MAGIC: [u8; 4] = *b"RQN1";
-/// Version of everything that follows the magic. Nodes of different versions refuse each other with a clear text.
+/// Version of everything after the magic bytes. Nodes with different versions refuse each other's connections and say why.
 const PROTOCOL_VERSION: u16 = 1;
-/// Largest frame, except for appends to nodes that take more (`raft/network/pipeline.rs`): a forwarded batch, or entries (at most 4 MiB by the log reader's
-/// cap, or one of at most 49 MiB), with room.
+/// Largest frame: holds a forwarded batch of writes, or log entries (at most 4 MiB together, or a single one of at most 49 MiB). Appends
+/// to nodes that accept more have a larger limit (`raft/pipeline.rs`).
 pub const MAX_FRAME_BYTES: usize = 64 << 20;
-/// A hello is small; whoever sends more is not one of us.
+/// Largest hello. Hellos are small, so a larger one comes from another program.
 const MAX_HELLO_BYTES: usize = 64 << 10;
-/// Largest message of somebody who has not shown to be of this cluster: joins and notices are a few hundred bytes, a pledge names some members.
-pub const MAX_STRANGERS_FRAME_BYTES: usize = 64 << 10;
-/// How long the first frame may take, so that silent connections do not pile up: a few round trips with lost packets.
+/// Largest message of a node that has not proven to be a member: joins and notices have a few hundred bytes, a pledge names some members.
+pub const MAX_UNKNOWN_FRAME_BYTES: usize = 64 << 10;
+/// Time limit for the hello, so that silent connections do not accumulate: a few round trips with lost packets.
 pub const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
-/// Memory for a message is taken as its bytes arrive, at least this much at a time: nobody gets 64 MiB by announcing them.
+/// Memory for a message is allocated as its bytes arrive, at least this much at a time, so that announcing 64 MiB does not allocate them.
 const FRAME_STEP_BYTES: usize = 256 << 10;
 /// Socket buffers between nodes; frames are tens of KiB under load.
 const BUFFER_BYTES: usize = 64 << 10;
@@ -37,13 +37,13 @@ const BUFFER_BYTES: usize = 64 << 10;
 /// What a connection is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Purpose {
-    /// Log replication: requests pipelined, answers in order.
+    /// Log replication: pipelined requests, responses in the same order.
     Append,
-    /// Heartbeats, votes, leadership transfer: one at a time.
+    /// Heartbeats, votes and leadership transfer: one request at a time.
     Beat,
-    /// One snapshot: its head, the file, one answer.
+    /// One snapshot: its header, the file, one response.
     Snapshot,
-    /// Joining, leaving, forwarded client work: one request at a time.
+    /// Joining, leaving and forwarded client work: one request at a time.
     Cluster,
 }
 
@@ -54,7 +54,7 @@ pub struct Hello {
     pub purpose: Purpose,
     /// Raft id of the dialing node.
     pub from: String,
-    /// Raft id that the dialing node means to reach; `None` for [`Purpose::Cluster`], where only the address is known.
+    /// Raft id of the node that the dialing node expects; `None` for [`Purpose::Cluster`], where it knows only the address.
     pub to: Option<String>,
     /// The dialing node's cluster, if it has one.
     pub cluster: Option<Cluster>,
@@ -63,7 +63,7 @@ pub struct Hello {
     pub version: u16,
 }
 
-/// For a last field that nodes of version 1 do not send.
+/// Deserializes a last field that nodes of format version 1 do not send.
 ///
 /// # Errors
 /// None; the signature is serde's.
@@ -71,62 +71,62 @@ pub fn unsaid_is_one<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Resul
     Ok(u16::deserialize(deserializer).unwrap_or(version::UNSAID))
 }
 
-/// The answer to a hello.
+/// The response to a hello.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Welcome {
-    /// Go ahead.
+    /// The connection is accepted.
     Accepted,
-    /// Not with me; the reason is for a person.
+    /// The connection is refused; the reason is a text for people.
     Refused(String),
-    /// Go ahead; the answering node speaks up to this format version. Only for those who said theirs.
+    /// The connection is accepted, and the accepting node understands up to this format version. Sent only to nodes that sent theirs.
     AcceptedAs(u16),
 }
 
-/// Why talking to another node failed.
+/// Why a call to another node failed.
 #[derive(Debug, thiserror::Error)]
 pub enum WireError {
     /// Name resolution or connecting failed: nothing was sent.
     #[error("dial tcp {address}: {source}")]
     Dial {
-        /// As configured.
+        /// Address as configured.
         address: String,
-        /// The system's answer.
+        /// The system's error.
         source: io::Error,
     },
     /// The other side answered the hello with a refusal: nothing was sent.
     #[error("{address} refused: {reason}")]
     Refused {
-        /// As configured.
+        /// Address as configured.
         address: String,
-        /// Its words.
+        /// The reason that it gave.
         reason: String,
     },
-    /// The connection broke or spoke nonsense after the handshake: what was sent may have taken effect.
+    /// The connection failed after the handshake, or carried invalid data: what was sent may have taken effect.
     #[error("connection with {address}: {source}")]
     Broken {
-        /// As configured.
+        /// Address as configured.
         address: String,
-        /// What happened.
+        /// The error.
         source: io::Error,
     },
-    /// No answer in time: what was sent may have taken effect.
+    /// No response in time: what was sent may have taken effect.
     #[error("timeout waiting for {address}")]
     Timeout {
-        /// As configured.
+        /// Address as configured.
         address: String,
     },
-    /// Another node leads now, and the one that was asked as the leader does not even say who it is.
+    /// Another node leads now, and the former leader, to which the request was sent, does not respond any more.
     #[error("{address} does not lead any more, and does not answer")]
     Silent {
-        /// As configured.
+        /// Address as configured.
         address: String,
-        /// The connection was not even there: nothing was sent.
+        /// No connection had been established: nothing was sent.
         nothing_sent: bool,
     },
 }
 
 impl WireError {
-    /// Nothing of the request can have reached the other side.
+    /// No byte of the request can have reached the other side.
     pub fn nothing_sent(&self) -> bool {
         match self {
             Self::Dial { .. } | Self::Refused { .. } => true,
@@ -136,7 +136,8 @@ impl WireError {
     }
 }
 
-/// What a connection is made of. Encryption is to make this the TLS stream; the handshake then takes place where [`Connection::new`] is called.
+/// The transport of a connection. With encryption this will be a TLS stream; its handshake then takes place where [`Connection::new`] is
+/// called.
 type Stream = TcpStream;
 /// The reading half of a connection.
 pub type Reader = BufReader<ReadHalf<Stream>>;
@@ -170,10 +171,10 @@ impl Connection {
         })
     }
 
-    /// Resolves `address` anew (pods change their IPs), connects and greets. All of it within `limit`.
+    /// Resolves `address` again (pods change their IPs), connects and exchanges hello and welcome, all of it within `limit`.
     ///
     /// # Errors
-    /// See [`WireError`]; after any of them nothing of the caller's was sent.
+    /// See [`WireError`]. After any of them, nothing of the caller's request was sent.
     pub async fn dial(address: &str, hello: &Hello, limit: Duration) -> Result<Self, WireError> {
         let dial = |source| WireError::Dial {
             address: address.to_owned(),
@@ -217,10 +218,10 @@ impl Connection {
         }
     }
 
-    /// Reads the hello of an accepted connection. The caller answers with [`Connection::answer`].
+    /// Reads the hello of an accepted connection. The caller responds with [`Connection::accepted`] or [`Connection::answer`].
     ///
     /// # Errors
-    /// Not one of us, another protocol version, or too slow.
+    /// Another protocol, another protocol version, or too slow.
     pub async fn accept(stream: TcpStream, from: SocketAddr) -> io::Result<(Self, Hello)> {
         let mut connection = Self::new(stream, from.to_string())?;
         let read = async {
@@ -251,11 +252,11 @@ impl Connection {
         Ok((connection, hello))
     }
 
-    /// The same connection, woken by the runtime that runs the caller. Only before the hello is answered: whatever had arrived
-    /// afterwards would be lost.
+    /// Moves the connection to the runtime that runs the caller. Allowed only before the response to the hello: bytes that arrived later
+    /// would be lost.
     ///
     /// # Errors
-    /// The system's; the other side spoke before it was answered.
+    /// The system's, or the other side has sent something before the response.
     pub fn moved_here(self) -> io::Result<Self> {
         if !self.reader.buffer().is_empty() {
             return Err(io::Error::new(
@@ -270,10 +271,10 @@ impl Connection {
         })
     }
 
-    /// Answers the hello with yes, and says which version this node speaks if the other side can read that.
+    /// Accepts the hello. Sends this node's format version if the other side understands that.
     ///
     /// # Errors
-    /// The connection broke.
+    /// The connection failed.
     pub async fn accepted(&mut self) -> io::Result<()> {
         let welcome = if self.version > version::UNSAID {
             Welcome::AcceptedAs(version::NEWEST)
@@ -283,10 +284,10 @@ impl Connection {
         self.answer(&welcome).await
     }
 
-    /// Answers the hello.
+    /// Responds to the hello.
     ///
     /// # Errors
-    /// The connection broke.
+    /// The connection failed.
     pub async fn answer(&mut self, welcome: &Welcome) -> io::Result<()> {
         write_frame(&mut self.writer, welcome).await?;
         self.writer.flush().await
@@ -295,7 +296,7 @@ impl Connection {
     /// Sends one message and flushes.
     ///
     /// # Errors
-    /// The connection broke.
+    /// The connection failed.
     pub async fn send<T: Serialize>(&mut self, message: &T) -> io::Result<()> {
         write_frame(&mut self.writer, message).await?;
         self.writer.flush().await
@@ -304,7 +305,7 @@ impl Connection {
     /// Receives one message; `None` if the other side closed between messages.
     ///
     /// # Errors
-    /// The connection broke or carried nonsense.
+    /// The connection failed or carried invalid data.
     pub async fn receive<T: DeserializeOwned>(&mut self) -> io::Result<Option<T>> {
         self.receive_within(MAX_FRAME_BYTES).await
     }
@@ -320,7 +321,7 @@ impl Connection {
         read_frame(&mut self.reader, limit_bytes).await
     }
 
-    /// Names this connection in an error about it.
+    /// Turns an I/O error of this connection into a [`WireError`] that names its address.
     pub fn broken(&self, source: io::Error) -> WireError {
         WireError::Broken {
             address: self.address.clone(),
@@ -329,7 +330,7 @@ impl Connection {
     }
 }
 
-/// Tries every address that the name has, in order.
+/// Tries every address of the name, in order.
 async fn connect(address: &str) -> io::Result<TcpStream> {
     let mut last = io::Error::new(io::ErrorKind::NotFound, "no such host");
     for socket in tokio::net::lookup_host(address).await? {
@@ -344,7 +345,7 @@ async fn connect(address: &str) -> io::Result<TcpStream> {
 /// Writes one length-prefixed message; the caller flushes.
 ///
 /// # Errors
-/// The connection broke, or the message is over [`MAX_FRAME_BYTES`].
+/// The connection failed, or the message is over [`MAX_FRAME_BYTES`].
 pub async fn write_frame<W: AsyncWrite + Unpin, T: Serialize>(
     writer: &mut W,
     message: &T,
@@ -355,7 +356,7 @@ pub async fn write_frame<W: AsyncWrite + Unpin, T: Serialize>(
 /// As [`write_frame`], for messages of at most `limit_bytes`.
 ///
 /// # Errors
-/// The connection broke, or the message is over the limit.
+/// The connection failed, or the message is over the limit.
 pub async fn write_frame_within<W: AsyncWrite + Unpin, T: Serialize>(
     writer: &mut W,
     message: &T,
@@ -381,7 +382,7 @@ pub async fn write_frame_within<W: AsyncWrite + Unpin, T: Serialize>(
 /// Reads one message of at most `limit_bytes`; `None` at a clean end.
 ///
 /// # Errors
-/// The connection broke, the message is over the limit, or it is not a `T`.
+/// The connection failed, the message is over the limit, or it is not a `T`.
 pub async fn read_frame<R: AsyncRead + Unpin, T: DeserializeOwned>(
     reader: &mut R,
     limit_bytes: usize,
@@ -413,7 +414,8 @@ pub async fn read_frame<R: AsyncRead + Unpin, T: DeserializeOwned>(
 }
 
 impl Connection {
-    /// Waits until the other side closes. Whoever waits for an answer says nothing meanwhile; if it does, this waits for ever.
+    /// Waits until the other side closes the connection. Meant for the time while the other side waits for a response and sends nothing; if
+    /// it does send something, this never completes.
     pub async fn closed(&mut self) {
         match self.reader.fill_buf().await {
             Ok(arrived) if !arrived.is_empty() => std::future::pending().await,
@@ -421,7 +423,7 @@ impl Connection {
         }
     }
 
-    /// Nothing has arrived and the other side has not closed: the connection may carry another request.
+    /// Nothing has arrived and the other side has not closed the connection, so it may be used for another request.
     pub fn is_idle(&mut self) -> bool {
         use futures_util::FutureExt;
         self.reader.buffer().is_empty() && self.reader.fill_buf().now_or_never().is_none()

@@ -1,12 +1,13 @@
-//! Places on the inter-node port: members have their own, and strangers share a few, so that nobody from outside can keep members out.
+//! Admission of connections on the inter-node port: members have connection slots of their own, and all other nodes share a few, so that
+//! connections from outside cannot keep members out.
 //!
-//! A stranger is whoever has not shown yet that it is of this cluster. What shows it is random and told to nobody outside: the cluster's
-//! id, a member's Raft id, or this node's.
+//! A node proves that it belongs to this cluster by knowing the cluster's id, a member's Raft id or this node's Raft id. They are random,
+//! and no node outside the cluster is told them.
 use std::{
     collections::BTreeMap,
     net::{IpAddr, Ipv6Addr},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
 };
@@ -16,21 +17,22 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{identity::Cluster, internode::wire::Hello};
 
-/// Strangers of one address at a time: nodes that join or form a cluster from one machine need a few each.
-const MAX_OF_ONE_ADDRESS: usize = 32;
+/// Connections of non-members from one address at a time. Nodes of one machine that join or form a cluster need a few each.
+const MAX_PER_ADDRESS: usize = 32;
 
-/// What a connection's hello shows about who speaks.
+/// What a connection's hello proves about the other node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
-    /// Nothing. It may ask to join, and learns nothing.
-    Stranger,
-    /// It is of this cluster, but not a member that this node knows: removed, left out of a recovery, or just admitted. It is told why it is refused.
-    Acquainted,
-    /// A member, or the leader that a node without a cluster has asked to admit it.
+    /// Nothing. The node may ask to join, and learns nothing.
+    Unknown,
+    /// It belongs to this cluster, but this node does not know it as a member: it was removed, left out of a recovery, or has just been
+    /// added. Its requests are refused with the reason.
+    SameCluster,
+    /// It is a member, or the leader that this node, without a cluster so far, has asked to be added by.
     Member,
 }
 
-/// Who speaks, by what only members can know.
+/// Derives the standing from what only members can know.
 pub fn standing(
     hello: &Hello,
     raft_id: &str,
@@ -42,67 +44,69 @@ pub fn standing(
     if hello.to.as_deref() == Some(raft_id) || is_member(&hello.from) {
         Standing::Member
     } else if same_cluster {
-        Standing::Acquainted
+        Standing::SameCluster
     } else {
-        Standing::Stranger
+        Standing::Unknown
     }
 }
 
-/// The places of one port.
+/// The connection slots of one port.
 #[derive(Debug)]
-pub struct Places {
-    strangers: Mutex<Strangers>,
+pub struct ConnectionSlots {
+    non_members: Mutex<NonMembers>,
     members: Arc<Semaphore>,
 }
 
 #[derive(Debug)]
-struct Strangers {
+struct NonMembers {
     max: usize,
     next_id: u64,
-    /// The oldest first.
-    here: Vec<Stranger>,
+    /// Open connections, the oldest first.
+    connections: Vec<NonMember>,
 }
 
 #[derive(Debug)]
-struct Stranger {
+struct NonMember {
     id: u64,
     address: IpAddr,
     busy: Arc<AtomicBool>,
-    sent_away: CancellationToken,
+    evicted: CancellationToken,
 }
 
-/// Where a new stranger goes.
+/// How a new connection gets a slot.
 #[derive(Debug, PartialEq, Eq)]
-enum Room {
+enum Admission {
+    /// A slot is free.
     Free,
-    /// To the place of this one, which waits for its own side.
-    Instead(usize),
-    None,
+    /// The idle connection at this position is closed for it.
+    Evict(usize),
+    /// It gets none.
+    Refuse,
 }
 
-/// Decides from the address and business of those who are there, the oldest first. An address that has used up its share makes room
-/// for itself; otherwise the address with the most waiting connections does.
-fn room(here: &[(IpAddr, bool)], max: usize, from: IpAddr) -> Room {
+/// Decides on a new connection from `from`. `open` lists the open connections as (address, busy), the oldest first. An address that has used
+/// up its share loses its own oldest idle connection; otherwise the address with the most idle connections loses one.
+fn admission(open: &[(IpAddr, bool)], max: usize, from: IpAddr) -> Admission {
     let oldest_idle = |address: IpAddr| {
-        let found = here.iter().position(|(a, busy)| *a == address && !busy);
-        found.map_or(Room::None, Room::Instead)
+        let found = open.iter().position(|(a, busy)| *a == address && !busy);
+        found.map_or(Admission::Refuse, Admission::Evict)
     };
-    if here.iter().filter(|(a, _)| *a == from).count() >= MAX_OF_ONE_ADDRESS {
+    if open.iter().filter(|(a, _)| *a == from).count() >= MAX_PER_ADDRESS {
         return oldest_idle(from);
     }
-    if here.len() < max {
-        return Room::Free;
+    if open.len() < max {
+        return Admission::Free;
     }
     let mut idle: BTreeMap<IpAddr, usize> = BTreeMap::new();
-    for (address, _) in here.iter().filter(|(_, busy)| !busy) {
+    for (address, _) in open.iter().filter(|(_, busy)| !busy) {
         *idle.entry(*address).or_default() += 1;
     }
-    let crowd = idle.into_iter().max_by_key(|(_, count)| *count);
-    crowd.map_or(Room::None, |(address, _)| oldest_idle(address))
+    let most = idle.into_iter().max_by_key(|(_, count)| *count);
+    most.map_or(Admission::Refuse, |(address, _)| oldest_idle(address))
 }
 
-/// One machine, as far as addresses tell: whoever has an IPv6 address has a whole network of them.
-fn machine(address: IpAddr) -> IpAddr {
+/// The address under which a machine's connections are counted: an IPv6 machine usually has a whole /64 network of addresses.
+fn counted_address(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(v6) => {
             const HOST_BITS: u32 = 64;
@@ -113,106 +117,106 @@ fn machine(address: IpAddr) -> IpAddr {
     }
 }
 
-impl Places {
-    /// Places for so many at a time.
-    pub fn new(max_members: usize, max_strangers: usize) -> Arc<Self> {
+impl ConnectionSlots {
+    /// Slots for this many connections at a time.
+    pub fn new(max_members: usize, max_non_members: usize) -> Arc<Self> {
         Arc::new(Self {
-            strangers: Mutex::new(Strangers {
-                max: max_strangers,
+            non_members: Mutex::new(NonMembers {
+                max: max_non_members,
                 next_id: 0,
-                here: Vec::new(),
+                connections: Vec::new(),
             }),
             members: Arc::new(Semaphore::new(max_members)),
         })
     }
 
-    /// Takes a new connection in, as a stranger; if need be instead of another one that waits for its own side. `None`: all are busy.
-    pub fn enter(self: &Arc<Self>, from: IpAddr) -> Option<Visitor> {
-        let address = machine(from);
-        let mut strangers = self.lock();
-        let here: Vec<(IpAddr, bool)> = strangers
-            .here
+    /// Gives a new connection a non-member's slot, if necessary that of an idle connection, which is closed. `None` if all are busy.
+    pub fn admit(self: &Arc<Self>, from: IpAddr) -> Option<Slot> {
+        let address = counted_address(from);
+        let mut non_members = self.lock();
+        let open: Vec<(IpAddr, bool)> = non_members
+            .connections
             .iter()
-            .map(|s| (s.address, s.busy.load(Ordering::Relaxed)))
+            .map(|c| (c.address, c.busy.load(Ordering::Relaxed)))
             .collect();
-        match room(&here, strangers.max, address) {
-            Room::Free => {}
-            Room::Instead(at) => strangers.here.remove(at).sent_away.cancel(),
-            Room::None => return None,
+        match admission(&open, non_members.max, address) {
+            Admission::Free => {}
+            Admission::Evict(at) => non_members.connections.remove(at).evicted.cancel(),
+            Admission::Refuse => return None,
         }
-        let id = strangers.next_id;
-        strangers.next_id += 1;
-        let (busy, sent_away) = (Arc::default(), CancellationToken::new());
-        strangers.here.push(Stranger {
+        let id = non_members.next_id;
+        non_members.next_id += 1;
+        let (busy, evicted) = (Arc::default(), CancellationToken::new());
+        non_members.connections.push(NonMember {
             id,
             address,
             busy: Arc::clone(&busy),
-            sent_away: sent_away.clone(),
+            evicted: evicted.clone(),
         });
-        Some(Visitor {
-            places: Arc::clone(self),
+        Some(Slot {
+            slots: Arc::clone(self),
             id,
             busy,
-            sent_away,
+            evicted,
             member: None,
         })
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Strangers> {
-        self.strangers
+    fn lock(&self) -> MutexGuard<'_, NonMembers> {
+        self.non_members
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn forget(&self, id: u64) {
-        self.lock().here.retain(|stranger| stranger.id != id);
+    fn remove(&self, id: u64) {
+        self.lock().connections.retain(|c| c.id != id);
     }
 }
 
-/// A connection's place; free again when dropped.
+/// A connection's slot; free again when dropped.
 #[derive(Debug)]
-pub struct Visitor {
-    places: Arc<Places>,
+pub struct Slot {
+    slots: Arc<ConnectionSlots>,
     id: u64,
     busy: Arc<AtomicBool>,
-    sent_away: CancellationToken,
+    evicted: CancellationToken,
     member: Option<OwnedSemaphorePermit>,
 }
 
-impl Visitor {
-    /// Still on a stranger's place.
-    pub fn is_stranger(&self) -> bool {
-        self.member.is_none()
+impl Slot {
+    /// This is a member's slot.
+    pub fn is_members(&self) -> bool {
+        self.member.is_some()
     }
 
-    /// Gives it a member's place. False if all are taken.
-    pub fn admit(&mut self) -> bool {
+    /// Exchanges the slot for a member's. False if all of those are taken.
+    pub fn admit_member(&mut self) -> bool {
         if self.member.is_some() {
             return true;
         }
-        let Ok(place) = Arc::clone(&self.places.members).try_acquire_owned() else {
+        let Ok(permit) = Arc::clone(&self.slots.members).try_acquire_owned() else {
             return false;
         };
-        self.member = Some(place);
-        self.places.forget(self.id);
+        self.member = Some(permit);
+        self.slots.remove(self.id);
         true
     }
 
-    /// Whoever is being answered is not sent away for others.
+    /// A connection whose request is being served is not evicted.
     pub fn set_busy(&self, busy: bool) {
         self.busy.store(busy, Ordering::Relaxed);
     }
 
-    /// Cancelled when the place is given to somebody else.
-    pub fn sent_away(&self) -> CancellationToken {
-        self.sent_away.clone()
+    /// Cancelled when the slot is given to another connection.
+    pub fn evicted(&self) -> CancellationToken {
+        self.evicted.clone()
     }
 }
 
-impl Drop for Visitor {
+impl Drop for Slot {
     fn drop(&mut self) {
         if self.member.is_none() {
-            self.places.forget(self.id);
+            self.slots.remove(self.id);
         }
     }
 }
@@ -238,16 +242,16 @@ mod tests {
         let (x, y) = (cluster("x"), cluster("y"));
         #[rustfmt::skip]
         let cases = [
-            ("nothing said", "n#9", None, None, Some(&x), Standing::Stranger),
-            ("another cluster", "n#9", None, Some(&y), Some(&x), Standing::Stranger),
-            ("another data directory meant", "n#9", Some("a#0"), Some(&y), Some(&x), Standing::Stranger),
-            ("our cluster, unknown here", "n#9", None, Some(&x), Some(&x), Standing::Acquainted),
+            ("nothing said", "n#9", None, None, Some(&x), Standing::Unknown),
+            ("another cluster", "n#9", None, Some(&y), Some(&x), Standing::Unknown),
+            ("another data directory meant", "n#9", Some("a#0"), Some(&y), Some(&x), Standing::Unknown),
+            ("our cluster, unknown here", "n#9", None, Some(&x), Some(&x), Standing::SameCluster),
             ("a member", "b#2", None, Some(&x), Some(&x), Standing::Member),
             ("a member whose connection is older than its membership", "b#2", None, None, Some(&x), Standing::Member),
-            ("a member's name, another incarnation", "b#3", None, None, Some(&x), Standing::Stranger),
+            ("a member's name, another incarnation", "b#3", None, None, Some(&x), Standing::Unknown),
             ("the leader that a new node has asked", "n#9", Some("a#1"), Some(&x), None, Standing::Member),
-            ("a guess at a new node", "n#9", Some("a#"), Some(&x), None, Standing::Stranger),
-            ("no cluster on either side", "n#9", None, None, None, Standing::Stranger),
+            ("a guess at a new node", "n#9", Some("a#"), Some(&x), None, Standing::Unknown),
+            ("no cluster on either side", "n#9", None, None, None, Standing::Unknown),
         ];
         for (name, from, to, theirs, own, expected) in cases {
             let hello = Hello {
@@ -265,28 +269,28 @@ mod tests {
     #[test]
     fn who_makes_room() {
         let (a, b, c) = (address(1), address(2), address(3));
-        let many = vec![(a, false); MAX_OF_ONE_ADDRESS];
+        let many = vec![(a, false); MAX_PER_ADDRESS];
         let mut first_busy = many.clone();
         first_busy[0].1 = true;
-        let all_busy = vec![(a, true); MAX_OF_ONE_ADDRESS];
+        let all_busy = vec![(a, true); MAX_PER_ADDRESS];
         #[rustfmt::skip]
         let cases = [
-            ("the first", vec![], 4, a, Room::Free),
-            ("an address with its share", many.clone(), 128, a, Room::Instead(0)),
-            ("the oldest is being answered", first_busy, 128, a, Room::Instead(1)),
-            ("all of its share are", all_busy.clone(), 128, a, Room::None),
-            ("and others still come in", all_busy, 128, b, Room::Free),
-            ("full: the crowd makes room", vec![(b, false), (a, false), (a, false), (c, false)], 4, c, Room::Instead(1)),
-            ("full of busy ones", vec![(a, true), (b, true)], 2, c, Room::None),
+            ("the first", vec![], 4, a, Admission::Free),
+            ("an address with its share", many.clone(), 128, a, Admission::Evict(0)),
+            ("the oldest is being answered", first_busy, 128, a, Admission::Evict(1)),
+            ("all of its share are", all_busy.clone(), 128, a, Admission::Refuse),
+            ("and others still come in", all_busy, 128, b, Admission::Free),
+            ("full: the address with most idle ones loses one", vec![(b, false), (a, false), (a, false), (c, false)], 4, c, Admission::Evict(1)),
+            ("full of busy ones", vec![(a, true), (b, true)], 2, c, Admission::Refuse),
         ];
-        for (name, here, max, from, expected) in cases {
-            assert_eq!(room(&here, max, from), expected, "{name}");
+        for (name, open, max, from, expected) in cases {
+            assert_eq!(admission(&open, max, from), expected, "{name}");
         }
     }
 
     #[test]
     fn one_machine_has_many_addresses() {
-        let of = |text: &str| machine(text.parse().unwrap());
+        let of = |text: &str| counted_address(text.parse().unwrap());
         assert_eq!(of("2001:db8::1"), of("2001:db8::ffff:1"));
         assert_ne!(of("2001:db8::1"), of("2001:db8:0:1::1"));
         assert_eq!(of("::ffff:10.0.0.1"), address(1));
@@ -295,34 +299,32 @@ mod tests {
 
     #[test]
     fn silent_ones_give_way_and_members_stay() {
-        let places = Places::new(2, 8);
-        let mut member = places.enter(address(1)).unwrap();
-        assert!(member.admit() && !member.is_stranger());
-        let silent: Vec<Visitor> = (0..100)
-            .map(|_| places.enter(address(2)).unwrap())
-            .collect();
-        let gone = silent.iter().filter(|v| v.sent_away().is_cancelled());
+        let slots = ConnectionSlots::new(2, 8);
+        let mut member = slots.admit(address(1)).unwrap();
+        assert!(member.admit_member() && member.is_members());
+        let silent: Vec<Slot> = (0..100).map(|_| slots.admit(address(2)).unwrap()).collect();
+        let gone = silent.iter().filter(|slot| slot.evicted().is_cancelled());
         assert_eq!(gone.count(), 92);
-        assert!(!member.sent_away().is_cancelled());
-        let mut joiner = places.enter(address(1)).unwrap();
+        assert!(!member.evicted().is_cancelled());
+        let mut joiner = slots.admit(address(1)).unwrap();
         joiner.set_busy(true);
-        let _others: Vec<Visitor> = (0..8).map(|_| places.enter(address(3)).unwrap()).collect();
-        assert!(!joiner.sent_away().is_cancelled());
-        assert!(joiner.admit());
-        let mut third = places.enter(address(1)).unwrap();
-        assert!(!third.admit(), "both places of members are taken");
+        let _others: Vec<Slot> = (0..8).map(|_| slots.admit(address(3)).unwrap()).collect();
+        assert!(!joiner.evicted().is_cancelled());
+        assert!(joiner.admit_member());
+        let mut third = slots.admit(address(1)).unwrap();
+        assert!(!third.admit_member(), "both members' slots are taken");
         drop(member);
-        assert!(third.admit());
+        assert!(third.admit_member());
     }
 
     #[test]
     fn places_come_back() {
-        let places = Places::new(1, 3);
+        let slots = ConnectionSlots::new(1, 3);
         for _ in 0..10 {
-            let visitors: Vec<Visitor> = (0..3).filter_map(|_| places.enter(address(1))).collect();
-            visitors.iter().for_each(|v| v.set_busy(true));
-            assert_eq!(visitors.len(), 3);
-            assert!(places.enter(address(2)).is_none());
+            let open: Vec<Slot> = (0..3).filter_map(|_| slots.admit(address(1))).collect();
+            open.iter().for_each(|slot| slot.set_busy(true));
+            assert_eq!(open.len(), 3);
+            assert!(slots.admit(address(2)).is_none());
         }
     }
 }

@@ -1,41 +1,166 @@
-//! Reads that another node sends on: what they give, and their end when nobody waits for it any more.
-use std::{future::Future, io};
+//! Clients' reads and writes that another node forwards to this one as the leader.
+use std::io;
 
-use node_db::{Origin, Part};
+use node_db::{Origin, Part, Read};
 use tokio::time::timeout;
 
+use super::{
+    caller::{origin_of, while_connected},
+    requests::RequestServer,
+};
 use crate::{
-    identity::name_of,
+    auth::Perm,
     internode::{
-        client::{Answer, TRANSFER_IDLE_TIMEOUT},
+        messages::{ForwardedWrite, PeerRequest, PeerResponse, WriteResponse},
+        transfer::TRANSFER_IDLE_TIMEOUT,
         wire::{Connection, Hello},
     },
-    store::{Credentials, ReadAnswer, SIGN_OF_LIFE_INTERVAL, Served, StoreError},
+    metrics::Counter,
+    store::{KEEPALIVE_INTERVAL, ReadResponse},
+    store_types::{Credentials, ReadOptions, Served, StoreError},
 };
 
-/// Pieces come only to whoever asked for them.
-pub(super) fn whole(answered: ReadAnswer) -> Result<Served, StoreError> {
-    match answered {
-        ReadAnswer::Whole(served) => Ok(served),
-        ReadAnswer::Parts(_) => Err(StoreError::Refused("the result came in pieces".into())),
+impl RequestServer {
+    /// Serves `Read`.
+    pub(super) async fn read_whole(&self, request: PeerRequest, hello: &Hello) -> PeerResponse {
+        let PeerRequest::Read {
+            read,
+            options,
+            credentials,
+        } = request
+        else {
+            return PeerResponse::Done(Err(StoreError::Refused("not a read".into())));
+        };
+        self.metrics.count(Counter::ClusterNumQueryReq);
+        let origin = origin_of(hello, &credentials);
+        let response = self.read(&read, &options, false, &credentials, origin);
+        PeerResponse::Served(response.await.and_then(whole))
+    }
+
+    /// Serves `ReadParts`. Fails if the other side has closed the connection.
+    pub(super) async fn read_in_parts(
+        &self,
+        connection: &mut Connection,
+        hello: &Hello,
+        request: PeerRequest,
+    ) -> io::Result<()> {
+        let PeerRequest::ReadParts {
+            read,
+            options,
+            credentials,
+            client,
+        } = request
+        else {
+            return Ok(());
+        };
+        self.metrics.count(Counter::ClusterNumQueryReq);
+        let origin = Origin {
+            client,
+            ..origin_of(hello, &credentials)
+        };
+        let response = self.read(&read, &options, true, &credentials, origin);
+        match while_connected(connection, response).await {
+            Some(response) => send_read(connection, response).await,
+            None => Err(io::ErrorKind::UnexpectedEof.into()),
+        }
+    }
+
+    async fn read(
+        &self,
+        read: &Read,
+        options: &ReadOptions,
+        in_parts: bool,
+        credentials: &Option<Credentials>,
+        origin: Origin,
+    ) -> Result<ReadResponse, StoreError> {
+        self.authorized(credentials.as_ref(), Perm::Query, "query")?;
+        self.store
+            .query_as_leader(read, options, in_parts, origin)
+            .await
+    }
+
+    /// Serves `Write` and `BoundedWrite`. `bounds` belongs to the first writes, in order; `Write` has none.
+    pub(super) async fn write(
+        &self,
+        mut writes: Vec<ForwardedWrite>,
+        bounds: Vec<node_db::Bounds>,
+    ) -> PeerResponse {
+        for (write, bounds) in writes.iter_mut().zip(bounds) {
+            write.request.rules = node_db::Rules::V2(bounds);
+        }
+        PeerResponse::Write(self.write_all(writes).await)
+    }
+
+    async fn write_all(
+        &self,
+        writes: Vec<ForwardedWrite>,
+    ) -> Vec<Result<WriteResponse, StoreError>> {
+        self.metrics.count(counter_of(&writes));
+        let denied: Vec<Option<StoreError>> = writes.iter().map(|w| self.write_denied(w)).collect();
+        let allowed = writes
+            .into_iter()
+            .zip(&denied)
+            .filter(|(_, d)| d.is_none())
+            .map(|(w, _)| w.request)
+            .collect::<Vec<_>>();
+        let mut results = if allowed.is_empty() {
+            Vec::new()
+        } else {
+            self.store.write_as_leader(allowed).await
+        }
+        .into_iter();
+        denied
+            .into_iter()
+            .map(|denied| match denied {
+                Some(e) => Err(e),
+                None => results
+                    .next()
+                    .unwrap_or_else(|| Err(StoreError::Unknown("no answer for this write".into()))),
+            })
+            .collect()
+    }
+
+    fn write_denied(&self, write: &ForwardedWrite) -> Option<StoreError> {
+        let credentials = write.credentials.as_ref();
+        let checked = match write.request.kind {
+            node_db::Kind::Execute | node_db::Kind::ExecutePlain => {
+                self.authorized(credentials, Perm::Execute, "Execute")
+            }
+            node_db::Kind::Query => self.authorized(credentials, Perm::Query, "query"),
+            node_db::Kind::Unified | node_db::Kind::UnifiedPlain => self
+                .authorized(credentials, Perm::Query, "Request")
+                .and_then(|()| self.authorized(credentials, Perm::Execute, "Request")),
+        };
+        checked.err()
     }
 }
 
-/// Sends what a read gave, and ends the read when the other side closes the connection or takes nothing for too long.
-pub(super) async fn send_read(
+/// A result in parts is sent only in response to `ReadParts`.
+fn whole(response: ReadResponse) -> Result<Served, StoreError> {
+    match response {
+        ReadResponse::Whole(served) => Ok(served),
+        ReadResponse::Parts(_) => Err(StoreError::Refused("the result came in pieces".into())),
+    }
+}
+
+/// Sends the result of a read. Ends the read when the other side closes the connection or accepts nothing for too long.
+async fn send_read(
     connection: &mut Connection,
-    answered: Result<ReadAnswer, StoreError>,
+    response: Result<ReadResponse, StoreError>,
 ) -> io::Result<()> {
-    let mut streamed = match answered {
-        Ok(ReadAnswer::Whole(served)) => return connection.send(&Answer::Served(Ok(served))).await,
-        Ok(ReadAnswer::Parts(streamed)) => streamed,
-        Err(e) => return connection.send(&Answer::Served(Err(e))).await,
+    let mut streamed = match response {
+        Ok(ReadResponse::Whole(served)) => {
+            return connection.send(&PeerResponse::Served(Ok(served))).await;
+        }
+        Ok(ReadResponse::Parts(streamed)) => streamed,
+        Err(e) => return connection.send(&PeerResponse::Served(Err(e))).await,
     };
-    connection.send(&Answer::Parts).await?;
+    connection.send(&PeerResponse::Parts).await?;
     loop {
-        let next = timeout(SIGN_OF_LIFE_INTERVAL, streamed.next());
-        let part = match unless_gone(connection, next).await {
+        let next = timeout(KEEPALIVE_INTERVAL, streamed.next());
+        let part = match while_connected(connection, next).await {
             Some(Ok(part)) => part,
+            // An empty part keeps the other side from timing out.
             Some(Err(_elapsed)) => Part::Rows(Vec::new()),
             None => return Err(io::ErrorKind::UnexpectedEof.into()),
         };
@@ -48,23 +173,17 @@ pub(super) async fn send_read(
     }
 }
 
-/// Whom a forwarded read is for, as far as it is known here.
-pub(super) fn via(hello: &Hello, credentials: &Option<Credentials>) -> Origin {
-    Origin {
-        client: None,
-        user: credentials.as_ref().map(|given| given.username.clone()),
-        via: Some(name_of(&hello.from).to_owned()),
-    }
-}
-
-/// What `work` gives, or `None`, with the work dropped, as soon as the other side has closed the connection.
-pub(super) async fn unless_gone<T>(
-    connection: &mut Connection,
-    work: impl Future<Output = T>,
-) -> Option<T> {
-    tokio::select! {
-        biased;
-        done = work => Some(done),
-        () = connection.closed() => None,
+/// As in rqlite, requests of the two endpoints are counted separately.
+fn counter_of(writes: &[ForwardedWrite]) -> Counter {
+    let is_unified = |write: &ForwardedWrite| {
+        matches!(
+            write.request.kind,
+            node_db::Kind::Unified | node_db::Kind::UnifiedPlain
+        )
+    };
+    if writes.iter().any(is_unified) {
+        Counter::ClusterNumRequestReq
+    } else {
+        Counter::ClusterNumExecuteReq
     }
 }

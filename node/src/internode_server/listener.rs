@@ -1,16 +1,17 @@
-//! The inter-node port: accepts connections and hands each to Raft or to the cluster room, by its stated purpose.
+//! The listener of the inter-node port: accepts connections and passes each one to Raft or to the request server, by its purpose.
 use std::{
     io::{self, ErrorKind},
     net::SocketAddr,
     sync::{Arc, OnceLock},
+    time::Duration,
 };
 
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    admission::{Places, Standing, Visitor},
-    requests::ClusterServer,
+    admission::{ConnectionSlots, Slot, Standing},
+    requests::RequestServer,
 };
 use crate::{
     internode::wire::{Connection, Purpose, Welcome},
@@ -18,11 +19,14 @@ use crate::{
     raft::network::server::Server as RaftServer,
 };
 
-/// Accepts until stopped. Raft connections are refused until `raft` is set.
+/// Pause after a failure to accept. Most likely the process is out of file descriptors, and other connections have to end first.
+const ACCEPT_RETRY_PAUSE: Duration = Duration::from_millis(100);
+
+/// Accepts connections until stopped. Raft's connections are refused until `raft` is set.
 pub async fn serve(
     listener: TcpListener,
-    places: Arc<Places>,
-    cluster: ClusterServer,
+    slots: Arc<ConnectionSlots>,
+    requests: RequestServer,
     raft: Arc<OnceLock<RaftServer>>,
     stop: CancellationToken,
 ) {
@@ -34,28 +38,27 @@ pub async fn serve(
         let (stream, from) = match accepted {
             Ok(accepted) => accepted,
             Err(e) => {
-                // Out of file descriptors, most likely: let some connections end.
                 tracing::warn!(target: "mux", "accepting a connection: {e}");
-                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                tokio::time::sleep(ACCEPT_RETRY_PAUSE).await;
                 continue;
             }
         };
-        let Some(visitor) = places.enter(from.ip()) else {
-            cluster.metrics.count(Counter::ClusterNumConnRejected);
+        let Some(slot) = slots.admit(from.ip()) else {
+            requests.metrics.count(Counter::ClusterNumConnRejected);
             continue;
         };
-        cluster.metrics.count(Counter::MuxNumConnectionsHandled);
-        let (cluster, raft, stop) = (cluster.clone(), Arc::clone(&raft), stop.clone());
+        requests.metrics.count(Counter::MuxNumConnectionsHandled);
+        let (requests, raft, stop) = (requests.clone(), Arc::clone(&raft), stop.clone());
         tokio::spawn(async move {
-            let sent_away = visitor.sent_away();
-            let rejected = Arc::clone(&cluster.metrics);
+            let evicted = slot.evicted();
+            let metrics = Arc::clone(&requests.metrics);
             tokio::select! {
                 () = stop.cancelled() => {}
-                () = sent_away.cancelled() => {
-                    rejected.count(Counter::ClusterNumConnRejected);
-                    tracing::debug!(target: "mux", "connection from {from}: it was silent, and others wanted in");
+                () = evicted.cancelled() => {
+                    metrics.count(Counter::ClusterNumConnRejected);
+                    tracing::debug!(target: "mux", "connection from {from}: closed while idle, because other nodes needed its slot");
                 }
-                result = greet(stream, from, visitor, cluster, raft.get()) => {
+                result = handle(stream, from, slot, requests, raft.get()) => {
                     if let Err(e) = result {
                         tracing::debug!(target: "mux", "connection from {from}: {e}");
                     }
@@ -65,31 +68,31 @@ pub async fn serve(
     }
 }
 
-/// Hears who speaks and what for, and hands the connection on.
-async fn greet(
+/// Reads the hello and passes the connection on.
+async fn handle(
     stream: TcpStream,
     from: SocketAddr,
-    mut visitor: Visitor,
-    cluster: ClusterServer,
+    mut slot: Slot,
+    requests: RequestServer,
     raft: Option<&RaftServer>,
 ) -> io::Result<()> {
-    let greeted = Connection::accept(stream, from).await;
-    if let Err(e) = &greeted
+    let accepted = Connection::accept(stream, from).await;
+    if let Err(e) = &accepted
         && e.kind() == ErrorKind::InvalidData
     {
-        // Nobody here serves what it speaks.
-        cluster.metrics.count(Counter::MuxNumUnregisteredHandlers);
+        // The other side speaks another protocol.
+        requests.metrics.count(Counter::MuxNumUnregisteredHandlers);
     }
-    let (mut connection, hello) = greeted?;
-    if cluster.standing(&hello) == Standing::Member && !visitor.admit() {
-        cluster.metrics.count(Counter::ClusterNumConnRejected);
-        let full = "all places for members' connections are taken";
+    let (mut connection, hello) = accepted?;
+    if requests.standing(&hello) == Standing::Member && !slot.admit_member() {
+        requests.metrics.count(Counter::ClusterNumConnRejected);
+        let full = "all connection slots for members are in use";
         return connection.answer(&Welcome::Refused(full.into())).await;
     }
     match (hello.purpose, raft) {
-        (Purpose::Cluster, _) => cluster.serve(connection, hello, visitor).await,
+        (Purpose::Cluster, _) => requests.serve(connection, hello, slot).await,
         (Purpose::Append | Purpose::Beat | Purpose::Snapshot, Some(raft)) => {
-            let _place = visitor;
+            let _slot = slot;
             raft.clone().serve(connection, hello).await
         }
         (Purpose::Append | Purpose::Beat | Purpose::Snapshot, None) => {

@@ -1,4 +1,4 @@
-//! Backups and uploads between nodes: their bytes follow the answer, or the request.
+//! Backups and uploads between nodes: their bytes follow the response or the request.
 use std::io;
 
 use node_db::BackupFormat;
@@ -6,20 +6,21 @@ use tokio::io::AsyncWriteExt;
 
 use super::{
     admission::Standing,
-    forwarded::{unless_gone, via},
-    requests::ClusterServer,
+    caller::{origin_of, while_connected},
+    requests::RequestServer,
 };
 use crate::{
     auth::Perm,
     internode::{
-        client::{Answer, copy_exactly},
+        messages::PeerResponse,
+        transfer::copy_exactly,
         wire::{Connection, Hello},
     },
     metrics::Counter,
-    store::{Credentials, StoreError},
+    store_types::{Credentials, StoreError},
 };
 
-impl ClusterServer {
+impl RequestServer {
     pub(super) async fn backup(
         &self,
         connection: &mut Connection,
@@ -30,8 +31,9 @@ impl ClusterServer {
         self.metrics.count(Counter::ClusterNumBackupReq);
         let path = match self.authorized(credentials.as_ref(), Perm::Backup, "backup") {
             Ok(()) => {
-                let backup = self.store.backup_here(format, via(hello, &credentials));
-                match unless_gone(connection, backup).await {
+                let origin = origin_of(hello, &credentials);
+                let backup = self.store.backup_here(format, origin);
+                match while_connected(connection, backup).await {
                     Some(path) => path,
                     None => return Ok(()),
                 }
@@ -41,7 +43,7 @@ impl ClusterServer {
         send_backup(connection, path).await
     }
 
-    /// Asked before the first byte is taken.
+    /// Checks an upload before any of its bytes is read.
     pub(super) fn may_load(&self, credentials: Option<&Credentials>) -> Result<(), StoreError> {
         self.authorized(credentials, Perm::Load, "load")?;
         match self.consensus.get() {
@@ -67,19 +69,20 @@ impl ClusterServer {
         copy_exactly(&mut connection.reader, &mut file, len_bytes).await?;
         file.flush().await?;
         let served = self.store.load_as_leader(&path).await;
-        connection.send(&Answer::Served(served)).await
+        connection.send(&PeerResponse::Served(served)).await
     }
 }
 
-/// Says no without taking the upload. A node of the first version listens only when it has sent everything, so what a fellow node sends is thrown away.
+/// Refuses an upload. A node of format version 1 reads the response only after it has sent everything, so the upload of a node of this
+/// cluster is read and discarded.
 async fn decline_load(
     connection: &mut Connection,
     why: StoreError,
     len_bytes: u64,
     standing: Standing,
 ) -> io::Result<()> {
-    connection.send(&Answer::Served(Err(why))).await?;
-    if standing == Standing::Stranger {
+    connection.send(&PeerResponse::Served(Err(why))).await?;
+    if standing == Standing::Unknown {
         return Ok(());
     }
     copy_exactly(&mut connection.reader, &mut tokio::io::sink(), len_bytes).await
@@ -91,11 +94,11 @@ async fn send_backup(
 ) -> io::Result<()> {
     let path = match path {
         Ok(path) => path,
-        Err(e) => return connection.send(&Answer::Backup(Err(e))).await,
+        Err(e) => return connection.send(&PeerResponse::Backup(Err(e))).await,
     };
     let mut file = tokio::fs::File::open(&path).await?;
     let len = file.metadata().await?.len();
-    connection.send(&Answer::Backup(Ok(len))).await?;
+    connection.send(&PeerResponse::Backup(Ok(len))).await?;
     copy_exactly(&mut file, &mut connection.writer, len).await?;
     connection.writer.flush().await
 }

@@ -5,11 +5,12 @@ use node_api::{duration, nodes::NodeInfo};
 use node_db::{Kind, Read};
 use node_values::{Statement, StatementResult};
 
-use super::{Caller, Opened, Readiness, Store, StoreError, read::read_on_this_thread};
+use super::{Caller, Opened, Readiness, Store, read::read_on_this_thread};
 use crate::{
-    internode::client::{Answer, Ask, Meta},
+    internode::messages::{Meta, PeerRequest, PeerResponse},
     metrics::Counter,
     raft::membership::ChangeError,
+    store_types::StoreError,
 };
 
 /// A commit index is looked at this often while `/readyz?sync` waits.
@@ -40,8 +41,8 @@ impl Store {
             metrics.count(Counter::ClusterNumGetNodeApiReqLocal);
             return Ok(self.meta());
         }
-        match self.0.peers.call(address, &Ask::Meta, limit).await {
-            Ok(Answer::Meta(meta)) => Ok(meta),
+        match self.0.peers.call(address, &PeerRequest::Meta, limit).await {
+            Ok(PeerResponse::Meta(meta)) => Ok(meta),
             Ok(_) => Err(format!("{address} answered another question")),
             Err(crate::internode::wire::WireError::Timeout { .. }) => {
                 Err("timeout waiting for node to respond".into())
@@ -127,7 +128,7 @@ impl Store {
         match Self::elsewhere(opened) {
             None => self.remove_as_leader(name).await,
             Some(address) => {
-                let ask = Ask::Remove {
+                let ask = PeerRequest::Remove {
                     name: name.to_owned(),
                     credentials: caller.credentials.clone(),
                 };
@@ -151,11 +152,11 @@ impl Store {
     async fn forward_admin(
         &self,
         address: &str,
-        ask: &Ask,
+        ask: &PeerRequest,
         caller: &Caller,
     ) -> Result<(), StoreError> {
         match self.0.peers.call(address, ask, caller.timeout).await {
-            Ok(Answer::Done(done)) => done,
+            Ok(PeerResponse::Done(done)) => done,
             Ok(_) => Err(StoreError::Unknown(format!(
                 "{address} answered another question"
             ))),
@@ -178,7 +179,7 @@ impl Store {
         match Self::elsewhere(opened) {
             None => self.stepdown_as_leader(to, wait).await,
             Some(address) => {
-                let ask = Ask::StepDown {
+                let ask = PeerRequest::StepDown {
                     to: to.map(Into::into),
                     wait,
                     credentials: caller.credentials.clone(),

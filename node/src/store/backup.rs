@@ -2,8 +2,8 @@
 use node_db::{BackupFormat, Origin, Watched};
 use tempfile::TempPath;
 
-use super::{Caller, Store, StoreError};
-use crate::{internode::client::Ask, metrics::Counter};
+use super::{Caller, Store};
+use crate::{internode::messages::PeerRequest, metrics::Counter, store_types::StoreError};
 
 impl Store {
     /// Writes a backup to a temporary file; the caller streams it, dropping the path deletes it. Made by the leader unless `local`.
@@ -24,7 +24,7 @@ impl Store {
             return Err(StoreError::LeaderNotFound);
         };
         let path = self.scratch()?;
-        let ask = Ask::Backup {
+        let ask = PeerRequest::Backup {
             format,
             credentials: caller.credentials.clone(),
         };

@@ -9,15 +9,15 @@ use std::{
 };
 
 use node_db::{ContentHash, Hashing};
-use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
-use super::{Caller, Opened, Store, StoreError};
+use super::{Caller, Opened, Store};
 use crate::{
-    internode::client::{Answer, Ask},
+    internode::messages::{PeerRequest, PeerResponse},
     metrics::Counter,
     rejoin::{self, Rejoin},
     stop::stopped_within,
+    store_types::{Comparison, CopyDecision, HashReport, MemberCopy, StoreError, Verdict},
 };
 
 /// How often members that have not finished are asked.
@@ -30,70 +30,6 @@ const PERIODIC_LIMIT: Duration = Duration::from_secs(6 * 60 * 60);
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 /// A leader that has not judged yet, or does not want this node to leave yet, is asked again after this time.
 const AGAIN: Duration = Duration::from_secs(2);
-
-/// One member's copy.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Copy {
-    /// Raft id.
-    pub id: String,
-    /// It votes.
-    pub voter: bool,
-    /// Of its content; `None`: not known, see `note`.
-    pub hash: Option<ContentHash>,
-    /// Why there is no hash.
-    pub note: String,
-}
-
-/// What a comparison found.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Verdict {
-    /// All hashes that are known are equal.
-    Equal,
-    /// More than half of the voters have this hash; others have another one.
-    Differ {
-        /// The majority's.
-        right: ContentHash,
-        /// Raft ids of those with another one.
-        wrong: Vec<String>,
-    },
-    /// There are several hashes, and none has a majority: a person has to decide.
-    Undecided,
-}
-
-/// A comparison.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Comparison {
-    /// Index of the entry at which all content was hashed.
-    pub index: u64,
-    /// When it was judged, microseconds since the Unix epoch.
-    pub unix_micros: u64,
-    /// All members.
-    pub copies: Vec<Copy>,
-    /// The judgement.
-    pub verdict: Verdict,
-}
-
-/// What a member says of its hashing at an index.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Told {
-    /// Not applied yet, or under way.
-    Later,
-    /// Done.
-    Done(ContentHash),
-    /// There will be none; why.
-    Never(String),
-}
-
-/// The leader's word on a member's copy.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Judgement {
-    /// The majority's hash at the index that was asked about; `None`: not judged, or without a majority.
-    pub right: Option<ContentHash>,
-    /// The others have a quorum without this member: it may leave its copy behind.
-    pub may_leave: bool,
-    /// Raft addresses of the other members.
-    pub addresses: Vec<String>,
-}
 
 /// This node's copy is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -122,7 +58,7 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 }
 
 /// Judges copies: the hash of more than half of all voters is right.
-pub fn judge(copies: &[Copy]) -> Verdict {
+pub fn judge(copies: &[MemberCopy]) -> Verdict {
     let known: Vec<_> = copies.iter().filter(|copy| copy.hash.is_some()).collect();
     let Some(first) = known.first() else {
         return Verdict::Equal;
@@ -159,12 +95,14 @@ pub fn may_leave(members: &[(String, bool, bool)], asker: &str) -> bool {
 }
 
 /// What a node says of its hashing at `index`, from the last one that it began.
-pub fn tell(last: Option<(u64, Hashing)>, index: u64) -> Told {
+pub fn tell(last: Option<(u64, Hashing)>, index: u64) -> HashReport {
     match last {
-        Some((at, Hashing::Done(hash))) if at == index => Told::Done(hash),
-        Some((at, Hashing::Failed(why))) if at == index => Told::Never(why),
-        Some((at, _)) if at > index => Told::Never("a later comparison has taken its place".into()),
-        Some(_) | None => Told::Later,
+        Some((at, Hashing::Done(hash))) if at == index => HashReport::Done(hash),
+        Some((at, Hashing::Failed(why))) if at == index => HashReport::Unavailable(why),
+        Some((at, _)) if at > index => {
+            HashReport::Unavailable("a later comparison has taken its place".into())
+        }
+        Some(_) | None => HashReport::Pending,
     }
 }
 
@@ -219,7 +157,7 @@ impl Store {
         let Some(address) = Self::elsewhere(opened) else {
             return self.compare_as_leader(caller.timeout).await;
         };
-        let ask = Ask::Compare {
+        let ask = PeerRequest::Compare {
             limit: caller.timeout,
             credentials: caller.credentials.clone(),
         };
@@ -229,7 +167,7 @@ impl Store {
             .call(&address, &ask, caller.timeout + ASK_LIMIT)
             .await
         {
-            Ok(Answer::Compared(compared)) => compared,
+            Ok(PeerResponse::Compared(compared)) => compared,
             Ok(_) => Err(StoreError::Refused(format!(
                 "{address} answered another request"
             ))),
@@ -237,10 +175,10 @@ impl Store {
         }
     }
 
-    fn members_to_ask(&self, opened: &Opened) -> Vec<Copy> {
+    fn members_to_ask(&self, opened: &Opened) -> Vec<MemberCopy> {
         let members = opened.consensus.members().into_iter();
         members
-            .map(|(id, _, voter)| Copy {
+            .map(|(id, _, voter)| MemberCopy {
                 id: id.0.to_string(),
                 voter,
                 hash: None,
@@ -249,7 +187,7 @@ impl Store {
             .collect()
     }
 
-    async fn ask_for_hashes(&self, opened: &Opened, index: u64, copies: &mut [Copy]) {
+    async fn ask_for_hashes(&self, opened: &Opened, index: u64, copies: &mut [MemberCopy]) {
         let addresses: BTreeMap<String, String> = opened
             .consensus
             .members()
@@ -269,17 +207,17 @@ impl Store {
                         copy.note = "not a member any more".into();
                         return;
                     };
-                    let ask = Ask::ContentHash { index };
+                    let ask = PeerRequest::ContentHash { index };
                     match self.0.peers.call(address, &ask, ASK_LIMIT).await {
-                        Ok(Answer::ContentHash(told)) => told,
+                        Ok(PeerResponse::ContentHash(told)) => told,
                         // It may come back.
-                        Ok(_) | Err(_) => Told::Later,
+                        Ok(_) | Err(_) => HashReport::Pending,
                     }
                 };
                 match told {
-                    Told::Later => {}
-                    Told::Done(hash) => copy.hash = Some(hash),
-                    Told::Never(why) => copy.note = why,
+                    HashReport::Pending => {}
+                    HashReport::Done(hash) => copy.hash = Some(hash),
+                    HashReport::Unavailable(why) => copy.note = why,
                 }
             }
         });
@@ -287,9 +225,9 @@ impl Store {
     }
 
     /// This node's hash at an index.
-    pub fn hash_at(&self, index: u64) -> Told {
+    pub fn hash_at(&self, index: u64) -> HashReport {
         let Some(opened) = self.0.opened.get() else {
-            return Told::Later;
+            return HashReport::Pending;
         };
         let last = opened.db.hashing();
         tell(
@@ -317,7 +255,7 @@ impl Store {
                 tracing::error!(target: "store", "the copies of {} differ from the majority's at index {index}", wrong.join(", "));
                 let own = self.0.local.raft_id();
                 if wrong.iter().any(|id| id == own)
-                    && let Told::Done(hash) = self.hash_at(index)
+                    && let HashReport::Done(hash) = self.hash_at(index)
                 {
                     self.differs(index, hash, *right);
                     if let Err(e) = opened.consensus.hand_over(None).await {
@@ -354,7 +292,7 @@ impl Store {
     ///
     /// # Errors
     /// This node does not lead.
-    pub fn judgement(&self, index: u64, asker: &str) -> Result<Judgement, StoreError> {
+    pub fn copy_decision(&self, index: u64, asker: &str) -> Result<CopyDecision, StoreError> {
         let opened = self.open()?;
         if !opened.consensus.leads() {
             return Err(StoreError::NotLeader);
@@ -372,7 +310,7 @@ impl Store {
             .filter(|(id, ..)| id.0.as_ref() != asker)
             .map(|(_, member, _)| member.raft_addr)
             .collect();
-        Ok(Judgement {
+        Ok(CopyDecision {
             right,
             may_leave: may_leave(&members, asker),
             addresses,
@@ -398,9 +336,9 @@ impl Store {
         let Some(address) = opened.consensus.leadership().addr else {
             return Err("no leader to ask".into());
         };
-        let ask = Ask::Judgement { index };
+        let ask = PeerRequest::CopyDecision { index };
         let judgement = match self.0.peers.call(&address, &ask, ASK_LIMIT).await {
-            Ok(Answer::Judgement(judgement)) => judgement.map_err(|e| e.to_string())?,
+            Ok(PeerResponse::CopyDecision(judgement)) => judgement.map_err(|e| e.to_string())?,
             Ok(_) => return Err(format!("{address} does not know the request")),
             Err(e) => return Err(e.to_string()),
         };
@@ -471,8 +409,8 @@ mod tests {
         ContentHash([of; 32])
     }
 
-    fn copy(id: &str, voter: bool, of: Option<u8>) -> Copy {
-        Copy {
+    fn copy(id: &str, voter: bool, of: Option<u8>) -> MemberCopy {
+        MemberCopy {
             id: id.into(),
             voter,
             hash: of.map(hash),
@@ -559,14 +497,14 @@ mod tests {
     #[test]
     fn what_a_node_says_of_its_hash() {
         let done = Some((5, Hashing::Done(hash(1))));
-        assert_eq!(tell(done.clone(), 5), Told::Done(hash(1)));
-        assert_eq!(tell(done.clone(), 6), Told::Later);
-        assert!(matches!(tell(done, 4), Told::Never(_)));
-        assert_eq!(tell(Some((5, Hashing::Running)), 5), Told::Later);
-        assert_eq!(tell(None, 5), Told::Later);
+        assert_eq!(tell(done.clone(), 5), HashReport::Done(hash(1)));
+        assert_eq!(tell(done.clone(), 6), HashReport::Pending);
+        assert!(matches!(tell(done, 4), HashReport::Unavailable(_)));
+        assert_eq!(tell(Some((5, Hashing::Running)), 5), HashReport::Pending);
+        assert_eq!(tell(None, 5), HashReport::Pending);
         assert!(matches!(
             tell(Some((5, Hashing::Failed("x".into()))), 5),
-            Told::Never(_)
+            HashReport::Unavailable(_)
         ));
     }
 }

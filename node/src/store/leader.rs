@@ -15,7 +15,8 @@ use tokio::{
 
 use crate::{
     internode::{
-        client::{Answer, Ask, Peers},
+        client::Peers,
+        messages::{PeerRequest, PeerResponse},
         wire::{Connection, WireError},
     },
     local::Local,
@@ -60,7 +61,7 @@ fn patience_left(unled_for: Duration, election_timeout: Duration) -> Duration {
     (election_timeout * PATIENCE_ELECTIONS).saturating_sub(unled_for)
 }
 
-/// Who is there answers so soon: [`Ask::Meta`] waits for nothing.
+/// Who is there answers so soon: [`PeerRequest::Meta`] waits for nothing.
 const SIGN_OF_LIFE_LIMIT: Duration = Duration::from_secs(1);
 /// Pause before a deposed leader that is still at work is looked for again.
 const SIGN_OF_LIFE_INTERVAL: Duration = Duration::from_secs(1);
@@ -74,10 +75,10 @@ pub(super) async fn call(
     peers: &Peers,
     leadership: &watch::Receiver<Leadership>,
     address: &str,
-    ask: &Ask,
+    ask: &PeerRequest,
     limit: Duration,
     deposed: impl FnOnce(),
-) -> Result<Answer, WireError> {
+) -> Result<PeerResponse, WireError> {
     let answered = ask_for_more(peers, leadership, address, ask, limit, deposed).await;
     answered.map(|(answer, _)| answer)
 }
@@ -90,10 +91,10 @@ pub(super) async fn ask_for_more(
     peers: &Peers,
     leadership: &watch::Receiver<Leadership>,
     address: &str,
-    ask: &Ask,
+    ask: &PeerRequest,
     limit: Duration,
     deposed: impl FnOnce(),
-) -> Result<(Answer, Option<Connection>), WireError> {
+) -> Result<(PeerResponse, Option<Connection>), WireError> {
     let mut leadership = leadership.clone();
     let silence = async {
         let another = |now: &Leadership| now.addr.as_deref().is_some_and(|addr| addr != address);
@@ -102,12 +103,12 @@ pub(super) async fn ask_for_more(
             return pending().await;
         }
         deposed();
-        let sign_of_life = || peers.call(address, &Ask::Meta, SIGN_OF_LIFE_LIMIT);
+        let sign_of_life = || peers.call(address, &PeerRequest::Meta, SIGN_OF_LIFE_LIMIT);
         while sign_of_life().await.is_ok() {
             sleep(SIGN_OF_LIFE_INTERVAL).await;
         }
     };
-    peers.ask_until(address, ask, limit, silence).await
+    peers.call_for_parts(address, ask, limit, silence).await
 }
 
 #[cfg(test)]

@@ -5,8 +5,14 @@ use bytes::Bytes;
 use node_db::{Bounds, Database, LoadChunk, LoadContent, LoadFinish, Outcome, Stamp};
 use tokio::io::AsyncReadExt;
 
-use super::{Caller, LoadSource, Opened, Served, Store, StoreError};
-use crate::{bounds, internode::client::Ask, metrics::Counter, raft::Consensus};
+use super::{Caller, LoadSource, Opened, Store};
+use crate::{
+    bounds,
+    internode::messages::PeerRequest,
+    metrics::Counter,
+    raft::Consensus,
+    store_types::{Served, StoreError},
+};
 
 /// Bytes of a load in one log entry.
 const CHUNK_BYTES: usize = 1 << 20;
@@ -35,7 +41,7 @@ impl Store {
             .await
             .map_err(|e| StoreError::Refused(e.to_string()))?
             .len();
-        let ask = Ask::Load {
+        let ask = PeerRequest::Load {
             len_bytes,
             credentials: caller.credentials.clone(),
         };

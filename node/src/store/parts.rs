@@ -5,18 +5,18 @@ use node_db::{Part, Parts};
 use node_values::StatementResult;
 use tokio::time::timeout;
 
-use super::Served;
 use crate::{
-    internode::{client::TRANSFER_IDLE_TIMEOUT, wire::Connection},
+    internode::{transfer::TRANSFER_IDLE_TIMEOUT, wire::Connection},
     metrics::{Counter, Metrics},
+    store_types::Served,
 };
 
-/// A node that sends pieces says so often that it is still at work.
-pub const SIGN_OF_LIFE_INTERVAL: Duration = Duration::from_secs(5);
+/// A node that sends a result in parts sends an empty part after this long without one, so that the receiver does not time out.
+pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 
 /// A served read.
 #[derive(Debug)]
-pub enum ReadAnswer {
+pub enum ReadResponse {
     /// All of it.
     Whole(Served),
     /// More than is held in memory.

@@ -26,8 +26,11 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use self::verdict::{Failed, Verdict, judge, shares};
-use super::{Caller, Credentials, Served, Store, StoreError};
-use crate::metrics::{Counter, Metrics};
+use super::{Caller, Store};
+use crate::{
+    metrics::{Counter, Metrics},
+    store_types::{Credentials, Served, StoreError},
+};
 
 /// Pause between attempts while no leader can be reached.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);

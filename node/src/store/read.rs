@@ -9,18 +9,19 @@ use node_db::{Answer, Origin, Outcome, Read, Request, Stamp};
 use node_values::StatementResult;
 
 use super::{
-    Caller, Opened, ReadAnswer, ReadOptions, Served, Store, StoreError, Streamed,
+    Caller, Opened, ReadResponse, Store, Streamed,
     leader::{self, Patience},
     level::{Freshness, Plan, Standing, is_stale, plan},
 };
 use crate::{
     command::size,
     internode::{
-        client::{self, Ask},
+        messages::{PeerRequest, PeerResponse},
         wire::WireError,
     },
     metrics::Counter,
     raft::{ReadIndexError, leader::commit::ProposeError},
+    store_types::{ReadOptions, Served, StoreError},
 };
 
 /// VM instructions that a read may take on the thread that received it: some 100 µs, enough for reads by key. Longer ones go to a
@@ -43,7 +44,7 @@ impl Store {
         read: Read,
         options: &ReadOptions,
         caller: &Caller,
-    ) -> Result<ReadAnswer, StoreError> {
+    ) -> Result<ReadResponse, StoreError> {
         let opened = self.open()?;
         // Of what is sent on or waits; a read that is served here at once needs no clock.
         let (mut clock, mut patience, mut retried) = (None, None, 0);
@@ -56,7 +57,7 @@ impl Store {
                     .await
                 {
                     // Leadership went meanwhile; a read has no effect, so it may simply go on.
-                    Err(error) if error.is_of_the_leader() => Some(error),
+                    Err(error) if error.is_no_leader() => Some(error),
                     result => return result,
                 },
             };
@@ -77,7 +78,7 @@ impl Store {
             };
             let patience = patience.get_or_insert_with(|| self.patience(opened, deadline));
             if !patience.again(&opened.consensus.watch_leadership()).await {
-                return Err(failure.for_the_caller());
+                return Err(failure.at_deadline());
             }
         }
     }
@@ -92,7 +93,7 @@ impl Store {
         options: &ReadOptions,
         flows: bool,
         origin: Origin,
-    ) -> Result<ReadAnswer, StoreError> {
+    ) -> Result<ReadResponse, StoreError> {
         let opened = self.open()?;
         match plan(options.level, self.standing(opened)) {
             Plan::Forward | Plan::NoLeader => Err(StoreError::NotLeader),
@@ -129,19 +130,19 @@ impl Store {
         options: &ReadOptions,
         flows: bool,
         origin: impl FnOnce() -> Origin,
-    ) -> Result<ReadAnswer, StoreError> {
+    ) -> Result<ReadResponse, StoreError> {
         match how {
             Plan::Local if self.too_stale(opened, options) => {
                 let outcome = Outcome {
                     error: Some("stale read".into()),
                     ..Outcome::default()
                 };
-                return Ok(ReadAnswer::Whole(self.served(outcome, None)));
+                return Ok(ReadResponse::Whole(self.served(outcome, None)));
             }
             Plan::ReadIndex => confirm(opened, options.linearizable_timeout).await?,
             Plan::Log => {
                 let served = self.read_through_log(opened, read).await;
-                return served.map(ReadAnswer::Whole);
+                return served.map(ReadResponse::Whole);
             }
             Plan::Local | Plan::LocalAsLeader | Plan::Forward | Plan::NoLeader => {}
         }
@@ -161,12 +162,12 @@ impl Store {
         Ok(match answer {
             Answer::Whole(outcome) => {
                 self.count_read(read, &outcome);
-                ReadAnswer::Whole(self.served(outcome, None))
+                ReadResponse::Whole(self.served(outcome, None))
             }
             Answer::Parts(parts) => {
                 self.count_read(read, &Outcome::default());
                 let metrics = Arc::clone(&self.0.local.metrics);
-                ReadAnswer::Parts(Streamed::here(parts, self.0.api_addr.clone(), metrics))
+                ReadResponse::Parts(Streamed::here(parts, self.0.api_addr.clone(), metrics))
             }
         })
     }
@@ -227,21 +228,21 @@ impl Store {
         caller: &Caller,
         deadline: Instant,
         retried: &mut u32,
-    ) -> Result<Option<ReadAnswer>, Failed> {
+    ) -> Result<Option<ReadResponse>, Failed> {
         let Some(address) = Self::elsewhere(opened) else {
             return Err(Failed::Gone(StoreError::LeaderNotFound));
         };
         let (read, options) = (read.clone(), options.clone());
         let credentials = caller.credentials.clone();
         let ask = if opened.consensus.version() >= PARTS_VERSION {
-            Ask::ReadParts {
+            PeerRequest::ReadParts {
                 read,
                 options,
                 credentials,
                 client: caller.client,
             }
         } else {
-            Ask::Read {
+            PeerRequest::Read {
                 read,
                 options,
                 credentials,
@@ -252,20 +253,20 @@ impl Store {
         let mut limit = deadline.saturating_duration_since(Instant::now());
         loop {
             match leader::ask_for_more(peers, &leadership, &address, &ask, limit, || ()).await {
-                Ok((client::Answer::Served(Ok(served)), _)) => {
-                    return Ok(Some(ReadAnswer::Whole(Served {
+                Ok((PeerResponse::Served(Ok(served)), _)) => {
+                    return Ok(Some(ReadResponse::Whole(Served {
                         served_by: address,
                         ..served
                     })));
                 }
-                Ok((client::Answer::Parts, Some(connection))) => {
+                Ok((PeerResponse::Parts, Some(connection))) => {
                     let streamed = Streamed::there(connection, address);
-                    return Ok(Some(ReadAnswer::Parts(streamed)));
+                    return Ok(Some(ReadResponse::Parts(streamed)));
                 }
-                Ok((client::Answer::Served(Err(error)), _)) if error.is_of_the_leader() => {
+                Ok((PeerResponse::Served(Err(error)), _)) if error.is_no_leader() => {
                     return Err(Failed::Gone(error));
                 }
-                Ok((client::Answer::Served(Err(error)), _)) => return Err(Failed::Final(error)),
+                Ok((PeerResponse::Served(Err(error)), _)) => return Err(Failed::Final(error)),
                 Ok(_) => {
                     return Err(Failed::Final(StoreError::Refused(format!(
                         "{address} answered another question"

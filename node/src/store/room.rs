@@ -4,11 +4,12 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::{Opened, Store, StoreError, status::within_limit};
+use super::{Opened, Store, status::within_limit};
 use crate::{
     disk::Room,
-    internode::client::{Answer, Ask},
+    internode::messages::{PeerRequest, PeerResponse},
     stop::stopped_within,
+    store_types::StoreError,
 };
 
 /// How often it is looked whether this node leads.
@@ -76,9 +77,9 @@ impl Store {
                 let asked = self
                     .0
                     .peers
-                    .call(&member.raft_addr, &Ask::Room, ANSWER_LIMIT);
+                    .call(&member.raft_addr, &PeerRequest::Room, ANSWER_LIMIT);
                 match asked.await {
-                    Ok(Answer::Spare(Ok(spare))) => Some(spare),
+                    Ok(PeerResponse::Spare(Ok(spare))) => Some(spare),
                     // Who is away cannot hold up the others.
                     Ok(_) | Err(_) => None,
                 }

@@ -1,7 +1,8 @@
 //! What runs on this node's readers, for whoever has to find out what keeps it busy, and to end it.
 use serde_json::{Value, json};
 
-use super::{Store, StoreError};
+use super::Store;
+use crate::store_types::StoreError;
 
 /// Reads that a list shows, the oldest first.
 const MOST_LISTED: usize = 100;

@@ -16,11 +16,12 @@ use tokio_util::sync::CancellationToken;
 pub use self::times::Intervals;
 use self::times::Task;
 pub(super) use self::times::Upkeep;
-use super::{Opened, Store, StoreError, status::within_limit};
+use super::{Opened, Store, status::within_limit};
 use crate::{
     clock::unix_micros,
-    internode::client::{Answer, Ask},
+    internode::messages::{PeerRequest, PeerResponse},
     stop::stopped_within,
+    store_types::StoreError,
 };
 
 /// How often the times are looked at.
@@ -140,9 +141,9 @@ impl Store {
         let members = opened.consensus.members().into_iter();
         let others = members.filter(|(id, ..)| id.0.as_ref() != own);
         let asked = others.map(|(id, member, _)| async move {
-            let ask = Ask::RoomToVacuum;
+            let ask = PeerRequest::RoomToVacuum;
             match self.0.peers.call(&member.raft_addr, &ask, ROOM_LIMIT).await {
-                Ok(Answer::Room(Err(why))) => Err(format!("node {}: {why}", id.name())),
+                Ok(PeerResponse::Room(Err(why))) => Err(format!("node {}: {why}", id.name())),
                 // Who is away, or too old to know the question, cannot hold up the others.
                 Ok(_) | Err(_) => Ok(()),
             }

@@ -10,14 +10,15 @@ use node_db::{Kind, Outcome, Read, Request, Rules};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
 use super::{
-    Caller, Opened, ReadAnswer, ReadOptions, Served, Store, StoreError,
+    Caller, Opened, ReadResponse, Store,
     leader::{self, Patience},
 };
 use crate::{
     bounds,
     command::size,
     internode::{
-        client::{Answer, Ask, ForwardedWrite, Peers, WriteAnswer},
+        client::Peers,
+        messages::{ForwardedWrite, PeerRequest, PeerResponse, WriteResponse},
         wire::WireError,
     },
     local::Local,
@@ -26,6 +27,7 @@ use crate::{
         Consensus, Leadership,
         leader::commit::{NotDone, ProposeError},
     },
+    store_types::{ReadOptions, Served, StoreError},
 };
 
 /// What a write gets whose caller's `db_timeout` is over before its result is here.
@@ -115,7 +117,7 @@ impl Store {
         timeout: Option<Duration>,
         options: &ReadOptions,
         caller: &Caller,
-    ) -> Result<ReadAnswer, StoreError> {
+    ) -> Result<ReadResponse, StoreError> {
         let opened = self.open()?;
         if options.level != Level::Strong
             && opened
@@ -135,7 +137,7 @@ impl Store {
             return self.query(read, options, caller).await;
         }
         let served = self.execute(request, timeout, caller).await;
-        served.map(ReadAnswer::Whole)
+        served.map(ReadResponse::Whole)
     }
 
     fn refused_outright(&self, statements: &[node_values::Statement]) -> Option<Served> {
@@ -165,7 +167,7 @@ impl Store {
     pub async fn write_as_leader(
         &self,
         requests: Vec<Request>,
-    ) -> Vec<Result<WriteAnswer, StoreError>> {
+    ) -> Vec<Result<WriteResponse, StoreError>> {
         let opened = match self.open() {
             Ok(opened) => opened,
             Err(error) => return requests.iter().map(|_| Err(error.clone())).collect(),
@@ -192,14 +194,14 @@ impl Store {
 async fn propose_run(
     opened: &Opened,
     requests: Vec<Request>,
-) -> Vec<Result<WriteAnswer, StoreError>> {
+) -> Vec<Result<WriteResponse, StoreError>> {
     let count = requests.len();
     match opened.consensus.proposer().requests(requests).await {
         Ok(committed) => {
             let raft_index = committed.index;
             let outcomes = committed.outcomes.into_iter();
             let answers = outcomes.map(|outcome| {
-                Ok(WriteAnswer {
+                Ok(WriteResponse {
                     outcome,
                     raft_index,
                 })
@@ -223,7 +225,7 @@ impl From<ProposeError> for StoreError {
     }
 }
 
-type Reply = oneshot::Sender<Result<(WriteAnswer, String), StoreError>>;
+type Reply = oneshot::Sender<Result<(WriteResponse, String), StoreError>>;
 
 struct Waiting {
     write: ForwardedWrite,
@@ -312,12 +314,12 @@ async fn forward_batches(way: Way, mut waiting: mpsc::Receiver<Waiting>) {
 }
 
 /// With their bounds, where the cluster's version knows them.
-fn as_known(peers: &Peers, writes: Vec<ForwardedWrite>) -> Ask {
+fn as_known(peers: &Peers, writes: Vec<ForwardedWrite>) -> PeerRequest {
     if peers.format_version() < 2 {
-        return Ask::Write(writes);
+        return PeerRequest::Write(writes);
     }
     let bounds = writes.iter().map(|w| w.request.rules.bounds()).collect();
-    Ask::BoundedWrite(writes, bounds)
+    PeerRequest::BoundedWrite(writes, bounds)
 }
 
 async fn send_batch(way: &Way, batch: Vec<Waiting>, place: OwnedSemaphorePermit) {
@@ -342,11 +344,11 @@ async fn send_batch(way: &Way, batch: Vec<Waiting>, place: OwnedSemaphorePermit)
             // Those behind need not wait for a leader of the past.
             let deposed = || drop(place.take());
             let asked = leader::call(peers, leadership, &address, &ask, left, deposed).await;
-            let (Ask::Write(sent) | Ask::BoundedWrite(sent, _)) = ask else {
+            let (PeerRequest::Write(sent) | PeerRequest::BoundedWrite(sent, _)) = ask else {
                 return;
             };
             match asked {
-                Ok(Answer::Write(answers)) if answers.len() == replies.len() => {
+                Ok(PeerResponse::Write(answers)) if answers.len() == replies.len() => {
                     (writes, replies) = deliver(sent, replies, answers, &address);
                     if writes.is_empty() {
                         return;
@@ -386,7 +388,7 @@ async fn send_batch(way: &Way, batch: Vec<Waiting>, place: OwnedSemaphorePermit)
 fn deliver(
     writes: Vec<ForwardedWrite>,
     replies: Vec<Reply>,
-    answers: Vec<Result<WriteAnswer, StoreError>>,
+    answers: Vec<Result<WriteResponse, StoreError>>,
     address: &str,
 ) -> (Vec<ForwardedWrite>, Vec<Reply>) {
     let mut left = (Vec::new(), Vec::new());

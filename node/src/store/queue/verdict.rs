@@ -2,7 +2,7 @@
 use node_values::StatementResult;
 
 use super::Decision;
-use crate::store::{Served, StoreError};
+use crate::store_types::{Served, StoreError};
 
 /// What becomes of a write.
 #[derive(Debug, PartialEq)]

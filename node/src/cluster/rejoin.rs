@@ -1,0 +1,63 @@
+//! The restart of a member: it finds its cluster again, also if addresses have changed meanwhile.
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use super::{bootstrapper::Bootstrapper, join::join_once};
+use crate::stop::stopped_within;
+
+/// Pause between attempts to reach the cluster.
+const REJOIN_PAUSE: Duration = Duration::from_secs(3);
+
+impl Bootstrapper {
+    /// Waits until this member follows a leader (or leads) and the membership holds its current address, without a time limit. Meanwhile
+    /// it contacts other nodes: the cluster may have no leader, or may know this node under an old address.
+    pub(super) async fn rejoin(&self, stop: &CancellationToken) {
+        let mut leadership = self.consensus.watch_leadership();
+        loop {
+            // Usually the leader is heard from within a moment; contacting other nodes before that would be useless traffic.
+            let led = tokio::select! {
+                () = stop.cancelled() => return,
+                _ = leadership.wait_for(|l| l.leader.is_some()) => true,
+                () = tokio::time::sleep(REJOIN_PAUSE) => false,
+            };
+            if led && self.is_recorded() {
+                return;
+            }
+            if self.consensus.is_mine() {
+                match self.consensus.record_own_address().await {
+                    Ok(()) => continue,
+                    Err(e) => {
+                        tracing::info!(target: "cluster-join", "recording this node's new address: {e}");
+                    }
+                }
+            } else {
+                self.try_rejoin().await;
+            }
+            if led && stopped_within(stop, REJOIN_PAUSE).await {
+                return;
+            }
+        }
+    }
+
+    /// The membership holds this node at its current address.
+    fn is_recorded(&self) -> bool {
+        self.consensus.recorded_address().as_deref() == Some(self.local.raft_addr.as_str())
+    }
+
+    async fn try_rejoin(&self) {
+        let found = match self.addresses().await {
+            Ok(found) => found,
+            Err(e) => {
+                tracing::info!(target: "cluster-join", "no addresses to rejoin through: {e}");
+                return;
+            }
+        };
+        if let Ok(address) = join_once(self, &found.addresses).await {
+            tracing::info!(target: "cluster-join", "successfully joined cluster at {address}");
+            return;
+        }
+        // There is no leader, perhaps because all addresses have changed at once. Members that know each other's addresses can elect one.
+        self.exchange_addresses(&found.addresses).await;
+    }
+}
