@@ -17,7 +17,7 @@ pub const VALUE_BYTES: u32 = 64 << 20;
 
 /// The bounds of a request whose caller sets this limit. The leader adds what the disks can spare.
 pub fn of_caller(db_timeout: Option<Duration>) -> Bounds {
-    let (vm_steps, upkeep_vm_steps) = match db_timeout {
+    let (vm_steps, maintenance_vm_steps) = match db_timeout {
         // CREATE INDEX and the like end by themselves, and an administrator who asks for one wants it done.
         None => (DEFAULT_STEPS, u64::MAX),
         Some(limit) => {
@@ -30,7 +30,7 @@ pub fn of_caller(db_timeout: Option<Duration>) -> Bounds {
     };
     Bounds {
         vm_steps,
-        upkeep_vm_steps,
+        maintenance_vm_steps,
         value_bytes: VALUE_BYTES,
         ..Bounds::NONE
     }
@@ -44,7 +44,7 @@ mod tests {
     fn a_timeout_is_a_number_of_steps() {
         let steps = |limit| {
             let bounds = of_caller(limit);
-            (bounds.vm_steps, bounds.upkeep_vm_steps)
+            (bounds.vm_steps, bounds.maintenance_vm_steps)
         };
         assert_eq!(steps(None), (DEFAULT_STEPS, u64::MAX));
         for (millis, expected) in [

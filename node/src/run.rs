@@ -318,7 +318,7 @@ impl Node {
 
     fn must_end(&self) {
         let db = Arc::clone(&self.db);
-        end_in_time(move || db.get().into_iter().for_each(Database::hurry));
+        end_in_time(move || db.get().into_iter().for_each(Database::interrupt));
     }
 
     /// A node on a full disk says so and waits: it must not die in the middle of opening its log.

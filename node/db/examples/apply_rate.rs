@@ -3,7 +3,7 @@
 //! `cargo run --release -p node-db --example apply_rate`
 use std::{error::Error, sync::Arc, time::Instant};
 
-use node_db::{Database, Entry, Kind, Options, Position, Read, Request, Stamp, Wanted, Work};
+use node_db::{Database, Entry, Kind, Options, Position, Read, ReplyTo, Request, Stamp, Work};
 use node_values::{Parameter, Statement, Value};
 
 const ROWS: u64 = 400_000;
@@ -53,10 +53,10 @@ fn apply(
                         index: first + run * batch + at,
                     },
                     work: Work::Requests(Arc::new(vec![request(make(run * batch + at))])),
-                    wanted: if wanted {
-                        Wanted::Caller
+                    reply_to: if wanted {
+                        ReplyTo::Caller
                     } else {
-                        Wanted::Nobody
+                        ReplyTo::Nobody
                     },
                 })
                 .collect()
@@ -114,7 +114,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let entry = Entry {
         position: Position { term: 1, index: 1 },
         work: Work::Requests(Arc::new(vec![request(create)])),
-        wanted: Wanted::Caller,
+        reply_to: ReplyTo::Caller,
     };
     database.apply(vec![entry]).blocking_recv()??;
     let insert = |at: u64| {

@@ -24,15 +24,15 @@ use crate::{
     },
     readers::{
         self,
-        asked::{Asked, Reading, Watched},
+        asked::{Cancellation, PendingOutcome, PendingRead},
         state::Readers,
     },
     recovery::recover::recover,
     sql::classify::{self, Access},
     sqlite::{connection, error::message},
     types::{
-        BackupFormat, Checkpoint, Fatal, OpenError, Options, Origin, Read, Recovered, Running,
-        Upkeep, Urgency,
+        BackupFormat, Checkpoint, Fatal, Maintenance, OpenError, Options, Origin, Read, Recovered,
+        RunningRead, Urgency,
     },
     writer::{
         Command, Progress, Writer, load,
@@ -146,20 +146,20 @@ impl Database {
 
     /// Runs a read on a reader thread; its results are held in memory, and refused above 48 MiB. Dropping what it returns ends the read.
     #[must_use]
-    pub fn read(&self, read: Read) -> Reading {
+    pub fn read(&self, read: Read) -> PendingOutcome {
         self.read_for(read, Origin::default())
     }
 
     /// The same for a client, who is named in lists and in the log.
     #[must_use]
-    pub fn read_for(&self, read: Read, origin: Origin) -> Reading {
+    pub fn read_for(&self, read: Read, origin: Origin) -> PendingOutcome {
         self.0.readers.read(read, origin)
     }
 
     /// The same, with large results piece by piece.
     #[must_use]
-    pub fn ask(&self, read: Read, origin: Origin) -> Asked {
-        self.0.readers.ask(read, origin, true)
+    pub fn read_streamed(&self, read: Read, origin: Origin) -> PendingRead {
+        self.0.readers.submit(read, origin, true)
     }
 
     /// Runs a read of one statement on the calling thread, if it takes no more than about `vm_steps` instructions of
@@ -215,8 +215,8 @@ impl Database {
 
     /// When the database was last kept up.
     #[must_use]
-    pub fn upkeep(&self) -> Upkeep {
-        self.0.progress.meters.upkeep.read()
+    pub fn maintenance(&self) -> Maintenance {
+        self.0.progress.meters.maintenance.read()
     }
 
     /// Moves the WAL into the main file and makes both the file and the sidecar durable.
@@ -287,8 +287,8 @@ impl Database {
 
     /// Ends whatever runs on the writer's thread, as far as SQLite can be stopped. What was being applied is undone and gives
     /// [`Fatal`]; the caller's log brings it again. Only before [`Database::close`].
-    pub fn hurry(&self) {
-        self.0.progress.meters.room.hurry();
+    pub fn interrupt(&self) {
+        self.0.progress.meters.room.interrupt();
     }
 
     /// Pages of the database after the last applied run, and the size of a page.
@@ -320,25 +320,25 @@ impl Database {
     /// # Errors
     /// Text for the client.
     pub fn backup(&self, format: &BackupFormat, to: &Path) -> Result<(), String> {
-        self.backup_watched(format, to, &Watched::default())
+        self.backup_cancellable(format, to, &Cancellation::default())
     }
 
     /// The same, ended when whoever waits for it goes away, or by [`Database::kill`].
     ///
     /// # Errors
     /// Text for the client.
-    pub fn backup_watched(
+    pub fn backup_cancellable(
         &self,
         format: &BackupFormat,
         to: &Path,
-        watched: &Watched,
+        watched: &Cancellation,
     ) -> Result<(), String> {
         backup::write(&self.0, format, to, watched)
     }
 
     /// Reads and backups that are running, the oldest first, at most `limit`. Those on their callers' threads are too short to be listed.
     #[must_use]
-    pub fn running(&self, limit: usize) -> Vec<Running> {
+    pub fn running(&self, limit: usize) -> Vec<RunningRead> {
         self.0.readers.running(limit)
     }
 

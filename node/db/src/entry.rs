@@ -72,7 +72,7 @@ pub struct Bounds {
     /// Instructions of SQLite's virtual machine for all statements of the request.
     pub vm_steps: u64,
     /// The same for statements that cannot take longer than the database is large: CREATE INDEX, VACUUM and the like.
-    pub upkeep_vm_steps: u64,
+    pub maintenance_vm_steps: u64,
     /// Bytes of disk for one transaction: temporary files, and twice the WAL.
     pub disk_bytes: u64,
     /// Pages that the database may have afterwards; 0 is without bound.
@@ -85,7 +85,7 @@ impl Bounds {
     /// Those of entries that carry none.
     pub const NONE: Self = Self {
         vm_steps: u64::MAX,
-        upkeep_vm_steps: u64::MAX,
+        maintenance_vm_steps: u64::MAX,
         disk_bytes: u64::MAX,
         max_pages: 0,
         value_bytes: 0,
@@ -197,11 +197,11 @@ pub struct Entry {
     /// What to do.
     pub work: Work,
     /// Who waits for the outcome.
-    pub wanted: Wanted,
+    pub reply_to: ReplyTo,
 }
 
 /// Who waits for an entry's outcomes.
-pub enum Wanted {
+pub enum ReplyTo {
     /// Nobody: pure reads ([`Kind::Query`]) are skipped and no rows are collected.
     Nobody,
     /// The caller of [`Database::apply`].
@@ -210,7 +210,7 @@ pub enum Wanted {
     Deliver(Box<dyn FnOnce(Vec<Outcome>) + Send>),
 }
 
-impl fmt::Debug for Wanted {
+impl fmt::Debug for ReplyTo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Nobody => "Nobody",
@@ -220,7 +220,7 @@ impl fmt::Debug for Wanted {
     }
 }
 
-impl Wanted {
+impl ReplyTo {
     pub(crate) fn is_somebody(&self) -> bool {
         !matches!(self, Self::Nobody)
     }

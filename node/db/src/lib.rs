@@ -22,22 +22,22 @@ mod writer;
 pub use content_hash::{ContentHash, Hashing, hash_file};
 pub use database::Database;
 pub use entry::{
-    Bounds, Entry, Kind, LoadChunk, LoadContent, LoadFinish, Outcome, Position, Request, Rules,
-    Stamp, Wanted, Work,
+    Bounds, Entry, Kind, LoadChunk, LoadContent, LoadFinish, Outcome, Position, ReplyTo, Request,
+    Rules, Stamp, Work,
 };
 pub use files::{
     durable,
     main_file::{PinGuard, Pinned},
 };
 pub use readers::{
-    asked::{Asked, Reading, Waiter, Watched},
-    parts::{Answer, Part, Parts},
+    asked::{CancelGuard, Cancellation, PendingOutcome, PendingRead},
+    parts::{Part, Parts, ReadOutput},
 };
 pub use recovery::offline;
 pub use sql::pragma::disallowed_pragma;
 pub use types::{
-    BackupFormat, Checkpoint, Fatal, OpenError, Options, Origin, Read, Recovered, Running, Upkeep,
-    Urgency,
+    BackupFormat, Checkpoint, Fatal, Maintenance, OpenError, Options, Origin, Read, Recovered,
+    RunningRead, Urgency,
 };
 
 /// Version of the bundled SQLite.

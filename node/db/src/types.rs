@@ -35,7 +35,7 @@ pub struct Origin {
 
 /// A read under way.
 #[derive(Clone, Debug)]
-pub struct Running {
+pub struct RunningRead {
     /// Names it; never used again.
     pub id: u64,
     /// Since it began to run.
@@ -51,7 +51,7 @@ pub struct Running {
 /// When the database was last rewritten and looked over, by the stamps of the requests that did it, in microseconds since the Unix epoch;
 /// 0: not since it was opened. What is replayed from the log counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Upkeep {
+pub struct Maintenance {
     /// `VACUUM`.
     pub vacuumed_unix_micros: u64,
     /// `PRAGMA optimize`.

@@ -22,7 +22,7 @@ use tokio::sync::oneshot;
 
 use crate::{
     content_hash::{Hashing, LastHashing},
-    entry::{Entry, Outcome, Position, Request, Wanted, Work},
+    entry::{Entry, Outcome, Position, ReplyTo, Request, Work},
     files::{
         layout::Files,
         main_file::MainFile,
@@ -261,7 +261,7 @@ impl Writer {
         };
         let held: Vec<(Arc<Vec<Request>>, bool)> = run
             .iter()
-            .map(|entry| (requests(entry), entry.wanted.is_somebody()))
+            .map(|entry| (requests(entry), entry.reply_to.is_somebody()))
             .collect();
         let flat: Vec<(&Request, bool)> = held
             .iter()
@@ -383,7 +383,7 @@ impl Writer {
 /// After COMMIT, the shortest way to whoever waits.
 fn deliver(run: Vec<Entry>, outcomes: &mut [Vec<Outcome>]) {
     for (entry, outcomes) in run.into_iter().zip(outcomes) {
-        if let Wanted::Deliver(deliver) = entry.wanted {
+        if let ReplyTo::Deliver(deliver) = entry.reply_to {
             deliver(std::mem::take(outcomes));
         }
     }

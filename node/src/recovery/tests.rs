@@ -2,7 +2,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use node_db::{Database, Entry, Options, Position, Wanted, Work};
+use node_db::{Database, Entry, Options, Position, ReplyTo, Work};
 
 use super::*;
 use crate::raft::{
@@ -79,7 +79,7 @@ impl Sample {
         let entry = |index, work| Entry {
             position: Position { term: 4, index },
             work,
-            wanted: Wanted::Nobody,
+            reply_to: ReplyTo::Nobody,
         };
         let create = node_db::Request {
             kind: node_db::Kind::Execute,

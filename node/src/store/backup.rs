@@ -1,5 +1,5 @@
 //! A consistent copy out, made beside the database and streamed from there.
-use node_db::{BackupFormat, Origin, Watched};
+use node_db::{BackupFormat, Cancellation, Origin};
 use tempfile::TempPath;
 
 use super::{Caller, Store};
@@ -47,12 +47,13 @@ impl Store {
         let db = self.open()?.db.clone();
         let path = self.scratch()?;
         self.0.local.metrics.count(Counter::StoreNumBackups);
-        let (waiter, watched) = Watched::new(origin);
+        let (guard, cancellation) = Cancellation::new(origin);
         let made = tokio::task::spawn_blocking(move || {
-            db.backup_watched(&format, &path, &watched).map(|()| path)
+            db.backup_cancellable(&format, &path, &cancellation)
+                .map(|()| path)
         })
         .await;
-        drop(waiter);
+        drop(guard);
         made.map_err(|e| StoreError::Refused(e.to_string()))?
             .map_err(StoreError::Refused)
     }

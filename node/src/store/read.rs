@@ -5,7 +5,7 @@ use std::{
 };
 
 use node_api::param::Level;
-use node_db::{Answer, Origin, Outcome, Read, Request, Stamp};
+use node_db::{Origin, Outcome, Read, ReadOutput, Request, Stamp};
 use node_values::StatementResult;
 
 use super::{
@@ -148,7 +148,7 @@ impl Store {
         }
         let answer = match opened.consensus.disk_answers() {
             Ok(()) => match read_on_this_thread(opened, read) {
-                Some(outcome) => Answer::Whole(outcome),
+                Some(outcome) => ReadOutput::Complete(outcome),
                 None => read_on_its_thread(opened, read, flows, origin()).await?,
             },
             // What is in memory can still be read, but not on a thread that others need.
@@ -160,11 +160,11 @@ impl Store {
             }
         };
         Ok(match answer {
-            Answer::Whole(outcome) => {
+            ReadOutput::Complete(outcome) => {
                 self.count_read(read, &outcome);
                 ReadResponse::Whole(self.served(outcome, None))
             }
-            Answer::Parts(parts) => {
+            ReadOutput::Streamed(parts) => {
                 self.count_read(read, &Outcome::default());
                 let metrics = Arc::clone(&self.0.local.metrics);
                 ReadResponse::Parts(Streamed::here(parts, self.0.api_addr.clone(), metrics))
@@ -310,12 +310,12 @@ async fn read_on_its_thread(
     read: &Read,
     flows: bool,
     origin: Origin,
-) -> Result<Answer, StoreError> {
+) -> Result<ReadOutput, StoreError> {
     let answer = if flows {
-        opened.db.ask(read.clone(), origin).await
+        opened.db.read_streamed(read.clone(), origin).await
     } else {
         let outcome = opened.db.read_for(read.clone(), origin).await;
-        outcome.map(Answer::Whole)
+        outcome.map(ReadOutput::Complete)
     };
     answer.map_err(|_| StoreError::NotOpen)
 }

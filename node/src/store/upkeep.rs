@@ -48,7 +48,7 @@ pub async fn keep_up(store: Store, intervals: Intervals, stop: CancellationToken
         if opened.consensus.disk_answers().is_err() {
             continue;
         }
-        if upkeep.note(opened.db.upkeep(), unix_micros()) {
+        if upkeep.note(opened.db.maintenance(), unix_micros()) {
             let noted = upkeep.clone();
             let _ = tokio::task::spawn_blocking(move || noted.keep()).await;
         }
@@ -180,7 +180,7 @@ impl Store {
 }
 
 fn done_at(opened: &Opened, task: Task) -> u64 {
-    let done = opened.db.upkeep();
+    let done = opened.db.maintenance();
     match task {
         Task::Vacuum => done.vacuumed_unix_micros,
         Task::Optimize => done.optimized_unix_micros,

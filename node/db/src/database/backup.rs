@@ -15,7 +15,7 @@ use crate::{
     database::inner::Inner,
     dump,
     files::{layout, pin_copy},
-    readers::{asked::Watched, control::Reason, gate::Visit},
+    readers::{asked::Cancellation, control::Reason, gate::Visit},
     sqlite::{connection::open_plain, error::message},
     types::BackupFormat,
     writer::replace::{JournalMode, set_journal_mode},
@@ -28,7 +28,7 @@ pub(crate) fn write(
     inner: &Inner,
     format: &BackupFormat,
     to: &Path,
-    watched: &Watched,
+    watched: &Cancellation,
 ) -> Result<(), String> {
     let job = Job {
         inner,
@@ -86,7 +86,7 @@ fn with_ending(path: &Path, ending: &str) -> PathBuf {
 struct Job<'a> {
     inner: &'a Inner,
     to: &'a Path,
-    watched: &'a Watched,
+    watched: &'a Cancellation,
     visit: Visit,
 }
 

@@ -60,13 +60,13 @@ impl Inner {
         // A full queue, or a statement that does not end.
         while let Err(TrySendError::Full(_)) = self.commands.try_send(Command::Close) {
             if Instant::now() > deadline {
-                room.hurry();
+                room.interrupt();
             }
             thread::sleep(PAUSE);
         }
         while !self.writer_has_ended() {
             if Instant::now() > deadline {
-                room.hurry();
+                room.interrupt();
             }
             thread::sleep(PAUSE);
         }

@@ -64,7 +64,7 @@ impl Room {
     }
 
     /// Ends waits and running statements.
-    pub(crate) fn hurry(&self) {
+    pub(crate) fn interrupt(&self) {
         self.hurried.store(true, Relaxed);
         self.stop();
     }

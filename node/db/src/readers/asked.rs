@@ -12,26 +12,26 @@ use crate::{
     entry::Outcome,
     readers::{
         control::{Control, EndsWithDrop, Reason},
-        parts::Answer,
+        parts::ReadOutput,
     },
     types::Origin,
 };
 
 /// A read that was asked for; gives its answer. Dropping it ends the read.
 #[derive(Debug)]
-pub struct Asked {
-    pub(super) receiver: oneshot::Receiver<Answer>,
+pub struct PendingRead {
+    pub(super) receiver: oneshot::Receiver<ReadOutput>,
     pub(super) ends: Option<EndsWithDrop>,
 }
 
-impl Future for Asked {
-    type Output = Result<Answer, oneshot::error::RecvError>;
+impl Future for PendingRead {
+    type Output = Result<ReadOutput, oneshot::error::RecvError>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let mut polled = Pin::new(&mut self.receiver).poll(context);
         match &mut polled {
             // It goes on for as long as somebody takes its pieces.
-            Poll::Ready(Ok(Answer::Parts(parts))) => parts.ends = self.ends.take(),
+            Poll::Ready(Ok(ReadOutput::Streamed(parts))) => parts.ends = self.ends.take(),
             Poll::Ready(_) => {
                 if let Some(ends) = self.ends.take() {
                     ends.forget();
@@ -45,15 +45,15 @@ impl Future for Asked {
 
 /// A read whose outcome comes in one go. Dropping it ends the read.
 #[derive(Debug)]
-pub struct Reading(pub(super) Asked);
+pub struct PendingOutcome(pub(super) PendingRead);
 
-impl Reading {
+impl PendingOutcome {
     /// Waits on a thread without a runtime.
     ///
     /// # Errors
     /// The database was closed.
     pub fn blocking_recv(self) -> Result<Outcome, oneshot::error::RecvError> {
-        let Asked { receiver, ends } = self.0;
+        let PendingRead { receiver, ends } = self.0;
         let answer = receiver.blocking_recv();
         if let Some(ends) = ends {
             ends.forget();
@@ -62,7 +62,7 @@ impl Reading {
     }
 }
 
-impl Future for Reading {
+impl Future for PendingOutcome {
     type Output = Result<Outcome, oneshot::error::RecvError>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
@@ -72,25 +72,25 @@ impl Future for Reading {
 }
 
 /// Pieces come only to whoever asked for them.
-fn whole(answer: Answer) -> Outcome {
+fn whole(answer: ReadOutput) -> Outcome {
     match answer {
-        Answer::Whole(outcome) => outcome,
-        Answer::Parts(_) => Outcome::refused("the result came in pieces"),
+        ReadOutput::Complete(outcome) => outcome,
+        ReadOutput::Streamed(_) => Outcome::refused("the result came in pieces"),
     }
 }
 
 /// Whoever waits for something longer, such as a backup. Dropping it ends what it waits for.
 #[derive(Debug)]
-pub struct Waiter(Arc<Control>);
+pub struct CancelGuard(Arc<Control>);
 
 /// What somebody may be waiting for.
 #[derive(Clone, Debug)]
-pub struct Watched {
+pub struct Cancellation {
     pub(super) control: Arc<Control>,
     pub(super) origin: Origin,
 }
 
-impl Default for Watched {
+impl Default for Cancellation {
     fn default() -> Self {
         Self {
             control: Control::new(),
@@ -99,15 +99,15 @@ impl Default for Watched {
     }
 }
 
-impl Watched {
+impl Cancellation {
     /// Something that `origin` asked for, and whoever waits for it.
-    pub fn new(origin: Origin) -> (Waiter, Self) {
+    pub fn new(origin: Origin) -> (CancelGuard, Self) {
         let control = Control::new();
-        (Waiter(Arc::clone(&control)), Self { control, origin })
+        (CancelGuard(Arc::clone(&control)), Self { control, origin })
     }
 }
 
-impl Drop for Waiter {
+impl Drop for CancelGuard {
     fn drop(&mut self) {
         self.0.stop(Reason::Gone);
     }

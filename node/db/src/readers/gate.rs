@@ -7,7 +7,7 @@ use std::{
 use rusqlite::Connection;
 
 use super::{
-    asked::Watched,
+    asked::Cancellation,
     control::{Control, Reason},
     lanes::Lane,
     state::{Entry, Phase, REPEAT, Readers, State, What, lock, wait},
@@ -23,7 +23,7 @@ impl Readers {
     pub(crate) fn visit(
         self: &Arc<Self>,
         what: &'static str,
-        watched: &Watched,
+        watched: &Cancellation,
     ) -> Result<Visit, String> {
         let mut state = lock(&self.state);
         while matches!(state.phase, Phase::Paused | Phase::Closing) {
@@ -37,7 +37,7 @@ impl Readers {
     }
 
     /// Something long with a copy of its own: it can be listed and ended, and nobody waits for it.
-    pub(crate) fn apart(self: &Arc<Self>, what: &'static str, watched: &Watched) -> Visit {
+    pub(crate) fn apart(self: &Arc<Self>, what: &'static str, watched: &Cancellation) -> Visit {
         let id = lock(&self.state).enter(beside(What::Other(what), watched, true));
         Visit {
             readers: Arc::clone(self),
@@ -48,14 +48,14 @@ impl Readers {
 
     /// The same without waiting: `None` while the room is closed.
     pub(crate) fn try_visit(self: &Arc<Self>) -> Option<Visit> {
-        self.admit(lock(&self.state), What::Unlisted, &Watched::default())
+        self.admit(lock(&self.state), What::Unlisted, &Cancellation::default())
     }
 
     /// As [`Readers::visit`], without waiting.
     pub(crate) fn try_visit_as(
         self: &Arc<Self>,
         what: &'static str,
-        watched: &Watched,
+        watched: &Cancellation,
     ) -> Option<Visit> {
         self.admit(lock(&self.state), What::Other(what), watched)
     }
@@ -64,7 +64,7 @@ impl Readers {
         self: &Arc<Self>,
         mut state: MutexGuard<'_, State>,
         what: What,
-        watched: &Watched,
+        watched: &Cancellation,
     ) -> Option<Visit> {
         if state.phase != Phase::Open {
             return None;
@@ -184,7 +184,7 @@ impl Readers {
     }
 }
 
-fn beside(what: What, watched: &Watched, apart: bool) -> Entry {
+fn beside(what: What, watched: &Cancellation, apart: bool) -> Entry {
     Entry {
         since: Instant::now(),
         control: Arc::clone(&watched.control),

@@ -48,11 +48,11 @@ pub enum Part {
 
 /// What a read gives.
 #[derive(Debug)]
-pub enum Answer {
+pub enum ReadOutput {
     /// All of it.
-    Whole(Outcome),
+    Complete(Outcome),
     /// More than is held in memory.
-    Parts(Parts),
+    Streamed(Parts),
 }
 
 /// The pieces of a large answer. Dropping it ends the read.

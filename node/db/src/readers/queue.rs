@@ -10,9 +10,9 @@ use super::state::{Job, Phase, ReadJob, Readers, State, lock};
 use crate::{
     entry::Outcome,
     readers::{
-        asked::{Asked, Reading},
+        asked::{PendingOutcome, PendingRead},
         control::{Control, EndsWithDrop},
-        parts::Answer,
+        parts::ReadOutput,
     },
     types::{Origin, Read},
 };
@@ -22,12 +22,12 @@ const QUEUE: usize = 16 * 1024;
 
 impl Readers {
     /// Queues a read whose outcome comes in one go.
-    pub(crate) fn read(&self, read: Read, origin: Origin) -> Reading {
-        Reading(self.ask(read, origin, false))
+    pub(crate) fn read(&self, read: Read, origin: Origin) -> PendingOutcome {
+        PendingOutcome(self.submit(read, origin, false))
     }
 
     /// Queues a read.
-    pub(crate) fn ask(&self, read: Read, origin: Origin, flows: bool) -> Asked {
+    pub(crate) fn submit(&self, read: Read, origin: Origin, streams: bool) -> PendingRead {
         let (reply, receiver) = oneshot::channel();
         let control = Control::new();
         let job = ReadJob {
@@ -36,14 +36,14 @@ impl Readers {
             since: Instant::now(),
             control: Arc::clone(&control),
             reply,
-            flows,
+            streams,
         };
         if let Err(Job::Read(job)) = self.push(Job::Read(Box::new(job))) {
             let refused = Outcome::refused("too many reads are waiting");
-            let _ = job.reply.send(Answer::Whole(refused));
+            let _ = job.reply.send(ReadOutput::Complete(refused));
         }
         let ends = EndsWithDrop::new(control, self.own.clone());
-        Asked {
+        PendingRead {
             receiver,
             ends: Some(ends),
         }

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     entry::Outcome,
-    readers::{control::Control, parts::Answer},
+    readers::{control::Control, parts::ReadOutput},
     sql::{classify, pragma, slow_log},
     sqlite::{
         connection::internal,
@@ -29,7 +29,7 @@ pub(super) fn run_job(readers: &Arc<Readers>, id: u64, job: Job, reader: Option<
         (Job::Read(job), _) if job.reply.is_closed() => {}
         (Job::Read(job), None) => {
             let refused = Outcome::refused("unable to open the database for reading");
-            let _ = job.reply.send(Answer::Whole(refused));
+            let _ = job.reply.send(ReadOutput::Complete(refused));
         }
         (Job::Read(job), Some(reader)) => answer(readers, id, *job, reader),
         (Job::Classify { sql, reply }, reader) => {
@@ -50,17 +50,17 @@ fn answer(readers: &Arc<Readers>, id: u64, job: ReadJob, reader: &Reader) {
         since,
         control,
         reply,
-        flows,
+        streams,
     } = job;
     let deadline = read.timeout.and_then(|timeout| since.checked_add(timeout));
     if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
         let late = Outcome::refused("context deadline exceeded");
-        let _ = reply.send(Answer::Whole(late));
+        let _ = reply.send(ReadOutput::Complete(late));
         return;
     }
     control.arm(deadline, None);
     let slow = readers.settings.slow.map(|limit| (limit, &origin));
-    if flows {
+    if streams {
         let mut flowing = Flowing::new(readers, id, &control, reply);
         let error = run_read(reader, &control, &read, &mut flowing, slow);
         flowing.finish(error);
@@ -68,7 +68,7 @@ fn answer(readers: &Arc<Readers>, id: u64, job: ReadJob, reader: &Reader) {
         let mut whole = Whole::new(&control);
         let error = run_read(reader, &control, &read, &mut whole, slow);
         let results = whole.results;
-        let _ = reply.send(Answer::Whole(Outcome { results, error }));
+        let _ = reply.send(ReadOutput::Complete(Outcome { results, error }));
     }
 }
 

@@ -12,7 +12,7 @@ use crate::{
     entry::Outcome,
     readers::{
         control::{Control, Reason},
-        parts::{Answer, HELD_BYTES, PIECE_BYTES, Part, Pipe},
+        parts::{HELD_BYTES, PIECE_BYTES, Part, Pipe, ReadOutput},
     },
     sql::result_size::{result_bytes, row_bytes},
     sqlite::statement::{Failure, Overflow},
@@ -89,7 +89,7 @@ pub(super) struct Flowing<'j> {
     pub(super) id: u64,
     pub(super) control: &'j Control,
     /// Whoever waits; taken when they have been answered.
-    reply: Option<oneshot::Sender<Answer>>,
+    reply: Option<oneshot::Sender<ReadOutput>>,
     results: Vec<StatementResult>,
     held: usize,
     pipe: Option<Arc<Pipe>>,
@@ -102,7 +102,7 @@ impl<'j> Flowing<'j> {
         readers: &'j Arc<Readers>,
         id: u64,
         control: &'j Control,
-        reply: oneshot::Sender<Answer>,
+        reply: oneshot::Sender<ReadOutput>,
     ) -> Self {
         Self {
             readers,
@@ -122,7 +122,7 @@ impl<'j> Flowing<'j> {
             pipe.put(Part::Done { error }, 0);
         } else if let Some(reply) = self.reply.take() {
             let results = std::mem::take(&mut self.results);
-            let _ = reply.send(Answer::Whole(Outcome { results, error }));
+            let _ = reply.send(ReadOutput::Complete(Outcome { results, error }));
         }
     }
 
@@ -139,7 +139,7 @@ impl<'j> Flowing<'j> {
         let sent = self
             .reply
             .take()
-            .map(|reply| reply.send(Answer::Parts(parts)));
+            .map(|reply| reply.send(ReadOutput::Streamed(parts)));
         if !matches!(sent, Some(Ok(()))) {
             self.control.stop(Reason::Gone);
         }

@@ -13,11 +13,11 @@ use crate::{
     readers::{
         control::{Control, Reason, StopReads},
         lanes::{Lane, Lanes, TURN},
-        parts::Answer,
+        parts::ReadOutput,
     },
     sql::slow_log,
     sqlite::{authorizer::Guard, connection::open_reader},
-    types::{Origin, Read, Running},
+    types::{Origin, Read, RunningRead},
 };
 
 /// How often the writer repeats a request to end that a reader may have missed between two statements, and a read that waits for
@@ -91,9 +91,9 @@ pub(super) struct ReadJob {
     pub(super) origin: Origin,
     pub(super) since: Instant,
     pub(super) control: Arc<Control>,
-    pub(super) reply: oneshot::Sender<Answer>,
+    pub(super) reply: oneshot::Sender<ReadOutput>,
     /// Large results go piece by piece.
-    pub(super) flows: bool,
+    pub(super) streams: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -262,7 +262,7 @@ impl Readers {
     }
 
     /// What is running, the oldest first, at most `limit` of it.
-    pub(crate) fn running(&self, limit: usize) -> Vec<Running> {
+    pub(crate) fn running(&self, limit: usize) -> Vec<RunningRead> {
         let state = lock(&self.state);
         let listed = state.running.iter().filter_map(|(id, entry)| {
             let text = match &entry.what {
@@ -270,7 +270,7 @@ impl Readers {
                 What::Other(what) => (*what).to_owned(),
                 What::Unlisted => return None,
             };
-            Some(Running {
+            Some(RunningRead {
                 id: *id,
                 age: entry.since.elapsed(),
                 text,

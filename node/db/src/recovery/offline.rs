@@ -156,7 +156,7 @@ mod tests {
     use super::*;
     use crate::{
         database::Database,
-        entry::{Entry, Kind, Request, Stamp, Wanted, Work},
+        entry::{Entry, Kind, ReplyTo, Request, Stamp, Work},
         types::Options,
     };
 
@@ -174,7 +174,7 @@ mod tests {
         Entry {
             position: Position { term: 1, index },
             work,
-            wanted: Wanted::Nobody,
+            reply_to: ReplyTo::Nobody,
         }
     }
 

@@ -11,7 +11,7 @@ pub(crate) fn is_vacuum(sql: &str) -> bool {
 
 /// Takes no longer than the database is large, however it is meant, for it has neither a recursion nor a join: it may run longer than
 /// statements that do not say when they end.
-pub(crate) fn is_upkeep(sql: &str) -> bool {
+pub(crate) fn is_maintenance(sql: &str) -> bool {
     let word = first_word(sql);
     let is = |keyword: &str| word.eq_ignore_ascii_case(keyword);
     if is("create") {
@@ -132,7 +132,7 @@ mod tests {
             ("EXPLAIN VACUUM", false),
             ("", false),
         ] {
-            assert_eq!(is_upkeep(sql), expected, "{sql}");
+            assert_eq!(is_maintenance(sql), expected, "{sql}");
         }
     }
 

@@ -23,7 +23,7 @@ use crate::{
         authorizer::{Guard, Mode},
         determinism, linear, meter, node_local, vfs,
     },
-    types::Upkeep,
+    types::Maintenance,
 };
 
 /// Prepared statements kept per connection. Applications have tens to a few hundred texts; one costs about 5 KiB.
@@ -117,14 +117,14 @@ impl WalMeter {
     }
 }
 
-/// When upkeep was done; see [`crate::Upkeep`].
+/// When upkeep was done; see [`crate::Maintenance`].
 #[derive(Debug, Default)]
-pub(crate) struct UpkeepMeter {
+pub(crate) struct MaintenanceMeter {
     vacuumed: AtomicU64,
     optimized: AtomicU64,
 }
 
-impl UpkeepMeter {
+impl MaintenanceMeter {
     pub(crate) fn vacuumed(&self, stamp: Stamp) {
         self.vacuumed.store(micros(stamp), Relaxed);
     }
@@ -133,8 +133,8 @@ impl UpkeepMeter {
         self.optimized.store(micros(stamp), Relaxed);
     }
 
-    pub(crate) fn read(&self) -> Upkeep {
-        Upkeep {
+    pub(crate) fn read(&self) -> Maintenance {
+        Maintenance {
             vacuumed_unix_micros: self.vacuumed.load(Relaxed),
             optimized_unix_micros: self.optimized.load(Relaxed),
         }
@@ -149,7 +149,7 @@ fn micros(stamp: Stamp) -> u64 {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Meters {
     pub(crate) wal: Arc<WalMeter>,
-    pub(crate) upkeep: Arc<UpkeepMeter>,
+    pub(crate) maintenance: Arc<MaintenanceMeter>,
     /// Statements of requests that gave an error.
     pub(crate) failed: Arc<AtomicU64>,
     /// Writes that take so long are logged.

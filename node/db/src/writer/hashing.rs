@@ -6,7 +6,7 @@ use rusqlite::Connection;
 use crate::{
     content_hash::{Hashing, hash},
     entry::Position,
-    readers::{asked::Watched, gate::Visit},
+    readers::{asked::Cancellation, gate::Visit},
     sqlite::{connection::open_plain, error::message},
     types::Fatal,
     writer::Writer,
@@ -18,7 +18,7 @@ impl Writer {
     pub(crate) fn begin_hashing(&mut self, position: Position) -> Result<(), Fatal> {
         let begun = self
             .readers
-            .try_visit_as("(content hash)", &Watched::default())
+            .try_visit_as("(content hash)", &Cancellation::default())
             .ok_or_else(|| "the database is being replaced".to_owned())
             .and_then(|visit| {
                 // The transaction begins here, between two entries: all nodes hash the same state.

@@ -270,8 +270,8 @@ impl ScriptRun<'_> {
 
     /// What the next statement may take.
     fn begin(&self, text: &str, vacuum: bool) -> Result<(), Failure> {
-        let steps = if classify::is_upkeep(text) {
-            self.bounds.upkeep_vm_steps
+        let steps = if classify::is_maintenance(text) {
+            self.bounds.maintenance_vm_steps
         } else {
             self.bounds.vm_steps
         };

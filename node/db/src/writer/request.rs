@@ -66,7 +66,7 @@ pub(crate) fn run_request(
         stamp: request.stamp,
         bounds: request.rules.bounds(),
         used_steps: 0,
-        upkeep: false,
+        maintenance: false,
         spent: false,
     };
     if request.transaction {
@@ -127,7 +127,7 @@ struct Run<'s> {
     /// By the statements before.
     used_steps: u64,
     /// The statement under way is one that cannot take longer than the database is large.
-    upkeep: bool,
+    maintenance: bool,
     /// A statement has used up what the request may take.
     spent: bool,
 }
@@ -185,10 +185,10 @@ impl Run<'_> {
     }
 
     /// What the next statement may take.
-    fn allowance(&self, upkeep: bool) -> Allowance {
+    fn allowance(&self, maintenance: bool) -> Allowance {
         let allowed = Allowance {
-            steps: if upkeep {
-                self.bounds.upkeep_vm_steps
+            steps: if maintenance {
+                self.bounds.maintenance_vm_steps
             } else {
                 self.bounds.vm_steps
             },
@@ -248,7 +248,7 @@ impl Run<'_> {
                 if wait_for_room(self.session).is_ok() {
                     determinism::go_back(&self.session.conn, before.0);
                     arguments.go_back(before.1);
-                    meter::begin(self.allowance(self.upkeep));
+                    meter::begin(self.allowance(self.maintenance));
                     continue;
                 }
                 meter::note_full();
@@ -274,7 +274,7 @@ impl Run<'_> {
         guard.set_vacuum(false);
         guard.set_writes(false);
         if vacuum && result.is_ok() {
-            self.session.meters.upkeep.vacuumed(self.stamp);
+            self.session.meters.maintenance.vacuumed(self.stamp);
         }
         // A refusal can come while stepping, too: VACUUM and table-valued pragmas prepare statements of their own.
         result.map_err(|failure| match failure {
@@ -313,8 +313,8 @@ impl Run<'_> {
             determinism::forget_changes(&self.session.conn);
         }
         let single = classify::is_plain_single(&statement.sql);
-        self.upkeep = single && classify::is_upkeep(&statement.sql);
-        meter::begin(self.allowance(self.upkeep));
+        self.maintenance = single && classify::is_maintenance(&statement.sql);
+        meter::begin(self.allowance(self.maintenance));
         let mut arguments = Arguments::new(&statement.parameters);
         let reading = if self.mentions.pragma && self.session.guard.is_v2() {
             pragma::reading_form(&statement.sql)
@@ -328,11 +328,11 @@ impl Run<'_> {
             self.several(text, &mut arguments)
         };
         let result = self.finish(result?)?;
-        if !self.upkeep {
+        if !self.maintenance {
             self.used_steps = self.used_steps.saturating_add(meter::steps());
         }
         if fresh && !matches!(result, StatementResult::Error(_)) {
-            self.session.meters.upkeep.optimized(self.stamp);
+            self.session.meters.maintenance.optimized(self.stamp);
         }
         Ok(result)
     }

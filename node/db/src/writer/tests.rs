@@ -50,7 +50,7 @@ fn entry(index: u64, texts: &[&str]) -> Entry {
     Entry {
         position: Position { term: 1, index },
         work: Work::Requests(Arc::new(vec![request])),
-        wanted: Wanted::Caller,
+        reply_to: ReplyTo::Caller,
     }
 }
 
@@ -336,7 +336,7 @@ fn a_replacement_may_die_anywhere() {
                     .apply(&[Entry {
                         position,
                         work: Work::Load(chunk),
-                        wanted: Wanted::Caller,
+                        reply_to: ReplyTo::Caller,
                     }])
                     .map(|_| ())
             } else {

@@ -1,7 +1,7 @@
 //! A request that passes a bound fails alike, whatever ran before it and beside it, and harms nobody else.
 use std::sync::Arc;
 
-use node_db::{Bounds, Entry, Kind, Outcome, Position, Request, Rules, Wanted, Work};
+use node_db::{Bounds, Entry, Kind, Outcome, Position, ReplyTo, Request, Rules, Work};
 use node_values::{StatementResult, Value};
 
 use crate::support::{Db, TERM, error, request, sql, stamp, timeless, with, write};
@@ -67,7 +67,7 @@ fn apply(db: &mut Db, requests: &[Request], per_entry: usize, per_run: usize) ->
         .map(|requests| Entry {
             position: db.position(),
             work: Work::Requests(Arc::new(requests.to_vec())),
-            wanted: Wanted::Caller,
+            reply_to: ReplyTo::Caller,
         })
         .collect();
     let mut outcomes = Vec::new();
@@ -147,11 +147,11 @@ fn upkeep_has_a_bound_of_its_own() {
     db.must(&counted(200_000));
     let index = "CREATE INDEX i ON t(a)";
     let short = Bounds {
-        upkeep_vm_steps: 500_000,
+        maintenance_vm_steps: 500_000,
         ..steps(100_000)
     };
     let long = Bounds {
-        upkeep_vm_steps: 100_000_000,
+        maintenance_vm_steps: 100_000_000,
         ..steps(100_000)
     };
     let outcomes = apply(
@@ -382,7 +382,7 @@ fn an_endless_write_does_not_hold_up_the_end() {
             false,
             vec![sql(ENDLESS)],
         )])),
-        wanted: Wanted::Caller,
+        reply_to: ReplyTo::Caller,
     }]);
     let started = std::time::Instant::now();
     std::thread::sleep(std::time::Duration::from_millis(50));

@@ -1,5 +1,5 @@
 //! Checkpoints, pins and restarts.
-use node_db::{Checkpoint, Database, OpenError, Position, Urgency, Wanted, Work};
+use node_db::{Checkpoint, Database, OpenError, Position, ReplyTo, Urgency, Work};
 
 use crate::support::{Db, options, read, sql, until};
 
@@ -20,7 +20,7 @@ fn only_what_was_checkpointed_survives() {
         .apply(vec![node_db::Entry {
             position,
             work: Work::Nothing,
-            wanted: Wanted::Nobody,
+            reply_to: ReplyTo::Nobody,
         }])
         .blocking_recv()
         .unwrap()

@@ -1,5 +1,5 @@
 //! The same log gives the same results and the same content, however it is cut into runs and wherever it restarts.
-use node_db::{Checkpoint, Entry, Kind, Outcome, Request, Rules, Wanted};
+use node_db::{Checkpoint, Entry, Kind, Outcome, ReplyTo, Request, Rules};
 use node_values::Value;
 use proptest::prelude::*;
 
@@ -93,7 +93,7 @@ fn again(entry: &Entry) -> Entry {
     Entry {
         position: entry.position,
         work: entry.work.clone(),
-        wanted: Wanted::Caller,
+        reply_to: ReplyTo::Caller,
     }
 }
 
@@ -260,7 +260,7 @@ fn unwanted_entries_have_the_same_effects() {
         ),
     ];
     for entry in &mut run {
-        entry.wanted = Wanted::Nobody;
+        entry.reply_to = ReplyTo::Nobody;
     }
     let outcomes = db.db.apply(run).blocking_recv().unwrap().unwrap();
     assert!(

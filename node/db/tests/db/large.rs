@@ -1,5 +1,5 @@
 //! Results that are larger than what is held in memory come in pieces, at the pace of whoever takes them.
-use node_db::{Answer, Kind, Origin, Part, Parts, Read};
+use node_db::{Kind, Origin, Part, Parts, Read, ReadOutput};
 use node_values::{Cell, StatementResult};
 
 use crate::support::{Db, error, read, request, rows, sql, until};
@@ -18,14 +18,14 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
     runtime.unwrap().block_on(future)
 }
 
-fn ask(db: &Db, read: Read) -> Answer {
-    block_on(db.db.ask(read, Origin::default())).unwrap()
+fn ask(db: &Db, read: Read) -> ReadOutput {
+    block_on(db.db.read_streamed(read, Origin::default())).unwrap()
 }
 
-fn parts(answer: Answer) -> Parts {
+fn parts(answer: ReadOutput) -> Parts {
     match answer {
-        Answer::Parts(parts) => parts,
-        Answer::Whole(outcome) => panic!("came whole: {} results", outcome.results.len()),
+        ReadOutput::Streamed(parts) => parts,
+        ReadOutput::Complete(outcome) => panic!("came whole: {} results", outcome.results.len()),
     }
 }
 
@@ -60,7 +60,7 @@ fn all(mut parts: Parts) -> Vec<String> {
 fn large_results_come_in_pieces_and_small_ones_whole() {
     let db = Db::new();
     let small = ask(&db, read(vec![sql(&many(100))]));
-    assert!(matches!(small, Answer::Whole(outcome) if outcome.results.len() == 1));
+    assert!(matches!(small, ReadOutput::Complete(outcome) if outcome.results.len() == 1));
     for transaction in [false, true] {
         let mut mixed = read(vec![
             sql("SELECT 1"),

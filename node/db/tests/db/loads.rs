@@ -2,7 +2,7 @@
 use bytes::Bytes;
 use node_db::{
     BackupFormat, Bounds, Checkpoint, Database, Entry, Kind, LoadChunk, LoadContent, LoadFinish,
-    Outcome, Position, Wanted, Work,
+    Outcome, Position, ReplyTo, Work,
 };
 use node_values::Value;
 
@@ -146,7 +146,7 @@ fn a_load_that_this_machine_cannot_read_back_is_fatal() {
         let entry = Entry {
             position: db.position(),
             work: Work::Load(end),
-            wanted: Wanted::Caller,
+            reply_to: ReplyTo::Caller,
         };
         let applied = db.db.apply(vec![entry]).blocking_recv().unwrap();
         let text = applied.unwrap_err().0;
@@ -184,7 +184,7 @@ fn an_unfinished_load_blocks_checkpoints_until_dropped() {
     let entry = Entry {
         position,
         work: Work::Nothing,
-        wanted: Wanted::Nobody,
+        reply_to: ReplyTo::Nobody,
     };
     db.db.apply(vec![entry]).blocking_recv().unwrap().unwrap();
     assert!(matches!(db.checkpoint(), Checkpoint::Done(_)));
@@ -194,7 +194,7 @@ fn an_unfinished_load_blocks_checkpoints_until_dropped() {
         let entry = Entry {
             position,
             work: Work::Load(part.clone()),
-            wanted: Wanted::Caller,
+            reply_to: ReplyTo::Caller,
         };
         last = db
             .db

@@ -1,14 +1,14 @@
 //! Reads that do not end by themselves: who else is served beside them, and what ends them.
 use std::time::{Duration, Instant};
 
-use node_db::{BackupFormat, Database, Origin, Watched};
+use node_db::{BackupFormat, Cancellation, Database, Origin};
 
 use crate::support::{Db, error, options, read, rows, sql, until};
 
 const ENDLESS: &str =
     "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT count(*) FROM n";
 
-fn endless(db: &Db, client: u16) -> node_db::Reading {
+fn endless(db: &Db, client: u16) -> node_db::PendingOutcome {
     let origin = Origin {
         client: Some(([127, 0, 0, 1], client).into()),
         user: Some("bob".into()),
@@ -28,7 +28,7 @@ fn a_read_ends_with_its_client() {
     let reads: Vec<_> = (0..6).map(|client| endless(&db, client)).collect();
     until("six reads that run", || db.db.running(100).len() == 6);
     until("four that wait for their turn", || {
-        let waiting = |one: &&node_db::Running| one.waiting;
+        let waiting = |one: &&node_db::RunningRead| one.waiting;
         db.db.running(100).iter().filter(waiting).count() == 4
     });
     let running = db.db.running(100);
@@ -143,10 +143,13 @@ fn a_backup_ends_with_whoever_waits_for_it() {
         BackupFormat::Sql { tables: Vec::new() },
     ] {
         db.must("INSERT INTO t WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n LIMIT 3000) SELECT randomblob(100) FROM n");
-        let (waiter, watched) = Watched::new(Origin::default());
+        let (waiter, watched) = Cancellation::new(Origin::default());
         drop(waiter);
         let to = db.dir.path().join("backup");
-        let refused = db.db.backup_watched(&format, &to, &watched).unwrap_err();
+        let refused = db
+            .db
+            .backup_cancellable(&format, &to, &watched)
+            .unwrap_err();
         assert_eq!(refused, "backup ended because its client went away");
     }
 }

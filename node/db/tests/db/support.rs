@@ -7,7 +7,7 @@ use std::{
 
 use node_db::{
     Bounds, Checkpoint, Database, Entry, Kind, Options, Outcome, Position, Read, Recovered,
-    Request, Rules, Stamp, Wanted, Work,
+    ReplyTo, Request, Rules, Stamp, Work,
 };
 use node_values::{Cell, Parameter, Rows, Statement, StatementResult, Value, WriteResult};
 use tempfile::TempDir;
@@ -92,7 +92,7 @@ pub(crate) fn entry(index: u64, requests: Vec<Request>) -> Entry {
     Entry {
         position: Position { term: TERM, index },
         work: Work::Requests(Arc::new(requests)),
-        wanted: Wanted::Caller,
+        reply_to: ReplyTo::Caller,
     }
 }
 
@@ -145,7 +145,7 @@ impl Db {
         let entry = Entry {
             position: self.position(),
             work,
-            wanted: Wanted::Caller,
+            reply_to: ReplyTo::Caller,
         };
         self.db
             .apply(vec![entry])

@@ -12,7 +12,7 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
-use node_db::{Checkpoint, Database, Entry as DbEntry, Kind, Pinned, Request, Wanted, Work};
+use node_db::{Checkpoint, Database, Entry as DbEntry, Kind, Pinned, ReplyTo, Request, Work};
 use openraft::{
     EntryPayload, RaftSnapshotBuilder,
     storage::{ApplyResponder, EntryResponder, RaftStateMachine},
@@ -279,10 +279,10 @@ impl RaftStateMachine<Types> for Machine {
         let mut responders = VecDeque::new();
         while let Some(item) = entries.next().await {
             let (entry, responder) = item?;
-            let mut wanted = if responder.is_some() {
-                Wanted::Caller
+            let mut reply_to = if responder.is_some() {
+                ReplyTo::Caller
             } else {
-                Wanted::Nobody
+                ReplyTo::Nobody
             };
             let work = match &entry.payload {
                 EntryPayload::Blank => Work::Nothing,
@@ -294,8 +294,8 @@ impl RaftStateMachine<Types> for Machine {
                 EntryPayload::Normal(command) => {
                     if let Some(deliver) = command.take_deliver() {
                         let index = entry.log_id.index;
-                        wanted =
-                            Wanted::Deliver(Box::new(move |outcomes| deliver(outcomes, index)));
+                        reply_to =
+                            ReplyTo::Deliver(Box::new(move |outcomes| deliver(outcomes, index)));
                     } else {
                         // From the log or from another node, as bytes.
                         self.local.metrics.count(Counter::ProtoNumRequestsDecoded);
@@ -320,7 +320,7 @@ impl RaftStateMachine<Types> for Machine {
             run.push(DbEntry {
                 position: position(&entry.log_id),
                 work,
-                wanted,
+                reply_to,
             });
             responders.push_back(responder);
             if run.len() >= MAX_RUN {

@@ -176,7 +176,7 @@ impl Upkeep {
     }
 
     /// Takes over what the database has done since; true if that is to be kept.
-    pub(super) fn note(&self, done: node_db::Upkeep, now: u64) -> bool {
+    pub(super) fn note(&self, done: node_db::Maintenance, now: u64) -> bool {
         let mut kept = self.kept();
         let before = *kept;
         let intervals = self.intervals;
@@ -245,7 +245,7 @@ mod tests {
             optimize: Duration::ZERO,
         };
         let upkeep = Upkeep::open(dir.path(), intervals);
-        let nothing = node_db::Upkeep::default();
+        let nothing = node_db::Maintenance::default();
         assert!(upkeep.note(nothing, 7));
         assert!(!upkeep.note(nothing, 8));
         assert_eq!(
@@ -256,7 +256,7 @@ mod tests {
             }
         );
         assert_eq!(upkeep.kept().optimize, Times::default(), "it is off");
-        let done = node_db::Upkeep {
+        let done = node_db::Maintenance {
             vacuumed_unix_micros: 9,
             optimized_unix_micros: 3,
         };
