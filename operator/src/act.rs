@@ -19,7 +19,8 @@ use std::fmt::Debug;
 
 use crate::{
     cluster::{
-        Action, action::Absent, deciders::recovery, facts::observation::Checked, plan::PodLabels,
+        Action, action::RequiredAbsence, deciders::recovery, facts::observation::DatabaseCheck,
+        plan::PodLabels,
     },
     error::Error,
     live::{Live, named},
@@ -185,7 +186,7 @@ impl<N: NodeApi> Actor<'_, N> {
     }
 
     /// Asks the leader once more, just before a pod goes that must not be a member.
-    async fn confirm_absent(&self, absent: &Absent) -> Result<(), Error> {
+    async fn confirm_absent(&self, absent: &RequiredAbsence) -> Result<(), Error> {
         let (leader, member) = (&absent.leader, &absent.member);
         let address = self.address(leader)?;
         let asked = self.nodes.status(&address).await;
@@ -289,7 +290,7 @@ impl<N: NodeApi> Actor<'_, N> {
             return Err(Error::Changed(format!("the data of {name}")));
         }
         let fault = self.nodes.check(&address, status.is_leader).await;
-        let checked = Checked {
+        let checked = DatabaseCheck {
             raft_id: raft_id.to_owned(),
             as_leader: status.is_leader,
             fault: fault.map_err(failed)?,

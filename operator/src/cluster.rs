@@ -10,10 +10,10 @@
 pub mod action;
 pub mod deciders;
 pub mod facts;
+#[cfg(test)]
+pub(crate) mod fixture;
 pub mod plan;
 pub mod render;
-#[cfg(test)]
-pub(crate) mod scene;
 
 pub use action::{Action, Decision};
 pub use facts::observation::{Failure, NodeStatus, Observation};

@@ -1,6 +1,6 @@
 //! Fills an observation: translates what the API server has, and asks every node at once.
+mod blockers;
 mod claim;
-mod hindrance;
 pub(crate) mod pod;
 mod set;
 
@@ -19,7 +19,7 @@ use serde::de::DeserializeOwned;
 use crate::{
     cluster::{
         Failure, NodeStatus, Observation,
-        facts::observation::{Answer, Checked, Edit, FailureKind, OperatorFacts},
+        facts::observation::{DatabaseCheck, Edit, FailureKind, OperatorFacts, ProbeResult},
     },
     live::{Live, named},
     node_api::NodeApi,
@@ -69,7 +69,7 @@ pub struct Memory {
     /// What the API server refused to the last pass.
     pub refused: Option<String>,
     /// What came of checking databases, by pod.
-    pub checks: BTreeMap<String, Checked>,
+    pub checks: BTreeMap<String, DatabaseCheck>,
     /// What others did lately to the operator's objects.
     pub edits: Vec<Edit>,
 }
@@ -100,7 +100,7 @@ pub async fn observe(
         nodes: answers,
         cordoned: live.cordoned.clone(),
         expandable: live.expandable.clone(),
-        hindrances: hindrance::seen(live, now.0.as_second()),
+        blockers: blockers::seen(live, now.0.as_second()),
         edits: memory.edits,
         refused: memory.refused,
         checks: memory.checks,
@@ -140,7 +140,7 @@ async fn ask_all(
     live: &Live,
     nodes: &impl NodeApi,
     addressing: Addressing,
-) -> BTreeMap<String, Answer> {
+) -> BTreeMap<String, ProbeResult> {
     let asked = live
         .pods
         .iter()
@@ -153,7 +153,7 @@ async fn ask(
     pod: &Arc<Pod>,
     nodes: &impl NodeApi,
     addressing: Addressing,
-) -> (String, Answer) {
+) -> (String, ProbeResult) {
     let name = pod.name_any();
     let answer = match addressing.address(cluster, pod) {
         Some(address) => nodes.status(&address).await.and_then(|s| own(&name, s)),
@@ -162,7 +162,7 @@ async fn ask(
             message: "its pod has no address yet".to_owned(),
         }),
     };
-    let answer = answer.map_or_else(Answer::Failed, Answer::Ok);
+    let answer = answer.map_or_else(ProbeResult::Failed, ProbeResult::Ok);
     (name, answer)
 }
 

@@ -15,8 +15,8 @@ use crate::{
     cluster::{
         Plan,
         action::Event,
-        deciders::recovery::Told,
-        facts::observation::{Checked, Edit},
+        deciders::recovery::StatusUpdate,
+        facts::observation::{DatabaseCheck, Edit},
         plan,
         render::edits,
     },
@@ -67,17 +67,17 @@ impl Means {
 
 /// What came of checking databases, by cluster's uid and pod.
 #[derive(Debug, Default)]
-pub struct Checks(Mutex<HashMap<String, BTreeMap<String, Checked>>>);
+pub struct Checks(Mutex<HashMap<String, BTreeMap<String, DatabaseCheck>>>);
 
 impl Checks {
     /// Notes a check.
-    pub fn note(&self, cluster: &RqliteCluster, pod: &str, checked: Checked) {
+    pub fn note(&self, cluster: &RqliteCluster, pod: &str, checked: DatabaseCheck) {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let of_cluster = all.entry(cluster.uid().unwrap_or_default()).or_default();
         of_cluster.insert(pod.to_owned(), checked);
     }
 
-    fn get(&self, uid: &str) -> BTreeMap<String, Checked> {
+    fn get(&self, uid: &str) -> BTreeMap<String, DatabaseCheck> {
         let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         all.get(uid).cloned().unwrap_or_default()
     }
@@ -195,7 +195,7 @@ async fn tell_edit(means: &Means, cluster: &RqliteCluster, edit: Edit) {
     let event = Event {
         warning: true,
         reason: edits::REASON.to_owned(),
-        message: edits::told(&cluster.name_any(), &namespace, &noted),
+        message: edits::describe(&cluster.name_any(), &namespace, &noted),
     };
     means.events.tell(&cluster.object_ref(&()), &event).await;
 }
@@ -230,7 +230,7 @@ async fn write_recovery(
     means: &Means,
     cluster: &RqliteCluster,
     live: &Live,
-    told: &Told,
+    told: &StatusUpdate,
 ) -> Result<(), Error> {
     let known = named(&live.recoveries, &told.name).filter(|r| r.uid().as_ref() == Some(&told.uid));
     let Some(known) = known else {

@@ -3,12 +3,12 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use operator_api::{RqliteClusterStatus, status::Operation, status::OperationType, status::Step};
 use serde::{Deserialize, Serialize};
 
-use crate::cluster::facts::observation::{NodeStatus, PodSeen};
+use crate::cluster::facts::observation::{NodeStatus, ObservedPod};
 
 /// A member that must not be in the leader's committed configuration.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Absent {
+pub struct RequiredAbsence {
     /// Who is asked, and has to lead.
     pub leader: String,
     /// The member's name.
@@ -19,7 +19,7 @@ pub struct Absent {
     pub last_log_index: u64,
 }
 
-impl Absent {
+impl RequiredAbsence {
     /// Do these words of the leader, of now, prove it? Leadership may have gone and come back since it was looked at, and who was just elected may
     /// not know what its predecessors have committed. A busy leader always has entries that are not committed yet: then the one that was seen
     /// tells, if it is of the present term.
@@ -27,7 +27,7 @@ impl Absent {
         let leads = node.is_leader && node.leader.as_ref() == Some(&self.leader);
         let committed = node.term == self.last_log_term && node.commit_index >= self.last_log_index;
         let out = !node.config.iter().any(|m| m.name == self.member);
-        leads && out && (committed || node.has_settled())
+        leads && out && (committed || node.has_committed_in_term())
     }
 }
 
@@ -65,7 +65,7 @@ pub enum Action {
         to: i32,
         /// Only if this holds at that very moment: what was seen may be seconds old, and a member may have joined again since.
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        absent: Option<Absent>,
+        absent: Option<RequiredAbsence>,
     },
     /// Asks the leader to hand over.
     TransferLeader {
@@ -126,7 +126,7 @@ pub enum Action {
 
 impl Action {
     /// Deletes this very pod, and none that has taken its place.
-    pub fn delete_pod(pod: &PodSeen) -> Self {
+    pub fn delete_pod(pod: &ObservedPod) -> Self {
         Self::DeletePod {
             name: pod.name.clone(),
             uid: pod.uid.clone(),
@@ -172,7 +172,7 @@ impl Action {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Decision {
     /// Not concerned: ask the next one.
-    Pass,
+    Continue,
     /// Concerned, and nothing can be done now: nobody after it acts. For a person, what is waited for.
     Wait(String),
     /// As `Wait`, but something is wrong that a person should know of: a reason in CamelCase and the text.

@@ -1,12 +1,12 @@
 //! One module for each kind of change: from a view to a decision. They use the facts and each other, never what is rendered.
 pub mod bootstrap;
 pub mod deletion;
-pub mod heritage;
 pub mod hibernate;
 pub mod membership;
 pub mod outage;
 pub mod readers;
 pub mod reap;
+pub mod recovered_by_hand;
 pub mod recovery;
 pub mod replace;
 pub mod rollout;

@@ -8,8 +8,8 @@ use serde::Serialize;
 use crate::cluster::{
     action::{Action, Decision, Event},
     deciders::{
-        bootstrap, deletion, heritage, hibernate, membership, outage, readers, reap,
-        recovery::{self, Told},
+        bootstrap, deletion, hibernate, membership, outage, readers, reap, recovered_by_hand,
+        recovery::{self, StatusUpdate},
         replace, rollout, scale, storage, unstick,
     },
     facts::{
@@ -18,8 +18,9 @@ use crate::cluster::{
         view::View,
     },
     render::{
+        blockers,
         build::{self, Object},
-        edits, hindrance, report,
+        edits, report,
     },
 };
 
@@ -47,7 +48,7 @@ pub struct Plan {
     pub objects: Vec<Object>,
     /// Statuses of RqliteRecovery objects, to be written with the cluster's own.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub recoveries: Vec<Told>,
+    pub recoveries: Vec<StatusUpdate>,
     /// Labels that pods should carry and do not.
     pub labels: Vec<PodLabels>,
     /// Claims that pods of the cluster use and that do not carry its label, such as those that a person made for volumes that moved here: without
@@ -106,13 +107,13 @@ pub fn plan(seen: &Observation) -> Plan {
     let recoveries = if untouched {
         Vec::new()
     } else {
-        recovery::told(&view, &status, words(&decision))
+        recovery::status_updates(&view, &status, message(&decision))
     };
     let event = event(&view, &decision);
     let again_after_seconds = pause(&view, &decision);
     let (action, summary) = match decision {
         Decision::Act(action, text) => (Some(action), text),
-        Decision::Pass => (None, "all is as wanted".to_owned()),
+        Decision::Continue => (None, "all is as wanted".to_owned()),
         Decision::Wait(text) | Decision::Blocked(_, text) | Decision::Record(_, text) => {
             (None, text)
         }
@@ -137,9 +138,9 @@ pub fn plan(seen: &Observation) -> Plan {
 }
 
 /// A decision in words.
-fn words(decision: &Decision) -> Option<&str> {
+fn message(decision: &Decision) -> Option<&str> {
     match decision {
-        Decision::Pass => None,
+        Decision::Continue => None,
         Decision::Wait(text)
         | Decision::Blocked(_, text)
         | Decision::Record(_, text)
@@ -157,13 +158,13 @@ fn is_paused(view: &View<'_>) -> bool {
 fn decide(view: &View<'_>, wanted: &operator_api::status::Target) -> Decision {
     let urgent = first(&[
         &|| bootstrap::identity(view, wanted),
-        &|| membership::learn(view),
+        &|| membership::adopt_configuration(view),
         // Also amid a recovery: a corrected template may be what lets its survivor start.
         &|| rollout::adopt(view, wanted),
         &|| recover(view),
         &|| hibernate::decide(view),
-        &|| heritage::decide(view),
-        &|| heritage::left_behind(view),
+        &|| recovered_by_hand::decide(view),
+        &|| recovered_by_hand::restart_ended_lineage(view),
         &|| membership::foreign(view),
         &|| forming(view),
         &|| gap(view),
@@ -171,7 +172,7 @@ fn decide(view: &View<'_>, wanted: &operator_api::status::Target) -> Decision {
         &|| outage::outage(view),
         &|| recovery::rejoin(view),
     ]);
-    if urgent != Decision::Pass {
+    if urgent != Decision::Continue {
         return urgent;
     }
     let decision = first(&[
@@ -184,16 +185,16 @@ fn decide(view: &View<'_>, wanted: &operator_api::status::Target) -> Decision {
         &|| replace::start(view),
         &|| rollout::start(view, true),
         &|| reap::start(view),
-        &|| replace::stray(view),
+        &|| replace::rejoin_removed(view),
         &|| scale::start(view),
         &|| storage::start(view),
         &|| rollout::start(view, false),
     ]);
     match decision {
         // Read replicas are in no quorum: their number need not wait for what voters wait for.
-        Decision::Pass | Decision::Wait(_) | Decision::Blocked(..) => {
+        Decision::Continue | Decision::Wait(_) | Decision::Blocked(..) => {
             match first(&[&|| scale::readers(view), &|| readers::leave(view)]) {
-                Decision::Pass => unstick_amid(view, decision),
+                Decision::Continue => unstick_amid(view, decision),
                 readers => readers,
             }
         }
@@ -205,7 +206,7 @@ fn decide(view: &View<'_>, wanted: &operator_api::status::Target) -> Decision {
 fn unstick_amid(view: &View<'_>, decision: Decision) -> Decision {
     match decision {
         Decision::Wait(_) | Decision::Blocked(..) => match unstick::unstick(view) {
-            Decision::Pass => decision,
+            Decision::Continue => decision,
             repair => repair,
         },
         decision => decision,
@@ -216,7 +217,7 @@ fn unstick_amid(view: &View<'_>, decision: Decision) -> Decision {
 fn reap_amid(view: &View<'_>, decision: Decision) -> Decision {
     match decision {
         Decision::Blocked(..) => match reap::start(view) {
-            Decision::Pass => decision,
+            Decision::Continue => decision,
             removal => removal,
         },
         decision => decision,
@@ -227,8 +228,8 @@ fn first(deciders: &[&dyn Fn() -> Decision]) -> Decision {
     deciders
         .iter()
         .map(|decider| decider())
-        .find(|decision| *decision != Decision::Pass)
-        .unwrap_or(Decision::Pass)
+        .find(|decision| *decision != Decision::Continue)
+        .unwrap_or(Decision::Continue)
 }
 
 fn recover(view: &View<'_>) -> Decision {
@@ -248,7 +249,7 @@ fn gap(view: &View<'_>) -> Decision {
         _ if view.set(Pool::Voter).is_none() => {
             Decision::Wait("waits for the StatefulSet".to_owned())
         }
-        _ => Decision::Pass,
+        _ => Decision::Continue,
     }
 }
 
@@ -259,7 +260,7 @@ fn unreadable(view: &View<'_>) -> Decision {
             let text = format!("drops the operation {:?}, which is over", operation.kind);
             Decision::Record(crate::cluster::action::finish(view.status), text)
         }
-        None => Decision::Pass,
+        None => Decision::Continue,
     }
 }
 
@@ -316,9 +317,9 @@ fn event(view: &View<'_>, decision: &Decision) -> Option<Event> {
         message: message.to_owned(),
     };
     match decision {
-        Decision::Pass | Decision::Wait(_) => hindrance::event(view),
+        Decision::Continue | Decision::Wait(_) => blockers::event(view),
         Decision::Blocked(reason, text) => {
-            Some(event(true, reason, &hindrance::explained(view, text)))
+            Some(event(true, reason, &blockers::with_blocker(view, text)))
         }
         Decision::Record(next, text) => {
             let kind = next.operation.as_ref().or(view.operation());
@@ -349,28 +350,28 @@ fn pause(view: &View<'_>, decision: &Decision) -> u64 {
         Decision::Act(..) => SOON_SECONDS,
         Decision::Wait(_) | Decision::Blocked(..) if view.operation().is_some() => SOON_SECONDS,
         Decision::Wait(_) | Decision::Blocked(..) => UNHEALTHY_SECONDS,
-        Decision::Pass if view.participants().len() < view.config_voters() => UNHEALTHY_SECONDS,
-        Decision::Pass => CALM_SECONDS,
+        Decision::Continue if view.participants().len() < view.config_voters() => UNHEALTHY_SECONDS,
+        Decision::Continue => CALM_SECONDS,
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use crate::cluster::scene::Scene;
+    use crate::cluster::fixture::Fixture;
 
     #[test]
     fn a_claim_that_is_not_watched_gets_the_label_of_the_cluster_whose_pod_uses_it() {
-        let mut scene = Scene::running(3, 0);
-        assert!(scene.pass().claims.is_empty());
-        scene
+        let mut fixture = Fixture::running(3, 0);
+        assert!(fixture.reconcile().claims.is_empty());
+        fixture
             .seen
             .claims
             .retain(|claim| claim.name != "data-demo-1");
-        assert_eq!(scene.pass().claims, ["data-demo-1"]);
-        scene.pod("demo-1").deleting = true;
-        assert!(scene.pass().claims.is_empty(), "its pod goes");
-        scene.pod("demo-1").deleting = false;
-        scene.seen.cluster.spec.paused = true;
-        assert!(scene.pass().claims.is_empty(), "nothing is changed");
+        assert_eq!(fixture.reconcile().claims, ["data-demo-1"]);
+        fixture.pod("demo-1").deleting = true;
+        assert!(fixture.reconcile().claims.is_empty(), "its pod goes");
+        fixture.pod("demo-1").deleting = false;
+        fixture.seen.cluster.spec.paused = true;
+        assert!(fixture.reconcile().claims.is_empty(), "nothing is changed");
     }
 }

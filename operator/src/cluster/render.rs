@@ -1,6 +1,6 @@
 //! What follows from facts and decisions: Kubernetes objects, the status, and texts for people.
+pub mod blockers;
 pub mod build;
 pub mod edits;
-pub mod hindrance;
 pub mod report;
 pub mod runbook;

@@ -3,7 +3,7 @@ use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 
 use crate::{
     cluster::facts::{
-        observation::ClaimSeen,
+        observation::ObservedClaim,
         volume::{self, Volume},
     },
     live::Live,
@@ -12,7 +12,7 @@ use crate::{
 /// The volume has grown, its file system waits for the pod.
 const RESIZE_PENDING: &str = "FileSystemResizePending";
 
-pub(super) fn seen(claim: &PersistentVolumeClaim, live: &Live) -> ClaimSeen {
+pub(super) fn seen(claim: &PersistentVolumeClaim, live: &Live) -> ObservedClaim {
     let named = claim
         .spec
         .as_ref()
@@ -27,7 +27,7 @@ pub(super) fn seen(claim: &PersistentVolumeClaim, live: &Live) -> ClaimSeen {
     let status = claim.status.clone().unwrap_or_default();
     let requests = spec.resources.and_then(|r| r.requests).unwrap_or_default();
     let conditions = status.conditions.unwrap_or_default();
-    ClaimSeen {
+    ObservedClaim {
         name: claim.metadata.name.clone().unwrap_or_default(),
         uid: claim.metadata.uid.clone().unwrap_or_default(),
         requested: requests
@@ -54,7 +54,7 @@ mod tests {
 
     use super::*;
 
-    fn of(phase: &str, conditions: Value) -> ClaimSeen {
+    fn of(phase: &str, conditions: Value) -> ObservedClaim {
         let claim = json!({
             "metadata": {"name": "data-demo-0", "uid": "u"},
             "spec": {"storageClassName": "fast", "resources": {"requests": {"storage": "2Gi"}}},

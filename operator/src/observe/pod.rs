@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::{
 use operator_api::{names, recovery::LogPosition, state::StateLineage, status::Pool};
 use serde::Deserialize;
 
-use crate::cluster::facts::observation::{PodSeen, Prepared};
+use crate::cluster::facts::observation::{ObservedPod, PrepareReport};
 
 /// Container that prepares the data directory.
 const PREPARE: &str = "prepare";
@@ -24,7 +24,7 @@ const OWN_LABELS: [&str; 4] = [
 const MAX_TEXT_CHARS: usize = 400;
 
 /// None if its pool label is neither of the two.
-pub(super) fn seen(pod: &Pod) -> Option<PodSeen> {
+pub(super) fn seen(pod: &Pod) -> Option<ObservedPod> {
     let labels = pod.metadata.labels.clone().unwrap_or_default();
     let pool = match labels.get(names::POOL_LABEL).map(String::as_str) {
         Some("voter") => Pool::Voter,
@@ -39,7 +39,7 @@ pub(super) fn seen(pod: &Pod) -> Option<PodSeen> {
     let own = labels
         .into_iter()
         .filter(|(key, _)| OWN_LABELS.contains(&key.as_str()));
-    Some(PodSeen {
+    Some(ObservedPod {
         name: pod.metadata.name.clone().unwrap_or_default(),
         uid: pod.metadata.uid.clone().unwrap_or_default(),
         pool,
@@ -136,12 +136,12 @@ fn report(message: &str) -> Option<Report> {
 }
 
 /// The last report.
-fn prepared(status: &PodStatus) -> Option<Prepared> {
+fn prepared(status: &PodStatus) -> Option<PrepareReport> {
     let container = containers(status).find(|c| c.name == PREPARE)?;
     let end = |state: &Option<ContainerState>| state.clone()?.terminated?.message;
     let message = end(&container.state).or_else(|| end(&container.last_state))?;
     let report = report(&message)?;
-    Some(Prepared {
+    Some(PrepareReport {
         raft_id: report.raft_id,
         last_log: report.last_log,
         state: report.state,

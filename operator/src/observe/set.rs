@@ -2,16 +2,16 @@
 use k8s_openapi::api::apps::v1::StatefulSet;
 use operator_api::names;
 
-use crate::cluster::facts::observation::SetSeen;
+use crate::cluster::facts::observation::ObservedSet;
 
-pub(super) fn seen(set: &StatefulSet) -> SetSeen {
+pub(super) fn seen(set: &StatefulSet) -> ObservedSet {
     let spec = set.spec.as_ref();
     let template = spec.and_then(|spec| spec.template.metadata.as_ref());
     let annotations = template.and_then(|metadata| metadata.annotations.as_ref());
     let claims = spec.and_then(|spec| spec.volume_claim_templates.as_ref());
     let claim = claims.and_then(|claims| claims.first()?.spec.clone());
     let requests = claim.and_then(|claim| claim.resources?.requests);
-    SetSeen {
+    ObservedSet {
         uid: set.metadata.uid.clone().unwrap_or_default(),
         replicas: spec.and_then(|spec| spec.replicas).unwrap_or(1),
         template_hash: annotations
@@ -39,7 +39,7 @@ mod tests {
                 "volumeClaimTemplates": [{"spec": {"resources": {"requests": {"storage": "3Gi"}}}}]},
         }))
         .unwrap();
-        let expected = SetSeen {
+        let expected = ObservedSet {
             uid: "u".to_owned(),
             replicas: 4,
             template_hash: "h".to_owned(),

@@ -11,8 +11,8 @@ use rqlite_operator::cluster::{
     deciders::recovery::object,
     facts::{
         observation::{
-            Answer, Checked, ClaimSeen, ConfigMember, Failure, FailureKind, OperatorFacts, PodSeen,
-            Prepared, SetSeen,
+            ConfigMember, DatabaseCheck, Failure, FailureKind, ObservedClaim, ObservedPod,
+            ObservedSet, OperatorFacts, PrepareReport, ProbeResult,
         },
         view::{View, quorum},
     },
@@ -129,9 +129,9 @@ fn send(
     } = action
     {
         // The leader is asked once more, now.
-        match answer(world, &absent.leader) {
-            Answer::Ok(node) if absent.is_proven_by(&node) => {}
-            Answer::Ok(_) | Answer::Failed(_) => return Ok(()),
+        match probe(world, &absent.leader) {
+            ProbeResult::Ok(node) if absent.is_proven_by(&node) => {}
+            ProbeResult::Ok(_) | ProbeResult::Failed(_) => return Ok(()),
         }
     }
     let version = world.sets.values().map(|set| set.version).sum();
@@ -361,7 +361,7 @@ fn act(
                 .disk(name)
                 .is_some_and(|d| d.raft_id.as_ref() == Some(raft_id));
             if same && world.is_up(name) {
-                let checked = Checked {
+                let checked = DatabaseCheck {
                     raft_id: raft_id.clone(),
                     as_leader: world.leader.as_ref() == Some(name),
                     fault: None,
@@ -463,7 +463,7 @@ fn check(seen: &Observation, plan: &Plan) -> Result<(), String> {
 pub(crate) fn observe(world: &mut World) -> Observation {
     let fresh_id = world.fresh("id");
     let set = |pool| {
-        world.sets.get(&pool).map(|set| SetSeen {
+        world.sets.get(&pool).map(|set| ObservedSet {
             uid: set.uid.clone(),
             replicas: set.replicas,
             template_hash: set.hash.clone(),
@@ -471,7 +471,7 @@ pub(crate) fn observe(world: &mut World) -> Observation {
             deleting: false,
         })
     };
-    let pods = world.pods.iter().map(|(name, pod)| PodSeen {
+    let pods = world.pods.iter().map(|(name, pod)| ObservedPod {
         name: name.clone(),
         uid: pod.uid.clone(),
         pool: pod.pool,
@@ -481,7 +481,7 @@ pub(crate) fn observe(world: &mut World) -> Observation {
         deleting: pod.gone_at.is_some(),
         machine: None,
         stuck: stuck(world, name, pod),
-        prepared: pod.report.map(|state| Prepared {
+        prepared: pod.report.map(|state| PrepareReport {
             state: state.to_owned(),
             cluster_id: None,
             lineage: None,
@@ -492,7 +492,7 @@ pub(crate) fn observe(world: &mut World) -> Observation {
         update_now: false,
         labels: pod.labels.clone(),
     });
-    let claims = world.claims.iter().map(|(name, claim)| ClaimSeen {
+    let claims = world.claims.iter().map(|(name, claim)| ObservedClaim {
         name: name.clone(),
         uid: claim.uid.clone(),
         requested: claim.requested.clone(),
@@ -522,12 +522,12 @@ pub(crate) fn observe(world: &mut World) -> Observation {
         nodes: world
             .pods
             .keys()
-            .map(|n| (n.clone(), answer(world, n)))
+            .map(|n| (n.clone(), probe(world, n)))
             .collect(),
         cordoned: Vec::new(),
         expandable: BTreeMap::new(),
         refused: None,
-        hindrances: Vec::new(),
+        blockers: Vec::new(),
         edits: Vec::new(),
     }
 }
@@ -544,14 +544,14 @@ fn stuck(world: &World, name: &str, pod: &Pod) -> Option<String> {
     report.or_else(|| (!starts(pod)).then(|| "ImagePullBackOff".to_owned()))
 }
 
-fn answer(world: &World, name: &str) -> Answer {
+fn probe(world: &World, name: &str) -> ProbeResult {
     let reached = world
         .pods
         .get(name)
         .is_some_and(|p| p.cut_until <= world.now);
     let disk = world.disk(name);
     let (true, true, Some(disk)) = (reached, world.is_up(name), disk) else {
-        return Answer::Failed(Failure {
+        return ProbeResult::Failed(Failure {
             failure: FailureKind::Timeout,
             message: "no answer".to_owned(),
         });
@@ -567,7 +567,7 @@ fn answer(world: &World, name: &str) -> Answer {
         true => (&world.config, world.config_index),
         false => (&disk.config, disk.config_index),
     };
-    Answer::Ok(NodeStatus {
+    ProbeResult::Ok(NodeStatus {
         raft_id: disk.raft_id.clone().unwrap_or_default(),
         cluster_id: disk.cluster_id.clone(),
         lineage: disk.lineage.clone(),

@@ -13,7 +13,7 @@ use operator_api::{
     status::{HIBERNATED, Operation, Pool},
 };
 use rand::{Rng, rngs::StdRng};
-use rqlite_operator::cluster::{Action, facts::observation::Checked};
+use rqlite_operator::cluster::{Action, facts::observation::DatabaseCheck};
 
 /// The cluster's name.
 pub(crate) const NAME: &str = "demo";
@@ -128,7 +128,7 @@ pub(crate) struct World {
     pub(crate) plan: Option<RecoveryPlan>,
     pub(crate) recoveries: Vec<RqliteRecovery>,
     /// What the operator remembers of its checks.
-    pub(crate) checks: BTreeMap<String, Checked>,
+    pub(crate) checks: BTreeMap<String, DatabaseCheck>,
     /// The history that acknowledges.
     pub(crate) lineage: Option<StateLineage>,
     pub(crate) ended: Vec<Ended>,

@@ -14,7 +14,7 @@ use crate::cluster::{
 /// Gives a new cluster its identity, or finds the identity that it already has, before anything is created.
 pub fn identity(view: &View<'_>, target: &Target) -> Decision {
     if view.status.cluster_id.is_some() && view.status.target.is_some() {
-        return Decision::Pass;
+        return Decision::Continue;
     }
     let annotations = view.seen.cluster.metadata.annotations.as_ref();
     let adopted = annotations.and_then(|a| a.get(names::ADOPT_ANNOTATION));
@@ -98,10 +98,10 @@ fn formed(status: &mut RqliteClusterStatus, phase: FormingPhase, now: &Time) {
 /// Waits for the first complete cluster: a leader, and every voter in its configuration taking part.
 pub fn forming(view: &View<'_>) -> Decision {
     if view.is_formed() {
-        return Decision::Pass;
+        return Decision::Continue;
     }
     let Some(target) = view.target() else {
-        return Decision::Pass;
+        return Decision::Continue;
     };
     let Some(operation) = view.operating(OperationType::Bootstrap) else {
         let next = begin(

@@ -20,7 +20,7 @@ fn deletes_claims(view: &View<'_>) -> bool {
 pub fn decide(view: &View<'_>) -> Decision {
     let metadata = &view.seen.cluster.metadata;
     if metadata.deletion_timestamp.is_none() {
-        return Decision::Pass;
+        return Decision::Continue;
     }
     let finalizers = metadata.finalizers.as_deref().unwrap_or_default();
     if !finalizers.iter().any(|f| f == names::FINALIZER) {

@@ -3,9 +3,9 @@ use operator_api::status::{OperationType, Pool, Step};
 
 use crate::cluster::{
     action::{Action, Decision, begin, finish, step},
-    deciders::scale::{HANDOVER_SECONDS, grow_readers, grow_set, resize},
+    deciders::scale::{HANDOVER_SECONDS, grow_readers, grow_set, set_replicas},
     facts::{
-        observation::SetSeen,
+        observation::ObservedSet,
         view::{View, seconds_between},
     },
 };
@@ -21,7 +21,7 @@ pub fn decide(view: &View<'_>) -> Decision {
         return start(view, &operation.started_at);
     }
     if !view.is_formed() {
-        return Decision::Pass;
+        return Decision::Continue;
     }
     let asleep = view.is_stopping();
     let kind = match (view.spec.hibernated, asleep) {
@@ -30,11 +30,11 @@ pub fn decide(view: &View<'_>) -> Decision {
         // Somebody else has started pods: they are stopped in the usual order.
         (true, true) if is_awake(view) => OperationType::Hibernate,
         (true, true) => return Decision::Wait("hibernates".to_owned()),
-        (false, false) => return Decision::Pass,
+        (false, false) => return Decision::Continue,
     };
     // The gap between two StatefulSets is short, and nothing may come between.
     if view.operating(OperationType::Resize).is_some() {
-        return Decision::Pass;
+        return Decision::Continue;
     }
     let next = begin(
         view.status,
@@ -57,9 +57,9 @@ fn is_awake(view: &View<'_>) -> bool {
     raised(Pool::Voter) || raised(Pool::Read)
 }
 
-fn lower(view: &View<'_>, pool: Pool, set: &SetSeen, to: i32) -> Decision {
+fn lower(view: &View<'_>, pool: Pool, set: &ObservedSet, to: i32) -> Decision {
     let text = format!("lowers {} to {to} pods", view.set_name(pool));
-    Decision::Act(resize(view, pool, set, to), text)
+    Decision::Act(set_replicas(view, pool, set, to), text)
 }
 
 fn stop(view: &View<'_>) -> Decision {
@@ -130,24 +130,24 @@ fn start(
     since: &k8s_openapi::apimachinery::pkg::apis::meta::v1::Time,
 ) -> Decision {
     let Some(target) = view.target() else {
-        return Decision::Pass;
+        return Decision::Continue;
     };
     // Somebody may have added members that are not in the target yet.
     match grow_set(view, crate::cluster::facts::pods::pods_of_members(view)) {
-        Decision::Pass => {}
+        Decision::Continue => {}
         decision => return decision,
     }
     // Where no quorum comes back, theirs may be the data that is left.
     match grow_readers(view) {
-        Decision::Pass => {}
+        Decision::Continue => {}
         decision => return decision,
     }
     match wake_autoscaled(view) {
-        Decision::Pass => {}
+        Decision::Continue => {}
         decision => return decision,
     }
     match crate::cluster::deciders::unstick::unstick(view) {
-        Decision::Pass => {}
+        Decision::Continue => {}
         decision => return decision,
     }
     let (there, voters) = (view.participants().len(), view.config_voters());
@@ -171,10 +171,10 @@ fn start(
 fn wake_autoscaled(view: &View<'_>) -> Decision {
     match view.set(Pool::Read) {
         Some(set) if set.replicas == 0 && view.wanted_readers().is_none() => Decision::Act(
-            resize(view, Pool::Read, set, 1),
+            set_replicas(view, Pool::Read, set, 1),
             "starts one read replica for the autoscaler".to_owned(),
         ),
-        Some(_) | None => Decision::Pass,
+        Some(_) | None => Decision::Continue,
     }
 }
 

@@ -12,14 +12,14 @@ use crate::cluster::{
 
 /// Without a leader: takes a committed configuration over that is newer than the one on record, before anything is judged by that. The last change
 /// may have been committed just before the quorum went, unseen.
-pub fn learn(view: &View<'_>) -> Decision {
+pub fn adopt_configuration(view: &View<'_>) -> Decision {
     let recovers = view.operating(OperationType::Recover).is_some();
     if view.leader.is_some() || !view.is_formed() || recovers {
-        return Decision::Pass;
+        return Decision::Continue;
     }
     let newest = view.newest_configuration();
     let Some(newest) = newest.filter(|node| node.config_index > view.known_configuration()) else {
-        return Decision::Pass;
+        return Decision::Continue;
     };
     let mut next = view.status.clone();
     next.configuration_index = i64::try_from(newest.config_index).ok();
@@ -52,7 +52,7 @@ fn member(view: &View<'_>, entry: &ConfigMember) -> Member {
     }
     let reader = names::ordinal(&view.set_name(Pool::Read), &entry.name);
     // Only a node that answers proves which claim its data is on.
-    let here = view.answer(&entry.name);
+    let here = view.node(&entry.name);
     let here = here.is_some_and(|node| node.raft_id == entry.raft_id);
     let claim = view.claim(&entry.name).filter(|_| here);
     Member {
@@ -76,12 +76,12 @@ pub fn foreign(view: &View<'_>) -> Decision {
         if let Some(report) = prepared {
             return Some((pod, &report.cluster_id, &report.lineage));
         }
-        let node = view.answer(&pod.name)?;
+        let node = view.node(&pod.name)?;
         let strange = !view.is_ours(node) && !has_ended(view, node);
         strange.then_some((pod, &node.cluster_id, &node.lineage))
     });
     let Some((pod, cluster, lineage)) = strange else {
-        return Decision::Pass;
+        return Decision::Continue;
     };
     let theirs = format!(
         "{}/{}/{}",

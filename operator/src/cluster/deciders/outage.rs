@@ -7,19 +7,20 @@ use crate::cluster::{
     },
     facts::{
         pods::pods_of_members,
-        quorum::{Outage, classify, way_out},
+        quorum::{Outage, classify_outage, recovery_instructions},
         view::View,
     },
 };
 
 /// What may happen without a leader: almost nothing.
 pub fn outage(view: &View<'_>) -> Decision {
-    let blocked = match classify(view) {
-        Outage::None => return Decision::Pass,
+    let blocked = match classify_outage(view) {
+        Outage::None => return Decision::Continue,
         Outage::Unreachable(text) => return Decision::Blocked("OperatorCannotReachNodes", text),
-        Outage::Permanent(text, _) => {
-            Decision::Blocked("QuorumLost", format!("{text}. {}", way_out(view)))
-        }
+        Outage::Permanent(text, _) => Decision::Blocked(
+            "QuorumLost",
+            format!("{text}. {}", recovery_instructions(view)),
+        ),
         Outage::Temporary(text) => Decision::Blocked("QuorumUnavailable", text),
     };
     // Pods that somebody took away by lowering the StatefulSet come back with their volumes.
@@ -31,7 +32,7 @@ pub fn outage(view: &View<'_>) -> Decision {
         return Decision::Act(action, text);
     }
     match unstick(view) {
-        Decision::Pass => blocked,
+        Decision::Continue => blocked,
         repair => repair,
     }
 }

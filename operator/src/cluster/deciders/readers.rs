@@ -14,7 +14,7 @@ use crate::cluster::{
 /// Takes the rest of a removed pool away.
 pub fn leave(view: &View<'_>) -> Decision {
     let Some(set) = view.set(Pool::Read) else {
-        return Decision::Pass;
+        return Decision::Continue;
     };
     let name = view.set_name(Pool::Read);
     let is_own = |pod: &str| names::ordinal(&name, pod).is_some();
@@ -28,7 +28,7 @@ pub fn leave(view: &View<'_>) -> Decision {
         )
     });
     if view.spec.read_replicas.is_some() || !is_empty || !is_out || busy {
-        return Decision::Pass;
+        return Decision::Continue;
     }
     let retention = view.spec.storage.retention.clone().unwrap_or_default();
     if retention.when_scaled.unwrap_or_default() == Deletion::Delete {
@@ -60,54 +60,54 @@ mod tests {
     use operator_api::cluster::Retention;
 
     use super::*;
-    use crate::cluster::scene::Scene;
+    use crate::cluster::fixture::Fixture;
 
     /// A pool that was removed from the spec and is empty, its claims still there.
-    fn removed() -> Scene {
-        let mut scene = Scene::running(3, 2);
-        scene.seen.cluster.spec.read_replicas = None;
-        let shrink = scene.action().unwrap();
+    fn removed() -> Fixture {
+        let mut fixture = Fixture::running(3, 2);
+        fixture.seen.cluster.spec.read_replicas = None;
+        let shrink = fixture.action().unwrap();
         assert!(
             matches!(shrink, Action::SetReplicas { to: 0, .. }),
             "{shrink:?}"
         );
         assert!(
-            scene.seen.pods.len() == 5 && !deletes(&mut scene),
+            fixture.seen.pods.len() == 5 && !deletes(&mut fixture),
             "pods are there"
         );
-        scene.seen.readers.as_mut().unwrap().replicas = 0;
-        scene.seen.pods.retain(|pod| pod.pool == Pool::Voter);
-        scene
+        fixture.seen.readers.as_mut().unwrap().replicas = 0;
+        fixture.seen.pods.retain(|pod| pod.pool == Pool::Voter);
+        fixture
             .seen
             .nodes
             .retain(|name, _| !name.starts_with("demo-ro-"));
-        scene
+        fixture
     }
 
-    fn out(scene: &mut Scene) {
+    fn out(fixture: &mut Fixture) {
         for name in ["demo-0", "demo-1", "demo-2"] {
-            let config = &mut scene.node(name).config;
+            let config = &mut fixture.node(name).config;
             config.retain(|m| !m.name.starts_with("demo-ro-"));
         }
     }
 
-    fn deletes(scene: &mut Scene) -> bool {
-        let action = scene.pass().action;
+    fn deletes(fixture: &mut Fixture) -> bool {
+        let action = fixture.reconcile().action;
         matches!(action, Some(Action::DeleteStatefulSet { ref name, orphan: false, .. }) if name == "demo-ro")
     }
 
     #[test]
     fn it_goes_once_nobody_is_left() {
-        let mut scene = removed();
-        assert!(!deletes(&mut scene), "members are in the configuration");
-        out(&mut scene);
+        let mut fixture = removed();
+        assert!(!deletes(&mut fixture), "members are in the configuration");
+        out(&mut fixture);
         for _ in 0..3 {
-            scene.pass();
+            fixture.reconcile();
         }
-        assert!(deletes(&mut scene), "{:?}", scene.pass().action);
-        scene.seen.readers = None;
+        assert!(deletes(&mut fixture), "{:?}", fixture.reconcile().action);
+        fixture.seen.readers = None;
         for _ in 0..3 {
-            let plan = scene.pass();
+            let plan = fixture.reconcile();
             assert_eq!(plan.action, None);
             let left = plan
                 .objects
@@ -115,41 +115,45 @@ mod tests {
                 .find(|o| o.id().1.contains("-ro") || o.id().1 == "demo-read");
             assert_eq!(left, None);
         }
-        assert!(scene.condition("Ready").0, "{:?}", scene.condition("Ready"));
         assert!(
-            !scene.condition("UpdatePending").0,
+            fixture.condition("Ready").0,
             "{:?}",
-            scene.condition("UpdatePending")
+            fixture.condition("Ready")
         );
-        assert_eq!(scene.seen.claims.len(), 5, "claims are kept");
+        assert!(
+            !fixture.condition("UpdatePending").0,
+            "{:?}",
+            fixture.condition("UpdatePending")
+        );
+        assert_eq!(fixture.seen.claims.len(), 5, "claims are kept");
     }
 
     #[test]
     fn not_without_a_leader() {
-        let mut scene = removed();
-        out(&mut scene);
-        scene.leaderless();
+        let mut fixture = removed();
+        out(&mut fixture);
+        fixture.leaderless();
         for _ in 0..5 {
-            assert!(!deletes(&mut scene));
+            assert!(!deletes(&mut fixture));
         }
     }
 
     #[test]
     fn claims_go_where_the_spec_says_so() {
-        let mut scene = removed();
-        out(&mut scene);
-        scene.seen.cluster.spec.storage.retention = Some(Retention {
+        let mut fixture = removed();
+        out(&mut fixture);
+        fixture.seen.cluster.spec.storage.retention = Some(Retention {
             when_scaled: Some(Deletion::Delete),
             ..Retention::default()
         });
         for expected in ["data-demo-ro-0", "data-demo-ro-1"] {
-            let Some(Action::DeleteClaim { name, .. }) = scene.action() else {
+            let Some(Action::DeleteClaim { name, .. }) = fixture.action() else {
                 panic!("{expected} stays");
             };
             assert_eq!(name, expected);
-            scene.seen.claims.retain(|claim| claim.name != name);
+            fixture.seen.claims.retain(|claim| claim.name != name);
         }
-        assert!(deletes(&mut scene));
-        assert_eq!(scene.seen.claims.len(), 3, "the voters' claims stay");
+        assert!(deletes(&mut fixture));
+        assert_eq!(fixture.seen.claims.len(), 3, "the voters' claims stay");
     }
 }

@@ -10,7 +10,7 @@ use crate::cluster::{
     action::{Action, Decision},
     facts::{
         observation::ConfigMember,
-        quorum::state_of,
+        quorum::member_state,
         view::{View, quorum, seconds_between},
     },
 };
@@ -21,28 +21,28 @@ const SPACING_SECONDS: u64 = 300;
 /// Removes one such entry, if the others can carry on without it.
 pub fn start(view: &View<'_>) -> Decision {
     let Some(leader) = view.leader else {
-        return Decision::Pass;
+        return Decision::Continue;
     };
-    let ghost = view
+    let orphan = view
         .config()
         .iter()
         .filter(|m| m.name != leader.name)
         .filter_map(|m| Some((m, why(view, m)?)))
         .find(|(m, _)| others_suffice(view, m));
-    let Some((ghost, why)) = ghost else {
-        return Decision::Pass;
+    let Some((orphan, why)) = orphan else {
+        return Decision::Continue;
     };
-    let text = format!("removes {}: {why}", ghost.name);
-    if ghost.voter {
+    let text = format!("removes {}: {why}", orphan.name);
+    if orphan.voter {
         let last = view.status.last_reaped.as_ref();
-        if last.is_none_or(|r| r.raft_id != ghost.raft_id) {
+        if last.is_none_or(|r| r.raft_id != orphan.raft_id) {
             let early = last.is_some_and(|r| seconds_between(&r.at, view.now()) < SPACING_SECONDS);
             if early {
-                return Decision::Pass;
+                return Decision::Continue;
             }
             let mut next = view.status.clone();
             next.last_reaped = Some(Reaped {
-                raft_id: ghost.raft_id.clone(),
+                raft_id: orphan.raft_id.clone(),
                 at: view.now().clone(),
             });
             return Decision::Record(Box::new(next), text);
@@ -50,8 +50,8 @@ pub fn start(view: &View<'_>) -> Decision {
     }
     let remove = Action::RemoveMember {
         leader: leader.name.to_owned(),
-        name: ghost.name.clone(),
-        raft_id: ghost.raft_id.clone(),
+        name: orphan.name.clone(),
+        raft_id: orphan.raft_id.clone(),
     };
     Decision::Act(remove, text)
 }
@@ -89,8 +89,8 @@ fn lost_for_long(view: &View<'_>, member: &ConfigMember) -> Option<String> {
     let known = known
         .into_iter()
         .find(|m| m.raft_id.as_ref() == Some(&member.raft_id))?;
-    let (state, reason) = state_of(view, known);
-    if state != MemberState::Lost || view.answer(&member.name).is_some() {
+    let (state, reason) = member_state(view, known);
+    if state != MemberState::Lost || view.node(&member.name).is_some() {
         return None;
     }
     let silence = silent_for(view, member)?;

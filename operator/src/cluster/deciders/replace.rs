@@ -11,10 +11,10 @@ use operator_api::{
 
 use crate::cluster::{
     action::{Action, Decision, begin, finish, step},
-    deciders::scale::late,
+    deciders::scale::wait_or_stall,
     facts::lineage::is_stale,
     facts::{
-        observation::{ClaimSeen, ConfigMember, PodSeen, Prepared},
+        observation::{ConfigMember, ObservedClaim, ObservedPod, PrepareReport},
         view::{View, quorum, seconds_between},
     },
 };
@@ -22,9 +22,9 @@ use crate::cluster::{
 /// What of a member has to be made anew.
 enum Loss<'a> {
     /// Its volume can never be used again.
-    Volume(&'a ClaimSeen, &'a str),
+    Volume(&'a ObservedClaim, &'a str),
     /// Its data is damaged or of a history that has ended; the volume is there.
-    Data(&'a PodSeen, &'a str),
+    Data(&'a ObservedPod, &'a str),
 }
 
 impl Loss<'_> {
@@ -44,7 +44,7 @@ impl Loss<'_> {
 
 /// The evidence against one pod. A node that answers is never lost: if its disk was wiped, the leader replaces it by itself.
 fn loss<'a>(view: &View<'a>, name: &str) -> Option<Loss<'a>> {
-    if view.answer(name).is_some() {
+    if view.node(name).is_some() {
         return None;
     }
     let claim = view.claim(name).filter(|claim| !claim.deleting);
@@ -59,7 +59,7 @@ fn loss<'a>(view: &View<'a>, name: &str) -> Option<Loss<'a>> {
 }
 
 /// Data with which its node can never start again: damaged, or of a history that a recovery by hand has ended.
-fn is_useless(report: &Prepared) -> bool {
+fn is_useless(report: &PrepareReport) -> bool {
     report.is_damaged() || is_stale(report)
 }
 
@@ -110,7 +110,7 @@ fn is_due(view: &View<'_>, name: &str) -> bool {
 /// Begins the replacement of one lost member.
 pub fn start(view: &View<'_>) -> Decision {
     if view.leader.is_none() || !is_automatic(view) {
-        return Decision::Pass;
+        return Decision::Continue;
     }
     for name in expected(view) {
         let Some(loss) = loss(view, &name) else {
@@ -129,22 +129,22 @@ pub fn start(view: &View<'_>) -> Decision {
         );
         return Decision::Record(next, format!("replaces {name}: {}", loss.why()));
     }
-    Decision::Pass
+    Decision::Continue
 }
 
 /// A node that was removed while it ran stays out until it is started again. One that should be in is.
-pub fn stray(view: &View<'_>) -> Decision {
-    let stray = expected(view).into_iter().find(|name| {
+pub fn rejoin_removed(view: &View<'_>) -> Decision {
+    let rejoin_removed = expected(view).into_iter().find(|name| {
         let out = view.is_proven_absent(name);
-        let node = view.answer(name).filter(|node| view.is_ours(node));
+        let node = view.node(name).filter(|node| view.is_ours(node));
         // Who never was a member joins by itself.
         out && node.is_some_and(|node| node.leader.is_none() && !node.config.is_empty())
     });
-    let pod = stray
+    let pod = rejoin_removed
         .and_then(|name| view.pod(&name))
         .filter(|pod| !pod.deleting);
     let Some(pod) = pod else {
-        return Decision::Pass;
+        return Decision::Continue;
     };
     let mut next = begin(
         view.status,
@@ -175,12 +175,12 @@ pub fn interrupt(view: &View<'_>) -> Decision {
     if may_wait {
         start(view)
     } else {
-        Decision::Pass
+        Decision::Continue
     }
 }
 
 /// What a person should know of lost members that are not being replaced.
-pub fn complaint(view: &View<'_>) -> Option<String> {
+pub fn problem(view: &View<'_>) -> Option<String> {
     let told: Vec<String> = expected(view)
         .iter()
         .filter_map(|name| {
@@ -206,7 +206,7 @@ pub fn complaint(view: &View<'_>) -> Option<String> {
 /// Goes on with a replacement.
 pub fn resume(view: &View<'_>) -> Decision {
     let Some(operation) = view.operating(OperationType::Replace) else {
-        return Decision::Pass;
+        return Decision::Continue;
     };
     let name = operation.member.as_deref().unwrap_or_default();
     if !expected(view).iter().any(|pod| pod == name) {
@@ -219,8 +219,8 @@ pub fn resume(view: &View<'_>) -> Decision {
         return Decision::Record(finish(view.status), format!("{name} takes part again"));
     }
     match operation.step {
-        Step::Recreate => renew(view, operation, name),
-        Step::Park => put_aside(view, operation, name),
+        Step::Recreate => recreate(view, operation, name),
+        Step::Park => park_data(view, operation, name),
         _ => expel(view, operation, name),
     }
 }
@@ -265,7 +265,7 @@ fn remove(view: &View<'_>, name: &str, member: &ConfigMember) -> Decision {
 }
 
 /// The old claim goes, then the pod that waits for it; Kubernetes makes both anew.
-fn renew(view: &View<'_>, operation: &Operation, name: &str) -> Decision {
+fn recreate(view: &View<'_>, operation: &Operation, name: &str) -> Decision {
     let pod = view.pod(name);
     if let Some(pod) = pod.filter(|pod| Some(&pod.uid) == operation.uid.as_ref() && !pod.deleting) {
         return Decision::Act(Action::delete_pod(pod), format!("starts {name} again"));
@@ -285,7 +285,7 @@ fn renew(view: &View<'_>, operation: &Operation, name: &str) -> Decision {
             Some(pod) if !pod.deleting => {
                 Decision::Act(Action::delete_pod(pod), format!("recreates {name}"))
             }
-            _ => late(
+            _ => wait_or_stall(
                 view,
                 operation,
                 "ReplacementStalled",
@@ -297,7 +297,7 @@ fn renew(view: &View<'_>, operation: &Operation, name: &str) -> Decision {
 }
 
 /// The damaged data is put aside by the preparation of a new pod.
-fn put_aside(view: &View<'_>, operation: &Operation, name: &str) -> Decision {
+fn park_data(view: &View<'_>, operation: &Operation, name: &str) -> Decision {
     let old = view.pod(name).filter(|pod| {
         Some(&pod.uid) == operation.uid.as_ref()
             && !pod.deleting
@@ -327,11 +327,11 @@ fn joins(view: &View<'_>, operation: &Operation, name: &str) -> Decision {
         Some(Some(stuck)) => format!("the new {name} does not start: {stuck}"),
         Some(None) => format!("the new {name} joins"),
     };
-    late(view, operation, "ReplacementStalled", text)
+    wait_or_stall(view, operation, "ReplacementStalled", text)
 }
 
 /// For the state file: the member whose damaged data is to be put aside. Only once it is out of the configuration.
-pub fn park(view: &View<'_>) -> BTreeMap<String, String> {
+pub fn park_tokens(view: &View<'_>) -> BTreeMap<String, String> {
     let operation = view
         .operating(OperationType::Replace)
         .filter(|operation| operation.step == Step::Park);

@@ -6,9 +6,9 @@ use operator_api::{
 
 use crate::cluster::{
     action::{Action, Decision, begin, finish},
-    deciders::scale::{HANDOVER_SECONDS, late},
+    deciders::scale::{HANDOVER_SECONDS, wait_or_stall},
     facts::{
-        observation::PodSeen,
+        observation::ObservedPod,
         view::{View, quorum, seconds_between},
     },
 };
@@ -35,13 +35,13 @@ pub fn same_templates(now: &Target, wanted: &Target) -> bool {
 /// Takes over a new template as the target. Also amid operations that a bad template can hold up, so that a corrected one ends them.
 pub fn adopt(view: &View<'_>, wanted: &Target) -> Decision {
     let Some(now) = view.target() else {
-        return Decision::Pass;
+        return Decision::Continue;
     };
     // A StatefulSet that is made anew is made from the target.
     let remade = view.operating(OperationType::Resize).is_some();
     let gone = view.seen.voters.is_none() || (remade && view.seen.readers.is_none());
     if same_templates(now, wanted) || (is_deferred(view, wanted) && !gone) {
-        return Decision::Pass;
+        return Decision::Continue;
     }
     let busy = view.operation().is_some_and(|o| {
         use OperationType::{Hibernate, Resize, ScaleDown};
@@ -52,7 +52,7 @@ pub fn adopt(view: &View<'_>, wanted: &Target) -> Decision {
     // Without a leader none of these goes on, and a corrected template may be what brings one back.
     let hibernates = view.operating(OperationType::Hibernate).is_some();
     if busy && !gone && (view.leader.is_some() || hibernates) {
-        return Decision::Pass;
+        return Decision::Continue;
     }
     let mut next = view.status.clone();
     next.target = Some(Target {
@@ -72,7 +72,7 @@ fn wanted_hash(target: &Target, pool: Pool) -> Option<&str> {
 }
 
 /// Is a pod older than the template that its StatefulSet now has, or does its volume wait for a restart?
-pub fn is_outdated(view: &View<'_>, pod: &PodSeen) -> bool {
+pub fn is_outdated(view: &View<'_>, pod: &ObservedPod) -> bool {
     let Some(target) = view.target() else {
         return false;
     };
@@ -85,7 +85,7 @@ pub fn is_outdated(view: &View<'_>, pod: &PodSeen) -> bool {
 }
 
 /// Was a pod made from a template that is not wanted any more? A volume that waits for a restart is no reason to restart a second time.
-fn has_old_template(view: &View<'_>, pod: &PodSeen) -> bool {
+fn has_old_template(view: &View<'_>, pod: &ObservedPod) -> bool {
     let wanted = view.target().and_then(|t| wanted_hash(t, pod.pool));
     is_outdated(view, pod) && Some(pod.template_hash.as_str()) != wanted
 }
@@ -93,14 +93,14 @@ fn has_old_template(view: &View<'_>, pod: &PodSeen) -> bool {
 /// Goes on with the replacement of one pod.
 pub fn resume(view: &View<'_>) -> Decision {
     let Some(operation) = view.operating(OperationType::Update) else {
-        return Decision::Pass;
+        return Decision::Continue;
     };
     let name = operation.member.as_deref().unwrap_or_default();
     let Some(pod) = view.pod(name) else {
         return gone(view, operation, name);
     };
     if pod.deleting {
-        return late(view, operation, "UpdateStalled", format!("{name} stops"));
+        return wait_or_stall(view, operation, "UpdateStalled", format!("{name} stops"));
     }
     if operation.uid.as_deref() == Some(pod.uid.as_str()) {
         if !is_outdated(view, pod) {
@@ -143,11 +143,11 @@ pub fn resume(view: &View<'_>) -> Decision {
         None if back => format!("the new {name} settles"),
         None => format!("the new {name} does not take part yet"),
     };
-    late(view, operation, "UpdateStalled", text)
+    wait_or_stall(view, operation, "UpdateStalled", text)
 }
 
 /// Is this pod among those that the spec asks for? An update must not wait for one that a smaller size is about to take away.
-fn is_wanted(view: &View<'_>, pod: &PodSeen) -> bool {
+fn is_wanted(view: &View<'_>, pod: &ObservedPod) -> bool {
     let wanted = match pod.pool {
         Pool::Voter => Some(view.spec.replicas),
         Pool::Read => view.wanted_readers(),
@@ -163,7 +163,7 @@ fn gone(view: &View<'_>, operation: &Operation, name: &str) -> Decision {
     });
     if expected {
         let text = format!("waits for the new {name}");
-        late(view, operation, "UpdateStalled", text)
+        wait_or_stall(view, operation, "UpdateStalled", text)
     } else {
         Decision::Record(
             finish(view.status),
@@ -173,7 +173,7 @@ fn gone(view: &View<'_>, operation: &Operation, name: &str) -> Decision {
 }
 
 /// The recorded pod still is the old one.
-fn replace(view: &View<'_>, operation: &Operation, pod: &PodSeen) -> Decision {
+fn replace(view: &View<'_>, operation: &Operation, pod: &ObservedPod) -> Decision {
     let name = pod.name.as_str();
     if pod.pool == Pool::Voter && view.participates(name) {
         if let Some(reason) = why_not_now(view, name) {
@@ -183,13 +183,16 @@ fn replace(view: &View<'_>, operation: &Operation, pod: &PodSeen) -> Decision {
         let patient = seconds_between(&operation.step_at, view.now()) < HANDOVER_SECONDS;
         if view.leader.is_some_and(|leader| leader.name == name)
             && patient
-            && let Some(heir) = view.heir(name)
+            && let Some(successor) = view.leadership_successor(name)
         {
             let transfer = Action::TransferLeader {
                 from: name.to_owned(),
-                to: heir.to_owned(),
+                to: successor.to_owned(),
             };
-            return Decision::Act(transfer, format!("{name} transfers leadership to {heir}"));
+            return Decision::Act(
+                transfer,
+                format!("{name} transfers leadership to {successor}"),
+            );
         }
         return evict(pod);
     }
@@ -201,7 +204,7 @@ fn replace(view: &View<'_>, operation: &Operation, pod: &PodSeen) -> Decision {
     Decision::Act(Action::delete_pod(pod), text)
 }
 
-fn evict(pod: &PodSeen) -> Decision {
+fn evict(pod: &ObservedPod) -> Decision {
     let evict = Action::EvictPod {
         name: pod.name.clone(),
         uid: pod.uid.clone(),
@@ -238,18 +241,18 @@ fn why_not_now(view: &View<'_>, name: &str) -> Option<String> {
 pub fn start(view: &View<'_>, only_broken: bool) -> Decision {
     let manual = view.spec.update.clone().unwrap_or_default().strategy;
     let manual = manual.unwrap_or_default() == UpdateStrategy::Manual;
-    let mut outdated: Vec<&PodSeen> = view
+    let mut outdated: Vec<&ObservedPod> = view
         .seen
         .pods
         .iter()
         .filter(|pod| !pod.deleting && is_outdated(view, pod))
         .collect();
-    outdated.sort_by_key(|pod| turn(view, pod));
+    outdated.sort_by_key(|pod| replacement_order(view, pod));
     let Some(pod) = outdated.into_iter().find(|pod| !manual || pod.update_now) else {
-        return Decision::Pass;
+        return Decision::Continue;
     };
-    if only_broken && turn(view, pod).0 != 0 {
-        return Decision::Pass;
+    if only_broken && replacement_order(view, pod).0 != 0 {
+        return Decision::Continue;
     }
     if pod.pool == Pool::Voter
         && view.participates(&pod.name)
@@ -269,7 +272,7 @@ pub fn start(view: &View<'_>, only_broken: bool) -> Decision {
 }
 
 /// Whose turn it is: what takes no part, read replicas, followers (cordoned machines first, then from the highest ordinal), the leader.
-fn turn<'a>(view: &View<'_>, pod: &'a PodSeen) -> (u8, bool, i32, &'a str) {
+fn replacement_order<'a>(view: &View<'_>, pod: &'a ObservedPod) -> (u8, bool, i32, &'a str) {
     let takes_part = view.participates(&pod.name) || (pod.pool == Pool::Read && pod.ready);
     let leads = view.leader.is_some_and(|leader| leader.name == pod.name);
     let class = match (takes_part, pod.pool, leads) {

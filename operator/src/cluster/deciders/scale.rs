@@ -7,9 +7,9 @@ use operator_api::{
 };
 
 use crate::cluster::{
-    action::{Absent, Action, Decision, begin, finish, step},
+    action::{Action, Decision, RequiredAbsence, begin, finish, step},
     facts::{
-        observation::SetSeen,
+        observation::ObservedSet,
         view::{View, quorum, seconds_between},
     },
 };
@@ -24,14 +24,14 @@ pub fn resume(view: &View<'_>) -> Decision {
     match view.operation() {
         Some(o) if o.kind == OperationType::ScaleUp => growing(view, o),
         Some(o) if o.kind == OperationType::ScaleDown => shrinking(view, o),
-        Some(_) | None => Decision::Pass,
+        Some(_) | None => Decision::Continue,
     }
 }
 
 /// Begins a scaling, if the number of voters is not the wanted one.
 pub fn start(view: &View<'_>) -> Decision {
     let (Some(set), Some(target)) = (view.set(Pool::Voter), view.target()) else {
-        return Decision::Pass;
+        return Decision::Continue;
     };
     let live = set.replicas;
     if live < target.replicas {
@@ -73,11 +73,11 @@ pub fn start(view: &View<'_>) -> Decision {
         }
         return Decision::Record(next, format!("adds {newcomer}"));
     }
-    Decision::Pass
+    Decision::Continue
 }
 
 /// Another number of pods, where no member's absence has to be confirmed.
-pub fn resize(view: &View<'_>, pool: Pool, set: &SetSeen, to: i32) -> Action {
+pub fn set_replicas(view: &View<'_>, pool: Pool, set: &ObservedSet, to: i32) -> Action {
     Action::SetReplicas {
         name: view.set_name(pool),
         uid: set.uid.clone(),
@@ -91,10 +91,10 @@ pub fn resize(view: &View<'_>, pool: Pool, set: &SetSeen, to: i32) -> Action {
 pub fn grow_set(view: &View<'_>, to: i32) -> Decision {
     match view.set(Pool::Voter) {
         Some(set) if set.replicas < to => Decision::Act(
-            resize(view, Pool::Voter, set, to),
+            set_replicas(view, Pool::Voter, set, to),
             format!("raises the StatefulSet to {to}"),
         ),
-        Some(_) => Decision::Pass,
+        Some(_) => Decision::Continue,
         None => Decision::Wait("waits for the StatefulSet".to_owned()),
     }
 }
@@ -118,7 +118,7 @@ fn growing(view: &View<'_>, operation: &Operation) -> Decision {
         return Decision::Record(finish(view.status), text);
     }
     match grow_set(view, target.replicas) {
-        Decision::Pass => {}
+        Decision::Continue => {}
         decision => return decision,
     }
     let votes = view.member(newcomer).is_some_and(|m| m.voter);
@@ -136,7 +136,7 @@ fn growing(view: &View<'_>, operation: &Operation) -> Decision {
         },
         (Some(_), true) => format!("{newcomer} catches up"),
     };
-    late(view, operation, "ScaleUpStalled", text)
+    wait_or_stall(view, operation, "ScaleUpStalled", text)
 }
 
 fn shrinking(view: &View<'_>, operation: &Operation) -> Decision {
@@ -206,13 +206,16 @@ fn expel(view: &View<'_>, operation: &Operation, victim: &str) -> Decision {
     let patient = seconds_between(&operation.step_at, view.now()) < HANDOVER_SECONDS;
     if leader.name == victim
         && patient
-        && let Some(heir) = view.heir(victim)
+        && let Some(successor) = view.leadership_successor(victim)
     {
         let transfer = Action::TransferLeader {
             from: victim.to_owned(),
-            to: heir.to_owned(),
+            to: successor.to_owned(),
         };
-        return Decision::Act(transfer, format!("{victim} transfers leadership to {heir}"));
+        return Decision::Act(
+            transfer,
+            format!("{victim} transfers leadership to {successor}"),
+        );
     }
     let remove = Action::RemoveMember {
         leader: leader.name.to_owned(),
@@ -253,7 +256,7 @@ fn dismiss(
             uid: set.uid.clone(),
             from: live,
             to: ordinal,
-            absent: Some(Absent {
+            absent: Some(RequiredAbsence {
                 leader: leader.name.to_owned(),
                 member: victim.to_owned(),
                 last_log_term: leader.status.last_log_term,
@@ -263,7 +266,7 @@ fn dismiss(
         return Decision::Act(shrink, format!("deletes the pod {victim}"));
     }
     if view.pod(victim).is_some() {
-        return late(
+        return wait_or_stall(
             view,
             operation,
             "ScaleDownStalled",
@@ -274,10 +277,10 @@ fn dismiss(
     if view.member(victim).is_some() {
         return expel(view, operation, victim);
     }
-    put_away(view, victim)
+    retire_claim(view, victim)
 }
 
-fn put_away(view: &View<'_>, victim: &str) -> Decision {
+fn retire_claim(view: &View<'_>, victim: &str) -> Decision {
     let retention = view.spec.storage.retention.clone().unwrap_or_default();
     let Some(claim) = view.claim(victim) else {
         return Decision::Record(finish(view.status), format!("{victim} is gone"));
@@ -305,7 +308,7 @@ fn put_away(view: &View<'_>, victim: &str) -> Decision {
 }
 
 /// Waiting, or stalled once the deadline has passed.
-pub fn late(
+pub fn wait_or_stall(
     view: &View<'_>,
     operation: &Operation,
     reason: &'static str,
@@ -326,20 +329,20 @@ pub fn late(
 /// The read replicas' StatefulSet follows the spec at once: they are in no quorum, except for one that a recovery started from.
 pub fn readers(view: &View<'_>) -> Decision {
     let (Some(set), Some(wanted)) = (view.set(Pool::Read), view.wanted_readers()) else {
-        return Decision::Pass;
+        return Decision::Continue;
     };
     let wanted = wanted.max(crate::cluster::facts::pods::readers_with_a_vote(view));
     if set.replicas == wanted {
-        return Decision::Pass;
+        return Decision::Continue;
     }
-    let resize = resize(view, Pool::Read, set, wanted);
-    Decision::Act(resize, format!("sets the read replicas to {wanted}"))
+    let set_replicas = set_replicas(view, Pool::Read, set, wanted);
+    Decision::Act(set_replicas, format!("sets the read replicas to {wanted}"))
 }
 
 /// As [`readers`], where pods are only added.
 pub fn grow_readers(view: &View<'_>) -> Decision {
     match readers(view) {
-        Decision::Act(Action::SetReplicas { from, to, .. }, _) if to < from => Decision::Pass,
+        Decision::Act(Action::SetReplicas { from, to, .. }, _) if to < from => Decision::Continue,
         decision => decision,
     }
 }

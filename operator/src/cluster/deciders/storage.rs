@@ -3,7 +3,7 @@ use operator_api::{ByteSize, names, status::OperationType, status::Pool};
 
 use crate::cluster::{
     action::{Action, Decision, begin, finish},
-    facts::{observation::ClaimSeen, view::View},
+    facts::{observation::ObservedClaim, view::View},
 };
 
 /// Is `a` smaller than `b`? Sizes that cannot be read are not: nothing is done about them.
@@ -12,7 +12,7 @@ fn is_smaller(a: &str, b: &ByteSize) -> bool {
 }
 
 /// The claims of the pods that a pool has.
-fn claims<'a>(view: &View<'a>, pool: Pool) -> Vec<&'a ClaimSeen> {
+fn claims<'a>(view: &View<'a>, pool: Pool) -> Vec<&'a ObservedClaim> {
     let live = view.set(pool).map_or(0, |set| set.replicas);
     (0..live)
         .filter_map(|o| view.claim(&names::pod(&view.set_name(pool), o)))
@@ -22,7 +22,7 @@ fn claims<'a>(view: &View<'a>, pool: Pool) -> Vec<&'a ClaimSeen> {
 /// Goes on with making a StatefulSet anew.
 pub fn resume(view: &View<'_>) -> Decision {
     let Some(operation) = view.operating(OperationType::Resize) else {
-        return Decision::Pass;
+        return Decision::Continue;
     };
     let name = operation.member.as_deref().unwrap_or_default();
     let pool = if name == names::readers(view.name) {
@@ -77,14 +77,14 @@ pub fn start(view: &View<'_>) -> Decision {
             return Decision::Record(next, format!("new volumes will have {wanted}"));
         }
     }
-    Decision::Pass
+    Decision::Continue
 }
 
-fn expand(view: &View<'_>, claim: &ClaimSeen, wanted: &ByteSize) -> Decision {
+fn expand(view: &View<'_>, claim: &ObservedClaim, wanted: &ByteSize) -> Decision {
     let class = claim.class.as_deref().unwrap_or_default();
     if view.seen.expandable.get(class) == Some(&false) {
         // Not a reason to hold up anything else: the report says it.
-        return Decision::Pass;
+        return Decision::Continue;
     }
     Decision::Act(
         Action::ExpandClaim {
@@ -97,7 +97,7 @@ fn expand(view: &View<'_>, claim: &ClaimSeen, wanted: &ByteSize) -> Decision {
 }
 
 /// What keeps volumes from having their wanted size.
-pub fn complaint(view: &View<'_>) -> Option<(&'static str, String)> {
+pub fn problem(view: &View<'_>) -> Option<(&'static str, String)> {
     for pool in [Pool::Voter, Pool::Read] {
         let wanted = view.wanted_size(pool);
         for claim in claims(view, pool) {

@@ -10,7 +10,7 @@ use crate::cluster::{
 /// is made anew.
 pub fn unstick(view: &View<'_>) -> Decision {
     let Some(target) = view.target() else {
-        return Decision::Pass;
+        return Decision::Continue;
     };
     let hash = |pool| match pool {
         Pool::Voter => Some(&target.template_hash),
@@ -22,7 +22,7 @@ pub fn unstick(view: &View<'_>) -> Decision {
         !pod.deleting
             && !pod.ready
             && pod.stuck.is_some()
-            && view.answer(&pod.name).is_none()
+            && view.node(&pod.name).is_none()
             && template.is_some()
             && template == wanted
             && Some(&pod.template_hash) != wanted
@@ -36,6 +36,6 @@ pub fn unstick(view: &View<'_>) -> Decision {
                 pod.stuck.as_deref().unwrap_or_default()
             ),
         ),
-        None => Decision::Pass,
+        None => Decision::Continue,
     }
 }

@@ -2,7 +2,7 @@
 use operator_api::state::StateLineage;
 
 use crate::cluster::facts::{
-    observation::{Answer, NodeStatus, Prepared},
+    observation::{NodeStatus, PrepareReport, ProbeResult},
     view::View,
 };
 
@@ -21,7 +21,7 @@ pub fn newer<'a>(view: &View<'a>) -> Vec<(&'a str, &'a StateLineage)> {
             && history.epoch > ours.epoch
     };
     let running = view.seen.nodes.iter().filter_map(|(name, answer)| {
-        let Answer::Ok(node) = answer else {
+        let ProbeResult::Ok(node) = answer else {
             return None;
         };
         Some((name.as_str(), &node.cluster_id, node.lineage.as_ref()?))
@@ -29,7 +29,7 @@ pub fn newer<'a>(view: &View<'a>) -> Vec<(&'a str, &'a StateLineage)> {
     // The preparation does not let such data start.
     let held = view.seen.pods.iter().filter_map(|pod| {
         let report = pod.prepared.as_ref()?;
-        let refused = report.state == "UnknownLineage" && view.answer(&pod.name).is_none();
+        let refused = report.state == "UnknownLineage" && view.node(&pod.name).is_none();
         let history = report.lineage.as_ref().filter(|_| refused)?;
         Some((pod.name.as_str(), &report.cluster_id, history))
     });
@@ -40,7 +40,7 @@ pub fn newer<'a>(view: &View<'a>) -> Vec<(&'a str, &'a StateLineage)> {
 }
 
 /// Is this data of a history before the one on record, which no recovery's plan puts aside? It never votes again.
-pub fn is_stale(report: &Prepared) -> bool {
+pub fn is_stale(report: &PrepareReport) -> bool {
     report.state == STALE
 }
 

@@ -24,16 +24,16 @@ pub struct Observation {
     pub cluster: RqliteCluster,
     /// The StatefulSet of the voters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub voters: Option<SetSeen>,
+    pub voters: Option<ObservedSet>,
     /// The StatefulSet of the read replicas.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub readers: Option<SetSeen>,
+    pub readers: Option<ObservedSet>,
     /// Pods of both pools.
     #[serde(default)]
-    pub pods: Vec<PodSeen>,
+    pub pods: Vec<ObservedPod>,
     /// Claims of both pools, of all names that either ever had.
     #[serde(default)]
-    pub claims: Vec<ClaimSeen>,
+    pub claims: Vec<ObservedClaim>,
     /// The state file, if its ConfigMap exists.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<ClusterState>,
@@ -45,10 +45,10 @@ pub struct Observation {
     pub recoveries: Vec<RqliteRecovery>,
     /// What each pod's node answered.
     #[serde(default)]
-    pub nodes: BTreeMap<String, Answer>,
+    pub nodes: BTreeMap<String, ProbeResult>,
     /// What came of checking a node's database, by pod. Kept in memory between passes: a check that is forgotten is made again.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub checks: BTreeMap<String, Checked>,
+    pub checks: BTreeMap<String, DatabaseCheck>,
     /// Machines that take no new pods. Empty if the operator may not read machines.
     #[serde(default)]
     pub cordoned: Vec<String>,
@@ -60,7 +60,7 @@ pub struct Observation {
     pub refused: Option<String>,
     /// What Kubernetes says stands in the way of pods and volumes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub hindrances: Vec<Hindrance>,
+    pub blockers: Vec<Blocker>,
     /// What others did lately to objects that belong to the operator. Kept in memory between passes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub edits: Vec<Edit>,
@@ -81,7 +81,7 @@ pub struct OperatorFacts {
 /// A StatefulSet.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct SetSeen {
+pub struct ObservedSet {
     /// Its uid.
     pub uid: String,
     /// `spec.replicas`.
@@ -98,7 +98,7 @@ pub struct SetSeen {
 /// A pod.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct PodSeen {
+pub struct ObservedPod {
     /// Its name, which is the node's id.
     pub name: String,
     /// Its uid.
@@ -125,7 +125,7 @@ pub struct PodSeen {
     pub stuck: Option<String>,
     /// What the preparation of its data directory last reported.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub prepared: Option<Prepared>,
+    pub prepared: Option<PrepareReport>,
     /// Does it carry the annotation that allows its replacement by hand?
     #[serde(default)]
     pub update_now: bool,
@@ -136,7 +136,7 @@ pub struct PodSeen {
 
 /// The report of `rqlited prepare`, from the init container's termination message.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Prepared {
+pub struct PrepareReport {
     /// `Ready`, `Held`, `Foreign`, `StaleLineage`, `UnknownLineage`, `Damaged` or `Refused`.
     pub state: String,
     /// The cluster that the data belongs to.
@@ -156,7 +156,7 @@ pub struct Prepared {
     pub reason: String,
 }
 
-impl Prepared {
+impl PrepareReport {
     /// The data cannot be used as it is.
     pub fn is_damaged(&self) -> bool {
         self.state == "Damaged"
@@ -166,7 +166,7 @@ impl Prepared {
 /// A node's database was checked: a linearizable read where it leads, and SQLite's own check.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Checked {
+pub struct DatabaseCheck {
     /// Raft id of the node that was checked.
     pub raft_id: String,
     /// Did it lead, so that the read proved a working quorum?
@@ -180,7 +180,7 @@ pub struct Checked {
 /// A claim.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct ClaimSeen {
+pub struct ObservedClaim {
     /// Its name.
     pub name: String,
     /// Its uid.
@@ -207,7 +207,7 @@ pub struct ClaimSeen {
 /// What came of asking a node.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "camelCase")]
-pub enum Answer {
+pub enum ProbeResult {
     /// It answered.
     Ok(NodeStatus),
     /// It did not.
@@ -286,7 +286,7 @@ pub struct NodeStatus {
 
 impl NodeStatus {
     /// As a leader: has it committed an entry of its own term, its newest one? Then it knows all that its predecessors have committed.
-    pub fn has_settled(&self) -> bool {
+    pub fn has_committed_in_term(&self) -> bool {
         self.last_log_term == self.term && self.commit_index == self.last_log_index
     }
 }
@@ -306,19 +306,19 @@ pub struct ConfigMember {
 /// Something that Kubernetes says stands in the way.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Hindrance {
+pub struct Blocker {
     /// What it is.
-    pub kind: HindranceKind,
+    pub kind: BlockerKind,
     /// The object that is held up: a StatefulSet, a claim or a pod.
     pub object: String,
     /// Kubernetes' words.
-    pub words: String,
+    pub message: String,
 }
 
 /// Kinds that ask for different remedies, in the order in which they are told: what keeps a pod from existing comes first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub enum HindranceKind {
+pub enum BlockerKind {
     /// The API server refused a pod or a claim of a StatefulSet: a quota, an account, a policy.
     Refused,
     /// A claim asks for a StorageClass that does not exist; the words are its name, empty if there is no default.

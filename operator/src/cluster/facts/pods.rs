@@ -4,7 +4,7 @@ use operator_api::{
     status::{MemberState, Pool, Role},
 };
 
-use crate::cluster::facts::{observation::Answer, quorum::state_of, view::View};
+use crate::cluster::facts::{observation::ProbeResult, quorum::member_state, view::View};
 
 /// Pods that the StatefulSet needs: the target's, and up to the last member that may come back; one without a vote may have the newest data that is
 /// left. Somebody may have raised the StatefulSet and lowered it again before the newcomers were taken into the target; so voters that only the
@@ -14,15 +14,15 @@ pub fn pods_of_members(view: &View<'_>) -> i32 {
     let set = view.set_name(Pool::Voter);
     let confirmed = view.status.members.iter().filter(|member| {
         let lost = matches!(
-            state_of(view, member).0,
+            member_state(view, member).0,
             MemberState::Lost | MemberState::Foreign
         );
         let leaves = view.claim(&member.name).is_some_and(|claim| claim.deleting);
         member.role != Role::Absent && !lost && !leaves
     });
     let answers = view.seen.nodes.values().filter_map(|answer| match answer {
-        Answer::Ok(node) if view.is_ours(node) => Some(node),
-        Answer::Ok(_) | Answer::Failed(_) => None,
+        ProbeResult::Ok(node) if view.is_ours(node) => Some(node),
+        ProbeResult::Ok(_) | ProbeResult::Failed(_) => None,
     });
     let told = answers.flat_map(|node| node.config.iter().filter(|m| m.voter));
     let told = told.filter(|m| view.claim(&m.name).is_some_and(|claim| !claim.deleting));

@@ -3,7 +3,7 @@ use operator_api::status::{Member, MemberState, Pool, Role};
 
 use crate::cluster::facts::{
     lineage::is_stale,
-    observation::{Answer, FailureKind},
+    observation::{FailureKind, ProbeResult},
     view::{View, quorum, seconds_between},
 };
 
@@ -21,15 +21,15 @@ pub enum Outage {
 }
 
 /// Could an acknowledged write be on none of the survivors? Every write was acknowledged by a quorum; survivors that meet every quorum have all.
-pub fn may_lose(voters: usize, survivors: usize) -> bool {
+pub fn may_lose_writes(voters: usize, survivors: usize) -> bool {
     survivors + quorum(voters) <= voters
 }
 
 /// How a member is, from all that is known of it.
-pub fn state_of(view: &View<'_>, member: &Member) -> (MemberState, Option<String>) {
+pub fn member_state(view: &View<'_>, member: &Member) -> (MemberState, Option<String>) {
     let pod = view.pod(&member.name);
-    if let Some(node) = view.answer(&member.name) {
-        return state_of_answering(view, member, node);
+    if let Some(node) = view.node(&member.name) {
+        return state_of_responding(view, member, node);
     }
     if let Some(text) = lost(view, member) {
         return (MemberState::Lost, Some(text));
@@ -37,7 +37,7 @@ pub fn state_of(view: &View<'_>, member: &Member) -> (MemberState, Option<String
     match pod {
         Some(pod) if pod.ready => {
             let text = match view.seen.nodes.get(&member.name) {
-                Some(Answer::Failed(failure)) => failure.message.clone(),
+                Some(ProbeResult::Failed(failure)) => failure.message.clone(),
                 _ => "not asked".to_owned(),
             };
             (MemberState::Unreachable, Some(text))
@@ -56,7 +56,7 @@ pub fn state_of(view: &View<'_>, member: &Member) -> (MemberState, Option<String
     }
 }
 
-fn state_of_answering(
+fn state_of_responding(
     view: &View<'_>,
     member: &Member,
     node: &crate::cluster::facts::observation::NodeStatus,
@@ -113,7 +113,7 @@ fn lost(view: &View<'_>, member: &Member) -> Option<String> {
 
 /// A voter of the last confirmed configuration and how it is.
 #[derive(Clone, Debug)]
-pub struct Judged<'a> {
+pub struct AssessedVoter<'a> {
     /// The voter.
     pub member: &'a Member,
     /// How it is.
@@ -122,13 +122,13 @@ pub struct Judged<'a> {
     pub reason: Option<String>,
 }
 
-impl Judged<'_> {
+impl AssessedVoter<'_> {
     /// Can it never come back with its data?
     pub fn is_lost(&self) -> bool {
         matches!(self.state, MemberState::Lost | MemberState::Foreign)
     }
 
-    fn told(&self) -> Option<String> {
+    fn describe(&self) -> Option<String> {
         let reason = self.reason.as_deref()?;
         let told = format!("{} ({:?}): {reason}", self.member.name, self.state);
         Some(match advice(self.state, reason) {
@@ -140,37 +140,37 @@ impl Judged<'_> {
 
 /// All voters of the last confirmed configuration, as the status remembers it. `gone`: members that a person says are lost.
 #[derive(Clone, Debug)]
-pub struct Judgement<'a> {
+pub struct Assessment<'a> {
     /// The voters.
-    pub voters: Vec<Judged<'a>>,
+    pub voters: Vec<AssessedVoter<'a>>,
 }
 
 /// Judges each voter.
-pub fn judge<'a>(view: &View<'a>, gone: &[String]) -> Judgement<'a> {
+pub fn assess<'a>(view: &View<'a>, gone: &[String]) -> Assessment<'a> {
     let voters = view.status.members.iter();
     let voters = voters.filter(|m| matches!(m.role, Role::Leader | Role::Voter));
-    let judged = voters.map(|member| {
-        let (state, reason) = state_of(view, member);
+    let assessed = voters.map(|member| {
+        let (state, reason) = member_state(view, member);
         if gone.contains(&member.name) {
             let reason = Some("given up in the RqliteRecovery".to_owned());
-            return Judged {
+            return AssessedVoter {
                 member,
                 state: MemberState::Lost,
                 reason,
             };
         }
-        Judged {
+        AssessedVoter {
             member,
             state,
             reason,
         }
     });
-    Judgement {
-        voters: judged.collect(),
+    Assessment {
+        voters: assessed.collect(),
     }
 }
 
-impl Judgement<'_> {
+impl Assessment<'_> {
     /// Voters that may have their data.
     pub fn possible(&self) -> usize {
         self.voters.iter().filter(|v| !v.is_lost()).count()
@@ -187,8 +187,12 @@ impl Judgement<'_> {
     }
 
     /// Every voter that is not well, with the reason and what helps.
-    pub fn told(&self) -> String {
-        let told: Vec<String> = self.voters.iter().filter_map(Judged::told).collect();
+    pub fn describe(&self) -> String {
+        let told: Vec<String> = self
+            .voters
+            .iter()
+            .filter_map(AssessedVoter::describe)
+            .collect();
         told.join("; ")
     }
 
@@ -239,20 +243,20 @@ fn advice(state: MemberState, reason: &str) -> Option<&'static str> {
 }
 
 /// Judges a missing leader by the voters of the last confirmed configuration, as the status remembers them.
-pub fn classify(view: &View<'_>) -> Outage {
+pub fn classify_outage(view: &View<'_>) -> Outage {
     if view.leader.is_some() {
         return Outage::None;
     }
-    let judgement = judge(view, &[]);
-    let missing = judgement.told();
-    if judgement.is_permanent() {
+    let assessment = assess(view, &[]);
+    let missing = assessment.describe();
+    if assessment.is_permanent() {
         let text = format!(
             "{} of {} voters are lost for good and {} are needed: {missing}",
-            judgement.voters.len() - judgement.possible(),
-            judgement.voters.len(),
-            judgement.needed()
+            assessment.voters.len() - assessment.possible(),
+            assessment.voters.len(),
+            assessment.needed()
         );
-        return Outage::Permanent(text, judgement.permanent_seconds(view));
+        return Outage::Permanent(text, assessment.permanent_seconds(view));
     }
     if operator_cannot_reach(view) {
         let text = format!(
@@ -260,27 +264,27 @@ pub fn classify(view: &View<'_>) -> Outage {
         );
         return Outage::Unreachable(text);
     }
-    if judgement.voters.is_empty() {
+    if assessment.voters.is_empty() {
         // As after an adoption.
         let text = "no leader is seen, and no node has said yet who the voters are";
         return Outage::Temporary(text.to_owned());
     }
     Outage::Temporary(format!(
         "no leader is seen, {} of {} voters may come back and {} are needed: {missing}",
-        judgement.possible(),
-        judgement.voters.len(),
-        judgement.needed()
+        assessment.possible(),
+        assessment.voters.len(),
+        assessment.needed()
     ))
 }
 
 /// What a recovery would start from and could lose, and what to type.
-pub fn way_out(view: &View<'_>) -> String {
-    let judgement = judge(view, &[]);
-    let survivors: Vec<String> = judgement
+pub fn recovery_instructions(view: &View<'_>) -> String {
+    let assessment = assess(view, &[]);
+    let survivors: Vec<String> = assessment
         .voters
         .iter()
         .filter(|v| !v.is_lost())
-        .map(|v| match view.answer(&v.member.name) {
+        .map(|v| match view.node(&v.member.name) {
             Some(node) => format!(
                 "{} (log ends at index {}, term {})",
                 v.member.name, node.last_log_index, node.last_log_term
@@ -288,14 +292,14 @@ pub fn way_out(view: &View<'_>) -> String {
             None => format!("{} (does not answer)", v.member.name),
         })
         .collect();
-    let (all, left) = (judgement.voters.len(), survivors.len());
+    let (all, left) = (assessment.voters.len(), survivors.len());
     let survivors = if survivors.is_empty() {
         "none".to_owned()
     } else {
         survivors.join(", ")
     };
     let commit = view.status.commit_index.unwrap_or(0);
-    let (loss, consent) = if may_lose(all, left) {
+    let (loss, consent) = if may_lose_writes(all, left) {
         ("acknowledged writes may be lost", "acceptDataLoss: true, ")
     } else {
         ("no acknowledged write can be lost", "")
@@ -317,8 +321,8 @@ fn operator_cannot_reach(view: &View<'_>) -> bool {
     !pods.is_empty()
         && pods.iter().all(|pod| {
             let silent = match view.seen.nodes.get(&pod.name) {
-                Some(Answer::Failed(failure)) => failure.failure != FailureKind::Malformed,
-                Some(Answer::Ok(_)) => false,
+                Some(ProbeResult::Failed(failure)) => failure.failure != FailureKind::Malformed,
+                Some(ProbeResult::Ok(_)) => false,
                 None => true,
             };
             pod.ready && silent

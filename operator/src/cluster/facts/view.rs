@@ -7,7 +7,7 @@ use operator_api::{
 };
 
 use crate::cluster::facts::observation::{
-    Answer, ClaimSeen, ConfigMember, NodeStatus, Observation, PodSeen, SetSeen,
+    ConfigMember, NodeStatus, Observation, ObservedClaim, ObservedPod, ObservedSet, ProbeResult,
 };
 
 /// Entries by which a member may be behind and still count as caught up.
@@ -70,15 +70,15 @@ impl<'a> View<'a> {
             .nodes
             .iter()
             .filter_map(|(name, answer)| match answer {
-                Answer::Ok(status) if status.is_leader && self.is_ours(status) => {
+                ProbeResult::Ok(status) if status.is_leader && self.is_ours(status) => {
                     Some(Leader { name, status })
                 }
-                Answer::Ok(_) | Answer::Failed(_) => None,
+                ProbeResult::Ok(_) | ProbeResult::Failed(_) => None,
             });
         let newest = claims.max_by_key(|leader| leader.status.term)?;
         let voters: Vec<_> = newest.status.config.iter().filter(|m| m.voter).collect();
         let agree = voters.iter().filter(|member| {
-            self.answer(&member.name).is_some_and(|node| {
+            self.node(&member.name).is_some_and(|node| {
                 node.raft_id == member.raft_id
                     && node.term == newest.status.term
                     && node.leader.as_deref() == Some(newest.name)
@@ -93,7 +93,8 @@ impl<'a> View<'a> {
     fn knows_all(&self, leader: &NodeStatus) -> bool {
         let newest = self.newest_configuration();
         let newest = newest.map_or(0, |node| node.config_index);
-        leader.config_index >= newest.max(self.known_configuration()) || leader.has_settled()
+        leader.config_index >= newest.max(self.known_configuration())
+            || leader.has_committed_in_term()
     }
 
     /// Log index of the newest committed configuration on record.
@@ -106,8 +107,8 @@ impl<'a> View<'a> {
     pub fn newest_configuration(&self) -> Option<&'a NodeStatus> {
         let history = self.status.lineage.as_ref().map(|lineage| &lineage.id);
         let nodes = self.seen.nodes.values().filter_map(|answer| match answer {
-            Answer::Ok(node) => Some(node),
-            Answer::Failed(_) => None,
+            ProbeResult::Ok(node) => Some(node),
+            ProbeResult::Failed(_) => None,
         });
         nodes
             .filter(|node| self.is_ours(node) && !node.config.is_empty())
@@ -144,26 +145,26 @@ impl<'a> View<'a> {
     }
 
     /// What a pod's node said.
-    pub fn answer(&self, name: &str) -> Option<&'a NodeStatus> {
+    pub fn node(&self, name: &str) -> Option<&'a NodeStatus> {
         match self.seen.nodes.get(name) {
-            Some(Answer::Ok(status)) => Some(status),
-            Some(Answer::Failed(_)) | None => None,
+            Some(ProbeResult::Ok(status)) => Some(status),
+            Some(ProbeResult::Failed(_)) | None => None,
         }
     }
 
     /// A pod by name.
-    pub fn pod(&self, name: &str) -> Option<&'a PodSeen> {
+    pub fn pod(&self, name: &str) -> Option<&'a ObservedPod> {
         self.seen.pods.iter().find(|pod| pod.name == name)
     }
 
     /// The claim of a pod.
-    pub fn claim(&self, pod: &str) -> Option<&'a ClaimSeen> {
+    pub fn claim(&self, pod: &str) -> Option<&'a ObservedClaim> {
         let name = names::claim(pod);
         self.seen.claims.iter().find(|claim| claim.name == name)
     }
 
     /// The StatefulSet of a pool, unless it is being deleted.
-    pub fn set(&self, pool: Pool) -> Option<&'a SetSeen> {
+    pub fn set(&self, pool: Pool) -> Option<&'a ObservedSet> {
         let set = match pool {
             Pool::Voter => self.seen.voters.as_ref(),
             Pool::Read => self.seen.readers.as_ref(),
@@ -180,7 +181,7 @@ impl<'a> View<'a> {
     }
 
     /// Ordinal of a pod in its pool.
-    pub fn ordinal(&self, pod: &PodSeen) -> Option<i32> {
+    pub fn ordinal(&self, pod: &ObservedPod) -> Option<i32> {
         names::ordinal(&self.set_name(pod.pool), &pod.name)
     }
 
@@ -216,7 +217,7 @@ impl<'a> View<'a> {
             .peekable();
         others.peek().is_none()
             || others.any(|m| {
-                self.answer(&m.name).is_some_and(|node| {
+                self.node(&m.name).is_some_and(|node| {
                     node.raft_id == m.raft_id && !node.config.is_empty() && !has(&node.config)
                 })
             })
@@ -229,7 +230,7 @@ impl<'a> View<'a> {
             return false;
         };
         let stays = self.pod(name).is_some_and(|pod| !pod.deleting);
-        let answers = self.answer(name).is_some_and(|node| {
+        let answers = self.node(name).is_some_and(|node| {
             let lag = leader
                 .status
                 .commit_index
@@ -252,7 +253,7 @@ impl<'a> View<'a> {
     }
 
     /// Pods of a pool, by ordinal.
-    pub fn pods(&self, pool: Pool) -> Vec<&'a PodSeen> {
+    pub fn pods(&self, pool: Pool) -> Vec<&'a ObservedPod> {
         let mut pods: Vec<_> = self
             .seen
             .pods
@@ -301,7 +302,7 @@ impl<'a> View<'a> {
 
     /// A caught-up voter to which leadership can move: not `except`, preferably with the current template, not on a machine that is being
     /// emptied, of the lowest ordinal.
-    pub fn heir(&self, except: &str) -> Option<&'a str> {
+    pub fn leadership_successor(&self, except: &str) -> Option<&'a str> {
         let hash = self.target().map(|t| t.template_hash.as_str());
         let rank = |name: &str| {
             let pod = self.pod(name)?;

@@ -21,7 +21,7 @@ pub fn resized(view: &View<'_>) -> Option<Edit> {
 }
 
 /// An edit in words, with where the change belongs.
-pub fn told(cluster: &str, namespace: &str, edit: &Edit) -> String {
+pub fn describe(cluster: &str, namespace: &str, edit: &Edit) -> String {
     let by = match &edit.by {
         Some(by) => format!(" by {by}"),
         None => String::new(),
@@ -52,14 +52,14 @@ pub fn told(cluster: &str, namespace: &str, edit: &Edit) -> String {
 }
 
 /// What was set back lately, for a condition.
-pub fn complaint(view: &View<'_>) -> Option<String> {
+pub fn problem(view: &View<'_>) -> Option<String> {
     let namespace = view.seen.cluster.metadata.namespace.as_deref();
     let namespace = namespace.unwrap_or("default");
     let told: Vec<String> = view
         .seen
         .edits
         .iter()
-        .map(|edit| told(view.name, namespace, edit))
+        .map(|edit| describe(view.name, namespace, edit))
         .collect();
     (!told.is_empty()).then(|| told.join("; "))
 }
@@ -67,7 +67,7 @@ pub fn complaint(view: &View<'_>) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cluster::scene::Scene;
+    use crate::cluster::fixture::Fixture;
 
     fn edit(field: &str, by: Option<&str>, times: u32) -> Edit {
         Edit {
@@ -82,43 +82,43 @@ mod tests {
 
     #[test]
     fn a_number_of_pods_that_the_operator_has_not_set() {
-        let mut scene = Scene::running(3, 0);
-        assert_eq!(scene.pass().edits, []);
+        let mut fixture = Fixture::running(3, 0);
+        assert_eq!(fixture.reconcile().edits, []);
         // The user's own wish is none, at any step.
-        scene.seen.cluster.spec.replicas = 5;
+        fixture.seen.cluster.spec.replicas = 5;
         for _ in 0..4 {
-            assert_eq!(scene.pass().edits, []);
+            assert_eq!(fixture.reconcile().edits, []);
         }
         for replicas in [2, 5] {
-            let mut scene = Scene::running(3, 0);
-            scene.seen.voters.as_mut().unwrap().replicas = replicas;
-            let edits = scene.pass().edits;
+            let mut fixture = Fixture::running(3, 0);
+            fixture.seen.voters.as_mut().unwrap().replicas = replicas;
+            let edits = fixture.reconcile().edits;
             assert_eq!(edits.len(), 1);
             assert_eq!(edits[0].value, Some(replicas.to_string()));
         }
-        let mut asleep = Scene::running(3, 0);
+        let mut asleep = Fixture::running(3, 0);
         asleep.seen.cluster.spec.hibernated = true;
         for _ in 0..4 {
-            assert_eq!(asleep.pass().edits, []);
+            assert_eq!(asleep.reconcile().edits, []);
         }
-        let mut paused = Scene::running(3, 0);
+        let mut paused = Fixture::running(3, 0);
         paused.seen.cluster.spec.paused = true;
         paused.seen.voters.as_mut().unwrap().replicas = 5;
-        assert_eq!(paused.pass().edits, [], "it is not set back");
+        assert_eq!(paused.reconcile().edits, [], "it is not set back");
     }
 
     #[test]
     fn what_is_told() {
-        let mut scene = Scene::running(3, 0);
-        scene.seen.edits = vec![edit("spec.replicas", Some("kubectl"), 1)];
-        scene.pass();
-        let (hint, reason, message) = scene.condition("Advisory");
+        let mut fixture = Fixture::running(3, 0);
+        fixture.seen.edits = vec![edit("spec.replicas", Some("kubectl"), 1)];
+        fixture.reconcile();
+        let (hint, reason, message) = fixture.condition("Advisory");
         assert_eq!((hint, reason.as_str()), (true, REASON));
         let expected = "spec.replicas of StatefulSet demo was changed to 5 by kubectl and is set back: it follows from the RqliteCluster. \
              Change that: kubectl scale rqlitecluster demo -n shop --replicas=N. Runbook: edited-by-others";
         assert_eq!(message, expected);
-        assert!(scene.condition("Ready").0, "it costs nothing");
-        let fight = |times| told("demo", "shop", &edit("spec.template", None, times));
+        assert!(fixture.condition("Ready").0, "it costs nothing");
+        let fight = |times| describe("demo", "shop", &edit("spec.template", None, times));
         assert!(
             fight(1).contains("kubectl edit rqlitecluster demo -n shop"),
             "{}",

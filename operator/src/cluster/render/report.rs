@@ -11,7 +11,7 @@ use crate::cluster::{
     action::Decision,
     deciders::deletion,
     facts::{
-        quorum::{Outage, classify},
+        quorum::{Outage, classify_outage},
         view::{View, seconds_between},
     },
     render::build::has_readers,
@@ -38,7 +38,7 @@ pub fn status(
             Decision::Wait(text) | Decision::Blocked(_, text) | Decision::Act(_, text) => {
                 Some(text.clone())
             }
-            Decision::Record(..) | Decision::Pass => operation.message.take(),
+            Decision::Record(..) | Decision::Continue => operation.message.take(),
         };
     }
     // While a recovery is under way, what was confirmed before it stays on record: it may have to be looked up again.
@@ -62,7 +62,7 @@ pub fn status(
     next.members = members::members(view, &next.members);
     next.endpoints = Some(endpoints(view));
     let outage = if view.is_formed() {
-        classify(view)
+        classify_outage(view)
     } else {
         Outage::None
     };
@@ -152,8 +152,8 @@ fn phase(
     }
     let complete = view.participants().len() == view.config_voters();
     match decision {
-        Decision::Pass if complete => Phase::Running,
-        Decision::Pass | Decision::Wait(_) | Decision::Blocked(..) => Phase::Degraded,
+        Decision::Continue if complete => Phase::Running,
+        Decision::Continue | Decision::Wait(_) | Decision::Blocked(..) => Phase::Degraded,
         Decision::Record(..) | Decision::Act(..) => Phase::Changing,
     }
 }

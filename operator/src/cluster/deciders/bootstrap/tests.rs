@@ -2,28 +2,28 @@ use super::*;
 use crate::cluster::{
     Plan,
     action::Action,
-    facts::observation::{ClaimSeen, ConfigMember},
+    facts::observation::{ConfigMember, ObservedClaim},
+    fixture::Fixture,
     plan,
-    scene::Scene,
 };
 use operator_api::{cluster::Bootstrap, state::ClusterState};
 
 /// A cluster of three whose pods run and have not formed yet.
-fn forming() -> Scene {
-    let mut scene = Scene::running(3, 0);
-    scene.leaderless();
-    let status = scene.seen.cluster.status.as_mut().unwrap();
+fn forming() -> Fixture {
+    let mut fixture = Fixture::running(3, 0);
+    fixture.leaderless();
+    let status = fixture.seen.cluster.status.as_mut().unwrap();
     status.bootstrapped_at = None;
     status.members.clear();
     status.configuration_index = None;
     for name in ["demo-0", "demo-1", "demo-2"] {
-        scene.node(name).config.clear();
+        fixture.node(name).config.clear();
     }
-    scene.pass();
-    scene
+    fixture.reconcile();
+    fixture
 }
 
-fn lead(scene: &mut Scene, members: &[&str]) {
+fn lead(fixture: &mut Fixture, members: &[&str]) {
     let config: Vec<ConfigMember> = members
         .iter()
         .map(|name| ConfigMember {
@@ -33,29 +33,29 @@ fn lead(scene: &mut Scene, members: &[&str]) {
         })
         .collect();
     for name in members {
-        let node = scene.node(name);
+        let node = fixture.node(name);
         (node.leader, node.ready) = (Some("demo-0".to_owned()), true);
         node.is_leader = *name == "demo-0";
         node.config.clone_from(&config);
     }
 }
 
-fn phase(scene: &Scene) -> FormingPhase {
-    scene.seen.state.as_ref().unwrap().phase
+fn phase(fixture: &Fixture) -> FormingPhase {
+    fixture.seen.state.as_ref().unwrap().phase
 }
 
 #[test]
 fn an_identity_is_on_record_before_anything_is_made() {
-    let mut scene = Scene::running(3, 0);
-    scene.seen.cluster.status = None;
-    scene.seen.state = None;
+    let mut fixture = Fixture::running(3, 0);
+    fixture.seen.cluster.status = None;
+    fixture.seen.state = None;
     let Plan {
         status, objects, ..
-    } = plan(&scene.seen);
+    } = plan(&fixture.seen);
     assert_eq!(objects, []);
     assert_eq!(
         status.cluster_id.as_deref(),
-        Some(scene.seen.fresh_id.as_str())
+        Some(fixture.seen.fresh_id.as_str())
     );
     assert_eq!(status.target.as_ref().unwrap().bootstrap_replicas, 3);
     assert_eq!(status.operation.unwrap().kind, OperationType::Bootstrap);
@@ -64,62 +64,62 @@ fn an_identity_is_on_record_before_anything_is_made() {
 
 #[test]
 fn the_gate_closes_once_all_take_part_and_never_opens_again() {
-    let mut scene = forming();
-    assert_eq!(phase(&scene), FormingPhase::Forming);
-    lead(&mut scene, &["demo-0", "demo-1"]);
-    scene.pass();
-    assert_eq!(phase(&scene), FormingPhase::Forming, "two of three");
-    lead(&mut scene, &["demo-0", "demo-1", "demo-2"]);
-    scene.pass();
-    scene.pass();
-    assert_eq!(phase(&scene), FormingPhase::Formed);
-    scene.leaderless();
+    let mut fixture = forming();
+    assert_eq!(phase(&fixture), FormingPhase::Forming);
+    lead(&mut fixture, &["demo-0", "demo-1"]);
+    fixture.reconcile();
+    assert_eq!(phase(&fixture), FormingPhase::Forming, "two of three");
+    lead(&mut fixture, &["demo-0", "demo-1", "demo-2"]);
+    fixture.reconcile();
+    fixture.reconcile();
+    assert_eq!(phase(&fixture), FormingPhase::Formed);
+    fixture.leaderless();
     for name in ["demo-0", "demo-1", "demo-2"] {
-        scene.wipe(name);
+        fixture.wipe(name);
     }
     for _ in 0..5 {
-        scene.later(600);
-        scene.pass();
-        assert_eq!(phase(&scene), FormingPhase::Formed);
+        fixture.later(600);
+        fixture.reconcile();
+        assert_eq!(phase(&fixture), FormingPhase::Formed);
     }
 }
 
 #[test]
 fn what_takes_too_long_is_told_and_goes_on() {
-    let mut scene = forming();
+    let mut fixture = forming();
     let limit = Bootstrap::default().timeout.duration().unwrap();
-    scene.later(i64::try_from(limit.as_secs()).unwrap() + 1);
-    scene.pass();
-    let (_, reason, _) = scene.condition(operator_api::status::READY);
+    fixture.later(i64::try_from(limit.as_secs()).unwrap() + 1);
+    fixture.reconcile();
+    let (_, reason, _) = fixture.condition(operator_api::status::READY);
     assert_eq!(reason, "BootstrapFailed");
-    lead(&mut scene, &["demo-0", "demo-1", "demo-2"]);
-    scene.pass();
-    assert!(scene.status().bootstrapped_at.is_some());
+    lead(&mut fixture, &["demo-0", "demo-1", "demo-2"]);
+    fixture.reconcile();
+    assert!(fixture.status().bootstrapped_at.is_some());
 }
 
 #[test]
 fn pods_that_somebody_took_away_come_back_also_those_that_somebody_added() {
-    let mut scene = forming();
-    scene.seen.voters.as_mut().unwrap().replicas = 1;
+    let mut fixture = forming();
+    fixture.seen.voters.as_mut().unwrap().replicas = 1;
     assert!(matches!(
-        scene.action(),
+        fixture.action(),
         Some(Action::SetReplicas { from: 1, to: 3, .. })
     ));
     // Raised by hand, a fourth has joined and votes; lowered again, it is missing.
-    let mut scene = forming();
+    let mut fixture = forming();
     let fourth = "demo-3#i0".to_owned();
-    scene.seen.claims.push(ClaimSeen {
+    fixture.seen.claims.push(ObservedClaim {
         name: names::claim("demo-3"),
         uid: "claim-demo-3".to_owned(),
-        ..scene.seen.claims[0].clone()
+        ..fixture.seen.claims[0].clone()
     });
-    scene.node("demo-0").config = vec![ConfigMember {
+    fixture.node("demo-0").config = vec![ConfigMember {
         raft_id: fourth,
         name: "demo-3".to_owned(),
         voter: true,
     }];
     assert!(matches!(
-        scene.action(),
+        fixture.action(),
         Some(Action::SetReplicas { from: 3, to: 4, .. })
     ));
 }
@@ -131,15 +131,15 @@ fn a_lost_status_is_read_back_from_the_state_file() {
         (FormingPhase::Formed, true),
         (FormingPhase::Recovering, true),
     ] {
-        let mut scene = Scene::running(3, 0);
+        let mut fixture = Fixture::running(3, 0);
         let state = ClusterState {
             phase,
-            ..scene.seen.state.clone().unwrap()
+            ..fixture.seen.state.clone().unwrap()
         };
-        let before = scene.status();
-        scene.seen.state = Some(state);
-        scene.seen.cluster.status = None;
-        let status = plan(&scene.seen).status;
+        let before = fixture.status();
+        fixture.seen.state = Some(state);
+        fixture.seen.cluster.status = None;
+        let status = plan(&fixture.seen).status;
         assert_eq!(status.cluster_id, before.cluster_id);
         assert_eq!(
             status.lineage.map(|l| (l.id, l.epoch)),
@@ -161,12 +161,12 @@ fn retained_volumes_are_adopted_by_annotation_only() {
         ("", None),
     ];
     for (text, read) in cases {
-        let mut scene = Scene::running(3, 0);
-        scene.seen.cluster.status = None;
-        scene.seen.state = None;
-        let annotations = &mut scene.seen.cluster.metadata.annotations;
+        let mut fixture = Fixture::running(3, 0);
+        fixture.seen.cluster.status = None;
+        fixture.seen.state = None;
+        let annotations = &mut fixture.seen.cluster.metadata.annotations;
         *annotations = Some([(names::ADOPT_ANNOTATION.to_owned(), text.to_owned())].into());
-        let status = plan(&scene.seen).status;
+        let status = plan(&fixture.seen).status;
         let adopted = status.cluster_id.as_deref();
         let adopted = adopted.zip(status.lineage.as_ref());
         let adopted = adopted.map(|(id, lineage)| (id, lineage.id.as_str(), lineage.epoch));

@@ -1,10 +1,10 @@
 use super::*;
-use crate::cluster::{facts::view::View, scene::Scene};
+use crate::cluster::{facts::view::View, fixture::Fixture};
 
 /// An older configuration of three, of which a newer one of two is known.
-fn removed(scene: &mut Scene, knows: &[&str]) {
+fn removed(fixture: &mut Fixture, knows: &[&str]) {
     for name in ["demo-0", "demo-1", "demo-2"] {
-        let node = scene.node(name);
+        let node = fixture.node(name);
         node.config_index = 7;
         if knows.contains(&name) {
             node.config_index = 9;
@@ -25,16 +25,16 @@ fn a_leader_that_lags_behind_its_predecessor_is_not_believed() {
         (&[], true, Some(9), true),
     ];
     for (knows, settled, on_record, believed) in cases {
-        let mut scene = Scene::running(3, 0);
-        removed(&mut scene, knows);
+        let mut fixture = Fixture::running(3, 0);
+        removed(&mut fixture, knows);
         for name in ["demo-0", "demo-1", "demo-2"] {
-            scene.node(name).term = 4;
+            fixture.node(name).term = 4;
         }
-        let leader = scene.node("demo-0");
+        let leader = fixture.node("demo-0");
         leader.last_log_term = if settled { 4 } else { 3 };
-        let status = scene.seen.cluster.status.as_mut().unwrap();
+        let status = fixture.seen.cluster.status.as_mut().unwrap();
         status.configuration_index = on_record;
-        let view = View::of(&scene.seen);
+        let view = View::of(&fixture.seen);
         assert_eq!(
             view.leader.is_some(),
             believed,
@@ -45,34 +45,34 @@ fn a_leader_that_lags_behind_its_predecessor_is_not_believed() {
 
 #[test]
 fn without_a_leader_the_newest_committed_configuration_is_judged() {
-    let mut scene = Scene::running(3, 0);
-    removed(&mut scene, &["demo-0"]);
-    scene.leaderless();
-    let plan = scene.pass();
+    let mut fixture = Fixture::running(3, 0);
+    removed(&mut fixture, &["demo-0"]);
+    fixture.leaderless();
+    let plan = fixture.reconcile();
     assert!(plan.summary.contains("index 9"), "{}", plan.summary);
-    let status = scene.status();
+    let status = fixture.status();
     assert_eq!(status.configuration_index, Some(9));
     let voters = status.members.iter().filter(|m| m.role == Role::Voter);
     let voters: Vec<_> = voters.map(|m| m.name.as_str()).collect();
     assert_eq!(voters, ["demo-0", "demo-1"]);
     // One of two is lost, not one of three: that is for good.
-    scene.wipe("demo-1");
-    scene.pass();
-    scene.later(3600);
-    scene.pass();
-    let (lost, _, text) = scene.condition(operator_api::status::QUORUM_LOST);
+    fixture.wipe("demo-1");
+    fixture.reconcile();
+    fixture.later(3600);
+    fixture.reconcile();
+    let (lost, _, text) = fixture.condition(operator_api::status::QUORUM_LOST);
     assert!(lost, "{text}");
     assert!(text.contains("1 of 2 voters"), "{text}");
-    let plan = scene.pass();
+    let plan = fixture.reconcile();
     assert!(!plan.summary.contains("takes over"), "once is enough");
 }
 
 #[test]
 fn what_another_history_has_committed_does_not_count() {
-    let mut scene = Scene::running(3, 0);
-    removed(&mut scene, &["demo-0"]);
-    scene.leaderless();
-    scene.node("demo-0").lineage.as_mut().unwrap().id = "other".to_owned();
-    scene.pass();
-    assert_ne!(scene.status().configuration_index, Some(9));
+    let mut fixture = Fixture::running(3, 0);
+    removed(&mut fixture, &["demo-0"]);
+    fixture.leaderless();
+    fixture.node("demo-0").lineage.as_mut().unwrap().id = "other".to_owned();
+    fixture.reconcile();
+    assert_ne!(fixture.status().configuration_index, Some(9));
 }

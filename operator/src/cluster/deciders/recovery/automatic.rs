@@ -9,7 +9,7 @@ use operator_api::{
 use crate::cluster::{
     action::{Action, Decision},
     facts::{
-        quorum::{Outage, classify, judge, may_lose},
+        quorum::{Outage, assess, classify_outage, may_lose_writes},
         view::{View, seconds_between},
     },
 };
@@ -21,14 +21,14 @@ const DAY_SECONDS: u64 = 24 * 3600;
 pub fn automatic(view: &View<'_>) -> Decision {
     let policy = view.spec.quorum_recovery.clone().unwrap_or_default();
     if policy.policy.unwrap_or_default() != RecoveryPolicy::Automatic {
-        return Decision::Pass;
+        return Decision::Continue;
     }
-    let Outage::Permanent(_, seconds) = classify(view) else {
-        return Decision::Pass;
+    let Outage::Permanent(_, seconds) = classify_outage(view) else {
+        return Decision::Continue;
     };
     let patience = policy.automatic_after.duration();
     if seconds < patience.map_or(1800, |d| d.as_secs()) {
-        return Decision::Pass;
+        return Decision::Continue;
     }
     let waits = view.seen.recoveries.iter().any(|r| {
         let phase = r.status.as_ref().and_then(|s| s.phase);
@@ -43,38 +43,38 @@ pub fn automatic(view: &View<'_>) -> Decision {
         .iter()
         .any(|r| r.metadata.name.as_ref() == Some(&name));
     if waits || tried {
-        return Decision::Pass;
+        return Decision::Continue;
     }
     let recent = view.status.automatic_recoveries.iter();
     let recent = recent.filter(|at| seconds_between(at, view.now()) < DAY_SECONDS);
     if recent.count() >= usize::try_from(policy.max_per_day).unwrap_or(1) {
-        return Decision::Pass;
+        return Decision::Continue;
     }
-    let judgement = judge(view, &[]);
-    let uncertain = judgement
+    let assessment = assess(view, &[]);
+    let uncertain = assessment
         .voters
         .iter()
-        .any(|v| !v.is_lost() && view.answer(&v.member.name).is_none());
-    let survivors = judgement.voters.iter().filter(|v| {
+        .any(|v| !v.is_lost() && view.node(&v.member.name).is_none());
+    let survivors = assessment.voters.iter().filter(|v| {
         v.member.pool == Pool::Voter
             && v.state == MemberState::Leaderless
-            && view.answer(&v.member.name).is_some()
+            && view.node(&v.member.name).is_some()
     });
     let survivors = survivors.count();
-    let agreed = policy.accept_data_loss || !may_lose(judgement.voters.len(), survivors);
+    let agreed = policy.accept_data_loss || !may_lose_writes(assessment.voters.len(), survivors);
     if uncertain || survivors == 0 || !agreed {
-        return Decision::Pass;
+        return Decision::Continue;
     }
     let text = format!(
         "{} of {} voters are lost for good: recovers by itself, as quorumRecovery.policy allows",
-        judgement.voters.len() - survivors,
-        judgement.voters.len()
+        assessment.voters.len() - survivors,
+        assessment.voters.len()
     );
     Decision::Act(
         Action::CreateRecovery {
             name,
             accept_data_loss: policy.accept_data_loss,
-            reason: format!("{text}: {}", judgement.told()),
+            reason: format!("{text}: {}", assessment.describe()),
         },
         text,
     )

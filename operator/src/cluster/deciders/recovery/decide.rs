@@ -1,7 +1,7 @@
 //! The recovery under way, or the admission of a new one.
 use operator_api::{RqliteRecovery, status::OperationType};
 
-use super::{consider::consider, record::is_open, steps};
+use super::{admission::check_admission, record::is_open, steps};
 use crate::cluster::{
     action::{Decision, begin, finish},
     facts::view::View,
@@ -20,11 +20,11 @@ pub fn decide(view: &View<'_>) -> Decision {
         };
     }
     for recovery in view.seen.recoveries.iter().filter(|r| is_open(view, r)) {
-        let considered = consider(view, recovery);
-        if let Some(check) = considered.check {
-            return Decision::Act(check, considered.message);
+        let admission = check_admission(view, recovery);
+        if let Some(check) = admission.check {
+            return Decision::Act(check, admission.message);
         }
-        if let Some(record) = considered.record {
+        if let Some(record) = admission.record {
             let mut next = begin(
                 view.status,
                 &record.uid,
@@ -37,10 +37,10 @@ pub fn decide(view: &View<'_>) -> Decision {
                 next.automatic_recoveries.push(view.now().clone());
             }
             next.recovery = Some(*record);
-            return Decision::Record(next, considered.message);
+            return Decision::Record(next, admission.message);
         }
     }
-    Decision::Pass
+    Decision::Continue
 }
 
 fn recovery_is_automatic(recovery: &RqliteRecovery) -> bool {

@@ -23,7 +23,7 @@ pub(super) fn is_open(view: &View<'_>, recovery: &RqliteRecovery) -> bool {
 }
 
 /// A status in which the recovery has reached another phase.
-pub(super) fn reached(
+pub(super) fn with_phase(
     view: &View<'_>,
     record: &RecoveryRecord,
     phase: RecoveryPhase,
@@ -39,13 +39,13 @@ pub(super) fn reached(
 }
 
 /// A status in which the recovery has come to an end.
-pub(super) fn ended(
+pub(super) fn with_outcome(
     view: &View<'_>,
     record: &RecoveryRecord,
     phase: RecoveryPhase,
     message: String,
 ) -> Box<RqliteClusterStatus> {
-    let (mut next, mut record) = reached(view, record, phase);
+    let (mut next, mut record) = with_phase(view, record, phase);
     record.message = Some(message);
     next.recovery = Some(record);
     if view.operating(OperationType::Recover).is_some() {

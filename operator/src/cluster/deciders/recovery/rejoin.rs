@@ -1,10 +1,10 @@
 //! The end of a recovery: all voters are back, and a read replica that was the survivor gives its vote back.
 use operator_api::{recovery::RecoveryPhase, status::Pool};
 
-use super::record::ended;
+use super::record::with_outcome;
 use crate::cluster::{
     action::{Action, Decision},
-    deciders::scale::resize,
+    deciders::scale::set_replicas,
     facts::{
         observation::ConfigMember,
         view::{View, quorum},
@@ -19,16 +19,16 @@ pub fn rejoin(view: &View<'_>) -> Decision {
         .as_ref()
         .filter(|r| r.phase == RecoveryPhase::Rejoining)
     else {
-        return Decision::Pass;
+        return Decision::Continue;
     };
     let (Some(leader), Some(target)) = (view.leader, view.target()) else {
-        return Decision::Pass;
+        return Decision::Continue;
     };
     if let (Some(wanted), Some(set)) = (record.read_replicas, view.set(Pool::Read))
         && set.replicas < wanted
         && view.wanted_readers().is_none()
     {
-        let raise = resize(view, Pool::Read, set, wanted);
+        let raise = set_replicas(view, Pool::Read, set, wanted);
         return Decision::Act(raise, format!("brings {wanted} read replicas back"));
     }
     let there = view
@@ -38,7 +38,7 @@ pub fn rejoin(view: &View<'_>) -> Decision {
         .count();
     let wanted = usize::try_from(target.replicas.min(view.spec.replicas)).unwrap_or(1);
     if there < wanted {
-        return Decision::Pass;
+        return Decision::Continue;
     }
     let guest = view
         .member(&record.survivor)
@@ -49,11 +49,11 @@ pub fn rejoin(view: &View<'_>) -> Decision {
         let others = view.participants();
         let others = others.iter().filter(|name| **name != guest.name).count();
         if others < quorum(view.config_voters() - 1) {
-            return Decision::Pass;
+            return Decision::Continue;
         }
-        return give_back(view, leader.name, guest);
+        return return_vote(view, leader.name, guest);
     }
-    let next = ended(
+    let next = with_outcome(
         view,
         record,
         RecoveryPhase::Succeeded,
@@ -67,23 +67,23 @@ fn is_reader(view: &View<'_>, name: &str) -> bool {
 }
 
 /// The read replica hands over, leaves the configuration and, made anew, joins it without a vote.
-fn give_back(view: &View<'_>, leader: &str, guest: &ConfigMember) -> Decision {
+fn return_vote(view: &View<'_>, leader: &str, guest: &ConfigMember) -> Decision {
     let name = &guest.name;
     if leader == name {
-        let heir = view
+        let successor = view
             .participants()
             .into_iter()
-            .filter(|heir| *heir != name && !is_reader(view, heir))
+            .filter(|successor| *successor != name && !is_reader(view, successor))
             .min();
-        return match heir {
-            Some(heir) => Decision::Act(
+        return match successor {
+            Some(successor) => Decision::Act(
                 Action::TransferLeader {
                     from: name.clone(),
-                    to: heir.to_owned(),
+                    to: successor.to_owned(),
                 },
-                format!("{name} transfers leadership to {heir}"),
+                format!("{name} transfers leadership to {successor}"),
             ),
-            None => Decision::Pass,
+            None => Decision::Continue,
         };
     }
     Decision::Act(

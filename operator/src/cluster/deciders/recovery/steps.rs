@@ -8,13 +8,13 @@ use operator_api::{
 
 use super::{
     files,
-    record::{ended, reached},
+    record::{with_outcome, with_phase},
 };
 use crate::cluster::{
     action::{Action, Decision},
-    deciders::scale::{late, resize},
+    deciders::scale::{set_replicas, wait_or_stall},
     facts::{
-        observation::{Checked, NodeStatus},
+        observation::{DatabaseCheck, NodeStatus},
         view::{Leader, View, seconds_between},
     },
 };
@@ -50,7 +50,7 @@ fn fail(view: &View<'_>, record: &RecoveryRecord, why: String) -> Decision {
     let text = format!(
         "{why}. All data directories are kept; nodes start again as they were. Create another RqliteRecovery, perhaps with another survivor. Runbook: recovery-failed"
     );
-    let next = ended(view, record, RecoveryPhase::Failed, text.clone());
+    let next = with_outcome(view, record, RecoveryPhase::Failed, text.clone());
     Decision::Record(next, text)
 }
 
@@ -65,7 +65,7 @@ fn fence(view: &View<'_>, operation: &Operation, record: &RecoveryRecord) -> Dec
             && set.replicas > 0
         {
             let text = format!("stops all pods of {}", view.set_name(pool));
-            return Decision::Act(resize(view, pool, set, 0), text);
+            return Decision::Act(set_replicas(view, pool, set, 0), text);
         }
     }
     let running: Vec<String> = view
@@ -84,7 +84,7 @@ fn fence(view: &View<'_>, operation: &Operation, record: &RecoveryRecord) -> Dec
              delete the pod by force once you know that it does not run",
             running.join(", ")
         );
-        return late(view, operation, "RecoveryStalled", text);
+        return wait_or_stall(view, operation, "RecoveryStalled", text);
     }
     let text = format!(
         "all nodes have stopped; {} follows the plan",
@@ -102,7 +102,7 @@ fn next_step(
     step: Step,
     phase: RecoveryPhase,
 ) -> Box<operator_api::RqliteClusterStatus> {
-    let (mut next, record) = reached(view, record, phase);
+    let (mut next, record) = with_phase(view, record, phase);
     next.recovery = Some(record);
     if let Some(operation) = &mut next.operation {
         operation.step = step;
@@ -126,15 +126,15 @@ fn apply(view: &View<'_>, operation: &Operation, record: &RecoveryRecord) -> Dec
     if let Some(again) = started_early(view, record) {
         return again;
     }
-    match raise(view, record) {
-        Decision::Pass => {}
+    match start_survivor(view, record) {
+        Decision::Continue => {}
         decision => return decision,
     }
     let Some(pod) = view.pod(&record.survivor) else {
         let text = format!("waits for the pod {}", record.survivor);
-        return late(view, operation, "RecoveryStalled", text);
+        return wait_or_stall(view, operation, "RecoveryStalled", text);
     };
-    if let Some(node) = view.answer(&record.survivor) {
+    if let Some(node) = view.node(&record.survivor) {
         return answered(view, record, node);
     }
     if let Some(report) = pod.prepared.as_ref().filter(|_| !pod.deleting) {
@@ -156,11 +156,11 @@ fn apply(view: &View<'_>, operation: &Operation, record: &RecoveryRecord) -> Dec
         Some(stuck) => format!("{} does not start: {stuck}", record.survivor),
         None => format!("{} rewrites its membership", record.survivor),
     };
-    late(view, operation, "RecoveryStalled", text)
+    wait_or_stall(view, operation, "RecoveryStalled", text)
 }
 
 /// The survivor's pod, and whatever Kubernetes needs below it.
-fn raise(view: &View<'_>, record: &RecoveryRecord) -> Decision {
+fn start_survivor(view: &View<'_>, record: &RecoveryRecord) -> Decision {
     let pool = pool_of(view, record);
     let Some(set) = view.set(pool) else {
         return Decision::Wait("waits for the StatefulSet".to_owned());
@@ -171,10 +171,10 @@ fn raise(view: &View<'_>, record: &RecoveryRecord) -> Decision {
         _ => ordinal + 1,
     };
     if set.replicas >= wanted {
-        return Decision::Pass;
+        return Decision::Continue;
     }
     let text = format!("starts {} with the plan", record.survivor);
-    Decision::Act(resize(view, pool, set, wanted), text)
+    Decision::Act(set_replicas(view, pool, set, wanted), text)
 }
 
 fn answered(view: &View<'_>, record: &RecoveryRecord, node: &NodeStatus) -> Decision {
@@ -194,7 +194,7 @@ fn runs_in(node: &NodeStatus, history: &Lineage) -> bool {
 /// pod is made anew: it follows the plan or is held.
 fn started_early(view: &View<'_>, record: &RecoveryRecord) -> Option<Decision> {
     let early = view.seen.pods.iter().find(|pod| {
-        let node = view.answer(&pod.name);
+        let node = view.node(&pod.name);
         !pod.deleting && node.is_some_and(|node| !runs_in(node, &record.to))
     })?;
     Some(Decision::Act(
@@ -211,11 +211,11 @@ fn verify(view: &View<'_>, operation: &Operation, record: &RecoveryRecord) -> De
     if let Some(again) = started_early(view, record) {
         return again;
     }
-    let wait = |text: String| late(view, operation, "RecoveryStalled", text);
+    let wait = |text: String| wait_or_stall(view, operation, "RecoveryStalled", text);
     let Some(leader) = view.leader else {
         // Somebody may have lowered the StatefulSet.
-        match raise(view, record) {
-            Decision::Pass => {}
+        match start_survivor(view, record) {
+            Decision::Continue => {}
             decision => return decision,
         }
         let stuck = view.pod(&record.survivor).and_then(|p| p.stuck.clone());
@@ -224,7 +224,7 @@ fn verify(view: &View<'_>, operation: &Operation, record: &RecoveryRecord) -> De
             None => format!("waits until {} leads", record.survivor),
         });
     };
-    if let Some(wrong) = unlike_the_plan(record, &leader) {
+    if let Some(wrong) = differs_from_plan(record, &leader) {
         return wait(wrong);
     }
     if let Some(behind) = straggler(view, record) {
@@ -239,7 +239,7 @@ fn verify(view: &View<'_>, operation: &Operation, record: &RecoveryRecord) -> De
             },
             format!("checks the database of {}", leader.name),
         ),
-        Some(Checked {
+        Some(DatabaseCheck {
             fault: Some(fault), ..
         }) => fail(
             view,
@@ -247,7 +247,7 @@ fn verify(view: &View<'_>, operation: &Operation, record: &RecoveryRecord) -> De
             format!("{} does not pass its check: {fault}", leader.name),
         ),
         Some(_) => {
-            let (mut next, done) = reached(view, record, RecoveryPhase::Rejoining);
+            let (mut next, done) = with_phase(view, record, RecoveryPhase::Rejoining);
             let mut lineage = record.to.clone();
             lineage.since = Some(view.now().clone());
             next.lineage = Some(lineage);
@@ -274,13 +274,13 @@ fn straggler<'a>(view: &View<'_>, record: &'a RecoveryRecord) -> Option<&'a str>
         claim.is_some_and(|claim| claim.lost.is_none() && !claim.deleting)
     });
     let behind = with_data.find(|peer| {
-        let node = view.answer(&peer.name);
+        let node = view.node(&peer.name);
         node.is_none_or(|node| !runs_in(node, &record.to))
     });
     behind.map(|peer| peer.name.as_str())
 }
 
-fn unlike_the_plan(record: &RecoveryRecord, leader: &Leader<'_>) -> Option<String> {
+fn differs_from_plan(record: &RecoveryRecord, leader: &Leader<'_>) -> Option<String> {
     let node = leader.status;
     if !runs_in(node, &record.to) {
         return Some(format!("{} leads in another lineage", leader.name));

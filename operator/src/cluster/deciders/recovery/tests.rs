@@ -1,8 +1,8 @@
 use super::*;
 use crate::cluster::{
     action::Action,
-    facts::observation::Prepared,
-    scene::{NAME, Scene},
+    facts::observation::PrepareReport,
+    fixture::{Fixture, NAME},
 };
 use operator_api::{
     cluster::{QuorumRecovery, RecoveryPolicy},
@@ -18,37 +18,37 @@ use RecoveryPhase::{
 };
 
 /// Two of three voters have lost their claims; `demo-2` is left.
-fn two_of_three() -> Scene {
-    let mut scene = Scene::running(3, 0);
-    scene.wipe("demo-0");
-    scene.wipe("demo-1");
-    scene.leaderless();
-    scene.pass();
-    scene
+fn two_of_three() -> Fixture {
+    let mut fixture = Fixture::running(3, 0);
+    fixture.wipe("demo-0");
+    fixture.wipe("demo-1");
+    fixture.leaderless();
+    fixture.reconcile();
+    fixture
 }
 
-fn phase(scene: &Scene, name: &str) -> RecoveryPhase {
-    scene.told(name).phase.unwrap()
+fn phase(fixture: &Fixture, name: &str) -> RecoveryPhase {
+    fixture.recovery_status(name).phase.unwrap()
 }
 
 /// Passes until the survivor has been checked and the recovery says something that lasts.
-fn inspect(scene: &mut Scene, survivor: &str) {
-    match scene.action() {
+fn inspect(fixture: &mut Fixture, survivor: &str) {
+    match fixture.action() {
         Some(Action::CheckMember { name, .. }) => assert_eq!(name, survivor),
         other => panic!("{other:?}"),
     }
-    scene.check(survivor, false, None);
-    scene.pass();
+    fixture.check(survivor, false, None);
+    fixture.reconcile();
 }
 
 #[test]
 fn without_consent_it_stops_and_says_what_may_be_lost() {
-    let mut scene = two_of_three();
-    scene.node("demo-2").last_log_index = 97;
-    scene.node("demo-2").commit_index = 96;
-    let name = scene.recovery(|_| {});
-    inspect(&mut scene, "demo-2");
-    let told = scene.told(&name);
+    let mut fixture = two_of_three();
+    fixture.node("demo-2").last_log_index = 97;
+    fixture.node("demo-2").commit_index = 96;
+    let name = fixture.recovery(|_| {});
+    inspect(&mut fixture, "demo-2");
+    let told = fixture.recovery_status(&name);
     assert_eq!(told.phase, Some(AwaitingApproval));
     assert_eq!(told.survivor.as_deref(), Some("demo-2"));
     assert_eq!(told.possibly_lost_entries, Some(3));
@@ -62,87 +62,96 @@ fn without_consent_it_stops_and_says_what_may_be_lost() {
     ] {
         assert!(message.contains(part), "{part}: {message}");
     }
-    assert_eq!(scene.action(), None, "nothing is touched");
-    assert_eq!(scene.seen.voters.as_ref().unwrap().replicas, 3);
+    assert_eq!(fixture.action(), None, "nothing is touched");
+    assert_eq!(fixture.seen.voters.as_ref().unwrap().replicas, 3);
     // The next one takes over.
-    scene.later(1);
-    let next = scene.recovery(|s| s.accept_data_loss = true);
-    scene.pass();
-    assert_eq!(phase(&scene, &name), Rejected);
-    assert_eq!(phase(&scene, &next), Fencing);
+    fixture.later(1);
+    let next = fixture.recovery(|s| s.accept_data_loss = true);
+    fixture.reconcile();
+    assert_eq!(phase(&fixture, &name), Rejected);
+    assert_eq!(phase(&fixture, &next), Fencing);
 }
 
 /// A recovery with consent, `consents`, of the second of the first one and before it by name.
-fn consents_in_the_same_second(scene: &mut Scene) {
-    scene.recovery(|s| s.accept_data_loss = true);
-    let created = scene.seen.recoveries[0].metadata.creation_timestamp.clone();
-    let consents = scene.seen.recoveries.last_mut().unwrap();
+fn consents_in_the_same_second(fixture: &mut Fixture) {
+    fixture.recovery(|s| s.accept_data_loss = true);
+    let created = fixture.seen.recoveries[0]
+        .metadata
+        .creation_timestamp
+        .clone();
+    let consents = fixture.seen.recoveries.last_mut().unwrap();
     consents.metadata.creation_timestamp = created;
     consents.metadata.name = Some("consents".to_owned());
 }
 
 #[test]
 fn of_two_of_the_same_second_the_one_that_was_not_looked_at_takes_over() {
-    let mut scene = two_of_three();
-    let asked = scene.recovery(|_| {});
-    inspect(&mut scene, "demo-2");
-    assert_eq!(phase(&scene, &asked), AwaitingApproval);
-    consents_in_the_same_second(&mut scene);
-    scene.pass();
-    assert_eq!(phase(&scene, &asked), Rejected);
-    assert_eq!(phase(&scene, "consents"), Fencing);
+    let mut fixture = two_of_three();
+    let asked = fixture.recovery(|_| {});
+    inspect(&mut fixture, "demo-2");
+    assert_eq!(phase(&fixture, &asked), AwaitingApproval);
+    consents_in_the_same_second(&mut fixture);
+    fixture.reconcile();
+    assert_eq!(phase(&fixture, &asked), Rejected);
+    assert_eq!(phase(&fixture, "consents"), Fencing);
 }
 
 #[test]
 fn who_was_rejected_for_another_does_not_take_over_from_it() {
-    let mut scene = two_of_three();
-    let asked = scene.recovery(|_| {});
-    scene.pass();
+    let mut fixture = two_of_three();
+    let asked = fixture.recovery(|_| {});
+    fixture.reconcile();
     // Looked at more than once: its survivor is still to be checked.
-    consents_in_the_same_second(&mut scene);
-    scene.pass();
-    assert_eq!(phase(&scene, &asked), Rejected);
-    assert_eq!(phase(&scene, "consents"), Inspecting);
-    inspect(&mut scene, "demo-2");
-    assert_eq!(phase(&scene, "consents"), Fencing);
+    consents_in_the_same_second(&mut fixture);
+    fixture.reconcile();
+    assert_eq!(phase(&fixture, &asked), Rejected);
+    assert_eq!(phase(&fixture, "consents"), Inspecting);
+    inspect(&mut fixture, "demo-2");
+    assert_eq!(phase(&fixture, "consents"), Fencing);
 }
 
 #[test]
 fn a_dry_run_touches_nothing() {
-    let mut scene = two_of_three();
-    let name = scene.recovery(|s| {
+    let mut fixture = two_of_three();
+    let name = fixture.recovery(|s| {
         s.dry_run = true;
         s.accept_data_loss = true;
     });
-    inspect(&mut scene, "demo-2");
-    assert_eq!(phase(&scene, &name), Succeeded);
-    assert!(scene.told(&name).message.unwrap().starts_with("dry run"));
-    assert_eq!(scene.status().operation, None);
-    assert_eq!(scene.action(), None);
+    inspect(&mut fixture, "demo-2");
+    assert_eq!(phase(&fixture, &name), Succeeded);
+    assert!(
+        fixture
+            .recovery_status(&name)
+            .message
+            .unwrap()
+            .starts_with("dry run")
+    );
+    assert_eq!(fixture.status().operation, None);
+    assert_eq!(fixture.action(), None);
 }
 
 #[test]
 fn refused_where_a_quorum_may_come_back() {
-    let reject = |scene: &mut Scene, change: &dyn Fn(&mut operator_api::RqliteRecoverySpec)| {
-        let name = scene.recovery(|s| {
+    let reject = |fixture: &mut Fixture, change: &dyn Fn(&mut operator_api::RqliteRecoverySpec)| {
+        let name = fixture.recovery(|s| {
             s.accept_data_loss = true;
             change(s);
         });
-        scene.pass();
-        scene.later(i64::try_from(PATIENCE_SECONDS).unwrap());
-        scene.pass();
-        let told = scene.told(&name);
+        fixture.reconcile();
+        fixture.later(i64::try_from(PATIENCE_SECONDS).unwrap());
+        fixture.reconcile();
+        let told = fixture.recovery_status(&name);
         assert_eq!(told.phase, Some(Rejected), "{told:?}");
         assert_ne!(
-            scene.status().operation.map(|o| o.kind),
+            fixture.status().operation.map(|o| o.kind),
             Some(OperationType::Recover)
         );
         told.message.unwrap()
     };
-    let mut led = Scene::running(3, 0);
+    let mut led = Fixture::running(3, 0);
     assert!(reject(&mut led, &|_| {}).contains("demo-0 leads"));
 
-    let mut cut_off = Scene::running(3, 0);
+    let mut cut_off = Fixture::running(3, 0);
     cut_off.silent("demo-0");
     cut_off.silent("demo-1");
     cut_off.leaderless();
@@ -156,7 +165,7 @@ fn refused_where_a_quorum_may_come_back() {
     );
 
     // Two lost, one unschedulable of five: three may be there.
-    let mut five = Scene::running(5, 0);
+    let mut five = Fixture::running(5, 0);
     five.wipe("demo-0");
     five.wipe("demo-1");
     five.down("demo-2", "0/3 nodes are available");
@@ -168,7 +177,7 @@ fn refused_where_a_quorum_may_come_back() {
     asleep.seen.cluster.spec.hibernated = true;
     assert!(reject(&mut asleep, &|_| {}).contains("hibernated"));
 
-    let mut nobody = Scene::running(1, 0);
+    let mut nobody = Fixture::running(1, 0);
     nobody.wipe("demo-0");
     nobody.leaderless();
     assert!(reject(&mut nobody, &|_| {}).contains("load a backup"));
@@ -176,41 +185,44 @@ fn refused_where_a_quorum_may_come_back() {
 
 #[test]
 fn the_newest_log_by_term_then_index() {
-    let mut scene = Scene::running(5, 0);
+    let mut fixture = Fixture::running(5, 0);
     for lost in ["demo-0", "demo-1", "demo-2"] {
-        scene.wipe(lost);
+        fixture.wipe(lost);
     }
-    scene.leaderless();
-    scene.pass();
+    fixture.leaderless();
+    fixture.reconcile();
     // A longer log of an older term is not newer.
     (
-        scene.node("demo-3").last_log_term,
-        scene.node("demo-3").last_log_index,
+        fixture.node("demo-3").last_log_term,
+        fixture.node("demo-3").last_log_index,
     ) = (2, 500);
     (
-        scene.node("demo-4").last_log_term,
-        scene.node("demo-4").last_log_index,
+        fixture.node("demo-4").last_log_term,
+        fixture.node("demo-4").last_log_index,
     ) = (3, 101);
-    let name = scene.recovery(|_| {});
-    inspect(&mut scene, "demo-4");
-    assert_eq!(scene.told(&name).survivor.as_deref(), Some("demo-4"));
-    assert_eq!(scene.told(&name).candidates.len(), 5);
+    let name = fixture.recovery(|_| {});
+    inspect(&mut fixture, "demo-4");
+    assert_eq!(
+        fixture.recovery_status(&name).survivor.as_deref(),
+        Some("demo-4")
+    );
+    assert_eq!(fixture.recovery_status(&name).candidates.len(), 5);
 }
 
 #[test]
 fn a_corrupt_survivor_is_passed_over() {
-    let mut scene = Scene::running(5, 0);
+    let mut fixture = Fixture::running(5, 0);
     for lost in ["demo-0", "demo-1", "demo-2"] {
-        scene.wipe(lost);
+        fixture.wipe(lost);
     }
-    scene.leaderless();
-    scene.node("demo-4").last_log_index = 110;
-    scene.pass();
-    let name = scene.recovery(|_| {});
-    assert!(matches!(scene.action(), Some(Action::CheckMember { name, .. }) if name == "demo-4"));
-    scene.check("demo-4", false, Some("row 7 missing from index"));
-    inspect(&mut scene, "demo-3");
-    let told = scene.told(&name);
+    fixture.leaderless();
+    fixture.node("demo-4").last_log_index = 110;
+    fixture.reconcile();
+    let name = fixture.recovery(|_| {});
+    assert!(matches!(fixture.action(), Some(Action::CheckMember { name, .. }) if name == "demo-4"));
+    fixture.check("demo-4", false, Some("row 7 missing from index"));
+    inspect(&mut fixture, "demo-3");
+    let told = fixture.recovery_status(&name);
     assert_eq!(told.survivor.as_deref(), Some("demo-3"));
     let passed_over = told
         .candidates
@@ -223,32 +235,32 @@ fn a_corrupt_survivor_is_passed_over() {
 #[test]
 fn a_follower_may_believe_in_a_leader_that_is_none() {
     let lost = |left: &str| {
-        let mut scene = Scene::running(5, 0);
+        let mut fixture = Fixture::running(5, 0);
         for name in ["demo-1", "demo-2", "demo-4"] {
-            scene.wipe(name);
+            fixture.wipe(name);
         }
-        scene.leaderless();
-        scene.node("demo-3").leader = Some(left.to_owned());
-        scene.pass();
-        let name = scene.recovery(|s| s.accept_data_loss = true);
-        let action = scene.action();
-        (scene.told(&name), action)
+        fixture.leaderless();
+        fixture.node("demo-3").leader = Some(left.to_owned());
+        fixture.reconcile();
+        let name = fixture.recovery(|s| s.accept_data_loss = true);
+        let action = fixture.action();
+        (fixture.recovery_status(&name), action)
     };
     // demo-0 answers and knows that it leads nobody; demo-1 lost its disk.
     assert!(matches!(lost("demo-0").1, Some(Action::CheckMember { .. })));
     assert!(matches!(lost("demo-1").1, Some(Action::CheckMember { .. })));
-    let mut scene = Scene::running(5, 0);
+    let mut fixture = Fixture::running(5, 0);
     for name in ["demo-1", "demo-2", "demo-4"] {
-        scene.wipe(name);
+        fixture.wipe(name);
     }
-    scene.down("demo-0", "NodeLost");
-    scene.leaderless();
-    scene.node("demo-3").leader = Some("demo-0".to_owned());
-    scene.pass();
-    let name = scene.recovery(|s| s.accept_data_loss = true);
-    assert_eq!(scene.action(), None);
+    fixture.down("demo-0", "NodeLost");
+    fixture.leaderless();
+    fixture.node("demo-3").leader = Some("demo-0".to_owned());
+    fixture.reconcile();
+    let name = fixture.recovery(|s| s.accept_data_loss = true);
+    assert_eq!(fixture.action(), None);
     assert_eq!(
-        scene.told(&name).phase,
+        fixture.recovery_status(&name).phase,
         Some(Inspecting),
         "it may lead somewhere"
     );
@@ -256,67 +268,67 @@ fn a_follower_may_believe_in_a_leader_that_is_none() {
 
 #[test]
 fn whoever_has_not_spoken_is_waited_for() {
-    let mut scene = Scene::running(5, 0);
+    let mut fixture = Fixture::running(5, 0);
     for lost in ["demo-0", "demo-1", "demo-2"] {
-        scene.wipe(lost);
+        fixture.wipe(lost);
     }
-    scene.down("demo-3", "CrashLoopBackOff");
-    scene.leaderless();
-    scene.pass();
-    let name = scene.recovery(|s| s.accept_data_loss = true);
-    scene.later(1000);
-    scene.pass();
-    let told = scene.told(&name);
+    fixture.down("demo-3", "CrashLoopBackOff");
+    fixture.leaderless();
+    fixture.reconcile();
+    let name = fixture.recovery(|s| s.accept_data_loss = true);
+    fixture.later(1000);
+    fixture.reconcile();
+    let told = fixture.recovery_status(&name);
     assert_eq!(told.phase, Some(Inspecting));
     assert!(told.message.unwrap().contains("demo-3"));
-    scene.later(1);
-    let next = scene.recovery(|s| {
+    fixture.later(1);
+    let next = fixture.recovery(|s| {
         s.accept_data_loss = true;
         s.ignore_members = vec!["demo-3".to_owned()];
     });
-    inspect(&mut scene, "demo-4");
-    assert_eq!(phase(&scene, &next), Fencing);
+    inspect(&mut fixture, "demo-4");
+    assert_eq!(phase(&fixture, &next), Fencing);
 }
 
 #[test]
 fn a_read_replica_only_if_a_person_names_it() {
-    let mut scene = Scene::running(3, 1);
-    scene.wipe("demo-0");
-    scene.wipe("demo-1");
-    scene.leaderless();
-    scene.node("demo-ro-0").last_log_index = 105;
-    scene.pass();
-    let name = scene.recovery(|s| s.accept_data_loss = true);
-    scene.pass();
-    let told = scene.told(&name);
+    let mut fixture = Fixture::running(3, 1);
+    fixture.wipe("demo-0");
+    fixture.wipe("demo-1");
+    fixture.leaderless();
+    fixture.node("demo-ro-0").last_log_index = 105;
+    fixture.reconcile();
+    let name = fixture.recovery(|s| s.accept_data_loss = true);
+    fixture.reconcile();
+    let told = fixture.recovery_status(&name);
     assert_eq!(told.phase, Some(AwaitingApproval));
     assert!(told.message.unwrap().contains("demo-ro-0 has a newer log"));
-    scene.later(1);
-    let next = scene.recovery(|s| {
+    fixture.later(1);
+    let next = fixture.recovery(|s| {
         s.accept_data_loss = true;
         s.survivor = Some("demo-ro-0".to_owned());
     });
-    inspect(&mut scene, "demo-ro-0");
-    assert_eq!(phase(&scene, &next), Fencing);
-    assert_eq!(scene.status().recovery.unwrap().survivor, "demo-ro-0");
+    inspect(&mut fixture, "demo-ro-0");
+    assert_eq!(phase(&fixture, &next), Fencing);
+    assert_eq!(fixture.status().recovery.unwrap().survivor, "demo-ro-0");
 }
 
-fn stopped(scene: &mut Scene) {
-    scene.seen.pods.clear();
-    scene.seen.nodes.clear();
+fn stopped(fixture: &mut Fixture) {
+    fixture.seen.pods.clear();
+    fixture.seen.nodes.clear();
 }
 
-fn set(scene: &mut Scene, replicas: i32) {
-    scene.seen.voters.as_mut().unwrap().replicas = replicas;
+fn set(fixture: &mut Fixture, replicas: i32) {
+    fixture.seen.voters.as_mut().unwrap().replicas = replicas;
 }
 
 /// The survivor runs again, as the only member of the new history.
-fn survivor_runs(scene: &mut Scene, model: &Scene, name: &str, lineage: &str, epoch: i64) {
+fn survivor_runs(fixture: &mut Fixture, model: &Fixture, name: &str, lineage: &str, epoch: i64) {
     let pod = model.seen.pods.iter().find(|p| p.name == name).unwrap();
-    scene.seen.pods.push(pod.clone());
+    fixture.seen.pods.push(pod.clone());
     let node = model.seen.nodes[name].clone();
-    scene.seen.nodes.insert(name.to_owned(), node);
-    let node = scene.node(name);
+    fixture.seen.nodes.insert(name.to_owned(), node);
+    let node = fixture.node(name);
     node.raft_id = format!("{name}#new");
     node.lineage = Some(operator_api::state::StateLineage {
         id: lineage.to_owned(),
@@ -331,89 +343,89 @@ fn survivor_runs(scene: &mut Scene, model: &Scene, name: &str, lineage: &str, ep
 }
 
 /// Up to the moment when the survivor is to be started.
-fn fenced() -> (Scene, String) {
-    let mut scene = two_of_three();
-    let name = scene.recovery(|s| s.accept_data_loss = true);
-    inspect(&mut scene, "demo-2");
-    assert_eq!(phase(&scene, &name), Fencing);
-    assert_eq!(scene.status().phase, Some(Phase::Recovering));
+fn fenced() -> (Fixture, String) {
+    let mut fixture = two_of_three();
+    let name = fixture.recovery(|s| s.accept_data_loss = true);
+    inspect(&mut fixture, "demo-2");
+    assert_eq!(phase(&fixture, &name), Fencing);
+    assert_eq!(fixture.status().phase, Some(Phase::Recovering));
     assert!(matches!(
-        scene.action(),
+        fixture.action(),
         Some(Action::SetReplicas { from: 3, to: 0, .. })
     ));
     assert_eq!(
-        scene.seen.state.as_ref().unwrap().phase,
+        fixture.seen.state.as_ref().unwrap().phase,
         FormingPhase::Formed,
         "no plan before all have stopped"
     );
-    set(&mut scene, 0);
-    scene.pass();
-    let text = scene.told(&name).message.unwrap();
+    set(&mut fixture, 0);
+    fixture.reconcile();
+    let text = fixture.recovery_status(&name).message.unwrap();
     assert!(
         text.contains("demo-0 on m1, demo-1 on m1, demo-2 on m1"),
         "{text}"
     );
-    stopped(&mut scene);
-    scene.pass();
-    assert_eq!(phase(&scene, &name), Applying);
-    (scene, name)
+    stopped(&mut fixture);
+    fixture.reconcile();
+    assert_eq!(phase(&fixture, &name), Applying);
+    (fixture, name)
 }
 
 #[test]
 #[expect(clippy::too_many_lines, reason = "one story, step by step")]
 fn from_fencing_to_the_end() {
-    let (mut scene, name) = fenced();
-    let model = Scene::running(3, 0);
+    let (mut fixture, name) = fenced();
+    let model = Fixture::running(3, 0);
     // First the files, and only what was seen to be there is relied on.
-    let plan = scene.pass();
+    let plan = fixture.reconcile();
     assert_eq!(plan.action, None);
-    let state = scene.seen.state.clone().unwrap();
+    let state = fixture.seen.state.clone().unwrap();
     assert_eq!(
         (state.phase, state.lineage.epoch),
         (FormingPhase::Recovering, 0)
     );
     assert!(
         matches!(
-            scene.action(),
+            fixture.action(),
             Some(Action::SetReplicas { from: 0, to: 3, .. })
         ),
         "the pods below the survivor's start as well, and are held"
     );
-    set(&mut scene, 3);
+    set(&mut fixture, 3);
     let uid = format!("uid-{name}");
-    survivor_runs(&mut scene, &model, "demo-2", &uid, 1);
-    scene.pass();
-    assert_eq!(phase(&scene, &name), Verifying);
-    assert!(matches!(scene.action(), Some(Action::CheckMember { name, .. }) if name == "demo-2"));
+    survivor_runs(&mut fixture, &model, "demo-2", &uid, 1);
+    fixture.reconcile();
+    assert_eq!(phase(&fixture, &name), Verifying);
+    assert!(matches!(fixture.action(), Some(Action::CheckMember { name, .. }) if name == "demo-2"));
     assert_eq!(
-        scene.status().lineage.unwrap().epoch,
+        fixture.status().lineage.unwrap().epoch,
         0,
         "not before it is proven"
     );
-    scene.check("demo-2", true, None);
-    scene.pass();
-    let status = scene.status();
-    assert_eq!(phase(&scene, &name), Rejoining);
+    fixture.check("demo-2", true, None);
+    fixture.reconcile();
+    let status = fixture.status();
+    assert_eq!(phase(&fixture, &name), Rejoining);
     let lineage = status.lineage.clone().unwrap();
     assert_eq!((lineage.epoch, lineage.id.as_str()), (1, uid.as_str()));
     assert_eq!(status.operation, None);
-    scene.pass();
-    let state = scene.seen.state.clone().unwrap();
+    fixture.reconcile();
+    let state = fixture.seen.state.clone().unwrap();
     assert_eq!(
         (state.phase, state.lineage.epoch),
         (FormingPhase::Formed, 1)
     );
-    let plan = scene.seen.plan.clone().unwrap();
+    let plan = fixture.seen.plan.clone().unwrap();
     assert_eq!(
         plan.to_lineage, state.lineage,
         "data that comes back is put aside"
     );
-    assert_eq!(scene.status().members.len(), 1);
+    assert_eq!(fixture.status().members.len(), 1);
     // The others have joined.
     for other in ["demo-0", "demo-1"] {
-        survivor_runs(&mut scene, &model, other, &uid, 1);
-        scene.node(other).is_leader = false;
-        scene.node(other).leader = Some("demo-2".to_owned());
+        survivor_runs(&mut fixture, &model, other, &uid, 1);
+        fixture.node(other).is_leader = false;
+        fixture.node(other).leader = Some("demo-2".to_owned());
     }
     let config: Vec<_> = ["demo-0", "demo-1", "demo-2"]
         .map(|n| crate::cluster::facts::observation::ConfigMember {
@@ -423,10 +435,10 @@ fn from_fencing_to_the_end() {
         })
         .to_vec();
     for node in ["demo-0", "demo-1", "demo-2"] {
-        scene.node(node).config.clone_from(&config);
+        fixture.node(node).config.clone_from(&config);
     }
-    scene.pass();
-    let told = scene.told(&name);
+    fixture.reconcile();
+    let told = fixture.recovery_status(&name);
     assert_eq!(told.phase, Some(Succeeded), "{told:?}");
     let entered: Vec<_> = told.steps.iter().map(|s| s.phase).collect();
     assert_eq!(
@@ -436,21 +448,21 @@ fn from_fencing_to_the_end() {
         ]
     );
     assert_eq!(told.conditions[0].status, "True");
-    scene.pass();
+    fixture.reconcile();
     assert_eq!(
-        scene.status().phase,
+        fixture.status().phase,
         Some(Phase::Running),
         "{:?}",
-        scene.status()
+        fixture.status()
     );
 }
 
 #[test]
 fn the_plan_is_what_the_nodes_read() {
-    let (mut scene, _) = fenced();
-    scene.pass();
+    let (mut fixture, _) = fenced();
+    fixture.reconcile();
     let golden = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/plan.json");
-    let text = serde_json::to_string_pretty(scene.seen.plan.as_ref().unwrap()).unwrap();
+    let text = serde_json::to_string_pretty(fixture.seen.plan.as_ref().unwrap()).unwrap();
     if std::env::var_os("GOLDEN").is_some() {
         std::fs::write(golden, &text).unwrap();
     }
@@ -459,27 +471,27 @@ fn the_plan_is_what_the_nodes_read() {
 
 #[test]
 fn a_pod_that_may_still_run_holds_everything_up() {
-    let mut scene = two_of_three();
-    let name = scene.recovery(|s| {
+    let mut fixture = two_of_three();
+    let name = fixture.recovery(|s| {
         s.accept_data_loss = true;
         s.assume_stopped = vec!["demo-0".to_owned()];
     });
-    inspect(&mut scene, "demo-2");
-    set(&mut scene, 0);
-    scene.seen.pods.retain(|p| p.name != "demo-2");
-    scene.seen.nodes.clear();
-    scene.later(10_000);
-    scene.pass();
-    assert_eq!(phase(&scene, &name), Fencing, "demo-1 may run");
-    let text = scene.told(&name).message.unwrap();
+    inspect(&mut fixture, "demo-2");
+    set(&mut fixture, 0);
+    fixture.seen.pods.retain(|p| p.name != "demo-2");
+    fixture.seen.nodes.clear();
+    fixture.later(10_000);
+    fixture.reconcile();
+    assert_eq!(phase(&fixture, &name), Fencing, "demo-1 may run");
+    let text = fixture.recovery_status(&name).message.unwrap();
     assert!(
         text.contains("demo-1 on m1") && !text.contains("demo-0"),
         "{text}"
     );
-    scene.seen.pods.retain(|p| p.name != "demo-1");
-    scene.pass();
+    fixture.seen.pods.retain(|p| p.name != "demo-1");
+    fixture.reconcile();
     assert_eq!(
-        phase(&scene, &name),
+        phase(&fixture, &name),
         Applying,
         "a person says that demo-0 has stopped"
     );
@@ -488,36 +500,36 @@ fn a_pod_that_may_still_run_holds_everything_up() {
 #[test]
 fn what_ends_it_amid() {
     // A leader appears while nodes are being stopped.
-    let mut scene = two_of_three();
-    let name = scene.recovery(|s| s.accept_data_loss = true);
-    inspect(&mut scene, "demo-2");
-    let led = Scene::running(3, 0);
-    scene.seen.nodes.clone_from(&led.seen.nodes);
-    scene.seen.pods.clone_from(&led.seen.pods);
-    scene.pass();
-    assert_eq!(phase(&scene, &name), Failed);
-    assert_eq!(scene.status().operation, None);
+    let mut fixture = two_of_three();
+    let name = fixture.recovery(|s| s.accept_data_loss = true);
+    inspect(&mut fixture, "demo-2");
+    let led = Fixture::running(3, 0);
+    fixture.seen.nodes.clone_from(&led.seen.nodes);
+    fixture.seen.pods.clone_from(&led.seen.pods);
+    fixture.reconcile();
+    assert_eq!(phase(&fixture, &name), Failed);
+    assert_eq!(fixture.status().operation, None);
 
     // The survivor's disk goes as well.
-    let (mut scene, name) = fenced();
-    scene.pass();
-    scene.claim("demo-2").lost = Some("its machine is gone".to_owned());
-    scene.pass();
-    assert_eq!(phase(&scene, &name), Failed);
-    scene.pass();
+    let (mut fixture, name) = fenced();
+    fixture.reconcile();
+    fixture.claim("demo-2").lost = Some("its machine is gone".to_owned());
+    fixture.reconcile();
+    assert_eq!(phase(&fixture, &name), Failed);
+    fixture.reconcile();
     assert_eq!(
-        scene.seen.state.as_ref().unwrap().phase,
+        fixture.seen.state.as_ref().unwrap().phase,
         FormingPhase::Formed
     );
 
     // Its preparation says that the plan does not fit.
-    let (mut scene, name) = fenced();
-    scene.pass();
-    set(&mut scene, 3);
-    let model = Scene::running(3, 0);
-    scene.seen.pods.clone_from(&model.seen.pods);
-    scene.down("demo-2", "prepare: Error");
-    scene.pod("demo-2").prepared = Some(Prepared {
+    let (mut fixture, name) = fenced();
+    fixture.reconcile();
+    set(&mut fixture, 3);
+    let model = Fixture::running(3, 0);
+    fixture.seen.pods.clone_from(&model.seen.pods);
+    fixture.down("demo-2", "prepare: Error");
+    fixture.pod("demo-2").prepared = Some(PrepareReport {
         state: "Refused".to_owned(),
         cluster_id: None,
         lineage: None,
@@ -525,39 +537,54 @@ fn what_ends_it_amid() {
         last_log: None,
         reason: "the log ends at index 9".to_owned(),
     });
-    scene.pass();
-    assert_eq!(phase(&scene, &name), Applying, "it may be a passing fault");
-    scene.later(121);
-    scene.pass();
-    assert_eq!(phase(&scene, &name), Failed);
-    assert!(scene.told(&name).message.unwrap().contains("index 9"));
+    fixture.reconcile();
+    assert_eq!(
+        phase(&fixture, &name),
+        Applying,
+        "it may be a passing fault"
+    );
+    fixture.later(121);
+    fixture.reconcile();
+    assert_eq!(phase(&fixture, &name), Failed);
+    assert!(
+        fixture
+            .recovery_status(&name)
+            .message
+            .unwrap()
+            .contains("index 9")
+    );
 }
 
 #[test]
 fn a_survivor_that_started_without_the_plan_is_started_again() {
-    let (mut scene, _) = fenced();
-    scene.pass();
-    set(&mut scene, 3);
-    let model = Scene::running(3, 0);
-    survivor_runs(&mut scene, &model, "demo-2", "fresh-0-0", 0);
-    scene.leaderless();
-    assert!(matches!(scene.action(), Some(Action::DeletePod { name, .. }) if name == "demo-2"));
+    let (mut fixture, _) = fenced();
+    fixture.reconcile();
+    set(&mut fixture, 3);
+    let model = Fixture::running(3, 0);
+    survivor_runs(&mut fixture, &model, "demo-2", "fresh-0-0", 0);
+    fixture.leaderless();
+    assert!(matches!(fixture.action(), Some(Action::DeletePod { name, .. }) if name == "demo-2"));
 }
 
 #[test]
 fn all_voters_under_new_addresses() {
-    let mut scene = Scene::running(3, 1);
-    scene.leaderless();
-    scene.later(60);
-    let name = scene.recovery(|s| s.mode = RecoveryMode::RewriteAddresses);
-    inspect(&mut scene, "demo-0");
-    assert_eq!(phase(&scene, &name), Fencing, "{:?}", scene.told(&name));
-    scene.seen.readers.as_mut().unwrap().replicas = 0;
-    set(&mut scene, 0);
-    stopped(&mut scene);
-    scene.pass();
-    scene.pass();
-    let plan = scene.seen.plan.clone().unwrap();
+    let mut fixture = Fixture::running(3, 1);
+    fixture.leaderless();
+    fixture.later(60);
+    let name = fixture.recovery(|s| s.mode = RecoveryMode::RewriteAddresses);
+    inspect(&mut fixture, "demo-0");
+    assert_eq!(
+        phase(&fixture, &name),
+        Fencing,
+        "{:?}",
+        fixture.recovery_status(&name)
+    );
+    fixture.seen.readers.as_mut().unwrap().replicas = 0;
+    set(&mut fixture, 0);
+    stopped(&mut fixture);
+    fixture.reconcile();
+    fixture.reconcile();
+    let plan = fixture.seen.plan.clone().unwrap();
     assert_eq!(plan.others, operator_api::state::PlanOthers::Recover);
     let peers: Vec<_> = plan
         .peers
@@ -577,26 +604,26 @@ fn all_voters_under_new_addresses() {
             .starts_with("demo-1.demo-headless.shop.svc.")
     );
     assert!(matches!(
-        scene.action(),
+        fixture.action(),
         Some(Action::SetReplicas { from: 0, to: 3, .. })
     ));
-    set(&mut scene, 3);
+    set(&mut fixture, 3);
     // Two of three are a quorum, but the third one could not follow the plan any more once it is closed.
-    rewritten(&mut scene, &["demo-0", "demo-1"]);
+    rewritten(&mut fixture, &["demo-0", "demo-1"]);
     for _ in 0..3 {
-        assert_eq!(scene.pass().action, None);
+        assert_eq!(fixture.reconcile().action, None);
     }
-    assert_eq!(phase(&scene, &name), Verifying);
-    let text = scene.told(&name).message.unwrap();
+    assert_eq!(phase(&fixture, &name), Verifying);
+    let text = fixture.recovery_status(&name).message.unwrap();
     assert!(text.contains("until demo-2 has followed"), "{text}");
-    rewritten(&mut scene, &["demo-2"]);
-    assert!(matches!(scene.action(), Some(Action::CheckMember { name, .. }) if name == "demo-0"));
+    rewritten(&mut fixture, &["demo-2"]);
+    assert!(matches!(fixture.action(), Some(Action::CheckMember { name, .. }) if name == "demo-0"));
 }
 
 /// These follow a plan that keeps everybody's data; demo-0 leads.
-fn rewritten(scene: &mut Scene, names: &[&str]) {
-    let model = Scene::running(3, 1);
-    let plan = scene.seen.plan.clone().unwrap();
+fn rewritten(fixture: &mut Fixture, names: &[&str]) {
+    let model = Fixture::running(3, 1);
+    let plan = fixture.seen.plan.clone().unwrap();
     let member = |name: &str, voter: bool| crate::cluster::facts::observation::ConfigMember {
         raft_id: format!("{name}#new"),
         name: name.to_owned(),
@@ -606,8 +633,8 @@ fn rewritten(scene: &mut Scene, names: &[&str]) {
     let config: Vec<_> = peers.map(|p| member(&p.id, !p.non_voter)).collect();
     for name in names {
         let (lineage, epoch) = (&plan.to_lineage.id, plan.to_lineage.epoch);
-        survivor_runs(scene, &model, name, lineage, epoch);
-        let node = scene.node(name);
+        survivor_runs(fixture, &model, name, lineage, epoch);
+        let node = fixture.node(name);
         (node.leader, node.is_leader) = (Some("demo-0".to_owned()), *name == "demo-0");
         node.config.clone_from(&config);
     }
@@ -615,27 +642,37 @@ fn rewritten(scene: &mut Scene, names: &[&str]) {
 
 #[test]
 fn of_a_cluster_of_which_nothing_is_known_yet_nothing_is_refused() {
-    let mut scene = Scene::running(3, 0);
-    scene.leaderless();
+    let mut fixture = Fixture::running(3, 0);
+    fixture.leaderless();
     for name in ["demo-0", "demo-1", "demo-2"] {
-        scene.node(name).config_index = 5;
+        fixture.node(name).config_index = 5;
     }
-    let nodes = std::mem::take(&mut scene.seen.nodes);
-    let status = scene.seen.cluster.status.as_mut().unwrap();
+    let nodes = std::mem::take(&mut fixture.seen.nodes);
+    let status = fixture.seen.cluster.status.as_mut().unwrap();
     // As after an adoption.
     status.members.clear();
     status.configuration_index = None;
-    let name = scene.recovery(|s| s.mode = RecoveryMode::RewriteAddresses);
-    scene.pass();
-    assert_eq!(phase(&scene, &name), Inspecting, "{:?}", scene.told(&name));
-    scene.seen.nodes = nodes;
-    scene.pass();
-    inspect(&mut scene, "demo-0");
-    assert_eq!(phase(&scene, &name), Fencing, "{:?}", scene.told(&name));
+    let name = fixture.recovery(|s| s.mode = RecoveryMode::RewriteAddresses);
+    fixture.reconcile();
+    assert_eq!(
+        phase(&fixture, &name),
+        Inspecting,
+        "{:?}",
+        fixture.recovery_status(&name)
+    );
+    fixture.seen.nodes = nodes;
+    fixture.reconcile();
+    inspect(&mut fixture, "demo-0");
+    assert_eq!(
+        phase(&fixture, &name),
+        Fencing,
+        "{:?}",
+        fixture.recovery_status(&name)
+    );
 }
 
-fn automatic_policy(scene: &mut Scene, accept_data_loss: bool) {
-    scene.seen.cluster.spec.quorum_recovery = Some(QuorumRecovery {
+fn automatic_policy(fixture: &mut Fixture, accept_data_loss: bool) {
+    fixture.seen.cluster.spec.quorum_recovery = Some(QuorumRecovery {
         policy: Some(RecoveryPolicy::Automatic),
         accept_data_loss,
         ..QuorumRecovery::default()
@@ -644,20 +681,20 @@ fn automatic_policy(scene: &mut Scene, accept_data_loss: bool) {
 
 #[test]
 fn by_itself_only_within_its_guards() {
-    let created = |scene: &mut Scene| {
-        scene.later(1801);
-        match scene.action() {
+    let created = |fixture: &mut Fixture| {
+        fixture.later(1801);
+        match fixture.action() {
             Some(Action::CreateRecovery { name, .. }) => Some(name),
             None => None,
             other => panic!("{other:?}"),
         }
     };
-    let mut scene = two_of_three();
-    assert_eq!(created(&mut scene), None, "not asked for");
-    automatic_policy(&mut scene, false);
-    assert_eq!(created(&mut scene), None, "something may be lost");
-    automatic_policy(&mut scene, true);
-    assert_eq!(created(&mut scene).as_deref(), Some("demo-automatic-1"));
+    let mut fixture = two_of_three();
+    assert_eq!(created(&mut fixture), None, "not asked for");
+    automatic_policy(&mut fixture, false);
+    assert_eq!(created(&mut fixture), None, "something may be lost");
+    automatic_policy(&mut fixture, true);
+    assert_eq!(created(&mut fixture).as_deref(), Some("demo-automatic-1"));
     let mut early = two_of_three();
     automatic_policy(&mut early, true);
     early.later(1700);
@@ -673,32 +710,32 @@ fn by_itself_only_within_its_guards() {
     let status = again.seen.cluster.status.as_mut().unwrap();
     status.automatic_recoveries.push(now);
     assert_eq!(created(&mut again), None, "one a day");
-    let mut four = Scene::running(4, 0);
+    let mut four = Fixture::running(4, 0);
     four.wipe("demo-0");
     four.wipe("demo-1");
     four.leaderless();
-    four.pass();
+    four.reconcile();
     automatic_policy(&mut four, false);
     assert!(
         created(&mut four).is_some(),
         "half of an even number has everything"
     );
-    let mut silent = Scene::running(5, 0);
+    let mut silent = Fixture::running(5, 0);
     for lost in ["demo-0", "demo-1", "demo-2"] {
         silent.wipe(lost);
     }
     silent.down("demo-4", "CrashLoopBackOff");
     silent.leaderless();
-    silent.pass();
+    silent.reconcile();
     automatic_policy(&mut silent, true);
     assert_eq!(created(&mut silent), None, "one has not spoken");
 }
 
 #[test]
 fn the_object_that_it_creates() {
-    let scene = Scene::running(3, 0);
+    let fixture = Fixture::running(3, 0);
     let object = object(
-        &scene.seen.cluster,
+        &fixture.seen.cluster,
         "demo-automatic-1",
         true,
         &"x".repeat(5000),
@@ -717,8 +754,8 @@ fn the_object_that_it_creates() {
 
 #[test]
 fn the_steps_of_the_operation_are_recorded() {
-    let (scene, _) = fenced();
-    let operation = scene.status().operation.unwrap();
+    let (fixture, _) = fenced();
+    let operation = fixture.status().operation.unwrap();
     assert_eq!(
         (operation.kind, operation.step),
         (OperationType::Recover, Step::Apply)
@@ -727,54 +764,54 @@ fn the_steps_of_the_operation_are_recorded() {
 
 #[test]
 fn a_corrected_template_lets_a_survivor_start_that_could_not() {
-    let mut scene = two_of_three();
-    let name = scene.recovery(|s| s.accept_data_loss = true);
-    inspect(&mut scene, "demo-2");
-    scene.pass();
-    assert_eq!(phase(&scene, &name), Fencing);
+    let mut fixture = two_of_three();
+    let name = fixture.recovery(|s| s.accept_data_loss = true);
+    inspect(&mut fixture, "demo-2");
+    fixture.reconcile();
+    assert_eq!(phase(&fixture, &name), Fencing);
     // All have stopped, and the survivor's new pod is of an image that does not exist.
-    let survivor = scene.pod("demo-2").clone();
-    scene.seen.pods.clear();
-    scene.seen.nodes.clear();
-    scene.seen.voters.as_mut().unwrap().replicas = 0;
+    let survivor = fixture.pod("demo-2").clone();
+    fixture.seen.pods.clear();
+    fixture.seen.nodes.clear();
+    fixture.seen.voters.as_mut().unwrap().replicas = 0;
     for _ in 0..3 {
-        scene.pass();
+        fixture.reconcile();
     }
-    assert_eq!(phase(&scene, &name), Applying);
-    scene.seen.voters.as_mut().unwrap().replicas = 3;
-    scene.seen.pods.push(survivor);
-    scene.down("demo-2", "ImagePullBackOff");
-    assert_eq!(scene.action(), None);
-    scene.keeps_pods = true;
-    scene.seen.cluster.spec.image = Some(operator_api::cluster::Image {
+    assert_eq!(phase(&fixture, &name), Applying);
+    fixture.seen.voters.as_mut().unwrap().replicas = 3;
+    fixture.seen.pods.push(survivor);
+    fixture.down("demo-2", "ImagePullBackOff");
+    assert_eq!(fixture.action(), None);
+    fixture.keeps_pods = true;
+    fixture.seen.cluster.spec.image = Some(operator_api::cluster::Image {
         tag: Some("2".to_owned()),
         ..operator_api::cluster::Image::default()
     });
-    let action = scene.action();
+    let action = fixture.action();
     assert!(
         matches!(&action, Some(Action::DeletePod { name, .. }) if name == "demo-2"),
         "{action:?}"
     );
-    assert_eq!(phase(&scene, &name), Applying);
+    assert_eq!(phase(&fixture, &name), Applying);
 }
 
 #[test]
 fn a_survivor_whose_pod_somebody_takes_away_is_started_again_at_every_step() {
     for step in [Step::Apply, Step::Verify] {
-        let mut scene = two_of_three();
-        let name = scene.recovery(|s| s.accept_data_loss = true);
-        inspect(&mut scene, "demo-2");
-        scene.seen.pods.clear();
-        scene.seen.nodes.clear();
-        scene.seen.voters.as_mut().unwrap().replicas = 0;
+        let mut fixture = two_of_three();
+        let name = fixture.recovery(|s| s.accept_data_loss = true);
+        inspect(&mut fixture, "demo-2");
+        fixture.seen.pods.clear();
+        fixture.seen.nodes.clear();
+        fixture.seen.voters.as_mut().unwrap().replicas = 0;
         for _ in 0..4 {
-            scene.pass();
+            fixture.reconcile();
         }
-        assert_eq!(phase(&scene, &name), Applying);
-        let status = scene.seen.cluster.status.as_mut().unwrap();
+        assert_eq!(phase(&fixture, &name), Applying);
+        let status = fixture.seen.cluster.status.as_mut().unwrap();
         status.operation.as_mut().unwrap().step = step;
-        scene.seen.voters.as_mut().unwrap().replicas = 1;
-        let action = scene.action();
+        fixture.seen.voters.as_mut().unwrap().replicas = 1;
+        let action = fixture.action();
         assert!(
             matches!(action, Some(Action::SetReplicas { from: 1, to: 3, .. })),
             "{step:?}: {action:?}"
@@ -784,59 +821,59 @@ fn a_survivor_whose_pod_somebody_takes_away_is_started_again_at_every_step() {
 
 #[test]
 fn read_replicas_that_were_put_away_are_not_waited_for_unless_nobody_else_is_left() {
-    let put_away = |lost: &[&str]| {
-        let mut scene = Scene::running(3, 1);
-        scene.leaderless();
-        let readers = scene.seen.cluster.spec.read_replicas.as_mut().unwrap();
+    let scaled_away = |lost: &[&str]| {
+        let mut fixture = Fixture::running(3, 1);
+        fixture.leaderless();
+        let readers = fixture.seen.cluster.spec.read_replicas.as_mut().unwrap();
         readers.replicas = Some(0);
-        scene.seen.readers.as_mut().unwrap().replicas = 0;
-        scene.seen.pods.retain(|pod| pod.pool == Pool::Voter);
-        scene.seen.nodes.remove("demo-ro-0");
+        fixture.seen.readers.as_mut().unwrap().replicas = 0;
+        fixture.seen.pods.retain(|pod| pod.pool == Pool::Voter);
+        fixture.seen.nodes.remove("demo-ro-0");
         for name in lost {
-            scene.wipe(name);
+            fixture.wipe(name);
         }
-        scene.pass();
-        scene
+        fixture.reconcile();
+        fixture
     };
-    let mut scene = put_away(&["demo-0", "demo-1"]);
-    let name = scene.recovery(|s| s.accept_data_loss = true);
-    inspect(&mut scene, "demo-2");
-    assert_eq!(phase(&scene, &name), Fencing);
-    let told = scene.told(&name).candidates;
+    let mut fixture = scaled_away(&["demo-0", "demo-1"]);
+    let name = fixture.recovery(|s| s.accept_data_loss = true);
+    inspect(&mut fixture, "demo-2");
+    assert_eq!(phase(&fixture, &name), Fencing);
+    let told = fixture.recovery_status(&name).candidates;
     let reader = told.iter().find(|c| c.member == "demo-ro-0").unwrap();
     let reason = reader.reason.as_deref().unwrap();
     assert!(reason.contains("readReplicas.replicas to 1"), "{reason}");
-    let mut scene = put_away(&["demo-0", "demo-1", "demo-2"]);
-    let name = scene.recovery(|s| s.accept_data_loss = true);
-    scene.pass();
-    let told = scene.told(&name);
+    let mut fixture = scaled_away(&["demo-0", "demo-1", "demo-2"]);
+    let name = fixture.recovery(|s| s.accept_data_loss = true);
+    fixture.reconcile();
+    let told = fixture.recovery_status(&name);
     assert_eq!(told.phase, Some(Inspecting));
     let message = told.message.unwrap();
     assert!(message.contains("readReplicas.replicas to 1"), "{message}");
     // As told; without a leader it is started all the same.
-    let readers = scene.seen.cluster.spec.read_replicas.as_mut().unwrap();
+    let readers = fixture.seen.cluster.spec.read_replicas.as_mut().unwrap();
     readers.replicas = Some(1);
     assert!(matches!(
-        scene.action(),
+        fixture.action(),
         Some(Action::SetReplicas { from: 0, to: 1, .. })
     ));
 }
 
 #[test]
 fn a_read_replica_that_joined_unseen_can_be_the_survivor() {
-    let mut scene = Scene::running(1, 1);
+    let mut fixture = Fixture::running(1, 1);
     // The last configuration on record is without it.
-    let status = scene.seen.cluster.status.as_mut().unwrap();
+    let status = fixture.seen.cluster.status.as_mut().unwrap();
     status.members.retain(|m| m.name == "demo-0");
     status.configuration_index = Some(3);
-    scene.node("demo-ro-0").config_index = 5;
-    scene.wipe("demo-0");
-    scene.leaderless();
-    scene.pass();
-    let name = scene.recovery(|s| s.accept_data_loss = true);
-    scene.pass();
-    assert_eq!(phase(&scene, &name), AwaitingApproval);
-    let message = scene.told(&name).message.unwrap();
+    fixture.node("demo-ro-0").config_index = 5;
+    fixture.wipe("demo-0");
+    fixture.leaderless();
+    fixture.reconcile();
+    let name = fixture.recovery(|s| s.accept_data_loss = true);
+    fixture.reconcile();
+    assert_eq!(phase(&fixture, &name), AwaitingApproval);
+    let message = fixture.recovery_status(&name).message.unwrap();
     assert!(
         message.contains("the read replica demo-ro-0 is"),
         "{message}"
@@ -846,8 +883,8 @@ fn a_read_replica_that_joined_unseen_can_be_the_survivor() {
 #[test]
 fn a_voting_read_replica_is_given_back_only_where_the_others_decide_without_it() {
     let removes = |surplus: &[&str]| {
-        let mut scene = Scene::running(3, 1);
-        let mut config = scene.node("demo-0").config.clone();
+        let mut fixture = Fixture::running(3, 1);
+        let mut config = fixture.node("demo-0").config.clone();
         for member in &mut config {
             member.voter = true;
         }
@@ -859,9 +896,9 @@ fn a_voting_read_replica_is_given_back_only_where_the_others_decide_without_it()
             }
         }));
         for name in ["demo-0", "demo-1", "demo-2", "demo-ro-0"] {
-            scene.node(name).config.clone_from(&config);
+            fixture.node(name).config.clone_from(&config);
         }
-        let status = scene.seen.cluster.status.as_mut().unwrap();
+        let status = fixture.seen.cluster.status.as_mut().unwrap();
         let history = status.lineage.clone().unwrap();
         status.recovery = Some(RecoveryRecord {
             name: "recovery".to_owned(),
@@ -881,7 +918,7 @@ fn a_voting_read_replica_is_given_back_only_where_the_others_decide_without_it()
             steps: Vec::new(),
         });
         (0..3).any(|_| {
-            let action = scene.pass().action;
+            let action = fixture.reconcile().action;
             matches!(action, Some(Action::RemoveMember { name, .. }) if name == "demo-ro-0")
         })
     };
@@ -895,56 +932,56 @@ fn a_voting_read_replica_is_given_back_only_where_the_others_decide_without_it()
 
 #[test]
 fn a_newcomer_without_a_vote_does_not_count_as_a_voter_that_is_left() {
-    let mut scene = Scene::running(4, 0);
+    let mut fixture = Fixture::running(4, 0);
     for name in ["demo-0", "demo-1", "demo-2", "demo-3"] {
-        for member in &mut scene.node(name).config {
+        for member in &mut fixture.node(name).config {
             member.voter = member.name != "demo-3";
         }
     }
-    scene.pass();
-    scene.wipe("demo-0");
-    scene.wipe("demo-1");
-    scene.leaderless();
-    scene.pass();
-    let name = scene.recovery(|_| {});
-    inspect(&mut scene, "demo-2");
-    assert_eq!(phase(&scene, &name), AwaitingApproval);
-    let message = scene.told(&name).message.unwrap();
+    fixture.reconcile();
+    fixture.wipe("demo-0");
+    fixture.wipe("demo-1");
+    fixture.leaderless();
+    fixture.reconcile();
+    let name = fixture.recovery(|_| {});
+    inspect(&mut fixture, "demo-2");
+    assert_eq!(phase(&fixture, &name), AwaitingApproval);
+    let message = fixture.recovery_status(&name).message.unwrap();
     assert!(message.contains("1 of 3 voters left"), "{message}");
 }
 
 #[test]
 fn who_left_the_configuration_is_the_last_hope_and_only_by_name() {
     let smaller = |lost: &[&str]| {
-        let mut scene = Scene::running(3, 0);
-        scene.seen.cluster.spec.replicas = 2;
+        let mut fixture = Fixture::running(3, 0);
+        fixture.seen.cluster.spec.replicas = 2;
         for name in ["demo-0", "demo-1"] {
-            let node = scene.node(name);
+            let node = fixture.node(name);
             node.config.retain(|m| m.name != "demo-2");
             node.config_index = 9;
         }
-        scene.node("demo-2").last_log_index = 98;
-        scene.pass();
+        fixture.node("demo-2").last_log_index = 98;
+        fixture.reconcile();
         for name in lost {
-            scene.wipe(name);
+            fixture.wipe(name);
         }
-        scene.leaderless();
-        scene.pass();
-        scene
+        fixture.leaderless();
+        fixture.reconcile();
+        fixture
     };
     // Somebody of the configuration is left.
-    let mut scene = smaller(&["demo-0"]);
-    let name = scene.recovery(|s| s.survivor = Some("demo-2".to_owned()));
-    scene.pass();
-    assert_eq!(phase(&scene, &name), Rejected);
-    let name = scene.recovery(|s| s.accept_data_loss = true);
-    inspect(&mut scene, "demo-1");
-    assert_eq!(phase(&scene, &name), Fencing);
+    let mut fixture = smaller(&["demo-0"]);
+    let name = fixture.recovery(|s| s.survivor = Some("demo-2".to_owned()));
+    fixture.reconcile();
+    assert_eq!(phase(&fixture, &name), Rejected);
+    let name = fixture.recovery(|s| s.accept_data_loss = true);
+    inspect(&mut fixture, "demo-1");
+    assert_eq!(phase(&fixture, &name), Fencing);
     // Nobody is.
-    let mut scene = smaller(&["demo-0", "demo-1"]);
-    let name = scene.recovery(|s| s.accept_data_loss = true);
-    assert_eq!(scene.action(), None);
-    let told = scene.told(&name);
+    let mut fixture = smaller(&["demo-0", "demo-1"]);
+    let name = fixture.recovery(|s| s.accept_data_loss = true);
+    assert_eq!(fixture.action(), None);
+    let told = fixture.recovery_status(&name);
     assert_eq!(told.phase, Some(AwaitingApproval));
     let message = told.message.unwrap();
     assert!(
@@ -956,58 +993,58 @@ fn who_left_the_configuration_is_the_last_hope_and_only_by_name() {
             .iter()
             .any(|c| c.member == "demo-2" && c.reason.is_none())
     );
-    scene.later(1);
+    fixture.later(1);
     let named = |s: &mut operator_api::RqliteRecoverySpec| s.survivor = Some("demo-2".to_owned());
-    let name = scene.recovery(named);
-    inspect(&mut scene, "demo-2");
-    let told = scene.told(&name);
+    let name = fixture.recovery(named);
+    inspect(&mut fixture, "demo-2");
+    let told = fixture.recovery_status(&name);
     assert_eq!(told.phase, Some(AwaitingApproval));
     assert_eq!(told.possibly_lost_entries, Some(2));
-    scene.later(1);
-    let name = scene.recovery(|s| {
+    fixture.later(1);
+    let name = fixture.recovery(|s| {
         named(s);
         s.accept_data_loss = true;
     });
-    scene.pass();
-    assert_eq!(phase(&scene, &name), Fencing);
-    assert_eq!(scene.status().recovery.unwrap().survivor, "demo-2");
+    fixture.reconcile();
+    assert_eq!(phase(&fixture, &name), Fencing);
+    assert_eq!(fixture.status().recovery.unwrap().survivor, "demo-2");
     // Without data there is no hope.
-    let mut scene = smaller(&["demo-0", "demo-1"]);
-    scene.node("demo-2").config.clear();
-    let name = scene.recovery(|s| s.accept_data_loss = true);
-    scene.pass();
-    assert_eq!(phase(&scene, &name), Rejected);
+    let mut fixture = smaller(&["demo-0", "demo-1"]);
+    fixture.node("demo-2").config.clear();
+    let name = fixture.recovery(|s| s.accept_data_loss = true);
+    fixture.reconcile();
+    assert_eq!(phase(&fixture, &name), Rejected);
 }
 
 #[test]
 fn who_started_before_the_plan_was_there_is_started_again() {
-    let (mut scene, _) = fenced();
-    scene.pass();
+    let (mut fixture, _) = fenced();
+    fixture.reconcile();
     // Somebody has raised the StatefulSet while all stopped: this one runs in the former history.
-    let model = Scene::running(3, 0);
-    set(&mut scene, 3);
+    let model = Fixture::running(3, 0);
+    set(&mut fixture, 3);
     for (name, history) in [("demo-2", "uid"), ("demo-0", "fresh-0-0")] {
-        survivor_runs(&mut scene, &model, name, history, 0);
+        survivor_runs(&mut fixture, &model, name, history, 0);
     }
-    let to = scene.status().recovery.unwrap().to;
-    scene
+    let to = fixture.status().recovery.unwrap().to;
+    fixture
         .node("demo-2")
         .lineage
         .as_mut()
         .unwrap()
         .id
         .clone_from(&to.id);
-    scene.node("demo-0").is_leader = false;
-    scene.node("demo-0").leader = None;
+    fixture.node("demo-0").is_leader = false;
+    fixture.node("demo-0").leader = None;
     for step in [Step::Apply, Step::Verify] {
-        let status = scene.seen.cluster.status.as_mut().unwrap();
+        let status = fixture.seen.cluster.status.as_mut().unwrap();
         status.operation.as_mut().unwrap().step = step;
-        let action = scene.action();
+        let action = fixture.action();
         assert!(
             matches!(&action, Some(Action::DeletePod { uid, .. }) if uid == "pod-demo-0"),
             "{step:?}: {action:?}"
         );
     }
-    scene.pod("demo-0").deleting = true;
-    assert!(matches!(scene.action(), Some(Action::CheckMember { name, .. }) if name == "demo-2"));
+    fixture.pod("demo-0").deleting = true;
+    assert!(matches!(fixture.action(), Some(Action::CheckMember { name, .. }) if name == "demo-2"));
 }

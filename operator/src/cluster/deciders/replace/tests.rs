@@ -1,15 +1,15 @@
 use super::*;
-use crate::cluster::{facts::observation::Prepared, scene::Scene};
+use crate::cluster::{facts::observation::PrepareReport, fixture::Fixture};
 use operator_api::{cluster::MemberReplacement, status::DEGRADED};
 
-fn lose_volume(scene: &mut Scene, name: &str) {
-    scene.down(name, "volume node affinity conflict");
-    scene.claim(name).lost = Some("its machine is gone".to_owned());
+fn lose_volume(fixture: &mut Fixture, name: &str) {
+    fixture.down(name, "volume node affinity conflict");
+    fixture.claim(name).lost = Some("its machine is gone".to_owned());
 }
 
-fn damage(scene: &mut Scene, name: &str) {
-    scene.down(name, "prepare: Error (exit code 1)");
-    scene.pod(name).prepared = Some(Prepared {
+fn damage(fixture: &mut Fixture, name: &str) {
+    fixture.down(name, "prepare: Error (exit code 1)");
+    fixture.pod(name).prepared = Some(PrepareReport {
         state: "Damaged".to_owned(),
         cluster_id: None,
         lineage: None,
@@ -20,53 +20,55 @@ fn damage(scene: &mut Scene, name: &str) {
 }
 
 /// The configuration without a member, as all see it.
-fn expelled(scene: &mut Scene, name: &str) {
+fn expelled(fixture: &mut Fixture, name: &str) {
     for other in ["demo-0", "demo-1", "demo-2"] {
         if other != name {
-            scene.node(other).config.retain(|m| m.name != name);
+            fixture.node(other).config.retain(|m| m.name != name);
         }
     }
 }
 
 #[test]
 fn a_lost_volume_is_replaced_claim_and_pod() {
-    let mut scene = Scene::running(3, 0);
-    lose_volume(&mut scene, "demo-2");
-    assert_eq!(scene.action(), None, "not before its time");
-    let (_, reason, text) = scene.condition(DEGRADED);
+    let mut fixture = Fixture::running(3, 0);
+    lose_volume(&mut fixture, "demo-2");
+    assert_eq!(fixture.action(), None, "not before its time");
+    let (_, reason, text) = fixture.condition(DEGRADED);
     assert_eq!(reason, "MemberLost", "{text}");
     assert!(
         text.contains("demo-2 is lost (its machine is gone)"),
         "{text}"
     );
-    scene.later(600);
+    fixture.later(600);
     assert!(
-        matches!(scene.action(), Some(Action::RemoveMember { name, raft_id, .. }) if name == "demo-2" && raft_id == "demo-2#i0")
+        matches!(fixture.action(), Some(Action::RemoveMember { name, raft_id, .. }) if name == "demo-2" && raft_id == "demo-2#i0")
     );
-    expelled(&mut scene, "demo-2");
+    expelled(&mut fixture, "demo-2");
     let uid = "claim-demo-2".to_owned();
-    assert!(matches!(scene.action(), Some(Action::DeleteClaim { uid: u, .. }) if u == uid));
-    scene.claim("demo-2").deleting = true;
-    assert!(matches!(scene.action(), Some(Action::DeletePod { uid, .. }) if uid == "pod-demo-2"));
-    let claim = scene.claim("demo-2");
+    assert!(matches!(fixture.action(), Some(Action::DeleteClaim { uid: u, .. }) if u == uid));
+    fixture.claim("demo-2").deleting = true;
+    assert!(matches!(fixture.action(), Some(Action::DeletePod { uid, .. }) if uid == "pod-demo-2"));
+    let claim = fixture.claim("demo-2");
     (claim.uid, claim.deleting, claim.lost) = ("new".to_owned(), false, None);
-    let pod = scene.pod("demo-2");
+    let pod = fixture.pod("demo-2");
     (pod.uid, pod.stuck) = ("new".to_owned(), None);
-    assert_eq!(scene.action(), None);
-    assert_eq!(scene.status().operation.unwrap().step, Step::Recreate);
+    assert_eq!(fixture.action(), None);
+    assert_eq!(fixture.status().operation.unwrap().step, Step::Recreate);
 }
 
 #[test]
 fn damaged_data_is_put_aside_and_kept() {
-    let mut scene = Scene::running(3, 0);
-    damage(&mut scene, "demo-1");
-    scene.action();
-    scene.later(600);
-    assert!(matches!(scene.action(), Some(Action::RemoveMember { name, .. }) if name == "demo-1"));
-    assert!(scene.seen.state.as_ref().unwrap().park.is_empty());
-    expelled(&mut scene, "demo-1");
-    assert!(matches!(scene.action(), Some(Action::DeletePod { uid, .. }) if uid == "pod-demo-1"));
-    let token = scene
+    let mut fixture = Fixture::running(3, 0);
+    damage(&mut fixture, "demo-1");
+    fixture.action();
+    fixture.later(600);
+    assert!(
+        matches!(fixture.action(), Some(Action::RemoveMember { name, .. }) if name == "demo-1")
+    );
+    assert!(fixture.seen.state.as_ref().unwrap().park.is_empty());
+    expelled(&mut fixture, "demo-1");
+    assert!(matches!(fixture.action(), Some(Action::DeletePod { uid, .. }) if uid == "pod-demo-1"));
+    let token = fixture
         .seen
         .state
         .as_ref()
@@ -74,37 +76,39 @@ fn damaged_data_is_put_aside_and_kept() {
         .park
         .get("demo-1")
         .cloned();
-    assert_eq!(token, scene.status().operation.map(|o| o.id));
+    assert_eq!(token, fixture.status().operation.map(|o| o.id));
     // The new pod is not touched, whatever becomes of it.
-    scene.pod("demo-1").uid = "new".to_owned();
-    assert_eq!(scene.action(), None);
+    fixture.pod("demo-1").uid = "new".to_owned();
+    assert_eq!(fixture.action(), None);
 }
 
 #[test]
 fn never_two_at_once_and_never_without_a_quorum() {
-    let mut scene = Scene::running(5, 0);
-    lose_volume(&mut scene, "demo-3");
-    lose_volume(&mut scene, "demo-4");
-    scene.pass();
-    scene.later(601);
-    assert!(matches!(scene.action(), Some(Action::RemoveMember { name, .. }) if name == "demo-3"));
-    let mut scene = Scene::running(5, 0);
-    lose_volume(&mut scene, "demo-4");
-    scene.pass();
-    scene.later(601);
-    scene.down("demo-3", "x");
-    scene.down("demo-2", "x");
+    let mut fixture = Fixture::running(5, 0);
+    lose_volume(&mut fixture, "demo-3");
+    lose_volume(&mut fixture, "demo-4");
+    fixture.reconcile();
+    fixture.later(601);
+    assert!(
+        matches!(fixture.action(), Some(Action::RemoveMember { name, .. }) if name == "demo-3")
+    );
+    let mut fixture = Fixture::running(5, 0);
+    lose_volume(&mut fixture, "demo-4");
+    fixture.reconcile();
+    fixture.later(601);
+    fixture.down("demo-3", "x");
+    fixture.down("demo-2", "x");
     assert_eq!(
-        scene.action(),
+        fixture.action(),
         None,
         "two of five take part beside the leader's"
     );
-    let mut scene = Scene::running(3, 0);
-    lose_volume(&mut scene, "demo-2");
-    scene.pass();
-    scene.later(601);
-    scene.pod("demo-1").deleting = true;
-    assert_eq!(scene.action(), None);
+    let mut fixture = Fixture::running(3, 0);
+    lose_volume(&mut fixture, "demo-2");
+    fixture.reconcile();
+    fixture.later(601);
+    fixture.pod("demo-1").deleting = true;
+    assert_eq!(fixture.action(), None);
 }
 
 #[test]
@@ -113,106 +117,106 @@ fn what_is_merely_away_is_never_replaced() {
         "CrashLoopBackOff, after OOMKilled",
         "0/3 nodes are available",
     ] {
-        let mut scene = Scene::running(3, 0);
-        scene.down("demo-2", stuck);
-        scene.pass();
-        scene.later(1_000_000);
-        assert_eq!(scene.action(), None, "{stuck}");
+        let mut fixture = Fixture::running(3, 0);
+        fixture.down("demo-2", stuck);
+        fixture.reconcile();
+        fixture.later(1_000_000);
+        assert_eq!(fixture.action(), None, "{stuck}");
     }
 }
 
 #[test]
 fn evidence_that_goes_away_ends_it() {
-    let mut scene = Scene::running(3, 0);
-    lose_volume(&mut scene, "demo-2");
-    scene.pass();
-    scene.later(601);
-    scene.pass();
-    assert!(scene.status().operation.is_some());
-    scene.claim("demo-2").lost = None;
-    assert_eq!(scene.action(), None);
-    assert_eq!(scene.status().operation, None);
+    let mut fixture = Fixture::running(3, 0);
+    lose_volume(&mut fixture, "demo-2");
+    fixture.reconcile();
+    fixture.later(601);
+    fixture.reconcile();
+    assert!(fixture.status().operation.is_some());
+    fixture.claim("demo-2").lost = None;
+    assert_eq!(fixture.action(), None);
+    assert_eq!(fixture.status().operation, None);
 }
 
 #[test]
 fn manual_says_what_to_type() {
-    let mut scene = Scene::running(3, 0);
-    scene.seen.cluster.spec.member_replacement = Some(MemberReplacement {
+    let mut fixture = Fixture::running(3, 0);
+    fixture.seen.cluster.spec.member_replacement = Some(MemberReplacement {
         policy: Some(RepairPolicy::Manual),
         ..MemberReplacement::default()
     });
-    lose_volume(&mut scene, "demo-2");
-    scene.pass();
-    scene.later(1_000_000);
-    assert_eq!(scene.action(), None);
-    let (_, _, text) = scene.condition(DEGRADED);
+    lose_volume(&mut fixture, "demo-2");
+    fixture.reconcile();
+    fixture.later(1_000_000);
+    assert_eq!(fixture.action(), None);
+    let (_, _, text) = fixture.condition(DEGRADED);
     assert!(text.contains("kubectl delete pvc data-demo-2"), "{text}");
 }
 
 #[test]
 fn who_was_removed_while_it_ran_is_started_again_once() {
-    let mut scene = Scene::running(3, 0);
-    expelled(&mut scene, "demo-2");
-    let node = scene.node("demo-2");
+    let mut fixture = Fixture::running(3, 0);
+    expelled(&mut fixture, "demo-2");
+    let node = fixture.node("demo-2");
     (node.leader, node.ready) = (None, false);
-    assert!(matches!(scene.action(), Some(Action::DeletePod { uid, .. }) if uid == "pod-demo-2"));
-    scene.pod("demo-2").uid = "new".to_owned();
-    assert_eq!(scene.action(), None);
+    assert!(matches!(fixture.action(), Some(Action::DeletePod { uid, .. }) if uid == "pod-demo-2"));
+    fixture.pod("demo-2").uid = "new".to_owned();
+    assert_eq!(fixture.action(), None);
     // One that never was a member joins by itself.
-    let mut scene = Scene::running(3, 0);
-    expelled(&mut scene, "demo-2");
-    let node = scene.node("demo-2");
+    let mut fixture = Fixture::running(3, 0);
+    expelled(&mut fixture, "demo-2");
+    let node = fixture.node("demo-2");
     (node.leader, node.ready) = (None, false);
     node.config.clear();
-    assert_eq!(scene.action(), None);
+    assert_eq!(fixture.action(), None);
 }
 
 #[test]
 fn a_lost_surplus_voter_is_replaced_where_the_others_could_not_shrink_without_it() {
-    let mut scene = Scene::running(3, 0);
-    scene.seen.cluster.spec.replicas = 1;
-    scene.pass();
-    lose_volume(&mut scene, "demo-1");
-    scene.later(6);
+    let mut fixture = Fixture::running(3, 0);
+    fixture.seen.cluster.spec.replicas = 1;
+    fixture.reconcile();
+    lose_volume(&mut fixture, "demo-1");
+    fixture.later(6);
     assert_eq!(
-        scene.action(),
+        fixture.action(),
         None,
         "one of two would be left: too few without it"
     );
-    scene.later(601);
-    let action = scene.action();
+    fixture.later(601);
+    let action = fixture.action();
     assert!(
         matches!(&action, Some(Action::RemoveMember { name, .. }) if name == "demo-1"),
         "{action:?}"
     );
     // The last one goes anyway: it is not made anew for that.
-    let mut scene = Scene::running(3, 0);
-    scene.seen.cluster.spec.replicas = 1;
-    lose_volume(&mut scene, "demo-2");
-    scene.pass();
-    scene.later(601);
-    scene.action();
+    let mut fixture = Fixture::running(3, 0);
+    fixture.seen.cluster.spec.replicas = 1;
+    lose_volume(&mut fixture, "demo-2");
+    fixture.reconcile();
+    fixture.later(601);
+    fixture.action();
     assert_eq!(
-        scene.status().operation.unwrap().kind,
+        fixture.status().operation.unwrap().kind,
         OperationType::ScaleDown
     );
 }
 
 #[test]
 fn a_new_member_that_is_damaged_at_once_is_replaced_as_well() {
-    let mut scene = Scene::running(3, 0);
-    lose_volume(&mut scene, "demo-2");
-    scene.pass();
-    scene.later(601);
-    scene.action();
-    expelled(&mut scene, "demo-2");
-    assert!(matches!(scene.action(), Some(Action::DeleteClaim { .. })));
-    let claim = scene.claim("demo-2");
+    let mut fixture = Fixture::running(3, 0);
+    lose_volume(&mut fixture, "demo-2");
+    fixture.reconcile();
+    fixture.later(601);
+    fixture.action();
+    expelled(&mut fixture, "demo-2");
+    assert!(matches!(fixture.action(), Some(Action::DeleteClaim { .. })));
+    let claim = fixture.claim("demo-2");
     (claim.uid, claim.lost) = ("new".to_owned(), None);
-    scene.pod("demo-2").uid = "new".to_owned();
-    damage(&mut scene, "demo-2");
-    assert_eq!(scene.action(), None, "its kubelet may lag behind");
-    scene.later(601);
-    assert!(matches!(scene.action(), Some(Action::DeletePod { uid, .. }) if uid == "new"));
-    assert_eq!(scene.status().operation.unwrap().step, Step::Park);
+    fixture.pod("demo-2").uid = "new".to_owned();
+    damage(&mut fixture, "demo-2");
+    assert_eq!(fixture.action(), None, "its kubelet may lag behind");
+    fixture.later(601);
+    assert!(matches!(fixture.action(), Some(Action::DeletePod { uid, .. }) if uid == "new"));
+    assert_eq!(fixture.status().operation.unwrap().step, Step::Park);
 }

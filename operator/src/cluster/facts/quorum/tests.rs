@@ -1,5 +1,5 @@
 use super::*;
-use crate::cluster::{action::Action, scene::Scene};
+use crate::cluster::{action::Action, fixture::Fixture};
 use operator_api::status::{AVAILABLE, QUORUM_LOST};
 
 #[test]
@@ -18,7 +18,7 @@ fn survivors_that_meet_every_quorum_have_everything() {
     ];
     for (voters, survivors, loses) in cases {
         assert_eq!(
-            may_lose(voters, survivors),
+            may_lose_writes(voters, survivors),
             loses,
             "{survivors} of {voters}"
         );
@@ -26,7 +26,7 @@ fn survivors_that_meet_every_quorum_have_everything() {
 }
 
 /// What happens to one voter of three.
-type Harm = fn(&mut Scene, &str);
+type Harm = fn(&mut Fixture, &str);
 
 const CUT_OFF: Harm = |s, n| s.silent(n);
 const CRASHES: Harm = |s, n| s.down(n, "CrashLoopBackOff, after OOMKilled");
@@ -54,8 +54,8 @@ const MADE_ANEW: Harm = |s, n| {
     s.pod(n).prepared = Some(report("Ready", &format!("{n}#i9")));
 };
 
-fn report(state: &str, raft_id: &str) -> crate::cluster::facts::observation::Prepared {
-    crate::cluster::facts::observation::Prepared {
+fn report(state: &str, raft_id: &str) -> crate::cluster::facts::observation::PrepareReport {
+    crate::cluster::facts::observation::PrepareReport {
         state: state.to_owned(),
         cluster_id: None,
         lineage: None,
@@ -84,43 +84,48 @@ fn only_positive_evidence_makes_an_outage_permanent() {
     ];
     for (a, harm) in lost.iter().chain(&away) {
         for (b, other) in lost.iter().chain(&away) {
-            let mut scene = Scene::running(3, 0);
-            harm(&mut scene, "demo-0");
-            other(&mut scene, "demo-1");
-            scene.leaderless();
-            let view = View::of(&scene.seen);
-            let permanent = matches!(classify(&view), Outage::Permanent(..));
+            let mut fixture = Fixture::running(3, 0);
+            harm(&mut fixture, "demo-0");
+            other(&mut fixture, "demo-1");
+            fixture.leaderless();
+            let view = View::of(&fixture.seen);
+            let permanent = matches!(classify_outage(&view), Outage::Permanent(..));
             let expected = [a, b].iter().all(|n| lost.iter().any(|(l, _)| l == *n));
-            assert_eq!(permanent, expected, "{a} and {b}: {:?}", classify(&view));
+            assert_eq!(
+                permanent,
+                expected,
+                "{a} and {b}: {:?}",
+                classify_outage(&view)
+            );
         }
     }
 }
 
 #[test]
 fn all_cut_off_is_not_knowing() {
-    let mut scene = Scene::running(3, 0);
+    let mut fixture = Fixture::running(3, 0);
     for name in ["demo-0", "demo-1", "demo-2"] {
-        scene.silent(name);
+        fixture.silent(name);
     }
     assert!(matches!(
-        classify(&View::of(&scene.seen)),
+        classify_outage(&View::of(&fixture.seen)),
         Outage::Unreachable(_)
     ));
 }
 
 #[test]
 fn the_condition_takes_its_time_and_then_says_what_to_type() {
-    let mut scene = Scene::running(3, 0);
-    NEW_CLAIM(&mut scene, "demo-0");
-    NO_VOLUME(&mut scene, "demo-1");
-    scene.leaderless();
-    scene.pass();
-    let (lost, reason, text) = scene.condition(QUORUM_LOST);
+    let mut fixture = Fixture::running(3, 0);
+    NEW_CLAIM(&mut fixture, "demo-0");
+    NO_VOLUME(&mut fixture, "demo-1");
+    fixture.leaderless();
+    fixture.reconcile();
+    let (lost, reason, text) = fixture.condition(QUORUM_LOST);
     assert!(!lost && reason == "LossDetected", "{text}");
-    assert_eq!(scene.condition(AVAILABLE).1, "QuorumLost");
-    scene.later(301);
-    scene.pass();
-    let (lost, reason, text) = scene.condition(QUORUM_LOST);
+    assert_eq!(fixture.condition(AVAILABLE).1, "QuorumLost");
+    fixture.later(301);
+    fixture.reconcile();
+    let (lost, reason, text) = fixture.condition(QUORUM_LOST);
     assert!(lost && reason == "VotersLost", "{text}");
     for part in [
         "2 of 3 voters are lost for good and 2 are needed",
@@ -154,11 +159,11 @@ fn each_missing_voter_has_its_reason_and_what_helps() {
         ),
     ];
     for (stuck, helps) in cases {
-        let mut scene = Scene::running(3, 0);
-        scene.down("demo-1", stuck);
-        scene.down("demo-2", stuck);
-        scene.leaderless();
-        let Outage::Temporary(text) = classify(&View::of(&scene.seen)) else {
+        let mut fixture = Fixture::running(3, 0);
+        fixture.down("demo-1", stuck);
+        fixture.down("demo-2", stuck);
+        fixture.leaderless();
+        let Outage::Temporary(text) = classify_outage(&View::of(&fixture.seen)) else {
             panic!("{stuck}");
         };
         assert!(text.contains(stuck) && text.contains(helps), "{text}");
@@ -173,21 +178,21 @@ fn a_pod_with_a_vote_comes_back_whoever_lowered_its_set() {
         (false, true, true),
         (false, false, false),
     ] {
-        let mut scene = Scene::running(3, 0);
-        scene.seen.cluster.spec.replicas = 2;
-        let status = scene.seen.cluster.status.as_mut().unwrap();
+        let mut fixture = Fixture::running(3, 0);
+        fixture.seen.cluster.spec.replicas = 2;
+        let status = fixture.seen.cluster.status.as_mut().unwrap();
         status.target.as_mut().unwrap().replicas = 2;
         status.members.retain(|m| confirmed || m.name != "demo-2");
-        scene.seen.voters.as_mut().unwrap().replicas = 2;
-        scene.leaderless();
-        NO_POD(&mut scene, "demo-2");
+        fixture.seen.voters.as_mut().unwrap().replicas = 2;
+        fixture.leaderless();
+        NO_POD(&mut fixture, "demo-2");
         for name in ["demo-0", "demo-1"] {
-            scene
+            fixture
                 .node(name)
                 .config
                 .retain(|m| told || m.name != "demo-2");
         }
-        let raised = match scene.action() {
+        let raised = match fixture.action() {
             Some(Action::SetReplicas { from, to, .. }) => (from, to) == (2, 3),
             _ => false,
         };
@@ -204,22 +209,22 @@ fn a_member_without_a_vote_comes_back_as_well_unless_its_claim_is_known_to_be_go
         (false, true, false),
         (false, false, true),
     ] {
-        let mut scene = Scene::running(3, 0);
+        let mut fixture = Fixture::running(3, 0);
         for name in ["demo-0", "demo-1", "demo-2"] {
-            scene.node(name).config[2].voter = false;
+            fixture.node(name).config[2].voter = false;
         }
-        scene.pass();
-        let status = scene.seen.cluster.status.as_mut().unwrap();
+        fixture.reconcile();
+        let status = fixture.seen.cluster.status.as_mut().unwrap();
         status.target.as_mut().unwrap().replicas = 2;
         if !seen {
             status.members[2].claim_uid = None;
         }
-        scene.seen.cluster.spec.replicas = 2;
-        scene.seen.voters.as_mut().unwrap().replicas = 2;
+        fixture.seen.cluster.spec.replicas = 2;
+        fixture.seen.voters.as_mut().unwrap().replicas = 2;
         let harm = if there { NO_POD } else { NO_CLAIM };
-        harm(&mut scene, "demo-2");
-        scene.leaderless();
-        let action = scene.action();
+        harm(&mut fixture, "demo-2");
+        fixture.leaderless();
+        let action = fixture.action();
         let raised = matches!(action, Some(Action::SetReplicas { from: 2, to: 3, .. }));
         assert_eq!(raised, expected, "{there} {seen}: {action:?}");
     }

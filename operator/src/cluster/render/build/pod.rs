@@ -164,7 +164,7 @@ fn pod_name() -> EnvVar {
 
 /// Decides what the data directory may become, before the node starts.
 fn prepare(view: &View<'_>, target: &Target) -> Container {
-    let words = [
+    let message = [
         "prepare",
         "--state",
         &format!("{CLUSTER_PATH}/{STATE_KEY}"),
@@ -178,7 +178,7 @@ fn prepare(view: &View<'_>, target: &Target) -> Container {
         DATA_PATH,
     ];
     Container {
-        args: Some(words.map(str::to_owned).to_vec()),
+        args: Some(message.map(str::to_owned).to_vec()),
         resources: view.spec.resources.clone(),
         ..container(view, target, "prepare")
     }

@@ -41,7 +41,7 @@ pub fn state(view: &View<'_>, target: &Target) -> Option<ClusterState> {
             Some((name.clone(), token))
         })
         .collect();
-    park.extend(crate::cluster::deciders::replace::park(view));
+    park.extend(crate::cluster::deciders::replace::park_tokens(view));
     Some(ClusterState {
         cluster_id: view.status.cluster_id.clone()?,
         lineage: StateLineage {

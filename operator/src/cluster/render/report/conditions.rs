@@ -16,11 +16,11 @@ use crate::cluster::{
         storage,
     },
     facts::{
-        quorum::{Outage, way_out},
+        quorum::{Outage, recovery_instructions},
         validate,
         view::View,
     },
-    render::{edits, hindrance, runbook},
+    render::{blockers, edits, runbook},
 };
 
 /// The API server refuses what the spec leads to, such as a field that it knows better or a quota.
@@ -60,7 +60,7 @@ pub(super) fn write(
     let available = available(view, decision, outage, asleep);
     let degraded = degraded(view, decision, outage, asleep);
     let progressing = progressing(view, decision, next);
-    let calm = matches!(decision, Decision::Pass) && next.operation.is_none();
+    let calm = matches!(decision, Decision::Continue) && next.operation.is_none();
     let complete = usize::try_from(view.spec.replicas) == Ok(view.participants().len());
     let ready = if available.status && !degraded.status && calm && complete {
         said(
@@ -129,7 +129,7 @@ fn quorum_lost(view: &View<'_>, outage: &Outage) -> Said {
             QUORUM_LOST,
             true,
             "VotersLost",
-            format!("{text}. {}", way_out(view)),
+            format!("{text}. {}", recovery_instructions(view)),
         ),
         Outage::Permanent(text, _) => said(
             QUORUM_LOST,
@@ -170,12 +170,12 @@ fn available(view: &View<'_>, decision: &Decision, outage: &Outage, asleep: bool
         (Outage::Temporary(text), _) => said(AVAILABLE, false, "QuorumUnavailable", text),
         (Outage::Unreachable(text), _) => said(AVAILABLE, false, "OperatorCannotReachNodes", text),
         (Outage::None, Decision::Blocked(reason, text)) => {
-            said(AVAILABLE, false, reason, hindrance::explained(view, text))
+            said(AVAILABLE, false, reason, blockers::with_blocker(view, text))
         }
         (Outage::None, _) => {
             let text = "the cluster has not formed yet";
-            let reason = hindrance::complaint(view).map_or("Forming", |(reason, _)| reason);
-            said(AVAILABLE, false, reason, hindrance::explained(view, text))
+            let reason = blockers::problem(view).map_or("Forming", |(reason, _)| reason);
+            said(AVAILABLE, false, reason, blockers::with_blocker(view, text))
         }
     }
 }
@@ -185,7 +185,7 @@ fn degraded(view: &View<'_>, decision: &Decision, outage: &Outage, asleep: bool)
         return said(DEGRADED, false, "Hibernated", "stopped on purpose");
     }
     if let Decision::Blocked(reason, text) = decision {
-        return said(DEGRADED, true, reason, hindrance::explained(view, text));
+        return said(DEGRADED, true, reason, blockers::with_blocker(view, text));
     }
     if let Some(text) = &view.seen.refused {
         return said(DEGRADED, true, REFUSED, text);
@@ -194,10 +194,10 @@ fn degraded(view: &View<'_>, decision: &Decision, outage: &Outage, asleep: bool)
     {
         return said(DEGRADED, true, "NoLeader", text);
     }
-    if let Some(text) = replace::complaint(view) {
+    if let Some(text) = replace::problem(view) {
         return said(DEGRADED, true, "MemberLost", text);
     }
-    if let Some((reason, text)) = hindrance::complaint(view) {
+    if let Some((reason, text)) = blockers::problem(view) {
         return said(DEGRADED, true, reason, text);
     }
     let (there, voters) = (view.participants().len(), view.config_voters());
@@ -221,9 +221,12 @@ fn progressing(view: &View<'_>, decision: &Decision, next: &RqliteClusterStatus)
         return said(PROGRESSING, false, REFUSED, text);
     }
     match decision {
-        Decision::Blocked(reason, text) => {
-            said(PROGRESSING, false, reason, hindrance::explained(view, text))
-        }
+        Decision::Blocked(reason, text) => said(
+            PROGRESSING,
+            false,
+            reason,
+            blockers::with_blocker(view, text),
+        ),
         Decision::Record(_, text) | Decision::Act(_, text) => {
             said(PROGRESSING, true, "Working", text)
         }
@@ -231,15 +234,15 @@ fn progressing(view: &View<'_>, decision: &Decision, next: &RqliteClusterStatus)
             PROGRESSING,
             true,
             "Waiting",
-            hindrance::explained(view, text),
+            blockers::with_blocker(view, text),
         ),
         Decision::Wait(text) => said(PROGRESSING, false, "Waiting", text),
-        Decision::Pass => said(PROGRESSING, false, "Done", "nothing to do"),
+        Decision::Continue => said(PROGRESSING, false, "Done", "nothing to do"),
     }
 }
 
 fn volumes(view: &View<'_>) -> Said {
-    match hindrance::of_volumes(view).or_else(|| storage::complaint(view)) {
+    match blockers::volume_problem(view).or_else(|| storage::problem(view)) {
         Some((reason, text)) => said(STORAGE_READY, false, reason, text),
         None => said(
             STORAGE_READY,
@@ -271,7 +274,7 @@ fn update_pending(view: &View<'_>, wanted: &Target) -> Said {
 }
 
 fn advisory(view: &View<'_>) -> Said {
-    if let Some(text) = edits::complaint(view) {
+    if let Some(text) = edits::problem(view) {
         return said(ADVISORY, true, edits::REASON, text);
     }
     let hints = validate::hints(view);

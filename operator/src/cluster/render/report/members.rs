@@ -4,7 +4,7 @@ use operator_api::{
     status::{Member, MemberState, OperationType, Pool, PoolStatus, Role},
 };
 
-use crate::cluster::facts::{quorum::state_of, view::View};
+use crate::cluster::facts::{quorum::member_state, view::View};
 
 pub(super) fn readers(view: &View<'_>) -> Option<PoolStatus> {
     let set = view.set(Pool::Read);
@@ -27,7 +27,7 @@ pub(super) fn members(view: &View<'_>, confirmed: &[Member]) -> Vec<Member> {
         for entry in view.config() {
             let leads = view.leader.is_some_and(|leader| leader.name == entry.name);
             let same = known(&entry.name).filter(|m| m.raft_id.as_ref() == Some(&entry.raft_id));
-            let answers = view.answer(&entry.name);
+            let answers = view.node(&entry.name);
             let here = answers.is_some_and(|node| node.raft_id == entry.raft_id);
             let claim = view.claim(&entry.name).map(|claim| claim.uid.clone());
             all.push(Member {
@@ -64,7 +64,7 @@ pub(super) fn members(view: &View<'_>, confirmed: &[Member]) -> Vec<Member> {
         let pod = view.pod(&member.name);
         member.pod_uid = pod.map(|pod| pod.uid.clone());
         member.node = pod.and_then(|pod| pod.machine.clone());
-        (member.state, member.reason) = state_of(view, member);
+        (member.state, member.reason) = member_state(view, member);
         member.lost_since = (member.state == MemberState::Lost).then(|| {
             let before = known(&member.name).and_then(|m| m.lost_since.clone());
             before.unwrap_or_else(|| view.now().clone())

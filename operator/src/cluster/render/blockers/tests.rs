@@ -1,20 +1,20 @@
 use operator_api::cluster::{Image, PullSecret};
 
 use super::*;
-use crate::cluster::scene::Scene;
+use crate::cluster::fixture::Fixture;
 
-fn hindrance(kind: HindranceKind, object: &str, words: &str) -> Hindrance {
-    Hindrance {
+fn blocker(kind: BlockerKind, object: &str, message: &str) -> Blocker {
+    Blocker {
         kind,
         object: object.to_owned(),
-        words: words.to_owned(),
+        message: message.to_owned(),
     }
 }
 
 /// Every kind of bad input: the reason, and what of the message a user must find.
-const CASES: [(HindranceKind, &str, &str, &str, &[&str]); 16] = [
+const CASES: [(BlockerKind, &str, &str, &str, &[&str]); 16] = [
     (
-        HindranceKind::Refused,
+        BlockerKind::Refused,
         "demo",
         "pods \"demo-3\" is forbidden: exceeded quota: small, requested: pods=1, used: pods=3, limited: pods=3",
         "QuotaExceeded",
@@ -26,28 +26,28 @@ const CASES: [(HindranceKind, &str, &str, &str, &[&str]); 16] = [
         ],
     ),
     (
-        HindranceKind::Refused,
+        BlockerKind::Refused,
         "demo",
         "persistentvolumeclaims \"data-demo-0\" is forbidden: exceeded quota: small, requested: requests.storage=10Gi",
         "QuotaExceeded",
         &["data-demo-0", "spec.storage.size"],
     ),
     (
-        HindranceKind::Refused,
+        BlockerKind::Refused,
         "demo",
         "pods \"demo-0\" is forbidden: failed quota: small: must specify limits.memory for: rqlited",
         "QuotaExceeded",
         &["limits.memory", "spec.resources"],
     ),
     (
-        HindranceKind::Refused,
+        BlockerKind::Refused,
         "demo",
         "pods \"demo-0\" is forbidden: error looking up service account shop/bot: serviceaccount \"bot\" not found",
         "ServiceAccountMissing",
         &["kubectl create serviceaccount", "spec.serviceAccountName"],
     ),
     (
-        HindranceKind::Refused,
+        BlockerKind::Refused,
         "demo",
         "pods \"demo-0\" is forbidden: no PriorityClass with name high was found",
         "PodsRefused",
@@ -57,28 +57,28 @@ const CASES: [(HindranceKind, &str, &str, &str, &[&str]); 16] = [
         ],
     ),
     (
-        HindranceKind::Refused,
+        BlockerKind::Refused,
         "demo-ro",
         "admission webhook denied the request",
         "PodsRefused",
         &["kubectl describe statefulset demo-ro -n shop"],
     ),
     (
-        HindranceKind::NoClass,
+        BlockerKind::NoClass,
         "data-demo-0",
         "fast",
         "StorageClassMissing",
         &["data-demo-0", "\"fast\"", "kubectl get storageclass"],
     ),
     (
-        HindranceKind::NoClass,
+        BlockerKind::NoClass,
         "data-demo-0",
         "",
         "StorageClassMissing",
         &["none is the default"],
     ),
     (
-        HindranceKind::NoVolume,
+        BlockerKind::NoVolume,
         "data-demo-0",
         "quota of the cloud is used up",
         "VolumePending",
@@ -88,7 +88,7 @@ const CASES: [(HindranceKind, &str, &str, &str, &[&str]); 16] = [
         ],
     ),
     (
-        HindranceKind::NoPullSecret,
+        BlockerKind::NoPullSecret,
         "demo-0",
         "creds",
         "PullSecretMissing",
@@ -99,7 +99,7 @@ const CASES: [(HindranceKind, &str, &str, &str, &[&str]); 16] = [
         ],
     ),
     (
-        HindranceKind::Image,
+        BlockerKind::Image,
         "demo-0",
         "example.com/x:1: ImagePullBackOff: Back-off pulling image",
         "ImagePullFailed",
@@ -110,7 +110,7 @@ const CASES: [(HindranceKind, &str, &str, &str, &[&str]); 16] = [
         ],
     ),
     (
-        HindranceKind::Container,
+        BlockerKind::Container,
         "demo-0",
         "secret \"creds\" not found",
         "SecretMissing",
@@ -120,21 +120,21 @@ const CASES: [(HindranceKind, &str, &str, &str, &[&str]); 16] = [
         ],
     ),
     (
-        HindranceKind::Container,
+        BlockerKind::Container,
         "demo-0",
         "couldn't find key token in Secret shop/creds",
         "SecretMissing",
         &["token", "kubectl edit secret creds -n shop"],
     ),
     (
-        HindranceKind::Container,
+        BlockerKind::Container,
         "demo-0",
         "configmap \"settings\" not found",
         "ConfigMapMissing",
         &["kubectl create configmap settings --from-literal=KEY=VALUE -n shop"],
     ),
     (
-        HindranceKind::NoMachine,
+        BlockerKind::NoMachine,
         "demo-0",
         "0/3 nodes are available: 3 Insufficient cpu.",
         "Unschedulable",
@@ -145,7 +145,7 @@ const CASES: [(HindranceKind, &str, &str, &str, &[&str]); 16] = [
         ],
     ),
     (
-        HindranceKind::Crash,
+        BlockerKind::Crash,
         "demo-0",
         "Error (exit code 2)",
         "NodeCrashLooping",
@@ -158,11 +158,11 @@ const CASES: [(HindranceKind, &str, &str, &str, &[&str]); 16] = [
 
 #[test]
 fn each_is_told_with_what_to_type() {
-    for (kind, object, words, reason, parts) in CASES {
-        let mut scene = Scene::running(3, 0);
-        scene.seen.hindrances = vec![hindrance(kind, object, words)];
-        let plan = scene.pass();
-        let (degraded, told, message) = scene.condition("Degraded");
+    for (kind, object, message, reason, parts) in CASES {
+        let mut fixture = Fixture::running(3, 0);
+        fixture.seen.blockers = vec![blocker(kind, object, message)];
+        let plan = fixture.reconcile();
+        let (degraded, told, message) = fixture.condition("Degraded");
         assert_eq!((degraded, told.as_str()), (true, reason), "{message}");
         for part in parts {
             assert!(message.contains(part), "{part:?} is not in {message}");
@@ -176,52 +176,52 @@ fn each_is_told_with_what_to_type() {
             "{}",
             event.message
         );
-        assert!(!scene.condition("Ready").0);
-        let storage = matches!(kind, HindranceKind::NoClass | HindranceKind::NoVolume);
-        assert_eq!(scene.condition("StorageReady").0, !storage, "{reason}");
+        assert!(!fixture.condition("Ready").0);
+        let storage = matches!(kind, BlockerKind::NoClass | BlockerKind::NoVolume);
+        assert_eq!(fixture.condition("StorageReady").0, !storage, "{reason}");
     }
 }
 
 #[test]
 fn the_gravest_comes_first_and_few_are_named() {
-    let mut scene = Scene::running(5, 0);
+    let mut fixture = Fixture::running(5, 0);
     let stuck = |n: i32| {
-        hindrance(
-            HindranceKind::Image,
+        blocker(
+            BlockerKind::Image,
             &format!("demo-{n}"),
             "x:1: ErrImagePull",
         )
     };
-    scene.seen.hindrances = (0..5).map(stuck).collect();
-    scene.pass();
-    let (_, reason, message) = scene.condition("Degraded");
+    fixture.seen.blockers = (0..5).map(stuck).collect();
+    fixture.reconcile();
+    let (_, reason, message) = fixture.condition("Degraded");
     assert_eq!(reason, "ImagePullFailed");
     assert!(
         message.starts_with("demo-0, demo-1, demo-2 and 2 more cannot pull"),
         "{message}"
     );
-    let refused = hindrance(HindranceKind::Refused, "demo", "exceeded quota: q");
-    scene.seen.hindrances.push(refused);
-    scene.pass();
-    assert_eq!(scene.condition("Degraded").1, "QuotaExceeded");
+    let refused = blocker(BlockerKind::Refused, "demo", "exceeded quota: q");
+    fixture.seen.blockers.push(refused);
+    fixture.reconcile();
+    assert_eq!(fixture.condition("Degraded").1, "QuotaExceeded");
 }
 
 #[test]
 fn a_pull_secret_that_is_there_may_be_old() {
-    let mut scene = Scene::running(3, 0);
-    scene.seen.cluster.spec.image = Some(Image {
+    let mut fixture = Fixture::running(3, 0);
+    fixture.seen.cluster.spec.image = Some(Image {
         pull_secrets: vec![PullSecret {
             name: "creds".to_owned(),
         }],
         ..Image::default()
     });
-    scene.seen.hindrances = vec![hindrance(
-        HindranceKind::Image,
+    fixture.seen.blockers = vec![blocker(
+        BlockerKind::Image,
         "demo-0",
         "x:1: ErrImagePull: denied",
     )];
-    scene.pass();
-    let message = scene.condition("Degraded").2;
+    fixture.reconcile();
+    let message = fixture.condition("Degraded").2;
     assert!(
         message.contains("renew the credentials in the Secret creds"),
         "{message}"
@@ -230,36 +230,36 @@ fn a_pull_secret_that_is_there_may_be_old() {
 
 #[test]
 fn what_is_waited_for_names_its_cause() {
-    let mut scene = Scene::running(3, 0);
-    scene.seen.cluster.spec.replicas = 5;
-    scene.pass();
-    scene.seen.voters.as_mut().unwrap().replicas = 4;
-    scene.seen.hindrances = vec![hindrance(
-        HindranceKind::Refused,
+    let mut fixture = Fixture::running(3, 0);
+    fixture.seen.cluster.spec.replicas = 5;
+    fixture.reconcile();
+    fixture.seen.voters.as_mut().unwrap().replicas = 4;
+    fixture.seen.blockers = vec![blocker(
+        BlockerKind::Refused,
         "demo",
         "pods \"demo-3\" is forbidden: exceeded quota: small",
     )];
-    scene.pass();
-    let (progressing, reason, message) = scene.condition("Progressing");
+    fixture.reconcile();
+    let (progressing, reason, message) = fixture.condition("Progressing");
     assert!(progressing && reason == "Waiting", "{reason}");
     assert!(message.contains("exceeded quota: small"), "{message}");
-    scene.seen.hindrances.clear();
-    scene.pass();
-    assert!(!scene.condition("Progressing").2.contains("quota"));
+    fixture.seen.blockers.clear();
+    fixture.reconcile();
+    assert!(!fixture.condition("Progressing").2.contains("quota"));
 }
 
 #[test]
 fn a_cluster_that_never_formed_says_why() {
-    let mut scene = Scene::running(3, 0);
-    let mut status = scene.status();
+    let mut fixture = Fixture::running(3, 0);
+    let mut status = fixture.status();
     status.bootstrapped_at = None;
-    scene.seen.cluster.status = Some(status);
-    scene.seen.nodes.clear();
-    scene.seen.hindrances = vec![hindrance(HindranceKind::NoClass, "data-demo-0", "fast")];
-    scene.pass();
-    scene.pass();
+    fixture.seen.cluster.status = Some(status);
+    fixture.seen.nodes.clear();
+    fixture.seen.blockers = vec![blocker(BlockerKind::NoClass, "data-demo-0", "fast")];
+    fixture.reconcile();
+    fixture.reconcile();
     for kind in ["Available", "Ready", "Degraded"] {
-        let (status, reason, message) = scene.condition(kind);
+        let (status, reason, message) = fixture.condition(kind);
         assert_eq!(
             (status, reason.as_str()),
             (kind == "Degraded", "StorageClassMissing"),

@@ -14,8 +14,8 @@ use operator_api::{
 use crate::cluster::{
     action::Action,
     facts::observation::{
-        Answer, Checked, ClaimSeen, ConfigMember, Failure, FailureKind, NodeStatus, Observation,
-        OperatorFacts, PodSeen, SetSeen,
+        ConfigMember, DatabaseCheck, Failure, FailureKind, NodeStatus, Observation, ObservedClaim,
+        ObservedPod, ObservedSet, OperatorFacts, ProbeResult,
     },
     plan::{Plan, plan},
     render::build::Object,
@@ -25,7 +25,7 @@ use crate::cluster::{
 pub(crate) const NAME: &str = "demo";
 
 /// An observation that goes on.
-pub(crate) struct Scene {
+pub(crate) struct Fixture {
     pub(crate) seen: Observation,
     /// Pods stay as they were made; else each template finds its pods made of it.
     pub(crate) keeps_pods: bool,
@@ -38,7 +38,7 @@ fn time(second: i64) -> Time {
 
 /// A cluster without pods.
 fn observation(cluster: RqliteCluster, voters: i32, readers: i32) -> Observation {
-    let set = |replicas: i32| SetSeen {
+    let set = |replicas: i32| ObservedSet {
         uid: format!("set-{replicas}"),
         replicas,
         template_hash: String::new(),
@@ -66,12 +66,12 @@ fn observation(cluster: RqliteCluster, voters: i32, readers: i32) -> Observation
         cordoned: Vec::new(),
         expandable: BTreeMap::new(),
         refused: None,
-        hindrances: Vec::new(),
+        blockers: Vec::new(),
         edits: Vec::new(),
     }
 }
 
-impl Scene {
+impl Fixture {
     /// A formed cluster of so many voters and read replicas, all well; `demo-0` leads, index 100 is committed.
     pub(crate) fn running(voters: i32, readers: i32) -> Self {
         let spec = RqliteClusterSpec {
@@ -86,7 +86,7 @@ impl Scene {
         cluster.metadata.namespace = Some("shop".to_owned());
         cluster.metadata.uid = Some("cluster-uid".to_owned());
         cluster.metadata.generation = Some(1);
-        let mut scene = Self {
+        let mut fixture = Self {
             seen: observation(cluster, voters, readers),
             keeps_pods: false,
             counter: 0,
@@ -105,21 +105,21 @@ impl Scene {
             })
             .collect();
         for (name, pool) in &all {
-            scene.add(name, *pool, &config);
+            fixture.add(name, *pool, &config);
         }
         for _ in 0..8 {
-            scene.pass();
+            fixture.reconcile();
         }
         assert!(
-            scene.status().bootstrapped_at.is_some(),
+            fixture.status().bootstrapped_at.is_some(),
             "{:?}",
-            scene.status()
+            fixture.status()
         );
-        scene
+        fixture
     }
 
     fn add(&mut self, name: &str, pool: Pool, config: &[ConfigMember]) {
-        self.seen.pods.push(PodSeen {
+        self.seen.pods.push(ObservedPod {
             name: name.to_owned(),
             uid: format!("pod-{name}"),
             pool,
@@ -133,7 +133,7 @@ impl Scene {
             update_now: false,
             labels: BTreeMap::new(),
         });
-        self.seen.claims.push(ClaimSeen {
+        self.seen.claims.push(ObservedClaim {
             name: names::claim(name),
             uid: format!("claim-{name}"),
             requested: "10Gi".to_owned(),
@@ -161,7 +161,9 @@ impl Scene {
             config: config.to_vec(),
             ..NodeStatus::default()
         };
-        self.seen.nodes.insert(name.to_owned(), Answer::Ok(node));
+        self.seen
+            .nodes
+            .insert(name.to_owned(), ProbeResult::Ok(node));
     }
 
     pub(crate) fn status(&self) -> operator_api::RqliteClusterStatus {
@@ -169,7 +171,7 @@ impl Scene {
     }
 
     /// A pass whose status, recoveries and files are written, and nothing else. Sets take over templates as Kubernetes would.
-    pub(crate) fn pass(&mut self) -> Plan {
+    pub(crate) fn reconcile(&mut self) -> Plan {
         let plan = plan(&self.seen);
         self.seen.cluster.status = Some((*plan.status).clone());
         for told in &plan.recoveries {
@@ -222,7 +224,7 @@ impl Scene {
 
     /// The first action of the next passes.
     pub(crate) fn action(&mut self) -> Option<Action> {
-        (0..4).find_map(|_| self.pass().action)
+        (0..4).find_map(|_| self.reconcile().action)
     }
 
     pub(crate) fn later(&mut self, seconds: i64) {
@@ -231,16 +233,16 @@ impl Scene {
 
     pub(crate) fn node(&mut self, name: &str) -> &mut NodeStatus {
         match self.seen.nodes.get_mut(name) {
-            Some(Answer::Ok(node)) => node,
+            Some(ProbeResult::Ok(node)) => node,
             other => panic!("{name} does not answer: {other:?}"),
         }
     }
 
-    pub(crate) fn pod(&mut self, name: &str) -> &mut PodSeen {
+    pub(crate) fn pod(&mut self, name: &str) -> &mut ObservedPod {
         self.seen.pods.iter_mut().find(|p| p.name == name).unwrap()
     }
 
-    pub(crate) fn claim(&mut self, name: &str) -> &mut ClaimSeen {
+    pub(crate) fn claim(&mut self, name: &str) -> &mut ObservedClaim {
         let claim = names::claim(name);
         let mut claims = self.seen.claims.iter_mut();
         claims.find(|c| c.name == claim).unwrap()
@@ -262,13 +264,13 @@ impl Scene {
         };
         self.seen
             .nodes
-            .insert(name.to_owned(), Answer::Failed(failure));
+            .insert(name.to_owned(), ProbeResult::Failed(failure));
     }
 
     /// Whoever still answers sees no leader any more.
     pub(crate) fn leaderless(&mut self) {
         for answer in self.seen.nodes.values_mut() {
-            if let Answer::Ok(node) = answer {
+            if let ProbeResult::Ok(node) = answer {
                 (node.leader, node.is_leader, node.ready) = (None, false, false);
             }
         }
@@ -304,14 +306,14 @@ impl Scene {
         name
     }
 
-    pub(crate) fn told(&self, name: &str) -> operator_api::RqliteRecoveryStatus {
+    pub(crate) fn recovery_status(&self, name: &str) -> operator_api::RqliteRecoveryStatus {
         let named = |r: &&RqliteRecovery| r.metadata.name.as_deref() == Some(name);
         let recovery = self.seen.recoveries.iter().find(named).unwrap();
         recovery.status.clone().unwrap_or_default()
     }
 
     pub(crate) fn check(&mut self, name: &str, as_leader: bool, fault: Option<&str>) {
-        let checked = Checked {
+        let checked = DatabaseCheck {
             raft_id: self.node(name).raft_id.clone(),
             as_leader,
             fault: fault.map(str::to_owned),

@@ -26,11 +26,11 @@ fn word(history: &StateLineage) -> String {
 /// Takes a newer history over if a person has named it, else says what to type. A quorum of the history on record goes before any other.
 pub fn decide(view: &View<'_>) -> Decision {
     if view.operating(OperationType::Recover).is_some() {
-        return Decision::Pass;
+        return Decision::Continue;
     }
     let found = newer(view);
     if found.is_empty() {
-        return Decision::Pass;
+        return Decision::Continue;
     }
     let annotations = view.seen.cluster.metadata.annotations.as_ref();
     let accepted = annotations.and_then(|a| a.get(names::ACCEPT_LINEAGE_ANNOTATION));
@@ -97,13 +97,13 @@ fn choice(view: &View<'_>, found: &[(&str, &StateLineage)]) -> String {
 }
 
 /// Such a node is started again, so that its preparation tells what its data is and has it put aside. One that follows a leader is left to a person.
-pub fn left_behind(view: &View<'_>) -> Decision {
+pub fn restart_ended_lineage(view: &View<'_>) -> Decision {
     if view.leader.is_none() || view.operating(OperationType::Recover).is_some() {
-        return Decision::Pass;
+        return Decision::Continue;
     }
     let mut pods = view.seen.pods.iter().filter(|pod| !pod.deleting);
     let left = pods.find(|pod| {
-        let node = view.answer(&pod.name);
+        let node = view.node(&pod.name);
         node.is_some_and(|node| has_ended(view, node))
     });
     match left {
@@ -114,7 +114,7 @@ pub fn left_behind(view: &View<'_>) -> Decision {
                 pod.name
             ),
         ),
-        None => Decision::Pass,
+        None => Decision::Continue,
     }
 }
 
@@ -144,9 +144,9 @@ mod tests {
     use crate::cluster::{
         facts::{
             lineage::STALE,
-            observation::{Answer, Prepared},
+            observation::{PrepareReport, ProbeResult},
         },
-        scene::Scene,
+        fixture::Fixture,
     };
 
     fn history(id: &str, epoch: i64) -> StateLineage {
@@ -157,18 +157,18 @@ mod tests {
     }
 
     /// demo-0 alone was recovered by hand; the others do not answer.
-    fn by_hand() -> Scene {
-        let mut scene = Scene::running(3, 0);
-        scene.down("demo-1", "");
-        scene.down("demo-2", "");
-        let node = scene.node("demo-0");
+    fn by_hand() -> Fixture {
+        let mut fixture = Fixture::running(3, 0);
+        fixture.down("demo-1", "");
+        fixture.down("demo-2", "");
+        let node = fixture.node("demo-0");
         node.lineage = Some(history("made-by-hand", 1));
         node.config.retain(|m| m.name == "demo-0");
-        scene
+        fixture
     }
 
-    fn annotate(scene: &mut Scene, value: &str) {
-        let metadata = &mut scene.seen.cluster.metadata;
+    fn annotate(fixture: &mut Fixture, value: &str) {
+        let metadata = &mut fixture.seen.cluster.metadata;
         let annotations = metadata.annotations.get_or_insert_default();
         annotations.insert(
             names::ACCEPT_LINEAGE_ANNOTATION.to_owned(),
@@ -178,60 +178,64 @@ mod tests {
 
     #[test]
     fn a_person_is_asked_and_nothing_is_taken_over() {
-        let mut scene = by_hand();
-        let before = scene.status().lineage;
+        let mut fixture = by_hand();
+        let before = fixture.status().lineage;
         for _ in 0..5 {
-            let plan = scene.pass();
+            let plan = fixture.reconcile();
             assert_eq!(plan.action, None);
             assert_eq!(plan.event.unwrap().reason, RECOVERED_BY_HAND);
         }
-        assert_eq!(scene.status().lineage, before);
-        let (_, reason, message) = scene.condition("Degraded");
+        assert_eq!(fixture.status().lineage, before);
+        let (_, reason, message) = fixture.condition("Degraded");
         assert_eq!(reason, RECOVERED_BY_HAND);
         let command = "kubectl annotate rqlitecluster demo -n shop --overwrite rqlite.dev/accept-lineage=made-by-hand/1";
         assert!(message.contains(command), "{message}");
-        assert!(!scene.condition("Available").0);
+        assert!(!fixture.condition("Available").0);
     }
 
     #[test]
     fn the_named_one_is_taken_over() {
-        let mut scene = by_hand();
+        let mut fixture = by_hand();
         for other in ["made-by-hand", "made-by-hand/2", "other/1"] {
-            annotate(&mut scene, other);
-            scene.pass();
-            assert_eq!(scene.condition("Degraded").1, RECOVERED_BY_HAND, "{other}");
+            annotate(&mut fixture, other);
+            fixture.reconcile();
+            assert_eq!(
+                fixture.condition("Degraded").1,
+                RECOVERED_BY_HAND,
+                "{other}"
+            );
         }
-        annotate(&mut scene, "made-by-hand/1");
+        annotate(&mut fixture, "made-by-hand/1");
         for _ in 0..3 {
-            scene.pass();
+            fixture.reconcile();
         }
-        let lineage = scene.status().lineage.unwrap();
+        let lineage = fixture.status().lineage.unwrap();
         assert_eq!((lineage.id.as_str(), lineage.epoch), ("made-by-hand", 1));
         assert_eq!(
-            scene.seen.state.as_ref().unwrap().lineage,
+            fixture.seen.state.as_ref().unwrap().lineage,
             history("made-by-hand", 1)
         );
         assert!(
-            scene.condition("Available").0,
+            fixture.condition("Available").0,
             "{:?}",
-            scene.condition("Available")
+            fixture.condition("Available")
         );
     }
 
-    fn taken_over() -> Scene {
-        let mut scene = by_hand();
-        annotate(&mut scene, "made-by-hand/1");
+    fn taken_over() -> Fixture {
+        let mut fixture = by_hand();
+        annotate(&mut fixture, "made-by-hand/1");
         for _ in 0..3 {
-            scene.pass();
+            fixture.reconcile();
         }
-        scene
+        fixture
     }
 
     #[test]
     fn what_the_others_have_is_put_aside_in_its_time_one_after_the_other() {
-        let mut scene = taken_over();
+        let mut fixture = taken_over();
         for name in ["demo-1", "demo-2"] {
-            scene.pod(name).prepared = Some(Prepared {
+            fixture.pod(name).prepared = Some(PrepareReport {
                 state: STALE.to_owned(),
                 cluster_id: None,
                 lineage: None,
@@ -240,36 +244,36 @@ mod tests {
                 reason: "epoch 0".to_owned(),
             });
         }
-        scene.pass();
-        assert_eq!(scene.condition("Degraded").1, "MemberLost");
-        assert_eq!(scene.action(), None, "not before its time");
-        scene.later(601);
-        let action = scene.action();
+        fixture.reconcile();
+        assert_eq!(fixture.condition("Degraded").1, "MemberLost");
+        assert_eq!(fixture.action(), None, "not before its time");
+        fixture.later(601);
+        let action = fixture.action();
         assert!(
             matches!(&action, Some(Action::DeletePod { uid, .. }) if uid == "pod-demo-1"),
             "{action:?}"
         );
-        let park = &scene.seen.state.as_ref().unwrap().park;
+        let park = &fixture.seen.state.as_ref().unwrap().park;
         assert_eq!(park.keys().collect::<Vec<_>>(), ["demo-1"]);
-        scene.pod("demo-1").uid = "new".to_owned();
-        scene.pod("demo-1").prepared = None;
-        assert_eq!(scene.action(), None, "the first has not joined yet");
+        fixture.pod("demo-1").uid = "new".to_owned();
+        fixture.pod("demo-1").prepared = None;
+        assert_eq!(fixture.action(), None, "the first has not joined yet");
     }
 
     #[test]
     fn who_still_runs_in_the_former_history_is_started_again() {
-        let former = Scene::running(3, 0).node("demo-1").clone();
-        let mut scene = taken_over();
+        let former = Fixture::running(3, 0).node("demo-1").clone();
+        let mut fixture = taken_over();
         let mut answers = |leader: Option<&str>| {
             let mut node = former.clone();
             node.leader = leader.map(str::to_owned);
             node.ready = false;
-            scene
+            fixture
                 .seen
                 .nodes
-                .insert("demo-1".to_owned(), Answer::Ok(node));
-            let action = scene.action();
-            (action, scene.condition("Degraded").1)
+                .insert("demo-1".to_owned(), ProbeResult::Ok(node));
+            let action = fixture.action();
+            (action, fixture.condition("Degraded").1)
         };
         let (action, _) = answers(None);
         assert!(
@@ -285,7 +289,7 @@ mod tests {
         early
             .seen
             .nodes
-            .insert("demo-1".to_owned(), Answer::Ok(node));
+            .insert("demo-1".to_owned(), ProbeResult::Ok(node));
         assert_eq!(early.action(), None);
         assert_eq!(early.condition("Degraded").1, "QuorumUnavailable");
         let (action, reason) = answers(Some("demo-2"));
@@ -294,16 +298,16 @@ mod tests {
 
     #[test]
     fn a_quorum_goes_before_it() {
-        let mut scene = Scene::running(3, 0);
-        scene.node("demo-2").lineage = Some(history("made-by-hand", 1));
-        scene.node("demo-2").leader = None;
-        annotate(&mut scene, "made-by-hand/1");
-        let before = scene.status().lineage;
+        let mut fixture = Fixture::running(3, 0);
+        fixture.node("demo-2").lineage = Some(history("made-by-hand", 1));
+        fixture.node("demo-2").leader = None;
+        annotate(&mut fixture, "made-by-hand/1");
+        let before = fixture.status().lineage;
         for _ in 0..3 {
-            assert_eq!(scene.pass().action, None);
+            assert_eq!(fixture.reconcile().action, None);
         }
-        assert_eq!(scene.status().lineage, before);
-        let (_, reason, message) = scene.condition("Degraded");
+        assert_eq!(fixture.status().lineage, before);
+        let (_, reason, message) = fixture.condition("Degraded");
         assert_eq!(reason, RECOVERED_BY_HAND);
         assert!(
             message.contains("kubectl delete pvc data-demo-2 -n shop"),
@@ -313,9 +317,9 @@ mod tests {
 
     #[test]
     fn another_cluster_is_none_of_it() {
-        let mut scene = by_hand();
-        scene.node("demo-0").cluster_id = Some("another".to_owned());
-        scene.pass();
-        assert_eq!(scene.condition("Degraded").1, "ForeignData");
+        let mut fixture = by_hand();
+        fixture.node("demo-0").cluster_id = Some("another".to_owned());
+        fixture.reconcile();
+        assert_eq!(fixture.condition("Degraded").1, "ForeignData");
     }
 }

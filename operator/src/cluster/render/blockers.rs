@@ -4,7 +4,7 @@ use operator_api::{names, status::Pool};
 use crate::cluster::{
     action::Event,
     facts::{
-        observation::{Hindrance, HindranceKind},
+        observation::{Blocker, BlockerKind},
         view::View,
     },
 };
@@ -13,10 +13,10 @@ use crate::cluster::{
 const MAX_NAMED: usize = 3;
 
 /// The gravest thing in the way: the reason of a condition, and a text with what to type.
-pub fn complaint(view: &View<'_>) -> Option<(&'static str, String)> {
-    let all = &view.seen.hindrances;
+pub fn problem(view: &View<'_>) -> Option<(&'static str, String)> {
+    let all = &view.seen.blockers;
     let worst = all.iter().min_by_key(|h| h.kind)?;
-    let same: Vec<&Hindrance> = all.iter().filter(|h| h.kind == worst.kind).collect();
+    let same: Vec<&Blocker> = all.iter().filter(|h| h.kind == worst.kind).collect();
     let (reason, remedy) = remedy(view, worst);
     let named: Vec<&str> = same
         .iter()
@@ -31,13 +31,13 @@ pub fn complaint(view: &View<'_>) -> Option<(&'static str, String)> {
 }
 
 /// The complaint about volumes, if that is what is the matter.
-pub fn of_volumes(view: &View<'_>) -> Option<(&'static str, String)> {
-    complaint(view).filter(|(reason, _)| matches!(*reason, "StorageClassMissing" | "VolumePending"))
+pub fn volume_problem(view: &View<'_>) -> Option<(&'static str, String)> {
+    problem(view).filter(|(reason, _)| matches!(*reason, "StorageClassMissing" | "VolumePending"))
 }
 
 /// A text that something is waited for, with what is in its way.
-pub fn explained(view: &View<'_>, text: &str) -> String {
-    match complaint(view) {
+pub fn with_blocker(view: &View<'_>, text: &str) -> String {
+    match problem(view) {
         Some((_, why)) if !text.contains(&why) => {
             format!("{}: {why}", text.trim_end_matches('.'))
         }
@@ -47,7 +47,7 @@ pub fn explained(view: &View<'_>, text: &str) -> String {
 
 /// The complaint as an event.
 pub fn event(view: &View<'_>) -> Option<Event> {
-    let (reason, message) = complaint(view)?;
+    let (reason, message) = problem(view)?;
     Some(Event {
         warning: true,
         reason: reason.to_owned(),
@@ -56,10 +56,10 @@ pub fn event(view: &View<'_>) -> Option<Event> {
 }
 
 /// What is the matter, without what to do.
-fn what(view: &View<'_>, worst: &Hindrance, who: &str) -> String {
-    let words = worst.words.trim_end_matches('.');
+fn what(view: &View<'_>, worst: &Blocker, who: &str) -> String {
+    let message = worst.message.trim_end_matches('.');
     match worst.kind {
-        HindranceKind::Refused => {
+        BlockerKind::Refused => {
             let pool = if worst.object == names::readers(view.name) {
                 Pool::Read
             } else {
@@ -67,53 +67,53 @@ fn what(view: &View<'_>, worst: &Hindrance, who: &str) -> String {
             };
             let wanted = view.set(pool).map_or(0, |set| set.replicas);
             let there = view.pods(pool).len();
-            format!("{who} has {there} of {wanted} pods: {words}")
+            format!("{who} has {there} of {wanted} pods: {message}")
         }
-        HindranceKind::NoClass if words.is_empty() => {
+        BlockerKind::NoClass if message.is_empty() => {
             format!("no volume for {who}: no StorageClass is named and none is the default")
         }
-        HindranceKind::NoClass => {
-            format!("no volume for {who}: there is no StorageClass {words:?}")
+        BlockerKind::NoClass => {
+            format!("no volume for {who}: there is no StorageClass {message:?}")
         }
-        HindranceKind::NoVolume => format!("no volume for {who}: {words}"),
-        HindranceKind::NoPullSecret => {
-            format!("{who} cannot pull its image: the pull secret {words} cannot be read")
+        BlockerKind::NoVolume => format!("no volume for {who}: {message}"),
+        BlockerKind::NoPullSecret => {
+            format!("{who} cannot pull its image: the pull secret {message} cannot be read")
         }
-        HindranceKind::Image => format!("{who} cannot pull its image: {words}"),
-        HindranceKind::Container => format!("{who} cannot start: {words}"),
-        HindranceKind::NoMachine => format!("no machine takes {who}: {words}"),
-        HindranceKind::Crash => format!("the node of {who} ends again and again: {words}"),
+        BlockerKind::Image => format!("{who} cannot pull its image: {message}"),
+        BlockerKind::Container => format!("{who} cannot start: {message}"),
+        BlockerKind::NoMachine => format!("no machine takes {who}: {message}"),
+        BlockerKind::Crash => format!("the node of {who} ends again and again: {message}"),
     }
 }
 
 /// The reason in one word, and what to do.
-fn remedy(view: &View<'_>, worst: &Hindrance) -> (&'static str, String) {
+fn remedy(view: &View<'_>, worst: &Blocker) -> (&'static str, String) {
     let (name, namespace) = (view.name, namespace(view));
     let edit = format!("kubectl edit rqlitecluster {name} -n {namespace}");
-    let words = worst.words.as_str();
+    let message = worst.message.as_str();
     match worst.kind {
-        HindranceKind::Refused => refused(view, worst, &edit),
-        HindranceKind::NoClass => {
+        BlockerKind::Refused => refused(view, worst, &edit),
+        BlockerKind::NoClass => {
             let text = "Create the class (kubectl get storageclass lists what there is). It cannot be changed in an existing cluster: one that has no data \
                  yet is better deleted, with its claims, and created with another storage.storageClassName";
             ("StorageClassMissing", text.to_owned())
         }
-        HindranceKind::NoVolume => {
+        BlockerKind::NoVolume => {
             let text = format!(
                 "See kubectl describe pvc {} -n {namespace}; once its provisioner can make the volume, the pod starts by itself",
                 worst.object
             );
             ("VolumePending", text)
         }
-        HindranceKind::NoPullSecret => {
-            let first = words.split(',').next().unwrap_or(words).trim();
+        BlockerKind::NoPullSecret => {
+            let first = message.split(',').next().unwrap_or(message).trim();
             let text = format!(
                 "Create it: kubectl create secret docker-registry {first} -n {namespace} --docker-server=... --docker-username=... --docker-password=..., \
                  or correct spec.image.pullSecrets: {edit}"
             );
             ("PullSecretMissing", text)
         }
-        HindranceKind::Image => {
+        BlockerKind::Image => {
             let secrets = view.spec.image.as_ref().map(|i| &i.pull_secrets);
             let secrets: Vec<&str> = secrets
                 .into_iter()
@@ -133,14 +133,14 @@ fn remedy(view: &View<'_>, worst: &Hindrance) -> (&'static str, String) {
             );
             ("ImagePullFailed", text)
         }
-        HindranceKind::Container => container(worst, namespace, &edit),
-        HindranceKind::NoMachine => {
+        BlockerKind::Container => container(worst, namespace, &edit),
+        BlockerKind::NoMachine => {
             let text = format!(
                 "Make room, uncordon a machine, ask for less in spec.resources or loosen spec.scheduling: {edit}"
             );
             ("Unschedulable", text)
         }
-        HindranceKind::Crash => {
+        BlockerKind::Crash => {
             let text = format!(
                 "See kubectl logs --previous {} -c rqlited -n {namespace}; a flag in spec.config.extraArgs that the node does not know is corrected by {edit}",
                 worst.object
@@ -150,27 +150,27 @@ fn remedy(view: &View<'_>, worst: &Hindrance) -> (&'static str, String) {
     }
 }
 
-fn refused(view: &View<'_>, worst: &Hindrance, edit: &str) -> (&'static str, String) {
-    let (words, namespace) = (worst.words.as_str(), namespace(view));
+fn refused(view: &View<'_>, worst: &Blocker, edit: &str) -> (&'static str, String) {
+    let (message, namespace) = (worst.message.as_str(), namespace(view));
     let quota = format!("kubectl describe resourcequota -n {namespace}");
-    if words.contains("exceeded quota") {
+    if message.contains("exceeded quota") {
         let text = format!(
             "Raise the quota ({quota}), or ask for less in spec.replicas, spec.resources or spec.storage.size: {edit}"
         );
         ("QuotaExceeded", text)
-    } else if words.contains("failed quota") {
+    } else if message.contains("failed quota") {
         let text = format!(
             "The quota ({quota}) counts what the pods do not name: add it to spec.resources: {edit}"
         );
         ("QuotaExceeded", text)
-    } else if words.contains("serviceaccount") && words.contains("not found") {
+    } else if message.contains("serviceaccount") && message.contains("not found") {
         let account = view.spec.service_account_name.as_deref();
         let account = account.unwrap_or(view.name);
         let text = format!(
             "Create it: kubectl create serviceaccount {account} -n {namespace}, or correct spec.serviceAccountName: {edit}"
         );
         ("ServiceAccountMissing", text)
-    } else if words.contains("PriorityClass") {
+    } else if message.contains("PriorityClass") {
         let text = format!(
             "kubectl get priorityclass lists what there is; correct spec.scheduling.priorityClassName: {edit}"
         );
@@ -185,11 +185,11 @@ fn refused(view: &View<'_>, worst: &Hindrance, edit: &str) -> (&'static str, Str
 }
 
 /// A container that Kubernetes cannot make. What it names comes from `spec.config.extraEnv`.
-fn container(worst: &Hindrance, namespace: &str, edit: &str) -> (&'static str, String) {
-    let words = worst.words.to_lowercase();
-    let (reason, create) = if words.contains("secret") {
+fn container(worst: &Blocker, namespace: &str, edit: &str) -> (&'static str, String) {
+    let message = worst.message.to_lowercase();
+    let (reason, create) = if message.contains("secret") {
         ("SecretMissing", "secret generic")
-    } else if words.contains("configmap") {
+    } else if message.contains("configmap") {
         ("ConfigMapMissing", "configmap")
     } else {
         let text = format!(
@@ -198,8 +198,8 @@ fn container(worst: &Hindrance, namespace: &str, edit: &str) -> (&'static str, S
         );
         return ("ContainerRefused", text);
     };
-    let name = object_in(&worst.words).unwrap_or("NAME");
-    let verb = if words.contains("couldn't find key") {
+    let name = object_in(&worst.message).unwrap_or("NAME");
+    let verb = if message.contains("couldn't find key") {
         let kind = create.split(' ').next().unwrap_or(create);
         format!("Add the key to it: kubectl edit {kind} {name}")
     } else {
@@ -212,11 +212,11 @@ fn container(worst: &Hindrance, namespace: &str, edit: &str) -> (&'static str, S
 }
 
 /// The object that the kubelet names: `secret "x" not found`, or `couldn't find key k in Secret shop/x`.
-fn object_in(words: &str) -> Option<&str> {
-    if let Some((_, rest)) = words.split_once('"') {
+fn object_in(message: &str) -> Option<&str> {
+    if let Some((_, rest)) = message.split_once('"') {
         return rest.split_once('"').map(|(name, _)| name);
     }
-    let (_, name) = words.rsplit_once('/')?;
+    let (_, name) = message.rsplit_once('/')?;
     name.split_whitespace().next()
 }
 

@@ -8,7 +8,7 @@ use kube::ResourceExt;
 
 use super::pod;
 use crate::{
-    cluster::facts::observation::{Hindrance, HindranceKind},
+    cluster::facts::observation::{Blocker, BlockerKind},
     evidence::{IMAGE_REASONS, created, is_pending, last_seen},
     live::{Live, pods_of},
 };
@@ -28,18 +28,18 @@ const EVENT_SECONDS: i64 = 1200;
 const MAX_WORDS_CHARS: usize = 400;
 
 /// Everything that stands in the way of one cluster, at `now` in Unix seconds.
-pub(super) fn seen(live: &Live, now: i64) -> Vec<Hindrance> {
+pub(super) fn seen(live: &Live, now: i64) -> Vec<Blocker> {
     let sets = live.sets.iter().filter_map(|set| refusal(live, set, now));
     let claims = live.claims.iter().filter_map(|claim| volume(live, claim));
     let pods = live.pods.iter().filter_map(|pod| of_pod(live, pod));
     sets.chain(claims).chain(pods).collect()
 }
 
-fn hindrance(kind: HindranceKind, object: &str, words: &str) -> Hindrance {
-    Hindrance {
+fn blocker(kind: BlockerKind, object: &str, message: &str) -> Blocker {
+    Blocker {
         kind,
         object: object.to_owned(),
-        words: words.trim().chars().take(MAX_WORDS_CHARS).collect(),
+        message: message.trim().chars().take(MAX_WORDS_CHARS).collect(),
     }
 }
 
@@ -59,7 +59,7 @@ fn newest<'a>(
 }
 
 /// A StatefulSet that lacks pods because they, or their claims, are refused. An event from before its newest pod may be over.
-fn refusal(live: &Live, set: &StatefulSet, now: i64) -> Option<Hindrance> {
+fn refusal(live: &Live, set: &StatefulSet, now: i64) -> Option<Blocker> {
     let wanted = set.spec.as_ref().and_then(|spec| spec.replicas);
     let there = pods_of(live, set).count();
     if set.metadata.deletion_timestamp.is_some()
@@ -67,16 +67,18 @@ fn refusal(live: &Live, set: &StatefulSet, now: i64) -> Option<Hindrance> {
     {
         return None;
     }
-    let (words, event) = newest(live, set, "FailedCreate")?;
+    let (message, event) = newest(live, set, "FailedCreate")?;
     let newest_pod = pods_of(live, set).filter_map(|pod| created(&**pod)).max();
     let at = last_seen(event);
     let counts = newest_pod.is_none_or(|pod| at >= pod) && now - at < EVENT_SECONDS;
-    let words = words.split_once("failed error: ").map_or(words, |(_, w)| w);
-    counts.then(|| hindrance(HindranceKind::Refused, &set.name_any(), words))
+    let message = message
+        .split_once("failed error: ")
+        .map_or(message, |(_, w)| w);
+    counts.then(|| blocker(BlockerKind::Refused, &set.name_any(), message))
 }
 
 /// A claim that gets no volume.
-fn volume(live: &Live, claim: &PersistentVolumeClaim) -> Option<Hindrance> {
+fn volume(live: &Live, claim: &PersistentVolumeClaim) -> Option<Blocker> {
     if !is_pending(claim) {
         return None;
     }
@@ -95,28 +97,28 @@ fn volume(live: &Live, claim: &PersistentVolumeClaim) -> Option<Hindrance> {
         });
     if missing {
         let class = class.unwrap_or_default();
-        return Some(hindrance(HindranceKind::NoClass, &name, class));
+        return Some(blocker(BlockerKind::NoClass, &name, class));
     }
-    let (words, _) = newest(live, claim, "ProvisioningFailed")?;
-    Some(hindrance(HindranceKind::NoVolume, &name, words))
+    let (message, _) = newest(live, claim, "ProvisioningFailed")?;
+    Some(blocker(BlockerKind::NoVolume, &name, message))
 }
 
-fn of_pod(live: &Live, pod: &Pod) -> Option<Hindrance> {
+fn of_pod(live: &Live, pod: &Pod) -> Option<Blocker> {
     if pod.metadata.deletion_timestamp.is_some() {
         return None;
     }
     let status = pod.status.clone().unwrap_or_default();
     let name = pod.name_any();
-    if let Some(words) = unscheduled(&status) {
-        return Some(hindrance(HindranceKind::NoMachine, &name, &words));
+    if let Some(message) = unscheduled(&status) {
+        return Some(blocker(BlockerKind::NoMachine, &name, &message));
     }
-    let (kind, words) = pod::containers(&status).find_map(container)?;
+    let (kind, message) = pod::containers(&status).find_map(container)?;
     let secrets = newest(live, pod, "FailedToRetrieveImagePullSecret")
-        .filter(|_| kind == HindranceKind::Image)
+        .filter(|_| kind == BlockerKind::Image)
         .and_then(|(note, _)| between(note, '(', ')'));
     Some(match secrets {
-        Some(secrets) => hindrance(HindranceKind::NoPullSecret, &name, secrets),
-        None => hindrance(kind, &name, &words),
+        Some(secrets) => blocker(BlockerKind::NoPullSecret, &name, secrets),
+        None => blocker(kind, &name, &message),
     })
 }
 
@@ -133,22 +135,22 @@ fn between(text: &str, open: char, close: char) -> Option<&str> {
 }
 
 /// Why a container does not run.
-fn container(status: &ContainerStatus) -> Option<(HindranceKind, String)> {
+fn container(status: &ContainerStatus) -> Option<(BlockerKind, String)> {
     let waiting = status.state.as_ref()?.waiting.as_ref()?;
     let reason = waiting.reason.as_deref()?;
     if IMAGE_REASONS.contains(&reason) {
-        let words = pod::told(reason, waiting.message.as_deref());
-        return Some((HindranceKind::Image, format!("{}: {words}", status.image)));
+        let message = pod::told(reason, waiting.message.as_deref());
+        return Some((BlockerKind::Image, format!("{}: {message}", status.image)));
     }
     if CONTAINER_REASONS.contains(&reason) {
-        let words = waiting.message.clone();
-        let words = words.unwrap_or_else(|| reason.to_owned());
-        return Some((HindranceKind::Container, words));
+        let message = waiting.message.clone();
+        let message = message.unwrap_or_else(|| reason.to_owned());
+        return Some((BlockerKind::Container, message));
     }
     // The preparation that ends again and again says why by its report.
     if reason == "CrashLoopBackOff" && status.name == NODE {
         let last = status.last_state.as_ref()?.terminated.as_ref()?;
-        return Some((HindranceKind::Crash, pod::ended(last)));
+        return Some((BlockerKind::Crash, pod::ended(last)));
     }
     None
 }

@@ -13,7 +13,7 @@ use crate::cluster::{
     action::Action,
     facts::{
         observation::NodeStatus,
-        quorum::{Judgement, judge, may_lose, state_of},
+        quorum::{Assessment, assess, may_lose_writes, member_state},
         view::{View, seconds_between},
     },
 };
@@ -23,7 +23,7 @@ pub const PATIENCE_SECONDS: u64 = 30;
 
 /// What is to be said of a recovery that has not been admitted.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Considered {
+pub struct Admission {
     /// Its phase.
     pub phase: RecoveryPhase,
     /// What it waits for or why it is refused.
@@ -40,7 +40,7 @@ pub struct Considered {
     pub check: Option<Action>,
 }
 
-impl Considered {
+impl Admission {
     fn new(phase: RecoveryPhase, message: impl Into<String>) -> Self {
         Self {
             phase,
@@ -63,40 +63,40 @@ impl Considered {
 }
 
 /// A member's data as it was found.
-struct Found<'a> {
+struct UsableMember<'a> {
     member: &'a Member,
     node: &'a NodeStatus,
     last: LogPosition,
 }
 
 /// Judges a recovery as far as the present pass allows.
-pub fn consider(view: &View<'_>, recovery: &RqliteRecovery) -> Considered {
+pub fn check_admission(view: &View<'_>, recovery: &RqliteRecovery) -> Admission {
     if let Some(refused) = refused(view, recovery) {
         return refused;
     }
     let spec = &recovery.spec;
-    let judgement = judge(view, &spec.ignore_members);
+    let assessment = assess(view, &spec.ignore_members);
     let patience = || {
         let created = recovery.metadata.creation_timestamp.as_ref();
         created.is_some_and(|at| seconds_between(at, view.now()) < PATIENCE_SECONDS)
     };
     if let Some(contradiction) = given_up_but_alive(view, &spec.ignore_members) {
-        return Considered::rejected(contradiction);
+        return Admission::rejected(contradiction);
     }
-    if judgement.voters.is_empty() && patience() {
+    if assessment.voters.is_empty() && patience() {
         let text = "nothing is known of the voters yet: waits until one of them has answered";
-        return Considered::inspecting(text);
+        return Admission::inspecting(text);
     }
     let possible = match spec.mode {
-        RecoveryMode::SingleSurvivor => judgement.is_permanent(),
-        RecoveryMode::RewriteAddresses => judgement.voters.iter().all(|v| !v.is_lost()),
+        RecoveryMode::SingleSurvivor => assessment.is_permanent(),
+        RecoveryMode::RewriteAddresses => assessment.voters.iter().all(|v| !v.is_lost()),
     };
     if !possible {
-        let text = not_lost(&judgement, spec.mode);
+        let text = not_lost(&assessment, spec.mode);
         return if patience() {
-            Considered::inspecting(format!("{text} Looks again for {PATIENCE_SECONDS} s"))
+            Admission::inspecting(format!("{text} Looks again for {PATIENCE_SECONDS} s"))
         } else {
-            Considered::rejected(text)
+            Admission::rejected(text)
         };
     }
     let (found, mut candidates, missing) = inspect(view, spec);
@@ -105,69 +105,69 @@ pub fn consider(view: &View<'_>, recovery: &RqliteRecovery) -> Considered {
         false => Vec::new(),
     };
     candidates.extend(former.iter().map(usable));
-    let mut considered = if missing.is_empty() {
-        choose(view, recovery, &judgement, &found, &former)
+    let mut admission = if missing.is_empty() {
+        choose_survivor(view, recovery, &assessment, &found, &former)
     } else {
-        Considered::inspecting(format!(
+        Admission::inspecting(format!(
             "waits for the word of {}. If one of them is gone for good, create another RqliteRecovery that lists it in ignoreMembers",
             missing.join(", ")
         ))
     };
-    considered.candidates = candidates;
-    considered
+    admission.candidates = candidates;
+    admission
 }
 
 /// What rules a recovery out whatever its members say.
-fn refused(view: &View<'_>, recovery: &RqliteRecovery) -> Option<Considered> {
+fn refused(view: &View<'_>, recovery: &RqliteRecovery) -> Option<Admission> {
     let own = recovery.metadata.uid.as_deref();
     if !view.is_formed() {
         let text = "the cluster has not formed yet: there is nothing to recover";
-        return Some(Considered::rejected(text));
+        return Some(Admission::rejected(text));
     }
     if view.is_stopping() || view.spec.hibernated {
         let text = "the cluster is hibernated: set hibernated to false first, and see whether it comes back";
-        return Some(Considered::rejected(text));
+        return Some(Admission::rejected(text));
     }
     if let Some(record) = &view.status.recovery
         && view.operating(OperationType::Recover).is_some()
         && own != Some(record.uid.as_str())
     {
         let text = format!("another recovery, {}, is under way", record.name);
-        return Some(Considered::rejected(text));
+        return Some(Admission::rejected(text));
     }
     if !recovery.spec.dry_run
         && let Some(newer) = newer(view, recovery)
     {
-        return Some(Considered::rejected(format!("{newer} takes over")));
+        return Some(Admission::rejected(format!("{newer} takes over")));
     }
     if let Some(leader) = view.leader {
         let text = format!(
             "{} leads, seen by a quorum: nothing is to be recovered. A single lost member is replaced by memberReplacement",
             leader.name
         );
-        return Some(Considered::rejected(text));
+        return Some(Admission::rejected(text));
     }
     if view.operating(OperationType::Resize).is_some() || view.set(Pool::Voter).is_none() {
-        return Some(Considered::inspecting("waits for the StatefulSet"));
+        return Some(Admission::inspecting("waits for the StatefulSet"));
     }
     let sees = view.seen.pods.iter().find_map(|pod| {
-        let node = view.answer(&pod.name)?;
+        let node = view.node(&pod.name)?;
         let leader = node.leader.as_deref()?;
         let believed = view.is_ours(node) && leader != pod.name && may_lead(view, recovery, leader);
         believed.then(|| format!("{} sees {leader}", pod.name))
     });
     sees.map(|sees| {
-        Considered::inspecting(format!("{sees} as its leader: waits until that is settled"))
+        Admission::inspecting(format!("{sees} as its leader: waits until that is settled"))
     })
 }
 
 /// Could this node, which another one follows, really lead? A leader without a quorum goes on talking to its followers, but knows that it is none.
 fn may_lead(view: &View<'_>, recovery: &RqliteRecovery, name: &str) -> bool {
-    if let Some(node) = view.answer(name) {
+    if let Some(node) = view.node(name) {
         return node.is_leader;
     }
     let known = view.status.members.iter().find(|m| m.name == name);
-    let lost = known.is_some_and(|m| state_of(view, m).0 == MemberState::Lost);
+    let lost = known.is_some_and(|m| member_state(view, m).0 == MemberState::Lost);
     !lost && !recovery.spec.ignore_members.iter().any(|m| m == name)
 }
 
@@ -193,7 +193,7 @@ fn newer(view: &View<'_>, recovery: &RqliteRecovery) -> Option<String> {
 /// The user's word against Kubernetes' or the node's own.
 fn given_up_but_alive(view: &View<'_>, gone: &[String]) -> Option<String> {
     let alive = gone.iter().find(|name| {
-        view.answer(name).is_some_and(|node| view.is_ours(node))
+        view.node(name).is_some_and(|node| view.is_ours(node))
             || view.pod(name).is_some_and(|pod| pod.ready)
     })?;
     Some(format!(
@@ -201,19 +201,19 @@ fn given_up_but_alive(view: &View<'_>, gone: &[String]) -> Option<String> {
     ))
 }
 
-fn not_lost(judgement: &Judgement<'_>, mode: RecoveryMode) -> String {
-    let (all, possible) = (judgement.voters.len(), judgement.possible());
+fn not_lost(assessment: &Assessment<'_>, mode: RecoveryMode) -> String {
+    let (all, possible) = (assessment.voters.len(), assessment.possible());
     match mode {
         RecoveryMode::SingleSurvivor => format!(
             "{possible} of {all} voters may come back with their data and {} are enough: a quorum is not known to be lost ({}). Bring them back. If one is gone for good, \
              delete its claim (or the Node object of its machine), or list it in ignoreMembers of another RqliteRecovery.",
-            judgement.needed(),
-            judgement.told()
+            assessment.needed(),
+            assessment.describe()
         ),
         RecoveryMode::RewriteAddresses => format!(
             "mode RewriteAddresses needs all voters, and {} of {all} are lost ({}): use mode SingleSurvivor.",
             all - possible,
-            judgement.told()
+            assessment.describe()
         ),
     }
 }
@@ -222,11 +222,11 @@ fn not_lost(judgement: &Judgement<'_>, mode: RecoveryMode) -> String {
 fn inspect<'a>(
     view: &View<'a>,
     spec: &operator_api::RqliteRecoverySpec,
-) -> (Vec<Found<'a>>, Vec<Candidate>, Vec<String>) {
+) -> (Vec<UsableMember<'a>>, Vec<Candidate>, Vec<String>) {
     let (mut found, mut candidates, mut missing) = (Vec::new(), Vec::new(), Vec::new());
     let members = view.status.members.iter();
     for member in members.filter(|m| m.role != Role::Absent) {
-        let (state, reason) = state_of(view, member);
+        let (state, reason) = member_state(view, member);
         let ignored = spec.ignore_members.contains(&member.name);
         let unusable = |reason: String| Candidate {
             member: member.name.clone(),
@@ -238,10 +238,10 @@ fn inspect<'a>(
             candidates.push(unusable(reason.unwrap_or_default()));
             continue;
         }
-        match view.answer(&member.name) {
+        match view.node(&member.name) {
             Some(node) => {
                 let last = position(node);
-                let one = Found { member, node, last };
+                let one = UsableMember { member, node, last };
                 let fault = fault(view, &member.name, node);
                 candidates.push(Candidate {
                     reason: fault.clone(),
@@ -253,7 +253,9 @@ fn inspect<'a>(
             }
             None if ignored => candidates.push(unusable("ignored".to_owned())),
             // It is in no quorum, and nobody starts it.
-            None if is_put_away(view, member) => candidates.push(unusable(start_it(view, member))),
+            None if is_scaled_away(view, member) => {
+                candidates.push(unusable(start_it(view, member)))
+            }
             None => {
                 missing.push(member.name.clone());
                 candidates.push(unusable(reason.unwrap_or_default()));
@@ -263,7 +265,7 @@ fn inspect<'a>(
     (found, candidates, missing)
 }
 
-fn usable(one: &Found<'_>) -> Candidate {
+fn usable(one: &UsableMember<'_>) -> Candidate {
     Candidate {
         member: one.member.name.clone(),
         last_log: Some(one.last),
@@ -273,14 +275,14 @@ fn usable(one: &Found<'_>) -> Candidate {
 }
 
 /// Whoever runs with data of this history and is not in the configuration on record: it has left, or came back unseen.
-fn former<'a>(view: &View<'a>) -> Vec<Found<'a>> {
+fn former<'a>(view: &View<'a>) -> Vec<UsableMember<'a>> {
     let members = view.status.members.iter();
     let absent = members.filter(|m| m.role == Role::Absent);
     let found = absent.filter_map(|member| {
-        let node = view.answer(&member.name)?;
+        let node = view.node(&member.name)?;
         let has_data = node.cluster_id.is_some() && !node.config.is_empty() && view.is_ours(node);
         let sound = has_data && fault(view, &member.name, node).is_none();
-        sound.then(|| Found {
+        sound.then(|| UsableMember {
             member,
             node,
             last: position(node),
@@ -290,7 +292,7 @@ fn former<'a>(view: &View<'a>) -> Vec<Found<'a>> {
 }
 
 /// A read replica that the spec does not ask for any more and that has no pod. Nobody starts it.
-fn is_put_away(view: &View<'_>, member: &Member) -> bool {
+fn is_scaled_away(view: &View<'_>, member: &Member) -> bool {
     let ordinal = names::ordinal(&view.set_name(Pool::Read), &member.name);
     let surplus = ordinal.is_some_and(|o| view.wanted_readers().is_some_and(|wanted| o >= wanted));
     surplus && view.pod(&member.name).is_none()
@@ -305,10 +307,10 @@ fn start_it(view: &View<'_>, member: &Member) -> String {
 }
 
 /// The last hope: a read replica that was put away, with its volume.
-fn put_away<'a>(view: &View<'a>) -> Option<&'a Member> {
+fn scaled_away<'a>(view: &View<'a>) -> Option<&'a Member> {
     let members = view.status.members.iter();
-    let mut members = members.filter(|m| m.role != Role::Absent && is_put_away(view, m));
-    members.find(|m| state_of(view, m).0 != MemberState::Lost)
+    let mut members = members.filter(|m| m.role != Role::Absent && is_scaled_away(view, m));
+    members.find(|m| member_state(view, m).0 != MemberState::Lost)
 }
 
 fn position(node: &NodeStatus) -> LogPosition {
@@ -333,23 +335,23 @@ fn fault(view: &View<'_>, name: &str, node: &NodeStatus) -> Option<String> {
 }
 
 /// The survivor: the newest last entry by term, then index; ties go to who has applied more, then to the lower name.
-fn newest<'f, 'a>(found: &'f [Found<'a>], pool: Pool) -> Option<&'f Found<'a>> {
+fn newest<'f, 'a>(found: &'f [UsableMember<'a>], pool: Pool) -> Option<&'f UsableMember<'a>> {
     let of_pool = found.iter().filter(|f| f.member.pool == pool);
     of_pool.max_by(|a, b| {
-        let key = |f: &Found<'_>| (f.last, f.node.applied_index);
+        let key = |f: &UsableMember<'_>| (f.last, f.node.applied_index);
         key(a)
             .cmp(&key(b))
             .then_with(|| b.member.name.cmp(&a.member.name))
     })
 }
 
-fn choose(
+fn choose_survivor(
     view: &View<'_>,
     recovery: &RqliteRecovery,
-    judgement: &Judgement<'_>,
-    found: &[Found<'_>],
-    former: &[Found<'_>],
-) -> Considered {
+    assessment: &Assessment<'_>,
+    found: &[UsableMember<'_>],
+    former: &[UsableMember<'_>],
+) -> Admission {
     let spec = &recovery.spec;
     let mut all = found.iter().chain(former);
     let (voter, reader) = (newest(found, Pool::Voter), newest(found, Pool::Read));
@@ -357,14 +359,14 @@ fn choose(
         Some(name) => match all.find(|f| f.member.name == *name) {
             Some(named) => named,
             None => {
-                return Considered::rejected(format!(
+                return Admission::rejected(format!(
                     "{name} cannot be the survivor: see status.candidates"
                 ));
             }
         },
         None => match (voter, reader) {
             (Some(voter), Some(reader)) if reader.last > voter.last => {
-                return name_one(format!(
+                return needs_named_survivor(format!(
                     "the read replica {} has a newer log (index {}, term {}) than the newest voter {} (index {}, term {})",
                     reader.member.name,
                     reader.last.index,
@@ -376,41 +378,41 @@ fn choose(
             }
             (Some(voter), _) => voter,
             (None, Some(reader)) => {
-                return name_one(format!(
+                return needs_named_survivor(format!(
                     "no voter is left, but the read replica {} is (index {}, term {})",
                     reader.member.name, reader.last.index, reader.last.term
                 ));
             }
-            (None, None) => return last_hope(view, former),
+            (None, None) => return fallback(view, former),
         },
     };
-    let mut considered = weigh(view, recovery, judgement, found, survivor);
-    considered.chosen = Some(survivor.member.name.clone());
-    considered
+    let mut admission = check_data_loss(view, recovery, assessment, found, survivor);
+    admission.chosen = Some(survivor.member.name.clone());
+    admission
 }
 
 /// No member that runs has usable data.
-fn last_hope(view: &View<'_>, former: &[Found<'_>]) -> Considered {
-    if let Some(member) = put_away(view) {
-        return Considered::inspecting(format!(
+fn fallback(view: &View<'_>, former: &[UsableMember<'_>]) -> Admission {
+    if let Some(member) = scaled_away(view) {
+        return Admission::inspecting(format!(
             "no member that runs has usable data, but {} may have some. {}",
             member.name,
             start_it(view, member)
         ));
     }
     match former.iter().max_by_key(|f| f.last) {
-        Some(best) => name_one(format!(
+        Some(best) => needs_named_survivor(format!(
             "no member is left with usable data, but {} has some (index {}, term {}); it has left the configuration, or came back to it unseen",
             best.member.name, best.last.index, best.last.term
         )),
-        None => Considered::rejected(
+        None => Admission::rejected(
             "no member is left with usable data: create a new cluster and load a backup into it",
         ),
     }
 }
 
-fn name_one(text: String) -> Considered {
-    Considered::new(
+fn needs_named_survivor(text: String) -> Admission {
+    Admission::new(
         RecoveryPhase::AwaitingApproval,
         format!(
             "{text}: a person has to choose. Create another RqliteRecovery that names the survivor"
@@ -419,18 +421,18 @@ fn name_one(text: String) -> Considered {
 }
 
 /// What would be lost, and whether that was agreed to.
-fn weigh(
+fn check_data_loss(
     view: &View<'_>,
     recovery: &RqliteRecovery,
-    judgement: &Judgement<'_>,
-    found: &[Found<'_>],
-    survivor: &Found<'_>,
-) -> Considered {
+    assessment: &Assessment<'_>,
+    found: &[UsableMember<'_>],
+    survivor: &UsableMember<'_>,
+) -> Admission {
     let spec = &recovery.spec;
     let name = &survivor.member.name;
     let checked = view.seen.checks.get(name);
     if checked.is_none_or(|c| c.raft_id != survivor.node.raft_id) {
-        let mut waits = Considered::inspecting(format!("checks the database of {name}"));
+        let mut waits = Admission::inspecting(format!("checks the database of {name}"));
         waits.check = Some(Action::CheckMember {
             name: name.clone(),
             raft_id: survivor.node.raft_id.clone(),
@@ -438,16 +440,16 @@ fn weigh(
         return waits;
     }
     // Whoever has not voted yet has acknowledged nothing, whatever pool it is of.
-    let voted = |f: &&Found<'_>| {
-        judgement
+    let voted = |f: &&UsableMember<'_>| {
+        assessment
             .voters
             .iter()
             .any(|v| v.member.name == f.member.name)
     };
-    let (all, left) = (judgement.voters.len(), found.iter().filter(voted).count());
+    let (all, left) = (assessment.voters.len(), found.iter().filter(voted).count());
     let rewrite = spec.mode == RecoveryMode::RewriteAddresses;
     let best = found.iter().map(|f| f.last).max().unwrap_or(survivor.last);
-    let known = view.seen.nodes.keys().filter_map(|n| view.answer(n));
+    let known = view.seen.nodes.keys().filter_map(|n| view.node(n));
     let known = known
         .filter(|n| view.is_ours(n))
         .map(|n| n.commit_index)
@@ -462,7 +464,7 @@ fn weigh(
             .saturating_sub(survivor.last.index)
             .max(0)
     };
-    let loses = !rewrite && (possibly > 0 || may_lose(all, left) || survivor.last < best);
+    let loses = !rewrite && (possibly > 0 || may_lose_writes(all, left) || survivor.last < best);
     let said = format!(
         "{name}, whose log ends at index {} of term {}; highest commit index seen: {commit}; entries that are known to be missing: {possibly}; {}",
         survivor.last.index,
@@ -473,31 +475,31 @@ fn weigh(
             "no acknowledged write can be lost".to_owned()
         }
     );
-    let mut considered = if spec.dry_run {
-        Considered::new(
+    let mut admission = if spec.dry_run {
+        Admission::new(
             RecoveryPhase::Succeeded,
             format!("dry run, nothing was touched: would recover from {said}"),
         )
     } else if loses && !spec.accept_data_loss {
-        Considered::new(
+        Admission::new(
             RecoveryPhase::AwaitingApproval,
             format!(
                 "would recover from {said}. To go on, create another RqliteRecovery with acceptDataLoss: true"
             ),
         )
     } else {
-        let mut admitted = Considered::new(RecoveryPhase::Fencing, format!("recovers from {said}"));
+        let mut admitted = Admission::new(RecoveryPhase::Fencing, format!("recovers from {said}"));
         admitted.record = Some(Box::new(record(view, recovery, survivor, possibly)));
         admitted
     };
-    considered.possibly_lost_entries = Some(possibly);
-    considered
+    admission.possibly_lost_entries = Some(possibly);
+    admission
 }
 
 fn record(
     view: &View<'_>,
     recovery: &RqliteRecovery,
-    survivor: &Found<'_>,
+    survivor: &UsableMember<'_>,
     possibly_lost_entries: i64,
 ) -> RecoveryRecord {
     let uid = recovery.metadata.uid.clone().unwrap_or_default();

@@ -6,7 +6,7 @@ use operator_api::{
 };
 use serde::Serialize;
 
-use super::{consider::consider, record::is_open};
+use super::{admission::check_admission, record::is_open};
 use crate::cluster::facts::view::View;
 
 /// Condition of a recovery: it has ended.
@@ -14,7 +14,7 @@ const COMPLETE: &str = "Complete";
 
 /// A status to write.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Told {
+pub struct StatusUpdate {
     /// The RqliteRecovery.
     pub name: String,
     /// Its uid: not for another of the same name.
@@ -24,13 +24,17 @@ pub struct Told {
 }
 
 /// The statuses that are not what they should be. `next`: the cluster's status as it is about to be written.
-pub fn told(view: &View<'_>, next: &RqliteClusterStatus, message: Option<&str>) -> Vec<Told> {
+pub fn status_updates(
+    view: &View<'_>,
+    next: &RqliteClusterStatus,
+    message: Option<&str>,
+) -> Vec<StatusUpdate> {
     let all = view.seen.recoveries.iter();
     let all = all.filter_map(|recovery| {
         let now = recovery.status.clone().unwrap_or_default();
         let mut status = of(view, next, recovery, message)?;
         complete(view, recovery, &mut status);
-        (status != now).then(|| Told {
+        (status != now).then(|| StatusUpdate {
             name: recovery.metadata.name.clone().unwrap_or_default(),
             uid: recovery.metadata.uid.clone().unwrap_or_default(),
             status: Box::new(status),
@@ -63,18 +67,18 @@ fn of(
         status.message = Some("the quorum was lost again before all members were back: see the RqliteRecovery after this one".to_owned());
         return Some(status);
     }
-    let considered = consider(view, recovery);
-    enter(view, &mut status, considered.phase);
-    status.message = Some(considered.message);
-    if !considered.candidates.is_empty() {
-        status.candidates = considered.candidates;
+    let admission = check_admission(view, recovery);
+    enter(view, &mut status, admission.phase);
+    status.message = Some(admission.message);
+    if !admission.candidates.is_empty() {
+        status.candidates = admission.candidates;
     }
-    status.survivor = considered.chosen.or(status.survivor);
-    status.possibly_lost_entries = considered
+    status.survivor = admission.chosen.or(status.survivor);
+    status.possibly_lost_entries = admission
         .possibly_lost_entries
         .or(status.possibly_lost_entries);
     // Not admitted in this pass after all: something else was more urgent.
-    if considered.phase == RecoveryPhase::Fencing {
+    if admission.phase == RecoveryPhase::Fencing {
         enter(view, &mut status, RecoveryPhase::Inspecting);
     }
     Some(status)

@@ -57,7 +57,7 @@ fn arcs<T: serde::de::DeserializeOwned>(values: Vec<Value>) -> Vec<Arc<T>> {
 }
 
 impl World {
-    fn look(self) -> Vec<(HindranceKind, String, String)> {
+    fn look(self) -> Vec<(BlockerKind, String, String)> {
         let classes = self.classes.clone().unwrap_or_default();
         let live = Live {
             sets: arcs(self.sets),
@@ -75,15 +75,15 @@ impl World {
             ..Live::default()
         };
         let found = seen(&live, NOW).into_iter();
-        found.map(|h| (h.kind, h.object, h.words)).collect()
+        found.map(|h| (h.kind, h.object, h.message)).collect()
     }
 }
 
 #[test]
 fn refused_pods() {
     let note = "create Pod demo-1 in StatefulSet demo failed error: pods \"demo-1\" is forbidden: exceeded quota: q";
-    let words = "pods \"demo-1\" is forbidden: exceeded quota: q";
-    let refused = Some((HindranceKind::Refused, "demo".to_owned(), words.to_owned()));
+    let message = "pods \"demo-1\" is forbidden: exceeded quota: q";
+    let refused = Some((BlockerKind::Refused, "demo".to_owned(), message.to_owned()));
     let cases = [
         ("2026-01-01T00:06:00Z", 2, "set", refused.clone()),
         // Of the same second as the newest pod.
@@ -122,13 +122,13 @@ fn claims_without_a_volume() {
     let standard = Some(vec![("standard", true)]);
     let no_class = |class: &str| {
         Some((
-            HindranceKind::NoClass,
+            BlockerKind::NoClass,
             "data-demo-0".to_owned(),
             class.to_owned(),
         ))
     };
     let no_volume = Some((
-        HindranceKind::NoVolume,
+        BlockerKind::NoVolume,
         "data-demo-0".to_owned(),
         "no room".to_owned(),
     ));
@@ -187,11 +187,11 @@ fn pods_that_do_not_run() {
         ),
         (
             container("prepare", waiting("ErrImagePull", "not found"), json!({})),
-            Some((HindranceKind::Image, "x:1: ErrImagePull: not found")),
+            Some((BlockerKind::Image, "x:1: ErrImagePull: not found")),
         ),
         (
             container("prepare", waiting("InvalidImageName", ""), json!({})),
-            Some((HindranceKind::Image, "x:1: InvalidImageName")),
+            Some((BlockerKind::Image, "x:1: InvalidImageName")),
         ),
         (
             container(
@@ -199,15 +199,15 @@ fn pods_that_do_not_run() {
                 waiting("CreateContainerConfigError", "secret \"s\" not found"),
                 json!({}),
             ),
-            Some((HindranceKind::Container, "secret \"s\" not found")),
+            Some((BlockerKind::Container, "secret \"s\" not found")),
         ),
         (
             unschedulable,
-            Some((HindranceKind::NoMachine, "0/3 nodes are available")),
+            Some((BlockerKind::NoMachine, "0/3 nodes are available")),
         ),
         (
             crash,
-            Some((HindranceKind::Crash, "Error (exit code 2): unknown flag")),
+            Some((BlockerKind::Crash, "Error (exit code 2): unknown flag")),
         ),
         (prepare, None),
     ];
@@ -216,7 +216,8 @@ fn pods_that_do_not_run() {
             pods: vec![pod("demo-0", status.clone())],
             ..World::default()
         };
-        let expected = expected.map(|(kind, words)| (kind, "demo-0".to_owned(), words.to_owned()));
+        let expected =
+            expected.map(|(kind, message)| (kind, "demo-0".to_owned(), message.to_owned()));
         assert_eq!(world.look().pop(), expected, "{status}");
     }
 }
@@ -238,7 +239,7 @@ fn a_pull_secret_that_is_missing() {
         ..World::default()
     };
     let expected = (
-        HindranceKind::NoPullSecret,
+        BlockerKind::NoPullSecret,
         "demo-0".to_owned(),
         "creds, more".to_owned(),
     );
