@@ -2,7 +2,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use regex_lite::Regex;
+use regex::Regex;
 
 /// What `--help` prints.
 pub const USAGE: &str = "\

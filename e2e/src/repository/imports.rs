@@ -48,6 +48,39 @@ pub fn imports(repository: &Repository) -> Imports {
     found
 }
 
+/// The names and paths in a file's code outside of tests, its `use` items among them, or in one function of
+/// it. A path begins where its `use` item begins: behind `use tokio::time;` the path `time::sleep` is
+/// `tokio::time::sleep`.
+///
+/// Empty if there is no such function.
+#[must_use]
+pub fn paths(source: &Source, function: Option<&str>) -> BTreeSet<String> {
+    let whole = Module::read(source, Vec::new());
+    let part = function.map(|name| {
+        let mut module = Module::new(source, Vec::new());
+        product_items(&source.syntax)
+            .filter(|item| name_of(item).is_some_and(|n| n == name))
+            .for_each(|item| module.add(item));
+        module
+    });
+    let part = part.as_ref().unwrap_or(&whole);
+    let expanded = |path: &[String]| {
+        let alias = path.first().and_then(|first| whole.used.get(first));
+        match (alias, path.split_first()) {
+            (Some(used), Some((_, rest))) => [&used.path, rest].concat().join("::"),
+            _ => path.join("::"),
+        }
+    };
+    let uses = part.used.values().chain(&part.globs);
+    let uses = uses.map(|used| used.path.join("::"));
+    let inline = part.inline.iter().map(|path| expanded(path));
+    let names = part
+        .names
+        .iter()
+        .map(|name| expanded(std::slice::from_ref(name)));
+    uses.chain(inline).chain(names).collect()
+}
+
 /// The crate that a file is compiled in, and the path of its module there.
 fn place(source: &Source, has_library: impl Fn(&str) -> bool) -> Option<(String, Vec<String>)> {
     let (directory, below) = source.in_crate()?;
@@ -89,8 +122,8 @@ struct Module<'a> {
 }
 
 impl<'a> Module<'a> {
-    fn read(source: &'a Source, path: Vec<String>) -> Self {
-        let mut module = Self {
+    fn new(source: &'a Source, path: Vec<String>) -> Self {
+        Self {
             file: &source.path,
             path,
             defined: BTreeSet::new(),
@@ -98,7 +131,11 @@ impl<'a> Module<'a> {
             globs: Vec::new(),
             inline: BTreeSet::new(),
             names: BTreeSet::new(),
-        };
+        }
+    }
+
+    fn read(source: &'a Source, path: Vec<String>) -> Self {
+        let mut module = Self::new(source, path);
         for item in product_items(&source.syntax) {
             module.add(item);
         }

@@ -5,7 +5,8 @@
 //! lower layers, never one of its own layer or above. A section for a directory inside (`[node/src/raft]`)
 //! orders that module's children; the parent file `raft.rs` is free there. `from -> to: reason` allows one
 //! import between files in spite of the order.
-use std::collections::BTreeMap;
+//! `circle FILE FILE: reason` allows these files to need each other.
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context, Result, bail};
 
@@ -18,13 +19,15 @@ pub struct Layers {
     sections: BTreeMap<String, BTreeMap<String, usize>>,
     /// Allowed imports with their reasons.
     allowed: BTreeMap<(String, String), String>,
+    /// Allowed circles of imports.
+    circles: Vec<BTreeSet<String>>,
 }
 
 impl Layers {
     /// Reads the list; `#` begins a comment.
     ///
     /// # Errors
-    /// When a line is none of the three kinds, a module is listed twice or an exception has no reason.
+    /// When a line is none of these kinds, a module is listed twice or an exception has no reason.
     pub fn parse(text: &str) -> Result<Self> {
         let mut layers = Self::default();
         let mut section: Option<(String, usize)> = None;
@@ -36,6 +39,12 @@ impl Layers {
             if let Some(name) = line.strip_prefix('[').and_then(|l| l.strip_suffix(']')) {
                 layers.sections.insert(name.to_owned(), BTreeMap::new());
                 section = Some((name.to_owned(), 0));
+            } else if let Some(rest) = line.strip_prefix("circle ") {
+                let (files, _) = rest
+                    .split_once(": ")
+                    .with_context(|| format!("{line:?} gives no reason"))?;
+                let files = files.split_whitespace().map(str::to_owned);
+                layers.circles.push(files.collect());
             } else if let Some((from, rest)) = line.split_once(" -> ") {
                 let (to, reason) = rest
                     .split_once(": ")
@@ -65,6 +74,12 @@ impl Layers {
     #[must_use]
     pub fn allows(&self, from: &str, to: &str) -> bool {
         self.allowed.contains_key(&(from.to_owned(), to.to_owned()))
+    }
+
+    /// The circles that the list allows.
+    #[must_use]
+    pub fn circles(&self) -> &[BTreeSet<String>] {
+        &self.circles
     }
 
     /// Exceptions that no import needs.

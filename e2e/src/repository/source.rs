@@ -9,21 +9,6 @@ use std::{
 use anyhow::{Context, Result};
 use syn::{Attribute, File, Item};
 
-/// Crates of the workspace, longest path first where one directory lies in another.
-const CRATES: [&str; 11] = [
-    "node/api",
-    "node/contract",
-    "node/db",
-    "node/shell",
-    "node",
-    "operator/api",
-    "operator/plugin",
-    "operator",
-    "e2e/kubernetes",
-    "e2e/operator",
-    "e2e",
-];
-
 /// What a file is part of.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Area {
@@ -57,18 +42,8 @@ impl Source {
     /// Directory of its crate and its path below that crate's `src`; `None` for test targets and examples.
     #[must_use]
     pub fn in_crate(&self) -> Option<(&str, &str)> {
-        let directory = crate_of(&self.path)?;
-        let below = self.path.get(directory.len()..)?.strip_prefix("/src/")?;
-        Some((directory, below))
+        self.path.split_once("/src/")
     }
-}
-
-fn crate_of(path: &str) -> Option<&'static str> {
-    let holds = |directory: &&str| {
-        path.strip_prefix(*directory)
-            .is_some_and(|rest| rest.starts_with('/'))
-    };
-    CRATES.into_iter().find(holds)
 }
 
 /// All Rust files of a checkout, sorted by path.

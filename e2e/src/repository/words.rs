@@ -1,8 +1,12 @@
 //! Words that the project does not use (`e2e/words.txt`) and where they are used all the same.
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::Path,
+};
 
 use anyhow::{Context, Result, bail};
-use regex_lite::{Regex, RegexBuilder};
+use regex::{Regex, RegexBuilder};
 
 use super::{
     items::test_names,
@@ -43,6 +47,8 @@ enum Places {
     Names,
     /// Comments, strings and documents.
     Text,
+    /// Comments and strings of Rust files alone.
+    Code,
     /// Everywhere.
     All,
 }
@@ -57,10 +63,10 @@ pub struct Words {
 }
 
 impl Words {
-    /// Reads the list: `name|text|word PATTERN: instead` or `except PATTERN: reason`, `#` begins a comment. A
-    /// pattern is a regular expression without regard to case, for whole words of text or of a name: `bell`
-    /// hits `StopBell` and `bell_rope`. A pattern with a capital letter regards case: `Ask` hits the type,
-    /// not the function `ask`. `[n]` before `:` tolerates n hits.
+    /// Reads the list: `name|text|code|word PATTERN: instead` or `except PATTERN: reason`, `#` begins a
+    /// comment. A pattern is a regular expression without regard to case, for whole words of text or of a
+    /// name: `bell` hits `StopBell` and `bell_rope`. A pattern with a capital letter regards case: `Ask` hits
+    /// the type, not the function `ask`. `[n]` before `:` tolerates n hits.
     ///
     /// # Errors
     /// When a line has another form.
@@ -87,6 +93,7 @@ impl Words {
             let places = match kind {
                 "name" => Places::Names,
                 "text" => Places::Text,
+                "code" => Places::Code,
                 "word" => Places::All,
                 "except" => {
                     words.except.push(pattern);
@@ -123,20 +130,24 @@ impl Words {
     fn in_source(&self, source: &Source, hits: &mut BTreeMap<usize, Vec<String>>) {
         // Test names are sentences and may use any word.
         let tests = test_names(source);
+        let mut clean: BTreeSet<&str> = BTreeSet::new();
         let stem = source.path.rsplit('/').next().unwrap_or_default();
         self.search(Places::Names, &split(stem), &source.path, 1, hits);
         for part in parts(&source.text) {
             let is_name = part.kind == Kind::Name;
-            if is_name && tests.contains(part.text) {
+            if is_name && (tests.contains(part.text) || clean.contains(part.text)) {
                 continue;
             }
-            let text = if is_name {
-                split(part.text)
+            let (places, text) = if is_name {
+                (Places::Names, split(part.text))
             } else {
-                self.cleaned(part.text)
+                (Places::Code, part.text.to_owned())
             };
-            let places = if is_name { Places::Names } else { Places::Text };
-            self.search(places, &text, &source.path, part.line, hits);
+            let text = self.cleaned(&text);
+            let number = self.search(places, &text, &source.path, part.line, hits);
+            if is_name && number == 0 {
+                clean.insert(part.text);
+            }
         }
     }
 
@@ -180,17 +191,24 @@ impl Words {
         file: &str,
         line: usize,
         hits: &mut BTreeMap<usize, Vec<String>>,
-    ) {
+    ) -> usize {
+        let mut number = 0;
         for (index, banned) in self.banned.iter().enumerate() {
-            if banned.places != Places::All && banned.places != places {
+            let is_searched = match banned.places {
+                Places::All => true,
+                Places::Text => places != Places::Names,
+                other => other == places,
+            };
+            if !is_searched {
                 continue;
             }
             for _ in banned.pattern.find_iter(text) {
-                hits.entry(index)
-                    .or_default()
-                    .push(format!("{file}:{line}"));
+                let place = format!("{file}:{line}");
+                hits.entry(index).or_default().push(place);
+                number += 1;
             }
         }
+        number
     }
 }
 

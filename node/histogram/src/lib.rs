@@ -129,14 +129,23 @@ fn middle_of(bucket: usize) -> u64 {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "each field is the percentile of its name")]
 pub struct PercentileStats {
+    /// Number of samples.
     pub samples: u64,
+    /// 0.1st percentile.
     pub p0_1: u64,
+    /// 1st percentile.
     pub p1: u64,
+    /// 5th percentile.
     pub p5: u64,
+    /// 10th percentile.
     pub p10: u64,
+    /// Median.
     pub p50: u64,
+    /// 90th percentile.
     pub p90: u64,
+    /// 99th percentile.
     pub p99: u64,
+    /// 99.9th percentile.
     pub p99_9: u64,
 }
 

@@ -1,0 +1,38 @@
+//! Documents name what exists, and nobody uses a word that the list bans.
+use e2e::repository::{root, words::Words};
+
+use super::{complain, complain_beyond, repository, text};
+
+#[test]
+fn the_map_names_what_exists() {
+    let mut wrong = Vec::new();
+    for document in ["ARCHITECTURE.md"] {
+        for word in text(document).split('`').skip(1).step_by(2) {
+            let is_path = word.contains('/') && !word.contains([' ', '<', '{', '*', ':']);
+            if is_path && !root().join(word).exists() {
+                wrong.push(format!("{document} names {word}, which does not exist"));
+            }
+        }
+    }
+    complain(&wrong);
+}
+
+#[test]
+fn banned_words_are_not_used() {
+    let words = Words::parse(&text("e2e/words.txt")).expect("a list of words");
+    let mut wrong = Vec::new();
+    for (index, places) in words.hits(&repository()).expect("readable documents") {
+        let banned = words.banned.get(index).expect("an entry of the list");
+        if places.len() > banned.allowance {
+            wrong.push(format!(
+                "{} is used {} times, {} are tolerated; write instead: {}\n  {}",
+                banned.word,
+                places.len(),
+                banned.allowance,
+                banned.instead,
+                places.join("\n  ")
+            ));
+        }
+    }
+    complain_beyond(45, &wrong);
+}
