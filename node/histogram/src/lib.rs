@@ -127,7 +127,6 @@ fn middle_of(bucket: usize) -> u64 {
 
 /// Percentiles of a histogram: the value that so many percent of all values do not exceed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "each field is the percentile of its name")]
 pub struct PercentileStats {
     /// Number of samples.
     pub samples: u64,
