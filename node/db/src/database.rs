@@ -20,7 +20,7 @@ use crate::{
     files::{
         layout::Files,
         main_file::{MainFile, Pinned},
-        space::Room,
+        space::DiskWait,
     },
     readers::{
         self,
@@ -36,7 +36,7 @@ use crate::{
     },
     writer::{
         Command, Progress, Writer, load,
-        replace::{self, Look},
+        replace::{self, CheckDepth},
     },
 };
 
@@ -87,8 +87,8 @@ impl Database {
         connection::keep_temporary_files_in(&files.dir)
             .map_err(|error| OpenError::Sqlite(message(&error)))?;
         let main = MainFile::new(base);
-        let room = Arc::new(Room::new(&files.dir));
-        let mut progress = Progress::new(Arc::clone(&room));
+        let disk_wait = Arc::new(DiskWait::new(&files.dir));
+        let mut progress = Progress::new(Arc::clone(&disk_wait));
         progress.meters.slow = options.slow_statement;
         let progress = Arc::new(progress);
         let slots = options.readers.max(1);
@@ -282,13 +282,13 @@ impl Database {
     /// room.
     #[must_use]
     pub fn waiting(&self) -> Option<String> {
-        self.0.progress.meters.room.waiting()
+        self.0.progress.meters.disk_wait.waiting()
     }
 
     /// Ends whatever runs on the writer's thread, as far as SQLite can be stopped. What was being applied is undone and gives
     /// [`Fatal`]; the caller's log brings it again. Only before [`Database::close`].
     pub fn interrupt(&self) {
-        self.0.progress.meters.room.interrupt();
+        self.0.progress.meters.disk_wait.interrupt();
     }
 
     /// Pages of the database after the last applied run, and the size of a page.
@@ -304,7 +304,7 @@ impl Database {
     /// Says what is wrong with it. Blocks for about as long as it takes to read the file once for each of its indexes: call it from a
     /// blocking thread.
     pub fn validate_file(path: &Path) -> Result<(), String> {
-        replace::validate(path, Look::Whole).map_err(replace::Unfit::text)
+        replace::validate(path, CheckDepth::Buffered).map_err(replace::InvalidFile::text)
     }
 
     /// Checks that a file is a script that [`crate::LoadContent::Script`] may carry: every node holds one statement of it in memory.

@@ -26,7 +26,7 @@ use crate::{
     files::{
         layout::Files,
         main_file::MainFile,
-        space::{self, Room},
+        space::{self, DiskWait},
         wal_file::FRAME_HEADER_BYTES,
     },
     readers::state::Readers,
@@ -84,10 +84,10 @@ impl Progress {
         }
     }
 
-    pub(crate) fn new(room: Arc<Room>) -> Self {
+    pub(crate) fn new(disk_wait: Arc<DiskWait>) -> Self {
         Self {
             meters: Meters {
-                room,
+                disk_wait,
                 ..Meters::default()
             },
             ..Self::default()
@@ -123,7 +123,7 @@ pub(crate) struct Writer {
     pub(crate) meta: Bytes,
     pub(crate) load: Option<CollectedLoad>,
     /// The main file as SQLite opened it, and the names of both files, are durable.
-    pub(crate) grounded: bool,
+    pub(crate) main_synced: bool,
     failed: Option<Fatal>,
     #[cfg(test)]
     pub(crate) crash_at: Option<&'static str>,
@@ -149,7 +149,7 @@ impl Writer {
             applied: None,
             meta: base.meta.into(),
             load: None,
-            grounded: false,
+            main_synced: false,
             failed: None,
             #[cfg(test)]
             crash_at: None,
@@ -206,7 +206,7 @@ impl Writer {
         }
         let result = act(self);
         if let Err(fatal) = &result {
-            if self.progress.meters.room.is_stopping() {
+            if self.progress.meters.disk_wait.is_stopping() {
                 tracing::info!(
                     "what was being applied is given up, the log brings it again: {fatal}"
                 );
@@ -337,7 +337,7 @@ impl Writer {
 
     pub(crate) fn open_session(&mut self) -> Result<(), rusqlite::Error> {
         let meters = self.progress.meters.clone();
-        self.grounded = false;
+        self.main_synced = false;
         let session = Session::open(&self.files.main, self.foreign_keys, meters)?;
         let page_bytes: i64 = session
             .conn

@@ -15,7 +15,7 @@ use crate::{
     database::inner::Inner,
     dump,
     files::{layout, pin_copy},
-    readers::{asked::Cancellation, control::Reason, gate::Visit},
+    readers::{asked::Cancellation, control::StopReason, gate::ReadPermit},
     sqlite::{connection::open_plain, error::message},
     types::BackupFormat,
     writer::replace::{JournalMode, set_journal_mode},
@@ -34,7 +34,7 @@ pub(crate) fn write(
         inner,
         to,
         watched,
-        visit: inner.readers.apart("(backup)", watched),
+        permit: inner.readers.detached("(backup)", watched),
     };
     let made = match format {
         BackupFormat::Binary => job.copy(to, JournalMode::Wal),
@@ -44,14 +44,14 @@ pub(crate) fn write(
     };
     made.map_err(|text| {
         let _ = fs::remove_file(to);
-        ended(&job.visit).unwrap_or(text)
+        ended(&job.permit).unwrap_or(text)
     })
 }
 
 /// Why it ended before its time, for the client.
-fn ended(visit: &Visit) -> Option<String> {
-    visit.is_cancelled().then(|| match visit.reason() {
-        Reason::Writer | Reason::None => INTERRUPTED.to_owned(),
+fn ended(permit: &ReadPermit) -> Option<String> {
+    permit.is_cancelled().then(|| match permit.reason() {
+        StopReason::Writer | StopReason::None => INTERRUPTED.to_owned(),
         reason => reason.text().replace("query", "backup"),
     })
 }
@@ -60,7 +60,7 @@ fn ended(visit: &Visit) -> Option<String> {
 struct Temporary(PathBuf);
 
 impl Temporary {
-    fn beside(path: &Path) -> Self {
+    fn unscheduled(path: &Path) -> Self {
         Self(with_ending(path, "-copy"))
     }
 }
@@ -87,7 +87,7 @@ struct Job<'a> {
     inner: &'a Inner,
     to: &'a Path,
     watched: &'a Cancellation,
-    visit: Visit,
+    permit: ReadPermit,
 }
 
 impl Job<'_> {
@@ -106,10 +106,10 @@ impl Job<'_> {
     fn take(&self, to: &Path) -> io::Result<()> {
         let files = &self.inner.files;
         let dir = to.parent().unwrap_or(to);
-        let is_wanted = || !self.visit.is_cancelled();
+        let is_wanted = || !self.permit.is_cancelled();
         let mut copy = File::create(to)?;
         let (pin, wal) = self.inner.main.hold(&files.main, &files.wal)?;
-        layout::check_room(dir, pin.len_bytes()? + wal.metadata()?.len())?;
+        layout::check_space(dir, pin.len_bytes()? + wal.metadata()?.len())?;
         let main = |piece: &mut [u8], at| pin.read_at(piece, at);
         pin_copy::copy(main, None, &mut copy, dir, is_wanted)?;
         // What is committed by now. Frames that come while it is read are left out; if the WAL begins anew meanwhile, all of it was in the
@@ -124,10 +124,10 @@ impl Job<'_> {
     fn vacuum(&self) -> Result<(), String> {
         layout::remove(self.to).map_err(|error| error.to_string())?;
         let name = self.to.to_str().ok_or("the path is not UTF-8")?;
-        let whole = Temporary::beside(self.to);
+        let whole = Temporary::unscheduled(self.to);
         self.copy(&whole.0, JournalMode::Delete)?;
         let room =
-            layout::len(&whole.0).and_then(|len| layout::check_room(&self.inner.files.dir, len));
+            layout::len(&whole.0).and_then(|len| layout::check_space(&self.inner.files.dir, len));
         room.map_err(|error| error.to_string())?;
         let conn = self.open(&whole.0)?;
         conn.execute("VACUUM INTO ?", [name])
@@ -138,28 +138,28 @@ impl Job<'_> {
 
     fn sql(&self, tables: &[String]) -> Result<(), String> {
         let files = &self.inner.files;
-        let whole = Temporary::beside(self.to);
+        let whole = Temporary::unscheduled(self.to);
         let room = layout::len(&files.main)
             .and_then(|len| Ok(len + layout::len(&files.wal)?))
             // The text takes room, too, about as much.
-            .and_then(|len| layout::check_room(&files.dir, len * 2));
+            .and_then(|len| layout::check_space(&files.dir, len * 2));
         if room.is_ok() {
             self.copy(&whole.0, JournalMode::Delete)?;
             return dump_to(&self.open(&whole.0)?, tables, self.to);
         }
         // Without room for a copy it is read where it lies. Checkpoints wait meanwhile.
-        let visit = self.inner.readers.visit("(backup)", self.watched)?;
+        let permit = self.inner.readers.permit("(backup)", self.watched)?;
         let conn = self.open(&files.main)?;
         let written = dump_to(&conn, tables, self.to);
         // The connection goes before the visit ends.
-        drop((conn, visit));
+        drop((conn, permit));
         written
     }
 
     /// A connection that ends its statement when nobody waits for it any more.
     fn open(&self, path: &Path) -> Result<Connection, String> {
         let mut conn = open_plain(path).map_err(|error| message(&error))?;
-        self.visit
+        self.permit
             .watch(&mut conn)
             .map_err(|error| message(&error))?;
         Ok(conn)
@@ -198,7 +198,7 @@ fn dump_to(conn: &Connection, tables: &[String], to: &Path) -> Result<(), String
     let dir = to.parent().unwrap_or(to).to_owned();
     let mut out = BufWriter::with_capacity(
         1 << 16,
-        WatchesRoom {
+        SpaceCheckedFile {
             file,
             dir,
             since: 0,
@@ -209,19 +209,19 @@ fn dump_to(conn: &Connection, tables: &[String], to: &Path) -> Result<(), String
 }
 
 /// A file that stops growing before its disk is full.
-struct WatchesRoom {
+struct SpaceCheckedFile {
     file: File,
     dir: PathBuf,
     /// Bytes since it was looked last.
     since: u64,
 }
 
-impl io::Write for WatchesRoom {
+impl io::Write for SpaceCheckedFile {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.since += bytes.len() as u64;
-        if self.since >= pin_copy::LOOK_BYTES {
+        if self.since >= pin_copy::SPACE_CHECK_BYTES {
             self.since = 0;
-            layout::check_room(&self.dir, 0)?;
+            layout::check_space(&self.dir, 0)?;
         }
         self.file.write(bytes)
     }

@@ -53,20 +53,20 @@ impl Inner {
     }
 
     pub(super) fn close(&self) {
-        let room = &self.progress.meters.room;
-        room.stop();
+        let disk_wait = &self.progress.meters.disk_wait;
+        disk_wait.stop();
         self.readers.stop();
         let deadline = Instant::now() + GRACE;
         // A full queue, or a statement that does not end.
         while let Err(TrySendError::Full(_)) = self.commands.try_send(Command::Close) {
             if Instant::now() > deadline {
-                room.interrupt();
+                disk_wait.interrupt();
             }
             thread::sleep(PAUSE);
         }
         while !self.writer_has_ended() {
             if Instant::now() > deadline {
-                room.interrupt();
+                disk_wait.interrupt();
             }
             thread::sleep(PAUSE);
         }

@@ -45,7 +45,7 @@ pub(crate) fn status(inner: &Inner) -> Value {
 
 /// A pause or a replacement must not make status wait, so a busy room leaves these fields out.
 fn read_from_database(inner: &Inner) -> Option<Map<String, Value>> {
-    let _visit = inner.readers.try_visit()?;
+    let _visit = inner.readers.try_acquire()?;
     let conn = open_plain(&inner.files.main).ok()?;
     let pages = pragma(&conn, "page_count")?;
     let db_size = pages * pragma(&conn, "page_size")?;

@@ -24,7 +24,7 @@ pub(crate) struct Files {
     /// A whole file that is about to replace the main file.
     pub(crate) replacement: PathBuf,
     /// A copy of the main file for those who send it. It loses its name as soon as it is open.
-    pub(crate) aside: PathBuf,
+    pub(crate) pin_copy: PathBuf,
 }
 
 impl Files {
@@ -40,7 +40,7 @@ impl Files {
             snapshot: file("incoming-snapshot.part"),
             load: file("incoming-load.part"),
             replacement: file("replacement.sqlite"),
-            aside: file("aside.sqlite"),
+            pin_copy: file("aside.sqlite"),
         }
     }
 
@@ -82,7 +82,7 @@ pub(crate) fn spare_bytes(dir: &Path) -> u64 {
 }
 
 /// Is there room for a file of so many bytes?
-pub(crate) fn check_room(dir: &Path, bytes: u64) -> io::Result<()> {
+pub(crate) fn check_space(dir: &Path, bytes: u64) -> io::Result<()> {
     let spare = spare_bytes(dir);
     if spare > bytes {
         return Ok(());

@@ -71,7 +71,7 @@ pub struct PinGuard {
 }
 
 /// The main file being copied aside. It is pinned meanwhile.
-pub(crate) struct Aside {
+pub(crate) struct PinCopy {
     pin: PinGuard,
     generation: u64,
     pub(crate) len_bytes: u64,
@@ -204,7 +204,7 @@ impl MainFile {
     }
 
     /// Begins to copy the main file aside for those who send it; `None` if nobody does, or that is under way.
-    pub(crate) fn begin_aside(self: &Arc<Self>, path: &Path) -> io::Result<Option<Aside>> {
+    pub(crate) fn begin_copy(self: &Arc<Self>, path: &Path) -> io::Result<Option<PinCopy>> {
         let mut state = self.lock();
         let lasts = |pin: &Pin| pin.in_place && pin.position.is_some();
         if state.changing || state.copying || !state.pins.values().any(lasts) {
@@ -213,7 +213,7 @@ impl MainFile {
         let pin = self.enter(&mut state, path, None)?;
         state.copying = true;
         let len_bytes = state.base.main_len;
-        Ok(Some(Aside {
+        Ok(Some(PinCopy {
             pin,
             generation: state.generation,
             len_bytes,
@@ -221,14 +221,14 @@ impl MainFile {
     }
 }
 
-impl Aside {
+impl PinCopy {
     /// Reads from the main file as it was.
     pub(crate) fn read_at(&self, piece: &mut [u8], offset: u64) -> io::Result<usize> {
         self.pin.read_at(piece, offset)
     }
 
     /// The copy is whole: whoever pins the main file reads the copy from now on.
-    pub(crate) fn take_over(self, copy: File) {
+    pub(crate) fn take_exceeded(self, copy: File) {
         let mut state = self.pin.main.lock();
         let copy = Arc::new(copy);
         let stands_for_it = state.generation == self.generation;
@@ -241,7 +241,7 @@ impl Aside {
     }
 }
 
-impl Drop for Aside {
+impl Drop for PinCopy {
     fn drop(&mut self) {
         self.pin.main.lock().copying = false;
     }
@@ -306,13 +306,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (path, copy) = (dir.path().join("main"), dir.path().join("copy"));
         let main = main_file(dir.path());
-        assert!(main.begin_aside(&path).unwrap().is_none(), "nobody pins it");
+        assert!(main.begin_copy(&path).unwrap().is_none(), "nobody pins it");
         let pins = [main.pin(&path).unwrap(), main.pin(&path).unwrap()];
-        let aside = main.begin_aside(&path).unwrap().unwrap();
-        assert!(main.begin_aside(&path).unwrap().is_none(), "under way");
+        let pin_copy = main.begin_copy(&path).unwrap().unwrap();
+        assert!(main.begin_copy(&path).unwrap().is_none(), "under way");
         assert!(!main.begin_change());
         std::fs::copy(&path, &copy).unwrap();
-        aside.take_over(File::open(&copy).unwrap());
+        pin_copy.take_exceeded(File::open(&copy).unwrap());
         assert!(main.begin_change());
         main.end_change(None);
         std::fs::write(&path, b"new").unwrap();
@@ -332,9 +332,9 @@ mod tests {
         let path = dir.path().join("main");
         let main = main_file(dir.path());
         let pinned = main.pin(&path).unwrap();
-        drop(main.begin_aside(&path).unwrap().unwrap());
+        drop(main.begin_copy(&path).unwrap().unwrap());
         assert!(!main.begin_change());
-        let aside = main.begin_aside(&path).unwrap().unwrap();
+        let pin_copy = main.begin_copy(&path).unwrap().unwrap();
         // Replaced meanwhile: the pin holds the old file, and a new one is of another.
         main.begin_replacement();
         std::fs::rename(&path, dir.path().join("gone")).unwrap();
@@ -342,7 +342,7 @@ mod tests {
         main.end_change(None);
         let next = main.pin(&path).unwrap();
         std::fs::write(dir.path().join("copy"), b"???").unwrap();
-        aside.take_over(File::open(dir.path().join("copy")).unwrap());
+        pin_copy.take_exceeded(File::open(dir.path().join("copy")).unwrap());
         assert_eq!(
             (read(&pinned), read(&next)),
             (b"old".to_vec(), b"new".to_vec())

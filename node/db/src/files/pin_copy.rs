@@ -12,7 +12,7 @@ use crate::files::{layout, main_file::MainFile};
 /// Bytes read and written at a time.
 const PIECE_BYTES: usize = 1 << 20;
 /// After so many bytes it is looked again whether there is room.
-pub(crate) const LOOK_BYTES: u64 = 16 << 20;
+pub(crate) const SPACE_CHECK_BYTES: u64 = 16 << 20;
 
 /// Copies `len_bytes` (all, if `None`) as `read_at` gives them. Stops when the disk of `dir` runs out of spare room, or nobody
 /// wants it any more.
@@ -44,9 +44,9 @@ pub(crate) fn copy(
         };
         to.write_all(part)?;
         at += got as u64;
-        if at - looked >= LOOK_BYTES {
+        if at - looked >= SPACE_CHECK_BYTES {
             looked = at;
-            layout::check_room(dir, 0)?;
+            layout::check_space(dir, 0)?;
         }
     }
 }
@@ -54,20 +54,20 @@ pub(crate) fn copy(
 /// Has the pins of the main file read a copy of it soon, if there is room for one. `temporary` is where it is made, without a name once it is
 /// open: it goes with its last reader.
 pub(crate) fn move_pins(main: &Arc<MainFile>, path: &Path, temporary: PathBuf, dir: PathBuf) {
-    let aside = match main.begin_aside(path) {
-        Ok(Some(aside)) => aside,
+    let pin_copy = match main.begin_copy(path) {
+        Ok(Some(pin_copy)) => pin_copy,
         Ok(None) => return,
         Err(error) => {
             return tracing::warn!(%error, "cannot open the main file to copy it aside");
         }
     };
-    if let Err(error) = layout::check_room(&dir, aside.len_bytes) {
+    if let Err(error) = layout::check_space(&dir, pin_copy.len_bytes) {
         return tracing::warn!(%error, "a snapshot is being sent for long, and there is no room to copy it aside: checkpoints wait for it");
     }
     let started = thread::Builder::new()
         .name("db-aside".to_owned())
         .spawn(move || {
-            let len_bytes = aside.len_bytes;
+            let len_bytes = pin_copy.len_bytes;
             let copied = || {
                 let mut file = OpenOptions::new()
                     .read(true)
@@ -77,7 +77,7 @@ pub(crate) fn move_pins(main: &Arc<MainFile>, path: &Path, temporary: PathBuf, d
                     .open(&temporary)?;
                 layout::remove(&temporary)?;
                 copy(
-                    |piece, at| aside.read_at(piece, at),
+                    |piece, at| pin_copy.read_at(piece, at),
                     Some(len_bytes),
                     &mut file,
                     &dir,
@@ -87,7 +87,7 @@ pub(crate) fn move_pins(main: &Arc<MainFile>, path: &Path, temporary: PathBuf, d
             };
             match copied() {
                 Ok(file) => {
-                    aside.take_over(file);
+                    pin_copy.take_exceeded(file);
                     tracing::info!(bytes = len_bytes, "a snapshot that is being sent was copied aside, so that checkpoints go on");
                 }
                 Err(error) => tracing::warn!(%error, "cannot copy the main file aside: checkpoints wait for a snapshot that is being sent"),

@@ -11,9 +11,9 @@ use std::{
 use crate::types::Fatal;
 
 /// How often the file system is asked for what is free.
-const LOOK_INTERVAL: Duration = Duration::from_millis(if cfg!(test) { 1 } else { 500 });
+const POLL_INTERVAL: Duration = Duration::from_millis(if cfg!(test) { 1 } else { 500 });
 /// After so long what failed is tried again in any case: others may use the same disk, and a quota is not seen as free bytes.
-const TRY_AGAIN: Duration = Duration::from_secs(60);
+const RETRY_LIMIT: Duration = Duration::from_secs(60);
 /// Beside what the failed transaction took, so much must be free before it is tried again.
 const MARGIN_BYTES: u64 = 4 << 20;
 /// The database leaves so many bytes of the disk to the log, or a thirty-second part of a small disk.
@@ -32,7 +32,7 @@ pub(crate) fn has(dir: &Path, bytes: u64) -> bool {
 
 /// Shared by the writer and whoever asks or stops it.
 #[derive(Debug, Default)]
-pub(crate) struct Room {
+pub(crate) struct DiskWait {
     dir: PathBuf,
     /// Why nothing is applied now.
     waiting: Mutex<Option<String>>,
@@ -40,10 +40,10 @@ pub(crate) struct Room {
     /// The node is stopping: nothing is waited for any more.
     stopping: AtomicBool,
     /// The node cannot wait: a running statement ends, whatever it is.
-    hurried: AtomicBool,
+    interrupted: AtomicBool,
 }
 
-impl Room {
+impl DiskWait {
     pub(crate) fn new(dir: &Path) -> Self {
         Self {
             dir: dir.to_owned(),
@@ -65,12 +65,12 @@ impl Room {
 
     /// Ends waits and running statements.
     pub(crate) fn interrupt(&self) {
-        self.hurried.store(true, Relaxed);
+        self.interrupted.store(true, Relaxed);
         self.stop();
     }
 
-    pub(crate) fn is_hurried(&self) -> bool {
-        self.hurried.load(Relaxed)
+    pub(crate) fn is_interrupted(&self) -> bool {
+        self.interrupted.load(Relaxed)
     }
 
     pub(crate) fn is_stopping(&self) -> bool {
@@ -111,10 +111,10 @@ impl Room {
             crate::disk_faults::end_full();
             waiting = self
                 .changed
-                .wait_timeout(waiting, LOOK_INTERVAL)
+                .wait_timeout(waiting, POLL_INTERVAL)
                 .unwrap_or_else(PoisonError::into_inner)
                 .0;
-            if has(&self.dir, needed) || started.elapsed() > TRY_AGAIN {
+            if has(&self.dir, needed) || started.elapsed() > RETRY_LIMIT {
                 return Ok(());
             }
         }
@@ -130,7 +130,7 @@ mod tests {
     #[test]
     fn a_wait_ends_with_room_or_with_the_node() {
         let dir = tempfile::TempDir::new().unwrap();
-        let room = Arc::new(Room::new(dir.path()));
+        let room = Arc::new(DiskWait::new(dir.path()));
         assert!(room.wait(0).is_ok(), "there is room");
         assert!(room.waiting().unwrap().contains("is full"));
         room.found();
@@ -143,6 +143,6 @@ mod tests {
         room.stop();
         let ended = thread.join().unwrap();
         assert!(ended.unwrap_err().0.contains("stops"));
-        assert!(!room.is_hurried());
+        assert!(!room.is_interrupted());
     }
 }

@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 use crate::{
     entry::Outcome,
     readers::{
-        control::{Control, EndsWithDrop, Reason},
+        control::{Control, StopOnDrop, StopReason},
         parts::ReadOutput,
     },
     types::Origin,
@@ -21,7 +21,7 @@ use crate::{
 #[derive(Debug)]
 pub struct PendingRead {
     pub(super) receiver: oneshot::Receiver<ReadOutput>,
-    pub(super) ends: Option<EndsWithDrop>,
+    pub(super) ends: Option<StopOnDrop>,
 }
 
 impl Future for PendingRead {
@@ -109,6 +109,6 @@ impl Cancellation {
 
 impl Drop for CancelGuard {
     fn drop(&mut self) {
-        self.0.stop(Reason::Gone);
+        self.0.stop(StopReason::ClientGone);
     }
 }

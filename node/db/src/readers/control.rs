@@ -15,38 +15,38 @@ const STEPS_BETWEEN_CHECKS: u32 = 1000;
 /// Why a read was ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-pub(crate) enum Reason {
+pub(crate) enum StopReason {
     /// Nothing ended it.
     None = 0,
     /// Its deadline has passed.
     Timeout,
     /// It takes too long for its caller's thread.
-    Budget,
+    InlineBudget,
     /// The writer needs the room.
     Writer,
     /// Nobody waits for the result.
-    Gone,
+    ClientGone,
     /// An administrator.
     Killed,
     /// The database is being closed.
     Closing,
     /// No place for another long read.
-    Crowded,
+    TooManyLongReads,
     /// Its client takes nothing of the result.
     Stalled,
 }
 
-impl Reason {
+impl StopReason {
     fn of(number: u8) -> Self {
         [
             Self::None,
             Self::Timeout,
-            Self::Budget,
+            Self::InlineBudget,
             Self::Writer,
-            Self::Gone,
+            Self::ClientGone,
             Self::Killed,
             Self::Closing,
-            Self::Crowded,
+            Self::TooManyLongReads,
             Self::Stalled,
         ]
         .into_iter()
@@ -58,14 +58,14 @@ impl Reason {
     pub(crate) fn text(self) -> &'static str {
         match self {
             Self::Writer => "query interrupted to free the database file",
-            Self::Gone => "query ended because its client went away",
+            Self::ClientGone => "query ended because its client went away",
             Self::Killed => "query ended by an administrator",
             Self::Closing => "query ended because the node is stopping",
-            Self::Crowded => {
+            Self::TooManyLongReads => {
                 "too many long reads are running; try again later, or raise -db-max-ro-conns"
             }
             Self::Stalled => "query ended because its client took nothing of the result for 30s",
-            Self::None | Self::Timeout | Self::Budget => "query timeout",
+            Self::None | Self::Timeout | Self::InlineBudget => "query timeout",
         }
     }
 }
@@ -95,7 +95,7 @@ impl Control {
             epoch: Instant::now(),
             deadline: AtomicI64::new(NEVER),
             turn_ends: AtomicI64::new(NEVER),
-            stop: AtomicU8::new(Reason::None as u8),
+            stop: AtomicU8::new(StopReason::None as u8),
             checks: AtomicU32::new(u32::MAX),
             statement: AtomicU32::new(0),
             turn: Condvar::new(),
@@ -133,7 +133,7 @@ impl Control {
         let checks = self.checks.load(Relaxed);
         if checks != u32::MAX {
             if checks == 0 {
-                self.stop(Reason::Budget);
+                self.stop(StopReason::InlineBudget);
                 return true;
             }
             self.checks.store(checks - 1, Relaxed);
@@ -151,30 +151,30 @@ impl Control {
         let late = self.has_passed(&self.deadline);
         if late {
             // Whatever ended the read before is the stronger reason and stays.
-            let (none, timeout) = (Reason::None as u8, Reason::Timeout as u8);
+            let (none, timeout) = (StopReason::None as u8, StopReason::Timeout as u8);
             let _ = self.stop.compare_exchange(none, timeout, Relaxed, Relaxed);
         }
         late
     }
 
     /// Ends the read at its next check.
-    pub(crate) fn stop(&self, reason: Reason) {
+    pub(crate) fn stop(&self, reason: StopReason) {
         self.stop.store(reason as u8, Relaxed);
     }
 
     /// The read is over; the next one begins afresh.
     pub(crate) fn clear(&self) {
-        self.stop.store(Reason::None as u8, Relaxed);
+        self.stop.store(StopReason::None as u8, Relaxed);
     }
 
     /// What ended the read.
-    pub(crate) fn reason(&self) -> Reason {
-        Reason::of(self.stop.load(Relaxed))
+    pub(crate) fn reason(&self) -> StopReason {
+        StopReason::of(self.stop.load(Relaxed))
     }
 
     /// Whether anything ended the read.
     pub(crate) fn is_stopped(&self) -> bool {
-        self.stop.load(Relaxed) != Reason::None as u8
+        self.stop.load(Relaxed) != StopReason::None as u8
     }
 
     /// Why, for the client.
@@ -196,12 +196,12 @@ impl Control {
     /// Makes `conn` ask this control now and then.
     pub(crate) fn watch(self: &Arc<Self>, conn: &mut Connection) -> rusqlite::Result<()> {
         let control = Arc::clone(self);
-        ask(conn, move || control.must_stop())
+        install_progress_handler(conn, move || control.must_stop())
     }
 }
 
 /// Makes `conn` ask now and then whether its statement has to end.
-pub(crate) fn ask(
+pub(crate) fn install_progress_handler(
     conn: &mut Connection,
     must_stop: impl FnMut() -> bool + Send + 'static,
 ) -> rusqlite::Result<()> {
@@ -211,13 +211,13 @@ pub(crate) fn ask(
 /// Can stop a running read.
 pub(crate) trait StopReads: Send + Sync {
     /// Ends the read that `control` belongs to, if it is running.
-    fn stop_read(&self, control: &Arc<Control>, reason: Reason);
+    fn stop_read(&self, control: &Arc<Control>, reason: StopReason);
 }
 
 /// Ends a read when it is dropped before the read has ended.
-pub(crate) struct EndsWithDrop(Option<(Arc<Control>, Weak<dyn StopReads>)>);
+pub(crate) struct StopOnDrop(Option<(Arc<Control>, Weak<dyn StopReads>)>);
 
-impl EndsWithDrop {
+impl StopOnDrop {
     pub(crate) fn new(control: Arc<Control>, readers: Weak<dyn StopReads>) -> Self {
         Self(Some((control, readers)))
     }
@@ -228,18 +228,18 @@ impl EndsWithDrop {
     }
 }
 
-impl std::fmt::Debug for EndsWithDrop {
+impl std::fmt::Debug for StopOnDrop {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("EndsWithDrop")
     }
 }
 
-impl Drop for EndsWithDrop {
+impl Drop for StopOnDrop {
     fn drop(&mut self) {
         if let Some((control, readers)) = self.0.take() {
-            control.stop(Reason::Gone);
+            control.stop(StopReason::ClientGone);
             if let Some(readers) = readers.upgrade() {
-                readers.stop_read(&control, Reason::Gone);
+                readers.stop_read(&control, StopReason::ClientGone);
             }
         }
     }
@@ -252,17 +252,17 @@ mod tests {
     #[test]
     fn every_reason_survives_its_number() {
         for reason in [
-            Reason::None,
-            Reason::Timeout,
-            Reason::Budget,
-            Reason::Writer,
-            Reason::Gone,
-            Reason::Killed,
-            Reason::Closing,
-            Reason::Crowded,
-            Reason::Stalled,
+            StopReason::None,
+            StopReason::Timeout,
+            StopReason::InlineBudget,
+            StopReason::Writer,
+            StopReason::ClientGone,
+            StopReason::Killed,
+            StopReason::Closing,
+            StopReason::TooManyLongReads,
+            StopReason::Stalled,
         ] {
-            assert_eq!(Reason::of(reason as u8), reason);
+            assert_eq!(StopReason::of(reason as u8), reason);
         }
     }
 
@@ -270,11 +270,11 @@ mod tests {
     fn a_deadline_does_not_hide_a_stronger_reason() {
         let control = Control::new();
         control.arm(Some(Instant::now()), None);
-        control.stop(Reason::Writer);
+        control.stop(StopReason::Writer);
         assert!(control.is_late());
-        assert_eq!(control.reason(), Reason::Writer);
+        assert_eq!(control.reason(), StopReason::Writer);
         control.clear();
         assert!(control.must_stop());
-        assert_eq!(control.reason(), Reason::Timeout);
+        assert_eq!(control.reason(), StopReason::Timeout);
     }
 }

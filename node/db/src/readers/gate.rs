@@ -8,9 +8,9 @@ use rusqlite::Connection;
 
 use super::{
     asked::Cancellation,
-    control::{Control, Reason},
+    control::{Control, StopReason},
     lanes::Lane,
-    state::{Entry, Phase, REPEAT, Readers, State, What, lock, wait},
+    state::{ActiveRead, Activity, Phase, REPEAT, Readers, State, lock, wait},
 };
 
 /// For reads to notice that they have to end for a checkpoint.
@@ -20,11 +20,11 @@ const CLOSE_LIMIT: Duration = Duration::from_secs(3);
 
 impl Readers {
     /// Enters the room for a longer read with a connection of one's own, such as a backup. Blocks while it is closed.
-    pub(crate) fn visit(
+    pub(crate) fn permit(
         self: &Arc<Self>,
         what: &'static str,
         watched: &Cancellation,
-    ) -> Result<Visit, String> {
+    ) -> Result<ReadPermit, String> {
         let mut state = lock(&self.state);
         while matches!(state.phase, Phase::Paused | Phase::Closing) {
             state = self
@@ -32,14 +32,18 @@ impl Readers {
                 .wait(state)
                 .unwrap_or_else(PoisonError::into_inner);
         }
-        self.admit(state, What::Other(what), watched)
+        self.admit(state, Activity::Other(what), watched)
             .ok_or_else(|| "the database is closed".to_owned())
     }
 
     /// Something long with a copy of its own: it can be listed and ended, and nobody waits for it.
-    pub(crate) fn apart(self: &Arc<Self>, what: &'static str, watched: &Cancellation) -> Visit {
-        let id = lock(&self.state).enter(beside(What::Other(what), watched, true));
-        Visit {
+    pub(crate) fn detached(
+        self: &Arc<Self>,
+        what: &'static str,
+        watched: &Cancellation,
+    ) -> ReadPermit {
+        let id = lock(&self.state).enter(unscheduled(Activity::Other(what), watched, true));
+        ReadPermit {
             readers: Arc::clone(self),
             id,
             control: Arc::clone(&watched.control),
@@ -47,30 +51,34 @@ impl Readers {
     }
 
     /// The same without waiting: `None` while the room is closed.
-    pub(crate) fn try_visit(self: &Arc<Self>) -> Option<Visit> {
-        self.admit(lock(&self.state), What::Unlisted, &Cancellation::default())
+    pub(crate) fn try_acquire(self: &Arc<Self>) -> Option<ReadPermit> {
+        self.admit(
+            lock(&self.state),
+            Activity::Unlisted,
+            &Cancellation::default(),
+        )
     }
 
-    /// As [`Readers::visit`], without waiting.
-    pub(crate) fn try_visit_as(
+    /// As [`Readers::permit`], without waiting.
+    pub(crate) fn try_acquire_as(
         self: &Arc<Self>,
         what: &'static str,
         watched: &Cancellation,
-    ) -> Option<Visit> {
-        self.admit(lock(&self.state), What::Other(what), watched)
+    ) -> Option<ReadPermit> {
+        self.admit(lock(&self.state), Activity::Other(what), watched)
     }
 
     fn admit(
         self: &Arc<Self>,
         mut state: MutexGuard<'_, State>,
-        what: What,
+        what: Activity,
         watched: &Cancellation,
-    ) -> Option<Visit> {
+    ) -> Option<ReadPermit> {
         if state.phase != Phase::Open {
             return None;
         }
-        let id = state.enter(beside(what, watched, false));
-        Some(Visit {
+        let id = state.enter(unscheduled(what, watched, false));
+        Some(ReadPermit {
             readers: Arc::clone(self),
             id,
             control: Arc::clone(&watched.control),
@@ -109,11 +117,11 @@ impl Readers {
         drop(state);
         self.work.notify_all();
         self.quiet.notify_all();
-        self.see_to_jobs(lock(&self.state));
+        self.dispatch(lock(&self.state));
     }
 
     /// Stops new reads, gives running ones `grace` and ends the rest, but no backups. `false` (and the room open again) if some are left.
-    pub(crate) fn evict(&self, grace: Duration) -> bool {
+    pub(crate) fn drain_or_end(&self, grace: Duration) -> bool {
         let deadline = Instant::now() + grace;
         let mut state = lock(&self.state);
         state.phase = Phase::Paused;
@@ -124,20 +132,20 @@ impl Readers {
                 return false;
             }
             if !late.is_zero() {
-                self.stop_all(&state, |entry| matches!(entry.what, What::Read(_)));
+                self.stop_all(&state, |entry| matches!(entry.what, Activity::Read(_)));
             }
             state = wait(&self.quiet, state, REPEAT);
         }
         true
     }
 
-    fn stop_all(&self, state: &State, ends: impl Fn(&Entry) -> bool) {
+    fn stop_all(&self, state: &State, ends: impl Fn(&ActiveRead) -> bool) {
         for entry in state.running.values().filter(|entry| ends(entry)) {
-            entry.stop(Reason::Writer);
+            entry.stop(StopReason::Writer);
         }
         for (since, (control, _)) in state.inline.iter().zip(&self.inline) {
             if since.is_some() {
-                control.stop(Reason::Writer);
+                control.stop(StopReason::Writer);
             }
         }
     }
@@ -150,7 +158,7 @@ impl Readers {
         self.work.notify_all();
         while state.connected > 0 || !state.is_quiet() {
             if Instant::now() >= deadline {
-                self.stop_all(&state, |entry| !entry.apart);
+                self.stop_all(&state, |entry| !entry.detached);
             }
             state = wait(&self.quiet, state, REPEAT);
         }
@@ -166,7 +174,7 @@ impl Readers {
         state.phase = Phase::Stopped;
         state.jobs.clear();
         for entry in state.running.values() {
-            entry.stop(Reason::Closing);
+            entry.stop(StopReason::Closing);
         }
         drop(state);
         self.work.notify_all();
@@ -184,26 +192,26 @@ impl Readers {
     }
 }
 
-fn beside(what: What, watched: &Cancellation, apart: bool) -> Entry {
-    Entry {
+fn unscheduled(what: Activity, watched: &Cancellation, detached: bool) -> ActiveRead {
+    ActiveRead {
         since: Instant::now(),
         control: Arc::clone(&watched.control),
-        lane: Lane::Beside,
+        lane: Lane::Unscheduled,
         what,
         origin: watched.origin.clone(),
-        apart,
+        detached,
         interrupt: None,
     }
 }
 
 /// A longer read's place in the room.
-pub(crate) struct Visit {
+pub(crate) struct ReadPermit {
     readers: Arc<Readers>,
     id: u64,
     control: Arc<Control>,
 }
 
-impl Visit {
+impl ReadPermit {
     /// Makes `conn` end its statement when the writer needs the room or nobody waits for the result.
     pub(crate) fn watch(&self, conn: &mut Connection) -> rusqlite::Result<()> {
         self.control.watch(conn)
@@ -215,12 +223,12 @@ impl Visit {
     }
 
     /// Who, for the client.
-    pub(crate) fn reason(&self) -> Reason {
+    pub(crate) fn reason(&self) -> StopReason {
         self.control.reason()
     }
 }
 
-impl Drop for Visit {
+impl Drop for ReadPermit {
     fn drop(&mut self) {
         self.readers.finished(self.id);
     }

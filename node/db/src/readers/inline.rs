@@ -3,7 +3,7 @@ use std::time::{Duration, Instant};
 
 use super::{
     run::run_read,
-    sink::Whole,
+    sink::Buffered,
     state::{Phase, Reader, Readers, lock},
 };
 use crate::{entry::Outcome, sql::classify, types::Read};
@@ -47,14 +47,14 @@ impl Readers {
     fn run_inline(&self, place: usize, read: &Read, vm_steps: u32) -> Option<Outcome> {
         let (control, slot) = &self.inline[place];
         let mut slot = lock(slot);
-        if slot.as_ref().is_none_or(|held| held.guard.is_dirty()) {
+        if slot.as_ref().is_none_or(|held| held.authorizer.is_dirty()) {
             let mut reader = Reader::open(&self.settings).ok()?;
             control.watch(&mut reader.conn).ok()?;
             *slot = Some(reader);
         }
         let reader = slot.as_ref()?;
         control.arm(None, Some(vm_steps));
-        let mut whole = Whole::inline(control);
+        let mut whole = Buffered::inline(control);
         let error = run_read(reader, control, read, &mut whole, None);
         let results = whole.results;
         (!control.is_stopped()).then_some(Outcome { results, error })

@@ -20,7 +20,7 @@ pub(super) enum Lane {
     /// Long, without a turn: it waits for one, or for whoever takes its rows.
     Waiting,
     /// Takes no part (a backup).
-    Beside,
+    Unscheduled,
 }
 
 /// What a read whose turn is over does next.
@@ -76,10 +76,10 @@ impl Lanes {
         match lane {
             Lane::Short if self.long >= self.max_long => (Lane::Short, Next::Refused),
             Lane::Long if self.waiting.is_empty() => (Lane::Long, Next::GoOn),
-            Lane::Beside => (Lane::Beside, Next::GoOn),
+            Lane::Unscheduled => (Lane::Unscheduled, Next::GoOn),
             _ => {
                 let parked = self.park(lane);
-                self.ask(id, parked)
+                self.unpark(id, parked)
             }
         }
     }
@@ -92,13 +92,13 @@ impl Lanes {
                 self.long += 1;
             }
             Lane::Long => self.computing -= 1,
-            Lane::Waiting | Lane::Beside => return lane,
+            Lane::Waiting | Lane::Unscheduled => return lane,
         }
         Lane::Waiting
     }
 
     /// A parked read wants to go on.
-    pub(super) fn ask(&mut self, id: u64, lane: Lane) -> (Lane, Next) {
+    pub(super) fn unpark(&mut self, id: u64, lane: Lane) -> (Lane, Next) {
         if lane != Lane::Waiting {
             return (lane, Next::GoOn);
         }
@@ -111,7 +111,7 @@ impl Lanes {
     }
 
     /// Who gets the next turn; it is now on [`Lane::Long`].
-    pub(super) fn call_next(&mut self) -> Option<u64> {
+    pub(super) fn next_turn(&mut self) -> Option<u64> {
         if self.computing >= self.slots {
             return None;
         }
@@ -132,7 +132,7 @@ impl Lanes {
                 self.waiting.retain(|waiting| *waiting != id);
                 self.long -= 1;
             }
-            Lane::Beside => {}
+            Lane::Unscheduled => {}
         }
     }
 }
@@ -157,11 +157,11 @@ mod tests {
         lanes.begin();
         assert_eq!(lanes.turn_over(2, Lane::Short), (Lane::Waiting, Next::Wait));
         assert_eq!(lanes.room(), 1);
-        assert_eq!(lanes.call_next(), None, "the first has its turn");
+        assert_eq!(lanes.next_turn(), None, "the first has its turn");
         assert_eq!(lanes.turn_over(1, Lane::Long), (Lane::Waiting, Next::Wait));
-        assert_eq!(lanes.call_next(), Some(2));
+        assert_eq!(lanes.next_turn(), Some(2));
         lanes.end(2, Lane::Long);
-        assert_eq!(lanes.call_next(), Some(1));
+        assert_eq!(lanes.next_turn(), Some(1));
         lanes.end(1, Lane::Long);
         assert_eq!((lanes.short, lanes.long, lanes.computing), (0, 0, 0));
     }
@@ -173,10 +173,10 @@ mod tests {
         assert_eq!(lanes.park(Lane::Short), Lane::Waiting);
         lanes.begin();
         assert_eq!(lanes.turn_over(2, Lane::Short), (Lane::Long, Next::GoOn));
-        assert_eq!(lanes.ask(1, Lane::Waiting), (Lane::Waiting, Next::Wait));
+        assert_eq!(lanes.unpark(1, Lane::Waiting), (Lane::Waiting, Next::Wait));
         lanes.end(1, Lane::Waiting);
         lanes.end(2, Lane::Long);
-        assert_eq!(lanes.call_next(), None, "who has ended is not called");
+        assert_eq!(lanes.next_turn(), None, "who has ended is not called");
         assert_eq!((lanes.short, lanes.long, lanes.computing), (0, 0, 0));
     }
 

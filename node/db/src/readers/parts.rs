@@ -9,10 +9,10 @@ use node_values::{Cell, StatementResult};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
-use crate::{entry::Outcome, readers::control::EndsWithDrop};
+use crate::{entry::Outcome, readers::control::StopOnDrop};
 
 /// Bytes of an answer that are gathered before it is sent piece by piece. Smaller ones have a length and come in one go.
-pub(crate) const HELD_BYTES: usize = 1 << 20;
+pub(crate) const BUFFERED_BYTES: usize = 1 << 20;
 /// Bytes of a piece.
 pub(crate) const PIECE_BYTES: usize = 256 << 10;
 /// Bytes that wait in the pipe, beyond which the read waits.
@@ -59,7 +59,7 @@ pub enum ReadOutput {
 #[derive(Debug)]
 pub struct Parts {
     pipe: Arc<Pipe>,
-    pub(crate) ends: Option<EndsWithDrop>,
+    pub(crate) ends: Option<StopOnDrop>,
 }
 
 impl Parts {
@@ -142,7 +142,7 @@ impl Pipe {
     }
 
     /// Waits up to `limit` for room; gives how many pieces have been taken out so far.
-    pub(crate) fn wait_for_room(&self, limit: Duration) -> u64 {
+    pub(crate) fn wait_for_space(&self, limit: Duration) -> u64 {
         let mut waiting = self.waiting();
         if waiting.bytes >= PIPE_BYTES {
             waiting = self
@@ -165,11 +165,11 @@ mod tests {
         pipe.put(Part::Rows(Vec::new()), PIPE_BYTES);
         pipe.put(Part::Done { error: None }, 0);
         assert!(!pipe.has_room());
-        assert_eq!(pipe.wait_for_room(Duration::ZERO), 0);
+        assert_eq!(pipe.wait_for_space(Duration::ZERO), 0);
         pipe.end();
         assert_eq!(parts.next().await, Some(Part::Rows(Vec::new())));
         assert!(pipe.has_room());
-        assert_eq!(pipe.wait_for_room(Duration::ZERO), 1);
+        assert_eq!(pipe.wait_for_space(Duration::ZERO), 1);
         assert_eq!(parts.next().await, Some(Part::Done { error: None }));
         assert_eq!(parts.next().await, None);
     }

@@ -11,7 +11,7 @@ use crate::{
     entry::Outcome,
     readers::{
         asked::{PendingOutcome, PendingRead},
-        control::{Control, EndsWithDrop},
+        control::{Control, StopOnDrop},
         parts::ReadOutput,
     },
     types::{Origin, Read},
@@ -42,7 +42,7 @@ impl Readers {
             let refused = Outcome::refused("too many reads are waiting");
             let _ = job.reply.send(ReadOutput::Complete(refused));
         }
-        let ends = EndsWithDrop::new(control, self.own.clone());
+        let ends = StopOnDrop::new(control, self.own.clone());
         PendingRead {
             receiver,
             ends: Some(ends),
@@ -67,12 +67,12 @@ impl Readers {
             return Err(job);
         }
         state.jobs.push_back(job);
-        self.see_to_jobs(state);
+        self.dispatch(state);
         Ok(())
     }
 
     /// Wakes a thread for a waiting job that may begin, or starts one.
-    pub(super) fn see_to_jobs(&self, mut state: MutexGuard<'_, State>) {
+    pub(super) fn dispatch(&self, mut state: MutexGuard<'_, State>) {
         let may_begin = state.jobs.len().min(state.lanes.room());
         if may_begin == 0 || state.phase != Phase::Open {
             return;

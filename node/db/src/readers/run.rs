@@ -8,7 +8,7 @@ use node_values::{Rows, Statement, StatementResult};
 use rusqlite::{Batch, ErrorCode, fallible_iterator::FallibleIterator as _};
 
 use super::{
-    sink::{Flowing, Sink, Whole},
+    sink::{Buffered, Sink, Streaming},
     state::{Job, ReadJob, Reader, Readers, shown},
 };
 use crate::{
@@ -18,7 +18,7 @@ use crate::{
     sqlite::{
         connection::internal,
         error::message,
-        statement::{self, Arguments, Failure, Overflow, Rules},
+        statement::{self, Arguments, Failure, Overflow, StatementRules},
     },
     types::{Origin, Read},
 };
@@ -35,7 +35,7 @@ pub(super) fn run_job(readers: &Arc<Readers>, id: u64, job: Job, reader: Option<
         (Job::Classify { sql, reply }, reader) => {
             let read_only = reader.is_some_and(|reader| {
                 let prepared = Batch::new(&reader.conn, &sql).next();
-                let _ = reader.guard.take_refusal();
+                let _ = reader.authorizer.take_refusal();
                 matches!(prepared, Ok(Some(statement)) if statement.readonly())
             });
             let _ = reply.send(read_only);
@@ -61,11 +61,11 @@ fn answer(readers: &Arc<Readers>, id: u64, job: ReadJob, reader: &Reader) {
     control.arm(deadline, None);
     let slow = readers.settings.slow.map(|limit| (limit, &origin));
     if streams {
-        let mut flowing = Flowing::new(readers, id, &control, reply);
+        let mut flowing = Streaming::new(readers, id, &control, reply);
         let error = run_read(reader, &control, &read, &mut flowing, slow);
         flowing.finish(error);
     } else {
-        let mut whole = Whole::new(&control);
+        let mut whole = Buffered::new(&control);
         let error = run_read(reader, &control, &read, &mut whole, slow);
         let results = whole.results;
         let _ = reply.send(ReadOutput::Complete(Outcome { results, error }));
@@ -87,15 +87,15 @@ pub(super) fn run_read(
     {
         return Some("disallowed pragma".to_owned());
     }
-    let rules = Rules {
+    let rules = StatementRules {
         kind: read.kind,
         qualify_columns: read.qualify_columns,
-        wanted: true,
+        keep_rows: true,
         counters: false,
     };
     // One statement is a read transaction of its own.
     let transaction = read.transaction && read.statements.len() > 1;
-    if transaction && let Err(error) = internal(&reader.conn, &reader.guard, "BEGIN") {
+    if transaction && let Err(error) = internal(&reader.conn, &reader.authorizer, "BEGIN") {
         return Some(message(&error));
     }
     let statements = read.statements.iter().enumerate();
@@ -111,7 +111,7 @@ pub(super) fn run_read(
             slow_log::log("read", &shown(read, at), begun.elapsed(), origin, ended);
         }
     }
-    if transaction && let Err(error) = internal(&reader.conn, &reader.guard, "ROLLBACK") {
+    if transaction && let Err(error) = internal(&reader.conn, &reader.authorizer, "ROLLBACK") {
         return Some(message(&error));
     }
     None
@@ -121,7 +121,7 @@ fn run_statement(
     reader: &Reader,
     control: &Control,
     statement: &Statement,
-    rules: Rules,
+    rules: StatementRules,
     sink: &mut dyn Sink,
 ) -> StatementResult {
     // What ended a statement ends those behind it.
@@ -144,7 +144,7 @@ fn run_statement(
                 statement::run_into(&reader.conn, &mut prepared, &mut arguments, rules, sink)
             })
     };
-    let refusal = reader.guard.take_refusal();
+    let refusal = reader.authorizer.take_refusal();
     match result {
         Ok(result) => result,
         Err(Failure::Refused(text)) => StatementResult::Error(text),
@@ -175,7 +175,7 @@ fn run_anew(
     reader: &Reader,
     sql: &str,
     arguments: &mut Arguments<'_>,
-    rules: Rules,
+    rules: StatementRules,
     sink: &mut dyn Sink,
 ) -> Result<StatementResult, Failure> {
     refresh_schema(reader)?;
@@ -188,7 +188,7 @@ fn run_several(
     reader: &Reader,
     sql: &str,
     arguments: &mut Arguments<'_>,
-    rules: Rules,
+    rules: StatementRules,
     sink: &mut dyn Sink,
 ) -> Result<StatementResult, Failure> {
     refresh_schema(reader)?;

@@ -11,8 +11,8 @@ use super::state::{REPEAT, Readers};
 use crate::{
     entry::Outcome,
     readers::{
-        control::{Control, Reason},
-        parts::{HELD_BYTES, PIECE_BYTES, Part, Pipe, ReadOutput},
+        control::{Control, StopReason},
+        parts::{BUFFERED_BYTES, PIECE_BYTES, Part, Pipe, ReadOutput},
     },
     sql::result_size::{result_bytes, row_bytes},
     sqlite::statement::{Failure, Overflow},
@@ -33,23 +33,23 @@ pub(super) trait Sink: Overflow {
 }
 
 /// Everything is held.
-pub(super) struct Whole<'c> {
+pub(super) struct Buffered<'c> {
     pub(super) results: Vec<StatementResult>,
     held: usize,
     limit: usize,
     control: &'c Control,
     /// Ends a read that becomes too large; otherwise only the statement fails.
-    reason: Reason,
+    reason: StopReason,
 }
 
-impl<'c> Whole<'c> {
+impl<'c> Buffered<'c> {
     pub(super) fn new(control: &'c Control) -> Self {
         Self {
             results: Vec::new(),
             held: 0,
             limit: WHOLE_BYTES,
             control,
-            reason: Reason::None,
+            reason: StopReason::None,
         }
     }
 
@@ -57,26 +57,26 @@ impl<'c> Whole<'c> {
     pub(super) fn inline(control: &'c Control) -> Self {
         Self {
             limit: INLINE_BYTES,
-            reason: Reason::Budget,
+            reason: StopReason::InlineBudget,
             ..Self::new(control)
         }
     }
 }
 
-impl Overflow for Whole<'_> {
+impl Overflow for Buffered<'_> {
     fn limit(&self) -> usize {
         self.limit.saturating_sub(self.held)
     }
 
     fn take(&mut self, _rows: &mut Rows) -> Result<(), Failure> {
-        if self.reason != Reason::None {
+        if self.reason != StopReason::None {
             self.control.stop(self.reason);
         }
         Err(Failure::Refused(TOO_LARGE.to_owned()))
     }
 }
 
-impl Sink for Whole<'_> {
+impl Sink for Buffered<'_> {
     fn result(&mut self, result: StatementResult) {
         self.held += result_bytes(&result);
         self.results.push(result);
@@ -84,7 +84,7 @@ impl Sink for Whole<'_> {
 }
 
 /// Held until there is much of it.
-pub(super) struct Flowing<'j> {
+pub(super) struct Streaming<'j> {
     pub(super) readers: &'j Arc<Readers>,
     pub(super) id: u64,
     pub(super) control: &'j Control,
@@ -97,7 +97,7 @@ pub(super) struct Flowing<'j> {
     begun: bool,
 }
 
-impl<'j> Flowing<'j> {
+impl<'j> Streaming<'j> {
     pub(super) fn new(
         readers: &'j Arc<Readers>,
         id: u64,
@@ -141,32 +141,32 @@ impl<'j> Flowing<'j> {
             .take()
             .map(|reply| reply.send(ReadOutput::Streamed(parts)));
         if !matches!(sent, Some(Ok(()))) {
-            self.control.stop(Reason::Gone);
+            self.control.stop(StopReason::ClientGone);
         }
         self.pipe = Some(Arc::clone(&pipe));
         pipe
     }
 
     /// Waits for room in the pipe; others compute meanwhile.
-    fn wait_for_room(&self, pipe: &Pipe) -> Result<(), Failure> {
+    fn wait_for_space(&self, pipe: &Pipe) -> Result<(), Failure> {
         let ended = || Failure::Refused(self.control.stopped_text());
         if pipe.has_room() {
             return Ok(());
         }
         self.readers.park(self.id);
-        let (mut since, mut taken) = (Instant::now(), pipe.wait_for_room(REPEAT));
+        let (mut since, mut taken) = (Instant::now(), pipe.wait_for_space(REPEAT));
         while !pipe.has_room() {
             if self.control.must_stop() {
                 return Err(ended());
             }
-            let now = pipe.wait_for_room(REPEAT);
+            let now = pipe.wait_for_space(REPEAT);
             if now != taken {
                 (since, taken) = (Instant::now(), now);
             } else if since.elapsed() > STALL_LIMIT {
-                self.control.stop(Reason::Stalled);
+                self.control.stop(StopReason::Stalled);
             }
         }
-        if self.readers.go_on(self.id, self.control) {
+        if self.readers.unpark(self.id, self.control) {
             Ok(())
         } else {
             Err(ended())
@@ -174,11 +174,11 @@ impl<'j> Flowing<'j> {
     }
 }
 
-impl Overflow for Flowing<'_> {
+impl Overflow for Streaming<'_> {
     fn limit(&self) -> usize {
         match self.pipe {
             Some(_) => PIECE_BYTES,
-            None => HELD_BYTES.saturating_sub(self.held),
+            None => BUFFERED_BYTES.saturating_sub(self.held),
         }
     }
 
@@ -192,14 +192,14 @@ impl Overflow for Flowing<'_> {
             };
             pipe.put(begin, 0);
         }
-        self.wait_for_room(&pipe)?;
+        self.wait_for_space(&pipe)?;
         let bytes = rows.values.iter().map(|row| row_bytes(row)).sum();
         pipe.put(Part::Rows(std::mem::take(&mut rows.values)), bytes);
         Ok(())
     }
 }
 
-impl Sink for Flowing<'_> {
+impl Sink for Streaming<'_> {
     fn result(&mut self, result: StatementResult) {
         let begun = std::mem::take(&mut self.begun);
         let bytes = result_bytes(&result);
@@ -226,7 +226,7 @@ impl Sink for Flowing<'_> {
     }
 }
 
-impl Drop for Flowing<'_> {
+impl Drop for Streaming<'_> {
     /// Also after a panic, so that nobody waits for ever.
     fn drop(&mut self) {
         if let Some(pipe) = &self.pipe {

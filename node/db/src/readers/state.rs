@@ -11,12 +11,12 @@ use tokio::sync::oneshot;
 
 use crate::{
     readers::{
-        control::{Control, Reason, StopReads},
+        control::{Control, StopReads, StopReason},
         lanes::{Lane, Lanes, TURN},
         parts::ReadOutput,
     },
     sql::slow_log,
-    sqlite::{authorizer::Guard, connection::open_reader},
+    sqlite::{authorizer::AuthorizerState, connection::open_reader},
     types::{Origin, Read, RunningRead},
 };
 
@@ -27,18 +27,18 @@ pub(super) const REPEAT: Duration = Duration::from_millis(20);
 /// A read-only connection and what controls it.
 pub(super) struct Reader {
     pub(super) conn: Connection,
-    pub(super) guard: Arc<Guard>,
+    pub(super) authorizer: Arc<AuthorizerState>,
 }
 
 impl Reader {
     pub(super) fn open(settings: &Settings) -> rusqlite::Result<Self> {
-        let (conn, guard) = open_reader(&settings.path, settings.foreign_keys)?;
-        Ok(Self { conn, guard })
+        let (conn, authorizer) = open_reader(&settings.path, settings.foreign_keys)?;
+        Ok(Self { conn, authorizer })
     }
 
     /// After a read whose PRAGMAs changed the connection: the next read gets a new one.
     pub(super) fn renew(&mut self, settings: &Settings) -> rusqlite::Result<()> {
-        if self.guard.is_dirty() {
+        if self.authorizer.is_dirty() {
             *self = Self::open(settings)?;
         }
         Ok(())
@@ -108,7 +108,7 @@ pub(super) enum Phase {
 }
 
 /// What is running, for lists.
-pub(super) enum What {
+pub(super) enum Activity {
     Read(Arc<Read>),
     Other(&'static str),
     /// Short, and nobody's but this node's.
@@ -116,20 +116,20 @@ pub(super) enum What {
 }
 
 /// A read under way.
-pub(super) struct Entry {
+pub(super) struct ActiveRead {
     pub(super) since: Instant,
     pub(super) control: Arc<Control>,
     pub(super) lane: Lane,
-    pub(super) what: What,
+    pub(super) what: Activity,
     pub(super) origin: Origin,
     /// It works on a copy of its own, and hinders nobody.
-    pub(super) apart: bool,
+    pub(super) detached: bool,
     /// For statements that compute long within one instruction (`count(*)`).
     pub(super) interrupt: Option<InterruptHandle>,
 }
 
-impl Entry {
-    pub(super) fn stop(&self, reason: Reason) {
+impl ActiveRead {
+    pub(super) fn stop(&self, reason: StopReason) {
         self.control.stop(reason);
         self.control.turn.notify_all();
         if let Some(interrupt) = &self.interrupt {
@@ -144,7 +144,7 @@ pub(super) struct State {
     /// One per spare connection: when its current read began.
     pub(super) inline: Vec<Option<Instant>>,
     /// All other reads, by a number that never comes again.
-    pub(super) running: BTreeMap<u64, Entry>,
+    pub(super) running: BTreeMap<u64, ActiveRead>,
     pub(super) last_id: u64,
     pub(super) lanes: Lanes,
     pub(super) threads: usize,
@@ -156,24 +156,24 @@ pub(super) struct State {
 
 impl State {
     pub(super) fn is_quiet(&self) -> bool {
-        self.running.values().all(|entry| entry.apart) && self.inline.iter().all(Option::is_none)
+        self.running.values().all(|entry| entry.detached) && self.inline.iter().all(Option::is_none)
     }
 
     pub(super) fn starts(&self) -> impl Iterator<Item = Instant> + '_ {
-        let running = self.running.values().filter(|entry| !entry.apart);
+        let running = self.running.values().filter(|entry| !entry.detached);
         let running = running.map(|entry| entry.since);
         running.chain(self.inline.iter().flatten().copied())
     }
 
-    pub(super) fn enter(&mut self, entry: Entry) -> u64 {
+    pub(super) fn enter(&mut self, entry: ActiveRead) -> u64 {
         self.last_id += 1;
         self.running.insert(self.last_id, entry);
         self.last_id
     }
 
     /// Gives turns that have become free to those who wait for one.
-    pub(super) fn call_next(&mut self) {
-        while let Some(next) = self.lanes.call_next() {
+    pub(super) fn grant_turns(&mut self) {
+        while let Some(next) = self.lanes.next_turn() {
             if let Some(entry) = self.running.get_mut(&next) {
                 entry.lane = Lane::Long;
                 entry.control.begin_turn(TURN);
@@ -244,7 +244,7 @@ impl Readers {
         let mut state = lock(&self.state);
         if let Some(entry) = state.running.remove(&id) {
             state.lanes.end(id, entry.lane);
-            state.call_next();
+            state.grant_turns();
         }
         if state.phase != Phase::Open {
             self.quiet.notify_all();
@@ -256,7 +256,7 @@ impl Readers {
         let state = lock(&self.state);
         let found = state.running.get(&id);
         if let Some(entry) = found {
-            entry.stop(Reason::Killed);
+            entry.stop(StopReason::Killed);
         }
         found.is_some()
     }
@@ -266,9 +266,9 @@ impl Readers {
         let state = lock(&self.state);
         let listed = state.running.iter().filter_map(|(id, entry)| {
             let text = match &entry.what {
-                What::Read(read) => shown(read, entry.control.statement()),
-                What::Other(what) => (*what).to_owned(),
-                What::Unlisted => return None,
+                Activity::Read(read) => shown(read, entry.control.statement()),
+                Activity::Other(what) => (*what).to_owned(),
+                Activity::Unlisted => return None,
             };
             Some(RunningRead {
                 id: *id,
@@ -290,7 +290,7 @@ impl Readers {
 
 impl StopReads for Readers {
     /// Ends the read that `control` belongs to, if it is running.
-    fn stop_read(&self, control: &Arc<Control>, reason: Reason) {
+    fn stop_read(&self, control: &Arc<Control>, reason: StopReason) {
         let state = lock(&self.state);
         let mut entries = state.running.values();
         if let Some(entry) = entries.find(|entry| Arc::ptr_eq(&entry.control, control)) {

@@ -7,11 +7,11 @@ use std::{
 
 use super::{
     run::run_job,
-    state::{Entry, Job, Phase, Reader, Readers, State, What, lock},
+    state::{ActiveRead, Activity, Job, Phase, Reader, Readers, State, lock},
 };
 use crate::{
     readers::{
-        control::{Control, ask},
+        control::{Control, install_progress_handler},
         lanes::{Lane, SHORT},
     },
     sqlite::{connection::STACK_BYTES, error::message},
@@ -99,7 +99,7 @@ impl Readers {
                         .upgrade()
                         .is_none_or(|readers| !readers.turn_over(id, &control)))
         };
-        ask(&mut reader.conn, must_stop).ok()
+        install_progress_handler(&mut reader.conn, must_stop).ok()
     }
 
     fn next_job(&self, reader: &mut Option<Reader>) -> Option<(Job, u64)> {
@@ -162,22 +162,22 @@ impl Readers {
     }
 }
 
-fn entry(job: &Job, lane: Lane) -> Entry {
+fn entry(job: &Job, lane: Lane) -> ActiveRead {
     let (what, origin, control) = match job {
         Job::Read(job) => (
-            What::Read(Arc::clone(&job.read)),
+            Activity::Read(Arc::clone(&job.read)),
             job.origin.clone(),
             Arc::clone(&job.control),
         ),
-        Job::Classify { .. } => (What::Unlisted, Origin::default(), Control::new()),
+        Job::Classify { .. } => (Activity::Unlisted, Origin::default(), Control::new()),
     };
-    Entry {
+    ActiveRead {
         since: Instant::now(),
         control,
         lane,
         what,
         origin,
-        apart: false,
+        detached: false,
         interrupt: None,
     }
 }

@@ -2,7 +2,7 @@
 use std::sync::MutexGuard;
 
 use super::{
-    control::{Control, Reason},
+    control::{Control, StopReason},
     lanes::{Lane, Next, TURN},
     state::{REPEAT, Readers, State, lock, wait},
 };
@@ -29,17 +29,17 @@ impl Readers {
         if let Some(entry) = state.running.get_mut(&id) {
             entry.lane = now;
         }
-        state.call_next();
+        state.grant_turns();
         match next {
             Next::Refused => {
-                control.stop(Reason::Crowded);
+                control.stop(StopReason::TooManyLongReads);
                 return false;
             }
             Next::GoOn => control.begin_turn(TURN),
             Next::Wait => {}
         }
         // It may have left the short lane, which has room for the next job.
-        self.see_to_jobs(state);
+        self.dispatch(state);
         next == Next::GoOn || self.wait_for_turn(id, control)
     }
 
@@ -53,17 +53,17 @@ impl Readers {
         if let Some(entry) = state.running.get_mut(&id) {
             entry.lane = parked;
         }
-        state.call_next();
-        self.see_to_jobs(state);
+        state.grant_turns();
+        self.dispatch(state);
     }
 
     /// A read that was parked goes on, when it is its turn. `false`: it has to end.
-    pub(super) fn go_on(&self, id: u64, control: &Control) -> bool {
+    pub(super) fn unpark(&self, id: u64, control: &Control) -> bool {
         let mut state = lock(&self.state);
         let Some(lane) = state.running.get(&id).map(|entry| entry.lane) else {
             return true;
         };
-        let (now, next) = state.lanes.ask(id, lane);
+        let (now, next) = state.lanes.unpark(id, lane);
         self.follow(state, id, control, now, next)
     }
 

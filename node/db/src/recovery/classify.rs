@@ -10,7 +10,7 @@ use crate::{
 
 /// What lies in the directory, seen with plain reads.
 #[derive(Clone, Debug)]
-pub(crate) struct Seen {
+pub(crate) struct Observed {
     /// 0 for a missing file.
     pub(crate) main_bytes: u64,
     /// `None` for a missing file.
@@ -27,15 +27,15 @@ pub(crate) enum Verdict {
     /// The WAL is whole: copying it (again) into the main file makes it equal to this.
     MoveWal(WalEnd, Base),
     /// The replacement is whole: renaming it makes the main file equal to this.
-    PutInPlace(Base),
+    RenameReplacement(Base),
     /// The main file is in doubt, and the caller's log holds everything: throw the file away.
-    BeginAnew(String),
+    Rebuild(String),
     /// The main file is in doubt, and nothing here can replace it. Touch nothing.
     Refuse(String),
 }
 
 /// The position up to which the caller's log must reach to replace the main file.
-pub(crate) fn promised(sidecar: &Sidecar) -> Option<Position> {
+pub(crate) fn required_position(sidecar: &Sidecar) -> Option<Position> {
     match &sidecar.intent {
         Some(Intent::Checkpoint { position, .. }) => Some(*position),
         // An install or a load that did not end was reported to nobody.
@@ -43,18 +43,18 @@ pub(crate) fn promised(sidecar: &Sidecar) -> Option<Position> {
     }
 }
 
-/// `log_holds_all`: the caller's log holds every entry from its beginning up to [`promised`].
-pub(crate) fn judge(sidecar: &Sidecar, seen: &Seen, log_holds_all: bool) -> Verdict {
+/// `log_holds_all`: the caller's log holds every entry from its beginning up to [`required_position`].
+pub(crate) fn classify(sidecar: &Sidecar, observed: &Observed, log_holds_all: bool) -> Verdict {
     let doubt = |why: String| {
         if log_holds_all {
-            Verdict::BeginAnew(why)
+            Verdict::Rebuild(why)
         } else {
             Verdict::Refuse(why)
         }
     };
     let base = &sidecar.base;
     let wrong_length = |wanted: u64| {
-        let found = seen.main_bytes;
+        let found = observed.main_bytes;
         let short = if found < wanted {
             ": it was cut short"
         } else {
@@ -65,7 +65,7 @@ pub(crate) fn judge(sidecar: &Sidecar, seen: &Seen, log_holds_all: bool) -> Verd
         ))
     };
     let as_before = || {
-        if base.position.is_some() && seen.main_bytes < base.main_len {
+        if base.position.is_some() && observed.main_bytes < base.main_len {
             wrong_length(base.main_len)
         } else {
             Verdict::Equals(base.clone())
@@ -74,7 +74,7 @@ pub(crate) fn judge(sidecar: &Sidecar, seen: &Seen, log_holds_all: bool) -> Verd
     match &sidecar.intent {
         None => as_before(),
         Some(Intent::Checkpoint { position, meta, .. }) => {
-            let end = match (&seen.wal, &sidecar.wal_end) {
+            let end = match (&observed.wal, &sidecar.wal_end) {
                 (Err(why), _) => return doubt(damaged_wal(why)),
                 (Ok(found), Some(wanted)) if found != wanted => {
                     return doubt(damaged_wal("its last frame is not the one that was moved"));
@@ -83,7 +83,7 @@ pub(crate) fn judge(sidecar: &Sidecar, seen: &Seen, log_holds_all: bool) -> Verd
             };
             // What the WAL does not hold must be in the main file. A checkpoint also shortens it.
             let needed = base.main_len.min(end.main_bytes());
-            if base.position.is_some() && seen.main_bytes < needed {
+            if base.position.is_some() && observed.main_bytes < needed {
                 return wrong_length(needed);
             }
             let after = Base {
@@ -103,11 +103,11 @@ pub(crate) fn judge(sidecar: &Sidecar, seen: &Seen, log_holds_all: bool) -> Verd
                 meta: meta.clone(),
                 main_len: *main_len,
             };
-            match seen.replacement_bytes {
-                Some(len) if len == *main_len => Verdict::PutInPlace(after),
+            match observed.replacement_bytes {
+                Some(len) if len == *main_len => Verdict::RenameReplacement(after),
                 // While the replacement has its own name, the main file is the former one, whole.
                 Some(_) => as_before(),
-                None if seen.main_bytes == *main_len => Verdict::Equals(after),
+                None if observed.main_bytes == *main_len => Verdict::Equals(after),
                 None => wrong_length(*main_len),
             }
         }
@@ -184,16 +184,16 @@ mod tests {
         replacement: Option<u64>,
         wal: Result<u32, &str>,
     ) -> [String; 2] {
-        let seen = Seen {
+        let observed = Observed {
             main_bytes: pages * u64::from(PAGE),
             replacement_bytes: replacement.map(|pages| pages * u64::from(PAGE)),
             wal: wal.map(end).map_err(str::to_owned),
         };
-        [false, true].map(|log| match judge(sidecar, &seen, log) {
+        [false, true].map(|log| match classify(sidecar, &observed, log) {
             Verdict::Equals(base) => format!("equals {}", base.position.map_or(0, |p| p.index)),
             Verdict::MoveWal(_, base) => format!("move {}", base.main_len / u64::from(PAGE)),
-            Verdict::PutInPlace(base) => format!("put {}", base.main_len / u64::from(PAGE)),
-            Verdict::BeginAnew(_) => "anew".to_owned(),
+            Verdict::RenameReplacement(base) => format!("put {}", base.main_len / u64::from(PAGE)),
+            Verdict::Rebuild(_) => "anew".to_owned(),
             Verdict::Refuse(_) => "refuse".to_owned(),
         })
     }
@@ -281,7 +281,7 @@ mod tests {
 
     #[test]
     fn what_the_log_must_reach() {
-        let index = |sidecar: &Sidecar| promised(sidecar).map_or(0, |p| p.index);
+        let index = |sidecar: &Sidecar| required_position(sidecar).map_or(0, |p| p.index);
         assert_eq!(index(&idle(base(0, 0))), 0);
         assert_eq!(index(&idle(base(4, 3))), 4);
         assert_eq!(index(&checkpoint(base(0, 0), None)), 9);

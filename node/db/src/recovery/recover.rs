@@ -9,12 +9,12 @@ use crate::{
         sidecar::{self, Base, Intent, Sidecar},
         wal_file::{self, WalEnd},
     },
-    recovery::classify::{Seen, Verdict, judge, promised},
+    recovery::classify::{Observed, Verdict, classify, required_position},
     types::OpenError,
 };
 
 /// What helps where nothing here can replace a damaged file.
-const WAY_OUT: &str = "Delete the directory and let this node join anew, or restore a backup";
+const REMEDY: &str = "Delete the directory and let this node join anew, or restore a backup";
 
 pub(crate) fn io_error(context: &'static str) -> impl Fn(io::Error) -> OpenError {
     move |source| OpenError::Io {
@@ -38,29 +38,29 @@ pub(crate) fn recover(
         .sync_dir()
         .map_err(io_error("fsync the database's directory"))?;
     let sidecar = read_sidecar(files)?;
-    let seen = look(files, &sidecar)?;
-    let holds_all = promised(&sidecar).is_none_or(log_holds_all);
-    let base = match judge(&sidecar, &seen, holds_all) {
+    let observed = inspect(files, &sidecar)?;
+    let holds_all = required_position(&sidecar).is_none_or(log_holds_all);
+    let base = match classify(&sidecar, &observed, holds_all) {
         Verdict::Equals(base) if sidecar.intent.is_none() => base,
-        Verdict::Equals(base) => settle(files, base)?,
+        Verdict::Equals(base) => commit_base(files, base)?,
         Verdict::MoveWal(end, base) => {
             move_wal(files, &sidecar, end).map_err(io_error("finish a checkpoint"))?;
-            settle(files, base)?
+            commit_base(files, base)?
         }
-        Verdict::PutInPlace(base) => {
-            put_in_place(files).map_err(io_error("put the new database in place"))?;
-            settle(files, base)?
+        Verdict::RenameReplacement(base) => {
+            rename_replacement(files).map_err(io_error("put the new database in place"))?;
+            commit_base(files, base)?
         }
-        Verdict::BeginAnew(why) => {
+        Verdict::Rebuild(why) => {
             tracing::warn!(
                 "{}: {why}. The log holds everything: the database is made from it anew",
                 files.dir.display()
             );
-            settle(files, Base::default())?
+            commit_base(files, Base::default())?
         }
         Verdict::Refuse(why) => {
             return Err(OpenError::Corrupt(format!(
-                "{}: {why}. {WAY_OUT}",
+                "{}: {why}. {REMEDY}",
                 files.dir.display()
             )));
         }
@@ -70,7 +70,7 @@ pub(crate) fn recover(
 }
 
 /// Plain reads only.
-fn look(files: &Files, sidecar: &Sidecar) -> Result<Seen, OpenError> {
+fn inspect(files: &Files, sidecar: &Sidecar) -> Result<Observed, OpenError> {
     let wal = match &sidecar.intent {
         Some(Intent::Checkpoint {
             wal_salts,
@@ -80,7 +80,7 @@ fn look(files: &Files, sidecar: &Sidecar) -> Result<Seen, OpenError> {
             .map_err(io_error("read the WAL"))?,
         _ => Err("it is not needed".to_owned()),
     };
-    Ok(Seen {
+    Ok(Observed {
         main_bytes: layout::len(&files.main).map_err(io_error("measure the main file"))?,
         replacement_bytes: layout::len_if_there(&files.replacement)
             .map_err(io_error("measure the new database"))?,
@@ -89,7 +89,7 @@ fn look(files: &Files, sidecar: &Sidecar) -> Result<Seen, OpenError> {
 }
 
 /// From here on the main file equals `base`, and no crash leads back.
-fn settle(files: &Files, base: Base) -> Result<Base, OpenError> {
+fn commit_base(files: &Files, base: Base) -> Result<Base, OpenError> {
     write(files, &Sidecar::at_rest(base.clone()))?;
     Ok(base)
 }
@@ -110,7 +110,7 @@ fn move_wal(files: &Files, sidecar: &Sidecar, end: WalEnd) -> io::Result<()> {
 }
 
 /// The replacement was durable before the intent.
-fn put_in_place(files: &Files) -> io::Result<()> {
+fn rename_replacement(files: &Files) -> io::Result<()> {
     files.remove_wal()?;
     durable::rename(&files.replacement, &files.main)
 }
@@ -120,7 +120,7 @@ fn clean_up(files: &Files, base: &Base) -> io::Result<()> {
         &files.snapshot,
         &files.load,
         &files.replacement,
-        &files.aside,
+        &files.pin_copy,
     ] {
         layout::remove(leftover)?;
     }
@@ -154,14 +154,14 @@ pub(crate) fn load_sidecar(files: &Files) -> Result<Option<Sidecar>, OpenError> 
     match fs::read(&files.state) {
         Ok(bytes) => sidecar::decode(&bytes).map(Some).map_err(|reason| {
             OpenError::Corrupt(format!(
-                "the state file {} is damaged: {reason}. {WAY_OUT}",
+                "the state file {} is damaged: {reason}. {REMEDY}",
                 files.state.display()
             ))
         }),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             if layout::len(&files.main).map_err(io_error("measure the main file"))? > 0 {
                 return Err(OpenError::Corrupt(format!(
-                    "{} exists but the state file {} is missing, so it is unknown which log position the database equals. {WAY_OUT}",
+                    "{} exists but the state file {} is missing, so it is unknown which log position the database equals. {REMEDY}",
                     files.main.display(),
                     files.state.display()
                 )));
@@ -176,7 +176,7 @@ pub(crate) fn check_length(files: &Files, base: &Base) -> Result<(), OpenError> 
     let len = layout::len(&files.main).map_err(io_error("measure the main file"))?;
     if base.position.is_some() && len < base.main_len {
         return Err(OpenError::Corrupt(format!(
-            "the database {} has {len} bytes but had {} at its last checkpoint: it was cut short. {WAY_OUT}",
+            "the database {} has {len} bytes but had {} at its last checkpoint: it was cut short. {REMEDY}",
             files.main.display(),
             base.main_len
         )));

@@ -24,7 +24,7 @@ pub(crate) enum Mode {
     /// A client's statement inside the transaction of a run.
     Batch,
     /// A client's statement in autocommit.
-    Solo,
+    Autocommit,
     /// A client's statement inside its own transaction.
     Transaction,
     /// A loaded script, which may control transactions.
@@ -36,7 +36,7 @@ pub(crate) enum Mode {
 const MODES: [Mode; 6] = [
     Mode::Internal,
     Mode::Batch,
-    Mode::Solo,
+    Mode::Autocommit,
     Mode::Transaction,
     Mode::Script,
     Mode::Reader,
@@ -49,7 +49,7 @@ pub(crate) enum Refusal {
     /// Nothing was refused.
     None,
     /// Must run outside the run's transaction.
-    NeedsSolo,
+    NeedsAutocommit,
     /// `BEGIN` and `SAVEPOINT`.
     Begin,
     /// `COMMIT`.
@@ -69,12 +69,12 @@ pub(crate) enum Refusal {
     /// `PRAGMA optimize` inside a transaction or a script, or behind EXPLAIN.
     Optimize,
     /// A table whose content differs from node to node, read by a statement that writes.
-    Local,
+    NodeLocal,
 }
 
 const REFUSALS: [Refusal; 12] = [
     Refusal::None,
-    Refusal::NeedsSolo,
+    Refusal::NeedsAutocommit,
     Refusal::Begin,
     Refusal::Commit,
     Refusal::Rollback,
@@ -84,14 +84,14 @@ const REFUSALS: [Refusal; 12] = [
     Refusal::ReadOnly,
     Refusal::Function,
     Refusal::Optimize,
-    Refusal::Local,
+    Refusal::NodeLocal,
 ];
 
 impl Refusal {
     /// The client's text; `None` where SQLite's own says it better.
     pub(crate) fn text(self) -> Option<&'static str> {
         match self {
-            Self::None | Self::NeedsSolo | Self::Function => None,
+            Self::None | Self::NeedsAutocommit | Self::Function => None,
             Self::Begin => Some(
                 "BEGIN and SAVEPOINT are not allowed, use the transaction parameter of the request",
             ),
@@ -104,7 +104,7 @@ impl Refusal {
             Self::Pragma => Some("disallowed pragma"),
             Self::ReadOnly => Some(READ_ONLY_TEXT),
             Self::Optimize => Some("PRAGMA optimize is not allowed here"),
-            Self::Local => Some(LOCAL_TEXT),
+            Self::NodeLocal => Some(NODE_LOCAL_TEXT),
         }
     }
 }
@@ -113,7 +113,7 @@ impl Refusal {
 pub(crate) const READ_ONLY_TEXT: &str = "attempt to change database via query operation";
 
 /// What a write gets for reading what other nodes do not see alike.
-pub(crate) const LOCAL_TEXT: &str =
+pub(crate) const NODE_LOCAL_TEXT: &str =
     "a statement that writes cannot use a table or function that differs from node to node";
 
 #[derive(Debug, PartialEq, Eq)]
@@ -128,7 +128,7 @@ enum Decision {
 
 /// What holds while SQLite asks.
 #[derive(Clone, Copy, Debug)]
-struct Now {
+struct PrepareContext {
     mode: Mode,
     /// The second format's rules; readers always have the newest.
     v2: bool,
@@ -140,9 +140,9 @@ struct Now {
     writes: bool,
 }
 
-fn decide(now: Now, action: &AuthAction<'_>, database: Option<&str>) -> Decision {
+fn decide(prepare: PrepareContext, action: &AuthAction<'_>, database: Option<&str>) -> Decision {
     use Decision::{Allow, Refuse};
-    let Now { mode, vacuum, .. } = now;
+    let PrepareContext { mode, vacuum, .. } = prepare;
     if mode == Mode::Internal {
         return Allow;
     }
@@ -172,12 +172,14 @@ fn decide(now: Now, action: &AuthAction<'_>, database: Option<&str>) -> Decision
         | AuthAction::CreateTempView { .. } => Refuse(Refusal::Temporary),
         // ALTER TABLE looks for the name in temporary views and triggers, of which there are none.
         AuthAction::Update { table_name, .. }
-            if now.v2 && now.alters && is_temp_schema(table_name) =>
+            if prepare.v2 && prepare.alters && is_temp_schema(table_name) =>
         {
             Allow
         }
         _ if database == Some("temp") && changes_database(action) => Refuse(Refusal::Temporary),
-        _ if now.writes && uses_local(now, action, database) => Refuse(Refusal::Local),
+        _ if prepare.writes && is_node_local(prepare, action, database) => {
+            Refuse(Refusal::NodeLocal)
+        }
         AuthAction::Function { function_name }
             if function_name.eq_ignore_ascii_case("load_extension")
                 || (mode != Mode::Reader
@@ -188,7 +190,7 @@ fn decide(now: Now, action: &AuthAction<'_>, database: Option<&str>) -> Decision
         AuthAction::Pragma {
             pragma_name,
             pragma_value,
-        } => decide_pragma(now, pragma_name, pragma_value.is_some()),
+        } => decide_pragma(prepare, pragma_name, pragma_value.is_some()),
         _ => Allow,
     }
 }
@@ -198,7 +200,7 @@ fn is_temp_schema(table: &str) -> bool {
 }
 
 /// Uses what a statement that writes must not put into the database.
-fn uses_local(now: Now, action: &AuthAction<'_>, database: Option<&str>) -> bool {
+fn is_node_local(prepare: PrepareContext, action: &AuthAction<'_>, database: Option<&str>) -> bool {
     let local = match action {
         AuthAction::Read { table_name, .. } => {
             database == Some("temp") || node_local::is_table(table_name)
@@ -207,10 +209,10 @@ fn uses_local(now: Now, action: &AuthAction<'_>, database: Option<&str>) -> bool
         AuthAction::CreateVtable { module_name, .. } => node_local::is_table(module_name),
         _ => false,
     };
-    let on_writer = !matches!(now.mode, Mode::Internal | Mode::Reader);
+    let on_writer = !matches!(prepare.mode, Mode::Internal | Mode::Reader);
     // The content of `temp` follows from what the connection did since the node started. ALTER TABLE looks at it and at
     // `pragma_quick_check` for itself, and a client's part of its text holds no query.
-    local && on_writer && now.v2 && !now.vacuum && !now.alters
+    local && on_writer && prepare.v2 && !prepare.vacuum && !prepare.alters
 }
 
 fn changes_database(action: &AuthAction<'_>) -> bool {
@@ -240,10 +242,10 @@ fn changes_schema(action: &AuthAction<'_>) -> bool {
     )
 }
 
-fn decide_pragma(now: Now, name: &str, has_value: bool) -> Decision {
+fn decide_pragma(prepare: PrepareContext, name: &str, has_value: bool) -> Decision {
     use Decision::{Allow, AllowDirty, Ignore, Refuse};
     let name = name.to_ascii_lowercase();
-    match (class(&name, has_value, now.v2), now.mode) {
+    match (class(&name, has_value, prepare.v2), prepare.mode) {
         (PragmaClass::Reads, _) => Allow,
         (PragmaClass::NoEffect, _) => Ignore,
         // A dump of a database with virtual tables needs it, and a load is an administrator's act.
@@ -256,7 +258,7 @@ fn decide_pragma(now: Now, name: &str, has_value: bool) -> Decision {
         (PragmaClass::Fresh, Mode::Batch | Mode::Transaction | Mode::Script) => {
             Refuse(Refusal::Optimize)
         }
-        (PragmaClass::Connection, Mode::Batch) => Refuse(Refusal::NeedsSolo),
+        (PragmaClass::Connection, Mode::Batch) => Refuse(Refusal::NeedsAutocommit),
         (PragmaClass::Connection, _) => AllowDirty,
         _ => Allow,
     }
@@ -264,7 +266,7 @@ fn decide_pragma(now: Now, name: &str, has_value: bool) -> Decision {
 
 /// State shared by a connection's authorizer and its user; used by one thread at a time.
 #[derive(Debug)]
-pub(crate) struct Guard {
+pub(crate) struct AuthorizerState {
     mode: AtomicU8,
     refusal: AtomicU8,
     dirty: AtomicBool,
@@ -277,7 +279,7 @@ pub(crate) struct Guard {
     analyzes: AtomicBool,
 }
 
-impl Guard {
+impl AuthorizerState {
     /// A guard in [`Mode::Internal`].
     pub(crate) fn new() -> Arc<Self> {
         Arc::new(Self {
@@ -296,9 +298,9 @@ impl Guard {
 
     /// Makes `conn` ask this guard.
     pub(crate) fn watch(self: &Arc<Self>, conn: &mut Connection) -> rusqlite::Result<()> {
-        let guard = Arc::clone(self);
+        let authorizer = Arc::clone(self);
         conn.authorizer(Some(move |context: AuthContext<'_>| {
-            guard.authorize(&context)
+            authorizer.authorize(&context)
         }))
     }
 
@@ -311,17 +313,17 @@ impl Guard {
             AuthAction::Analyze { .. } => self.analyzes.store(true, Relaxed),
             _ => {}
         }
-        let now = Now {
+        let prepare = PrepareContext {
             mode: self.mode(),
             v2: self.v2.load(Relaxed),
             vacuum: self.vacuum.load(Relaxed),
             alters: self.alters.load(Relaxed),
             writes: self.writes.load(Relaxed),
         };
-        if uses_local(now, &context.action, context.database_name) {
+        if is_node_local(prepare, &context.action, context.database_name) {
             self.local.store(true, Relaxed);
         }
-        match decide(now, &context.action, context.database_name) {
+        match decide(prepare, &context.action, context.database_name) {
             Decision::Allow => Authorization::Allow,
             Decision::Ignore => Authorization::Ignore,
             Decision::AllowDirty => {
@@ -355,7 +357,7 @@ impl Guard {
     }
 
     /// The statement that was prepared last reads what differs from node to node.
-    pub(crate) fn is_local(&self) -> bool {
+    pub(crate) fn is_node_local(&self) -> bool {
         self.local.load(Relaxed)
     }
 
@@ -370,7 +372,7 @@ impl Guard {
     }
 
     /// An ANALYZE was prepared since statistics were last known to be those of the database.
-    pub(crate) fn is_analyzing(&self) -> bool {
+    pub(crate) fn has_analyzed(&self) -> bool {
         self.analyzes.load(Relaxed)
     }
 

@@ -15,12 +15,12 @@ use rusqlite::{CachedStatement, Connection, OpenFlags, Statement, config::DbConf
 use crate::{
     entry::{Bounds, Rules, Stamp},
     files::{
-        space::Room,
+        space::DiskWait,
         wal_file::{FRAME_HEADER_BYTES, WAL_HEADER_BYTES},
     },
     sql::classify,
     sqlite::{
-        authorizer::{Guard, Mode},
+        authorizer::{AuthorizerState, Mode},
         determinism, linear, meter, node_local, vfs,
     },
     types::Maintenance,
@@ -155,13 +155,13 @@ pub(crate) struct Meters {
     /// Writes that take so long are logged.
     pub(crate) slow: Option<Duration>,
     /// What the writer waits for.
-    pub(crate) room: Arc<Room>,
+    pub(crate) disk_wait: Arc<DiskWait>,
 }
 
 /// The writing connection.
 pub(crate) struct Session {
     pub(crate) conn: Connection,
-    pub(crate) guard: Arc<Guard>,
+    pub(crate) authorizer: Arc<AuthorizerState>,
     path: PathBuf,
     foreign_keys: bool,
     pub(crate) meters: Meters,
@@ -179,11 +179,11 @@ impl Session {
         foreign_keys: bool,
         meters: Meters,
     ) -> Result<Self, rusqlite::Error> {
-        let guard = Guard::new();
-        let conn = open_writer(path, foreign_keys, &guard, &meters)?;
+        let authorizer = AuthorizerState::new();
+        let conn = open_writer(path, foreign_keys, &authorizer, &meters)?;
         Ok(Self {
             conn,
-            guard,
+            authorizer,
             path: path.to_owned(),
             foreign_keys,
             meters,
@@ -197,10 +197,15 @@ impl Session {
     /// A new connection in place of one whose settings a client changed.
     pub(crate) fn reopen(&mut self) -> Result<(), rusqlite::Error> {
         // The new one first: the last connection to leave would take the WAL's index with it.
-        self.conn = open_writer(&self.path, self.foreign_keys, &self.guard, &self.meters)?;
+        self.conn = open_writer(
+            &self.path,
+            self.foreign_keys,
+            &self.authorizer,
+            &self.meters,
+        )?;
         self.limits.set((0, 0));
-        self.guard.set_clean();
-        self.guard.note_schema_change();
+        self.authorizer.set_clean();
+        self.authorizer.note_schema_change();
         Ok(())
     }
 
@@ -217,11 +222,11 @@ impl Session {
             } else {
                 bounds.max_pages
             };
-            let mode = self.guard.set_mode(Mode::Internal);
+            let mode = self.authorizer.set_mode(Mode::Internal);
             let set = self
                 .conn
                 .pragma_update_and_check(None, "max_page_count", pages, |_| Ok(()));
-            self.guard.set_mode(mode);
+            self.authorizer.set_mode(mode);
             set?;
         }
         self.limits.set((bounds.value_bytes, bounds.max_pages));
@@ -230,11 +235,11 @@ impl Session {
 
     /// A PRAGMA that answers with a number.
     pub(crate) fn number(&self, pragma: &str) -> rusqlite::Result<u64> {
-        let mode = self.guard.set_mode(Mode::Internal);
+        let mode = self.authorizer.set_mode(Mode::Internal);
         let answer = self
             .conn
             .pragma_query_value(None, pragma, |row| row.get::<_, i64>(0));
-        self.guard.set_mode(mode);
+        self.authorizer.set_mode(mode);
         Ok(answer?.unsigned_abs())
     }
 
@@ -278,16 +283,19 @@ impl Session {
         has_parameters: bool,
         may_keep: bool,
     ) -> rusqlite::Result<Prepared<'_>> {
-        self.guard.start_statement();
+        self.authorizer.start_statement();
         if !may_keep
             || !(has_parameters || self.seen_before(sql))
-            || self.guard.is_dirty()
+            || self.authorizer.is_dirty()
             || classify::is_about_schema(sql)
         {
             return self.conn.prepare(sql).map(Prepared::Once);
         }
         let prepared = self.conn.prepare_cached(sql)?;
-        if self.guard.is_dirty() || self.guard.is_local() || self.guard.is_analyzing() {
+        if self.authorizer.is_dirty()
+            || self.authorizer.is_node_local()
+            || self.authorizer.has_analyzed()
+        {
             // What the authorizer noticed while it was prepared would not be noticed at a second run from the cache.
             prepared.discard();
             return self.conn.prepare(sql).map(Prepared::Once);
@@ -305,7 +313,7 @@ impl Session {
 
     /// Says by which format's rules the next statements run.
     pub(crate) fn follow(&self, rules: Rules) {
-        if self.guard.set_v2(rules.is_v2()) {
+        if self.authorizer.set_v2(rules.is_v2()) {
             // What was authorized by other rules must be asked about again.
             self.conn.flush_prepared_statement_cache();
         }
@@ -314,10 +322,10 @@ impl Session {
     /// After a rollback: the planner's statistics in memory may be those of an ANALYZE that was undone, which a restarted node
     /// would not have.
     pub(crate) fn restore_statistics(&self) -> rusqlite::Result<()> {
-        if self.guard.is_analyzing() {
+        if self.authorizer.has_analyzed() {
             // Has SQLite read the schema and the statistics anew.
             self.internal("PRAGMA writable_schema=RESET")?;
-            self.guard.forget_analyze();
+            self.authorizer.forget_analyze();
         }
         Ok(())
     }
@@ -339,10 +347,10 @@ impl Session {
 
     /// What the present schema holds.
     fn schema(&self) -> rusqlite::Result<SchemaFacts> {
-        if self.guard.take_schema_changed() {
-            let mode = self.guard.set_mode(Mode::Internal);
+        if self.authorizer.take_schema_changed() {
+            let mode = self.authorizer.set_mode(Mode::Internal);
             let facts = schema_facts(&self.conn);
-            self.guard.set_mode(mode);
+            self.authorizer.set_mode(mode);
             self.schema.set(facts?);
         }
         Ok(self.schema.get())
@@ -358,7 +366,7 @@ impl Session {
         if facts.fts3 {
             // These merge at COMMIT only.
             self.internal("COMMIT")?;
-            self.guard.forget_analyze();
+            self.authorizer.forget_analyze();
         } else if facts.fts5 {
             self.internal("SAVEPOINT flush")?;
             self.internal("RELEASE flush")?;
@@ -368,7 +376,7 @@ impl Session {
 
     /// Runs a statement of the crate's own.
     pub(crate) fn internal(&self, sql: &str) -> rusqlite::Result<()> {
-        internal(&self.conn, &self.guard, sql)
+        internal(&self.conn, &self.authorizer, sql)
     }
 }
 
@@ -399,23 +407,27 @@ fn schema_facts(conn: &Connection) -> rusqlite::Result<SchemaFacts> {
 }
 
 /// Runs a statement that clients may not. Never from the cache: there a client's equal text would find it, authorized.
-pub(crate) fn internal(conn: &Connection, guard: &Guard, sql: &str) -> rusqlite::Result<()> {
-    let mode = guard.set_mode(Mode::Internal);
+pub(crate) fn internal(
+    conn: &Connection,
+    authorizer: &AuthorizerState,
+    sql: &str,
+) -> rusqlite::Result<()> {
+    let mode = authorizer.set_mode(Mode::Internal);
     let result = conn
         .prepare(sql)
         .and_then(|mut statement| statement.raw_execute());
-    guard.set_mode(mode);
+    authorizer.set_mode(mode);
     result.map(|_| ())
 }
 
 fn open_writer(
     path: &Path,
     foreign_keys: bool,
-    guard: &Arc<Guard>,
+    authorizer: &Arc<AuthorizerState>,
     meters: &Meters,
 ) -> Result<Connection, rusqlite::Error> {
     vfs::register().map_err(|text| rusqlite::Error::UserFunctionError(text.into()))?;
-    guard.set_mode(Mode::Internal);
+    authorizer.set_mode(Mode::Internal);
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
         | OpenFlags::SQLITE_OPEN_CREATE
         | OpenFlags::SQLITE_OPEN_NO_MUTEX;
@@ -425,7 +437,7 @@ fn open_writer(
     conn.pragma_update(None, "wal_autocheckpoint", 0)?;
     conn.pragma_update(None, "cache_size", -WRITER_CACHE_KIB)?;
     determinism::install_functions(&conn)?;
-    let writing = Arc::clone(guard);
+    let writing = Arc::clone(authorizer);
     node_local::install(&conn, move || writing.is_writing())?;
     linear::install(&conn)?;
     let wal = Arc::clone(&meters.wal);
@@ -434,12 +446,12 @@ fn open_writer(
         meter::begin_transaction();
         Ok(())
     }))?;
-    let room = Arc::clone(&meters.room);
+    let disk_wait = Arc::clone(&meters.disk_wait);
     conn.progress_handler(
         meter::STEPS_BETWEEN_CALLS.cast_signed(),
-        Some(move || room.is_hurried() || meter::is_out_of_steps()),
+        Some(move || disk_wait.is_interrupted() || meter::is_out_of_steps()),
     )?;
-    guard.watch(&mut conn)?;
+    authorizer.watch(&mut conn)?;
     // Reading the schema opens the WAL, so that read-only connections find it.
     conn.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
     Ok(conn)
@@ -458,15 +470,15 @@ pub(crate) fn keep_temporary_files_in(dir: &Path) -> Result<(), rusqlite::Error>
 pub(crate) fn open_reader(
     path: &Path,
     foreign_keys: bool,
-) -> Result<(Connection, Arc<Guard>), rusqlite::Error> {
+) -> Result<(Connection, Arc<AuthorizerState>), rusqlite::Error> {
     let mut conn = open_plain(path)?;
     configure(&conn, foreign_keys)?;
     conn.pragma_update(None, "query_only", true)?;
-    let guard = Guard::new();
-    guard.watch(&mut conn)?;
-    guard.set_mode(Mode::Reader);
-    guard.set_v2(true);
-    Ok((conn, guard))
+    let authorizer = AuthorizerState::new();
+    authorizer.watch(&mut conn)?;
+    authorizer.set_mode(Mode::Reader);
+    authorizer.set_v2(true);
+    Ok((conn, authorizer))
 }
 
 /// A read-only connection without guard, for the crate's own reading.

@@ -2,7 +2,7 @@
 use rusqlite::{Error, ErrorCode, ffi};
 
 use crate::{
-    sqlite::meter::{self, Over},
+    sqlite::meter::{self, ExceededBound},
     types::Fatal,
 };
 
@@ -19,28 +19,30 @@ pub(crate) fn message(error: &Error) -> String {
 
 /// Who is to blame for an SQLite error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Blame {
+pub(crate) enum ErrorClass {
     /// The statement, or what the database holds: every node gets the same.
     Statement,
     /// The request has passed one of its bounds.
-    Bound(Over),
+    Bound(ExceededBound),
     /// This machine's disk is full.
-    Room,
+    DiskFull,
     /// This machine, for another reason: another node that runs the same statement may not get the error.
     Machine,
 }
 
 /// Who is to blame. Asks (and resets) the thread's record of refused disk writes and passed bounds, so it belongs on the
 /// writing thread.
-pub(crate) fn blame(error: &Error) -> Blame {
+pub(crate) fn classify_error(error: &Error) -> ErrorClass {
     let Some(code) = error.sqlite_error() else {
-        return Blame::Statement;
+        return ErrorClass::Statement;
     };
-    let (full, over) = (meter::take_full(), meter::take_over());
+    let (full, over) = (meter::take_full(), meter::take_exceeded());
     match (code.code, over) {
-        (ErrorCode::DiskFull, _) if full => Blame::Room,
-        (ErrorCode::DiskFull | ErrorCode::OperationInterrupted, Some(over)) => Blame::Bound(over),
-        (ErrorCode::DiskFull, None) => Blame::Statement,
+        (ErrorCode::DiskFull, _) if full => ErrorClass::DiskFull,
+        (ErrorCode::DiskFull | ErrorCode::OperationInterrupted, Some(over)) => {
+            ErrorClass::Bound(over)
+        }
+        (ErrorCode::DiskFull, None) => ErrorClass::Statement,
         // The content's: an index that does not fit its table, or nonsense that a client wrote into the shadow tables of a
         // virtual table. It came through the log, or in a loaded file, so every node has it.
         (ErrorCode::DatabaseCorrupt, _)
@@ -49,7 +51,7 @@ pub(crate) fn blame(error: &Error) -> Blame {
                 ffi::SQLITE_CORRUPT_INDEX | ffi::SQLITE_CORRUPT_VTAB | ffi::SQLITE_CORRUPT_SEQUENCE
             ) =>
         {
-            Blame::Statement
+            ErrorClass::Statement
         }
         (
             ErrorCode::DatabaseCorrupt
@@ -63,8 +65,8 @@ pub(crate) fn blame(error: &Error) -> Blame {
             | ErrorCode::FileLockingProtocolFailed
             | ErrorCode::NoLargeFileSupport,
             _,
-        ) => Blame::Machine,
-        _ => Blame::Statement,
+        ) => ErrorClass::Machine,
+        _ => ErrorClass::Statement,
     }
 }
 

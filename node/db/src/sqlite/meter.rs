@@ -12,7 +12,7 @@ use crate::{entry::Bounds, files::wal_file::WAL_HEADER_BYTES};
 /// The progress handler is called after so many instructions: some 20 microseconds, and its own cost does not show.
 pub(crate) const STEPS_BETWEEN_CALLS: u32 = 1000;
 /// How much may be written before the file system is asked again for what is free.
-const LOOK_AFTER_BYTES: u64 = 2 << 20;
+const SPACE_CHECK_BYTES: u64 = 2 << 20;
 
 /// What a file is to SQLite.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,18 +27,18 @@ pub(crate) enum Target {
 
 /// A write that is not to be done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Refusal;
+pub(crate) struct WriteRefused;
 
 /// Which bound ended a statement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Over {
+pub(crate) enum ExceededBound {
     /// Instructions.
     Steps,
     /// Bytes of disk.
     Disk,
 }
 
-impl Over {
+impl ExceededBound {
     /// What a client is told.
     pub(crate) fn text(self, bounds: Bounds) -> String {
         match self {
@@ -56,14 +56,14 @@ impl Over {
 
 /// What a request may use. Counted from [`begin`] on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Allowance {
+pub(crate) struct Limits {
     /// Instructions; `u64::MAX` is without bound.
     pub(crate) steps: u64,
     /// Bytes: what goes into temporary files, and twice what goes into the WAL, because a checkpoint copies that once more.
     pub(crate) disk_bytes: u64,
 }
 
-impl Allowance {
+impl Limits {
     pub(crate) const ANY: Self = Self {
         steps: u64::MAX,
         disk_bytes: u64::MAX,
@@ -80,32 +80,32 @@ impl Allowance {
 }
 
 struct Meter {
-    allowed: Cell<Allowance>,
+    limits: Cell<Limits>,
     /// Calls of the progress handler since [`begin`].
     calls: Cell<u64>,
     /// Where the open transaction's part of the WAL begins and ends.
     wal: Cell<Option<(u64, u64)>>,
     /// Growth of temporary files since [`begin_transaction`].
     temporary_bytes: Cell<u64>,
-    over: Cell<Option<Over>>,
+    exceeded: Cell<Option<ExceededBound>>,
     /// The disk refused a write.
     full: Cell<bool>,
     /// The watched directory, what is to stay free there, and bytes written since the last look.
     disk: RefCell<Option<(PathBuf, u64)>>,
-    unlooked_bytes: Cell<u64>,
+    unchecked_bytes: Cell<u64>,
 }
 
 thread_local! {
     static METER: Meter = const {
         Meter {
-            allowed: Cell::new(Allowance::ANY),
+            limits: Cell::new(Limits::ANY),
             calls: Cell::new(0),
             wal: Cell::new(None),
             temporary_bytes: Cell::new(0),
-            over: Cell::new(None),
+            exceeded: Cell::new(None),
             full: Cell::new(false),
             disk: RefCell::new(None),
-            unlooked_bytes: Cell::new(0),
+            unchecked_bytes: Cell::new(0),
         }
     };
 }
@@ -117,19 +117,19 @@ pub(crate) fn watch_disk(dir: &Path, floor_bytes: u64) {
 }
 
 /// Begins to count for a request.
-pub(crate) fn begin(allowed: Allowance) {
+pub(crate) fn begin(limits: Limits) {
     METER.with(|meter| {
-        meter.allowed.set(allowed);
+        meter.limits.set(limits);
         meter.calls.set(0);
-        meter.over.set(None);
+        meter.exceeded.set(None);
     });
 }
 
 /// What happens now is not a request's.
 pub(crate) fn end() {
     METER.with(|meter| {
-        meter.allowed.set(Allowance::ANY);
-        meter.over.set(None);
+        meter.limits.set(Limits::ANY);
+        meter.exceeded.set(None);
     });
 }
 
@@ -147,17 +147,17 @@ pub(crate) fn is_out_of_steps() -> bool {
         let calls = meter.calls.get() + 1;
         meter.calls.set(calls);
         let steps = calls.saturating_mul(u64::from(STEPS_BETWEEN_CALLS));
-        let out = steps > meter.allowed.get().steps;
+        let out = steps > meter.limits.get().steps;
         if out {
-            meter.over.set(Some(Over::Steps));
+            meter.exceeded.set(Some(ExceededBound::Steps));
         }
         out
     })
 }
 
 /// Which bound was passed since the last call, if any.
-pub(crate) fn take_over() -> Option<Over> {
-    METER.with(|meter| meter.over.take())
+pub(crate) fn take_exceeded() -> Option<ExceededBound> {
+    METER.with(|meter| meter.exceeded.take())
 }
 
 /// Instructions since [`begin`], in whole calls of the progress handler.
@@ -187,7 +187,7 @@ pub(crate) fn taken_bytes() -> u64 {
 }
 
 /// Before a write that ends at `end` and makes its file longer by up to `grows_by`.
-pub(crate) fn before_write(target: Target, end: u64, grows_by: u64) -> Result<(), Refusal> {
+pub(crate) fn before_write(target: Target, end: u64, grows_by: u64) -> Result<(), WriteRefused> {
     METER.with(|meter| meter.before_write(target, end, grows_by))
 }
 
@@ -197,8 +197,8 @@ impl Meter {
         wal + self.temporary_bytes.get()
     }
 
-    fn before_write(&self, target: Target, end: u64, grows_by: u64) -> Result<(), Refusal> {
-        self.look(grows_by)?;
+    fn before_write(&self, target: Target, end: u64, grows_by: u64) -> Result<(), WriteRefused> {
+        self.check_free_space(grows_by)?;
         match target {
             // Only a checkpoint or an install writes there.
             Target::Main => return Ok(()),
@@ -219,17 +219,17 @@ impl Meter {
         let used = wal
             .saturating_mul(2)
             .saturating_add(self.temporary_bytes.get());
-        if used > self.allowed.get().disk_bytes {
-            self.over.set(Some(Over::Disk));
-            return Err(Refusal);
+        if used > self.limits.get().disk_bytes {
+            self.exceeded.set(Some(ExceededBound::Disk));
+            return Err(WriteRefused);
         }
         Ok(())
     }
 
-    fn look(&self, grows_by: u64) -> Result<(), Refusal> {
-        let unlooked = self.unlooked_bytes.get() + grows_by;
-        self.unlooked_bytes.set(unlooked);
-        if unlooked < LOOK_AFTER_BYTES {
+    fn check_free_space(&self, grows_by: u64) -> Result<(), WriteRefused> {
+        let unchecked = self.unchecked_bytes.get() + grows_by;
+        self.unchecked_bytes.set(unchecked);
+        if unchecked < SPACE_CHECK_BYTES {
             return Ok(());
         }
         let disk = self.disk.borrow();
@@ -241,9 +241,9 @@ impl Meter {
         if free < *floor_bytes {
             // Asked again at the next write.
             self.full.set(true);
-            return Err(Refusal);
+            return Err(WriteRefused);
         }
-        self.unlooked_bytes.set(0);
+        self.unchecked_bytes.set(0);
         Ok(())
     }
 }
@@ -256,16 +256,16 @@ mod tests {
 
     #[test]
     fn steps_are_counted_from_the_request_on() {
-        begin(Allowance {
+        begin(Limits {
             steps: 3_500,
-            ..Allowance::ANY
+            ..Limits::ANY
         });
         let calls: Vec<bool> = (0..4).map(|_| is_out_of_steps()).collect();
         assert_eq!(calls, [false, false, false, true]);
         assert_eq!(steps(), 4_000);
-        assert_eq!(take_over(), Some(Over::Steps));
-        begin(Allowance::ANY);
-        assert_eq!(take_over(), None);
+        assert_eq!(take_exceeded(), Some(ExceededBound::Steps));
+        begin(Limits::ANY);
+        assert_eq!(take_exceeded(), None);
         assert!((0..100_000).all(|_| !is_out_of_steps()));
         end();
     }
@@ -273,9 +273,9 @@ mod tests {
     #[test]
     fn disk_is_counted_by_what_a_checkpoint_needs() {
         begin_transaction();
-        begin(Allowance {
+        begin(Limits {
             disk_bytes: 10 * MIB,
-            ..Allowance::ANY
+            ..Limits::ANY
         });
         let wal = |from: u64| before_write(Target::Wal, from + MIB, MIB);
         let temporary = || before_write(Target::Temporary, 0, MIB);
@@ -287,12 +287,12 @@ mod tests {
         for _ in 0..6 {
             assert_eq!(temporary(), Ok(()));
         }
-        assert_eq!(take_over(), None);
-        assert_eq!(temporary(), Err(Refusal));
-        assert_eq!(take_over(), Some(Over::Disk));
+        assert_eq!(take_exceeded(), None);
+        assert_eq!(temporary(), Err(WriteRefused));
+        assert_eq!(take_exceeded(), Some(ExceededBound::Disk));
         assert!(!take_full(), "not this machine's disk");
         begin_transaction();
-        begin(Allowance::ANY);
+        begin(Limits::ANY);
         assert_eq!(wal(0), Ok(()));
         assert_eq!(taken_bytes(), MIB);
         end();
@@ -304,7 +304,10 @@ mod tests {
         watch_disk(dir.path(), u64::MAX);
         begin_transaction();
         assert_eq!(before_write(Target::Wal, 4096, 4096), Ok(()), "no look yet");
-        assert_eq!(before_write(Target::Wal, 4 * MIB, 4 * MIB), Err(Refusal));
+        assert_eq!(
+            before_write(Target::Wal, 4 * MIB, 4 * MIB),
+            Err(WriteRefused)
+        );
         assert!(take_full());
         watch_disk(dir.path(), 0);
         assert_eq!(before_write(Target::Wal, 4 * MIB, 4 * MIB), Ok(()));
@@ -313,8 +316,8 @@ mod tests {
 
     #[test]
     fn half_of_anything() {
-        assert_eq!(Allowance::ANY.half(), Allowance::ANY);
-        let some = Allowance {
+        assert_eq!(Limits::ANY.half(), Limits::ANY);
+        let some = Limits {
             steps: 10,
             disk_bytes: 4,
         };

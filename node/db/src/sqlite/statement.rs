@@ -15,11 +15,11 @@ use crate::{
 
 /// Rules of the request that a statement runs under.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Rules {
+pub(crate) struct StatementRules {
     pub(crate) kind: Kind,
     pub(crate) qualify_columns: bool,
     /// Keep rows; otherwise only their effects matter.
-    pub(crate) wanted: bool,
+    pub(crate) keep_rows: bool,
     /// The connection writes the log's entries, so the counters mean something.
     pub(crate) counters: bool,
 }
@@ -137,7 +137,7 @@ pub(crate) trait Overflow {
 
 /// Rows beyond what the log may answer are dropped; the statement still runs to its end, because its effects must be those of every other
 /// node. What is left is told from a result by having columns without types, and becomes an error when the request is over
-/// ([`within`]): an error now would roll the request back.
+/// ([`cap_result`]): an error now would roll the request back.
 struct Dropped;
 
 impl Overflow for Dropped {
@@ -153,12 +153,12 @@ impl Overflow for Dropped {
 }
 
 /// Bytes that the results of a request through the log may take.
-pub(crate) fn room_for_results() -> usize {
+pub(crate) fn max_result_bytes() -> usize {
     LOG_BYTES
 }
 
 /// A result as it is told, and what room it leaves to those behind it.
-pub(crate) fn within(room: &mut usize, result: StatementResult) -> StatementResult {
+pub(crate) fn cap_result(room: &mut usize, result: StatementResult) -> StatementResult {
     let dropped =
         matches!(&result, StatementResult::Rows(rows) if rows.types.len() < rows.columns.len());
     let bytes = result_bytes(&result);
@@ -174,7 +174,7 @@ pub(crate) fn run(
     conn: &Connection,
     statement: &mut Statement<'_>,
     arguments: &mut Arguments<'_>,
-    rules: Rules,
+    rules: StatementRules,
 ) -> Result<StatementResult, Failure> {
     run_into(conn, statement, arguments, rules, &mut Dropped)
 }
@@ -184,10 +184,10 @@ pub(crate) fn run_into(
     conn: &Connection,
     statement: &mut Statement<'_>,
     arguments: &mut Arguments<'_>,
-    rules: Rules,
+    rules: StatementRules,
     overflow: &mut dyn Overflow,
 ) -> Result<StatementResult, Failure> {
-    let started = rules.wanted.then(Instant::now);
+    let started = rules.keep_rows.then(Instant::now);
     let explain = statement.is_explain() != 0;
     let reads = explain || statement.readonly();
     let shows_rows = match rules.kind {
@@ -200,7 +200,7 @@ pub(crate) fn run_into(
     };
     arguments.bind(statement, !shows_rows)?;
     let seconds = || started.map_or(0.0, |started| started.elapsed().as_secs_f64());
-    if shows_rows && rules.wanted {
+    if shows_rows && rules.keep_rows {
         let mut rows = collect(statement, rules.qualify_columns, overflow)?;
         rows.time_secs = seconds();
         return Ok(StatementResult::Rows(rows));
@@ -229,7 +229,7 @@ fn has_columns(statement: &Statement<'_>) -> bool {
 
 /// What a column's declared type does to its values.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Treatment {
+enum Conversion {
     Plain,
     Boolean,
     Date,
@@ -238,7 +238,7 @@ enum Treatment {
 struct Columns {
     names: Vec<String>,
     types: Vec<String>,
-    treatments: Vec<Treatment>,
+    conversions: Vec<Conversion>,
 }
 
 /// Only right after the first step: a change of the schema may have given the statement other columns until then.
@@ -247,14 +247,14 @@ fn columns(statement: &Statement<'_>, qualify: bool) -> Columns {
     let mut found = Columns {
         names: Vec::with_capacity(count),
         types: Vec::with_capacity(count),
-        treatments: Vec::with_capacity(count),
+        conversions: Vec::with_capacity(count),
     };
     for column in statement.columns() {
         let declared = column.decl_type().unwrap_or("").to_ascii_lowercase();
-        found.treatments.push(match declared.as_str() {
-            "boolean" => Treatment::Boolean,
-            "date" | "datetime" | "timestamp" => Treatment::Date,
-            _ => Treatment::Plain,
+        found.conversions.push(match declared.as_str() {
+            "boolean" => Conversion::Boolean,
+            "date" | "datetime" | "timestamp" => Conversion::Date,
+            _ => Conversion::Plain,
         });
         found.types.push(declared);
         found.names.push(column.name().to_owned());
@@ -278,14 +278,14 @@ fn collect(
     qualify: bool,
     overflow: &mut dyn Overflow,
 ) -> Result<Rows, Failure> {
-    let mut found: Option<(Rows, Vec<Treatment>)> = None;
+    let mut found: Option<(Rows, Vec<Conversion>)> = None;
     let (mut bytes, mut limit) = (0, overflow.limit());
     let mut rows = statement.raw_query();
     while let Some(row) = rows.next()? {
-        let (gathered, treatments) = found.get_or_insert_with(|| begin(row.as_ref(), qualify));
-        let mut cells = Vec::with_capacity(treatments.len());
-        for (at, &treatment) in treatments.iter().enumerate() {
-            cells.push(cell(row.get_ref(at)?, treatment));
+        let (gathered, conversions) = found.get_or_insert_with(|| begin(row.as_ref(), qualify));
+        let mut cells = Vec::with_capacity(conversions.len());
+        for (at, &conversion) in conversions.iter().enumerate() {
+            cells.push(cell(row.get_ref(at)?, conversion));
         }
         bytes += row_bytes(&cells);
         if gathered.values.is_empty() {
@@ -301,18 +301,18 @@ fn collect(
     Ok(found.map_or_else(|| begin(statement, qualify).0, |(rows, _)| rows))
 }
 
-fn begin(statement: &Statement<'_>, qualify: bool) -> (Rows, Vec<Treatment>) {
+fn begin(statement: &Statement<'_>, qualify: bool) -> (Rows, Vec<Conversion>) {
     let Columns {
         names,
         types,
-        treatments,
+        conversions,
     } = columns(statement, qualify);
     let rows = Rows {
         columns: names,
         types,
         ..Rows::default()
     };
-    (rows, treatments)
+    (rows, conversions)
 }
 
 /// Where a column declares no type, its first value tells.
@@ -335,17 +335,17 @@ fn storage_class(cell: &Cell) -> &'static str {
     }
 }
 
-fn cell(value: ValueRef<'_>, treatment: Treatment) -> Cell {
-    match (value, treatment) {
+fn cell(value: ValueRef<'_>, conversion: Conversion) -> Cell {
+    match (value, conversion) {
         (ValueRef::Null, _) => Cell::Null,
-        (ValueRef::Integer(value), Treatment::Boolean) => Cell::Boolean(value > 0),
-        (ValueRef::Integer(value), Treatment::Date) => Cell::Text(dates::from_integer(value)),
-        (ValueRef::Integer(value), Treatment::Plain) => Cell::Integer(value),
+        (ValueRef::Integer(value), Conversion::Boolean) => Cell::Boolean(value > 0),
+        (ValueRef::Integer(value), Conversion::Date) => Cell::Text(dates::from_integer(value)),
+        (ValueRef::Integer(value), Conversion::Plain) => Cell::Integer(value),
         (ValueRef::Real(value), _) => Cell::Real(value),
-        (ValueRef::Text(bytes), treatment) => {
+        (ValueRef::Text(bytes), conversion) => {
             let text = String::from_utf8_lossy(bytes);
             // A text that is no date stays as it was stored: kinder than a made-up date.
-            let date = if treatment == Treatment::Date {
+            let date = if conversion == Conversion::Date {
                 dates::from_text(&text)
             } else {
                 None

@@ -13,7 +13,7 @@ use std::{
 
 use rusqlite::ffi;
 
-use crate::sqlite::meter::{self, Refusal, Target};
+use crate::sqlite::meter::{self, Target, WriteRefused};
 
 /// Name under which the stamped VFS is registered.
 pub(crate) const VFS: &CStr = c"node-stamped";
@@ -211,7 +211,7 @@ unsafe fn write_file(
         Target::Temporary => end.saturating_sub(unsafe { length(file) }),
         Target::Wal | Target::Main => u64::from(len.unsigned_abs()),
     };
-    if let Err(Refusal) = meter::before_write(target, end, grows_by) {
+    if let Err(WriteRefused) = meter::before_write(target, end, grows_by) {
         return ffi::SQLITE_FULL;
     }
     // SAFETY: only files whose own method is this one come here.

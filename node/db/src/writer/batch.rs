@@ -4,18 +4,18 @@ use crate::{
     sqlite::{
         authorizer::Mode,
         connection::Session,
-        error::{Blame, blame, fatal},
+        error::{ErrorClass, classify_error, fatal},
         meter,
     },
     types::Fatal,
     writer::{
         request::run_request,
-        transaction::{Stop, commit, is_bounded, reopen, rollback, wait_for_room},
+        transaction::{Stop, commit, is_bounded, reopen, rollback, wait_for_space},
     },
 };
 
 /// How far a run has come.
-struct Progress {
+struct BatchState {
     at: usize,
     /// Requests from here on are in the open transaction.
     first_open: usize,
@@ -30,14 +30,14 @@ pub(crate) fn run_all(
     session: &mut Session,
     requests: &[(&Request, bool)],
 ) -> Result<Vec<Outcome>, Fatal> {
-    let mut progress = Progress {
+    let mut progress = BatchState {
         at: 0,
         first_open: 0,
         alone: None,
         outcomes: vec![Outcome::default(); requests.len()],
     };
     loop {
-        let stop = match go_on(session, requests, &mut progress) {
+        let stop = match run_from(session, requests, &mut progress) {
             Ok(()) => break,
             Err(stop) => stop,
         };
@@ -48,29 +48,29 @@ pub(crate) fn run_all(
                 rollback(session)?;
                 progress.alone = Some(progress.at);
             }
-            Stop::NoRoom => wait_for_room(session)?,
+            Stop::DiskFull => wait_for_space(session)?,
         }
-        session.guard.note_schema_change();
+        session.authorizer.note_schema_change();
         progress.at = progress.first_open;
     }
     meter::end();
-    session.meters.room.found();
-    session.guard.set_mode(Mode::Internal);
+    session.meters.disk_wait.found();
+    session.authorizer.set_mode(Mode::Internal);
     Ok(progress.outcomes)
 }
 
-fn go_on(
+fn run_from(
     session: &mut Session,
     requests: &[(&Request, bool)],
-    progress: &mut Progress,
+    progress: &mut BatchState,
 ) -> Result<(), Stop> {
     while let Some(&(request, wanted)) = requests.get(progress.at) {
         if !wanted && request.kind == Kind::Query {
             progress.at += 1;
             continue;
         }
-        let solo = progress.alone == Some(progress.at);
-        if solo {
+        let alone = progress.alone == Some(progress.at);
+        if alone {
             commit(session)?;
             progress.first_open = progress.at;
             if is_bounded(request) {
@@ -83,17 +83,19 @@ fn go_on(
                 .internal("BEGIN")
                 .map_err(|error| fatal("begin a transaction", &error))?;
         }
-        progress.outcomes[progress.at] = run_request(session, request, wanted, solo)?;
+        progress.outcomes[progress.at] = run_request(session, request, wanted, alone)?;
         if request.rules.is_v2() {
-            session.end_request().map_err(|error| match blame(&error) {
-                Blame::Room => Stop::NoRoom,
-                Blame::Machine => Stop::Fatal(fatal("end a request", &error)),
-                // What a full-text table writes at the end does not fit; alone it is the statement that fails.
-                Blame::Bound(_) | Blame::Statement => Stop::RunAlone,
-            })?;
+            session
+                .end_request()
+                .map_err(|error| match classify_error(&error) {
+                    ErrorClass::DiskFull => Stop::DiskFull,
+                    ErrorClass::Machine => Stop::Fatal(fatal("end a request", &error)),
+                    // What a full-text table writes at the end does not fit; alone it is the statement that fails.
+                    ErrorClass::Bound(_) | ErrorClass::Statement => Stop::RunAlone,
+                })?;
         }
         progress.at += 1;
-        if session.guard.is_dirty() {
+        if session.authorizer.is_dirty() {
             commit(session)?;
             reopen(session)?;
         }

@@ -27,11 +27,11 @@ use crate::{
 };
 
 /// How long writes and new reads wait for running reads to end. Reads take microseconds; one that takes longer makes the checkpoint wait.
-const PATIENCE: Duration = Duration::from_millis(20);
+const READ_WAIT: Duration = Duration::from_millis(20);
 /// The same for a checkpoint that is overdue: reads that follow each other without a gap are let through for so long, and then one by one.
-const LONG_PATIENCE: Duration = Duration::from_millis(500);
+const LONG_READ_WAIT: Duration = Duration::from_millis(500);
 /// The same where that has not helped: on a busy machine reads of 200 ms take longer.
-const LONGEST_PATIENCE: Duration = Duration::from_millis(1500);
+const LONGEST_READ_WAIT: Duration = Duration::from_millis(1500);
 /// How long reads may still go on where the checkpoint must come. Then they end.
 const GRACE: Duration = Duration::from_secs(1);
 /// Beside what the main file grows by: the sidecar, and what others write meanwhile.
@@ -64,7 +64,7 @@ impl Writer {
                 pin_copy::move_pins(
                     &self.main,
                     &files.main,
-                    files.aside.clone(),
+                    files.pin_copy.clone(),
                     files.dir.clone(),
                 );
             }
@@ -73,10 +73,10 @@ impl Writer {
             ));
         }
         let quiet = match urgency {
-            Urgency::Polite => self.readers.pause(PATIENCE),
-            Urgency::Overdue => self.readers.pause(LONG_PATIENCE),
-            Urgency::Pressing => self.readers.pause(LONGEST_PATIENCE),
-            Urgency::Must => self.readers.evict(GRACE),
+            Urgency::Polite => self.readers.pause(READ_WAIT),
+            Urgency::Overdue => self.readers.pause(LONG_READ_WAIT),
+            Urgency::Pressing => self.readers.pause(LONGEST_READ_WAIT),
+            Urgency::Must => self.readers.drain_or_end(GRACE),
         };
         if !quiet {
             self.main.end_change(None);
@@ -104,7 +104,7 @@ impl Writer {
     }
 
     fn move_wal(&mut self, position: Position) -> Result<Base, Fatal> {
-        self.ground()?;
+        self.sync_new_main()?;
         if self.wal().is_dirty() {
             layout::sync(&self.files.wal).map_err(|error| fatal_io("fsync the WAL", &error))?;
             self.failpoint("wal synced")?;
@@ -129,13 +129,13 @@ impl Writer {
     }
 
     /// SQLite made the main file and the WAL without syncing anything; a sidecar that speaks of them must not be all that is left.
-    fn ground(&mut self) -> Result<(), Fatal> {
-        if !self.grounded {
+    fn sync_new_main(&mut self) -> Result<(), Fatal> {
+        if !self.main_synced {
             layout::sync(&self.files.main)
                 .and_then(|()| self.files.sync_dir())
                 .map_err(|error| fatal_io("fsync the new main file", &error))?;
-            self.grounded = true;
-            self.failpoint("main grounded")?;
+            self.main_synced = true;
+            self.failpoint("main file synced")?;
         }
         Ok(())
     }
@@ -174,7 +174,7 @@ impl Writer {
     /// Truncates the copied WAL. If a read that began meanwhile still uses it, the next commit or checkpoint starts it anew.
     fn empty_wal(&self, nobody_reads: bool) {
         self.wal().moved();
-        if nobody_reads || self.readers.pause(PATIENCE) {
+        if nobody_reads || self.readers.pause(READ_WAIT) {
             let emptied = self.session().is_ok_and(|session| {
                 session
                     .conn

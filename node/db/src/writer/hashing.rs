@@ -6,7 +6,7 @@ use rusqlite::Connection;
 use crate::{
     content_hash::{Hashing, hash},
     entry::Position,
-    readers::{asked::Cancellation, gate::Visit},
+    readers::{asked::Cancellation, gate::ReadPermit},
     sqlite::{connection::open_plain, error::message},
     types::Fatal,
     writer::Writer,
@@ -18,15 +18,15 @@ impl Writer {
     pub(crate) fn begin_hashing(&mut self, position: Position) -> Result<(), Fatal> {
         let begun = self
             .readers
-            .try_visit_as("(content hash)", &Cancellation::default())
+            .try_acquire_as("(content hash)", &Cancellation::default())
             .ok_or_else(|| "the database is being replaced".to_owned())
-            .and_then(|visit| {
+            .and_then(|permit| {
                 // The transaction begins here, between two entries: all nodes hash the same state.
-                let conn = begin(&self.files.main, &visit).map_err(|error| message(&error))?;
-                Ok((visit, conn))
+                let conn = begin(&self.files.main, &permit).map_err(|error| message(&error))?;
+                Ok((permit, conn))
             });
         let progress = Arc::clone(&self.progress);
-        let (visit, conn) = match begun {
+        let (permit, conn) = match begun {
             Ok(begun) => begun,
             Err(why) => {
                 progress.note_hashing(position, Hashing::Failed(why));
@@ -40,12 +40,12 @@ impl Writer {
             drop(conn);
             let hashed = match hashed {
                 Ok(hash) => Hashing::Done(hash),
-                Err(_) if visit.is_cancelled() => {
+                Err(_) if permit.is_cancelled() => {
                     Hashing::Failed("interrupted: the database was needed".to_owned())
                 }
                 Err(error) => Hashing::Failed(message(&error)),
             };
-            drop(visit);
+            drop(permit);
             progress.note_hashing(position, hashed);
         };
         thread::Builder::new()
@@ -56,9 +56,9 @@ impl Writer {
     }
 }
 
-fn begin(path: &std::path::Path, visit: &Visit) -> rusqlite::Result<Connection> {
+fn begin(path: &std::path::Path, permit: &ReadPermit) -> rusqlite::Result<Connection> {
     let mut conn = open_plain(path)?;
     conn.execute_batch("BEGIN; SELECT count(*) FROM sqlite_schema")?;
-    visit.watch(&mut conn)?;
+    permit.watch(&mut conn)?;
     Ok(conn)
 }

@@ -14,15 +14,15 @@ use crate::{
         authorizer::Mode,
         connection::Session,
         determinism,
-        error::{Blame, blame, fatal, fatal_io, message},
-        meter::{self, Allowance},
-        statement::{self, Arguments, Failure, Rules},
+        error::{ErrorClass, classify_error, fatal, fatal_io, message},
+        meter::{self, Limits},
+        statement::{self, Arguments, Failure, StatementRules},
     },
     types::Fatal,
     writer::{
         Writer,
         collected_load::CollectedLoad,
-        replace::{self, Look, Unfit},
+        replace::{self, CheckDepth, InvalidFile},
         request,
         transaction::{self, rollback},
     },
@@ -89,8 +89,8 @@ impl Writer {
         match finish.content {
             LoadContent::File => {
                 // The leader has looked at the whole before it proposed it; here all other writes wait.
-                if let Err(unfit) = replace::validate(&path, Look::Quick) {
-                    return refused_alike(&path, finish.crc32, unfit);
+                if let Err(invalid) = replace::validate(&path, CheckDepth::Quick) {
+                    return refused_alike(&path, finish.crc32, invalid);
                 }
                 self.replace_main(&path, position, self.meta.clone())?;
                 Ok(Outcome::default())
@@ -107,7 +107,7 @@ impl Writer {
                         if let Some(outcome) = self.run_script(open()?, finish.stamp, bounds)? {
                             return Ok(outcome);
                         }
-                        transaction::wait_for_room(self.session()?)?;
+                        transaction::wait_for_space(self.session()?)?;
                     }
                 } else {
                     Ok(Outcome::refused("the SQL text is not UTF-8"))
@@ -125,7 +125,7 @@ impl Writer {
         bounds: Bounds,
     ) -> Result<Option<Outcome>, Fatal> {
         let session = self.session_mut()?;
-        if bounds != Bounds::NONE || session.guard.is_dirty() {
+        if bounds != Bounds::NONE || session.authorizer.is_dirty() {
             // What it takes is counted alike only from the same beginning on.
             session
                 .reopen()
@@ -140,7 +140,7 @@ impl Writer {
             .begin_request(stamp, true)
             .and_then(|()| session.limit(bounds))
             .map_err(|error| fatal("begin a script", &error))?;
-        session.guard.set_mode(Mode::Script);
+        session.authorizer.set_mode(Mode::Script);
         let mut run = ScriptRun {
             session,
             bounds,
@@ -173,10 +173,10 @@ impl Writer {
                 );
             }
         }
-        session.meters.room.found();
-        session.guard.set_mode(Mode::Internal);
-        session.guard.note_schema_change();
-        if session.guard.is_dirty() {
+        session.meters.disk_wait.found();
+        session.authorizer.set_mode(Mode::Internal);
+        session.authorizer.note_schema_change();
+        if session.authorizer.is_dirty() {
             session
                 .reopen()
                 .map_err(|error| fatal("reopen the database", &error))?;
@@ -200,10 +200,10 @@ struct ScriptRun<'s> {
 impl ScriptRun<'_> {
     /// Runs what stands in `text`, usually one statement, until one fails. `false`: the disk is full, and all can begin anew.
     fn text(&mut self, text: &str) -> Result<bool, Fatal> {
-        let rules = Rules {
+        let rules = StatementRules {
             kind: Kind::Execute,
             qualify_columns: false,
-            wanted: true,
+            keep_rows: true,
             counters: true,
         };
         let session = self.session;
@@ -214,20 +214,22 @@ impl ScriptRun<'_> {
                 Ok(Some(mut statement)) => self.step(text, &mut statement, rules)?,
                 Err(error) => Err(Failure::Sqlite(error)),
             };
-            session.guard.set_vacuum(false);
+            session.authorizer.set_vacuum(false);
             match result {
                 Ok(result) => {
                     self.committed |= session.conn.is_autocommit();
                     self.last = result;
                 }
-                Err(Failure::Sqlite(error)) => match blame(&error) {
-                    Blame::Room if !self.committed => return Ok(false),
-                    Blame::Room | Blame::Machine => return Err(fatal("run a script", &error)),
-                    Blame::Bound(over) => {
+                Err(Failure::Sqlite(error)) => match classify_error(&error) {
+                    ErrorClass::DiskFull if !self.committed => return Ok(false),
+                    ErrorClass::DiskFull | ErrorClass::Machine => {
+                        return Err(fatal("run a script", &error));
+                    }
+                    ErrorClass::Bound(over) => {
                         self.last = StatementResult::Error(over.text(self.bounds));
                         return Ok(true);
                     }
-                    Blame::Statement => return Ok(self.failed(Failure::Sqlite(error))),
+                    ErrorClass::Statement => return Ok(self.failed(Failure::Sqlite(error))),
                 },
                 Err(failure) => return Ok(self.failed(failure)),
             }
@@ -238,7 +240,7 @@ impl ScriptRun<'_> {
         &self,
         text: &str,
         statement: &mut rusqlite::Statement<'_>,
-        rules: Rules,
+        rules: StatementRules,
     ) -> Result<Result<StatementResult, Failure>, Fatal> {
         let session = self.session;
         let alone = session.conn.is_autocommit();
@@ -246,7 +248,7 @@ impl ScriptRun<'_> {
         let before = determinism::before(&session.conn);
         loop {
             let result = self.begin(text, vacuum).and_then(|()| {
-                session.guard.set_vacuum(vacuum);
+                session.authorizer.set_vacuum(vacuum);
                 statement::run(&session.conn, statement, &mut Arguments::new(&[]), rules)
             });
             if !alone
@@ -257,13 +259,13 @@ impl ScriptRun<'_> {
                 return Ok(result);
             }
             // What came before it is committed, so only this one is run again.
-            transaction::wait_for_room(session)?;
+            transaction::wait_for_space(session)?;
             determinism::go_back(&session.conn, before);
         }
     }
 
     fn failed(&mut self, failure: Failure) -> bool {
-        let refusal = self.session.guard.take_refusal();
+        let refusal = self.session.authorizer.take_refusal();
         self.last = StatementResult::Error(failure_text(failure, refusal.text()));
         true
     }
@@ -276,7 +278,7 @@ impl ScriptRun<'_> {
             self.bounds.vm_steps
         };
         let disk_bytes = if vacuum {
-            request::check_room_to_vacuum(self.session, self.bounds)?;
+            request::check_space_to_vacuum(self.session, self.bounds)?;
             u64::MAX
         } else {
             self.bounds.disk_bytes
@@ -284,7 +286,7 @@ impl ScriptRun<'_> {
         if self.session.conn.is_autocommit() {
             meter::begin_transaction();
         }
-        meter::begin(Allowance { steps, disk_bytes });
+        meter::begin(Limits { steps, disk_bytes });
         Ok(())
     }
 }
@@ -312,11 +314,11 @@ fn failure_text(failure: Failure, refusal: Option<&str>) -> String {
 
 /// A loaded file is refused only for what every node finds in the same bytes. What this machine could not read, or reads otherwise than it was
 /// sent, must not become another outcome than that of the others: the node ends instead.
-fn refused_alike(path: &Path, crc32: u32, unfit: Unfit) -> Result<Outcome, Fatal> {
+fn refused_alike(path: &Path, crc32: u32, invalid: InvalidFile) -> Result<Outcome, Fatal> {
     let doing = "check a load";
-    match unfit {
-        Unfit::Machine(reason) => Err(Fatal(format!("{doing}: {reason}"))),
-        Unfit::Content(reason) => {
+    match invalid {
+        InvalidFile::Machine(reason) => Err(Fatal(format!("{doing}: {reason}"))),
+        InvalidFile::Content(reason) => {
             let now = replace::crc32_of(path).map_err(|error| fatal_io(doing, &error))?;
             if now != crc32 {
                 return Err(Fatal(format!(

@@ -36,7 +36,7 @@ impl Writer {
     pub(crate) fn install(&mut self, position: Position, meta: Bytes) -> Result<(), Fatal> {
         let snapshot = self.files.snapshot.clone();
         check_header(&snapshot)
-            .map_err(|unfit| Fatal(format!("the received snapshot: {}", unfit.text())))?;
+            .map_err(|invalid| Fatal(format!("the received snapshot: {}", invalid.text())))?;
         // A load that began before is none at the snapshot's position: its end is among the entries that will not come.
         self.drop_load()?;
         self.replace_main(&snapshot, position, meta)
@@ -107,14 +107,14 @@ pub(crate) fn set_journal_mode(path: &Path, mode: JournalMode) -> std::io::Resul
 }
 
 /// Why a file cannot take the place of the database.
-pub(crate) enum Unfit {
+pub(crate) enum InvalidFile {
     /// It is no whole database: whoever has the same bytes finds the same.
     Content(String),
     /// This machine could not look.
     Machine(String),
 }
 
-impl Unfit {
+impl InvalidFile {
     /// Either reason.
     pub(crate) fn text(self) -> String {
         match self {
@@ -123,9 +123,10 @@ impl Unfit {
     }
 }
 
-fn check_header(path: &Path) -> Result<(), Unfit> {
-    let machine = |doing: &str, error: std::io::Error| Unfit::Machine(format!("{doing}: {error}"));
-    let content = |text: String| Err(Unfit::Content(text));
+fn check_header(path: &Path) -> Result<(), InvalidFile> {
+    let machine =
+        |doing: &str, error: std::io::Error| InvalidFile::Machine(format!("{doing}: {error}"));
+    let content = |text: String| Err(InvalidFile::Content(text));
     let mut header = [0; HEADER_BYTES];
     let mut file = File::open(path).map_err(|error| machine("cannot open it", error))?;
     let len = file
@@ -158,20 +159,20 @@ fn check_header(path: &Path) -> Result<(), Unfit> {
 
 /// How closely a file is looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Look {
+pub(crate) enum CheckDepth {
     /// Everything, also whether indexes fit their tables: reads the file once for each index.
-    Whole,
+    Buffered,
     /// Pages and rows; where the whole has been looked at before.
     Quick,
 }
 
 /// See [`crate::Database::validate_file`].
-pub(crate) fn validate(path: &Path, look: Look) -> Result<(), Unfit> {
+pub(crate) fn validate(path: &Path, depth: CheckDepth) -> Result<(), InvalidFile> {
     check_header(path)?;
     // `immutable` keeps SQLite from looking for a WAL, or making one, beside the file.
     let text = path
         .to_str()
-        .ok_or_else(|| Unfit::Machine("its path is not UTF-8".to_owned()))?;
+        .ok_or_else(|| InvalidFile::Machine("its path is not UTF-8".to_owned()))?;
     let escaped = text
         .replace('%', "%25")
         .replace('?', "%3f")
@@ -181,17 +182,17 @@ pub(crate) fn validate(path: &Path, look: Look) -> Result<(), Unfit> {
         | OpenFlags::SQLITE_OPEN_URI;
     let check = || {
         let conn = Connection::open_with_flags(format!("file:{escaped}?immutable=1"), flags)?;
-        let pragma = match look {
-            Look::Whole => "PRAGMA integrity_check(1)",
-            Look::Quick => "PRAGMA quick_check(1)",
+        let pragma = match depth {
+            CheckDepth::Buffered => "PRAGMA integrity_check(1)",
+            CheckDepth::Quick => "PRAGMA quick_check(1)",
         };
         conn.query_row(pragma, [], |row| row.get::<_, String>(0))
     };
     match check() {
         Ok(answer) if answer == "ok" => Ok(()),
-        Ok(answer) => Err(Unfit::Content(answer)),
-        Err(error) if is_content_fault(&error) => Err(Unfit::Content(message(&error))),
-        Err(error) => Err(Unfit::Machine(message(&error))),
+        Ok(answer) => Err(InvalidFile::Content(answer)),
+        Err(error) if is_content_fault(&error) => Err(InvalidFile::Content(message(&error))),
+        Err(error) => Err(InvalidFile::Machine(message(&error))),
     }
 }
 

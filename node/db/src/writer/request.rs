@@ -15,12 +15,12 @@ use crate::{
         authorizer::{self, Mode, Refusal},
         connection::Session,
         determinism,
-        error::{Blame, blame, fatal, message},
-        meter::{self, Allowance, Over},
-        statement::{self, Arguments, Failure, Rules},
+        error::{ErrorClass, classify_error, fatal, message},
+        meter::{self, ExceededBound, Limits},
+        statement::{self, Arguments, Failure, StatementRules},
     },
     types::{Fatal, Origin},
-    writer::transaction::{Stop, commit, is_bounded, reopen, rollback, wait_for_room},
+    writer::transaction::{Stop, commit, is_bounded, reopen, rollback, wait_for_space},
 };
 
 /// What a client's whole request gets for a forbidden PRAGMA.
@@ -30,7 +30,7 @@ pub(crate) fn run_request(
     session: &mut Session,
     request: &Request,
     wanted: bool,
-    solo: bool,
+    alone: bool,
 ) -> Result<Outcome, Stop> {
     let mentions = mentions(&request.statements);
     let v2 = request.rules.is_v2();
@@ -50,30 +50,30 @@ pub(crate) fn run_request(
         .begin_request(request.stamp, mentions.changes)
         .and_then(|()| session.limit(request.rules.bounds()))
         .map_err(|error| fatal("begin a request", &error))?;
-    let rules = Rules {
+    let rules = StatementRules {
         kind: request.kind,
         qualify_columns: request.qualify_columns,
-        wanted,
+        keep_rows: wanted,
         counters: true,
     };
     let mut run = Run {
         session,
         rules,
-        solo,
-        canonical: solo && is_bounded(request),
+        alone,
+        isolated: alone && is_bounded(request),
         transaction: request.transaction,
         mentions,
         stamp: request.stamp,
         bounds: request.rules.bounds(),
         used_steps: 0,
         maintenance: false,
-        spent: false,
+        steps_exhausted: false,
     };
     if request.transaction {
         run.begin()?;
     }
     let mut results = Vec::with_capacity(if wanted { request.statements.len() } else { 0 });
-    let mut room = statement::room_for_results();
+    let mut room = statement::max_result_bytes();
     let mut failed = false;
     for statement in request
         .statements
@@ -86,7 +86,7 @@ pub(crate) fn run_request(
             run.session.meters.failed.fetch_add(1, Relaxed);
         }
         if wanted {
-            results.push(statement::within(&mut room, result));
+            results.push(statement::cap_result(&mut room, result));
         }
         if error && request.transaction && request.kind != Kind::Query {
             failed = true;
@@ -115,11 +115,11 @@ fn mentions(statements: &[Statement]) -> Mentions {
 /// One request under way.
 struct Run<'s> {
     session: &'s mut Session,
-    rules: Rules,
+    rules: StatementRules,
     /// Not inside the transaction of other requests.
-    solo: bool,
+    alone: bool,
     /// On a connection that began with this request, so that what is counted depends on nothing else.
-    canonical: bool,
+    isolated: bool,
     transaction: bool,
     mentions: Mentions,
     stamp: Stamp,
@@ -129,17 +129,17 @@ struct Run<'s> {
     /// The statement under way is one that cannot take longer than the database is large.
     maintenance: bool,
     /// A statement has used up what the request may take.
-    spent: bool,
+    steps_exhausted: bool,
 }
 
 impl Run<'_> {
     fn begin(&self) -> Result<(), Fatal> {
-        let sql = if self.solo {
+        let sql = if self.alone {
             "BEGIN"
         } else {
             "SAVEPOINT request"
         };
-        if self.solo {
+        if self.alone {
             meter::begin_transaction();
         }
         self.session
@@ -156,20 +156,20 @@ impl Run<'_> {
             return Ok(None);
         }
         meter::end();
-        if self.solo {
+        if self.alone {
             // The commit writes what is left in the cache, which is the request's.
-            meter::begin(Allowance {
+            meter::begin(Limits {
                 steps: u64::MAX,
-                ..self.allowance(false)
+                ..self.limits_for(false)
             });
             let committed = if failed { Ok(()) } else { internal("COMMIT") };
             let error = match committed {
                 Ok(()) => None,
-                Err(error) => Some(match blame(&error) {
-                    Blame::Room => return Err(Stop::NoRoom),
-                    Blame::Machine => return Err(Stop::Fatal(fatal("commit", &error))),
-                    Blame::Bound(over) => self.passed(over),
-                    Blame::Statement => message(&error),
+                Err(error) => Some(match classify_error(&error) {
+                    ErrorClass::DiskFull => return Err(Stop::DiskFull),
+                    ErrorClass::Machine => return Err(Stop::Fatal(fatal("commit", &error))),
+                    ErrorClass::Bound(over) => self.passed(over),
+                    ErrorClass::Statement => message(&error),
                 }),
             };
             rollback(self.session)?;
@@ -185,8 +185,8 @@ impl Run<'_> {
     }
 
     /// What the next statement may take.
-    fn allowance(&self, maintenance: bool) -> Allowance {
-        let allowed = Allowance {
+    fn limits_for(&self, maintenance: bool) -> Limits {
+        let allowed = Limits {
             steps: if maintenance {
                 self.bounds.maintenance_vm_steps
             } else {
@@ -194,25 +194,25 @@ impl Run<'_> {
             },
             disk_bytes: self.bounds.disk_bytes,
         };
-        let allowed = if self.canonical {
+        let allowed = if self.isolated {
             allowed
         } else {
             allowed.half()
         };
-        Allowance {
+        Limits {
             steps: allowed.steps.saturating_sub(self.used_steps),
             ..allowed
         }
     }
 
     /// What a client is told whose request has passed a bound.
-    fn passed(&self, over: Over) -> String {
+    fn passed(&self, over: ExceededBound) -> String {
         over.text(self.bounds)
     }
 
     /// A statement that runs in autocommit is not in any other's transaction.
-    fn is_autonomous(&self) -> bool {
-        self.solo && !self.transaction
+    fn is_autocommit_statement(&self) -> bool {
+        self.alone && !self.transaction
     }
 
     /// Steps one prepared statement.
@@ -222,12 +222,12 @@ impl Run<'_> {
         arguments: &mut Arguments<'_>,
         vacuum: bool,
     ) -> Result<StatementResult, Failure> {
-        if vacuum && self.canonical && !self.transaction {
-            check_room_to_vacuum(self.session, self.bounds)?;
+        if vacuum && self.isolated && !self.transaction {
+            check_space_to_vacuum(self.session, self.bounds)?;
             self.session.limit(Bounds::NONE)?;
-            meter::begin(Allowance {
+            meter::begin(Limits {
                 disk_bytes: u64::MAX,
-                ..self.allowance(true)
+                ..self.limits_for(true)
             });
             let result = self.step_once(statement, arguments, vacuum);
             self.session.limit(self.bounds)?;
@@ -235,20 +235,20 @@ impl Run<'_> {
         }
         let before = (determinism::before(&self.session.conn), arguments.mark());
         loop {
-            if self.is_autonomous() {
+            if self.is_autocommit_statement() {
                 meter::begin_transaction();
             }
             let result = self.step_once(statement, arguments, vacuum);
             // What earlier statements of the request did is committed, so only this one can be run again.
-            if self.is_autonomous()
+            if self.is_autocommit_statement()
                 && let Err(Failure::Sqlite(error)) = &result
                 && error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull)
                 && meter::take_full()
             {
-                if wait_for_room(self.session).is_ok() {
+                if wait_for_space(self.session).is_ok() {
                     determinism::go_back(&self.session.conn, before.0);
                     arguments.go_back(before.1);
-                    meter::begin(self.allowance(self.maintenance));
+                    meter::begin(self.limits_for(self.maintenance));
                     continue;
                 }
                 meter::note_full();
@@ -263,22 +263,22 @@ impl Run<'_> {
         arguments: &mut Arguments<'_>,
         vacuum: bool,
     ) -> Result<StatementResult, Failure> {
-        let guard = &self.session.guard;
+        let authorizer = &self.session.authorizer;
         let writes = statement.is_explain() == 0 && !statement.readonly();
-        if writes && guard.is_local() {
-            return Err(Failure::Refused(authorizer::LOCAL_TEXT.to_owned()));
+        if writes && authorizer.is_node_local() {
+            return Err(Failure::Refused(authorizer::NODE_LOCAL_TEXT.to_owned()));
         }
-        guard.set_writes(writes);
-        guard.set_vacuum(vacuum);
+        authorizer.set_writes(writes);
+        authorizer.set_vacuum(vacuum);
         let result = statement::run(&self.session.conn, statement, arguments, self.rules);
-        guard.set_vacuum(false);
-        guard.set_writes(false);
+        authorizer.set_vacuum(false);
+        authorizer.set_writes(false);
         if vacuum && result.is_ok() {
             self.session.meters.maintenance.vacuumed(self.stamp);
         }
         // A refusal can come while stepping, too: VACUUM and table-valued pragmas prepare statements of their own.
         result.map_err(|failure| match failure {
-            Failure::Sqlite(error) => refused(guard.take_refusal(), error),
+            Failure::Sqlite(error) => refused(authorizer.take_refusal(), error),
             other => other,
         })
     }
@@ -301,8 +301,8 @@ impl Run<'_> {
     }
 
     fn statement(&mut self, statement: &Statement) -> Result<StatementResult, Stop> {
-        if self.spent {
-            return Ok(StatementResult::Error(self.passed(Over::Steps)));
+        if self.steps_exhausted {
+            return Ok(StatementResult::Error(self.passed(ExceededBound::Steps)));
         }
         let fresh = self.mentions.pragma
             && !self.transaction
@@ -314,9 +314,9 @@ impl Run<'_> {
         }
         let single = classify::is_plain_single(&statement.sql);
         self.maintenance = single && classify::is_maintenance(&statement.sql);
-        meter::begin(self.allowance(self.maintenance));
+        meter::begin(self.limits_for(self.maintenance));
         let mut arguments = Arguments::new(&statement.parameters);
-        let reading = if self.mentions.pragma && self.session.guard.is_v2() {
+        let reading = if self.mentions.pragma && self.session.authorizer.is_v2() {
             pragma::reading_form(&statement.sql)
         } else {
             None
@@ -346,30 +346,32 @@ impl Run<'_> {
             Ok(result) => result,
             Err(Failure::Refused(text)) => StatementResult::Error(text),
             Err(Failure::Sqlite(error)) => {
-                let blame = blame(&error);
+                let classify_error = classify_error(&error);
                 // What follows is the crate's own.
                 meter::end();
-                match blame {
-                    Blame::Machine => return Err(Stop::Fatal(fatal("run a statement", &error))),
-                    Blame::Room => return Err(Stop::NoRoom),
-                    Blame::Bound(_) if !self.canonical => return Err(Stop::RunAlone),
-                    Blame::Bound(_) | Blame::Statement => {}
+                match classify_error {
+                    ErrorClass::Machine => {
+                        return Err(Stop::Fatal(fatal("run a statement", &error)));
+                    }
+                    ErrorClass::DiskFull => return Err(Stop::DiskFull),
+                    ErrorClass::Bound(_) if !self.isolated => return Err(Stop::RunAlone),
+                    ErrorClass::Bound(_) | ErrorClass::Statement => {}
                 }
-                if !self.solo && self.session.conn.is_autocommit() {
+                if !self.alone && self.session.conn.is_autocommit() {
                     return Err(Stop::RunAlone);
                 }
                 self.session
                     .restore_statistics()
                     .map_err(|error| fatal("read the statistics", &error))?;
-                if let Blame::Bound(over) = blame {
-                    self.spent = over == Over::Steps;
+                if let ErrorClass::Bound(over) = classify_error {
+                    self.steps_exhausted = over == ExceededBound::Steps;
                     StatementResult::Error(self.passed(over))
                 } else {
                     StatementResult::Error(message(&error))
                 }
             }
         };
-        if !self.solo
+        if !self.alone
             && !self.transaction
             && self.session.enforces_foreign_keys()
             && determinism::has_deferred_violations(&self.session.conn)
@@ -390,15 +392,15 @@ impl Run<'_> {
         }
         loop {
             self.session
-                .guard
-                .set_mode(mode(self.transaction, self.solo));
-            let kept = !self.canonical;
+                .authorizer
+                .set_mode(mode(self.transaction, self.alone));
+            let kept = !self.isolated;
             let error = match self.session.prepare(sql, !arguments.is_empty(), kept) {
                 Ok(mut prepared) => return Ok(self.step(prepared.statement(), arguments, vacuum)),
                 Err(error) => error,
             };
-            match self.session.guard.take_refusal() {
-                Refusal::NeedsSolo => self.leave_transaction()?,
+            match self.session.authorizer.take_refusal() {
+                Refusal::NeedsAutocommit => self.leave_transaction()?,
                 refusal => return Ok(Err(refused(refusal, error))),
             }
         }
@@ -413,21 +415,21 @@ impl Run<'_> {
         let mut batch = Batch::new(&self.session.conn, sql);
         let mut last = StatementResult::Write(WriteResult::default());
         loop {
-            let guard = &self.session.guard;
-            guard.set_mode(mode(self.transaction, self.solo));
-            guard.start_statement();
+            let authorizer = &self.session.authorizer;
+            authorizer.set_mode(mode(self.transaction, self.alone));
+            authorizer.start_statement();
             match batch.next() {
                 Ok(None) => return Ok(Ok(last)),
                 Ok(Some(mut statement)) => {
                     let vacuum = is_vacuum(&statement);
                     if vacuum && !self.transaction {
-                        leave_transaction(self.session, self.bounds, &mut self.solo)?;
+                        leave_transaction(self.session, self.bounds, &mut self.alone)?;
                     }
                     match self.step(&mut statement, arguments, vacuum) {
                         Ok(result) => last = result,
                         failed => return Ok(failed),
                     }
-                    if !self.solo
+                    if !self.alone
                         && !self.transaction
                         && self.session.enforces_foreign_keys()
                         && determinism::has_deferred_violations(&self.session.conn)
@@ -435,9 +437,9 @@ impl Run<'_> {
                         return Err(Stop::RunAlone);
                     }
                 }
-                Err(error) => match self.session.guard.take_refusal() {
-                    Refusal::NeedsSolo => {
-                        leave_transaction(self.session, self.bounds, &mut self.solo)?;
+                Err(error) => match self.session.authorizer.take_refusal() {
+                    Refusal::NeedsAutocommit => {
+                        leave_transaction(self.session, self.bounds, &mut self.alone)?;
                     }
                     refusal => return Ok(Err(refused(refusal, error))),
                 },
@@ -446,26 +448,26 @@ impl Run<'_> {
     }
 
     fn leave_transaction(&mut self) -> Result<(), Stop> {
-        leave_transaction(self.session, self.bounds, &mut self.solo)
+        leave_transaction(self.session, self.bounds, &mut self.alone)
     }
 }
 
 /// From here on the request runs in autocommit. What it did so far is committed with those before it, which is the
 /// same: outside a transaction of its own, each of its statements stands alone. One with bounds begins anew instead.
-fn leave_transaction(session: &Session, bounds: Bounds, solo: &mut bool) -> Result<(), Stop> {
-    if *solo {
+fn leave_transaction(session: &Session, bounds: Bounds, alone: &mut bool) -> Result<(), Stop> {
+    if *alone {
         return Ok(());
     }
     if bounds != Bounds::NONE {
         return Err(Stop::RunAlone);
     }
     commit(session)?;
-    *solo = true;
+    *alone = true;
     Ok(())
 }
 
 /// A VACUUM writes the whole database to a temporary file and from there into the WAL; no checkpoint makes the file longer.
-pub(crate) fn check_room_to_vacuum(session: &Session, bounds: Bounds) -> Result<(), Failure> {
+pub(crate) fn check_space_to_vacuum(session: &Session, bounds: Bounds) -> Result<(), Failure> {
     let needed_bytes = session.wal_bytes_of_all_pages()? * 2;
     if needed_bytes <= bounds.disk_bytes {
         return Ok(());
@@ -476,10 +478,10 @@ pub(crate) fn check_room_to_vacuum(session: &Session, bounds: Bounds) -> Result<
     )))
 }
 
-fn mode(transaction: bool, solo: bool) -> Mode {
-    match (transaction, solo) {
+fn mode(transaction: bool, alone: bool) -> Mode {
+    match (transaction, alone) {
         (true, _) => Mode::Transaction,
-        (false, true) => Mode::Solo,
+        (false, true) => Mode::Autocommit,
         (false, false) => Mode::Batch,
     }
 }

@@ -197,7 +197,7 @@ fn first_died_at(step: &'static str) -> (TempDir, Files) {
 
 #[test]
 fn a_first_checkpoint_may_die_anywhere() {
-    for step in ["main grounded", "wal synced"] {
+    for step in ["main file synced", "wal synced"] {
         let (_dir, files) = first_died_at(step);
         assert_eq!(recover_alone(&files).unwrap(), Base::default(), "{step}");
         assert!(!files.main.exists() && !files.wal.exists());
@@ -441,7 +441,7 @@ fn a_full_disk_is_waited_for_and_nothing_happens_twice() {
             .collect();
         let outcomes = writer.unless_failed(|writer| writer.apply(&entries));
         disk_faults::set(None);
-        assert_eq!(writer.progress.meters.room.waiting(), None);
+        assert_eq!(writer.progress.meters.disk_wait.waiting(), None);
         let rows: String = writer
             .session()
             .unwrap()

@@ -3,7 +3,7 @@ use crate::{
     entry::{Bounds, Request},
     sqlite::{
         connection::Session,
-        error::{Blame, blame, fatal},
+        error::{ErrorClass, classify_error, fatal},
         meter,
     },
     types::Fatal,
@@ -16,7 +16,7 @@ pub(crate) enum Stop {
     /// The request undid, or cannot end inside, the transaction it shares with others; or it may pass its bounds.
     RunAlone,
     /// The disk is full.
-    NoRoom,
+    DiskFull,
 }
 
 impl From<Fatal> for Stop {
@@ -40,11 +40,11 @@ pub(crate) fn commit(session: &Session) -> Result<(), Stop> {
     meter::end();
     session
         .internal("COMMIT")
-        .map_err(|error| match blame(&error) {
-            Blame::Room => Stop::NoRoom,
+        .map_err(|error| match classify_error(&error) {
+            ErrorClass::DiskFull => Stop::DiskFull,
             _ => Stop::Fatal(fatal("commit", &error)),
         })?;
-    session.guard.forget_analyze();
+    session.authorizer.forget_analyze();
     Ok(())
 }
 
@@ -65,11 +65,11 @@ pub(crate) fn is_bounded(request: &Request) -> bool {
 }
 
 /// Gives back what the open transaction took of the disk, and returns when it is worth another try.
-pub(crate) fn wait_for_room(session: &Session) -> Result<(), Fatal> {
+pub(crate) fn wait_for_space(session: &Session) -> Result<(), Fatal> {
     let taken_bytes = meter::taken_bytes();
     rollback(session)?;
     session.shorten_wal();
-    session.meters.room.wait(taken_bytes)?;
+    session.meters.disk_wait.wait(taken_bytes)?;
     meter::begin_transaction();
     Ok(())
 }

@@ -11,8 +11,8 @@ fn enums_match_their_tables() {
     }
 }
 
-fn now(mode: Mode, v2: bool) -> Now {
-    Now {
+fn prepare(mode: Mode, v2: bool) -> PrepareContext {
+    PrepareContext {
         mode,
         v2,
         vacuum: false,
@@ -25,7 +25,7 @@ fn now(mode: Mode, v2: bool) -> Now {
 #[expect(clippy::too_many_lines, reason = "a table of cases")]
 fn pragmas_by_mode() {
     use Decision::{Allow, AllowDirty, Ignore, Refuse};
-    use Mode::{Batch, Internal, Reader, Script, Solo, Transaction};
+    use Mode::{Autocommit, Batch, Internal, Reader, Script, Transaction};
     let pragma = Refuse(Refusal::Pragma);
     // Mode, PRAGMA, whether it has a value, by the first format's rules, by the second's.
     let cases = [
@@ -33,10 +33,10 @@ fn pragmas_by_mode() {
             Batch,
             "foreign_keys",
             true,
-            Refuse(Refusal::NeedsSolo),
-            Refuse(Refusal::NeedsSolo),
+            Refuse(Refusal::NeedsAutocommit),
+            Refuse(Refusal::NeedsAutocommit),
         ),
-        (Solo, "foreign_keys", true, AllowDirty, AllowDirty),
+        (Autocommit, "foreign_keys", true, AllowDirty, AllowDirty),
         (Transaction, "foreign_keys", true, AllowDirty, AllowDirty),
         (Reader, "foreign_keys", true, AllowDirty, AllowDirty),
         (Reader, "foreign_keys", false, Allow, Allow),
@@ -55,7 +55,7 @@ fn pragmas_by_mode() {
             Refuse(Refusal::Optimize),
             Refuse(Refusal::Optimize),
         ),
-        (Solo, "optimize", false, Allow, Allow),
+        (Autocommit, "optimize", false, Allow, Allow),
         (
             Transaction,
             "optimize",
@@ -71,7 +71,7 @@ fn pragmas_by_mode() {
             Refuse(Refusal::ReadOnly),
         ),
         (
-            Solo,
+            Autocommit,
             "Journal_Mode",
             true,
             Refuse(Refusal::Pragma),
@@ -79,7 +79,7 @@ fn pragmas_by_mode() {
         ),
         (Script, "writable_schema", true, AllowDirty, AllowDirty),
         (
-            Solo,
+            Autocommit,
             "writable_schema",
             true,
             Refuse(Refusal::Pragma),
@@ -93,7 +93,7 @@ fn pragmas_by_mode() {
             Batch,
             "cache_size",
             true,
-            Refuse(Refusal::NeedsSolo),
+            Refuse(Refusal::NeedsAutocommit),
             Ignore,
         ),
         (
@@ -110,7 +110,7 @@ fn pragmas_by_mode() {
             pragma_name: name,
             pragma_value: has_value.then_some("1"),
         };
-        let by = |v2| decide(now(mode, v2), &action, None);
+        let by = |v2| decide(prepare(mode, v2), &action, None);
         assert_eq!(by(false), first, "{mode:?} {name}");
         assert_eq!(by(true), second, "{mode:?} {name}");
     }
@@ -123,9 +123,9 @@ fn alter_table_may_look_into_the_temporary_schema() {
         column_name: "sql",
     };
     let refused = Decision::Refuse(Refusal::Temporary);
-    let altering = |v2| Now {
+    let altering = |v2| PrepareContext {
         alters: true,
-        ..now(Mode::Batch, v2)
+        ..prepare(Mode::Batch, v2)
     };
     assert_eq!(
         decide(altering(true), &update, Some("temp")),
@@ -133,7 +133,7 @@ fn alter_table_may_look_into_the_temporary_schema() {
     );
     assert_eq!(decide(altering(false), &update, Some("temp")), refused);
     assert_eq!(
-        decide(now(Mode::Batch, true), &update, Some("temp")),
+        decide(prepare(Mode::Batch, true), &update, Some("temp")),
         refused
     );
 }
@@ -144,50 +144,50 @@ fn writes_do_not_read_what_differs_from_node_to_node() {
         table_name,
         column_name: "x",
     };
-    let now = |mode, v2, writes| Now {
+    let prepare = |mode, v2, writes| PrepareContext {
         writes,
-        ..now(mode, v2)
+        ..prepare(mode, v2)
     };
-    let local = Decision::Refuse(Refusal::Local);
+    let local = Decision::Refuse(Refusal::NodeLocal);
     let list = read("pragma_database_list");
     let cases = [
-        (now(Mode::Batch, true, true), &list, "main", &local),
+        (prepare(Mode::Batch, true, true), &list, "main", &local),
         (
-            now(Mode::Batch, true, false),
+            prepare(Mode::Batch, true, false),
             &list,
             "main",
             &Decision::Allow,
         ),
         (
-            now(Mode::Batch, false, true),
+            prepare(Mode::Batch, false, true),
             &list,
             "main",
             &Decision::Allow,
         ),
         (
-            now(Mode::Reader, true, false),
+            prepare(Mode::Reader, true, false),
             &list,
             "main",
             &Decision::Allow,
         ),
         (
-            now(Mode::Solo, true, true),
+            prepare(Mode::Autocommit, true, true),
             &read("sqlite_temp_master"),
             "temp",
             &local,
         ),
         (
-            now(Mode::Solo, true, true),
+            prepare(Mode::Autocommit, true, true),
             &read("pragma_table_info"),
             "main",
             &Decision::Allow,
         ),
     ];
-    for (now, action, database, expected) in cases {
+    for (prepare, action, database, expected) in cases {
         assert_eq!(
-            &decide(now, action, Some(database)),
+            &decide(prepare, action, Some(database)),
             expected,
-            "{now:?} {action:?}"
+            "{prepare:?} {action:?}"
         );
     }
 }
