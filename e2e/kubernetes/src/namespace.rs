@@ -203,15 +203,15 @@ impl Namespace {
         Ok(())
     }
 
-    fn keep_what_it_says(&self) {
+    fn save_diagnostics(&self) {
         let into = results().join(&self.name);
         match self.collect(&into) {
             Ok(()) => eprintln!(
-                "what the cluster says of {} is in {}",
+                "events, objects and logs of {} are in {}",
                 self.name,
                 into.display()
             ),
-            Err(error) => eprintln!("nothing could be kept of {}: {error:#}", self.name),
+            Err(error) => eprintln!("nothing could be saved of {}: {error:#}", self.name),
         }
     }
 }
@@ -228,7 +228,7 @@ pub fn results() -> PathBuf {
 impl Drop for Namespace {
     fn drop(&mut self) {
         if self.has_failed || thread::panicking() {
-            self.keep_what_it_says();
+            self.save_diagnostics();
             if std::env::var_os(KEEP).is_some() {
                 return;
             }

@@ -102,7 +102,7 @@ impl Clusters {
 
     async fn not_ready(&self) -> Result<BTreeMap<String, String>> {
         let all = self.api.list(&ListParams::default()).await?;
-        let told = all.items.into_iter().filter_map(|cluster| {
+        let states = all.items.into_iter().filter_map(|cluster| {
             let conditions = cluster.data["status"]["conditions"].as_array().cloned();
             let ready = conditions
                 .into_iter()
@@ -112,6 +112,6 @@ impl Clusters {
             let waits = said["status"] != "True";
             waits.then(|| (cluster.metadata.name.unwrap_or_default(), said.to_string()))
         });
-        Ok(told.collect())
+        Ok(states.collect())
     }
 }

@@ -92,7 +92,7 @@ impl OutageFixture {
     }
 
     /// Its requests since the last call; fails if one was forbidden.
-    fn asked(&mut self) -> Result<Requests> {
+    fn requests(&mut self) -> Result<Requests> {
         let (asked, forbidden) = self.audit.since()?;
         ensure!(forbidden.is_empty(), "forbidden: {forbidden:#?}");
         Ok(asked)
@@ -122,7 +122,7 @@ async fn restart(fixture: &mut OutageFixture) -> Result<()> {
         fixture.base.restart_operator()?;
     }
     println!(
-        "away for {:.1} s, settled after {:.1} s",
+        "unavailable for {:.1} s, settled after {:.1} s",
         away.as_secs_f64(),
         begun.elapsed().as_secs_f64()
     );
@@ -289,9 +289,9 @@ async fn outdated(fixture: &mut OutageFixture) -> Result<()> {
 async fn calm(fixture: &mut OutageFixture) -> Result<()> {
     let begun = Instant::now();
     loop {
-        fixture.asked()?;
+        fixture.requests()?;
         tokio::time::sleep(CALM).await;
-        let asked = fixture.asked()?;
+        let asked = fixture.requests()?;
         let writes: Vec<_> = asked
             .iter()
             .filter(|(what, _)| {

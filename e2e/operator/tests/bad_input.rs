@@ -42,7 +42,7 @@ fn cluster(name: &str, spec: &Value) -> Value {
 }
 
 /// Waits until the condition has this reason and contains these texts, and an event has the same reason.
-fn told(
+fn await_reported(
     server: &Objects,
     namespace: &str,
     kind: &str,
@@ -68,7 +68,7 @@ fn told(
         let all = events(server, namespace, NAME)?;
         let note = all
             .iter()
-            .find(|(told, note)| told == reason && parts.iter().all(|part| note.contains(part)));
+            .find(|(found, note)| found == reason && parts.iter().all(|part| note.contains(part)));
         note.with_context(|| format!("{all:?}"))?;
         Ok(())
     })?;
@@ -76,9 +76,9 @@ fn told(
 }
 
 /// Waits until the condition no longer has this reason.
-fn over(server: &Objects, namespace: &str, reason: &str) -> Result<()> {
+fn await_cleared(server: &Objects, namespace: &str, reason: &str) -> Result<()> {
     until(
-        &format!("{reason} to be over in {namespace}"),
+        &format!("{reason} to be cleared in {namespace}"),
         LIMIT,
         || {
             let object = server.get(&["rqlitecluster", NAME, "-n", namespace])?;
@@ -114,10 +114,10 @@ fn from_before_the_rules(server: &Objects) -> Result<()> {
         ensure!(found["status"]["phase"] == "Invalid", "{}", found["status"]);
         let degraded = condition(&found, "Degraded");
         ensure!(degraded["reason"] == "InvalidSpec", "{degraded}");
-        let told = events(server, "default", long)?;
+        let reported = events(server, "default", long)?;
         ensure!(
-            told.iter().any(|(reason, _)| reason == "InvalidSpec"),
-            "{told:?}"
+            reported.iter().any(|(reason, _)| reason == "InvalidSpec"),
+            "{reported:?}"
         );
         Ok(degraded["message"].as_str().unwrap_or_default().to_owned())
     })?;

@@ -24,7 +24,7 @@ fn plugin(fixture: &OperatorFixture, args: &[&str]) -> Result<(i32, String)> {
     Ok((code, String::from_utf8_lossy(&said).into_owned()))
 }
 
-fn says(outcome: &(i32, String), code: i32, parts: &[&str]) -> Result<()> {
+fn ensure_output(outcome: &(i32, String), code: i32, parts: &[&str]) -> Result<()> {
     let (ended, said) = outcome;
     ensure!(*ended == code, "exit code {ended}: {said}");
     for part in parts {
@@ -44,10 +44,10 @@ fn status(fixture: &OperatorFixture) -> Result<()> {
         "CONDITION",
         "QuorumLost",
     ];
-    says(&page, 0, &parts)?;
+    ensure_output(&page, 0, &parts)?;
     println!("{}", page.1);
     let missing = plugin(fixture, &["status", "nobody"])?;
-    says(
+    ensure_output(
         &missing,
         1,
         &["reading the RqliteCluster nobody", NAMESPACE],
@@ -71,14 +71,14 @@ fn restart(fixture: &OperatorFixture) -> Result<()> {
     };
     let before = pods()?;
     ensure!(before.len() == 3, "{before:?}");
-    says(
+    ensure_output(
         &plugin(fixture, &["restart", "fleet-1"])?,
         0,
         &["restarts one node at a time"],
     )?;
     // The first pod shows that the operator has accepted the request. Machines are simulated, so each pod
     // takes 10 s to settle.
-    until("a pod to be made anew", LIMIT, || {
+    until("a pod to be recreated", LIMIT, || {
         let now = pods()?;
         let old = before.iter().filter(|uid| now.contains(uid)).count();
         ensure!(old < 3 && now.len() == 3, "{old} of {now:?} are old");
@@ -92,7 +92,7 @@ fn restart(fixture: &OperatorFixture) -> Result<()> {
         leader == "fleet-1-0",
         "the leader was not left for last: {leader}"
     );
-    says(
+    ensure_output(
         &plugin(fixture, &["restart", "nobody"])?,
         1,
         &["writing the annotation to nobody"],
@@ -102,28 +102,28 @@ fn restart(fixture: &OperatorFixture) -> Result<()> {
 /// Impossible requests are rejected before any node is contacted.
 fn promote(fixture: &OperatorFixture) -> Result<()> {
     let same = plugin(fixture, &["promote", "fleet-0", "fleet-0-0"])?;
-    says(&same, 0, &["fleet-0-0 leads already"])?;
+    ensure_output(&same, 0, &["fleet-0-0 leads already"])?;
     let other = plugin(fixture, &["promote", "fleet-0", "fleet-0-7"])?;
     let parts = [
         "fleet-0-7 is not a voter that could lead",
         "fleet-0-1, fleet-0-2",
     ];
-    says(&other, 1, &parts)?;
+    ensure_output(&other, 1, &parts)?;
     let reader = plugin(fixture, &["promote", "fleet-0", "fleet-0-ro-0"])?;
-    says(&reader, 1, &["fleet-0-ro-0 is not a voter"])?;
+    ensure_output(&reader, 1, &["fleet-0-ro-0 is not a voter"])?;
     // Nodes are reached through the API server's proxy, which does not work without machines, so the test
     // only sees that the request was made.
     let asked = plugin(fixture, &["promote", "fleet-0", "fleet-0-1"])?;
-    says(&asked, 1, &["fleet-0-0 does not hand over to fleet-0-1"])
+    ensure_output(&asked, 1, &["fleet-0-0 does not hand over to fleet-0-1"])
 }
 
 /// The quorum exists, so there is nothing to recover.
 fn recover(fixture: &OperatorFixture) -> Result<()> {
     let refused = plugin(fixture, &["recover", "fleet-0", "--dry-run"])?;
-    says(&refused, 1, &["Rejected"])?;
+    ensure_output(&refused, 1, &["Rejected"])?;
     println!("{}", refused.1);
     let nobody = plugin(fixture, &["recover", "nobody", "--dry-run"])?;
-    says(&nobody, 1, &["reading the RqliteCluster nobody"])
+    ensure_output(&nobody, 1, &["reading the RqliteCluster nobody"])
 }
 
 async fn all(fixture: &OperatorFixture) -> Result<()> {

@@ -77,9 +77,9 @@ fn print_report(folder: &Folder, last_ms: Option<u64>) -> Result<()> {
 }
 
 fn stop(folder: &Folder) -> Result<()> {
-    fs::write(folder.stop(), "").context("tell it to stop")?;
+    fs::write(folder.stop(), "").context("create the stop file")?;
     until("the writer to stop", STOP_LIMIT, || {
-        ensure!(folder.stopped().exists(), "it has not");
+        ensure!(folder.stopped().exists(), "it has not stopped");
         Ok(())
     })
 }

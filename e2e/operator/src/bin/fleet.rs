@@ -104,10 +104,10 @@ async fn grow(
             .with_context(|| format!("see {}", log.display()))?;
         let ready_seconds = begun.elapsed().as_secs_f64();
         tokio::time::sleep(CALM).await;
-        is_allowed(&mut audit)?;
+        requests(&mut audit)?;
         let before = operator.cost()?;
         tokio::time::sleep(WINDOW).await;
-        let requests = is_allowed(&mut audit)?;
+        let requests = requests(&mut audit)?;
         let after = operator.cost()?;
         let row = Row {
             clusters: count,
@@ -128,11 +128,11 @@ async fn grow(
         counts.iter().max().copied().unwrap_or(0),
     )
     .await?;
-    judge(&rows)
+    check_limits(&rows)
 }
 
 /// Prints the requests since the last call and returns their number. Fails if one was forbidden.
-fn is_allowed(audit: &mut Audit) -> Result<usize> {
+fn requests(audit: &mut Audit) -> Result<usize> {
     let (asked, forbidden) = audit.since()?;
     ensure!(forbidden.is_empty(), "forbidden: {forbidden:#?}");
     Ok(asked.values().sum())
@@ -145,14 +145,14 @@ async fn restart(
     clusters: &Clusters,
     count: usize,
 ) -> Result<()> {
-    is_allowed(audit)?;
+    requests(audit)?;
     let begun = Instant::now();
     let mut looked = 0;
     let mut asked_in_all = std::collections::BTreeMap::<String, usize>::new();
     while looked < count {
         ensure!(
             begun.elapsed() < READY_LIMIT,
-            "after a restart, {looked} of {count} clusters were looked at: {asked_in_all:#?}"
+            "after a restart, {looked} of {count} clusters were reconciled: {asked_in_all:#?}"
         );
         tokio::time::sleep(Duration::from_millis(200)).await;
         for (what, times) in audit.since()?.0 {
@@ -162,7 +162,7 @@ async fn restart(
     }
     let cost = operator.cost()?;
     println!(
-        "restart: {count} clusters looked at after {:.1} s, {:.1} s CPU, {:.0} MB, {} requests",
+        "restart: {count} clusters reconciled after {:.1} s, {:.1} s CPU, {:.0} MB, {} requests",
         begun.elapsed().as_secs_f64(),
         cost.cpu_seconds,
         cost.peak_mb,
@@ -193,7 +193,7 @@ impl Row {
     }
 }
 
-fn judge(rows: &[Row]) -> Result<()> {
+fn check_limits(rows: &[Row]) -> Result<()> {
     let (Some(first), Some(last)) = (rows.first(), rows.last()) else {
         return Ok(());
     };
@@ -221,6 +221,6 @@ fn judge(rows: &[Row]) -> Result<()> {
             "{what} per cluster grew from {early:.3} to {late:.3}"
         );
     }
-    println!("memory, CPU and requests grow no faster than the fleet");
+    println!("memory, CPU and requests grow no faster than the number of clusters");
     Ok(())
 }

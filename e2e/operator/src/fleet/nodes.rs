@@ -41,7 +41,7 @@ pub struct Nodes {
 
 /// The node that a request addresses.
 #[derive(Clone, Debug)]
-struct Asked {
+struct Endpoint {
     nodes: Arc<Nodes>,
     cluster: String,
     pod: String,
@@ -78,7 +78,7 @@ impl Nodes {
         let listener = TcpListener::bind(at)
             .await
             .with_context(|| format!("listen at {at}"))?;
-        let asked = Asked {
+        let endpoint = Endpoint {
             nodes: Arc::clone(self),
             cluster: cluster.to_owned(),
             pod: pod.to_owned(),
@@ -86,7 +86,7 @@ impl Nodes {
         let router = Router::new()
             .route("/status", get(status))
             .route("/readyz", get(|| async { "[+]node ok" }))
-            .with_state(asked);
+            .with_state(endpoint);
         let server = tokio::spawn(async move {
             // Returns only when the task is aborted.
             let _ = axum::serve(listener, router).await;
@@ -117,14 +117,14 @@ impl Nodes {
     }
 }
 
-async fn status(State(asked): State<Asked>) -> impl IntoResponse {
-    let index = 100 + asked.nodes.start.elapsed().as_secs() * WRITES_PER_SECOND;
-    let told = asked
-        .nodes
-        .with(&asked.cluster, |cluster| cluster.status(&asked.pod, index));
+async fn status(State(endpoint): State<Endpoint>) -> impl IntoResponse {
+    let index = 100 + endpoint.nodes.start.elapsed().as_secs() * WRITES_PER_SECOND;
+    let status = endpoint.nodes.with(&endpoint.cluster, |cluster| {
+        cluster.status(&endpoint.pod, index)
+    });
     (
         [(header::CONTENT_TYPE, "application/json")],
-        told.to_string(),
+        status.to_string(),
     )
 }
 

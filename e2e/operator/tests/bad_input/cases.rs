@@ -5,7 +5,7 @@ use e2e_kubernetes::command::until;
 use e2e_operator::objects::Objects;
 use serde_json::{Value, json};
 
-use super::{LIMIT, NAME, cluster, object, over, told};
+use super::{LIMIT, NAME, await_cleared, await_reported, cluster, object};
 
 /// One user error in its namespace.
 #[derive(Clone)]
@@ -452,14 +452,14 @@ fn try_out(server: &Objects, all: &[Case]) -> Result<()> {
         simulated.with_context(|| format!("playing {}", case.namespace))?;
     }
     for case in all {
-        let message = told(server, case.namespace, "Degraded", case.reason, case.parts)?;
+        let message = await_reported(server, case.namespace, "Degraded", case.reason, case.parts)?;
         println!("{}: {}: {message}", case.namespace, case.reason);
     }
     for case in all {
         if let Some(remedy) = case.remedy {
             let done = remedy(server, case.namespace);
             done.with_context(|| format!("a remedy in {}", case.namespace))?;
-            over(server, case.namespace, case.reason)?;
+            await_cleared(server, case.namespace, case.reason)?;
         }
     }
     Ok(())

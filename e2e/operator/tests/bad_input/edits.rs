@@ -84,17 +84,23 @@ fn look(fixture: &OperatorFixture) -> Result<Value> {
 
 /// Waits until the condition and an event report it.
 fn set_back(fixture: &OperatorFixture, parts: &[&str]) -> Result<()> {
-    until(&format!("an edit to be told: {parts:?}"), LIMIT, || {
-        let advisory = condition(&look(fixture)?, "Advisory");
-        ensure!(advisory["reason"] == "EditedByOthers", "{advisory}");
-        let message = advisory["message"].as_str().unwrap_or_default();
-        let told = events(&fixture.server, NAMESPACE, NAME)?;
-        let edits = told.iter().filter(|(reason, _)| reason == "EditedByOthers");
-        let all = |text: &str| parts.iter().all(|part| text.contains(part));
-        ensure!(all(message), "{message}");
-        let event = edits.map(|(_, note)| note).find(|note| all(note));
-        event.with_context(|| format!("{told:?}")).map(drop)
-    })
+    until(
+        &format!("the edit to be reported: {parts:?}"),
+        LIMIT,
+        || {
+            let advisory = condition(&look(fixture)?, "Advisory");
+            ensure!(advisory["reason"] == "EditedByOthers", "{advisory}");
+            let message = advisory["message"].as_str().unwrap_or_default();
+            let reported = events(&fixture.server, NAMESPACE, NAME)?;
+            let edits = reported
+                .iter()
+                .filter(|(reason, _)| reason == "EditedByOthers");
+            let all = |text: &str| parts.iter().all(|part| text.contains(part));
+            ensure!(all(message), "{message}");
+            let event = edits.map(|(_, note)| note).find(|note| all(note));
+            event.with_context(|| format!("{reported:?}")).map(drop)
+        },
+    )
 }
 
 /// Waits until the operator applies nothing any more.

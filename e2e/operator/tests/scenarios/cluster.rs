@@ -70,7 +70,7 @@ impl Fixture {
             };
             let done = work(&cluster);
             if done.is_err() {
-                cluster.keep();
+                cluster.save_state();
             }
             // A namespace with a protected or finalized cluster could not be deleted.
             let args = ["delete", "rqlitecluster", "--all", "--wait=false"];
@@ -197,7 +197,7 @@ impl Cluster<'_> {
             ensure!(ready["status"] == "True", "{ready}");
             ensure!(
                 ready["observedGeneration"] == *generation,
-                "Ready answers to generation {} of {generation}",
+                "Ready is for generation {} of {generation}",
                 ready["observedGeneration"]
             );
             ensure!(object["status"]["operation"].is_null(), "an operation");
@@ -258,7 +258,7 @@ impl Cluster<'_> {
             .voters_named()?
             .into_iter()
             .find(|name| *name != leader);
-        other.context("nobody follows")
+        other.context("no voter follows")
     }
 
     /// A node's `/status`.
@@ -325,7 +325,7 @@ impl Cluster<'_> {
         until(&format!("another {name}"), limit, || {
             let pods = self.voters()?.into_iter().chain(self.pods("read")?);
             let pod = pods.into_iter().find(|pod| pod.name == name);
-            let pod = pod.context("it is not there")?;
+            let pod = pod.context("the pod does not exist")?;
             ensure!(pod.uid != uid && pod.ready, "{pod:?}");
             Ok(())
         })
@@ -392,7 +392,7 @@ impl Cluster<'_> {
     }
 
     /// Saves objects that a namespace's own collection does not include, and the operator's log.
-    fn keep(&self) {
+    fn save_state(&self) {
         let folder = results().join(&self.namespace.name);
         let kept = fs::create_dir_all(&folder)
             .context("make a folder")
@@ -401,10 +401,10 @@ impl Cluster<'_> {
                 let said = self.namespace.run(&["get", kinds, "-o", "yaml"]);
                 let said = said.unwrap_or_else(|error| format!("{error:#}"));
                 fs::write(folder.join("rqlite.yaml"), said)?;
-                self.fixture.keep_operator_log(&self.namespace.name)
+                self.fixture.save_operator_log(&self.namespace.name)
             });
         if let Err(error) = kept {
-            eprintln!("not all could be kept: {error:#}");
+            eprintln!("could not save everything: {error:#}");
         }
     }
 }

@@ -18,7 +18,7 @@ use crate::{
 /// Limit without writes after the leader was killed.
 const FAILOVER_GOAL: Duration = Duration::from_secs(5);
 /// Limit without writes after the leader was stopped: it transfers leadership first.
-const HANDOVER_GOAL: Duration = Duration::from_secs(1);
+const TRANSFER_GOAL: Duration = Duration::from_secs(1);
 /// Execution long a machine is off the network.
 const CUT: Duration = Duration::from_secs(45);
 
@@ -53,7 +53,7 @@ pub(crate) fn leader_killed(fixture: &Fixture) -> Result<Measurements> {
         let pod = cluster.core("pods", &leader)?;
         let id = container_id(&pod)?;
         let seen = writer.during(|| fixture.signal(text(&pod["spec"]["nodeName"]), &id, "KILL"))?;
-        until("the container to run anew", LIMIT, || {
+        until("the container to restart", LIMIT, || {
             let now = cluster.core("pods", &leader)?;
             ensure!(
                 now["metadata"]["uid"] == pod["metadata"]["uid"],
@@ -74,7 +74,7 @@ pub(crate) fn leader_deleted(fixture: &Fixture) -> Result<Measurements> {
         let pod = cluster.core("pods", &leader)?;
         let seen = writer.during(|| cluster.delete_pods(&[&leader]))?;
         cluster.await_recreated(&leader, text(&pod["metadata"]["uid"]), LIMIT)?;
-        gap(seen.longest_gap_ms, HANDOVER_GOAL)?;
+        gap(seen.longest_gap_ms, TRANSFER_GOAL)?;
         cluster.verify_intact(writer)
     })
 }
@@ -99,11 +99,11 @@ fn all_at_once(cluster: &Cluster<'_>, kill: impl FnOnce() -> Result<()>) -> Resu
     ensure!(cluster.configuration()? == before, "members have changed");
     ensure!(
         object["status"]["lineage"] == lineage,
-        "the history has changed"
+        "the lineage has changed"
     );
     ensure!(
         object["status"]["recovery"].is_null(),
-        "a recovery was begun"
+        "a recovery was started"
     );
     Ok(outcome.with_note(format!(
         "writes {:.1} s after the deletion",
@@ -132,7 +132,7 @@ pub(crate) fn leaders_machine_cut(fixture: &Fixture) -> Result<Measurements> {
             .voters()?
             .into_iter()
             .find(|pod| pod.machine != home);
-        let away = away.context("all voters are beside the operator")?;
+        let away = away.context("all voters are on the operator's machine")?;
         cluster.transfer_leadership(&away.name)?;
         let start = Instant::now();
         let cut = fixture.cut(&away.machine)?;

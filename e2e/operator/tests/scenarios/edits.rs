@@ -97,7 +97,7 @@ pub(crate) fn unreadable(fixture: &Fixture) -> Result<Measurements> {
         };
         // Like after a downgrade: the stored object has a different schema than this operator's.
         patch(&json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true}))?;
-        let judged = told_and_others_go_on(cluster);
+        let judged = reported_and_others_unaffected(cluster);
         let bad = [
             "delete",
             "rqlitecluster",
@@ -112,7 +112,7 @@ pub(crate) fn unreadable(fixture: &Fixture) -> Result<Measurements> {
     })
 }
 
-fn told_and_others_go_on(cluster: &Cluster<'_>) -> Result<()> {
+fn reported_and_others_unaffected(cluster: &Cluster<'_>) -> Result<()> {
     let odd = json!({
         "apiVersion": "rqlite.dev/v1alpha1", "kind": "RqliteCluster",
         "metadata": {"name": "odd"}, "spec": {"replicas": 3, "storage": "much"},
@@ -125,9 +125,13 @@ fn told_and_others_go_on(cluster: &Cluster<'_>) -> Result<()> {
         let args = ["get", "events", "-o", "json"];
         let events: Value = serde_json::from_str(&cluster.namespace.run(&args)?)?;
         let all = events["items"].as_array().cloned().unwrap_or_default();
-        let told = all.iter().find(|e| e["involvedObject"]["name"] == "odd");
-        let told = told.context("no event on it")?;
-        println!("told: {} {}", text(&told["reason"]), text(&told["message"]));
+        let event = all.iter().find(|e| e["involvedObject"]["name"] == "odd");
+        let event = event.context("no event on it")?;
+        println!(
+            "event: {} {}",
+            text(&event["reason"]),
+            text(&event["message"])
+        );
         Ok(())
     })?;
     cluster.scale(4)?;

@@ -36,7 +36,7 @@ pub(crate) fn smallest_sample(fixture: &Fixture) -> Result<Measurements> {
             Ok(Measurements::default())
         })?;
     }
-    let told: Vec<_> = times
+    let seconds: Vec<_> = times
         .iter()
         .map(|t| format!("{:.1}", t.as_secs_f64()))
         .collect();
@@ -44,7 +44,7 @@ pub(crate) fn smallest_sample(fixture: &Fixture) -> Result<Measurements> {
     within("the smallest sample", slowest, READY_GOAL)?;
     let note = format!(
         "Ready after {} s (goal: {} s)",
-        told.join(", "),
+        seconds.join(", "),
         READY_GOAL.as_secs()
     );
     Ok(Measurements::default().with_note(note))

@@ -246,7 +246,7 @@ impl Fixture {
     }
 
     /// Saves the operator's log to a file.
-    pub(crate) fn keep_operator_log(&self, name: &str) -> Result<()> {
+    pub(crate) fn save_operator_log(&self, name: &str) -> Result<()> {
         let folder = results().join(name);
         std::fs::create_dir_all(&folder)?;
         let deployment = format!("deployment/{RELEASE}");

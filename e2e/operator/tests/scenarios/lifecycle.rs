@@ -93,7 +93,7 @@ pub(crate) fn forms_in_all_sizes(fixture: &Fixture) -> Result<Measurements> {
     })
 }
 
-pub(crate) fn sleeps(fixture: &Fixture) -> Result<Measurements> {
+pub(crate) fn hibernates(fixture: &Fixture) -> Result<Measurements> {
     fixture.cluster(
         "sleeps",
         spec(3, json!({"readReplicas": {"replicas": 1}})),
@@ -160,7 +160,7 @@ fn claims_go(cluster: &Cluster<'_>) -> Result<()> {
     })
 }
 
-pub(crate) fn goes(fixture: &Fixture) -> Result<Measurements> {
+pub(crate) fn is_deleted(fixture: &Fixture) -> Result<Measurements> {
     let retention = json!({"storage": {"size": "1Gi", "retention": {"whenDeleted": "Delete"}}});
     fixture.bare("goes", |cluster| {
         let mut times = Vec::new();
@@ -234,14 +234,14 @@ fn rows(cluster: &Cluster<'_>) -> Result<u64> {
     count.with_context(|| format!("no count: {answer}"))
 }
 
-pub(crate) fn comes_back(fixture: &Fixture) -> Result<Measurements> {
+pub(crate) fn is_recreated(fixture: &Fixture) -> Result<Measurements> {
     fixture.cluster("again", spec(3, json!({})), |cluster| {
         let outcome = cluster.verify_intact(cluster.writer()?)?;
         let before = rows(cluster)?;
         let claims = cluster.claims()?;
         delete(cluster)?;
         cluster.create(spec(3, json!({})))?;
-        let said = cluster.until("the foreign data to be told", LIMIT, |object| {
+        let said = cluster.until("the foreign data to be reported", LIMIT, |object| {
             let degraded = condition(object, "Degraded");
             ensure!(degraded["reason"] == "ForeignData", "{degraded}");
             Ok(text(&degraded["message"]).to_owned())

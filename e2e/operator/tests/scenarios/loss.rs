@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use crate::{
     cluster::{Cluster, LONG, NAME, spec},
     fixture::{Cordon, Fixture, condition, text},
-    recovery::{look, recover},
+    recovery::{await_phase, recover},
     report::Measurements,
 };
 
@@ -26,9 +26,9 @@ fn is_replaced(
     before: &BTreeMap<String, (String, bool)>,
     lost: &str,
 ) -> Result<()> {
-    until(&format!("{lost} to vote anew"), LONG, || {
+    until(&format!("{lost} to vote again"), LONG, || {
         let now = cluster.configuration()?;
-        let (id, votes) = now.get(lost).context("it is no member")?;
+        let (id, votes) = now.get(lost).context("it is not a member")?;
         ensure!(*votes && *id != before[lost].0, "{now:?}");
         let same = now
             .iter()
@@ -54,7 +54,7 @@ pub(crate) fn one_disk(fixture: &Fixture) -> Result<Measurements> {
             is_replaced(cluster, &before, &lost)?;
             cluster.ready(LONG)?;
             times.push(format!(
-                "{}: {} ms without writes, whole after {:.0} s",
+                "{}: {} ms without writes, healthy after {:.0} s",
                 if leads { "leader" } else { "follower" },
                 seen.longest_gap_ms,
                 start.elapsed().as_secs_f64()
@@ -71,7 +71,7 @@ pub(crate) fn pinned_to_a_lost_machine(fixture: &Fixture) -> Result<Measurements
         let writer = cluster.writer_on(&home)?;
         let pods = cluster.voters()?;
         let lost = pods.iter().find(|pod| pod.machine != home);
-        let lost = lost.context("all voters are beside the operator")?;
+        let lost = lost.context("all voters are on the operator's machine")?;
         cluster.transfer_leadership(&lost.name)?;
         let before = cluster.configuration()?;
         let claim = format!("data-{}", lost.name);
@@ -85,11 +85,11 @@ pub(crate) fn pinned_to_a_lost_machine(fixture: &Fixture) -> Result<Measurements
         let deleted = Instant::now();
         writer.await_progress(LIMIT)?;
         let seen = writer.report(Some(cut))?;
-        let said = cluster.until("the loss to be told", LIMIT, |object| {
+        let said = cluster.until("the loss to be reported", LIMIT, |object| {
             let members = object["status"]["members"].as_array();
             let mut members = members.into_iter().flatten();
             let member = members.find(|m| m["name"] == lost.name.as_str());
-            let member = member.context("it is no member")?;
+            let member = member.context("it is not a member")?;
             ensure!(member["state"] == "Lost", "{member}");
             Ok(text(&member["reason"]).to_owned())
         })?;
@@ -113,7 +113,7 @@ pub(crate) fn pinned_to_a_lost_machine(fixture: &Fixture) -> Result<Measurements
             Ok(())
         })?;
         let note = format!(
-            "the leader's machine: {} ms without writes; whole on another machine {:.0} s after its Node object was deleted, then the machine came back",
+            "the leader's machine: {} ms without writes; healthy on another machine {:.0} s after its Node object was deleted, then the machine came back",
             seen.longest_gap_ms,
             whole.as_secs_f64()
         );
@@ -153,7 +153,7 @@ fn leads(status: &Value) -> bool {
 
 /// Checks for a while that no node leads, and that the operator neither replaces a member nor reports
 /// QuorumLost.
-fn waits(cluster: &Cluster<'_>) -> Result<()> {
+fn ensure_operator_waits(cluster: &Cluster<'_>) -> Result<()> {
     let start = Instant::now();
     while start.elapsed() < WATCH {
         for pod in cluster
@@ -201,12 +201,12 @@ pub(crate) fn wiped_disk_grants_no_vote(fixture: &Fixture) -> Result<Measurement
                 Ok(())
             })?;
             cluster.until_condition("Available", "False", Some("QuorumUnavailable"), LIMIT)?;
-            waits(cluster)?;
+            ensure_operator_waits(cluster)?;
             drop(a);
             let start = Instant::now();
             writer.await_progress(LIMIT)?;
             let note = format!(
-                "writes {:.1} s after A was let back",
+                "writes {:.1} s after A returned",
                 start.elapsed().as_secs_f64()
             );
             Ok(cluster.verify_intact(writer)?.with_note(note))
@@ -311,7 +311,7 @@ pub(crate) fn two_of_five_lost_one_waits(fixture: &Fixture) -> Result<Measuremen
         cluster.lose_disks(&lost)?;
         cluster.until_condition("Available", "False", Some("QuorumUnavailable"), LIMIT)?;
         recover(cluster, "hasty", &json!({"acceptDataLoss": true}))?;
-        let refused = look(cluster, "hasty", &["Rejected"], LIMIT)?;
+        let refused = await_phase(cluster, "hasty", &["Rejected"], LIMIT)?;
         let why = text(&refused["status"]["message"]).to_owned();
         ensure!(why.contains("may come back"), "{why}");
         let object = cluster.object()?;
@@ -346,7 +346,7 @@ pub(crate) fn majority_cut_off(fixture: &Fixture) -> Result<Measurements> {
             }
             cluster.until_condition("Available", "False", Some("QuorumUnavailable"), LIMIT)?;
             recover(cluster, "hasty", &json!({"acceptDataLoss": true}))?;
-            let refused = look(cluster, "hasty", &["Rejected"], LIMIT)?;
+            let refused = await_phase(cluster, "hasty", &["Rejected"], LIMIT)?;
             println!("refused: {}", text(&refused["status"]["message"]));
             let object = cluster.object()?;
             ensure!(
@@ -377,7 +377,7 @@ pub(crate) fn all_disks(fixture: &Fixture) -> Result<Measurements> {
         cluster.until_condition("QuorumLost", "True", Some("VotersLost"), LONG)?;
         no_cluster_forms(cluster)?;
         recover(cluster, "hopeless", &json!({"acceptDataLoss": true}))?;
-        let refused = look(cluster, "hopeless", &["Rejected"], LIMIT)?;
+        let refused = await_phase(cluster, "hopeless", &["Rejected"], LIMIT)?;
         let why = text(&refused["status"]["message"]).to_owned();
         ensure!(why.contains("load a backup"), "{why}");
         let replicas = cluster.set(NAME)?["spec"]["replicas"].clone();

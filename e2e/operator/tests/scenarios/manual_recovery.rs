@@ -81,7 +81,7 @@ fn ensure_operator_waits(cluster: &Cluster<'_>) -> Result<()> {
     while start.elapsed() < WATCH {
         let object = cluster.object()?;
         let lineage = &object["status"]["lineage"]["epoch"];
-        ensure!(*lineage == 0, "epoch {lineage} without a word");
+        ensure!(*lineage == 0, "epoch {lineage} without approval");
         ensure!(cluster.state()?["lineage"]["epoch"] == 0, "the state file");
         ensure!(cluster.uids()? == pods, "pods were touched");
         ensure!(claims(cluster)? == before, "claims were touched");
@@ -145,13 +145,13 @@ pub(crate) fn recovered(fixture: &Fixture) -> Result<Measurements> {
                 "the old data of {name} votes: {after:?}"
             );
             let log = cluster.namespace.run(&["logs", name, "-c", "prepare"])?;
-            ensure!(log.contains("arked"), "not put aside: {log}");
+            ensure!(log.contains("arked"), "not parked: {log}");
         }
         let object = cluster.object()?;
         let degraded = condition(&object, "Degraded");
         ensure!(degraded["status"] == "False", "{degraded}");
         let note = format!(
-            "nothing touched in {} s; a leader on record {:.1} s after the annotation; whole {:.0} s after the last of the others came back, their old data put aside; {acknowledged} rows before it",
+            "nothing touched for {} s; leader recorded {:.1} s after the annotation; healthy {:.0} s after the last of the others returned, their old data parked; {acknowledged} rows before it",
             WATCH.as_secs(),
             accepted.as_secs_f64(),
             whole.as_secs_f64()

@@ -10,7 +10,7 @@ use crate::{
     cluster::{Cluster, LONG, NAME, spec},
     fixture::{Fixture, text},
     lifecycle::delete,
-    recovery::{look, recover},
+    recovery::{await_phase, recover},
     report::Measurements,
 };
 
@@ -94,9 +94,9 @@ fn volumes(cluster: &Cluster<'_>) -> Result<Vec<Volume>> {
 fn identity(cluster: &Cluster<'_>) -> Result<String> {
     let status = cluster.object()?["status"].clone();
     let lineage = &status["lineage"];
-    let (id, history) = (text(&status["clusterId"]), text(&lineage["id"]));
+    let (id, lineage_id) = (text(&status["clusterId"]), text(&lineage["id"]));
     let epoch = lineage["epoch"].as_u64().context("no epoch")?;
-    Ok(format!("{id}/{history}/{epoch}"))
+    Ok(format!("{id}/{lineage_id}/{epoch}"))
 }
 
 /// Moves a cluster while a writer runs. `arrive` creates it over its moved volumes and waits until it is
@@ -156,7 +156,7 @@ pub(crate) fn adopted(fixture: &Fixture) -> Result<Measurements> {
             is_at_home(new)
         })?;
         recover(new, "needless", &json!({"mode": "RewriteAddresses"}))?;
-        let refused = look(new, "needless", &["Rejected"], LIMIT)?;
+        let refused = await_phase(new, "needless", &["Rejected"], LIMIT)?;
         let why = text(&refused["status"]["message"]);
         ensure!(why.contains("leads"), "{why}");
         ensure!(new.object()?["status"]["lineage"]["epoch"] == 0, "{why}");
@@ -194,7 +194,7 @@ pub(crate) fn rewritten(fixture: &Fixture) -> Result<Measurements> {
         })?;
         let start = Instant::now();
         recover(new, "rewrite", &json!({"mode": "RewriteAddresses"}))?;
-        let done = look(new, "rewrite", &["Succeeded"], LONG)?;
+        let done = await_phase(new, "rewrite", &["Succeeded"], LONG)?;
         let took = start.elapsed();
         let loss = &done["status"]["possiblyLostEntries"];
         ensure!(*loss == 0, "{}", done["status"]);

@@ -27,7 +27,7 @@ pub(crate) fn two_operators(fixture: &Fixture) -> Result<Measurements> {
             let old = pods
                 .iter()
                 .find(|p| holder.starts_with(text(&p["metadata"]["name"])));
-            let old = old.context("nobody holds the Lease")?;
+            let old = old.context("the Lease has no holder")?;
             let status = &old["status"]["containerStatuses"][0];
             let id = text(&status["containerID"]);
             let id = id.rsplit('/').next().unwrap_or(id);

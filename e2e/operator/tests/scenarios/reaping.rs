@@ -100,14 +100,14 @@ fn start_manually(cluster: &Cluster<'_>, name: &str, votes: bool) -> Result<()> 
     cluster.namespace.apply(&pod.to_string())?;
     until(&format!("{name} to be a member"), LIMIT, || {
         let members = cluster.configuration()?;
-        let member = members.get(name).context("it is none")?;
+        let member = members.get(name).context("it is not a member")?;
         ensure!(member.1 == votes, "{member:?}");
         Ok(())
     })
 }
 
 /// Kills it and deletes its pod at once, as if its machine failed.
-fn gone(cluster: &Cluster<'_>, name: &str) -> Result<()> {
+fn kill_manual_node(cluster: &Cluster<'_>, name: &str) -> Result<()> {
     let args = ["delete", "pod", name, "--grace-period=0", "--force"];
     cluster.namespace.run(&args).map(drop)
 }
@@ -139,7 +139,7 @@ fn reaped(cluster: &Cluster<'_>, name: &str, start: Instant) -> Result<Duration>
 }
 
 /// The operator's message about the removal of a member.
-fn told(cluster: &Cluster<'_>, name: &str) -> Result<Option<String>> {
+fn removal_message(cluster: &Cluster<'_>, name: &str) -> Result<Option<String>> {
     let args = ["get", "events.events.k8s.io", "-o", "json"];
     let events: Value = serde_json::from_str(&cluster.namespace.run(&args)?)?;
     let all = events["items"].as_array().into_iter().flatten();
@@ -171,7 +171,7 @@ pub(crate) fn unknown_voter(fixture: &Fixture) -> Result<Measurements> {
         let away = cluster.voters()?;
         let away = away.iter().find(|pod| pod.machine != home.machine);
         let away = &away.context("one machine")?.name;
-        gone(cluster, "elsewhere")?;
+        kill_manual_node(cluster, "elsewhere")?;
         let cordon = keep_pending(fixture, cluster, away)?;
         // Two of four are no quorum: no member is removed from a configuration that cannot change.
         cluster.until_condition("Available", "False", Some("QuorumUnavailable"), LIMIT)?;
@@ -182,7 +182,7 @@ pub(crate) fn unknown_voter(fixture: &Fixture) -> Result<Measurements> {
         writer.await_progress(LIMIT)?;
         let took = reaped(cluster, "elsewhere", Instant::now())?;
         let why = until("the operator to have said why", LIMIT, || {
-            told(cluster, "elsewhere")?.context("no event")
+            removal_message(cluster, "elsewhere")?.context("no event")
         })?;
         ensure!(why.starts_with("nobody knows it"), "{why}");
         // The purpose of the removal: one of three may be down again.
@@ -190,7 +190,7 @@ pub(crate) fn unknown_voter(fixture: &Fixture) -> Result<Measurements> {
         writer.await_progress(LIMIT)?;
         drop(cordon);
         let note = format!(
-            "left alone while it answered and while two of four were no quorum; removed {:.0} s after a quorum was back (voterTimeout: {timeout}, the definition's least of an hour taken away for this)",
+            "kept while it answered and while two of four were no quorum; removed {:.0} s after the quorum returned (voterTimeout: {timeout}; the definition's minimum of an hour removed for this)",
             took.as_secs_f64()
         );
         Ok(cluster.verify_intact(writer)?.with_note(note))
@@ -203,7 +203,7 @@ pub(crate) fn without_a_pod(fixture: &Fixture) -> Result<Measurements> {
     fixture.cluster("ghosts", spec, |cluster| {
         let writer = cluster.writer()?;
         start_manually(cluster, "analytics", false)?;
-        gone(cluster, "analytics")?;
+        kill_manual_node(cluster, "analytics")?;
         let silent = Instant::now();
         // While the operator is paused, the StatefulSet is scaled up and down again, which leaves a voter
         // without a pod.
@@ -234,12 +234,12 @@ pub(crate) fn without_a_pod(fixture: &Fixture) -> Result<Measurements> {
             reader + Duration::from_secs(5) > READER_TIMEOUT,
             "removed after {reader:?}"
         );
-        let by = match told(cluster, "analytics")? {
+        let by = match removal_message(cluster, "analytics")? {
             Some(_) => "the operator",
             None => "the leader's own watch",
         };
         let note = format!(
-            "a voter beyond the wanted number without a pod: gone {:.0} s after the pause; a read-only node that nobody knows: gone {:.0} s after its last word, by {by} (readReplicaTimeout: {timeout})",
+            "a surplus voter without a pod: removed {:.0} s after the pause; an unknown read-only node: removed {:.0} s after its last contact, by {by} (readReplicaTimeout: {timeout})",
             voter.as_secs_f64(),
             reader.as_secs_f64()
         );

@@ -30,7 +30,7 @@ pub(crate) fn recover(cluster: &Cluster<'_>, name: &str, more: &Value) -> Result
 }
 
 /// Waits until a recovery is in one of these phases.
-pub(crate) fn look(
+pub(crate) fn await_phase(
     cluster: &Cluster<'_>,
     name: &str,
     phases: &[&str],
@@ -64,7 +64,7 @@ fn recovered(
 ) -> Result<Measurements> {
     writer.await_progress(LONG)?;
     let service = start.elapsed();
-    let done = look(cluster, recovery, &["Succeeded"], LONG)?;
+    let done = await_phase(cluster, recovery, &["Succeeded"], LONG)?;
     let announced = done["status"]["possiblyLostEntries"].as_u64();
     let announced = announced.context("no announced loss")?;
     let epoch = cluster.object()?["status"]["lineage"]["epoch"].clone();
@@ -96,14 +96,14 @@ pub(crate) fn leader_survives(fixture: &Fixture) -> Result<Measurements> {
         lose_all_but(cluster, &[&survivor])?;
         // Without consent it only reports what would be lost, with dryRun, too.
         recover(cluster, "look", &json!({"dryRun": true}))?;
-        let dry = look(cluster, "look", &["Succeeded"], LIMIT)?;
+        let dry = await_phase(cluster, "look", &["Succeeded"], LIMIT)?;
         ensure!(
             dry["status"]["survivor"] == survivor.as_str(),
             "{}",
             dry["status"]
         );
         recover(cluster, "ask", &json!({}))?;
-        look(cluster, "ask", &["AwaitingApproval"], LIMIT)?;
+        await_phase(cluster, "ask", &["AwaitingApproval"], LIMIT)?;
         let start = Instant::now();
         recover(cluster, "go", &consent())?;
         recovered(cluster, writer, "go", start)
@@ -163,7 +163,7 @@ pub(crate) fn operator_killed_at_each_step(fixture: &Fixture) -> Result<Measurem
         fixture.await_operator()?;
         // A second recovery finds nothing to recover and changes nothing.
         recover(cluster, "again", &consent())?;
-        look(cluster, "again", &["Rejected"], LIMIT)?;
+        await_phase(cluster, "again", &["Rejected"], LIMIT)?;
         let outcome = recovered(cluster, writer, "go", start)?;
         let note = format!(
             "{}; killed at {}, and the survivor's pod",
@@ -179,7 +179,7 @@ pub(crate) fn leader_exists(fixture: &Fixture) -> Result<Measurements> {
         let writer = cluster.writer()?;
         let pods = cluster.uids()?;
         recover(cluster, "needless", &consent())?;
-        let refused = look(cluster, "needless", &["Rejected"], LIMIT)?;
+        let refused = await_phase(cluster, "needless", &["Rejected"], LIMIT)?;
         let why = text(&refused["status"]["message"]).to_owned();
         ensure!(why.contains("leads"), "{why}");
         let outcome = cluster.verify_intact(writer)?;
@@ -260,18 +260,18 @@ pub(crate) fn old_machine_returns(fixture: &Fixture) -> Result<Measurements> {
         cluster.lose_disks(&[&burned.name])?;
         cluster.until_condition("Available", "False", Some("QuorumUnavailable"), LIMIT)?;
         let start = Instant::now();
-        let told = json!({
+        let spec = json!({
             "acceptDataLoss": true,
             "ignoreMembers": [old.name],
             "assumeStopped": [old.name],
         });
-        recover(cluster, "go", &told)?;
+        recover(cluster, "go", &spec)?;
         writer.await_progress(LONG)?;
         let service = start.elapsed();
         // The old process is still running, with its old data and its old lineage.
         drop(cut);
         fixture.await_machine(&old.machine, true)?;
-        look(cluster, "go", &["Succeeded"], LONG)?;
+        await_phase(cluster, "go", &["Succeeded"], LONG)?;
         let ended = cluster.verify_allowing_loss(writer)?;
         ensure!(ended.check.lost == 0, "{:?}", ended.check);
         let now = cluster.configuration()?;
@@ -282,7 +282,7 @@ pub(crate) fn old_machine_returns(fixture: &Fixture) -> Result<Measurements> {
         let log = cluster
             .namespace
             .run(&["logs", &old.name, "-c", "prepare"])?;
-        ensure!(log.contains("arked"), "its data was not put aside: {log}");
+        ensure!(log.contains("arked"), "its data was not parked: {log}");
         let note = format!(
             "service {:.0} s after the consent; the old data is parked",
             service.as_secs_f64()
@@ -317,12 +317,12 @@ pub(crate) fn read_replica_is_newer(fixture: &Fixture) -> Result<Measurements> {
         drop(cordon);
         cluster.until_condition("QuorumLost", "True", Some("VotersLost"), LONG)?;
         recover(cluster, "which", &consent())?;
-        let asks = look(cluster, "which", &["AwaitingApproval"], LIMIT)?;
+        let asks = await_phase(cluster, "which", &["AwaitingApproval"], LIMIT)?;
         let why = text(&asks["status"]["message"]).to_owned();
         ensure!(why.contains(&reader.name) && why.contains("newer"), "{why}");
         let start = Instant::now();
-        let told = json!({"acceptDataLoss": true, "survivor": reader.name});
-        recover(cluster, "go", &told)?;
+        let spec = json!({"acceptDataLoss": true, "survivor": reader.name});
+        recover(cluster, "go", &spec)?;
         recovered(cluster, writer, "go", start)
     })
 }

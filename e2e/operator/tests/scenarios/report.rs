@@ -180,16 +180,19 @@ pub(crate) fn write(row: &Row, order: impl Iterator<Item = &'static str>) -> Res
 
 const HEAD: &str = "# Results of the operator's scenarios
 
-Written by `WRITE_RESULTS=1 SCENARIOS=all just scenarios`: a real Kubernetes on one machine (`e2e/kubernetes`, three nodes, two cores shared by
-everything), the operator installed with `helm install`, and in each scenario a writer in the cluster that inserts numbered rows through the
-clients' Service all the time. A row passes if, besides what it is about, no acknowledged row was lost, all nodes' databases became
-equal, the members are exactly the pods, and the condition `Ready` became true again. Delays that are minutes for people (`memberReplacement.after`,
-`quorumRecovery.detectAfter`, `update.progressDeadline`) are seconds here.
+Written by `WRITE_RESULTS=1 SCENARIOS=all just scenarios`: a real Kubernetes on one machine (`e2e/kubernetes`, three
+nodes, two cores shared by everything), the operator installed with `helm install`, and in each scenario a writer in the
+cluster that keeps inserting numbered rows through the clients' Service. A row passes if, besides its own checks, no
+acknowledged row was lost, all nodes' databases became equal, the members are exactly the pods, and the condition `Ready`
+became true again. Delays that are minutes in production (`memberReplacement.after`, `quorumRecovery.detectAfter`,
+`update.progressDeadline`) are seconds here.
 
-The longest gap is a client's: no write of any of four lanes was acknowledged for so long, with all time-outs and retries of the client and of
-kube-proxy. Where a quorum is taken away on purpose, the gap is the length of the outage. “elsewhere” is not run by this command: the last column names
-the test that shows it; “not run” means that nobody has seen it pass or fail. With `E2E_SCOPED=1` the operator looks after the
-scenarios' own namespaces instead of all. Numbers are those of the operator's list of failure scenarios; letters are figures and cases beside it.
+The longest gap is measured by clients: the longest time in which no write of any of four concurrent writers was
+acknowledged, including all time-outs and retries of the clients and of kube-proxy. Where a scenario takes the quorum
+away on purpose, the gap is the length of the outage. “elsewhere”: not run by this command; the last column names the
+test that covers it. “not run”: never observed to pass or fail. With `E2E_SCOPED=1` the operator is restricted to the
+scenarios' own namespaces. Numbers are those of the operator's list of failure scenarios; letters are figures and
+additional cases.
 
 | # | scenario | result | time | longest gap | lost | acknowledged | date | note |
 |---|---|---|---|---|---|---|---|---|

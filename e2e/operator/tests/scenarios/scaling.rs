@@ -179,7 +179,7 @@ pub(crate) fn shrinks_only_while_a_quorum_stays(fixture: &Fixture) -> Result<Mea
         drop(cordon);
         cluster.ready(LONG)?;
         let outcome = cluster.verify_intact(writer)?;
-        Ok(outcome.with_note("held up at 3 voters until the one that was away came back"))
+        Ok(outcome.with_note("held at 3 voters until the one that was down returned"))
     })
 }
 
@@ -299,7 +299,7 @@ pub(crate) fn read_replicas(fixture: &Fixture) -> Result<Measurements> {
         autoscaler(1)?;
         let ghosts = readers(cluster, 1)?;
         let note = format!(
-            "0→5 {:.0} s, 5→1 {:.0} s, ghosts of an autoscaler gone after {:.0} s",
+            "0→5 {:.0} s, 5→1 {:.0} s, members left by an autoscaler removed after {:.0} s",
             up.as_secs_f64(),
             down.as_secs_f64(),
             ghosts.as_secs_f64()

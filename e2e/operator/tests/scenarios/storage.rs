@@ -56,7 +56,7 @@ fn report(cluster: &Cluster<'_>, claim: &str, status: &Value) -> Result<()> {
     cluster.namespace.run(&args).map(drop)
 }
 
-pub(crate) fn grows(fixture: &Fixture) -> Result<Measurements> {
+pub(crate) fn volumes_grow(fixture: &Fixture) -> Result<Measurements> {
     class(fixture)?;
     let storage = |size: &str| json!({"storage": {"size": size, "storageClassName": CLASS}});
     fixture.cluster("grows", spec(3, storage("1Gi")), |cluster| {
@@ -111,6 +111,6 @@ pub(crate) fn grows(fixture: &Fixture) -> Result<Measurements> {
             cluster.uids()? == pods,
             "the new StatefulSet has replaced pods"
         );
-        Ok(outcome.with_note("the storage driver's part is simulated by the test"))
+        Ok(outcome.with_note("the test simulates the storage driver"))
     })
 }

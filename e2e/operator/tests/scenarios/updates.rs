@@ -165,7 +165,7 @@ pub(crate) fn rolls_with_one_down(fixture: &Fixture) -> Result<Measurements> {
         })?;
         cluster.edit(&image("next"))?;
         // The member that is down is recreated at once, since it costs no availability.
-        until("demo-2 to be made anew", LIMIT, || {
+        until("demo-2 to be recreated", LIMIT, || {
             let pod = cluster.voter(2)?;
             ensure!(
                 pod.uid != waiting.uid && pod.image.ends_with(":next"),
