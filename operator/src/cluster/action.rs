@@ -1,28 +1,30 @@
-//! What a pass may do to the world. Every action names the uid of what it touches, or can be repeated without harm.
+//! Side effects of a reconcile, and what a decider may return. Every action either names the uid of the
+//! object it touches or can be repeated without harm.
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use operator_api::{RqliteClusterStatus, status::Operation, status::OperationType, status::Step};
 use serde::{Deserialize, Serialize};
 
 use crate::cluster::facts::observation::{NodeStatus, ObservedPod};
 
-/// A member that must not be in the leader's committed configuration.
+/// A condition: this member must not be in the leader's committed configuration.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RequiredAbsence {
-    /// Who is asked, and has to lead.
+    /// Name of the node that is queried; it must be the leader.
     pub leader: String,
     /// The member's name.
     pub member: String,
-    /// Term of the newest entry that the leader had when it was looked at.
+    /// Term of the leader's newest log entry at the time of the observation.
     pub last_log_term: u64,
     /// Index of that entry.
     pub last_log_index: u64,
 }
 
 impl RequiredAbsence {
-    /// Do these words of the leader, of now, prove it? Leadership may have gone and come back since it was looked at, and who was just elected may
-    /// not know what its predecessors have committed. A busy leader always has entries that are not committed yet: then the one that was seen
-    /// tells, if it is of the present term.
+    /// Does the leader's present status prove the absence? Leadership may have moved and returned since the
+    /// observation, and a leader that was just elected may not know what its predecessors committed. A busy
+    /// leader always has entries that are not committed yet; then it suffices that the entry seen in the
+    /// observation is committed now, if it is of the current term.
     pub fn is_proven_by(&self, node: &NodeStatus) -> bool {
         let leads = node.is_leader && node.leader.as_ref() == Some(&self.leader);
         let committed = node.term == self.last_log_term && node.commit_index >= self.last_log_index;
@@ -35,97 +37,99 @@ impl RequiredAbsence {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "do", rename_all = "camelCase", rename_all_fields = "camelCase")]
 pub enum Action {
-    /// Lets a deleted cluster's object go.
+    /// Removes the finalizer, so that a deleted cluster's object disappears.
     ReleaseFinalizer,
-    /// Deletes a StatefulSet, with its pods or (orphan) without. Only this uid.
+    /// Deletes the StatefulSet with this uid, with its pods or (`orphan`) without them.
     DeleteStatefulSet {
         /// Its name.
         name: String,
         /// Its uid.
         uid: String,
-        /// Leave its pods running?
+        /// Keep its pods running?
         orphan: bool,
     },
-    /// Deletes a claim that no pod uses. Only this uid.
+    /// Deletes the claim with this uid. No pod uses it.
     DeleteClaim {
         /// Its name.
         name: String,
         /// Its uid.
         uid: String,
     },
-    /// Sets `spec.replicas` of a StatefulSet, if it still is `from`.
+    /// Sets `spec.replicas` of the StatefulSet with this uid, if the number is still `from`.
     SetReplicas {
         /// Its name.
         name: String,
         /// Its uid.
         uid: String,
-        /// What it is.
+        /// Present number of replicas.
         from: i32,
-        /// What it becomes.
+        /// New number of replicas.
         to: i32,
-        /// Only if this holds at that very moment: what was seen may be seconds old, and a member may have joined again since.
+        /// Checked again immediately before the write: the observation may be seconds old, and a removed
+        /// member may have rejoined since.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         absent: Option<RequiredAbsence>,
     },
-    /// Asks the leader to hand over.
+    /// Asks the leader to transfer leadership.
     TransferLeader {
-        /// The leader.
+        /// Name of the leader.
         from: String,
-        /// Who shall lead.
+        /// Name of the voter that shall lead.
         to: String,
     },
     /// Asks the leader to remove a member.
     RemoveMember {
-        /// The leader.
+        /// Name of the leader.
         leader: String,
         /// The member's name.
         name: String,
         /// The member's Raft id, as the configuration has it.
         raft_id: String,
     },
-    /// Evicts a pod, sharing the disruption budget with drains. Only this uid.
+    /// Evicts the pod with this uid; evictions and drains share the disruption budget.
     EvictPod {
         /// Its name.
         name: String,
         /// Its uid.
         uid: String,
     },
-    /// Deletes a pod that takes no part, so that it is made anew. Only this uid.
+    /// Deletes the pod with this uid, which takes no part in the cluster; its StatefulSet recreates it.
     DeletePod {
         /// Its name.
         name: String,
         /// Its uid.
         uid: String,
     },
-    /// Asks for a larger volume. Only this uid.
+    /// Requests a larger volume for the claim with this uid.
     ExpandClaim {
         /// Its name.
         name: String,
         /// Its uid.
         uid: String,
-        /// The new size.
+        /// The new size, a Kubernetes quantity.
         size: String,
     },
-    /// Checks a node's database: SQLite's own check, and a linearizable read if it leads. Changes nothing; the outcome is seen by the next pass.
+    /// Checks a node's database: SQLite's integrity check, and a linearizable read if the node leads. Changes
+    /// nothing; the next reconcile sees the result.
     CheckMember {
-        /// The node.
+        /// Name of the node.
         name: String,
         /// Its Raft id.
         raft_id: String,
     },
-    /// Creates an RqliteRecovery, unless there is one of this name.
+    /// Creates an RqliteRecovery, unless one of this name exists.
     CreateRecovery {
         /// Its name.
         name: String,
-        /// Consent given beforehand.
+        /// Is the loss of acknowledged writes accepted?
         accept_data_loss: bool,
-        /// Why.
+        /// Text of `spec.reason`.
         reason: String,
     },
 }
 
 impl Action {
-    /// Deletes this very pod, and none that has taken its place.
+    /// Deletes this pod, but not a successor of the same name.
     pub fn delete_pod(pod: &ObservedPod) -> Self {
         Self::DeletePod {
             name: pod.name.clone(),
@@ -150,7 +154,7 @@ impl Action {
         }
     }
 
-    /// Could this take something from a running cluster?
+    /// Can this action reduce the availability of a running cluster?
     pub fn is_disruptive(&self) -> bool {
         match self {
             Self::SetReplicas { from, to, .. } => to < from,
@@ -168,22 +172,22 @@ impl Action {
     }
 }
 
-/// What a decider says.
+/// What a decider returns. Texts are for people.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Decision {
-    /// Not concerned: ask the next one.
+    /// This decider has nothing to do: ask the next one.
     Continue,
-    /// Concerned, and nothing can be done now: nobody after it acts. For a person, what is waited for.
+    /// Something has to be waited for; no later decider is asked. The text says what for.
     Wait(String),
-    /// As `Wait`, but something is wrong that a person should know of: a reason in CamelCase and the text.
+    /// As `Wait`, but a person should look at it: a reason in CamelCase, and the text.
     Blocked(&'static str, String),
-    /// Write this status and do nothing else.
+    /// Write this status and do nothing else in this reconcile.
     Record(Box<RqliteClusterStatus>, String),
-    /// Do this, which the status already announces or which can be repeated without harm.
+    /// Carry out this action. The status already announces it, or it can be repeated without harm.
     Act(Action, String),
 }
 
-/// A status that announces a new operation.
+/// Returns a status that announces a new operation.
 pub fn begin(
     status: &RqliteClusterStatus,
     id: &str,
@@ -206,7 +210,7 @@ pub fn begin(
     Box::new(next)
 }
 
-/// A status whose operation has reached another step.
+/// Returns a status whose operation has reached another step.
 pub fn step(status: &RqliteClusterStatus, now: &Time, to: Step) -> Box<RqliteClusterStatus> {
     let mut next = status.clone();
     if let Some(operation) = &mut next.operation {
@@ -216,20 +220,20 @@ pub fn step(status: &RqliteClusterStatus, now: &Time, to: Step) -> Box<RqliteClu
     Box::new(next)
 }
 
-/// A status whose operation is done.
+/// Returns a status without an operation.
 pub fn finish(status: &RqliteClusterStatus) -> Box<RqliteClusterStatus> {
     let mut next = status.clone();
     next.operation = None;
     Box::new(next)
 }
 
-/// Something for `kubectl describe`.
+/// A Kubernetes event about the cluster, as `kubectl describe` shows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Event {
-    /// Does it need attention?
+    /// Type `Warning` instead of `Normal`?
     pub warning: bool,
-    /// In CamelCase.
+    /// The reason, in CamelCase.
     pub reason: String,
-    /// For a person.
+    /// The message.
     pub message: String,
 }

@@ -1,4 +1,4 @@
-//! For tests: a cluster that runs, and what can happen to it.
+//! Test fixture: a running cluster as an observation, and changes that can happen to it.
 use std::collections::BTreeMap;
 
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
@@ -24,10 +24,11 @@ use crate::cluster::{
 /// The cluster's name.
 pub(crate) const NAME: &str = "demo";
 
-/// An observation that goes on.
+/// An observation that tests change between reconciles.
 pub(crate) struct Fixture {
     pub(crate) seen: Observation,
-    /// Pods stay as they were made; else each template finds its pods made of it.
+    /// Do pods keep their template hash when the StatefulSet's template changes? By default they take over
+    /// the new one, as if recreated.
     pub(crate) keeps_pods: bool,
     counter: u64,
 }
@@ -72,7 +73,8 @@ fn observation(cluster: RqliteCluster, voters: i32, readers: i32) -> Observation
 }
 
 impl Fixture {
-    /// A formed cluster of so many voters and read replicas, all well; `demo-0` leads, index 100 is committed.
+    /// A formed, healthy cluster with this many voters and read replicas; `demo-0` leads, index 100 is
+    /// committed.
     pub(crate) fn running(voters: i32, readers: i32) -> Self {
         let spec = RqliteClusterSpec {
             replicas: voters,
@@ -170,7 +172,8 @@ impl Fixture {
         self.seen.cluster.status.clone().unwrap_or_default()
     }
 
-    /// A pass whose status, recoveries and files are written, and nothing else. Sets take over templates as Kubernetes would.
+    /// Runs one reconcile, of which the status, the recoveries and the files are applied, and nothing else.
+    /// StatefulSets take over new templates.
     pub(crate) fn reconcile(&mut self) -> Plan {
         let plan = plan(&self.seen);
         self.seen.cluster.status = Some((*plan.status).clone());
@@ -222,7 +225,7 @@ impl Fixture {
         plan
     }
 
-    /// The first action of the next passes.
+    /// The first action within the next four reconciles.
     pub(crate) fn action(&mut self) -> Option<Action> {
         (0..4).find_map(|_| self.reconcile().action)
     }
@@ -248,7 +251,7 @@ impl Fixture {
         claims.find(|c| c.name == claim).unwrap()
     }
 
-    /// The node does not answer, its pod does not run.
+    /// The node does not answer and its pod does not run.
     pub(crate) fn down(&mut self, name: &str, stuck: &str) {
         self.silent(name);
         let pod = self.pod(name);
@@ -256,7 +259,7 @@ impl Fixture {
         pod.stuck = Some(stuck.to_owned());
     }
 
-    /// The node does not answer the operator, whatever Kubernetes says.
+    /// The node does not answer the operator; its pod is unchanged.
     pub(crate) fn silent(&mut self, name: &str) {
         let failure = Failure {
             failure: FailureKind::Timeout,
@@ -267,7 +270,7 @@ impl Fixture {
             .insert(name.to_owned(), ProbeResult::Failed(failure));
     }
 
-    /// Whoever still answers sees no leader any more.
+    /// Every node that answers sees no leader any more.
     pub(crate) fn leaderless(&mut self) {
         for answer in self.seen.nodes.values_mut() {
             if let ProbeResult::Ok(node) = answer {
@@ -276,7 +279,7 @@ impl Fixture {
         }
     }
 
-    /// The pod and its claim were deleted and made anew; the new node waits to be admitted.
+    /// The pod and its claim were deleted and recreated; the new node has not been admitted yet.
     pub(crate) fn wipe(&mut self, name: &str) {
         self.down(name, "");
         self.pod(name).stuck = None;
@@ -321,7 +324,7 @@ impl Fixture {
         self.seen.checks.insert(name.to_owned(), checked);
     }
 
-    /// What the condition says: status, reason and message.
+    /// A condition's status, reason and message.
     pub(crate) fn condition(&self, kind: &str) -> (bool, String, String) {
         let status = self.status();
         let one = status.condition(kind).unwrap();

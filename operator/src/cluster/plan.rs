@@ -1,5 +1,5 @@
-//! The plan of one pass. Whoever carries it out goes in this order: finalizer, status, objects, pod labels, action; each may fail or be cut
-//! off, and the next pass starts from what is then seen.
+//! The plan of one reconcile. It is carried out in this order: finalizer, status, objects, pod labels,
+//! action. Each step may fail or be cut off; the next reconcile starts from what it then observes.
 use std::collections::BTreeMap;
 
 use operator_api::{RqliteClusterStatus, names, status::OperationType, status::Pool};
@@ -24,47 +24,48 @@ use crate::cluster::{
     },
 };
 
-/// Seconds until the next look while something is under way. Raft's changes cause no event in Kubernetes.
+/// Seconds until the next reconcile while something is under way. Changes within Raft cause no Kubernetes
+/// event.
 const SOON_SECONDS: u64 = 2;
-/// After a record: nothing was done yet, and what was recorded is to be acted upon.
+/// Seconds after a status was recorded: nothing was done yet, and what was recorded is to be acted upon.
 const AT_ONCE_SECONDS: u64 = 0;
-/// While something is wrong.
+/// Seconds while something is wrong.
 const UNHEALTHY_SECONDS: u64 = 15;
-/// While all is well.
+/// Seconds while everything is as the spec asks.
 const CALM_SECONDS: u64 = 45;
 
 /// What to do now.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Plan {
-    /// What the pass decided, for a person.
+    /// What was decided, for people.
     pub summary: String,
-    /// The finalizer should be on the object (true), off (false), or is none of this pass's business.
+    /// Should the finalizer be on the object? None: leave it as it is.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub finalizer: Option<bool>,
     /// The status to write before anything else, if it differs from what is there.
     pub status: Box<RqliteClusterStatus>,
-    /// Objects to apply, in this order. Never disruptive.
+    /// Objects to apply, in this order. Applying them never disrupts a running cluster.
     pub objects: Vec<Object>,
-    /// Statuses of RqliteRecovery objects, to be written with the cluster's own.
+    /// Statuses of RqliteRecovery objects to write together with the cluster's own.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub recoveries: Vec<StatusUpdate>,
-    /// Labels that pods should carry and do not.
+    /// Labels that pods lack.
     pub labels: Vec<PodLabels>,
-    /// Claims that pods of the cluster use and that do not carry its label, such as those that a person made for volumes that moved here: without
-    /// it, they are not watched.
+    /// Names of claims that pods of the cluster use and that lack the cluster's label, such as those that a
+    /// person created for moved volumes. Without the label the operator does not watch them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub claims: Vec<String>,
-    /// The one action.
+    /// The action, at most one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub action: Option<Action>,
-    /// What to tell in an event.
+    /// The event to publish.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub event: Option<Event>,
-    /// What somebody else did to the operator's objects.
+    /// Changes by others to the operator's objects that this plan reverts.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub edits: Vec<Edit>,
-    /// Seconds until the next pass, if nothing changes before.
+    /// Seconds until the next reconcile, if nothing triggers one before.
     pub again_after_seconds: u64,
 }
 
@@ -73,13 +74,13 @@ pub struct Plan {
 pub struct PodLabels {
     /// The pod.
     pub pod: String,
-    /// Its uid: not for its successor.
+    /// Its uid, so that a successor of the same name is left alone.
     pub uid: String,
-    /// Labels to set; None removes.
+    /// Labels to set; None removes the label.
     pub labels: BTreeMap<String, Option<String>>,
 }
 
-/// Decides about one cluster.
+/// Plans one reconcile of one cluster.
 pub fn plan(seen: &Observation) -> Plan {
     let view = View::of(seen);
     let wanted = build::wanted_target(&view);
@@ -137,7 +138,7 @@ pub fn plan(seen: &Observation) -> Plan {
     }
 }
 
-/// A decision in words.
+/// The text of a decision.
 fn message(decision: &Decision) -> Option<&str> {
     match decision {
         Decision::Continue => None,
@@ -154,12 +155,12 @@ fn is_paused(view: &View<'_>) -> bool {
     view.spec.paused || annotated.is_some_and(|value| value == "true")
 }
 
-/// Asks the deciders in order of urgency; the first that is concerned has the word.
+/// Asks the deciders in order of urgency; the first decision other than `Continue` is taken.
 fn decide(view: &View<'_>, wanted: &operator_api::status::Target) -> Decision {
     let urgent = first(&[
         &|| bootstrap::identity(view, wanted),
         &|| membership::adopt_configuration(view),
-        // Also amid a recovery: a corrected template may be what lets its survivor start.
+        // Also during a recovery: a corrected template may be what lets its survivor start.
         &|| rollout::adopt(view, wanted),
         &|| recover(view),
         &|| hibernate::decide(view),
@@ -191,7 +192,7 @@ fn decide(view: &View<'_>, wanted: &operator_api::status::Target) -> Decision {
         &|| rollout::start(view, false),
     ]);
     match decision {
-        // Read replicas are in no quorum: their number need not wait for what voters wait for.
+        // Read replicas are in no quorum: their number need not wait for what the voters wait for.
         Decision::Continue | Decision::Wait(_) | Decision::Blocked(..) => {
             match first(&[&|| scale::readers(view), &|| readers::leave(view)]) {
                 Decision::Continue => unstick_amid(view, decision),
@@ -202,7 +203,7 @@ fn decide(view: &View<'_>, wanted: &operator_api::status::Target) -> Decision {
     }
 }
 
-/// An operation that cannot go on because a pod cannot start must not keep that pod from being repaired.
+/// An operation that waits because a pod cannot start must not keep that pod from being repaired.
 fn unstick_amid(view: &View<'_>, decision: Decision) -> Decision {
     match decision {
         Decision::Wait(_) | Decision::Blocked(..) => match unstick::unstick(view) {
@@ -213,7 +214,8 @@ fn unstick_amid(view: &View<'_>, decision: Decision) -> Decision {
     }
 }
 
-/// A change of size that the others cannot carry must not wait for entries of the configuration that nobody stands behind.
+/// A scaling that the remaining voters cannot support must not wait for configuration entries without a node:
+/// removing one of them may be what makes it possible.
 fn reap_amid(view: &View<'_>, decision: Decision) -> Decision {
     match decision {
         Decision::Blocked(..) => match reap::start(view) {
@@ -240,11 +242,13 @@ fn forming(view: &View<'_>) -> Decision {
     unstick_amid(view, bootstrap::forming(view))
 }
 
-/// Between two StatefulSets nothing else may happen: the next one is made with the objects of this very pass.
+/// Between the deletion of a StatefulSet and its recreation nothing else may happen: the new one is created
+/// with the objects of this reconcile.
 fn gap(view: &View<'_>) -> Decision {
     match storage::resume(view) {
         Decision::Wait(text) => Decision::Wait(text),
-        // Needs no leader, and keeps a corrected template from being taken over, which may be what brings one back.
+        // Needs no leader. Waiting here would keep a corrected template from being adopted, which may be what
+        // brings a leader back.
         begun @ (Decision::Act(..) | Decision::Record(..)) if view.leader.is_none() => begun,
         _ if view.set(Pool::Voter).is_none() => {
             Decision::Wait("waits for the StatefulSet".to_owned())
@@ -253,7 +257,7 @@ fn gap(view: &View<'_>) -> Decision {
     }
 }
 
-/// An operation of a kind that no decider has taken is left over, such as a forming of a cluster that has formed.
+/// Drops an operation that no decider has handled, such as a bootstrap of a cluster that has formed.
 fn unreadable(view: &View<'_>) -> Decision {
     match view.operation() {
         Some(operation) => {
@@ -270,9 +274,9 @@ fn claims(view: &View<'_>) -> Vec<String> {
     without.map(|pod| names::claim(&pod.name)).collect()
 }
 
-/// Labels by which Services and budgets choose pods.
+/// Labels by which Services and disruption budgets select pods.
 fn labels(view: &View<'_>) -> Vec<PodLabels> {
-    // Without a leader nothing is known that would be better than what was known.
+    // Without a leader the present labels are the best knowledge there is.
     if view.leader.is_none() || view.operating(OperationType::Recover).is_some() {
         return Vec::new();
     }
@@ -284,7 +288,8 @@ fn labels(view: &View<'_>) -> Vec<PodLabels> {
         let leads = view.leader.is_some_and(|leader| leader.name == pod.name);
         let member = view.member(&pod.name);
         let role = if leads { "leader" } else { "follower" };
-        // A recovery's pods wait for a changed state file: a changed label makes their kubelet look.
+        // After a recovery pods wait for the changed state file: a changed label makes the kubelet refresh
+        // it.
         let epoch = view.status.lineage.as_ref().map_or(0, |l| l.epoch);
         let epoch = (epoch > 0).then(|| epoch.to_string());
         let serving = (leaving != Some(pod.name.as_str())).to_string();

@@ -1,4 +1,5 @@
-//! From nothing to a formed cluster, once. The gate (state file) closes afterwards and no decider ever opens it again.
+//! Forms a new cluster, once. Afterwards the state file no longer permits forming, and no decider ever
+//! permits it again.
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use operator_api::{
     RqliteClusterStatus, names,
@@ -11,7 +12,7 @@ use crate::cluster::{
     facts::view::View,
 };
 
-/// Gives a new cluster its identity, or finds the identity that it already has, before anything is created.
+/// Before anything is created: gives a new cluster its identity, or finds the identity that it already has.
 pub fn identity(view: &View<'_>, target: &Target) -> Decision {
     if view.status.cluster_id.is_some() && view.status.target.is_some() {
         return Decision::Continue;
@@ -20,7 +21,8 @@ pub fn identity(view: &View<'_>, target: &Target) -> Decision {
     let adopted = annotations.and_then(|a| a.get(names::ADOPT_ANNOTATION));
     let mut next = view.status.clone();
     let said = if let Some(state) = &view.seen.state {
-        // The object's status was lost (restored from a backup without it), the cluster was not.
+        // The object's status was lost, for example because it was restored from a backup without it; the
+        // cluster still exists.
         let replicas = view.seen.voters.as_ref().map(|set| set.replicas);
         next.target = Some(Target {
             replicas: replicas.filter(|r| *r > 0).unwrap_or(target.replicas),
@@ -76,7 +78,7 @@ pub fn identity(view: &View<'_>, target: &Target) -> Decision {
     Decision::Record(Box::new(next), said)
 }
 
-/// `<cluster id>/<lineage id>/<epoch>`.
+/// Parses `<cluster id>/<lineage id>/<epoch>`.
 fn read_adopted(text: &str) -> Option<(String, Lineage)> {
     let mut parts = text.split('/');
     let (cluster, id, epoch) = (parts.next()?, parts.next()?, parts.next()?);
@@ -95,7 +97,8 @@ fn formed(status: &mut RqliteClusterStatus, phase: FormingPhase, now: &Time) {
     }
 }
 
-/// Waits for the first complete cluster: a leader, and every voter in its configuration taking part.
+/// Waits until the cluster is complete for the first time: there is a leader, and every voter of its
+/// configuration takes part.
 pub fn forming(view: &View<'_>) -> Decision {
     if view.is_formed() {
         return Decision::Continue;
@@ -121,7 +124,8 @@ pub fn forming(view: &View<'_>) -> Decision {
         next.bootstrapped_at = Some(view.now().clone());
         return Decision::Record(next, format!("the cluster of {wanted} has formed"));
     }
-    // Somebody lowered the StatefulSet: the cluster cannot form without these pods, nor without those that somebody added and that are in by now.
+    // If somebody lowered the StatefulSet: the cluster cannot form without these pods, nor without pods that
+    // somebody added and that are members by now.
     let pods = crate::cluster::facts::pods::pods_of_members(view);
     if let Decision::Act(action, text) =
         crate::cluster::deciders::scale::grow_set(view, pods.max(target.replicas))

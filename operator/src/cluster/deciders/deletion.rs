@@ -1,4 +1,5 @@
-//! A deleted cluster: pods first, then, if asked for, the claims, then the object. Never asks the database anything.
+//! A deleted cluster: its pods go first, then, if the spec says so, the claims, then the object. No node is
+//! queried.
 use operator_api::{cluster::Deletion, names, status::Pool};
 
 use crate::cluster::{
@@ -16,7 +17,7 @@ fn deletes_claims(view: &View<'_>) -> bool {
     retention.when_deleted.unwrap_or_default() == Deletion::Delete
 }
 
-/// Takes a deleted cluster apart.
+/// Deletes what belongs to a deleted cluster, one object at a time.
 pub fn decide(view: &View<'_>) -> Decision {
     let metadata = &view.seen.cluster.metadata;
     if metadata.deletion_timestamp.is_none() {
@@ -66,7 +67,7 @@ pub fn decide(view: &View<'_>) -> Decision {
     }
 }
 
-/// Is the cluster to be kept although its object was deleted?
+/// Does deletion protection keep the cluster although its object was deleted?
 pub fn is_protected(view: &View<'_>) -> bool {
     let metadata = &view.seen.cluster.metadata;
     let finalizers = metadata.finalizers.as_deref().unwrap_or_default();

@@ -1,4 +1,5 @@
-//! Stopping on purpose, and starting again. The first pod is stopped last, after the others, so that it holds all that was acknowledged.
+//! Hibernation and resumption. The first pod is stopped last, after the others, so that its data includes
+//! everything that was acknowledged.
 use operator_api::status::{OperationType, Pool, Step};
 
 use crate::cluster::{
@@ -10,7 +11,7 @@ use crate::cluster::{
     },
 };
 
-/// Begins or goes on with stopping or starting.
+/// Begins or continues hibernation or resumption.
 pub fn decide(view: &View<'_>) -> Decision {
     if view.operating(OperationType::Hibernate).is_some() && view.spec.hibernated {
         return stop(view);
@@ -32,7 +33,7 @@ pub fn decide(view: &View<'_>) -> Decision {
         (true, true) => return Decision::Wait("hibernates".to_owned()),
         (false, false) => return Decision::Continue,
     };
-    // The gap between two StatefulSets is short, and nothing may come between.
+    // A StatefulSet is being recreated, which takes seconds; nothing else may happen meanwhile.
     if view.operating(OperationType::Resize).is_some() {
         return Decision::Continue;
     }
@@ -78,7 +79,7 @@ fn stop(view: &View<'_>) -> Decision {
     let since = view.operation().map(|o| &o.step_at);
     let waited = since.map_or(0, |at| seconds_between(at, view.now()));
     match view.operation().map(|o| o.step).unwrap_or_default() {
-        // Steps of other operations mean nothing here: it begins from the start.
+        // Steps of other operations have no meaning here: start from the beginning.
         Step::Start
         | Step::Shrink
         | Step::Recreate
@@ -137,7 +138,7 @@ fn start(
         Decision::Continue => {}
         decision => return decision,
     }
-    // Where no quorum comes back, theirs may be the data that is left.
+    // If no quorum comes back, the read replicas may have the only data that is left.
     match grow_readers(view) {
         Decision::Continue => {}
         decision => return decision,
@@ -161,13 +162,13 @@ fn start(
         .duration()
         .map_or(600, |d| d.as_secs());
     if view.leader.is_some() && seconds_between(since, view.now()) > deadline {
-        // A quorum runs: what is missing is dealt with like any other member that is away.
+        // A quorum works: what is missing is handled like any other member that is away.
         return Decision::Record(finish(view.status), text);
     }
     Decision::Wait(text)
 }
 
-/// An autoscaler takes a pool without pods for one that is switched off: a single pod gives it something to scale.
+/// An autoscaler regards a scale of zero as switched off: one pod gives it something to scale.
 fn wake_autoscaled(view: &View<'_>) -> Decision {
     match view.set(Pool::Read) {
         Some(set) if set.replicas == 0 && view.wanted_readers().is_none() => Decision::Act(

@@ -1,4 +1,5 @@
-//! Who is a member: what nodes know of a newer configuration than the one on record, and data of another cluster or history.
+//! Two checks of membership: a newer configuration than the one on record, and data of another cluster or
+//! lineage.
 use operator_api::{
     names,
     status::{Member, MemberState, OperationType, Pool, Role},
@@ -10,8 +11,9 @@ use crate::cluster::{
     facts::{observation::ConfigMember, view::View},
 };
 
-/// Without a leader: takes a committed configuration over that is newer than the one on record, before anything is judged by that. The last change
-/// may have been committed just before the quorum went, unseen.
+/// Without a leader: records a committed configuration that is newer than the one on record, before any
+/// conclusion is drawn from that. The last change may have been committed, unobserved, just before the quorum
+/// was lost.
 pub fn adopt_configuration(view: &View<'_>) -> Decision {
     let recovers = view.operating(OperationType::Recover).is_some();
     if view.leader.is_some() || !view.is_formed() || recovers {
@@ -69,7 +71,7 @@ fn member(view: &View<'_>, entry: &ConfigMember) -> Member {
     }
 }
 
-/// Data of another cluster or history stops everything that could make it worse.
+/// Data of another cluster or lineage blocks every change that could damage it.
 pub fn foreign(view: &View<'_>) -> Decision {
     let strange = view.seen.pods.iter().find_map(|pod| {
         let prepared = pod.prepared.as_ref().filter(|p| p.state == "Foreign");

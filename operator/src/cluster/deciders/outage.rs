@@ -12,7 +12,7 @@ use crate::cluster::{
     },
 };
 
-/// What may happen without a leader: almost nothing.
+/// Decides what is done without a leader: only pods are started or recreated.
 pub fn outage(view: &View<'_>) -> Decision {
     let blocked = match classify_outage(view) {
         Outage::None => return Decision::Continue,
@@ -23,11 +23,11 @@ pub fn outage(view: &View<'_>) -> Decision {
         ),
         Outage::Temporary(text) => Decision::Blocked("QuorumUnavailable", text),
     };
-    // Pods that somebody took away by lowering the StatefulSet come back with their volumes.
+    // Pods that somebody removed by lowering the StatefulSet come back with their volumes.
     if let Decision::Act(action, text) = grow_set(view, pods_of_members(view)) {
         return Decision::Act(action, text);
     }
-    // A recovery needs to know what they have.
+    // A recovery needs to know what data the read replicas have.
     if let Decision::Act(action, text) = grow_readers(view) {
         return Decision::Act(action, text);
     }

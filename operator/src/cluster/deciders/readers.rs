@@ -1,5 +1,6 @@
-//! A pool of read replicas that the spec does not have any more: once nothing of it runs and the configuration is without it, its StatefulSet goes,
-//! and with it its Service and its budget. Its claims go only where the spec says so.
+//! A pool of read replicas that was removed from the spec: once it has no pods and no members in the
+//! configuration, its StatefulSet is deleted, and with it its Service and disruption budget. Its claims are
+//! deleted only if the spec says so.
 use operator_api::{
     cluster::Deletion,
     names,
@@ -11,7 +12,7 @@ use crate::cluster::{
     facts::view::View,
 };
 
-/// Takes the rest of a removed pool away.
+/// Deletes the rest of a removed pool.
 pub fn leave(view: &View<'_>) -> Decision {
     let Some(set) = view.set(Pool::Read) else {
         return Decision::Continue;
@@ -19,7 +20,7 @@ pub fn leave(view: &View<'_>) -> Decision {
     let name = view.set_name(Pool::Read);
     let is_own = |pod: &str| names::ordinal(&name, pod).is_some();
     let is_empty = set.replicas == 0 && view.pods(Pool::Read).is_empty();
-    // Only a leader's word says that nobody of the pool is in the configuration.
+    // Only a leader's report proves that no member of the pool is in the configuration.
     let is_out = view.leader.is_some() && !view.config().iter().any(|m| is_own(&m.name));
     let busy = view.operation().is_some_and(|operation| {
         matches!(
@@ -62,7 +63,7 @@ mod tests {
     use super::*;
     use crate::cluster::fixture::Fixture;
 
-    /// A pool that was removed from the spec and is empty, its claims still there.
+    /// A cluster whose pool was removed from the spec and has no pods; its claims still exist.
     fn removed() -> Fixture {
         let mut fixture = Fixture::running(3, 2);
         fixture.seen.cluster.spec.read_replicas = None;

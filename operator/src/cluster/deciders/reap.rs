@@ -1,5 +1,6 @@
-//! Entries of the configuration that nobody stands behind. What is beyond both pools goes once it has no pod; what should be there, or what nobody
-//! knows, only after the leader's own clock says that it has been silent for long.
+//! Removes entries of the configuration that have no node. An entry beyond both pools goes once it has no
+//! pod. One that belongs to a pool, or to none, goes only when the leader has not reached it for long, by the
+//! leader's own clock.
 use operator_api::{
     cluster::Reaping,
     names,
@@ -15,10 +16,10 @@ use crate::cluster::{
     },
 };
 
-/// Seconds between two voters that are removed.
+/// Minimum seconds between the removals of two voters.
 const SPACING_SECONDS: u64 = 300;
 
-/// Removes one such entry, if the others can carry on without it.
+/// Removes one such entry, if the other voters remain a quorum without it.
 pub fn start(view: &View<'_>) -> Decision {
     let Some(leader) = view.leader else {
         return Decision::Continue;
@@ -56,7 +57,7 @@ pub fn start(view: &View<'_>) -> Decision {
     Decision::Act(remove, text)
 }
 
-/// Why an entry should go.
+/// Why an entry should be removed.
 fn why(view: &View<'_>, member: &ConfigMember) -> Option<String> {
     if view.pod(&member.name).is_some() {
         return lost_for_long(view, member);
@@ -64,12 +65,13 @@ fn why(view: &View<'_>, member: &ConfigMember) -> Option<String> {
     match is_beyond(view, &member.name) {
         Some(true) => Some("it is not wanted and has no pod".to_owned()),
         Some(false) => lost_for_long(view, member),
-        // A name of neither pool, such as that of a node that runs elsewhere: only its long silence tells.
+        // The name belongs to neither pool, for example to a node that runs elsewhere: only the time since
+        // its last contact tells.
         None => silent_for(view, member).map(|silence| format!("nobody knows it, and {silence}")),
     }
 }
 
-/// Is this name beyond what its pool has and should have? None for names of neither pool.
+/// Is this name beyond the pods that its pool has and should have? None for names of neither pool.
 fn is_beyond(view: &View<'_>, name: &str) -> Option<bool> {
     let beyond = |pool: Pool, wanted: Option<i32>| {
         let ordinal = names::ordinal(&view.set_name(pool), name)?;
@@ -97,7 +99,7 @@ fn lost_for_long(view: &View<'_>, member: &ConfigMember) -> Option<String> {
     Some(format!("{}, and {silence}", reason.unwrap_or_default()))
 }
 
-/// By the leader's own word, so that a clock that jumps anywhere reaps nothing.
+/// Uses the leader's own measurement, so that a clock that jumps never removes a member.
 fn silent_for(view: &View<'_>, member: &ConfigMember) -> Option<String> {
     let reaping: Reaping = view.spec.reaping.clone().unwrap_or_default();
     let limit = if member.voter {

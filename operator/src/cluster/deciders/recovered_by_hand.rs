@@ -1,5 +1,6 @@
-//! A history that a person made by hand, such as with a `peers.json`: data of this very cluster, of a later epoch than the one on record. Never taken
-//! over by itself, as two survivors may have been recovered apart and only a person knows which of them counts; taken over when they say so.
+//! A lineage that a person created by hand, for example with a `peers.json`: data of this cluster with a
+//! later epoch than the one on record. It is not adopted by itself, because two survivors may have been
+//! recovered separately and only a person knows which of them counts. It is adopted once a person names it.
 use std::collections::BTreeSet;
 
 use operator_api::{
@@ -16,14 +17,15 @@ use crate::cluster::{
     },
 };
 
-/// Reason of the condition where a person has to choose.
+/// Reason of the condition while a person has to choose.
 pub const RECOVERED_BY_HAND: &str = "RecoveredByHand";
-/// What the annotation says of a history.
+/// The value of the annotation that names this lineage.
 fn word(history: &StateLineage) -> String {
     format!("{}/{}", history.id, history.epoch)
 }
 
-/// Takes a newer history over if a person has named it, else says what to type. A quorum of the history on record goes before any other.
+/// Adopts a newer lineage if a person has named it; otherwise says what to type. A quorum of the lineage on
+/// record takes precedence over any other.
 pub fn decide(view: &View<'_>) -> Decision {
     if view.operating(OperationType::Recover).is_some() {
         return Decision::Continue;
@@ -55,7 +57,7 @@ fn who(found: &[(&str, &StateLineage)]) -> String {
     all.collect::<Vec<_>>().join(", ")
 }
 
-/// What to type to let a member join anew.
+/// The command that lets a member rejoin without its data.
 fn anew(view: &View<'_>, pod: &str) -> String {
     let (_, namespace) = place(view);
     format!(
@@ -64,7 +66,7 @@ fn anew(view: &View<'_>, pod: &str) -> String {
     )
 }
 
-/// The others have a quorum: there is nothing to choose.
+/// The message if the other members have a quorum: there is nothing to choose.
 fn beside(view: &View<'_>, found: &[(&str, &StateLineage)]) -> String {
     let pods: BTreeSet<&str> = found.iter().map(|(name, _)| *name).collect();
     let each: Vec<String> = pods.iter().map(|pod| anew(view, pod)).collect();
@@ -82,7 +84,7 @@ fn choice(view: &View<'_>, found: &[(&str, &StateLineage)]) -> String {
     let annotate: Vec<String> = histories
         .iter()
         .map(|word| {
-            // Whatever is added to the message must not touch the command's last word.
+            // Text that is appended to the message must not touch the last word of the command.
             format!(
                 "kubectl annotate rqlitecluster {name} -n {namespace} --overwrite {}={word} (what only other members have acknowledged is lost then)",
                 names::ACCEPT_LINEAGE_ANNOTATION
@@ -96,7 +98,8 @@ fn choice(view: &View<'_>, found: &[(&str, &StateLineage)]) -> String {
     )
 }
 
-/// Such a node is started again, so that its preparation tells what its data is and has it put aside. One that follows a leader is left to a person.
+/// Restarts a node of an ended lineage, so that its preparation reports that lineage and its data is parked.
+/// One that follows a leader is left to a person.
 pub fn restart_ended_lineage(view: &View<'_>) -> Decision {
     if view.leader.is_none() || view.operating(OperationType::Recover).is_some() {
         return Decision::Continue;
@@ -125,7 +128,7 @@ fn accept(view: &View<'_>, history: &StateLineage) -> Decision {
         epoch: history.epoch,
         since: Some(view.now().clone()),
     });
-    // What was confirmed of the former history says nothing about this one.
+    // What was confirmed in the former lineage says nothing about this one.
     next.members.clear();
     next.configuration_index = None;
     next.leader = None;
@@ -280,7 +283,7 @@ mod tests {
             matches!(&action, Some(Action::DeletePod { uid, .. }) if uid == "pod-demo-1"),
             "{action:?}"
         );
-        // Before the new history has a leader on record it is waited for.
+        // Until the new lineage has a leader, the node is left alone.
         let mut early = taken_over();
         early.node("demo-0").leader = None;
         early.node("demo-0").is_leader = false;

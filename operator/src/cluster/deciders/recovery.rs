@@ -1,6 +1,8 @@
-//! From a lost quorum back to a cluster. Before its admission a recovery only looks ([`consider`]). Afterwards the cluster's status remembers all
-//! that its steps need, and it owns the cluster: everybody is stopped, the survivor alone follows the plan, is checked, and only then the new history
-//! is the cluster's. The others come back as new members by the ordinary ways.
+//! Restores a cluster that has lost its quorum. Before its admission a recovery only observes
+//! ([`check_admission`]). Afterwards the cluster's status records everything that its steps need, and no
+//! other operation runs: all nodes are stopped, the survivor alone follows the plan and is verified, and only
+//! then the new lineage becomes the cluster's. The others rejoin as new members through the ordinary
+//! deciders.
 mod admission;
 mod automatic;
 mod decide;

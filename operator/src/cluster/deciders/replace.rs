@@ -1,6 +1,7 @@
-//! One member that is lost for good, while the others have a quorum: out of the configuration first, proven, then its pod (and its claim, if the
-//! volume is what was lost) is made anew, and joins as a new member. Data that is merely damaged, or of a history that a recovery by hand has
-//! ended, is put aside on its volume, not deleted.
+//! Replaces a member that is lost for good while the others have a quorum. It is first removed from the
+//! configuration, which two voters must confirm; then its pod, and its claim if the volume is lost, is
+//! recreated and joins as a new member. Data that is merely damaged, or of an ended lineage, is parked on its
+//! volume, not deleted.
 use std::collections::BTreeMap;
 
 use operator_api::{
@@ -19,11 +20,11 @@ use crate::cluster::{
     },
 };
 
-/// What of a member has to be made anew.
+/// What a member has lost.
 enum Loss<'a> {
-    /// Its volume can never be used again.
+    /// The volume can never be used again: the claim and the reason.
     Volume(&'a ObservedClaim, &'a str),
-    /// Its data is damaged or of a history that has ended; the volume is there.
+    /// The data is damaged or of an ended lineage, the volume is usable: the pod and the reason.
     Data(&'a ObservedPod, &'a str),
 }
 
@@ -42,7 +43,8 @@ impl Loss<'_> {
     }
 }
 
-/// The evidence against one pod. A node that answers is never lost: if its disk was wiped, the leader replaces it by itself.
+/// Evidence that a member is lost. A node that answers is never lost: if its disk was wiped, the leader
+/// replaces its record when it joins.
 fn loss<'a>(view: &View<'a>, name: &str) -> Option<Loss<'a>> {
     if view.node(name).is_some() {
         return None;
@@ -58,13 +60,13 @@ fn loss<'a>(view: &View<'a>, name: &str) -> Option<Loss<'a>> {
     Some(Loss::Data(pod, &report.reason))
 }
 
-/// Data with which its node can never start again: damaged, or of a history that a recovery by hand has ended.
+/// Can a node never start again with this data, because it is damaged or of an ended lineage?
 fn is_useless(report: &PrepareReport) -> bool {
     report.is_damaged() || is_stale(report)
 }
 
-/// Pods that both StatefulSets have and should keep. Of surplus voters only the last is about to go: as long as another one is lost, the others
-/// may be too few to let it go.
+/// Pods that the StatefulSets have and should keep. Of surplus voters only the last is about to be removed:
+/// while another one is lost, the others may be too few for that removal.
 fn expected(view: &View<'_>) -> Vec<String> {
     let of = |pool, wanted: Option<i32>| {
         let live = view.set(pool).map_or(0, |set| set.replicas);
@@ -79,7 +81,7 @@ fn expected(view: &View<'_>) -> Vec<String> {
         .collect()
 }
 
-/// Can the others carry on without this member? Those that take part must be a quorum with it still counted.
+/// Do the voters that take part form a quorum without this member, while it still counts?
 fn others_suffice(view: &View<'_>, name: &str) -> bool {
     if view.member(name).is_none_or(|m| !m.voter) {
         return true;
@@ -94,13 +96,13 @@ fn is_automatic(view: &View<'_>) -> bool {
     policy.policy.unwrap_or_default() == RepairPolicy::Automatic
 }
 
-/// How long evidence has to stand.
+/// Seconds for which evidence has to persist.
 fn patience_seconds(view: &View<'_>) -> u64 {
     let policy = view.spec.member_replacement.clone().unwrap_or_default();
     policy.after.duration().map_or(600, |d| d.as_secs())
 }
 
-/// Has the evidence stood long enough?
+/// Has the evidence persisted long enough?
 fn is_due(view: &View<'_>, name: &str) -> bool {
     let known = view.status.members.iter().find(|m| m.name == name);
     let since = known.and_then(|m| m.lost_since.as_ref());
@@ -132,12 +134,12 @@ pub fn start(view: &View<'_>) -> Decision {
     Decision::Continue
 }
 
-/// A node that was removed while it ran stays out until it is started again. One that should be in is.
+/// Restarts a node that was removed while it ran and that should be a member: it rejoins only when it starts.
 pub fn rejoin_removed(view: &View<'_>) -> Decision {
     let rejoin_removed = expected(view).into_iter().find(|name| {
         let out = view.is_proven_absent(name);
         let node = view.node(name).filter(|node| view.is_ours(node));
-        // Who never was a member joins by itself.
+        // A node that never was a member joins by itself.
         out && node.is_some_and(|node| node.leader.is_none() && !node.config.is_empty())
     });
     let pod = rejoin_removed
@@ -161,8 +163,9 @@ pub fn rejoin_removed(view: &View<'_>) -> Decision {
     Decision::Record(next, text)
 }
 
-/// An operation that waits for members must not wait for one that can only come back through its replacement. What is interrupted begins again
-/// afterwards: it has taken nothing down that does not come back by itself.
+/// Lets a replacement interrupt an operation that waits for members: it may wait for the very member that can
+/// only come back through its replacement. The interrupted operation begins again afterwards; everything that
+/// it has stopped comes back by itself.
 pub fn interrupt(view: &View<'_>) -> Decision {
     let may_wait = view.operation().is_some_and(|operation| {
         use OperationType::{ScaleDown, ScaleUp, Update};
@@ -179,7 +182,7 @@ pub fn interrupt(view: &View<'_>) -> Decision {
     }
 }
 
-/// What a person should know of lost members that are not being replaced.
+/// Describes lost members that are not being replaced at present.
 pub fn problem(view: &View<'_>) -> Option<String> {
     let told: Vec<String> = expected(view)
         .iter()
@@ -203,7 +206,7 @@ pub fn problem(view: &View<'_>) -> Option<String> {
     (!told.is_empty()).then(|| told.join("; "))
 }
 
-/// Goes on with a replacement.
+/// Continues a replacement.
 pub fn resume(view: &View<'_>) -> Decision {
     let Some(operation) = view.operating(OperationType::Replace) else {
         return Decision::Continue;
@@ -225,7 +228,7 @@ pub fn resume(view: &View<'_>) -> Decision {
     }
 }
 
-/// Gets the old Raft id out of the configuration.
+/// Removes the old Raft id from the configuration.
 fn expel(view: &View<'_>, operation: &Operation, name: &str) -> Decision {
     let loss = loss(view, name).filter(|l| Some(l.uid()) == operation.uid.as_deref());
     let Some(loss) = loss else {
@@ -264,7 +267,7 @@ fn remove(view: &View<'_>, name: &str, member: &ConfigMember) -> Decision {
     Decision::Act(remove, format!("removes {name}, which is lost"))
 }
 
-/// The old claim goes, then the pod that waits for it; Kubernetes makes both anew.
+/// Deletes the old claim, then the pod that waits for it; Kubernetes recreates both.
 fn recreate(view: &View<'_>, operation: &Operation, name: &str) -> Decision {
     let pod = view.pod(name);
     if let Some(pod) = pod.filter(|pod| Some(&pod.uid) == operation.uid.as_ref() && !pod.deleting) {
@@ -296,7 +299,7 @@ fn recreate(view: &View<'_>, operation: &Operation, name: &str) -> Decision {
     joins(view, operation, name)
 }
 
-/// The damaged data is put aside by the preparation of a new pod.
+/// Recreates the pod, so that its preparation parks the damaged data.
 fn park_data(view: &View<'_>, operation: &Operation, name: &str) -> Decision {
     let old = view.pod(name).filter(|pod| {
         Some(&pod.uid) == operation.uid.as_ref()
@@ -309,7 +312,8 @@ fn park_data(view: &View<'_>, operation: &Operation, name: &str) -> Decision {
     }
 }
 
-/// A new pod may say for a while what the old one has said: its kubelet may show it the state file of before.
+/// For a while a new pod may report the same as the old one: its kubelet may still show the former state
+/// file.
 fn is_patient_enough(view: &View<'_>, operation: &Operation) -> bool {
     seconds_between(&operation.step_at, view.now()) >= patience_seconds(view)
 }
@@ -330,7 +334,8 @@ fn joins(view: &View<'_>, operation: &Operation, name: &str) -> Decision {
     wait_or_stall(view, operation, "ReplacementStalled", text)
 }
 
-/// For the state file: the member whose damaged data is to be put aside. Only once it is out of the configuration.
+/// For the state file: the member whose damaged data is to be parked, with a token. Set only once the member
+/// is out of the configuration.
 pub fn park_tokens(view: &View<'_>) -> BTreeMap<String, String> {
     let operation = view
         .operating(OperationType::Replace)

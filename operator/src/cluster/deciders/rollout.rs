@@ -1,4 +1,5 @@
-//! Replacing pods by newer ones: broken ones first, then read replicas, then followers, the leader last and after it handed over.
+//! Replaces outdated pods, one at a time: first those that take no part, then read replicas, then followers,
+//! and last the leader, after a leadership transfer.
 use operator_api::{
     cluster::{OperatorChanges, UpdateStrategy},
     status::{Operation, OperationType, Pool, Step, Target},
@@ -13,10 +14,11 @@ use crate::cluster::{
     },
 };
 
-/// Seconds that a leader must have led before its cluster is disturbed.
+/// Seconds that a leader must have led before another pod is replaced.
 pub const STABLE_LEADER_SECONDS: u64 = 10;
 
-/// Do these two targets differ only in what the operator made of the same wishes?
+/// Do the targets differ only because another version of the operator renders the same spec differently, and
+/// is that deferred?
 pub fn is_deferred(view: &View<'_>, wanted: &Target) -> bool {
     let update = view.spec.update.clone().unwrap_or_default();
     let deferred = update.operator_changes.unwrap_or_default() == OperatorChanges::Deferred;
@@ -25,19 +27,20 @@ pub fn is_deferred(view: &View<'_>, wanted: &Target) -> bool {
     })
 }
 
-/// Do both targets run the same pods? A pool that is not wanted any more runs none.
+/// Do both targets have the same pod templates? A pool that is no longer wanted has none.
 pub fn same_templates(now: &Target, wanted: &Target) -> bool {
     let readers = wanted.read_template_hash.as_ref();
     now.template_hash == wanted.template_hash
         && readers.is_none_or(|hash| now.read_template_hash.as_ref() == Some(hash))
 }
 
-/// Takes over a new template as the target. Also amid operations that a bad template can hold up, so that a corrected one ends them.
+/// Adopts a new template as the target. Also during operations that a bad template can block, so that a
+/// corrected one unblocks them.
 pub fn adopt(view: &View<'_>, wanted: &Target) -> Decision {
     let Some(now) = view.target() else {
         return Decision::Continue;
     };
-    // A StatefulSet that is made anew is made from the target.
+    // A StatefulSet is recreated from the target.
     let remade = view.operating(OperationType::Resize).is_some();
     let gone = view.seen.voters.is_none() || (remade && view.seen.readers.is_none());
     if same_templates(now, wanted) || (is_deferred(view, wanted) && !gone) {
@@ -45,11 +48,12 @@ pub fn adopt(view: &View<'_>, wanted: &Target) -> Decision {
     }
     let busy = view.operation().is_some_and(|o| {
         use OperationType::{Hibernate, Resize, ScaleDown};
-        // Before its last step a smaller size may wait for a pod that only a corrected template lets start.
+        // Before its last step a scale-down may wait for a pod that starts only with a corrected template.
         let waits = o.kind == ScaleDown && o.step == Step::Start;
         matches!(o.kind, Resize | Hibernate | ScaleDown) && !waits
     });
-    // Without a leader none of these goes on, and a corrected template may be what brings one back.
+    // Without a leader these operations cannot continue, and a corrected template may be what brings one
+    // back.
     let hibernates = view.operating(OperationType::Hibernate).is_some();
     if busy && !gone && (view.leader.is_some() || hibernates) {
         return Decision::Continue;
@@ -71,7 +75,7 @@ fn wanted_hash(target: &Target, pool: Pool) -> Option<&str> {
     }
 }
 
-/// Is a pod older than the template that its StatefulSet now has, or does its volume wait for a restart?
+/// Is a pod older than its StatefulSet's present template, or does its file system need a restart to grow?
 pub fn is_outdated(view: &View<'_>, pod: &ObservedPod) -> bool {
     let Some(target) = view.target() else {
         return false;
@@ -84,13 +88,14 @@ pub fn is_outdated(view: &View<'_>, pod: &ObservedPod) -> bool {
     applied && (Some(pod.template_hash.as_str()) != wanted || grown)
 }
 
-/// Was a pod made from a template that is not wanted any more? A volume that waits for a restart is no reason to restart a second time.
+/// Was a pod created from an outdated template? A volume that waits for a restart is no reason to restart a
+/// second time.
 fn has_old_template(view: &View<'_>, pod: &ObservedPod) -> bool {
     let wanted = view.target().and_then(|t| wanted_hash(t, pod.pool));
     is_outdated(view, pod) && Some(pod.template_hash.as_str()) != wanted
 }
 
-/// Goes on with the replacement of one pod.
+/// Continues the replacement of one pod.
 pub fn resume(view: &View<'_>) -> Decision {
     let Some(operation) = view.operating(OperationType::Update) else {
         return Decision::Continue;
@@ -146,7 +151,7 @@ pub fn resume(view: &View<'_>) -> Decision {
     wait_or_stall(view, operation, "UpdateStalled", text)
 }
 
-/// Is this pod among those that the spec asks for? An update must not wait for one that a smaller size is about to take away.
+/// Does the spec ask for this pod? An update must not wait for one that a scale-down is about to remove.
 fn is_wanted(view: &View<'_>, pod: &ObservedPod) -> bool {
     let wanted = match pod.pool {
         Pool::Voter => Some(view.spec.replicas),
@@ -172,12 +177,12 @@ fn gone(view: &View<'_>, operation: &Operation, name: &str) -> Decision {
     }
 }
 
-/// The recorded pod still is the old one.
+/// Replaces the recorded pod, which still is the old one.
 fn replace(view: &View<'_>, operation: &Operation, pod: &ObservedPod) -> Decision {
     let name = pod.name.as_str();
     if pod.pool == Pool::Voter && view.participates(name) {
         if let Some(reason) = why_not_now(view, name) {
-            // Nothing has been touched yet: what is more urgent goes first.
+            // Nothing has been changed yet: more urgent decisions go first.
             return Decision::Record(finish(view.status), reason);
         }
         let patient = seconds_between(&operation.step_at, view.now()) < HANDOVER_SECONDS;
@@ -199,7 +204,8 @@ fn replace(view: &View<'_>, operation: &Operation, pod: &ObservedPod) -> Decisio
     if pod.pool == Pool::Read && pod.ready {
         return evict(pod);
     }
-    // What takes no part costs nothing; going through the budget could only block its repair.
+    // A pod that takes no part can be deleted at no cost; an eviction through the budget could only block its
+    // repair.
     let text = format!("{name} takes no part and is recreated");
     Decision::Act(Action::delete_pod(pod), text)
 }
@@ -212,7 +218,8 @@ fn evict(pod: &ObservedPod) -> Decision {
     Decision::Act(evict, format!("replaces {}", pod.name))
 }
 
-/// What speaks against stopping a voter that takes part. With one or two voters there is no spare one: then it is done anyway, one at a time.
+/// A reason not to stop a voter that takes part at present. With one or two voters there is no spare one:
+/// then it is done anyway, one at a time.
 fn why_not_now(view: &View<'_>, name: &str) -> Option<String> {
     let voters = view.config_voters();
     let participants = view.participants().len();
@@ -229,7 +236,7 @@ fn why_not_now(view: &View<'_>, name: &str) -> Option<String> {
     let led = since.map_or(0, |since| seconds_between(since, view.now()));
     let same = view.leader.map(|l| l.name) == view.status.leader.as_deref();
     let is_leader = view.leader.is_some_and(|l| l.name == name);
-    // A leader that was just handed over to is stable enough for its predecessor to go.
+    // After a leadership transfer the new leader counts as stable enough for its predecessor to stop.
     let handed_over = view.operation().is_some() && !is_leader;
     if (!same || led < STABLE_LEADER_SECONDS) && !handed_over {
         return Some(format!("{name} waits until the leader is stable"));
@@ -271,7 +278,8 @@ pub fn start(view: &View<'_>, only_broken: bool) -> Decision {
     Decision::Record(next, format!("replaces {}", pod.name))
 }
 
-/// Whose turn it is: what takes no part, read replicas, followers (cordoned machines first, then from the highest ordinal), the leader.
+/// Sort key: pods that take no part, read replicas, followers (those on cordoned machines first, then from
+/// the highest ordinal), the leader.
 fn replacement_order<'a>(view: &View<'_>, pod: &'a ObservedPod) -> (u8, bool, i32, &'a str) {
     let takes_part = view.participates(&pod.name) || (pod.pool == Pool::Read && pod.ready);
     let leads = view.leader.is_some_and(|leader| leader.name == pod.name);

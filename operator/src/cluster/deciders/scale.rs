@@ -1,5 +1,6 @@
-//! More or fewer voters, one at a time. Growing: the pod first, then it catches up, then it votes. Shrinking: out of the configuration
-//! first, proven, then the pod, then the claim.
+//! Scales the voters, one at a time. Up: the pod is created, catches up, then gets a vote. Down: the member
+//! leaves the configuration, which two voters must confirm; then its pod is removed, then its claim is
+//! retired.
 use operator_api::{
     cluster::Deletion,
     names,
@@ -14,12 +15,13 @@ use crate::cluster::{
     },
 };
 
-/// Seconds for clients to stop choosing a pod that is about to leave.
+/// Seconds that clients get to stop using a pod that is about to leave.
 pub const DRAIN_SECONDS: u64 = 5;
-/// Seconds after which a hand-over that does not happen is left to Raft: the member is removed although it leads.
+/// Seconds after which an unsuccessful leadership transfer is given up: the member is removed although it
+/// leads.
 pub const HANDOVER_SECONDS: u64 = 30;
 
-/// Goes on with a scaling under way.
+/// Continues the present scaling.
 pub fn resume(view: &View<'_>) -> Decision {
     match view.operation() {
         Some(o) if o.kind == OperationType::ScaleUp => growing(view, o),
@@ -28,7 +30,7 @@ pub fn resume(view: &View<'_>) -> Decision {
     }
 }
 
-/// Begins a scaling, if the number of voters is not the wanted one.
+/// Begins a scaling, if the number of voters differs from the spec.
 pub fn start(view: &View<'_>) -> Decision {
     let (Some(set), Some(target)) = (view.set(Pool::Voter), view.target()) else {
         return Decision::Continue;
@@ -50,7 +52,7 @@ pub fn start(view: &View<'_>) -> Decision {
         return Decision::Record(next, format!("removes {victim}"));
     }
     if target.replicas < view.spec.replicas {
-        // If somebody has already raised the StatefulSet, its pods are taken in one at a time.
+        // If somebody has already raised the StatefulSet, its pods become voters one at a time.
         let newcomer = names::pod(&view.set_name(Pool::Voter), target.replicas);
         let absent = view
             .config()
@@ -76,7 +78,7 @@ pub fn start(view: &View<'_>) -> Decision {
     Decision::Continue
 }
 
-/// Another number of pods, where no member's absence has to be confirmed.
+/// Changes a StatefulSet's number of pods, where no member's absence has to be confirmed.
 pub fn set_replicas(view: &View<'_>, pool: Pool, set: &ObservedSet, to: i32) -> Action {
     Action::SetReplicas {
         name: view.set_name(pool),
@@ -87,7 +89,7 @@ pub fn set_replicas(view: &View<'_>, pool: Pool, set: &ObservedSet, to: i32) -> 
     }
 }
 
-/// Raises the StatefulSet to a target that is already recorded.
+/// Raises the StatefulSet to a number that is already on record.
 pub fn grow_set(view: &View<'_>, to: i32) -> Decision {
     match view.set(Pool::Voter) {
         Some(set) if set.replicas < to => Decision::Act(
@@ -112,7 +114,7 @@ fn growing(view: &View<'_>, operation: &Operation) -> Decision {
         let text = format!("{newcomer} never became a member and is not wanted any more");
         return Decision::Record(finish(view.status), text);
     }
-    // In already, and perhaps lost already: it goes like any other.
+    // It is a member already, and may be lost already: it is removed like any other.
     if is_in && target.replicas > wanted && !view.participates(newcomer) {
         let text = format!("{newcomer} is not wanted any more");
         return Decision::Record(finish(view.status), text);
@@ -171,7 +173,8 @@ fn shrinking(view: &View<'_>, operation: &Operation) -> Decision {
     expel(view, operation, victim)
 }
 
-/// The victim is in the configuration, or that is not known for certain: gets it out, if the others can carry on.
+/// The member is in the configuration, or its absence is not confirmed: removes it, if the others remain a
+/// quorum.
 fn expel(view: &View<'_>, operation: &Operation, victim: &str) -> Decision {
     let Some(leader) = view.leader else {
         return Decision::Wait("waits for a leader".to_owned());
@@ -225,7 +228,7 @@ fn expel(view: &View<'_>, operation: &Operation, victim: &str) -> Decision {
     Decision::Act(remove, format!("removes {victim} from the configuration"))
 }
 
-/// The victim is out: its pod goes, then its claim is put away.
+/// The member is out of the configuration: removes its pod, then retires its claim.
 fn dismiss(
     view: &View<'_>,
     operation: &Operation,
@@ -273,7 +276,7 @@ fn dismiss(
             format!("{victim} stops"),
         );
     }
-    // It came back for a moment, in the one between the last question and its end: its claim is put away once it is out.
+    // It rejoined between the last check and its stop: its claim is retired once it is out again.
     if view.member(victim).is_some() {
         return expel(view, operation, victim);
     }
@@ -307,7 +310,7 @@ fn retire_claim(view: &View<'_>, victim: &str) -> Decision {
     Decision::Record(next, format!("{victim} is gone, its claim is kept"))
 }
 
-/// Waiting, or stalled once the deadline has passed.
+/// `Wait`, or `Blocked` with this reason once the progress deadline has passed.
 pub fn wait_or_stall(
     view: &View<'_>,
     operation: &Operation,
@@ -326,7 +329,8 @@ pub fn wait_or_stall(
     }
 }
 
-/// The read replicas' StatefulSet follows the spec at once: they are in no quorum, except for one that a recovery started from.
+/// Adjusts the read replicas' StatefulSet to the spec at once: they are in no quorum, except for one that a
+/// recovery started from.
 pub fn readers(view: &View<'_>) -> Decision {
     let (Some(set), Some(wanted)) = (view.set(Pool::Read), view.wanted_readers()) else {
         return Decision::Continue;
@@ -339,7 +343,7 @@ pub fn readers(view: &View<'_>) -> Decision {
     Decision::Act(set_replicas, format!("sets the read replicas to {wanted}"))
 }
 
-/// As [`readers`], where pods are only added.
+/// As [`readers`], but only adds pods.
 pub fn grow_readers(view: &View<'_>) -> Decision {
     match readers(view) {
         Decision::Act(Action::SetReplicas { from, to, .. }, _) if to < from => Decision::Continue,

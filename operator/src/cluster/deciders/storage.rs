@@ -1,4 +1,5 @@
-//! Larger volumes: each claim is asked to grow, then the StatefulSet is made anew around its running pods, as its claim template cannot change.
+//! Grows volumes: each claim's request is raised, then the StatefulSet is recreated around its running pods,
+//! because its claim template is immutable.
 use operator_api::{ByteSize, names, status::OperationType, status::Pool};
 
 use crate::cluster::{
@@ -6,12 +7,12 @@ use crate::cluster::{
     facts::{observation::ObservedClaim, view::View},
 };
 
-/// Is `a` smaller than `b`? Sizes that cannot be read are not: nothing is done about them.
+/// Is `a` smaller than `b`? False for sizes that cannot be parsed: nothing is done about them.
 fn is_smaller(a: &str, b: &ByteSize) -> bool {
     matches!((ByteSize::from(a).bytes(), b.bytes()), (Ok(a), Ok(b)) if a < b)
 }
 
-/// The claims of the pods that a pool has.
+/// The claims of a pool's present pods.
 fn claims<'a>(view: &View<'a>, pool: Pool) -> Vec<&'a ObservedClaim> {
     let live = view.set(pool).map_or(0, |set| set.replicas);
     (0..live)
@@ -19,7 +20,7 @@ fn claims<'a>(view: &View<'a>, pool: Pool) -> Vec<&'a ObservedClaim> {
         .collect()
 }
 
-/// Goes on with making a StatefulSet anew.
+/// Continues the recreation of a StatefulSet.
 pub fn resume(view: &View<'_>) -> Decision {
     let Some(operation) = view.operating(OperationType::Resize) else {
         return Decision::Continue;
@@ -54,7 +55,7 @@ pub fn resume(view: &View<'_>) -> Decision {
     }
 }
 
-/// Lets claims grow, or begins making their StatefulSet anew when all have been asked to.
+/// Raises the requests of claims, or, once all are raised, begins the recreation of their StatefulSet.
 pub fn start(view: &View<'_>) -> Decision {
     for pool in [Pool::Voter, Pool::Read] {
         let Some(set) = view.set(pool) else { continue };
@@ -83,7 +84,7 @@ pub fn start(view: &View<'_>) -> Decision {
 fn expand(view: &View<'_>, claim: &ObservedClaim, wanted: &ByteSize) -> Decision {
     let class = claim.class.as_deref().unwrap_or_default();
     if view.seen.expandable.get(class) == Some(&false) {
-        // Not a reason to hold up anything else: the report says it.
+        // Must not block anything else: the condition StorageReady reports it.
         return Decision::Continue;
     }
     Decision::Act(
@@ -96,7 +97,7 @@ fn expand(view: &View<'_>, claim: &ObservedClaim, wanted: &ByteSize) -> Decision
     )
 }
 
-/// What keeps volumes from having their wanted size.
+/// What keeps volumes from having the size that the spec asks for.
 pub fn problem(view: &View<'_>) -> Option<(&'static str, String)> {
     for pool in [Pool::Voter, Pool::Read] {
         let wanted = view.wanted_size(pool);

@@ -6,8 +6,8 @@ use crate::cluster::{
     facts::view::View,
 };
 
-/// The one thing that helps without a leader and costs nothing: a pod that cannot start, made from a template that is not wanted any more,
-/// is made anew.
+/// Recreates a pod that cannot start and was created from an outdated template. This is safe without a leader
+/// too.
 pub fn unstick(view: &View<'_>) -> Decision {
     let Some(target) = view.target() else {
         return Decision::Continue;

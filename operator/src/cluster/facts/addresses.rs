@@ -1,4 +1,4 @@
-//! Names under which the pods of a cluster reach each other.
+//! Addresses under which the pods of a cluster reach each other.
 use operator_api::names;
 
 use crate::cluster::facts::view::View;

@@ -1,4 +1,5 @@
-//! Which lineage data is of: the one on record, a newer one that a person made by hand, or one that has ended.
+//! Which lineage data belongs to: the one on record, a newer one that a person created by hand, or one that
+//! has ended.
 use operator_api::state::StateLineage;
 
 use crate::cluster::facts::{
@@ -6,10 +7,10 @@ use crate::cluster::facts::{
     view::View,
 };
 
-/// What the preparation reports of data of a history that has ended.
+/// State that `rqlited prepare` reports for data of a lineage that has ended.
 pub const STALE: &str = "StaleLineage";
 
-/// Data of this cluster with a newer history: whose it is, and the history.
+/// Data of this cluster with a newer lineage than the one on record: pod name and lineage of each.
 pub fn newer<'a>(view: &View<'a>) -> Vec<(&'a str, &'a StateLineage)> {
     let Some(ours) = &view.status.lineage else {
         return Vec::new();
@@ -26,7 +27,7 @@ pub fn newer<'a>(view: &View<'a>) -> Vec<(&'a str, &'a StateLineage)> {
         };
         Some((name.as_str(), &node.cluster_id, node.lineage.as_ref()?))
     });
-    // The preparation does not let such data start.
+    // `rqlited prepare` does not let a node start on such data.
     let held = view.seen.pods.iter().filter_map(|pod| {
         let report = pod.prepared.as_ref()?;
         let refused = report.state == "UnknownLineage" && view.node(&pod.name).is_none();
@@ -39,12 +40,14 @@ pub fn newer<'a>(view: &View<'a>) -> Vec<(&'a str, &'a StateLineage)> {
         .collect()
 }
 
-/// Is this data of a history before the one on record, which no recovery's plan puts aside? It never votes again.
+/// Is this data of a lineage before the one on record, which no recovery's plan parks? Its node never votes
+/// again.
 pub fn is_stale(report: &PrepareReport) -> bool {
     report.state == STALE
 }
 
-/// Does this node run in a history of this cluster that has ended, and sees no leader there? Nothing of it is in the way.
+/// Does this node run in an ended lineage of this cluster, without seeing a leader there? Then nothing of it
+/// needs to be respected.
 pub fn has_ended(view: &View<'_>, node: &NodeStatus) -> bool {
     let (Some(history), Some(ours)) = (&node.lineage, &view.status.lineage) else {
         return false;

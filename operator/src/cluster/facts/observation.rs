@@ -1,4 +1,5 @@
-//! What a pass knows: one plain value that a reader fills, that a file can hold and that a bug report can carry.
+//! Everything that a reconcile knows, as one plain value: it can be stored in a file and attached to a bug
+//! report.
 use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -10,17 +11,17 @@ use operator_api::{
 };
 use serde::{Deserialize, Serialize};
 
-/// Everything that one pass looks at.
+/// Everything that one reconcile looks at.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Observation {
-    /// The time of the pass. Deciders have no other clock.
+    /// Time of the reconcile. Deciders have no other clock.
     pub now: Time,
-    /// A random id that this pass may give to a new cluster, lineage or operation.
+    /// A random id that this reconcile may give to a new cluster, lineage or operation.
     pub fresh_id: String,
     /// The operator itself.
     pub operator: OperatorFacts,
-    /// The object, with its status as last written.
+    /// The RqliteCluster, with its status as last written.
     pub cluster: RqliteCluster,
     /// The StatefulSet of the voters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -31,7 +32,7 @@ pub struct Observation {
     /// Pods of both pools.
     #[serde(default)]
     pub pods: Vec<ObservedPod>,
-    /// Claims of both pools, of all names that either ever had.
+    /// Claims of both pools, under all names that a pod of either pool ever had.
     #[serde(default)]
     pub claims: Vec<ObservedClaim>,
     /// The state file, if its ConfigMap exists.
@@ -43,36 +44,37 @@ pub struct Observation {
     /// The RqliteRecovery objects that name this cluster.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub recoveries: Vec<RqliteRecovery>,
-    /// What each pod's node answered.
+    /// What querying each pod's node returned, by pod name.
     #[serde(default)]
     pub nodes: BTreeMap<String, ProbeResult>,
-    /// What came of checking a node's database, by pod. Kept in memory between passes: a check that is forgotten is made again.
+    /// Results of database checks, by pod name. Kept in memory between reconciles; a result that was lost is
+    /// checked again.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub checks: BTreeMap<String, DatabaseCheck>,
-    /// Machines that take no new pods. Empty if the operator may not read machines.
+    /// Machines (Kubernetes Nodes) that take no new pods. Empty if the operator may not read Nodes.
     #[serde(default)]
     pub cordoned: Vec<String>,
-    /// StorageClasses by name: may volumes grow? Empty if the operator may not read them.
+    /// StorageClasses by name: do they allow volumes to grow? Empty if the operator may not read them.
     #[serde(default)]
     pub expandable: BTreeMap<String, bool>,
-    /// What the API server refused to the last pass, and why: somebody has to change something.
+    /// What the API server refused in the last reconcile, and why: a person has to change something.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refused: Option<String>,
-    /// What Kubernetes says stands in the way of pods and volumes.
+    /// What Kubernetes reports as keeping pods and volumes from starting.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub blockers: Vec<Blocker>,
-    /// What others did lately to objects that belong to the operator. Kept in memory between passes.
+    /// Recent changes by others to the operator's objects. Kept in memory between reconciles.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub edits: Vec<Edit>,
 }
 
-/// The operator itself.
+/// Facts about the operator itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct OperatorFacts {
     /// Its version.
     pub version: String,
-    /// The image that nodes run unless the cluster says otherwise.
+    /// Image of the nodes, where the cluster's spec names none.
     pub node_image: String,
     /// The namespace in which it runs; its pods may use the nodes' HTTP API.
     pub namespace: String,
@@ -88,9 +90,9 @@ pub struct ObservedSet {
     pub replicas: i32,
     /// The template-hash annotation of its pod template.
     pub template_hash: String,
-    /// Size in its claim template.
+    /// Storage request of its claim template, a quantity.
     pub claim_size: String,
-    /// Is it being deleted?
+    /// Has its deletion begun?
     #[serde(default)]
     pub deleting: bool,
 }
@@ -99,7 +101,7 @@ pub struct ObservedSet {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ObservedPod {
-    /// Its name, which is the node's id.
+    /// Its name, which is also the node's id.
     pub name: String,
     /// Its uid.
     pub uid: String,
@@ -108,7 +110,7 @@ pub struct ObservedPod {
     /// Its template-hash annotation.
     #[serde(default)]
     pub template_hash: String,
-    /// Does it count as ready?
+    /// Is its Ready condition true?
     #[serde(default)]
     pub ready: bool,
     /// Since when it is ready.
@@ -117,32 +119,33 @@ pub struct ObservedPod {
     /// Has its deletion begun?
     #[serde(default)]
     pub deleting: bool,
-    /// Its machine.
+    /// Name of its machine (Kubernetes Node).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub machine: Option<String>,
-    /// Why it does not run: the scheduler's words, a container's waiting or exit reason. None while it starts normally.
+    /// Why it does not run: the scheduler's message, or a container's waiting or exit reason. None while it
+    /// starts normally.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stuck: Option<String>,
-    /// What the preparation of its data directory last reported.
+    /// What `rqlited prepare` last reported about its data directory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prepared: Option<PrepareReport>,
-    /// Does it carry the annotation that allows its replacement by hand?
+    /// Does it carry the annotation that permits its replacement under the Manual update strategy?
     #[serde(default)]
     pub update_now: bool,
-    /// Its labels, as far as the operator sets them after creation.
+    /// Those of its labels that the operator sets after creation.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
 }
 
-/// The report of `rqlited prepare`, from the init container's termination message.
+/// Report of `rqlited prepare`, from the init container's termination message.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PrepareReport {
     /// `Ready`, `Held`, `Foreign`, `StaleLineage`, `UnknownLineage`, `Damaged` or `Refused`.
     pub state: String,
-    /// The cluster that the data belongs to.
+    /// Id of the cluster that the data belongs to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cluster_id: Option<String>,
-    /// The history that the data belongs to.
+    /// The lineage that the data belongs to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lineage: Option<StateLineage>,
     /// Raft id of the data, `<name>#<incarnation>`.
@@ -151,25 +154,26 @@ pub struct PrepareReport {
     /// Newest log entry in the data.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_log: Option<LogPosition>,
-    /// Why the node was not let start.
+    /// Why the node was not allowed to start.
     #[serde(default)]
     pub reason: String,
 }
 
 impl PrepareReport {
-    /// The data cannot be used as it is.
+    /// Is the data unusable as it is?
     pub fn is_damaged(&self) -> bool {
         self.state == "Damaged"
     }
 }
 
-/// A node's database was checked: a linearizable read where it leads, and SQLite's own check.
+/// Result of checking a node's database with SQLite's integrity check, and with a linearizable read if the
+/// node leads.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct DatabaseCheck {
     /// Raft id of the node that was checked.
     pub raft_id: String,
-    /// Did it lead, so that the read proved a working quorum?
+    /// Did it lead? Then the read proved that a quorum works.
     #[serde(default)]
     pub as_leader: bool,
     /// What is wrong; None if nothing is.
@@ -177,7 +181,7 @@ pub struct DatabaseCheck {
     pub fault: Option<String>,
 }
 
-/// A claim.
+/// A PersistentVolumeClaim.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ObservedClaim {
@@ -185,18 +189,18 @@ pub struct ObservedClaim {
     pub name: String,
     /// Its uid.
     pub uid: String,
-    /// Size asked for.
+    /// Size that it requests, a quantity.
     pub requested: String,
-    /// Size there is; None until bound.
+    /// Size of its volume, a quantity; None until it is bound.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub capacity: Option<String>,
     /// Its StorageClass.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub class: Option<String>,
-    /// Has the volume grown while its file system waits for the pod to restart?
+    /// Has the volume grown, while its file system grows only when the pod restarts?
     #[serde(default)]
     pub resize_pending: bool,
-    /// Why its volume can never be used again, on positive evidence; see [`crate::cluster::facts::volume`].
+    /// Why its volume can never be used again, by positive evidence; see [`crate::cluster::facts::volume`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lost: Option<String>,
     /// Has its deletion begun?
@@ -204,58 +208,58 @@ pub struct ObservedClaim {
     pub deleting: bool,
 }
 
-/// What came of asking a node.
+/// Result of querying a node.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "camelCase")]
 pub enum ProbeResult {
-    /// It answered.
+    /// The node responded.
     Ok(NodeStatus),
-    /// It did not.
+    /// The query failed.
     Failed(Failure),
 }
 
-/// Why a node gave no answer.
+/// Why a query failed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
-    /// What kind of failure.
+    /// The kind of failure.
     pub failure: FailureKind,
     /// The details.
     pub message: String,
 }
 
-/// Kinds of failure that mean different things.
+/// Kinds of failure that lead to different conclusions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum FailureKind {
-    /// Nothing listens.
+    /// The connection was refused: nothing listens.
     Refused,
-    /// No answer in time, or no such name.
+    /// No response in time, or the name does not resolve.
     Timeout,
-    /// It listens, but the credentials were not accepted.
+    /// The node rejected the credentials.
     Unauthorized,
-    /// It answered something else than a node does.
+    /// The response is not that of a node.
     Malformed,
 }
 
-/// A node's own words, from `/status` and `/readyz`.
+/// A node's state as it reports it at `/status` and `/readyz`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct NodeStatus {
     /// Its Raft id, `<name>#<incarnation>`.
     pub raft_id: String,
-    /// The cluster that it belongs to; None until admitted.
+    /// Id of the cluster that it belongs to; None until admitted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cluster_id: Option<String>,
-    /// The history that its data belongs to.
+    /// The lineage that its data belongs to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lineage: Option<StateLineage>,
     /// Name of the leader that it sees.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub leader: Option<String>,
-    /// Does it lead?
+    /// Does it lead, by its own report?
     #[serde(default)]
     pub is_leader: bool,
-    /// Its term.
+    /// Its Raft term.
     #[serde(default)]
     pub term: u64,
     /// Term of its newest log entry.
@@ -267,13 +271,14 @@ pub struct NodeStatus {
     /// Highest index that it knows to be committed.
     #[serde(default)]
     pub commit_index: u64,
-    /// By the leader's own clock: seconds since it heard each member that is silent, by Raft id.
+    /// On a leader, for each member that it cannot reach: seconds since the last contact, by the leader's own
+    /// clock, by Raft id.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub unreachable_seconds: BTreeMap<String, u64>,
-    /// Highest index that its database holds.
+    /// Highest index that its database has applied.
     #[serde(default)]
     pub applied_index: u64,
-    /// Does it say that it is ready?
+    /// Does it report that it is ready?
     #[serde(default)]
     pub ready: bool,
     /// The newest committed configuration that it knows.
@@ -285,7 +290,8 @@ pub struct NodeStatus {
 }
 
 impl NodeStatus {
-    /// As a leader: has it committed an entry of its own term, its newest one? Then it knows all that its predecessors have committed.
+    /// On a leader: is its newest log entry one of its own term, and committed? Then it knows everything that
+    /// its predecessors committed.
     pub fn has_committed_in_term(&self) -> bool {
         self.last_log_term == self.term && self.commit_index == self.last_log_index
     }
@@ -297,47 +303,48 @@ impl NodeStatus {
 pub struct ConfigMember {
     /// Its Raft id.
     pub raft_id: String,
-    /// Its name, which is its pod's.
+    /// Its name, which is its pod's name.
     pub name: String,
     /// Does it vote?
     pub voter: bool,
 }
 
-/// Something that Kubernetes says stands in the way.
+/// Something that keeps a pod or a volume from starting, as Kubernetes reports it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Blocker {
     /// What it is.
     pub kind: BlockerKind,
-    /// The object that is held up: a StatefulSet, a claim or a pod.
+    /// The object that cannot go on: a StatefulSet, a claim or a pod.
     pub object: String,
-    /// Kubernetes' words.
+    /// Kubernetes' message; for some kinds the name that is missing.
     pub message: String,
 }
 
-/// Kinds that ask for different remedies, in the order in which they are told: what keeps a pod from existing comes first.
+/// Kinds with different remedies, in order of importance: what keeps a pod from being created comes first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum BlockerKind {
     /// The API server refused a pod or a claim of a StatefulSet: a quota, an account, a policy.
     Refused,
-    /// A claim asks for a StorageClass that does not exist; the words are its name, empty if there is no default.
+    /// A claim asks for a StorageClass that does not exist; the message is its name, empty if there is no
+    /// default class.
     NoClass,
-    /// A claim gets no volume.
+    /// A claim is not bound to a volume.
     NoVolume,
-    /// No Secret of this name has credentials for the registry; the words are the names.
+    /// No Secret of this name has credentials for the registry; the message is the names.
     NoPullSecret,
-    /// An image cannot be had.
+    /// An image cannot be pulled.
     Image,
-    /// A container cannot be made, such as for a Secret that is missing.
+    /// A container cannot be created, for example because a Secret is missing.
     Container,
-    /// No machine takes the pod.
+    /// The scheduler finds no machine for the pod.
     NoMachine,
-    /// The node starts and ends again.
+    /// The node starts and exits repeatedly.
     Crash,
 }
 
-/// A change that was set back.
+/// A change by others to one of the operator's objects, which is reverted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Edit {
@@ -345,15 +352,15 @@ pub struct Edit {
     pub kind: String,
     /// Its name.
     pub name: String,
-    /// The field, as a path.
+    /// Path of the field.
     pub field: String,
-    /// What it was set to, where that is worth saying.
+    /// The value that it was changed to, if it is short enough to show.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub value: Option<String>,
-    /// Who did it, by the name that the API server keeps with each field; unknown for deleted fields.
+    /// Field manager that changed it, as recorded by the API server; unknown for deleted fields.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by: Option<String>,
-    /// How often lately.
+    /// How often it was changed recently.
     #[serde(default)]
     pub times: u32,
 }

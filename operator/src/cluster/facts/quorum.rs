@@ -1,4 +1,5 @@
-//! No leader: is that for a while, or for good? Only positive evidence counts as loss; what cannot be judged may come back.
+//! Without a leader: may a quorum come back, or is it lost for good? Only positive evidence counts as loss; a
+//! member of which nothing is known may come back.
 use operator_api::status::{Member, MemberState, Pool, Role};
 
 use crate::cluster::facts::{
@@ -7,25 +8,27 @@ use crate::cluster::facts::{
     view::{View, quorum, seconds_between},
 };
 
-/// What an outage is.
+/// Kinds of outage.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outage {
-    /// A leader is there.
+    /// There is a leader.
     None,
-    /// Enough voters may come back by themselves.
+    /// Enough voters for a quorum may come back by themselves. The text says who is missing.
     Temporary(String),
-    /// Fewer voters than a quorum can ever come back: the text, and for how many seconds that has been evident.
+    /// Fewer voters than a quorum can ever come back: the text, and for how many seconds that has been
+    /// evident.
     Permanent(String, u64),
     /// All pods are ready, but the operator reaches none of them: nothing is known about the cluster.
     Unreachable(String),
 }
 
-/// Could an acknowledged write be on none of the survivors? Every write was acknowledged by a quorum; survivors that meet every quorum have all.
+/// May an acknowledged write be missing on all survivors? Every write was acknowledged by a quorum; survivors
+/// that share a member with every quorum have all writes.
 pub fn may_lose_writes(voters: usize, survivors: usize) -> bool {
     survivors + quorum(voters) <= voters
 }
 
-/// How a member is, from all that is known of it.
+/// State of a member, with the reason, from everything that is known about it.
 pub fn member_state(view: &View<'_>, member: &Member) -> (MemberState, Option<String>) {
     let pod = view.pod(&member.name);
     if let Some(node) = view.node(&member.name) {
@@ -80,7 +83,8 @@ fn state_of_responding(
     }
 }
 
-/// Why a member that does not answer is lost for good: its claim, its volume, or its data. Nothing else is evidence, however long it lasts.
+/// Why a member that does not answer is lost for good: its claim, its volume or its data. Nothing else is
+/// evidence, however long it lasts.
 fn lost(view: &View<'_>, member: &Member) -> Option<String> {
     let claim = view.claim(&member.name);
     let volume = match (claim, &member.claim_uid) {
@@ -92,7 +96,8 @@ fn lost(view: &View<'_>, member: &Member) -> Option<String> {
     if volume.is_some() {
         return volume;
     }
-    // A report tells about the data only if the pod is on the claim that the member was last seen on, which is the case here.
+    // The report describes the member's data only if the pod uses the claim on which the member was last
+    // seen, which was checked above.
     let report = view.pod(&member.name)?.prepared.as_ref()?;
     if report.is_damaged() {
         return Some(format!("its data is damaged: {}", report.reason));
@@ -111,19 +116,19 @@ fn lost(view: &View<'_>, member: &Member) -> Option<String> {
     }
 }
 
-/// A voter of the last confirmed configuration and how it is.
+/// A voter of the last confirmed configuration, and its state.
 #[derive(Clone, Debug)]
 pub struct AssessedVoter<'a> {
     /// The voter.
     pub member: &'a Member,
-    /// How it is.
+    /// Its state.
     pub state: MemberState,
-    /// Why.
+    /// Reason of the state.
     pub reason: Option<String>,
 }
 
 impl AssessedVoter<'_> {
-    /// Can it never come back with its data?
+    /// Is its data gone for good?
     pub fn is_lost(&self) -> bool {
         matches!(self.state, MemberState::Lost | MemberState::Foreign)
     }
@@ -138,14 +143,14 @@ impl AssessedVoter<'_> {
     }
 }
 
-/// All voters of the last confirmed configuration, as the status remembers it. `gone`: members that a person says are lost.
+/// The voters of the last confirmed configuration, as the status records it, and their states.
 #[derive(Clone, Debug)]
 pub struct Assessment<'a> {
     /// The voters.
     pub voters: Vec<AssessedVoter<'a>>,
 }
 
-/// Judges each voter.
+/// Determines the state of each voter. `gone`: names of members that a person has declared lost.
 pub fn assess<'a>(view: &View<'a>, gone: &[String]) -> Assessment<'a> {
     let voters = view.status.members.iter();
     let voters = voters.filter(|m| matches!(m.role, Role::Leader | Role::Voter));
@@ -171,12 +176,12 @@ pub fn assess<'a>(view: &View<'a>, gone: &[String]) -> Assessment<'a> {
 }
 
 impl Assessment<'_> {
-    /// Voters that may have their data.
+    /// Number of voters that may still have their data.
     pub fn possible(&self) -> usize {
         self.voters.iter().filter(|v| !v.is_lost()).count()
     }
 
-    /// Votes that a leader needs.
+    /// Number of votes that a leader needs.
     pub fn needed(&self) -> usize {
         quorum(self.voters.len())
     }
@@ -186,7 +191,7 @@ impl Assessment<'_> {
         !self.voters.is_empty() && self.possible() < self.needed()
     }
 
-    /// Every voter that is not well, with the reason and what helps.
+    /// Every voter that is not healthy, with the reason and a hint.
     pub fn describe(&self) -> String {
         let told: Vec<String> = self
             .voters
@@ -211,7 +216,7 @@ impl Assessment<'_> {
     }
 }
 
-/// What a person can do about a missing voter, from Kubernetes' words.
+/// A hint for a missing voter, from Kubernetes' message.
 fn advice(state: MemberState, reason: &str) -> Option<&'static str> {
     if state != MemberState::Recoverable {
         return None;
@@ -242,7 +247,8 @@ fn advice(state: MemberState, reason: &str) -> Option<&'static str> {
     known.map(|(_, advice)| *advice)
 }
 
-/// Judges a missing leader by the voters of the last confirmed configuration, as the status remembers them.
+/// Classifies the absence of a leader by the voters of the last confirmed configuration, as the status
+/// records it.
 pub fn classify_outage(view: &View<'_>) -> Outage {
     if view.leader.is_some() {
         return Outage::None;
@@ -265,7 +271,7 @@ pub fn classify_outage(view: &View<'_>) -> Outage {
         return Outage::Unreachable(text);
     }
     if assessment.voters.is_empty() {
-        // As after an adoption.
+        // For example after an adoption.
         let text = "no leader is seen, and no node has said yet who the voters are";
         return Outage::Temporary(text.to_owned());
     }
@@ -277,7 +283,7 @@ pub fn classify_outage(view: &View<'_>) -> Outage {
     ))
 }
 
-/// What a recovery would start from and could lose, and what to type.
+/// What a recovery would start from and could lose, and the command for it.
 pub fn recovery_instructions(view: &View<'_>) -> String {
     let assessment = assess(view, &[]);
     let survivors: Vec<String> = assessment
@@ -315,7 +321,8 @@ pub fn recovery_instructions(view: &View<'_>) -> String {
     )
 }
 
-/// Kubernetes says that all is well, only the operator gets no answer: its view is not to be trusted.
+/// Does Kubernetes report that all is well, while the operator gets no response? Then the operator's view is
+/// not to be trusted.
 fn operator_cannot_reach(view: &View<'_>) -> bool {
     let pods = view.pods(Pool::Voter);
     !pods.is_empty()

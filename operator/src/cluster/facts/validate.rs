@@ -1,9 +1,10 @@
-//! What the API server's rules cannot say, or do not say to a cluster that was written before the rules were installed.
+//! Checks of the spec that the API server's rules cannot express, or that it did not apply because the object
+//! is older than the rules.
 use operator_api::{ByteSize, Period, names, status::Pool};
 
 use crate::cluster::facts::view::View;
 
-/// All that is wrong with the spec, each with what to change.
+/// Everything that is wrong with the spec, each with what to change.
 pub fn mistakes(view: &View<'_>) -> Vec<String> {
     let mut found = Vec::new();
     if view.name.len() > names::MAX_NAME_CHARS || view.name.contains('.') {
@@ -77,7 +78,7 @@ fn periods<'a>(view: &View<'a>) -> Vec<&'a Period> {
     all
 }
 
-/// Hints that refuse nothing.
+/// Advice about a valid spec.
 pub fn hints(view: &View<'_>) -> Vec<String> {
     let mut found = Vec::new();
     let voters = view.spec.replicas;

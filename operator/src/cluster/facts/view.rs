@@ -1,4 +1,4 @@
-//! What an observation means: who leads, who is in, who takes part. Every decider asks here, so that all mean the same.
+//! What an observation means: who leads, who is a member, who takes part. All deciders use these definitions.
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use operator_api::{
     ByteSize, RqliteClusterSpec, RqliteClusterStatus, names,
@@ -10,48 +10,48 @@ use crate::cluster::facts::observation::{
     ConfigMember, NodeStatus, Observation, ObservedClaim, ObservedPod, ObservedSet, ProbeResult,
 };
 
-/// Entries by which a member may be behind and still count as caught up.
+/// A member counts as caught up if it is at most this many entries behind the leader's commit index.
 pub const MAX_LAG_ENTRIES: u64 = 100;
 
-/// Votes needed among so many voters.
+/// Votes that a quorum needs among this many voters.
 pub fn quorum(voters: usize) -> usize {
     voters / 2 + 1
 }
 
-/// Whole seconds from one time to another; 0 if it lies ahead (clocks jump).
+/// Whole seconds from one time to another; 0 if the clock went backwards.
 pub fn seconds_between(then: &Time, now: &Time) -> u64 {
     u64::try_from(now.0.as_second() - then.0.as_second()).unwrap_or(0)
 }
 
-/// A confirmed leader: it says so itself, and a quorum of the voters of its configuration agree.
+/// A confirmed leader: it reports that it leads, and a quorum of the voters of its configuration agree.
 #[derive(Clone, Copy, Debug)]
 pub struct Leader<'a> {
     /// Its name.
     pub name: &'a str,
-    /// Its words.
+    /// Its report.
     pub status: &'a NodeStatus,
 }
 
 /// An observation with what follows from it.
 pub struct View<'a> {
-    /// What was seen.
+    /// The observation.
     pub seen: &'a Observation,
     /// The cluster's name.
     pub name: &'a str,
-    /// What is wanted.
+    /// The desired state.
     pub spec: &'a RqliteClusterSpec,
-    /// What was last written.
+    /// The status as last written.
     pub status: &'a RqliteClusterStatus,
     /// The confirmed leader.
     pub leader: Option<Leader<'a>>,
 }
 
-/// A cluster that has no status yet.
+/// Status of a cluster that has none yet.
 static NO_STATUS: std::sync::LazyLock<RqliteClusterStatus> =
     std::sync::LazyLock::new(RqliteClusterStatus::default);
 
 impl<'a> View<'a> {
-    /// Looks at an observation.
+    /// Evaluates an observation.
     pub fn of(seen: &'a Observation) -> Self {
         let mut view = Self {
             seen,
@@ -88,8 +88,9 @@ impl<'a> View<'a> {
         (agreed && self.knows_all(newest.status)).then_some(newest)
     }
 
-    /// Does a leader know every committed configuration? One that was just elected may not know yet what its predecessor has committed: with an
-    /// older configuration it would count other voters, and prove members absent that are not. Having committed an entry of its own term, it does.
+    /// Does a leader know every committed configuration? A leader that was just elected may not know yet what
+    /// its predecessor committed: with an older configuration it would count other voters and prove members
+    /// absent that are not. Once it has committed an entry of its own term, it does know.
     fn knows_all(&self, leader: &NodeStatus) -> bool {
         let newest = self.newest_configuration();
         let newest = newest.map_or(0, |node| node.config_index);
@@ -103,7 +104,8 @@ impl<'a> View<'a> {
         u64::try_from(known).unwrap_or(0)
     }
 
-    /// The node of this history that knows the newest committed configuration. What is committed stays so, whether anybody leads or not.
+    /// The node of this lineage that knows the newest committed configuration. A committed configuration
+    /// remains valid without a leader.
     pub fn newest_configuration(&self) -> Option<&'a NodeStatus> {
         let history = self.status.lineage.as_ref().map(|lineage| &lineage.id);
         let nodes = self.seen.nodes.values().filter_map(|answer| match answer {
@@ -116,7 +118,8 @@ impl<'a> View<'a> {
             .max_by_key(|node| node.config_index)
     }
 
-    /// Does a node's data belong to this cluster, as far as it has any? While a recovery's plan is out, the history that it leads to is ours too.
+    /// Does a node's data, if it has any, belong to this cluster? While a recovery's plan is published, the
+    /// lineage that it creates belongs to the cluster, too.
     pub fn is_ours(&self, node: &NodeStatus) -> bool {
         let (Some(theirs), Some(ours)) = (&node.cluster_id, &self.status.cluster_id) else {
             return true;
@@ -131,7 +134,7 @@ impl<'a> View<'a> {
         theirs == ours && same
     }
 
-    /// The recovery whose plan is out and not yet proven.
+    /// The recovery whose plan is published and not yet verified.
     pub fn recovering(&self) -> Option<&'a RecoveryRecord> {
         let operation = self.operating(OperationType::Recover)?;
         let is_out = matches!(operation.step, Step::Apply | Step::Verify);
@@ -139,12 +142,12 @@ impl<'a> View<'a> {
         record.filter(|record| is_out && record.uid == operation.id)
     }
 
-    /// The time of the pass.
+    /// Time of the reconcile.
     pub fn now(&self) -> &'a Time {
         &self.seen.now
     }
 
-    /// What a pod's node said.
+    /// Status of a pod's node, if it responded.
     pub fn node(&self, name: &str) -> Option<&'a NodeStatus> {
         match self.seen.nodes.get(name) {
             Some(ProbeResult::Ok(status)) => Some(status),
@@ -152,12 +155,12 @@ impl<'a> View<'a> {
         }
     }
 
-    /// A pod by name.
+    /// Finds a pod by name.
     pub fn pod(&self, name: &str) -> Option<&'a ObservedPod> {
         self.seen.pods.iter().find(|pod| pod.name == name)
     }
 
-    /// The claim of a pod.
+    /// Finds the claim of a pod.
     pub fn claim(&self, pod: &str) -> Option<&'a ObservedClaim> {
         let name = names::claim(pod);
         self.seen.claims.iter().find(|claim| claim.name == name)
@@ -185,22 +188,23 @@ impl<'a> View<'a> {
         names::ordinal(&self.set_name(pod.pool), &pod.name)
     }
 
-    /// The committed configuration by the leader's word; empty without a leader.
+    /// The committed configuration as the leader reports it; empty without a leader.
     pub fn config(&self) -> &'a [ConfigMember] {
         self.leader.map_or(&[], |leader| &leader.status.config)
     }
 
-    /// Voters of the committed configuration.
+    /// Number of voters in the committed configuration.
     pub fn config_voters(&self) -> usize {
         self.config().iter().filter(|m| m.voter).count()
     }
 
-    /// A member of the committed configuration, by name.
+    /// Finds a member of the committed configuration by name.
     pub fn member(&self, name: &str) -> Option<&'a ConfigMember> {
         self.config().iter().find(|m| m.name == name)
     }
 
-    /// Is a member out, by the leader's word and by that of another voter? Where there is no other voter the leader's word is all there is.
+    /// Is a member outside the configuration, as reported by the leader and one more voter? If there is no
+    /// other voter, the leader's report suffices.
     pub fn is_proven_absent(&self, name: &str) -> bool {
         let Some(leader) = self.leader else {
             return false;
@@ -223,8 +227,8 @@ impl<'a> View<'a> {
             })
     }
 
-    /// Does this member take part: a pod that stays, a node that answers as the member of the configuration, sees the leader and is
-    /// caught up?
+    /// Does this member take part? Its pod is not being deleted, and its node responds as the member in the
+    /// configuration, is ready, sees the leader and is caught up.
     pub fn participates(&self, name: &str) -> bool {
         let (Some(leader), Some(member)) = (self.leader, self.member(name)) else {
             return false;
@@ -252,7 +256,7 @@ impl<'a> View<'a> {
             .collect()
     }
 
-    /// Pods of a pool, by ordinal.
+    /// Pods of a pool, ordered by ordinal.
     pub fn pods(&self, pool: Pool) -> Vec<&'a ObservedPod> {
         let mut pods: Vec<_> = self
             .seen
@@ -264,12 +268,12 @@ impl<'a> View<'a> {
         pods
     }
 
-    /// The operation under way.
+    /// The present operation.
     pub fn operation(&self) -> Option<&'a Operation> {
         self.status.operation.as_ref()
     }
 
-    /// The operation under way, if it is of this kind.
+    /// The present operation, if it is of this kind.
     pub fn operating(&self, kind: OperationType) -> Option<&'a Operation> {
         self.operation().filter(|operation| operation.kind == kind)
     }
@@ -284,14 +288,14 @@ impl<'a> View<'a> {
         self.status.bootstrapped_at.is_some()
     }
 
-    /// Is it stopped, or being stopped, on purpose?
+    /// Is it hibernated, or being stopped for that?
     pub fn is_stopping(&self) -> bool {
         self.operating(OperationType::Hibernate).is_some()
             || (self.status.is(operator_api::status::HIBERNATED)
                 && self.operating(OperationType::Resume).is_none())
     }
 
-    /// Wanted read replicas; None if an autoscaler decides.
+    /// Desired read replicas; None if an autoscaler decides.
     pub fn wanted_readers(&self) -> Option<i32> {
         match &self.spec.read_replicas {
             Some(pool) if pool.autoscaled => None,
@@ -300,8 +304,8 @@ impl<'a> View<'a> {
         }
     }
 
-    /// A caught-up voter to which leadership can move: not `except`, preferably with the current template, not on a machine that is being
-    /// emptied, of the lowest ordinal.
+    /// A caught-up voter to which leadership can be transferred: not `except`; preferably with the current
+    /// template, then on a machine that is not cordoned, then of the lowest ordinal.
     pub fn leadership_successor(&self, except: &str) -> Option<&'a str> {
         let hash = self.target().map(|t| t.template_hash.as_str());
         let rank = |name: &str| {
@@ -329,7 +333,7 @@ impl<'a> View<'a> {
         self.operation().is_some_and(|o| o.step == step)
     }
 
-    /// Size that the volumes of a pool should have.
+    /// Size that the spec asks for the volumes of a pool.
     pub fn wanted_size(&self, pool: Pool) -> ByteSize {
         let own = match (pool, &self.spec.read_replicas) {
             (Pool::Read, Some(readers)) => readers.storage.as_ref().and_then(|s| s.size.clone()),

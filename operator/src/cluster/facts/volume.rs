@@ -1,4 +1,5 @@
-//! Can a claim's volume ever be used again? Only positive evidence says no; what cannot be read may be all right.
+//! Can a claim's volume ever be used again? Only positive evidence says no; a volume that cannot be read may
+//! be all right.
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{NodeSelectorTerm, PersistentVolume, PersistentVolumeClaim};
@@ -6,19 +7,19 @@ use k8s_openapi::api::core::v1::{NodeSelectorTerm, PersistentVolume, PersistentV
 /// Label by which local volumes name their machine.
 const HOSTNAME_LABEL: &str = "kubernetes.io/hostname";
 
-/// What was found when a claim's volume was looked up.
+/// Result of looking up a claim's volume.
 #[derive(Clone, Copy, Debug)]
 pub enum Volume<'a> {
-    /// It could not be read: nothing is known.
+    /// It could not be read.
     Unknown,
-    /// There is none of this name.
+    /// No volume has this name.
     Missing,
-    /// It is there.
+    /// The volume exists.
     There(&'a PersistentVolume),
 }
 
-/// Why the volume of a claim is lost for good. `machines`: the `kubernetes.io/hostname` label of every Node object by name, or None if
-/// they may not be read.
+/// Why the volume of a claim is lost for good, if it is. `machines`: the `kubernetes.io/hostname` label of
+/// every Kubernetes Node by name, or None if Nodes may not be read.
 pub fn loss(
     claim: &PersistentVolumeClaim,
     volume: Volume<'_>,
@@ -36,7 +37,7 @@ pub fn loss(
     }
     let volume = match volume {
         Volume::Unknown => return None,
-        // A claim that is not bound yet may name a volume that is about to be made.
+        // A claim that is not bound yet may name a volume that is about to be created.
         Volume::Missing => {
             return (phase == "Bound").then(|| format!("its PersistentVolume {name} is gone"));
         }
@@ -69,7 +70,7 @@ pub fn loss(
     })
 }
 
-/// The machines that a volume is bound to; empty if it can move, or if that is written in a way that is not understood.
+/// Machines that a volume is bound to; empty if it can move, or if its node affinity has an unknown form.
 fn pinned_to(volume: &PersistentVolume) -> Vec<&str> {
     let affinity = volume
         .spec

@@ -1,4 +1,4 @@
-//! What stands in the way of pods that is no node's fault: Kubernetes' own words, and what a person has to type.
+//! Explains what Kubernetes reports as keeping pods or volumes from starting, and what to do about it.
 use operator_api::{names, status::Pool};
 
 use crate::cluster::{
@@ -9,10 +9,10 @@ use crate::cluster::{
     },
 };
 
-/// Objects that a text names; of more it only gives the number.
+/// Number of objects that a text names; of further ones it gives the number.
 const MAX_NAMED: usize = 3;
 
-/// The gravest thing in the way: the reason of a condition, and a text with what to type.
+/// The most important blocker: the reason for a condition, and a text that says what to type.
 pub fn problem(view: &View<'_>) -> Option<(&'static str, String)> {
     let all = &view.seen.blockers;
     let worst = all.iter().min_by_key(|h| h.kind)?;
@@ -30,12 +30,12 @@ pub fn problem(view: &View<'_>) -> Option<(&'static str, String)> {
     Some((reason, format!("{}. {remedy}", what(view, worst, &who))))
 }
 
-/// The complaint about volumes, if that is what is the matter.
+/// The same, if it is about volumes.
 pub fn volume_problem(view: &View<'_>) -> Option<(&'static str, String)> {
     problem(view).filter(|(reason, _)| matches!(*reason, "StorageClassMissing" | "VolumePending"))
 }
 
-/// A text that something is waited for, with what is in its way.
+/// Appends the most important blocker to a text that says what is waited for.
 pub fn with_blocker(view: &View<'_>, text: &str) -> String {
     match problem(view) {
         Some((_, why)) if !text.contains(&why) => {
@@ -45,7 +45,7 @@ pub fn with_blocker(view: &View<'_>, text: &str) -> String {
     }
 }
 
-/// The complaint as an event.
+/// The most important blocker as an event.
 pub fn event(view: &View<'_>) -> Option<Event> {
     let (reason, message) = problem(view)?;
     Some(Event {
@@ -55,7 +55,7 @@ pub fn event(view: &View<'_>) -> Option<Event> {
     })
 }
 
-/// What is the matter, without what to do.
+/// Describes the problem, without the remedy.
 fn what(view: &View<'_>, worst: &Blocker, who: &str) -> String {
     let message = worst.message.trim_end_matches('.');
     match worst.kind {
@@ -86,7 +86,7 @@ fn what(view: &View<'_>, worst: &Blocker, who: &str) -> String {
     }
 }
 
-/// The reason in one word, and what to do.
+/// The condition's reason, and the remedy.
 fn remedy(view: &View<'_>, worst: &Blocker) -> (&'static str, String) {
     let (name, namespace) = (view.name, namespace(view));
     let edit = format!("kubectl edit rqlitecluster {name} -n {namespace}");
@@ -184,7 +184,7 @@ fn refused(view: &View<'_>, worst: &Blocker, edit: &str) -> (&'static str, Strin
     }
 }
 
-/// A container that Kubernetes cannot make. What it names comes from `spec.config.extraEnv`.
+/// A container that Kubernetes cannot create. What its message names comes from `spec.config.extraEnv`.
 fn container(worst: &Blocker, namespace: &str, edit: &str) -> (&'static str, String) {
     let message = worst.message.to_lowercase();
     let (reason, create) = if message.contains("secret") {
@@ -211,7 +211,8 @@ fn container(worst: &Blocker, namespace: &str, edit: &str) -> (&'static str, Str
     (reason, text)
 }
 
-/// The object that the kubelet names: `secret "x" not found`, or `couldn't find key k in Secret shop/x`.
+/// The object that the kubelet's message names: `secret "x" not found`, or `couldn't find key k in Secret
+/// shop/x`.
 fn object_in(message: &str) -> Option<&str> {
     if let Some((_, rest)) = message.split_once('"') {
         return rest.split_once('"').map(|(name, _)| name);

@@ -1,5 +1,5 @@
-//! The objects of a cluster, as plain functions of what is wanted. Only fields that are meant are set; the API server's defaults are left
-//! to it, so that applying twice changes nothing.
+//! The objects of a cluster, as functions of the desired state. Fields without a meaning for us are left to
+//! the API server's defaults, so that applying the same object twice changes nothing.
 mod budget;
 mod common;
 mod network;
@@ -27,24 +27,24 @@ use crate::cluster::facts::view::View;
 pub use common::has_readers;
 pub use state::state;
 
-/// Hexadecimal digits of a hash: 64 bits, plenty to tell the few templates of one cluster apart.
+/// Hexadecimal digits of a hash: 64 bits suffice to distinguish the few templates of one cluster.
 const HASH_CHARS: usize = 16;
 
 /// One object to apply, server-side.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(untagged)]
 pub enum Object {
-    /// The pods' account, without rights.
+    /// The pods' account, without permissions.
     ServiceAccount(ServiceAccount),
     /// The state file.
     ConfigMap(ConfigMap),
-    /// Addresses.
+    /// A Service.
     Service(Box<Service>),
-    /// Who may connect.
+    /// Which pods may connect to the cluster's pods.
     NetworkPolicy(Box<NetworkPolicy>),
     /// Protection from evictions.
     PodDisruptionBudget(PodDisruptionBudget),
-    /// The pods.
+    /// The StatefulSet of a pool.
     StatefulSet(Box<StatefulSet>),
 }
 
@@ -63,14 +63,14 @@ impl Object {
     }
 }
 
-/// All objects in the order in which they are applied: what pods need first, the pods' StatefulSets last. A StatefulSet whose template is
-/// not the recorded target is left as it is.
+/// All objects in the order in which they are applied: what pods need first, the StatefulSets last. A
+/// StatefulSet whose template is not the recorded target is left as it is.
 pub fn objects(view: &View<'_>, target: &Target, wanted: &Target) -> Vec<Object> {
     let mut all = Vec::new();
     if view.spec.service_account_name.is_none() {
         all.push(Object::ServiceAccount(network::account(view)));
     }
-    // The plan before the state that makes pods follow it.
+    // The plan comes before the state file that makes pods follow it.
     all.extend(state::plan(view).map(Object::ConfigMap));
     all.extend(state::config_map(view, target).map(Object::ConfigMap));
     all.extend(
@@ -98,7 +98,7 @@ pub fn objects(view: &View<'_>, target: &Target, wanted: &Target) -> Vec<Object>
     all
 }
 
-/// The target that the present spec and this operator lead to.
+/// The target that follows from the present spec and this version of the operator.
 pub fn wanted_target(view: &View<'_>) -> Target {
     let replicas = view.spec.replicas;
     let bootstrap = view.target().map_or(replicas, |t| t.bootstrap_replicas);
@@ -117,7 +117,7 @@ pub fn wanted_target(view: &View<'_>) -> Target {
     target
 }
 
-/// The image that the spec and the operator's default lead to.
+/// The image that follows from the spec and the operator's default.
 fn image(view: &View<'_>) -> String {
     let default = view.seen.operator.node_image.as_str();
     let Some(image) = &view.spec.image else {
@@ -138,7 +138,7 @@ fn image(view: &View<'_>) -> String {
     }
 }
 
-/// The user's wishes, as far as they reach pods.
+/// The parts of the spec and the annotations that affect pods.
 fn inputs(view: &View<'_>) -> (RqliteClusterSpec, Option<String>) {
     let mut spec = view.spec.clone();
     let defaults = RqliteClusterSpec::default();
@@ -151,7 +151,7 @@ fn inputs(view: &View<'_>) -> (RqliteClusterSpec, Option<String>) {
     spec.member_replacement = None;
     spec.quorum_recovery = None;
     if let Some(reaping) = &mut spec.reaping {
-        // Only the read replicas' limit is a flag of the nodes.
+        // Of reaping, only the read replicas' timeout is a flag of the nodes.
         reaping.voters = false;
         reaping.voter_timeout = operator_api::cluster::Reaping::default().voter_timeout;
     }
@@ -169,9 +169,9 @@ fn inputs(view: &View<'_>) -> (RqliteClusterSpec, Option<String>) {
     (spec, restarted)
 }
 
-/// A short hash of anything's JSON. Maps are sorted, so equal values have equal hashes.
+/// A short hash of a value's JSON. Maps are sorted, so equal values have equal hashes.
 fn hash(value: &impl Serialize) -> String {
-    // These types always serialize; an empty text would only make unequal things compare equal here, where all are of one type.
+    // These types always serialize. An empty value would only make different values equal.
     let json = serde_json::to_vec(value).unwrap_or_default();
     let digest = Sha256::digest(json);
     let mut text: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();

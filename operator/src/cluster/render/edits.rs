@@ -1,4 +1,5 @@
-//! What others do to objects that belong to the operator: it is set back, and whoever did it is told where such a change belongs.
+//! Changes by others to the operator's objects: they are reverted, and a condition and an event say where to
+//! make them instead.
 use operator_api::status::Pool;
 
 use crate::cluster::facts::{observation::Edit, view::View};
@@ -6,7 +7,7 @@ use crate::cluster::facts::{observation::Edit, view::View};
 /// Reason of the condition and the event.
 pub const REASON: &str = "EditedByOthers";
 
-/// The number of the voters' pods, if it is none that the operator has set: between two operations it is the recorded one.
+/// A change by hand of the number of voter pods: without an operation under way it is the recorded one.
 pub fn resized(view: &View<'_>) -> Option<Edit> {
     let (set, target) = (view.set(Pool::Voter)?, view.target()?);
     let calm = view.operation().is_none() && view.is_formed() && !view.is_stopping();
@@ -20,7 +21,7 @@ pub fn resized(view: &View<'_>) -> Option<Edit> {
     })
 }
 
-/// An edit in words, with where the change belongs.
+/// Describes a change, and where to make it instead.
 pub fn describe(cluster: &str, namespace: &str, edit: &Edit) -> String {
     let by = match &edit.by {
         Some(by) => format!(" by {by}"),
@@ -30,7 +31,7 @@ pub fn describe(cluster: &str, namespace: &str, edit: &Edit) -> String {
         Some(value) => format!(" to {value}"),
         None => String::new(),
     };
-    // Not how often: a number that changes would make each event a new one.
+    // Without the number: a message that changes would be a new event each time.
     let times = if edit.times > 1 { " repeatedly" } else { "" };
     let remedy = if edit.field == "spec.replicas" {
         format!("kubectl scale rqlitecluster {cluster} -n {namespace} --replicas=N")
@@ -51,7 +52,7 @@ pub fn describe(cluster: &str, namespace: &str, edit: &Edit) -> String {
     )
 }
 
-/// What was set back lately, for a condition.
+/// Recent changes by others, for a condition.
 pub fn problem(view: &View<'_>) -> Option<String> {
     let namespace = view.seen.cluster.metadata.namespace.as_deref();
     let namespace = namespace.unwrap_or("default");
@@ -84,7 +85,7 @@ mod tests {
     fn a_number_of_pods_that_the_operator_has_not_set() {
         let mut fixture = Fixture::running(3, 0);
         assert_eq!(fixture.reconcile().edits, []);
-        // The user's own wish is none, at any step.
+        // A change of the spec is none, at any step.
         fixture.seen.cluster.spec.replicas = 5;
         for _ in 0..4 {
             assert_eq!(fixture.reconcile().edits, []);

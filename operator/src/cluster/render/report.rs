@@ -1,4 +1,4 @@
-//! The status: what was decided, what is, and conditions that say what a user can do.
+//! The status: the decision, the present state, and conditions that say what a user can do.
 mod conditions;
 mod members;
 
@@ -17,10 +17,11 @@ use crate::cluster::{
     render::build::has_readers,
 };
 
-/// Values that change all the time are written at most this often, or each write would wake the next pass.
+/// Values that change continually are written at most this often, in seconds: each write triggers a
+/// reconcile.
 const VOLATILE_SECONDS: u64 = 30;
 
-/// The status to write.
+/// Returns the status to write.
 pub fn status(
     view: &View<'_>,
     wanted: &Target,
@@ -41,7 +42,7 @@ pub fn status(
             Decision::Record(..) | Decision::Continue => operation.message.take(),
         };
     }
-    // While a recovery is under way, what was confirmed before it stays on record: it may have to be looked up again.
+    // During a recovery, what was confirmed before it stays on record: it may be needed again.
     let recovers = view.operating(OperationType::Recover).is_some();
     if !recovers {
         remember_leader(view, &mut next);

@@ -1,6 +1,6 @@
-//! Which page of `runbooks/` explains a reason.
+//! Maps reasons to the pages of `runbooks/`.
 
-/// The page, without its ending; None where the message says it all.
+/// Name of the page without its extension; None if the message says everything.
 pub fn page(reason: &str) -> Option<&'static str> {
     Some(match reason {
         "BootstrapFailed" => "bootstrap-failed",
@@ -36,7 +36,7 @@ pub fn page(reason: &str) -> Option<&'static str> {
     })
 }
 
-/// A message that names its page.
+/// Appends the name of the page to a message.
 pub fn refer(reason: &str, message: String) -> String {
     match page(reason) {
         Some(page) if !message.contains("Runbook: ") => {
@@ -66,7 +66,7 @@ mod tests {
         }
     }
 
-    /// Every text in quotes that looks like the reason of something wrong.
+    /// Every string literal that looks like the reason of a problem.
     fn reasons() -> BTreeSet<String> {
         let mut text = String::new();
         sources(Path::new(SOURCES), &mut text);
@@ -94,7 +94,7 @@ mod tests {
     fn every_reason_has_a_page_and_every_page_its_place() {
         let reasons = reasons();
         assert!(reasons.len() >= 10, "{reasons:?}");
-        // The name of a condition, not a reason.
+        // Conditions' names are not reasons.
         let silent: Vec<_> = reasons.iter().filter(|r| page(r).is_none()).collect();
         assert_eq!(silent, Vec::<&String>::new());
         let index = fs::read_to_string(format!("{PAGES}/README.md")).unwrap();

@@ -8,7 +8,7 @@ use crate::cluster::{
 };
 use operator_api::{cluster::Bootstrap, state::ClusterState};
 
-/// A cluster of three whose pods run and have not formed yet.
+/// A cluster of three whose pods run and that has not formed yet.
 fn forming() -> Fixture {
     let mut fixture = Fixture::running(3, 0);
     fixture.leaderless();
@@ -105,7 +105,7 @@ fn pods_that_somebody_took_away_come_back_also_those_that_somebody_added() {
         fixture.action(),
         Some(Action::SetReplicas { from: 1, to: 3, .. })
     ));
-    // Raised by hand, a fourth has joined and votes; lowered again, it is missing.
+    // Raised by hand, a fourth node has joined and votes; lowered again, its pod is missing.
     let mut fixture = forming();
     let fourth = "demo-3#i0".to_owned();
     fixture.seen.claims.push(ObservedClaim {

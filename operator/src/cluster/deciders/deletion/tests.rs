@@ -2,7 +2,7 @@ use super::*;
 use crate::cluster::fixture::Fixture;
 use operator_api::{cluster::Retention, status::Phase};
 
-/// A cluster whose object is deleted.
+/// A cluster whose object was deleted.
 fn deleted(claims: bool, protected: bool) -> Fixture {
     let mut fixture = Fixture::running(2, 1);
     fixture.seen.cluster.spec.deletion_protection = protected;

@@ -18,7 +18,7 @@ fn resized(fixture: &mut Fixture) -> Option<(String, i32, i32)> {
     }
 }
 
-/// A cluster that sleeps.
+/// A hibernated cluster.
 fn asleep(voters: i32, readers: i32) -> Fixture {
     let mut fixture = Fixture::running(voters, readers);
     fixture.seen.cluster.spec.hibernated = true;
@@ -75,7 +75,7 @@ fn it_sleeps_whatever_happens_to_the_spec() {
     let mut fixture = asleep(3, 0);
     fixture.seen.cluster.spec.replicas = 5;
     assert_eq!(resized(&mut fixture), None);
-    // Somebody starts pods by hand: stopped again.
+    // Somebody starts pods by hand: they are stopped again.
     fixture.seen.voters.as_mut().unwrap().replicas = 2;
     assert_eq!(resized(&mut fixture), Some(("demo".to_owned(), 2, 1)));
 }
@@ -95,7 +95,7 @@ fn all_voters_start_at_once_and_read_replicas_without_waiting_for_a_leader() {
 #[test]
 fn voters_outside_of_the_target_start_as_well() {
     let mut fixture = Fixture::running(2, 0);
-    // A third was added by hand and votes.
+    // A third node was added by hand and votes.
     let third = ConfigMember {
         raft_id: "demo-2#i0".to_owned(),
         name: "demo-2".to_owned(),

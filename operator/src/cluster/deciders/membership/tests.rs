@@ -1,7 +1,7 @@
 use super::*;
 use crate::cluster::{facts::view::View, fixture::Fixture};
 
-/// An older configuration of three, of which a newer one of two is known.
+/// The status records a configuration of three; the nodes in `knows` know a newer one of two.
 fn removed(fixture: &mut Fixture, knows: &[&str]) {
     for name in ["demo-0", "demo-1", "demo-2"] {
         let node = fixture.node(name);
@@ -20,7 +20,7 @@ fn a_leader_that_lags_behind_its_predecessor_is_not_believed() {
         (&["demo-0", "demo-1"], false, None, true),
         (&["demo-1"], false, None, false),
         (&[], false, Some(9), false),
-        // It has committed an entry of its own term: what it knows is all there is.
+        // The leader has committed an entry of its own term: it knows all configurations.
         (&["demo-1"], true, None, true),
         (&[], true, Some(9), true),
     ];
@@ -55,7 +55,7 @@ fn without_a_leader_the_newest_committed_configuration_is_judged() {
     let voters = status.members.iter().filter(|m| m.role == Role::Voter);
     let voters: Vec<_> = voters.map(|m| m.name.as_str()).collect();
     assert_eq!(voters, ["demo-0", "demo-1"]);
-    // One of two is lost, not one of three: that is for good.
+    // One of two is lost, not one of three: the quorum is lost for good.
     fixture.wipe("demo-1");
     fixture.reconcile();
     fixture.later(3600);

@@ -1,5 +1,6 @@
-//! A recovery before its admission: is the quorum really gone, who is left, who has the newest log, what may be lost, has anybody agreed to that?
-//! Nothing is touched here, so nothing needs to be recorded first.
+//! A recovery before its admission: is the quorum really lost, which members are left, which has the newest
+//! log, which writes may be lost, and has that been accepted? Nothing is changed here, so nothing needs to be
+//! recorded first.
 use operator_api::{
     RqliteRecovery, names,
     recovery::{
@@ -18,25 +19,26 @@ use crate::cluster::{
     },
 };
 
-/// Seconds that evidence may take to show before a recovery without it is refused: a deleted claim is gone only when its pod is.
+/// Seconds that a recovery waits for evidence before it is rejected for the lack of it: a deleted claim
+/// disappears only with its pod.
 pub const PATIENCE_SECONDS: u64 = 30;
 
-/// What is to be said of a recovery that has not been admitted.
+/// The result of checking a recovery that has not been admitted.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Admission {
-    /// Its phase.
+    /// The phase for its status.
     pub phase: RecoveryPhase,
-    /// What it waits for or why it is refused.
+    /// What it waits for, or why it is rejected.
     pub message: String,
-    /// What each member has.
+    /// What data each member has.
     pub candidates: Vec<Candidate>,
-    /// Whom it would recover from.
+    /// Name of the member it would recover from.
     pub chosen: Option<String>,
-    /// What that one does not have.
+    /// Number of entries that the survivor lacks, as far as is known.
     pub possibly_lost_entries: Option<i64>,
-    /// With phase Fencing: what the cluster's status is to remember.
+    /// With phase Fencing: the record for the cluster's status.
     pub record: Option<Box<RecoveryRecord>>,
-    /// Something to look at first.
+    /// A check to carry out first.
     pub check: Option<Action>,
 }
 
@@ -62,14 +64,14 @@ impl Admission {
     }
 }
 
-/// A member's data as it was found.
+/// A member that responds with usable data.
 struct UsableMember<'a> {
     member: &'a Member,
     node: &'a NodeStatus,
     last: LogPosition,
 }
 
-/// Judges a recovery as far as the present pass allows.
+/// Checks whether a recovery can be admitted, as far as the present observation allows.
 pub fn check_admission(view: &View<'_>, recovery: &RqliteRecovery) -> Admission {
     if let Some(refused) = refused(view, recovery) {
         return refused;
@@ -117,7 +119,7 @@ pub fn check_admission(view: &View<'_>, recovery: &RqliteRecovery) -> Admission 
     admission
 }
 
-/// What rules a recovery out whatever its members say.
+/// Reasons to reject a recovery, or to wait, that do not depend on its members' data.
 fn refused(view: &View<'_>, recovery: &RqliteRecovery) -> Option<Admission> {
     let own = recovery.metadata.uid.as_deref();
     if !view.is_formed() {
@@ -161,7 +163,8 @@ fn refused(view: &View<'_>, recovery: &RqliteRecovery) -> Option<Admission> {
     })
 }
 
-/// Could this node, which another one follows, really lead? A leader without a quorum goes on talking to its followers, but knows that it is none.
+/// Could this node, which another one follows, really lead? A leader that has lost its quorum goes on sending
+/// to its followers, but reports that it does not lead.
 fn may_lead(view: &View<'_>, recovery: &RqliteRecovery, name: &str) -> bool {
     if let Some(node) = view.node(name) {
         return node.is_leader;
@@ -171,8 +174,9 @@ fn may_lead(view: &View<'_>, recovery: &RqliteRecovery, name: &str) -> bool {
     !lost && !recovery.spec.ignore_members.iter().any(|m| m == name)
 }
 
-/// A later recovery of the same cluster that is to be carried out. Of two of the same second, the one not yet looked at is the later one, and one
-/// that has come to an end is none: else each would be rejected in favour of the other.
+/// Name of a later recovery of the same cluster that takes precedence. Of two that were created in the same
+/// second, the one without a status is the later one; one that has ended does not count. Otherwise each would
+/// be rejected in favour of the other.
 fn newer(view: &View<'_>, recovery: &RqliteRecovery) -> Option<String> {
     let order = |r: &RqliteRecovery| {
         let created = r.metadata.creation_timestamp.as_ref().map(|t| t.0);
@@ -190,7 +194,7 @@ fn newer(view: &View<'_>, recovery: &RqliteRecovery) -> Option<String> {
         .max()
 }
 
-/// The user's word against Kubernetes' or the node's own.
+/// A member that the user has given up, although Kubernetes or the node itself proves that it runs.
 fn given_up_but_alive(view: &View<'_>, gone: &[String]) -> Option<String> {
     let alive = gone.iter().find(|name| {
         view.node(name).is_some_and(|node| view.is_ours(node))
@@ -218,7 +222,8 @@ fn not_lost(assessment: &Assessment<'_>, mode: RecoveryMode) -> String {
     }
 }
 
-/// Every member of the last confirmed configuration that may have its data: what it has, and who has not said.
+/// Every member of the last confirmed configuration that may have its data: those with usable data, all as
+/// candidates, and the names of those that do not answer.
 fn inspect<'a>(
     view: &View<'a>,
     spec: &operator_api::RqliteRecoverySpec,
@@ -252,7 +257,7 @@ fn inspect<'a>(
                 }
             }
             None if ignored => candidates.push(unusable("ignored".to_owned())),
-            // It is in no quorum, and nobody starts it.
+            // It is in no quorum, and no pod of it will be started.
             None if is_scaled_away(view, member) => {
                 candidates.push(unusable(start_it(view, member)))
             }
@@ -274,7 +279,8 @@ fn usable(one: &UsableMember<'_>) -> Candidate {
     }
 }
 
-/// Whoever runs with data of this history and is not in the configuration on record: it has left, or came back unseen.
+/// Nodes that run with data of this lineage and are not in the configuration on record: they have left it, or
+/// rejoined unobserved.
 fn former<'a>(view: &View<'a>) -> Vec<UsableMember<'a>> {
     let members = view.status.members.iter();
     let absent = members.filter(|m| m.role == Role::Absent);
@@ -291,7 +297,7 @@ fn former<'a>(view: &View<'a>) -> Vec<UsableMember<'a>> {
     found.collect()
 }
 
-/// A read replica that the spec does not ask for any more and that has no pod. Nobody starts it.
+/// Is this a read replica that the spec no longer asks for and that has no pod? No pod of it will be started.
 fn is_scaled_away(view: &View<'_>, member: &Member) -> bool {
     let ordinal = names::ordinal(&view.set_name(Pool::Read), &member.name);
     let surplus = ordinal.is_some_and(|o| view.wanted_readers().is_some_and(|wanted| o >= wanted));
@@ -306,7 +312,7 @@ fn start_it(view: &View<'_>, member: &Member) -> String {
     )
 }
 
-/// The last hope: a read replica that was put away, with its volume.
+/// A read replica without a pod whose volume exists: used only if no other data is left.
 fn scaled_away<'a>(view: &View<'a>) -> Option<&'a Member> {
     let members = view.status.members.iter();
     let mut members = members.filter(|m| m.role != Role::Absent && is_scaled_away(view, m));
@@ -321,7 +327,7 @@ fn position(node: &NodeStatus) -> LogPosition {
     }
 }
 
-/// What a Raft id says of the data directory.
+/// The incarnation of the data directory in a Raft id, `<name>#<incarnation>`.
 fn incarnation(raft_id: &str) -> String {
     let (_, incarnation) = raft_id.rsplit_once('#').unwrap_or(("", raft_id));
     incarnation.to_owned()
@@ -334,7 +340,8 @@ fn fault(view: &View<'_>, name: &str, node: &NodeStatus) -> Option<String> {
     Some(format!("its database fails SQLite's check: {fault}"))
 }
 
-/// The survivor: the newest last entry by term, then index; ties go to who has applied more, then to the lower name.
+/// The member with the newest last entry, by term, then index; ties go to the higher applied index, then to
+/// the lower name.
 fn newest<'f, 'a>(found: &'f [UsableMember<'a>], pool: Pool) -> Option<&'f UsableMember<'a>> {
     let of_pool = found.iter().filter(|f| f.member.pool == pool);
     of_pool.max_by(|a, b| {
@@ -391,7 +398,7 @@ fn choose_survivor(
     admission
 }
 
-/// No member that runs has usable data.
+/// The result if no running member of the configuration has usable data.
 fn fallback(view: &View<'_>, former: &[UsableMember<'_>]) -> Admission {
     if let Some(member) = scaled_away(view) {
         return Admission::inspecting(format!(
@@ -420,7 +427,7 @@ fn needs_named_survivor(text: String) -> Admission {
     )
 }
 
-/// What would be lost, and whether that was agreed to.
+/// Determines what would be lost, and whether that was accepted.
 fn check_data_loss(
     view: &View<'_>,
     recovery: &RqliteRecovery,
@@ -439,7 +446,7 @@ fn check_data_loss(
         });
         return waits;
     }
-    // Whoever has not voted yet has acknowledged nothing, whatever pool it is of.
+    // A member without a vote has acknowledged nothing, whatever pool it belongs to.
     let voted = |f: &&UsableMember<'_>| {
         assessment
             .voters
@@ -504,7 +511,7 @@ fn record(
 ) -> RecoveryRecord {
     let uid = recovery.metadata.uid.clone().unwrap_or_default();
     let from = view.status.lineage.clone().unwrap_or_default();
-    // A recovery that failed may have left data of its own history behind: that must be older than what comes now.
+    // A failed recovery may have left data of its own lineage behind: the new epoch must be higher.
     let tried = view.status.recovery.as_ref().map_or(0, |r| r.to.epoch);
     let others = view.status.members.iter();
     let others = others.filter(|m| m.role != Role::Absent && m.name != survivor.member.name);

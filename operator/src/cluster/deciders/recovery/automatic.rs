@@ -1,4 +1,4 @@
-//! The opt-in policy: the operator creates an RqliteRecovery itself, within guards.
+//! The opt-in policy by which the operator creates an RqliteRecovery itself.
 use operator_api::{
     cluster::RecoveryPolicy,
     names,
@@ -16,8 +16,9 @@ use crate::cluster::{
 
 const DAY_SECONDS: u64 = 24 * 3600;
 
-/// Creates a recovery if the policy allows it. Every missing voter must be lost on evidence, a surviving voter must answer, nothing may be lost
-/// unless that was agreed to beforehand, and not too many may have gone before. One attempt for each history: what failed needs a person.
+/// Creates a recovery if the policy allows it: every missing voter is lost by evidence, a surviving voter
+/// responds, no write can be lost unless that was accepted beforehand, and the limit per day is not reached.
+/// There is one attempt for each lineage; a failure needs a person.
 pub fn automatic(view: &View<'_>) -> Decision {
     let policy = view.spec.quorum_recovery.clone().unwrap_or_default();
     if policy.policy.unwrap_or_default() != RecoveryPolicy::Automatic {
@@ -80,7 +81,7 @@ pub fn automatic(view: &View<'_>) -> Decision {
     )
 }
 
-/// The object that [`Action::CreateRecovery`] means.
+/// The object that [`Action::CreateRecovery`] stands for.
 pub fn object(
     cluster: &operator_api::RqliteCluster,
     name: &str,
@@ -120,5 +121,5 @@ pub fn object(
     recovery
 }
 
-/// As the definition bounds it.
+/// Limit of `spec.reason` in the custom resource definition.
 const MAX_REASON_CHARS: usize = 1024;

@@ -1,4 +1,4 @@
-//! The recovery under way, or the admission of a new one.
+//! Continues the present recovery, or admits a new one.
 use operator_api::{RqliteRecovery, status::OperationType};
 
 use super::{admission::check_admission, record::is_open, steps};
@@ -7,7 +7,7 @@ use crate::cluster::{
     facts::view::View,
 };
 
-/// The recovery under way, or the admission of the newest one that may be carried out.
+/// Continues the present recovery, or admits the newest one that may be carried out.
 pub fn decide(view: &View<'_>) -> Decision {
     if let Some(operation) = view.operating(OperationType::Recover) {
         let record = view.status.recovery.as_ref();

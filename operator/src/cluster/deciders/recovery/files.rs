@@ -1,4 +1,4 @@
-//! The plan file that `rqlited prepare` follows: what the recorded recovery says, in the node's words.
+//! The plan file that `rqlited prepare` follows, from the recovery on record.
 use operator_api::{
     recovery::{RecoveryMode, RecoveryPhase, RecoveryRecord},
     state::{PlanExpect, PlanOthers, PlanPeer, RecoveryPlan, StateLineage},
@@ -7,8 +7,8 @@ use operator_api::{
 
 use crate::cluster::facts::{addresses::raft_address, view::View};
 
-/// The plan that pods should see: of the recovery whose steps have come to that, and after it for as long as there is no other, so that data which
-/// comes back late is put aside.
+/// The plan that pods should see: from step Apply of a recovery until the next recovery, so that data which
+/// comes back late is parked.
 pub fn plan(view: &View<'_>) -> Option<RecoveryPlan> {
     let record = view.status.recovery.as_ref()?;
     let out = view.recovering().is_some()

@@ -7,7 +7,7 @@ use operator_api::{
 
 use crate::cluster::facts::view::View;
 
-/// Has this recovery not come to an end or past its admission?
+/// Is this recovery neither admitted nor ended?
 pub(super) fn is_open(view: &View<'_>, recovery: &RqliteRecovery) -> bool {
     let status = recovery.status.as_ref();
     let phase = status
@@ -22,7 +22,7 @@ pub(super) fn is_open(view: &View<'_>, recovery: &RqliteRecovery) -> bool {
     before && !admitted && recovery.metadata.deletion_timestamp.is_none()
 }
 
-/// A status in which the recovery has reached another phase.
+/// The status and the record after a change of phase.
 pub(super) fn with_phase(
     view: &View<'_>,
     record: &RecoveryRecord,
@@ -38,7 +38,7 @@ pub(super) fn with_phase(
     (Box::new(view.status.clone()), record)
 }
 
-/// A status in which the recovery has come to an end.
+/// The status after the recovery has ended.
 pub(super) fn with_outcome(
     view: &View<'_>,
     record: &RecoveryRecord,

@@ -1,4 +1,4 @@
-//! The end of a recovery: all voters are back, and a read replica that was the survivor gives its vote back.
+//! The end of a recovery: all voters are back, and a read replica that was the survivor gives up its vote.
 use operator_api::{recovery::RecoveryPhase, status::Pool};
 
 use super::record::with_outcome;
@@ -11,7 +11,8 @@ use crate::cluster::{
     },
 };
 
-/// After the new history is the cluster's: a read replica that was the survivor goes back to its place, and the end is recorded.
+/// After the new lineage has become the cluster's: returns a read replica that was the survivor to its pool,
+/// and records the end.
 pub fn rejoin(view: &View<'_>) -> Decision {
     let Some(record) = view
         .status
@@ -45,7 +46,8 @@ pub fn rejoin(view: &View<'_>) -> Decision {
         .filter(|m| m.voter)
         .filter(|_| is_reader(view, &record.survivor));
     if let Some(guest) = guest {
-        // There may be voters that nobody wants any more and that do not run: they count until they are removed.
+        // There may be voters that the spec no longer asks for and that do not run: they count until they are
+        // removed.
         let others = view.participants();
         let others = others.iter().filter(|name| **name != guest.name).count();
         if others < quorum(view.config_voters() - 1) {
@@ -66,7 +68,8 @@ fn is_reader(view: &View<'_>, name: &str) -> bool {
     operator_api::names::ordinal(&view.set_name(Pool::Read), name).is_some()
 }
 
-/// The read replica hands over, leaves the configuration and, made anew, joins it without a vote.
+/// The read replica transfers leadership, leaves the configuration and, once restarted, rejoins without a
+/// vote.
 fn return_vote(view: &View<'_>, leader: &str, guest: &ConfigMember) -> Decision {
     let name = &guest.name;
     if leader == name {

@@ -1,4 +1,5 @@
-//! The steps of an admitted recovery. Each looks first, does one thing, and can be repeated: the operator may die anywhere.
+//! The steps of an admitted recovery. Each checks first, does one thing and can be repeated: the operator may
+//! stop at any point.
 use operator_api::{
     names,
     recovery::{RecoveryMode, RecoveryPhase, RecoveryRecord},
@@ -19,7 +20,7 @@ use crate::cluster::{
     },
 };
 
-/// A preparation that refuses for so long does not do so because of a passing fault of its disk.
+/// Seconds after which a refusal by `rqlited prepare` is no longer taken for a temporary fault of the disk.
 const REFUSED_SECONDS: u64 = 120;
 
 pub(super) fn advance(view: &View<'_>, operation: &Operation, record: &RecoveryRecord) -> Decision {
@@ -45,7 +46,8 @@ pub(super) fn advance(view: &View<'_>, operation: &Operation, record: &RecoveryR
     }
 }
 
-/// Gives up. Whoever still has data of the old history starts again as before; nothing of it was changed.
+/// Gives up. Nodes that still have data of the former lineage start again as before; their data was not
+/// changed.
 fn fail(view: &View<'_>, record: &RecoveryRecord, why: String) -> Decision {
     let text = format!(
         "{why}. All data directories are kept; nodes start again as they were. Create another RqliteRecovery, perhaps with another survivor. Runbook: recovery-failed"
@@ -54,7 +56,7 @@ fn fail(view: &View<'_>, record: &RecoveryRecord, why: String) -> Decision {
     Decision::Record(next, text)
 }
 
-/// Stops every node of both pools, and waits until none can be running.
+/// Stops all nodes of both pools, and waits until none can be running.
 fn fence(view: &View<'_>, operation: &Operation, record: &RecoveryRecord) -> Decision {
     if let Some(leader) = view.leader {
         let why = format!("{} leads after all: a quorum is there", leader.name);
@@ -116,7 +118,8 @@ fn pool_of(view: &View<'_>, record: &RecoveryRecord) -> Pool {
     reader.map_or(Pool::Voter, |_| Pool::Read)
 }
 
-/// Starts the survivor with the plan. Pods of a lower ordinal start with it and are held by their preparation.
+/// Starts the survivor with the plan. Pods of a lower ordinal start with it and are held by their
+/// preparation.
 fn apply(view: &View<'_>, operation: &Operation, record: &RecoveryRecord) -> Decision {
     let state = view.seen.state.as_ref().map(|state| state.phase);
     let plan = files::of(view, record);
@@ -159,7 +162,7 @@ fn apply(view: &View<'_>, operation: &Operation, record: &RecoveryRecord) -> Dec
     wait_or_stall(view, operation, "RecoveryStalled", text)
 }
 
-/// The survivor's pod, and whatever Kubernetes needs below it.
+/// Creates the survivor's pod, and those of lower ordinals, as a StatefulSet requires.
 fn start_survivor(view: &View<'_>, record: &RecoveryRecord) -> Decision {
     let pool = pool_of(view, record);
     let Some(set) = view.set(pool) else {
@@ -190,8 +193,9 @@ fn runs_in(node: &NodeStatus, history: &Lineage) -> bool {
     node.lineage.as_ref().map(|l| &l.id) == Some(&history.id)
 }
 
-/// Whoever answers in another history has started from files of before the plan, such as where somebody raised a StatefulSet while all stopped. Its
-/// pod is made anew: it follows the plan or is held.
+/// A node that responds with another lineage has started with files from before the plan, for example because
+/// somebody raised a StatefulSet during the fencing. Its pod is recreated: it then follows the plan or is
+/// held.
 fn started_early(view: &View<'_>, record: &RecoveryRecord) -> Option<Decision> {
     let early = view.seen.pods.iter().find(|pod| {
         let node = view.node(&pod.name);
@@ -206,7 +210,8 @@ fn started_early(view: &View<'_>, record: &RecoveryRecord) -> Option<Decision> {
     ))
 }
 
-/// The survivor must lead alone, in the new history, with everything it had, and pass a linearizable read and SQLite's check.
+/// The survivor must lead alone, in the new lineage, with everything it had, and pass a linearizable read and
+/// SQLite's integrity check.
 fn verify(view: &View<'_>, operation: &Operation, record: &RecoveryRecord) -> Decision {
     if let Some(again) = started_early(view, record) {
         return again;
@@ -253,7 +258,7 @@ fn verify(view: &View<'_>, operation: &Operation, record: &RecoveryRecord) -> De
             next.lineage = Some(lineage);
             next.recovery = Some(done);
             next.operation = None;
-            // Indexes of the history that ended mean nothing in this one.
+            // Indexes of the former lineage have no meaning in the new one.
             next.commit_index = None;
             next.configuration_index = None;
             next.last_leader_seen = None;
@@ -266,7 +271,8 @@ fn verify(view: &View<'_>, operation: &Operation, record: &RecoveryRecord) -> De
     }
 }
 
-/// A voter whose data the plan keeps and that has not followed it yet. Afterwards it could not: its data would be of a history that has ended.
+/// A voter whose data the plan keeps and that has not followed the plan yet. Later it could not: its data
+/// would belong to an ended lineage.
 fn straggler<'a>(view: &View<'_>, record: &'a RecoveryRecord) -> Option<&'a str> {
     let voters = record.peers.iter().filter(|peer| peer.voter);
     let mut with_data = voters.filter(|peer| {

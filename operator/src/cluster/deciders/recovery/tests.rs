@@ -31,7 +31,7 @@ fn phase(fixture: &Fixture, name: &str) -> RecoveryPhase {
     fixture.recovery_status(name).phase.unwrap()
 }
 
-/// Passes until the survivor has been checked and the recovery says something that lasts.
+/// Reconciles until the survivor has been checked and the recovery has left that phase.
 fn inspect(fixture: &mut Fixture, survivor: &str) {
     match fixture.action() {
         Some(Action::CheckMember { name, .. }) => assert_eq!(name, survivor),
@@ -72,7 +72,8 @@ fn without_consent_it_stops_and_says_what_may_be_lost() {
     assert_eq!(phase(&fixture, &next), Fencing);
 }
 
-/// A recovery with consent, `consents`, of the second of the first one and before it by name.
+/// A recovery with consent, named `consents`: created in the same second as the first one, but before it by
+/// name.
 fn consents_in_the_same_second(fixture: &mut Fixture) {
     fixture.recovery(|s| s.accept_data_loss = true);
     let created = fixture.seen.recoveries[0]
@@ -101,7 +102,7 @@ fn who_was_rejected_for_another_does_not_take_over_from_it() {
     let mut fixture = two_of_three();
     let asked = fixture.recovery(|_| {});
     fixture.reconcile();
-    // Looked at more than once: its survivor is still to be checked.
+    // Reconciled more than once: its survivor is still to be checked.
     consents_in_the_same_second(&mut fixture);
     fixture.reconcile();
     assert_eq!(phase(&fixture, &asked), Rejected);
@@ -164,7 +165,7 @@ fn refused_where_a_quorum_may_come_back() {
         "{text}"
     );
 
-    // Two lost, one unschedulable of five: three may be there.
+    // Of five, two are lost and one is unschedulable: three may come back.
     let mut five = Fixture::running(5, 0);
     five.wipe("demo-0");
     five.wipe("demo-1");
@@ -246,7 +247,7 @@ fn a_follower_may_believe_in_a_leader_that_is_none() {
         let action = fixture.action();
         (fixture.recovery_status(&name), action)
     };
-    // demo-0 answers and knows that it leads nobody; demo-1 lost its disk.
+    // demo-0 answers and reports that it does not lead; demo-1 lost its disk.
     assert!(matches!(lost("demo-0").1, Some(Action::CheckMember { .. })));
     assert!(matches!(lost("demo-1").1, Some(Action::CheckMember { .. })));
     let mut fixture = Fixture::running(5, 0);
@@ -322,7 +323,7 @@ fn set(fixture: &mut Fixture, replicas: i32) {
     fixture.seen.voters.as_mut().unwrap().replicas = replicas;
 }
 
-/// The survivor runs again, as the only member of the new history.
+/// The survivor runs again, as the only member of the new lineage.
 fn survivor_runs(fixture: &mut Fixture, model: &Fixture, name: &str, lineage: &str, epoch: i64) {
     let pod = model.seen.pods.iter().find(|p| p.name == name).unwrap();
     fixture.seen.pods.push(pod.clone());
@@ -342,7 +343,7 @@ fn survivor_runs(fixture: &mut Fixture, model: &Fixture, name: &str, lineage: &s
     }];
 }
 
-/// Up to the moment when the survivor is to be started.
+/// A recovery up to the moment when the survivor is to be started.
 fn fenced() -> (Fixture, String) {
     let mut fixture = two_of_three();
     let name = fixture.recovery(|s| s.accept_data_loss = true);
@@ -376,7 +377,7 @@ fn fenced() -> (Fixture, String) {
 fn from_fencing_to_the_end() {
     let (mut fixture, name) = fenced();
     let model = Fixture::running(3, 0);
-    // First the files, and only what was seen to be there is relied on.
+    // The files come first, and the recovery goes on only once they have been observed.
     let plan = fixture.reconcile();
     assert_eq!(plan.action, None);
     let state = fixture.seen.state.clone().unwrap();
@@ -522,7 +523,7 @@ fn what_ends_it_amid() {
         FormingPhase::Formed
     );
 
-    // Its preparation says that the plan does not fit.
+    // Its preparation reports that the plan does not fit.
     let (mut fixture, name) = fenced();
     fixture.reconcile();
     set(&mut fixture, 3);
@@ -608,7 +609,8 @@ fn all_voters_under_new_addresses() {
         Some(Action::SetReplicas { from: 0, to: 3, .. })
     ));
     set(&mut fixture, 3);
-    // Two of three are a quorum, but the third one could not follow the plan any more once it is closed.
+    // Two of three are a quorum, but the third could not follow the plan any more once the recovery is
+    // closed.
     rewritten(&mut fixture, &["demo-0", "demo-1"]);
     for _ in 0..3 {
         assert_eq!(fixture.reconcile().action, None);
@@ -620,7 +622,7 @@ fn all_voters_under_new_addresses() {
     assert!(matches!(fixture.action(), Some(Action::CheckMember { name, .. }) if name == "demo-0"));
 }
 
-/// These follow a plan that keeps everybody's data; demo-0 leads.
+/// These nodes follow a plan that keeps everybody's data; demo-0 leads.
 fn rewritten(fixture: &mut Fixture, names: &[&str]) {
     let model = Fixture::running(3, 1);
     let plan = fixture.seen.plan.clone().unwrap();
@@ -649,7 +651,7 @@ fn of_a_cluster_of_which_nothing_is_known_yet_nothing_is_refused() {
     }
     let nodes = std::mem::take(&mut fixture.seen.nodes);
     let status = fixture.seen.cluster.status.as_mut().unwrap();
-    // As after an adoption.
+    // For example after an adoption.
     status.members.clear();
     status.configuration_index = None;
     let name = fixture.recovery(|s| s.mode = RecoveryMode::RewriteAddresses);
@@ -769,7 +771,7 @@ fn a_corrected_template_lets_a_survivor_start_that_could_not() {
     inspect(&mut fixture, "demo-2");
     fixture.reconcile();
     assert_eq!(phase(&fixture, &name), Fencing);
-    // All have stopped, and the survivor's new pod is of an image that does not exist.
+    // All have stopped, and the survivor's new pod has an image that does not exist.
     let survivor = fixture.pod("demo-2").clone();
     fixture.seen.pods.clear();
     fixture.seen.nodes.clear();
@@ -850,7 +852,7 @@ fn read_replicas_that_were_put_away_are_not_waited_for_unless_nobody_else_is_lef
     assert_eq!(told.phase, Some(Inspecting));
     let message = told.message.unwrap();
     assert!(message.contains("readReplicas.replicas to 1"), "{message}");
-    // As told; without a leader it is started all the same.
+    // As the message says; it is started even without a leader.
     let readers = fixture.seen.cluster.spec.read_replicas.as_mut().unwrap();
     readers.replicas = Some(1);
     assert!(matches!(
@@ -862,7 +864,7 @@ fn read_replicas_that_were_put_away_are_not_waited_for_unless_nobody_else_is_lef
 #[test]
 fn a_read_replica_that_joined_unseen_can_be_the_survivor() {
     let mut fixture = Fixture::running(1, 1);
-    // The last configuration on record is without it.
+    // The last configuration on record does not contain it.
     let status = fixture.seen.cluster.status.as_mut().unwrap();
     status.members.retain(|m| m.name == "demo-0");
     status.configuration_index = Some(3);
@@ -969,7 +971,7 @@ fn who_left_the_configuration_is_the_last_hope_and_only_by_name() {
         fixture.reconcile();
         fixture
     };
-    // Somebody of the configuration is left.
+    // A member of the configuration is left.
     let mut fixture = smaller(&["demo-0"]);
     let name = fixture.recovery(|s| s.survivor = Some("demo-2".to_owned()));
     fixture.reconcile();
@@ -977,7 +979,7 @@ fn who_left_the_configuration_is_the_last_hope_and_only_by_name() {
     let name = fixture.recovery(|s| s.accept_data_loss = true);
     inspect(&mut fixture, "demo-1");
     assert_eq!(phase(&fixture, &name), Fencing);
-    // Nobody is.
+    // None is left.
     let mut fixture = smaller(&["demo-0", "demo-1"]);
     let name = fixture.recovery(|s| s.accept_data_loss = true);
     assert_eq!(fixture.action(), None);
@@ -1008,7 +1010,7 @@ fn who_left_the_configuration_is_the_last_hope_and_only_by_name() {
     fixture.reconcile();
     assert_eq!(phase(&fixture, &name), Fencing);
     assert_eq!(fixture.status().recovery.unwrap().survivor, "demo-2");
-    // Without data there is no hope.
+    // Without data it cannot be used.
     let mut fixture = smaller(&["demo-0", "demo-1"]);
     fixture.node("demo-2").config.clear();
     let name = fixture.recovery(|s| s.accept_data_loss = true);
@@ -1020,7 +1022,7 @@ fn who_left_the_configuration_is_the_last_hope_and_only_by_name() {
 fn who_started_before_the_plan_was_there_is_started_again() {
     let (mut fixture, _) = fenced();
     fixture.reconcile();
-    // Somebody has raised the StatefulSet while all stopped: this one runs in the former history.
+    // Somebody has raised the StatefulSet during the fencing: this node runs in the former lineage.
     let model = Fixture::running(3, 0);
     set(&mut fixture, 3);
     for (name, history) in [("demo-2", "uid"), ("demo-0", "fresh-0-0")] {

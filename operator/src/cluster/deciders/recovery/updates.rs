@@ -1,4 +1,5 @@
-//! What each RqliteRecovery is told about itself: its status is a mirror of the cluster's once it was admitted.
+//! The status of each RqliteRecovery. Once a recovery is admitted, its status mirrors the record in the
+//! cluster's status.
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use operator_api::{
     RqliteClusterStatus, RqliteRecovery, RqliteRecoveryStatus,
@@ -9,21 +10,22 @@ use serde::Serialize;
 use super::{admission::check_admission, record::is_open};
 use crate::cluster::facts::view::View;
 
-/// Condition of a recovery: it has ended.
+/// Type of the condition that says that a recovery has ended.
 const COMPLETE: &str = "Complete";
 
-/// A status to write.
+/// A status of an RqliteRecovery to write.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct StatusUpdate {
-    /// The RqliteRecovery.
+    /// Name of the RqliteRecovery.
     pub name: String,
-    /// Its uid: not for another of the same name.
+    /// Its uid, so that another one of the same name is left alone.
     pub uid: String,
     /// Its status.
     pub status: Box<RqliteRecoveryStatus>,
 }
 
-/// The statuses that are not what they should be. `next`: the cluster's status as it is about to be written.
+/// The statuses that differ from what they should be. `next`: the cluster's status as it is about to be
+/// written.
 pub fn status_updates(
     view: &View<'_>,
     next: &RqliteClusterStatus,
@@ -62,7 +64,7 @@ fn of(
         return Some(status);
     }
     if !is_open(view, recovery) {
-        // It was admitted once, and the cluster's status has moved on to another.
+        // It was admitted once, and the cluster's status has moved on to another recovery.
         enter(view, &mut status, RecoveryPhase::Failed);
         status.message = Some("the quorum was lost again before all members were back: see the RqliteRecovery after this one".to_owned());
         return Some(status);
@@ -77,7 +79,7 @@ fn of(
     status.possibly_lost_entries = admission
         .possibly_lost_entries
         .or(status.possibly_lost_entries);
-    // Not admitted in this pass after all: something else was more urgent.
+    // Not admitted in this reconcile: something more urgent was decided.
     if admission.phase == RecoveryPhase::Fencing {
         enter(view, &mut status, RecoveryPhase::Inspecting);
     }
@@ -101,7 +103,7 @@ fn mirror(status: &mut RqliteRecoveryStatus, record: &RecoveryRecord, message: O
     }
 }
 
-/// Steps that a status keeps.
+/// Maximum number of steps in a status.
 const MAX_STEPS: usize = 32;
 
 fn enter(view: &View<'_>, status: &mut RqliteRecoveryStatus, phase: RecoveryPhase) {

@@ -19,7 +19,7 @@ fn damage(fixture: &mut Fixture, name: &str) {
     });
 }
 
-/// The configuration without a member, as all see it.
+/// All nodes report the configuration without this member.
 fn expelled(fixture: &mut Fixture, name: &str) {
     for other in ["demo-0", "demo-1", "demo-2"] {
         if other != name {
@@ -77,7 +77,7 @@ fn damaged_data_is_put_aside_and_kept() {
         .get("demo-1")
         .cloned();
     assert_eq!(token, fixture.status().operation.map(|o| o.id));
-    // The new pod is not touched, whatever becomes of it.
+    // The new pod is left alone, whatever becomes of it.
     fixture.pod("demo-1").uid = "new".to_owned();
     assert_eq!(fixture.action(), None);
 }
@@ -162,7 +162,7 @@ fn who_was_removed_while_it_ran_is_started_again_once() {
     assert!(matches!(fixture.action(), Some(Action::DeletePod { uid, .. }) if uid == "pod-demo-2"));
     fixture.pod("demo-2").uid = "new".to_owned();
     assert_eq!(fixture.action(), None);
-    // One that never was a member joins by itself.
+    // A node that never was a member joins by itself.
     let mut fixture = Fixture::running(3, 0);
     expelled(&mut fixture, "demo-2");
     let node = fixture.node("demo-2");
@@ -189,7 +189,7 @@ fn a_lost_surplus_voter_is_replaced_where_the_others_could_not_shrink_without_it
         matches!(&action, Some(Action::RemoveMember { name, .. }) if name == "demo-1"),
         "{action:?}"
     );
-    // The last one goes anyway: it is not made anew for that.
+    // The last pod is about to be removed anyway: it is not recreated first.
     let mut fixture = Fixture::running(3, 0);
     fixture.seen.cluster.spec.replicas = 1;
     lose_volume(&mut fixture, "demo-2");

@@ -2,7 +2,7 @@ use super::*;
 use crate::cluster::fixture::Fixture;
 use operator_api::cluster::{Image, Update};
 
-/// A cluster whose image has changed; its pods still are of the old template, and a leader has led for long.
+/// A cluster whose image has changed; its pods have the old template, and the leader is stable.
 fn changed(voters: i32, readers: i32) -> Fixture {
     let mut fixture = Fixture::running(voters, readers);
     fixture.seen.cluster.spec.image = Some(Image {
@@ -14,7 +14,7 @@ fn changed(voters: i32, readers: i32) -> Fixture {
     fixture
 }
 
-/// The pod was made anew and is well, or is not.
+/// The pod was recreated and is well, or is not.
 fn recreate_pod(fixture: &mut Fixture, name: &str) {
     let hash = fixture.seen.voters.as_ref().unwrap().template_hash.clone();
     let read = fixture

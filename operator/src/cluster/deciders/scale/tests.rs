@@ -5,7 +5,7 @@ use crate::cluster::{
 };
 use operator_api::cluster::Retention;
 
-/// A cluster of so many that should have so many.
+/// A cluster of `from` voters whose spec asks for `to`.
 fn resized(from: i32, to: i32) -> Fixture {
     let mut fixture = Fixture::running(from, 0);
     fixture.seen.cluster.spec.replicas = to;
@@ -39,7 +39,7 @@ fn shrink(fixture: &mut Fixture, to: i32) {
     fixture.seen.voters.as_mut().unwrap().replicas = to;
 }
 
-/// Up to the proof that `demo-2` is out, with its pod still there.
+/// Up to the proof that `demo-2` is out of the configuration; its pod still exists.
 fn expelled() -> Fixture {
     let mut fixture = resized(3, 2);
     fixture.reconcile();
@@ -88,12 +88,12 @@ fn only_a_leader_that_knows_what_is_committed_proves_that_a_member_is_out() {
         absent.is_proven_by(&node)
     };
     assert!(proven(&mut fixture, &|_| {}));
-    // Busy: entry 100, of its term, was seen.
+    // A busy leader: entry 100, of its term, was observed.
     assert!(proven(&mut fixture, &|node| node.last_log_index = 130));
     assert!(!proven(&mut fixture, &|node| {
         (node.last_log_index, node.commit_index) = (130, 99);
     }));
-    // It was elected anew since; its configuration may be an old one.
+    // It was elected again since; its configuration may be an old one.
     let elected = |node: &mut NodeStatus, commit| {
         (node.term, node.last_log_term) = (5, 5);
         (node.last_log_index, node.commit_index) = (131, commit);
@@ -135,7 +135,7 @@ fn a_claim_is_not_put_away_while_the_configuration_has_its_member() {
             });
         }
         assert!(matches!(fixture.action(), Some(Action::SetReplicas { .. })));
-        // It was started again just before, and its pod goes while it is in.
+        // Its node was restarted just before and has rejoined, and its pod is deleted while it is a member.
         join(&mut fixture, "demo-2", voter);
         shrink(&mut fixture, 2);
         fixture.later(6);
@@ -252,7 +252,7 @@ fn read_replicas_follow_at_once_except_for_one_that_votes() {
             ..
         })
     ));
-    // A recovery has started from demo-ro-0: nobody else votes.
+    // A recovery has started from demo-ro-0, which alone votes.
     for pod in fixture.seen.pods.clone() {
         let node = fixture.node(&pod.name);
         node.leader = Some("demo-ro-0".to_owned());

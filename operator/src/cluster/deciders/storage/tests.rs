@@ -31,7 +31,7 @@ fn every_claim_grows_and_then_the_set_is_made_anew_around_its_pods() {
     assert!(
         matches!(fixture.action(), Some(Action::DeleteStatefulSet { uid: u, orphan: true, .. }) if u == uid)
     );
-    // In the gap nothing else happens.
+    // While the StatefulSet is missing nothing else happens.
     let set = fixture.seen.voters.take();
     fixture.seen.cluster.spec.replicas = 5;
     assert_eq!(fixture.action(), None);
@@ -49,7 +49,7 @@ fn what_cannot_grow_is_told_and_holds_nothing_up() {
     let (ready, reason, text) = fixture.condition(STORAGE_READY);
     assert!(!ready && reason == "ExpansionNotAllowed", "{text}");
     assert!(text.contains("allowVolumeExpansion"), "{text}");
-    // A class that cannot be read is asked.
+    // For a class that cannot be read, the request is raised.
     let mut fixture = larger("unknown", None);
     assert!(matches!(fixture.action(), Some(Action::ExpandClaim { .. })));
 }

@@ -172,7 +172,8 @@ fn each_missing_voter_has_its_reason_and_what_helps() {
 
 #[test]
 fn a_pod_with_a_vote_comes_back_whoever_lowered_its_set() {
-    // Raised to three and lowered again by hand; the third votes, and is known by the status, by a node, or by nobody.
+    // The StatefulSet was raised to three and lowered again by hand. The third node votes, which is known to
+    // the status, to a node, or to nobody.
     for (confirmed, told, expected) in [
         (true, false, true),
         (false, true, true),
@@ -202,7 +203,7 @@ fn a_pod_with_a_vote_comes_back_whoever_lowered_its_set() {
 
 #[test]
 fn a_member_without_a_vote_comes_back_as_well_unless_its_claim_is_known_to_be_gone() {
-    // Its claim is there, and was seen with its node on it.
+    // The third pod's claim: does it exist, and was it recorded with its node?
     for (there, seen, expected) in [
         (true, true, true),
         (true, false, true),

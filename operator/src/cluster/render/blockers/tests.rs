@@ -11,7 +11,7 @@ fn blocker(kind: BlockerKind, object: &str, message: &str) -> Blocker {
     }
 }
 
-/// Every kind of bad input: the reason, and what of the message a user must find.
+/// Every kind of bad input: the reason, and parts of the message that a user must find.
 const CASES: [(BlockerKind, &str, &str, &str, &[&str]); 16] = [
     (
         BlockerKind::Refused,

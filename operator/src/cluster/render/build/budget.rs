@@ -1,5 +1,6 @@
-//! PodDisruptionBudgets. For voters an integer that is counted from the larger of all sizes in play: a percentage or maxUnavailable would be
-//! counted anew from the pods that are left, and let a draining cluster lose its quorum one pod at a time.
+//! PodDisruptionBudgets. For voters `minAvailable` is a number, the quorum of the largest number of voters in
+//! question: a percentage or `maxUnavailable` would be computed again from the remaining pods, and a draining
+//! cluster would lose its quorum one pod at a time.
 use k8s_openapi::{
     api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetSpec},
     apimachinery::pkg::{apis::meta::v1::LabelSelector, util::intstr::IntOrString},
@@ -23,7 +24,7 @@ pub(super) fn all(view: &View<'_>, target: &Target) -> Vec<PodDisruptionBudget> 
     all
 }
 
-/// None for a single voter: it would only block every drain.
+/// None for a single voter: a budget would only block every drain.
 fn voters(view: &View<'_>, target: &Target) -> Option<PodDisruptionBudget> {
     let live = view.set(Pool::Voter).map_or(0, |set| set.replicas);
     let sizes = [target.replicas, view.spec.replicas, live];
@@ -44,7 +45,7 @@ fn voters(view: &View<'_>, target: &Target) -> Option<PodDisruptionBudget> {
         spec: Some(PodDisruptionBudgetSpec {
             min_available: Some(IntOrString::Int(needed)),
             selector: Some(matching(select)),
-            // A broken pod may be evicted only while the others are enough without it.
+            // A broken pod may be evicted only while the others are a quorum without it.
             unhealthy_pod_eviction_policy: Some(
                 if healthy {
                     "AlwaysAllow"

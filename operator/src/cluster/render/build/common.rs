@@ -1,4 +1,4 @@
-//! Names, labels and metadata that all objects of a cluster share.
+//! Names, labels and metadata that the objects of a cluster share.
 use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
@@ -9,13 +9,13 @@ use operator_api::{
 
 use crate::cluster::facts::view::View;
 
-/// The data directory.
+/// Path of the data directory.
 pub(super) const DATA_PATH: &str = "/rqlite/data";
 /// Name of the claim template and of its volume.
 pub(super) const DATA_VOLUME: &str = "data";
 
-/// Is there a pool of read replicas, be it of size 0? Also where its StatefulSet is about to be made anew around its pods: it has to be there to
-/// take them away.
+/// Is there a pool of read replicas, possibly of size 0? True also while its StatefulSet is being recreated
+/// around its pods: it has to exist to remove them.
 pub fn has_readers(view: &View<'_>) -> bool {
     let resize = view.operating(OperationType::Resize);
     let member = resize.and_then(|o| o.member.as_deref());
@@ -43,7 +43,7 @@ pub(super) fn labels(view: &View<'_>) -> BTreeMap<String, String> {
     ])
 }
 
-/// What selects the pods of one pool. Never changes: a StatefulSet's selector cannot.
+/// Labels that select the pods of one pool. They never change, because a StatefulSet's selector is immutable.
 pub(super) fn selector(view: &View<'_>, pool: Pool) -> BTreeMap<String, String> {
     map([
         (names::CLUSTER_LABEL, view.name),

@@ -1,4 +1,4 @@
-//! Who the pods are, and who may talk to them.
+//! The pods' service account, and the NetworkPolicy.
 use k8s_openapi::{
     api::{
         core::v1::ServiceAccount,
@@ -14,7 +14,7 @@ use operator_api::names;
 use super::common::{map, metadata};
 use crate::cluster::facts::view::View;
 
-/// Label that Kubernetes puts on every namespace.
+/// Label that Kubernetes sets on every namespace.
 const NAMESPACE_NAME_LABEL: &str = "kubernetes.io/metadata.name";
 
 pub(super) fn account(view: &View<'_>) -> ServiceAccount {

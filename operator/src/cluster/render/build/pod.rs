@@ -1,4 +1,5 @@
-//! The pod template. Fits the restricted Pod Security standard; its command line says everything that does not change in a cluster's life.
+//! The pod template. It complies with the restricted Pod Security standard; its command line contains every
+//! setting that never changes during a cluster's life.
 use std::collections::BTreeMap;
 
 use k8s_openapi::{
@@ -27,22 +28,25 @@ use crate::cluster::render::build::common::{DATA_PATH, DATA_VOLUME, labels, map,
 
 mod args;
 
-/// Where the volume is mounted; the data directory is below, as a volume's root may hold lost+found.
+/// Mount path of the volume. The data directory is a subdirectory, because the root of a volume may contain
+/// lost+found.
 const VOLUME_PATH: &str = "/rqlite";
-/// Where the state file and a recovery's plan are.
+/// Mount path of the state file and a recovery's plan.
 const CLUSTER_PATH: &str = "/etc/rqlite-cluster";
-/// Name of the volume with them.
+/// Name of their volume.
 const CLUSTER_VOLUME: &str = "cluster";
-/// Where temporary files go, as the root file system is read-only.
+/// Name of the volume for temporary files: the root file system is read-only.
 const TMP_VOLUME: &str = "tmp";
 /// User and group of the image.
 const USER_ID: i64 = 1000;
-/// Seconds in which a stopping node still serves, so that Services stop choosing it before it stops listening.
+/// Seconds for which a stopping node still serves, so that Services stop selecting it before it stops
+/// listening.
 const DRAIN_SECONDS: i64 = 2;
-/// A node that recovers a large database may take this long before it listens: 2 s each. Often, because readiness is not looked at before.
+/// A node that recovers a large database may need this many probes, 2 s each, before it listens. The interval
+/// is short because readiness probes start only afterwards.
 const STARTUP_PROBES: i32 = 1800;
 
-/// The template without its own hash.
+/// The template without the annotation of its own hash.
 pub(super) fn template(view: &View<'_>, target: &Target, pool: Pool) -> PodTemplateSpec {
     let user = view.spec.pod_metadata.clone().unwrap_or_default();
     let mut all = user.labels;
@@ -162,7 +166,7 @@ fn pod_name() -> EnvVar {
     }
 }
 
-/// Decides what the data directory may become, before the node starts.
+/// The init container `rqlited prepare`: decides what the data directory may become before the node starts.
 fn prepare(view: &View<'_>, target: &Target) -> Container {
     let message = [
         "prepare",
@@ -225,7 +229,8 @@ fn node(view: &View<'_>, target: &Target, pool: Pool) -> Container {
             failure_threshold: Some(3),
             ..http(if stale { "/readyz?noleader" } else { "/readyz" })
         }),
-        // Only the process: a node without a leader or with a long recovery is not helped by a restart.
+        // Checks only the process: a restart would help neither a node without a leader nor one in a long
+        // recovery.
         liveness_probe: Some(Probe {
             period_seconds: Some(10),
             timeout_seconds: Some(10),
@@ -257,7 +262,7 @@ fn http(path: &str) -> Probe {
     }
 }
 
-/// The state file always; a recovery's plan if there is one.
+/// The state file, and the plan of a recovery if there is one.
 fn volumes(view: &View<'_>) -> Vec<Volume> {
     let source = |name: String, optional: bool| VolumeProjection {
         config_map: Some(ConfigMapProjection {
@@ -342,7 +347,7 @@ fn spread(view: &View<'_>, pool: Pool, scheduling: &Scheduling) -> Vec<TopologyS
     }]
 }
 
-/// Puts the hash of a template into it.
+/// Adds the annotation of the template's hash.
 pub(super) fn with_hash(mut template: PodTemplateSpec, hash: &str) -> PodTemplateSpec {
     let metadata = template.metadata.get_or_insert_default();
     let annotations = metadata.annotations.get_or_insert_with(BTreeMap::new);

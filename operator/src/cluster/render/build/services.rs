@@ -1,4 +1,5 @@
-//! Services: one that names every pod, one for clients, one for the leader, one for read replicas.
+//! Services: the headless one that names every pod, one for clients, one for the leader, one for read
+//! replicas.
 use k8s_openapi::{
     api::core::v1::{Service, ServicePort, ServiceSpec},
     apimachinery::pkg::util::intstr::IntOrString,
@@ -38,7 +39,8 @@ fn port(name: &str, number: i32) -> ServicePort {
     }
 }
 
-/// Both pools, ready or not: nodes must find each other before any of them is ready. The ports' names become SRV records.
+/// Both pools, ready or not: nodes must find each other before any of them is ready. The names of the ports
+/// are part of SRV records.
 fn headless(view: &View<'_>) -> Service {
     let spec = ServiceSpec {
         cluster_ip: Some("None".to_owned()),
@@ -53,7 +55,7 @@ fn headless(view: &View<'_>) -> Service {
     service(view, names::headless(view.name), spec)
 }
 
-/// Voters that are ready and not about to leave.
+/// Voters that are ready and are not about to be removed.
 fn client(view: &View<'_>) -> Service {
     let wanted = view.spec.services.clone().unwrap_or_default();
     let wanted = wanted.client.unwrap_or_default();

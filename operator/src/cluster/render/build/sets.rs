@@ -1,4 +1,5 @@
-//! StatefulSets: all pods at once (forming needs them all), replaced only by the operator, claims never deleted by Kubernetes.
+//! StatefulSets: Parallel, because forming needs all pods; OnDelete, because only the operator replaces pods;
+//! claims are retained.
 use k8s_openapi::{
     api::{
         apps::v1::{
@@ -57,8 +58,8 @@ pub(super) fn stateful_set(view: &View<'_>, target: &Target, pool: Pool) -> Stat
     }
 }
 
-/// What there is stays: only an action changes the number of pods. A missing StatefulSet is made with the recorded number. An autoscaler's
-/// number is not named at all.
+/// Number of replicas to apply. The present number stays: only an action changes it. A missing StatefulSet
+/// gets the recorded number. Where an autoscaler decides, the field is not applied.
 fn replicas(view: &View<'_>, target: &Target, pool: Pool) -> Option<i32> {
     let live = view.set(pool).map(|set| set.replicas);
     let stopping = view.is_stopping() || view.operating(OperationType::Recover).is_some();
@@ -72,7 +73,7 @@ fn replicas(view: &View<'_>, target: &Target, pool: Pool) -> Option<i32> {
     }
 }
 
-/// The claim template cannot change: a live StatefulSet keeps its size until it is made anew.
+/// The claim template is immutable: a StatefulSet keeps its size until it is recreated.
 fn claim(view: &View<'_>, pool: Pool) -> PersistentVolumeClaim {
     let live = view
         .set(pool)

@@ -1,4 +1,5 @@
-//! The state file: what a data directory may become. A file and not an argument, so that pods need no restart when it changes.
+//! The state file: what a data directory may become. It is a file, not an argument, so that pods need no
+//! restart when it changes.
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::ConfigMap;
@@ -20,7 +21,8 @@ pub fn state(view: &View<'_>, target: &Target) -> Option<ClusterState> {
     let mut members: Vec<String> = (0..target.replicas)
         .map(|o| names::pod(&voters, o))
         .collect();
-    // A member that is being removed may restart as long as the configuration has it: its vote may be needed to remove it.
+    // A member that is being removed may restart while it is in the configuration: its vote may be needed for
+    // its own removal.
     let live = view.set(Pool::Voter).map_or(0, |set| set.replicas);
     members.extend(
         (target.replicas..live)
@@ -70,14 +72,14 @@ pub(super) fn config_map(view: &View<'_>, target: &Target) -> Option<ConfigMap> 
     )
 }
 
-/// The plan of a recovery, which pods see beside the state file.
+/// The plan of a recovery, which pods see next to the state file.
 pub(super) fn plan(view: &View<'_>) -> Option<ConfigMap> {
     let plan = crate::cluster::deciders::recovery::plan_file(view)?;
     file(view, names::recovery(view.name), PLAN_KEY, &plan)
 }
 
 fn file(view: &View<'_>, name: String, key: &str, content: &impl Serialize) -> Option<ConfigMap> {
-    // Plain data: it always serializes.
+    // This type always serializes.
     let text = serde_json::to_string_pretty(content).ok()?;
     Some(ConfigMap {
         metadata: metadata(view, name),

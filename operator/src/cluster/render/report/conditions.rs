@@ -1,4 +1,4 @@
-//! Conditions: each with the generation it answers to, its reason in one word, and a text that says what to do.
+//! Conditions: each with the generation it refers to, its reason, and a message that says what to do.
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use operator_api::{
     RqliteClusterStatus,
@@ -23,10 +23,10 @@ use crate::cluster::{
     render::{blockers, edits, runbook},
 };
 
-/// The API server refuses what the spec leads to, such as a field that it knows better or a quota.
+/// The API server refuses what follows from the spec, for example because of a quota.
 const REFUSED: &str = "KubernetesRefused";
 
-/// One condition before it has times.
+/// A condition without its times.
 struct Said {
     kind: &'static str,
     status: bool,
@@ -150,7 +150,7 @@ fn quorum_lost(view: &View<'_>, outage: &Outage) -> Said {
     }
 }
 
-/// Completely stopped: it was, or the stopping ends with this pass.
+/// Is the cluster hibernated, or will it be with this reconcile?
 fn is_asleep(view: &View<'_>, next: &RqliteClusterStatus) -> bool {
     let kind = next.operation.as_ref().map(|o| o.kind);
     let ends = view.operating(OperationType::Hibernate).is_some() && kind.is_none();
@@ -285,7 +285,7 @@ fn advisory(view: &View<'_>) -> Said {
     }
 }
 
-/// Writes a condition; the time of transition moves only with the status.
+/// Writes a condition; its transition time changes only with its status.
 fn put(view: &View<'_>, next: &mut RqliteClusterStatus, one: Said) {
     let status = if one.status { "True" } else { "False" }.to_owned();
     let since = next

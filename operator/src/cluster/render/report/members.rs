@@ -1,4 +1,4 @@
-//! The members and the read replicas, as the status shows them.
+//! Members and read replicas in the status.
 use operator_api::{
     names,
     status::{Member, MemberState, OperationType, Pool, PoolStatus, Role},
@@ -19,7 +19,8 @@ pub(super) fn readers(view: &View<'_>) -> Option<PoolStatus> {
     })
 }
 
-/// The confirmed configuration and all pods. Without a leader the configuration is what was last confirmed.
+/// The members of the confirmed configuration, and all other pods. Without a leader the last confirmed
+/// configuration counts.
 pub(super) fn members(view: &View<'_>, confirmed: &[Member]) -> Vec<Member> {
     let known = |name: &str| view.status.members.iter().find(|m| m.name == name);
     let mut all: Vec<Member> = Vec::new();

@@ -1,4 +1,5 @@
-//! The node's command line. The number of voters is not in it, apart from the number at the first forming, which never changes.
+//! The node's command line. It does not contain the number of voters, except for the number at bootstrap,
+//! which never changes.
 use k8s_openapi::api::core::v1::{ConfigMapKeySelector, EnvVar, EnvVarSource, SecretKeySelector};
 use operator_api::{
     cluster::{self, Raft},
@@ -25,7 +26,7 @@ pub(super) fn of(view: &View<'_>, target: &Target, pool: Pool) -> Vec<String> {
         "-disco-mode=dns-srv".to_owned(),
         format!(r#"-disco-config={{"name":"{headless}","service":"raft"}}"#),
         "-join-interval=1s".to_owned(),
-        // A second net under the operator's own, and on every node because any voter may lead.
+        // A fallback for the operator's own reaping; on every node, because any voter may lead.
         format!(
             "-raft-reap-read-only-node-timeout={}",
             view.spec
@@ -38,7 +39,8 @@ pub(super) fn of(view: &View<'_>, target: &Target, pool: Pool) -> Vec<String> {
     match pool {
         Pool::Voter => {
             all.push(format!("-bootstrap-expect={}", target.bootstrap_replicas));
-            // A missing node can take its time: the operator reports what is missing, and restarting would not help.
+            // A missing node may take long: the operator reports what is missing, and a restart would not
+            // help.
             all.push("-bootstrap-expect-timeout=24h".to_owned());
         }
         Pool::Read => {
@@ -100,7 +102,7 @@ fn queue(queue: &cluster::WriteQueue) -> Vec<String> {
     all
 }
 
-/// A user's variable in Kubernetes' form.
+/// Converts a variable of the spec.
 pub(super) fn env(variable: &cluster::EnvVar) -> EnvVar {
     let source = variable.value_from.as_ref().map(|source| EnvVarSource {
         secret_key_ref: source.secret_key_ref.as_ref().map(|key| SecretKeySelector {
