@@ -18,24 +18,24 @@ use serde_json::{Value, json};
 use std::fmt::Debug;
 
 use crate::{
+    carried::Checks,
     cluster::{
         Action, action::RequiredAbsence, deciders::recovery, facts::observation::DatabaseCheck,
         plan::PodLabels,
     },
     error::Error,
     live::{Live, named},
-    node_api::NodeApi,
+    node_client::NodeClient,
     observe::Addressing,
-    pass::Checks,
 };
 
 /// What came of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum ActionOutcome {
     /// It is done, or was done already.
     Done,
     /// Not now, for a reason that passes by itself.
-    NotNow(String),
+    Deferred(String),
 }
 
 /// Acts on one cluster.
@@ -54,16 +54,16 @@ pub struct Actor<'a, N> {
     pub checks: &'a Checks,
 }
 
-impl<N: NodeApi> Actor<'_, N> {
+impl<N: NodeClient> Actor<'_, N> {
     /// Does it.
     ///
     /// # Errors
     /// It was refused, or what came of it is unknown.
-    pub async fn act(&self, action: &Action) -> Result<Outcome, Error> {
+    pub async fn act(&self, action: &Action) -> Result<ActionOutcome, Error> {
         match action {
             Action::ReleaseFinalizer => set_finalizer(self.client, self.cluster, false)
                 .await
-                .map(|_| Outcome::Done),
+                .map(|_| ActionOutcome::Done),
             Action::DeleteStatefulSet { name, uid, orphan } => {
                 let policy = if *orphan {
                     PropagationPolicy::Orphan
@@ -147,7 +147,7 @@ impl<N: NodeApi> Actor<'_, N> {
         name: &str,
         uid: &str,
         policy: Option<PropagationPolicy>,
-    ) -> Result<Outcome, Error>
+    ) -> Result<ActionOutcome, Error>
     where
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
             + DeserializeOwned
@@ -159,9 +159,9 @@ impl<N: NodeApi> Actor<'_, N> {
             ..only(uid)
         };
         match self.api::<K>().delete(name, &params).await {
-            Ok(_) => Ok(Outcome::Done),
+            Ok(_) => Ok(ActionOutcome::Done),
             // It is gone, which is what was asked for.
-            Err(kube::Error::Api(status)) if status.code == 404 => Ok(Outcome::Done),
+            Err(kube::Error::Api(status)) if status.code == 404 => Ok(ActionOutcome::Done),
             Err(error) => {
                 let doing = format!("deleting {} {name}", K::kind(&()));
                 Err(Error::kubernetes(doing)(error))
@@ -169,18 +169,20 @@ impl<N: NodeApi> Actor<'_, N> {
         }
     }
 
-    async fn evict(&self, name: &str, uid: &str) -> Result<Outcome, Error> {
+    async fn evict(&self, name: &str, uid: &str) -> Result<ActionOutcome, Error> {
         let params = EvictParams {
             delete_options: Some(only(uid)),
             post_options: PostParams::default(),
         };
         match self.api::<Pod>().evict(name, &params).await {
-            Ok(_) => Ok(Outcome::Done),
-            Err(kube::Error::Api(status)) if status.code == 404 => Ok(Outcome::Done),
-            Err(kube::Error::Api(status)) if status.code == 429 => Ok(Outcome::NotNow(format!(
-                "a PodDisruptionBudget does not let {name} go now: {}",
-                status.message
-            ))),
+            Ok(_) => Ok(ActionOutcome::Done),
+            Err(kube::Error::Api(status)) if status.code == 404 => Ok(ActionOutcome::Done),
+            Err(kube::Error::Api(status)) if status.code == 429 => {
+                Ok(ActionOutcome::Deferred(format!(
+                    "a PodDisruptionBudget does not let {name} go now: {}",
+                    status.message
+                )))
+            }
             Err(error) => Err(Error::kubernetes(format!("evicting {name}"))(error)),
         }
     }
@@ -206,7 +208,7 @@ impl<N: NodeApi> Actor<'_, N> {
         uid: &str,
         from: i32,
         to: i32,
-    ) -> Result<Outcome, Error> {
+    ) -> Result<ActionOutcome, Error> {
         let set = named(&self.live.sets, name).filter(|set| {
             set.uid().as_deref() == Some(uid)
                 && set.spec.as_ref().and_then(|spec| spec.replicas) == Some(from)
@@ -220,7 +222,7 @@ impl<N: NodeApi> Actor<'_, N> {
         self.patch::<StatefulSet>(name, change).await
     }
 
-    async fn patch<K>(&self, name: &str, change: Value) -> Result<Outcome, Error>
+    async fn patch<K>(&self, name: &str, change: Value) -> Result<ActionOutcome, Error>
     where
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
             + DeserializeOwned
@@ -236,7 +238,7 @@ impl<N: NodeApi> Actor<'_, N> {
             .patch(name, &params, &Patch::Merge(change))
             .await;
         patched
-            .map(|_| Outcome::Done)
+            .map(|_| ActionOutcome::Done)
             .map_err(Error::kubernetes(format!(
                 "changing {} {name}",
                 K::kind(&())
@@ -250,11 +252,11 @@ impl<N: NodeApi> Actor<'_, N> {
             .ok_or_else(|| Error::Changed(format!("the pod {pod}")))
     }
 
-    async fn transfer(&self, from: &str, to: &str) -> Result<Outcome, Error> {
+    async fn transfer(&self, from: &str, to: &str) -> Result<ActionOutcome, Error> {
         let address = self.address(from)?;
         let moved = self.nodes.transfer_leader(&address, to).await;
         moved
-            .map(|()| Outcome::Done)
+            .map(|()| ActionOutcome::Done)
             .map_err(|failure| Error::Node {
                 doing: format!("asking {from} to hand over to {to}"),
                 failure,
@@ -262,7 +264,12 @@ impl<N: NodeApi> Actor<'_, N> {
     }
 
     /// A node removes by name. Under that name another incarnation may have joined since: then it is not the one to remove.
-    async fn remove(&self, leader: &str, name: &str, raft_id: &str) -> Result<Outcome, Error> {
+    async fn remove(
+        &self,
+        leader: &str,
+        name: &str,
+        raft_id: &str,
+    ) -> Result<ActionOutcome, Error> {
         let address = self.address(leader)?;
         let failed = |failure| Error::Node {
             doing: format!("asking {leader} to remove {name}"),
@@ -274,12 +281,12 @@ impl<N: NodeApi> Actor<'_, N> {
             return Err(Error::Changed(format!("the configuration of {leader}")));
         }
         let removed = self.nodes.remove(&address, name).await;
-        removed.map(|()| Outcome::Done).map_err(failed)
+        removed.map(|()| ActionOutcome::Done).map_err(failed)
     }
 }
 
-impl<N: NodeApi> Actor<'_, N> {
-    async fn check(&self, name: &str, raft_id: &str) -> Result<Outcome, Error> {
+impl<N: NodeClient> Actor<'_, N> {
+    async fn check(&self, name: &str, raft_id: &str) -> Result<ActionOutcome, Error> {
         let address = self.address(name)?;
         let failed = |failure| Error::Node {
             doing: format!("checking the database of {name}"),
@@ -296,7 +303,7 @@ impl<N: NodeApi> Actor<'_, N> {
             fault: fault.map_err(failed)?,
         };
         self.checks.note(self.cluster, name, checked);
-        Ok(Outcome::Done)
+        Ok(ActionOutcome::Done)
     }
 
     async fn create_recovery(
@@ -304,12 +311,14 @@ impl<N: NodeApi> Actor<'_, N> {
         name: &str,
         accept_data_loss: bool,
         reason: &str,
-    ) -> Result<Outcome, Error> {
+    ) -> Result<ActionOutcome, Error> {
         let recovery = recovery::object(self.cluster, name, accept_data_loss, reason);
         let made = self.api().create(&PostParams::default(), &recovery).await;
         match made {
-            Ok(_) => Ok(Outcome::Done),
-            Err(kube::Error::Api(status)) if status.reason == "AlreadyExists" => Ok(Outcome::Done),
+            Ok(_) => Ok(ActionOutcome::Done),
+            Err(kube::Error::Api(status)) if status.reason == "AlreadyExists" => {
+                Ok(ActionOutcome::Done)
+            }
             Err(error) => Err(Error::kubernetes(format!("creating RqliteRecovery {name}"))(error)),
         }
     }

@@ -34,16 +34,16 @@ pub async fn apply_all(
     live: &Live,
     objects: &[Object],
 ) -> Result<Vec<Edit>, Error> {
-    let hands = Hands { client, namespace };
+    let applier = Applier { client, namespace };
     let mut set_back = Vec::new();
     for object in objects {
         let edit = match object {
-            Object::ServiceAccount(o) => hands.apply(o, &live.accounts).await?,
-            Object::ConfigMap(o) => hands.apply(o, &live.maps).await?,
-            Object::Service(o) => hands.apply(o.as_ref(), &live.services).await?,
-            Object::NetworkPolicy(o) => hands.apply(&**o, &live.policies).await?,
-            Object::PodDisruptionBudget(o) => hands.apply(o, &live.budgets).await?,
-            Object::StatefulSet(o) => hands.apply_set(o, &live.sets).await?,
+            Object::ServiceAccount(o) => applier.apply(o, &live.accounts).await?,
+            Object::ConfigMap(o) => applier.apply(o, &live.maps).await?,
+            Object::Service(o) => applier.apply(o.as_ref(), &live.services).await?,
+            Object::NetworkPolicy(o) => applier.apply(&**o, &live.policies).await?,
+            Object::PodDisruptionBudget(o) => applier.apply(o, &live.budgets).await?,
+            Object::StatefulSet(o) => applier.apply_set(o, &live.sets).await?,
         };
         set_back.extend(edit);
     }
@@ -53,28 +53,28 @@ pub async fn apply_all(
     // Only what can go without touching a running pod or its data.
     let keep = |kind: &str, name: &str| objects.iter().any(|o| o.id() == (kind, name));
     let services = live.services.iter();
-    for one in services.filter(|o| is_left(&***o, owner_uid, &keep)) {
-        hands.delete::<Service>(one).await?;
+    for one in services.filter(|o| is_obsolete(&***o, owner_uid, &keep)) {
+        applier.delete::<Service>(one).await?;
     }
     for one in live
         .budgets
         .iter()
-        .filter(|o| is_left(&***o, owner_uid, &keep))
+        .filter(|o| is_obsolete(&***o, owner_uid, &keep))
     {
-        hands.delete::<PodDisruptionBudget>(one).await?;
+        applier.delete::<PodDisruptionBudget>(one).await?;
     }
     for one in live
         .policies
         .iter()
-        .filter(|o| is_left(&***o, owner_uid, &keep))
+        .filter(|o| is_obsolete(&***o, owner_uid, &keep))
     {
-        hands.delete::<NetworkPolicy>(one).await?;
+        applier.delete::<NetworkPolicy>(one).await?;
     }
     Ok(set_back)
 }
 
 /// Ours, not on its way out, and not among what is wanted.
-fn is_left<K: Resource<DynamicType = ()>>(
+fn is_obsolete<K: Resource<DynamicType = ()>>(
     object: &K,
     owner_uid: &str,
     keep: &impl Fn(&str, &str) -> bool,
@@ -85,12 +85,12 @@ fn is_left<K: Resource<DynamicType = ()>>(
 }
 
 #[derive(Clone, Copy)]
-struct Hands<'a> {
+struct Applier<'a> {
     client: &'a Client,
     namespace: &'a str,
 }
 
-impl Hands<'_> {
+impl Applier<'_> {
     fn api<K>(&self) -> Api<K>
     where
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
@@ -445,8 +445,8 @@ mod tests {
             .unwrap()
         };
         let keep = |kind: &str, name: &str| (kind, name) == ("Service", "demo-client");
-        assert!(is_left(&service("u", "demo-leader"), "u", &keep));
-        assert!(!is_left(&service("u", "demo-client"), "u", &keep));
-        assert!(!is_left(&service("other", "demo-leader"), "u", &keep));
+        assert!(is_obsolete(&service("u", "demo-leader"), "u", &keep));
+        assert!(!is_obsolete(&service("u", "demo-client"), "u", &keep));
+        assert!(!is_obsolete(&service("other", "demo-leader"), "u", &keep));
     }
 }

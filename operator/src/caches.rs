@@ -1,5 +1,5 @@
 //! Watches: what the API server has, kept here, and the reason to look at a cluster again. One set for each watched namespace, or one for all.
-mod complaint;
+mod watch_errors;
 
 use std::{collections::BTreeMap, fmt::Debug, hash::Hash, sync::Arc, time::Duration};
 
@@ -30,7 +30,7 @@ use operator_api::{RqliteCluster, RqliteRecovery, names};
 use serde::de::DeserializeOwned;
 
 use crate::{
-    caches::complaint::Complaint,
+    caches::watch_errors::WatchErrors,
     error::Error,
     evidence,
     live::{Live, concerns, defaults, host_name, is_cordoned, look_up, may_grow, volume_names},
@@ -82,12 +82,12 @@ pub struct Caches {
     policies: Store<NetworkPolicy>,
     budgets: Store<PodDisruptionBudget>,
     recoveries: Store<GuardedRecovery>,
-    facilities: Facilities,
+    cluster_scoped: ClusterScopedCaches,
 }
 
 /// What belongs to no namespace. Absent where the operator may not read it; then nothing is known of it.
 #[derive(Clone, Debug, Default)]
-pub struct Facilities {
+pub struct ClusterScopedCaches {
     nodes: Option<Store<Node>>,
     classes: Option<Store<StorageClass>>,
     volumes: Option<Store<PersistentVolume>>,
@@ -95,16 +95,20 @@ pub struct Facilities {
 
 impl Caches {
     /// Begins to watch; the streams must be polled for the caches to fill.
-    pub fn start(client: &Client, scope: &Scope, facilities: Facilities) -> (Self, Vec<Triggers>) {
+    pub fn start(
+        client: &Client,
+        scope: &Scope,
+        cluster_scoped: ClusterScopedCaches,
+    ) -> (Self, Vec<Triggers>) {
         let mut triggers = Vec::new();
-        let sets = children(client, scope, &mut triggers);
-        let pods = children(client, scope, &mut triggers);
-        let claims = children(client, scope, &mut triggers);
-        let maps = children(client, scope, &mut triggers);
-        let services = children(client, scope, &mut triggers);
-        let accounts = children(client, scope, &mut triggers);
-        let policies = children(client, scope, &mut triggers);
-        let budgets = children(client, scope, &mut triggers);
+        let sets = labelled(client, scope, &mut triggers);
+        let pods = labelled(client, scope, &mut triggers);
+        let claims = labelled(client, scope, &mut triggers);
+        let maps = labelled(client, scope, &mut triggers);
+        let services = labelled(client, scope, &mut triggers);
+        let accounts = labelled(client, scope, &mut triggers);
+        let policies = labelled(client, scope, &mut triggers);
+        let budgets = labelled(client, scope, &mut triggers);
         let (recoveries, stream) = watch(scope.api(client), watcher::Config::default());
         triggers.push(to_clusters(stream, |recovery: GuardedRecovery| {
             let namespace = recovery.namespace()?;
@@ -121,7 +125,7 @@ impl Caches {
             policies,
             budgets,
             recoveries,
-            facilities,
+            cluster_scoped,
         };
         (caches, triggers)
     }
@@ -151,10 +155,10 @@ impl Caches {
             .filter_map(|recovery| recovery.0.as_ref().ok())
             .filter(|recovery| concerns(recovery, name));
         let claims = select(&self.claims, namespace, name);
-        let nodes = self.facilities.nodes().await;
-        let classes = self.facilities.classes().await;
+        let nodes = self.cluster_scoped.nodes().await;
+        let classes = self.cluster_scoped.classes().await;
         let mut live = Live {
-            volumes: self.facilities.volumes_of(client, &claims).await,
+            volumes: self.cluster_scoped.volumes_of(client, &claims).await,
             machines: nodes.as_ref().map(|nodes| {
                 let nodes = nodes.iter();
                 nodes
@@ -215,12 +219,12 @@ pub fn watch<K: Watched>(
         .default_backoff()
         .modify(|object| object.managed_fields_mut().clear())
         .reflect(writer)
-        .inspect(listener::<K>());
+        .inspect(error_logger::<K>());
     (store, stream)
 }
 
 /// Watches what carries the cluster's label.
-fn children<K>(client: &Client, scope: &Scope, triggers: &mut Vec<Triggers>) -> Store<K>
+fn labelled<K>(client: &Client, scope: &Scope, triggers: &mut Vec<Triggers>) -> Store<K>
 where
     K: Watched + Resource<Scope = NamespaceResourceScope>,
 {
@@ -237,10 +241,10 @@ fn owner<K: Resource<DynamicType = ()>>(object: &K) -> Option<ClusterRef> {
 }
 
 /// Says in the log what a watch of this kind complains of.
-fn listener<K: Watched>() -> impl FnMut(&Result<watcher::Event<K>, watcher::Error>) + Send + 'static
-{
-    let mut complaint = Complaint::default();
-    move |event| complaint.look(&K::plural(&()), event)
+fn error_logger<K: Watched>()
+-> impl FnMut(&Result<watcher::Event<K>, watcher::Error>) + Send + 'static {
+    let mut errors = WatchErrors::default();
+    move |event| errors.observe(&K::plural(&()), event)
 }
 
 /// A watch that fails begins again by itself.
@@ -278,19 +282,20 @@ fn select<K: Watched>(store: &Store<K>, namespace: &str, name: &str) -> Vec<Arc<
     all
 }
 
-impl Facilities {
+impl ClusterScopedCaches {
     /// Watches machines and classes, as far as that is allowed. The second is to be polled for as long as the caches are used.
     pub async fn start(client: &Client) -> (Self, Vec<BoxStream<'static, ()>>) {
         let mut streams = Vec::new();
-        let nodes = facility(client, &mut streams, |node: &mut Node| node.status = None).await;
-        let classes = facility(client, &mut streams, |_: &mut StorageClass| {}).await;
-        let volumes = facility(client, &mut streams, |_: &mut PersistentVolume| {}).await;
-        let facilities = Self {
+        let nodes =
+            optional_watch(client, &mut streams, |node: &mut Node| node.status = None).await;
+        let classes = optional_watch(client, &mut streams, |_: &mut StorageClass| {}).await;
+        let volumes = optional_watch(client, &mut streams, |_: &mut PersistentVolume| {}).await;
+        let cluster_scoped = Self {
             nodes,
             classes,
             volumes,
         };
-        (facilities, streams)
+        (cluster_scoped, streams)
     }
 
     /// All machines, once they are known completely.
@@ -336,7 +341,7 @@ impl Facilities {
     }
 }
 
-async fn facility<K>(
+async fn optional_watch<K>(
     client: &Client,
     streams: &mut Vec<BoxStream<'static, ()>>,
     trim: impl Fn(&mut K) + Send + Sync + 'static,
@@ -363,7 +368,7 @@ where
             trim(object);
         })
         .reflect(writer)
-        .inspect(listener::<K>())
+        .inspect(error_logger::<K>())
         .map(drop);
     streams.push(stream.boxed());
     Some(store)

@@ -23,7 +23,7 @@ use crate::{
     caches::{self, Caches, Guarded, Scope, Triggers},
     cluster::action::Event,
     error::{Class, Error},
-    pass::{Means, pass},
+    reconcile::{Context, reconcile},
 };
 
 /// Clusters looked at in parallel. Passes wait for nodes and the API server, not for the processor.
@@ -31,13 +31,13 @@ const CONCURRENCY: u16 = 16;
 /// Changes of one cluster's objects within this time lead to one pass.
 const DEBOUNCE: Duration = Duration::from_millis(100);
 /// A pass that takes longer is cut off; whatever it did stays, and the next one sees it.
-const PASS_LIMIT: Duration = Duration::from_secs(60);
+const RECONCILE_LIMIT: Duration = Duration::from_secs(60);
 /// From this many failures in a row on, what passes by itself is told as well.
-const FAILURES_TOLD: u32 = 3;
+const REPORTED_FAILURES: u32 = 3;
 
 /// What a pass of one scope needs.
-struct Context {
-    means: Arc<Means>,
+struct ScopeContext {
+    shared: Arc<Context>,
     caches: Caches,
     scope: Scope,
     backoff: Backoff,
@@ -45,14 +45,14 @@ struct Context {
     uids: Mutex<HashMap<String, String>>,
 }
 
-impl Context {
+impl ScopeContext {
     /// One that was made anew under its name is another one.
     fn remember(&self, cluster: &Guarded) {
         let uid = cluster.uid().unwrap_or_default();
         let mut uids = self.uids.lock().unwrap_or_else(PoisonError::into_inner);
         let before = uids.insert(key(cluster), uid.clone());
         if let Some(before) = before.filter(|before| *before != uid) {
-            self.means.forget(&before);
+            self.shared.forget(&before);
         }
     }
 
@@ -60,7 +60,7 @@ impl Context {
         self.backoff.forget(key);
         let mut uids = self.uids.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(uid) = uids.remove(key) {
-            self.means.forget(&uid);
+            self.shared.forget(&uid);
         }
     }
 }
@@ -74,17 +74,17 @@ pub struct ScopeController {
     /// What its watches say.
     pub triggers: Vec<Triggers>,
     /// What passes need.
-    pub means: Arc<Means>,
+    pub shared: Arc<Context>,
 }
 
 impl ScopeController {
     /// Runs until told to stop; passes under way are finished first.
     pub async fn run(self, mut stop: watch::Receiver<bool>) {
-        let api: Api<Guarded> = self.scope.api(&self.means.client);
+        let api: Api<Guarded> = self.scope.api(&self.shared.client);
         let (store, stream) = caches::watch(api, watcher::Config::default());
         let stream = stream
             .applied_objects()
-            .predicate_filter(wish, PredicateConfig::default());
+            .predicate_filter(trigger_hash, PredicateConfig::default());
         let mut controller = Controller::for_stream(stream, store)
             .with_config(
                 Config::default()
@@ -92,14 +92,14 @@ impl ScopeController {
                     .concurrency(CONCURRENCY),
             )
             .graceful_shutdown_on(async move {
-                // A sender that is gone means the same.
+                // A dropped sender also means stop.
                 let _ = stop.wait_for(|stop| *stop).await;
             });
         for trigger in self.triggers {
             controller = controller.reconcile_on(trigger);
         }
-        let context = Arc::new(Context {
-            means: self.means,
+        let context = Arc::new(ScopeContext {
+            shared: self.shared,
             caches: self.caches,
             scope: self.scope,
             backoff: Backoff::default(),
@@ -107,7 +107,7 @@ impl ScopeController {
         });
         let seen = Arc::clone(&context);
         controller
-            .run(reconcile, error_policy, context)
+            .run(run_limited, error_policy, context)
             .for_each(|result| {
                 ended(&seen, result);
                 std::future::ready(())
@@ -117,7 +117,7 @@ impl ScopeController {
 }
 
 /// What of a cluster's object asks for a pass: everything but its status, which passes write themselves.
-fn wish(cluster: &Guarded) -> Option<u64> {
+fn trigger_hash(cluster: &Guarded) -> Option<u64> {
     let meta = cluster.meta();
     let mut hasher = DefaultHasher::new();
     meta.generation.hash(&mut hasher);
@@ -129,32 +129,32 @@ fn wish(cluster: &Guarded) -> Option<u64> {
     Some(hasher.finish())
 }
 
-async fn reconcile(cluster: Arc<Guarded>, context: Arc<Context>) -> Result<Action, Error> {
+async fn run_limited(cluster: Arc<Guarded>, context: Arc<ScopeContext>) -> Result<Action, Error> {
     let started = Instant::now();
-    let result = tokio::time::timeout(PASS_LIMIT, look(&cluster, &context))
+    let result = tokio::time::timeout(RECONCILE_LIMIT, read_and_reconcile(&cluster, &context))
         .await
-        .unwrap_or(Err(Error::TooLong(PASS_LIMIT)));
-    let means = &context.means;
+        .unwrap_or(Err(Error::TooLong(RECONCILE_LIMIT)));
+    let shared = &context.shared;
     let class = result.as_ref().err().map(Error::class);
-    means.metrics.passed(started.elapsed(), class);
+    shared.metrics.passed(started.elapsed(), class);
     let uid = cluster.uid().unwrap_or_default();
     context.remember(&cluster);
-    means.refused.note(&uid, result.as_ref().map(|_| ()));
+    shared.refused.note(&uid, result.as_ref().map(|_| ()));
     let wait = result?;
     context.backoff.forget(&key(&cluster));
     Ok(Action::requeue(varied(wait, rand::random::<f64>())))
 }
 
 /// Reads the object anew: what was announced in its status must be known, whatever the watches have delivered.
-async fn look(cluster: &Guarded, context: &Context) -> Result<Duration, Error> {
-    let means = &context.means;
+async fn read_and_reconcile(cluster: &Guarded, context: &ScopeContext) -> Result<Duration, Error> {
+    let shared = &context.shared;
     if let Err(unreadable) = &cluster.0 {
         return Err(Error::Unreadable(unreadable.error.clone()));
     }
     let namespace = cluster.namespace().unwrap_or_default();
     let name = cluster.name_any();
     context.caches.wait().await?;
-    let api: Api<RqliteCluster> = Api::namespaced(means.client.clone(), &namespace);
+    let api: Api<RqliteCluster> = Api::namespaced(shared.client.clone(), &namespace);
     let fresh = api
         .get_opt(&name)
         .await
@@ -162,8 +162,8 @@ async fn look(cluster: &Guarded, context: &Context) -> Result<Duration, Error> {
     let Some(fresh) = fresh.filter(|fresh| fresh.uid() == cluster.uid()) else {
         return Err(Error::Changed(format!("RqliteCluster {name}")));
     };
-    let live = context.caches.of(&means.client, &namespace, &name).await;
-    pass(means, fresh, &live).await
+    let live = context.caches.of(&shared.client, &namespace, &name).await;
+    reconcile(shared, fresh, &live).await
 }
 
 fn key(cluster: &Guarded) -> String {
@@ -175,7 +175,7 @@ fn key(cluster: &Guarded) -> String {
 }
 
 /// Says what went wrong where it is worth it, and when to try again.
-fn error_policy(cluster: Arc<Guarded>, error: &Error, context: Arc<Context>) -> Action {
+fn error_policy(cluster: Arc<Guarded>, error: &Error, context: Arc<ScopeContext>) -> Action {
     let class = error.class();
     let (wait, failures) = context.backoff.failed(&key(&cluster), class);
     match class {
@@ -188,7 +188,7 @@ fn error_policy(cluster: Arc<Guarded>, error: &Error, context: Arc<Context>) -> 
     let reason = match class {
         Class::Refused if matches!(error, Error::Unreadable(_)) => "Unreadable",
         Class::Refused => "KubernetesRefused",
-        Class::Transient if failures >= FAILURES_TOLD => "Retrying",
+        Class::Transient if failures >= REPORTED_FAILURES => "Retrying",
         Class::Transient | Class::Conflict | Class::NotLeading => return Action::requeue(wait),
     };
     let event = Event {
@@ -196,21 +196,26 @@ fn error_policy(cluster: Arc<Guarded>, error: &Error, context: Arc<Context>) -> 
         reason: reason.to_owned(),
         message: error.to_string(),
     };
-    let means = Arc::clone(&context.means);
-    tokio::spawn(async move { means.events.tell(&cluster.object_ref(&()), &event).await });
+    let shared = Arc::clone(&context.shared);
+    tokio::spawn(async move {
+        shared
+            .events
+            .publish(&cluster.object_ref(&()), &event)
+            .await
+    });
     Action::requeue(wait)
 }
 
 /// What the loop says of a pass; the errors of passes have been dealt with.
 fn ended(
-    context: &Context,
+    context: &ScopeContext,
     result: Result<(caches::ClusterRef, Action), LoopError<Error, watcher::Error>>,
 ) {
     match result {
         Ok(_) | Err(LoopError::ReconcilerFailed(..)) => {}
         Err(LoopError::ObjectNotFound(gone)) => {
             let namespace = gone.namespace.clone().unwrap_or_default();
-            context.means.metrics.forget(&namespace, &gone.name);
+            context.shared.metrics.forget(&namespace, &gone.name);
             context.forget(&format!("{namespace}/{}", gone.name));
         }
         Err(LoopError::QueueError(error)) => {

@@ -18,8 +18,8 @@ use operator_api::names;
 
 use crate::cluster::action::Event;
 
-/// What is still so is told again after this long: events live an hour.
-const AGAIN: Duration = Duration::from_secs(1800);
+/// What is still so is published_events again after this long: events live an hour.
+const REPEAT_AFTER: Duration = Duration::from_secs(1800);
 /// So many different events of an object are remembered; one that flaps between a few states does not flood.
 const REMEMBERED: usize = 16;
 /// Kubernetes' limit of a note.
@@ -29,11 +29,11 @@ const MAX_NOTE_CHARS: usize = 1000;
 pub struct Events {
     client: Client,
     identity: String,
-    told: Mutex<HashMap<String, Told>>,
+    published_events: Mutex<HashMap<String, Published>>,
 }
 
-/// What was told of one object, the newest last.
-type Told = VecDeque<(Event, Instant)>;
+/// What was published_events of one object, the newest last.
+type Published = VecDeque<(Event, Instant)>;
 
 impl std::fmt::Debug for Events {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -47,15 +47,18 @@ impl Events {
         Self {
             client,
             identity: identity.to_owned(),
-            told: Mutex::default(),
+            published_events: Mutex::default(),
         }
     }
 
-    /// Tells an event, also in the log, unless it was told of this object lately. Nothing depends on events: a failure is only logged.
-    pub async fn tell(&self, about: &ObjectReference, event: &Event) {
+    /// Tells an event, also in the log, unless it was published_events of this object lately. Nothing depends on events: a failure is only logged.
+    pub async fn publish(&self, about: &ObjectReference, event: &Event) {
         let key = about.uid.clone().unwrap_or_default();
         {
-            let mut all = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut all = self
+                .published_events
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
             if !is_new(all.entry(key).or_default(), event, Instant::now()) {
                 return;
             }
@@ -99,21 +102,24 @@ impl Events {
 
     /// An object is gone.
     pub fn forget(&self, uid: &str) {
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        told.remove(uid);
+        let mut published_events = self
+            .published_events
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        published_events.remove(uid);
     }
 }
 
-/// Notes an event; false if it was told lately.
-fn is_new(told: &mut Told, event: &Event, now: Instant) -> bool {
-    told.retain(|(_, at)| now.saturating_duration_since(*at) < AGAIN);
-    if told.iter().any(|(old, _)| old == event) {
+/// Notes an event; false if it was published_events lately.
+fn is_new(published_events: &mut Published, event: &Event, now: Instant) -> bool {
+    published_events.retain(|(_, at)| now.saturating_duration_since(*at) < REPEAT_AFTER);
+    if published_events.iter().any(|(old, _)| old == event) {
         return false;
     }
-    if told.len() >= REMEMBERED {
-        told.pop_front();
+    if published_events.len() >= REMEMBERED {
+        published_events.pop_front();
     }
-    told.push_back((event.clone(), now));
+    published_events.push_back((event.clone(), now));
     true
 }
 
@@ -129,7 +135,7 @@ mod tests {
             message: message.to_owned(),
         };
         let start = Instant::now();
-        let mut told = Told::default();
+        let mut published_events = Published::default();
         let steps = [
             ("a", 0, true),
             ("a", 1, false),
@@ -142,14 +148,14 @@ mod tests {
         for (message, after, new) in steps {
             let now = start + Duration::from_secs(after);
             assert_eq!(
-                is_new(&mut told, &event(message), now),
+                is_new(&mut published_events, &event(message), now),
                 new,
                 "{message} {after}"
             );
         }
         for n in 0..100 {
-            is_new(&mut told, &event(&n.to_string()), start);
+            is_new(&mut published_events, &event(&n.to_string()), start);
         }
-        assert_eq!(told.len(), REMEMBERED);
+        assert_eq!(published_events.len(), REMEMBERED);
     }
 }

@@ -9,10 +9,7 @@ use k8s_openapi::{
 };
 use kube::{Api, Client, Resource, ResourceExt, api::ListParams};
 
-use crate::{
-    live::{Live, pods_of},
-    observe::pod::containers,
-};
+use crate::live::{Live, containers, pods_of};
 
 /// Objects whose events are asked for in one look: one is enough to tell what is the matter, a few more show other causes.
 const MAX_OBJECTS: usize = 4;

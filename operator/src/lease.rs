@@ -31,13 +31,13 @@ const MARGIN: Duration = Duration::from_secs(3);
 
 /// Is the Lease held, and until when at least? Shared with whoever acts.
 #[derive(Clone, Debug)]
-pub struct Held {
+pub struct LeaseGuard {
     until: Arc<Mutex<Option<Instant>>>,
     /// False where there is only one operator by construction, such as in tests.
     needed: bool,
 }
 
-impl Held {
+impl LeaseGuard {
     /// Always.
     pub fn always() -> Self {
         Self {
@@ -71,7 +71,7 @@ pub struct Election {
     api: Api<Lease>,
     name: String,
     identity: String,
-    held: Held,
+    held: LeaseGuard,
     metrics: Metrics,
 }
 
@@ -121,7 +121,7 @@ impl Election {
             api: Api::namespaced(client, namespace),
             name: name.to_owned(),
             identity: identity.to_owned(),
-            held: Held {
+            held: LeaseGuard {
                 until: Arc::default(),
                 needed: true,
             },
@@ -130,7 +130,7 @@ impl Election {
     }
 
     /// Whether it is held, for whoever acts.
-    pub fn held(&self) -> Held {
+    pub fn held(&self) -> LeaseGuard {
         self.held.clone()
     }
 
@@ -360,7 +360,7 @@ mod tests {
 
     #[test]
     fn nothing_is_begun_shortly_before_the_end() {
-        let held = Held {
+        let held = LeaseGuard {
             until: Arc::default(),
             needed: true,
         };
@@ -369,6 +369,6 @@ mod tests {
         assert!(held.check().is_ok());
         held.set(Some(Instant::now() + MARGIN));
         assert!(held.check().is_err());
-        assert!(Held::always().check().is_ok());
+        assert!(LeaseGuard::always().check().is_ok());
     }
 }

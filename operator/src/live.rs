@@ -6,7 +6,8 @@ use k8s_openapi::{
     api::{
         apps::v1::StatefulSet,
         core::v1::{
-            ConfigMap, Node, PersistentVolume, PersistentVolumeClaim, Pod, Service, ServiceAccount,
+            ConfigMap, ContainerStatus, Node, PersistentVolume, PersistentVolumeClaim, Pod,
+            PodStatus, Service, ServiceAccount,
         },
         events::v1::Event,
         networking::v1::NetworkPolicy,
@@ -18,7 +19,7 @@ use kube::{Api, Client, Resource, ResourceExt, api::ListParams};
 use operator_api::{RqliteCluster, RqliteRecovery, names};
 use serde::de::DeserializeOwned;
 
-use crate::{error::Error, evidence};
+use crate::error::Error;
 
 /// All objects with the cluster's label in its namespace, and what is known of machines and classes.
 #[derive(Clone, Debug, Default)]
@@ -114,6 +115,12 @@ pub fn pods_of<'a>(live: &'a Live, set: &StatefulSet) -> impl Iterator<Item = &'
     })
 }
 
+/// The status of every container of a pod, init containers first.
+pub fn containers(status: &PodStatus) -> impl Iterator<Item = &ContainerStatus> {
+    let init = status.init_container_statuses.iter().flatten();
+    init.chain(status.container_statuses.iter().flatten())
+}
+
 /// Does a recovery concern this cluster?
 pub fn concerns(recovery: &RqliteRecovery, cluster: &str) -> bool {
     recovery.spec.cluster_ref.name == cluster
@@ -156,7 +163,7 @@ impl Live {
                 .map(|node| (node.name_any(), host_name(node)))
                 .collect()
         });
-        let mut live = Self {
+        Ok(Self {
             claims,
             volumes,
             machines,
@@ -181,9 +188,7 @@ impl Live {
                 .map(|class| (class.name_any(), may_grow(&class)))
                 .collect(),
             events: Vec::new(),
-        };
-        live.events = evidence::read(client, &namespace, &live).await;
-        Ok(live)
+        })
     }
 }
 

@@ -6,11 +6,12 @@ use clap::{Parser, Subcommand};
 use kube::{Api, Client};
 use operator_api::RqliteCluster;
 use rqlite_operator::{
+    carried::CarriedState,
     cluster::{Observation, plan},
-    definitions,
+    definitions, evidence,
     live::Live,
     metrics::Metrics,
-    node_api::Http,
+    node_client::Http,
     observe,
     run::{self, Options},
 };
@@ -100,9 +101,17 @@ async fn look(cluster: &str, options: &Options) -> anyhow::Result<String> {
     let client: Client = run::client(&metrics).await?;
     let api: Api<RqliteCluster> = Api::namespaced(client.clone(), namespace);
     let cluster = api.get(name).await.with_context(|| cluster.to_owned())?;
-    let live = Live::read(&client, &cluster).await?;
-    let around = options.around(client.default_namespace().to_owned());
+    let mut live = Live::read(&client, &cluster).await?;
+    live.events = evidence::read(&client, namespace, &live).await;
+    let environment = options.environment(client.default_namespace().to_owned());
     let nodes = Http::new(metrics);
-    let seen = observe::observe(cluster, &live, &nodes, &around, observe::Memory::default()).await;
+    let seen = observe::observe(
+        cluster,
+        &live,
+        &nodes,
+        &environment,
+        CarriedState::default(),
+    )
+    .await;
     Ok(serde_yaml::to_string(&seen)?)
 }

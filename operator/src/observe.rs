@@ -1,7 +1,7 @@
 //! Fills an observation: translates what the API server has, and asks every node at once.
 mod blockers;
 mod claim;
-pub(crate) mod pod;
+mod pod;
 mod set;
 
 use std::{collections::BTreeMap, sync::Arc};
@@ -17,12 +17,13 @@ use operator_api::{RqliteCluster, names, state};
 use serde::de::DeserializeOwned;
 
 use crate::{
+    carried::CarriedState,
     cluster::{
         Failure, NodeStatus, Observation,
-        facts::observation::{DatabaseCheck, Edit, FailureKind, OperatorFacts, ProbeResult},
+        facts::observation::{FailureKind, OperatorFacts, ProbeResult},
     },
     live::{Live, named},
-    node_api::NodeApi,
+    node_client::NodeClient,
 };
 
 /// How a node is reached.
@@ -56,40 +57,29 @@ impl Addressing {
 
 /// What does not come from the objects.
 #[derive(Clone, Debug)]
-pub struct Circumstances {
+pub struct Environment {
     /// The operator itself.
     pub operator: OperatorFacts,
     /// How nodes are reached.
     pub addressing: Addressing,
 }
 
-/// What earlier passes found and no object holds. Losing it costs only doing it again.
-#[derive(Clone, Debug, Default)]
-pub struct Memory {
-    /// What the API server refused to the last pass.
-    pub refused: Option<String>,
-    /// What came of checking databases, by pod.
-    pub checks: BTreeMap<String, DatabaseCheck>,
-    /// What others did lately to the operator's objects.
-    pub edits: Vec<Edit>,
-}
-
 /// Looks at one cluster.
 pub async fn observe(
     cluster: RqliteCluster,
     live: &Live,
-    nodes: &impl NodeApi,
-    around: &Circumstances,
-    memory: Memory,
+    nodes: &impl NodeClient,
+    environment: &Environment,
+    carried: CarriedState,
 ) -> Observation {
     let name = cluster.name_any();
-    let answers = ask_all(&cluster, live, nodes, around.addressing).await;
+    let answers = request_all(&cluster, live, nodes, environment.addressing).await;
     let set = |name: &str| named(&live.sets, name).map(|set| set::seen(set));
     let now = now();
     Observation {
         now: now.clone(),
         fresh_id: fresh_id(),
-        operator: around.operator.clone(),
+        operator: environment.operator.clone(),
         voters: set(&names::voters(&name)),
         readers: set(&names::readers(&name)),
         pods: live.pods.iter().filter_map(|pod| pod::seen(pod)).collect(),
@@ -101,9 +91,9 @@ pub async fn observe(
         cordoned: live.cordoned.clone(),
         expandable: live.expandable.clone(),
         blockers: blockers::seen(live, now.0.as_second()),
-        edits: memory.edits,
-        refused: memory.refused,
-        checks: memory.checks,
+        edits: carried.edits,
+        refused: carried.refused,
+        checks: carried.checks,
         cluster,
     }
 }
@@ -135,28 +125,31 @@ fn file<T: DeserializeOwned>(map: &ConfigMap, key: &str) -> Option<T> {
     serde_json::from_str(text).ok()
 }
 
-async fn ask_all(
+async fn request_all(
     cluster: &RqliteCluster,
     live: &Live,
-    nodes: &impl NodeApi,
+    nodes: &impl NodeClient,
     addressing: Addressing,
 ) -> BTreeMap<String, ProbeResult> {
-    let asked = live
+    let requests = live
         .pods
         .iter()
-        .map(|pod| ask(cluster, pod, nodes, addressing));
-    join_all(asked).await.into_iter().collect()
+        .map(|pod| request(cluster, pod, nodes, addressing));
+    join_all(requests).await.into_iter().collect()
 }
 
-async fn ask(
+async fn request(
     cluster: &RqliteCluster,
     pod: &Arc<Pod>,
-    nodes: &impl NodeApi,
+    nodes: &impl NodeClient,
     addressing: Addressing,
 ) -> (String, ProbeResult) {
     let name = pod.name_any();
     let answer = match addressing.address(cluster, pod) {
-        Some(address) => nodes.status(&address).await.and_then(|s| own(&name, s)),
+        Some(address) => nodes
+            .status(&address)
+            .await
+            .and_then(|s| check_identity(&name, s)),
         None => Err(Failure {
             failure: FailureKind::Refused,
             message: "its pod has no address yet".to_owned(),
@@ -167,7 +160,7 @@ async fn ask(
 }
 
 /// Addresses are used again: what answers must be the node that was asked.
-fn own(name: &str, status: NodeStatus) -> Result<NodeStatus, Failure> {
+fn check_identity(name: &str, status: NodeStatus) -> Result<NodeStatus, Failure> {
     match status.raft_id.split_once('#') {
         Some((answering, _)) if answering == name => Ok(status),
         _ => Err(Failure {
@@ -221,9 +214,9 @@ mod tests {
             raft_id: raft_id.to_owned(),
             ..NodeStatus::default()
         };
-        assert!(own("demo-1", status("demo-1#x")).is_ok());
+        assert!(check_identity("demo-1", status("demo-1#x")).is_ok());
         for other in ["demo-2#x", "demo-1", "", "demo-11#x"] {
-            assert!(own("demo-1", status(other)).is_err(), "{other}");
+            assert!(check_identity("demo-1", status(other)).is_err(), "{other}");
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Assembles the operator, and takes it apart in order: no new passes, those under way finished, the Lease given back.
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use anyhow::Context;
+use anyhow::Context as _;
 use clap::Args;
 use futures_util::{StreamExt, future::join_all};
 use kube::{
@@ -15,16 +15,17 @@ use tokio::{
 use tower::util::MapRequestLayer;
 
 use crate::{
-    caches::{Caches, Facilities, Scope},
+    caches::{Caches, ClusterScopedCaches, Scope},
+    carried::{Checks, Refused},
     cluster::facts::observation::OperatorFacts,
     controller::{ScopeController, wait_until_synced},
     edits::Edits,
     events::Events,
-    lease::{Election, Held},
+    lease::{Election, LeaseGuard},
     metrics::Metrics,
-    node_api::Http,
-    observe::{Addressing, Circumstances},
-    pass::{Checks, Means, Refused},
+    node_client::Http,
+    observe::{Addressing, Environment},
+    reconcile::Context,
     serve::{self, Ready},
     telemetry::{self, LogFormat},
 };
@@ -106,8 +107,8 @@ impl Options {
     }
 
     /// What does not come from objects.
-    pub fn around(&self, namespace: String) -> Circumstances {
-        Circumstances {
+    pub fn environment(&self, namespace: String) -> Environment {
+        Environment {
             operator: OperatorFacts {
                 version: env!("CARGO_PKG_VERSION").to_owned(),
                 node_image: self.node_image.clone(),
@@ -167,14 +168,14 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     )
     .await?;
     let (stop, stopping) = watch::channel(false);
-    tokio::spawn(until_told(stop)?);
+    tokio::spawn(forward_signals(stop)?);
     let result = lead(&options, &metrics, &ready, stopping).await;
     let _ = stop_serving.send(true);
     result
 }
 
 /// Passes the first SIGTERM or Ctrl-C on.
-fn until_told(stop: watch::Sender<bool>) -> anyhow::Result<impl Future<Output = ()>> {
+fn forward_signals(stop: watch::Sender<bool>) -> anyhow::Result<impl Future<Output = ()>> {
     let mut terminate = signal(SignalKind::terminate()).context("SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT")?;
     Ok(async move {
@@ -210,11 +211,11 @@ async fn lead(
         env!("CARGO_PKG_VERSION")
     );
     let metrics = metrics.clone();
-    let means = |held: Held| {
-        Arc::new(Means {
+    let context = |lease: LeaseGuard| {
+        Arc::new(Context {
             nodes: Http::new(metrics.clone()),
-            around: options.around(namespace.clone()),
-            held,
+            environment: options.environment(namespace.clone()),
+            lease,
             events: Events::new(client.clone(), &identity),
             metrics: metrics.clone(),
             refused: Refused::default(),
@@ -224,7 +225,7 @@ async fn lead(
         })
     };
     if options.no_lease {
-        return act(options, means(Held::always()), ready, stopping).await;
+        return act(options, context(LeaseGuard::always()), ready, stopping).await;
     }
     let mut election = Election::new(
         client.clone(),
@@ -239,14 +240,14 @@ async fn lead(
         _ = stopping.wait_for(|stop| *stop) => return Ok(()),
     }
     let (done, until_done) = watch::channel(false);
-    let mut keeper = tokio::spawn(async move { election.keep(until_done).await });
+    let mut renewal = tokio::spawn(async move { election.keep(until_done).await });
     tokio::select! {
-        result = act(options, means(held), ready, stopping) => {
+        result = act(options, context(held), ready, stopping) => {
             let _ = done.send(true);
-            keeper.await.context("the Lease's task")?.context("the Lease")?;
+            renewal.await.context("the Lease's task")?.context("the Lease")?;
             result
         }
-        lost = &mut keeper => {
+        lost = &mut renewal => {
             lost.context("the Lease's task")?.context("ends at once, as another operator may act")
         }
     }
@@ -255,22 +256,22 @@ async fn lead(
 /// Runs a controller for each scope until told to stop.
 async fn act(
     options: &Options,
-    means: Arc<Means>,
+    context: Arc<Context>,
     ready: &Ready,
     mut stopping: watch::Receiver<bool>,
 ) -> anyhow::Result<()> {
-    let (facilities, streams) = Facilities::start(&means.client).await;
-    let facilities_fill = join_all(streams.into_iter().map(|s| s.for_each(std::future::ready)));
+    let (cluster_scoped, streams) = ClusterScopedCaches::start(&context.client).await;
+    let cluster_scoped_fill = join_all(streams.into_iter().map(|s| s.for_each(std::future::ready)));
     let mut controllers = Vec::new();
     let mut caches = Vec::new();
     for scope in options.scopes() {
-        let (cache, triggers) = Caches::start(&means.client, &scope, facilities.clone());
+        let (cache, triggers) = Caches::start(&context.client, &scope, cluster_scoped.clone());
         caches.push(cache.clone());
         controllers.push(ScopeController {
             scope,
             caches: cache,
             triggers,
-            means: Arc::clone(&means),
+            shared: Arc::clone(&context),
         });
     }
     let ready = ready.clone();
@@ -285,10 +286,10 @@ async fn act(
         _ = running => {
             if *stopping.borrow() { Ok(()) } else { Err(anyhow::anyhow!("the controllers have ended")) }
         }
-        _ = facilities_fill, if facilities.exist() => {
+        _ = cluster_scoped_fill, if cluster_scoped.exist() => {
             Err(anyhow::anyhow!("a watch has ended"))
         }
-        () = too_late(&mut stopping) => {
+        () = stop_timeout(&mut stopping) => {
             tracing::warn!("passes are cut off after {STOP_LIMIT:?}");
             Ok(())
         }
@@ -297,7 +298,7 @@ async fn act(
     result
 }
 
-async fn too_late(stopping: &mut watch::Receiver<bool>) {
+async fn stop_timeout(stopping: &mut watch::Receiver<bool>) {
     // A sender that is gone means the same.
     let _ = stopping.wait_for(|stop| *stop).await;
     tokio::time::sleep(STOP_LIMIT).await;

@@ -1,4 +1,5 @@
-//! `RqliteCluster`: what a user asks for. Each field's text is what `kubectl explain` prints.
+//! `RqliteCluster`: the desired state of a cluster. The doc comment of a field is what `kubectl explain`
+//! prints.
 mod config;
 mod image;
 mod policy;
@@ -24,12 +25,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::status::RqliteClusterStatus;
 
-/// Most voters: more only cost write latency.
+/// Maximum number of voters; more would only add write latency.
 pub const MAX_VOTERS: i32 = 9;
-/// Most read replicas: each costs the leader a stream.
+/// Maximum number of read replicas; the leader keeps a replication stream for each.
 pub const MAX_READ_REPLICAS: i32 = 50;
 
-/// The wanted state of one rqlite cluster.
+/// The desired state of an rqlite cluster.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[kube(
     group = "rqlite.dev",
@@ -48,7 +49,7 @@ pub const MAX_READ_REPLICAS: i32 = 50;
         label_selector_path = ".status.selector"
     ),
     printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase"),
-    printcolumn(name = "Voters", type_ = "integer", json_path = ".status.readyReplicas", description = "Voters that take part"),
+    printcolumn(name = "Voters", type_ = "integer", json_path = ".status.readyReplicas", description = "Voters that are ready"),
     printcolumn(name = "Desired", type_ = "integer", json_path = ".spec.replicas"),
     printcolumn(name = "Leader", type_ = "string", json_path = ".status.leader"),
     printcolumn(name = "Available", type_ = "string", json_path = ".status.conditions[?(@.type==\"Available\")].status"),
@@ -61,26 +62,28 @@ pub const MAX_READ_REPLICAS: i32 = 50;
 #[serde(rename_all = "camelCase")]
 #[x_kube(
     validation = Rule::new("self.clusterDomain == oldSelf.clusterDomain").message("clusterDomain is part of every node's address and cannot be changed: create a new cluster and load a backup into it"),
-    validation = Rule::new("!has(self.serviceAccountName) || self.serviceAccountName != ''").message("serviceAccountName is empty: leave it out to let the operator make an account"),
+    validation = Rule::new("!has(self.serviceAccountName) || self.serviceAccountName != ''").message("serviceAccountName is empty: leave it out to let the operator create an account"),
     validation = Rule::new("self.replicas >= 3 || !has(self.quorumRecovery) || !has(self.quorumRecovery.policy) || self.quorumRecovery.policy != 'Automatic'").message("quorumRecovery.policy Automatic needs at least 3 replicas, as fewer have no majority that could tell a lost disk from a lost network: raise replicas, or use Manual")
 )]
 pub struct RqliteClusterSpec {
-    /// Voting members, from 1 to 9; 3 unless given. Three survive the loss of one, five the loss of two. Even numbers are accepted, but survive
-    /// no more losses than the odd number below. A change is carried out one member at a time: a new member votes once it has caught up, a
-    /// leaving one is out of the configuration before its pod is deleted. To stop the database, use hibernated.
+    /// Number of voting members, from 1 to 9. Three tolerate the loss of one, five the loss of two. Even
+    /// numbers are accepted, but tolerate no more losses than the next lower odd number. A change is carried
+    /// out one member at a time: a new member votes once it has caught up, and a member is removed from the
+    /// configuration before its pod is deleted. To stop the database, use hibernated. Defaults to 3.
     #[serde(default = "three")]
     #[schemars(range(min = 1, max = 9))]
     pub replicas: i32,
 
-    /// The program that the nodes run. Unless given, the one that this operator was released with when the cluster was created.
+    /// Image of the nodes. Defaults to the operator's node image at the time when the cluster is created.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<Image>,
 
-    /// How the cluster comes into being.
+    /// How the cluster is formed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bootstrap: Option<Bootstrap>,
 
-    /// Nodes that hold all data and serve reads, but do not vote and are never counted for a quorum. None unless given.
+    /// Nodes that hold all data and serve reads, but do not vote and are never counted for a quorum. Defaults
+    /// to none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub read_replicas: Option<ReadReplicas>,
 
@@ -88,7 +91,7 @@ pub struct RqliteClusterSpec {
     #[serde(default)]
     pub storage: Storage,
 
-    /// Settings of the database and of Raft. A change restarts the nodes one at a time.
+    /// Settings of SQLite and Raft. A change restarts the nodes one at a time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config: Option<Config>,
 
@@ -96,66 +99,72 @@ pub struct RqliteClusterSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub services: Option<Services>,
 
-    /// CPU and memory of each voter. No requests and no limits unless given; set a memory request, and a limit not far from it.
+    /// CPU and memory of each voter. Defaults to no requests and no limits; set a memory request, and a limit
+    /// not far above it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resources: Option<ResourceRequirements>,
 
-    /// Where the voters' pods may run.
+    /// Scheduling of the voter pods.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scheduling: Option<Scheduling>,
 
-    /// Labels and annotations for the pods. Keys that the operator uses itself keep the operator's value.
+    /// Labels and annotations for the pods. Keys that the operator sets itself keep the operator's value.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod_metadata: Option<PodMetadata>,
 
-    /// An existing ServiceAccount for the pods. Unless given, the operator makes one without any rights. Its token is never mounted.
+    /// An existing ServiceAccount for the pods. By default, the operator creates one without any permissions.
+    /// Its token is never mounted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]
     pub service_account_name: Option<String>,
 
-    /// Seconds that a stopping node has to hand over leadership and to write its database out; 60 unless given.
+    /// Seconds that a stopping node has to transfer leadership and to write out its database. Defaults to 60.
     #[serde(default = "sixty")]
     #[schemars(range(min = 10, max = 3600))]
     pub termination_grace_period_seconds: i64,
 
-    /// Protection against evictions that would cost the quorum.
+    /// Protection against evictions that would break the quorum.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disruption: Option<Disruption>,
 
-    /// How changes reach the pods.
+    /// How changes are rolled out to the pods.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub update: Option<Update>,
 
-    /// What happens when one member is lost for good while the others have a quorum.
+    /// What happens when one member is permanently lost while the others have a quorum.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub member_replacement: Option<MemberReplacement>,
 
-    /// What happens when a quorum is lost for good.
+    /// What happens when the quorum is permanently lost.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quorum_recovery: Option<QuorumRecovery>,
 
-    /// Removing members that no pod stands behind.
+    /// Removal of members that no pod stands behind any more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reaping: Option<Reaping>,
 
-    /// Who may connect.
+    /// Restriction of network access to the nodes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network_policy: Option<NetworkPolicy>,
 
-    /// Stops the operator from changing anything of this cluster; the status is kept up to date. The annotation rqlite.dev/paused: "true" does
-    /// the same where the spec is owned by somebody else.
+    /// Stops the operator from changing anything in this cluster; the status is kept up to date. The
+    /// annotation rqlite.dev/paused: "true" does the same, for specs that another tool owns. Defaults to
+    /// false.
     #[serde(default)]
     pub paused: bool,
 
-    /// Stops all nodes and keeps their volumes. Set it to false to start them again with everything that was acknowledged.
+    /// Stops all nodes and keeps their volumes. Set it to false to start them again with all acknowledged
+    /// writes. Defaults to false.
     #[serde(default)]
     pub hibernated: bool,
 
-    /// While true, a deleted cluster keeps running and its object stays until this is set to false.
+    /// While true, a deleted cluster keeps running and its object remains until this is set to false.
+    /// Defaults to false.
     #[serde(default)]
     pub deletion_protection: bool,
 
-    /// The DNS domain of the Kubernetes cluster; cluster.local unless given. It is part of the nodes' addresses and cannot be changed.
+    /// DNS domain of the Kubernetes cluster. It is part of the nodes' addresses and cannot be changed.
+    /// Defaults to cluster.local.
     #[serde(default = "cluster_local")]
     #[schemars(
         length(max = 120),

@@ -1,4 +1,4 @@
-//! The custom resource definitions, as they are installed.
+//! The custom resource definitions in the form in which they are installed.
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
 };
@@ -6,8 +6,9 @@ use kube::CustomResourceExt;
 
 use crate::{RqliteCluster, RqliteRecovery};
 
-/// Fields that hold Kubernetes' own types. Their inner descriptions are Kubernetes' documentation, which would triple the size of the
-/// definition; a client-side `kubectl apply` copies all of it into an annotation of at most 256 KiB.
+/// Fields that hold Kubernetes' own types. Their nested descriptions are Kubernetes' documentation and would
+/// triple the size of the definition; a client-side `kubectl apply` copies all of it into an annotation of at
+/// most 256 KiB.
 const FOREIGN_TYPES: &[&str] = &[
     "affinity",
     "clientFrom",
@@ -16,7 +17,7 @@ const FOREIGN_TYPES: &[&str] = &[
     "topologySpreadConstraints",
 ];
 
-/// All definitions, in the order in which they are installed.
+/// All definitions, in installation order.
 pub fn crds() -> Vec<CustomResourceDefinition> {
     let mut all = vec![RqliteCluster::crd(), RqliteRecovery::crd()];
     for crd in &mut all {
@@ -33,7 +34,7 @@ pub fn crds() -> Vec<CustomResourceDefinition> {
     all
 }
 
-/// Drops descriptions below foreign types.
+/// Drops the descriptions below fields of Kubernetes' own types.
 fn shorten(schema: &mut JSONSchemaProps) {
     for (name, property) in schema.properties.iter_mut().flatten() {
         if FOREIGN_TYPES.contains(&name.as_str()) {

@@ -1,18 +1,19 @@
-//! The custom resources of the operator: `RqliteCluster` and `RqliteRecovery`, as types. No client, no runtime.
+//! The operator's custom resources, `RqliteCluster` and `RqliteRecovery`, as types. No client, no runtime.
 //!
-//! Everything a user can write is documented on its field (that text is `kubectl explain`), bounded, and defaulted by the API server.
-//! Rules that span fields are CEL and travel in the custom resource definition, so no webhook is needed.
+//! Every field that a user can set is documented (the doc comment is what `kubectl explain` prints), has
+//! bounds, and is defaulted by the API server. Rules that involve several fields are CEL expressions in the
+//! custom resource definition, so no admission webhook is needed.
 #![allow(
     rustdoc::invalid_html_tags,
-    reason = "fields' docs are what `kubectl explain` shows, as they stand"
+    reason = "the docs of fields are shown verbatim by `kubectl explain`"
 )]
 #![allow(
     clippy::duplicated_attributes,
-    reason = "several columns of a kind have the same type"
+    reason = "several printer columns of a kind have the same type"
 )]
 #![allow(
     unreachable_pub,
-    reason = "the derive KubeSchema repeats each struct within a function"
+    reason = "derive(KubeSchema) repeats each struct inside a function"
 )]
 pub mod cluster;
 mod crd;
@@ -28,7 +29,8 @@ pub use recovery::{RqliteRecovery, RqliteRecoverySpec, RqliteRecoveryStatus};
 pub use scalar::{ByteSize, InvalidScalar, Period};
 pub use status::RqliteClusterStatus;
 
-/// The API group as a literal, for `concat!`. The derive of each kind repeats it, as an attribute takes no constant; a test compares.
+/// The API group as a literal, for `concat!`. Each kind repeats it in its derive attribute, which takes no
+/// constant; a test compares them.
 #[macro_export]
 macro_rules! group {
     () => {
@@ -36,7 +38,7 @@ macro_rules! group {
     };
 }
 
-/// The API group of all kinds and the prefix of all labels and annotations.
+/// The API group of all kinds, and the prefix of all labels and annotations.
 pub const GROUP: &str = group!();
-/// The only version.
+/// The only API version.
 pub const VERSION: &str = "v1alpha1";

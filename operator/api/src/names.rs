@@ -1,110 +1,118 @@
-//! Names, labels and annotations that the operator puts on objects, in one place.
+//! Object names, labels and annotations that the operator sets, in one place.
 
 /// Field manager of every server-side apply.
 pub const FIELD_MANAGER: &str = "rqlite-operator";
-/// Finalizer of a cluster whose deletion needs an order (claims deleted last) or is refused (deletion protection).
+/// Finalizer of a cluster whose deletion has to follow an order (claims last) or is refused (deletion
+/// protection).
 pub const FINALIZER: &str = concat!(crate::group!(), "/cluster");
 
-/// Standard label: the program's name.
+/// Standard label: name of the application.
 pub const APP_NAME_LABEL: &str = "app.kubernetes.io/name";
 /// Value of [`APP_NAME_LABEL`].
 pub const APP_NAME: &str = "rqlite";
-/// Standard label: which cluster.
+/// Standard label: name of the cluster.
 pub const INSTANCE_LABEL: &str = "app.kubernetes.io/instance";
-/// Standard label: who made the object.
+/// Standard label: the tool that manages the object.
 pub const MANAGED_BY_LABEL: &str = "app.kubernetes.io/managed-by";
 /// Value of [`MANAGED_BY_LABEL`].
 pub const MANAGED_BY: &str = "rqlite-operator";
-/// Which cluster; with [`POOL_LABEL`] what Services and StatefulSets select.
+/// Name of the cluster. Services and StatefulSets select by this label and [`POOL_LABEL`].
 pub const CLUSTER_LABEL: &str = concat!(crate::group!(), "/cluster");
-/// `voter` or `read`.
+/// The pool: `voter` or `read`.
 pub const POOL_LABEL: &str = concat!(crate::group!(), "/pool");
-/// `leader` on the leader's pod, `follower` on all others that are in the configuration.
+/// `leader` on the leader's pod, `follower` on the pods of all other members.
 pub const ROLE_LABEL: &str = concat!(crate::group!(), "/role");
-/// `member` on a pod that the committed configuration names; what the disruption budget counts.
+/// `member` on each pod that is in the committed Raft configuration. The PodDisruptionBudget selects by it.
 pub const RAFT_LABEL: &str = concat!(crate::group!(), "/raft");
-/// `false` on a pod that is about to leave: the client Service selects `true`.
+/// `false` on a pod that is about to be removed; the client Service selects `true`.
 pub const SERVING_LABEL: &str = concat!(crate::group!(), "/serving");
-/// On a pod of a cluster that was recovered: the number of recoveries. A change makes its kubelet look at the state file at once.
+/// On a pod of a cluster that was recovered: the number of recoveries. A change makes the kubelet refresh the
+/// mounted state file at once.
 pub const EPOCH_LABEL: &str = concat!(crate::group!(), "/epoch");
-/// On an RqliteRecovery: the operator made it.
+/// On an RqliteRecovery that the operator created.
 pub const AUTOMATIC_LABEL: &str = concat!(crate::group!(), "/automatic");
-/// On a claim whose member left: the time of leaving. Data of such a claim never votes again.
+/// On the PersistentVolumeClaim of a removed member: when it was removed. The data of such a claim never
+/// votes again.
 pub const RETIRED_LABEL: &str = concat!(crate::group!(), "/retired");
 
-/// On a pod: the hash of the template it was made from. What decides whether a pod is outdated; live pods are never compared.
+/// On a pod: hash of the template that it was created from. A pod is outdated if the hash differs; specs of
+/// live pods are never compared.
 pub const TEMPLATE_HASH_ANNOTATION: &str = concat!(crate::group!(), "/template-hash");
-/// On an object that the operator applied: the hash of what was applied, so that nothing is sent again while it is there unchanged.
+/// On an object that the operator applied: hash of what was applied, so that an unchanged object is not sent
+/// again.
 pub const APPLIED_HASH_ANNOTATION: &str = concat!(crate::group!(), "/applied-hash");
-/// On a cluster: any change of the value restarts all pods, one at a time. Also works when updates are deferred.
+/// On a cluster: any change of the value restarts all pods, one at a time, even while updates are deferred.
 pub const RESTARTED_AT_ANNOTATION: &str = concat!(crate::group!(), "/restarted-at");
-/// On a cluster: `"true"` stops the operator from touching it, as `spec.paused` does, where something else owns the spec.
+/// On a cluster: `"true"` pauses the operator, as `spec.paused` does. For specs that another tool owns.
 pub const PAUSED_ANNOTATION: &str = concat!(crate::group!(), "/paused");
-/// On a cluster without status: `<cluster id>/<lineage id>/<epoch>` of the cluster whose retained claims it takes over.
+/// On a cluster without a status: `<cluster id>/<lineage id>/<epoch>` of the cluster whose retained claims it
+/// adopts.
 pub const ADOPT_ANNOTATION: &str = concat!(crate::group!(), "/adopt");
-/// On a cluster: `<lineage id>/<epoch>` of a history that a person made by hand (`peers.json`) and that is to be taken over.
+/// On a cluster: `<lineage id>/<epoch>` of a lineage that was created manually (`peers.json`) and is to be
+/// accepted.
 pub const ACCEPT_LINEAGE_ANNOTATION: &str = concat!(crate::group!(), "/accept-lineage");
-/// On a pod, with update strategy Manual: `"true"` lets the operator replace this pod now.
+/// On a pod, with update strategy Manual: `"true"` makes the operator replace this pod now.
 pub const UPDATE_NOW_ANNOTATION: &str = concat!(crate::group!(), "/update-now");
 
 /// Port of the HTTP API.
 pub const HTTP_PORT: i32 = 4001;
-/// Port between nodes.
+/// Port for connections between nodes.
 pub const RAFT_PORT: i32 = 4002;
-/// Longest name of a cluster: a StatefulSet's pods carry `<name>-ro-<hash>` as a label value, of at most 63 characters.
+/// Maximum length of a cluster's name: pods of a StatefulSet carry `<name>-ro-<hash>` as a label value, of at
+/// most 63 characters.
 pub const MAX_NAME_CHARS: usize = 45;
 
-/// The StatefulSet and the pods' name prefix of the voters.
+/// Name of the voters' StatefulSet and prefix of their pods' names.
 pub fn voters(cluster: &str) -> String {
     cluster.to_owned()
 }
 
-/// The StatefulSet of the read replicas.
+/// Name of the read replicas' StatefulSet.
 pub fn readers(cluster: &str) -> String {
     format!("{cluster}-ro")
 }
 
-/// The headless Service that gives every pod a name.
+/// Name of the headless Service that gives every pod a DNS name.
 pub fn headless(cluster: &str) -> String {
     format!("{cluster}-headless")
 }
 
-/// The Service for clients: every serving voter.
+/// Name of the client Service: every serving voter.
 pub fn client(cluster: &str) -> String {
     format!("{cluster}-client")
 }
 
-/// The Service that selects the leader.
+/// Name of the Service that selects the leader.
 pub fn leader(cluster: &str) -> String {
     format!("{cluster}-leader")
 }
 
-/// The Service of the read replicas.
+/// Name of the read replicas' Service.
 pub fn read(cluster: &str) -> String {
     format!("{cluster}-read")
 }
 
-/// The ConfigMap with the cluster's state file.
+/// Name of the ConfigMap with the cluster's state file.
 pub fn state(cluster: &str) -> String {
     format!("{cluster}-state")
 }
 
-/// The ConfigMap with a recovery's plan.
+/// Name of the ConfigMap with the plan of a recovery.
 pub fn recovery(cluster: &str) -> String {
     format!("{cluster}-recovery")
 }
 
-/// Pod of an ordinal.
+/// Name of the pod with this ordinal.
 pub fn pod(stateful_set: &str, ordinal: i32) -> String {
     format!("{stateful_set}-{ordinal}")
 }
 
-/// Claim of a pod.
+/// Name of the pod's PersistentVolumeClaim.
 pub fn claim(pod: &str) -> String {
     format!("data-{pod}")
 }
 
-/// Ordinal of a pod of this StatefulSet; None for names of others.
+/// Ordinal of a pod of this StatefulSet; None for the name of any other pod.
 pub fn ordinal(stateful_set: &str, pod: &str) -> Option<i32> {
     let digits = pod.strip_prefix(stateful_set)?.strip_prefix('-')?;
     let canonical = digits == "0" || !digits.starts_with('0');

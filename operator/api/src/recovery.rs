@@ -1,11 +1,12 @@
-//! `RqliteRecovery`: a person's consent to bring a cluster back from a lost quorum. One-shot, immutable, a record of what was done.
+//! `RqliteRecovery`: a one-time, immutable request to recover a cluster that has lost its quorum, and the
+//! record of what was done.
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
 use crate::status::Lineage;
 
-/// What may be done to bring a cluster back.
+/// How a cluster may be recovered.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[kube(
     group = "rqlite.dev",
@@ -46,81 +47,82 @@ use crate::status::Lineage;
 pub struct RqliteRecoverySpec {
     /// The cluster, in the same namespace.
     pub cluster_ref: ClusterRef,
-    /// SingleSurvivor: one member becomes the cluster, the others join it anew. RewriteAddresses: all voters are there, but under new
-    /// names; nothing is lost. SingleSurvivor unless given.
+    /// SingleSurvivor: one member becomes the cluster and the others rejoin it. RewriteAddresses: all voters
+    /// exist, but under new names; nothing is lost. Defaults to SingleSurvivor.
     #[serde(default)]
     pub mode: RecoveryMode,
-    /// Pod of the member to recover from. Unless given, the operator takes the one with the newest log.
+    /// Pod of the member to recover from. Defaults to the member with the newest log.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63))]
     pub survivor: Option<String>,
-    /// Consent to lose what the survivor does not have. Without it a recovery that may lose something stops at AwaitingApproval and says how
-    /// much that is.
+    /// Consent to lose what the survivor does not have. Without it, a recovery that may lose data stops in
+    /// phase AwaitingApproval and reports how many entries may be lost. Defaults to false.
     #[serde(default)]
     pub accept_data_loss: bool,
-    /// Members that need not be looked at first, because you know that they are gone; at most 64.
+    /// Members that are known to be gone and need not be inspected first; at most 64.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), inner(length(min = 1, max = 63)))]
     pub ignore_members: Vec<String>,
-    /// Pods that you assert are not running any more although Kubernetes cannot tell; at most 64. If one runs after all, clients may
-    /// read its old data.
+    /// Pods that are known not to be running any more although Kubernetes cannot tell; at most 64. If one of
+    /// them is still running, clients may read its old data.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), inner(length(min = 1, max = 63)))]
     pub assume_stopped: Vec<String>,
-    /// Only look and report what would be done.
+    /// Only inspect the members and report what would be done. Defaults to false.
     #[serde(default)]
     pub dry_run: bool,
-    /// Why, for those who read this later.
+    /// Why the recovery is needed, for the record.
     #[schemars(length(min = 1, max = 1024))]
     pub reason: String,
 }
 
-/// A cluster by name.
+/// Reference to an RqliteCluster by name.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClusterRef {
-    /// Its name.
+    /// Name of the RqliteCluster.
     #[schemars(length(min = 1, max = 45))]
     pub name: String,
 }
 
-/// What kind of recovery.
+/// The kind of a recovery.
 #[derive(
     schemars::JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize,
 )]
 pub enum RecoveryMode {
-    /// One member becomes the cluster.
+    /// One member becomes the cluster; the others rejoin it.
     #[default]
     SingleSurvivor,
-    /// All voters are there, under new names.
+    /// All voters exist, under new names.
     RewriteAddresses,
 }
 
-/// How far a recovery is.
+/// Progress of a recovery.
 #[derive(schemars::JsonSchema, Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RecoveryPhase {
-    /// Not looked at yet.
+    /// Not yet processed by the operator.
     Pending,
-    /// Asking each member for its newest log entry.
+    /// Reading the newest log entry of each member.
     Inspecting,
-    /// Something may be lost, and nobody has agreed to that. Another RqliteRecovery with acceptDataLoss: true takes over from this one.
+    /// Data may be lost and acceptDataLoss is not set. Another RqliteRecovery with acceptDataLoss: true
+    /// supersedes this one.
     AwaitingApproval,
     /// Stopping every node.
     Fencing,
-    /// The survivor's membership is being rewritten.
+    /// Rewriting the survivor's Raft configuration.
     Applying,
-    /// The survivor runs and is being checked.
+    /// Checking the running survivor.
     Verifying,
-    /// The others join as new members.
+    /// The other nodes join as new members.
     Rejoining,
-    /// Done.
+    /// Finished successfully.
     Succeeded,
     /// Failed; status.message says where the data is and what to do.
     Failed,
-    /// Refused: nothing was touched.
+    /// Refused; nothing was changed.
     Rejected,
 }
 
-/// A place in the log.
+/// A position in the Raft log.
 #[derive(
     KubeSchema, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize,
 )]
@@ -131,71 +133,71 @@ pub struct LogPosition {
     pub index: i64,
 }
 
-/// A member from which the cluster could be recovered.
+/// A member that the cluster could be recovered from.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Candidate {
-    /// Its pod.
+    /// Name of its pod.
     pub member: String,
-    /// Its newest log entry.
+    /// Position of its newest log entry.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_log: Option<LogPosition>,
-    /// Incarnation of its data.
+    /// Incarnation of its data directory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub incarnation: Option<String>,
-    /// Why it cannot be used.
+    /// Why it cannot be the survivor.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }
 
-/// A phase that was entered.
+/// A phase and when it was entered.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RecoveryStep {
-    /// Which.
+    /// The phase.
     pub phase: RecoveryPhase,
-    /// When.
+    /// When it was entered.
     pub at: Time,
 }
 
-/// A recovery past its admission, as the cluster's status remembers it: everything that its steps need, so that it can be finished although its
-/// object is gone.
+/// An admitted recovery as recorded in the cluster's status: everything that its steps need, so that it can
+/// be finished even if its RqliteRecovery object has been deleted.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RecoveryRecord {
-    /// The RqliteRecovery.
+    /// Name of the RqliteRecovery.
     pub name: String,
-    /// Its uid, which is the plan's id.
+    /// Uid of the RqliteRecovery; also the id of the plan.
     pub uid: String,
-    /// What kind.
+    /// Kind of recovery.
     #[serde(default)]
     pub mode: RecoveryMode,
-    /// How far it is.
+    /// Current phase.
     pub phase: RecoveryPhase,
     /// The member that the cluster is recovered from.
     pub survivor: String,
-    /// Incarnation of its data when it was looked at.
+    /// Incarnation of the survivor's data when it was inspected.
     pub incarnation: String,
-    /// Its newest log entry when it was looked at.
+    /// Position of the survivor's newest log entry when it was inspected.
     pub last_log: LogPosition,
-    /// The history that ends.
+    /// The lineage that ends.
     pub from: Lineage,
-    /// The history that begins.
+    /// The lineage that begins.
     pub to: Lineage,
-    /// Members of the new configuration besides the survivor: with mode RewriteAddresses all others.
+    /// Members of the new configuration besides the survivor; only with mode RewriteAddresses.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     pub peers: Vec<RecoveryPeer>,
-    /// Pods that a person asserts are not running.
+    /// Pods that the user asserts are not running.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), inner(length(max = 63)))]
     pub assume_stopped: Vec<String>,
-    /// Read replicas that an autoscaler had asked for.
+    /// Number of read replicas that an autoscaler had set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub read_replicas: Option<i32>,
-    /// Log entries that may be lost.
+    /// Number of log entries that may be lost.
     #[serde(default)]
     pub possibly_lost_entries: i64,
-    /// What it waits for, or how it ended.
+    /// What the recovery is waiting for, or how it ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
     /// When each phase was entered.
@@ -203,34 +205,34 @@ pub struct RecoveryRecord {
     pub steps: Vec<RecoveryStep>,
 }
 
-/// A member of the configuration that a recovery makes.
+/// A member of the Raft configuration that a recovery writes.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RecoveryPeer {
-    /// Its name.
+    /// Name of the node.
     #[schemars(length(max = 63))]
     pub name: String,
-    /// Does it vote?
+    /// Whether it votes.
     pub voter: bool,
 }
 
 impl RecoveryPhase {
-    /// Is nothing more going to happen?
+    /// Whether the recovery is over.
     pub fn is_final(self) -> bool {
         matches!(self, Self::Succeeded | Self::Failed | Self::Rejected)
     }
 }
 
-/// What came of it.
+/// The state of a recovery.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RqliteRecoveryStatus {
-    /// How far it is.
+    /// Current phase.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub phase: Option<RecoveryPhase>,
-    /// Id of the plan: the uid of this object. A plan is carried out at most once.
+    /// Id of the recovery plan, which is the uid of this object. A plan is executed at most once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub plan_id: Option<String>,
-    /// What each member has.
+    /// What was found on each member.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["member".into()]))]
@@ -238,17 +240,18 @@ pub struct RqliteRecoveryStatus {
     /// The member that the cluster is recovered from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub survivor: Option<String>,
-    /// Highest commit index ever seen minus the survivor's newest index: what may be lost, in log entries.
+    /// Number of log entries that may be lost: the highest commit index ever seen minus the survivor's last
+    /// log index.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub possibly_lost_entries: Option<i64>,
-    /// What it waits for, or why it failed or was refused.
+    /// What the recovery is waiting for, or why it failed or was refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
     /// When each phase was entered.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]
     pub steps: Vec<RecoveryStep>,
-    /// Complete: true once it succeeded, failed or was refused.
+    /// Condition Complete: true once the recovery has succeeded, failed or been refused.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]

@@ -1,10 +1,11 @@
-//! Sizes and durations as users write them: strings with a pattern, so that CEL can compare them and `kubectl` shows them unchanged.
+//! Sizes and durations in the form in which users write them: strings with a pattern, so that CEL can compare
+//! them and `kubectl` shows them unchanged.
 use std::{borrow::Cow, fmt, time::Duration};
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
-/// A text that is not of its form. Cannot come from an API server, which checks the pattern.
+/// A malformed size or duration. Cannot come from an API server, which checks the pattern.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InvalidScalar(String);
 
@@ -16,16 +17,17 @@ impl fmt::Display for InvalidScalar {
 
 impl std::error::Error for InvalidScalar {}
 
-/// A number of bytes: a whole number with an optional unit (`Ki Mi Gi Ti Pi`, powers of 1024; `k M G T P`, powers of 1000).
+/// A number of bytes: a whole number with an optional unit (`Ki Mi Gi Ti Pi`, powers of 1024; `k M G T P`,
+/// powers of 1000).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct ByteSize(pub String);
 
 impl ByteSize {
-    /// The number.
+    /// The number of bytes.
     ///
     /// # Errors
-    /// The text is not of this form, or above 2^63 bytes.
+    /// The text is malformed, or the size is above 2^63 bytes.
     pub fn bytes(&self) -> Result<u64, InvalidScalar> {
         let text = &self.0;
         let wrong = || {
@@ -87,7 +89,7 @@ impl JsonSchema for ByteSize {
     }
 }
 
-/// A length of time: whole numbers with units `ms s m h`, such as `10s` or `1h30m`.
+/// A duration: whole numbers with units `ms s m h`, such as `10s` or `1h30m`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Period(pub String);
@@ -96,7 +98,7 @@ impl Period {
     /// The duration.
     ///
     /// # Errors
-    /// The text is not of this form, or above a hundred years.
+    /// The text is malformed, or the duration is longer than a hundred years.
     pub fn duration(&self) -> Result<Duration, InvalidScalar> {
         let wrong = || {
             InvalidScalar(format!(

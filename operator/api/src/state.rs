@@ -1,5 +1,6 @@
-//! The cluster's state file: how the operator tells `rqlited prepare` what a data directory may become. Lives in the ConfigMap
-//! `<name>-state`, so that a change of it never changes the pod template.
+//! The cluster's state file, by which the operator instructs `rqlited prepare` what to do with a data
+//! directory, and the plan file of a recovery. Both are in ConfigMaps (`<name>-state`, `<name>-recovery`), so
+//! that a change of them never changes the pod template.
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
@@ -11,64 +12,65 @@ pub const STATE_KEY: &str = "state.json";
 /// Key of the recovery plan in its ConfigMap, and its name in the pod.
 pub const PLAN_KEY: &str = "plan.json";
 
-/// Has the cluster formed?
+/// Whether the cluster has formed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FormingPhase {
     /// Listed members with empty data directories may form the cluster.
     Forming,
     /// Empty data directories can only join.
     Formed,
-    /// A quorum was lost and a plan is being followed: nobody else runs.
+    /// The cluster is being recovered from a lost quorum: only the node that the plan names may start.
     Recovering,
 }
 
-/// One unbroken history, as nodes name it.
+/// A lineage as the nodes know it: one unbroken sequence of committed entries.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StateLineage {
     /// Its id; never empty.
     pub id: String,
-    /// Recoveries before it.
+    /// Number of recoveries before it.
     pub epoch: i64,
 }
 
-/// The plan of a recovery, as JSON. The preparation refuses fields that it does not know: what is not understood must not be followed.
+/// The plan of a recovery, as JSON. `rqlited prepare` refuses unknown fields: a plan that is not fully
+/// understood must not be executed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RecoveryPlan {
-    /// Names the plan, and the directory into which other data is put aside.
+    /// Id of the plan; also names the directory into which other data is parked.
     pub plan_id: String,
-    /// The cluster to recover.
+    /// Id of the cluster to recover.
     pub cluster_id: String,
-    /// What the seed's data is of.
+    /// Lineage of the seed's data before the recovery.
     pub from_lineage: StateLineage,
-    /// What it becomes.
+    /// Lineage of the seed's data after the recovery.
     pub to_lineage: StateLineage,
     /// The node whose data is kept.
     pub seed: String,
-    /// What must hold for its data.
+    /// What the seed's data must satisfy.
     pub expect: PlanExpect,
-    /// Members from now on.
+    /// Members of the new configuration.
     pub peers: Vec<PlanPeer>,
-    /// What becomes of the others.
+    /// What happens to the data of the other nodes.
     pub others: PlanOthers,
 }
 
-/// What must hold for the seed's data.
+/// What the seed's data must satisfy.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlanExpect {
     /// The incarnation that was inspected.
     pub incarnation: String,
-    /// Its log reached at least here.
+    /// The last log entry must be at this position or later.
     pub min_last_log: LogPosition,
 }
 
 /// A member, as in `peers.json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlanPeer {
-    /// Its name.
+    /// Node id.
     pub id: String,
-    /// Its Raft address.
+    /// Raft address.
     pub address: String,
-    /// It does not vote.
+    /// Whether it is a non-voter.
     pub non_voter: bool,
 }
 
@@ -76,27 +78,27 @@ pub struct PlanPeer {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum PlanOthers {
-    /// Their data is put aside and they join anew.
+    /// Their data is parked and they join as new members.
     Park,
-    /// Those listed follow the plan with their own data.
+    /// Those listed as peers apply the plan to their own data.
     Recover,
 }
 
 /// The state file, as JSON.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClusterState {
-    /// Id of the cluster. A data directory with another id is not touched and its node does not start.
+    /// Id of the cluster. A data directory with another id is left untouched and its node does not start.
     pub cluster_id: String,
-    /// The history that members share.
+    /// The lineage that all members share.
     pub lineage: StateLineage,
-    /// Has it formed?
+    /// Whether the cluster has formed.
     pub phase: FormingPhase,
-    /// Names of the nodes that the operator expects. Only they may form the cluster.
+    /// Names of the expected nodes. Only these may form the cluster.
     pub members: Vec<String>,
-    /// Nodes with which the cluster forms.
+    /// Number of nodes with which the cluster forms.
     pub expect: i32,
-    /// Node to a token: its data belongs to a member that was removed, and is put aside before the node starts. The preparation keeps
-    /// the token in the data directory and does it once for each.
+    /// Nodes whose data belongs to a removed member and is parked before the node starts, each with a token.
+    /// `rqlited prepare` stores the token in the data directory and parks once per token.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub park: BTreeMap<String, String>,
 }

@@ -1,174 +1,183 @@
-//! The status of a cluster: what is, and what the operator is about to do. Each operation is written here before its first side effect.
+//! The status of a cluster: its current state, and the operation that the operator is carrying out. Every
+//! operation is recorded here before its first side effect.
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::recovery::RecoveryRecord;
 
-/// Condition: available, complete, and nothing under way.
+/// Condition: available, complete, and no operation in progress.
 pub const READY: &str = "Ready";
-/// Condition: a leader exists and is seen by a quorum.
+/// Condition: there is a leader and a quorum follows it.
 pub const AVAILABLE: &str = "Available";
-/// Condition: something is under way; false with a reason that ends in `Stalled` if it got stuck.
+/// Condition: an operation is in progress. False with a reason that ends in `Stalled` if it makes no
+/// progress.
 pub const PROGRESSING: &str = "Progressing";
-/// Condition: it works, but something needs attention.
+/// Condition: something needs attention.
 pub const DEGRADED: &str = "Degraded";
-/// Condition: so many voters are lost for good that no quorum can ever come back by itself.
+/// Condition: so many voters are permanently lost that a quorum cannot return without a recovery.
 pub const QUORUM_LOST: &str = "QuorumLost";
-/// Condition: the operator changes nothing, as it was told.
+/// Condition: the user has paused the operator for this cluster.
 pub const PAUSED: &str = "Paused";
-/// Condition: stopped on purpose.
+/// Condition: all nodes are stopped because spec.hibernated is true.
 pub const HIBERNATED: &str = "Hibernated";
-/// Condition: volumes are as the spec wants them.
+/// Condition: the volumes match the spec.
 pub const STORAGE_READY: &str = "StorageReady";
-/// Condition: pods are older than the template, and why they are left alone.
+/// Condition: pods are older than the template; the message says why they are not replaced yet.
 pub const UPDATE_PENDING: &str = "UpdatePending";
 /// Condition: a hint about the spec.
 pub const ADVISORY: &str = "Advisory";
 
-/// What is.
+/// The observed state of a cluster.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RqliteClusterStatus {
-    /// Generation of the spec that this status answers to.
+    /// Generation of the spec that this status refers to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// The conditions in one word.
+    /// Summary of the conditions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub phase: Option<Phase>,
-    /// Version of the operator that wrote this.
+    /// Version of the operator that wrote this status.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub operator_version: Option<String>,
-    /// Id of the cluster, drawn when it was created. Nodes with data of another cluster are not let in.
+    /// Id of the cluster, generated when it was created. Nodes with data of another cluster are refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cluster_id: Option<String>,
-    /// The unbroken history that the members share. Changes with every recovery from a lost quorum.
+    /// The lineage that all members share: one unbroken sequence of committed entries. Every recovery from a
+    /// lost quorum starts a new one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lineage: Option<Lineage>,
-    /// When the cluster was first complete. From then on empty nodes can only join, never form a cluster.
+    /// When the cluster was first complete. From then on, empty nodes can only join and never form a cluster.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bootstrapped_at: Option<Time>,
-    /// The target that is being carried out.
+    /// What the operator is currently working towards.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<Target>,
-    /// The one operation under way.
+    /// The operation in progress; there is at most one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub operation: Option<Operation>,
     /// Pod of the leader.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub leader: Option<String>,
-    /// Since when it leads, as far as the operator has seen.
+    /// When the operator first observed this leader.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub leader_since: Option<Time>,
-    /// When a leader was last seen. Updated at most every 30 seconds.
+    /// When a leader was last observed. Updated at most every 30 seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_leader_seen: Option<Time>,
-    /// Highest commit index ever seen, to tell what a recovery could lose. Updated at most every 30 seconds.
+    /// Highest commit index ever observed, from which a recovery computes what may be lost. Updated at most
+    /// every 30 seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub commit_index: Option<i64>,
-    /// Log index of the newest configuration that is known to be committed: `members` are those of this one or of a newer one.
+    /// Log index of the newest Raft configuration known to be committed; `members` reflects it or a newer
+    /// one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub configuration_index: Option<i64>,
-    /// Pods of voters that exist.
+    /// Number of voter pods that exist.
     #[serde(default)]
     pub replicas: i32,
-    /// Voters that take part.
+    /// Number of voters that are ready: members of the configuration that follow the leader and are caught
+    /// up.
     #[serde(default)]
     pub ready_replicas: i32,
-    /// Voters in the last confirmed configuration.
+    /// Number of voters in the last confirmed configuration.
     #[serde(default)]
     pub voters: i32,
-    /// Selects the voters' pods, for autoscalers.
+    /// Label selector of the voter pods, for autoscalers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub selector: Option<String>,
-    /// The read replicas.
+    /// State of the read replicas.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub read_replicas: Option<PoolStatus>,
-    /// All members of the last confirmed configuration and all pods, by name.
+    /// All members of the last confirmed configuration, and all pods; one entry per name.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 128))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub members: Vec<Member>,
-    /// Claims of members that left. Their data never votes again.
+    /// PersistentVolumeClaims of removed members. Their data never votes again.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 128))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub retired_claims: Vec<RetiredClaim>,
-    /// The recovery from a lost quorum that is under way, or the last one.
+    /// The recovery from a lost quorum that is in progress, or the last one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recovery: Option<RecoveryRecord>,
-    /// When the operator began recoveries by itself, for the last 24 hours.
+    /// When the operator started automatic recoveries within the last 24 hours.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 24))]
     pub automatic_recoveries: Vec<Time>,
-    /// The voter that was last removed because nobody stood behind it any more.
+    /// The voter that was last removed because no pod stood behind it any more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_reaped: Option<Reaped>,
-    /// Where clients connect.
+    /// Addresses for clients.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub endpoints: Option<Endpoints>,
-    /// Ready, Available, Progressing, Degraded, QuorumLost, Paused, Hibernated, StorageReady, UpdatePending, Advisory.
+    /// Ready, Available, Progressing, Degraded, QuorumLost, Paused, Hibernated, StorageReady, UpdatePending,
+    /// Advisory.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
 }
 
-/// The conditions in one word.
+/// Summary of the conditions.
 #[derive(schemars::JsonSchema, Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Phase {
-    /// Forming for the first time.
+    /// The cluster is forming for the first time.
     Forming,
-    /// All is as wanted.
+    /// The cluster matches the spec.
     Running,
-    /// Something is being changed.
+    /// A change is in progress.
     Changing,
-    /// Works, but not as wanted.
+    /// Available, but does not match the spec.
     Degraded,
-    /// No leader; expected to come back.
+    /// No leader; a quorum can still return.
     Unavailable,
-    /// No leader, and none will come back by itself.
+    /// No leader, and a quorum cannot return without a recovery.
     QuorumLost,
-    /// Being recovered from a lost quorum.
+    /// A recovery from a lost quorum is in progress.
     Recovering,
-    /// The operator stays away.
+    /// The operator is paused for this cluster.
     Paused,
-    /// Being stopped, or stopped, on purpose.
+    /// Stopped, or being stopped, because spec.hibernated is true.
     Hibernated,
-    /// Being deleted.
+    /// The cluster is being deleted.
     Deleting,
-    /// The spec cannot be carried out.
+    /// The spec is invalid.
     Invalid,
 }
 
-/// One unbroken history.
+/// A lineage: one unbroken sequence of committed entries.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lineage {
-    /// Its id.
+    /// Id of the lineage.
     #[serde(default)]
     pub id: String,
-    /// How many recoveries came before; 0 at first.
+    /// Number of recoveries before it; 0 for a new cluster.
     #[serde(default)]
     pub epoch: i64,
-    /// Since when.
+    /// When it began.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<Time>,
 }
 
-/// The target that is being carried out. Edits of the spec reach it only between two operations.
+/// What the operator is currently working towards. Changes of the spec take effect here only between two
+/// operations.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Target {
-    /// Voters at this moment of a change; differs from spec.replicas while members are added or removed one at a time.
+    /// Current target number of voters. Differs from spec.replicas while members are added or removed one at
+    /// a time.
     #[serde(default)]
     pub replicas: i32,
-    /// Voters with which the cluster formed. Part of the nodes' command line, therefore kept.
+    /// Number of voters with which the cluster formed. Kept, because it is part of the nodes' command line.
     #[serde(default)]
     pub bootstrap_replicas: i32,
-    /// The image that the nodes run. Kept when the operator's default changes.
+    /// Image of the nodes. Kept when the operator's default image changes.
     #[serde(default)]
     pub image: String,
-    /// Hash of what the user asked for, as far as it reaches the voters' pods.
+    /// Hash of those parts of the spec that affect the voter pods.
     #[serde(default)]
     pub input_hash: String,
     /// Hash of the voters' pod template.
@@ -179,7 +188,7 @@ pub struct Target {
     pub read_template_hash: Option<String>,
 }
 
-/// What an operation is about.
+/// Kind of an operation.
 #[derive(schemars::JsonSchema, Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum OperationType {
     /// Forming the cluster.
@@ -188,196 +197,198 @@ pub enum OperationType {
     ScaleUp,
     /// Removing a voter.
     ScaleDown,
-    /// Replacing one pod by a newer one.
+    /// Replacing one outdated pod.
     Update,
-    /// Making the StatefulSet anew for larger volumes, its pods untouched.
+    /// Recreating the StatefulSet for larger volumes without touching its pods.
     Resize,
-    /// Stopping on purpose.
+    /// Stopping all nodes because spec.hibernated is true.
     Hibernate,
-    /// Starting again.
+    /// Starting a hibernated cluster.
     Resume,
-    /// Replacing a member that is lost for good.
+    /// Replacing a permanently lost member.
     Replace,
     /// Recovering from a lost quorum.
     Recover,
 }
 
-/// How far an operation is. Only steps whose order matters across a restart of the operator are recorded.
+/// Progress of an operation. Only steps whose order must survive a restart of the operator are recorded.
 #[derive(
     schemars::JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize,
 )]
 pub enum Step {
-    /// Recorded, and whatever comes first.
+    /// The operation is recorded, and its first step is in progress.
     #[default]
     Start,
-    /// The member is out of the committed configuration, by two witnesses: its pod goes.
+    /// Two members confirm that the member is out of the committed configuration: its pod is deleted.
     Shrink,
-    /// Leadership has been asked to move once.
+    /// A leadership transfer has been requested once.
     Transfer,
-    /// All pods but the first go.
+    /// All pods but the first are being stopped.
     StopOthers,
-    /// The last pod goes.
+    /// The last pod is being stopped.
     StopLast,
-    /// The lost member is out of the committed configuration: its pod, and its claim if that is lost, are made anew.
+    /// The lost member is out of the committed configuration: its pod is recreated, and its claim if the
+    /// volume is lost.
     Recreate,
-    /// As Recreate, where only the data is damaged: it is put aside on its volume.
+    /// As Recreate, but only the data is damaged: it is parked on its volume.
     Park,
-    /// The plan of a recovery is out: the survivor follows it.
+    /// The plan of a recovery is published: the survivor applies it.
     Apply,
-    /// The survivor runs alone and is checked.
+    /// The survivor runs alone and is being checked.
     Verify,
 }
 
-/// The one operation under way.
+/// The operation in progress.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Operation {
     /// Unique id.
     pub id: String,
-    /// What it is about.
+    /// Kind of the operation.
     #[serde(rename = "type")]
     pub kind: OperationType,
-    /// How far it is.
+    /// Current step.
     #[serde(default)]
     pub step: Step,
-    /// The pod or member that it is about.
+    /// The pod or member concerned.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub member: Option<String>,
-    /// Uid of the object that is to go: an operation never touches its successor.
+    /// Uid of the object that is to be deleted; an object of the same name with another uid is never touched.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uid: Option<String>,
-    /// When it was recorded.
+    /// When the operation was recorded.
     pub started_at: Time,
-    /// When its present step began.
+    /// When the current step began.
     pub step_at: Time,
-    /// What it waits for.
+    /// What the operation is waiting for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
 }
 
-/// A pool of pods.
+/// State of a pool of pods.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PoolStatus {
-    /// How many there should be.
+    /// Desired number of pods.
     #[serde(default)]
     pub desired: i32,
-    /// How many are ready.
+    /// Number of pods that are ready.
     #[serde(default)]
     pub ready: i32,
 }
 
-/// Which pool.
+/// A pool of nodes.
 #[derive(
     schemars::JsonSchema, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize,
 )]
 #[serde(rename_all = "lowercase")]
 pub enum Pool {
-    /// Votes.
+    /// Nodes that vote.
     Voter,
-    /// Serves reads only.
+    /// Read replicas: nodes that serve reads and do not vote.
     Read,
 }
 
-/// What a member is to the others.
+/// A member's role in the Raft configuration.
 #[derive(schemars::JsonSchema, Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
-    /// Leads.
+    /// The leader.
     Leader,
-    /// Votes.
+    /// A voter that does not lead.
     Voter,
-    /// Follows without a vote.
+    /// A member without a vote.
     Learner,
-    /// Is not in the configuration.
+    /// Not in the configuration.
     Absent,
 }
 
-/// How a member is.
+/// A member's health.
 #[derive(schemars::JsonSchema, Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum MemberState {
-    /// Answers, sees the leader, is caught up.
+    /// Responds, follows the leader and is caught up.
     Healthy,
-    /// Answers, but sees no leader.
+    /// Responds, but knows no leader.
     Leaderless,
-    /// Its containers are starting, or it is catching up.
+    /// Its containers are starting, or it is catching up with the log.
     Starting,
     /// Its pod is ready, but the operator cannot reach it.
     Unreachable,
-    /// It is away, and its volume still exists or cannot be judged.
+    /// It is not running, but its volume exists or its state is unknown.
     Recoverable,
-    /// Its volume is gone: it cannot come back with its data.
+    /// Its volume is gone: it cannot return with its data.
     Lost,
     /// It is being removed.
     Leaving,
-    /// It holds data of another cluster or history.
+    /// It holds data of another cluster or lineage.
     Foreign,
 }
 
-/// One member or pod.
+/// A member of the configuration, or a pod that is not (yet) one.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Member {
-    /// Name of the pod, which is the node's id.
+    /// Name of the pod, which is also the node id.
     pub name: String,
-    /// Its pool.
+    /// Pool of the pod.
     pub pool: Pool,
-    /// What it is to the others.
+    /// Role in the Raft configuration.
     pub role: Role,
-    /// How it is.
+    /// Health.
     pub state: MemberState,
-    /// Its Raft id: the name and the incarnation of its data.
+    /// Raft id: the node id and the incarnation of its data directory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub raft_id: Option<String>,
     /// Uid of the pod.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod_uid: Option<String>,
-    /// Uid of the claim with its data. Kept while the pod is away: a claim of the same name with another uid is not this member.
+    /// Uid of the PersistentVolumeClaim with its data. Kept while the pod does not exist: a claim of the same
+    /// name with another uid does not belong to this member.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub claim_uid: Option<String>,
-    /// The machine.
+    /// Kubernetes node that the pod runs on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node: Option<String>,
-    /// Why it is not healthy, in Kubernetes' or the node's own words.
+    /// Why it is not healthy, as reported by Kubernetes or by the node.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// Since when it is known to be lost for good.
+    /// Since when it is known to be permanently lost.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lost_since: Option<Time>,
 }
 
-/// A claim of a member that left.
+/// The PersistentVolumeClaim of a removed member.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RetiredClaim {
     /// Name of the claim.
     pub name: String,
-    /// Its uid. A later claim of the same name is not this one.
+    /// Uid of the claim. A later claim of the same name is a different one.
     pub uid: String,
-    /// Whose it was.
+    /// The removed member.
     pub member: String,
-    /// When the member left.
+    /// When the member was removed.
     pub retired_at: Time,
 }
 
-/// A voter that was removed because nobody stood behind it any more.
+/// A voter that was removed because no pod stood behind it any more.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Reaped {
-    /// Its Raft id.
+    /// Raft id of the voter.
     pub raft_id: String,
-    /// When.
+    /// When it was removed.
     pub at: Time,
 }
 
-/// Where clients connect.
+/// Addresses for clients.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Endpoints {
-    /// Any voter.
+    /// Service of all voters.
     pub client: String,
-    /// The leader.
+    /// Service of the leader.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub leader: Option<String>,
-    /// The read replicas.
+    /// Service of the read replicas.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub read: Option<String>,
 }
@@ -388,7 +399,7 @@ impl RqliteClusterStatus {
         self.conditions.iter().find(|c| c.type_ == kind)
     }
 
-    /// Is the condition of this type true?
+    /// Whether the condition of this type is true.
     pub fn is(&self, kind: &str) -> bool {
         self.condition(kind).is_some_and(|c| c.status == "True")
     }

@@ -10,7 +10,7 @@ use super::pod;
 use crate::{
     cluster::facts::observation::{Blocker, BlockerKind},
     evidence::{IMAGE_REASONS, created, is_pending, last_seen},
-    live::{Live, pods_of},
+    live::{Live, containers, pods_of},
 };
 
 /// Containers that Kubernetes cannot make wait with one of these.
@@ -112,7 +112,7 @@ fn of_pod(live: &Live, pod: &Pod) -> Option<Blocker> {
     if let Some(message) = unscheduled(&status) {
         return Some(blocker(BlockerKind::NoMachine, &name, &message));
     }
-    let (kind, message) = pod::containers(&status).find_map(container)?;
+    let (kind, message) = containers(&status).find_map(container)?;
     let secrets = newest(live, pod, "FailedToRetrieveImagePullSecret")
         .filter(|_| kind == BlockerKind::Image)
         .and_then(|(note, _)| between(note, '(', ')'));

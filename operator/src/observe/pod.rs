@@ -7,7 +7,10 @@ use k8s_openapi::api::core::v1::{
 use operator_api::{names, recovery::LogPosition, state::StateLineage, status::Pool};
 use serde::Deserialize;
 
-use crate::cluster::facts::observation::{ObservedPod, PrepareReport};
+use crate::{
+    cluster::facts::observation::{ObservedPod, PrepareReport},
+    live::containers,
+};
 
 /// Container that prepares the data directory.
 const PREPARE: &str = "prepare";
@@ -70,11 +73,6 @@ fn stuck(status: &PodStatus) -> Option<String> {
         return Some(told(reason, scheduled.message.as_deref()));
     }
     containers(status).find_map(stuck_container)
-}
-
-pub(crate) fn containers(status: &PodStatus) -> impl Iterator<Item = &ContainerStatus> {
-    let init = status.init_container_statuses.iter().flatten();
-    init.chain(status.container_statuses.iter().flatten())
 }
 
 fn stuck_container(container: &ContainerStatus) -> Option<String> {

@@ -1,10 +1,10 @@
-//! Settings that reach the nodes' command lines.
+//! Settings that become flags on the nodes' command lines.
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::scalar::Period;
 
-/// Settings of the nodes. Each one that is not given keeps the node's own default.
+/// Settings of the nodes. A setting that is not given keeps the node's own default.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Config {
@@ -17,8 +17,9 @@ pub struct Config {
     /// The queue of queued writes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub write_queue: Option<WriteQueue>,
-    /// More flags of rqlited, each as one text such as -raft-log-level=INFO; at most 32. Flags that the operator sets itself (identity,
-    /// addresses, joining, discovery, users, certificates, removal of members) are refused.
+    /// Additional flags of rqlited, each as one string such as -raft-log-level=INFO; at most 32. Flags that
+    /// the operator sets itself (identity, addresses, joining, discovery, users, certificates, removal of
+    /// members) are refused.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(
         length(max = 32),
@@ -29,7 +30,7 @@ pub struct Config {
     )]
     #[x_kube(validation = Rule::new("!self.exists(a, a.matches('^--?(node-id|http-addr|http-adv-addr|raft-addr|raft-adv-addr|join|join-.*|bootstrap-.*|disco-.*|auth|http-ca-cert|http-cert|http-key|http-verify-.*|node-ca-cert|node-cert|node-key|node-no-verify|node-verify-.*|raft-non-voter|raft-reap-.*|raft-cluster-remove-shutdown|raft-remove-shutdown|raft-shutdown-stepdown|auto-restore)(=|$)'))").message("extraArgs holds a flag that the operator sets itself (identity, addresses, join, bootstrap, disco, auth, certificates, reaping): remove it and use the field of the spec for it"))]
     pub extra_args: Vec<String>,
-    /// More environment variables of the nodes; at most 64. They can be used in extraArgs as $(NAME).
+    /// Additional environment variables of the nodes; at most 64. They can be used in extraArgs as $(NAME).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     #[x_kube(validation = Rule::new("!self.exists(e, e.name == 'POD_NAME')").message("the operator sets POD_NAME itself: remove it from extraEnv"))]
@@ -46,23 +47,23 @@ pub struct Config {
     validation = Rule::new("duration(self.heartbeatTimeout) >= duration('100ms')").message("heartbeatTimeout must be at least 100ms: below, a busy machine causes elections")
 )]
 pub struct Raft {
-    /// Silence of the leader after which a follower stands for election; 1s unless given.
+    /// How long a follower hears nothing from the leader before it starts an election. Defaults to 1s.
     #[serde(default = "one_second")]
     pub heartbeat_timeout: Period,
-    /// How long a candidate waits for votes; 1s unless given.
+    /// How long a candidate waits for votes. Defaults to 1s.
     #[serde(default = "one_second")]
     pub election_timeout: Period,
-    /// How long a leader that hears from no quorum still counts as one; 500ms unless given.
+    /// How long a leader that cannot reach a quorum remains leader. Defaults to 500ms.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub leader_lease_timeout: Option<Period>,
-    /// Log entries after which a snapshot is made; 8192 unless given.
+    /// Number of log entries after which a snapshot is taken. Defaults to 8192.
     #[serde(default = "snapshot_threshold")]
     #[schemars(range(min = 64, max = 10_000_000))]
     pub snapshot_threshold: i64,
-    /// How often a node looks whether a snapshot is due; 10s unless given.
+    /// How often a node checks whether a snapshot is due. Defaults to 10s.
     #[serde(default = "ten_seconds")]
     pub snapshot_interval: Period,
-    /// Limit for handing an entry to the log; 10s unless given.
+    /// Timeout for appending an entry to the log. Defaults to 10s.
     #[serde(default = "ten_seconds")]
     pub apply_timeout: Period,
 }
@@ -96,16 +97,17 @@ impl Default for Raft {
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Sqlite {
-    /// Enforce foreign keys; false unless given.
+    /// Whether foreign key constraints are enforced. Defaults to false.
     #[serde(default)]
     pub foreign_keys: bool,
-    /// How often VACUUM runs; never unless given. The database is blocked meanwhile and needs twice its size.
+    /// How often VACUUM runs. It blocks the database and temporarily needs twice its size on disk. Defaults
+    /// to never.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub auto_vacuum_interval: Option<Period>,
-    /// How often PRAGMA optimize runs; 24h unless given, 0s is never.
+    /// How often PRAGMA optimize runs; 0s means never. Defaults to 24h.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub auto_optimize_interval: Option<Period>,
-    /// Most connections that read at a time; 256 unless given.
+    /// Maximum number of connections that read at the same time. Defaults to 256.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 4096))]
     pub max_read_connections: Option<i32>,
@@ -115,38 +117,38 @@ pub struct Sqlite {
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct WriteQueue {
-    /// Requests that may wait; 1024 unless given.
+    /// Maximum number of queued requests. Defaults to 1024.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1_000_000))]
     pub capacity: Option<i32>,
-    /// Most requests written at once; 128 unless given.
+    /// Maximum number of requests that are written in one batch. Defaults to 128.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 100_000))]
     pub batch_size: Option<i32>,
-    /// How long a batch waits to fill; 50ms unless given.
+    /// How long a batch waits for more requests. Defaults to 50ms.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout: Option<Period>,
-    /// Write each batch in one transaction; false unless given.
+    /// Whether each batch is written in one transaction. Defaults to false.
     #[serde(default)]
     pub transaction: bool,
 }
 
-/// An environment variable: a value, or where it comes from.
+/// An environment variable: a value or the source of one.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("!(has(self.value) && has(self.valueFrom))").message("give value or valueFrom, not both"))]
 pub struct EnvVar {
-    /// Its name.
+    /// Name of the variable.
     #[schemars(
         length(min = 1, max = 128),
         regex(pattern = r"^[A-Za-z_][A-Za-z0-9_]*$")
     )]
     pub name: String,
-    /// Its value; empty unless given.
+    /// Value of the variable. Defaults to the empty string.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 4096))]
     pub value: Option<String>,
-    /// Where its value is read from when the container starts.
+    /// Source of the value, read when the container starts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub value_from: Option<EnvSource>,
 }
@@ -164,7 +166,7 @@ pub struct EnvSource {
     pub config_map_key_ref: Option<KeySelector>,
 }
 
-/// One key of an object.
+/// A key of a Secret or ConfigMap.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeySelector {
     /// Name of the object.

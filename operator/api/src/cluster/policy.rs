@@ -1,4 +1,4 @@
-//! How the operator goes about things: forming, updating, deleting, protecting.
+//! Policies: forming a cluster, updating, retaining volumes, disruptions, network access.
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::networking::v1::NetworkPolicyPeer;
@@ -7,12 +7,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::scalar::Period;
 
-/// How the cluster comes into being.
+/// How the cluster is formed.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Bootstrap {
-    /// After this long without a cluster, the condition Available says what each node waits for; 120s unless given. Nothing is given up or
-    /// deleted.
+    /// If the cluster has not formed after this time, the condition Available says what each node is waiting
+    /// for. Nothing is aborted or deleted. Defaults to 120s.
     #[serde(default = "two_minutes")]
     pub timeout: Period,
 }
@@ -29,20 +29,20 @@ impl Default for Bootstrap {
     }
 }
 
-/// What happens to volumes that are not needed any more.
+/// What happens to volumes that are no longer needed.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Retention {
-    /// Claims of a deleted cluster: Retain or Delete; Retain unless given.
+    /// PersistentVolumeClaims of a deleted cluster: Retain or Delete. Defaults to Retain.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub when_deleted: Option<Deletion>,
-    /// Claims of members that left when the cluster was scaled down: Retain or Delete; Retain unless given. A retained claim is not
-    /// attached again: when the cluster grows, its data is put aside first.
+    /// PersistentVolumeClaims of members that were removed by scaling down: Retain or Delete. The data of a
+    /// retained claim is not used again: it is parked when the cluster grows. Defaults to Retain.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub when_scaled: Option<Deletion>,
 }
 
-/// Keep or delete.
+/// Whether to keep or delete an object.
 #[derive(
     schemars::JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize,
 )]
@@ -54,11 +54,12 @@ pub enum Deletion {
     Delete,
 }
 
-/// Protection against evictions that would cost the quorum.
+/// Protection against evictions that would break the quorum.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Disruption {
-    /// Make PodDisruptionBudgets; true unless given. A cluster of one voter gets none, as it would block every drain.
+    /// Whether PodDisruptionBudgets are created. A cluster of one voter gets none, because it would block
+    /// every drain. Defaults to true.
     #[serde(default = "yes")]
     pub pod_disruption_budget: bool,
 }
@@ -75,23 +76,25 @@ fn yes() -> bool {
     true
 }
 
-/// How changes reach the pods: one pod at a time, the leader last, and the next only when the one before takes part again.
+/// How changes are rolled out: one pod at a time, the leader last, each only once the previous one is ready
+/// again.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("duration(self.progressDeadline) > duration(self.minReady)").message("update.progressDeadline must be longer than update.minReady: raise progressDeadline"))]
 pub struct Update {
-    /// Automatic, or Manual: then a pod is only replaced when it carries the annotation rqlite.dev/update-now: "true". Automatic unless given.
+    /// Automatic or Manual. With Manual, a pod is replaced only if it has the annotation
+    /// rqlite.dev/update-now: "true". Defaults to Automatic.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub strategy: Option<UpdateStrategy>,
-    /// Whether a new version of the operator may restart nodes on its own account: Deferred (with the next change of yours) or Immediate.
-    /// Deferred unless given.
+    /// When changes made by a new version of the operator restart the nodes: Deferred (together with your
+    /// next change) or Immediate. Defaults to Deferred.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub operator_changes: Option<OperatorChanges>,
-    /// How long a replaced node must take part before the next one is replaced; 10s unless given.
+    /// How long a replaced node must be ready before the next one is replaced. Defaults to 10s.
     #[serde(default = "ten_seconds")]
     pub min_ready: Period,
-    /// How long one step may take before the condition Progressing turns false with the reason. Nothing more is touched until the step
-    /// succeeds or the spec changes. 10m unless given.
+    /// How long one step may take before the condition Progressing turns false. Nothing else is changed until
+    /// the step succeeds or the spec changes. Defaults to 10m.
     #[serde(default = "ten_minutes")]
     pub progress_deadline: Period,
 }
@@ -115,7 +118,7 @@ impl Default for Update {
     }
 }
 
-/// Who decides when a pod is replaced.
+/// Who decides when an outdated pod is replaced.
 #[derive(
     schemars::JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize,
 )]
@@ -123,30 +126,32 @@ pub enum UpdateStrategy {
     /// The operator.
     #[default]
     Automatic,
-    /// A person, pod by pod.
+    /// The user, pod by pod.
     Manual,
 }
 
-/// When changes of the operator's own making reach the pods.
+/// When changes made by a new version of the operator restart the pods.
 #[derive(
     schemars::JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize,
 )]
 pub enum OperatorChanges {
-    /// With the next change by the user.
+    /// Together with the user's next change.
     #[default]
     Deferred,
-    /// At once.
+    /// Immediately.
     Immediate,
 }
 
-/// Who may connect.
+/// Restriction of network access to the nodes.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct NetworkPolicy {
-    /// Make a NetworkPolicy: the inter-node port is then open to the cluster's own pods only; true unless given.
+    /// Whether a NetworkPolicy is created, which opens the inter-node port to the cluster's own pods only.
+    /// Defaults to true.
     #[serde(default = "yes")]
     pub enabled: bool,
-    /// Who may use the HTTP API, besides the cluster's own pods and the operator; everybody unless given. At most 32.
+    /// Peers that may use the HTTP API besides the cluster's own pods and the operator; at most 32. Defaults
+    /// to all.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]
     pub client_from: Vec<NetworkPolicyPeer>,
@@ -161,7 +166,7 @@ impl Default for NetworkPolicy {
     }
 }
 
-/// Labels and annotations for pods.
+/// Labels and annotations for the pods.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct PodMetadata {
     /// Labels.

@@ -1,20 +1,22 @@
-//! What the operator may do by itself about members that will not come back, and about a lost quorum.
+//! Policies for members that will not return, and for a lost quorum.
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::scalar::Period;
 
-/// Replacing a single member whose volume is lost for good, while the others have a quorum. Loss is positive evidence only: the claim or its volume
-/// is gone, the volume is pinned to a machine that was deleted, the data is damaged. A member that is merely away is never replaced.
+/// Replacement of a single member whose volume is permanently lost while the others have a quorum. Only
+/// positive evidence counts as loss: the claim or its volume is gone, the volume is bound to a deleted
+/// Kubernetes node, or the data is damaged. A member that is merely unreachable is never replaced.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[x_kube(validation = Rule::new("duration(self.after) <= duration('720h')").message("memberReplacement.after is longer than 30 days: lower it, or use policy Manual"))]
 pub struct MemberReplacement {
-    /// Automatic: the lost member is removed, its pod (and its claim, if the volume is gone) is made anew, and it joins with an empty volume.
-    /// Manual: the condition Degraded says what to type. Automatic unless given.
+    /// Automatic: the lost member is removed, its pod (and its claim, if the volume is gone) is recreated,
+    /// and it joins with an empty volume. Manual: the condition Degraded says which commands to run. Defaults
+    /// to Automatic.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policy: Option<RepairPolicy>,
-    /// How long the evidence must stand before anything is done; 10m unless given. A node that joins by itself with an empty volume does not
-    /// wait for this.
+    /// How long the evidence must persist before anything is done. A node that joins by itself with an empty
+    /// volume does not wait for this. Defaults to 10m.
     #[serde(default = "ten_minutes")]
     pub after: Period,
 }
@@ -32,7 +34,7 @@ impl Default for MemberReplacement {
     }
 }
 
-/// Who decides.
+/// Who replaces a lost member.
 #[derive(
     schemars::JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize,
 )]
@@ -40,12 +42,12 @@ pub enum RepairPolicy {
     /// The operator.
     #[default]
     Automatic,
-    /// A person.
+    /// The user.
     Manual,
 }
 
-/// What happens when so many voters are lost for good that no quorum can come back. Whatever the policy, an absent majority is never taken for a
-/// lost one.
+/// What happens when so many voters are permanently lost that the quorum cannot return. Whatever the policy,
+/// a majority that is merely unreachable is never treated as lost.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
@@ -53,22 +55,25 @@ pub enum RepairPolicy {
     validation = Rule::new("!self.acceptDataLoss || (has(self.policy) && self.policy == 'Automatic')").message("quorumRecovery.acceptDataLoss only means something with policy Automatic: remove it, or consent in an RqliteRecovery when the time comes")
 )]
 pub struct QuorumRecovery {
-    /// Manual: a person creates an RqliteRecovery. Automatic: the operator creates one itself, once, if every missing voter is lost on evidence and
-    /// a survivor could be inspected. Manual unless given.
+    /// Manual: the user creates an RqliteRecovery. Automatic: the operator creates one, once, if there is
+    /// evidence that every missing voter is lost and if a survivor could be inspected. Defaults to Manual.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policy: Option<RecoveryPolicy>,
-    /// How long the loss must be evident before the condition QuorumLost turns true; 5m unless given.
+    /// How long the evidence of the loss must persist before the condition QuorumLost turns true. Defaults to
+    /// 5m.
     #[serde(default = "five_minutes")]
     pub detect_after: Period,
-    /// With policy Automatic: how long the loss must be evident before the operator creates an RqliteRecovery; 30m unless given.
+    /// With policy Automatic: how long the evidence of the loss must persist before the operator creates an
+    /// RqliteRecovery. Defaults to 30m.
     #[serde(default = "thirty_minutes")]
     pub automatic_after: Period,
-    /// With policy Automatic: most recoveries within 24 hours, from 1 to 24; 1 unless given. A cluster that keeps losing its disks needs a person.
+    /// With policy Automatic: maximum number of recoveries within 24 hours, from 1 to 24. A cluster that
+    /// keeps losing its disks needs attention. Defaults to 1.
     #[serde(default = "one")]
     #[schemars(range(min = 1, max = 24))]
     pub max_per_day: i32,
-    /// With policy Automatic: consent beforehand to lose what no survivor has. Without it the operator recovers by itself only if nothing can be
-    /// lost; false unless given.
+    /// With policy Automatic: advance consent to lose what no survivor has. Without it, the operator recovers
+    /// by itself only if nothing can be lost. Defaults to false.
     #[serde(default)]
     pub accept_data_loss: bool,
 }
@@ -97,19 +102,19 @@ impl Default for QuorumRecovery {
     }
 }
 
-/// Who begins a recovery.
+/// Who starts a recovery.
 #[derive(
     schemars::JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize,
 )]
 pub enum RecoveryPolicy {
-    /// A person.
+    /// The user.
     #[default]
     Manual,
-    /// The operator, within its guards.
+    /// The operator, within the limits of the policy.
     Automatic,
 }
 
-/// Removing members from the configuration that no pod stands behind any more.
+/// Removal of members from the configuration that no pod stands behind any more.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
@@ -117,15 +122,15 @@ pub enum RecoveryPolicy {
     validation = Rule::new("duration(self.readReplicaTimeout) >= duration('1m')").message("reaping.readReplicaTimeout is shorter than a minute: raise it")
 )]
 pub struct Reaping {
-    /// Also remove voters that should be there, that the leader has not heard for voterTimeout, and whose volume is lost for good; false unless
-    /// given. A voter beyond the wanted number is always removed.
+    /// Whether voters are removed that should exist, that have been unreachable for voterTimeout, and whose
+    /// volume is permanently lost. A voter beyond the desired number is always removed. Defaults to false.
     #[serde(default)]
     pub voters: bool,
-    /// How long the leader must have heard nothing of a voter; 72h unless given, at least 1h.
+    /// How long a voter must have been unreachable for the leader; at least 1h. Defaults to 72h.
     #[serde(default = "three_days")]
     pub voter_timeout: Period,
-    /// How long the leader must have heard nothing of a read replica; 30m unless given. The nodes watch this themselves as well, so that it
-    /// works while the operator is away.
+    /// How long a read replica must have been unreachable for the leader. The nodes enforce this themselves
+    /// as well, so that it works while the operator is not running. Defaults to 30m.
     #[serde(default = "thirty_minutes")]
     pub read_replica_timeout: Period,
 }

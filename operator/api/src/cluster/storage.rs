@@ -1,4 +1,4 @@
-//! Volumes.
+//! The volumes of the nodes.
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 
@@ -6,20 +6,23 @@ use crate::scalar::ByteSize;
 
 use super::policy::Retention;
 
-/// The volume of each voter. It holds the database, Raft's log and, while one is made, a snapshot: plan for three times the database.
+/// The volume of each voter. It holds the database, the Raft log and, while one is taken, a snapshot: plan
+/// for three times the size of the database.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("has(self.storageClassName) == has(oldSelf.storageClassName) && (!has(self.storageClassName) || self.storageClassName == oldSelf.storageClassName)").message("storageClassName cannot be changed, as Kubernetes cannot move a volume to another class: create a new cluster and load a backup into it"))]
 pub struct Storage {
-    /// Size of each volume; 10Gi unless given. It can grow, if the StorageClass allows it, and never shrink.
+    /// Size of each volume. It can be increased if the StorageClass allows it, and never decreased. Defaults
+    /// to 10Gi.
     #[serde(default = "ten_gibibytes")]
     #[x_kube(validation = Rule::new("quantity(self).compareTo(quantity(oldSelf)) >= 0").message("a volume cannot shrink: keep the size, or create a new cluster with smaller volumes and load a backup into it"))]
     pub size: ByteSize,
-    /// StorageClass of the volumes; the default class unless given. Cannot be changed, added or removed later.
+    /// StorageClass of the volumes. It cannot be changed, added or removed later. Defaults to the default
+    /// class.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub storage_class_name: Option<String>,
-    /// What happens to volumes that are not needed any more. Everything is kept unless said otherwise.
+    /// What happens to volumes that are no longer needed. By default, all are retained.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retention: Option<Retention>,
 }
@@ -38,16 +41,16 @@ fn ten_gibibytes() -> ByteSize {
     ByteSize::from("10Gi")
 }
 
-/// Differences of a read replica's volume from a voter's.
+/// The volume of each read replica, where it differs from a voter's.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("has(self.storageClassName) == has(oldSelf.storageClassName) && (!has(self.storageClassName) || self.storageClassName == oldSelf.storageClassName)").message("readReplicas.storage.storageClassName cannot be changed, as Kubernetes cannot move a volume to another class: set readReplicas.replicas to 0, delete the read replicas' StatefulSet and claims, remove readReplicas and add it again"))]
 pub struct ReadStorage {
-    /// Size of each volume; the voters' size unless given. It can grow and never shrink.
+    /// Size of each volume. It can be increased and never decreased. Defaults to the voters' size.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(validation = Rule::new("quantity(self).compareTo(quantity(oldSelf)) >= 0").message("a volume cannot shrink: keep the size of the read replicas' volumes"))]
     pub size: Option<ByteSize>,
-    /// StorageClass; the voters' class unless given.
+    /// StorageClass of the volumes. Defaults to the voters' class.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub storage_class_name: Option<String>,

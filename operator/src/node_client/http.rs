@@ -10,7 +10,7 @@ use hyper::{Method, Request, StatusCode, header};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
-use super::{CHANGE_TIMEOUT, CHECK_TIMEOUT, NodeApi, PROBE_TIMEOUT, reply};
+use super::{CHANGE_TIMEOUT, CHECK_TIMEOUT, NodeClient, PROBE_TIMEOUT, reply};
 use crate::{
     cluster::{Failure, NodeStatus, facts::observation::FailureKind},
     metrics::Metrics,
@@ -34,7 +34,7 @@ impl Http {
     }
 }
 
-impl NodeApi for Http {
+impl NodeClient for Http {
     async fn status(&self, address: &str) -> Result<NodeStatus, Failure> {
         let started = Instant::now();
         let get = |path| call(Method::GET, address, path, None, PROBE_TIMEOUT);

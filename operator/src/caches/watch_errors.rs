@@ -4,22 +4,22 @@ use std::time::{Duration, Instant};
 use kube::runtime::watcher;
 
 /// A failure that goes on is said again after this long.
-const AGAIN: Duration = Duration::from_secs(600);
+const REPEAT_AFTER: Duration = Duration::from_secs(600);
 
 /// The failure that one watch is in.
 #[derive(Debug, Default)]
-pub(super) struct Complaint(Option<(String, Instant)>);
+pub(super) struct WatchErrors(Option<(String, Instant)>);
 
 /// What is worth a line in the log.
 #[derive(Debug, PartialEq, Eq)]
-enum Said {
+enum Change {
     Failed(String),
-    Again,
+    Recovered,
 }
 
-impl Complaint {
+impl WatchErrors {
     /// Looks at what a watch of this kind gave, and says what is new.
-    pub(super) fn look<K>(
+    pub(super) fn observe<K>(
         &mut self,
         kind: &str,
         event: &Result<watcher::Event<K>, watcher::Error>,
@@ -35,25 +35,24 @@ impl Complaint {
             false => error.to_string(),
         });
         match self.note(failure, Instant::now()) {
-            Some(Said::Failed(text)) => tracing::warn!("watching {kind}: {text}"),
-            Some(Said::Again) => tracing::info!("watching {kind} works again"),
+            Some(Change::Failed(text)) => tracing::warn!("watching {kind}: {text}"),
+            Some(Change::Recovered) => tracing::info!("watching {kind} works again"),
             None => {}
         }
     }
 
-    fn note(&mut self, failure: Option<String>, now: Instant) -> Option<Said> {
+    fn note(&mut self, failure: Option<String>, now: Instant) -> Option<Change> {
         let Some(text) = failure else {
-            return self.0.take().map(|_| Said::Again);
+            return self.0.take().map(|_| Change::Recovered);
         };
-        let is_known = self
-            .0
-            .as_ref()
-            .is_some_and(|(last, at)| *last == text && now.saturating_duration_since(*at) < AGAIN);
+        let is_known = self.0.as_ref().is_some_and(|(last, at)| {
+            *last == text && now.saturating_duration_since(*at) < REPEAT_AFTER
+        });
         if is_known {
             return None;
         }
         self.0 = Some((text.clone(), now));
-        Some(Said::Failed(text))
+        Some(Change::Failed(text))
     }
 }
 
@@ -74,8 +73,8 @@ mod tests {
     fn once_until_it_changes_or_works() {
         let start = Instant::now();
         let at = |seconds: u64| start + Duration::from_secs(seconds);
-        let failed = |text: &str| Some(Said::Failed(text.to_owned()));
-        let mut complaint = Complaint::default();
+        let failed = |text: &str| Some(Change::Failed(text.to_owned()));
+        let mut errors = WatchErrors::default();
         let steps = [
             (0, None, None),
             (1, Some("403"), failed("403")),
@@ -83,13 +82,13 @@ mod tests {
             (600, Some("403"), None),
             (601, Some("403"), failed("403")),
             (602, Some("503"), failed("503")),
-            (603, None, Some(Said::Again)),
+            (603, None, Some(Change::Recovered)),
             (604, None, None),
             (605, Some("503"), failed("503")),
         ];
         for (second, failure, expected) in steps {
-            let said = complaint.note(failure.map(str::to_owned), at(second));
-            assert_eq!(said, expected, "{second}");
+            let change = errors.note(failure.map(str::to_owned), at(second));
+            assert_eq!(change, expected, "{second}");
         }
     }
 }

@@ -16,7 +16,7 @@ pub const CHANGE_TIMEOUT: Duration = Duration::from_secs(12);
 pub const CHECK_TIMEOUT: Duration = Duration::from_secs(45);
 
 /// A node as the operator reaches it, by `host:port` of its HTTP API.
-pub trait NodeApi: Send + Sync {
+pub trait NodeClient: Send + Sync {
     /// Everything that the planner wants to know of it.
     ///
     /// # Errors

@@ -1,0 +1,82 @@
+//! State that is carried in memory from one reconcile to the next and that no Kubernetes object holds. After a restart of the
+//! operator it is empty, which costs only repeated work.
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Mutex, PoisonError},
+};
+
+use kube::ResourceExt;
+use operator_api::RqliteCluster;
+
+use crate::{
+    cluster::facts::observation::{DatabaseCheck, Edit},
+    error::{Class, Error},
+};
+
+/// What earlier passes found and no object holds. Losing it costs only doing it again.
+#[derive(Clone, Debug, Default)]
+pub struct CarriedState {
+    /// What the API server refused to the last pass.
+    pub refused: Option<String>,
+    /// What came of checking databases, by pod.
+    pub checks: BTreeMap<String, DatabaseCheck>,
+    /// What others did lately to the operator's objects.
+    pub edits: Vec<Edit>,
+}
+
+/// What came of checking databases, by cluster's uid and pod.
+#[derive(Debug, Default)]
+pub struct Checks(Mutex<HashMap<String, BTreeMap<String, DatabaseCheck>>>);
+
+impl Checks {
+    /// Notes a check.
+    pub fn note(&self, cluster: &RqliteCluster, pod: &str, checked: DatabaseCheck) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_cluster = all.entry(cluster.uid().unwrap_or_default()).or_default();
+        of_cluster.insert(pod.to_owned(), checked);
+    }
+
+    /// The checks of one cluster, by pod.
+    pub fn get(&self, uid: &str) -> BTreeMap<String, DatabaseCheck> {
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.get(uid).cloned().unwrap_or_default()
+    }
+
+    /// A cluster is gone, or a recovery is over.
+    pub fn forget(&self, uid: &str) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.remove(uid);
+    }
+}
+
+/// What the API server refused in the last pass, by cluster's uid.
+#[derive(Debug, Default)]
+pub struct Refused(Mutex<HashMap<String, String>>);
+
+impl Refused {
+    /// What was refused in the last reconcile of one cluster.
+    pub fn get(&self, uid: &str) -> Option<String> {
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.get(uid).cloned()
+    }
+
+    /// Notes how a pass ended. What passes by itself is not noted and changes nothing.
+    pub fn note(&self, uid: &str, result: Result<(), &Error>) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match result {
+            Ok(()) => {
+                all.remove(uid);
+            }
+            Err(error) if error.class() == Class::Refused => {
+                all.insert(uid.to_owned(), error.to_string());
+            }
+            Err(_) => {}
+        }
+    }
+
+    /// A cluster is gone.
+    pub fn forget(&self, uid: &str) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.remove(uid);
+    }
+}
