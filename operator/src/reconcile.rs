@@ -10,8 +10,8 @@ use crate::{
     apply::apply_all,
     carried::{CarriedState, Checks, Refused},
     cluster::{
-        Plan,
-        action::Event, deciders::recovery::StatusUpdate, facts::observation::Edit, plan, render::edits,
+        Plan, action::Event, deciders::recovery::StatusUpdate, facts::observation::Edit, plan,
+        render::edits,
     },
     edits::{Edits, who},
     error::Error,
