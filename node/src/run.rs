@@ -22,7 +22,7 @@ use crate::{
     data_dir, descriptors,
     discovery::Discovery,
     disk::Disk,
-    http_api::{HttpSettings, HttpState},
+    http_api::{HttpServices, HttpSettings},
     identity::Identity,
     internode::client::Peers,
     internode_server::{admission::ConnectionSlots, listener, requests::RequestServer},
@@ -233,7 +233,7 @@ impl Node {
             Arc::clone(&self.metrics),
             self.queue_stop.clone(),
         );
-        let state = HttpState {
+        let services = HttpServices {
             store: self.store.clone(),
             auth: Arc::clone(&self.auth),
             metrics: Arc::clone(&self.metrics),
@@ -247,7 +247,7 @@ impl Node {
         }
         let stop = self.stop_http.clone();
         Ok(tokio::spawn(async move {
-            if let Err(e) = crate::http_api::serve(listener, state, stop).await {
+            if let Err(e) = crate::http_api::serve(listener, services, stop).await {
                 tracing::error!(target: "http", "{e}");
             }
         }))
@@ -550,7 +550,7 @@ fn http_settings(config: &Config, max_connections: usize) -> HttpSettings {
         api_url: config.http_url(),
         bind_addr: config.http_addr.clone(),
         raft_addr: config.raft_adv().to_owned(),
-        data_dir: config.data_dir.join(SCRATCH_DIR),
+        scratch_dir: config.data_dir.join(SCRATCH_DIR),
         start_time: std::time::SystemTime::now(),
         command_line: std::env::args().collect(),
     }

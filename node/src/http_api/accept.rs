@@ -1,6 +1,6 @@
-//! Connections: accepted up to a limit, served by hyper, ended in order.
+//! Connections of clients: accepted up to a limit, served by hyper, and closed in order at the stop.
 //!
-//! The loop does not care what a connection is made of, so that TLS can be put between.
+//! The accept loop is generic over the stream, so that TLS can be put between.
 use std::{
     collections::HashMap, future::Future, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration,
 };
@@ -22,67 +22,67 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Edge, HttpState,
-    bell::Bell,
-    body::{self, Arriving},
-    crowd::{Crowd, NoTurn, Place},
-    doorway::Doorway,
+    body::{self, ClientBody},
+    client_stream::ClientStream,
+    connections::{ClientConnection, Connections, Rejection},
     error::Failure,
     head_timer::HeadTimer,
     reply::{Answered, Response},
     route::{self, Content},
+    state::{HttpServices, HttpState},
+    stop_signal::StopSignal,
 };
 
-/// Accepted beyond the limit for a moment, while others that were sent away are still ending.
-const ENDING_CONNECTIONS: usize = 32;
-/// What a client hears for which there is no place, not even an idle connection's.
+/// Connections that are accepted beyond the limit for a moment, while others are being closed for them.
+const CLOSING_CONNECTIONS: usize = 32;
+/// The reply on a new connection when every open one is in use.
 const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain; charset=utf-8\r\nRetry-After: 1\r\nConnection: close\r\nContent-Length: 39\r\n\r\nall connections are busy, try it again\n";
-/// How long a connection may be silent before the next request's head is complete. rqlite has no limit; clients keep idle
-/// connections for a minute and more (Go's default is 90 s), so this is above that.
+/// How long a connection may be idle until the head of its next request is complete. rqlite has no limit. Clients keep idle connections for
+/// a minute and more (Go's default is 90 s), so the limit is above that.
 const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(120);
-/// Silence after which the system asks whether a client's machine is still there, and the pause between two such questions.
+/// TCP keep-alive: idle time before the first probe, and the pause between probes.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
-/// Questions without an answer after which it is not.
+/// TCP keep-alive: probes without a response after which the connection is closed.
 const KEEP_ALIVE_PROBES: u32 = 3;
 /// How long running requests may take after the stop.
 const STOP_LIMIT: Duration = Duration::from_secs(5);
-/// Pause after a failure to accept that is not one connection's own (no descriptors left), so that the loop does not spin.
+/// Pause after a failure to accept that does not concern a single connection (out of file descriptors), so that the loop does not spin.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
-/// How long wrapping a connection (a TLS handshake) may take.
+/// Time limit for wrapping a connection (a TLS handshake).
 const WRAP_TIMEOUT: Duration = Duration::from_secs(10);
-/// hyper's buffer per connection, also the limit of a request's head.
+/// Size of hyper's buffer per connection, which also limits the head of a request.
 const BUFFER_BYTES: usize = 256 << 10;
 
-/// Why the edge cannot serve.
+/// Why the HTTP API cannot be served.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
-    /// A setting cannot stand in a header.
+    /// A setting cannot be part of a header.
     #[error(
         "the advertised HTTP address or the allowed origin holds characters that no HTTP header may hold: {0}"
     )]
     Header(InvalidHeaderValue),
 }
 
-/// Serves plain HTTP until `stop` is cancelled; then no longer accepts, and lets running requests finish for up to 5 s.
+/// Serves plain HTTP until `stop` is cancelled; then accepts no more connections, and lets running requests finish for up to 5 s.
 ///
 /// # Errors
 /// See [`ServeError`]. Failures to accept are logged and tried again.
 pub async fn serve(
     listener: TcpListener,
-    state: HttpState,
+    services: HttpServices,
     stop: CancellationToken,
 ) -> Result<(), ServeError> {
-    serve_wrapped(listener, |stream| async { Ok(stream) }, state, stop).await
+    serve_wrapped(listener, |stream| async { Ok(stream) }, services, stop).await
 }
 
-/// As [`serve`], with each connection handed through `wrap` first (a TLS handshake). A connection whose wrapping fails is dropped.
+/// As [`serve`], but passes each connection through `wrap` first (a TLS handshake). A connection is closed if wrapping fails.
 ///
 /// # Errors
 /// See [`serve`].
 pub async fn serve_wrapped<W, F, S>(
     listener: TcpListener,
     wrap: W,
-    state: HttpState,
+    services: HttpServices,
     stop: CancellationToken,
 ) -> Result<(), ServeError>
 where
@@ -90,23 +90,23 @@ where
     F: Future<Output = io::Result<S>> + Send + 'static,
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    body::remove_left_uploads(&state.settings.data_dir);
-    let crowd = Crowd::new(state.settings.max_connections);
-    let edge = Arc::new(Edge::new(state)?);
-    let bell = Arc::new(Bell::default());
+    body::remove_left_uploads(&services.settings.scratch_dir);
+    let connections = Connections::new(services.settings.max_connections);
+    let state = Arc::new(HttpState::new(services).map_err(ServeError::Header)?);
+    let stopping = Arc::new(StopSignal::default());
     let mut running = JoinSet::new();
-    let mut guests: HashMap<Id, Guest> = HashMap::new();
+    let mut open: HashMap<Id, OpenConnection> = HashMap::new();
     loop {
-        let has_room = running.len() < crowd.max() + ENDING_CONNECTIONS;
+        let may_accept = running.len() < connections.max() + CLOSING_CONNECTIONS;
         let accepted = tokio::select! {
             biased;
             () = stop.cancelled() => break,
             Some(ended) = running.join_next_with_id() => {
                 let id = ended.map_or_else(|error| error.id(), |(id, ())| id);
-                guests.remove(&id);
+                open.remove(&id);
                 continue;
             }
-            accepted = listener.accept(), if has_room => accepted,
+            accepted = listener.accept(), if may_accept => accepted,
         };
         let (stream, client) = match accepted {
             Ok(accepted) => accepted,
@@ -115,28 +115,35 @@ where
                 continue;
             }
         };
-        if running.len() >= crowd.max() && !make_room(&crowd, &guests) {
-            // Its buffer is empty, so this goes out or the client is gone.
+        if running.len() >= connections.max() && !close_some(&connections, &open) {
+            // The socket's send buffer is empty, so this is sent unless the client is gone.
             let _ = stream.try_write(FULL);
             continue;
         }
-        // Replies are written in one go: waiting for more would only delay them.
+        // Replies are written at once: waiting for more data would only delay them.
         let _ = stream.set_nodelay(true);
         keep_alive(&stream);
         let wrapped = wrap(stream);
-        let (edge, bell, place) = (Arc::clone(&edge), Arc::clone(&bell), crowd.place());
-        let guest = Arc::clone(&place);
+        let connection = connections.add();
+        let (state, stopping) = (Arc::clone(&state), Arc::clone(&stopping));
+        let shared = Arc::clone(&connection);
         let task = running.spawn(async move {
             match timeout(WRAP_TIMEOUT, wrapped).await {
-                Ok(Ok(stream)) => serve_connection(stream, client, edge, place, &bell).await,
+                Ok(Ok(stream)) => {
+                    serve_connection(stream, client, state, connection, &stopping).await;
+                }
                 Ok(Err(error)) => tracing::debug!("connection refused: {error}"),
                 Err(_elapsed) => tracing::debug!("connection refused: handshake timed out"),
             }
         });
-        guests.insert(task.id(), Guest { place: guest, task });
+        let connection = OpenConnection {
+            connection: shared,
+            task,
+        };
+        open.insert(connection.task.id(), connection);
     }
     drop(listener);
-    bell.ring();
+    stopping.send();
     let ended = async { while running.join_next().await.is_some() {} };
     if timeout(STOP_LIMIT, ended).await.is_err() {
         tracing::warn!(
@@ -148,7 +155,7 @@ where
     Ok(())
 }
 
-/// A client whose machine is gone closes nothing; what runs for it ends when the system has found that out.
+/// A client whose machine has failed does not close its connection; keep-alive detects that, and its requests are ended.
 fn keep_alive(stream: &TcpStream) {
     let probes = socket2::TcpKeepalive::new()
         .with_time(KEEP_ALIVE)
@@ -171,50 +178,51 @@ async fn pause_after(error: &io::Error) {
     }
 }
 
-/// A connection as the loop keeps it.
-struct Guest {
-    place: Arc<Place>,
+/// A connection in the table of the accept loop.
+struct OpenConnection {
+    connection: Arc<ClientConnection>,
     task: AbortHandle,
 }
 
-/// Ends some connections that can be spared. False if there are none.
-fn make_room(crowd: &Crowd, guests: &HashMap<Id, Guest>) -> bool {
-    let guests: Vec<&Guest> = guests.values().collect();
-    let leaving = crowd.make_room(guests.iter().map(|guest| &*guest.place));
-    for guest in leaving.iter().filter_map(|at| guests.get(*at)) {
-        guest.task.abort();
+/// Closes some connections that are not in use. False if there are none.
+fn close_some(connections: &Connections, open: &HashMap<Id, OpenConnection>) -> bool {
+    let open: Vec<&OpenConnection> = open.values().collect();
+    let closing = connections.close_some(open.iter().map(|one| &*one.connection));
+    for one in closing.iter().filter_map(|at| open.get(*at)) {
+        one.task.abort();
     }
-    tracing::debug!("HTTP: {} connections were ended for others", leaving.len());
-    // Those that were sent away before are still ending.
-    !leaving.is_empty() || guests.iter().any(|guest| guest.place.is_leaving())
+    tracing::debug!("HTTP: {} connections were ended for others", closing.len());
+    // Connections that were closed before may still be ending.
+    !closing.is_empty() || open.iter().any(|one| one.connection.is_closing())
 }
 
-/// Serves one connection until it ends, or until the request that runs at the stop has its reply.
+/// Serves one connection until it ends, or, after the stop, until its running request has its reply.
 async fn serve_connection<S>(
     stream: S,
     client: SocketAddr,
-    edge: Arc<Edge>,
-    place: Arc<Place>,
-    bell: &Bell,
+    state: Arc<HttpState>,
+    connection: Arc<ClientConnection>,
+    stopping: &StopSignal,
 ) where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    let door = TokioIo::new(Doorway::new(stream, Arc::clone(&place)));
-    let service =
-        service_fn(move |request| answer(request, client, Arc::clone(&edge), Arc::clone(&place)));
-    let connection = http1::Builder::new()
+    let io = TokioIo::new(ClientStream::new(stream, Arc::clone(&connection)));
+    let service = service_fn(move |request| {
+        answer(request, client, Arc::clone(&state), Arc::clone(&connection))
+    });
+    let serving = http1::Builder::new()
         .timer(HeadTimer::new())
         .header_read_timeout(HEADER_READ_TIMEOUT)
         .max_buf_size(BUFFER_BYTES)
-        // As Go prints them.
+        // Go writes them in title case.
         .title_case_headers(true)
-        .serve_connection(door, service);
-    let mut connection = pin!(connection);
-    let ended = match bell.or(connection.as_mut()).await {
+        .serve_connection(io, service);
+    let mut serving = pin!(serving);
+    let ended = match stopping.run_until_sent(serving.as_mut()).await {
         Some(ended) => ended,
         None => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
+            serving.as_mut().graceful_shutdown();
+            serving.await
         }
     };
     if let Err(error) = ended {
@@ -222,30 +230,31 @@ async fn serve_connection<S>(
     }
 }
 
-/// Answers a request if there is a place for it.
+/// Answers a request unless the node is overloaded or the connection is being closed.
 async fn answer(
     request: hyper::Request<Incoming>,
     client: SocketAddr,
-    edge: Arc<Edge>,
-    place: Arc<Place>,
+    state: Arc<HttpState>,
+    connection: Arc<ClientConnection>,
 ) -> Answered {
-    let is_probe = place.crowd().is_crowded() && route::is_probe(request.uri().path());
-    let turn = match place.begin(is_probe) {
-        Ok(turn) => turn,
-        Err(why) => return Ok(no_turn(&edge, why)),
+    let is_probe =
+        connection.connections().is_overloaded() && route::is_probe(request.uri().path());
+    let active = match connection.begin(is_probe) {
+        Ok(active) => active,
+        Err(why) => return Ok(reject(&state, why)),
     };
-    let request = request.map(|body| Arriving::new(body, place));
-    let answered = edge.answer(request, Some(client)).await;
-    answered.map(|response| response.map(|body| body.until_sent(turn)))
+    let request = request.map(|body| ClientBody::new(body, connection));
+    let answered = state.answer(request, Some(client)).await;
+    answered.map(|response| response.map(|body| body.until_sent(active)))
 }
 
-/// Nothing was done, so the client may try it again, best on a new connection.
-fn no_turn(edge: &Edge, why: NoTurn) -> Response {
+/// The reply to a request that was not begun. The client may repeat it, best on a new connection.
+fn reject(state: &HttpState, why: Rejection) -> Response {
     let failure = match why {
-        NoTurn::Crowded => Failure::Crowded,
-        NoTurn::SentAway => Failure::SentAway,
+        Rejection::Overloaded => Failure::Overloaded,
+        Rejection::Closing => Failure::ConnectionClosing,
     };
-    let mut response = edge.replies.failure(&failure, Content::Text);
+    let mut response = state.replies.failure(&failure, Content::Text);
     debug_assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
     response
         .headers_mut()

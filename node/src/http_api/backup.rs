@@ -1,4 +1,4 @@
-//! `GET /db/backup`: streams a copy of the database, compressed if asked.
+//! `GET /db/backup`: streams a copy of the database, compressed if requested.
 use std::{
     io::{self, Write as _},
     mem,
@@ -16,18 +16,18 @@ use tempfile::TempPath;
 use tokio::{fs::File, io::AsyncReadExt, task::spawn_blocking};
 
 use super::{
-    Edge,
     error::Failure,
     param::Call,
     redirect,
     reply::{ReplyBody, Response},
+    state::HttpState,
 };
 use crate::metrics::Counter;
 
-/// Bytes read, and compressed, at a time: large enough that the hop to a blocking thread does not count.
+/// Bytes that are read and compressed at a time: so many that the switch to a blocking thread does not matter.
 const CHUNK_BYTES: usize = 256 << 10;
 
-pub(super) async fn answer(edge: &Arc<Edge>, call: &Call) -> Result<Response, Failure> {
+pub(super) async fn answer(state: &Arc<HttpState>, call: &Call) -> Result<Response, Failure> {
     let params = &call.params;
     let format = format(params)?;
     let content_type = match format {
@@ -35,12 +35,12 @@ pub(super) async fn answer(edge: &Arc<Edge>, call: &Call) -> Result<Response, Fa
         _ => HeaderValue::from_static("application/octet-stream"),
     };
     if !params.noleader
-        && let Some(elsewhere) = redirect::to_leader(edge, call).await?
+        && let Some(elsewhere) = redirect::to_leader(state, call).await?
     {
         return Ok(elsewhere);
     }
-    let remote = !params.noleader && !edge.store.is_leader();
-    let path = edge
+    let remote = !params.noleader && !state.store.is_leader();
+    let path = state
         .store
         .backup(format, params.noleader, &call.caller())
         .await
@@ -54,9 +54,9 @@ pub(super) async fn answer(edge: &Arc<Edge>, call: &Call) -> Result<Response, Fa
     let (file, len_bytes) = opened
         .await
         .map_err(|error| Failure::Machine(error.to_string()))?;
-    edge.metrics.count(Counter::HttpBackups);
+    state.metrics.count(Counter::HttpBackups);
     if remote {
-        edge.metrics.count(Counter::ProxyRemoteBackups);
+        state.metrics.count(Counter::ProxyRemoteBackups);
     }
     let gzip = params
         .compress
@@ -67,11 +67,11 @@ pub(super) async fn answer(edge: &Arc<Edge>, call: &Call) -> Result<Response, Fa
         unsent_bytes: length,
         gzip,
         done: false,
-        edge: Arc::clone(edge),
+        state: Arc::clone(state),
         _path: path,
     };
     let chunks = ReplyBody::Chunks(Box::pin(stream::unfold(source, Source::next)));
-    let mut response = edge.replies.content(content_type, chunks);
+    let mut response = state.replies.content(content_type, chunks);
     if let Some(length) = length {
         response
             .headers_mut()
@@ -92,14 +92,14 @@ fn format(params: &QueryParams) -> Result<BackupFormat, Failure> {
     }
 }
 
-/// A backup on its way to the client; the file is deleted with it.
+/// A backup that is being sent. Its file is deleted when dropped.
 struct Source {
     file: File,
-    /// Of a reply whose length is announced: hyper does not ask for more than that.
+    /// Bytes not sent yet, if the length is announced: hyper does not poll again after them.
     unsent_bytes: Option<u64>,
     gzip: Option<GzEncoder<Vec<u8>>>,
     done: bool,
-    edge: Arc<Edge>,
+    state: Arc<HttpState>,
     _path: TempPath,
 }
 
@@ -114,13 +114,13 @@ impl Source {
                 if let Some(unsent) = &mut self.unsent_bytes {
                     *unsent = unsent.saturating_sub(bytes.len() as u64);
                     if *unsent == 0 {
-                        self.edge.note_backup(SystemTime::now());
+                        self.state.note_backup(SystemTime::now());
                     }
                 }
                 Some((Ok(bytes), self))
             }
             Ok(None) => {
-                self.edge.note_backup(SystemTime::now());
+                self.state.note_backup(SystemTime::now());
                 None
             }
             Err(error) => {
@@ -139,7 +139,7 @@ impl Source {
                 return Ok((!at_end).then(|| bytes.freeze()));
             };
             if at_end {
-                // Without the encoder the next read, again at the end, ends the stream.
+                // The encoder is gone, so the next call, again at the end of the file, ends the stream.
                 return spawn_blocking(move || gzip.finish())
                     .await?
                     .map(|rest| Some(Bytes::from(rest)));

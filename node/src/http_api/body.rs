@@ -1,4 +1,4 @@
-//! Request bodies: small ones in memory, within a limit; uploads straight to a file.
+//! Request bodies: statements are collected in memory, within limits; uploads are written to a file.
 use std::{
     convert::Infallible,
     ops::Deref,
@@ -16,26 +16,21 @@ use tempfile::{NamedTempFile, TempPath};
 use tokio::{fs::File, io::AsyncWriteExt, time::timeout};
 
 use super::{
-    crowd::Place,
+    connections::ClientConnection,
     error::Failure,
-    memory::{Memory, Share},
-    pace::Pace,
+    memory::{BodyMemory, Reservation},
+    progress::ProgressTimer,
 };
 use crate::disk::Disk;
 
-/// Largest body of statements. Such a body is held in memory several times over (bytes, statements, log entry, frames to the
-/// other nodes), and one log entry blocks those behind it; more than this belongs to `/db/load`, which streams.
-pub(super) const MAX_BODY_BYTES: usize = 32 << 20;
-/// Largest body of the administration's endpoints: an ID.
-pub(super) const MAX_ADMIN_BODY_BYTES: usize = 64 << 10;
-/// How often a body that does not move is asked whether others wait for its memory.
-const GIVE_WAY_INTERVAL: Duration = Duration::from_secs(1);
-/// After so many bytes of an upload it is looked again whether there is room.
-const LOOK_BYTES: u64 = 16 << 20;
-/// Begins the names of uploads on disk, so that those that a crash left can be told.
+/// How often a body that does not arrive is checked for its speed.
+const SPEED_CHECK_INTERVAL: Duration = Duration::from_secs(1);
+/// The free space on the disk is checked after every this many bytes of an upload.
+const SPACE_CHECK_BYTES: u64 = 16 << 20;
+/// Prefix of the names of uploads on disk, by which those left behind by a crash are recognized.
 const UPLOAD_PREFIX: &str = "http-upload-";
 
-/// Why a body did not come to its end.
+/// Why a body did not arrive completely.
 #[derive(Debug)]
 pub(super) enum BodyError {
     Broken(String),
@@ -70,26 +65,26 @@ pub(super) trait RequestBody:
 }
 impl<B: Body<Data = Bytes, Error: Into<BodyError> + Send> + Send> RequestBody for B {}
 
-/// hyper's body, with an eye on how it comes.
-pub(super) struct Arriving {
+/// hyper's body with a limit for slow clients.
+pub(super) struct ClientBody {
     body: Incoming,
-    place: Arc<Place>,
-    pace: Pace,
+    connection: Arc<ClientConnection>,
+    progress: ProgressTimer,
     ended: bool,
 }
 
-impl Arriving {
-    pub(super) fn new(body: Incoming, place: Arc<Place>) -> Self {
+impl ClientBody {
+    pub(super) fn new(body: Incoming, connection: Arc<ClientConnection>) -> Self {
         Self {
             body,
-            place,
-            pace: Pace::default(),
+            connection,
+            progress: ProgressTimer::default(),
             ended: false,
         }
     }
 }
 
-impl Body for Arriving {
+impl Body for ClientBody {
     type Data = Bytes;
     type Error = BodyError;
 
@@ -99,15 +94,15 @@ impl Body for Arriving {
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = &mut *self;
         let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(context) else {
-            this.place.waits(true);
-            ready!(this.pace.poll_stalled(context));
+            this.connection.set_waiting(true);
+            ready!(this.progress.poll_stalled(context));
             return Poll::Ready(Some(Err(BodyError::Stalled)));
         };
-        this.place.waits(false);
+        this.connection.set_waiting(false);
         if let Some(Ok(frame)) = &frame {
             let bytes = frame.data_ref().map_or(0, Bytes::len) as u64;
-            this.pace.moved(bytes);
-            this.place.moved(bytes);
+            this.progress.add(bytes);
+            this.connection.add_transferred(bytes);
         }
         this.ended = frame.is_none();
         Poll::Ready(frame.map(|frame| frame.map_err(|e| BodyError::Broken(e.to_string()))))
@@ -122,19 +117,19 @@ impl Body for Arriving {
     }
 }
 
-impl Drop for Arriving {
+impl Drop for ClientBody {
     fn drop(&mut self) {
-        self.place.waits(false);
+        self.connection.set_waiting(false);
         if !self.ended && !self.body.is_end_stream() {
-            self.place.leave_unread();
+            self.connection.set_unread_body();
         }
     }
 }
 
-/// A whole body, and its share of the memory for all.
+/// A complete body and its reservation of memory.
 pub(super) struct Collected {
     bytes: Bytes,
-    _share: Share,
+    _reservation: Reservation,
 }
 
 impl Deref for Collected {
@@ -144,11 +139,11 @@ impl Deref for Collected {
     }
 }
 
-/// Takes a whole body; one that came in a single piece is not copied.
+/// Collects a body of at most `max_bytes`. A body that arrives in a single frame is not copied.
 pub(super) async fn collect(
     body: impl RequestBody,
     max_bytes: usize,
-    memory: &Memory,
+    memory: &BodyMemory,
 ) -> Result<Collected, Failure> {
     let announced = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
     if announced > max_bytes {
@@ -157,13 +152,13 @@ pub(super) async fn collect(
     let mut body = pin!(body);
     let mut first = Bytes::new();
     let mut whole: Option<BytesMut> = None;
-    let mut share = Share::default();
+    let mut reservation = Reservation::default();
     loop {
         let so_far = whole.as_ref().map_or(first.len(), BytesMut::len);
-        if memory.must_give_way(&share, so_far) {
+        if memory.is_too_slow(&reservation, so_far) {
             return Err(Failure::NoMemory);
         }
-        let Ok(frame) = timeout(GIVE_WAY_INTERVAL, body.frame()).await else {
+        let Ok(frame) = timeout(SPEED_CHECK_INTERVAL, body.frame()).await else {
             continue;
         };
         let Some(frame) = frame else { break };
@@ -176,7 +171,7 @@ pub(super) async fn collect(
             return Err(Failure::TooLarge);
         }
         memory
-            .grow(&mut share, with_data, announced, max_bytes)
+            .grow(&mut reservation, with_data, announced, max_bytes)
             .await?;
         match &mut whole {
             Some(whole) => whole.extend_from_slice(&data),
@@ -194,11 +189,11 @@ pub(super) async fn collect(
     }
     Ok(Collected {
         bytes: whole.map_or(first, BytesMut::freeze),
-        _share: share,
+        _reservation: reservation,
     })
 }
 
-/// An upload on disk; dropping it deletes the file.
+/// An upload on disk; its file is deleted when dropped.
 #[derive(Debug)]
 pub(super) struct Upload {
     pub(super) path: TempPath,
@@ -209,9 +204,9 @@ pub(super) struct Upload {
 pub(super) async fn upload(
     body: impl RequestBody,
     dir: &Path,
-    memory: &Memory,
+    memory: &BodyMemory,
 ) -> Result<Upload, Failure> {
-    let _share = memory.for_upload().await?;
+    let _reservation = memory.for_upload().await?;
     let disk = |error: std::io::Error| {
         Failure::Machine(format!("writing the upload to {}: {error}", dir.display()))
     };
@@ -221,16 +216,16 @@ pub(super) async fn upload(
     let (file, path) = named.map(NamedTempFile::into_parts).map_err(disk)?;
     let mut file = File::from_std(file);
     let mut body = pin!(body);
-    let room = Disk::new(dir);
-    let (mut len_bytes, mut looked) = (0, 0);
-    fits(&room, body.size_hint().lower())?;
+    let space = Disk::new(dir);
+    let (mut len_bytes, mut checked) = (0, 0);
+    check_space(&space, body.size_hint().lower())?;
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| Failure::from(error.into()))?;
         if let Ok(data) = frame.into_data() {
             len_bytes += data.len() as u64;
-            if len_bytes - looked >= LOOK_BYTES {
-                looked = len_bytes;
-                fits(&room, data.len() as u64)?;
+            if len_bytes - checked >= SPACE_CHECK_BYTES {
+                checked = len_bytes;
+                check_space(&space, data.len() as u64)?;
             }
             file.write_all(&data).await.map_err(disk)?;
         }
@@ -239,9 +234,9 @@ pub(super) async fn upload(
     Ok(Upload { path, len_bytes })
 }
 
-/// Is there room for so many bytes beside what the log needs to go on?
-fn fits(room: &Disk, bytes: u64) -> Result<(), Failure> {
-    let spare = room.spare_bytes();
+/// Fails if the disk has no space for this many bytes beside what the log needs to continue.
+fn check_space(disk: &Disk, bytes: u64) -> Result<(), Failure> {
+    let spare = disk.spare_bytes();
     if bytes <= spare {
         return Ok(());
     }
@@ -250,7 +245,7 @@ fn fits(room: &Disk, bytes: u64) -> Result<(), Failure> {
     )))
 }
 
-/// Deletes uploads that a crash left behind. What cannot be deleted is only logged.
+/// Deletes uploads that a crash has left behind. Failures are only logged.
 pub(super) fn remove_left_uploads(dir: &Path) {
     let Ok(entries) = std::fs::read_dir(dir) else {
         return;
@@ -286,7 +281,7 @@ mod tests {
     }
 
     async fn collected(body: impl RequestBody, max_bytes: usize) -> Result<Bytes, Failure> {
-        let taken = collect(body, max_bytes, &Memory::default()).await;
+        let taken = collect(body, max_bytes, &BodyMemory::default()).await;
         taken.map(|taken| taken.bytes)
     }
 
@@ -324,7 +319,7 @@ mod tests {
     #[tokio::test]
     async fn uploads_live_as_long_as_their_handle() {
         let dir = tempfile::tempdir().unwrap();
-        let upload = upload(pieces(&["ab", "cd"]), dir.path(), &Memory::default())
+        let upload = upload(pieces(&["ab", "cd"]), dir.path(), &BodyMemory::default())
             .await
             .unwrap();
         assert_eq!(upload.len_bytes, 4);
@@ -338,7 +333,7 @@ mod tests {
     async fn an_upload_without_room_is_refused_before_it_begins() {
         let dir = tempfile::tempdir().unwrap();
         let body = Endless(1 << 60);
-        let refused = upload(body, dir.path(), &Memory::default())
+        let refused = upload(body, dir.path(), &BodyMemory::default())
             .await
             .unwrap_err();
         assert!(
@@ -347,7 +342,7 @@ mod tests {
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
     }
 
-    /// Announces so many bytes.
+    /// A body that announces this many bytes and never sends any.
     struct Endless(u64);
 
     impl Body for Endless {
@@ -371,7 +366,7 @@ mod tests {
         let refused = upload(
             pieces(&["ab"]),
             Path::new("/nonexistent/dir"),
-            &Memory::default(),
+            &BodyMemory::default(),
         )
         .await;
         assert!(matches!(refused, Err(Failure::Machine(_))));

@@ -1,17 +1,17 @@
-//! `POST /db/compare`: compares the copies of all members, by a hash of their content at one entry of the log. Ours, not rqlite's.
+//! `POST /db/compare`: compares the copies of all members, by hashes of their content at one log entry. rqlite does not have this endpoint.
 use std::sync::Arc;
 
 use serde_json::json;
 
-use super::{Edge, error::Failure, param::Call, reply::Response};
+use super::{error::Failure, param::Call, reply::Response, state::HttpState};
 use crate::{store::Caller, store_types::Verdict};
 
 pub(super) async fn answer(
-    edge: &Arc<Edge>,
+    state: &Arc<HttpState>,
     call: &Call,
     caller: &Caller,
 ) -> Result<Response, Failure> {
-    let comparison = edge.store.compare(caller).await.map_err(Failure::Call)?;
+    let comparison = state.store.compare(caller).await.map_err(Failure::Call)?;
     let members: Vec<_> = comparison
         .copies
         .iter()
@@ -41,5 +41,5 @@ pub(super) async fn answer(
     } else {
         format!("{body}\n")
     };
-    Ok(edge.replies.json(text.into_bytes()))
+    Ok(state.replies.json(text.into_bytes()))
 }

@@ -1,4 +1,4 @@
-//! `/console/`: a page to run SQL and look at the cluster, all in one file.
+//! `/console/`: a page for running SQL and viewing the cluster, in a single file.
 use std::sync::Arc;
 
 use hyper::{
@@ -7,29 +7,29 @@ use hyper::{
 };
 
 use super::{
-    Edge,
     error::Failure,
     param::Call,
     reply::{HTML, Response},
+    state::HttpState,
 };
 use crate::metrics::Counter;
 
-/// Where the page lives.
+/// Path of the page.
 pub(super) const PATH: &str = "/console/";
 const PAGE: &str = include_str!("console.html");
-/// The page brings all it needs and talks to this node alone.
+/// The page contains everything it needs, and sends requests only to this node.
 const POLICY: HeaderValue = HeaderValue::from_static(
     "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; img-src data:; form-action 'none'; base-uri 'none'; frame-ancestors 'none'",
 );
 
-pub(super) fn answer(edge: &Arc<Edge>, call: &Call) -> Result<Response, Failure> {
-    edge.metrics.count(Counter::HttpUi);
+pub(super) fn answer(state: &Arc<HttpState>, call: &Call) -> Result<Response, Failure> {
+    state.metrics.count(Counter::HttpUi);
     match call.uri.path() {
-        "/console" => Ok(edge
+        "/console" => Ok(state
             .replies
             .redirect(StatusCode::MOVED_PERMANENTLY, PATH, &call.method)),
         PATH | "/console/index.html" => {
-            let mut response = edge.replies.content(HTML, PAGE.as_bytes().to_vec());
+            let mut response = state.replies.content(HTML, PAGE.as_bytes().to_vec());
             response
                 .headers_mut()
                 .insert(CONTENT_SECURITY_POLICY, POLICY);

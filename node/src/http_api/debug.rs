@@ -1,35 +1,35 @@
-//! `/debug/vars`: every counter, in the form of Go's expvar. `/debug/pprof`: Go's profiles have no meaning here.
+//! `/debug/vars`: all counters in the format of Go's expvar. `/debug/pprof`: Go's profiles do not exist here.
 use std::{collections::BTreeMap, sync::Arc};
 
 use node_api::to_go_json;
 use serde_json::json;
 
 use super::{
-    Edge,
     error::Failure,
     host,
     param::Call,
     reply::{Response, TEXT},
+    state::HttpState,
 };
 
-pub(super) fn vars(edge: &Arc<Edge>, call: &Call) -> Result<Response, Failure> {
+pub(super) fn vars(state: &Arc<HttpState>, call: &Call) -> Result<Response, Failure> {
     let broken = |error: serde_json::Error| Failure::Machine(error.to_string());
     let mut maps = BTreeMap::new();
-    for (map, keys) in edge.metrics.by_map() {
+    for (map, keys) in state.metrics.by_map() {
         maps.insert(map, counters(&keys));
     }
     maps.insert(
         "cmdline",
-        to_go_json(&edge.settings.command_line).map_err(broken)?,
+        to_go_json(&state.settings.command_line).map_err(broken)?,
     );
     maps.insert("memstats", to_go_json(&memory()).map_err(broken)?);
-    Ok(edge.replies.json(join(
+    Ok(state.replies.json(join(
         &maps,
         call.params.key.as_deref().filter(|key| !key.is_empty()),
     )))
 }
 
-/// One map, with the blanks that expvar leaves.
+/// One map, with the spaces that expvar writes.
 fn counters(keys: &[(&str, u64)]) -> Vec<u8> {
     let pairs: Vec<String> = keys
         .iter()
@@ -38,7 +38,7 @@ fn counters(keys: &[(&str, u64)]) -> Vec<u8> {
     format!("{{{}}}", pairs.join(", ")).into_bytes()
 }
 
-/// All maps or the one asked for, a line each.
+/// All maps, or the requested one, each on a line of its own.
 fn join(maps: &BTreeMap<&str, Vec<u8>>, key: Option<&str>) -> Vec<u8> {
     let mut out = b"{\n".to_vec();
     let chosen = maps
@@ -55,19 +55,19 @@ fn join(maps: &BTreeMap<&str, Vec<u8>>, key: Option<&str>) -> Vec<u8> {
     out
 }
 
-/// This process's memory under the names of Go's that have a counterpart.
+/// This process's memory use, under those of Go's names that have an equivalent.
 fn memory() -> serde_json::Value {
     let memory = host::memory();
     json!({ "Alloc": memory.resident_bytes, "HeapAlloc": memory.resident_bytes, "HeapSys": memory.virtual_bytes, "Sys": memory.virtual_bytes })
 }
 
-pub(super) fn profile(edge: &Arc<Edge>, call: &Call) -> Response {
+pub(super) fn profile(state: &Arc<HttpState>, call: &Call) -> Response {
     let text = if call.uri.path() == "/debug/pprof/cmdline" {
-        edge.settings.command_line.join("\0")
+        state.settings.command_line.join("\0")
     } else {
         "profiles of this kind exist only for Go programs; use perf on this process, and /metrics for its counters\n".to_owned()
     };
-    edge.replies.content(TEXT, text.into_bytes())
+    state.replies.content(TEXT, text.into_bytes())
 }
 
 #[cfg(test)]

@@ -1,56 +1,56 @@
-//! Failures as status codes and texts: the only place where either is decided.
+//! Status codes and texts of failures. They are defined only here.
 use hyper::StatusCode;
 use node_api::{ParamError, ParseError, Reply, admin::InvalidJson};
 
-use super::body::MAX_BODY_BYTES;
+use super::limits::MAX_BODY_BYTES;
 use crate::store_types::StoreError;
 
-/// Why a request is not answered with its result.
+/// Why a request gets no result.
 #[derive(Debug)]
 pub(super) enum Failure {
     /// The query string is wrong.
     Params(ParamError),
-    /// The body does not hold statements.
+    /// The body does not contain statements.
     Statements(ParseError),
     /// `/db/sql` without `q`.
     QueryMissing,
-    /// The body is larger than the endpoint takes.
+    /// The body is larger than the endpoint accepts.
     TooLarge,
-    /// The body broke off.
+    /// The body ended early.
     Body(String),
-    /// The body came too slowly.
+    /// The body arrived too slowly.
     Stalled,
-    /// Other bodies have all the memory that there is for them.
+    /// Other bodies hold all the memory for bodies.
     NoMemory,
-    /// Other requests have all places.
-    Crowded,
-    /// The connection had been given away when the request came.
-    SentAway,
-    /// The caller may not do this here.
+    /// Too many requests are in progress.
+    Overloaded,
+    /// The connection was being closed when the request arrived.
+    ConnectionClosing,
+    /// The caller does not have the permission.
     Denied,
     NotFound,
     Method,
-    /// The body of `/remove` is not what it should be; no text.
+    /// The body of `/remove` is invalid; without a text.
     RemoveBody,
     /// The body of `/leader` is not JSON.
     LeaderBody(InvalidJson),
-    /// `redirect` was asked but there is nowhere to go.
+    /// `redirect` was requested, but no leader is known.
     RedirectWithoutLeader,
     /// A queued write needs a leader.
     QueueWithoutLeader,
-    /// A queued write was not decided within `timeout`.
+    /// A queued write was not completed within `timeout`.
     QueueTimeout,
-    /// The node stops.
+    /// The node is stopping.
     QueueStopped,
-    /// `vacuum` with a format that knows none.
+    /// `vacuum` was requested with a format that does not support it.
     BackupFormat,
-    /// `/db/running/…` without a number.
+    /// The path `/db/running/…` has no number.
     RunningId,
-    /// Nothing of that number is running.
+    /// No statement with this number is running.
     NotRunning,
-    /// `/boot` was given too little to be a database.
+    /// The upload to `/boot` is too short for a database.
     BootTooShort,
-    /// `/boot` was given something else than a database.
+    /// The upload to `/boot` is not a database.
     BootData,
     /// `/boot` failed.
     Boot(StoreError),
@@ -60,22 +60,25 @@ pub(super) enum Failure {
     LeaderUnknown(StoreError),
     /// Any other call failed.
     Call(StoreError),
-    /// This machine failed: a disk, mostly.
+    /// This machine failed, for example its disk.
     Machine(String),
 }
 
-/// What `/boot` says when the upload is no database, here and in the store.
+/// The error of `/boot`, here and in the store, if the upload is not a database.
 const INVALID_SQLITE: &str = "invalid SQLite data";
 
 impl Failure {
-    /// The status code, and the text if there is one. Without a text the reply is empty.
+    /// The status code and the text. Without a text the reply is empty.
     pub(super) fn answer(&self) -> (StatusCode, Option<String>) {
         (self.status(), self.text())
     }
 
-    /// It may work in a moment.
-    pub(super) fn is_of_the_moment(&self) -> bool {
-        matches!(self, Self::NoMemory | Self::Crowded | Self::SentAway)
+    /// The same request may succeed in a moment.
+    pub(super) fn is_temporary(&self) -> bool {
+        matches!(
+            self,
+            Self::NoMemory | Self::Overloaded | Self::ConnectionClosing
+        )
     }
 
     fn status(&self) -> StatusCode {
@@ -98,7 +101,9 @@ impl Failure {
                 StatusCode::INTERNAL_SERVER_ERROR
             }
             Self::QueueWithoutLeader | Self::QueueStopped => StatusCode::SERVICE_UNAVAILABLE,
-            Self::NoMemory | Self::Crowded | Self::SentAway => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NoMemory | Self::Overloaded | Self::ConnectionClosing => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Self::BootTooShort | Self::Boot(_) | Self::Nodes(_) | Self::LeaderUnknown(_) => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
@@ -119,8 +124,8 @@ impl Failure {
             Self::Body(error) => format!("reading the request body: {error}"),
             Self::Stalled => "the request body came too slowly".to_owned(),
             Self::NoMemory => "too many large request bodies at a time; nothing was done, try it again, or send less at a time".to_owned(),
-            Self::Crowded => "too many requests at a time; nothing was done, try it again".to_owned(),
-            Self::SentAway => "this connection was idle and is closed to make room for others; nothing was done, try it again on a new one".to_owned(),
+            Self::Overloaded => "too many requests at a time; nothing was done, try it again".to_owned(),
+            Self::ConnectionClosing => "this connection was idle and is closed to make room for others; nothing was done, try it again on a new one".to_owned(),
             Self::TooLarge => format!(
                 "request body is larger than {MAX_BODY_BYTES} bytes; send large SQL scripts and database files to /db/load"
             ),
@@ -139,11 +144,11 @@ impl Failure {
     }
 }
 
-/// Execute, query and request tell most failures in a reply with status 200.
+/// The reply with which execute, query and request report most failures; its status is 200.
 ///
 /// # Errors
-/// What they tell with a status code.
-pub(super) fn told_in_reply(error: StoreError) -> Result<Reply, Failure> {
+/// Failures that they report with a status code.
+pub(super) fn error_reply(error: StoreError) -> Result<Reply, Failure> {
     match error {
         StoreError::LeaderNotFound | StoreError::Unauthorized(_) | StoreError::TooLarge(_) => {
             Err(Failure::Call(error))
@@ -192,9 +197,9 @@ mod tests {
             (Failure::Call(refused("need at least one voter in configuration")), 500, Some("need at least one voter in configuration")),
         ];
         for (failure, status, text) in cases {
-            let (got, told) = failure.answer();
+            let (got, shown) = failure.answer();
             assert_eq!(
-                (got.as_u16(), told.as_deref()),
+                (got.as_u16(), shown.as_deref()),
                 (status, text),
                 "{failure:?}"
             );
@@ -210,9 +215,9 @@ mod tests {
             StoreError::Unknown("x".to_owned()),
         ] {
             let text = error.to_string();
-            assert_eq!(told_in_reply(error).unwrap().error, Some(text));
+            assert_eq!(error_reply(error).unwrap().error, Some(text));
         }
-        assert!(told_in_reply(StoreError::LeaderNotFound).is_err());
-        assert!(told_in_reply(StoreError::Unauthorized("x".to_owned())).is_err());
+        assert!(error_reply(StoreError::LeaderNotFound).is_err());
+        assert!(error_reply(StoreError::Unauthorized("x".to_owned())).is_err());
     }
 }

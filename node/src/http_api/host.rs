@@ -1,13 +1,10 @@
-//! What the machine says about itself and this process, for `/status`: read from Linux's own files, empty where there are none.
+//! Facts about the machine and this process for `/status`, read from Linux's `/proc` and `/sys`; empty where those do not exist.
 use std::{collections::BTreeMap, fs};
 
+use rustix::param::page_size;
 use serde_json::{Value, json};
 
-/// Fallback where the kernel does not tell; right on nearly all machines.
-const PAGE_BYTES: u64 = 4096;
-/// Type of the auxiliary vector's entry that holds the page size.
-const AT_PAGESZ: u64 = 6;
-/// Interface flags as the kernel numbers them, and their names.
+/// The kernel's interface flags and their names.
 const INTERFACE_FLAGS: [(u32, &str); 6] = [
     (0x1, "up"),
     (0x2, "broadcast"),
@@ -19,7 +16,7 @@ const INTERFACE_FLAGS: [(u32, &str); 6] = [
 /// The link is up.
 const RUNNING: u32 = 0x40;
 
-/// Memory of this process.
+/// Memory use of this process.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Memory {
     pub(super) virtual_bytes: u64,
@@ -31,27 +28,12 @@ pub(super) fn memory() -> Memory {
     let mut pages = text
         .split_whitespace()
         .map(|number| number.parse::<u64>().unwrap_or(0));
-    let page_bytes = page_bytes();
+    let page_bytes = page_size() as u64;
     let mut bytes = || pages.next().unwrap_or(0) * page_bytes;
     Memory {
         virtual_bytes: bytes(),
         resident_bytes: bytes(),
     }
-}
-
-fn page_bytes() -> u64 {
-    let auxiliary = fs::read("/proc/self/auxv").unwrap_or_default();
-    page_bytes_of(&auxiliary).unwrap_or(PAGE_BYTES)
-}
-
-/// Finds the page size in pairs of native 64-bit numbers.
-fn page_bytes_of(auxiliary: &[u8]) -> Option<u64> {
-    let (numbers, _) = auxiliary.as_chunks::<8>();
-    let (pairs, _) = numbers.as_chunks::<2>();
-    let pair = pairs
-        .iter()
-        .find(|[kind, _]| u64::from_ne_bytes(*kind) == AT_PAGESZ)?;
-    Some(u64::from_ne_bytes(pair[1]))
 }
 
 /// The part `os` of `/status`.
@@ -63,7 +45,7 @@ pub(super) fn os() -> Value {
     json!({
         "executable": executable,
         "hostname": hostname.trim_end(),
-        "page_size": page_bytes(),
+        "page_size": page_size(),
         "pid": std::process::id(),
         "ppid": std::os::unix::process::parent_id(),
     })
@@ -96,14 +78,14 @@ fn describe(name: String, addresses: Vec<Value>) -> (String, Value) {
     };
     let hardware = read("address");
     let hardware = hardware.trim();
-    // The loopback has none but shows zeros.
+    // The loopback interface has none, but the kernel shows zeros.
     let hardware = if hardware.chars().all(|digit| matches!(digit, '0' | ':')) {
         ""
     } else {
         hardware
     };
     let flags = u32::from_str_radix(read("flags").trim().trim_start_matches("0x"), 16).unwrap_or(0);
-    // This file leaves out whether the link is up; another tells.
+    // The file `flags` does not contain the state of the link; `carrier` does.
     let flags = if read("carrier").trim() == "1" {
         flags | RUNNING
     } else {
@@ -135,19 +117,9 @@ mod tests {
     }
 
     #[test]
-    fn page_size_is_found_among_pairs() {
-        let auxiliary: Vec<u8> = [16_u64, 1, 6, 16_384, 0, 0]
-            .iter()
-            .flat_map(|number| number.to_ne_bytes())
-            .collect();
-        assert_eq!(page_bytes_of(&auxiliary), Some(16_384));
-        assert_eq!(page_bytes_of(&auxiliary[..20]), None);
-        assert!(page_bytes().is_power_of_two());
-    }
-
-    #[test]
     fn this_machine() {
         assert_eq!(os()["pid"], std::process::id());
+        assert!(page_size().is_power_of_two());
         assert!(memory().resident_bytes > 0);
         let loopback = network()["interfaces"]["lo"].clone();
         assert_eq!(loopback["addresses"][0]["address"], "127.0.0.1/8");

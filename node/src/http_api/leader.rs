@@ -1,36 +1,37 @@
-//! `GET /leader`: who leads. `POST /leader`: hands leadership over.
+//! `GET /leader`: the leader. `POST /leader`: transfers leadership.
 use std::sync::Arc;
 
 use hyper::Method;
 use node_api::{admin::LeaderRequest, to_go_json};
 
 use super::{
-    Edge,
-    body::{MAX_ADMIN_BODY_BYTES, RequestBody, collect},
+    body::{RequestBody, collect},
     error::Failure,
+    limits::MAX_ADMIN_BODY_BYTES,
     param::Call,
     redirect,
     reply::Response,
+    state::HttpState,
 };
 use crate::{metrics::Counter, store_types::StoreError};
 
 pub(super) async fn answer(
-    edge: &Arc<Edge>,
+    state: &Arc<HttpState>,
     call: &Call,
     body: impl RequestBody,
 ) -> Result<Response, Failure> {
     if call.method == Method::GET {
-        show(edge, call).await
+        show(state, call).await
     } else {
-        hand_over(edge, call, body).await
+        transfer(state, call, body).await
     }
 }
 
-async fn show(edge: &Edge, call: &Call) -> Result<Response, Failure> {
-    if edge.store.is_open() && edge.store.leader().is_none() {
+async fn show(state: &HttpState, call: &Call) -> Result<Response, Failure> {
+    if state.store.is_open() && state.store.leader().is_none() {
         return Err(Failure::LeaderUnknown(StoreError::LeaderNotFound));
     }
-    let nodes = edge
+    let nodes = state
         .store
         .nodes(true, call.params.timeout)
         .await
@@ -38,15 +39,19 @@ async fn show(edge: &Edge, call: &Call) -> Result<Response, Failure> {
     let leader = nodes.into_iter().find(|node| node.leader);
     let leader = leader.ok_or(Failure::LeaderUnknown(StoreError::LeaderNotFound))?;
     let json = to_go_json(&leader).map_err(|error| Failure::Machine(error.to_string()))?;
-    Ok(edge.replies.json_as_asked(json, call.params.pretty))
+    Ok(state.replies.json_maybe_pretty(json, call.params.pretty))
 }
 
-async fn hand_over(edge: &Edge, call: &Call, body: impl RequestBody) -> Result<Response, Failure> {
-    if let Some(elsewhere) = redirect::to_leader(edge, call).await? {
+async fn transfer(
+    state: &HttpState,
+    call: &Call,
+    body: impl RequestBody,
+) -> Result<Response, Failure> {
+    if let Some(elsewhere) = redirect::to_leader(state, call).await? {
         return Ok(elsewhere);
     }
     let request = if call.announces_json() {
-        let body = collect(body, MAX_ADMIN_BODY_BYTES, &edge.memory).await?;
+        let body = collect(body, MAX_ADMIN_BODY_BYTES, &state.memory).await?;
         if body.is_empty() {
             LeaderRequest::default()
         } else {
@@ -55,8 +60,8 @@ async fn hand_over(edge: &Edge, call: &Call, body: impl RequestBody) -> Result<R
     } else {
         LeaderRequest::default()
     };
-    let served_by = edge.leader_address();
-    let done = edge
+    let served_by = state.leader_address();
+    let done = state
         .store
         .stepdown(request.id.as_deref(), call.params.wait, &call.caller())
         .await;
@@ -64,10 +69,10 @@ async fn hand_over(edge: &Edge, call: &Call, body: impl RequestBody) -> Result<R
         StoreError::NotOpen => Failure::LeaderUnknown(error),
         other => Failure::Call(other),
     })?;
-    if served_by != edge.settings.api_addr {
-        edge.metrics.count(Counter::ProxyRemoteStepdowns);
+    if served_by != state.settings.api_addr {
+        state.metrics.count(Counter::ProxyRemoteStepdowns);
     }
-    Ok(edge
+    Ok(state
         .replies
-        .served_by(edge.replies.json(Vec::new()), &served_by))
+        .served_by(state.replies.json(Vec::new()), &served_by))
 }

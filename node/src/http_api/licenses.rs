@@ -1,13 +1,13 @@
-//! `GET /licenses`: what this program is made of, and under which terms.
+//! `GET /licenses`: the components of this program and their licenses.
 use std::sync::Arc;
 
 use super::{
-    Edge,
     reply::{Response, TEXT},
+    state::HttpState,
 };
 
 const LICENSES: &str = include_str!("licenses.txt");
 
-pub(super) fn answer(edge: &Arc<Edge>) -> Response {
-    edge.replies.content(TEXT, LICENSES.as_bytes().to_vec())
+pub(super) fn answer(state: &Arc<HttpState>) -> Response {
+    state.replies.content(TEXT, LICENSES.as_bytes().to_vec())
 }

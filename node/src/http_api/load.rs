@@ -1,42 +1,40 @@
-//! `POST /db/load`: a whole database or an SQL script, streamed to disk first.
+//! `POST /db/load`: loads an SQLite file or an SQL script, which is first streamed to disk.
 use std::{sync::Arc, time::Instant};
 
+use hyper::header::CONTENT_TYPE;
+use node_api::Reply;
+
 use super::{
-    Edge,
     body::{RequestBody, upload},
     error::Failure,
     param::Call,
     redirect,
-    reply::{Response, TEXT},
+    reply::{Response, TEXT, shape},
+    state::HttpState,
 };
 use crate::{metrics::Counter, store::LoadSource};
-use hyper::header::CONTENT_TYPE;
-use node_api::Reply;
-
-use super::reply::shape;
-
 pub(super) async fn answer(
-    edge: &Arc<Edge>,
+    state: &Arc<HttpState>,
     call: &Call,
     body: impl RequestBody,
 ) -> Result<Response, Failure> {
     let started = Instant::now();
-    edge.metrics.count(Counter::HttpLoads);
-    if let Some(elsewhere) = redirect::to_leader(edge, call).await? {
+    state.metrics.count(Counter::HttpLoads);
+    if let Some(elsewhere) = redirect::to_leader(state, call).await? {
         return Ok(elsewhere);
     }
-    let upload = upload(body, &edge.settings.data_dir, &edge.memory).await?;
+    let upload = upload(body, &state.settings.scratch_dir, &state.memory).await?;
     let source = LoadSource {
         path: upload.path.to_path_buf(),
     };
-    let served = edge
+    let served = state
         .store
         .load(source, &call.caller())
         .await
         .map_err(Failure::Call)?;
     drop(upload);
-    if served.served_by != edge.settings.api_addr {
-        edge.metrics.count(Counter::ProxyRemoteLoads);
+    if served.served_by != state.settings.api_addr {
+        state.metrics.count(Counter::ProxyRemoteLoads);
     }
     let time_secs = call.params.timings.then(|| started.elapsed().as_secs_f64());
     let reply = Reply {
@@ -45,12 +43,12 @@ pub(super) async fn answer(
         time_secs,
         ..Reply::default()
     };
-    let mut response = edge.replies.results(
+    let mut response = state.replies.results(
         &reply,
         &shape(&call.params, call.route.endpoint),
         Some(&served.served_by),
     );
-    // As rqlite has it, for JSON too.
+    // As in rqlite, although the reply is JSON.
     response.headers_mut().insert(CONTENT_TYPE, TEXT);
     Ok(response)
 }

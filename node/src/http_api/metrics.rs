@@ -10,13 +10,13 @@ use prometheus_client::{
 };
 use serde_json::Value;
 
-use super::{Edge, error::Failure, reply::Response};
+use super::{error::Failure, reply::Response, state::HttpState};
 use crate::metrics::{Counter, Metrics, Timed};
 
 const OPEN_METRICS: HeaderValue =
     HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
 
-/// Gauges of the store's status: name, meaning, and where they stand in it.
+/// Gauges of the store's status: name, help, and JSON pointer of the value in the status.
 const GAUGES: [(&str, &str, &str); 6] = [
     ("rqlite_raft_term", "Current Raft term", "/raft/term"),
     (
@@ -46,28 +46,28 @@ const GAUGES: [(&str, &str, &str); 6] = [
     ),
 ];
 
-pub(super) async fn answer(edge: &Arc<Edge>) -> Result<Response, Failure> {
-    let store = if edge.store.is_open() {
-        edge.store.status().await
+pub(super) async fn answer(state: &Arc<HttpState>) -> Result<Response, Failure> {
+    let store = if state.store.is_open() {
+        state.store.status().await
     } else {
         Value::Null
     };
     let scrape = Scrape {
-        metrics: Arc::clone(&edge.metrics),
+        metrics: Arc::clone(&state.metrics),
         store,
-        leads: edge.store.is_leader(),
+        leads: state.store.is_leader(),
     };
     let text = scrape
         .into_text()
         .map_err(|error| Failure::Machine(error.to_string()))?;
-    Ok(edge.replies.content(OPEN_METRICS, text.into_bytes()))
+    Ok(state.replies.content(OPEN_METRICS, text.into_bytes()))
 }
 
-/// What one scrape shows.
+/// The values of one scrape.
 #[derive(Debug)]
 struct Scrape {
     metrics: Arc<Metrics>,
-    /// The store's part of `/status`; null while it is not open.
+    /// The store's part of `/status`; null while the store is not open.
     store: Value,
     leads: bool,
 }

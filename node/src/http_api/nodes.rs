@@ -1,13 +1,13 @@
-//! `GET /nodes`: every member, probed.
+//! `GET /nodes`: all members, with the result of contacting each.
 use std::sync::Arc;
 
 use node_api::NodesReply;
 
-use super::{Edge, error::Failure, param::Call, reply::Response};
+use super::{error::Failure, param::Call, reply::Response, state::HttpState};
 
-pub(super) async fn answer(edge: &Arc<Edge>, call: &Call) -> Result<Response, Failure> {
+pub(super) async fn answer(state: &Arc<HttpState>, call: &Call) -> Result<Response, Failure> {
     let params = &call.params;
-    let nodes = edge
+    let nodes = state
         .store
         .nodes(params.nonvoters, params.timeout)
         .await
@@ -19,5 +19,5 @@ pub(super) async fn answer(edge: &Arc<Edge>, call: &Call) -> Result<Response, Fa
         reply.to_legacy_json()
     };
     let json = json.map_err(|error| Failure::Machine(error.to_string()))?;
-    Ok(edge.replies.json_as_asked(json, params.pretty))
+    Ok(state.replies.json_maybe_pretty(json, params.pretty))
 }

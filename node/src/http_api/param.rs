@@ -1,4 +1,4 @@
-//! What a request says besides its body: who calls, and how the store is to be asked.
+//! A request without its body: parameters, headers and credentials, and what the store needs of them.
 use std::net::SocketAddr;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
@@ -15,7 +15,7 @@ use crate::{
     store_types::{Credentials, ReadOptions},
 };
 
-/// A request that may be served, without its body.
+/// A request that passed the checks of `dispatch.rs`, without its body.
 #[derive(Debug)]
 pub(super) struct Call {
     pub(super) route: &'static Route,
@@ -24,7 +24,7 @@ pub(super) struct Call {
     pub(super) headers: HeaderMap,
     pub(super) params: QueryParams,
     pub(super) credentials: Option<Credentials>,
-    /// Where the request comes from.
+    /// Address of the client.
     pub(super) client: Option<SocketAddr>,
 }
 
@@ -58,17 +58,17 @@ impl Call {
         self.content_type().starts_with(b"text/plain")
     }
 
-    /// `/leader` looks at its body only then.
+    /// True if the body is declared as JSON with a length. Only then does `/leader` read it.
     pub(super) fn announces_json(&self) -> bool {
         self.content_type() == b"application/json" && self.headers.contains_key(CONTENT_LENGTH)
     }
 
-    /// The statement of a GET; a missing one is empty, which gives no result.
+    /// The statement of a GET. A missing one is empty, which has no result.
     pub(super) fn statement_of_url(&self) -> Vec<Statement> {
         vec![plain(self.params.q.clone().unwrap_or_default())]
     }
 
-    /// The statements of a body that may also be plain SQL.
+    /// The statements of a body, which is JSON or plain SQL.
     pub(super) fn statements(&self, body: &[u8]) -> Result<Vec<Statement>, Failure> {
         if self.is_plain_sql() {
             return Ok(vec![plain(String::from_utf8_lossy(body).into_owned())]);
@@ -84,7 +84,7 @@ fn plain(sql: String) -> Statement {
     }
 }
 
-/// HTTP Basic credentials. Anything else, also malformed ones, counts as none.
+/// HTTP Basic credentials. Other schemes and malformed headers count as no credentials.
 pub(super) fn credentials(headers: &HeaderMap) -> Option<Credentials> {
     let (scheme, encoded) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
     if !scheme.eq_ignore_ascii_case("basic") {

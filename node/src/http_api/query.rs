@@ -1,40 +1,42 @@
-//! `GET` and `POST /db/query`: reads at the asked consistency level.
+//! `GET` and `POST /db/query`: reads at the requested consistency level.
 use std::{sync::Arc, time::Instant};
 
 use hyper::Method;
 use node_db::{Kind, Read};
 
 use super::{
-    Edge,
-    body::{MAX_BODY_BYTES, RequestBody, collect},
+    body::{RequestBody, collect},
     error::Failure,
+    limits::MAX_BODY_BYTES,
     param::Call,
     redirect,
     reply::Response,
+    state::HttpState,
 };
 use crate::metrics::Counter;
 
 pub(super) async fn answer(
-    edge: &Arc<Edge>,
+    state: &Arc<HttpState>,
     call: &Call,
     body: impl RequestBody,
 ) -> Result<Response, Failure> {
     let started = Instant::now();
-    edge.metrics.count(Counter::HttpQueries);
-    if let Some(elsewhere) = redirect::read_to_leader(edge, call).await? {
+    state.metrics.count(Counter::HttpQueries);
+    if let Some(elsewhere) = redirect::read_to_leader(state, call).await? {
         return Ok(elsewhere);
     }
-    // Held until the end: what was made of it is no smaller.
+    // Kept until the end with its memory reservation, because the statements parsed from it take as much memory.
     let body = if call.method == Method::GET {
         None
     } else {
-        Some(collect(body, MAX_BODY_BYTES, &edge.memory).await?)
+        Some(collect(body, MAX_BODY_BYTES, &state.memory).await?)
     };
     let statements = match &body {
         None => call.statement_of_url(),
         Some(body) => call.statements(body)?,
     };
-    edge.metrics
+    state
+        .metrics
         .add(Counter::HttpQueryStmtsRx, statements.len() as u64);
     let params = &call.params;
     let read = Read {
@@ -44,9 +46,9 @@ pub(super) async fn answer(
         statements,
         timeout: params.db_timeout,
     };
-    let outcome = edge
+    let outcome = state
         .store
         .query(read, &call.read_options(), &call.caller())
         .await;
-    edge.answered(call, outcome, started)
+    state.read_reply(call, outcome, started)
 }

@@ -1,32 +1,32 @@
-//! `GET /readyz`: may this node be given work?
+//! `GET /readyz`: whether this node is ready for requests.
 use std::sync::Arc;
 
 use hyper::StatusCode;
 
 use super::{
-    Edge,
     param::Call,
     reply::{Response, TEXT},
+    state::HttpState,
 };
 use crate::{metrics::Counter, store::Readiness};
 
-pub(super) async fn answer(edge: &Arc<Edge>, call: &Call) -> Response {
-    edge.metrics.count(Counter::HttpNumReadyz);
+pub(super) async fn answer(state: &Arc<HttpState>, call: &Call) -> Response {
+    state.metrics.count(Counter::HttpNumReadyz);
     let params = &call.params;
     let (status, text) = if params.noleader {
         (StatusCode::OK, "[+]node ok".to_owned())
     } else {
         describe(
-            edge.store.ready(params.sync, params.timeout).await,
+            state.store.ready(params.sync, params.timeout).await,
             params.sync,
         )
     };
-    let mut response = edge.replies.content(TEXT, text.into_bytes());
+    let mut response = state.replies.content(TEXT, text.into_bytes());
     *response.status_mut() = status;
     response
 }
 
-/// One line for each thing that was found good, and one for the first that was not.
+/// One line for each check that passed, and one for the first that failed.
 fn describe(readiness: Readiness, sync: bool) -> (StatusCode, String) {
     let synced = if sync { "\n[+]sync ok" } else { "" };
     let text = match readiness {
@@ -103,8 +103,8 @@ mod tests {
             ),
         ];
         for (readiness, sync, status, text) in cases {
-            let (got, told) = describe(readiness, sync);
-            assert_eq!((got.as_u16(), told.as_str()), (status, text));
+            let (got, shown) = describe(readiness, sync);
+            assert_eq!((got.as_u16(), shown.as_str()), (status, text));
         }
     }
 }

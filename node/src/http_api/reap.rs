@@ -1,13 +1,14 @@
-//! `POST /reap`: rqlite merges and deletes old snapshots here.
+//! `POST /reap`: in rqlite, merges and deletes old snapshots.
 //!
-//! This node's snapshot is the database file itself, one at any time: there never is an older one to reap, so both counts are zero.
+//! Here the only snapshot is the database file itself. There is never an older one to reap, so both counts are zero.
 use std::sync::Arc;
 
-use super::{Edge, reply::Response};
+use super::{reply::Response, state::HttpState};
 use crate::metrics::Counter;
 
-pub(super) fn answer(edge: &Arc<Edge>) -> Response {
-    edge.metrics.count(Counter::HttpUserReaps);
-    edge.replies
+pub(super) fn answer(state: &Arc<HttpState>) -> Response {
+    state.metrics.count(Counter::HttpUserReaps);
+    state
+        .replies
         .json(b"{\"snapshots_reaped\":0,\"wals_checkpointed\":0}\n".to_vec())
 }

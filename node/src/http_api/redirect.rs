@@ -1,16 +1,16 @@
-//! `redirect`: sends the client to the leader instead of forwarding its request.
+//! The parameter `redirect`: the client is redirected to the leader, and its request is not forwarded.
 use hyper::StatusCode;
 use node_api::Level;
 
-use super::{Edge, error::Failure, param::Call, reply::Response};
+use super::{error::Failure, param::Call, reply::Response, state::HttpState};
 use crate::store_types::StoreError;
 
-/// The redirection, if the client asked for one and this node does not lead.
-pub(super) async fn to_leader(edge: &Edge, call: &Call) -> Result<Option<Response>, Failure> {
-    if !call.params.redirect || edge.store.is_leader() {
+/// The redirect to the leader, if the client requests one and this node does not lead.
+pub(super) async fn to_leader(state: &HttpState, call: &Call) -> Result<Option<Response>, Failure> {
+    if !call.params.redirect || state.store.is_leader() {
         return Ok(None);
     }
-    let url = edge
+    let url = state
         .store
         .leader_api_url(call.params.timeout)
         .await
@@ -19,20 +19,23 @@ pub(super) async fn to_leader(edge: &Edge, call: &Call) -> Result<Option<Respons
             other => Failure::Call(other),
         })?;
     let location = location(&url, call.uri.path(), call.uri.query());
-    Ok(Some(edge.replies.redirect(
+    Ok(Some(state.replies.redirect(
         StatusCode::MOVED_PERMANENTLY,
         &location,
         &call.method,
     )))
 }
 
-/// As [`to_leader`], for endpoints that may not need a leader: levels none and auto are left to the store, which forwards what
-/// turns out to be a write.
-pub(super) async fn read_to_leader(edge: &Edge, call: &Call) -> Result<Option<Response>, Failure> {
+/// As [`to_leader`], for endpoints that may not need a leader: at the levels `none` and `auto` there is no redirect, and the store forwards
+/// writes.
+pub(super) async fn read_to_leader(
+    state: &HttpState,
+    call: &Call,
+) -> Result<Option<Response>, Failure> {
     if matches!(call.params.level, Level::None | Level::Auto) {
         return Ok(None);
     }
-    to_leader(edge, call).await
+    to_leader(state, call).await
 }
 
 fn location(url: &str, path: &str, query: Option<&str>) -> String {

@@ -1,39 +1,41 @@
-//! `DELETE /remove`: takes a node out of the cluster.
+//! `DELETE /remove`: removes a node from the cluster.
 use std::sync::Arc;
 
 use hyper::StatusCode;
 use node_api::admin::RemoveRequest;
 
 use super::{
-    Edge,
-    body::{MAX_ADMIN_BODY_BYTES, RequestBody, collect},
+    body::{RequestBody, collect},
     error::Failure,
+    limits::MAX_ADMIN_BODY_BYTES,
     param::Call,
     redirect,
     reply::Response,
+    state::HttpState,
 };
 use crate::metrics::Counter;
 
 pub(super) async fn answer(
-    edge: &Arc<Edge>,
+    state: &Arc<HttpState>,
     call: &Call,
     body: impl RequestBody,
 ) -> Result<Response, Failure> {
-    let body = collect(body, MAX_ADMIN_BODY_BYTES, &edge.memory).await?;
+    let body = collect(body, MAX_ADMIN_BODY_BYTES, &state.memory).await?;
     let request = RemoveRequest::parse(&body).ok_or(Failure::RemoveBody)?;
-    if let Some(elsewhere) = redirect::to_leader(edge, call).await? {
+    if let Some(elsewhere) = redirect::to_leader(state, call).await? {
         return Ok(elsewhere);
     }
-    // The leader may be the one that goes.
-    let served_by = edge.leader_address();
-    edge.store
+    // Determined before the removal, because the leader may be the node that is removed.
+    let served_by = state.leader_address();
+    state
+        .store
         .remove(&request.id, &call.caller())
         .await
         .map_err(Failure::Call)?;
-    if served_by != edge.settings.api_addr {
-        edge.metrics.count(Counter::ProxyRemoteRemoveNode);
+    if served_by != state.settings.api_addr {
+        state.metrics.count(Counter::ProxyRemoteRemoveNode);
     }
-    Ok(edge
+    Ok(state
         .replies
-        .served_by(edge.replies.empty(StatusCode::OK), &served_by))
+        .served_by(state.replies.empty(StatusCode::OK), &served_by))
 }

@@ -1,4 +1,4 @@
-//! Replies and their headers. What every reply carries is built once; a reply copies it.
+//! Replies and their headers. The headers that all replies share are built once and copied.
 use std::{
     convert::Infallible,
     pin::Pin,
@@ -33,17 +33,17 @@ pub(super) const HTML: HeaderValue = HeaderValue::from_static("text/html; charse
 const NOSNIFF: HeaderValue = HeaderValue::from_static("nosniff");
 const VERSION: HeaderName = HeaderName::from_static("x-rqlite-version");
 const SERVED_BY: HeaderName = HeaderName::from_static("x-rqlite-served-by");
-/// First room for a JSON reply: holds that of a single write.
+/// Initial capacity of a JSON reply: enough for the reply to a single write.
 const REPLY_BYTES: usize = 256;
 
-/// What a streamed reply yields; an error breaks the connection, so that a client never takes a part for the whole.
+/// Chunks of a streamed reply. An error closes the connection, so that a client never takes a part of the reply for all of it.
 type Chunks = Pin<Box<dyn Stream<Item = Result<Bytes, std::io::Error>> + Send>>;
 
-/// The content of a reply.
+/// The body of a reply.
 pub(super) enum ReplyBody {
-    /// All at once; `None` when sent, or empty.
+    /// Complete; `None` if it is empty or has been sent.
     Whole(Option<Bytes>),
-    /// Piece by piece.
+    /// In chunks.
     Chunks(Chunks),
 }
 
@@ -79,7 +79,7 @@ impl Body for ReplyBody {
 }
 
 impl ReplyBody {
-    /// Keeps `held` as long as the reply is being made: what is whole has been.
+    /// Keeps `held` until the reply has been produced. A complete body already has been, so `held` is dropped at once.
     pub(super) fn until_sent(self, held: impl Send + Unpin + 'static) -> Self {
         match self {
             Self::Whole(bytes) => Self::Whole(bytes),
@@ -103,11 +103,11 @@ impl From<Vec<u8>> for ReplyBody {
 /// Builds replies.
 #[derive(Debug)]
 pub(super) struct Replies {
-    /// What every reply carries.
+    /// Headers of every reply.
     base: HeaderMap,
-    /// The same with JSON's content type.
+    /// The same, with the content type of JSON.
     json: HeaderMap,
-    /// The same again, served by this node.
+    /// The same, with this node as the one that served the request.
     json_local: HeaderMap,
     /// This node's advertised HTTP address.
     api_addr: String,
@@ -115,7 +115,7 @@ pub(super) struct Replies {
 
 impl Replies {
     /// # Errors
-    /// A setting holds characters that no header may hold.
+    /// A setting contains characters that are not allowed in a header.
     pub(super) fn new(
         allow_origin: Option<&str>,
         api_addr: &str,
@@ -168,12 +168,12 @@ impl Replies {
         response
     }
 
-    /// Nothing but a status.
+    /// A reply without a body.
     pub(super) fn empty(&self, status: StatusCode) -> Response {
         Self::with_headers(status, self.base.clone(), ReplyBody::Whole(None))
     }
 
-    /// Content of some type with status 200.
+    /// A reply with content of this type and status 200.
     pub(super) fn content(
         &self,
         content_type: HeaderValue,
@@ -184,13 +184,13 @@ impl Replies {
         response
     }
 
-    /// JSON that is complete already.
+    /// A reply with this JSON.
     pub(super) fn json(&self, json: Vec<u8>) -> Response {
         Self::with_headers(StatusCode::OK, self.json.clone(), json.into())
     }
 
-    /// JSON, indented if asked.
-    pub(super) fn json_as_asked(&self, compact: Vec<u8>, pretty: bool) -> Response {
+    /// A reply with this JSON, indented if `pretty`.
+    pub(super) fn json_maybe_pretty(&self, compact: Vec<u8>, pretty: bool) -> Response {
         self.json(if pretty {
             pretty_json(&compact)
         } else {
@@ -198,7 +198,7 @@ impl Replies {
         })
     }
 
-    /// Results of statements. `served_by` as the store gave it; `None` leaves the header out.
+    /// A reply with results of statements. `served_by` comes from the store; `None` leaves the header out.
     pub(super) fn results(
         &self,
         reply: &Reply,
@@ -216,7 +216,7 @@ impl Replies {
         }
     }
 
-    /// Says who served. An address that no header can hold is left out.
+    /// Adds the header that names the serving node. An address with characters that are not allowed in a header is left out.
     pub(super) fn served_by(&self, mut response: Response, addr: &str) -> Response {
         if let Ok(addr) = HeaderValue::from_str(addr) {
             response.headers_mut().insert(SERVED_BY, addr);
@@ -224,7 +224,7 @@ impl Replies {
         response
     }
 
-    /// To another place. Only a GET gets the page that browsers without redirection would show.
+    /// A redirect. Only a GET gets the page for browsers that do not follow redirects.
     pub(super) fn redirect(&self, status: StatusCode, location: &str, method: &Method) -> Response {
         let mut response = self.empty(status);
         let Ok(value) = HeaderValue::from_str(location) else {
@@ -245,12 +245,12 @@ impl Replies {
         response
     }
 
-    /// A failure: text with one newline at the end, or nothing with the endpoint's content type.
+    /// The reply to a failed request: a text with one newline at the end, or an empty body with the endpoint's content type.
     pub(super) fn failure(&self, failure: &Failure, content: Content) -> Response {
         let (status, text) = failure.answer();
         let mut response = self.empty(status);
         let headers = response.headers_mut();
-        if failure.is_of_the_moment() {
+        if failure.is_temporary() {
             headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
         }
         if let Some(mut text) = text {
@@ -277,7 +277,7 @@ fn escape_html(text: &str) -> String {
         .replace('\'', "&#39;")
 }
 
-/// The shape of the reply that the query string asks for.
+/// The shape of the reply according to the query string.
 pub(super) fn shape(params: &node_api::QueryParams, endpoint: Endpoint) -> Shape {
     Shape {
         associative: params.associative,
@@ -288,7 +288,7 @@ pub(super) fn shape(params: &node_api::QueryParams, endpoint: Endpoint) -> Shape
     }
 }
 
-/// For hyper, whose services may fail; ours answers everything.
+/// hyper's services may fail; this one never does.
 pub(super) type Answered = Result<Response, Infallible>;
 
 #[cfg(test)]

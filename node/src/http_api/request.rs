@@ -1,32 +1,34 @@
-//! `POST /db/request`: reads and writes mixed.
+//! `POST /db/request`: reads and writes in one request.
 use std::{sync::Arc, time::Instant};
 
 use node_api::parse_statements;
 use node_db::{Kind, Request, Stamp};
 
 use super::{
-    Edge,
-    body::{MAX_BODY_BYTES, RequestBody, collect},
+    body::{RequestBody, collect},
     error::Failure,
+    limits::MAX_BODY_BYTES,
     param::Call,
     redirect,
     reply::Response,
+    state::HttpState,
 };
 use crate::metrics::Counter;
 
 pub(super) async fn answer(
-    edge: &Arc<Edge>,
+    state: &Arc<HttpState>,
     call: &Call,
     body: impl RequestBody,
 ) -> Result<Response, Failure> {
     let started = Instant::now();
-    edge.metrics.count(Counter::HttpRequests);
-    if let Some(elsewhere) = redirect::read_to_leader(edge, call).await? {
+    state.metrics.count(Counter::HttpRequests);
+    if let Some(elsewhere) = redirect::read_to_leader(state, call).await? {
         return Ok(elsewhere);
     }
-    let body = collect(body, MAX_BODY_BYTES, &edge.memory).await?;
+    let body = collect(body, MAX_BODY_BYTES, &state.memory).await?;
     let statements = parse_statements(&body).map_err(Failure::Statements)?;
-    edge.metrics
+    state
+        .metrics
         .add(Counter::HttpRequestStmtsRx, statements.len() as u64);
     let params = &call.params;
     let request = Request {
@@ -41,7 +43,7 @@ pub(super) async fn answer(
         stamp: Stamp::default(),
         rules: node_db::Rules::V1,
     };
-    let outcome = edge
+    let outcome = state
         .store
         .request(
             request,
@@ -50,5 +52,5 @@ pub(super) async fn answer(
             &call.caller(),
         )
         .await;
-    edge.answered(call, outcome, started)
+    state.read_reply(call, outcome, started)
 }

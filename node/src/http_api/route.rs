@@ -1,11 +1,11 @@
-//! Which path means which endpoint, who may call it, and with which methods.
+//! The table of endpoints: path, permissions and methods of each.
 //!
 //! rqlite matches most paths by prefix (`/statusfoo` is `/status`) and some exactly; the table keeps that.
 use hyper::Method;
 
 use crate::auth::Perm;
 
-/// What a request asks for.
+/// An endpoint of the API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Endpoint {
     Execute,
@@ -32,24 +32,24 @@ pub(super) enum Endpoint {
     Console,
 }
 
-/// The kind of content of an endpoint's replies, also of its empty refusals.
+/// The content type of an endpoint's replies, also of its empty refusals.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Content {
     Json,
     Text,
-    /// Known only with the reply, if there is any.
+    /// The endpoint decides, if there is content at all.
     Later,
 }
 
-/// One line of the table.
+/// One entry of the table.
 #[derive(Debug)]
 pub(super) struct Route {
     pub(super) endpoint: Endpoint,
     path: &'static str,
     exact: bool,
-    /// All of them are needed.
+    /// The caller needs all of them.
     pub(super) perms: &'static [Perm],
-    /// Empty means any.
+    /// Empty means any method.
     methods: &'static [Method],
     pub(super) content: Content,
 }
@@ -89,7 +89,7 @@ impl Route {
         }
     }
 
-    pub(super) fn takes(&self, method: &Method) -> bool {
+    pub(super) fn allows(&self, method: &Method) -> bool {
         self.methods.is_empty() || self.methods.contains(method)
     }
 
@@ -108,7 +108,7 @@ const GET_POST: &[Method] = &[Method::GET, Method::POST];
 const GET_HEAD: &[Method] = &[Method::GET, Method::HEAD];
 const DELETE: &[Method] = &[Method::DELETE];
 
-/// Answered also when everything else is busy: what kubelets and load balancers ask, and what an administrator looks at then.
+/// Paths that are served also when the node is overloaded: those that kubelets, load balancers and administrators request then.
 const PROBES: [&str; 7] = [
     "/readyz",
     "/status",
@@ -119,13 +119,13 @@ const PROBES: [&str; 7] = [
     "/licenses",
 ];
 
-/// Is this the path of a short look that needs no work of the database?
+/// True for a path whose reply needs no work of the database.
 pub(super) fn is_probe(path: &str) -> bool {
     PROBES.iter().any(|probe| path.starts_with(probe))
 }
 
-/// The endpoints that carry the load; matched first, by the whole path.
-const HOT: [Route; 3] = [
+/// The frequent endpoints; matched first, by the whole path.
+const FREQUENT: [Route; 3] = [
     Route::prefix(
         Endpoint::Execute,
         "/db/execute",
@@ -279,14 +279,17 @@ const OTHERS: [Route; 19] = [
     ),
 ];
 
-/// Finds the endpoint of a path.
+/// The entry for a path.
 pub(super) fn resolve(path: &str) -> Option<&'static Route> {
-    let [execute, query, request] = &HOT;
+    let [execute, query, request] = &FREQUENT;
     match path {
         "/db/execute" => Some(execute),
         "/db/query" => Some(query),
         "/db/request" => Some(request),
-        _ => HOT.iter().chain(&OTHERS).find(|route| route.matches(path)),
+        _ => FREQUENT
+            .iter()
+            .chain(&OTHERS)
+            .find(|route| route.matches(path)),
     }
 }
 
@@ -338,13 +341,13 @@ mod tests {
 
     #[test]
     fn methods() {
-        let takes = |path, method: Method| resolve(path).unwrap().takes(&method);
-        assert!(!takes("/db/execute", Method::GET));
-        assert!(takes("/db/query", Method::GET));
-        assert!(!takes("/status", Method::HEAD));
-        assert!(takes("/console/", Method::HEAD));
-        assert!(takes("/debug/vars", Method::PUT));
-        assert!(takes("/remove", Method::DELETE));
-        assert!(!takes("/remove", Method::POST));
+        let allowed = |path, method: Method| resolve(path).unwrap().allows(&method);
+        assert!(!allowed("/db/execute", Method::GET));
+        assert!(allowed("/db/query", Method::GET));
+        assert!(!allowed("/status", Method::HEAD));
+        assert!(allowed("/console/", Method::HEAD));
+        assert!(allowed("/debug/vars", Method::PUT));
+        assert!(allowed("/remove", Method::DELETE));
+        assert!(!allowed("/remove", Method::POST));
     }
 }

@@ -1,28 +1,28 @@
-//! `GET /db/running`: reads and backups under way on this node. `DELETE /db/running/<id>`: ends one of them.
+//! `GET /db/running`: running reads and backups of this node. `DELETE /db/running/<id>`: ends one of them.
 use std::sync::Arc;
 
 use hyper::StatusCode;
 use node_api::to_go_json;
 use serde_json::json;
 
-use super::{Edge, error::Failure, param::Call, reply::Response, route::Endpoint};
+use super::{error::Failure, param::Call, reply::Response, route::Endpoint, state::HttpState};
 
-pub(super) fn answer(edge: &Arc<Edge>, call: &Call) -> Result<Response, Failure> {
+pub(super) fn answer(state: &Arc<HttpState>, call: &Call) -> Result<Response, Failure> {
     if call.route.endpoint == Endpoint::EndRunning {
-        return end(edge, call);
+        return end(state, call);
     }
-    let running = edge.store.running().map_err(Failure::Call)?;
+    let running = state.store.running().map_err(Failure::Call)?;
     let json = to_go_json(&json!({ "running": running }))
         .map_err(|error| Failure::Machine(error.to_string()))?;
-    Ok(edge.replies.json_as_asked(json, call.params.pretty))
+    Ok(state.replies.json_maybe_pretty(json, call.params.pretty))
 }
 
-fn end(edge: &Edge, call: &Call) -> Result<Response, Failure> {
+fn end(state: &HttpState, call: &Call) -> Result<Response, Failure> {
     let last = call.uri.path().rsplit('/').next();
     let id: u64 = last
         .and_then(|id| id.parse().ok())
         .ok_or(Failure::RunningId)?;
-    let ended = edge.store.end_running(id).map_err(Failure::Call)?;
+    let ended = state.store.end_running(id).map_err(Failure::Call)?;
     let user = call
         .credentials
         .as_ref()
@@ -31,5 +31,5 @@ fn end(edge: &Edge, call: &Call) -> Result<Response, Failure> {
         return Err(Failure::NotRunning);
     }
     tracing::info!(target: "http", "statement {id} ended for user {user}");
-    Ok(edge.replies.empty(StatusCode::OK))
+    Ok(state.replies.empty(StatusCode::OK))
 }

@@ -1,20 +1,20 @@
-//! `POST /snapshot`: makes a snapshot of this node now, and trims its log.
+//! `POST /snapshot`: takes a snapshot of this node and truncates its log.
 use std::sync::Arc;
 
 use hyper::StatusCode;
 
-use super::{Edge, error::Failure, param::Call, reply::Response};
+use super::{error::Failure, param::Call, reply::Response, state::HttpState};
 use crate::metrics::Counter;
 
-pub(super) async fn answer(edge: &Arc<Edge>, call: &Call) -> Result<Response, Failure> {
-    edge.metrics.count(Counter::HttpUserSnapshots);
-    let kept = call.params.trailing_logs;
-    let made = edge
+pub(super) async fn answer(state: &Arc<HttpState>, call: &Call) -> Result<Response, Failure> {
+    state.metrics.count(Counter::HttpUserSnapshots);
+    let trailing = call.params.trailing_logs;
+    let made = state
         .store
-        .snapshot((kept > 0).then_some(kept))
+        .snapshot((trailing > 0).then_some(trailing))
         .await
         .map_err(Failure::Call)?;
-    Ok(edge.replies.empty(if made {
+    Ok(state.replies.empty(if made {
         StatusCode::OK
     } else {
         StatusCode::NO_CONTENT

@@ -1,7 +1,7 @@
 //! `GET` and `POST /db/sql`: shows a statement as rqlite would send it to the other nodes.
 //!
-//! This node sends statements as they are: each log entry carries a time and a seed, from which every node computes the same. The
-//! text shown here is therefore an illustration: what is random or the time in the statement is replaced by values of this moment.
+//! This node does not rewrite statements: each log entry carries a time and a seed, from which every node computes the same values. The
+//! reply is therefore only an illustration, in which calls of random and time functions are replaced by current values.
 use std::{sync::Arc, time::Instant};
 
 use hyper::Method;
@@ -9,11 +9,12 @@ use node_api::{parse_statements, to_go_json};
 use serde::Serialize;
 
 use super::{
-    Edge,
-    body::{MAX_BODY_BYTES, RequestBody, collect},
+    body::{RequestBody, collect},
     error::Failure,
+    limits::MAX_BODY_BYTES,
     param::Call,
     reply::Response,
+    state::HttpState,
 };
 use crate::metrics::Counter;
 
@@ -37,17 +38,17 @@ struct Analyzed {
 }
 
 pub(super) async fn answer(
-    edge: &Arc<Edge>,
+    state: &Arc<HttpState>,
     call: &Call,
     body: impl RequestBody,
 ) -> Result<Response, Failure> {
     let started = Instant::now();
-    edge.metrics.count(Counter::HttpSqlAnalyze);
+    state.metrics.count(Counter::HttpSqlAnalyze);
     let params = &call.params;
     let statements = if call.method == Method::GET {
         vec![params.q.clone().ok_or(Failure::QueryMissing)?]
     } else {
-        let body = collect(body, MAX_BODY_BYTES, &edge.memory).await?;
+        let body = collect(body, MAX_BODY_BYTES, &state.memory).await?;
         let parsed = parse_statements(&body).map_err(Failure::Statements)?;
         parsed.into_iter().map(|statement| statement.sql).collect()
     };
@@ -67,5 +68,5 @@ pub(super) async fn answer(
         time: params.timings.then(|| started.elapsed().as_secs_f64()),
     };
     let json = to_go_json(&analysis).map_err(|error| Failure::Machine(error.to_string()))?;
-    Ok(edge.replies.json_as_asked(json, params.pretty))
+    Ok(state.replies.json_maybe_pretty(json, params.pretty))
 }

@@ -1,4 +1,4 @@
-//! `GET /status`: everything that this node tells about itself.
+//! `GET /status`: the state of this node.
 use std::{
     sync::Arc,
     time::{Duration, SystemTime},
@@ -7,38 +7,38 @@ use std::{
 use node_api::{duration, status::select, to_go_json};
 use serde_json::{Map, Value, json};
 
-use super::{Edge, error::Failure, host, param::Call, reply::Response};
+use super::{error::Failure, host, param::Call, reply::Response, state::HttpState};
 use crate::{clock::rfc3339, metrics::Counter};
 
-/// Limit for talking to other nodes, when a request does not name one.
+/// Timeout of calls to other nodes for requests without a timeout of their own.
 const CLUSTER_TIMEOUT: Duration = node_api::param::DEFAULT_TIMEOUT;
-/// Limit for the first bytes of a connection on the inter-node port.
+/// Timeout of the hello of a connection on the inter-node port.
 const HELLO_TIMEOUT: &str = "5s";
 
-pub(super) async fn answer(edge: &Arc<Edge>, call: &Call) -> Result<Response, Failure> {
-    edge.metrics.count(Counter::HttpNumStatus);
-    let tree = assemble(edge).await;
-    // An empty key names everything.
+pub(super) async fn answer(state: &Arc<HttpState>, call: &Call) -> Result<Response, Failure> {
+    state.metrics.count(Counter::HttpNumStatus);
+    let tree = assemble(state).await;
+    // An empty key selects everything.
     let (tree, pretty) = match call.params.key.as_ref().filter(|key| !key.is_empty()) {
         Some(key) => (select(&tree, key), false),
         None => (tree, call.params.pretty),
     };
     let json = to_go_json(&tree).map_err(|error| Failure::Machine(error.to_string()))?;
-    Ok(edge.replies.json_as_asked(json, pretty))
+    Ok(state.replies.json_maybe_pretty(json, pretty))
 }
 
-async fn assemble(edge: &Edge) -> Value {
-    let settings = &edge.settings;
-    let open = edge.store.is_open();
+async fn assemble(state: &HttpState) -> Value {
+    let settings = &state.settings;
+    let open = state.store.is_open();
     let store = if open {
-        edge.store.status().await
+        state.store.status().await
     } else {
         json!({ "open": false })
     };
     let mut tree = Map::new();
     let mut put = |key: &str, value: Value| tree.insert(key.to_owned(), value);
     put("build", build());
-    put("http", http(edge));
+    put("http", http(state));
     put("node", node(settings.start_time, SystemTime::now()));
     put("os", host::os());
     put("runtime", runtime());
@@ -49,7 +49,7 @@ async fn assemble(edge: &Edge) -> Value {
             "cluster",
             json!({ "addr": settings.raft_addr, "api_addr": settings.api_addr, "https": https }),
         );
-        // None can be loaded.
+        // Extensions cannot be loaded.
         put("extensions", json!({ "dir": "", "names": [] }));
         let raft_tls = enabled(settings.raft_tls);
         put(
@@ -57,11 +57,11 @@ async fn assemble(edge: &Edge) -> Value {
             json!({ "addr": settings.raft_addr, "handlers": "1", "timeout": HELLO_TIMEOUT, "tls": raft_tls }),
         );
         put("network", host::network());
-        if let Some(discovery) = &edge.discovery {
+        if let Some(discovery) = &state.discovery {
             put("disco", discovery.status());
         }
     }
-    if let Some(at) = edge.last_backup() {
+    if let Some(at) = state.last_backup() {
         put("last_backup_time", rfc3339(at).into());
     }
     Value::Object(tree)
@@ -78,15 +78,15 @@ fn build() -> Value {
     })
 }
 
-fn http(edge: &Edge) -> Value {
-    let settings = &edge.settings;
+fn http(state: &HttpState) -> Value {
+    let settings = &state.settings;
     let tls = settings.api_url.starts_with("https:").to_string();
     let mut http = json!({
-        "auth": enabled(edge.auth.enabled()),
+        "auth": enabled(state.auth.enabled()),
         "bind_addr": settings.bind_addr,
         "cluster": { "local_node_addr": settings.raft_addr, "timeout": duration::format(CLUSTER_TIMEOUT) },
         "max_connections": settings.max_connections,
-        "queue": { "_default": edge.queue.status() },
+        "queue": { "_default": state.queue.status() },
         "tls": { "enabled": tls },
     });
     if let Some(origin) = &settings.allow_origin {
@@ -104,7 +104,7 @@ fn node(start: SystemTime, now: SystemTime) -> Value {
     json!({ "current_time": rfc3339(now), "start_time": rfc3339(start), "uptime": duration::format(uptime) })
 }
 
-/// Go's names, with this program's counterparts: worker threads and tasks.
+/// Go's names with this program's equivalents: worker threads and tasks.
 fn runtime() -> Value {
     let arch = match std::env::consts::ARCH {
         "x86_64" => "amd64",

@@ -1,20 +1,20 @@
-//! Request targets as clients send them: `curl` and browsers' address lines leave characters unescaped that hyper refuses and rqlite takes.
+//! Escapes request targets: `curl` and browsers' address bars leave characters unescaped that hyper refuses and rqlite accepts.
 //!
-//! They are escaped on their way in, which changes nothing of what they mean.
+//! Percent-encoding them does not change their meaning.
 use std::io::Write as _;
 
-/// Follows a request's first line through the reads that it comes in.
+/// The position in a request's first line, which may arrive in several reads.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Target {
-    /// Before the line, or in its method.
+    /// Before the target: in front of the line, or in its method.
     #[default]
     Before,
     Inside,
     Behind,
 }
 
-/// Every byte that hyper may refuse in a target, or cut it at (`#`), and rqlite takes. A space ends the target for both, control characters are
-/// refused by both.
+/// True for every byte that rqlite accepts in a target and hyper may refuse, or cut the target at (`#`). A space ends the target for both, and
+/// both refuse control characters.
 fn needs_escape(byte: u8) -> bool {
     matches!(
         byte,
@@ -23,8 +23,8 @@ fn needs_escape(byte: u8) -> bool {
 }
 
 impl Target {
-    /// Looks at the next bytes of a head. What should be there in place of them, if they cannot stay as they are.
-    pub(super) fn repaired(&mut self, bytes: &[u8]) -> Option<Vec<u8>> {
+    /// Processes the next bytes of a head. Returns their replacement if a byte has to be escaped.
+    pub(super) fn escaped(&mut self, bytes: &[u8]) -> Option<Vec<u8>> {
         let mut at = 0;
         if *self == Self::Before {
             at = self.skip_method(bytes)?;
@@ -42,20 +42,20 @@ impl Target {
         if !target.iter().any(|b| needs_escape(*b)) {
             return None;
         }
-        let mut repaired = bytes.get(..at).unwrap_or_default().to_vec();
+        let mut escaped = bytes.get(..at).unwrap_or_default().to_vec();
         for byte in target {
             if needs_escape(*byte) {
-                // Writing to memory does not fail.
-                let _ = write!(repaired, "%{byte:02X}");
+                // Writing to memory cannot fail.
+                let _ = write!(escaped, "%{byte:02X}");
             } else {
-                repaired.push(*byte);
+                escaped.push(*byte);
             }
         }
-        repaired.extend_from_slice(bytes.get(end..).unwrap_or_default());
-        Some(repaired)
+        escaped.extend_from_slice(bytes.get(end..).unwrap_or_default());
+        Some(escaped)
     }
 
-    /// Where the target begins in these bytes; `None` if not in them.
+    /// Where the target begins in these bytes; `None` if it does not.
     fn skip_method(&mut self, bytes: &[u8]) -> Option<usize> {
         for (at, byte) in bytes.iter().enumerate() {
             match byte {
@@ -63,7 +63,7 @@ impl Target {
                     *self = Self::Inside;
                     return Some(at + 1);
                 }
-                // Empty lines in front are skipped; in a method no other bytes can be, so this is no request that could be repaired.
+                // Empty lines in front are skipped. A method holds no other bytes, so anything else is no valid request and is left to hyper.
                 b'\r' | b'\n' | b'A'..=b'Z' | b'a'..=b'z' => {}
                 _ => {
                     *self = Self::Behind;
@@ -83,8 +83,8 @@ mod tests {
         let mut target = Target::default();
         let mut out = Vec::new();
         for piece in pieces {
-            match target.repaired(piece) {
-                Some(repaired) => out.extend(repaired),
+            match target.escaped(piece) {
+                Some(escaped) => out.extend(escaped),
                 None => out.extend_from_slice(piece),
             }
         }

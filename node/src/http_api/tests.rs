@@ -1,5 +1,9 @@
-//! The edge in front of a store that is not open: everything that is decided before the store is asked, and how its refusal looks.
-use std::{path::Path, time::Duration};
+//! The API in front of a store that is not open: everything that is decided before the store is called, and how its refusal is shown.
+use std::{
+    path::Path,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
@@ -9,12 +13,17 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::*;
+use super::{HttpServices, HttpSettings, limits::MAX_BODY_BYTES, serve, state::HttpState};
 use crate::{
+    auth::Auth,
     identity::Identity,
     internode::client::Peers,
     local::Local,
-    store::{StatusSettings, queue::QueueSettings},
+    metrics::{Counter, Metrics, Timed},
+    store::{
+        StatusSettings, Store,
+        queue::{Queue, QueueSettings},
+    },
 };
 
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -62,7 +71,7 @@ fn store(dir: &Path) -> Store {
     )
 }
 
-fn state(dir: &Path, credentials: Option<&str>) -> HttpState {
+fn services(dir: &Path, credentials: Option<&str>) -> HttpServices {
     let path = dir.join("auth.json");
     let auth = credentials.map(|text| {
         std::fs::write(&path, text)
@@ -91,13 +100,13 @@ fn state(dir: &Path, credentials: Option<&str>) -> HttpState {
         api_url: "http://h:4001".to_owned(),
         bind_addr: "localhost:4001".to_owned(),
         raft_addr: "h:4002".to_owned(),
-        data_dir: dir.to_owned(),
+        scratch_dir: dir.to_owned(),
         max_connections: 64,
         raft_tls: false,
         start_time: SystemTime::now(),
         command_line: vec!["rqlited".to_owned(), "data".to_owned()],
     };
-    HttpState {
+    HttpServices {
         discovery: None,
         store,
         auth,
@@ -107,8 +116,8 @@ fn state(dir: &Path, credentials: Option<&str>) -> HttpState {
     }
 }
 
-fn edge(dir: &Path, credentials: Option<&str>) -> Arc<Edge> {
-    Arc::new(Edge::new(state(dir, credentials)).unwrap())
+fn new_state(dir: &Path, credentials: Option<&str>) -> Arc<HttpState> {
+    Arc::new(HttpState::new(services(dir, credentials)).unwrap())
 }
 
 /// A reply, read to its end.
@@ -127,8 +136,8 @@ impl Got {
     }
 }
 
-async fn ask(
-    edge: &Arc<Edge>,
+async fn send(
+    state: &Arc<HttpState>,
     method: &str,
     uri: &str,
     headers: &[(&str, &str)],
@@ -141,7 +150,7 @@ async fn ask(
     let request = request
         .body(Full::new(Bytes::copy_from_slice(body.as_bytes())))
         .unwrap();
-    let (parts, body) = Arc::clone(edge)
+    let (parts, body) = Arc::clone(state)
         .answer(request, None)
         .await
         .unwrap()
@@ -225,9 +234,9 @@ const CASES: &[Case] = &[
 #[tokio::test]
 async fn without_credentials_file() {
     let dir = tempfile::tempdir().unwrap();
-    let edge = edge(dir.path(), None);
+    let state = new_state(dir.path(), None);
     for (method, path, body, status, content_type, text) in CASES.iter().copied() {
-        let got = ask(&edge, method, path, &[], body).await;
+        let got = send(&state, method, path, &[], body).await;
         let seen = (got.status, got.header("content-type"), got.body.as_str());
         assert_eq!(seen, (status, content_type, text), "{method} {path} {body}");
         assert_eq!(
@@ -253,7 +262,7 @@ async fn without_credentials_file() {
 #[tokio::test]
 async fn with_credentials_file() {
     let dir = tempfile::tempdir().unwrap();
-    let edge = edge(dir.path(), Some(CREDENTIALS));
+    let state = new_state(dir.path(), Some(CREDENTIALS));
     let cases = [
         ("OPTIONS", "/db/execute", "", 200),
         ("GET", "/nothing", "", 404),
@@ -279,7 +288,7 @@ async fn with_credentials_file() {
         } else {
             &[("authorization", authorization)]
         };
-        let got = ask(&edge, method, path, headers, "").await;
+        let got = send(&state, method, path, headers, "").await;
         assert_eq!(got.status, status, "{method} {path} {authorization}");
         assert_eq!(
             got.header("www-authenticate"),
@@ -300,29 +309,29 @@ async fn with_credentials_file() {
             assert_eq!(got.body, "", "{method} {path}");
         }
     }
-    assert_eq!(edge.metrics.get(Counter::HttpAuthFail), 7);
-    assert_eq!(edge.metrics.get(Counter::HttpAuthOk), 4);
+    assert_eq!(state.metrics.get(Counter::HttpAuthFail), 7);
+    assert_eq!(state.metrics.get(Counter::HttpAuthOk), 4);
 }
 
 #[tokio::test]
 async fn plain_sql_only_where_it_is_known() {
     let dir = tempfile::tempdir().unwrap();
-    let edge = edge(dir.path(), None);
+    let state = new_state(dir.path(), None);
     let plain: &[(&str, &str)] = &[("content-type", "text/plain; charset=utf-8")];
     assert_eq!(
-        ask(&edge, "POST", "/db/execute", plain, "SELECT 1")
+        send(&state, "POST", "/db/execute", plain, "SELECT 1")
             .await
             .body,
         NOT_OPEN
     );
     assert_eq!(
-        ask(&edge, "POST", "/db/query", plain, "SELECT 1")
+        send(&state, "POST", "/db/query", plain, "SELECT 1")
             .await
             .body,
         NOT_OPEN
     );
     assert_eq!(
-        ask(&edge, "POST", "/db/request", plain, "SELECT 1")
+        send(&state, "POST", "/db/request", plain, "SELECT 1")
             .await
             .body,
         "invalid JSON body\n"
@@ -332,13 +341,13 @@ async fn plain_sql_only_where_it_is_known() {
 #[tokio::test]
 async fn a_large_body_is_refused_with_advice() {
     let dir = tempfile::tempdir().unwrap();
-    let edge = edge(dir.path(), None);
-    let got = ask(
-        &edge,
+    let state = new_state(dir.path(), None);
+    let got = send(
+        &state,
         "POST",
         "/db/execute",
         &[],
-        &"x".repeat(body::MAX_BODY_BYTES + 1),
+        &"x".repeat(MAX_BODY_BYTES + 1),
     )
     .await;
     assert_eq!(got.status, 413);
@@ -348,25 +357,25 @@ async fn a_large_body_is_refused_with_advice() {
 #[tokio::test]
 async fn pages_and_redirections() {
     let dir = tempfile::tempdir().unwrap();
-    let edge = edge(dir.path(), None);
-    let root = ask(&edge, "GET", "/", &[], "").await;
+    let state = new_state(dir.path(), None);
+    let root = send(&state, "GET", "/", &[], "").await;
     assert_eq!((root.status, root.header("location")), (302, "/console/"));
-    let console = ask(&edge, "GET", "/console", &[], "").await;
+    let console = send(&state, "GET", "/console", &[], "").await;
     assert_eq!(
         (console.status, console.header("location")),
         (301, "/console/")
     );
-    let page = ask(&edge, "GET", "/console/", &[], "").await;
+    let page = send(&state, "GET", "/console/", &[], "").await;
     assert_eq!(
         (page.status, page.header("content-type")),
         (200, "text/html; charset=utf-8")
     );
     assert!(page.body.starts_with("<!doctype html>"));
-    let licenses = ask(&edge, "GET", "/licenses", &[], "").await;
+    let licenses = send(&state, "GET", "/licenses", &[], "").await;
     assert!(licenses.body.contains("SQLite"));
     // Not open, so there is no leader to be sent to.
-    let elsewhere = ask(
-        &edge,
+    let elsewhere = send(
+        &state,
         "POST",
         "/db/execute?redirect",
         &[],
@@ -379,8 +388,8 @@ async fn pages_and_redirections() {
 #[tokio::test]
 async fn status_before_the_store_is_open() {
     let dir = tempfile::tempdir().unwrap();
-    let edge = edge(dir.path(), None);
-    let status = ask(&edge, "GET", "/status?pretty", &[], "").await;
+    let state = new_state(dir.path(), None);
+    let status = send(&state, "GET", "/status?pretty", &[], "").await;
     assert!(
         status
             .body
@@ -402,22 +411,29 @@ async fn status_before_the_store_is_open() {
     ] {
         assert!(tree.get(absent).is_none(), "{absent}");
     }
-    assert_eq!(edge.metrics.get(Counter::HttpNumStatus), 1);
+    assert_eq!(state.metrics.get(Counter::HttpNumStatus), 1);
 }
 
 #[tokio::test]
 async fn times_are_shown_when_asked_for() {
     let dir = tempfile::tempdir().unwrap();
-    let edge = edge(dir.path(), None);
-    let got = ask(&edge, "POST", "/db/execute?timings", &[], r#"["SELECT 1"]"#).await;
+    let state = new_state(dir.path(), None);
+    let got = send(
+        &state,
+        "POST",
+        "/db/execute?timings",
+        &[],
+        r#"["SELECT 1"]"#,
+    )
+    .await;
     assert!(
         got.body
             .starts_with(r#"{"results":[],"error":"store not open","time":"#),
         "{}",
         got.body
     );
-    assert_eq!(edge.metrics.times(Timed::Execute).count, 1);
-    let sql = ask(&edge, "GET", "/db/sql?timings&q=SELECT+1", &[], "").await;
+    assert_eq!(state.metrics.times(Timed::Execute).count, 1);
+    let sql = send(&state, "GET", "/db/sql?timings&q=SELECT+1", &[], "").await;
     assert_eq!(sql.body.matches("\"time\":").count(), 2, "{}", sql.body);
 }
 
@@ -443,7 +459,7 @@ async fn connections_are_kept_and_end_with_the_stop() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let stop = CancellationToken::new();
-    let server = tokio::spawn(serve(listener, state(dir.path(), None), stop.clone()));
+    let server = tokio::spawn(serve(listener, services(dir.path(), None), stop.clone()));
     let mut stream = TcpStream::connect(address).await.unwrap();
     for _ in 0..2 {
         let got = exchange(

@@ -1,7 +1,6 @@
 //! Replaces calls of random and time functions in SQL text by values.
 //!
-//! Works on tokens, not on a grammar: what stands in quotes or comments is left alone, and so is everything that is not plainly one
-//! of the calls.
+//! It works on tokens and does not parse SQL: quoted text and comments are not changed, nor is anything that is not clearly one of the calls.
 use std::{
     fmt::Write as _,
     ops::Range,
@@ -11,10 +10,10 @@ use std::{
 /// Julian day of the Unix epoch.
 const EPOCH_JULIAN_DAY: f64 = 2_440_587.5;
 const SECONDS_PER_DAY: f64 = 86_400.0;
-/// Longest blob that is written out for `randomblob(N)`: longer calls stay as they are, lest a short statement give a huge text.
+/// Longest blob that replaces `randomblob(N)`. Longer calls are not replaced, so that a short statement does not become a huge text.
 const MAX_BLOB_BYTES: u64 = 1024;
 
-/// What is replaced, and by which time.
+/// Which calls are replaced, and the time that replaces them.
 #[derive(Clone, Debug)]
 pub(super) struct Moment {
     pub(super) random: bool,
@@ -39,7 +38,7 @@ impl Moment {
 enum Kind {
     Word,
     Number,
-    /// In quotes or brackets of any kind.
+    /// In any kind of quotes or brackets.
     Quoted,
     Sign(u8),
 }
@@ -50,7 +49,7 @@ struct Token {
     at: Range<usize>,
 }
 
-/// The text with its calls replaced; the same text if there are none.
+/// The text with its calls replaced.
 pub(super) fn preview(sql: &str, moment: &Moment, random: &mut dyn FnMut() -> u64) -> String {
     let tokens = tokens(sql);
     let mut out = String::with_capacity(sql.len());
@@ -62,7 +61,7 @@ pub(super) fn preview(sql: &str, moment: &Moment, random: &mut dyn FnMut() -> u6
             continue;
         }
         let word = sql[token.at.clone()].to_ascii_lowercase();
-        // The order of rows is not stored: rqlite leaves it random.
+        // The order of rows is not stored, so rqlite leaves random calls in ORDER BY.
         ordering = match word.as_str() {
             "by" => is_word(sql, tokens.get(at.wrapping_sub(1)), "order"),
             "limit" | "select" => false,
@@ -92,7 +91,7 @@ pub(super) fn preview(sql: &str, moment: &Moment, random: &mut dyn FnMut() -> u6
     out
 }
 
-/// A word that may begin a call.
+/// A word that may be the name in a call.
 struct Call<'a> {
     sql: &'a str,
     tokens: &'a [Token],
@@ -106,7 +105,7 @@ impl Call<'_> {
         self.tokens.get(self.at + after).map(|token| token.kind)
     }
 
-    /// From the word to the token so many after it.
+    /// From the word to the token `after` positions later.
     fn range(&self, after: usize) -> Range<usize> {
         self.tokens[self.at].at.start..self.tokens[self.at + after].at.end
     }
@@ -161,7 +160,7 @@ fn is_word(sql: &str, token: Option<&Token>, word: &str) -> bool {
     })
 }
 
-/// Cuts SQL into tokens; blanks and comments are none.
+/// Splits SQL into tokens, without white space and comments.
 fn tokens(sql: &str) -> Vec<Token> {
     let bytes = sql.as_bytes();
     let mut tokens = Vec::new();
@@ -203,12 +202,12 @@ fn tokens(sql: &str) -> Vec<Token> {
     tokens
 }
 
-/// Bytes above ASCII are letters, as SQLite has it; so a token never ends within a character.
+/// Bytes above ASCII are letters, as in SQLite, so a token never ends within a character.
 fn is_word_byte(byte: &u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'$' | 0x80..)
 }
 
-/// Length of a quoted token with its quotes; a doubled closing quote just begins another one. To the end if it is not closed.
+/// Length of a quoted token with its quotes, to the end of the text if it is not closed. A doubled closing quote begins another token.
 fn quoted(rest: &[u8], close: u8) -> usize {
     rest[1..]
         .iter()

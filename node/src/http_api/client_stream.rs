@@ -1,6 +1,6 @@
-//! A client's bytes on their way in and out: targets repaired, heads and replies that do not move ended.
+//! The byte stream of a client below hyper: escapes request targets, limits slow heads and replies, and discards unread bodies.
 //!
-//! Nothing of this costs a usual request more than a look at its first line.
+//! A usual request costs no more than a scan of its first line.
 use std::{
     io,
     pin::Pin,
@@ -17,71 +17,72 @@ use tokio::{
 };
 
 use super::{
-    crowd::{Place, USUAL_HEAD_BYTES},
-    pace::Pace,
+    connections::{ClientConnection, USUAL_HEAD_BYTES},
+    progress::ProgressTimer,
     target::Target,
 };
 
-/// How long a head may take from its first byte on. It fits into one packet usually.
+/// Time limit for a head from its first byte on. Usually it fits into one packet.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(20);
-/// How long the rest of a body that nobody wants is waited for, and how long its client may be silent.
+/// How long the rest of an unread body is discarded, and how long its client may send nothing meanwhile.
 const LINGER_TIMEOUT: Duration = Duration::from_secs(30);
 const LINGER_SILENCE: Duration = Duration::from_secs(3);
-/// Of that rest, thrown away at a time.
+/// Size of the buffer for discarding.
 const LINGER_BYTES: usize = 16 << 10;
 
-/// hyper reads and writes through this.
-pub(super) struct Doorway<S> {
+/// The stream that hyper reads from and writes to.
+pub(super) struct ClientStream<S> {
     stream: S,
-    place: Arc<Place>,
-    /// Requests that had begun when the present head's first byte came.
+    connection: Arc<ClientConnection>,
+    /// Number of requests that had begun when the current head began.
     requests: u64,
     target: Target,
     head_bytes: usize,
     head_ends: Option<Pin<Box<Sleep>>>,
     large_head: Option<OwnedSemaphorePermit>,
-    /// Repaired bytes that did not fit into hyper's buffer.
+    /// Escaped bytes that did not fit into hyper's buffer.
     rest: Bytes,
-    writing: Pace,
+    writing: ProgressTimer,
     lingering: Lingering,
 }
 
-/// The end of a connection on which a body was not read to its end. Whoever closes at once takes the reply away from a client that still sends.
+/// The end of a connection on which a body was not read to its end. Closing at once would reset the connection, and a client that still sends
+/// would lose the reply.
 #[derive(Default)]
 struct Lingering {
     ends: Option<Pin<Box<Sleep>>>,
     silent: Option<Pin<Box<Sleep>>>,
 }
 
-impl<S> Doorway<S> {
-    pub(super) fn new(stream: S, place: Arc<Place>) -> Self {
+impl<S> ClientStream<S> {
+    pub(super) fn new(stream: S, connection: Arc<ClientConnection>) -> Self {
         Self {
-            requests: place.requests(),
+            requests: connection.requests(),
             stream,
-            place,
+            connection,
             target: Target::default(),
             head_bytes: 0,
             head_ends: None,
             large_head: None,
             rest: Bytes::new(),
-            writing: Pace::default(),
+            writing: ProgressTimer::default(),
             lingering: Lingering::default(),
         }
     }
 
-    /// The bytes from `start` on belong to a head, unless a body's rest may still come.
-    fn take_head(&mut self, buffer: &mut ReadBuf<'_>, start: usize) -> io::Result<()> {
+    /// Handles bytes of a head, from `start` on. They may also be the rest of an unread body, which is not changed.
+    fn receive_head(&mut self, buffer: &mut ReadBuf<'_>, start: usize) -> io::Result<()> {
         let bytes = buffer.filled().get(start..).unwrap_or_default();
-        if !self.place.has_unread()
-            && let Some(repaired) = self.target.repaired(bytes)
+        if !self.connection.has_unread_body()
+            && let Some(escaped) = self.target.escaped(bytes)
         {
-            self.rest = repaired.into();
+            self.rest = escaped.into();
             buffer.set_filled(start);
-            self.give_rest(buffer);
+            self.deliver_rest(buffer);
         }
         self.head_bytes += buffer.filled().len() - start + self.rest.len();
         if self.head_bytes > USUAL_HEAD_BYTES && self.large_head.is_none() {
-            self.large_head = self.place.crowd().large_head();
+            self.large_head = self.connection.connections().large_head();
             if self.large_head.is_none() {
                 return Err(io::Error::other("too many large request heads at a time"));
             }
@@ -89,14 +90,14 @@ impl<S> Doorway<S> {
         Ok(())
     }
 
-    fn give_rest(&mut self, buffer: &mut ReadBuf<'_>) {
+    fn deliver_rest(&mut self, buffer: &mut ReadBuf<'_>) {
         let part = self.rest.split_to(self.rest.len().min(buffer.remaining()));
         buffer.put_slice(part.chunk());
     }
 
-    /// A request has begun since: whatever comes next is its body, or another head.
+    /// Resets the state of the head if a request has begun since: what follows is its body, or the next head.
     fn note_requests(&mut self) {
-        let requests = self.place.requests();
+        let requests = self.connection.requests();
         if requests != self.requests {
             self.requests = requests;
             self.target = Target::default();
@@ -107,7 +108,7 @@ impl<S> Doorway<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Doorway<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for ClientStream<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -115,17 +116,17 @@ impl<S: AsyncRead + Unpin> AsyncRead for Doorway<S> {
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
         if !this.rest.is_empty() {
-            this.give_rest(buffer);
+            this.deliver_rest(buffer);
             return Poll::Ready(Ok(()));
         }
         let start = buffer.filled().len();
         let read = Pin::new(&mut this.stream).poll_read(context, buffer);
-        if !this.place.is_idle() {
+        if !this.connection.is_idle() {
             return read;
         }
         this.note_requests();
         match read {
-            Poll::Ready(Ok(())) => Poll::Ready(this.take_head(buffer, start)),
+            Poll::Ready(Ok(())) => Poll::Ready(this.receive_head(buffer, start)),
             Poll::Pending if this.head_bytes > 0 => {
                 let ends = this
                     .head_ends
@@ -141,9 +142,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for Doorway<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> Doorway<S> {
-    /// What became of a write, unless nothing has moved for too long.
-    fn paced(
+impl<S: AsyncWrite + Unpin> ClientStream<S> {
+    /// Passes on the result of a write, or fails if the client has read too little for too long.
+    fn check_progress(
         &mut self,
         context: &mut Context<'_>,
         written: Poll<io::Result<usize>>,
@@ -151,12 +152,12 @@ impl<S: AsyncWrite + Unpin> Doorway<S> {
         match &written {
             Poll::Ready(written) => {
                 let bytes = *written.as_ref().unwrap_or(&0) as u64;
-                self.writing.moved(bytes);
-                self.place.waits(false);
-                self.place.moved(bytes);
+                self.writing.add(bytes);
+                self.connection.set_waiting(false);
+                self.connection.add_transferred(bytes);
             }
             Poll::Pending => {
-                self.place.waits(true);
+                self.connection.set_waiting(true);
                 ready!(self.writing.poll_stalled(context));
                 return Poll::Ready(Err(io::Error::new(
                     io::ErrorKind::TimedOut,
@@ -168,14 +169,14 @@ impl<S: AsyncWrite + Unpin> Doorway<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> Doorway<S> {
-    /// Ready when the client has ended, is silent, or has sent for long enough.
+impl<S: AsyncRead + Unpin> ClientStream<S> {
+    /// Discards received bytes. Ready when the client has closed, sends nothing, or has sent for too long.
     fn poll_discard(&mut self, context: &mut Context<'_>) -> Poll<()> {
         let Lingering { ends, silent } = &mut self.lingering;
         let ends = ends.get_or_insert_with(|| Box::pin(sleep(LINGER_TIMEOUT)));
-        let mut piece = [0; LINGER_BYTES];
+        let mut discarded = [0; LINGER_BYTES];
         while ends.as_mut().poll(context).is_pending() {
-            let mut buffer = ReadBuf::new(&mut piece);
+            let mut buffer = ReadBuf::new(&mut discarded);
             match Pin::new(&mut self.stream).poll_read(context, &mut buffer) {
                 Poll::Ready(Ok(())) if !buffer.filled().is_empty() => *silent = None,
                 Poll::Ready(_) => return Poll::Ready(()),
@@ -189,14 +190,14 @@ impl<S: AsyncRead + Unpin> Doorway<S> {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Doorway<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for ClientStream<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(context, bytes);
-        self.paced(context, written)
+        self.check_progress(context, written)
     }
 
     fn poll_write_vectored(
@@ -205,7 +206,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Doorway<S> {
         bytes: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write_vectored(context, bytes);
-        self.paced(context, written)
+        self.check_progress(context, written)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -215,14 +216,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Doorway<S> {
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let flushed = Pin::new(&mut self.stream).poll_flush(context);
         if flushed.is_ready() {
-            self.writing.done();
+            self.writing.reset();
         }
         flushed
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let shut = ready!(Pin::new(&mut self.stream).poll_shutdown(context));
-        if shut.is_ok() && self.place.has_unread() {
+        if shut.is_ok() && self.connection.has_unread_body() {
             ready!(self.poll_discard(context));
         }
         Poll::Ready(shut)
@@ -236,17 +237,27 @@ mod tests {
         time::{Instant, timeout},
     };
 
-    use super::{super::crowd::Crowd, *};
+    use super::{super::connections::Connections, *};
 
-    fn doorway(room: usize) -> (Doorway<DuplexStream>, DuplexStream, Arc<Place>) {
-        let (client, stream) = duplex(room);
-        let place = Crowd::new(8).place();
-        (Doorway::new(stream, Arc::clone(&place)), client, place)
+    fn client_stream(
+        room: usize,
+    ) -> (
+        ClientStream<DuplexStream>,
+        DuplexStream,
+        Arc<ClientConnection>,
+    ) {
+        let (client, server) = duplex(room);
+        let connection = Connections::new(8).add();
+        (
+            ClientStream::new(server, Arc::clone(&connection)),
+            client,
+            connection,
+        )
     }
 
     #[tokio::test]
-    async fn targets_are_repaired_and_bodies_are_not() {
-        let (mut door, mut client, place) = doorway(1 << 20);
+    async fn targets_are_escaped_and_bodies_are_not() {
+        let (mut stream, mut client, connection) = client_stream(1 << 20);
         let mut small = [0; 10];
         client
             .write_all(b"GET /?q=\"<>\" HTTP/1.1\r\n\r\n")
@@ -254,35 +265,35 @@ mod tests {
             .unwrap();
         let mut seen = Vec::new();
         while !seen.ends_with(b"\r\n\r\n") {
-            let got = door.read(&mut small).await.unwrap();
+            let got = stream.read(&mut small).await.unwrap();
             seen.extend_from_slice(&small[..got]);
         }
         assert_eq!(seen, b"GET /?q=%22%3C%3E%22 HTTP/1.1\r\n\r\n");
-        let turn = place.begin(false).unwrap();
+        let turn = connection.begin(false).unwrap();
         client.write_all(b"POST /\"body\"\n").await.unwrap();
         let mut body = [0; 13];
-        door.read_exact(&mut body).await.unwrap();
+        stream.read_exact(&mut body).await.unwrap();
         assert_eq!(&body, b"POST /\"body\"\n");
         drop(turn);
         client.write_all(b"GET /< H").await.unwrap();
         let mut next = [0; 10];
-        door.read_exact(&mut next).await.unwrap();
+        stream.read_exact(&mut next).await.unwrap();
         assert_eq!(&next, b"GET /%3C H");
-        // Where a body's rest may still come, bytes stay as they are.
-        drop(place.begin(false).unwrap());
-        place.leave_unread();
+        // Bytes that may be the rest of a body are not changed.
+        drop(connection.begin(false).unwrap());
+        connection.set_unread_body();
         client.write_all(b"GET /< H").await.unwrap();
         let mut rest = [0; 8];
-        door.read_exact(&mut rest).await.unwrap();
+        stream.read_exact(&mut rest).await.unwrap();
         assert_eq!(&rest, b"GET /< H");
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_head_that_does_not_end_ends() {
-        let (mut door, mut client, _) = doorway(1 << 20);
+        let (mut stream, mut client, _) = client_stream(1 << 20);
         let mut buffer = [0; 100];
-        // Silence is somebody else's business.
-        let silent = timeout(Duration::from_secs(100), door.read(&mut buffer)).await;
+        // An idle connection is limited by `HEADER_READ_TIMEOUT`.
+        let silent = timeout(Duration::from_secs(100), stream.read(&mut buffer)).await;
         assert!(silent.is_err());
         let begun = Instant::now();
         let drip = async {
@@ -295,7 +306,7 @@ mod tests {
         };
         let reading = async {
             loop {
-                if let Err(error) = door.read(&mut buffer).await {
+                if let Err(error) = stream.read(&mut buffer).await {
                     return error.kind();
                 }
             }
@@ -309,32 +320,32 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_reply_that_is_not_read_ends() {
-        let (mut door, mut client, place) = doorway(64 << 10);
+        let (mut stream, mut client, connection) = client_stream(64 << 10);
         let reply = vec![1; 1 << 20];
         let begun = Instant::now();
         let slowly = async {
-            let mut piece = [0; 4096];
+            let mut buffer = [0; 4096];
             for _ in 0..(256 + 4) {
                 sleep(Duration::from_secs(5)).await;
-                client.read_exact(&mut piece).await.unwrap();
+                client.read_exact(&mut buffer).await.unwrap();
             }
         };
         let (written, ()) = tokio::join!(
             async {
-                door.write_all(&reply).await.unwrap();
-                door.flush().await.unwrap();
-                door.write_all(&reply[..64 << 10]).await
+                stream.write_all(&reply).await.unwrap();
+                stream.flush().await.unwrap();
+                stream.write_all(&reply[..64 << 10]).await
             },
             slowly
         );
         written.unwrap();
         assert!(begun.elapsed() > Duration::from_secs(1200));
         let begun = Instant::now();
-        let error = door.write_all(&reply).await.unwrap_err();
+        let error = stream.write_all(&reply).await.unwrap_err();
         assert_eq!(
             (error.kind(), begun.elapsed().as_secs()),
             (io::ErrorKind::TimedOut, 30)
         );
-        assert!(place.seen_waiting());
+        assert!(connection.is_waiting());
     }
 }

@@ -1,4 +1,4 @@
-//! Results that are too large for memory: written while they are read, at the pace of the client.
+//! Results that are too large for memory: sent to the client while they are read, as fast as it receives them.
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -9,26 +9,26 @@ use node_db::Part;
 use super::reply::ReplyBody;
 use crate::store::Streamed;
 
-struct Large {
+struct StreamedReply {
     streamed: Streamed,
     writer: ReplyWriter,
-    /// The client asked for times.
+    /// When the request began, if the client requested times.
     timed: Option<Instant>,
     done: bool,
 }
 
-/// The content of such a reply. Dropping it, as hyper does when the client goes away, ends the read.
+/// The body of the reply. hyper drops it when the client disconnects, which ends the read.
 pub(super) fn body(streamed: Streamed, shape: Shape, timed: Option<Instant>) -> ReplyBody {
-    let large = Large {
+    let reply = StreamedReply {
         streamed,
         writer: ReplyWriter::new(shape),
         timed,
         done: false,
     };
-    ReplyBody::Chunks(Box::pin(stream::unfold(large, Large::next)))
+    ReplyBody::Chunks(Box::pin(stream::unfold(reply, StreamedReply::next)))
 }
 
-impl Large {
+impl StreamedReply {
     async fn next(mut self) -> Option<(std::io::Result<Bytes>, Self)> {
         if self.done {
             return None;

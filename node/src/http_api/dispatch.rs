@@ -1,0 +1,141 @@
+//! Dispatch: parameters, permission and method of a request, then its endpoint.
+use std::{net::SocketAddr, sync::Arc, time::Instant};
+
+use hyper::{Method, StatusCode, http::request::Parts};
+use node_api::QueryParams;
+
+use super::{
+    backup,
+    body::RequestBody,
+    boot, compare, console, debug,
+    error::Failure,
+    execute, leader, licenses, load, metrics, nodes,
+    param::{self, Call},
+    query, readyz, reap, remove,
+    reply::{Answered, Response},
+    request,
+    route::{self, Content, Endpoint},
+    running, snapshot, sql,
+    state::HttpState,
+    status,
+};
+use crate::{
+    metrics::{Counter, Timed},
+    store_types::StoreError,
+};
+
+impl HttpState {
+    /// Everything that is decided before the body is read.
+    ///
+    /// # Errors
+    /// The reply, if the request is not passed to its endpoint.
+    pub(super) fn admit(
+        &self,
+        parts: Parts,
+        client: Option<SocketAddr>,
+    ) -> Result<Call, Box<Response>> {
+        let replies = &self.replies;
+        let refuse = |failure, content| Box::new(replies.failure(&failure, content));
+        if parts.method == Method::OPTIONS {
+            return Err(Box::new(replies.empty(StatusCode::OK)));
+        }
+        let params = QueryParams::parse(parts.uri.query().unwrap_or_default());
+        let params = params.map_err(|error| refuse(Failure::Params(error), Content::Later))?;
+        let path = parts.uri.path();
+        if path.is_empty() || path == "/" {
+            let console = replies.redirect(StatusCode::FOUND, console::PATH, &parts.method);
+            return Err(Box::new(console));
+        }
+        let route =
+            route::resolve(path).ok_or_else(|| refuse(Failure::NotFound, Content::Later))?;
+        let credentials = param::credentials(&parts.headers);
+        if self.auth.enabled() {
+            let allowed = route
+                .perms
+                .iter()
+                .all(|perm| self.auth.allows(credentials.as_ref(), *perm));
+            self.metrics.count(if allowed {
+                Counter::HttpAuthOk
+            } else {
+                Counter::HttpAuthFail
+            });
+            if !allowed {
+                return Err(refuse(Failure::Denied, route.content));
+            }
+        }
+        if !route.allows(&parts.method) {
+            return Err(refuse(Failure::Method, route.content));
+        }
+        Ok(Call {
+            route,
+            method: parts.method,
+            uri: parts.uri,
+            headers: parts.headers,
+            params,
+            credentials,
+            client,
+        })
+    }
+
+    /// Answers any request.
+    pub(super) async fn answer(
+        self: Arc<Self>,
+        request: hyper::Request<impl RequestBody>,
+        client: Option<SocketAddr>,
+    ) -> Answered {
+        let started = Instant::now();
+        let (parts, body) = request.into_parts();
+        let call = match self.admit(parts, client) {
+            Ok(call) => call,
+            Err(response) => return Ok(*response),
+        };
+        let (answered, timed) = match call.route.endpoint {
+            Endpoint::Execute => (execute::answer(&self, &call, body).await, Timed::Execute),
+            Endpoint::Query => (query::answer(&self, &call, body).await, Timed::Query),
+            Endpoint::Request => (request::answer(&self, &call, body).await, Timed::Request),
+            // Boxed, so that the futures of the three frequent endpoints stay small.
+            _ => return Ok(Box::pin(self.answer_other(&call, body)).await),
+        };
+        self.metrics.time(timed, started.elapsed());
+        Ok(answered.unwrap_or_else(|failure| self.fail(&call, &failure)))
+    }
+
+    async fn answer_other(self: &Arc<Self>, call: &Call, body: impl RequestBody) -> Response {
+        let answered = match call.route.endpoint {
+            Endpoint::Execute => execute::answer(self, call, body).await,
+            Endpoint::Query => query::answer(self, call, body).await,
+            Endpoint::Request => request::answer(self, call, body).await,
+            Endpoint::Backup => backup::answer(self, call).await,
+            Endpoint::Load => load::answer(self, call, body).await,
+            Endpoint::Sql => sql::answer(self, call, body).await,
+            Endpoint::Boot => boot::answer(self, body).await,
+            Endpoint::Snapshot => snapshot::answer(self, call).await,
+            Endpoint::Reap => Ok(reap::answer(self)),
+            Endpoint::Compare => compare::answer(self, call, &call.caller()).await,
+            Endpoint::Remove => remove::answer(self, call, body).await,
+            Endpoint::Leader => leader::answer(self, call, body).await,
+            Endpoint::Status => status::answer(self, call).await,
+            Endpoint::Nodes => nodes::answer(self, call).await,
+            Endpoint::Readyz => Ok(readyz::answer(self, call).await),
+            Endpoint::Running | Endpoint::EndRunning => running::answer(self, call),
+            Endpoint::Licenses => Ok(licenses::answer(self)),
+            Endpoint::Vars => debug::vars(self, call),
+            Endpoint::Profile => Ok(debug::profile(self, call)),
+            Endpoint::Metrics => metrics::answer(self).await,
+            Endpoint::Console => console::answer(self, call),
+        };
+        answered.unwrap_or_else(|failure| self.fail(call, &failure))
+    }
+
+    fn fail(&self, call: &Call, failure: &Failure) -> Response {
+        if matches!(
+            failure,
+            Failure::Call(StoreError::LeaderNotFound)
+                | Failure::QueueWithoutLeader
+                | Failure::RedirectWithoutLeader
+        ) {
+            self.metrics.count(Counter::HttpLeaderNotFound);
+        }
+        self.replies.failure(failure, call.route.content)
+    }
+}

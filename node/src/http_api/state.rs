@@ -1,0 +1,125 @@
+//! What all requests share: the services behind the API, its settings, and values that are prepared once.
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    time::SystemTime,
+};
+
+use hyper::header::InvalidHeaderValue;
+
+use super::{memory::BodyMemory, reply::Replies};
+use crate::{
+    auth::Auth,
+    discovery::Discovery,
+    metrics::Metrics,
+    store::{Store, queue::Queue},
+};
+
+/// Settings of the HTTP API.
+#[derive(Clone, Debug)]
+pub struct HttpSettings {
+    /// Value of `Access-Control-Allow-Origin`; `None` leaves the header out.
+    pub allow_origin: Option<String>,
+    /// Advertised HTTP address, `host:port`.
+    pub api_addr: String,
+    /// The same as a URL, for example `http://host:4001`.
+    pub api_url: String,
+    /// Address that the HTTP listener is bound to.
+    pub bind_addr: String,
+    /// Advertised Raft address.
+    pub raft_addr: String,
+    /// Directory for uploads while they are received; on the disk of the database.
+    pub scratch_dir: PathBuf,
+    /// Most connections at a time.
+    pub max_connections: usize,
+    /// Connections between nodes are encrypted.
+    pub raft_tls: bool,
+    /// When this process started.
+    pub start_time: SystemTime,
+    /// Program and arguments, shown by `/debug/vars`.
+    pub command_line: Vec<String>,
+}
+
+/// What the HTTP API serves: the store and the other parts of the node.
+#[derive(Clone, Debug)]
+pub struct HttpServices {
+    /// The database.
+    pub store: Store,
+    /// Users and their permissions.
+    pub auth: Arc<Auth>,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+    /// Queued writes.
+    pub queue: Queue,
+    /// Settings.
+    pub settings: HttpSettings,
+    /// How the node finds other nodes, if discovery is configured; for `/status`.
+    pub discovery: Option<Arc<Discovery>>,
+}
+
+/// What all requests share: [`HttpServices`], and values that are prepared once.
+#[derive(Debug)]
+pub(super) struct HttpState {
+    pub(super) store: Store,
+    pub(super) auth: Arc<Auth>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) queue: Queue,
+    pub(super) settings: HttpSettings,
+    pub(super) discovery: Option<Arc<Discovery>>,
+    pub(super) replies: Replies,
+    pub(super) memory: BodyMemory,
+    last_backup: Mutex<Option<SystemTime>>,
+}
+
+impl HttpState {
+    /// # Errors
+    /// A setting holds characters that no header may hold.
+    pub(super) fn new(services: HttpServices) -> Result<Self, InvalidHeaderValue> {
+        let HttpServices {
+            store,
+            auth,
+            metrics,
+            queue,
+            settings,
+            discovery,
+        } = services;
+        let replies = Replies::new(
+            settings.allow_origin.as_deref(),
+            &settings.api_addr,
+            auth.enabled(),
+        )?;
+        Ok(Self {
+            discovery,
+            store,
+            auth,
+            metrics,
+            queue,
+            settings,
+            replies,
+            memory: BodyMemory::default(),
+            last_backup: Mutex::new(None),
+        })
+    }
+
+    pub(super) fn note_backup(&self, at: SystemTime) {
+        *self
+            .last_backup
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = Some(at);
+    }
+
+    pub(super) fn last_backup(&self) -> Option<SystemTime> {
+        *self
+            .last_backup
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The address of the node that serves what only the leader can: this node's HTTP address if it leads, else the leader's Raft address.
+    pub(super) fn leader_address(&self) -> String {
+        match self.store.leader() {
+            Some(leader) if !self.store.is_leader() => leader.raft_addr,
+            _ => self.settings.api_addr.clone(),
+        }
+    }
+}
