@@ -10,7 +10,7 @@ use std::{
     io::{Read, Write},
     net::{Shutdown, TcpListener, TcpStream},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
     },
     thread::{self, JoinHandle},
@@ -18,6 +18,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+use parking_lot::Mutex;
 
 use crate::{ports, wait};
 
@@ -82,27 +83,16 @@ impl Shared {
 
     fn keep(&self, ends: [TcpStream; 2]) -> u64 {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
-        self.open
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(id, ends);
+        self.open.lock().insert(id, ends);
         id
     }
 
     fn forget(&self, id: u64) {
-        self.open
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(&id);
+        self.open.lock().remove(&id);
     }
 
     fn close_all(&self) {
-        for (_, ends) in self
-            .open
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .drain()
-        {
+        for (_, ends) in self.open.lock().drain() {
             for end in ends {
                 let _ = end.shutdown(Shutdown::Both);
             }

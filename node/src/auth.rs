@@ -10,12 +10,13 @@ use std::{
     io::{self, Read as _},
     path::{Path, PathBuf},
     sync::{
-        Arc, Mutex, PoisonError, RwLock,
+        Arc,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant, SystemTime},
 };
 
+use parking_lot::{Mutex, RwLock};
 use serde::Deserialize;
 
 use crate::store_types::Credentials;
@@ -248,9 +249,7 @@ impl Auth {
     fn rules(&self) -> Option<Arc<Rules>> {
         let source = self.source.as_ref()?;
         source.look_again(Instant::now());
-        Some(Arc::clone(
-            &source.rules.read().unwrap_or_else(PoisonError::into_inner),
-        ))
+        Some(Arc::clone(&source.rules.read()))
     }
 }
 
@@ -273,7 +272,7 @@ impl Source {
     }
 
     fn reload(&self) {
-        let Ok(mut seen) = self.version.try_lock() else {
+        let Some(mut seen) = self.version.try_lock() else {
             return;
         };
         let path = self.path.display();
@@ -295,8 +294,7 @@ impl Source {
                 *seen = Some(version);
                 match Rules::parse(&text) {
                     Ok(rules) => {
-                        *self.rules.write().unwrap_or_else(PoisonError::into_inner) =
-                            Arc::new(rules);
+                        *self.rules.write() = Arc::new(rules);
                         tracing::info!("credentials file {path} has changed and was read again");
                     }
                     Err(error) => {

@@ -4,13 +4,11 @@
 //! travels along in memory until it is applied, so the leader never decodes what it has just encoded.
 pub mod size;
 
-use std::{
-    fmt,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::{fmt, sync::Arc};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use node_db::{Bounds, LoadChunk, Outcome, Request, Rules};
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 /// First byte of every encoded command. Raised only when old readers could misread new bytes.
@@ -160,7 +158,7 @@ impl Encoded {
 }
 
 fn take<T>(from: &Mutex<Option<T>>) -> Option<T> {
-    from.lock().unwrap_or_else(PoisonError::into_inner).take()
+    from.lock().take()
 }
 
 fn decode(bytes: &[u8]) -> Result<Command, DecodeError> {

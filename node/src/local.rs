@@ -3,11 +3,13 @@ use std::{
     collections::BTreeMap,
     path::PathBuf,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
+
+use parking_lot::Mutex;
 
 use crate::{
     identity::{Cluster, FormingRight, Identity, IdentityError},
@@ -103,10 +105,7 @@ impl Local {
 
     /// A copy of the identity.
     pub fn identity(&self) -> Identity {
-        self.identity
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.identity.lock().clone()
     }
 
     /// Connecting takes at most this long.
@@ -205,7 +204,7 @@ impl Local {
         &self,
         change: impl FnOnce(&mut Identity) -> Result<bool, AdoptError>,
     ) -> Result<(), AdoptError> {
-        let mut held = self.identity.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut held = self.identity.lock();
         let mut next = held.clone();
         if change(&mut next)? {
             next.save(&self.raft_dir)?;
@@ -216,7 +215,7 @@ impl Local {
 
     /// Notes where a member says that it is now. A hint only: the Raft id is checked at every dial.
     pub fn note_moved(&self, raft_id: &str, raft_addr: &str) {
-        let mut moved = self.moved.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut moved = self.moved.lock();
         if moved.len() < MAX_MOVED || moved.contains_key(raft_id) {
             moved.insert(raft_id.to_owned(), raft_addr.to_owned());
         }
@@ -224,13 +223,13 @@ impl Local {
 
     /// Where a member said that it is now.
     pub fn moved_to(&self, raft_id: &str) -> Option<String> {
-        let moved = self.moved.lock().unwrap_or_else(PoisonError::into_inner);
+        let moved = self.moved.lock();
         moved.get(raft_id).cloned()
     }
 
     /// The member is not there (any more).
     pub fn forget_moved(&self, raft_id: &str) {
-        let mut moved = self.moved.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut moved = self.moved.lock();
         moved.remove(raft_id);
     }
 
@@ -247,7 +246,7 @@ impl Local {
 
     /// Notes the newest format version that a node says it speaks.
     pub fn note_spoken(&self, raft_id: &str, version: u16) {
-        let mut spoken = self.spoken.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut spoken = self.spoken.lock();
         if spoken.len() < MAX_SPOKEN || spoken.contains_key(raft_id) {
             spoken.insert(raft_id.to_owned(), version);
         }
@@ -258,24 +257,24 @@ impl Local {
         if raft_id == self.raft_id {
             return Some(version::NEWEST);
         }
-        let spoken = self.spoken.lock().unwrap_or_else(PoisonError::into_inner);
+        let spoken = self.spoken.lock();
         spoken.get(raft_id).copied()
     }
 
     /// The node cannot be reached: it may come back as another version.
     pub fn forget_spoken(&self, raft_id: &str) {
-        let mut spoken = self.spoken.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut spoken = self.spoken.lock();
         spoken.remove(raft_id);
     }
 
     /// Notes the addresses of a new membership.
     pub fn note_recorded(&self, addresses: BTreeMap<String, String>) {
-        *self.recorded.lock().unwrap_or_else(PoisonError::into_inner) = addresses;
+        *self.recorded.lock() = addresses;
     }
 
     /// Where the newest membership says that the member is.
     pub fn recorded(&self, raft_id: &str) -> Option<String> {
-        let recorded = self.recorded.lock().unwrap_or_else(PoisonError::into_inner);
+        let recorded = self.recorded.lock();
         recorded.get(raft_id).cloned()
     }
 

@@ -1,9 +1,7 @@
 //! How long a cluster whose pass failed waits for the next one; each cluster for itself.
-use std::{
-    collections::HashMap,
-    sync::{Mutex, PoisonError},
-    time::Duration,
-};
+use std::{collections::HashMap, time::Duration};
+
+use parking_lot::Mutex;
 
 use crate::error::Class;
 
@@ -40,7 +38,7 @@ pub struct Backoff(Mutex<HashMap<String, u32>>);
 impl Backoff {
     /// Counts a failure and says how long to wait, and how many there have been.
     pub fn failed(&self, key: &str, class: Class) -> (Duration, u32) {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.0.lock();
         let failures = all.entry(key.to_owned()).or_default();
         *failures = failures.saturating_add(1);
         (
@@ -51,7 +49,7 @@ impl Backoff {
 
     /// Forgets the failures of a cluster: it succeeded, or it is gone.
     pub fn forget(&self, key: &str) {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.0.lock();
         all.remove(key);
     }
 }

@@ -1,12 +1,10 @@
 //! State that is carried in memory from one reconcile to the next and that no Kubernetes object holds. After a restart of the
 //! operator it is empty, which costs only repeated work.
-use std::{
-    collections::{BTreeMap, HashMap},
-    sync::{Mutex, PoisonError},
-};
+use std::collections::{BTreeMap, HashMap};
 
 use kube::ResourceExt;
 use operator_api::RqliteCluster;
+use parking_lot::Mutex;
 
 use crate::{
     cluster::facts::observation::{DatabaseCheck, Edit},
@@ -31,20 +29,20 @@ pub struct Checks(Mutex<HashMap<String, BTreeMap<String, DatabaseCheck>>>);
 impl Checks {
     /// Notes a check.
     pub fn note(&self, cluster: &RqliteCluster, pod: &str, checked: DatabaseCheck) {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.0.lock();
         let of_cluster = all.entry(cluster.uid().unwrap_or_default()).or_default();
         of_cluster.insert(pod.to_owned(), checked);
     }
 
     /// The checks of one cluster, by pod.
     pub fn get(&self, uid: &str) -> BTreeMap<String, DatabaseCheck> {
-        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let all = self.0.lock();
         all.get(uid).cloned().unwrap_or_default()
     }
 
     /// A cluster is gone, or a recovery is over.
     pub fn forget(&self, uid: &str) {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.0.lock();
         all.remove(uid);
     }
 }
@@ -56,13 +54,13 @@ pub struct Refused(Mutex<HashMap<String, String>>);
 impl Refused {
     /// What was refused in the last reconcile of one cluster.
     pub fn get(&self, uid: &str) -> Option<String> {
-        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let all = self.0.lock();
         all.get(uid).cloned()
     }
 
     /// Notes how a pass ended. What passes by itself is not noted and changes nothing.
     pub fn note(&self, uid: &str, result: Result<(), &Error>) {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.0.lock();
         match result {
             Ok(()) => {
                 all.remove(uid);
@@ -76,7 +74,7 @@ impl Refused {
 
     /// A cluster is gone.
     pub fn forget(&self, uid: &str) {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.0.lock();
         all.remove(uid);
     }
 }

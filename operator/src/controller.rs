@@ -2,7 +2,7 @@
 use std::{
     collections::HashMap,
     hash::{DefaultHasher, Hash, Hasher},
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -16,6 +16,7 @@ use kube::{
     },
 };
 use operator_api::RqliteCluster;
+use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::{
@@ -49,7 +50,7 @@ impl ScopeContext {
     /// One that was made anew under its name is another one.
     fn remember(&self, cluster: &Guarded) {
         let uid = cluster.uid().unwrap_or_default();
-        let mut uids = self.uids.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut uids = self.uids.lock();
         let before = uids.insert(key(cluster), uid.clone());
         if let Some(before) = before.filter(|before| *before != uid) {
             self.shared.forget(&before);
@@ -58,7 +59,7 @@ impl ScopeContext {
 
     fn forget(&self, key: &str) {
         self.backoff.forget(key);
-        let mut uids = self.uids.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut uids = self.uids.lock();
         if let Some(uid) = uids.remove(key) {
             self.shared.forget(&uid);
         }

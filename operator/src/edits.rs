@@ -2,13 +2,13 @@
 use std::{
     collections::HashMap,
     fmt::Debug,
-    sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
 use k8s_openapi::NamespaceResourceScope;
 use kube::{Api, Client, Resource};
 use operator_api::names;
+use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -28,13 +28,13 @@ pub struct Edits(Mutex<HashMap<String, Vec<(Edit, Instant)>>>);
 impl Edits {
     /// Notes one; it comes back with how often it was made.
     pub fn note(&self, uid: &str, edit: Edit) -> Edit {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.0.lock();
         note(all.entry(uid.to_owned()).or_default(), edit, Instant::now())
     }
 
     /// Those that are to be shown.
     pub fn get(&self, uid: &str) -> Vec<Edit> {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.0.lock();
         let Some(known) = all.get_mut(uid) else {
             return Vec::new();
         };
@@ -48,7 +48,7 @@ impl Edits {
 
     /// A cluster is gone.
     pub fn forget(&self, uid: &str) {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.0.lock();
         all.remove(uid);
     }
 }

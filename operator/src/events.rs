@@ -1,7 +1,6 @@
 //! Events for `kubectl describe`: each thing once, not at every pass.
 use std::{
     collections::{HashMap, VecDeque},
-    sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -15,6 +14,7 @@ use kube::{
     api::{ObjectMeta, PostParams},
 };
 use operator_api::names;
+use parking_lot::Mutex;
 
 use crate::cluster::action::Event;
 
@@ -55,10 +55,7 @@ impl Events {
     pub async fn publish(&self, about: &ObjectReference, event: &Event) {
         let key = about.uid.clone().unwrap_or_default();
         {
-            let mut all = self
-                .published_events
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
+            let mut all = self.published_events.lock();
             if !is_new(all.entry(key).or_default(), event, Instant::now()) {
                 return;
             }
@@ -102,10 +99,7 @@ impl Events {
 
     /// An object is gone.
     pub fn forget(&self, uid: &str) {
-        let mut published_events = self
-            .published_events
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut published_events = self.published_events.lock();
         published_events.remove(uid);
     }
 }

@@ -1,6 +1,6 @@
 //! Who acts, if several operators run: whoever holds the Lease. Times are this process's own, so that a wrong clock elsewhere does not matter.
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -14,6 +14,7 @@ use kube::{
     api::{ObjectMeta, PostParams},
 };
 use operator_api::names;
+use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::{error::Error, metrics::Metrics};
@@ -51,7 +52,7 @@ impl LeaseGuard {
     /// # Errors
     /// The Lease is not held, or ends too soon.
     pub fn check(&self) -> Result<(), Error> {
-        let until = *self.until.lock().unwrap_or_else(PoisonError::into_inner);
+        let until = *self.until.lock();
         let safe = until.is_some_and(|until| Instant::now() + MARGIN < until);
         if safe || !self.needed {
             Ok(())
@@ -61,7 +62,7 @@ impl LeaseGuard {
     }
 
     fn set(&self, until: Option<Instant>) {
-        *self.until.lock().unwrap_or_else(PoisonError::into_inner) = until;
+        *self.until.lock() = until;
     }
 }
 
@@ -212,13 +213,7 @@ impl Election {
             .await
             .unwrap_or(Err(Error::TooLong(REQUEST)))?;
         if ours {
-            if self
-                .held
-                .until
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .is_none()
-            {
+            if self.held.until.lock().is_none() {
                 tracing::info!(
                     lease = self.name,
                     identity = self.identity,

@@ -42,10 +42,7 @@ mod updates;
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{
-        Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::atomic::{AtomicUsize, Ordering},
     thread,
     time::{Duration, Instant},
 };
@@ -53,6 +50,7 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use e2e_kubernetes::access::Access;
 use fixture::Fixture;
+use parking_lot::Mutex;
 use report::{Row, ScenarioResult};
 use table::{ALL, Execution, Scenario};
 
@@ -131,13 +129,13 @@ fn parallel(fixture: &Fixture, scenarios: &[&Scenario]) -> Result<Vec<Row>> {
             scope.spawn(|| {
                 while let Some(scenario) = scenarios.get(next.fetch_add(1, Ordering::Relaxed)) {
                     let row = run(fixture, scenario);
-                    let mut rows = rows.lock().unwrap_or_else(PoisonError::into_inner);
+                    let mut rows = rows.lock();
                     rows.push(row);
                 }
             });
         }
     });
-    Ok(rows.into_inner().unwrap_or_else(PoisonError::into_inner))
+    Ok(rows.into_inner())
 }
 
 /// Runs scenarios that kill operators, cut machines off or cordon them, one at a time.

@@ -4,7 +4,7 @@ use std::{
     ffi::OsStr,
     path::{Path, PathBuf},
     process::Command,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
@@ -15,6 +15,7 @@ use fuser::{
     ReplyData, ReplyDirectory, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyStatfs, ReplyWrite, Request,
     WriteFlags,
 };
+use parking_lot::{Mutex, MutexGuard, RwLock};
 use tempfile::TempDir;
 
 use super::model::{FsError, Metadata, Model};
@@ -33,12 +34,12 @@ pub struct PowerSupply(Arc<RwLock<bool>>);
 impl PowerSupply {
     /// From now on every operation on every attached disk fails and changes nothing.
     pub fn cut(&self) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = true;
+        *self.0.write() = true;
     }
 
     /// Restores the power; first call [`Disk::remount_after_cut`].
     pub fn restore(&self) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = false;
+        *self.0.write() = false;
     }
 }
 
@@ -136,7 +137,7 @@ pub fn unavailable() -> Result<Option<String>> {
 }
 
 fn lock(model: &Mutex<Model>) -> MutexGuard<'_, Model> {
-    model.lock().unwrap_or_else(PoisonError::into_inner)
+    model.lock()
 }
 
 struct PowerFs {
@@ -182,7 +183,7 @@ fn attributes(metadata: Metadata) -> FileAttr {
 impl PowerFs {
     /// Executes one operation, which is entirely before or entirely after a cut.
     fn act<T>(&self, act: impl FnOnce(&mut Model) -> Result<T, FsError>) -> Result<T, Errno> {
-        let off = self.power.0.read().unwrap_or_else(PoisonError::into_inner);
+        let off = self.power.0.read();
         if *off {
             return Err(Errno::EIO);
         }

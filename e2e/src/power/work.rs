@@ -1,15 +1,13 @@
 //! The clients' work between two power cuts, their record of it, and the verification afterwards.
 use std::{
     collections::BTreeMap,
-    sync::{
-        Mutex, MutexGuard, PoisonError, RwLock,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
     thread,
     time::Duration,
 };
 
 use anyhow::{Context, Result, ensure};
+use parking_lot::{Mutex, MutexGuard, RwLock};
 use serde_json::{Value, json};
 
 use crate::{
@@ -48,7 +46,7 @@ pub struct Chores {
 
 impl Ledger {
     fn writes(&self) -> MutexGuard<'_, Vec<NumberedWrite>> {
-        self.writes.lock().unwrap_or_else(PoisonError::into_inner)
+        self.writes.lock()
     }
 
     fn new_writer(&self) -> u64 {

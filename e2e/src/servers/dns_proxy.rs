@@ -6,7 +6,7 @@ use std::{
     io::ErrorKind,
     net::{Ipv4Addr, SocketAddr, UdpSocket},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
         mpsc,
     },
@@ -15,6 +15,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use parking_lot::Mutex;
 
 use crate::{
     link::{Link, Mode},
@@ -103,7 +104,7 @@ impl DnsProxy {
 
     /// Sets the mode for all further queries.
     pub fn set(&self, mode: DnsMode) {
-        *self.mode.lock().unwrap_or_else(PoisonError::into_inner) = mode;
+        *self.mode.lock() = mode;
         self.tcp.slow(match mode {
             DnsMode::Slow(delay) => delay,
             _ => Duration::ZERO,
@@ -171,7 +172,7 @@ fn receive(
             continue;
         }
         queries.fetch_add(1, Ordering::Relaxed);
-        let mode = *mode.lock().unwrap_or_else(PoisonError::into_inner);
+        let mode = *mode.lock();
         let bytes = buffer[..length].to_vec();
         let _ = waiting.try_send(Query { from, bytes, mode });
     }
@@ -179,10 +180,7 @@ fn receive(
 
 fn serve(socket: &UdpSocket, server: SocketAddr, received: &Mutex<mpsc::Receiver<Query>>) {
     loop {
-        let next = received
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .recv();
+        let next = received.lock().recv();
         let Ok(query) = next else { return };
         let answer = match query.mode {
             DnsMode::Silent => None,

@@ -3,10 +3,10 @@ use std::{
     collections::HashMap,
     path::{Path, PathBuf},
     process::Command,
-    sync::{Mutex, PoisonError},
 };
 
 use anyhow::{Context, Result, bail};
+use parking_lot::Mutex;
 
 /// If set to `1`, a missing server fails the test instead of skipping it. `CI=true` has the same effect.
 pub const REQUIRE: &str = "E2E_REQUIRE_SERVERS";
@@ -42,7 +42,7 @@ impl Tool {
     /// If the path of the cache cannot be computed.
     pub fn program(self) -> Result<PathBuf> {
         static KNOWN: Mutex<Option<HashMap<Tool, PathBuf>>> = Mutex::new(None);
-        let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = KNOWN.lock();
         let known = known.get_or_insert_default();
         if let Some(path) = known.get(&self) {
             return Ok(path.clone());

@@ -5,7 +5,7 @@
 use std::{
     collections::BTreeSet,
     net::{IpAddr, Ipv4Addr, SocketAddr},
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
@@ -23,6 +23,7 @@ use hickory_resolver::{
     },
     system_conf::read_system_conf,
 };
+use parking_lot::Mutex;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::time::{Instant, timeout_at};
@@ -201,7 +202,7 @@ impl AddressLookup {
     /// No such name, no records, no answer in time, or no name server to ask: what and why.
     pub async fn lookup(&self) -> Result<Found, LookupError> {
         let result = self.ask().await;
-        let mut last = self.0.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last = self.0.last.lock();
         match &result {
             Ok(found) => {
                 last.error = None;
@@ -264,7 +265,7 @@ impl AddressLookup {
                 json!({ "mode": "dns-srv", "name": name, "service": service, "dns_name:": full })
             }
         };
-        let last = self.0.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = self.0.last.lock();
         if let Some(error) = &last.error {
             shown["last_error"] = error.as_str().into();
         }

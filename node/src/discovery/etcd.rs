@@ -3,14 +3,12 @@
 //! The gRPC client crate compiles etcd's protocol files in each build and so needs a `protoc` on every builder; three calls (range, txn,
 //! authenticate) on the HTTP client that Consul needs anyway do the same.
 use std::{
-    sync::{
-        Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::atomic::{AtomicUsize, Ordering},
     time::Duration,
 };
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
+use parking_lot::Mutex;
 use reqwest::{
     Client, StatusCode, Url,
     header::{AUTHORIZATION, HeaderValue},
@@ -257,8 +255,8 @@ impl Etcd {
         }
     }
 
-    fn token(&self) -> std::sync::MutexGuard<'_, Option<Secret>> {
-        self.token.lock().unwrap_or_else(PoisonError::into_inner)
+    fn token(&self) -> parking_lot::MutexGuard<'_, Option<Secret>> {
+        self.token.lock()
     }
 
     /// A new token; None if this etcd asks for none.

@@ -1,9 +1,7 @@
 //! The key that names the leader, in whichever store holds it, and what `/status` tells of it.
-use std::{
-    sync::{Arc, Mutex, PoisonError},
-    time::SystemTime,
-};
+use std::{sync::Arc, time::SystemTime};
 
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use super::{Held, LeaderRecord, LookupError, consul::Consul, etcd::Etcd};
@@ -118,7 +116,7 @@ impl LeaderKey {
     }
 
     fn note<T>(&self, result: Result<T, String>) -> Result<T, LookupError> {
-        let mut last = self.0.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last = self.0.last.lock();
         match &result {
             Ok(_) => {
                 last.contact = Some(SystemTime::now());
@@ -135,7 +133,7 @@ impl LeaderKey {
             Store::Consul(_) => "consul-kv",
             Store::Etcd(_) => "etcd-kv",
         };
-        let last = self.0.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = self.0.last.lock();
         let mut shown = json!({
             "mode": mode,
             "register_interval": REGISTER_INTERVAL_NANOS,

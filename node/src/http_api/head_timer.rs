@@ -3,12 +3,13 @@
 //! A micro benchmark of 64 connections on two cores measured 314 ns per head for this timer and 651 ns for a tokio sleep per head.
 use std::{
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
 
 use hyper::rt::{Sleep, Timer};
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 /// The connection's only tokio timer.
@@ -56,7 +57,7 @@ impl Future for HeadSleep {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut shared = self.shared.lock();
         if shared.deadline() > self.deadline {
             shared.as_mut().reset(self.deadline);
         }

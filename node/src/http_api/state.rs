@@ -1,11 +1,8 @@
 //! What all requests share: the services behind the API, its settings, and values that are prepared once.
-use std::{
-    path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
-    time::SystemTime,
-};
+use std::{path::PathBuf, sync::Arc, time::SystemTime};
 
 use hyper::header::InvalidHeaderValue;
+use parking_lot::Mutex;
 
 use super::{memory::BodyMemory, reply::Replies};
 use crate::{
@@ -102,17 +99,11 @@ impl HttpState {
     }
 
     pub(super) fn note_backup(&self, at: SystemTime) {
-        *self
-            .last_backup
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = Some(at);
+        *self.last_backup.lock() = Some(at);
     }
 
     pub(super) fn last_backup(&self) -> Option<SystemTime> {
-        *self
-            .last_backup
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        *self.last_backup.lock()
     }
 
     /// The address of the node that serves what only the leader can: this node's HTTP address if it leads, else the leader's Raft address.

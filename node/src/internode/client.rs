@@ -8,12 +8,13 @@ use std::{
     path::Path,
     pin::pin,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
     time::Duration,
 };
 
+use parking_lot::Mutex;
 use tokio::{io::AsyncWriteExt, time::timeout};
 
 use super::{
@@ -167,12 +168,7 @@ impl Peers {
     ) -> Result<(Connection, bool), WireError> {
         let mut stale = false;
         loop {
-            let pooled = self
-                .idle
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .get_mut(address)
-                .and_then(Vec::pop);
+            let pooled = self.idle.lock().get_mut(address).and_then(Vec::pop);
             let Some(mut connection) = pooled else { break };
             if connection.is_idle() {
                 return Ok((connection, true));
@@ -195,7 +191,7 @@ impl Peers {
     }
 
     fn keep(&self, address: &str, connection: Connection) {
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut idle = self.idle.lock();
         let pool = idle.entry(address.to_owned()).or_default();
         if pool.len() < POOL_SIZE {
             pool.push(connection);

@@ -7,11 +7,12 @@ use std::{
     collections::BTreeMap,
     net::{IpAddr, Ipv6Addr},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicBool, Ordering},
     },
 };
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
@@ -163,9 +164,7 @@ impl ConnectionSlots {
     }
 
     fn lock(&self) -> MutexGuard<'_, NonMembers> {
-        self.non_members
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.non_members.lock()
     }
 
     fn remove(&self, id: u64) {

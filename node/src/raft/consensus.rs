@@ -1,11 +1,5 @@
 //! A running Raft node: its parts put together, and what the rest of the node asks of it.
-use std::{
-    collections::BTreeMap,
-    io,
-    path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{collections::BTreeMap, io, path::PathBuf, sync::Arc, time::Duration};
 
 use futures_util::FutureExt;
 use node_db::Database;
@@ -14,6 +8,7 @@ use openraft::{
     errors::{InitializeError, RaftError},
     type_config::async_runtime::WatchReceiver,
 };
+use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::{
@@ -322,8 +317,7 @@ impl Consensus {
         if !self.leads() {
             return BTreeMap::new();
         }
-        let known = self.silences.lock();
-        known.unwrap_or_else(PoisonError::into_inner).clone()
+        self.silences.lock().clone()
     }
 
     /// Members that nothing more can be sent to, and why.
@@ -332,8 +326,7 @@ impl Consensus {
     }
 
     pub(super) fn note_silences(&self, silences: BTreeMap<RaftId, Duration>) {
-        let known = self.silences.lock();
-        *known.unwrap_or_else(PoisonError::into_inner) = silences;
+        *self.silences.lock() = silences;
     }
 
     /// Resolves when openraft has stopped by itself, with its reason: this process must end. Looked at now and then: openraft

@@ -4,11 +4,12 @@
 //! Followers ask their leader for its judgement; nothing that a stranger sends makes a node give up its data.
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use node_db::{ContentHash, Hashing};
+use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use super::{Caller, Opened, Store};
@@ -53,8 +54,8 @@ pub(super) struct Compared {
     leave: CancellationToken,
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock<T>(mutex: &Mutex<T>) -> parking_lot::MutexGuard<'_, T> {
+    mutex.lock()
 }
 
 /// Judges copies: the hash of more than half of all voters is right.

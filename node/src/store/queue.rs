@@ -8,7 +8,7 @@ mod verdict;
 use std::{
     future::Future,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -17,6 +17,7 @@ use std::{
 use node_api::duration;
 use node_db::{Kind, Request, Stamp};
 use node_values::{Statement, StatementResult, Value};
+use parking_lot::Mutex;
 use serde_json::json;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
@@ -206,10 +207,7 @@ impl Queue {
             .add(Counter::QueueStatementsRx, statements.len() as u64);
         let credentials = shared.settings.credentials.clone().or(caller);
         let (decided, decision) = oneshot::channel();
-        let mut last = shared
-            .sequence
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut last = shared.sequence.lock();
         *last += 1;
         let sequence = *last;
         place.send(Item {
@@ -230,16 +228,12 @@ impl Queue {
     pub fn status(&self) -> serde_json::Value {
         let shared = &self.0;
         let failures = &shared.failures;
-        let last_error = failures
-            .last
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
+        let last_error = failures.last.lock().clone();
         json!({
             "max_size": shared.settings.capacity,
             "batch_size": shared.settings.batch_size,
             "timeout": duration::format(shared.settings.timeout),
-            "sequence_number": *shared.sequence.lock().unwrap_or_else(PoisonError::into_inner),
+            "sequence_number": *shared.sequence.lock(),
             "waiting": shared.sender.max_capacity() - shared.sender.capacity(),
             "failed_statements": failures.statements.load(Ordering::Relaxed),
             "dropped_requests": failures.dropped.load(Ordering::Relaxed),
@@ -535,7 +529,7 @@ impl Shared {
 
 impl Failures {
     fn note(&self, why: &str) {
-        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(why.to_owned());
+        *self.last.lock() = Some(why.to_owned());
     }
 }
 

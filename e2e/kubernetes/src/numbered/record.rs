@@ -4,11 +4,11 @@ use std::{
     fs::{self, File, OpenOptions},
     io::Write,
     path::Path,
-    sync::{Mutex, PoisonError},
     time::{SystemTime, UNIX_EPOCH},
 };
 
 use anyhow::{Context, Result};
+use parking_lot::Mutex;
 
 const BYTES: usize = 16;
 
@@ -46,7 +46,7 @@ impl Record {
     /// # Errors
     /// If it cannot be written.
     pub fn add(&self, number: u64) -> Result<()> {
-        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut file = self.file.lock();
         // The time is taken with the lock held, so that times in the file ascend.
         let entry = (u128::from(number) << 64 | u128::from(now_ms())).to_le_bytes();
         file.write_all(&entry).context("record an acknowledgement")

@@ -3,15 +3,13 @@ use std::{
     collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
-    sync::{
-        Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::atomic::{AtomicU64, Ordering},
     thread,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, ensure};
+use parking_lot::Mutex;
 use serde_json::Value;
 
 use super::{TABLE, http::Server, record::Record};
@@ -150,7 +148,7 @@ impl Writer<'_> {
 
     fn count(&self, text: String) -> Result<()> {
         {
-            let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut failures = self.failures.lock();
             let is_full = failures.len() >= MAX_FAILURE_KINDS && !failures.contains_key(&text);
             let kind = if is_full { "other".to_owned() } else { text };
             *failures.entry(kind).or_default() += 1;
@@ -159,7 +157,7 @@ impl Writer<'_> {
     }
 
     fn save_failures(&self) -> Result<()> {
-        let failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        let failures = self.failures.lock();
         let text = serde_json::to_string(&*failures)?;
         // Renamed into place, so that a report never reads a partial file.
         let draft = self.folder.failures().with_extension("draft");

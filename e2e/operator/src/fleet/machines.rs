@@ -4,7 +4,7 @@ use std::{
     collections::HashSet,
     net::Ipv4Addr,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicU16, Ordering},
     },
     time::{Duration, Instant},
@@ -21,6 +21,7 @@ use kube::{
     api::{Patch, PatchParams},
     runtime::{WatchStreamExt, watcher, watcher::Event},
 };
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use super::{NAMESPACE, nodes::Nodes};
@@ -95,7 +96,7 @@ impl Machines {
         }
         let uid = pod.uid().unwrap_or_default();
         let is_new = {
-            let mut started = self.started.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut started = self.started.lock();
             started.insert(uid.clone())
         };
         if !is_new {

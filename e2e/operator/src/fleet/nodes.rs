@@ -3,12 +3,13 @@
 use std::{
     collections::{BTreeMap, HashMap},
     net::{Ipv4Addr, SocketAddr},
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::Instant,
 };
 
 use anyhow::{Context, Result};
 use axum::{Router, extract::State, http::header, response::IntoResponse, routing::get};
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::{net::TcpListener, task::JoinHandle};
 
@@ -112,7 +113,7 @@ impl Nodes {
     }
 
     fn with<T>(&self, cluster: &str, work: impl FnOnce(&mut Cluster) -> T) -> T {
-        let mut all = self.clusters.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.clusters.lock();
         work(all.entry(cluster.to_owned()).or_default())
     }
 }

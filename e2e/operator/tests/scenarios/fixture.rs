@@ -2,7 +2,6 @@
 use std::{
     path::{Path, PathBuf},
     process::Command,
-    sync::{Mutex, PoisonError},
     time::Duration,
 };
 
@@ -20,6 +19,7 @@ use kube::{
     api::{GetParams, ListParams},
     core::Request,
 };
+use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::runtime::Runtime;
 
@@ -102,13 +102,13 @@ impl Fixture {
     pub(crate) fn install(&self, namespaces: usize) -> Result<()> {
         self.uninstall()?;
         if std::env::var_os("E2E_SCOPED").is_some() {
-            let mut prepared = self.prepared.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut prepared = self.prepared.lock();
             for _ in 0..namespaces {
                 let name = Namespace::name_for("scenario")?;
                 Namespace::make(&self.kubectl, &name)?;
                 prepared.push(name);
             }
-            let mut scope = self.scope.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut scope = self.scope.lock();
             scope.clone_from(&prepared);
         }
         // Definitions that an older test applied directly belong to no release.
@@ -146,7 +146,7 @@ impl Fixture {
 
     /// The operator's namespaces that still exist, as a value of the chart.
     fn scope(&self) -> Result<Option<String>> {
-        let scope = self.scope.lock().unwrap_or_else(PoisonError::into_inner);
+        let scope = self.scope.lock();
         if scope.is_empty() {
             return Ok(None);
         }
@@ -173,12 +173,7 @@ impl Fixture {
         work: impl FnOnce(&Namespace) -> Result<T>,
     ) -> Result<T> {
         let is_scoped = std::env::var_os("E2E_SCOPED").is_some();
-        let prepared = || {
-            self.prepared
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .pop()
-        };
+        let prepared = || self.prepared.lock().pop();
         if !is_scoped {
             return Namespace::within(&self.kubectl, purpose, work);
         }
@@ -188,7 +183,7 @@ impl Fixture {
 
     /// Deletes prepared namespaces that were not used.
     pub(crate) fn clear(&self) -> Result<()> {
-        let mut prepared = self.prepared.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut prepared = self.prepared.lock();
         for name in prepared.drain(..) {
             self.kubectl
                 .run(&["delete", "namespace", &name, "--wait=false"])?;

@@ -1,16 +1,10 @@
 //! The results of the scenarios, as a table for the terminal and as `e2e/RESULTS.md`.
-use std::{
-    collections::BTreeMap,
-    fmt::Write,
-    fs,
-    path::PathBuf,
-    sync::{Mutex, PoisonError},
-    time::Duration,
-};
+use std::{collections::BTreeMap, fmt::Write, fs, path::PathBuf, time::Duration};
 
 use anyhow::{Context, Result};
 use e2e_kubernetes::writer;
 use k8s_openapi::jiff::Timestamp;
+use parking_lot::Mutex;
 
 /// Maximum length of a failure's reason in the table; the full text is printed when it happens.
 const REASON_CHARS: usize = 160;
@@ -158,7 +152,7 @@ fn file() -> PathBuf {
 /// Writes a row to `e2e/RESULTS.md`, sorted by `order`. Other rows keep their figures and their date.
 pub(crate) fn write(row: &Row, order: impl Iterator<Item = &'static str>) -> Result<()> {
     static TURN: Mutex<()> = Mutex::new(());
-    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let _turn = TURN.lock();
     let path = file();
     let before = fs::read_to_string(&path).unwrap_or_default();
     let date = Timestamp::now().strftime("%Y-%m-%d").to_string();

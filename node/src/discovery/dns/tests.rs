@@ -63,12 +63,12 @@ impl Server {
     }
 
     fn put(&self, name: &str, records: impl IntoIterator<Item = RData>) {
-        let mut zone = self.zone.lock().expect("the zone");
+        let mut zone = self.zone.lock();
         zone.insert(name.to_owned(), records.into_iter().collect());
     }
 
     fn remove(&self, name: &str) {
-        self.zone.lock().expect("the zone").remove(name);
+        self.zone.lock().remove(name);
     }
 
     fn host(&self, name: &str) -> AddressLookup {
@@ -95,7 +95,7 @@ fn answer(question: &[u8], zone: &Zone, truncate: bool) -> Vec<u8> {
     response.metadata.recursion_available = true;
     response.add_query(query.clone());
     let name = query.name().to_ascii().trim_end_matches('.').to_lowercase();
-    match zone.lock().expect("the zone").get(&name) {
+    match zone.lock().get(&name) {
         None => response.metadata.response_code = ResponseCode::NXDomain,
         Some(_) if truncate => response.metadata.truncation = true,
         Some(records) => {

@@ -4,7 +4,7 @@
 //! node another fsync, so it is proposed only where that is worth it (`UnderWay::may_begin`).
 use std::{
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
@@ -12,6 +12,7 @@ use std::{
 
 use node_db::{LoadChunk, Outcome, Request, Rules, Stamp};
 use openraft::{impls::OneshotResponder, raft::ClientWriteResult};
+use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use super::{
@@ -409,10 +410,7 @@ fn fitting(queued: &[Proposal]) -> usize {
 }
 
 fn take(waiting: &Waiting) -> Option<Waiters> {
-    waiting
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .take()
+    waiting.lock().take()
 }
 
 /// Hands each its share; nothing if that has been done.

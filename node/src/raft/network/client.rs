@@ -1,11 +1,5 @@
 //! The calling side of Raft's messages: one connection per target and purpose, dialed when needed, dropped on the first doubt.
-use std::{
-    collections::BTreeMap,
-    future::Future,
-    io,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{collections::BTreeMap, future::Future, io, sync::Arc, time::Duration};
 
 use futures_util::{Stream, StreamExt, stream};
 use openraft::{
@@ -17,6 +11,7 @@ use openraft::{
         TransferLeaderResponse, VoteRequest, VoteResponse,
     },
 };
+use parking_lot::Mutex;
 use tokio::{io::AsyncWriteExt, time::timeout};
 
 use super::{
@@ -150,7 +145,7 @@ impl Client {
 
     /// One line when a member goes, one when it returns, and one when it refuses for another reason; not one a try.
     fn note(&self, failure: Option<&WireError>) {
-        let mut lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut lost = self.lost.lock();
         if matches!(failure, Some(WireError::Dial { .. })) {
             self.local.forget_spoken(&self.target.0);
         }

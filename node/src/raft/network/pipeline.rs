@@ -1,10 +1,5 @@
 //! Log replication to one target: requests sent ahead of their answers, and what is said of one that cannot be sent.
-use std::{
-    collections::BTreeMap,
-    io,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{collections::BTreeMap, io, sync::Arc, time::Duration};
 
 use futures_util::{Stream, StreamExt, stream};
 use openraft::{
@@ -12,6 +7,7 @@ use openraft::{
     errors::{RPCError, Unreachable},
     raft::{AppendEntriesRequest, StreamAppendError},
 };
+use parking_lot::Mutex;
 use tokio::{io::AsyncWriteExt, sync::mpsc, time::timeout};
 use tokio_util::task::AbortOnDropHandle;
 
@@ -46,15 +42,12 @@ pub struct Unsendable(Arc<Mutex<BTreeMap<RaftId, String>>>);
 impl Unsendable {
     /// Who does not get on, and why.
     pub fn all(&self) -> BTreeMap<RaftId, String> {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.0.lock().clone()
     }
 
     fn note(&self, local: &Local, target: &RaftId, why: String) {
         local.metrics.count(Counter::StoreAppendsUnsendable);
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.0.lock();
         if all.get(target) != Some(&why) {
             tracing::error!(target: "raft", "node {} cannot get on: {why}", target.name());
             all.insert(target.clone(), why);
@@ -62,7 +55,7 @@ impl Unsendable {
     }
 
     fn forget(&self, target: &RaftId) {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.0.lock();
         all.remove(target);
     }
 }

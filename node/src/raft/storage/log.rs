@@ -13,7 +13,7 @@ use std::{
     io::{self, Read, Write},
     ops::{Bound, RangeBounds},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc},
+    sync::{Arc, mpsc},
     time::Duration,
 };
 
@@ -22,6 +22,7 @@ use openraft::{
     EntryPayload, RaftLogReader,
     storage::{IOFlushed, LogState, RaftLogStorage},
 };
+use parking_lot::{Mutex, MutexGuard};
 use raft_log::{
     ChunkId, RaftLog,
     api::raft_log_writer::RaftLogWriter,
@@ -301,7 +302,7 @@ impl Log {
     /// A poisoned lock means a panic mid-write; the log's own state is a plain map that each call leaves whole, and the
     /// panic has already ended openraft's core.
     pub(super) fn lock(&self) -> MutexGuard<'_, RaftLog<LogTypes>> {
-        self.log.lock().unwrap_or_else(PoisonError::into_inner)
+        self.log.lock()
     }
 
     /// Size and end of the log; never waits for the disk.

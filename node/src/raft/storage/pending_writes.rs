@@ -1,9 +1,11 @@
 //! Writes to the log that are not on disk yet, and what is known of the log without asking it.
 use std::{
     collections::VecDeque,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::{Duration, Instant},
 };
+
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::raft::codec::Id;
 
@@ -42,14 +44,14 @@ impl PendingWrites {
     }
 
     pub(super) fn note(&self, facts: LogFacts) {
-        *self.0.facts.lock().unwrap_or_else(PoisonError::into_inner) = facts;
+        *self.0.facts.lock() = facts;
     }
 
     pub(super) fn facts(&self) -> LogFacts {
-        *self.0.facts.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.0.facts.lock()
     }
 
     fn begun(&self) -> MutexGuard<'_, VecDeque<Instant>> {
-        self.0.begun.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.begun.lock()
     }
 }

@@ -4,7 +4,7 @@ use std::{
     collections::VecDeque,
     io,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicU64, Ordering},
     },
     time::Instant,
@@ -17,6 +17,7 @@ use openraft::{
     EntryPayload, RaftSnapshotBuilder,
     storage::{ApplyResponder, EntryResponder, RaftStateMachine},
 };
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -73,13 +74,11 @@ pub struct Progress {
 impl Progress {
     /// The newest committed membership that this node knows.
     pub fn membership(&self) -> StoredMembership {
-        let known = self.membership.lock();
-        known.unwrap_or_else(PoisonError::into_inner).clone()
+        self.membership.lock().clone()
     }
 
     fn note_membership(&self, membership: &StoredMembership) {
-        let known = self.membership.lock();
-        *known.unwrap_or_else(PoisonError::into_inner) = membership.clone();
+        *self.membership.lock() = membership.clone();
     }
 }
 

@@ -27,7 +27,7 @@ fn bench(
             .iter()
             .map(|statement| statement.sql.clone())
             .collect();
-        let mut seen = seen.lock().unwrap();
+        let mut seen = seen.lock();
         let outcome = script(seen.len(), &request, &caller);
         seen.push((sql, caller.credentials.map(|given| given.username)));
         async move { outcome }
@@ -48,7 +48,6 @@ impl Bench {
     fn sql(&self) -> Vec<Vec<String>> {
         self.writes
             .lock()
-            .unwrap()
             .iter()
             .map(|(sql, _)| sql.clone())
             .collect()
@@ -267,7 +266,7 @@ async fn a_write_carries_one_callers_credentials() {
         .await
         .unwrap()
         .unwrap();
-    let writes = bench.writes.lock().unwrap().clone();
+    let writes = bench.writes.lock().clone();
     assert_eq!(
         writes,
         [
@@ -295,7 +294,7 @@ async fn the_nodes_own_credentials_come_first() {
         .unwrap()
         .unwrap();
     assert_eq!(
-        *bench.writes.lock().unwrap(),
+        *bench.writes.lock(),
         [(vec!["a".into(), "b".into()], Some("node".into()))]
     );
 }
@@ -342,7 +341,6 @@ async fn stopping_writes_what_is_held() {
         bench
             .writes
             .lock()
-            .unwrap()
             .iter()
             .map(|(sql, _)| sql.len())
             .sum::<usize>(),
