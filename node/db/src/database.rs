@@ -1,4 +1,4 @@
-//! The handle: queues work for the writer and the readers, and answers what needs no thread.
+//! The database handle: sends work to the writer and the readers, and answers simple questions itself.
 mod backup;
 mod inner;
 mod status;
@@ -24,7 +24,7 @@ use crate::{
     },
     readers::{
         self,
-        asked::{Cancellation, PendingOutcome, PendingRead},
+        pending::{Cancellation, PendingOutcome, PendingRead},
         state::Readers,
     },
     recovery::recover::recover,
@@ -40,10 +40,11 @@ use crate::{
     },
 };
 
-/// Commands that may wait for the writer. A caller that is further ahead waits.
+/// Commands that may be queued for the writer. A sender blocks while the queue is full.
 const COMMANDS: usize = 256;
 
-/// A handle to the open database; cheap to clone. Dropping the last one stops the threads (without a checkpoint).
+/// A handle to the open database; cheap to clone. Dropping the last one stops the threads without a
+/// checkpoint.
 #[derive(Clone)]
 pub struct Database(Arc<Inner>);
 
@@ -57,16 +58,17 @@ impl fmt::Debug for Database {
 }
 
 impl Database {
-    /// Opens or creates the database, deleting what was not checkpointed (the caller's log replays it).
+    /// Opens or creates the database. What was not checkpointed is deleted; the caller's log replays it.
     ///
     /// # Errors
-    /// A damaged sidecar or main file, or a disk that refuses.
+    /// A damaged sidecar or main file, or a failing disk.
     pub fn open(options: Options) -> Result<(Self, Recovered), OpenError> {
         Self::open_beside(options, &|_| false)
     }
 
-    /// Like [`Database::open`] beside a log: `log_holds_all` says whether it holds every entry from its beginning up to and with a
-    /// position. A main file in doubt is then no error: it is thrown away, and the log makes it anew from the first entry on.
+    /// Like [`Database::open`], for a caller that has a log. `log_holds_all(position)` tells whether the log
+    /// holds every entry from the first one up to and including `position`. If it does, a main file of
+    /// uncertain content is no error: it is deleted and rebuilt from the log.
     ///
     /// # Errors
     /// As [`Database::open`].
@@ -117,7 +119,7 @@ impl Database {
             progress,
             threads: Mutex::new(Vec::new()),
         }));
-        // From here on an error drops `database`, which ends the threads that were started.
+        // From here on an error drops `database`, which stops the threads that were started.
         database
             .0
             .spawn("db-writer".to_owned(), move || writer.serve(&queue))?;
@@ -129,14 +131,15 @@ impl Database {
     }
 
     fn send(&self, command: Command) {
-        // Without a writer the command is dropped, and with it the reply: the caller sees a closed channel.
+        // If the writer has ended, the command is dropped together with its reply channel, and the caller
+        // sees a closed channel.
         let _ = self.0.commands.send(command);
     }
 
-    /// Applies a run of entries in one transaction; the outcomes come after COMMIT, one `Vec` per entry
-    /// (empty for entries without requests; a finished load gives one outcome).
+    /// Applies a run of entries in one transaction. The outcomes arrive after COMMIT, one `Vec` per entry. It
+    /// is empty for entries without requests; the last chunk of a load has one outcome.
     ///
-    /// Blocks while 256 commands wait. The channel closes without a value after [`Database::close`].
+    /// Blocks while 256 commands are queued. After [`Database::close`] the channel closes without a value.
     #[must_use]
     pub fn apply(&self, run: Vec<Entry>) -> oneshot::Receiver<Result<Vec<Vec<Outcome>>, Fatal>> {
         let (reply, receiver) = oneshot::channel();
@@ -144,34 +147,37 @@ impl Database {
         receiver
     }
 
-    /// Runs a read on a reader thread; its results are held in memory, and refused above 48 MiB. Dropping what it returns ends the read.
+    /// Runs a read on a reader thread. All results are held in memory; more than 48 MiB is refused. Dropping
+    /// the returned future cancels the read.
     #[must_use]
     pub fn read(&self, read: Read) -> PendingOutcome {
         self.read_for(read, Origin::default())
     }
 
-    /// The same for a client, who is named in lists and in the log.
+    /// Like [`Database::read`], with an origin for the list of running reads and the slow-statement log.
     #[must_use]
     pub fn read_for(&self, read: Read, origin: Origin) -> PendingOutcome {
         self.0.readers.read(read, origin)
     }
 
-    /// The same, with large results piece by piece.
+    /// Like [`Database::read_for`], but large results are streamed in pieces.
     #[must_use]
     pub fn read_streamed(&self, read: Read, origin: Origin) -> PendingRead {
         self.0.readers.submit(read, origin, true)
     }
 
-    /// Runs a read of one statement on the calling thread, if it takes no more than about `vm_steps` instructions of
-    /// SQLite's virtual machine (a look-up by key takes about 20, a scan 5 and more per row). `None`: it takes longer, or
-    /// no connection is free; use [`Database::read`]. The read's timeout is ignored.
+    /// Runs a read of one statement on the calling thread, if it takes no more than about `vm_steps`
+    /// instructions of SQLite's virtual machine (a lookup by key takes about 20, a scan 5 or more per row).
+    /// Returns `None` if it takes longer or no connection is free; use [`Database::read`] then. The read's
+    /// timeout is ignored.
     #[must_use]
     pub fn read_inline(&self, read: &Read, vm_steps: u32) -> Option<Outcome> {
         self.0.readers.read_inline(read, vm_steps)
     }
 
-    /// For each statement: is the first statement in its text read-only? A statement that cannot be prepared is not.
-    /// Decided from the first keyword where that is certain, otherwise by preparing on a reader.
+    /// For each statement: whether the first statement in its text is read-only. A statement that cannot be
+    /// prepared counts as a write. The first keyword decides where it can; otherwise a reader prepares the
+    /// statement.
     pub async fn read_only(&self, statements: &[Statement]) -> Vec<bool> {
         let mut answers = Vec::with_capacity(statements.len());
         for statement in statements {
@@ -189,7 +195,7 @@ impl Database {
         answers
     }
 
-    /// Position of the last applied entry, its index cheap to read.
+    /// Position of the last applied entry.
     #[must_use]
     pub fn applied(&self) -> Option<Position> {
         self.0.progress.applied()
@@ -201,7 +207,7 @@ impl Database {
         self.0.progress.wal_bytes()
     }
 
-    /// Statements of applied requests that gave an error, since it was opened.
+    /// Number of statements in applied requests that returned an error since the database was opened.
     #[must_use]
     pub fn failed_statements(&self) -> u64 {
         self.0.progress.meters.failed.load(Relaxed)
@@ -213,19 +219,19 @@ impl Database {
         self.0.progress.meters.wal.unmoved_frames()
     }
 
-    /// When the database was last kept up.
+    /// When the database was last vacuumed and optimized.
     #[must_use]
     pub fn maintenance(&self) -> Maintenance {
         self.0.progress.meters.maintenance.read()
     }
 
-    /// Moves the WAL into the main file and makes both the file and the sidecar durable.
+    /// Moves the WAL into the main file and makes the file and the sidecar durable.
     #[must_use]
     pub fn checkpoint(&self) -> oneshot::Receiver<Result<Checkpoint, Fatal>> {
         self.checkpoint_with(Urgency::Polite)
     }
 
-    /// The same, where it has been put off.
+    /// Like [`Database::checkpoint`], with a choice of how long reads and writes may be delayed.
     #[must_use]
     pub fn checkpoint_with(
         &self,
@@ -236,37 +242,41 @@ impl Database {
         receiver
     }
 
-    /// The last [`crate::Work::HashContent`] that was applied since the start, and what came of it.
+    /// The last [`crate::Work::HashContent`] entry applied since the start, and the state or result of its
+    /// hashing.
     #[must_use]
     pub fn hashing(&self) -> Option<(Position, Hashing)> {
         self.0.progress.hashing()
     }
 
-    /// Holds the main file still at the last checkpoint; `None` before the first. Waits out a checkpoint under way.
+    /// Pins the main file as of the last checkpoint, so that it can be sent; `None` before the first
+    /// checkpoint. Blocks while a checkpoint is running.
     #[must_use]
     pub fn pin(&self) -> Option<Pinned> {
         self.0.main.pin(&self.0.files.main)
     }
 
-    /// The lowest position of a pin that lives: whoever reads that snapshot will need the log from there on.
+    /// The lowest position of all pins. The receiver of that snapshot will need the log from there on.
     #[must_use]
     pub fn oldest_pin(&self) -> Option<Position> {
         self.0.main.oldest_pin()
     }
 
-    /// Bytes that copies may take on the database's disk, beside what the log needs to go on.
+    /// Bytes that copies may use on the database's disk, after a reserve for the log.
     #[must_use]
     pub fn spare_bytes(&self) -> u64 {
         crate::files::layout::spare_bytes(&self.0.files.dir)
     }
 
-    /// Where a received snapshot is to be written before [`Database::install`]; removed at open.
+    /// Where to write a received snapshot before [`Database::install`]. The file is deleted when the database
+    /// is opened.
     #[must_use]
     pub fn incoming_path(&self) -> PathBuf {
         self.0.files.snapshot.clone()
     }
 
-    /// Replaces the database by the file at [`Database::incoming_path`], which equals `position`. Durable when it returns.
+    /// Replaces the database by the file at [`Database::incoming_path`], whose content equals `position`.
+    /// Durable when it completes.
     #[must_use]
     pub fn install(&self, position: Position, meta: Bytes) -> oneshot::Receiver<Result<(), Fatal>> {
         let (reply, receiver) = oneshot::channel();
@@ -278,55 +288,58 @@ impl Database {
         receiver
     }
 
-    /// Why no entry is applied now, although nothing has failed for good: the disk is full. It goes on by itself when there is
-    /// room.
+    /// Why no entry is being applied although nothing has failed permanently: the disk is full. Applying
+    /// resumes by itself when there is space.
     #[must_use]
     pub fn waiting(&self) -> Option<String> {
         self.0.progress.meters.disk_wait.waiting()
     }
 
-    /// Ends whatever runs on the writer's thread, as far as SQLite can be stopped. What was being applied is undone and gives
-    /// [`Fatal`]; the caller's log brings it again. Only before [`Database::close`].
+    /// Interrupts whatever runs on the writer thread, as far as SQLite can be interrupted. The entries being
+    /// applied are rolled back and give [`Fatal`]; the caller's log replays them. Only before
+    /// [`Database::close`].
     pub fn interrupt(&self) {
         self.0.progress.meters.disk_wait.interrupt();
     }
 
-    /// Pages of the database after the last applied run, and the size of a page.
+    /// Number of pages of the database after the last applied run, and the page size in bytes.
     #[must_use]
     pub fn pages(&self) -> (u32, u32) {
         self.0.progress.pages()
     }
 
-    /// Checks that a file is a sound SQLite database that [`crate::LoadContent::File`] may carry: header, opens,
-    /// `integrity_check`. An index that does not fit its table would otherwise fail statements later.
+    /// Checks that a file is a sound SQLite database that [`crate::LoadContent::File`] may carry: its header,
+    /// that it opens, and `integrity_check`. An index that does not match its table would otherwise fail
+    /// statements later.
     ///
     /// # Errors
-    /// Says what is wrong with it. Blocks for about as long as it takes to read the file once for each of its indexes: call it from a
-    /// blocking thread.
+    /// Why the file is unsuitable. Blocks for about as long as reading the file once per index takes; call it
+    /// from a blocking thread.
     pub fn validate_file(path: &Path) -> Result<(), String> {
-        replace::validate(path, CheckDepth::Buffered).map_err(replace::InvalidFile::text)
+        replace::validate(path, CheckDepth::Full).map_err(replace::InvalidFile::text)
     }
 
-    /// Checks that a file is a script that [`crate::LoadContent::Script`] may carry: every node holds one statement of it in memory.
+    /// Checks that a file is a script that [`crate::LoadContent::Script`] may carry: no statement may be so
+    /// long that a node cannot hold it in memory.
     ///
     /// # Errors
-    /// Says what is wrong with it. Blocks: call it from a blocking thread.
+    /// Why the file is unsuitable. Blocks; call it from a blocking thread.
     pub fn validate_script(path: &Path) -> Result<(), String> {
         load::validate_script(path)
     }
 
-    /// Writes a consistent copy of the current database to `to` (created, not synced). Blocks.
+    /// Writes a consistent copy of the current database to `to`, which is created but not synced. Blocks.
     ///
     /// # Errors
-    /// Text for the client.
+    /// A text for the client.
     pub fn backup(&self, format: &BackupFormat, to: &Path) -> Result<(), String> {
         self.backup_cancellable(format, to, &Cancellation::default())
     }
 
-    /// The same, ended when whoever waits for it goes away, or by [`Database::kill`].
+    /// Like [`Database::backup`]. Dropping the guard of `cancellation`, or [`Database::kill`], ends it.
     ///
     /// # Errors
-    /// Text for the client.
+    /// A text for the client.
     pub fn backup_cancellable(
         &self,
         format: &BackupFormat,
@@ -336,13 +349,14 @@ impl Database {
         backup::write(&self.0, format, to, watched)
     }
 
-    /// Reads and backups that are running, the oldest first, at most `limit`. Those on their callers' threads are too short to be listed.
+    /// Running reads and backups, the oldest first, at most `limit`. Reads on their callers' threads are too
+    /// short to be listed.
     #[must_use]
     pub fn running(&self, limit: usize) -> Vec<RunningRead> {
         self.0.readers.running(limit)
     }
 
-    /// Ends one of [`Database::running`]; `false` if it is not running any more.
+    /// Ends one of [`Database::running`]. Returns `false` if it no longer runs.
     #[must_use]
     pub fn kill(&self, id: u64) -> bool {
         self.0.readers.kill(id)
@@ -354,7 +368,7 @@ impl Database {
         status::status(&self.0)
     }
 
-    /// Stops the threads after the work they hold; no checkpoint. Waits for them.
+    /// Stops the threads after their current work and waits for them. Makes no checkpoint.
     pub fn close(&self) {
         self.0.close();
     }

@@ -14,10 +14,10 @@ pub struct Position {
     pub index: u64,
 }
 
-/// What makes non-deterministic SQL deterministic: carried in the log with each request.
+/// Makes non-deterministic SQL deterministic. The log carries one with each request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stamp {
-    /// What `now`, CURRENT_TIMESTAMP and the like see: microseconds since the Unix epoch.
+    /// The time that `now`, CURRENT_TIMESTAMP and the like return: microseconds since the Unix epoch.
     pub unix_micros: i64,
     /// Seed of `random()` and `randomblob()` for this request.
     pub seed: u64,
@@ -30,7 +30,7 @@ pub enum Kind {
     Execute,
     /// Query through the log: writes are refused with `attempt to change database via query operation`.
     Query,
-    /// Unified: read-only statements and EXPLAIN return rows, others as for execute.
+    /// Unified: read-only statements and EXPLAIN return rows, all others return what Execute does.
     Unified,
     /// Execute, of a client that turned off rqlite's parsing of SQL: counters only, even with a RETURNING clause.
     ExecutePlain,
@@ -38,24 +38,25 @@ pub enum Kind {
     UnifiedPlain,
 }
 
-/// What a statement may do and answer, by the kind of log entry that carries it. Entries of an older kind keep the rules of the
-/// nodes that wrote them: a log is replayed, and nodes of two versions work side by side while a cluster is rolled.
+/// Which format's rules a statement follows; the kind of log entry decides. Entries of an older format keep
+/// the rules of the nodes that wrote them, because the log is replayed, and because nodes of two versions run
+/// side by side during a rolling upgrade.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Rules {
-    /// Of the first format; no bounds.
+    /// The first format: no bounds.
     #[default]
     V1,
-    /// Of the second format.
+    /// The second format: bounded, and with the rules described in DESIGN.md.
     V2(Bounds),
 }
 
 impl Rules {
-    /// At least the second format's.
+    /// Whether the rules are those of the second format.
     pub fn is_v2(self) -> bool {
         matches!(self, Self::V2(_))
     }
 
-    /// How far a request may go.
+    /// The resource limits of a request; [`Bounds::NONE`] in the first format.
     #[must_use]
     pub fn bounds(self) -> Bounds {
         match self {
@@ -65,24 +66,25 @@ impl Rules {
     }
 }
 
-/// How far a request may go. Carried in the log, so that all nodes give up a statement alike: whether a bound is passed must
-/// depend on nothing but the log. See DESIGN.md.
+/// Resource limits of one request. The log carries them, so all nodes stop a statement at the same point:
+/// whether a limit is exceeded must depend on the log alone. See "Bounds" in DESIGN.md.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Bounds {
-    /// Instructions of SQLite's virtual machine for all statements of the request.
+    /// Instructions of SQLite's virtual machine, for all statements of the request together.
     pub vm_steps: u64,
-    /// The same for statements that cannot take longer than the database is large: CREATE INDEX, VACUUM and the like.
+    /// The same for maintenance statements (CREATE INDEX, VACUUM and the like), whose run time is bounded by
+    /// the size of the database.
     pub maintenance_vm_steps: u64,
-    /// Bytes of disk for one transaction: temporary files, and twice the WAL.
+    /// Bytes of disk for one transaction: temporary files plus twice the WAL.
     pub disk_bytes: u64,
-    /// Pages that the database may have afterwards; 0 is without bound.
+    /// Pages that the database may have after the request; 0 means no limit.
     pub max_pages: u32,
-    /// Bytes of a text, a blob or a row; 0 is SQLite's own limit of 10^9.
+    /// Bytes of one text, blob or row; 0 means SQLite's own limit of 10^9.
     pub value_bytes: u32,
 }
 
 impl Bounds {
-    /// Those of entries that carry none.
+    /// No limits: the bounds of entries that carry none.
     pub const NONE: Self = Self {
         vm_steps: u64::MAX,
         maintenance_vm_steps: u64::MAX,
@@ -101,32 +103,33 @@ impl Default for Bounds {
 /// One client request as the log carries it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Request {
-    /// Which rules apply.
+    /// Which endpoint's rules apply.
     pub kind: Kind,
-    /// All statements in one SAVEPOINT; the first failure rolls back and ends it (for [`Kind::Query`]: does not end it).
+    /// Runs all statements in one SAVEPOINT. The first failure rolls back and ends the request; with
+    /// [`Kind::Query`] the later statements still run.
     pub transaction: bool,
     /// Column names become `<table>.<column>` where the column comes from a table.
     pub qualify_columns: bool,
-    /// In order.
+    /// The statements, in order.
     pub statements: Vec<Statement>,
     /// Time and randomness.
     pub stamp: Stamp,
-    /// Said by the kind of entry, not by the request's own bytes.
+    /// Set by the kind of log entry; not part of the request's own bytes.
     #[serde(skip)]
     pub rules: Rules,
 }
 
-/// What a [`Request`] gave. `error` is set when the request as a whole was refused.
+/// The outcome of a [`Request`]. `error` is set when the request as a whole was refused.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Outcome {
-    /// One slot per statement that ran.
+    /// One result per statement that ran, in order.
     pub results: Vec<StatementResult>,
-    /// For example `disallowed pragma`.
+    /// Why the request was refused, for example `disallowed pragma`.
     pub error: Option<String>,
 }
 
 impl Outcome {
-    /// The request as a whole was refused, with a text for the client.
+    /// An outcome for a request that was refused as a whole; `text` is for the client.
     pub(crate) fn refused(text: &str) -> Self {
         Self {
             results: Vec::new(),
@@ -135,20 +138,22 @@ impl Outcome {
     }
 }
 
-/// A piece of a file that replaces the database (or of an SQL script that runs against it), carried in the log.
+/// A chunk of a loaded file, carried in the log: a database file that replaces the database, or an SQL
+/// script.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LoadChunk {
-    /// Names this load; random.
+    /// A random number that identifies this load.
     pub load_id: u64,
-    /// Byte offset of `data`; chunks come in order, offset 0 begins (and discards any earlier load).
+    /// Byte offset of `data`. Chunks come in order; offset 0 begins a load and discards an earlier unfinished
+    /// one.
     pub offset: u64,
     /// At most 1 MiB.
     pub data: Bytes,
-    /// Set on the last chunk: what to do with the whole file.
+    /// Set on the last chunk: what to do with the complete file.
     pub finish: Option<LoadFinish>,
 }
 
-/// What the last chunk of a load asks for.
+/// How the last chunk completes a load.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LoadFinish {
     /// What the bytes are.
@@ -157,56 +162,59 @@ pub struct LoadFinish {
     pub total_bytes: u64,
     /// CRC-32 (IEEE) of the whole file.
     pub crc32: u32,
-    /// Time and randomness for a script.
+    /// Time and randomness for the script.
     pub stamp: Stamp,
 }
 
-/// What a load carries.
+/// The content of a load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum LoadContent {
     /// An SQLite file that replaces the database.
     File,
     /// SQL text, run as one multi-statement script in autocommit; on error an open transaction is rolled back.
     Script,
-    /// The same, each of its statements (and, for the disk, each of its transactions) bounded. From the second format on.
+    /// An SQL text whose statements each have the step limit and whose transactions each have the disk limit.
+    /// Since the second format.
     BoundedScript(Bounds),
 }
 
-/// What one log entry asks of the database.
+/// What one log entry does to the database.
 #[derive(Clone, Debug)]
 pub enum Work {
-    /// Only moves the position (a blank entry).
+    /// Only advances the position (a blank entry).
     Nothing,
-    /// Replaces the caller's opaque metadata (a membership), saved with the next checkpoint.
+    /// Replaces the caller's opaque metadata (for example the Raft membership). The next checkpoint saves it.
     Meta(Bytes),
     /// Client requests, in order.
     Requests(Arc<Vec<Request>>),
-    /// A piece of a load.
+    /// A chunk of a load.
     Load(LoadChunk),
-    /// Drops an unfinished load.
+    /// Discards the unfinished load with this id.
     LoadAbort(u64),
-    /// Hashes the content as it is at this entry; see [`Database::hashing`].
+    /// Hashes the content as of this entry; see [`Database::hashing`](crate::Database::hashing).
     HashContent,
 }
 
 /// One log entry to apply.
 #[derive(Debug)]
 pub struct Entry {
-    /// Its place in the log; strictly rising. A term above that of an unfinished load drops the load.
+    /// The entry's place in the log; strictly increasing. A term above that of an unfinished load discards
+    /// the load.
     pub position: Position,
     /// What to do.
     pub work: Work,
-    /// Who waits for the outcome.
+    /// Who receives the outcomes.
     pub reply_to: ReplyTo,
 }
 
-/// Who waits for an entry's outcomes.
+/// Who receives the outcomes of an entry.
 pub enum ReplyTo {
     /// Nobody: pure reads ([`Kind::Query`]) are skipped and no rows are collected.
     Nobody,
-    /// The caller of [`Database::apply`].
+    /// The caller of [`Database::apply`](crate::Database::apply).
     Caller,
-    /// Whoever this takes them to, on the writer's thread right after COMMIT; must not block. The caller gets none.
+    /// This function, called on the writer thread right after COMMIT; it must not block. The caller of
+    /// `apply` receives no outcomes for the entry.
     Deliver(Box<dyn FnOnce(Vec<Outcome>) + Send>),
 }
 

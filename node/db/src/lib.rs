@@ -1,10 +1,12 @@
-//! SQLite as a deterministic, crash-safe state machine. Knows nothing of Raft, HTTP or the network.
+//! SQLite as a deterministic, crash-safe state machine. This crate knows nothing of Raft, HTTP or the
+//! network.
 //!
-//! One writer thread applies runs of log entries, one transaction a run; readers run on their own threads and
-//! connections. The main database file changes only in a checkpoint, which also writes the small `state` sidecar that says
-//! which log position the file equals; so the file is at once the restart point and the snapshot.
+//! One writer thread applies runs of log entries, one transaction per run. Reads use their own threads and
+//! connections. The main database file changes only in a checkpoint, an install or a load. Each of them also
+//! writes the small `state` sidecar, which records the log position that the main file equals. The main file
+//! is therefore both the restart point and the snapshot.
 //!
-//! DESIGN.md beside this file argues the choices.
+//! The reasons for these choices are in DESIGN.md.
 mod content_hash;
 mod database;
 #[cfg(test)]
@@ -30,8 +32,8 @@ pub use files::{
     main_file::{PinGuard, Pinned},
 };
 pub use readers::{
-    asked::{CancelGuard, Cancellation, PendingOutcome, PendingRead},
     parts::{Part, Parts, ReadOutput},
+    pending::{CancelGuard, Cancellation, PendingOutcome, PendingRead},
 };
 pub use recovery::offline;
 pub use sql::pragma::disallowed_pragma;

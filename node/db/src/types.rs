@@ -7,49 +7,53 @@ use serde::{Deserialize, Serialize};
 
 use crate::entry::{Kind, Position};
 
-/// How a database is opened.
+/// How to open a database.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Directory that holds `db.sqlite`, its `-wal`, the `state` sidecar and received files. Created if missing.
+    /// Directory that holds `db.sqlite`, its `-wal`, the `state` sidecar and received files. Created if
+    /// missing.
     pub dir: PathBuf,
     /// Enforce foreign keys on every connection (default off).
     pub foreign_keys: bool,
-    /// Reads that compute at a time, short ones and long ones each; as many threads wait for them. At least 1.
+    /// Reads that may compute at the same time: this many short ones and this many long ones. Also the number
+    /// of threads that are always there. At least 1.
     pub readers: usize,
-    /// Most threads for reads, each with its own connection: long reads take turns, and each keeps its thread.
+    /// Upper limit of reader threads, each with its own connection. Long reads take turns on the processor,
+    /// but each keeps its thread.
     pub max_readers: usize,
-    /// Statements that take at least so long are logged.
+    /// Statements that run at least this long are logged. `None` logs none.
     pub slow_statement: Option<Duration>,
 }
 
-/// Whom a read is for, to show an administrator.
+/// The origin of a read, shown to administrators and in the slow-statement log.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Origin {
-    /// Where the client is connected from.
+    /// The client's address.
     pub client: Option<SocketAddr>,
     /// The client's user name.
     pub user: Option<String>,
-    /// The node that sent the read on.
+    /// The node that forwarded the read.
     pub via: Option<String>,
 }
 
-/// A read under way.
+/// A read in progress.
 #[derive(Clone, Debug)]
 pub struct RunningRead {
-    /// Names it; never used again.
+    /// Identifies the read; ids are not reused.
     pub id: u64,
-    /// Since it began to run.
+    /// Time since it began to run.
     pub age: Duration,
-    /// The statement that runs, shortened.
+    /// The running statement, shortened.
     pub text: String,
-    /// Whom it is for.
+    /// Who asked for it.
     pub origin: Origin,
-    /// It waits: for its turn among other long reads, or for its client to take rows.
+    /// It is waiting: for its turn among other long reads, or for its client to take rows.
     pub waiting: bool,
 }
 
-/// When the database was last rewritten and looked over, by the stamps of the requests that did it, in microseconds since the Unix epoch;
-/// 0: not since it was opened. What is replayed from the log counts.
+/// When the database was last vacuumed and optimized: the time stamps of the requests that did it, in
+/// microseconds since the Unix epoch. 0 means not since the database was opened; entries replayed from the
+/// log count.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Maintenance {
     /// `VACUUM`.
@@ -58,7 +62,7 @@ pub struct Maintenance {
     pub optimized_unix_micros: u64,
 }
 
-/// Where the database stood when it was opened.
+/// The state of the database when it was opened.
 #[derive(Clone, Debug, Default)]
 pub struct Recovered {
     /// The position that the main file equals; `None` for a new database.
@@ -67,8 +71,8 @@ pub struct Recovered {
     pub meta: Bytes,
 }
 
-/// A fault of this machine (disk full, I/O error, corruption, out of memory), never of a statement. The caller must stop
-/// serving: other nodes may have succeeded where this one failed.
+/// A failure of this machine (disk full, I/O error, corruption, out of memory), never of a statement. The
+/// caller must stop serving: other nodes may have applied the same entry successfully.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct Fatal(pub String);
@@ -76,18 +80,18 @@ pub struct Fatal(pub String);
 /// Why a database cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// A file is damaged; says which and what to do.
+    /// A file is damaged. The text says which file, and what to do.
     #[error("{0}")]
     Corrupt(String),
-    /// The disk refused.
+    /// A file system operation failed.
     #[error("{context}: {source}")]
     Io {
-        /// What was being done.
+        /// The operation.
         context: String,
-        /// The system's answer.
+        /// The operating system's error.
         source: std::io::Error,
     },
-    /// SQLite refused.
+    /// SQLite reported an error.
     #[error("{0}")]
     Sqlite(String),
 }
@@ -95,54 +99,56 @@ pub enum OpenError {
 /// A read that runs on a reader thread.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Read {
-    /// `Query` or `Unified` (the latter only with statements that all are read-only).
+    /// `Query` or `Unified`; `Unified` only if all statements are read-only.
     pub kind: Kind,
-    /// One read transaction around all statements.
+    /// Runs all statements in one read transaction.
     pub transaction: bool,
     /// See [`Request::qualify_columns`].
     pub qualify_columns: bool,
-    /// In order.
+    /// The statements, in order.
     pub statements: Vec<Statement>,
-    /// Per-request limit; a statement over it gives `query timeout` in its slot.
+    /// Time limit for the whole read. A statement that exceeds it gets the error `query timeout`.
     pub timeout: Option<Duration>,
 }
 
-/// How much a checkpoint may ask of others.
+/// How long a checkpoint may delay reads and writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Urgency {
-    /// Reads get 20 ms to end.
+    /// Running reads get 20 ms to end, otherwise the checkpoint is skipped.
     Polite,
-    /// It has been put off: reads get half a second, during which new ones and writes wait; a snapshot that is being sent is copied aside.
+    /// The checkpoint has been postponed: running reads get half a second, during which new reads and writes
+    /// wait. A snapshot that is being sent is moved to a copy.
     Overdue,
-    /// It has been put off for long: a second and a half.
+    /// The checkpoint has been postponed for long: running reads get a second and a half.
     Pressing,
-    /// The bound of WAL and log is reached: reads that have run for a second end.
+    /// The limit of WAL and log is reached: reads that still run after one second are ended.
     Must,
 }
 
-/// What a checkpoint did.
+/// The result of a checkpoint.
 #[derive(Clone, Debug)]
 pub enum Checkpoint {
     /// The main file now equals this position.
     Done(Position),
-    /// Nothing new since the last one.
+    /// Nothing was committed since the last checkpoint.
     Unchanged(Option<Position>),
-    /// A pinned snapshot, a long read or an unfinished load is in the way; try again later.
+    /// A pinned snapshot, a long read or an unfinished load prevents the checkpoint. Try again later.
     Busy(&'static str),
 }
 
-/// Shape of a backup.
+/// The format of a backup.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum BackupFormat {
-    /// Copy of the database in WAL mode (header bytes 18 and 19 are 2).
+    /// A copy of the database file in WAL mode (header bytes 18 and 19 are 2).
     Binary,
-    /// Copy in DELETE mode.
+    /// A copy in DELETE journal mode.
     Delete,
-    /// `VACUUM INTO`, DELETE mode.
+    /// The result of `VACUUM INTO`, in DELETE journal mode.
     Vacuumed,
-    /// SQL text; with tables named, only those tables' definitions and rows (all indexes, triggers, views still come).
+    /// SQL text. If tables are named, only their definitions and rows, with their indexes and triggers, and
+    /// all views.
     Sql {
-        /// Empty means all.
+        /// Empty means all tables.
         tables: Vec<String>,
     },
 }

@@ -1,4 +1,5 @@
-//! The writing thread: takes runs of log entries, checkpoints and replacements one after the other.
+//! The writer thread: applies runs of log entries, makes checkpoints and replaces the database, one command
+//! at a time.
 mod batch;
 mod checkpoint;
 mod collected_load;
@@ -41,7 +42,7 @@ use crate::{
 /// How often the number of pages is read while runs are applied. Members exchange it once a second.
 const PAGES_INTERVAL: Duration = Duration::from_millis(100);
 
-/// What the thread is asked to do.
+/// A command for the writer thread.
 pub(crate) enum Command {
     Apply {
         run: Vec<Entry>,
@@ -59,7 +60,7 @@ pub(crate) enum Command {
     Close,
 }
 
-/// What other threads may look at.
+/// State of the writer that other threads may read.
 #[derive(Debug, Default)]
 pub(crate) struct Progress {
     applied: Mutex<Option<Position>>,
@@ -70,13 +71,13 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
-    /// The last hashing that was asked for.
+    /// The most recent hashing of the content.
     pub(crate) fn hashing(&self) -> LastHashing {
         let last = self.hashing.lock().unwrap_or_else(PoisonError::into_inner);
         last.clone()
     }
 
-    /// Notes how far a hashing has come, unless a later one was asked for meanwhile.
+    /// Records the state of a hashing, unless a later one has been requested meanwhile.
     pub(crate) fn note_hashing(&self, position: Position, hashing: Hashing) {
         let mut last = self.hashing.lock().unwrap_or_else(PoisonError::into_inner);
         if last.as_ref().is_none_or(|(known, _)| *known <= position) {
@@ -94,7 +95,7 @@ impl Progress {
         }
     }
 
-    /// Pages of the database, and bytes of a page.
+    /// Number of pages of the database, and the page size in bytes.
     pub(crate) fn pages(&self) -> (u32, u32) {
         let number = |of: &AtomicU64| u32::try_from(of.load(Relaxed)).unwrap_or(u32::MAX);
         (number(&self.pages), number(&self.page_bytes))
@@ -110,7 +111,7 @@ impl Progress {
     }
 }
 
-/// The writer's state; lives on its thread.
+/// The writer's state, owned by its thread.
 pub(crate) struct Writer {
     pub(crate) files: Files,
     foreign_keys: bool,
@@ -122,7 +123,8 @@ pub(crate) struct Writer {
     pub(crate) applied: Option<Position>,
     pub(crate) meta: Bytes,
     pub(crate) load: Option<CollectedLoad>,
-    /// The main file as SQLite opened it, and the names of both files, are durable.
+    /// The main file as SQLite created or opened it, and the names of the main file and the WAL, have been
+    /// synced.
     pub(crate) main_synced: bool,
     failed: Option<Fatal>,
     #[cfg(test)]
@@ -130,7 +132,7 @@ pub(crate) struct Writer {
 }
 
 impl Writer {
-    /// Opens the main file, which equals what `main` says.
+    /// Opens the main file, whose content `main` describes.
     pub(crate) fn new(
         files: Files,
         foreign_keys: bool,
@@ -161,7 +163,7 @@ impl Writer {
         Ok(writer)
     }
 
-    /// The body of the thread.
+    /// The thread's main loop.
     pub(crate) fn serve(mut self, commands: &Receiver<Command>) {
         meter::watch_disk(&self.files.dir, space::floor_bytes(&self.files.dir));
         let mut pages_noted = Instant::now();
@@ -173,7 +175,7 @@ impl Writer {
                         deliver(run, outcomes);
                     }
                     let _ = reply.send(result);
-                    // After the reply: a PRAGMA is compiled and takes a read transaction.
+                    // After the reply, because this compiles a PRAGMA and opens a read transaction.
                     if pages_noted.elapsed() >= PAGES_INTERVAL {
                         self.note_pages();
                         pages_noted = Instant::now();
@@ -196,7 +198,8 @@ impl Writer {
         }
     }
 
-    /// After a fault nothing is done any more: what the file holds is then unknown until the next start.
+    /// Runs `act`, unless an earlier command failed. After a failure every command is refused: the content of
+    /// the files is uncertain until the next start.
     fn unless_failed<T>(
         &mut self,
         act: impl FnOnce(&mut Self) -> Result<T, Fatal>,
@@ -214,8 +217,8 @@ impl Writer {
                 tracing::error!(error = %fatal, "the database failed");
             }
             self.failed = Some(fatal.clone());
-            // Nobody may wait for a change that will not end.
-            self.main.give_up();
+            // Threads that wait for a change of the main file must not wait for one that will never end.
+            self.main.mark_failed();
             self.readers.resume();
         }
         result
@@ -226,7 +229,7 @@ impl Writer {
         let mut outcomes: Vec<Vec<Outcome>> = vec![Vec::new(); run.len()];
         let mut from = 0;
         while from < run.len() {
-            let requests = self.next_stretch(run, from);
+            let requests = self.end_of_batch(run, from);
             if requests > from {
                 self.apply_requests(&run[from..requests], &mut outcomes[from..requests])?;
             }
@@ -239,8 +242,8 @@ impl Writer {
         Ok(outcomes)
     }
 
-    /// End of the entries from `from` on that can share a transaction.
-    fn next_stretch(&self, run: &[Entry], from: usize) -> usize {
+    /// End (exclusive) of the entries, starting at `from`, that can share a transaction.
+    fn end_of_batch(&self, run: &[Entry], from: usize) -> usize {
         let ends = |entry: &Entry| {
             !matches!(entry.work, Work::Requests(_) | Work::Nothing) || self.load.is_some()
         };
@@ -359,7 +362,7 @@ impl Writer {
         &self.progress.meters.wal
     }
 
-    /// Where a test may let the writer die.
+    /// A point at which a test can make the writer fail as in a crash.
     #[cfg(test)]
     pub(crate) fn failpoint(&self, name: &'static str) -> Result<(), Fatal> {
         if self.crash_at == Some(name) {
@@ -380,7 +383,7 @@ impl Writer {
     }
 }
 
-/// After COMMIT, the shortest way to whoever waits.
+/// Hands the outcomes directly to their receivers after COMMIT.
 fn deliver(run: Vec<Entry>, outcomes: &mut [Vec<Outcome>]) {
     for (entry, outcomes) in run.into_iter().zip(outcomes) {
         if let ReplyTo::Deliver(deliver) = entry.reply_to {

@@ -1,7 +1,8 @@
-//! Copies of the database for users, made while it goes on being written.
+//! Backups: copies of the database, made while it is being written.
 //!
-//! A backup holds the main file still only while it copies it, at the disk's speed, and takes the WAL as it is then: together they are the
-//! database at that moment. Whatever takes longer (a VACUUM, SQL text, a slow client) works on that copy and hinders no checkpoint.
+//! A backup pins the main file only while it copies it, at the disk's speed, and copies the WAL as it is at
+//! that time. Both together are the database at that moment. Whatever takes longer (VACUUM, SQL text, a slow
+//! client) works on that copy and delays no checkpoint.
 use std::{
     fs::{self, File},
     io::{self, BufWriter, Write as _},
@@ -15,7 +16,7 @@ use crate::{
     database::inner::Inner,
     dump,
     files::{layout, pin_copy},
-    readers::{asked::Cancellation, control::StopReason, gate::ReadPermit},
+    readers::{control::StopReason, gate::ReadPermit, pending::Cancellation},
     sqlite::{connection::open_plain, error::message},
     types::BackupFormat,
     writer::replace::{JournalMode, set_journal_mode},
@@ -34,7 +35,7 @@ pub(crate) fn write(
         inner,
         to,
         watched,
-        permit: inner.readers.detached("(backup)", watched),
+        permit: inner.readers.register_detached("(backup)", watched),
     };
     let made = match format {
         BackupFormat::Binary => job.copy(to, JournalMode::Wal),
@@ -48,7 +49,7 @@ pub(crate) fn write(
     })
 }
 
-/// Why it ended before its time, for the client.
+/// Why the backup was ended early, as a text for the client.
 fn ended(permit: &ReadPermit) -> Option<String> {
     permit.is_cancelled().then(|| match permit.reason() {
         StopReason::Writer | StopReason::None => INTERRUPTED.to_owned(),
@@ -56,7 +57,7 @@ fn ended(permit: &ReadPermit) -> Option<String> {
     })
 }
 
-/// A file that goes with this value, and what SQLite put beside it.
+/// A temporary database; dropping this value deletes it and the files that SQLite put beside it.
 struct Temporary(PathBuf);
 
 impl Temporary {
@@ -92,7 +93,7 @@ struct Job<'a> {
 
 impl Job<'_> {
     fn copy(&self, to: &Path, mode: JournalMode) -> Result<(), String> {
-        // Left-overs would be taken for a part of the copy.
+        // SQLite would take a left-over file for a part of the copy.
         layout::remove(to).map_err(|error| error.to_string())?;
         let made = self.take(to).map_err(|error| error.to_string());
         made.and_then(|()| merge(to))
@@ -102,7 +103,7 @@ impl Job<'_> {
             })
     }
 
-    /// The main file and its WAL.
+    /// Copies the main file and its WAL.
     fn take(&self, to: &Path) -> io::Result<()> {
         let files = &self.inner.files;
         let dir = to.parent().unwrap_or(to);
@@ -112,8 +113,9 @@ impl Job<'_> {
         layout::check_space(dir, pin.len_bytes()? + wal.metadata()?.len())?;
         let main = |piece: &mut [u8], at| pin.read_at(piece, at);
         pin_copy::copy(main, None, &mut copy, dir, is_wanted)?;
-        // What is committed by now. Frames that come while it is read are left out; if the WAL begins anew meanwhile, all of it was in the
-        // main file already, and SQLite finds nothing valid in the mixture.
+        // The frames committed so far; frames appended during the copy are left out. If the WAL restarts
+        // meanwhile, all of its frames were already in the main file, and SQLite finds no valid frame in the
+        // mixture.
         let len_bytes = wal.metadata()?.len();
         let mut copy = File::create(with_ending(to, "-wal"))?;
         let read_at = |piece: &mut [u8], at| wal.read_at(piece, at);
@@ -141,22 +143,22 @@ impl Job<'_> {
         let whole = Temporary::unscheduled(self.to);
         let room = layout::len(&files.main)
             .and_then(|len| Ok(len + layout::len(&files.wal)?))
-            // The text takes room, too, about as much.
+            // The text needs about as much space again.
             .and_then(|len| layout::check_space(&files.dir, len * 2));
         if room.is_ok() {
             self.copy(&whole.0, JournalMode::Delete)?;
             return dump_to(&self.open(&whole.0)?, tables, self.to);
         }
-        // Without room for a copy it is read where it lies. Checkpoints wait meanwhile.
-        let permit = self.inner.readers.permit("(backup)", self.watched)?;
+        // Without space for a copy, the database is read in place, and checkpoints wait meanwhile.
+        let permit = self.inner.readers.acquire("(backup)", self.watched)?;
         let conn = self.open(&files.main)?;
         let written = dump_to(&conn, tables, self.to);
-        // The connection goes before the visit ends.
+        // The connection must close before the permit is released.
         drop((conn, permit));
         written
     }
 
-    /// A connection that ends its statement when nobody waits for it any more.
+    /// A connection whose statement ends when the backup is cancelled.
     fn open(&self, path: &Path) -> Result<Connection, String> {
         let mut conn = open_plain(path).map_err(|error| message(&error))?;
         self.permit
@@ -166,11 +168,11 @@ impl Job<'_> {
     }
 }
 
-/// Has SQLite move the WAL's committed frames into the copy.
+/// Lets SQLite move the committed frames of the WAL into the copy.
 fn merge(path: &Path) -> Result<(), String> {
     let merged = || {
         let conn = Connection::open(path)?;
-        // Nobody else has it: no shared memory is needed.
+        // No other process uses the copy, so no shared memory is needed.
         conn.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
         conn.pragma_update(None, "synchronous", "OFF")?;
         conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| {
@@ -191,7 +193,7 @@ fn merge(path: &Path) -> Result<(), String> {
 }
 
 fn dump_to(conn: &Connection, tables: &[String], to: &Path) -> Result<(), String> {
-    // A read transaction keeps the text to one state, however long it takes.
+    // One read transaction, so that the whole text shows one state.
     conn.execute_batch("BEGIN; SELECT count(*) FROM sqlite_schema")
         .map_err(|error| message(&error))?;
     let file = File::create(to).map_err(|error| error.to_string())?;
@@ -208,11 +210,11 @@ fn dump_to(conn: &Connection, tables: &[String], to: &Path) -> Result<(), String
     out.flush().map_err(|error| error.to_string())
 }
 
-/// A file that stops growing before its disk is full.
+/// A file that refuses to grow before its disk is full.
 struct SpaceCheckedFile {
     file: File,
     dir: PathBuf,
-    /// Bytes since it was looked last.
+    /// Bytes written since the last check of the free space.
     since: u64,
 }
 

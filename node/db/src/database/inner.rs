@@ -16,9 +16,10 @@ use crate::{
     writer::{Command, Progress},
 };
 
-/// How long what is being applied may go on when the database is closed. The log brings it again.
+/// How long the current run may continue when the database is closed. The log replays it if it is
+/// interrupted.
 const GRACE: Duration = Duration::from_secs(2);
-/// How often is looked whether it has ended.
+/// Interval between checks whether the writer has ended.
 const PAUSE: Duration = Duration::from_millis(2);
 
 pub(crate) struct Inner {
@@ -57,7 +58,7 @@ impl Inner {
         disk_wait.stop();
         self.readers.stop();
         let deadline = Instant::now() + GRACE;
-        // A full queue, or a statement that does not end.
+        // The queue is full, or a statement does not end.
         while let Err(TrySendError::Full(_)) = self.commands.try_send(Command::Close) {
             if Instant::now() > deadline {
                 disk_wait.interrupt();
@@ -84,7 +85,7 @@ impl Inner {
 }
 
 impl Inner {
-    /// The writer's thread is the first.
+    /// The writer's thread is the first in the list.
     fn writer_has_ended(&self) -> bool {
         let threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
         threads.first().is_none_or(JoinHandle::is_finished)

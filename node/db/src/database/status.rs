@@ -6,7 +6,8 @@ use serde_json::{Map, Value, json};
 
 use crate::{database::inner::Inner, files::layout, sql::dates, sqlite::connection::open_plain};
 
-/// See [`crate::Database::status`]. What cannot be read is left out: status must answer always.
+/// See [`crate::Database::status`]. Fields that cannot be read are left out, because status must always
+/// answer.
 pub(crate) fn status(inner: &Inner) -> Value {
     let size = layout::len(&inner.files.main).unwrap_or(0);
     let path = inner.files.main.display().to_string();
@@ -43,7 +44,8 @@ pub(crate) fn status(inner: &Inner) -> Value {
     status
 }
 
-/// A pause or a replacement must not make status wait, so a busy room leaves these fields out.
+/// Status must not wait for a checkpoint or a replacement: while new reads are held back, these fields are
+/// left out.
 fn read_from_database(inner: &Inner) -> Option<Map<String, Value>> {
     let _visit = inner.readers.try_acquire()?;
     let conn = open_plain(&inner.files.main).ok()?;
@@ -99,7 +101,7 @@ fn last_modified(inner: &Inner) -> String {
     dates::from_integer(i64::try_from(seconds).unwrap_or(0))
 }
 
-/// Bytes as people say them: two digits below ten, powers of 1000.
+/// A size for humans: powers of 1000, one decimal place below ten.
 fn friendly(bytes: u64) -> String {
     const UNITS: [&str; 6] = ["kB", "MB", "GB", "TB", "PB", "EB"];
     if bytes < 1000 {

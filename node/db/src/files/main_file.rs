@@ -129,7 +129,7 @@ impl MainFile {
     }
 
     /// The writer has failed: what the file holds is unknown until the next start.
-    pub(crate) fn give_up(&self) {
+    pub(crate) fn mark_failed(&self) {
         let mut state = self.lock();
         state.base.position = None;
         state.changing = false;

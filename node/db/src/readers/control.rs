@@ -1,4 +1,5 @@
-//! Ending a read that runs: its deadline, its budget on the caller's thread, the end of its turn, and everybody else's wish.
+//! Stopping a running read: deadline, step budget on the caller's thread, end of a turn, and requests to stop
+//! from other threads.
 use std::{
     sync::{
         Arc, Condvar, Weak,
@@ -9,30 +10,30 @@ use std::{
 
 use rusqlite::Connection;
 
-/// SQLite asks whether to go on after so many instructions, about 20 microseconds.
+/// Instructions between two calls of the progress handler, about 20 microseconds.
 const STEPS_BETWEEN_CHECKS: u32 = 1000;
 
-/// Why a read was ended.
+/// Why a read was stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum StopReason {
-    /// Nothing ended it.
+    /// It was not stopped.
     None = 0,
     /// Its deadline has passed.
     Timeout,
-    /// It takes too long for its caller's thread.
+    /// It exceeds the step budget of a read on its caller's thread.
     InlineBudget,
-    /// The writer needs the room.
+    /// The writer needs the main file without readers.
     Writer,
-    /// Nobody waits for the result.
+    /// The caller has dropped the read.
     ClientGone,
-    /// An administrator.
+    /// An administrator ended it.
     Killed,
     /// The database is being closed.
     Closing,
-    /// No place for another long read.
+    /// Too many long reads are running.
     TooManyLongReads,
-    /// Its client takes nothing of the result.
+    /// The client has not taken any part of the result for too long.
     Stalled,
 }
 
@@ -54,7 +55,7 @@ impl StopReason {
         .unwrap_or(Self::None)
     }
 
-    /// For the client.
+    /// The error text for the client.
     pub(crate) fn text(self) -> &'static str {
         match self {
             Self::Writer => "query interrupted to free the database file",
@@ -70,20 +71,20 @@ impl StopReason {
     }
 }
 
-/// What a reader's progress handler looks at.
+/// State that a reader's progress handler checks.
 #[derive(Debug)]
 pub(crate) struct Control {
     epoch: Instant,
-    /// Nanoseconds after `epoch`; `i64::MAX` is never.
+    /// Nanoseconds after `epoch`; `i64::MAX` means never.
     deadline: AtomicI64,
-    /// The same: when others may want the processor.
+    /// End of the current turn on the processor, in the same unit.
     turn_ends: AtomicI64,
     stop: AtomicU8,
-    /// Checks left before an inline read is given up; `u32::MAX` is without limit.
+    /// Calls of the progress handler left for an inline read; `u32::MAX` means no limit.
     checks: AtomicU32,
-    /// The statement of the request that runs, from 0.
+    /// Index of the running statement in the read, from 0.
     statement: AtomicU32,
-    /// With the lock of the readers' state: the read has its turn, or was ended.
+    /// Notified, with the lock of the readers' state, when the read has its turn or was stopped.
     pub(crate) turn: Condvar,
 }
 
@@ -111,7 +112,8 @@ impl Control {
         mark != NEVER && self.epoch.elapsed().as_nanos() >= u128::from(mark.unsigned_abs())
     }
 
-    /// Sets the limits of the next read: a deadline, and instructions of SQLite's virtual machine.
+    /// Sets the limits of the next read: a deadline, and a number of instructions of SQLite's virtual
+    /// machine.
     pub(crate) fn arm(&self, deadline: Option<Instant>, vm_steps: Option<u32>) {
         let checks = vm_steps.map_or(u32::MAX, |steps| steps / STEPS_BETWEEN_CHECKS + 1);
         let nanos = deadline.map_or(NEVER, |at| self.nanos(at));
@@ -119,13 +121,13 @@ impl Control {
         self.checks.store(checks, Relaxed);
     }
 
-    /// From now on the read may compute for so long before it has to ask.
+    /// Starts a turn of this length, after which the read must ask for another.
     pub(crate) fn begin_turn(&self, length: Duration) {
         self.turn_ends
             .store(self.nanos(Instant::now() + length), Relaxed);
     }
 
-    /// Called by SQLite now and then; true ends the statement.
+    /// Called regularly by SQLite; `true` interrupts the statement.
     pub(crate) fn must_stop(&self) -> bool {
         if self.is_stopped() {
             return true;
@@ -141,7 +143,7 @@ impl Control {
         self.is_late()
     }
 
-    /// Whether the read has to ask for another turn.
+    /// Whether the current turn has ended.
     pub(crate) fn turn_is_over(&self) -> bool {
         self.has_passed(&self.turn_ends)
     }
@@ -150,57 +152,57 @@ impl Control {
     pub(crate) fn is_late(&self) -> bool {
         let late = self.has_passed(&self.deadline);
         if late {
-            // Whatever ended the read before is the stronger reason and stays.
+            // An earlier reason takes precedence.
             let (none, timeout) = (StopReason::None as u8, StopReason::Timeout as u8);
             let _ = self.stop.compare_exchange(none, timeout, Relaxed, Relaxed);
         }
         late
     }
 
-    /// Ends the read at its next check.
+    /// Stops the read at its next check.
     pub(crate) fn stop(&self, reason: StopReason) {
         self.stop.store(reason as u8, Relaxed);
     }
 
-    /// The read is over; the next one begins afresh.
+    /// Resets the reason for the next read.
     pub(crate) fn clear(&self) {
         self.stop.store(StopReason::None as u8, Relaxed);
     }
 
-    /// What ended the read.
+    /// Why the read was stopped.
     pub(crate) fn reason(&self) -> StopReason {
         StopReason::of(self.stop.load(Relaxed))
     }
 
-    /// Whether anything ended the read.
+    /// Whether the read was stopped.
     pub(crate) fn is_stopped(&self) -> bool {
         self.stop.load(Relaxed) != StopReason::None as u8
     }
 
-    /// Why, for the client.
+    /// The error text for the client.
     pub(crate) fn stopped_text(&self) -> String {
         self.reason().text().to_owned()
     }
 
-    /// The next statement of the request begins.
+    /// Records which statement of the read runs.
     pub(crate) fn set_statement(&self, number: usize) {
         self.statement
             .store(u32::try_from(number).unwrap_or(u32::MAX), Relaxed);
     }
 
-    /// The statement of the request that runs, from 0.
+    /// Index of the running statement in the read, from 0.
     pub(crate) fn statement(&self) -> usize {
         self.statement.load(Relaxed) as usize
     }
 
-    /// Makes `conn` ask this control now and then.
+    /// Makes `conn` check this control regularly.
     pub(crate) fn watch(self: &Arc<Self>, conn: &mut Connection) -> rusqlite::Result<()> {
         let control = Arc::clone(self);
         install_progress_handler(conn, move || control.must_stop())
     }
 }
 
-/// Makes `conn` ask now and then whether its statement has to end.
+/// Makes `conn` call `must_stop` regularly; `true` interrupts the running statement.
 pub(crate) fn install_progress_handler(
     conn: &mut Connection,
     must_stop: impl FnMut() -> bool + Send + 'static,
@@ -208,13 +210,13 @@ pub(crate) fn install_progress_handler(
     conn.progress_handler(STEPS_BETWEEN_CHECKS.cast_signed(), Some(must_stop))
 }
 
-/// Can stop a running read.
+/// Stops running reads. A trait, so that this file does not depend on the readers.
 pub(crate) trait StopReads: Send + Sync {
-    /// Ends the read that `control` belongs to, if it is running.
+    /// Stops the read that `control` belongs to, if it is running.
     fn stop_read(&self, control: &Arc<Control>, reason: StopReason);
 }
 
-/// Ends a read when it is dropped before the read has ended.
+/// Stops a read if it is dropped before the read has ended.
 pub(crate) struct StopOnDrop(Option<(Arc<Control>, Weak<dyn StopReads>)>);
 
 impl StopOnDrop {
@@ -222,7 +224,7 @@ impl StopOnDrop {
         Self(Some((control, readers)))
     }
 
-    /// The read has ended.
+    /// The read has ended and need not be stopped.
     pub(crate) fn forget(mut self) {
         self.0 = None;
     }

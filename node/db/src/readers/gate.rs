@@ -1,4 +1,5 @@
-//! The gate: longer reads with connections of their own, and the writer, who empties the room for a checkpoint or a new main file.
+//! The gate: permits for longer reads with a connection of their own, and the writer's calls that hold reads
+//! back for a checkpoint or a new main file.
 use std::{
     sync::{Arc, MutexGuard, PoisonError},
     time::{Duration, Instant},
@@ -7,20 +8,21 @@ use std::{
 use rusqlite::Connection;
 
 use super::{
-    asked::Cancellation,
     control::{Control, StopReason},
     lanes::Lane,
+    pending::Cancellation,
     state::{ActiveRead, Activity, Phase, REPEAT, Readers, State, lock, wait},
 };
 
-/// For reads to notice that they have to end for a checkpoint.
+/// How long stopped reads may take to end before a checkpoint gives up.
 const EVICT_LIMIT: Duration = Duration::from_millis(500);
-/// How long closing waits for reads to notice it. They look every 20 microseconds, unless the disk does not answer.
+/// How long closing waits for stopped reads. They check every 20 microseconds, unless the disk hangs.
 const CLOSE_LIMIT: Duration = Duration::from_secs(3);
 
 impl Readers {
-    /// Enters the room for a longer read with a connection of one's own, such as a backup. Blocks while it is closed.
-    pub(crate) fn permit(
+    /// Acquires a permit for a longer read with its own connection, such as a backup. Blocks while reads are
+    /// held back.
+    pub(crate) fn acquire(
         self: &Arc<Self>,
         what: &'static str,
         watched: &Cancellation,
@@ -36,8 +38,8 @@ impl Readers {
             .ok_or_else(|| "the database is closed".to_owned())
     }
 
-    /// Something long with a copy of its own: it can be listed and ended, and nobody waits for it.
-    pub(crate) fn detached(
+    /// Registers work on a separate copy: it can be listed and ended, and checkpoints do not wait for it.
+    pub(crate) fn register_detached(
         self: &Arc<Self>,
         what: &'static str,
         watched: &Cancellation,
@@ -50,7 +52,7 @@ impl Readers {
         }
     }
 
-    /// The same without waiting: `None` while the room is closed.
+    /// Acquires a permit for an unlisted read without blocking; `None` while reads are held back.
     pub(crate) fn try_acquire(self: &Arc<Self>) -> Option<ReadPermit> {
         self.admit(
             lock(&self.state),
@@ -59,7 +61,7 @@ impl Readers {
         )
     }
 
-    /// As [`Readers::permit`], without waiting.
+    /// Like [`Readers::acquire`] without blocking; `None` while reads are held back.
     pub(crate) fn try_acquire_as(
         self: &Arc<Self>,
         what: &'static str,
@@ -85,8 +87,8 @@ impl Readers {
         })
     }
 
-    /// Stops new reads and waits for the running ones. `false` (and the room open again) if one is still running after
-    /// `limit`, at once if one has been running for longer than that already.
+    /// Holds back new reads and waits for the running ones. Returns `false`, with reads allowed again, if one
+    /// still runs after `limit`; at once if one has already been running for longer.
     pub(crate) fn pause(&self, limit: Duration) -> bool {
         let mut state = lock(&self.state);
         if state.starts().any(|since| since.elapsed() > limit) {
@@ -105,7 +107,7 @@ impl Readers {
         true
     }
 
-    /// Lets reads start again after [`Readers::pause`] or [`Readers::close_connections`].
+    /// Allows reads again after [`Readers::pause`] or [`Readers::close_connections`].
     pub(crate) fn resume(&self) {
         self.reopen(lock(&self.state));
     }
@@ -120,8 +122,9 @@ impl Readers {
         self.dispatch(lock(&self.state));
     }
 
-    /// Stops new reads, gives running ones `grace` and ends the rest, but no backups. `false` (and the room open again) if some are left.
-    pub(crate) fn drain_or_end(&self, grace: Duration) -> bool {
+    /// Holds back new reads, gives running ones `grace` and stops the rest, except backups. Returns `false`,
+    /// with reads allowed again, if some remain.
+    pub(crate) fn end_reads(&self, grace: Duration) -> bool {
         let deadline = Instant::now() + grace;
         let mut state = lock(&self.state);
         state.phase = Phase::Paused;
@@ -150,7 +153,8 @@ impl Readers {
         }
     }
 
-    /// Stops new reads, gives running ones `grace`, ends the rest, and returns when no connection is left.
+    /// Holds back new reads, gives running ones `grace`, stops the rest, and returns when no connection is
+    /// left.
     pub(crate) fn close_connections(&self, grace: Duration) {
         let deadline = Instant::now() + grace;
         let mut state = lock(&self.state);
@@ -168,7 +172,7 @@ impl Readers {
         }
     }
 
-    /// Ends the running reads and the threads; what is queued does not run.
+    /// Stops the running reads and the threads; queued reads do not run.
     pub(crate) fn stop(&self) {
         let mut state = lock(&self.state);
         state.phase = Phase::Stopped;
@@ -181,7 +185,7 @@ impl Readers {
         self.quiet.notify_all();
     }
 
-    /// Waits until the threads have ended; `false` if one of them does not, because the disk does not answer.
+    /// Waits for the threads to end. Returns `false` if one does not, because the disk hangs.
     pub(crate) fn wait_for_end(&self) -> bool {
         let deadline = Instant::now() + CLOSE_LIMIT;
         let mut state = lock(&self.state);
@@ -204,7 +208,7 @@ fn unscheduled(what: Activity, watched: &Cancellation, detached: bool) -> Active
     }
 }
 
-/// A longer read's place in the room.
+/// The right to read with a connection of one's own; the writer waits for its release.
 pub(crate) struct ReadPermit {
     readers: Arc<Readers>,
     id: u64,
@@ -212,17 +216,17 @@ pub(crate) struct ReadPermit {
 }
 
 impl ReadPermit {
-    /// Makes `conn` end its statement when the writer needs the room or nobody waits for the result.
+    /// Makes `conn` interrupt its statement when the writer needs the main file or the caller has cancelled.
     pub(crate) fn watch(&self, conn: &mut Connection) -> rusqlite::Result<()> {
         self.control.watch(conn)
     }
 
-    /// Somebody ended it.
+    /// Whether the read was stopped.
     pub(crate) fn is_cancelled(&self) -> bool {
         self.control.is_stopped()
     }
 
-    /// Who, for the client.
+    /// Why the read was stopped.
     pub(crate) fn reason(&self) -> StopReason {
         self.control.reason()
     }

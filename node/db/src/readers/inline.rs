@@ -8,12 +8,13 @@ use super::{
 };
 use crate::{entry::Outcome, sql::classify, types::Read};
 
-/// A read on its caller's thread takes microseconds. One that is under way for so long waits for the disk, and the next would too.
-const STUCK: Duration = Duration::from_millis(50);
+/// A read on its caller's thread takes microseconds. One that has run this long is waiting for the disk, and
+/// so would the next.
+const STALLED_LIMIT: Duration = Duration::from_millis(50);
 
 impl Readers {
-    /// Runs a short read on this thread, or gives up: when it takes more than about `vm_steps` instructions, is more than
-    /// one statement, or no spare connection is free.
+    /// Runs a short read on this thread. Returns `None` if it takes more than about `vm_steps` instructions,
+    /// is more than one statement, or no spare connection is free.
     pub(crate) fn read_inline(&self, read: &Read, vm_steps: u32) -> Option<Outcome> {
         let [statement] = read.statements.as_slice() else {
             return None;
@@ -27,7 +28,11 @@ impl Readers {
                 return None;
             }
             let inline = &state.inline;
-            if inline.iter().flatten().any(|since| since.elapsed() > STUCK) {
+            if inline
+                .iter()
+                .flatten()
+                .any(|since| since.elapsed() > STALLED_LIMIT)
+            {
                 return None;
             }
             let place = inline.iter().position(Option::is_none)?;

@@ -1,49 +1,52 @@
-//! Who computes: short reads at once, long ones by turns.
+//! Scheduling of reads: short ones run at once, long ones take turns.
 //!
-//! Each read begins on the short lane, where nobody stays longer than [`SHORT`]. Whoever needs more goes to the long lane, where as many
-//! compute as the machine has cores, and each makes room for the next after [`TURN`]. A read that waits keeps its thread, its connection
-//! and its place in its statement: it waits inside SQLite's progress handler. So neither lane can starve the other, and no work is repeated.
+//! Each read begins on the short lane and stays there for at most [`SHORT`]. A read that needs more moves to
+//! the long lane, where as many reads compute as the machine has cores. After [`TURN`] each yields to the
+//! next that waits. A waiting read keeps its thread, its connection and its position in the statement,
+//! because it waits inside SQLite's progress handler. So neither lane can starve the other, and no work is
+//! repeated.
 use std::{collections::VecDeque, time::Duration};
 
-/// What a read may compute before it counts as long. Two hundred that come at once hold up the next for a second, no more.
+/// How long a read computes before it counts as long. Two hundred that arrive at once delay the next by at
+/// most a second.
 pub(super) const SHORT: Duration = Duration::from_millis(10);
-/// What a long read may compute while another waits for its turn.
+/// How long a long read computes while another waits for its turn.
 pub(super) const TURN: Duration = Duration::from_millis(50);
 
-/// Where a read stands.
+/// The scheduling state of a read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Lane {
     /// In its first milliseconds.
     Short,
-    /// Long, and it has its turn.
+    /// Long, and computing.
     Long,
-    /// Long, without a turn: it waits for one, or for whoever takes its rows.
+    /// Long, and waiting: for its turn, or for its client to take rows.
     Waiting,
-    /// Takes no part (a backup).
+    /// Not scheduled (a backup).
     Unscheduled,
 }
 
-/// What a read whose turn is over does next.
+/// What a read does at the end of its turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Next {
-    /// Goes on for another turn.
+    /// It continues with another turn.
     GoOn,
-    /// Waits until it is called.
+    /// It waits for its next turn.
     Wait,
-    /// Ends: there are too many long reads.
+    /// It ends, because there are too many long reads.
     Refused,
 }
 
 /// The two lanes.
 #[derive(Debug)]
 pub(super) struct Lanes {
-    /// Reads that may compute at a time, on each lane.
+    /// Reads that may compute at the same time, on each lane.
     slots: usize,
-    /// Long reads, computing or not.
+    /// Limit of long reads, computing or waiting.
     max_long: usize,
     short: usize,
     long: usize,
-    /// Long reads that have their turn.
+    /// Long reads that are computing.
     computing: usize,
     waiting: VecDeque<u64>,
 }
@@ -60,18 +63,18 @@ impl Lanes {
         }
     }
 
-    /// How many more reads may begin.
-    pub(super) fn room(&self) -> usize {
+    /// How many more reads may start.
+    pub(super) fn free_slots(&self) -> usize {
         self.slots - self.short
     }
 
-    /// A read begins.
+    /// Counts a read that starts.
     pub(super) fn begin(&mut self) -> Lane {
         self.short += 1;
         Lane::Short
     }
 
-    /// The turn of read `id` is over.
+    /// Ends the turn of read `id`.
     pub(super) fn turn_over(&mut self, id: u64, lane: Lane) -> (Lane, Next) {
         match lane {
             Lane::Short if self.long >= self.max_long => (Lane::Short, Next::Refused),
@@ -84,7 +87,7 @@ impl Lanes {
         }
     }
 
-    /// A read gives its turn away because it waits for something else than the processor.
+    /// Gives up the turn of a read that waits for something other than the processor.
     pub(super) fn park(&mut self, lane: Lane) -> Lane {
         match lane {
             Lane::Short => {
@@ -97,7 +100,7 @@ impl Lanes {
         Lane::Waiting
     }
 
-    /// A parked read wants to go on.
+    /// Asks for a turn for a parked read.
     pub(super) fn unpark(&mut self, id: u64, lane: Lane) -> (Lane, Next) {
         if lane != Lane::Waiting {
             return (lane, Next::GoOn);
@@ -110,7 +113,7 @@ impl Lanes {
         (Lane::Waiting, Next::Wait)
     }
 
-    /// Who gets the next turn; it is now on [`Lane::Long`].
+    /// Grants the next turn, if one is free. The returned read is on [`Lane::Long`] from now on.
     pub(super) fn next_turn(&mut self) -> Option<u64> {
         if self.computing >= self.slots {
             return None;
@@ -120,7 +123,7 @@ impl Lanes {
         Some(next)
     }
 
-    /// A read has ended.
+    /// Removes a read that has ended.
     pub(super) fn end(&mut self, id: u64, lane: Lane) {
         match lane {
             Lane::Short => self.short -= 1,
@@ -145,9 +148,9 @@ mod tests {
     fn long_reads_leave_the_short_lane_and_take_turns() {
         let mut lanes = Lanes::new(1, 10);
         assert_eq!(lanes.begin(), Lane::Short);
-        assert_eq!(lanes.room(), 0);
+        assert_eq!(lanes.free_slots(), 0);
         assert_eq!(lanes.turn_over(1, Lane::Short), (Lane::Long, Next::GoOn));
-        assert_eq!(lanes.room(), 1, "a long read holds up no short one");
+        assert_eq!(lanes.free_slots(), 1, "a long read holds up no short one");
         assert_eq!(
             lanes.turn_over(1, Lane::Long),
             (Lane::Long, Next::GoOn),
@@ -156,7 +159,7 @@ mod tests {
 
         lanes.begin();
         assert_eq!(lanes.turn_over(2, Lane::Short), (Lane::Waiting, Next::Wait));
-        assert_eq!(lanes.room(), 1);
+        assert_eq!(lanes.free_slots(), 1);
         assert_eq!(lanes.next_turn(), None, "the first has its turn");
         assert_eq!(lanes.turn_over(1, Lane::Long), (Lane::Waiting, Next::Wait));
         assert_eq!(lanes.next_turn(), Some(2));

@@ -1,4 +1,4 @@
-//! Large answers, piece by piece: what a read gives, and the pipe from its thread to whoever sends it on.
+//! Streaming of large results: the parts, and the pipe from the reader thread to the task that forwards them.
 use std::{
     collections::VecDeque,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
@@ -11,51 +11,51 @@ use tokio::sync::Notify;
 
 use crate::{entry::Outcome, readers::control::StopOnDrop};
 
-/// Bytes of an answer that are gathered before it is sent piece by piece. Smaller ones have a length and come in one go.
+/// Results are buffered up to this size; larger ones are streamed. Buffered results have a known length.
 pub(crate) const BUFFERED_BYTES: usize = 1 << 20;
-/// Bytes of a piece.
+/// Size of a part.
 pub(crate) const PIECE_BYTES: usize = 256 << 10;
-/// Bytes that wait in the pipe, beyond which the read waits.
+/// Capacity of the pipe. The read waits while more than this is in it.
 const PIPE_BYTES: usize = 1 << 20;
 
-/// A piece of a large answer. Append only: nodes send it to each other.
+/// A part of a streamed result. Append only: nodes send parts to each other.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Part {
-    /// A whole result.
+    /// A complete result.
     Result(StatementResult),
-    /// A result with rows begins.
+    /// The start of a result with rows.
     Begin {
         /// See [`Rows::columns`].
         columns: Vec<String>,
         /// See [`Rows::types`].
         types: Vec<String>,
     },
-    /// Rows of the result that has begun; none as a sign of life.
+    /// Rows of the current result; an empty list is a keep-alive.
     Rows(Vec<Vec<Cell>>),
-    /// The result that has begun ends.
+    /// The end of the current result.
     End {
         /// Seconds the statement took.
         time_secs: f64,
-        /// Why it broke off.
+        /// Why the result is incomplete.
         error: Option<String>,
     },
-    /// The answer ends.
+    /// The end of the stream.
     Done {
         /// See [`Outcome::error`].
         error: Option<String>,
     },
 }
 
-/// What a read gives.
+/// The output of a read.
 #[derive(Debug)]
 pub enum ReadOutput {
-    /// All of it.
+    /// All results, buffered.
     Complete(Outcome),
-    /// More than is held in memory.
+    /// Results too large to buffer.
     Streamed(Parts),
 }
 
-/// The pieces of a large answer. Dropping it ends the read.
+/// The parts of a streamed result. Dropping it cancels the read.
 #[derive(Debug)]
 pub struct Parts {
     pipe: Arc<Pipe>,
@@ -63,7 +63,8 @@ pub struct Parts {
 }
 
 impl Parts {
-    /// The next piece, [`Part::Done`] at the end; `None` after it, or if the database was closed. Nothing is lost when this is dropped.
+    /// The next part, ending with [`Part::Done`]. Returns `None` after that, or if the database was closed.
+    /// Cancel safe: dropping the future loses no part.
     pub async fn next(&mut self) -> Option<Part> {
         loop {
             let arrived = self.pipe.arrived.notified();
@@ -79,23 +80,23 @@ impl Parts {
 struct Waiting {
     parts: VecDeque<(Part, usize)>,
     bytes: usize,
-    /// Pieces that were taken out so far.
+    /// Number of parts taken out so far.
     taken: u64,
-    /// Nothing comes any more.
+    /// No further part will come.
     ended: bool,
 }
 
-/// From the thread of a read to a task.
+/// From the reader thread to a task.
 #[derive(Debug, Default)]
 pub(crate) struct Pipe {
     waiting: Mutex<Waiting>,
-    /// Signals the read: there is room.
+    /// Notifies the reader thread that there is space.
     room: Condvar,
     arrived: Notify,
 }
 
 impl Pipe {
-    /// Both ends.
+    /// Creates both ends.
     pub(crate) fn new() -> (Arc<Self>, Parts) {
         let pipe = Arc::new(Self::default());
         let parts = Parts {
@@ -109,7 +110,7 @@ impl Pipe {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// `None`: nothing yet. `Some(None)`: nothing any more.
+    /// `None`: nothing yet. `Some(None)`: the stream has ended.
     fn take(&self) -> Option<Option<Part>> {
         let mut waiting = self.waiting();
         let Some((part, bytes)) = waiting.parts.pop_front() else {
@@ -122,7 +123,7 @@ impl Pipe {
         Some(Some(part))
     }
 
-    /// Puts a piece in, whether there is room or not.
+    /// Appends a part, even if the pipe is full.
     pub(crate) fn put(&self, part: Part, bytes: usize) {
         let mut waiting = self.waiting();
         waiting.parts.push_back((part, bytes));
@@ -131,17 +132,17 @@ impl Pipe {
         self.arrived.notify_one();
     }
 
-    /// Nothing comes any more.
+    /// Marks the end of the stream.
     pub(crate) fn end(&self) {
         self.waiting().ended = true;
         self.arrived.notify_one();
     }
 
-    pub(crate) fn has_room(&self) -> bool {
+    pub(crate) fn has_space(&self) -> bool {
         self.waiting().bytes < PIPE_BYTES
     }
 
-    /// Waits up to `limit` for room; gives how many pieces have been taken out so far.
+    /// Waits up to `limit` for space. Returns the number of parts taken out so far.
     pub(crate) fn wait_for_space(&self, limit: Duration) -> u64 {
         let mut waiting = self.waiting();
         if waiting.bytes >= PIPE_BYTES {
@@ -164,17 +165,17 @@ mod tests {
         let (pipe, mut parts) = Pipe::new();
         pipe.put(Part::Rows(Vec::new()), PIPE_BYTES);
         pipe.put(Part::Done { error: None }, 0);
-        assert!(!pipe.has_room());
+        assert!(!pipe.has_space());
         assert_eq!(pipe.wait_for_space(Duration::ZERO), 0);
         pipe.end();
         assert_eq!(parts.next().await, Some(Part::Rows(Vec::new())));
-        assert!(pipe.has_room());
+        assert!(pipe.has_space());
         assert_eq!(pipe.wait_for_space(Duration::ZERO), 1);
         assert_eq!(parts.next().await, Some(Part::Done { error: None }));
         assert_eq!(parts.next().await, None);
     }
 
-    /// Nodes of different versions read each other's pieces.
+    /// Nodes of different versions read each other's parts.
     #[test]
     fn the_bytes_of_pieces_are_fixed() {
         let rows = Part::Rows(vec![vec![Cell::Null, Cell::Integer(1)]]);

@@ -1,4 +1,4 @@
-//! Queueing reads for the reader threads.
+//! The queue of reads for the reader threads.
 use std::{
     sync::{Arc, MutexGuard},
     time::Instant,
@@ -10,23 +10,23 @@ use super::state::{Job, Phase, ReadJob, Readers, State, lock};
 use crate::{
     entry::Outcome,
     readers::{
-        asked::{PendingOutcome, PendingRead},
         control::{Control, StopOnDrop},
         parts::ReadOutput,
+        pending::{PendingOutcome, PendingRead},
     },
     types::{Origin, Read},
 };
 
-/// Reads that may wait for a thread. Above, a client is better told at once than kept waiting.
+/// Limit of queued reads. Beyond it a read is refused at once instead of waiting.
 const QUEUE: usize = 16 * 1024;
 
 impl Readers {
-    /// Queues a read whose outcome comes in one go.
+    /// Queues a read with a buffered outcome.
     pub(crate) fn read(&self, read: Read, origin: Origin) -> PendingOutcome {
         PendingOutcome(self.submit(read, origin, false))
     }
 
-    /// Queues a read.
+    /// Queues a read. With `streams`, large results are streamed.
     pub(crate) fn submit(&self, read: Read, origin: Origin, streams: bool) -> PendingRead {
         let (reply, receiver) = oneshot::channel();
         let control = Control::new();
@@ -49,7 +49,7 @@ impl Readers {
         }
     }
 
-    /// Whether SQLite calls the first statement of `sql` read-only.
+    /// Whether SQLite considers the first statement of `sql` read-only.
     pub(crate) fn classify(&self, sql: &str) -> oneshot::Receiver<bool> {
         let (reply, receiver) = oneshot::channel();
         if let Err(Job::Classify { reply, .. }) = self.push(Job::Classify {
@@ -71,9 +71,9 @@ impl Readers {
         Ok(())
     }
 
-    /// Wakes a thread for a waiting job that may begin, or starts one.
+    /// Wakes a thread for a queued job that may start, or starts a thread.
     pub(super) fn dispatch(&self, mut state: MutexGuard<'_, State>) {
-        let may_begin = state.jobs.len().min(state.lanes.room());
+        let may_begin = state.jobs.len().min(state.lanes.free_slots());
         if may_begin == 0 || state.phase != Phase::Open {
             return;
         }

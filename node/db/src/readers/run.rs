@@ -1,4 +1,4 @@
-//! Running the statements of a read, on whichever thread and connection.
+//! Runs the statements of a read on any thread and connection.
 use std::{
     sync::Arc,
     time::{Duration, Instant},
@@ -25,7 +25,7 @@ use crate::{
 
 pub(super) fn run_job(readers: &Arc<Readers>, id: u64, job: Job, reader: Option<&Reader>) {
     match (job, reader) {
-        // A reply that nobody waits for any more is not worth the work.
+        // The caller has gone.
         (Job::Read(job), _) if job.reply.is_closed() => {}
         (Job::Read(job), None) => {
             let refused = Outcome::refused("unable to open the database for reading");
@@ -72,7 +72,8 @@ fn answer(readers: &Arc<Readers>, id: u64, job: ReadJob, reader: &Reader) {
     }
 }
 
-/// Runs the statements; gives why the read as a whole was refused. `slow`: from when on a statement is logged, and for whom.
+/// Runs the statements. Returns the reason if the read as a whole was refused. `slow`: the threshold and the
+/// origin for logging slow statements.
 pub(super) fn run_read(
     reader: &Reader,
     control: &Control,
@@ -93,7 +94,7 @@ pub(super) fn run_read(
         keep_rows: true,
         counters: false,
     };
-    // One statement is a read transaction of its own.
+    // A single statement is a read transaction by itself.
     let transaction = read.transaction && read.statements.len() > 1;
     if transaction && let Err(error) = internal(&reader.conn, &reader.authorizer, "BEGIN") {
         return Some(message(&error));
@@ -124,7 +125,7 @@ fn run_statement(
     rules: StatementRules,
     sink: &mut dyn Sink,
 ) -> StatementResult {
-    // What ended a statement ends those behind it.
+    // A reason that stopped one statement applies to the later ones, too.
     if control.is_stopped() || control.is_late() {
         return StatementResult::Error(control.stopped_text());
     }
@@ -161,8 +162,8 @@ fn run_statement(
     }
 }
 
-/// Makes SQLite notice a schema that the writer changed. It does so when a statement looks at a table; EXPLAIN and some PRAGMAs look
-/// at none, and would answer from the schema of the last statement that did.
+/// Makes SQLite notice a schema change by the writer. SQLite checks the schema when a statement reads a
+/// table. EXPLAIN and some PRAGMAs read none and would answer from an outdated schema.
 fn refresh_schema(reader: &Reader) -> rusqlite::Result<()> {
     let mut look = reader
         .conn
@@ -170,7 +171,8 @@ fn refresh_schema(reader: &Reader) -> rusqlite::Result<()> {
     look.query([])?.next().map(|_| ())
 }
 
-/// Runs a statement that answers from the schema, or one that changes the connection while it is prepared: never from the cache.
+/// Runs a statement that answers from the schema or changes the connection while it is prepared: never from
+/// the statement cache.
 fn run_anew(
     reader: &Reader,
     sql: &str,
@@ -183,7 +185,7 @@ fn run_anew(
     statement::run_into(&reader.conn, &mut statement, arguments, rules, sink)
 }
 
-/// Only the last one's result is shown, so only that may become large.
+/// Runs several statements. Only the last one's result is returned, so only that one may become large.
 fn run_several(
     reader: &Reader,
     sql: &str,
@@ -206,7 +208,7 @@ fn run_several(
     Ok(StatementResult::Write(node_values::WriteResult::default()))
 }
 
-/// Rows of a result that is not shown.
+/// Discards rows of results that are not returned.
 struct Unseen;
 
 impl Overflow for Unseen {

@@ -1,4 +1,4 @@
-//! Where the results of a read go: held until the read is over, or handed on piece by piece when they become large.
+//! Receivers of a read's results: buffered until the read ends, or streamed when they become large.
 use std::{
     sync::Arc,
     time::{Duration, Instant},
@@ -18,27 +18,29 @@ use crate::{
     sqlite::statement::{Failure, Overflow},
 };
 
-/// A client that takes nothing for so long has its read ended: it holds a thread, and the database's file.
+/// A client that takes no part for this long has its read ended, because the read holds a thread and the
+/// database file.
 const STALL_LIMIT: Duration = Duration::from_secs(30);
-/// Bytes that are held for whoever cannot take pieces (a node of an older version; one frame between nodes has 64 MiB).
+/// Limit for receivers that cannot take a stream: nodes of an older version (a frame between nodes has at
+/// most 64 MiB).
 const WHOLE_BYTES: usize = 48 << 20;
 const TOO_LARGE: &str = "the result is larger than 48 MiB, which this way of asking cannot carry; ask the leader itself, or read less at a time";
-/// Bytes that a read on its caller's thread may gather.
+/// Limit of rows buffered by a read on its caller's thread.
 const INLINE_BYTES: usize = 256 << 10;
 
-/// Takes the results of a read.
+/// Receives the results of a read.
 pub(super) trait Sink: Overflow {
-    /// The next result, or what is left of it.
+    /// Receives the next result, or the rest of it.
     fn result(&mut self, result: StatementResult);
 }
 
-/// Everything is held.
+/// Buffers everything.
 pub(super) struct Buffered<'c> {
     pub(super) results: Vec<StatementResult>,
     held: usize,
     limit: usize,
     control: &'c Control,
-    /// Ends a read that becomes too large; otherwise only the statement fails.
+    /// What a result over the limit does: stop the read for this reason, or fail only the statement (`None`).
     reason: StopReason,
 }
 
@@ -53,7 +55,7 @@ impl<'c> Buffered<'c> {
         }
     }
 
-    /// For a read on its caller's thread, which is given up when it becomes large.
+    /// For a read on its caller's thread, which is stopped when its result becomes large.
     pub(super) fn inline(control: &'c Control) -> Self {
         Self {
             limit: INLINE_BYTES,
@@ -83,17 +85,17 @@ impl Sink for Buffered<'_> {
     }
 }
 
-/// Held until there is much of it.
+/// Buffers small results and streams large ones.
 pub(super) struct Streaming<'j> {
     pub(super) readers: &'j Arc<Readers>,
     pub(super) id: u64,
     pub(super) control: &'j Control,
-    /// Whoever waits; taken when they have been answered.
+    /// The caller; taken when the output has been sent.
     reply: Option<oneshot::Sender<ReadOutput>>,
     results: Vec<StatementResult>,
     held: usize,
     pipe: Option<Arc<Pipe>>,
-    /// Rows of the current statement have been handed on.
+    /// Rows of the current statement have already been sent.
     begun: bool,
 }
 
@@ -116,7 +118,7 @@ impl<'j> Streaming<'j> {
         }
     }
 
-    /// The read is over.
+    /// Sends what remains, and the error of the read as a whole.
     pub(super) fn finish(mut self, error: Option<String>) {
         if let Some(pipe) = &self.pipe {
             pipe.put(Part::Done { error }, 0);
@@ -126,7 +128,7 @@ impl<'j> Streaming<'j> {
         }
     }
 
-    /// From now on pieces.
+    /// Switches to streaming.
     fn pipe(&mut self) -> Arc<Pipe> {
         if let Some(pipe) = &self.pipe {
             return Arc::clone(pipe);
@@ -147,15 +149,15 @@ impl<'j> Streaming<'j> {
         pipe
     }
 
-    /// Waits for room in the pipe; others compute meanwhile.
+    /// Waits for space in the pipe and gives up the turn meanwhile.
     fn wait_for_space(&self, pipe: &Pipe) -> Result<(), Failure> {
         let ended = || Failure::Refused(self.control.stopped_text());
-        if pipe.has_room() {
+        if pipe.has_space() {
             return Ok(());
         }
         self.readers.park(self.id);
         let (mut since, mut taken) = (Instant::now(), pipe.wait_for_space(REPEAT));
-        while !pipe.has_room() {
+        while !pipe.has_space() {
             if self.control.must_stop() {
                 return Err(ended());
             }
@@ -209,7 +211,7 @@ impl Sink for Streaming<'_> {
             return;
         };
         if !begun {
-            // Small: a larger one would have begun.
+            // It is small; a larger result would have begun.
             return pipe.put(Part::Result(result), bytes);
         }
         let (time_secs, error) = match result {
@@ -227,7 +229,7 @@ impl Sink for Streaming<'_> {
 }
 
 impl Drop for Streaming<'_> {
-    /// Also after a panic, so that nobody waits for ever.
+    /// Also runs after a panic, so that the receiver does not wait for ever.
     fn drop(&mut self) {
         if let Some(pipe) = &self.pipe {
             pipe.end();

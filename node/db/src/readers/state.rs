@@ -20,11 +20,11 @@ use crate::{
     types::{Origin, Read, RunningRead},
 };
 
-/// How often the writer repeats a request to end that a reader may have missed between two statements, and a read that waits for
-/// its turn looks at its deadline.
+/// Interval at which the writer repeats a request to stop that a reader may have missed between two
+/// statements, and at which a read that waits for its turn checks its deadline.
 pub(super) const REPEAT: Duration = Duration::from_millis(20);
 
-/// A read-only connection and what controls it.
+/// A read-only connection and its authorizer.
 pub(super) struct Reader {
     pub(super) conn: Connection,
     pub(super) authorizer: Arc<AuthorizerState>,
@@ -36,7 +36,7 @@ impl Reader {
         Ok(Self { conn, authorizer })
     }
 
-    /// After a read whose PRAGMAs changed the connection: the next read gets a new one.
+    /// Replaces the connection if the PRAGMAs of the last read have changed it.
     pub(super) fn renew(&mut self, settings: &Settings) -> rusqlite::Result<()> {
         if self.authorizer.is_dirty() {
             *self = Self::open(settings)?;
@@ -45,14 +45,14 @@ impl Reader {
     }
 }
 
-/// How the readers of a database work.
+/// Settings of all readers of a database.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
     pub(crate) path: PathBuf,
     pub(crate) foreign_keys: bool,
-    /// Reads that compute at a time, short ones and long ones each.
+    /// Reads that may compute at the same time: this many short ones and this many long ones.
     pub(crate) slots: usize,
-    /// Threads, and with them connections; some are kept for short reads.
+    /// Limit of threads, and thus of connections; some are reserved for short reads.
     pub(crate) max_threads: usize,
     /// Statements that take longer are logged.
     pub(crate) slow: Option<Duration>,
@@ -60,7 +60,7 @@ pub(crate) struct Settings {
 
 #[cfg(test)]
 impl Settings {
-    /// For tests that need a few readers and nothing special.
+    /// A small number of readers, for tests.
     pub(crate) fn few(path: PathBuf) -> Self {
         Self {
             path,
@@ -92,39 +92,40 @@ pub(super) struct ReadJob {
     pub(super) since: Instant,
     pub(super) control: Arc<Control>,
     pub(super) reply: oneshot::Sender<ReadOutput>,
-    /// Large results go piece by piece.
+    /// Large results are streamed.
     pub(super) streams: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
     Open,
-    /// No read starts; connections stay.
+    /// No read starts; connections stay open.
     Paused,
-    /// No read starts; connections go.
+    /// No read starts; connections are being closed.
     Closing,
-    /// Running reads are ended, nothing starts, and the threads end.
+    /// Running reads are stopped, no read starts, and the threads end.
     Stopped,
 }
 
-/// What is running, for lists.
+/// What is running, for the list of running reads.
 pub(super) enum Activity {
     Read(Arc<Read>),
     Other(&'static str),
-    /// Short, and nobody's but this node's.
+    /// Short internal work that is not listed.
     Unlisted,
 }
 
-/// A read under way.
+/// A running read.
 pub(super) struct ActiveRead {
     pub(super) since: Instant,
     pub(super) control: Arc<Control>,
     pub(super) lane: Lane,
     pub(super) what: Activity,
     pub(super) origin: Origin,
-    /// It works on a copy of its own, and hinders nobody.
+    /// It works on a separate copy; checkpoints do not wait for it.
     pub(super) detached: bool,
-    /// For statements that compute long within one instruction (`count(*)`).
+    /// For statements that compute long within one instruction (`count(*)`), where the progress handler is
+    /// not called.
     pub(super) interrupt: Option<InterruptHandle>,
 }
 
@@ -141,9 +142,9 @@ impl ActiveRead {
 pub(super) struct State {
     pub(super) phase: Phase,
     pub(super) jobs: VecDeque<Job>,
-    /// One per spare connection: when its current read began.
+    /// Per spare connection: when its current read began.
     pub(super) inline: Vec<Option<Instant>>,
-    /// All other reads, by a number that never comes again.
+    /// All other reads, by an id that is not reused.
     pub(super) running: BTreeMap<u64, ActiveRead>,
     pub(super) last_id: u64,
     pub(super) lanes: Lanes,
@@ -171,7 +172,7 @@ impl State {
         self.last_id
     }
 
-    /// Gives turns that have become free to those who wait for one.
+    /// Grants free turns to waiting reads.
     pub(super) fn grant_turns(&mut self) {
         while let Some(next) = self.lanes.next_turn() {
             if let Some(entry) = self.running.get_mut(&next) {
@@ -183,21 +184,21 @@ impl State {
     }
 }
 
-/// All readers of one database.
+/// The readers of one database.
 pub(crate) struct Readers {
     pub(super) own: Weak<Self>,
     pub(super) settings: Settings,
     pub(super) state: Mutex<State>,
-    /// Signals the threads: a job, or another phase.
+    /// Notifies the threads of a job or another phase.
     pub(super) work: Condvar,
-    /// Signals whoever waits for reads to end, for the gate to open, or for threads to end.
+    /// Notifies threads that wait for reads to end, for the gate to open, or for reader threads to end.
     pub(super) quiet: Condvar,
-    /// Connections for reads on the caller's thread, and their controls.
+    /// Connections for reads on the caller's thread, with their controls.
     pub(super) inline: Vec<(Arc<Control>, Mutex<Option<Reader>>)>,
 }
 
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // The state is consistent at every await-free step, so a panic elsewhere does not spoil it.
+    // The state is consistent whenever the lock is released, so a poisoned lock can be used.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -213,10 +214,10 @@ pub(super) fn wait<'a, T>(
 }
 
 impl Readers {
-    /// Nothing is opened yet, and no thread is started; see [`Readers::start`].
+    /// Opens no connection and starts no thread; see [`Readers::start`].
     pub(crate) fn new(settings: Settings) -> Arc<Self> {
         let inline = settings.slots.max(2);
-        // Threads that long reads cannot take, so that a short one always finds one.
+        // Long reads never occupy all threads, so that a short one always finds one.
         let max_long = settings.most_threads() - settings.slots;
         Arc::new_cyclic(|own| Self {
             own: Weak::clone(own),
@@ -251,7 +252,7 @@ impl Readers {
         }
     }
 
-    /// Ends read number `id`; `false` if there is none.
+    /// Stops read `id`. Returns `false` if it does not run.
     pub(crate) fn kill(&self, id: u64) -> bool {
         let state = lock(&self.state);
         let found = state.running.get(&id);
@@ -261,7 +262,7 @@ impl Readers {
         found.is_some()
     }
 
-    /// What is running, the oldest first, at most `limit` of it.
+    /// Running reads, the oldest first, at most `limit`.
     pub(crate) fn running(&self, limit: usize) -> Vec<RunningRead> {
         let state = lock(&self.state);
         let listed = state.running.iter().filter_map(|(id, entry)| {
@@ -281,7 +282,7 @@ impl Readers {
         listed.take(limit).collect()
     }
 
-    /// Reads that run and reads that wait.
+    /// Numbers of running and of queued reads.
     pub(crate) fn load(&self) -> (usize, usize) {
         let state = lock(&self.state);
         (state.starts().count(), state.jobs.len())
@@ -289,7 +290,6 @@ impl Readers {
 }
 
 impl StopReads for Readers {
-    /// Ends the read that `control` belongs to, if it is running.
     fn stop_read(&self, control: &Arc<Control>, reason: StopReason) {
         let state = lock(&self.state);
         let mut entries = state.running.values();
@@ -299,7 +299,7 @@ impl StopReads for Readers {
     }
 }
 
-/// Statement number `at` of a read, for lists.
+/// The shortened text of statement number `at`, for lists and the log.
 pub(super) fn shown(read: &Read, at: usize) -> String {
     let text = read.statements.get(at).map_or("", |one| one.sql.as_str());
     slow_log::shortened(text)

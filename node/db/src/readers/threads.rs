@@ -1,4 +1,4 @@
-//! Reader threads: starting them when needed, taking queued reads, ending when idle.
+//! Reader threads: started when needed, ended when idle.
 use std::{
     sync::{Arc, MutexGuard, PoisonError},
     thread,
@@ -18,14 +18,14 @@ use crate::{
     types::Origin,
 };
 
-/// A thread beyond one a core ends after so long without work, and with it its connection.
+/// Threads beyond the permanent ones end, and close their connection, after this time without work.
 const IDLE_LIMIT: Duration = Duration::from_secs(10);
 
 impl Readers {
-    /// Starts the threads that stay.
+    /// Starts the permanent threads.
     ///
     /// # Errors
-    /// The system's.
+    /// The operating system's.
     pub(crate) fn start(&self) -> std::io::Result<()> {
         for _ in 0..self.settings.slots {
             lock(&self.state).threads += 1;
@@ -34,7 +34,7 @@ impl Readers {
         Ok(())
     }
 
-    /// Starts a thread that is counted already.
+    /// Starts a thread that has already been counted.
     pub(super) fn spawn(&self) -> std::io::Result<()> {
         let started = match self.own.upgrade() {
             Some(readers) => thread::Builder::new()
@@ -50,7 +50,7 @@ impl Readers {
         started
     }
 
-    /// The body of a reader thread.
+    /// The main loop of a reader thread.
     fn serve(self: Arc<Self>) {
         let mut reader: Option<Reader> = None;
         while let Some((job, id)) = self.next_job(&mut reader) {
@@ -89,7 +89,7 @@ impl Readers {
         run_job(self, id, job, watched.as_deref());
     }
 
-    /// Makes a thread's connection look at the control of its next read.
+    /// Makes a thread's connection check the control of its next read.
     fn watch(self: &Arc<Self>, reader: &mut Reader, id: u64, control: &Arc<Control>) -> Option<()> {
         let (readers, control) = (Arc::downgrade(self), Arc::clone(control));
         let must_stop = move || {
@@ -109,7 +109,7 @@ impl Readers {
             match state.phase {
                 Phase::Stopped => return self.leave(state, reader),
                 Phase::Open => {
-                    if state.lanes.room() > 0
+                    if state.lanes.free_slots() > 0
                         && let Some(job) = state.jobs.pop_front()
                     {
                         if reader.is_none() {
@@ -146,7 +146,7 @@ impl Readers {
         }
     }
 
-    /// A thread ends.
+    /// Ends a thread.
     fn leave(
         &self,
         mut state: MutexGuard<'_, State>,

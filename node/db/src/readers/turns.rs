@@ -1,4 +1,4 @@
-//! How a read that runs changes lanes, and waits for its turn.
+//! Moving a running read between lanes, and waiting for its turn.
 use std::sync::MutexGuard;
 
 use super::{
@@ -8,7 +8,7 @@ use super::{
 };
 
 impl Readers {
-    /// A read has computed for as long as it may; waits until it may go on. `false`: it has to end.
+    /// Ends the turn of a read and waits until it may continue. Returns `false` if it has to end.
     pub(super) fn turn_over(&self, id: u64, control: &Control) -> bool {
         let mut state = lock(&self.state);
         let Some(lane) = state.running.get(&id).map(|entry| entry.lane) else {
@@ -38,12 +38,12 @@ impl Readers {
             Next::GoOn => control.begin_turn(TURN),
             Next::Wait => {}
         }
-        // It may have left the short lane, which has room for the next job.
+        // The read may have left the short lane, which then has a free slot.
         self.dispatch(state);
         next == Next::GoOn || self.wait_for_turn(id, control)
     }
 
-    /// A read waits for something else than the processor.
+    /// Gives up the turn of a read that waits for something other than the processor.
     pub(super) fn park(&self, id: u64) {
         let mut state = lock(&self.state);
         let Some(lane) = state.running.get(&id).map(|entry| entry.lane) else {
@@ -57,7 +57,7 @@ impl Readers {
         self.dispatch(state);
     }
 
-    /// A read that was parked goes on, when it is its turn. `false`: it has to end.
+    /// Waits until a parked read has its turn. Returns `false` if it has to end.
     pub(super) fn unpark(&self, id: u64, control: &Control) -> bool {
         let mut state = lock(&self.state);
         let Some(lane) = state.running.get(&id).map(|entry| entry.lane) else {

@@ -1,4 +1,5 @@
-//! Running requests on the writing connection, many in one transaction, so that each gives what it would give alone.
+//! Applies a batch of requests on the writing connection, many in one transaction. Each has the same outcome
+//! as if it ran alone in autocommit.
 use crate::{
     entry::{Kind, Outcome, Request},
     sqlite::{
@@ -14,18 +15,18 @@ use crate::{
     },
 };
 
-/// How far a run has come.
+/// Progress through a batch.
 struct BatchState {
     at: usize,
-    /// Requests from here on are in the open transaction.
+    /// Requests from this one on are in the open transaction.
     first_open: usize,
-    /// This one runs alone.
+    /// The request that must run alone.
     alone: Option<usize>,
     outcomes: Vec<Outcome>,
 }
 
-/// Runs requests in order inside as few transactions as possible and commits. `requests` gives each with whether its
-/// outcome is wanted.
+/// Runs the requests in order, in as few transactions as possible, and commits. Each comes with whether its
+/// outcome is needed.
 pub(crate) fn run_all(
     session: &mut Session,
     requests: &[(&Request, bool)],
@@ -41,7 +42,8 @@ pub(crate) fn run_all(
             Ok(()) => break,
             Err(stop) => stop,
         };
-        // Everything in the transaction is deterministic, so its requests give the same again.
+        // Everything in the transaction is deterministic, so a second run of its requests has the same
+        // outcomes.
         match stop {
             Stop::Fatal(fatal) => return Err(fatal),
             Stop::RunAlone => {
@@ -74,7 +76,7 @@ fn run_from(
             commit(session)?;
             progress.first_open = progress.at;
             if is_bounded(request) {
-                // What it takes is counted alike only from the same beginning on.
+                // Resource use is counted identically on all nodes only from a common starting point.
                 reopen(session)?;
             }
         } else if session.conn.is_autocommit() {
@@ -90,7 +92,8 @@ fn run_from(
                 .map_err(|error| match classify_error(&error) {
                     ErrorClass::DiskFull => Stop::DiskFull,
                     ErrorClass::Machine => Stop::Fatal(fatal("end a request", &error)),
-                    // What a full-text table writes at the end does not fit; alone it is the statement that fails.
+                    // What a full-text table writes at the end of the request exceeds a bound. Alone, the
+                    // statement itself fails.
                     ErrorClass::Bound(_) | ErrorClass::Statement => Stop::RunAlone,
                 })?;
         }

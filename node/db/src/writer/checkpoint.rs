@@ -1,15 +1,15 @@
-//! Moving the WAL into the main file, so that a crash at any step leaves either the old or the new position.
+//! Moves the WAL into the main file. A crash at any step leaves either the old or the new position.
 //!
-//! 1. once after each opening: fsync the main file as SQLite made it, and the directory that names both files,
+//! 1. once after each opening: fsync the main file as SQLite created it, and the directory with both names,
 //! 2. fsync the WAL,
-//! 3. sidecar with the intent, which describes the WAL down to its last checksum,
-//! 4. SQLite copies the WAL's pages,
+//! 3. write a sidecar with an intent that describes the WAL, including its last checksum,
+//! 4. SQLite copies the pages of the WAL,
 //! 5. fsync the main file,
-//! 6. sidecar with the new position,
+//! 6. write a sidecar with the new position,
 //! 7. empty the WAL.
 //!
-//! A crash before 3 loses the WAL, which the log replays; between 3 and 6 the next start repeats 4 to 6 from the durable WAL;
-//! after 6 the WAL is deleted as at every start.
+//! A crash before step 3 loses the WAL, which the log replays. After a crash between 3 and 6 the next start
+//! repeats 4 to 6 from the durable WAL. After 6 the next start deletes the WAL, as every start does.
 use std::time::Duration;
 
 use rusqlite::wal::CheckpointMode;
@@ -26,15 +26,18 @@ use crate::{
     writer::Writer,
 };
 
-/// How long writes and new reads wait for running reads to end. Reads take microseconds; one that takes longer makes the checkpoint wait.
+/// How long writes and new reads wait for running reads to end. Reads usually take microseconds; a longer one
+/// postpones the checkpoint.
 const READ_WAIT: Duration = Duration::from_millis(20);
-/// The same for a checkpoint that is overdue: reads that follow each other without a gap are let through for so long, and then one by one.
+/// The same for an overdue checkpoint. While it waits, no new read starts, so a sequence of overlapping reads
+/// comes to an end.
 const LONG_READ_WAIT: Duration = Duration::from_millis(500);
-/// The same where that has not helped: on a busy machine reads of 200 ms take longer.
+/// The same if that was not enough: on a busy machine a read of 200 ms of work takes longer.
 const LONGEST_READ_WAIT: Duration = Duration::from_millis(1500);
-/// How long reads may still go on where the checkpoint must come. Then they end.
+/// How long reads may continue when the checkpoint cannot be postponed any more. Then they are ended.
 const GRACE: Duration = Duration::from_secs(1);
-/// Beside what the main file grows by: the sidecar, and what others write meanwhile.
+/// Free space required beyond the growth of the main file: for the sidecar and for concurrent writes by
+/// others.
 const MARGIN_BYTES: u64 = 1 << 20;
 
 impl Writer {
@@ -55,7 +58,7 @@ impl Writer {
         if self.load.is_some() {
             return Ok(Checkpoint::Busy("a load is under way"));
         }
-        if !self.has_room()? {
+        if !self.has_space()? {
             return Ok(Checkpoint::Busy("the disk has no room for it"));
         }
         if !self.main.begin_change() {
@@ -76,26 +79,27 @@ impl Writer {
             Urgency::Polite => self.readers.pause(READ_WAIT),
             Urgency::Overdue => self.readers.pause(LONG_READ_WAIT),
             Urgency::Pressing => self.readers.pause(LONGEST_READ_WAIT),
-            Urgency::Must => self.readers.drain_or_end(GRACE),
+            Urgency::Must => self.readers.end_reads(GRACE),
         };
         if !quiet {
             self.main.end_change(None);
             return Ok(Checkpoint::Busy("a long read is under way"));
         }
-        // Reads that start now see the newest state, which does not hinder the copying. But while one of them follows the other, the WAL
-        // is never without a reader and cannot begin anew, however often it is copied.
-        let stays_closed = urgency > Urgency::Polite || self.wal().is_overgrown();
-        if !stays_closed {
+        // Reads that start now see the newest state and do not delay the copying. But if reads overlap
+        // without a gap, the WAL always has a reader and cannot restart from its beginning, however often it
+        // is copied.
+        let keep_readers_out = urgency > Urgency::Polite || self.wal().is_overgrown();
+        if !keep_readers_out {
             self.readers.resume();
         }
         let base = self.move_wal(position)?;
         self.main.end_change(Some(base));
-        self.empty_wal(stays_closed);
+        self.empty_wal(keep_readers_out);
         Ok(Checkpoint::Done(position))
     }
 
-    /// Whether the main file may become as long as the WAL wants it.
-    fn has_room(&self) -> Result<bool, Fatal> {
+    /// Whether the disk has space for the main file at its length after the checkpoint.
+    fn has_space(&self) -> Result<bool, Fatal> {
         let (pages, page_bytes) = self.pages();
         let main_len = layout::len(&self.files.main)
             .map_err(|error| fatal_io("measure the main file", &error))?;
@@ -128,7 +132,8 @@ impl Writer {
         Ok(base)
     }
 
-    /// SQLite made the main file and the WAL without syncing anything; a sidecar that speaks of them must not be all that is left.
+    /// SQLite creates the main file and the WAL without syncing. After a power cut, a sidecar that refers to
+    /// them must not be the only file left.
     fn sync_new_main(&mut self) -> Result<(), Fatal> {
         if !self.main_synced {
             layout::sync(&self.files.main)
@@ -171,10 +176,11 @@ impl Writer {
         Ok(())
     }
 
-    /// Truncates the copied WAL. If a read that began meanwhile still uses it, the next commit or checkpoint starts it anew.
-    fn empty_wal(&self, nobody_reads: bool) {
+    /// Truncates the copied WAL. If a read that started meanwhile still uses it, the next commit or
+    /// checkpoint restarts it.
+    fn empty_wal(&self, readers_held_back: bool) {
         self.wal().moved();
-        if nobody_reads || self.readers.pause(READ_WAIT) {
+        if readers_held_back || self.readers.pause(READ_WAIT) {
             let emptied = self.session().is_ok_and(|session| {
                 session
                     .conn

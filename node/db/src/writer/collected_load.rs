@@ -41,7 +41,7 @@ impl CollectedLoad {
         Ok(())
     }
 
-    /// Whether length and checksum are those that the last chunk promises.
+    /// Whether length and checksum match those in the last chunk.
     pub(super) fn is_whole(&self, finish: &LoadFinish) -> bool {
         self.received == finish.total_bytes && self.crc.clone().finalize() == finish.crc32
     }

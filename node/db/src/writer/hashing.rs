@@ -1,4 +1,4 @@
-//! Hashing the content as of one log entry, on a thread of its own.
+//! Hashes the content as of one log entry, on a separate thread.
 use std::{sync::Arc, thread};
 
 use rusqlite::Connection;
@@ -6,22 +6,22 @@ use rusqlite::Connection;
 use crate::{
     content_hash::{Hashing, hash},
     entry::Position,
-    readers::{asked::Cancellation, gate::ReadPermit},
+    readers::{gate::ReadPermit, pending::Cancellation},
     sqlite::{connection::open_plain, error::message},
     types::Fatal,
     writer::Writer,
 };
 
 impl Writer {
-    /// Begins to hash what is committed now, on a thread of its own. A hashing that cannot begin or end is told as such; it changes
-    /// nothing, so it may differ from node to node.
+    /// Starts hashing the committed state on a separate thread. A hashing that cannot start or finish is
+    /// recorded as failed. It changes no data, so its success may differ from node to node.
     pub(crate) fn begin_hashing(&mut self, position: Position) -> Result<(), Fatal> {
         let begun = self
             .readers
             .try_acquire_as("(content hash)", &Cancellation::default())
             .ok_or_else(|| "the database is being replaced".to_owned())
             .and_then(|permit| {
-                // The transaction begins here, between two entries: all nodes hash the same state.
+                // The read transaction begins here, between two entries, so all nodes hash the same state.
                 let conn = begin(&self.files.main, &permit).map_err(|error| message(&error))?;
                 Ok((permit, conn))
             });
@@ -36,7 +36,7 @@ impl Writer {
         progress.note_hashing(position, Hashing::Running);
         let hash_and_tell = move || {
             let hashed = hash(&conn);
-            // The connection goes before the visit ends.
+            // The connection must close before the permit is released.
             drop(conn);
             let hashed = match hashed {
                 Ok(hash) => Hashing::Done(hash),

@@ -1,4 +1,4 @@
-//! Loads: collecting a file from the log's chunks, then replacing the database by it or running it as a script.
+//! Loads: collects a file from chunks in the log, then replaces the database by it or runs it as a script.
 use std::{fs::File, path::Path};
 
 use node_values::{StatementResult, WriteResult};
@@ -29,7 +29,7 @@ use crate::{
 };
 
 impl Writer {
-    /// Drops a load that its proposer cannot go on with.
+    /// Discards a load from a term before `term`: its proposer cannot continue it.
     pub(crate) fn drop_load_before(&mut self, term: u64) -> Result<(), Fatal> {
         match &self.load {
             Some(load) if load.term < term => self.drop_load(),
@@ -37,7 +37,7 @@ impl Writer {
         }
     }
 
-    /// Drops the load of this id, if it is the one under way.
+    /// Discards the unfinished load if it has this id.
     pub(crate) fn abort_load(&mut self, id: u64) -> Result<(), Fatal> {
         match &self.load {
             Some(load) if load.id == id => self.drop_load(),
@@ -51,7 +51,7 @@ impl Writer {
             .map_err(|error| fatal_io("remove an unfinished load", &error))
     }
 
-    /// Takes a chunk; the last one gives an outcome.
+    /// Appends a chunk. The last chunk of a load has an outcome.
     pub(crate) fn take_chunk(
         &mut self,
         position: Position,
@@ -73,7 +73,7 @@ impl Writer {
             return Ok(None);
         };
         let whole = load.is_whole(finish);
-        // Closes the file; a checkpoint may come again.
+        // Closes the file, and allows checkpoints again.
         self.load = None;
         let outcome = if whole {
             self.finish_load(position, finish)?
@@ -88,9 +88,10 @@ impl Writer {
         let path = self.files.load.clone();
         match finish.content {
             LoadContent::File => {
-                // The leader has looked at the whole before it proposed it; here all other writes wait.
+                // The leader made the full check before it proposed the load. Here all other writes wait, so
+                // the check is quick.
                 if let Err(invalid) = replace::validate(&path, CheckDepth::Quick) {
-                    return refused_alike(&path, finish.crc32, invalid);
+                    return refuse_invalid_file(&path, finish.crc32, invalid);
                 }
                 self.replace_main(&path, position, self.meta.clone())?;
                 Ok(Outcome::default())
@@ -116,8 +117,9 @@ impl Writer {
         }
     }
 
-    /// Runs the text in autocommit, where its own BEGIN and COMMIT work. One statement at a time is in memory. `None`: the disk was full
-    /// before anything was committed, so it can begin anew.
+    /// Runs the script in autocommit, where its own BEGIN and COMMIT work, with one statement at a time in
+    /// memory. Returns `None` if the disk was full before anything was committed, so that the script can
+    /// start over.
     fn run_script(
         &mut self,
         text: File,
@@ -126,7 +128,7 @@ impl Writer {
     ) -> Result<Option<Outcome>, Fatal> {
         let session = self.session_mut()?;
         if bounds != Bounds::NONE || session.authorizer.is_dirty() {
-            // What it takes is counted alike only from the same beginning on.
+            // Resource use is counted identically on all nodes only from a common starting point.
             session
                 .reopen()
                 .map_err(|error| fatal("reopen the database", &error))?;
@@ -147,7 +149,7 @@ impl Writer {
             committed: false,
             last: StatementResult::Write(WriteResult::default()),
         };
-        // Its length was looked at before it was proposed.
+        // The leader checked the lengths before it proposed the load.
         let mut statements = Statements::new(text, usize::MAX);
         while !matches!(run.last, StatementResult::Error(_)) {
             match statements.next() {
@@ -188,17 +190,18 @@ impl Writer {
     }
 }
 
-/// A script under way.
+/// A running script.
 struct ScriptRun<'s> {
     session: &'s Session,
     bounds: Bounds,
-    /// Some of it is, so it cannot begin anew.
+    /// A part of the script is committed, so it cannot start over.
     committed: bool,
     last: StatementResult,
 }
 
 impl ScriptRun<'_> {
-    /// Runs what stands in `text`, usually one statement, until one fails. `false`: the disk is full, and all can begin anew.
+    /// Runs the statements in `text` (usually one) until one fails. Returns `false` if the disk is full and
+    /// the script can start over.
     fn text(&mut self, text: &str) -> Result<bool, Fatal> {
         let rules = StatementRules {
             kind: Kind::Execute,
@@ -258,7 +261,7 @@ impl ScriptRun<'_> {
             {
                 return Ok(result);
             }
-            // What came before it is committed, so only this one is run again.
+            // The statements before are committed, so only this one is repeated.
             transaction::wait_for_space(session)?;
             determinism::go_back(&session.conn, before);
         }
@@ -270,7 +273,7 @@ impl ScriptRun<'_> {
         true
     }
 
-    /// What the next statement may take.
+    /// Sets the limits of the next statement.
     fn begin(&self, text: &str, vacuum: bool) -> Result<(), Failure> {
         let steps = if classify::is_maintenance(text) {
             self.bounds.maintenance_vm_steps
@@ -312,9 +315,10 @@ fn failure_text(failure: Failure, refusal: Option<&str>) -> String {
     }
 }
 
-/// A loaded file is refused only for what every node finds in the same bytes. What this machine could not read, or reads otherwise than it was
-/// sent, must not become another outcome than that of the others: the node ends instead.
-fn refused_alike(path: &Path, crc32: u32, invalid: InvalidFile) -> Result<Outcome, Fatal> {
+/// Refuses a loaded file, but only for a defect that every node finds in the same bytes. If this machine
+/// cannot read the file, or reads other bytes than it received, the node must stop instead of recording an
+/// outcome that the other nodes do not have.
+fn refuse_invalid_file(path: &Path, crc32: u32, invalid: InvalidFile) -> Result<Outcome, Fatal> {
     let doing = "check a load";
     match invalid {
         InvalidFile::Machine(reason) => Err(Fatal(format!("{doing}: {reason}"))),

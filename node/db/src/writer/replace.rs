@@ -1,4 +1,4 @@
-//! Putting a whole file in the place of the main file: a received snapshot or a loaded database.
+//! Replaces the main file as a whole: by a received snapshot or a loaded database.
 use std::{
     fs::{self, File, OpenOptions},
     io::{Read as _, Seek as _, SeekFrom, Write as _},
@@ -20,15 +20,15 @@ use crate::{
     writer::Writer,
 };
 
-/// How long running reads may go on before they are ended.
+/// How long running reads may continue before they are ended.
 const GRACE: Duration = Duration::from_secs(5);
-/// First bytes of every SQLite file.
+/// The first bytes of every SQLite file.
 const MAGIC: &[u8; 16] = b"SQLite format 3\0";
-/// Bytes of SQLite's file header.
+/// Length of SQLite's file header.
 const HEADER_BYTES: usize = 100;
-/// Bytes of a file read at a time.
+/// Bytes read at a time.
 const PIECE_BYTES: usize = 256 << 10;
-/// Where the header names the journal mode (1 rollback, 2 WAL), for writing and for reading.
+/// Offset of the header bytes for the journal mode (1 rollback, 2 WAL): first for writing, then for reading.
 const VERSIONS_AT: usize = 18;
 
 impl Writer {
@@ -37,12 +37,13 @@ impl Writer {
         let snapshot = self.files.snapshot.clone();
         check_header(&snapshot)
             .map_err(|invalid| Fatal(format!("the received snapshot: {}", invalid.text())))?;
-        // A load that began before is none at the snapshot's position: its end is among the entries that will not come.
+        // An unfinished load does not exist at the snapshot's position: its last chunk is among the entries
+        // that will not be applied.
         self.drop_load()?;
         self.replace_main(&snapshot, position, meta)
     }
 
-    /// Makes `file` the main file, equal to `position`. Durable when it returns.
+    /// Makes `file` the main file, whose content equals `position`. Durable when it returns.
     pub(crate) fn replace_main(
         &mut self,
         file: &Path,
@@ -92,7 +93,7 @@ impl Writer {
     }
 }
 
-/// How a file says it is to be opened.
+/// The journal mode in a file's header.
 #[derive(Clone, Copy)]
 pub(crate) enum JournalMode {
     Delete = 1,
@@ -106,16 +107,16 @@ pub(crate) fn set_journal_mode(path: &Path, mode: JournalMode) -> std::io::Resul
     file.write_all(&[mode as u8, mode as u8])
 }
 
-/// Why a file cannot take the place of the database.
+/// Why a file cannot replace the database.
 pub(crate) enum InvalidFile {
-    /// It is no whole database: whoever has the same bytes finds the same.
+    /// The content is not a valid database. Every node that has the same bytes finds the same defect.
     Content(String),
-    /// This machine could not look.
+    /// This machine could not check the file.
     Machine(String),
 }
 
 impl InvalidFile {
-    /// Either reason.
+    /// The reason, of either kind.
     pub(crate) fn text(self) -> String {
         match self {
             Self::Content(text) | Self::Machine(text) => text,
@@ -157,19 +158,20 @@ fn check_header(path: &Path) -> Result<(), InvalidFile> {
     Ok(())
 }
 
-/// How closely a file is looked at.
+/// How thoroughly a file is checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum CheckDepth {
-    /// Everything, also whether indexes fit their tables: reads the file once for each index.
-    Buffered,
-    /// Pages and rows; where the whole has been looked at before.
+    /// `integrity_check`: everything, including whether indexes match their tables. Reads the file once per
+    /// index.
+    Full,
+    /// `quick_check`: pages and rows. For files that had the full check elsewhere.
     Quick,
 }
 
 /// See [`crate::Database::validate_file`].
 pub(crate) fn validate(path: &Path, depth: CheckDepth) -> Result<(), InvalidFile> {
     check_header(path)?;
-    // `immutable` keeps SQLite from looking for a WAL, or making one, beside the file.
+    // `immutable` prevents SQLite from looking for a WAL, or creating one, beside the file.
     let text = path
         .to_str()
         .ok_or_else(|| InvalidFile::Machine("its path is not UTF-8".to_owned()))?;
@@ -183,7 +185,7 @@ pub(crate) fn validate(path: &Path, depth: CheckDepth) -> Result<(), InvalidFile
     let check = || {
         let conn = Connection::open_with_flags(format!("file:{escaped}?immutable=1"), flags)?;
         let pragma = match depth {
-            CheckDepth::Buffered => "PRAGMA integrity_check(1)",
+            CheckDepth::Full => "PRAGMA integrity_check(1)",
             CheckDepth::Quick => "PRAGMA quick_check(1)",
         };
         conn.query_row(pragma, [], |row| row.get::<_, String>(0))
@@ -196,7 +198,8 @@ pub(crate) fn validate(path: &Path, depth: CheckDepth) -> Result<(), InvalidFile
     }
 }
 
-/// What SQLite finds in the bytes of a file. Anything else (reading, memory, opening) may be the fault of this machine.
+/// Whether SQLite found a defect in the file's bytes. Any other error (reading, memory, opening) may come
+/// from this machine.
 fn is_content_fault(error: &rusqlite::Error) -> bool {
     error.sqlite_error().is_none_or(|code| {
         matches!(
@@ -206,7 +209,7 @@ fn is_content_fault(error: &rusqlite::Error) -> bool {
     })
 }
 
-/// The CRC-32 of a file's bytes as the disk gives them now.
+/// The CRC-32 of the file as the disk returns it now.
 pub(crate) fn crc32_of(path: &Path) -> std::io::Result<u32> {
     let mut file = File::open(path)?;
     let mut crc = crc32fast::Hasher::new();

@@ -1,4 +1,4 @@
-//! Running one request on the writing connection, inside the transaction of others or alone.
+//! Runs one request on the writing connection, inside a shared transaction or alone.
 use std::{sync::atomic::Ordering::Relaxed, time::Instant};
 
 use node_values::{Statement, StatementResult, WriteResult};
@@ -23,7 +23,7 @@ use crate::{
     writer::transaction::{Stop, commit, is_bounded, reopen, rollback, wait_for_space},
 };
 
-/// What a client's whole request gets for a forbidden PRAGMA.
+/// The error of a request that contains a disallowed PRAGMA.
 const DISALLOWED_PRAGMA: &str = "disallowed pragma";
 
 pub(crate) fn run_request(
@@ -56,7 +56,7 @@ pub(crate) fn run_request(
         keep_rows: wanted,
         counters: true,
     };
-    let mut run = Run {
+    let mut run = RequestRun {
         session,
         rules,
         alone,
@@ -80,7 +80,7 @@ pub(crate) fn run_request(
         .iter()
         .filter(|statement| !statement.sql.is_empty())
     {
-        let result = run.timed(statement)?;
+        let result = run.run_logged(statement)?;
         let error = matches!(result, StatementResult::Error(_));
         if error {
             run.session.meters.failed.fetch_add(1, Relaxed);
@@ -112,27 +112,27 @@ fn mentions(statements: &[Statement]) -> Mentions {
         })
 }
 
-/// One request under way.
-struct Run<'s> {
+/// A running request.
+struct RequestRun<'s> {
     session: &'s mut Session,
     rules: StatementRules,
-    /// Not inside the transaction of other requests.
+    /// It runs outside the transaction shared with other requests.
     alone: bool,
-    /// On a connection that began with this request, so that what is counted depends on nothing else.
+    /// It runs on a connection opened for it, so that what is counted depends on nothing else.
     isolated: bool,
     transaction: bool,
     mentions: Mentions,
     stamp: Stamp,
     bounds: Bounds,
-    /// By the statements before.
+    /// Steps used by the earlier statements of the request.
     used_steps: u64,
-    /// The statement under way is one that cannot take longer than the database is large.
+    /// The current statement is a maintenance statement: its run time is bounded by the size of the database.
     maintenance: bool,
-    /// A statement has used up what the request may take.
+    /// A statement has used up the steps of the request.
     steps_exhausted: bool,
 }
 
-impl Run<'_> {
+impl RequestRun<'_> {
     fn begin(&self) -> Result<(), Fatal> {
         let sql = if self.alone {
             "BEGIN"
@@ -147,17 +147,17 @@ impl Run<'_> {
             .map_err(|error| fatal("begin a request's transaction", &error))
     }
 
-    /// Ends the request's own transaction; gives the reason if it could not be committed.
+    /// Ends the request's own transaction. Returns the reason if it could not be committed.
     fn end(&self, failed: bool) -> Result<Option<String>, Stop> {
         let internal = |sql| self.session.internal(sql);
         let context = |error| Stop::Fatal(fatal("end a request's transaction", &error));
         if self.session.conn.is_autocommit() {
-            // A statement rolled everything back.
+            // A statement rolled back everything.
             return Ok(None);
         }
         meter::end();
         if self.alone {
-            // The commit writes what is left in the cache, which is the request's.
+            // COMMIT writes the pages still in the cache, which count for this request.
             meter::begin(Limits {
                 steps: u64::MAX,
                 ..self.limits_for(false)
@@ -184,7 +184,7 @@ impl Run<'_> {
         Ok(violated.then(|| "FOREIGN KEY constraint failed".to_owned()))
     }
 
-    /// What the next statement may take.
+    /// The limits of the next statement.
     fn limits_for(&self, maintenance: bool) -> Limits {
         let allowed = Limits {
             steps: if maintenance {
@@ -205,17 +205,17 @@ impl Run<'_> {
         }
     }
 
-    /// What a client is told whose request has passed a bound.
+    /// The error text for a request that exceeded a bound.
     fn passed(&self, over: ExceededBound) -> String {
         over.text(self.bounds)
     }
 
-    /// A statement that runs in autocommit is not in any other's transaction.
+    /// Whether the statement runs in autocommit, in no shared transaction.
     fn is_autocommit_statement(&self) -> bool {
         self.alone && !self.transaction
     }
 
-    /// Steps one prepared statement.
+    /// Runs one prepared statement.
     fn step(
         &self,
         statement: &mut rusqlite::Statement<'_>,
@@ -239,7 +239,7 @@ impl Run<'_> {
                 meter::begin_transaction();
             }
             let result = self.step_once(statement, arguments, vacuum);
-            // What earlier statements of the request did is committed, so only this one can be run again.
+            // The earlier statements of the request are committed, so only this one is repeated.
             if self.is_autocommit_statement()
                 && let Err(Failure::Sqlite(error)) = &result
                 && error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull)
@@ -276,15 +276,17 @@ impl Run<'_> {
         if vacuum && result.is_ok() {
             self.session.meters.maintenance.vacuumed(self.stamp);
         }
-        // A refusal can come while stepping, too: VACUUM and table-valued pragmas prepare statements of their own.
+        // SQLite may ask the authorizer during a step, too: VACUUM and table-valued pragmas prepare
+        // statements of their own.
         result.map_err(|failure| match failure {
             Failure::Sqlite(error) => refused(authorizer.take_refusal(), error),
             other => other,
         })
     }
 
-    /// Runs a statement, and logs it if it was slow. Whose it is nobody knows here: entries carry no clients.
-    fn timed(&mut self, statement: &Statement) -> Result<StatementResult, Stop> {
+    /// Runs a statement, and logs it if it was slow. Its client is unknown here, because entries do not name
+    /// clients.
+    fn run_logged(&mut self, statement: &Statement) -> Result<StatementResult, Stop> {
         let begun = self
             .session
             .meters
@@ -337,7 +339,8 @@ impl Run<'_> {
         Ok(result)
     }
 
-    /// Judges what a statement gave, and whether it left the shared transaction as it must be.
+    /// Turns the result of a statement into its outcome, and checks that the shared transaction is still
+    /// intact.
     fn finish(
         &mut self,
         result: Result<StatementResult, Failure>,
@@ -347,7 +350,7 @@ impl Run<'_> {
             Err(Failure::Refused(text)) => StatementResult::Error(text),
             Err(Failure::Sqlite(error)) => {
                 let classify_error = classify_error(&error);
-                // What follows is the crate's own.
+                // What follows is not counted for the request.
                 meter::end();
                 match classify_error {
                     ErrorClass::Machine => {
@@ -406,7 +409,7 @@ impl Run<'_> {
         }
     }
 
-    /// Statements one after the other; each is prepared when those before it have run.
+    /// Runs several statements in sequence; each is prepared after the ones before it have run.
     fn several(
         &mut self,
         sql: &str,
@@ -452,8 +455,9 @@ impl Run<'_> {
     }
 }
 
-/// From here on the request runs in autocommit. What it did so far is committed with those before it, which is the
-/// same: outside a transaction of its own, each of its statements stands alone. One with bounds begins anew instead.
+/// Continues the request in autocommit. What it did so far is committed together with the requests before it.
+/// That is equivalent, because outside a transaction of its own each statement stands alone. A request with
+/// bounds starts over alone instead.
 fn leave_transaction(session: &Session, bounds: Bounds, alone: &mut bool) -> Result<(), Stop> {
     if *alone {
         return Ok(());
@@ -466,7 +470,8 @@ fn leave_transaction(session: &Session, bounds: Bounds, alone: &mut bool) -> Res
     Ok(())
 }
 
-/// A VACUUM writes the whole database to a temporary file and from there into the WAL; no checkpoint makes the file longer.
+/// Checks the space for a VACUUM: it writes the whole database to a temporary file and from there into the
+/// WAL. A checkpoint does not make the main file longer afterwards.
 pub(crate) fn check_space_to_vacuum(session: &Session, bounds: Bounds) -> Result<(), Failure> {
     let needed_bytes = session.wal_bytes_of_all_pages()? * 2;
     if needed_bytes <= bounds.disk_bytes {

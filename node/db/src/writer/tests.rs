@@ -1,4 +1,4 @@
-//! The writer dying at every step, and disks that refuse.
+//! Crashes of the writer at every step, and disks that refuse writes.
 use std::{fs, path::Path};
 
 use node_values::{Statement, StatementResult};
@@ -15,7 +15,7 @@ use crate::{
     types::OpenError,
 };
 
-/// Without a log that holds everything.
+/// Recovery without a log that holds all entries.
 fn recover_alone(files: &Files) -> Result<Base, OpenError> {
     recover(files, &|_| false)
 }
@@ -54,7 +54,7 @@ fn entry(index: u64, texts: &[&str]) -> Entry {
     }
 }
 
-/// Position and content after a start, twice, because a start may die, too.
+/// Position and content after a restart. It starts twice, because a start may crash, too.
 fn state_after_restart(dir: &Path) -> (u64, i64) {
     let files = Files::new(dir);
     let base = recover_alone(&files).unwrap();
@@ -115,7 +115,7 @@ fn a_checkpoint_may_die_anywhere() {
     }
 }
 
-/// The directory as it is when a checkpoint dies at `step`.
+/// The directory after a crash of a checkpoint at `step`.
 fn died_at(step: &'static str) -> (TempDir, Files) {
     let (dir, mut writer) = two_states();
     writer.crash_at = Some(step);
@@ -131,7 +131,7 @@ fn a_half_copied_main_file_is_completed() {
     let (_new_dir, new) = died_at("pages copied");
     let (old_main, new_main) = (fs::read(&old.main).unwrap(), fs::read(&new.main).unwrap());
     assert!(old_main.len() < new_main.len());
-    // Every second page is already new; the end of the file may be there or not.
+    // Every second page is already new; the end of the file may or may not be there.
     for (first, len) in [
         (0, new_main.len()),
         (1, new_main.len()),
@@ -182,7 +182,7 @@ fn content(dir: &Path) -> Vec<(std::ffi::OsString, Vec<u8>)> {
     files
 }
 
-/// A first checkpoint of 100 rows at position 1 that died at `step`.
+/// A first checkpoint of 100 rows at position 1 that crashed at `step`.
 fn first_died_at(step: &'static str) -> (TempDir, Files) {
     let dir = TempDir::new().unwrap();
     let mut writer = writer(dir.path());
@@ -213,7 +213,8 @@ fn a_first_checkpoint_may_die_anywhere() {
     }
 }
 
-/// What versions before the main file was synced left behind after a power cut. SQLite would empty the WAL beside an empty main file.
+/// What versions before the sync of the main file left behind after a power cut. SQLite would empty the WAL
+/// beside an empty main file.
 #[test]
 fn a_first_checkpoint_needs_nothing_but_its_wal() {
     for main in [None, Some(0), Some(100), Some(4096)] {
@@ -353,7 +354,7 @@ fn a_replacement_may_die_anywhere() {
 fn a_dead_first_start_leaves_nothing_behind() {
     let dir = TempDir::new().unwrap();
     drop(writer(dir.path()));
-    // Died with tables in the WAL and before any checkpoint.
+    // Crashed with tables in the WAL and before any checkpoint.
     let mut first = writer(dir.path());
     first.apply(&[entry(1, &["CREATE TABLE t(x)"])]).unwrap();
     drop(first);
@@ -385,7 +386,7 @@ fn a_refusing_disk_is_never_a_statements_result() {
             match result {
                 Err(_) => {
                     hit += 1;
-                    // The disk is well again, but what this writer holds is unknown.
+                    // The disk works again, but the state of this writer is unknown.
                     assert!(
                         writer
                             .unless_failed(|writer| writer.apply(&[entry(3, &texts)]))
@@ -400,7 +401,7 @@ fn a_refusing_disk_is_never_a_statements_result() {
                         .flat_map(|outcome| &outcome.results);
                     let errors =
                         errors.filter(|result| matches!(result, StatementResult::Error(_)));
-                    // Only the second CREATE TABLE fails, as it should.
+                    // Only the second CREATE TABLE fails, as expected.
                     assert_eq!(errors.count(), 1);
                 }
             }
@@ -411,7 +412,7 @@ fn a_refusing_disk_is_never_a_statements_result() {
 
 #[test]
 fn a_full_disk_is_waited_for_and_nothing_happens_twice() {
-    // A script in autocommit, a request that runs alone, and what shares a transaction.
+    // A script in autocommit, a request that runs alone, and requests that share a transaction.
     let texts: [&[&str]; 4] = [
         &[
             "CREATE TABLE t(id INTEGER PRIMARY KEY, x)",

@@ -9,11 +9,12 @@ use crate::{
     types::Fatal,
 };
 
-/// Why a run of requests stopped.
+/// Why a batch stopped.
 pub(crate) enum Stop {
-    /// The machine failed.
+    /// This machine failed.
     Fatal(Fatal),
-    /// The request undid, or cannot end inside, the transaction it shares with others; or it may pass its bounds.
+    /// The request rolled back the shared transaction, or cannot run inside it, or may exceed its bounds. It
+    /// must run alone.
     RunAlone,
     /// The disk is full.
     DiskFull,
@@ -31,12 +32,12 @@ pub(crate) fn reopen(session: &mut Session) -> Result<(), Fatal> {
         .map_err(|error| fatal("reopen the database", &error))
 }
 
-/// Ends the shared transaction, if one is open.
+/// Commits the shared transaction, if one is open.
 pub(crate) fn commit(session: &Session) -> Result<(), Stop> {
     if session.conn.is_autocommit() {
         return Ok(());
     }
-    // It is nobody's alone.
+    // The commit is counted for no single request.
     meter::end();
     session
         .internal("COMMIT")
@@ -48,7 +49,7 @@ pub(crate) fn commit(session: &Session) -> Result<(), Stop> {
     Ok(())
 }
 
-/// Undoes the open transaction, if any.
+/// Rolls back the open transaction, if there is one.
 pub(crate) fn rollback(session: &Session) -> Result<(), Fatal> {
     meter::end();
     if session.conn.is_autocommit() {
@@ -64,7 +65,7 @@ pub(crate) fn is_bounded(request: &Request) -> bool {
     request.rules.bounds() != Bounds::NONE
 }
 
-/// Gives back what the open transaction took of the disk, and returns when it is worth another try.
+/// Rolls back the open transaction, gives its disk space back, and returns when a retry is worthwhile.
 pub(crate) fn wait_for_space(session: &Session) -> Result<(), Fatal> {
     let taken_bytes = meter::taken_bytes();
     rollback(session)?;

@@ -1,4 +1,4 @@
-//! Reads on their callers' threads, while one of them waits for the disk.
+//! Reads on their callers' threads while one of them waits for the disk.
 use node_values::Statement;
 
 use super::{super::state::Settings, *};
@@ -25,7 +25,7 @@ fn nobody_follows_a_read_that_is_stuck() {
     assert!(runs());
     since(Some(Instant::now()));
     assert!(runs(), "beside one that has just begun");
-    since(Instant::now().checked_sub(STUCK * 2));
+    since(Instant::now().checked_sub(STALLED_LIMIT * 2));
     assert!(!runs(), "beside one that is stuck");
     since(None);
     assert!(runs(), "after it");

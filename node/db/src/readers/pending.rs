@@ -1,4 +1,4 @@
-//! Whoever waits for a read or a backup: what they wait for ends when they go.
+//! Futures and guards for callers that wait for a read or a backup; dropping one cancels the work.
 use std::{
     future::Future,
     pin::Pin,
@@ -17,7 +17,7 @@ use crate::{
     types::Origin,
 };
 
-/// A read that was asked for; gives its answer. Dropping it ends the read.
+/// A submitted read; resolves to its output. Dropping it cancels the read.
 #[derive(Debug)]
 pub struct PendingRead {
     pub(super) receiver: oneshot::Receiver<ReadOutput>,
@@ -30,7 +30,7 @@ impl Future for PendingRead {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let mut polled = Pin::new(&mut self.receiver).poll(context);
         match &mut polled {
-            // It goes on for as long as somebody takes its pieces.
+            // The read continues as long as its parts are taken; dropping them cancels it from now on.
             Poll::Ready(Ok(ReadOutput::Streamed(parts))) => parts.ends = self.ends.take(),
             Poll::Ready(_) => {
                 if let Some(ends) = self.ends.take() {
@@ -43,12 +43,12 @@ impl Future for PendingRead {
     }
 }
 
-/// A read whose outcome comes in one go. Dropping it ends the read.
+/// A submitted read with a buffered outcome. Dropping it cancels the read.
 #[derive(Debug)]
 pub struct PendingOutcome(pub(super) PendingRead);
 
 impl PendingOutcome {
-    /// Waits on a thread without a runtime.
+    /// Blocks until the read has ended, for threads without a runtime.
     ///
     /// # Errors
     /// The database was closed.
@@ -71,7 +71,7 @@ impl Future for PendingOutcome {
     }
 }
 
-/// Pieces come only to whoever asked for them.
+/// Only callers that asked for streaming receive parts.
 fn whole(answer: ReadOutput) -> Outcome {
     match answer {
         ReadOutput::Complete(outcome) => outcome,
@@ -79,11 +79,11 @@ fn whole(answer: ReadOutput) -> Outcome {
     }
 }
 
-/// Whoever waits for something longer, such as a backup. Dropping it ends what it waits for.
+/// Held by the caller of a longer operation, such as a backup. Dropping it cancels the operation.
 #[derive(Debug)]
 pub struct CancelGuard(Arc<Control>);
 
-/// What somebody may be waiting for.
+/// Given to a longer operation, so that it can be cancelled and listed.
 #[derive(Clone, Debug)]
 pub struct Cancellation {
     pub(super) control: Arc<Control>,
@@ -100,7 +100,7 @@ impl Default for Cancellation {
 }
 
 impl Cancellation {
-    /// Something that `origin` asked for, and whoever waits for it.
+    /// A cancellation for work requested by `origin`, with the guard that triggers it.
     pub fn new(origin: Origin) -> (CancelGuard, Self) {
         let control = Control::new();
         (CancelGuard(Arc::clone(&control)), Self { control, origin })
