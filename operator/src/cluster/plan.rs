@@ -92,7 +92,7 @@ pub fn plan(seen: &Observation) -> Plan {
     let decision = if leaving {
         deletion::decide(&view)
     } else if paused {
-        Decision::Wait("paused: nothing is changed".to_owned())
+        Decision::Wait("paused: the operator changes nothing".to_owned())
     } else if mistakes.is_empty() {
         decide(&view, &wanted)
     } else {
@@ -114,7 +114,7 @@ pub fn plan(seen: &Observation) -> Plan {
     let again_after_seconds = pause(&view, &decision);
     let (action, summary) = match decision {
         Decision::Act(action, text) => (Some(action), text),
-        Decision::Continue => (None, "all is as wanted".to_owned()),
+        Decision::Continue => (None, "the cluster matches its spec".to_owned()),
         Decision::Wait(text) | Decision::Blocked(_, text) | Decision::Record(_, text) => {
             (None, text)
         }
@@ -251,7 +251,7 @@ fn gap(view: &View<'_>) -> Decision {
         // brings a leader back.
         begun @ (Decision::Act(..) | Decision::Record(..)) if view.leader.is_none() => begun,
         _ if view.set(Pool::Voter).is_none() => {
-            Decision::Wait("waits for the StatefulSet".to_owned())
+            Decision::Wait("waiting for the StatefulSet".to_owned())
         }
         _ => Decision::Continue,
     }
@@ -261,7 +261,10 @@ fn gap(view: &View<'_>) -> Decision {
 fn unreadable(view: &View<'_>) -> Decision {
     match view.operation() {
         Some(operation) => {
-            let text = format!("drops the operation {:?}, which is over", operation.kind);
+            let text = format!(
+                "dropping the operation {:?}, which has ended",
+                operation.kind
+            );
             Decision::Record(crate::cluster::action::finish(view.status), text)
         }
         None => Decision::Continue,

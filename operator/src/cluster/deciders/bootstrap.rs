@@ -41,11 +41,11 @@ pub fn identity(view: &View<'_>, target: &Target) -> Decision {
             FormingPhase::Formed
         };
         formed(&mut next, phase, view.now());
-        format!("took over the running cluster {}", state.cluster_id)
+        format!("adopted the running cluster {}", state.cluster_id)
     } else if let Some(adopted) = adopted {
         let Some((id, lineage)) = read_adopted(adopted) else {
             let text = format!(
-                "the annotation {} is {adopted:?}: write <cluster id>/<lineage id>/<epoch>, as the condition ForeignData of the new cluster shows it",
+                "the annotation {} is {adopted:?}: set it to <cluster id>/<lineage id>/<epoch>, as shown in the message with reason ForeignData of the new cluster",
                 names::ADOPT_ANNOTATION
             );
             return Decision::Blocked("InvalidAnnotation", text);
@@ -54,7 +54,7 @@ pub fn identity(view: &View<'_>, target: &Target) -> Decision {
         next.cluster_id = Some(id.clone());
         next.lineage = Some(lineage);
         formed(&mut next, FormingPhase::Formed, view.now());
-        format!("adopts the retained volumes of cluster {id}")
+        format!("adopting the retained volumes of cluster {id}")
     } else {
         next.target = Some(target.clone());
         next.cluster_id = Some(view.seen.fresh_id.clone());
@@ -63,7 +63,7 @@ pub fn identity(view: &View<'_>, target: &Target) -> Decision {
             epoch: 0,
             since: Some(view.now().clone()),
         });
-        format!("creates cluster {}", view.seen.fresh_id)
+        format!("creating cluster {}", view.seen.fresh_id)
     };
     if next.bootstrapped_at.is_none() {
         next = *begin(
@@ -115,7 +115,7 @@ pub fn forming(view: &View<'_>) -> Decision {
             None,
             None,
         );
-        return Decision::Record(next, "forms the cluster".to_owned());
+        return Decision::Record(next, "forming the cluster".to_owned());
     };
     let there = view.participants().len();
     let wanted = usize::try_from(target.bootstrap_replicas).unwrap_or(1);

@@ -28,7 +28,7 @@ pub fn decide(view: &View<'_>) -> Decision {
         return Decision::Wait("the garbage collector deletes what belongs to it".to_owned());
     }
     if !deletes_claims(view) {
-        let text = "the volumes stay".to_owned();
+        let text = "the volumes are kept".to_owned();
         return Decision::Act(Action::ReleaseFinalizer, text);
     }
     for (pool, set) in [
@@ -43,14 +43,16 @@ pub fn decide(view: &View<'_>) -> Decision {
                     uid: set.uid.clone(),
                     orphan: false,
                 };
-                return Decision::Act(action, format!("deletes {name}"));
+                return Decision::Act(action, format!("deleting {name}"));
             }
-            Some(_) => return Decision::Wait("waits for the StatefulSets to go".to_owned()),
+            Some(_) => {
+                return Decision::Wait("waiting for the StatefulSets to be deleted".to_owned());
+            }
             None => {}
         }
     }
     if !view.seen.pods.is_empty() {
-        return Decision::Wait("waits for the pods to stop".to_owned());
+        return Decision::Wait("waiting for the pods to stop".to_owned());
     }
     match view.seen.claims.iter().find(|claim| !claim.deleting) {
         Some(claim) => {
@@ -58,12 +60,12 @@ pub fn decide(view: &View<'_>) -> Decision {
                 name: claim.name.clone(),
                 uid: claim.uid.clone(),
             };
-            Decision::Act(action, format!("deletes the claim {}", claim.name))
+            Decision::Act(action, format!("deleting the claim {}", claim.name))
         }
         None if !view.seen.claims.is_empty() => {
-            Decision::Wait("waits for the claims to go".to_owned())
+            Decision::Wait("waiting for the claims to be deleted".to_owned())
         }
-        None => Decision::Act(Action::ReleaseFinalizer, "all is gone".to_owned()),
+        None => Decision::Act(Action::ReleaseFinalizer, "everything is deleted".to_owned()),
     }
 }
 

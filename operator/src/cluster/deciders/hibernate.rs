@@ -46,9 +46,9 @@ pub fn decide(view: &View<'_>) -> Decision {
         None,
     );
     let text = if kind == OperationType::Hibernate {
-        "stops all nodes"
+        "stopping all nodes"
     } else {
-        "starts all nodes"
+        "starting all nodes"
     };
     Decision::Record(next, text.to_owned())
 }
@@ -59,7 +59,7 @@ fn is_awake(view: &View<'_>) -> bool {
 }
 
 fn lower(view: &View<'_>, pool: Pool, set: &ObservedSet, to: i32) -> Decision {
-    let text = format!("lowers {} to {to} pods", view.set_name(pool));
+    let text = format!("scaling {} down to {to} pods", view.set_name(pool));
     Decision::Act(set_replicas(view, pool, set, to), text)
 }
 
@@ -70,10 +70,10 @@ fn stop(view: &View<'_>) -> Decision {
         return lower(view, Pool::Read, set, 0);
     }
     if !view.pods(Pool::Read).is_empty() {
-        return Decision::Wait("waits for the read replicas to stop".to_owned());
+        return Decision::Wait("waiting for the read replicas to stop".to_owned());
     }
     let Some(set) = view.set(Pool::Voter) else {
-        return Decision::Wait("waits for the StatefulSet".to_owned());
+        return Decision::Wait("waiting for the StatefulSet".to_owned());
     };
     let first = operator_api::names::pod(&view.set_name(Pool::Voter), 0);
     let since = view.operation().map(|o| &o.step_at);
@@ -98,28 +98,28 @@ fn stop(view: &View<'_>) -> Decision {
                 };
                 return Decision::Act(
                     transfer,
-                    format!("{} transfers leadership to {first}", leader.name),
+                    format!("transferring leadership from {} to {first}", leader.name),
                 );
             }
             let next = step(view.status, view.now(), Step::StopOthers);
-            Decision::Record(next, format!("stops all but {first}"))
+            Decision::Record(next, format!("stopping all pods but {first}"))
         }
         Step::StopOthers => {
             if set.replicas > 1 {
                 return lower(view, Pool::Voter, set, 1);
             }
             if view.pods(Pool::Voter).iter().any(|pod| pod.name != first) {
-                return Decision::Wait(format!("waits for all but {first} to stop"));
+                return Decision::Wait(format!("waiting for all pods but {first} to stop"));
             }
             let next = step(view.status, view.now(), Step::StopLast);
-            Decision::Record(next, format!("stops {first}"))
+            Decision::Record(next, format!("stopping {first}"))
         }
         Step::StopLast => {
             if set.replicas > 0 {
                 return lower(view, Pool::Voter, set, 0);
             }
             if !view.seen.pods.is_empty() {
-                return Decision::Wait(format!("waits for {first} to stop"));
+                return Decision::Wait(format!("waiting for {first} to stop"));
             }
             Decision::Record(finish(view.status), "hibernates".to_owned())
         }
@@ -153,9 +153,12 @@ fn start(
     }
     let (there, voters) = (view.participants().len(), view.config_voters());
     if voters > 0 && there == voters {
-        return Decision::Record(finish(view.status), "runs again".to_owned());
+        return Decision::Record(
+            finish(view.status),
+            "the cluster is running again".to_owned(),
+        );
     }
-    let text = format!("{there} of {} voters take part again", target.replicas);
+    let text = format!("{there} of {} voters take part", target.replicas);
     let update = view.spec.update.clone().unwrap_or_default();
     let deadline = update
         .progress_deadline
@@ -173,7 +176,7 @@ fn wake_autoscaled(view: &View<'_>) -> Decision {
     match view.set(Pool::Read) {
         Some(set) if set.replicas == 0 && view.wanted_readers().is_none() => Decision::Act(
             set_replicas(view, Pool::Read, set, 1),
-            "starts one read replica for the autoscaler".to_owned(),
+            "starting one read replica for the autoscaler to scale".to_owned(),
         ),
         Some(_) | None => Decision::Continue,
     }

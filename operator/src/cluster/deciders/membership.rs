@@ -31,7 +31,7 @@ pub fn adopt_configuration(view: &View<'_>) -> Decision {
         .map(|entry| member(view, entry))
         .collect();
     let text = format!(
-        "takes over the configuration of index {}",
+        "recording the configuration of index {}",
         newest.config_index
     );
     Decision::Record(Box::new(next), text)
@@ -92,8 +92,8 @@ pub fn foreign(view: &View<'_>) -> Decision {
         lineage.as_ref().map_or(0, |l| l.epoch)
     );
     let text = format!(
-        "the volume of {} belongs to another cluster ({theirs}). Nothing is touched. To use its data, delete this cluster (its volumes stay) \
-         and create it again with the annotation {}: {theirs}; to start anew, delete the claim {} and the pod",
+        "the volume of {} belongs to another cluster ({theirs}). Nothing is changed. To use its data, delete this cluster (its volumes are kept) \
+         and create it again with the annotation {}: {theirs}; to start without it, delete the claim {} and the pod",
         pod.name,
         names::ADOPT_ANNOTATION,
         names::claim(&pod.name)

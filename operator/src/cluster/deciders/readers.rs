@@ -43,7 +43,10 @@ pub fn leave(view: &View<'_>) -> Decision {
                 name: claim.name.clone(),
                 uid: claim.uid.clone(),
             };
-            let text = format!("deletes the claim {} of a removed read replica", claim.name);
+            let text = format!(
+                "deleting the claim {} of a removed read replica",
+                claim.name
+            );
             return Decision::Act(delete, text);
         }
     }
@@ -52,7 +55,7 @@ pub fn leave(view: &View<'_>) -> Decision {
         uid: set.uid.clone(),
         orphan: false,
     };
-    let text = format!("deletes {name}: the spec has no read replicas any more");
+    let text = format!("deleting {name}: the spec has no read replicas any more");
     Decision::Act(delete, text)
 }
 

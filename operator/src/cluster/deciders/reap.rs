@@ -33,7 +33,7 @@ pub fn start(view: &View<'_>) -> Decision {
     let Some((orphan, why)) = orphan else {
         return Decision::Continue;
     };
-    let text = format!("removes {}: {why}", orphan.name);
+    let text = format!("removing {} from the configuration: {why}", orphan.name);
     if orphan.voter {
         let last = view.status.last_reaped.as_ref();
         if last.is_none_or(|r| r.raft_id != orphan.raft_id) {
@@ -63,11 +63,13 @@ fn why(view: &View<'_>, member: &ConfigMember) -> Option<String> {
         return lost_for_long(view, member);
     }
     match is_beyond(view, &member.name) {
-        Some(true) => Some("it is not wanted and has no pod".to_owned()),
+        Some(true) => Some("the spec does not ask for it, and it has no pod".to_owned()),
         Some(false) => lost_for_long(view, member),
         // The name belongs to neither pool, for example to a node that runs elsewhere: only the time since
         // its last contact tells.
-        None => silent_for(view, member).map(|silence| format!("nobody knows it, and {silence}")),
+        None => {
+            silent_for(view, member).map(|silence| format!("it belongs to no pool, and {silence}"))
+        }
     }
 }
 
@@ -115,7 +117,7 @@ fn silent_for(view: &View<'_>, member: &ConfigMember) -> Option<String> {
     let enough = limit
         .duration()
         .is_ok_and(|limit| *seconds >= limit.as_secs());
-    enough.then(|| format!("the leader has not heard it for {limit}"))
+    enough.then(|| format!("the leader has not reached it for {limit}"))
 }
 
 fn others_suffice(view: &View<'_>, member: &ConfigMember) -> bool {

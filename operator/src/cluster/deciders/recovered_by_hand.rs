@@ -71,8 +71,8 @@ fn beside(view: &View<'_>, found: &[(&str, &StateLineage)]) -> String {
     let pods: BTreeSet<&str> = found.iter().map(|(name, _)| *name).collect();
     let each: Vec<String> = pods.iter().map(|pod| anew(view, pod)).collect();
     format!(
-        "recovered by hand into a lineage of its own, while the others have a quorum: {}. That data is not used. Copy what you need of it, then \
-         let the member join anew: {}",
+        "recovered by hand into a lineage of its own, while the others have a quorum: {}. That data is not used. Copy what you need from it, then \
+         let the member rejoin: {}",
         who(found),
         each.join("; ")
     )
@@ -86,13 +86,13 @@ fn choice(view: &View<'_>, found: &[(&str, &StateLineage)]) -> String {
         .map(|word| {
             // Text that is appended to the message must not touch the last word of the command.
             format!(
-                "kubectl annotate rqlitecluster {name} -n {namespace} --overwrite {}={word} (what only other members have acknowledged is lost then)",
+                "kubectl annotate rqlitecluster {name} -n {namespace} --overwrite {}={word} (writes that only other members acknowledged are lost then)",
                 names::ACCEPT_LINEAGE_ANNOTATION
             )
         })
         .collect();
     format!(
-        "recovered by hand (peers.json), with data of this cluster and a newer lineage: {}. It is not taken over by itself. To go on with it: {}",
+        "recovered by hand (peers.json), with data of this cluster and a newer lineage: {}. It is not adopted automatically. To continue with it: {}",
         who(found),
         annotate.join(", or ")
     )
@@ -113,7 +113,7 @@ pub fn restart_ended_lineage(view: &View<'_>) -> Decision {
         Some(pod) => Decision::Act(
             Action::delete_pod(pod),
             format!(
-                "{} runs in a lineage that has ended and is restarted",
+                "restarting {}, which runs in a lineage that has ended",
                 pod.name
             ),
         ),
@@ -135,7 +135,7 @@ fn accept(view: &View<'_>, history: &StateLineage) -> Decision {
     next.operation = None;
     next.recovery = None;
     let text = format!(
-        "takes over the lineage {}, as the annotation says",
+        "adopting the lineage {}, as the annotation says",
         word(history)
     );
     Decision::Record(Box::new(next), text)

@@ -129,7 +129,7 @@ pub fn start(view: &View<'_>) -> Decision {
             Some(&name),
             Some(loss.uid()),
         );
-        return Decision::Record(next, format!("replaces {name}: {}", loss.why()));
+        return Decision::Record(next, format!("replacing {name}: {}", loss.why()));
     }
     Decision::Continue
 }
@@ -159,7 +159,10 @@ pub fn rejoin_removed(view: &View<'_>) -> Decision {
     if let Some(operation) = &mut next.operation {
         operation.step = Step::Recreate;
     }
-    let text = format!("{} was removed and is started again to join", pod.name);
+    let text = format!(
+        "restarting {}, which was removed, so that it rejoins",
+        pod.name
+    );
     Decision::Record(next, text)
 }
 
@@ -198,7 +201,7 @@ pub fn problem(view: &View<'_>) -> Option<String> {
                 "it is replaced once the others have a quorum without it".to_owned()
             } else {
                 let policy = view.spec.member_replacement.clone().unwrap_or_default();
-                format!("it is replaced when that has been so for {}", policy.after)
+                format!("it is replaced once that has lasted for {}", policy.after)
             };
             Some(format!("{name} is lost ({}): {what}", loss.why()))
         })
@@ -213,7 +216,7 @@ pub fn resume(view: &View<'_>) -> Decision {
     };
     let name = operation.member.as_deref().unwrap_or_default();
     if !expected(view).iter().any(|pod| pod == name) {
-        let text = format!("{name} is not wanted any more");
+        let text = format!("the spec no longer asks for {name}");
         return Decision::Record(finish(view.status), text);
     }
     let reads = names::ordinal(&view.set_name(Pool::Read), name).is_some();
@@ -240,7 +243,7 @@ fn expel(view: &View<'_>, operation: &Operation, name: &str) -> Decision {
     }
     if !view.is_proven_absent(name) {
         return Decision::Wait(format!(
-            "waits for a second voter to confirm that {name} is out"
+            "waiting for a second voter to confirm that {name} is out of the configuration"
         ));
     }
     let to = match loss {
@@ -256,7 +259,7 @@ fn remove(view: &View<'_>, name: &str, member: &ConfigMember) -> Decision {
         return Decision::Record(finish(view.status), format!("{name} leads"));
     };
     if !others_suffice(view, name) {
-        let text = format!("{name} is not replaced now: the others have no quorum without it");
+        let text = format!("{name} cannot be replaced now: the others have no quorum without it");
         return Decision::Record(finish(view.status), text);
     }
     let remove = Action::RemoveMember {
@@ -264,14 +267,17 @@ fn remove(view: &View<'_>, name: &str, member: &ConfigMember) -> Decision {
         name: name.to_owned(),
         raft_id: member.raft_id.clone(),
     };
-    Decision::Act(remove, format!("removes {name}, which is lost"))
+    Decision::Act(
+        remove,
+        format!("removing {name}, which is lost, from the configuration"),
+    )
 }
 
 /// Deletes the old claim, then the pod that waits for it; Kubernetes recreates both.
 fn recreate(view: &View<'_>, operation: &Operation, name: &str) -> Decision {
     let pod = view.pod(name);
     if let Some(pod) = pod.filter(|pod| Some(&pod.uid) == operation.uid.as_ref() && !pod.deleting) {
-        return Decision::Act(Action::delete_pod(pod), format!("starts {name} again"));
+        return Decision::Act(Action::delete_pod(pod), format!("restarting {name}"));
     }
     let old = view
         .claim(name)
@@ -282,17 +288,17 @@ fn recreate(view: &View<'_>, operation: &Operation, name: &str) -> Decision {
                 name: claim.name.clone(),
                 uid: claim.uid.clone(),
             };
-            return Decision::Act(delete, format!("deletes the lost claim {}", claim.name));
+            return Decision::Act(delete, format!("deleting the lost claim {}", claim.name));
         }
         return match pod {
             Some(pod) if !pod.deleting => {
-                Decision::Act(Action::delete_pod(pod), format!("recreates {name}"))
+                Decision::Act(Action::delete_pod(pod), format!("recreating {name}"))
             }
             _ => wait_or_stall(
                 view,
                 operation,
                 "ReplacementStalled",
-                format!("waits for the claim {} to go", claim.name),
+                format!("waiting for the claim {} to be deleted", claim.name),
             ),
         };
     }
@@ -307,7 +313,7 @@ fn park_data(view: &View<'_>, operation: &Operation, name: &str) -> Decision {
             && pod.prepared.as_ref().is_some_and(is_useless)
     });
     match old {
-        Some(pod) => Decision::Act(Action::delete_pod(pod), format!("recreates {name}")),
+        Some(pod) => Decision::Act(Action::delete_pod(pod), format!("recreating {name}")),
         None => joins(view, operation, name),
     }
 }
@@ -327,9 +333,9 @@ fn joins(view: &View<'_>, operation: &Operation, name: &str) -> Decision {
         return Decision::Record(finish(view.status), text);
     }
     let text = match view.pod(name).map(|pod| &pod.stuck) {
-        None => format!("waits for the pod {name}"),
+        None => format!("waiting for the pod {name}"),
         Some(Some(stuck)) => format!("the new {name} does not start: {stuck}"),
-        Some(None) => format!("the new {name} joins"),
+        Some(None) => format!("the new {name} is joining"),
     };
     wait_or_stall(view, operation, "ReplacementStalled", text)
 }

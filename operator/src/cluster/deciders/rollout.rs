@@ -105,11 +105,16 @@ pub fn resume(view: &View<'_>) -> Decision {
         return gone(view, operation, name);
     };
     if pod.deleting {
-        return wait_or_stall(view, operation, "UpdateStalled", format!("{name} stops"));
+        return wait_or_stall(
+            view,
+            operation,
+            "UpdateStalled",
+            format!("{name} is stopping"),
+        );
     }
     if operation.uid.as_deref() == Some(pod.uid.as_str()) {
         if !is_outdated(view, pod) {
-            let text = format!("{name} needs no replacement any more");
+            let text = format!("{name} no longer needs to be replaced");
             return Decision::Record(finish(view.status), text);
         }
         return replace(view, operation, pod);
@@ -126,7 +131,7 @@ pub fn resume(view: &View<'_>) -> Decision {
         if let Some(operation) = &mut next.operation {
             operation.message = Some("its replacement failed, and the template has changed".into());
         }
-        return Decision::Record(next, format!("{name} is recreated once more"));
+        return Decision::Record(next, format!("recreating {name} once more"));
     }
     let update = view.spec.update.clone().unwrap_or_default();
     let min_ready = update.min_ready.duration().map_or(10, |d| d.as_secs());
@@ -140,12 +145,12 @@ pub fn resume(view: &View<'_>) -> Decision {
         return Decision::Record(finish(view.status), format!("{name} is up to date"));
     }
     if pod.stuck.is_some() && !is_wanted(view, pod) {
-        let text = format!("the new {name} does not run, and is not wanted any more");
+        let text = format!("the new {name} does not run, and the spec no longer asks for it");
         return Decision::Record(finish(view.status), text);
     }
     let text = match &pod.stuck {
         Some(stuck) => format!("the new {name} does not run: {stuck}"),
-        None if back => format!("the new {name} settles"),
+        None if back => format!("the new {name} is ready for less than update.minReady"),
         None => format!("the new {name} does not take part yet"),
     };
     wait_or_stall(view, operation, "UpdateStalled", text)
@@ -167,12 +172,12 @@ fn gone(view: &View<'_>, operation: &Operation, name: &str) -> Decision {
         operator_api::names::ordinal(&view.set_name(pool), name).is_some_and(|o| o < live)
     });
     if expected {
-        let text = format!("waits for the new {name}");
+        let text = format!("waiting for the new {name}");
         wait_or_stall(view, operation, "UpdateStalled", text)
     } else {
         Decision::Record(
             finish(view.status),
-            format!("{name} is not wanted any more"),
+            format!("the spec no longer asks for {name}"),
         )
     }
 }
@@ -196,7 +201,7 @@ fn replace(view: &View<'_>, operation: &Operation, pod: &ObservedPod) -> Decisio
             };
             return Decision::Act(
                 transfer,
-                format!("{name} transfers leadership to {successor}"),
+                format!("transferring leadership from {name} to {successor}"),
             );
         }
         return evict(pod);
@@ -206,7 +211,7 @@ fn replace(view: &View<'_>, operation: &Operation, pod: &ObservedPod) -> Decisio
     }
     // A pod that takes no part can be deleted at no cost; an eviction through the budget could only block its
     // repair.
-    let text = format!("{name} takes no part and is recreated");
+    let text = format!("recreating {name}, which takes no part");
     Decision::Act(Action::delete_pod(pod), text)
 }
 
@@ -215,7 +220,7 @@ fn evict(pod: &ObservedPod) -> Decision {
         name: pod.name.clone(),
         uid: pod.uid.clone(),
     };
-    Decision::Act(evict, format!("replaces {}", pod.name))
+    Decision::Act(evict, format!("replacing {}", pod.name))
 }
 
 /// A reason not to stop a voter that takes part at present. With one or two voters there is no spare one:
@@ -275,7 +280,7 @@ pub fn start(view: &View<'_>, only_broken: bool) -> Decision {
         Some(&pod.name),
         Some(&pod.uid),
     );
-    Decision::Record(next, format!("replaces {}", pod.name))
+    Decision::Record(next, format!("replacing {}", pod.name))
 }
 
 /// Sort key: pods that take no part, read replicas, followers (those on cordoned machines first, then from

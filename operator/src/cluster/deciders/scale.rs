@@ -49,7 +49,7 @@ pub fn start(view: &View<'_>) -> Decision {
             Some(&victim),
             None,
         );
-        return Decision::Record(next, format!("removes {victim}"));
+        return Decision::Record(next, format!("removing {victim}"));
     }
     if target.replicas < view.spec.replicas {
         // If somebody has already raised the StatefulSet, its pods become voters one at a time.
@@ -59,7 +59,7 @@ pub fn start(view: &View<'_>) -> Decision {
             .iter()
             .find(|m| m.voter && m.name != newcomer && !view.participates(&m.name));
         if let Some(absent) = absent {
-            let text = format!("adds no voter until {} takes part", absent.name);
+            let text = format!("no voter is added until {} takes part", absent.name);
             return Decision::Blocked("ScaleUpBlocked", text);
         }
         let mut next = begin(
@@ -73,7 +73,7 @@ pub fn start(view: &View<'_>) -> Decision {
         if let Some(target) = &mut next.target {
             target.replicas += 1;
         }
-        return Decision::Record(next, format!("adds {newcomer}"));
+        return Decision::Record(next, format!("adding {newcomer}"));
     }
     Decision::Continue
 }
@@ -94,10 +94,10 @@ pub fn grow_set(view: &View<'_>, to: i32) -> Decision {
     match view.set(Pool::Voter) {
         Some(set) if set.replicas < to => Decision::Act(
             set_replicas(view, Pool::Voter, set, to),
-            format!("raises the StatefulSet to {to}"),
+            format!("scaling the StatefulSet up to {to}"),
         ),
         Some(_) => Decision::Continue,
-        None => Decision::Wait("waits for the StatefulSet".to_owned()),
+        None => Decision::Wait("waiting for the StatefulSet".to_owned()),
     }
 }
 
@@ -105,18 +105,18 @@ fn growing(view: &View<'_>, operation: &Operation) -> Decision {
     let (Some(newcomer), Some(target)) = (operation.member.as_deref(), view.target()) else {
         return Decision::Record(
             finish(view.status),
-            "drops an unreadable operation".to_owned(),
+            "dropping an operation without a member".to_owned(),
         );
     };
     let wanted = view.spec.replicas.max(1);
     let is_in = view.member(newcomer).is_some();
     if !is_in && target.replicas > wanted && view.is_proven_absent(newcomer) {
-        let text = format!("{newcomer} never became a member and is not wanted any more");
+        let text = format!("{newcomer} never became a member, and the spec no longer asks for it");
         return Decision::Record(finish(view.status), text);
     }
     // It is a member already, and may be lost already: it is removed like any other.
     if is_in && target.replicas > wanted && !view.participates(newcomer) {
-        let text = format!("{newcomer} is not wanted any more");
+        let text = format!("the spec no longer asks for {newcomer}");
         return Decision::Record(finish(view.status), text);
     }
     match grow_set(view, target.replicas) {
@@ -131,12 +131,12 @@ fn growing(view: &View<'_>, operation: &Operation) -> Decision {
         return Decision::Record(next, format!("{newcomer} votes"));
     }
     let text = match (view.pod(newcomer), is_in) {
-        (None, _) => format!("waits for the pod {newcomer}"),
+        (None, _) => format!("waiting for the pod {newcomer}"),
         (Some(pod), false) => match &pod.stuck {
             Some(stuck) => format!("{newcomer} does not start: {stuck}"),
-            None => format!("{newcomer} starts and joins"),
+            None => format!("{newcomer} is starting and joining"),
         },
-        (Some(_), true) => format!("{newcomer} catches up"),
+        (Some(_), true) => format!("{newcomer} is catching up"),
     };
     wait_or_stall(view, operation, "ScaleUpStalled", text)
 }
@@ -148,14 +148,14 @@ fn shrinking(view: &View<'_>, operation: &Operation) -> Decision {
     else {
         return Decision::Record(
             finish(view.status),
-            "drops an unreadable operation".to_owned(),
+            "dropping an operation without a member".to_owned(),
         );
     };
     if operation.step == Step::Shrink {
         return dismiss(view, operation, victim, ordinal, set.replicas);
     }
     if set.replicas <= view.spec.replicas {
-        let text = format!("{victim} may stay after all");
+        let text = format!("{victim} is kept after all");
         return Decision::Record(finish(view.status), text);
     }
     if set.replicas != ordinal + 1 {
@@ -177,11 +177,11 @@ fn shrinking(view: &View<'_>, operation: &Operation) -> Decision {
 /// quorum.
 fn expel(view: &View<'_>, operation: &Operation, victim: &str) -> Decision {
     let Some(leader) = view.leader else {
-        return Decision::Wait("waits for a leader".to_owned());
+        return Decision::Wait("waiting for a leader".to_owned());
     };
     let Some(member) = view.member(victim) else {
         return Decision::Wait(format!(
-            "waits for a second voter to confirm that {victim} is out"
+            "waiting for a second voter to confirm that {victim} is out of the configuration"
         ));
     };
     let voters = view.config_voters();
@@ -204,7 +204,7 @@ fn expel(view: &View<'_>, operation: &Operation, victim: &str) -> Decision {
         return Decision::Blocked("ScaleDownBlocked", text);
     }
     if seconds_between(&operation.step_at, view.now()) < DRAIN_SECONDS {
-        return Decision::Wait(format!("clients leave {victim}"));
+        return Decision::Wait(format!("waiting for clients to stop using {victim}"));
     }
     let patient = seconds_between(&operation.step_at, view.now()) < HANDOVER_SECONDS;
     if leader.name == victim
@@ -217,7 +217,7 @@ fn expel(view: &View<'_>, operation: &Operation, victim: &str) -> Decision {
         };
         return Decision::Act(
             transfer,
-            format!("{victim} transfers leadership to {successor}"),
+            format!("transferring leadership from {victim} to {successor}"),
         );
     }
     let remove = Action::RemoveMember {
@@ -225,7 +225,7 @@ fn expel(view: &View<'_>, operation: &Operation, victim: &str) -> Decision {
         name: victim.to_owned(),
         raft_id: member.raft_id.clone(),
     };
-    Decision::Act(remove, format!("removes {victim} from the configuration"))
+    Decision::Act(remove, format!("removing {victim} from the configuration"))
 }
 
 /// The member is out of the configuration: removes its pod, then retires its claim.
@@ -243,16 +243,18 @@ fn dismiss(
     if live > ordinal {
         if !view.is_proven_absent(victim) {
             if view.member(victim).is_none() {
-                return Decision::Wait(format!("waits for proof that {victim} is out"));
+                return Decision::Wait(format!(
+                    "waiting for proof that {victim} is out of the configuration"
+                ));
             }
             let mut next = step(view.status, view.now(), Step::Start);
             if let Some(target) = &mut next.target {
                 target.replicas = live;
             }
-            return Decision::Record(next, format!("{victim} has joined again"));
+            return Decision::Record(next, format!("{victim} has rejoined"));
         }
         let (Some(set), Some(leader)) = (view.set(Pool::Voter), view.leader) else {
-            return Decision::Wait("waits for the StatefulSet".to_owned());
+            return Decision::Wait("waiting for the StatefulSet".to_owned());
         };
         let shrink = Action::SetReplicas {
             name: view.set_name(Pool::Voter),
@@ -266,14 +268,14 @@ fn dismiss(
                 last_log_index: leader.status.last_log_index,
             }),
         };
-        return Decision::Act(shrink, format!("deletes the pod {victim}"));
+        return Decision::Act(shrink, format!("deleting the pod {victim}"));
     }
     if view.pod(victim).is_some() {
         return wait_or_stall(
             view,
             operation,
             "ScaleDownStalled",
-            format!("{victim} stops"),
+            format!("{victim} is stopping"),
         );
     }
     // It rejoined between the last check and its stop: its claim is retired once it is out again.
@@ -290,13 +292,16 @@ fn retire_claim(view: &View<'_>, victim: &str) -> Decision {
     };
     if retention.when_scaled.unwrap_or_default() == Deletion::Delete {
         if claim.deleting {
-            return Decision::Wait(format!("the claim {} is deleted", claim.name));
+            return Decision::Wait(format!(
+                "waiting for the claim {} to be deleted",
+                claim.name
+            ));
         }
         let delete = Action::DeleteClaim {
             name: claim.name.clone(),
             uid: claim.uid.clone(),
         };
-        return Decision::Act(delete, format!("deletes the claim of {victim}"));
+        return Decision::Act(delete, format!("deleting the claim of {victim}"));
     }
     let mut next = finish(view.status);
     next.retired_claims
@@ -340,7 +345,10 @@ pub fn readers(view: &View<'_>) -> Decision {
         return Decision::Continue;
     }
     let set_replicas = set_replicas(view, Pool::Read, set, wanted);
-    Decision::Act(set_replicas, format!("sets the read replicas to {wanted}"))
+    Decision::Act(
+        set_replicas,
+        format!("scaling the read replicas to {wanted}"),
+    )
 }
 
 /// As [`readers`], but only adds pods.

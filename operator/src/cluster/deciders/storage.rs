@@ -42,16 +42,16 @@ pub fn resume(view: &View<'_>) -> Decision {
                 uid: set.uid.clone(),
                 orphan: true,
             },
-            format!("recreates the StatefulSet {name} around its running pods"),
+            format!("recreating the StatefulSet {name} around its running pods"),
         ),
-        Some(set) if Some(&set.uid) == operation.uid.as_ref() => {
-            Decision::Wait(format!("waits for the old StatefulSet {name} to go"))
-        }
+        Some(set) if Some(&set.uid) == operation.uid.as_ref() => Decision::Wait(format!(
+            "waiting for the old StatefulSet {name} to be deleted"
+        )),
         Some(_) => Decision::Record(
             finish(view.status),
-            format!("{name} asks for larger volumes"),
+            format!("{name} now requests larger volumes"),
         ),
-        None => Decision::Wait(format!("waits for the new StatefulSet {name}")),
+        None => Decision::Wait(format!("waiting for the new StatefulSet {name}")),
     }
 }
 
@@ -93,7 +93,7 @@ fn expand(view: &View<'_>, claim: &ObservedClaim, wanted: &ByteSize) -> Decision
             uid: claim.uid.clone(),
             size: wanted.0.clone(),
         },
-        format!("lets {} grow to {wanted}", claim.name),
+        format!("expanding {} to {wanted}", claim.name),
     )
 }
 
@@ -106,7 +106,7 @@ pub fn problem(view: &View<'_>) -> Option<(&'static str, String)> {
             let asked = !is_smaller(&claim.requested, &wanted);
             if !asked && view.seen.expandable.get(class) == Some(&false) {
                 let text = format!(
-                    "{} cannot grow to {wanted}: StorageClass {class:?} does not allow it. Set allowVolumeExpansion on the class, or set storage.size back",
+                    "{} cannot grow to {wanted}: StorageClass {class:?} does not allow it. Set allowVolumeExpansion on the class, or restore the former storage.size",
                     claim.name
                 );
                 return Some(("ExpansionNotAllowed", text));
@@ -116,7 +116,10 @@ pub fn problem(view: &View<'_>) -> Option<(&'static str, String)> {
                 .as_ref()
                 .is_some_and(|capacity| is_smaller(capacity, &wanted));
             if !asked || small {
-                return Some(("Expanding", format!("{} grows to {wanted}", claim.name)));
+                return Some((
+                    "Expanding",
+                    format!("{} is expanding to {wanted}", claim.name),
+                ));
             }
         }
     }

@@ -31,7 +31,7 @@ pub fn unstick(view: &View<'_>) -> Decision {
         Some(pod) => Decision::Act(
             Action::delete_pod(pod),
             format!(
-                "{} cannot start from an older template ({}) and is recreated",
+                "recreating {}, which cannot start from an outdated template ({})",
                 pod.name,
                 pod.stuck.as_deref().unwrap_or_default()
             ),

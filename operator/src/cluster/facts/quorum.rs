@@ -41,18 +41,19 @@ pub fn member_state(view: &View<'_>, member: &Member) -> (MemberState, Option<St
         Some(pod) if pod.ready => {
             let text = match view.seen.nodes.get(&member.name) {
                 Some(ProbeResult::Failed(failure)) => failure.message.clone(),
-                _ => "not asked".to_owned(),
+                _ => "not queried".to_owned(),
             };
             (MemberState::Unreachable, Some(text))
         }
-        Some(pod) if pod.stuck.is_none() && !pod.deleting => {
-            (MemberState::Starting, Some("its pod starts".to_owned()))
-        }
+        Some(pod) if pod.stuck.is_none() && !pod.deleting => (
+            MemberState::Starting,
+            Some("its pod is starting".to_owned()),
+        ),
         Some(pod) => {
             let text = pod
                 .stuck
                 .clone()
-                .unwrap_or_else(|| "its pod stops".to_owned());
+                .unwrap_or_else(|| "its pod is stopping".to_owned());
             (MemberState::Recoverable, Some(text))
         }
         None => (MemberState::Recoverable, Some("it has no pod".to_owned())),
@@ -79,7 +80,7 @@ fn state_of_responding(
     } else if node.leader.is_none() {
         (MemberState::Leaderless, Some("sees no leader".to_owned()))
     } else {
-        (MemberState::Starting, Some("catches up".to_owned()))
+        (MemberState::Starting, Some("catching up".to_owned()))
     }
 }
 
@@ -229,18 +230,21 @@ fn advice(state: MemberState, reason: &str) -> Option<&'static str> {
         ("ErrImage", "correct spec.image; the pod is then recreated"),
         (
             "volume node affinity",
-            "bring its machine back, or, if that is gone for good, delete its Node object",
+            "bring its machine back, or, if it is gone for good, delete its Node object",
         ),
         (
             "OOMKilled",
-            "raise spec.resources.limits.memory; its data is there",
+            "raise spec.resources.limits.memory; its data is intact",
         ),
         (
             "CrashLoopBackOff",
-            "see why: kubectl logs --previous of its pod; its data is there",
+            "see kubectl logs --previous of its pod; its data is intact",
         ),
-        ("nodes are available", "make room, or uncordon a machine"),
-        ("nodes available", "make room, or uncordon a machine"),
+        (
+            "nodes are available",
+            "free resources, or uncordon a machine",
+        ),
+        ("nodes available", "free resources, or uncordon a machine"),
         ("persistentvolumeclaim", "see kubectl describe of its claim"),
     ];
     let known = KNOWN.iter().find(|(word, _)| reason.contains(word));
@@ -266,17 +270,17 @@ pub fn classify_outage(view: &View<'_>) -> Outage {
     }
     if operator_cannot_reach(view) {
         let text = format!(
-            "all pods are ready, but the operator reaches none: {missing}. Check NetworkPolicies between its namespace and this one"
+            "all pods are ready, but the operator can reach none of them: {missing}. Check NetworkPolicies between its namespace and this one"
         );
         return Outage::Unreachable(text);
     }
     if assessment.voters.is_empty() {
         // For example after an adoption.
-        let text = "no leader is seen, and no node has said yet who the voters are";
+        let text = "there is no leader, and no node has reported the voters yet";
         return Outage::Temporary(text.to_owned());
     }
     Outage::Temporary(format!(
-        "no leader is seen, {} of {} voters may come back and {} are needed: {missing}",
+        "there is no leader; {} of {} voters may come back and {} are needed: {missing}",
         assessment.possible(),
         assessment.voters.len(),
         assessment.needed()

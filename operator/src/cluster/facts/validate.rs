@@ -44,7 +44,7 @@ pub fn mistakes(view: &View<'_>) -> Vec<String> {
             && then < now
         {
             found.push(format!(
-                "the volumes of {} cannot shrink to {wanted}: set the size back",
+                "the volumes of {} cannot shrink to {wanted}: restore the former size",
                 view.set_name(pool)
             ));
         }
@@ -84,12 +84,12 @@ pub fn hints(view: &View<'_>) -> Vec<String> {
     let voters = view.spec.replicas;
     if voters % 2 == 0 {
         found.push(format!(
-            "{voters} voters survive no more losses than {}: use an odd number",
+            "{voters} voters tolerate no more failures than {}: use an odd number",
             voters - 1
         ));
     }
     if voters == 1 {
-        found.push("one voter: every restart interrupts service, and a lost volume is lost data unless there is a backup".to_owned());
+        found.push("one voter: every restart interrupts service, and without a backup a lost volume means lost data".to_owned());
     }
     found
 }

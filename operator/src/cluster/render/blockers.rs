@@ -81,8 +81,8 @@ fn what(view: &View<'_>, worst: &Blocker, who: &str) -> String {
         }
         BlockerKind::Image => format!("{who} cannot pull its image: {message}"),
         BlockerKind::Container => format!("{who} cannot start: {message}"),
-        BlockerKind::NoMachine => format!("no machine takes {who}: {message}"),
-        BlockerKind::Crash => format!("the node of {who} ends again and again: {message}"),
+        BlockerKind::NoMachine => format!("no machine is available for {who}: {message}"),
+        BlockerKind::Crash => format!("the node of {who} exits repeatedly: {message}"),
     }
 }
 
@@ -94,13 +94,13 @@ fn remedy(view: &View<'_>, worst: &Blocker) -> (&'static str, String) {
     match worst.kind {
         BlockerKind::Refused => refused(view, worst, &edit),
         BlockerKind::NoClass => {
-            let text = "Create the class (kubectl get storageclass lists what there is). It cannot be changed in an existing cluster: one that has no data \
+            let text = "Create the class (kubectl get storageclass lists the existing ones). It cannot be changed in an existing cluster: one that has no data \
                  yet is better deleted, with its claims, and created with another storage.storageClassName";
             ("StorageClassMissing", text.to_owned())
         }
         BlockerKind::NoVolume => {
             let text = format!(
-                "See kubectl describe pvc {} -n {namespace}; once its provisioner can make the volume, the pod starts by itself",
+                "See kubectl describe pvc {} -n {namespace}; once its provisioner can create the volume, the pod starts automatically",
                 worst.object
             );
             ("VolumePending", text)
@@ -121,7 +121,7 @@ fn remedy(view: &View<'_>, worst: &Blocker) -> (&'static str, String) {
                 .map(|s| s.name.as_str())
                 .collect();
             let credentials = if secrets.is_empty() {
-                "a registry that asks for a password needs spec.image.pullSecrets".to_owned()
+                "a registry with a password needs spec.image.pullSecrets".to_owned()
             } else {
                 format!(
                     "or renew the credentials in the Secret {}",
@@ -129,14 +129,14 @@ fn remedy(view: &View<'_>, worst: &Blocker) -> (&'static str, String) {
                 )
             };
             let text = format!(
-                "Correct spec.image: {edit}; {credentials}. The pod is then recreated by itself"
+                "Correct spec.image: {edit}; {credentials}. The pod is then recreated automatically"
             );
             ("ImagePullFailed", text)
         }
         BlockerKind::Container => container(worst, namespace, &edit),
         BlockerKind::NoMachine => {
             let text = format!(
-                "Make room, uncordon a machine, ask for less in spec.resources or loosen spec.scheduling: {edit}"
+                "Free resources, uncordon a machine, lower spec.resources or relax spec.scheduling: {edit}"
             );
             ("Unschedulable", text)
         }
@@ -155,12 +155,12 @@ fn refused(view: &View<'_>, worst: &Blocker, edit: &str) -> (&'static str, Strin
     let quota = format!("kubectl describe resourcequota -n {namespace}");
     if message.contains("exceeded quota") {
         let text = format!(
-            "Raise the quota ({quota}), or ask for less in spec.replicas, spec.resources or spec.storage.size: {edit}"
+            "Raise the quota ({quota}), or lower spec.replicas, spec.resources or spec.storage.size: {edit}"
         );
         ("QuotaExceeded", text)
     } else if message.contains("failed quota") {
         let text = format!(
-            "The quota ({quota}) counts what the pods do not name: add it to spec.resources: {edit}"
+            "The quota ({quota}) limits resources that the pods do not specify: add them to spec.resources: {edit}"
         );
         ("QuotaExceeded", text)
     } else if message.contains("serviceaccount") && message.contains("not found") {
@@ -172,12 +172,12 @@ fn refused(view: &View<'_>, worst: &Blocker, edit: &str) -> (&'static str, Strin
         ("ServiceAccountMissing", text)
     } else if message.contains("PriorityClass") {
         let text = format!(
-            "kubectl get priorityclass lists what there is; correct spec.scheduling.priorityClassName: {edit}"
+            "kubectl get priorityclass lists the existing ones; correct spec.scheduling.priorityClassName: {edit}"
         );
         ("PodsRefused", text)
     } else {
         let text = format!(
-            "See kubectl describe statefulset {} -n {namespace}; once that is corrected, the pods come by themselves",
+            "See kubectl describe statefulset {} -n {namespace}; once that is corrected, the pods are created automatically",
             worst.object
         );
         ("PodsRefused", text)
@@ -206,7 +206,7 @@ fn container(worst: &Blocker, namespace: &str, edit: &str) -> (&'static str, Str
         format!("Create it: kubectl create {create} {name} --from-literal=KEY=VALUE")
     };
     let text = format!(
-        "{verb} -n {namespace}, or correct spec.config.extraEnv: {edit}. The pod then starts by itself"
+        "{verb} -n {namespace}, or correct spec.config.extraEnv: {edit}. The pod then starts automatically"
     );
     (reason, text)
 }

@@ -42,12 +42,12 @@ pub fn describe(cluster: &str, namespace: &str, edit: &Edit) -> String {
         )
     };
     let fight = if edit.times > 1 {
-        ". Whatever does so again and again (an autoscaler, a tool that syncs manifests) has to leave this object alone"
+        ". Whatever changes it repeatedly (an autoscaler, a tool that syncs manifests) must leave this object alone"
     } else {
         ""
     };
     format!(
-        "{} of {} {} was changed{to}{by}{times} and is set back: it follows from the RqliteCluster. Change that: {remedy}{fight}",
+        "{} of {} {} was changed{to}{by}{times} and has been reverted: it is derived from the RqliteCluster. Change that instead: {remedy}{fight}",
         edit.field, edit.kind, edit.name
     )
 }
@@ -115,8 +115,8 @@ mod tests {
         fixture.reconcile();
         let (hint, reason, message) = fixture.condition("Advisory");
         assert_eq!((hint, reason.as_str()), (true, REASON));
-        let expected = "spec.replicas of StatefulSet demo was changed to 5 by kubectl and is set back: it follows from the RqliteCluster. \
-             Change that: kubectl scale rqlitecluster demo -n shop --replicas=N. Runbook: edited-by-others";
+        let expected = "spec.replicas of StatefulSet demo was changed to 5 by kubectl and has been reverted: it is derived from the RqliteCluster. \
+             Change that instead: kubectl scale rqlitecluster demo -n shop --replicas=N. Runbook: edited-by-others";
         assert_eq!(message, expected);
         assert!(fixture.condition("Ready").0, "it costs nothing");
         let fight = |times| describe("demo", "shop", &edit("spec.template", None, times));

@@ -64,7 +64,7 @@ fn without_a_leader_the_newest_committed_configuration_is_judged() {
     assert!(lost, "{text}");
     assert!(text.contains("1 of 2 voters"), "{text}");
     let plan = fixture.reconcile();
-    assert!(!plan.summary.contains("takes over"), "once is enough");
+    assert!(!plan.summary.contains("recording"), "once is enough");
 }
 
 #[test]

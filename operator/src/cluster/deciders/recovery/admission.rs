@@ -86,7 +86,7 @@ pub fn check_admission(view: &View<'_>, recovery: &RqliteRecovery) -> Admission 
         return Admission::rejected(contradiction);
     }
     if assessment.voters.is_empty() && patience() {
-        let text = "nothing is known of the voters yet: waits until one of them has answered";
+        let text = "the voters are not known yet: waiting until one of them answers";
         return Admission::inspecting(text);
     }
     let possible = match spec.mode {
@@ -96,7 +96,7 @@ pub fn check_admission(view: &View<'_>, recovery: &RqliteRecovery) -> Admission 
     if !possible {
         let text = not_lost(&assessment, spec.mode);
         return if patience() {
-            Admission::inspecting(format!("{text} Looks again for {PATIENCE_SECONDS} s"))
+            Admission::inspecting(format!("{text} Waiting {PATIENCE_SECONDS} s for evidence"))
         } else {
             Admission::rejected(text)
         };
@@ -111,7 +111,7 @@ pub fn check_admission(view: &View<'_>, recovery: &RqliteRecovery) -> Admission 
         choose_survivor(view, recovery, &assessment, &found, &former)
     } else {
         Admission::inspecting(format!(
-            "waits for the word of {}. If one of them is gone for good, create another RqliteRecovery that lists it in ignoreMembers",
+            "waiting for {} to answer. If one of them is gone for good, create another RqliteRecovery that lists it in ignoreMembers",
             missing.join(", ")
         ))
     };
@@ -127,7 +127,7 @@ fn refused(view: &View<'_>, recovery: &RqliteRecovery) -> Option<Admission> {
         return Some(Admission::rejected(text));
     }
     if view.is_stopping() || view.spec.hibernated {
-        let text = "the cluster is hibernated: set hibernated to false first, and see whether it comes back";
+        let text = "the cluster is hibernated: set hibernated to false first, and check whether it comes back";
         return Some(Admission::rejected(text));
     }
     if let Some(record) = &view.status.recovery
@@ -140,27 +140,25 @@ fn refused(view: &View<'_>, recovery: &RqliteRecovery) -> Option<Admission> {
     if !recovery.spec.dry_run
         && let Some(newer) = newer(view, recovery)
     {
-        return Some(Admission::rejected(format!("{newer} takes over")));
+        return Some(Admission::rejected(format!("{newer} takes precedence")));
     }
     if let Some(leader) = view.leader {
         let text = format!(
-            "{} leads, seen by a quorum: nothing is to be recovered. A single lost member is replaced by memberReplacement",
+            "{} leads, confirmed by a quorum: there is nothing to recover. A single lost member is replaced by memberReplacement",
             leader.name
         );
         return Some(Admission::rejected(text));
     }
     if view.operating(OperationType::Resize).is_some() || view.set(Pool::Voter).is_none() {
-        return Some(Admission::inspecting("waits for the StatefulSet"));
+        return Some(Admission::inspecting("waiting for the StatefulSet"));
     }
     let sees = view.seen.pods.iter().find_map(|pod| {
         let node = view.node(&pod.name)?;
         let leader = node.leader.as_deref()?;
         let believed = view.is_ours(node) && leader != pod.name && may_lead(view, recovery, leader);
-        believed.then(|| format!("{} sees {leader}", pod.name))
+        believed.then(|| format!("{} follows {leader}", pod.name))
     });
-    sees.map(|sees| {
-        Admission::inspecting(format!("{sees} as its leader: waits until that is settled"))
-    })
+    sees.map(|sees| Admission::inspecting(format!("{sees}: waiting until that has ended")))
 }
 
 /// Could this node, which another one follows, really lead? A leader that has lost its quorum goes on sending
@@ -201,7 +199,7 @@ fn given_up_but_alive(view: &View<'_>, gone: &[String]) -> Option<String> {
             || view.pod(name).is_some_and(|pod| pod.ready)
     })?;
     Some(format!(
-        "{alive} is in ignoreMembers, but it runs: nothing was touched. Create another RqliteRecovery without it"
+        "{alive} is in ignoreMembers, but it runs: nothing was changed. Create another RqliteRecovery without it"
     ))
 }
 
@@ -209,7 +207,7 @@ fn not_lost(assessment: &Assessment<'_>, mode: RecoveryMode) -> String {
     let (all, possible) = (assessment.voters.len(), assessment.possible());
     match mode {
         RecoveryMode::SingleSurvivor => format!(
-            "{possible} of {all} voters may come back with their data and {} are enough: a quorum is not known to be lost ({}). Bring them back. If one is gone for good, \
+            "{possible} of {all} voters may come back with their data and {} suffice: a quorum is not known to be lost ({}). Bring them back. If one is gone for good, \
              delete its claim (or the Node object of its machine), or list it in ignoreMembers of another RqliteRecovery.",
             assessment.needed(),
             assessment.describe()
@@ -307,7 +305,7 @@ fn is_scaled_away(view: &View<'_>, member: &Member) -> bool {
 fn start_it(view: &View<'_>, member: &Member) -> String {
     let ordinal = names::ordinal(&view.set_name(Pool::Read), &member.name).unwrap_or(0);
     format!(
-        "it has no pod: to have its data looked at, set readReplicas.replicas to {}",
+        "it has no pod: to have its data inspected, set readReplicas.replicas to {}",
         ordinal + 1
     )
 }
@@ -337,7 +335,9 @@ fn fault(view: &View<'_>, name: &str, node: &NodeStatus) -> Option<String> {
     let checked = view.seen.checks.get(name);
     let checked = checked.filter(|c| c.raft_id == node.raft_id)?;
     let fault = checked.fault.as_ref()?;
-    Some(format!("its database fails SQLite's check: {fault}"))
+    Some(format!(
+        "its database fails SQLite's integrity check: {fault}"
+    ))
 }
 
 /// The member with the newest last entry, by term, then index; ties go to the higher applied index, then to
@@ -386,7 +386,7 @@ fn choose_survivor(
             (Some(voter), _) => voter,
             (None, Some(reader)) => {
                 return needs_named_survivor(format!(
-                    "no voter is left, but the read replica {} is (index {}, term {})",
+                    "no voter is left, but the read replica {} is (log ends at index {}, term {})",
                     reader.member.name, reader.last.index, reader.last.term
                 ));
             }
@@ -402,14 +402,14 @@ fn choose_survivor(
 fn fallback(view: &View<'_>, former: &[UsableMember<'_>]) -> Admission {
     if let Some(member) = scaled_away(view) {
         return Admission::inspecting(format!(
-            "no member that runs has usable data, but {} may have some. {}",
+            "no running member has usable data, but {} may have some. {}",
             member.name,
             start_it(view, member)
         ));
     }
     match former.iter().max_by_key(|f| f.last) {
         Some(best) => needs_named_survivor(format!(
-            "no member is left with usable data, but {} has some (index {}, term {}); it has left the configuration, or came back to it unseen",
+            "no member is left with usable data, but {} has some (index {}, term {}); it has left the configuration, or rejoined it unobserved",
             best.member.name, best.last.index, best.last.term
         )),
         None => Admission::rejected(
@@ -439,7 +439,7 @@ fn check_data_loss(
     let name = &survivor.member.name;
     let checked = view.seen.checks.get(name);
     if checked.is_none_or(|c| c.raft_id != survivor.node.raft_id) {
-        let mut waits = Admission::inspecting(format!("checks the database of {name}"));
+        let mut waits = Admission::inspecting(format!("checking the database of {name}"));
         waits.check = Some(Action::CheckMember {
             name: name.clone(),
             raft_id: survivor.node.raft_id.clone(),
@@ -485,17 +485,18 @@ fn check_data_loss(
     let mut admission = if spec.dry_run {
         Admission::new(
             RecoveryPhase::Succeeded,
-            format!("dry run, nothing was touched: would recover from {said}"),
+            format!("dry run, nothing was changed: would recover from {said}"),
         )
     } else if loses && !spec.accept_data_loss {
         Admission::new(
             RecoveryPhase::AwaitingApproval,
             format!(
-                "would recover from {said}. To go on, create another RqliteRecovery with acceptDataLoss: true"
+                "would recover from {said}. To proceed, create another RqliteRecovery with acceptDataLoss: true"
             ),
         )
     } else {
-        let mut admitted = Admission::new(RecoveryPhase::Fencing, format!("recovers from {said}"));
+        let mut admitted =
+            Admission::new(RecoveryPhase::Fencing, format!("recovering from {said}"));
         admitted.record = Some(Box::new(record(view, recovery, survivor, possibly)));
         admitted
     };

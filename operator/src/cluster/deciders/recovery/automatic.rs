@@ -67,7 +67,7 @@ pub fn automatic(view: &View<'_>) -> Decision {
         return Decision::Continue;
     }
     let text = format!(
-        "{} of {} voters are lost for good: recovers by itself, as quorumRecovery.policy allows",
+        "{} of {} voters are lost for good: recovering automatically, as quorumRecovery.policy allows",
         assessment.voters.len() - survivors,
         assessment.voters.len()
     );

@@ -15,7 +15,7 @@ pub fn decide(view: &View<'_>) -> Decision {
             Some(record) => steps::advance(view, operation, record),
             None => Decision::Record(
                 finish(view.status),
-                "drops a recovery that nothing is known of".to_owned(),
+                "dropping a recovery without a record".to_owned(),
             ),
         };
     }

@@ -30,7 +30,7 @@ pub fn rejoin(view: &View<'_>) -> Decision {
         && view.wanted_readers().is_none()
     {
         let raise = set_replicas(view, Pool::Read, set, wanted);
-        return Decision::Act(raise, format!("brings {wanted} read replicas back"));
+        return Decision::Act(raise, format!("restoring {wanted} read replicas"));
     }
     let there = view
         .participants()
@@ -84,7 +84,7 @@ fn return_vote(view: &View<'_>, leader: &str, guest: &ConfigMember) -> Decision 
                     from: name.clone(),
                     to: successor.to_owned(),
                 },
-                format!("{name} transfers leadership to {successor}"),
+                format!("transferring leadership from {name} to {successor}"),
             ),
             None => Decision::Continue,
         };
@@ -95,6 +95,6 @@ fn return_vote(view: &View<'_>, leader: &str, guest: &ConfigMember) -> Decision 
             name: name.clone(),
             raft_id: guest.raft_id.clone(),
         },
-        format!("{name} votes no more and joins again as a read replica"),
+        format!("removing the vote of {name}, which rejoins as a read replica"),
     )
 }

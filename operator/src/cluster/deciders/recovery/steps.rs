@@ -50,7 +50,7 @@ pub(super) fn advance(view: &View<'_>, operation: &Operation, record: &RecoveryR
 /// changed.
 fn fail(view: &View<'_>, record: &RecoveryRecord, why: String) -> Decision {
     let text = format!(
-        "{why}. All data directories are kept; nodes start again as they were. Create another RqliteRecovery, perhaps with another survivor. Runbook: recovery-failed"
+        "{why}. All data directories are kept; nodes start again as before. Create another RqliteRecovery, perhaps with another survivor. Runbook: recovery-failed"
     );
     let next = with_outcome(view, record, RecoveryPhase::Failed, text.clone());
     Decision::Record(next, text)
@@ -59,14 +59,14 @@ fn fail(view: &View<'_>, record: &RecoveryRecord, why: String) -> Decision {
 /// Stops all nodes of both pools, and waits until none can be running.
 fn fence(view: &View<'_>, operation: &Operation, record: &RecoveryRecord) -> Decision {
     if let Some(leader) = view.leader {
-        let why = format!("{} leads after all: a quorum is there", leader.name);
+        let why = format!("{} leads after all: there is a quorum", leader.name);
         return fail(view, record, why);
     }
     for pool in [Pool::Read, Pool::Voter] {
         if let Some(set) = view.set(pool)
             && set.replicas > 0
         {
-            let text = format!("stops all pods of {}", view.set_name(pool));
+            let text = format!("stopping all pods of {}", view.set_name(pool));
             return Decision::Act(set_replicas(view, pool, set, 0), text);
         }
     }
@@ -82,7 +82,7 @@ fn fence(view: &View<'_>, operation: &Operation, record: &RecoveryRecord) -> Dec
         .collect();
     if !running.is_empty() {
         let text = format!(
-            "waits until these have stopped: {}. If a machine is gone, delete its Node object, give it the taint node.kubernetes.io/out-of-service, or \
+            "waiting for these pods to stop: {}. If a machine is gone, delete its Node object, give it the taint node.kubernetes.io/out-of-service, or \
              delete the pod by force once you know that it does not run",
             running.join(", ")
         );
@@ -124,7 +124,7 @@ fn apply(view: &View<'_>, operation: &Operation, record: &RecoveryRecord) -> Dec
     let state = view.seen.state.as_ref().map(|state| state.phase);
     let plan = files::of(view, record);
     if state != Some(FormingPhase::Recovering) || view.seen.plan != plan {
-        return Decision::Wait("puts the plan where the pods see it".to_owned());
+        return Decision::Wait("publishing the plan to the pods".to_owned());
     }
     if let Some(again) = started_early(view, record) {
         return again;
@@ -134,7 +134,7 @@ fn apply(view: &View<'_>, operation: &Operation, record: &RecoveryRecord) -> Dec
         decision => return decision,
     }
     let Some(pod) = view.pod(&record.survivor) else {
-        let text = format!("waits for the pod {}", record.survivor);
+        let text = format!("waiting for the pod {}", record.survivor);
         return wait_or_stall(view, operation, "RecoveryStalled", text);
     };
     if let Some(node) = view.node(&record.survivor) {
@@ -157,7 +157,7 @@ fn apply(view: &View<'_>, operation: &Operation, record: &RecoveryRecord) -> Dec
     }
     let text = match &pod.stuck {
         Some(stuck) => format!("{} does not start: {stuck}", record.survivor),
-        None => format!("{} rewrites its membership", record.survivor),
+        None => format!("{} is rewriting its membership", record.survivor),
     };
     wait_or_stall(view, operation, "RecoveryStalled", text)
 }
@@ -166,7 +166,7 @@ fn apply(view: &View<'_>, operation: &Operation, record: &RecoveryRecord) -> Dec
 fn start_survivor(view: &View<'_>, record: &RecoveryRecord) -> Decision {
     let pool = pool_of(view, record);
     let Some(set) = view.set(pool) else {
-        return Decision::Wait("waits for the StatefulSet".to_owned());
+        return Decision::Wait("waiting for the StatefulSet".to_owned());
     };
     let ordinal = names::ordinal(&view.set_name(pool), &record.survivor).unwrap_or(0);
     let wanted = match (record.mode, view.target()) {
@@ -176,14 +176,14 @@ fn start_survivor(view: &View<'_>, record: &RecoveryRecord) -> Decision {
     if set.replicas >= wanted {
         return Decision::Continue;
     }
-    let text = format!("starts {} with the plan", record.survivor);
+    let text = format!("starting {} with the plan", record.survivor);
     Decision::Act(set_replicas(view, pool, set, wanted), text)
 }
 
 fn answered(view: &View<'_>, record: &RecoveryRecord, node: &NodeStatus) -> Decision {
     let name = &record.survivor;
     if !runs_in(node, &record.to) {
-        return Decision::Wait(format!("{name} stops"));
+        return Decision::Wait(format!("{name} is stopping"));
     }
     let next = next_step(view, record, Step::Verify, RecoveryPhase::Verifying);
     Decision::Record(next, format!("{name} runs in the new lineage"))
@@ -203,10 +203,7 @@ fn started_early(view: &View<'_>, record: &RecoveryRecord) -> Option<Decision> {
     })?;
     Some(Decision::Act(
         Action::delete_pod(early),
-        format!(
-            "{} started without the plan and is started again",
-            early.name
-        ),
+        format!("restarting {}, which started without the plan", early.name),
     ))
 }
 
@@ -226,14 +223,14 @@ fn verify(view: &View<'_>, operation: &Operation, record: &RecoveryRecord) -> De
         let stuck = view.pod(&record.survivor).and_then(|p| p.stuck.clone());
         return wait(match stuck {
             Some(stuck) => format!("{} does not run: {stuck}", record.survivor),
-            None => format!("waits until {} leads", record.survivor),
+            None => format!("waiting until {} leads", record.survivor),
         });
     };
     if let Some(wrong) = differs_from_plan(record, &leader) {
         return wait(wrong);
     }
     if let Some(behind) = straggler(view, record) {
-        return wait(format!("waits until {behind} has followed the plan"));
+        return wait(format!("waiting until {behind} has followed the plan"));
     }
     let checked = view.seen.checks.get(leader.name);
     match checked.filter(|c| c.raft_id == leader.status.raft_id && c.as_leader) {
@@ -242,7 +239,7 @@ fn verify(view: &View<'_>, operation: &Operation, record: &RecoveryRecord) -> De
                 name: leader.name.to_owned(),
                 raft_id: leader.status.raft_id.clone(),
             },
-            format!("checks the database of {}", leader.name),
+            format!("checking the database of {}", leader.name),
         ),
         Some(DatabaseCheck {
             fault: Some(fault), ..
@@ -263,7 +260,7 @@ fn verify(view: &View<'_>, operation: &Operation, record: &RecoveryRecord) -> De
             next.configuration_index = None;
             next.last_leader_seen = None;
             let text = format!(
-                "{} is the cluster now, in epoch {}; the others join it",
+                "the cluster continues from {} in epoch {}; the others rejoin",
                 record.survivor, record.to.epoch
             );
             Decision::Record(next, text)
@@ -293,7 +290,7 @@ fn differs_from_plan(record: &RecoveryRecord, leader: &Leader<'_>) -> Option<Str
     }
     let last = u64::try_from(record.last_log.index).unwrap_or(0);
     if node.applied_index < last {
-        return Some(format!("{} applies its log", leader.name));
+        return Some(format!("{} is still applying its log", leader.name));
     }
     let mut planned: Vec<(&str, bool)> = vec![(record.survivor.as_str(), true)];
     planned.extend(record.peers.iter().map(|p| (p.name.as_str(), p.voter)));
@@ -304,5 +301,5 @@ fn differs_from_plan(record: &RecoveryRecord, leader: &Leader<'_>) -> Option<Str
         .map(|m| (m.name.as_str(), m.voter))
         .collect();
     members.sort_unstable();
-    (members != planned).then(|| format!("{} has other members than planned", leader.name))
+    (members != planned).then(|| format!("{} has other members than the plan", leader.name))
 }

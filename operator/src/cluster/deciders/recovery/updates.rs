@@ -92,7 +92,7 @@ fn mirror(status: &mut RqliteRecoveryStatus, record: &RecoveryRecord, message: O
     status.possibly_lost_entries = Some(record.possibly_lost_entries);
     let own = record.message.clone();
     let now = match (record.phase, message) {
-        (RecoveryPhase::Rejoining, None) => Some("the others join as new members"),
+        (RecoveryPhase::Rejoining, None) => Some("the others rejoin as new members"),
         _ => message,
     };
     status.message = own.or_else(|| now.map(str::to_owned));

@@ -139,7 +139,7 @@ const CASES: [(BlockerKind, &str, &str, &str, &[&str]); 16] = [
         "0/3 nodes are available: 3 Insufficient cpu.",
         "Unschedulable",
         &[
-            "no machine takes demo-0",
+            "no machine is available for demo-0",
             "Insufficient cpu",
             "spec.resources",
         ],

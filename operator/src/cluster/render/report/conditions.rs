@@ -67,14 +67,14 @@ pub(super) fn write(
             READY,
             true,
             "Ready",
-            "all voters take part and nothing is under way",
+            "all voters take part and no operation is in progress",
         )
     } else if asleep {
         said(
             READY,
             false,
             "Hibernated",
-            "stopped on purpose: set hibernated to false to start it",
+            "hibernated: set hibernated to false to start it",
         )
     } else if !available.status {
         said(READY, false, available.reason, available.message.clone())
@@ -89,19 +89,19 @@ pub(super) fn write(
             PAUSED,
             true,
             "Requested",
-            "nothing is changed: set paused to false and remove the annotation to go on",
+            "the operator changes nothing: set paused to false and remove the annotation to resume",
         )
     } else {
-        said(PAUSED, false, "NotRequested", "the operator acts")
+        said(PAUSED, false, "NotRequested", "not paused")
     };
     let hibernated = said(
         HIBERNATED,
         asleep,
         if asleep { "Requested" } else { "NotRequested" },
         if asleep {
-            "all nodes are stopped, their volumes stay"
+            "all nodes are stopped, their volumes are kept"
         } else {
-            "nodes run"
+            "not hibernated"
         },
     );
     let all = [
@@ -136,7 +136,7 @@ fn quorum_lost(view: &View<'_>, outage: &Outage) -> Said {
             false,
             "LossDetected",
             format!(
-                "{text}. Turns true if that stays so for {}",
+                "{text}. Becomes true if that lasts for {}",
                 policy.detect_after
             ),
         ),
@@ -159,11 +159,11 @@ fn is_asleep(view: &View<'_>, next: &RqliteClusterStatus) -> bool {
 
 fn available(view: &View<'_>, decision: &Decision, outage: &Outage, asleep: bool) -> Said {
     if let Some(leader) = view.leader {
-        let text = format!("{} leads, seen by a quorum", leader.name);
+        let text = format!("{} leads, confirmed by a quorum", leader.name);
         return said(AVAILABLE, true, "LeaderSeen", text);
     }
     if asleep {
-        return said(AVAILABLE, false, "Hibernated", "stopped on purpose");
+        return said(AVAILABLE, false, "Hibernated", "hibernated");
     }
     match (outage, decision) {
         (Outage::Permanent(text, _), _) => said(AVAILABLE, false, "QuorumLost", text),
@@ -182,7 +182,7 @@ fn available(view: &View<'_>, decision: &Decision, outage: &Outage, asleep: bool
 
 fn degraded(view: &View<'_>, decision: &Decision, outage: &Outage, asleep: bool) -> Said {
     if asleep {
-        return said(DEGRADED, false, "Hibernated", "stopped on purpose");
+        return said(DEGRADED, false, "Hibernated", "hibernated");
     }
     if let Decision::Blocked(reason, text) = decision {
         return said(DEGRADED, true, reason, blockers::with_blocker(view, text));
@@ -248,14 +248,14 @@ fn volumes(view: &View<'_>) -> Said {
             STORAGE_READY,
             true,
             "UpToDate",
-            "volumes have their wanted size",
+            "all volumes have the size that the spec asks for",
         ),
     }
 }
 
 fn update_pending(view: &View<'_>, wanted: &Target) -> Said {
     if is_deferred(view, wanted) {
-        let text = "this operator makes other pods than the last one did; they are replaced with the next change of yours, or by the annotation rqlite.dev/restarted-at";
+        let text = "this version of the operator has another pod template; pods are replaced with the next change of the spec, or when you set the annotation rqlite.dev/restarted-at";
         return said(UPDATE_PENDING, true, "OperatorChanged", text);
     }
     let old: Vec<&str> = view
@@ -279,7 +279,7 @@ fn advisory(view: &View<'_>) -> Said {
     }
     let hints = validate::hints(view);
     if hints.is_empty() {
-        said(ADVISORY, false, "None", "no hints")
+        said(ADVISORY, false, "None", "no advice")
     } else {
         said(ADVISORY, true, "Hint", hints.join("; "))
     }
