@@ -15,6 +15,7 @@ pub mod disk;
 pub mod faults;
 pub mod load;
 pub mod memory;
+pub mod node;
 pub mod options;
 pub mod quiet;
 pub mod report;

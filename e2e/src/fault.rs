@@ -134,15 +134,7 @@ pub fn attack(
         attacked.and(back)
     });
     let steps = nemesis.steps.clone();
-    println!(
-        "{}\nattack took {:.1}s, {:?}",
-        steps.join("\n"),
-        start.elapsed().as_secs_f64(),
-        history::tally(&writes)
-    );
-    for (count, reason) in history::reasons(&writes).into_iter().take(12) {
-        println!("{count:>6} {reason}");
-    }
+    print_summary(&steps, start.elapsed(), &writes);
     attacked?;
     let mut registers: BTreeMap<String, Vec<RegisterRecord>> = BTreeMap::new();
     for record in records {
@@ -157,6 +149,18 @@ pub fn attack(
         registers,
         steps,
     })
+}
+
+fn print_summary(steps: &[String], took: Duration, writes: &[NumberedWrite]) {
+    println!(
+        "{}\nattack took {:.1}s, {:?}",
+        steps.join("\n"),
+        took.as_secs_f64(),
+        history::tally(writes)
+    );
+    for (count, reason) in history::reasons(writes).into_iter().take(12) {
+        println!("{count:>6} {reason}");
+    }
 }
 
 /// Waits until every node accepts a write, as leader or by forwarding.

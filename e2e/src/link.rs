@@ -179,7 +179,7 @@ fn accept(listener: &TcpListener, target: &str, shared: &Arc<Shared>) {
 
 fn carry(near: TcpStream, target: &str, shared: &Arc<Shared>) {
     while shared.mode() == Mode::Blackhole && !shared.closing.load(Ordering::Acquire) {
-        wait::pace(CHECK_PERIOD);
+        wait::sleep(CHECK_PERIOD);
     }
     let Ok(addr) = target.parse() else { return };
     if shared.mode() == Mode::Cut {
@@ -214,10 +214,10 @@ fn pump(mut from: TcpStream, mut to: TcpStream, direction: Direction, shared: &S
     while let Ok(count @ 1..) = from.read(&mut buffer) {
         let delay = shared.delay_micros.load(Ordering::Acquire);
         if delay > 0 {
-            wait::pace(Duration::from_micros(delay));
+            wait::sleep(Duration::from_micros(delay));
         }
         while shared.mode().holds(direction) && !shared.closing.load(Ordering::Acquire) {
-            wait::pace(CHECK_PERIOD);
+            wait::sleep(CHECK_PERIOD);
         }
         if to.write_all(&buffer[..count]).is_err() {
             break;

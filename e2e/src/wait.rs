@@ -56,7 +56,7 @@ pub fn throughout(
 }
 
 /// Sleeps for `span`: for pacing a load or a nemesis, never as a substitute for [`until`].
-pub fn pace(span: Duration) {
+pub fn sleep(span: Duration) {
     thread::sleep(span);
 }
 

@@ -144,7 +144,7 @@ fn a_node_stops_whatever_runs() -> Result<()> {
     for (path, body) in RUNNING {
         let mut client = node.client().timeout(Duration::from_secs(60));
         let asking = thread::spawn(move || client.post(path, body).map(|reply| reply.text()));
-        wait::pace(Duration::from_millis(500));
+        wait::sleep(Duration::from_millis(500));
         let started = Instant::now();
         node.send_sigterm()?;
         let status = node.wait_exit(STOP_LIMIT)?;
@@ -158,7 +158,7 @@ fn a_node_stops_whatever_runs() -> Result<()> {
     let script = "INSERT INTO t(x) WITH RECURSIVE c(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM c) SELECT i FROM c;";
     let mut client = node.client().timeout(Duration::from_secs(60));
     let asking = thread::spawn(move || client.post("/db/load", script).map(|reply| reply.text()));
-    wait::pace(Duration::from_millis(500));
+    wait::sleep(Duration::from_millis(500));
     node.send_sigterm()?;
     let status = node.wait_exit(STOP_LIMIT)?;
     ensure!(status.success(), "{status:?}\n{}", node.log_tail());
@@ -203,7 +203,7 @@ fn what_does_not_fit_the_smallest_disk_fails_on_all() -> Result<()> {
     let mut client = patient(&cluster, leader);
     table(&mut client)?;
     // The leader asks its members for their free space once a second.
-    wait::pace(Duration::from_millis(2500));
+    wait::sleep(Duration::from_millis(2500));
     let text = say(&mut client, &blobs(400))?;
     ensure!(text.contains("database or disk is full"), "{text}");
     await_write(&mut client, SETTLE_LIMIT)?;
@@ -220,7 +220,7 @@ fn what_does_not_fit_the_smallest_disk_fails_on_all() -> Result<()> {
             let reply = patient(&cluster, index).post("/snapshot", "")?;
             ensure!(matches!(reply.status, 200 | 204), "{reply:?}");
         }
-        wait::pace(Duration::from_millis(1500));
+        wait::sleep(Duration::from_millis(1500));
     }
     println!("{filled} MiB fit");
     ensure!(filled >= 30);
@@ -257,7 +257,7 @@ fn a_member_without_room_waits_and_says_so() -> Result<()> {
     // More than its reserve, so that it accepts the log entry.
     disks[2].fill(44 * MIB)?;
     // A member with an almost full disk is not counted in the members' minimum.
-    wait::pace(Duration::from_millis(2500));
+    wait::sleep(Duration::from_millis(2500));
     let text = say(&mut client, &blobs(60))?;
     ensure!(text.contains("rows_affected"), "{text}");
     let reported = wait::until("a message about the disk", SETTLE_LIMIT, || {
@@ -284,7 +284,7 @@ fn a_member_without_room_waits_and_says_so() -> Result<()> {
     // It waits after a restart, too.
     cluster[2].stop()?;
     cluster[2].start_and_answer()?;
-    wait::pace(Duration::from_secs(2));
+    wait::sleep(Duration::from_secs(2));
     ensure!(cluster[2].is_running(), "{}", cluster[2].log_tail());
     disks[2].make_room()?;
     cluster[2].wait_ready(Duration::from_secs(60))?;

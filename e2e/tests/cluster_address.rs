@@ -176,7 +176,7 @@ fn a_namesake_does_not_drive_out_a_voter_that_is_held_up() -> Result<()> {
     ]);
     cluster[held_up].pause()?;
     // Far longer than the two heartbeats after which the leader no longer considers the voter live.
-    wait::pace(Duration::from_millis(600));
+    wait::sleep(Duration::from_millis(600));
     namesake.start()?;
     let status = namesake.wait_exit(SETTLE_LIMIT)?;
     let log = namesake.log();

@@ -114,7 +114,7 @@ fn round(seed: u64) -> Result<()> {
     let events = schedule(&mut seed, size, span);
     let start = Instant::now();
     for (at, event) in &events {
-        wait::pace(at.saturating_sub(start.elapsed()));
+        wait::sleep(at.saturating_sub(start.elapsed()));
         match *event {
             Event::Start(node) if !cluster[node].is_running() => cluster[node].start()?,
             Event::Start(_) => {}

@@ -239,7 +239,7 @@ fn a_new_leader_starts_the_clock_anew() -> Result<()> {
     let (unreachable, next) = ((leader + 1) % 3, (leader + 2) % 3);
     let died = Instant::now();
     cluster[unreachable].kill()?;
-    wait::pace(REAP_VOTERS * 2 / 3);
+    wait::sleep(REAP_VOTERS * 2 / 3);
     let body = json!({ "id": cluster[next].name }).to_string();
     let reply = cluster.client(leader).post("/leader?wait", &body)?;
     ensure!(reply.status == 200, "{reply:?}");
@@ -268,7 +268,7 @@ fn a_leader_without_a_quorum_reaps_nobody() -> Result<()> {
     for other in others {
         cluster[other].pause()?;
     }
-    wait::pace(REAP_VOTERS * 2);
+    wait::sleep(REAP_VOTERS * 2);
     for other in others {
         cluster[other].resume()?;
     }

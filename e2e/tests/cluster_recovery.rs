@@ -57,7 +57,7 @@ fn peers(members: &[(&Node, bool)]) -> String {
     json!(list).to_string()
 }
 
-fn place(node: &Node, content: &str) -> Result<()> {
+fn write_peers(node: &Node, content: &str) -> Result<()> {
     fs::write(node.data.join("raft/peers.json"), content).context("write peers.json")
 }
 
@@ -80,7 +80,7 @@ fn survivors(cluster: Cluster, kept: &[usize]) -> Cluster {
 /// Places the file on every node, starts all, and waits until all are ready.
 fn recover(cluster: &mut Cluster, content: &str) -> Result<()> {
     for node in cluster.iter_mut() {
-        place(node, content)?;
+        write_peers(node, content)?;
         node.start()?;
     }
     for node in cluster.iter_mut() {
@@ -236,11 +236,11 @@ fn files_that_disagree_make_no_cluster() -> Result<()> {
     kill_all(&mut cluster)?;
     let lost = Node::new("3")?;
     let mut cluster = survivors(cluster, &[0, 1]);
-    place(
+    write_peers(
         &cluster[0],
         &peers(&[(&cluster[0], true), (&cluster[1], true)]),
     )?;
-    place(
+    write_peers(
         &cluster[1],
         &peers(&[(&cluster[0], true), (&cluster[1], true), (&lost, true)]),
     )?;
@@ -265,7 +265,7 @@ fn files_that_disagree_make_no_cluster() -> Result<()> {
 /// Starts a node that must reject the file and exit with code 1; returns its log.
 fn refuses(node: &mut Node, content: &str) -> Result<String> {
     let before = node.log().len();
-    place(node, content)?;
+    write_peers(node, content)?;
     node.start()?;
     let status = node.wait_exit(PROCESS_LIMIT)?;
     let log = node.log()[before..].to_owned();
@@ -459,7 +459,7 @@ fn killed_inside(node: &mut Node, seed: &mut Seed) -> Result<bool> {
     // When an earlier attempt is continued, its journal exists already, so this time also includes the start
     // of the process.
     let longest = if known.is_some() { 250 } else { 120 };
-    wait::pace(Duration::from_millis(seed.below(longest)));
+    wait::sleep(Duration::from_millis(seed.below(longest)));
     node.kill()?;
     Ok(journal.exists())
 }
@@ -498,7 +498,7 @@ fn killed_during_recovery() -> Result<()> {
             break;
         }
         for node in cluster.iter_mut() {
-            place(node, &content)?;
+            write_peers(node, &content)?;
             while node.data.join("raft/peers.json").exists() {
                 kills += 1;
                 inside += i32::from(killed_inside(node, &mut seed)?);

@@ -97,11 +97,11 @@ fn inspect(node: &Node) -> Result<Output> {
 /// `inspect` and two starts in a row refuse with a message and change nothing.
 fn is_refused(node: &mut Node, file: &Path, offset: usize) -> Result<()> {
     let damaged = fs::read(file)?;
-    let place = format!("{}, at offset {offset}: ", file.display());
+    let position = format!("{}, at offset {offset}: ", file.display());
     let output = inspect(node)?;
-    let told = String::from_utf8_lossy(&output.stdout).into_owned();
+    let output_text = String::from_utf8_lossy(&output.stdout).into_owned();
     ensure!(
-        output.status.code() == Some(1) && told.contains(&place),
+        output.status.code() == Some(1) && output_text.contains(&position),
         "inspect: {output:?}"
     );
     for start in 1..=2 {
@@ -111,7 +111,7 @@ fn is_refused(node: &mut Node, file: &Path, offset: usize) -> Result<()> {
         let log = node.log()[before..].to_owned();
         ensure!(!status.success(), "start {start} ended well: {log}");
         for words in [
-            place.as_str(),
+            position.as_str(),
             "the Raft log is damaged",
             "nothing was changed",
             "empty data directory",
@@ -134,7 +134,7 @@ fn damage_to_an_acknowledged_record_is_refused() -> Result<()> {
     // `inspect` decides like a start and is fast, so it is used here: for every entry, its length increased
     // and decreased, and one byte of its content changed.
     for &at in &entries {
-        for (place, change) in [
+        for (position, change) in [
             (LENGTH_AT, 0x80_u8),
             (LENGTH_AT + 2, 1),
             (LENGTH_AT + 3, 0x10),
@@ -142,22 +142,22 @@ fn damage_to_an_acknowledged_record_is_refused() -> Result<()> {
             (3, 1),
         ] {
             let mut bytes = sound.clone();
-            bytes[at + place] ^= change;
+            bytes[at + position] ^= change;
             fs::write(&file, bytes)?;
             let output = inspect(&node)?;
             ensure!(
                 output.status.code() == Some(1),
-                "entry at {at}, byte {place}: {output:?}"
+                "entry at {at}, byte {position}: {output:?}"
             );
         }
     }
-    for (at, place, change) in [
+    for (at, position, change) in [
         (last, LENGTH_AT + 1, 1_u8),
         (last, BODY_AT + 3, 0x20),
         (first, LENGTH_AT, 0xff),
     ] {
         let mut bytes = sound.clone();
-        bytes[at + place] ^= change;
+        bytes[at + position] ^= change;
         fs::write(&file, bytes)?;
         is_refused(&mut node, &file, at)?;
     }
@@ -226,9 +226,9 @@ fn a_torn_last_record_is_cut() -> Result<()> {
         let sound = fs::read(newest_file(&node)?)?;
         tear(&node, manner)?;
         let output = inspect(&node)?;
-        let told = String::from_utf8_lossy(&output.stdout).into_owned();
+        let output_text = String::from_utf8_lossy(&output.stdout).into_owned();
         ensure!(
-            output.status.success() && told.contains("the next start drops"),
+            output.status.success() && output_text.contains("the next start drops"),
             "manner {manner}: {output:?}"
         );
         let before = node.log().len();

@@ -173,14 +173,14 @@ fn a_name_server_that_misbehaves_only_delays() -> Result<()> {
     }
     let server = CoreDns::start(ZONE, &records(&[1, 2, 3]))?;
     let proxy = DnsProxy::to(server.addr())?;
-    proxy.set(DnsMode::Silent);
+    proxy.set(DnsMode::Dropping);
     let hosts = Hosts::new()?;
     let mut cluster = three(&hosts, &config(proxy.addr()))?;
     for node in cluster.iter_mut() {
         node.start_and_answer()?;
     }
     for (manner, text) in [
-        (DnsMode::Silent, "no name server answered"),
+        (DnsMode::Dropping, "no name server answered"),
         (DnsMode::Failing, "looking up rqlite.cluster.test"),
     ] {
         proxy.set(manner);

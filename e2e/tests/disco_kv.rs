@@ -262,7 +262,7 @@ fn lost_keys_and_lost_disks<S: Store>() -> Result<()> {
         let mut late = node::<S>(name, None, &store.config())?;
         store.delete(&S::key("rqlite"))?;
         late.start()?;
-        wait::pace(Duration::from_millis(100));
+        wait::sleep(Duration::from_millis(100));
         store.delete(&S::key("rqlite"))?;
         late.wait_ready(SETTLE_LIMIT)?;
         ensure!(

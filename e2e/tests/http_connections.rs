@@ -65,8 +65,8 @@ fn idle_connections_make_room() -> Result<()> {
     );
     let (mut node, mut client) = node()?;
     let pid = node.pid().context("it runs")?;
-    let places = node.client().get_json("/status?key=http.max_connections")?;
-    let places = usize::try_from(places.as_u64().context("a number")?)?;
+    let slots = node.client().get_json("/status?key=http.max_connections")?;
+    let slots = usize::try_from(slots.as_u64().context("a number")?)?;
     let mut held = Vec::new();
     for number in 0..FLOOD {
         let mut stream = TcpStream::connect(&node.http)?;
@@ -83,13 +83,13 @@ fn idle_connections_make_room() -> Result<()> {
     probes_get_in(&node)?;
     let descriptors = std::fs::read_dir(format!("/proc/{pid}/fd"))?.count();
     ensure!(
-        descriptors < places + 200,
-        "{descriptors} descriptors for {places} slots"
+        descriptors < slots + 200,
+        "{descriptors} descriptors for {slots} slots"
     );
     let closed = held.iter().filter(|stream| is_closed(stream)).count();
     ensure!(
-        closed >= FLOOD - places,
-        "{closed} of {FLOOD} were closed to free {places} slots"
+        closed >= FLOOD - slots,
+        "{closed} of {FLOOD} were closed to free {slots} slots"
     );
     // The most recent connections stay open.
     ensure!(!is_closed(&held[FLOOD - 2]), "the newest made room");
@@ -130,7 +130,7 @@ fn who_does_not_move_is_ended() -> Result<()> {
             let mut other = stream.try_clone()?;
             std::thread::spawn(move || {
                 while other.write_all(b"x").is_ok() {
-                    wait::pace(Duration::from_millis(500));
+                    wait::sleep(Duration::from_millis(500));
                 }
             });
             ending(&mut stream)
@@ -140,7 +140,7 @@ fn who_does_not_move_is_ended() -> Result<()> {
     let body = drip(with(
         b"POST /db/execute HTTP/1.1\r\nHost: x\r\nContent-Length: 500\r\n\r\n[",
     )?);
-    let mut silent = with(b"POST /db/execute HTTP/1.1\r\nHost: x\r\nContent-Length: 500\r\n\r\n[")?;
+    let mut stuck = with(b"POST /db/execute HTTP/1.1\r\nHost: x\r\nContent-Length: 500\r\n\r\n[")?;
     // A reply of 24 MiB that the client does not read.
     let big = client.timeout(Duration::from_secs(60)).rows(
         "none",
@@ -161,7 +161,7 @@ fn who_does_not_move_is_ended() -> Result<()> {
     let (said, after) = ended("body", body)?;
     println!("a body that drips: {said:?} after {after:?}");
     ensure!(said.starts_with("HTTP/1.1 408"), "{said}");
-    let (said, _) = ending(&mut silent)?;
+    let (said, _) = ending(&mut stuck)?;
     ensure!(said.contains("the request body came too slowly"), "{said}");
     wait::until(
         "the reply that is not read ends",

@@ -111,7 +111,7 @@ fn a_write_during_a_transfer_goes_to_the_next_leader() -> Result<()> {
         let mut client = cluster.client(0).timeout(SETTLE_LIMIT);
         let handed = (0..12).try_for_each(|_| -> Result<()> {
             client.post("/leader?wait", "").context("transfer")?;
-            e2e::wait::pace(Duration::from_millis(150));
+            e2e::wait::sleep(Duration::from_millis(150));
             Ok(())
         });
         done.store(true, Ordering::Relaxed);

@@ -490,7 +490,7 @@ fn prepare_is_killed_and_repeated() -> Result<()> {
                 .stdout(Stdio::null())
                 .stderr(Stdio::null())
                 .spawn()?;
-            wait::pace(Duration::from_millis(random.below(60)));
+            wait::sleep(Duration::from_millis(random.below(60)));
             child.kill()?;
             child.wait()?;
         }

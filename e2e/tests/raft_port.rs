@@ -50,7 +50,7 @@ fn text(text: &str) -> Vec<u8> {
 /// The handshake of a non-member: purpose, made-up name, intended receiver, made-up cluster.
 fn hello(purpose: u8, to: Option<&str>, cluster: Option<&str>) -> Vec<u8> {
     let mut bytes = vec![purpose];
-    bytes.extend(text("stranger#1"));
+    bytes.extend(text("outsider#1"));
     match to {
         None => bytes.push(0),
         Some(to) => bytes.extend([vec![1], text(to)].concat()),

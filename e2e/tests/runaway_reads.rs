@@ -71,7 +71,7 @@ fn is_idle(node: &Node) -> Result<()> {
     wait::until("an idle process", SOON, || {
         let look = || processor_time(node).map_err(|e| e.to_string());
         let before = look()?;
-        wait::pace(Duration::from_millis(300));
+        wait::sleep(Duration::from_millis(300));
         let used = look()?.saturating_sub(before);
         if used < Duration::from_millis(100) {
             Ok(())
@@ -176,7 +176,7 @@ fn an_administrator_ends_a_statement() -> Result<()> {
         Client::new(&addr).post("/db/query?level=none", &body)
     });
     let listed = await_running(&mut client, 1, SOON)?;
-    wait::pace(Duration::from_millis(100));
+    wait::sleep(Duration::from_millis(100));
     let id = &listed[0]["id"];
     let end = |client: &mut Client, id: &str| {
         client.send("DELETE", &format!("/db/running/{id}"), &[], b"")

@@ -138,7 +138,7 @@ fn dns_can_be_slow_silent_failing_and_cut_short() -> Result<()> {
         ["127.0.0.11"]
     );
 
-    proxy.set(DnsMode::Silent);
+    proxy.set(DnsMode::Dropping);
     assert!(dns::query(proxy.addr(), name, "A").is_err());
     assert_eq!(proxy.queries(), 5);
     Ok(())

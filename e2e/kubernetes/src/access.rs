@@ -3,10 +3,7 @@ use std::{fs::File, io::Write, path::PathBuf};
 
 use anyhow::{Context, Result, ensure};
 
-use crate::{
-    probe::Kubectl,
-    provider::{self, Provider},
-};
+use crate::{probe::Kubectl, provider::Provider, providers};
 
 /// A cluster that tests may disrupt.
 #[derive(Debug)]
@@ -66,6 +63,6 @@ impl Access {
     /// # Errors
     /// If `E2E_PROVIDER` names none, or another cluster than `KUBECONFIG`.
     pub fn provider(&self) -> Result<Box<dyn Provider>> {
-        provider::named(&self.provider)
+        providers::named(&self.provider)
     }
 }

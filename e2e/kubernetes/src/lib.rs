@@ -5,7 +5,7 @@
 //! machine) and [`kind`] (nodes are Docker containers). `src/bin/cluster.rs` is the command line.
 //!
 //! Reading order, for clusters: [`provider`] → [`command`] → [`tools`] → [`local`] (which names its own
-//! order) → [`kind`] → [`probe`]; for tests: [`access`] → [`namespace`] → [`plain`] → [`writer`] →
+//! order) → [`kind`] → [`providers`] → [`probe`]; for tests: [`access`] → [`namespace`] → [`plain`] → [`writer`] →
 //! [`numbered`]. [`sbom`] is for images only.
 
 pub mod access;
@@ -17,6 +17,7 @@ pub mod numbered;
 pub mod plain;
 pub mod probe;
 pub mod provider;
+pub mod providers;
 pub mod sbom;
 pub mod tools;
 pub mod writer;

@@ -2,7 +2,7 @@
 //! kube-proxy. The control plane, DNS and the volume provisioner run beside them on the host side of a
 //! bridge.
 //!
-//! Needs Linux and root. Reading order: [`layout`] (addresses and files) → [`process`] → [`certificates`] →
+//! Needs Linux and root. Reading order: [`layout`] (addresses and files) → [`process`] → [`programs`] → [`certificates`] →
 //! [`control_plane`] → [`node`] with [`cgroup`] → [`removal`]. This crate's `DESIGN.md` gives the reasons.
 use std::{
     fs::{self, File},
@@ -27,7 +27,10 @@ pub mod control_plane;
 pub mod layout;
 pub mod node;
 pub mod process;
+pub mod programs;
 pub mod removal;
+
+use programs::Programs;
 
 use layout::{BRIDGE, HOST_ADDRESS, Layout, MAX_NODES, SERVICES};
 
@@ -51,21 +54,6 @@ const SYSTEM: [&str; 8] = [
 #[derive(Debug)]
 pub struct Local {
     layout: Layout,
-}
-
-/// Directories of the programs that run the cluster.
-#[derive(Debug)]
-pub struct Programs {
-    /// API server, controller manager, scheduler, kubelet, kube-proxy, kubectl.
-    pub kubernetes: PathBuf,
-    /// The API server's store.
-    pub etcd: PathBuf,
-    /// The cluster's DNS server.
-    pub coredns: PathBuf,
-    /// The volume provisioner.
-    pub local_path: PathBuf,
-    /// The images `pause.tar` and `busybox.tar`.
-    pub images: PathBuf,
 }
 
 impl Local {
@@ -237,19 +225,6 @@ impl Provider for Local {
 
     fn logs(&self) -> PathBuf {
         self.layout.logs()
-    }
-}
-
-impl Programs {
-    fn find() -> Result<Self> {
-        let [etcd, coredns, kubernetes, local_path, images] = tools::LOCAL.map(tools::folder);
-        Ok(Self {
-            kubernetes: kubernetes?,
-            etcd: etcd?,
-            coredns: coredns?,
-            local_path: local_path?,
-            images: images?,
-        })
     }
 }
 

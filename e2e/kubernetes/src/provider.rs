@@ -1,9 +1,7 @@
 //! The interface of a test cluster, whatever provides it.
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, bail};
-
-use crate::{kind::Kind, local::Local};
+use anyhow::Result;
 
 /// A provider of test clusters. There is at most one cluster of each provider on a machine.
 pub trait Provider {
@@ -50,16 +48,4 @@ pub trait Provider {
 
     /// Directory with logs that explain why a component failed.
     fn logs(&self) -> PathBuf;
-}
-
-/// The provider with this name: `local` or `kind`.
-///
-/// # Errors
-/// For any other name, or if its directory is unknown.
-pub fn named(name: &str) -> Result<Box<dyn Provider>> {
-    match name {
-        "local" => Ok(Box::new(Local::new()?)),
-        "kind" => Ok(Box::new(Kind::new()?)),
-        _ => bail!("there is no provider {name:?}: use local or kind"),
-    }
 }

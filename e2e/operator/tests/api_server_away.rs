@@ -185,8 +185,8 @@ fn narrow(server: &Objects) -> Result<()> {
 /// A webhook that never answers is called for the other account's objects, so that its requests occupy the
 /// seat.
 fn hang(server: &Objects) -> Result<TcpListener> {
-    let silent = TcpListener::bind("127.0.0.1:0")?;
-    let url = format!("https://127.0.0.1:{}/", silent.local_addr()?.port());
+    let unanswered = TcpListener::bind("127.0.0.1:0")?;
+    let url = format!("https://127.0.0.1:{}/", unanswered.local_addr()?.port());
     let webhook = json!({ "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingWebhookConfiguration",
         "metadata": { "name": "e2e-hang" }, "webhooks": [{ "name": "hang.example.com", "clientConfig": { "url": url },
             "objectSelector": { "matchLabels": { "e2e": "hang" } }, "timeoutSeconds": 30, "failurePolicy": "Ignore",
@@ -205,12 +205,12 @@ fn hang(server: &Objects) -> Result<TcpListener> {
     server.run(&["create", "clusterrole", NOISE, rights[0], rights[1]])?;
     let role = format!("--clusterrole={NOISE}");
     server.run(&["create", "clusterrolebinding", NOISE, &role, &subject])?;
-    Ok(silent)
+    Ok(unanswered)
 }
 
 /// All of the operator's requests except those for its Lease are rejected.
 async fn rejected(fixture: &mut OutageFixture) -> Result<()> {
-    let silent = hang(&fixture.base.server)?;
+    let unanswered = hang(&fixture.base.server)?;
     narrow(&fixture.base.server)?;
     let kubeconfig = fixture
         .base
@@ -227,8 +227,12 @@ async fn rejected(fixture: &mut OutageFixture) -> Result<()> {
             tokio::time::sleep(PAUSE).await;
         }
     });
-    silent.set_nonblocking(true)?;
-    let held = until("the webhook to be asked", LIMIT, || Ok(silent.accept()?))?;
+    unanswered.set_nonblocking(true)?;
+    let held = until(
+        "the webhook to be asked",
+        LIMIT,
+        || Ok(unanswered.accept()?),
+    )?;
     fixture.audit.codes()?;
     fixture.disturb(2, 4)?;
     tokio::time::sleep(STORM).await;

@@ -313,7 +313,7 @@ fn columns(server: &Objects) -> Result<()> {
 
 /// `kubectl explain` prints the published schema: every field of ours has a description.
 fn explanations(server: &Objects) -> Result<()> {
-    fn silent(path: &str, schema: &Value, into: &mut Vec<String>) {
+    fn undescribed(path: &str, schema: &Value, into: &mut Vec<String>) {
         for (name, field) in schema["properties"].as_object().into_iter().flatten() {
             let path = format!("{path}.{name}");
             if field["description"].as_str().is_none_or(str::is_empty) {
@@ -328,8 +328,8 @@ fn explanations(server: &Objects) -> Result<()> {
                 "topologySpreadConstraints",
             ];
             if !foreign.contains(&name.as_str()) {
-                silent(&path, field, into);
-                silent(&path, &field["items"], into);
+                undescribed(&path, field, into);
+                undescribed(&path, &field["items"], into);
             }
         }
     }
@@ -345,8 +345,8 @@ fn explanations(server: &Objects) -> Result<()> {
             schema["spec"]["properties"].is_object(),
             "{kind} is not published"
         );
-        silent(&format!("{kind}.spec"), &schema["spec"], &mut without);
-        silent(&format!("{kind}.status"), &schema["status"], &mut without);
+        undescribed(&format!("{kind}.spec"), &schema["spec"], &mut without);
+        undescribed(&format!("{kind}.status"), &schema["status"], &mut without);
     }
     ensure!(without.is_empty(), "not explained: {without:#?}");
     for (field, text) in [

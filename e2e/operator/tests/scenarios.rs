@@ -86,7 +86,7 @@ fn reason(error: &anyhow::Error) -> String {
 fn run(fixture: &Fixture, scenario: &Scenario) -> Row {
     let start = Instant::now();
     let result = match scenario.execution {
-        Execution::Elsewhere(place) => ScenarioResult::Elsewhere(place),
+        Execution::Elsewhere(reference) => ScenarioResult::Elsewhere(reference),
         Execution::Parallel(work) | Execution::Exclusive(work) => {
             // A panic counts as one failed row; the other scenarios still run.
             match catch_unwind(AssertUnwindSafe(|| work(fixture))) {
@@ -206,14 +206,14 @@ fn scenarios() -> Result<()> {
 
 #[test]
 fn numbers_are_unique_and_elsewhere_exists() -> Result<()> {
-    for (place, scenario) in ALL.iter().enumerate() {
+    for (reference, scenario) in ALL.iter().enumerate() {
         let again = ALL
             .iter()
-            .skip(place + 1)
+            .skip(reference + 1)
             .any(|s| s.number == scenario.number);
         ensure!(!again, "two scenarios have the number {}", scenario.number);
-        if let Execution::Elsewhere(place) = scenario.execution {
-            table::exists(place)?;
+        if let Execution::Elsewhere(reference) = scenario.execution {
+            table::exists(reference)?;
         }
     }
     Ok(())

@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use crate::{
     bench::{
         ceiling::Ceiling,
-        disk, faults, load, memory,
+        disk, faults, load, memory, node,
         options::Options,
         report::{Cell, Report},
         requests,
@@ -79,7 +79,7 @@ pub fn measure_one_node(options: &Options, work: &Path, report: &mut Report) -> 
     if !any_wanted(options, &areas) && !options.wants("one/checkpoint/64") {
         return Ok(());
     }
-    let mut node = bench_node("1", work)?;
+    let mut node = node::bench_node("1", work)?;
     node.start_and_ready()?;
     report.add(Cell::rate(
         "one/memory-idle",
@@ -128,7 +128,7 @@ pub fn measure_three_nodes(options: &Options, work: &Path, report: &mut Report) 
     }
     let nodes = ["1", "2", "3"]
         .iter()
-        .map(|name| bench_node(name, work))
+        .map(|name| node::bench_node(name, work))
         .collect::<Result<Vec<_>>>()?;
     let mut cluster = Cluster::of(nodes);
     cluster.form()?;
@@ -191,17 +191,6 @@ fn three_node_loads(options: &Options) -> Vec<(String, usize, Vec<Vec<u8>>)> {
     loads
 }
 
-/// A node on the measured disk with the product's defaults.
-///
-/// # Errors
-/// If no port or directory is available.
-pub fn bench_node(name: &str, work: &Path) -> Result<Node> {
-    let mut node = Node::new_in(name, work)?;
-    node.args.clear();
-    node.quiet = true;
-    Ok(node)
-}
-
 fn set_up(client: &mut Client) -> Result<()> {
     requests::SETUP
         .iter()
@@ -252,7 +241,7 @@ fn measure_checkpoint(options: &Options, report: &mut Report, node: &Node) -> Re
 
 fn request_checkpoints(client: &mut Client, apart: Duration) -> Result<()> {
     for _ in 0..2 {
-        wait::pace(apart);
+        wait::sleep(apart);
         let reply = client.post("/snapshot", "")?;
         anyhow::ensure!(
             matches!(reply.status, 200 | 204),

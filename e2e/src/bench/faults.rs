@@ -10,7 +10,7 @@ use serde_json::json;
 
 use crate::{
     bench::{
-        cells, memory,
+        memory, node,
         options::Options,
         report::{Cell, Report},
     },
@@ -89,7 +89,7 @@ pub fn measure_big_restart(options: &Options, work: &Path, report: &mut Report) 
     if !options.wants("one/big-restart") {
         return Ok(());
     }
-    let mut node = cells::bench_node("big", work)?;
+    let mut node = node::bench_node("big", work)?;
     node.start_and_ready()?;
     fill(&node)?;
     node.kill()?;

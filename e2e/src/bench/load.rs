@@ -12,7 +12,7 @@ use mio::{Events, Interest, Poll, Token, event::Event, net::TcpStream};
 /// Share of the span before the measurement starts, in which connections open and caches fill.
 const WARM_UP: f64 = 0.2;
 /// The measurement fails if no reply at all arrives for this long.
-const SILENCE_LIMIT: Duration = Duration::from_secs(20);
+const REPLY_LIMIT: Duration = Duration::from_secs(20);
 /// Read buffer in bytes: larger than any reply to a point request.
 const READ_BUFFER: usize = 64 * 1024;
 
@@ -107,8 +107,8 @@ pub fn run(addr: &str, connections: usize, span: Duration, requests: &[Vec<u8>])
         if now >= end {
             break;
         }
-        if now.duration_since(last_reply) > SILENCE_LIMIT {
-            bail!("no reply for {} s", SILENCE_LIMIT.as_secs());
+        if now.duration_since(last_reply) > REPLY_LIMIT {
+            bail!("no reply for {} s", REPLY_LIMIT.as_secs());
         }
     }
     load.seconds = Instant::now().duration_since(measured_from).as_secs_f64();

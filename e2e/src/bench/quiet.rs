@@ -16,7 +16,7 @@ const LIMIT: f64 = 0.15;
 /// If `/proc/stat` cannot be read.
 pub fn busy_share() -> Result<f64> {
     let before = times()?;
-    wait::pace(WATCH);
+    wait::sleep(WATCH);
     let after = times()?;
     let share = share(before, after);
     if share > LIMIT {

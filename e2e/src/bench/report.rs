@@ -1,7 +1,7 @@
 //! The measured figures: printed as they arrive and written as JSON.
 use serde_json::{Value, json};
 
-use crate::bench::{load::Load, targets::TargetResult};
+use crate::bench::load::Load;
 
 /// One figure.
 #[derive(Clone, Debug)]
@@ -54,6 +54,21 @@ impl Cell {
         note.clone_into(&mut self.note);
         self
     }
+}
+
+/// A target and its result.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TargetResult {
+    /// Description of the target.
+    pub what: String,
+    /// The bound.
+    pub wanted: f64,
+    /// Whether the bound is a minimum (otherwise a maximum).
+    pub at_least: bool,
+    /// Measured value; `None` if its cells were not measured.
+    pub measured: Option<f64>,
+    /// Whether the bound was met; `None` if its cells were not measured.
+    pub met: Option<bool>,
 }
 
 /// All figures of a run.

@@ -2,22 +2,7 @@
 //!
 //! Absolute figures assume a disk with about 5 000 synced appends per second and two cores shared with the
 //! load generator. The ratios hold on any machine.
-use crate::bench::report::Report;
-
-/// A target and its result.
-#[derive(Clone, Debug, PartialEq)]
-pub struct TargetResult {
-    /// Description of the target.
-    pub what: String,
-    /// The bound.
-    pub wanted: f64,
-    /// Whether the bound is a minimum (otherwise a maximum).
-    pub at_least: bool,
-    /// Measured value; `None` if its cells were not measured.
-    pub measured: Option<f64>,
-    /// Whether the bound was met; `None` if its cells were not measured.
-    pub met: Option<bool>,
-}
+use crate::bench::report::{Report, TargetResult};
 
 /// The figure that is compared with the bound.
 enum Figure {

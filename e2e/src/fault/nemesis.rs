@@ -203,7 +203,7 @@ impl<'a> Nemesis<'a> {
             self.act(cluster, step)
                 .with_context(|| format!("nemesis {step:?}"))?;
             let (shortest, longest) = STEP_MILLIS;
-            wait::pace(Duration::from_millis(
+            wait::sleep(Duration::from_millis(
                 shortest + seed.below(longest - shortest),
             ));
         }

@@ -69,7 +69,7 @@ pub fn act(misuse: Misuse, http: &str, raft: &str) {
                 .into_iter()
                 .flat_map(|addr| (0..IDLE).filter_map(move |_| TcpStream::connect(addr).ok()))
                 .collect();
-            wait::pace(STAY);
+            wait::sleep(STAY);
             drop(connections);
         }
     });

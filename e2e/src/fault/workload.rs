@@ -22,7 +22,7 @@ const CLIENT_LIMIT: Duration = Duration::from_secs(3);
 /// Writes through one node before the writer changes to another.
 const STAY: u64 = 20;
 /// Pause between two requests of a client, which leaves the nodes some processor time.
-const PACE: Duration = Duration::from_millis(3);
+const PAUSE: Duration = Duration::from_millis(3);
 /// Registers in use at the same time.
 const REGISTERS: u64 = 3;
 /// How long one set of registers is used. Short, so that each register's history can be searched.
@@ -95,7 +95,7 @@ pub fn write_numbered(shared: &Shared, writer: u64, mut seed: Seed) -> Vec<Numbe
         if failed || number.is_multiple_of(STAY) {
             client = shared.any_client(&mut seed);
         }
-        wait::pace(PACE);
+        wait::sleep(PAUSE);
     }
     writes
 }
@@ -156,7 +156,7 @@ pub fn use_registers(shared: &Shared, mut seed: Seed) -> Vec<RegisterRecord> {
         if !observed.answered || count.is_multiple_of(STAY) {
             client = shared.any_client(&mut seed);
         }
-        wait::pace(PACE);
+        wait::sleep(PAUSE);
     }
     records
 }

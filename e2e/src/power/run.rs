@@ -204,7 +204,7 @@ impl PowerRun {
 
     fn start(&mut self) -> Result<()> {
         if self.recovering {
-            self.place_peers()?;
+            self.write_peers()?;
         }
         for member in &mut self.members {
             member.node.start()?;
@@ -345,7 +345,7 @@ impl PowerRun {
 
     /// Writes `peers.json` again where a cut has removed it, as an administrator would. Does not sync it:
     /// that is the node's job.
-    fn place_peers(&mut self) -> Result<()> {
+    fn write_peers(&mut self) -> Result<()> {
         let list: Vec<_> = self
             .members
             .iter()
@@ -406,7 +406,7 @@ fn watch(members: &mut [Member], span: Duration) -> Result<()> {
         if left.is_zero() {
             return Ok(());
         }
-        wait::pace(left.min(Duration::from_millis(20)));
+        wait::sleep(left.min(Duration::from_millis(20)));
     }
 }
 

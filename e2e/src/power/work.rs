@@ -23,9 +23,9 @@ const WRITERS: usize = 2;
 /// Request timeout of a client.
 const CLIENT_LIMIT: Duration = Duration::from_secs(5);
 /// Pause between two requests of a writer, which leaves the nodes some processor time.
-const PACE: Duration = Duration::from_millis(1);
+const PAUSE: Duration = Duration::from_millis(1);
 /// Pause between two of the larger operations.
-const CHORE_PACE: Duration = Duration::from_millis(25);
+const CHORE_PAUSE: Duration = Duration::from_millis(25);
 
 /// The outcomes of all writes of one cluster since its first start.
 #[derive(Debug, Default)]
@@ -87,7 +87,7 @@ impl Ledger {
             let _open = self.gate.read();
             let outcome = client.write("INSERT INTO numbered VALUES(?,?,?)", &row);
             self.note(writer, number..number + 1, &outcome);
-            wait::pace(PACE);
+            wait::sleep(PAUSE);
         }
     }
 
@@ -115,7 +115,7 @@ impl Ledger {
                 7 => self.load_copy(&mut client, chores.alone && seed.below(2) == 0),
                 _ => {}
             }
-            wait::pace(CHORE_PACE);
+            wait::sleep(CHORE_PAUSE);
         }
     }
 

@@ -77,7 +77,7 @@ fn a_paused_process_makes_no_progress() {
     })
     .unwrap();
     let before = node.log().len();
-    wait::throughout("silence", Duration::from_millis(100), || {
+    wait::throughout("pause", Duration::from_millis(100), || {
         if node.log().len() == before {
             Ok(())
         } else {

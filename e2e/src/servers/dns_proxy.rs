@@ -43,7 +43,7 @@ pub enum DnsMode {
     /// Passes it on and delays the response (over TCP: each piece of data, in each direction).
     Slow(Duration),
     /// Never responds.
-    Silent,
+    Dropping,
     /// Responds with SERVFAIL over UDP; closes the connection over TCP.
     Failing,
     /// Responds over UDP without records and with the TC flag; over TCP it responds in full.
@@ -111,7 +111,7 @@ impl DnsProxy {
         });
         self.tcp.set(match mode {
             DnsMode::Open | DnsMode::Slow(_) | DnsMode::Truncating => Mode::Open,
-            DnsMode::Silent => Mode::Blackhole,
+            DnsMode::Dropping => Mode::Blackhole,
             DnsMode::Failing => Mode::Cut,
         });
     }
@@ -183,13 +183,13 @@ fn serve(socket: &UdpSocket, server: SocketAddr, received: &Mutex<mpsc::Receiver
         let next = received.lock().recv();
         let Ok(query) = next else { return };
         let answer = match query.mode {
-            DnsMode::Silent => None,
+            DnsMode::Dropping => None,
             DnsMode::Failing => Some(refusal(&query.bytes, 0, SERVFAIL)),
             DnsMode::Truncating => Some(refusal(&query.bytes, 0x02, 0)),
             DnsMode::Open => forward(server, &query.bytes),
             DnsMode::Slow(delay) => {
                 let answer = forward(server, &query.bytes);
-                wait::pace(delay);
+                wait::sleep(delay);
                 answer
             }
         };

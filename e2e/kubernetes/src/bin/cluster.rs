@@ -5,22 +5,22 @@ use anyhow::{Context, Result, bail};
 use e2e_kubernetes::{
     local::{layout::Layout, removal},
     probe::{self, Kubectl},
-    provider::{self, Provider},
-    tools,
+    provider::Provider,
+    providers, tools,
 };
 
 const USAGE: &str = "\
-usage: cluster [--provider local|kind] COMMAND     (E2E_PROVIDER sets the provider; local if nothing does)
-  up [NODES]        make a cluster with so many nodes (3), all Ready; print `export KUBECONFIG=...`
-  down              take it away, also after a crash, and check that nothing is left
-  load IMAGE.tar    put an image (docker-archive) on every node
+usage: cluster [--provider local|kind] COMMAND     (E2E_PROVIDER sets the provider; default local)
+  up [NODES]        create a cluster with this many nodes (default 3), all Ready; print `export KUBECONFIG=...`
+  down              remove it, also after a crash, and check that nothing is left
+  load IMAGE.tar    load an image (docker-archive) onto every node
   cut NODE          take a node off the network
-  heal NODE         put it back
-  restart-dns       end the cluster's DNS and start it again
-  check             try out what the product will ask of it: names, volumes, Services
-  status            what runs, and what is left of a killed run
-  kubeconfig        print the administrator's kubeconfig's path
-  kubectl WORDS...  run kubectl on it";
+  heal NODE         reconnect a node
+  restart-dns       restart the cluster's DNS
+  check             check what the product needs: names, volumes, Services
+  status            show what is running, and what a killed run has left
+  kubeconfig        print the path of the administrator's kubeconfig
+  kubectl ARGS...   run kubectl on it";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -40,7 +40,7 @@ fn carry_out(args: &[String]) -> Result<()> {
         name = (*args.get(1).context(USAGE)?).to_owned();
         args.drain(..2);
     }
-    let cluster = provider::named(&name)?;
+    let cluster = providers::named(&name)?;
     let start = Instant::now();
     let done = |what: &str| eprintln!("{what} in {:.1} s", start.elapsed().as_secs_f64());
     match args[..] {

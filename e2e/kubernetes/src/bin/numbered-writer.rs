@@ -15,10 +15,10 @@ use e2e_kubernetes::{
 
 const USAGE: &str = "\
 usage: numbered-writer FOLDER COMMAND
-  write URL               write rows 1, 2, 3, ... until `stop`; then stay, to be asked
-  report [LAST_MS]        what was acknowledged so far, in the last so many milliseconds if given; as JSON
-  stop                    end writing, wait until it has ended
-  check URL [NODE_URL...] compare what was acknowledged with what is there, and the nodes with each other; as JSON
+  write URL               write rows 1, 2, 3, ... until `stop`; then keep running for `report` and `check`
+  report [LAST_MS]        print acknowledged writes and gaps, of the last LAST_MS milliseconds if given; as JSON
+  stop                    stop writing, and wait until it has stopped
+  check URL [NODE_URL...] compare acknowledged rows with the database, and the nodes with each other; as JSON
 URL is http://[user:password@]host:port";
 
 /// Longer than a write may take.

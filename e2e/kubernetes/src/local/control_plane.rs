@@ -5,9 +5,9 @@ use std::{process::Command, time::Duration};
 use anyhow::{Context, Result};
 
 use super::{
-    Programs,
     layout::{DOMAIN, HOST_ADDRESS, Layout, PODS, SERVICES},
     process,
+    programs::Programs,
 };
 use crate::command::{run, until};
 

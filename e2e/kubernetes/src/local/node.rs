@@ -4,9 +4,10 @@ use std::{fs, path::Path, process::Command, time::Duration};
 use anyhow::{Context, Result, ensure};
 
 use super::{
-    Programs, cgroup,
+    cgroup,
     layout::{BRIDGE, DOMAIN, HOST_ADDRESS, Layout, PODS, address, link, node_name, pods, space},
     process,
+    programs::Programs,
 };
 use crate::command::{ip, run, until};
 

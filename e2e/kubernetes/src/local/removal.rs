@@ -128,9 +128,9 @@ fn mounts(layout: &Layout) -> Result<Vec<PathBuf>> {
 
 fn mounts_below(table: &str, root: &Path) -> Vec<PathBuf> {
     // Field five is the mount point; spaces in it are written as \040.
-    let places = table.lines().filter_map(|line| line.split(' ').nth(4));
-    let places = places.map(|place| PathBuf::from(place.replace("\\040", " ")));
-    places.filter(|place| place.starts_with(root)).collect()
+    let points = table.lines().filter_map(|line| line.split(' ').nth(4));
+    let points = points.map(|point| PathBuf::from(point.replace("\\040", " ")));
+    points.filter(|point| point.starts_with(root)).collect()
 }
 
 fn namespaces() -> Result<Vec<String>> {

@@ -125,18 +125,18 @@ impl Writer<'_> {
     /// False if it was stopped before.
     fn until_acknowledged(&self, body: &str) -> Result<bool> {
         let start = Instant::now();
-        let mut is_told = false;
+        let mut is_logged = false;
         loop {
             let Err(failure) = attempt(self.server, body) else {
-                if is_told {
+                if is_logged {
                     println!("acknowledged after {:.1} s", start.elapsed().as_secs_f64());
                 }
                 return Ok(true);
             };
             let text = format!("{failure:#}");
-            if !is_told && start.elapsed() > WRITE_LIMIT {
+            if !is_logged && start.elapsed() > WRITE_LIMIT {
                 println!("not acknowledged yet: {text}");
-                is_told = true;
+                is_logged = true;
             }
             self.count(text)?;
             if self.is_stopped() {

@@ -97,7 +97,7 @@ pub(crate) fn unreadable(fixture: &Fixture) -> Result<Measurements> {
         };
         // Like after a downgrade: the stored object has a different schema than this operator's.
         patch(&json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true}))?;
-        let judged = reported_and_others_unaffected(cluster);
+        let checked = reported_and_others_unaffected(cluster);
         let bad = [
             "delete",
             "rqlitecluster",
@@ -107,7 +107,7 @@ pub(crate) fn unreadable(fixture: &Fixture) -> Result<Measurements> {
         ];
         cluster.namespace.run(&bad)?;
         patch(&before)?;
-        judged?;
+        checked?;
         cluster.verify_intact(writer)
     })
 }

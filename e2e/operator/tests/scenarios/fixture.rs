@@ -292,7 +292,7 @@ impl Fixture {
 
     /// The provider, which can cut machines off and restart DNS.
     pub(crate) fn provider(&self) -> Result<Box<dyn Provider>> {
-        e2e_kubernetes::provider::named(&self.provider)
+        e2e_kubernetes::providers::named(&self.provider)
     }
 
     /// Waits until a machine is reported as ready or not ready.

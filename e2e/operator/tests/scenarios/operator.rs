@@ -16,7 +16,7 @@ pub(crate) fn two_operators(fixture: &Fixture) -> Result<Measurements> {
     fixture.cluster("two-op", spec(3, json!({})), |cluster| {
         let writer = cluster.writer()?;
         fixture.upgrade(&["replicaCount=2"])?;
-        let judged = (|| {
+        let checked = (|| {
             let pods = until("two operators", LIMIT, || {
                 let pods = fixture.operator_pods()?;
                 let ready = pods.iter().filter(|pod| is_ready(pod)).count();
@@ -60,7 +60,7 @@ pub(crate) fn two_operators(fixture: &Fixture) -> Result<Measurements> {
         })();
         fixture.upgrade(&["replicaCount=1"])?;
         fixture.await_operator()?;
-        let taken = judged?;
+        let taken = checked?;
         let members = cluster.configuration()?;
         ensure!(members.len() == 5, "{members:?}");
         let note = format!("taken over after {:.0} s", taken.as_secs_f64());

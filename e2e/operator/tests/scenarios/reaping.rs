@@ -204,7 +204,7 @@ pub(crate) fn without_a_pod(fixture: &Fixture) -> Result<Measurements> {
         let writer = cluster.writer()?;
         start_manually(cluster, "analytics", false)?;
         kill_manual_node(cluster, "analytics")?;
-        let silent = Instant::now();
+        let stopped = Instant::now();
         // While the operator is paused, the StatefulSet is scaled up and down again, which leaves a voter
         // without a pod.
         let pause = |on: bool| cluster.edit(&json!({"spec": {"paused": on}}));
@@ -229,7 +229,7 @@ pub(crate) fn without_a_pod(fixture: &Fixture) -> Result<Measurements> {
         );
         pause(false)?;
         let voter = reaped(cluster, "demo-3", Instant::now())?;
-        let reader = reaped(cluster, "analytics", silent)?;
+        let reader = reaped(cluster, "analytics", stopped)?;
         ensure!(
             reader + Duration::from_secs(5) > READER_TIMEOUT,
             "removed after {reader:?}"

@@ -84,9 +84,9 @@ impl Row {
                     first.replace(['\n', '|'], " "),
                 )
             }
-            ScenarioResult::Elsewhere(place) => {
+            ScenarioResult::Elsewhere(reference) => {
                 let none = || "–".to_owned();
-                ("elsewhere", none(), none(), none(), (*place).to_owned())
+                ("elsewhere", none(), none(), none(), (*reference).to_owned())
             }
         };
         let took = match self.result {

@@ -56,12 +56,12 @@ const fn exclusive(number: &'static str, name: &'static str, work: Work) -> Scen
     }
 }
 
-const fn elsewhere(number: &'static str, name: &'static str, place: &'static str) -> Scenario {
+const fn elsewhere(number: &'static str, name: &'static str, reference: &'static str) -> Scenario {
     Scenario {
         number,
         name,
         is_quick: false,
-        execution: Execution::Elsewhere(place),
+        execution: Execution::Elsewhere(reference),
     }
 }
 
@@ -132,8 +132,8 @@ pub(crate) const ALL: &[Scenario] = &[
 ];
 
 /// Checks that the files named by a row exist.
-pub(crate) fn exists(place: &str) -> Result<()> {
-    let files = place.split('`').skip(1).step_by(2);
+pub(crate) fn exists(reference: &str) -> Result<()> {
+    let files = reference.split('`').skip(1).step_by(2);
     for file in files.filter(|word| word.ends_with(".rs")) {
         let path = e2e_operator::root().join(file);
         ensure!(path.is_file(), "{file} is not there");

@@ -228,7 +228,7 @@ pub(crate) fn new_operator_restarts_no_database(fixture: &Fixture) -> Result<Mea
             ensure!(now != holder && !now.is_empty(), "{now}");
             Ok(())
         });
-        let judged = done.and_then(|()| {
+        let checked = done.and_then(|()| {
             fixture.await_operator()?;
             // A change that affects no pod shows that the new operator has reconciled the cluster.
             cluster.edit(&json!({"spec": {"update": {"minReady": "3s"}}}))?;
@@ -240,7 +240,7 @@ pub(crate) fn new_operator_restarts_no_database(fixture: &Fixture) -> Result<Mea
         });
         fixture.upgrade(&["nodeImage.tag=dev", "logLevel=info"])?;
         fixture.await_operator()?;
-        judged.context("after the upgrade")?;
+        checked.context("after the upgrade")?;
         cluster.verify_intact(writer)
     })
 }
