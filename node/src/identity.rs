@@ -8,6 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+pub use node_contract::Lineage;
 use node_db::durable;
 use serde::{Deserialize, Serialize};
 
@@ -28,35 +29,8 @@ pub struct Cluster {
     pub lineage: Lineage,
 }
 
-/// One unbroken history of a cluster.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Lineage {
-    /// Random or derived from the recovery's peers file.
-    pub id: String,
-    /// Counts recoveries, from 0.
-    pub epoch: u64,
-}
-
 /// A lineage that began with the skipping of an entry is named after it, with this word in front.
 const SKIPPED_WORD: &str = "skip";
-
-impl Lineage {
-    /// The entry whose skipping began this lineage, if one did.
-    pub fn skipped(&self) -> Option<Skipped> {
-        let mut words = self.id.split('-');
-        if words.next() != Some(SKIPPED_WORD) {
-            return None;
-        }
-        let index = words.next()?.parse().ok()?;
-        let term = words.next()?.parse().ok()?;
-        let checksum = words.next()?.to_owned();
-        (words.count() == 1).then_some(Skipped {
-            index,
-            term,
-            checksum,
-        })
-    }
-}
 
 /// An entry of the log that is skipped by all nodes (`rqlited skip-entry`), and what proves that all mean the same one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -70,6 +44,22 @@ pub struct Skipped {
 }
 
 impl Skipped {
+    /// The entry whose skipping began `lineage`, if one did.
+    pub fn of(lineage: &Lineage) -> Option<Self> {
+        let mut words = lineage.id.split('-');
+        if words.next() != Some(SKIPPED_WORD) {
+            return None;
+        }
+        let index = words.next()?.parse().ok()?;
+        let term = words.next()?.parse().ok()?;
+        let checksum = words.next()?.to_owned();
+        (words.count() == 1).then_some(Self {
+            index,
+            term,
+            checksum,
+        })
+    }
+
     /// What the lineage's name begins with.
     pub fn name(&self) -> String {
         format!(
@@ -347,14 +337,14 @@ mod tests {
         };
         let lineage = |id: String| Lineage { id, epoch: 1 };
         let named = lineage(format!("{}-00ff00ff00ff00ff", entry.name()));
-        assert_eq!(named.skipped(), Some(entry));
+        assert_eq!(Skipped::of(&named), Some(entry));
         for other in [
             "0123456789abcdef0123456789abcdef",
             "skip-1-2",
             "skip-a-b-c-d",
             "",
         ] {
-            assert_eq!(lineage(other.into()).skipped(), None);
+            assert_eq!(Skipped::of(&lineage(other.into())), None);
         }
     }
 

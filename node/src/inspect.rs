@@ -13,7 +13,7 @@ use clap::Parser;
 
 use crate::identity::Skipped;
 
-pub use facts::{Boot, Entry, Facts, Member, Members};
+pub use facts::{Boot, Facts, Member, Members};
 
 /// The exit code for a directory that is damaged, in use, or cannot be read.
 const UNHEALTHY: u8 = 1;

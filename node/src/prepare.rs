@@ -12,16 +12,14 @@ use std::{
 };
 
 use clap::Parser;
+use node_contract::{Lineage, LogPosition, PlanFile, StateFile};
 use serde::Serialize;
 
-use self::{
-    decide::{Action, Holds, Observation, Trouble, decide},
-    files::{Plan, State},
-};
+use self::decide::{Action, Holds, Observation, Trouble, decide};
 use crate::{
     data_dir::{self, is_parked, park},
-    identity::{Identity, Lineage},
-    inspect::{self, Answer, Entry, Facts},
+    identity::{Cluster, Identity},
+    inspect::{self, Answer, Facts},
     recovery,
 };
 
@@ -95,7 +93,7 @@ struct Report {
     incarnation: Option<String>,
     cluster_id: Option<String>,
     lineage: Option<Lineage>,
-    last_log: Option<Entry>,
+    last_log: Option<LogPosition>,
     reason: String,
 }
 
@@ -173,8 +171,8 @@ fn prepare(args: &Args) -> Report {
     }
 }
 
-fn read_files(args: &Args) -> Result<(State, Option<Plan>), String> {
-    let state: State = files::read(&args.state)?;
+fn read_files(args: &Args) -> Result<(StateFile, Option<PlanFile>), String> {
+    let state: StateFile = files::read(&args.state)?;
     if state.cluster_id.is_empty() || state.lineage.id.is_empty() {
         return Err(format!(
             "{}: cluster_id and lineage.id must not be empty",
@@ -183,13 +181,12 @@ fn read_files(args: &Args) -> Result<(State, Option<Plan>), String> {
     }
     for name in state.park.keys() {
         let told = |e| format!("{}: {e}", args.state.display());
-        state.parking_of(name).map_err(told)?;
+        state.parking_token(name).map_err(told)?;
     }
     let plan = match &args.plan {
         Some(path) if path.exists() => {
-            let plan: Plan = files::read(path)?;
-            plan.checked()
-                .map_err(|e| format!("{}: {e}", path.display()))?;
+            let plan: PlanFile = files::read(path)?;
+            files::checked_peers(&plan).map_err(|e| format!("{}: {e}", path.display()))?;
             Some(plan)
         }
         Some(_) | None => None,
@@ -201,8 +198,8 @@ fn observe(
     data: &Path,
     name: &str,
     facts: &Facts,
-    state: &State,
-    plan: Option<&Plan>,
+    state: &StateFile,
+    plan: Option<&PlanFile>,
 ) -> Result<Observation, String> {
     let recovering_to = recovery::under_way_to(data).map_err(|e| e.to_string())?;
     let birth = Identity::load(&data.join("raft"))
@@ -234,7 +231,7 @@ fn observe(
             .filter(|plan| data_dir::is_parking(data, &plan.plan_id))
             .map(|plan| plan.plan_id.clone()),
         retired: state
-            .parking_of(name)?
+            .parking_token(name)?
             .filter(|token| !is_parked(data, token))
             .cloned(),
     })
@@ -243,23 +240,28 @@ fn observe(
 fn act(
     data: &Path,
     name: &str,
-    state: &State,
-    plan: Option<&Plan>,
+    state: &StateFile,
+    plan: Option<&PlanFile>,
     action: &Action,
 ) -> Result<Deed, String> {
     let plan = || plan.ok_or_else(|| "there is no plan".to_owned());
-    let mark = |plan: &Plan| {
+    let mark = |plan: &PlanFile| {
         apply::mark_done(data, &plan.plan_id).map_err(|e| format!("marking the plan as done: {e}"))
     };
     match action {
         Action::Create { may_form } => {
-            data_dir::create(data, name, state.cluster(), *may_form)?;
+            data_dir::create(data, name, cluster(state), *may_form)?;
             Ok(Deed::Created)
         }
         Action::Recover => {
             let plan = plan()?;
-            recovery::recover_as_planned(data, name, &plan.checked()?, &plan.to_lineage)
-                .map_err(|e| e.to_string())?;
+            recovery::recover_as_planned(
+                data,
+                name,
+                &files::checked_peers(plan)?,
+                &plan.to_lineage,
+            )
+            .map_err(|e| e.to_string())?;
             mark(plan)?;
             Ok(Deed::Recovered)
         }
@@ -268,14 +270,22 @@ fn act(
             Ok(Deed::Recovered)
         }
         Action::Park => {
-            park(data, &plan()?.plan_id, name, state.cluster())?;
+            park(data, &plan()?.plan_id, name, cluster(state))?;
             Ok(Deed::Parked)
         }
         Action::Retire(token) => {
-            park(data, token, name, state.cluster())?;
+            park(data, token, name, cluster(state))?;
             Ok(Deed::Parked)
         }
         Action::Start | Action::Hold(_) | Action::Stop(..) => Ok(Deed::None),
+    }
+}
+
+/// The cluster that a new directory is made for.
+fn cluster(state: &StateFile) -> Cluster {
+    Cluster {
+        id: state.cluster_id.clone(),
+        lineage: state.lineage.clone(),
     }
 }
 

@@ -13,7 +13,8 @@ use k8s_openapi::{
     jiff::Timestamp,
 };
 use kube::ResourceExt;
-use operator_api::{RqliteCluster, names, state};
+use node_contract::{PLAN_FILE, STATE_FILE};
+use operator_api::{RqliteCluster, names};
 use serde::de::DeserializeOwned;
 
 use crate::{
@@ -84,8 +85,8 @@ pub async fn observe(
         readers: set(&names::readers(&name)),
         pods: live.pods.iter().filter_map(|pod| pod::seen(pod)).collect(),
         claims: live.claims.iter().map(|c| claim::seen(c, live)).collect(),
-        state: named(&live.maps, &names::state(&name)).and_then(|map| file(map, state::STATE_KEY)),
-        plan: named(&live.maps, &names::recovery(&name)).and_then(|map| file(map, state::PLAN_KEY)),
+        state: named(&live.maps, &names::state(&name)).and_then(|map| file(map, STATE_FILE)),
+        plan: named(&live.maps, &names::recovery(&name)).and_then(|map| file(map, PLAN_FILE)),
         recoveries: live.recoveries.iter().map(|r| (**r).clone()).collect(),
         nodes: answers,
         cordoned: live.cordoned.clone(),

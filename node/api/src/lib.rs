@@ -4,10 +4,9 @@
 //! end-to-end tests ask with it.
 //!
 //! Reading order: [`statement`] → [`result`] → [`param`] → [`json`]; then the small bodies: [`nodes`],
-//! [`status`], [`admin`]; [`duration`] is used by all of them.
+//! [`status`], [`admin`].
 
 pub mod admin;
-pub mod duration;
 pub mod json;
 pub mod nodes;
 pub mod param;

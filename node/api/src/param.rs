@@ -5,9 +5,8 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
+use node_contract::duration;
 use serde::{Deserialize, Serialize};
-
-use crate::duration;
 
 /// How long to talk to another node, wait for a queue flush, or probe readiness, when `timeout` is not given.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);

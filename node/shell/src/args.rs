@@ -76,7 +76,7 @@ struct Raw {
     #[arg(short = 'k', long, value_name = "FILE")]
     client_key: Option<PathBuf>,
     /// Time limit of a request, such as 500ms or 1m30s; 0 for none. Does not apply to .restore and .boot
-    #[arg(short = 't', long, value_name = "DURATION", default_value = "30s", value_parser = crate::duration::parse)]
+    #[arg(short = 't', long, value_name = "DURATION", default_value = "30s", value_parser = duration)]
     http_timeout: Duration,
     /// Run this SQL statement or dot command and exit; may be repeated
     #[arg(
@@ -89,6 +89,15 @@ struct Raw {
     /// Stop at the first line that fails and exit with code 1
     #[arg(long)]
     exit_on_error: bool,
+}
+
+/// Parses a Go duration that is not negative. A bare number is refused, except `0`.
+fn duration(text: &str) -> Result<Duration, String> {
+    node_contract::duration::parse_nanos(text)
+        .ok()
+        .and_then(|nanos| u64::try_from(nanos).ok())
+        .map(Duration::from_nanos)
+        .ok_or_else(|| format!("invalid duration {text:?}"))
 }
 
 /// What the command line asks for.
@@ -309,6 +318,15 @@ mod tests {
                 Ok(Request::Show(text)) => assert!(text.starts_with(start), "{text}"),
                 other => panic!("{other:?}"),
             }
+        }
+    }
+
+    #[test]
+    fn durations_are_positive_and_have_units() {
+        assert_eq!(duration("0"), Ok(Duration::ZERO));
+        assert_eq!(duration("1m30s"), Ok(Duration::from_secs(90)));
+        for text in ["", "30", "-1s", "1 s", "300000000h"] {
+            assert_eq!(duration(text), Err(format!("invalid duration {text:?}")));
         }
     }
 }

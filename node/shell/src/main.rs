@@ -5,7 +5,6 @@ mod args;
 mod client;
 mod command;
 mod commands;
-mod duration;
 mod host;
 mod input;
 mod proxy;

@@ -7,7 +7,7 @@ use std::fmt::Write;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use node_api::duration;
+use node_contract::duration;
 
 use super::Config;
 use super::table::FLAGS;

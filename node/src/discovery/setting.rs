@@ -1,7 +1,7 @@
 //! The text of `-disco-config`: from a file or the command line, environment variables put in, then strictly read as JSON.
 use std::{borrow::Cow, fmt};
 
-use node_api::duration;
+use node_contract::duration;
 use serde::{Deserialize, Deserializer, de::DeserializeOwned, de::Error as _};
 use serde_json::Value;
 

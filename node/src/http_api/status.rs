@@ -4,7 +4,8 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use node_api::{duration, status::select, to_go_json};
+use node_api::{status::select, to_go_json};
+use node_contract::duration;
 use serde_json::{Map, Value, json};
 
 use super::{error::Failure, host, param::Call, reply::Response, state::HttpState};

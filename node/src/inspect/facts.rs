@@ -1,11 +1,12 @@
 //! Collecting the facts. Every part is looked at for itself, so that damage in one does not hide the others.
 use std::{fs, io, path::Path};
 
+use node_contract::{Lineage, LogPosition};
 use node_db::{Position, offline::Soundness};
 use serde::Serialize;
 
 use crate::{
-    identity::{Identity, Lineage, name_of},
+    identity::{Identity, name_of},
     raft::{
         codec::{Id, MembershipRecord},
         storage::{
@@ -37,30 +38,6 @@ pub enum Boot {
     Damaged,
 }
 
-/// A log position.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, serde::Deserialize)]
-pub struct Entry {
-    /// Raft term.
-    pub term: u64,
-    /// Log index.
-    pub index: u64,
-}
-
-impl From<Id> for Entry {
-    fn from((term, index): Id) -> Self {
-        Self { term, index }
-    }
-}
-
-impl From<Position> for Entry {
-    fn from(position: Position) -> Self {
-        Self {
-            term: position.term,
-            index: position.index,
-        }
-    }
-}
-
 /// A vote.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Vote {
@@ -89,7 +66,7 @@ pub struct Member {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Members {
     /// The entry that carried it.
-    pub log: Option<Entry>,
+    pub log: Option<LogPosition>,
     /// It is a change between two voter sets, half-way.
     pub joint: bool,
     /// Sorted by Raft id.
@@ -123,13 +100,13 @@ pub struct Facts {
     /// The vote held.
     pub vote: Option<Vote>,
     /// Last entry, committed or not.
-    pub last_log: Option<Entry>,
+    pub last_log: Option<LogPosition>,
     /// Last entry that is only in the database.
-    pub purged: Option<Entry>,
+    pub purged: Option<LogPosition>,
     /// Last entry known here to be committed; the true end may be later.
-    pub committed: Option<Entry>,
+    pub committed: Option<LogPosition>,
     /// The position that the database's main file equals.
-    pub database: Option<Entry>,
+    pub database: Option<LogPosition>,
     /// The newest membership in log or database.
     pub membership: Option<Members>,
     /// `raft/peers.json` waits for the next start.
@@ -155,6 +132,11 @@ impl Facts {
         // These types always serialize.
         serde_json::to_string_pretty(self).unwrap_or_default()
     }
+}
+
+/// A log id as the contract shows it.
+fn position((term, index): Id) -> LogPosition {
+    LogPosition { term, index }
 }
 
 /// Reads everything. `whole`: also the database's main file.
@@ -191,14 +173,14 @@ pub(super) fn read(data_dir: &Path, whole: bool) -> Facts {
         facts.damage.push(e.to_string());
     }
     let pledged = read_identity(&raft_dir, &mut facts);
-    let position = read_database(data_dir, whole, &mut facts);
+    let stored = read_database(data_dir, whole, &mut facts);
     let log_dir = raft_dir.join("log");
     if facts.recovery_under_way && !log_dir.exists() {
         // Between two renames: the next start ends it.
         facts.state = Boot::Recovering;
         return facts;
     }
-    if let Err(e) = read_log(&log_dir, position, &mut facts) {
+    if let Err(e) = read_log(&log_dir, stored, &mut facts) {
         facts.damage.push(format!(
             "the Raft log in {} cannot be read: {e}",
             log_dir.display()
@@ -256,7 +238,7 @@ fn read_database(data_dir: &Path, whole: bool, facts: &mut Facts) -> Option<Posi
             return None;
         }
     };
-    facts.database = stored.position.map(Entry::from);
+    facts.database = stored.position.map(|at| position((at.term, at.index)));
     match decode_meta(&stored.meta) {
         Ok(membership) if stored.position.is_some() => {
             let record =
@@ -287,14 +269,14 @@ fn read_database(data_dir: &Path, whole: bool, facts: &mut Facts) -> Option<Posi
 }
 
 /// Opening a log cuts a torn tail off and begins a new file, so a copy is opened: what is looked at stays as it is.
-fn read_log(log_dir: &Path, position: Option<Position>, facts: &mut Facts) -> io::Result<()> {
+fn read_log(log_dir: &Path, stored: Option<Position>, facts: &mut Facts) -> io::Result<()> {
     let holds_something = match fs::read_dir(log_dir) {
         Ok(mut entries) => entries.next().is_some(),
         Err(e) if e.kind() == io::ErrorKind::NotFound => false,
         Err(e) => return Err(e),
     };
     if !holds_something {
-        if let Some(at) = position {
+        if let Some(at) = stored {
             facts.damage.push(format!(
                 "the database is at index {} but there is no Raft log: with it acknowledged writes may be lost",
                 at.index
@@ -316,13 +298,13 @@ fn read_log(log_dir: &Path, position: Option<Position>, facts: &mut Facts) -> io
         voted_for: vote.voted_for.to_string(),
         committed: vote.committed,
     });
-    facts.last_log = log.last().map(Entry::from);
-    facts.purged = log.purged().map(Entry::from);
-    facts.committed = log.committed().map(Entry::from);
+    facts.last_log = log.last().map(position);
+    facts.purged = log.purged().map(position);
+    facts.committed = log.committed().map(position);
     if let Some(record) = log.newest_membership()? {
         facts.membership = Some(members(record));
     }
-    if let Err(reason) = log.check_continuity(position) {
+    if let Err(reason) = log.check_continuity(stored) {
         facts.damage.push(reason);
     }
     Ok(())
@@ -348,7 +330,7 @@ pub(super) fn entry(log_dir: &Path, index: u64) -> io::Result<Option<Described>>
 fn members(record: MembershipRecord) -> Members {
     let votes = |id| record.voters.iter().any(|set| set.contains(id));
     Members {
-        log: record.log_id.map(Entry::from),
+        log: record.log_id.map(position),
         joint: record.voters.len() > 1,
         members: record
             .nodes

@@ -1,7 +1,9 @@
 //! The facts for a person.
 use std::fmt::Display;
 
-use super::facts::{Boot, Entry, Facts};
+use node_contract::LogPosition;
+
+use super::facts::{Boot, Facts};
 
 const NONE: &str = "-";
 
@@ -9,10 +11,10 @@ fn or_none(value: Option<&impl Display>) -> String {
     value.map_or_else(|| NONE.to_owned(), ToString::to_string)
 }
 
-fn place(entry: Option<Entry>) -> String {
+fn place(entry: Option<LogPosition>) -> String {
     entry.map_or_else(
         || NONE.to_owned(),
-        |Entry { term, index }| format!("index {index}, term {term}"),
+        |LogPosition { term, index }| format!("index {index}, term {term}"),
     )
 }
 

@@ -1,6 +1,5 @@
 //! What to do with a data directory, from what is seen and what the operator says. A function of values.
-use super::files::{Others, Phase, Plan, State};
-use crate::{identity::Lineage, inspect::Entry};
+use node_contract::{FormingPhase, Lineage, LogPosition, Others, PlanFile, StateFile};
 
 /// What a data directory holds, as far as deciding needs it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,7 +41,7 @@ pub enum Holds {
         /// Its incarnation.
         incarnation: String,
         /// Last entry.
-        last_log: Option<Entry>,
+        last_log: Option<LogPosition>,
     },
 }
 
@@ -86,7 +85,7 @@ pub enum Trouble {
 }
 
 /// Decides. `plan` is already checked in itself.
-pub fn decide(seen: &Observation, state: &State, plan: Option<&Plan>) -> Action {
+pub fn decide(seen: &Observation, state: &StateFile, plan: Option<&PlanFile>) -> Action {
     let plan_id = plan.map(|plan| &plan.plan_id);
     if seen.parking.is_some() && seen.parking.as_ref() == plan_id {
         return Action::Park;
@@ -95,7 +94,7 @@ pub fn decide(seen: &Observation, state: &State, plan: Option<&Plan>) -> Action 
     // Damage does not matter to what is put away; whose it is does.
     if let Some(token) = &seen.retired
         && foreign.is_none()
-        && state.phase != Phase::Recovering
+        && state.phase != FormingPhase::Recovering
     {
         return Action::Retire(token.clone());
     }
@@ -122,7 +121,7 @@ pub fn decide(seen: &Observation, state: &State, plan: Option<&Plan>) -> Action 
         ));
     }
     match state.phase {
-        Phase::Recovering => match plan {
+        FormingPhase::Recovering => match plan {
             Some(plan) if follows(seen, plan) => follow(seen, plan),
             Some(plan) => Action::Hold(format!(
                 "{} is being recovered from {}",
@@ -130,7 +129,7 @@ pub fn decide(seen: &Observation, state: &State, plan: Option<&Plan>) -> Action 
             )),
             None => Action::Hold(format!("{} is being recovered", state.cluster_id)),
         },
-        Phase::Forming | Phase::Formed => settled(seen, state, plan),
+        FormingPhase::Forming | FormingPhase::Formed => settled(seen, state, plan),
     }
 }
 
@@ -138,7 +137,7 @@ fn refuse(reason: String) -> Action {
     Action::Stop(Trouble::Refused, reason)
 }
 
-fn foreign(seen: &Observation, state: &State) -> Option<String> {
+fn foreign(seen: &Observation, state: &StateFile) -> Option<String> {
     let own = match &seen.holds {
         Holds::Nothing => return None,
         Holds::Birth { cluster_id } => Some(cluster_id),
@@ -157,12 +156,12 @@ fn foreign(seen: &Observation, state: &State) -> Option<String> {
 }
 
 /// Is this node one of those whose data the plan keeps?
-fn follows(seen: &Observation, plan: &Plan) -> bool {
+fn follows(seen: &Observation, plan: &PlanFile) -> bool {
     let listed = || plan.peers.iter().any(|peer| peer.id == seen.name);
     seen.name == plan.seed || (plan.others == Others::Recover && listed())
 }
 
-fn follow(seen: &Observation, plan: &Plan) -> Action {
+fn follow(seen: &Observation, plan: &PlanFile) -> Action {
     if seen.plan_done.as_ref() == Some(&plan.plan_id) {
         return Action::Start;
     }
@@ -220,9 +219,9 @@ fn follow(seen: &Observation, plan: &Plan) -> Action {
 }
 
 /// No recovery is going on.
-fn settled(seen: &Observation, state: &State, plan: Option<&Plan>) -> Action {
+fn settled(seen: &Observation, state: &StateFile, plan: Option<&PlanFile>) -> Action {
     let Holds::Data { lineage, .. } = &seen.holds else {
-        let may_form = state.phase == Phase::Forming && state.members.contains(&seen.name);
+        let may_form = state.phase == FormingPhase::Forming && state.members.contains(&seen.name);
         return Action::Create { may_form };
     };
     let Some(lineage) = lineage else {

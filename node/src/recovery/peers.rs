@@ -1,27 +1,12 @@
 //! `peers.json`: the members that a person wants the recovered cluster to have. Parsing and checking; texts are rqlite's where it has some.
 use std::{collections::BTreeSet, fmt};
 
-use serde::{Deserialize, Serialize};
+use node_contract::Peer;
 
 use crate::config::split_host_port;
 
 /// Larger files are refused. A member takes about a hundred bytes; nobody has thousands.
 pub const MAX_PEERS_BYTES: u64 = 1 << 20;
-
-/// One member.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Peer {
-    /// `-node-id`.
-    #[serde(default)]
-    pub id: String,
-    /// Raft address from now on, `host:port`.
-    #[serde(default)]
-    pub address: String,
-    /// Only follows. Default false.
-    #[serde(default)]
-    pub non_voter: bool,
-}
 
 /// The members, sorted by id: however the file is written, the same members are the same value.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -115,7 +115,7 @@ pub fn skip(data_dir: &Path, entry: &Skipped) -> Result<Done, RecoverError> {
             let Some(from) = identity.cluster.clone() else {
                 return Err(failed("this node was never a member of a cluster".into()));
             };
-            if from.lineage.skipped().as_ref() == Some(entry) {
+            if Skipped::of(&from.lineage).as_ref() == Some(entry) {
                 return Ok(Done::Before(from.lineage));
             }
             let to = Cluster {

@@ -1,7 +1,8 @@
 //! What an administrator does: look at nodes, remove one, hand leadership over, snapshot, probe readiness.
 use std::time::{Duration, Instant};
 
-use node_api::{duration, nodes::NodeInfo};
+use node_api::nodes::NodeInfo;
+use node_contract::duration;
 use node_db::{Kind, Read};
 use node_values::{Statement, StatementResult};
 

@@ -14,7 +14,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use node_api::duration;
+use node_contract::duration;
 use node_db::{Kind, Request, Stamp};
 use node_values::{Statement, StatementResult, Value};
 use parking_lot::Mutex;

@@ -1,7 +1,7 @@
 //! Gathers what `/status` shows under `store`; names and shapes are rqlite's.
 use std::{path::Path, time::Duration};
 
-use node_api::duration;
+use node_contract::duration;
 use serde_json::{Value, json};
 
 use super::{Opened, Store, upkeep::Upkeep};

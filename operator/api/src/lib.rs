@@ -16,11 +16,11 @@
     reason = "derive(KubeSchema) repeats each struct inside a function"
 )]
 pub mod cluster;
+mod convert;
 mod crd;
 pub mod names;
 pub mod recovery;
 mod scalar;
-pub mod state;
 pub mod status;
 
 pub use cluster::{RqliteCluster, RqliteClusterSpec};

@@ -2,12 +2,12 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
+use node_contract::Lineage as NodeLineage;
 use operator_api::{
     RqliteCluster, RqliteClusterSpec, RqliteRecovery, RqliteRecoverySpec,
     cluster::ReadReplicas,
     names,
     recovery::{ClusterRef, RecoveryMode},
-    state::StateLineage,
     status::Pool,
 };
 
@@ -148,7 +148,7 @@ impl Fixture {
         let node = NodeStatus {
             raft_id: format!("{name}#i0"),
             cluster_id: Some("fresh-0".to_owned()),
-            lineage: Some(StateLineage {
+            lineage: Some(NodeLineage {
                 id: "fresh-0-0".to_owned(),
                 epoch: 0,
             }),

@@ -1,5 +1,5 @@
 //! A node's `/status` as the planner needs it.
-use operator_api::state::StateLineage;
+use node_contract::Lineage as NodeLineage;
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
@@ -30,7 +30,7 @@ struct Leader {
 struct Identity {
     raft_id: String,
     cluster_id: Option<String>,
-    lineage: Option<StateLineage>,
+    lineage: Option<NodeLineage>,
 }
 
 #[derive(Debug, Deserialize)]

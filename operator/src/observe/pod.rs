@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::{
     ContainerState, ContainerStateTerminated, ContainerStatus, Pod, PodCondition, PodStatus,
 };
-use operator_api::{names, recovery::LogPosition, state::StateLineage, status::Pool};
+use node_contract::Lineage as NodeLineage;
+use operator_api::{names, recovery::LogPosition, status::Pool};
 use serde::Deserialize;
 
 use crate::{
@@ -123,8 +124,8 @@ struct Report {
     state: String,
     raft_id: Option<String>,
     cluster_id: Option<String>,
-    lineage: Option<StateLineage>,
-    last_log: Option<LogPosition>,
+    lineage: Option<NodeLineage>,
+    last_log: Option<node_contract::LogPosition>,
     #[serde(default)]
     reason: String,
 }
@@ -141,7 +142,7 @@ fn prepared(status: &PodStatus) -> Option<PrepareReport> {
     let report = report(&message)?;
     Some(PrepareReport {
         raft_id: report.raft_id,
-        last_log: report.last_log,
+        last_log: report.last_log.map(LogPosition::from),
         state: report.state,
         cluster_id: report.cluster_id,
         lineage: report.lineage,

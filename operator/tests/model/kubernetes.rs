@@ -1,9 +1,6 @@
 //! A StatefulSet controller (Parallel, OnDelete, claims retained) and a kubelet.
-use operator_api::{
-    names,
-    state::{ClusterState, FormingPhase, RecoveryPlan},
-    status::Pool,
-};
+use node_contract::{FormingPhase, LogPosition, PlanFile, StateFile};
+use operator_api::{names, status::Pool};
 use rand::{Rng, rngs::StdRng};
 
 use crate::{
@@ -167,8 +164,8 @@ fn prepare(world: &mut World, rng: &mut StdRng) {
 fn prepare_one(
     world: &mut World,
     name: &str,
-    state: &ClusterState,
-    plan: Option<&RecoveryPlan>,
+    state: &StateFile,
+    plan: Option<&PlanFile>,
 ) -> Result<(), &'static str> {
     let fresh = world.fresh("incarnation");
     let born = |parked| Disk {
@@ -228,12 +225,7 @@ fn prepare_one(
 }
 
 /// The survivor rewrites its membership.
-fn follow(
-    world: &mut World,
-    name: &str,
-    plan: &RecoveryPlan,
-    fresh: &str,
-) -> Result<(), &'static str> {
+fn follow(world: &mut World, name: &str, plan: &PlanFile, fresh: &str) -> Result<(), &'static str> {
     let claim = world.claims.get_mut(&names::claim(name)).unwrap();
     let disk = &mut claim.disk;
     if disk.plan_done.as_ref() == Some(&plan.plan_id) {
@@ -241,17 +233,13 @@ fn follow(
     }
     let raft_id = disk.raft_id.clone().unwrap_or_default();
     let (_, incarnation) = raft_id.split_once('#').unwrap_or_default();
-    let least = (
-        plan.expect.min_last_log.term,
-        plan.expect.min_last_log.index,
-    );
-    let has = (
-        i64::try_from(disk.log_term).unwrap(),
-        i64::try_from(disk.log).unwrap(),
-    );
+    let has = LogPosition {
+        term: disk.log_term,
+        index: disk.log,
+    };
     if disk.lineage.as_ref() != Some(&plan.from_lineage)
         || incarnation != plan.expect.incarnation
-        || has < least
+        || has < plan.expect.min_last_log
     {
         return Err("Refused");
     }

@@ -1,10 +1,10 @@
 //! Lost disks, and the people who bring a cluster back. Keeps the rules that a recovery must not break.
+use node_contract::{FormingPhase, PlanFile};
 use operator_api::{
     RqliteRecovery, RqliteRecoverySpec,
     cluster::ReadReplicas,
     names,
     recovery::{ClusterRef, RecoveryMode, RecoveryPhase},
-    state::{FormingPhase, RecoveryPlan},
     status::{OperationType, Role},
 };
 use rand::{Rng, rngs::StdRng, seq::IteratorRandom};
@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// A survivor has rewritten its membership: from now on its history is the one that counts.
-pub(crate) fn begin_history(world: &mut World, plan: &RecoveryPlan, config: Vec<Voter>, log: u64) {
+pub(crate) fn begin_history(world: &mut World, plan: &PlanFile, config: Vec<Voter>, log: u64) {
     let of_plan = |r: &&RqliteRecovery| r.metadata.uid.as_ref() == Some(&plan.plan_id);
     let spec = world
         .recoveries

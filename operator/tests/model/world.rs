@@ -2,6 +2,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
+use node_contract::{Lineage as NodeLineage, PlanFile, StateFile};
 use operator_api::{
     ByteSize, RqliteCluster, RqliteClusterSpec, RqliteRecovery,
     cluster::{
@@ -9,7 +10,6 @@ use operator_api::{
     },
     names,
     recovery::RecoveryPhase,
-    state::{ClusterState, RecoveryPlan, StateLineage},
     status::{HIBERNATED, Operation, Pool},
 };
 use rand::{Rng, rngs::StdRng};
@@ -49,7 +49,7 @@ pub(crate) struct Pod {
     /// The operator cannot reach it until then.
     pub(crate) cut_until: u64,
     /// The files that its kubelet shows: as they were when the pod was made, or newer.
-    pub(crate) files: (Option<ClusterState>, Option<RecoveryPlan>),
+    pub(crate) files: (Option<StateFile>, Option<PlanFile>),
     /// Its preparation waits.
     pub(crate) held: bool,
     /// What its preparation said, if that did not let it start.
@@ -73,7 +73,7 @@ pub(crate) struct Disk {
     pub(crate) config: Vec<Voter>,
     pub(crate) config_index: u64,
     /// The history that it is of.
-    pub(crate) lineage: Option<StateLineage>,
+    pub(crate) lineage: Option<NodeLineage>,
     /// The plan that was followed here.
     pub(crate) plan_done: Option<String>,
     /// Tokens under which data was put aside here.
@@ -105,7 +105,7 @@ pub(crate) struct Claim {
 /// A history that a recovery ended: its last configuration, and whether its members may meet again.
 #[derive(Clone, Debug)]
 pub(crate) struct Ended {
-    pub(crate) lineage: StateLineage,
+    pub(crate) lineage: NodeLineage,
     pub(crate) config: Vec<Voter>,
 }
 
@@ -124,13 +124,13 @@ pub(crate) struct World {
     pub(crate) now: u64,
     pub(crate) counter: u64,
     pub(crate) cluster: RqliteCluster,
-    pub(crate) state: Option<ClusterState>,
-    pub(crate) plan: Option<RecoveryPlan>,
+    pub(crate) state: Option<StateFile>,
+    pub(crate) plan: Option<PlanFile>,
     pub(crate) recoveries: Vec<RqliteRecovery>,
     /// What the operator remembers of its checks.
     pub(crate) checks: BTreeMap<String, DatabaseCheck>,
     /// The history that acknowledges.
-    pub(crate) lineage: Option<StateLineage>,
+    pub(crate) lineage: Option<NodeLineage>,
     pub(crate) ended: Vec<Ended>,
     /// Acknowledged entries that recoveries left behind, and how many recoveries there were.
     pub(crate) left_behind: u64,

@@ -1,6 +1,6 @@
 //! The table of cases.
 use super::*;
-use crate::{prepare::files::Expect, recovery::peers::Peer};
+use node_contract::{Peer, SeedExpectation};
 
 fn lineage(epoch: u64) -> Lineage {
     Lineage {
@@ -9,12 +9,13 @@ fn lineage(epoch: u64) -> Lineage {
     }
 }
 
-fn state(phase: Phase, epoch: u64) -> State {
-    State {
+fn state(phase: FormingPhase, epoch: u64) -> StateFile {
+    StateFile {
         cluster_id: "c".into(),
         lineage: lineage(epoch),
         phase,
         members: vec!["a".into(), "b".into()],
+        expect: 3,
         park: std::collections::BTreeMap::new(),
     }
 }
@@ -39,7 +40,7 @@ fn data_of_a_removed_member_is_put_away() {
         ..seen("a", holds)
     };
     let away = Action::Retire("t".into());
-    let formed = state(Phase::Formed, 0);
+    let formed = state(FormingPhase::Formed, 0);
     assert_eq!(decide(&retired(data("c", 0), &[]), &formed, None), away);
     assert_eq!(decide(&retired(Holds::Nothing, &[]), &formed, None), away);
     assert_eq!(
@@ -53,14 +54,14 @@ fn data_of_a_removed_member_is_put_away() {
     );
     let recovering = decide(
         &retired(data("c", 0), &[]),
-        &state(Phase::Recovering, 0),
+        &state(FormingPhase::Recovering, 0),
         None,
     );
     assert!(matches!(recovering, Action::Hold(_)), "{recovering:?}");
 }
 
 /// As `data("c", 0)`, but for these.
-fn other_data(incarnation: &str, last_log: Entry) -> Holds {
+fn other_data(incarnation: &str, last_log: LogPosition) -> Holds {
     Holds::Data {
         owner: None,
         cluster_id: Some("c".into()),
@@ -76,7 +77,7 @@ fn data(cluster: &str, epoch: u64) -> Holds {
         cluster_id: Some(cluster.into()),
         lineage: Some(lineage(epoch)),
         incarnation: "inc".into(),
-        last_log: Some(Entry { term: 3, index: 30 }),
+        last_log: Some(LogPosition { term: 3, index: 30 }),
     }
 }
 
@@ -86,16 +87,16 @@ fn born(cluster: &str) -> Holds {
     }
 }
 
-fn plan(others: Others) -> Plan {
-    Plan {
+fn plan(others: Others) -> PlanFile {
+    PlanFile {
         plan_id: "p".into(),
         cluster_id: "c".into(),
         from_lineage: lineage(0),
         to_lineage: lineage(1),
         seed: "a".into(),
-        expect: Expect {
+        expect: SeedExpectation {
             incarnation: "inc".into(),
-            min_last_log: Entry { term: 3, index: 30 },
+            min_last_log: LogPosition { term: 3, index: 30 },
         },
         peers: vec![Peer {
             id: "a".into(),
@@ -123,13 +124,13 @@ fn kind(action: Action) -> String {
 }
 
 /// What is done without a plan.
-fn alone(name: &str, holds: Holds, phase: Phase, epoch: u64) -> String {
+fn alone(name: &str, holds: Holds, phase: FormingPhase, epoch: u64) -> String {
     kind(decide(&seen(name, holds), &state(phase, epoch), None))
 }
 
 #[test]
 fn a_directory_without_data() {
-    use Phase::{Formed, Forming, Recovering};
+    use FormingPhase::{Formed, Forming, Recovering};
     let (forming, joining) = (kind(create(true)), kind(create(false)));
     let nothing = || Holds::Nothing;
     assert_eq!(alone("a", nothing(), Forming, 0), forming, "listed");
@@ -151,7 +152,7 @@ fn a_directory_without_data() {
 
 #[test]
 fn a_directory_with_data() {
-    use Phase::{Formed, Forming, Recovering};
+    use FormingPhase::{Formed, Forming, Recovering};
     let start = kind(Action::Start);
     assert_eq!(alone("a", data("c", 0), Formed, 0), start);
     assert_eq!(
@@ -198,15 +199,15 @@ fn a_directory_with_data() {
 fn damage_comes_first() {
     let mut seen = seen("a", data("c", 0));
     seen.damage = vec!["rot".into()];
-    let action = decide(&seen, &state(Phase::Formed, 0), None);
+    let action = decide(&seen, &state(FormingPhase::Formed, 0), None);
     assert_eq!(action, Action::Stop(Trouble::Damaged, "rot".into()));
 }
 
 #[test]
 fn the_seed_follows_its_plan() {
-    let recovering = state(Phase::Recovering, 0);
-    let other_disk = other_data("other", Entry { term: 3, index: 30 });
-    let shorter = other_data("inc", Entry { term: 2, index: 90 });
+    let recovering = state(FormingPhase::Recovering, 0);
+    let other_disk = other_data("other", LogPosition { term: 3, index: 30 });
+    let shorter = other_data("inc", LogPosition { term: 2, index: 90 });
     let cases = [
         ("as expected", seen("a", data("c", 0)), "Recover"),
         ("done, not marked", seen("a", data("c", 1)), "Mark"),
@@ -279,7 +280,7 @@ fn listed_others_follow_a_plan_that_keeps_them() {
         address: "b:1".into(),
         non_voter: false,
     });
-    let recovering = state(Phase::Recovering, 0);
+    let recovering = state(FormingPhase::Recovering, 0);
     for (name, want) in [("a", "Recover"), ("b", "Recover"), ("z", "Hold")] {
         assert_eq!(
             kind(decide(&seen(name, data("c", 0)), &recovering, Some(&plan))),
@@ -290,7 +291,7 @@ fn listed_others_follow_a_plan_that_keeps_them() {
     assert_eq!(
         kind(decide(
             &seen("b", data("c", 0)),
-            &state(Phase::Formed, 1),
+            &state(FormingPhase::Formed, 1),
             Some(&plan)
         )),
         "StaleLineage"
@@ -299,7 +300,7 @@ fn listed_others_follow_a_plan_that_keeps_them() {
 
 #[test]
 fn the_others_are_parked_once_the_lineage_is_in_force() {
-    let formed = state(Phase::Formed, 1);
+    let formed = state(FormingPhase::Formed, 1);
     let interrupted = Observation {
         damage: vec!["half moved".into()],
         parking: Some("p".into()),
@@ -338,7 +339,7 @@ fn the_others_are_parked_once_the_lineage_is_in_force() {
             "{name}"
         );
     }
-    let later = state(Phase::Formed, 2);
+    let later = state(FormingPhase::Formed, 2);
     assert_eq!(
         kind(decide(
             &seen("b", data("c", 0)),

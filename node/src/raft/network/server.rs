@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     disk::Disk,
-    identity::Cluster,
+    identity::{Cluster, Skipped},
     internode::wire::{
         Connection, Hello, MAX_FRAME_BYTES, Purpose, Welcome, read_frame, write_frame,
     },
@@ -103,7 +103,7 @@ fn other_lineage(from: &str, raft_id: &str, own: &Cluster, theirs: &Cluster) -> 
         true => (raft_id, from, here),
         false => (from, raft_id, there),
     };
-    if let Some(skipped) = lineage.skipped().filter(|_| here.epoch != there.epoch) {
+    if let Some(skipped) = Skipped::of(lineage).filter(|_| here.epoch != there.epoch) {
         return format!(
             "{ahead} has skipped entry {} of the log and {behind} has not: stop {behind} and run `{}`, or give it an empty data directory to join with",
             skipped.index,

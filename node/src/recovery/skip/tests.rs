@@ -98,7 +98,7 @@ fn golden() {
     };
     let to = lineage(&from(), &entry);
     assert_eq!(to.id, "skip-9-3-0123456789abcdef-db23566258fb4135");
-    assert_eq!((to.epoch, to.skipped()), (3, Some(entry)));
+    assert_eq!((to.epoch, Skipped::of(&to)), (3, Some(entry)));
 }
 
 #[test]

@@ -1,9 +1,9 @@
 //! Forms a new cluster, once. Afterwards the state file no longer permits forming, and no decider ever
 //! permits it again.
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use node_contract::FormingPhase;
 use operator_api::{
     RqliteClusterStatus, names,
-    state::FormingPhase,
     status::{Lineage, OperationType, Target},
 };
 
@@ -30,11 +30,7 @@ pub fn identity(view: &View<'_>, target: &Target) -> Decision {
             ..target.clone()
         });
         next.cluster_id = Some(state.cluster_id.clone());
-        next.lineage = Some(Lineage {
-            id: state.lineage.id.clone(),
-            epoch: state.lineage.epoch,
-            since: None,
-        });
+        next.lineage = Some(Lineage::of_node(&state.lineage, None));
         let phase = if state.phase == FormingPhase::Forming {
             FormingPhase::Forming
         } else {

@@ -3,9 +3,9 @@
 //! recovered separately and only a person knows which of them counts. It is adopted once a person names it.
 use std::collections::BTreeSet;
 
+use node_contract::Lineage as NodeLineage;
 use operator_api::{
     names,
-    state::StateLineage,
     status::{Lineage, OperationType},
 };
 
@@ -19,8 +19,9 @@ use crate::cluster::{
 
 /// Reason of the condition while a person has to choose.
 pub const RECOVERED_BY_HAND: &str = "RecoveredByHand";
+
 /// The value of the annotation that names this lineage.
-fn word(history: &StateLineage) -> String {
+fn word(history: &NodeLineage) -> String {
     format!("{}/{}", history.id, history.epoch)
 }
 
@@ -50,7 +51,7 @@ fn place<'a>(view: &View<'a>) -> (&'a str, &'a str) {
     (view.name, namespace.unwrap_or("default"))
 }
 
-fn who(found: &[(&str, &StateLineage)]) -> String {
+fn who(found: &[(&str, &NodeLineage)]) -> String {
     let all = found
         .iter()
         .map(|(name, history)| format!("{name} ({})", word(history)));
@@ -67,7 +68,7 @@ fn anew(view: &View<'_>, pod: &str) -> String {
 }
 
 /// The message if the other members have a quorum: there is nothing to choose.
-fn beside(view: &View<'_>, found: &[(&str, &StateLineage)]) -> String {
+fn beside(view: &View<'_>, found: &[(&str, &NodeLineage)]) -> String {
     let pods: BTreeSet<&str> = found.iter().map(|(name, _)| *name).collect();
     let each: Vec<String> = pods.iter().map(|pod| anew(view, pod)).collect();
     format!(
@@ -78,7 +79,7 @@ fn beside(view: &View<'_>, found: &[(&str, &StateLineage)]) -> String {
     )
 }
 
-fn choice(view: &View<'_>, found: &[(&str, &StateLineage)]) -> String {
+fn choice(view: &View<'_>, found: &[(&str, &NodeLineage)]) -> String {
     let (name, namespace) = place(view);
     let histories: BTreeSet<String> = found.iter().map(|(_, history)| word(history)).collect();
     let annotate: Vec<String> = histories
@@ -121,13 +122,9 @@ pub fn restart_ended_lineage(view: &View<'_>) -> Decision {
     }
 }
 
-fn accept(view: &View<'_>, history: &StateLineage) -> Decision {
+fn accept(view: &View<'_>, history: &NodeLineage) -> Decision {
     let mut next = view.status.clone();
-    next.lineage = Some(Lineage {
-        id: history.id.clone(),
-        epoch: history.epoch,
-        since: Some(view.now().clone()),
-    });
+    next.lineage = Some(Lineage::of_node(history, Some(view.now().clone())));
     // What was confirmed in the former lineage says nothing about this one.
     next.members.clear();
     next.configuration_index = None;
@@ -152,8 +149,8 @@ mod tests {
         fixture::Fixture,
     };
 
-    fn history(id: &str, epoch: i64) -> StateLineage {
-        StateLineage {
+    fn history(id: &str, epoch: u64) -> NodeLineage {
+        NodeLineage {
             id: id.to_owned(),
             epoch,
         }

@@ -1,6 +1,6 @@
 //! Which lineage data belongs to: the one on record, a newer one that a person created by hand, or one that
 //! has ended.
-use operator_api::state::StateLineage;
+use node_contract::Lineage;
 
 use crate::cluster::facts::{
     observation::{NodeStatus, PrepareReport, ProbeResult},
@@ -11,11 +11,11 @@ use crate::cluster::facts::{
 pub const STALE: &str = "StaleLineage";
 
 /// Data of this cluster with a newer lineage than the one on record: pod name and lineage of each.
-pub fn newer<'a>(view: &View<'a>) -> Vec<(&'a str, &'a StateLineage)> {
-    let Some(ours) = &view.status.lineage else {
+pub fn newer<'a>(view: &View<'a>) -> Vec<(&'a str, &'a Lineage)> {
+    let Some(ours) = view.status.lineage.as_ref().map(Lineage::from) else {
         return Vec::new();
     };
-    let is_newer = |cluster: &Option<String>, history: &StateLineage| {
+    let is_newer = |cluster: &Option<String>, history: &Lineage| {
         cluster.is_some()
             && *cluster == view.status.cluster_id
             && history.id != ours.id
@@ -49,7 +49,8 @@ pub fn is_stale(report: &PrepareReport) -> bool {
 /// Does this node run in an ended lineage of this cluster, without seeing a leader there? Then nothing of it
 /// needs to be respected.
 pub fn has_ended(view: &View<'_>, node: &NodeStatus) -> bool {
-    let (Some(history), Some(ours)) = (&node.lineage, &view.status.lineage) else {
+    let ours = view.status.lineage.as_ref().map(Lineage::from);
+    let (Some(history), Some(ours)) = (&node.lineage, ours) else {
         return false;
     };
     node.cluster_id.is_some()

@@ -3,12 +3,8 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use operator_api::{
-    RqliteCluster, RqliteRecovery,
-    recovery::LogPosition,
-    state::{ClusterState, RecoveryPlan, StateLineage},
-    status::Pool,
-};
+use node_contract::{Lineage as NodeLineage, PlanFile, StateFile};
+use operator_api::{RqliteCluster, RqliteRecovery, recovery::LogPosition, status::Pool};
 use serde::{Deserialize, Serialize};
 
 /// Everything that one reconcile looks at.
@@ -37,10 +33,10 @@ pub struct Observation {
     pub claims: Vec<ObservedClaim>,
     /// The state file, if its ConfigMap exists.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub state: Option<ClusterState>,
+    pub state: Option<StateFile>,
     /// The plan of the last recovery, if its ConfigMap exists.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub plan: Option<RecoveryPlan>,
+    pub plan: Option<PlanFile>,
     /// The RqliteRecovery objects that name this cluster.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub recoveries: Vec<RqliteRecovery>,
@@ -147,7 +143,7 @@ pub struct PrepareReport {
     pub cluster_id: Option<String>,
     /// The lineage that the data belongs to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub lineage: Option<StateLineage>,
+    pub lineage: Option<NodeLineage>,
     /// Raft id of the data, `<name>#<incarnation>`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub raft_id: Option<String>,
@@ -252,7 +248,7 @@ pub struct NodeStatus {
     pub cluster_id: Option<String>,
     /// The lineage that its data belongs to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub lineage: Option<StateLineage>,
+    pub lineage: Option<NodeLineage>,
     /// Name of the leader that it sees.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub leader: Option<String>,

@@ -6,7 +6,8 @@ use crate::cluster::{
     fixture::Fixture,
     plan,
 };
-use operator_api::{cluster::Bootstrap, state::ClusterState};
+use node_contract::StateFile;
+use operator_api::cluster::Bootstrap;
 
 /// A cluster of three whose pods run and that has not formed yet.
 fn forming() -> Fixture {
@@ -132,7 +133,7 @@ fn a_lost_status_is_read_back_from_the_state_file() {
         (FormingPhase::Recovering, true),
     ] {
         let mut fixture = Fixture::running(3, 0);
-        let state = ClusterState {
+        let state = StateFile {
             phase,
             ..fixture.seen.state.clone().unwrap()
         };

@@ -1,9 +1,9 @@
 //! The steps of an admitted recovery. Each checks first, does one thing and can be repeated: the operator may
 //! stop at any point.
+use node_contract::FormingPhase;
 use operator_api::{
     names,
     recovery::{RecoveryMode, RecoveryPhase, RecoveryRecord},
-    state::FormingPhase,
     status::{Lineage, Operation, Pool, Step},
 };
 

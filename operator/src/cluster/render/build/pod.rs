@@ -16,10 +16,10 @@ use k8s_openapi::{
         util::intstr::IntOrString,
     },
 };
+use node_contract::{PLAN_FILE, STATE_FILE};
 use operator_api::{
     cluster::{AntiAffinity, PullPolicy, Scheduling},
     names,
-    state::{PLAN_KEY, STATE_KEY},
     status::{Pool, Target},
 };
 
@@ -171,9 +171,9 @@ fn prepare(view: &View<'_>, target: &Target) -> Container {
     let message = [
         "prepare",
         "--state",
-        &format!("{CLUSTER_PATH}/{STATE_KEY}"),
+        &format!("{CLUSTER_PATH}/{STATE_FILE}"),
         "--plan",
-        &format!("{CLUSTER_PATH}/{PLAN_KEY}"),
+        &format!("{CLUSTER_PATH}/{PLAN_FILE}"),
         "--name",
         "$(POD_NAME)",
         "--report",

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::ConfigMap;
+use node_contract::{FormingPhase, Lineage as NodeLineage, PLAN_FILE, STATE_FILE, StateFile};
 use operator_api::{
     cluster::MAX_READ_REPLICAS,
     names,
-    state::{ClusterState, FormingPhase, PLAN_KEY, STATE_KEY, StateLineage},
     status::{Pool, Target},
 };
 use serde::Serialize;
@@ -15,7 +15,7 @@ use super::common::{has_readers, metadata};
 use crate::cluster::facts::view::View;
 
 /// The state file's content; None until the cluster has an id.
-pub fn state(view: &View<'_>, target: &Target) -> Option<ClusterState> {
+pub fn state(view: &View<'_>, target: &Target) -> Option<StateFile> {
     let lineage = view.status.lineage.clone().unwrap_or_default();
     let voters = names::voters(view.name);
     let mut members: Vec<String> = (0..target.replicas)
@@ -44,12 +44,9 @@ pub fn state(view: &View<'_>, target: &Target) -> Option<ClusterState> {
         })
         .collect();
     park.extend(crate::cluster::deciders::replace::park_tokens(view));
-    Some(ClusterState {
+    Some(StateFile {
         cluster_id: view.status.cluster_id.clone()?,
-        lineage: StateLineage {
-            id: lineage.id,
-            epoch: lineage.epoch,
-        },
+        lineage: NodeLineage::from(&lineage),
         phase: if view.recovering().is_some() {
             FormingPhase::Recovering
         } else if view.is_formed() {
@@ -67,7 +64,7 @@ pub(super) fn config_map(view: &View<'_>, target: &Target) -> Option<ConfigMap> 
     file(
         view,
         names::state(view.name),
-        STATE_KEY,
+        STATE_FILE,
         &state(view, target)?,
     )
 }
@@ -75,7 +72,7 @@ pub(super) fn config_map(view: &View<'_>, target: &Target) -> Option<ConfigMap> 
 /// The plan of a recovery, which pods see next to the state file.
 pub(super) fn plan(view: &View<'_>) -> Option<ConfigMap> {
     let plan = crate::cluster::deciders::recovery::plan_file(view)?;
-    file(view, names::recovery(view.name), PLAN_KEY, &plan)
+    file(view, names::recovery(view.name), PLAN_FILE, &plan)
 }
 
 fn file(view: &View<'_>, name: String, key: &str, content: &impl Serialize) -> Option<ConfigMap> {
