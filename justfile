@@ -4,25 +4,35 @@
 default:
     @just --list
 
-# The gate: formatting, lints, arrows between rooms, licences, tests, docs. Read-only.
-verify: lint deny test docs
+# The first rung, under a minute when warm: unit tests, the planner's model, the rules of the repository. No processes, no root.
+quick:
+    cargo test --quiet --workspace --lib --bins --exclude e2e --exclude e2e-kubernetes --exclude e2e-operator
+    cargo test --quiet -p rqlite-operator --test model
+    cargo test --quiet -p e2e --test tidy
+
+# The gate, as CI runs it: formatting, lints, licences and advisories, documentation, all tests. Read-only.
+verify:
+    .ci/verify
 
 # Formatting and lints.
 lint:
-    cargo fmt --all --check
-    cargo clippy --workspace --all-targets -- -D warnings
+    .ci/verify fmt clippy
 
-# Licences, advisories and sources of all dependencies (needs cargo-deny).
+# Licences, advisories and sources of all dependencies.
 deny:
-    command -v cargo-deny >/dev/null && cargo deny --offline check licenses bans sources || echo "cargo-deny is not installed: licences not checked"
+    .ci/verify deny
 
 # All tests.
 test:
-    cargo test --workspace
+    .ci/verify test
 
 # The documentation builds without warnings.
 docs:
-    RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --quiet
+    .ci/verify docs
+
+# Sizes, import circles, arrows against the layers, wide comments, banned words; `just figures --details` lists them.
+figures *ARGS:
+    cargo run --quiet -p e2e --bin figures -- {{ARGS}}
 
 # Format and apply what clippy can fix.
 fix:

@@ -15,11 +15,13 @@ use super::{
 };
 
 /// What is searched besides Rust files: documents, manifests, scripts.
-const DOCUMENTS: [&str; 10] = [
+const DOCUMENTS: [&str; 12] = [
     "ARCHITECTURE.md",
     "CHANGELOG.md",
     "CONTRIBUTING.md",
+    "GLOSSARY.md",
     "README.md",
+    "RELEASES.md",
     "charts",
     "crds",
     "manifests",
