@@ -1,8 +1,10 @@
-//! A hash of everything that a database says: its schema and every row, in an order that does not depend on how the file is laid out.
+//! A hash of the database's content: the schema and every row, in an order that does not depend on the layout
+//! of the file.
 //!
-//! Two copies that applied the same log have the same hash. Left out is what may differ without a difference in content: where pages
-//! lie, statistics for the query planner, and the inner index tables of full-text search, whose segments follow from when SQLite
-//! merges them. Rows of full-text tables with a content of their own are counted by their content table.
+//! Two copies that applied the same log have the same hash. Excluded is what may differ between equal
+//! contents: the placement of pages, the planner's statistics, and the index tables of full-text search,
+//! whose segments depend on when SQLite merges them. The rows of full-text tables are covered by their
+//! content tables.
 use std::fmt;
 
 use rusqlite::{Connection, types::ValueRef};
@@ -32,18 +34,18 @@ impl fmt::Debug for ContentHash {
     }
 }
 
-/// How far the last hashing that an entry asked for has come.
+/// The state of the last hashing that an entry requested.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Hashing {
-    /// Under way.
+    /// In progress.
     Running,
     /// Done.
     Done(ContentHash),
-    /// Ended without a result; why.
+    /// It ended without a result, for this reason.
     Failed(String),
 }
 
-/// The last hashing, and the entry that asked for it.
+/// The last hashing and the position of the entry that requested it.
 pub(crate) type LastHashing = Option<(Position, Hashing)>;
 
 /// One object of the schema.
@@ -54,7 +56,7 @@ struct Object {
     sql: String,
 }
 
-/// Hashes the whole content as the connection sees it now.
+/// Hashes the whole content that the connection sees.
 pub(crate) fn hash(conn: &Connection) -> rusqlite::Result<ContentHash> {
     let mut hasher = Hasher(Sha256::new());
     let objects = objects(conn)?;
@@ -104,7 +106,7 @@ fn objects(conn: &Connection) -> rusqlite::Result<Vec<Object>> {
     found.collect()
 }
 
-/// Tables in which full-text search keeps its index, by the module that made them.
+/// The index tables of full-text search, found by the module of the virtual tables.
 fn inner_tables(objects: &[Object]) -> std::collections::BTreeSet<String> {
     let mut inner = std::collections::BTreeSet::new();
     for object in objects {
@@ -128,10 +130,10 @@ fn inner_tables(objects: &[Object]) -> std::collections::BTreeSet<String> {
     inner
 }
 
-/// All rows of a table in the order of its key, with the hidden row number where there is one.
+/// Hashes all rows of a table in key order, including the rowid where there is one.
 fn hash_rows(conn: &Connection, table: &str, hasher: &mut Hasher) -> rusqlite::Result<()> {
     let name = quoted(table);
-    // Which name for the row number is free of a column of that name; none for WITHOUT ROWID.
+    // The name of the rowid that no column hides; none for WITHOUT ROWID tables.
     let number = ["rowid", "_rowid_", "oid"].into_iter().find(|number| {
         let taken = conn
             .query_row(
@@ -146,7 +148,7 @@ fn hash_rows(conn: &Connection, table: &str, hasher: &mut Hasher) -> rusqlite::R
                 .is_ok()
     });
     let columns = number.map_or_else(|| "*".to_owned(), |number| format!("{number}, *"));
-    // Without an index: by row number, or by the primary key of a table that has none.
+    // `NOT INDEXED`: in order of the rowid, or of the primary key of a table without rowid.
     let mut statement = conn.prepare(&format!("SELECT {columns} FROM {name} NOT INDEXED"))?;
     let count = statement.column_count();
     let mut rows = statement.query([])?;
@@ -159,7 +161,7 @@ fn hash_rows(conn: &Connection, table: &str, hasher: &mut Hasher) -> rusqlite::R
     Ok(())
 }
 
-/// Values with their kinds and lengths, so that no two different contents give the same bytes.
+/// Hashes values with their types and lengths, so that different contents never produce the same bytes.
 struct Hasher(Sha256);
 
 impl Hasher {
@@ -180,7 +182,7 @@ impl Hasher {
     }
 }
 
-/// Hashes a database file that nobody writes to. For tests and offline tools.
+/// Hashes a database file that is not being written. For tests and offline tools.
 ///
 /// # Errors
 /// SQLite's.

@@ -1,4 +1,4 @@
-//! Tests only: makes writes of a thread fail, as a full or broken disk would.
+//! For tests: makes writes of a thread fail, as on a full or broken disk.
 use std::{cell::Cell, ffi::c_int};
 
 thread_local! {
@@ -6,12 +6,12 @@ thread_local! {
     static ENDED: Cell<u32> = const { Cell::new(0) };
 }
 
-/// The write after `skip` more writes, and all later ones, fail with `code`; `None` ends that.
+/// All writes after the next `skip` writes fail with `code`; `None` ends that.
 pub(crate) fn set(fault: Option<(u32, c_int)>) {
     AFTER.set(fault);
 }
 
-/// There is room again; the number of times that there was none.
+/// Ends a simulated full disk. Returns how often that has happened on this thread.
 pub(crate) fn end_full() -> u32 {
     if AFTER
         .get()

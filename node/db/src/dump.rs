@@ -1,4 +1,5 @@
-//! The database as SQL text: everything that a script can carry, in an order in which it can be run, and a comment for the rest.
+//! Dumps the database as SQL text: everything that a script can carry, in an order in which it can be run,
+//! and comments for the rest.
 use std::{
     collections::{HashMap, HashSet},
     io::Write,
@@ -21,7 +22,7 @@ use rows::{Columns, Rows};
 enum Kind {
     Plain,
     Virtual,
-    /// Behind a virtual table, whose module names it so.
+    /// A shadow table of a virtual table.
     Shadow,
 }
 
@@ -35,14 +36,14 @@ struct Table {
 struct Dump<'c, W> {
     conn: &'c Connection,
     rows: Rows<'c>,
-    /// Empty means all.
+    /// Empty means all tables.
     wanted: HashSet<String>,
     tables: Vec<Table>,
     out: W,
 }
 
-/// Writes all of the database, or the named tables with their indexes and triggers and all views. The connection should be inside
-/// a read transaction.
+/// Writes the whole database, or the named tables with their indexes and triggers and all views. The
+/// connection should be in a read transaction.
 pub(crate) fn write(
     conn: &Connection,
     tables: &[String],
@@ -59,19 +60,19 @@ pub(crate) fn write(
         .write_all(b"PRAGMA foreign_keys=OFF;\nBEGIN TRANSACTION;\n")?;
     dump.header()?;
     dump.plain_tables()?;
-    // A virtual table's module may ask for a view. Views ask for nothing when they are made.
+    // The module of a virtual table may read a view when the table is created. Creating a view reads nothing.
     dump.objects("view")?;
     dump.virtual_tables()?;
     dump.sequences()?;
     dump.statistics()?;
-    // After the rows: indexes are built faster, and triggers do not fire.
+    // After the rows: building indexes is faster then, and triggers do not fire.
     dump.objects("index")?;
     dump.objects("trigger")?;
     dump.out.write_all(b"COMMIT;\n")?;
     Ok(())
 }
 
-/// In the order of their creation.
+/// All tables in the order of their creation.
 fn all_tables(conn: &Connection) -> Result<Vec<Table>, DumpError> {
     let mut kinds = HashMap::new();
     let mut list =
@@ -134,7 +135,8 @@ impl<W: Write> Dump<'_, W> {
         Ok(())
     }
 
-    /// Which virtual table each shadow table belongs to: the one with the longest name that begins its own.
+    /// The virtual table of each shadow table: the one with the longest name that is a prefix of the shadow
+    /// table's name.
     fn owners(&self) -> HashMap<String, String> {
         let of_kind = |kind| self.tables.iter().filter(move |table| table.kind == kind);
         let owner = |shadow: &Table| {
@@ -147,8 +149,8 @@ impl<W: Write> Dump<'_, W> {
         of_kind(Kind::Shadow).filter_map(owner).collect()
     }
 
-    /// A virtual table is made by its module; what is behind it is then put in the place of what the module made. So its content,
-    /// row ids and settings are the same, whatever the module lets itself be asked.
+    /// Writes virtual tables. The module creates each one, then its shadow tables are replaced by those of
+    /// the dump. So content, row ids and settings are the same, whatever the module allows to query.
     fn virtual_tables(&mut self) -> Result<(), DumpError> {
         let owners = self.owners();
         let tables = std::mem::take(&mut self.tables);
@@ -179,7 +181,8 @@ impl<W: Write> Dump<'_, W> {
         Ok(())
     }
 
-    /// Highest values of AUTOINCREMENT. Making such a table makes the table of them, and filling it fills that.
+    /// The highest AUTOINCREMENT values. Creating such a table creates `sqlite_sequence`, and inserting rows
+    /// fills it.
     fn sequences(&mut self) -> Result<(), DumpError> {
         let counted: Vec<String> = self
             .tables
@@ -216,7 +219,7 @@ impl<W: Write> Dump<'_, W> {
         Ok(())
     }
 
-    /// What ANALYZE found. The first statement makes the tables.
+    /// The results of ANALYZE. The first statement creates the tables.
     fn statistics(&mut self) -> Result<(), DumpError> {
         let mut begun = false;
         for name in ["sqlite_stat1", "sqlite_stat4"] {
@@ -255,7 +258,7 @@ impl<W: Write> Dump<'_, W> {
         Ok(())
     }
 
-    /// SQLite keeps the text of a definition up to its semicolon, which may stand behind a comment.
+    /// SQLite stores the text of a definition up to its semicolon, which may come after a comment.
     fn definition(&mut self, sql: &str) -> Result<(), DumpError> {
         let mut scanner = Scanner::new();
         scanner.scan(sql.as_bytes());
@@ -293,7 +296,7 @@ fn is_missing_module(error: &rusqlite::Error) -> bool {
         && message(error).starts_with("no such module")
 }
 
-/// SQLite compares names so.
+/// SQLite compares names this way.
 fn folded(name: &str) -> String {
     name.to_ascii_lowercase()
 }

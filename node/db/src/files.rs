@@ -1,4 +1,5 @@
-//! The database's files: their names, durable writes, the main file, the sidecar and the WAL as bytes.
+//! The database's files: their names, durable writes, the main file and its pins, the sidecar, and the WAL as
+//! bytes.
 pub mod durable;
 pub(crate) mod layout;
 pub(crate) mod main_file;

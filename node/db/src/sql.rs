@@ -1,4 +1,4 @@
-//! SQL text without SQLite: classification, PRAGMAs, script splitting, value formats.
+//! SQL text, analyzed without SQLite: statement classes, PRAGMAs, script splitting, dates.
 pub(crate) mod classify;
 pub(crate) mod dates;
 pub(crate) mod pragma;

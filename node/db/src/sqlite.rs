@@ -1,5 +1,5 @@
-//! How SQLite is configured: connections, the authorizer, deterministic functions, the VFS, resource metering
-//! and the execution of one prepared statement.
+//! How SQLite is used: connections, the authorizer, deterministic functions, the VFS, resource metering, and
+//! the execution of one prepared statement.
 pub(crate) mod authorizer;
 pub(crate) mod connection;
 pub(crate) mod determinism;

@@ -1,4 +1,4 @@
-//! Why a dump stopped.
+//! Errors of a dump.
 use std::io;
 
 use crate::sqlite::error::message;

@@ -1,4 +1,4 @@
-//! A table's rows as INSERT statements that give the same values, to the bit, under the same row ids.
+//! A table's rows as INSERT statements that restore the same values, bit for bit, with the same row ids.
 use std::io::{self, Write};
 
 use rusqlite::{Connection, Statement, types::ValueRef};
@@ -6,18 +6,18 @@ use rusqlite::{Connection, Statement, types::ValueRef};
 use super::error::DumpError;
 use crate::sql::text::quoted;
 
-/// The other names of a row's id. A column of the same name hides one.
+/// The names of the rowid. A column of the same name hides one.
 const ROWID_NAMES: [&str; 3] = ["rowid", "_rowid_", "oid"];
 /// 2^50, as SQLite reads it exactly.
 const STEP: &str = "1125899906842624.0";
 const STEP_BITS: i32 = 50;
 
-/// Which columns take values.
+/// The columns that take values.
 pub(super) struct Columns {
     names: Vec<String>,
-    /// No generated or hidden ones were left out.
+    /// No generated or hidden column was left out.
     complete: bool,
-    /// What the row's id is called, where it is not a column's value anyway.
+    /// The name of the rowid, unless a column is an alias for it.
     rowid: Option<&'static str>,
 }
 
@@ -45,7 +45,7 @@ impl Columns {
                 columns.complete = false;
             }
         }
-        // A key of this type is the row's id, unless it has an index of its own.
+        // A single key of this type is an alias for the rowid, unless it has an index of its own.
         let aliased = matches!(keys.as_slice(), [kind] if kind.eq_ignore_ascii_case("integer"))
             && !conn.query_row(
                 "SELECT EXISTS (SELECT 1 FROM pragma_index_list(?, 'main') WHERE origin = 'pk')",
@@ -63,7 +63,7 @@ impl Columns {
 
 /// Writes rows.
 pub(super) struct Rows<'c> {
-    /// Reads a number as SQLite will read it in the script.
+    /// Reads a number the way SQLite will read it in the script.
     reads: Statement<'c>,
 }
 
@@ -73,7 +73,8 @@ impl<'c> Rows<'c> {
         Ok(Self { reads })
     }
 
-    /// In the order of their ids. An id is written out where SQLite would not give the same by itself.
+    /// Writes the rows in the order of their ids. An id is written explicitly where SQLite would not assign
+    /// the same one by itself.
     pub(super) fn write(
         &mut self,
         conn: &Connection,
@@ -123,7 +124,7 @@ impl<'c> Rows<'c> {
         Ok(())
     }
 
-    /// A literal or an expression that gives this value.
+    /// Writes a literal or an expression for this value.
     pub(super) fn value(
         &mut self,
         value: ValueRef<'_>,
@@ -140,7 +141,7 @@ impl<'c> Rows<'c> {
     }
 
     fn real(&mut self, value: f64, out: &mut impl Write) -> Result<(), DumpError> {
-        // SQLite reads both as infinity; it has no literal for it.
+        // SQLite has no literal for infinity, but reads these numbers as infinity.
         if value.is_infinite() {
             return Ok(out.write_all(if value > 0.0 { b"1e999" } else { b"-1e999" })?);
         }
@@ -155,7 +156,7 @@ impl<'c> Rows<'c> {
     }
 }
 
-/// As an odd integer times a power of two: each step of the computation is exact.
+/// Writes an odd integer times a power of two; each step of the computation is exact.
 fn write_exactly(value: f64, out: &mut impl Write) -> io::Result<()> {
     const FRACTION_BITS: i32 = 52;
     const BIAS: i32 = 1023;
@@ -186,7 +187,7 @@ fn write_exactly(value: f64, out: &mut impl Write) -> io::Result<()> {
 }
 
 fn write_text(text: &[u8], out: &mut impl Write) -> io::Result<()> {
-    // A zero byte would end the script, and it must be UTF-8 to be loaded.
+    // A zero byte would end the script, and a script must be UTF-8.
     if text.contains(&0) || std::str::from_utf8(text).is_err() {
         out.write_all(b"CAST(")?;
         write_blob(text, out)?;

@@ -1,5 +1,6 @@
-//! Files and names that survive a power cut. A file's content is durable after its own fsync, its name only after its directory's; a
-//! rename replaces one name by another at once, but may itself be lost.
+//! Writing files and names so that they survive a power cut. A file's content is durable after an fsync of
+//! the file, its name only after an fsync of the directory. A rename is atomic, but may itself be lost until
+//! the directory is synced.
 use std::{
     fs::{self, File},
     io::{self, Write as _},
@@ -9,7 +10,7 @@ use std::{
 /// Replaces a file so that a crash leaves either the old or the new content. Durable when it returns.
 ///
 /// # Errors
-/// The disk refused.
+/// The file system's.
 pub fn write(path: &Path, content: &[u8]) -> io::Result<()> {
     let temporary = path.with_extension("tmp");
     let mut file = File::create(&temporary)?;
@@ -21,23 +22,23 @@ pub fn write(path: &Path, content: &[u8]) -> io::Result<()> {
 /// Makes a file's content, or a directory's names, durable.
 ///
 /// # Errors
-/// The disk refused, or nothing is there.
+/// The file system's; also if `path` does not exist.
 pub fn sync(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
 }
 
-/// Makes the name of `path` durable (or that it is gone).
+/// Makes the name of `path`, or its deletion, durable.
 ///
 /// # Errors
-/// The disk refused.
+/// The file system's.
 pub fn sync_parent(path: &Path) -> io::Result<()> {
     sync(parent(path))
 }
 
-/// Gives a file or directory another name, in the same directory or another one. Durable when it returns.
+/// Renames a file or directory, within a directory or to another one. Durable when it returns.
 ///
 /// # Errors
-/// The disk refused.
+/// The file system's.
 pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
     fs::rename(from, to)?;
     sync_parent(to)?;
@@ -48,15 +49,16 @@ pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
     }
 }
 
-/// Creates a directory and what is missing above it. Their names are durable when it returns, also if they were there already: a
-/// process that was killed may have made them and not lived to sync them.
+/// Creates a directory and its missing parents. Their names are durable when it returns, even if the
+/// directory existed before: a process may have been killed after creating it and before syncing it.
 ///
 /// # Errors
-/// The disk refused.
+/// The file system's.
 pub fn create_dir_all(dir: &Path) -> io::Result<()> {
     if dir.is_dir() {
         return match sync_parent(dir) {
-            // Somebody else made it, in a directory that is not ours to open or cannot be written (a mount point).
+            // The directory was created by somebody else, in a parent that this process may not open or sync
+            // (a mount point).
             Err(error) if is_not_ours(error.kind()) => Ok(()),
             result => result,
         };
@@ -82,7 +84,7 @@ fn is_not_ours(kind: io::ErrorKind) -> bool {
     )
 }
 
-/// Where the name of `path` stands.
+/// The directory that contains `path`.
 fn parent(path: &Path) -> &Path {
     match path.parent() {
         Some(parent) if parent.as_os_str().is_empty() => Path::new("."),

@@ -1,4 +1,4 @@
-//! Names of the files in the database's directory, and writing them so that they survive a power cut.
+//! The files in the database's directory, and operations on files that may be missing.
 use std::{
     fs, io,
     path::{Path, PathBuf},
@@ -6,7 +6,7 @@ use std::{
 
 use crate::files::durable;
 
-/// Where everything lies.
+/// Paths of the database's files.
 #[derive(Clone, Debug)]
 pub(crate) struct Files {
     pub(crate) dir: PathBuf,
@@ -19,11 +19,11 @@ pub(crate) struct Files {
     pub(crate) state: PathBuf,
     /// A snapshot being received.
     pub(crate) snapshot: PathBuf,
-    /// A load being collected.
+    /// The collected chunks of a load.
     pub(crate) load: PathBuf,
-    /// A whole file that is about to replace the main file.
+    /// A complete file that is about to replace the main file.
     pub(crate) replacement: PathBuf,
-    /// A copy of the main file for those who send it. It loses its name as soon as it is open.
+    /// A copy of the main file for senders of a snapshot. It is unlinked as soon as it is open.
     pub(crate) pin_copy: PathBuf,
 }
 
@@ -44,8 +44,9 @@ impl Files {
         }
     }
 
-    /// Deletes what SQLite keeps beside the main file. No connection may be open. The rollback journal is of the moment in which SQLite
-    /// made the file; one that came back after a power cut would be rolled back into the present file.
+    /// Deletes SQLite's files beside the main file. No connection may be open. The rollback journal only
+    /// exists while SQLite creates the file; if it came back after a power cut, SQLite would roll it back
+    /// into the current file.
     pub(crate) fn remove_wal(&self) -> io::Result<()> {
         remove(&self.wal)?;
         remove(&self.shm)?;
@@ -63,7 +64,7 @@ impl Files {
     }
 }
 
-/// Makes a file's content durable. A missing file is fine.
+/// Makes a file's content durable; does nothing for a missing file.
 pub(crate) fn sync(path: &Path) -> io::Result<()> {
     match durable::sync(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -71,17 +72,18 @@ pub(crate) fn sync(path: &Path) -> io::Result<()> {
     }
 }
 
-/// What copies leave free on a disk: what the log needs to go on and to end in order. An eighth of a small disk.
+/// Space that copies leave free on the disk, so that the log can continue and the process can stop in order;
+/// an eighth of a small disk.
 const RESERVE_BYTES: u64 = 48 << 20;
 
-/// Bytes that a copy may take on the disk of `dir`. A file system that does not tell is not known to be full.
+/// Bytes that a copy may use on the disk of `dir`. A file system that reports nothing counts as not full.
 pub(crate) fn spare_bytes(dir: &Path) -> u64 {
     let total = fs4::total_space(dir).unwrap_or(u64::MAX);
     let free = fs4::available_space(dir).unwrap_or(u64::MAX);
     free.saturating_sub(RESERVE_BYTES.min(total / 8))
 }
 
-/// Is there room for a file of so many bytes?
+/// Fails if the disk has no space for a file of this size.
 pub(crate) fn check_space(dir: &Path, bytes: u64) -> io::Result<()> {
     let spare = spare_bytes(dir);
     if spare > bytes {

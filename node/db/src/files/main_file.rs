@@ -1,7 +1,8 @@
-//! What the main file equals at this moment, and who holds it still.
+//! The main file: the position that it equals, and its pins.
 //!
-//! A pin reads the main file where it lies, so no checkpoint may change it. One that lasts (a snapshot on a slow way) is moved: the file is
-//! copied aside once, the pin goes on reading the copy, and checkpoints come again.
+//! A pin reads the main file in place, so no checkpoint may change the file meanwhile. A pin that lasts (a
+//! snapshot over a slow connection) is moved: the file is copied once, the pin continues in the copy, and
+//! checkpoints become possible again.
 use std::{
     collections::BTreeMap,
     fs::File,
@@ -18,22 +19,23 @@ use crate::{entry::Position, files::sidecar::Base};
 #[derive(Debug)]
 struct Pin {
     file: Arc<File>,
-    /// What it was pinned for; `None` for a copy that is made at the disk's speed.
+    /// The pinned position; `None` for a pin held only while a copy is made.
     position: Option<Position>,
-    /// It reads the main file itself. Otherwise a copy, or a file that was replaced since: both stay as they are.
+    /// The pin reads the main file itself. Otherwise it reads a copy, or a file that has been replaced; both
+    /// do not change.
     in_place: bool,
 }
 
 #[derive(Debug)]
 struct State {
     base: Base,
-    /// The writer changes the file now.
+    /// The writer is changing the file.
     changing: bool,
     pins: BTreeMap<u64, Pin>,
     last_pin: u64,
-    /// Raised when the file is replaced.
+    /// Incremented when the file is replaced.
     generation: u64,
-    /// The file is being copied aside.
+    /// The file is being copied for its pins.
     copying: bool,
 }
 
@@ -43,19 +45,19 @@ impl State {
     }
 }
 
-/// Shared between the writer and those who send the file.
+/// Shared between the writer and the senders of the file.
 #[derive(Debug)]
 pub(crate) struct MainFile {
     state: Mutex<State>,
     changed: Condvar,
 }
 
-/// The main file as it is at a position: what is read from this value stays the same, whatever happens meanwhile.
+/// The main file as of a position. What is read through this value does not change.
 #[derive(Debug)]
 pub struct Pinned {
-    /// Its length in bytes.
+    /// Length in bytes.
     pub len_bytes: u64,
-    /// The position it equals.
+    /// The position that the file equals.
     pub position: Position,
     /// The caller's metadata at that position.
     pub meta: Bytes,
@@ -70,7 +72,7 @@ pub struct PinGuard {
     id: u64,
 }
 
-/// The main file being copied aside. It is pinned meanwhile.
+/// A copy of the main file in progress; it pins the file meanwhile.
 pub(crate) struct PinCopy {
     pin: PinGuard,
     generation: u64,
@@ -97,19 +99,20 @@ impl MainFile {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What the file equals.
+    /// The position, metadata and length of the file.
     pub(crate) fn base(&self) -> Base {
         self.lock().base.clone()
     }
 
-    /// Keeps new pins out while the file changes. `false` if it is pinned.
+    /// Prevents new pins while the file changes. Returns `false` if the file is pinned.
     pub(crate) fn begin_change(&self) -> bool {
         let mut state = self.lock();
         state.changing = !state.is_pinned();
         state.changing
     }
 
-    /// The same for a replacement, which pins do not hinder: they hold an unlinked file from now on.
+    /// Like [`MainFile::begin_change`] for a replacement, which pins do not prevent: they keep reading the
+    /// unlinked file.
     pub(crate) fn begin_replacement(&self) {
         let mut state = self.lock();
         state.changing = true;
@@ -117,7 +120,7 @@ impl MainFile {
         state.pins.values_mut().for_each(|pin| pin.in_place = false);
     }
 
-    /// The change is done (`Some`) or was not begun after all.
+    /// The change has been made (`Some`) or was not started (`None`).
     pub(crate) fn end_change(&self, base: Option<Base>) {
         let mut state = self.lock();
         state.changing = false;
@@ -128,7 +131,7 @@ impl MainFile {
         self.changed.notify_all();
     }
 
-    /// The writer has failed: what the file holds is unknown until the next start.
+    /// The writer has failed; the content of the file is uncertain until the next start.
     pub(crate) fn mark_failed(&self) {
         let mut state = self.lock();
         state.base.position = None;
@@ -137,7 +140,7 @@ impl MainFile {
         self.changed.notify_all();
     }
 
-    /// Waits out a change (a few to a hundred milliseconds).
+    /// Waits until no change is in progress (a few to a hundred milliseconds).
     fn settled(&self) -> MutexGuard<'_, State> {
         let mut state = self.lock();
         while state.changing {
@@ -169,7 +172,7 @@ impl MainFile {
         })
     }
 
-    /// Waits out a change. `None` before the first checkpoint.
+    /// Pins the file; blocks while it is being changed. `None` before the first checkpoint.
     pub(crate) fn pin(self: &Arc<Self>, path: &Path) -> Option<Pinned> {
         let mut state = self.settled();
         let position = state.base.position?;
@@ -187,14 +190,14 @@ impl MainFile {
         }
     }
 
-    /// The main file held still, and the WAL that belongs to it: whatever is replaced later, these two go together.
+    /// Pins the main file and opens the WAL that belongs to it. The two match, whatever is replaced later.
     pub(crate) fn hold(self: &Arc<Self>, path: &Path, wal: &Path) -> io::Result<(PinGuard, File)> {
         let mut state = self.settled();
         let wal = File::open(wal)?;
         Ok((self.enter(&mut state, path, None)?, wal))
     }
 
-    /// The lowest position that somebody still reads, moved or not.
+    /// The lowest pinned position, moved pins included.
     pub(crate) fn oldest_pin(&self) -> Option<Position> {
         self.lock()
             .pins
@@ -203,7 +206,8 @@ impl MainFile {
             .min()
     }
 
-    /// Begins to copy the main file aside for those who send it; `None` if nobody does, or that is under way.
+    /// Starts a copy of the main file for its pins; `None` if there are no pins in place, or a copy is
+    /// already in progress.
     pub(crate) fn begin_copy(self: &Arc<Self>, path: &Path) -> io::Result<Option<PinCopy>> {
         let mut state = self.lock();
         let lasts = |pin: &Pin| pin.in_place && pin.position.is_some();
@@ -222,13 +226,13 @@ impl MainFile {
 }
 
 impl PinCopy {
-    /// Reads from the main file as it was.
+    /// Reads from the pinned main file.
     pub(crate) fn read_at(&self, piece: &mut [u8], offset: u64) -> io::Result<usize> {
         self.pin.read_at(piece, offset)
     }
 
-    /// The copy is whole: whoever pins the main file reads the copy from now on.
-    pub(crate) fn take_exceeded(self, copy: File) {
+    /// The copy is complete: pins of the main file read the copy from now on.
+    pub(crate) fn redirect_pins(self, copy: File) {
         let mut state = self.pin.main.lock();
         let copy = Arc::new(copy);
         let stands_for_it = state.generation == self.generation;
@@ -248,7 +252,7 @@ impl Drop for PinCopy {
 }
 
 impl PinGuard {
-    /// Reads at an offset, and says how much came; 0 is the end.
+    /// Reads at an offset and returns the number of bytes; 0 is the end of the file.
     pub(crate) fn read_at(&self, piece: &mut [u8], offset: u64) -> io::Result<usize> {
         let file = {
             let state = self.main.lock();
@@ -258,7 +262,7 @@ impl PinGuard {
         file.read_at(piece, offset)
     }
 
-    /// Bytes in the file.
+    /// Length of the file in bytes.
     pub(crate) fn len_bytes(&self) -> io::Result<u64> {
         let state = self.main.lock();
         let pin = state.pins.get(&self.id).ok_or(io::ErrorKind::NotFound)?;
@@ -273,10 +277,11 @@ impl Drop for PinGuard {
 }
 
 impl Pinned {
-    /// Reads at an offset, and says how much came; 0 is the end. Blocks as reading a file does.
+    /// Reads at an offset and returns the number of bytes; 0 is the end of the file. Blocks like any file
+    /// access.
     ///
     /// # Errors
-    /// The disk's.
+    /// The file system's.
     pub fn read_at(&self, piece: &mut [u8], offset: u64) -> io::Result<usize> {
         self.guard.read_at(piece, offset)
     }
@@ -312,7 +317,7 @@ mod tests {
         assert!(main.begin_copy(&path).unwrap().is_none(), "under way");
         assert!(!main.begin_change());
         std::fs::copy(&path, &copy).unwrap();
-        pin_copy.take_exceeded(File::open(&copy).unwrap());
+        pin_copy.redirect_pins(File::open(&copy).unwrap());
         assert!(main.begin_change());
         main.end_change(None);
         std::fs::write(&path, b"new").unwrap();
@@ -335,14 +340,14 @@ mod tests {
         drop(main.begin_copy(&path).unwrap().unwrap());
         assert!(!main.begin_change());
         let pin_copy = main.begin_copy(&path).unwrap().unwrap();
-        // Replaced meanwhile: the pin holds the old file, and a new one is of another.
+        // The file was replaced meanwhile: the existing pin reads the old file, a new pin the new one.
         main.begin_replacement();
         std::fs::rename(&path, dir.path().join("gone")).unwrap();
         std::fs::write(&path, b"new").unwrap();
         main.end_change(None);
         let next = main.pin(&path).unwrap();
         std::fs::write(dir.path().join("copy"), b"???").unwrap();
-        pin_copy.take_exceeded(File::open(dir.path().join("copy")).unwrap());
+        pin_copy.redirect_pins(File::open(dir.path().join("copy")).unwrap());
         assert_eq!(
             (read(&pinned), read(&next)),
             (b"old".to_vec(), b"new".to_vec())

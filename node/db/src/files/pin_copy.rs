@@ -1,4 +1,4 @@
-//! Copying the main file while it is held still: aside, for pins that last, and for backups.
+//! Copies of the pinned main file: for pins that last, and for backups.
 use std::{
     fs::{File, OpenOptions},
     io::{self, Write as _},
@@ -11,11 +11,11 @@ use crate::files::{layout, main_file::MainFile};
 
 /// Bytes read and written at a time.
 const PIECE_BYTES: usize = 1 << 20;
-/// After so many bytes it is looked again whether there is room.
+/// Bytes copied between two checks of the free space.
 pub(crate) const SPACE_CHECK_BYTES: u64 = 16 << 20;
 
-/// Copies `len_bytes` (all, if `None`) as `read_at` gives them. Stops when the disk of `dir` runs out of spare room, or nobody
-/// wants it any more.
+/// Copies `len_bytes` (everything, if `None`) from `read_at`. Fails when the disk of `dir` has no more spare
+/// space, or when `is_wanted` returns `false`.
 pub(crate) fn copy(
     read_at: impl Fn(&mut [u8], u64) -> io::Result<usize>,
     len_bytes: Option<u64>,
@@ -51,8 +51,8 @@ pub(crate) fn copy(
     }
 }
 
-/// Has the pins of the main file read a copy of it soon, if there is room for one. `temporary` is where it is made, without a name once it is
-/// open: it goes with its last reader.
+/// Starts a thread that copies the main file and moves its pins to the copy, if there is space. `temporary`
+/// is the copy's path; it is unlinked once it is open, so that its last reader frees it.
 pub(crate) fn move_pins(main: &Arc<MainFile>, path: &Path, temporary: PathBuf, dir: PathBuf) {
     let pin_copy = match main.begin_copy(path) {
         Ok(Some(pin_copy)) => pin_copy,
@@ -87,7 +87,7 @@ pub(crate) fn move_pins(main: &Arc<MainFile>, path: &Path, temporary: PathBuf, d
             };
             match copied() {
                 Ok(file) => {
-                    pin_copy.take_exceeded(file);
+                    pin_copy.redirect_pins(file);
                     tracing::info!(bytes = len_bytes, "a snapshot that is being sent was copied aside, so that checkpoints go on");
                 }
                 Err(error) => tracing::warn!(%error, "cannot copy the main file aside: checkpoints wait for a snapshot that is being sent"),

@@ -1,4 +1,5 @@
-//! The `state` file: which log position the main file equals, and what was under way when it was written.
+//! The `state` file (the sidecar): the log position that the main file equals, and a change that was in
+//! progress when the sidecar was written.
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::{
@@ -6,14 +7,14 @@ use crate::{
     files::wal_file::{Salts, WalEnd},
 };
 
-/// First byte of the file; raised when an older program must not read it. New last fields do not raise it: older programs pass over
-/// them, and where they are absent the default holds.
+/// First byte of the file; increased when older programs must not read it. New fields at the end do not
+/// increase it: older programs ignore them, and a missing one has its default.
 const VERSION: u8 = 1;
 
-/// What the main file equals.
+/// The content of the main file.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Base {
-    /// `None`: nothing was ever checkpointed; the main file's content means nothing.
+    /// `None`: nothing was ever checkpointed, and the content of the main file is irrelevant.
     pub(crate) position: Option<Position>,
     /// The caller's metadata.
     pub(crate) meta: Vec<u8>,
@@ -21,14 +22,14 @@ pub(crate) struct Base {
     pub(crate) main_len: u64,
 }
 
-/// A change of the main file that was begun and must be finished at the next start.
+/// A change of the main file that was started. The next start must finish it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Intent {
     /// Moving the WAL into the main file. The WAL is durable.
     Checkpoint {
         position: Position,
         meta: Vec<u8>,
-        /// Bytes 16..24 of the WAL's header, which name one generation of it.
+        /// Bytes 16..24 of the WAL's header; SQLite changes these salts whenever the WAL restarts.
         wal_salts: Salts,
         /// Valid frames in the WAL.
         wal_frames: u32,
@@ -47,13 +48,13 @@ pub(crate) enum Intent {
 pub(crate) struct Sidecar {
     pub(crate) base: Base,
     pub(crate) intent: Option<Intent>,
-    /// With [`Intent::Checkpoint`]: the last of the WAL's frames. Absent in what earlier versions wrote.
+    /// With [`Intent::Checkpoint`]: the last frame of the WAL. Absent in sidecars of earlier versions.
     #[serde(deserialize_with = "absent_is_none")]
     pub(crate) wal_end: Option<WalEnd>,
 }
 
 impl Sidecar {
-    /// Nothing is under way.
+    /// A sidecar without a change in progress.
     pub(crate) fn at_rest(base: Base) -> Self {
         Self {
             base,
@@ -64,7 +65,7 @@ impl Sidecar {
 }
 
 fn absent_is_none<'de, D: Deserializer<'de>>(from: D) -> Result<Option<WalEnd>, D::Error> {
-    // The checksum over the whole file was right: what is missing was never written.
+    // The checksum of the whole file matched, so a missing field was never written.
     Ok(Option::deserialize(from).unwrap_or(None))
 }
 
@@ -79,7 +80,7 @@ pub(crate) fn encode(sidecar: &Sidecar) -> Result<Vec<u8>, String> {
     Ok(bytes)
 }
 
-/// The error says what is wrong, without the file's name.
+/// An error says what is wrong, without the file's name.
 pub(crate) fn decode(bytes: &[u8]) -> Result<Sidecar, String> {
     let Some((&version, rest)) = bytes.split_first() else {
         return Err("it is empty".to_owned());
@@ -127,7 +128,7 @@ mod tests {
         }
     }
 
-    /// As earlier versions encoded it.
+    /// The format of earlier versions.
     #[derive(Serialize, Deserialize)]
     struct Former {
         base: Base,

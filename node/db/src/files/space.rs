@@ -1,4 +1,4 @@
-//! Waiting for room on this machine's disk, and the wish to stop: what the writer looks at while it cannot, or must not, go on.
+//! Waiting for free disk space, and the signals that stop the writer.
 use std::{
     path::{Path, PathBuf},
     sync::{
@@ -10,36 +10,37 @@ use std::{
 
 use crate::types::Fatal;
 
-/// How often the file system is asked for what is free.
+/// Interval between checks of the free space.
 const POLL_INTERVAL: Duration = Duration::from_millis(if cfg!(test) { 1 } else { 500 });
-/// After so long what failed is tried again in any case: others may use the same disk, and a quota is not seen as free bytes.
+/// After this time the failed operation is repeated in any case: others may use the same disk, and free space
+/// does not show quotas.
 const RETRY_LIMIT: Duration = Duration::from_secs(60);
-/// Beside what the failed transaction took, so much must be free before it is tried again.
+/// Free space required for a retry, beyond what the failed transaction used and the floor.
 const MARGIN_BYTES: u64 = 4 << 20;
-/// The database leaves so many bytes of the disk to the log, or a thirty-second part of a small disk.
+/// Space that the database leaves to the log; a thirty-second part of a small disk.
 const FLOOR_BYTES: u64 = 8 << 20;
 
-/// Bytes below which the database takes no more of the disk of `dir`.
+/// Free space below which the database uses no more of the disk of `dir`.
 pub(crate) fn floor_bytes(dir: &Path) -> u64 {
     let total = fs4::total_space(dir).unwrap_or(u64::MAX);
     FLOOR_BYTES.min(total / 32)
 }
 
-/// Whether so much is free. A file system that does not say is not known to be full.
+/// Whether this much is free. A file system that reports nothing counts as not full.
 pub(crate) fn has(dir: &Path, bytes: u64) -> bool {
     fs4::available_space(dir).unwrap_or(u64::MAX) >= bytes
 }
 
-/// Shared by the writer and whoever asks or stops it.
+/// Shared by the writer and by threads that query or stop it.
 #[derive(Debug, Default)]
 pub(crate) struct DiskWait {
     dir: PathBuf,
-    /// Why nothing is applied now.
+    /// Why no entry is being applied; `None` if the writer is not waiting.
     waiting: Mutex<Option<String>>,
     changed: Condvar,
-    /// The node is stopping: nothing is waited for any more.
+    /// The node is stopping: do not wait any more.
     stopping: AtomicBool,
-    /// The node cannot wait: a running statement ends, whatever it is.
+    /// The node cannot wait: interrupt the running statement, too.
     interrupted: AtomicBool,
 }
 
@@ -51,7 +52,7 @@ impl DiskWait {
         }
     }
 
-    /// Why nothing is applied now, if so.
+    /// Why no entry is being applied; `None` if the writer is not waiting.
     pub(crate) fn waiting(&self) -> Option<String> {
         let waiting = self.waiting.lock();
         waiting.unwrap_or_else(PoisonError::into_inner).clone()
@@ -63,7 +64,7 @@ impl DiskWait {
         self.changed.notify_all();
     }
 
-    /// Ends waits and running statements.
+    /// Ends waits and interrupts running statements.
     pub(crate) fn interrupt(&self) {
         self.interrupted.store(true, Relaxed);
         self.stop();
@@ -77,7 +78,7 @@ impl DiskWait {
         self.stopping.load(Relaxed)
     }
 
-    /// What failed for want of room has been done.
+    /// The operation that had failed for lack of space has succeeded.
     pub(crate) fn found(&self) {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         if waiting.take().is_some() {
@@ -85,8 +86,8 @@ impl DiskWait {
         }
     }
 
-    /// Returns when it is worth another try. The transaction that took `taken_bytes` before the disk was full has been
-    /// rolled back.
+    /// Waits until a retry is worthwhile. The transaction that used `taken_bytes` before the disk was full
+    /// has been rolled back.
     pub(crate) fn wait(&self, taken_bytes: u64) -> Result<(), Fatal> {
         let needed = taken_bytes
             .saturating_add(floor_bytes(&self.dir))

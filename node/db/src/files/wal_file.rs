@@ -1,8 +1,9 @@
-//! SQLite's WAL read as plain bytes. Opening a database lets SQLite change what lies beside it (it empties a WAL next to an empty main
-//! file), so whoever judges after a crash looks here first.
+//! Reads SQLite's WAL as plain bytes. When SQLite opens a database, it may change the files beside it (it
+//! empties a WAL next to an empty main file). So recovery reads the WAL before SQLite does.
 //!
-//! The format is SQLite's (<https://sqlite.org/fileformat2.html#the_write_ahead_log>): a header of 32 bytes, then frames of 24 bytes and
-//! one page. Each checksum goes on from the one before, so the last one vouches for every byte before it.
+//! The format is SQLite's (<https://sqlite.org/fileformat2.html#the_write_ahead_log>): a header of 32 bytes,
+//! then frames of a 24-byte header and one page. Each checksum continues the one before, so the last one
+//! covers all bytes before it.
 use std::{
     fs::{File, OpenOptions},
     io::{self, BufReader, Read, Seek as _, SeekFrom, Write as _},
@@ -17,14 +18,15 @@ pub(crate) const WAL_HEADER_BYTES: u64 = 32;
 pub(crate) const FRAME_HEADER_BYTES: u64 = 24;
 const HEADER_LEN: usize = WAL_HEADER_BYTES as usize;
 const FRAME_HEADER_LEN: usize = FRAME_HEADER_BYTES as usize;
-/// The lowest bit says that checksums are over big-endian words.
+/// The lowest bit is set if checksums are computed over big-endian words.
 const MAGIC: u32 = 0x377f_0682;
 const FORMAT: u32 = 3_007_000;
 
-/// Bytes 16..24 of the header, which name one generation of the WAL.
+/// Bytes 16..24 of the header. SQLite changes these salts whenever the WAL restarts.
 pub(crate) type Salts = [u8; 8];
 
-/// The last frame of a WAL that ends with a commit: what it makes of the main file, and the checksum over all frames.
+/// The last frame of a WAL that ends with a commit: page size, length of the database, and the checksum of
+/// all frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct WalEnd {
     pub(crate) page_bytes: u32,
@@ -34,13 +36,13 @@ pub(crate) struct WalEnd {
 }
 
 impl WalEnd {
-    /// Length of the main file once all frames are in it.
+    /// Length of the main file after all frames have been copied.
     pub(crate) fn main_bytes(&self) -> u64 {
         u64::from(self.pages) * u64::from(self.page_bytes)
     }
 }
 
-/// SQLite's checksum: two sums that go on from frame to frame.
+/// SQLite's checksum: two running sums over all frames.
 #[derive(Clone, Copy)]
 struct Sums {
     sums: [u32; 2],
@@ -86,7 +88,7 @@ fn salts_in(bytes: &[u8]) -> Salts {
     salts
 }
 
-/// `Err(why)` inside: it is no header of a WAL.
+/// The error says why the bytes are not a WAL header.
 fn parse_header(bytes: &[u8; HEADER_LEN]) -> Result<Header, &'static str> {
     let magic = number(bytes);
     if magic & !1 != MAGIC || number(&bytes[4..]) != FORMAT {
@@ -111,7 +113,7 @@ fn parse_header(bytes: &[u8; HEADER_LEN]) -> Result<Header, &'static str> {
     })
 }
 
-/// Reads as much as there is.
+/// Fills `buffer`. Returns `false` at the end of the file.
 fn fill(reader: &mut impl Read, buffer: &mut [u8]) -> io::Result<bool> {
     match reader.read_exact(buffer) {
         Ok(()) => Ok(true),
@@ -120,14 +122,15 @@ fn fill(reader: &mut impl Read, buffer: &mut [u8]) -> io::Result<bool> {
     }
 }
 
-/// What names this generation of the WAL.
+/// The salts of the WAL.
 pub(crate) fn salts(wal: &Path) -> io::Result<Salts> {
     let mut header = [0; HEADER_LEN];
     File::open(wal)?.read_exact(&mut header)?;
     Ok(salts_in(&header[16..24]))
 }
 
-/// What the frame of this number (from 1) says, from its own bytes alone. For the writer, who knows that the WAL is whole.
+/// Reads frame number `frames` (from 1) without checking checksums. For the writer, which knows that the WAL
+/// is valid.
 pub(crate) fn end_at(wal: &Path, frames: u32) -> io::Result<WalEnd> {
     let mut file = File::open(wal)?;
     let mut header = [0; HEADER_LEN];
@@ -151,14 +154,14 @@ pub(crate) fn end_at(wal: &Path, frames: u32) -> io::Result<WalEnd> {
     Ok(end)
 }
 
-/// Reads `frames` frames of the generation named by `salts` and checks every checksum. The inner error says what is wrong, if the WAL is
-/// not whole.
+/// Reads `frames` frames of the WAL with these salts and checks every checksum. The inner error says what is
+/// wrong with the WAL.
 pub(crate) fn check(wal: &Path, salts: Salts, frames: u32) -> io::Result<Result<WalEnd, String>> {
     each_frame(wal, salts, frames, |_, _, _| Ok(()))
 }
 
-/// Copies the pages of a WAL that [`check`] found whole into the main file, and gives that the length of the last commit. Not synced.
-/// Doing it again changes nothing.
+/// Copies the pages of a WAL that passed [`check`] into the main file and truncates the file to the length at
+/// the last commit. Does not sync. Idempotent.
 pub(crate) fn copy(
     wal: &Path,
     salts: Salts,

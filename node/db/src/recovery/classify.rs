@@ -1,5 +1,6 @@
-//! After a crash: is the main file what the sidecar says, can it be made so, or is it in doubt? A plain function of what was seen, which
-//! nobody may change before the verdict: a second start must find what the first one found.
+//! Classifies the files after a crash: does the main file equal what the sidecar says, can it be completed,
+//! or is its content uncertain? A pure function of what was observed. Nothing may be changed before the
+//! verdict, because an interrupted start must come to the same verdict next time.
 use crate::{
     entry::Position,
     files::{
@@ -8,42 +9,43 @@ use crate::{
     },
 };
 
-/// What lies in the directory, seen with plain reads.
+/// The files in the directory, observed by plain reads.
 #[derive(Clone, Debug)]
 pub(crate) struct Observed {
     /// 0 for a missing file.
     pub(crate) main_bytes: u64,
     /// `None` for a missing file.
     pub(crate) replacement_bytes: Option<u64>,
-    /// The WAL that a checkpoint was moving, every checksum compared; or what is wrong with it.
+    /// The WAL that a checkpoint was copying, with all checksums verified, or what is wrong with it.
     pub(crate) wal: Result<WalEnd, String>,
 }
 
-/// What becomes of the directory.
+/// What to do with the directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    /// The main file equals this; whatever else lies there is left over.
+    /// The main file equals this base; all other files are left-overs.
     Equals(Base),
-    /// The WAL is whole: copying it (again) into the main file makes it equal to this.
+    /// The WAL is complete: copying it (again) into the main file makes the file equal this base.
     MoveWal(WalEnd, Base),
-    /// The replacement is whole: renaming it makes the main file equal to this.
+    /// The replacement is complete: renaming it makes the main file equal this base.
     RenameReplacement(Base),
-    /// The main file is in doubt, and the caller's log holds everything: throw the file away.
+    /// The content of the main file is uncertain, and the caller's log holds everything: delete the file.
     Rebuild(String),
-    /// The main file is in doubt, and nothing here can replace it. Touch nothing.
+    /// The content of the main file is uncertain, and nothing here can replace it. Change nothing.
     Refuse(String),
 }
 
-/// The position up to which the caller's log must reach to replace the main file.
+/// The position that the caller's log must reach to rebuild the main file.
 pub(crate) fn required_position(sidecar: &Sidecar) -> Option<Position> {
     match &sidecar.intent {
         Some(Intent::Checkpoint { position, .. }) => Some(*position),
-        // An install or a load that did not end was reported to nobody.
+        // An unfinished install or load was never reported as done.
         Some(Intent::Replace { .. }) | None => sidecar.base.position,
     }
 }
 
-/// `log_holds_all`: the caller's log holds every entry from its beginning up to [`required_position`].
+/// Classifies the directory. `log_holds_all`: the caller's log holds every entry up to and including
+/// [`required_position`].
 pub(crate) fn classify(sidecar: &Sidecar, observed: &Observed, log_holds_all: bool) -> Verdict {
     let doubt = |why: String| {
         if log_holds_all {
@@ -81,7 +83,7 @@ pub(crate) fn classify(sidecar: &Sidecar, observed: &Observed, log_holds_all: bo
                 }
                 (Ok(found), _) => *found,
             };
-            // What the WAL does not hold must be in the main file. A checkpoint also shortens it.
+            // Pages that are not in the WAL must be in the main file. A checkpoint may also shorten the file.
             let needed = base.main_len.min(end.main_bytes());
             if base.position.is_some() && observed.main_bytes < needed {
                 return wrong_length(needed);
@@ -105,7 +107,7 @@ pub(crate) fn classify(sidecar: &Sidecar, observed: &Observed, log_holds_all: bo
             };
             match observed.replacement_bytes {
                 Some(len) if len == *main_len => Verdict::RenameReplacement(after),
-                // While the replacement has its own name, the main file is the former one, whole.
+                // While the replacement has its own name, the main file is still the complete previous one.
                 Some(_) => as_before(),
                 None if observed.main_bytes == *main_len => Verdict::Equals(after),
                 None => wrong_length(*main_len),
@@ -177,7 +179,7 @@ mod tests {
         }
     }
 
-    /// The verdict in short, without and with a log that holds everything.
+    /// The verdict in one word, without and with a log that holds everything.
     fn both(
         sidecar: &Sidecar,
         pages: u64,
@@ -232,7 +234,7 @@ mod tests {
         ]);
     }
 
-    /// The main file of a first checkpoint may be anything: it is made of the WAL alone.
+    /// The main file may have any content during a first checkpoint, because the WAL holds all pages.
     #[test]
     fn in_the_first_checkpoint() {
         let first = |end| checkpoint(base(0, 0), end);

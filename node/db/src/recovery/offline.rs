@@ -1,4 +1,5 @@
-//! A directory whose database is not open: what it holds, whether it is sound, and new metadata for it. Nothing here applies anything.
+//! A directory whose database is not open: its position, whether it is sound, and replacement of its
+//! metadata. Applies no entries.
 use std::path::Path;
 
 use bytes::Bytes;
@@ -15,35 +16,35 @@ use crate::{
     types::OpenError,
 };
 
-/// Complaints of `PRAGMA quick_check` that are kept; the first ones say where to look.
+/// Maximum number of problems reported by `PRAGMA quick_check`; the first ones are the most useful.
 const MAX_COMPLAINTS: usize = 20;
 
 /// What the next [`crate::Database::open`] will find.
 #[derive(Clone, Debug, Default)]
 pub struct Stored {
-    /// The position that the main file equals then; `None` if nothing was ever checkpointed.
+    /// The position that the main file will equal; `None` if nothing was ever checkpointed.
     pub position: Option<Position>,
     /// The caller's metadata at that position.
     pub meta: Bytes,
-    /// A change of the main file that a crash interrupted and the next open finishes.
+    /// A change of the main file that a crash interrupted and the next open will finish.
     pub under_way: Option<&'static str>,
 }
 
-/// What can be said of the main file.
+/// The state of the main file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Soundness {
-    /// Nothing was checked; why.
+    /// Not checked, with the reason.
     Unchecked(&'static str),
-    /// `PRAGMA quick_check` found nothing.
+    /// `PRAGMA quick_check` found no problem.
     Sound,
-    /// What it found, or why SQLite cannot read the file.
+    /// The problems found, or why SQLite cannot read the file.
     Damaged(Vec<String>),
 }
 
 /// Reads the sidecar. `None`: the directory holds no database.
 ///
 /// # Errors
-/// A damaged or missing sidecar, a main file that was cut short, or a disk that refuses.
+/// A damaged or missing sidecar, a truncated main file, or a failing disk.
 pub fn stored(dir: &Path) -> Result<Option<Stored>, OpenError> {
     let files = Files::new(dir);
     let Some(sidecar) = load_sidecar(&files)? else {
@@ -71,10 +72,11 @@ pub fn stored(dir: &Path) -> Result<Option<Stored>, OpenError> {
     }))
 }
 
-/// Replaces the metadata wherever the sidecar holds some, durably. `change` gets the present bytes, never empty ones.
+/// Durably replaces the metadata wherever the sidecar holds some. `change` receives the current bytes, which
+/// are never empty.
 ///
 /// # Errors
-/// As [`stored`], or what `change` said.
+/// As [`stored`], or the error of `change`.
 pub fn replace_meta(
     dir: &Path,
     change: impl Fn(&[u8]) -> Result<Vec<u8>, String>,
@@ -95,10 +97,10 @@ pub fn replace_meta(
     write(&files, &sidecar)
 }
 
-/// Lets SQLite look through the main file as it is on disk, without its WAL, changing nothing. Reads the whole file.
+/// Checks the main file as it is on disk, without its WAL, and changes nothing. Reads the whole file.
 ///
 /// # Errors
-/// As [`stored`]. Damage inside the file is no error but [`Soundness::Damaged`].
+/// As [`stored`]. Damage inside the file is not an error but [`Soundness::Damaged`].
 pub fn soundness(dir: &Path) -> Result<Soundness, OpenError> {
     let Some(stored) = stored(dir)? else {
         return Ok(Soundness::Unchecked("there is no database"));
@@ -126,7 +128,8 @@ pub fn soundness(dir: &Path) -> Result<Soundness, OpenError> {
 }
 
 fn quick_check(main: &Path) -> rusqlite::Result<Vec<String>> {
-    // `immutable`: the WAL beside the file is not part of what the sidecar vouches for, and nothing is created or locked.
+    // `immutable`: the sidecar describes the file without the WAL beside it, and nothing is created or
+    // locked.
     let uri = format!("file:{}?mode=ro&immutable=1", escaped(main));
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
     let conn = Connection::open_with_flags(uri, flags)?;
@@ -135,7 +138,7 @@ fn quick_check(main: &Path) -> rusqlite::Result<Vec<String>> {
         .collect()
 }
 
-/// A path inside a URI.
+/// Percent-encodes a path for a URI.
 fn escaped(path: &Path) -> String {
     let mut text = String::new();
     for byte in path.as_os_str().as_encoded_bytes() {
@@ -192,7 +195,7 @@ mod tests {
         }]))
     }
 
-    /// A database with a table, checkpointed with metadata `old`, and one more row that only the WAL has.
+    /// A database with a table, checkpointed with metadata `old`, and one more row that is only in the WAL.
     async fn filled(dir: &Path) {
         let (db, _) = Database::open(options(dir)).unwrap();
         let run = vec![

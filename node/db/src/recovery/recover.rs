@@ -1,4 +1,4 @@
-//! Opening: finishing what a crash interrupted, and throwing away what the log replays.
+//! Opening: completes what a crash interrupted, and deletes what the log replays.
 use std::{fs, io};
 
 use crate::{
@@ -13,7 +13,7 @@ use crate::{
     types::OpenError,
 };
 
-/// What helps where nothing here can replace a damaged file.
+/// Advice for a damaged file that nothing here can replace.
 const REMEDY: &str = "Delete the directory and let this node join anew, or restore a backup";
 
 pub(crate) fn io_error(context: &'static str) -> impl Fn(io::Error) -> OpenError {
@@ -23,17 +23,17 @@ pub(crate) fn io_error(context: &'static str) -> impl Fn(io::Error) -> OpenError
     }
 }
 
-/// Brings the directory to a state where the main file equals what is returned and nothing else matters. `log_holds_all` says whether the
-/// caller's log holds every entry from its beginning up to a position.
+/// Brings the directory to a state where the main file equals the returned base and no other file matters.
+/// `log_holds_all` tells whether the caller's log holds every entry from the first one up to a position.
 ///
-/// Nothing is changed before the verdict, and each step leaves what the verdict was founded on until the next sidecar is durable. So
-/// whatever happens in between, the next start comes to the same verdict.
+/// Nothing is changed before the verdict, and each step keeps the evidence for the verdict until the next
+/// sidecar is durable. So an interrupted start comes to the same verdict next time.
 pub(crate) fn recover(
     files: &Files,
     log_holds_all: &dyn Fn(Position) -> bool,
 ) -> Result<Base, OpenError> {
     durable::create_dir_all(&files.dir).map_err(io_error("create the database's directory"))?;
-    // A process that was killed may have left names that are there, but not durable.
+    // A killed process may have left names that exist but are not durable.
     files
         .sync_dir()
         .map_err(io_error("fsync the database's directory"))?;
@@ -69,7 +69,7 @@ pub(crate) fn recover(
     Ok(base)
 }
 
-/// Plain reads only.
+/// Observes the files by plain reads.
 fn inspect(files: &Files, sidecar: &Sidecar) -> Result<Observed, OpenError> {
     let wal = match &sidecar.intent {
         Some(Intent::Checkpoint {
@@ -88,7 +88,7 @@ fn inspect(files: &Files, sidecar: &Sidecar) -> Result<Observed, OpenError> {
     })
 }
 
-/// From here on the main file equals `base`, and no crash leads back.
+/// Records durably that the main file equals `base`.
 fn commit_base(files: &Files, base: Base) -> Result<Base, OpenError> {
     write(files, &Sidecar::at_rest(base.clone()))?;
     Ok(base)
@@ -105,11 +105,11 @@ fn move_wal(files: &Files, sidecar: &Sidecar, end: WalEnd) -> io::Result<()> {
     };
     wal_file::copy(&files.wal, wal_salts, wal_frames, end, &files.main)?;
     durable::sync(&files.main)?;
-    // If the file had to be made, so is its name.
+    // The file may have been created just now, so its name must be synced, too.
     files.sync_dir()
 }
 
-/// The replacement was durable before the intent.
+/// The replacement was made durable before the intent.
 fn rename_replacement(files: &Files) -> io::Result<()> {
     files.remove_wal()?;
     durable::rename(&files.replacement, &files.main)
@@ -126,7 +126,7 @@ fn clean_up(files: &Files, base: &Base) -> io::Result<()> {
     }
     files.remove_wal()?;
     if base.position.is_none() {
-        // Whatever is there was made after the last checkpoint, of which there is none.
+        // There has been no checkpoint, so the file was created after the last one and holds nothing durable.
         layout::remove(&files.main)?;
     }
     Ok(())
@@ -139,7 +139,8 @@ pub(crate) fn write(files: &Files, sidecar: &Sidecar) -> Result<(), OpenError> {
         .map_err(io_error("write the state file"))
 }
 
-/// A new directory gets its sidecar before its main file, so that a main file without one is never ours to delete.
+/// A new directory gets its sidecar before its main file. A main file without a sidecar was therefore not
+/// made by this program and is never deleted.
 fn read_sidecar(files: &Files) -> Result<Sidecar, OpenError> {
     if let Some(sidecar) = load_sidecar(files)? {
         return Ok(sidecar);
@@ -149,7 +150,7 @@ fn read_sidecar(files: &Files) -> Result<Sidecar, OpenError> {
     Ok(sidecar)
 }
 
-/// `None`: neither a sidecar nor a main file.
+/// `None`: there is neither a sidecar nor a main file.
 pub(crate) fn load_sidecar(files: &Files) -> Result<Option<Sidecar>, OpenError> {
     match fs::read(&files.state) {
         Ok(bytes) => sidecar::decode(&bytes).map(Some).map_err(|reason| {

@@ -1,16 +1,17 @@
-//! What a statement does, as far as its first keyword says: read or write, maintenance, VACUUM.
+//! Classification of statements by their first keywords: read or write, maintenance, VACUUM.
 use super::{
     pragma::{PragmaClass, pragma_at},
     text::{after_statement, first_word, skip_blank, skip_space_and_comments},
 };
 
-/// VACUUM cannot run inside a transaction, and SQLite says so only when it runs.
+/// Whether the text is a VACUUM, which cannot run inside a transaction. SQLite notices that only when it
+/// runs.
 pub(crate) fn is_vacuum(sql: &str) -> bool {
     first_word(sql).eq_ignore_ascii_case("vacuum")
 }
 
-/// Takes no longer than the database is large, however it is meant, for it has neither a recursion nor a join: it may run longer than
-/// statements that do not say when they end.
+/// Whether the text is a maintenance statement: its run time is bounded by the size of the database, because
+/// it contains no recursion and no join. It may take more steps than other statements.
 pub(crate) fn is_maintenance(sql: &str) -> bool {
     let word = first_word(sql);
     let is = |keyword: &str| word.eq_ignore_ascii_case(keyword);
@@ -26,26 +27,26 @@ pub(crate) fn is_maintenance(sql: &str) -> bool {
         .any(|keyword| is(keyword))
 }
 
-/// Certainly at most one statement and not blank, seen cheaply: no `;` but at the end, no comment at the start. Others
-/// take the slow path that finds statements one after the other.
+/// Whether the text is certainly exactly one statement, by a cheap test: `;` only at the end, no comment at
+/// the start. Other texts take the slower path that finds the statements one by one.
 pub(crate) fn is_plain_single(sql: &str) -> bool {
     let body = sql.trim_end_matches([';', ' ', '\t', '\n', '\r']);
     let first = body.bytes().find(|b| !b.is_ascii_whitespace());
     matches!(first, Some(b) if b.is_ascii_alphabetic()) && !body.as_bytes().contains(&b';')
 }
 
-/// What the first keyword says about a statement.
+/// Whether a statement reads or writes, as far as its first keyword tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Access {
     /// Certainly changes nothing.
     Read,
     /// Changes something, or cannot be prepared.
     Write,
-    /// Only SQLite can tell.
+    /// Only SQLite can decide.
     Unknown,
 }
 
-/// Reads or writes, by the first keyword of the first statement.
+/// Whether the first statement reads or writes, by its first keyword.
 pub(crate) fn access(sql: &str) -> Access {
     let word = first_word(sql);
     let is = |keyword: &str| word.eq_ignore_ascii_case(keyword);
@@ -58,7 +59,7 @@ pub(crate) fn access(sql: &str) -> Access {
         let alone = || skip_blank(after_statement(start)).is_empty();
         match pragma_at(start) {
             Some(pragma) if pragma.class(true) == PragmaClass::Reads => Access::Read,
-            // Without a write beside it, what changes a connection can as well change a reader's.
+            // If no write follows, a setting can be changed on a reader's connection as well.
             Some(pragma)
                 if matches!(
                     pragma.class(true),
@@ -74,13 +75,14 @@ pub(crate) fn access(sql: &str) -> Access {
     }
 }
 
-/// Prepared anew each time, as SQLite answers them from the schema that it knew when it prepared them.
+/// Whether the text is an EXPLAIN or a PRAGMA. SQLite answers these from the schema known when they were
+/// prepared, so they are prepared every time.
 pub(crate) fn is_about_schema(sql: &str) -> bool {
     let word = first_word(sql);
     word.eq_ignore_ascii_case("explain") || word.eq_ignore_ascii_case("pragma")
 }
 
-/// ALTER TABLE, which has a column of SQLite's own in some forms.
+/// Whether the text is an ALTER statement; some forms of ALTER TABLE have an internal column.
 pub(crate) fn is_alter(sql: &str) -> bool {
     first_word(sql).eq_ignore_ascii_case("alter")
 }

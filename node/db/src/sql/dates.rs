@@ -1,6 +1,6 @@
 //! Values in columns declared `date`, `datetime` or `timestamp`, shown as RFC 3339.
 
-/// Beyond this an integer counts milliseconds, not seconds.
+/// Larger integers count milliseconds instead of seconds.
 const MILLISECONDS_ABOVE: u64 = 1_000_000_000_000;
 
 /// Unix time in seconds or milliseconds as RFC 3339 UTC.
@@ -21,7 +21,7 @@ pub(crate) fn from_integer(value: i64) -> String {
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}{fraction}Z")
 }
 
-/// Gregorian date of a day counted from 1970-01-01, in 400-year eras that begin in March.
+/// The Gregorian date of a day counted from 1970-01-01, computed in 400-year eras that begin in March.
 fn civil_from_days(days: i64) -> (i64, i64, i64) {
     let shifted = days + 719_468;
     let era = shifted.div_euclid(146_097);

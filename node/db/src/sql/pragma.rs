@@ -1,14 +1,14 @@
 //! PRAGMAs in SQL text: what each does, and which ones clients may not run.
 use super::text::{after_statement, identifier, skip_blank, skip_space_and_comments};
 
-/// Words that need a closer look, found in one pass over any text.
+/// Words in a text that require a closer look.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Mentions {
     pub(crate) pragma: bool,
     pub(crate) changes: bool,
 }
 
-/// Looks for the words anywhere, also inside literals.
+/// Finds the words anywhere, also inside literals, in one pass.
 pub(crate) fn mentions(sql: &str) -> Mentions {
     let bytes = sql.as_bytes();
     let mut found = Mentions::default();
@@ -25,12 +25,12 @@ pub(crate) fn mentions(sql: &str) -> Mentions {
     found
 }
 
-/// A PRAGMA as it stands in the text.
+/// A PRAGMA as written.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Pragma {
     /// Lower case, without schema and quotes.
     pub(crate) name: String,
-    /// `= value` or `(value)` follows.
+    /// Followed by `= value` or `(value)`.
     pub(crate) has_value: bool,
 }
 
@@ -43,22 +43,23 @@ impl Pragma {
 /// What running a PRAGMA does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum PragmaClass {
-    /// Only answers.
+    /// Only returns information.
     Reads,
     /// Changes the database file, as other statements do.
     Durable,
     /// Changes the connection, so its effect must end with the request.
     Connection,
-    /// Is accepted and does nothing: its effect would harm the node or its other clients, and no answer depends on it. The second
-    /// format's; the first refuses them ([`PragmaClass::Disallowed`]) or replaces the connection.
+    /// Accepted without effect: the effect would harm the node or other clients, and no result depends on it.
+    /// Second format only; the first format disallows these ([`PragmaClass::Disallowed`]) or replaces the
+    /// connection.
     NoEffect,
-    /// Its effect depends on what the connection did before; needs a new connection.
+    /// Its effect depends on what the connection did before, so it needs a new connection.
     Fresh,
-    /// Would break durability, determinism or the other clients, and must not seem to have worked.
+    /// Would break durability, determinism or other clients, and must not appear to have worked.
     Disallowed,
 }
 
-/// Takes the name in lower case. `v2`: by the rules of the second format.
+/// The class of a PRAGMA; `name` is in lower case. `v2`: by the rules of the second format.
 pub(crate) fn class(name: &str, has_value: bool, v2: bool) -> PragmaClass {
     match name {
         "wal_checkpoint" => PragmaClass::Disallowed,
@@ -66,7 +67,7 @@ pub(crate) fn class(name: &str, has_value: bool, v2: bool) -> PragmaClass {
         "shrink_memory" => PragmaClass::Disallowed,
         "optimize" => PragmaClass::Fresh,
         "incremental_vacuum" => PragmaClass::Durable,
-        // With an argument these still only answer.
+        // With an argument these still only return information.
         "table_info" | "table_xinfo" | "table_list" | "index_list" | "index_info"
         | "index_xinfo" | "foreign_key_list" | "foreign_key_check" | "integrity_check"
         | "quick_check" => PragmaClass::Reads,
@@ -109,7 +110,7 @@ fn set_class(name: &str) -> PragmaClass {
         | "schema_version"
         | "temp_store_directory"
         | "data_store_directory" => PragmaClass::Disallowed,
-        // SQLite takes no notice of the value.
+        // SQLite ignores the value.
         "collation_list" | "compile_options" | "data_version" | "database_list"
         | "freelist_count" | "function_list" | "module_list" | "page_count" | "pragma_list"
         | "stats" => PragmaClass::Reads,
@@ -130,16 +131,17 @@ fn set_class(name: &str) -> PragmaClass {
         | "secure_delete"
         | "short_column_names"
         | "trusted_schema" => PragmaClass::Connection,
-        // busy_timeout, cache_size, cache_spill, checkpoint_fullfsync, count_changes, default_cache_size, empty_result_callbacks,
-        // fullfsync, hard_heap_limit, journal_size_limit, locking_mode, max_page_count, mmap_size, page_size, soft_heap_limit, temp_store, threads; also what
-        // SQLite does not know, which it ignores too.
+        // busy_timeout, cache_size, cache_spill, checkpoint_fullfsync, count_changes, default_cache_size,
+        // empty_result_callbacks, fullfsync, hard_heap_limit, journal_size_limit, locking_mode,
+        // max_page_count, mmap_size, page_size, soft_heap_limit, temp_store, threads; also names that SQLite
+        // does not know and ignores.
         _ => PragmaClass::NoEffect,
     }
 }
 
-/// What to run in the place of a PRAGMA of [`PragmaClass::NoEffect`] that gives a row where it sets something: its reading form,
-/// which says what holds. `PRAGMA journal_mode` is asked for in a way that SQLite does not take for a write. `None`: the text is
-/// neither, or has other statements beside it.
+/// The text to run instead of a PRAGMA of [`PragmaClass::NoEffect`] that returns a row when it sets a value:
+/// its reading form, which returns the current value. `PRAGMA journal_mode` is replaced by a query that
+/// SQLite does not consider a write. `None`: the text is neither, or contains other statements.
 pub(crate) fn reading_form(sql: &str) -> Option<String> {
     let start = skip_blank(sql);
     let pragma = pragma_at(start)?;
@@ -195,12 +197,12 @@ pub fn disallowed_pragma(sql: &str) -> bool {
     disallowed_pragma_by(sql, true)
 }
 
-/// The same by the rules of one format.
+/// Like [`disallowed_pragma`], by the rules of one format.
 pub(crate) fn disallowed_pragma_by(sql: &str, v2: bool) -> bool {
     any_pragma(sql, |pragma| pragma.class(v2) == PragmaClass::Disallowed)
 }
 
-/// Whether any statement in `sql` needs a connection without a past.
+/// Whether any statement in `sql` needs a new connection.
 pub(crate) fn needs_fresh_connection(sql: &str) -> bool {
     any_pragma(sql, |pragma| pragma.class(true) == PragmaClass::Fresh)
 }

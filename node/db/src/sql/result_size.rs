@@ -1,11 +1,11 @@
-//! What results take in memory, for the limits on them.
+//! Approximate memory use of results, for the limits on them.
 use node_values::{Cell, Rows, StatementResult};
 
-/// What a row and a cell take in memory beside their content.
+/// Memory of a row and of a cell, without their content.
 const ROW_BYTES: usize = 24;
 const CELL_BYTES: usize = 32;
 
-/// About what a row takes in memory.
+/// Approximate memory use of a row, in bytes.
 pub(crate) fn row_bytes(row: &[Cell]) -> usize {
     let content = |cell: &Cell| match cell {
         Cell::Text(text) => text.len(),
@@ -19,7 +19,7 @@ pub(crate) fn row_bytes(row: &[Cell]) -> usize {
             .sum::<usize>()
 }
 
-/// About what a result takes in memory.
+/// Approximate memory use of a result, in bytes.
 pub(crate) fn result_bytes(result: &StatementResult) -> usize {
     match result {
         StatementResult::Rows(Rows { values, .. }) => values.iter().map(|row| row_bytes(row)).sum(),

@@ -1,44 +1,47 @@
-//! Where the statements of an SQL script end, found with bounded memory and without SQLite.
+//! Finds the ends of the statements of an SQL script, with bounded memory and without SQLite.
 //!
-//! The rules are those of SQLite's tokenizer and of `sqlite3_complete`. A cut that SQLite would make elsewhere is harmless while it
-//! comes later: what is prepared is a text, and SQLite says how much of it one statement took. It must never come earlier.
+//! The rules are those of SQLite's tokenizer and of `sqlite3_complete`. A split later than SQLite's is
+//! harmless, because SQLite prepares the text and reports how much of it one statement took. A split must
+//! never be earlier than SQLite's.
 use std::io::{self, Read};
 
 use memchr::{memchr, memchr2};
 
-/// Longest statement of a script. It is in memory several times over on every node: its text, SQLite's copy, its values. A value that came by
-/// a request has at most 32 MiB, twice that as a literal; a row may hold some of them.
+/// Maximum length of a statement in a script. Every node holds several copies in memory: the text, SQLite's
+/// copy, the values. A value that came by a request has at most 32 MiB, twice that as a literal; a row may
+/// contain several.
 pub(crate) const MAX_STATEMENT_BYTES: usize = 256 << 20;
-/// Bytes taken from the file at a time.
+/// Bytes read from the file at a time.
 const PIECE_BYTES: usize = 64 << 10;
-/// A buffer that a long statement has made larger than this is given back after it.
+/// A buffer that has grown beyond this is shrunk after the statement.
 const KEPT_BYTES: usize = 1 << 20;
-/// No keyword that matters is longer.
+/// Length of the longest keyword that matters.
 const WORD_BYTES: usize = 13;
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// Inside of what the scanner stands.
+/// Where in the text the scanner is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Place {
     Between,
     Word,
-    /// Up to this byte. A doubled one begins the next quote at once, which comes to the same.
+    /// In a quoted text that ends with this byte. A doubled quote starts a new quoted text at once, which is
+    /// equivalent.
     Quote(u8),
     LineComment,
-    /// `true` after a star.
+    /// `true` after a `*`.
     BlockComment(bool),
     /// After one `-` or `/`.
     Dash,
     Slash,
-    /// A parameter; `true` after its first letter.
+    /// In a parameter; `true` after its first letter.
     Parameter(bool),
     /// After a `:` inside a parameter.
     Colon(bool),
-    /// `$name(...)`, which may hold a semicolon.
+    /// In `$name(...)`, which may contain a semicolon.
     Bracket,
 }
 
-/// What the statement's first words say.
+/// The statement's first keywords.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Head {
     Start,
@@ -59,13 +62,13 @@ enum Token<'a> {
     Other,
 }
 
-/// Looks at a text piece by piece.
+/// Scans a text piece by piece.
 #[derive(Debug)]
 pub(crate) struct Scanner {
     place: Place,
     head: Head,
     word: [u8; WORD_BYTES],
-    /// Length of the word, also beyond what is kept of it.
+    /// Length of the word, which may exceed what is stored of it.
     word_len: usize,
     autoincrement: bool,
 }
@@ -89,11 +92,12 @@ impl Scanner {
         }
     }
 
-    /// Goes on through `bytes`. Some: so many bytes, the last of them a semicolon, end a statement; the next call takes what follows.
+    /// Continues through `bytes`. `Some(n)`: the first `n` bytes, up to and including a semicolon, end a
+    /// statement. The next call continues after them.
     pub(crate) fn scan(&mut self, bytes: &[u8]) -> Option<usize> {
         let mut at = 0;
         while let Some(rest) = bytes.get(at..).filter(|rest| !rest.is_empty()) {
-            // Most bytes of a large script stand in literals.
+            // Most bytes of a large script are in literals.
             let skipped = match self.place {
                 Place::Quote(close) => memchr(close, rest).unwrap_or(rest.len()),
                 Place::LineComment => memchr(b'\n', rest).unwrap_or(rest.len()),
@@ -115,7 +119,7 @@ impl Scanner {
         None
     }
 
-    /// What a semicolon needs before it to be one, if the text ends here.
+    /// What must precede a semicolon that ends the statement, if the text ends here.
     pub(crate) fn closing(&self) -> &'static str {
         match self.place {
             Place::LineComment => "\n",
@@ -124,13 +128,13 @@ impl Scanner {
         }
     }
 
-    /// Whether the keyword AUTOINCREMENT came by.
+    /// Whether the keyword AUTOINCREMENT occurred.
     pub(crate) fn saw_autoincrement(&mut self) -> bool {
         self.end_word();
         self.autoincrement
     }
 
-    /// `true` when the byte ends a statement.
+    /// Returns `true` when the byte ends a statement.
     fn take(&mut self, byte: u8) -> bool {
         match self.place {
             Place::Between => return self.begin(byte),
@@ -191,7 +195,7 @@ impl Scanner {
         }
         self.word_len += 1;
         if self.word_len == BYTE_ORDER_MARK.len() && self.word.starts_with(BYTE_ORDER_MARK) {
-            // SQLite takes it for a blank.
+            // SQLite treats the byte order mark as a blank.
             self.word_len = 0;
             self.place = Place::Between;
         }
@@ -235,21 +239,21 @@ impl Scanner {
     }
 }
 
-/// Why a statement could not be read.
+/// Why reading a statement failed.
 #[derive(Debug)]
 pub(crate) enum ScriptError {
     Io(io::Error),
     NotUtf8,
-    /// One statement is longer than the limit.
+    /// A statement exceeds the limit.
     TooLong,
 }
 
-/// Reads a script statement by statement. It ends at the first zero byte, as for SQLite.
+/// Reads a script statement by statement. Like SQLite, it stops at the first zero byte.
 pub(crate) struct Statements<R> {
     input: R,
     limit_bytes: usize,
     piece: Vec<u8>,
-    /// What of `piece` was handed out.
+    /// How much of `piece` has been used.
     used: usize,
     statement: Vec<u8>,
     ended: bool,
@@ -267,7 +271,8 @@ impl<R: Read> Statements<R> {
         }
     }
 
-    /// The next text that holds a whole statement, with a zero byte at its end: then SQLite does not copy it.
+    /// The next text that contains a whole statement. It ends with a zero byte, so that SQLite does not copy
+    /// it.
     pub(crate) fn next(&mut self) -> Result<Option<&str>, ScriptError> {
         self.statement.clear();
         self.statement.shrink_to(KEPT_BYTES);
@@ -315,7 +320,7 @@ impl<R: Read> Statements<R> {
     }
 }
 
-/// Looks for a statement that is too long to be run, without keeping any of it.
+/// Checks for statements over the limit, without keeping any in memory.
 pub(crate) fn check_lengths(mut input: impl Read, limit_bytes: usize) -> Result<(), ScriptError> {
     let mut scanner = Scanner::new();
     let mut piece = vec![0; PIECE_BYTES];
@@ -359,7 +364,7 @@ pub(crate) fn is_utf8(mut input: impl Read) -> io::Result<bool> {
         }
         match std::str::from_utf8(&piece) {
             Ok(_) => piece.clear(),
-            // A character may be cut at the end of a piece.
+            // A character may be split at the end of a piece.
             Err(error) if error.error_len().is_none() => {
                 piece.drain(..error.valid_up_to());
             }

@@ -1,9 +1,9 @@
-//! Statements as people are shown them: short, and logged when they took long.
+//! Shortening statements for display, and the log of slow statements.
 use std::time::Duration;
 
 use crate::types::Origin;
 
-/// Bytes of a statement in lists and in the log.
+/// Bytes of a statement shown in lists and in the log.
 const SHOWN_BYTES: usize = 500;
 
 /// The beginning of a statement, on one line.
@@ -18,7 +18,7 @@ pub(crate) fn shortened(sql: &str) -> String {
     }
 }
 
-/// `ended` says what ended it before its time.
+/// Logs a slow statement. `ended` says why it was stopped early, if it was.
 pub(crate) fn log(kind: &str, sql: &str, took: Duration, origin: &Origin, ended: Option<&str>) {
     let client = origin.client.map(|client| client.to_string());
     let client = client.as_deref().unwrap_or("-");

@@ -1,4 +1,4 @@
-//! Reading SQL text: blanks, comments, words, identifiers, the end of a statement.
+//! Scanning SQL text: blanks, comments, words, identifiers, ends of statements.
 
 /// Skips white space, comments and stray semicolons.
 pub(crate) fn skip_blank(mut sql: &str) -> &str {
@@ -49,8 +49,8 @@ pub(super) fn identifier(sql: &str) -> Option<(&str, &str)> {
     Some((&sql[1..end], &sql[end + 1..]))
 }
 
-/// The text after the next `;` outside quotes and comments. Inside a trigger's body that is a statement too: harmless
-/// here, as PRAGMA cannot stand there.
+/// The text after the next `;` outside quotes and comments. A `;` inside a trigger's body counts, too. That
+/// is harmless, because a PRAGMA cannot occur there.
 pub(super) fn after_statement(sql: &str) -> &str {
     let mut rest = sql;
     while let Some(at) = rest.find([';', '\'', '"', '`', '[', '-', '/']) {

@@ -1,5 +1,5 @@
-//! The authorizer: what SQL may do on which connection. The decision is pure; the state tells the executor why SQLite
-//! refused to prepare a statement.
+//! The authorizer: what SQL may do on which connection. The decision is a pure function; the state records
+//! why SQLite refused to prepare a statement.
 use std::sync::{
     Arc,
     atomic::{AtomicBool, AtomicU8, Ordering::Relaxed},
@@ -15,13 +15,13 @@ use crate::{
     sqlite::node_local,
 };
 
-/// Who is preparing statements now.
+/// On whose behalf statements are being prepared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Mode {
     /// The crate itself: everything is allowed.
     Internal,
-    /// A client's statement inside the transaction of a run.
+    /// A client's statement inside a shared transaction.
     Batch,
     /// A client's statement in autocommit.
     Autocommit,
@@ -29,7 +29,7 @@ pub(crate) enum Mode {
     Transaction,
     /// A loaded script, which may control transactions.
     Script,
-    /// A statement on a reader.
+    /// A statement on a reader connection.
     Reader,
 }
 
@@ -48,7 +48,7 @@ const MODES: [Mode; 6] = [
 pub(crate) enum Refusal {
     /// Nothing was refused.
     None,
-    /// Must run outside the run's transaction.
+    /// The statement must run outside the shared transaction.
     NeedsAutocommit,
     /// `BEGIN` and `SAVEPOINT`.
     Begin,
@@ -62,9 +62,9 @@ pub(crate) enum Refusal {
     Temporary,
     /// A PRAGMA of [`PragmaClass::Disallowed`].
     Pragma,
-    /// A PRAGMA that changes something, on a reader.
+    /// A PRAGMA that changes something, on a reader connection.
     ReadOnly,
-    /// A function whose answer differs from node to node.
+    /// A function whose result differs from node to node.
     Function,
     /// `PRAGMA optimize` inside a transaction or a script, or behind EXPLAIN.
     Optimize,
@@ -88,7 +88,7 @@ const REFUSALS: [Refusal; 12] = [
 ];
 
 impl Refusal {
-    /// The client's text; `None` where SQLite's own says it better.
+    /// The error text for the client; `None` where SQLite's own text is better.
     pub(crate) fn text(self) -> Option<&'static str> {
         match self {
             Self::None | Self::NeedsAutocommit | Self::Function => None,
@@ -109,34 +109,34 @@ impl Refusal {
     }
 }
 
-/// What a query gets for trying to write.
+/// The error of a query that tries to write.
 pub(crate) const READ_ONLY_TEXT: &str = "attempt to change database via query operation";
 
-/// What a write gets for reading what other nodes do not see alike.
+/// The error of a write that reads node-local data.
 pub(crate) const NODE_LOCAL_TEXT: &str =
     "a statement that writes cannot use a table or function that differs from node to node";
 
 #[derive(Debug, PartialEq, Eq)]
 enum Decision {
     Allow,
-    /// Allow, but the connection must not be used for the next request.
+    /// Allow, but replace the connection before the next request.
     AllowDirty,
-    /// The PRAGMA is prepared as a statement that does nothing and gives nothing.
+    /// The PRAGMA is prepared as a statement that does nothing and returns nothing.
     Ignore,
     Refuse(Refusal),
 }
 
-/// What holds while SQLite asks.
+/// The circumstances in which SQLite asks the authorizer.
 #[derive(Clone, Copy, Debug)]
 struct PrepareContext {
     mode: Mode,
-    /// The second format's rules; readers always have the newest.
+    /// The rules of the second format apply; readers always have the newest rules.
     v2: bool,
-    /// The statement that runs is a VACUUM.
+    /// A VACUUM is running.
     vacuum: bool,
-    /// The statement that is being prepared is an ALTER TABLE.
+    /// The statement being prepared is an ALTER TABLE.
     alters: bool,
-    /// The statement that runs writes.
+    /// The running statement writes.
     writes: bool,
 }
 
@@ -147,10 +147,11 @@ fn decide(prepare: PrepareContext, action: &AuthAction<'_>, database: Option<&st
         return Allow;
     }
     match action {
-        // VACUUM attaches a nameless file for itself, begins a transaction and so on; with a name it is VACUUM INTO.
+        // VACUUM attaches an unnamed file, begins a transaction and so on. With a file name it is VACUUM
+        // INTO.
         AuthAction::Attach { filename } if vacuum && filename.is_empty() => Allow,
         AuthAction::Attach { .. } | AuthAction::Detach { .. } => Refuse(Refusal::Attach),
-        // The same with a name that is not written out.
+        // ATTACH or DETACH with a name that is an expression.
         AuthAction::Unknown {
             code: ffi::SQLITE_ATTACH | ffi::SQLITE_DETACH,
             ..
@@ -170,7 +171,7 @@ fn decide(prepare: PrepareContext, action: &AuthAction<'_>, database: Option<&st
         | AuthAction::CreateTempTable { .. }
         | AuthAction::CreateTempTrigger { .. }
         | AuthAction::CreateTempView { .. } => Refuse(Refusal::Temporary),
-        // ALTER TABLE looks for the name in temporary views and triggers, of which there are none.
+        // ALTER TABLE searches temporary views and triggers for the name; there are none.
         AuthAction::Update { table_name, .. }
             if prepare.v2 && prepare.alters && is_temp_schema(table_name) =>
         {
@@ -199,7 +200,7 @@ fn is_temp_schema(table: &str) -> bool {
     matches!(table, "sqlite_temp_master" | "sqlite_temp_schema")
 }
 
-/// Uses what a statement that writes must not put into the database.
+/// Whether the action uses node-local data, which a statement that writes must not store.
 fn is_node_local(prepare: PrepareContext, action: &AuthAction<'_>, database: Option<&str>) -> bool {
     let local = match action {
         AuthAction::Read { table_name, .. } => {
@@ -210,8 +211,8 @@ fn is_node_local(prepare: PrepareContext, action: &AuthAction<'_>, database: Opt
         _ => false,
     };
     let on_writer = !matches!(prepare.mode, Mode::Internal | Mode::Reader);
-    // The content of `temp` follows from what the connection did since the node started. ALTER TABLE looks at it and at
-    // `pragma_quick_check` for itself, and a client's part of its text holds no query.
+    // The content of `temp` depends on what the connection did since the node started. ALTER TABLE itself
+    // reads `temp` and `pragma_quick_check`; the client's part of its text contains no query.
     local && on_writer && prepare.v2 && !prepare.vacuum && !prepare.alters
 }
 
@@ -224,7 +225,7 @@ fn changes_database(action: &AuthAction<'_>) -> bool {
 }
 
 fn changes_schema(action: &AuthAction<'_>) -> bool {
-    // ALTER TABLE … SET NOT NULL asks for no more than this.
+    // ALTER TABLE … SET NOT NULL asks for this action only.
     if let AuthAction::Update { table_name, .. } = action {
         return matches!(*table_name, "sqlite_master" | "sqlite_schema");
     }
@@ -248,13 +249,13 @@ fn decide_pragma(prepare: PrepareContext, name: &str, has_value: bool) -> Decisi
     match (class(&name, has_value, prepare.v2), prepare.mode) {
         (PragmaClass::Reads, _) => Allow,
         (PragmaClass::NoEffect, _) => Ignore,
-        // A dump of a database with virtual tables needs it, and a load is an administrator's act.
+        // The dump of a database with virtual tables needs it, and only administrators load scripts.
         (PragmaClass::Disallowed, Mode::Script) if name == "writable_schema" => AllowDirty,
         (PragmaClass::Disallowed, _) => Refuse(Refusal::Pragma),
         // The connection cannot write, and is replaced after the request.
         (PragmaClass::Connection, Mode::Reader) => AllowDirty,
         (_, Mode::Reader) => Refuse(Refusal::ReadOnly),
-        // In Solo it was found in the text, and the connection is new.
+        // In autocommit mode the PRAGMA was found in the text beforehand, and the connection is new.
         (PragmaClass::Fresh, Mode::Batch | Mode::Transaction | Mode::Script) => {
             Refuse(Refusal::Optimize)
         }
@@ -264,7 +265,8 @@ fn decide_pragma(prepare: PrepareContext, name: &str, has_value: bool) -> Decisi
     }
 }
 
-/// State shared by a connection's authorizer and its user; used by one thread at a time.
+/// State shared by a connection's authorizer callback and the code that uses the connection. Used by one
+/// thread at a time.
 #[derive(Debug)]
 pub(crate) struct AuthorizerState {
     mode: AtomicU8,
@@ -280,7 +282,7 @@ pub(crate) struct AuthorizerState {
 }
 
 impl AuthorizerState {
-    /// A guard in [`Mode::Internal`].
+    /// A state in [`Mode::Internal`].
     pub(crate) fn new() -> Arc<Self> {
         Arc::new(Self {
             mode: AtomicU8::new(Mode::Internal as u8),
@@ -296,7 +298,7 @@ impl AuthorizerState {
         })
     }
 
-    /// Makes `conn` ask this guard.
+    /// Installs the authorizer on `conn`.
     pub(crate) fn watch(self: &Arc<Self>, conn: &mut Connection) -> rusqlite::Result<()> {
         let authorizer = Arc::clone(self);
         conn.authorizer(Some(move |context: AuthContext<'_>| {
@@ -341,7 +343,7 @@ impl AuthorizerState {
         MODES[usize::from(self.mode.load(Relaxed))]
     }
 
-    /// Follows the rules of the second format, or those of the first. Returns whether that is a change.
+    /// Switches between the rules of the second format and those of the first. Returns whether they changed.
     pub(crate) fn set_v2(&self, v2: bool) -> bool {
         self.v2.swap(v2, Relaxed) != v2
     }
@@ -350,58 +352,58 @@ impl AuthorizerState {
         self.v2.load(Relaxed)
     }
 
-    /// The next statement is about to be prepared.
+    /// Resets what is recorded per statement, before the next one is prepared.
     pub(crate) fn start_statement(&self) {
         self.alters.store(false, Relaxed);
         self.local.store(false, Relaxed);
     }
 
-    /// The statement that was prepared last reads what differs from node to node.
+    /// Whether the statement prepared last uses node-local data.
     pub(crate) fn is_node_local(&self) -> bool {
         self.local.load(Relaxed)
     }
 
-    /// A statement that writes is running, or has ended.
+    /// Records that a statement that writes starts or has ended.
     pub(crate) fn set_writes(&self, writes: bool) {
         self.writes.store(writes, Relaxed);
     }
 
-    /// A statement is running that writes by the rules of the second format.
+    /// Whether a statement that writes is running under the rules of the second format.
     pub(crate) fn is_writing(&self) -> bool {
         self.writes.load(Relaxed) && self.v2.load(Relaxed)
     }
 
-    /// An ANALYZE was prepared since statistics were last known to be those of the database.
+    /// Whether an ANALYZE was prepared since the statistics in memory were last known to match the database.
     pub(crate) fn has_analyzed(&self) -> bool {
         self.analyzes.load(Relaxed)
     }
 
-    /// The statistics in use are those of the database again.
+    /// The statistics in memory match the database again.
     pub(crate) fn forget_analyze(&self) {
         self.analyzes.store(false, Relaxed);
     }
 
-    /// Returns the mode that was set before.
+    /// Returns the previous mode.
     pub(crate) fn set_mode(&self, mode: Mode) -> Mode {
         MODES[usize::from(self.mode.swap(mode as u8, Relaxed))]
     }
 
-    /// The statement that runs now is a VACUUM.
+    /// Records whether a VACUUM is running.
     pub(crate) fn set_vacuum(&self, running: bool) {
         self.vacuum.store(running, Relaxed);
     }
 
-    /// Whether the schema may be another one than at the last call.
+    /// Whether the schema may have changed since the last call.
     pub(crate) fn take_schema_changed(&self) -> bool {
         self.schema_changed.load(Relaxed) && self.schema_changed.swap(false, Relaxed)
     }
 
-    /// The schema may have changed without a statement that says so.
+    /// Records a possible schema change that the authorizer does not see.
     pub(crate) fn note_schema_change(&self) {
         self.schema_changed.store(true, Relaxed);
     }
 
-    /// What was refused since the last call.
+    /// The refusal since the last call, if any.
     pub(crate) fn take_refusal(&self) -> Refusal {
         if self.refusal.load(Relaxed) == Refusal::None as u8 {
             return Refusal::None;
@@ -414,7 +416,7 @@ impl AuthorizerState {
         self.dirty.load(Relaxed)
     }
 
-    /// A new connection is in place.
+    /// A new connection has replaced the changed one.
     pub(crate) fn set_clean(&self) {
         self.dirty.store(false, Relaxed);
     }

@@ -1,4 +1,4 @@
-//! Opening connections: the one that writes and those that read, each with the settings that clients of rqlite expect.
+//! Connections: one that writes, and those that read, each with the settings that rqlite's clients expect.
 use std::{
     cell::{Cell, RefCell},
     hash::BuildHasher as _,
@@ -26,16 +26,18 @@ use crate::{
     types::Maintenance,
 };
 
-/// Prepared statements kept per connection. Applications have tens to a few hundred texts; one costs about 5 KiB.
+/// Prepared statements cached per connection. Applications use tens to a few hundred texts; one costs about 5
+/// KiB.
 const STATEMENTS: usize = 256;
-/// Places for the hashes of texts that were seen once.
+/// Slots for the hashes of texts that were seen once.
 const SEEN: usize = 1024;
-/// Page cache of the writer in KiB: holds the upper levels of the indexes of a gigabyte; readers keep SQLite's 2 MiB.
+/// Page cache of the writer in KiB: holds the upper levels of the indexes of a database of a gigabyte.
+/// Readers keep SQLite's default of 2 MiB.
 const WRITER_CACHE_KIB: i64 = 12 * 1024;
-/// SQLite's own limit.
+/// SQLite's own limit of pages.
 const MOST_PAGES: u32 = u32::MAX - 1;
 
-/// Stack of a thread that runs SQL: SQLite's parser recurses, up to its limit of expression depth.
+/// Stack size of threads that run SQL: SQLite's parser recurses, up to its limit of expression depth.
 pub(crate) const STACK_BYTES: usize = 4 << 20;
 
 /// Settings that clients can notice, the same on every connection.
@@ -50,7 +52,7 @@ fn configure(conn: &Connection, foreign_keys: bool) -> rusqlite::Result<()> {
     Ok(())
 }
 
-/// A statement that goes back to the cache, or one that does not.
+/// A prepared statement, from the cache or not.
 pub(crate) enum Prepared<'c> {
     Cached(CachedStatement<'c>),
     Once(Statement<'c>),
@@ -65,59 +67,59 @@ impl<'c> Prepared<'c> {
     }
 }
 
-/// What is in the WAL; written by the writer, read by anyone.
+/// The size of the WAL; updated by the writer, readable by any thread.
 #[derive(Debug, Default)]
 pub(crate) struct WalMeter {
     frames: AtomicU64,
-    /// Of these, moved into the main file already.
+    /// Frames that are already in the main file.
     moved: AtomicU64,
-    /// Something was committed since the last move.
+    /// Something was committed since the last checkpoint.
     dirty: AtomicBool,
 }
 
 impl WalMeter {
     fn committed(&self, frames: u64) {
-        // A shorter WAL has begun anew.
+        // A lower number of frames means that the WAL has restarted from its beginning.
         if frames < self.frames.swap(frames, Relaxed) {
             self.moved.store(0, Relaxed);
         }
         self.dirty.store(true, Relaxed);
     }
 
-    /// Everything is in the main file.
+    /// All frames are in the main file.
     pub(crate) fn moved(&self) {
         self.moved.store(self.frames(), Relaxed);
         self.dirty.store(false, Relaxed);
     }
 
-    /// There is no WAL any more.
+    /// The WAL was truncated or deleted.
     pub(crate) fn emptied(&self) {
         self.frames.store(0, Relaxed);
         self.moved();
     }
 
-    /// Whether a checkpoint has anything to move.
+    /// Whether a checkpoint has anything to do.
     pub(crate) fn is_dirty(&self) -> bool {
         self.dirty.load(Relaxed)
     }
 
-    /// All frames in the WAL.
+    /// Number of frames in the WAL.
     pub(crate) fn frames(&self) -> u64 {
         self.frames.load(Relaxed)
     }
 
-    /// It did not begin anew after it was moved: at least half of it is of no use.
+    /// At least half of the WAL is useless, because it did not restart after its frames were copied.
     pub(crate) fn is_overgrown(&self) -> bool {
         self.unmoved_frames() <= self.frames() / 2
     }
 
-    /// Frames that a checkpoint would move; may be some too few after the WAL began anew.
+    /// Frames that a checkpoint would copy; may be slightly too low after the WAL restarted.
     pub(crate) fn unmoved_frames(&self) -> u64 {
         self.frames().saturating_sub(self.moved.load(Relaxed))
     }
 }
 
-/// When upkeep was done; see [`crate::Maintenance`].
+/// When maintenance last ran; see [`crate::Maintenance`].
 #[derive(Debug, Default)]
 pub(crate) struct MaintenanceMeter {
     vacuumed: AtomicU64,
@@ -145,20 +147,20 @@ fn micros(stamp: Stamp) -> u64 {
     u64::try_from(stamp.unix_micros).unwrap_or(0)
 }
 
-/// What others may know of the writing connection.
+/// What other threads may know of the writing connection.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Meters {
     pub(crate) wal: Arc<WalMeter>,
     pub(crate) maintenance: Arc<MaintenanceMeter>,
-    /// Statements of requests that gave an error.
+    /// Statements of requests that returned an error.
     pub(crate) failed: Arc<AtomicU64>,
-    /// Writes that take so long are logged.
+    /// Writes that run at least this long are logged.
     pub(crate) slow: Option<Duration>,
-    /// What the writer waits for.
+    /// Waiting for disk space, and the signals that stop it.
     pub(crate) disk_wait: Arc<DiskWait>,
 }
 
-/// The writing connection.
+/// The writing connection and its state.
 pub(crate) struct Session {
     pub(crate) conn: Connection,
     pub(crate) authorizer: Arc<AuthorizerState>,
@@ -167,13 +169,13 @@ pub(crate) struct Session {
     pub(crate) meters: Meters,
     seen: RefCell<Box<[u64; SEEN]>>,
     schema: Cell<SchemaFacts>,
-    /// Limits that the connection has now: bytes of a value, pages of the database.
+    /// The limits now set on the connection: bytes of a value, pages of the database.
     limits: Cell<(u32, u32)>,
     hasher: std::hash::RandomState,
 }
 
 impl Session {
-    /// Opens (and creates) the file. `meters` then follow it.
+    /// Opens or creates the file. The connection updates `meters` from now on.
     pub(crate) fn open(
         path: &Path,
         foreign_keys: bool,
@@ -194,9 +196,9 @@ impl Session {
         })
     }
 
-    /// A new connection in place of one whose settings a client changed.
+    /// Replaces a connection whose settings a client has changed.
     pub(crate) fn reopen(&mut self) -> Result<(), rusqlite::Error> {
-        // The new one first: the last connection to leave would take the WAL's index with it.
+        // Open the new one first: closing the last connection would delete the WAL index.
         self.conn = open_writer(
             &self.path,
             self.foreign_keys,
@@ -209,14 +211,14 @@ impl Session {
         Ok(())
     }
 
-    /// Sets what SQLite itself watches over.
+    /// Sets the limits that SQLite itself enforces.
     pub(crate) fn limit(&self, bounds: Bounds) -> rusqlite::Result<()> {
         let (value_bytes, max_pages) = self.limits.get();
         if value_bytes != bounds.value_bytes {
             determinism::limit_values(&self.conn, bounds.value_bytes)?;
         }
         if max_pages != bounds.max_pages {
-            // 0 would only ask.
+            // A value of 0 would only read the setting.
             let pages = if bounds.max_pages == 0 {
                 MOST_PAGES
             } else {
@@ -233,7 +235,7 @@ impl Session {
         Ok(())
     }
 
-    /// A PRAGMA that answers with a number.
+    /// The number that a PRAGMA returns.
     pub(crate) fn number(&self, pragma: &str) -> rusqlite::Result<u64> {
         let mode = self.authorizer.set_mode(Mode::Internal);
         let answer = self
@@ -243,12 +245,13 @@ impl Session {
         Ok(answer?.unsigned_abs())
     }
 
-    /// What all pages of the database take in the WAL.
+    /// Size of the WAL if it held every page of the database.
     pub(crate) fn wal_bytes_of_all_pages(&self) -> rusqlite::Result<u64> {
         Ok(self.number("page_count")? * (self.number("page_size")? + FRAME_HEADER_BYTES))
     }
 
-    /// Gives back what a transaction that was rolled back has written behind the last commit. No transaction is open.
+    /// Truncates the WAL to the last commit, which gives back what a rolled-back transaction wrote. No
+    /// transaction may be open.
     pub(crate) fn shorten_wal(&self) {
         let frames = self.meters.wal.frames();
         let Ok(page_bytes) = self.number("page_size") else {
@@ -275,8 +278,8 @@ impl Session {
         self.foreign_keys
     }
 
-    /// Prepares a single statement. Texts with parameters, and texts seen before, are kept prepared, if `may_keep`: caching
-    /// every literal INSERT would only push out those that come again.
+    /// Prepares a single statement. Texts with parameters, and texts seen before, stay in the statement cache
+    /// if `may_keep`. Caching every literal INSERT would only evict the statements that recur.
     pub(crate) fn prepare(
         &self,
         sql: &str,
@@ -296,7 +299,8 @@ impl Session {
             || self.authorizer.is_node_local()
             || self.authorizer.has_analyzed()
         {
-            // What the authorizer noticed while it was prepared would not be noticed at a second run from the cache.
+            // On a second run from the cache, the authorizer would not be asked and could not notice this
+            // again.
             prepared.discard();
             return self.conn.prepare(sql).map(Prepared::Once);
         }
@@ -311,33 +315,33 @@ impl Session {
         std::mem::replace(place, hash) == hash
     }
 
-    /// Says by which format's rules the next statements run.
-    pub(crate) fn follow(&self, rules: Rules) {
+    /// Sets the format whose rules the next statements follow.
+    pub(crate) fn use_rules(&self, rules: Rules) {
         if self.authorizer.set_v2(rules.is_v2()) {
-            // What was authorized by other rules must be asked about again.
+            // Statements authorized under other rules must be authorized again.
             self.conn.flush_prepared_statement_cache();
         }
     }
 
-    /// After a rollback: the planner's statistics in memory may be those of an ANALYZE that was undone, which a restarted node
-    /// would not have.
+    /// Reloads the planner's statistics after a rollback of ANALYZE. Otherwise they would stay in memory,
+    /// where a restarted node does not have them.
     pub(crate) fn restore_statistics(&self) -> rusqlite::Result<()> {
         if self.authorizer.has_analyzed() {
-            // Has SQLite read the schema and the statistics anew.
+            // This makes SQLite reload the schema and the statistics.
             self.internal("PRAGMA writable_schema=RESET")?;
             self.authorizer.forget_analyze();
         }
         Ok(())
     }
 
-    /// Starts a request with a connection that remembers nothing. `asks_for_changes`: its text mentions `changes`.
+    /// Starts a request as if on a new connection. `asks_for_changes`: its text mentions `changes`.
     pub(crate) fn begin_request(
         &self,
         stamp: Stamp,
         asks_for_changes: bool,
     ) -> rusqlite::Result<()> {
         if asks_for_changes || self.schema()?.asks_for_changes {
-            // SQLite has no call to reset what `changes()` says, but a DELETE of nothing does.
+            // SQLite has no call that resets `changes()`, but a DELETE of no rows does.
             self.internal("CREATE TEMP TABLE IF NOT EXISTS node_nothing(x)")?;
             self.internal("DELETE FROM temp.node_nothing WHERE 0")?;
         }
@@ -345,7 +349,7 @@ impl Session {
         Ok(())
     }
 
-    /// What the present schema holds.
+    /// Facts about the current schema.
     fn schema(&self) -> rusqlite::Result<SchemaFacts> {
         if self.authorizer.take_schema_changed() {
             let mode = self.authorizer.set_mode(Mode::Internal);
@@ -356,15 +360,16 @@ impl Session {
         Ok(self.schema.get())
     }
 
-    /// Full-text tables keep new terms in memory, and what they then write depends on where that is cut into pieces. So what is in
-    /// memory is written at the end of every request: however the log is cut into runs, the tables below are the same.
+    /// Flushes full-text tables at the end of a request. They keep new terms in memory, and the layout of
+    /// their index depends on when these are written. Flushing after every request makes the layout
+    /// independent of how the log is divided into runs.
     pub(crate) fn end_request(&self) -> rusqlite::Result<()> {
         if self.conn.is_autocommit() {
             return Ok(());
         }
         let facts = self.schema()?;
         if facts.fts3 {
-            // These merge at COMMIT only.
+            // FTS3 and FTS4 merge only at COMMIT.
             self.internal("COMMIT")?;
             self.authorizer.forget_analyze();
         } else if facts.fts5 {
@@ -374,18 +379,19 @@ impl Session {
         Ok(())
     }
 
-    /// Runs a statement of the crate's own.
+    /// Runs a statement on behalf of this crate.
     pub(crate) fn internal(&self, sql: &str) -> rusqlite::Result<()> {
         internal(&self.conn, &self.authorizer, sql)
     }
 }
 
-/// What the schema holds that requests must be treated differently for. Found in its text, so it may say too much.
+/// Properties of the schema that require special treatment of requests. They are found by searching the
+/// schema's text, so there may be false positives.
 #[derive(Clone, Copy, Debug, Default)]
 struct SchemaFacts {
     /// A trigger, view or DEFAULT may call `changes()`.
     asks_for_changes: bool,
-    /// A table of the module fts3 or fts4.
+    /// There is a table of the module fts3 or fts4.
     fts3: bool,
     fts5: bool,
 }
@@ -406,7 +412,8 @@ fn schema_facts(conn: &Connection) -> rusqlite::Result<SchemaFacts> {
     )
 }
 
-/// Runs a statement that clients may not. Never from the cache: there a client's equal text would find it, authorized.
+/// Runs a statement that clients may not run. Never from the cache: a client's identical text would find it
+/// there, already authorized.
 pub(crate) fn internal(
     conn: &Connection,
     authorizer: &AuthorizerState,
@@ -457,8 +464,9 @@ fn open_writer(
     Ok(conn)
 }
 
-/// Has SQLite put its temporary files (a VACUUM's copy, large sorts) beside the database: that disk is watched, and it is there in a
-/// container without `/tmp`. They are nameless from the moment they are opened. The setting is the whole process's.
+/// Makes SQLite create its temporary files (the copy of a VACUUM, large sorts) beside the database: that disk
+/// is monitored, and a container may have no `/tmp`. The files are unlinked as soon as they are open. The
+/// setting applies to the whole process.
 pub(crate) fn keep_temporary_files_in(dir: &Path) -> Result<(), rusqlite::Error> {
     match dir.to_str() {
         Some(dir) => Connection::open_in_memory()?.pragma_update(None, "temp_store_directory", dir),
@@ -481,7 +489,7 @@ pub(crate) fn open_reader(
     Ok((conn, authorizer))
 }
 
-/// A read-only connection without guard, for the crate's own reading.
+/// A read-only connection without authorizer, for this crate's own reads.
 pub(crate) fn open_plain(path: &Path) -> Result<Connection, rusqlite::Error> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let conn = Connection::open_with_flags(path, flags)?;

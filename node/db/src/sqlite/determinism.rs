@@ -1,5 +1,5 @@
-//! Deterministic functions and counters of the writing connection: `random()`, `randomblob()`, `changes()` and
-//! `last_insert_rowid()` follow from the request's [`Stamp`] and its own statements.
+//! Deterministic functions and counters of the writing connection: `random()`, `randomblob()`, `changes()`
+//! and `last_insert_rowid()` depend only on the request's [`Stamp`] and its own statements.
 #![allow(
     unsafe_code,
     reason = "rusqlite has no call for these functions of SQLite"
@@ -15,18 +15,19 @@ use crate::{entry::Stamp, sqlite::vfs};
 const SQLITE_VALUE_BYTES: i32 = 1_000_000_000;
 /// SQLite's own limit of the pattern of LIKE and GLOB.
 const SQLITE_PATTERN_BYTES: i32 = 50_000;
-/// The same where values are limited: matching takes as long as the product of both lengths.
+/// The limit of patterns where values are limited, because matching takes time proportional to the product of
+/// both lengths.
 const PATTERN_BYTES: i32 = 4_096;
 
 thread_local! {
-    // SQLite calls the VFS and the functions on the thread that steps the statement, so the state of a writer can live
-    // with its thread; one process may then hold several databases.
+    // SQLite calls the functions on the thread that steps the statement, so the state of a writer can be
+    // thread-local, and one process can have several databases open.
     static RANDOM: Cell<u64> = const { Cell::new(0) };
     static CHANGES_BEFORE: Cell<u64> = const { Cell::new(0) };
     static VALUE_BYTES: Cell<i64> = const { Cell::new(SQLITE_VALUE_BYTES as i64) };
 }
 
-/// Sets time, randomness and counters to what the request prescribes, whatever ran before it on this connection.
+/// Sets time, randomness and counters for a request, independent of what ran before on this connection.
 pub(crate) fn begin_request(conn: &Connection, stamp: Stamp) {
     vfs::set_now(stamp.unix_micros);
     RANDOM.set(stamp.seed);
@@ -35,7 +36,7 @@ pub(crate) fn begin_request(conn: &Connection, stamp: Stamp) {
     unsafe { ffi::sqlite3_set_last_insert_rowid(conn.handle(), 0) };
 }
 
-/// Limits texts, blobs and rows, and the patterns that they are compared with; 0 is SQLite's own limit.
+/// Limits texts, blobs, rows, and patterns of LIKE and GLOB; 0 restores SQLite's own limits.
 pub(crate) fn limit_values(conn: &Connection, bytes: u32) -> rusqlite::Result<()> {
     use rusqlite::limits::Limit::{SQLITE_LIMIT_LENGTH, SQLITE_LIMIT_LIKE_PATTERN_LENGTH};
     let (value, pattern) = match i32::try_from(bytes) {
@@ -48,15 +49,16 @@ pub(crate) fn limit_values(conn: &Connection, bytes: u32) -> rusqlite::Result<()
     Ok(())
 }
 
-/// A new connection has taken over in the middle of a request.
+/// Resets the counter after the connection was replaced in the middle of a request.
 pub(crate) fn forget_changes(conn: &Connection) {
     CHANGES_BEFORE.set(conn.total_changes());
 }
 
-/// Rows changed by the last statement of this request that changed any or could have; 0 before the first. SQLite's own
-/// counter would show statements of earlier requests, which a restarted node has forgotten.
+/// Rows changed by the last INSERT, UPDATE or DELETE of this request; 0 before the first. SQLite's own
+/// counter would also show statements of earlier requests, which a restarted node has forgotten.
 pub(crate) fn changes(conn: &Connection) -> u64 {
-    // Whenever the counter is set to n, the total grows by n. An unmoved total thus means: never set, or set to 0.
+    // Whenever SQLite sets the counter to n, the total grows by n. If the total has not grown, the counter
+    // was not set or was set to 0.
     if conn.total_changes() == CHANGES_BEFORE.get() {
         0
     } else {
@@ -64,7 +66,7 @@ pub(crate) fn changes(conn: &Connection) -> u64 {
     }
 }
 
-/// Deferred foreign key violations wait for COMMIT, where they would fail the whole run of entries.
+/// Whether there are violations of deferred foreign keys. They would fail the COMMIT of the whole batch.
 pub(crate) fn has_deferred_violations(conn: &Connection) -> bool {
     let (mut now, mut high) = (0, 0);
     // SAFETY: the handle is open; both places are valid.
@@ -80,29 +82,29 @@ pub(crate) fn has_deferred_violations(conn: &Connection) -> bool {
     code == ffi::SQLITE_OK && now > 0
 }
 
-/// What a statement may change although it failed: it is to run once more as if it had not.
+/// State that a failed statement may have changed and that must be restored before it is repeated.
 #[derive(Clone, Copy)]
-pub(crate) struct Before {
+pub(crate) struct Saved {
     random: u64,
     last_insert_rowid: i64,
 }
 
-/// Before a statement.
-pub(crate) fn before(conn: &Connection) -> Before {
-    Before {
+/// Saves the state before a statement.
+pub(crate) fn save(conn: &Connection) -> Saved {
+    Saved {
         random: RANDOM.get(),
         last_insert_rowid: conn.last_insert_rowid(),
     }
 }
 
-/// After it failed.
-pub(crate) fn go_back(conn: &Connection, before: Before) {
-    RANDOM.set(before.random);
+/// Restores the state after a failed statement.
+pub(crate) fn restore(conn: &Connection, saved: Saved) {
+    RANDOM.set(saved.random);
     // SAFETY: the handle is open and used by this thread alone.
-    unsafe { ffi::sqlite3_set_last_insert_rowid(conn.handle(), before.last_insert_rowid) };
+    unsafe { ffi::sqlite3_set_last_insert_rowid(conn.handle(), saved.last_insert_rowid) };
 }
 
-/// SplitMix64: small, fast and good enough for ids; `random()` promises no secrecy.
+/// SplitMix64: small, fast and good enough for ids. `random()` need not be unpredictable.
 fn next_random() -> u64 {
     let state = RANDOM.get().wrapping_add(0x9E37_79B9_7F4A_7C15);
     RANDOM.set(state);
@@ -120,7 +122,7 @@ fn random_bytes(len: usize) -> Vec<u8> {
     bytes
 }
 
-/// Replaces the functions whose answers differ from node to node.
+/// Replaces the functions whose results would differ from node to node.
 pub(crate) fn install_functions(conn: &Connection) -> rusqlite::Result<()> {
     let flags = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_INNOCUOUS;
     conn.create_scalar_function("random", 0, flags, |_| Ok(next_random().cast_signed()))?;
@@ -143,7 +145,7 @@ pub(crate) fn install_functions(conn: &Connection) -> rusqlite::Result<()> {
         }
         Ok(random_bytes(usize::try_from(len.max(1)).unwrap_or(1)))
     })?;
-    // The authorizer refuses it first, but does not see it inside a column's DEFAULT.
+    // The authorizer refuses this function, but does not see it inside a column's DEFAULT.
     conn.create_scalar_function("total_changes", 0, flags, |_| -> rusqlite::Result<i64> {
         Err(failure(
             "total_changes() is not supported: it would differ from node to node",

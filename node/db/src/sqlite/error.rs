@@ -1,4 +1,5 @@
-//! Whose fault an SQLite error is: the statement's, which every node repeats, or this machine's, which others may not have.
+//! Classification of SQLite errors: caused by the statement, so that every node gets them, or by this machine
+//! alone.
 use rusqlite::{Error, ErrorCode, ffi};
 
 use crate::{
@@ -6,7 +7,7 @@ use crate::{
     types::Fatal,
 };
 
-/// SQLite's message alone, as clients see it.
+/// SQLite's error message as clients see it.
 pub(crate) fn message(error: &Error) -> String {
     match error {
         Error::SqliteFailure(_, Some(text)) | Error::SqlInputError { msg: text, .. } => {
@@ -17,21 +18,21 @@ pub(crate) fn message(error: &Error) -> String {
     }
 }
 
-/// Who is to blame for an SQLite error.
+/// The cause of an SQLite error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ErrorClass {
-    /// The statement, or what the database holds: every node gets the same.
+    /// The statement, or the content of the database: every node gets the same error.
     Statement,
-    /// The request has passed one of its bounds.
+    /// The request has exceeded one of its bounds.
     Bound(ExceededBound),
     /// This machine's disk is full.
     DiskFull,
-    /// This machine, for another reason: another node that runs the same statement may not get the error.
+    /// This machine, for another reason: other nodes may not get the error.
     Machine,
 }
 
-/// Who is to blame. Asks (and resets) the thread's record of refused disk writes and passed bounds, so it belongs on the
-/// writing thread.
+/// The cause of an error. Reads and resets the thread's record of refused writes and exceeded bounds, so it
+/// must be called on the writer thread.
 pub(crate) fn classify_error(error: &Error) -> ErrorClass {
     let Some(code) = error.sqlite_error() else {
         return ErrorClass::Statement;
@@ -43,8 +44,9 @@ pub(crate) fn classify_error(error: &Error) -> ErrorClass {
             ErrorClass::Bound(over)
         }
         (ErrorCode::DiskFull, None) => ErrorClass::Statement,
-        // The content's: an index that does not fit its table, or nonsense that a client wrote into the shadow tables of a
-        // virtual table. It came through the log, or in a loaded file, so every node has it.
+        // Caused by the content: an index that does not match its table, or invalid data that a client wrote
+        // into the shadow tables of a virtual table. It came through the log or in a loaded file, so every
+        // node has it.
         (ErrorCode::DatabaseCorrupt, _)
             if matches!(
                 code.extended_code,
@@ -70,12 +72,12 @@ pub(crate) fn classify_error(error: &Error) -> ErrorClass {
     }
 }
 
-/// A fault with what was being done.
+/// A [`Fatal`] with the operation that failed.
 pub(crate) fn fatal(doing: &str, error: &Error) -> Fatal {
     Fatal(format!("{doing}: {}", message(error)))
 }
 
-/// The same for the file system's errors.
+/// The same for errors of the file system.
 pub(crate) fn fatal_io(doing: &str, error: &std::io::Error) -> Fatal {
     Fatal(format!("{doing}: {error}"))
 }

@@ -1,5 +1,6 @@
-//! `instr()` and `replace()` in linear time. SQLite's own compare at every place, so a single call on a value of 60 MB could
-//! take days, and no bound of the virtual machine sees it. The answers are the same.
+//! `instr()` and `replace()` in linear time. SQLite's own versions compare at every position, so that one
+//! call on a value of 60 MB could take days, and no limit on instructions applies within a call. The results
+//! are the same.
 #![allow(
     unsafe_code,
     reason = "only SQLite itself turns numbers into text as its own functions do"
@@ -16,7 +17,7 @@ use rusqlite::{Connection, ffi};
 type Function =
     unsafe extern "C" fn(*mut ffi::sqlite3_context, c_int, *mut *mut ffi::sqlite3_value);
 
-/// Puts them in the place of SQLite's.
+/// Replaces SQLite's functions.
 pub(crate) fn install(conn: &Connection) -> rusqlite::Result<()> {
     create(conn, c"instr", 2, instr)?;
     create(conn, c"replace", 3, replace)
@@ -53,10 +54,10 @@ fn create(
     }
 }
 
-/// The value as text; `None` if it is NULL or there is no memory.
+/// The value as text; `None` if it is NULL or memory is exhausted.
 ///
 /// # Safety
-/// A value that SQLite passed, or a copy; the slice ends with the next call on the same value.
+/// `value` comes from SQLite or is a copy. The slice is valid until the next call on the same value.
 unsafe fn text<'a>(value: *mut ffi::sqlite3_value) -> Option<&'a [u8]> {
     // SAFETY: SQLite's text has as many bytes as it says afterwards.
     unsafe {
@@ -69,7 +70,7 @@ unsafe fn text<'a>(value: *mut ffi::sqlite3_value) -> Option<&'a [u8]> {
     }
 }
 
-/// A BLOB's bytes.
+/// The bytes of a BLOB.
 ///
 /// # Safety
 /// As for [`text`].
@@ -86,7 +87,7 @@ unsafe fn blob<'a>(value: *mut ffi::sqlite3_value) -> &'a [u8] {
     }
 }
 
-/// A copy of a value, which may be turned into text without harm.
+/// A copy of a value, which can be converted to text without changing the original.
 struct Copied(*mut ffi::sqlite3_value);
 
 impl Drop for Copied {
@@ -147,7 +148,8 @@ fn continues(byte: u8) -> bool {
     byte & 0xc0 == 0x80
 }
 
-/// In characters, from 1; 0: not there. Comparisons begin where characters do, and at the first byte.
+/// Position in characters, from 1; 0 if not found. Comparisons start at character boundaries and at the first
+/// byte.
 fn place_of_text(hay: &[u8], needle: &[u8]) -> usize {
     let found = if needle.first().copied().is_some_and(continues) {
         hay.starts_with(needle).then_some(0)
@@ -197,7 +199,7 @@ unsafe extern "C" fn replace(
     }
 }
 
-/// `None`: longer than `limit`.
+/// `None` if the result is longer than `limit`.
 fn replaced(whole: &[u8], pattern: &[u8], by: &[u8], limit: usize) -> Option<Vec<u8>> {
     let mut out = Vec::with_capacity(whole.len());
     let mut from = 0;

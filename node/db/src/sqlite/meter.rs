@@ -1,7 +1,8 @@
-//! What the running request has used of its bounds: instructions of SQLite's virtual machine, and bytes of disk.
+//! What the running request has used of its bounds: instructions of SQLite's virtual machine, and bytes of
+//! disk.
 //!
-//! Everything here is of one thread, like the clock: SQLite calls the progress handler and the VFS on the thread that steps
-//! the statement.
+//! All state is thread-local: SQLite calls the progress handler and the VFS on the thread that steps the
+//! statement.
 use std::{
     cell::{Cell, RefCell},
     path::{Path, PathBuf},
@@ -9,37 +10,38 @@ use std::{
 
 use crate::{entry::Bounds, files::wal_file::WAL_HEADER_BYTES};
 
-/// The progress handler is called after so many instructions: some 20 microseconds, and its own cost does not show.
+/// Instructions between two calls of the progress handler: about 20 microseconds, so the calls cost nothing
+/// measurable.
 pub(crate) const STEPS_BETWEEN_CALLS: u32 = 1000;
-/// How much may be written before the file system is asked again for what is free.
+/// Bytes that may be written between two checks of the free space.
 const SPACE_CHECK_BYTES: u64 = 2 << 20;
 
-/// What a file is to SQLite.
+/// The kind of a file that SQLite writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Target {
-    /// The database.
+    /// The database file.
     Main,
-    /// Its WAL.
+    /// The WAL.
     Wal,
-    /// A nameless file that is gone with its statement.
+    /// An unnamed file that is deleted when its statement ends.
     Temporary,
 }
 
-/// A write that is not to be done.
+/// The write must be refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct WriteRefused;
 
-/// Which bound ended a statement.
+/// The bound that a request exceeded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ExceededBound {
-    /// Instructions.
+    /// Instructions of the virtual machine.
     Steps,
     /// Bytes of disk.
     Disk,
 }
 
 impl ExceededBound {
-    /// What a client is told.
+    /// The error text for the client.
     pub(crate) fn text(self, bounds: Bounds) -> String {
         match self {
             Self::Steps => format!(
@@ -54,12 +56,12 @@ impl ExceededBound {
     }
 }
 
-/// What a request may use. Counted from [`begin`] on.
+/// What a request may use, counted from [`begin`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Limits {
-    /// Instructions; `u64::MAX` is without bound.
+    /// Instructions; `u64::MAX` means no limit.
     pub(crate) steps: u64,
-    /// Bytes: what goes into temporary files, and twice what goes into the WAL, because a checkpoint copies that once more.
+    /// Bytes of temporary files plus twice the bytes in the WAL, because a checkpoint writes those once more.
     pub(crate) disk_bytes: u64,
 }
 
@@ -69,7 +71,7 @@ impl Limits {
         disk_bytes: u64::MAX,
     };
 
-    /// Half of it: where a request may stop that shares its transaction with others, because it is then run again alone.
+    /// Half of the limits. A request in a shared transaction stops there and is then run again alone.
     pub(crate) fn half(self) -> Self {
         let half = |of: u64| if of == u64::MAX { of } else { of / 2 };
         Self {
@@ -83,14 +85,14 @@ struct Meter {
     limits: Cell<Limits>,
     /// Calls of the progress handler since [`begin`].
     calls: Cell<u64>,
-    /// Where the open transaction's part of the WAL begins and ends.
+    /// Start and end of the open transaction's part of the WAL.
     wal: Cell<Option<(u64, u64)>>,
     /// Growth of temporary files since [`begin_transaction`].
     temporary_bytes: Cell<u64>,
     exceeded: Cell<Option<ExceededBound>>,
     /// The disk refused a write.
     full: Cell<bool>,
-    /// The watched directory, what is to stay free there, and bytes written since the last look.
+    /// The monitored directory, and the bytes that must stay free there.
     disk: RefCell<Option<(PathBuf, u64)>>,
     unchecked_bytes: Cell<u64>,
 }
@@ -110,13 +112,13 @@ thread_local! {
     };
 }
 
-/// From here on this thread's writes are refused, as by a full disk, when fewer than `floor_bytes` are free in `dir`: the
-/// last bytes are the log's.
+/// From now on, refuses this thread's writes as a full disk would, when fewer than `floor_bytes` are free in
+/// `dir`. The rest is reserved for the log.
 pub(crate) fn watch_disk(dir: &Path, floor_bytes: u64) {
     METER.with(|meter| *meter.disk.borrow_mut() = Some((dir.to_owned(), floor_bytes)));
 }
 
-/// Begins to count for a request.
+/// Starts counting for a request.
 pub(crate) fn begin(limits: Limits) {
     METER.with(|meter| {
         meter.limits.set(limits);
@@ -125,7 +127,7 @@ pub(crate) fn begin(limits: Limits) {
     });
 }
 
-/// What happens now is not a request's.
+/// Stops counting: what follows belongs to no request.
 pub(crate) fn end() {
     METER.with(|meter| {
         meter.limits.set(Limits::ANY);
@@ -133,7 +135,7 @@ pub(crate) fn end() {
     });
 }
 
-/// A transaction begins: nothing of it is in the WAL.
+/// Starts a transaction, which has written nothing yet.
 pub(crate) fn begin_transaction() {
     METER.with(|meter| {
         meter.wal.set(None);
@@ -141,7 +143,7 @@ pub(crate) fn begin_transaction() {
     });
 }
 
-/// Called by SQLite now and then; true ends the statement.
+/// Called regularly by SQLite; `true` interrupts the statement.
 pub(crate) fn is_out_of_steps() -> bool {
     METER.with(|meter| {
         let calls = meter.calls.get() + 1;
@@ -155,7 +157,7 @@ pub(crate) fn is_out_of_steps() -> bool {
     })
 }
 
-/// Which bound was passed since the last call, if any.
+/// The bound that was exceeded since the last call, if any.
 pub(crate) fn take_exceeded() -> Option<ExceededBound> {
     METER.with(|meter| meter.exceeded.take())
 }
@@ -170,23 +172,23 @@ pub(crate) fn steps() -> u64 {
     })
 }
 
-/// The disk refused a write.
+/// Records that the disk refused a write.
 pub(crate) fn note_full() {
     METER.with(|meter| meter.full.set(true));
 }
 
-/// Whether the disk refused a write on this thread since the last call. SQLite says "database or disk is full" also when
-/// an AUTOINCREMENT column has used its last number, which is the statement's fault and happens on every node.
+/// Whether the disk refused a write of this thread since the last call. SQLite also reports "database or disk
+/// is full" when an AUTOINCREMENT column has used its last number; every node gets that error.
 pub(crate) fn take_full() -> bool {
     METER.with(|meter| meter.full.replace(false))
 }
 
-/// Bytes of disk that the open transaction has taken so far.
+/// Bytes of disk that the open transaction has used so far.
 pub(crate) fn taken_bytes() -> u64 {
     METER.with(Meter::taken_bytes)
 }
 
-/// Before a write that ends at `end` and makes its file longer by up to `grows_by`.
+/// Checks a write that ends at `end` and extends its file by up to `grows_by` bytes.
 pub(crate) fn before_write(target: Target, end: u64, grows_by: u64) -> Result<(), WriteRefused> {
     METER.with(|meter| meter.before_write(target, end, grows_by))
 }
@@ -200,14 +202,14 @@ impl Meter {
     fn before_write(&self, target: Target, end: u64, grows_by: u64) -> Result<(), WriteRefused> {
         self.check_free_space(grows_by)?;
         match target {
-            // Only a checkpoint or an install writes there.
+            // Only a checkpoint or an install writes to it.
             Target::Main => return Ok(()),
-            // The WAL's own header is written only when it begins anew, which is not alike everywhere.
+            // The WAL's header is written only when the WAL restarts, which differs from node to node.
             Target::Wal if end <= WAL_HEADER_BYTES => return Ok(()),
             Target::Wal => {
                 let start = end.saturating_sub(grows_by);
                 let (from, to) = self.wal.get().unwrap_or((start, start));
-                // A frame may be written over.
+                // A frame may be overwritten.
                 self.wal.set(Some((from.min(start), to.max(end))));
             }
             Target::Temporary => {
@@ -236,10 +238,10 @@ impl Meter {
         let Some((dir, floor_bytes)) = disk.as_ref() else {
             return Ok(());
         };
-        // A file system that does not say is not known to be full; the write will find out.
+        // A file system that reports no free space counts as not full; the write will show.
         let free = fs4::available_space(dir).unwrap_or(u64::MAX);
         if free < *floor_bytes {
-            // Asked again at the next write.
+            // Checked again at the next write.
             self.full.set(true);
             return Err(WriteRefused);
         }
@@ -279,7 +281,7 @@ mod tests {
         });
         let wal = |from: u64| before_write(Target::Wal, from + MIB, MIB);
         let temporary = || before_write(Target::Temporary, 0, MIB);
-        // Somewhere in the WAL, and one frame over again.
+        // Somewhere in the WAL; the third write overwrites the first.
         assert_eq!(wal(5 * MIB), Ok(()));
         assert_eq!(wal(6 * MIB), Ok(()));
         assert_eq!(wal(5 * MIB), Ok(()));

@@ -1,11 +1,11 @@
-//! What SQLite can tell about the node rather than about the database: a statement that writes must not store it, or the copies
-//! would differ.
+//! Node-local data: what SQLite reports about the node instead of the database. A statement that writes must
+//! not store it, or the copies would differ.
 
 use rusqlite::{Connection, functions::FunctionFlags};
 
-/// PRAGMAs as table-valued functions that do not follow from the database's content alone, or list it in an order that follows
-/// from when the node was started. The others (`table_info`, `index_list`, `foreign_key_list`, `user_version`, …) are the same on
-/// every node.
+/// PRAGMAs (as table-valued functions) whose rows do not depend on the database's content alone, or come in
+/// an order that depends on when the node started. The others (`table_info`, `index_list`,
+/// `foreign_key_list`, `user_version`, …) are the same on every node.
 const PRAGMAS: &[&str] = &[
     "analysis_limit",
     "auto_vacuum",
@@ -73,7 +73,7 @@ const TABLES: &[&str] = &[
     "tables_used",
 ];
 
-/// Whether a table of this name, or of a module of this name, says what differs from node to node.
+/// Whether a table of this name, or of a module of this name, is node-local.
 pub(crate) fn is_table(name: &str) -> bool {
     let is = |known: &&str| known.eq_ignore_ascii_case(name);
     match name.get(..7) {
@@ -84,22 +84,25 @@ pub(crate) fn is_table(name: &str) -> bool {
     }
 }
 
-/// Functions that tell how the program was built. `sqlite_version()` and `sqlite_source_id()` are replaced instead, see [`install`].
+/// Functions that report how the program was built. `sqlite_version()` and `sqlite_source_id()` are replaced
+/// instead, see [`install`].
 const FUNCTIONS: &[&str] = &[
     "sqlite_compileoption_get",
     "sqlite_compileoption_used",
     "fts5_source_id",
 ];
 
-/// Whether a function says what differs from one build of the program to the next.
+/// Whether the result of a function depends on the build of the program.
 pub(crate) fn is_function(name: &str) -> bool {
     FUNCTIONS
         .iter()
         .any(|known| known.eq_ignore_ascii_case(name))
 }
 
-/// Replaces the functions that name SQLite's version: clients ask for it when they connect, so reads still get it, but a write would
-/// store another one on each node while a cluster is rolled. The authorizer does not see them in a column's DEFAULT.
+/// Replaces the functions that report SQLite's version. Clients call them when they connect, so reads still
+/// get the version. A write fails, because it would store different values while a cluster is upgraded. The
+/// authorizer does not see these functions in a column's DEFAULT. `is_writing` tells whether the running
+/// statement writes.
 pub(crate) fn install(
     conn: &Connection,
     is_writing: impl Fn() -> bool + Clone + Send + std::panic::UnwindSafe + 'static,

@@ -1,4 +1,5 @@
-//! One prepared statement: binding its parameters, stepping its rows, and turning values into what clients see.
+//! Runs one prepared statement: binds its parameters, steps its rows, and converts values to what clients
+//! see.
 use std::time::Instant;
 
 use node_values::{Cell, Parameter, Rows, StatementResult, Value, WriteResult};
@@ -13,23 +14,23 @@ use crate::{
     sqlite::{authorizer::READ_ONLY_TEXT, determinism},
 };
 
-/// Rules of the request that a statement runs under.
+/// The rules of the request that a statement belongs to.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct StatementRules {
     pub(crate) kind: Kind,
     pub(crate) qualify_columns: bool,
-    /// Keep rows; otherwise only their effects matter.
+    /// Collect the rows; otherwise only the effects matter.
     pub(crate) keep_rows: bool,
-    /// The connection writes the log's entries, so the counters mean something.
+    /// The connection applies log entries, so the counters are meaningful.
     pub(crate) counters: bool,
 }
 
-/// Why a statement gave nothing.
+/// Why a statement has no result.
 #[derive(Debug)]
 pub(crate) enum Failure {
-    /// A rule of this crate, in the client's words.
+    /// A rule of this crate; the text is for the client.
     Refused(String),
-    /// SQLite's.
+    /// An error of SQLite.
     Sqlite(Error),
 }
 
@@ -59,17 +60,17 @@ impl<'a> Arguments<'a> {
         self.all.is_empty()
     }
 
-    /// How many are used.
+    /// Number of parameters used so far.
     pub(crate) fn mark(&self) -> usize {
         self.used
     }
 
-    /// To a mark, for a statement that is run again.
+    /// Returns to a mark, for a statement that is repeated.
     pub(crate) fn go_back(&mut self, mark: usize) {
         self.used = mark;
     }
 
-    /// Binds what the statement asks for. `lenient`: without any argument, everything is NULL.
+    /// Binds the statement's parameters. `lenient`: if no parameter was given at all, all are NULL.
     fn bind(&mut self, statement: &mut Statement<'_>, lenient: bool) -> Result<(), Failure> {
         let want = statement.parameter_count();
         if want == 0 {
@@ -118,26 +119,28 @@ fn bind(statement: &mut Statement<'_>, index: usize, value: &Value) -> rusqlite:
     }
 }
 
-/// Bytes of the results of one request that goes through the log: they are held in memory, and cross to another node in one frame.
+/// Limit of all results of one request that goes through the log: they are held in memory, and reach another
+/// node in one frame.
 const LOG_BYTES: usize = 32 << 20;
-/// What a larger one gets.
+/// The error of a larger result.
 const TOO_LARGE: &str = "the result is larger than 32 MiB; query it at level none, weak or linearizable, where a result may have any size";
 
-/// Where rows go when a result becomes large.
+/// Decides what happens to the rows of a result that becomes large.
 pub(crate) trait Overflow {
-    /// How many bytes of rows to gather before asking.
+    /// Bytes of rows to collect before `take` is called.
     fn limit(&self) -> usize;
 
-    /// So many have been gathered; what is left in `rows` is kept.
+    /// Called when that many bytes have been collected; rows left in `rows` are kept.
     ///
     /// # Errors
-    /// The statement ends.
+    /// Ends the statement with this error.
     fn take(&mut self, rows: &mut Rows) -> Result<(), Failure>;
 }
 
-/// Rows beyond what the log may answer are dropped; the statement still runs to its end, because its effects must be those of every other
-/// node. What is left is told from a result by having columns without types, and becomes an error when the request is over
-/// ([`cap_result`]): an error now would roll the request back.
+/// Drops the rows beyond the limit for results through the log. The statement still runs to its end, because
+/// its effects must be the same on every node. A dropped result is marked by having columns without types,
+/// and becomes an error only after the request ([`cap_result`]), because an earlier error would roll the
+/// request back.
 struct Dropped;
 
 impl Overflow for Dropped {
@@ -152,12 +155,12 @@ impl Overflow for Dropped {
     }
 }
 
-/// Bytes that the results of a request through the log may take.
+/// Limit of all results of a request through the log, in bytes.
 pub(crate) fn max_result_bytes() -> usize {
     LOG_BYTES
 }
 
-/// A result as it is told, and what room it leaves to those behind it.
+/// Replaces a result by an error if it exceeds the `room` that is left; otherwise subtracts its size.
 pub(crate) fn cap_result(room: &mut usize, result: StatementResult) -> StatementResult {
     let dropped =
         matches!(&result, StatementResult::Rows(rows) if rows.types.len() < rows.columns.len());
@@ -169,7 +172,7 @@ pub(crate) fn cap_result(room: &mut usize, result: StatementResult) -> Statement
     result
 }
 
-/// Runs one prepared statement of the log to its end.
+/// Runs a prepared statement of a log entry to its end.
 pub(crate) fn run(
     conn: &Connection,
     statement: &mut Statement<'_>,
@@ -218,7 +221,8 @@ pub(crate) fn run_into(
     }))
 }
 
-/// Whether a statement that writes gives rows. Some forms of ALTER TABLE have a column of SQLite's own, in which no row ever comes.
+/// Whether a statement that writes returns rows. Some forms of ALTER TABLE have an internal column that never
+/// has a row.
 fn has_columns(statement: &Statement<'_>) -> bool {
     statement.column_count() > 0
         && !(statement.parameter_count() == 0
@@ -227,7 +231,7 @@ fn has_columns(statement: &Statement<'_>) -> bool {
                 .is_some_and(|sql| classify::is_alter(&sql)))
 }
 
-/// What a column's declared type does to its values.
+/// How a column's declared type changes its values.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Conversion {
     Plain,
@@ -241,7 +245,8 @@ struct Columns {
     conversions: Vec<Conversion>,
 }
 
-/// Only right after the first step: a change of the schema may have given the statement other columns until then.
+/// Reads the columns. Only valid after the first step: until then a schema change may still give the
+/// statement other columns.
 fn columns(statement: &Statement<'_>, qualify: bool) -> Columns {
     let count = statement.column_count();
     let mut found = Columns {
@@ -315,7 +320,7 @@ fn begin(statement: &Statement<'_>, qualify: bool) -> (Rows, Vec<Conversion>) {
     (rows, conversions)
 }
 
-/// Where a column declares no type, its first value tells.
+/// A column without declared type has the type of its first value.
 fn type_by_first_row(rows: &mut Rows, first: &[Cell]) {
     for (declared, cell) in rows.types.iter_mut().zip(first) {
         if declared.is_empty() {
@@ -344,7 +349,7 @@ fn cell(value: ValueRef<'_>, conversion: Conversion) -> Cell {
         (ValueRef::Real(value), _) => Cell::Real(value),
         (ValueRef::Text(bytes), conversion) => {
             let text = String::from_utf8_lossy(bytes);
-            // A text that is no date stays as it was stored: kinder than a made-up date.
+            // A text that is not a date is returned unchanged.
             let date = if conversion == Conversion::Date {
                 dates::from_text(&text)
             } else {

@@ -1,6 +1,8 @@
-//! The VFS of the writing connection: the default one with the request's time as its clock, and with a meter before each write.
+//! The VFS of the writing connection: SQLite's default VFS with the request's time as its clock and a check
+//! before each write.
 //!
-//! The [`meter`] learns what is written, and so a full disk can be told from SQLite's other uses of "database or disk is full".
+//! The check informs the [`meter`], so that a full disk can be told from SQLite's other uses of the error
+//! "database or disk is full".
 #![allow(unsafe_code, reason = "an SQLite VFS is a table of C functions")]
 
 use std::{
@@ -15,14 +17,15 @@ use rusqlite::ffi;
 
 use crate::sqlite::meter::{self, Target, WriteRefused};
 
-/// Name under which the stamped VFS is registered.
+/// The name under which the VFS is registered.
 pub(crate) const VFS: &CStr = c"node-stamped";
 /// Milliseconds from the Julian epoch, which SQLite counts from, to the Unix epoch.
 const JULIAN_TO_UNIX_MS: i64 = 210_866_760_000_000;
 const MS_PER_DAY: f64 = 86_400_000.0;
 
 thread_local! {
-    // SQLite calls the VFS on the thread that steps the statement, so the clock of a writer can live with its thread.
+    // SQLite calls the VFS on the thread that steps the statement, so the clock of a writer can be
+    // thread-local.
     static NOW_MICROS: Cell<Option<i64>> = const { Cell::new(None) };
 }
 
@@ -41,21 +44,21 @@ type OpenFn = unsafe extern "C" fn(
 type WriteFn =
     unsafe extern "C" fn(*mut ffi::sqlite3_file, *const c_void, c_int, ffi::sqlite3_int64) -> c_int;
 
-/// A table of file methods of the default VFS with our `xWrite` in it.
+/// A method table of the default VFS with our `xWrite`.
 struct Methods {
-    /// Address of the table that it stands for, and what its files are.
+    /// Address of the replaced table, and the kind of its files.
     original: (usize, Target),
     wrapped: ffi::sqlite3_io_methods,
 }
 
 static OPEN: OnceLock<OpenFn> = OnceLock::new();
-/// The default VFS's own `xWrite`, the same in all its tables.
+/// The default VFS's own `xWrite`; it is the same in all its tables.
 static WRITE: OnceLock<WriteFn> = OnceLock::new();
-/// The default VFS has one table for the main file and one for files that need no locks, and some for odd file systems;
-/// each is wanted once for every [`Target`].
+/// The default VFS has one table for the main file, one for files that need no locks, and some for unusual
+/// file systems. Each may occur once per [`Target`].
 static METHODS: [OnceLock<Methods>; 12] = [const { OnceLock::new() }; 12];
 
-/// Registers the VFS once for the process.
+/// Registers the VFS, once per process.
 pub(crate) fn register() -> Result<(), String> {
     static REGISTERED: OnceLock<Result<(), String>> = OnceLock::new();
     REGISTERED.get_or_init(register_once).clone()
@@ -108,9 +111,9 @@ unsafe extern "C" fn open_file(
     }
 }
 
-/// What a file is that SQLite opens with these flags.
+/// The kind of a file that SQLite opens with these flags.
 fn target(flags: c_int) -> Target {
-    /// Sorts, materialized tables, statement journals, the copy that a VACUUM makes.
+    /// Sorts, materialized tables, statement journals, and the copy that VACUUM makes.
     const TEMPORARY: c_int = ffi::SQLITE_OPEN_TEMP_DB
         | ffi::SQLITE_OPEN_TRANSIENT_DB
         | ffi::SQLITE_OPEN_TEMP_JOURNAL
@@ -124,7 +127,7 @@ fn target(flags: c_int) -> Target {
     }
 }
 
-/// The table to use in the place of `original`; `None` leaves the file as it is.
+/// The table that replaces `original`; `None` leaves the file unchanged.
 ///
 /// # Safety
 /// `original` is null or lives as long as the process.
@@ -186,7 +189,7 @@ unsafe extern "C" fn write_temporary(
 }
 
 /// # Safety
-/// That of `xWrite`, for a file that [`open_file`] opened.
+/// As for `xWrite`, for a file opened by [`open_file`].
 unsafe fn write_file(
     target: Target,
     file: *mut ffi::sqlite3_file,
@@ -206,7 +209,7 @@ unsafe fn write_file(
     };
     let end = u64::try_from(offset.saturating_add(i64::from(len))).unwrap_or(u64::MAX);
     let grows_by = match target {
-        // Only these are asked for their length: the other two are counted by their offsets, or not at all.
+        // Only for temporary files is the length read: the WAL is counted by its offsets, the main file not at all.
         // SAFETY: as promised by the caller.
         Target::Temporary => end.saturating_sub(unsafe { length(file) }),
         Target::Wal | Target::Main => u64::from(len.unsigned_abs()),
@@ -253,7 +256,7 @@ unsafe extern "C" fn current_time_ms(
     _vfs: *mut ffi::sqlite3_vfs,
     out: *mut ffi::sqlite3_int64,
 ) -> c_int {
-    // SAFETY: SQLite passes a valid place for the answer.
+    // SAFETY: SQLite passes a valid pointer for the result.
     unsafe { *out = now_julian_ms() };
     ffi::SQLITE_OK
 }
@@ -263,7 +266,7 @@ unsafe extern "C" fn current_time(_vfs: *mut ffi::sqlite3_vfs, out: *mut f64) ->
         clippy::cast_precision_loss,
         reason = "this SQLite call is defined in doubles"
     )]
-    // SAFETY: SQLite passes a valid place for the answer.
+    // SAFETY: SQLite passes a valid pointer for the result.
     unsafe {
         *out = now_julian_ms() as f64 / MS_PER_DAY;
     };

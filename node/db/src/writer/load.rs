@@ -133,7 +133,7 @@ impl Writer {
                 .reopen()
                 .map_err(|error| fatal("reopen the database", &error))?;
         }
-        session.follow(if bounds == Bounds::NONE {
+        session.use_rules(if bounds == Bounds::NONE {
             crate::entry::Rules::V1
         } else {
             crate::entry::Rules::V2(bounds)
@@ -248,7 +248,7 @@ impl ScriptRun<'_> {
         let session = self.session;
         let alone = session.conn.is_autocommit();
         let vacuum = classify::is_vacuum(text);
-        let before = determinism::before(&session.conn);
+        let before = determinism::save(&session.conn);
         loop {
             let result = self.begin(text, vacuum).and_then(|()| {
                 session.authorizer.set_vacuum(vacuum);
@@ -263,7 +263,7 @@ impl ScriptRun<'_> {
             }
             // The statements before are committed, so only this one is repeated.
             transaction::wait_for_space(session)?;
-            determinism::go_back(&session.conn, before);
+            determinism::restore(&session.conn, before);
         }
     }
 

@@ -34,7 +34,7 @@ pub(crate) fn run_request(
 ) -> Result<Outcome, Stop> {
     let mentions = mentions(&request.statements);
     let v2 = request.rules.is_v2();
-    session.follow(request.rules);
+    session.use_rules(request.rules);
     if mentions.pragma
         && request
             .statements
@@ -168,7 +168,7 @@ impl RequestRun<'_> {
                 Err(error) => Some(match classify_error(&error) {
                     ErrorClass::DiskFull => return Err(Stop::DiskFull),
                     ErrorClass::Machine => return Err(Stop::Fatal(fatal("commit", &error))),
-                    ErrorClass::Bound(over) => self.passed(over),
+                    ErrorClass::Bound(over) => self.exceeded_text(over),
                     ErrorClass::Statement => message(&error),
                 }),
             };
@@ -206,7 +206,7 @@ impl RequestRun<'_> {
     }
 
     /// The error text for a request that exceeded a bound.
-    fn passed(&self, over: ExceededBound) -> String {
+    fn exceeded_text(&self, over: ExceededBound) -> String {
         over.text(self.bounds)
     }
 
@@ -233,7 +233,7 @@ impl RequestRun<'_> {
             self.session.limit(self.bounds)?;
             return result;
         }
-        let before = (determinism::before(&self.session.conn), arguments.mark());
+        let before = (determinism::save(&self.session.conn), arguments.mark());
         loop {
             if self.is_autocommit_statement() {
                 meter::begin_transaction();
@@ -246,7 +246,7 @@ impl RequestRun<'_> {
                 && meter::take_full()
             {
                 if wait_for_space(self.session).is_ok() {
-                    determinism::go_back(&self.session.conn, before.0);
+                    determinism::restore(&self.session.conn, before.0);
                     arguments.go_back(before.1);
                     meter::begin(self.limits_for(self.maintenance));
                     continue;
@@ -304,7 +304,9 @@ impl RequestRun<'_> {
 
     fn statement(&mut self, statement: &Statement) -> Result<StatementResult, Stop> {
         if self.steps_exhausted {
-            return Ok(StatementResult::Error(self.passed(ExceededBound::Steps)));
+            return Ok(StatementResult::Error(
+                self.exceeded_text(ExceededBound::Steps),
+            ));
         }
         let fresh = self.mentions.pragma
             && !self.transaction
@@ -368,7 +370,7 @@ impl RequestRun<'_> {
                     .map_err(|error| fatal("read the statistics", &error))?;
                 if let ErrorClass::Bound(over) = classify_error {
                     self.steps_exhausted = over == ExceededBound::Steps;
-                    StatementResult::Error(self.passed(over))
+                    StatementResult::Error(self.exceeded_text(over))
                 } else {
                     StatementResult::Error(message(&error))
                 }

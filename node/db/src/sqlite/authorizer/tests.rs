@@ -27,7 +27,7 @@ fn pragmas_by_mode() {
     use Decision::{Allow, AllowDirty, Ignore, Refuse};
     use Mode::{Autocommit, Batch, Internal, Reader, Script, Transaction};
     let pragma = Refuse(Refusal::Pragma);
-    // Mode, PRAGMA, whether it has a value, by the first format's rules, by the second's.
+    // Mode, PRAGMA, whether it has a value, decision by the first format's rules, by the second's.
     let cases = [
         (
             Batch,
