@@ -220,6 +220,30 @@ fn an_administrator_ends_a_statement() -> Result<()> {
 }
 
 #[test]
+fn a_write_that_takes_long_is_listed_and_cannot_be_ended() -> Result<()> {
+    let mut node = Node::new("1")?;
+    node.start_and_ready()?;
+    let mut client = node.client();
+    client.execute("CREATE TABLE t(x)", &[])?;
+    let endless = ENDLESS.replace("count(*)", "x");
+    let sql = format!("INSERT INTO t {endless}");
+    let writer = begin(&node.http, "/db/execute?db_timeout=5s", &sql)?;
+    let listed = await_running(&mut client, 1, SOON)?;
+    ensure!(listed[0]["state"] == "writing", "{listed:?}");
+    ensure!(
+        listed[0]["sql"]
+            .as_str()
+            .is_some_and(|text| text.starts_with("INSERT INTO t WITH")),
+        "{listed:?}"
+    );
+    ensure!(client.send("DELETE", "/db/running/0", &[], b"")?.status == 404);
+    // Every node applies a committed entry: it ends by its bound, not with its client.
+    drop(writer);
+    await_running(&mut client, 0, Duration::from_secs(60))?;
+    check_no_panic(&node)
+}
+
+#[test]
 fn only_administrators_may_end_statements() -> Result<()> {
     let mut node = Node::new("1")?;
     let auth = node.scratch().join("auth.json");

@@ -32,7 +32,7 @@ use crate::{
     sqlite::{connection, error::message},
     types::{
         BackupFormat, Checkpoint, Fatal, Maintenance, OpenError, Options, Origin, Read, Recovered,
-        RunningRead, Urgency,
+        RunningStatement, Urgency,
     },
     writer::{
         Command, Progress, Writer, load,
@@ -349,11 +349,13 @@ impl Database {
         backup::write(&self.0, format, to, watched)
     }
 
-    /// Running reads and backups, the oldest first, at most `limit`. Reads on their callers' threads are too
-    /// short to be listed.
+    /// The write that is being applied for a while, then reads and backups that are running, the oldest first; at most
+    /// `limit`. Reads on their callers' threads are too short to be listed.
     #[must_use]
-    pub fn running(&self, limit: usize) -> Vec<RunningRead> {
-        self.0.readers.running(limit)
+    pub fn running(&self, limit: usize) -> Vec<RunningStatement> {
+        let write = self.0.progress.write.listed();
+        let reads = self.0.readers.running(limit);
+        write.into_iter().chain(reads).take(limit).collect()
     }
 
     /// Ends one of [`Database::running`]. Returns `false` if it no longer runs.

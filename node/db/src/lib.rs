@@ -39,7 +39,7 @@ pub use recovery::offline;
 pub use sql::pragma::disallowed_pragma;
 pub use types::{
     BackupFormat, Checkpoint, Fatal, Maintenance, OpenError, Options, Origin, Read, Recovered,
-    RunningRead, Urgency,
+    RunningStatement, Urgency,
 };
 
 /// Version of the bundled SQLite.

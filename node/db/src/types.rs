@@ -36,10 +36,10 @@ pub struct Origin {
     pub via: Option<String>,
 }
 
-/// A read in progress.
+/// A statement under way.
 #[derive(Clone, Debug)]
-pub struct RunningRead {
-    /// Identifies the read; ids are not reused.
+pub struct RunningStatement {
+    /// Names it; never used again. 0 for the write that is being applied, which cannot be ended.
     pub id: u64,
     /// Time since it began to run.
     pub age: Duration,
@@ -49,6 +49,8 @@ pub struct RunningRead {
     pub origin: Origin,
     /// It is waiting: for its turn among other long reads, or for its client to take rows.
     pub waiting: bool,
+    /// It is a write of the log that this node applies now.
+    pub writes: bool,
 }
 
 /// When the database was last vacuumed and optimized: the time stamps of the requests that did it, in

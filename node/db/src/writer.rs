@@ -4,6 +4,7 @@ mod batch;
 mod checkpoint;
 mod collected_load;
 mod hashing;
+mod in_progress;
 pub(crate) mod load;
 pub(crate) mod replace;
 mod request;
@@ -36,7 +37,7 @@ use crate::{
         meter,
     },
     types::{Checkpoint, Fatal, Urgency},
-    writer::{batch::run_all, collected_load::CollectedLoad},
+    writer::{batch::run_all, collected_load::CollectedLoad, in_progress::WriteInProgress},
 };
 
 /// How often the number of pages is read while runs are applied. Members exchange it once a second.
@@ -68,6 +69,7 @@ pub(crate) struct Progress {
     page_bytes: AtomicU64,
     pages: AtomicU64,
     hashing: Mutex<LastHashing>,
+    pub(crate) write: WriteInProgress,
 }
 
 impl Progress {
@@ -271,7 +273,13 @@ impl Writer {
             .flat_map(|(requests, wanted)| requests.iter().map(|request| (request, *wanted)))
             .collect();
         if !flat.is_empty() {
-            let mut results = run_all(self.session_mut()?, &flat)?.into_iter();
+            let progress = Arc::clone(&self.progress);
+            progress
+                .write
+                .begin_requests(held.iter().map(|(requests, _)| Arc::clone(requests)));
+            let results = run_all(self.session_mut()?, &flat, &progress.write);
+            progress.write.end();
+            let mut results = results?.into_iter();
             for ((requests, _), outcomes) in held.iter().zip(outcomes) {
                 outcomes.extend(results.by_ref().take(requests.len()));
             }
@@ -294,10 +302,10 @@ impl Writer {
                 return Ok(outcomes);
             }
             Work::Load(chunk) => {
-                return Ok(self
-                    .take_chunk(entry.position, chunk)?
-                    .into_iter()
-                    .collect());
+                self.progress.write.begin_load();
+                let taken = self.take_chunk(entry.position, chunk);
+                self.progress.write.end();
+                return Ok(taken?.into_iter().collect());
             }
             Work::LoadAbort(id) => self.abort_load(*id)?,
             Work::HashContent => self.begin_hashing(entry.position)?,

@@ -18,7 +18,11 @@ impl Store {
             json!({
                 "id": one.id,
                 "seconds": one.age.as_secs_f64(),
-                "state": if one.waiting { "waiting" } else { "computing" },
+                "state": match (one.writes, one.waiting) {
+                    (true, _) => "writing",
+                    (false, true) => "waiting",
+                    (false, false) => "computing",
+                },
                 "client": one.origin.client.map_or_else(String::new, |client| client.to_string()),
                 "user": one.origin.user.unwrap_or_default(),
                 "via": one.origin.via.unwrap_or_default(),

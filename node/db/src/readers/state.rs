@@ -17,7 +17,7 @@ use crate::{
     },
     sql::slow_log,
     sqlite::{authorizer::AuthorizerState, connection::open_reader},
-    types::{Origin, Read, RunningRead},
+    types::{Origin, Read, RunningStatement},
 };
 
 /// Interval at which the writer repeats a request to stop that a reader may have missed between two
@@ -262,8 +262,8 @@ impl Readers {
         found.is_some()
     }
 
-    /// Running reads, the oldest first, at most `limit`.
-    pub(crate) fn running(&self, limit: usize) -> Vec<RunningRead> {
+    /// What is running, the oldest first, at most `limit` of it.
+    pub(crate) fn running(&self, limit: usize) -> Vec<RunningStatement> {
         let state = lock(&self.state);
         let listed = state.running.iter().filter_map(|(id, entry)| {
             let text = match &entry.what {
@@ -271,12 +271,13 @@ impl Readers {
                 Activity::Other(what) => (*what).to_owned(),
                 Activity::Unlisted => return None,
             };
-            Some(RunningRead {
+            Some(RunningStatement {
                 id: *id,
                 age: entry.since.elapsed(),
                 text,
                 origin: entry.origin.clone(),
                 waiting: entry.lane == Lane::Waiting,
+                writes: false,
             })
         });
         listed.take(limit).collect()

@@ -10,6 +10,7 @@ use crate::{
     },
     types::Fatal,
     writer::{
+        in_progress::WriteInProgress,
         request::run_request,
         transaction::{Stop, commit, is_bounded, reopen, rollback, wait_for_space},
     },
@@ -30,6 +31,7 @@ struct BatchState {
 pub(crate) fn run_all(
     session: &mut Session,
     requests: &[(&Request, bool)],
+    in_progress: &WriteInProgress,
 ) -> Result<Vec<Outcome>, Fatal> {
     let mut progress = BatchState {
         at: 0,
@@ -38,7 +40,7 @@ pub(crate) fn run_all(
         outcomes: vec![Outcome::default(); requests.len()],
     };
     loop {
-        let stop = match run_from(session, requests, &mut progress) {
+        let stop = match run_from(session, requests, in_progress, &mut progress) {
             Ok(()) => break,
             Err(stop) => stop,
         };
@@ -64,6 +66,7 @@ pub(crate) fn run_all(
 fn run_from(
     session: &mut Session,
     requests: &[(&Request, bool)],
+    in_progress: &WriteInProgress,
     progress: &mut BatchState,
 ) -> Result<(), Stop> {
     while let Some(&(request, wanted)) = requests.get(progress.at) {
@@ -71,6 +74,7 @@ fn run_from(
             progress.at += 1;
             continue;
         }
+        in_progress.reach(progress.at);
         let alone = progress.alone == Some(progress.at);
         if alone {
             commit(session)?;

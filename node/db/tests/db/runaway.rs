@@ -28,7 +28,7 @@ fn a_read_ends_with_its_client() {
     let reads: Vec<_> = (0..6).map(|client| endless(&db, client)).collect();
     until("six reads that run", || db.db.running(100).len() == 6);
     until("four that wait for their turn", || {
-        let waiting = |one: &&node_db::RunningRead| one.waiting;
+        let waiting = |one: &&node_db::RunningStatement| one.waiting;
         db.db.running(100).iter().filter(waiting).count() == 4
     });
     let running = db.db.running(100);
