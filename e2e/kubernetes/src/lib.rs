@@ -5,8 +5,8 @@
 //! machine) and [`kind`] (nodes are Docker containers). `src/bin/cluster.rs` is the command line.
 //!
 //! Reading order, for clusters: [`provider`] → [`command`] → [`tools`] → [`local`] (which names its own
-//! order) → [`kind`] → [`providers`] → [`probe`]; for tests: [`access`] → [`namespace`] → [`plain`] → [`writer`] →
-//! [`numbered`]. [`sbom`] is for images only.
+//! order) → [`kind`] → [`providers`] → [`probe`]; for tests: [`access`] → [`namespace`] → [`plain`] →
+//! [`writer`] → [`numbered`]. [`sbom`] is for images only.
 
 pub mod access;
 pub mod command;

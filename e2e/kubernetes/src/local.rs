@@ -2,8 +2,9 @@
 //! kube-proxy. The control plane, DNS and the volume provisioner run beside them on the host side of a
 //! bridge.
 //!
-//! Needs Linux and root. Reading order: [`layout`] (addresses and files) → [`process`] → [`programs`] → [`certificates`] →
-//! [`control_plane`] → [`node`] with [`cgroup`] → [`removal`]. This crate's `DESIGN.md` gives the reasons.
+//! Needs Linux and root. Reading order: [`layout`] (addresses and files) → [`process`] → [`programs`] →
+//! [`certificates`] → [`control_plane`] → [`node`] with [`cgroup`] → [`removal`]. This crate's `DESIGN.md`
+//! gives the reasons.
 use std::{
     fs::{self, File},
     net::TcpStream,

@@ -170,7 +170,8 @@ fn take(stream: &mut impl Read, buffer: &mut Vec<u8>, length: usize) -> io::Resu
 
 fn fill(stream: &mut impl Read, buffer: &mut Vec<u8>) -> io::Result<()> {
     let mut chunk = [0; 16 * 1024];
-    // A read with a timeout is interrupted when the process is stopped and continued, also without a signal handler.
+    // A read with a timeout is interrupted when the process is stopped and continued, even without a signal
+    // handler.
     let read = loop {
         match stream.read(&mut chunk) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

@@ -76,7 +76,7 @@ const LEFT_FREE_BYTES: u64 = 64 << 10;
 /// The current state, from which the next step is chosen.
 #[derive(Clone, Debug)]
 pub struct State {
-    /// Each node's condition.
+    /// Each node's state.
     pub nodes: Vec<NodeState>,
     /// Whether any link is cut, held or slow.
     pub links_faulty: bool,

@@ -30,7 +30,8 @@ const UPSTREAM_LIMIT: Duration = Duration::from_secs(3);
 const MAX_WAITING: usize = 64;
 /// Attempts to find a port that is free for both UDP and TCP.
 const PORT_TRIES: usize = 20;
-/// Length of a DNS header; its third byte has QR (0x80) and TC (0x02), its fourth RA (0x80) and the response code.
+/// Length of a DNS header. Its third byte contains QR (0x80) and TC (0x02), its fourth RA (0x80) and the
+/// response code.
 const HEADER: usize = 12;
 /// Response code `SERVFAIL`.
 const SERVFAIL: u8 = 2;
@@ -209,7 +210,7 @@ fn forward(server: SocketAddr, query: &[u8]) -> Option<Vec<u8>> {
     Some(buffer[..length].to_vec())
 }
 
-/// Turns a query into a response without records: changes the flags and keeps the query. An additional
+/// Turns a query into a response without records: changes the flags and keeps its sections. An additional
 /// record (EDNS) of the query stays in place, as servers echo it.
 fn refusal(query: &[u8], flag: u8, code: u8) -> Vec<u8> {
     let mut answer = query.to_vec();
