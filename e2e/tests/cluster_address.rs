@@ -181,7 +181,7 @@ fn a_namesake_does_not_drive_out_a_voter_that_is_held_up() -> Result<()> {
     let status = namesake.wait_exit(SETTLE_LIMIT)?;
     let log = namesake.log();
     ensure!(
-        status.code() == Some(1) && log.contains("does not answer, but has not been silent"),
+        status.code() == Some(1) && log.contains("does not respond, but has not been unreachable"),
         "{status}: {log}"
     );
     cluster[held_up].resume()?;

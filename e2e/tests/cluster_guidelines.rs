@@ -308,10 +308,10 @@ fn a_leader_tells_for_how_long_members_are_silent() -> Result<()> {
     let await_unreachable = |cluster: &Cluster, what: &str, wanted: &dyn Fn(u64) -> bool| {
         wait::until(what, SETTLE_LIMIT, || {
             let raft = raft_status(cluster, leader)?;
-            let of = |id: &String| raft["silent_seconds"][id].as_u64();
+            let of = |id: &String| raft["unreachable_seconds"][id].as_u64();
             match (of(&unreachable_id), of(&other_id)) {
                 (Some(seconds), Some(0)) if wanted(seconds) => Ok(()),
-                _ => Err(raft["silent_seconds"].to_string()),
+                _ => Err(raft["unreachable_seconds"].to_string()),
             }
         })
     };
@@ -323,7 +323,7 @@ fn a_leader_tells_for_how_long_members_are_silent() -> Result<()> {
     })?;
     ensure!(died.elapsed() >= Duration::from_secs(2), "too early");
     let follower = raft_status(&cluster, other).map_err(anyhow::Error::msg)?;
-    ensure!(follower["silent_seconds"] == json!({}), "{follower}");
+    ensure!(follower["unreachable_seconds"] == json!({}), "{follower}");
     ensure!(
         follower["committed_configuration_index"] == follower["committed_configuration"]["index"]
             && follower["committed_configuration_index"].as_u64() > Some(0),
@@ -337,10 +337,10 @@ fn a_leader_tells_for_how_long_members_are_silent() -> Result<()> {
     }
     wait::until("a leader that reports nothing", SETTLE_LIMIT, || {
         let raft = raft_status(&cluster, leader)?;
-        if raft["silent_seconds"] == json!({}) {
+        if raft["unreachable_seconds"] == json!({}) {
             Ok(())
         } else {
-            Err(raft["silent_seconds"].to_string())
+            Err(raft["unreachable_seconds"].to_string())
         }
     })
 }

@@ -68,7 +68,7 @@ fn a_single_node_refuses_and_goes_on() -> Result<()> {
         "{met:?} after {:?}",
         started.elapsed()
     );
-    await_log(&node, "the disk does not answer")?;
+    await_log(&node, "the disk does not respond")?;
     says_what_is_wrong(&node)?;
     disk.thaw()?;
     await_log(&node, "the disk answers again")?;

@@ -1,8 +1,12 @@
-//! Consensus: the only module that names openraft. Orders commands, keeps the log, runs the state machine, knows who leads.
+//! Consensus: the only module that names openraft. It orders commands, keeps the log, runs the state machine
+//! and knows who leads.
 //!
-//! From the bottom up: `types`, `codec` (values and their bytes) ← `storage` (log, state machine) ← `network` (messages between members) ←
-//! `leader` (who leads, proposals, reads) ← `consensus` (all of it running) ← `membership`, `transfer`, `format_version`, `maintenance`.
-//! DESIGN.md beside these files says what must be on disk before which answer, and what each pitfall of the library means here.
+//! From the bottom up: `types`, `codec` (values and their bytes) ← `storage` (log, state machine) ← `network`
+//! (messages between members) ← `leader` (who leads, proposals, reads) ← `consensus` (a running node) ←
+//! `membership`, `transfer`, `format_version`, `maintenance`.
+//!
+//! DESIGN.md in this folder says what must be on disk before which response is sent, and how each pitfall of
+//! the library is handled.
 pub mod codec;
 mod consensus;
 mod format_version;

@@ -32,8 +32,8 @@ use crate::{
         Consensus, Settings,
         maintenance::{
             disk_watchdog::watch_disk,
-            members::{Reaping, keep_members},
-            storage::{Thresholds, keep_storage},
+            members::{Reaping, maintain_members},
+            storage::{Thresholds, maintain_storage},
         },
         network::server::Server as RaftServer,
         storage::log::Log,
@@ -384,7 +384,7 @@ impl Node {
             wal_bytes: config.raft_snap_wal_size,
             interval: config.raft_snap_int,
         };
-        tokio::spawn(keep_members(
+        tokio::spawn(maintain_members(
             consensus.clone(),
             reaping,
             self.background_stop.clone(),
@@ -408,7 +408,7 @@ impl Node {
             Arc::clone(&self.disk),
             self.background_stop.clone(),
         ));
-        tokio::spawn(keep_storage(
+        tokio::spawn(maintain_storage(
             consensus.clone(),
             db,
             thresholds,
@@ -472,9 +472,9 @@ impl Node {
             return self.remove_self(config).await;
         }
         if config.raft_shutdown_stepdown && consensus.is_mine() {
-            tracing::info!(target: "store", "handing leadership over before shutdown");
-            if let Err(e) = consensus.hand_over(None).await {
-                tracing::warn!(target: "store", "handing leadership over: {e}");
+            tracing::info!(target: "store", "transferring leadership before shutdown");
+            if let Err(e) = consensus.transfer_leadership(None).await {
+                tracing::warn!(target: "store", "transferring leadership: {e}");
             }
         }
         Ok(())

@@ -95,7 +95,7 @@ impl RequestServer {
                     self.metrics.count(Counter::StoreNumRemovedBeforeJoins);
                 }
             }
-            JoinPlan::Ask(_) | JoinPlan::Refuse(_) => {}
+            JoinPlan::Probe(_) | JoinPlan::Refuse(_) => {}
         }
     }
 

@@ -1,5 +1,6 @@
-//! Raft's values as bytes: on disk (log entries, votes, memberships) and on the wire. One encoding for both, postcard over mirror
-//! types, so that an openraft upgrade cannot silently change what is stored. Fields and variants are append only.
+//! Raft's values as bytes, on disk (log entries, votes, memberships) and on the wire. Both use the same
+//! encoding, postcard over mirror types, so that an upgrade of openraft cannot silently change what is
+//! stored. Fields and variants are append only.
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
@@ -17,21 +18,21 @@ use crate::command::Encoded;
 /// `(term, index)`.
 pub type Id = (u64, u64);
 
-/// A vote: candidate's term and id, and whether a quorum granted it.
+/// A vote: the candidate's term and id, and whether a quorum granted it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VoteRecord {
     /// Term voted in.
     pub term: u64,
     /// Raft id voted for.
     pub voted_for: RaftId,
-    /// Granted by a quorum: this is a leadership.
+    /// A quorum granted it, so the candidate leads.
     pub committed: bool,
 }
 
 /// A membership: one voter set, or two while joint.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MembershipRecord {
-    /// Entry that carried it.
+    /// Log id of its entry.
     pub log_id: Option<Id>,
     /// Voter sets.
     pub voters: Vec<BTreeSet<RaftId>>,
@@ -53,13 +54,13 @@ pub enum PayloadRecord {
 /// An entry.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EntryRecord {
-    /// Its place.
+    /// Its log id.
     pub id: Id,
     /// Its content.
     pub payload: PayloadRecord,
 }
 
-/// Log replication.
+/// A log replication request; a heartbeat if it has no entries.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct AppendRecord {
     /// The leader's vote.
@@ -68,52 +69,52 @@ pub struct AppendRecord {
     pub prev: Option<Id>,
     /// Entries, possibly none.
     pub entries: Vec<EntryRecord>,
-    /// What the leader knows to be committed.
+    /// The last entry that the leader knows to be committed.
     pub commit: Option<Id>,
-    /// The leader has not heard a quorum for an election timeout.
+    /// The leader has had no response from a quorum for an election timeout.
     #[serde(deserialize_with = "absent_is_false")]
     pub without_quorum: bool,
 }
 
-/// For a field that older nodes do not send: it is the last one, so nothing follows in its place.
+/// For a last field that older nodes do not send: missing bytes mean false.
 fn absent_is_false<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
     Ok(bool::deserialize(deserializer).unwrap_or(false))
 }
 
-/// Answer to [`AppendRecord`].
+/// Response to [`AppendRecord`].
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub enum AppendAnswer {
+pub enum AppendResponseRecord {
     /// All entries are durable here.
     Success,
-    /// Entries up to this are.
+    /// Entries up to this one are durable here.
     Partial(Option<Id>),
     /// `prev` is not in this log.
     Conflict,
-    /// A higher vote was seen here.
+    /// This node has seen a higher vote.
     HigherVote(VoteRecord),
-    /// This node cannot take entries now (disk full); the text is for a person.
+    /// This node cannot accept entries now (its disk is full); the text is for a person.
     Unable(String),
 }
 
-/// A request for a vote, or for the promise of one (pre-vote).
+/// A request for a vote or, as a pre-vote, for the promise of one.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct VoteAsk {
+pub struct VoteRequestRecord {
     /// The candidate's vote.
     pub vote: VoteRecord,
     /// Its last entry.
     pub last: Option<Id>,
-    /// The leader asked it to take over.
+    /// The leader has transferred its leadership to this candidate.
     pub transfer: bool,
 }
 
-/// Answer to [`VoteAsk`].
+/// Response to [`VoteRequestRecord`].
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct VoteAnswer {
-    /// The vote held here.
+pub struct VoteResponseRecord {
+    /// The responder's vote.
     pub vote: VoteRecord,
     /// Granted.
     pub granted: bool,
-    /// Last entry here.
+    /// The responder's last entry.
     pub last: Option<Id>,
 }
 
@@ -150,20 +151,20 @@ impl From<VoteRecord> for Vote {
     }
 }
 
-/// Ordered as Raft orders votes: by term; within a term only the same candidate's votes compare.
+/// Ordered as Raft orders votes: by term; within a term only votes for the same candidate compare.
 impl PartialOrd for VoteRecord {
     fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
         Vote::from(self.clone()).partial_cmp(&Vote::from(other.clone()))
     }
 }
 
-/// Members that a record names as voters without giving their address make it invalid.
+/// A membership record that names voters without an address.
 #[derive(Debug, thiserror::Error)]
 #[error("membership names voters without an address: {0}")]
 pub struct InvalidMembership(String);
 
 impl MembershipRecord {
-    /// From openraft's.
+    /// From openraft's type.
     pub fn new(membership: &Membership, log_id: Option<&LogId>) -> Self {
         Self {
             log_id: log_id.map(id),
@@ -186,7 +187,7 @@ impl MembershipRecord {
         Membership::new(self.voters, self.nodes).map_err(|e| InvalidMembership(e.to_string()))
     }
 
-    /// To openraft's, with the entry that carried it.
+    /// To openraft's type, with the log id of its entry.
     ///
     /// # Errors
     /// As [`MembershipRecord::membership`].
@@ -264,9 +265,9 @@ impl AppendRecord {
     }
 }
 
-impl From<AppendEntriesResponse<Types>> for AppendAnswer {
-    fn from(answer: AppendEntriesResponse<Types>) -> Self {
-        match answer {
+impl From<AppendEntriesResponse<Types>> for AppendResponseRecord {
+    fn from(response: AppendEntriesResponse<Types>) -> Self {
+        match response {
             AppendEntriesResponse::Success => Self::Success,
             AppendEntriesResponse::PartialSuccess(upto) => Self::Partial(upto.as_ref().map(id)),
             AppendEntriesResponse::Conflict => Self::Conflict,
@@ -275,11 +276,11 @@ impl From<AppendEntriesResponse<Types>> for AppendAnswer {
     }
 }
 
-impl AppendAnswer {
-    /// To openraft's; `Err` carries the reason of [`AppendAnswer::Unable`].
+impl AppendResponseRecord {
+    /// To openraft's type; `Err` carries the reason of [`AppendResponseRecord::Unable`].
     ///
     /// # Errors
-    /// The follower cannot take entries now.
+    /// The follower cannot accept entries now.
     pub fn response(self) -> Result<AppendEntriesResponse<Types>, String> {
         Ok(match self {
             Self::Success => AppendEntriesResponse::Success,
@@ -291,7 +292,7 @@ impl AppendAnswer {
     }
 }
 
-impl From<VoteRequest<Types>> for VoteAsk {
+impl From<VoteRequest<Types>> for VoteRequestRecord {
     fn from(rpc: VoteRequest<Types>) -> Self {
         Self {
             vote: (&rpc.vote).into(),
@@ -301,30 +302,30 @@ impl From<VoteRequest<Types>> for VoteAsk {
     }
 }
 
-impl From<VoteAsk> for VoteRequest<Types> {
-    fn from(ask: VoteAsk) -> Self {
-        let mut rpc = Self::new(ask.vote.into(), ask.last.map(from_id));
-        rpc.leadership_transfer = ask.transfer;
+impl From<VoteRequestRecord> for VoteRequest<Types> {
+    fn from(record: VoteRequestRecord) -> Self {
+        let mut rpc = Self::new(record.vote.into(), record.last.map(from_id));
+        rpc.leadership_transfer = record.transfer;
         rpc
     }
 }
 
-impl From<VoteResponse<Types>> for VoteAnswer {
-    fn from(answer: VoteResponse<Types>) -> Self {
+impl From<VoteResponse<Types>> for VoteResponseRecord {
+    fn from(response: VoteResponse<Types>) -> Self {
         Self {
-            vote: (&answer.vote).into(),
-            granted: answer.vote_granted,
-            last: answer.last_log_id.as_ref().map(id),
+            vote: (&response.vote).into(),
+            granted: response.vote_granted,
+            last: response.last_log_id.as_ref().map(id),
         }
     }
 }
 
-impl From<VoteAnswer> for VoteResponse<Types> {
-    fn from(answer: VoteAnswer) -> Self {
+impl From<VoteResponseRecord> for VoteResponse<Types> {
+    fn from(response: VoteResponseRecord) -> Self {
         Self {
-            vote: answer.vote.into(),
-            vote_granted: answer.granted,
-            last_log_id: answer.last.map(from_id),
+            vote: response.vote.into(),
+            vote_granted: response.granted,
+            last_log_id: response.last.map(from_id),
         }
     }
 }
@@ -333,7 +334,7 @@ impl From<VoteAnswer> for VoteResponse<Types> {
 mod tests {
     use super::*;
 
-    /// Nodes of both kinds understand each other: the older one sends no last field and does not look at it.
+    /// Old and new nodes understand each other: an older one neither sends nor reads the last field.
     #[test]
     fn an_append_of_an_older_node_has_a_quorum() {
         let record = AppendRecord {

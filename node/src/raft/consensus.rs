@@ -1,4 +1,4 @@
-//! A running Raft node: its parts put together, and what the rest of the node asks of it.
+//! A running Raft node: its parts, assembled, and the questions that the rest of the node asks it.
 use std::{collections::BTreeMap, io, path::PathBuf, sync::Arc, time::Duration};
 
 use futures_util::FutureExt;
@@ -22,7 +22,7 @@ use super::{
     settings::Settings,
     storage::{
         log::Log,
-        state_machine::{Machine, Progress, Raft},
+        state_machine::{Progress, Raft, StateMachine},
     },
     thread::Thread,
     types::{Member, Metrics, RaftId},
@@ -33,9 +33,9 @@ use crate::{
     metrics::Counter,
 };
 
-/// How often it is looked at whether openraft still runs.
+/// How often to check whether openraft still runs.
 const STOPPED_INTERVAL: Duration = Duration::from_millis(100);
-/// For the log's last sync at a stop, which is of some bytes: a disk that takes longer hangs.
+/// Limit for the log's last sync at shutdown. It writes few bytes, so a disk that takes longer hangs.
 const LAST_SYNC_LIMIT: Duration = Duration::from_secs(5);
 
 /// A running Raft node over its log and database.
@@ -49,14 +49,14 @@ pub struct Consensus {
     leadership: watch::Receiver<Leadership>,
     settings: Settings,
     local: Arc<Local>,
-    /// Held by whoever changes the membership: openraft takes one change at a time, in two steps.
+    /// Held during a membership change: openraft takes one at a time, in two steps.
     changing: Arc<tokio::sync::Mutex<()>>,
-    /// For how long each other member has been silent, as the keeper of members saw it last.
-    silences: Arc<Mutex<BTreeMap<RaftId, Duration>>>,
-    /// Appends that cannot be sent.
+    /// Time since the last contact with each other member, as the member maintenance last computed it.
+    unreachable: Arc<Mutex<BTreeMap<RaftId, Duration>>>,
+    /// Appends that are too large for their receiver.
     unsendable: Unsendable,
     disk: Arc<Disk>,
-    /// Where all of it runs; kept alive by the last clone.
+    /// The thread that runs all of this; the last clone keeps it alive.
     thread: Arc<Thread>,
 }
 
@@ -74,7 +74,7 @@ impl Consensus {
         disk: Arc<Disk>,
     ) -> io::Result<Self> {
         let progress = Arc::new(Progress::default());
-        let machine = Machine::new(db, recovered, Arc::clone(&progress), Arc::clone(&local))?;
+        let machine = StateMachine::new(db, recovered, Arc::clone(&progress), Arc::clone(&local))?;
         let config = settings.openraft().map_err(io::Error::other)?;
         let thread = Thread::start()?;
         let unsendable = Unsendable::default();
@@ -115,7 +115,7 @@ impl Consensus {
             settings,
             local,
             changing: Arc::default(),
-            silences: Arc::default(),
+            unreachable: Arc::default(),
             unsendable,
         })
     }
@@ -125,10 +125,10 @@ impl Consensus {
         &self.proposer
     }
 
-    /// Why no write is accepted, if the disk does not answer: Raft itself may be waiting for it and could not say so.
+    /// Whether the disk responds. Does not ask Raft, which may be blocked on the disk itself.
     ///
     /// # Errors
-    /// It does not.
+    /// The disk hangs.
     pub fn disk_answers(&self) -> Result<(), DiskRefusal> {
         self.disk.answers()
     }
@@ -138,23 +138,24 @@ impl Consensus {
         &self.disk
     }
 
-    /// Who leads now.
+    /// The current leader, as this node knows it.
     pub fn leadership(&self) -> Leadership {
         self.leadership.borrow().clone()
     }
 
-    /// This node leads, whether or not a quorum has said so lately.
+    /// Whether this node leads, even if no quorum has confirmed it lately.
     pub fn is_mine(&self) -> bool {
         self.leadership.borrow().mine
     }
 
-    /// Tells of changes of leadership.
+    /// Notifies of changes of leadership.
     pub fn watch_leadership(&self) -> watch::Receiver<Leadership> {
         self.leadership.clone()
     }
 
-    /// This node leads, has applied an entry of its own term (so everything acknowledged before is in its database), and a quorum has
-    /// acknowledged it within the lease (one election timeout). No round trip.
+    /// Whether this node leads, has applied an entry of its own term (so its database holds everything
+    /// acknowledged before), and a quorum has acknowledged it within the lease (one election timeout). Needs
+    /// no round trip.
     pub fn leads(&self) -> bool {
         let (mine, voters, term) = {
             let l = self.leadership.borrow();
@@ -173,7 +174,7 @@ impl Consensus {
         applied_own && (voters <= 1 || acked.is_some_and(|since| since < lease))
     }
 
-    /// A copy of openraft's observations; never hold its guard across an await.
+    /// A copy of openraft's metrics; its guard must never be held across an await.
     pub fn metrics(&self) -> Metrics {
         self.raft.metrics().borrow_watched().clone()
     }
@@ -183,18 +184,18 @@ impl Consensus {
         match self.metrics().state {
             ServerState::Leader => "Leader",
             ServerState::Candidate => "Candidate",
-            // A read-only node follows; rqlite has no other word for it.
+            // A learner is a follower: rqlite has no other state for it.
             ServerState::Follower | ServerState::Learner => "Follower",
             ServerState::Shutdown => "Shutdown",
         }
     }
 
-    /// Facts about applying.
+    /// Progress of the state machine.
     pub fn progress(&self) -> &Progress {
         &self.progress
     }
 
-    /// The log's facts.
+    /// The log.
     pub fn log(&self) -> &Log {
         &self.log
     }
@@ -258,7 +259,7 @@ impl Consensus {
             .max(self.applied_index())
     }
 
-    /// Has this node any log or membership at all?
+    /// Whether this node has a log or a membership.
     ///
     /// # Errors
     /// Raft has stopped.
@@ -266,7 +267,7 @@ impl Consensus {
         self.raft.is_initialized().await.map_err(io::Error::other)
     }
 
-    /// Begins a cluster's log with these voters (Raft id to address). A node that has a log already keeps it.
+    /// Starts a cluster's log with these voters (Raft id to address). A node that already has a log keeps it.
     ///
     /// # Errors
     /// This node is not among them, or Raft has stopped.
@@ -289,7 +290,7 @@ impl Consensus {
         }
     }
 
-    /// The members, from the newest membership in this node's log.
+    /// The members in the newest membership of this node's log: Raft id, record, whether it votes.
     pub fn members(&self) -> Vec<(RaftId, Member, bool)> {
         let metrics = self.metrics();
         let membership = metrics.membership_config.membership();
@@ -300,7 +301,8 @@ impl Consensus {
             .collect()
     }
 
-    /// The members of the newest committed membership that this node knows, and its index: what may be acted upon.
+    /// The index and the members of the newest committed membership that this node knows. Unlike
+    /// [`Self::members`] it can no longer be undone.
     pub fn committed_members(&self) -> (u64, Vec<(RaftId, Member, bool)>) {
         let stored = self.progress.membership();
         let voters: std::collections::BTreeSet<_> = stored.membership().voter_ids().collect();
@@ -311,33 +313,33 @@ impl Consensus {
         (stored.log_id().map_or(0, |id| id.index), members)
     }
 
-    /// For how long this node as leader has not heard each other member. Empty unless it leads and hears a quorum: who is cut off itself
-    /// knows nothing of others.
-    pub fn silences(&self) -> BTreeMap<RaftId, Duration> {
+    /// Time since this leader last heard from each other member. Empty unless this node leads with a quorum:
+    /// a leader that is cut off knows nothing about the others.
+    pub fn unreachable(&self) -> BTreeMap<RaftId, Duration> {
         if !self.leads() {
             return BTreeMap::new();
         }
-        self.silences.lock().clone()
+        self.unreachable.lock().clone()
     }
 
-    /// Members that nothing more can be sent to, and why.
+    /// Members whose next append is too large for them, with the reason.
     pub fn unsendable(&self) -> BTreeMap<RaftId, String> {
         self.unsendable.all()
     }
 
-    pub(super) fn note_silences(&self, silences: BTreeMap<RaftId, Duration>) {
-        *self.silences.lock() = silences;
+    pub(super) fn note_unreachable(&self, unreachable: BTreeMap<RaftId, Duration>) {
+        *self.unreachable.lock() = unreachable;
     }
 
-    /// Resolves when openraft has stopped by itself, with its reason: this process must end. Looked at now and then: openraft
-    /// tells of every entry and every heartbeat, and waiting for that would wake a thread for each of them.
+    /// Resolves with the reason when openraft has stopped by itself; the process must end then. Polls,
+    /// because openraft's watch fires for every entry and heartbeat and would wake a thread each time.
     pub async fn stopped(&self) -> String {
         let mut metrics = self.raft.metrics();
         loop {
             if let Err(fatal) = metrics.borrow_watched().running_state.clone() {
                 return fatal.to_string();
             }
-            // Its core is gone without a word, as after a panic.
+            // openraft's core ended without an error, as after a panic.
             if let Some(Err(_)) = metrics.changed().now_or_never() {
                 return "Raft has stopped".into();
             }
@@ -345,8 +347,8 @@ impl Consensus {
         }
     }
 
-    /// Stops Raft; nothing is proposed or applied afterwards. What is known to be committed is on disk then, so that a node that was stopped in
-    /// order comes back with all that it served, even if nobody else does.
+    /// Stops Raft; nothing is proposed or applied afterwards. Then syncs the log, so that a node that was
+    /// shut down cleanly restarts with everything that it had served, even if no other node does.
     pub async fn shutdown(&self) {
         if let Err(e) = self.raft.shutdown().await {
             tracing::error!(target: "raft", "stopping Raft: {e}");
@@ -356,8 +358,8 @@ impl Consensus {
         }
         match tokio::time::timeout(LAST_SYNC_LIMIT, self.log.sync()).await {
             Ok(Ok(())) => {}
-            Ok(Err(e)) => tracing::error!(target: "raft", "the last sync of the log: {e}"),
-            Err(_) => tracing::error!(target: "raft", "the last sync of the log takes too long"),
+            Ok(Err(e)) => tracing::error!(target: "raft", "syncing the log at shutdown: {e}"),
+            Err(_) => tracing::error!(target: "raft", "syncing the log at shutdown takes too long"),
         }
     }
 }

@@ -7,13 +7,13 @@ use super::{
 use crate::version;
 
 impl Consensus {
-    /// The format version in effect, as far as this node has applied the log: newer kinds of entries and messages are for clusters that
-    /// have reached theirs.
+    /// The format version in effect, as far as this node has applied the log. Entries and messages of a
+    /// version may be used only from then on.
     pub fn version(&self) -> u16 {
         self.local().format_version()
     }
 
-    /// The newest format version that each member speaks, as far as this node has heard.
+    /// The newest format version that each member supports, as far as this node knows.
     pub fn spoken_versions(&self) -> Vec<(RaftId, Option<u16>)> {
         let members = self.members().into_iter();
         members
@@ -24,13 +24,13 @@ impl Consensus {
             .collect()
     }
 
-    /// As leader without writes: raises the version if all members allow it.
+    /// As leader without writes: raises the version if all members support a higher one.
     pub(super) async fn raise_version(&self) {
-        // Without a quorum it would only grow the log.
+        // Without a quorum a proposal would only grow the log.
         if self.version() >= version::NEWEST || !self.leads() {
             return;
         }
-        let Ok(_nobody_joins) = self.changing().try_lock() else {
+        let Ok(_no_change) = self.changing().try_lock() else {
             return;
         };
         let Some(higher) = to_raise(self.local(), &self.raft) else {
@@ -41,10 +41,11 @@ impl Consensus {
         }
     }
 
-    /// Whether a node may join: one that speaks too low a version would stop at the first entry that it cannot read.
+    /// Whether a node may join. One whose version is too low would stop at the first entry that it cannot
+    /// read.
     ///
     /// # Errors
-    /// What to do about it.
+    /// Says what to do about it.
     pub fn may_join(&self, name: &str, speaks: u16) -> Result<(), String> {
         version::may_take_part(name, speaks, self.version())
     }

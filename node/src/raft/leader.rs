@@ -1,4 +1,4 @@
-//! What a leader does for clients: it takes proposals, confirms its leadership for reads, and every node knows who leads.
+//! The leader's side for clients: who leads, proposals and their commits, confirmed reads.
 pub mod commit;
 pub(super) mod confirm;
 pub mod leadership;

@@ -1,4 +1,5 @@
-//! Raft maintenance: what runs in the background on every node (checkpoints, log length, the disk watchdog) and on the leader (its members).
+//! Raft maintenance: the background tasks of every node (checkpoints, log length, the disk watchdog) and of
+//! the leader (its members).
 pub mod disk_watchdog;
 pub mod last_contact;
 pub mod members;

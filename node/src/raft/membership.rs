@@ -1,7 +1,7 @@
-//! Changes of membership on the leader: admitting, promoting, removing, one at a time.
+//! Membership changes on the leader: adding, promoting and removing members, one at a time.
 //!
-//! What to change is decided by plain functions of the present members (`plan_join`, `plan_removal`); doing it is a few calls to openraft,
-//! repeated while another change is still under way.
+//! What to change is decided by pure functions of the present members (`plan_join`, `plan_removal`); carrying
+//! it out takes a few calls to openraft, repeated while another change is in progress.
 mod address_probe;
 #[cfg(test)]
 mod tests;
@@ -18,7 +18,7 @@ use openraft::{
     errors::{ChangeMembershipError, ClientWriteError, RaftError},
 };
 
-use self::address_probe::{Found, whereabouts};
+use self::address_probe::{ProbeResult, probe_member};
 use super::{
     consensus::Consensus,
     types::{Member, RaftId, Types},
@@ -26,124 +26,128 @@ use super::{
 
 /// Longest wait for another membership change to end.
 const CHANGE_LIMIT: Duration = Duration::from_secs(10);
-/// Pause between looks at a change under way or a learner catching up.
+/// Interval at which a change in progress or a learner that catches up is checked.
 const CHANGE_PAUSE: Duration = Duration::from_millis(10);
-/// A learner this close to the end of the log (in entries, each a batch) may vote: the joint change itself will bring the rest.
+/// A learner this close to the end of the log (in entries, each a batch) may vote: the joint change itself
+/// brings the rest.
 const CAUGHT_UP_ENTRIES: u64 = 16;
-/// A member heard this recently (in heartbeats) is alive; its name cannot be taken over by another data directory.
+/// A member that responded within this many heartbeats is alive; another data directory cannot take its name.
 const ALIVE_HEARTBEATS: u32 = 2;
-/// A member where nobody answers may be restarting, or cut off from the leader alone. Silent for this long, it gives way to another data
-/// directory with its name or address; a join is tried for longer than that by default (`-join-attempts` of `-join-interval`).
-const GONE_AFTER: Duration = Duration::from_secs(10);
+/// A member that does not respond may be restarting, or cut off from the leader alone. After this time
+/// without contact it is replaced by another data directory with its name or address; a join is retried for
+/// longer than that by default (`-join-attempts` times `-join-interval`).
+const REPLACE_AFTER: Duration = Duration::from_secs(10);
 
-/// A present member as the plans see it.
+/// A member as the decisions see it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Present {
+pub struct MemberView {
     /// Raft id.
     pub id: RaftId,
-    /// Recorded facts.
+    /// Its record in the membership.
     pub member: Member,
-    /// It votes now.
+    /// It is a voter.
     pub voter: bool,
-    /// Heard within the last heartbeats.
+    /// It responded within the last heartbeats.
     pub alive: bool,
-    /// For how long this leader has not heard it; `None` as long as that says nothing about the member.
-    pub silent: Option<Duration>,
-    /// Who answers at its address, once that was asked.
-    pub found: Option<Found>,
+    /// Time since this leader's last contact with it; `None` as long as that says nothing about the member.
+    pub unreachable_for: Option<Duration>,
+    /// The result of probing its address; `None` before that.
+    pub probed: Option<ProbeResult>,
 }
 
-/// Who asks to join.
+/// A node that requests to join.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Joiner {
     /// Raft id.
     pub id: RaftId,
     /// Advertised Raft address.
     pub raft_addr: String,
-    /// Wants to vote.
+    /// Requests to be a voter.
     pub voter: bool,
 }
 
-/// What a join asks of the membership.
+/// How a join changes the membership.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum JoinPlan {
-    /// It is a member already, exactly so.
+    /// It is already a member with this record.
     Nothing,
-    /// It is a member: record its address, and that it wants to vote if it does. Its vote, or that it has none, stays as it is.
+    /// It is already a member: record its address and, if it wants one, its wish for a vote. Whether it votes
+    /// stays unchanged.
     Record,
-    /// Remove these records (same name, same address or same data directory), then admit it.
+    /// Remove these records (same name, same address or same data directory), then add it.
     Admit {
         /// Records to remove first.
         replace: BTreeSet<RaftId>,
     },
-    /// First ask who answers at the addresses of these members; then decide again.
-    Ask(BTreeSet<RaftId>),
-    /// Not admitted; why.
+    /// First probe the addresses of these members, then decide again.
+    Probe(BTreeSet<RaftId>),
+    /// Refused, with the reason.
     Refuse(String),
 }
 
 /// Decides a join. `leader` is the deciding node itself.
-pub fn plan_join(members: &[Present], leader: &RaftId, joiner: &Joiner) -> JoinPlan {
+pub fn plan_join(members: &[MemberView], leader: &RaftId, joiner: &Joiner) -> JoinPlan {
     let known = members.iter().find(|present| present.id == joiner.id);
     if let Some(present) = known {
         let member = &present.member;
         if member.raft_addr == joiner.raft_addr && member.wants_vote == joiner.voter {
             return JoinPlan::Nothing;
         }
-        // The same data directory elsewhere. An address is not a vote: to take the vote away and give it again would need a majority
-        // of the others. Whoever else is recorded at that address says himself where he is now, or is removed as silent.
+        // The same data directory under another address. An address change does not touch the vote: to remove
+        // the vote and add it again would need a majority without this member. If another member is recorded
+        // under the same address, it either announces its new address itself or is removed as unreachable.
         let gives_up_a_vote = !joiner.voter && (present.voter || member.wants_vote);
         if !gives_up_a_vote && present.id != *leader {
             return JoinPlan::Record;
         }
     }
-    let (mut replace, mut ask) = (BTreeSet::new(), BTreeSet::new());
+    let (mut replace, mut probe) = (BTreeSet::new(), BTreeSet::new());
     for present in members {
-        match rival(present, leader, joiner) {
-            Rival::None => {}
-            Rival::Gives => _ = replace.insert(present.id.clone()),
-            Rival::Ask => _ = ask.insert(present.id.clone()),
-            Rival::Refuses(reason) => return JoinPlan::Refuse(reason),
+        match conflict(present, leader, joiner) {
+            Conflict::None => {}
+            Conflict::Replace => _ = replace.insert(present.id.clone()),
+            Conflict::Probe => _ = probe.insert(present.id.clone()),
+            Conflict::Refuse(reason) => return JoinPlan::Refuse(reason),
         }
     }
-    if ask.is_empty() {
+    if probe.is_empty() {
         JoinPlan::Admit { replace }
     } else {
-        JoinPlan::Ask(ask)
+        JoinPlan::Probe(probe)
     }
 }
 
-/// What a member means for a joiner that is not yet, or not in this role, a member.
-enum Rival {
-    /// They have nothing in common.
+/// How an existing member conflicts with a joiner that is not a member yet, or not in this role.
+enum Conflict {
+    /// No conflict.
     None,
-    /// Its record gives way.
-    Gives,
-    /// Somebody has to look whether it lives.
-    Ask,
-    /// The joiner must not come in; why.
-    Refuses(String),
+    /// Its record is replaced.
+    Replace,
+    /// Its address must be probed first.
+    Probe,
+    /// The joiner is refused, with the reason.
+    Refuse(String),
 }
 
-fn rival(present: &Present, leader: &RaftId, joiner: &Joiner) -> Rival {
+fn conflict(present: &MemberView, leader: &RaftId, joiner: &Joiner) -> Conflict {
     let (name, addr) = (joiner.id.name(), &joiner.raft_addr);
     let recorded = &present.member.raft_addr;
     let same_name = present.id.name() == name;
     let same_addr = recorded == addr;
     let same_directory = present.id.same_directory(&joiner.id);
     if !(same_name || same_addr || same_directory) {
-        return Rival::None;
+        return Conflict::None;
     }
     if present.id == *leader {
-        return Rival::Refuses(format!(
+        return Conflict::Refuse(format!(
             "node ID {name} or address {addr} is that of the leader; give the joining node its own -node-id and -raft-adv-addr"
         ));
     }
     if same_directory {
-        return Rival::Gives;
+        return Conflict::Replace;
     }
     let in_use = || {
-        Rival::Refuses(if same_name {
+        Conflict::Refuse(if same_name {
             format!(
                 "node ID {name} is in use by a live node at {recorded}; give the joining node its own -node-id"
             )
@@ -154,29 +158,33 @@ fn rival(present: &Present, leader: &RaftId, joiner: &Joiner) -> Rival {
             )
         })
     };
-    match present.found {
+    match present.probed {
         _ if present.alive && same_name && !same_addr => in_use(),
-        None => Rival::Ask,
-        Some(Found::Itself) => in_use(),
-        // It lives, but has left the address to the joiner: it says itself where it is now.
-        Some(_) if present.alive => Rival::None,
-        Some(Found::Another) => Rival::Gives,
-        Some(Found::Nobody) if present.silent.is_some_and(|silent| silent >= GONE_AFTER) => {
-            Rival::Gives
+        None => Conflict::Probe,
+        Some(ProbeResult::Member) => in_use(),
+        // It is alive, but its address belongs to the joiner now: it announces its new address itself.
+        Some(_) if present.alive => Conflict::None,
+        Some(ProbeResult::OtherNode) => Conflict::Replace,
+        Some(ProbeResult::NoResponse)
+            if present
+                .unreachable_for
+                .is_some_and(|unreachable_for| unreachable_for >= REPLACE_AFTER) =>
+        {
+            Conflict::Replace
         }
-        Some(Found::Nobody) => Rival::Refuses(format!(
-            "member {} at {recorded} has the same node ID or address and does not answer, but has not been silent for {GONE_AFTER:?} yet: it may come \
+        Some(ProbeResult::NoResponse) => Conflict::Refuse(format!(
+            "member {} at {recorded} has the same node ID or address and does not respond, but has not been unreachable for {REPLACE_AFTER:?} yet: it may come \
              back; try again, or remove it first",
             present.id.name()
         )),
     }
 }
 
-/// Decides a removal by node name: the records to remove, or why not.
+/// Decides a removal by node name: the records to remove.
 ///
 /// # Errors
 /// No voter would be left.
-pub fn plan_removal(members: &[Present], name: &str) -> Result<BTreeSet<RaftId>, String> {
+pub fn plan_removal(members: &[MemberView], name: &str) -> Result<BTreeSet<RaftId>, String> {
     let gone: BTreeSet<_> = members
         .iter()
         .filter(|m| m.id.name() == name)
@@ -192,8 +200,8 @@ pub fn plan_removal(members: &[Present], name: &str) -> Result<BTreeSet<RaftId>,
     Ok(gone)
 }
 
-/// The changes that remove members. openraft takes a vote away in two entries. The first one also notes that the member does not want to
-/// vote any more: whatever becomes of the second, nobody promotes it again.
+/// The changes that remove members. openraft takes a vote away in two entries. The first one also records
+/// that the member does not want to vote, so that nobody promotes it again, whatever becomes of the second.
 fn removal(
     members: &[(RaftId, Member, bool)],
     ids: &BTreeSet<RaftId>,
@@ -221,11 +229,12 @@ fn removal(
     changes
 }
 
-/// Learners on their way to a vote, each with the end of the log when it was seen first as a learner: it has to get past all that was there, and so
-/// past every single entry that might be too much for it.
+/// Learners that will be promoted, each with the end of the log when it was first seen as a learner: it must
+/// replicate everything up to there, and thereby every entry that might be too large for it.
 pub(super) type Goals = BTreeMap<RaftId, u64>;
 
-/// Who of the members is to be promoted: learners that want to vote, have reached their goal, and are close to the end of the log (`last`).
+/// The members to promote: learners that want to vote, have reached their goal, and are close to the end of
+/// the log (`last`).
 fn promotable(
     members: &[(RaftId, Member, bool)],
     goals: &mut Goals,
@@ -242,27 +251,27 @@ fn promotable(
     ready.cloned().collect()
 }
 
-/// Why a change did not happen, or may not have.
+/// Why a change was not made, or may not have been.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ChangeError {
-    /// Ask the leader.
+    /// This node does not lead.
     #[error("not leader")]
     NotLeader,
-    /// Not allowed; the text says what to change.
+    /// Not allowed; the text says what to do.
     #[error("{0}")]
     Refused(String),
-    /// No quorum in time, or leadership lost: it may still take effect.
+    /// No quorum in time, or leadership lost: the change may still take effect.
     #[error("{0}")]
     Unknown(String),
 }
 
 impl Consensus {
-    /// The members with what the leader knows of their liveness.
-    pub fn present(&self) -> Vec<Present> {
+    /// The members with what the leader knows about their liveness.
+    pub fn member_views(&self) -> Vec<MemberView> {
         let alive_limit = self.settings().heartbeat * ALIVE_HEARTBEATS;
         let metrics = self.metrics();
         let heartbeat = metrics.heartbeat.unwrap_or_default();
-        let silences = self.silences();
+        let silences = self.unreachable();
         self.members()
             .into_iter()
             .map(|(id, member, voter)| {
@@ -270,9 +279,9 @@ impl Consensus {
                     .get(&id)
                     .and_then(Option::as_ref)
                     .is_some_and(|at| at.elapsed() < alive_limit);
-                Present {
-                    silent: silences.get(&id).copied(),
-                    found: None,
+                MemberView {
+                    unreachable_for: silences.get(&id).copied(),
+                    probed: None,
                     id,
                     member,
                     voter,
@@ -282,7 +291,8 @@ impl Consensus {
             .collect()
     }
 
-    /// Admits a node, replacing older records of it. Returns once it is a member; it votes as soon as it has caught up.
+    /// Adds a node, replacing older records of it. Returns once it is a member; it votes as soon as it has
+    /// caught up.
     ///
     /// # Errors
     /// See [`ChangeError`].
@@ -299,7 +309,7 @@ impl Consensus {
         match &plan {
             JoinPlan::Nothing => {}
             JoinPlan::Refuse(reason) => return Err(ChangeError::Refused(reason.clone())),
-            JoinPlan::Ask(_) => return Err(ChangeError::Refused("try again".into())),
+            JoinPlan::Probe(_) => return Err(ChangeError::Refused("try again".into())),
             JoinPlan::Record => {
                 self.change(ChangeMembers::SetNodes(record)).await?;
                 tracing::info!(target: "store", "node {} is now at {}", joiner.id, joiner.raft_addr);
@@ -313,29 +323,32 @@ impl Consensus {
         Ok(plan)
     }
 
-    /// Decides a join, asking first who answers at a member's address where that matters.
+    /// Decides a join, probing members' addresses first where that matters.
     async fn plan_join(&self, joiner: &Joiner) -> JoinPlan {
         let own = RaftId::from(self.local().raft_id());
-        let JoinPlan::Ask(ids) = plan_join(&self.present(), &own, joiner) else {
-            return plan_join(&self.present(), &own, joiner);
+        let JoinPlan::Probe(ids) = plan_join(&self.member_views(), &own, joiner) else {
+            return plan_join(&self.member_views(), &own, joiner);
         };
-        let asks = ids.into_iter().map(|id| async {
-            let found = whereabouts(self.local(), &id, &self.members()).await;
-            (id, found)
+        let probes = ids.into_iter().map(|id| async {
+            let probed = probe_member(self.local(), &id, &self.members()).await;
+            (id, probed)
         });
-        let found: BTreeMap<_, _> = futures_util::future::join_all(asks)
+        let probed: BTreeMap<_, _> = futures_util::future::join_all(probes)
             .await
             .into_iter()
             .collect();
-        // Looked at anew: a member may have been heard meanwhile. Whose address another data directory has taken counts as living only if it
-        // is still heard after a moment: its last answer may have come before it went.
+        // The members are read again: one may have responded meanwhile. A member whose address another data
+        // directory has taken counts as alive only if it still responds a moment later: its last response may
+        // be from before it stopped.
         let deadline = Instant::now() + self.settings().heartbeat * (2 * ALIVE_HEARTBEATS);
         loop {
-            let mut members = self.present();
+            let mut members = self.member_views();
             for present in &mut members {
-                present.found = found.get(&present.id).copied();
+                present.probed = probed.get(&present.id).copied();
             }
-            let unsure = |present: &Present| present.found == Some(Found::Another) && present.alive;
+            let unsure = |present: &MemberView| {
+                present.probed == Some(ProbeResult::OtherNode) && present.alive
+            };
             if !members.iter().any(unsure) || Instant::now() >= deadline {
                 return plan_join(&members, &own, joiner);
             }
@@ -343,7 +356,7 @@ impl Consensus {
         }
     }
 
-    /// The address under which the membership knows this node; `None` if it is not a member.
+    /// The address under which the membership records this node; `None` if it is not a member.
     pub fn recorded_address(&self) -> Option<String> {
         let own = RaftId::from(self.local().raft_id());
         self.members()
@@ -352,7 +365,8 @@ impl Consensus {
             .map(|(_, member, _)| member.raft_addr)
     }
 
-    /// As leader: records this node's present address. Others are replaced by joining again; a leader cannot be removed and stay leader.
+    /// As leader: records this node's own address. Other members are recorded when they join again; a leader
+    /// cannot remove itself and remain leader.
     ///
     /// # Errors
     /// See [`ChangeError`].
@@ -367,7 +381,7 @@ impl Consensus {
             .await
     }
 
-    /// Removes a member by node name. An unknown name is no error.
+    /// Removes a member by node name. An unknown name is not an error.
     ///
     /// # Errors
     /// See [`ChangeError`].
@@ -375,7 +389,7 @@ impl Consensus {
         if !self.leads() {
             return Err(ChangeError::NotLeader);
         }
-        let gone = plan_removal(&self.present(), name).map_err(ChangeError::Refused)?;
+        let gone = plan_removal(&self.member_views(), name).map_err(ChangeError::Refused)?;
         self.remove_records(&gone).await?;
         if !gone.is_empty() {
             tracing::info!(target: "store", "node {name} removed");
@@ -395,7 +409,7 @@ impl Consensus {
         self.change(ChangeMembers::AddVoterIds(ids)).await
     }
 
-    /// Waits until `id` votes, at most `limit`; promotion itself is the keeper's.
+    /// Waits until `id` votes, at most `limit`; the member maintenance promotes it.
     pub async fn wait_for_voter(&self, id: &RaftId, limit: Duration) -> bool {
         let deadline = Instant::now() + limit;
         loop {
@@ -413,7 +427,7 @@ impl Consensus {
         }
     }
 
-    /// Learners that asked to vote and have caught up.
+    /// Learners that want to vote and have caught up.
     pub(super) fn promotable(&self, goals: &mut Goals) -> BTreeSet<RaftId> {
         let metrics = self.metrics();
         let last = metrics.last_log_index.unwrap_or(0);
@@ -423,8 +437,9 @@ impl Consensus {
         })
     }
 
-    /// One change, repeated while another is under way. Whoever loses its vote by it is removed and does not stay as a learner: so a removal
-    /// whose leader did not live to end it is ended by the next change, whatever that is for. (Who becomes read-only is admitted again.)
+    /// Makes one change, repeated while another is in progress. A member that loses its vote is removed and
+    /// does not stay as a learner, so the next change, whatever it is, completes a removal whose leader died.
+    /// (A voter that becomes read-only is added again.)
     async fn change(&self, change: ChangeMembers<RaftId, Member>) -> Result<(), ChangeError> {
         let deadline = Instant::now() + CHANGE_LIMIT;
         let _one_at_a_time = self.changing().lock().await;
@@ -455,7 +470,7 @@ impl Consensus {
     }
 }
 
-/// `None` means: try again.
+/// `None` means: retry.
 fn classify(error: RaftError<Types, ClientWriteError<Types>>) -> Option<ChangeError> {
     match error {
         RaftError::APIError(ClientWriteError::ForwardToLeader(_)) => Some(ChangeError::NotLeader),

@@ -4,17 +4,18 @@ use std::{sync::Arc, time::Duration};
 /// Raft's timing and limits.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// A follower that hears nothing for about this long calls an election (default 1 s).
+    /// A follower that receives nothing from a leader for about this long starts an election (default 1 s).
     pub election_timeout: Duration,
-    /// The leader beats this often.
+    /// Interval between the leader's heartbeats; a tenth of `election_timeout`.
     pub heartbeat: Duration,
-    /// How long a proposal may wait for a leader that is just taking office, and for its commit.
+    /// How long a proposal may wait for a new leader's first heartbeat round and for its commit.
     pub apply_timeout: Duration,
 }
 
 impl Settings {
-    /// From rqlite's two timeouts: the smaller one sets the pace. Failover takes 1 to 1.5 of it: elections start after the lease, which
-    /// is the longest election timeout, plus a random part. The wider the range of that, the fewer votes are split.
+    /// From rqlite's two timeouts; the smaller one counts. Failover takes 1 to 1.5 times that: an election
+    /// starts after the lease, which is the longest election timeout, plus a random part. The wider the range
+    /// of the random part, the fewer votes are split.
     pub fn new(
         heartbeat_timeout: Duration,
         election_timeout: Duration,
@@ -38,14 +39,16 @@ impl Settings {
             election_timeout_min: millis(self.election_timeout / 4),
             election_timeout_max: millis(self.election_timeout * 3 / 4),
             enable_pre_vote: Some(true),
-            // A leader that restarts stands for election like anybody else.
+            // A restarted leader must win an election like any other node.
             enable_leader_restore: Some(false),
-            // We checkpoint and purge by bytes (keeper.rs); entries are batches, so counting them says nothing.
+            // Checkpoints and purging go by bytes (`maintenance/storage.rs`): entries are batches, so their
+            // number says little.
             snapshot_policy: openraft::SnapshotPolicy::Never,
             max_in_snapshot_log_to_keep: u64::MAX,
             max_payload_entries: 64,
             replication_lag_threshold: 16,
-            // Small channels: back-pressure belongs in the proposer's queue, and the defaults hold megabytes.
+            // Small channels: back-pressure belongs to the proposer's queue, and openraft's defaults hold
+            // megabytes.
             api_channel_size: Some(1024),
             notification_channel_size: Some(1024),
             state_machine_channel_size: Some(256),

@@ -1,5 +1,6 @@
-//! Raft's own thread: openraft's core, its state machine worker, replication, the proposer and the connections that carry Raft's messages run on
-//! one, so that they hand work to each other without waking anybody, and never wait behind HTTP requests.
+//! Raft's own thread. openraft's core, its state machine worker, replication, the proposer and the
+//! connections that carry Raft's messages run on it, so that they pass work on without waking another thread
+//! and never wait behind HTTP requests.
 use std::{future::Future, io};
 
 use tokio::{
@@ -8,30 +9,30 @@ use tokio::{
 };
 use tokio_util::task::AbortOnDropHandle;
 
-/// The thread; it ends when the value goes.
+/// The thread; it ends when this value is dropped.
 #[derive(Debug)]
 pub(crate) struct Thread {
     handle: Handle,
-    _alive: oneshot::Sender<()>,
+    _keep_alive: oneshot::Sender<()>,
 }
 
 impl Thread {
     pub(crate) fn start() -> io::Result<Self> {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let handle = runtime.handle().clone();
-        let (alive, gone) = oneshot::channel::<()>();
+        let (keep_alive, dropped) = oneshot::channel::<()>();
         std::thread::Builder::new()
             .name("raft".to_owned())
             .spawn(move || {
-                let _ = runtime.block_on(gone);
+                let _ = runtime.block_on(dropped);
             })?;
         Ok(Self {
             handle,
-            _alive: alive,
+            _keep_alive: keep_alive,
         })
     }
 
-    /// Runs `work` on the thread, with everything that it spawns, as long as the caller waits for it.
+    /// Runs `work`, and everything that it spawns, on the thread. Dropping the future aborts the work.
     pub(crate) async fn run<T: Send + 'static>(
         &self,
         work: impl Future<Output = T> + Send + 'static,

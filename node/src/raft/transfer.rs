@@ -1,32 +1,36 @@
-//! Handing leadership over: choosing who takes it, and waiting until it is taken.
+//! Leadership transfer: choosing the target, and waiting until it leads.
 use std::time::Duration;
 
 use openraft::Instant as _;
 
 use super::{consensus::Consensus, membership::ChangeError, types::RaftId};
 
-/// Taking over needs one vote round; a target that died meanwhile is replaced by an ordinary election within this. No longer, because
-/// a whole cluster that stops has nobody to hand over to.
-const HAND_OVER_LIMIT: Duration = Duration::from_secs(2);
-/// A target not heard for this many heartbeats would make everybody wait for an election.
+/// A transfer needs one vote round. If the target died meanwhile, an ordinary election replaces it within
+/// this time. No longer, because in a cluster that stops as a whole no target is left.
+const TRANSFER_LIMIT: Duration = Duration::from_secs(2);
+/// A target that has not responded for this many heartbeats would make everybody wait for an election.
 const TARGET_HEARTBEATS: u32 = 5;
 
-/// A voter that could take over.
+/// A voter that could become the leader.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Candidate {
     /// Raft id.
     pub id: RaftId,
-    /// Last entry known to be in its log.
+    /// The last entry known to be in its log.
     pub matched: Option<u64>,
-    /// Heard recently.
+    /// It responded recently.
     pub alive: bool,
 }
 
-/// Chooses the target: the named voter, or the live one whose log reaches furthest.
+/// Chooses the target: the named voter, or the live one with the longest log.
 ///
 /// # Errors
-/// rqlite's texts.
-pub fn choose(own: &RaftId, voters: &[Candidate], to: Option<&str>) -> Result<RaftId, String> {
+/// With rqlite's texts.
+pub fn choose_target(
+    own: &RaftId,
+    voters: &[Candidate],
+    to: Option<&str>,
+) -> Result<RaftId, String> {
     if let Some(name) = to {
         if own.name() == name {
             return Err("stepdown: cannot step down to the current Leader".into());
@@ -45,16 +49,16 @@ pub fn choose(own: &RaftId, voters: &[Candidate], to: Option<&str>) -> Result<Ra
 }
 
 impl Consensus {
-    /// Hands leadership to the named node or the best one, and waits until another node leads.
+    /// Transfers leadership to the named node or the best one, and waits until another node leads.
     ///
     /// # Errors
     /// See [`ChangeError`].
-    pub async fn hand_over(&self, to: Option<&str>) -> Result<(), ChangeError> {
+    pub async fn transfer_leadership(&self, to: Option<&str>) -> Result<(), ChangeError> {
         if !self.is_mine() {
             return Err(ChangeError::NotLeader);
         }
         let own = RaftId::from(self.local().raft_id());
-        let target = choose(&own, &self.candidates(), to).map_err(ChangeError::Refused)?;
+        let target = choose_target(&own, &self.candidates(), to).map_err(ChangeError::Refused)?;
         let mut leadership = self.watch_leadership();
         let fatal = |e: &dyn std::fmt::Display| ChangeError::Unknown(e.to_string());
         self.raft
@@ -63,7 +67,7 @@ impl Consensus {
             .await
             .map_err(|e| fatal(&e))?;
         let taken = leadership.wait_for(|l| l.leader.is_some() && !l.mine);
-        match tokio::time::timeout(HAND_OVER_LIMIT, taken).await {
+        match tokio::time::timeout(TRANSFER_LIMIT, taken).await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(e)) => Err(fatal(&e)),
             Err(_) => Err(ChangeError::Unknown(format!(
@@ -113,21 +117,21 @@ mod tests {
             candidate("c#1", Some(8), false),
         ];
         assert_eq!(
-            choose(&own, &voters, None),
+            choose_target(&own, &voters, None),
             Ok("b#1".into()),
             "a live one before a longer log"
         );
-        assert_eq!(choose(&own, &voters, Some("c")), Ok("c#1".into()));
+        assert_eq!(choose_target(&own, &voters, Some("c")), Ok("c#1".into()));
         assert_eq!(
-            choose(&own, &voters, Some("a")),
+            choose_target(&own, &voters, Some("a")),
             Err("stepdown: cannot step down to the current Leader".into())
         );
         assert_eq!(
-            choose(&own, &voters, Some("z")),
+            choose_target(&own, &voters, Some("z")),
             Err("stepdown: node not found in cluster".into())
         );
         assert_eq!(
-            choose(&own, &voters[..1], None),
+            choose_target(&own, &voters[..1], None),
             Err("stepdown: cannot find peer".into())
         );
     }

@@ -34,7 +34,7 @@ impl RaftId {
         crate::identity::name_of(&self.0)
     }
 
-    /// Of the same data directory as `other`? It may have been given another name since.
+    /// Whether both ids are of the same data directory, possibly under different node names.
     pub fn same_directory(&self, other: &Self) -> bool {
         let incarnation = |id: &Self| {
             id.0.rsplit_once(crate::identity::SEPARATOR)
@@ -44,20 +44,21 @@ impl RaftId {
     }
 }
 
-/// What the membership records of each member.
+/// What the membership records about each member.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Member {
-    /// Advertised Raft address, `host:port`; resolved anew at each dial.
+    /// Advertised Raft address, `host:port`; resolved again for each connection.
     pub raft_addr: String,
-    /// It joined to vote. While it is still a learner, the leader promotes it once it has caught up.
+    /// It joined as a voter. While it is a learner, the leader promotes it once it has caught up.
     pub wants_vote: bool,
 }
 
-/// Answer of the state machine to one entry: an outcome per packed request. Empty where nobody waits, or whoever does has them already.
+/// Response of the state machine to one entry: an outcome for each packed request. Empty if no caller waits
+/// or the caller already has its outcomes.
 #[derive(Debug, Default)]
 pub struct Applied(pub Vec<node_db::Outcome>);
 
-/// openraft's configuration of types.
+/// openraft's type configuration.
 #[derive(Debug, Clone, Copy, Default, Eq, PartialEq, Ord, PartialOrd)]
 pub struct Types;
 
@@ -98,7 +99,7 @@ pub type Vote = <Types as RaftTypeConfig>::Vote;
 pub type Membership = openraft::Membership<RaftId, Member>;
 /// A membership and the entry that carried it.
 pub type StoredMembership = openraft::StoredMembership<CommittedLeaderId, RaftId, Member>;
-/// openraft's observations of itself.
+/// openraft's metrics.
 pub type Metrics = openraft::RaftMetrics<Types>;
 
 /// Makes a log id.

@@ -44,7 +44,7 @@ impl Store {
         }
         match self.0.peers.call(address, &PeerRequest::Meta, limit).await {
             Ok(PeerResponse::Meta(meta)) => Ok(meta),
-            Ok(_) => Err(format!("{address} answered another question")),
+            Ok(_) => Err(format!("{address} sent an unexpected response")),
             Err(crate::internode::wire::WireError::Timeout { .. }) => {
                 Err("timeout waiting for node to respond".into())
             }
@@ -159,7 +159,7 @@ impl Store {
         match self.0.peers.call(address, ask, caller.timeout).await {
             Ok(PeerResponse::Done(done)) => done,
             Ok(_) => Err(StoreError::Unknown(format!(
-                "{address} answered another question"
+                "{address} sent an unexpected response"
             ))),
             Err(e) if e.nothing_sent() => Err(StoreError::Refused(e.to_string())),
             Err(e) => Err(StoreError::Unknown(e.to_string())),
@@ -198,10 +198,13 @@ impl Store {
         let consensus = self.open()?.consensus.clone();
         let to = to.map(ToOwned::to_owned);
         if wait {
-            return consensus.hand_over(to.as_deref()).await.map_err(Into::into);
+            return consensus
+                .transfer_leadership(to.as_deref())
+                .await
+                .map_err(Into::into);
         }
         tokio::spawn(async move {
-            if let Err(e) = consensus.hand_over(to.as_deref()).await {
+            if let Err(e) = consensus.transfer_leadership(to.as_deref()).await {
                 tracing::warn!(target: "store", "{e}");
             }
         });

@@ -170,7 +170,7 @@ impl Store {
         {
             Ok(PeerResponse::Compared(compared)) => compared,
             Ok(_) => Err(StoreError::Refused(format!(
-                "{address} answered another request"
+                "{address} sent an unexpected response"
             ))),
             Err(e) => Err(StoreError::Refused(e.to_string())),
         }
@@ -259,8 +259,8 @@ impl Store {
                     && let HashReport::Done(hash) = self.hash_at(index)
                 {
                     self.differs(index, hash, *right);
-                    if let Err(e) = opened.consensus.hand_over(None).await {
-                        tracing::warn!(target: "store", "handing leadership over: {e}");
+                    if let Err(e) = opened.consensus.transfer_leadership(None).await {
+                        tracing::warn!(target: "store", "transferring leadership: {e}");
                     }
                 }
             }

@@ -212,7 +212,7 @@ impl Store {
         };
         size::check(&request)?;
         let done = self.propose(opened, request).await;
-        done.map_err(|not_done| match not_done.error {
+        done.map_err(|failed| match failed.error {
             // A write would be unknown; a read may be made again.
             ProposeError::Unknown(_) if !opened.consensus.is_mine() => StoreError::NotLeader,
             error => error.into(),
@@ -269,7 +269,7 @@ impl Store {
                 Ok((PeerResponse::Served(Err(error)), _)) => return Err(Failed::Final(error)),
                 Ok(_) => {
                     return Err(Failed::Final(StoreError::Refused(format!(
-                        "{address} answered another question"
+                        "{address} sent an unexpected response"
                     ))));
                 }
                 Err(WireError::Silent { .. }) => return Ok(None),

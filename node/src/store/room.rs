@@ -96,7 +96,7 @@ impl Store {
         let disk = Arc::clone(self.open()?.consensus.disk());
         within_limit(move || disk.spare_bytes())
             .await
-            .ok_or_else(|| StoreError::Refused("the disk does not answer".into()))
+            .ok_or_else(|| StoreError::Refused("the disk does not respond".into()))
     }
 }
 

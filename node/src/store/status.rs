@@ -91,7 +91,7 @@ impl Store {
             Ok(()) => within_limit(move || db.status()).await,
             Err(hangs) => Some(json!({"error": hangs.to_string()})),
         };
-        let silent = || json!({"error": "the disk does not answer"});
+        let silent = || json!({"error": "the disk does not respond"});
         if sqlite3
             .as_ref()
             .is_none_or(|status| status.get("error").is_some())
@@ -164,7 +164,7 @@ impl Store {
             "latest_configuration_index": metrics.membership_config.log_id().map_or(0, |id| id.index),
             "committed_configuration": committed_configuration(consensus),
             "committed_configuration_index": consensus.committed_members().0,
-            "silent_seconds": silent_seconds(consensus),
+            "unreachable_seconds": unreachable_seconds(consensus),
             "num_peers": consensus.members().len().saturating_sub(1),
             "matched_index": matched,
             "unsendable": unsendable(consensus),
@@ -273,8 +273,8 @@ fn committed_configuration(consensus: &Consensus) -> Value {
 }
 
 /// By the leader's own clock, for whoever decides that a member will not come back; by Raft id, empty on others than the leader.
-fn silent_seconds(consensus: &Consensus) -> serde_json::Map<String, Value> {
-    let silences = consensus.silences().into_iter();
+fn unreachable_seconds(consensus: &Consensus) -> serde_json::Map<String, Value> {
+    let silences = consensus.unreachable().into_iter();
     silences
         .map(|(id, silent)| (id.0.to_string(), json!(silent.as_secs())))
         .collect()

@@ -117,7 +117,7 @@ impl Store {
                 });
                 return failed.or(served.error).map_or(Ok(()), Err);
             }
-            Err(not_done) => StoreError::from(not_done.error),
+            Err(failed) => StoreError::from(failed.error),
         };
         // It may take longer than a client would wait for a write.
         let started = Instant::now();
@@ -168,7 +168,7 @@ impl Store {
             (main_bytes.max(wal_bytes) * COPIES, disk.spare_bytes())
         });
         let Some((needed_bytes, spare_bytes)) = looked.await else {
-            return Err(StoreError::Refused("the disk does not answer".into()));
+            return Err(StoreError::Refused("the disk does not respond".into()));
         };
         if spare_bytes >= needed_bytes {
             return Ok(());

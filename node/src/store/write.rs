@@ -25,7 +25,7 @@ use crate::{
     metrics::{Counter, Metrics},
     raft::{
         Consensus, Leadership,
-        leader::commit::{NotDone, ProposeError},
+        leader::commit::{FailedProposal, ProposeError},
     },
     store_types::{ReadOptions, Served, StoreError},
 };
@@ -90,11 +90,11 @@ impl Store {
                 match self.propose(opened, request).await {
                     Ok(served) => return Ok(served),
                     // Leadership went just before; whoever leads now gets it.
-                    Err(NotDone {
+                    Err(FailedProposal {
                         error: ProposeError::NotLeader,
                         mut requests,
                     }) => request = requests.pop().ok_or(StoreError::LeaderNotFound)?,
-                    Err(not_done) => return Err(not_done.error.into()),
+                    Err(failed) => return Err(failed.error.into()),
                 }
             } else if Self::elsewhere(opened).is_some() {
                 return opened.forwarder.forward(request, caller).await;
@@ -157,7 +157,7 @@ impl Store {
         &self,
         opened: &Opened,
         request: Request,
-    ) -> Result<Served, NotDone> {
+    ) -> Result<Served, FailedProposal> {
         let committed = opened.consensus.proposer().requests(vec![request]).await?;
         let outcome = committed.outcomes.into_iter().next().unwrap_or_default();
         Ok(self.served(outcome, Some(committed.index)))
@@ -208,8 +208,8 @@ async fn propose_run(
             });
             answers.collect()
         }
-        Err(not_done) => {
-            let error = StoreError::from(not_done.error);
+        Err(failed) => {
+            let error = StoreError::from(failed.error);
             (0..count).map(|_| Err(error.clone())).collect()
         }
     }
@@ -355,7 +355,7 @@ async fn send_batch(way: &Way, batch: Vec<Waiting>, place: OwnedSemaphorePermit)
                     }
                 }
                 Ok(_) => {
-                    let text = format!("{address} answered another question");
+                    let text = format!("{address} sent an unexpected response");
                     return answer_all(replies, &StoreError::Unknown(text));
                 }
                 Err(error) if !error.nothing_sent() => {

@@ -1,4 +1,4 @@
-//! What becomes of a proposal: waiting for its commit, and why it may have no result.
+//! The result of a proposal: waiting for its commit, and why it may fail.
 use std::time::{Duration, Instant};
 
 use node_db::{Outcome, Request};
@@ -14,32 +14,33 @@ use crate::{
     raft::{storage::state_machine::Raft, types::Types},
 };
 
-/// How long a leader may need to take office (its first heartbeat round) before its proposals are given back.
-const OFFICE_LIMIT: Duration = Duration::from_secs(1);
-/// Pause before asking a leader again that is just taking office; it takes one heartbeat round.
-const OFFICE_PAUSE: Duration = Duration::from_millis(3);
-/// What is said when the time for a commit is over.
+/// How long a proposal waits for a new leader's first heartbeat round before it is returned as not led.
+const TAKEOVER_LIMIT: Duration = Duration::from_secs(1);
+/// Pause before a proposal is repeated at a leader that has not completed its first heartbeat round.
+const TAKEOVER_PAUSE: Duration = Duration::from_millis(3);
+/// Error text when a commit takes too long.
 pub(super) const TIMEOUT: &str = "timeout waiting for a quorum; the write may still take effect";
 
-/// What became of a proposal.
+/// A committed and applied proposal.
 #[derive(Debug)]
 pub struct Committed {
-    /// One per request proposed (a load's last chunk gives one, others none).
+    /// One per proposed request (a load's last chunk has one, others have none).
     pub outcomes: Vec<Outcome>,
     /// The entry's index.
     pub index: u64,
 }
 
-/// Why a proposal has no result; what was proposed comes back if it certainly had no effect here, so that it can be sent elsewhere.
+/// A proposal without a result. The requests are returned if they certainly had no effect here, so that they
+/// can be sent to another node.
 #[derive(Debug)]
-pub struct NotDone {
-    /// Why.
+pub struct FailedProposal {
+    /// The reason.
     pub error: ProposeError,
-    /// The requests, with [`ProposeError::NotLeader`].
+    /// The requests, if the error is [`ProposeError::NotLeader`]; otherwise empty.
     pub requests: Vec<Request>,
 }
 
-impl From<ProposeError> for NotDone {
+impl From<ProposeError> for FailedProposal {
     fn from(error: ProposeError) -> Self {
         Self {
             error,
@@ -51,37 +52,38 @@ impl From<ProposeError> for NotDone {
 /// Why a proposal has no result.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ProposeError {
-    /// This node does not lead: the proposal had no effect here.
+    /// This node does not lead; the proposal had no effect here.
     #[error("not leader")]
     NotLeader,
-    /// Leadership was lost, or time ran out, while it was under way: it may or may not take effect.
+    /// Leadership was lost or time ran out while the proposal was in progress: it may or may not take effect.
     #[error("{0}")]
     Unknown(String),
-    /// Refused before it was proposed: no effect.
+    /// Refused before it was proposed: it has no effect.
     #[error("{0}")]
     Refused(String),
 }
 
-/// Waits for the commit; asks again while the leader is only just taking office, which is known to have had no effect.
-pub(super) async fn settle(
+/// Waits for the commit. Repeats the proposal while the leader waits for its first heartbeat round, in which
+/// case it certainly had no effect.
+pub(super) async fn wait_for_commit(
     raft: &Raft,
     encoded: &Encoded,
     first: oneshot::Receiver<ClientWriteResult<Types>>,
     limit: Duration,
 ) -> Result<Committed, ProposeError> {
     let deadline = Instant::now() + limit;
-    let office_deadline = Instant::now() + OFFICE_LIMIT.min(limit);
+    let takeover_deadline = Instant::now() + TAKEOVER_LIMIT.min(limit);
     let mut result = first;
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
-        let answer = match tokio::time::timeout(left, result).await {
-            Ok(Ok(answer)) => answer,
+        let response = match tokio::time::timeout(left, result).await {
+            Ok(Ok(response)) => response,
             Ok(Err(_)) => return Err(ProposeError::Unknown("the node is stopping".into())),
             Err(_) => {
                 return Err(ProposeError::Unknown(TIMEOUT.into()));
             }
         };
-        match answer {
+        match response {
             Ok(response) => {
                 return Ok(Committed {
                     index: response.log_id.index,
@@ -91,8 +93,8 @@ pub(super) async fn settle(
             Err(ClientWriteError::ForwardToLeader(ForwardToLeader {
                 leader_id, reason, ..
             })) => {
-                let taking_office = reason == ForwardReason::LeaseExpired && leader_id.is_none();
-                if !taking_office || office_deadline <= Instant::now() {
+                let is_taking_over = reason == ForwardReason::LeaseExpired && leader_id.is_none();
+                if !is_taking_over || takeover_deadline <= Instant::now() {
                     return Err(ProposeError::NotLeader);
                 }
             }
@@ -108,9 +110,9 @@ pub(super) async fn settle(
                 return Err(ProposeError::Refused(e.to_string()));
             }
         }
-        tokio::time::sleep(OFFICE_PAUSE).await;
-        let (told, next) = OneshotResponder::<Types, ClientWriteResult<Types>>::new_pair();
-        if let Err(fatal) = raft.client_write_ff(encoded.clone(), Some(told)).await {
+        tokio::time::sleep(TAKEOVER_PAUSE).await;
+        let (responder, next) = OneshotResponder::<Types, ClientWriteResult<Types>>::new_pair();
+        if let Err(fatal) = raft.client_write_ff(encoded.clone(), Some(responder)).await {
             return Err(ProposeError::Unknown(fatal.to_string()));
         }
         result = next;

@@ -1,12 +1,15 @@
-//! Confirms a leadership with the fewest messages that prove it: as many voters as a quorum needs are asked directly, those first that answered last.
+//! Confirms leadership with the fewest messages that prove it: the leader probes as many voters as complete a
+//! quorum, directly, those that responded last time first.
 //!
-//! openraft's own round beats to every member and goes through the core of each. Here a voter compares the vote on its disk with the leader's and
-//! answers. That is enough. A newer leader's entry is acknowledged only after a quorum has stored it, each of them after having stored the newer vote.
-//! That quorum shares a voter with the one that is heard here, or the leader itself, whose own vote is looked at as well. So if all of them still hold
-//! this leader's vote, nobody had acknowledged anything newer when they were asked. No clock takes part.
+//! openraft's own round sends a heartbeat to every member, through the core of each. Here a voter only
+//! compares the vote on its disk with the leader's. That is enough: a newer leader's entry is acknowledged
+//! only after a quorum has stored it, and each node of that quorum has stored the newer vote before. That
+//! quorum shares a node with the voters that were probed, or it contains this leader, whose own vote is
+//! checked as well. So if all of them still hold this leader's vote, nothing newer had been acknowledged when
+//! the probes were sent. No clock is involved.
 //!
-//! Whatever is not plain (a joint membership, a leader that is just taking office, a voter that does not answer or is of an older version) is left
-//! to openraft's round, which asks everybody.
+//! Everything else (a joint membership, a new leader before its first own entry is applied, a voter that does
+//! not respond or is too old) is left to openraft's round, which involves all members.
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
@@ -19,37 +22,38 @@ use crate::raft::{
     types::Metrics,
 };
 
-/// A voter that takes longer is not waited for: one heartbeat interval at the default timeouts.
-const PATIENCE: Duration = Duration::from_millis(100);
-/// For how long a voter that did not answer, or not with yes, is left alone.
-const REST: Duration = Duration::from_secs(1);
+/// Limit of one probe: one heartbeat interval at the default timeouts.
+const PROBE_TIMEOUT: Duration = Duration::from_millis(100);
+/// How long a voter that did not confirm is not probed again.
+const PROBE_PAUSE: Duration = Duration::from_secs(1);
 
 /// Asks voters whether this node still leads.
 pub(crate) struct Confirmation {
     raft: Raft,
     log: Log,
     network: Network,
-    /// The entry with the membership that `witnesses` are of.
+    /// The entry of the membership that `probes` were made from.
     membership: Option<Id>,
-    /// The other voters.
-    witnesses: Vec<Witness>,
+    /// One for each other voter.
+    probes: Vec<VoterProbe>,
 }
 
-/// Another voter.
-struct Witness {
+/// The connection to another voter that confirms this leader's vote.
+struct VoterProbe {
     client: Client,
-    rests_until: Option<Instant>,
+    paused_until: Option<Instant>,
 }
 
-/// What was leading when a round began.
-struct Office {
+/// The leadership at the beginning of a round.
+struct LeaderTerm {
     vote: VoteRecord,
-    /// Entry with the membership, which is not joint.
+    /// The entry of the membership, which is not joint.
     membership: Option<Id>,
 }
 
-/// Of a leader that has applied an entry of its own term, so that its database holds whatever was acknowledged before it.
-fn office(metrics: &Metrics) -> Option<Office> {
+/// The term of a leader that has applied an entry of its own term, so that its database holds everything
+/// acknowledged before; otherwise `None`.
+fn leader_term(metrics: &Metrics) -> Option<LeaderTerm> {
     let vote = VoteRecord::from(&metrics.vote);
     let is_leader =
         metrics.state == ServerState::Leader && vote.committed && vote.voted_for == metrics.id;
@@ -62,13 +66,13 @@ fn office(metrics: &Metrics) -> Option<Office> {
         .membership()
         .voter_ids()
         .any(|id| id == metrics.id);
-    (is_leader && applied_own && is_plain && votes).then(|| Office {
+    (is_leader && applied_own && is_plain && votes).then(|| LeaderTerm {
         vote,
         membership: membership.log_id().as_ref().map(id),
     })
 }
 
-/// How many others make a quorum together with the leader.
+/// How many others form a quorum together with the leader.
 const fn needed(others: usize) -> usize {
     others.div_ceil(2)
 }
@@ -80,69 +84,73 @@ impl Confirmation {
             log,
             network,
             membership: None,
-            witnesses: Vec::new(),
+            probes: Vec::new(),
         }
     }
 
-    /// Did this node lead when it was asked? The index that has to be applied here before a read; `None` says nothing.
+    /// Whether this node led when it was called: the index that must be applied here before a read, or `None`
+    /// if that is not proven.
     pub(crate) async fn confirm(&mut self) -> Option<u64> {
-        let office = self.office()?;
-        // What others may have been told of; what this node has acknowledged it has applied.
+        let leader_term = self.leader_term()?;
+        // Other nodes may have acknowledged up to here; what this node has acknowledged it has applied.
         let committed = self.log.committed().map_or(0, |id| id.1);
-        let confirmed = self.heard(&office.vote).await;
-        (confirmed && self.log.vote().as_ref() == Some(&office.vote)).then_some(committed)
+        let confirmed = self.is_confirmed_by_quorum(&leader_term.vote).await;
+        (confirmed && self.log.vote().as_ref() == Some(&leader_term.vote)).then_some(committed)
     }
 
-    fn office(&mut self) -> Option<Office> {
+    fn leader_term(&mut self) -> Option<LeaderTerm> {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched();
-        let office = office(&metrics)?;
-        if self.membership != office.membership {
+        let leader_term = leader_term(&metrics)?;
+        if self.membership != leader_term.membership {
             let membership = metrics.membership_config.membership();
             let others = membership.voter_ids().filter(|id| *id != metrics.id);
-            // All or none: how many are needed follows from how many there are.
-            self.witnesses = others
+            // All or none: the quorum follows from their number.
+            self.probes = others
                 .map(|id| {
                     let member = membership.get_node(&id)?;
-                    Some(Witness {
-                        client: self.network.witness(id, member),
-                        rests_until: None,
+                    Some(VoterProbe {
+                        client: self.network.voter_probe(id, member),
+                        paused_until: None,
                     })
                 })
                 .collect::<Option<_>>()?;
-            self.membership = office.membership;
+            self.membership = leader_term.membership;
         }
-        Some(office)
+        Some(leader_term)
     }
 
-    /// Asks as many as are needed, from the front; who did not say yes in time goes to the end.
-    async fn heard(&mut self, vote: &VoteRecord) -> bool {
-        let needed = needed(self.witnesses.len());
-        let Some(asked) = self.witnesses.get_mut(..needed) else {
+    /// Probes as many as are needed, from the front; a voter that does not confirm in time moves to the end.
+    async fn is_confirmed_by_quorum(&mut self, vote: &VoteRecord) -> bool {
+        let needed = needed(self.probes.len());
+        let Some(probed) = self.probes.get_mut(..needed) else {
             return false;
         };
         let now = Instant::now();
-        if asked.iter().any(|witness| witness.rests(now)) {
+        if probed.iter().any(|probe| probe.is_paused(now)) {
             return false;
         }
-        let answers = asked.iter_mut().map(|witness| witness.ask(vote));
-        let confirmed = join_all(answers).await.into_iter().all(|yes| yes);
+        let responses = probed.iter_mut().map(|probe| probe.send(vote));
+        let confirmed = join_all(responses)
+            .await
+            .into_iter()
+            .all(|confirmed| confirmed);
         if !confirmed {
-            self.witnesses.sort_by_key(|witness| witness.rests_until);
+            self.probes.sort_by_key(|probe| probe.paused_until);
         }
         confirmed
     }
 }
 
-impl Witness {
-    fn rests(&self, now: Instant) -> bool {
-        self.rests_until.is_some_and(|until| now < until)
+impl VoterProbe {
+    fn is_paused(&self, now: Instant) -> bool {
+        self.paused_until.is_some_and(|until| now < until)
     }
 
-    async fn ask(&mut self, vote: &VoteRecord) -> bool {
-        let yes = self.client.holds(vote, PATIENCE).await;
-        self.rests_until = (!yes).then(|| Instant::now() + REST);
-        yes
+    async fn send(&mut self, vote: &VoteRecord) -> bool {
+        let confirmed = self.client.holds_vote(vote, PROBE_TIMEOUT).await;
+        self.paused_until = (!confirmed).then(|| Instant::now() + PROBE_PAUSE);
+        confirmed
     }
 }
 
@@ -220,7 +228,7 @@ mod tests {
         for (name, change, confirms) in cases {
             let mut metrics = leading();
             change(&mut metrics);
-            assert_eq!(office(&metrics).is_some(), confirms, "{name}");
+            assert_eq!(leader_term(&metrics).is_some(), confirms, "{name}");
         }
     }
 }

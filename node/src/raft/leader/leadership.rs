@@ -1,4 +1,5 @@
-//! Who leads, as this node knows it: openraft's word, unless the leader fell silent or says itself that it has no quorum.
+//! Who leads, as this node knows it: what openraft reports, unless the leader has gone silent or says itself
+//! that it has no quorum.
 use std::{
     collections::BTreeMap,
     sync::Arc,
@@ -24,7 +25,7 @@ pub struct Leadership {
     pub leader: Option<RaftId>,
     /// Its advertised Raft address.
     pub addr: Option<String>,
-    /// This node is it.
+    /// This node is the leader.
     pub mine: bool,
     /// Raft term.
     pub term: u64,
@@ -32,11 +33,12 @@ pub struct Leadership {
     pub voters: usize,
 }
 
-/// How often a silent leader is looked for, besides at every change that openraft tells of.
+/// How often the leader's last contact is checked, besides at every change that openraft reports.
 const LEADERSHIP_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Follows openraft's server metrics with a small value of our own, so that readers never hold openraft's guard. openraft goes on naming a
-/// leader that fell silent (and, after a restart, the one of the stored vote); here another node leads only while it is heard.
+/// Follows openraft's server metrics with a small value of its own, so that readers never hold openraft's
+/// guard. openraft keeps naming a leader that has gone silent (and, after a restart, the leader of the stored
+/// vote); here another node leads only while messages from it arrive.
 pub(crate) fn watch(
     raft: &Raft,
     local: &Arc<Local>,
@@ -44,10 +46,10 @@ pub(crate) fn watch(
 ) -> watch::Receiver<Leadership> {
     let mut metrics = raft.server_metrics();
     let local = Arc::clone(local);
-    let patience = election_timeout * 3 / 2;
-    let (tell, told) = watch::channel(Leadership::default());
+    let contact_timeout = election_timeout * 3 / 2;
+    let (sender, receiver) = watch::channel(Leadership::default());
     let data = raft.data_metrics();
-    let mut office = Office::default();
+    let mut leader_term = LeaderTerm::default();
     let mut recorded = None;
     tokio::spawn(async move {
         loop {
@@ -64,7 +66,7 @@ pub(crate) fn watch(
                     || !local.leader_is_without_quorum()
                         && local
                             .since_leader_contact()
-                            .is_some_and(|since| since < patience);
+                            .is_some_and(|since| since < contact_timeout);
                 let leader = m.current_leader.clone().filter(|_| heard);
                 Leadership {
                     addr: leader
@@ -79,10 +81,10 @@ pub(crate) fn watch(
             };
             let acked = data.borrow_watched().last_quorum_acked;
             let acked = acked.map(|at| at.into_inner().elapsed());
-            let without_quorum = office.is_without_quorum(&now, acked, election_timeout);
+            let without_quorum = leader_term.is_without_quorum(&now, acked, election_timeout);
             local.set_leads_without_quorum(without_quorum);
             local.note_led(now.leader.is_some() && !without_quorum);
-            tell.send_if_modified(|held| {
+            sender.send_if_modified(|held| {
                 let changed = *held != now;
                 if changed {
                     if held.leader != now.leader {
@@ -98,7 +100,7 @@ pub(crate) fn watch(
             }
         }
     });
-    told
+    receiver
 }
 
 fn addresses(membership: &Membership) -> BTreeMap<String, String> {
@@ -108,12 +110,13 @@ fn addresses(membership: &Membership) -> BTreeMap<String, String> {
         .collect()
 }
 
-/// In which term and since when this node leads, if it does.
+/// The term in which this node leads, and since when; `None` if it does not lead.
 #[derive(Debug, Default)]
-struct Office(Option<(u64, Instant)>);
+struct LeaderTerm(Option<(u64, Instant)>);
 
-impl Office {
-    /// No quorum heard for `lease`, nor did this leadership begin within it. `acked`: since a quorum was last heard.
+impl LeaderTerm {
+    /// Whether this leader has had no response from a quorum for `lease`, and its leadership is older than
+    /// that. `acked`: time since a quorum last responded.
     fn is_without_quorum(
         &mut self,
         now: &Leadership,
@@ -179,16 +182,16 @@ mod tests {
             ("a follower", now(false, 3), None, long_ago, false),
         ];
         for (name, now, acked, began, without) in cases {
-            let mut office = Office(began.map(|began| (3, began)));
+            let mut leader_term = LeaderTerm(began.map(|began| (3, began)));
             assert_eq!(
-                office.is_without_quorum(&now, acked, lease),
+                leader_term.is_without_quorum(&now, acked, lease),
                 without,
                 "{name}"
             );
         }
-        let mut office = Office(long_ago.map(|began| (2, began)));
+        let mut leader_term = LeaderTerm(long_ago.map(|began| (2, began)));
         assert!(
-            !office.is_without_quorum(&now(true, 3), None, lease),
+            !leader_term.is_without_quorum(&now(true, 3), None, lease),
             "a leadership of an earlier term"
         );
     }

@@ -1,7 +1,9 @@
-//! Group commit: one task packs concurrent requests into one log entry, so that one fsync acknowledges many of them.
+//! Group commit: one task packs concurrent requests into one log entry, so that one fsync acknowledges many
+//! of them.
 //!
-//! While one entry is on its way to disk, the next one fills; an idle node proposes at once. A further entry beside one under way costs every
-//! node another fsync, so it is proposed only where that is worth it (`UnderWay::may_begin`).
+//! While one entry is being written to disk, the next one fills; an idle node proposes at once. A further
+//! entry beside one in flight costs every node another fsync, so it is proposed only where it pays
+//! (`InFlight::may_begin`).
 use std::{
     sync::{
         Arc,
@@ -16,9 +18,9 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use super::{
-    commit::{Committed, NotDone, ProposeError, TIMEOUT, settle},
+    commit::{Committed, FailedProposal, ProposeError, TIMEOUT, wait_for_commit},
     leadership::Leadership,
-    version_gate::Gate,
+    version_gate::VersionGate,
 };
 use crate::{
     bounds,
@@ -32,28 +34,32 @@ use crate::{
     raft::{storage::state_machine::Raft, types::Types},
 };
 
-/// Requests waiting to be packed, beyond which callers wait too.
+/// Requests waiting to be packed; when the queue is full, callers wait.
 const QUEUE: usize = 4096;
-/// Requests in one entry: enough to amortize an fsync, few enough for the writer to finish in a few milliseconds.
+/// Requests in one entry: enough to amortize an fsync, few enough for the writer to apply in a few
+/// milliseconds.
 const MAX_REQUESTS: usize = 512;
 /// SQL and parameters in one entry. A larger single request gets an entry of its own.
 const MAX_BYTES: usize = 1 << 20;
-/// Largest entry: the largest request and its bounds. Requests are looked at before, where the answer can say more (`command::size`).
+/// Largest entry: the largest request and its bounds. Requests are checked earlier, where the error can be
+/// more specific (`command::size`).
 const MAX_ENTRY_BYTES: usize = MAX_REQUEST_BYTES + (1 << 20);
-/// Entries under way at most, in a cluster.
-const MAX_UNDER_WAY: usize = 4;
-/// Proposals that are worth an entry of their own beside one under way.
-const WORTH_AN_ENTRY: usize = 128;
-/// An entry that is under way for longer than this is on a long way: followers are far, or their disks slow.
-const LONG_WAY: Duration = Duration::from_millis(5);
-/// How often that is looked at.
-const LOOK_INTERVAL: Duration = Duration::from_millis(1);
-/// The last piece of a load makes every node run the whole script or copy the whole file before it answers.
+/// Most entries in flight, in a cluster.
+const MAX_IN_FLIGHT: usize = 4;
+/// Waiting proposals that justify another entry beside one in flight.
+const MIN_QUEUED_FOR_ENTRY: usize = 128;
+/// An entry in flight for longer than this is slow: followers are far away, or their disks are slow.
+const SLOW_ENTRY: Duration = Duration::from_millis(5);
+/// How often that is checked.
+const CHECK_INTERVAL: Duration = Duration::from_millis(1);
+/// Limit of a load: its last piece makes every node run the whole script or copy the whole file before it
+/// responds.
 const LOAD_LIMIT: Duration = Duration::from_secs(3600);
-/// Beyond the time for a commit, for waiting in the queue. Who waits that long has a node that is stuck itself.
+/// Added to the limit for a commit, for waiting in the queue. A proposal that waits this long is on a node
+/// that is itself stuck.
 const QUEUE_LIMIT: Duration = Duration::from_secs(5);
 
-type Reply = oneshot::Sender<Result<Committed, NotDone>>;
+type Reply = oneshot::Sender<Result<Committed, FailedProposal>>;
 
 enum Proposal {
     Requests(Vec<Request>, Reply),
@@ -64,7 +70,7 @@ enum Proposal {
 #[derive(Clone, Debug)]
 pub struct Proposer {
     queue: mpsc::Sender<Proposal>,
-    patience: Duration,
+    limit: Duration,
 }
 
 impl Proposer {
@@ -81,24 +87,24 @@ impl Proposer {
             leadership,
             disk,
             metrics: Arc::clone(&local.metrics),
-            gate: Gate::new(Arc::clone(local)),
+            gate: VersionGate::new(Arc::clone(local)),
             apply_timeout,
             last_unix_micros: 0,
         };
         tokio::spawn(packer.run(proposals));
         Self {
             queue,
-            patience: apply_timeout + QUEUE_LIMIT,
+            limit: apply_timeout + QUEUE_LIMIT,
         }
     }
 
-    /// Proposes requests that are applied in order, in one entry, and waits until they are committed and applied here.
+    /// Proposes requests, applied in order in one entry, and waits until they are committed and applied here.
     ///
     /// # Errors
-    /// See [`NotDone`].
-    pub async fn requests(&self, requests: Vec<Request>) -> Result<Committed, NotDone> {
-        let (reply, answer) = oneshot::channel();
-        self.submit(Proposal::Requests(requests, reply), answer)
+    /// See [`FailedProposal`].
+    pub async fn requests(&self, requests: Vec<Request>) -> Result<Committed, FailedProposal> {
+        let (reply, result) = oneshot::channel();
+        self.submit(Proposal::Requests(requests, reply), result)
             .await
     }
 
@@ -107,55 +113,55 @@ impl Proposer {
     /// # Errors
     /// See [`ProposeError`].
     pub async fn load(&self, chunk: LoadChunk) -> Result<Committed, ProposeError> {
-        let (reply, answer) = oneshot::channel();
-        self.submit(Proposal::Command(Command::Load(chunk), reply), answer)
+        let (reply, result) = oneshot::channel();
+        self.submit(Proposal::Command(Command::Load(chunk), reply), result)
             .await
-            .map_err(|not_done| not_done.error)
+            .map_err(|failed| failed.error)
     }
 
-    /// Has every node hash its content at one entry, which is [`Committed::index`].
+    /// Makes every node hash its content at one entry, which is [`Committed::index`].
     ///
     /// # Errors
     /// See [`ProposeError`].
     pub async fn hash_content(&self) -> Result<Committed, ProposeError> {
-        let (reply, answer) = oneshot::channel();
-        self.submit(Proposal::Command(Command::HashContent, reply), answer)
+        let (reply, result) = oneshot::channel();
+        self.submit(Proposal::Command(Command::HashContent, reply), result)
             .await
-            .map_err(|not_done| not_done.error)
+            .map_err(|failed| failed.error)
     }
 
-    /// Gives up a load.
+    /// Cancels a load.
     ///
     /// # Errors
     /// See [`ProposeError`].
     pub async fn load_abort(&self, load_id: u64) -> Result<Committed, ProposeError> {
-        let (reply, answer) = oneshot::channel();
+        let (reply, result) = oneshot::channel();
         self.submit(
             Proposal::Command(Command::LoadAbort(load_id), reply),
-            answer,
+            result,
         )
         .await
-        .map_err(|not_done| not_done.error)
+        .map_err(|failed| failed.error)
     }
 
     async fn submit(
         &self,
         proposal: Proposal,
-        answer: oneshot::Receiver<Result<Committed, NotDone>>,
-    ) -> Result<Committed, NotDone> {
-        let patience = match proposal {
-            Proposal::Requests(..) => self.patience,
+        result: oneshot::Receiver<Result<Committed, FailedProposal>>,
+    ) -> Result<Committed, FailedProposal> {
+        let limit = match proposal {
+            Proposal::Requests(..) => self.limit,
             Proposal::Command(..) => LOAD_LIMIT,
         };
         let stopped = || ProposeError::Unknown("the node is stopping".into());
-        let answered = async {
+        let responded = async {
             self.queue
                 .send(proposal)
                 .await
                 .map_err(|_| ProposeError::Refused("the node is stopping".into()))?;
-            answer.await.map_err(|_| stopped())?
+            result.await.map_err(|_| stopped())?
         };
-        tokio::time::timeout(patience, answered)
+        tokio::time::timeout(limit, responded)
             .await
             .unwrap_or_else(|_| Err(ProposeError::Unknown(TIMEOUT.into()).into()))
     }
@@ -166,51 +172,54 @@ struct Packer {
     leadership: watch::Receiver<Leadership>,
     disk: Arc<Disk>,
     metrics: Arc<Metrics>,
-    gate: Gate,
+    gate: VersionGate,
     apply_timeout: Duration,
-    /// Time given to the last request: time in the log never goes back, whatever the clock does.
+    /// Timestamp of the last request: time in the log never goes back, whatever the clock does.
     last_unix_micros: i64,
 }
 
-/// Who waits for how many of an entry's outcomes.
+/// The callers of one entry, each with its number of outcomes.
 struct Waiters {
     shares: Vec<(usize, Reply)>,
-    under_way: Guard,
+    in_flight: InFlightGuard,
 }
 
-/// Answered once, by whoever knows first: the database's writer right after COMMIT, or the task that waits for bad news.
+/// Taken by the first of two to know the result: the database's writer right after COMMIT, or the task that
+/// waits for an error.
 type Waiting = Arc<Mutex<Option<Waiters>>>;
 
-/// Entries under way.
+/// Entries in flight.
 #[derive(Debug, Default)]
-struct UnderWay {
+struct InFlight {
     count: AtomicUsize,
     ended: Notify,
 }
 
-/// One of them.
-struct Guard(Arc<UnderWay>);
+/// One entry in flight.
+struct InFlightGuard(Arc<InFlight>);
 
-impl Drop for Guard {
+impl Drop for InFlightGuard {
     fn drop(&mut self) {
         self.0.count.fetch_sub(1, Ordering::AcqRel);
         self.0.ended.notify_one();
     }
 }
 
-impl UnderWay {
-    fn begin(self: &Arc<Self>) -> Guard {
+impl InFlight {
+    fn begin(self: &Arc<Self>) -> InFlightGuard {
         self.count.fetch_add(1, Ordering::AcqRel);
-        Guard(Arc::clone(self))
+        InFlightGuard(Arc::clone(self))
     }
 
-    /// May another entry begin? `queued` proposals wait, the last entry began `since` ago.
+    /// Whether another entry may begin: `queued` proposals wait, and the last entry began `since` ago.
     fn may_begin(count: usize, voters: usize, queued: usize, since: Duration) -> bool {
         match count {
             0 => true,
-            // Its only fsync is that of the entry under way.
+            // A second entry would only split the batch.
             _ if voters <= 1 => false,
-            1..MAX_UNDER_WAY => queued >= WORTH_AN_ENTRY || (queued > 0 && since >= LONG_WAY),
+            1..MAX_IN_FLIGHT => {
+                queued >= MIN_QUEUED_FOR_ENTRY || (queued > 0 && since >= SLOW_ENTRY)
+            }
             _ => false,
         }
     }
@@ -218,22 +227,22 @@ impl UnderWay {
 
 impl Packer {
     async fn run(mut self, mut proposals: mpsc::Receiver<Proposal>) {
-        let under_way = Arc::new(UnderWay::default());
+        let in_flight = Arc::new(InFlight::default());
         let mut queued: Vec<Proposal> = Vec::new();
         let mut began = Instant::now();
         loop {
-            if queued.is_empty() && under_way.count.load(Ordering::Acquire) == 0 {
+            if queued.is_empty() && in_flight.count.load(Ordering::Acquire) == 0 {
                 if proposals.recv_many(&mut queued, MAX_REQUESTS).await == 0 {
                     return;
                 }
-            } else if !UnderWay::may_begin(
-                under_way.count.load(Ordering::Acquire),
+            } else if !InFlight::may_begin(
+                in_flight.count.load(Ordering::Acquire),
                 self.leadership.borrow().voters,
                 queued.len() + proposals.len(),
                 began.elapsed(),
             ) {
-                // Not woken by each proposal: what matters is that an entry ends.
-                let _ = tokio::time::timeout(LOOK_INTERVAL, under_way.ended.notified()).await;
+                // Woken by the end of an entry, not by each proposal.
+                let _ = tokio::time::timeout(CHECK_INTERVAL, in_flight.ended.notified()).await;
                 continue;
             }
             while queued.len() < MAX_REQUESTS
@@ -241,7 +250,7 @@ impl Packer {
             {
                 queued.push(more);
             }
-            // Nobody waits any more for these, so they need not happen.
+            // Their callers are gone, so these need not be proposed.
             queued.retain(|proposal| !proposal.is_abandoned());
             if let Err(error) = self.refusal() {
                 let leads = error != ProposeError::NotLeader;
@@ -260,7 +269,7 @@ impl Packer {
             let (command, shares) = self.pack(&mut queued);
             let waiters = Waiters {
                 shares,
-                under_way: under_way.begin(),
+                in_flight: in_flight.begin(),
             };
             began = Instant::now();
             self.propose(command, Arc::new(Mutex::new(Some(waiters))))
@@ -268,19 +277,21 @@ impl Packer {
         }
     }
 
-    /// Sent from here, so that entries keep the order in which they were packed; what becomes of them is followed elsewhere.
+    /// Proposes from this task, so that entries keep the order in which they were packed; another task waits
+    /// for the result.
     async fn propose(&self, command: Command, waiting: Waiting) {
         let limit = match command {
             Command::Load(_) => LOAD_LIMIT,
             _ => self.apply_timeout,
         };
-        let told = Arc::clone(&waiting);
-        let deliver = Box::new(move |outcomes, index| answer(&told, outcomes, index));
+        let delivered = Arc::clone(&waiting);
+        let deliver =
+            Box::new(move |outcomes, index| deliver_outcomes(&delivered, outcomes, index));
         let encoded = match Encoded::awaited(command, deliver) {
             Ok(encoded) => encoded,
             Err(e) => return fail(&waiting, &ProposeError::Refused(e.to_string()), None),
         };
-        // What cannot be sent to every node must not be acknowledged by one.
+        // An entry that some node cannot receive must not be acknowledged by another.
         if encoded.bytes().len() > MAX_ENTRY_BYTES {
             let text = format!(
                 "an entry of {} bytes is over the limit of {MAX_ENTRY_BYTES}",
@@ -290,20 +301,24 @@ impl Packer {
         }
         self.metrics.count(Counter::ProtoNumRequestsEncoded);
         self.metrics.count(Counter::StoreNumUncompressedCommands);
-        let (tell, result) = OneshotResponder::<Types, ClientWriteResult<Types>>::new_pair();
-        if let Err(fatal) = self.raft.client_write_ff(encoded.clone(), Some(tell)).await {
+        let (responder, result) = OneshotResponder::<Types, ClientWriteResult<Types>>::new_pair();
+        if let Err(fatal) = self
+            .raft
+            .client_write_ff(encoded.clone(), Some(responder))
+            .await
+        {
             return fail(&waiting, &ProposeError::Unknown(fatal.to_string()), None);
         }
         let raft = self.raft.clone();
         tokio::spawn(async move {
-            match settle(&raft, &encoded, result, limit).await {
-                Ok(committed) => answer(&waiting, committed.outcomes, committed.index),
+            match wait_for_commit(&raft, &encoded, result, limit).await {
+                Ok(committed) => deliver_outcomes(&waiting, committed.outcomes, committed.index),
                 Err(error) => fail(&waiting, &error, Some(&encoded)),
             }
         });
     }
 
-    /// Takes from the front of `queued`, which is not empty, what fits one entry.
+    /// Takes from the front of `queued`, which must not be empty, what fits into one entry.
     fn pack(&mut self, queued: &mut Vec<Proposal>) -> (Command, Vec<(usize, Reply)>) {
         if let Some(Proposal::Command(..)) = queued.first()
             && let Proposal::Command(command, reply) = queued.remove(0)
@@ -325,7 +340,7 @@ impl Packer {
         (self.command(requests), shares)
     }
 
-    /// The kind of entry that the cluster's version allows.
+    /// The kind of entry that the cluster's format version allows.
     fn command(&self, mut requests: Vec<Request>) -> Command {
         if self.gate.in_effect() < 2 {
             return Command::Requests(Arc::new(requests));
@@ -377,7 +392,8 @@ impl Proposal {
         reply.is_closed()
     }
 
-    /// Taken on a full disk, too: some bytes of log that let the staged pieces and the log behind them go.
+    /// Accepted on a full disk as well: it adds little to the log, and frees the staged pieces and the log
+    /// behind them.
     fn makes_room(&self) -> bool {
         matches!(self, Self::Command(Command::LoadAbort(_), _))
     }
@@ -388,11 +404,11 @@ impl Proposal {
             Self::Command(_, reply) => (Vec::new(), reply),
         };
         let error = error.clone();
-        let _ = reply.send(Err(NotDone { error, requests }));
+        let _ = reply.send(Err(FailedProposal { error, requests }));
     }
 }
 
-/// How many proposals of requests at the front fit one entry; at least one.
+/// How many proposals of requests at the front fit into one entry; at least one.
 fn fitting(queued: &[Proposal]) -> usize {
     let (mut bytes, mut count, mut taken) = (0, 0, 0);
     for proposal in queued {
@@ -413,11 +429,11 @@ fn take(waiting: &Waiting) -> Option<Waiters> {
     waiting.lock().take()
 }
 
-/// Hands each its share; nothing if that has been done.
-fn answer(waiting: &Waiting, outcomes: Vec<Outcome>, index: u64) {
+/// Sends each caller its outcomes; does nothing if the result was already sent.
+fn deliver_outcomes(waiting: &Waiting, outcomes: Vec<Outcome>, index: u64) {
     let Some(waiters) = take(waiting) else { return };
-    // The next entry may be packed while these are answered.
-    drop(waiters.under_way);
+    // The next entry may be packed while responses are sent.
+    drop(waiters.in_flight);
     let mut outcomes = outcomes.into_iter();
     for (count, reply) in waiters.shares {
         let outcomes = outcomes.by_ref().take(count).collect();
@@ -425,7 +441,7 @@ fn answer(waiting: &Waiting, outcomes: Vec<Outcome>, index: u64) {
     }
 }
 
-/// Tells everybody why not, and gives the requests back where that is certain.
+/// Sends every caller the error, and returns the requests to it if they certainly had no effect.
 fn fail(waiting: &Waiting, error: &ProposeError, proposed: Option<&Encoded>) {
     let Some(waiters) = take(waiting) else { return };
     let command = match proposed {
@@ -440,7 +456,7 @@ fn fail(waiting: &Waiting, error: &ProposeError, proposed: Option<&Encoded>) {
     for (count, reply) in waiters.shares {
         let (own, rest) = requests.split_at(count.min(requests.len()));
         requests = rest;
-        let _ = reply.send(Err(NotDone {
+        let _ = reply.send(Err(FailedProposal {
             error: error.clone(),
             requests: own.to_vec(),
         }));
@@ -453,22 +469,22 @@ mod tests {
 
     #[test]
     fn another_entry_begins_only_where_it_is_worth_it() {
-        let (soon, late) = (Duration::ZERO, LONG_WAY);
+        let (soon, late) = (Duration::ZERO, SLOW_ENTRY);
         for (count, voters, queued, since, want) in [
             (0, 1, 1, soon, true),
             (0, 3, 1, soon, true),
             (1, 1, 4000, late, false),
-            (1, 3, WORTH_AN_ENTRY - 1, soon, false),
-            (1, 3, WORTH_AN_ENTRY, soon, true),
+            (1, 3, MIN_QUEUED_FOR_ENTRY - 1, soon, false),
+            (1, 3, MIN_QUEUED_FOR_ENTRY, soon, true),
             (1, 3, 1, late, true),
             (1, 3, 0, late, false),
-            (MAX_UNDER_WAY - 1, 3, WORTH_AN_ENTRY, soon, true),
-            (MAX_UNDER_WAY, 3, WORTH_AN_ENTRY, late, false),
+            (MAX_IN_FLIGHT - 1, 3, MIN_QUEUED_FOR_ENTRY, soon, true),
+            (MAX_IN_FLIGHT, 3, MIN_QUEUED_FOR_ENTRY, late, false),
         ] {
             assert_eq!(
-                UnderWay::may_begin(count, voters, queued, since),
+                InFlight::may_begin(count, voters, queued, since),
                 want,
-                "{count} under way, {voters} voters, {queued} queued, {since:?}"
+                "{count} in flight, {voters} voters, {queued} queued, {since:?}"
             );
         }
     }

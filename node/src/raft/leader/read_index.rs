@@ -1,7 +1,7 @@
 //! Linearizable reads: many of them share one round in which a quorum confirms that this node still leads.
 //!
-//! A read joins the next round to *begin*, never one under way: only a confirmation that was asked for after the read arrived says anything about
-//! the moment at which it arrived.
+//! A read joins the next round to *begin*, never one in progress: only a confirmation that was requested
+//! after the read arrived is valid for it.
 use std::time::Duration;
 
 use openraft::{
@@ -14,18 +14,18 @@ use tokio::sync::{mpsc, oneshot};
 use super::confirm::Confirmation;
 use crate::raft::storage::state_machine::Raft;
 
-/// Reads waiting for a round to begin, beyond which they wait to be let in.
+/// Reads waiting for a round to begin; when the queue is full, callers wait.
 const QUEUE: usize = 4096;
-/// A round that has taken so long is given up. Callers have limits of their own.
+/// A round that takes longer fails. Callers have limits of their own.
 const ROUND_LIMIT: Duration = Duration::from_secs(10);
 
-/// Why a linearizable read cannot go on here.
+/// Why a linearizable read cannot be served here.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ReadIndexError {
-    /// Somebody else leads, or nobody.
+    /// This node does not lead.
     #[error("not leader")]
     NotLeader,
-    /// This node leads but no quorum confirmed it in time.
+    /// This node leads, but no quorum confirmed that in time.
     #[error("leadership not confirmed by a quorum")]
     NoQuorum,
     /// The applied index did not reach the read index in time.
@@ -38,7 +38,7 @@ pub enum ReadIndexError {
 
 type Waiting = oneshot::Sender<Result<(), ReadIndexError>>;
 
-/// Confirms leadership for whoever asks; cheap to clone.
+/// Confirms leadership for reads; cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct ReadIndex {
     queue: mpsc::Sender<Waiting>,
@@ -54,13 +54,14 @@ impl ReadIndex {
     /// Returns once a quorum has confirmed this node's leadership and everything committed before is applied here.
     pub(crate) async fn confirm(&self) -> Result<(), ReadIndexError> {
         let stopped = || ReadIndexError::Stopped("the node is stopping".into());
-        let (tell, told) = oneshot::channel();
-        self.queue.send(tell).await.map_err(|_| stopped())?;
-        told.await.map_err(|_| stopped())?
+        let (sender, receiver) = oneshot::channel();
+        self.queue.send(sender).await.map_err(|_| stopped())?;
+        receiver.await.map_err(|_| stopped())?
     }
 }
 
-/// One after the other: whoever arrives during a round makes the next one fuller, and each costs all members the same, however many wait for it.
+/// Runs one round after the other: reads that arrive during a round share the next one, and a round costs the
+/// members the same, however many reads share it.
 async fn rounds(raft: Raft, mut confirmation: Confirmation, mut waiting: mpsc::Receiver<Waiting>) {
     let mut joined = Vec::new();
     while waiting.recv_many(&mut joined, QUEUE).await > 0 {
@@ -73,7 +74,7 @@ async fn rounds(raft: Raft, mut confirmation: Confirmation, mut waiting: mpsc::R
     }
 }
 
-/// The short way if it leads anywhere, else openraft's.
+/// Tries the direct confirmation first, then openraft's.
 async fn round(raft: &Raft, confirmation: &mut Confirmation) -> Result<(), ReadIndexError> {
     if let Some(index) = confirmation.confirm().await {
         return applied(raft, index).await;

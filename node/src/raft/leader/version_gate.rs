@@ -1,4 +1,5 @@
-//! Raising the cluster's format version: on the leader, by an entry of the log, once every member is known to speak the higher one.
+//! Raising the cluster's format version: the leader proposes an entry once every member is known to support
+//! the higher version.
 use std::{
     sync::Arc,
     time::{Duration, Instant},
@@ -16,24 +17,25 @@ use crate::{
     version,
 };
 
-/// How long the first write of a term may wait for the version to be known or raised. It needs the leader's first entry applied and
-/// one more committed, which are two round trips.
+/// How long the first write of a term may wait until the version is known or raised. That takes the leader's
+/// first entry applied and one more committed: two round trips.
 pub(crate) const SETTLE_LIMIT: Duration = Duration::from_secs(1);
-/// Pause between looks at what is applied.
+/// Interval at which the applied term is checked.
 const SETTLE_PAUSE: Duration = Duration::from_millis(2);
-/// After a try to raise it that failed.
+/// Pause after a failed attempt to raise the version.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
-/// Tells the proposer which kinds of entries it may use.
+/// Decides which kinds of entries the proposer may use.
 #[derive(Debug)]
-pub(super) struct Gate {
+pub(super) struct VersionGate {
     local: Arc<Local>,
-    /// The term in which this node's log was applied far enough to know the version.
+    /// The last term in which the version in effect was determined: an entry of a former leader may have
+    /// raised it.
     known_in_term: u64,
     tried: Option<Instant>,
 }
 
-impl Gate {
+impl VersionGate {
     pub(super) fn new(local: Arc<Local>) -> Self {
         Self {
             local,
@@ -47,8 +49,8 @@ impl Gate {
         self.local.format_version()
     }
 
-    /// Before a leader packs an entry: waits until the version in effect is known here, and raises it if that is possible. Costs nothing
-    /// once the newest version is in effect.
+    /// Called before a leader packs an entry. Waits until the version in effect is known here, and raises it
+    /// if possible. Returns at once when the newest version is in effect.
     pub(super) async fn settle(&mut self, leadership: &watch::Receiver<Leadership>, raft: &Raft) {
         if self.in_effect() >= version::NEWEST {
             return;
@@ -87,7 +89,8 @@ fn applied_term(raft: &Raft) -> u64 {
     data.last_applied.map_or(0, |id| id.leader_id.term)
 }
 
-/// What the members of the newest membership in this node's log allow.
+/// The version that the members of the newest membership in this node's log allow, if it is higher than the
+/// one in effect.
 pub(crate) fn to_raise(local: &Local, raft: &Raft) -> Option<u16> {
     let in_effect = local.format_version();
     if in_effect >= version::NEWEST {
@@ -96,7 +99,7 @@ pub(crate) fn to_raise(local: &Local, raft: &Raft) -> Option<u16> {
     let metrics = raft.metrics();
     let metrics = openraft::type_config::async_runtime::WatchReceiver::borrow_watched(&metrics);
     let membership = metrics.membership_config.membership();
-    // A change under way may be admitting somebody.
+    // A membership change in progress may be adding a node.
     if membership.get_joint_config().len() != 1 {
         return None;
     }
@@ -115,11 +118,11 @@ pub(crate) async fn propose(
     let encoded = Encoded::new(Command::RaiseVersion(to)).map_err(|e| e.to_string())?;
     local.metrics.count(Counter::ProtoNumRequestsEncoded);
     local.metrics.count(Counter::StoreNumUncompressedCommands);
-    let (tell, result) = OneshotResponder::<Types, ClientWriteResult<Types>>::new_pair();
-    raft.client_write_ff(encoded.clone(), Some(tell))
+    let (responder, result) = OneshotResponder::<Types, ClientWriteResult<Types>>::new_pair();
+    raft.client_write_ff(encoded.clone(), Some(responder))
         .await
         .map_err(|e| e.to_string())?;
-    commit::settle(raft, &encoded, result, limit)
+    commit::wait_for_commit(raft, &encoded, result, limit)
         .await
         .map(|_| ())
         .map_err(|e| e.to_string())

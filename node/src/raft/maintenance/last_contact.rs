@@ -1,4 +1,4 @@
-//! For how long members have been silent, by the leader's own clock.
+//! Time since the last contact with each member, by the leader's own clock.
 use std::{
     collections::BTreeMap,
     time::{Duration, Instant},
@@ -8,34 +8,34 @@ use openraft::Instant as _;
 
 use crate::raft::{consensus::Consensus, types::RaftId};
 
-/// A leader that found its quorum again waits this long before it takes anybody for silent: members that were cut off together come back
-/// one after the other, and replication tries again after at most 2 s.
+/// After a leader regains its quorum, members count as unreachable only after this time: members that were
+/// cut off together reconnect one after the other, and replication retries after at most 2 s.
 const SETTLED_AFTER: Duration = Duration::from_secs(3);
 
-/// Since when this node as leader has known each member: a silence that began under another leader, or before the member was admitted, does
-/// not count.
+/// When this leader first knew each member: time under another leader, or before the member was admitted,
+/// does not count.
 #[derive(Debug, Default)]
-pub(super) struct Silence {
+pub(super) struct ContactTracker {
     term: u64,
     known: BTreeMap<RaftId, Instant>,
-    /// Since when there is no quorum.
+    /// When the quorum was lost.
     lost: Option<Instant>,
-    /// Since when there is one again.
+    /// When the quorum was regained.
     regained: Option<Instant>,
-    /// When this was looked at last.
+    /// When this was last evaluated.
     looked: Option<Instant>,
 }
 
-/// A member that answered within this time takes part.
+/// A member that responded within this time is healthy.
 const HEALTHY_WITHIN: Duration = Duration::from_secs(2);
-/// Entries that a healthy member may lack.
+/// Entries by which a healthy member may lag.
 const HEALTHY_LAG_ENTRIES: u64 = 64;
 
 impl Consensus {
-    /// As leader: Raft id, whether it votes, and whether it answers and has (almost) the whole log. Nobody else is healthy to a leader
-    /// that does not hear a quorum.
+    /// As leader: Raft id, whether it votes, and whether it responds and has almost the whole log. Without a
+    /// quorum no other member counts as healthy.
     pub fn healthy_members(&self) -> Vec<(String, bool, bool)> {
-        let silences = self.silences();
+        let unreachable = self.unreachable();
         let metrics = self.metrics();
         let last = metrics.last_log_index.unwrap_or(0);
         let replication = metrics.replication.unwrap_or_default();
@@ -43,7 +43,7 @@ impl Consensus {
         let members = self.members().into_iter();
         members
             .map(|(id, _, voter)| {
-                let answers = silences.get(&id).is_some_and(|s| *s < HEALTHY_WITHIN);
+                let answers = unreachable.get(&id).is_some_and(|s| *s < HEALTHY_WITHIN);
                 let matched = replication.get(&id).copied().flatten();
                 let has_log = matched.is_some_and(|m| m.index + HEALTHY_LAG_ENTRIES >= last);
                 let healthy = id.0.as_ref() == own || (answers && has_log);
@@ -53,7 +53,7 @@ impl Consensus {
     }
 }
 
-impl Silence {
+impl ContactTracker {
     pub(super) fn leading_since(&mut self, term: u64) {
         if self.term != term {
             *self = Self {
@@ -63,9 +63,12 @@ impl Silence {
         }
     }
 
-    /// How long each other member has been silent. Nothing of a leader that does not hear a quorum: it is itself cut off, and what it would
-    /// propose could not be committed now, but might be when those that it takes for dead are back.
-    pub(super) fn of_others(&mut self, consensus: &Consensus) -> BTreeMap<RaftId, Duration> {
+    /// How long each other member has been unreachable. Empty if this leader has no quorum: it may be cut off
+    /// itself, and a membership change proposed now could commit later, when the members have returned.
+    pub(super) fn unreachable_members(
+        &mut self,
+        consensus: &Consensus,
+    ) -> BTreeMap<RaftId, Duration> {
         let own = RaftId::from(consensus.local().raft_id());
         let heartbeat = consensus.metrics().heartbeat.unwrap_or_default();
         let members = consensus.members();
@@ -75,14 +78,19 @@ impl Silence {
             .filter(|id| *id != own)
             .collect();
         let settled = self.is_settled(consensus.leads());
-        let silences = self.of(&others, |id| {
+        let unreachable = self.unreachable_for(&others, |id| {
             let at = heartbeat.get(id).and_then(Option::as_ref);
             at.map(|at| at.elapsed())
         });
-        if settled { silences } else { BTreeMap::new() }
+        if settled {
+            unreachable
+        } else {
+            BTreeMap::new()
+        }
     }
 
-    /// Is what this leader hears of others worth anything? Time in which it had no quorum, or did not run, says nothing about them.
+    /// Whether this leader's view of the others can be trusted. Time in which it had no quorum, or did not
+    /// run, says nothing about them.
     fn is_settled(&mut self, leads: bool) -> bool {
         let slept = self.looked.is_some_and(|at| at.elapsed() >= SETTLED_AFTER);
         self.looked = Some(Instant::now());
@@ -100,19 +108,19 @@ impl Silence {
         self.regained.is_none_or(|at| at.elapsed() >= SETTLED_AFTER)
     }
 
-    /// `heard`: since a member was last heard, if ever.
-    fn of(
+    /// `heard`: time since the member's last response, if it ever responded.
+    fn unreachable_for(
         &mut self,
         members: &[RaftId],
         heard: impl Fn(&RaftId) -> Option<Duration>,
     ) -> BTreeMap<RaftId, Duration> {
         self.known.retain(|id, _| members.contains(id));
-        let silences = members.iter().map(|id| {
+        let unreachable = members.iter().map(|id| {
             let known = *self.known.entry(id.clone()).or_insert_with(Instant::now);
-            let silent = heard(id).unwrap_or(Duration::MAX).min(known.elapsed());
-            (id.clone(), silent)
+            let unreachable_for = heard(id).unwrap_or(Duration::MAX).min(known.elapsed());
+            (id.clone(), unreachable_for)
         });
-        silences.collect()
+        unreachable.collect()
     }
 }
 
@@ -123,49 +131,49 @@ mod tests {
     #[test]
     fn a_member_is_silent_only_since_it_is_known() {
         let members = [RaftId::from("a#1"), RaftId::from("b#1")];
-        let mut silence = Silence::default();
-        silence.leading_since(3);
+        let mut tracker = ContactTracker::default();
+        tracker.leading_since(3);
         let never = |_: &RaftId| None;
-        let silences = silence.of(&members, never);
+        let unreachable = tracker.unreachable_for(&members, never);
         assert!(
-            silences
+            unreachable
                 .values()
-                .all(|silent| *silent < Duration::from_secs(60))
+                .all(|unreachable_for| *unreachable_for < Duration::from_secs(60))
         );
-        let heard = silence.of(&members, |_| Some(Duration::ZERO));
+        let heard = tracker.unreachable_for(&members, |_| Some(Duration::ZERO));
         assert!(heard.values().all(Duration::is_zero));
-        silence.of(&members[..1], never);
-        assert_eq!(silence.known.len(), 1, "those that left are forgotten");
-        silence.leading_since(4);
-        assert!(silence.known.is_empty(), "a new term begins anew");
+        tracker.unreachable_for(&members[..1], never);
+        assert_eq!(tracker.known.len(), 1, "those that left are forgotten");
+        tracker.leading_since(4);
+        assert!(tracker.known.is_empty(), "a new term begins anew");
     }
 
     #[test]
     fn nobody_is_silent_to_a_leader_that_was_cut_off() {
         let long_ago = Instant::now().checked_sub(SETTLED_AFTER);
         let known = || BTreeMap::from([(RaftId::from("a#1"), Instant::now())]);
-        let mut silence = Silence {
+        let mut tracker = ContactTracker {
             known: known(),
-            ..Silence::default()
+            ..ContactTracker::default()
         };
-        assert!(silence.is_settled(true), "never lost");
-        assert!(!silence.is_settled(false), "no quorum");
-        assert!(!silence.is_settled(true), "one that was just found again");
-        assert!(!silence.known.is_empty(), "a short loss");
-        silence.regained = long_ago;
-        assert!(silence.is_settled(true));
-        silence.lost = long_ago;
+        assert!(tracker.is_settled(true), "never lost");
+        assert!(!tracker.is_settled(false), "no quorum");
+        assert!(!tracker.is_settled(true), "one that was just found again");
+        assert!(!tracker.known.is_empty(), "a short loss");
+        tracker.regained = long_ago;
+        assert!(tracker.is_settled(true));
+        tracker.lost = long_ago;
         assert!(
-            !silence.is_settled(true) && silence.known.is_empty(),
+            !tracker.is_settled(true) && tracker.known.is_empty(),
             "a long loss"
         );
-        silence = Silence {
+        tracker = ContactTracker {
             known: known(),
             looked: long_ago,
-            ..Silence::default()
+            ..ContactTracker::default()
         };
         assert!(
-            !silence.is_settled(true) && silence.known.is_empty(),
+            !tracker.is_settled(true) && tracker.known.is_empty(),
             "did not run"
         );
     }

@@ -1,9 +1,10 @@
-//! On the leader: flattens a joint membership that was left behind, promotes learners that have caught up, removes members that do not answer.
+//! Member maintenance on the leader: completes a joint membership that a former leader left behind, promotes
+//! learners that have caught up, and removes members that have been unreachable for too long.
 use std::{collections::BTreeMap, time::Duration};
 
 use tokio_util::sync::CancellationToken;
 
-use super::last_contact::Silence;
+use super::last_contact::ContactTracker;
 use crate::{
     metrics::Counter,
     raft::{
@@ -14,10 +15,10 @@ use crate::{
     stop::stopped_within,
 };
 
-/// How often the leader looks at its members. A learner that has caught up waits at most this long for its vote.
+/// How often the leader checks its members; the longest wait of a caught-up learner for its vote.
 const MEMBERS_INTERVAL: Duration = Duration::from_millis(100);
 
-/// When members that do not answer are removed. `None` is never.
+/// After how long an unreachable member is removed; `None` is never.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Reaping {
     /// Voters.
@@ -26,26 +27,26 @@ pub struct Reaping {
     pub non_voters_after: Option<Duration>,
 }
 
-/// Runs the leader's duties until stopped.
-pub async fn keep_members(consensus: Consensus, reaping: Reaping, stop: CancellationToken) {
-    let mut silence = Silence::default();
+/// Runs until stopped; acts only while this node leads.
+pub async fn maintain_members(consensus: Consensus, reaping: Reaping, stop: CancellationToken) {
+    let mut tracker = ContactTracker::default();
     let mut goals = Goals::default();
     while !stopped_within(&stop, MEMBERS_INTERVAL).await {
         let leadership = consensus.leadership();
         if !leadership.mine {
-            silence = Silence::default();
+            tracker = ContactTracker::default();
             goals.clear();
             continue;
         }
-        silence.leading_since(leadership.term);
-        let silences = silence.of_others(&consensus);
-        consensus.note_silences(silences.clone());
+        tracker.leading_since(leadership.term);
+        let unreachable = tracker.unreachable_members(&consensus);
+        consensus.note_unreachable(unreachable.clone());
         let members = consensus.metrics().membership_config;
         if members.membership().get_joint_config().len() > 1 {
             if consensus.changing().try_lock().is_err() {
                 continue;
             }
-            // Left behind by a leader that died in the middle of a change.
+            // A former leader died in the middle of a change.
             log_failure(
                 "flattening the membership",
                 consensus.promote([].into()).await,
@@ -58,14 +59,15 @@ pub async fn keep_members(consensus: Consensus, reaping: Reaping, stop: Cancella
             continue;
         }
         consensus.raise_version().await;
-        reap(&consensus, reaping, &silences).await;
+        reap(&consensus, reaping, &unreachable).await;
     }
 }
 
-/// Members to reap: silent for longer than their kind's limit, counted from the later of their last answer and the start of this leadership.
+/// The next member to remove: unreachable for longer than the limit of its kind, counted from the later of
+/// its last response and the start of this leadership.
 pub fn to_reap(
     members: &[(RaftId, bool)],
-    silence: &BTreeMap<RaftId, Duration>,
+    tracker: &BTreeMap<RaftId, Duration>,
     own: &RaftId,
     reaping: Reaping,
 ) -> Option<RaftId> {
@@ -78,20 +80,20 @@ pub fn to_reap(
             } else {
                 reaping.non_voters_after
             };
-            limit.is_some_and(|limit| silence.get(id).is_some_and(|silent| *silent > limit))
+            limit.is_some_and(|limit| tracker.get(id).is_some_and(|elapsed| *elapsed > limit))
         })
         .map(|(id, _)| id.clone())
 }
 
-async fn reap(consensus: &Consensus, reaping: Reaping, silences: &BTreeMap<RaftId, Duration>) {
-    // Who has joined to vote and only has to catch up is a voter here.
+async fn reap(consensus: &Consensus, reaping: Reaping, unreachable: &BTreeMap<RaftId, Duration>) {
+    // A learner that joined as a voter counts as a voter here.
     let members: Vec<_> = consensus
         .members()
         .into_iter()
         .map(|(id, member, voter)| (id, voter || member.wants_vote))
         .collect();
     let own = RaftId::from(consensus.local().raft_id());
-    let Some(id) = to_reap(&members, silences, &own, reaping) else {
+    let Some(id) = to_reap(&members, unreachable, &own, reaping) else {
         return;
     };
     let kind = if members.iter().any(|(m, voter)| *m == id && *voter) {
@@ -130,7 +132,7 @@ mod tests {
             RaftId::from("c#1"),
         );
         let members = [(a.clone(), true), (b.clone(), true), (c.clone(), false)];
-        let silence = |b_secs, c_secs| {
+        let tracker = |b_secs, c_secs| {
             BTreeMap::from([
                 (a.clone(), Duration::MAX),
                 (b.clone(), Duration::from_secs(b_secs)),
@@ -141,17 +143,17 @@ mod tests {
             voters_after: Some(Duration::from_secs(10)),
             non_voters_after: Some(Duration::from_secs(2)),
         };
-        assert_eq!(to_reap(&members, &silence(5, 1), &a, both), None);
+        assert_eq!(to_reap(&members, &tracker(5, 1), &a, both), None);
         assert_eq!(
-            to_reap(&members, &silence(11, 1), &a, both),
+            to_reap(&members, &tracker(11, 1), &a, both),
             Some(b.clone())
         );
-        assert_eq!(to_reap(&members, &silence(5, 3), &a, both), Some(c.clone()));
+        assert_eq!(to_reap(&members, &tracker(5, 3), &a, both), Some(c.clone()));
         let voters_off = Reaping {
             voters_after: None,
             ..both
         };
-        assert_eq!(to_reap(&members, &silence(99, 1), &a, voters_off), None);
+        assert_eq!(to_reap(&members, &tracker(99, 1), &a, voters_off), None);
         assert_eq!(to_reap(&members, &BTreeMap::new(), &a, both), None);
     }
 }

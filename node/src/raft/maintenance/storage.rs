@@ -1,4 +1,5 @@
-//! On every node: when to checkpoint, how urgently, and how much of the log to keep behind the checkpoint.
+//! Storage maintenance on every node: when to checkpoint, how urgently, and how much of the log to keep
+//! behind the checkpoint.
 use std::{
     collections::BTreeMap,
     time::{Duration, Instant},
@@ -13,26 +14,30 @@ use crate::{
     stop::stopped_within,
 };
 
-/// How often every node looks at the size of its WAL and log.
+/// How often the size of the WAL and the log is checked.
 const STORAGE_INTERVAL: Duration = Duration::from_millis(200);
-/// A WAL this large is checkpointed at once, whatever the interval says: about 50 ms of the writer's time on a common disk.
+/// A WAL of this size is checkpointed at once, whatever the interval: about 50 ms of the writer's time on a
+/// common disk.
 const WAL_DUE_BYTES: u64 = 16 << 20;
-/// So much log since the last checkpoint is too much to replay.
+/// This much log since the last checkpoint would take too long to replay.
 const LOG_DUE_BYTES: u64 = 64 << 20;
-/// A WAL this large should have been checkpointed, so the checkpoint asks more of others.
+/// A WAL of this size is overdue: the checkpoint interrupts more of the other work.
 const WAL_OVERDUE_BYTES: u64 = 2 * WAL_DUE_BYTES;
-/// The WAL and the log that it would let go: from here on it asks for still more.
+/// WAL plus the log that a checkpoint would free: from this size on the checkpoint is pressing.
 const PRESSING_BYTES: u64 = 128 << 20;
-/// Bound of the WAL and the log that it would let go: reads end for it. Only a copy of the main file that is being made (a backup, a snapshot
-/// put aside) and a load keep it up longer, and what is written in the second that reads still get comes on top.
+/// Bound of the WAL plus the log that a checkpoint would free: from this size on the checkpoint ends reads.
+/// Only a running copy of the main file (a backup, a parked snapshot) and a load delay it further; what is
+/// written in the second that reads still get comes on top.
 const BOUND_BYTES: u64 = 512 << 20;
-/// A member that has taken nothing for so long is not waited for with the log; it gets a snapshot when it comes back.
+/// The log is not kept for a member that has taken nothing for this long; it gets a snapshot when it returns.
 const FOLLOWING_AGE: Duration = Duration::from_secs(15);
-/// Log kept behind a checkpoint for followers that are a little behind; those further back get the snapshot.
+/// Log kept behind a checkpoint for followers that lag a little; others get the snapshot.
 const LOG_KEEP_BYTES: u64 = 16 << 20;
-/// An idle node with anything new checkpoints after this time, so that it does not keep a full log until its restart.
+/// An idle node with anything new checkpoints after this time, so that it does not replay a full log at its
+/// restart.
 const IDLE_DUE: Duration = Duration::from_secs(600);
-/// After a checkpoint that could not be made (a long read, a transfer), wait this long: a quick disk writes tens of megabytes meanwhile.
+/// Pause after a deferred checkpoint (a long read, a transfer): a fast disk writes tens of megabytes
+/// meanwhile.
 const BUSY_PAUSE: Duration = Duration::from_millis(250);
 
 /// When a checkpoint is due.
@@ -42,24 +47,24 @@ pub struct Thresholds {
     pub entries: u64,
     /// WAL bytes (`-raft-snap-wal-size`); 0 is off.
     pub wal_bytes: u64,
-    /// How often these two are looked at (`-raft-snap-int`).
+    /// How often these two are checked (`-raft-snap-int`).
     pub interval: Duration,
 }
 
-/// What the storage looks like now.
+/// State of the storage, from which a checkpoint is decided.
 #[derive(Clone, Copy, Debug)]
 pub struct Storage {
     /// Bytes in the WAL.
     pub wal_bytes: u64,
-    /// Bytes of log since the last checkpoint, about.
+    /// Approximate bytes of log since the last checkpoint.
     pub new_log_bytes: u64,
     /// Entries applied since the last checkpoint.
     pub new_entries: u64,
-    /// Since the last checkpoint.
+    /// Time since the last checkpoint.
     pub age: Duration,
 }
 
-/// Is a checkpoint due?
+/// Whether a checkpoint is due.
 pub fn checkpoint_due(now: Storage, thresholds: Thresholds) -> bool {
     if now.new_entries == 0 {
         return false;
@@ -73,7 +78,7 @@ pub fn checkpoint_due(now: Storage, thresholds: Thresholds) -> bool {
         || now.age >= IDLE_DUE
 }
 
-/// How much a checkpoint that is due may ask of others.
+/// How much other work a due checkpoint may interrupt.
 pub fn urgency(now: Storage) -> Urgency {
     let held = now.wal_bytes + now.new_log_bytes;
     if held >= BOUND_BYTES {
@@ -87,7 +92,7 @@ pub fn urgency(now: Storage) -> Urgency {
     }
 }
 
-/// Bytes of `count` entries of a log with this range and size on disk.
+/// Estimated bytes of `count` entries of a log with this index range and size on disk.
 fn share_of_log(range: Option<(u64, u64)>, log_bytes: u64, count: u64) -> u64 {
     let Some((first, last)) = range else { return 0 };
     let all = last - first + 1;
@@ -95,21 +100,27 @@ fn share_of_log(range: Option<(u64, u64)>, log_bytes: u64, count: u64) -> u64 {
     u64::try_from(share).unwrap_or(u64::MAX)
 }
 
-/// What others still need of the log: `needed` is the highest index that may go. It is kept for them while it takes less than what is left of
-/// the disk; without that limit, a joining node on a slow way would never come to the end.
-pub fn held_back(upto: u64, needed: Option<u64>, log_bytes: u64, spare_bytes: u64) -> u64 {
+/// Limits purging up to `upto` to what followers no longer need: `needed` is the highest index that they let
+/// go. The log is kept for them while it takes less than the spare disk space; without that limit in bytes,
+/// or with a smaller one, a node that joins over a slow network would never catch up.
+pub fn limit_for_followers(
+    upto: u64,
+    needed: Option<u64>,
+    log_bytes: u64,
+    spare_bytes: u64,
+) -> u64 {
     match needed {
         Some(needed) if log_bytes <= spare_bytes => upto.min(needed),
         _ => upto,
     }
 }
 
-/// How far the members that take entries have come.
+/// How far each member has replicated the log, and when that last advanced.
 #[derive(Debug, Default)]
-struct Following(BTreeMap<RaftId, (u64, Instant)>);
+struct FollowerProgress(BTreeMap<RaftId, (u64, Instant)>);
 
-impl Following {
-    fn look(&mut self, matched: impl Iterator<Item = (RaftId, u64)>, now: Instant) {
+impl FollowerProgress {
+    fn observe(&mut self, matched: impl Iterator<Item = (RaftId, u64)>, now: Instant) {
         let mut seen = BTreeMap::new();
         for (id, index) in matched {
             let before = self.0.remove(&id).filter(|(last, _)| *last == index);
@@ -118,7 +129,7 @@ impl Following {
         self.0 = seen;
     }
 
-    /// The lowest index up to which one of them has the log.
+    /// The lowest replicated index among the members that advanced lately.
     fn slowest(&self, now: Instant) -> Option<u64> {
         let lately = |at: Instant| now.saturating_duration_since(at) < FOLLOWING_AGE;
         let indexes = self.0.values().filter(|(_, at)| lately(*at));
@@ -126,7 +137,7 @@ impl Following {
     }
 }
 
-/// Index up to which the log may be purged, if any: entries worth 16 MiB stay behind the checkpoint.
+/// Index up to which the log may be purged, if any; entries worth 16 MiB stay behind the checkpoint.
 pub fn purge_upto(range: Option<(u64, u64)>, log_bytes: u64, checkpoint_index: u64) -> Option<u64> {
     let (first, last) = range?;
     let count = last - first + 1;
@@ -136,8 +147,8 @@ pub fn purge_upto(range: Option<(u64, u64)>, log_bytes: u64, checkpoint_index: u
     (upto >= first).then_some(upto)
 }
 
-/// Checkpoints when due and trims the log behind, until stopped.
-pub async fn keep_storage(
+/// Checkpoints when due and purges the log behind, until stopped.
+pub async fn maintain_storage(
     consensus: Consensus,
     db: Database,
     thresholds: Thresholds,
@@ -145,7 +156,7 @@ pub async fn keep_storage(
 ) {
     let mut last = Instant::now();
     let mut last_index = consensus.metrics().snapshot.map_or(0, |s| s.index);
-    let mut following = Following::default();
+    let mut followers = FollowerProgress::default();
     while !stopped_within(&stop, STORAGE_INTERVAL).await {
         if consensus.disk_answers().is_err() {
             continue;
@@ -153,7 +164,7 @@ pub async fn keep_storage(
         if let Err(e) = consensus.log().hand_to_system() {
             tracing::error!(target: "store", "writing the log: {e}");
         }
-        following.look(consensus.matched(), Instant::now());
+        followers.observe(consensus.matched(), Instant::now());
         let applied = consensus.applied_index();
         let log_bytes = consensus.log().facts().disk_bytes;
         let new_entries = applied.saturating_sub(last_index);
@@ -166,12 +177,12 @@ pub async fn keep_storage(
         if !checkpoint_due(now, thresholds) {
             continue;
         }
-        let order = Order {
+        let request = CheckpointRequest {
             urgency: urgency(now),
             trailing: None,
-            needed: following.slowest(Instant::now()),
+            needed: followers.slowest(Instant::now()),
         };
-        match consensus.counted_checkpoint(&db, order).await {
+        match consensus.counted_checkpoint(&db, request).await {
             Ok(index) => {
                 last = Instant::now();
                 last_index = index;
@@ -186,31 +197,32 @@ pub async fn keep_storage(
     }
 }
 
-/// A checkpoint as it is wanted.
+/// Parameters of a checkpoint.
 #[derive(Clone, Copy, Debug)]
-struct Order {
+struct CheckpointRequest {
     urgency: Urgency,
-    /// Entries to keep behind it; by size if not given.
+    /// Entries to keep behind it; `None` decides by size.
     trailing: Option<u64>,
-    /// Up to where members have the log.
+    /// The lowest index up to which followers have the log.
     needed: Option<u64>,
 }
 
 impl Consensus {
-    /// Makes a checkpoint and trims the log behind it, keeping `trailing` entries if given. Returns the checkpoint's index.
+    /// Makes a checkpoint and purges the log behind it, keeping `trailing` entries if given. Returns the
+    /// checkpoint's index.
     ///
     /// # Errors
-    /// Why it could not be made now, for a person.
+    /// The reason why it could not be made now, as text for a person.
     pub async fn checkpoint(&self, db: &Database, trailing: Option<u64>) -> Result<u64, String> {
-        let order = Order {
+        let request = CheckpointRequest {
             urgency: Urgency::Polite,
             trailing,
             needed: None,
         };
-        self.counted_checkpoint(db, order).await
+        self.counted_checkpoint(db, request).await
     }
 
-    /// How far each other member has the log, as the leader knows it.
+    /// How far each other member has replicated the log, as the leader knows it.
     fn matched(&self) -> impl Iterator<Item = (RaftId, u64)> {
         let own = RaftId::from(self.local().raft_id());
         let known = self.metrics().replication.unwrap_or_default();
@@ -220,11 +232,15 @@ impl Consensus {
             .map(|(id, matched)| (id, matched.map_or(0, |matched| matched.index)))
     }
 
-    async fn counted_checkpoint(&self, db: &Database, order: Order) -> Result<u64, String> {
+    async fn counted_checkpoint(
+        &self,
+        db: &Database,
+        request: CheckpointRequest,
+    ) -> Result<u64, String> {
         let started = Instant::now();
         let (wal_bytes, wal_frames) = (db.wal_bytes(), db.wal_frames());
-        let made = self.make_checkpoint(db, order).await;
-        count(
+        let made = self.make_checkpoint(db, request).await;
+        count_checkpoint(
             &self.local().metrics,
             made.is_ok(),
             (wal_bytes, wal_frames),
@@ -233,15 +249,19 @@ impl Consensus {
         made
     }
 
-    async fn make_checkpoint(&self, db: &Database, order: Order) -> Result<u64, String> {
-        let position = match db.checkpoint_with(order.urgency).await {
+    async fn make_checkpoint(
+        &self,
+        db: &Database,
+        request: CheckpointRequest,
+    ) -> Result<u64, String> {
+        let position = match db.checkpoint_with(request.urgency).await {
             Ok(Ok(Checkpoint::Done(position) | Checkpoint::Unchanged(Some(position)))) => position,
             Ok(Ok(Checkpoint::Unchanged(None))) => return Err("nothing to checkpoint".into()),
             Ok(Ok(Checkpoint::Busy(why))) => return Err(why.into()),
             Ok(Err(fatal)) => return Err(fatal.to_string()),
             Err(_) => return Err("the database is closed".into()),
         };
-        // openraft learns of it by making a snapshot of it, which costs nothing now.
+        // openraft learns of the checkpoint by making a snapshot of it, which costs nothing now.
         self.raft
             .trigger()
             .snapshot()
@@ -256,14 +276,14 @@ impl Consensus {
             .await
             .map_err(|e| e.to_string())?;
         let log_bytes = self.log().facts().disk_bytes;
-        let upto = match order.trailing {
+        let upto = match request.trailing {
             Some(keep) => position.index.checked_sub(keep),
             None => purge_upto(self.log().range(), log_bytes, position.index),
         };
         if let Some(upto) = upto {
             let pinned = db.oldest_pin().map(|pinned| pinned.index);
-            let needed = [pinned, order.needed].into_iter().flatten().min();
-            let upto = held_back(upto, needed, log_bytes, db.spare_bytes());
+            let needed = [pinned, request.needed].into_iter().flatten().min();
+            let upto = limit_for_followers(upto, needed, log_bytes, db.spare_bytes());
             self.raft
                 .trigger()
                 .purge_log(upto)
@@ -274,8 +294,13 @@ impl Consensus {
     }
 }
 
-/// A checkpoint is what rqlite calls a snapshot of the WAL.
-fn count(metrics: &Metrics, made: bool, (wal_bytes, wal_frames): (u64, u64), took: Duration) {
+/// Counts a checkpoint, which is what rqlite calls a snapshot of the WAL.
+fn count_checkpoint(
+    metrics: &Metrics,
+    made: bool,
+    (wal_bytes, wal_frames): (u64, u64),
+    took: Duration,
+) {
     let counters = if made {
         &[
             Counter::StoreNumSnapshots,
@@ -299,7 +324,7 @@ fn count(metrics: &Metrics, made: bool, (wal_bytes, wal_frames): (u64, u64), too
     if made {
         metrics.add(Counter::DbWalBytesWritten, wal_bytes);
         metrics.add(Counter::DbWalFramesWritten, wal_frames);
-        // All frames of the WAL are looked at, and all are moved, or the checkpoint has failed.
+        // A checkpoint moves all frames of the WAL, or fails.
         metrics.add(Counter::DbCheckpointedPages, wal_frames);
         metrics.add(Counter::DbCheckpointedMoves, wal_frames);
         metrics.set(Counter::StoreSnapshotPrecompactWalSize, wal_bytes);
@@ -315,7 +340,8 @@ fn count(metrics: &Metrics, made: bool, (wal_bytes, wal_frames): (u64, u64), too
     }
 }
 
-/// openraft's own part of a checkpoint is a message or two; it may wait behind a long run of entries.
+/// Limit for openraft's part of a checkpoint, which is a message or two; it may wait behind a long run of
+/// entries.
 const CHECKPOINT_LIMIT: Duration = Duration::from_secs(10);
 
 #[cfg(test)]
@@ -378,20 +404,20 @@ mod tests {
 
     #[test]
     fn the_log_is_kept_for_those_who_take_it() {
-        assert_eq!(held_back(100, None, 5, 0), 100);
-        assert_eq!(held_back(100, Some(40), 5, 5), 40);
-        assert_eq!(held_back(100, Some(140), 5, 5), 100);
-        assert_eq!(held_back(100, Some(40), 6, 5), 100, "no room");
+        assert_eq!(limit_for_followers(100, None, 5, 0), 100);
+        assert_eq!(limit_for_followers(100, Some(40), 5, 5), 40);
+        assert_eq!(limit_for_followers(100, Some(140), 5, 5), 100);
+        assert_eq!(limit_for_followers(100, Some(40), 6, 5), 100, "no room");
         let (start, id) = (Instant::now(), |name: &str| RaftId::from(name));
         let at = |secs| start + Duration::from_secs(secs);
-        let mut following = Following::default();
-        assert_eq!(following.slowest(at(0)), None);
-        following.look([(id("a"), 5), (id("b"), 90)].into_iter(), at(0));
-        assert_eq!(following.slowest(at(14)), Some(5));
-        following.look([(id("a"), 5), (id("b"), 91)].into_iter(), at(14));
-        assert_eq!(following.slowest(at(15)), Some(91), "a has stopped");
-        following.look([(id("a"), 6)].into_iter(), at(16));
-        assert_eq!(following.slowest(at(17)), Some(6));
+        let mut followers = FollowerProgress::default();
+        assert_eq!(followers.slowest(at(0)), None);
+        followers.observe([(id("a"), 5), (id("b"), 90)].into_iter(), at(0));
+        assert_eq!(followers.slowest(at(14)), Some(5));
+        followers.observe([(id("a"), 5), (id("b"), 91)].into_iter(), at(14));
+        assert_eq!(followers.slowest(at(15)), Some(91), "a has stopped");
+        followers.observe([(id("a"), 6)].into_iter(), at(16));
+        assert_eq!(followers.slowest(at(17)), Some(6));
     }
 
     #[test]

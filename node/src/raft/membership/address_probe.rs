@@ -1,4 +1,4 @@
-//! Who answers at a member's address: asked before its record gives way to another data directory.
+//! Probes a member's addresses before its record is replaced by another data directory.
 use std::time::Duration;
 
 use crate::{
@@ -6,60 +6,60 @@ use crate::{
     local::Local,
     raft::{
         network::server::ANOTHER_DIRECTORY,
-        types::{Member, RaftId},
+        types::{Member as MemberRecord, RaftId},
     },
     version,
 };
 
-/// A node that restarts, or whose machine is held up for a moment, gets so many chances to answer.
-const TRIES: u32 = 3;
-/// One try; all of them together stay below the time that a join waits for its answer.
-const TRY_LIMIT: Duration = Duration::from_secs(1);
-/// Between tries.
-const TRY_PAUSE: Duration = Duration::from_millis(500);
+/// Attempts: a node may be restarting, or its machine may pause for a moment.
+const ATTEMPTS: u32 = 3;
+/// Limit of one attempt; all attempts together stay below the time that a join waits for its response.
+const ATTEMPT_LIMIT: Duration = Duration::from_secs(1);
+/// Pause between attempts.
+const ATTEMPT_PAUSE: Duration = Duration::from_millis(500);
 
-/// Who answers where a member is said to be.
+/// Which node responds at a member's address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Found {
+pub enum ProbeResult {
     /// The member.
-    Itself,
+    Member,
     /// A node with another data directory, so the member is not there any more.
-    Another,
-    /// Nobody, or nobody that can be understood: it is not known whether the member lives.
-    Nobody,
+    OtherNode,
+    /// No response, or none that can be understood: it is unknown whether the member is alive.
+    NoResponse,
 }
 
-/// Asks at the recorded address of the member `id`, and where it said that it has moved to.
-pub(super) async fn whereabouts(
+/// Probes the recorded address of the member `id`, and the one that it announced after a move.
+pub(super) async fn probe_member(
     local: &Local,
     id: &RaftId,
-    members: &[(RaftId, Member, bool)],
-) -> Found {
+    members: &[(RaftId, MemberRecord, bool)],
+) -> ProbeResult {
     let recorded = members.iter().find(|(member, ..)| member == id);
     let recorded = recorded.map(|(_, member, _)| member.raft_addr.clone());
-    let mut last = Found::Nobody;
-    for attempt in 0..TRIES {
+    let mut last = ProbeResult::NoResponse;
+    for attempt in 0..ATTEMPTS {
         if attempt > 0 {
-            tokio::time::sleep(TRY_PAUSE).await;
+            tokio::time::sleep(ATTEMPT_PAUSE).await;
         }
         let moved = local.moved_to(&id.0);
-        let answers = moved
+        let results = moved
             .iter()
             .chain(&recorded)
-            .map(|address| ask(local, id, address));
-        let answers = futures_util::future::join_all(answers).await;
-        if answers.contains(&Found::Itself) {
-            return Found::Itself;
+            .map(|address| probe(local, id, address));
+        let results = futures_util::future::join_all(results).await;
+        if results.contains(&ProbeResult::Member) {
+            return ProbeResult::Member;
         }
-        last = answers.last().copied().unwrap_or(Found::Nobody);
-        if last == Found::Another && moved.is_none() {
+        last = results.last().copied().unwrap_or(ProbeResult::NoResponse);
+        if last == ProbeResult::OtherNode && moved.is_none() {
             break;
         }
     }
     last
 }
 
-async fn ask(local: &Local, id: &RaftId, address: &str) -> Found {
+async fn probe(local: &Local, id: &RaftId, address: &str) -> ProbeResult {
     let hello = Hello {
         purpose: Purpose::Beat,
         from: local.raft_id().to_owned(),
@@ -67,20 +67,20 @@ async fn ask(local: &Local, id: &RaftId, address: &str) -> Found {
         cluster: local.cluster(),
         version: version::NEWEST,
     };
-    judge(
-        &Connection::dial(address, &hello, TRY_LIMIT)
+    classify(
+        &Connection::dial(address, &hello, ATTEMPT_LIMIT)
             .await
             .map(|_| ()),
     )
 }
 
-fn judge(answer: &Result<(), WireError>) -> Found {
-    match answer {
-        Ok(()) => Found::Itself,
+fn classify(result: &Result<(), WireError>) -> ProbeResult {
+    match result {
+        Ok(()) => ProbeResult::Member,
         Err(WireError::Refused { reason, .. }) if reason.contains(ANOTHER_DIRECTORY) => {
-            Found::Another
+            ProbeResult::OtherNode
         }
-        Err(_) => Found::Nobody,
+        Err(_) => ProbeResult::NoResponse,
     }
 }
 
@@ -102,17 +102,20 @@ mod tests {
                 source: kind.into(),
             })
         };
-        for (answer, want) in [
-            (Ok(()), Found::Itself),
+        for (result, want) in [
+            (Ok(()), ProbeResult::Member),
             (
                 refused("this is b#2, not b#1: its data directory is another one"),
-                Found::Another,
+                ProbeResult::OtherNode,
             ),
-            (refused("too many connections"), Found::Nobody),
-            (dial(std::io::ErrorKind::ConnectionRefused), Found::Nobody),
-            (dial(std::io::ErrorKind::TimedOut), Found::Nobody),
+            (refused("too many connections"), ProbeResult::NoResponse),
+            (
+                dial(std::io::ErrorKind::ConnectionRefused),
+                ProbeResult::NoResponse,
+            ),
+            (dial(std::io::ErrorKind::TimedOut), ProbeResult::NoResponse),
         ] {
-            assert_eq!(judge(&answer), want, "{answer:?}");
+            assert_eq!(classify(&result), want, "{result:?}");
         }
     }
 }

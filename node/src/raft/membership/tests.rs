@@ -1,8 +1,8 @@
 //! Tables of who is admitted, recorded, asked for, refused and removed.
 use super::*;
 
-fn present(id: &str, addr: &str, voter: bool, alive: bool) -> Present {
-    Present {
+fn present(id: &str, addr: &str, voter: bool, alive: bool) -> MemberView {
+    MemberView {
         id: id.into(),
         member: Member {
             raft_addr: addr.into(),
@@ -10,8 +10,8 @@ fn present(id: &str, addr: &str, voter: bool, alive: bool) -> Present {
         },
         voter,
         alive,
-        silent: None,
-        found: None,
+        unreachable_for: None,
+        probed: None,
     }
 }
 
@@ -34,7 +34,7 @@ fn admit(replace: &[&str]) -> JoinPlan {
 }
 
 fn ask(of: &[&str]) -> JoinPlan {
-    JoinPlan::Ask(ids(of))
+    JoinPlan::Probe(ids(of))
 }
 
 #[test]
@@ -130,49 +130,56 @@ fn refused_joins() {
 /// What becomes of the record of `b` when another data directory comes with its name or its address.
 #[test]
 fn a_live_member_is_not_driven_out() {
-    use Found::{Another, Itself, Nobody};
+    use ProbeResult::{Member, NoResponse, OtherNode};
     let leader = RaftId::from("a#a1");
     let (same_name, same_addr, both) = (
         joiner("b#b2", "x:4002", true),
         joiner("e#e1", "b:4002", true),
         joiner("b#b2", "b:4002", true),
     );
-    // (what, joiner, heard now, silent for s, who answers, its record gives way; `None`: the join is refused)
+    // (what, joiner, alive, unreachable for s, probe result, its record is replaced; `None`: the join is refused)
     let (gives, stays, refused) = (Some(true), Some(false), None);
     let table = [
-        ("it answers", &same_name, false, Some(60), Itself, refused),
-        ("it answers", &same_addr, false, Some(60), Itself, refused),
-        ("it answers", &both, false, Some(60), Itself, refused),
-        ("heard", &same_name, true, Some(0), Nobody, refused),
-        ("heard", &same_name, true, Some(0), Another, refused),
+        ("it answers", &same_name, false, Some(60), Member, refused),
+        ("it answers", &same_addr, false, Some(60), Member, refused),
+        ("it answers", &both, false, Some(60), Member, refused),
+        ("heard", &same_name, true, Some(0), NoResponse, refused),
+        ("heard", &same_name, true, Some(0), OtherNode, refused),
         (
             "heard: elsewhere",
             &same_addr,
             true,
             Some(0),
-            Another,
+            OtherNode,
             stays,
         ),
-        ("a hiccup", &same_name, false, Some(1), Nobody, refused),
-        ("a hiccup", &same_addr, false, Some(1), Nobody, refused),
-        ("a new leader", &same_name, false, None, Nobody, refused),
-        ("gone", &same_name, false, Some(10), Nobody, gives),
-        ("gone", &same_addr, false, Some(10), Nobody, gives),
-        ("its disk is new", &both, false, Some(0), Another, gives),
-        ("its disk is new", &both, false, None, Another, gives),
-        ("moved, disk lost", &same_name, false, None, Another, gives),
+        ("a hiccup", &same_name, false, Some(1), NoResponse, refused),
+        ("a hiccup", &same_addr, false, Some(1), NoResponse, refused),
+        ("a new leader", &same_name, false, None, NoResponse, refused),
+        ("gone", &same_name, false, Some(10), NoResponse, gives),
+        ("gone", &same_addr, false, Some(10), NoResponse, gives),
+        ("its disk is new", &both, false, Some(0), OtherNode, gives),
+        ("its disk is new", &both, false, None, OtherNode, gives),
+        (
+            "moved, disk lost",
+            &same_name,
+            false,
+            None,
+            OtherNode,
+            gives,
+        ),
     ];
-    for (what, joiner, alive, silent, found, want) in table {
+    for (what, joiner, alive, unreachable_for, probed, want) in table {
         let mut b = present("b#b1", "b:4002", true, alive);
-        b.silent = silent.map(Duration::from_secs);
-        b.found = Some(found);
+        b.unreachable_for = unreachable_for.map(Duration::from_secs);
+        b.probed = Some(probed);
         let members = [present("a#a1", "a:4002", true, true), b];
         let got = match plan_join(&members, &leader, joiner) {
             JoinPlan::Admit { replace } => Some(replace == ids(&["b#b1"])),
             JoinPlan::Refuse(_) => None,
             other => panic!("{what}: {other:?}"),
         };
-        assert_eq!(got, want, "{what}: {joiner:?}, {found:?}");
+        assert_eq!(got, want, "{what}: {joiner:?}, {probed:?}");
     }
 }
 

@@ -134,21 +134,21 @@ impl Walk {
     }
 
     fn join(&mut self, leader: &RaftId, joiner: &Joiner) {
-        let seen = |found: bool| {
+        let seen = |probed: bool| {
             let members = self.model.members().into_iter();
             members
                 .map(|(id, member, voter)| {
                     let at = self.living.get(&id);
-                    Present {
+                    MemberView {
                         alive: at.is_some(),
-                        silent: at.is_none().then_some(GONE_AFTER),
-                        found: match at {
-                            _ if !found => None,
-                            Some(at) if *at == member.raft_addr => Some(Found::Itself),
+                        unreachable_for: at.is_none().then_some(REPLACE_AFTER),
+                        probed: match at {
+                            _ if !probed => None,
+                            Some(at) if *at == member.raft_addr => Some(ProbeResult::Member),
                             _ if self.living.values().any(|at| *at == member.raft_addr) => {
-                                Some(Found::Another)
+                                Some(ProbeResult::OtherNode)
                             }
-                            _ => Some(Found::Nobody),
+                            _ => Some(ProbeResult::NoResponse),
                         },
                         id,
                         member,
@@ -158,7 +158,7 @@ impl Walk {
                 .collect::<Vec<_>>()
         };
         let plan = match plan_join(&seen(false), leader, joiner) {
-            JoinPlan::Ask(_) => plan_join(&seen(true), leader, joiner),
+            JoinPlan::Probe(_) => plan_join(&seen(true), leader, joiner),
             plan => plan,
         };
         let member = Member {
@@ -169,7 +169,7 @@ impl Walk {
         let voters = self.model.configs.last().cloned();
         match plan {
             JoinPlan::Nothing | JoinPlan::Refuse(_) => {}
-            JoinPlan::Ask(again) => panic!("asked about {again:?} twice"),
+            JoinPlan::Probe(again) => panic!("asked about {again:?} twice"),
             JoinPlan::Record => {
                 self.leaving.remove(&joiner.id);
                 self.change(ChangeMembers::SetNodes(record));
@@ -289,16 +289,16 @@ impl Walk {
         }
     }
 
-    fn seen_for_removal(&self) -> Vec<Present> {
+    fn seen_for_removal(&self) -> Vec<MemberView> {
         let members = self.model.members().into_iter();
         members
-            .map(|(id, member, voter)| Present {
+            .map(|(id, member, voter)| MemberView {
                 id,
                 member,
                 voter,
                 alive: false,
-                silent: None,
-                found: None,
+                unreachable_for: None,
+                probed: None,
             })
             .collect()
     }

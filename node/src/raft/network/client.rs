@@ -1,4 +1,5 @@
-//! The calling side of Raft's messages: one connection per target and purpose, dialed when needed, dropped on the first doubt.
+//! The calling side of Raft's messages: one connection per target and purpose, opened when needed, dropped at
+//! the first error.
 use std::{collections::BTreeMap, future::Future, io, sync::Arc, time::Duration};
 
 use futures_util::{Stream, StreamExt, stream};
@@ -15,8 +16,10 @@ use parking_lot::Mutex;
 use tokio::{io::AsyncWriteExt, time::timeout};
 
 use super::{
-    messages::{Answer, Ask, SnapshotAnswer, SnapshotHead, another_question, unreachable},
-    pipeline::{StreamItem, Told, Unsendable, append, range_of, replicate, stream_result},
+    messages::{
+        Request, Response, SnapshotHeader, SnapshotReply, unexpected_response, unreachable,
+    },
+    pipeline::{StreamItem, Target, Unsendable, append, range_of, replicate, stream_result},
 };
 use crate::{
     internode::wire::{Connection, Hello, Purpose, WireError, write_frame},
@@ -30,36 +33,38 @@ use crate::{
     version,
 };
 
-/// A snapshot transfer may take hours, but not this long without a byte moving (or, at its end, without the receiver's answer).
+/// A snapshot transfer may take hours, but not this long without progress (or, at its end, without the
+/// receiver's response).
 const SNAPSHOT_IDLE_TIMEOUT: Duration = Duration::from_secs(30);
-/// Installing at the receiver waits for its readers and syncs the whole file.
+/// Limit for installing at the receiver, which waits for its readers and syncs the whole file.
 const SNAPSHOT_INSTALL_TIMEOUT: Duration = Duration::from_secs(300);
-/// Pieces of a snapshot read and written at a time: the sender's memory for any database size.
+/// Bytes of a snapshot read and written at a time: the sender's memory for any database size.
 const SNAPSHOT_PIECE_BYTES: usize = 256 << 10;
 
-/// Members that could not be dialed when it was tried last, with the reason that they gave. Known to all clients: each round of votes makes new ones.
-type Lost = Arc<Mutex<BTreeMap<RaftId, String>>>;
+/// Members to which the last connection failed, with the reason for a refusal. Shared by all clients: each
+/// vote round makes new ones.
+type Unreachables = Arc<Mutex<BTreeMap<RaftId, String>>>;
 
-/// Makes clients for targets.
+/// Creates clients for targets.
 #[derive(Clone, Debug)]
 pub struct Network {
     local: Arc<Local>,
-    lost: Lost,
+    unreachable_members: Unreachables,
     unsendable: Unsendable,
 }
 
 impl Network {
-    /// Dials as `local`; what cannot be sent is told in `unsendable`.
+    /// Connects as `local`; appends that cannot be sent are recorded in `unsendable`.
     pub fn new(local: Arc<Local>, unsendable: Unsendable) -> Self {
         Self {
             local,
-            lost: Lost::default(),
+            unreachable_members: Unreachables::default(),
             unsendable,
         }
     }
 
-    /// For [`Client::holds`].
-    pub(crate) fn witness(&self, target: RaftId, member: &Member) -> Client {
+    /// A client for [`Client::holds_vote`].
+    pub(crate) fn voter_probe(&self, target: RaftId, member: &Member) -> Client {
         self.client(Purpose::Beat, target, member)
     }
 
@@ -70,7 +75,7 @@ impl Network {
             target,
             address: member.raft_addr.clone(),
             connection: None,
-            lost: Arc::clone(&self.lost),
+            unreachable_members: Arc::clone(&self.unreachable_members),
             unsendable: self.unsendable.clone(),
         }
     }
@@ -92,16 +97,17 @@ impl RaftNetworkFactory<Types> for Network {
     }
 }
 
-/// One target, one purpose.
+/// A client for one target and one purpose.
 #[derive(Debug)]
 pub struct Client {
     local: Arc<Local>,
     purpose: Purpose,
     target: RaftId,
     address: String,
-    /// Taken while in use and put back only after a complete exchange, so a half-used one is never reused.
+    /// Taken while in use and returned only after a complete exchange, so that a half-used connection is
+    /// never reused.
     connection: Option<Connection>,
-    lost: Lost,
+    unreachable_members: Unreachables,
     unsendable: Unsendable,
 }
 
@@ -123,15 +129,15 @@ impl Client {
         let dialed = self
             .dial()
             .await
-            .and_then(|connection| self.speaks(connection));
+            .and_then(|connection| self.check_version(connection));
         if self.purpose == Purpose::Append {
-            self.note(dialed.as_ref().err());
+            self.log_reachability(dialed.as_ref().err());
         }
         dialed
     }
 
-    /// Notes which version the other side speaks; one that is too old for this cluster gets nothing.
-    fn speaks(&self, connection: Connection) -> Result<Connection, WireError> {
+    /// Records which version the other side supports; a node that is too old for this cluster is refused.
+    fn check_version(&self, connection: Connection) -> Result<Connection, WireError> {
         self.local.note_spoken(&self.target.0, connection.version);
         let in_effect = self.local.format_version();
         match version::may_take_part(self.target.name(), connection.version, in_effect) {
@@ -143,9 +149,10 @@ impl Client {
         }
     }
 
-    /// One line when a member goes, one when it returns, and one when it refuses for another reason; not one a try.
-    fn note(&self, failure: Option<&WireError>) {
-        let mut lost = self.lost.lock();
+    /// Logs one line when a member becomes unreachable, one when it is reachable again, and one when it
+    /// refuses for another reason; not one for every attempt.
+    fn log_reachability(&self, failure: Option<&WireError>) {
+        let mut unreachable_members = self.unreachable_members.lock();
         if matches!(failure, Some(WireError::Dial { .. })) {
             self.local.forget_spoken(&self.target.0);
         }
@@ -153,25 +160,25 @@ impl Client {
             Some(WireError::Refused { reason, .. }) => reason.clone(),
             _ => String::new(),
         };
-        let is_news = match lost.get(&self.target) {
+        let is_news = match unreachable_members.get(&self.target) {
             None => true,
             Some(known) => !reason.is_empty() && *known != reason,
         };
         match failure {
             Some(e) if is_news => {
-                lost.insert(self.target.clone(), reason);
-                tracing::warn!(target: "raft", "node {} cannot be reached: {e}", self.target.name());
+                unreachable_members.insert(self.target.clone(), reason);
+                tracing::warn!(target: "raft", "node {} is unreachable: {e}", self.target.name());
             }
-            None if lost.remove(&self.target).is_some() => {
-                tracing::info!(target: "raft", "node {} is reached again", self.target.name());
+            None if unreachable_members.remove(&self.target).is_some() => {
+                tracing::info!(target: "raft", "node {} is reachable again", self.target.name());
             }
             _ => {}
         }
     }
 
-    /// A member that said it has moved is looked for there first: whole clusters come back under new addresses, and no leader can
-    /// record them before it is elected. The recorded address is looked up at each dial, because openraft keeps this client when only the
-    /// address of its target changes.
+    /// Tries the address that a moved member announced first: whole clusters restart under new addresses, and
+    /// no leader can record those before it is elected. The recorded address is looked up at each attempt,
+    /// because openraft keeps this client when only the address of its target changes.
     async fn dial(&mut self) -> Result<Connection, WireError> {
         let (hello, limit) = (self.hello(), self.local.dial_timeout());
         if let Some(recorded) = self.local.recorded(&self.target.0) {
@@ -188,19 +195,23 @@ impl Client {
         Connection::dial(&self.address, &hello, limit).await
     }
 
-    async fn exchange(&mut self, ask: &Ask, limit: Duration) -> Result<Answer, RPCError<Types>> {
+    async fn exchange(
+        &mut self,
+        request: &Request,
+        limit: Duration,
+    ) -> Result<Response, RPCError<Types>> {
         let mut connection = self.take_connection().await.map_err(|e| unreachable(&e))?;
         let exchange = async {
-            connection.send(ask).await?;
+            connection.send(request).await?;
             connection
-                .receive::<Answer>()
+                .receive::<Response>()
                 .await?
                 .ok_or_else(|| io::Error::from(io::ErrorKind::UnexpectedEof))
         };
         match timeout(limit, exchange).await {
-            Ok(Ok(answer)) => {
+            Ok(Ok(response)) => {
                 self.connection = Some(connection);
-                Ok(answer)
+                Ok(response)
             }
             Ok(Err(e)) => Err(unreachable(&connection.broken(e))),
             Err(_) => Err(unreachable(&WireError::Timeout {
@@ -210,24 +221,26 @@ impl Client {
     }
 
     fn unexpected(&self) -> RPCError<Types> {
-        another_question(&self.address)
+        unexpected_response(&self.address)
     }
 
-    /// Does the node still hold this vote? No is also the answer of one that says nothing within `limit`.
-    pub(crate) async fn holds(&mut self, vote: &VoteRecord, limit: Duration) -> bool {
-        let ask = Ask::Holds(vote.clone());
-        let answer = timeout(limit, self.exchange(&ask, limit)).await;
-        matches!(answer, Ok(Ok(Answer::Holds(true))))
+    /// Whether the node still holds this vote; false if it does not respond within `limit`.
+    pub(crate) async fn holds_vote(&mut self, vote: &VoteRecord, limit: Duration) -> bool {
+        let request = Request::HoldsVote(vote.clone());
+        let response = timeout(limit, self.exchange(&request, limit)).await;
+        matches!(response, Ok(Ok(Response::HoldsVote(true))))
     }
 
-    async fn ask_vote(
+    async fn request_vote(
         &mut self,
-        ask: Ask,
+        request: Request,
         option: &RPCOption,
     ) -> Result<VoteResponse<Types>, RPCError<Types>> {
-        match self.exchange(&ask, option.hard_ttl()).await? {
-            Answer::Vote(answer) => Ok(answer.into()),
-            Answer::Append(_) | Answer::Transfer(_) | Answer::Holds(_) => Err(self.unexpected()),
+        match self.exchange(&request, option.hard_ttl()).await? {
+            Response::Vote(response) => Ok(response.into()),
+            Response::Append(_) | Response::Transfer(_) | Response::HoldsVote(_) => {
+                Err(self.unexpected())
+            }
         }
     }
 
@@ -240,7 +253,7 @@ impl Client {
             return Err(io::Error::other("only a pinned snapshot can be sent"));
         };
         let mut connection = self.take_connection().await.map_err(io::Error::other)?;
-        let head = SnapshotHead {
+        let head = SnapshotHeader {
             vote: vote.into(),
             last: snapshot.meta.last_log_id.as_ref().map(id),
             membership: MembershipRecord::new(
@@ -281,14 +294,14 @@ impl Client {
         }
         connection.writer.write_u32_le(crc.finalize()).await?;
         within(SNAPSHOT_IDLE_TIMEOUT, connection.writer.flush()).await?;
-        let answer = within(
+        let response = within(
             SNAPSHOT_INSTALL_TIMEOUT,
-            connection.receive::<SnapshotAnswer>(),
+            connection.receive::<SnapshotReply>(),
         )
         .await?;
-        match answer {
-            Some(SnapshotAnswer::Done(vote)) => Ok(SnapshotResponse::new(vote.into())),
-            Some(SnapshotAnswer::Failed(reason)) => Err(io::Error::other(reason)),
+        match response {
+            Some(SnapshotReply::Done(vote)) => Ok(SnapshotResponse::new(vote.into())),
+            Some(SnapshotReply::Failed(reason)) => Err(io::Error::other(reason)),
             None => Err(io::ErrorKind::UnexpectedEof.into()),
         }
     }
@@ -312,13 +325,15 @@ impl RaftNetworkV2<Types> for Client {
             .exchange(&append(&self.local, &rpc), option.hard_ttl())
             .await?
         {
-            Answer::Append(answer) => answer.response().map_err(|reason| {
+            Response::Append(response) => response.response().map_err(|reason| {
                 RPCError::Unreachable(Unreachable::from_string(format!(
                     "{}: {reason}",
                     self.address
                 )))
             }),
-            Answer::Vote(_) | Answer::Transfer(_) | Answer::Holds(_) => Err(self.unexpected()),
+            Response::Vote(_) | Response::Transfer(_) | Response::HoldsVote(_) => {
+                Err(self.unexpected())
+            }
         }
     }
 
@@ -335,37 +350,38 @@ impl RaftNetworkV2<Types> for Client {
     {
         Box::pin(async move {
             if self.purpose == Purpose::Beat {
-                // A heartbeat is one request: no task, no pipeline.
+                // A heartbeat is a single request: no task, no pipeline.
                 let Some(rpc) = input.next().await else {
                     return Ok(Box::pin(stream::empty()) as _);
                 };
                 let range = range_of(&rpc);
                 let beat = append(&self.local, &rpc);
-                let answer = self.exchange(&beat, option.hard_ttl()).await;
-                if answer.is_err() {
+                let response = self.exchange(&beat, option.hard_ttl()).await;
+                if response.is_err() {
                     let metrics = &self.local.metrics;
                     metrics.count(Counter::StoreFailedHeartbeatObserved);
                 }
-                let item = match answer? {
-                    Answer::Append(answer) => stream_result(answer, range, &self.address),
-                    Answer::Vote(_) | Answer::Transfer(_) | Answer::Holds(_) => {
+                let item = match response? {
+                    Response::Append(response) => stream_result(response, range, &self.address),
+                    Response::Vote(_) | Response::Transfer(_) | Response::HoldsVote(_) => {
                         Err(self.unexpected())
                     }
                 };
                 return Ok(Box::pin(stream::iter([item])) as _);
             }
-            // openraft waits out its back-off inside this stream, so the first request comes before the dialing.
+            // openraft waits for its back-off inside this stream, so the connection is opened after the first
+            // request.
             let Some(first) = input.next().await else {
                 return Ok(Box::pin(stream::empty()) as _);
             };
             let input = stream::iter([first]).chain(input);
             let connection = self.take_connection().await.map_err(|e| unreachable(&e))?;
-            let told = Told {
+            let target = Target {
                 local: &self.local,
                 target: &self.target,
                 unsendable: &self.unsendable,
             };
-            Ok(Box::pin(replicate(connection, &mut self.connection, input, told)) as _)
+            Ok(Box::pin(replicate(connection, &mut self.connection, input, target)) as _)
         })
     }
 
@@ -374,7 +390,7 @@ impl RaftNetworkV2<Types> for Client {
         rpc: VoteRequest<Types>,
         option: RPCOption,
     ) -> Result<VoteResponse<Types>, RPCError<Types>> {
-        self.ask_vote(Ask::Vote(rpc.into()), &option).await
+        self.request_vote(Request::Vote(rpc.into()), &option).await
     }
 
     async fn pre_vote(
@@ -382,7 +398,8 @@ impl RaftNetworkV2<Types> for Client {
         rpc: VoteRequest<Types>,
         option: RPCOption,
     ) -> Result<VoteResponse<Types>, RPCError<Types>> {
-        self.ask_vote(Ask::PreVote(rpc.into()), &option).await
+        self.request_vote(Request::PreVote(rpc.into()), &option)
+            .await
     }
 
     async fn full_snapshot(
@@ -408,17 +425,19 @@ impl RaftNetworkV2<Types> for Client {
         rpc: TransferLeaderRequest<Types>,
         option: RPCOption,
     ) -> Result<TransferLeaderResponse<Types>, RPCError<Types>> {
-        let ask = Ask::Transfer {
+        let request = Request::Transfer {
             from: rpc.from_leader().into(),
             to: rpc.to_node_id().clone(),
             last: rpc.last_log_id().map(id),
         };
-        match self.exchange(&ask, option.hard_ttl()).await? {
-            Answer::Transfer(Ok(())) => Ok(Ok(())),
-            Answer::Transfer(Err(reason)) => {
+        match self.exchange(&request, option.hard_ttl()).await? {
+            Response::Transfer(Ok(())) => Ok(Ok(())),
+            Response::Transfer(Err(reason)) => {
                 Err(RPCError::Unreachable(Unreachable::from_string(reason)))
             }
-            Answer::Append(_) | Answer::Vote(_) | Answer::Holds(_) => Err(self.unexpected()),
+            Response::Append(_) | Response::Vote(_) | Response::HoldsVote(_) => {
+                Err(self.unexpected())
+            }
         }
     }
 }

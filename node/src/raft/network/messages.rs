@@ -1,4 +1,4 @@
-//! Raft's messages between members, and the errors that openraft is given for them.
+//! Raft's messages between members, and the errors that openraft gets for them.
 use openraft::errors::{RPCError, Unreachable};
 use serde::{Deserialize, Serialize};
 
@@ -6,41 +6,42 @@ use crate::{
     internode::wire::unsaid_is_one,
     raft::{
         codec::{
-            AppendAnswer, AppendRecord, Id, MembershipRecord, VoteAnswer, VoteAsk, VoteRecord,
+            AppendRecord, AppendResponseRecord, Id, MembershipRecord, VoteRecord,
+            VoteRequestRecord, VoteResponseRecord,
         },
         types::{RaftId, Types},
     },
 };
 
-/// What Raft asks of another node.
+/// A request to another node.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) enum Ask {
+pub(super) enum Request {
     Append(AppendRecord),
-    Vote(VoteAsk),
-    PreVote(VoteAsk),
+    Vote(VoteRequestRecord),
+    PreVote(VoteRequestRecord),
     Transfer {
         from: VoteRecord,
         to: RaftId,
         last: Option<Id>,
     },
-    /// Is this still the vote on your disk?
-    Holds(VoteRecord),
+    /// Does the receiver still hold this vote on its disk?
+    HoldsVote(VoteRecord),
 }
 
-/// The answer to an [`Ask`] of the same kind.
+/// The response to a [`Request`] of the same kind.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) enum Answer {
-    Append(AppendAnswer),
-    Vote(VoteAnswer),
-    /// `Err` says why the node will not take over.
+pub(super) enum Response {
+    Append(AppendResponseRecord),
+    Vote(VoteResponseRecord),
+    /// `Err` says why the node does not take over leadership.
     Transfer(Result<(), String>),
-    /// Yes or no.
-    Holds(bool),
+    /// Whether it holds the vote.
+    HoldsVote(bool),
 }
 
 /// Begins a snapshot transfer; the file's bytes follow, then their CRC-32.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct SnapshotHead {
+pub(super) struct SnapshotHeader {
     pub(super) vote: VoteRecord,
     pub(super) last: Option<Id>,
     pub(super) membership: MembershipRecord,
@@ -52,7 +53,7 @@ pub(super) struct SnapshotHead {
 
 /// Ends a snapshot transfer.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) enum SnapshotAnswer {
+pub(super) enum SnapshotReply {
     Done(VoteRecord),
     Failed(String),
 }
@@ -61,8 +62,8 @@ pub(super) fn unreachable<E: std::error::Error + 'static>(e: &E) -> RPCError<Typ
     RPCError::Unreachable(Unreachable::new(e))
 }
 
-pub(super) fn another_question(address: &str) -> RPCError<Types> {
+pub(super) fn unexpected_response(address: &str) -> RPCError<Types> {
     RPCError::Unreachable(Unreachable::from_string(format!(
-        "{address} answered another question"
+        "{address} sent an unexpected response"
     )))
 }

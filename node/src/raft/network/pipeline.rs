@@ -1,4 +1,5 @@
-//! Log replication to one target: requests sent ahead of their answers, and what is said of one that cannot be sent.
+//! Log replication to one target: requests are sent ahead of their responses; an append that is too large for
+//! the target is reported.
 use std::{collections::BTreeMap, io, sync::Arc, time::Duration};
 
 use futures_util::{Stream, StreamExt, stream};
@@ -11,7 +12,7 @@ use parking_lot::Mutex;
 use tokio::{io::AsyncWriteExt, sync::mpsc, time::timeout};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::messages::{Answer, Ask, another_question, unreachable};
+use super::messages::{Request, Response, unexpected_response, unreachable};
 use crate::{
     internode::wire::{
         Connection, MAX_FRAME_BYTES, Reader, WireError, Writer, read_frame, write_frame_within,
@@ -19,28 +20,32 @@ use crate::{
     local::Local,
     metrics::Counter,
     raft::{
-        codec::{AppendAnswer, AppendRecord, from_id},
+        codec::{AppendRecord, AppendResponseRecord, from_id},
         types::{LogId, RaftId, Types},
     },
 };
 
-/// Appends sent ahead of their answers. Eight frames hide the round trip and bound what a slow follower holds in memory.
+/// Appends sent ahead of their responses. Eight frames hide the round trip and bound the memory of a slow
+/// follower.
 const APPENDS_IN_FLIGHT: usize = 8;
-/// A follower that owes an answer this long is treated as gone; its disk may be slow, so this is far above a round trip.
-const APPEND_ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
-/// A large append gets more time, at this rate: what takes longer than that on its way would never arrive otherwise.
+/// A follower that does not respond for this long counts as unreachable; its disk may be slow, so this is far
+/// above a round trip.
+const APPEND_RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
+/// A large append gets more time, at this rate; otherwise it could never arrive over a slow network.
 const SLOWEST_BYTES_PER_SEC: usize = 1 << 20;
-/// Largest append. Before requests were limited a body of 32 MiB could make an entry of some 84 MiB; logs that hold one must still replicate.
+/// Largest append. Before requests were limited, a body of 32 MiB could make an entry of some 84 MiB; logs
+/// that hold one must still replicate.
 pub(super) const MAX_APPEND_BYTES: usize = 128 << 20;
-/// For the vote, positions and lengths around the commands of an append.
+/// Allowance for the vote, positions and lengths around the commands of an append.
 const APPEND_OVERHEAD_BYTES: usize = 64 << 10;
 
-/// Appends that cannot be sent, by target: nothing gets past them. For the log, the metrics and `/status`.
+/// Appends that are too large for their target, by target; they block its replication. Shown in the log, the
+/// metrics and `/status`.
 #[derive(Clone, Debug, Default)]
 pub struct Unsendable(Arc<Mutex<BTreeMap<RaftId, String>>>);
 
 impl Unsendable {
-    /// Who does not get on, and why.
+    /// The blocked members, with the reason.
     pub fn all(&self) -> BTreeMap<RaftId, String> {
         self.0.lock().clone()
     }
@@ -49,7 +54,7 @@ impl Unsendable {
         local.metrics.count(Counter::StoreAppendsUnsendable);
         let mut all = self.0.lock();
         if all.get(target) != Some(&why) {
-            tracing::error!(target: "raft", "node {} cannot get on: {why}", target.name());
+            tracing::error!(target: "raft", "node {} cannot be replicated to: {why}", target.name());
             all.insert(target.clone(), why);
         }
     }
@@ -63,15 +68,15 @@ impl Unsendable {
 pub(super) type StreamItem =
     Result<Result<Option<LogId>, StreamAppendError<Types>>, RPCError<Types>>;
 
-/// Every append, and so every heartbeat, says whether a quorum still hears its sender.
-pub(super) fn append(local: &Local, rpc: &AppendEntriesRequest<Types>) -> Ask {
-    Ask::Append(AppendRecord {
+/// An append, which also says whether its sender still hears a quorum.
+pub(super) fn append(local: &Local, rpc: &AppendEntriesRequest<Types>) -> Request {
+    Request::Append(AppendRecord {
         without_quorum: local.leads_without_quorum(),
         ..rpc.into()
     })
 }
 
-/// Ends of an append request: what an answer to it speaks about.
+/// The log ids before the first and of the last entry of an append, to which its response refers.
 pub(super) type Range = (Option<LogId>, Option<LogId>);
 
 pub(super) fn range_of(rpc: &AppendEntriesRequest<Types>) -> Range {
@@ -82,14 +87,14 @@ pub(super) fn range_of(rpc: &AppendEntriesRequest<Types>) -> Range {
 }
 
 pub(super) fn stream_result(
-    answer: AppendAnswer,
+    response: AppendResponseRecord,
     (prev, last): Range,
     address: &str,
 ) -> StreamItem {
-    Ok(match answer {
-        AppendAnswer::Success => Ok(last),
-        AppendAnswer::Partial(upto) => Ok(upto.map(from_id)),
-        AppendAnswer::Conflict => match prev {
+    Ok(match response {
+        AppendResponseRecord::Success => Ok(last),
+        AppendResponseRecord::Partial(upto) => Ok(upto.map(from_id)),
+        AppendResponseRecord::Conflict => match prev {
             Some(prev) => Err(StreamAppendError::Conflict(prev)),
             None => {
                 return Err(RPCError::Unreachable(Unreachable::from_string(format!(
@@ -97,8 +102,8 @@ pub(super) fn stream_result(
                 ))));
             }
         },
-        AppendAnswer::HigherVote(vote) => Err(StreamAppendError::HigherVote(vote.into())),
-        AppendAnswer::Unable(reason) => {
+        AppendResponseRecord::HigherVote(vote) => Err(StreamAppendError::HigherVote(vote.into())),
+        AppendResponseRecord::Unable(reason) => {
             return Err(RPCError::Unreachable(Unreachable::from_string(format!(
                 "{address}: {reason}"
             ))));
@@ -106,13 +111,13 @@ pub(super) fn stream_result(
     })
 }
 
-/// An append on its way.
+/// An append that has been sent.
 struct Sent {
     range: Range,
     bytes: usize,
 }
 
-/// Bytes of the commands in an append; everything else is small.
+/// Approximate bytes of an append: everything but the commands is small.
 fn bytes_of(rpc: &AppendEntriesRequest<Types>) -> usize {
     let commands = rpc.entries.iter().map(|entry| match &entry.payload {
         EntryPayload::Normal(command) => command.bytes().len(),
@@ -121,8 +126,8 @@ fn bytes_of(rpc: &AppendEntriesRequest<Types>) -> usize {
     APPEND_OVERHEAD_BYTES + commands.sum::<usize>()
 }
 
-/// Bytes of an append that a node takes that speaks this format version.
-fn most_bytes(version: u16) -> usize {
+/// The largest append that a node of this format version accepts.
+fn max_append_bytes(version: u16) -> usize {
     if version >= 2 {
         MAX_APPEND_BYTES
     } else {
@@ -130,12 +135,13 @@ fn most_bytes(version: u16) -> usize {
     }
 }
 
-fn answer_limit(bytes: usize) -> Duration {
+fn response_limit(bytes: usize) -> Duration {
     let for_bytes = u64::try_from(bytes / SLOWEST_BYTES_PER_SEC).unwrap_or(u64::MAX);
-    APPEND_ANSWER_TIMEOUT.saturating_add(Duration::from_secs(for_bytes))
+    APPEND_RESPONSE_TIMEOUT.saturating_add(Duration::from_secs(for_bytes))
 }
 
-/// The pipelined replication stream: a task writes requests as they come, this side reads the answers in order.
+/// The pipelined replication stream: a task writes requests as they come, and this side reads the responses
+/// in order.
 struct Pipeline<'s> {
     connection: &'s mut Option<Connection>,
     reader: Reader,
@@ -143,22 +149,22 @@ struct Pipeline<'s> {
     version: u16,
     in_flight: mpsc::Receiver<Sent>,
     writing: AbortOnDropHandle<Option<Writer>>,
-    told: Told<'s>,
+    target: Target<'s>,
 }
 
-/// Whom to tell of an append that cannot be sent.
-pub(super) struct Told<'s> {
+/// The target of the appends, and where one that is too large is recorded.
+pub(super) struct Target<'s> {
     pub(super) local: &'s Arc<Local>,
     pub(super) target: &'s RaftId,
     pub(super) unsendable: &'s Unsendable,
 }
 
-/// Sends `input` over `connection`; puts that back once everything is answered.
+/// Sends `input` over `connection`, and returns that to `put_back` once everything has a response.
 pub(super) fn replicate<'s, S>(
     connection: Connection,
     put_back: &'s mut Option<Connection>,
     input: S,
-    told: Told<'s>,
+    target: Target<'s>,
 ) -> impl Stream<Item = StreamItem> + Send + 's
 where
     S: Stream<Item = AppendEntriesRequest<Types>> + Send + Unpin + 'static,
@@ -170,7 +176,7 @@ where
         version,
     } = connection;
     let (sent, in_flight) = mpsc::channel(APPENDS_IN_FLIGHT);
-    let local = Arc::clone(told.local);
+    let local = Arc::clone(target.local);
     let writing = tokio::spawn(write_appends(local, writer, version, input, sent));
     let pipeline = Pipeline {
         connection: put_back,
@@ -179,7 +185,7 @@ where
         version,
         in_flight,
         writing: AbortOnDropHandle::new(writing),
-        told,
+        target,
     };
     stream::unfold(
         Some(pipeline),
@@ -197,15 +203,15 @@ async fn write_appends<S>(
 where
     S: Stream<Item = AppendEntriesRequest<Types>> + Send + Unpin,
 {
-    let most = most_bytes(version);
+    let max_bytes = max_append_bytes(version);
     while let Some(rpc) = input.next().await {
         let (range, bytes) = (range_of(&rpc), bytes_of(&rpc));
         in_flight.send(Sent { range, bytes }).await.ok()?;
-        if bytes > most {
-            // The reading side says so.
+        if bytes > max_bytes {
+            // The reading side reports it.
             return None;
         }
-        write_frame_within(&mut writer, &append(&local, &rpc), most)
+        write_frame_within(&mut writer, &append(&local, &rpc), max_bytes)
             .await
             .ok()?;
         writer.flush().await.ok()?;
@@ -216,7 +222,7 @@ where
 impl Pipeline<'_> {
     async fn next(mut self) -> Option<(StreamItem, Option<Self>)> {
         let Some(sent) = self.in_flight.recv().await else {
-            // The input ended. Only a connection with nothing owed on it is kept.
+            // The input has ended. Only a connection without outstanding responses is kept.
             if let Ok(Some(writer)) = self.writing.await {
                 *self.connection = Some(Connection {
                     reader: self.reader,
@@ -227,39 +233,39 @@ impl Pipeline<'_> {
             }
             return None;
         };
-        let item = self.answer(&sent).await;
+        let item = self.response(&sent).await;
         let more = matches!(item, Ok(Ok(_))).then_some(self);
         Some((item, more))
     }
 
-    async fn answer(&mut self, sent: &Sent) -> StreamItem {
-        let Told {
+    async fn response(&mut self, sent: &Sent) -> StreamItem {
+        let Target {
             local,
             target,
             unsendable,
-        } = &self.told;
-        let most = most_bytes(self.version);
-        if sent.bytes > most {
-            let hint = if most < MAX_APPEND_BYTES {
+        } = &self.target;
+        let max_bytes = max_append_bytes(self.version);
+        if sent.bytes > max_bytes {
+            let hint = if max_bytes < MAX_APPEND_BYTES {
                 "; a newer rqlited there takes more"
             } else {
                 ""
             };
             let why = format!(
-                "an append of {} bytes is over the {most} that it takes{hint}",
+                "an append of {} bytes is over the {max_bytes} that it takes{hint}",
                 sent.bytes
             );
             unsendable.note(local, target, why.clone());
             return Err(RPCError::Unreachable(Unreachable::from_string(why)));
         }
-        let answer = read_frame::<_, Answer>(&mut self.reader, MAX_FRAME_BYTES);
-        let source = match timeout(answer_limit(sent.bytes), answer).await {
-            Ok(Ok(Some(Answer::Append(answer)))) => {
+        let response = read_frame::<_, Response>(&mut self.reader, MAX_FRAME_BYTES);
+        let source = match timeout(response_limit(sent.bytes), response).await {
+            Ok(Ok(Some(Response::Append(response)))) => {
                 unsendable.forget(target);
-                return stream_result(answer, sent.range, &self.address);
+                return stream_result(response, sent.range, &self.address);
             }
-            Ok(Ok(Some(Answer::Vote(_) | Answer::Transfer(_) | Answer::Holds(_)))) => {
-                return Err(another_question(&self.address));
+            Ok(Ok(Some(Response::Vote(_) | Response::Transfer(_) | Response::HoldsVote(_)))) => {
+                return Err(unexpected_response(&self.address));
             }
             Ok(Ok(None)) => io::ErrorKind::UnexpectedEof.into(),
             Ok(Err(source)) => source,

@@ -1,4 +1,5 @@
-//! The answering side of Raft's messages: who may speak to this node, and handing what they say to openraft.
+//! The receiving side of Raft's messages: which connections are admitted, and passing their requests to
+//! openraft.
 use std::{
     io,
     sync::{
@@ -18,7 +19,7 @@ use tokio::{
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{
-    messages::{Answer, Ask, SnapshotAnswer, SnapshotHead},
+    messages::{Request, Response, SnapshotHeader, SnapshotReply},
     pipeline::MAX_APPEND_BYTES,
 };
 use crate::{
@@ -30,7 +31,7 @@ use crate::{
     local::Local,
     metrics::Counter,
     raft::{
-        codec::{AppendAnswer, AppendRecord, VoteRecord, from_id, id},
+        codec::{AppendRecord, AppendResponseRecord, VoteRecord, from_id, id},
         storage::{
             log::Log,
             state_machine::{Raft, Snapshot, SnapshotData, SnapshotMeta},
@@ -43,11 +44,11 @@ use crate::{
 
 /// Requests of one connection waiting for openraft; the sender keeps at most eight in flight.
 const QUEUE: usize = 64;
-/// A sender of a snapshot that moves no byte for this long has gone away.
+/// A sender that makes no progress with a snapshot for this long is gone.
 const RECEIVE_IDLE_TIMEOUT: Duration = Duration::from_secs(30);
-/// After so many bytes of a snapshot it is looked again whether there is room for the rest.
-const RECEIVE_LOOK_BYTES: u64 = 16 << 20;
-/// Snapshot bytes taken from the socket at a time.
+/// The disk space for the rest of a snapshot is checked again after this many bytes.
+const RECEIVE_CHECK_BYTES: u64 = 16 << 20;
+/// Snapshot bytes read from the socket at a time.
 const RECEIVE_PIECE_BYTES: usize = 256 << 10;
 
 /// Serves Raft connections of one node.
@@ -55,27 +56,28 @@ const RECEIVE_PIECE_BYTES: usize = 256 << 10;
 pub struct Server {
     /// openraft's handle.
     pub(crate) raft: Raft,
-    /// Its log, with its vote.
+    /// The log, which holds the vote.
     pub(crate) log: Log,
     /// This node.
     pub(crate) local: Arc<Local>,
-    /// Where messages are served.
+    /// The thread on which messages are served.
     pub(crate) thread: Arc<Thread>,
-    /// Room for entries.
+    /// The disk, for the check whether entries fit.
     pub(crate) disk: Arc<Disk>,
-    /// Where a snapshot is received; one at a time.
+    /// The file into which a snapshot is received, one at a time.
     pub(crate) incoming: Arc<Mutex<std::path::PathBuf>>,
 }
 
-/// What a node answers that is reached in the place of another one.
+/// Part of the refusal of a node that is reached in place of another one; the caller looks for it.
 pub(crate) const ANOTHER_DIRECTORY: &str = "its data directory is another one";
 
-/// May this connection carry Raft's messages? Decided from both identities alone.
+/// Whether this connection may carry Raft's messages, decided from both identities alone.
 ///
 /// # Errors
-/// The reason, for the other side's log. Whoever does not name this node's cluster is told no identity but its own.
+/// The reason, for the other side's log. A caller of another cluster learns no identity but its own.
 pub fn admit(hello: &Hello, raft_id: &str, own: Option<&Cluster>) -> Result<(), String> {
-    // A node without a cluster may be spoken to by whoever knows its random Raft id: it told only those it asked to join.
+    // A node without a cluster accepts a caller that knows its random Raft id: it sent that only to the nodes
+    // that it asked to join.
     if let (Some(own), Some(theirs)) = (own, &hello.cluster) {
         if own.id != theirs.id {
             return Err(format!(
@@ -95,10 +97,10 @@ pub fn admit(hello: &Hello, raft_id: &str, own: Option<&Cluster>) -> Result<(), 
     }
 }
 
-/// What a person has to know when data of two lineages meet.
+/// The refusal, and the way out, when data of two lineages meet.
 fn other_lineage(from: &str, raft_id: &str, own: &Cluster, theirs: &Cluster) -> String {
     let (here, there) = (&own.lineage, &theirs.lineage);
-    // Whoever is behind by the skipping of an entry is told what to run.
+    // The node that has not skipped the entry is given the command to run.
     let (ahead, behind, lineage) = match here.epoch >= there.epoch {
         true => (raft_id, from, here),
         false => (from, raft_id, there),
@@ -129,10 +131,10 @@ fn other_lineage(from: &str, raft_id: &str, own: &Cluster, theirs: &Cluster) -> 
 }
 
 impl Server {
-    /// Answers the hello and serves the connection until it ends.
+    /// Responds to the hello and serves the connection until it ends.
     ///
     /// # Errors
-    /// The connection broke; there is nothing to do about it.
+    /// The connection broke; the caller cannot do anything about it.
     pub async fn serve(self, mut connection: Connection, hello: Hello) -> io::Result<()> {
         let admitted = admit(&hello, self.local.raft_id(), self.local.cluster().as_ref());
         let in_effect = self.local.format_version();
@@ -157,7 +159,7 @@ impl Server {
         }
     }
 
-    /// A leader speaks: from now on this node belongs to its cluster.
+    /// A leader has sent a message: from now on this node belongs to its cluster.
     fn adopt(&self, hello: &Hello) -> io::Result<()> {
         match &hello.cluster {
             Some(cluster) => self.local.adopt(cluster).map_err(io::Error::other),
@@ -172,10 +174,10 @@ impl Server {
             mut writer,
             ..
         } = connection;
-        let (answers, mut outgoing) = mpsc::channel::<Answer>(QUEUE);
+        let (responses, mut outgoing) = mpsc::channel::<Response>(QUEUE);
         let writing = AbortOnDropHandle::new(tokio::spawn(async move {
-            while let Some(answer) = outgoing.recv().await {
-                write_frame(&mut writer, &answer).await?;
+            while let Some(response) = outgoing.recv().await {
+                write_frame(&mut writer, &response).await?;
                 if outgoing.is_empty() {
                     writer.flush().await?;
                 }
@@ -183,56 +185,65 @@ impl Server {
             io::Result::Ok(())
         }));
         let (appends, incoming) = mpsc::channel(QUEUE);
-        let appending =
-            AbortOnDropHandle::new(tokio::spawn(self.clone().append(incoming, answers.clone())));
-        let most = match hello.purpose {
+        let appending = AbortOnDropHandle::new(tokio::spawn(
+            self.clone().append(incoming, responses.clone()),
+        ));
+        let max_bytes = match hello.purpose {
             Purpose::Append => MAX_APPEND_BYTES,
             _ => MAX_FRAME_BYTES,
         };
-        while let Some(ask) = read_frame::<_, Ask>(&mut reader, most).await? {
-            let gone = match ask {
-                Ask::Append(record) => {
+        while let Some(request) = read_frame::<_, Request>(&mut reader, max_bytes).await? {
+            let gone = match request {
+                Request::Append(record) => {
                     self.adopt(&hello)?;
                     if !record.entries.is_empty()
                         && let Err(full) = self.disk.check()
                     {
-                        answers
-                            .send(Answer::Append(AppendAnswer::Unable(full.to_string())))
+                        responses
+                            .send(Response::Append(AppendResponseRecord::Unable(
+                                full.to_string(),
+                            )))
                             .await
                             .is_err()
                     } else {
                         appends.send(record).await.is_err()
                     }
                 }
-                ask => answers.send(self.answer(ask).await?).await.is_err(),
+                request => responses.send(self.response(request).await?).await.is_err(),
             };
             if gone {
                 break;
             }
         }
-        drop((appends, answers));
+        drop((appends, responses));
         let _ = appending.await;
         let _ = writing.await;
         Ok(())
     }
 
-    async fn append(self, incoming: mpsc::Receiver<AppendRecord>, answers: mpsc::Sender<Answer>) {
-        // What the sender said last, for all that it has sent.
+    async fn append(
+        self,
+        incoming: mpsc::Receiver<AppendRecord>,
+        responses: mpsc::Sender<Response>,
+    ) {
+        // The sender's last statement, applied to all that it has sent.
         let without_quorum = Arc::new(AtomicBool::new(false));
-        let said = Arc::clone(&without_quorum);
-        let requests =
-            futures_util::stream::unfold((incoming, said), |(mut incoming, said)| async move {
+        let reported = Arc::clone(&without_quorum);
+        let requests = futures_util::stream::unfold(
+            (incoming, reported),
+            |(mut incoming, reported)| async move {
                 let record = incoming.recv().await?;
-                said.store(record.without_quorum, Ordering::Relaxed);
+                reported.store(record.without_quorum, Ordering::Relaxed);
                 let commit = record.commit.map(|c| c.1);
                 match record.request() {
-                    Ok(rpc) => Some(((rpc, commit), (incoming, said))),
+                    Ok(rpc) => Some(((rpc, commit), (incoming, reported))),
                     Err(e) => {
                         tracing::error!(target: "raft", "append refused: {e}");
                         None
                     }
                 }
-            });
+            },
+        );
         let local = Arc::clone(&self.local);
         let requests = requests.map(move |(rpc, commit)| {
             commit
@@ -242,89 +253,91 @@ impl Server {
         });
         let mut results = std::pin::pin!(self.raft.stream_append(requests));
         while let Some(result) = results.next().await {
-            let answer = match result {
+            let response = match result {
                 Ok(Ok(last)) => {
                     self.local
                         .followed_leader(without_quorum.load(Ordering::Relaxed));
-                    AppendAnswer::Partial(last.as_ref().map(id))
+                    AppendResponseRecord::Partial(last.as_ref().map(id))
                 }
-                Ok(Err(StreamAppendError::Conflict(_))) => AppendAnswer::Conflict,
+                Ok(Err(StreamAppendError::Conflict(_))) => AppendResponseRecord::Conflict,
                 Ok(Err(StreamAppendError::HigherVote(vote))) => {
-                    AppendAnswer::HigherVote((&vote).into())
+                    AppendResponseRecord::HigherVote((&vote).into())
                 }
-                Err(fatal) => AppendAnswer::Unable(fatal.to_string()),
+                Err(fatal) => AppendResponseRecord::Unable(fatal.to_string()),
             };
-            if answers.send(Answer::Append(answer)).await.is_err() {
+            if responses.send(Response::Append(response)).await.is_err() {
                 return;
             }
         }
     }
 
-    async fn answer(&self, ask: Ask) -> io::Result<Answer> {
+    async fn response(&self, request: Request) -> io::Result<Response> {
         if self.local.cluster().is_none() {
             return Err(io::Error::new(
                 io::ErrorKind::PermissionDenied,
-                "asked for a vote before being admitted by a leader",
+                "received a vote request before a leader admitted this node",
             ));
         }
-        Ok(match ask {
-            Ask::Vote(ask) => Answer::Vote(
+        Ok(match request {
+            Request::Vote(request) => Response::Vote(
                 self.raft
-                    .vote(ask.into())
+                    .vote(request.into())
                     .await
                     .map_err(io::Error::other)?
                     .into(),
             ),
-            Ask::PreVote(ask) => Answer::Vote(
+            Request::PreVote(request) => Response::Vote(
                 self.raft
-                    .pre_vote(ask.into())
+                    .pre_vote(request.into())
                     .await
                     .map_err(io::Error::other)?
                     .into(),
             ),
-            Ask::Transfer { from, to, last } => {
+            Request::Transfer { from, to, last } => {
                 let rpc = TransferLeaderRequest::<Types>::new(from.into(), to, last.map(from_id));
-                let answer = self
+                let response = self
                     .raft
                     .handle_transfer_leader(rpc)
                     .await
                     .map_err(io::Error::other)?;
-                Answer::Transfer(answer.map_err(|refusal| refusal.to_string()))
+                Response::Transfer(response.map_err(|refusal| refusal.to_string()))
             }
-            // The vote on disk, not openraft's observation of it, which may be late: see `confirm.rs`.
-            Ask::Holds(vote) => Answer::Holds(self.log.vote().as_ref() == Some(&vote)),
-            Ask::Append(_) => {
-                return Err(io::Error::other("appends are answered in their own order"));
+            // The vote on disk, not openraft's metrics, which may lag: see `leader/confirm.rs`.
+            Request::HoldsVote(vote) => {
+                Response::HoldsVote(self.log.vote().as_ref() == Some(&vote))
+            }
+            Request::Append(_) => {
+                return Err(io::Error::other("appends are served in their own order"));
             }
         })
     }
 
     async fn snapshot(self, mut connection: Connection, hello: Hello) -> io::Result<()> {
         connection.accepted().await?;
-        let Some(head) = connection.receive::<SnapshotHead>().await? else {
+        let Some(head) = connection.receive::<SnapshotHeader>().await? else {
             return Ok(());
         };
         self.adopt(&hello)?;
         let path = self.incoming.lock().await;
-        let answer = match self.receive(&mut connection, head, &path).await {
-            Ok(vote) => SnapshotAnswer::Done(vote),
+        let response = match self.receive(&mut connection, head, &path).await {
+            Ok(vote) => SnapshotReply::Done(vote),
             Err(e) => {
                 self.local.metrics.count(Counter::SnapshotSinkFail);
                 tracing::warn!(target: "raft", "receiving a snapshot from {} failed: {e}", hello.from);
                 let _ = tokio::fs::remove_file(&*path).await;
-                SnapshotAnswer::Failed(e.to_string())
+                SnapshotReply::Failed(e.to_string())
             }
         };
-        connection.send(&answer).await
+        connection.send(&response).await
     }
 
-    fn room_for_snapshot(&self, left_bytes: u64) -> io::Result<()> {
+    fn check_space_for_snapshot(&self, left_bytes: u64) -> io::Result<()> {
         let spare = self.disk.spare_bytes();
         if left_bytes <= spare {
             return Ok(());
         }
         let text = format!(
-            "no room for a snapshot: {left_bytes} bytes of it are to come, and {spare} may be used on the disk of the data directory"
+            "no space for a snapshot: {left_bytes} bytes of it are missing, and {spare} are available on the disk of the data directory"
         );
         Err(io::Error::new(io::ErrorKind::StorageFull, text))
     }
@@ -332,11 +345,11 @@ impl Server {
     async fn receive(
         &self,
         connection: &mut Connection,
-        head: SnapshotHead,
+        head: SnapshotHeader,
         path: &std::path::Path,
     ) -> io::Result<VoteRecord> {
         tracing::info!(target: "raft", "receiving a snapshot of {} bytes", head.len_bytes);
-        self.room_for_snapshot(head.len_bytes)?;
+        self.check_space_for_snapshot(head.len_bytes)?;
         let mut file = tokio::fs::File::create(path).await?;
         let mut piece = vec![0; RECEIVE_PIECE_BYTES];
         let mut left = head.len_bytes;
@@ -354,8 +367,8 @@ impl Server {
             };
             crc.update(part);
             file.write_all(part).await?;
-            if left % RECEIVE_LOOK_BYTES < got as u64 {
-                self.room_for_snapshot(left)?;
+            if left % RECEIVE_CHECK_BYTES < got as u64 {
+                self.check_space_for_snapshot(left)?;
             }
             left -= got as u64;
             self.local.heard_from_leader();

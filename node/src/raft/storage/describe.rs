@@ -1,4 +1,4 @@
-//! One entry of a log that is not in use, in words, for `inspect` and `skip-entry`.
+//! Describes one entry of a log that is not in use, for `inspect` and `skip-entry`.
 use std::io;
 
 use openraft::EntryPayload;
@@ -10,16 +10,16 @@ use crate::{command::Command, raft::codec::PayloadRecord};
 /// Characters of SQL that are shown of an entry.
 const SHOWN_SQL: usize = 300;
 
-/// An entry, for a person and for the comparison of nodes.
+/// An entry, described for a person and for comparing nodes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Described {
     /// Its term.
     pub term: u64,
-    /// First 16 hexadecimal digits of the SHA-256 of its content: alike on all nodes that hold it.
+    /// First 16 hexadecimal digits of the SHA-256 of its content: equal on all nodes that hold it.
     pub checksum: String,
-    /// What kind of entry, and the beginning of its SQL.
+    /// The kind of entry and the beginning of its SQL.
     pub what: String,
-    /// Clients wrote it, or nobody can read it: Raft itself does not need it.
+    /// Clients wrote it, or this version cannot read it; Raft itself does not need it.
     pub can_be_skipped: bool,
 }
 
@@ -27,7 +27,7 @@ impl Log {
     /// The entry at `index`, if the log holds it.
     ///
     /// # Errors
-    /// Damage, or a disk that refuses.
+    /// Damage, or an I/O error.
     pub fn describe(&self, index: u64) -> io::Result<Option<Described>> {
         let Some(entry) = self.read(index, index.saturating_add(1), usize::MAX)?.pop() else {
             return Ok(None);
@@ -46,7 +46,7 @@ impl Log {
                 Ok(Command::RaiseVersion(version)) => {
                     (format!("the step to format version {version}"), false)
                 }
-                Ok(command) => (words(&command), true),
+                Ok(command) => (describe(&command), true),
                 Err(e) => (
                     format!("an entry that this version cannot read ({e})"),
                     true,
@@ -62,7 +62,7 @@ impl Log {
     }
 }
 
-fn words(command: &Command) -> String {
+fn describe(command: &Command) -> String {
     let requests = match command {
         Command::Requests(requests) => requests,
         Command::Bounded(bounded) => &bounded.requests,

@@ -1,8 +1,9 @@
-//! The Raft log on disk: openraft's storage trait over the `raft-log` crate, and no policy.
+//! The Raft log on disk: openraft's storage trait over the `raft-log` crate, without policy.
 //!
-//! All writes pass one mutex in openraft's order, so a vote and the entries after it reach the disk in that order. An entry is reported
-//! as flushed only from the callback after fdatasync. Any I/O error goes to openraft, which stops, and the process with it: an fsync
-//! that failed once proves nothing when it succeeds later.
+//! All writes pass one mutex in openraft's order, so a vote and the entries after it reach the disk in that
+//! order. An entry is reported as flushed only from the callback after fdatasync. Any I/O error goes to
+//! openraft, which stops, and the process ends with it: an fsync that has failed once proves nothing when it
+//! succeeds later.
 mod integrity;
 mod record;
 mod synced;
@@ -32,7 +33,7 @@ use raft_log::{
 use tokio::sync::oneshot;
 
 use self::{
-    integrity::{Sound, judge},
+    integrity::{Sound, classify},
     synced::Synced,
 };
 use super::pending_writes::{LogFacts, PendingWrites};
@@ -41,15 +42,15 @@ use crate::raft::{
     types::{Entry, LogId, Payload, Types, Vote},
 };
 
-/// One chunk file. Purging deletes whole chunks, a restart reads all of them.
+/// Size of one chunk file. Purging deletes whole chunks; a restart reads all of them.
 const CHUNK_MAX_BYTES: usize = 4 << 20;
-/// Payloads kept in memory beyond the open chunk, for followers that are nearly caught up.
+/// Cache of payloads beyond the open chunk, for followers that are nearly caught up.
 const CACHE_MAX_BYTES: usize = 4 << 20;
-/// Replay buffer; the crate's default of 64 MiB would be most of our memory.
+/// Replay buffer; the crate's default of 64 MiB would be most of this process's memory.
 const READ_BUFFER_BYTES: usize = 1 << 20;
-/// The only bound in bytes on what one append to a follower carries.
+/// Limit in bytes of the entries in one append to a follower; there is no other.
 const READ_MAX_BYTES: usize = 4 << 20;
-/// Entries of one append to a follower; each packs up to 512 requests.
+/// Limit in entries of one append to a follower; each packs up to 512 requests.
 const READ_MAX_ENTRIES: u64 = 64;
 
 /// Type parameters of the log crate.
@@ -60,7 +61,7 @@ impl raft_log::Types for LogTypes {
     type LogId = Id;
     type LogPayload = StoredPayload;
     type Vote = StoredVote;
-    type Callback = Flushed;
+    type Callback = SyncCallback;
     type UserData = String;
 
     fn log_index(log_id: &Id) -> u64 {
@@ -75,8 +76,8 @@ impl raft_log::Types for LogTypes {
     }
 }
 
-/// A payload in the log's framing: length, then postcard. In memory it keeps the decoded command until it is applied, so that the node that encoded an
-/// entry applies it without decoding.
+/// A payload in the log's framing: length, then postcard. In memory it keeps the decoded command until it is
+/// applied, so that the node that encoded an entry applies it without decoding.
 #[derive(Clone, Debug)]
 pub struct StoredPayload(pub(super) Payload);
 
@@ -139,46 +140,47 @@ impl Decode for StoredVote {
     }
 }
 
-/// Who is told when bytes are on disk.
-enum Tell {
+/// Who waits for a sync of the log.
+enum Waiter {
     /// openraft, about appended entries.
     Entries(IOFlushed<Types>, PendingWrites),
     /// A waiting caller.
     Caller(oneshot::Sender<io::Result<()>>, PendingWrites),
-    /// A waiting thread, where nothing runs yet.
+    /// A waiting thread, where no runtime exists yet.
     Thread(mpsc::SyncSender<io::Result<()>>),
 }
 
-/// What happens when a sync of the log has ended.
-pub struct Flushed {
-    tell: Tell,
-    /// Where the log ends that was synced, and where that is noted.
+/// The callback at the end of a sync of the log.
+pub struct SyncCallback {
+    waiter: Waiter,
+    /// The end of the synced log, and the mark in which it is noted.
     end: u64,
     synced: Synced,
 }
 
-impl raft_log::Callback for Flushed {
+impl raft_log::Callback for SyncCallback {
     fn send(self, result: io::Result<()>) {
         let is_synced = result.is_ok();
-        match self.tell {
-            Tell::Entries(flushed, writes) => {
+        match self.waiter {
+            Waiter::Entries(flushed, writes) => {
                 writes.end();
                 flushed.io_completed(result);
             }
-            Tell::Caller(caller, writes) => {
+            Waiter::Caller(caller, writes) => {
                 writes.end();
                 let _ = caller.send(result);
             }
-            Tell::Thread(thread) => raft_log::Callback::send(thread, result),
+            Waiter::Thread(thread) => raft_log::Callback::send(thread, result),
         }
-        // After the word to whoever waits: it is evidence for the next start, and no part of what is acknowledged.
+        // Written after the waiter was notified: the mark is evidence for the next start, and
+        // acknowledgements do not depend on it.
         if is_synced {
             self.synced.note(self.end);
         }
     }
 }
 
-/// The log; cheap to clone, all clones are one log.
+/// The log; cheap to clone, and all clones are the same log.
 #[derive(Clone, Debug)]
 pub struct Log {
     log: Arc<Mutex<RaftLog<LogTypes>>>,
@@ -186,24 +188,24 @@ pub struct Log {
     synced: Synced,
 }
 
-/// A log that cannot be opened as it is. Nothing was changed.
+/// Why a log cannot be opened. Nothing was changed.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// The disk refused, or another process holds the log.
+    /// An I/O error, or another process holds the log.
     #[error(transparent)]
     Io(#[from] io::Error),
-    /// It is damaged where it had been synced, so what is missing may have been acknowledged.
+    /// A part that had been synced is damaged, so acknowledged entries may be missing.
     #[error(
         "the Raft log is damaged: {}, at offset {offset}: {what}; acknowledged writes may be in what is damaged, so nothing is dropped and nothing was changed. \
          Restore the file from a copy; or, if the cluster's other nodes hold the data, give this node an empty data directory and let it join again \
          (remove it from the cluster first if it is to come back under another name); or restore a backup into an empty data directory", file.display()
     )]
     Damaged {
-        /// Which file.
+        /// The damaged file.
         file: PathBuf,
-        /// Where in it.
+        /// The offset in it.
         offset: u64,
-        /// How.
+        /// The kind of damage.
         what: String,
     },
 }
@@ -217,32 +219,33 @@ impl From<OpenError> for io::Error {
     }
 }
 
-/// What the next opening drops: a write that a crash cut short, before it was acknowledged. `None` for a log that ends whole.
+/// Describes what the next opening drops: a write that a crash cut short before it was acknowledged. `None`
+/// for a log with an intact end.
 ///
 /// # Errors
 /// Damage, or a disk that refuses.
 pub fn torn_tail(dir: &Path) -> Result<Option<String>, OpenError> {
-    Ok(words_of_cut(dir, &examine(dir)?))
+    Ok(describe_cut(dir, &classify_dir(dir)?))
 }
 
 impl Log {
-    /// Opens or creates the log in `dir`. What a crash left of a write whose sync never ended is cut off (it was never acknowledged);
-    /// damage anywhere else is an error (`integrity.rs`).
+    /// Opens or creates the log in `dir`. The remains of a write whose sync never ended are cut off (it was
+    /// never acknowledged); damage anywhere else is an error (`integrity.rs`).
     ///
     /// # Errors
-    /// Damage, a lock held by another process, or a disk that refuses.
+    /// Damage, a lock held by another process, or an I/O error.
     pub fn open(dir: &Path) -> Result<Self, OpenError> {
         Self::open_with_files_of(dir, CHUNK_MAX_BYTES)
     }
 
     fn open_with_files_of(dir: &Path, max_bytes: usize) -> Result<Self, OpenError> {
         durable::create_dir_all(dir)?;
-        let sound = examine(dir)?;
-        mend(dir, &sound)?;
+        let sound = classify_dir(dir)?;
+        repair(dir, &sound)?;
         let mut config = raft_log::Config::new(dir.display());
         config.wal.chunk_max_size = Some(max_bytes);
         config.wal.read_buffer_size = Some(READ_BUFFER_BYTES);
-        // The crate takes every record that reaches past the end for a torn one, also one whose length is damaged.
+        // The crate treats every record that reaches past the end as torn, even one with a damaged length.
         config.wal.truncate_incomplete_record = Some(false);
         // The proposer batches; a timer here would only add latency.
         config.wal.flush_batch_wait = Some(Duration::ZERO);
@@ -258,7 +261,8 @@ impl Log {
         })
     }
 
-    /// Hands what is buffered (commit marks) to the operating system, without syncing: so it survives this process, if not a power cut.
+    /// Passes buffered writes (commit marks) to the operating system without syncing: they survive this
+    /// process, but not a power cut.
     ///
     /// # Errors
     /// The disk refused.
@@ -266,11 +270,11 @@ impl Log {
         self.lock().flush(false, None)
     }
 
-    /// The log must begin where the database ends, or before: otherwise one of the two is of another time. `database` is the position that
-    /// the database's main file equals.
+    /// Checks that the log begins at or before the position of the database; otherwise one of the two is of
+    /// another time. `database` is the position of the database's main file.
     ///
     /// # Errors
-    /// What is wrong and what to do, for a person.
+    /// Says what is wrong and what to do.
     pub fn check_continuity(&self, database: Option<node_db::Position>) -> Result<(), String> {
         let at = database.map_or(0, |p| p.index);
         if at > 0 && self.vote().is_none() {
@@ -289,7 +293,8 @@ impl Log {
         }
     }
 
-    /// Does the log hold every entry from its beginning up to and with this one? Then a database can be made anew from it.
+    /// Whether the log holds every entry from its beginning up to and including this one, so that the
+    /// database can be recreated from it.
     pub fn holds_all_to(&self, position: node_db::Position) -> bool {
         let log = self.lock();
         if log.log_state().purged().is_some() {
@@ -299,18 +304,18 @@ impl Log {
         at.is_some_and(|entry| entry.is_ok_and(|(id, _)| id.0 == position.term))
     }
 
-    /// A poisoned lock means a panic mid-write; the log's own state is a plain map that each call leaves whole, and the
-    /// panic has already ended openraft's core.
+    /// The log's own state is a plain map that each call leaves consistent, and a panic in the middle of a
+    /// write ends openraft's core.
     pub(super) fn lock(&self) -> MutexGuard<'_, RaftLog<LogTypes>> {
         self.log.lock()
     }
 
-    /// Size and end of the log; never waits for the disk.
+    /// Size and end of the log; never blocks on the disk.
     pub fn facts(&self) -> LogFacts {
         self.writes.facts()
     }
 
-    /// How long the oldest write that is not on disk yet has been under way.
+    /// Age of the oldest write that is not on disk yet.
     pub fn oldest_write_age(&self) -> Option<Duration> {
         self.writes.oldest_age()
     }
@@ -328,45 +333,51 @@ impl Log {
         self.lock().log_state().purged().copied()
     }
 
-    /// Last entry, also if purged.
+    /// Last entry, even if it is purged.
     pub fn last(&self) -> Option<Id> {
         self.lock().log_state().last().copied()
     }
 
-    /// Last entry known here to be committed.
+    /// Last entry that this node knows to be committed.
     pub fn committed(&self) -> Option<Id> {
         self.lock().log_state().committed().copied()
     }
 
-    /// The vote held.
+    /// The vote of this node.
     pub fn vote(&self) -> Option<VoteRecord> {
         self.lock().log_state().vote().map(|vote| vote.0.clone())
     }
 
-    /// Waits until everything written so far is on disk, commit marks too.
+    /// Waits until everything written so far, including commit marks, is on disk.
     pub(crate) async fn sync(&self) -> io::Result<()> {
-        let (tell, told) = oneshot::channel();
+        let (sender, receiver) = oneshot::channel();
         self.writes.begin();
-        self.flush(&mut self.lock(), Tell::Caller(tell, self.writes.clone()))?;
-        told.await
+        self.flush(
+            &mut self.lock(),
+            Waiter::Caller(sender, self.writes.clone()),
+        )?;
+        receiver
+            .await
             .map_err(|_| io::Error::other("the log's flush thread has ended"))?
     }
 
-    /// Waits, as a thread, until everything written so far is on disk.
+    /// Blocks the thread until everything written so far is on disk.
     pub(super) fn sync_here(&self) -> io::Result<()> {
-        let (tell, told) = mpsc::sync_channel(1);
-        self.flush(&mut self.lock(), Tell::Thread(tell))?;
-        told.recv()
+        let (sender, receiver) = mpsc::sync_channel(1);
+        self.flush(&mut self.lock(), Waiter::Thread(sender))?;
+        receiver
+            .recv()
             .map_err(|_| io::Error::other("the log's flush thread has ended"))?
     }
 
-    /// Syncs what has been written. Entries are written and synced under one lock, so nothing comes between them: `integrity.rs` relies on that.
-    fn flush(&self, log: &mut RaftLog<LogTypes>, tell: Tell) -> io::Result<()> {
+    /// Syncs what has been written. Entries are written and synced under one lock, so no other write comes
+    /// between: `integrity.rs` relies on that.
+    fn flush(&self, log: &mut RaftLog<LogTypes>, waiter: Waiter) -> io::Result<()> {
         self.writes.note(facts(log));
-        // Appending nothing tells where the log ends.
+        // Appending nothing returns the end of the log.
         let end = log.append([])?.end().0;
-        let flushed = Flushed {
-            tell,
+        let flushed = SyncCallback {
+            waiter,
             end,
             synced: self.synced.clone(),
         };
@@ -401,7 +412,7 @@ fn facts(log: &RaftLog<LogTypes>) -> LogFacts {
     }
 }
 
-/// The log's files by where they start, sorted.
+/// The start offsets of the log's files, sorted.
 fn files(dir: &Path) -> io::Result<Vec<u64>> {
     let mut files = Vec::new();
     for entry in std::fs::read_dir(dir)? {
@@ -416,11 +427,11 @@ fn path_of(dir: &Path, file: u64) -> PathBuf {
     dir.join(Config::chunk_file_name(ChunkId(file)))
 }
 
-/// Reads the whole log. Changes nothing.
-fn examine(dir: &Path) -> Result<Sound, OpenError> {
+/// Reads and classifies the whole log. Changes nothing.
+fn classify_dir(dir: &Path) -> Result<Sound, OpenError> {
     let synced = synced::read(dir)?;
     let load = |file| std::fs::read(path_of(dir, file));
-    judge(&files(dir)?, synced, load)?.map_err(|damage| OpenError::Damaged {
+    classify(&files(dir)?, synced, load)?.map_err(|damage| OpenError::Damaged {
         file: damage
             .file
             .map_or_else(|| dir.to_owned(), |file| path_of(dir, file)),
@@ -429,13 +440,13 @@ fn examine(dir: &Path) -> Result<Sound, OpenError> {
     })
 }
 
-/// Takes off what a crash cut short, and syncs what remains: after the end of a process it may be in the page cache only, and Raft counts on it from now
-/// on.
-fn mend(dir: &Path, sound: &Sound) -> io::Result<()> {
-    if let Some(words) = words_of_cut(dir, sound) {
-        tracing::warn!(target: "store", "dropped {words}");
+/// Cuts off what a crash left of a torn write, and syncs the rest: after the end of a process it may be in
+/// the page cache only, and Raft counts it as flushed from now on.
+fn repair(dir: &Path, sound: &Sound) -> io::Result<()> {
+    if let Some(description) = describe_cut(dir, sound) {
+        tracing::warn!(target: "store", "dropped {description}");
     }
-    // The newest first: a crash in between leaves no gap.
+    // The newest first, so that a crash in between leaves no gap.
     for file in &sound.remove {
         std::fs::remove_file(path_of(dir, *file))?;
     }
@@ -450,8 +461,8 @@ fn mend(dir: &Path, sound: &Sound) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }
 
-/// Not in silence: a person may want to know what was cut.
-fn words_of_cut(dir: &Path, sound: &Sound) -> Option<String> {
+/// Describes the cut, for the log.
+fn describe_cut(dir: &Path, sound: &Sound) -> Option<String> {
     let (file, length) = sound
         .cut
         .or_else(|| sound.remove.last().map(|file| (*file, 0)))?;
@@ -464,7 +475,8 @@ fn words_of_cut(dir: &Path, sound: &Sound) -> Option<String> {
     })
 }
 
-/// Every file says which entries come before it. If the oldest file was lost, the log would seem to hold them.
+/// Every file states which entries come before it, so a log whose oldest file was lost would seem to hold
+/// them.
 fn check_for_holes(dir: &Path, log: &RaftLog<LogTypes>) -> Result<(), OpenError> {
     let state = log.log_state();
     let first = state.purged().map_or(0, |purged| purged.1 + 1);
@@ -539,8 +551,8 @@ impl RaftLogStorage<Types> for Log {
         self.sync().await
     }
 
-    /// Saved without a flush of its own: the next append carries it. Losing it costs a restarted node only a moment of waiting for
-    /// the leader to say again what is committed.
+    /// Saved without a flush of its own: the next append carries it. If it is lost, a restarted node only
+    /// waits a moment longer for the leader's commit index.
     async fn save_committed(&mut self, committed: Option<LogId>) -> io::Result<()> {
         if let Some(committed) = committed {
             self.lock().commit(id(&committed))?;
@@ -563,7 +575,7 @@ impl RaftLogStorage<Types> for Log {
         self.writes.begin();
         let mut log = self.lock();
         log.append(records)?;
-        self.flush(&mut log, Tell::Entries(callback, self.writes.clone()))
+        self.flush(&mut log, Waiter::Entries(callback, self.writes.clone()))
     }
 
     async fn truncate_after(&mut self, last: Option<LogId>) -> io::Result<()> {

@@ -1,4 +1,4 @@
-//! Writes to the log that are not on disk yet, and what is known of the log without asking it.
+//! Writes to the log that are not on disk yet, and the log's size and end, readable without the log's lock.
 use std::{
     collections::VecDeque,
     sync::Arc,
@@ -9,7 +9,8 @@ use parking_lot::{Mutex, MutexGuard};
 
 use crate::raft::codec::Id;
 
-/// Writes to the log under way, oldest first, and what is known of the log without asking it: whoever asks may wait as long as the disk.
+/// Pending writes to the log, oldest first, with the facts that must be readable while the disk hangs: the
+/// log's own lock may be held for as long as the disk takes.
 #[derive(Clone, Debug, Default)]
 pub(super) struct PendingWrites(Arc<Inner>);
 
@@ -19,22 +20,22 @@ struct Inner {
     facts: Mutex<LogFacts>,
 }
 
-/// What was true of the log after the last change.
+/// Size and end of the log after the last change.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct LogFacts {
     /// Bytes on disk.
     pub disk_bytes: u64,
-    /// Last entry, also if purged.
+    /// Last entry, even if it is purged.
     pub last: Option<Id>,
 }
 
 impl PendingWrites {
-    /// Before the first byte, as that may hang already.
+    /// Called before the first byte is written, which may already hang.
     pub(super) fn begin(&self) {
         self.begun().push_back(Instant::now());
     }
 
-    /// The oldest one is on disk, or has failed: they end in the order in which they began.
+    /// The oldest write is on disk or has failed: writes end in the order in which they began.
     pub(super) fn end(&self) {
         self.begun().pop_front();
     }

@@ -1,7 +1,8 @@
-//! Rewriting a log that is not in use: another membership and another vote, every entry and every log id kept.
+//! Rewrites a log that is not in use: with another membership and vote, or with one entry emptied. All other
+//! entries and all log ids stay.
 //!
-//! Always into another directory. Truncating the live log and appending the rewritten tail would lose acknowledged entries if a crash came
-//! in between.
+//! Always writes into another directory: truncating the live log and appending the rewritten tail would lose
+//! acknowledged entries if a crash came between the two.
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
@@ -20,7 +21,7 @@ use crate::raft::{
     types::{Entry, Member, Membership, RaftId, StoredMembership},
 };
 
-/// Payload bytes read and written at a time: the rewriting's memory for any length of log.
+/// Payload bytes read and written at a time: the memory needed for a log of any length.
 const BATCH_MAX_BYTES: usize = 4 << 20;
 /// Entries at a time; small ones cost more in memory than their payload says.
 const BATCH_MAX_ENTRIES: u64 = 1024;
@@ -32,16 +33,16 @@ pub struct NewMember {
     pub id: String,
     /// Advertised Raft address.
     pub raft_addr: String,
-    /// Votes; otherwise it only follows.
+    /// It votes; otherwise it is a learner.
     pub voter: bool,
 }
 
-/// The membership that replaces every other.
+/// The membership that replaces all memberships in the log.
 #[derive(Clone, Debug)]
 pub struct NewMembership(Membership);
 
 impl NewMembership {
-    /// One voter set, the others learners that do not ask to vote.
+    /// One voter set; the others are learners that do not ask to vote.
     ///
     /// # Errors
     /// No voter.
@@ -90,11 +91,11 @@ impl NewMembership {
     }
 }
 
-/// Writes the log of `source` into the empty or missing directory `target`, durably: with `vote`, with every membership replaced, otherwise the
-/// same. Entries pass in batches.
+/// Copies the log of `source` durably into the empty or missing directory `target`, with `vote` as its vote
+/// and every membership replaced. Works in batches.
 ///
 /// # Errors
-/// Damage in the source, a vote below the one held, a disk that refuses, or a result that is not what was meant.
+/// Damage in the source, a vote below the one held, an I/O error, or a result that does not match the source.
 pub fn rewrite(
     source: &Path,
     target: &Path,
@@ -105,7 +106,8 @@ pub fn rewrite(
     copy(&from, target, vote, |entry| membership.in_entry(entry))
 }
 
-/// Writes the log of `source` into the empty or missing directory `target`, durably: the same, but the entry at `index` has no content.
+/// Copies the log of `source` durably into the empty or missing directory `target`, with the entry at `index`
+/// replaced by one without content.
 ///
 /// # Errors
 /// As [`rewrite`], or a log without a vote.
@@ -169,7 +171,7 @@ fn copy(
     verify(from, target, vote)
 }
 
-/// Reads what is on disk now: every chunk's checksums, both ends, the vote.
+/// Reads the written log back: the checksums of all chunks, both ends, the vote.
 fn verify(from: &Log, target: &Path, vote: &VoteRecord) -> io::Result<()> {
     let written = Log::open(target)?;
     let (wanted, found) = (facts(from), facts(&written));
@@ -192,7 +194,7 @@ impl Log {
     /// The last membership in the log, with its entry's id. `None` if the log holds none.
     ///
     /// # Errors
-    /// Damage, or a disk that refuses.
+    /// Damage, or an I/O error.
     pub fn newest_membership(&self) -> io::Result<Option<MembershipRecord>> {
         let mut newest = None;
         let mut next = self.purged().map_or(0, |purged| purged.1 + 1);
@@ -215,7 +217,7 @@ impl Log {
     }
 }
 
-/// A log on disk for the tests of what works on closed data directories.
+/// A log on disk for tests of the code that works on closed data directories.
 #[cfg(test)]
 pub(crate) mod samples {
     use bytes::Bytes;

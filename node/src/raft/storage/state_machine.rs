@@ -1,5 +1,5 @@
-//! The state machine: openraft's trait over `node-db`, and no policy. A run of committed entries becomes one call and one transaction;
-//! the snapshot is the database's main file, held still while it is sent.
+//! The state machine: openraft's trait over `node-db`, without policy. A run of committed entries becomes one
+//! call and one transaction; the snapshot is the database's main file, pinned while it is sent.
 use std::{
     collections::VecDeque,
     io,
@@ -36,36 +36,37 @@ use crate::{
 };
 
 /// openraft's handle.
-pub type Raft = openraft::Raft<Types, Machine>;
+pub type Raft = openraft::Raft<Types, StateMachine>;
 
 /// openraft's snapshot with our data.
 pub type Snapshot = openraft::storage::Snapshot<CommittedLeaderId, RaftId, Member, SnapshotData>;
 /// openraft's snapshot description.
 pub type SnapshotMeta = openraft::storage::SnapshotMeta<CommittedLeaderId, RaftId, Member>;
 
-/// Entries applied in one transaction. A run this long takes some milliseconds; more would only delay the first answer.
+/// Entries applied in one transaction. A run of this length takes some milliseconds; a longer one would only
+/// delay the first response.
 const MAX_RUN: usize = 64;
 
 /// What a snapshot is made of.
 #[derive(Debug)]
 pub enum SnapshotData {
-    /// Ours, to be sent: the main file held still.
+    /// A local snapshot to send: the pinned main file.
     Pinned(Pinned),
-    /// Received, complete and synced at the database's incoming path.
+    /// A received snapshot, complete and synced at the database's incoming path.
     Incoming {
         /// The format version in effect at its position.
         format_version: u16,
     },
 }
 
-/// Facts about applying that others watch without asking openraft.
+/// Progress of the state machine, readable without a request to openraft.
 #[derive(Debug, Default)]
 pub struct Progress {
     /// Index of the last applied entry that carried client requests.
     pub command_index: AtomicU64,
-    /// When it was applied here, microseconds since the Unix epoch.
+    /// When that entry was applied here, microseconds since the Unix epoch.
     pub applied_unix_micros: AtomicU64,
-    /// When the leader stamped it, microseconds since the Unix epoch.
+    /// The leader's timestamp in that entry, microseconds since the Unix epoch.
     pub stamped_unix_micros: AtomicU64,
     /// The newest committed membership that this node knows.
     membership: Mutex<StoredMembership>,
@@ -84,7 +85,7 @@ impl Progress {
 
 /// The state machine.
 #[derive(Debug)]
-pub struct Machine {
+pub struct StateMachine {
     db: Database,
     membership: StoredMembership,
     /// The last applied entry.
@@ -93,8 +94,8 @@ pub struct Machine {
     local: Arc<Local>,
 }
 
-impl Machine {
-    /// Over an open database, at the position that was recovered with it.
+impl StateMachine {
+    /// Creates the state machine over an open database, at the position that was recovered with it.
     ///
     /// # Errors
     /// Metadata that is not a membership.
@@ -120,7 +121,7 @@ impl Machine {
         encode_meta(&self.membership, self.local.format_version())
     }
 
-    /// Applies what has gathered and answers it.
+    /// Applies the collected entries and responds.
     async fn apply_run(
         &mut self,
         run: Vec<DbEntry>,
@@ -132,7 +133,7 @@ impl Machine {
         let failed_before = self.db.failed_statements();
         let outcomes = match self.db.apply(run).await {
             Ok(Ok(outcomes)) => outcomes,
-            // The index is what `rqlited inspect --entry` and `skip-entry` ask for.
+            // The index is the argument of `rqlited inspect --entry` and `skip-entry`.
             Ok(Err(fatal)) => {
                 return Err(io::Error::other(format!(
                     "applying the entries from index {} to {}: {fatal}",
@@ -179,8 +180,8 @@ impl Machine {
     }
 }
 
-impl Machine {
-    /// On a thread that may wait out a checkpoint: heartbeats are sent from this one.
+impl StateMachine {
+    /// Pins on a thread that may wait for a checkpoint to end; the current thread also sends heartbeats.
     async fn pin(&self) -> Option<Pinned> {
         let db = self.db.clone();
         let pinned = tokio::task::spawn_blocking(move || db.pin()).await;
@@ -208,8 +209,8 @@ impl Machine {
     }
 }
 
-/// What the database keeps for Raft beside its position, as bytes: a membership, then the format version in effect. Nodes of version 1
-/// write and read only the first.
+/// What the database stores for Raft besides its position, as bytes: a membership, then the format version in
+/// effect. Nodes of version 1 write and read only the membership.
 #[derive(Serialize, Deserialize)]
 struct Meta {
     membership: MembershipRecord,
@@ -217,7 +218,7 @@ struct Meta {
     format_version: u16,
 }
 
-/// Metadata of the database from a membership and the format version in effect.
+/// Encodes the database's metadata.
 ///
 /// # Errors
 /// Only if serialization itself fails, which the types exclude.
@@ -236,7 +237,7 @@ pub fn format_version_of(meta: &[u8]) -> u16 {
     postcard::from_bytes(meta).map_or(version::OLDEST, |meta: Meta| meta.format_version)
 }
 
-/// `version`, if this program speaks it.
+/// `version`, if this program supports it.
 fn known_version(version: u16) -> io::Result<u16> {
     if version <= version::NEWEST {
         return Ok(version);
@@ -250,7 +251,7 @@ fn known_version(version: u16) -> io::Result<u16> {
     ))
 }
 
-/// A membership from the database's metadata; empty metadata is no membership.
+/// Decodes the membership in the database's metadata; empty metadata means no membership.
 pub fn decode_meta(meta: &[u8]) -> io::Result<StoredMembership> {
     if meta.is_empty() {
         return Ok(StoredMembership::default());
@@ -262,7 +263,7 @@ pub fn decode_meta(meta: &[u8]) -> io::Result<StoredMembership> {
         .map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))
 }
 
-impl RaftStateMachine<Types> for Machine {
+impl RaftStateMachine<Types> for StateMachine {
     type SnapshotData = SnapshotData;
     type SnapshotBuilder = Builder;
 
@@ -296,7 +297,7 @@ impl RaftStateMachine<Types> for Machine {
                         reply_to =
                             ReplyTo::Deliver(Box::new(move |outcomes| deliver(outcomes, index)));
                     } else {
-                        // From the log or from another node, as bytes.
+                        // The entry came from the log or from another node, as bytes.
                         self.local.metrics.count(Counter::ProtoNumRequestsDecoded);
                     }
                     match command.take_command().map_err(io::Error::other)? {
@@ -306,7 +307,8 @@ impl RaftStateMachine<Types> for Machine {
                         Command::Bounded(batch) => Work::Requests(batch.requests),
                         Command::HashContent => Work::HashContent,
                         Command::RaiseVersion(version) => {
-                            // At once: the entry is committed, and its proposer goes on when it is applied.
+                            // Set at once: the entry is committed, and its proposer continues when it is
+                            // applied.
                             let version = known_version(version)?;
                             let raised = version.max(self.local.format_version());
                             self.local.set_format_version(raised);
@@ -333,15 +335,15 @@ impl RaftStateMachine<Types> for Machine {
         Ok(())
     }
 
-    /// Checkpoints here, between two runs, so that a database that cannot (a transfer, a load, a long read) defers the snapshot instead of
-    /// failing it: a builder that fails ends the node.
+    /// Checkpoints here, between two runs, so that a database that cannot do so now (a transfer, a load, a
+    /// long read) defers the snapshot instead of failing it: a builder that fails ends the node.
     async fn try_create_snapshot_builder(&mut self, force: bool) -> Option<Builder> {
         match self.db.checkpoint().await {
             Ok(Ok(Checkpoint::Done(_) | Checkpoint::Unchanged(_))) => {}
             Ok(Ok(Checkpoint::Busy(why))) => {
                 tracing::debug!(target: "store", "checkpoint deferred: {why}")
             }
-            // The next apply reports it and ends the node.
+            // The next `apply` reports the error and ends the node.
             Ok(Err(fatal)) => tracing::error!(target: "store", "checkpoint: {fatal}"),
             Err(_) => tracing::error!(target: "store", "the database's writer thread has ended"),
         }
@@ -361,7 +363,8 @@ impl RaftStateMachine<Types> for Machine {
         snapshot: SnapshotData,
     ) -> io::Result<()> {
         let SnapshotData::Incoming { format_version } = snapshot else {
-            // openraft asks so at start when the snapshot is newer than the state machine; here they are the same file.
+            // openraft calls this at start if the snapshot is newer than the state machine; here both are the
+            // same file.
             return Ok(());
         };
         let Some(last) = meta.last_log_id else {
@@ -409,7 +412,7 @@ fn snapshot_of(pinned: Pinned) -> io::Result<Snapshot> {
     })
 }
 
-/// A snapshot that is made already: a checkpoint, pinned.
+/// A snapshot that already exists: a pinned checkpoint.
 #[derive(Debug)]
 pub struct Builder {
     pinned: Option<Pinned>,

@@ -16,8 +16,8 @@ const OLD_ENTRY_BYTES: usize = 84 << 20;
 
 #[test]
 fn large_appends_get_time() {
-    assert_eq!(answer_limit(1000), Duration::from_secs(10));
-    assert_eq!(answer_limit(84 << 20), Duration::from_secs(94));
+    assert_eq!(response_limit(1000), Duration::from_secs(10));
+    assert_eq!(response_limit(84 << 20), Duration::from_secs(94));
 }
 
 /// A node that takes an append of any size and says yes.
@@ -29,11 +29,11 @@ async fn follower(listener: TcpListener, speaks: u16) -> Option<usize> {
     let ask = read_frame(&mut connection.reader, MAX_APPEND_BYTES)
         .await
         .unwrap()?;
-    let Ask::Append(record) = ask else {
+    let Request::Append(record) = ask else {
         panic!("{ask:?}");
     };
     connection
-        .send(&Answer::Append(AppendAnswer::Success))
+        .send(&Response::Append(AppendResponseRecord::Success))
         .await
         .unwrap();
     Some(record.entries.len())
@@ -81,7 +81,7 @@ async fn send(bytes: usize, speaks: u16) -> (Result<u64, String>, Option<String>
     };
     let (unsendable, target) = (Unsendable::default(), RaftId::from("b#1"));
     let mut put_back = None;
-    let told = Told {
+    let told = Target {
         local: &local,
         target: &target,
         unsendable: &unsendable,

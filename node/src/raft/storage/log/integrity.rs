@@ -1,24 +1,28 @@
-//! Whether the bytes of a log are sound, end in a write that a crash cut short, or are damaged: a function of the bytes and of how far they are known to
-//! have been synced (`synced.rs`). The argument is in `../DESIGN.md`.
+//! Classifies the bytes of a log as intact, as ending in a write that a crash cut short, or as damaged. A
+//! function of the bytes and of the offset up to which they are known to be synced (`synced.rs`). The
+//! argument is in `../../DESIGN.md`.
 //!
-//! A crash may take from a write whose sync never ended any of its sectors: they then read as zeros, or the file ends before them. Nothing that it
-//! held was acknowledged, so it is cut off. Everything else that is wrong is damage, and is refused: an acknowledged entry may be in it.
+//! A crash can lose any sectors of a write whose sync never ended: they then read as zeros, or the file ends
+//! before them. Nothing in such a write was acknowledged, so it is cut off. Everything else that is wrong is
+//! damage and is refused, because it may contain an acknowledged entry.
 use std::io;
 
-use super::record::{Kind, Look, SMALL_MAX_BYTES, is_whole, is_whole_with_another_length, look};
+use super::record::{
+    Kind, Parsed, SMALL_MAX_BYTES, is_whole, is_whole_with_another_length, parse_header,
+};
 use crate::raft::codec::Id;
 
 /// The unit in which disks write.
 const SECTOR_BYTES: usize = 512;
 
-/// A log that can be opened, once what a crash cut short is taken off.
+/// A log that can be opened once the remains of a torn write are cut off.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Sound {
-    /// Files that hold nothing whole, by their starts; to be removed.
+    /// Files without a complete record, by start offset; to be removed.
     pub remove: Vec<u64>,
-    /// The file to cut, by its start, and the length that it keeps.
+    /// The file to cut, by start offset, and the length that it keeps.
     pub cut: Option<(u64, u64)>,
-    /// Bytes that are lost by both.
+    /// Bytes that both drop.
     pub dropped: u64,
     /// Where the log ends afterwards.
     pub end: u64,
@@ -27,11 +31,11 @@ pub(super) struct Sound {
 /// Where and how a log is damaged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Damage {
-    /// The file, by its start. `None`: there is no file at all.
+    /// The file, by start offset. `None`: there is no file at all.
     pub file: Option<u64>,
-    /// In the file.
+    /// Offset in the file.
     pub offset: u64,
-    /// For a person.
+    /// Description for a person.
     pub what: &'static str,
 }
 
@@ -48,18 +52,19 @@ const LENGTH: &str = "a damaged length: with another one the record would be who
 const NOT_TORN: &str =
     "a damaged record of which no sector is missing, so it is not a write that a crash cut short";
 
-/// Judges a log of these files, sorted by their starts. `load` reads one; they are read one at a time, the last one first.
+/// Classifies a log of these files, sorted by start offset. `load` reads one file; they are read one at a
+/// time, the last one first.
 ///
 /// # Errors
 /// `load` failed.
-pub(super) fn judge(
+pub(super) fn classify(
     files: &[u64],
     synced: u64,
     mut load: impl FnMut(u64) -> io::Result<Vec<u8>>,
 ) -> io::Result<Result<Sound, Damage>> {
     let mut sound = Sound::default();
     let mut files = files.to_vec();
-    // A file is begun before the one before it is full and synced; so several at the end may hold nothing.
+    // A file is created before the previous one is full and synced, so several at the end may be empty.
     while let Some(&start) = files.last() {
         let bytes = load(start)?;
         if whole_record(&bytes).is_some() {
@@ -121,17 +126,17 @@ fn damage(file: u64, offset: u64, what: &'static str) -> Damage {
     }
 }
 
-/// The record at the front, if it is whole.
+/// The record at the front, if it is complete.
 fn whole_record(bytes: &[u8]) -> Option<(Kind, usize, Option<Id>)> {
-    match look(bytes) {
-        Look::Fits(header) if is_whole(&bytes[..header.length]) => {
+    match parse_header(bytes) {
+        Parsed::Complete(header) if is_whole(&bytes[..header.length]) => {
             Some((header.kind, header.length, header.id))
         }
-        Look::Fits(_) | Look::Short(_) | Look::Nonsense => None,
+        Parsed::Complete(_) | Parsed::Truncated(_) | Parsed::Invalid => None,
     }
 }
 
-/// Where the whole records at the front end; `last` follows the log's last entry.
+/// Where the complete records at the front end; `last` follows the log's last entry.
 fn walk(bytes: &[u8], last: &mut Option<Id>) -> usize {
     let mut at = 0;
     while let Some((kind, length, id)) = whole_record(&bytes[at..]) {
@@ -146,7 +151,7 @@ fn walk(bytes: &[u8], last: &mut Option<Id>) -> usize {
     at
 }
 
-/// `Ok` if the record at `at`, which is not whole, is one that a crash cut short. Otherwise why not.
+/// `Ok` if the incomplete record at `at` was cut short by a crash; otherwise why not.
 fn torn(
     start: u64,
     bytes: &[u8],
@@ -158,10 +163,10 @@ fn torn(
         return Err(SYNCED);
     }
     let rest = &bytes[at..];
-    let seen = look(rest);
+    let seen = parse_header(rest);
     let header = match seen {
-        Look::Fits(header) | Look::Short(Some(header)) => Some(header),
-        Look::Short(None) | Look::Nonsense => None,
+        Parsed::Complete(header) | Parsed::Truncated(Some(header)) => Some(header),
+        Parsed::Truncated(None) | Parsed::Invalid => None,
     };
     let plausible = header.is_none_or(|header| follows(header.kind, header.id, last));
     let kind = rest
@@ -175,7 +180,7 @@ fn torn(
     if kind.is_some_and(|kind| is_whole_with_another_length(rest, kind)) {
         return Err(LENGTH);
     }
-    let ends_within = matches!(seen, Look::Short(_)) && plausible;
+    let ends_within = matches!(seen, Parsed::Truncated(_)) && plausible;
     let reaches_to = match kind {
         Some(Kind::Append) => bytes.len(),
         Some(_) | None => bytes.len().min(at + SMALL_MAX_BYTES),
@@ -187,7 +192,7 @@ fn torn(
     }
 }
 
-/// Such a record may come after an entry `last`.
+/// Whether such a record may follow an entry `last`.
 fn follows(kind: Kind, id: Option<Id>, last: Option<Id>) -> bool {
     match (kind, id, last) {
         (Kind::Append, Some(id), Some(last)) => id.1 == last.1 + 1 && id.0 >= last.0,
@@ -196,9 +201,10 @@ fn follows(kind: Kind, id: Option<Id>, last: Option<Id>) -> bool {
     }
 }
 
-/// One sync after the other: within one write commit marks come first and then either entries or one other record. So a record of another kind behind an
-/// entry, or anything behind a vote, a truncation or a purge, was written after these had been synced. `length` is that of the damaged
-/// record: where the next one begins.
+/// Whether records follow that were written after this one had been synced. Syncs come one at a time, and one
+/// write consists of commit marks, then either entries or one other record. So a record of another kind
+/// behind an entry, or anything behind a vote, a truncation or a purge, belongs to a later write. `length` is
+/// that of the damaged record: where the next one begins.
 fn was_synced_before_others(rest: &[u8], kind: Kind, length: usize) -> bool {
     let mut before = kind;
     let mut at = length;
@@ -217,8 +223,8 @@ fn was_synced_before_others(rest: &[u8], kind: Kind, length: usize) -> bool {
     false
 }
 
-/// One of the sectors from `from` to `to`, or what of it comes after `from`, is nothing but zeros. The first one may begin with records that had
-/// been written before: they stay.
+/// Whether one of the sectors from `from` to `to`, or the part of it after `from`, is all zeros. The first
+/// sector may begin with records that had been written before and remain.
 fn lacks_a_sector(bytes: &[u8], from: usize, to: usize) -> bool {
     let mut at = from;
     while at < to {

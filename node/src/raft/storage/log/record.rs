@@ -1,19 +1,20 @@
-//! How the `raft-log` crate lays out one record, read without trusting it: its length, its log id, its checksum.
+//! The layout of one record of the `raft-log` crate, read without trusting it: its length, its log id, its
+//! checksum.
 //!
-//! A record is a type (u32), fields, and a CRC32 of all of that in eight bytes; all numbers are big-endian. There is no length in front: it follows
-//! from the type and, for entries and votes, from a length inside.
+//! A record is a type (u32), fields, and a CRC32 of all of that in eight bytes; all numbers are big-endian.
+//! There is no leading length: it follows from the type and, for entries and votes, from a length inside.
 use crate::raft::codec::Id;
 
 /// CRC32 in eight bytes, the upper four of which are zero.
 pub(super) const CHECKSUM_BYTES: usize = 8;
 const TYPE_BYTES: usize = 4;
 const ID_BYTES: usize = 16;
-/// Where the length of an entry's payload is, and where the payload begins.
+/// Offsets of the length of an entry's payload and of the payload.
 const ENTRY_LENGTH_AT: usize = TYPE_BYTES + ID_BYTES;
 const ENTRY_BODY_AT: usize = ENTRY_LENGTH_AT + 4;
-/// Where the vote of a vote record begins.
+/// Offset of the vote in a vote record.
 const VOTE_BODY_AT: usize = TYPE_BYTES + 4;
-/// After the type, the version, and the byte that says that there is a vote.
+/// After the type, the version, and the flag that a vote is present.
 const CHECKPOINT_VOTE_LENGTH_AT: usize = TYPE_BYTES + 2;
 /// Votes and checkpoints carry one Raft id and some numbers.
 pub(super) const SMALL_MAX_BYTES: usize = 4096;
@@ -44,85 +45,85 @@ impl Kind {
     }
 }
 
-/// What the bytes at a place claim to be. Nothing is proven before `is_whole`.
+/// What the bytes claim to be. Nothing is proven before `is_whole`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Header {
     pub kind: Kind,
     /// Length of the whole record.
     pub length: usize,
-    /// The entry that it adds, commits, keeps, purges, or names as the last one.
+    /// The entry that it appends, commits, keeps, purges, or names as the last one.
     pub id: Option<Id>,
 }
 
-/// What can be said of the bytes at a place.
+/// The result of parsing a header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Look {
-    /// A header, with a record as long as the bytes or shorter.
-    Fits(Header),
-    /// A header whose record needs more bytes than there are. `None`: not even the header is there.
-    Short(Option<Header>),
-    /// No record begins like this.
-    Nonsense,
+pub(super) enum Parsed {
+    /// A header whose record fits into the bytes.
+    Complete(Header),
+    /// A header whose record needs more bytes than there are. `None`: even the header is incomplete.
+    Truncated(Option<Header>),
+    /// Not the beginning of a record.
+    Invalid,
 }
 
-/// Fields from the front.
-struct Fields<'a> {
+/// Reads fields from the front.
+struct FieldReader<'a> {
     bytes: &'a [u8],
     at: usize,
 }
 
 /// Why a field cannot be read.
-enum Gap {
+enum FieldError {
     Short,
     Nonsense,
 }
 
-impl Fields<'_> {
-    fn take<const N: usize>(&mut self) -> Result<[u8; N], Gap> {
+impl FieldReader<'_> {
+    fn take<const N: usize>(&mut self) -> Result<[u8; N], FieldError> {
         let end = self.at + N;
-        let field = self.bytes.get(self.at..end).ok_or(Gap::Short)?;
+        let field = self.bytes.get(self.at..end).ok_or(FieldError::Short)?;
         self.at = end;
-        field.try_into().map_err(|_| Gap::Short)
+        field.try_into().map_err(|_| FieldError::Short)
     }
 
-    fn number(&mut self) -> Result<usize, Gap> {
+    fn number(&mut self) -> Result<usize, FieldError> {
         let number = u32::from_be_bytes(self.take()?);
-        usize::try_from(number).map_err(|_| Gap::Nonsense)
+        usize::try_from(number).map_err(|_| FieldError::Nonsense)
     }
 
-    fn id(&mut self) -> Result<Id, Gap> {
+    fn id(&mut self) -> Result<Id, FieldError> {
         Ok((
             u64::from_be_bytes(self.take()?),
             u64::from_be_bytes(self.take()?),
         ))
     }
 
-    fn is_some(&mut self) -> Result<bool, Gap> {
+    fn is_some(&mut self) -> Result<bool, FieldError> {
         match self.take::<1>()? {
             [0] => Ok(false),
             [1] => Ok(true),
-            _ => Err(Gap::Nonsense),
+            _ => Err(FieldError::Nonsense),
         }
     }
 
-    fn option_of_id(&mut self) -> Result<Option<Id>, Gap> {
+    fn option_of_id(&mut self) -> Result<Option<Id>, FieldError> {
         self.is_some()?.then(|| self.id()).transpose()
     }
 
-    /// A length and as many bytes, which need not be there.
-    fn skip_sized(&mut self) -> Result<(), Gap> {
+    /// Skips a length and as many bytes, which need not be present.
+    fn skip_sized(&mut self) -> Result<(), FieldError> {
         let length = self.number()?;
         if length > SMALL_MAX_BYTES {
-            return Err(Gap::Nonsense);
+            return Err(FieldError::Nonsense);
         }
         self.at += length;
         Ok(())
     }
 
     /// The state: version, vote, last, committed, purged, user data.
-    fn checkpoint(&mut self) -> Result<Option<Id>, Gap> {
+    fn checkpoint(&mut self) -> Result<Option<Id>, FieldError> {
         if self.take::<1>()? != [1] {
-            return Err(Gap::Nonsense);
+            return Err(FieldError::Nonsense);
         }
         if self.is_some()? {
             self.skip_sized()?;
@@ -136,9 +137,9 @@ impl Fields<'_> {
         Ok(last)
     }
 
-    fn header(&mut self) -> Result<Header, Gap> {
+    fn header(&mut self) -> Result<Header, FieldError> {
         let number = u32::from_be_bytes(self.take()?);
-        let kind = Kind::of(number).ok_or(Gap::Nonsense)?;
+        let kind = Kind::of(number).ok_or(FieldError::Nonsense)?;
         let id = match kind {
             Kind::Vote => {
                 self.skip_sized()?;
@@ -161,24 +162,24 @@ impl Fields<'_> {
     }
 }
 
-/// Looks at the record that begins where `bytes` begin.
-pub(super) fn look(bytes: &[u8]) -> Look {
-    match (Fields { bytes, at: 0 }).header() {
-        Ok(header) if header.length <= bytes.len() => Look::Fits(header),
-        Ok(header) => Look::Short(Some(header)),
-        Err(Gap::Short) => Look::Short(None),
-        Err(Gap::Nonsense) => Look::Nonsense,
+/// Parses the header of the record at the front of `bytes`.
+pub(super) fn parse_header(bytes: &[u8]) -> Parsed {
+    match (FieldReader { bytes, at: 0 }).header() {
+        Ok(header) if header.length <= bytes.len() => Parsed::Complete(header),
+        Ok(header) => Parsed::Truncated(Some(header)),
+        Err(FieldError::Short) => Parsed::Truncated(None),
+        Err(FieldError::Nonsense) => Parsed::Invalid,
     }
 }
 
-/// The checksum at the end of these bytes is that of the rest.
+/// Whether the checksum at the end of these bytes matches the rest.
 pub(super) fn is_whole(record: &[u8]) -> bool {
     record
         .split_last_chunk::<CHECKSUM_BYTES>()
         .is_some_and(|(rest, sum)| u64::from_be_bytes(*sum) == u64::from(crc32fast::hash(rest)))
 }
 
-/// The bytes hold a whole record that only a length field disguises: with another length the checksum is right.
+/// Whether only a length field is damaged: with another length the record is complete.
 pub(super) fn is_whole_with_another_length(bytes: &[u8], kind: Kind) -> bool {
     let body_at = match kind {
         Kind::Append => ENTRY_BODY_AT,
@@ -209,7 +210,7 @@ pub(super) fn is_whole_with_another_length(bytes: &[u8], kind: Kind) -> bool {
     false
 }
 
-/// The length of the vote is the one that decides where the rest of a checkpoint is.
+/// In a checkpoint, the length of the vote decides where everything else is.
 fn is_checkpoint_with_another_vote(bytes: &[u8]) -> bool {
     let mut bytes = bytes[..bytes.len().min(2 * SMALL_MAX_BYTES)].to_vec();
     (0..SMALL_MAX_BYTES.min(bytes.len())).any(|length| {
@@ -221,11 +222,12 @@ fn is_checkpoint_with_another_vote(bytes: &[u8]) -> bool {
             return false;
         };
         field.copy_from_slice(&length.to_be_bytes());
-        matches!(look(&bytes), Look::Fits(header) if is_whole(&bytes[..header.length]))
+        matches!(parse_header(&bytes), Parsed::Complete(header) if is_whole(&bytes[..header.length]))
     })
 }
 
-/// Where a body may end: four zero bytes of a checksum that is not zero, and then the end or another record's type.
+/// Where a body may end: four zero bytes of a checksum that is not zero, then the end or another record's
+/// type.
 fn ends(body: &[u8]) -> impl Iterator<Item = usize> + '_ {
     body.windows(CHECKSUM_BYTES)
         .enumerate()
@@ -272,10 +274,10 @@ mod tests {
             length: record.len(),
             id: Some((1, 2)),
         };
-        assert_eq!(look(&record), Look::Fits(header));
-        assert_eq!(look(&record[..30]), Look::Short(Some(header)));
-        assert_eq!(look(&record[..10]), Look::Short(None));
-        assert_eq!(look(&[1; 40]), Look::Nonsense);
+        assert_eq!(parse_header(&record), Parsed::Complete(header));
+        assert_eq!(parse_header(&record[..30]), Parsed::Truncated(Some(header)));
+        assert_eq!(parse_header(&record[..10]), Parsed::Truncated(None));
+        assert_eq!(parse_header(&[1; 40]), Parsed::Invalid);
         assert!(is_whole(&record));
         assert!(!is_whole(&record[..30]));
     }

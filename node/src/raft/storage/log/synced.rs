@@ -1,8 +1,10 @@
-//! How far the log is known to have been synced: a small file beside the log's files, written after each sync, never before it ended.
+//! How far the log is known to be synced: a small file beside the log's files, written after each sync, never
+//! before it has ended.
 //!
-//! It is evidence and nothing else. It is not synced itself, except when the log is opened, so it costs the path of a write one small write into the page
-//! cache. After the end of a process it is exact; after a power cut it may be older than the log, never newer. Two slots are written in
-//! turn, each in a sector of its own, so a torn write leaves the other one.
+//! It is evidence only. It is not synced itself, except when the log is opened, so it costs a write of the
+//! log only one small write into the page cache. After the end of a process it is exact; after a power cut it
+//! may be older than the log, never newer. Two slots are written in turn, each in a sector of its own, so a
+//! torn write leaves the other one intact.
 use std::{
     fs::{File, OpenOptions},
     io,
@@ -14,16 +16,16 @@ use std::{
     },
 };
 
-/// In the log's directory, so that it goes where the log goes.
+/// In the log's directory, so that it is copied and moved with the log.
 pub(super) const FILE: &str = "synced";
-/// One slot a sector.
+/// One slot per sector.
 const SLOT_BYTES: usize = 512;
 const SLOTS: usize = 2;
-/// Format, sequence number, offset; then the CRC32 of that. A file of another format is no evidence.
+/// Format, sequence number, offset; then the CRC32 of these. A file of another format is no evidence.
 const FORMAT: &str = "rqlited-synced 1";
 
-/// Where the log was synced up to, as the offset that the names of its files count in. 0 if nothing is known: an older node wrote this log, or
-/// the file did not survive a crash.
+/// The offset up to which the log was synced, counted as in the names of its files. 0 if nothing is known: an
+/// older node wrote this log, or the file did not survive a crash.
 ///
 /// # Errors
 /// The disk refused.
@@ -39,7 +41,7 @@ fn newest(dir: &Path) -> io::Result<Option<(u64, u64)>> {
     }
 }
 
-/// One line of text, zeros behind it.
+/// One line of text, padded with zeros.
 fn encode(sequence: u64, offset: u64) -> [u8; SLOT_BYTES] {
     let text = format!("{FORMAT} {sequence:020} {offset:020}");
     let line = format!("{text} {:08x}\n", crc32fast::hash(text.as_bytes()));
@@ -70,7 +72,7 @@ struct Inner {
 }
 
 impl Synced {
-    /// Notes durably that the log in `dir` is synced up to `offset`, and goes on noting.
+    /// Records durably that the log in `dir` is synced up to `offset`, and prepares for further records.
     ///
     /// # Errors
     /// The disk refused.
@@ -92,7 +94,8 @@ impl Synced {
         Ok(synced)
     }
 
-    /// The log's sync up to `offset` has ended well. A mark that cannot be written is a mark less: what is acknowledged does not depend on it.
+    /// Records a successful sync of the log up to `offset`. A failure to write the mark is only logged:
+    /// acknowledgements do not depend on it.
     pub(super) fn note(&self, offset: u64) {
         if let Err(e) = self.write(offset)
             && !self.0.failed.swap(true, Ordering::Relaxed)

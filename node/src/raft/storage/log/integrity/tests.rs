@@ -128,9 +128,9 @@ impl Sample {
         *self.syncs.last().unwrap()
     }
 
-    fn judge(&self, synced: u64) -> Result<Sound, Damage> {
+    fn classify(&self, synced: u64) -> Result<Sound, Damage> {
         let files: Vec<u64> = self.files.keys().copied().collect();
-        judge(&files, synced, |file| Ok(self.files[&file].clone())).unwrap()
+        classify(&files, synced, |file| Ok(self.files[&file].clone())).unwrap()
     }
 
     /// What is left of it after the cut, as one string of bytes with its start.
@@ -229,7 +229,7 @@ fn what_a_crash_leaves_opens_with_everything_that_was_synced() {
                 marks.first().copied().unwrap_or(0),
             ]);
             let sound = crashed
-                .judge(mark)
+                .classify(mark)
                 .unwrap_or_else(|e| panic!("seed {seed}, {synced} to {end}, mark {mark}: {e:?}"));
             assert!(
                 sound.end >= synced,
@@ -256,7 +256,7 @@ fn damage_to_what_was_synced_is_refused() {
         };
         let sample = sample(seed, content, 20);
         let dice = &mut Dice(seed + 2000);
-        assert_eq!(sample.judge(sample.end()).unwrap().dropped, 0);
+        assert_eq!(sample.classify(sample.end()).unwrap().dropped, 0);
         for _ in 0..250 {
             let mut damaged = sample.clone();
             let names: Vec<u64> = damaged.files.keys().copied().collect();
@@ -278,7 +278,7 @@ fn damage_to_what_was_synced_is_refused() {
             if damaged.files == sample.files {
                 continue;
             }
-            let damage = damaged.judge(sample.end()).unwrap_err();
+            let damage = damaged.classify(sample.end()).unwrap_err();
             let file = damage.file.unwrap();
             assert!(
                 file <= name && file + damage.offset <= name + at as u64,
@@ -288,14 +288,14 @@ fn damage_to_what_was_synced_is_refused() {
         let mut shorter = sample.clone();
         shorter.files.pop_last();
         assert!(
-            shorter.judge(sample.end()).is_err(),
+            shorter.classify(sample.end()).is_err(),
             "the newest file is gone"
         );
         if shorter.files.len() > 1 {
             let second = *shorter.files.keys().nth(1).unwrap();
             let mut gap = sample.clone();
             gap.files.remove(&second);
-            assert!(gap.judge(0).is_err(), "a file in between is gone");
+            assert!(gap.classify(0).is_err(), "a file in between is gone");
         }
     }
 }
@@ -314,7 +314,7 @@ fn a_damaged_byte_is_refused_without_a_mark() {
                     let mut damaged = sample.clone();
                     let file = damaged.files.get_mut(&name).unwrap();
                     file[at] ^= change;
-                    let judged = damaged.judge(0);
+                    let judged = damaged.classify(0);
                     bytes += 1;
                     // The one case that looks the same in both ways: the record's first bytes lie at the end of a sector, and the only one that was not
                     // zero has become zero.
@@ -353,7 +353,7 @@ fn a_damaged_length_is_refused_whatever_it_says() {
                 let file = damaged.files.get_mut(&newest).unwrap();
                 file[field..field + 4].copy_from_slice(&wrong.to_be_bytes());
                 assert!(
-                    damaged.judge(0).is_err(),
+                    damaged.classify(0).is_err(),
                     "seed {seed}, {kind:?} at {at}, {wrong}"
                 );
             }
@@ -368,19 +368,19 @@ fn nothing_written_yet() {
         files: BTreeMap::new(),
         syncs: vec![0],
     };
-    assert_eq!(none.judge(0), Ok(Sound::default()));
-    assert_eq!(none.judge(9).unwrap_err().what, MISSING);
+    assert_eq!(none.classify(0), Ok(Sound::default()));
+    assert_eq!(none.classify(9).unwrap_err().what, MISSING);
     for content in [vec![], vec![0; 300], vec![0, 0, 0, 5, 1]] {
         let begun = Sample {
             files: BTreeMap::from([(0, content)]),
             syncs: vec![0],
         };
-        assert_eq!(begun.judge(0).unwrap().remove, [0]);
-        assert!(begun.judge(9).is_err());
+        assert_eq!(begun.classify(0).unwrap().remove, [0]);
+        assert!(begun.classify(9).is_err());
     }
     let later = Sample {
         files: BTreeMap::from([(700, vec![0; 300])]),
         syncs: vec![0],
     };
-    assert_eq!(later.judge(0).unwrap_err().what, FIRST_MISSING);
+    assert_eq!(later.classify(0).unwrap_err().what, FIRST_MISSING);
 }
