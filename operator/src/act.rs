@@ -1,4 +1,5 @@
-//! Carries out the one action of a pass. Each is bound to the uid that was looked at, or may be repeated without harm.
+//! Executes the one action of a plan. Every action either names the uid of the observed object or is
+//! idempotent.
 use k8s_openapi::{
     NamespaceResourceScope,
     api::{
@@ -29,36 +30,36 @@ use crate::{
     observe::Addressing,
 };
 
-/// What came of it.
+/// Result of an action.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ActionOutcome {
-    /// It is done, or was done already.
+    /// The action is done, or was already done.
     Done,
-    /// Not now, for a reason that passes by itself.
+    /// The action is not possible at the moment, for this temporary reason.
     Deferred(String),
 }
 
-/// Acts on one cluster.
+/// Executes actions on one cluster.
 pub struct Actor<'a, N> {
-    /// The way to the API server.
+    /// Client of the API server.
     pub client: &'a Client,
-    /// The way to nodes.
+    /// Client of the nodes.
     pub nodes: &'a N,
-    /// How nodes are reached.
+    /// How nodes are addressed.
     pub addressing: Addressing,
-    /// The cluster as it was looked at.
+    /// The cluster as observed.
     pub cluster: &'a RqliteCluster,
-    /// What was looked at.
+    /// The observed objects.
     pub live: &'a Live,
-    /// Where checks of databases are noted.
+    /// Where results of database checks are stored.
     pub checks: &'a Checks,
 }
 
 impl<N: NodeClient> Actor<'_, N> {
-    /// Does it.
+    /// Executes the action.
     ///
     /// # Errors
-    /// It was refused, or what came of it is unknown.
+    /// The action was refused, or its outcome is unknown.
     pub async fn act(&self, action: &Action) -> Result<ActionOutcome, Error> {
         match action {
             Action::ReleaseFinalizer => set_finalizer(self.client, self.cluster, false)
@@ -109,10 +110,10 @@ impl<N: NodeClient> Actor<'_, N> {
         }
     }
 
-    /// Sets labels on a pod, if it still is the same one.
+    /// Sets labels on a pod, unless it has been replaced since.
     ///
     /// # Errors
-    /// It was refused.
+    /// The API server refused the change.
     pub async fn label(&self, labels: &PodLabels) -> Result<(), Error> {
         let change = json!({"metadata": {"uid": labels.uid, "labels": labels.labels}});
         match self.patch::<Pod>(&labels.pod, change).await {
@@ -121,10 +122,10 @@ impl<N: NodeClient> Actor<'_, N> {
         }
     }
 
-    /// Puts the cluster's label on a claim that one of its pods uses.
+    /// Sets the cluster's label on a claim that one of its pods uses.
     ///
     /// # Errors
-    /// It was refused.
+    /// The API server refused the change.
     pub async fn label_claim(&self, name: &str) -> Result<(), Error> {
         let labels = json!({names::CLUSTER_LABEL: self.cluster.name_any()});
         let change = json!({"metadata": {"labels": labels}});
@@ -160,7 +161,7 @@ impl<N: NodeClient> Actor<'_, N> {
         };
         match self.api::<K>().delete(name, &params).await {
             Ok(_) => Ok(ActionOutcome::Done),
-            // It is gone, which is what was asked for.
+            // Already deleted.
             Err(kube::Error::Api(status)) if status.code == 404 => Ok(ActionOutcome::Done),
             Err(error) => {
                 let doing = format!("deleting {} {name}", K::kind(&()));
@@ -179,7 +180,7 @@ impl<N: NodeClient> Actor<'_, N> {
             Err(kube::Error::Api(status)) if status.code == 404 => Ok(ActionOutcome::Done),
             Err(kube::Error::Api(status)) if status.code == 429 => {
                 Ok(ActionOutcome::Deferred(format!(
-                    "a PodDisruptionBudget does not let {name} go now: {}",
+                    "a PodDisruptionBudget does not allow the eviction of {name} now: {}",
                     status.message
                 )))
             }
@@ -187,13 +188,13 @@ impl<N: NodeClient> Actor<'_, N> {
         }
     }
 
-    /// Asks the leader once more, just before a pod goes that must not be a member.
+    /// Confirms with the leader, immediately before a pod is removed, that the pod is not a member.
     async fn confirm_absent(&self, absent: &RequiredAbsence) -> Result<(), Error> {
         let (leader, member) = (&absent.leader, &absent.member);
         let address = self.address(leader)?;
         let asked = self.nodes.status(&address).await;
         let status = asked.map_err(|failure| Error::Node {
-            doing: format!("asking {leader} whether {member} is out"),
+            doing: format!("asking {leader} whether {member} is removed"),
             failure,
         })?;
         if !absent.is_proven_by(&status) {
@@ -216,7 +217,8 @@ impl<N: NodeClient> Actor<'_, N> {
         let Some(set) = set else {
             return Err(Error::Changed(format!("StatefulSet {name}")));
         };
-        // The version as well: two operators, or an autoscaler, must not both count from the same number.
+        // Bound to the resourceVersion: two writers (operators, or an autoscaler) must not both start from
+        // the same number.
         let change = json!({"metadata": {"uid": uid, "resourceVersion": set.resource_version()},
             "spec": {"replicas": to}});
         self.patch::<StatefulSet>(name, change).await
@@ -258,12 +260,13 @@ impl<N: NodeClient> Actor<'_, N> {
         moved
             .map(|()| ActionOutcome::Done)
             .map_err(|failure| Error::Node {
-                doing: format!("asking {from} to hand over to {to}"),
+                doing: format!("asking {from} to transfer leadership to {to}"),
                 failure,
             })
     }
 
-    /// A node removes by name. Under that name another incarnation may have joined since: then it is not the one to remove.
+    /// The node's API removes members by name. If another incarnation has joined under that name since,
+    /// nothing is removed.
     async fn remove(
         &self,
         leader: &str,
@@ -324,7 +327,7 @@ impl<N: NodeClient> Actor<'_, N> {
     }
 }
 
-/// Only the object of this uid.
+/// Parameters that delete only the object with this uid.
 fn only(uid: &str) -> DeleteParams {
     DeleteParams {
         preconditions: Some(Preconditions {
@@ -335,10 +338,10 @@ fn only(uid: &str) -> DeleteParams {
     }
 }
 
-/// Puts the finalizer on a cluster or takes it off; returns the object as it then is.
+/// Adds or removes the finalizer of a cluster; returns the updated object.
 ///
 /// # Errors
-/// The object has changed, or it was refused.
+/// The object has changed, or the API server refused the change.
 pub async fn set_finalizer(
     client: &Client,
     cluster: &RqliteCluster,

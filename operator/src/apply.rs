@@ -1,4 +1,4 @@
-//! Brings objects to what the plan says, server-side, and only if they are not so already.
+//! Creates and updates the plan's objects by server-side apply, and only those that differ.
 use k8s_openapi::{
     NamespaceResourceScope,
     api::{
@@ -18,15 +18,15 @@ use std::{fmt::Debug, sync::Arc};
 
 use crate::{
     cluster::{facts::observation::Edit, render::build::Object},
-    edits::{HANDOVER_MANAGER, who},
+    edits::{HANDOVER_MANAGER, last_manager},
     error::Error,
     live::{Live, named},
 };
 
-/// Applies all objects in their order, then deletes those that are not wanted any more. Gives what others had changed and was set back.
+/// Applies all objects in order, then deletes obsolete ones. Returns the external edits that were reverted.
 ///
 /// # Errors
-/// The first that was refused; the others after it are not tried, as they may depend on it.
+/// The first refusal. The objects after it are not applied, because they may depend on it.
 pub async fn apply_all(
     client: &Client,
     namespace: &str,
@@ -35,7 +35,7 @@ pub async fn apply_all(
     objects: &[Object],
 ) -> Result<Vec<Edit>, Error> {
     let applier = Applier { client, namespace };
-    let mut set_back = Vec::new();
+    let mut reverted = Vec::new();
     for object in objects {
         let edit = match object {
             Object::ServiceAccount(o) => applier.apply(o, &live.accounts).await?,
@@ -45,12 +45,12 @@ pub async fn apply_all(
             Object::PodDisruptionBudget(o) => applier.apply(o, &live.budgets).await?,
             Object::StatefulSet(o) => applier.apply_set(o, &live.sets).await?,
         };
-        set_back.extend(edit);
+        reverted.extend(edit);
     }
     if objects.is_empty() {
-        return Ok(set_back);
+        return Ok(reverted);
     }
-    // Only what can go without touching a running pod or its data.
+    // Only kinds that can be deleted without affecting a running pod or its data.
     let keep = |kind: &str, name: &str| objects.iter().any(|o| o.id() == (kind, name));
     let services = live.services.iter();
     for one in services.filter(|o| is_obsolete(&***o, owner_uid, &keep)) {
@@ -70,10 +70,10 @@ pub async fn apply_all(
     {
         applier.delete::<NetworkPolicy>(one).await?;
     }
-    Ok(set_back)
+    Ok(reverted)
 }
 
-/// Ours, not on its way out, and not among what is wanted.
+/// Owned by this cluster, not being deleted, and not part of the plan.
 fn is_obsolete<K: Resource<DynamicType = ()>>(
     object: &K,
     owner_uid: &str,
@@ -98,7 +98,7 @@ impl Applier<'_> {
         Api::namespaced(self.client.clone(), self.namespace)
     }
 
-    /// Gives what somebody else had changed, if that is why it was applied.
+    /// Applies an object if it differs. Returns the external edit, if that was the difference.
     async fn apply<K>(&self, wanted: &K, live: &[Arc<K>]) -> Result<Option<Edit>, Error>
     where
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
@@ -126,7 +126,7 @@ impl Applier<'_> {
         Ok(edit)
     }
 
-    /// What differs from what was applied last, and who has changed it.
+    /// The field that differs from what was last applied, and its manager.
     async fn edit<K>(&self, name: &str, wanted: &Value, live: &Value) -> Option<Edit>
     where
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
@@ -138,7 +138,7 @@ impl Applier<'_> {
         Some(Edit {
             kind: K::kind(&()).into_owned(),
             name: name.to_owned(),
-            by: who::<K>(self.client, self.namespace, name, &field).await,
+            by: last_manager::<K>(self.client, self.namespace, name, &field).await,
             field,
             value: None,
             times: 1,
@@ -162,8 +162,8 @@ impl Applier<'_> {
             .map_err(Error::kubernetes(format!("applying {kind} {name}")))
     }
 
-    /// A StatefulSet takes its number of pods with it. An outdated look must not undo a change of it, so it is applied only to the very
-    /// version that was looked at.
+    /// Applies a StatefulSet. Its spec includes the number of replicas, which an outdated observation must
+    /// not reset; therefore the apply is bound to the observed resourceVersion.
     async fn apply_set(
         &self,
         wanted: &StatefulSet,
@@ -192,7 +192,8 @@ impl Applier<'_> {
             next["spec"]["replicas"] = replicas.into();
             next["metadata"]["resourceVersion"] = version.into();
         } else {
-            // Dropping a field that nobody else owns would reset it: somebody else has to own it first.
+            // The autoscaler is to own spec.replicas. Dropping a field that has no other owner would reset
+            // it, so ownership is first handed to another field manager.
             let own = json!({
                 "apiVersion": next["apiVersion"], "kind": next["kind"],
                 "metadata": {"name": name, "resourceVersion": version},
@@ -209,8 +210,9 @@ impl Applier<'_> {
         Ok(edit)
     }
 
-    /// Server-side apply merges lists by keys, such as a port's number. Where somebody has changed a key, two items stand where one may be, and
-    /// the API server finds the object invalid: then lists are written as a whole.
+    /// Falls back to a merge patch, which writes lists as a whole. Server-side apply merges lists by keys,
+    /// such as a port's number: if someone has changed a key, the merged list has two items where one is
+    /// allowed, and the API server rejects the object as invalid.
     async fn replace_lists<K>(
         &self,
         name: &str,
@@ -256,7 +258,7 @@ impl Applier<'_> {
             }),
             ..DeleteParams::default()
         };
-        tracing::info!("deletes {kind} {name}, which is not wanted any more");
+        tracing::info!("deletes {kind} {name}, which is obsolete");
         let deleted = self.api::<K>().delete(&name, &params).await;
         deleted
             .map(drop)
@@ -268,7 +270,7 @@ fn is_invalid(error: &Error) -> bool {
     matches!(error, Error::Kubernetes { source, .. } if matches!(&**source, kube::Error::Api(status) if status.code == 422))
 }
 
-/// What the API server never lets change stays as it is.
+/// Copies the immutable fields of the live object.
 fn with_fixed_fields(mut wanted: StatefulSet, live: &StatefulSet) -> StatefulSet {
     if let (Some(wanted), Some(live)) = (&mut wanted.spec, &live.spec) {
         wanted.selector.clone_from(&live.selector);
@@ -284,7 +286,7 @@ fn with_fixed_fields(mut wanted: StatefulSet, live: &StatefulSet) -> StatefulSet
 }
 
 fn value(object: &impl Serialize) -> Result<Value, Error> {
-    // Kubernetes' own types always serialize.
+    // Kubernetes' own types can always be serialized.
     serde_json::to_value(object).map_err(|e| Error::Unreadable(e.to_string()))
 }
 
@@ -302,10 +304,11 @@ fn marked(mut wanted: Value, hash: &str) -> Value {
     wanted
 }
 
-/// Parts of an object that are compared.
+/// Top-level fields that are compared.
 const PARTS: [&str; 4] = ["metadata", "spec", "data", "automountServiceAccountToken"];
 
-/// Was exactly this applied last, and is all of it still there? The first finds what is to be taken away, the second what others changed.
+/// Whether exactly this was applied last (the hash, which detects removed fields) and is unchanged (the
+/// fields, which detects external edits).
 fn is_applied(wanted: &Value, live: &Value) -> bool {
     is_last(wanted, live)
         && PARTS
@@ -318,7 +321,8 @@ fn is_last(wanted: &Value, live: &Value) -> bool {
     hash(wanted) == hash(live)
 }
 
-/// The first field of what was applied last that is not there any more; None if something else is to be applied now.
+/// The first field that was edited since the last apply; None if the operator itself wants something else
+/// now.
 fn edited(wanted: &Value, live: &Value) -> Option<String> {
     if !is_last(wanted, live) {
         return None;
@@ -329,7 +333,7 @@ fn edited(wanted: &Value, live: &Value) -> Option<String> {
     })
 }
 
-/// The path to the first thing that is named in `wanted` and not the same in `live`, which may have more.
+/// The path of the first value in `wanted` that differs in `live`. Additional fields of `live` are ignored.
 fn differs(wanted: &Value, live: &Value) -> Option<String> {
     let here = |differ: bool| differ.then(String::new);
     match (wanted, live) {
@@ -351,13 +355,13 @@ fn differs(wanted: &Value, live: &Value) -> Option<String> {
     }
 }
 
-/// Are these the same quantity? The API server writes `1024Mi` as `1Gi` and `1000m` as `1`.
+/// Whether both are the same quantity. The API server rewrites `1024Mi` as `1Gi` and `1000m` as `1`.
 fn is_same(wanted: &str, live: &str) -> bool {
     let amount = |text: &str| amount(text).filter(|amount| amount.is_finite());
     matches!((amount(wanted), amount(live)), (Some(a), Some(b)) if a == b)
 }
 
-/// A quantity as a number.
+/// Parses a Kubernetes quantity.
 fn amount(text: &str) -> Option<f64> {
     let end = text.find(|c: char| !c.is_ascii_digit() && c != '.');
     let (number, unit) = text.split_at(end.unwrap_or(text.len()));

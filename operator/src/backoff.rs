@@ -1,24 +1,24 @@
-//! How long a cluster whose pass failed waits for the next one; each cluster for itself.
+//! Exponential backoff of failed reconciles, separately for each cluster.
 use std::{collections::HashMap, time::Duration};
 
 use parking_lot::Mutex;
 
 use crate::error::Class;
 
-/// First wait after an error that time may cure.
+/// First wait after a failure.
 const FIRST: Duration = Duration::from_secs(1);
-/// Longest wait.
+/// Maximum wait.
 const LONGEST: Duration = Duration::from_secs(300);
-/// Wait after an outdated look; the caches catch up within milliseconds.
-const LOOK_AGAIN: Duration = Duration::from_millis(500);
-/// Waits differ by this part up and down, so that many clusters do not come back at the same moment.
+/// Wait after a conflict; the caches catch up within milliseconds.
+const CONFLICT_WAIT: Duration = Duration::from_millis(500);
+/// Waits vary by this fraction in both directions, so that many clusters do not retry at the same moment.
 const JITTER: f64 = 0.2;
 
-/// The wait after so many failures in a row, before jitter.
+/// The wait after this number of consecutive failures, before jitter.
 fn wait(class: Class, failures: u32) -> Duration {
     match class {
-        // Many of them in a row are not a matter of caches any more.
-        Class::Conflict if failures <= 10 => LOOK_AGAIN,
+        // Many consecutive conflicts are not explained by lagging caches.
+        Class::Conflict if failures <= 10 => CONFLICT_WAIT,
         Class::Conflict | Class::Transient | Class::Refused | Class::NotLeading => {
             let doubled = 2_u32.saturating_pow(failures.saturating_sub(1).min(16));
             FIRST.saturating_mul(doubled).min(LONGEST)
@@ -26,17 +26,17 @@ fn wait(class: Class, failures: u32) -> Duration {
     }
 }
 
-/// A wait, varied. `chance` lies between 0 and 1.
+/// Applies jitter to a wait. `chance` is a random number between 0 and 1.
 pub fn varied(wait: Duration, chance: f64) -> Duration {
     wait.mul_f64(1.0 + JITTER * (2.0 * chance.clamp(0.0, 1.0) - 1.0))
 }
 
-/// Failures in a row, by cluster.
+/// Consecutive failures, by cluster.
 #[derive(Debug, Default)]
 pub struct Backoff(Mutex<HashMap<String, u32>>);
 
 impl Backoff {
-    /// Counts a failure and says how long to wait, and how many there have been.
+    /// Counts a failure. Returns the wait and the number of consecutive failures.
     pub fn failed(&self, key: &str, class: Class) -> (Duration, u32) {
         let mut all = self.0.lock();
         let failures = all.entry(key.to_owned()).or_default();
@@ -47,7 +47,7 @@ impl Backoff {
         )
     }
 
-    /// Forgets the failures of a cluster: it succeeded, or it is gone.
+    /// Resets the failures of a cluster that succeeded or was deleted.
     pub fn forget(&self, key: &str) {
         let mut all = self.0.lock();
         all.remove(key);

@@ -1,4 +1,5 @@
-//! Watches: what the API server has, kept here, and the reason to look at a cluster again. One set for each watched namespace, or one for all.
+//! Watches and caches of the API server's objects, and the triggers of reconciles. One set for each watched
+//! namespace, or one for all namespaces.
 mod watch_errors;
 
 use std::{collections::BTreeMap, fmt::Debug, hash::Hash, sync::Arc, time::Duration};
@@ -33,22 +34,22 @@ use crate::{
     caches::watch_errors::WatchErrors,
     error::Error,
     evidence,
-    live::{Live, concerns, defaults, host_name, is_cordoned, look_up, may_grow, volume_names},
+    live::{Live, defaults, host_name, is_cordoned, look_up, may_grow, refers_to, volume_names},
 };
 
-/// A cluster that may be unreadable without keeping the others from being read.
+/// A cluster, or the error if it cannot be parsed: one invalid object must not block the others.
 pub type Guarded = DeserializeGuard<RqliteCluster>;
-/// A recovery, likewise.
+/// A recovery, or the error if it cannot be parsed.
 pub type GuardedRecovery = DeserializeGuard<RqliteRecovery>;
-/// A reference to a cluster, as watches name what is to be looked at.
+/// Reference to a cluster that is to be reconciled.
 pub type ClusterRef = ObjectRef<Guarded>;
-/// Reasons to look at clusters.
+/// Stream of clusters that are to be reconciled.
 pub type Triggers = BoxStream<'static, ClusterRef>;
 
-/// Longest that a pass waits for the first delivery of a watch.
+/// How long a reconcile waits for the initial list of a watch.
 const SYNC_LIMIT: Duration = Duration::from_secs(10);
 
-/// What one controller watches.
+/// The namespaces that one controller watches.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Scope {
     /// All namespaces.
@@ -58,7 +59,7 @@ pub enum Scope {
 }
 
 impl Scope {
-    /// The way to objects of a kind.
+    /// API of the objects of a kind.
     pub fn api<K>(&self, client: &Client) -> Api<K>
     where
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
@@ -70,7 +71,7 @@ impl Scope {
     }
 }
 
-/// Kept objects of one scope.
+/// Cached objects of one scope.
 #[derive(Clone, Debug)]
 pub struct Caches {
     sets: Store<StatefulSet>,
@@ -85,7 +86,7 @@ pub struct Caches {
     cluster_scoped: ClusterScopedCaches,
 }
 
-/// What belongs to no namespace. Absent where the operator may not read it; then nothing is known of it.
+/// Caches of cluster-scoped objects. A cache is absent if the operator has no permission to read its kind.
 #[derive(Clone, Debug, Default)]
 pub struct ClusterScopedCaches {
     nodes: Option<Store<Node>>,
@@ -94,7 +95,7 @@ pub struct ClusterScopedCaches {
 }
 
 impl Caches {
-    /// Begins to watch; the streams must be polled for the caches to fill.
+    /// Starts the watches. The streams must be polled for the caches to fill.
     pub fn start(
         client: &Client,
         scope: &Scope,
@@ -130,10 +131,11 @@ impl Caches {
         (caches, triggers)
     }
 
-    /// Waits until every watch has delivered once: deciding on less would mistake what is not yet known for what is not there.
+    /// Waits for the initial list of every watch. Without it, an object that is not yet cached would be taken
+    /// for one that does not exist.
     ///
     /// # Errors
-    /// Which one has not.
+    /// The first kind whose list has not arrived in time.
     pub async fn wait(&self) -> Result<(), Error> {
         synced("StatefulSets", &self.sets).await?;
         synced("Pods", &self.pods).await?;
@@ -146,14 +148,14 @@ impl Caches {
         synced("RqliteRecoveries", &self.recoveries).await
     }
 
-    /// All that belongs to one cluster.
+    /// All objects of one cluster.
     pub async fn of(&self, client: &Client, namespace: &str, name: &str) -> Live {
         let recoveries = self.recoveries.state();
         let recoveries = recoveries
             .iter()
             .filter(|recovery| recovery.namespace().as_deref() == Some(namespace))
             .filter_map(|recovery| recovery.0.as_ref().ok())
-            .filter(|recovery| concerns(recovery, name));
+            .filter(|recovery| refers_to(recovery, name));
         let claims = select(&self.claims, namespace, name);
         let nodes = self.cluster_scoped.nodes().await;
         let classes = self.cluster_scoped.classes().await;
@@ -195,7 +197,7 @@ impl Caches {
     }
 }
 
-/// What a kind must be to be watched.
+/// Bounds of a kind that can be watched.
 pub trait Watched:
     Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static
 {
@@ -206,7 +208,7 @@ impl<K> Watched for K where
 {
 }
 
-/// Watches a kind. Who manages which field is half of an object's size and of no interest here.
+/// Watches a kind. `managedFields` are dropped: they are half of an object's size and not used.
 pub fn watch<K: Watched>(
     api: Api<K>,
     config: watcher::Config,
@@ -223,7 +225,7 @@ pub fn watch<K: Watched>(
     (store, stream)
 }
 
-/// Watches what carries the cluster's label.
+/// Watches the objects that have the cluster label.
 fn labelled<K>(client: &Client, scope: &Scope, triggers: &mut Vec<Triggers>) -> Store<K>
 where
     K: Watched + Resource<Scope = NamespaceResourceScope>,
@@ -234,20 +236,20 @@ where
     store
 }
 
-/// The cluster that an object names in its label.
+/// The cluster named by the object's label.
 fn owner<K: Resource<DynamicType = ()>>(object: &K) -> Option<ClusterRef> {
     let name = object.labels().get(names::CLUSTER_LABEL)?;
     Some(ObjectRef::new(name).within(&object.namespace()?))
 }
 
-/// Says in the log what a watch of this kind complains of.
+/// Logs the errors of a watch of this kind.
 fn error_logger<K: Watched>()
 -> impl FnMut(&Result<watcher::Event<K>, watcher::Error>) + Send + 'static {
     let mut errors = WatchErrors::default();
     move |event| errors.observe(&K::plural(&()), event)
 }
 
-/// A watch that fails begins again by itself.
+/// Maps watch events to clusters. Errors are ignored here: the watch restarts by itself.
 fn to_clusters<K: Watched>(
     stream: impl Stream<Item = Result<watcher::Event<K>, watcher::Error>> + Send + 'static,
     which: impl Fn(K) -> Option<ClusterRef> + Send + Sync + Copy + 'static,
@@ -283,7 +285,8 @@ fn select<K: Watched>(store: &Store<K>, namespace: &str, name: &str) -> Vec<Arc<
 }
 
 impl ClusterScopedCaches {
-    /// Watches machines and classes, as far as that is allowed. The second is to be polled for as long as the caches are used.
+    /// Watches nodes, storage classes and volumes as far as permissions allow. The streams must be polled for
+    /// as long as the caches are used.
     pub async fn start(client: &Client) -> (Self, Vec<BoxStream<'static, ()>>) {
         let mut streams = Vec::new();
         let nodes =
@@ -298,21 +301,22 @@ impl ClusterScopedCaches {
         (cluster_scoped, streams)
     }
 
-    /// All machines, once they are known completely.
+    /// All Kubernetes nodes, once the initial list has arrived.
     async fn nodes(&self) -> Option<Vec<Arc<Node>>> {
         let nodes = self.nodes.as_ref()?;
         synced("Nodes", nodes).await.ok()?;
         Some(nodes.state())
     }
 
-    /// All classes, once they are known completely.
+    /// All storage classes, once the initial list has arrived.
     async fn classes(&self) -> Option<Vec<Arc<StorageClass>>> {
         let classes = self.classes.as_ref()?;
         synced("StorageClasses", classes).await.ok()?;
         Some(classes.state())
     }
 
-    /// What the watch does not have is asked for once more: it may only be late, and a volume that is missing is a member that is lost.
+    /// The volumes of these claims. A volume that is not cached is read from the API server: the watch may
+    /// lag, and a missing volume counts as a lost member.
     async fn volumes_of(
         &self,
         client: &Client,
@@ -335,12 +339,13 @@ impl ClusterScopedCaches {
         found
     }
 
-    /// Is anything watched at all?
+    /// Whether any kind is watched.
     pub fn exist(&self) -> bool {
         self.nodes.is_some() || self.classes.is_some() || self.volumes.is_some()
     }
 }
 
+/// Watches a cluster-scoped kind, unless the operator has no permission to read it.
 async fn optional_watch<K>(
     client: &Client,
     streams: &mut Vec<BoxStream<'static, ()>>,
@@ -354,7 +359,7 @@ where
         && status.code == 403
     {
         tracing::info!(
-            "works without reading {}: {}",
+            "no permission to read {}, continuing without: {}",
             K::plural(&()),
             status.message
         );

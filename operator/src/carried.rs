@@ -1,5 +1,5 @@
-//! State that is carried in memory from one reconcile to the next and that no Kubernetes object holds. After a restart of the
-//! operator it is empty, which costs only repeated work.
+//! State that is carried in memory from one reconcile to the next and that no Kubernetes object holds. After
+//! a restart of the operator it is empty, which costs only repeated work.
 use std::collections::{BTreeMap, HashMap};
 
 use kube::ResourceExt;
@@ -11,23 +11,23 @@ use crate::{
     error::{Class, Error},
 };
 
-/// What earlier passes found and no object holds. Losing it costs only doing it again.
+/// The carried state of one cluster, as input of an observation.
 #[derive(Clone, Debug, Default)]
 pub struct CarriedState {
-    /// What the API server refused to the last pass.
+    /// What the API server refused in the last reconcile.
     pub refused: Option<String>,
-    /// What came of checking databases, by pod.
+    /// Results of database checks, by pod.
     pub checks: BTreeMap<String, DatabaseCheck>,
-    /// What others did lately to the operator's objects.
+    /// Recent external edits of the operator's objects.
     pub edits: Vec<Edit>,
 }
 
-/// What came of checking databases, by cluster's uid and pod.
+/// Results of database checks, by uid of the cluster and pod.
 #[derive(Debug, Default)]
 pub struct Checks(Mutex<HashMap<String, BTreeMap<String, DatabaseCheck>>>);
 
 impl Checks {
-    /// Notes a check.
+    /// Stores the result of a check.
     pub fn note(&self, cluster: &RqliteCluster, pod: &str, checked: DatabaseCheck) {
         let mut all = self.0.lock();
         let of_cluster = all.entry(cluster.uid().unwrap_or_default()).or_default();
@@ -40,14 +40,14 @@ impl Checks {
         all.get(uid).cloned().unwrap_or_default()
     }
 
-    /// A cluster is gone, or a recovery is over.
+    /// Removes the results of a deleted cluster or a finished recovery.
     pub fn forget(&self, uid: &str) {
         let mut all = self.0.lock();
         all.remove(uid);
     }
 }
 
-/// What the API server refused in the last pass, by cluster's uid.
+/// What the API server refused in the last reconcile, by uid of the cluster.
 #[derive(Debug, Default)]
 pub struct Refused(Mutex<HashMap<String, String>>);
 
@@ -58,7 +58,7 @@ impl Refused {
         all.get(uid).cloned()
     }
 
-    /// Notes how a pass ended. What passes by itself is not noted and changes nothing.
+    /// Stores the result of a reconcile. Transient errors are ignored.
     pub fn note(&self, uid: &str, result: Result<(), &Error>) {
         let mut all = self.0.lock();
         match result {
@@ -72,7 +72,7 @@ impl Refused {
         }
     }
 
-    /// A cluster is gone.
+    /// Removes the entry of a deleted cluster.
     pub fn forget(&self, uid: &str) {
         let mut all = self.0.lock();
         all.remove(uid);

@@ -1,4 +1,5 @@
-//! The loop of one scope: watches say which cluster to look at, one pass at a time for each, failures wait for themselves.
+//! The control loop of one scope: watches trigger reconciles, at most one at a time for each cluster, with a
+//! backoff for each cluster after failures.
 use std::{
     collections::HashMap,
     hash::{DefaultHasher, Hash, Hasher},
@@ -27,27 +28,27 @@ use crate::{
     reconcile::{Context, reconcile},
 };
 
-/// Clusters looked at in parallel. Passes wait for nodes and the API server, not for the processor.
+/// Clusters that are reconciled in parallel. A reconcile waits for nodes and the API server, not for the CPU.
 const CONCURRENCY: u16 = 16;
-/// Changes of one cluster's objects within this time lead to one pass.
+/// Changes of one cluster's objects within this time trigger one reconcile.
 const DEBOUNCE: Duration = Duration::from_millis(100);
-/// A pass that takes longer is cut off; whatever it did stays, and the next one sees it.
+/// A reconcile that takes longer is cancelled. What it did remains, and the next one observes it.
 const RECONCILE_LIMIT: Duration = Duration::from_secs(60);
-/// From this many failures in a row on, what passes by itself is told as well.
+/// After this many consecutive failures, transient errors are reported as events as well.
 const REPORTED_FAILURES: u32 = 3;
 
-/// What a pass of one scope needs.
+/// Context of the reconciles of one scope.
 struct ScopeContext {
     shared: Arc<Context>,
     caches: Caches,
     scope: Scope,
     backoff: Backoff,
-    /// Uids of the clusters that were looked at: when one is gone, only its name is told.
+    /// Uids of the known clusters, by namespace and name: a deletion is reported by name only.
     uids: Mutex<HashMap<String, String>>,
 }
 
 impl ScopeContext {
-    /// One that was made anew under its name is another one.
+    /// Records the uid of a cluster. A cluster that was recreated under its name is a different one.
     fn remember(&self, cluster: &Guarded) {
         let uid = cluster.uid().unwrap_or_default();
         let mut uids = self.uids.lock();
@@ -66,20 +67,20 @@ impl ScopeContext {
     }
 }
 
-/// One scope.
+/// The controller of one scope.
 pub struct ScopeController {
-    /// What it watches.
+    /// The watched namespaces.
     pub scope: Scope,
-    /// What its watches keep.
+    /// Caches of its watches.
     pub caches: Caches,
-    /// What its watches say.
+    /// Triggers from its watches.
     pub triggers: Vec<Triggers>,
-    /// What passes need.
+    /// Context shared by all scopes.
     pub shared: Arc<Context>,
 }
 
 impl ScopeController {
-    /// Runs until told to stop; passes under way are finished first.
+    /// Runs until the stop signal. Running reconciles are finished first.
     pub async fn run(self, mut stop: watch::Receiver<bool>) {
         let api: Api<Guarded> = self.scope.api(&self.shared.client);
         let (store, stream) = caches::watch(api, watcher::Config::default());
@@ -110,14 +111,15 @@ impl ScopeController {
         controller
             .run(run_limited, error_policy, context)
             .for_each(|result| {
-                ended(&seen, result);
+                handle_result(&seen, result);
                 std::future::ready(())
             })
             .await;
     }
 }
 
-/// What of a cluster's object asks for a pass: everything but its status, which passes write themselves.
+/// Hash of those parts of a cluster's object that trigger a reconcile: all but the status, which reconciles
+/// write themselves.
 fn trigger_hash(cluster: &Guarded) -> Option<u64> {
     let meta = cluster.meta();
     let mut hasher = DefaultHasher::new();
@@ -125,11 +127,12 @@ fn trigger_hash(cluster: &Guarded) -> Option<u64> {
     meta.annotations.hash(&mut hasher);
     meta.finalizers.hash(&mut hasher);
     meta.deletion_timestamp.is_some().hash(&mut hasher);
-    // An unreadable object has no generation to rely on.
+    // An object that cannot be parsed has no reliable generation.
     cluster.0.as_ref().err().map(|e| &e.error).hash(&mut hasher);
     Some(hasher.finish())
 }
 
+/// Runs one reconcile with a time limit, and records its result.
 async fn run_limited(cluster: Arc<Guarded>, context: Arc<ScopeContext>) -> Result<Action, Error> {
     let started = Instant::now();
     let result = tokio::time::timeout(RECONCILE_LIMIT, read_and_reconcile(&cluster, &context))
@@ -137,7 +140,7 @@ async fn run_limited(cluster: Arc<Guarded>, context: Arc<ScopeContext>) -> Resul
         .unwrap_or(Err(Error::TooLong(RECONCILE_LIMIT)));
     let shared = &context.shared;
     let class = result.as_ref().err().map(Error::class);
-    shared.metrics.passed(started.elapsed(), class);
+    shared.metrics.reconciled(started.elapsed(), class);
     let uid = cluster.uid().unwrap_or_default();
     context.remember(&cluster);
     shared.refused.note(&uid, result.as_ref().map(|_| ()));
@@ -146,7 +149,8 @@ async fn run_limited(cluster: Arc<Guarded>, context: Arc<ScopeContext>) -> Resul
     Ok(Action::requeue(varied(wait, rand::random::<f64>())))
 }
 
-/// Reads the object anew: what was announced in its status must be known, whatever the watches have delivered.
+/// Reads the object from the API server, because a cached status may miss an operation that was already
+/// recorded.
 async fn read_and_reconcile(cluster: &Guarded, context: &ScopeContext) -> Result<Duration, Error> {
     let shared = &context.shared;
     if let Err(unreadable) = &cluster.0 {
@@ -175,15 +179,15 @@ fn key(cluster: &Guarded) -> String {
     )
 }
 
-/// Says what went wrong where it is worth it, and when to try again.
+/// Logs and reports a failed reconcile, and returns when to retry.
 fn error_policy(cluster: Arc<Guarded>, error: &Error, context: Arc<ScopeContext>) -> Action {
     let class = error.class();
     let (wait, failures) = context.backoff.failed(&key(&cluster), class);
     match class {
-        Class::Conflict => tracing::debug!("looks again: {error}"),
+        Class::Conflict => tracing::debug!("reconciles again: {error}"),
         Class::NotLeading => tracing::warn!("{error}"),
         Class::Transient | Class::Refused => {
-            tracing::warn!(failures, "tries again in {wait:?}: {error}")
+            tracing::warn!(failures, "retrying in {wait:?}: {error}")
         }
     }
     let reason = match class {
@@ -207,8 +211,8 @@ fn error_policy(cluster: Arc<Guarded>, error: &Error, context: Arc<ScopeContext>
     Action::requeue(wait)
 }
 
-/// What the loop says of a pass; the errors of passes have been dealt with.
-fn ended(
+/// Handles the controller's result of a reconcile. Errors of reconciles are handled in [`error_policy`].
+fn handle_result(
     context: &ScopeContext,
     result: Result<(caches::ClusterRef, Action), LoopError<Error, watcher::Error>>,
 ) {
@@ -220,14 +224,14 @@ fn ended(
             context.forget(&format!("{namespace}/{}", gone.name));
         }
         Err(LoopError::QueueError(error)) => {
-            // The watch itself says it, once.
+            // Logged by the watch itself.
             tracing::debug!(scope = ?context.scope, "watching rqliteclusters: {error}");
         }
         Err(LoopError::RunnerError(error)) => tracing::error!("{error}"),
     }
 }
 
-/// Ends when each scope's watches have delivered once.
+/// Waits for the initial lists of all watches of all scopes.
 pub async fn wait_until_synced(all: Vec<Caches>) {
     let each = all
         .into_iter()

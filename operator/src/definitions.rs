@@ -1,21 +1,23 @@
-//! The custom resource definitions as YAML: what `rqlite-operator crd` prints and `crds/` holds.
+//! The custom resource definitions as YAML, for `rqlite-operator crd` and the files in `crds/`.
 use anyhow::Context;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 
-/// The command that brings `crds/` up to date.
+use crate::yaml;
+
+/// The command that regenerates `crds/`.
 pub const REFRESH: &str = "cargo run -p rqlite-operator -- crd --directory crds";
 
-/// Every definition: its file's name and its text.
+/// File name and text of every definition.
 ///
 /// # Errors
-/// None in practice: every definition can be written as YAML.
+/// None in practice: every definition can be serialized as YAML.
 pub fn files() -> anyhow::Result<Vec<(String, String)>> {
     operator_api::crds().iter().map(file).collect()
 }
 
 fn file(crd: &CustomResourceDefinition) -> anyhow::Result<(String, String)> {
     let name = format!("{}.yaml", crd.spec.names.plural);
-    let yaml = serde_yaml::to_string(crd).with_context(|| format!("writing {name}"))?;
+    let yaml = yaml::write(crd).with_context(|| format!("writing {name}"))?;
     let text = format!(
         "# Generated from the types in operator/api; do not edit. To refresh: {REFRESH}\n{yaml}"
     );

@@ -1,4 +1,4 @@
-//! Edits of the operator's objects by others: who made them, and what is remembered of them for a while.
+//! External edits of the operator's objects: who made them, and which of them are shown for how long.
 use std::{
     collections::HashMap,
     fmt::Debug,
@@ -14,25 +14,27 @@ use serde_json::Value;
 
 use crate::cluster::facts::observation::Edit;
 
-/// Owner of the number of an autoscaled pool's pods between the operator and the autoscaler.
+/// Field manager that owns `spec.replicas` of an autoscaled pool until the autoscaler sets it (Kubernetes
+/// documentation, "Transferring ownership" of server-side apply).
 pub const HANDOVER_MANAGER: &str = "rqlite-operator-handover";
-/// How long an edit is shown after it was last made: long enough to be noticed, and for a tool that syncs to do it again.
+/// How long an edit is shown after it was last made: long enough to be noticed, and longer than the sync
+/// interval of common GitOps tools.
 const SHOWN: Duration = Duration::from_secs(600);
-/// Edits of one cluster that are remembered; the oldest goes first.
+/// Maximum number of edits that are kept for a cluster; the oldest is dropped first.
 const REMEMBERED: usize = 8;
 
-/// What others did, by cluster's uid.
+/// External edits, by uid of the cluster.
 #[derive(Debug, Default)]
 pub struct Edits(Mutex<HashMap<String, Vec<(Edit, Instant)>>>);
 
 impl Edits {
-    /// Notes one; it comes back with how often it was made.
+    /// Records an edit and returns it with the number of its repetitions.
     pub fn note(&self, uid: &str, edit: Edit) -> Edit {
         let mut all = self.0.lock();
         note(all.entry(uid.to_owned()).or_default(), edit, Instant::now())
     }
 
-    /// Those that are to be shown.
+    /// The edits that are to be shown.
     pub fn get(&self, uid: &str) -> Vec<Edit> {
         let mut all = self.0.lock();
         let Some(known) = all.get_mut(uid) else {
@@ -46,7 +48,7 @@ impl Edits {
         shown
     }
 
-    /// A cluster is gone.
+    /// Removes the edits of a deleted cluster.
     pub fn forget(&self, uid: &str) {
         let mut all = self.0.lock();
         all.remove(uid);
@@ -74,8 +76,13 @@ fn note(known: &mut Vec<(Edit, Instant)>, edit: Edit, now: Instant) -> Edit {
     noted
 }
 
-/// Who has set a field, by the API server's own record; None if that cannot be told.
-pub async fn who<K>(client: &Client, namespace: &str, name: &str, field: &str) -> Option<String>
+/// The manager that last set a field, according to `managedFields`; None if unknown.
+pub async fn last_manager<K>(
+    client: &Client,
+    namespace: &str,
+    name: &str,
+    field: &str,
+) -> Option<String>
 where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
         + DeserializeOwned
@@ -96,7 +103,8 @@ where
     newest.manager.clone()
 }
 
-/// Does a record of owned fields have this path? Items of lists are named by their keys there: up to them is near enough.
+/// Whether a `fieldsV1` record contains this path. It identifies list items by their keys, so the path is
+/// only compared up to the first list.
 fn owns(fields: &Value, path: &str) -> bool {
     let mut at = fields;
     for part in path.split('.') {

@@ -1,59 +1,59 @@
-//! Why a pass could not be carried out, in classes that are treated differently.
+//! Errors of a reconcile, and their classes, which are retried differently.
 use std::time::Duration;
 
 use crate::cluster::Failure;
 
-/// Why a pass ended early. The next pass begins from what is then seen.
+/// Why a reconcile ended early. The next one starts from a new observation.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The API server did not do what was asked.
+    /// A request to the API server failed.
     #[error("{doing}: {source}")]
     Kubernetes {
-        /// What was being done.
+        /// The attempted operation.
         doing: String,
-        /// Its answer.
+        /// The client's error.
         source: Box<kube::Error>,
     },
-    /// A node did not do what was asked.
+    /// A request to a node failed.
     #[error("{doing}: {}", failure.message)]
     Node {
-        /// What was being done.
+        /// The attempted operation.
         doing: String,
-        /// Its answer.
+        /// The failure.
         failure: Failure,
     },
-    /// The object cannot be read.
+    /// The object cannot be parsed.
     #[error("the object cannot be read: {0}. Correct it, or delete it and create it again")]
     Unreadable(String),
-    /// Something that was looked at is another thing by now.
-    #[error("{0} has changed meanwhile")]
+    /// An observed object has changed since.
+    #[error("{0} has changed in the meantime")]
     Changed(String),
-    /// Another operator may be at work.
+    /// The Lease is not held: another operator may be active.
     #[error("the Lease is not safely held")]
     NotLeading,
-    /// A watch has not delivered everything yet.
-    #[error("the watch of {0} has not delivered yet; see the log for why")]
+    /// The initial list of a watch has not arrived yet.
+    #[error("the watch of {0} is not synced yet; see the log for the reason")]
     NotSynced(&'static str),
-    /// The pass took too long.
+    /// The reconcile took too long.
     #[error("not done after {0:?}")]
     TooLong(Duration),
 }
 
-/// What an error means for the next pass.
+/// How an error is retried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Class {
-    /// What was seen is outdated: look again at once.
+    /// The observation is outdated: retried at once.
     Conflict,
-    /// Overload, an outage, no answer: wait, longer each time.
+    /// Overload, an outage, no response: retried with exponential backoff.
     Transient,
-    /// Refused for what was asked: somebody has to change something.
+    /// The request itself was refused: someone has to change something.
     Refused,
-    /// This process is not the one that acts.
+    /// This process does not hold the Lease.
     NotLeading,
 }
 
 impl Class {
-    /// Its name in metrics.
+    /// Value of the label `result` in metrics.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Conflict => "conflict",
@@ -65,7 +65,7 @@ impl Class {
 }
 
 impl Error {
-    /// Wraps an answer of the API server.
+    /// Wraps an error of the API client.
     pub fn kubernetes(doing: impl Into<String>) -> impl FnOnce(kube::Error) -> Self {
         let doing = doing.into();
         move |source| Self::Kubernetes {
@@ -74,7 +74,7 @@ impl Error {
         }
     }
 
-    /// Its class.
+    /// Class of the error.
     pub fn class(&self) -> Class {
         match self {
             Self::Kubernetes { source, .. } => of_kubernetes(source),
@@ -94,7 +94,7 @@ fn of_kubernetes(error: &kube::Error) -> Class {
     }
 }
 
-/// 404 as well: what was looked at is gone.
+/// Class of an HTTP status. 404 is a conflict: the observed object has been deleted.
 fn of_code(code: u16) -> Class {
     match code {
         404 | 409 => Class::Conflict,

@@ -1,4 +1,4 @@
-//! Events for `kubectl describe`: each thing once, not at every pass.
+//! Kubernetes events for `kubectl describe`. Each event is published once, not at every reconcile.
 use std::{
     collections::{HashMap, VecDeque},
     time::{Duration, Instant},
@@ -18,21 +18,22 @@ use parking_lot::Mutex;
 
 use crate::cluster::action::Event;
 
-/// What is still so is published_events again after this long: events live an hour.
+/// An event that still applies is published again after this time; the API server keeps events for an hour.
 const REPEAT_AFTER: Duration = Duration::from_secs(1800);
-/// So many different events of an object are remembered; one that flaps between a few states does not flood.
+/// Number of different recent events remembered per object, so that an object that alternates between a few
+/// states does not flood the API server.
 const REMEMBERED: usize = 16;
-/// Kubernetes' limit of a note.
+/// Kubernetes' limit for the length of a note.
 const MAX_NOTE_CHARS: usize = 1000;
 
-/// Tells events.
+/// Publishes events.
 pub struct Events {
     client: Client,
     identity: String,
     published_events: Mutex<HashMap<String, Published>>,
 }
 
-/// What was published_events of one object, the newest last.
+/// Recent events of one object, the newest last.
 type Published = VecDeque<(Event, Instant)>;
 
 impl std::fmt::Debug for Events {
@@ -42,7 +43,7 @@ impl std::fmt::Debug for Events {
 }
 
 impl Events {
-    /// In the name of this process.
+    /// Creates a publisher; `identity` is reported as the events' `reportingInstance`.
     pub fn new(client: Client, identity: &str) -> Self {
         Self {
             client,
@@ -51,7 +52,8 @@ impl Events {
         }
     }
 
-    /// Tells an event, also in the log, unless it was published_events of this object lately. Nothing depends on events: a failure is only logged.
+    /// Logs and publishes an event, unless it was published for this object recently. Failures are only
+    /// logged: nothing depends on events.
     pub async fn publish(&self, about: &ObjectReference, event: &Event) {
         let key = about.uid.clone().unwrap_or_default();
         {
@@ -72,7 +74,7 @@ impl Events {
             .create(&PostParams::default(), &self.object(about, event))
             .await;
         if let Err(error) = published {
-            tracing::warn!(event.reason, "telling an event: {error}");
+            tracing::warn!(event.reason, "publishing an event: {error}");
         }
     }
 
@@ -97,14 +99,14 @@ impl Events {
         }
     }
 
-    /// An object is gone.
+    /// Removes the events of a deleted object.
     pub fn forget(&self, uid: &str) {
         let mut published_events = self.published_events.lock();
         published_events.remove(uid);
     }
 }
 
-/// Notes an event; false if it was published_events lately.
+/// Records an event; false if it was published recently.
 fn is_new(published_events: &mut Published, event: &Event, now: Instant) -> bool {
     published_events.retain(|(_, at)| now.saturating_duration_since(*at) < REPEAT_AFTER);
     if published_events.iter().any(|(old, _)| old == event) {

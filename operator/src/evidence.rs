@@ -1,5 +1,6 @@
-//! Events about what does not start. Kubernetes' controllers say nowhere else why they could not make a pod or a volume, and kubelets nowhere
-//! else that a pull secret is missing. Asked for only then, and only about these objects.
+//! Kubernetes events about objects that do not start. Only events say why a controller could not create a pod
+//! or a volume, and that a kubelet found no pull secret. They are read only when needed, and only for the
+//! affected objects.
 use k8s_openapi::{
     api::{
         core::v1::{PersistentVolumeClaim, Pod},
@@ -11,13 +12,14 @@ use kube::{Api, Client, Resource, ResourceExt, api::ListParams};
 
 use crate::live::{Live, containers, pods_of};
 
-/// Objects whose events are asked for in one look: one is enough to tell what is the matter, a few more show other causes.
+/// Maximum number of objects whose events are read at a time: one shows the cause, a few more show different
+/// causes.
 const MAX_OBJECTS: usize = 4;
-/// Events that are read of each.
+/// Maximum number of events that are read for each object.
 const MAX_EVENTS: u32 = 50;
-/// A pod or a volume takes a moment to be made.
-const PATIENCE_SECONDS: i64 = 3;
-/// Waiting reasons of containers whose image cannot be had.
+/// Age before which a missing pod or volume is considered normal.
+const GRACE_SECONDS: i64 = 3;
+/// Waiting reasons of containers whose image cannot be pulled.
 pub const IMAGE_REASONS: [&str; 6] = [
     "ErrImagePull",
     "ImagePullBackOff",
@@ -27,7 +29,8 @@ pub const IMAGE_REASONS: [&str; 6] = [
     "RegistryUnavailable",
 ];
 
-/// Reads the events of what does not start. What cannot be read is left out: the condition then says less.
+/// Reads the events of objects that do not start. Read errors are ignored: the condition then has less
+/// detail.
 pub async fn read(client: &Client, namespace: &str, live: &Live) -> Vec<Event> {
     let api: Api<Event> = Api::namespaced(client.clone(), namespace);
     let mut all = Vec::new();
@@ -46,10 +49,10 @@ pub async fn read(client: &Client, namespace: &str, live: &Live) -> Vec<Event> {
     all
 }
 
-/// Uids of what does not start.
+/// Uids of the objects that do not start.
 fn suspects(live: &Live, now: Timestamp) -> Vec<String> {
     let is_old = |created: Option<i64>| {
-        created.is_none_or(|created| now.as_second() - created >= PATIENCE_SECONDS)
+        created.is_none_or(|created| now.as_second() - created >= GRACE_SECONDS)
     };
     let sets = live.sets.iter().filter(|set| {
         let wanted = set.spec.as_ref().and_then(|spec| spec.replicas);
@@ -68,20 +71,20 @@ fn suspects(live: &Live, now: Timestamp) -> Vec<String> {
         .collect()
 }
 
-/// When an object was made, in Unix seconds.
+/// When an object was created, in Unix seconds.
 pub fn created<K: Resource>(object: &K) -> Option<i64> {
     let created = object.meta().creation_timestamp.as_ref();
     created.map(|time| time.0.as_second())
 }
 
-/// Has a claim no volume yet?
+/// Whether a claim is still waiting for a volume.
 pub fn is_pending(claim: &PersistentVolumeClaim) -> bool {
     let phase = claim.status.as_ref().and_then(|s| s.phase.as_deref());
     let volume = claim.spec.as_ref().and_then(|s| s.volume_name.as_ref());
     phase == Some("Pending") && volume.is_none() && claim.metadata.deletion_timestamp.is_none()
 }
 
-/// Does a pod with pull secrets wait for an image?
+/// Whether a pod with pull secrets is waiting for an image.
 fn misses_image(pod: &Pod) -> bool {
     let secrets = pod
         .spec
@@ -96,7 +99,7 @@ fn misses_image(pod: &Pod) -> bool {
     secrets.is_some_and(|secrets| !secrets.is_empty()) && waits
 }
 
-/// When an event last happened, in Unix seconds.
+/// When an event last occurred, in Unix seconds; 0 if unknown.
 pub fn last_seen(event: &Event) -> i64 {
     let series = event.series.as_ref().map(|s| s.last_observed_time.0);
     let old = event.deprecated_last_timestamp.as_ref().map(|t| t.0);

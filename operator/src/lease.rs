@@ -1,4 +1,5 @@
-//! Who acts, if several operators run: whoever holds the Lease. Times are this process's own, so that a wrong clock elsewhere does not matter.
+//! Leader election among operators by a Lease. Only local monotonic times are compared, so clock skew between
+//! machines does not matter (the algorithm of client-go's `leaderelection`).
 use std::{
     sync::Arc,
     time::{Duration, Instant},
@@ -19,27 +20,27 @@ use tokio::sync::watch;
 
 use crate::{error::Error, metrics::Metrics};
 
-/// A holder that was silent this long has lost it.
+/// A holder that has not renewed the Lease for this time has lost it.
 const LEASE: Duration = Duration::from_secs(15);
-/// A holder renews this often.
+/// Interval of renewals.
 const RENEW: Duration = Duration::from_secs(5);
-/// Pause after a failure, and between looks at somebody else's Lease.
+/// Wait after a failure, and between reads while another process holds the Lease.
 const RETRY: Duration = Duration::from_secs(2);
-/// Limit of one request; together with the pause several fit into what is left of a Lease.
+/// Timeout of one request. Several attempts, with waits, fit into the rest of a Lease.
 const REQUEST: Duration = Duration::from_secs(4);
-/// Nothing is begun with less than this left.
+/// Minimum remaining time of the Lease for starting an operation.
 const MARGIN: Duration = Duration::from_secs(3);
 
-/// Is the Lease held, and until when at least? Shared with whoever acts.
+/// Whether the Lease is held, and until when at least. Shared with all code that acts.
 #[derive(Clone, Debug)]
 pub struct LeaseGuard {
     until: Arc<Mutex<Option<Instant>>>,
-    /// False where there is only one operator by construction, such as in tests.
+    /// False if there can be only one operator, such as in tests.
     needed: bool,
 }
 
 impl LeaseGuard {
-    /// Always.
+    /// A guard that always permits.
     pub fn always() -> Self {
         Self {
             until: Arc::default(),
@@ -47,10 +48,10 @@ impl LeaseGuard {
         }
     }
 
-    /// May something be begun?
+    /// Checks that an operation may be started.
     ///
     /// # Errors
-    /// The Lease is not held, or ends too soon.
+    /// The Lease is not held, or expires too soon.
     pub fn check(&self) -> Result<(), Error> {
         let until = *self.until.lock();
         let safe = until.is_some_and(|until| Instant::now() + MARGIN < until);
@@ -66,17 +67,17 @@ impl LeaseGuard {
     }
 }
 
-/// The Lease as one process sees it.
+/// This process's part in the election.
 #[derive(Debug)]
 pub struct Election {
     api: Api<Lease>,
     name: String,
     identity: String,
-    held: LeaseGuard,
+    guard: LeaseGuard,
     metrics: Metrics,
 }
 
-/// What was seen of the Lease, and since when it has not changed.
+/// The observed Lease, and since when it has been unchanged.
 #[derive(Clone, Debug, PartialEq)]
 struct Seen {
     version: Option<String>,
@@ -84,33 +85,34 @@ struct Seen {
     since: Instant,
 }
 
-/// What to do about it.
+/// The next step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Move {
-    /// Nobody has ever had it.
+enum NextStep {
+    /// The Lease does not exist.
     Create,
-    /// It is free, or its holder is silent.
+    /// It has no holder, or it has expired.
     Take,
-    /// It is ours.
+    /// This process holds it.
     Renew,
-    /// It is somebody else's.
+    /// Another process holds it.
     Wait,
 }
 
-fn decide(seen: Option<&Seen>, identity: &str, now: Instant) -> Move {
+fn decide(seen: Option<&Seen>, identity: &str, now: Instant) -> NextStep {
     match seen {
-        None => Move::Create,
+        None => NextStep::Create,
         Some(seen) => match seen.holder.as_deref() {
-            None | Some("") => Move::Take,
-            Some(holder) if holder == identity => Move::Renew,
-            Some(_) if now.saturating_duration_since(seen.since) >= LEASE => Move::Take,
-            Some(_) => Move::Wait,
+            None | Some("") => NextStep::Take,
+            Some(holder) if holder == identity => NextStep::Renew,
+            Some(_) if now.saturating_duration_since(seen.since) >= LEASE => NextStep::Take,
+            Some(_) => NextStep::Wait,
         },
     }
 }
 
 impl Election {
-    /// For the Lease of this name; `identity` tells this process from all others that ever were.
+    /// Election for the Lease of this name. `identity` must be unique among all processes, including former
+    /// ones.
     pub fn new(
         client: Client,
         namespace: &str,
@@ -122,7 +124,7 @@ impl Election {
             api: Api::namespaced(client, namespace),
             name: name.to_owned(),
             identity: identity.to_owned(),
-            held: LeaseGuard {
+            guard: LeaseGuard {
                 until: Arc::default(),
                 needed: true,
             },
@@ -130,28 +132,28 @@ impl Election {
         }
     }
 
-    /// Whether it is held, for whoever acts.
-    pub fn held(&self) -> LeaseGuard {
-        self.held.clone()
+    /// The guard for code that acts.
+    pub fn guard(&self) -> LeaseGuard {
+        self.guard.clone()
     }
 
-    /// Waits until the Lease is held. Tells whenever it is somebody else's.
+    /// Waits until the Lease is acquired. Calls `standby` whenever another process holds it.
     pub async fn win(&mut self, standby: impl Fn()) {
         let mut seen = None;
         loop {
             match self.round(&mut seen).await {
                 Ok(true) => return,
                 Ok(false) => standby(),
-                Err(error) => tracing::warn!(lease = self.name, "taking the Lease: {error}"),
+                Err(error) => tracing::warn!(lease = self.name, "acquiring the Lease: {error}"),
             }
             tokio::time::sleep(RETRY).await;
         }
     }
 
-    /// Keeps it until told to stop, then gives it back.
+    /// Renews the Lease until the stop signal, then releases it.
     ///
     /// # Errors
-    /// It is lost: this process must stop acting at once.
+    /// The Lease is lost: this process must stop acting at once.
     pub async fn keep(&mut self, mut stop: watch::Receiver<bool>) -> Result<(), Error> {
         let mut seen = None;
         let mut pause = RENEW;
@@ -162,39 +164,41 @@ impl Election {
             }
             match self.round(&mut seen).await {
                 Ok(true) => pause = RENEW,
-                Ok(false) => return self.lost("somebody else holds it"),
+                Ok(false) => return self.lost("another process holds it"),
                 Err(error) => {
                     tracing::warn!(lease = self.name, "renewing the Lease: {error}");
                     pause = RETRY;
-                    if self.held.check().is_err() {
+                    if self.guard.check().is_err() {
                         return self.lost("it could not be renewed in time");
                     }
                 }
             }
         }
-        self.give_back().await;
+        self.release().await;
         Ok(())
     }
 
     fn lost(&self, why: &str) -> Result<(), Error> {
-        self.held.set(None);
+        self.guard.set(None);
         self.metrics.leads(false);
         tracing::error!(lease = self.name, "the Lease is lost: {why}");
         Err(Error::NotLeading)
     }
 
-    /// One look and at most one write. True if it is ours.
+    /// One read and at most one write. True if this process holds the Lease.
     async fn round(&self, seen: &mut Option<Seen>) -> Result<bool, Error> {
         let doing = || Error::kubernetes(format!("Lease {}", self.name));
-        // Counted from before the write: the others cannot count from earlier.
+        // The Lease is counted from before the write; other processes cannot count from earlier.
         let begun = Instant::now();
         let limited = async {
             let live = self.api.get_opt(&self.name).await.map_err(doing())?;
-            *seen = live.as_ref().map(|lease| look(lease, seen.as_ref(), begun));
+            *seen = live
+                .as_ref()
+                .map(|lease| observe(lease, seen.as_ref(), begun));
             let next = match decide(seen.as_ref(), &self.identity, begun) {
-                Move::Wait => return Ok(false),
-                Move::Create => self.lease(None),
-                Move::Take | Move::Renew => self.lease(live),
+                NextStep::Wait => return Ok(false),
+                NextStep::Create => self.lease(None),
+                NextStep::Take | NextStep::Renew => self.lease(live),
             };
             let written = match &next.metadata.resource_version {
                 None => self.api.create(&params(), &next).await,
@@ -202,7 +206,7 @@ impl Election {
             };
             match written {
                 Ok(_) => Ok(true),
-                // Somebody was faster; who, the next look tells.
+                // Another process was faster; the next read shows which.
                 Err(kube::Error::Api(status)) if status.code == 409 => {
                     Err(Error::Changed(format!("Lease {}", self.name)))
                 }
@@ -213,20 +217,20 @@ impl Election {
             .await
             .unwrap_or(Err(Error::TooLong(REQUEST)))?;
         if ours {
-            if self.held.until.lock().is_none() {
+            if self.guard.until.lock().is_none() {
                 tracing::info!(
                     lease = self.name,
                     identity = self.identity,
-                    "holds the Lease"
+                    "acquired the Lease"
                 );
             }
-            self.held.set(Some(begun + LEASE));
+            self.guard.set(Some(begun + LEASE));
             self.metrics.leads(true);
         }
         Ok(ours)
     }
 
-    /// The Lease as it shall be.
+    /// The Lease object to write.
     fn lease(&self, live: Option<Lease>) -> Lease {
         let now = MicroTime(Timestamp::now());
         let old = live
@@ -253,9 +257,9 @@ impl Election {
         }
     }
 
-    /// So that the next one need not wait until it runs out.
-    async fn give_back(&self) {
-        self.held.set(None);
+    /// Releases the Lease, so that the next process need not wait for its expiry.
+    async fn release(&self) {
+        self.guard.set(None);
         self.metrics.leads(false);
         let back = async {
             let mut lease = self.api.get(&self.name).await?;
@@ -270,14 +274,14 @@ impl Election {
             Ok::<(), kube::Error>(())
         };
         match tokio::time::timeout(REQUEST, back).await {
-            Ok(Ok(())) => tracing::info!(lease = self.name, "gave the Lease back"),
-            Ok(Err(error)) => tracing::warn!(lease = self.name, "giving the Lease back: {error}"),
-            Err(_) => tracing::warn!(lease = self.name, "giving the Lease back took too long"),
+            Ok(Ok(())) => tracing::info!(lease = self.name, "released the Lease"),
+            Ok(Err(error)) => tracing::warn!(lease = self.name, "releasing the Lease: {error}"),
+            Err(_) => tracing::warn!(lease = self.name, "releasing the Lease took too long"),
         }
     }
 }
 
-/// A sender that is gone means the same as a stop.
+/// Waits for the stop signal. A dropped sender counts as one.
 async fn stopped(stop: &mut watch::Receiver<bool>) {
     let _ = stop.wait_for(|stop| *stop).await;
 }
@@ -289,8 +293,8 @@ fn params() -> PostParams {
     }
 }
 
-/// What is seen now; the time since which it is so stays if nothing has changed.
-fn look(lease: &Lease, before: Option<&Seen>, now: Instant) -> Seen {
+/// The observed Lease; `since` is kept if it is unchanged.
+fn observe(lease: &Lease, before: Option<&Seen>, now: Instant) -> Seen {
     let version = lease.metadata.resource_version.clone();
     let since = before
         .filter(|before| before.version == version)
@@ -318,14 +322,14 @@ mod tests {
             since: start,
         };
         let cases = [
-            (None, 0, Move::Create),
-            (Some(seen(None)), 0, Move::Take),
-            (Some(seen(Some(""))), 0, Move::Take),
-            (Some(seen(Some("me"))), 0, Move::Renew),
-            (Some(seen(Some("me"))), 100, Move::Renew),
-            (Some(seen(Some("other"))), 0, Move::Wait),
-            (Some(seen(Some("other"))), 14, Move::Wait),
-            (Some(seen(Some("other"))), 15, Move::Take),
+            (None, 0, NextStep::Create),
+            (Some(seen(None)), 0, NextStep::Take),
+            (Some(seen(Some(""))), 0, NextStep::Take),
+            (Some(seen(Some("me"))), 0, NextStep::Renew),
+            (Some(seen(Some("me"))), 100, NextStep::Renew),
+            (Some(seen(Some("other"))), 0, NextStep::Wait),
+            (Some(seen(Some("other"))), 14, NextStep::Wait),
+            (Some(seen(Some("other"))), 15, NextStep::Take),
         ];
         for (seen, after, expected) in cases {
             let now = start + Duration::from_secs(after);
@@ -348,22 +352,22 @@ mod tests {
             },
             spec: None,
         };
-        let first = look(&lease("1"), None, start);
-        assert_eq!(look(&lease("1"), Some(&first), later).since, start);
-        assert_eq!(look(&lease("2"), Some(&first), later).since, later);
+        let first = observe(&lease("1"), None, start);
+        assert_eq!(observe(&lease("1"), Some(&first), later).since, start);
+        assert_eq!(observe(&lease("2"), Some(&first), later).since, later);
     }
 
     #[test]
     fn nothing_is_begun_shortly_before_the_end() {
-        let held = LeaseGuard {
+        let guard = LeaseGuard {
             until: Arc::default(),
             needed: true,
         };
-        assert!(held.check().is_err());
-        held.set(Some(Instant::now() + LEASE));
-        assert!(held.check().is_ok());
-        held.set(Some(Instant::now() + MARGIN));
-        assert!(held.check().is_err());
+        assert!(guard.check().is_err());
+        guard.set(Some(Instant::now() + LEASE));
+        assert!(guard.check().is_ok());
+        guard.set(Some(Instant::now() + MARGIN));
+        assert!(guard.check().is_err());
         assert!(LeaseGuard::always().check().is_ok());
     }
 }

@@ -1,9 +1,10 @@
-//! The operator: keeps each `RqliteCluster` as its user wants it.
+//! The operator: reconciles every `RqliteCluster` with its spec.
 //!
-//! [`cluster`] decides: an observation in, a plan out, nothing else. Around it, one sequence: [`caches`] say what there is, [`observe`] makes
-//! an observation of it
-//! (with [`evidence`] of what does not start), [`mod@pass`] has it planned and carries the plan out through [`apply`] (objects) and [`act`] (the one action).
-//! [`controller`] runs passes, [`run`] assembles, [`definitions`] prints the custom resource definitions. DESIGN.md says why.
+//! [`cluster`] decides: a pure function from an observation to a plan. Around it, one sequence: [`caches`]
+//! hold the objects of the API server, [`observe`] builds an observation from them (with [`evidence`] of what
+//! does not start), and [`mod@reconcile`] computes the plan and executes it through [`apply`] (objects) and
+//! [`act`] (the one action). [`controller`] runs the reconciles, [`run`] assembles the process,
+//! [`definitions`] prints the custom resource definitions. DESIGN.md gives the reasons.
 pub mod act;
 pub mod apply;
 pub mod backoff;
@@ -25,3 +26,4 @@ pub mod reconcile;
 pub mod run;
 pub mod serve;
 pub mod telemetry;
+pub mod yaml;

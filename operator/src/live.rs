@@ -1,4 +1,5 @@
-//! The objects around one cluster as the API server has them: what an observation is made of and what is compared before anything is applied.
+//! The Kubernetes objects of one cluster as the API server has them: the input of an observation, and what is
+//! compared before objects are applied.
 use std::{collections::BTreeMap, fmt::Debug, sync::Arc};
 
 use k8s_openapi::{
@@ -21,7 +22,8 @@ use serde::de::DeserializeOwned;
 
 use crate::error::Error;
 
-/// All objects with the cluster's label in its namespace, and what is known of machines and classes.
+/// All objects with the cluster's label in its namespace, and what is known of Kubernetes nodes and storage
+/// classes.
 #[derive(Clone, Debug, Default)]
 pub struct Live {
     /// StatefulSets of both pools.
@@ -30,57 +32,58 @@ pub struct Live {
     pub pods: Vec<Arc<Pod>>,
     /// Claims of both pools.
     pub claims: Vec<Arc<PersistentVolumeClaim>>,
-    /// The state file, and a recovery's plan.
+    /// ConfigMaps: the state file, and the plan of a recovery.
     pub maps: Vec<Arc<ConfigMap>>,
     /// Services.
     pub services: Vec<Arc<Service>>,
-    /// The pods' account.
+    /// The pods' ServiceAccount.
     pub accounts: Vec<Arc<ServiceAccount>>,
-    /// Who may connect.
+    /// NetworkPolicies.
     pub policies: Vec<Arc<NetworkPolicy>>,
-    /// Budgets for evictions.
+    /// PodDisruptionBudgets.
     pub budgets: Vec<Arc<PodDisruptionBudget>>,
-    /// Recoveries that name this cluster.
+    /// RqliteRecoveries that refer to this cluster.
     pub recoveries: Vec<Arc<RqliteRecovery>>,
-    /// Machines that take no new pods.
+    /// Names of cordoned Kubernetes nodes.
     pub cordoned: Vec<String>,
-    /// The host name label of every machine, by name; None if machines may not be read.
+    /// Host name label of every Kubernetes node, by name; None without permission to read nodes.
     pub machines: Option<BTreeMap<String, String>>,
-    /// Volumes that claims name; a name without a volume is one that was looked for and is not there. Those that could not be read are absent.
+    /// Volumes that the claims refer to, by name; None if the volume does not exist. Volumes that could not
+    /// be read are absent.
     pub volumes: BTreeMap<String, Option<Arc<PersistentVolume>>>,
-    /// StorageClasses by name: may volumes grow?
+    /// StorageClasses by name: whether volumes can be expanded.
     pub expandable: BTreeMap<String, bool>,
-    /// Those of them that are the default; None if classes may not be read.
+    /// Names of the default StorageClasses; None without permission to read classes.
     pub default_classes: Option<Vec<String>>,
-    /// Events about what does not start.
+    /// Events about objects that do not start ([`crate::evidence`]); empty until they are read.
     pub events: Vec<Event>,
 }
 
-/// One by name.
+/// Finds an object by name.
 pub fn named<'a, K: Resource>(all: &'a [Arc<K>], name: &str) -> Option<&'a Arc<K>> {
     all.iter().find(|o| o.meta().name.as_deref() == Some(name))
 }
 
-/// Does this machine take no new pods?
+/// Whether a Kubernetes node is cordoned.
 pub fn is_cordoned(node: &Node) -> bool {
     let spec = node.spec.as_ref();
     spec.is_some_and(|spec| spec.unschedulable == Some(true))
 }
 
-/// The label by which volumes name a machine.
+/// The host name label of a Kubernetes node, by which volumes refer to it.
 pub fn host_name(node: &Node) -> String {
     let label = node.labels().get("kubernetes.io/hostname");
     label.cloned().unwrap_or_else(|| node.name_any())
 }
 
-/// The volumes that claims name.
+/// Names of the volumes that these claims refer to.
 pub fn volume_names(claims: &[Arc<PersistentVolumeClaim>]) -> impl Iterator<Item = &String> {
     claims
         .iter()
         .filter_map(|claim| claim.spec.as_ref()?.volume_name.as_ref())
 }
 
-/// Looks a volume up; None if that was not possible.
+/// Reads a volume: `Some(None)` if it does not exist, `None` if it could not be read.
 pub async fn look_up(client: &Client, name: &str) -> Option<Option<Arc<PersistentVolume>>> {
     let api: Api<PersistentVolume> = Api::all(client.clone());
     api.get_opt(name)
@@ -89,12 +92,12 @@ pub async fn look_up(client: &Client, name: &str) -> Option<Option<Arc<Persisten
         .map(|volume| volume.map(Arc::new))
 }
 
-/// May volumes of this class grow?
+/// Whether volumes of this class can be expanded.
 pub fn may_grow(class: &StorageClass) -> bool {
     class.allow_volume_expansion == Some(true)
 }
 
-/// Names of the classes that are for claims which name none.
+/// Names of the default classes.
 pub fn defaults<'a>(classes: impl IntoIterator<Item = &'a StorageClass>) -> Vec<String> {
     let is_default = |class: &&StorageClass| {
         let mark = class
@@ -106,7 +109,7 @@ pub fn defaults<'a>(classes: impl IntoIterator<Item = &'a StorageClass>) -> Vec<
     all.map(ResourceExt::name_any).collect()
 }
 
-/// The pods of a StatefulSet that are not on their way out.
+/// The pods of a StatefulSet that are not being deleted.
 pub fn pods_of<'a>(live: &'a Live, set: &StatefulSet) -> impl Iterator<Item = &'a Arc<Pod>> {
     let name = set.name_any();
     live.pods.iter().filter(move |pod| {
@@ -121,16 +124,16 @@ pub fn containers(status: &PodStatus) -> impl Iterator<Item = &ContainerStatus> 
     init.chain(status.container_statuses.iter().flatten())
 }
 
-/// Does a recovery concern this cluster?
-pub fn concerns(recovery: &RqliteRecovery, cluster: &str) -> bool {
+/// Whether a recovery refers to this cluster.
+pub fn refers_to(recovery: &RqliteRecovery, cluster: &str) -> bool {
     recovery.spec.cluster_ref.name == cluster
 }
 
 impl Live {
-    /// Reads everything from the API server, for one look without caches.
+    /// Reads all objects except events from the API server, without caches.
     ///
     /// # Errors
-    /// What cannot be read. Machines and classes are left out if they cannot.
+    /// The first kind that cannot be read. Nodes, classes and volumes that cannot be read are left out.
     pub async fn read(client: &Client, cluster: &RqliteCluster) -> Result<Self, Error> {
         let namespace = cluster.namespace().unwrap_or_default();
         let name = cluster.name_any();
@@ -140,7 +143,7 @@ impl Live {
             .list(&ListParams::default())
             .await
             .map_err(Error::kubernetes("listing RqliteRecoveries"))?;
-        let recoveries = recoveries.items.into_iter().filter(|r| concerns(r, &name));
+        let recoveries = recoveries.items.into_iter().filter(|r| refers_to(r, &name));
         let nodes: Api<Node> = Api::all(client.clone());
         let nodes = nodes
             .list(&ListParams::default())

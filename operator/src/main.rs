@@ -1,4 +1,4 @@
-//! `rqlite-operator`: parses the command line, runs or prints.
+//! The program `rqlite-operator`: parses the command line, and runs the operator or prints.
 use std::{fs, path::PathBuf, process::ExitCode};
 
 use anyhow::Context;
@@ -14,6 +14,7 @@ use rqlite_operator::{
     node_client::Http,
     observe,
     run::{self, Options},
+    yaml,
 };
 
 /// Runs rqlite clusters on Kubernetes.
@@ -26,20 +27,21 @@ struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Looks after RqliteClusters until told to stop.
+    /// Runs the operator until SIGTERM or Ctrl-C.
     Run(Box<Options>),
     /// Prints the custom resource definitions as YAML, or writes one file each.
     Crd {
-        /// Write them here instead, one file for each kind.
+        /// Directory to write one file per kind to, instead of standard output.
         #[arg(long)]
         directory: Option<PathBuf>,
     },
-    /// Prints what would be done for a captured observation (YAML or JSON). Changes nothing.
+    /// Prints the plan for a captured observation (YAML or JSON). Changes nothing.
     Plan {
-        /// The observation; - for standard input.
+        /// File with the observation; - for standard input.
         file: PathBuf,
     },
-    /// Looks at a cluster as the operator would and prints the observation as YAML, for `plan` and for bug reports. Changes nothing.
+    /// Observes a cluster as the operator would and prints the observation as YAML, for `plan` and for bug
+    /// reports. Changes nothing.
     Observe {
         /// The cluster, as NAMESPACE/NAME.
         cluster: String,
@@ -85,15 +87,15 @@ async fn execute(command: Command) -> anyhow::Result<String> {
             } else {
                 fs::read_to_string(&file).with_context(|| file.display().to_string())?
             };
-            let seen: Observation = serde_yaml::from_str(&text)
+            let seen: Observation = yaml::read(&text)
                 .with_context(|| format!("{} is not an observation", file.display()))?;
-            Ok(serde_yaml::to_string(&plan(&seen))?)
+            yaml::write(&plan(&seen))
         }
-        Command::Observe { cluster, options } => look(&cluster, &options).await,
+        Command::Observe { cluster, options } => print_observation(&cluster, &options).await,
     }
 }
 
-async fn look(cluster: &str, options: &Options) -> anyhow::Result<String> {
+async fn print_observation(cluster: &str, options: &Options) -> anyhow::Result<String> {
     let (namespace, name) = cluster
         .split_once('/')
         .with_context(|| format!("{cluster:?} is not of the form NAMESPACE/NAME"))?;
@@ -113,5 +115,5 @@ async fn look(cluster: &str, options: &Options) -> anyhow::Result<String> {
         CarriedState::default(),
     )
     .await;
-    Ok(serde_yaml::to_string(&seen)?)
+    yaml::write(&seen)
 }

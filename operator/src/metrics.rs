@@ -1,4 +1,4 @@
-//! What the operator counts and measures, for Prometheus.
+//! Metrics of the operator in OpenMetrics format. The prefix of all names is `rqlite_operator_`.
 use std::{
     sync::Arc,
     time::{Duration, SystemTime},
@@ -13,11 +13,11 @@ use prometheus_client::{
 
 use crate::error::Class;
 
-/// Bounds in seconds: from a calm pass to one that runs into its limit.
-const PASS_BOUNDS_SECONDS: [f64; 9] = [0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 60.0];
-/// Bounds in seconds: from a node next door to the probe's limit.
-const PROBE_BOUNDS_SECONDS: [f64; 7] = [0.002, 0.01, 0.03, 0.1, 0.3, 1.0, 2.0];
-/// Conditions that are also metrics.
+/// Histogram buckets in seconds: from a reconcile without changes to one that reaches its time limit.
+const RECONCILE_BUCKETS_SECONDS: [f64; 9] = [0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 60.0];
+/// Histogram buckets in seconds: from a response in the same data centre to the probe's timeout.
+const PROBE_BUCKETS_SECONDS: [f64; 7] = [0.002, 0.01, 0.03, 0.1, 0.3, 1.0, 2.0];
+/// Conditions that are exported as metrics.
 const CONDITIONS: [&str; 6] = [
     status::READY,
     status::AVAILABLE,
@@ -42,7 +42,7 @@ struct ByVerb {
     verb: String,
 }
 
-/// One cluster.
+/// Labels of a cluster.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OfCluster {
     namespace: String,
@@ -59,8 +59,8 @@ struct ByCondition {
 #[derive(Debug)]
 struct Inner {
     registry: Registry,
-    passes: Family<ByResult, Counter>,
-    pass_seconds: Histogram,
+    reconciles: Family<ByResult, Counter>,
+    reconcile_seconds: Histogram,
     actions: Family<ByAction, Counter>,
     requests: Family<ByVerb, Counter>,
     probes: Family<ByResult, Counter>,
@@ -73,7 +73,7 @@ struct Inner {
     operation_seconds: Family<OfCluster, Gauge>,
 }
 
-/// All of it; cheap to copy.
+/// All metrics; cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Metrics(Arc<Inner>);
 
@@ -81,12 +81,12 @@ impl Default for Metrics {
     fn default() -> Self {
         let mut inner = Inner {
             registry: Registry::with_prefix("rqlite_operator"),
-            passes: Family::default(),
-            pass_seconds: Histogram::new(PASS_BOUNDS_SECONDS),
+            reconciles: Family::default(),
+            reconcile_seconds: Histogram::new(RECONCILE_BUCKETS_SECONDS),
             actions: Family::default(),
             requests: Family::default(),
             probes: Family::default(),
-            probe_seconds: Histogram::new(PROBE_BOUNDS_SECONDS),
+            probe_seconds: Histogram::new(PROBE_BUCKETS_SECONDS),
             leads: Gauge::default(),
             conditions: Family::default(),
             voters_desired: Family::default(),
@@ -104,16 +104,16 @@ impl Inner {
         let all = &mut self.registry;
         all.register(
             "reconciles",
-            "Passes over one cluster, by result",
-            self.passes.clone(),
+            "Reconciles of a cluster, by result",
+            self.reconciles.clone(),
         );
         all.register_with_unit(
             "reconcile",
-            "Time of a pass",
+            "Duration of a reconcile",
             Unit::Seconds,
-            self.pass_seconds.clone(),
+            self.reconcile_seconds.clone(),
         );
-        all.register("actions", "Actions carried out", self.actions.clone());
+        all.register("actions", "Executed actions", self.actions.clone());
         all.register(
             "api_requests",
             "Requests to the API server",
@@ -121,12 +121,12 @@ impl Inner {
         );
         all.register(
             "node_probes",
-            "Questions to nodes, by result",
+            "Status requests to nodes, by result",
             self.probes.clone(),
         );
         all.register_with_unit(
             "node_probe",
-            "Time until a node answered",
+            "Duration of a status request to a node",
             Unit::Seconds,
             self.probe_seconds.clone(),
         );
@@ -142,12 +142,12 @@ impl Inner {
         );
         all.register(
             "cluster_voters_desired",
-            "spec.replicas",
+            "Desired voters (spec.replicas)",
             self.voters_desired.clone(),
         );
         all.register(
             "cluster_voters_ready",
-            "Voters that take part",
+            "Voters that are ready",
             self.voters_ready.clone(),
         );
         all.register(
@@ -157,7 +157,7 @@ impl Inner {
         );
         all.register_with_unit(
             "cluster_operation_age",
-            "Age of the operation under way; 0 if there is none",
+            "Age of the operation in progress; 0 if there is none",
             Unit::Seconds,
             self.operation_seconds.clone(),
         );
@@ -165,49 +165,49 @@ impl Inner {
 }
 
 impl Metrics {
-    /// As Prometheus reads it.
+    /// All metrics as OpenMetrics text.
     ///
     /// # Errors
-    /// None in practice: a String takes everything.
+    /// None in practice: writing to a String cannot fail.
     pub fn text(&self) -> Result<String, std::fmt::Error> {
         let mut text = String::new();
         encode(&mut text, &self.0.registry)?;
         Ok(text)
     }
 
-    /// A pass ended.
-    pub fn passed(&self, time: Duration, error: Option<Class>) {
+    /// Counts a finished reconcile.
+    pub fn reconciled(&self, time: Duration, error: Option<Class>) {
         let result = error.map_or("ok", Class::as_str);
-        self.0.passes.get_or_create(&ByResult { result }).inc();
-        self.0.pass_seconds.observe(time.as_secs_f64());
+        self.0.reconciles.get_or_create(&ByResult { result }).inc();
+        self.0.reconcile_seconds.observe(time.as_secs_f64());
     }
 
-    /// An action was carried out.
+    /// Counts an executed action.
     pub fn acted(&self, action: &str) {
         let action = action.to_owned();
         self.0.actions.get_or_create(&ByAction { action }).inc();
     }
 
-    /// A request goes to the API server.
+    /// Counts a request to the API server.
     pub fn requested(&self, verb: &str) {
         let verb = verb.to_owned();
         self.0.requests.get_or_create(&ByVerb { verb }).inc();
     }
 
-    /// A node was asked.
+    /// Counts a status request to a node.
     pub fn probed(&self, time: Duration, answered: bool) {
         let result = if answered { "ok" } else { "failed" };
         self.0.probes.get_or_create(&ByResult { result }).inc();
         self.0.probe_seconds.observe(time.as_secs_f64());
     }
 
-    /// The Lease was taken or lost.
+    /// Sets whether this process holds the Lease.
     pub fn leads(&self, leads: bool) {
         self.0.leads.set(i64::from(leads));
     }
 
-    /// What is known of a cluster.
-    pub fn seen(&self, cluster: &RqliteCluster) {
+    /// Sets the metrics of a cluster.
+    pub fn set_cluster(&self, cluster: &RqliteCluster) {
         let of = of(&cluster.metadata.namespace, &cluster.metadata.name);
         let status = cluster.status.clone().unwrap_or_default();
         for condition in CONDITIONS {
@@ -225,15 +225,15 @@ impl Metrics {
         put(&self.0.voters_desired, cluster.spec.replicas.into());
         put(&self.0.voters_ready, status.ready_replicas.into());
         put(&self.0.epoch, status.lineage.map_or(0, |l| l.epoch));
-        let begun = status.operation.map(|o| SystemTime::from(o.started_at.0));
-        let age = begun.and_then(|at| at.elapsed().ok()).unwrap_or_default();
+        let started = status.operation.map(|o| SystemTime::from(o.started_at.0));
+        let age = started.and_then(|at| at.elapsed().ok()).unwrap_or_default();
         put(
             &self.0.operation_seconds,
             i64::try_from(age.as_secs()).unwrap_or(i64::MAX),
         );
     }
 
-    /// A cluster is gone.
+    /// Removes the metrics of a deleted cluster.
     pub fn forget(&self, namespace: &str, name: &str) {
         let of = of(&Some(namespace.to_owned()), &Some(name.to_owned()));
         for condition in CONDITIONS {
@@ -270,8 +270,8 @@ mod tests {
         let metrics = Metrics::default();
         let mut cluster = RqliteCluster::new("demo", operator_api::RqliteClusterSpec::default());
         cluster.metadata.namespace = Some("shop".to_owned());
-        metrics.seen(&cluster);
-        metrics.passed(Duration::from_millis(5), Some(Class::Transient));
+        metrics.set_cluster(&cluster);
+        metrics.reconciled(Duration::from_millis(5), Some(Class::Transient));
         let text = metrics.text().unwrap();
         for line in [
             r#"rqlite_operator_cluster_voters_desired{namespace="shop",name="demo"} 3"#,

@@ -1,4 +1,4 @@
-//! What the operator asks of a node. The planner decides; whoever implements this only carries out.
+//! The operator's requests to nodes. The planner decides; an implementation of this trait only executes.
 mod http;
 mod reply;
 
@@ -8,42 +8,47 @@ use crate::cluster::{Failure, NodeStatus};
 
 pub use http::Http;
 
-/// Limit of one question; a node that takes longer counts as not answering.
+/// Timeout of a status request. A node that takes longer counts as unreachable.
 pub const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
-/// Limit of one request that changes something. The node's own limits are shorter; after this the outcome is unknown.
+/// Timeout of a request that changes something. The node's own limits are shorter; after this timeout the
+/// outcome is unknown.
 pub const CHANGE_TIMEOUT: Duration = Duration::from_secs(12);
-/// Limit of a check of a database: SQLite reads all of it. Below that of a pass.
+/// Timeout of a database check, in which SQLite reads the whole database. Shorter than the limit of a
+/// reconcile.
 pub const CHECK_TIMEOUT: Duration = Duration::from_secs(45);
 
-/// A node as the operator reaches it, by `host:port` of its HTTP API.
+/// Client of a node's HTTP API; nodes are addressed by `host:port`.
 pub trait NodeClient: Send + Sync {
-    /// Everything that the planner wants to know of it.
+    /// Reads the node's status.
     ///
     /// # Errors
-    /// Why it gave no usable answer.
+    /// Why there is no usable response.
     fn status(&self, address: &str) -> impl Future<Output = Result<NodeStatus, Failure>> + Send;
 
-    /// Asks the leader at `address` to hand over to the node of this name, and waits until it has.
+    /// Requests the leader at `address` to transfer leadership to the node `to`, and waits for the transfer.
     ///
     /// # Errors
-    /// It is not the leader, or the other node did not take over in time. The outcome may be unknown: look at the status.
+    /// The node is not the leader, or the transfer did not succeed in time. The outcome may be unknown: read
+    /// the status.
     fn transfer_leader(
         &self,
         address: &str,
         to: &str,
     ) -> impl Future<Output = Result<(), Failure>> + Send;
 
-    /// Asks the leader at `address` to remove a member, and waits until that is committed.
+    /// Requests the leader at `address` to remove a member, and waits until the removal is committed.
     ///
     /// # Errors
-    /// It is not the leader, or there was no answer. The outcome may be unknown: look at the configuration.
+    /// The node is not the leader, or there was no response. The outcome may be unknown: read the
+    /// configuration.
     fn remove(&self, address: &str, name: &str)
     -> impl Future<Output = Result<(), Failure>> + Send;
 
-    /// Has SQLite check the node's database, after a linearizable read if it leads. What is wrong with it, or None.
+    /// Checks the node's database by `PRAGMA quick_check`, after a linearizable read if the node leads.
+    /// Returns what is wrong with it, or None.
     ///
     /// # Errors
-    /// There was no answer: nothing is known.
+    /// There was no response: nothing is known.
     fn check(
         &self,
         address: &str,

@@ -1,4 +1,5 @@
-//! Fills an observation: translates what the API server has, and asks every node at once.
+//! Builds an observation: converts the API server's objects, and requests the status of all nodes
+//! concurrently.
 mod blockers;
 mod claim;
 mod pod;
@@ -27,18 +28,18 @@ use crate::{
     node_client::NodeClient,
 };
 
-/// How a node is reached.
+/// How nodes are addressed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Addressing {
-    /// By the address in the pod's status: always that of this very pod.
+    /// By the IP address in the pod's status, which always belongs to this pod.
     #[default]
     PodIp,
-    /// By the pod's name in the cluster's DNS.
+    /// By the pod's DNS name in the headless Service.
     PodDns,
 }
 
 impl Addressing {
-    /// `host:port` of the HTTP API of a pod's node; None while it has no address.
+    /// `host:port` of the HTTP API of a pod's node; None while the pod has no IP address.
     pub fn address(self, cluster: &RqliteCluster, pod: &Pod) -> Option<String> {
         let ip = pod.status.as_ref()?.pod_ip.clone()?;
         let port = names::HTTP_PORT;
@@ -56,16 +57,16 @@ impl Addressing {
     }
 }
 
-/// What does not come from the objects.
+/// Inputs of an observation that do not come from Kubernetes objects.
 #[derive(Clone, Debug)]
 pub struct Environment {
     /// The operator itself.
     pub operator: OperatorFacts,
-    /// How nodes are reached.
+    /// How nodes are addressed.
     pub addressing: Addressing,
 }
 
-/// Looks at one cluster.
+/// Observes one cluster.
 pub async fn observe(
     cluster: RqliteCluster,
     live: &Live,
@@ -99,7 +100,7 @@ pub async fn observe(
     }
 }
 
-/// In whole seconds, as the API server keeps them: what is written must read back equal.
+/// The current time in whole seconds, the API server's resolution: a written time must read back equal.
 fn now() -> Time {
     let now = Timestamp::now();
     Time(Timestamp::from_second(now.as_second()).unwrap_or(now))
@@ -120,7 +121,7 @@ fn fresh_id() -> String {
     format!("{a}-{b}-{c}-{d}-{e}")
 }
 
-/// A file in a ConfigMap. One that cannot be read is written anew, from the status.
+/// Parses a file in a ConfigMap. A malformed file counts as missing and is rewritten from the status.
 fn file<T: DeserializeOwned>(map: &ConfigMap, key: &str) -> Option<T> {
     let text = map.data.as_ref()?.get(key)?;
     serde_json::from_str(text).ok()
@@ -160,13 +161,13 @@ async fn request(
     (name, answer)
 }
 
-/// Addresses are used again: what answers must be the node that was asked.
+/// IP addresses are reused: checks that the response comes from the expected node.
 fn check_identity(name: &str, status: NodeStatus) -> Result<NodeStatus, Failure> {
     match status.raft_id.split_once('#') {
         Some((answering, _)) if answering == name => Ok(status),
         _ => Err(Failure {
             failure: FailureKind::Malformed,
-            message: format!("another node answers in its place: {}", status.raft_id),
+            message: format!("another node responds at its address: {}", status.raft_id),
         }),
     }
 }

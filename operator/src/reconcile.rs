@@ -1,4 +1,5 @@
-//! One pass over one cluster: look, decide, then carry out in the order that makes every cut harmless: finalizer, status, objects, labels, action.
+//! One reconcile of one cluster: observe, plan, then execute in an order that makes an interruption harmless
+//! at any point: finalizer, status, objects, labels, action.
 use std::{sync::Arc, time::Duration};
 
 use k8s_openapi::api::apps::v1::StatefulSet;
@@ -13,7 +14,7 @@ use crate::{
         Plan, action::Event, deciders::recovery::StatusUpdate, facts::observation::Edit, plan,
         render::edits,
     },
-    edits::{Edits, who},
+    edits::{Edits, last_manager},
     error::Error,
     events::Events,
     lease::LeaseGuard,
@@ -23,33 +24,33 @@ use crate::{
     observe::{Environment, observe},
 };
 
-/// Wait after something that was not possible just now, such as an eviction against a budget.
+/// Wait after a deferred action, such as an eviction that a budget does not allow.
 const DEFERRED_WAIT: Duration = Duration::from_secs(5);
 
-/// What passes need, whichever cluster they are about.
+/// Dependencies of all reconciles.
 pub struct Context {
-    /// The way to the API server.
+    /// Client of the API server.
     pub client: Client,
-    /// The way to nodes.
+    /// Client of the nodes.
     pub nodes: Http,
-    /// What does not come from objects.
+    /// Inputs of observations that do not come from objects.
     pub environment: Environment,
-    /// May this process act?
+    /// Whether this process may act.
     pub lease: LeaseGuard,
-    /// Tells events.
+    /// Publisher of events.
     pub events: Events,
-    /// Counts.
+    /// Metrics.
     pub metrics: Metrics,
-    /// What the API server refused in the last pass, by cluster's uid.
+    /// What the API server refused in the last reconcile.
     pub refused: Refused,
-    /// What came of checking databases.
+    /// Results of database checks.
     pub checks: Checks,
-    /// What others did to the operator's objects.
+    /// External edits of the operator's objects.
     pub edits: Edits,
 }
 
 impl Context {
-    /// A cluster is gone: nothing of it is remembered.
+    /// Removes all state of a deleted cluster.
     pub fn forget(&self, uid: &str) {
         self.refused.forget(uid);
         self.checks.forget(uid);
@@ -58,10 +59,10 @@ impl Context {
     }
 }
 
-/// Makes a pass; how long until the next one.
+/// Reconciles a cluster; returns the time until the next reconcile.
 ///
 /// # Errors
-/// Where it ended early. Everything up to there has happened.
+/// The step that failed. All steps before it have been executed.
 pub async fn reconcile(
     context: &Context,
     cluster: RqliteCluster,
@@ -86,14 +87,15 @@ pub async fn reconcile(
     for told in &plan.recoveries {
         write_recovery(context, &cluster, live, told).await?;
     }
-    context.metrics.seen(&cluster);
+    context.metrics.set_cluster(&cluster);
     let namespace = cluster.namespace().unwrap_or_default();
     for edit in &plan.edits {
-        let by = who::<StatefulSet>(&context.client, &namespace, &edit.name, &edit.field).await;
+        let by =
+            last_manager::<StatefulSet>(&context.client, &namespace, &edit.name, &edit.field).await;
         report_edit(context, &cluster, Edit { by, ..edit.clone() }).await;
     }
-    let set_back = apply_all(&context.client, &namespace, &uid, live, &plan.objects).await?;
-    for edit in set_back {
+    let reverted = apply_all(&context.client, &namespace, &uid, live, &plan.objects).await?;
+    for edit in reverted {
         report_edit(context, &cluster, edit).await;
     }
     let actor = Actor {
@@ -136,7 +138,7 @@ pub async fn reconcile(
     }
 }
 
-/// Notes what somebody did to an object, for the condition of the next passes, and tells it.
+/// Records an external edit for the condition of the next reconciles, and publishes an event.
 async fn report_edit(context: &Context, cluster: &RqliteCluster, edit: Edit) {
     let namespace = cluster.namespace().unwrap_or_default();
     let noted = context.edits.note(&cluster.uid().unwrap_or_default(), edit);
@@ -151,7 +153,8 @@ async fn report_edit(context: &Context, cluster: &RqliteCluster, edit: Edit) {
         .await;
 }
 
-/// Writes the status if it differs. Bound to the version that was looked at: two operators cannot both announce something.
+/// Writes the status if it differs. Bound to the observed resourceVersion, so that two operators cannot both
+/// record an operation.
 async fn write_status(
     context: &Context,
     cluster: RqliteCluster,
@@ -176,7 +179,7 @@ async fn write_status(
         .map_err(Error::kubernetes(format!("the status of {name}")))
 }
 
-/// Writes what a recovery is told about itself.
+/// Writes the status of an RqliteRecovery.
 async fn write_recovery(
     context: &Context,
     cluster: &RqliteCluster,

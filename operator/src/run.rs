@@ -1,4 +1,5 @@
-//! Assembles the operator, and takes it apart in order: no new passes, those under way finished, the Lease given back.
+//! Assembles the operator, and stops it in order: no new reconciles, running ones finished, the Lease
+//! released.
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
@@ -30,45 +31,45 @@ use crate::{
     telemetry::{self, LogFormat},
 };
 
-/// Longest wait for passes under way when told to stop. A pod's grace period is 30 s by default.
+/// How long a stop waits for running reconciles. A pod's grace period is 30 s by default.
 const STOP_LIMIT: Duration = Duration::from_secs(20);
 
-/// How the operator runs. Each flag can be given as the environment variable that is named beside it.
+/// Options of the operator. Each flag can also be given as the environment variable named with it.
 #[derive(Clone, Debug, Args)]
 pub struct Options {
-    /// Namespaces whose clusters are looked after, separated by commas; all of them unless given.
+    /// Namespaces whose clusters are managed, separated by commas. Defaults to all namespaces.
     #[arg(long, env = "RQLITE_OPERATOR_NAMESPACES", value_delimiter = ',')]
     namespaces: Vec<String>,
-    /// Image of the nodes, for clusters that name none.
+    /// Image of the nodes, for clusters without spec.image.
     #[arg(long, env = "RQLITE_OPERATOR_NODE_IMAGE", default_value = DEFAULT_NODE_IMAGE)]
     node_image: String,
-    /// Namespace of the operator itself and of its Lease; that of its pod unless given.
+    /// Namespace of the operator and of its Lease. Defaults to the namespace of its pod.
     #[arg(long, env = "RQLITE_OPERATOR_NAMESPACE")]
     namespace: Option<String>,
-    /// Name of the Lease by which one of several operators is chosen.
+    /// Name of the Lease for leader election among operators.
     #[arg(long, env = "RQLITE_OPERATOR_LEASE", default_value = "rqlite-operator")]
     lease: String,
-    /// Run without a Lease: only where there can never be a second operator.
+    /// Run without leader election. Only safe if there can never be a second operator.
     #[arg(long, env = "RQLITE_OPERATOR_NO_LEASE")]
     no_lease: bool,
-    /// Name of this process among its likes; unless given, the host name and a random part.
+    /// Identity of this process in the Lease. Defaults to the host name and a random suffix.
     #[arg(long, env = "RQLITE_OPERATOR_IDENTITY")]
     identity: Option<String>,
-    /// Where /metrics is served.
+    /// Listen address of /metrics.
     #[arg(
         long,
         env = "RQLITE_OPERATOR_METRICS_ADDRESS",
         default_value = "0.0.0.0:8080"
     )]
     metrics_address: SocketAddr,
-    /// Where /livez and /readyz are served.
+    /// Listen address of /livez and /readyz.
     #[arg(
         long,
         env = "RQLITE_OPERATOR_HEALTH_ADDRESS",
         default_value = "0.0.0.0:8081"
     )]
     health_address: SocketAddr,
-    /// How nodes are reached.
+    /// How nodes are addressed.
     #[arg(
         long,
         env = "RQLITE_OPERATOR_NODE_ADDRESS",
@@ -76,15 +77,15 @@ pub struct Options {
         default_value_t
     )]
     node_address: Addressing,
-    /// What is logged: error, warn, info, debug, trace, or directives such as info,rqlite_operator=debug.
+    /// Log level: error, warn, info, debug, trace, or directives such as info,rqlite_operator=debug.
     #[arg(long, env = "RQLITE_OPERATOR_LOG_LEVEL", default_value = "info")]
     log_level: String,
-    /// Form of the log.
+    /// Log format.
     #[arg(long, env = "RQLITE_OPERATOR_LOG_FORMAT", value_enum, default_value_t)]
     log_format: LogFormat,
 }
 
-/// The nodes' image where nobody says otherwise: the same as the chart's `nodeImage`.
+/// Default image of the nodes, the same as the chart's `nodeImage`.
 pub const DEFAULT_NODE_IMAGE: &str = "localhost/rqlited:dev";
 
 impl Options {
@@ -106,7 +107,7 @@ impl Options {
             .unwrap_or_else(|| format!("{host}_{random:08x}"))
     }
 
-    /// What does not come from objects.
+    /// Inputs of observations that do not come from objects.
     pub fn environment(&self, namespace: String) -> Environment {
         Environment {
             operator: OperatorFacts {
@@ -119,11 +120,11 @@ impl Options {
     }
 }
 
-/// The way to the API server; each request is counted. No retries of its own: watches and passes begin again by themselves, and an eviction
-/// that a budget refuses must not be repeated blindly.
+/// Creates the client of the API server, which counts its requests. It does not retry: watches and reconciles
+/// restart by themselves, and an eviction that a budget refuses must not be repeated blindly.
 ///
 /// # Errors
-/// Neither a pod's account nor a kubeconfig is there.
+/// There is neither an in-cluster service account nor a kubeconfig.
 pub async fn client(metrics: &Metrics) -> anyhow::Result<Client> {
     let mut config = Config::infer()
         .await
@@ -150,10 +151,10 @@ fn verb(request: &hyper::Request<Body>) -> &'static str {
     }
 }
 
-/// Runs until told to stop.
+/// Runs the operator until SIGTERM or SIGINT.
 ///
 /// # Errors
-/// It cannot begin, or it lost the Lease.
+/// It cannot start, or it has lost the Lease.
 pub async fn run(options: Options) -> anyhow::Result<()> {
     telemetry::start(&options.log_level, options.log_format)?;
     let metrics = Metrics::default();
@@ -174,7 +175,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     result
 }
 
-/// Passes the first SIGTERM or Ctrl-C on.
+/// Sends the stop signal at the first SIGTERM or SIGINT.
 fn forward_signals(stop: watch::Sender<bool>) -> anyhow::Result<impl Future<Output = ()>> {
     let mut terminate = signal(SignalKind::terminate()).context("SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT")?;
@@ -183,15 +184,15 @@ fn forward_signals(stop: watch::Sender<bool>) -> anyhow::Result<impl Future<Outp
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
-        tracing::info!("told to stop");
-        // Nobody listens any more if the operator is ending anyway.
+        tracing::info!("stopping");
+        // There are no receivers if the operator is already ending.
         let _ = stop.send(true);
-        // The sender must live as long as somebody listens.
+        // A dropped sender would count as a stop signal for later receivers.
         std::future::pending::<()>().await;
     })
 }
 
-/// Waits for the Lease, then acts for as long as it is held.
+/// Waits for the Lease, then runs the controllers for as long as it is held.
 async fn lead(
     options: &Options,
     metrics: &Metrics,
@@ -225,7 +226,7 @@ async fn lead(
         })
     };
     if options.no_lease {
-        return act(options, context(LeaseGuard::always()), ready, stopping).await;
+        return run_controllers(options, context(LeaseGuard::always()), ready, stopping).await;
     }
     let mut election = Election::new(
         client.clone(),
@@ -234,7 +235,7 @@ async fn lead(
         &identity,
         metrics.clone(),
     );
-    let held = election.held();
+    let guard = election.guard();
     tokio::select! {
         () = election.win(|| ready.set()) => {}
         _ = stopping.wait_for(|stop| *stop) => return Ok(()),
@@ -242,7 +243,7 @@ async fn lead(
     let (done, until_done) = watch::channel(false);
     let mut renewal = tokio::spawn(async move { election.keep(until_done).await });
     tokio::select! {
-        result = act(options, context(held), ready, stopping) => {
+        result = run_controllers(options, context(guard), ready, stopping) => {
             let _ = done.send(true);
             renewal.await.context("the Lease's task")?.context("the Lease")?;
             result
@@ -253,8 +254,8 @@ async fn lead(
     }
 }
 
-/// Runs a controller for each scope until told to stop.
-async fn act(
+/// Runs a controller for each scope until the stop signal.
+async fn run_controllers(
     options: &Options,
     context: Arc<Context>,
     ready: &Ready,
@@ -277,7 +278,7 @@ async fn act(
     let ready = ready.clone();
     let synced = tokio::spawn(async move {
         wait_until_synced(caches).await;
-        tracing::info!("the watches have delivered");
+        tracing::info!("the watches are synced");
         ready.set();
     });
     let running = controllers.into_iter().map(|c| c.run(stopping.clone()));
@@ -290,7 +291,7 @@ async fn act(
             Err(anyhow::anyhow!("a watch has ended"))
         }
         () = stop_timeout(&mut stopping) => {
-            tracing::warn!("passes are cut off after {STOP_LIMIT:?}");
+            tracing::warn!("running reconciles are cancelled after {STOP_LIMIT:?}");
             Ok(())
         }
     };
@@ -298,8 +299,9 @@ async fn act(
     result
 }
 
+/// Completes [`STOP_LIMIT`] after the stop signal.
 async fn stop_timeout(stopping: &mut watch::Receiver<bool>) {
-    // A sender that is gone means the same.
+    // A dropped sender also means stop.
     let _ = stopping.wait_for(|stop| *stop).await;
     tokio::time::sleep(STOP_LIMIT).await;
 }
@@ -315,7 +317,7 @@ mod tests {
             "/../charts/rqlite-operator/values.yaml"
         );
         let text = std::fs::read_to_string(values).unwrap();
-        let values: serde_yaml::Value = serde_yaml::from_str(&text).unwrap();
+        let values: serde_json::Value = crate::yaml::read(&text).unwrap();
         let part = |key: &str| values["nodeImage"][key].as_str().unwrap().to_owned();
         let image = format!("{}:{}", part("repository"), part("tag"));
         assert_eq!(DEFAULT_NODE_IMAGE, image);

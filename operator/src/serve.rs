@@ -1,4 +1,4 @@
-//! HTTP for those who watch the operator: `/metrics` on one port, `/livez` and `/readyz` on another.
+//! The operator's HTTP endpoints: `/metrics` on one port, `/livez` and `/readyz` on another.
 use std::{
     net::SocketAddr,
     sync::{
@@ -13,21 +13,21 @@ use tokio::{net::TcpListener, sync::watch};
 
 use crate::metrics::Metrics;
 
-/// Content type of Prometheus' text.
+/// Content type of the OpenMetrics text format.
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// Is the operator ready? A standby is: it waits for the Lease.
+/// Whether the operator is ready. A standby that waits for the Lease counts as ready.
 #[derive(Clone, Debug, Default)]
 pub struct Ready(Arc<AtomicBool>);
 
 impl Ready {
-    /// From now on.
+    /// Marks the operator as ready.
     pub fn set(&self) {
         self.0.store(true, Ordering::Release);
     }
 }
 
-/// `/metrics`.
+/// Router with `/metrics`.
 pub fn metrics(metrics: Metrics) -> Router {
     let answer = move || {
         let text = metrics.text();
@@ -41,7 +41,8 @@ pub fn metrics(metrics: Metrics) -> Router {
     Router::new().route("/metrics", get(answer))
 }
 
-/// `/livez` answers as long as this process does anything at all; it ends by itself when it cannot go on.
+/// Router with `/livez` and `/readyz`. `/livez` always succeeds: the process exits by itself when it cannot
+/// continue.
 pub fn health(ready: Ready) -> Router {
     let readyz = move || {
         let ready = ready.0.load(Ordering::Acquire);
@@ -51,7 +52,7 @@ pub fn health(ready: Ready) -> Router {
             } else {
                 (
                     StatusCode::SERVICE_UNAVAILABLE,
-                    "the watches have not delivered yet\n",
+                    "the watches are not synced yet\n",
                 )
             }
         }
@@ -61,10 +62,10 @@ pub fn health(ready: Ready) -> Router {
         .route("/readyz", get(readyz))
 }
 
-/// Serves until told to stop.
+/// Serves until the stop signal.
 ///
 /// # Errors
-/// The address cannot be listened at.
+/// Listening on the address failed.
 pub async fn serve(
     address: SocketAddr,
     router: Router,
@@ -72,7 +73,7 @@ pub async fn serve(
 ) -> anyhow::Result<()> {
     let listener = TcpListener::bind(address)
         .await
-        .with_context(|| format!("listening at {address}"))?;
+        .with_context(|| format!("listening on {address}"))?;
     let server = axum::serve(listener, router).with_graceful_shutdown(async move {
         let _ = stop.wait_for(|stop| *stop).await;
     });

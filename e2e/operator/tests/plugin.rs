@@ -102,7 +102,7 @@ fn restart(fixture: &OperatorFixture) -> Result<()> {
 /// Impossible requests are rejected before any node is contacted.
 fn promote(fixture: &OperatorFixture) -> Result<()> {
     let same = plugin(fixture, &["promote", "fleet-0", "fleet-0-0"])?;
-    ensure_output(&same, 0, &["fleet-0-0 leads already"])?;
+    ensure_output(&same, 0, &["fleet-0-0 is already the leader"])?;
     let other = plugin(fixture, &["promote", "fleet-0", "fleet-0-7"])?;
     let parts = [
         "fleet-0-7 is not a voter that could lead",
@@ -114,7 +114,11 @@ fn promote(fixture: &OperatorFixture) -> Result<()> {
     // Nodes are reached through the API server's proxy, which does not work without machines, so the test
     // only sees that the request was made.
     let asked = plugin(fixture, &["promote", "fleet-0", "fleet-0-1"])?;
-    ensure_output(&asked, 1, &["fleet-0-0 does not hand over to fleet-0-1"])
+    ensure_output(
+        &asked,
+        1,
+        &["fleet-0-0 did not transfer leadership to fleet-0-1"],
+    )
 }
 
 /// The quorum exists, so there is nothing to recover.

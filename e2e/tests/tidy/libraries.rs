@@ -12,7 +12,7 @@ const OWNED: &[(&str, &[&str])] = &[
         "hyper",
         &[
             "node/src/http_api",
-            "operator/src/node_api",
+            "operator/src/node_client",
             "operator/src/run",
         ],
     ),

@@ -8,10 +8,10 @@ use operator_api::names;
 
 use crate::{Target, node};
 
-/// Field manager of what this program writes.
+/// Field manager of this program's changes.
 const FIELD_MANAGER: &str = "kubectl-rqlite";
 
-/// Asks the operator to restart all nodes.
+/// Requests a restart of all nodes from the operator, by an annotation.
 pub(crate) async fn restart(target: &Target) -> anyhow::Result<ExitCode> {
     let now = Timestamp::now().to_string();
     let patch = serde_json::json!({
@@ -33,11 +33,11 @@ pub(crate) async fn restart(target: &Target) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Moves leadership to a pod.
+/// Transfers leadership to a pod.
 pub(crate) async fn promote(target: &Target, pod: &str) -> anyhow::Result<ExitCode> {
     let leader = target.leader().await?;
     if leader == pod {
-        println!("{pod} leads already");
+        println!("{pod} is already the leader");
         return Ok(ExitCode::SUCCESS);
     }
     let status = target.cluster().await?.status.unwrap_or_default();
@@ -53,15 +53,15 @@ pub(crate) async fn promote(target: &Target, pod: &str) -> anyhow::Result<ExitCo
             voters.join(", ")
         );
     }
-    node::transfer(target, &leader, pod).await?;
-    println!("{pod} leads");
+    node::transfer_leadership(target, &leader, pod).await?;
+    println!("{pod} is the leader");
     Ok(ExitCode::SUCCESS)
 }
 
 /// Opens the shell in the leader's pod.
 pub(crate) async fn sql(target: &Target, arguments: &[String]) -> anyhow::Result<ExitCode> {
     let leader = target.leader().await?;
-    let words = exec_words(
+    let words = exec_arguments(
         target.context.as_deref(),
         &target.namespace,
         &leader,
@@ -75,7 +75,7 @@ pub(crate) async fn sql(target: &Target, arguments: &[String]) -> anyhow::Result
     Ok(ExitCode::from(code.unwrap_or(1)))
 }
 
-fn exec_words(
+fn exec_arguments(
     context: Option<&str>,
     namespace: &str,
     pod: &str,
@@ -100,7 +100,7 @@ mod tests {
     #[test]
     fn the_shell_runs_in_the_leaders_pod() {
         let arguments = ["-f".to_owned(), "json".to_owned()];
-        let words = exec_words(Some("prod"), "shop", "demo-1", &arguments).join(" ");
+        let words = exec_arguments(Some("prod"), "shop", "demo-1", &arguments).join(" ");
         assert!(words.starts_with("--context=prod exec -i"), "{words}");
         assert!(
             words.ends_with("-n shop demo-1 -c rqlited -- rqlite -f json"),

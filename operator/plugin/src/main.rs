@@ -1,5 +1,5 @@
-//! `kubectl rqlite`: looks at a cluster, restarts it, moves its leadership, opens a shell, and leads through a recovery. Whatever it does, it does
-//! through the API server, with the rights of whoever runs it.
+//! `kubectl rqlite`: shows a cluster, restarts it, transfers leadership, opens a shell, and guides through a
+//! recovery. All of it goes through the API server, with the user's permissions.
 mod act;
 mod node;
 mod recover;
@@ -13,22 +13,22 @@ use clap::{Args, Parser, Subcommand};
 use kube::{Api, Client, Config, config::KubeConfigOptions};
 use operator_api::RqliteCluster;
 
-/// Looks at rqlite clusters and helps them.
+/// Shows and manages rqlite clusters.
 #[derive(Debug, Parser)]
 #[command(name = "kubectl-rqlite", bin_name = "kubectl rqlite", version)]
 struct Arguments {
     #[command(flatten)]
-    place: Place,
+    scope: Scope,
     #[command(subcommand)]
     command: Command,
 }
 
 #[derive(Debug, Args)]
-struct Place {
-    /// Namespace of the cluster; that of the context unless given.
+struct Scope {
+    /// Namespace of the cluster. Defaults to the namespace of the context.
     #[arg(short, long, global = true)]
     namespace: Option<String>,
-    /// Context of the kubeconfig; the current one unless given.
+    /// Context of the kubeconfig. Defaults to the current context.
     #[arg(long, global = true)]
     context: Option<String>,
 }
@@ -40,21 +40,22 @@ enum Command {
         /// The cluster.
         cluster: String,
     },
-    /// Brings a cluster back that has lost its quorum for good: shows what would be done and what may be lost, asks, and follows it to the end.
+    /// Recovers a cluster that has permanently lost its quorum: shows what would be done and what may be
+    /// lost, asks for confirmation, and follows the recovery to its end.
     Recover(recover::Options),
     /// Restarts all nodes, one at a time, the leader last.
     Restart {
         /// The cluster.
         cluster: String,
     },
-    /// Makes another node the leader.
+    /// Transfers leadership to another node.
     Promote {
         /// The cluster.
         cluster: String,
-        /// The pod that shall lead.
+        /// The pod of the new leader.
         pod: String,
     },
-    /// Opens the shell `rqlite` in the leader's pod, by kubectl exec.
+    /// Opens the shell `rqlite` in the leader's pod by kubectl exec.
     Sql {
         /// The cluster.
         cluster: String,
@@ -64,7 +65,7 @@ enum Command {
     },
 }
 
-/// A cluster and the way to it.
+/// A cluster, and the client to reach it.
 pub(crate) struct Target {
     pub(crate) client: Client,
     pub(crate) namespace: String,
@@ -86,7 +87,7 @@ impl Target {
         })
     }
 
-    /// The pod of the leader, as the operator has last seen it.
+    /// The leader's pod, as last observed by the operator.
     pub(crate) async fn leader(&self) -> anyhow::Result<String> {
         let status = self.cluster().await?.status.unwrap_or_default();
         status.leader.with_context(|| {
@@ -99,24 +100,24 @@ impl Target {
 }
 
 async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
-    let place = arguments.place;
+    let scope = arguments.scope;
     let options = KubeConfigOptions {
-        context: place.context.clone(),
+        context: scope.context.clone(),
         ..KubeConfigOptions::default()
     };
-    let config = match &place.context {
+    let config = match &scope.context {
         Some(_) => Config::from_kubeconfig(&options)
             .await
             .map_err(anyhow::Error::from),
         None => Config::infer().await.map_err(anyhow::Error::from),
     };
     let config = config.context("reading the kubeconfig (KUBECONFIG or ~/.kube/config)")?;
-    let namespace = place.namespace.unwrap_or(config.default_namespace.clone());
-    let client = Client::try_from(config).context("the way to the API server")?;
+    let namespace = scope.namespace.unwrap_or(config.default_namespace.clone());
+    let client = Client::try_from(config).context("creating the client of the API server")?;
     let target = |name: &str| Target {
         client: client.clone(),
         namespace: namespace.clone(),
-        context: place.context.clone(),
+        context: scope.context.clone(),
         name: name.to_owned(),
     };
     match arguments.command {
@@ -150,7 +151,7 @@ mod tests {
         Arguments::command().debug_assert();
         let parse = |line: &str| Arguments::try_parse_from(line.split(' '));
         let sql = parse("kubectl-rqlite sql demo -n shop -- -f json").unwrap();
-        assert_eq!(sql.place.namespace.as_deref(), Some("shop"));
+        assert_eq!(sql.scope.namespace.as_deref(), Some("shop"));
         assert!(
             matches!(sql.command, Command::Sql { arguments, .. } if arguments == ["-f", "json"])
         );

@@ -1,4 +1,5 @@
-//! A node's own HTTP API, reached through the API server's proxy: no port needs to be open for whoever runs this.
+//! A node's HTTP API, reached through the API server's pod proxy, so that no port has to be open for the
+//! user.
 use anyhow::Context;
 use operator_api::names;
 use serde_json::Value;
@@ -13,26 +14,30 @@ fn path(target: &Target, pod: &str, what: &str) -> String {
     )
 }
 
-/// What a node says in `/status`.
+/// Reads a node's `/status`.
 pub(crate) async fn status(target: &Target, pod: &str) -> anyhow::Result<Value> {
     let request = http::Request::get(path(target, pod, "/status")).body(Vec::new())?;
     let text = target.client.request_text(request).await?;
     Ok(serde_json::from_str(&text)?)
 }
 
-/// Asks the leader to hand over, and waits until it has.
-pub(crate) async fn transfer(target: &Target, leader: &str, to: &str) -> anyhow::Result<()> {
+/// Requests a leadership transfer from the leader, and waits for it.
+pub(crate) async fn transfer_leadership(
+    target: &Target,
+    leader: &str,
+    to: &str,
+) -> anyhow::Result<()> {
     let body = serde_json::to_vec(&serde_json::json!({"id": to}))?;
     let request = http::Request::post(path(target, leader, "/leader?wait"))
         .header("content-type", "application/json")
         .body(body)?;
-    let answer = target.client.request_text(request).await;
-    answer
+    let response = target.client.request_text(request).await;
+    response
         .map(drop)
-        .with_context(|| format!("{leader} does not hand over to {to}"))
+        .with_context(|| format!("{leader} did not transfer leadership to {to}"))
 }
 
-/// A number in a node's status, by its path.
+/// A number in a node's status, by its JSON pointer.
 pub(crate) fn number(status: &Value, pointer: &str) -> Option<u64> {
     status.pointer(pointer)?.as_u64()
 }

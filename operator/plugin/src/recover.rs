@@ -1,4 +1,5 @@
-//! `kubectl rqlite recover`: looks first by a dry run, shows what would be done and what may be lost, asks, and follows the real one to its end.
+//! `kubectl rqlite recover`: a dry run, which shows what would be done and what may be lost, then a
+//! confirmation, then the recovery itself, followed to its end.
 use std::{io::Write, process::ExitCode, time::Duration};
 
 use anyhow::{Context, bail};
@@ -11,35 +12,35 @@ use operator_api::{
 
 use crate::{Target, table::table};
 
-/// How often the object is looked at.
-const LOOK_PAUSE: Duration = Duration::from_secs(1);
-/// An operator that says nothing for so long is not there.
-const SILENCE_LIMIT: Duration = Duration::from_secs(60);
+/// Interval of reading the object.
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
+/// If there is no status after this time, no operator is running.
+const OPERATOR_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// What the user says about the recovery.
+/// Arguments of `recover`.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Options {
     /// The cluster.
     pub(crate) cluster: String,
-    /// Pod to recover from; the one with the newest log unless given. Needed for a read replica.
+    /// Pod to recover from. Defaults to the one with the newest log. Required for a read replica.
     #[arg(long)]
     survivor: Option<String>,
-    /// Members that you know to be gone; they are not waited for. Can be repeated.
+    /// Members that are known to be gone; they are not inspected. Can be repeated.
     #[arg(long, value_name = "POD")]
     ignore: Vec<String>,
-    /// Pods that you know not to be running although Kubernetes cannot tell. Can be repeated.
+    /// Pods that are known not to be running although Kubernetes cannot tell. Can be repeated.
     #[arg(long, value_name = "POD")]
     assume_stopped: Vec<String>,
-    /// All voters are there, under new addresses: nothing is lost.
+    /// All voters exist, under new addresses; nothing is lost.
     #[arg(long, conflicts_with_all = ["survivor", "ignore"])]
     rewrite_addresses: bool,
-    /// Why, for those who read the record later.
+    /// Why the recovery is needed, for the record.
     #[arg(long, required_if_eq("yes", "true"))]
     reason: Option<String>,
-    /// Only look.
+    /// Only inspect and report.
     #[arg(long)]
     dry_run: bool,
-    /// Do not ask: accept what may be lost.
+    /// Do not ask for confirmation: accept what may be lost.
     #[arg(long)]
     yes: bool,
 }
@@ -73,10 +74,14 @@ pub(crate) async fn run(target: &Target, options: &Options) -> anyhow::Result<Ex
     let api: Api<RqliteRecovery> = Api::namespaced(target.client.clone(), &target.namespace);
     target.cluster().await?;
     let reason = options.reason.clone().unwrap_or_default();
-    let looked = if reason.is_empty() { "a look" } else { &reason };
-    let look = create(&api, &options.object(true, looked)).await?;
-    println!("looking at every member of {} ({look}) ...", target.name);
-    let found = follow(&api, &look).await?;
+    let dry_run_reason = if reason.is_empty() {
+        "dry run"
+    } else {
+        &reason
+    };
+    let dry_run = create(&api, &options.object(true, dry_run_reason)).await?;
+    println!("inspecting every member of {} ({dry_run}) ...", target.name);
+    let found = follow(&api, &dry_run).await?;
     print!("\n{}", page(&found));
     if found.phase != Some(RecoveryPhase::Succeeded) {
         return Ok(ExitCode::FAILURE);
@@ -87,22 +92,22 @@ pub(crate) async fn run(target: &Target, options: &Options) -> anyhow::Result<Ex
     let reason = match (&options.reason, options.yes) {
         (Some(reason), true) => reason.clone(),
         (given, _) => {
-            let typed = ask(&format!(
-                "\nAll nodes are stopped, the survivor becomes the cluster, the others join it anew; their old data is kept aside.\n\
-                 To go on, type the cluster's name ({}): ",
+            let typed = prompt(&format!(
+                "\nAll nodes are stopped, the survivor becomes the cluster, and the others rejoin it; their old data is parked.\n\
+                 To continue, type the cluster's name ({}): ",
                 target.name
             ))?;
             if typed != target.name {
-                bail!("nothing was done");
+                bail!("not confirmed: nothing was done");
             }
             match given {
                 Some(reason) => reason.clone(),
-                None => ask("Why, for the record: ")?,
+                None => prompt("Reason, for the record: ")?,
             }
         }
     };
     if reason.is_empty() {
-        bail!("a reason is needed for the record: nothing was done");
+        bail!("a reason is required for the record: nothing was done");
     }
     let name = create(&api, &options.object(false, &reason)).await?;
     println!("{name}:");
@@ -120,7 +125,7 @@ async fn create(api: &Api<RqliteRecovery>, object: &RqliteRecovery) -> anyhow::R
     Ok(made.context("creating the RqliteRecovery")?.name_any())
 }
 
-fn ask(question: &str) -> anyhow::Result<String> {
+fn prompt(question: &str) -> anyhow::Result<String> {
     print!("{question}");
     std::io::stdout().flush()?;
     let mut line = String::new();
@@ -128,7 +133,7 @@ fn ask(question: &str) -> anyhow::Result<String> {
     Ok(line.trim().to_owned())
 }
 
-/// Prints each new phase and message until nothing more is going to happen.
+/// Prints each new phase and message until the recovery is over or needs the user.
 async fn follow(api: &Api<RqliteRecovery>, name: &str) -> anyhow::Result<RqliteRecoveryStatus> {
     let began = std::time::Instant::now();
     let mut last = String::new();
@@ -139,9 +144,9 @@ async fn follow(api: &Api<RqliteRecovery>, name: &str) -> anyhow::Result<RqliteR
             .with_context(|| format!("reading {name}"))?
             .status;
         let status = status.unwrap_or_default();
-        if status.phase.is_none() && began.elapsed() > SILENCE_LIMIT {
+        if status.phase.is_none() && began.elapsed() > OPERATOR_TIMEOUT {
             bail!(
-                "nobody takes care of {name}: does the operator run, and does it look after this namespace?"
+                "{name} is not processed: is the operator running, and does it watch this namespace?"
             );
         }
         let line = line(&status);
@@ -152,11 +157,11 @@ async fn follow(api: &Api<RqliteRecovery>, name: &str) -> anyhow::Result<RqliteR
         if is_over(&status) {
             return Ok(status);
         }
-        tokio::time::sleep(LOOK_PAUSE).await;
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
 }
 
-/// Will this object not change any more without a person?
+/// Whether the recovery is over or waits for the user.
 fn is_over(status: &RqliteRecoveryStatus) -> bool {
     let phase = status.phase;
     phase.is_some_and(|p| p.is_final() || p == RecoveryPhase::AwaitingApproval)
@@ -171,7 +176,7 @@ fn line(status: &RqliteRecoveryStatus) -> String {
     }
 }
 
-/// What was found or done, on a page.
+/// The inspected members and the result.
 fn page(status: &RqliteRecoveryStatus) -> String {
     let rows: Vec<Vec<String>> = status
         .candidates

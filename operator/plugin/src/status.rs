@@ -1,4 +1,4 @@
-//! `kubectl rqlite status`: what a person wants to know first.
+//! `kubectl rqlite status`: a page with the members, volumes and conditions of a cluster.
 use std::{collections::BTreeMap, process::ExitCode, time::Duration};
 
 use k8s_openapi::{
@@ -10,18 +10,18 @@ use serde_json::Value;
 
 use crate::{Target, node, table::table};
 
-/// A node that does not answer in this time is shown without its own numbers.
-const ASK_LIMIT: Duration = Duration::from_secs(3);
+/// Timeout of a node's status. A node that takes longer is shown without its own numbers.
+const STATUS_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Fetches and prints. The exit code is 0 only if the cluster is Ready.
+/// Reads and prints the status. The exit code is 0 only if the cluster is Ready.
 pub(crate) async fn show(target: &Target) -> anyhow::Result<ExitCode> {
     let cluster = target.cluster().await?;
     let status = cluster.status.clone().unwrap_or_default();
     let mut nodes = BTreeMap::new();
     for member in &status.members {
-        let asked = tokio::time::timeout(ASK_LIMIT, node::status(target, &member.name));
-        if let Ok(Ok(answer)) = asked.await {
-            nodes.insert(member.name.clone(), answer);
+        let response = tokio::time::timeout(STATUS_TIMEOUT, node::status(target, &member.name));
+        if let Ok(Ok(node)) = response.await {
+            nodes.insert(member.name.clone(), node);
         }
     }
     let claims: Api<PersistentVolumeClaim> =
@@ -37,7 +37,7 @@ pub(crate) async fn show(target: &Target) -> anyhow::Result<ExitCode> {
     })
 }
 
-/// Everything on a page. `nodes`: `/status` of those that answered.
+/// The page. `nodes` has the `/status` of each node that responded.
 fn text(
     cluster: &RqliteCluster,
     nodes: &BTreeMap<String, Value>,
@@ -46,7 +46,7 @@ fn text(
     let status = cluster.status.clone().unwrap_or_default();
     let phase = status
         .phase
-        .map_or("not looked at yet".to_owned(), |p| format!("{p:?}"));
+        .map_or("not reconciled yet".to_owned(), |p| format!("{p:?}"));
     let epoch = status.lineage.as_ref().map_or(0, |l| l.epoch);
     let mut page = format!(
         "{}: {phase}, {} of {} voters ready, leader {}, epoch {epoch}\n",
@@ -67,12 +67,12 @@ fn text(
         .members
         .iter()
         .map(|member| {
-            let answer = nodes.get(&member.name);
-            let applied = answer.and_then(|n| node::number(n, "/store/raft/applied_index"));
+            let node = nodes.get(&member.name);
+            let applied = node.and_then(|n| node::number(n, "/store/raft/applied_index"));
             let lag = applied
                 .zip(commit)
                 .map(|(a, c)| c.saturating_sub(a).to_string());
-            let used = answer.and_then(|n| n.pointer("/store/dir_size_friendly")?.as_str());
+            let used = node.and_then(|n| n.pointer("/store/dir_size_friendly")?.as_str());
             let role = match member.role {
                 Role::Leader => "leader",
                 Role::Voter => "voter",
@@ -101,7 +101,7 @@ fn text(
         .iter()
         .enumerate()
         .map(|(at, c)| {
-            let message = said_elsewhere(&status.conditions, at).unwrap_or(c.message.clone());
+            let message = reference_to_same(&status.conditions, at).unwrap_or(c.message.clone());
             vec![c.type_.clone(), c.status.clone(), c.reason.clone(), message]
         })
         .collect();
@@ -110,8 +110,9 @@ fn text(
     page
 }
 
-/// Where the same message stands, if it is told before or another one says more: each long text is read once.
-fn said_elsewhere(conditions: &[Condition], at: usize) -> Option<String> {
+/// A reference to the condition with the same message, if it is shown before or is more detailed, so that
+/// each long text is printed once.
+fn reference_to_same(conditions: &[Condition], at: usize) -> Option<String> {
     let core = |c: &Condition| {
         let text = c.message.split(". Runbook: ").next().unwrap_or_default();
         text.to_owned()
@@ -126,7 +127,7 @@ fn said_elsewhere(conditions: &[Condition], at: usize) -> Option<String> {
     (!own.is_empty()).then(|| format!("see {}", known.type_))
 }
 
-/// Size and phase of a member's claim.
+/// Size of a member's volume, or the phase of its claim if it is not bound.
 fn volume(claims: &[PersistentVolumeClaim], pod: &str) -> String {
     let claim = claims.iter().find(|c| c.name_any() == names::claim(pod));
     let Some(status) = claim.and_then(|c| c.status.as_ref()) else {

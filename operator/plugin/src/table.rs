@@ -1,34 +1,22 @@
-//! Columns of text, as kubectl prints them.
+//! Tables of text in the style of kubectl, laid out by comfy-table.
+use comfy_table::{Table, presets::NOTHING};
 
 /// Spaces between two columns.
-const GAP: usize = 3;
+const GAP: u16 = 3;
 
-/// Rows under a head, each column as wide as its widest cell. Line breaks within a cell would tear the table and become spaces.
-pub(crate) fn table(head: &[&str], rows: &[Vec<String>]) -> String {
-    let clean = |cell: &str| cell.split_whitespace().collect::<Vec<_>>().join(" ");
-    let rows: Vec<Vec<String>> = std::iter::once(head.iter().map(|h| (*h).to_owned()).collect())
-        .chain(
-            rows.iter()
-                .map(|row| row.iter().map(|c| clean(c)).collect()),
-        )
-        .collect();
-    let width = |column: usize| {
-        let cells = rows.iter().filter_map(|row| row.get(column));
-        cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
-    };
-    let widths: Vec<usize> = (0..head.len()).map(width).collect();
-    let mut text = String::new();
-    for row in &rows {
-        let mut line = String::new();
-        for (cell, width) in row.iter().zip(&widths) {
-            line.push_str(cell);
-            let pad = width + GAP - cell.chars().count();
-            line.extend(std::iter::repeat_n(' ', pad));
-        }
-        text.push_str(line.trim_end());
-        text.push('\n');
+/// Rows under a header, each column as wide as its widest cell, without trailing spaces. Line breaks and
+/// repeated spaces within a cell become one space, because they would break the layout.
+pub(crate) fn table(header: &[&str], rows: &[Vec<String>]) -> String {
+    let one_line = |cell: &String| cell.split_whitespace().collect::<Vec<_>>().join(" ");
+    let mut table = Table::new();
+    table.load_style(NOTHING).set_header(header);
+    for row in rows {
+        table.add_row(row.iter().map(one_line));
     }
-    text
+    for column in table.column_iter_mut() {
+        column.set_padding((0, GAP));
+    }
+    table.trim_fmt() + "\n"
 }
 
 #[cfg(test)]

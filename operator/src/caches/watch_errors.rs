@@ -1,16 +1,17 @@
-//! What a watch complains of. It begins again by itself, later each time; the same failure is said once, not at every try.
+//! Logging of watch errors. A watch restarts by itself with backoff; the same error is logged once, not at
+//! every attempt.
 use std::time::{Duration, Instant};
 
 use kube::runtime::watcher;
 
-/// A failure that goes on is said again after this long.
+/// A persisting error is logged again after this time.
 const REPEAT_AFTER: Duration = Duration::from_secs(600);
 
-/// The failure that one watch is in.
+/// The current error of one watch, and when it was last logged.
 #[derive(Debug, Default)]
 pub(super) struct WatchErrors(Option<(String, Instant)>);
 
-/// What is worth a line in the log.
+/// What is to be logged.
 #[derive(Debug, PartialEq, Eq)]
 enum Change {
     Failed(String),
@@ -18,25 +19,25 @@ enum Change {
 }
 
 impl WatchErrors {
-    /// Looks at what a watch of this kind gave, and says what is new.
+    /// Processes an event of a watch of this kind and logs what has changed.
     pub(super) fn observe<K>(
         &mut self,
         kind: &str,
         event: &Result<watcher::Event<K>, watcher::Error>,
     ) {
-        // Before each try, also one that fails.
+        // Sent before every attempt, including those that fail.
         if matches!(event, Ok(watcher::Event::Init)) {
             return;
         }
         let failure = event.as_ref().err().map(|error| match is_forbidden(error) {
             true => format!(
-                "{error}. If its namespace is gone, take it out of --namespaces; else give the operator its Role there"
+                "{error}. If the namespace no longer exists, remove it from --namespaces; otherwise create the operator's Role in it"
             ),
             false => error.to_string(),
         });
         match self.note(failure, Instant::now()) {
             Some(Change::Failed(text)) => tracing::warn!("watching {kind}: {text}"),
-            Some(Change::Recovered) => tracing::info!("watching {kind} works again"),
+            Some(Change::Recovered) => tracing::info!("watching {kind} has recovered"),
             None => {}
         }
     }

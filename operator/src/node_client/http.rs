@@ -1,4 +1,5 @@
-//! Questions to nodes over HTTP. A connection for each: what is asked is rare, and a connection that was kept could lead to a pod that is gone.
+//! The node client over HTTP. Each request uses its own connection: requests are rare, and a kept connection
+//! could lead to a deleted pod.
 use std::{
     io::ErrorKind,
     time::{Duration, Instant},
@@ -16,19 +17,19 @@ use crate::{
     metrics::Metrics,
 };
 
-/// A `/status` of the largest cluster has some 30 KiB.
+/// Maximum size of a response. The `/status` of the largest possible cluster has about 30 KiB.
 const MAX_BODY_BYTES: usize = 1 << 20;
-/// Longest part of a node's refusal that is shown.
+/// Maximum length of a node's error text in messages.
 const MAX_TEXT_CHARS: usize = 300;
 
-/// The way to nodes.
+/// The HTTP implementation of [`NodeClient`].
 #[derive(Clone, Debug)]
 pub struct Http {
     metrics: Metrics,
 }
 
 impl Http {
-    /// Measures itself in `metrics`.
+    /// Creates a client that records its requests in `metrics`.
     pub fn new(metrics: Metrics) -> Self {
         Self { metrics }
     }
@@ -73,7 +74,7 @@ impl NodeClient for Http {
     }
 }
 
-/// The rows of a query, as texts.
+/// Runs a query; returns its rows as text.
 async fn query(address: &str, level: &str, sql: &str) -> Result<Vec<Vec<String>>, Failure> {
     let path = format!("/db/query?level={level}&timeout=40s");
     let body = serde_json::json!([sql]).to_string();
@@ -93,7 +94,7 @@ fn failure(failure: FailureKind, message: impl Into<String>) -> Failure {
     }
 }
 
-/// The body of a success; anything else is a failure in the node's words.
+/// The body of a successful response; any other response is a failure with the node's error text.
 fn accepted(path: &str, (code, body): (StatusCode, Bytes)) -> Result<Bytes, Failure> {
     if code.is_success() {
         return Ok(body);
@@ -107,10 +108,10 @@ fn accepted(path: &str, (code, body): (StatusCode, Bytes)) -> Result<Bytes, Fail
         .chars()
         .take(MAX_TEXT_CHARS)
         .collect();
-    Err(failure(kind, format!("{path} answers {code}: {text}")))
+    Err(failure(kind, format!("{path} returned {code}: {text}")))
 }
 
-/// One request; with JSON as its body if there is one.
+/// Sends one request, with an optional JSON body, and reads the response within `limit`.
 async fn call(
     method: Method,
     address: &str,
@@ -122,7 +123,7 @@ async fn call(
     match tokio::time::timeout(limit, exchange).await {
         Ok(answer) => answer,
         Err(_) => {
-            let text = format!("{address} did not answer {path} within {limit:?}");
+            let text = format!("no response from {address} to {path} within {limit:?}");
             Err(failure(FailureKind::Timeout, text))
         }
     }
@@ -162,7 +163,7 @@ async fn exchange(
         let body = body.collect().await.map_err(|e| broken(&e))?;
         Ok((code, body.to_bytes()))
     };
-    // The connection does the reading and writing; it ends with the answer, or with this future.
+    // The connection future drives the I/O. It ends with the response, or when this future is dropped.
     let mut connection = std::pin::pin!(connection);
     let mut talk = std::pin::pin!(talk);
     let mut open = true;
@@ -183,7 +184,7 @@ mod tests {
 
     use super::*;
 
-    /// A listener that gives each connection this answer, and keeps what it was asked.
+    /// A listener that accepts one connection, sends this response and returns the request.
     async fn server(answer: &'static str) -> (String, tokio::task::JoinHandle<String>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();

@@ -1,4 +1,4 @@
-//! A node's `/status` as the planner needs it.
+//! Parsing of a node's responses: `/status` and the result of a query.
 use node_contract::Lineage as NodeLineage;
 use std::collections::BTreeMap;
 
@@ -7,7 +7,8 @@ use serde_json::Value;
 
 use crate::cluster::{NodeStatus, facts::observation::ConfigMember};
 
-/// The part of `/status` that is read; everything else is let pass, so that nodes may be newer or older than the operator.
+/// The fields of `/status` that are read. Unknown fields are ignored, so that nodes may be newer or older
+/// than the operator.
 #[derive(Debug, Deserialize)]
 struct Status {
     store: Store,
@@ -60,10 +61,10 @@ struct Entry {
     voter: bool,
 }
 
-/// Reads a `/status`.
+/// Parses a `/status` response. `ready` is the result of `/readyz`.
 ///
 /// # Errors
-/// It is not what a node says, or the node is still opening its data.
+/// The response is malformed, or the node is still opening its data.
 pub(super) fn read(body: &[u8], ready: bool) -> Result<NodeStatus, String> {
     let Status { store } = serde_json::from_slice(body).map_err(|e| format!("/status: {e}"))?;
     let (Some(name), Some(identity), Some(raft)) = (store.node_id, store.identity, store.raft)
@@ -100,10 +101,10 @@ pub(super) fn read(body: &[u8], ready: bool) -> Result<NodeStatus, String> {
     })
 }
 
-/// The rows of the first statement of a query's reply.
+/// The rows of the first statement in the response of a query.
 ///
 /// # Errors
-/// The statement failed, or this is no such reply.
+/// The statement failed, or the response is malformed.
 pub(super) fn rows(body: &[u8]) -> Result<Vec<Vec<String>>, String> {
     let reply: Reply = serde_json::from_slice(body).map_err(|e| format!("/db/query: {e}"))?;
     let first = reply.results.into_iter().flatten().next();

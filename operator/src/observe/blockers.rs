@@ -1,4 +1,5 @@
-//! What stands in the way of pods, from facts where there are any, else from events about the very object.
+//! What keeps pods from starting: from the objects' status where possible, otherwise from events about the
+//! object.
 use k8s_openapi::api::{
     apps::v1::StatefulSet,
     core::v1::{ContainerStatus, PersistentVolumeClaim, Pod, PodStatus},
@@ -13,21 +14,22 @@ use crate::{
     live::{Live, containers, pods_of},
 };
 
-/// Containers that Kubernetes cannot make wait with one of these.
+/// Waiting reasons of containers that Kubernetes cannot create.
 const CONTAINER_REASONS: [&str; 4] = [
     "CreateContainerConfigError",
     "CreateContainerError",
     "RunContainerError",
     "PostStartHookError",
 ];
-/// The container of the node.
+/// Container that runs the node.
 const NODE: &str = "rqlited";
-/// Between two tries of the StatefulSet controller lie at most 1000 s: an event that is older is of something that is over.
+/// Maximum age of an event. The StatefulSet controller retries at least every 1000 s, so an older event is
+/// outdated.
 const EVENT_SECONDS: i64 = 1200;
-/// Longest explanation that goes into a status.
-const MAX_WORDS_CHARS: usize = 400;
+/// Maximum length of a message in a status.
+const MAX_MESSAGE_CHARS: usize = 400;
 
-/// Everything that stands in the way of one cluster, at `now` in Unix seconds.
+/// All blockers of one cluster; `now` is in Unix seconds.
 pub(super) fn seen(live: &Live, now: i64) -> Vec<Blocker> {
     let sets = live.sets.iter().filter_map(|set| refusal(live, set, now));
     let claims = live.claims.iter().filter_map(|claim| volume(live, claim));
@@ -39,11 +41,11 @@ fn blocker(kind: BlockerKind, object: &str, message: &str) -> Blocker {
     Blocker {
         kind,
         object: object.to_owned(),
-        message: message.trim().chars().take(MAX_WORDS_CHARS).collect(),
+        message: message.trim().chars().take(MAX_MESSAGE_CHARS).collect(),
     }
 }
 
-/// The newest event of an object with this reason.
+/// The note of the newest event of an object with this reason, and the event.
 fn newest<'a>(
     live: &'a Live,
     about: &impl ResourceExt,
@@ -58,7 +60,8 @@ fn newest<'a>(
     Some((event.note.as_deref().unwrap_or_default(), event))
 }
 
-/// A StatefulSet that lacks pods because they, or their claims, are refused. An event from before its newest pod may be over.
+/// A StatefulSet that lacks pods because they or their claims are refused. An event from before the newest
+/// pod may be outdated and is ignored.
 fn refusal(live: &Live, set: &StatefulSet, now: i64) -> Option<Blocker> {
     let wanted = set.spec.as_ref().and_then(|spec| spec.replicas);
     let there = pods_of(live, set).count();
@@ -77,7 +80,7 @@ fn refusal(live: &Live, set: &StatefulSet, now: i64) -> Option<Blocker> {
     counts.then(|| blocker(BlockerKind::Refused, &set.name_any(), message))
 }
 
-/// A claim that gets no volume.
+/// A claim for which no volume is provisioned.
 fn volume(live: &Live, claim: &PersistentVolumeClaim) -> Option<Blocker> {
     if !is_pending(claim) {
         return None;
@@ -85,12 +88,12 @@ fn volume(live: &Live, claim: &PersistentVolumeClaim) -> Option<Blocker> {
     let name = claim.name_any();
     let spec = claim.spec.as_ref();
     let class = spec.and_then(|spec| spec.storage_class_name.as_deref());
-    // Without the right to read classes nothing is known of them.
+    // Unknown without permission to read classes.
     let missing = live
         .default_classes
         .as_ref()
         .is_some_and(|defaults| match class {
-            // No dynamic provisioning is asked for.
+            // The empty class disables dynamic provisioning.
             Some("") => false,
             Some(class) => !live.expandable.contains_key(class),
             None => defaults.is_empty(),
@@ -134,12 +137,12 @@ fn between(text: &str, open: char, close: char) -> Option<&str> {
     rest.split_once(close).map(|(inner, _)| inner)
 }
 
-/// Why a container does not run.
+/// Why a container does not run, and the kind of blocker.
 fn container(status: &ContainerStatus) -> Option<(BlockerKind, String)> {
     let waiting = status.state.as_ref()?.waiting.as_ref()?;
     let reason = waiting.reason.as_deref()?;
     if IMAGE_REASONS.contains(&reason) {
-        let message = pod::told(reason, waiting.message.as_deref());
+        let message = pod::reason_and_message(reason, waiting.message.as_deref());
         return Some((BlockerKind::Image, format!("{}: {message}", status.image)));
     }
     if CONTAINER_REASONS.contains(&reason) {
@@ -147,7 +150,7 @@ fn container(status: &ContainerStatus) -> Option<(BlockerKind, String)> {
         let message = message.unwrap_or_else(|| reason.to_owned());
         return Some((BlockerKind::Container, message));
     }
-    // The preparation that ends again and again says why by its report.
+    // A crash of the container `prepare` is explained by its report instead.
     if reason == "CrashLoopBackOff" && status.name == NODE {
         let last = status.last_state.as_ref()?.terminated.as_ref()?;
         return Some((BlockerKind::Crash, pod::ended(last)));

@@ -1,4 +1,4 @@
-//! A claim as the planner sees it.
+//! Conversion of a PersistentVolumeClaim for the planner.
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 
 use crate::{
@@ -9,7 +9,7 @@ use crate::{
     live::Live,
 };
 
-/// The volume has grown, its file system waits for the pod.
+/// Condition of a claim whose volume has been expanded and whose file system is resized when the pod starts.
 const RESIZE_PENDING: &str = "FileSystemResizePending";
 
 pub(super) fn seen(claim: &PersistentVolumeClaim, live: &Live) -> ObservedClaim {

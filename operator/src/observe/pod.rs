@@ -1,4 +1,4 @@
-//! A pod as the planner sees it: is it there, is it ready, and if it does not run, why.
+//! Conversion of a pod for the planner: whether it is ready, and why it does not run.
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{
@@ -13,7 +13,7 @@ use crate::{
     live::containers,
 };
 
-/// Container that prepares the data directory.
+/// Init container that runs `rqlited prepare`.
 const PREPARE: &str = "prepare";
 /// Reasons of waiting containers that are part of a normal start.
 const STARTING: [&str; 2] = ["ContainerCreating", "PodInitializing"];
@@ -24,10 +24,10 @@ const OWN_LABELS: [&str; 4] = [
     names::SERVING_LABEL,
     names::EPOCH_LABEL,
 ];
-/// Longest explanation that goes into a status.
+/// Maximum length of an explanation in a status.
 const MAX_TEXT_CHARS: usize = 400;
 
-/// None if its pool label is neither of the two.
+/// Converts a pod; None if its pool label has an unknown value.
 pub(super) fn seen(pod: &Pod) -> Option<ObservedPod> {
     let labels = pod.metadata.labels.clone().unwrap_or_default();
     let pool = match labels.get(names::POOL_LABEL).map(String::as_str) {
@@ -63,15 +63,15 @@ pub(super) fn condition<'a>(status: &'a PodStatus, kind: &str) -> Option<&'a Pod
     status.conditions.iter().flatten().find(|c| c.type_ == kind)
 }
 
-/// Why it does not run; None while it runs or starts normally.
+/// Why the pod does not run; None while it runs or starts normally.
 fn stuck(status: &PodStatus) -> Option<String> {
     if status.phase.as_deref() == Some("Failed") {
         let reason = status.reason.as_deref().unwrap_or("Failed");
-        return Some(told(reason, status.message.as_deref()));
+        return Some(reason_and_message(reason, status.message.as_deref()));
     }
     if let Some(scheduled) = condition(status, "PodScheduled").filter(|c| c.status == "False") {
         let reason = scheduled.reason.as_deref().unwrap_or("NotScheduled");
-        return Some(told(reason, scheduled.message.as_deref()));
+        return Some(reason_and_message(reason, scheduled.message.as_deref()));
     }
     containers(status).find_map(stuck_container)
 }
@@ -88,9 +88,10 @@ fn stuck_container(container: &ContainerStatus) -> Option<String> {
             return None;
         }
         match last {
-            // “back-off 40s restarting …” says nothing; how it ended does.
+            // The kubelet's message is only "back-off 40s restarting ...": use how the container ended
+            // instead.
             Some(end) if reason == "CrashLoopBackOff" => format!("{reason}, after {}", ended(&end)),
-            _ => told(reason, waiting.message.as_deref()),
+            _ => reason_and_message(reason, waiting.message.as_deref()),
         }
     } else {
         let end = state.terminated.filter(|end| end.exit_code != 0)?;
@@ -102,23 +103,23 @@ fn stuck_container(container: &ContainerStatus) -> Option<String> {
 pub(super) fn ended(end: &ContainerStateTerminated) -> String {
     let reason = end.reason.as_deref().unwrap_or("Error");
     let message = end.message.as_deref();
-    // The preparation's message is JSON for programs.
+    // The termination message of `rqlited prepare` is a JSON report.
     let message = message.and_then(report).map(|report| report.reason);
     let message = message.or_else(|| end.message.clone());
-    told(
+    reason_and_message(
         &format!("{reason} (exit code {})", end.exit_code),
         message.as_deref(),
     )
 }
 
-pub(super) fn told(reason: &str, message: Option<&str>) -> String {
+pub(super) fn reason_and_message(reason: &str, message: Option<&str>) -> String {
     match message.map(str::trim).filter(|text| !text.is_empty()) {
         Some(message) => format!("{reason}: {message}"),
         None => reason.to_owned(),
     }
 }
 
-/// What `rqlited prepare` leaves behind.
+/// The report that `rqlited prepare` writes as its termination message.
 #[derive(Debug, Deserialize)]
 struct Report {
     state: String,
@@ -134,7 +135,7 @@ fn report(message: &str) -> Option<Report> {
     serde_json::from_str(message).ok()
 }
 
-/// The last report.
+/// The last report of `rqlited prepare`.
 fn prepared(status: &PodStatus) -> Option<PrepareReport> {
     let container = containers(status).find(|c| c.name == PREPARE)?;
     let end = |state: &Option<ContainerState>| state.clone()?.terminated?.message;

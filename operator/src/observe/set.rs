@@ -1,4 +1,4 @@
-//! A StatefulSet as the planner sees it.
+//! Conversion of a StatefulSet for the planner.
 use k8s_openapi::api::apps::v1::StatefulSet;
 use operator_api::names;
 
