@@ -244,10 +244,10 @@ fn a_slow_join_comes_to_its_end_and_hinders_no_checkpoint() -> Result<()> {
     cluster.check_no_panic()
 }
 
-/// Waits until the snapshot that is being sent has been copied aside and enough was written after that.
+/// Waits until the snapshot being sent has been moved to a copy and enough was written after that.
 fn wait_moved(leader: &Node, written: &AtomicU64) -> Result<()> {
-    wait::until("the snapshot to be copied aside", LIMIT, || {
-        if leader.log().contains("was copied aside") {
+    wait::until("the snapshot to be moved to a copy", LIMIT, || {
+        if leader.log().contains("was moved to a copy") {
             Ok(())
         } else {
             Err("none".to_owned())

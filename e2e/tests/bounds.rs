@@ -276,7 +276,7 @@ fn a_member_without_room_waits_and_says_so() -> Result<()> {
     );
     let metrics = cluster.client(2).get("/metrics")?.text();
     ensure!(metrics.contains("rqlite_db_apply_waiting 1"), "no metric");
-    ensure!(cluster[2].log().contains("waiting for room"));
+    ensure!(cluster[2].log().contains("waiting for space"));
     ensure!(cluster.client(2).number("none", "SELECT count(*) FROM t")? == 0);
     for _ in 0..3 {
         await_write(&mut client, SETTLE_LIMIT)?;

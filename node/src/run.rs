@@ -326,7 +326,7 @@ impl Node {
         let mut said = false;
         while let Err(full) = self.disk.check() {
             if !said {
-                tracing::error!(target: "store", "{full}; waiting for room before opening the store");
+                tracing::error!(target: "store", "{full}; waiting for space before opening the store");
                 said = true;
             }
             if stopped_within(stop, FULL_DISK_PAUSE).await {

@@ -32,9 +32,11 @@ pub enum Kind {
     Query,
     /// Unified: read-only statements and EXPLAIN return rows, all others return what Execute does.
     Unified,
-    /// Execute, of a client that turned off rqlite's parsing of SQL: counters only, even with a RETURNING clause.
+    /// Execute, of a client that turned off rqlite's parsing of SQL: counters only, even with a RETURNING
+    /// clause.
     ExecutePlain,
-    /// Unified, of such a client: rows only from statements that read; RETURNING and EXPLAIN of a write return counters.
+    /// Unified, of such a client: rows only from statements that read; RETURNING and EXPLAIN of a write
+    /// return counters.
     UnifiedPlain,
 }
 
@@ -171,7 +173,8 @@ pub struct LoadFinish {
 pub enum LoadContent {
     /// An SQLite file that replaces the database.
     File,
-    /// SQL text, run as one multi-statement script in autocommit; on error an open transaction is rolled back.
+    /// SQL text, run as one multi-statement script in autocommit; on error an open transaction is rolled
+    /// back.
     Script,
     /// An SQL text whose statements each have the step limit and whose transactions each have the disk limit.
     /// Since the second format.

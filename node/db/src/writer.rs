@@ -212,9 +212,7 @@ impl Writer {
         let result = act(self);
         if let Err(fatal) = &result {
             if self.progress.meters.disk_wait.is_stopping() {
-                tracing::info!(
-                    "what was being applied is given up, the log brings it again: {fatal}"
-                );
+                tracing::info!("applying was interrupted, the log replays it: {fatal}");
             } else {
                 tracing::error!(error = %fatal, "the database failed");
             }

@@ -92,7 +92,7 @@ pub(crate) fn check_space(dir: &Path, bytes: u64) -> io::Result<()> {
     Err(io::Error::new(
         io::ErrorKind::StorageFull,
         format!(
-            "not enough room on the disk of {}: {bytes} more bytes are needed, {spare} may be used",
+            "not enough space on the disk of {}: {bytes} more bytes are needed, {spare} may be used",
             dir.display()
         ),
     ))

@@ -58,14 +58,14 @@ pub(crate) fn move_pins(main: &Arc<MainFile>, path: &Path, temporary: PathBuf, d
         Ok(Some(pin_copy)) => pin_copy,
         Ok(None) => return,
         Err(error) => {
-            return tracing::warn!(%error, "cannot open the main file to copy it aside");
+            return tracing::warn!(%error, "cannot open the main file to copy it");
         }
     };
     if let Err(error) = layout::check_space(&dir, pin_copy.len_bytes) {
-        return tracing::warn!(%error, "a snapshot is being sent for long, and there is no room to copy it aside: checkpoints wait for it");
+        return tracing::warn!(%error, "sending a snapshot takes long, and there is no space for a copy: checkpoints wait for it");
     }
     let started = thread::Builder::new()
-        .name("db-aside".to_owned())
+        .name("db-pin-copy".to_owned())
         .spawn(move || {
             let len_bytes = pin_copy.len_bytes;
             let copied = || {
@@ -88,12 +88,12 @@ pub(crate) fn move_pins(main: &Arc<MainFile>, path: &Path, temporary: PathBuf, d
             match copied() {
                 Ok(file) => {
                     pin_copy.redirect_pins(file);
-                    tracing::info!(bytes = len_bytes, "a snapshot that is being sent was copied aside, so that checkpoints go on");
+                    tracing::info!(bytes = len_bytes, "the snapshot being sent was moved to a copy, so checkpoints can continue");
                 }
-                Err(error) => tracing::warn!(%error, "cannot copy the main file aside: checkpoints wait for a snapshot that is being sent"),
+                Err(error) => tracing::warn!(%error, "cannot copy the main file: checkpoints wait for the snapshot being sent"),
             }
         });
     if let Err(error) = started {
-        tracing::warn!(%error, "cannot start a thread to copy the main file aside");
+        tracing::warn!(%error, "cannot start a thread to copy the main file");
     }
 }

@@ -82,7 +82,7 @@ impl DiskWait {
     pub(crate) fn found(&self) {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         if waiting.take().is_some() {
-            tracing::info!("there is room on the disk again, entries are applied");
+            tracing::info!("the disk has space again, entries are applied");
         }
     }
 
@@ -98,14 +98,14 @@ impl DiskWait {
             self.dir.display()
         );
         if waiting.is_none() {
-            tracing::error!("{text}; waiting for room");
+            tracing::error!("{text}; waiting for space");
         }
         *waiting = Some(text);
         let started = Instant::now();
         loop {
             if self.is_stopping() {
                 return Err(Fatal(
-                    "the node stops while it waits for room on its disk".to_owned(),
+                    "the node stops while it waits for space on its disk".to_owned(),
                 ));
             }
             #[cfg(test)]

@@ -213,7 +213,7 @@ fn each_frame(
         Err(why) => return Ok(Err(why.to_owned())),
     };
     if header.salts != salts {
-        return Ok(Err("it is not the one that was being moved".to_owned()));
+        return Ok(Err("its salts are not the recorded ones".to_owned()));
     }
     let mut sums = header.sums;
     let mut frame = vec![0; FRAME_HEADER_LEN + header.page_bytes as usize];
@@ -240,6 +240,6 @@ fn each_frame(
     Ok(match end {
         Some(end) if end.pages > 0 => Ok(end),
         Some(_) => Err("it does not end with a commit".to_owned()),
-        None => Err("no frames were to be moved".to_owned()),
+        None => Err("no frames are recorded".to_owned()),
     })
 }

@@ -75,7 +75,7 @@ impl Future for PendingOutcome {
 fn whole(answer: ReadOutput) -> Outcome {
     match answer {
         ReadOutput::Complete(outcome) => outcome,
-        ReadOutput::Streamed(_) => Outcome::refused("the result came in pieces"),
+        ReadOutput::Streamed(_) => Outcome::refused("the result was streamed"),
     }
 }
 

@@ -24,7 +24,7 @@ const STALL_LIMIT: Duration = Duration::from_secs(30);
 /// Limit for receivers that cannot take a stream: nodes of an older version (a frame between nodes has at
 /// most 64 MiB).
 const WHOLE_BYTES: usize = 48 << 20;
-const TOO_LARGE: &str = "the result is larger than 48 MiB, which this way of asking cannot carry; ask the leader itself, or read less at a time";
+const TOO_LARGE: &str = "the result is larger than 48 MiB, more than can be forwarded to this node; query the leader directly, or read less at a time";
 /// Limit of rows buffered by a read on its caller's thread.
 const INLINE_BYTES: usize = 256 << 10;
 

@@ -1,4 +1,5 @@
-//! The state shared by all readers of a database: connections, queued and running reads, the phase that the writer sets.
+//! The state shared by all readers of a database: connections, queued and running reads, the phase that the
+//! writer sets.
 use std::{
     collections::{BTreeMap, VecDeque},
     path::PathBuf,

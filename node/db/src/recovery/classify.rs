@@ -79,7 +79,7 @@ pub(crate) fn classify(sidecar: &Sidecar, observed: &Observed, log_holds_all: bo
             let end = match (&observed.wal, &sidecar.wal_end) {
                 (Err(why), _) => return doubt(damaged_wal(why)),
                 (Ok(found), Some(wanted)) if found != wanted => {
-                    return doubt(damaged_wal("its last frame is not the one that was moved"));
+                    return doubt(damaged_wal("its last frame is not the recorded one"));
                 }
                 (Ok(found), _) => *found,
             };

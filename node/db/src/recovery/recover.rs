@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// Advice for a damaged file that nothing here can replace.
-const REMEDY: &str = "Delete the directory and let this node join anew, or restore a backup";
+const REMEDY: &str = "Delete the directory and let this node join again, or restore a backup";
 
 pub(crate) fn io_error(context: &'static str) -> impl Fn(io::Error) -> OpenError {
     move |source| OpenError::Io {
@@ -53,7 +53,7 @@ pub(crate) fn recover(
         }
         Verdict::Rebuild(why) => {
             tracing::warn!(
-                "{}: {why}. The log holds everything: the database is made from it anew",
+                "{}: {why}. The log holds all entries: the database is rebuilt from it",
                 files.dir.display()
             );
             commit_base(files, Base::default())?

@@ -39,8 +39,8 @@ fn civil_from_days(days: i64) -> (i64, i64, i64) {
     (year_of_era + era * 400 + i64::from(month <= 2), month, day)
 }
 
-/// `YYYY-MM-DD`, then optionally blank or `T` and `HH:MM[:SS[.fraction]]`, then optionally `±HH:MM`, then optionally `Z`,
-/// as RFC 3339. `None` if the text is anything else.
+/// `YYYY-MM-DD`, then optionally blank or `T` and `HH:MM[:SS[.fraction]]`, then optionally `±HH:MM`, then
+/// optionally `Z`, as RFC 3339. `None` if the text is anything else.
 pub(crate) fn from_text(text: &str) -> Option<String> {
     let mut rest = Scanner(text.strip_suffix('Z').unwrap_or(text).as_bytes());
     let year = rest.number(4)?;

@@ -168,7 +168,8 @@ pub(crate) fn reading_form(sql: &str) -> Option<String> {
         .then_some(text)
 }
 
-/// Parses `PRAGMA [schema.]name [= v | (v)]` at the start of `sql`; the name may be quoted, blanks and comments anywhere.
+/// Parses `PRAGMA [schema.]name [= v | (v)]` at the start of `sql`; the name may be quoted, blanks and
+/// comments anywhere.
 pub(super) fn pragma_at(sql: &str) -> Option<Pragma> {
     let rest = sql
         .get(6..)
@@ -190,8 +191,8 @@ pub(super) fn pragma_at(sql: &str) -> Option<Pragma> {
 
 /// Whether any statement in `sql` is a PRAGMA that clients may not run (`disallowed pragma`).
 ///
-/// Costs one pass over the text unless it mentions `pragma`. The authorizer catches what this misses (for example behind
-/// `EXPLAIN`).
+/// Costs one pass over the text unless it mentions `pragma`. The authorizer catches what this misses (for
+/// example behind `EXPLAIN`).
 #[must_use]
 pub fn disallowed_pragma(sql: &str) -> bool {
     disallowed_pragma_by(sql, true)

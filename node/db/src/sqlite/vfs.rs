@@ -65,8 +65,9 @@ pub(crate) fn register() -> Result<(), String> {
 }
 
 fn register_once() -> Result<(), String> {
-    // SAFETY: the default VFS lives as long as the process. The copy is leaked, so it does too; it differs only in
-    // functions that keep the default's contracts, and `pAppData` may be shared because the default only reads it.
+    // SAFETY: the default VFS lives as long as the process. The copy is leaked, so it does too; it differs
+    // only in functions that keep the default's contracts, and `pAppData` may be shared because the default
+    // only reads it.
     unsafe {
         let default = ffi::sqlite3_vfs_find(ptr::null());
         if default.is_null() {
@@ -99,7 +100,8 @@ unsafe extern "C" fn open_file(
     let Some(open) = OPEN.get() else {
         return ffi::SQLITE_CANTOPEN;
     };
-    // SAFETY: SQLite passes what the default xOpen expects; after success `pMethods` is null or a static table.
+    // SAFETY: SQLite passes what the default xOpen expects; after success `pMethods` is null or a static
+    // table.
     unsafe {
         let code = open(vfs, name, file, flags, out_flags);
         if code == ffi::SQLITE_OK
@@ -209,8 +211,8 @@ unsafe fn write_file(
     };
     let end = u64::try_from(offset.saturating_add(i64::from(len))).unwrap_or(u64::MAX);
     let grows_by = match target {
-        // Only for temporary files is the length read: the WAL is counted by its offsets, the main file not at all.
-        // SAFETY: as promised by the caller.
+        // Only for temporary files is the length read: the WAL is counted by its offsets, the main file not
+        // at all. SAFETY: as promised by the caller.
         Target::Temporary => end.saturating_sub(unsafe { length(file) }),
         Target::Wal | Target::Main => u64::from(len.unsigned_abs()),
     };

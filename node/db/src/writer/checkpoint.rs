@@ -56,10 +56,10 @@ impl Writer {
             return Ok(Checkpoint::Unchanged(base.position));
         }
         if self.load.is_some() {
-            return Ok(Checkpoint::Busy("a load is under way"));
+            return Ok(Checkpoint::Busy("a load is in progress"));
         }
         if !self.has_space()? {
-            return Ok(Checkpoint::Busy("the disk has no room for it"));
+            return Ok(Checkpoint::Busy("the disk has no space for it"));
         }
         if !self.main.begin_change() {
             if urgency >= Urgency::Overdue {
@@ -83,7 +83,7 @@ impl Writer {
         };
         if !quiet {
             self.main.end_change(None);
-            return Ok(Checkpoint::Busy("a long read is under way"));
+            return Ok(Checkpoint::Busy("a long read is running"));
         }
         // Reads that start now see the newest state and do not delay the copying. But if reads overlap
         // without a gap, the WAL always has a reader and cannot restart from its beginning, however often it

@@ -7,8 +7,8 @@ use std::{
 
 use crate::entry::{LoadChunk, LoadFinish};
 
-/// A load in progress. The file is not synced: after a crash the log delivers the chunks again, because no checkpoint is
-/// made while a load is in progress.
+/// A load in progress. The file is not synced: after a crash the log delivers the chunks again, because no
+/// checkpoint is made while a load is in progress.
 pub(crate) struct CollectedLoad {
     pub(super) id: u64,
     pub(super) term: u64,

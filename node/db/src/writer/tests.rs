@@ -168,7 +168,7 @@ fn a_wal_that_is_not_what_was_intended_is_told() {
     let Err(OpenError::Corrupt(text)) = recover_alone(&files) else {
         panic!("another WAL was not noticed")
     };
-    assert!(text.contains("not the one"), "{text}");
+    assert!(text.contains("not the recorded ones"), "{text}");
 }
 
 /// Every file with its content.

@@ -1,4 +1,4 @@
-//! Copies for users, and status.
+//! Backups, and status.
 use node_db::{BackupFormat, Kind};
 use rusqlite::Connection;
 
@@ -74,7 +74,7 @@ fn sql_text() {
         CREATE TRIGGER g AFTER DELETE ON b BEGIN SELECT 1; END;\n\
         COMMIT;\n";
     assert_eq!(db.dump(), expected);
-    // The text makes the same database again; `dumps.rs` looks closer.
+    // The text restores the same database; `dumps.rs` checks that in detail.
     let copy = Connection::open_in_memory().unwrap();
     copy.execute_batch(expected).unwrap();
     let to = db.dir.path().join("part.sql");

@@ -1,4 +1,5 @@
-//! A request that passes a bound fails alike, whatever ran before it and beside it, and harms nobody else.
+//! A request that exceeds a bound fails identically, whatever ran before it and beside it, and affects no
+//! other request.
 use std::sync::Arc;
 
 use node_db::{Bounds, Entry, Kind, Outcome, Position, ReplyTo, Request, Rules, Work};
@@ -175,7 +176,7 @@ fn upkeep_has_a_bound_of_its_own() {
     assert_eq!(db.shown("SELECT count(*) FROM t"), "200001");
 }
 
-/// Requests near their bounds, so that a count that is off by little changes the verdict.
+/// Requests near their bounds, so that a small error in counting changes the verdict.
 fn near_the_bounds() -> Vec<Request> {
     let mut requests = Vec::new();
     for at in 0..60_u64 {
@@ -249,7 +250,7 @@ fn the_verdict_is_the_same_however_it_comes_to_be() {
         assert_eq!(apply(&mut other, &requests, per_entry, per_run), expected);
         assert_eq!(other.dump(), dump);
     }
-    // A page cache and a statement cache full of other things, and a restart in the middle.
+    // A page cache and a statement cache full of other content, and a restart in the middle.
     let mut other = prepared();
     other.must("CREATE TABLE other(a)");
     for at in 0..600 {
@@ -263,7 +264,7 @@ fn the_verdict_is_the_same_however_it_comes_to_be() {
     other.checkpoint();
     let mut other = other.restart();
     outcomes.extend(apply(&mut other, second, 5, 5));
-    // The file was longer from the start, so bounds of pages tell another story; the others do not.
+    // The file was longer from the start, so bounds of pages have other results; the other bounds do not.
     for (at, (outcome, expected)) in outcomes.iter().zip(&expected).enumerate() {
         if at % 6 != 5 && !expected.results.is_empty() {
             let texts = |outcome: &Outcome| {
@@ -347,7 +348,7 @@ fn values_are_limited_where_the_entry_says_so() {
             ),
             execute(limited, &["INSERT INTO t(a) VALUES(zeroblob(900000))"]),
             execute(limited, &["UPDATE t SET a = a || 'x' WHERE id = 1"]),
-            // What is there may go, and be copied as it is.
+            // Existing large values can be deleted and copied.
             execute(limited, &["VACUUM"]),
             execute(limited, &["DELETE FROM t WHERE id = 1"]),
             execute(

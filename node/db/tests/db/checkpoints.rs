@@ -35,7 +35,7 @@ fn only_what_was_checkpointed_survives() {
     assert_eq!(db.db.applied(), Some(position));
     assert_eq!(&db.recovered.meta[..], b"members");
     assert_eq!(db.shown("SELECT a FROM t"), "1");
-    // Entries without changes move the position, too.
+    // Entries without changes advance the position, too.
     db.work(Work::Nothing);
     assert!(matches!(db.checkpoint(), Checkpoint::Done(_)));
     let db = db.restart();
@@ -125,7 +125,7 @@ fn a_long_read_hinders_neither_writes_nor_other_reads() {
     db.must("INSERT INTO t VALUES(1)");
     let long = db.db.read(read(vec![sql(LONG)]));
     let mut at = 2;
-    // The read is seen once a checkpoint finds it in the way.
+    // The read is visible once a checkpoint is busy because of it.
     until("a busy checkpoint", || {
         db.must(&format!("INSERT INTO t VALUES({at})"));
         at += 1;
@@ -136,7 +136,7 @@ fn a_long_read_hinders_neither_writes_nor_other_reads() {
         assert!(matches!(db.checkpoint(), Checkpoint::Busy(_)));
     }
     assert_eq!(db.shown("SELECT count(*) > 10 FROM t"), "1");
-    // Nothing ends it but the end of the database or a new one; an install is tested elsewhere.
+    // Only closing or replacing the database ends it; an install is tested elsewhere.
     let incoming = db.db.incoming_path();
     db.db
         .backup(&node_db::BackupFormat::Binary, &incoming)

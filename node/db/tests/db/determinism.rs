@@ -1,11 +1,12 @@
-//! The same log gives the same results and the same content, however it is cut into runs and wherever it restarts.
+//! The same log gives the same results and the same content, however it is divided into runs and wherever it
+//! restarts.
 use node_db::{Checkpoint, Entry, Kind, Outcome, ReplyTo, Request, Rules};
 use node_values::Value;
 use proptest::prelude::*;
 
 use crate::support::{self, Db, entry, request, rows, sql, stamp, timeless, with};
 
-/// Statements that try every rule; `{n}` becomes a small number.
+/// Statements that exercise every rule; `{n}` becomes a small number.
 const TEXTS: &[&str] = &[
     "INSERT INTO t(a) VALUES({n})",
     "INSERT INTO t(id, a) VALUES({n}, 'explicit')",
@@ -61,7 +62,7 @@ const SCHEMA: &[&str] = &[
 fn statement() -> impl Strategy<Value = node_values::Statement> {
     (0..TEXTS.len(), 0..12_i64, any::<bool>()).prop_map(|(at, n, bound)| {
         let text = TEXTS[at];
-        // A bound number goes through the statement cache, a literal one mostly not.
+        // A text with a bound number goes through the statement cache, one with a literal mostly does not.
         if bound && text.matches("({n}").count() == 1 && text.starts_with("INSERT INTO t") {
             return with(&text.replace("{n}", "?"), &[Value::Integer(n)]);
         }
@@ -88,7 +89,7 @@ fn requests() -> impl Strategy<Value = Vec<Request>> {
     prop::collection::vec(one, 1..40)
 }
 
-/// The same entry once more: an entry is applied once, so the type cannot be cloned.
+/// A copy of an entry. `Entry` is not `Clone`, because an entry is applied only once.
 fn again(entry: &Entry) -> Entry {
     Entry {
         position: entry.position,
@@ -135,7 +136,8 @@ proptest! {
         prop_assert_eq!(&apply(&together, &entries, run), &expected);
         prop_assert_eq!(together.dump(), alone.dump());
 
-        // A checkpoint and a restart in the middle; some entries after the checkpoint are applied twice, as after a crash.
+        // A checkpoint and a restart in the middle; some entries after the checkpoint are applied twice, as
+        // after a crash.
         let mut restarted = prepare(foreign_keys);
         let cut = cut.min(entries.len());
         let mut outcomes = apply(&restarted, &entries[..cut], 7);
@@ -273,7 +275,8 @@ fn unwanted_entries_have_the_same_effects() {
     assert_eq!(db.db.applied().unwrap().index, first + 2);
 }
 
-/// Requests on full-text tables, directly and by triggers, with transactions, failures and changes of the tables between them.
+/// Requests on full-text tables, directly and by triggers, with transactions, failures and changes of the
+/// tables between them.
 fn full_text_requests() -> impl Strategy<Value = Vec<Request>> {
     const TEXTS: &[&str] = &[
         "INSERT INTO {f}(rowid, x) VALUES({n}, 'alpha beta {n}')",
@@ -312,7 +315,7 @@ const FULL_TEXT: &[&str] = &[
     "CREATE TABLE plain(x)",
 ];
 
-/// Everything in the tables below, which a dump leaves out.
+/// The full content of the shadow tables, which a dump leaves out.
 fn below(db: &Db) -> String {
     let tables = db.shown("SELECT name FROM pragma_table_list WHERE type = 'shadow' ORDER BY 1");
     let mut all = String::new();
@@ -369,7 +372,7 @@ fn a_write_cannot_store_what_tells_about_the_node() {
     db.must("CREATE TABLE src(a)");
     db.must("CREATE VIEW v AS SELECT file AS a FROM pragma_database_list");
     db.must("CREATE TRIGGER g AFTER INSERT ON src BEGIN INSERT INTO t SELECT a FROM v; END");
-    // `temp` holds a table of the crate's own once somebody asks for `changes()`.
+    // `temp` holds an internal table once a request mentions `changes()`.
     db.must("INSERT INTO t SELECT changes()");
     db.must("DELETE FROM t");
     let refused =
@@ -415,7 +418,7 @@ fn a_write_cannot_store_what_tells_about_the_node() {
         ("INSERT INTO d(a) VALUES(1)", version),
     ];
     for transaction in [false, true] {
-        // Three times: at the third it would come from the statement cache.
+        // Three times: the third time it would come from the statement cache.
         for (text, expected) in cases.iter().cycle().take(3 * cases.len()) {
             let outcome = db.request(Kind::Unified, transaction, vec![sql(text)]);
             assert_eq!(support::error(&outcome.results[0]), *expected, "{text}");
@@ -427,7 +430,7 @@ fn a_write_cannot_store_what_tells_about_the_node() {
         ),
         "0,0,0"
     );
-    // What the database itself says may be stored, and reads may ask for anything, also beside writes.
+    // A write may store what the database itself says, and reads may query anything, also beside writes.
     for text in [
         "INSERT INTO t SELECT name FROM pragma_table_info('t')",
         "INSERT INTO t SELECT user_version FROM pragma_user_version",
@@ -438,7 +441,7 @@ fn a_write_cannot_store_what_tells_about_the_node() {
     ] {
         db.must(text);
     }
-    // A cached statement is asked about again when a view that it reads has changed.
+    // A cached statement is authorized again when a view that it reads has changed.
     db.must("CREATE VIEW later AS SELECT a FROM src");
     let insert = "INSERT INTO t SELECT a FROM later";
     for _ in 0..4 {
@@ -446,7 +449,7 @@ fn a_write_cannot_store_what_tells_about_the_node() {
     }
     db.must("DROP VIEW later; CREATE VIEW later AS SELECT file AS a FROM pragma_database_list");
     assert_eq!(support::error(&db.execute(insert)), refused);
-    // An entry of the first format does what it did.
+    // An entry of the first format has its old effect.
     let mut old = request(
         Kind::Execute,
         false,
@@ -458,7 +461,7 @@ fn a_write_cannot_store_what_tells_about_the_node() {
     assert_eq!(support::write(&db.apply(old).results[0]).1, 1);
 }
 
-/// A plan is chosen by the statistics in memory. Those of an ANALYZE that was undone must not stay there.
+/// The planner uses the statistics in memory. Those of a rolled-back ANALYZE must not stay there.
 #[test]
 fn statistics_of_an_undone_analyze_are_forgotten() {
     let fill = |db: &mut Db| {
@@ -466,7 +469,7 @@ fn statistics_of_an_undone_analyze_are_forgotten() {
         db.must("CREATE INDEX ia ON t(a)");
         db.must("CREATE INDEX ib ON t(b)");
         db.must("INSERT INTO t SELECT 1, 1, 1");
-        // The statistics' table is there, so that an ANALYZE changes no schema.
+        // The table of statistics already exists, so that an ANALYZE changes no schema.
         db.must("ANALYZE");
         db.must("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 2000) INSERT INTO t SELECT i, i % 2, i FROM n");
         db.must("UPDATE t SET a = 5 WHERE rowid > 1000");
@@ -494,7 +497,7 @@ fn statistics_of_an_undone_analyze_are_forgotten() {
         db.must("CREATE TABLE u(x PRIMARY KEY)");
         db.must("INSERT INTO u VALUES(1)");
         let before = plan(&mut db);
-        // The same text again, from the cache if it were there.
+        // The same text again; it must not come from the cache.
         for _ in 0..3 {
             let statements = texts.iter().map(|text| sql(text)).collect();
             let outcome = db.request(Kind::Execute, transaction, statements);

@@ -1,4 +1,5 @@
-//! What comes out as a backup goes in as a load and is the same: schema, rows, row ids and storage classes, to the bit.
+//! A backup loaded into another database gives the same content, bit for bit: schema, rows, row ids and
+//! storage classes.
 use std::path::Path;
 
 use node_db::{BackupFormat, LoadContent, Outcome};
@@ -51,7 +52,7 @@ fn lines(conn: &Connection, sql: &str) -> Vec<String> {
     lines
 }
 
-/// Everything in a database file that a user can see. What is behind a virtual table stands for it.
+/// Everything in a database file that a user can see. Shadow tables stand for their virtual table.
 fn content(file: &Path) -> Vec<String> {
     let conn = Connection::open(file).unwrap();
     let mut all = Vec::new();
@@ -67,7 +68,7 @@ fn content(file: &Path) -> Vec<String> {
         );
         let mut found = lines(&conn, &schema);
         if kind == "index" {
-            // Those of constraints come with their tables.
+            // The indexes of constraints come with their tables.
             found.sort();
         }
         all.extend(found);
@@ -111,7 +112,7 @@ fn content_of(db: &Db) -> Vec<String> {
     found
 }
 
-/// Takes the database out and in by every way and compares.
+/// Dumps and loads the database in every format and compares.
 fn check(db: &Db) -> Result<(), String> {
     let expected = content_of(db);
     let script = db.dump();
@@ -184,7 +185,7 @@ fn triggers_on_views() {
         "CREATE VIEW commented AS SELECT 1 -- end",
         "CREATE INDEX i ON t(a) WHERE b IS NOT NULL -- here",
     ]);
-    // A comment without an end gets one.
+    // The dump completes an unterminated comment.
     let script = made(&["CREATE VIEW open AS SELECT 2 /* open"]).dump();
     assert!(script.contains("SELECT 2 /* open*/;\n"), "{script}");
     let mut copy = Db::new();
@@ -203,7 +204,7 @@ fn sequences() {
         "DELETE FROM zebra",
         "CREATE TABLE yak(\"autoincrement\" INTEGER PRIMARY KEY)",
     ]);
-    // The table of sequences stays when the last table with one goes.
+    // The table of sequences remains when the last table with a sequence is dropped.
     survives(&[
         "CREATE TABLE gone(id INTEGER PRIMARY KEY AUTOINCREMENT)",
         "INSERT INTO gone DEFAULT VALUES",

@@ -1,4 +1,4 @@
-//! Results that are larger than what is held in memory come in pieces, at the pace of whoever takes them.
+//! Results too large to buffer are streamed at the pace of their receiver.
 use node_db::{Kind, Origin, Part, Parts, Read, ReadOutput};
 use node_values::{Cell, StatementResult};
 
@@ -29,7 +29,7 @@ fn parts(answer: ReadOutput) -> Parts {
     }
 }
 
-/// All pieces, with the rows counted and checked.
+/// Collects all parts; rows are counted and checked.
 fn all(mut parts: Parts) -> Vec<String> {
     let mut seen = Vec::new();
     let mut count = 0;
@@ -109,7 +109,7 @@ fn a_read_waits_for_a_slow_client_and_ends_with_it() {
     until("a read that waits for its client", || {
         db.db.running(9).first().is_some_and(|one| one.waiting)
     });
-    // Others are served meanwhile.
+    // Other reads are served meanwhile.
     assert_eq!(db.shown("SELECT 1"), "1");
     for _ in 0..20 {
         assert!(block_on(slow.next()).is_some());
@@ -146,7 +146,7 @@ fn what_cannot_come_in_pieces_has_a_limit() {
     assert!(error(&outcome.results[0]).starts_with("the result is larger than 48 MiB"));
     assert_eq!(rows(outcome.results[1].clone()).values.len(), 1);
 
-    // Through the log: the statement has its effect, and a transaction goes on.
+    // Through the log: the statement has its effect, and a transaction continues.
     db.must("CREATE TABLE t(a, b)");
     let returning = format!(
         "INSERT INTO t SELECT 1, 2 FROM ({}) RETURNING randomblob(1000000)",

@@ -109,7 +109,7 @@ fn a_bad_file_changes_nothing() {
     assert_eq!(Database::validate_file(&path), Ok(()));
 }
 
-/// Another node may load the same bytes very well: a disk that fails must not make the copies differ.
+/// Another node may load the same bytes successfully, so a failing disk must not make the copies differ.
 #[test]
 fn a_load_that_this_machine_cannot_read_back_is_fatal() {
     type Fault = fn(&std::path::Path);
@@ -131,7 +131,7 @@ fn a_load_that_this_machine_cannot_read_back_is_fatal() {
             &database_file(&BackupFormat::Delete),
             3000,
         );
-        // Nothing but the end is missing then; what is on the disk was written before.
+        // Only the last chunk is missing then; the others have been written before.
         let last = parts.last_mut().unwrap();
         let end = LoadChunk {
             offset: last.offset + last.data.len() as u64,
@@ -178,7 +178,7 @@ fn an_unfinished_load_blocks_checkpoints_until_dropped() {
     db.work(Work::LoadAbort(9));
     assert!(matches!(db.checkpoint(), Checkpoint::Done(_)));
     begin(&mut db);
-    // Another term: its proposer is gone. The rest of the load then comes to nothing.
+    // In another term its proposer is gone. The remaining chunks of the load then have no effect.
     let mut position = db.position();
     position.term += 1;
     let entry = Entry {
@@ -341,7 +341,7 @@ fn install_replaces_everything_and_takes_the_position() {
                 .len()
         );
     }
-    // The old pin still reads the old file and hinders nobody.
+    // The old pin still reads the old file and blocks nothing.
     let mut bytes = vec![0; 1 << 20];
     assert_eq!(old.read_at(&mut bytes, 0).unwrap() as u64, old.len_bytes);
     let insert = with("INSERT INTO loaded VALUES(?)", &[Value::Integer(1)]);
@@ -390,7 +390,7 @@ fn a_tiny_snapshot_is_fatal_before_anything_is_lost() {
     assert_eq!(db.shown("SELECT count(*) FROM t"), "0");
 }
 
-/// A file whose index has another value than its table: SQLite's quick check does not see it.
+/// A file whose index differs from its table; SQLite's quick check does not notice.
 fn stale_index(dir: &std::path::Path) -> std::path::PathBuf {
     let path = dir.join("stale.sqlite");
     let conn = rusqlite::Connection::open(&path).unwrap();
@@ -415,7 +415,7 @@ fn a_stale_index_is_found_before_and_fails_only_the_statement_after() {
     let path = stale_index(dir.path());
     let told = Database::validate_file(&path).unwrap_err();
     assert!(told.contains("index i"), "{told}");
-    // As if it had come in by an older node.
+    // As if an older node had loaded it.
     let mut db = Db::new();
     let bytes = std::fs::read(&path).unwrap();
     let outcome = load(&mut db, LoadContent::File, &bytes);

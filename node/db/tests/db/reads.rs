@@ -1,4 +1,4 @@
-//! Reads on readers and on the caller's thread.
+//! Reads on reader threads and on the caller's thread.
 use std::time::Duration;
 
 use node_db::Kind;

@@ -1,4 +1,4 @@
-//! What each statement gives, by the rules of the three kinds of request.
+//! The result of each statement, by the rules of the three kinds of request.
 use node_db::Kind;
 use node_values::{Cell, StatementResult, Value};
 
@@ -17,7 +17,7 @@ fn counters() {
         ("CREATE TABLE t(id INTEGER PRIMARY KEY, a)", (0, 0)),
         ("INSERT INTO t(a) VALUES(1)", (1, 1)),
         ("INSERT INTO t(a) VALUES(2),(3)", (3, 2)),
-        // Another request does not see what the one before it changed.
+        // A request does not see the counters of the one before it.
         ("CREATE TABLE u(x)", (0, 0)),
         ("UPDATE t SET a = 5", (0, 3)),
         ("UPDATE t SET a = 6 WHERE id = 99", (0, 0)),
@@ -40,7 +40,7 @@ fn counters() {
             Some(result) => assert_eq!(write(result), expected, "{text}"),
         }
     }
-    // Within a request a statement that changes nothing shows the counters of the one before it, as SQLite does.
+    // Within a request a statement without changes shows the counters of the one before it, as in SQLite.
     let statements = vec![
         sql("CREATE TABLE v(x)"),
         sql("INSERT INTO v VALUES(7)"),
@@ -155,7 +155,7 @@ fn returning_gives_rows_however_it_is_written() {
     assert!(found.values.is_empty());
     // Rows of a plain SELECT are dropped.
     assert_eq!(write(&db.execute("SELECT * FROM t")), (0, 0));
-    // Every statement of a text runs, the last one shows.
+    // Every statement of a text runs; the last one's result is returned.
     let found =
         rows(db.execute("INSERT INTO t(a) VALUES(7); INSERT INTO t(a) VALUES(8) RETURNING id"));
     assert_eq!(found.values, [[Cell::Integer(3)]]);
@@ -364,7 +364,7 @@ fn transactions() {
     let insert = |id: i64| sql(&format!("INSERT INTO t(id) VALUES({id})"));
     let mut db = table();
     let run = |db: &mut Db, kind, statements| db.request(kind, true, statements);
-    // The first failure ends and undoes it, whether it comes when running or when preparing.
+    // The first failure, while running or preparing, ends and rolls back the transaction.
     for bad in [insert(1), sql("INSERT INTO missing VALUES(1)")] {
         for kind in [Kind::Execute, Kind::Unified] {
             let outcome = run(
@@ -380,7 +380,7 @@ fn transactions() {
     let outcome = run(&mut db, Kind::Execute, vec![insert(1), insert(2)]);
     assert_eq!(outcome.results.len(), 2);
     assert_eq!(db.shown("SELECT count(*) FROM t"), "2");
-    // A query's transaction goes on.
+    // A transaction of a query continues after a failure.
     let outcome = run(
         &mut db,
         Kind::Query,
@@ -388,7 +388,7 @@ fn transactions() {
     );
     assert_eq!(outcome.results.len(), 3);
     assert!(matches!(outcome.results[2], StatementResult::Rows(_)));
-    // Without a transaction all are tried.
+    // Without a transaction all statements run.
     let outcome = db.request(
         Kind::Execute,
         false,
@@ -408,7 +408,7 @@ fn deferred_foreign_keys_fail_the_request_that_broke_them() {
     let mut db = Db::with_foreign_keys();
     db.must("CREATE TABLE p(id INTEGER PRIMARY KEY)");
     db.must("CREATE TABLE c(p REFERENCES p(id) DEFERRABLE INITIALLY DEFERRED)");
-    // Without a transaction each statement is one.
+    // Without a transaction each statement is one by itself.
     let outcome = db.request(
         Kind::Execute,
         false,
@@ -423,7 +423,7 @@ fn deferred_foreign_keys_fail_the_request_that_broke_them() {
         db.shown("SELECT (SELECT count(*) FROM p), (SELECT count(*) FROM c)"),
         "2,0"
     );
-    // In a transaction order does not matter, but the end does.
+    // In a transaction the order of violations does not matter, only the state at its end.
     let outcome = db.request(
         Kind::Execute,
         true,

@@ -1,4 +1,4 @@
-//! Reads that do not end by themselves: who else is served beside them, and what ends them.
+//! Reads that do not end by themselves: other reads are served beside them, and several events end them.
 use std::time::{Duration, Instant};
 
 use node_db::{BackupFormat, Cancellation, Database, Origin};

@@ -1,10 +1,11 @@
-//! Changes of the schema: everything that SQLite's documentation of ALTER TABLE shows, alone, in requests and in transactions.
+//! Schema changes: everything in SQLite's documentation of ALTER TABLE, alone, in requests and in
+//! transactions.
 use node_db::{Kind, Rules};
 use node_values::StatementResult;
 
 use crate::support::{Db, error, request, rows, sql};
 
-/// Statements and what a query gives afterwards.
+/// Statements, a query, and the result of the query after them.
 type Case = (&'static [&'static str], &'static str, &'static str);
 
 const CASES: &[Case] = &[
@@ -125,7 +126,7 @@ const KINDS: [Kind; 4] = [
     Kind::UnifiedPlain,
 ];
 
-/// A statement that changes the schema never gives columns.
+/// A statement that changes the schema never returns columns.
 fn assert_done(result: &StatementResult, text: &str) {
     assert!(
         matches!(result, StatementResult::Write(_)),
@@ -261,7 +262,7 @@ fn other_changes_by_the_documented_procedure() {
         "PRAGMA foreign_key_check",
         "PRAGMA foreign_keys=ON",
     ];
-    // `PRAGMA foreign_keys` does nothing inside a transaction, so the request is none.
+    // `PRAGMA foreign_keys` has no effect inside a transaction, so the request is not one.
     let outcome = db.request(
         Kind::Unified,
         false,
@@ -283,7 +284,7 @@ fn other_changes_by_the_documented_procedure() {
         "FOREIGN KEY constraint failed"
     );
 
-    // In a transaction: with constraints that wait, and with the old meaning of RENAME.
+    // In a transaction: with deferred constraints, and with the legacy meaning of RENAME.
     let steps = [
         "PRAGMA defer_foreign_keys=ON",
         "PRAGMA legacy_alter_table=ON",
@@ -312,7 +313,7 @@ fn entries_of_the_first_format_keep_their_refusals() {
     let mut db = Db::new();
     db.must("CREATE TABLE t(a, b)");
     let temporary = "temporary tables, views, triggers and indexes are not allowed";
-    // Twice each: what one format's rules prepared is not found in the cache by the other's.
+    // Twice each: a statement prepared under one format's rules is not reused under the other's.
     for _ in 0..2 {
         for text in ["ALTER TABLE t RENAME TO u", "ALTER TABLE t DROP COLUMN b"] {
             for _ in 0..3 {

@@ -1,11 +1,11 @@
-//! SQLite's list of statements, alone, in transactions and without a look at their text; its PRAGMAs; and answers that follow
-//! the schema of the moment.
+//! SQLite's list of statements, alone, in transactions and without inspection of their text; its PRAGMAs; and
+//! answers that follow schema changes.
 use node_db::{Kind, Read};
 use node_values::{Cell, StatementResult};
 
 use crate::support::{Db, error, read, request, rows, sql, write};
 
-/// What must succeed, in this order: each uses what came before.
+/// Statements that must succeed in this order; each uses the ones before.
 const STATEMENTS: &[&str] = &[
     "CREATE TABLE t(id INTEGER PRIMARY KEY, a UNIQUE, b DEFAULT 0, c AS (a * 2) STORED, d AS (a + 1))",
     "CREATE TABLE IF NOT EXISTS t(x)",
@@ -154,8 +154,8 @@ fn readers_answer_every_statement_that_reads() {
     assert!(seen > 25);
 }
 
-/// Each PRAGMA of SQLite: the reading form's first value if any, and what the form with the value `1` gives to a query, to a
-/// request (both as the number of columns, or an error) and as part of a script.
+/// Each PRAGMA of SQLite: the reading form's first value if any, and what the form with the value `1` gives
+/// to a query, to a request (both as the number of columns, or an error) and as part of a script.
 const PRAGMAS: &[(&str, &str)] = &[
     ("analysis_limit", "1"),
     ("application_id", "write"),
@@ -293,13 +293,13 @@ fn pragmas_with_a_value() {
             for outcome in [query, inline, unified, strong] {
                 assert_eq!(columns(&outcome.results[0]), *expected, "{text}");
             }
-            // Nothing outlives the request, nor happens at all where it would harm.
+            // No effect outlives the request, and harmful ones do not occur at all.
             assert_eq!(db.shown(settings), before.0, "{text}");
             assert_eq!(through_log(&mut db, settings), before.1, "{text}");
         }
     }
     assert_eq!(db.shown("SELECT count(*) FROM x"), inserted.to_string());
-    // Disallowed ones can be asked for what holds.
+    // The value of disallowed ones can be read.
     for (name, value) in [
         ("journal_mode", "wal"),
         ("synchronous", "0"),
@@ -356,7 +356,7 @@ fn pragmas_hold_for_the_rest_of_their_request() {
         assert_eq!(db.shown("SELECT 'A' LIKE 'a'"), "1");
         assert_eq!(db.shown("PRAGMA foreign_keys"), "0");
     }
-    // A PRAGMA alone, at once followed by a checkpoint and by reads on both kinds of reader.
+    // A PRAGMA alone, immediately followed by a checkpoint and by reads on both kinds of reader.
     for _ in 0..5 {
         db.read(vec![sql("PRAGMA reverse_unordered_selects=1")]);
         db.must("INSERT INTO p DEFAULT VALUES");
@@ -365,7 +365,7 @@ fn pragmas_hold_for_the_rest_of_their_request() {
     }
 }
 
-/// What a text answers must be what it answers when it is run for the first time.
+/// A text must give the same result as when it runs for the first time.
 #[test]
 fn answers_follow_the_schema() {
     let texts = [
@@ -407,7 +407,7 @@ fn answers_follow_the_schema() {
         let mut answers = Vec::new();
         for qualify_columns in [false, true] {
             for text in texts {
-                // A text that was never seen is in no cache.
+                // A new text is in no cache.
                 let text = if fresh {
                     format!("{text} -- {}", answers.len())
                 } else {

@@ -1,4 +1,4 @@
-//! Short words for the tests: a database in a temporary directory and a log that counts its entries.
+//! Test support: a database in a temporary directory, and a log that counts its entries.
 use std::{
     path::Path,
     sync::Arc,
@@ -72,7 +72,7 @@ pub(crate) fn named(text: &str, values: &[(&str, i64)]) -> Statement {
     }
 }
 
-/// The rules that requests follow once every member knows them.
+/// The rules that requests follow once every member supports them.
 pub(crate) fn newest() -> Rules {
     Rules::V2(Bounds::default())
 }
@@ -120,14 +120,14 @@ impl Db {
         }
     }
 
-    /// Closes and opens again, as a restart does.
+    /// Closes and reopens the database, as a restart does.
     pub(crate) fn restart(self) -> Self {
         self.db.close();
         drop(self.db);
         Self::open_in(self.dir, |_| {})
     }
 
-    /// The same after a checkpoint, so that what is read comes from the file alone.
+    /// Restarts after a checkpoint, so that the content comes from the main file alone.
     pub(crate) fn restart_after_checkpoint(self) -> Self {
         assert!(matches!(self.checkpoint(), Checkpoint::Done(_)));
         self.restart()
@@ -174,7 +174,7 @@ impl Db {
         outcome.results.remove(0)
     }
 
-    /// Executes what must succeed.
+    /// Executes a statement that must succeed.
     pub(crate) fn must(&mut self, text: &str) {
         let result = self.execute(text);
         assert!(
@@ -191,7 +191,7 @@ impl Db {
         rows(self.read(vec![sql(text)]).results.remove(0)).values
     }
 
-    /// All cells of a query as text, rows separated by `|`.
+    /// All cells of a query's result as text, rows separated by `|`.
     pub(crate) fn shown(&self, text: &str) -> String {
         let rows = self.query(text);
         rows.iter()
@@ -264,7 +264,7 @@ pub(crate) fn error(result: &StatementResult) -> &str {
     }
 }
 
-/// Without the times, which differ each time.
+/// Removes the times, which differ on every run.
 pub(crate) fn timeless(mut outcome: Outcome) -> Outcome {
     for result in &mut outcome.results {
         match result {

@@ -1,4 +1,4 @@
-//! Cutting a script must give what SQLite gives for the whole text.
+//! Splitting a script must give the same statements as SQLite on the whole text.
 use proptest::prelude::*;
 use rusqlite::{Batch, Connection, fallible_iterator::FallibleIterator as _};
 
@@ -19,7 +19,7 @@ fn prepared(conn: &Connection, text: &str, found: &mut Vec<String>) -> Option<St
             Ok(None) => return None,
             Ok(Some(statement)) => {
                 let sql = statement.expanded_sql().unwrap();
-                // Semicolons before a statement belong to it only in a whole text.
+                // Semicolons before a statement belong to it only in the whole text.
                 found.push(crate::sql::text::skip_blank(&sql).to_owned());
             }
             Err(error) => return Some(crate::sqlite::error::message(&error)),
@@ -181,7 +181,7 @@ fn what_closes_a_text() {
     }
 }
 
-/// Words that meet in odd ways.
+/// Words whose combinations are difficult to split.
 const SOUP: &[&str] = &[
     "SELECT 1",
     "SELECT",
@@ -244,7 +244,7 @@ const SOUP: &[&str] = &[
 proptest! {
     #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Cutting first gives the same statements, and the same error after them, as SQLite on the whole text.
+    /// Splitting first gives the same statements, and the same error after them, as SQLite on the whole text.
     #[test]
     fn cutting_changes_nothing(
         words in prop::collection::vec((prop::sample::select(SOUP), any::<bool>()), 1..25),

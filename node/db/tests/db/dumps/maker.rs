@@ -1,10 +1,10 @@
-//! Draws schemas and rows that SQLite takes, the odd ones first.
+//! Generates schemas and rows that SQLite accepts, unusual ones first.
 use node_values::Value;
 
 use super::quoted;
 use crate::support::{Db, with};
 
-/// Names that a careless dump stumbles over.
+/// Names that require careful quoting.
 const NAMES: &[&str] = &[
     "plain",
     "two words",
@@ -63,7 +63,7 @@ const COLUMN_ENDS: &[&str] = &[
     "/* comment; */",
 ];
 
-/// Decides by drawing from a list of numbers, so that a failing case shrinks.
+/// Makes choices from a list of numbers, so that a failing case shrinks.
 pub(super) struct Draw<'a>(pub(super) &'a [u32], pub(super) usize);
 
 impl Draw<'_> {
@@ -101,7 +101,7 @@ impl Draw<'_> {
     }
 }
 
-/// Makes objects and rows; what SQLite refuses is left out.
+/// Creates objects and rows; statements that SQLite refuses are skipped.
 pub(super) struct Maker<'a> {
     pub(super) db: Db,
     pub(super) draw: Draw<'a>,
@@ -113,7 +113,7 @@ impl Maker<'_> {
     fn name(&mut self) -> String {
         self.objects += 1;
         let name = self.draw.of(NAMES);
-        // Only one of each without a number.
+        // Only one of each kind may lack a number.
         if self.draw.below(2) == 0 {
             format!("{name}{}", self.objects)
         } else {
