@@ -6,6 +6,8 @@
     clippy::unwrap_used,
     reason = "a model that contradicts itself has failed"
 )]
+#[path = "model/actions.rs"]
+mod actions;
 #[path = "model/faults.rs"]
 mod faults;
 #[path = "model/kubernetes.rs"]

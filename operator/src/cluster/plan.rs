@@ -6,7 +6,7 @@ use operator_api::{RqliteClusterStatus, names, status::OperationType, status::Po
 use serde::Serialize;
 
 use crate::cluster::{
-    action::{Action, Decision, Event},
+    action::{Action, Decision, Event, finish},
     deciders::{
         bootstrap, deletion, hibernate, membership, outage, readers, reap, recovered_by_hand,
         recovery::{self, StatusUpdate},
@@ -265,7 +265,7 @@ fn unreadable(view: &View<'_>) -> Decision {
                 "dropping the operation {:?}, which has ended",
                 operation.kind
             );
-            Decision::Record(crate::cluster::action::finish(view.status), text)
+            Decision::Record(finish(view.status), text)
         }
         None => Decision::Continue,
     }

@@ -3,16 +3,15 @@ use std::collections::BTreeMap;
 
 use operator_api::{
     RqliteClusterStatus, names,
-    status::{Operation, OperationType, Pool},
+    status::{Operation, Pool},
 };
 use rand::{Rng, rngs::StdRng};
 use rqlite_operator::cluster::{
     Action, NodeStatus, Observation, Plan,
-    deciders::recovery::object,
     facts::{
         observation::{
-            ConfigMember, DatabaseCheck, Failure, FailureKind, ObservedClaim, ObservedPod,
-            ObservedSet, OperatorFacts, PrepareReport, ProbeResult,
+            ConfigMember, Failure, FailureKind, ObservedClaim, ObservedPod, ObservedSet,
+            OperatorFacts, PrepareReport, ProbeResult,
         },
         view::{View, quorum},
     },
@@ -21,8 +20,9 @@ use rqlite_operator::cluster::{
 };
 
 use crate::{
-    kubernetes::{set_name, stop},
-    raft, recovery,
+    actions::{Request, act},
+    kubernetes::set_name,
+    raft,
     world::{Pod, Sent, Set, World, starts},
 };
 
@@ -136,7 +136,12 @@ fn send(
     }
     let version = world.sets.values().map(|set| set.version).sum();
     if !storm || rng.random_bool(0.88) {
-        return act(world, rng, action, operation, None);
+        let request = Request {
+            action,
+            operation,
+            late: None,
+        };
+        return act(world, rng, &request);
     }
     world.say(|| format!("! a late {action:?}"));
     world.late += 1;
@@ -162,7 +167,12 @@ pub(crate) fn arrive(world: &mut World, rng: &mut StdRng) -> Result<(), String> 
     let due: Vec<Sent> = due;
     for sent in due {
         world.say(|| format!("! arrives late: {:?}", sent.action));
-        act(world, rng, &sent.action, sent.operation, Some(sent.version))?;
+        let request = Request {
+            action: &sent.action,
+            operation: sent.operation,
+            late: Some(sent.version),
+        };
+        act(world, rng, &request)?;
     }
     Ok(())
 }
@@ -223,197 +233,6 @@ fn apply(world: &mut World, object: &Object) {
         }
         _ => {}
     }
-}
-
-#[expect(clippy::too_many_lines, reason = "one arm for each action")]
-fn act(
-    world: &mut World,
-    rng: &mut StdRng,
-    action: &Action,
-    operation: Option<Operation>,
-    late: Option<u64>,
-) -> Result<(), String> {
-    let versions: u64 = world.sets.values().map(|set| set.version).sum();
-    match action {
-        Action::SetReplicas {
-            name,
-            uid,
-            from,
-            to,
-            ..
-        } => {
-            let pool = if *name == set_name(Pool::Read) {
-                Pool::Read
-            } else {
-                Pool::Voter
-            };
-            let set = world
-                .sets
-                .get_mut(&pool)
-                .filter(|s| s.uid == *uid && s.replicas == *from);
-            let Some(set) = set.filter(|_| late.is_none_or(|version| version == versions)) else {
-                return Ok(());
-            };
-            set.replicas = *to;
-            set.version += 1;
-            if to < from {
-                recovery::check_fence(world)?;
-            }
-            let kind = operation.as_ref().map(|o| o.kind);
-            let stopping = matches!(
-                kind,
-                Some(OperationType::Hibernate | OperationType::Recover)
-            );
-            if to < from && pool == Pool::Voter && !stopping {
-                if *to != from - 1 {
-                    return Err(format!("{from} pods become {to} at once"));
-                }
-                let victim = names::pod(name, *to);
-                // What arrives late cannot be asked about once more: then all else must make up for it.
-                if late.is_none() && world.config.iter().any(|m| m.name == victim) {
-                    return Err(format!("{victim} goes while the configuration has it"));
-                }
-                take(world, operation.map(|o| o.id), &victim)?;
-            }
-        }
-        Action::TransferLeader { from, to } => {
-            let able = world.disk(to).is_some_and(|d| d.log >= world.committed) && world.is_up(to);
-            if world.leader.as_ref() == Some(from) && able {
-                world.lead(to.clone(), rng);
-                world.transfers += 1;
-            }
-        }
-        Action::RemoveMember {
-            leader,
-            name,
-            raft_id,
-        } => {
-            // A node removes by name.
-            let same = world
-                .config
-                .iter()
-                .any(|m| m.raft_id == *raft_id || (late.is_some() && m.name == *name));
-            if world.leader.as_ref() == Some(leader) && same {
-                let mut next = world.config.clone();
-                next.retain(|m| m.name != *name);
-                if raft::change(world, rng, next)
-                    && let Some(pod) = world.pods.get_mut(name)
-                {
-                    pod.removed = true;
-                }
-            }
-        }
-        Action::EvictPod { name, uid } | Action::DeletePod { name, uid } => {
-            if world.pods.get(name).is_some_and(|pod| pod.uid == *uid) {
-                if matches!(action, Action::EvictPod { .. }) {
-                    take(world, operation.map(|o| o.id), uid)?;
-                }
-                stop(world, rng, name);
-            }
-        }
-        Action::DeleteStatefulSet { name, uid, orphan } => {
-            if !orphan && late.is_none() {
-                let set = world.sets.get(&Pool::Read).filter(|set| set.uid == *uid);
-                let readers = set_name(Pool::Read);
-                let is_own = |name: &str| names::ordinal(&readers, name).is_some();
-                let used = world.config.iter().any(|m| is_own(&m.name));
-                if used || set.is_some_and(|set| set.replicas > 0) || *name != readers {
-                    return Err(format!("{name} is deleted while it is used"));
-                }
-            }
-            world.sets.retain(|_, set| set.uid != *uid);
-        }
-        Action::ExpandClaim { uid, size, .. } => {
-            for claim in world.claims.values_mut().filter(|c| c.uid == *uid) {
-                claim.requested.clone_from(size);
-            }
-        }
-        Action::DeleteClaim { name, uid } => {
-            let kind = operation.as_ref().map(|o| o.kind);
-            let replaces = kind == Some(OperationType::Replace);
-            let claim = world.claims.get_mut(name).filter(|c| c.uid == *uid);
-            let Some(claim) = claim else { return Ok(()) };
-            let pod = name.strip_prefix(&names::claim("")).unwrap_or_default();
-            let reads = names::ordinal(&set_name(Pool::Read), pod).is_some();
-            if kind == Some(OperationType::ScaleDown) || (reads && !(claim.lost && replaces)) {
-                return delete_retired(world, name, late.is_some());
-            }
-            if !claim.lost || !replaces {
-                return Err(format!("{name} is deleted"));
-            }
-            claim.doomed = true;
-            let raft_id = claim.disk.raft_id.clone();
-            world.replaced += 1;
-            if world
-                .config
-                .iter()
-                .any(|m| Some(&m.raft_id) == raft_id.as_ref())
-            {
-                return Err(format!(
-                    "{name} is deleted while the configuration has its member"
-                ));
-            }
-            // Its pod waits for a machine and does not keep it.
-            world.claims.remove(name);
-        }
-        Action::CheckMember { name, raft_id } => {
-            let same = world
-                .disk(name)
-                .is_some_and(|d| d.raft_id.as_ref() == Some(raft_id));
-            if same && world.is_up(name) {
-                let checked = DatabaseCheck {
-                    raft_id: raft_id.clone(),
-                    as_leader: world.leader.as_ref() == Some(name),
-                    fault: None,
-                };
-                world.checks.insert(name.clone(), checked);
-            }
-        }
-        Action::CreateRecovery {
-            name,
-            accept_data_loss,
-            reason,
-        } => {
-            let object = object(&world.cluster, name, *accept_data_loss, reason);
-            recovery::create(world, object);
-        }
-        Action::ReleaseFinalizer => return Err("the object is let go".to_owned()),
-    }
-    Ok(())
-}
-
-/// The claim of a member that left, where the spec does not keep it.
-fn delete_retired(world: &mut World, name: &str, late: bool) -> Result<(), String> {
-    let used = world.pods.keys().any(|pod| names::claim(pod) == *name);
-    let member = world.config.iter().any(|m| names::claim(&m.name) == *name);
-    let keeps = world.cluster.spec.storage.retention.is_none();
-    if keeps || (!late && (used || member)) {
-        return Err(format!(
-            "{name} is deleted: in use {used}, its member {member}"
-        ));
-    }
-    if used {
-        let claim = world.claims.get_mut(name);
-        claim.unwrap().doomed = true;
-    } else {
-        world.claims.remove(name);
-    }
-    Ok(())
-}
-
-/// An operation takes down one thing at most.
-fn take(world: &mut World, operation: Option<String>, what: &str) -> Result<(), String> {
-    let Some(id) = operation else {
-        return Err(format!(
-            "{what} is taken down without an operation on record"
-        ));
-    };
-    let taken = world.taken.entry(id.clone()).or_default();
-    taken.insert(what.to_owned());
-    if taken.len() > 1 {
-        return Err(format!("the operation {id} has taken down {taken:?}"));
-    }
-    Ok(())
 }
 
 /// Rules that every plan keeps for what it has seen.

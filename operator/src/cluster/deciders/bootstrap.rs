@@ -9,7 +9,11 @@ use operator_api::{
 
 use crate::cluster::{
     action::{Decision, begin, finish},
-    facts::view::View,
+    deciders::scale::grow_set,
+    facts::{
+        pods::pods_of_members,
+        view::{View, seconds_between},
+    },
 };
 
 /// Before anything is created: gives a new cluster its identity, or finds the identity that it already has.
@@ -122,16 +126,14 @@ pub fn forming(view: &View<'_>) -> Decision {
     }
     // If somebody lowered the StatefulSet: the cluster cannot form without these pods, nor without pods that
     // somebody added and that are members by now.
-    let pods = crate::cluster::facts::pods::pods_of_members(view);
-    if let Decision::Act(action, text) =
-        crate::cluster::deciders::scale::grow_set(view, pods.max(target.replicas))
-    {
+    let pods = pods_of_members(view);
+    if let Decision::Act(action, text) = grow_set(view, pods.max(target.replicas)) {
         return Decision::Act(action, text);
     }
     let bootstrap = view.spec.bootstrap.clone().unwrap_or_default();
     let limit = bootstrap.timeout.duration().map_or(120, |d| d.as_secs());
     let text = format!("{there} of {wanted} voters take part in the new cluster");
-    if crate::cluster::facts::view::seconds_between(&operation.started_at, view.now()) > limit {
+    if seconds_between(&operation.started_at, view.now()) > limit {
         Decision::Blocked("BootstrapFailed", text)
     } else {
         Decision::Wait(text)

@@ -4,9 +4,13 @@ use operator_api::status::{OperationType, Pool, Step};
 
 use crate::cluster::{
     action::{Action, Decision, begin, finish, step},
-    deciders::scale::{HANDOVER_SECONDS, grow_readers, grow_set, set_replicas},
+    deciders::{
+        scale::{HANDOVER_SECONDS, grow_readers, grow_set, set_replicas},
+        unstick::unstick,
+    },
     facts::{
         observation::ObservedSet,
+        pods::pods_of_members,
         view::{View, seconds_between},
     },
 };
@@ -134,7 +138,7 @@ fn start(
         return Decision::Continue;
     };
     // Somebody may have added members that are not in the target yet.
-    match grow_set(view, crate::cluster::facts::pods::pods_of_members(view)) {
+    match grow_set(view, pods_of_members(view)) {
         Decision::Continue => {}
         decision => return decision,
     }
@@ -147,7 +151,7 @@ fn start(
         Decision::Continue => {}
         decision => return decision,
     }
-    match crate::cluster::deciders::unstick::unstick(view) {
+    match unstick(view) {
         Decision::Continue => {}
         decision => return decision,
     }

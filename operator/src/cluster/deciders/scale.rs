@@ -11,6 +11,7 @@ use crate::cluster::{
     action::{Action, Decision, RequiredAbsence, begin, finish, step},
     facts::{
         observation::ObservedSet,
+        pods::readers_with_a_vote,
         view::{View, quorum, seconds_between},
     },
 };
@@ -340,7 +341,7 @@ pub fn readers(view: &View<'_>) -> Decision {
     let (Some(set), Some(wanted)) = (view.set(Pool::Read), view.wanted_readers()) else {
         return Decision::Continue;
     };
-    let wanted = wanted.max(crate::cluster::facts::pods::readers_with_a_vote(view));
+    let wanted = wanted.max(readers_with_a_vote(view));
     if set.replicas == wanted {
         return Decision::Continue;
     }

@@ -4,7 +4,7 @@ use operator_api::status::{Member, MemberState, Pool, Role};
 
 use crate::cluster::facts::{
     lineage::is_stale,
-    observation::{FailureKind, ProbeResult},
+    observation::{FailureKind, NodeStatus, ProbeResult},
     view::{View, quorum, seconds_between},
 };
 
@@ -63,7 +63,7 @@ pub fn member_state(view: &View<'_>, member: &Member) -> (MemberState, Option<St
 fn state_of_responding(
     view: &View<'_>,
     member: &Member,
-    node: &crate::cluster::facts::observation::NodeStatus,
+    node: &NodeStatus,
 ) -> (MemberState, Option<String>) {
     let wiped = member
         .raft_id

@@ -1,5 +1,5 @@
 use super::*;
-use crate::cluster::{action::Action, fixture::Fixture};
+use crate::cluster::{action::Action, facts::observation::PrepareReport, fixture::Fixture};
 use operator_api::status::{AVAILABLE, QUORUM_LOST};
 
 #[test]
@@ -54,8 +54,8 @@ const MADE_ANEW: Harm = |s, n| {
     s.pod(n).prepared = Some(report("Ready", &format!("{n}#i9")));
 };
 
-fn report(state: &str, raft_id: &str) -> crate::cluster::facts::observation::PrepareReport {
-    crate::cluster::facts::observation::PrepareReport {
+fn report(state: &str, raft_id: &str) -> PrepareReport {
+    PrepareReport {
         state: state.to_owned(),
         cluster_id: None,
         lineage: None,

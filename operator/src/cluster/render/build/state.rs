@@ -12,7 +12,10 @@ use operator_api::{
 use serde::Serialize;
 
 use super::common::{has_readers, metadata};
-use crate::cluster::facts::view::View;
+use crate::cluster::{
+    deciders::{recovery, replace},
+    facts::view::View,
+};
 
 /// The state file's content; None until the cluster has an id.
 pub fn state(view: &View<'_>, target: &Target) -> Option<StateFile> {
@@ -43,7 +46,7 @@ pub fn state(view: &View<'_>, target: &Target) -> Option<StateFile> {
             Some((name.clone(), token))
         })
         .collect();
-    park.extend(crate::cluster::deciders::replace::park_tokens(view));
+    park.extend(replace::park_tokens(view));
     Some(StateFile {
         cluster_id: view.status.cluster_id.clone()?,
         lineage: NodeLineage::from(&lineage),
@@ -71,7 +74,7 @@ pub(super) fn config_map(view: &View<'_>, target: &Target) -> Option<ConfigMap> 
 
 /// The plan of a recovery, which pods see next to the state file.
 pub(super) fn plan(view: &View<'_>) -> Option<ConfigMap> {
-    let plan = crate::cluster::deciders::recovery::plan_file(view)?;
+    let plan = recovery::plan_file(view)?;
     file(view, names::recovery(view.name), PLAN_FILE, &plan)
 }
 
