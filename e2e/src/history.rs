@@ -91,7 +91,7 @@ pub fn contradictions(writes: &[NumberedWrite], found: &BTreeMap<(u64, u64), u64
         found
             .keys()
             .filter(|key| !sent.contains_key(*key))
-            .map(|key| format!("nobody wrote row {key:?}")),
+            .map(|key| format!("row {key:?} was never written")),
     );
     wrong
 }
@@ -148,7 +148,7 @@ mod tests {
     fn rows_from_nowhere_are_noticed() {
         assert_eq!(
             contradictions(&[], &found(&[(1, 1)])),
-            ["nobody wrote row (1, 1)"]
+            ["row (1, 1) was never written"]
         );
     }
 

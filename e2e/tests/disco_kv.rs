@@ -291,7 +291,7 @@ fn lost_keys_and_lost_disks<S: Store>() -> Result<()> {
     alone.wipe()?;
     alone.start_and_answer()?;
     await_log(&alone, "its disk was lost or replaced")?;
-    ensure!(cluster_id(&alone)?.is_empty(), "it founded a cluster");
+    ensure!(cluster_id(&alone)?.is_empty(), "it formed a cluster");
     Ok(())
 }
 

@@ -71,7 +71,7 @@ fn a_single_node_refuses_and_goes_on() -> Result<()> {
     await_log(&node, "the disk does not respond")?;
     says_what_is_wrong(&node)?;
     disk.thaw()?;
-    await_log(&node, "the disk answers again")?;
+    await_log(&node, "the disk responds again")?;
     await_write(&mut node.client(), "INSERT INTO t VALUES(3)")?;
     await_rows(&node, COUNT, 3)?;
     node.stop()?;

@@ -167,7 +167,7 @@ fn switched_off_it_is_not_shown() -> Result<()> {
     );
     ensure!(
         !node.data.join("upkeep.json").exists(),
-        "a file for nothing"
+        "an unneeded file"
     );
     Ok(())
 }

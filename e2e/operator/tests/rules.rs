@@ -353,9 +353,9 @@ fn explanations(server: &Objects) -> Result<()> {
         ("rqlitecluster", "One SQLite database"),
         (
             "rqlitecluster.spec.replicas",
-            "Three survive the loss of one",
+            "Three tolerate the loss of one",
         ),
-        ("rql.spec.storage.size", "never shrink"),
+        ("rql.spec.storage.size", "never decreased"),
         ("rqrec.spec.acceptDataLoss", "Consent to lose"),
     ] {
         // kubectl wraps lines.

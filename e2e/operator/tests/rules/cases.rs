@@ -12,7 +12,7 @@ pub(crate) const NEW_CLUSTERS: &[(&str, &str)] = &[
     ),
     (
         r#"{"serviceAccountName":""}"#,
-        "leave it out to let the operator make an account",
+        "leave it out to let the operator create an account",
     ),
     (
         r#"{"image":{"repository":"registry.example.com/rqlite"}}"#,

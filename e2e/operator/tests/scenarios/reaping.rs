@@ -144,7 +144,7 @@ fn removal_message(cluster: &Cluster<'_>, name: &str) -> Result<Option<String>> 
     let events: Value = serde_json::from_str(&cluster.namespace.run(&args)?)?;
     let all = events["items"].as_array().into_iter().flatten();
     let mut notes = all.filter(|event| event["reason"] == "MemberRemoved");
-    let start = format!("removes {name}: ");
+    let start = format!("removing {name} from the configuration: ");
     let note = notes.find_map(|event| text(&event["note"]).strip_prefix(&start));
     Ok(note.map(str::to_owned))
 }
@@ -184,7 +184,7 @@ pub(crate) fn unknown_voter(fixture: &Fixture) -> Result<Measurements> {
         let why = until("the operator to have said why", LIMIT, || {
             removal_message(cluster, "elsewhere")?.context("no event")
         })?;
-        ensure!(why.starts_with("nobody knows it"), "{why}");
+        ensure!(why.starts_with("it belongs to no pool"), "{why}");
         // The purpose of the removal: one of three may be down again.
         let cordon = keep_pending(fixture, cluster, away)?;
         writer.await_progress(LIMIT)?;
@@ -236,7 +236,7 @@ pub(crate) fn without_a_pod(fixture: &Fixture) -> Result<Measurements> {
         );
         let by = match removal_message(cluster, "analytics")? {
             Some(_) => "the operator",
-            None => "the leader's own watch",
+            None => "the leader itself",
         };
         let note = format!(
             "a surplus voter without a pod: removed {:.0} s after the pause; an unknown read-only node: removed {:.0} s after its last contact, by {by} (readReplicaTimeout: {timeout})",
