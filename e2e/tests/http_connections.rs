@@ -92,7 +92,10 @@ fn idle_connections_make_room() -> Result<()> {
         "{closed} of {FLOOD} were closed to free {slots} slots"
     );
     // The most recent connections stay open.
-    ensure!(!is_closed(&held[FLOOD - 2]), "the newest connection was closed");
+    ensure!(
+        !is_closed(&held[FLOOD - 2]),
+        "the newest connection was closed"
+    );
     let memory = memory::of(pid)?;
     println!(
         "{closed} closed, {descriptors} descriptors, peak {:.0} MiB",

@@ -165,10 +165,7 @@ fn switched_off_it_is_not_shown() -> Result<()> {
         store.get("auto_vacuum").is_none() && store.get("auto_optimize").is_none(),
         "{store}"
     );
-    ensure!(
-        !node.data.join("upkeep.json").exists(),
-        "an unneeded file"
-    );
+    ensure!(!node.data.join("upkeep.json").exists(), "an unneeded file");
     Ok(())
 }
 
