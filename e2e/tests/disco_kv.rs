@@ -207,7 +207,7 @@ fn several_clusters<S: Store>() -> Result<()> {
     let store = S::open()?;
     let mut reader = node::<S>("reader", None, &store.config())?.with(&["-raft-non-voter=true"]);
     reader.start_and_answer()?;
-    await_log(&reader, "a read-only node cannot found a cluster")?;
+    await_log(&reader, "a read-only node cannot form a cluster")?;
     let mut ids = Vec::new();
     let mut clusters = Vec::new();
     for key in [None, Some("orders"), Some("deep/er")] {

@@ -1,7 +1,8 @@
-//! Who may do what: the credentials file of `-auth` and the rules by which it is checked.
+//! Users and their permissions: the credentials file of `-auth`.
 //!
-//! The file is looked at again when its modification time changes, at most once a second. A bad new file is logged and the
-//! rules read before stay in force: an editor's half-written file must neither lock everybody out nor let everybody in.
+//! The file is read again when its modification time or length changes, which is checked at most once a
+//! second. If the new file is invalid, the error is logged and the previous rules stay in force: a
+//! half-written file must neither lock all users out nor let anyone in.
 use std::{
     collections::HashMap,
     fmt,
@@ -21,14 +22,14 @@ use serde::Deserialize;
 
 use crate::store_types::Credentials;
 
-/// The user whose permissions everybody has, also without a name.
-const EVERYBODY: &str = "*";
-/// How often the file's modification time is looked at, at most.
+/// The user whose permissions all callers have, also anonymous ones.
+const ANYONE: &str = "*";
+/// The file is checked for changes at most this often.
 const RELOAD_INTERVAL: Duration = Duration::from_secs(1);
-/// A credentials file beyond this is a mistake: it is held in memory and read while a request waits.
+/// Largest credentials file. It is held in memory, and read while a request waits.
 const MAX_FILE_BYTES: u64 = 4 << 20;
 
-/// Something a caller may be permitted to do.
+/// A permission. Each names the endpoints that need it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Perm {
     /// `/db/execute`.
@@ -64,7 +65,7 @@ struct PermSet(u16);
 impl PermSet {
     const ALL: Self = Self(u16::MAX);
 
-    /// Names that nobody knows give nothing, so that a file may speak of permissions of other versions.
+    /// Unknown names give no permission, so that a file may contain permissions of other versions.
     fn named(name: &str) -> Self {
         let perm = match name {
             "all" => return Self::ALL,
@@ -90,7 +91,7 @@ impl PermSet {
     }
 }
 
-/// One element of the file. Keys that are not known are ignored; missing permissions are none.
+/// One element of the file. Unknown keys are ignored; without `perms` the user has no permissions.
 #[derive(Deserialize)]
 struct Entry {
     #[serde(default)]
@@ -110,7 +111,7 @@ struct User {
 #[derive(Default)]
 struct Rules {
     users: HashMap<String, User>,
-    everybody: PermSet,
+    everyone: PermSet,
 }
 
 impl Rules {
@@ -123,8 +124,8 @@ impl Rules {
                 .iter()
                 .fold(0, |bits, name| bits | PermSet::named(name).0);
             let perms = PermSet(bits);
-            if entry.username == EVERYBODY {
-                rules.everybody = perms;
+            if entry.username == ANYONE {
+                rules.everyone = perms;
             }
             let user = User {
                 password: entry.password,
@@ -136,7 +137,7 @@ impl Rules {
     }
 
     fn allows(&self, credentials: Option<&Credentials>, perm: Perm) -> bool {
-        if self.everybody.contains(perm) {
+        if self.everyone.contains(perm) {
             return true;
         }
         let Some(given) = credentials.filter(|given| !given.username.is_empty()) else {
@@ -150,7 +151,7 @@ impl Rules {
     }
 }
 
-/// Compares in a time that depends only on the length of what the caller gave.
+/// Compares in a time that depends only on the length of the given password.
 fn same_bytes(given: &[u8], expected: &[u8]) -> bool {
     let mut differences = u8::from(given.len() != expected.len());
     for (at, byte) in given.iter().enumerate() {
@@ -164,7 +165,7 @@ fn same_bytes(given: &[u8], expected: &[u8]) -> bool {
     black_box(differences) == 0
 }
 
-/// What tells one version of the file from another.
+/// Identifies a version of the file.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Version {
     modified: Option<SystemTime>,
@@ -174,20 +175,21 @@ struct Version {
 struct Source {
     path: PathBuf,
     started: Instant,
-    /// Milliseconds after `started` from which the file may be looked at again.
-    next_look: AtomicU64,
-    /// The version last read, good or bad. Held while reading, so that one caller reads and the others go on.
+    /// Time of the next check for changes, in milliseconds since `started`.
+    next_check: AtomicU64,
+    /// The version that was read last, valid or not. Locked while reading, so that one caller reads and the
+    /// others continue.
     version: Mutex<Option<Version>>,
     rules: RwLock<Arc<Rules>>,
 }
 
-/// The rules in force. Without a file everything is allowed.
+/// The current rules. Without a credentials file everything is allowed.
 pub struct Auth {
     source: Option<Source>,
 }
 
 impl fmt::Debug for Auth {
-    /// Shows no user and no password.
+    /// Shows neither users nor passwords.
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let path = self.source.as_ref().map(|source| &source.path);
         out.debug_struct("Auth")
@@ -200,7 +202,8 @@ impl Auth {
     /// Reads the file; without one every check passes.
     ///
     /// # Errors
-    /// A file that cannot be read or understood, as the text to stop with: `failed to get credential store: …`.
+    /// The file cannot be read or is invalid. The text is that with which the node ends: `failed to get
+    /// credential store: …`.
     pub fn open(path: Option<&Path>) -> Result<Self, String> {
         let Some(path) = path else {
             return Ok(Self { source: None });
@@ -216,7 +219,7 @@ impl Auth {
         let source = Source {
             path: path.to_owned(),
             started: Instant::now(),
-            next_look: AtomicU64::new(0),
+            next_check: AtomicU64::new(0),
             version: Mutex::new(Some(version)),
             rules: RwLock::new(Arc::new(rules)),
         };
@@ -225,18 +228,19 @@ impl Auth {
         })
     }
 
-    /// Is there a credentials file?
+    /// A credentials file is configured.
     pub fn enabled(&self) -> bool {
         self.source.is_some()
     }
 
-    /// May this caller do this? Everybody's permissions first, whatever the credentials; then name, password and the user's own.
+    /// True if the caller has the permission: either all callers have it, or the credentials are those of a
+    /// user who has it.
     pub fn allows(&self, credentials: Option<&Credentials>, perm: Perm) -> bool {
         self.rules()
             .is_none_or(|rules| rules.allows(credentials, perm))
     }
 
-    /// The password of a user of this file, as `-join-as` needs it. `None` if there is no such user.
+    /// The credentials of a user, for `-join-as`. `None` if the user does not exist.
     pub fn credentials_of(&self, user: &str) -> Option<Credentials> {
         let rules = self.rules()?;
         let found = rules.users.get(user)?;
@@ -248,21 +252,21 @@ impl Auth {
 
     fn rules(&self) -> Option<Arc<Rules>> {
         let source = self.source.as_ref()?;
-        source.look_again(Instant::now());
+        source.check_for_changes(Instant::now());
         Some(Arc::clone(&source.rules.read()))
     }
 }
 
 impl Source {
-    /// Reads the file again if it is time to look and it has changed.
-    fn look_again(&self, now: Instant) {
+    /// Reads the file again if it has changed and the next check is due.
+    fn check_for_changes(&self, now: Instant) {
         let now_ms = u64::try_from(now.saturating_duration_since(self.started).as_millis())
             .unwrap_or(u64::MAX);
-        let next_ms = self.next_look.load(Ordering::Relaxed);
+        let next_ms = self.next_check.load(Ordering::Relaxed);
         let interval_ms = u64::try_from(RELOAD_INTERVAL.as_millis()).unwrap_or(u64::MAX);
         let mine = || {
             let after = now_ms.saturating_add(interval_ms);
-            self.next_look
+            self.next_check
                 .compare_exchange(next_ms, after, Ordering::Relaxed, Ordering::Relaxed)
                 .is_ok()
         };
@@ -279,7 +283,7 @@ impl Source {
         let current = std::fs::metadata(&self.path).map(|found| Version::of(&found));
         match current {
             Ok(current) if *seen == Some(current) => return,
-            // Said once: a file that stays away is the same version each time.
+            // Logged once: a missing file stays the same version.
             Err(_) if seen.is_none() => return,
             _ => {}
         }
@@ -335,7 +339,7 @@ mod tests {
     use super::*;
 
     const FILE: &str = r#"[
-        {"username":"bob","password":"secret1","perms":["all"],"comment":"known to nobody"},
+        {"username":"bob","password":"secret1","perms":["all"],"comment":"unknown key"},
         {"username":"alice","password":"secret2","perms":["query","join-read-replica","future"]},
         {"username":"eve","password":"secret3"},
         {"username":"nopass","perms":["execute"]},
@@ -385,7 +389,7 @@ mod tests {
     }
 
     #[test]
-    fn all_for_everybody() {
+    fn all_for_everyone() {
         let rules = Rules::parse(br#"[{"username":"*","password":"","perms":["all"]}]"#).unwrap();
         assert!(rules.allows(None, Perm::Remove));
         assert!(rules.allows(Some(&caller("x", "y")), Perm::Execute));
@@ -454,20 +458,20 @@ mod tests {
             r#"[{"username":"bob","password":"new","perms":["all"]}]"#,
         )
         .unwrap();
-        source.look_again(later(10));
+        source.check_for_changes(later(10));
         assert!(auth.allows(Some(&bob), Perm::Execute));
         assert!(!auth.allows(None, Perm::Status));
 
         std::fs::write(&path, "[").unwrap();
-        source.look_again(later(20));
+        source.check_for_changes(later(20));
         assert!(auth.allows(Some(&bob), Perm::Execute));
 
         std::fs::remove_file(&path).unwrap();
-        source.look_again(later(30));
+        source.check_for_changes(later(30));
         assert!(auth.allows(Some(&bob), Perm::Execute));
 
         std::fs::write(&path, "[]").unwrap();
-        source.look_again(later(40));
+        source.check_for_changes(later(40));
         assert!(!auth.allows(Some(&bob), Perm::Execute));
     }
 

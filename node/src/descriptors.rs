@@ -1,14 +1,17 @@
-//! File descriptors: raises their limit as far as the system allows, and divides them between the HTTP and the inter-node port.
+//! File descriptors: raises their limit as far as the system allows, and divides them between the HTTP and
+//! the inter-node port.
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Reserved for everything but accepted connections: the log, the database (three files per reader), uploads, backups, calls to other
-/// nodes.
+/// Reserved for everything but accepted connections: the log, the database (three files per reader), uploads,
+/// backups, calls to other nodes.
 const OWN_DESCRIPTORS: usize = 192;
 /// Most HTTP connections at a time. Each takes some tens of KiB of memory.
 const MAX_HTTP: usize = 8192;
-/// Most connections of members at a time. A cluster of nine nodes uses about thirty, and forwarded calls of busy followers some dozens more.
+/// Most connections of members at a time. A cluster of nine nodes uses about thirty, and forwarded calls of
+/// busy followers some dozens more.
 const MAX_MEMBERS: usize = 512;
-/// Most connections on the inter-node port of nodes that have not proven to be members: joining nodes, and other programs.
+/// Most connections on the inter-node port of nodes that have not proven to be members: joining nodes, and
+/// other programs.
 const MAX_NON_MEMBERS: usize = 128;
 
 /// How many connections each kind may have at a time.

@@ -1,9 +1,9 @@
-//! Finding the other nodes: which addresses to ask (DNS), or which node leads (a key in Consul or etcd).
+//! Discovery of other nodes: their addresses (DNS), or the leader (a key in Consul or etcd).
 //!
-//! This room looks up and reports; what a node does about an answer is decided in `cluster`. Reading order: this file → `setting`
-//! (the text of `-disco-config`) → `dns` → `key`, with `consul` and `etcd` behind it → `http` and `tls`, which both share.
-//! DESIGN.md tells limits, caching and what differs from rqlite.
-use serde::{Deserialize, Serialize};
+//! This module only looks them up; `cluster` decides what to do with the result. Reading order: this file →
+//! `found` (results) → `setting` (the text of `-disco-config`) → `dns` → `key` with `consul` and `etcd` →
+//! `http` and `tls`, which those two share. DESIGN.md describes limits, caching and the differences from
+//! rqlite.
 use serde_json::Value;
 
 use crate::config::DiscoMode;
@@ -11,74 +11,37 @@ use crate::config::DiscoMode;
 mod consul;
 mod dns;
 mod etcd;
+mod found;
 mod http;
 mod key;
 mod setting;
 mod tls;
 
 pub use dns::AddressLookup;
+pub use found::{Found, Held, LeaderRecord, LookupError};
 pub use key::LeaderKey;
 
-/// How other nodes are found.
+/// How other nodes are discovered.
 #[derive(Clone, Debug)]
 pub enum Discovery {
-    /// Whom to ask: `dns` and `dns-srv`.
+    /// Addresses of nodes: modes `dns` and `dns-srv`.
     Addresses(AddressLookup),
-    /// Who leads: `consul-kv` and `etcd-kv`.
+    /// The leader: modes `consul-kv` and `etcd-kv`.
     LeaderKey(LeaderKey),
 }
 
-/// A `-disco-config` that cannot be followed. Holds no secrets.
+/// An invalid `-disco-config`. The text holds no secrets.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct DiscoveryError(String);
 
-/// Nothing was found out this time; the next round may succeed. Holds no secrets.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct LookupError(String);
-
-/// One answer.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Found {
-    /// `host:port`, distinct, sorted; IPv6 in brackets.
-    pub addresses: Vec<String>,
-    /// How many distinct nodes they can be at least believed to be: an address family each may list the same nodes.
-    pub nodes: usize,
-}
-
-/// The value of the leader's key. The first three fields are rqlite's; the others let a node recognise its own former self and its cluster.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LeaderRecord {
-    /// Node id (`-node-id`).
-    pub id: String,
-    /// URL of the HTTP API.
-    pub api_addr: String,
-    /// Advertised Raft address.
-    pub addr: String,
-    /// Raft id, which is that of one data directory; empty if written by rqlite.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub raft_id: String,
-    /// Cluster id; empty in a claim and if written by rqlite.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub cluster_id: String,
-}
-
-/// What the key holds.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Held {
-    /// The leader, or who claims to become it.
-    pub record: LeaderRecord,
-    /// Consul's ModifyIndex, etcd's mod_revision: for [`LeaderKey::replace`].
-    pub version: u64,
-}
-
 impl Discovery {
-    /// Reads the configuration; asks nobody yet. `config_text` is `-disco-config`: JSON or the path of a file with it, empty for the
-    /// defaults; `key` is `-disco-key`; `raft_port` is the port of the bind address `-raft-addr`.
+    /// Reads the configuration without looking anything up. `config_text` is `-disco-config`: JSON, or the
+    /// path of a file with it; empty for the defaults. `key` is `-disco-key`; `raft_port` is the port of the
+    /// bind address `-raft-addr`.
     ///
     /// # Errors
-    /// Names the field that is wrong and what it should be.
+    /// The text names the invalid field and what is expected.
     pub fn open(
         mode: DiscoMode,
         config_text: &str,
@@ -90,7 +53,7 @@ impl Discovery {
         })
     }
 
-    /// [`Self::open`] in a given environment.
+    /// As [`Self::open`], with these environment variables.
     fn open_with(
         mode: DiscoMode,
         config_text: &str,
@@ -116,7 +79,7 @@ impl Discovery {
             .map_err(|e| DiscoveryError(format!("error reading {store} configuration: {e}")))
     }
 
-    /// What `/status` shows under `disco`.
+    /// The part `disco` of `/status`.
     pub fn status(&self) -> Value {
         match self {
             Self::Addresses(lookup) => lookup.status(),

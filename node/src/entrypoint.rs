@@ -1,5 +1,6 @@
-//! `rqlited entrypoint [run | FLAGS... | PROGRAM...]`: what a container image starts. Turns the variables of rqlite's image into flags, then
-//! becomes the node, or whatever else was asked for. No shell is needed; without this word, the environment sets no flag.
+//! `rqlited entrypoint [run | FLAGS... | PROGRAM...]`: the entry point of a container image. Converts the
+//! environment variables of rqlite's image to flags, then executes the node or another program. The image
+//! needs no shell. Other subcommands ignore these variables.
 use std::{
     collections::BTreeMap, ffi::OsString, fs, os::unix::process::CommandExt, path::Path,
     process::Command, time::Duration,
@@ -13,14 +14,15 @@ mod decide;
 
 use decide::{Container, Start, decide};
 
-/// Where a container's own full name stands.
+/// The file with the full name of the container's host.
 const HOSTS: &str = "/etc/hosts";
-/// The exit code when nothing could be started.
+/// The exit code if no program could be executed.
 const REFUSED: u8 = 1;
-/// What the node sees as its own name.
+/// The node's `argv[0]`.
 const NAME: &str = "rqlited";
 
-/// Becomes what the words and the environment ask for. Returns only if that fails, or if a signal came first.
+/// Executes the program that the arguments and the environment select. Returns only if that fails, or after a
+/// signal.
 pub fn run(words: impl IntoIterator<Item = OsString>) -> Answer {
     let words: Vec<String> = words.into_iter().map(text).collect();
     let variables: BTreeMap<String, String> = std::env::vars_os()
@@ -36,7 +38,7 @@ pub fn run(words: impl IntoIterator<Item = OsString>) -> Answer {
         host_name: &host_name,
         exists: &|path| Path::new(path).exists(),
     };
-    match decide(&words, &container).and_then(|start| become_it(&start)) {
+    match decide(&words, &container).and_then(|start| execute(&start)) {
         Ok(answer) => answer,
         Err(text) => Answer {
             exit_code: REFUSED,
@@ -50,12 +52,12 @@ fn text(word: OsString) -> String {
     word.to_string_lossy().into_owned()
 }
 
-/// Does not return if all goes well.
-fn become_it(start: &Start) -> Result<Answer, String> {
+/// Executes the program; does not return if that succeeds.
+fn execute(start: &Start) -> Result<Answer, String> {
     match start {
         Start::Own { words, delay } => {
-            let is_stopped = is_told_to_stop_within(*delay)
-                .map_err(|e| format!("fatal: waiting START_DELAY: {e}"))?;
+            let is_stopped =
+                stopped_within(*delay).map_err(|e| format!("fatal: waiting START_DELAY: {e}"))?;
             if is_stopped {
                 return Ok(Answer {
                     exit_code: 0,
@@ -77,8 +79,9 @@ fn become_it(start: &Start) -> Result<Answer, String> {
     }
 }
 
-/// The first process of a container gets no signal that it does not ask for: a plain sleep would hold up every stop.
-fn is_told_to_stop_within(delay: Duration) -> std::io::Result<bool> {
+/// Waits for `delay` and returns false, or true after a stop signal. The first process of a container
+/// receives only signals that it handles, so a plain sleep would delay every stop.
+fn stopped_within(delay: Duration) -> std::io::Result<bool> {
     if delay.is_zero() {
         return Ok(false);
     }

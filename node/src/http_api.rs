@@ -1,10 +1,11 @@
 //! rqlite's HTTP API, byte for byte, in front of the store.
 //!
-//! A request goes through `accept.rs` (connections) → `dispatch.rs` (endpoint, parameters, permission, method) → the endpoint's own file →
-//! `reply.rs`. Failures become status codes and texts only in `error.rs`.
+//! A request goes through `accept.rs` (connections) → `dispatch.rs` (endpoint, parameters, permission,
+//! method) → the endpoint's own file → `reply.rs`. Failures become status codes and texts only in `error.rs`.
 //!
-//! There is no general router: most of rqlite's paths match by prefix, permission is checked before the method, HEAD is not GET, and a
-//! 405 has no content. One table in `route.rs` defines that; the three frequent endpoints are matched before it.
+//! There is no general router: most of rqlite's paths match by prefix, permission is checked before the
+//! method, HEAD is not GET, and a 405 has no content. One table in `route.rs` defines that; the three
+//! frequent endpoints are matched before it.
 mod accept;
 mod backup;
 mod body;

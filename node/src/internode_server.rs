@@ -1,4 +1,5 @@
-//! The serving side of the inter-node port: which connections it accepts, and how it answers the requests of other nodes.
+//! The serving side of the inter-node port: which connections it accepts, and how it answers the requests of
+//! other nodes.
 mod administration;
 pub mod admission;
 mod caller;

@@ -1,10 +1,11 @@
 //! rqlited: Raft-replicated SQLite with rqlite's HTTP API.
 //!
-//! The modules in reading order: [`config`] (command line) → [`identity`] and [`local`] (this node) → [`command`] (content of log
-//! entries) → [`internode`] (messages between nodes) → [`raft`] (consensus) → [`store`] (the replicated database) → [`discovery`]
-//! (addresses of other nodes) → [`cluster`] (joining and forming) → [`http_api`] and [`internode_server`] (the two ports) → [`run`]
-//! (starts and stops all of them). [`recovery`], [`inspect`] and [`prepare`] work on the data directory of a stopped node;
-//! [`entrypoint`] starts the node in a container image.
+//! The modules in reading order: [`config`] (command line) → [`identity`] and [`local`] (this node) →
+//! [`command`] (content of log entries) → [`internode`] (messages between nodes) → [`raft`] (consensus) →
+//! [`store`] (the replicated database) → [`discovery`] (addresses of other nodes) → [`cluster`] (joining and
+//! forming) → [`http_api`] and [`internode_server`] (the two ports) → [`run`] (starts and stops all of them).
+//! [`recovery`], [`inspect`] and [`prepare`] work on the data directory of a stopped node; [`entrypoint`]
+//! starts the node in a container image.
 pub mod auth;
 pub mod bounds;
 pub mod clock;

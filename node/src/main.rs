@@ -1,14 +1,17 @@
-//! rqlited: parse the command line, start logging, run, turn the result into an exit code.
+//! The program rqlited: parses the command line, starts logging, runs the node or a subcommand, and returns
+//! the exit code.
 use std::process::ExitCode;
 
 use node::{config, run, telemetry};
 
-/// The system's allocator keeps what many threads free; this one gives it back and is faster under the proposer's load.
+/// The system's allocator keeps memory that many threads free; this one returns it, and is faster under the
+/// load of the proposer.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// A subcommand's end. `write!` and not `print!`: a closed pipe is no reason to panic.
-fn answer(answer: &node::inspect::Answer) -> ExitCode {
+/// Prints the result of a subcommand. `write!` instead of `print!`, because a closed pipe must not cause a
+/// panic.
+fn print(answer: &node::inspect::Answer) -> ExitCode {
     use std::io::Write;
     let written = if answer.is_error {
         writeln!(std::io::stderr(), "{}", answer.text)
@@ -23,17 +26,17 @@ fn answer(answer: &node::inspect::Answer) -> ExitCode {
 
 #[expect(
     clippy::print_stderr,
-    reason = "a command line tool's answers before logging starts"
+    reason = "output of a command line program before logging starts"
 )]
 fn main() -> ExitCode {
     let mut arguments = std::env::args_os().skip(1);
     match arguments.next().as_deref().and_then(|word| word.to_str()) {
-        Some("entrypoint") => return answer(&node::entrypoint::run(arguments)),
-        Some("inspect") => return answer(&node::inspect::run(arguments)),
-        Some("skip-entry") => return answer(&node::skip_entry::run(arguments)),
+        Some("entrypoint") => return print(&node::entrypoint::run(arguments)),
+        Some("inspect") => return print(&node::inspect::run(arguments)),
+        Some("skip-entry") => return print(&node::skip_entry::run(arguments)),
         Some("prepare") => {
             telemetry::start("INFO");
-            return answer(&node::prepare::run(arguments));
+            return print(&node::prepare::run(arguments));
         }
         _ => {}
     }
@@ -85,20 +88,21 @@ fn main() -> ExitCode {
     }
 }
 
-/// Two things can only be set before a program starts, so it starts once more in the same process. SQLite's `localtime` follows the process's
-/// time zone; nodes in different zones would store different rows. And huge pages would round every arena of the allocator up to 2 MiB, the
-/// first one before `main`: 25 MiB of an idle node's memory, for nothing.
+/// Executes the program again in the same process, because two settings take effect only at the start of a
+/// program. SQLite's `localtime` uses the process's time zone, so nodes in different zones would store
+/// different rows. And with huge pages every arena of the allocator, the first one before `main`, takes a
+/// multiple of 2 MiB: 25 MiB more for an idle node.
 fn restart_prepared() -> std::io::Result<()> {
     let in_utc = std::env::var_os("TZ").is_some_and(|zone| zone == "UTC");
-    // Both are looked at: the one is not to keep the other from being set.
-    let had_huge_pages = leaves_huge_pages();
+    // Both are evaluated, so that both are set.
+    let had_huge_pages = disable_huge_pages();
     if in_utc && !had_huge_pages {
         return Ok(());
     }
     Err(start_again())
 }
 
-/// The same program with the same command line in this process, in UTC. Comes back only with an error.
+/// Executes the same program with the same command line in this process, in UTC. Returns only after an error.
 fn start_again() -> std::io::Error {
     use std::os::unix::process::CommandExt;
     let program = match std::env::current_exe() {
@@ -113,8 +117,9 @@ fn start_again() -> std::io::Error {
     again.args(arguments).env("TZ", "UTC").exec()
 }
 
-/// Switches huge pages off for this process and what it starts as. False if they were off, or if the system does not let them be switched.
-fn leaves_huge_pages() -> bool {
+/// Disables huge pages for this process, also after executing again. False if they were disabled already or
+/// cannot be disabled.
+fn disable_huge_pages() -> bool {
     let were_off = rustix::thread::transparent_huge_pages_are_disabled();
     matches!(were_off, Ok(false)) && rustix::thread::disable_transparent_huge_pages(true).is_ok()
 }

@@ -1,6 +1,7 @@
-//! Counters of the whole node under the names that `/debug/vars` shows, and the times of client requests.
+//! Counters of the node with the names that `/debug/vars` shows, and durations of client requests.
 //!
-//! Every counter exists from the start with 0. Rooms get one shared [`Metrics`] handed in; counting is one relaxed atomic addition.
+//! Every counter exists from the start with 0. All modules share one [`Metrics`]; counting is one relaxed
+//! atomic addition.
 use std::{
     array,
     sync::atomic::{AtomicU64, Ordering},
@@ -11,14 +12,14 @@ mod names;
 
 pub use names::Counter;
 
-/// Upper bounds of the buckets of request times, in microseconds: a write is one fsync at least (0.1 ms on good disks), a
-/// slow one is bounded by the 10 s that a linearizable read may wait.
+/// Upper bounds of the buckets of request durations, in microseconds. A write takes at least one fsync (0.1
+/// ms on good disks); the longest bound is the 10 s that a linearizable read may wait.
 pub const BUCKET_BOUNDS_MICROS: [u64; 14] = [
     100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 1_000_000,
     2_500_000, 10_000_000,
 ];
 
-/// A client request whose time is kept.
+/// A kind of client request whose duration is recorded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Timed {
     /// `/db/execute`.
@@ -33,7 +34,7 @@ impl Timed {
     /// All of them, in the order of their values.
     pub const ALL: [Self; 3] = [Self::Execute, Self::Query, Self::Request];
 
-    /// As it appears as a label.
+    /// The value of the label.
     pub fn name(self) -> &'static str {
         match self {
             Self::Execute => "execute",
@@ -43,26 +44,27 @@ impl Timed {
     }
 }
 
-/// Times of one kind of request.
+/// Durations of one kind of request.
 #[derive(Debug)]
 struct Histogram {
-    /// One more than there are bounds: the last holds what is beyond them.
+    /// One more than there are bounds: the last one is for longer durations.
     buckets: [AtomicU64; BUCKET_BOUNDS_MICROS.len() + 1],
     sum_micros: AtomicU64,
 }
 
-/// A histogram as it was at one moment.
+/// The values of a histogram at one moment.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Times {
-    /// Upper bound in seconds (the last is `f64::INFINITY`) and how many requests fell between it and the bound before.
+    /// Upper bound in seconds (the last is `f64::INFINITY`) and the number of requests between it and the
+    /// previous bound.
     pub buckets: Vec<(f64, u64)>,
-    /// Sum of all times in seconds.
+    /// Sum of all durations in seconds.
     pub sum_secs: f64,
     /// Number of requests.
     pub count: u64,
 }
 
-/// Everything that is counted.
+/// All counters and histograms.
 #[derive(Debug)]
 pub struct Metrics {
     counters: [AtomicU64; Counter::ALL.len()],
@@ -98,17 +100,17 @@ impl Metrics {
         self.counters[counter as usize].store(value, Ordering::Relaxed);
     }
 
-    /// Keeps the last duration of something ([`Counter::is_gauge`]), in milliseconds.
+    /// Sets a gauge ([`Counter::is_gauge`]) to a duration, in milliseconds.
     pub fn set_duration(&self, counter: Counter, took: Duration) {
         self.set(counter, u64::try_from(took.as_millis()).unwrap_or(u64::MAX));
     }
 
-    /// The value now.
+    /// The current value.
     pub fn get(&self, counter: Counter) -> u64 {
         self.counters[counter as usize].load(Ordering::Relaxed)
     }
 
-    /// Keeps the time that a request took.
+    /// Records the duration of a request.
     pub fn time(&self, what: Timed, took: Duration) {
         let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         let histogram = &self.times[what as usize];
@@ -117,7 +119,7 @@ impl Metrics {
         histogram.sum_micros.fetch_add(micros, Ordering::Relaxed);
     }
 
-    /// The times kept so far.
+    /// The durations recorded so far.
     pub fn times(&self, what: Timed) -> Times {
         let histogram = &self.times[what as usize];
         let bounds = BUCKET_BOUNDS_MICROS

@@ -1,4 +1,5 @@
-//! Assembly: the only room that knows all the others. Starts them in order, waits, stops them in order.
+//! Assembly of a node: the only module that uses all others. Starts them in order, waits, and stops them in
+//! order.
 mod signals;
 
 use std::{
@@ -18,7 +19,7 @@ use crate::{
     cluster::{
         AddressSource, BootstrapOptions, Bootstrapper, ClusterError, register::keep_leader_key,
     },
-    config::{Config, split_host_port},
+    config::{Config, split_host_port, unsupported},
     data_dir, descriptors,
     discovery::Discovery,
     disk::Disk,
@@ -50,38 +51,39 @@ use crate::{
     },
 };
 
-/// How often a node that found its disk full at start looks again.
+/// How often a node whose disk is full at the start checks it again.
 const FULL_DISK_PAUSE: Duration = Duration::from_secs(2);
-/// Tries to leave the cluster on shutdown, and the pause between them (rqlite's numbers).
+/// Attempts to leave the cluster on shutdown, and the pause between them (rqlite's values).
 const LEAVE_ATTEMPTS: u32 = 5;
 const LEAVE_PAUSE: Duration = Duration::from_millis(250);
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(5);
-/// Entries after which a checkpoint is due when `-raft-snap` is 0.
+/// Entries after which a checkpoint is due if `-raft-snap` is 0.
 const DEFAULT_SNAPSHOT_ENTRIES: u64 = 8192;
-/// Uploads and backups on their way, inside the data directory; emptied at each start.
+/// Directory for uploads and backups in progress, inside the data directory. It is emptied at each start.
 const SCRATCH_DIR: &str = "scratch";
-/// Reader threads, when the machine has fewer cores.
+/// Least number of reader threads.
 const MIN_READERS: usize = 2;
-/// Reader threads when `-db-max-ro-conns` sets no cap: each takes up to 2 MiB for SQLite's cache.
+/// Most reader threads if `-db-max-ro-conns` sets no limit. Each takes up to 2 MiB for SQLite's cache.
 const MAX_READERS: usize = 1024;
 
-/// How a run ended without a fault.
+/// How a run ended without an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
-    /// As it was told.
+    /// It was stopped.
     Stopped,
-    /// It has left its copy of the database behind (`rejoin.rs`): the program is to start again with the same command line.
+    /// It is to drop its copy of the database and rejoin (`rejoin.rs`): the program must be started again
+    /// with the same command line.
     StartAgain,
 }
 
-/// Runs a node until it is told to stop, or until something ends it.
+/// Runs a node until it is stopped or fails.
 ///
 /// # Errors
-/// What made it end, for a person.
+/// Why the node failed, as a text for people.
 pub async fn run(config: Config) -> anyhow::Result<End> {
-    let unsupported = config.unsupported();
-    if !unsupported.is_empty() {
-        bail!("{}", unsupported.join("\n"));
+    let missing = unsupported(&config);
+    if !missing.is_empty() {
+        bail!("{}", missing.join("\n"));
     }
     let signals = Signals::listen()?;
     let shares = descriptors::raise_and_share();
@@ -97,7 +99,7 @@ pub async fn run(config: Config) -> anyhow::Result<End> {
         Arc::clone(&node.raft_server),
         node.stop_internode.clone(),
     ));
-    let ended = node.live(&config, signals).await;
+    let ended = node.run(&config, signals).await;
     node.stop_http.cancel();
     let _ = http.await;
     node.queue_stop.cancel();
@@ -119,7 +121,7 @@ pub async fn run(config: Config) -> anyhow::Result<End> {
     }
 }
 
-/// Everything that lives as long as the process.
+/// The parts of a node that exist as long as the process.
 struct Node {
     local: Arc<Local>,
     auth: Arc<Auth>,
@@ -136,14 +138,14 @@ struct Node {
     stop_internode: CancellationToken,
     queue_stop: CancellationToken,
     background_stop: CancellationToken,
-    /// This node left its copy behind and is to join before anything else.
+    /// This node has dropped its copy and must rejoin first.
     rejoin: Option<Rejoin>,
-    /// Held for the life of the process: one process a data directory.
+    /// Locks the data directory for this process.
     _lock: std::fs::File,
 }
 
 impl Node {
-    /// The data directory, the identity in it, and the rooms that need no open database.
+    /// Prepares the data directory, the identity, and the parts that need no open database.
     fn prepare(config: &Config) -> anyhow::Result<Self> {
         let data_dir = &config.data_dir;
         let raft_dir = data_dir.join("raft");
@@ -211,7 +213,7 @@ impl Node {
         })
     }
 
-    /// HTTP answers from now on, also while the store is not open yet.
+    /// Starts the HTTP API, which also responds before the store is open.
     async fn serve_http(
         &self,
         config: &Config,
@@ -265,8 +267,8 @@ impl Node {
         }
     }
 
-    /// Opens, becomes part of a cluster, and waits for the end.
-    async fn live(&self, config: &Config, mut signals: Signals) -> anyhow::Result<End> {
+    /// Opens the store, joins or forms a cluster, and waits for the end.
+    async fn run(&self, config: &Config, mut signals: Signals) -> anyhow::Result<End> {
         let stop = CancellationToken::new();
         let opening = async {
             self.wait_for_room(&stop).await;
@@ -290,10 +292,10 @@ impl Node {
             result = &mut opening => result?,
             name = signals.received() => {
                 tracing::info!(target: "rqlited", "received signal {name:?}");
-                self.must_end();
+                self.limit_stop();
                 stop.cancel();
                 return match opening.await {
-                    // The stop itself interrupts what is replayed; that is no fault.
+                    // The stop interrupts the replay of the log; that is not a failure.
                     Err(e) if !e.is::<ClusterError>() => {
                         tracing::warn!(target: "rqlited", "stopped before the store was open: {e:#}");
                         Ok(End::Stopped)
@@ -308,7 +310,7 @@ impl Node {
         tokio::select! {
             name = signals.received() => {
                 tracing::info!(target: "rqlited", "received signal {name:?}");
-                self.must_end();
+                self.limit_stop();
                 Ok(End::Stopped)
             }
             () = self.store.leaves_copy() => Ok(End::StartAgain),
@@ -316,18 +318,18 @@ impl Node {
         }
     }
 
-    fn must_end(&self) {
+    fn limit_stop(&self) {
         let db = Arc::clone(&self.db);
         end_in_time(move || db.get().into_iter().for_each(Database::interrupt));
     }
 
-    /// A node on a full disk says so and waits: it must not die in the middle of opening its log.
+    /// A node on a full disk logs that and waits: it must not fail while it opens its log.
     async fn wait_for_room(&self, stop: &CancellationToken) {
-        let mut said = false;
+        let mut logged = false;
         while let Err(full) = self.disk.check() {
-            if !said {
+            if !logged {
                 tracing::error!(target: "store", "{full}; waiting for space before opening the store");
-                said = true;
+                logged = true;
             }
             if stopped_within(stop, FULL_DISK_PAUSE).await {
                 return;
@@ -345,7 +347,7 @@ impl Node {
             dir: config.data_dir.clone(),
             foreign_keys: config.fk,
             readers,
-            max_readers: most_readers(config),
+            max_readers: max_readers(config),
             slow_statement: (!config.db_slow_statement.is_zero())
                 .then_some(config.db_slow_statement),
         };
@@ -353,7 +355,7 @@ impl Node {
         log.check_continuity(recovered.position)
             .map_err(anyhow::Error::msg)?;
         if recovered.position.is_some() {
-            // The main file is the snapshot: nothing is ever restored at start.
+            // The database file is the snapshot, so nothing is restored at the start.
             self.metrics.count(Counter::StoreNumRestoresStartSkipped);
         }
         let _ = self.db.set(db.clone());
@@ -370,11 +372,11 @@ impl Node {
         self.store.opened(consensus.clone(), db.clone());
         let _ = self.consensus.set(consensus.clone());
         let _ = self.raft_server.set(consensus.server(db.incoming_path()));
-        self.start_keepers(config, &consensus, db);
+        self.start_background_tasks(config, &consensus, db);
         Ok(consensus)
     }
 
-    fn start_keepers(&self, config: &Config, consensus: &Consensus, db: Database) {
+    fn start_background_tasks(&self, config: &Config, consensus: &Consensus, db: Database) {
         let reaping = Reaping {
             voters_after: config.raft_reap_node_timeout,
             non_voters_after: config.raft_reap_read_only_node_timeout,
@@ -458,7 +460,8 @@ impl Node {
         }
     }
 
-    /// Before the inter-node port closes: leave the cluster if so configured, or hand leadership over.
+    /// Before the inter-node port is closed: leaves the cluster if that is configured, or transfers
+    /// leadership.
     async fn leave(&self, config: &Config, consensus: &Consensus) -> anyhow::Result<()> {
         self.background_stop.cancel();
         let others = consensus
@@ -508,7 +511,7 @@ fn open_discovery(config: &Config) -> anyhow::Result<Option<Discovery>> {
     let Some(mode) = config.disco_mode() else {
         return Ok(None);
     };
-    // Nodes found by name are taken to listen on the port that this one is bound to.
+    // Nodes discovered by name are assumed to listen on this node's port.
     let raft_port = split_host_port(&config.raft_addr)
         .and_then(|(_, port)| port.parse().ok())
         .with_context(|| format!("no port in {}", config.raft_addr))?;
@@ -533,7 +536,7 @@ fn snapshot_entries(config: &Config) -> u64 {
     }
 }
 
-fn most_readers(config: &Config) -> usize {
+fn max_readers(config: &Config) -> usize {
     match config.db_max_ro_conns {
         0 => MAX_READERS,
         most => (most as usize).min(MAX_READERS),

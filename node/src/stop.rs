@@ -1,19 +1,22 @@
-//! Being told to stop: while waiting, and the end that comes in any case. Knows nothing of who waits for what.
+//! Stopping: pauses that end with the stop signal, and the forced end of a process that does not stop in
+//! time.
 use std::{thread, time::Duration};
 
 use tokio_util::sync::CancellationToken;
 
-/// After a signal to stop: when running statements are ended, and when the process ends in any case. Ten seconds are promised.
+/// Time after the stop signal until running statements are interrupted, and until the process is ended in any
+/// case. Documented are ten seconds.
 const HURRY_AFTER: Duration = Duration::from_secs(2);
 const END_AFTER: Duration = Duration::from_secs(8);
 
-/// Waits for `pause`, or returns true at once when stopped.
+/// Waits for `pause` and returns false, or returns true as soon as the node is stopped.
 pub async fn stopped_within(stop: &CancellationToken, pause: Duration) -> bool {
     tokio::time::timeout(pause, stop.cancelled()).await.is_ok()
 }
 
-/// The end that was asked for comes, whatever runs: a load balancer's or Kubernetes' patience is shorter than a statement can be. What is
-/// acknowledged is on disk, and what was being applied is in the log.
+/// Ends the process a limited time after the stop signal, whatever is running: load balancers and Kubernetes
+/// wait less than a statement may take. Acknowledged writes are on disk, and entries that were being applied
+/// are in the log.
 pub fn end_in_time(hurry: impl FnOnce() + Send + 'static) {
     let watch = move || {
         thread::sleep(HURRY_AFTER);

@@ -1,5 +1,5 @@
-//! Values that the store, the messages between nodes and the HTTP API share: credentials, read options, results, errors, and
-//! comparisons of copies. No behaviour beyond that of the values.
+//! Values that the store, the messages between nodes and the HTTP API share: credentials, read options,
+//! results, errors, and comparisons of copies. No behaviour beyond that of the values.
 use std::time::Duration;
 
 use node_api::param::Level;
@@ -47,13 +47,15 @@ pub struct ReadOptions {
 /// Why a call failed as a whole. Each variant changes what the caller can do.
 #[derive(Clone, Debug, PartialEq, thiserror::Error, Serialize, Deserialize)]
 pub enum StoreError {
-    /// No leader is known, on this node or on the node that the call was forwarded to: try again later. HTTP 503.
+    /// No leader is known, on this node or on the node that the call was forwarded to: try again later. HTTP
+    /// 503.
     #[error("leader not found")]
     LeaderNotFound,
     /// This node is not the leader and may not forward the call (`/boot`).
     #[error("not leader")]
     NotLeader,
-    /// The leader denied the caller's credentials; the text names the operation, e.g. `remote Execute not authorized`. HTTP 401.
+    /// The leader denied the caller's credentials; the text names the operation, e.g. `remote Execute not
+    /// authorized`. HTTP 401.
     #[error("{0}")]
     Unauthorized(String),
     /// The database is not open yet.
@@ -68,19 +70,21 @@ pub enum StoreError {
     /// The call certainly had no effect; the text says why.
     #[error("{0}")]
     Refused(String),
-    /// The call is too large for the log; the text says what to do. This is known before anything is sent, so it never comes from another
-    /// node. HTTP 413.
+    /// The call is too large for the log; the text says what to do. This is known before anything is sent, so
+    /// it never comes from another node. HTTP 413.
     #[error("{0}")]
     TooLarge(String),
 }
 
 impl StoreError {
-    /// The call had no effect because the node that was to serve it does not lead, or no longer leads. The next leader may serve it.
+    /// The call had no effect because the node that was to serve it does not lead, or no longer leads. The
+    /// next leader may serve it.
     pub fn is_no_leader(&self) -> bool {
         matches!(self, Self::LeaderNotFound | Self::NotLeader)
     }
 
-    /// The error to report when a call's time is over: the caller need not know that some other node was asked and did not lead.
+    /// The error to report when a call's time is over: the caller need not know that some other node was
+    /// asked and did not lead.
     pub fn at_deadline(self) -> Self {
         match self {
             Self::NotLeader => Self::LeaderNotFound,
@@ -151,7 +155,8 @@ pub enum HashReport {
 /// The leader's decision on one member's copy.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CopyDecision {
-    /// The majority's hash at the requested index; `None` if the comparison is not complete or has no majority.
+    /// The majority's hash at the requested index; `None` if the comparison is not complete or has no
+    /// majority.
     pub right: Option<ContentHash>,
     /// The other voters have a quorum without this member, so it may drop its copy and rejoin.
     pub may_leave: bool,

@@ -1,4 +1,4 @@
-//! Log lines as rqlite writes them: `[component] YYYY/MM/DD HH:MM:SS message` on stderr.
+//! Logging in rqlite's format: `[component] YYYY/MM/DD HH:MM:SS message` on stderr.
 use std::fmt;
 
 use tracing::{
@@ -38,7 +38,7 @@ where
     }
 }
 
-/// The message, then its fields.
+/// The text of an event: its message, then its fields.
 struct Text(String);
 
 impl Visit for Text {
@@ -72,12 +72,13 @@ fn now() -> String {
     }
 }
 
-/// Starts logging: our own components from INFO, the libraries at `library_level` (`-raft-log-level`: ERROR, WARN, INFO, DEBUG).
+/// Starts logging: this program's components from INFO, the Raft libraries from `library_level`
+/// (`-raft-log-level`: ERROR, WARN, INFO, DEBUG), except that their levels are one lower than named.
 pub fn start(library_level: &str) {
     let (library, own) = match library_level.to_ascii_uppercase().as_str() {
         "DEBUG" => (LevelFilter::DEBUG, LevelFilter::DEBUG),
         "INFO" => (LevelFilter::WARN, LevelFilter::INFO),
-        // openraft warns of every failed try; what matters of it our own rooms say once.
+        // openraft warns of every failed attempt; this program's own modules log the relevant ones once.
         "WARN" => (LevelFilter::ERROR, LevelFilter::INFO),
         _ => (LevelFilter::OFF, LevelFilter::INFO),
     };
@@ -90,7 +91,7 @@ pub fn start(library_level: &str) {
     let lines = tracing_subscriber::fmt::layer()
         .event_format(Lines)
         .with_writer(std::io::stderr);
-    // Fails only if logging was started before, which tests may do.
+    // Fails only if logging has been started before, as in tests.
     let _ = tracing_subscriber::registry()
         .with(filter)
         .with(lines)

@@ -1,4 +1,5 @@
-//! What joining and forming share: the node's options for them, its connections to other nodes, and the first start of Raft.
+//! What joining and forming share: the node's options for them, its connections to other nodes, and the first
+//! start of Raft.
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -36,7 +37,8 @@ pub struct BootstrapOptions {
     pub attempts: u32,
     /// Pause between rounds.
     pub interval: Duration,
-    /// Number of nodes that form the first cluster together; 0 means that this node does not form one with others.
+    /// Number of nodes that form the first cluster together; 0 means that this node does not form one with
+    /// others.
     pub expect: usize,
     /// Time limit of forming for a node without state.
     pub expect_timeout: Duration,

@@ -1,52 +1,55 @@
-//! One key in Consul or etcd names the leader: what a node without state does about what it reads there. Plain values in, a step out.
+//! Decisions on the key in Consul or etcd that names the leader: of a node without state, and of a leader.
+//! Pure functions.
 //!
-//! Invariants, tested below: a node founds a cluster only under a key that names its own data directory and has done so for
-//! [`SETTLE`]; a living leader that checks the key more often than that takes it back first.
+//! Invariants, tested below: a node forms a cluster only if the key has named its own data directory for
+//! [`SETTLE`]; a running leader checks the key more often than that and takes it back first.
 use std::time::Duration;
 
 use crate::discovery::LeaderRecord;
 
-/// A claim stands this long before its owner founds a cluster: two looks of a leader whose key was lost ([`CHECK_INTERVAL`]).
+/// How long a claim must exist before its owner forms a cluster: two checks of a leader whose key was lost
+/// ([`CHECK_INTERVAL`]).
 pub const SETTLE: Duration = Duration::from_secs(2);
-/// How often a leader looks whether the key still names it.
+/// How often a leader checks whether the key still names it.
 pub const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The deciding node; it has no state, or it would not decide.
+/// The deciding node. It has no state.
 #[derive(Clone, Debug)]
 pub struct Own {
-    /// Raft id, which is that of one data directory.
+    /// Raft id, which identifies its data directory.
     pub raft_id: String,
     /// Advertised Raft address.
     pub raft_addr: String,
-    /// It may found a cluster.
+    /// It is a voter, so it may form a cluster.
     pub voter: bool,
 }
 
-/// What to do now.
+/// The next action of a node without state.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// Write the key, if it still is absent.
+    /// Write the key if it is absent.
     Claim,
-    /// Our claim has settled: found the cluster.
-    Found,
+    /// This node's claim has settled: form the cluster.
+    Form,
     /// Join through this address.
     Join(String),
-    /// Nothing yet; why, for a person.
+    /// Wait. The text says why, for the log.
     Wait(String),
 }
 
-/// Decides from what the key holds. `claimed_for` is how long this process has seen its own claim there.
+/// Decides from the value of the key. `claimed_for` is the time for which this process has seen its own claim
+/// there.
 pub fn next(own: &Own, held: Option<&LeaderRecord>, claimed_for: Option<Duration>) -> Step {
     let Some(held) = held else {
         return if own.voter {
             Step::Claim
         } else {
-            Step::Wait("no leader is named yet, and a read-only node cannot found a cluster".into())
+            Step::Wait("no leader is named yet, and a read-only node cannot form a cluster".into())
         };
     };
     if held.raft_id == own.raft_id {
         return match claimed_for {
-            Some(age) if age >= SETTLE => Step::Found,
+            Some(age) if age >= SETTLE => Step::Form,
             Some(_) | None => Step::Wait("this node has claimed the key and will lead".into()),
         };
     }
@@ -60,23 +63,24 @@ pub fn next(own: &Own, held: Option<&LeaderRecord>, claimed_for: Option<Duration
     Step::Join(held.addr.clone())
 }
 
-/// What a leader does about what the key holds.
+/// The next action of a leader.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Report {
-    /// It names this leader.
+    /// None: the key names this leader.
     Nothing,
-    /// Name this leader, if the key still is absent.
+    /// Write this leader's record if the key is absent.
     Create,
-    /// Name this leader, if nobody changed the key meanwhile.
+    /// Write this leader's record if the key has not changed meanwhile.
     Replace,
-    /// Two clusters share the key; leave it, and say so.
+    /// Two clusters share the key: do not write it, and report that.
     Conflict {
         /// The other cluster's id.
         cluster_id: String,
     },
 }
 
-/// Decides a leader's report. A record without a cluster id is an empty node's claim (or rqlite's), which a leader overrides.
+/// Decides for a leader. A record without a cluster id is the claim of an empty node (or rqlite's record); a
+/// leader overwrites it.
 pub fn report(own: &LeaderRecord, held: Option<&LeaderRecord>) -> Report {
     match held {
         None => Report::Create,
@@ -129,7 +133,7 @@ mod tests {
             next(&a, Some(&mine), Some(SETTLE / 2)),
             Step::Wait(_)
         ));
-        assert_eq!(next(&a, Some(&mine), Some(SETTLE)), Step::Found);
+        assert_eq!(next(&a, Some(&mine), Some(SETTLE)), Step::Form);
         assert_eq!(
             next(&a, Some(&record("b", 1, "c")), Some(SETTLE)),
             Step::Join("b:4002".into())
@@ -173,11 +177,11 @@ mod tests {
     enum Event {
         /// An empty node runs a step.
         Run(usize),
-        /// The leader looks at the key.
+        /// The leader checks the key.
         Check,
         /// Time passes, in eighths of [`SETTLE`].
         Pass(u32),
-        /// Somebody deletes the key.
+        /// The key is deleted.
         Delete,
         /// A node loses its disk.
         Wipe(usize),
@@ -196,8 +200,8 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
 
-        /// Three empty nodes beside a cluster whose leader looks at the key in time, however often the key is lost: none of them founds one.
-        /// Without that leader, and without lost keys, at most one does.
+        /// Three empty nodes beside a cluster whose leader checks the key in time: however often the key is
+        /// lost, none of them forms a cluster. Without that leader, and without lost keys, at most one does.
         #[test]
         fn never_two_founders(events in proptest::collection::vec(event(), 1..150), leader in any::<bool>()) {
             let led = record("l", 1, "c");
@@ -220,7 +224,7 @@ mod tests {
                         claims[n] = mine.then(|| claims[n].unwrap_or(now));
                         match next(&me, key.as_ref(), claims[n].map(|since| now - since)) {
                             Step::Claim => key = Some(record(["x", "y", "z"][n], incarnations[n], "")),
-                            Step::Found => founded.push(me.raft_id),
+                            Step::Form => founded.push(me.raft_id),
                             Step::Join(_) | Step::Wait(_) => {}
                         }
                     }

@@ -1,7 +1,8 @@
-//! Join or form: what the notices of one round mean. Plain values in, a decision out; no I/O, no clock, no randomness.
+//! The decision to form a cluster, from the notices of one round. A pure function, without I/O, clock or
+//! randomness.
 //!
-//! Invariants, tested below by random walk: two clusters never form from one list of addresses; an empty node never forms a cluster
-//! while any address answers that it has state.
+//! Invariants, tested by a random walk: two clusters never form from one list of addresses; an empty node
+//! never forms a cluster while any node responds that it has state.
 use std::collections::BTreeMap;
 
 use crate::{
@@ -9,7 +10,7 @@ use crate::{
     internode::messages::{Notice, NoticeState},
 };
 
-/// The deciding node; it is empty, or it would not decide.
+/// The deciding node. It is empty.
 #[derive(Clone, Debug)]
 pub struct Own {
     /// Raft id.
@@ -18,30 +19,31 @@ pub struct Own {
     pub raft_addr: String,
     /// `-bootstrap-expect`.
     pub expect: usize,
-    /// Members of the forming that it is pledged to.
+    /// Members of the cluster that it has pledged to form.
     pub pledged: Option<Vec<String>>,
 }
 
-/// What to do now.
+/// The next action.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decision {
-    /// Nothing yet; what is missing, for a person.
+    /// Wait. The text says what is missing, for the log.
     Wait(String),
-    /// The forming that this node is pledged to cannot happen any more.
+    /// Withdraw this node's pledge, because that cluster cannot be formed any more.
     Release,
     /// Coordinate the forming of a cluster of exactly these members (Raft id to address).
     Form(BTreeMap<String, String>),
 }
 
-/// Nodes needed: as many as expected, and more than half of those listed, so that two disjoint groups can never both suffice.
+/// The number of nodes that form a cluster: as many as expected, and more than half of those listed, so that
+/// two disjoint groups can never both suffice.
 pub fn needed(expect: usize, listed: usize) -> usize {
     expect.max(listed / 2 + 1)
 }
 
-/// Decides from this round's answers (`None`: no answer). `listed` is how many nodes the addresses asked can stand for: a node may have
-/// several addresses.
-pub fn decide(own: &Own, listed: usize, answers: &[Option<Notice>]) -> Decision {
-    let heard: Vec<&Notice> = answers.iter().flatten().collect();
+/// Decides from the notices of this round; `None` where there was no response. `listed` is the number of
+/// nodes behind the contacted addresses, since a node may have several.
+pub fn decide(own: &Own, listed: usize, notices: &[Option<Notice>]) -> Decision {
+    let heard: Vec<&Notice> = notices.iter().flatten().collect();
     if let Some(pledged) = &own.pledged {
         return decide_pledged(own, pledged, &heard);
     }
@@ -70,8 +72,8 @@ pub fn decide(own: &Own, listed: usize, answers: &[Option<Notice>]) -> Decision 
     }
 }
 
-/// A pledged node helps only that one forming. Its coordinator repeats it until all have pledged; the others wait, unless it is certain that
-/// the coordinator will never finish.
+/// A pledged node takes part only in forming that one cluster. The coordinator repeats its attempt until all
+/// have pledged; the others wait, unless it is certain that the coordinator will never finish.
 fn decide_pledged(own: &Own, pledged: &[String], heard: &[&Notice]) -> Decision {
     let Some(coordinator) = pledged.iter().min() else {
         return Decision::Release;
@@ -87,7 +89,8 @@ fn decide_pledged(own: &Own, pledged: &[String], heard: &[&Notice]) -> Decision 
         return if members.len() == pledged.len() {
             Decision::Form(members)
         } else {
-            // A member that answers with another data directory will never pledge: nobody initialized anything, as only this node would.
+            // A member with another data directory will never pledge. No node has been initialized, because
+            // only this one would do that.
             let replaced = pledged.iter().any(|id| {
                 heard
                     .iter()
@@ -108,7 +111,7 @@ fn decide_pledged(own: &Own, pledged: &[String], heard: &[&Notice]) -> Decision 
             return Decision::Release;
         }
     }
-    // The coordinator's disk was lost before or after it initialized. Only if every other member still is empty was it before.
+    // The coordinator has lost its disk. If every other member is still empty, it had not initialized Raft.
     let replaced = heard
         .iter()
         .any(|n| name_of(&n.id) == name_of(coordinator) && n.id != *coordinator && is_empty(n));

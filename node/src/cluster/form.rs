@@ -1,4 +1,5 @@
-//! Forming the first cluster: rounds of joins and notices until one node coordinates, and the coordination itself.
+//! Forming the first cluster: rounds of joins and notices until one node coordinates, and the coordination
+//! itself.
 use std::{
     collections::BTreeMap,
     time::{Duration, Instant},
@@ -18,7 +19,8 @@ use crate::{
     internode::messages::{NoticeState, PeerRequest, PeerResponse},
 };
 
-/// Shortest pause between rounds. The pause is random, up to twice as long, so that the nodes do not act in lockstep.
+/// Shortest pause between rounds. The pause is random, up to twice as long, so that the nodes do not act in
+/// lockstep.
 const ROUND_PAUSE: Duration = Duration::from_secs(1);
 
 impl Bootstrapper {
@@ -104,7 +106,8 @@ impl Bootstrapper {
         }
     }
 
-    /// Coordinates the forming: collects every member's pledge, then initializes Raft with exactly these members.
+    /// Coordinates the forming: collects every member's pledge, then initializes Raft with exactly these
+    /// members.
     async fn coordinate(
         &self,
         members: BTreeMap<String, String>,
@@ -140,7 +143,8 @@ impl Bootstrapper {
         Ok(None)
     }
 
-    /// Withdraws all pledges after one node has refused. This node's own withdrawal is durable before any other node learns of it.
+    /// Withdraws all pledges after one node has refused. This node's own withdrawal is durable before any
+    /// other node learns of it.
     async fn abandon(
         &self,
         cluster: &Cluster,

@@ -20,8 +20,8 @@ const JOIN_TIMEOUT: Duration = Duration::from_secs(10);
 /// Time limit for finding out whether an HTTP server listens at a join address.
 const HTTP_PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Why a round over the addresses failed. The next round may succeed, also after a refusal: the credentials file may have been changed, or
-/// the old member removed.
+/// Why a round over the addresses failed. The next round may succeed, also after a refusal: the credentials
+/// file may have been changed, or the old member removed.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub(super) struct JoinError(String);
@@ -95,7 +95,8 @@ async fn join_at(bootstrapper: &Bootstrapper, first: &str) -> Result<(), JoinErr
     Err(JoinError("max redirects exceeded".into()))
 }
 
-/// Fails if an HTTP server listens at `address`: the most common mistake in `-join`, so it is reported at once.
+/// Fails if an HTTP server listens at `address`: the most common mistake in `-join`, so it is reported at
+/// once.
 pub(super) async fn refuse_http(address: &str) -> Result<(), ClusterError> {
     let probe = async {
         let mut stream = TcpStream::connect(address).await.ok()?;

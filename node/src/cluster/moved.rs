@@ -12,7 +12,8 @@ pub fn note_member(local: &Local, notice: &Notice) {
     }
 }
 
-/// Notes the address of a member if it differs from the recorded one, so that Raft can reach the member before a leader records the change.
+/// Notes the address of a member if it differs from the recorded one, so that Raft can reach the member
+/// before a leader records the change.
 pub fn note_if_moved(local: &Local, id: &str, raft_addr: &str) {
     let moved = id != local.raft_id()
         && local.moved_to(id).as_deref() != Some(raft_addr)

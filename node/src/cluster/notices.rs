@@ -8,7 +8,8 @@ use crate::internode::messages::{Notice, NoticeState, PeerRequest, PeerResponse}
 pub(super) const NOTICE_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl Bootstrapper {
-    /// Sends this node's notice to all addresses at once. Returns their notices in the same order; `None` where there was no response.
+    /// Sends this node's notice to all addresses at once. Returns their notices in the same order; `None`
+    /// where there was no response.
     pub(super) async fn exchange_notices(
         &self,
         addresses: &[String],

@@ -1,4 +1,5 @@
-//! Finding each other through a key in Consul or etcd: an empty node claims it or joins whom it names; a leader keeps it current.
+//! The key in Consul or etcd that names the leader: an empty node claims it, or joins the node that it names;
+//! a leader keeps it up to date.
 use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
@@ -15,11 +16,12 @@ use crate::{
     stop::stopped_within,
 };
 
-/// Between looks of a node that waits, jittered up to twice as long.
-const LOOK_PAUSE: Duration = Duration::from_secs(1);
+/// Shortest pause between reads of a node that waits. The pause is random, up to twice as long.
+const READ_PAUSE: Duration = Duration::from_secs(1);
 
 impl Bootstrapper {
-    /// Claims the key and founds a cluster, or joins the one that it names, and goes on until that is done.
+    /// Claims the key and forms a cluster, or joins the node that the key names; repeated until the node is
+    /// in a cluster.
     pub(super) async fn register(
         &self,
         key: &LeaderKey,
@@ -40,21 +42,21 @@ impl Bootstrapper {
                 Err(RoundError::Cluster(e)) => return Err(e),
             };
             if self.has_state().await? {
-                // The leader has admitted this node; only its answer was lost.
+                // The leader has admitted this node; only its response was lost.
                 return Ok(());
             }
             if why != last_why {
                 tracing::info!(target: "disco", "not in a cluster yet: {why}");
                 last_why = why;
             }
-            let pause = LOOK_PAUSE.mul_f64(1.0 + rand::random::<f64>());
+            let pause = READ_PAUSE.mul_f64(1.0 + rand::random::<f64>());
             if stopped_within(stop, pause).await {
                 return Err(ClusterError::Canceled("discovery"));
             }
         }
     }
 
-    /// `None`: done. Otherwise what is missing.
+    /// One attempt. Returns `None` when done, otherwise what is missing.
     async fn register_round(
         &self,
         key: &LeaderKey,
@@ -77,8 +79,8 @@ impl Bootstrapper {
                     "another node was first to claim the key".into()
                 }))
             }
-            Step::Found => {
-                tracing::info!(target: "disco", "{} names this node: it founds the cluster", key.name());
+            Step::Form => {
+                tracing::info!(target: "disco", "{} names this node: it forms the cluster", key.name());
                 self.form_alone().await?;
                 Ok(None)
             }
@@ -92,7 +94,7 @@ impl Bootstrapper {
         }
     }
 
-    /// Without a cluster id: a claim, which a leader may override.
+    /// A record without a cluster id: a claim, which a leader may overwrite.
     fn claim_record(&self) -> LeaderRecord {
         LeaderRecord {
             cluster_id: String::new(),
@@ -128,7 +130,8 @@ fn record_of(local: &Local) -> LeaderRecord {
     }
 }
 
-/// While this node leads, the key names it: looked at every [`CHECK_INTERVAL`], and at once after an election.
+/// Makes the key name this node while it leads. Checks it every [`CHECK_INTERVAL`], and at once after an
+/// election.
 pub async fn keep_leader_key(key: LeaderKey, consensus: Consensus, stop: CancellationToken) {
     let mut leadership = consensus.watch_leadership();
     let mut last_trouble = String::new();
@@ -153,7 +156,7 @@ pub async fn keep_leader_key(key: LeaderKey, consensus: Consensus, stop: Cancell
     }
 }
 
-/// One look, and a write if needed. What a person should know, or nothing.
+/// Checks the key and writes it if necessary. Returns a problem for the log, or an empty text.
 async fn report_once(key: &LeaderKey, local: &Local) -> Result<String, LookupError> {
     let own = record_of(local);
     let held = key.read().await?;

@@ -10,12 +10,14 @@ use crate::stop::stopped_within;
 const REJOIN_PAUSE: Duration = Duration::from_secs(3);
 
 impl Bootstrapper {
-    /// Waits until this member follows a leader (or leads) and the membership holds its current address, without a time limit. Meanwhile
-    /// it contacts other nodes: the cluster may have no leader, or may know this node under an old address.
+    /// Waits until this member follows a leader (or leads) and the membership holds its current address,
+    /// without a time limit. Meanwhile it contacts other nodes: the cluster may have no leader, or may know
+    /// this node under an old address.
     pub(super) async fn rejoin(&self, stop: &CancellationToken) {
         let mut leadership = self.consensus.watch_leadership();
         loop {
-            // Usually the leader is heard from within a moment; contacting other nodes before that would be useless traffic.
+            // Usually the leader is heard from within a moment; contacting other nodes before that would be
+            // useless traffic.
             let led = tokio::select! {
                 () = stop.cancelled() => return,
                 _ = leadership.wait_for(|l| l.leader.is_some()) => true,
@@ -57,7 +59,8 @@ impl Bootstrapper {
             tracing::info!(target: "cluster-join", "successfully joined cluster at {address}");
             return;
         }
-        // There is no leader, perhaps because all addresses have changed at once. Members that know each other's addresses can elect one.
+        // There is no leader, perhaps because all addresses have changed at once. Members that know each
+        // other's addresses can elect one.
         self.exchange_addresses(&found.addresses).await;
     }
 }

@@ -8,8 +8,8 @@ use super::{
 use crate::stop::stopped_within;
 
 impl Bootstrapper {
-    /// Makes this node part of a cluster according to its options. A node with state does not fail because it reaches no other node; it
-    /// keeps trying.
+    /// Makes this node part of a cluster according to its options. A node with state does not fail because it
+    /// reaches no other node; it keeps trying.
     ///
     /// # Errors
     /// Only for a node without state, or for one that is a cluster of its own and has join addresses.

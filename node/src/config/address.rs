@@ -1,7 +1,8 @@
-//! `host:port` as Go splits it.
+//! Splits `host:port` as Go does.
 
-/// Splits at the last colon; IPv6 hosts stand in brackets, which are cut off. Neither part is looked at: `http://x` is
-/// host `http`, port `//x`. None: no colon, several outside brackets, or stray brackets.
+/// Splits at the last colon. IPv6 hosts are in brackets, which are removed. The parts are not checked:
+/// `http://x` has the host `http` and the port `//x`. `None` if there is no colon, several outside brackets,
+/// or unbalanced brackets.
 pub fn split_host_port(address: &str) -> Option<(&str, &str)> {
     let (host, port) = match address.strip_prefix('[') {
         Some(rest) => {

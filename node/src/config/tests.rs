@@ -1,4 +1,6 @@
-//! Command lines from end to end.
+//! Tests of whole command lines.
+use std::time::Duration;
+
 use super::*;
 
 fn parse_words(words: &[&str]) -> Result<Parsed, ConfigError> {
@@ -34,7 +36,7 @@ fn a_data_directory_is_enough() {
     assert_eq!(config.disco_mode(), None);
     assert_eq!(config.leader_lease_timeout(), Duration::from_millis(500));
     assert!(config.raft_shutdown_stepdown);
-    assert!(config.unsupported().is_empty());
+    assert!(unsupported(&config).is_empty());
 }
 
 #[test]
@@ -72,7 +74,7 @@ fn the_data_directory_is_trimmed_and_absolute() {
 }
 
 #[test]
-fn mistakes_of_the_words() {
+fn errors_of_the_words() {
     let cases: &[(&[&str], &str)] = &[
         (
             &[],
@@ -106,7 +108,7 @@ fn mistakes_of_the_words() {
 }
 
 #[test]
-fn all_mistakes_come_at_once_in_order() {
+fn all_errors_come_at_once_in_order() {
     let error = refusal(&[
         "-raft-reap-node-timeout=0s",
         "-http-addr=localhost:1",

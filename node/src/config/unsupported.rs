@@ -1,9 +1,8 @@
-//! Flags that are understood and checked, but whose work the program does not do yet. A node asked for one of them must
-//! say so and not start: a backup that is silently never made is worse than none.
-use super::Config;
-use super::table::FLAGS;
+//! Flags that are parsed and checked, but not implemented yet. A node with such a flag must refuse to start:
+//! a backup that is silently never made is worse than no backup.
+use super::{table::FLAGS, values::Config};
 
-/// A flag, and what is missing when it is set to anything but its default.
+/// A flag, and what is missing if it is set to anything but its default.
 struct Missing {
     flag: &'static str,
     what: &'static str,
@@ -18,7 +17,7 @@ const NODE_TLS: &str = "this program does not encrypt connections between nodes 
 const OTLP: &str = "this program does not export metrics over OTLP yet";
 const PROFILES: &str = "this program does not write profiles";
 
-/// What to strike out as it gets built.
+/// An entry is removed when its flag is implemented.
 const MISSING: &[Missing] = &[
     missing("http-ca-cert", HTTPS),
     missing("http-cert", HTTPS),
@@ -51,16 +50,16 @@ const MISSING: &[Missing] = &[
     missing("trace-profile", PROFILES),
 ];
 
-/// A sentence for each unsupported flag that is set to something.
-pub(super) fn asked_for(config: &Config) -> Vec<String> {
+/// A sentence for each flag that is set and not implemented; empty if the node can start.
+pub fn unsupported(config: &Config) -> Vec<String> {
     MISSING
         .iter()
-        .filter(|missing| is_asked_for(config, missing))
+        .filter(|missing| is_set(config, missing))
         .map(sentence)
         .collect()
 }
 
-fn is_asked_for(config: &Config, missing: &Missing) -> bool {
+fn is_set(config: &Config, missing: &Missing) -> bool {
     let Some(flag) = FLAGS.iter().find(|flag| flag.name == missing.flag) else {
         return false;
     };
@@ -91,7 +90,7 @@ mod tests {
 
     #[test]
     fn nothing_is_missing_by_default() {
-        assert!(asked_for(&defaults()).is_empty());
+        assert!(unsupported(&defaults()).is_empty());
     }
 
     #[test]
@@ -100,7 +99,7 @@ mod tests {
         config.auto_backup = Some("b.json".into());
         config.otlp_endpoint = "c:4317".to_owned();
         assert_eq!(
-            asked_for(&config),
+            unsupported(&config),
             [
                 "-auto-backup: this program does not make automatic backups yet",
                 "-otlp-endpoint: this program does not export metrics over OTLP yet",

@@ -1,16 +1,18 @@
-//! What must hold among the values of a command line, in the order in which rqlite checks it.
+//! Rules between the values of the command line, in the order in which rqlite checks them.
 //!
-//! Each check adds its mistake and the next one runs, so that an operator sees all of them at once; a check that would
-//! only repeat an earlier mistake in other words stays silent.
-use std::net::IpAddr;
-use std::time::Duration;
+//! All rules are checked, so that an operator sees all errors at once; a rule that would only repeat an
+//! earlier error adds none.
+use std::{net::IpAddr, time::Duration};
 
-use super::{Config, DiscoMode, Tls, split_host_port};
+use super::{
+    address::split_host_port,
+    values::{Config, DiscoMode, Tls},
+};
 
-/// Below this a heartbeat is lost in the noise of scheduling, and elections never end.
+/// With a shorter timeout, delays of the scheduler cause elections without end.
 const SHORTEST_HEARTBEAT: Duration = Duration::from_millis(5);
 
-/// Mistakes of the reap timeouts, which come before everything about the data directory.
+/// Errors of the reap timeouts, which are reported before errors of the data directory.
 pub(super) fn reaping(config: &Config) -> Vec<String> {
     [
         ("raft-reap-node-timeout", config.raft_reap_node_timeout),
@@ -25,25 +27,25 @@ pub(super) fn reaping(config: &Config) -> Vec<String> {
     .collect()
 }
 
-/// All other mistakes of a configuration. `exists` tells whether there is a file or directory of that name.
+/// All other errors. `exists` returns whether there is a file or directory with this name.
 pub(super) fn values(config: &Config, exists: &dyn Fn(&str) -> bool) -> Vec<String> {
-    let mut mistakes = Vec::new();
+    let mut errors = Vec::new();
     for path in config.extensions_path.iter().filter(|path| !exists(path)) {
-        mistakes.push(format!("extension path does not exist: {path}"));
+        errors.push(format!("extension path does not exist: {path}"));
     }
-    certificates(config, &mut mistakes);
-    addresses(config, &mut mistakes);
-    clustering(config, &mut mistakes);
+    certificates(config, &mut errors);
+    addresses(config, &mut errors);
+    clustering(config, &mut errors);
     if !config.cdc_config.is_empty() && config.raft_non_voter {
-        mistakes.push("CDC cannot be enabled on non-voting nodes".to_owned());
+        errors.push("CDC cannot be enabled on non-voting nodes".to_owned());
     }
-    otlp(config, &mut mistakes);
-    discovery(config, &mut mistakes);
-    timing(config, &mut mistakes);
-    mistakes
+    otlp(config, &mut errors);
+    discovery(config, &mut errors);
+    timing(config, &mut errors);
+    errors
 }
 
-fn certificates(config: &Config, mistakes: &mut Vec<String>) {
+fn certificates(config: &Config, errors: &mut Vec<String>) {
     let kinds = [
         ("http", &config.http_tls),
         ("node", &config.node_tls),
@@ -51,71 +53,71 @@ fn certificates(config: &Config, mistakes: &mut Vec<String>) {
     ];
     for (kind, tls) in kinds {
         if tls.cert.is_some() != tls.key.is_some() {
-            mistakes.push(format!(
+            errors.push(format!(
                 "either both -{kind}-cert and -{kind}-key must be set, or neither"
             ));
         }
     }
     for (kind, tls) in kinds {
         if !tls.verify_common_name.is_empty() && !tls.verify_client {
-            mistakes.push(format!(
+            errors.push(format!(
                 "-{kind}-verify-common-name requires -{kind}-verify-client"
             ));
         }
     }
 }
 
-fn addresses(config: &Config, mistakes: &mut Vec<String>) {
+fn addresses(config: &Config, errors: &mut Vec<String>) {
     let bind_equal = config.http_addr == config.raft_addr;
     if bind_equal {
-        mistakes.push("HTTP and Raft addresses must differ".to_owned());
+        errors.push("HTTP and Raft addresses must differ".to_owned());
     }
-    http_addresses(config, mistakes);
-    raft_addresses(config, mistakes);
+    http_addresses(config, errors);
+    raft_addresses(config, errors);
     if config.http_adv() == config.raft_adv() && !bind_equal {
-        mistakes.push("advertised HTTP and Raft addresses must differ".to_owned());
+        errors.push("advertised HTTP and Raft addresses must differ".to_owned());
     }
 }
 
-fn http_addresses(config: &Config, mistakes: &mut Vec<String>) {
+fn http_addresses(config: &Config, errors: &mut Vec<String>) {
     let has_scheme = |address: &str| {
         let address = address.to_ascii_lowercase();
         address.starts_with("http://") || address.starts_with("https://")
     };
     if has_scheme(&config.http_addr) || has_scheme(config.http_adv()) {
-        mistakes.push("HTTP options should not include protocol (http:// or https://)".to_owned());
+        errors.push("HTTP options should not include protocol (http:// or https://)".to_owned());
         return;
     }
     let bind_valid = split_host_port(&config.http_addr).is_some();
     if !bind_valid {
-        mistakes.push("HTTP bind address not valid".to_owned());
+        errors.push("HTTP bind address not valid".to_owned());
     }
     match split_host_port(config.http_adv()) {
-        Some((host, _)) => mistakes.extend(unroutable("HTTP", "http", host)),
-        None if bind_valid => mistakes.push("HTTP advertised HTTP address not valid".to_owned()),
+        Some((host, _)) => errors.extend(unroutable("HTTP", "http", host)),
+        None if bind_valid => errors.push("HTTP advertised HTTP address not valid".to_owned()),
         None if config.http_adv() != config.http_addr => {
-            mistakes.push("HTTP advertised HTTP address not valid".to_owned());
+            errors.push("HTTP advertised HTTP address not valid".to_owned());
         }
         None => {}
     }
 }
 
-fn raft_addresses(config: &Config, mistakes: &mut Vec<String>) {
+fn raft_addresses(config: &Config, errors: &mut Vec<String>) {
     let bind = config.raft_addr.as_str();
     match split_host_port(bind) {
-        None => mistakes.push("raft bind address not valid".to_owned()),
-        Some((_, port)) if !is_port(port) => mistakes.push("raft bind port not valid".to_owned()),
+        None => errors.push("raft bind address not valid".to_owned()),
+        Some((_, port)) if !is_port(port) => errors.push("raft bind port not valid".to_owned()),
         Some(_) => {}
     }
     let advertised = config.raft_adv();
     let repeats_bind = advertised == bind;
     match split_host_port(advertised) {
         None if repeats_bind => {}
-        None => mistakes.push("raft advertised address not valid".to_owned()),
+        None => errors.push("raft advertised address not valid".to_owned()),
         Some((host, port)) => {
-            mistakes.extend(unroutable("Raft", "raft", host));
+            errors.extend(unroutable("Raft", "raft", host));
             if !is_port(port) && !repeats_bind {
-                mistakes.push("raft advertised port is not valid".to_owned());
+                errors.push("raft advertised port is not valid".to_owned());
             }
         }
     }
@@ -125,7 +127,7 @@ fn is_port(port: &str) -> bool {
     port.parse::<u16>().is_ok()
 }
 
-/// The mistake of advertising an address that means every address.
+/// The error of advertising an unspecified address such as 0.0.0.0.
 fn unroutable(title: &str, kind: &str, host: &str) -> Option<String> {
     let unspecified = host.parse::<IpAddr>().is_ok_and(|ip| ip.is_unspecified());
     unspecified.then(|| {
@@ -133,70 +135,70 @@ fn unroutable(title: &str, kind: &str, host: &str) -> Option<String> {
     })
 }
 
-fn clustering(config: &Config, mistakes: &mut Vec<String>) {
+fn clustering(config: &Config, errors: &mut Vec<String>) {
     if config.bootstrap_expect > 0 && config.raft_non_voter {
-        mistakes.push("bootstrapping only applicable to voting nodes".to_owned());
+        errors.push("bootstrapping only applicable to voting nodes".to_owned());
     }
     let join = config.join();
     for address in join
         .iter()
         .filter(|address| split_host_port(address).is_none())
     {
-        mistakes.push(format!("{address} is an invalid join address"));
+        errors.push(format!("{address} is an invalid join address"));
     }
     if config.bootstrap_expect == 0 {
         if join
             .iter()
             .any(|address| [config.raft_adv(), &config.raft_addr].contains(address))
         {
-            mistakes.push("node cannot join with itself unless bootstrapping".to_owned());
+            errors.push("node cannot join with itself unless bootstrapping".to_owned());
         }
         if !join.is_empty() && config.auto_restore.is_some() {
-            mistakes.push("auto-restoring cannot be used when joining a cluster".to_owned());
+            errors.push("auto-restoring cannot be used when joining a cluster".to_owned());
         }
     }
     if !join.is_empty() && !config.disco_mode.is_empty() {
-        mistakes
-            .push("disco mode cannot be used when also explicitly joining a cluster".to_owned());
+        errors.push("disco mode cannot be used when also explicitly joining a cluster".to_owned());
     }
 }
 
-fn otlp(config: &Config, mistakes: &mut Vec<String>) {
+fn otlp(config: &Config, errors: &mut Vec<String>) {
     let tls_options = config.otlp_tls != Tls::default();
     let endpoint = config.otlp_endpoint.as_str();
     if endpoint.is_empty() {
         if tls_options || config.otlp_insecure || config.is_given("otlp-interval") {
-            mistakes.push("OTLP options require -otlp-endpoint".to_owned());
+            errors.push("OTLP options require -otlp-endpoint".to_owned());
         }
         return;
     }
     if endpoint.contains("://") {
-        mistakes.push("-otlp-endpoint must not include a protocol scheme".to_owned());
+        errors.push("-otlp-endpoint must not include a protocol scheme".to_owned());
     } else if split_host_port(endpoint).is_none() {
-        mistakes.push("-otlp-endpoint is not a valid address".to_owned());
+        errors.push("-otlp-endpoint is not a valid address".to_owned());
     }
     if config.otlp_interval.is_zero() {
-        mistakes.push("-otlp-interval must be greater than zero".to_owned());
+        errors.push("-otlp-interval must be greater than zero".to_owned());
     }
     if config.otlp_insecure && tls_options {
-        mistakes.push("-otlp-insecure cannot be used with other OTLP TLS options".to_owned());
+        errors.push("-otlp-insecure cannot be used with other OTLP TLS options".to_owned());
     }
 }
 
-fn discovery(config: &Config, mistakes: &mut Vec<String>) {
+fn discovery(config: &Config, errors: &mut Vec<String>) {
     let name = config.disco_mode.as_str();
     match config.disco_mode() {
         None if name.is_empty() => {}
-        None => mistakes
-            .push("disco mode must be one of consul-kv, etcd-kv, dns, or dns-srv".to_owned()),
+        None => {
+            errors.push("disco mode must be one of consul-kv, etcd-kv, dns, or dns-srv".to_owned())
+        }
         Some(DiscoMode::ConsulKv | DiscoMode::EtcdKv) => {
             if config.bootstrap_expect > 0 {
-                mistakes.push(format!("bootstrapping not applicable when using {name}"));
+                errors.push(format!("bootstrapping not applicable when using {name}"));
             }
         }
         Some(DiscoMode::Dns | DiscoMode::DnsSrv) => {
             if config.bootstrap_expect == 0 && !config.raft_non_voter {
-                mistakes.push(format!(
+                errors.push(format!(
                     "bootstrap-expect value required when using {name} with a voting node"
                 ));
             }
@@ -204,19 +206,19 @@ fn discovery(config: &Config, mistakes: &mut Vec<String>) {
     }
 }
 
-/// Values with which a node would start and then never elect a leader, or never drain its queue.
-fn timing(config: &Config, mistakes: &mut Vec<String>) {
+/// Rejects values with which a node would start, but never elect a leader or never drain its queue.
+fn timing(config: &Config, errors: &mut Vec<String>) {
     let heartbeat = config.raft_heartbeat_timeout;
     if heartbeat < SHORTEST_HEARTBEAT {
-        mistakes.push("-raft-heartbeat-timeout must be at least 5ms".to_owned());
+        errors.push("-raft-heartbeat-timeout must be at least 5ms".to_owned());
     } else {
         if config.raft_election_timeout < heartbeat {
-            mistakes.push(
+            errors.push(
                 "-raft-election-timeout must not be less than -raft-heartbeat-timeout".to_owned(),
             );
         }
         if config.leader_lease_timeout() > heartbeat {
-            mistakes.push(
+            errors.push(
                 "-raft-leader-lease-timeout must not be greater than -raft-heartbeat-timeout"
                     .to_owned(),
             );
@@ -227,7 +229,7 @@ fn timing(config: &Config, mistakes: &mut Vec<String>) {
         ("write-queue-batch-size", config.write_queue_batch_size),
     ] {
         if count == 0 {
-            mistakes.push(format!("-{name} must be greater than 0"));
+            errors.push(format!("-{name} must be greater than 0"));
         }
     }
 }

@@ -1,21 +1,21 @@
 //! The key in Consul's key-value store, over its HTTP API.
 //!
-//! No client crate covers partitions, token files and the TLS fields that rqlite's configuration has, so the two calls needed (get, and put
-//! with check-and-set) are made on a plain HTTP client.
+//! No client crate supports partitions, token files and all TLS fields of rqlite's configuration, so the two
+//! calls (get, and put with check-and-set) use a plain HTTP client.
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use reqwest::{Client, Method, RequestBuilder, StatusCode, Url, header::HeaderValue};
 use serde::Deserialize;
 
 use super::{
-    http::{self, Answer, CALL_LIMIT, Connecting},
-    key::{Versioned, key_of},
+    found::{Versioned, key_of},
+    http::{self, CALL_LIMIT, Connecting, HttpResponse},
     setting::{self, Secret},
     tls::{self, TlsConfig},
 };
 
 /// Consul's own default.
 const DEFAULT_ADDRESS: &str = "127.0.0.1:8500";
-/// Consul sets it on every answer about a key, also that there is none.
+/// Consul sets this header on every response about a key, also if the key is absent.
 const INDEX_HEADER: &str = "x-consul-index";
 
 #[derive(Debug, Default, Deserialize)]
@@ -43,9 +43,9 @@ struct BasicAuth {
 #[derive(Debug)]
 pub(super) struct Consul {
     client: Client,
-    /// For errors.
+    /// Shown in errors.
     endpoint: String,
-    /// Of the key, with data centre, namespace and partition.
+    /// URL of the key, with data center, namespace and partition.
     url: Url,
     key: String,
     basic_auth: Option<BasicAuth>,
@@ -53,8 +53,8 @@ pub(super) struct Consul {
     token_file: Option<String>,
 }
 
-/// Where Consul listens, from `address` and `scheme`.
-struct Place {
+/// Consul's address, from `address` and `scheme`.
+struct Endpoint {
     base: Url,
     unix_socket: Option<String>,
 }
@@ -64,13 +64,13 @@ pub(super) fn open(text: &str, disco_key: &str) -> Result<Consul, String> {
     let config: Config = setting::parse(text)?;
     let key = format!("{}/leader", key_of(disco_key)?);
     let text_of = |field: Option<String>| field.filter(|text| !text.is_empty());
-    let place = place(
+    let endpoint = endpoint(
         text_of(config.address)
             .as_deref()
             .unwrap_or(DEFAULT_ADDRESS),
         text_of(config.scheme).as_deref(),
     )?;
-    let tls = match (place.base.scheme(), config.tls_config) {
+    let tls = match (endpoint.base.scheme(), config.tls_config) {
         ("https", tls) => tls.unwrap_or_default().client()?,
         (_, None) => tls::none()?,
         (_, Some(_)) => {
@@ -78,10 +78,13 @@ pub(super) fn open(text: &str, disco_key: &str) -> Result<Consul, String> {
         }
     };
     let connecting = Connecting {
-        unix_socket: place.unix_socket.clone().map(Into::into),
+        unix_socket: endpoint.unix_socket.clone().map(Into::into),
         ..Connecting::default()
     };
-    let mut url = http::below(&place.base, ["v1", "kv"].into_iter().chain(key.split('/')));
+    let mut url = http::below(
+        &endpoint.base,
+        ["v1", "kv"].into_iter().chain(key.split('/')),
+    );
     for (name, value) in [
         ("dc", config.datacenter),
         ("ns", config.namespace),
@@ -93,9 +96,9 @@ pub(super) fn open(text: &str, disco_key: &str) -> Result<Consul, String> {
     }
     Ok(Consul {
         client: http::client(tls, &connecting)?,
-        endpoint: place
+        endpoint: endpoint
             .unix_socket
-            .map_or(place.base.to_string(), |path| format!("unix://{path}")),
+            .map_or(endpoint.base.to_string(), |path| format!("unix://{path}")),
         url,
         key,
         basic_auth: config.basic_auth,
@@ -104,22 +107,22 @@ pub(super) fn open(text: &str, disco_key: &str) -> Result<Consul, String> {
     })
 }
 
-fn place(address: &str, scheme: Option<&str>) -> Result<Place, String> {
+fn endpoint(address: &str, scheme: Option<&str>) -> Result<Endpoint, String> {
     let scheme = scheme.unwrap_or("http");
     if !matches!(scheme, "http" | "https") {
         return Err("scheme: expected \"http\" or \"https\"".into());
     }
     match address.split_once("://") {
-        Some(("unix", path)) if path.starts_with('/') => Ok(Place {
+        Some(("unix", path)) if path.starts_with('/') => Ok(Endpoint {
             base: http::base_url("address", &format!("{scheme}://localhost/"))?,
             unix_socket: Some(path.to_owned()),
         }),
         Some(("unix", _)) => Err("address: expected an absolute path after unix://".into()),
-        Some(_) => Ok(Place {
+        Some(_) => Ok(Endpoint {
             base: http::base_url("address", address)?,
             unix_socket: None,
         }),
-        None => Ok(Place {
+        None => Ok(Endpoint {
             base: http::base_url("address", &format!("{scheme}://{address}"))?,
             unix_socket: None,
         }),
@@ -132,30 +135,30 @@ impl Consul {
         &self.key
     }
 
-    /// The value, as Consul's leader knows it: not what a server that lags behind remembers.
+    /// Reads the value from Consul's leader, not from a server that may lag behind.
     pub(super) async fn read(&self) -> Result<Option<Versioned>, String> {
         let mut url = self.url.clone();
         url.query_pairs_mut().append_key_only("consistent");
-        let answer = self.call(Method::GET, url, None).await?;
-        match answer.status {
-            StatusCode::OK => parse_entry(&answer.body)
+        let response = self.call(Method::GET, url, None).await?;
+        match response.status {
+            StatusCode::OK => parse_entry(&response.body)
                 .map(Some)
                 .map_err(|e| self.trouble(&e)),
-            StatusCode::NOT_FOUND if answer.headers.contains_key(INDEX_HEADER) => Ok(None),
-            _ => Err(self.refused(&answer)),
+            StatusCode::NOT_FOUND if response.headers.contains_key(INDEX_HEADER) => Ok(None),
+            _ => Err(self.refused(&response)),
         }
     }
 
-    /// Writes if the key still has this version; 0 is that of an absent key.
+    /// Writes the key if it still has this version; 0 means that it is absent.
     pub(super) async fn write(&self, value: Vec<u8>, version: u64) -> Result<bool, String> {
         let mut url = self.url.clone();
         url.query_pairs_mut()
             .append_pair("cas", &version.to_string());
-        let answer = self.call(Method::PUT, url, Some(value)).await?;
-        match (answer.status, answer.body.trim_ascii()) {
+        let response = self.call(Method::PUT, url, Some(value)).await?;
+        match (response.status, response.body.trim_ascii()) {
             (StatusCode::OK, b"true") => Ok(true),
             (StatusCode::OK, b"false") => Ok(false),
-            _ => Err(self.refused(&answer)),
+            _ => Err(self.refused(&response)),
         }
     }
 
@@ -164,7 +167,7 @@ impl Consul {
         method: Method,
         url: Url,
         body: Option<Vec<u8>>,
-    ) -> Result<Answer, String> {
+    ) -> Result<HttpResponse, String> {
         let mut request = self.authorized(self.client.request(method, url)).await?;
         if let Some(body) = body {
             request = request.body(body);
@@ -174,7 +177,8 @@ impl Consul {
             .map_err(|e| self.trouble(&format!("{e}; check address, scheme and tls_config")))
     }
 
-    /// The token file is read each time: tokens are renewed while the node runs.
+    /// Adds the credentials. The token file is read each time, because tokens are renewed while the node
+    /// runs.
     async fn authorized(&self, mut request: RequestBuilder) -> Result<RequestBuilder, String> {
         if let Some(auth) = &self.basic_auth {
             request = request.basic_auth(
@@ -192,7 +196,7 @@ impl Consul {
             )),
             None => None,
         };
-        // As in Consul's own client, a file that holds a token counts before the field.
+        // As in Consul's own client, the token in the file takes precedence over the field.
         let token = from_file
             .as_ref()
             .filter(|token| !token.is_empty())
@@ -206,8 +210,8 @@ impl Consul {
         Ok(request)
     }
 
-    fn refused(&self, answer: &Answer) -> String {
-        let hint = match answer.status {
+    fn refused(&self, response: &HttpResponse) -> String {
+        let hint = match response.status {
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
                 format!(
                     "; check token or basic_auth: the policy must allow key:read and key:write on {}",
@@ -219,7 +223,7 @@ impl Consul {
             }
             _ => String::new(),
         };
-        self.trouble(&format!("{}{hint}", answer.shown()))
+        self.trouble(&format!("{}{hint}", response.shown()))
     }
 
     fn trouble(&self, what: &str) -> String {

@@ -1,7 +1,8 @@
-//! Addresses from DNS: the A and AAAA records of a name (`dns`), or the targets of a service's SRV records (`dns-srv`).
+//! Addresses from DNS: the A and AAAA records of a name (`dns`), or the targets of a service's SRV records
+//! (`dns-srv`).
 //!
-//! Nothing is remembered between two lookups, so that a record is seen in the round after it appears: each lookup reads
-//! `/etc/resolv.conf` and `/etc/hosts` anew and asks with an empty cache. Two small files a second cost nothing.
+//! Nothing is cached between lookups, so that a new record is seen at once: each lookup reads
+//! `/etc/resolv.conf` and `/etc/hosts` again, which costs next to nothing.
 use std::{
     collections::BTreeSet,
     net::{IpAddr, Ipv4Addr, SocketAddr},
@@ -28,21 +29,24 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::time::{Instant, timeout_at};
 
-use super::{Found, LookupError, setting};
+use super::{
+    found::{Found, LookupError},
+    setting,
+};
 use crate::{clock::rfc3339, config::split_host_port};
 
-/// A whole lookup, retries and SRV targets included. Nodes look every second or two, so a longer wait would only answer a question that has
-/// been asked again.
+/// Time limit of a whole lookup, including retries and SRV targets. Nodes look up every second or two, so a
+/// later result would be of no use.
 const LOOKUP_LIMIT: Duration = Duration::from_secs(5);
-/// Of that, kept for resolving the targets of SRV records.
+/// Part of that time which is reserved for resolving the targets of SRV records.
 const TARGETS_RESERVE: Duration = Duration::from_secs(2);
-/// One question to one server; two fit into [`LOOKUP_LIMIT`].
+/// Time limit of one query to one server; two fit into [`LOOKUP_LIMIT`].
 const QUERY_LIMIT: Duration = Duration::from_secs(2);
-/// Questions after an unanswered one.
+/// Repetitions of a query without a response.
 const RETRIES: usize = 1;
-/// A cluster has a handful of nodes; with more targets the name is not that of a cluster.
+/// Most SRV targets. A cluster has a handful of nodes, so a name with more targets is not that of a cluster.
 const MAX_TARGETS: usize = 256;
-/// Set: these addresses stand in for the lookup of mode `dns`.
+/// If set, its addresses replace the lookup of mode `dns`.
 const HOSTS_VARIABLE: &str = "RQLITE_DISCO_DNS_HOSTS";
 /// rqlite's default for both names.
 const DEFAULT_NAME: &str = "rqlite";
@@ -64,27 +68,27 @@ struct ServiceConfig {
     nameservers: Option<Vec<String>>,
 }
 
-/// Looks up where nodes may be. Cheap to clone; clones share what `/status` shows.
+/// Looks up addresses of nodes. Cheap to clone; clones share the values for `/status`.
 #[derive(Clone, Debug)]
 pub struct AddressLookup(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    question: Question,
-    /// Asked instead of the system's name servers, if any.
+    query: LookupQuery,
+    /// Used instead of the system's name servers, if not empty.
     name_servers: Vec<SocketAddr>,
     last: Mutex<Last>,
 }
 
 #[derive(Debug)]
-enum Question {
-    /// A and AAAA of `name`; `fixed` stands in for the answer.
+enum LookupQuery {
+    /// A and AAAA records of `name`; `fixed` replaces the lookup.
     Host {
         name: String,
         port: u16,
         fixed: Option<Found>,
     },
-    /// SRV of `full`.
+    /// SRV records of `full`.
     Service {
         name: String,
         service: String,
@@ -92,7 +96,7 @@ enum Question {
     },
 }
 
-/// What came of the last lookups.
+/// Results of the last lookups.
 #[derive(Debug, Default)]
 struct Last {
     error: Option<String>,
@@ -113,12 +117,12 @@ pub(super) fn open(
         .filter(|hosts| !hosts.trim().is_empty())
         .map(|hosts| fixed(&hosts))
         .transpose()?;
-    let question = Question::Host {
+    let query = LookupQuery::Host {
         name,
         port: config.port.unwrap_or(raft_port),
         fixed,
     };
-    AddressLookup::new(question, config.nameservers)
+    AddressLookup::new(query, config.nameservers)
 }
 
 /// Mode `dns-srv`.
@@ -129,12 +133,12 @@ pub(super) fn open_srv(text: &str) -> Result<AddressLookup, String> {
     let full = format!("_{service}._tcp.{name}");
     check_name("name", &name)?;
     check_name("service", &full)?;
-    let question = Question::Service {
+    let query = LookupQuery::Service {
         name,
         service,
         full,
     };
-    AddressLookup::new(question, config.nameservers)
+    AddressLookup::new(query, config.nameservers)
 }
 
 fn or_default(name: Option<String>) -> String {
@@ -157,7 +161,7 @@ fn is_ip(name: &str) -> bool {
     name.parse::<IpAddr>().is_ok()
 }
 
-/// Addresses given instead of a lookup.
+/// Parses the addresses that replace a lookup.
 fn fixed(hosts: &str) -> Result<Found, String> {
     let mut addresses = BTreeSet::new();
     for host in hosts.split(',').map(str::trim) {
@@ -177,7 +181,7 @@ fn fixed(hosts: &str) -> Result<Found, String> {
 }
 
 impl AddressLookup {
-    fn new(question: Question, name_servers: Option<Vec<String>>) -> Result<Self, String> {
+    fn new(query: LookupQuery, name_servers: Option<Vec<String>>) -> Result<Self, String> {
         let name_servers = name_servers
             .unwrap_or_default()
             .iter()
@@ -190,18 +194,19 @@ impl AddressLookup {
             })
             .collect::<Result<_, String>>()?;
         Ok(Self(Arc::new(Inner {
-            question,
+            query,
             name_servers,
             last: Mutex::default(),
         })))
     }
 
-    /// Asks now, for `LOOKUP_LIMIT` at most. Addresses may include the asking node's own.
+    /// Looks up now, within [`LOOKUP_LIMIT`]. The addresses may include this node's own.
     ///
     /// # Errors
-    /// No such name, no records, no answer in time, or no name server to ask: what and why.
+    /// The name does not exist or has no records, there is no response in time, or no name server; the text
+    /// says which.
     pub async fn lookup(&self) -> Result<Found, LookupError> {
-        let result = self.ask().await;
+        let result = self.resolve().await;
         let mut last = self.0.last.lock();
         match &result {
             Ok(found) => {
@@ -219,45 +224,45 @@ impl AddressLookup {
 
     fn log(&self, addresses: &[String]) {
         let shown = addresses.join(" ");
-        match &self.0.question {
-            Question::Host { .. } => {
+        match &self.0.query {
+            LookupQuery::Host { .. } => {
                 tracing::info!(target: "disco-dns", "resolved addresses: [{shown}]");
             }
-            Question::Service { .. } => {
+            LookupQuery::Service { .. } => {
                 tracing::info!(target: "disco-dnssrv", "resolved addresses: [{shown}]");
             }
         }
     }
 
-    async fn ask(&self) -> Result<Found, String> {
+    async fn resolve(&self) -> Result<Found, String> {
         let deadline = Instant::now() + LOOKUP_LIMIT;
-        match &self.0.question {
-            Question::Host {
+        match &self.0.query {
+            LookupQuery::Host {
                 fixed: Some(found), ..
             } => Ok(found.clone()),
-            Question::Host { name, port, .. } => {
-                let asker = Asker::new(self.0.name_servers.clone()).await?;
-                let ips = asker.ips(name, deadline).await?;
+            LookupQuery::Host { name, port, .. } => {
+                let resolver = Resolver::new(self.0.name_servers.clone()).await?;
+                let ips = resolver.ips(name, deadline).await?;
                 Ok(hosts_found(&ips, *port))
             }
-            Question::Service { full, .. } => {
-                let asker = Asker::new(self.0.name_servers.clone()).await?;
-                let targets = asker.targets(full, deadline - TARGETS_RESERVE).await?;
+            LookupQuery::Service { full, .. } => {
+                let resolver = Resolver::new(self.0.name_servers.clone()).await?;
+                let targets = resolver.targets(full, deadline - TARGETS_RESERVE).await?;
                 let resolved =
-                    join_all(targets.iter().map(|(host, _)| asker.ips(host, deadline))).await;
+                    join_all(targets.iter().map(|(host, _)| resolver.ips(host, deadline))).await;
                 targets_found(full, &targets, &resolved, !self.0.name_servers.is_empty())
             }
         }
     }
 
-    /// What `/status` shows under `disco`.
+    /// The part `disco` of `/status`.
     pub fn status(&self) -> Value {
-        let mut shown = match &self.0.question {
-            Question::Host { name, port, .. } => {
+        let mut shown = match &self.0.query {
+            LookupQuery::Host { name, port, .. } => {
                 json!({ "mode": "dns", "name": name, "port": port })
             }
             // The colon in the key is rqlite's.
-            Question::Service {
+            LookupQuery::Service {
                 name,
                 service,
                 full,
@@ -279,7 +284,8 @@ impl AddressLookup {
     }
 }
 
-/// Each node has at most one address of each family here; which belong together cannot be told.
+/// A node has at most one address per address family. Which IPv4 and IPv6 addresses belong to the same node
+/// is not known.
 fn hosts_found(ips: &BTreeSet<IpAddr>, port: u16) -> Found {
     let v4 = ips.iter().filter(|ip| ip.is_ipv4()).count();
     let mut addresses: Vec<String> = ips
@@ -293,8 +299,9 @@ fn hosts_found(ips: &BTreeSet<IpAddr>, port: u16) -> Found {
     }
 }
 
-/// Targets stay names: a pod that comes back with another IP is still found under its name. Not so if name servers of our own were asked: who
-/// dials asks the system's. Targets that do not resolve now are no address to ask, but still are nodes.
+/// Targets remain names, because a pod that returns with another IP is still found under its name. With
+/// configured name servers they become IPs, because connections are dialed with the system's resolver.
+/// Targets that do not resolve have no address, but count as nodes.
 fn targets_found(
     service: &str,
     targets: &BTreeSet<(String, u16)>,
@@ -326,13 +333,13 @@ fn targets_found(
     })
 }
 
-/// What one lookup asks with.
-struct Asker {
+/// The resolver of one lookup.
+struct Resolver {
     resolver: TokioResolver,
     hosts: Hosts,
 }
 
-impl Asker {
+impl Resolver {
     async fn new(name_servers: Vec<SocketAddr>) -> Result<Self, String> {
         tokio::task::spawn_blocking(move || Self::build(&name_servers))
             .await
@@ -353,7 +360,7 @@ impl Asker {
         options.attempts = RETRIES;
         options.cache_size = 0;
         options.server_ordering_strategy = ServerOrderingStrategy::UserProvidedOrder;
-        // Looked at below: as with libc, a name that the file holds is not asked for.
+        // Read below: as with libc, a name in the file is not looked up in DNS.
         options.use_hosts_file = ResolveHosts::Never;
         let resolver = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default())
             .with_options(options)
@@ -386,7 +393,7 @@ impl Asker {
         Ok(ips)
     }
 
-    /// What `/etc/hosts` says.
+    /// The addresses in `/etc/hosts`.
     fn local_ips(&self, host: &str) -> BTreeSet<IpAddr> {
         let Ok(name) = Name::from_utf8(host) else {
             return BTreeSet::new();
@@ -407,7 +414,7 @@ impl Asker {
             .collect()
     }
 
-    /// Distinct targets of a service, at least one, without the dot at the end.
+    /// Distinct targets of a service, at least one, without trailing dots.
     async fn targets(
         &self,
         service: &str,
@@ -422,7 +429,7 @@ impl Asker {
             .answers()
             .iter()
             .filter_map(|record| match &record.data {
-                // The root as target says that there is no such service.
+                // The root as target means that the service does not exist.
                 RData::SRV(srv) if !srv.target.is_root() && srv.port != 0 => {
                     Some((srv.target.to_utf8(), srv.port))
                 }
@@ -440,12 +447,12 @@ impl Asker {
     }
 }
 
-/// `/etc/resolv.conf`, or what libc does without one: ask this host.
+/// `/etc/resolv.conf`; without it the name server of this host, as with libc.
 fn system() -> Result<(ResolverConfig, ResolverOpts), String> {
     match read_system_conf() {
         Ok((config, options)) => {
             let (domain, search, servers) = config.into_parts();
-            // The host's own domain counts only without a search list.
+            // The host's own domain is used only without a search list.
             let domain = domain.filter(|_| search.is_empty());
             Ok((ResolverConfig::from_parts(domain, search, servers), options))
         }
@@ -460,7 +467,7 @@ fn system() -> Result<(ResolverConfig, ResolverOpts), String> {
     }
 }
 
-/// Asked by UDP, and by TCP if the answer does not fit.
+/// Queries use UDP, and TCP if the response is too long.
 fn server(address: SocketAddr) -> NameServerConfig {
     let mut connections = vec![ConnectionConfig::udp(), ConnectionConfig::tcp()];
     for connection in &mut connections {

@@ -1,7 +1,7 @@
 //! The key in etcd, over the JSON form of its v3 API, which every etcd since 3.4 serves on its client port.
 //!
-//! The gRPC client crate compiles etcd's protocol files in each build and so needs a `protoc` on every builder; three calls (range, txn,
-//! authenticate) on the HTTP client that Consul needs anyway do the same.
+//! The gRPC client crate compiles etcd's protocol files in each build and needs `protoc` on every build
+//! machine. The three calls (range, txn, authenticate) use the HTTP client that Consul needs anyway.
 use std::{
     sync::atomic::{AtomicUsize, Ordering},
     time::Duration,
@@ -18,15 +18,15 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::{
-    http::{self, Answer, CALL_LIMIT, Connecting},
-    key::{Versioned, key_of},
+    found::{Versioned, key_of},
+    http::{self, CALL_LIMIT, Connecting, HttpResponse},
     setting::{self, Secret},
     tls::{self, TlsConfig},
 };
 
-/// Where etcd listens by default.
+/// etcd's default address.
 const DEFAULT_ENDPOINT: &str = "localhost:2379";
-/// gRPC codes in error answers.
+/// gRPC codes in error responses.
 const DEADLINE_EXCEEDED: u64 = 4;
 const UNAVAILABLE: u64 = 14;
 
@@ -44,7 +44,7 @@ struct Config {
     dial_keep_alive_timeout: Option<Duration>,
     username: Option<String>,
     password: Option<Secret>,
-    /// The JSON API under /v3 came with etcd 3.4, so that older ones are refused in any case.
+    /// Without effect: the JSON API under /v3 exists since etcd 3.4, so older ones fail in any case.
     #[serde(rename = "reject-old-cluster")]
     _reject_old_cluster: Option<bool>,
     permit_without_stream: Option<bool>,
@@ -53,7 +53,7 @@ struct Config {
 }
 
 impl Config {
-    /// Options of gRPC connections that calls over HTTP have no use for.
+    /// Names of given options that have no effect, because they concern gRPC connections.
     fn without_effect(&self) -> Vec<&'static str> {
         let positive = |d: Option<Duration>| d.is_some_and(|d| !d.is_zero());
         [
@@ -84,7 +84,7 @@ struct Login {
 pub(super) struct Etcd {
     client: Client,
     endpoints: Vec<Url>,
-    /// Index of the endpoint that answered last.
+    /// Index of the endpoint that responded last.
     preferred: AtomicUsize,
     key: String,
     login: Option<Login>,
@@ -161,14 +161,14 @@ fn endpoints(given: Vec<String>, with_tls: bool) -> Result<Vec<Url>, String> {
         .collect()
 }
 
-/// What one endpoint said.
-enum Outcome {
-    Answer(Value),
-    /// Another endpoint may do better.
+/// The result of a call to one endpoint.
+enum CallResult {
+    Response(Value),
+    /// Another endpoint may succeed.
     Unavailable(String),
-    /// The token is not, or no longer, accepted.
+    /// The token is not accepted, or no longer.
     Unauthenticated(String),
-    /// Another endpoint would say the same.
+    /// Another endpoint would refuse too.
     Refused(String),
 }
 
@@ -178,14 +178,14 @@ impl Etcd {
         &self.key
     }
 
-    /// The value, as a quorum of etcd knows it.
+    /// Reads the value from a quorum of etcd.
     pub(super) async fn read(&self) -> Result<Option<Versioned>, String> {
-        let question = json!({ "key": STANDARD.encode(&self.key) });
-        let answer = self.call(&["v3", "kv", "range"], &question).await?;
+        let request = json!({ "key": STANDARD.encode(&self.key) });
+        let answer = self.call(&["v3", "kv", "range"], &request).await?;
         parse_range(&answer).map_err(|e| format!("etcd: {e}"))
     }
 
-    /// Writes if the key still has this version; 0 is that of an absent key.
+    /// Writes the key if it still has this version; 0 means that it is absent.
     pub(super) async fn write(&self, value: &[u8], version: u64) -> Result<bool, String> {
         let key = STANDARD.encode(&self.key);
         let transaction = json!({
@@ -193,12 +193,12 @@ impl Etcd {
             "success": [{ "request_put": { "key": key, "value": STANDARD.encode(value) } }],
         });
         let answer = self.call(&["v3", "kv", "txn"], &transaction).await?;
-        // False is left out in this form of the API.
+        // The JSON API omits fields that are false.
         Ok(answer["succeeded"].as_bool().unwrap_or(false))
     }
 
-    /// Asks one endpoint after the other, beginning with the one that answered last. To ask the next after a lost answer is safe: a
-    /// check-and-set that has taken effect fails when repeated.
+    /// Tries one endpoint after the other, beginning with the one that responded last. Trying the next one
+    /// after a lost response is safe: a check-and-set that has taken effect fails when it is repeated.
     async fn call(&self, path: &[&str], body: &Value) -> Result<Value, String> {
         let deadline = Instant::now() + CALL_LIMIT;
         let count = self.endpoints.len();
@@ -209,13 +209,13 @@ impl Etcd {
             let endpoint = &self.endpoints[index];
             let left = deadline.saturating_duration_since(Instant::now());
             let limit = left.div_f64((count - tried) as f64);
-            match self.ask_authenticated(endpoint, path, body, limit).await {
-                Outcome::Answer(answer) => {
+            match self.call_authenticated(endpoint, path, body, limit).await {
+                CallResult::Response(answer) => {
                     self.preferred.store(index, Ordering::Relaxed);
                     return Ok(answer);
                 }
-                Outcome::Unavailable(e) => troubles.push(format!("{endpoint}: {e}")),
-                Outcome::Unauthenticated(e) | Outcome::Refused(e) => {
+                CallResult::Unavailable(e) => troubles.push(format!("{endpoint}: {e}")),
+                CallResult::Unauthenticated(e) | CallResult::Refused(e) => {
                     return Err(format!("etcd at {endpoint}: {e}"));
                 }
             }
@@ -226,30 +226,34 @@ impl Etcd {
         ))
     }
 
-    /// Logs in if need be, and once more if the token has expired.
-    async fn ask_authenticated(
+    /// Logs in if necessary, and again if the token has expired.
+    async fn call_authenticated(
         &self,
         endpoint: &Url,
         path: &[&str],
         body: &Value,
         limit: Duration,
-    ) -> Outcome {
+    ) -> CallResult {
         let deadline = Instant::now() + limit;
         let left = || deadline.saturating_duration_since(Instant::now());
         let Some(login) = &self.login else {
-            return self.ask(endpoint, path, body, None, left()).await;
+            return self.call_endpoint(endpoint, path, body, None, left()).await;
         };
         let known = self.token().clone();
         if let Some(token) = known {
-            match self.ask(endpoint, path, body, Some(&token), left()).await {
-                Outcome::Unauthenticated(_) => {}
+            match self
+                .call_endpoint(endpoint, path, body, Some(&token), left())
+                .await
+            {
+                CallResult::Unauthenticated(_) => {}
                 other => return other,
             }
         }
         match self.log_in(endpoint, login, left()).await {
             Ok(token) => {
                 self.token().clone_from(&token);
-                self.ask(endpoint, path, body, token.as_ref(), left()).await
+                self.call_endpoint(endpoint, path, body, token.as_ref(), left())
+                    .await
             }
             Err(outcome) => outcome,
         }
@@ -259,36 +263,39 @@ impl Etcd {
         self.token.lock()
     }
 
-    /// A new token; None if this etcd asks for none.
+    /// A new token; `None` if this etcd does not require one.
     async fn log_in(
         &self,
         endpoint: &Url,
         login: &Login,
         limit: Duration,
-    ) -> Result<Option<Secret>, Outcome> {
+    ) -> Result<Option<Secret>, CallResult> {
         let body = json!({ "name": login.username, "password": login.password.reveal() });
         let path = ["v3", "auth", "authenticate"];
-        match self.ask(endpoint, &path, &body, None, limit).await {
-            Outcome::Answer(answer) => match answer["token"].as_str() {
+        match self
+            .call_endpoint(endpoint, &path, &body, None, limit)
+            .await
+        {
+            CallResult::Response(answer) => match answer["token"].as_str() {
                 Some(token) => Ok(Some(Secret::from(token.to_owned()))),
-                None => Err(Outcome::Refused("logging in brought no token".into())),
+                None => Err(CallResult::Refused("logging in brought no token".into())),
             },
-            Outcome::Refused(e) if e.contains("authentication is not enabled") => Ok(None),
-            Outcome::Refused(e) => Err(Outcome::Refused(format!(
+            CallResult::Refused(e) if e.contains("authentication is not enabled") => Ok(None),
+            CallResult::Refused(e) => Err(CallResult::Refused(format!(
                 "logging in failed, check username and password: {e}"
             ))),
             other => Err(other),
         }
     }
 
-    async fn ask(
+    async fn call_endpoint(
         &self,
         endpoint: &Url,
         path: &[&str],
         body: &Value,
         token: Option<&Secret>,
         limit: Duration,
-    ) -> Outcome {
+    ) -> CallResult {
         let url = http::below(endpoint, path.iter().copied());
         let mut request = self.client.post(url).body(body.to_string());
         if let Some(token) = token {
@@ -297,58 +304,62 @@ impl Etcd {
                     value.set_sensitive(true);
                     request = request.header(AUTHORIZATION, value);
                 }
-                Err(_) => return Outcome::Refused("the token cannot be sent".into()),
+                Err(_) => return CallResult::Refused("the token cannot be sent".into()),
             }
         }
         match http::send(request, limit).await {
-            Ok(answer) => classify(&answer),
-            Err(e) => Outcome::Unavailable(e),
+            Ok(response) => classify(&response),
+            Err(e) => CallResult::Unavailable(e),
         }
     }
 }
 
-fn classify(answer: &Answer) -> Outcome {
-    let parsed: Option<Value> = serde_json::from_slice(&answer.body).ok();
-    if answer.status == StatusCode::OK {
+fn classify(response: &HttpResponse) -> CallResult {
+    let parsed: Option<Value> = serde_json::from_slice(&response.body).ok();
+    if response.status == StatusCode::OK {
         return match parsed {
-            Some(value @ Value::Object(_)) => Outcome::Answer(value),
-            Some(_) | None => Outcome::Refused("the answer is not etcd's; check endpoints".into()),
+            Some(value @ Value::Object(_)) => CallResult::Response(value),
+            Some(_) | None => {
+                CallResult::Refused("the answer is not etcd's; check endpoints".into())
+            }
         };
     }
-    let said = parsed
+    let message = parsed
         .as_ref()
         .and_then(|value| value["message"].as_str().or(value["error"].as_str()))
-        .map_or_else(|| answer.shown(), ToOwned::to_owned);
+        .map_or_else(|| response.shown(), ToOwned::to_owned);
     let code = parsed.as_ref().and_then(|value| value["code"].as_u64());
-    if answer.status == StatusCode::UNAUTHORIZED
-        || said.contains("invalid auth token")
-        || said.contains("revision of auth store is old")
-        || said.contains("revision in header is old")
+    if response.status == StatusCode::UNAUTHORIZED
+        || message.contains("invalid auth token")
+        || message.contains("revision of auth store is old")
+        || message.contains("revision in header is old")
     {
-        Outcome::Unauthenticated(said)
+        CallResult::Unauthenticated(message)
     } else if matches!(code, Some(DEADLINE_EXCEEDED | UNAVAILABLE))
-        || (answer.status.is_server_error() && code.is_none())
+        || (response.status.is_server_error() && code.is_none())
     {
-        Outcome::Unavailable(said)
-    } else if answer.status == StatusCode::NOT_FOUND {
-        Outcome::Refused(format!(
-            "{said}; etcd 3.4 or newer with its JSON gateway (on by default) is needed"
+        CallResult::Unavailable(message)
+    } else if response.status == StatusCode::NOT_FOUND {
+        CallResult::Refused(format!(
+            "{message}; etcd 3.4 or newer with its JSON gateway (on by default) is needed"
         ))
-    } else if said.contains("user name is empty") {
-        Outcome::Refused(format!("{said}; this etcd requires username and password"))
-    } else if said.contains("permission denied") {
-        Outcome::Refused(format!(
-            "{said}; the user's role must allow reading and writing the key"
+    } else if message.contains("user name is empty") {
+        CallResult::Refused(format!(
+            "{message}; this etcd requires username and password"
+        ))
+    } else if message.contains("permission denied") {
+        CallResult::Refused(format!(
+            "{message}; the user's role must allow reading and writing the key"
         ))
     } else {
-        Outcome::Refused(said)
+        CallResult::Refused(message)
     }
 }
 
 fn parse_range(answer: &Value) -> Result<Option<Versioned>, String> {
     let unlike = || "the answer is not that of a key's lookup".to_owned();
     let Some(entry) = answer["kvs"].as_array().and_then(|kvs| kvs.first()) else {
-        // Without a header it was something else that answered.
+        // A response without a header is not etcd's.
         return if answer["header"].is_object() {
             Ok(None)
         } else {

@@ -1,4 +1,4 @@
-//! HTTP calls to Consul and etcd: bounded in time and size, with errors that say whom was asked and what to check.
+//! HTTP calls to Consul and etcd, with limits of time and size, and errors that say what to check.
 use std::{
     error::Error,
     path::{Path, PathBuf},
@@ -7,25 +7,27 @@ use std::{
 
 use reqwest::{Client, RequestBuilder, StatusCode, Url, header::HeaderMap, redirect};
 
-/// One operation, failing over between endpoints included. The callers look every second or more.
+/// Time limit of one operation, including failover between endpoints. The callers repeat operations every
+/// second or more.
 pub(super) const CALL_LIMIT: Duration = Duration::from_secs(5);
-/// An answer is one small key or an error text.
-const MAX_ANSWER_BYTES: usize = 1 << 20;
-/// Of an error text, shown.
+/// Largest response: one small key, or an error text.
+const MAX_RESPONSE_BYTES: usize = 1 << 20;
+/// Longest part of an error text that is shown.
 const MAX_SHOWN_CHARS: usize = 200;
 
-/// How to connect.
+/// Options of connections.
 #[derive(Debug, Default)]
 pub(super) struct Connecting {
-    /// Instead of TCP.
+    /// Connect to this socket instead of TCP.
     pub(super) unix_socket: Option<PathBuf>,
-    /// Limit of setting up a connection; [`CALL_LIMIT`] bounds it in any case.
+    /// Time limit for connecting; [`CALL_LIMIT`] applies in any case.
     pub(super) connect_limit: Option<Duration>,
     /// TCP keep-alive of idle connections.
     pub(super) keep_alive: Option<Duration>,
 }
 
-/// A client that follows no redirects and uses no proxy: what decides who leads goes directly.
+/// A client that follows no redirects and uses no proxy: requests that decide who leads must go to the
+/// configured address.
 pub(super) fn client(tls: rustls::ClientConfig, connecting: &Connecting) -> Result<Client, String> {
     let mut builder = Client::builder()
         .tls_backend_preconfigured(tls)
@@ -39,15 +41,15 @@ pub(super) fn client(tls: rustls::ClientConfig, connecting: &Connecting) -> Resu
     builder.build().map_err(|e| chain(&e))
 }
 
-/// An answer, read to its end.
+/// A complete response.
 #[derive(Debug)]
-pub(super) struct Answer {
+pub(super) struct HttpResponse {
     pub(super) status: StatusCode,
     pub(super) headers: HeaderMap,
     pub(super) body: Vec<u8>,
 }
 
-impl Answer {
+impl HttpResponse {
     /// The beginning of the body on one line, for errors.
     pub(super) fn shown(&self) -> String {
         let text: String = String::from_utf8_lossy(&self.body)
@@ -65,8 +67,8 @@ impl Answer {
     }
 }
 
-/// Sends and reads the whole answer within `limit`.
-pub(super) async fn send(request: RequestBuilder, limit: Duration) -> Result<Answer, String> {
+/// Sends a request and reads the whole response within `limit`.
+pub(super) async fn send(request: RequestBuilder, limit: Duration) -> Result<HttpResponse, String> {
     let exchange = async {
         let mut response = request.send().await.map_err(|e| chain(&e.without_url()))?;
         let mut body = Vec::new();
@@ -76,11 +78,11 @@ pub(super) async fn send(request: RequestBuilder, limit: Duration) -> Result<Ans
             .map_err(|e| chain(&e.without_url()))?
         {
             body.extend_from_slice(&chunk);
-            if body.len() > MAX_ANSWER_BYTES {
-                return Err(format!("the answer exceeds {MAX_ANSWER_BYTES} bytes"));
+            if body.len() > MAX_RESPONSE_BYTES {
+                return Err(format!("the answer exceeds {MAX_RESPONSE_BYTES} bytes"));
             }
         }
-        Ok(Answer {
+        Ok(HttpResponse {
             status: response.status(),
             headers: response.headers().clone(),
             body,
@@ -91,21 +93,22 @@ pub(super) async fn send(request: RequestBuilder, limit: Duration) -> Result<Ans
         .unwrap_or_else(|_| Err(format!("no answer within {limit:.1?}")))
 }
 
-/// An error with its causes: the outermost alone says only that sending failed.
+/// An error with its causes; the outermost one only says that sending failed.
 fn chain(error: &reqwest::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(inner) = cause {
-        let said = inner.to_string();
-        if !text.contains(&said) {
-            text = format!("{text}: {said}");
+        let inner_text = inner.to_string();
+        if !text.contains(&inner_text) {
+            text = format!("{text}: {inner_text}");
         }
         cause = inner.source();
     }
     text
 }
 
-/// `scheme://host:port/prefix`, checked. Names and passwords in it would end up in logs.
+/// Parses and checks `scheme://host:port/prefix`. User names and passwords are refused, because URLs are
+/// logged.
 pub(super) fn base_url(field: &str, text: &str) -> Result<Url, String> {
     let url = Url::parse(text).map_err(|e| format!("{field}: not an address: {e}"))?;
     if !url.username().is_empty() || url.password().is_some() {
@@ -127,7 +130,7 @@ pub(super) fn base_url(field: &str, text: &str) -> Result<Url, String> {
 /// The URL of a path below a base.
 pub(super) fn below<'a>(base: &Url, segments: impl IntoIterator<Item = &'a str>) -> Url {
     let mut url = base.clone();
-    // Fails for URLs without host alone, which `base_url` refuses.
+    // Fails only for URLs without a host, which `base_url` refuses.
     if let Ok(mut path) = url.path_segments_mut() {
         path.pop_if_empty().extend(segments);
     }

@@ -1,17 +1,22 @@
-//! The key that names the leader, in whichever store holds it, and what `/status` tells of it.
+//! The key that names the leader, in Consul or etcd, and its part of `/status`.
 use std::{sync::Arc, time::SystemTime};
 
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
-use super::{Held, LeaderRecord, LookupError, consul::Consul, etcd::Etcd};
+use super::{
+    consul::Consul,
+    etcd::Etcd,
+    found::{Held, LeaderRecord, LookupError, Versioned},
+};
 use crate::clock::{NEVER, rfc3339};
 
-/// What rqlite's `/status` says of its own pace; clients may read it, nothing here goes by it.
+/// Intervals that rqlite shows in `/status`. They are shown for clients that read them, and have no other
+/// effect.
 const REGISTER_INTERVAL_NANOS: u64 = 3_000_000_000;
 const REPORT_INTERVAL_NANOS: u64 = 10_000_000_000;
 
-/// Reads and writes the key. Cheap to clone; clones share connections and what `/status` shows.
+/// Reads and writes the key. Cheap to clone; clones share connections and the values for `/status`.
 #[derive(Clone, Debug)]
 pub struct LeaderKey(Arc<Inner>);
 
@@ -53,15 +58,15 @@ impl LeaderKey {
         }))
     }
 
-    /// For logs: the mode and the key.
+    /// The mode and the key, for logs.
     pub fn name(&self) -> &str {
         &self.0.name
     }
 
-    /// What the key holds now, as a quorum of the store knows it. None: nothing.
+    /// Reads the key from a quorum of Consul or etcd. `None` if it is absent.
     ///
     /// # Errors
-    /// The store does not answer or refuses, or the key holds something else than a leader.
+    /// The store does not respond or refuses, or the value is not a leader record.
     pub async fn read(&self) -> Result<Option<Held>, LookupError> {
         let result = match &self.0.store {
             Store::Consul(consul) => consul.read().await,
@@ -70,15 +75,16 @@ impl LeaderKey {
         self.note(result.and_then(|value| value.map(|value| self.held(&value)).transpose()))
     }
 
-    /// Writes the key if it is absent, atomically. False: it is not, or an earlier try whose answer was lost has already written it; read.
+    /// Writes the key if it is absent, atomically. False if it exists, possibly because an earlier attempt
+    /// whose response was lost has written it: read it then.
     ///
     /// # Errors
-    /// The store does not answer or refuses; the key may have been written.
+    /// The store does not respond or refuses; the key may have been written.
     pub async fn create(&self, record: &LeaderRecord) -> Result<bool, LookupError> {
         self.write(record, 0).await
     }
 
-    /// Writes the key if nobody has written it since [`Held::version`], atomically. False as with [`Self::create`].
+    /// Writes the key if its version still is [`Held::version`], atomically. False as with [`Self::create`].
     ///
     /// # Errors
     /// As [`Self::create`].
@@ -86,7 +92,7 @@ impl LeaderKey {
         self.write(record, version).await
     }
 
-    /// Version 0 is that of an absent key, in both stores.
+    /// In both stores, version 0 means that the key is absent.
     async fn write(&self, record: &LeaderRecord, version: u64) -> Result<bool, LookupError> {
         let value = serde_json::to_vec(record).map_err(|e| LookupError(e.to_string()))?;
         let result = match &self.0.store {
@@ -127,7 +133,7 @@ impl LeaderKey {
         result.map_err(LookupError)
     }
 
-    /// What `/status` shows under `disco`.
+    /// The part `disco` of `/status`.
     pub fn status(&self) -> Value {
         let mode = match &self.0.store {
             Store::Consul(_) => "consul-kv",
@@ -145,22 +151,4 @@ impl LeaderKey {
         }
         shown
     }
-}
-
-/// A value as the store holds it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Versioned {
-    pub(super) bytes: Vec<u8>,
-    pub(super) version: u64,
-}
-
-/// The key of a cluster without slashes around it.
-pub(super) fn key_of(disco_key: &str) -> Result<&str, String> {
-    let key = disco_key.trim_matches('/');
-    if key.is_empty() || key.split('/').any(str::is_empty) {
-        return Err(format!(
-            "-disco-key \"{disco_key}\" is not a name; give each cluster one, such as \"rqlite\""
-        ));
-    }
-    Ok(key)
 }

@@ -1,20 +1,21 @@
-//! The text of `-disco-config`: from a file or the command line, environment variables put in, then strictly read as JSON.
+//! The text of `-disco-config`: from a file or the command line, with environment variables replaced, parsed
+//! strictly as JSON.
 use std::{borrow::Cow, fmt};
 
 use node_contract::duration;
 use serde::{Deserialize, Deserializer, de::DeserializeOwned, de::Error as _};
 use serde_json::Value;
 
-/// A configuration is a handful of fields; a larger file is another file.
+/// Largest configuration file. A configuration has a handful of fields, so a larger file is something else.
 const MAX_CONFIG_BYTES: u64 = 1 << 20;
 
-/// A password or token; never shown.
+/// A password or token. `Debug` does not show it.
 #[derive(Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(transparent)]
 pub(super) struct Secret(String);
 
 impl Secret {
-    /// The secret itself, for the wire alone.
+    /// The secret itself, only for sending it.
     pub(super) fn reveal(&self) -> &str {
         &self.0
     }
@@ -36,7 +37,8 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// The configuration text with variables put in. `given` is a path if a file is there, else the text itself, as rqlite has it.
+/// The configuration text with variables replaced. As in rqlite, `given` is a path if that file exists, else
+/// the text itself.
 pub(super) fn read(
     given: &str,
     environment: &dyn Fn(&str) -> Option<String>,
@@ -67,7 +69,8 @@ fn read_file(path: &str) -> std::io::Result<String> {
     std::fs::read_to_string(path).map_err(|e| std::io::Error::new(e.kind(), format!("{path}: {e}")))
 }
 
-/// `$name` and `${name}` as Go's `os.Expand` puts them in; what is unset is empty. A `$` before anything else stays.
+/// Replaces `$name` and `${name}` as Go's `os.Expand` does; unset variables are empty. A `$` before anything
+/// else stays.
 fn expand(text: &str, environment: &dyn Fn(&str) -> Option<String>) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
@@ -78,7 +81,7 @@ fn expand(text: &str, environment: &dyn Fn(&str) -> Option<String>) -> String {
         let (name, width) = shell_name(after);
         match name {
             Some(name) => out.push_str(&environment(name).unwrap_or_default()),
-            // Go leaves out `${` and `${}`.
+            // Go drops `${` and `${}`.
             None if width > 0 => {}
             None => out.push('$'),
         }
@@ -88,7 +91,8 @@ fn expand(text: &str, environment: &dyn Fn(&str) -> Option<String>) -> String {
     out
 }
 
-/// The name after a `$`, and how many bytes it takes; None with bytes is a bad name, without is no name.
+/// The name after a `$`, and the number of bytes that it takes. `None` with a length is an invalid name,
+/// without one no name.
 fn shell_name(after: &str) -> (Option<&str>, usize) {
     let is_special = |c: char| c.is_ascii_digit() || "*#$@!?-".contains(c);
     if let Some(inner) = after.strip_prefix('{') {
@@ -107,12 +111,13 @@ fn shell_name(after: &str) -> (Option<&str>, usize) {
     ((end > 0).then(|| &after[..end]), end)
 }
 
-/// Reads the fields; no text is no field given. A field that is not known is a mistake: a misspelt one would go unnoticed for long.
+/// Parses the fields; an empty text has none. Unknown fields are errors, because a misspelled one would go
+/// unnoticed.
 pub(super) fn parse<T: DeserializeOwned + Default>(text: &str) -> Result<T, String> {
     if text.trim().is_empty() {
         return Ok(T::default());
     }
-    // A list would be taken for the fields in their order.
+    // serde would accept a list as the fields in their order.
     if text.trim_start().starts_with(['[', '"']) {
         return Err("expected a JSON object".into());
     }
@@ -130,7 +135,7 @@ pub(super) fn parse<T: DeserializeOwned + Default>(text: &str) -> Result<T, Stri
     Ok(parsed)
 }
 
-/// What is expected of the field, without the value that it has: that may be a secret in the wrong place.
+/// An error text that says what is expected of the field, without its value, which may be a misplaced secret.
 fn describe(path: &str, mistake: &str) -> String {
     let without_position = mistake
         .rsplit_once(" at line ")

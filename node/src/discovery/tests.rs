@@ -1,4 +1,4 @@
-//! Opening each mode, the shapes of `/status`, and the record's form.
+//! Tests of opening each mode, of the parts of `/status`, and of the record's JSON.
 use serde_json::json;
 
 use super::*;

@@ -1,4 +1,4 @@
-//! TLS towards Consul and etcd from the fields of `tls_config`, on rustls with ring.
+//! TLS for Consul and etcd according to `tls_config`, with rustls and ring.
 use std::{path::Path, sync::Arc};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
@@ -15,11 +15,11 @@ use serde::Deserialize;
 
 use super::setting::Secret;
 
-/// How servers are verified and how this node shows itself. All optional.
+/// Verification of the server, and this node's client certificate. All fields are optional.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct TlsConfig {
-    /// Name expected in the server's certificate, instead of the one dialled; a port is ignored.
+    /// Name expected in the server's certificate, instead of the dialed one; a port is ignored.
     address: Option<String>,
     ca_file: Option<String>,
     ca_path: Option<String>,
@@ -36,7 +36,7 @@ fn given(text: Option<&String>) -> Option<&str> {
     text.map(String::as_str).filter(|text| !text.is_empty())
 }
 
-/// For plain HTTP: trusts nobody.
+/// For plain HTTP: no certificate is trusted.
 pub(super) fn none() -> Result<ClientConfig, String> {
     Ok(with_versions(Arc::new(ring::default_provider()))?
         .with_root_certificates(RootCertStore::empty())
@@ -52,7 +52,7 @@ fn with_versions(
 }
 
 impl TlsConfig {
-    /// Reads the files. The system's authorities count only if no others are given.
+    /// Reads the files. The system's certificate authorities are used only if no others are given.
     pub(super) fn client(&self) -> Result<ClientConfig, String> {
         let provider = Arc::new(ring::default_provider());
         let verifier = self
@@ -133,7 +133,7 @@ impl TlsConfig {
         Ok(roots)
     }
 
-    /// The own certificate chain and key.
+    /// This node's certificate chain and key.
     fn identity(
         &self,
     ) -> Result<Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>, String> {
@@ -196,7 +196,7 @@ fn certificates_in(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
         .map_err(|e| format!("a certificate is not in PEM form: {e}"))
 }
 
-/// The certificates of all files in a folder; other files there are passed over.
+/// The certificates of all files in a directory; other files are ignored.
 fn certificates_below(folder: &str) -> Result<Vec<CertificateDer<'static>>, String> {
     let failed = |e: std::io::Error| format!("ca_path: {folder}: {e}");
     let mut all = Vec::new();
@@ -209,7 +209,7 @@ fn certificates_below(folder: &str) -> Result<Vec<CertificateDer<'static>>, Stri
     Ok(all)
 }
 
-/// Expects a certain name in the certificate, whatever was dialled.
+/// Expects this name in the certificate instead of the dialed one.
 #[derive(Debug)]
 struct Named {
     inner: Arc<WebPkiServerVerifier>,
@@ -221,7 +221,7 @@ impl ServerCertVerifier for Named {
         &self,
         end_entity: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
-        _dialled: &ServerName<'_>,
+        _dialed: &ServerName<'_>,
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
@@ -252,7 +252,7 @@ impl ServerCertVerifier for Named {
     }
 }
 
-/// `insecure_skip_verify`: any certificate will do, if the server holds its key.
+/// `insecure_skip_verify`: accepts any certificate, if the server has its key.
 #[derive(Debug)]
 struct Unverified(Arc<CryptoProvider>);
 
@@ -261,7 +261,7 @@ impl ServerCertVerifier for Unverified {
         &self,
         _end_entity: &CertificateDer<'_>,
         _intermediates: &[CertificateDer<'_>],
-        _dialled: &ServerName<'_>,
+        _dialed: &ServerName<'_>,
         _ocsp_response: &[u8],
         _now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {

@@ -1,45 +1,46 @@
-//! From words and environment to what to start: a plain function of values.
+//! Decides which program to execute, from the arguments and the environment. A pure function.
 use std::{collections::BTreeMap, time::Duration};
 
-/// Subcommands of this program: asked for by their bare name.
+/// Subcommands of this program, selected by their name.
 const SUBCOMMANDS: [&str; 3] = ["inspect", "prepare", "skip-entry"];
-/// Where the image has SQLite extensions, each as `<name>.zip`.
+/// Directory of SQLite extensions in the image, each as `<name>.zip`.
 const EXTENSIONS: &str = "/opt/extensions";
 const DEFAULT_DATA: &str = "/rqlite/file/data";
 const HTTP_PORT: u16 = 4001;
 const RAFT_PORT: u16 = 4002;
-/// In Kubernetes, unless another delay is asked for: a pod's name may resolve only seconds after its start.
+/// Default delay in Kubernetes, where a pod's name may resolve only seconds after its start.
 const KUBERNETES_DELAY: Duration = Duration::from_secs(5);
-/// A longer one is a mistake of units.
+/// Longest accepted delay; a longer one is most likely in a wrong unit.
 const LONGEST_DELAY: Duration = Duration::from_secs(3600);
 
-/// What a container knows of itself.
+/// The environment of a container.
 pub(super) struct Container<'a> {
     pub(super) variables: &'a BTreeMap<String, String>,
     /// Text of `/etc/hosts`.
     pub(super) hosts: &'a str,
     pub(super) host_name: &'a str,
-    /// Is there such a file?
+    /// Whether a file exists.
     pub(super) exists: &'a dyn Fn(&str) -> bool,
 }
 
-/// What to become.
+/// The program to execute.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Start {
-    /// This program with these words, after the delay.
+    /// This program with these arguments, after the delay.
     Own { words: Vec<String>, delay: Duration },
-    /// Another one.
+    /// Another program.
     Other { program: String, words: Vec<String> },
 }
 
 impl Container<'_> {
-    /// A variable's value; empty is not set.
+    /// The value of a variable; an empty one counts as not set.
     fn variable(&self, name: &str) -> Option<&str> {
         let value = self.variables.get(name).map(String::as_str);
         value.filter(|value| !value.is_empty())
     }
 
-    /// As `hostname -f`: the first name of the line in `/etc/hosts` that has the host's name, else the host's name.
+    /// As `hostname -f`: the first name in the line of `/etc/hosts` that contains the host's name; without
+    /// such a line, the host's name.
     fn full_name(&self) -> &str {
         self.hosts
             .lines()
@@ -74,7 +75,7 @@ impl Container<'_> {
             })
     }
 
-    /// The flags that variables and defaults give, as far as `given` does not have them.
+    /// The flags from variables and defaults, except those in `given`.
     fn flags(&self, given: &[String]) -> Result<Vec<String>, String> {
         let is_given = |flag: &str| given.iter().any(|word| flag_name(word) == Some(flag));
         let own = |port: u16| format!("{}:{port}", self.full_name());
@@ -108,7 +109,7 @@ impl Container<'_> {
         Ok(flags)
     }
 
-    /// Paths of the extensions that are asked for by name, then the user's own.
+    /// Paths of the extensions that are selected by name, then those of the user.
     fn extensions(&self) -> Result<Option<String>, String> {
         let names = self.variable("SQLITE_EXTENSIONS").unwrap_or_default();
         let mut paths = Vec::new();
@@ -136,14 +137,15 @@ impl Container<'_> {
     }
 }
 
-/// `http-addr` of `-http-addr=x` and of `--http-addr`.
+/// The name of a flag: `http-addr` for `-http-addr=x` and for `--http-addr`.
 fn flag_name(word: &str) -> Option<&str> {
     let flag = word.strip_prefix('-')?;
     let flag = flag.strip_prefix('-').unwrap_or(flag);
     flag.split('=').next()
 }
 
-/// Nothing, `run`, or flags: the node, its data directory last. Any other word is a program to become, with the words after it.
+/// No arguments, `run`, or flags execute the node, with the data directory as the last argument. Any other
+/// first argument is a program, which gets the remaining arguments.
 pub(super) fn decide(words: &[String], container: &Container<'_>) -> Result<Start, String> {
     match words {
         [] => container.node(&[]),

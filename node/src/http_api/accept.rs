@@ -37,8 +37,8 @@ use super::{
 const CLOSING_CONNECTIONS: usize = 32;
 /// The reply on a new connection when every open one is in use.
 const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain; charset=utf-8\r\nRetry-After: 1\r\nConnection: close\r\nContent-Length: 39\r\n\r\nall connections are busy, try it again\n";
-/// How long a connection may be idle until the head of its next request is complete. rqlite has no limit. Clients keep idle connections for
-/// a minute and more (Go's default is 90 s), so the limit is above that.
+/// How long a connection may be idle until the head of its next request is complete. rqlite has no limit.
+/// Clients keep idle connections for a minute and more (Go's default is 90 s), so the limit is above that.
 const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(120);
 /// TCP keep-alive: idle time before the first probe, and the pause between probes.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
@@ -46,7 +46,8 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 const KEEP_ALIVE_PROBES: u32 = 3;
 /// How long running requests may take after the stop.
 const STOP_LIMIT: Duration = Duration::from_secs(5);
-/// Pause after a failure to accept that does not concern a single connection (out of file descriptors), so that the loop does not spin.
+/// Pause after a failure to accept that does not concern a single connection (out of file descriptors), so
+/// that the loop does not spin.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 /// Time limit for wrapping a connection (a TLS handshake).
 const WRAP_TIMEOUT: Duration = Duration::from_secs(10);
@@ -63,7 +64,8 @@ pub enum ServeError {
     Header(InvalidHeaderValue),
 }
 
-/// Serves plain HTTP until `stop` is cancelled; then accepts no more connections, and lets running requests finish for up to 5 s.
+/// Serves plain HTTP until `stop` is cancelled; then accepts no more connections, and lets running requests
+/// finish for up to 5 s.
 ///
 /// # Errors
 /// See [`ServeError`]. Failures to accept are logged and tried again.
@@ -75,7 +77,8 @@ pub async fn serve(
     serve_wrapped(listener, |stream| async { Ok(stream) }, services, stop).await
 }
 
-/// As [`serve`], but passes each connection through `wrap` first (a TLS handshake). A connection is closed if wrapping fails.
+/// As [`serve`], but passes each connection through `wrap` first (a TLS handshake). A connection is closed if
+/// wrapping fails.
 ///
 /// # Errors
 /// See [`serve`].
@@ -155,7 +158,8 @@ where
     Ok(())
 }
 
-/// A client whose machine has failed does not close its connection; keep-alive detects that, and its requests are ended.
+/// A client whose machine has failed does not close its connection; keep-alive detects that, and its requests
+/// are ended.
 fn keep_alive(stream: &TcpStream) {
     let probes = socket2::TcpKeepalive::new()
         .with_time(KEEP_ALIVE)

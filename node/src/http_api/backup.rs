@@ -24,7 +24,8 @@ use super::{
 };
 use crate::metrics::Counter;
 
-/// Bytes that are read and compressed at a time: so many that the switch to a blocking thread does not matter.
+/// Bytes that are read and compressed at a time: so many that the switch to a blocking thread does not
+/// matter.
 const CHUNK_BYTES: usize = 256 << 10;
 
 pub(super) async fn answer(state: &Arc<HttpState>, call: &Call) -> Result<Response, Failure> {

@@ -1,4 +1,5 @@
-//! The byte stream of a client below hyper: escapes request targets, limits slow heads and replies, and discards unread bodies.
+//! The byte stream of a client below hyper: escapes request targets, limits slow heads and replies, and
+//! discards unread bodies.
 //!
 //! A usual request costs no more than a scan of its first line.
 use std::{
@@ -46,8 +47,8 @@ pub(super) struct ClientStream<S> {
     lingering: Lingering,
 }
 
-/// The end of a connection on which a body was not read to its end. Closing at once would reset the connection, and a client that still sends
-/// would lose the reply.
+/// The end of a connection on which a body was not read to its end. Closing at once would reset the
+/// connection, and a client that still sends would lose the reply.
 #[derive(Default)]
 struct Lingering {
     ends: Option<Pin<Box<Sleep>>>,
@@ -70,7 +71,8 @@ impl<S> ClientStream<S> {
         }
     }
 
-    /// Handles bytes of a head, from `start` on. They may also be the rest of an unread body, which is not changed.
+    /// Handles bytes of a head, from `start` on. They may also be the rest of an unread body, which is not
+    /// changed.
     fn receive_head(&mut self, buffer: &mut ReadBuf<'_>, start: usize) -> io::Result<()> {
         let bytes = buffer.filled().get(start..).unwrap_or_default();
         if !self.connection.has_unread_body()

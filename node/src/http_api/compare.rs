@@ -1,4 +1,5 @@
-//! `POST /db/compare`: compares the copies of all members, by hashes of their content at one log entry. rqlite does not have this endpoint.
+//! `POST /db/compare`: compares the copies of all members, by hashes of their content at one log entry.
+//! rqlite does not have this endpoint.
 use std::sync::Arc;
 
 use serde_json::json;

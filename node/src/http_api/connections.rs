@@ -1,4 +1,5 @@
-//! Connection limits: which connections are in use, which of them wait for their client, and which are closed when the limit is reached.
+//! Connection limits: which connections are in use, which of them wait for their client, and which are closed
+//! when the limit is reached.
 use std::{
     cmp::Reverse,
     sync::{
@@ -10,9 +11,11 @@ use std::{
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Connections reserved for probes once all others are in use: for kubelets, load balancers, and administrators who look for the cause.
+/// Connections reserved for probes once all others are in use: for kubelets, load balancers, and
+/// administrators who look for the cause.
 const RESERVED_FOR_PROBES: usize = 64;
-/// One in this many connections is closed at a time, so that not every new connection needs a search for one to close.
+/// One in this many connections is closed at a time, so that not every new connection needs a search for one
+/// to close.
 const CLOSE_ONE_IN: usize = 64;
 /// A probe that takes longer than this may be closed too.
 const LONG_PROBE_MILLIS: u64 = 10_000;
@@ -135,8 +138,8 @@ impl Connections {
     }
 }
 
-/// Chooses at most `count` connections to close: those idle for longest; if there are none, the slowest of those that wait for their client;
-/// then probes that take too long.
+/// Chooses at most `count` connections to close: those idle for longest; if there are none, the slowest of
+/// those that wait for their client; then probes that take too long.
 fn choose_to_close(seen: &[Snapshot], count: usize) -> Vec<usize> {
     let all = || seen.iter().enumerate();
     let mut idle: Vec<(u64, usize)> = all()
@@ -175,7 +178,8 @@ impl ClientConnection {
         }
     }
 
-    /// Marks the connection as closing. False if it has become busy meanwhile, unless it waits for its client.
+    /// Marks the connection as closing. False if it has become busy meanwhile, unless it waits for its
+    /// client.
     fn close(&self) -> bool {
         let idle = self.state.compare_exchange(IDLE, CLOSING, Relaxed, Relaxed);
         match idle {

@@ -1,6 +1,7 @@
 //! hyper's timer for the heads of one connection's requests, at little cost per request.
 //!
-//! A micro benchmark of 64 connections on two cores measured 314 ns per head for this timer and 651 ns for a tokio sleep per head.
+//! A micro benchmark of 64 connections on two cores measured 314 ns per head for this timer and 651 ns for a
+//! tokio sleep per head.
 use std::{
     pin::Pin,
     sync::Arc,
@@ -15,9 +16,10 @@ use tokio::time::Instant;
 /// The connection's only tokio timer.
 type SharedSleep = Pin<Box<tokio::time::Sleep>>;
 
-/// hyper creates a sleep for each head that it waits for, and drops it when the head has arrived. With tokio's timer each sleep would be
-/// registered with the runtime and removed again, under a lock that all connections share. Here the sleeps of a connection share one tokio
-/// timer. It is reset only when it fires before the current deadline: since deadlines only move forward, that is once per timeout.
+/// hyper creates a sleep for each head that it waits for, and drops it when the head has arrived. With
+/// tokio's timer each sleep would be registered with the runtime and removed again, under a lock that all
+/// connections share. Here the sleeps of a connection share one tokio timer. It is reset only when it fires
+/// before the current deadline: since deadlines only move forward, that is once per timeout.
 ///
 /// Supports one sleep at a time: only the task that polled last is woken.
 #[derive(Clone)]

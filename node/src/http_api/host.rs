@@ -1,4 +1,5 @@
-//! Facts about the machine and this process for `/status`, read from Linux's `/proc` and `/sys`; empty where those do not exist.
+//! Facts about the machine and this process for `/status`, read from Linux's `/proc` and `/sys`; empty where
+//! those do not exist.
 use std::{collections::BTreeMap, fs};
 
 use rustix::param::page_size;

@@ -14,16 +14,19 @@ use tokio::{
 
 use super::error::Failure;
 
-/// BodyMemory for all bodies: two of the largest size, or thousands of usual ones. While a request runs, its body is in memory up to about four
-/// times (bytes, statements, log entry, frames to other nodes), so all of them take at most some 300 MiB, which a small container has.
+/// BodyMemory for all bodies: two of the largest size, or thousands of usual ones. While a request runs, its
+/// body is in memory up to about four times (bytes, statements, log entry, frames to other nodes), so all of
+/// them take at most some 300 MiB, which a small container has.
 const ALL_BODIES_BYTES: usize = 64 << 20;
-/// This much of each body is not counted. Nearly all bodies are smaller and need no permit; the number of connections limits them.
+/// This much of each body is not counted. Nearly all bodies are smaller and need no permit; the number of
+/// connections limits them.
 const FREE_BYTES: usize = 16 << 10;
 /// Unit of counting.
 const STEP_BYTES: usize = 64 << 10;
 /// Counted for a body without a declared length until it exceeds this; then the largest size is counted.
 const UNKNOWN_BYTES: usize = 1 << 20;
-/// How long a body waits for memory before it is refused. It is not read meanwhile, which slows its client down.
+/// How long a body waits for memory before it is refused. It is not read meanwhile, which slows its client
+/// down.
 const WAIT_LIMIT: Duration = Duration::from_secs(10);
 /// While other bodies wait for memory, a body that arrives more slowly than this is refused.
 const MIN_BYTES_PER_SECOND: usize = 64 << 10;
@@ -57,8 +60,9 @@ impl Default for BodyMemory {
 }
 
 impl BodyMemory {
-    /// Reserves memory for a body of which `so_far` bytes have arrived and which will have at least `announced` bytes. The whole body is
-    /// reserved at once, so that bodies with half of their reservation cannot wait for each other for ever.
+    /// Reserves memory for a body of which `so_far` bytes have arrived and which will have at least
+    /// `announced` bytes. The whole body is reserved at once, so that bodies with half of their reservation
+    /// cannot wait for each other for ever.
     ///
     /// # Errors
     /// [`Failure::NoMemory`] if other bodies hold the memory for too long.
@@ -126,7 +130,8 @@ impl BodyMemory {
         }
     }
 
-    /// True if other bodies wait for memory while the body with this reservation, of which `so_far` bytes have arrived, is too slow.
+    /// True if other bodies wait for memory while the body with this reservation, of which `so_far` bytes
+    /// have arrived, is too slow.
     pub(super) fn is_too_slow(&self, reservation: &Reservation, so_far: usize) -> bool {
         let Some(held) = reservation.since.map(|since| since.elapsed()) else {
             return false;

@@ -1,4 +1,5 @@
-//! The limit for slow clients: a transfer may take any time as long as a minimum of bytes moves in each window.
+//! The limit for slow clients: a transfer may take any time as long as a minimum of bytes moves in each
+//! window.
 use std::{
     future::Future,
     pin::Pin,
@@ -8,8 +9,8 @@ use std::{
 
 use tokio::time::{Sleep, sleep};
 
-/// How long the node waits for a client to transfer the minimum: longer than a lost network packet, a garbage collector's pause or a full
-/// disk of the client take.
+/// How long the node waits for a client to transfer the minimum: longer than a lost network packet, a garbage
+/// collector's pause or a full disk of the client take.
 pub(super) const WINDOW: Duration = Duration::from_secs(30);
 /// The minimum in that time: far below the slowest line, above a client that sends single bytes.
 const MIN_BYTES: u64 = 1024;
@@ -53,7 +54,8 @@ mod tests {
 
     use super::*;
 
-    /// Transfers `bytes` every `pause` and waits in between. Returns how long that was accepted, at most an hour.
+    /// Transfers `bytes` every `pause` and waits in between. Returns how long that was accepted, at most an
+    /// hour.
     async fn accepted_for(bytes: u64, pause: Duration) -> Duration {
         let begun = Instant::now();
         let mut progress = ProgressTimer::default();

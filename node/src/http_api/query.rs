@@ -25,7 +25,8 @@ pub(super) async fn answer(
     if let Some(elsewhere) = redirect::read_to_leader(state, call).await? {
         return Ok(elsewhere);
     }
-    // Kept until the end with its memory reservation, because the statements parsed from it take as much memory.
+    // Kept until the end with its memory reservation, because the statements parsed from it take as much
+    // memory.
     let body = if call.method == Method::GET {
         None
     } else {

@@ -1,6 +1,7 @@
 //! `POST /reap`: in rqlite, merges and deletes old snapshots.
 //!
-//! Here the only snapshot is the database file itself. There is never an older one to reap, so both counts are zero.
+//! Here the only snapshot is the database file itself. There is never an older one to reap, so both counts
+//! are zero.
 use std::sync::Arc;
 
 use super::{reply::Response, state::HttpState};

@@ -26,8 +26,8 @@ pub(super) async fn to_leader(state: &HttpState, call: &Call) -> Result<Option<R
     )))
 }
 
-/// As [`to_leader`], for endpoints that may not need a leader: at the levels `none` and `auto` there is no redirect, and the store forwards
-/// writes.
+/// As [`to_leader`], for endpoints that may not need a leader: at the levels `none` and `auto` there is no
+/// redirect, and the store forwards writes.
 pub(super) async fn read_to_leader(
     state: &HttpState,
     call: &Call,

@@ -36,7 +36,8 @@ const SERVED_BY: HeaderName = HeaderName::from_static("x-rqlite-served-by");
 /// Initial capacity of a JSON reply: enough for the reply to a single write.
 const REPLY_BYTES: usize = 256;
 
-/// Chunks of a streamed reply. An error closes the connection, so that a client never takes a part of the reply for all of it.
+/// Chunks of a streamed reply. An error closes the connection, so that a client never takes a part of the
+/// reply for all of it.
 type Chunks = Pin<Box<dyn Stream<Item = Result<Bytes, std::io::Error>> + Send>>;
 
 /// The body of a reply.
@@ -79,7 +80,8 @@ impl Body for ReplyBody {
 }
 
 impl ReplyBody {
-    /// Keeps `held` until the reply has been produced. A complete body already has been, so `held` is dropped at once.
+    /// Keeps `held` until the reply has been produced. A complete body already has been, so `held` is dropped
+    /// at once.
     pub(super) fn until_sent(self, held: impl Send + Unpin + 'static) -> Self {
         match self {
             Self::Whole(bytes) => Self::Whole(bytes),
@@ -216,7 +218,8 @@ impl Replies {
         }
     }
 
-    /// Adds the header that names the serving node. An address with characters that are not allowed in a header is left out.
+    /// Adds the header that names the serving node. An address with characters that are not allowed in a
+    /// header is left out.
     pub(super) fn served_by(&self, mut response: Response, addr: &str) -> Response {
         if let Ok(addr) = HeaderValue::from_str(addr) {
             response.headers_mut().insert(SERVED_BY, addr);
@@ -245,7 +248,8 @@ impl Replies {
         response
     }
 
-    /// The reply to a failed request: a text with one newline at the end, or an empty body with the endpoint's content type.
+    /// The reply to a failed request: a text with one newline at the end, or an empty body with the
+    /// endpoint's content type.
     pub(super) fn failure(&self, failure: &Failure, content: Content) -> Response {
         let (status, text) = failure.answer();
         let mut response = self.empty(status);

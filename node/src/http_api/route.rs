@@ -108,7 +108,8 @@ const GET_POST: &[Method] = &[Method::GET, Method::POST];
 const GET_HEAD: &[Method] = &[Method::GET, Method::HEAD];
 const DELETE: &[Method] = &[Method::DELETE];
 
-/// Paths that are served also when the node is overloaded: those that kubelets, load balancers and administrators request then.
+/// Paths that are served also when the node is overloaded: those that kubelets, load balancers and
+/// administrators request then.
 const PROBES: [&str; 7] = [
     "/readyz",
     "/status",

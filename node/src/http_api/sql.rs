@@ -1,7 +1,8 @@
 //! `GET` and `POST /db/sql`: shows a statement as rqlite would send it to the other nodes.
 //!
-//! This node does not rewrite statements: each log entry carries a time and a seed, from which every node computes the same values. The
-//! reply is therefore only an illustration, in which calls of random and time functions are replaced by current values.
+//! This node does not rewrite statements: each log entry carries a time and a seed, from which every node
+//! computes the same values. The reply is therefore only an illustration, in which calls of random and time
+//! functions are replaced by current values.
 use std::{sync::Arc, time::Instant};
 
 use hyper::Method;

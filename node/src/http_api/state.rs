@@ -106,7 +106,8 @@ impl HttpState {
         *self.last_backup.lock()
     }
 
-    /// The address of the node that serves what only the leader can: this node's HTTP address if it leads, else the leader's Raft address.
+    /// The address of the node that serves what only the leader can: this node's HTTP address if it leads,
+    /// else the leader's Raft address.
     pub(super) fn leader_address(&self) -> String {
         match self.store.leader() {
             Some(leader) if !self.store.is_leader() => leader.raft_addr,

@@ -1,4 +1,5 @@
-//! Results that are too large for memory: sent to the client while they are read, as fast as it receives them.
+//! Results that are too large for memory: sent to the client while they are read, as fast as it receives
+//! them.
 use std::time::Instant;
 
 use bytes::Bytes;

@@ -1,4 +1,5 @@
-//! Escapes request targets: `curl` and browsers' address bars leave characters unescaped that hyper refuses and rqlite accepts.
+//! Escapes request targets: `curl` and browsers' address bars leave characters unescaped that hyper refuses
+//! and rqlite accepts.
 //!
 //! Percent-encoding them does not change their meaning.
 use std::io::Write as _;
@@ -13,8 +14,8 @@ pub(super) enum Target {
     Behind,
 }
 
-/// True for every byte that rqlite accepts in a target and hyper may refuse, or cut the target at (`#`). A space ends the target for both, and
-/// both refuse control characters.
+/// True for every byte that rqlite accepts in a target and hyper may refuse, or cut the target at (`#`). A
+/// space ends the target for both, and both refuse control characters.
 fn needs_escape(byte: u8) -> bool {
     matches!(
         byte,
@@ -63,7 +64,8 @@ impl Target {
                     *self = Self::Inside;
                     return Some(at + 1);
                 }
-                // Empty lines in front are skipped. A method holds no other bytes, so anything else is no valid request and is left to hyper.
+                // Empty lines in front are skipped. A method holds no other bytes, so anything else is no
+                // valid request and is left to hyper.
                 b'\r' | b'\n' | b'A'..=b'Z' | b'a'..=b'z' => {}
                 _ => {
                     *self = Self::Behind;

@@ -1,4 +1,5 @@
-//! The API in front of a store that is not open: everything that is decided before the store is called, and how its refusal is shown.
+//! The API in front of a store that is not open: everything that is decided before the store is called, and
+//! how its refusal is shown.
 use std::{
     path::Path,
     sync::Arc,
@@ -120,7 +121,7 @@ fn new_state(dir: &Path, credentials: Option<&str>) -> Arc<HttpState> {
     Arc::new(HttpState::new(services(dir, credentials)).unwrap())
 }
 
-/// A reply, read to its end.
+/// A complete reply.
 #[derive(Debug)]
 struct Got {
     status: u16,
@@ -268,7 +269,7 @@ async fn with_credentials_file() {
         ("GET", "/nothing", "", 404),
         ("GET", "/status?%zz", "", 400),
         ("POST", "/db/execute", "", 401),
-        // Permission comes before the method.
+        // Permission is checked before the method.
         ("GET", "/db/execute", "", 401),
         ("GET", "/db/execute", BOB, 405),
         ("GET", "/db/query?q=x", READER, 200),
@@ -373,7 +374,7 @@ async fn pages_and_redirections() {
     assert!(page.body.starts_with("<!doctype html>"));
     let licenses = send(&state, "GET", "/licenses", &[], "").await;
     assert!(licenses.body.contains("SQLite"));
-    // Not open, so there is no leader to be sent to.
+    // The store is not open, so there is no leader to redirect to.
     let elsewhere = send(
         &state,
         "POST",
@@ -437,7 +438,7 @@ async fn times_are_shown_when_asked_for() {
     assert_eq!(sql.body.matches("\"time\":").count(), 2, "{}", sql.body);
 }
 
-/// Sends bytes and reads until the text ends so.
+/// Sends bytes and reads until the received text ends with this.
 async fn exchange(stream: &mut TcpStream, send: &str, until: &str) -> String {
     stream.write_all(send.as_bytes()).await.unwrap();
     let mut text = String::new();

@@ -1,6 +1,8 @@
-//! The calling side of the messages between nodes: pooled connections, one request and one response at a time.
+//! The calling side of the messages between nodes: pooled connections, one request and one response at a
+//! time.
 //!
-//! The client never repeats a request of which any byte was sent: what failed after that may have taken effect.
+//! The client never repeats a request of which any byte was sent: what failed after that may have taken
+//! effect.
 use std::{
     collections::HashMap,
     future::{Future, pending},
@@ -74,8 +76,8 @@ impl Peers {
         self.local.format_version()
     }
 
-    /// Sends one request and waits for the response, at most `limit`. A pooled connection that the other side has closed meanwhile is
-    /// replaced by a new one.
+    /// Sends one request and waits for the response, at most `limit`. A pooled connection that the other side
+    /// has closed meanwhile is replaced by a new one.
     ///
     /// # Errors
     /// See [`WireError`].
@@ -103,7 +105,8 @@ impl Peers {
         called.map(|(response, _)| response)
     }
 
-    /// As [`Self::call_until`]. If the response is [`PeerResponse::Parts`], also returns the connection, on which the parts follow.
+    /// As [`Self::call_until`]. If the response is [`PeerResponse::Parts`], also returns the connection, on
+    /// which the parts follow.
     ///
     /// # Errors
     /// See [`WireError`].
@@ -153,7 +156,8 @@ impl Peers {
         if matches!(response, PeerResponse::Parts) {
             return Ok((response, Some(connection)));
         }
-        // A connection whose hello named no cluster has fewer rights; it must not be reused once this node has become a member.
+        // A connection whose hello named no cluster has fewer rights; it must not be reused once this node
+        // has become a member.
         if of_member {
             self.keep(address, connection);
         }
@@ -201,7 +205,8 @@ impl Peers {
     /// Downloads a backup into the file `to`. The connection is not reused.
     ///
     /// # Errors
-    /// The other node's refusal, or a failure of the transfer. All of them are `Refused`, because a backup has no effect.
+    /// The other node's refusal, or a failure of the transfer. All of them are `Refused`, because a backup
+    /// has no effect.
     pub async fn fetch_backup(
         &self,
         address: &str,

@@ -1,7 +1,9 @@
-//! Messages between nodes besides Raft's: joining, forming and leaving a cluster, and work forwarded to the leader.
+//! Messages between nodes besides Raft's: joining, forming and leaving a cluster, and work forwarded to the
+//! leader.
 //!
-//! They are encoded with postcard: the order of variants and fields is the format on the wire. New variants go at the end, and are sent
-//! only once the cluster's format version says that every member understands them (`version.rs`, `FORMATS.md`).
+//! They are encoded with postcard: the order of variants and fields is the format on the wire. New variants
+//! go at the end, and are sent only once the cluster's format version says that every member understands them
+//! (`version.rs`, `FORMATS.md`).
 use std::{net::SocketAddr, time::Duration};
 
 use node_db::{BackupFormat, Bounds, Outcome, Read, Request};
@@ -187,7 +189,8 @@ pub enum PeerResponse {
     CopyDecision(Result<CopyDecision, StoreError>),
     /// To `Compare`.
     Compared(Result<Comparison, StoreError>),
-    /// To `ReadParts` if the result is large: frames with one [`node_db::Part`] each follow, up to [`node_db::Part::Done`].
+    /// To `ReadParts` if the result is large: frames with one [`node_db::Part`] each follow, up to
+    /// [`node_db::Part::Done`].
     Parts,
     /// To `Room`: free bytes beside the reserve.
     Spare(Result<u64, StoreError>),

@@ -1,7 +1,9 @@
-//! Connections on the inter-node port: dialing, the handshake and frames. The content of the frames is defined elsewhere.
+//! Connections on the inter-node port: dialing, the handshake and frames. The content of the frames is
+//! defined elsewhere.
 //!
-//! Every connection begins with one [`Hello`] and one [`Welcome`]. The hello names the purpose, so that heartbeats never wait behind
-//! a bulk transfer, and the identities of both nodes, so that a frame reaches only the data directory that it is meant for.
+//! Every connection begins with one [`Hello`] and one [`Welcome`]. The hello names the purpose, so that
+//! heartbeats never wait behind a bulk transfer, and the identities of both nodes, so that a frame reaches
+//! only the data directory that it is meant for.
 use std::{io, net::SocketAddr, time::Duration};
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -18,18 +20,22 @@ use crate::{identity::Cluster, version};
 
 /// The first bytes of every connection. They distinguish this protocol from any other.
 const MAGIC: [u8; 4] = *b"RQN1";
-/// Version of everything after the magic bytes. Nodes with different versions refuse each other's connections and say why.
+/// Version of everything after the magic bytes. Nodes with different versions refuse each other's connections
+/// and say why.
 const PROTOCOL_VERSION: u16 = 1;
-/// Largest frame: holds a forwarded batch of writes, or log entries (at most 4 MiB together, or a single one of at most 49 MiB). Appends
-/// to nodes that accept more have a larger limit (`raft/pipeline.rs`).
+/// Largest frame: holds a forwarded batch of writes, or log entries (at most 4 MiB together, or a single one
+/// of at most 49 MiB). Appends to nodes that accept more have a larger limit (`raft/pipeline.rs`).
 pub const MAX_FRAME_BYTES: usize = 64 << 20;
 /// Largest hello. Hellos are small, so a larger one comes from another program.
 const MAX_HELLO_BYTES: usize = 64 << 10;
-/// Largest message of a node that has not proven to be a member: joins and notices have a few hundred bytes, a pledge names some members.
+/// Largest message of a node that has not proven to be a member: joins and notices have a few hundred bytes,
+/// a pledge names some members.
 pub const MAX_UNKNOWN_FRAME_BYTES: usize = 64 << 10;
-/// Time limit for the hello, so that silent connections do not accumulate: a few round trips with lost packets.
+/// Time limit for the hello, so that silent connections do not accumulate: a few round trips with lost
+/// packets.
 pub const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
-/// Memory for a message is allocated as its bytes arrive, at least this much at a time, so that announcing 64 MiB does not allocate them.
+/// Memory for a message is allocated as its bytes arrive, at least this much at a time, so that announcing 64
+/// MiB does not allocate them.
 const FRAME_STEP_BYTES: usize = 256 << 10;
 /// Socket buffers between nodes; frames are tens of KiB under load.
 const BUFFER_BYTES: usize = 64 << 10;
@@ -54,7 +60,8 @@ pub struct Hello {
     pub purpose: Purpose,
     /// Raft id of the dialing node.
     pub from: String,
-    /// Raft id of the node that the dialing node expects; `None` for [`Purpose::Cluster`], where it knows only the address.
+    /// Raft id of the node that the dialing node expects; `None` for [`Purpose::Cluster`], where it knows
+    /// only the address.
     pub to: Option<String>,
     /// The dialing node's cluster, if it has one.
     pub cluster: Option<Cluster>,
@@ -78,7 +85,8 @@ pub enum Welcome {
     Accepted,
     /// The connection is refused; the reason is a text for people.
     Refused(String),
-    /// The connection is accepted, and the accepting node understands up to this format version. Sent only to nodes that sent theirs.
+    /// The connection is accepted, and the accepting node understands up to this format version. Sent only to
+    /// nodes that sent theirs.
     AcceptedAs(u16),
 }
 
@@ -101,7 +109,8 @@ pub enum WireError {
         /// The reason that it gave.
         reason: String,
     },
-    /// The connection failed after the handshake, or carried invalid data: what was sent may have taken effect.
+    /// The connection failed after the handshake, or carried invalid data: what was sent may have taken
+    /// effect.
     #[error("connection with {address}: {source}")]
     Broken {
         /// Address as configured.
@@ -115,7 +124,8 @@ pub enum WireError {
         /// Address as configured.
         address: String,
     },
-    /// Another node leads now, and the former leader, to which the request was sent, does not respond any more.
+    /// Another node leads now, and the former leader, to which the request was sent, does not respond any
+    /// more.
     #[error("{address} does not lead any more, and does not answer")]
     Silent {
         /// Address as configured.
@@ -136,8 +146,8 @@ impl WireError {
     }
 }
 
-/// The transport of a connection. With encryption this will be a TLS stream; its handshake then takes place where [`Connection::new`] is
-/// called.
+/// The transport of a connection. With encryption this will be a TLS stream; its handshake then takes place
+/// where [`Connection::new`] is called.
 type Stream = TcpStream;
 /// The reading half of a connection.
 pub type Reader = BufReader<ReadHalf<Stream>>;
@@ -171,7 +181,8 @@ impl Connection {
         })
     }
 
-    /// Resolves `address` again (pods change their IPs), connects and exchanges hello and welcome, all of it within `limit`.
+    /// Resolves `address` again (pods change their IPs), connects and exchanges hello and welcome, all of it
+    /// within `limit`.
     ///
     /// # Errors
     /// See [`WireError`]. After any of them, nothing of the caller's request was sent.
@@ -218,7 +229,8 @@ impl Connection {
         }
     }
 
-    /// Reads the hello of an accepted connection. The caller responds with [`Connection::accepted`] or [`Connection::answer`].
+    /// Reads the hello of an accepted connection. The caller responds with [`Connection::accepted`] or
+    /// [`Connection::answer`].
     ///
     /// # Errors
     /// Another protocol, another protocol version, or too slow.
@@ -252,8 +264,8 @@ impl Connection {
         Ok((connection, hello))
     }
 
-    /// Moves the connection to the runtime that runs the caller. Allowed only before the response to the hello: bytes that arrived later
-    /// would be lost.
+    /// Moves the connection to the runtime that runs the caller. Allowed only before the response to the
+    /// hello: bytes that arrived later would be lost.
     ///
     /// # Errors
     /// The system's, or the other side has sent something before the response.
@@ -414,8 +426,8 @@ pub async fn read_frame<R: AsyncRead + Unpin, T: DeserializeOwned>(
 }
 
 impl Connection {
-    /// Waits until the other side closes the connection. Meant for the time while the other side waits for a response and sends nothing; if
-    /// it does send something, this never completes.
+    /// Waits until the other side closes the connection. Meant for the time while the other side waits for a
+    /// response and sends nothing; if it does send something, this never completes.
     pub async fn closed(&mut self) {
         match self.reader.fill_buf().await {
             Ok(arrived) if !arrived.is_empty() => std::future::pending().await,
@@ -423,7 +435,8 @@ impl Connection {
         }
     }
 
-    /// Nothing has arrived and the other side has not closed the connection, so it may be used for another request.
+    /// Nothing has arrived and the other side has not closed the connection, so it may be used for another
+    /// request.
     pub fn is_idle(&mut self) -> bool {
         use futures_util::FutureExt;
         self.reader.buffer().is_empty() && self.reader.fill_buf().now_or_never().is_none()

@@ -1,8 +1,8 @@
-//! Admission of connections on the inter-node port: members have connection slots of their own, and all other nodes share a few, so that
-//! connections from outside cannot keep members out.
+//! Admission of connections on the inter-node port: members have connection slots of their own, and all other
+//! nodes share a few, so that connections from outside cannot keep members out.
 //!
-//! A node proves that it belongs to this cluster by knowing the cluster's id, a member's Raft id or this node's Raft id. They are random,
-//! and no node outside the cluster is told them.
+//! A node proves that it belongs to this cluster by knowing the cluster's id, a member's Raft id or this
+//! node's Raft id. They are random, and no node outside the cluster is told them.
 use std::{
     collections::BTreeMap,
     net::{IpAddr, Ipv6Addr},
@@ -18,7 +18,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{identity::Cluster, internode::wire::Hello};
 
-/// Connections of non-members from one address at a time. Nodes of one machine that join or form a cluster need a few each.
+/// Connections of non-members from one address at a time. Nodes of one machine that join or form a cluster
+/// need a few each.
 const MAX_PER_ADDRESS: usize = 32;
 
 /// What a connection's hello proves about the other node.
@@ -26,8 +27,8 @@ const MAX_PER_ADDRESS: usize = 32;
 pub enum Standing {
     /// Nothing. The node may ask to join, and learns nothing.
     Unknown,
-    /// It belongs to this cluster, but this node does not know it as a member: it was removed, left out of a recovery, or has just been
-    /// added. Its requests are refused with the reason.
+    /// It belongs to this cluster, but this node does not know it as a member: it was removed, left out of a
+    /// recovery, or has just been added. Its requests are refused with the reason.
     SameCluster,
     /// It is a member, or the leader that this node, without a cluster so far, has asked to be added by.
     Member,
@@ -85,8 +86,9 @@ enum Admission {
     Refuse,
 }
 
-/// Decides on a new connection from `from`. `open` lists the open connections as (address, busy), the oldest first. An address that has used
-/// up its share loses its own oldest idle connection; otherwise the address with the most idle connections loses one.
+/// Decides on a new connection from `from`. `open` lists the open connections as (address, busy), the oldest
+/// first. An address that has used up its share loses its own oldest idle connection; otherwise the address
+/// with the most idle connections loses one.
 fn admission(open: &[(IpAddr, bool)], max: usize, from: IpAddr) -> Admission {
     let oldest_idle = |address: IpAddr| {
         let found = open.iter().position(|(a, busy)| *a == address && !busy);
@@ -106,7 +108,8 @@ fn admission(open: &[(IpAddr, bool)], max: usize, from: IpAddr) -> Admission {
     most.map_or(Admission::Refuse, |(address, _)| oldest_idle(address))
 }
 
-/// The address under which a machine's connections are counted: an IPv6 machine usually has a whole /64 network of addresses.
+/// The address under which a machine's connections are counted: an IPv6 machine usually has a whole /64
+/// network of addresses.
 fn counted_address(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(v6) => {
@@ -131,7 +134,8 @@ impl ConnectionSlots {
         })
     }
 
-    /// Gives a new connection a non-member's slot, if necessary that of an idle connection, which is closed. `None` if all are busy.
+    /// Gives a new connection a non-member's slot, if necessary that of an idle connection, which is closed.
+    /// `None` if all are busy.
     pub fn admit(self: &Arc<Self>, from: IpAddr) -> Option<Slot> {
         let address = counted_address(from);
         let mut non_members = self.lock();

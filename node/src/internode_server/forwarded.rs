@@ -143,7 +143,8 @@ fn whole(response: ReadResponse) -> Result<Served, StoreError> {
     }
 }
 
-/// Sends the result of a read. Ends the read when the other side closes the connection or accepts nothing for too long.
+/// Sends the result of a read. Ends the read when the other side closes the connection or accepts nothing for
+/// too long.
 async fn send_read(
     connection: &mut Connection,
     response: Result<ReadResponse, StoreError>,

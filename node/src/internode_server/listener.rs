@@ -1,4 +1,5 @@
-//! The listener of the inter-node port: accepts connections and passes each one to Raft or to the request server, by its purpose.
+//! The listener of the inter-node port: accepts connections and passes each one to Raft or to the request
+//! server, by its purpose.
 use std::{
     io::{self, ErrorKind},
     net::SocketAddr,
@@ -19,7 +20,8 @@ use crate::{
     raft::network::server::Server as RaftServer,
 };
 
-/// Pause after a failure to accept. Most likely the process is out of file descriptors, and other connections have to end first.
+/// Pause after a failure to accept. Most likely the process is out of file descriptors, and other connections
+/// have to end first.
 const ACCEPT_RETRY_PAUSE: Duration = Duration::from_millis(100);
 
 /// Accepts connections until stopped. Raft's connections are refused until `raft` is set.

@@ -15,8 +15,8 @@ use crate::{
     store_types::{Credentials, StoreError},
 };
 
-/// How long the response to a join is delayed until the new member is a voter. Usually that takes milliseconds; if it takes longer, the
-/// response is sent without it.
+/// How long the response to a join is delayed until the new member is a voter. Usually that takes
+/// milliseconds; if it takes longer, the response is sent without it.
 const PROMOTION_TIMEOUT: Duration = Duration::from_secs(2);
 
 impl RequestServer {
@@ -47,7 +47,8 @@ impl RequestServer {
                 )
             });
         }
-        // Without this address Raft may not reach enough members for a quorum, which recording the new address requires.
+        // Without this address Raft may not reach enough members for a quorum, which recording the new
+        // address requires.
         note_if_moved(&self.local, &request.id, &request.raft_addr);
         let leadership = consensus.leadership();
         if !leadership.mine {
@@ -107,7 +108,8 @@ impl RequestServer {
         let identity = self.local.identity();
         let initialized = match self.consensus.get() {
             Some(consensus) => consensus.is_initialized().await.unwrap_or(true),
-            // Raft is not open yet, so the log on disk may hold a cluster: nobody may treat this node as empty.
+            // Raft is not open yet, so the log on disk may hold a cluster: nobody may treat this node as
+            // empty.
             None => true,
         };
         let state = if initialized {
@@ -136,8 +138,8 @@ impl RequestServer {
         }
     }
 
-    /// Pledges this node to form `cluster`. Only a node without log and vote does so, only if it is one of the members, and only if the
-    /// sender is the coordinator.
+    /// Pledges this node to form `cluster`. Only a node without log and vote does so, only if it is one of
+    /// the members, and only if the sender is the coordinator.
     pub(super) async fn pledge(
         &self,
         cluster: &Cluster,

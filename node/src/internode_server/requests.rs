@@ -1,4 +1,5 @@
-//! Serves connections with the purpose `Cluster`: checks each request's rights and passes it to the function that answers it.
+//! Serves connections with the purpose `Cluster`: checks each request's rights and passes it to the function
+//! that answers it.
 use std::{
     io,
     sync::{Arc, OnceLock},
@@ -26,8 +27,8 @@ use crate::{
 
 /// A member's connection is closed after this long without a request.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
-/// The same for nodes that have not proven to be members, which also have to accept each response within this time. A node that wants to
-/// join sends its request at once.
+/// The same for nodes that have not proven to be members, which also have to accept each response within this
+/// time. A node that wants to join sends its request at once.
 const UNKNOWN_IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Serves the requests of other nodes.
@@ -141,8 +142,9 @@ impl RequestServer {
         }
     }
 
-    /// Refuses work that is meant for another cluster, because an address may come to belong to a node of another one. With `-auth`, also
-    /// refuses to tell unknown nodes what members are told without credentials.
+    /// Refuses work that is meant for another cluster, because an address may come to belong to a node of
+    /// another one. With `-auth`, also refuses to tell unknown nodes what members are told without
+    /// credentials.
     fn refusal(
         &self,
         request: &PeerRequest,

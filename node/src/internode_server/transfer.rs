@@ -73,8 +73,8 @@ impl RequestServer {
     }
 }
 
-/// Refuses an upload. A node of format version 1 reads the response only after it has sent everything, so the upload of a node of this
-/// cluster is read and discarded.
+/// Refuses an upload. A node of format version 1 reads the response only after it has sent everything, so the
+/// upload of a node of this cluster is read and discarded.
 async fn decline_load(
     connection: &mut Connection,
     why: StoreError,

@@ -1,6 +1,7 @@
-//! The counters' names: map and key of `/debug/vars`, fixed because scripts and dashboards read them.
+//! Names of the counters: map and key of `/debug/vars`. They do not change, because scripts and dashboards
+//! read them.
 
-/// Defines [`Counter`] from a table of maps, variants and keys, so that a counter cannot be without a name.
+/// Defines [`Counter`] from a table of maps, variants and keys, so that every counter has a name.
 macro_rules! counters {
     ($($map:literal { $($variant:ident $key:literal)* })*) => {
         /// A counter of the node. Each variant is named after its map and key.
@@ -13,17 +14,17 @@ macro_rules! counters {
         }
 
         impl Counter {
-            /// Every counter, in the order of their values.
+            /// All counters, in the order of their values.
             pub const ALL: &'static [Self] = &[$($(Self::$variant,)*)*];
 
-            /// The map that it belongs to.
+            /// The map of the counter.
             pub fn map(self) -> &'static str {
                 match self {
                     $($(Self::$variant => $map,)*)*
                 }
             }
 
-            /// Its key in that map.
+            /// The key of the counter in its map.
             pub fn key(self) -> &'static str {
                 match self {
                     $($(Self::$variant => $key,)*)*
@@ -34,7 +35,7 @@ macro_rules! counters {
 }
 
 impl Counter {
-    /// Does the value go up and down? Durations are the last one's milliseconds.
+    /// True if the value can also decrease. Durations are those of the last run, in milliseconds.
     pub fn is_gauge(self) -> bool {
         let key = self.key();
         key.ends_with("_duration")

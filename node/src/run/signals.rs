@@ -1,5 +1,6 @@
-//! The signals that tell a node to stop.
-/// SIGINT and SIGTERM, by the names that the log shows.
+//! Signals that stop a node.
+
+/// SIGINT and SIGTERM, with the names that are logged.
 pub(super) struct Signals {
     interrupt: tokio::signal::unix::Signal,
     terminate: tokio::signal::unix::Signal,
@@ -14,6 +15,7 @@ impl Signals {
         })
     }
 
+    /// Waits for a signal and returns its name.
     pub(super) async fn received(&mut self) -> &'static str {
         tokio::select! {
             _ = self.interrupt.recv() => "interrupt",

@@ -1,4 +1,5 @@
-//! Tables, and a random walk of forming clusters with lost disks, late starts, cut links and restarts.
+//! Tests with tables, and a random walk of forming clusters with lost disks, late starts, cut links and
+//! restarts.
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
@@ -185,12 +186,12 @@ fn a_pledge_ends_only_on_certainty() {
     );
 }
 
-/// One simulated node: everything that is on its disk.
+/// A simulated node: the content of its disk.
 #[derive(Clone, Debug, Default)]
 struct Disk {
     incarnation: u32,
     pledge: Option<Vec<String>>,
-    /// The set that Raft was initialized with here.
+    /// The members with which its Raft was initialized.
     formed: Option<Vec<String>>,
 }
 
@@ -201,7 +202,7 @@ enum Step {
     Wipe(usize),
     Cut(usize, usize),
     Heal(usize, usize),
-    /// The node runs a round; pledges are asked for in order and the walk may crash it after so many.
+    /// The node runs a round. It requests pledges in order, and the walk may crash it after some of them.
     Round {
         node: usize,
         crash_after: usize,
@@ -227,9 +228,9 @@ struct World {
     up: Vec<bool>,
     cut: BTreeSet<(usize, usize)>,
     expect: usize,
-    /// Every set that was ever initialized, by its coordinator.
+    /// All sets of members that were ever initialized, by coordinator.
     formed: Vec<Vec<String>>,
-    /// Raft ids whose disks were lost.
+    /// Raft ids of lost disks.
     wiped: BTreeSet<String>,
 }
 
@@ -308,7 +309,7 @@ impl World {
         }
         self.formed.push(set.clone());
         self.disks[node].formed = Some(set.clone());
-        // The leader reaches whom it can: they get the log and have state from then on.
+        // The leader replicates its log to the nodes that it reaches; they have state from then on.
         for id in &set {
             if let Some(other) = self.node_of(id).filter(|other| self.reach(node, *other)) {
                 self.disks[other].formed = Some(set.clone());
@@ -320,8 +321,9 @@ impl World {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
 
-    /// However nodes start, stop, lose disks and links: two formed sets always share a node (each holds more than half of the list), and a
-    /// second one is formed only if every shared node had lost its disk. When all listed nodes are expected, that is: all disks.
+    /// For any sequence of starts, stops, lost disks and cut links: two formed clusters always share a node
+    /// (each has more than half of the list), and a second one is formed only if every shared node has lost
+    /// its disk. If all listed nodes are expected, that means all disks.
     #[test]
     fn never_two_clusters(steps in proptest::collection::vec(step(), 1..120), expect in 1..=NODES) {
         let mut world = World {
@@ -360,7 +362,7 @@ proptest! {
         }
     }
 
-    /// With everybody up and connected, a cluster comes out.
+    /// If all nodes run and are connected, a cluster is formed.
     #[test]
     fn a_quiet_world_forms(expect in 1..=NODES, order in Just((0..NODES).collect::<Vec<_>>()).prop_shuffle()) {
         let mut world = World {

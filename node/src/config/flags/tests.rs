@@ -1,6 +1,11 @@
-//! The grammar, and each type of value.
+//! Tests of the grammar and of each type of value.
+use std::{path::PathBuf, time::Duration};
+
 use super::*;
-use crate::config::table::defaults;
+use crate::config::{
+    flag::{OUT_OF_RANGE, PARSE_ERROR, parse_count, parse_unsigned},
+    table::defaults,
+};
 
 fn read_words(words: &[&str]) -> (Config, Result<Read, Vec<String>>) {
     let mut config = defaults();
@@ -57,7 +62,7 @@ fn where_flags_end() {
 }
 
 #[test]
-fn mistakes() {
+fn errors() {
     let cases: &[(&[&str], &[&str])] = &[
         (&["-x"], &["flag provided but not defined: -x"]),
         (
@@ -120,7 +125,7 @@ fn mistakes() {
 }
 
 #[test]
-fn help_is_no_mistake() {
+fn help_is_no_error() {
     for word in ["-h", "--h", "-help", "--help"] {
         assert!(
             matches!(read_words(&["-fk", word, "-bogus"]).1, Ok(Read::Help)),
@@ -188,7 +193,8 @@ fn other_types() {
     assert_eq!(config.auto_optimize_int, Duration::ZERO);
 }
 
-/// Each flag has a field of its own: setting one changes it, and resetting it brings the defaults back.
+/// Each flag has a field of its own: setting it changes the configuration, and resetting it restores the
+/// defaults.
 #[test]
 fn every_flag_has_its_own_field() {
     for flag in FLAGS {
@@ -220,12 +226,12 @@ fn every_flag_has_its_own_field() {
 fn the_usage_shows_types_and_defaults_by_name() {
     let usage = usage();
     for line in [
-        "  -auth path\n    \tCredentials file. If not set, nobody has to log in",
+        "  -auth path\n    \tCredentials file. If not set, no credentials are required",
         "  -fk\n    \tEnforce foreign keys\n",
-        "  -raft-shutdown-stepdown\n    \tHand over leadership on a graceful stop (default true)",
+        "  -raft-shutdown-stepdown\n    \tTransfer leadership on a graceful stop (default true)",
         "  -http-addr string\n    \tBind address of the HTTP API. HTTPS is on when a certificate and a key are set (default \"localhost:4001\")",
         "  -join-interval duration\n    \tPause between two rounds (default 3s)",
-        "  -auto-optimize-int duration\n    \tPeriod of automatic PRAGMA optimize; 0 is off (default 24h0m0s)",
+        "  -auto-optimize-int duration\n    \tInterval of automatic PRAGMA optimize; 0 is off (default 24h0m0s)",
         "  -raft-snap uint\n    \tLog entries that trigger a snapshot (default 8192)",
     ] {
         assert!(usage.contains(line), "{line}");
@@ -239,10 +245,10 @@ fn the_usage_shows_types_and_defaults_by_name() {
 }
 
 #[test]
-fn a_word_that_is_no_text_is_a_mistake() {
+fn a_word_that_is_no_text_is_a_error() {
     use std::os::unix::ffi::OsStringExt;
     let mut config = defaults();
     let words = [OsString::from("-fk"), OsString::from_vec(vec![b'd', 0xFF])];
-    let mistakes = read(words, &mut config).unwrap_err();
-    assert_eq!(mistakes, ["argument is not valid UTF-8: d\u{fffd}"]);
+    let errors = read(words, &mut config).unwrap_err();
+    assert_eq!(errors, ["argument is not valid UTF-8: d\u{fffd}"]);
 }

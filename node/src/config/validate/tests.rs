@@ -1,11 +1,11 @@
-//! One row for each rule.
+//! Tests with one row per rule.
 use std::ffi::OsString;
 
 use super::*;
 use crate::config::{flags, table};
 
-/// The mistakes of a command line without its data directory; only `/ext` exists.
-fn mistakes(line: &str) -> Vec<String> {
+/// The errors of a command line without its data directory; only `/ext` exists.
+fn errors(line: &str) -> Vec<String> {
     let mut config = table::defaults();
     let words = line.split_whitespace().map(OsString::from);
     flags::read(words, &mut config).unwrap_or_else(|error| panic!("{line}: {error:?}"));
@@ -39,11 +39,11 @@ fn what_is_accepted() {
         "-raft-heartbeat-timeout=200ms -raft-election-timeout=200ms",
         "-raft-heartbeat-timeout=5s -raft-election-timeout=5s -raft-leader-lease-timeout=5s",
     ] {
-        assert_eq!(mistakes(line), [""; 0], "{line}");
+        assert_eq!(errors(line), [""; 0], "{line}");
     }
 }
 
-/// A command line that breaks one rule, and what is said about it.
+/// A command line that breaks one rule, and the expected error.
 const RULES: &[(&str, &str)] = &[
     (
         "-raft-reap-node-timeout=0",
@@ -225,14 +225,14 @@ const RULES: &[(&str, &str)] = &[
 #[test]
 fn each_rule() {
     for (line, text) in RULES {
-        assert_eq!(mistakes(line), [*text], "{line}");
+        assert_eq!(errors(line), [*text], "{line}");
     }
 }
 
 #[test]
-fn several_mistakes_come_in_order() {
+fn several_errors_come_in_order() {
     assert_eq!(
-        mistakes("-node-key=k -http-addr=bad -raft-addr=h:x -join=x,y -disco-mode=z"),
+        errors("-node-key=k -http-addr=bad -raft-addr=h:x -join=x,y -disco-mode=z"),
         [
             "either both -node-cert and -node-key must be set, or neither",
             "HTTP bind address not valid",

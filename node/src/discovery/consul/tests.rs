@@ -1,4 +1,5 @@
-//! Consul's configuration, and what its answers mean. Against a real Consul the end-to-end tests go.
+//! Tests of Consul's configuration and of the interpretation of its responses. End-to-end tests use a real
+//! Consul.
 use super::*;
 
 #[test]

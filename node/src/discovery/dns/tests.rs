@@ -1,4 +1,4 @@
-//! Names and counts, and lookups at a small DNS server in this process, which speaks UDP and TCP.
+//! Tests of names and counts, and of lookups at a small DNS server in this process, over UDP and TCP.
 use std::{collections::BTreeMap, net::Ipv6Addr};
 
 use hickory_resolver::proto::{
@@ -19,7 +19,8 @@ use super::*;
 
 type Zone = Arc<Mutex<BTreeMap<String, Vec<RData>>>>;
 
-/// Answers from its zone; a name that is not there does not exist. With `truncate`, UDP answers are cut so that TCP must be used.
+/// Responds from its zone; other names do not exist. With `truncate`, UDP responses are cut so
+/// that TCP must be used.
 struct Server {
     address: SocketAddr,
     zone: Zone,

@@ -1,4 +1,5 @@
-//! etcd's configuration, and what its answers mean. Against a real etcd the end-to-end tests go.
+//! Tests of etcd's configuration and of the interpretation of its responses. End-to-end tests use a real
+//! etcd.
 use reqwest::header::HeaderMap;
 
 use super::*;
@@ -83,16 +84,16 @@ fn mistakes_say_what_to_change() {
 }
 
 fn outcome(status: u16, body: &str) -> String {
-    let answer = Answer {
+    let answer = HttpResponse {
         status: StatusCode::from_u16(status).expect("a status"),
         headers: HeaderMap::new(),
         body: body.into(),
     };
     match classify(&answer) {
-        Outcome::Answer(_) => "answer".into(),
-        Outcome::Unavailable(e) => format!("unavailable {e}"),
-        Outcome::Unauthenticated(e) => format!("unauthenticated {e}"),
-        Outcome::Refused(e) => format!("refused {e}"),
+        CallResult::Response(_) => "answer".into(),
+        CallResult::Unavailable(e) => format!("unavailable {e}"),
+        CallResult::Unauthenticated(e) => format!("unauthenticated {e}"),
+        CallResult::Refused(e) => format!("refused {e}"),
     }
 }
 

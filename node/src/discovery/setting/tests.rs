@@ -1,4 +1,4 @@
-//! What the text of `-disco-config` may be, and that mistakes are told without secrets.
+//! Tests of the text of `-disco-config`, and that errors hold no secrets.
 use std::time::Duration;
 
 use super::*;

@@ -1,4 +1,4 @@
-//! Certificates from files and text, and what is wrong with them.
+//! Tests of certificates from files and text, and of errors in them.
 use super::*;
 
 fn config(text: &str) -> Result<TlsConfig, String> {

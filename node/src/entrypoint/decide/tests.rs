@@ -1,7 +1,7 @@
-//! Tables of words and environments.
+//! Tests with tables of arguments and environments.
 use super::*;
 
-/// As a pod of a StatefulSet has it.
+/// `/etc/hosts` of a pod of a StatefulSet.
 const POD_HOSTS: &str = "# Kubernetes-managed hosts file.\n127.0.0.1\tlocalhost\n10.244.1.2\trq-0.rq.ns.svc.cluster.local\trq-0\n";
 
 fn decided(words: &[&str], variables: &[(&str, &str)]) -> Result<Start, String> {

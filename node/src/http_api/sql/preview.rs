@@ -1,6 +1,7 @@
 //! Replaces calls of random and time functions in SQL text by values.
 //!
-//! It works on tokens and does not parse SQL: quoted text and comments are not changed, nor is anything that is not clearly one of the calls.
+//! It works on tokens and does not parse SQL: quoted text and comments are not changed, nor is anything that
+//! is not clearly one of the calls.
 use std::{
     fmt::Write as _,
     ops::Range,
@@ -10,7 +11,8 @@ use std::{
 /// Julian day of the Unix epoch.
 const EPOCH_JULIAN_DAY: f64 = 2_440_587.5;
 const SECONDS_PER_DAY: f64 = 86_400.0;
-/// Longest blob that replaces `randomblob(N)`. Longer calls are not replaced, so that a short statement does not become a huge text.
+/// Longest blob that replaces `randomblob(N)`. Longer calls are not replaced, so that a short statement does
+/// not become a huge text.
 const MAX_BLOB_BYTES: u64 = 1024;
 
 /// Which calls are replaced, and the time that replaces them.
@@ -207,7 +209,8 @@ fn is_word_byte(byte: &u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'$' | 0x80..)
 }
 
-/// Length of a quoted token with its quotes, to the end of the text if it is not closed. A doubled closing quote begins another token.
+/// Length of a quoted token with its quotes, to the end of the text if it is not closed. A doubled closing
+/// quote begins another token.
 fn quoted(rest: &[u8], close: u8) -> usize {
     rest[1..]
         .iter()
