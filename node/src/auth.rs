@@ -369,7 +369,7 @@ mod tests {
             (Some(caller("alice", "secret2")), Perm::JoinReadOnly, true),
             (Some(caller("alice", "secret2")), Perm::Join, false),
             (Some(caller("alice", "secret2")), Perm::Execute, false),
-            // No permissions named: none, whatever stood before.
+            // No `perms`: no permissions of its own.
             (Some(caller("eve", "secret3")), Perm::Query, false),
             (Some(caller("eve", "secret3")), Perm::Status, true),
             (Some(caller("nopass", "")), Perm::Execute, true),

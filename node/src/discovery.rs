@@ -18,7 +18,7 @@ mod setting;
 mod tls;
 
 pub use dns::AddressLookup;
-pub use found::{Found, Held, LeaderRecord, LookupError};
+pub use found::{Found, LeaderRecord, LookupError, VersionedRecord};
 pub use key::LeaderKey;
 
 /// How other nodes are discovered.

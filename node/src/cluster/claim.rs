@@ -180,7 +180,7 @@ mod tests {
         /// The leader checks the key.
         Check,
         /// Time passes, in eighths of [`SETTLE`].
-        Pass(u32),
+        Wait(u32),
         /// The key is deleted.
         Delete,
         /// A node loses its disk.
@@ -191,7 +191,7 @@ mod tests {
         prop_oneof![
             6 => (0..3_usize).prop_map(Event::Run),
             2 => Just(Event::Check),
-            3 => (1..4_u32).prop_map(Event::Pass),
+            3 => (1..4_u32).prop_map(Event::Wait),
             1 => Just(Event::Delete),
             1 => (0..3_usize).prop_map(Event::Wipe),
         ]
@@ -212,7 +212,7 @@ mod tests {
             let mut founded: Vec<String> = Vec::new();
             for event in events {
                 match event {
-                    Event::Pass(eighths) => now += SETTLE / 8 * eighths,
+                    Event::Wait(eighths) => now += SETTLE / 8 * eighths,
                     Event::Check => {}
                     Event::Delete if leader => key = None,
                     Event::Delete => {}

@@ -36,7 +36,7 @@ pub struct LeaderRecord {
 
 /// The content of the key.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Held {
+pub struct VersionedRecord {
     /// The leader, or the node that claims to become it.
     pub record: LeaderRecord,
     /// Consul's ModifyIndex or etcd's mod_revision, for [`super::LeaderKey::replace`].

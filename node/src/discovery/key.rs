@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::{
     consul::Consul,
     etcd::Etcd,
-    found::{Held, LeaderRecord, LookupError, Versioned},
+    found::{LeaderRecord, LookupError, Versioned, VersionedRecord},
 };
 use crate::clock::{NEVER, rfc3339};
 
@@ -67,7 +67,7 @@ impl LeaderKey {
     ///
     /// # Errors
     /// The store does not respond or refuses, or the value is not a leader record.
-    pub async fn read(&self) -> Result<Option<Held>, LookupError> {
+    pub async fn read(&self) -> Result<Option<VersionedRecord>, LookupError> {
         let result = match &self.0.store {
             Store::Consul(consul) => consul.read().await,
             Store::Etcd(etcd) => etcd.read().await,
@@ -84,7 +84,8 @@ impl LeaderKey {
         self.write(record, 0).await
     }
 
-    /// Writes the key if its version still is [`Held::version`], atomically. False as with [`Self::create`].
+    /// Writes the key if its version still is [`VersionedRecord::version`], atomically. False as with
+    /// [`Self::create`].
     ///
     /// # Errors
     /// As [`Self::create`].
@@ -102,7 +103,7 @@ impl LeaderKey {
         self.note(result)
     }
 
-    fn held(&self, value: &Versioned) -> Result<Held, String> {
+    fn held(&self, value: &Versioned) -> Result<VersionedRecord, String> {
         let record: LeaderRecord = serde_json::from_slice(&value.bytes).map_err(|e| {
             format!(
                 "the key {} holds something else than a leader ({e}); give this cluster a -disco-key of its own, or delete the key",
@@ -115,7 +116,7 @@ impl LeaderKey {
                 self.0.name
             ));
         }
-        Ok(Held {
+        Ok(VersionedRecord {
             record,
             version: value.version,
         })

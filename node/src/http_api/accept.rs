@@ -27,7 +27,7 @@ use super::{
     connections::{ClientConnection, Connections, Rejection},
     error::Failure,
     head_timer::HeadTimer,
-    reply::{Answered, Response},
+    reply::{HttpResult, Response},
     route::{self, Content},
     state::{HttpServices, HttpState},
     stop_signal::StopSignal,
@@ -212,7 +212,7 @@ async fn serve_connection<S>(
 {
     let io = TokioIo::new(ClientStream::new(stream, Arc::clone(&connection)));
     let service = service_fn(move |request| {
-        answer(request, client, Arc::clone(&state), Arc::clone(&connection))
+        handle(request, client, Arc::clone(&state), Arc::clone(&connection))
     });
     let serving = http1::Builder::new()
         .timer(HeadTimer::new())
@@ -235,12 +235,12 @@ async fn serve_connection<S>(
 }
 
 /// Answers a request unless the node is overloaded or the connection is being closed.
-async fn answer(
+async fn handle(
     request: hyper::Request<Incoming>,
     client: SocketAddr,
     state: Arc<HttpState>,
     connection: Arc<ClientConnection>,
-) -> Answered {
+) -> HttpResult {
     let is_probe =
         connection.connections().is_overloaded() && route::is_probe(request.uri().path());
     let active = match connection.begin(is_probe) {
@@ -248,8 +248,8 @@ async fn answer(
         Err(why) => return Ok(reject(&state, why)),
     };
     let request = request.map(|body| ClientBody::new(body, connection));
-    let answered = state.answer(request, Some(client)).await;
-    answered.map(|response| response.map(|body| body.until_sent(active)))
+    let replied = state.handle(request, Some(client)).await;
+    replied.map(|response| response.map(|body| body.until_sent(active)))
 }
 
 /// The reply to a request that was not begun. The client may repeat it, best on a new connection.

@@ -28,7 +28,7 @@ use crate::metrics::Counter;
 /// matter.
 const CHUNK_BYTES: usize = 256 << 10;
 
-pub(super) async fn answer(state: &Arc<HttpState>, call: &Call) -> Result<Response, Failure> {
+pub(super) async fn handle(state: &Arc<HttpState>, call: &Call) -> Result<Response, Failure> {
     let params = &call.params;
     let format = format(params)?;
     let content_type = match format {
@@ -167,7 +167,7 @@ mod tests {
     fn formats() {
         let shown = |query: &str| match format(&QueryParams::parse(query).unwrap()) {
             Ok(format) => format!("{format:?}"),
-            Err(failure) => format!("{:?}", failure.answer()),
+            Err(failure) => format!("{:?}", failure.status_and_text()),
         };
         assert_eq!(shown(""), "Binary");
         assert_eq!(shown("fmt=nonsense"), "Binary");

@@ -17,7 +17,7 @@ const MIN_BYTES: u64 = 32;
 /// The first bytes of every SQLite file.
 const MAGIC: &[u8; 16] = b"SQLite format 3\0";
 
-pub(super) async fn answer(
+pub(super) async fn handle(
     state: &Arc<HttpState>,
     body: impl RequestBody,
 ) -> Result<Response, Failure> {

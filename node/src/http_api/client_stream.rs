@@ -27,7 +27,7 @@ use super::{
 const HEAD_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long the rest of an unread body is discarded, and how long its client may send nothing meanwhile.
 const LINGER_TIMEOUT: Duration = Duration::from_secs(30);
-const LINGER_SILENCE: Duration = Duration::from_secs(3);
+const LINGER_IDLE_TIMEOUT: Duration = Duration::from_secs(3);
 /// Size of the buffer for discarding.
 const LINGER_BYTES: usize = 16 << 10;
 
@@ -52,7 +52,7 @@ pub(super) struct ClientStream<S> {
 #[derive(Default)]
 struct Lingering {
     ends: Option<Pin<Box<Sleep>>>,
-    silent: Option<Pin<Box<Sleep>>>,
+    idle: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S> ClientStream<S> {
@@ -174,17 +174,17 @@ impl<S: AsyncWrite + Unpin> ClientStream<S> {
 impl<S: AsyncRead + Unpin> ClientStream<S> {
     /// Discards received bytes. Ready when the client has closed, sends nothing, or has sent for too long.
     fn poll_discard(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        let Lingering { ends, silent } = &mut self.lingering;
+        let Lingering { ends, idle } = &mut self.lingering;
         let ends = ends.get_or_insert_with(|| Box::pin(sleep(LINGER_TIMEOUT)));
         let mut discarded = [0; LINGER_BYTES];
         while ends.as_mut().poll(context).is_pending() {
             let mut buffer = ReadBuf::new(&mut discarded);
             match Pin::new(&mut self.stream).poll_read(context, &mut buffer) {
-                Poll::Ready(Ok(())) if !buffer.filled().is_empty() => *silent = None,
+                Poll::Ready(Ok(())) if !buffer.filled().is_empty() => *idle = None,
                 Poll::Ready(_) => return Poll::Ready(()),
                 Poll::Pending => {
-                    let silent = silent.get_or_insert_with(|| Box::pin(sleep(LINGER_SILENCE)));
-                    return silent.as_mut().poll(context);
+                    let idle = idle.get_or_insert_with(|| Box::pin(sleep(LINGER_IDLE_TIMEOUT)));
+                    return idle.as_mut().poll(context);
                 }
             }
         }
@@ -295,8 +295,8 @@ mod tests {
         let (mut stream, mut client, _) = client_stream(1 << 20);
         let mut buffer = [0; 100];
         // An idle connection is limited by `HEADER_READ_TIMEOUT`.
-        let silent = timeout(Duration::from_secs(100), stream.read(&mut buffer)).await;
-        assert!(silent.is_err());
+        let idle = timeout(Duration::from_secs(100), stream.read(&mut buffer)).await;
+        assert!(idle.is_err());
         let begun = Instant::now();
         let drip = async {
             loop {

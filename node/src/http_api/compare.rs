@@ -7,7 +7,7 @@ use serde_json::json;
 use super::{error::Failure, param::Call, reply::Response, state::HttpState};
 use crate::{store::Caller, store_types::Verdict};
 
-pub(super) async fn answer(
+pub(super) async fn handle(
     state: &Arc<HttpState>,
     call: &Call,
     caller: &Caller,

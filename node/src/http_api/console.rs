@@ -22,7 +22,7 @@ const POLICY: HeaderValue = HeaderValue::from_static(
     "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; img-src data:; form-action 'none'; base-uri 'none'; frame-ancestors 'none'",
 );
 
-pub(super) fn answer(state: &Arc<HttpState>, call: &Call) -> Result<Response, Failure> {
+pub(super) fn handle(state: &Arc<HttpState>, call: &Call) -> Result<Response, Failure> {
     state.metrics.count(Counter::HttpUi);
     match call.uri.path() {
         "/console" => Ok(state

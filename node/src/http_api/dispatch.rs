@@ -12,7 +12,7 @@ use super::{
     execute, leader, licenses, load, metrics, nodes,
     param::{self, Call},
     query, readyz, reap, remove,
-    reply::{Answered, Response},
+    reply::{HttpResult, Response},
     request,
     route::{self, Content, Endpoint},
     running, snapshot, sql,
@@ -78,53 +78,53 @@ impl HttpState {
     }
 
     /// Answers any request.
-    pub(super) async fn answer(
+    pub(super) async fn handle(
         self: Arc<Self>,
         request: hyper::Request<impl RequestBody>,
         client: Option<SocketAddr>,
-    ) -> Answered {
+    ) -> HttpResult {
         let started = Instant::now();
         let (parts, body) = request.into_parts();
         let call = match self.admit(parts, client) {
             Ok(call) => call,
             Err(response) => return Ok(*response),
         };
-        let (answered, timed) = match call.route.endpoint {
-            Endpoint::Execute => (execute::answer(&self, &call, body).await, Timed::Execute),
-            Endpoint::Query => (query::answer(&self, &call, body).await, Timed::Query),
-            Endpoint::Request => (request::answer(&self, &call, body).await, Timed::Request),
+        let (replied, timed) = match call.route.endpoint {
+            Endpoint::Execute => (execute::handle(&self, &call, body).await, Timed::Execute),
+            Endpoint::Query => (query::handle(&self, &call, body).await, Timed::Query),
+            Endpoint::Request => (request::handle(&self, &call, body).await, Timed::Request),
             // Boxed, so that the futures of the three frequent endpoints stay small.
-            _ => return Ok(Box::pin(self.answer_other(&call, body)).await),
+            _ => return Ok(Box::pin(self.handle_other(&call, body)).await),
         };
         self.metrics.time(timed, started.elapsed());
-        Ok(answered.unwrap_or_else(|failure| self.fail(&call, &failure)))
+        Ok(replied.unwrap_or_else(|failure| self.fail(&call, &failure)))
     }
 
-    async fn answer_other(self: &Arc<Self>, call: &Call, body: impl RequestBody) -> Response {
-        let answered = match call.route.endpoint {
-            Endpoint::Execute => execute::answer(self, call, body).await,
-            Endpoint::Query => query::answer(self, call, body).await,
-            Endpoint::Request => request::answer(self, call, body).await,
-            Endpoint::Backup => backup::answer(self, call).await,
-            Endpoint::Load => load::answer(self, call, body).await,
-            Endpoint::Sql => sql::answer(self, call, body).await,
-            Endpoint::Boot => boot::answer(self, body).await,
-            Endpoint::Snapshot => snapshot::answer(self, call).await,
-            Endpoint::Reap => Ok(reap::answer(self)),
-            Endpoint::Compare => compare::answer(self, call, &call.caller()).await,
-            Endpoint::Remove => remove::answer(self, call, body).await,
-            Endpoint::Leader => leader::answer(self, call, body).await,
-            Endpoint::Status => status::answer(self, call).await,
-            Endpoint::Nodes => nodes::answer(self, call).await,
-            Endpoint::Readyz => Ok(readyz::answer(self, call).await),
-            Endpoint::Running | Endpoint::EndRunning => running::answer(self, call),
-            Endpoint::Licenses => Ok(licenses::answer(self)),
+    async fn handle_other(self: &Arc<Self>, call: &Call, body: impl RequestBody) -> Response {
+        let replied = match call.route.endpoint {
+            Endpoint::Execute => execute::handle(self, call, body).await,
+            Endpoint::Query => query::handle(self, call, body).await,
+            Endpoint::Request => request::handle(self, call, body).await,
+            Endpoint::Backup => backup::handle(self, call).await,
+            Endpoint::Load => load::handle(self, call, body).await,
+            Endpoint::Sql => sql::handle(self, call, body).await,
+            Endpoint::Boot => boot::handle(self, body).await,
+            Endpoint::Snapshot => snapshot::handle(self, call).await,
+            Endpoint::Reap => Ok(reap::handle(self)),
+            Endpoint::Compare => compare::handle(self, call, &call.caller()).await,
+            Endpoint::Remove => remove::handle(self, call, body).await,
+            Endpoint::Leader => leader::handle(self, call, body).await,
+            Endpoint::Status => status::handle(self, call).await,
+            Endpoint::Nodes => nodes::handle(self, call).await,
+            Endpoint::Readyz => Ok(readyz::handle(self, call).await),
+            Endpoint::Running | Endpoint::EndRunning => running::handle(self, call),
+            Endpoint::Licenses => Ok(licenses::handle(self)),
             Endpoint::Vars => debug::vars(self, call),
             Endpoint::Profile => Ok(debug::profile(self, call)),
-            Endpoint::Metrics => metrics::answer(self).await,
-            Endpoint::Console => console::answer(self, call),
+            Endpoint::Metrics => metrics::handle(self).await,
+            Endpoint::Console => console::handle(self, call),
         };
-        answered.unwrap_or_else(|failure| self.fail(call, &failure))
+        replied.unwrap_or_else(|failure| self.fail(call, &failure))
     }
 
     fn fail(&self, call: &Call, failure: &Failure) -> Response {

@@ -69,7 +69,7 @@ const INVALID_SQLITE: &str = "invalid SQLite data";
 
 impl Failure {
     /// The status code and the text. Without a text the reply is empty.
-    pub(super) fn answer(&self) -> (StatusCode, Option<String>) {
+    pub(super) fn status_and_text(&self) -> (StatusCode, Option<String>) {
         (self.status(), self.text())
     }
 
@@ -197,7 +197,7 @@ mod tests {
             (Failure::Call(refused("need at least one voter in configuration")), 500, Some("need at least one voter in configuration")),
         ];
         for (failure, status, text) in cases {
-            let (got, shown) = failure.answer();
+            let (got, shown) = failure.status_and_text();
             assert_eq!(
                 (got.as_u16(), shown.as_deref()),
                 (status, text),

@@ -8,6 +8,6 @@ use super::{
 
 const LICENSES: &str = include_str!("licenses.txt");
 
-pub(super) fn answer(state: &Arc<HttpState>) -> Response {
+pub(super) fn handle(state: &Arc<HttpState>) -> Response {
     state.replies.content(TEXT, LICENSES.as_bytes().to_vec())
 }

@@ -13,7 +13,7 @@ use super::{
     state::HttpState,
 };
 use crate::{metrics::Counter, store::LoadSource};
-pub(super) async fn answer(
+pub(super) async fn handle(
     state: &Arc<HttpState>,
     call: &Call,
     body: impl RequestBody,

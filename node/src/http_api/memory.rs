@@ -100,10 +100,10 @@ impl BodyMemory {
         let steps = bytes
             .saturating_sub(reservation.counted_bytes)
             .div_ceil(STEP_BYTES);
-        let wanted = u32::try_from(steps).unwrap_or(u32::MAX);
-        let taken = match Arc::clone(&self.steps).try_acquire_many_owned(wanted) {
+        let permits = u32::try_from(steps).unwrap_or(u32::MAX);
+        let taken = match Arc::clone(&self.steps).try_acquire_many_owned(permits) {
             Ok(taken) => taken,
-            Err(_) => self.wait_for(wanted).await?,
+            Err(_) => self.wait_for(permits).await?,
         };
         match &mut reservation.permits {
             Some(first) => first.merge(taken),

@@ -46,7 +46,7 @@ const GAUGES: [(&str, &str, &str); 6] = [
     ),
 ];
 
-pub(super) async fn answer(state: &Arc<HttpState>) -> Result<Response, Failure> {
+pub(super) async fn handle(state: &Arc<HttpState>) -> Result<Response, Failure> {
     let store = if state.store.is_open() {
         state.store.status().await
     } else {

@@ -5,7 +5,7 @@ use node_api::NodesReply;
 
 use super::{error::Failure, param::Call, reply::Response, state::HttpState};
 
-pub(super) async fn answer(state: &Arc<HttpState>, call: &Call) -> Result<Response, Failure> {
+pub(super) async fn handle(state: &Arc<HttpState>, call: &Call) -> Result<Response, Failure> {
     let params = &call.params;
     let nodes = state
         .store

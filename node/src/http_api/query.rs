@@ -15,7 +15,7 @@ use super::{
 };
 use crate::metrics::Counter;
 
-pub(super) async fn answer(
+pub(super) async fn handle(
     state: &Arc<HttpState>,
     call: &Call,
     body: impl RequestBody,

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{metrics::Counter, store::Readiness};
 
-pub(super) async fn answer(state: &Arc<HttpState>, call: &Call) -> Response {
+pub(super) async fn handle(state: &Arc<HttpState>, call: &Call) -> Response {
     state.metrics.count(Counter::HttpNumReadyz);
     let params = &call.params;
     let (status, text) = if params.noleader {

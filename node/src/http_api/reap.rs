@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::{reply::Response, state::HttpState};
 use crate::metrics::Counter;
 
-pub(super) fn answer(state: &Arc<HttpState>) -> Response {
+pub(super) fn handle(state: &Arc<HttpState>) -> Response {
     state.metrics.count(Counter::HttpUserReaps);
     state
         .replies

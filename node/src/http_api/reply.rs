@@ -251,7 +251,7 @@ impl Replies {
     /// The reply to a failed request: a text with one newline at the end, or an empty body with the
     /// endpoint's content type.
     pub(super) fn failure(&self, failure: &Failure, content: Content) -> Response {
-        let (status, text) = failure.answer();
+        let (status, text) = failure.status_and_text();
         let mut response = self.empty(status);
         let headers = response.headers_mut();
         if failure.is_temporary() {
@@ -293,7 +293,7 @@ pub(super) fn shape(params: &node_api::QueryParams, endpoint: Endpoint) -> Shape
 }
 
 /// hyper's services may fail; this one never does.
-pub(super) type Answered = Result<Response, Infallible>;
+pub(super) type HttpResult = Result<Response, Infallible>;
 
 #[cfg(test)]
 mod tests {

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::{error::Failure, param::Call, reply::Response, route::Endpoint, state::HttpState};
 
-pub(super) fn answer(state: &Arc<HttpState>, call: &Call) -> Result<Response, Failure> {
+pub(super) fn handle(state: &Arc<HttpState>, call: &Call) -> Result<Response, Failure> {
     if call.route.endpoint == Endpoint::EndRunning {
         return end(state, call);
     }

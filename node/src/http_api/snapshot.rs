@@ -6,7 +6,7 @@ use hyper::StatusCode;
 use super::{error::Failure, param::Call, reply::Response, state::HttpState};
 use crate::metrics::Counter;
 
-pub(super) async fn answer(state: &Arc<HttpState>, call: &Call) -> Result<Response, Failure> {
+pub(super) async fn handle(state: &Arc<HttpState>, call: &Call) -> Result<Response, Failure> {
     state.metrics.count(Counter::HttpUserSnapshots);
     let trailing = call.params.trailing_logs;
     let made = state

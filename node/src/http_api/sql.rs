@@ -38,7 +38,7 @@ struct Analyzed {
     time: Option<f64>,
 }
 
-pub(super) async fn answer(
+pub(super) async fn handle(
     state: &Arc<HttpState>,
     call: &Call,
     body: impl RequestBody,

@@ -16,7 +16,7 @@ const CLUSTER_TIMEOUT: Duration = node_api::param::DEFAULT_TIMEOUT;
 /// Timeout of the hello of a connection on the inter-node port.
 const HELLO_TIMEOUT: &str = "5s";
 
-pub(super) async fn answer(state: &Arc<HttpState>, call: &Call) -> Result<Response, Failure> {
+pub(super) async fn handle(state: &Arc<HttpState>, call: &Call) -> Result<Response, Failure> {
     state.metrics.count(Counter::HttpNumStatus);
     let tree = assemble(state).await;
     // An empty key selects everything.

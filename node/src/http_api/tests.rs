@@ -152,7 +152,7 @@ async fn send(
         .body(Full::new(Bytes::copy_from_slice(body.as_bytes())))
         .unwrap();
     let (parts, body) = Arc::clone(state)
-        .answer(request, None)
+        .handle(request, None)
         .await
         .unwrap()
         .into_parts();

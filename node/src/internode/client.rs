@@ -90,7 +90,7 @@ impl Peers {
         self.call_until(address, request, limit, pending()).await
     }
 
-    /// As [`Self::call`], but gives up with [`WireError::Silent`] when `silence` completes.
+    /// As [`Self::call`], but gives up with [`WireError::Unresponsive`] when `give_up` completes.
     ///
     /// # Errors
     /// See [`WireError`].
@@ -99,9 +99,9 @@ impl Peers {
         address: &str,
         request: &PeerRequest,
         limit: Duration,
-        silence: impl Future<Output = ()>,
+        give_up: impl Future<Output = ()>,
     ) -> Result<PeerResponse, WireError> {
-        let called = self.call_for_parts(address, request, limit, silence).await;
+        let called = self.call_for_parts(address, request, limit, give_up).await;
         called.map(|(response, _)| response)
     }
 
@@ -115,7 +115,7 @@ impl Peers {
         address: &str,
         request: &PeerRequest,
         limit: Duration,
-        silence: impl Future<Output = ()>,
+        give_up: impl Future<Output = ()>,
     ) -> Result<(PeerResponse, Option<Connection>), WireError> {
         let progress = Progress::default();
         tokio::select! {
@@ -126,7 +126,7 @@ impl Peers {
                     Err(WireError::Timeout { address: address.to_owned() })
                 })
             }
-            () = silence => Err(WireError::Silent {
+            () = give_up => Err(WireError::Unresponsive {
                 address: address.to_owned(),
                 nothing_sent: !progress.connected.load(Relaxed),
             }),

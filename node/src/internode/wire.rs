@@ -127,7 +127,7 @@ pub enum WireError {
     /// Another node leads now, and the former leader, to which the request was sent, does not respond any
     /// more.
     #[error("{address} does not lead any more, and does not answer")]
-    Silent {
+    Unresponsive {
         /// Address as configured.
         address: String,
         /// No connection had been established: nothing was sent.
@@ -140,7 +140,7 @@ impl WireError {
     pub fn nothing_sent(&self) -> bool {
         match self {
             Self::Dial { .. } | Self::Refused { .. } => true,
-            Self::Silent { nothing_sent, .. } => *nothing_sent,
+            Self::Unresponsive { nothing_sent, .. } => *nothing_sent,
             Self::Broken { .. } | Self::Timeout { .. } => false,
         }
     }
@@ -230,7 +230,7 @@ impl Connection {
     }
 
     /// Reads the hello of an accepted connection. The caller responds with [`Connection::accepted`] or
-    /// [`Connection::answer`].
+    /// [`Connection::respond`].
     ///
     /// # Errors
     /// Another protocol, another protocol version, or too slow.
@@ -250,7 +250,9 @@ impl Connection {
                 let reason = format!(
                     "handshake version {version} is not spoken here, only {PROTOCOL_VERSION}"
                 );
-                connection.answer(&Welcome::Refused(reason.clone())).await?;
+                connection
+                    .respond(&Welcome::Refused(reason.clone()))
+                    .await?;
                 return Err(io::Error::new(io::ErrorKind::InvalidData, reason));
             }
             read_frame::<_, Hello>(&mut connection.reader, MAX_HELLO_BYTES)
@@ -293,14 +295,14 @@ impl Connection {
         } else {
             Welcome::Accepted
         };
-        self.answer(&welcome).await
+        self.respond(&welcome).await
     }
 
     /// Responds to the hello.
     ///
     /// # Errors
     /// The connection failed.
-    pub async fn answer(&mut self, welcome: &Welcome) -> io::Result<()> {
+    pub async fn respond(&mut self, welcome: &Welcome) -> io::Result<()> {
         write_frame(&mut self.writer, welcome).await?;
         self.writer.flush().await
     }

@@ -2,7 +2,7 @@
 //! nodes share a few, so that connections from outside cannot keep members out.
 //!
 //! A node proves that it belongs to this cluster by knowing the cluster's id, a member's Raft id or this
-//! node's Raft id. They are random, and no node outside the cluster is told them.
+//! node's Raft id. They are random and not disclosed to other nodes.
 use std::{
     collections::BTreeMap,
     net::{IpAddr, Ipv6Addr},
@@ -305,8 +305,8 @@ mod tests {
         let slots = ConnectionSlots::new(2, 8);
         let mut member = slots.admit(address(1)).unwrap();
         assert!(member.admit_member() && member.is_members());
-        let silent: Vec<Slot> = (0..100).map(|_| slots.admit(address(2)).unwrap()).collect();
-        let gone = silent.iter().filter(|slot| slot.evicted().is_cancelled());
+        let idle: Vec<Slot> = (0..100).map(|_| slots.admit(address(2)).unwrap()).collect();
+        let gone = idle.iter().filter(|slot| slot.evicted().is_cancelled());
         assert_eq!(gone.count(), 92);
         assert!(!member.evicted().is_cancelled());
         let mut joiner = slots.admit(address(1)).unwrap();

@@ -89,7 +89,7 @@ async fn handle(
     if requests.standing(&hello) == Standing::Member && !slot.admit_member() {
         requests.metrics.count(Counter::ClusterNumConnRejected);
         let full = "all connection slots for members are in use";
-        return connection.answer(&Welcome::Refused(full.into())).await;
+        return connection.respond(&Welcome::Refused(full.into())).await;
     }
     match (hello.purpose, raft) {
         (Purpose::Cluster, _) => requests.serve(connection, hello, slot).await,
@@ -99,7 +99,7 @@ async fn handle(
         }
         (Purpose::Append | Purpose::Beat | Purpose::Snapshot, None) => {
             let starting = Welcome::Refused("the node is starting".into());
-            connection.answer(&starting).await
+            connection.respond(&starting).await
         }
     }
 }

@@ -143,8 +143,8 @@ impl RequestServer {
     }
 
     /// Refuses work that is meant for another cluster, because an address may come to belong to a node of
-    /// another one. With `-auth`, also refuses to tell unknown nodes what members are told without
-    /// credentials.
+    /// another one. With `-auth`, also refuses requests of unknown nodes that need no credentials from
+    /// members.
     fn refusal(
         &self,
         request: &PeerRequest,

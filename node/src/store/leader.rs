@@ -1,8 +1,9 @@
-//! Calls to the leader: waited for while one is elected, and not waited for any more once another node leads and the called one gives no sign of
-//! life.
+//! Calls to the leader: waited for while one is elected, and not waited for any more once another node leads
+//! and the called one gives no sign of life.
 //!
-//! A leader that loses its machine's power, network or processor leaves its connections open. What was sent to it would be waited for until the
-//! callers' time is over, by them and by whoever queues behind them, although another node has led for long.
+//! A leader that loses its machine's power, network or processor leaves its connections open. What was sent
+//! to it would be waited for until the callers' time is over, by them and by whoever queues behind them,
+//! although another node has led for long.
 use std::{
     future::pending,
     time::{Duration, Instant},
@@ -23,13 +24,14 @@ use crate::{
     raft::Leadership,
 };
 
-/// An election takes one or two election timeouts, a few when votes are split. A cluster that has been without a leader for longer than this many
-/// has no majority, most likely: its callers are told so at once.
+/// An election takes one or two election timeouts, a few when votes are split. A cluster that has been
+/// without a leader for longer than this many has no majority, most likely: its callers are told so at once.
 const PATIENCE_ELECTIONS: u32 = 10;
 /// Between looks at who leads, besides at each change: a new leader needs a moment until it may serve.
 const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 
-/// How long a call goes on that certainly has had no effect so far, because nobody led, or whoever did went away.
+/// How long a call goes on that certainly has had no effect so far, because nobody led, or whoever did went
+/// away.
 #[derive(Debug)]
 pub(super) struct Patience {
     until: Instant,
@@ -66,8 +68,9 @@ const SIGN_OF_LIFE_LIMIT: Duration = Duration::from_secs(1);
 /// Pause before a deposed leader that is still at work is looked for again.
 const SIGN_OF_LIFE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Asks the leader at `address`. `deposed` runs when another node is seen to lead; the answer is waited for all the same, because a
-/// leader that has handed over still says what became of its last writes, unless it is [`WireError::Silent`].
+/// Asks the leader at `address`. `deposed` runs when another node is seen to lead; the answer is waited for
+/// all the same, because a leader that has handed over still says what became of its last writes, unless it
+/// is [`WireError::Unresponsive`].
 ///
 /// # Errors
 /// See [`WireError`].

@@ -24,10 +24,11 @@ use crate::{
     store_types::{ReadOptions, Served, StoreError},
 };
 
-/// VM instructions that a read may take on the thread that received it: some 100 µs, enough for reads by key. Longer ones go to a
-/// reader thread, so that they never hold up the network.
+/// VM instructions that a read may take on the thread that received it: some 100 µs, enough for reads by key.
+/// Longer ones go to a reader thread, so that they never hold up the network.
 const INLINE_VM_STEPS: u32 = 2_000;
-/// A write to the log takes a millisecond or a few. The disk may hang after this long, which is said after three seconds (`raft/maintenance/disk_watchdog.rs`).
+/// A write to the log takes a millisecond or a few. The disk may hang after this long, which is said after
+/// three seconds (`raft/maintenance/disk_watchdog.rs`).
 const SLOW_DISK: Duration = Duration::from_millis(200);
 /// The cluster's format version from which every member sends large results in pieces.
 const PARTS_VERSION: u16 = 2;
@@ -83,7 +84,8 @@ impl Store {
         }
     }
 
-    /// Serves a forwarded read; never forwards again. `flows`: the asking node can take a large result in pieces.
+    /// Serves a forwarded read; never forwards again. `flows`: the asking node can take a large result in
+    /// pieces.
     ///
     /// # Errors
     /// As [`Store::query`], with `not leader` if this node lost the lead.
@@ -219,7 +221,8 @@ impl Store {
         })
     }
 
-    /// `None` if the leader was silent and another node leads now. `retried` counts the caller's retries over all leaders.
+    /// `None` if the leader was silent and another node leads now. `retried` counts the caller's retries over
+    /// all leaders.
     async fn forward_read(
         &self,
         opened: &Opened,
@@ -272,7 +275,7 @@ impl Store {
                         "{address} sent an unexpected response"
                     ))));
                 }
-                Err(WireError::Silent { .. }) => return Ok(None),
+                Err(WireError::Unresponsive { .. }) => return Ok(None),
                 // A read has no effect: any failure may be repeated.
                 Err(_) if *retried < caller.retries => {
                     *retried += 1;
@@ -295,7 +298,8 @@ enum Failed {
     Final(StoreError),
 }
 
-/// Not while a write has been on its way to the disk for suspiciously long: a read that misses the cache would hold up the network.
+/// Not while a write has been on its way to the disk for suspiciously long: a read that misses the cache
+/// would hold up the network.
 pub(super) fn read_on_this_thread(opened: &Opened, read: &Read) -> Option<Outcome> {
     let age = opened.consensus.log().oldest_write_age();
     if age.is_some_and(|age| age > SLOW_DISK) {

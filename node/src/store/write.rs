@@ -32,21 +32,22 @@ use crate::{
 
 /// What a write gets whose caller's `db_timeout` is over before its result is here.
 const EXECUTE_TIMEOUT: &str = "execute timeout; the write may still take effect";
-/// How much longer than its `db_timeout` a caller waits for the verdict, where that bounds what every node does: a step may take longer here
-/// than the rate says, and the write may stand behind others.
+/// How much longer than its `db_timeout` a caller waits for the verdict, where that bounds what every node
+/// does: a step may take longer here than the rate says, and the write may stand behind others.
 const VERDICT_GRACE: Duration = Duration::from_secs(10);
 /// Writes waiting to be forwarded, beyond which callers wait too.
 const FORWARD_QUEUE: usize = 4096;
 /// Writes in one forwarded batch; the leader packs them into entries itself.
 const FORWARD_BATCH: usize = 512;
-/// Bytes of one batch, unless a single write is larger: they must fit a frame, and the leader's answer is waited for by all of them.
+/// Bytes of one batch, unless a single write is larger: they must fit a frame, and the leader's answer is
+/// waited for by all of them.
 const FORWARD_BYTES: usize = 4 << 20;
 /// Batches under way to the leader: enough to keep its group commit filled.
 const FORWARD_IN_FLIGHT: usize = 4;
 
 impl Store {
-    /// Runs statements through the log. `request.stamp` is set by the leader. `limit` (`db_timeout`) bounds what the statements may take, counted
-    /// alike by every node; see [`bounds`].
+    /// Runs statements through the log. `request.stamp` is set by the leader. `limit` (`db_timeout`) bounds
+    /// what the statements may take, counted alike by every node; see [`bounds`].
     ///
     /// # Errors
     /// See [`StoreError`].
@@ -163,7 +164,8 @@ impl Store {
         Ok(self.served(outcome, Some(committed.index)))
     }
 
-    /// Serves forwarded writes in order; never forwards again. One entry of the log may carry all of them, if they are not too large for that.
+    /// Serves forwarded writes in order; never forwards again. One entry of the log may carry all of them, if
+    /// they are not too large for that.
     pub async fn write_as_leader(
         &self,
         requests: Vec<Request>,
@@ -363,7 +365,7 @@ async fn send_batch(way: &Way, batch: Vec<Waiting>, place: OwnedSemaphorePermit)
                 }
                 Err(error) => {
                     writes = sent;
-                    if attempts < retries && !matches!(error, WireError::Silent { .. }) {
+                    if attempts < retries && !matches!(error, WireError::Unresponsive { .. }) {
                         attempts += 1;
                         deadline = Instant::now() + limit;
                         for write in &writes {
@@ -374,7 +376,8 @@ async fn send_batch(way: &Way, batch: Vec<Waiting>, place: OwnedSemaphorePermit)
                 }
             }
         }
-        // Certainly without effect so far: the next leader gets it. Those behind need not wait for that either.
+        // Certainly without effect so far: the next leader gets it. Those behind need not wait for that
+        // either.
         drop(place.take());
         let patience = waiting
             .get_or_insert_with(|| Patience::new(&way.local, way.election_timeout, deadline));
@@ -384,7 +387,8 @@ async fn send_batch(way: &Way, batch: Vec<Waiting>, place: OwnedSemaphorePermit)
     }
 }
 
-/// Hands each write its answer; gives back those that the node did not take because it does not lead (any more).
+/// Hands each write its answer; gives back those that the node did not take because it does not lead (any
+/// more).
 fn deliver(
     writes: Vec<ForwardedWrite>,
     replies: Vec<Reply>,

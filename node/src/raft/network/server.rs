@@ -142,7 +142,7 @@ impl Server {
             admitted.and_then(|()| version::may_take_part(&hello.from, hello.version, in_effect));
         if let Err(reason) = admitted {
             tracing::debug!(target: "raft", "refused {:?} connection of {}: {reason}", hello.purpose, hello.from);
-            return connection.answer(&Welcome::Refused(reason)).await;
+            return connection.respond(&Welcome::Refused(reason)).await;
         }
         self.local.note_spoken(&hello.from, hello.version);
         match hello.purpose {
