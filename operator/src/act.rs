@@ -192,8 +192,8 @@ impl<N: NodeClient> Actor<'_, N> {
     async fn confirm_absent(&self, absent: &RequiredAbsence) -> Result<(), Error> {
         let (leader, member) = (&absent.leader, &absent.member);
         let address = self.address(leader)?;
-        let asked = self.nodes.status(&address).await;
-        let status = asked.map_err(|failure| Error::Node {
+        let response = self.nodes.status(&address).await;
+        let status = response.map_err(|failure| Error::Node {
             doing: format!("asking {leader} whether {member} is removed"),
             failure,
         })?;

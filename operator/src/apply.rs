@@ -99,7 +99,7 @@ impl Applier<'_> {
     }
 
     /// Applies an object if it differs. Returns the external edit, if that was the difference.
-    async fn apply<K>(&self, wanted: &K, live: &[Arc<K>]) -> Result<Option<Edit>, Error>
+    async fn apply<K>(&self, desired: &K, live: &[Arc<K>]) -> Result<Option<Edit>, Error>
     where
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
             + Serialize
@@ -107,34 +107,34 @@ impl Applier<'_> {
             + Clone
             + Debug,
     {
-        let name = wanted.name_any();
-        let wanted = value(wanted)?;
-        let hash = hash_of(&wanted);
-        let wanted = marked(wanted, &hash);
+        let name = desired.name_any();
+        let desired = value(desired)?;
+        let hash = hash_of(&desired);
+        let desired = marked(desired, &hash);
         let mut edit = None;
         if let Some(live) = named(live, &name) {
             let live = value(&**live)?;
-            if is_applied(&wanted, &live) {
+            if is_applied(&desired, &live) {
                 return Ok(None);
             }
-            edit = self.edit::<K>(&name, &wanted, &live).await;
+            edit = self.edit::<K>(&name, &desired, &live).await;
         }
-        if let Err(error) = self.send::<K>(&name, &wanted, names::FIELD_MANAGER).await {
-            self.replace_lists::<K>(&name, &wanted, error, edit.is_some())
+        if let Err(error) = self.send::<K>(&name, &desired, names::FIELD_MANAGER).await {
+            self.replace_lists::<K>(&name, &desired, error, edit.is_some())
                 .await?;
         }
         Ok(edit)
     }
 
     /// The field that differs from what was last applied, and its manager.
-    async fn edit<K>(&self, name: &str, wanted: &Value, live: &Value) -> Option<Edit>
+    async fn edit<K>(&self, name: &str, desired: &Value, live: &Value) -> Option<Edit>
     where
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
             + DeserializeOwned
             + Clone
             + Debug,
     {
-        let field = edited(wanted, live)?;
+        let field = edited(desired, live)?;
         Some(Edit {
             kind: K::kind(&()).into_owned(),
             name: name.to_owned(),
@@ -166,16 +166,16 @@ impl Applier<'_> {
     /// not reset; therefore the apply is bound to the observed resourceVersion.
     async fn apply_set(
         &self,
-        wanted: &StatefulSet,
+        desired: &StatefulSet,
         live: &[Arc<StatefulSet>],
     ) -> Result<Option<Edit>, Error> {
-        let name = wanted.name_any();
-        let mut next = wanted.clone();
+        let name = desired.name_any();
+        let mut next = desired.clone();
         let replicas = next.spec.as_mut().and_then(|spec| spec.replicas.take());
         let hash = hash_of(&value(&next)?);
         let Some(there) = named(live, &name) else {
-            let wanted = marked(value(wanted)?, &hash);
-            let sent = self.send::<StatefulSet>(&name, &wanted, names::FIELD_MANAGER);
+            let desired = marked(value(desired)?, &hash);
+            let sent = self.send::<StatefulSet>(&name, &desired, names::FIELD_MANAGER);
             return sent.await.map(|()| None);
         };
         if there.metadata.deletion_timestamp.is_some() {
@@ -216,7 +216,7 @@ impl Applier<'_> {
     async fn replace_lists<K>(
         &self,
         name: &str,
-        wanted: &Value,
+        desired: &Value,
         error: Error,
         is_edited: bool,
     ) -> Result<(), Error>
@@ -235,7 +235,7 @@ impl Applier<'_> {
         };
         let replaced = self
             .api::<K>()
-            .patch(name, &params, &Patch::Merge(wanted))
+            .patch(name, &params, &Patch::Merge(desired))
             .await;
         replaced.map(drop).map_err(Error::kubernetes(format!(
             "replacing lists of {} {name}",
@@ -271,18 +271,18 @@ fn is_invalid(error: &Error) -> bool {
 }
 
 /// Copies the immutable fields of the live object.
-fn with_fixed_fields(mut wanted: StatefulSet, live: &StatefulSet) -> StatefulSet {
-    if let (Some(wanted), Some(live)) = (&mut wanted.spec, &live.spec) {
-        wanted.selector.clone_from(&live.selector);
-        wanted.service_name.clone_from(&live.service_name);
-        wanted
+fn with_fixed_fields(mut desired: StatefulSet, live: &StatefulSet) -> StatefulSet {
+    if let (Some(desired), Some(live)) = (&mut desired.spec, &live.spec) {
+        desired.selector.clone_from(&live.selector);
+        desired.service_name.clone_from(&live.service_name);
+        desired
             .pod_management_policy
             .clone_from(&live.pod_management_policy);
-        wanted
+        desired
             .volume_claim_templates
             .clone_from(&live.volume_claim_templates);
     }
-    wanted
+    desired
 }
 
 fn value(object: &impl Serialize) -> Result<Value, Error> {
@@ -290,8 +290,8 @@ fn value(object: &impl Serialize) -> Result<Value, Error> {
     serde_json::to_value(object).map_err(|e| Error::Unreadable(e.to_string()))
 }
 
-fn hash_of(wanted: &Value) -> String {
-    let digest = Sha256::digest(wanted.to_string());
+fn hash_of(desired: &Value) -> String {
+    let digest = Sha256::digest(desired.to_string());
     digest
         .iter()
         .take(8)
@@ -299,9 +299,9 @@ fn hash_of(wanted: &Value) -> String {
         .collect()
 }
 
-fn marked(mut wanted: Value, hash: &str) -> Value {
-    wanted["metadata"]["annotations"][names::APPLIED_HASH_ANNOTATION] = hash.into();
-    wanted
+fn marked(mut desired: Value, hash: &str) -> Value {
+    desired["metadata"]["annotations"][names::APPLIED_HASH_ANNOTATION] = hash.into();
+    desired
 }
 
 /// Top-level fields that are compared.
@@ -309,56 +309,56 @@ const PARTS: [&str; 4] = ["metadata", "spec", "data", "automountServiceAccountTo
 
 /// Whether exactly this was applied last (the hash, which detects removed fields) and is unchanged (the
 /// fields, which detects external edits).
-fn is_applied(wanted: &Value, live: &Value) -> bool {
-    is_last(wanted, live)
+fn is_applied(desired: &Value, live: &Value) -> bool {
+    is_last(desired, live)
         && PARTS
             .iter()
-            .all(|part| differs(&wanted[part], &live[part]).is_none())
+            .all(|part| differs(&desired[part], &live[part]).is_none())
 }
 
-fn is_last(wanted: &Value, live: &Value) -> bool {
+fn is_last(desired: &Value, live: &Value) -> bool {
     let hash = |o: &Value| o["metadata"]["annotations"][names::APPLIED_HASH_ANNOTATION].clone();
-    hash(wanted) == hash(live)
+    hash(desired) == hash(live)
 }
 
 /// The first field that was edited since the last apply; None if the operator itself wants something else
 /// now.
-fn edited(wanted: &Value, live: &Value) -> Option<String> {
-    if !is_last(wanted, live) {
+fn edited(desired: &Value, live: &Value) -> Option<String> {
+    if !is_last(desired, live) {
         return None;
     }
     PARTS.iter().find_map(|part| {
-        let rest = differs(&wanted[part], &live[part])?;
+        let rest = differs(&desired[part], &live[part])?;
         Some(format!("{part}{rest}"))
     })
 }
 
-/// The path of the first value in `wanted` that differs in `live`. Additional fields of `live` are ignored.
-fn differs(wanted: &Value, live: &Value) -> Option<String> {
+/// The path of the first value in `desired` that differs in `live`. Additional fields of `live` are ignored.
+fn differs(desired: &Value, live: &Value) -> Option<String> {
     let here = |differ: bool| differ.then(String::new);
-    match (wanted, live) {
+    match (desired, live) {
         (Value::Null, _) => None,
-        (Value::Object(wanted), Value::Null) => here(!wanted.is_empty()),
-        (Value::Array(wanted), Value::Null) => here(!wanted.is_empty()),
-        (Value::Object(wanted), Value::Object(live)) => wanted.iter().find_map(|(key, value)| {
+        (Value::Object(desired), Value::Null) => here(!desired.is_empty()),
+        (Value::Array(desired), Value::Null) => here(!desired.is_empty()),
+        (Value::Object(desired), Value::Object(live)) => desired.iter().find_map(|(key, value)| {
             let rest = differs(value, live.get(key).unwrap_or(&Value::Null))?;
             Some(format!(".{key}{rest}"))
         }),
-        (Value::Array(wanted), Value::Array(live)) if wanted.len() == live.len() => {
-            let mut pairs = wanted.iter().zip(live).enumerate();
-            pairs.find_map(|(n, (wanted, live))| Some(format!("[{n}]{}", differs(wanted, live)?)))
+        (Value::Array(desired), Value::Array(live)) if desired.len() == live.len() => {
+            let mut pairs = desired.iter().zip(live).enumerate();
+            pairs.find_map(|(n, (desired, live))| Some(format!("[{n}]{}", differs(desired, live)?)))
         }
-        (Value::String(wanted), Value::String(live)) => {
-            here(wanted != live && !is_same(wanted, live))
+        (Value::String(desired), Value::String(live)) => {
+            here(desired != live && !is_same(desired, live))
         }
-        (wanted, live) => here(wanted != live),
+        (desired, live) => here(desired != live),
     }
 }
 
 /// Whether both are the same quantity. The API server rewrites `1024Mi` as `1Gi` and `1000m` as `1`.
-fn is_same(wanted: &str, live: &str) -> bool {
+fn is_same(desired: &str, live: &str) -> bool {
     let amount = |text: &str| amount(text).filter(|amount| amount.is_finite());
-    matches!((amount(wanted), amount(live)), (Some(a), Some(b)) if a == b)
+    matches!((amount(desired), amount(live)), (Some(a), Some(b)) if a == b)
 }
 
 /// Parses a Kubernetes quantity.
@@ -414,14 +414,14 @@ mod tests {
             (json!({"memory": "1G"}), json!({"memory": "1Gi"}), false),
             (json!({"a": "01"}), json!({"a": "x"}), false),
         ];
-        for (wanted, live, same) in cases {
-            assert_eq!(differs(&wanted, &live).is_none(), same, "{wanted} {live}");
+        for (desired, live, same) in cases {
+            assert_eq!(differs(&desired, &live).is_none(), same, "{desired} {live}");
         }
     }
 
-    fn whole(wanted: Value) -> Value {
-        let hash = hash_of(&wanted);
-        marked(wanted, &hash)
+    fn whole(desired: Value) -> Value {
+        let hash = hash_of(&desired);
+        marked(desired, &hash)
     }
 
     #[test]

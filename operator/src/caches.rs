@@ -161,7 +161,7 @@ impl Caches {
         let classes = self.cluster_scoped.classes().await;
         let mut live = Live {
             volumes: self.cluster_scoped.volumes_of(client, &claims).await,
-            machines: nodes.as_ref().map(|nodes| {
+            host_names: nodes.as_ref().map(|nodes| {
                 let nodes = nodes.iter();
                 nodes
                     .map(|node| (node.name_any(), host_name(node)))

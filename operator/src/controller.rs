@@ -107,11 +107,11 @@ impl ScopeController {
             backoff: Backoff::default(),
             uids: Mutex::default(),
         });
-        let seen = Arc::clone(&context);
+        let for_results = Arc::clone(&context);
         controller
             .run(run_limited, error_policy, context)
             .for_each(|result| {
-                handle_result(&seen, result);
+                handle_result(&for_results, result);
                 std::future::ready(())
             })
             .await;

@@ -55,9 +55,10 @@ fn suspects(live: &Live, now: Timestamp) -> Vec<String> {
         created.is_none_or(|created| now.as_second() - created >= GRACE_SECONDS)
     };
     let sets = live.sets.iter().filter(|set| {
-        let wanted = set.spec.as_ref().and_then(|spec| spec.replicas);
+        let desired = set.spec.as_ref().and_then(|spec| spec.replicas);
         let there = pods_of(live, set).count();
-        is_old(created(&***set)) && usize::try_from(wanted.unwrap_or(1)).is_ok_and(|w| w > there)
+        is_old(created(&***set))
+            && usize::try_from(desired.unwrap_or(1)).is_ok_and(|desired| desired > there)
     });
     let claims = live
         .claims

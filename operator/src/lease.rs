@@ -79,7 +79,7 @@ pub struct Election {
 
 /// The observed Lease, and since when it has been unchanged.
 #[derive(Clone, Debug, PartialEq)]
-struct Seen {
+struct ObservedLease {
     version: Option<String>,
     holder: Option<String>,
     since: Instant,
@@ -98,13 +98,13 @@ enum NextStep {
     Wait,
 }
 
-fn decide(seen: Option<&Seen>, identity: &str, now: Instant) -> NextStep {
-    match seen {
+fn decide(observed: Option<&ObservedLease>, identity: &str, now: Instant) -> NextStep {
+    match observed {
         None => NextStep::Create,
-        Some(seen) => match seen.holder.as_deref() {
+        Some(observed) => match observed.holder.as_deref() {
             None | Some("") => NextStep::Take,
             Some(holder) if holder == identity => NextStep::Renew,
-            Some(_) if now.saturating_duration_since(seen.since) >= LEASE => NextStep::Take,
+            Some(_) if now.saturating_duration_since(observed.since) >= LEASE => NextStep::Take,
             Some(_) => NextStep::Wait,
         },
     }
@@ -139,9 +139,9 @@ impl Election {
 
     /// Waits until the Lease is acquired. Calls `standby` whenever another process holds it.
     pub async fn win(&mut self, standby: impl Fn()) {
-        let mut seen = None;
+        let mut observed = None;
         loop {
-            match self.round(&mut seen).await {
+            match self.round(&mut observed).await {
                 Ok(true) => return,
                 Ok(false) => standby(),
                 Err(error) => tracing::warn!(lease = self.name, "acquiring the Lease: {error}"),
@@ -155,14 +155,14 @@ impl Election {
     /// # Errors
     /// The Lease is lost: this process must stop acting at once.
     pub async fn keep(&mut self, mut stop: watch::Receiver<bool>) -> Result<(), Error> {
-        let mut seen = None;
+        let mut observed = None;
         let mut pause = RENEW;
         loop {
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
                 () = stopped(&mut stop) => break,
             }
-            match self.round(&mut seen).await {
+            match self.round(&mut observed).await {
                 Ok(true) => pause = RENEW,
                 Ok(false) => return self.lost("another process holds it"),
                 Err(error) => {
@@ -186,16 +186,16 @@ impl Election {
     }
 
     /// One read and at most one write. True if this process holds the Lease.
-    async fn round(&self, seen: &mut Option<Seen>) -> Result<bool, Error> {
+    async fn round(&self, observed: &mut Option<ObservedLease>) -> Result<bool, Error> {
         let doing = || Error::kubernetes(format!("Lease {}", self.name));
         // The Lease is counted from before the write; other processes cannot count from earlier.
         let begun = Instant::now();
         let limited = async {
             let live = self.api.get_opt(&self.name).await.map_err(doing())?;
-            *seen = live
+            *observed = live
                 .as_ref()
-                .map(|lease| observe(lease, seen.as_ref(), begun));
-            let next = match decide(seen.as_ref(), &self.identity, begun) {
+                .map(|lease| observe(lease, observed.as_ref(), begun));
+            let next = match decide(observed.as_ref(), &self.identity, begun) {
                 NextStep::Wait => return Ok(false),
                 NextStep::Create => self.lease(None),
                 NextStep::Take | NextStep::Renew => self.lease(live),
@@ -294,12 +294,12 @@ fn params() -> PostParams {
 }
 
 /// The observed Lease; `since` is kept if it is unchanged.
-fn observe(lease: &Lease, before: Option<&Seen>, now: Instant) -> Seen {
+fn observe(lease: &Lease, before: Option<&ObservedLease>, now: Instant) -> ObservedLease {
     let version = lease.metadata.resource_version.clone();
     let since = before
         .filter(|before| before.version == version)
         .map_or(now, |before| before.since);
-    Seen {
+    ObservedLease {
         version,
         holder: lease
             .spec
@@ -316,27 +316,27 @@ mod tests {
     #[test]
     fn whose_it_is() {
         let start = Instant::now();
-        let seen = |holder: Option<&str>| Seen {
+        let observed = |holder: Option<&str>| ObservedLease {
             version: Some("1".to_owned()),
             holder: holder.map(str::to_owned),
             since: start,
         };
         let cases = [
             (None, 0, NextStep::Create),
-            (Some(seen(None)), 0, NextStep::Take),
-            (Some(seen(Some(""))), 0, NextStep::Take),
-            (Some(seen(Some("me"))), 0, NextStep::Renew),
-            (Some(seen(Some("me"))), 100, NextStep::Renew),
-            (Some(seen(Some("other"))), 0, NextStep::Wait),
-            (Some(seen(Some("other"))), 14, NextStep::Wait),
-            (Some(seen(Some("other"))), 15, NextStep::Take),
+            (Some(observed(None)), 0, NextStep::Take),
+            (Some(observed(Some(""))), 0, NextStep::Take),
+            (Some(observed(Some("me"))), 0, NextStep::Renew),
+            (Some(observed(Some("me"))), 100, NextStep::Renew),
+            (Some(observed(Some("other"))), 0, NextStep::Wait),
+            (Some(observed(Some("other"))), 14, NextStep::Wait),
+            (Some(observed(Some("other"))), 15, NextStep::Take),
         ];
-        for (seen, after, expected) in cases {
+        for (observed, after, expected) in cases {
             let now = start + Duration::from_secs(after);
             assert_eq!(
-                decide(seen.as_ref(), "me", now),
+                decide(observed.as_ref(), "me", now),
                 expected,
-                "{seen:?} {after}"
+                "{observed:?} {after}"
             );
         }
     }

@@ -47,7 +47,7 @@ pub struct Live {
     /// Names of cordoned Kubernetes nodes.
     pub cordoned: Vec<String>,
     /// Host name label of every Kubernetes node, by name; None without permission to read nodes.
-    pub machines: Option<BTreeMap<String, String>>,
+    pub host_names: Option<BTreeMap<String, String>>,
     /// Volumes that the claims refer to, by name; None if the volume does not exist. Volumes that could not
     /// be read are absent.
     pub volumes: BTreeMap<String, Option<Arc<PersistentVolume>>>,
@@ -160,7 +160,7 @@ impl Live {
                 volumes.insert(name.clone(), found);
             }
         }
-        let machines = nodes.as_ref().map(|nodes| {
+        let host_names = nodes.as_ref().map(|nodes| {
             let nodes = nodes.iter();
             nodes
                 .map(|node| (node.name_any(), host_name(node)))
@@ -169,7 +169,7 @@ impl Live {
         Ok(Self {
             claims,
             volumes,
-            machines,
+            host_names,
             sets: list(client, &namespace, &label).await?,
             pods: list(client, &namespace, &label).await?,
             maps: list(client, &namespace, &label).await?,

@@ -87,9 +87,9 @@ async fn execute(command: Command) -> anyhow::Result<String> {
             } else {
                 fs::read_to_string(&file).with_context(|| file.display().to_string())?
             };
-            let seen: Observation = yaml::read(&text)
+            let observation: Observation = yaml::read(&text)
                 .with_context(|| format!("{} is not an observation", file.display()))?;
-            yaml::write(&plan(&seen))
+            yaml::write(&plan(&observation))
         }
         Command::Observe { cluster, options } => print_observation(&cluster, &options).await,
     }
@@ -107,7 +107,7 @@ async fn print_observation(cluster: &str, options: &Options) -> anyhow::Result<S
     live.events = evidence::read(&client, namespace, &live).await;
     let environment = options.environment(client.default_namespace().to_owned());
     let nodes = Http::new(metrics);
-    let seen = observe::observe(
+    let observation = observe::observe(
         cluster,
         &live,
         &nodes,
@@ -115,5 +115,5 @@ async fn print_observation(cluster: &str, options: &Options) -> anyhow::Result<S
         CarriedState::default(),
     )
     .await;
-    yaml::write(&seen)
+    yaml::write(&observation)
 }

@@ -75,8 +75,8 @@ pub async fn observe(
     carried: CarriedState,
 ) -> Observation {
     let name = cluster.name_any();
-    let answers = request_all(&cluster, live, nodes, environment.addressing).await;
-    let set = |name: &str| named(&live.sets, name).map(|set| set::seen(set));
+    let responses = request_all(&cluster, live, nodes, environment.addressing).await;
+    let set = |name: &str| named(&live.sets, name).map(|set| set::convert(set));
     let now = now();
     Observation {
         now: now.clone(),
@@ -84,15 +84,23 @@ pub async fn observe(
         operator: environment.operator.clone(),
         voters: set(&names::voters(&name)),
         readers: set(&names::readers(&name)),
-        pods: live.pods.iter().filter_map(|pod| pod::seen(pod)).collect(),
-        claims: live.claims.iter().map(|c| claim::seen(c, live)).collect(),
+        pods: live
+            .pods
+            .iter()
+            .filter_map(|pod| pod::convert(pod))
+            .collect(),
+        claims: live
+            .claims
+            .iter()
+            .map(|c| claim::convert(c, live))
+            .collect(),
         state: named(&live.maps, &names::state(&name)).and_then(|map| file(map, STATE_FILE)),
         plan: named(&live.maps, &names::recovery(&name)).and_then(|map| file(map, PLAN_FILE)),
         recoveries: live.recoveries.iter().map(|r| (**r).clone()).collect(),
-        nodes: answers,
+        nodes: responses,
         cordoned: live.cordoned.clone(),
         expandable: live.expandable.clone(),
-        blockers: blockers::seen(live, now.0.as_second()),
+        blockers: blockers::find(live, now.0.as_second()),
         edits: carried.edits,
         refused: carried.refused,
         checks: carried.checks,
@@ -147,7 +155,7 @@ async fn request(
     addressing: Addressing,
 ) -> (String, ProbeResult) {
     let name = pod.name_any();
-    let answer = match addressing.address(cluster, pod) {
+    let response = match addressing.address(cluster, pod) {
         Some(address) => nodes
             .status(&address)
             .await
@@ -157,8 +165,8 @@ async fn request(
             message: "its pod has no address yet".to_owned(),
         }),
     };
-    let answer = answer.map_or_else(ProbeResult::Failed, ProbeResult::Ok);
-    (name, answer)
+    let response = response.map_or_else(ProbeResult::Failed, ProbeResult::Ok);
+    (name, response)
 }
 
 /// IP addresses are reused: checks that the response comes from the expected node.

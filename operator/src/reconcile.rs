@@ -75,17 +75,17 @@ pub async fn reconcile(
         checks: context.checks.get(&uid),
         edits: context.edits.get(&uid),
     };
-    let seen = observe(cluster, live, &context.nodes, &context.environment, carried).await;
-    let plan = plan(&seen);
+    let observation = observe(cluster, live, &context.nodes, &context.environment, carried).await;
+    let plan = plan(&observation);
     tracing::debug!(summary = plan.summary, action = ?plan.action, "decided");
     context.lease.check()?;
-    let mut cluster = seen.cluster;
+    let mut cluster = observation.cluster;
     if let Some(on) = plan.finalizer {
         cluster = set_finalizer(&context.client, &cluster, on).await?;
     }
     let cluster = write_status(context, cluster, &plan).await?;
-    for told in &plan.recoveries {
-        write_recovery(context, &cluster, live, told).await?;
+    for update in &plan.recoveries {
+        write_recovery(context, &cluster, live, update).await?;
     }
     context.metrics.set_cluster(&cluster);
     let namespace = cluster.namespace().unwrap_or_default();
@@ -184,24 +184,25 @@ async fn write_recovery(
     context: &Context,
     cluster: &RqliteCluster,
     live: &Live,
-    told: &StatusUpdate,
+    update: &StatusUpdate,
 ) -> Result<(), Error> {
-    let known = named(&live.recoveries, &told.name).filter(|r| r.uid().as_ref() == Some(&told.uid));
+    let known =
+        named(&live.recoveries, &update.name).filter(|r| r.uid().as_ref() == Some(&update.uid));
     let Some(known) = known else {
-        return Err(Error::Changed(format!("RqliteRecovery {}", told.name)));
+        return Err(Error::Changed(format!("RqliteRecovery {}", update.name)));
     };
     let namespace = cluster.namespace().unwrap_or_default();
     let api: Api<RqliteRecovery> = Api::namespaced(context.client.clone(), &namespace);
     let next = RqliteRecovery {
-        status: Some((*told.status).clone()),
+        status: Some((*update.status).clone()),
         ..(**known).clone()
     };
-    api.replace_status(&told.name, &PostParams::default(), &next)
+    api.replace_status(&update.name, &PostParams::default(), &next)
         .await
         .map(drop)
         .map_err(Error::kubernetes(format!(
             "the status of RqliteRecovery {}",
-            told.name
+            update.name
         )))
 }
 

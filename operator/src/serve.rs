@@ -29,7 +29,7 @@ impl Ready {
 
 /// Router with `/metrics`.
 pub fn metrics(metrics: Metrics) -> Router {
-    let answer = move || {
+    let response = move || {
         let text = metrics.text();
         async move {
             match text {
@@ -38,7 +38,7 @@ pub fn metrics(metrics: Metrics) -> Router {
             }
         }
     };
-    Router::new().route("/metrics", get(answer))
+    Router::new().route("/metrics", get(response))
 }
 
 /// Router with `/livez` and `/readyz`. `/livez` always succeeds: the process exits by itself when it cannot

@@ -61,14 +61,14 @@ pub(crate) async fn promote(target: &Target, pod: &str) -> anyhow::Result<ExitCo
 /// Opens the shell in the leader's pod.
 pub(crate) async fn sql(target: &Target, arguments: &[String]) -> anyhow::Result<ExitCode> {
     let leader = target.leader().await?;
-    let words = exec_arguments(
+    let kubectl_arguments = exec_arguments(
         target.context.as_deref(),
         &target.namespace,
         &leader,
         arguments,
     );
     let ended = Command::new("kubectl")
-        .args(&words)
+        .args(&kubectl_arguments)
         .status()
         .context("starting kubectl: is it on the PATH?")?;
     let code = ended.code().and_then(|code| u8::try_from(code).ok());
@@ -81,16 +81,16 @@ fn exec_arguments(
     pod: &str,
     arguments: &[String],
 ) -> Vec<String> {
-    let mut words: Vec<String> = Vec::new();
-    words.extend(context.map(|context| format!("--context={context}")));
+    let mut kubectl_arguments: Vec<String> = Vec::new();
+    kubectl_arguments.extend(context.map(|context| format!("--context={context}")));
     let terminal = std::io::IsTerminal::is_terminal(&std::io::stdin());
     let stdin = if terminal { "-it" } else { "-i" };
     let fixed = [
         "exec", stdin, "-n", namespace, pod, "-c", "rqlited", "--", "rqlite",
     ];
-    words.extend(fixed.map(str::to_owned));
-    words.extend(arguments.iter().cloned());
-    words
+    kubectl_arguments.extend(fixed.map(str::to_owned));
+    kubectl_arguments.extend(arguments.iter().cloned());
+    kubectl_arguments
 }
 
 #[cfg(test)]
@@ -100,11 +100,15 @@ mod tests {
     #[test]
     fn the_shell_runs_in_the_leaders_pod() {
         let arguments = ["-f".to_owned(), "json".to_owned()];
-        let words = exec_arguments(Some("prod"), "shop", "demo-1", &arguments).join(" ");
-        assert!(words.starts_with("--context=prod exec -i"), "{words}");
+        let kubectl_arguments =
+            exec_arguments(Some("prod"), "shop", "demo-1", &arguments).join(" ");
         assert!(
-            words.ends_with("-n shop demo-1 -c rqlited -- rqlite -f json"),
-            "{words}"
+            kubectl_arguments.starts_with("--context=prod exec -i"),
+            "{kubectl_arguments}"
+        );
+        assert!(
+            kubectl_arguments.ends_with("-n shop demo-1 -c rqlited -- rqlite -f json"),
+            "{kubectl_arguments}"
         );
     }
 }

@@ -250,8 +250,8 @@ Succeeded: dry run
             dry_run: false,
             yes: false,
         };
-        let (look, real) = (options.object(true, "r"), options.object(false, "r"));
-        assert!(look.spec.dry_run && !look.spec.accept_data_loss);
+        let (dry_run, real) = (options.object(true, "r"), options.object(false, "r"));
+        assert!(dry_run.spec.dry_run && !dry_run.spec.accept_data_loss);
         assert!(!real.spec.dry_run && real.spec.accept_data_loss);
         assert_eq!(real.spec.ignore_members, ["demo-1"]);
         assert_eq!(real.metadata.generate_name.as_deref(), Some("demo-"));

@@ -48,13 +48,13 @@ impl NodeClient for Http {
 
     async fn transfer_leader(&self, address: &str, to: &str) -> Result<(), Failure> {
         let path = "/leader?wait";
-        let answer = call(Method::POST, address, path, Some(id(to)), CHANGE_TIMEOUT).await?;
-        accepted("/leader", answer).map(drop)
+        let response = call(Method::POST, address, path, Some(id(to)), CHANGE_TIMEOUT).await?;
+        accepted("/leader", response).map(drop)
     }
 
     async fn remove(&self, address: &str, name: &str) -> Result<(), Failure> {
         let path = "/remove";
-        let answer = call(
+        let response = call(
             Method::DELETE,
             address,
             path,
@@ -62,7 +62,7 @@ impl NodeClient for Http {
             CHANGE_TIMEOUT,
         )
         .await?;
-        accepted("/remove", answer).map(drop)
+        accepted("/remove", response).map(drop)
     }
 
     async fn check(&self, address: &str, as_leader: bool) -> Result<Option<String>, Failure> {
@@ -78,8 +78,8 @@ impl NodeClient for Http {
 async fn query(address: &str, level: &str, sql: &str) -> Result<Vec<Vec<String>>, Failure> {
     let path = format!("/db/query?level={level}&timeout=40s");
     let body = serde_json::json!([sql]).to_string();
-    let answer = call(Method::POST, address, &path, Some(body), CHECK_TIMEOUT).await?;
-    let body = accepted("/db/query", answer)?;
+    let response = call(Method::POST, address, &path, Some(body), CHECK_TIMEOUT).await?;
+    let body = accepted("/db/query", response)?;
     reply::rows(&body).map_err(|message| failure(FailureKind::Malformed, message))
 }
 
@@ -121,7 +121,7 @@ async fn call(
 ) -> Result<(StatusCode, Bytes), Failure> {
     let exchange = exchange(method, address, path, body);
     match tokio::time::timeout(limit, exchange).await {
-        Ok(answer) => answer,
+        Ok(response) => response,
         Err(_) => {
             let text = format!("no response from {address} to {path} within {limit:?}");
             Err(failure(FailureKind::Timeout, text))
@@ -169,7 +169,7 @@ async fn exchange(
     let mut open = true;
     loop {
         tokio::select! {
-            answer = &mut talk => return answer,
+            response = &mut talk => return response,
             _ = &mut connection, if open => open = false,
         }
     }
@@ -185,19 +185,19 @@ mod tests {
     use super::*;
 
     /// A listener that accepts one connection, sends this response and returns the request.
-    async fn server(answer: &'static str) -> (String, tokio::task::JoinHandle<String>) {
+    async fn server(response: &'static str) -> (String, tokio::task::JoinHandle<String>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let task = tokio::spawn(async move {
             let (mut stream, _) = listener.accept().await.unwrap();
-            let mut asked = Vec::new();
+            let mut request = Vec::new();
             let mut buffer = [0; 4096];
-            while !String::from_utf8_lossy(&asked).contains("\r\n\r\n") {
+            while !String::from_utf8_lossy(&request).contains("\r\n\r\n") {
                 let n = stream.read(&mut buffer).await.unwrap();
-                asked.extend_from_slice(&buffer[..n]);
+                request.extend_from_slice(&buffer[..n]);
             }
-            stream.write_all(answer.as_bytes()).await.unwrap();
-            String::from_utf8(asked).unwrap()
+            stream.write_all(response.as_bytes()).await.unwrap();
+            String::from_utf8(request).unwrap()
         });
         (address, task)
     }
@@ -207,9 +207,9 @@ mod tests {
         let (address, task) = server("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
         let http = Http::new(Metrics::default());
         http.remove(&address, "demo-2").await.unwrap();
-        let asked = task.await.unwrap();
-        assert!(asked.starts_with("DELETE /remove HTTP/1.1"), "{asked}");
-        assert!(asked.ends_with(r#"{"id":"demo-2"}"#), "{asked}");
+        let request = task.await.unwrap();
+        assert!(request.starts_with("DELETE /remove HTTP/1.1"), "{request}");
+        assert!(request.ends_with(r#"{"id":"demo-2"}"#), "{request}");
     }
 
     #[tokio::test]
@@ -232,10 +232,10 @@ mod tests {
             ),
             ("SSH-2.0-x\r\n\r\n", FailureKind::Malformed),
         ];
-        for (answer, kind) in cases {
-            let (address, _task) = server(answer).await;
+        for (response, kind) in cases {
+            let (address, _task) = server(response).await;
             let error = http.transfer_leader(&address, "x").await.unwrap_err();
-            assert_eq!(error.failure, kind, "{answer}: {}", error.message);
+            assert_eq!(error.failure, kind, "{response}: {}", error.message);
         }
     }
 

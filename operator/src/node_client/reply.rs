@@ -161,21 +161,21 @@ mod tests {
 
     #[test]
     fn a_follower() {
-        let seen = status(("", "")).unwrap();
-        assert_eq!(seen.raft_id, "demo-1#i1");
-        assert_eq!(seen.leader.as_deref(), Some("demo-0"));
-        assert_eq!(seen.cluster_id.as_deref(), Some("c"));
-        assert_eq!(seen.lineage.as_ref().map(|l| l.epoch), Some(0));
+        let parsed = status(("", "")).unwrap();
+        assert_eq!(parsed.raft_id, "demo-1#i1");
+        assert_eq!(parsed.leader.as_deref(), Some("demo-0"));
+        assert_eq!(parsed.cluster_id.as_deref(), Some("c"));
+        assert_eq!(parsed.lineage.as_ref().map(|l| l.epoch), Some(0));
         assert_eq!(
-            (seen.term, seen.last_log_term, seen.last_log_index),
+            (parsed.term, parsed.last_log_term, parsed.last_log_index),
             (3, 3, 12)
         );
-        assert_eq!((seen.commit_index, seen.applied_index), (11, 10));
-        assert!(!seen.is_leader && seen.ready);
-        let names: Vec<_> = seen.config.iter().map(|m| (&*m.name, m.voter)).collect();
+        assert_eq!((parsed.commit_index, parsed.applied_index), (11, 10));
+        assert!(!parsed.is_leader && parsed.ready);
+        let names: Vec<_> = parsed.config.iter().map(|m| (&*m.name, m.voter)).collect();
         assert_eq!(names, [("demo-0", true), ("demo-1", false)]);
-        assert_eq!(seen.config_index, 7);
-        assert_eq!(seen.config[1].raft_id, "demo-1#i1");
+        assert_eq!(parsed.config_index, 7);
+        assert_eq!(parsed.config[1].raft_id, "demo-1#i1");
     }
 
     #[test]
@@ -184,7 +184,7 @@ mod tests {
         let other = r#""leader":{"node_id":"demo-0""#;
         assert!(
             !status((other, own)).unwrap().is_leader,
-            "its state says otherwise"
+            "its state is Follower"
         );
         assert!(
             !status(("Follower", "Leader")).unwrap().is_leader,

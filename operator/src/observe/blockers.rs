@@ -30,7 +30,7 @@ const EVENT_SECONDS: i64 = 1200;
 const MAX_MESSAGE_CHARS: usize = 400;
 
 /// All blockers of one cluster; `now` is in Unix seconds.
-pub(super) fn seen(live: &Live, now: i64) -> Vec<Blocker> {
+pub(super) fn find(live: &Live, now: i64) -> Vec<Blocker> {
     let sets = live.sets.iter().filter_map(|set| refusal(live, set, now));
     let claims = live.claims.iter().filter_map(|claim| volume(live, claim));
     let pods = live.pods.iter().filter_map(|pod| of_pod(live, pod));
@@ -63,10 +63,10 @@ fn newest<'a>(
 /// A StatefulSet that lacks pods because they or their claims are refused. An event from before the newest
 /// pod may be outdated and is ignored.
 fn refusal(live: &Live, set: &StatefulSet, now: i64) -> Option<Blocker> {
-    let wanted = set.spec.as_ref().and_then(|spec| spec.replicas);
+    let desired = set.spec.as_ref().and_then(|spec| spec.replicas);
     let there = pods_of(live, set).count();
     if set.metadata.deletion_timestamp.is_some()
-        || usize::try_from(wanted.unwrap_or(1)).is_ok_and(|wanted| there >= wanted)
+        || usize::try_from(desired.unwrap_or(1)).is_ok_and(|desired| there >= desired)
     {
         return None;
     }

@@ -12,7 +12,7 @@ use crate::{
 /// Condition of a claim whose volume has been expanded and whose file system is resized when the pod starts.
 const RESIZE_PENDING: &str = "FileSystemResizePending";
 
-pub(super) fn seen(claim: &PersistentVolumeClaim, live: &Live) -> ObservedClaim {
+pub(super) fn convert(claim: &PersistentVolumeClaim, live: &Live) -> ObservedClaim {
     let named = claim
         .spec
         .as_ref()
@@ -22,7 +22,7 @@ pub(super) fn seen(claim: &PersistentVolumeClaim, live: &Live) -> ObservedClaim 
         Some(None) => Volume::Missing,
         Some(Some(volume)) => Volume::There(volume),
     };
-    let lost = volume::loss(claim, volume, live.machines.as_ref());
+    let lost = volume::loss(claim, volume, live.host_names.as_ref());
     let spec = claim.spec.clone().unwrap_or_default();
     let status = claim.status.clone().unwrap_or_default();
     let requests = spec.resources.and_then(|r| r.requests).unwrap_or_default();
@@ -60,7 +60,7 @@ mod tests {
             "spec": {"storageClassName": "fast", "resources": {"requests": {"storage": "2Gi"}}},
             "status": {"phase": phase, "capacity": {"storage": "1Gi"}, "conditions": conditions},
         });
-        seen(&serde_json::from_value(claim).unwrap(), &Live::default())
+        convert(&serde_json::from_value(claim).unwrap(), &Live::default())
     }
 
     #[test]
@@ -71,12 +71,12 @@ mod tests {
         }))
         .unwrap();
         let mut live = Live::default();
-        assert_eq!(seen(&claim, &live).lost, None, "nothing is known of it");
+        assert_eq!(convert(&claim, &live).lost, None, "nothing is known of it");
         live.volumes.insert("pv-1".to_owned(), None);
-        assert!(seen(&claim, &live).lost.is_some());
-        live.machines = Some(BTreeMap::new());
+        assert!(convert(&claim, &live).lost.is_some());
+        live.host_names = Some(BTreeMap::new());
         live.volumes.insert("pv-1".to_owned(), Some(Arc::default()));
-        assert_eq!(seen(&claim, &live).lost, None);
+        assert_eq!(convert(&claim, &live).lost, None);
     }
 
     #[test]
@@ -90,7 +90,7 @@ mod tests {
         let pending = |status: &str| json!([{"type": RESIZE_PENDING, "status": status}]);
         assert!(of("Bound", pending("True")).resize_pending);
         assert!(!of("Bound", pending("False")).resize_pending);
-        let unbound = seen(&PersistentVolumeClaim::default(), &Live::default());
+        let unbound = convert(&PersistentVolumeClaim::default(), &Live::default());
         assert_eq!((unbound.capacity, unbound.lost), (None, None));
     }
 }

@@ -28,7 +28,7 @@ const OWN_LABELS: [&str; 4] = [
 const MAX_TEXT_CHARS: usize = 400;
 
 /// Converts a pod; None if its pool label has an unknown value.
-pub(super) fn seen(pod: &Pod) -> Option<ObservedPod> {
+pub(super) fn convert(pod: &Pod) -> Option<ObservedPod> {
     let labels = pod.metadata.labels.clone().unwrap_or_default();
     let pool = match labels.get(names::POOL_LABEL).map(String::as_str) {
         Some("voter") => Pool::Voter,
@@ -169,7 +169,7 @@ mod tests {
     }
 
     fn why(status: Value) -> Option<String> {
-        seen(&pod(status)).unwrap().stuck
+        convert(&pod(status)).unwrap().stuck
     }
 
     #[test]
@@ -177,7 +177,7 @@ mod tests {
         let ready = json!({"phase": "Running", "conditions": [
             {"type": "Ready", "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z"}]});
         let mut pod = pod(ready);
-        let one = seen(&pod).unwrap();
+        let one = convert(&pod).unwrap();
         assert_eq!(
             (&*one.name, &*one.uid, one.pool),
             ("demo-1", "u", Pool::Voter)
@@ -193,17 +193,17 @@ mod tests {
         );
         assert_eq!((one.stuck, one.prepared), (None, None));
         pod.metadata.deletion_timestamp = one.ready_since;
-        let leaving = seen(&pod).unwrap();
+        let leaving = convert(&pod).unwrap();
         assert!(leaving.deleting && !leaving.ready);
         pod.metadata.labels = None;
-        assert_eq!(seen(&pod), None, "no pool");
+        assert_eq!(convert(&pod), None, "no pool");
     }
 
     #[test]
     fn why_it_does_not_run() {
         let waiting = |reason: &str| {
             json!({"containerStatuses": [{"name": "rqlited", "image": "i", "imageID": "", "ready": false,
-                "restartCount": 0, "state": {"waiting": {"reason": reason, "message": "words"}}}]})
+                "restartCount": 0, "state": {"waiting": {"reason": reason, "message": "details"}}}]})
         };
         let crash = json!({"containerStatuses": [{"name": "rqlited", "image": "i", "imageID": "", "ready": false,
             "restartCount": 3, "state": {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 40s"}},
@@ -220,11 +220,11 @@ mod tests {
             (waiting("PodInitializing"), None),
             (
                 waiting("ImagePullBackOff"),
-                Some("rqlited: ImagePullBackOff: words"),
+                Some("rqlited: ImagePullBackOff: details"),
             ),
             (
                 waiting("CreateContainerConfigError"),
-                Some("rqlited: CreateContainerConfigError: words"),
+                Some("rqlited: CreateContainerConfigError: details"),
             ),
             (
                 crash,
@@ -248,7 +248,7 @@ mod tests {
         let foreign = json!({"state": "Foreign", "cluster_id": "other", "lineage": {"id": "l", "epoch": 2},
             "raft_id": "demo-1#i", "last_log": {"term": 3, "index": 9}, "name": "demo-1", "reason": "belongs to cluster other"});
         let back_off = json!({"waiting": {"reason": "CrashLoopBackOff"}});
-        let refused = seen(&pod(status(back_off, ended(1, foreign)))).unwrap();
+        let refused = convert(&pod(status(back_off, ended(1, foreign)))).unwrap();
         let report = refused.prepared.unwrap();
         assert_eq!(report.state, "Foreign");
         assert_eq!(report.cluster_id.as_deref(), Some("other"));
@@ -260,7 +260,7 @@ mod tests {
             Some("prepare: CrashLoopBackOff, after Error (exit code 1): belongs to cluster other")
         );
         let fine = status(ended(0, json!({"state": "Ready", "reason": ""})), json!({}));
-        let fine = seen(&pod(fine)).unwrap();
+        let fine = convert(&pod(fine)).unwrap();
         assert_eq!(
             (fine.prepared.unwrap().state.as_str(), fine.stuck),
             ("Ready", None)
@@ -269,7 +269,7 @@ mod tests {
             json!({"terminated": {"exitCode": 1, "message": "panicked"}}),
             json!({}),
         );
-        let other = seen(&pod(other)).unwrap();
+        let other = convert(&pod(other)).unwrap();
         assert_eq!(other.prepared, None);
         assert_eq!(
             other.stuck.as_deref(),

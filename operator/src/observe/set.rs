@@ -4,7 +4,7 @@ use operator_api::names;
 
 use crate::cluster::facts::observation::ObservedSet;
 
-pub(super) fn seen(set: &StatefulSet) -> ObservedSet {
+pub(super) fn convert(set: &StatefulSet) -> ObservedSet {
     let spec = set.spec.as_ref();
     let template = spec.and_then(|spec| spec.template.metadata.as_ref());
     let annotations = template.and_then(|metadata| metadata.annotations.as_ref());
@@ -46,9 +46,9 @@ mod tests {
             claim_size: "3Gi".to_owned(),
             deleting: true,
         };
-        assert_eq!(seen(&set), expected);
+        assert_eq!(convert(&set), expected);
         assert_eq!(
-            seen(&StatefulSet::default()).replicas,
+            convert(&StatefulSet::default()).replicas,
             1,
             "Kubernetes' default"
         );

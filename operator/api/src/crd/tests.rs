@@ -50,16 +50,16 @@ fn one_group_one_version() {
 
 #[test]
 fn every_field_is_explained() {
-    let mut silent = Vec::new();
+    let mut undocumented = Vec::new();
     for (kind, root) in roots() {
         visit(&kind, &root, &mut |path, schema| {
             let is_item = path.ends_with("[]");
             if !is_item && schema.description.as_ref().is_none_or(String::is_empty) {
-                silent.push(path.to_owned());
+                undocumented.push(path.to_owned());
             }
         });
     }
-    assert_eq!(silent, Vec::<String>::new());
+    assert_eq!(undocumented, Vec::<String>::new());
 }
 
 #[test]
@@ -94,7 +94,11 @@ fn every_rule_says_what_to_do() {
             for rule in schema.x_kubernetes_validations.iter().flatten() {
                 rules += 1;
                 let message = rule.message.as_deref().unwrap_or_default();
-                assert!(message.len() > 20, "{path}: {} says {message:?}", rule.rule);
+                assert!(
+                    message.len() > 20,
+                    "{path}: message of {} is {message:?}",
+                    rule.rule
+                );
             }
         });
     }

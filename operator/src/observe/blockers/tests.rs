@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::*;
 
-/// The time of the look: 2026-01-01T00:10:00Z.
+/// The time of the observation: 2026-01-01T00:10:00Z.
 const NOW: i64 = 1_767_226_200;
 
 fn set(replicas: i32) -> Value {
@@ -57,7 +57,7 @@ fn arcs<T: serde::de::DeserializeOwned>(values: Vec<Value>) -> Vec<Arc<T>> {
 }
 
 impl World {
-    fn look(self) -> Vec<(BlockerKind, String, String)> {
+    fn blockers(self) -> Vec<(BlockerKind, String, String)> {
         let classes = self.classes.clone().unwrap_or_default();
         let live = Live {
             sets: arcs(self.sets),
@@ -74,7 +74,7 @@ impl World {
             }),
             ..Live::default()
         };
-        let found = seen(&live, NOW).into_iter();
+        let found = find(&live, NOW).into_iter();
         found.map(|h| (h.kind, h.object, h.message)).collect()
     }
 }
@@ -102,7 +102,7 @@ fn refused_pods() {
             events: vec![event(uid, "FailedCreate", note, at)],
             ..World::default()
         };
-        assert_eq!(world.look().pop(), expected, "{at} {replicas} {uid}");
+        assert_eq!(world.blockers().pop(), expected, "{at} {replicas} {uid}");
     }
     let long_ago = World {
         sets: vec![set(1)],
@@ -110,7 +110,7 @@ fn refused_pods() {
         ..World::default()
     };
     assert_eq!(
-        long_ago.look(),
+        long_ago.blockers(),
         Vec::new(),
         "the controller would have tried again"
     );
@@ -144,7 +144,7 @@ fn claims_without_a_volume() {
         (json!("slow"), None, false, None),
         (json!("slow"), None, true, no_volume),
     ];
-    for (class, classes, told, expected) in cases {
+    for (class, classes, has_event, expected) in cases {
         let failed = event(
             "claim",
             "ProvisioningFailed",
@@ -154,10 +154,10 @@ fn claims_without_a_volume() {
         let world = World {
             claims: vec![claim(class.clone())],
             classes,
-            events: if told { vec![failed] } else { Vec::new() },
+            events: if has_event { vec![failed] } else { Vec::new() },
             ..World::default()
         };
-        assert_eq!(world.look().pop(), expected, "{class} {told}");
+        assert_eq!(world.blockers().pop(), expected, "{class} {has_event}");
     }
 }
 
@@ -218,7 +218,7 @@ fn pods_that_do_not_run() {
         };
         let expected =
             expected.map(|(kind, message)| (kind, "demo-0".to_owned(), message.to_owned()));
-        assert_eq!(world.look().pop(), expected, "{status}");
+        assert_eq!(world.blockers().pop(), expected, "{status}");
     }
 }
 
@@ -243,5 +243,5 @@ fn a_pull_secret_that_is_missing() {
         "demo-0".to_owned(),
         "creds, more".to_owned(),
     );
-    assert_eq!(world.look(), [expected]);
+    assert_eq!(world.blockers(), [expected]);
 }
