@@ -18,7 +18,7 @@ use std::{fmt::Debug, sync::Arc};
 
 use crate::{
     cluster::{facts::observation::Edit, render::build::Object},
-    edits::{HANDOVER_MANAGER, last_manager},
+    edits::{REPLICAS_MANAGER, last_manager},
     error::Error,
     live::{Live, named},
 };
@@ -193,13 +193,13 @@ impl Applier<'_> {
             next["metadata"]["resourceVersion"] = version.into();
         } else {
             // The autoscaler is to own spec.replicas. Dropping a field that has no other owner would reset
-            // it, so ownership is first handed to another field manager.
+            // it, so ownership is first given to another field manager.
             let own = json!({
                 "apiVersion": next["apiVersion"], "kind": next["kind"],
                 "metadata": {"name": name, "resourceVersion": version},
                 "spec": {"replicas": there_value["spec"]["replicas"]},
             });
-            self.send::<StatefulSet>(&name, &own, HANDOVER_MANAGER)
+            self.send::<StatefulSet>(&name, &own, REPLICAS_MANAGER)
                 .await?;
         }
         let sent = self.send::<StatefulSet>(&name, &next, names::FIELD_MANAGER);

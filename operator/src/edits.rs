@@ -16,7 +16,7 @@ use crate::cluster::facts::observation::Edit;
 
 /// Field manager that owns `spec.replicas` of an autoscaled pool until the autoscaler sets it (Kubernetes
 /// documentation, "Transferring ownership" of server-side apply).
-pub const HANDOVER_MANAGER: &str = "rqlite-operator-handover";
+pub const REPLICAS_MANAGER: &str = "rqlite-operator-replicas";
 /// How long an edit is shown after it was last made: long enough to be noticed, and longer than the sync
 /// interval of common GitOps tools.
 const SHOWN: Duration = Duration::from_secs(600);
@@ -95,7 +95,7 @@ where
     let others = entries.iter().filter(|entry| {
         let manager = entry.manager.as_deref().unwrap_or_default();
         let fields = entry.fields_v1.as_ref().map(|fields| &fields.0);
-        ![names::FIELD_MANAGER, HANDOVER_MANAGER].contains(&manager)
+        ![names::FIELD_MANAGER, REPLICAS_MANAGER].contains(&manager)
             && entry.subresource.as_deref() != Some("status")
             && fields.is_some_and(|fields| owns(fields, field))
     });

@@ -113,27 +113,32 @@ pub async fn reconcile(
         actor.label_claim(claim).await?;
     }
     let outcome = perform(context, &actor, &plan).await?;
-    if let Some(event) = &plan.event
-        && outcome == ActionOutcome::Done
-    {
-        context
-            .events
-            .publish(&cluster.object_ref(&()), event)
-            .await;
-    }
+    Ok(report_outcome(context, &cluster, &plan, outcome).await)
+}
+
+/// Publishes the event of a plan whose action has this outcome; returns the time until the next reconcile.
+async fn report_outcome(
+    context: &Context,
+    cluster: &RqliteCluster,
+    plan: &Plan,
+    outcome: ActionOutcome,
+) -> Duration {
+    let about = cluster.object_ref(&());
     match outcome {
-        ActionOutcome::Done => Ok(Duration::from_secs(plan.again_after_seconds)),
-        ActionOutcome::Deferred(why) => {
+        ActionOutcome::Done => {
+            if let Some(event) = &plan.event {
+                context.events.publish(&about, event).await;
+            }
+            Duration::from_secs(plan.again_after_seconds)
+        }
+        ActionOutcome::Deferred(message) => {
             let event = Event {
                 warning: false,
                 reason: "Waiting".to_owned(),
-                message: why,
+                message,
             };
-            context
-                .events
-                .publish(&cluster.object_ref(&()), &event)
-                .await;
-            Ok(DEFERRED_WAIT)
+            context.events.publish(&about, &event).await;
+            DEFERRED_WAIT
         }
     }
 }

@@ -2,7 +2,7 @@
 //! (`node-contract`): Kubernetes' integers are signed.
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use crate::{recovery::LogPosition, status::Lineage};
+use crate::{lineage::Lineage, recovery::LogPosition};
 
 impl Lineage {
     /// A lineage as nodes report it, in force since `since`.

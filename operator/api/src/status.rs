@@ -4,7 +4,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::recovery::RecoveryRecord;
+use crate::{lineage::Lineage, recovery::RecoveryRecord};
 
 /// Condition: available, complete, and no operation in progress.
 pub const READY: &str = "Ready";
@@ -146,20 +146,6 @@ pub enum Phase {
     Deleting,
     /// The spec is invalid.
     Invalid,
-}
-
-/// A lineage: one unbroken sequence of committed entries.
-#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Lineage {
-    /// Id of the lineage.
-    #[serde(default)]
-    pub id: String,
-    /// Number of recoveries before it; 0 for a new cluster.
-    #[serde(default)]
-    pub epoch: i64,
-    /// When it began.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub since: Option<Time>,
 }
 
 /// What the operator is currently working towards. Changes of the spec take effect here only between two

@@ -6,7 +6,7 @@ use k8s_openapi::jiff::Timestamp;
 use kube::api::{Patch, PatchParams};
 use operator_api::names;
 
-use crate::{Target, node};
+use crate::{node, target::Target};
 
 /// Field manager of this program's changes.
 const FIELD_MANAGER: &str = "kubectl-rqlite";

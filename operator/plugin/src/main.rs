@@ -5,13 +5,15 @@ mod node;
 mod recover;
 mod status;
 mod table;
+mod target;
 
 use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
-use kube::{Api, Client, Config, config::KubeConfigOptions};
-use operator_api::RqliteCluster;
+use kube::{Client, Config, config::KubeConfigOptions};
+
+use target::Target;
 
 /// Shows and manages rqlite clusters.
 #[derive(Debug, Parser)]
@@ -63,40 +65,6 @@ enum Command {
         #[arg(last = true)]
         arguments: Vec<String>,
     },
-}
-
-/// A cluster, and the client to reach it.
-pub(crate) struct Target {
-    pub(crate) client: Client,
-    pub(crate) namespace: String,
-    pub(crate) context: Option<String>,
-    pub(crate) name: String,
-}
-
-impl Target {
-    pub(crate) fn clusters(&self) -> Api<RqliteCluster> {
-        Api::namespaced(self.client.clone(), &self.namespace)
-    }
-
-    pub(crate) async fn cluster(&self) -> anyhow::Result<RqliteCluster> {
-        self.clusters().get(&self.name).await.with_context(|| {
-            format!(
-                "reading the RqliteCluster {} in the namespace {}",
-                self.name, self.namespace
-            )
-        })
-    }
-
-    /// The leader's pod, as last observed by the operator.
-    pub(crate) async fn leader(&self) -> anyhow::Result<String> {
-        let status = self.cluster().await?.status.unwrap_or_default();
-        status.leader.with_context(|| {
-            format!(
-                "{} has no leader now: see kubectl rqlite status {}",
-                self.name, self.name
-            )
-        })
-    }
 }
 
 async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {

@@ -4,7 +4,7 @@ use anyhow::Context;
 use operator_api::names;
 use serde_json::Value;
 
-use crate::Target;
+use crate::target::Target;
 
 fn path(target: &Target, pod: &str, what: &str) -> String {
     format!(

@@ -10,7 +10,7 @@ use operator_api::{
     recovery::{ClusterRef, RecoveryMode, RecoveryPhase},
 };
 
-use crate::{Target, table::table};
+use crate::{table::table, target::Target};
 
 /// Interval of reading the object.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);

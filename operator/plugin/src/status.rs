@@ -5,10 +5,13 @@ use k8s_openapi::{
     api::core::v1::PersistentVolumeClaim, apimachinery::pkg::apis::meta::v1::Condition,
 };
 use kube::{Api, ResourceExt, api::ListParams};
-use operator_api::{RqliteCluster, names, status::Role};
+use operator_api::{
+    RqliteCluster, names,
+    status::{Member, Role},
+};
 use serde_json::Value;
 
-use crate::{Target, node, table::table};
+use crate::{node, table::table, target::Target};
 
 /// Timeout of a node's status. A node that takes longer is shown without its own numbers.
 const STATUS_TIMEOUT: Duration = Duration::from_secs(3);
@@ -63,33 +66,9 @@ fn text(
         .values()
         .filter_map(|n| node::number(n, "/store/raft/commit_index"))
         .max();
-    let rows: Vec<Vec<String>> = status
-        .members
-        .iter()
-        .map(|member| {
-            let node = nodes.get(&member.name);
-            let applied = node.and_then(|n| node::number(n, "/store/raft/applied_index"));
-            let lag = applied
-                .zip(commit)
-                .map(|(a, c)| c.saturating_sub(a).to_string());
-            let used = node.and_then(|n| n.pointer("/store/dir_size_friendly")?.as_str());
-            let role = match member.role {
-                Role::Leader => "leader",
-                Role::Voter => "voter",
-                Role::Learner => "learner",
-                Role::Absent => "-",
-            };
-            vec![
-                member.name.clone(),
-                role.to_owned(),
-                format!("{:?}", member.state),
-                lag.unwrap_or_else(|| "-".to_owned()),
-                used.unwrap_or("-").to_owned(),
-                volume(claims, &member.name),
-                member.node.clone().unwrap_or_else(|| "-".to_owned()),
-                member.reason.clone().unwrap_or_default(),
-            ]
-        })
+    let members = status.members.iter();
+    let rows: Vec<Vec<String>> = members
+        .map(|member| member_row(member, nodes.get(&member.name), commit, claims))
         .collect();
     let head = [
         "MEMBER", "ROLE", "STATE", "LAG", "USED", "VOLUME", "NODE", "REASON",
@@ -108,6 +87,36 @@ fn text(
     page.push('\n');
     page.push_str(&table(&["CONDITION", "STATUS", "REASON", "MESSAGE"], &rows));
     page
+}
+
+/// The row of a member: role, state, lag behind `commit`, size of its data, volume, Kubernetes node and reason.
+fn member_row(
+    member: &Member,
+    node: Option<&Value>,
+    commit: Option<u64>,
+    claims: &[PersistentVolumeClaim],
+) -> Vec<String> {
+    let applied = node.and_then(|n| node::number(n, "/store/raft/applied_index"));
+    let lag = applied
+        .zip(commit)
+        .map(|(a, c)| c.saturating_sub(a).to_string());
+    let used = node.and_then(|n| n.pointer("/store/dir_size_friendly")?.as_str());
+    let role = match member.role {
+        Role::Leader => "leader",
+        Role::Voter => "voter",
+        Role::Learner => "learner",
+        Role::Absent => "-",
+    };
+    vec![
+        member.name.clone(),
+        role.to_owned(),
+        format!("{:?}", member.state),
+        lag.unwrap_or_else(|| "-".to_owned()),
+        used.unwrap_or("-").to_owned(),
+        volume(claims, &member.name),
+        member.node.clone().unwrap_or_else(|| "-".to_owned()),
+        member.reason.clone().unwrap_or_default(),
+    ]
 }
 
 /// A reference to the condition with the same message, if it is shown before or is more detailed, so that

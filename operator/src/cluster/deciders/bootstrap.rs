@@ -3,8 +3,10 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use node_contract::FormingPhase;
 use operator_api::{
-    RqliteClusterStatus, names,
-    status::{Lineage, OperationType, Target},
+    RqliteClusterStatus,
+    lineage::Lineage,
+    names,
+    status::{OperationType, Target},
 };
 
 use crate::cluster::{

@@ -4,10 +4,7 @@
 use std::collections::BTreeSet;
 
 use node_contract::Lineage as NodeLineage;
-use operator_api::{
-    names,
-    status::{Lineage, OperationType},
-};
+use operator_api::{lineage::Lineage, names, status::OperationType};
 
 use crate::cluster::{
     action::{Action, Decision},

@@ -1,3 +1,4 @@
+//! Blockers of StatefulSets, claims and pods, from statuses and events.
 use std::{collections::BTreeMap, sync::Arc};
 
 use serde_json::{Value, json};

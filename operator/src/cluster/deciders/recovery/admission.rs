@@ -2,12 +2,14 @@
 //! log, which writes may be lost, and has that been accepted? Nothing is changed here, so nothing needs to be
 //! recorded first.
 use operator_api::{
-    RqliteRecovery, names,
+    RqliteRecovery,
+    lineage::Lineage,
+    names,
     recovery::{
         Candidate, LogPosition, RecoveryMode, RecoveryPeer, RecoveryPhase, RecoveryRecord,
         RecoveryStep,
     },
-    status::{Lineage, Member, MemberState, OperationType, Pool, Role},
+    status::{Member, MemberState, OperationType, Pool, Role},
 };
 
 use crate::cluster::{

@@ -2,9 +2,10 @@
 //! stop at any point.
 use node_contract::FormingPhase;
 use operator_api::{
+    lineage::Lineage,
     names,
     recovery::{RecoveryMode, RecoveryPhase, RecoveryRecord},
-    status::{Lineage, Operation, Pool, Step},
+    status::{Operation, Pool, Step},
 };
 
 use super::{
