@@ -1,5 +1,5 @@
-//! One cluster: from an observation to a plan. Every function in this module depends on its arguments alone: no I/O, no clock, no
-//! random numbers. DESIGN.md gives the reasons for the rules.
+//! One cluster: from an observation to a plan. Every function in this module depends on its arguments alone:
+//! no I/O, no clock, no random numbers. DESIGN.md gives the reasons for the rules.
 //!
 //! The modules, each of which uses only those before it:
 //! * [`facts`]: the observation and what it means,

@@ -1,5 +1,6 @@
-//! YAML, the only module that names `serde_yaml`. That crate is deprecated. serde_norway is a maintained fork with
-//! the same API, and serde-saphyr (which kube uses) a maintained rewrite; DESIGN.md says what blocks a change.
+//! YAML, the only module that names `serde_yaml`. That crate is deprecated. serde_norway is a maintained fork
+//! with the same API, and serde-saphyr (which kube uses) a maintained rewrite; DESIGN.md says what blocks a
+//! change.
 use anyhow::Context;
 use serde::{Serialize, de::DeserializeOwned};
 

@@ -89,7 +89,8 @@ fn text(
     page
 }
 
-/// The row of a member: role, state, lag behind `commit`, size of its data, volume, Kubernetes node and reason.
+/// The row of a member: role, state, lag behind `commit`, size of its data, volume, Kubernetes node and
+/// reason.
 fn member_row(
     member: &Member,
     node: Option<&Value>,
