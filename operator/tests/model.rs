@@ -1,7 +1,8 @@
-//! The real planner drives a small Kubernetes and a small Raft, under random faults, edits and crashes of the operator at every effect.
+//! Runs the real planner against a small model of Kubernetes and of Raft, under random faults, edits and
+//! crashes of the operator between any two effects.
 //!
-//! `MODEL_RUNS=100000 cargo test -p rqlite-operator --release --test model` runs longer, `MODEL_FIRST=5001` goes on from there; a failing seed
-//! prints its own command.
+//! `MODEL_RUNS=100000 cargo test -p rqlite-operator --release --test model` runs more seeds,
+//! `MODEL_FIRST=5001` starts at another seed; a failure prints the command that repeats it.
 #![expect(
     clippy::unwrap_used,
     reason = "a model that contradicts itself has failed"
@@ -24,13 +25,13 @@ mod world;
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use world::World;
 
-/// Runs in an ordinary test.
+/// Number of runs in an ordinary test.
 const RUNS: u64 = 300;
-/// After so many failing runs the others are left out.
+/// The test stops after this many failing runs.
 const MOST_FAILURES: u64 = 10;
 /// Simulated seconds with faults.
 const STORM_SECONDS: u64 = 400;
-/// Simulated seconds without faults after which everything must be as wanted.
+/// Simulated seconds without faults within which the cluster must match its spec.
 const CALM_SECONDS: u64 = 6000;
 
 fn number(name: &str) -> Option<u64> {
@@ -42,20 +43,20 @@ fn run(seed: u64) -> Result<World, String> {
     let mut world = World::new(&mut rng);
     let stormy = rng.random_range(0..STORM_SECONDS);
     for _ in 0..stormy {
-        faults::strike(&mut world, &mut rng);
+        faults::inject(&mut world, &mut rng);
         second(&mut world, &mut rng, true)?;
     }
     faults::calm(&mut world);
     for _ in 0..CALM_SECONDS {
         second(&mut world, &mut rng, false)?;
         if world.now.is_multiple_of(30) {
-            recovery::mend(&mut world);
+            recovery::give_consent(&mut world);
         }
         if world.is_settled() || world.is_dead() {
             return Ok(world);
         }
     }
-    Err(format!("has not settled: {}", world.unsettled()))
+    Err(format!("has not settled: {}", world.mismatches()))
 }
 
 fn second(world: &mut World, rng: &mut StdRng, storm: bool) -> Result<(), String> {
@@ -66,9 +67,9 @@ fn second(world: &mut World, rng: &mut StdRng, storm: bool) -> Result<(), String
     operator::tick(world, rng, storm)
 }
 
-/// What came of many runs.
+/// Totals over all runs.
 #[derive(Default)]
-struct Sum {
+struct Totals {
     runs: u64,
     operations: u64,
     transfers: u64,
@@ -81,7 +82,7 @@ struct Sum {
     dead: u64,
 }
 
-impl Sum {
+impl Totals {
     fn add(&mut self, world: &World) {
         self.runs += 1;
         self.operations += world.begun.len() as u64;
@@ -91,14 +92,14 @@ impl Sum {
         self.with_loss += u64::from(world.lost_disks > 0);
         self.replaced += world.replaced;
         self.recovered += world.recovered;
-        self.left += u64::from(world.left_behind > 0);
+        self.left += u64::from(world.lost_entries > 0);
         self.dead += u64::from(world.is_dead());
     }
 
-    fn told(&self) -> String {
+    fn summary(&self) -> String {
         format!(
-            "{} runs, {} of them with {} disks lost: {} operations, {} leader transfers, {} actions of which the reply was lost, {} lost claims \
-             replaced, {} recoveries, {} runs in which one left announced entries behind, {} clusters without any disk left",
+            "{} runs, {} of them with {} disks lost: {} operations, {} leader transfers, {} actions whose reply was lost, {} lost claims \
+             replaced, {} recoveries, {} runs in which recoveries lost entries, as announced, {} clusters without any disk left",
             self.runs,
             self.with_loss,
             self.disks,
@@ -118,7 +119,7 @@ fn nothing_is_lost_and_everything_ends_well() {
     let one = number("MODEL_SEED");
     let runs = one.map_or(number("MODEL_RUNS").unwrap_or(RUNS), |_| 1);
     let first = one.or(number("MODEL_FIRST")).unwrap_or(1);
-    let mut sum = Sum::default();
+    let mut sum = Totals::default();
     let mut failed = Vec::new();
     for seed in first..first + runs {
         match run(seed) {
@@ -131,7 +132,7 @@ fn nothing_is_lost_and_everything_ends_well() {
             break;
         }
     }
-    println!("{}", sum.told());
+    println!("{}", sum.summary());
     assert!(failed.is_empty(), "{}", failed.join("\n"));
     // A model in which nothing happens proves nothing.
     assert!(runs < 50 || sum.operations > runs * 3);

@@ -1,4 +1,4 @@
-//! Carries out the planner's actions in this world, and checks what each of them must not break.
+//! Carries out the planner's actions in the model, and checks the rules that each of them must keep.
 use operator_api::{
     names,
     status::{Operation, OperationType, Pool},
@@ -14,7 +14,7 @@ use crate::{
     world::World,
 };
 
-/// An action on its way, with the operation that was on record when it was sent.
+/// An action, with the operation that was on record when it was sent.
 pub(crate) struct Request<'a> {
     pub(crate) action: &'a Action,
     pub(crate) operation: Option<Operation>,
@@ -37,7 +37,7 @@ impl Request<'_> {
 /// Carries out an action.
 ///
 /// # Errors
-/// Which rule was broken.
+/// The rule that was broken.
 pub(crate) fn act(
     world: &mut World,
     rng: &mut StdRng,
@@ -50,7 +50,7 @@ pub(crate) fn act(
         Action::EvictPod { name, uid } | Action::DeletePod { name, uid } => {
             if world.pods.get(name).is_some_and(|pod| pod.uid == *uid) {
                 if matches!(request.action, Action::EvictPod { .. }) {
-                    take(world, request.id(), uid)?;
+                    record_stop(world, request.id(), uid)?;
                 }
                 stop(world, rng, name);
             }
@@ -126,7 +126,7 @@ fn set_replicas(world: &mut World, request: &Request<'_>) -> Result<(), String> 
                 "{removed} is stopped while it is in the configuration"
             ));
         }
-        take(world, request.id(), &removed)?;
+        record_stop(world, request.id(), &removed)?;
     }
     Ok(())
 }
@@ -222,7 +222,7 @@ fn check_member(world: &mut World, name: &String, raft_id: &String) {
     }
 }
 
-/// The claim of a member that left, where the spec does not keep it.
+/// Deletes the claim of a member that left, if the spec says so.
 fn delete_retired(world: &mut World, name: &str, late: bool) -> Result<(), String> {
     let used = world.pods.keys().any(|pod| names::claim(pod) == *name);
     let member = world.config.iter().any(|m| names::claim(&m.name) == *name);
@@ -241,17 +241,15 @@ fn delete_retired(world: &mut World, name: &str, late: bool) -> Result<(), Strin
     Ok(())
 }
 
-/// An operation takes down one thing at most.
-fn take(world: &mut World, operation: Option<String>, what: &str) -> Result<(), String> {
+/// An operation may stop one member at most.
+fn record_stop(world: &mut World, operation: Option<String>, what: &str) -> Result<(), String> {
     let Some(id) = operation else {
-        return Err(format!(
-            "{what} is taken down without an operation on record"
-        ));
+        return Err(format!("{what} is stopped without an operation on record"));
     };
-    let taken = world.taken.entry(id.clone()).or_default();
-    taken.insert(what.to_owned());
-    if taken.len() > 1 {
-        return Err(format!("the operation {id} has taken down {taken:?}"));
+    let stopped = world.stopped.entry(id.clone()).or_default();
+    stopped.insert(what.to_owned());
+    if stopped.len() > 1 {
+        return Err(format!("the operation {id} has stopped {stopped:?}"));
     }
     Ok(())
 }

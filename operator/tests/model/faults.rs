@@ -1,4 +1,4 @@
-//! What users, machines and networks do to a cluster.
+//! Faults, and changes by users.
 use operator_api::{ByteSize, cluster::Image, names, status::Pool};
 use rand::{Rng, rngs::StdRng, seq::IteratorRandom};
 
@@ -8,8 +8,8 @@ use crate::{
     world::World,
 };
 
-/// Perhaps something happens this second.
-pub(crate) fn strike(world: &mut World, rng: &mut StdRng) {
+/// With some probability, something happens in this second.
+pub(crate) fn inject(world: &mut World, rng: &mut StdRng) {
     if !rng.random_bool(0.12) {
         return;
     }
@@ -18,19 +18,19 @@ pub(crate) fn strike(world: &mut World, rng: &mut StdRng) {
             let Some(name) = world.pods.keys().choose(rng).cloned() else {
                 return;
             };
-            world.say(|| format!("! {name} is deleted"));
+            world.note(|| format!("! {name} is deleted"));
             stop(world, rng, &name);
         }
         2..=4 => {
             let until = world.now + rng.random_range(1..90);
             if let Some((name, pod)) = world.pods.iter_mut().choose(rng) {
-                // Who starts again joins again, even if it was removed.
+                // A node that restarts rejoins, even if it was removed.
                 (pod.runs_from, pod.removed) = (until, false);
                 let name = name.clone();
                 if world.leader.as_ref() == Some(&name) {
                     world.leader = None;
                 }
-                world.say(|| format!("! {name} is down until {until}"));
+                world.note(|| format!("! {name} is down until {until}"));
             }
         }
         5 => {
@@ -38,13 +38,13 @@ pub(crate) fn strike(world: &mut World, rng: &mut StdRng) {
             for pod in world.pods.values_mut().filter(|_| rng.random_bool(0.7)) {
                 pod.cut_until = until;
             }
-            world.say(|| "! the operator is cut off".to_owned());
+            world.note(|| "! the operator is cut off".to_owned());
         }
         6 => world.operator_down_until = world.now + rng.random_range(1..60),
         7 => world.leader = None,
         8..=13 => edit(world, rng),
         14..=15 => recovery::lose_a_disk(world, rng),
-        16 if rng.random_bool(0.3) => recovery::meddle(world, rng),
+        16 if rng.random_bool(0.3) => recovery::create_random(world, rng),
         _ => {}
     }
 }
@@ -89,7 +89,8 @@ fn edit(world: &mut World, rng: &mut StdRng) {
             "read replicas".to_owned()
         }
         _ => {
-            // Somebody raises the StatefulSet by hand. Lowering it takes pods away before anybody could stop it; they come back.
+            // Somebody changes the StatefulSet's replicas by hand. Lowering it removes pods before the
+            // operator can prevent it; they come back.
             let pool = if rng.random_bool(0.8) {
                 Pool::Voter
             } else {
@@ -104,10 +105,10 @@ fn edit(world: &mut World, rng: &mut StdRng) {
         }
     };
     *world.cluster.metadata.generation.get_or_insert(0) += 1;
-    world.say(|| format!("! {text}"));
+    world.note(|| format!("! {text}"));
 }
 
-/// Nothing happens any more, and nobody asks for what cannot work.
+/// Ends the faults, and removes a spec that cannot work.
 pub(crate) fn calm(world: &mut World) {
     let spec = &mut world.cluster.spec;
     if let Some(image) = &mut spec.image
@@ -116,5 +117,5 @@ pub(crate) fn calm(world: &mut World) {
         image.tag = Some("4".to_owned());
     }
     world.operator_down_until = 0;
-    world.say(|| "calm".to_owned());
+    world.note(|| "calm".to_owned());
 }

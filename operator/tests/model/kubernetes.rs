@@ -1,4 +1,4 @@
-//! A StatefulSet controller (Parallel, OnDelete, claims retained) and a kubelet.
+//! A model of the StatefulSet controller (Parallel, OnDelete, claims retained) and of the kubelet.
 use node_contract::{FormingPhase, LogPosition, PlanFile, StateFile};
 use operator_api::{names, status::Pool};
 use rand::{Rng, rngs::StdRng};
@@ -8,7 +8,7 @@ use crate::{
     world::{Claim, Disk, Pod, Voter, World, starts},
 };
 
-/// The StatefulSet of a pool.
+/// Name of the StatefulSet of a pool.
 pub(crate) fn set_name(pool: Pool) -> String {
     match pool {
         Pool::Voter => names::voters(crate::world::NAME),
@@ -16,7 +16,7 @@ pub(crate) fn set_name(pool: Pool) -> String {
     }
 }
 
-/// One second of Kubernetes.
+/// Simulates one second of Kubernetes.
 pub(crate) fn tick(world: &mut World, rng: &mut StdRng) {
     let now = world.now;
     world
@@ -44,7 +44,7 @@ pub(crate) fn tick(world: &mut World, rng: &mut StdRng) {
         }
         for ordinal in 0..set.replicas {
             let name = names::pod(&set_name(pool), ordinal);
-            // The controller is slow now and then.
+            // The controller is sometimes slow.
             if !world.pods.contains_key(&name) && rng.random_bool(0.7) {
                 create(world, rng, &name, pool);
             } else if world.pods.contains_key(&name) {
@@ -71,7 +71,7 @@ pub(crate) fn tick(world: &mut World, rng: &mut StdRng) {
     }
 }
 
-/// Begins the end of a pod.
+/// Begins to stop a pod.
 pub(crate) fn stop(world: &mut World, rng: &mut StdRng, name: &str) {
     let at = world.now + rng.random_range(1..4);
     let leads = world.leader.as_deref() == Some(name);
@@ -126,7 +126,7 @@ fn create(world: &mut World, rng: &mut StdRng, name: &str, pool: Pool) {
     world.pods.insert(name.to_owned(), pod);
 }
 
-/// What `rqlited prepare` does, when a pod starts and, where it holds or has stopped, again and again.
+/// Simulates `rqlited prepare`: once when a pod starts, and repeatedly while it holds or has failed.
 fn prepare(world: &mut World, rng: &mut StdRng) {
     let looking: Vec<String> = world
         .pods
@@ -143,7 +143,7 @@ fn prepare(world: &mut World, rng: &mut StdRng) {
         if !first && rng.random_bool(0.7) {
             continue;
         }
-        // A kubelet may show what was true when the pod was made.
+        // A kubelet may still show the files of the time when the pod was created.
         let newest = (world.state.clone(), world.plan.clone());
         let pod = world.pods.get_mut(&name).unwrap();
         if rng.random_bool(0.7) {
@@ -160,7 +160,7 @@ fn prepare(world: &mut World, rng: &mut StdRng) {
     }
 }
 
-/// What `rqlited prepare` decides and does, in the words of its report.
+/// What `rqlited prepare` decides and does. The error is the state in its report.
 fn prepare_one(
     world: &mut World,
     name: &str,
@@ -243,7 +243,7 @@ fn follow(world: &mut World, name: &str, plan: &PlanFile, fresh: &str) -> Result
     {
         return Err("Refused");
     }
-    assert_eq!(plan.peers.len(), 1, "the others are put aside");
+    assert_eq!(plan.peers.len(), 1, "the data of the others is parked");
     let raft_id = format!("{name}#{fresh}");
     let config = vec![Voter {
         raft_id: raft_id.clone(),
@@ -256,6 +256,6 @@ fn follow(world: &mut World, name: &str, plan: &PlanFile, fresh: &str) -> Result
     disk.config.clone_from(&config);
     let log = disk.log;
     disk.config_index = log;
-    recovery::begin_history(world, plan, config, log);
+    recovery::begin_lineage(world, plan, config, log);
     Ok(())
 }

@@ -1,4 +1,5 @@
-//! The operator's hands in this world: fills an observation, lets the real planner decide, carries out, and is cut off anywhere.
+//! The operator in this model: makes an observation, runs the real planner, carries out the plan, and may
+//! stop at any point.
 use std::collections::BTreeMap;
 
 use operator_api::{
@@ -23,13 +24,13 @@ use crate::{
     actions::{Request, act},
     kubernetes::set_name,
     raft,
-    world::{Pod, Sent, Set, World, starts},
+    world::{DelayedAction, Pod, Set, World, starts},
 };
 
-/// One pass, perhaps on an old observation, perhaps cut off.
+/// One reconcile, perhaps with an outdated observation, perhaps cut off.
 ///
 /// # Errors
-/// Which rule was broken.
+/// The rule that was broken.
 pub(crate) fn tick(world: &mut World, rng: &mut StdRng, storm: bool) -> Result<(), String> {
     if world.operator_down_until > world.now || rng.random_bool(0.5) {
         return Ok(());
@@ -37,8 +38,8 @@ pub(crate) fn tick(world: &mut World, rng: &mut StdRng, storm: bool) -> Result<(
     let seen = observe(world);
     let plan = plan(&seen);
     check(&seen, &plan)?;
-    world.say(|| format!("{} | {:?}", plan.summary, plan.action));
-    // Time passes between looking and acting.
+    world.note(|| format!("{} | {:?}", plan.summary, plan.action));
+    // Time passes between the observation and the action.
     if storm && rng.random_bool(0.1) {
         for _ in 0..rng.random_range(1..4) {
             world.now += 1;
@@ -49,31 +50,31 @@ pub(crate) fn tick(world: &mut World, rng: &mut StdRng, storm: bool) -> Result<(
     carry_out(world, rng, &plan, storm)
 }
 
-/// Does the effect happen? The operator may die before it, and an API may fail.
-fn happens(world: &mut World, rng: &mut StdRng, storm: bool) -> bool {
+/// Does the effect happen? The operator may stop before it.
+fn survives(world: &mut World, rng: &mut StdRng, storm: bool) -> bool {
     if storm && rng.random_bool(0.04) {
         world.operator_down_until = world.now + rng.random_range(1..20);
         world.checks.clear();
-        world.say(|| "! the operator dies".to_owned());
+        world.note(|| "! the operator stops".to_owned());
         return false;
     }
     true
 }
 
 fn carry_out(world: &mut World, rng: &mut StdRng, plan: &Plan, storm: bool) -> Result<(), String> {
-    if !happens(world, rng, storm) {
+    if !survives(world, rng, storm) {
         return Ok(());
     }
     let was_formed = is_formed(world.cluster.status.as_ref());
     if was_formed && plan.status.bootstrapped_at.is_none() {
-        return Err("the gate has opened again".to_owned());
+        return Err("the cluster may form again".to_owned());
     }
     world.cluster.status = Some((*plan.status).clone());
     if let Some(operation) = &plan.status.operation {
         world.begun.insert(operation.id.clone());
     }
     for told in &plan.recoveries {
-        if !happens(world, rng, storm) {
+        if !survives(world, rng, storm) {
             return Ok(());
         }
         let known = world.recoveries.iter_mut();
@@ -81,14 +82,14 @@ fn carry_out(world: &mut World, rng: &mut StdRng, plan: &Plan, storm: bool) -> R
             recovery.status = Some((*told.status).clone());
             let said = told.status.message.as_deref().unwrap_or_default();
             if said.contains("no acknowledged write can be lost") {
-                world.promised.insert(told.uid.clone());
+                world.promised_lossless.insert(told.uid.clone());
             } else if said.contains("acknowledged writes may be lost") {
-                world.promised.remove(&told.uid);
+                world.promised_lossless.remove(&told.uid);
             }
         }
     }
     for object in &plan.objects {
-        if !happens(world, rng, storm) {
+        if !survives(world, rng, storm) {
             return Ok(());
         }
         apply(world, object);
@@ -106,7 +107,7 @@ fn carry_out(world: &mut World, rng: &mut StdRng, plan: &Plan, storm: bool) -> R
         }
     }
     if let Some(action) = &plan.action
-        && happens(world, rng, storm)
+        && survives(world, rng, storm)
     {
         let operation = world.cluster.status.as_ref();
         let operation = operation.and_then(|s| s.operation.clone());
@@ -115,7 +116,8 @@ fn carry_out(world: &mut World, rng: &mut StdRng, plan: &Plan, storm: bool) -> R
     Ok(())
 }
 
-/// Does it, or does it later although the operator is told that it failed: a request may hang in a queue, a reply may be lost.
+/// Carries out an action now, or later although the operator sees a failure: a request may wait in a queue, a
+/// reply may be lost.
 fn send(
     world: &mut World,
     rng: &mut StdRng,
@@ -128,7 +130,7 @@ fn send(
         ..
     } = action
     {
-        // The leader is asked once more, now.
+        // The leader is queried once more, immediately before the write.
         match probe(world, &absent.leader) {
             ProbeResult::Ok(node) if absent.is_proven_by(&node) => {}
             ProbeResult::Ok(_) | ProbeResult::Failed(_) => return Ok(()),
@@ -143,9 +145,9 @@ fn send(
         };
         return act(world, rng, &request);
     }
-    world.say(|| format!("! a late {action:?}"));
+    world.note(|| format!("! a late {action:?}"));
     world.late += 1;
-    world.in_flight.push(Sent {
+    world.in_flight.push(DelayedAction {
         at: world.now + rng.random_range(0..12),
         action: action.clone(),
         operation,
@@ -154,23 +156,23 @@ fn send(
     Ok(())
 }
 
-/// What was under way arrives.
+/// Delayed actions take effect.
 ///
 /// # Errors
-/// Which rule was broken.
+/// The rule that was broken.
 pub(crate) fn arrive(world: &mut World, rng: &mut StdRng) -> Result<(), String> {
     let now = world.now;
     let (due, later) = std::mem::take(&mut world.in_flight)
         .into_iter()
-        .partition(|sent| sent.at <= now);
+        .partition(|delayed| delayed.at <= now);
     world.in_flight = later;
-    let due: Vec<Sent> = due;
-    for sent in due {
-        world.say(|| format!("! arrives late: {:?}", sent.action));
+    let due: Vec<DelayedAction> = due;
+    for delayed in due {
+        world.note(|| format!("! arrives late: {:?}", delayed.action));
         let request = Request {
-            action: &sent.action,
-            operation: sent.operation,
-            late: Some(sent.version),
+            action: &delayed.action,
+            operation: delayed.operation,
+            late: Some(delayed.version),
         };
         act(world, rng, &request)?;
     }
@@ -235,7 +237,7 @@ fn apply(world: &mut World, object: &Object) {
     }
 }
 
-/// Rules that every plan keeps for what it has seen.
+/// Rules that every plan keeps with respect to its observation.
 fn check(seen: &Observation, plan: &Plan) -> Result<(), String> {
     let view = View::of(seen);
     let Some(action) = &plan.action else {
@@ -248,7 +250,7 @@ fn check(seen: &Observation, plan: &Plan) -> Result<(), String> {
         .and_then(|s| s.operation.clone());
     if before.as_ref().map(|o| &o.id) != plan.status.operation.as_ref().map(|o| &o.id) {
         return Err(format!(
-            "{action:?} in the pass that records another operation"
+            "{action:?} in the reconcile that records another operation"
         ));
     }
     let voters = view.config_voters();
@@ -278,7 +280,7 @@ fn check(seen: &Observation, plan: &Plan) -> Result<(), String> {
     Ok(())
 }
 
-/// What the operator sees of this world.
+/// The operator's observation of this world.
 pub(crate) fn observe(world: &mut World) -> Observation {
     let fresh_id = world.fresh("id");
     let set = |pool| {
@@ -398,7 +400,7 @@ fn probe(world: &World, name: &str) -> ProbeResult {
         last_log_index: disk.log,
         config_index,
         commit_index: if settled {
-            // Every other second it has an entry that is under way.
+            // Every other second an entry is not committed yet.
             world.committed.saturating_sub(world.now % 2)
         } else {
             disk.log.min(world.committed)

@@ -1,4 +1,5 @@
-//! Raft, as far as an operator can break it: elections, commits on the smallest quorum, membership changes, joining.
+//! A model of Raft with what an operator could break: elections, commits on the smallest quorum, membership
+//! changes, joining.
 use rand::{Rng, rngs::StdRng, seq::IndexedRandom};
 use rqlite_operator::cluster::facts::view::quorum;
 
@@ -8,7 +9,7 @@ use crate::{
 };
 use operator_api::status::Pool;
 
-/// One second of Raft.
+/// Simulates one second of Raft.
 ///
 /// # Errors
 /// What was lost.
@@ -25,12 +26,12 @@ pub(crate) fn tick(world: &mut World, rng: &mut StdRng) -> Result<(), String> {
     Ok(())
 }
 
-/// Empty nodes that may form a cluster do so when all that are expected are there.
+/// Empty nodes that may form a cluster do so once all expected nodes are there.
 fn form(world: &mut World) -> Result<(), String> {
     let Some(state) = &world.state else {
         return Ok(());
     };
-    // Who has data does not form a cluster, and nobody does beside it.
+    // A node with data does not form a cluster, and prevents others from it.
     if world
         .claims
         .values()
@@ -111,12 +112,12 @@ fn elect(world: &mut World, rng: &mut StdRng) -> Result<(), String> {
         ));
     }
     counts_no_wiped_vote(world, &up)?;
-    world.say(|| format!("  {winner} leads"));
+    world.note(|| format!("  {winner} leads"));
     world.lead(winner, rng);
     Ok(())
 }
 
-/// Whoever votes still has all that it has helped to acknowledge.
+/// A node that votes still has everything that it helped to acknowledge.
 fn counts_no_wiped_vote(world: &World, up: &[String]) -> Result<(), String> {
     for disk in up.iter().filter_map(|name| world.disk(name)) {
         let id = disk.raft_id.as_deref().unwrap_or_default();
@@ -131,7 +132,7 @@ fn counts_no_wiped_vote(world: &World, up: &[String]) -> Result<(), String> {
     Ok(())
 }
 
-/// Appends at the leader and on the smallest quorum.
+/// Appends an entry at the leader and on the smallest quorum.
 fn append(world: &mut World, rng: &mut StdRng) {
     let leader = world.leader.clone().unwrap();
     let term = world.term;
@@ -162,7 +163,7 @@ fn write(world: &mut World, rng: &mut StdRng) {
     append(world, rng);
 }
 
-/// The others catch up now and then.
+/// The other nodes sometimes catch up.
 fn replicate(world: &mut World, rng: &mut StdRng) {
     let leader = world.leader.clone().unwrap();
     let source = world.disk(&leader).unwrap().clone();
@@ -181,7 +182,7 @@ fn replicate(world: &mut World, rng: &mut StdRng) {
     }
 }
 
-/// Nodes that are not in the configuration join; learners that should vote are promoted. One change a second.
+/// Nodes outside the configuration join; learners that should vote are promoted. One change per second.
 fn admit(world: &mut World, rng: &mut StdRng) {
     let names: Vec<String> = world.pods.keys().cloned().collect();
     for name in names {
@@ -192,7 +193,7 @@ fn admit(world: &mut World, rng: &mut StdRng) {
         let voter = pod.pool == Pool::Voter;
         let removed = pod.removed;
         let disk = world.disk(&name).cloned().unwrap_or_default();
-        // Who is of another history is refused.
+        // A node of another lineage is refused.
         let Some(raft_id) = disk.raft_id.filter(|_| disk.lineage == world.lineage) else {
             continue;
         };
@@ -213,7 +214,7 @@ fn admit(world: &mut World, rng: &mut StdRng) {
                 }
             }
             Some(_) => {}
-            // A removed node stays out until it is restarted, except when it does not.
+            // A removed node stays out until it is restarted, with rare exceptions.
             None if !removed || rng.random_bool(0.002) => {
                 let mut next = world.config.clone();
                 next.push(Voter {
@@ -229,7 +230,7 @@ fn admit(world: &mut World, rng: &mut StdRng) {
     }
 }
 
-/// Commits another configuration, if a quorum of both is up.
+/// Commits another configuration, if a quorum of the old and of the new one is up.
 pub(crate) fn change(world: &mut World, rng: &mut StdRng, next: Vec<Voter>) -> bool {
     let up = world.up_voters();
     let voters: Vec<&Voter> = next.iter().filter(|m| m.voter).collect();
@@ -241,7 +242,7 @@ pub(crate) fn change(world: &mut World, rng: &mut StdRng, next: Vec<Voter>) -> b
     if !settled || !enough || voters.is_empty() {
         return false;
     }
-    world.say(|| {
+    world.note(|| {
         format!(
             "  configuration {:?}",
             next.iter().map(|m| (&m.name, m.voter)).collect::<Vec<_>>()
@@ -263,7 +264,8 @@ fn append_if_leading(world: &mut World, rng: &mut StdRng) {
         (disk.config, disk.config_index) = (config, index);
         append(world, rng);
     } else {
-        // It removed itself: whoever leads next has the entry, as a quorum of the new configuration must have it.
+        // The leader removed itself: the next leader has the entry, as a quorum of the new configuration has
+        // it.
         let log = world.committed;
         let term = world.term;
         for name in world.up_voters() {

@@ -1,4 +1,4 @@
-//! Lost disks, and the people who bring a cluster back. Keeps the rules that a recovery must not break.
+//! Lost disks, and people who recover a cluster. Checks the rules that a recovery must not break.
 use node_contract::{FormingPhase, PlanFile};
 use operator_api::{
     RqliteRecovery, RqliteRecoverySpec,
@@ -12,11 +12,11 @@ use rqlite_operator::cluster::facts::view::quorum;
 
 use crate::{
     kubernetes::stop,
-    world::{Disk, Ended, NAME, Voter, World},
+    world::{Disk, EndedLineage, NAME, Voter, World},
 };
 
-/// A survivor has rewritten its membership: from now on its history is the one that counts.
-pub(crate) fn begin_history(world: &mut World, plan: &PlanFile, config: Vec<Voter>, log: u64) {
+/// A survivor has rewritten its membership: from now on its lineage is the valid one.
+pub(crate) fn begin_lineage(world: &mut World, plan: &PlanFile, config: Vec<Voter>, log: u64) {
     let of_plan = |r: &&RqliteRecovery| r.metadata.uid.as_ref() == Some(&plan.plan_id);
     let spec = world
         .recoveries
@@ -24,24 +24,24 @@ pub(crate) fn begin_history(world: &mut World, plan: &PlanFile, config: Vec<Vote
         .find(of_plan)
         .map(|r| r.spec.clone());
     let left = world.committed.saturating_sub(log);
-    world.say(|| format!("  a new history from {} without {left} entries", plan.seed));
+    world.note(|| format!("  a new lineage from {} without {left} entries", plan.seed));
     let consent = spec.as_ref().is_some_and(|s| s.accept_data_loss);
     if left > 0 && !consent {
         world.violation = Some(format!(
             "{left} acknowledged entries are lost without consent"
         ));
     }
-    if left > 0 && world.promised.contains(&plan.plan_id) {
+    if left > 0 && world.promised_lossless.contains(&plan.plan_id) {
         world.violation = Some(format!(
             "{left} acknowledged entries are lost although it was said that none can be"
         ));
     }
-    let ended = Ended {
+    let ended = EndedLineage {
         lineage: plan.from_lineage.clone(),
         config: std::mem::replace(&mut world.config, config),
     };
     world.ended.push(ended);
-    world.left_behind += left;
+    world.lost_entries += left;
     world.recovered += 1;
     world.committed = log;
     world.config_index = log;
@@ -50,10 +50,10 @@ pub(crate) fn begin_history(world: &mut World, plan: &PlanFile, config: Vec<Vote
     world.term += 1;
 }
 
-/// Whoever was in a history that ended must never have a quorum of it again.
+/// The members of an ended lineage must never have a quorum of it again.
 ///
 /// # Errors
-/// It has one.
+/// They have one.
 pub(crate) fn check_ended(world: &World) -> Result<(), String> {
     if let Some(violation) = &world.violation {
         return Err(violation.clone());
@@ -68,13 +68,17 @@ pub(crate) fn check_ended(world: &World) -> Result<(), String> {
             world.is_up(&m.name) && world.disk(&m.name).is_some_and(same)
         });
         if up.count() >= quorum(voters.len()) {
-            return Err(format!("two histories can acknowledge writes: {ended:?}"));
+            return Err(format!("two lineages can acknowledge writes: {ended:?}"));
         }
     }
     Ok(())
 }
 
-/// The operator stops everybody: was a quorum really gone, as far as nobody said otherwise?
+/// The operator stops all nodes for a recovery: this is wrong if a quorum has its data, unless a person gave
+/// members up.
+///
+/// # Errors
+/// A quorum has its data.
 pub(crate) fn check_fence(world: &World) -> Result<(), String> {
     let status = world.cluster.status.clone().unwrap_or_default();
     let recovers = status.operation.as_ref().map(|o| o.kind) == Some(OperationType::Recover);
@@ -90,8 +94,8 @@ pub(crate) fn check_fence(world: &World) -> Result<(), String> {
     Ok(())
 }
 
-/// Does the status know the present configuration? A change that was committed and not seen before the quorum went is a known limit: see Limits in
-/// the planner's recovery/DESIGN.md.
+/// Does the status record the present configuration? A change that was committed unobserved before the quorum
+/// was lost is a known limit: see Limits in `src/cluster/deciders/recovery/DESIGN.md`.
 fn is_confirmed(world: &World) -> bool {
     let members = world.cluster.status.iter().flat_map(|s| &s.members);
     let known = members.filter(|m| matches!(m.role, Role::Leader | Role::Voter));
@@ -103,9 +107,10 @@ fn is_confirmed(world: &World) -> bool {
     known == voters
 }
 
-/// Perhaps a disk is lost, in one of the ways in which disks are lost.
+/// With some probability, a disk is lost in one of four ways.
 pub(crate) fn lose_a_disk(world: &mut World, rng: &mut StdRng) {
-    // Until the gate has closed, seconds after the forming, nodes that all lose their disks form anew.
+    // Until the state file says that the cluster has formed, nodes that all lose their disks form a new
+    // cluster.
     let formed = world.state.as_ref();
     let formed = formed.is_some_and(|s| s.phase != FormingPhase::Forming);
     if !formed || world.disk_budget == 0 || !is_confirmed(world) {
@@ -140,12 +145,12 @@ pub(crate) fn lose_a_disk(world: &mut World, rng: &mut StdRng) {
     };
     world.disk_budget -= 1;
     world.lost_disks += 1;
-    world.say(|| format!("! {name} loses its disk: {how}"));
+    world.note(|| format!("! {name} loses its disk: {how}"));
     stop(world, rng, &name);
 }
 
 /// Somebody creates a recovery.
-pub(crate) fn ask(world: &mut World, change: impl FnOnce(&mut RqliteRecoverySpec)) {
+pub(crate) fn create_recovery(world: &mut World, change: impl FnOnce(&mut RqliteRecoverySpec)) {
     let name = world.fresh("recovery");
     let mut spec = RqliteRecoverySpec {
         cluster_ref: ClusterRef {
@@ -163,7 +168,7 @@ pub(crate) fn ask(world: &mut World, change: impl FnOnce(&mut RqliteRecoverySpec
     create(world, RqliteRecovery::new(&name, spec));
 }
 
-/// The API server takes an object, unless it has one of this name.
+/// Creates the object, unless one of this name exists.
 pub(crate) fn create(world: &mut World, mut recovery: RqliteRecovery) {
     let name = recovery.metadata.name.clone();
     if world.recoveries.iter().any(|r| r.metadata.name == name) {
@@ -172,12 +177,12 @@ pub(crate) fn create(world: &mut World, mut recovery: RqliteRecovery) {
     recovery.metadata.uid = Some(world.fresh("uid"));
     recovery.metadata.generation = Some(1);
     recovery.metadata.creation_timestamp = Some(world.time(world.now));
-    world.say(|| format!("! {name:?} is created: {:?}", recovery.spec));
+    world.note(|| format!("! {name:?} is created: {:?}", recovery.spec));
     world.recoveries.push(recovery);
 }
 
-/// Somebody tries whatever comes to mind, also where nothing is to be recovered.
-pub(crate) fn meddle(world: &mut World, rng: &mut StdRng) {
+/// Somebody creates a random recovery, also if there is nothing to recover.
+pub(crate) fn create_random(world: &mut World, rng: &mut StdRng) {
     if world.disk_budget == 0 {
         return;
     }
@@ -187,7 +192,7 @@ pub(crate) fn meddle(world: &mut World, rng: &mut StdRng) {
     let survivor = members.iter().choose(rng).cloned();
     let (named, gives_up) = (rng.random_bool(0.2), rng.random_bool(0.3));
     let (consent, dry) = (rng.random_bool(0.5), rng.random_bool(0.2));
-    ask(world, |spec| {
+    create_recovery(world, |spec| {
         spec.accept_data_loss = consent;
         spec.dry_run = dry;
         if named {
@@ -201,8 +206,8 @@ pub(crate) fn meddle(world: &mut World, rng: &mut StdRng) {
     });
 }
 
-/// What a careful person does once the storm is over: reads the status, and agrees.
-pub(crate) fn mend(world: &mut World) {
+/// After the faults, a careful person reads the status and gives consent.
+pub(crate) fn give_consent(world: &mut World) {
     let status = world.cluster.status.clone().unwrap_or_default();
     if status.operation.as_ref().map(|o| o.kind) == Some(OperationType::Recover) {
         return;
@@ -210,7 +215,7 @@ pub(crate) fn mend(world: &mut World) {
     let open = world.recoveries.iter().rev().find(|r| {
         let phase = r.status.as_ref().and_then(|s| s.phase);
         let phase = phase.unwrap_or(RecoveryPhase::Pending);
-        // A quorum may be lost again while the others come back.
+        // A quorum may be lost again while the others rejoin.
         !phase.is_final() && phase != RecoveryPhase::Rejoining && !r.spec.dry_run
     });
     let told = open.and_then(|r| r.status.clone()).unwrap_or_default();
@@ -223,7 +228,7 @@ pub(crate) fn mend(world: &mut World) {
                 (voter, c.last_log)
             });
             let survivor = best.map(|c| c.member.clone());
-            ask(world, |spec| {
+            create_recovery(world, |spec| {
                 spec.accept_data_loss = true;
                 spec.survivor = survivor;
             });
@@ -236,11 +241,11 @@ pub(crate) fn mend(world: &mut World) {
                     ..ReadReplicas::default()
                 });
                 *world.cluster.metadata.generation.get_or_insert(0) += 1;
-                world.say(|| "! read replicas 2, as told".to_owned());
+                world.note(|| "! read replicas 2, as the status says".to_owned());
             }
         }
         _ if open.is_none() && status.is(operator_api::status::QUORUM_LOST) => {
-            ask(world, |spec| spec.accept_data_loss = true);
+            create_recovery(world, |spec| spec.accept_data_loss = true);
         }
         _ => {}
     }

@@ -1,4 +1,4 @@
-//! The world: what the API server holds, what runs, and what is on disks.
+//! The state of the model: the API server's objects, the running nodes and their disks.
 use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
@@ -26,7 +26,7 @@ pub(crate) struct Set {
     pub(crate) hash: String,
     pub(crate) image: String,
     pub(crate) claim_size: String,
-    /// Changes with everything else.
+    /// Changes with every change of the StatefulSet.
     pub(crate) version: u64,
 }
 
@@ -38,47 +38,47 @@ pub(crate) struct Pod {
     pub(crate) hash: String,
     pub(crate) image: String,
     pub(crate) labels: BTreeMap<String, String>,
-    /// Its node runs from this time on.
+    /// Time at which its node starts.
     pub(crate) runs_from: u64,
-    /// It is gone at this time.
+    /// Time at which it will be gone.
     pub(crate) gone_at: Option<u64>,
     /// Since when it is ready.
     pub(crate) ready_since: Option<u64>,
-    /// It was removed from the configuration while running, and stays out.
+    /// Was its node removed from the configuration while it ran? It then stays out.
     pub(crate) removed: bool,
-    /// The operator cannot reach it until then.
+    /// The operator cannot reach its node before this time.
     pub(crate) cut_until: u64,
-    /// The files that its kubelet shows: as they were when the pod was made, or newer.
+    /// The files that its kubelet shows: those of the pod's creation, or newer ones.
     pub(crate) files: (Option<StateFile>, Option<PlanFile>),
-    /// Its preparation waits.
+    /// Does its preparation wait?
     pub(crate) held: bool,
-    /// What its preparation said, if that did not let it start.
+    /// The state that its preparation reported, if that kept the node from starting.
     pub(crate) report: Option<&'static str>,
 }
 
-/// What a claim holds.
+/// The data on a claim's volume.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Disk {
     /// Raft id, once a node has run on it.
     pub(crate) raft_id: Option<String>,
-    /// Its cluster, once admitted.
+    /// Id of its cluster, once admitted.
     pub(crate) cluster_id: Option<String>,
     /// May it form a cluster?
     pub(crate) may_form: bool,
-    /// Entries in its log.
+    /// Number of entries in its log.
     pub(crate) log: u64,
-    /// Term of the newest entry.
+    /// Term of its newest entry.
     pub(crate) log_term: u64,
-    /// The configuration that it knows to be committed, and its index.
+    /// The newest committed configuration that it knows, and its index.
     pub(crate) config: Vec<Voter>,
     pub(crate) config_index: u64,
-    /// The history that it is of.
+    /// The lineage that it belongs to.
     pub(crate) lineage: Option<NodeLineage>,
-    /// The plan that was followed here.
+    /// Id of the plan that was followed here.
     pub(crate) plan_done: Option<String>,
-    /// Tokens under which data was put aside here.
+    /// Tokens under which data was parked here.
     pub(crate) parked: BTreeSet<String>,
-    /// Nobody can read it any more.
+    /// Is the data unreadable?
     pub(crate) damaged: bool,
 }
 
@@ -96,22 +96,22 @@ pub(crate) struct Claim {
     pub(crate) uid: String,
     pub(crate) requested: String,
     pub(crate) disk: Disk,
-    /// Somebody deleted it; it is gone with its pod.
+    /// Has somebody deleted it? It disappears with its pod.
     pub(crate) doomed: bool,
-    /// Its volume is on a machine that is gone for good.
+    /// Is its volume on a machine that is gone for good?
     pub(crate) lost: bool,
 }
 
-/// A history that a recovery ended: its last configuration, and whether its members may meet again.
+/// A lineage that a recovery ended, and its last configuration.
 #[derive(Clone, Debug)]
-pub(crate) struct Ended {
+pub(crate) struct EndedLineage {
     pub(crate) lineage: NodeLineage,
     pub(crate) config: Vec<Voter>,
 }
 
 /// An action whose reply was lost.
 #[derive(Clone, Debug)]
-pub(crate) struct Sent {
+pub(crate) struct DelayedAction {
     pub(crate) at: u64,
     pub(crate) action: Action,
     pub(crate) operation: Option<Operation>,
@@ -119,7 +119,7 @@ pub(crate) struct Sent {
     pub(crate) version: u64,
 }
 
-/// Everything.
+/// The whole state.
 pub(crate) struct World {
     pub(crate) now: u64,
     pub(crate) counter: u64,
@@ -127,49 +127,50 @@ pub(crate) struct World {
     pub(crate) state: Option<StateFile>,
     pub(crate) plan: Option<PlanFile>,
     pub(crate) recoveries: Vec<RqliteRecovery>,
-    /// What the operator remembers of its checks.
+    /// The operator's database checks.
     pub(crate) checks: BTreeMap<String, DatabaseCheck>,
-    /// The history that acknowledges.
+    /// The lineage in which writes are acknowledged.
     pub(crate) lineage: Option<NodeLineage>,
-    pub(crate) ended: Vec<Ended>,
-    /// Acknowledged entries that recoveries left behind, and how many recoveries there were.
-    pub(crate) left_behind: u64,
+    pub(crate) ended: Vec<EndedLineage>,
+    /// Acknowledged entries that recoveries lost, and the number of recoveries.
+    pub(crate) lost_entries: u64,
     pub(crate) recovered: u64,
     pub(crate) replaced: u64,
     pub(crate) lost_disks: u64,
-    /// Disks that may still be lost.
+    /// Number of disks that may still be lost.
     pub(crate) disk_budget: u64,
-    /// A rule that was broken where nobody could say so.
+    /// A broken rule that could not be returned as an error at that point.
     pub(crate) violation: Option<String>,
     pub(crate) sets: BTreeMap<Pool, Set>,
     pub(crate) pods: BTreeMap<String, Pod>,
     pub(crate) claims: BTreeMap<String, Claim>,
-    /// Committed configuration, and its index.
+    /// The committed configuration, and its index.
     pub(crate) config: Vec<Voter>,
     pub(crate) config_index: u64,
-    /// Entries that were acknowledged.
+    /// Number of acknowledged entries.
     pub(crate) committed: u64,
     pub(crate) term: u64,
     pub(crate) leader: Option<String>,
-    /// From then on the leader has committed an entry of its own term, and knows what its predecessors have.
+    /// From this time on the leader has committed an entry of its own term, and knows what its predecessors
+    /// committed.
     pub(crate) settles_at: u64,
-    /// What each voter's data has helped to acknowledge, by Raft id.
+    /// For each voter's data, by Raft id: the newest entry that it helped to acknowledge.
     pub(crate) acknowledged: BTreeMap<String, u64>,
-    /// Recoveries of which it was said that nothing acknowledged can be lost.
-    pub(crate) promised: BTreeSet<String>,
-    /// What was sent, reported as failed, and still takes effect.
-    pub(crate) in_flight: Vec<Sent>,
-    /// How often.
+    /// Recoveries whose status said that no acknowledged write can be lost.
+    pub(crate) promised_lossless: BTreeSet<String>,
+    /// Actions that were reported as failed and still take effect.
+    pub(crate) in_flight: Vec<DelayedAction>,
+    /// Number of such actions.
     pub(crate) late: u64,
-    /// The same person for whom leadership is moving.
+    /// Number of times that a cluster was formed.
     pub(crate) formations: u32,
     pub(crate) transfers: u64,
-    /// Operations ever begun, and for each what it took down.
+    /// All operations, and for each the members that it stopped.
     pub(crate) begun: BTreeSet<String>,
-    pub(crate) taken: BTreeMap<String, BTreeSet<String>>,
-    /// Images that do not start.
+    pub(crate) stopped: BTreeMap<String, BTreeSet<String>>,
+    /// Default image of the nodes.
     pub(crate) default_image: String,
-    /// The operator is down until then.
+    /// The operator does not run before this time.
     pub(crate) operator_down_until: u64,
     pub(crate) trace: bool,
 }
@@ -217,7 +218,7 @@ impl World {
             checks: BTreeMap::new(),
             lineage: None,
             ended: Vec::new(),
-            left_behind: 0,
+            lost_entries: 0,
             recovered: 0,
             replaced: 0,
             lost_disks: 0,
@@ -233,13 +234,13 @@ impl World {
             leader: None,
             settles_at: 0,
             acknowledged: BTreeMap::new(),
-            promised: BTreeSet::new(),
+            promised_lossless: BTreeSet::new(),
             in_flight: Vec::new(),
             late: 0,
             formations: 0,
             transfers: 0,
             begun: BTreeSet::new(),
-            taken: BTreeMap::new(),
+            stopped: BTreeMap::new(),
             default_image: "rqlited:1".to_owned(),
             operator_down_until: 0,
             trace: std::env::var_os("MODEL_TRACE").is_some(),
@@ -255,13 +256,13 @@ impl World {
         Time(Timestamp::from_second(i64::try_from(at).unwrap()).unwrap())
     }
 
-    pub(crate) fn say(&self, text: impl FnOnce() -> String) {
+    pub(crate) fn note(&self, text: impl FnOnce() -> String) {
         if self.trace {
             println!("{:>8} {}", self.now, text());
         }
     }
 
-    /// Does the node in this pod run and reach the others?
+    /// Does the node in this pod run?
     pub(crate) fn is_up(&self, name: &str) -> bool {
         self.pods
             .get(name)
@@ -269,7 +270,7 @@ impl World {
             && self.is_usable(name)
     }
 
-    /// Can the preparation of this pod let its node start?
+    /// Does the preparation of this pod let its node start?
     fn is_usable(&self, name: &str) -> bool {
         let pod = self.pods.get(name);
         let claim = self.claims.get(&names::claim(name));
@@ -277,7 +278,7 @@ impl World {
             && claim.is_some_and(|claim| !claim.lost && claim.disk.raft_id.is_some())
     }
 
-    /// Members of the configuration whose data exists, whether they run or not.
+    /// Number of voters of the configuration whose data exists, whether they run or not.
     pub(crate) fn intact_voters(&self) -> usize {
         let voters = self.config.iter().filter(|m| m.voter);
         voters
@@ -291,26 +292,26 @@ impl World {
             .count()
     }
 
-    /// Is there nobody left whose data could be used?
+    /// Does no member of the configuration have usable data?
     pub(crate) fn is_dead(&self) -> bool {
         !self.config.is_empty()
             && self.config.iter().all(|m| {
                 let claim = self.claims.get(&names::claim(&m.name));
                 claim.is_none_or(|c| {
                     let same = c.disk.raft_id.as_ref() == Some(&m.raft_id);
-                    // Who has only just been admitted has nothing.
+                    // A member that was only just admitted has no data yet.
                     let empty = c.disk.config.is_empty();
                     empty || !same || c.lost || c.doomed || c.disk.damaged
                 })
             })
     }
 
-    /// Does the leader know all that is committed?
+    /// Does this node lead and know everything that is committed?
     pub(crate) fn is_settled_leader(&self, name: &str) -> bool {
         self.leader.as_deref() == Some(name) && self.now >= self.settles_at
     }
 
-    /// Somebody leads from now on.
+    /// This node leads from now on.
     pub(crate) fn lead(&mut self, name: String, rng: &mut StdRng) {
         self.term += 1;
         self.leader = Some(name);
@@ -328,7 +329,7 @@ impl World {
         claim.map(|claim| &mut claim.disk)
     }
 
-    /// Voters of the configuration that run, as the data that the configuration means.
+    /// Voters of the configuration that run with their own data.
     pub(crate) fn up_voters(&self) -> Vec<String> {
         self.config
             .iter()
@@ -345,20 +346,20 @@ impl World {
         self.config.iter().filter(|m| m.voter).count()
     }
 
-    /// Is everything as the spec wants it?
+    /// Does everything match the spec?
     pub(crate) fn is_settled(&self) -> bool {
-        self.unsettled().is_empty()
+        self.mismatches().is_empty()
     }
 
-    /// What is not as the spec wants it.
-    pub(crate) fn unsettled(&self) -> String {
+    /// Everything that does not match the spec.
+    pub(crate) fn mismatches(&self) -> String {
         let spec = &self.cluster.spec;
         let status = self.cluster.status.clone().unwrap_or_default();
         let mut wrong = Vec::new();
         if let Some(operation) = &status.operation {
             wrong.push(format!("under way: {operation:?}"));
         }
-        // A cluster that was put to sleep while the others came back goes on when it wakes.
+        // A cluster that was hibernated while its members rejoined continues after its resumption.
         let rests = |phase| spec.hibernated && phase == RecoveryPhase::Rejoining;
         let recovering = status.recovery.as_ref();
         let recovering = recovering.filter(|r| !r.phase.is_final() && !rests(r.phase));
@@ -379,7 +380,7 @@ impl World {
             }
             return wrong.join("; ");
         }
-        // A sleeping cluster's volumes grow when it wakes.
+        // The volumes of a hibernated cluster grow after its resumption.
         let size = |set: Option<&Set>| set.map(|s| s.claim_size.clone());
         let voters = self.sets.get(&Pool::Voter);
         if size(voters).is_none_or(|s| ByteSize(s) != spec.storage.size) {
@@ -426,7 +427,7 @@ impl World {
     }
 }
 
-/// Images whose tag begins with `bad` never run.
+/// Does the image of this pod start? Tags that begin with `bad` never do.
 pub(crate) fn starts(pod: &Pod) -> bool {
     !pod.image.contains(":bad")
 }
