@@ -8,7 +8,7 @@ use std::{
 
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::inspect::Answer;
+use crate::inspect::CommandOutput;
 
 mod decide;
 
@@ -23,7 +23,7 @@ const NAME: &str = "rqlited";
 
 /// Executes the program that the arguments and the environment select. Returns only if that fails, or after a
 /// signal.
-pub fn run(words: impl IntoIterator<Item = OsString>) -> Answer {
+pub fn run(words: impl IntoIterator<Item = OsString>) -> CommandOutput {
     let words: Vec<String> = words.into_iter().map(text).collect();
     let variables: BTreeMap<String, String> = std::env::vars_os()
         .map(|(name, value)| (text(name), text(value)))
@@ -40,7 +40,7 @@ pub fn run(words: impl IntoIterator<Item = OsString>) -> Answer {
     };
     match decide(&words, &container).and_then(|start| execute(&start)) {
         Ok(answer) => answer,
-        Err(text) => Answer {
+        Err(text) => CommandOutput {
             exit_code: REFUSED,
             text,
             is_error: true,
@@ -53,13 +53,13 @@ fn text(word: OsString) -> String {
 }
 
 /// Executes the program; does not return if that succeeds.
-fn execute(start: &Start) -> Result<Answer, String> {
+fn execute(start: &Start) -> Result<CommandOutput, String> {
     match start {
         Start::Own { words, delay } => {
             let is_stopped =
                 stopped_within(*delay).map_err(|e| format!("fatal: waiting START_DELAY: {e}"))?;
             if is_stopped {
-                return Ok(Answer {
+                return Ok(CommandOutput {
                     exit_code: 0,
                     text: "stopped during START_DELAY".to_owned(),
                     is_error: true,

@@ -13,7 +13,7 @@ use clap::Parser;
 
 use crate::identity::Skipped;
 
-pub use facts::{Boot, Facts, Member, Members};
+pub use facts::{DirectoryState, Facts, Member, Members};
 
 /// The exit code for a directory that is damaged, in use, or cannot be read.
 const UNHEALTHY: u8 = 1;
@@ -43,7 +43,7 @@ struct Args {
 
 /// What a subcommand answers: an exit code, and text for the standard output or, if it is an error, for the standard error.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Answer {
+pub struct CommandOutput {
     /// 0 is success.
     pub exit_code: u8,
     /// Without a newline at its end.
@@ -52,7 +52,7 @@ pub struct Answer {
     pub is_error: bool,
 }
 
-impl Answer {
+impl CommandOutput {
     /// A wrong command line, or a request for help.
     pub(crate) fn of_clap(error: &clap::Error) -> Self {
         Self {
@@ -64,22 +64,22 @@ impl Answer {
 }
 
 /// Runs the subcommand; `arguments` are those after the word `inspect`.
-pub fn run(arguments: impl Iterator<Item = OsString>) -> Answer {
+pub fn run(arguments: impl Iterator<Item = OsString>) -> CommandOutput {
     let words = std::iter::once(OsString::from("rqlited inspect")).chain(arguments);
     let args = match Args::try_parse_from(words) {
         Ok(args) => args,
-        Err(error) => return Answer::of_clap(&error),
+        Err(error) => return CommandOutput::of_clap(&error),
     };
     if let Some(index) = args.entry {
         let shown = show_entry(&args.data, index);
-        return Answer {
+        return CommandOutput {
             exit_code: if shown.is_ok() { 0 } else { UNHEALTHY },
             is_error: shown.is_err(),
             text: shown.unwrap_or_else(|e| e),
         };
     }
     match inspect(&args.data, !args.quick) {
-        Ok(facts) => Answer {
+        Ok(facts) => CommandOutput {
             exit_code: if facts.is_healthy() { 0 } else { UNHEALTHY },
             text: if args.json {
                 facts.json()
@@ -88,7 +88,7 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> Answer {
             },
             is_error: false,
         },
-        Err(error) => Answer {
+        Err(error) => CommandOutput {
             exit_code: UNHEALTHY,
             text: error.to_string(),
             is_error: true,
@@ -176,7 +176,7 @@ fn lock_if_there(data_dir: &Path) -> Result<Option<fs::File>, InspectError> {
 mod tests {
     use super::*;
 
-    fn run_words(words: &[&str]) -> Answer {
+    fn run_words(words: &[&str]) -> CommandOutput {
         run(words.iter().map(OsString::from))
     }
 

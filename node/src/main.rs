@@ -11,7 +11,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Prints the result of a subcommand. `write!` instead of `print!`, because a closed pipe must not cause a
 /// panic.
-fn print(answer: &node::inspect::Answer) -> ExitCode {
+fn print(answer: &node::inspect::CommandOutput) -> ExitCode {
     use std::io::Write;
     let written = if answer.is_error {
         writeln!(std::io::stderr(), "{}", answer.text)

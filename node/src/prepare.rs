@@ -15,11 +15,11 @@ use clap::Parser;
 use node_contract::{Lineage, LogPosition, PlanFile, StateFile};
 use serde::Serialize;
 
-use self::decide::{Action, Holds, Observation, Trouble, decide};
+use self::decide::{Action, Contents, Observation, StopReason, decide};
 use crate::{
     data_dir::{self, is_parked, park},
     identity::{Cluster, Identity},
-    inspect::{self, Answer, Facts},
+    inspect::{self, CommandOutput, Facts},
     recovery,
 };
 
@@ -76,7 +76,7 @@ enum Verdict {
 /// What was done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-enum Deed {
+enum Performed {
     None,
     Created,
     Recovered,
@@ -87,7 +87,7 @@ enum Deed {
 #[derive(Clone, Debug, Serialize)]
 struct Report {
     state: Verdict,
-    action: Deed,
+    action: Performed,
     name: Option<String>,
     raft_id: Option<String>,
     incarnation: Option<String>,
@@ -98,11 +98,11 @@ struct Report {
 }
 
 /// Runs the subcommand; `arguments` are those after the word `prepare`.
-pub fn run(arguments: impl Iterator<Item = OsString>) -> Answer {
+pub fn run(arguments: impl Iterator<Item = OsString>) -> CommandOutput {
     let words = std::iter::once(OsString::from("rqlited prepare")).chain(arguments);
     let args = match Args::try_parse_from(words) {
         Ok(args) => args,
-        Err(error) => return Answer::of_clap(&error),
+        Err(error) => return CommandOutput::of_clap(&error),
     };
     loop {
         let report = prepare(&args);
@@ -115,14 +115,14 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> Answer {
         if let Some(path) = &args.report
             && let Err(e) = fs::write(path, &text)
         {
-            return Answer {
+            return CommandOutput {
                 exit_code: STOPPED,
                 text: format!("{}: {e}\n{text}", path.display()),
                 is_error: true,
             };
         }
         if exit_code != HELD || !args.wait {
-            return Answer {
+            return CommandOutput {
                 exit_code,
                 text,
                 is_error: false,
@@ -134,7 +134,7 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> Answer {
 
 /// Looks, decides, does, looks again.
 fn prepare(args: &Args) -> Report {
-    let refused = |reason: String| Report::of(None, Verdict::Refused, Deed::None, reason);
+    let refused = |reason: String| Report::of(None, Verdict::Refused, Performed::None, reason);
     let (state, plan) = match read_files(args) {
         Ok(read) => read,
         Err(reason) => return refused(reason),
@@ -150,24 +150,26 @@ fn prepare(args: &Args) -> Report {
     let Some(name) = args.name.clone().or_else(|| facts.name.clone()) else {
         return refused("the data directory is empty: give the node's ID with --name".into());
     };
-    let seen = match observe(&args.data, &name, &facts, &state, plan.as_ref()) {
-        Ok(seen) => seen,
-        Err(reason) => return Report::of(Some(&facts), Verdict::Damaged, Deed::None, reason),
+    let observed = match observe(&args.data, &name, &facts, &state, plan.as_ref()) {
+        Ok(observed) => observed,
+        Err(reason) => return Report::of(Some(&facts), Verdict::Damaged, Performed::None, reason),
     };
-    let done = match decide(&seen, &state, plan.as_ref()) {
-        Action::Start => Ok(Deed::None),
-        Action::Hold(reason) => return Report::of(Some(&facts), Verdict::Held, Deed::None, reason),
-        Action::Stop(trouble, reason) => {
-            return Report::of(Some(&facts), trouble.into(), Deed::None, reason);
+    let done = match decide(&observed, &state, plan.as_ref()) {
+        Action::Start => Ok(Performed::None),
+        Action::Hold(reason) => {
+            return Report::of(Some(&facts), Verdict::Held, Performed::None, reason);
+        }
+        Action::Stop(stop, reason) => {
+            return Report::of(Some(&facts), stop.into(), Performed::None, reason);
         }
         action => act(&args.data, &name, &state, plan.as_ref(), &action),
     };
     match done {
-        Ok(deed) => {
+        Ok(performed) => {
             let facts = inspect::read_locked(&args.data);
-            Report::of(Some(&facts), Verdict::Ready, deed, String::new())
+            Report::of(Some(&facts), Verdict::Ready, performed, String::new())
         }
-        Err(reason) => Report::of(Some(&facts), Verdict::Refused, Deed::None, reason),
+        Err(reason) => Report::of(Some(&facts), Verdict::Refused, Performed::None, reason),
     }
 }
 
@@ -180,8 +182,8 @@ fn read_files(args: &Args) -> Result<(StateFile, Option<PlanFile>), String> {
         ));
     }
     for name in state.park.keys() {
-        let told = |e| format!("{}: {e}", args.state.display());
-        state.parking_token(name).map_err(told)?;
+        let with_path = |e| format!("{}: {e}", args.state.display());
+        state.parking_token(name).map_err(with_path)?;
     }
     let plan = match &args.plan {
         Some(path) if path.exists() => {
@@ -201,7 +203,7 @@ fn observe(
     state: &StateFile,
     plan: Option<&PlanFile>,
 ) -> Result<Observation, String> {
-    let recovering_to = recovery::under_way_to(data).map_err(|e| e.to_string())?;
+    let recovering_to = recovery::unfinished_recovery(data).map_err(|e| e.to_string())?;
     let birth = Identity::load(&data.join("raft"))
         .ok()
         .flatten()
@@ -209,17 +211,19 @@ fn observe(
         .and_then(|identity| identity.birth);
     let holds_entries = facts.last_log.is_some() || facts.database.is_some();
     let holds = match (&facts.incarnation, birth) {
-        (Some(incarnation), None) if facts.cluster_id.is_some() || holds_entries => Holds::Data {
-            owner: facts.name.clone(),
-            cluster_id: facts.cluster_id.clone(),
-            lineage: facts.lineage.clone(),
-            incarnation: incarnation.clone(),
-            last_log: facts.last_log,
-        },
-        (_, Some(birth)) => Holds::Birth {
+        (Some(incarnation), None) if facts.cluster_id.is_some() || holds_entries => {
+            Contents::Data {
+                owner: facts.name.clone(),
+                cluster_id: facts.cluster_id.clone(),
+                lineage: facts.lineage.clone(),
+                incarnation: incarnation.clone(),
+                last_log: facts.last_log,
+            }
+        }
+        (_, Some(birth)) => Contents::Birth {
             cluster_id: birth.cluster.id,
         },
-        (_, None) => Holds::Nothing,
+        (_, None) => Contents::Nothing,
     };
     Ok(Observation {
         name: name.to_owned(),
@@ -243,7 +247,7 @@ fn act(
     state: &StateFile,
     plan: Option<&PlanFile>,
     action: &Action,
-) -> Result<Deed, String> {
+) -> Result<Performed, String> {
     let plan = || plan.ok_or_else(|| "there is no plan".to_owned());
     let mark = |plan: &PlanFile| {
         apply::mark_done(data, &plan.plan_id).map_err(|e| format!("marking the plan as done: {e}"))
@@ -251,33 +255,28 @@ fn act(
     match action {
         Action::Create { may_form } => {
             data_dir::create(data, name, cluster(state), *may_form)?;
-            Ok(Deed::Created)
+            Ok(Performed::Created)
         }
         Action::Recover => {
             let plan = plan()?;
-            recovery::recover_as_planned(
-                data,
-                name,
-                &files::checked_peers(plan)?,
-                &plan.to_lineage,
-            )
-            .map_err(|e| e.to_string())?;
+            recovery::recover_by_plan(data, name, &files::checked_peers(plan)?, &plan.to_lineage)
+                .map_err(|e| e.to_string())?;
             mark(plan)?;
-            Ok(Deed::Recovered)
+            Ok(Performed::Recovered)
         }
         Action::Mark => {
             mark(plan()?)?;
-            Ok(Deed::Recovered)
+            Ok(Performed::Recovered)
         }
         Action::Park => {
             park(data, &plan()?.plan_id, name, cluster(state))?;
-            Ok(Deed::Parked)
+            Ok(Performed::Parked)
         }
         Action::Retire(token) => {
             park(data, token, name, cluster(state))?;
-            Ok(Deed::Parked)
+            Ok(Performed::Parked)
         }
-        Action::Start | Action::Hold(_) | Action::Stop(..) => Ok(Deed::None),
+        Action::Start | Action::Hold(_) | Action::Stop(..) => Ok(Performed::None),
     }
 }
 
@@ -289,20 +288,20 @@ fn cluster(state: &StateFile) -> Cluster {
     }
 }
 
-impl From<Trouble> for Verdict {
-    fn from(trouble: Trouble) -> Self {
-        match trouble {
-            Trouble::Foreign => Self::Foreign,
-            Trouble::StaleLineage => Self::StaleLineage,
-            Trouble::UnknownLineage => Self::UnknownLineage,
-            Trouble::Damaged => Self::Damaged,
-            Trouble::Refused => Self::Refused,
+impl From<StopReason> for Verdict {
+    fn from(reason: StopReason) -> Self {
+        match reason {
+            StopReason::Foreign => Self::Foreign,
+            StopReason::StaleLineage => Self::StaleLineage,
+            StopReason::UnknownLineage => Self::UnknownLineage,
+            StopReason::Damaged => Self::Damaged,
+            StopReason::Refused => Self::Refused,
         }
     }
 }
 
 impl Report {
-    fn of(facts: Option<&Facts>, state: Verdict, action: Deed, reason: String) -> Self {
+    fn of(facts: Option<&Facts>, state: Verdict, action: Performed, reason: String) -> Self {
         let fact =
             |field: fn(&Facts) -> &Option<String>| facts.and_then(|facts| field(facts).clone());
         Self {
@@ -340,7 +339,12 @@ mod tests {
 
     #[test]
     fn a_report_fits_a_termination_message() {
-        let mut report = Report::of(None, Verdict::Refused, Deed::None, "\u{1}".repeat(9000));
+        let mut report = Report::of(
+            None,
+            Verdict::Refused,
+            Performed::None,
+            "\u{1}".repeat(9000),
+        );
         assert!(report.json().len() <= MAX_REPORT_BYTES && report.json().contains("u0001"));
         report.name = Some("n".repeat(9000));
         assert!(

@@ -47,11 +47,11 @@ enum Step {
     /// The new log, beside the old one.
     LogBuilt,
     /// The old log has another name; there is none under the usual one.
-    LogSetAside,
+    OldLogRenamed,
     /// The new log is in place.
     LogReplaced,
     /// The membership in the database's sidecar.
-    DatabaseTold,
+    DatabaseUpdated,
     /// The new identity.
     IdentityChanged,
     /// The journal says that all this is done.
@@ -77,7 +77,11 @@ struct Recovery<'a> {
 ///
 /// # Errors
 /// See [`RecoverError`]; nothing is lost then, and the node must not start.
-pub fn recover_if_asked(data_dir: &Path, name: &str, advertised: &str) -> Result<(), RecoverError> {
+pub fn recover_from_peers_file(
+    data_dir: &Path,
+    name: &str,
+    advertised: &str,
+) -> Result<(), RecoverError> {
     Recovery::new(data_dir, name).follow_file(advertised, &mut |_| Ok(()))
 }
 
@@ -85,7 +89,7 @@ pub fn recover_if_asked(data_dir: &Path, name: &str, advertised: &str) -> Result
 ///
 /// # Errors
 /// See [`RecoverError`].
-pub fn recover_as_planned(
+pub fn recover_by_plan(
     data_dir: &Path,
     name: &str,
     peers: &Peers,
@@ -98,7 +102,7 @@ pub fn recover_as_planned(
 ///
 /// # Errors
 /// The journal is damaged or cannot be read.
-pub fn under_way_to(data_dir: &Path) -> Result<Option<Lineage>, RecoverError> {
+pub fn unfinished_recovery(data_dir: &Path) -> Result<Option<Lineage>, RecoverError> {
     let journal = Journal::load(&data_dir.join("raft"))?;
     Ok(journal
         .filter(|journal| !journal.done)
@@ -213,7 +217,7 @@ impl<'a> Recovery<'a> {
         planned: Option<&Lineage>,
     ) -> Result<Journal, RecoverError> {
         if former.is_some() {
-            self.settle_logs()?;
+            self.restore_single_log()?;
         }
         let stored = node_db::offline::stored(self.data_dir)?.unwrap_or_default();
         let Some((vote, last)) = self.log_facts(stored.position)? else {
@@ -326,7 +330,7 @@ impl<'a> Recovery<'a> {
                     .in_meta(meta)
                     .map_err(|e| format!("the membership in the database's state file: {e}"))
             })?;
-            after(Step::DatabaseTold)?;
+            after(Step::DatabaseUpdated)?;
             identity.save(&self.raft_dir)?;
             after(Step::IdentityChanged)?;
             journal.done = true;
@@ -354,7 +358,7 @@ impl<'a> Recovery<'a> {
             durable::sync_parent(&new).map_err(|e| RecoverError::io("sync", &new, &e))?;
             after(Step::LogBuilt)?;
             self.rename("log", OLD_LOG)?;
-            after(Step::LogSetAside)?;
+            after(Step::OldLogRenamed)?;
         }
         if !log.exists() {
             self.rename(NEW_LOG, "log")?;
@@ -364,7 +368,7 @@ impl<'a> Recovery<'a> {
     }
 
     /// One log again, the newest whole one.
-    fn settle_logs(&self) -> Result<(), RecoverError> {
+    fn restore_single_log(&self) -> Result<(), RecoverError> {
         let (log, new, old) = self.logs();
         if !log.exists() && old.exists() {
             self.rename(NEW_LOG, "log")?;
@@ -401,16 +405,16 @@ const OLD_LOG: &str = "log.before-recovery";
 
 /// A bounded read; `None` if there is no file.
 fn read_limited(path: &Path) -> Result<Option<Vec<u8>>, PeersError> {
-    let told = |e: io::Error| PeersError::File(e.to_string());
+    let describe_error = |e: io::Error| PeersError::File(e.to_string());
     let file = match fs::File::open(path) {
         Ok(file) => file,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(e) => return Err(told(e)),
+        Err(e) => return Err(describe_error(e)),
     };
     let mut content = Vec::new();
     file.take(MAX_PEERS_BYTES + 1)
         .read_to_end(&mut content)
-        .map_err(told)?;
+        .map_err(describe_error)?;
     if content.len() as u64 > MAX_PEERS_BYTES {
         return Err(PeersError::File(format!(
             "{} is larger than {MAX_PEERS_BYTES} bytes: it lists the cluster's members and nothing else",

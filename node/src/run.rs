@@ -158,7 +158,7 @@ impl Node {
             rejoin::carry_out(data_dir, config.node_id()).context("failed to open store")?;
         let asked_to_recover = raft_dir.join(recovery::PEERS_FILE).exists();
         recovery::skip::refuse_if_interrupted(data_dir).context("failed to open store")?;
-        recovery::recover_if_asked(data_dir, config.node_id(), config.raft_adv())
+        recovery::recover_from_peers_file(data_dir, config.node_id(), config.raft_adv())
             .context("failed to open store")?;
         let log_exists = has_log(&raft_dir);
         if log_exists {

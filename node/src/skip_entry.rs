@@ -6,7 +6,7 @@ use clap::Parser;
 use crate::{
     data_dir,
     identity::Skipped,
-    inspect::Answer,
+    inspect::CommandOutput,
     recovery::skip::{Done, skip},
 };
 
@@ -33,13 +33,13 @@ struct Args {
 }
 
 /// Runs the subcommand; `arguments` are those after the word `skip-entry`.
-pub fn run(arguments: impl Iterator<Item = OsString>) -> Answer {
+pub fn run(arguments: impl Iterator<Item = OsString>) -> CommandOutput {
     let words = std::iter::once(OsString::from("rqlited skip-entry")).chain(arguments);
     let args = match Args::try_parse_from(words) {
         Ok(args) => args,
-        Err(error) => return Answer::of_clap(&error),
+        Err(error) => return CommandOutput::of_clap(&error),
     };
-    let refused = |text: String| Answer {
+    let refused = |text: String| CommandOutput {
         exit_code: 1,
         text,
         is_error: true,
@@ -63,13 +63,13 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> Answer {
     };
     let (what, lineage) = match done {
         Done::Skipped(lineage) => ("entry is skipped", lineage),
-        Done::NotThere(lineage) => (
+        Done::BeyondLog(lineage) => (
             "log ends before the entry: it will come without content",
             lineage,
         ),
-        Done::Before(lineage) => ("entry had been skipped before", lineage),
+        Done::AlreadySkipped(lineage) => ("entry had been skipped before", lineage),
     };
-    Answer {
+    CommandOutput {
         exit_code: 0,
         text: format!(
             "The {what}. The lineage is {} (epoch {}) now: every other node is refused until it has done the same:\n  {}",

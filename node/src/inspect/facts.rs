@@ -21,7 +21,7 @@ use crate::{
 /// Where a data directory stands between nothing and a cluster's member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Boot {
+pub enum DirectoryState {
     /// It holds nothing.
     Empty,
     /// It has a name, and nothing else yet.
@@ -86,7 +86,7 @@ pub struct Integrity {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Facts {
     /// Where it stands.
-    pub state: Boot,
+    pub state: DirectoryState,
     /// `-node-id`.
     pub name: Option<String>,
     /// 16 hexadecimal digits.
@@ -142,7 +142,7 @@ fn position((term, index): Id) -> LogPosition {
 /// Reads everything. `whole`: also the database's main file.
 pub(super) fn read(data_dir: &Path, whole: bool) -> Facts {
     let mut facts = Facts {
-        state: Boot::Empty,
+        state: DirectoryState::Empty,
         name: None,
         incarnation: None,
         raft_id: None,
@@ -165,7 +165,7 @@ pub(super) fn read(data_dir: &Path, whole: bool) -> Facts {
     };
     let raft_dir = data_dir.join("raft");
     facts.pending_peers = raft_dir.join(recovery::PEERS_FILE).exists();
-    match recovery::under_way_to(data_dir) {
+    match recovery::unfinished_recovery(data_dir) {
         Ok(under_way) => facts.recovery_under_way = under_way.is_some(),
         Err(e) => facts.damage.push(e.to_string()),
     }
@@ -177,7 +177,7 @@ pub(super) fn read(data_dir: &Path, whole: bool) -> Facts {
     let log_dir = raft_dir.join("log");
     if facts.recovery_under_way && !log_dir.exists() {
         // Between two renames: the next start ends it.
-        facts.state = Boot::Recovering;
+        facts.state = DirectoryState::Recovering;
         return facts;
     }
     if let Err(e) = read_log(&log_dir, stored, &mut facts) {
@@ -186,11 +186,11 @@ pub(super) fn read(data_dir: &Path, whole: bool) -> Facts {
             log_dir.display()
         ));
     }
-    facts.state = boot_state(&facts, pledged);
+    facts.state = directory_state(&facts, pledged);
     facts
 }
 
-fn boot_state(facts: &Facts, pledged: bool) -> Boot {
+fn directory_state(facts: &Facts, pledged: bool) -> DirectoryState {
     let holds_data = facts.last_log.is_some() || facts.database.is_some();
     let listed = facts.membership.as_ref().is_some_and(|m| {
         m.members
@@ -198,13 +198,15 @@ fn boot_state(facts: &Facts, pledged: bool) -> Boot {
             .any(|member| Some(&member.raft_id) == facts.raft_id.as_ref())
     });
     match () {
-        () if !facts.damage.is_empty() => Boot::Damaged,
-        () if facts.recovery_under_way || (facts.pending_peers && holds_data) => Boot::Recovering,
-        () if facts.raft_id.is_none() => Boot::Empty,
-        () if !holds_data && (facts.cluster_id.is_some() || pledged) => Boot::Joining,
-        () if !holds_data => Boot::Uninitialized,
-        () if listed => Boot::Member,
-        () => Boot::Removed,
+        () if !facts.damage.is_empty() => DirectoryState::Damaged,
+        () if facts.recovery_under_way || (facts.pending_peers && holds_data) => {
+            DirectoryState::Recovering
+        }
+        () if facts.raft_id.is_none() => DirectoryState::Empty,
+        () if !holds_data && (facts.cluster_id.is_some() || pledged) => DirectoryState::Joining,
+        () if !holds_data => DirectoryState::Uninitialized,
+        () if listed => DirectoryState::Member,
+        () => DirectoryState::Removed,
     }
 }
 

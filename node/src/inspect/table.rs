@@ -3,7 +3,7 @@ use std::fmt::Display;
 
 use node_contract::LogPosition;
 
-use super::facts::{Boot, Facts};
+use super::facts::{DirectoryState, Facts};
 
 const NONE: &str = "-";
 
@@ -18,15 +18,15 @@ fn place(entry: Option<LogPosition>) -> String {
     )
 }
 
-fn word(state: Boot) -> &'static str {
+fn word(state: DirectoryState) -> &'static str {
     match state {
-        Boot::Empty => "empty",
-        Boot::Uninitialized => "uninitialized",
-        Boot::Joining => "joining",
-        Boot::Member => "member",
-        Boot::Removed => "removed, or not admitted yet",
-        Boot::Recovering => "recovering",
-        Boot::Damaged => "DAMAGED",
+        DirectoryState::Empty => "empty",
+        DirectoryState::Uninitialized => "uninitialized",
+        DirectoryState::Joining => "joining",
+        DirectoryState::Member => "member",
+        DirectoryState::Removed => "removed, or not admitted yet",
+        DirectoryState::Recovering => "recovering",
+        DirectoryState::Damaged => "DAMAGED",
     }
 }
 

@@ -9,7 +9,7 @@ pub struct Observation {
     /// What is wrong with the directory, if anything is.
     pub damage: Vec<String>,
     /// What it holds.
-    pub holds: Holds,
+    pub holds: Contents,
     /// A recovery has begun and not ended; the lineage that it leads to.
     pub recovering_to: Option<Lineage>,
     /// Plan that was followed here to its end.
@@ -22,7 +22,7 @@ pub struct Observation {
 
 /// What a data directory holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Holds {
+pub enum Contents {
     /// Nothing, or a name only.
     Nothing,
     /// An identity made by `prepare` for this cluster, and nothing else.
@@ -66,12 +66,12 @@ pub enum Action {
     /// Do not start yet; ask again later.
     Hold(String),
     /// Do not start; a person or the operator has to decide.
-    Stop(Trouble, String),
+    Stop(StopReason, String),
 }
 
 /// Why a node must not start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Trouble {
+pub enum StopReason {
     /// The data is of another cluster. Never touched.
     Foreign,
     /// The data is of a lineage that a recovery has left behind.
@@ -85,33 +85,33 @@ pub enum Trouble {
 }
 
 /// Decides. `plan` is already checked in itself.
-pub fn decide(seen: &Observation, state: &StateFile, plan: Option<&PlanFile>) -> Action {
+pub fn decide(observed: &Observation, state: &StateFile, plan: Option<&PlanFile>) -> Action {
     let plan_id = plan.map(|plan| &plan.plan_id);
-    if seen.parking.is_some() && seen.parking.as_ref() == plan_id {
+    if observed.parking.is_some() && observed.parking.as_ref() == plan_id {
         return Action::Park;
     }
-    let foreign = foreign(seen, state);
+    let foreign = foreign(observed, state);
     // Damage does not matter to what is put away; whose it is does.
-    if let Some(token) = &seen.retired
+    if let Some(token) = &observed.retired
         && foreign.is_none()
         && state.phase != FormingPhase::Recovering
     {
         return Action::Retire(token.clone());
     }
-    if !seen.damage.is_empty() {
-        return Action::Stop(Trouble::Damaged, seen.damage.join("; "));
+    if !observed.damage.is_empty() {
+        return Action::Stop(StopReason::Damaged, observed.damage.join("; "));
     }
     if let Some(foreign) = foreign {
-        return Action::Stop(Trouble::Foreign, foreign);
+        return Action::Stop(StopReason::Foreign, foreign);
     }
-    if let Holds::Data {
+    if let Contents::Data {
         owner: Some(owner), ..
-    } = &seen.holds
-        && *owner != seen.name
+    } = &observed.holds
+        && *owner != observed.name
     {
         return refuse(format!(
             "the data directory is that of node {owner}, not of {}: start each node with its own",
-            seen.name
+            observed.name
         ));
     }
     if let Some(plan) = plan.filter(|plan| plan.cluster_id != state.cluster_id) {
@@ -122,26 +122,26 @@ pub fn decide(seen: &Observation, state: &StateFile, plan: Option<&PlanFile>) ->
     }
     match state.phase {
         FormingPhase::Recovering => match plan {
-            Some(plan) if follows(seen, plan) => follow(seen, plan),
+            Some(plan) if follows(observed, plan) => follow(observed, plan),
             Some(plan) => Action::Hold(format!(
                 "{} is being recovered from {}",
                 state.cluster_id, plan.seed
             )),
             None => Action::Hold(format!("{} is being recovered", state.cluster_id)),
         },
-        FormingPhase::Forming | FormingPhase::Formed => settled(seen, state, plan),
+        FormingPhase::Forming | FormingPhase::Formed => outside_recovery(observed, state, plan),
     }
 }
 
 fn refuse(reason: String) -> Action {
-    Action::Stop(Trouble::Refused, reason)
+    Action::Stop(StopReason::Refused, reason)
 }
 
-fn foreign(seen: &Observation, state: &StateFile) -> Option<String> {
-    let own = match &seen.holds {
-        Holds::Nothing => return None,
-        Holds::Birth { cluster_id } => Some(cluster_id),
-        Holds::Data { cluster_id, .. } => cluster_id.as_ref(),
+fn foreign(observed: &Observation, state: &StateFile) -> Option<String> {
+    let own = match &observed.holds {
+        Contents::Nothing => return None,
+        Contents::Birth { cluster_id } => Some(cluster_id),
+        Contents::Data { cluster_id, .. } => cluster_id.as_ref(),
     };
     match own {
         Some(own) if *own == state.cluster_id => None,
@@ -156,16 +156,16 @@ fn foreign(seen: &Observation, state: &StateFile) -> Option<String> {
 }
 
 /// Is this node one of those whose data the plan keeps?
-fn follows(seen: &Observation, plan: &PlanFile) -> bool {
-    let listed = || plan.peers.iter().any(|peer| peer.id == seen.name);
-    seen.name == plan.seed || (plan.others == Others::Recover && listed())
+fn follows(observed: &Observation, plan: &PlanFile) -> bool {
+    let listed = || plan.peers.iter().any(|peer| peer.id == observed.name);
+    observed.name == plan.seed || (plan.others == Others::Recover && listed())
 }
 
-fn follow(seen: &Observation, plan: &PlanFile) -> Action {
-    if seen.plan_done.as_ref() == Some(&plan.plan_id) {
+fn follow(observed: &Observation, plan: &PlanFile) -> Action {
+    if observed.plan_done.as_ref() == Some(&plan.plan_id) {
         return Action::Start;
     }
-    match &seen.recovering_to {
+    match &observed.recovering_to {
         Some(to) if *to == plan.to_lineage => return Action::Recover,
         Some(to) => {
             return refuse(format!(
@@ -175,16 +175,16 @@ fn follow(seen: &Observation, plan: &PlanFile) -> Action {
         }
         None => {}
     }
-    let Holds::Data {
+    let Contents::Data {
         lineage: Some(lineage),
         incarnation,
         last_log,
         ..
-    } = &seen.holds
+    } = &observed.holds
     else {
         return refuse(format!(
             "the data directory of {} holds no data to recover",
-            seen.name
+            observed.name
         ));
     };
     if *lineage == plan.to_lineage {
@@ -196,7 +196,7 @@ fn follow(seen: &Observation, plan: &PlanFile) -> Action {
             lineage.id, lineage.epoch, plan.from_lineage.id, plan.from_lineage.epoch
         ));
     }
-    if seen.name == plan.seed {
+    if observed.name == plan.seed {
         if *incarnation != plan.expect.incarnation {
             return refuse(format!(
                 "the data is of incarnation {incarnation}, the plan expects {}",
@@ -219,15 +219,19 @@ fn follow(seen: &Observation, plan: &PlanFile) -> Action {
 }
 
 /// No recovery is going on.
-fn settled(seen: &Observation, state: &StateFile, plan: Option<&PlanFile>) -> Action {
-    let Holds::Data { lineage, .. } = &seen.holds else {
-        let may_form = state.phase == FormingPhase::Forming && state.members.contains(&seen.name);
+fn outside_recovery(observed: &Observation, state: &StateFile, plan: Option<&PlanFile>) -> Action {
+    let Contents::Data { lineage, .. } = &observed.holds else {
+        let may_form =
+            state.phase == FormingPhase::Forming && state.members.contains(&observed.name);
         return Action::Create { may_form };
     };
     let Some(lineage) = lineage else {
-        return Action::Stop(Trouble::UnknownLineage, "the data names no lineage".into());
+        return Action::Stop(
+            StopReason::UnknownLineage,
+            "the data names no lineage".into(),
+        );
     };
-    if *lineage == state.lineage || seen.recovering_to.as_ref() == Some(&state.lineage) {
+    if *lineage == state.lineage || observed.recovering_to.as_ref() == Some(&state.lineage) {
         return Action::Start;
     }
     let said = format!(
@@ -235,15 +239,17 @@ fn settled(seen: &Observation, state: &StateFile, plan: Option<&PlanFile>) -> Ac
         lineage.id, lineage.epoch, state.lineage.id, state.lineage.epoch
     );
     if lineage.epoch >= state.lineage.epoch {
-        return Action::Stop(Trouble::UnknownLineage, said);
+        return Action::Stop(StopReason::UnknownLineage, said);
     }
     let parks = plan.is_some_and(|plan| {
-        plan.others == Others::Park && plan.to_lineage == state.lineage && plan.seed != seen.name
+        plan.others == Others::Park
+            && plan.to_lineage == state.lineage
+            && plan.seed != observed.name
     });
     if parks {
         Action::Park
     } else {
-        Action::Stop(Trouble::StaleLineage, said)
+        Action::Stop(StopReason::StaleLineage, said)
     }
 }
 

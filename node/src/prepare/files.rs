@@ -35,15 +35,15 @@ pub fn checked_peers(plan: &PlanFile) -> Result<Peers, String> {
 /// # Errors
 /// The file cannot be read, is too large, or is not what it should be.
 pub fn read<T: DeserializeOwned>(path: &Path) -> Result<T, String> {
-    let told = |e: &dyn std::fmt::Display| format!("{}: {e}", path.display());
+    let with_path = |e: &dyn std::fmt::Display| format!("{}: {e}", path.display());
     let mut content = Vec::new();
     fs::File::open(path)
         .and_then(|file| file.take(MAX_FILE_BYTES + 1).read_to_end(&mut content))
-        .map_err(|e: io::Error| told(&e))?;
+        .map_err(|e: io::Error| with_path(&e))?;
     if content.len() as u64 > MAX_FILE_BYTES {
-        return Err(told(&format!("larger than {MAX_FILE_BYTES} bytes")));
+        return Err(with_path(&format!("larger than {MAX_FILE_BYTES} bytes")));
     }
-    serde_json::from_slice(&content).map_err(|e| told(&e))
+    serde_json::from_slice(&content).map_err(|e| with_path(&e))
 }
 
 #[cfg(test)]

@@ -44,8 +44,8 @@ impl Peers {
     /// # Errors
     /// See [`PeersError`]; the first thing wrong, in file order.
     pub fn parse(content: &[u8]) -> Result<Self, PeersError> {
-        let peers: Vec<Peer> =
-            serde_json::from_slice(content).map_err(|e| PeersError::File(told(&e, content)))?;
+        let peers: Vec<Peer> = serde_json::from_slice(content)
+            .map_err(|e| PeersError::File(describe_error(&e, content)))?;
         Self::new(peers)
     }
 
@@ -117,7 +117,7 @@ impl Peers {
 }
 
 /// rqlite's beginning of a message about bad JSON, and where it is.
-fn told(error: &serde_json::Error, content: &[u8]) -> String {
+fn describe_error(error: &serde_json::Error, content: &[u8]) -> String {
     if error.is_eof() {
         return "unexpected end of JSON input".into();
     }

@@ -28,9 +28,9 @@ pub enum Done {
     /// The entry is skipped, and this is the lineage now.
     Skipped(Lineage),
     /// The log ends before the entry. The lineage is the same as that of those who had it.
-    NotThere(Lineage),
+    BeyondLog(Lineage),
     /// It had been done before.
-    Before(Lineage),
+    AlreadySkipped(Lineage),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,15 +43,15 @@ struct Journal {
 /// The lineage of a cluster whose nodes have all skipped this entry.
 fn lineage(from: &Cluster, entry: &Skipped) -> Lineage {
     let mut hash = Sha256::new();
-    let words = [
+    let fields = [
         from.id.as_str(),
         &from.lineage.id,
         &from.lineage.epoch.to_string(),
         &entry.name(),
     ];
     derive::field(&mut hash, LINEAGE_DOMAIN);
-    for word in words {
-        derive::field(&mut hash, word.as_bytes());
+    for field_text in fields {
+        derive::field(&mut hash, field_text.as_bytes());
     }
     let digest = derive::hex(hash.finalize().get(..8).unwrap_or_default());
     Lineage {
@@ -116,7 +116,7 @@ pub fn skip(data_dir: &Path, entry: &Skipped) -> Result<Done, RecoverError> {
                 return Err(failed("this node was never a member of a cluster".into()));
             };
             if Skipped::of(&from.lineage).as_ref() == Some(entry) {
-                return Ok(Done::Before(from.lineage));
+                return Ok(Done::AlreadySkipped(from.lineage));
             }
             let to = Cluster {
                 lineage: lineage(&from, entry),
@@ -142,7 +142,7 @@ pub fn skip(data_dir: &Path, entry: &Skipped) -> Result<Done, RecoverError> {
         .map_err(|e| RecoverError::io("remove", &path, &e))?;
     Ok(match was_there {
         true => Done::Skipped(journal.to.lineage),
-        false => Done::NotThere(journal.to.lineage),
+        false => Done::BeyondLog(journal.to.lineage),
     })
 }
 

@@ -265,7 +265,7 @@ async fn killed_anywhere_and_again() {
 
 #[tokio::test]
 async fn inspecting_an_interrupted_recovery_finds_no_damage() {
-    use crate::inspect::{Boot, inspect};
+    use crate::inspect::{DirectoryState, inspect};
     let original = Sample::new().await;
     original.ask(BOTH);
     for step in 0..=STEPS {
@@ -274,7 +274,11 @@ async fn inspecting_an_interrupted_recovery_finds_no_damage() {
         let facts = inspect(sample.dir.path(), true).unwrap();
         assert!(facts.is_healthy(), "after {step}: {:?}", facts.damage);
         let done = ended || !sample.raft(PEERS_FILE).exists();
-        let wanted = if done { Boot::Member } else { Boot::Recovering };
+        let wanted = if done {
+            DirectoryState::Member
+        } else {
+            DirectoryState::Recovering
+        };
         assert_eq!(facts.state, wanted, "after {step}");
         assert_eq!(
             (facts.pending_peers, facts.last_log.is_some()),
@@ -299,7 +303,7 @@ async fn the_file_changes_after_a_crash() {
         if step < STEPS - 3 {
             let text = error.unwrap_err().to_string();
             assert!(text.contains("interrupted recovery"), "{text}");
-            assert!(under_way_to(sample.dir.path()).unwrap().is_some());
+            assert!(unfinished_recovery(sample.dir.path()).unwrap().is_some());
         } else {
             continue;
         }
@@ -383,7 +387,7 @@ async fn a_plan_gives_the_lineage() {
             Ok(())
         });
         if step < 6 {
-            recover_as_planned(sample.dir.path(), "a", &peers, &to).unwrap();
+            recover_by_plan(sample.dir.path(), "a", &peers, &to).unwrap();
         } else {
             // A start without the plan finishes what is decided.
             assert!(sample.start(usize::MAX).unwrap());

@@ -20,7 +20,7 @@ fn state(phase: FormingPhase, epoch: u64) -> StateFile {
     }
 }
 
-fn seen(name: &str, holds: Holds) -> Observation {
+fn observed(name: &str, holds: Contents) -> Observation {
     Observation {
         name: name.into(),
         damage: Vec::new(),
@@ -37,19 +37,22 @@ fn data_of_a_removed_member_is_put_away() {
     let retired = |holds, damage: &[&str]| Observation {
         retired: Some("t".into()),
         damage: damage.iter().map(|d| (*d).into()).collect(),
-        ..seen("a", holds)
+        ..observed("a", holds)
     };
     let away = Action::Retire("t".into());
     let formed = state(FormingPhase::Formed, 0);
     assert_eq!(decide(&retired(data("c", 0), &[]), &formed, None), away);
-    assert_eq!(decide(&retired(Holds::Nothing, &[]), &formed, None), away);
+    assert_eq!(
+        decide(&retired(Contents::Nothing, &[]), &formed, None),
+        away
+    );
     assert_eq!(
         decide(&retired(data("c", 0), &["torn"]), &formed, None),
         away
     );
     let foreign = decide(&retired(data("other", 0), &[]), &formed, None);
     assert!(
-        matches!(foreign, Action::Stop(Trouble::Foreign, _)),
+        matches!(foreign, Action::Stop(StopReason::Foreign, _)),
         "{foreign:?}"
     );
     let recovering = decide(
@@ -61,8 +64,8 @@ fn data_of_a_removed_member_is_put_away() {
 }
 
 /// As `data("c", 0)`, but for these.
-fn other_data(incarnation: &str, last_log: LogPosition) -> Holds {
-    Holds::Data {
+fn other_data(incarnation: &str, last_log: LogPosition) -> Contents {
+    Contents::Data {
         owner: None,
         cluster_id: Some("c".into()),
         lineage: Some(lineage(0)),
@@ -71,8 +74,8 @@ fn other_data(incarnation: &str, last_log: LogPosition) -> Holds {
     }
 }
 
-fn data(cluster: &str, epoch: u64) -> Holds {
-    Holds::Data {
+fn data(cluster: &str, epoch: u64) -> Contents {
+    Contents::Data {
         owner: None,
         cluster_id: Some(cluster.into()),
         lineage: Some(lineage(epoch)),
@@ -81,8 +84,8 @@ fn data(cluster: &str, epoch: u64) -> Holds {
     }
 }
 
-fn born(cluster: &str) -> Holds {
-    Holds::Birth {
+fn born(cluster: &str) -> Contents {
+    Contents::Birth {
         cluster_id: cluster.into(),
     }
 }
@@ -114,9 +117,9 @@ fn create(may_form: bool) -> Action {
 /// `Stop` and `Hold` by their kind; their texts are for people.
 fn kind(action: Action) -> String {
     match action {
-        Action::Stop(trouble, text) => {
+        Action::Stop(reason, text) => {
             assert!(!text.is_empty());
-            format!("{trouble:?}")
+            format!("{reason:?}")
         }
         Action::Hold(_) => "Hold".into(),
         other => format!("{other:?}"),
@@ -124,15 +127,15 @@ fn kind(action: Action) -> String {
 }
 
 /// What is done without a plan.
-fn alone(name: &str, holds: Holds, phase: FormingPhase, epoch: u64) -> String {
-    kind(decide(&seen(name, holds), &state(phase, epoch), None))
+fn alone(name: &str, holds: Contents, phase: FormingPhase, epoch: u64) -> String {
+    kind(decide(&observed(name, holds), &state(phase, epoch), None))
 }
 
 #[test]
 fn a_directory_without_data() {
     use FormingPhase::{Formed, Forming, Recovering};
     let (forming, joining) = (kind(create(true)), kind(create(false)));
-    let nothing = || Holds::Nothing;
+    let nothing = || Contents::Nothing;
     assert_eq!(alone("a", nothing(), Forming, 0), forming, "listed");
     assert_eq!(alone("z", nothing(), Forming, 0), joining, "not listed");
     assert_eq!(
@@ -170,7 +173,7 @@ fn a_directory_with_data() {
         "recovered by hand"
     );
     assert_eq!(alone("a", data("c", 0), Recovering, 0), "Hold");
-    let Holds::Data {
+    let Contents::Data {
         cluster_id,
         lineage,
         incarnation,
@@ -180,7 +183,7 @@ fn a_directory_with_data() {
     else {
         unreachable!()
     };
-    let of_b = Holds::Data {
+    let of_b = Contents::Data {
         owner: Some("b".into()),
         cluster_id,
         lineage,
@@ -197,10 +200,10 @@ fn a_directory_with_data() {
 
 #[test]
 fn damage_comes_first() {
-    let mut seen = seen("a", data("c", 0));
-    seen.damage = vec!["rot".into()];
-    let action = decide(&seen, &state(FormingPhase::Formed, 0), None);
-    assert_eq!(action, Action::Stop(Trouble::Damaged, "rot".into()));
+    let mut observed = observed("a", data("c", 0));
+    observed.damage = vec!["rot".into()];
+    let action = decide(&observed, &state(FormingPhase::Formed, 0), None);
+    assert_eq!(action, Action::Stop(StopReason::Damaged, "rot".into()));
 }
 
 #[test]
@@ -209,22 +212,22 @@ fn the_seed_follows_its_plan() {
     let other_disk = other_data("other", LogPosition { term: 3, index: 30 });
     let shorter = other_data("inc", LogPosition { term: 2, index: 90 });
     let cases = [
-        ("as expected", seen("a", data("c", 0)), "Recover"),
-        ("done, not marked", seen("a", data("c", 1)), "Mark"),
-        ("a later lineage", seen("a", data("c", 2)), "Refused"),
-        ("another disk", seen("a", other_disk), "Refused"),
+        ("as expected", observed("a", data("c", 0)), "Recover"),
+        ("done, not marked", observed("a", data("c", 1)), "Mark"),
+        ("a later lineage", observed("a", data("c", 2)), "Refused"),
+        ("another disk", observed("a", other_disk), "Refused"),
         (
             "an older log entry, though longer",
-            seen("a", shorter),
+            observed("a", shorter),
             "Refused",
         ),
-        ("empty", seen("a", Holds::Nothing), "Refused"),
-        ("not the seed", seen("b", data("c", 0)), "Hold"),
+        ("empty", observed("a", Contents::Nothing), "Refused"),
+        ("not the seed", observed("b", data("c", 0)), "Hold"),
         (
             "done",
             Observation {
                 plan_done: Some("p".into()),
-                ..seen("a", data("c", 1))
+                ..observed("a", data("c", 1))
             },
             "Start",
         ),
@@ -232,7 +235,7 @@ fn the_seed_follows_its_plan() {
             "another plan done",
             Observation {
                 plan_done: Some("q".into()),
-                ..seen("a", data("c", 0))
+                ..observed("a", data("c", 0))
             },
             "Recover",
         ),
@@ -240,7 +243,7 @@ fn the_seed_follows_its_plan() {
             "interrupted",
             Observation {
                 recovering_to: Some(lineage(1)),
-                ..seen("a", Holds::Nothing)
+                ..observed("a", Contents::Nothing)
             },
             "Recover",
         ),
@@ -248,14 +251,14 @@ fn the_seed_follows_its_plan() {
             "another one interrupted",
             Observation {
                 recovering_to: Some(lineage(7)),
-                ..seen("a", data("c", 0))
+                ..observed("a", data("c", 0))
             },
             "Refused",
         ),
     ];
-    for (name, seen, want) in cases {
+    for (name, observed, want) in cases {
         assert_eq!(
-            kind(decide(&seen, &recovering, Some(&plan(Others::Park)))),
+            kind(decide(&observed, &recovering, Some(&plan(Others::Park)))),
             want,
             "{name}"
         );
@@ -264,7 +267,7 @@ fn the_seed_follows_its_plan() {
     foreign.cluster_id = "d".into();
     assert_eq!(
         kind(decide(
-            &seen("a", data("c", 0)),
+            &observed("a", data("c", 0)),
             &recovering,
             Some(&foreign)
         )),
@@ -283,14 +286,18 @@ fn listed_others_follow_a_plan_that_keeps_them() {
     let recovering = state(FormingPhase::Recovering, 0);
     for (name, want) in [("a", "Recover"), ("b", "Recover"), ("z", "Hold")] {
         assert_eq!(
-            kind(decide(&seen(name, data("c", 0)), &recovering, Some(&plan))),
+            kind(decide(
+                &observed(name, data("c", 0)),
+                &recovering,
+                Some(&plan)
+            )),
             want,
             "{name}"
         );
     }
     assert_eq!(
         kind(decide(
-            &seen("b", data("c", 0)),
+            &observed("b", data("c", 0)),
             &state(FormingPhase::Formed, 1),
             Some(&plan)
         )),
@@ -304,37 +311,41 @@ fn the_others_are_parked_once_the_lineage_is_in_force() {
     let interrupted = Observation {
         damage: vec!["half moved".into()],
         parking: Some("p".into()),
-        ..seen("b", Holds::Nothing)
+        ..observed("b", Contents::Nothing)
     };
     let cases = [
-        ("another node's old data", seen("b", data("c", 0)), "Park"),
+        (
+            "another node's old data",
+            observed("b", data("c", 0)),
+            "Park",
+        ),
         ("half-way", interrupted, "Park"),
         (
             "parked before",
-            seen("b", born("c")),
+            observed("b", born("c")),
             "Create { may_form: false }",
         ),
-        ("joined again", seen("b", data("c", 1)), "Start"),
+        ("joined again", observed("b", data("c", 1)), "Start"),
         (
             "the seed's old data is never moved",
-            seen("a", data("c", 0)),
+            observed("a", data("c", 0)),
             "StaleLineage",
         ),
-        ("the seed", seen("a", data("c", 1)), "Start"),
+        ("the seed", observed("a", data("c", 1)), "Start"),
         (
             "the seed's disk was lost since",
-            seen("a", Holds::Nothing),
+            observed("a", Contents::Nothing),
             "Create { may_form: false }",
         ),
         (
             "foreign data is never moved",
-            seen("b", data("d", 0)),
+            observed("b", data("d", 0)),
             "Foreign",
         ),
     ];
-    for (name, seen, want) in cases {
+    for (name, observed, want) in cases {
         assert_eq!(
-            kind(decide(&seen, &formed, Some(&plan(Others::Park)))),
+            kind(decide(&observed, &formed, Some(&plan(Others::Park)))),
             want,
             "{name}"
         );
@@ -342,7 +353,7 @@ fn the_others_are_parked_once_the_lineage_is_in_force() {
     let later = state(FormingPhase::Formed, 2);
     assert_eq!(
         kind(decide(
-            &seen("b", data("c", 0)),
+            &observed("b", data("c", 0)),
             &later,
             Some(&plan(Others::Park))
         )),

@@ -108,7 +108,7 @@ fn one_entry_is_skipped_and_no_other() {
     let to = lineage(&from(), &entry);
     assert_eq!(sample.skip(&entry).unwrap(), Done::Skipped(to.clone()));
     sample.check_skipped(&entry);
-    assert_eq!(sample.skip(&entry).unwrap(), Done::Before(to));
+    assert_eq!(sample.skip(&entry).unwrap(), Done::AlreadySkipped(to));
     sample.check_skipped(&entry);
     // The next one begins another lineage.
     let next = sample.entry(WRITTEN + 1);
@@ -123,7 +123,7 @@ fn a_log_that_ends_before_the_entry_takes_the_lineage() {
         ..sample.entry(WRITTEN)
     };
     let to = lineage(&from(), &entry);
-    assert_eq!(sample.skip(&entry).unwrap(), Done::NotThere(to));
+    assert_eq!(sample.skip(&entry).unwrap(), Done::BeyondLog(to));
     sample.check_skipped(&entry);
 }
 
@@ -193,8 +193,12 @@ fn killed_anywhere_and_run_again() {
                 }
             }
         }
-        let told = refuse_if_interrupted(sample.dir.path()).unwrap_err();
-        assert!(told.to_string().contains("rqlited skip-entry --index 33"));
+        let describe_error = refuse_if_interrupted(sample.dir.path()).unwrap_err();
+        assert!(
+            describe_error
+                .to_string()
+                .contains("rqlited skip-entry --index 33")
+        );
         let another = Skipped {
             index: 34,
             ..entry.clone()
