@@ -1,8 +1,8 @@
 //! The JSON documents that the node shares with the programs around it, each typed once: the operator's state file and
-//! plan file, which `rqlited prepare` reads.
+//! plan file, which `rqlited prepare` reads, and the reply of `/status`.
 //!
 //! Serde types and their rules only: no runtime, no database, no HTTP, no Kubernetes. Used by the node, the operator,
-//! the kubectl plugin, the shell and the end-to-end tests.
+//! the kubectl plugin and the shell.
 //!
 //! Versions of the writer and the reader differ during an upgrade. Readers therefore ignore unknown fields. The
 //! exceptions are documents that must not be followed unless they are understood completely: the plan file refuses
@@ -12,6 +12,7 @@ pub mod duration;
 mod lineage;
 mod plan_file;
 mod state_file;
+pub mod status;
 
 pub use lineage::{Lineage, LogPosition};
 pub use plan_file::{Others, PLAN_FILE, Peer, PlanFile, SeedExpectation};

@@ -48,7 +48,7 @@ const GAUGES: [(&str, &str, &str); 6] = [
 
 pub(super) async fn handle(state: &Arc<HttpState>) -> Result<Response, Failure> {
     let store = if state.store.is_open() {
-        state.store.status().await
+        serde_json::to_value(state.store.status().await).unwrap_or_default()
     } else {
         Value::Null
     };

@@ -5,8 +5,14 @@ use std::{
 };
 
 use node_api::{status::select, to_go_json};
-use node_contract::duration;
-use serde_json::{Map, Value, json};
+use node_contract::{
+    duration,
+    status::{
+        BuildStatus, ClusterStatus, ExtensionsStatus, HttpClusterStatus, HttpStatus, HttpTlsStatus,
+        MuxStatus, NodeTimes, ProcessStatus, Status, StoreStatus,
+    },
+};
+use serde_json::{Value, json};
 
 use super::{error::Failure, host, param::Call, reply::Response, state::HttpState};
 use crate::{clock::rfc3339, metrics::Counter};
@@ -18,7 +24,8 @@ const HELLO_TIMEOUT: &str = "5s";
 
 pub(super) async fn handle(state: &Arc<HttpState>, call: &Call) -> Result<Response, Failure> {
     state.metrics.count(Counter::HttpNumStatus);
-    let tree = assemble(state).await;
+    let tree = serde_json::to_value(assemble(state).await)
+        .map_err(|error| Failure::Machine(error.to_string()))?;
     // An empty key selects everything.
     let (tree, pretty) = match call.params.key.as_ref().filter(|key| !key.is_empty()) {
         Some(key) => (select(&tree, key), false),
@@ -28,81 +35,91 @@ pub(super) async fn handle(state: &Arc<HttpState>, call: &Call) -> Result<Respon
     Ok(state.replies.json_maybe_pretty(json, pretty))
 }
 
-async fn assemble(state: &HttpState) -> Value {
+async fn assemble(state: &HttpState) -> Status {
     let settings = &state.settings;
     let open = state.store.is_open();
     let store = if open {
         state.store.status().await
     } else {
-        json!({ "open": false })
+        StoreStatus::opening()
     };
-    let mut tree = Map::new();
-    let mut put = |key: &str, value: Value| tree.insert(key.to_owned(), value);
-    put("build", build());
-    put("http", http(state));
-    put("node", node(settings.start_time, SystemTime::now()));
-    put("os", host::os());
-    put("runtime", runtime());
-    put("store", store);
-    if open {
-        let https = settings.api_url.starts_with("https:").to_string();
-        put(
-            "cluster",
-            json!({ "addr": settings.raft_addr, "api_addr": settings.api_addr, "https": https }),
-        );
+    let process = ProcessStatus {
+        build: build(),
+        cluster: open.then(|| ClusterStatus {
+            addr: settings.raft_addr.clone(),
+            api_addr: settings.api_addr.clone(),
+            https: is_https(state),
+        }),
+        disco: state
+            .discovery
+            .as_ref()
+            .filter(|_| open)
+            .map(|discovery| discovery.status()),
         // Extensions cannot be loaded.
-        put("extensions", json!({ "dir": "", "names": [] }));
-        let raft_tls = enabled(settings.raft_tls);
-        put(
-            "mux",
-            json!({ "addr": settings.raft_addr, "handlers": "1", "timeout": HELLO_TIMEOUT, "tls": raft_tls }),
-        );
-        put("network", host::network());
-        if let Some(discovery) = &state.discovery {
-            put("disco", discovery.status());
-        }
+        extensions: open.then(ExtensionsStatus::default),
+        http: http(state),
+        last_backup_time: state.last_backup().map(rfc3339),
+        mux: open.then(|| MuxStatus {
+            addr: settings.raft_addr.clone(),
+            handlers: "1".to_owned(),
+            timeout: HELLO_TIMEOUT.to_owned(),
+            tls: enabled(settings.raft_tls),
+        }),
+        network: open.then(host::network),
+        node: node(settings.start_time, SystemTime::now()),
+        os: host::os(),
+        runtime: runtime(),
+    };
+    Status {
+        store,
+        process: Some(process),
     }
-    if let Some(at) = state.last_backup() {
-        put("last_backup_time", rfc3339(at).into());
-    }
-    Value::Object(tree)
 }
 
-fn build() -> Value {
-    let unknown = |value: Option<&'static str>| value.unwrap_or("unknown");
-    json!({
-        "build_time": unknown(option_env!("RQLITED_BUILD_TIME")),
-        "commit": unknown(option_env!("RQLITED_COMMIT")),
-        "compiler_command": "rustc",
-        "compiler_toolchain": "rust",
-        "version": crate::VERSION,
-    })
+fn build() -> BuildStatus {
+    let unknown = |value: Option<&'static str>| value.unwrap_or("unknown").to_owned();
+    BuildStatus {
+        build_time: unknown(option_env!("RQLITED_BUILD_TIME")),
+        commit: unknown(option_env!("RQLITED_COMMIT")),
+        compiler_command: "rustc".to_owned(),
+        compiler_toolchain: "rust".to_owned(),
+        version: crate::VERSION.to_owned(),
+    }
 }
 
-fn http(state: &HttpState) -> Value {
+fn http(state: &HttpState) -> HttpStatus {
     let settings = &state.settings;
-    let tls = settings.api_url.starts_with("https:").to_string();
-    let mut http = json!({
-        "auth": enabled(state.auth.enabled()),
-        "bind_addr": settings.bind_addr,
-        "cluster": { "local_node_addr": settings.raft_addr, "timeout": duration::format(CLUSTER_TIMEOUT) },
-        "max_connections": settings.max_connections,
-        "queue": { "_default": state.queue.status() },
-        "tls": { "enabled": tls },
-    });
-    if let Some(origin) = &settings.allow_origin {
-        http["allow_origin"] = origin.as_str().into();
+    HttpStatus {
+        allow_origin: settings.allow_origin.clone(),
+        auth: enabled(state.auth.enabled()),
+        bind_addr: settings.bind_addr.to_string(),
+        cluster: HttpClusterStatus {
+            local_node_addr: settings.raft_addr.clone(),
+            timeout: duration::format(CLUSTER_TIMEOUT),
+        },
+        max_connections: settings.max_connections,
+        queue: [("_default".to_owned(), state.queue.status())].into(),
+        tls: HttpTlsStatus {
+            enabled: is_https(state),
+        },
     }
-    http
 }
 
-fn enabled(is: bool) -> &'static str {
-    if is { "enabled" } else { "disabled" }
+fn is_https(state: &HttpState) -> String {
+    state.settings.api_url.starts_with("https:").to_string()
 }
 
-fn node(start: SystemTime, now: SystemTime) -> Value {
+fn enabled(is: bool) -> String {
+    if is { "enabled" } else { "disabled" }.to_owned()
+}
+
+fn node(start: SystemTime, now: SystemTime) -> NodeTimes {
     let uptime = now.duration_since(start).unwrap_or_default();
-    json!({ "current_time": rfc3339(now), "start_time": rfc3339(start), "uptime": duration::format(uptime) })
+    NodeTimes {
+        current_time: rfc3339(now),
+        start_time: rfc3339(start),
+        uptime: duration::format(uptime),
+    }
 }
 
 /// Go's names with this program's equivalents: worker threads and tasks.
@@ -132,8 +149,8 @@ mod tests {
     fn uptime_is_a_duration() {
         let start = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
         let shown = node(start, start + Duration::from_millis(90_500));
-        assert_eq!(shown["uptime"], "1m30.5s");
-        assert_eq!(shown["start_time"], "2023-11-14T22:13:20Z");
-        assert_eq!(node(start, start - Duration::from_secs(1))["uptime"], "0s");
+        assert_eq!(shown.uptime, "1m30.5s");
+        assert_eq!(shown.start_time, "2023-11-14T22:13:20Z");
+        assert_eq!(node(start, start - Duration::from_secs(1)).uptime, "0s");
     }
 }

@@ -14,11 +14,10 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use node_contract::duration;
+use node_contract::{duration, status::QueueStatus};
 use node_db::{Kind, Request, Stamp};
 use node_values::{Statement, StatementResult, Value};
 use parking_lot::Mutex;
-use serde_json::json;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
     task::JoinHandle,
@@ -225,21 +224,21 @@ impl Queue {
     }
 
     /// The queue's part of `/status`.
-    pub fn status(&self) -> serde_json::Value {
+    pub fn status(&self) -> QueueStatus {
         let shared = &self.0;
         let failures = &shared.failures;
         let last_error = failures.last.lock().clone();
-        json!({
-            "max_size": shared.settings.capacity,
-            "batch_size": shared.settings.batch_size,
-            "timeout": duration::format(shared.settings.timeout),
-            "sequence_number": *shared.sequence.lock(),
-            "waiting": shared.sender.max_capacity() - shared.sender.capacity(),
-            "failed_statements": failures.statements.load(Ordering::Relaxed),
-            "dropped_requests": failures.dropped.load(Ordering::Relaxed),
-            "unknown_requests": failures.unknown.load(Ordering::Relaxed),
-            "last_error": last_error.unwrap_or_default(),
-        })
+        QueueStatus {
+            max_size: shared.settings.capacity,
+            batch_size: shared.settings.batch_size,
+            timeout: duration::format(shared.settings.timeout),
+            sequence_number: *shared.sequence.lock(),
+            waiting: shared.sender.max_capacity() - shared.sender.capacity(),
+            failed_statements: failures.statements.load(Ordering::Relaxed),
+            dropped_requests: failures.dropped.load(Ordering::Relaxed),
+            unknown_requests: failures.unknown.load(Ordering::Relaxed),
+            last_error: last_error.unwrap_or_default(),
+        }
     }
 }
 

@@ -1,11 +1,23 @@
 //! Gathers what `/status` shows under `store`; names and shapes are rqlite's.
-use std::{path::Path, time::Duration};
+use std::{collections::BTreeMap, path::Path, sync::atomic::Ordering::Relaxed, time::Duration};
 
-use node_contract::duration;
+use node_contract::{
+    duration,
+    status::{
+        CommittedConfiguration, CommittedMember, Comparison, ContentStatus, DatabaseConfig,
+        Identity, LeaderStatus, RaftConfig, RaftDetails, RaftStatus, ServerStatus, SnapshotStore,
+        StoreDetails, StoreStatus, TransportStatus,
+    },
+};
 use serde_json::{Value, json};
 
 use super::{Opened, Store, upkeep::Upkeep};
-use crate::{clock::rfc3339_of_micros, metrics::Counter, raft::Consensus, version};
+use crate::{
+    clock::rfc3339_of_micros,
+    metrics::Counter,
+    raft::{Consensus, types::RaftId},
+    version,
+};
 
 /// Looking through a data directory stops here; ours holds a few dozen files.
 const MAX_FILES: usize = 10_000;
@@ -14,73 +26,77 @@ const DISK_LIMIT: Duration = Duration::from_secs(2);
 
 impl Store {
     /// The `store` part of `/status`.
-    pub async fn status(&self) -> Value {
+    pub async fn status(&self) -> StoreStatus {
         let Some(opened) = self.0.opened.get() else {
-            return json!({"open": false});
+            return StoreStatus::opening();
         };
-        let s = &self.0.settings;
         let leader = self.leader();
-        let consensus = &opened.consensus;
-        let progress = consensus.progress();
         let (dir_size, sqlite3) = self.disk_status(opened).await;
-        let applied_at = progress
-            .applied_unix_micros
-            .load(std::sync::atomic::Ordering::Relaxed);
-        let stamped_at = progress
-            .stamped_unix_micros
-            .load(std::sync::atomic::Ordering::Relaxed);
-        let command_index = progress
-            .command_index
-            .load(std::sync::atomic::Ordering::Relaxed);
-        let upkeep = opened.upkeep.get();
-        let mut status = json!({
-            "open": {},
-            "node_id": self.0.local.name(),
-            "addr": self.0.local.raft_addr,
-            "leader": {
-                "node_id": leader.as_ref().map_or("", |l| &l.name),
-                "addr": leader.as_ref().map_or("", |l| &l.raft_addr),
+        StoreStatus {
+            open: json!({}),
+            node_id: Some(self.0.local.name().to_owned()),
+            leader: Some(LeaderStatus {
+                node_id: leader.as_ref().map_or_else(String::new, |l| l.name.clone()),
+                addr: leader
+                    .as_ref()
+                    .map_or_else(String::new, |l| l.raft_addr.clone()),
+            }),
+            identity: Some(self.identity()),
+            raft: Some(self.raft_status(opened)),
+            dir_size_friendly: Some(friendly_bytes(dir_size)),
+            details: Some(Box::new(StoreDetails {
+                ready: leader.is_some(),
+                dir_size,
+                sqlite3,
+                ..self.details(opened)
+            })),
+        }
+    }
+
+    /// What does not have to wait for the disk; settings under rqlite's names.
+    fn details(&self, opened: &Opened) -> StoreDetails {
+        let s = &self.0.settings;
+        let consensus = &opened.consensus;
+        let metrics = consensus.metrics();
+        let progress = consensus.progress();
+        let upkeep = opened.upkeep.get().map(Upkeep::status).unwrap_or_default();
+        let automatic = |key: &str| {
+            let mut shown = upkeep.iter().filter(|(name, _)| *name == key);
+            shown.next().map(|(_, shown)| shown.clone())
+        };
+        StoreDetails {
+            addr: self.0.local.raft_addr.clone(),
+            content: self.content_status(),
+            nodes: servers(consensus),
+            fsm_index: consensus.applied_index(),
+            fsm_term: metrics.last_applied.map_or(0, |id| id.leader_id.term),
+            fsm_update_time: rfc3339_of_micros(progress.applied_unix_micros.load(Relaxed)),
+            db_applied_index: progress.command_index.load(Relaxed),
+            leader_appended_at_time: rfc3339_of_micros(progress.stamped_unix_micros.load(Relaxed)),
+            apply_timeout: duration::format(s.apply_timeout),
+            heartbeat_timeout: duration::format(s.heartbeat_timeout),
+            election_timeout: duration::format(s.election_timeout),
+            commit_timeout: duration::format(s.commit_timeout),
+            snapshot_threshold: s.snapshot_threshold,
+            snapshot_interval: duration::format(s.snapshot_interval),
+            reap_timeout: duration::format(s.reap_timeout),
+            reap_read_only_timeout: duration::format(s.reap_read_only_timeout),
+            trailing_logs: s.snapshot_threshold + s.snapshot_threshold / 4,
+            dir: s.data_dir.clone(),
+            db_conf: DatabaseConfig {
+                fk_constraints: s.foreign_keys,
             },
-            "ready": leader.is_some(),
-            "identity": self.identity(),
-            "content": self.content_status(),
-            "nodes": nodes(consensus),
-            "raft": self.raft_status(opened),
-            "fsm_index": consensus.applied_index(),
-            "fsm_term": consensus.metrics().last_applied.map_or(0, |id| id.leader_id.term),
-            "fsm_update_time": rfc3339_of_micros(applied_at),
-            "db_applied_index": command_index,
-            "strong_read_term": 0,
-            "leader_appended_at_time": rfc3339_of_micros(stamped_at),
-            "observer": {"observed": 0, "dropped": 0},
-            "cdc": {"enabled": false, "registered": false},
-            "apply_timeout": duration::format(s.apply_timeout),
-            "heartbeat_timeout": duration::format(s.heartbeat_timeout),
-            "election_timeout": duration::format(s.election_timeout),
-            "commit_timeout": duration::format(s.commit_timeout),
-            "snapshot_threshold": s.snapshot_threshold,
-            "snapshot_interval": duration::format(s.snapshot_interval),
-            "reap_timeout": duration::format(s.reap_timeout),
-            "reap_read_only_timeout": duration::format(s.reap_read_only_timeout),
-            "no_freelist_sync": false,
-            "trailing_logs": s.snapshot_threshold + s.snapshot_threshold / 4,
-            "request_marshaler": {"compression_batch": 0, "compression_size": 0, "force_compression": false},
-            "dir": s.data_dir,
-            "dir_size": dir_size,
-            "dir_size_friendly": friendly_bytes(dir_size),
-            "db_conf": {"fk_constraints": s.foreign_keys},
-            "snapshot_store": snapshot_store(&s.data_dir, consensus.metrics().snapshot.map(|id| (id.leader_id.term, id.index))),
-            "sqlite3": sqlite3,
-            "running": self.running().unwrap_or_default(),
-        });
-        if let Some(waiting) = opened.db.waiting() {
-            status["apply_waiting"] = waiting.into();
+            snapshot_store: snapshot_store(
+                &s.data_dir,
+                metrics.snapshot.map(|id| (id.leader_id.term, id.index)),
+            ),
+            running: self.running().unwrap_or_default(),
+            apply_waiting: opened.db.waiting(),
+            auto_vacuum: automatic("auto_vacuum"),
+            auto_optimize: automatic("auto_optimize"),
+            // The fields that are left are constants of rqlite's contract.
+            ..StoreDetails::default()
         }
-        // Shown where they are switched on.
-        for (key, shown) in upkeep.map(Upkeep::status).unwrap_or_default() {
-            status[key] = shown;
-        }
-        status
     }
 
     /// Bytes of the data directory, and SQLite's part: what may have to wait for the disk.
@@ -102,135 +118,130 @@ impl Store {
         (dir_size.unwrap_or(0), sqlite3.unwrap_or_else(silent))
     }
 
-    /// What is known of this node's copy beside the others'.
-    fn content_status(&self) -> Value {
+    /// Comparison of this node's copy with the others'.
+    fn content_status(&self) -> ContentStatus {
         let difference = self.difference();
-        let last = self.last_comparison();
-        json!({
-            "differs": difference.is_some(),
-            "differs_at_index": difference.map(|d| d.index),
-            "last_comparison": last.map(|last| json!({
-                "index": last.index,
-                "time": rfc3339_of_micros(last.unix_micros),
-                "verdict": format!("{:?}", last.verdict),
-            })),
-        })
+        ContentStatus {
+            differs: difference.is_some(),
+            differs_at_index: difference.map(|d| d.index),
+            last_comparison: self.last_comparison().map(|last| Comparison {
+                index: last.index,
+                time: rfc3339_of_micros(last.unix_micros),
+                verdict: format!("{:?}", last.verdict),
+            }),
+        }
     }
 
-    /// What an operator compares before it trusts a data directory.
-    fn identity(&self) -> Value {
+    fn identity(&self) -> Identity {
         let identity = self.0.local.identity();
-        json!({
-            "raft_id": identity.raft_id(),
-            "incarnation": identity.incarnation,
-            "cluster_id": identity.cluster.as_ref().map(|c| &c.id),
-            "lineage": identity.cluster.as_ref().map(|c| &c.lineage),
-        })
+        Identity {
+            raft_id: identity.raft_id(),
+            incarnation: identity.incarnation.clone(),
+            cluster_id: identity.cluster.as_ref().map(|c| c.id.clone()),
+            lineage: identity.cluster.as_ref().map(|c| c.lineage.clone()),
+        }
     }
 
-    fn raft_status(&self, opened: &Opened) -> Value {
+    fn raft_status(&self, opened: &Opened) -> RaftStatus {
         let consensus = &opened.consensus;
-        let metrics = consensus.metrics();
-        let leadership = consensus.leadership();
-        let state = consensus.state_name();
         let log = consensus.log().facts();
-        let contact = match self.0.local.since_leader_contact() {
-            _ if leadership.mine => "0".to_owned(),
+        RaftStatus {
+            state: consensus.state_name().to_owned(),
+            term: consensus.leadership().term,
+            last_log_index: log.last.map_or(0, |id| id.1),
+            last_log_term: log.last.map_or(0, |id| id.0),
+            commit_index: consensus.commit_index(),
+            applied_index: consensus.applied_index(),
+            committed_configuration: committed_configuration(consensus),
+            unreachable_seconds: by_raft_id(consensus.unreachable(), |since| since.as_secs()),
+            details: Some(Box::new(self.raft_details(consensus))),
+        }
+    }
+
+    fn raft_details(&self, consensus: &Consensus) -> RaftDetails {
+        let metrics = consensus.metrics();
+        let members = consensus.members();
+        let log = consensus.log().facts();
+        let last_contact = match self.0.local.since_leader_contact() {
+            _ if consensus.leadership().mine => "0".to_owned(),
             Some(since) => duration::format(since),
             None => "never".to_owned(),
         };
         let own = self.0.local.raft_id();
-        let voter = consensus
-            .members()
-            .iter()
-            .any(|(id, _, voter)| *voter && id.0.as_ref() == own);
-        let matched: serde_json::Map<String, Value> = metrics
-            .replication
-            .clone()
-            .unwrap_or_default()
-            .into_iter()
-            .map(|(id, matched)| (id.name().to_owned(), json!(matched.map_or(0, |m| m.index))))
-            .collect();
-        json!({
-            "applied_index": consensus.applied_index(),
-            "commit_index": consensus.commit_index(),
-            "fsm_pending": 0,
-            "last_contact": contact,
-            "last_log_index": log.last.map_or(0, |id| id.1),
-            "last_log_term": log.last.map_or(0, |id| id.0),
-            "last_snapshot_index": metrics.snapshot.map_or(0, |id| id.index),
-            "last_snapshot_term": metrics.snapshot.map_or(0, |id| id.leader_id.term),
-            "latest_configuration": latest_configuration(consensus),
-            "latest_configuration_index": metrics.membership_config.log_id().map_or(0, |id| id.index),
-            "committed_configuration": committed_configuration(consensus),
-            "committed_configuration_index": consensus.committed_members().0,
-            "unreachable_seconds": unreachable_seconds(consensus),
-            "num_peers": consensus.members().len().saturating_sub(1),
-            "matched_index": matched,
-            "unsendable": unsendable(consensus),
-            "format_version": consensus.version(),
-            "format_version_max": version::NEWEST,
-            "format_version_of_members": spoken_versions(consensus),
-            "protocol_version": 1,
-            "protocol_version_min": 1,
-            "protocol_version_max": 1,
-            "snapshot_version_min": 1,
-            "snapshot_version_max": 1,
-            "state": state,
-            "term": leadership.term,
-            "log_size": log.disk_bytes,
-            "log_size_friendly": friendly_bytes(log.disk_bytes),
-            "voter": voter,
-            "transport": {
-                "command_commit_index": self.0.local.leader_commit(),
-                "leader_commit_index": self.0.local.leader_commit(),
-                "compress_snap": false,
+        let mut voters = members.iter().filter(|(_, _, voter)| *voter);
+        let matched = metrics.replication.clone().unwrap_or_default();
+        RaftDetails {
+            last_contact,
+            last_snapshot_index: metrics.snapshot.map_or(0, |id| id.index),
+            last_snapshot_term: metrics.snapshot.map_or(0, |id| id.leader_id.term),
+            latest_configuration: latest_configuration(consensus),
+            latest_configuration_index: metrics.membership_config.log_id().map_or(0, |id| id.index),
+            committed_configuration_index: consensus.committed_members().0,
+            num_peers: members.len().saturating_sub(1),
+            matched_index: matched
+                .into_iter()
+                .map(|(id, matched)| (id.name().to_owned(), matched.map_or(0, |m| m.index)))
+                .collect(),
+            unsendable: by_raft_id(consensus.unsendable(), |reason| reason),
+            format_version: consensus.version(),
+            format_version_max: version::NEWEST,
+            format_version_of_members: by_raft_id(consensus.spoken_versions(), |version| version),
+            protocol_version: 1,
+            protocol_version_min: 1,
+            protocol_version_max: 1,
+            snapshot_version_min: 1,
+            snapshot_version_max: 1,
+            log_size: log.disk_bytes,
+            log_size_friendly: friendly_bytes(log.disk_bytes),
+            voter: voters.any(|(id, _, _)| id.0.as_ref() == own),
+            transport: TransportStatus {
+                command_commit_index: self.0.local.leader_commit(),
+                leader_commit_index: self.0.local.leader_commit(),
+                compress_snap: false,
             },
-            "config": self.raft_config(),
-        })
+            config: self.raft_config(),
+            fsm_pending: 0,
+        }
     }
 
-    /// The flags that shape Raft, under rqlite's names.
-    fn raft_config(&self) -> Value {
+    /// The flags that configure Raft.
+    fn raft_config(&self) -> RaftConfig {
         let s = &self.0.settings;
-        json!({
-                "LocalID": self.0.local.name(),
-                "HeartbeatTimeout": nanos(s.heartbeat_timeout),
-                "ElectionTimeout": nanos(s.election_timeout),
-                "LeaderLeaseTimeout": nanos(s.lease_timeout),
-                "CommitTimeout": nanos(s.commit_timeout),
-                "SnapshotInterval": nanos(s.snapshot_interval),
-                "SnapshotThreshold": s.snapshot_threshold,
-                "MaxAppendEntries": 64,
-                "ShutdownOnRemove": false,
-                "LogLevel": s.log_level,
-                "NoSnapshotRestoreOnStart": true,
-        })
+        RaftConfig {
+            local_id: self.0.local.name().to_owned(),
+            heartbeat_timeout: nanos(s.heartbeat_timeout),
+            election_timeout: nanos(s.election_timeout),
+            leader_lease_timeout: nanos(s.lease_timeout),
+            commit_timeout: nanos(s.commit_timeout),
+            snapshot_interval: nanos(s.snapshot_interval),
+            snapshot_threshold: s.snapshot_threshold,
+            max_append_entries: 64,
+            shutdown_on_remove: false,
+            log_level: s.log_level.clone(),
+            no_snapshot_restore_on_start: true,
+        }
     }
 }
 
-/// Members that nothing more can be sent to, by Raft id, and why.
-fn unsendable(consensus: &Consensus) -> serde_json::Map<String, Value> {
-    let unsendable = consensus.unsendable().into_iter();
-    unsendable
-        .map(|(id, why)| (id.0.to_string(), json!(why)))
+/// Keyed by Raft id, sorted.
+fn by_raft_id<T, U>(
+    values: impl IntoIterator<Item = (RaftId, T)>,
+    shown: impl Fn(T) -> U,
+) -> BTreeMap<String, U> {
+    let values = values.into_iter();
+    values
+        .map(|(id, value)| (id.0.to_string(), shown(value)))
         .collect()
 }
 
-/// The newest format version of each member by Raft id; null while it has not said so.
-fn spoken_versions(consensus: &Consensus) -> serde_json::Map<String, Value> {
-    let spoken = consensus.spoken_versions().into_iter();
-    spoken
-        .map(|(id, version)| (id.0.to_string(), json!(version)))
-        .collect()
-}
-
-fn nodes(consensus: &Consensus) -> Vec<Value> {
+fn servers(consensus: &Consensus) -> Vec<ServerStatus> {
     let members = consensus.members();
     members
         .iter()
-        .map(|(id, member, voter)| {
-            json!({"id": id.name(), "addr": member.raft_addr, "suffrage": if *voter { "voter" } else { "nonvoter" }})
+        .map(|(id, member, voter)| ServerStatus {
+            id: id.name().to_owned(),
+            addr: member.raft_addr.clone(),
+            suffrage: if *voter { "voter" } else { "nonvoter" }.to_owned(),
         })
         .collect()
 }
@@ -260,34 +271,32 @@ fn latest_configuration(consensus: &Consensus) -> String {
     format!("[{}]", servers.join(" "))
 }
 
-/// Who is in, for whoever acts on it: unlike the newest configuration, this one can no longer be undone.
-fn committed_configuration(consensus: &Consensus) -> Value {
+/// The newest configuration that can no longer be undone.
+fn committed_configuration(consensus: &Consensus) -> CommittedConfiguration {
     let (index, members) = consensus.committed_members();
-    let members: Vec<Value> = members
-        .iter()
-        .map(|(id, member, voter)| {
-            json!({"id": id.name(), "raft_id": id.0.as_ref(), "addr": member.raft_addr, "voter": voter})
-        })
-        .collect();
-    json!({"index": index, "members": members})
-}
-
-/// By the leader's own clock, for whoever decides that a member will not come back; by Raft id, empty on others than the leader.
-fn unreachable_seconds(consensus: &Consensus) -> serde_json::Map<String, Value> {
-    let silences = consensus.unreachable().into_iter();
-    silences
-        .map(|(id, silent)| (id.0.to_string(), json!(silent.as_secs())))
-        .collect()
+    let members = members.into_iter();
+    CommittedConfiguration {
+        index,
+        members: members
+            .map(|(id, member, voter)| CommittedMember {
+                id: id.name().to_owned(),
+                raft_id: id.0.to_string(),
+                addr: member.raft_addr,
+                voter,
+            })
+            .collect(),
+    }
 }
 
 /// The database's main file is the one snapshot.
-fn snapshot_store(dir: &Path, snapshot: Option<(u64, u64)>) -> Value {
+fn snapshot_store(dir: &Path, snapshot: Option<(u64, u64)>) -> SnapshotStore {
     let dir_size = std::fs::metadata(dir.join("db.sqlite")).map_or(0, |meta| meta.len());
-    let names: Vec<String> = snapshot
-        .map(|(term, index)| format!("{term}-{index}"))
-        .into_iter()
-        .collect();
-    json!({"dir": dir, "dir_size": dir_size, "snapshots": names})
+    let name = snapshot.map(|(term, index)| format!("{term}-{index}"));
+    SnapshotStore {
+        dir: dir.to_owned(),
+        dir_size,
+        snapshots: name.into_iter().collect(),
+    }
 }
 
 fn nanos(d: Duration) -> u64 {

@@ -1,8 +1,8 @@
 //! A node's HTTP API, reached through the API server's pod proxy, so that no port has to be open for the
 //! user.
 use anyhow::Context;
+use node_contract::status::Status;
 use operator_api::names;
-use serde_json::Value;
 
 use crate::target::Target;
 
@@ -15,7 +15,7 @@ fn path(target: &Target, pod: &str, what: &str) -> String {
 }
 
 /// Reads a node's `/status`.
-pub(crate) async fn status(target: &Target, pod: &str) -> anyhow::Result<Value> {
+pub(crate) async fn status(target: &Target, pod: &str) -> anyhow::Result<Status> {
     let request = http::Request::get(path(target, pod, "/status")).body(Vec::new())?;
     let text = target.client.request_text(request).await?;
     Ok(serde_json::from_str(&text)?)
@@ -35,9 +35,4 @@ pub(crate) async fn transfer_leadership(
     response
         .map(drop)
         .with_context(|| format!("{leader} did not transfer leadership to {to}"))
-}
-
-/// A number in a node's status, by its JSON pointer.
-pub(crate) fn number(status: &Value, pointer: &str) -> Option<u64> {
-    status.pointer(pointer)?.as_u64()
 }

@@ -5,11 +5,11 @@ use k8s_openapi::{
     api::core::v1::PersistentVolumeClaim, apimachinery::pkg::apis::meta::v1::Condition,
 };
 use kube::{Api, ResourceExt, api::ListParams};
+use node_contract::status::{RaftStatus, Status};
 use operator_api::{
     RqliteCluster, names,
     status::{Member, Role},
 };
-use serde_json::Value;
 
 use crate::{node, table::table, target::Target};
 
@@ -40,10 +40,15 @@ pub(crate) async fn show(target: &Target) -> anyhow::Result<ExitCode> {
     })
 }
 
+/// None while the node opens its data.
+fn raft(node: &Status) -> Option<&RaftStatus> {
+    node.store.raft.as_ref()
+}
+
 /// The page. `nodes` has the `/status` of each node that responded.
 fn text(
     cluster: &RqliteCluster,
-    nodes: &BTreeMap<String, Value>,
+    nodes: &BTreeMap<String, Status>,
     claims: &[PersistentVolumeClaim],
 ) -> String {
     let status = cluster.status.clone().unwrap_or_default();
@@ -64,7 +69,7 @@ fn text(
     }
     let commit = nodes
         .values()
-        .filter_map(|n| node::number(n, "/store/raft/commit_index"))
+        .filter_map(|n| Some(raft(n)?.commit_index))
         .max();
     let members = status.members.iter();
     let rows: Vec<Vec<String>> = members
@@ -93,15 +98,15 @@ fn text(
 /// reason.
 fn member_row(
     member: &Member,
-    node: Option<&Value>,
+    node: Option<&Status>,
     commit: Option<u64>,
     claims: &[PersistentVolumeClaim],
 ) -> Vec<String> {
-    let applied = node.and_then(|n| node::number(n, "/store/raft/applied_index"));
+    let applied = node.and_then(|n| Some(raft(n)?.applied_index));
     let lag = applied
         .zip(commit)
         .map(|(a, c)| c.saturating_sub(a).to_string());
-    let used = node.and_then(|n| n.pointer("/store/dir_size_friendly")?.as_str());
+    let used = node.and_then(|n| n.store.dir_size_friendly.as_deref());
     let role = match member.role {
         Role::Leader => "leader",
         Role::Voter => "voter",
@@ -178,7 +183,13 @@ mod tests {
             }
         }))
         .unwrap();
-        let node = |applied: u64| serde_json::json!({"store": {"dir_size_friendly": "1.0 MB", "raft": {"commit_index": 12, "applied_index": applied}}});
+        let node = |applied: u64| -> Status {
+            serde_json::from_value(serde_json::json!({"store": {"dir_size_friendly": "1.0 MB", "raft": {
+                "state": "Leader", "term": 1, "last_log_index": 12, "last_log_term": 1, "commit_index": 12, "applied_index": applied,
+                "committed_configuration": {"index": 1, "members": []},
+            }}}))
+            .unwrap()
+        };
         let claim: PersistentVolumeClaim = serde_json::from_value(serde_json::json!({
             "metadata": {"name": "data-demo-0"}, "status": {"phase": "Bound", "capacity": {"storage": "10Gi"}},
         }))

@@ -1,72 +1,16 @@
 //! Parsing of a node's responses: `/status` and the result of a query.
-use node_contract::Lineage as NodeLineage;
-use std::collections::BTreeMap;
-
+use node_contract::status::Status;
 use serde::Deserialize;
 use serde_json::Value;
 
 use crate::cluster::{NodeStatus, facts::observation::ConfigMember};
-
-/// The fields of `/status` that are read. Unknown fields are ignored, so that nodes may be newer or older
-/// than the operator.
-#[derive(Debug, Deserialize)]
-struct Status {
-    store: Store,
-}
-
-#[derive(Debug, Deserialize)]
-struct Store {
-    node_id: Option<String>,
-    leader: Option<Leader>,
-    identity: Option<Identity>,
-    raft: Option<Raft>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Leader {
-    node_id: String,
-}
-
-#[derive(Debug, Deserialize)]
-struct Identity {
-    raft_id: String,
-    cluster_id: Option<String>,
-    lineage: Option<NodeLineage>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Raft {
-    state: String,
-    term: u64,
-    last_log_index: u64,
-    last_log_term: u64,
-    commit_index: u64,
-    applied_index: u64,
-    committed_configuration: Configuration,
-    /// By Raft id; empty unless this node leads. Earlier nodes call it `silent_seconds`.
-    #[serde(default, alias = "silent_seconds")]
-    unreachable_seconds: BTreeMap<String, u64>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Configuration {
-    index: u64,
-    members: Vec<Entry>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Entry {
-    id: String,
-    raft_id: String,
-    voter: bool,
-}
 
 /// Parses a `/status` response. `ready` is the result of `/readyz`.
 ///
 /// # Errors
 /// The response is malformed, or the node is still opening its data.
 pub(super) fn read(body: &[u8], ready: bool) -> Result<NodeStatus, String> {
-    let Status { store } = serde_json::from_slice(body).map_err(|e| format!("/status: {e}"))?;
+    let Status { store, .. } = serde_json::from_slice(body).map_err(|e| format!("/status: {e}"))?;
     let (Some(name), Some(identity), Some(raft)) = (store.node_id, store.identity, store.raft)
     else {
         return Err("it is opening its data".to_owned());

@@ -109,7 +109,7 @@ async fn batches_by_number_and_by_time() {
         bench.metrics.get(Counter::HttpQueuedExecutionsNumStmtsTx),
         4
     );
-    assert_eq!(bench.queue.status()["sequence_number"], numbers[3]);
+    assert_eq!(bench.queue.status().sequence_number, numbers[3]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -163,7 +163,7 @@ async fn waits_for_a_leader_as_long_as_it_takes() {
         bench.metrics.get(Counter::HttpQueuedExecutionsNoLeader),
         100
     );
-    assert_eq!(bench.queue.status()["last_error"], "leader not found");
+    assert_eq!(bench.queue.status().last_error, "leader not found");
 }
 
 #[tokio::test(start_paused = true)]
@@ -204,8 +204,8 @@ async fn a_poisonous_request_is_dropped_alone() {
         assert_eq!(ticket.decided().await.unwrap(), want);
     }
     let status = bench.queue.status();
-    assert_eq!(status["dropped_requests"], 1);
-    assert_eq!(status["last_error"], "disallowed pragma");
+    assert_eq!(status.dropped_requests, 1);
+    assert_eq!(status.last_error, "disallowed pragma");
 }
 
 #[tokio::test(start_paused = true)]
@@ -223,7 +223,7 @@ async fn a_fault_that_may_pass_is_tried_for_a_while() {
         .unwrap();
     assert_eq!(told, Err(StoreError::Refused("too large".to_owned())));
     assert_eq!(bench.sql().len(), usize::try_from(MAX_ATTEMPTS).unwrap());
-    assert_eq!(bench.queue.status()["dropped_requests"], 1);
+    assert_eq!(bench.queue.status().dropped_requests, 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -246,9 +246,9 @@ async fn failed_statements_are_counted() {
     let error = StoreError::Refused("no such table: a".to_owned());
     assert_eq!(told, Err(error));
     let status = bench.queue.status();
-    assert_eq!(status["failed_statements"], 2);
-    assert_eq!(status["dropped_requests"], 0);
-    assert_eq!(status["last_error"], "no such table: a");
+    assert_eq!(status.failed_statements, 2);
+    assert_eq!(status.dropped_requests, 0);
+    assert_eq!(status.last_error, "no such table: a");
 }
 
 #[tokio::test(start_paused = true)]
@@ -385,8 +385,8 @@ async fn an_unknown_outcome_is_told_and_not_tried_again() {
     }
     assert_eq!(bench.sql(), [vec!["a", "b", "c"], vec!["d"]]);
     let status = bench.queue.status();
-    assert_eq!(status["unknown_requests"], 3);
-    assert_eq!(status["dropped_requests"], 0);
+    assert_eq!(status.unknown_requests, 3);
+    assert_eq!(status.dropped_requests, 0);
     assert_eq!(bench.metrics.get(Counter::QueueRequestsUnknown), 3);
 }
 
