@@ -1,5 +1,5 @@
-//! `rqlited inspect DATA`: what a data directory holds while no node runs on it. Changes nothing, reports damage as facts, and says `empty`
-//! where there is nothing.
+//! `rqlited inspect DATA`: shows the content of a data directory while no node runs on it. Changes nothing,
+//! reports damage as facts, and reports `empty` for an empty directory.
 mod facts;
 mod table;
 
@@ -41,14 +41,15 @@ struct Args {
     data: PathBuf,
 }
 
-/// What a subcommand answers: an exit code, and text for the standard output or, if it is an error, for the standard error.
+/// The output of a subcommand: an exit code, and text for standard output or, in case of an error, for
+/// standard error.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CommandOutput {
-    /// 0 is success.
+    /// 0 means success.
     pub exit_code: u8,
-    /// Without a newline at its end.
+    /// Without a trailing newline.
     pub text: String,
-    /// For the standard error.
+    /// The text belongs on standard error.
     pub is_error: bool,
 }
 
@@ -96,32 +97,32 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> CommandOutput {
     }
 }
 
-/// Why a directory cannot be looked at.
+/// Why a directory cannot be inspected.
 #[derive(Debug, thiserror::Error)]
 pub enum InspectError {
-    /// Its files are changing under our eyes.
+    /// A node is running, so the files are changing.
     #[error("the data directory {} is in use by a running rqlited; stop it, or ask it for /status instead", .0.display())]
     InUse(PathBuf),
-    /// The disk refused.
+    /// A file system operation failed.
     #[error("{}: {source}", path.display())]
     Io {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// The system's answer.
+        /// The operating system's error.
         source: io::Error,
     },
 }
 
-/// Looks at a data directory under its lock. `whole`: also lets SQLite read the whole main file.
+/// Inspects a data directory under its lock. `whole`: SQLite also checks the whole main file.
 ///
 /// # Errors
-/// See [`InspectError`]; damage inside the directory is a fact, not an error.
+/// See [`InspectError`]. Damage inside the directory is a fact, not an error.
 pub fn inspect(data_dir: &Path, whole: bool) -> Result<Facts, InspectError> {
     let _lock = lock_if_there(data_dir)?;
     Ok(facts::read(data_dir, whole))
 }
 
-/// One entry of the log, for a person who wants to skip it.
+/// Shows one log entry to a person who wants to skip it.
 fn show_entry(data_dir: &Path, index: u64) -> Result<String, String> {
     let _lock = lock_if_there(data_dir).map_err(|e| e.to_string())?;
     let found = facts::entry(&data_dir.join("raft").join("log"), index)
@@ -152,12 +153,12 @@ fn show_entry(data_dir: &Path, index: u64) -> Result<String, String> {
     Ok(lines.join("\n"))
 }
 
-/// Looks at a data directory whose lock the caller holds, without reading the whole main file.
+/// Inspects a data directory whose lock the caller holds, without checking the whole main file.
 pub(crate) fn read_locked(data_dir: &Path) -> Facts {
     facts::read(data_dir, false)
 }
 
-/// The lock that a node holds. A directory without the file never had a node.
+/// Takes the lock that a running node holds. A directory without a lock file never had a node.
 fn lock_if_there(data_dir: &Path) -> Result<Option<fs::File>, InspectError> {
     let path = data_dir.join("lock");
     let file = match fs::File::open(&path) {

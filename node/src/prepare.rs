@@ -1,5 +1,6 @@
-//! `rqlited prepare DATA`: the step before a node starts under an operator. Reads the cluster's state (and a recovery's plan), looks at the
-//! data directory, does what both ask for, and reports. Never deletes data; repeating it changes nothing.
+//! `rqlited prepare DATA`: runs before a node starts under an operator. Reads the cluster's state (and the
+//! plan of a recovery), inspects the data directory, carries out what both require, and reports. Never
+//! deletes data; running it again changes nothing.
 mod apply;
 pub mod decide;
 pub mod files;
@@ -23,15 +24,15 @@ use crate::{
     recovery,
 };
 
-/// The node must not start: a person or the operator has to decide.
+/// Exit code: the node must not start; a person or the operator has to decide.
 const STOPPED: u8 = 1;
-/// The node must not start yet: ask again.
+/// Exit code: the node must not start yet; try again.
 const HELD: u8 = 3;
-/// Kubernetes keeps this much of a termination message.
+/// Kubernetes' limit for a termination message.
 const MAX_REPORT_BYTES: usize = 4096;
-/// A reason longer than this is cut.
+/// Longer reasons are truncated.
 const MAX_REASON_CHARS: usize = 600;
-/// With `--wait`: how often the files are looked at again.
+/// With `--wait`: interval between two attempts.
 const WAIT_PAUSE: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Parser)]
@@ -45,23 +46,23 @@ struct Args {
     /// The cluster's state, JSON.
     #[arg(long, value_name = "FILE")]
     state: PathBuf,
-    /// The plan of a recovery, JSON. A file that does not exist is no plan.
+    /// The plan of a recovery, JSON. A missing file means that there is no plan.
     #[arg(long, value_name = "FILE")]
     plan: Option<PathBuf>,
-    /// This node's ID; needed unless the data directory knows it.
+    /// This node's ID; required unless the data directory contains it.
     #[arg(long, value_name = "NODE")]
     name: Option<String>,
-    /// Where to write the report as well, for example /dev/termination-log.
+    /// Also write the report to this file, for example /dev/termination-log.
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
-    /// Instead of exit code 3, look at the files again until they let the node start.
+    /// Instead of exiting with code 3, read the files again until the node may start.
     #[arg(long)]
     wait: bool,
     /// The node's data directory; created if missing.
     data: PathBuf,
 }
 
-/// How it ended.
+/// The result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 enum Verdict {
     Ready,
@@ -73,7 +74,7 @@ enum Verdict {
     Refused,
 }
 
-/// What was done.
+/// The change that was made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 enum Performed {
@@ -83,7 +84,7 @@ enum Performed {
     Parked,
 }
 
-/// The report; fields are append only.
+/// The report; new fields are only appended.
 #[derive(Clone, Debug, Serialize)]
 struct Report {
     state: Verdict,
@@ -132,7 +133,7 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> CommandOutput {
     }
 }
 
-/// Looks, decides, does, looks again.
+/// Observes, decides, acts, and observes again for the report.
 fn prepare(args: &Args) -> Report {
     let refused = |reason: String| Report::of(None, Verdict::Refused, Performed::None, reason);
     let (state, plan) = match read_files(args) {
@@ -280,7 +281,7 @@ fn act(
     }
 }
 
-/// The cluster that a new directory is made for.
+/// The cluster for which a new identity is created.
 fn cluster(state: &StateFile) -> Cluster {
     Cluster {
         id: state.cluster_id.clone(),
@@ -317,7 +318,8 @@ impl Report {
         }
     }
 
-    /// At most [`MAX_REPORT_BYTES`]: names have no limit, so what is too long goes.
+    /// The report as JSON of at most [`MAX_REPORT_BYTES`]. Names have no limit, so they are left out of a
+    /// report that is too long.
     fn json(&self) -> String {
         // These types always serialize.
         let text = |report: &Self| serde_json::to_string(report).unwrap_or_default();

@@ -1,7 +1,7 @@
-//! Recovery from a lost quorum by hand: `raft/peers.json` says who the members are from now on. Runs offline, before Raft starts, with the
-//! data directory locked.
+//! Manual recovery from a lost quorum: `raft/peers.json` lists the members from now on. Runs offline, before
+//! Raft starts, with the data directory locked.
 //!
-//! DESIGN.md beside this file argues the order of the steps and what every crash leaves behind.
+//! DESIGN.md explains the order of the steps and the state after a crash at each of them.
 pub mod derive;
 mod error;
 mod journal;
@@ -34,38 +34,38 @@ use crate::{
     },
 };
 
-/// The file that asks for a recovery, in `<data>/raft/`.
+/// The file that requests a recovery, in `<data>/raft/`.
 pub const PEERS_FILE: &str = "peers.json";
-/// Its name afterwards.
+/// The file's name after the recovery.
 pub const PEERS_DONE_FILE: &str = "peers.info";
 
-/// What has just become durable. A crash after any of them is made good by the next start.
+/// The steps, each named after what is durable once it is done. After a crash the next start continues.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
-    /// The journal: from here on the recovery goes forward.
+    /// The journal is written: from here on the recovery is only completed, never undone.
     Begun,
-    /// The new log, beside the old one.
+    /// The new log is built beside the old one.
     LogBuilt,
-    /// The old log has another name; there is none under the usual one.
+    /// The old log is renamed; no log has the usual name.
     OldLogRenamed,
-    /// The new log is in place.
+    /// The new log has the usual name.
     LogReplaced,
-    /// The membership in the database's sidecar.
+    /// The membership in the database's sidecar is replaced.
     DatabaseUpdated,
-    /// The new identity.
+    /// The identity is replaced.
     IdentityChanged,
-    /// The journal says that all this is done.
+    /// The journal records that all of the above is done.
     Done,
-    /// The peers file has its new name.
+    /// The peers file is renamed.
     PeersRenamed,
-    /// The old log is gone.
+    /// The old log is deleted.
     OldLogRemoved,
 }
 
-/// Stops a recovery in tests, as a crash would.
+/// Called after each step; tests stop a recovery here, as a crash would.
 type AfterStep<'a> = &'a mut dyn FnMut(Step) -> Result<(), RecoverError>;
 
-/// Where everything lies, and who asks.
+/// A recovery of one data directory.
 struct Recovery<'a> {
     data_dir: &'a Path,
     raft_dir: PathBuf,
@@ -73,10 +73,11 @@ struct Recovery<'a> {
     name: &'a str,
 }
 
-/// Follows `raft/peers.json` if there is one, or finishes a recovery that a crash interrupted. `advertised` is this node's Raft address.
+/// Carries out `raft/peers.json` if it exists, or finishes an interrupted recovery. `advertised` is this
+/// node's Raft address.
 ///
 /// # Errors
-/// See [`RecoverError`]; nothing is lost then, and the node must not start.
+/// See [`RecoverError`]. No data is lost, and the node must not start.
 pub fn recover_from_peers_file(
     data_dir: &Path,
     name: &str,
@@ -85,7 +86,8 @@ pub fn recover_from_peers_file(
     Recovery::new(data_dir, name).follow_file(advertised, &mut |_| Ok(()))
 }
 
-/// Recovers into a lineage that somebody else has chosen. Repeating it after a crash goes on where it was.
+/// Recovers into the lineage `to`, which an operator's plan has chosen. Repeating the call after a crash
+/// continues where it stopped.
 ///
 /// # Errors
 /// See [`RecoverError`].
@@ -98,7 +100,7 @@ pub fn recover_by_plan(
     Recovery::new(data_dir, name).follow_plan(peers, to, &mut |_| Ok(()))
 }
 
-/// A recovery that has begun here and has not ended: the lineage that it leads to.
+/// The target lineage of a recovery that was started here and is not finished.
 ///
 /// # Errors
 /// The journal is damaged or cannot be read.
@@ -150,7 +152,8 @@ impl<'a> Recovery<'a> {
         Ok(())
     }
 
-    /// The journal is written first: a start without the plan must not derive a lineage of its own from the file.
+    /// Writes the journal before the peers file: a start without the plan must not derive another lineage
+    /// from the file.
     fn follow_plan(
         &self,
         peers: &Peers,
@@ -184,7 +187,7 @@ impl<'a> Recovery<'a> {
 
     fn check_own_entry(&self, peers: &Peers, advertised: &str) -> Result<(), RecoverError> {
         let path = self.file(PEERS_FILE);
-        // Two nodes under one name would take the same Raft id, and both would vote with it.
+        // Two nodes with one name would have the same Raft id, and both would vote with it.
         if let Some(former) = Identity::load(&self.raft_dir)?.map(|identity| identity.name)
             && former != self.name
         {
@@ -207,8 +210,9 @@ impl<'a> Recovery<'a> {
         Ok(())
     }
 
-    /// Looks at everything that could make a recovery fail, decides what it leads to, and writes that down. `former` is the journal of a
-    /// recovery that was interrupted and is to be done otherwise: Raft has not run since, so it starts from where that one started.
+    /// Checks everything that could make the recovery fail, decides its result, and writes the journal.
+    /// `former` is the journal of an interrupted recovery that is replaced by this one. Raft has not run in
+    /// between, so the new recovery starts from the same origin.
     fn begin(
         &self,
         former: Option<Journal>,
@@ -264,7 +268,8 @@ impl<'a> Recovery<'a> {
             term,
         );
         if planned.is_none() {
-            // A person wrote it, perhaps a moment ago: a journal without it would keep the node from starting.
+            // The file may have been written a moment ago. If it were lost in a crash, the journal would keep
+            // the node from starting.
             let path = self.file(PEERS_FILE);
             durable::sync(&path)
                 .and_then(|()| durable::sync_parent(&path))
@@ -274,7 +279,7 @@ impl<'a> Recovery<'a> {
         Ok(journal)
     }
 
-    /// Terms of the vote and of the last entry; `None` if the directory holds nothing.
+    /// The terms of the vote and of the last entry; `None` if the directory holds no data.
     fn log_facts(
         &self,
         database: Option<node_db::Position>,
@@ -342,7 +347,8 @@ impl<'a> Recovery<'a> {
         self.clean_up(after)
     }
 
-    /// Builds the new log beside the old one and changes their names. While the old one stands aside, the new one is complete.
+    /// Builds the new log beside the old one and exchanges their names. Whenever the old log has its
+    /// temporary name, the new log is complete.
     fn replace_log(
         &self,
         membership: &NewMembership,
@@ -367,7 +373,7 @@ impl<'a> Recovery<'a> {
         Ok(())
     }
 
-    /// One log again, the newest whole one.
+    /// Keeps one log, the newest complete one.
     fn restore_single_log(&self) -> Result<(), RecoverError> {
         let (log, new, old) = self.logs();
         if !log.exists() && old.exists() {
@@ -398,12 +404,12 @@ impl<'a> Recovery<'a> {
     }
 }
 
-/// The new log while it is written.
+/// The new log while it is being written.
 const NEW_LOG: &str = "log.recovered";
-/// The log before the recovery, until the recovery has ended.
+/// The old log until the recovery has finished.
 const OLD_LOG: &str = "log.before-recovery";
 
-/// A bounded read; `None` if there is no file.
+/// Reads a file of limited size; `None` if it does not exist.
 fn read_limited(path: &Path) -> Result<Option<Vec<u8>>, PeersError> {
     let describe_error = |e: io::Error| PeersError::File(e.to_string());
     let file = match fs::File::open(path) {

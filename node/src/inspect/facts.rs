@@ -1,4 +1,4 @@
-//! Collecting the facts. Every part is looked at for itself, so that damage in one does not hide the others.
+//! Collects the facts. Each part is read independently, so that damage in one does not hide the others.
 use std::{fs, io, path::Path};
 
 use node_contract::{Lineage, LogPosition};
@@ -18,23 +18,23 @@ use crate::{
     recovery,
 };
 
-/// Where a data directory stands between nothing and a cluster's member.
+/// The state of a data directory between empty and a cluster's member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DirectoryState {
-    /// It holds nothing.
+    /// It contains nothing.
     Empty,
-    /// It has a name, and nothing else yet.
+    /// It has a name and nothing else yet.
     Uninitialized,
     /// It knows its cluster and holds no entry yet.
     Joining,
-    /// Its newest membership names it.
+    /// Its newest membership lists this node.
     Member,
-    /// Its newest membership does not name it: removed, or not admitted yet.
+    /// Its newest membership does not list this node: removed, or not admitted yet.
     Removed,
-    /// `raft/peers.json` waits, or a recovery was interrupted.
+    /// `raft/peers.json` exists, or a recovery was interrupted.
     Recovering,
-    /// Something is wrong; `damage` says what.
+    /// It is damaged; see `damage`.
     Damaged,
 }
 
@@ -45,47 +45,48 @@ pub struct Vote {
     pub term: u64,
     /// Raft id voted for.
     pub voted_for: String,
-    /// A quorum had granted it.
+    /// A quorum granted it.
     pub committed: bool,
 }
 
-/// A member as the newest membership knows it.
+/// A member in the newest membership.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Member {
-    /// What users call it.
+    /// Its node ID.
     pub name: String,
     /// `<name>#<incarnation>`.
     pub raft_id: String,
     /// Advertised Raft address.
     pub address: String,
-    /// It votes.
+    /// Whether it votes.
     pub voter: bool,
 }
 
 /// The newest membership, committed or not.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Members {
-    /// The entry that carried it.
+    /// The log entry that contains it.
     pub log: Option<LogPosition>,
-    /// It is a change between two voter sets, half-way.
+    /// It is a joint configuration, between two voter sets.
     pub joint: bool,
     /// Sorted by Raft id.
     pub members: Vec<Member>,
 }
 
-/// What is known of the main file's soundness.
+/// The result of checking the main file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Integrity {
     /// SQLite has read the whole file.
     pub checked: bool,
-    /// `ok`, or why there is nothing to say, or what is wrong.
+    /// `ok`, the problems found, or why the file was not checked.
     pub result: String,
 }
 
-/// Everything that a closed data directory says of itself. Serialized as `inspect --json`: fields are append only.
+/// Everything known about a closed data directory. Serialized by `inspect --json`: new fields are only
+/// appended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Facts {
-    /// Where it stands.
+    /// The state of the directory.
     pub state: DirectoryState,
     /// `-node-id`.
     pub name: Option<String>,
@@ -93,53 +94,54 @@ pub struct Facts {
     pub incarnation: Option<String>,
     /// `<name>#<incarnation>`.
     pub raft_id: Option<String>,
-    /// Of the cluster that it belongs to, or was made for.
+    /// Id of the cluster to which it belongs, or for which it was created.
     pub cluster_id: Option<String>,
-    /// Of that cluster.
+    /// Lineage of that cluster.
     pub lineage: Option<Lineage>,
-    /// The vote held.
+    /// The stored vote.
     pub vote: Option<Vote>,
-    /// Last entry, committed or not.
+    /// The last log entry, committed or not.
     pub last_log: Option<LogPosition>,
-    /// Last entry that is only in the database.
+    /// The last purged log entry; up to it the entries are only in the database.
     pub purged: Option<LogPosition>,
-    /// Last entry known here to be committed; the true end may be later.
+    /// The last entry known here to be committed; later entries may be committed, too.
     pub committed: Option<LogPosition>,
     /// The position that the database's main file equals.
     pub database: Option<LogPosition>,
-    /// The newest membership in log or database.
+    /// The newest membership in the log or the database.
     pub membership: Option<Members>,
-    /// `raft/peers.json` waits for the next start.
+    /// `raft/peers.json` exists; the next start carries it out.
     pub pending_peers: bool,
     /// A recovery was interrupted; the next start finishes it.
     pub recovery_under_way: bool,
-    /// The main file.
+    /// The check of the main file.
     pub integrity: Integrity,
-    /// What is wrong; empty for a healthy directory.
+    /// The damage found; empty for a healthy directory.
     pub damage: Vec<String>,
-    /// What the next start drops at the log's end: a write that a crash cut short before it was acknowledged.
+    /// The incomplete write at the log's end that the next start drops: a crash interrupted it before it was
+    /// acknowledged.
     pub torn_tail: Option<String>,
 }
 
 impl Facts {
-    /// Nothing is wrong.
+    /// Whether no damage was found.
     pub fn is_healthy(&self) -> bool {
         self.damage.is_empty()
     }
 
-    /// As shown by `--json`.
+    /// The output of `--json`.
     pub fn json(&self) -> String {
         // These types always serialize.
         serde_json::to_string_pretty(self).unwrap_or_default()
     }
 }
 
-/// A log id as the contract shows it.
+/// Converts a log id to the contract's type.
 fn position((term, index): Id) -> LogPosition {
     LogPosition { term, index }
 }
 
-/// Reads everything. `whole`: also the database's main file.
+/// Reads all facts. `whole`: also checks the database's main file.
 pub(super) fn read(data_dir: &Path, whole: bool) -> Facts {
     let mut facts = Facts {
         state: DirectoryState::Empty,
@@ -176,7 +178,7 @@ pub(super) fn read(data_dir: &Path, whole: bool) -> Facts {
     let stored = read_database(data_dir, whole, &mut facts);
     let log_dir = raft_dir.join("log");
     if facts.recovery_under_way && !log_dir.exists() {
-        // Between two renames: the next start ends it.
+        // A crash between two renames; the next start continues.
         facts.state = DirectoryState::Recovering;
         return facts;
     }
@@ -210,7 +212,7 @@ fn directory_state(facts: &Facts, pledged: bool) -> DirectoryState {
     }
 }
 
-/// True if this node has agreed to form a cluster.
+/// Reads the identity. Returns `true` if this node has pledged to form a cluster.
 fn read_identity(raft_dir: &Path, facts: &mut Facts) -> bool {
     let identity = match Identity::load(raft_dir) {
         Ok(Some(identity)) => identity,
@@ -270,7 +272,8 @@ fn read_database(data_dir: &Path, whole: bool, facts: &mut Facts) -> Option<Posi
     stored.position
 }
 
-/// Opening a log cuts a torn tail off and begins a new file, so a copy is opened: what is looked at stays as it is.
+/// Reads the log. Opening a log drops a torn tail and creates a file, so a copy is opened and the original
+/// stays unchanged.
 fn read_log(log_dir: &Path, stored: Option<Position>, facts: &mut Facts) -> io::Result<()> {
     let holds_something = match fs::read_dir(log_dir) {
         Ok(mut entries) => entries.next().is_some(),
@@ -292,7 +295,7 @@ fn read_log(log_dir: &Path, stored: Option<Position>, facts: &mut Facts) -> io::
             log_dir.with_file_name("identity.json").display()
         ));
     }
-    // Before the copy is made: the words name the true files.
+    // Before the copy is made, so that the text names the original files.
     facts.torn_tail = log::torn_tail(log_dir)?;
     let (_copy, log) = open_copy(log_dir)?;
     facts.vote = log.vote().map(|vote| Vote {
@@ -322,7 +325,7 @@ fn open_copy(log_dir: &Path) -> io::Result<(tempfile::TempDir, Log)> {
     Ok((copy, log))
 }
 
-/// One entry of the log, if it is there.
+/// Reads one log entry.
 pub(super) fn entry(log_dir: &Path, index: u64) -> io::Result<Option<Described>> {
     log::torn_tail(log_dir)?;
     let (_copy, log) = open_copy(log_dir)?;

@@ -1,4 +1,4 @@
-//! The facts for a person.
+//! The facts as text for people.
 use std::fmt::Display;
 
 use node_contract::LogPosition;
@@ -30,7 +30,7 @@ fn word(state: DirectoryState) -> &'static str {
     }
 }
 
-/// One fact a line, then the members, then what is wrong.
+/// One fact per line, then the members, then the damage.
 pub(super) fn show(facts: &Facts) -> String {
     let lineage = facts
         .lineage

@@ -1,10 +1,10 @@
-//! Which recovery plan was carried out in a data directory.
+//! The record of which recovery plan was carried out in a data directory.
 use std::{fs, io, path::Path};
 
 use node_db::durable;
 use serde::{Deserialize, Serialize};
 
-/// In `<data>/raft/`: the plan that was followed.
+/// In `<data>/raft/`: the plan that was carried out.
 const DONE_FILE: &str = "recovery-done.json";
 
 #[derive(Serialize, Deserialize)]
@@ -12,7 +12,7 @@ struct Done {
     plan_id: String,
 }
 
-/// The plan that was followed here to its end.
+/// The plan that was carried out completely.
 pub(super) fn plan_done(data_dir: &Path) -> Option<String> {
     let content = fs::read(data_dir.join("raft").join(DONE_FILE)).ok()?;
     serde_json::from_slice::<Done>(&content)
@@ -20,7 +20,7 @@ pub(super) fn plan_done(data_dir: &Path) -> Option<String> {
         .map(|done| done.plan_id)
 }
 
-/// Marks a plan as followed.
+/// Records a plan as carried out.
 pub(super) fn mark_done(data_dir: &Path, plan_id: &str) -> io::Result<()> {
     let done = Done {
         plan_id: plan_id.to_owned(),

@@ -1,26 +1,26 @@
-//! What to do with a data directory, from what is seen and what the operator says. A function of values.
+//! Decides what to do with a data directory, from an observation and the operator's files. A pure function.
 use node_contract::{FormingPhase, Lineage, LogPosition, Others, PlanFile, StateFile};
 
-/// What a data directory holds, as far as deciding needs it.
+/// The state of a data directory, as far as the decision needs it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Observation {
-    /// This node.
+    /// This node's name.
     pub name: String,
-    /// What is wrong with the directory, if anything is.
+    /// Damage found in the directory; empty if none.
     pub damage: Vec<String>,
-    /// What it holds.
+    /// The data in the directory.
     pub holds: Contents,
-    /// A recovery has begun and not ended; the lineage that it leads to.
+    /// The target lineage of an unfinished recovery.
     pub recovering_to: Option<Lineage>,
-    /// Plan that was followed here to its end.
+    /// The plan that was carried out here completely.
     pub plan_done: Option<String>,
-    /// Plan under which moving the data aside has begun and not ended.
+    /// The plan under which parking the data has started and is not finished.
     pub parking: Option<String>,
-    /// Token under which the data of a removed member is to be moved aside, unless that was done.
+    /// The token under which the data of a removed member is to be parked; `None` if that has been done.
     pub retired: Option<String>,
 }
 
-/// What a data directory holds.
+/// The data in a data directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Contents {
     /// Nothing, or a name only.
@@ -30,68 +30,68 @@ pub enum Contents {
         /// The cluster that it was made for.
         cluster_id: String,
     },
-    /// A member's data, or at least the promise to become one.
+    /// A member's data, or at least its pledge to become a member.
     Data {
-        /// Whose it is.
+        /// The node to which it belongs.
         owner: Option<String>,
-        /// Its cluster; `None` if it has entries but names no cluster.
+        /// Its cluster; `None` if it has entries but no cluster id.
         cluster_id: Option<String>,
         /// Its lineage.
         lineage: Option<Lineage>,
         /// Its incarnation.
         incarnation: String,
-        /// Last entry.
+        /// The last log entry.
         last_log: Option<LogPosition>,
     },
 }
 
-/// What to do.
+/// What to do with the directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
     /// Nothing; the node may start.
     Start,
     /// Write an identity that belongs to the state's cluster, then start.
     Create {
-        /// It may take part in the first forming.
+        /// The node may take part in the cluster's first forming.
         may_form: bool,
     },
-    /// Follow the plan, then start.
+    /// Carry out the plan, then start.
     Recover,
-    /// The plan was followed, only the marker is missing.
+    /// The plan has been carried out; only the record is missing.
     Mark,
-    /// Move the data aside, write an identity that can only join, then start.
+    /// Park the data, write an identity that can only join, then start.
     Park,
-    /// As `Park`, for a member that was removed; the token names where to.
+    /// Like `Park`, for a removed member; the token names the target directory.
     Retire(String),
-    /// Do not start yet; ask again later.
+    /// Do not start yet; try again later. The text is the reason.
     Hold(String),
-    /// Do not start; a person or the operator has to decide.
+    /// Do not start; a person or the operator has to decide. The text is the reason.
     Stop(StopReason, String),
 }
 
 /// Why a node must not start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StopReason {
-    /// The data is of another cluster. Never touched.
+    /// The data belongs to another cluster. It is never changed.
     Foreign,
-    /// The data is of a lineage that a recovery has left behind.
+    /// The data is of a lineage that a recovery has ended.
     StaleLineage,
-    /// The data is of a lineage that the state file does not know.
+    /// The data is of a lineage that is not in the state file.
     UnknownLineage,
     /// The data is damaged.
     Damaged,
-    /// The plan does not fit.
+    /// The plan does not match the data.
     Refused,
 }
 
-/// Decides. `plan` is already checked in itself.
+/// Decides. The plan has already been checked by itself.
 pub fn decide(observed: &Observation, state: &StateFile, plan: Option<&PlanFile>) -> Action {
     let plan_id = plan.map(|plan| &plan.plan_id);
     if observed.parking.is_some() && observed.parking.as_ref() == plan_id {
         return Action::Park;
     }
     let foreign = foreign(observed, state);
-    // Damage does not matter to what is put away; whose it is does.
+    // Damage does not matter for data that is parked, but its cluster does.
     if let Some(token) = &observed.retired
         && foreign.is_none()
         && state.phase != FormingPhase::Recovering
@@ -155,7 +155,7 @@ fn foreign(observed: &Observation, state: &StateFile) -> Option<String> {
     }
 }
 
-/// Is this node one of those whose data the plan keeps?
+/// Whether the plan recovers the data of this node.
 fn follows(observed: &Observation, plan: &PlanFile) -> bool {
     let listed = || plan.peers.iter().any(|peer| peer.id == observed.name);
     observed.name == plan.seed || (plan.others == Others::Recover && listed())
@@ -218,7 +218,7 @@ fn follow(observed: &Observation, plan: &PlanFile) -> Action {
     Action::Recover
 }
 
-/// No recovery is going on.
+/// Decides while no recovery is in progress.
 fn outside_recovery(observed: &Observation, state: &StateFile, plan: Option<&PlanFile>) -> Action {
     let Contents::Data { lineage, .. } = &observed.holds else {
         let may_form =

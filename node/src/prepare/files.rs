@@ -33,7 +33,7 @@ pub fn checked_peers(plan: &PlanFile) -> Result<Peers, String> {
 /// Reads one of the files.
 ///
 /// # Errors
-/// The file cannot be read, is too large, or is not what it should be.
+/// The file cannot be read, is too large, or has the wrong format.
 pub fn read<T: DeserializeOwned>(path: &Path) -> Result<T, String> {
     let with_path = |e: &dyn std::fmt::Display| format!("{}: {e}", path.display());
     let mut content = Vec::new();

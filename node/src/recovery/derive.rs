@@ -1,15 +1,15 @@
-//! Names for what a recovery makes, computed from what every survivor has: nobody needs to be asked, and who computes from anything else
-//! gets other names and is told apart.
+//! Derives lineage and incarnations of a recovery from data that every survivor has, without communication. A
+//! node that starts from different data derives different ids and is recognized.
 use sha2::{Digest, Sha256};
 
 use super::peers::Peers;
 use crate::identity::{Cluster, Lineage};
 
-/// Keeps these hashes apart from any other use of the same bytes. Never changed: survivors of different versions must agree.
+/// Domain separation for these hashes. Never changed, because survivors of different versions must agree.
 const LINEAGE_DOMAIN: &[u8] = b"rqlited recovery lineage 1";
 const INCARNATION_DOMAIN: &[u8] = b"rqlited recovery incarnation 1";
 
-/// Each field with its length before it, so that no two lists of fields give the same bytes.
+/// Adds a field with its length, so that no two lists of fields give the same bytes.
 pub(super) fn field(hash: &mut Sha256, bytes: &[u8]) {
     hash.update((bytes.len() as u64).to_le_bytes());
     hash.update(bytes);
@@ -19,7 +19,7 @@ pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// SHA-256 of the file's content: which `peers.json` a journal speaks of.
+/// SHA-256 of a peers file's content; the journal refers to the file by it.
 pub fn content_hash(content: &[u8]) -> String {
     hex(&Sha256::digest(content))
 }
@@ -43,7 +43,8 @@ pub fn lineage(from: &Cluster, peers: &Peers) -> Lineage {
     }
 }
 
-/// The incarnation of a member in a recovered lineage: 16 hexadecimal digits. Unlike the former one no member has promised anything under it.
+/// The incarnation of a member in a recovered lineage: 16 hexadecimal digits. Under this new id no member has
+/// voted or acknowledged anything.
 pub fn incarnation(cluster_id: &str, lineage: &Lineage, name: &str) -> String {
     let mut hash = Sha256::new();
     field(&mut hash, INCARNATION_DOMAIN);

@@ -1,22 +1,22 @@
-//! Why a recovery did not happen, or did not end.
+//! Errors of a recovery.
 use std::{io, path::Path};
 
 use super::peers::PeersError;
 use crate::identity::IdentityError;
 
-/// Why a recovery did not happen, or did not end. The peers file stays where it is.
+/// Why a recovery failed or did not finish. The peers file remains in place.
 #[derive(Debug, thiserror::Error)]
 pub enum RecoverError {
-    /// The file is wrong.
+    /// The peers file is invalid.
     #[error(transparent)]
     Peers(#[from] PeersError),
-    /// The data directory cannot be recovered so.
+    /// The data directory cannot be recovered this way.
     #[error("failed to recover node: {0}")]
     Failed(String),
-    /// The identity cannot be had.
+    /// The identity cannot be read.
     #[error("failed to recover node: {0}")]
     Identity(#[from] IdentityError),
-    /// The database cannot be had.
+    /// The database cannot be read.
     #[error("failed to recover node: {0}")]
     Database(#[from] node_db::OpenError),
 }

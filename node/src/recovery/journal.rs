@@ -1,5 +1,5 @@
-//! `raft/recovery.json`: what a recovery that has begun is going to make of this data directory. While the file exists the node does not
-//! start; whoever finds it goes forward.
+//! `raft/recovery.json`: the journal of a recovery, with the state that the data directory will have. While
+//! the file exists the node does not start; the next attempt completes the recovery.
 use std::{fs, io, path::Path};
 
 use node_db::durable;
@@ -10,27 +10,28 @@ use crate::identity::Cluster;
 
 /// Name of the file, in `<data>/raft/`.
 pub(super) const FILE_NAME: &str = "recovery.json";
-/// Version of the file's layout.
+/// Version of the file's format.
 const FORMAT: u32 = 1;
 
-/// What was decided at the beginning. A rerun must not decide again: by then the identity may be the new one already.
+/// The decisions made at the start of a recovery. A repeated run must not decide again, because the identity
+/// may already be the new one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Journal {
     format: u32,
-    /// SHA-256 of the peers file that is being followed.
+    /// SHA-256 of the peers file.
     pub(super) peers: String,
-    /// This node's name in it.
+    /// This node's name in the peers file.
     pub(super) name: String,
-    /// What the directory belonged to.
+    /// The cluster and lineage before the recovery.
     pub(super) from: Cluster,
-    /// What it will belong to.
+    /// The cluster and lineage after the recovery.
     pub(super) to: Cluster,
-    /// The lineage was given by a plan, not derived.
+    /// The lineage was chosen by a plan, not derived.
     pub(super) planned: bool,
-    /// Term of the new vote: above every term that the directory knew.
+    /// Term of the new vote: higher than every term in the directory.
     pub(super) term: u64,
-    /// Everything but renaming the peers file and cleaning up has been done.
+    /// Only renaming the peers file and cleaning up remain.
     pub(super) done: bool,
     /// CRC-32 (IEEE) of everything above, as compact JSON without this field.
     #[serde(default)]
@@ -64,7 +65,7 @@ impl Journal {
             crc32: 0,
             ..self.clone()
         };
-        // These types always serialize; an empty text would only make the comparison fail.
+        // These types always serialize; an empty text would only fail the comparison.
         crc32fast::hash(&serde_json::to_vec(&plain).unwrap_or_default())
     }
 

@@ -1,29 +1,30 @@
-//! `peers.json`: the members that a person wants the recovered cluster to have. Parsing and checking; texts are rqlite's where it has some.
+//! `peers.json`: the members of the recovered cluster. Parsing and checks; the texts are rqlite's where it
+//! has one.
 use std::{collections::BTreeSet, fmt};
 
 use node_contract::Peer;
 
 use crate::config::split_host_port;
 
-/// Larger files are refused. A member takes about a hundred bytes; nobody has thousands.
+/// Larger files are refused. A member takes about a hundred bytes, and no cluster has thousands.
 pub const MAX_PEERS_BYTES: u64 = 1 << 20;
 
-/// The members, sorted by id: however the file is written, the same members are the same value.
+/// The members, sorted by id, so that the order in the file does not matter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Peers(Vec<Peer>);
 
-/// What is wrong with the file.
+/// Why the file is invalid.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PeersError {
-    /// It cannot be read as a list of members.
+    /// It is not a readable list of members.
     #[error("failed to read peers file: {0}")]
     File(String),
-    /// It names members that no node could be told.
+    /// It lists members that are not valid.
     #[error("failed to recover node: {0}")]
     Members(String),
 }
 
-/// Members as rqlite's messages show them.
+/// Members in the format of rqlite's messages.
 struct Shown<'a>(&'a [Peer]);
 
 impl fmt::Display for Shown<'_> {
@@ -39,10 +40,10 @@ fn shown(peer: &Peer) -> String {
 }
 
 impl Peers {
-    /// Reads and checks the file's content.
+    /// Parses and checks the content of the file.
     ///
     /// # Errors
-    /// See [`PeersError`]; the first thing wrong, in file order.
+    /// See [`PeersError`]; the first problem in file order.
     pub fn parse(content: &[u8]) -> Result<Self, PeersError> {
         let peers: Vec<Peer> = serde_json::from_slice(content)
             .map_err(|e| PeersError::File(describe_error(&e, content)))?;
@@ -99,7 +100,7 @@ impl Peers {
         Ok(Self(peers))
     }
 
-    /// Sorted by id.
+    /// The members, sorted by id.
     pub fn members(&self) -> &[Peer] {
         &self.0
     }
@@ -109,14 +110,14 @@ impl Peers {
         self.0.iter().find(|peer| peer.id == name)
     }
 
-    /// All names, for a person.
+    /// All names, for messages.
     pub fn names(&self) -> String {
         let names: Vec<&str> = self.0.iter().map(|peer| peer.id.as_str()).collect();
         names.join(", ")
     }
 }
 
-/// rqlite's beginning of a message about bad JSON, and where it is.
+/// The start of rqlite's message about invalid JSON, with the position.
 fn describe_error(error: &serde_json::Error, content: &[u8]) -> String {
     if error.is_eof() {
         return "unexpected end of JSON input".into();

@@ -1,7 +1,9 @@
-//! The last resort for an entry that no node can apply: every node, stopped, puts an entry without content in its place. DESIGN.md argues the steps.
+//! The last resort for an entry that no node can apply: every node, while stopped, replaces it by an entry
+//! without content. DESIGN.md explains the steps.
 //!
-//! The cluster's lineage changes with it, and is computed from the former one and the entry: nodes that have all skipped the same entry are of one lineage,
-//! and the handshake refuses every other. So no two copies of the database can differ by it in silence.
+//! This changes the cluster's lineage. The new one is derived from the old one and the entry, so all nodes
+//! that have skipped the same entry have the same lineage, and the handshake refuses all others. Copies of
+//! the database can therefore not differ by the entry unnoticed.
 use std::{fs, io, path::Path};
 
 use node_db::durable;
@@ -14,22 +16,22 @@ use crate::{
     raft::storage::{log::Log, rewrite::rewrite_without},
 };
 
-/// What has begun, in `<data>/raft/`. While it exists the node does not start.
+/// The journal of an unfinished skip, in `<data>/raft/`. While it exists the node does not start.
 const JOURNAL_FILE: &str = "skip-entry.json";
-/// The new log while it is written, and the former one until all is done.
+/// The new log while it is being written, and the old one until everything is done.
 const NEW_LOG: &str = "log.skipped";
 const OLD_LOG: &str = "log.before-skip";
-/// Keeps this hash apart from others. Never changed: nodes of different versions must agree.
+/// Domain separation for this hash. Never changed, because nodes of different versions must agree.
 const LINEAGE_DOMAIN: &[u8] = b"rqlited skip-entry lineage 1";
 
-/// What was done.
+/// The result.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Done {
-    /// The entry is skipped, and this is the lineage now.
+    /// The entry has been skipped; the lineage is now this one.
     Skipped(Lineage),
-    /// The log ends before the entry. The lineage is the same as that of those who had it.
+    /// The log ends before the entry. The lineage is the same as on nodes that had the entry.
     BeyondLog(Lineage),
-    /// It had been done before.
+    /// The entry had already been skipped.
     AlreadySkipped(Lineage),
 }
 
@@ -79,10 +81,10 @@ fn load(raft_dir: &Path) -> Result<Option<Journal>, RecoverError> {
     })
 }
 
-/// A skipping that has begun here has to be ended by the same command before a node may start.
+/// Refuses to start a node on which a skip was interrupted. The same command must finish it first.
 ///
 /// # Errors
-/// There is one; or the file cannot be read.
+/// A skip was interrupted, or the journal cannot be read.
 pub fn refuse_if_interrupted(data_dir: &Path) -> Result<(), RecoverError> {
     match load(&data_dir.join("raft"))? {
         None => Ok(()),
@@ -94,10 +96,12 @@ pub fn refuse_if_interrupted(data_dir: &Path) -> Result<(), RecoverError> {
     }
 }
 
-/// Skips `entry` in a stopped node's data directory, whose lock the caller holds. Repeating it after a crash goes on where it was.
+/// Skips `entry` in a stopped node's data directory. The caller holds the directory's lock. Repeating the
+/// call after a crash continues where it stopped.
 ///
 /// # Errors
-/// The entry is not the one meant, or has taken effect here already; then nothing has changed. Or the disk refused.
+/// The entry is a different one or has already taken effect here; nothing has been changed then. Or the disk
+/// failed.
 pub fn skip(data_dir: &Path, entry: &Skipped) -> Result<Done, RecoverError> {
     let raft_dir = data_dir.join("raft");
     let mut identity = Identity::load(&raft_dir)?.ok_or_else(|| IdentityError::Missing {
@@ -156,7 +160,7 @@ fn open(path: &Path) -> Result<Log, RecoverError> {
     Log::open(path).map_err(|e| failed(format!("the Raft log in {}: {e}", path.display())))
 }
 
-/// Everything that speaks against it.
+/// Checks that the entry may be skipped.
 fn check(data_dir: &Path, raft_dir: &Path, entry: &Skipped) -> Result<(), RecoverError> {
     for name in [PEERS_FILE, journal::FILE_NAME] {
         if raft_dir.join(name).exists() {
@@ -200,8 +204,8 @@ fn check(data_dir: &Path, raft_dir: &Path, entry: &Skipped) -> Result<(), Recove
     Ok(())
 }
 
-/// Builds the new log beside the old one and changes their names; false if the log ends before the entry. While the old one stands aside, the new one is
-/// complete.
+/// Builds the new log beside the old one and exchanges their names. Returns `false` if the log ends before
+/// the entry. Whenever the old log has its temporary name, the new log is complete.
 fn replace(raft_dir: &Path, entry: &Skipped) -> Result<bool, RecoverError> {
     let (log, new, old) = (
         raft_dir.join("log"),
@@ -221,7 +225,7 @@ fn replace(raft_dir: &Path, entry: &Skipped) -> Result<bool, RecoverError> {
             return Ok(false);
         };
         if !found.can_be_skipped {
-            // A run before this one has put it there and has removed the old log.
+            // An earlier run has replaced the log and removed the old one.
             return Ok(true);
         }
         remove_directory(&new)?;

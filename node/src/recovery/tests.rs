@@ -1,4 +1,5 @@
-//! A crash after every step, and after every step of the next attempt: the outcome is always that of an undisturbed recovery.
+//! A crash after every step, and after every step of the next attempt: the outcome is always that of an
+//! uninterrupted recovery.
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -22,7 +23,7 @@ struct Sample {
     from: Cluster,
 }
 
-/// What counts in a data directory.
+/// The relevant content of a data directory.
 #[derive(Clone, Debug, PartialEq)]
 struct State {
     entries: Vec<(Id, PayloadRecord)>,
@@ -54,7 +55,8 @@ fn old_members() -> NewMembership {
 }
 
 impl Sample {
-    /// A member with a purged log from index 15 to 60, a vote in term 5, a database at 20 with a membership of its own.
+    /// A member with a purged log from index 15 to 60, a vote in term 5, and a database at index 20 with its
+    /// own membership.
     async fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let raft_dir = dir.path().join("raft");
@@ -121,7 +123,7 @@ impl Sample {
         fs::write(self.raft(PEERS_FILE), content).unwrap();
     }
 
-    /// One start that is killed after so many steps. True if it ended by itself.
+    /// One start that is killed after `steps` steps. Returns `true` if it completed.
     fn start(&self, steps: usize) -> Result<bool, RecoverError> {
         let mut taken = 0;
         let killed = "killed";
@@ -166,7 +168,7 @@ impl Sample {
     }
 }
 
-/// The same data directory again, file by file, so that attempts can be compared.
+/// Copies the data directory, so that attempts can be compared.
 fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap() {
@@ -287,7 +289,7 @@ async fn inspecting_an_interrupted_recovery_finds_no_damage() {
     }
 }
 
-/// Somebody notices, after a crash, that the file was wrong.
+/// After a crash, somebody notices that the file was wrong.
 #[tokio::test]
 async fn the_file_changes_after_a_crash() {
     let original = Sample::new().await;
@@ -389,7 +391,7 @@ async fn a_plan_gives_the_lineage() {
         if step < 6 {
             recover_by_plan(sample.dir.path(), "a", &peers, &to).unwrap();
         } else {
-            // A start without the plan finishes what is decided.
+            // A start without the plan finishes the recovery as decided.
             assert!(sample.start(usize::MAX).unwrap());
         }
         let state = sample.state();

@@ -63,7 +63,7 @@ fn data_of_a_removed_member_is_put_away() {
     assert!(matches!(recovering, Action::Hold(_)), "{recovering:?}");
 }
 
-/// As `data("c", 0)`, but for these.
+/// Like `data("c", 0)`, with these differences.
 fn other_data(incarnation: &str, last_log: LogPosition) -> Contents {
     Contents::Data {
         owner: None,
@@ -114,7 +114,7 @@ fn create(may_form: bool) -> Action {
     Action::Create { may_form }
 }
 
-/// `Stop` and `Hold` by their kind; their texts are for people.
+/// `Stop` and `Hold` reduced to their kind; the texts are for people.
 fn kind(action: Action) -> String {
     match action {
         Action::Stop(reason, text) => {
@@ -126,7 +126,7 @@ fn kind(action: Action) -> String {
     }
 }
 
-/// What is done without a plan.
+/// The decision without a plan.
 fn alone(name: &str, holds: Contents, phase: FormingPhase, epoch: u64) -> String {
     kind(decide(&observed(name, holds), &state(phase, epoch), None))
 }

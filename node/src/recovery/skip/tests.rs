@@ -1,4 +1,4 @@
-//! One entry is skipped, and no other; whatever a crash leaves, the same command ends it.
+//! Only the named entry is skipped, and after any crash the same command finishes the skip.
 use super::*;
 use crate::raft::{
     codec::{Id, PayloadRecord, VoteRecord},
@@ -8,7 +8,7 @@ use crate::raft::{
     },
 };
 
-/// Entries 15 to 60; each tenth is a membership, the one after it has no content.
+/// Entries 15 to 60; every tenth is a membership, the one after it has no content.
 const WRITTEN: u64 = 33;
 
 struct Sample {
@@ -58,7 +58,7 @@ impl Sample {
         skip(self.dir.path(), entry)
     }
 
-    /// Everything as before, but this entry.
+    /// Everything is as before except this entry.
     fn check_skipped(&self, entry: &Skipped) {
         let mut wanted = self.before.clone();
         for (id, payload) in &mut wanted {
@@ -110,7 +110,7 @@ fn one_entry_is_skipped_and_no_other() {
     sample.check_skipped(&entry);
     assert_eq!(sample.skip(&entry).unwrap(), Done::AlreadySkipped(to));
     sample.check_skipped(&entry);
-    // The next one begins another lineage.
+    // The next skip starts another lineage.
     let next = sample.entry(WRITTEN + 1);
     assert!(matches!(sample.skip(&next).unwrap(), Done::Skipped(to) if to.epoch == 4));
 }
