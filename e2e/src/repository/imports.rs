@@ -48,18 +48,22 @@ pub fn imports(repository: &Repository) -> Imports {
     found
 }
 
-/// The names and paths in a file's code outside of tests, its `use` items among them, or in one function of
-/// it. A path begins where its `use` item begins: behind `use tokio::time;` the path `time::sleep` is
-/// `tokio::time::sleep`.
+/// The names and paths in a file's code outside of tests, its `use` items among them, or in one function or
+/// type of it with its methods. A path begins where its `use` item begins: behind `use tokio::time;` the path
+/// `time::sleep` is `tokio::time::sleep`.
 ///
-/// Empty if there is no such function.
+/// Empty if there is no such item.
 #[must_use]
-pub fn paths(source: &Source, function: Option<&str>) -> BTreeSet<String> {
+pub fn paths(source: &Source, item: Option<&str>) -> BTreeSet<String> {
     let whole = Module::read(source, Vec::new());
-    let part = function.map(|name| {
+    let part = item.map(|name| {
         let mut module = Module::new(source, Vec::new());
         product_items(&source.syntax)
-            .filter(|item| name_of(item).is_some_and(|n| n == name))
+            .filter(|item| {
+                name_of(item)
+                    .or_else(|| implemented(item))
+                    .is_some_and(|n| n == name)
+            })
             .for_each(|item| module.add(item));
         module
     });
@@ -255,6 +259,21 @@ fn name_of(item: &Item) -> Option<String> {
         _ => return None,
     };
     Some(ident.to_string())
+}
+
+/// The type that an `impl` block without a trait belongs to.
+fn implemented(item: &Item) -> Option<String> {
+    let Item::Impl(item) = item else {
+        return None;
+    };
+    match &*item.self_ty {
+        syn::Type::Path(path) if item.trait_.is_none() => path
+            .path
+            .segments
+            .last()
+            .map(|segment| segment.ident.to_string()),
+        _ => None,
+    }
 }
 
 /// The modules of one crate.

@@ -3,14 +3,27 @@ use e2e::repository::{Area, Source, imports::paths};
 
 use super::{complain, is_in, repository};
 
-/// Modules that only decide, and functions that do in modules that also act. A directory stands for all files
-/// in it.
+/// Modules that only decide, and functions or types that do in modules that also act. A directory stands for
+/// all files in it.
 const DECIDERS: &[(&str, Option<&str>)] = &[
     ("node/src/cluster/decide", None),
     ("node/src/entrypoint/decide", None),
+    ("node/src/http_api/connections", Some("choose_to_close")),
+    ("node/src/internode_server/admission", Some("standing")),
+    ("node/src/internode_server/admission", Some("admission")),
     ("node/src/prepare/decide", None),
+    ("node/src/raft/maintenance/storage", Some("checkpoint_due")),
+    ("node/src/raft/maintenance/storage", Some("urgency")),
+    ("node/src/raft/membership", Some("plan_join")),
+    ("node/src/raft/membership", Some("promotable")),
+    ("node/src/raft/network/server", Some("admit")),
+    ("node/src/raft/storage/log/integrity", Some("judge")),
+    ("node/src/raft/transfer", Some("choose")),
+    ("node/src/store/compare", Some("judge")),
+    ("node/src/store/compare", Some("may_leave")),
     ("node/src/store/level", None),
-    ("node/src/version", Some("to_raise")),
+    ("node/src/store/upkeep/times", Some("Times")),
+    ("node/src/version", None),
     ("operator/src/cluster", None),
 ];
 
@@ -18,7 +31,11 @@ const DECIDERS: &[(&str, Option<&str>)] = &[
 const REACHES_OUT: &[&str] = &[
     "std::env",
     "std::fs",
-    "std::io",
+    "std::io::Read",
+    "std::io::Write",
+    "std::io::stderr",
+    "std::io::stdin",
+    "std::io::stdout",
     "std::net",
     "std::process",
     "std::thread",

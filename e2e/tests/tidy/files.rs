@@ -50,7 +50,7 @@ fn functions_stay_small() {
             }
         }
     }
-    complain_beyond(6, &wrong);
+    complain_beyond(8, &wrong);
 }
 
 #[test]
@@ -64,7 +64,7 @@ fn comments_fit_the_width() {
             ));
         }
     }
-    complain_beyond(1010, &wrong);
+    complain_beyond(710, &wrong);
 }
 
 #[test]

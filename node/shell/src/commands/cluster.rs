@@ -4,7 +4,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 use ureq::http::Method;
 
-use super::{Done, Session, print};
+use super::session::{Done, Session, print};
 use crate::client::{Call, Limit, Payload};
 use crate::tree;
 

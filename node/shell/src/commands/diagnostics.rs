@@ -6,7 +6,7 @@ use std::io::{self, BufWriter, Write};
 use anyhow::{Context, Result};
 use serde_json::Value;
 
-use super::{Done, Session, body, encode, print};
+use super::session::{Done, Session, body, encode, print};
 use crate::client::{Call, Client};
 use crate::tree;
 

@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader};
 
 use anyhow::{Context, Result};
 
-use super::{Done, Session, encode};
+use super::session::{Done, Session, encode};
 use crate::client::Call;
 use crate::reply::{self, Outcome};
 

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 use ureq::http::{Method, StatusCode};
 
-use super::{Done, Session, encode, error_text, print, refusal};
+use super::session::{Done, Session, encode, error_text, print, refusal};
 use crate::client::{Answer, Call, Limit, Payload};
 use crate::reply::{self, Outcome};
 
