@@ -27,12 +27,12 @@ pub struct Function {
 /// The functions of a file, methods and inner functions among them.
 #[must_use]
 pub fn functions(source: &Source) -> Vec<Function> {
-    let mut visitor = Functions {
+    let mut collector = Functions {
         found: Vec::new(),
         is_test: source.area == super::Area::Tests,
     };
-    visitor.visit_file(&source.syntax);
-    visitor.found
+    collector.visit_file(&source.syntax);
+    collector.found
 }
 
 struct Functions {

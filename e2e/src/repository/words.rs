@@ -67,7 +67,7 @@ pub struct Words {
 impl Words {
     /// Reads the list: `name|text|code|word PATTERN: instead` or `except PATTERN: reason`, `#` begins a
     /// comment. A pattern is a regular expression without regard to case, for whole words of text or of a
-    /// name: `bell` hits `StopBell` and `bell_rope`. A pattern with a capital letter regards case: `Ask` hits
+    /// name: `wheel` hits `StopWheel` and `wheel_rope`. A pattern with a capital letter regards case: `Ask` hits
     /// the type, not the function `ask`. `[n]` before `:` tolerates n hits.
     ///
     /// # Errors
@@ -214,7 +214,7 @@ impl Words {
     }
 }
 
-/// The words of a name: `StopBell` and `stop_bell` become `Stop Bell` and `stop bell`.
+/// The words of a name: `StopWheel` and `stop_wheel` become `Stop Wheel` and `stop wheel`.
 fn split(name: &str) -> String {
     let mut words = String::new();
     let mut before = ' ';
@@ -238,8 +238,8 @@ mod tests {
 
     #[test]
     fn a_word_is_found_in_names_and_text_by_its_kind() {
-        let words = Words::parse("# comment\nword bell: stop signal\nname Ask: Request\ntext made anew: recreated\nexcept bell curve: a term\n").unwrap();
-        let text = "// The bell rings; the bell curve does not. Ask who is made anew.\nstruct StopBell; enum Ask {} fn ask() {}\n#[test]\nfn a_bell() {}\n";
+        let words = Words::parse("# comment\nword wheel: disk\nname Spoke: Ray\ntext made round: rounded\nexcept wheel house: a term\n").unwrap();
+        let text = "// The wheel turns; the wheel house does not. Spoke was made round.\nstruct StopWheel; enum Spoke {} fn spoke() {}\n#[test]\nfn a_wheel() {}\n";
         let source = Source {
             path: "node/src/x.rs".to_owned(),
             text: text.to_owned(),
@@ -262,7 +262,12 @@ mod tests {
 
     #[test]
     fn a_list_with_a_mistake_is_refused() {
-        for text in ["word bell", "bell: x", "other bell: x", "word bell [x]: y"] {
+        for text in [
+            "word wheel",
+            "wheel: x",
+            "other wheel: x",
+            "word wheel [x]: y",
+        ] {
             assert!(Words::parse(text).is_err(), "{text}");
         }
     }

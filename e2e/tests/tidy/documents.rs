@@ -39,5 +39,5 @@ fn banned_words_are_not_used() {
             ));
         }
     }
-    complain_beyond(42, &wrong);
+    complain_beyond(26, &wrong);
 }

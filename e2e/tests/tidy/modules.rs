@@ -57,5 +57,5 @@ fn no_files_need_each_other() {
             ));
         }
     }
-    complain_beyond(4, &wrong);
+    complain_beyond(2, &wrong);
 }
