@@ -39,7 +39,7 @@ pub fn run(words: impl IntoIterator<Item = OsString>) -> CommandOutput {
         exists: &|path| Path::new(path).exists(),
     };
     match decide(&words, &container).and_then(|start| execute(&start)) {
-        Ok(answer) => answer,
+        Ok(output) => output,
         Err(text) => CommandOutput {
             exit_code: REFUSED,
             text,

@@ -11,15 +11,15 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Prints the result of a subcommand. `write!` instead of `print!`, because a closed pipe must not cause a
 /// panic.
-fn print(answer: &node::inspect::CommandOutput) -> ExitCode {
+fn print(output: &node::inspect::CommandOutput) -> ExitCode {
     use std::io::Write;
-    let written = if answer.is_error {
-        writeln!(std::io::stderr(), "{}", answer.text)
+    let written = if output.is_error {
+        writeln!(std::io::stderr(), "{}", output.text)
     } else {
-        writeln!(std::io::stdout(), "{}", answer.text)
+        writeln!(std::io::stdout(), "{}", output.text)
     };
     match written {
-        Ok(()) => ExitCode::from(answer.exit_code),
+        Ok(()) => ExitCode::from(output.exit_code),
         Err(_) => ExitCode::FAILURE,
     }
 }

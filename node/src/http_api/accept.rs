@@ -147,6 +147,12 @@ where
     }
     drop(listener);
     stopping.send();
+    finish(running).await;
+    Ok(())
+}
+
+/// Waits until the running requests have their replies, at most [`STOP_LIMIT`].
+async fn finish(mut running: JoinSet<()>) {
     let ended = async { while running.join_next().await.is_some() {} };
     if timeout(STOP_LIMIT, ended).await.is_err() {
         tracing::warn!(
@@ -155,7 +161,6 @@ where
         );
         running.shutdown().await;
     }
-    Ok(())
 }
 
 /// A client whose machine has failed does not close its connection; keep-alive detects that, and its requests

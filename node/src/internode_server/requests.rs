@@ -78,16 +78,7 @@ impl RequestServer {
                 self.standing(&hello)
             };
             let known = standing == Standing::Member && slot.admit_member();
-            let (limit_bytes, idle_timeout) = if known {
-                (MAX_FRAME_BYTES, IDLE_TIMEOUT)
-            } else {
-                (MAX_UNKNOWN_FRAME_BYTES, UNKNOWN_IDLE_TIMEOUT)
-            };
-            let receiving = connection.receive_within::<PeerRequest>(limit_bytes);
-            let Ok(received) = timeout(idle_timeout, receiving).await else {
-                return Ok(());
-            };
-            let Some(request) = received? else {
+            let Some(request) = receive(&mut connection, known).await? else {
                 return Ok(());
             };
             slot.set_busy(true);
@@ -127,14 +118,7 @@ impl RequestServer {
                 }
                 request => self.respond(request, &hello, standing).await,
             };
-            let sent = connection.send(&response);
-            if known {
-                sent.await?;
-            } else {
-                timeout(UNKNOWN_IDLE_TIMEOUT, sent)
-                    .await
-                    .map_err(|_| io::ErrorKind::TimedOut)??;
-            }
+            send(&mut connection, &response, known).await?;
             if matches!(response, PeerResponse::Meta(_)) {
                 self.metrics.count(Counter::ClusterNumGetNodeApiResp);
             }
@@ -282,4 +266,26 @@ impl RequestServer {
             )))
         }
     }
+}
+
+/// The next request; `None` if the connection was closed or was idle for too long. `known` is a member with a
+/// member's slot.
+async fn receive(connection: &mut Connection, known: bool) -> io::Result<Option<PeerRequest>> {
+    let (limit_bytes, idle_timeout) = if known {
+        (MAX_FRAME_BYTES, IDLE_TIMEOUT)
+    } else {
+        (MAX_UNKNOWN_FRAME_BYTES, UNKNOWN_IDLE_TIMEOUT)
+    };
+    let receiving = connection.receive_within(limit_bytes);
+    timeout(idle_timeout, receiving).await.unwrap_or(Ok(None))
+}
+
+async fn send(connection: &mut Connection, response: &PeerResponse, known: bool) -> io::Result<()> {
+    let sent = connection.send(response);
+    if known {
+        return sent.await;
+    }
+    timeout(UNKNOWN_IDLE_TIMEOUT, sent)
+        .await
+        .map_err(|_| io::ErrorKind::TimedOut)?
 }
