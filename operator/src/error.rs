@@ -29,7 +29,7 @@ pub enum Error {
     #[error("{0} has changed in the meantime")]
     Changed(String),
     /// The Lease is not held: another operator may be active.
-    #[error("the Lease is not safely held")]
+    #[error("the Lease is not held, or expires too soon")]
     NotLeading,
     /// The initial list of a watch has not arrived yet.
     #[error("the watch of {0} is not synced yet; see the log for the reason")]

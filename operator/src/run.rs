@@ -249,7 +249,7 @@ async fn lead(
             result
         }
         lost = &mut renewal => {
-            lost.context("the Lease's task")?.context("ends at once, as another operator may act")
+            lost.context("the Lease's task")?.context("exiting, because another operator may be active")
         }
     }
 }

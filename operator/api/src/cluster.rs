@@ -139,7 +139,7 @@ pub struct RqliteClusterSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quorum_recovery: Option<QuorumRecovery>,
 
-    /// Removal of members that no pod stands behind any more.
+    /// Removal of members that no longer have a pod.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reaping: Option<Reaping>,
 

@@ -107,7 +107,7 @@ pub struct RqliteClusterStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 24))]
     pub automatic_recoveries: Vec<Time>,
-    /// The voter that was last removed because no pod stood behind it any more.
+    /// The voter that was last removed because it no longer had a pod.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_reaped: Option<Reaped>,
     /// Addresses for clients.
@@ -356,7 +356,7 @@ pub struct RetiredClaim {
     pub retired_at: Time,
 }
 
-/// A voter that was removed because no pod stood behind it any more.
+/// A voter that was removed because it no longer had a pod.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Reaped {

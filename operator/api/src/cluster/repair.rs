@@ -114,7 +114,7 @@ pub enum RecoveryPolicy {
     Automatic,
 }
 
-/// Removal of members from the configuration that no pod stands behind any more.
+/// Removal of members from the configuration that no longer have a pod.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
