@@ -1,4 +1,5 @@
-//! One module for each kind of change: from a view to a decision. They use the facts and each other, never what is rendered.
+//! One module for each kind of change: from a view to a decision. They use facts and each other, but not
+//! the `render` module.
 pub mod bootstrap;
 pub mod deletion;
 pub mod hibernate;

@@ -1,4 +1,4 @@
-//! What is seen and what that means. Nothing here decides, and nothing here knows the deciders or the objects.
+//! The observation, and what it means. Nothing here decides or uses deciders or rendered objects.
 pub mod addresses;
 pub mod lineage;
 pub mod observation;

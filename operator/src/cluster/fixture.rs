@@ -177,10 +177,10 @@ impl Fixture {
     pub(crate) fn reconcile(&mut self) -> Plan {
         let plan = plan(&self.seen);
         self.seen.cluster.status = Some((*plan.status).clone());
-        for told in &plan.recoveries {
+        for status in &plan.recoveries {
             for recovery in &mut self.seen.recoveries {
-                if recovery.metadata.uid.as_ref() == Some(&told.uid) {
-                    recovery.status = Some((*told.status).clone());
+                if recovery.metadata.uid.as_ref() == Some(&status.uid) {
+                    recovery.status = Some((*status.status).clone());
                 }
             }
         }
@@ -253,14 +253,14 @@ impl Fixture {
 
     /// The node does not answer and its pod does not run.
     pub(crate) fn down(&mut self, name: &str, stuck: &str) {
-        self.silent(name);
+        self.unreachable(name);
         let pod = self.pod(name);
         pod.ready = false;
         pod.stuck = Some(stuck.to_owned());
     }
 
     /// The node does not answer the operator; its pod is unchanged.
-    pub(crate) fn silent(&mut self, name: &str) {
+    pub(crate) fn unreachable(&mut self, name: &str) {
         let failure = Failure {
             failure: FailureKind::Timeout,
             message: "no answer".to_owned(),

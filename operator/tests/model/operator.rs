@@ -73,18 +73,18 @@ fn carry_out(world: &mut World, rng: &mut StdRng, plan: &Plan, storm: bool) -> R
     if let Some(operation) = &plan.status.operation {
         world.begun.insert(operation.id.clone());
     }
-    for told in &plan.recoveries {
+    for update in &plan.recoveries {
         if !survives(world, rng, storm) {
             return Ok(());
         }
         let known = world.recoveries.iter_mut();
-        for recovery in known.filter(|r| r.metadata.uid.as_ref() == Some(&told.uid)) {
-            recovery.status = Some((*told.status).clone());
-            let said = told.status.message.as_deref().unwrap_or_default();
+        for recovery in known.filter(|r| r.metadata.uid.as_ref() == Some(&update.uid)) {
+            recovery.status = Some((*update.status).clone());
+            let said = update.status.message.as_deref().unwrap_or_default();
             if said.contains("no acknowledged write can be lost") {
-                world.promised_lossless.insert(told.uid.clone());
+                world.promised_lossless.insert(update.uid.clone());
             } else if said.contains("acknowledged writes may be lost") {
-                world.promised_lossless.remove(&told.uid);
+                world.promised_lossless.remove(&update.uid);
             }
         }
     }

@@ -208,8 +208,8 @@ pub(crate) fn create_random(world: &mut World, rng: &mut StdRng) {
 
 /// After the faults, a careful person reads the status and gives consent.
 pub(crate) fn give_consent(world: &mut World) {
-    let status = world.cluster.status.clone().unwrap_or_default();
-    if status.operation.as_ref().map(|o| o.kind) == Some(OperationType::Recover) {
+    let cluster = world.cluster.status.clone().unwrap_or_default();
+    if cluster.operation.as_ref().map(|o| o.kind) == Some(OperationType::Recover) {
         return;
     }
     let open = world.recoveries.iter().rev().find(|r| {
@@ -218,10 +218,10 @@ pub(crate) fn give_consent(world: &mut World) {
         // A quorum may be lost again while the others rejoin.
         !phase.is_final() && phase != RecoveryPhase::Rejoining && !r.spec.dry_run
     });
-    let told = open.and_then(|r| r.status.clone()).unwrap_or_default();
-    match told.phase {
+    let status = open.and_then(|r| r.status.clone()).unwrap_or_default();
+    match status.phase {
         Some(RecoveryPhase::AwaitingApproval) => {
-            let usable = told.candidates.iter().filter(|c| c.reason.is_none());
+            let usable = status.candidates.iter().filter(|c| c.reason.is_none());
             let readers = names::readers(NAME);
             let best = usable.max_by_key(|c| {
                 let voter = names::ordinal(&readers, &c.member).is_none();
@@ -234,8 +234,8 @@ pub(crate) fn give_consent(world: &mut World) {
             });
         }
         Some(RecoveryPhase::Inspecting) => {
-            let told = told.message.unwrap_or_default();
-            if told.contains("set readReplicas.replicas") {
+            let message = status.message.unwrap_or_default();
+            if message.contains("set readReplicas.replicas") {
                 world.cluster.spec.read_replicas = Some(ReadReplicas {
                     replicas: Some(2),
                     ..ReadReplicas::default()
@@ -244,7 +244,7 @@ pub(crate) fn give_consent(world: &mut World) {
                 world.note(|| "! read replicas 2, as the status says".to_owned());
             }
         }
-        _ if open.is_none() && status.is(operator_api::status::QUORUM_LOST) => {
+        _ if open.is_none() && cluster.is(operator_api::status::QUORUM_LOST) => {
             create_recovery(world, |spec| spec.accept_data_loss = true);
         }
         _ => {}

@@ -26,7 +26,7 @@ pub fn identity(view: &View<'_>, target: &Target) -> Decision {
     let annotations = view.seen.cluster.metadata.annotations.as_ref();
     let adopted = annotations.and_then(|a| a.get(names::ADOPT_ANNOTATION));
     let mut next = view.status.clone();
-    let said = if let Some(state) = &view.seen.state {
+    let text = if let Some(state) = &view.seen.state {
         // The object's status was lost, for example because it was restored from a backup without it; the
         // cluster still exists.
         let replicas = view.seen.voters.as_ref().map(|set| set.replicas);
@@ -77,7 +77,7 @@ pub fn identity(view: &View<'_>, target: &Target) -> Decision {
             None,
         );
     }
-    Decision::Record(Box::new(next), said)
+    Decision::Record(Box::new(next), text)
 }
 
 /// Parses `<cluster id>/<lineage id>/<epoch>`.

@@ -5,7 +5,7 @@ use operator_api::status::{OperationType, Pool, Step};
 use crate::cluster::{
     action::{Action, Decision, begin, finish, step},
     deciders::{
-        scale::{HANDOVER_SECONDS, grow_readers, grow_set, set_replicas},
+        scale::{TRANSFER_SECONDS, grow_readers, grow_set, set_replicas},
         unstick::unstick,
     },
     facts::{
@@ -94,7 +94,7 @@ fn stop(view: &View<'_>) -> Decision {
             if let Some(leader) = view.leader
                 && leader.name != first
                 && view.participates(&first)
-                && waited < HANDOVER_SECONDS
+                && waited < TRANSFER_SECONDS
             {
                 let transfer = Action::TransferLeader {
                     from: leader.name.to_owned(),

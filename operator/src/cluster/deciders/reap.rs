@@ -67,9 +67,8 @@ fn why(view: &View<'_>, member: &ConfigMember) -> Option<String> {
         Some(false) => lost_for_long(view, member),
         // The name belongs to neither pool, for example to a node that runs elsewhere: only the time since
         // its last contact tells.
-        None => {
-            silent_for(view, member).map(|silence| format!("it belongs to no pool, and {silence}"))
-        }
+        None => unreachable_for(view, member)
+            .map(|unreachable| format!("it belongs to no pool, and {unreachable}")),
     }
 }
 
@@ -97,12 +96,12 @@ fn lost_for_long(view: &View<'_>, member: &ConfigMember) -> Option<String> {
     if state != MemberState::Lost || view.node(&member.name).is_some() {
         return None;
     }
-    let silence = silent_for(view, member)?;
-    Some(format!("{}, and {silence}", reason.unwrap_or_default()))
+    let unreachable = unreachable_for(view, member)?;
+    Some(format!("{}, and {unreachable}", reason.unwrap_or_default()))
 }
 
 /// Uses the leader's own measurement, so that a clock that jumps never removes a member.
-fn silent_for(view: &View<'_>, member: &ConfigMember) -> Option<String> {
+fn unreachable_for(view: &View<'_>, member: &ConfigMember) -> Option<String> {
     let reaping: Reaping = view.spec.reaping.clone().unwrap_or_default();
     let limit = if member.voter {
         &reaping.voter_timeout

@@ -9,7 +9,7 @@ use operator_api::{lineage::Lineage, names, status::OperationType};
 use crate::cluster::{
     action::{Action, Decision},
     facts::{
-        lineage::{has_ended, newer},
+        lineage::{has_ended, newer_lineages},
         view::View,
     },
 };
@@ -18,8 +18,8 @@ use crate::cluster::{
 pub const RECOVERED_BY_HAND: &str = "RecoveredByHand";
 
 /// The value of the annotation that names this lineage.
-fn word(history: &NodeLineage) -> String {
-    format!("{}/{}", history.id, history.epoch)
+fn annotation_value(lineage: &NodeLineage) -> String {
+    format!("{}/{}", lineage.id, lineage.epoch)
 }
 
 /// Adopts a newer lineage if a person has named it; otherwise says what to type. A quorum of the lineage on
@@ -28,36 +28,38 @@ pub fn decide(view: &View<'_>) -> Decision {
     if view.operating(OperationType::Recover).is_some() {
         return Decision::Continue;
     }
-    let found = newer(view);
+    let found = newer_lineages(view);
     if found.is_empty() {
         return Decision::Continue;
     }
     let annotations = view.seen.cluster.metadata.annotations.as_ref();
     let accepted = annotations.and_then(|a| a.get(names::ACCEPT_LINEAGE_ANNOTATION));
     let mut all = found.iter();
-    let chosen = all.find(|(_, history)| accepted == Some(&word(history)));
+    let chosen = all.find(|(_, lineage)| accepted == Some(&annotation_value(lineage)));
     match chosen {
-        _ if view.leader.is_some() => Decision::Blocked(RECOVERED_BY_HAND, beside(view, &found)),
-        Some((_, history)) => accept(view, history),
-        None => Decision::Blocked(RECOVERED_BY_HAND, choice(view, &found)),
+        _ if view.leader.is_some() => {
+            Decision::Blocked(RECOVERED_BY_HAND, quorum_message(view, &found))
+        }
+        Some((_, lineage)) => accept(view, lineage),
+        None => Decision::Blocked(RECOVERED_BY_HAND, choice_message(view, &found)),
     }
 }
 
-fn place<'a>(view: &View<'a>) -> (&'a str, &'a str) {
+fn name_and_namespace<'a>(view: &View<'a>) -> (&'a str, &'a str) {
     let namespace = view.seen.cluster.metadata.namespace.as_deref();
     (view.name, namespace.unwrap_or("default"))
 }
 
-fn who(found: &[(&str, &NodeLineage)]) -> String {
+fn list(found: &[(&str, &NodeLineage)]) -> String {
     let all = found
         .iter()
-        .map(|(name, history)| format!("{name} ({})", word(history)));
+        .map(|(name, lineage)| format!("{name} ({})", annotation_value(lineage)));
     all.collect::<Vec<_>>().join(", ")
 }
 
 /// The command that lets a member rejoin without its data.
-fn anew(view: &View<'_>, pod: &str) -> String {
-    let (_, namespace) = place(view);
+fn rejoin_command(view: &View<'_>, pod: &str) -> String {
+    let (_, namespace) = name_and_namespace(view);
     format!(
         "kubectl delete pvc {} -n {namespace} --wait=false; kubectl delete pod {pod} -n {namespace}",
         names::claim(pod)
@@ -65,33 +67,36 @@ fn anew(view: &View<'_>, pod: &str) -> String {
 }
 
 /// The message if the other members have a quorum: there is nothing to choose.
-fn beside(view: &View<'_>, found: &[(&str, &NodeLineage)]) -> String {
+fn quorum_message(view: &View<'_>, found: &[(&str, &NodeLineage)]) -> String {
     let pods: BTreeSet<&str> = found.iter().map(|(name, _)| *name).collect();
-    let each: Vec<String> = pods.iter().map(|pod| anew(view, pod)).collect();
+    let each: Vec<String> = pods.iter().map(|pod| rejoin_command(view, pod)).collect();
     format!(
         "recovered by hand into a lineage of its own, while the others have a quorum: {}. That data is not used. Copy what you need from it, then \
          let the member rejoin: {}",
-        who(found),
+        list(found),
         each.join("; ")
     )
 }
 
-fn choice(view: &View<'_>, found: &[(&str, &NodeLineage)]) -> String {
-    let (name, namespace) = place(view);
-    let histories: BTreeSet<String> = found.iter().map(|(_, history)| word(history)).collect();
-    let annotate: Vec<String> = histories
+fn choice_message(view: &View<'_>, found: &[(&str, &NodeLineage)]) -> String {
+    let (name, namespace) = name_and_namespace(view);
+    let lineages: BTreeSet<String> = found
         .iter()
-        .map(|word| {
+        .map(|(_, lineage)| annotation_value(lineage))
+        .collect();
+    let annotate: Vec<String> = lineages
+        .iter()
+        .map(|annotation_value| {
             // Text that is appended to the message must not touch the last word of the command.
             format!(
-                "kubectl annotate rqlitecluster {name} -n {namespace} --overwrite {}={word} (writes that only other members acknowledged are lost then)",
+                "kubectl annotate rqlitecluster {name} -n {namespace} --overwrite {}={annotation_value} (writes that only other members acknowledged are lost then)",
                 names::ACCEPT_LINEAGE_ANNOTATION
             )
         })
         .collect();
     format!(
         "recovered by hand (peers.json), with data of this cluster and a newer lineage: {}. It is not adopted automatically. To continue with it: {}",
-        who(found),
+        list(found),
         annotate.join(", or ")
     )
 }
@@ -119,9 +124,9 @@ pub fn restart_ended_lineage(view: &View<'_>) -> Decision {
     }
 }
 
-fn accept(view: &View<'_>, history: &NodeLineage) -> Decision {
+fn accept(view: &View<'_>, lineage: &NodeLineage) -> Decision {
     let mut next = view.status.clone();
-    next.lineage = Some(Lineage::of_node(history, Some(view.now().clone())));
+    next.lineage = Some(Lineage::of_node(lineage, Some(view.now().clone())));
     // What was confirmed in the former lineage says nothing about this one.
     next.members.clear();
     next.configuration_index = None;
@@ -130,7 +135,7 @@ fn accept(view: &View<'_>, history: &NodeLineage) -> Decision {
     next.recovery = None;
     let text = format!(
         "adopting the lineage {}, as the annotation says",
-        word(history)
+        annotation_value(lineage)
     );
     Decision::Record(Box::new(next), text)
 }
@@ -146,7 +151,7 @@ mod tests {
         fixture::Fixture,
     };
 
-    fn history(id: &str, epoch: u64) -> NodeLineage {
+    fn lineage_of(id: &str, epoch: u64) -> NodeLineage {
         NodeLineage {
             id: id.to_owned(),
             epoch,
@@ -159,7 +164,7 @@ mod tests {
         fixture.down("demo-1", "");
         fixture.down("demo-2", "");
         let node = fixture.node("demo-0");
-        node.lineage = Some(history("made-by-hand", 1));
+        node.lineage = Some(lineage_of("made-by-hand", 1));
         node.config.retain(|m| m.name == "demo-0");
         fixture
     }
@@ -210,7 +215,7 @@ mod tests {
         assert_eq!((lineage.id.as_str(), lineage.epoch), ("made-by-hand", 1));
         assert_eq!(
             fixture.seen.state.as_ref().unwrap().lineage,
-            history("made-by-hand", 1)
+            lineage_of("made-by-hand", 1)
         );
         assert!(
             fixture.condition("Available").0,
@@ -296,7 +301,7 @@ mod tests {
     #[test]
     fn a_quorum_goes_before_it() {
         let mut fixture = Fixture::running(3, 0);
-        fixture.node("demo-2").lineage = Some(history("made-by-hand", 1));
+        fixture.node("demo-2").lineage = Some(lineage_of("made-by-hand", 1));
         fixture.node("demo-2").leader = None;
         annotate(&mut fixture, "made-by-hand/1");
         let before = fixture.status().lineage;

@@ -12,7 +12,7 @@ use operator_api::{
 
 use crate::cluster::{
     action::{Action, Decision, begin, finish, step},
-    deciders::scale::wait_or_stall,
+    deciders::scale::wait_or_blocked,
     facts::lineage::is_stale,
     facts::{
         observation::{ConfigMember, ObservedClaim, ObservedPod, PrepareReport},
@@ -187,7 +187,7 @@ pub fn interrupt(view: &View<'_>) -> Decision {
 
 /// Describes lost members that are not being replaced at present.
 pub fn problem(view: &View<'_>) -> Option<String> {
-    let told: Vec<String> = expected(view)
+    let described: Vec<String> = expected(view)
         .iter()
         .filter_map(|name| {
             let loss = loss(view, name)?;
@@ -206,7 +206,7 @@ pub fn problem(view: &View<'_>) -> Option<String> {
             Some(format!("{name} is lost ({}): {what}", loss.why()))
         })
         .collect();
-    (!told.is_empty()).then(|| told.join("; "))
+    (!described.is_empty()).then(|| described.join("; "))
 }
 
 /// Continues a replacement.
@@ -227,12 +227,12 @@ pub fn resume(view: &View<'_>) -> Decision {
     match operation.step {
         Step::Recreate => recreate(view, operation, name),
         Step::Park => park_data(view, operation, name),
-        _ => expel(view, operation, name),
+        _ => remove_member(view, operation, name),
     }
 }
 
 /// Removes the old Raft id from the configuration.
-fn expel(view: &View<'_>, operation: &Operation, name: &str) -> Decision {
+fn remove_member(view: &View<'_>, operation: &Operation, name: &str) -> Decision {
     let loss = loss(view, name).filter(|l| Some(l.uid()) == operation.uid.as_deref());
     let Some(loss) = loss else {
         let text = format!("{name} may come back after all");
@@ -294,7 +294,7 @@ fn recreate(view: &View<'_>, operation: &Operation, name: &str) -> Decision {
             Some(pod) if !pod.deleting => {
                 Decision::Act(Action::delete_pod(pod), format!("recreating {name}"))
             }
-            _ => wait_or_stall(
+            _ => wait_or_blocked(
                 view,
                 operation,
                 "ReplacementStalled",
@@ -337,7 +337,7 @@ fn joins(view: &View<'_>, operation: &Operation, name: &str) -> Decision {
         Some(Some(stuck)) => format!("the new {name} does not start: {stuck}"),
         Some(None) => format!("the new {name} is joining"),
     };
-    wait_or_stall(view, operation, "ReplacementStalled", text)
+    wait_or_blocked(view, operation, "ReplacementStalled", text)
 }
 
 /// For the state file: the member whose damaged data is to be parked, with a token. Set only once the member

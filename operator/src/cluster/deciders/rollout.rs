@@ -7,7 +7,7 @@ use operator_api::{
 
 use crate::cluster::{
     action::{Action, Decision, begin, finish},
-    deciders::scale::{HANDOVER_SECONDS, wait_or_stall},
+    deciders::scale::{TRANSFER_SECONDS, wait_or_blocked},
     facts::{
         observation::ObservedPod,
         view::{View, quorum, seconds_between},
@@ -105,7 +105,7 @@ pub fn resume(view: &View<'_>) -> Decision {
         return gone(view, operation, name);
     };
     if pod.deleting {
-        return wait_or_stall(
+        return wait_or_blocked(
             view,
             operation,
             "UpdateStalled",
@@ -153,7 +153,7 @@ pub fn resume(view: &View<'_>) -> Decision {
         None if back => format!("the new {name} is ready for less than update.minReady"),
         None => format!("the new {name} does not take part yet"),
     };
-    wait_or_stall(view, operation, "UpdateStalled", text)
+    wait_or_blocked(view, operation, "UpdateStalled", text)
 }
 
 /// Does the spec ask for this pod? An update must not wait for one that a scale-down is about to remove.
@@ -173,7 +173,7 @@ fn gone(view: &View<'_>, operation: &Operation, name: &str) -> Decision {
     });
     if expected {
         let text = format!("waiting for the new {name}");
-        wait_or_stall(view, operation, "UpdateStalled", text)
+        wait_or_blocked(view, operation, "UpdateStalled", text)
     } else {
         Decision::Record(
             finish(view.status),
@@ -190,7 +190,7 @@ fn replace(view: &View<'_>, operation: &Operation, pod: &ObservedPod) -> Decisio
             // Nothing has been changed yet: more urgent decisions go first.
             return Decision::Record(finish(view.status), reason);
         }
-        let patient = seconds_between(&operation.step_at, view.now()) < HANDOVER_SECONDS;
+        let patient = seconds_between(&operation.step_at, view.now()) < TRANSFER_SECONDS;
         if view.leader.is_some_and(|leader| leader.name == name)
             && patient
             && let Some(successor) = view.leadership_successor(name)
@@ -242,8 +242,8 @@ fn why_not_now(view: &View<'_>, name: &str) -> Option<String> {
     let same = view.leader.map(|l| l.name) == view.status.leader.as_deref();
     let is_leader = view.leader.is_some_and(|l| l.name == name);
     // After a leadership transfer the new leader counts as stable enough for its predecessor to stop.
-    let handed_over = view.operation().is_some() && !is_leader;
-    if (!same || led < STABLE_LEADER_SECONDS) && !handed_over {
+    let transferred = view.operation().is_some() && !is_leader;
+    if (!same || led < STABLE_LEADER_SECONDS) && !transferred {
         return Some(format!("{name} waits until the leader is stable"));
     }
     None

@@ -20,7 +20,7 @@ use crate::cluster::{
 pub const DRAIN_SECONDS: u64 = 5;
 /// Seconds after which an unsuccessful leadership transfer is given up: the member is removed although it
 /// leads.
-pub const HANDOVER_SECONDS: u64 = 30;
+pub const TRANSFER_SECONDS: u64 = 30;
 
 /// Continues the present scaling.
 pub fn resume(view: &View<'_>) -> Decision {
@@ -139,7 +139,7 @@ fn growing(view: &View<'_>, operation: &Operation) -> Decision {
         },
         (Some(_), true) => format!("{newcomer} is catching up"),
     };
-    wait_or_stall(view, operation, "ScaleUpStalled", text)
+    wait_or_blocked(view, operation, "ScaleUpStalled", text)
 }
 
 fn shrinking(view: &View<'_>, operation: &Operation) -> Decision {
@@ -153,7 +153,7 @@ fn shrinking(view: &View<'_>, operation: &Operation) -> Decision {
         );
     };
     if operation.step == Step::Shrink {
-        return dismiss(view, operation, victim, ordinal, set.replicas);
+        return remove_pod(view, operation, victim, ordinal, set.replicas);
     }
     if set.replicas <= view.spec.replicas {
         let text = format!("{victim} is kept after all");
@@ -171,12 +171,12 @@ fn shrinking(view: &View<'_>, operation: &Operation) -> Decision {
         let text = format!("{victim} is out of the configuration");
         return Decision::Record(next, text);
     }
-    expel(view, operation, victim)
+    remove_member(view, operation, victim)
 }
 
 /// The member is in the configuration, or its absence is not confirmed: removes it, if the others remain a
 /// quorum.
-fn expel(view: &View<'_>, operation: &Operation, victim: &str) -> Decision {
+fn remove_member(view: &View<'_>, operation: &Operation, victim: &str) -> Decision {
     let Some(leader) = view.leader else {
         return Decision::Wait("waiting for a leader".to_owned());
     };
@@ -207,7 +207,7 @@ fn expel(view: &View<'_>, operation: &Operation, victim: &str) -> Decision {
     if seconds_between(&operation.step_at, view.now()) < DRAIN_SECONDS {
         return Decision::Wait(format!("waiting for clients to stop using {victim}"));
     }
-    let patient = seconds_between(&operation.step_at, view.now()) < HANDOVER_SECONDS;
+    let patient = seconds_between(&operation.step_at, view.now()) < TRANSFER_SECONDS;
     if leader.name == victim
         && patient
         && let Some(successor) = view.leadership_successor(victim)
@@ -230,7 +230,7 @@ fn expel(view: &View<'_>, operation: &Operation, victim: &str) -> Decision {
 }
 
 /// The member is out of the configuration: removes its pod, then retires its claim.
-fn dismiss(
+fn remove_pod(
     view: &View<'_>,
     operation: &Operation,
     victim: &str,
@@ -272,7 +272,7 @@ fn dismiss(
         return Decision::Act(shrink, format!("deleting the pod {victim}"));
     }
     if view.pod(victim).is_some() {
-        return wait_or_stall(
+        return wait_or_blocked(
             view,
             operation,
             "ScaleDownStalled",
@@ -281,7 +281,7 @@ fn dismiss(
     }
     // It rejoined between the last check and its stop: its claim is retired once it is out again.
     if view.member(victim).is_some() {
-        return expel(view, operation, victim);
+        return remove_member(view, operation, victim);
     }
     retire_claim(view, victim)
 }
@@ -317,7 +317,7 @@ fn retire_claim(view: &View<'_>, victim: &str) -> Decision {
 }
 
 /// `Wait`, or `Blocked` with this reason once the progress deadline has passed.
-pub fn wait_or_stall(
+pub fn wait_or_blocked(
     view: &View<'_>,
     operation: &Operation,
     reason: &'static str,

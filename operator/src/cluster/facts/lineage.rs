@@ -11,15 +11,15 @@ use crate::cluster::facts::{
 pub const STALE: &str = "StaleLineage";
 
 /// Data of this cluster with a newer lineage than the one on record: pod name and lineage of each.
-pub fn newer<'a>(view: &View<'a>) -> Vec<(&'a str, &'a Lineage)> {
+pub fn newer_lineages<'a>(view: &View<'a>) -> Vec<(&'a str, &'a Lineage)> {
     let Some(ours) = view.status.lineage.as_ref().map(Lineage::from) else {
         return Vec::new();
     };
-    let is_newer = |cluster: &Option<String>, history: &Lineage| {
+    let is_newer = |cluster: &Option<String>, theirs: &Lineage| {
         cluster.is_some()
             && *cluster == view.status.cluster_id
-            && history.id != ours.id
-            && history.epoch > ours.epoch
+            && theirs.id != ours.id
+            && theirs.epoch > ours.epoch
     };
     let running = view.seen.nodes.iter().filter_map(|(name, answer)| {
         let ProbeResult::Ok(node) = answer else {
@@ -31,12 +31,12 @@ pub fn newer<'a>(view: &View<'a>) -> Vec<(&'a str, &'a Lineage)> {
     let held = view.seen.pods.iter().filter_map(|pod| {
         let report = pod.prepared.as_ref()?;
         let refused = report.state == "UnknownLineage" && view.node(&pod.name).is_none();
-        let history = report.lineage.as_ref().filter(|_| refused)?;
-        Some((pod.name.as_str(), &report.cluster_id, history))
+        let theirs = report.lineage.as_ref().filter(|_| refused)?;
+        Some((pod.name.as_str(), &report.cluster_id, theirs))
     });
     let all = running.chain(held);
-    all.filter(|(_, cluster, history)| is_newer(cluster, history))
-        .map(|(name, _, history)| (name, history))
+    all.filter(|(_, cluster, theirs)| is_newer(cluster, theirs))
+        .map(|(name, _, theirs)| (name, theirs))
         .collect()
 }
 
@@ -50,12 +50,12 @@ pub fn is_stale(report: &PrepareReport) -> bool {
 /// needs to be respected.
 pub fn has_ended(view: &View<'_>, node: &NodeStatus) -> bool {
     let ours = view.status.lineage.as_ref().map(Lineage::from);
-    let (Some(history), Some(ours)) = (&node.lineage, ours) else {
+    let (Some(theirs), Some(ours)) = (&node.lineage, ours) else {
         return false;
     };
     node.cluster_id.is_some()
         && node.cluster_id == view.status.cluster_id
         && node.leader.is_none()
-        && history.id != ours.id
-        && history.epoch < ours.epoch
+        && theirs.id != ours.id
+        && theirs.epoch < ours.epoch
 }

@@ -25,9 +25,9 @@ pub fn pods_of_members(view: &View<'_>) -> i32 {
         ProbeResult::Ok(node) if view.is_ours(node) => Some(node),
         ProbeResult::Ok(_) | ProbeResult::Failed(_) => None,
     });
-    let told = answers.flat_map(|node| node.config.iter().filter(|m| m.voter));
-    let told = told.filter(|m| view.claim(&m.name).is_some_and(|claim| !claim.deleting));
-    let names = confirmed.map(|m| &m.name).chain(told.map(|m| &m.name));
+    let reported = answers.flat_map(|node| node.config.iter().filter(|m| m.voter));
+    let reported = reported.filter(|m| view.claim(&m.name).is_some_and(|claim| !claim.deleting));
+    let names = confirmed.map(|m| &m.name).chain(reported.map(|m| &m.name));
     let ordinals = names.filter_map(|name| names::ordinal(&set, name));
     let target = view.target().map_or(0, |target| target.replicas);
     ordinals.map(|ordinal| ordinal + 1).fold(target, i32::max)

@@ -136,10 +136,10 @@ impl AssessedVoter<'_> {
 
     fn describe(&self) -> Option<String> {
         let reason = self.reason.as_deref()?;
-        let told = format!("{} ({:?}): {reason}", self.member.name, self.state);
+        let described = format!("{} ({:?}): {reason}", self.member.name, self.state);
         Some(match advice(self.state, reason) {
-            Some(advice) => format!("{told} [{advice}]"),
-            None => told,
+            Some(advice) => format!("{described} [{advice}]"),
+            None => described,
         })
     }
 }
@@ -194,12 +194,12 @@ impl Assessment<'_> {
 
     /// Every voter that is not healthy, with the reason and a hint.
     pub fn describe(&self) -> String {
-        let told: Vec<String> = self
+        let described: Vec<String> = self
             .voters
             .iter()
             .filter_map(AssessedVoter::describe)
             .collect();
-        told.join("; ")
+        described.join("; ")
     }
 
     /// Seconds for which it has been evident that no quorum can come back.
@@ -331,12 +331,12 @@ fn operator_cannot_reach(view: &View<'_>) -> bool {
     let pods = view.pods(Pool::Voter);
     !pods.is_empty()
         && pods.iter().all(|pod| {
-            let silent = match view.seen.nodes.get(&pod.name) {
+            let unanswered = match view.seen.nodes.get(&pod.name) {
                 Some(ProbeResult::Failed(failure)) => failure.failure != FailureKind::Malformed,
                 Some(ProbeResult::Ok(_)) => false,
                 None => true,
             };
-            pod.ready && silent
+            pod.ready && unanswered
         })
 }
 

@@ -107,14 +107,14 @@ impl<'a> View<'a> {
     /// The node of this lineage that knows the newest committed configuration. A committed configuration
     /// remains valid without a leader.
     pub fn newest_configuration(&self) -> Option<&'a NodeStatus> {
-        let history = self.status.lineage.as_ref().map(|lineage| &lineage.id);
+        let ours = self.status.lineage.as_ref().map(|lineage| &lineage.id);
         let nodes = self.seen.nodes.values().filter_map(|answer| match answer {
             ProbeResult::Ok(node) => Some(node),
             ProbeResult::Failed(_) => None,
         });
         nodes
             .filter(|node| self.is_ours(node) && !node.config.is_empty())
-            .filter(|node| node.lineage.as_ref().map(|l| &l.id) == history)
+            .filter(|node| node.lineage.as_ref().map(|l| &l.id) == ours)
             .max_by_key(|node| node.config_index)
     }
 
@@ -124,13 +124,13 @@ impl<'a> View<'a> {
         let (Some(theirs), Some(ours)) = (&node.cluster_id, &self.status.cluster_id) else {
             return true;
         };
-        let (Some(history), Some(lineage)) = (&node.lineage, &self.status.lineage) else {
+        let (Some(present), Some(recorded)) = (&node.lineage, &self.status.lineage) else {
             return theirs == ours;
         };
         let leads_to = self
             .recovering()
-            .is_some_and(|record| record.to.id == history.id);
-        let same = lineage.id.is_empty() || history.id == lineage.id || leads_to;
+            .is_some_and(|record| record.to.id == present.id);
+        let same = recorded.id.is_empty() || present.id == recorded.id || leads_to;
         theirs == ours && same
     }
 

@@ -152,12 +152,12 @@ mod tests {
             ),
         ];
         for (phase, volume, readable, expected) in cases {
-            let said = loss(&claim(phase), volume, readable.then_some(&machines));
+            let text = loss(&claim(phase), volume, readable.then_some(&machines));
             match expected {
-                None => assert_eq!(said, None, "{phase} {volume:?}"),
+                None => assert_eq!(text, None, "{phase} {volume:?}"),
                 Some(part) => assert!(
-                    said.as_ref().is_some_and(|s| s.contains(part)),
-                    "{phase} {volume:?}: {said:?}"
+                    text.as_ref().is_some_and(|s| s.contains(part)),
+                    "{phase} {volume:?}: {text:?}"
                 ),
             }
         }

@@ -56,13 +56,13 @@ pub fn describe(cluster: &str, namespace: &str, edit: &Edit) -> String {
 pub fn problem(view: &View<'_>) -> Option<String> {
     let namespace = view.seen.cluster.metadata.namespace.as_deref();
     let namespace = namespace.unwrap_or("default");
-    let told: Vec<String> = view
+    let described: Vec<String> = view
         .seen
         .edits
         .iter()
         .map(|edit| describe(view.name, namespace, edit))
         .collect();
-    (!told.is_empty()).then(|| told.join("; "))
+    (!described.is_empty()).then(|| described.join("; "))
 }
 
 #[cfg(test)]

@@ -95,8 +95,8 @@ mod tests {
         let reasons = reasons();
         assert!(reasons.len() >= 10, "{reasons:?}");
         // Conditions' names are not reasons.
-        let silent: Vec<_> = reasons.iter().filter(|r| page(r).is_none()).collect();
-        assert_eq!(silent, Vec::<&String>::new());
+        let without_page: Vec<_> = reasons.iter().filter(|r| page(r).is_none()).collect();
+        assert_eq!(without_page, Vec::<&String>::new());
         let index = fs::read_to_string(format!("{PAGES}/README.md")).unwrap();
         for reason in &reasons {
             let page = page(reason).unwrap();

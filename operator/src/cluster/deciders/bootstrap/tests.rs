@@ -1,3 +1,4 @@
+//! Tests of the bootstrap of a cluster.
 use super::*;
 use crate::cluster::{
     Plan,

@@ -1,3 +1,4 @@
+//! Tests of the deletion of a cluster.
 use super::*;
 use crate::cluster::fixture::Fixture;
 use operator_api::{cluster::Retention, status::Phase};

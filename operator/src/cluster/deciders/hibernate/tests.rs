@@ -1,3 +1,4 @@
+//! Tests of hibernation and resumption.
 use super::*;
 use crate::cluster::{facts::observation::ConfigMember, fixture::Fixture};
 use operator_api::{names, status::HIBERNATED};

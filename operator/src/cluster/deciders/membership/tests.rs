@@ -1,3 +1,4 @@
+//! Tests of configurations on record and foreign data.
 use super::*;
 use crate::cluster::{facts::view::View, fixture::Fixture};
 

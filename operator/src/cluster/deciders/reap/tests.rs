@@ -1,3 +1,4 @@
+//! Tests of the removal of configuration entries without a node.
 use super::*;
 use crate::cluster::{facts::observation::ConfigMember, fixture::Fixture};
 
@@ -39,13 +40,13 @@ fn a_stranger_only_by_the_leaders_own_clock() {
         None,
         "the operator's clock proves nothing"
     );
-    let silent = |fixture: &mut Fixture, seconds| {
-        let silences = &mut fixture.node("demo-0").unreachable_seconds;
-        silences.insert("elsewhere#i0".to_owned(), seconds);
+    let unreachable = |fixture: &mut Fixture, seconds| {
+        let unreachable = &mut fixture.node("demo-0").unreachable_seconds;
+        unreachable.insert("elsewhere#i0".to_owned(), seconds);
     };
-    silent(&mut fixture, 72 * 3600 - 1);
+    unreachable(&mut fixture, 72 * 3600 - 1);
     assert_eq!(removes(&mut fixture), None);
-    silent(&mut fixture, 72 * 3600);
+    unreachable(&mut fixture, 72 * 3600);
     assert_eq!(removes(&mut fixture).as_deref(), Some("elsewhere"));
 }
 
@@ -67,7 +68,7 @@ fn one_voter_at_a_time() {
 fn never_below_what_a_quorum_needs() {
     let mut fixture = Fixture::running(3, 0);
     orphan(&mut fixture, "demo-7", true);
-    fixture.silent("demo-2");
+    fixture.unreachable("demo-2");
     // Two of four take part.
     assert_eq!(removes(&mut fixture), None);
 }

@@ -429,6 +429,30 @@ fn needs_named_survivor(text: String) -> Admission {
     )
 }
 
+/// Before anything else the survivor's database is checked: a wait, until the result is there.
+fn check_database(view: &View<'_>, survivor: &UsableMember<'_>) -> Option<Admission> {
+    let (name, raft_id) = (&survivor.member.name, &survivor.node.raft_id);
+    let checked = view.seen.checks.get(name);
+    if checked.is_some_and(|c| c.raft_id == *raft_id) {
+        return None;
+    }
+    let mut waits = Admission::inspecting(format!("checking the database of {name}"));
+    waits.check = Some(Action::CheckMember {
+        name: name.clone(),
+        raft_id: raft_id.clone(),
+    });
+    Some(waits)
+}
+
+/// Highest commit index that the status or a node of this lineage reports.
+fn highest_commit_index(view: &View<'_>) -> i64 {
+    let nodes = view.seen.nodes.keys().filter_map(|n| view.node(n));
+    let ours = nodes.filter(|n| view.is_ours(n));
+    let known = ours.map(|n| n.commit_index).max().unwrap_or(0);
+    let known = i64::try_from(known).unwrap_or(i64::MAX);
+    view.status.commit_index.unwrap_or(0).max(known)
+}
+
 /// Determines what would be lost, and whether that was accepted.
 fn check_data_loss(
     view: &View<'_>,
@@ -439,13 +463,7 @@ fn check_data_loss(
 ) -> Admission {
     let spec = &recovery.spec;
     let name = &survivor.member.name;
-    let checked = view.seen.checks.get(name);
-    if checked.is_none_or(|c| c.raft_id != survivor.node.raft_id) {
-        let mut waits = Admission::inspecting(format!("checking the database of {name}"));
-        waits.check = Some(Action::CheckMember {
-            name: name.clone(),
-            raft_id: survivor.node.raft_id.clone(),
-        });
+    if let Some(waits) = check_database(view, survivor) {
         return waits;
     }
     // A member without a vote has acknowledged nothing, whatever pool it belongs to.
@@ -458,13 +476,7 @@ fn check_data_loss(
     let (all, left) = (assessment.voters.len(), found.iter().filter(voted).count());
     let rewrite = spec.mode == RecoveryMode::RewriteAddresses;
     let best = found.iter().map(|f| f.last).max().unwrap_or(survivor.last);
-    let known = view.seen.nodes.keys().filter_map(|n| view.node(n));
-    let known = known
-        .filter(|n| view.is_ours(n))
-        .map(|n| n.commit_index)
-        .max();
-    let known = i64::try_from(known.unwrap_or(0)).unwrap_or(i64::MAX);
-    let commit = view.status.commit_index.unwrap_or(0).max(known);
+    let commit = highest_commit_index(view);
     let possibly = if rewrite {
         0
     } else {
@@ -474,7 +486,7 @@ fn check_data_loss(
             .max(0)
     };
     let loses = !rewrite && (possibly > 0 || may_lose_writes(all, left) || survivor.last < best);
-    let said = format!(
+    let summary = format!(
         "{name}, whose log ends at index {} of term {}; highest commit index seen: {commit}; entries that are known to be missing: {possibly}; {}",
         survivor.last.index,
         survivor.last.term,
@@ -487,18 +499,18 @@ fn check_data_loss(
     let mut admission = if spec.dry_run {
         Admission::new(
             RecoveryPhase::Succeeded,
-            format!("dry run, nothing was changed: would recover from {said}"),
+            format!("dry run, nothing was changed: would recover from {summary}"),
         )
     } else if loses && !spec.accept_data_loss {
         Admission::new(
             RecoveryPhase::AwaitingApproval,
             format!(
-                "would recover from {said}. To proceed, create another RqliteRecovery with acceptDataLoss: true"
+                "would recover from {summary}. To proceed, create another RqliteRecovery with acceptDataLoss: true"
             ),
         )
     } else {
         let mut admitted =
-            Admission::new(RecoveryPhase::Fencing, format!("recovering from {said}"));
+            Admission::new(RecoveryPhase::Fencing, format!("recovering from {summary}"));
         admitted.record = Some(Box::new(record(view, recovery, survivor, possibly)));
         admitted
     };

@@ -41,19 +41,19 @@ pub fn rejoin(view: &View<'_>) -> Decision {
     if there < wanted {
         return Decision::Continue;
     }
-    let guest = view
+    let reader = view
         .member(&record.survivor)
         .filter(|m| m.voter)
         .filter(|_| is_reader(view, &record.survivor));
-    if let Some(guest) = guest {
+    if let Some(reader) = reader {
         // There may be voters that the spec no longer asks for and that do not run: they count until they are
         // removed.
         let others = view.participants();
-        let others = others.iter().filter(|name| **name != guest.name).count();
+        let others = others.iter().filter(|name| **name != reader.name).count();
         if others < quorum(view.config_voters() - 1) {
             return Decision::Continue;
         }
-        return return_vote(view, leader.name, guest);
+        return return_vote(view, leader.name, reader);
     }
     let next = with_outcome(
         view,
@@ -70,8 +70,8 @@ fn is_reader(view: &View<'_>, name: &str) -> bool {
 
 /// The read replica transfers leadership, leaves the configuration and, once restarted, rejoins without a
 /// vote.
-fn return_vote(view: &View<'_>, leader: &str, guest: &ConfigMember) -> Decision {
-    let name = &guest.name;
+fn return_vote(view: &View<'_>, leader: &str, reader: &ConfigMember) -> Decision {
+    let name = &reader.name;
     if leader == name {
         let successor = view
             .participants()
@@ -93,7 +93,7 @@ fn return_vote(view: &View<'_>, leader: &str, guest: &ConfigMember) -> Decision 
         Action::RemoveMember {
             leader: leader.to_owned(),
             name: name.clone(),
-            raft_id: guest.raft_id.clone(),
+            raft_id: reader.raft_id.clone(),
         },
         format!("removing the vote of {name}, which rejoins as a read replica"),
     )

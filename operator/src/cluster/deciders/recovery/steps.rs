@@ -14,7 +14,7 @@ use super::{
 };
 use crate::cluster::{
     action::{Action, Decision},
-    deciders::scale::{set_replicas, wait_or_stall},
+    deciders::scale::{set_replicas, wait_or_blocked},
     facts::{
         observation::{DatabaseCheck, NodeStatus},
         view::{Leader, View, seconds_between},
@@ -87,7 +87,7 @@ fn fence(view: &View<'_>, operation: &Operation, record: &RecoveryRecord) -> Dec
              delete the pod by force once you know that it does not run",
             running.join(", ")
         );
-        return wait_or_stall(view, operation, "RecoveryStalled", text);
+        return wait_or_blocked(view, operation, "RecoveryStalled", text);
     }
     let text = format!(
         "all nodes have stopped; {} follows the plan",
@@ -136,7 +136,7 @@ fn apply(view: &View<'_>, operation: &Operation, record: &RecoveryRecord) -> Dec
     }
     let Some(pod) = view.pod(&record.survivor) else {
         let text = format!("waiting for the pod {}", record.survivor);
-        return wait_or_stall(view, operation, "RecoveryStalled", text);
+        return wait_or_blocked(view, operation, "RecoveryStalled", text);
     };
     if let Some(node) = view.node(&record.survivor) {
         return answered(view, record, node);
@@ -160,7 +160,7 @@ fn apply(view: &View<'_>, operation: &Operation, record: &RecoveryRecord) -> Dec
         Some(stuck) => format!("{} does not start: {stuck}", record.survivor),
         None => format!("{} is rewriting its membership", record.survivor),
     };
-    wait_or_stall(view, operation, "RecoveryStalled", text)
+    wait_or_blocked(view, operation, "RecoveryStalled", text)
 }
 
 /// Creates the survivor's pod, and those of lower ordinals, as a StatefulSet requires.
@@ -190,8 +190,8 @@ fn answered(view: &View<'_>, record: &RecoveryRecord, node: &NodeStatus) -> Deci
     Decision::Record(next, format!("{name} runs in the new lineage"))
 }
 
-fn runs_in(node: &NodeStatus, history: &Lineage) -> bool {
-    node.lineage.as_ref().map(|l| &l.id) == Some(&history.id)
+fn runs_in(node: &NodeStatus, lineage: &Lineage) -> bool {
+    node.lineage.as_ref().map(|l| &l.id) == Some(&lineage.id)
 }
 
 /// A node that responds with another lineage has started with files from before the plan, for example because
@@ -214,7 +214,7 @@ fn verify(view: &View<'_>, operation: &Operation, record: &RecoveryRecord) -> De
     if let Some(again) = started_early(view, record) {
         return again;
     }
-    let wait = |text: String| wait_or_stall(view, operation, "RecoveryStalled", text);
+    let wait = |text: String| wait_or_blocked(view, operation, "RecoveryStalled", text);
     let Some(leader) = view.leader else {
         // Somebody may have lowered the StatefulSet.
         match start_survivor(view, record) {

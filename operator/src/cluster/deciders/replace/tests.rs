@@ -1,3 +1,4 @@
+//! Tests of the replacement of a lost member.
 use super::*;
 use crate::cluster::{facts::observation::PrepareReport, fixture::Fixture};
 use operator_api::{cluster::MemberReplacement, status::DEGRADED};

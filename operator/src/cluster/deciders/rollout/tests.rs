@@ -1,3 +1,4 @@
+//! Tests of the replacement of outdated pods.
 use super::*;
 use crate::cluster::fixture::Fixture;
 use operator_api::cluster::{Image, Update};

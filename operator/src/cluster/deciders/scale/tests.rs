@@ -1,3 +1,4 @@
+//! Tests of the scaling of voters and read replicas.
 use super::*;
 use crate::cluster::{
     facts::observation::{ConfigMember, NodeStatus, ObservedClaim},

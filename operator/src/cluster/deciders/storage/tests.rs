@@ -1,3 +1,4 @@
+//! Tests of the growth of volumes.
 use super::*;
 use crate::cluster::fixture::Fixture;
 use operator_api::status::STORAGE_READY;

@@ -1,3 +1,4 @@
+//! Tests of members' states and outages.
 use super::*;
 use crate::cluster::{action::Action, facts::observation::PrepareReport, fixture::Fixture};
 use operator_api::status::{AVAILABLE, QUORUM_LOST};
@@ -28,10 +29,10 @@ fn survivors_that_meet_every_quorum_have_everything() {
 /// What happens to one voter of three.
 type Harm = fn(&mut Fixture, &str);
 
-const CUT_OFF: Harm = |s, n| s.silent(n);
+const CUT_OFF: Harm = |s, n| s.unreachable(n);
 const CRASHES: Harm = |s, n| s.down(n, "CrashLoopBackOff, after OOMKilled");
 const NO_POD: Harm = |s, n| {
-    s.silent(n);
+    s.unreachable(n);
     s.seen.pods.retain(|p| p.name != n);
 };
 const NO_CLAIM: Harm = |s, n| {
@@ -49,7 +50,7 @@ const DAMAGED: Harm = |s, n| {
     s.down(n, "prepare: Error");
     s.pod(n).prepared = Some(report("Damaged", &format!("{n}#i0")));
 };
-const MADE_ANEW: Harm = |s, n| {
+const RECREATED: Harm = |s, n| {
     s.down(n, "starts");
     s.pod(n).prepared = Some(report("Ready", &format!("{n}#i9")));
 };
@@ -75,7 +76,7 @@ fn only_positive_evidence_makes_an_outage_permanent() {
         ("volume gone", NO_VOLUME),
         ("directory emptied", EMPTIED),
         ("data damaged", DAMAGED),
-        ("data made anew", MADE_ANEW),
+        ("data recreated", RECREATED),
     ];
     let away: [(&str, Harm); 3] = [
         ("cut off", CUT_OFF),
@@ -105,7 +106,7 @@ fn only_positive_evidence_makes_an_outage_permanent() {
 fn all_cut_off_is_not_knowing() {
     let mut fixture = Fixture::running(3, 0);
     for name in ["demo-0", "demo-1", "demo-2"] {
-        fixture.silent(name);
+        fixture.unreachable(name);
     }
     assert!(matches!(
         classify_outage(&View::of(&fixture.seen)),
@@ -174,7 +175,7 @@ fn each_missing_voter_has_its_reason_and_what_helps() {
 fn a_pod_with_a_vote_comes_back_whoever_lowered_its_set() {
     // The StatefulSet was raised to three and lowered again by hand. The third node votes, which is known to
     // the status, to a node, or to nobody.
-    for (confirmed, told, expected) in [
+    for (confirmed, by_node, expected) in [
         (true, false, true),
         (false, true, true),
         (false, false, false),
@@ -191,13 +192,13 @@ fn a_pod_with_a_vote_comes_back_whoever_lowered_its_set() {
             fixture
                 .node(name)
                 .config
-                .retain(|m| told || m.name != "demo-2");
+                .retain(|m| by_node || m.name != "demo-2");
         }
         let raised = match fixture.action() {
             Some(Action::SetReplicas { from, to, .. }) => (from, to) == (2, 3),
             _ => false,
         };
-        assert_eq!(raised, expected, "confirmed {confirmed}, told {told}");
+        assert_eq!(raised, expected, "confirmed {confirmed}, told {by_node}");
     }
 }
 

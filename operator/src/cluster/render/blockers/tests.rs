@@ -1,7 +1,8 @@
+//! Tests of what is said about pods and volumes that do not start.
 use operator_api::cluster::{Image, PullSecret};
 
 use super::*;
-use crate::cluster::fixture::Fixture;
+use crate::cluster::{fixture::Fixture, render::runbook};
 
 fn blocker(kind: BlockerKind, object: &str, message: &str) -> Blocker {
     Blocker {
@@ -162,12 +163,12 @@ fn each_is_told_with_what_to_type() {
         let mut fixture = Fixture::running(3, 0);
         fixture.seen.blockers = vec![blocker(kind, object, message)];
         let plan = fixture.reconcile();
-        let (degraded, told, message) = fixture.condition("Degraded");
-        assert_eq!((degraded, told.as_str()), (true, reason), "{message}");
+        let (degraded, given, message) = fixture.condition("Degraded");
+        assert_eq!((degraded, given.as_str()), (true, reason), "{message}");
         for part in parts {
             assert!(message.contains(part), "{part:?} is not in {message}");
         }
-        let page = crate::cluster::render::runbook::page(reason).unwrap();
+        let page = runbook::page(reason).unwrap();
         assert!(message.ends_with(&format!("Runbook: {page}")), "{message}");
         let event = plan.event.unwrap();
         assert_eq!((event.warning, event.reason.as_str()), (true, reason));

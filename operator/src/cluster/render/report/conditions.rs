@@ -27,20 +27,20 @@ use crate::cluster::{
 const REFUSED: &str = "KubernetesRefused";
 
 /// A condition without its times.
-struct Said {
+struct NewCondition {
     kind: &'static str,
     status: bool,
     reason: &'static str,
     message: String,
 }
 
-fn said(
+fn condition_of(
     kind: &'static str,
     status: bool,
     reason: &'static str,
     message: impl Into<String>,
-) -> Said {
-    Said {
+) -> NewCondition {
+    NewCondition {
         kind,
         status,
         reason,
@@ -60,58 +60,21 @@ pub(super) fn write(
     let available = available(view, decision, outage, asleep);
     let degraded = degraded(view, decision, outage, asleep);
     let progressing = progressing(view, decision, next);
-    let calm = matches!(decision, Decision::Continue) && next.operation.is_none();
-    let complete = usize::try_from(view.spec.replicas) == Ok(view.participants().len());
-    let ready = if available.status && !degraded.status && calm && complete {
-        said(
-            READY,
-            true,
-            "Ready",
-            "all voters take part and no operation is in progress",
-        )
-    } else if asleep {
-        said(
-            READY,
-            false,
-            "Hibernated",
-            "hibernated: set hibernated to false to start it",
-        )
-    } else if !available.status {
-        said(READY, false, available.reason, available.message.clone())
-    } else if degraded.status {
-        said(READY, false, degraded.reason, degraded.message.clone())
-    } else {
-        said(READY, false, "Changing", progressing.message.clone())
-    };
-    let lost = quorum_lost(view, outage);
-    let paused = if paused {
-        said(
-            PAUSED,
-            true,
-            "Requested",
-            "the operator changes nothing: set paused to false and remove the annotation to resume",
-        )
-    } else {
-        said(PAUSED, false, "NotRequested", "not paused")
-    };
-    let hibernated = said(
-        HIBERNATED,
+    let ready = ready(
+        view,
+        decision,
+        next,
         asleep,
-        if asleep { "Requested" } else { "NotRequested" },
-        if asleep {
-            "all nodes are stopped, their volumes are kept"
-        } else {
-            "not hibernated"
-        },
+        [&available, &degraded, &progressing],
     );
     let all = [
         ready,
         available,
         progressing,
         degraded,
-        lost,
-        paused,
-        hibernated,
+        quorum_lost(view, outage),
+        is_paused(paused),
+        hibernated(asleep),
         volumes(view),
         update_pending(view, wanted),
         advisory(view),
@@ -121,17 +84,76 @@ pub(super) fn write(
     }
 }
 
-fn quorum_lost(view: &View<'_>, outage: &Outage) -> Said {
+/// Ready summarizes the conditions Available, Degraded and Progressing.
+fn ready(
+    view: &View<'_>,
+    decision: &Decision,
+    next: &RqliteClusterStatus,
+    asleep: bool,
+    [available, degraded, progressing]: [&NewCondition; 3],
+) -> NewCondition {
+    let calm = matches!(decision, Decision::Continue) && next.operation.is_none();
+    let complete = usize::try_from(view.spec.replicas) == Ok(view.participants().len());
+    if available.status && !degraded.status && calm && complete {
+        condition_of(
+            READY,
+            true,
+            "Ready",
+            "all voters take part and no operation is in progress",
+        )
+    } else if asleep {
+        condition_of(
+            READY,
+            false,
+            "Hibernated",
+            "hibernated: set hibernated to false to start it",
+        )
+    } else if !available.status {
+        condition_of(READY, false, available.reason, available.message.clone())
+    } else if degraded.status {
+        condition_of(READY, false, degraded.reason, degraded.message.clone())
+    } else {
+        condition_of(READY, false, "Changing", progressing.message.clone())
+    }
+}
+
+fn is_paused(paused: bool) -> NewCondition {
+    if paused {
+        condition_of(
+            PAUSED,
+            true,
+            "Requested",
+            "the operator changes nothing: set paused to false and remove the annotation to resume",
+        )
+    } else {
+        condition_of(PAUSED, false, "NotRequested", "not paused")
+    }
+}
+
+fn hibernated(asleep: bool) -> NewCondition {
+    condition_of(
+        HIBERNATED,
+        asleep,
+        if asleep { "Requested" } else { "NotRequested" },
+        if asleep {
+            "all nodes are stopped, their volumes are kept"
+        } else {
+            "not hibernated"
+        },
+    )
+}
+
+fn quorum_lost(view: &View<'_>, outage: &Outage) -> NewCondition {
     let policy = view.spec.quorum_recovery.clone().unwrap_or_default();
     let patience = policy.detect_after.duration().map_or(300, |d| d.as_secs());
     match outage {
-        Outage::Permanent(text, seconds) if *seconds >= patience => said(
+        Outage::Permanent(text, seconds) if *seconds >= patience => condition_of(
             QUORUM_LOST,
             true,
             "VotersLost",
             format!("{text}. {}", recovery_instructions(view)),
         ),
-        Outage::Permanent(text, _) => said(
+        Outage::Permanent(text, _) => condition_of(
             QUORUM_LOST,
             false,
             "LossDetected",
@@ -140,8 +162,8 @@ fn quorum_lost(view: &View<'_>, outage: &Outage) -> Said {
                 policy.detect_after
             ),
         ),
-        Outage::None => said(QUORUM_LOST, false, "LeaderSeen", "a quorum works"),
-        Outage::Temporary(_) | Outage::Unreachable(_) => said(
+        Outage::None => condition_of(QUORUM_LOST, false, "LeaderSeen", "a quorum works"),
+        Outage::Temporary(_) | Outage::Unreachable(_) => condition_of(
             QUORUM_LOST,
             false,
             "NotProven",
@@ -157,53 +179,55 @@ fn is_asleep(view: &View<'_>, next: &RqliteClusterStatus) -> bool {
     ends || (view.status.is(HIBERNATED) && kind != Some(OperationType::Resume))
 }
 
-fn available(view: &View<'_>, decision: &Decision, outage: &Outage, asleep: bool) -> Said {
+fn available(view: &View<'_>, decision: &Decision, outage: &Outage, asleep: bool) -> NewCondition {
     if let Some(leader) = view.leader {
         let text = format!("{} leads, confirmed by a quorum", leader.name);
-        return said(AVAILABLE, true, "LeaderSeen", text);
+        return condition_of(AVAILABLE, true, "LeaderSeen", text);
     }
     if asleep {
-        return said(AVAILABLE, false, "Hibernated", "hibernated");
+        return condition_of(AVAILABLE, false, "Hibernated", "hibernated");
     }
     match (outage, decision) {
-        (Outage::Permanent(text, _), _) => said(AVAILABLE, false, "QuorumLost", text),
-        (Outage::Temporary(text), _) => said(AVAILABLE, false, "QuorumUnavailable", text),
-        (Outage::Unreachable(text), _) => said(AVAILABLE, false, "OperatorCannotReachNodes", text),
+        (Outage::Permanent(text, _), _) => condition_of(AVAILABLE, false, "QuorumLost", text),
+        (Outage::Temporary(text), _) => condition_of(AVAILABLE, false, "QuorumUnavailable", text),
+        (Outage::Unreachable(text), _) => {
+            condition_of(AVAILABLE, false, "OperatorCannotReachNodes", text)
+        }
         (Outage::None, Decision::Blocked(reason, text)) => {
-            said(AVAILABLE, false, reason, blockers::with_blocker(view, text))
+            condition_of(AVAILABLE, false, reason, blockers::with_blocker(view, text))
         }
         (Outage::None, _) => {
             let text = "the cluster has not formed yet";
             let reason = blockers::problem(view).map_or("Forming", |(reason, _)| reason);
-            said(AVAILABLE, false, reason, blockers::with_blocker(view, text))
+            condition_of(AVAILABLE, false, reason, blockers::with_blocker(view, text))
         }
     }
 }
 
-fn degraded(view: &View<'_>, decision: &Decision, outage: &Outage, asleep: bool) -> Said {
+fn degraded(view: &View<'_>, decision: &Decision, outage: &Outage, asleep: bool) -> NewCondition {
     if asleep {
-        return said(DEGRADED, false, "Hibernated", "hibernated");
+        return condition_of(DEGRADED, false, "Hibernated", "hibernated");
     }
     if let Decision::Blocked(reason, text) = decision {
-        return said(DEGRADED, true, reason, blockers::with_blocker(view, text));
+        return condition_of(DEGRADED, true, reason, blockers::with_blocker(view, text));
     }
     if let Some(text) = &view.seen.refused {
-        return said(DEGRADED, true, REFUSED, text);
+        return condition_of(DEGRADED, true, REFUSED, text);
     }
     if let Outage::Permanent(text, _) | Outage::Temporary(text) | Outage::Unreachable(text) = outage
     {
-        return said(DEGRADED, true, "NoLeader", text);
+        return condition_of(DEGRADED, true, "NoLeader", text);
     }
     if let Some(text) = replace::problem(view) {
-        return said(DEGRADED, true, "MemberLost", text);
+        return condition_of(DEGRADED, true, "MemberLost", text);
     }
     if let Some((reason, text)) = blockers::problem(view) {
-        return said(DEGRADED, true, reason, text);
+        return condition_of(DEGRADED, true, reason, text);
     }
     let (there, voters) = (view.participants().len(), view.config_voters());
     if there < voters {
         let text = format!("{there} of {voters} voters take part; see status.members");
-        return said(DEGRADED, true, "MembersMissing", text);
+        return condition_of(DEGRADED, true, "MembersMissing", text);
     }
     let readers = super::members::readers(view).unwrap_or_default();
     if readers.ready < readers.desired {
@@ -211,40 +235,40 @@ fn degraded(view: &View<'_>, decision: &Decision, outage: &Outage, asleep: bool)
             "{} of {} read replicas are ready; see status.members",
             readers.ready, readers.desired
         );
-        return said(DEGRADED, true, "ReadReplicasMissing", text);
+        return condition_of(DEGRADED, true, "ReadReplicasMissing", text);
     }
-    said(DEGRADED, false, "Complete", "all members take part")
+    condition_of(DEGRADED, false, "Complete", "all members take part")
 }
 
-fn progressing(view: &View<'_>, decision: &Decision, next: &RqliteClusterStatus) -> Said {
+fn progressing(view: &View<'_>, decision: &Decision, next: &RqliteClusterStatus) -> NewCondition {
     if let Some(text) = &view.seen.refused {
-        return said(PROGRESSING, false, REFUSED, text);
+        return condition_of(PROGRESSING, false, REFUSED, text);
     }
     match decision {
-        Decision::Blocked(reason, text) => said(
+        Decision::Blocked(reason, text) => condition_of(
             PROGRESSING,
             false,
             reason,
             blockers::with_blocker(view, text),
         ),
         Decision::Record(_, text) | Decision::Act(_, text) => {
-            said(PROGRESSING, true, "Working", text)
+            condition_of(PROGRESSING, true, "Working", text)
         }
-        Decision::Wait(text) if next.operation.is_some() => said(
+        Decision::Wait(text) if next.operation.is_some() => condition_of(
             PROGRESSING,
             true,
             "Waiting",
             blockers::with_blocker(view, text),
         ),
-        Decision::Wait(text) => said(PROGRESSING, false, "Waiting", text),
-        Decision::Continue => said(PROGRESSING, false, "Done", "nothing to do"),
+        Decision::Wait(text) => condition_of(PROGRESSING, false, "Waiting", text),
+        Decision::Continue => condition_of(PROGRESSING, false, "Done", "nothing to do"),
     }
 }
 
-fn volumes(view: &View<'_>) -> Said {
+fn volumes(view: &View<'_>) -> NewCondition {
     match blockers::volume_problem(view).or_else(|| storage::problem(view)) {
-        Some((reason, text)) => said(STORAGE_READY, false, reason, text),
-        None => said(
+        Some((reason, text)) => condition_of(STORAGE_READY, false, reason, text),
+        None => condition_of(
             STORAGE_READY,
             true,
             "UpToDate",
@@ -253,10 +277,10 @@ fn volumes(view: &View<'_>) -> Said {
     }
 }
 
-fn update_pending(view: &View<'_>, wanted: &Target) -> Said {
+fn update_pending(view: &View<'_>, wanted: &Target) -> NewCondition {
     if is_deferred(view, wanted) {
         let text = "this version of the operator has another pod template; pods are replaced with the next change of the spec, or when you set the annotation rqlite.dev/restarted-at";
-        return said(UPDATE_PENDING, true, "OperatorChanged", text);
+        return condition_of(UPDATE_PENDING, true, "OperatorChanged", text);
     }
     let old: Vec<&str> = view
         .seen
@@ -266,27 +290,27 @@ fn update_pending(view: &View<'_>, wanted: &Target) -> Said {
         .map(|pod| pod.name.as_str())
         .collect();
     if old.is_empty() {
-        said(UPDATE_PENDING, false, "UpToDate", "all pods are up to date")
+        condition_of(UPDATE_PENDING, false, "UpToDate", "all pods are up to date")
     } else {
         let text = format!("to be replaced: {}", old.join(", "));
-        said(UPDATE_PENDING, true, "PodsOutdated", text)
+        condition_of(UPDATE_PENDING, true, "PodsOutdated", text)
     }
 }
 
-fn advisory(view: &View<'_>) -> Said {
+fn advisory(view: &View<'_>) -> NewCondition {
     if let Some(text) = edits::problem(view) {
-        return said(ADVISORY, true, edits::REASON, text);
+        return condition_of(ADVISORY, true, edits::REASON, text);
     }
     let hints = validate::hints(view);
     if hints.is_empty() {
-        said(ADVISORY, false, "None", "no advice")
+        condition_of(ADVISORY, false, "None", "no advice")
     } else {
-        said(ADVISORY, true, "Hint", hints.join("; "))
+        condition_of(ADVISORY, true, "Hint", hints.join("; "))
     }
 }
 
 /// Writes a condition; its transition time changes only with its status.
-fn put(view: &View<'_>, next: &mut RqliteClusterStatus, one: Said) {
+fn put(view: &View<'_>, next: &mut RqliteClusterStatus, one: NewCondition) {
     let status = if one.status { "True" } else { "False" }.to_owned();
     let since = next
         .condition(one.kind)
@@ -304,7 +328,7 @@ fn put(view: &View<'_>, next: &mut RqliteClusterStatus, one: Said) {
         observed_generation: view.seen.cluster.metadata.generation,
     };
     match next.conditions.iter_mut().find(|c| c.type_ == one.kind) {
-        Some(place) => *place = condition,
+        Some(existing) => *existing = condition,
         None => next.conditions.push(condition),
     }
 }

@@ -8,11 +8,11 @@ fn without_consent_it_stops_and_says_what_may_be_lost() {
     fixture.node("demo-2").commit_index = 96;
     let name = fixture.recovery(|_| {});
     inspect(&mut fixture, "demo-2");
-    let told = fixture.recovery_status(&name);
-    assert_eq!(told.phase, Some(AwaitingApproval));
-    assert_eq!(told.survivor.as_deref(), Some("demo-2"));
-    assert_eq!(told.possibly_lost_entries, Some(3));
-    let message = told.message.unwrap();
+    let status = fixture.recovery_status(&name);
+    assert_eq!(status.phase, Some(AwaitingApproval));
+    assert_eq!(status.survivor.as_deref(), Some("demo-2"));
+    assert_eq!(status.possibly_lost_entries, Some(3));
+    let message = status.message.unwrap();
     for part in [
         "index 97 of term 3",
         "highest commit index seen: 100",
@@ -101,20 +101,20 @@ fn refused_where_a_quorum_may_come_back() {
         fixture.reconcile();
         fixture.later(i64::try_from(PATIENCE_SECONDS).unwrap());
         fixture.reconcile();
-        let told = fixture.recovery_status(&name);
-        assert_eq!(told.phase, Some(Rejected), "{told:?}");
+        let status = fixture.recovery_status(&name);
+        assert_eq!(status.phase, Some(Rejected), "{status:?}");
         assert_ne!(
             fixture.status().operation.map(|o| o.kind),
             Some(OperationType::Recover)
         );
-        told.message.unwrap()
+        status.message.unwrap()
     };
     let mut led = Fixture::running(3, 0);
     assert!(reject(&mut led, &|_| {}).contains("demo-0 leads"));
 
     let mut cut_off = Fixture::running(3, 0);
-    cut_off.silent("demo-0");
-    cut_off.silent("demo-1");
+    cut_off.unreachable("demo-0");
+    cut_off.unreachable("demo-1");
     cut_off.leaderless();
     assert!(reject(&mut cut_off, &|_| {}).contains("not known to be lost"));
     let text = reject(&mut cut_off, &|s| {
@@ -190,9 +190,9 @@ fn whoever_has_not_spoken_is_waited_for() {
     let name = fixture.recovery(|s| s.accept_data_loss = true);
     fixture.later(1000);
     fixture.reconcile();
-    let told = fixture.recovery_status(&name);
-    assert_eq!(told.phase, Some(Inspecting));
-    assert!(told.message.unwrap().contains("demo-3"));
+    let status = fixture.recovery_status(&name);
+    assert_eq!(status.phase, Some(Inspecting));
+    assert!(status.message.unwrap().contains("demo-3"));
     fixture.later(1);
     let next = fixture.recovery(|s| {
         s.accept_data_loss = true;

@@ -50,15 +50,15 @@ fn by_itself_only_within_its_guards() {
         created(&mut four).is_some(),
         "half of an even number has everything"
     );
-    let mut silent = Fixture::running(5, 0);
+    let mut unreachable = Fixture::running(5, 0);
     for lost in ["demo-0", "demo-1", "demo-2"] {
-        silent.wipe(lost);
+        unreachable.wipe(lost);
     }
-    silent.down("demo-4", "CrashLoopBackOff");
-    silent.leaderless();
-    silent.reconcile();
-    automatic_policy(&mut silent, true);
-    assert_eq!(created(&mut silent), None, "one has not spoken");
+    unreachable.down("demo-4", "CrashLoopBackOff");
+    unreachable.leaderless();
+    unreachable.reconcile();
+    automatic_policy(&mut unreachable, true);
+    assert_eq!(created(&mut unreachable), None, "one has not spoken");
 }
 
 #[test]

@@ -48,7 +48,7 @@ fn from_fencing_to_the_end() {
     let plan = fixture.seen.plan.clone().unwrap();
     assert_eq!(
         plan.to_lineage, state.lineage,
-        "data that comes back is put aside"
+        "data that comes back is parked"
     );
     assert_eq!(fixture.status().members.len(), 1);
     // The others have joined.
@@ -68,16 +68,16 @@ fn from_fencing_to_the_end() {
         fixture.node(node).config.clone_from(&config);
     }
     fixture.reconcile();
-    let told = fixture.recovery_status(&name);
-    assert_eq!(told.phase, Some(Succeeded), "{told:?}");
-    let entered: Vec<_> = told.steps.iter().map(|s| s.phase).collect();
+    let status = fixture.recovery_status(&name);
+    assert_eq!(status.phase, Some(Succeeded), "{status:?}");
+    let entered: Vec<_> = status.steps.iter().map(|s| s.phase).collect();
     assert_eq!(
         entered,
         [
             Inspecting, Fencing, Applying, Verifying, Rejoining, Succeeded
         ]
     );
-    assert_eq!(told.conditions[0].status, "True");
+    assert_eq!(status.conditions[0].status, "True");
     fixture.reconcile();
     assert_eq!(
         fixture.status().phase,
@@ -363,7 +363,7 @@ fn a_voting_read_replica_is_given_back_only_where_the_others_decide_without_it()
             fixture.node(name).config.clone_from(&config);
         }
         let status = fixture.seen.cluster.status.as_mut().unwrap();
-        let history = status.lineage.clone().unwrap();
+        let lineage = status.lineage.clone().unwrap();
         status.recovery = Some(RecoveryRecord {
             name: "recovery".to_owned(),
             uid: "uid-recovery".to_owned(),
@@ -372,8 +372,8 @@ fn a_voting_read_replica_is_given_back_only_where_the_others_decide_without_it()
             survivor: "demo-ro-0".to_owned(),
             incarnation: "i0".to_owned(),
             last_log: operator_api::recovery::LogPosition { term: 1, index: 1 },
-            from: history.clone(),
-            to: history,
+            from: lineage.clone(),
+            to: lineage,
             peers: Vec::new(),
             assume_stopped: Vec::new(),
             read_replicas: None,
@@ -401,8 +401,8 @@ fn who_started_before_the_plan_was_there_is_started_again() {
     // Somebody has raised the StatefulSet during the fencing: this node runs in the former lineage.
     let model = Fixture::running(3, 0);
     set(&mut fixture, 3);
-    for (name, history) in [("demo-2", "uid"), ("demo-0", "fresh-0-0")] {
-        survivor_runs(&mut fixture, &model, name, history, 0);
+    for (name, lineage) in [("demo-2", "uid"), ("demo-0", "fresh-0-0")] {
+        survivor_runs(&mut fixture, &model, name, lineage, 0);
     }
     let to = fixture.status().recovery.unwrap().to;
     fixture

@@ -40,9 +40,9 @@ fn a_corrupt_survivor_is_passed_over() {
     assert!(matches!(fixture.action(), Some(Action::CheckMember { name, .. }) if name == "demo-4"));
     fixture.check("demo-4", false, Some("row 7 missing from index"));
     inspect(&mut fixture, "demo-3");
-    let told = fixture.recovery_status(&name);
-    assert_eq!(told.survivor.as_deref(), Some("demo-3"));
-    let passed_over = told
+    let status = fixture.recovery_status(&name);
+    assert_eq!(status.survivor.as_deref(), Some("demo-3"));
+    let passed_over = status
         .candidates
         .iter()
         .find(|c| c.member == "demo-4")
@@ -60,9 +60,14 @@ fn a_read_replica_only_if_a_person_names_it() {
     fixture.reconcile();
     let name = fixture.recovery(|s| s.accept_data_loss = true);
     fixture.reconcile();
-    let told = fixture.recovery_status(&name);
-    assert_eq!(told.phase, Some(AwaitingApproval));
-    assert!(told.message.unwrap().contains("demo-ro-0 has a newer log"));
+    let status = fixture.recovery_status(&name);
+    assert_eq!(status.phase, Some(AwaitingApproval));
+    assert!(
+        status
+            .message
+            .unwrap()
+            .contains("demo-ro-0 has a newer log")
+    );
     fixture.later(1);
     let next = fixture.recovery(|s| {
         s.accept_data_loss = true;
@@ -93,16 +98,16 @@ fn read_replicas_that_were_put_away_are_not_waited_for_unless_nobody_else_is_lef
     let name = fixture.recovery(|s| s.accept_data_loss = true);
     inspect(&mut fixture, "demo-2");
     assert_eq!(phase(&fixture, &name), Fencing);
-    let told = fixture.recovery_status(&name).candidates;
-    let reader = told.iter().find(|c| c.member == "demo-ro-0").unwrap();
+    let status = fixture.recovery_status(&name).candidates;
+    let reader = status.iter().find(|c| c.member == "demo-ro-0").unwrap();
     let reason = reader.reason.as_deref().unwrap();
     assert!(reason.contains("readReplicas.replicas to 1"), "{reason}");
     let mut fixture = scaled_away(&["demo-0", "demo-1", "demo-2"]);
     let name = fixture.recovery(|s| s.accept_data_loss = true);
     fixture.reconcile();
-    let told = fixture.recovery_status(&name);
-    assert_eq!(told.phase, Some(Inspecting));
-    let message = told.message.unwrap();
+    let status = fixture.recovery_status(&name);
+    assert_eq!(status.phase, Some(Inspecting));
+    let message = status.message.unwrap();
     assert!(message.contains("readReplicas.replicas to 1"), "{message}");
     // As the message says; it is started even without a leader.
     let readers = fixture.seen.cluster.spec.read_replicas.as_mut().unwrap();
@@ -165,15 +170,16 @@ fn who_left_the_configuration_is_the_last_hope_and_only_by_name() {
     let mut fixture = smaller(&["demo-0", "demo-1"]);
     let name = fixture.recovery(|s| s.accept_data_loss = true);
     assert_eq!(fixture.action(), None);
-    let told = fixture.recovery_status(&name);
-    assert_eq!(told.phase, Some(AwaitingApproval));
-    let message = told.message.unwrap();
+    let status = fixture.recovery_status(&name);
+    assert_eq!(status.phase, Some(AwaitingApproval));
+    let message = status.message.unwrap();
     assert!(
         message.contains("demo-2 has some") && message.contains("index 98"),
         "{message}"
     );
     assert!(
-        told.candidates
+        status
+            .candidates
             .iter()
             .any(|c| c.member == "demo-2" && c.reason.is_none())
     );
@@ -181,9 +187,9 @@ fn who_left_the_configuration_is_the_last_hope_and_only_by_name() {
     let named = |s: &mut operator_api::RqliteRecoverySpec| s.survivor = Some("demo-2".to_owned());
     let name = fixture.recovery(named);
     inspect(&mut fixture, "demo-2");
-    let told = fixture.recovery_status(&name);
-    assert_eq!(told.phase, Some(AwaitingApproval));
-    assert_eq!(told.possibly_lost_entries, Some(2));
+    let status = fixture.recovery_status(&name);
+    assert_eq!(status.phase, Some(AwaitingApproval));
+    assert_eq!(status.possibly_lost_entries, Some(2));
     fixture.later(1);
     let name = fixture.recovery(|s| {
         named(s);
