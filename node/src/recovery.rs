@@ -133,7 +133,7 @@ impl<'a> Recovery<'a> {
                 None => Ok(()),
                 Some(journal) if journal.done => self.clean_up(after),
                 Some(_) => Err(RecoverError::Failed(format!(
-                    "an interrupted recovery is recorded in {} but {} is gone: put it back, as it was or corrected, and start again",
+                    "an interrupted recovery is recorded in {} but {} is missing: restore it, unchanged or corrected, and restart",
                     self.file(journal::FILE_NAME).display(),
                     path.display()
                 ))),

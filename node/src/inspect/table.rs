@@ -69,7 +69,7 @@ pub(super) fn show(facts: &Facts) -> String {
         }));
     }
     if facts.pending_peers {
-        lines.push("raft/peers.json waits: the next start recovers with it".into());
+        lines.push("raft/peers.json exists: the next start recovers with it".into());
     }
     if facts.recovery_under_way {
         lines.push("a recovery was interrupted: the next start finishes it".into());

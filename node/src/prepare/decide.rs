@@ -169,7 +169,7 @@ fn follow(observed: &Observation, plan: &PlanFile) -> Action {
         Some(to) if *to == plan.to_lineage => return Action::Recover,
         Some(to) => {
             return refuse(format!(
-                "another recovery, to lineage {} (epoch {}), has begun here and not ended",
+                "another recovery, to lineage {} (epoch {}), is unfinished here",
                 to.id, to.epoch
             ));
         }
@@ -206,7 +206,7 @@ fn follow(observed: &Observation, plan: &PlanFile) -> Action {
         let least = plan.expect.min_last_log;
         if last_log.is_none_or(|last| last < least) {
             let last = last_log.map_or_else(
-                || "nowhere".into(),
+                || "no entry".into(),
                 |e| format!("index {}, term {}", e.index, e.term),
             );
             return refuse(format!(
