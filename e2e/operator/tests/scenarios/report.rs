@@ -2,6 +2,7 @@
 use std::{collections::BTreeMap, fmt::Write, fs, path::PathBuf, time::Duration};
 
 use anyhow::{Context, Result};
+use comfy_table::{Table, presets::NOTHING};
 use e2e_kubernetes::writer;
 use k8s_openapi::jiff::Timestamp;
 use parking_lot::Mutex;
@@ -134,15 +135,22 @@ fn milliseconds(ms: u64) -> String {
 
 /// The whole table for the terminal.
 pub(crate) fn table(rows: &[Row]) -> String {
-    let mut text = format!(
-        "\n{:>4}  {:<68} {:<9} {:>6} {:>9} {:>16}\n",
-        "", "scenario", "result", "time", "gap", "writes lost"
-    );
+    let mut table = Table::new();
+    table.load_style(NOTHING).set_header([
+        "",
+        "scenario",
+        "result",
+        "time",
+        "gap",
+        "lost",
+        "acknowledged",
+        "note",
+    ]);
     for row in rows {
-        text.push_str(&row.line());
-        text.push('\n');
+        let number = std::iter::once(row.number.to_owned());
+        table.add_row(number.chain(row.cells()));
     }
-    text
+    format!("\n{}\n", table.trim_fmt())
 }
 
 fn file() -> PathBuf {
