@@ -61,7 +61,7 @@ pub enum DiskRefusal {
 
 /// What the members can spare.
 #[derive(Clone, Copy, Debug)]
-pub struct Room {
+pub struct FreeSpace {
     /// The least that any of them has free beside its reserve.
     pub spare_bytes: u64,
     /// Pages of the database then.
@@ -70,7 +70,7 @@ pub struct Room {
     pub page_bytes: u32,
 }
 
-impl Room {
+impl FreeSpace {
     fn transaction_bytes(self) -> u64 {
         self.spare_bytes.max(LEAST_TRANSACTION_BYTES)
     }
@@ -122,7 +122,7 @@ impl Disk {
     }
 
     /// What the member with the least room can spare, when the database had so many pages. `None`: nothing is known (any more).
-    pub fn note_room(&self, room: Option<Room>) {
+    pub fn note_free_space(&self, room: Option<FreeSpace>) {
         let (bytes, pages) =
             room.map_or((0, 0), |room| (room.transaction_bytes(), room.most_pages()));
         self.transaction_bytes.store(bytes, Ordering::Relaxed);
@@ -188,25 +188,25 @@ mod tests {
     fn what_the_members_can_spare_bounds_a_write() {
         let disk = Disk::new(Path::new("/"));
         assert_eq!(disk.bound(Bounds::NONE), Bounds::NONE, "nothing is known");
-        let mut room = Room {
+        let mut room = FreeSpace {
             spare_bytes: 300 << 20,
             pages: 1_000,
             page_bytes: 4096,
         };
-        disk.note_room(Some(room));
+        disk.note_free_space(Some(room));
         let bounds = disk.bound(Bounds::NONE);
         assert_eq!(bounds.disk_bytes, 300 << 20);
         assert_eq!(bounds.max_pages, 1_000 + 25_600);
         // Small writes go on, but nothing grows.
         room.spare_bytes = 0;
-        disk.note_room(Some(room));
+        disk.note_free_space(Some(room));
         let bounds = disk.bound(Bounds::NONE);
         assert_eq!(bounds.disk_bytes, LEAST_TRANSACTION_BYTES);
         assert_eq!(bounds.max_pages, 1_000);
         room.spare_bytes = u64::MAX;
-        disk.note_room(Some(room));
+        disk.note_free_space(Some(room));
         assert_eq!(disk.bound(Bounds::NONE).max_pages, u32::MAX - 1);
-        disk.note_room(None);
+        disk.note_free_space(None);
         assert_eq!(disk.bound(Bounds::NONE), Bounds::NONE);
     }
 }

@@ -44,10 +44,10 @@ use crate::{
     stop::{end_in_time, stopped_within},
     store::{
         Caller, StatusSettings, Store,
+        auto_maintenance::{Intervals, run_auto_maintenance},
         compare::watch_copies,
+        free_space::watch_free_space,
         queue::{Queue, QueueSettings},
-        room::watch_room,
-        upkeep::{Intervals, keep_up},
     },
 };
 
@@ -313,7 +313,7 @@ impl Node {
                 self.limit_stop();
                 Ok(End::Stopped)
             }
-            () = self.store.leaves_copy() => Ok(End::StartAgain),
+            () = self.store.parks_copy() => Ok(End::StartAgain),
             reason = consensus.stopped() => bail!("the node cannot go on: {reason}"),
         }
     }
@@ -391,7 +391,7 @@ impl Node {
             reaping,
             self.background_stop.clone(),
         ));
-        tokio::spawn(keep_up(
+        tokio::spawn(run_auto_maintenance(
             self.store.clone(),
             Intervals {
                 vacuum: config.auto_vacuum_int,
@@ -404,7 +404,10 @@ impl Node {
             config.auto_compare_int,
             self.background_stop.clone(),
         ));
-        tokio::spawn(watch_room(self.store.clone(), self.background_stop.clone()));
+        tokio::spawn(watch_free_space(
+            self.store.clone(),
+            self.background_stop.clone(),
+        ));
         tokio::spawn(watch_disk(
             consensus.clone(),
             Arc::clone(&self.disk),

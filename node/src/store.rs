@@ -1,65 +1,46 @@
-//! The replicated database as the edges see it: execute, query, request, load, backup, and what an administrator does.
+//! The replicated database as the HTTP API and other nodes use it: execute, query, request, load, backup, and
+//! administration.
 //!
-//! Each call decides first (`level.rs`: local, through the leader, refuse), then acts. A call that this node cannot serve goes to the
-//! leader over the inter-node port, once, with the caller's credentials. DESIGN.md says what each consistency level promises.
+//! Each call first decides how to serve it (`level.rs`: here, through the leader, not at all), then acts. A
+//! call that this node cannot serve is forwarded to the leader over the inter-node port, once, with the
+//! caller's credentials. DESIGN.md says what each consistency level promises.
 mod admin;
+pub mod auto_maintenance;
 mod backup;
+mod caller;
 pub mod compare;
+mod forwarder;
+pub mod free_space;
 mod leader;
 pub mod level;
 mod load;
 mod parts;
 pub mod queue;
 mod read;
-pub mod room;
 pub mod running;
 mod status;
-pub mod upkeep;
 mod write;
 
 use std::{
-    net::SocketAddr,
     path::PathBuf,
     sync::{Arc, OnceLock},
     time::Duration,
 };
 
-use node_db::{Database, Origin};
+use node_db::Database;
 use serde::{Deserialize, Serialize};
 
+pub use self::caller::Caller;
 pub use self::parts::{KEEPALIVE_INTERVAL, ReadResponse, Streamed};
-use self::{compare::Compared, upkeep::Upkeep, write::Forwarder};
+use self::{
+    auto_maintenance::MaintenanceTimes, compare::state::ComparisonState, forwarder::Forwarder,
+};
 use crate::{
     internode::client::Peers,
     local::Local,
     raft::Consensus,
-    store_types::{Credentials, Served, StoreError},
+    store_types::{Served, StoreError},
 };
-
-/// Who calls and how long they wait.
-#[derive(Clone, Debug)]
-pub struct Caller {
-    /// `None` for an anonymous caller.
-    pub credentials: Option<Credentials>,
-    /// Limit for talking to another node (default 30 s).
-    pub timeout: Duration,
-    /// Extra attempts when forwarding fails before anything was sent.
-    pub retries: u32,
-    /// Where the client is connected from, if it is one.
-    pub client: Option<SocketAddr>,
-}
-
-impl Caller {
-    /// For the list of what runs.
-    fn origin(&self) -> Origin {
-        let credentials = self.credentials.as_ref();
-        Origin {
-            client: self.client,
-            user: credentials.map(|given| given.username.clone()),
-            via: None,
-        }
-    }
-}
 
 /// A file or script to load.
 #[derive(Clone, Debug)]
@@ -77,14 +58,14 @@ pub struct Leader {
     pub raft_addr: String,
 }
 
-/// What the node opened; set once.
+/// The opened node; set once.
 #[derive(Debug)]
 struct Opened {
     consensus: Consensus,
     db: Database,
     forwarder: Forwarder,
-    /// Set where it is switched on.
-    upkeep: OnceLock<Upkeep>,
+    /// Set where automatic maintenance is enabled.
+    maintenance_times: OnceLock<MaintenanceTimes>,
 }
 
 #[derive(Debug)]
@@ -93,17 +74,17 @@ struct Inner {
     peers: Peers,
     /// Advertised HTTP address, shown as `X-RQLITE-SERVED-BY`.
     api_addr: String,
-    /// Where uploads, backups and other temporary files go; on the database's own disk.
+    /// Directory of uploads, backups and other temporary files; on the database's own disk.
     scratch_dir: PathBuf,
     settings: StatusSettings,
     opened: OnceLock<Opened>,
-    /// One load at a time: their chunks share one staging file.
+    /// Held during a load: the chunks of all loads share one staging file.
     loading: tokio::sync::Mutex<()>,
-    /// What is known of the copies of all members.
-    compared: Compared,
+    /// Comparisons of the members' copies.
+    comparison: ComparisonState,
 }
 
-/// Settings that `/status` repeats.
+/// Settings that `/status` shows.
 #[derive(Clone, Debug)]
 pub struct StatusSettings {
     /// Absolute data directory.
@@ -139,7 +120,7 @@ pub struct StatusSettings {
 pub struct Store(Arc<Inner>);
 
 impl Store {
-    /// A store that is not open yet: it answers `store not open` until [`Store::opened`].
+    /// A store that is not open yet: it returns `store not open` until [`Store::opened`].
     pub fn new(
         local: Arc<Local>,
         peers: Peers,
@@ -155,24 +136,24 @@ impl Store {
             settings,
             opened: OnceLock::new(),
             loading: tokio::sync::Mutex::default(),
-            compared: Compared::default(),
+            comparison: ComparisonState::default(),
         }))
     }
 
-    /// From now on the store serves.
+    /// Opens the store.
     pub fn opened(&self, consensus: Consensus, db: Database) {
         let forwarder =
             Forwarder::start(self.0.peers.clone(), Arc::clone(&self.0.local), &consensus);
-        // A second opening cannot happen: the composition root calls this once.
+        // A second opening cannot happen: `run.rs` calls this once.
         let _ = self.0.opened.set(Opened {
             consensus,
             db,
             forwarder,
-            upkeep: OnceLock::new(),
+            maintenance_times: OnceLock::new(),
         });
     }
 
-    /// The database and the log are open.
+    /// Whether the database and the log are open.
     pub fn is_open(&self) -> bool {
         self.0.opened.get().is_some()
     }
@@ -186,7 +167,7 @@ impl Store {
         self.0.local.name()
     }
 
-    /// This node leads and still hears from a quorum.
+    /// Whether this node leads and still hears from a quorum.
     pub fn is_leader(&self) -> bool {
         self.0.opened.get().is_some_and(|o| o.consensus.leads())
     }
@@ -196,7 +177,7 @@ impl Store {
         let consensus = &self.0.opened.get()?.consensus;
         let leadership = consensus.leadership();
         if leadership.mine && !consensus.leads() {
-            // Cut off from its quorum, or not yet in office: nobody is known to lead.
+            // This node has no quorum, or has not yet applied an entry of its own term: no leader is known.
             return None;
         }
         match (leadership.leader, leadership.addr) {
@@ -208,7 +189,8 @@ impl Store {
         }
     }
 
-    /// Where calls that need the leader go: its Raft address, unless this node is it or nobody is.
+    /// The leader's Raft address if calls that need the leader must be forwarded; `None` if this node leads
+    /// or no leader is known.
     fn elsewhere(opened: &Opened) -> Option<String> {
         if opened.consensus.is_mine() {
             None
@@ -227,19 +209,19 @@ impl Store {
     }
 }
 
-/// What `/readyz` reports.
+/// The result of `/readyz`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Readiness {
-    /// Serves.
+    /// The node serves.
     Ready,
-    /// No leader known, or not open.
+    /// No leader is known, or the store is not open.
     NoLeader,
-    /// The leader does not answer; why.
+    /// The leader does not respond, with the reason.
     LeaderNotContactable(String),
-    /// Leader fine, but not ready.
+    /// The leader responds, but this node is not ready.
     NotReady,
-    /// Behind; why.
+    /// This node is behind, with the reason.
     SyncFailed(String),
-    /// The local database does not answer; why.
+    /// The local database does not respond, with the reason.
     DatabaseFailed(String),
 }

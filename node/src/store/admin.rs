@@ -1,4 +1,4 @@
-//! What an administrator does: look at nodes, remove one, hand leadership over, snapshot, probe readiness.
+//! Administration: list nodes, remove one, transfer leadership, snapshot, readiness.
 use std::time::{Duration, Instant};
 
 use node_api::nodes::NodeInfo;
@@ -14,16 +14,16 @@ use crate::{
     store_types::StoreError,
 };
 
-/// A commit index is looked at this often while `/readyz?sync` waits.
+/// Interval at which the applied index is checked while `/readyz?sync` waits.
 const SYNC_PAUSE: Duration = Duration::from_millis(20);
-/// The longest a probe of the local database may take.
+/// Limit of a probe of the local database.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl Store {
-    /// This node about itself.
+    /// Facts about this node.
     ///
     /// # Errors
-    /// Never for want of an open store: a node that is just starting still says who it is.
+    /// None for a store that is not open: a node that is just starting still identifies itself.
     pub fn meta(&self) -> Meta {
         let consensus = self.0.opened.get().map(|o| &o.consensus);
         Meta {
@@ -52,10 +52,10 @@ impl Store {
         }
     }
 
-    /// The leader's advertised HTTP URL, asked from the leader.
+    /// The leader's advertised HTTP URL, requested from the leader.
     ///
     /// # Errors
-    /// No leader, or it does not answer.
+    /// No leader is known, or it does not respond.
     pub async fn leader_api_url(&self, timeout: Duration) -> Result<String, StoreError> {
         let leader = self.leader().ok_or(StoreError::LeaderNotFound)?;
         self.meta_of(&leader.raft_addr, timeout)
@@ -84,9 +84,9 @@ impl Store {
             let is_leader = leader.as_ref() == Some(&id);
             async move {
                 let started = Instant::now();
-                let answer = self.meta_of(&member.raft_addr, timeout).await;
-                // Another data directory on that address is not this member.
-                let answer = answer.and_then(|meta| {
+                let response = self.meta_of(&member.raft_addr, timeout).await;
+                // A response from another data directory at that address is not this member's.
+                let response = response.and_then(|meta| {
                     if meta.raft_id == id.0.as_ref() {
                         Ok(meta)
                     } else {
@@ -104,7 +104,7 @@ impl Store {
                     leader: is_leader,
                     ..NodeInfo::default()
                 };
-                match answer {
+                match response {
                     Ok(meta) => {
                         info.api_addr = meta.api_url;
                         info.version = meta.version;
@@ -129,11 +129,11 @@ impl Store {
         match Self::elsewhere(opened) {
             None => self.remove_as_leader(name).await,
             Some(address) => {
-                let ask = PeerRequest::Remove {
+                let request = PeerRequest::Remove {
                     name: name.to_owned(),
                     credentials: caller.credentials.clone(),
                 };
-                self.forward_admin(&address, &ask, caller).await
+                self.forward_admin(&address, &request, caller).await
             }
         }
     }
@@ -153,10 +153,10 @@ impl Store {
     async fn forward_admin(
         &self,
         address: &str,
-        ask: &PeerRequest,
+        request: &PeerRequest,
         caller: &Caller,
     ) -> Result<(), StoreError> {
-        match self.0.peers.call(address, ask, caller.timeout).await {
+        match self.0.peers.call(address, request, caller.timeout).await {
             Ok(PeerResponse::Done(done)) => done,
             Ok(_) => Err(StoreError::Unknown(format!(
                 "{address} sent an unexpected response"
@@ -166,7 +166,8 @@ impl Store {
         }
     }
 
-    /// Hands leadership over, to the named node or the best one; with `wait` returns when another node leads. Forwarded to the leader.
+    /// Transfers leadership to the named node or the best one; with `wait`, returns when another node leads.
+    /// Forwarded to the leader.
     ///
     /// # Errors
     /// See [`StoreError`]; refusals begin with `stepdown: `.
@@ -180,17 +181,17 @@ impl Store {
         match Self::elsewhere(opened) {
             None => self.stepdown_as_leader(to, wait).await,
             Some(address) => {
-                let ask = PeerRequest::StepDown {
+                let request = PeerRequest::StepDown {
                     to: to.map(Into::into),
                     wait,
                     credentials: caller.credentials.clone(),
                 };
-                self.forward_admin(&address, &ask, caller).await
+                self.forward_admin(&address, &request, caller).await
             }
         }
     }
 
-    /// Serves a forwarded handing over.
+    /// Serves a forwarded leadership transfer.
     ///
     /// # Errors
     /// See [`StoreError`].
@@ -211,10 +212,10 @@ impl Store {
         Ok(())
     }
 
-    /// Makes a checkpoint and trims the log; `Ok(false)` if nothing was new.
+    /// Makes a checkpoint and purges the log behind it; `Ok(false)` if there was nothing new.
     ///
     /// # Errors
-    /// Not open, or something holds the main file still.
+    /// The store is not open, or a pin holds the main file.
     pub async fn snapshot(&self, trailing_logs: Option<u64>) -> Result<bool, StoreError> {
         let opened = self.open()?;
         let consensus = &opened.consensus;
@@ -237,7 +238,7 @@ impl Store {
         }
     }
 
-    /// Readiness, in the order in which things become ready.
+    /// Readiness, checked in the order in which things become ready.
     pub async fn ready(&self, sync: bool, timeout: Duration) -> Readiness {
         let Some(opened) = self.0.opened.get() else {
             return Readiness::NoLeader;
@@ -271,9 +272,10 @@ impl Store {
             }],
             timeout: Some(PROBE_TIMEOUT),
         };
-        let probed = match tokio::time::timeout(PROBE_TIMEOUT, answers(opened, probe)).await {
+        let probed = match tokio::time::timeout(PROBE_TIMEOUT, query_database(opened, probe)).await
+        {
             Ok(probed) => probed,
-            Err(_) => Err("no answer in time".into()),
+            Err(_) => Err("no response in time".into()),
         };
         probed.map_or_else(Readiness::DatabaseFailed, |()| Readiness::Ready)
     }
@@ -297,8 +299,9 @@ impl Store {
     }
 }
 
-/// Asks the database something. On this thread if that waits for nothing, so that a probe stands in no queue.
-async fn answers(opened: &Opened, probe: Read) -> Result<(), String> {
+/// Runs a query on the database; on this thread if that needs no waiting, so that a probe does not stand in a
+/// queue.
+async fn query_database(opened: &Opened, probe: Read) -> Result<(), String> {
     let at_once = match opened.consensus.disk_answers() {
         Ok(()) => read_on_this_thread(opened, &probe),
         Err(_) => None,
@@ -310,7 +313,7 @@ async fn answers(opened: &Opened, probe: Read) -> Result<(), String> {
     match (outcome.error, outcome.results.into_iter().next()) {
         (None, Some(StatementResult::Rows(_))) => Ok(()),
         (Some(error), _) | (None, Some(StatementResult::Error(error))) => Err(error),
-        (None, _) => Err("no answer".into()),
+        (None, _) => Err("no result".into()),
     }
 }
 

@@ -1,4 +1,4 @@
-//! A consistent copy out, made beside the database and streamed from there.
+//! Backups: a consistent copy, made beside the database and streamed from there.
 use node_db::{BackupFormat, Cancellation, Origin};
 use tempfile::TempPath;
 
@@ -6,7 +6,8 @@ use super::{Caller, Store};
 use crate::{internode::messages::PeerRequest, metrics::Counter, store_types::StoreError};
 
 impl Store {
-    /// Writes a backup to a temporary file; the caller streams it, dropping the path deletes it. Made by the leader unless `local`.
+    /// Writes a backup to a temporary file; the caller streams it, and dropping the path deletes it. Made by
+    /// the leader unless `local`.
     ///
     /// # Errors
     /// See [`StoreError`].
@@ -24,21 +25,21 @@ impl Store {
             return Err(StoreError::LeaderNotFound);
         };
         let path = self.scratch()?;
-        let ask = PeerRequest::Backup {
+        let request = PeerRequest::Backup {
             format,
             credentials: caller.credentials.clone(),
         };
         self.0
             .peers
-            .fetch_backup(&address, &ask, &path, caller.timeout)
+            .fetch_backup(&address, &request, &path, caller.timeout)
             .await?;
         Ok(path)
     }
 
-    /// A backup of this node's own database. Dropped before its end, it ends the backup.
+    /// A backup of this node's own database. Dropping the future ends it.
     ///
     /// # Errors
-    /// Not open, or the disk refused.
+    /// The store is not open, or an I/O error.
     pub async fn backup_here(
         &self,
         format: BackupFormat,
@@ -61,7 +62,7 @@ impl Store {
     /// A name for a temporary file on the database's disk.
     ///
     /// # Errors
-    /// The disk refused.
+    /// An I/O error.
     pub fn scratch(&self) -> Result<TempPath, StoreError> {
         let file = tempfile::Builder::new()
             .prefix("scratch-")

@@ -1,7 +1,10 @@
-//! Comparing the copies of all members: every node hashes its content at one entry of the log, the leader judges, and a copy that is
-//! wrong says so, is not ready, and is left behind for a snapshot of the leader's.
+//! Compares the copies of all members: every node hashes its content at one log entry, the leader determines
+//! the majority, and a node with a wrong copy reports that it is not ready, parks the copy and receives a
+//! snapshot from the leader.
 //!
-//! Followers ask their leader for its judgement; nothing that a stranger sends makes a node give up its data.
+//! Followers ask their leader for its decision; no message from another node makes a node give up its data.
+pub mod state;
+
 use std::{
     collections::BTreeMap,
     sync::Arc,
@@ -9,9 +12,9 @@ use std::{
 };
 
 use node_db::{ContentHash, Hashing};
-use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
+pub use self::state::Difference;
 use super::{Caller, Opened, Store};
 use crate::{
     internode::messages::{PeerRequest, PeerResponse},
@@ -21,45 +24,19 @@ use crate::{
     store_types::{Comparison, CopyDecision, HashReport, MemberCopy, StoreError, Verdict},
 };
 
-/// How often members that have not finished are asked.
-const ASK_INTERVAL: Duration = Duration::from_millis(200);
-/// How long a member may take to say how far it is.
-const ASK_LIMIT: Duration = Duration::from_secs(2);
-/// The leader's own comparisons wait so long for hashes: hundreds of gigabytes take hours.
+/// Interval of requests to members that have not finished.
+const REQUEST_INTERVAL: Duration = Duration::from_millis(200);
+/// Limit of a request to a member.
+const REQUEST_LIMIT: Duration = Duration::from_secs(2);
+/// Limit of the leader's periodic comparisons: hashing hundreds of gigabytes takes hours.
 const PERIODIC_LIMIT: Duration = Duration::from_secs(6 * 60 * 60);
-/// How often a node looks whether its copy waits for a judgement.
-const LOOK_INTERVAL: Duration = Duration::from_millis(500);
-/// A leader that has not judged yet, or does not want this node to leave yet, is asked again after this time.
-const AGAIN: Duration = Duration::from_secs(2);
+/// Interval at which a node checks whether its copy awaits a decision.
+const CHECK_INTERVAL: Duration = Duration::from_millis(500);
+/// Pause before a leader that has not decided yet, or does not let this node leave yet, is asked again.
+const RETRY_PAUSE: Duration = Duration::from_secs(2);
 
-/// This node's copy is wrong.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Difference {
-    /// At this index.
-    pub index: u64,
-    /// Its hash.
-    pub own: ContentHash,
-    /// The majority's.
-    pub right: ContentHash,
-}
-
-/// What a store knows of comparisons.
-#[derive(Debug, Default)]
-pub(super) struct Compared {
-    last: Mutex<Option<Comparison>>,
-    difference: Mutex<Option<Difference>>,
-    /// Held while this node compares as leader.
-    comparing: tokio::sync::Mutex<()>,
-    /// This process is to start again and join anew.
-    leave: CancellationToken,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> parking_lot::MutexGuard<'_, T> {
-    mutex.lock()
-}
-
-/// Judges copies: the hash of more than half of all voters is right.
-pub fn judge(copies: &[MemberCopy]) -> Verdict {
+/// Determines the majority: the hash of more than half of all voters is right.
+pub fn find_majority(copies: &[MemberCopy]) -> Verdict {
     let known: Vec<_> = copies.iter().filter(|copy| copy.hash.is_some()).collect();
     let Some(first) = known.first() else {
         return Verdict::Equal;
@@ -85,18 +62,19 @@ pub fn judge(copies: &[MemberCopy]) -> Verdict {
     Verdict::Differ { right, wrong }
 }
 
-/// May `asker` leave its data behind? Only if a majority of the voters stays healthy without it. `members`: Raft id, votes, healthy.
-pub fn may_leave(members: &[(String, bool, bool)], asker: &str) -> bool {
+/// Whether `requester` may park its data: only if a majority of the voters stays healthy without it.
+/// `members`: Raft id, is a voter, is healthy.
+pub fn may_leave(members: &[(String, bool, bool)], requester: &str) -> bool {
     let voters = members.iter().filter(|(_, voter, _)| *voter).count();
     let staying = members
         .iter()
-        .filter(|(id, voter, healthy)| *voter && *healthy && id != asker)
+        .filter(|(id, voter, healthy)| *voter && *healthy && id != requester)
         .count();
     staying * 2 > voters
 }
 
-/// What a node says of its hashing at `index`, from the last one that it began.
-pub fn tell(last: Option<(u64, Hashing)>, index: u64) -> HashReport {
+/// A node's report on its hashing at `index`, from the last one that it began.
+pub fn hash_report(last: Option<(u64, Hashing)>, index: u64) -> HashReport {
     match last {
         Some((at, Hashing::Done(hash))) if at == index => HashReport::Done(hash),
         Some((at, Hashing::Failed(why))) if at == index => HashReport::Unavailable(why),
@@ -119,20 +97,20 @@ impl Store {
                 "copies are compared when every member runs this version or a newer one".into(),
             ));
         }
-        let _one_at_a_time = self.0.compared.comparing.lock().await;
+        let _one_at_a_time = self.0.comparison.comparing.lock().await;
         let deadline = Instant::now() + limit;
         let committed = opened.consensus.proposer().hash_content().await?;
         let index = committed.index;
-        let mut copies = self.members_to_ask(opened);
+        let mut copies = self.unhashed_copies(opened);
         loop {
-            self.ask_for_hashes(opened, index, &mut copies).await;
+            self.collect_hashes(opened, index, &mut copies).await;
             let open = copies
                 .iter()
                 .any(|copy| copy.hash.is_none() && copy.note.is_empty());
             if !open || Instant::now() >= deadline {
                 break;
             }
-            tokio::time::sleep(ASK_INTERVAL).await;
+            tokio::time::sleep(REQUEST_INTERVAL).await;
         }
         for copy in &mut copies {
             if copy.hash.is_none() && copy.note.is_empty() {
@@ -142,10 +120,10 @@ impl Store {
         let comparison = Comparison {
             index,
             unix_micros: crate::clock::unix_micros(),
-            verdict: judge(&copies),
+            verdict: find_majority(&copies),
             copies,
         };
-        self.judged(opened, &comparison).await;
+        self.record_comparison(opened, &comparison).await;
         Ok(comparison)
     }
 
@@ -158,14 +136,14 @@ impl Store {
         let Some(address) = Self::elsewhere(opened) else {
             return self.compare_as_leader(caller.timeout).await;
         };
-        let ask = PeerRequest::Compare {
+        let request = PeerRequest::Compare {
             limit: caller.timeout,
             credentials: caller.credentials.clone(),
         };
         match self
             .0
             .peers
-            .call(&address, &ask, caller.timeout + ASK_LIMIT)
+            .call(&address, &request, caller.timeout + REQUEST_LIMIT)
             .await
         {
             Ok(PeerResponse::Compared(compared)) => compared,
@@ -176,7 +154,7 @@ impl Store {
         }
     }
 
-    fn members_to_ask(&self, opened: &Opened) -> Vec<MemberCopy> {
+    fn unhashed_copies(&self, opened: &Opened) -> Vec<MemberCopy> {
         let members = opened.consensus.members().into_iter();
         members
             .map(|(id, _, voter)| MemberCopy {
@@ -188,7 +166,7 @@ impl Store {
             .collect()
     }
 
-    async fn ask_for_hashes(&self, opened: &Opened, index: u64, copies: &mut [MemberCopy]) {
+    async fn collect_hashes(&self, opened: &Opened, index: u64, copies: &mut [MemberCopy]) {
         let addresses: BTreeMap<String, String> = opened
             .consensus
             .members()
@@ -201,21 +179,21 @@ impl Store {
                 if copy.hash.is_some() || !copy.note.is_empty() {
                     return;
                 }
-                let told = if copy.id == self.0.local.raft_id() {
+                let report = if copy.id == self.0.local.raft_id() {
                     self.hash_at(index)
                 } else {
                     let Some(address) = address else {
                         copy.note = "not a member any more".into();
                         return;
                     };
-                    let ask = PeerRequest::ContentHash { index };
-                    match self.0.peers.call(address, &ask, ASK_LIMIT).await {
-                        Ok(PeerResponse::ContentHash(told)) => told,
-                        // It may come back.
+                    let request = PeerRequest::ContentHash { index };
+                    match self.0.peers.call(address, &request, REQUEST_LIMIT).await {
+                        Ok(PeerResponse::ContentHash(report)) => report,
+                        // It may respond later.
                         Ok(_) | Err(_) => HashReport::Pending,
                     }
                 };
-                match told {
+                match report {
                     HashReport::Pending => {}
                     HashReport::Done(hash) => copy.hash = Some(hash),
                     HashReport::Unavailable(why) => copy.note = why,
@@ -231,17 +209,17 @@ impl Store {
             return HashReport::Pending;
         };
         let last = opened.db.hashing();
-        tell(
+        hash_report(
             last.map(|(position, hashing)| (position.index, hashing)),
             index,
         )
     }
 
-    /// Keeps and tells what this node as leader has judged.
-    async fn judged(&self, opened: &Opened, comparison: &Comparison) {
+    /// Records and logs the result of a comparison that this node made as leader.
+    async fn record_comparison(&self, opened: &Opened, comparison: &Comparison) {
         let metrics = &self.0.local.metrics;
         metrics.count(Counter::StoreNumContentComparisons);
-        *lock(&self.0.compared.last) = Some(comparison.clone());
+        *self.0.comparison.last.lock() = Some(comparison.clone());
         let index = comparison.index;
         match &comparison.verdict {
             Verdict::Equal => {
@@ -269,7 +247,7 @@ impl Store {
 
     fn differs(&self, index: u64, own: ContentHash, right: ContentHash) {
         let difference = Difference { index, own, right };
-        let mut known = lock(&self.0.compared.difference);
+        let mut known = self.0.comparison.difference.lock();
         if known.as_ref() != Some(&difference) {
             tracing::error!(
                 target: "store",
@@ -279,21 +257,21 @@ impl Store {
         }
     }
 
-    /// How this node's copy differs from the majority's, if it does.
+    /// The difference of this node's copy from the majority's, if any.
     pub fn difference(&self) -> Option<Difference> {
-        lock(&self.0.compared.difference).clone()
+        self.0.comparison.difference.lock().clone()
     }
 
     /// The last comparison that this node made as leader.
     pub fn last_comparison(&self) -> Option<Comparison> {
-        lock(&self.0.compared.last).clone()
+        self.0.comparison.last.lock().clone()
     }
 
-    /// As leader: the word on a member's copy at an index.
+    /// As leader: the decision on a member's copy at an index.
     ///
     /// # Errors
     /// This node does not lead.
-    pub fn copy_decision(&self, index: u64, asker: &str) -> Result<CopyDecision, StoreError> {
+    pub fn copy_decision(&self, index: u64, requester: &str) -> Result<CopyDecision, StoreError> {
         let opened = self.open()?;
         if !opened.consensus.leads() {
             return Err(StoreError::NotLeader);
@@ -308,23 +286,23 @@ impl Store {
             .consensus
             .members()
             .into_iter()
-            .filter(|(id, ..)| id.0.as_ref() != asker)
+            .filter(|(id, ..)| id.0.as_ref() != requester)
             .map(|(_, member, _)| member.raft_addr)
             .collect();
         Ok(CopyDecision {
             right,
-            may_leave: may_leave(&members, asker),
+            may_leave: may_leave(&members, requester),
             addresses,
         })
     }
 
-    /// Resolves when this node has decided to leave its copy behind: the process is to start again.
-    pub async fn leaves_copy(&self) {
-        self.0.compared.leave.cancelled().await;
+    /// Resolves when this node has decided to park its copy: the process must restart.
+    pub async fn parks_copy(&self) {
+        self.0.comparison.leave.cancelled().await;
     }
 
-    /// One look at this node's own copy, as follower.
-    async fn look_at_own_copy(&self, settled: &mut u64) -> Result<(), String> {
+    /// Checks this node's own copy once, as follower.
+    async fn check_own_copy(&self, settled: &mut u64) -> Result<(), String> {
         let opened = self.open().map_err(|e| e.to_string())?;
         let difference = self.difference();
         let Some((position, Hashing::Done(own))) = opened.db.hashing() else {
@@ -337,28 +315,28 @@ impl Store {
         let Some(address) = opened.consensus.leadership().addr else {
             return Err("no leader to ask".into());
         };
-        let ask = PeerRequest::CopyDecision { index };
-        let judgement = match self.0.peers.call(&address, &ask, ASK_LIMIT).await {
-            Ok(PeerResponse::CopyDecision(judgement)) => judgement.map_err(|e| e.to_string())?,
+        let request = PeerRequest::CopyDecision { index };
+        let decision = match self.0.peers.call(&address, &request, REQUEST_LIMIT).await {
+            Ok(PeerResponse::CopyDecision(decision)) => decision.map_err(|e| e.to_string())?,
             Ok(_) => return Err(format!("{address} does not know the request")),
             Err(e) => return Err(e.to_string()),
         };
-        match (&difference, judgement.right) {
+        match (&difference, decision.right) {
             (Some(_), _) => {}
-            (None, None) => return Err("not judged yet".into()),
+            (None, None) => return Err("not decided yet".into()),
             (None, Some(right)) if right == own => {
                 *settled = index;
                 return Ok(());
             }
             (None, Some(right)) => self.differs(index, own, right),
         }
-        if !judgement.may_leave {
+        if !decision.may_leave {
             return Err("the others have no quorum without this node yet".into());
         }
-        self.leave_copy(index, judgement.addresses)
+        self.park_copy(index, decision.addresses)
     }
 
-    fn leave_copy(&self, index: u64, addresses: Vec<String>) -> Result<(), String> {
+    fn park_copy(&self, index: u64, addresses: Vec<String>) -> Result<(), String> {
         let cluster = self.0.local.cluster().ok_or("not in a cluster")?;
         let rejoin = Rejoin {
             reason: format!(
@@ -370,23 +348,24 @@ impl Store {
             addresses,
         };
         rejoin::request(&self.0.settings.data_dir, &rejoin).map_err(|e| e.to_string())?;
-        tracing::warn!(target: "store", "leaving this copy behind: the node starts again and joins with an empty directory");
-        self.0.compared.leave.cancel();
+        tracing::warn!(target: "store", "parking this copy: the node restarts and joins with an empty directory");
+        self.0.comparison.leave.cancel();
         Ok(())
     }
 }
 
-/// Watches this node's own copy, and as leader compares all of them every `interval` (zero: only when asked to), until stopped.
+/// Watches this node's own copy and, as leader, compares all copies every `interval` (zero: only on request),
+/// until stopped.
 pub async fn watch_copies(store: Store, interval: Duration, stop: CancellationToken) {
     let store = Arc::new(store);
     let (mut settled, mut pause_until) = (0, None::<Instant>);
     let mut compared = Instant::now();
-    while !stopped_within(&stop, LOOK_INTERVAL).await {
+    while !stopped_within(&stop, CHECK_INTERVAL).await {
         if pause_until.is_none_or(|until| until <= Instant::now()) {
             pause_until = None;
-            if let Err(why) = store.look_at_own_copy(&mut settled).await {
+            if let Err(why) = store.check_own_copy(&mut settled).await {
                 tracing::debug!(target: "store", "this node's copy: {why}");
-                pause_until = Some(Instant::now() + AGAIN);
+                pause_until = Some(Instant::now() + RETRY_PAUSE);
             }
         }
         if interval.is_zero() || compared.elapsed() < interval || !store.is_leader() {
@@ -468,7 +447,7 @@ mod tests {
                 Verdict::Undecided,
             ),
         ] {
-            assert_eq!(judge(&copies), want, "{name}");
+            assert_eq!(find_majority(&copies), want, "{name}");
         }
     }
 
@@ -498,13 +477,16 @@ mod tests {
     #[test]
     fn what_a_node_says_of_its_hash() {
         let done = Some((5, Hashing::Done(hash(1))));
-        assert_eq!(tell(done.clone(), 5), HashReport::Done(hash(1)));
-        assert_eq!(tell(done.clone(), 6), HashReport::Pending);
-        assert!(matches!(tell(done, 4), HashReport::Unavailable(_)));
-        assert_eq!(tell(Some((5, Hashing::Running)), 5), HashReport::Pending);
-        assert_eq!(tell(None, 5), HashReport::Pending);
+        assert_eq!(hash_report(done.clone(), 5), HashReport::Done(hash(1)));
+        assert_eq!(hash_report(done.clone(), 6), HashReport::Pending);
+        assert!(matches!(hash_report(done, 4), HashReport::Unavailable(_)));
+        assert_eq!(
+            hash_report(Some((5, Hashing::Running)), 5),
+            HashReport::Pending
+        );
+        assert_eq!(hash_report(None, 5), HashReport::Pending);
         assert!(matches!(
-            tell(Some((5, Hashing::Failed("x".into()))), 5),
+            hash_report(Some((5, Hashing::Failed("x".into()))), 5),
             HashReport::Unavailable(_)
         ));
     }

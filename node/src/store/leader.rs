@@ -1,9 +1,9 @@
-//! Calls to the leader: waited for while one is elected, and not waited for any more once another node leads
-//! and the called one gives no sign of life.
+//! Calls to the leader. A call waits while a leader is elected, and stops waiting for a leader that no longer
+//! responds once another node leads.
 //!
-//! A leader that loses its machine's power, network or processor leaves its connections open. What was sent
-//! to it would be waited for until the callers' time is over, by them and by whoever queues behind them,
-//! although another node has led for long.
+//! A leader whose machine loses power, network or processor leaves its connections open. Without this, its
+//! callers, and those that queue behind them, would wait for it until their timeouts, although another node
+//! has led for long.
 use std::{
     future::pending,
     time::{Duration, Instant},
@@ -24,29 +24,30 @@ use crate::{
     raft::Leadership,
 };
 
-/// An election takes one or two election timeouts, a few when votes are split. A cluster that has been
-/// without a leader for longer than this many has no majority, most likely: its callers are told so at once.
-const PATIENCE_ELECTIONS: u32 = 10;
-/// Between looks at who leads, besides at each change: a new leader needs a moment until it may serve.
-const LOOK_INTERVAL: Duration = Duration::from_millis(20);
+/// An election takes one or two election timeouts, a few when votes are split. A cluster that has had no
+/// leader for longer than this many most likely has no majority: its callers get the error at once.
+const RETRY_ELECTIONS: u32 = 10;
+/// Interval at which leadership is checked, besides at each change: a new leader needs a moment until it can
+/// serve.
+const CHECK_INTERVAL: Duration = Duration::from_millis(20);
 
-/// How long a call goes on that certainly has had no effect so far, because nobody led, or whoever did went
+/// How long a call is retried that certainly has had no effect so far, because no node led or the leader went
 /// away.
 #[derive(Debug)]
-pub(super) struct Patience {
+pub(super) struct RetryLimit {
     until: Instant,
 }
 
-impl Patience {
-    /// For a call whose caller waits until `deadline`; begins with its first failure.
+impl RetryLimit {
+    /// For a call whose caller waits until `deadline`; starts with the first failure.
     pub(super) fn new(local: &Local, election_timeout: Duration, deadline: Instant) -> Self {
-        let left = patience_left(local.unled_for(), election_timeout);
+        let left = time_left(local.unled_for(), election_timeout);
         Self {
             until: deadline.min(Instant::now() + left),
         }
     }
 
-    /// Waits for another leader, or a moment. False when the time is over.
+    /// Waits for another leader, or for a moment. False when the limit is reached.
     pub(super) async fn again(&self, leadership: &watch::Receiver<Leadership>) -> bool {
         let left = self.until.saturating_duration_since(Instant::now());
         if left.is_zero() {
@@ -54,23 +55,23 @@ impl Patience {
         }
         let mut leadership = leadership.clone();
         leadership.mark_unchanged();
-        let _ = timeout(left.min(LOOK_INTERVAL), leadership.changed()).await;
+        let _ = timeout(left.min(CHECK_INTERVAL), leadership.changed()).await;
         true
     }
 }
 
-fn patience_left(unled_for: Duration, election_timeout: Duration) -> Duration {
-    (election_timeout * PATIENCE_ELECTIONS).saturating_sub(unled_for)
+fn time_left(unled_for: Duration, election_timeout: Duration) -> Duration {
+    (election_timeout * RETRY_ELECTIONS).saturating_sub(unled_for)
 }
 
-/// Who is there answers so soon: [`PeerRequest::Meta`] waits for nothing.
-const SIGN_OF_LIFE_LIMIT: Duration = Duration::from_secs(1);
-/// Pause before a deposed leader that is still at work is looked for again.
-const SIGN_OF_LIFE_INTERVAL: Duration = Duration::from_secs(1);
+/// A node that is reachable responds within this time: [`PeerRequest::Meta`] waits for nothing.
+const LIVENESS_TIMEOUT: Duration = Duration::from_secs(1);
+/// Pause before a deposed leader that still responds is checked again.
+const LIVENESS_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Asks the leader at `address`. `deposed` runs when another node is seen to lead; the answer is waited for
-/// all the same, because a leader that has handed over still says what became of its last writes, unless it
-/// is [`WireError::Unresponsive`].
+/// Sends a request to the leader at `address`. `deposed` runs when another node is known to lead; the
+/// response is still awaited, because a leader that has transferred its leadership reports the results of its
+/// last writes, unless it is [`WireError::Unresponsive`].
 ///
 /// # Errors
 /// See [`WireError`].
@@ -78,40 +79,42 @@ pub(super) async fn call(
     peers: &Peers,
     leadership: &watch::Receiver<Leadership>,
     address: &str,
-    ask: &PeerRequest,
+    request: &PeerRequest,
     limit: Duration,
     deposed: impl FnOnce(),
 ) -> Result<PeerResponse, WireError> {
-    let answered = ask_for_more(peers, leadership, address, ask, limit, deposed).await;
+    let answered = call_with_connection(peers, leadership, address, request, limit, deposed).await;
     answered.map(|(answer, _)| answer)
 }
 
-/// The same, with the connection if more follows on it.
+/// As [`call`], with the connection if more follows on it.
 ///
 /// # Errors
 /// See [`WireError`].
-pub(super) async fn ask_for_more(
+pub(super) async fn call_with_connection(
     peers: &Peers,
     leadership: &watch::Receiver<Leadership>,
     address: &str,
-    ask: &PeerRequest,
+    request: &PeerRequest,
     limit: Duration,
     deposed: impl FnOnce(),
 ) -> Result<(PeerResponse, Option<Connection>), WireError> {
     let mut leadership = leadership.clone();
-    let silence = async {
+    let unresponsive = async {
         let another = |now: &Leadership| now.addr.as_deref().is_some_and(|addr| addr != address);
         if leadership.wait_for(another).await.is_err() {
             // The node is stopping.
             return pending().await;
         }
         deposed();
-        let sign_of_life = || peers.call(address, &PeerRequest::Meta, SIGN_OF_LIFE_LIMIT);
-        while sign_of_life().await.is_ok() {
-            sleep(SIGN_OF_LIFE_INTERVAL).await;
+        let is_alive = || peers.call(address, &PeerRequest::Meta, LIVENESS_TIMEOUT);
+        while is_alive().await.is_ok() {
+            sleep(LIVENESS_INTERVAL).await;
         }
     };
-    peers.call_for_parts(address, ask, limit, silence).await
+    peers
+        .call_for_parts(address, request, limit, unresponsive)
+        .await
 }
 
 #[cfg(test)]
@@ -122,7 +125,7 @@ mod tests {
     fn who_comes_late_to_a_cluster_without_a_majority_is_not_kept_waiting() {
         let seconds = Duration::from_secs;
         for (unled_for, want) in [(0, 10), (1, 9), (9, 1), (10, 0), (3600, 0)] {
-            assert_eq!(patience_left(seconds(unled_for), seconds(1)), seconds(want));
+            assert_eq!(time_left(seconds(unled_for), seconds(1)), seconds(want));
         }
     }
 }

@@ -1,16 +1,16 @@
-//! Consistency levels: who may serve a read. Plain values in, a decision out.
+//! Consistency levels: which node may serve a read. A pure decision.
 use std::time::Duration;
 
 use node_api::param::Level;
 
-/// What is known at the time of the call.
+/// The node's state at the time of the call.
 #[derive(Clone, Copy, Debug)]
 pub struct Standing {
-    /// This node votes.
+    /// This node is a voter.
     pub voter: bool,
     /// This node leads and has heard from a quorum within the lease.
     pub leads: bool,
-    /// Another node is known to lead.
+    /// Another node is known to be the leader.
     pub leader_elsewhere: bool,
 }
 
@@ -27,7 +27,7 @@ pub enum Plan {
     Log,
     /// By the leader.
     Forward,
-    /// By nobody now.
+    /// Not now: no leader is known.
     NoLeader,
 }
 
@@ -50,24 +50,24 @@ pub fn plan(level: Level, standing: Standing) -> Plan {
     }
 }
 
-/// What freshness looks at on a node that does not lead.
+/// The facts that decide freshness on a node that does not lead.
 #[derive(Clone, Copy, Debug)]
 pub struct Freshness {
-    /// The client's limit; zero is none.
+    /// The client's limit; zero means none.
     pub limit: Duration,
     /// The client asked for the strict form.
     pub strict: bool,
-    /// Since the last word from a leader; `None` is never.
+    /// Time since the last message from a leader; `None` means never.
     pub since_contact: Option<Duration>,
     /// Last applied index.
     pub applied_index: u64,
-    /// What the leader last said is committed.
+    /// The commit index that the leader last sent.
     pub leader_commit: u64,
-    /// From the leader's stamp of the last applied write to its application here.
+    /// Time from the leader's timestamp of the last applied write to its application here.
     pub apply_lag: Duration,
 }
 
-/// Is the local data too old for this client?
+/// Whether the local data is too old for this client.
 pub fn is_stale(now: Freshness) -> bool {
     if now.limit.is_zero() {
         return false;

@@ -1,4 +1,5 @@
-//! Bringing a whole database or a script in: validated first, then carried by the log in pieces, so that memory stays constant for any size.
+//! Loads a whole database or a script: validated first, then carried by the log in pieces, so that memory
+//! stays constant for any size.
 use std::{path::Path, time::Duration};
 
 use bytes::Bytes;
@@ -16,9 +17,9 @@ use crate::{
 
 /// Bytes of a load in one log entry.
 const CHUNK_BYTES: usize = 1 << 20;
-/// Between two tries to undo a load.
+/// Pause between attempts to undo a load.
 const ABORT_PAUSE: Duration = Duration::from_millis(100);
-/// What every SQLite file begins with, as far as rqlite looks.
+/// The beginning of every SQLite file, as far as rqlite checks it.
 const SQLITE_MAGIC: &[u8] = b"SQLite format";
 
 impl Store {
@@ -56,7 +57,8 @@ impl Store {
         })
     }
 
-    /// As [`Store::load`], but only an SQLite file, on the leader of a cluster of one; followed by a snapshot.
+    /// As [`Store::load`], but only for an SQLite file, on the leader of a cluster of one; followed by a
+    /// snapshot.
     ///
     /// # Errors
     /// `not leader`, `not single-node`, `invalid SQLite data`, or as for load.
@@ -99,7 +101,7 @@ impl Store {
         }
         let content = match check(path).await? {
             LoadContent::Script if self.0.local.format_version() >= 2 => {
-                // What a dump holds may come back, whatever its size; the disks say how much of it.
+                // A dump may be restored whatever the size of its values; the disks limit the total.
                 let bounds = Bounds {
                     value_bytes: 0,
                     ..bounds::of_caller(None)
@@ -118,7 +120,7 @@ impl Store {
         self.0.local.metrics.count(Counter::StoreNumLoads);
         let mut served = result?;
         if content == LoadContent::File && served.error.is_none() {
-            // rqlite answers a binary load with no results.
+            // rqlite returns no results for a binary load.
             served.results.clear();
         }
         Ok(served)
@@ -167,8 +169,8 @@ impl Store {
     }
 }
 
-/// A load whose last piece is not known to be applied. While it lies on the nodes unfinished, none of them makes a checkpoint; so when
-/// it fails, or its client goes away and the call is dropped, it is undone.
+/// A load whose last piece is not known to be applied. While its pieces are staged, no node makes a
+/// checkpoint; so it is undone when it fails, or when its client disconnects and the call is dropped.
 struct Unfinished {
     consensus: Option<Consensus>,
     term: u64,
@@ -184,7 +186,7 @@ impl Unfinished {
         }
     }
 
-    /// Applied, or refused by every node alike: nothing lies there any more.
+    /// Applied, or refused by every node alike: nothing is staged any more.
     fn finished(mut self) {
         self.consensus = None;
     }
@@ -200,7 +202,8 @@ impl Drop for Unfinished {
     }
 }
 
-/// Proposes the end of a load until it is decided: by this entry, or by the first one of another term, which ends every load before it.
+/// Proposes the end of a load until it is certain: by this entry, or by the first entry of another term,
+/// which ends every earlier load.
 async fn abort(consensus: Consensus, term: u64, load_id: u64) {
     while consensus.leadership().term == term {
         match consensus.proposer().load_abort(load_id).await {
@@ -216,7 +219,7 @@ async fn abort(consensus: Consensus, term: u64, load_id: u64) {
     }
 }
 
-/// What the file is, if every node can take it.
+/// The kind of file, if every node can load it.
 async fn check(path: &Path) -> Result<LoadContent, StoreError> {
     let owned = path.to_owned();
     let (content, what) = match is_sqlite(path).await? {

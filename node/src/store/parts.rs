@@ -1,4 +1,4 @@
-//! Large results on their way: from a reader thread of this node, or from the leader over its connection.
+//! Large results in transit: from a reader thread of this node, or from the leader over its connection.
 use std::{sync::Arc, time::Duration};
 
 use node_db::{Part, Parts};

@@ -1,8 +1,9 @@
-//! Queued writes: requests that are answered before they are written, and written many at a time.
+//! Queued writes: requests that get a response before they are written, and are written many at a time.
 //!
-//! A queue lives in this node's memory alone. Its one task takes requests in the order of their sequence numbers and sends them as
-//! one write; so a write is retried only where it can succeed later and certainly had no effect so far, and a request that never can is
-//! dropped with a log line, lest it hold up everything behind it. Whoever waits for a request is told what became of it.
+//! A queue exists in this node's memory only. Its one task takes requests in the order of their sequence
+//! numbers and sends them as one write. A write is retried only if it can succeed later and certainly had no
+//! effect so far; a request that can never succeed is dropped with a log line, so that it does not block
+//! everything behind it. A caller that waits for its request gets the result.
 mod verdict;
 
 use std::{
@@ -25,7 +26,8 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use self::verdict::{Failed, Verdict, judge, shares};
+pub use self::verdict::Decision;
+use self::verdict::{Failed, Verdict, classify, shares};
 use super::{Caller, Store};
 use crate::{
     metrics::{Counter, Metrics},
@@ -34,16 +36,17 @@ use crate::{
 
 /// Pause between attempts while no leader can be reached.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
-/// Attempts at a write that was refused, without effect, for a reason that may pass (a full disk, a node that cannot be reached). Longer than an
-/// election takes by far; then it is taken apart.
+/// Attempts at a write that was refused without effect for a reason that may pass (a full disk, an
+/// unreachable node). Far longer than an election; then its requests are tried one by one.
 const MAX_ATTEMPTS: u32 = 30;
-/// Attempts at a single request of a write that was taken apart: its neighbours have waited long enough.
+/// Attempts at a single request of a write that was split: the requests around it have waited long enough.
 const MAX_ATTEMPTS_ALONE: u32 = 3;
-/// How long the queue goes on writing after it was told to stop. Leaves room in the 10 s that Kubernetes gives by default.
+/// How long the queue continues to write after the stop signal, within the 10 s that Kubernetes gives by
+/// default.
 const STOP_LIMIT: Duration = Duration::from_secs(5);
 /// Statements of a batch stay below about this, whatever the number of requests: one batch is one log entry.
 const MAX_BATCH_BYTES: usize = 1 << 20;
-/// All requests in the queue together; beyond it callers wait, as they do when the queue is full by number.
+/// Bytes of all queued requests; beyond it callers wait, as they do when the queue is full by number.
 const MAX_QUEUE_BYTES: usize = 64 << 20;
 /// Unit in which the bytes in the queue are counted, so that the largest request fits a 32-bit number of permits.
 const BYTES_PER_PERMIT: usize = 1 << 10;
@@ -61,7 +64,7 @@ pub struct QueueSettings {
     pub timeout: Duration,
     /// Each write is a transaction (default false).
     pub transaction: bool,
-    /// Whose credentials the writes carry when another node leads. `None`: those of the request's caller.
+    /// The credentials of the writes when another node leads. `None`: those of the request's caller.
     pub credentials: Option<Credentials>,
 }
 
@@ -70,7 +73,7 @@ pub struct QueueSettings {
 #[error("queue stopped")]
 pub struct QueueStopped;
 
-/// A place in the queue.
+/// A queued request.
 #[derive(Debug)]
 pub struct Ticket {
     /// Later numbers are written later.
@@ -78,11 +81,9 @@ pub struct Ticket {
     decided: oneshot::Receiver<Decision>,
 }
 
-/// What became of a request: the error is what a caller of [`Store::execute`] would have got, or that of its first statement that failed.
-pub type Decision = Result<(), StoreError>;
-
 impl Ticket {
-    /// Waits until the write that holds the request was made, or given up (which the log and `/status` tell, too).
+    /// Waits until the write with this request was made or given up (which the log and `/status` report as
+    /// well).
     ///
     /// # Errors
     /// The queue stopped before it came to this request.
@@ -106,7 +107,7 @@ struct Item {
 struct Shared {
     sender: mpsc::Sender<Item>,
     room: Arc<Semaphore>,
-    /// The number of the last request. Held while an item is put in, so that numbers and order agree.
+    /// The number of the last request. Locked while an item is queued, so that numbers and order agree.
     sequence: Mutex<i64>,
     settings: QueueSettings,
     metrics: Arc<Metrics>,
@@ -114,7 +115,7 @@ struct Shared {
     stop: CancellationToken,
 }
 
-/// What went wrong, for `/status`.
+/// Failures, for `/status`.
 #[derive(Debug, Default)]
 struct Failures {
     statements: AtomicU64,
@@ -175,7 +176,8 @@ impl Queue {
         (Self(shared), tokio::spawn(task.run()))
     }
 
-    /// Puts a request in; waits while the queue is full. Without statements it is written as soon as all before it are.
+    /// Queues a request; waits while the queue is full. Without statements it is done as soon as all before
+    /// it are.
     ///
     /// # Errors
     /// See [`QueueStopped`].
@@ -242,7 +244,7 @@ impl Queue {
     }
 }
 
-/// Roughly the bytes that statements take; never less than their text.
+/// Approximate bytes of statements; never less than their text.
 fn size(statements: &[Statement]) -> usize {
     let value = |value: &Value| match value {
         Value::Null | Value::Integer(_) | Value::Real(_) => 8,
@@ -265,7 +267,7 @@ fn size(statements: &[Statement]) -> usize {
 struct Task<W> {
     receiver: mpsc::Receiver<Item>,
     write: W,
-    /// An item that was taken out but belongs to the next batch.
+    /// An item that was received but belongs to the next batch.
     held: Option<Item>,
     shared: Arc<Shared>,
 }
@@ -312,14 +314,15 @@ where
             biased;
             item = self.receiver.recv() => item,
             () = stop.cancelled() => {
-                // Whoever reserved a place before still gets in; nobody after.
+                // Callers that reserved a place before may still queue their request; no others.
                 self.receiver.close();
                 self.receiver.recv().await
             }
         }
     }
 
-    /// Takes what belongs into one write with `first`: same credentials, within the limits, before the time is up.
+    /// Collects the requests for one write with `first`: same credentials, within the limits, before the
+    /// timeout.
     async fn collect(&mut self, first: Item) -> Vec<Item> {
         let settings = self.shared.settings.clone();
         let until = Instant::now() + settings.timeout;
@@ -377,7 +380,7 @@ where
         }
     }
 
-    /// Writes some requests as one: a result per statement that ran, or why that will not succeed.
+    /// Writes some requests as one: a result per statement that ran, or why they cannot succeed.
     async fn attempt(
         &self,
         items: &[Item],
@@ -412,7 +415,7 @@ where
         loop {
             let outcome = (self.write)(request.clone(), caller.clone()).await;
             shared.count_outcome(&outcome);
-            match judge(&outcome, shared.settings.transaction) {
+            match classify(&outcome, shared.settings.transaction) {
                 Verdict::Written => {
                     shared
                         .metrics

@@ -10,7 +10,7 @@ use node_values::StatementResult;
 
 use super::{
     Caller, Opened, ReadResponse, Store, Streamed,
-    leader::{self, Patience},
+    leader::{self, RetryLimit},
     level::{Freshness, Plan, Standing, is_stale, plan},
 };
 use crate::{
@@ -27,16 +27,16 @@ use crate::{
 /// VM instructions that a read may take on the thread that received it: some 100 µs, enough for reads by key.
 /// Longer ones go to a reader thread, so that they never hold up the network.
 const INLINE_VM_STEPS: u32 = 2_000;
-/// A write to the log takes a millisecond or a few. The disk may hang after this long, which is said after
-/// three seconds (`raft/maintenance/disk_watchdog.rs`).
+/// A write to the log takes a few milliseconds. When one takes longer than this, the disk may hang, which is
+/// reported after three seconds (`raft/maintenance/disk_watchdog.rs`).
 const SLOW_DISK: Duration = Duration::from_millis(200);
 /// The cluster's format version from which every member sends large results in pieces.
 const PARTS_VERSION: u16 = 2;
-/// A read while the disk does not answer: either it needs no disk, or it will not come.
+/// Limit of a read while the disk does not respond: either it needs no disk, or it will not end.
 const HUNG_READ_LIMIT: Duration = Duration::from_secs(1);
 
 impl Store {
-    /// Runs reads at the asked level.
+    /// Runs reads at the requested level.
     ///
     /// # Errors
     /// See [`StoreError`].
@@ -47,8 +47,8 @@ impl Store {
         caller: &Caller,
     ) -> Result<ReadResponse, StoreError> {
         let opened = self.open()?;
-        // Of what is sent on or waits; a read that is served here at once needs no clock.
-        let (mut clock, mut patience, mut retried) = (None, None, 0);
+        // Only for reads that are forwarded or wait; a read that is served here at once needs no clock.
+        let (mut clock, mut retry_limit, mut retried) = (None, None, 0);
         loop {
             let failure = match plan(options.level, self.standing(opened)) {
                 Plan::Forward => None,
@@ -57,7 +57,7 @@ impl Store {
                     .read_here(opened, here, &read, options, true, || caller.origin())
                     .await
                 {
-                    // Leadership went meanwhile; a read has no effect, so it may simply go on.
+                    // Leadership was lost meanwhile; a read has no effect, so it can simply be retried.
                     Err(error) if error.is_no_leader() => Some(error),
                     result => return result,
                 },
@@ -70,25 +70,27 @@ impl Store {
                         self.forward_read(opened, &read, options, caller, deadline, &mut retried);
                     match forwarded.await {
                         Ok(Some(served)) => return Ok(served),
-                        // Without an answer somebody else leads now, perhaps this node.
+                        // No response: another node leads now, perhaps this one.
                         Ok(None) => continue,
                         Err(Failed::Final(error)) => return Err(error),
                         Err(Failed::Gone(error)) => error,
                     }
                 }
             };
-            let patience = patience.get_or_insert_with(|| self.patience(opened, deadline));
-            if !patience.again(&opened.consensus.watch_leadership()).await {
+            let retry_limit = retry_limit.get_or_insert_with(|| self.retry_limit(opened, deadline));
+            if !retry_limit
+                .again(&opened.consensus.watch_leadership())
+                .await
+            {
                 return Err(failure.at_deadline());
             }
         }
     }
 
-    /// Serves a forwarded read; never forwards again. `flows`: the asking node can take a large result in
-    /// pieces.
+    /// Serves a forwarded read; never forwards again. `flows`: the sender accepts a large result in pieces.
     ///
     /// # Errors
-    /// As [`Store::query`], with `not leader` if this node lost the lead.
+    /// As [`Store::query`], with `not leader` if this node lost its leadership.
     pub async fn query_as_leader(
         &self,
         read: &Read,
@@ -103,17 +105,17 @@ impl Store {
                 .read_here(opened, here, read, options, flows, || origin)
                 .await
             {
-                // Other nodes need not know this kind of failure.
+                // Other nodes do not know this kind of failure.
                 Err(StoreError::TooLarge(text)) => Err(StoreError::Refused(text)),
                 result => result,
             },
         }
     }
 
-    /// For a call that certainly had no effect.
-    pub(super) fn patience(&self, opened: &Opened, deadline: Instant) -> Patience {
+    /// The retry limit of a call that certainly had no effect.
+    pub(super) fn retry_limit(&self, opened: &Opened, deadline: Instant) -> RetryLimit {
         let election_timeout = opened.consensus.settings().election_timeout;
-        Patience::new(&self.0.local, election_timeout, deadline)
+        RetryLimit::new(&self.0.local, election_timeout, deadline)
     }
 
     pub(super) fn standing(&self, opened: &Opened) -> Standing {
@@ -148,7 +150,7 @@ impl Store {
             }
             Plan::Local | Plan::LocalAsLeader | Plan::Forward | Plan::NoLeader => {}
         }
-        let answer = match opened.consensus.disk_answers() {
+        let output = match opened.consensus.disk_answers() {
             Ok(()) => match read_on_this_thread(opened, read) {
                 Some(outcome) => ReadOutput::Complete(outcome),
                 None => read_on_its_thread(opened, read, flows, origin()).await?,
@@ -161,7 +163,7 @@ impl Store {
                     .unwrap_or_else(|_| Err(StoreError::Refused(hangs.to_string())))?
             }
         };
-        Ok(match answer {
+        Ok(match output {
             ReadOutput::Complete(outcome) => {
                 self.count_read(read, &outcome);
                 ReadResponse::Whole(self.served(outcome, None))
@@ -174,7 +176,7 @@ impl Store {
         })
     }
 
-    /// Reads through the log are counted where they are applied.
+    /// Counts a read; reads through the log are counted when they are applied.
     fn count_read(&self, read: &Read, outcome: &Outcome) {
         let metrics = &self.0.local.metrics;
         let failed = |result: &&StatementResult| matches!(result, StatementResult::Error(_));
@@ -215,14 +217,14 @@ impl Store {
         size::check(&request)?;
         let done = self.propose(opened, request).await;
         done.map_err(|failed| match failed.error {
-            // A write would be unknown; a read may be made again.
+            // For a write the result would be unknown; a read can be repeated.
             ProposeError::Unknown(_) if !opened.consensus.is_mine() => StoreError::NotLeader,
             error => error.into(),
         })
     }
 
-    /// `None` if the leader was silent and another node leads now. `retried` counts the caller's retries over
-    /// all leaders.
+    /// `None` if the leader did not respond and another node leads now. `retried` counts the caller's retries
+    /// over all leaders.
     async fn forward_read(
         &self,
         opened: &Opened,
@@ -237,7 +239,7 @@ impl Store {
         };
         let (read, options) = (read.clone(), options.clone());
         let credentials = caller.credentials.clone();
-        let ask = if opened.consensus.version() >= PARTS_VERSION {
+        let request_message = if opened.consensus.version() >= PARTS_VERSION {
             PeerRequest::ReadParts {
                 read,
                 options,
@@ -255,7 +257,16 @@ impl Store {
         let peers = &self.0.peers;
         let mut limit = deadline.saturating_duration_since(Instant::now());
         loop {
-            match leader::ask_for_more(peers, &leadership, &address, &ask, limit, || ()).await {
+            match leader::call_with_connection(
+                peers,
+                &leadership,
+                &address,
+                &request_message,
+                limit,
+                || (),
+            )
+            .await
+            {
                 Ok((PeerResponse::Served(Ok(served)), _)) => {
                     return Ok(Some(ReadResponse::Whole(Served {
                         served_by: address,
@@ -276,7 +287,7 @@ impl Store {
                     ))));
                 }
                 Err(WireError::Unresponsive { .. }) => return Ok(None),
-                // A read has no effect: any failure may be repeated.
+                // A read has no effect, so any failure may be retried.
                 Err(_) if *retried < caller.retries => {
                     *retried += 1;
                     limit = caller.timeout;
@@ -290,16 +301,16 @@ impl Store {
     }
 }
 
-/// Why a read that was sent on has no result.
+/// Why a forwarded read has no result.
 enum Failed {
-    /// The leader, or the way to it, is gone: the next one may serve it.
+    /// The leader is gone or unreachable: the next one may serve the read.
     Gone(StoreError),
-    /// This is the answer.
+    /// The read itself failed.
     Final(StoreError),
 }
 
-/// Not while a write has been on its way to the disk for suspiciously long: a read that misses the cache
-/// would hold up the network.
+/// Reads on this thread, unless a write to the disk takes suspiciously long: a read that misses the cache
+/// would block the network.
 pub(super) fn read_on_this_thread(opened: &Opened, read: &Read) -> Option<Outcome> {
     let age = opened.consensus.log().oldest_write_age();
     if age.is_some_and(|age| age > SLOW_DISK) {
@@ -308,7 +319,7 @@ pub(super) fn read_on_this_thread(opened: &Opened, read: &Read) -> Option<Outcom
     opened.db.read_inline(read, INLINE_VM_STEPS)
 }
 
-/// Dropped before its end, it ends the read.
+/// Dropping the future ends the read.
 async fn read_on_its_thread(
     opened: &Opened,
     read: &Read,
@@ -339,7 +350,7 @@ async fn confirm(opened: &Opened, limit: Duration) -> Result<(), StoreError> {
 }
 
 impl ReadOptions {
-    /// Only a level, everything else at its default.
+    /// A level, with everything else at its default.
     pub fn at(level: Level) -> Self {
         Self {
             level,

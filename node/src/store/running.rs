@@ -1,14 +1,14 @@
-//! What runs on this node's readers, for whoever has to find out what keeps it busy, and to end it.
+//! The list of what runs on this node's readers, and ending one of them.
 use serde_json::{Value, json};
 
 use super::Store;
 use crate::store_types::StoreError;
 
-/// Reads that a list shows, the oldest first.
+/// Most reads in a list, the oldest first.
 const MOST_LISTED: usize = 100;
 
 impl Store {
-    /// Reads and backups under way on this node, whoever asked for them.
+    /// The reads and backups in progress on this node, for any caller.
     ///
     /// # Errors
     /// Not open.
@@ -32,7 +32,7 @@ impl Store {
         Ok(shown.collect())
     }
 
-    /// Ends one of them; `false` if it is not running any more.
+    /// Ends one of them; `false` if it no longer runs.
     ///
     /// # Errors
     /// Not open.

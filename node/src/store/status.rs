@@ -1,4 +1,4 @@
-//! Gathers what `/status` shows under `store`; names and shapes are rqlite's.
+//! Builds the `store` part of `/status`; names and shapes are rqlite's.
 use std::{collections::BTreeMap, path::Path, sync::atomic::Ordering::Relaxed, time::Duration};
 
 use node_contract::{
@@ -11,7 +11,7 @@ use node_contract::{
 };
 use serde_json::{Value, json};
 
-use super::{Opened, Store, upkeep::Upkeep};
+use super::{Opened, Store, auto_maintenance::MaintenanceTimes};
 use crate::{
     clock::rfc3339_of_micros,
     metrics::Counter,
@@ -19,9 +19,10 @@ use crate::{
     version,
 };
 
-/// Looking through a data directory stops here; ours holds a few dozen files.
+/// Most files counted for the size of the data directory; it holds a few dozen.
 const MAX_FILES: usize = 10_000;
-/// What the disk has not said by then is left out: a status that waits for a hanging disk tells nobody of it.
+/// Values that the disk does not deliver in this time are left out: a status that waits for a hanging disk
+/// could not report it.
 const DISK_LIMIT: Duration = Duration::from_secs(2);
 
 impl Store {
@@ -59,9 +60,9 @@ impl Store {
         let consensus = &opened.consensus;
         let metrics = consensus.metrics();
         let progress = consensus.progress();
-        let upkeep = opened.upkeep.get().map(Upkeep::status).unwrap_or_default();
+        let maintenance = opened.maintenance_times.get().map(MaintenanceTimes::status).unwrap_or_default();
         let automatic = |key: &str| {
-            let mut shown = upkeep.iter().filter(|(name, _)| *name == key);
+            let mut shown = maintenance.iter().filter(|(name, _)| *name == key);
             shown.next().map(|(_, shown)| shown.clone())
         };
         StoreDetails {
@@ -107,7 +108,7 @@ impl Store {
             Ok(()) => within_limit(move || db.status()).await,
             Err(hangs) => Some(json!({"error": hangs.to_string()})),
         };
-        let silent = || json!({"error": "the disk does not respond"});
+        let no_response = || json!({"error": "the disk does not respond"});
         if sqlite3
             .as_ref()
             .is_none_or(|status| status.get("error").is_some())
@@ -115,7 +116,7 @@ impl Store {
             let metrics = &self.0.local.metrics;
             metrics.count(Counter::StoreNumDbStatsErrors);
         }
-        (dir_size.unwrap_or(0), sqlite3.unwrap_or_else(silent))
+        (dir_size.unwrap_or(0), sqlite3.unwrap_or_else(no_response))
     }
 
     /// Comparison of this node's copy with the others'.

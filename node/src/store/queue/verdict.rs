@@ -1,31 +1,35 @@
-//! What becomes of a queued write, decided from its outcome alone.
+//! The next step for a queued write, decided from its outcome alone.
 use node_values::StatementResult;
 
-use super::Decision;
 use crate::store_types::{Served, StoreError};
 
-/// What becomes of a write.
+/// The final result of a queued request: the error that a caller of
+/// [`Store::execute`](crate::store::Store::execute) would have got, or that of the request's first failed
+/// statement.
+pub type Decision = Result<(), StoreError>;
+
+/// The next step for a write.
 #[derive(Debug, PartialEq)]
 pub(super) enum Verdict {
     Written,
-    /// It had no effect. Try again; counts against the limit of attempts only if `limited`.
+    /// It had no effect. Retry; counts against the limit of attempts only if `limited`.
     Retry {
         error: StoreError,
         limited: bool,
     },
-    /// It had no effect, and will never succeed as it is.
+    /// It had no effect and can never succeed as it is.
     Refused(StoreError),
-    /// It may have had its effect. To try again could write it twice.
+    /// It may have taken effect. A retry could write it twice.
     Unknown(StoreError),
 }
 
-pub(super) fn judge(outcome: &Result<Served, StoreError>, transaction: bool) -> Verdict {
+pub(super) fn classify(outcome: &Result<Served, StoreError>, transaction: bool) -> Verdict {
     match outcome {
         Ok(Served {
             error: Some(why), ..
         }) => Verdict::Refused(StoreError::Refused(why.clone())),
         Ok(served) => match first_error(&served.results) {
-            // All of it was rolled back, also what other requests brought.
+            // Everything was rolled back, including the statements of other requests.
             Some(why) if transaction => Verdict::Refused(why),
             _ => Verdict::Written,
         },
@@ -64,7 +68,7 @@ pub(super) enum Failed {
     Unknown(StoreError),
 }
 
-/// What each request is told of the results of a write, in which it had so many statements.
+/// The result of each request of a write, given the number of its statements.
 pub(super) fn shares(
     counts: impl Iterator<Item = usize>,
     results: &[StatementResult],
@@ -138,7 +142,7 @@ mod tests {
             ),
         ];
         for (outcome, transaction, want) in table {
-            assert_eq!(judge(&outcome, transaction), want, "{outcome:?}");
+            assert_eq!(classify(&outcome, transaction), want, "{outcome:?}");
         }
     }
 

@@ -1,4 +1,4 @@
-//! When upkeep was done last, when it is due, and the file that knows it after a restart.
+//! When maintenance was last done, when it is due, and the file that keeps it over a restart.
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
@@ -15,7 +15,7 @@ use crate::{clock::rfc3339_of_micros, metrics::Counter};
 /// Inside the data directory.
 const FILE_NAME: &str = "upkeep.json";
 
-/// How often; zero is never.
+/// Intervals; zero means never.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Intervals {
     /// `-auto-vacuum-int`.
@@ -33,8 +33,8 @@ pub(super) enum Task {
 impl Task {
     pub(super) const ALL: [Self; 2] = [Self::Vacuum, Self::Optimize];
 
-    /// Each request for `PRAGMA optimize` gets a new connection, which has seen no query: 0x10000 looks at all tables, 0x2 analyzes
-    /// those that need it, 0x10 bounds the time.
+    /// Each `PRAGMA optimize` gets a new connection, which has seen no query: 0x10000 considers all tables,
+    /// 0x2 analyzes those that need it, 0x10 bounds the time.
     pub(super) fn sql(self) -> &'static str {
         match self {
             Self::Vacuum => "VACUUM",
@@ -42,7 +42,7 @@ impl Task {
         }
     }
 
-    /// Done, failed, how long the last one took.
+    /// Counters of successes and failures, and the duration of the last run.
     pub(super) fn counters(self) -> [Counter; 3] {
         match self {
             Self::Vacuum => [
@@ -62,13 +62,13 @@ impl Task {
 /// When a task was done, in microseconds since the Unix epoch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Times {
-    /// Since when it is switched on here: what counts before the first time.
+    /// When the task was enabled here; counts until it is done for the first time.
     since: u64,
     last: Option<u64>,
 }
 
 impl Times {
-    /// A clock that was set back by more than the interval is not waited for.
+    /// A clock that was set back by more than the interval also makes the task due.
     fn is_due(self, interval: Duration, now: u64) -> bool {
         let passed = Duration::from_micros(now.abs_diff(self.counted()));
         !interval.is_zero() && passed >= interval
@@ -83,7 +83,7 @@ impl Times {
         self.last.unwrap_or(self.since)
     }
 
-    /// Takes over what the database tells (0: nothing), and when it was switched on.
+    /// Records what the database reports (0: nothing), and when the task was enabled.
     fn note(&mut self, done: u64, interval: Duration, now: u64) {
         if done > 0 {
             self.last = Some(done);
@@ -106,14 +106,14 @@ impl Kept {
         let text = match std::fs::read(path) {
             Ok(text) => text,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Self::default(),
-            Err(e) => return Self::anew(path, &e),
+            Err(e) => return Self::restart(path, &e),
         };
-        serde_json::from_slice(&text).unwrap_or_else(|e| Self::anew(path, &e))
+        serde_json::from_slice(&text).unwrap_or_else(|e| Self::restart(path, &e))
     }
 
-    /// What is lost delays the next time by one interval at most.
-    fn anew(path: &Path, why: &dyn std::fmt::Display) -> Self {
-        tracing::warn!(target: "store", "{}: {why}; the intervals of upkeep begin anew", path.display());
+    /// A lost file delays the next run by one interval at most.
+    fn restart(path: &Path, why: &dyn std::fmt::Display) -> Self {
+        tracing::warn!(target: "store", "{}: {why}; the intervals of automatic maintenance restart", path.display());
         Self::default()
     }
 
@@ -125,15 +125,15 @@ impl Kept {
     }
 }
 
-/// What is known of upkeep on this node; cheap to clone.
+/// The maintenance times of this node; cheap to clone.
 #[derive(Clone, Debug)]
-pub(in crate::store) struct Upkeep {
+pub(in crate::store) struct MaintenanceTimes {
     path: PathBuf,
     intervals: Intervals,
     kept: Arc<Mutex<Kept>>,
 }
 
-impl Upkeep {
+impl MaintenanceTimes {
     pub(super) fn open(data_dir: &Path, intervals: Intervals) -> Self {
         let path = data_dir.join(FILE_NAME);
         let kept = Arc::new(Mutex::new(Kept::open(&path)));
@@ -155,7 +155,7 @@ impl Upkeep {
         self.kept.lock()
     }
 
-    /// What `/status` shows, by key.
+    /// The part of `/status`, by key.
     pub(in crate::store) fn status(&self) -> Vec<(&'static str, Value)> {
         let kept = *self.kept();
         let shown = Task::ALL.into_iter().filter_map(|task| {
@@ -176,7 +176,7 @@ impl Upkeep {
         shown.collect()
     }
 
-    /// Takes over what the database has done since; true if that is to be kept.
+    /// Records what the database has done since; true if the file must be written.
     pub(super) fn note(&self, done: node_db::Maintenance, now: u64) -> bool {
         let mut kept = self.kept();
         let before = *kept;
@@ -188,7 +188,7 @@ impl Upkeep {
         *kept != before
     }
 
-    /// Writes the file. What cannot be written is known until the next restart.
+    /// Writes the file. After a failure the times are lost at the next restart.
     pub(super) fn keep(&self) {
         let kept = *self.kept();
         let written = serde_json::to_vec_pretty(&kept)
@@ -245,7 +245,7 @@ mod tests {
             vacuum: HOUR,
             optimize: Duration::ZERO,
         };
-        let upkeep = Upkeep::open(dir.path(), intervals);
+        let upkeep = MaintenanceTimes::open(dir.path(), intervals);
         let nothing = node_db::Maintenance::default();
         assert!(upkeep.note(nothing, 7));
         assert!(!upkeep.note(nothing, 8));
@@ -263,7 +263,7 @@ mod tests {
         };
         assert!(upkeep.note(done, 10));
         upkeep.keep();
-        let again = Upkeep::open(dir.path(), intervals);
+        let again = MaintenanceTimes::open(dir.path(), intervals);
         assert!(!again.note(nothing, 11));
         assert_eq!(
             again.kept().vacuum,
@@ -293,7 +293,7 @@ mod tests {
             vacuum: HOUR,
             optimize: HOUR,
         };
-        let upkeep = Upkeep::open(dir.path(), intervals);
+        let upkeep = MaintenanceTimes::open(dir.path(), intervals);
         assert_eq!(*upkeep.kept(), Kept::default());
         assert!(upkeep.due(0).is_empty());
     }

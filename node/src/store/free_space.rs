@@ -1,4 +1,5 @@
-//! What the members' disks can spare: the leader asks them, so that a write that does not fit one of them fails on all alike.
+//! Free space of the members' disks: the leader collects it, so that a write that does not fit on one of them
+//! fails on all alike.
 use std::{sync::Arc, time::Duration};
 
 use tokio::time::Instant;
@@ -6,42 +7,43 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Opened, Store, status::within_limit};
 use crate::{
-    disk::Room,
+    disk::FreeSpace,
     internode::messages::{PeerRequest, PeerResponse},
     stop::stopped_within,
     store_types::StoreError,
 };
 
-/// How often it is looked whether this node leads.
-const LOOK_INTERVAL: Duration = Duration::from_millis(100);
-/// How often the members are asked. What is written meanwhile is in nobody's answer; a third of the room is left for it.
-const ASK_INTERVAL: Duration = Duration::from_secs(1);
-/// Who does not answer by then is not known to have less room.
-const ANSWER_LIMIT: Duration = Duration::from_secs(2);
-/// A member with less to spare is full already: it stops by itself, and must not stop the others.
+/// Interval at which leadership is checked.
+const CHECK_INTERVAL: Duration = Duration::from_millis(100);
+/// Interval of the requests to the members. What is written meanwhile is in no response; a third of the space
+/// is left for it.
+const REQUEST_INTERVAL: Duration = Duration::from_secs(1);
+/// Limit of a request. A member that does not respond is not known to have less space.
+const RESPONSE_LIMIT: Duration = Duration::from_secs(2);
+/// A member with less than this is full already: it stops by itself, and must not stop the others.
 const FULL_BYTES: u64 = 16 << 20;
 
-/// Keeps the leader's knowledge of the members' room, until stopped.
-pub async fn watch_room(store: Store, stop: CancellationToken) {
+/// Keeps the leader's view of the members' free space up to date, until stopped.
+pub async fn watch_free_space(store: Store, stop: CancellationToken) {
     let Ok(opened) = store.open() else { return };
-    let mut asked: Option<Instant> = None;
-    while !stopped_within(&stop, LOOK_INTERVAL).await {
+    let mut requested: Option<Instant> = None;
+    while !stopped_within(&stop, CHECK_INTERVAL).await {
         if !opened.consensus.is_mine() {
-            if asked.take().is_some() {
-                opened.consensus.disk().note_room(None);
+            if requested.take().is_some() {
+                opened.consensus.disk().note_free_space(None);
             }
             continue;
         }
-        if asked.is_some_and(|at| at.elapsed() < ASK_INTERVAL) {
+        if requested.is_some_and(|at| at.elapsed() < REQUEST_INTERVAL) {
             continue;
         }
-        let first = asked.is_none();
-        asked = Some(Instant::now());
-        store.ask_for_room(opened, first).await;
+        let first = requested.is_none();
+        requested = Some(Instant::now());
+        store.request_free_space(opened, first).await;
     }
 }
 
-/// The room of the member that has the least, of those that are not full already.
+/// The free space of the member with the least, without those that are full already.
 fn least(own: u64, others: impl Iterator<Item = u64>) -> u64 {
     others
         .filter(|spare| *spare >= FULL_BYTES)
@@ -49,14 +51,14 @@ fn least(own: u64, others: impl Iterator<Item = u64>) -> u64 {
 }
 
 impl Store {
-    async fn ask_for_room(&self, opened: &Opened, first: bool) {
+    async fn request_free_space(&self, opened: &Opened, first: bool) {
         let (pages, page_bytes) = opened.db.pages();
         let Ok(own) = self.spare_bytes().await else {
             return;
         };
         let note = |spare_bytes| {
             if page_bytes > 0 {
-                opened.consensus.disk().note_room(Some(Room {
+                opened.consensus.disk().note_free_space(Some(FreeSpace {
                     spare_bytes,
                     pages,
                     page_bytes,
@@ -74,13 +76,13 @@ impl Store {
                 if self.0.local.format_version() < 2 {
                     return None;
                 }
-                let asked = self
-                    .0
-                    .peers
-                    .call(&member.raft_addr, &PeerRequest::Room, ANSWER_LIMIT);
-                match asked.await {
+                let requested =
+                    self.0
+                        .peers
+                        .call(&member.raft_addr, &PeerRequest::Room, RESPONSE_LIMIT);
+                match requested.await {
                     Ok(PeerResponse::Spare(Ok(spare))) => Some(spare),
-                    // Who is away cannot hold up the others.
+                    // A member that does not respond cannot block the others.
                     Ok(_) | Err(_) => None,
                 }
             });
@@ -88,10 +90,10 @@ impl Store {
         note(least(own, others.into_iter().flatten()));
     }
 
-    /// Bytes of this node's disk that may be used beside the reserve.
+    /// Bytes available on this node's disk beside the reserve.
     ///
     /// # Errors
-    /// The disk does not answer.
+    /// The disk does not respond.
     pub async fn spare_bytes(&self) -> Result<u64, StoreError> {
         let disk = Arc::clone(self.open()?.consensus.disk());
         within_limit(move || disk.spare_bytes())

@@ -1,7 +1,8 @@
-//! Automatic VACUUM and PRAGMA optimize: proposed by the leader when their time has come, run by every node as entries of the log.
+//! Automatic SQLite maintenance: VACUUM and PRAGMA optimize, proposed by the leader when they are due and run
+//! by every node as log entries.
 //!
-//! When each was done last is told by the entries themselves, so that every node knows it; it is kept in a file of its own for after the
-//! next restart.
+//! The entries themselves record when each was done last, so every node knows it; it is kept in a file for
+//! the time after a restart.
 mod times;
 
 use std::{
@@ -14,8 +15,8 @@ use node_values::{Statement, StatementResult};
 use tokio_util::sync::CancellationToken;
 
 pub use self::times::Intervals;
+pub(super) use self::times::MaintenanceTimes;
 use self::times::Task;
-pub(super) use self::times::Upkeep;
 use super::{Opened, Store, status::within_limit};
 use crate::{
     clock::unix_micros,
@@ -24,44 +25,44 @@ use crate::{
     store_types::StoreError,
 };
 
-/// How often the times are looked at.
-const LOOK_INTERVAL: Duration = Duration::from_millis(500);
-/// After a try that failed, or was put off, wait this long (or the interval, if that is shorter).
+/// Interval at which the times are checked.
+const CHECK_INTERVAL: Duration = Duration::from_millis(500);
+/// Pause after a failed or deferred attempt (or the interval, if that is shorter).
 const FAILURE_PAUSE: Duration = Duration::from_secs(600);
-/// A node that is asked for room answers at once or not at all.
-const ROOM_LIMIT: Duration = Duration::from_secs(5);
-/// How long a VACUUM whose time for an answer is over may go on before it counts as failed.
+/// Limit of a request for free space; a node responds at once or not at all.
+const SPACE_LIMIT: Duration = Duration::from_secs(5);
+/// A VACUUM without a result counts as failed after this time.
 const LONGEST: Duration = Duration::from_secs(3600);
 /// SQLite writes the new database to a temporary file, and from there into the WAL.
 const COPIES: u64 = 2;
 
-/// Does what is due while this node leads, and keeps in mind what was done, until stopped.
-pub async fn keep_up(store: Store, intervals: Intervals, stop: CancellationToken) {
+/// Runs the tasks that are due while this node leads, and records what was done, until stopped.
+pub async fn run_auto_maintenance(store: Store, intervals: Intervals, stop: CancellationToken) {
     if intervals.vacuum.is_zero() && intervals.optimize.is_zero() {
         return;
     }
     let Ok(opened) = store.open() else { return };
-    let upkeep = Upkeep::open(&store.0.settings.data_dir, intervals);
-    let _ = opened.upkeep.set(upkeep.clone());
+    let maintenance_times = MaintenanceTimes::open(&store.0.settings.data_dir, intervals);
+    let _ = opened.maintenance_times.set(maintenance_times.clone());
     let mut paused_until = [None; Task::ALL.len()];
-    while !stopped_within(&stop, LOOK_INTERVAL).await {
+    while !stopped_within(&stop, CHECK_INTERVAL).await {
         if opened.consensus.disk_answers().is_err() {
             continue;
         }
-        if upkeep.note(opened.db.maintenance(), unix_micros()) {
-            let noted = upkeep.clone();
+        if maintenance_times.note(opened.db.maintenance(), unix_micros()) {
+            let noted = maintenance_times.clone();
             let _ = tokio::task::spawn_blocking(move || noted.keep()).await;
         }
         if !opened.consensus.leads() {
             continue;
         }
-        for task in upkeep.due(unix_micros()) {
+        for task in maintenance_times.due(unix_micros()) {
             let paused_until = &mut paused_until[task as usize];
             if paused_until.is_some_and(|at| Instant::now() < at) {
                 continue;
             }
             if !store.run_task(opened, task).await {
-                let pause = FAILURE_PAUSE.min(upkeep.interval(task));
+                let pause = FAILURE_PAUSE.min(maintenance_times.interval(task));
                 *paused_until = Some(Instant::now() + pause);
             }
         }
@@ -69,13 +70,13 @@ pub async fn keep_up(store: Store, intervals: Intervals, stop: CancellationToken
 }
 
 impl Store {
-    /// Runs a task on all nodes and counts it; tells whether it was done.
+    /// Runs a task on all nodes and counts it; returns whether it was done.
     async fn run_task(&self, opened: &Opened, task: Task) -> bool {
         let (started, sql) = (Instant::now(), task.sql());
         let [done, failed, duration] = task.counters();
         let metrics = &self.0.local.metrics;
         let result = match task {
-            Task::Vacuum => match self.all_have_room(opened).await {
+            Task::Vacuum => match self.check_space_of_all(opened).await {
                 Ok(()) => self.propose_task(opened, task).await,
                 Err(why) => Err(why),
             },
@@ -90,7 +91,7 @@ impl Store {
             }
             Err(why) => {
                 metrics.count(failed);
-                tracing::warn!(target: "store", "automatic {sql} was not done: {why}");
+                tracing::warn!(target: "store", "automatic {sql} failed: {why}");
                 false
             }
         }
@@ -119,7 +120,7 @@ impl Store {
             }
             Err(failed) => StoreError::from(failed.error),
         };
-        // It may take longer than a client would wait for a write.
+        // The task may take longer than a client would wait for a write.
         let started = Instant::now();
         while matches!(error, StoreError::Unknown(_)) && started.elapsed() < LONGEST {
             if done_at(opened, task) != before {
@@ -128,36 +129,41 @@ impl Store {
             if !opened.consensus.is_mine() {
                 break;
             }
-            tokio::time::sleep(LOOK_INTERVAL).await;
+            tokio::time::sleep(CHECK_INTERVAL).await;
         }
         Err(error.to_string())
     }
 
-    /// A node whose disk fills in the middle of a VACUUM stops, and would meet the same entry after its restart. So all that can be asked
-    /// are asked before.
-    async fn all_have_room(&self, opened: &Opened) -> Result<(), String> {
+    /// A node whose disk fills in the middle of a VACUUM stops, and would meet the same entry after its
+    /// restart. So all members that respond are checked before.
+    async fn check_space_of_all(&self, opened: &Opened) -> Result<(), String> {
         self.room_to_vacuum().await.map_err(|e| e.to_string())?;
         let own = self.0.local.raft_id();
         let members = opened.consensus.members().into_iter();
         let others = members.filter(|(id, ..)| id.0.as_ref() != own);
-        let asked = others.map(|(id, member, _)| async move {
-            let ask = PeerRequest::RoomToVacuum;
-            match self.0.peers.call(&member.raft_addr, &ask, ROOM_LIMIT).await {
+        let checks = others.map(|(id, member, _)| async move {
+            let request_message = PeerRequest::RoomToVacuum;
+            match self
+                .0
+                .peers
+                .call(&member.raft_addr, &request_message, SPACE_LIMIT)
+                .await
+            {
                 Ok(PeerResponse::Room(Err(why))) => Err(format!("node {}: {why}", id.name())),
-                // Who is away, or too old to know the question, cannot hold up the others.
+                // A member that does not respond, or is too old for the request, cannot block the others.
                 Ok(_) | Err(_) => Ok(()),
             }
         });
-        futures_util::future::join_all(asked)
+        futures_util::future::join_all(checks)
             .await
             .into_iter()
             .collect()
     }
 
-    /// Has this node's disk room to rewrite the whole database?
+    /// Whether this node's disk has space to rewrite the whole database.
     ///
     /// # Errors
-    /// Says what is missing.
+    /// States how much is missing.
     pub async fn room_to_vacuum(&self) -> Result<(), StoreError> {
         let opened = self.open()?;
         let disk = Arc::clone(opened.consensus.disk());
