@@ -1,24 +1,28 @@
-//! How far a client's write may go: what its `db_timeout` means to every node alike. The argument is in `node/db/DESIGN.md`.
+//! Bounds of a client's write: what its `db_timeout` means to every node alike. The argument is in
+//! `node/db/DESIGN.md`.
 use std::time::Duration;
 
 use node_db::Bounds;
 
-/// Instructions of SQLite's virtual machine that a second of `db_timeout` stands for. Common machines do three to ten times as many of the
-/// cheap ones and fewer of those that wait for the disk; what matters is that the number is the same everywhere.
+/// Instructions of SQLite's virtual machine per second of `db_timeout`. Common machines execute three to ten
+/// times as many cheap ones, and fewer that wait for the disk; what matters is that the number is the same
+/// everywhere.
 pub const STEPS_PER_SECOND: u64 = 10_000_000;
-/// What a write may take without a `db_timeout`: it holds up all others, which must go on within a minute, and a request that passes half of it
-/// beside others is run a second time. Ten million rows can be written, or fifty million read.
+/// Instructions that a write may take without a `db_timeout`. A write blocks all others, which must continue
+/// within a minute, and a request that exceeds half of it beside others is run a second time. Enough to write
+/// ten million rows or read fifty million.
 pub const DEFAULT_STEPS: u64 = 300_000_000;
-/// The least that a `db_timeout` gives.
+/// The fewest instructions that a `db_timeout` gives.
 pub const LEAST_STEPS: u64 = 1_000_000;
-/// Bytes of a text, a blob or a row. A body of a request is at most 32 MiB; a value is copied several times on its way through a statement, on
-/// each node at once.
+/// Bytes of a text, a blob or a row. A request body has at most 32 MiB; a value is copied several times on
+/// its way through a statement, on each node at once.
 pub const VALUE_BYTES: u32 = 64 << 20;
 
-/// The bounds of a request whose caller sets this limit. The leader adds what the disks can spare.
+/// The bounds of a request with this `db_timeout`. The leader adds the limits of the disks.
 pub fn of_caller(db_timeout: Option<Duration>) -> Bounds {
     let (vm_steps, maintenance_vm_steps) = match db_timeout {
-        // CREATE INDEX and the like end by themselves, and an administrator who asks for one wants it done.
+        // CREATE INDEX and similar statements end by themselves, and an administrator who runs one wants it
+        // done.
         None => (DEFAULT_STEPS, u64::MAX),
         Some(limit) => {
             let millis = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);

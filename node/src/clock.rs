@@ -1,4 +1,5 @@
-//! The one place that asks the wall clock, and how times are shown.
+//! The only module of the node that reads the wall clock; also formats times. (`node-db` has its own reader
+//! for SQL functions.)
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
@@ -6,14 +7,20 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 /// Go's zero time, which rqlite shows for what has not happened yet.
 pub const NEVER: &str = "0001-01-01T00:00:00Z";
 
+/// The wall clock's time. For durations use `Instant`.
+pub fn now() -> SystemTime {
+    SystemTime::now()
+}
+
 /// Microseconds since the Unix epoch; 0 for a clock set before it.
 pub fn unix_micros() -> u64 {
-    SystemTime::now()
+    now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |d| u64::try_from(d.as_micros()).unwrap_or(u64::MAX))
 }
 
-/// `2026-01-31T08:05:00.123456789Z`; zeros at the end of the fraction are cut. [`NEVER`] for times that no calendar has.
+/// `2026-01-31T08:05:00.123456789Z`; trailing zeros of the fraction are omitted. [`NEVER`] for times that no
+/// calendar has.
 pub fn rfc3339(at: SystemTime) -> String {
     OffsetDateTime::from(at)
         .format(&Rfc3339)

@@ -1,7 +1,8 @@
-//! What one log entry can say, and its versioned bytes. Knows nothing of Raft.
+//! The content of a log entry and its versioned bytes. Knows nothing of Raft.
 //!
-//! The leader encodes a command once; the same bytes go to its log, to every follower's log and over the wire. The decoded form
-//! travels along in memory until it is applied, so the leader never decodes what it has just encoded.
+//! The leader encodes a command once; the same bytes go to its log, to every follower's log and over the
+//! wire. The decoded form stays in memory until it is applied, so the leader never decodes what it has just
+//! encoded.
 pub mod size;
 
 use std::{fmt, sync::Arc};
@@ -21,9 +22,10 @@ pub enum Command {
     Requests(Arc<Vec<Request>>),
     /// A piece of a database file or script.
     Load(LoadChunk),
-    /// The load with this id will not be finished.
+    /// Cancels the load with this id.
     LoadAbort(u64),
-    /// From now on the cluster uses this format version (`version.rs`); the first entry that only nodes of version 2 read.
+    /// Raises the cluster to this format version (`version.rs`); the first kind of entry that only nodes of
+    /// version 2 read.
     RaiseVersion(u16),
     /// As `Requests`, under [`node_db::Rules::V2`]. From version 2 on.
     Bounded(BoundedRequests),
@@ -34,14 +36,14 @@ pub enum Command {
 /// Requests with the bounds of each.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct BoundedRequests {
-    /// In order. Each knows its own bounds, too, once it is decoded.
+    /// In order. After decoding, each also holds its own bounds.
     pub requests: Arc<Vec<Request>>,
-    /// One for each, or one for all: clients that set no limits, which is most of them, have the same.
+    /// One for each request, or one for all: most clients set no limits and have the same bounds.
     bounds: Vec<Bounds>,
 }
 
 impl BoundedRequests {
-    /// From requests that follow [`Rules::V2`]; others get no bounds.
+    /// Creates the batch from requests that follow [`Rules::V2`]; others get no bounds.
     pub fn new(mut requests: Vec<Request>) -> Self {
         let mut bounds = Vec::with_capacity(requests.len());
         for request in &mut requests {
@@ -92,7 +94,7 @@ struct Inner {
     deliver: Mutex<Option<Deliver>>,
 }
 
-/// Takes a command's outcomes and the index of its entry to whoever waits for them. Must not block.
+/// Passes a command's outcomes and the index of its entry to the waiting caller. Must not block.
 pub type Deliver = Box<dyn FnOnce(Vec<Outcome>, u64) + Send>;
 
 /// Bytes that are not a command of a version known here.
@@ -109,7 +111,7 @@ impl Encoded {
         Self::encode(command, None)
     }
 
-    /// [`Self::new`] with somebody who waits on this node. Copies from the log or the wire know nobody.
+    /// As [`Self::new`], with a caller that waits on this node. Copies from the log or the wire have none.
     ///
     /// # Errors
     /// As [`Self::new`].
@@ -117,7 +119,7 @@ impl Encoded {
         Self::encode(command, Some(deliver))
     }
 
-    /// Who waits, once.
+    /// The waiting caller; `None` after the first call.
     pub fn take_deliver(&self) -> Option<Deliver> {
         take(&self.0.deliver)
     }
@@ -147,8 +149,9 @@ impl Encoded {
         &self.0.bytes
     }
 
-    /// The command, decoded unless it is there from its encoding. It does not stay: entries lie in the log's cache long after they were
-    /// applied, and a decoded request is several times the size of its bytes.
+    /// The command; decoded unless it is still present from its encoding. It is removed: entries remain in
+    /// the log's cache long after they were applied, and a decoded request is several times the size of its
+    /// bytes.
     ///
     /// # Errors
     /// Bytes of a newer version, or damaged ones.
@@ -252,7 +255,7 @@ mod tests {
         }
     }
 
-    /// The bytes of version 1, written down: a change that breaks them breaks every log in the field.
+    /// The bytes of version 1, recorded: a change that breaks them breaks every existing log.
     #[test]
     fn version_one_bytes_are_frozen() {
         let encoded = Encoded::new(sample()).unwrap();

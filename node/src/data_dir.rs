@@ -1,4 +1,5 @@
-//! The data directory as a whole: its lock, writing an identity into it, and parking what it holds. Parking can be repeated after a crash.
+//! The data directory as a whole: its lock, writing an identity into it, and parking what it holds. Parking
+//! can be repeated after a crash.
 use std::{
     fs, io,
     path::{Path, PathBuf},
@@ -11,13 +12,13 @@ use crate::identity::{Birth, Cluster, Identity};
 
 /// In the data directory: the request to park the data and join again (`rejoin.rs`).
 pub(crate) const REJOIN_FILE: &str = "rejoin.json";
-/// In the data directory: data that was moved aside, one directory a plan.
+/// In the data directory: parked data, one directory per plan.
 const PARKED_DIR: &str = "parked";
-/// In such a directory while data is being moved there.
+/// In such a directory while data is being moved into it.
 const PARKING_FILE: &str = ".parking";
-/// In such a directory once all data is there.
+/// In such a directory when all data has been moved.
 const PARKED_FILE: &str = ".parked";
-/// Never moved: the parked data itself, the held lock, and what file systems put at their top.
+/// Never moved: parked data, the held lock, the request to rejoin, and what file systems put into their root.
 const STAYS: [&str; 4] = [PARKED_DIR, "lock", "lost+found", REJOIN_FILE];
 
 /// Takes the lock on the data directory, which a node or a subcommand holds while it works there. Dropping the file releases it.
@@ -34,12 +35,12 @@ pub(crate) fn lock(data_dir: &Path) -> anyhow::Result<fs::File> {
     Ok(file)
 }
 
-/// Moving data aside under this plan has begun and not ended.
+/// Whether parking under this plan was begun and not finished.
 pub(crate) fn is_parking(data_dir: &Path, plan_id: &str) -> bool {
     parked(data_dir, plan_id).join(PARKING_FILE).exists()
 }
 
-/// Moving data aside under this plan has ended.
+/// Whether parking under this plan was finished.
 pub(crate) fn is_parked(data_dir: &Path, plan_id: &str) -> bool {
     parked(data_dir, plan_id).join(PARKED_FILE).exists()
 }
@@ -48,7 +49,7 @@ fn parked(data_dir: &Path, plan_id: &str) -> PathBuf {
     data_dir.join(PARKED_DIR).join(plan_id)
 }
 
-/// Writes an identity for `cluster` into a directory without data. One that was made before keeps its incarnation.
+/// Writes an identity for `cluster` into a directory without data. An existing one keeps its incarnation.
 pub(crate) fn create(
     data_dir: &Path,
     name: &str,
@@ -56,18 +57,18 @@ pub(crate) fn create(
     may_form: bool,
 ) -> Result<(), String> {
     let raft_dir = data_dir.join("raft");
-    let told = |e: &dyn std::fmt::Display| format!("writing the identity: {e}");
-    durable::create_dir_all(&raft_dir).map_err(|e| told(&e))?;
+    let failed = |e: &dyn std::fmt::Display| format!("writing the identity: {e}");
+    durable::create_dir_all(&raft_dir).map_err(|e| failed(&e))?;
     let birth = Birth { cluster, may_form };
-    let identity = match Identity::load(&raft_dir).map_err(|e| told(&e))? {
+    let identity = match Identity::load(&raft_dir).map_err(|e| failed(&e))? {
         Some(former) => former.reborn(name, birth),
         None => Identity::born(name, birth),
     };
-    identity.save(&raft_dir).map_err(|e| told(&e))
+    identity.save(&raft_dir).map_err(|e| failed(&e))
 }
 
-/// Moves everything in the data directory to `parked/<plan>` and writes an identity that can only join. What stands under its old name
-/// although the parked directory has it already was made after the move, and stays.
+/// Moves everything in the data directory to `parked/<plan>` and writes an identity that can only join. A
+/// file that the parked directory already has was created after the move, and stays.
 pub(crate) fn park(
     data_dir: &Path,
     plan_id: &str,
@@ -75,25 +76,25 @@ pub(crate) fn park(
     cluster: Cluster,
 ) -> Result<(), String> {
     let target = parked(data_dir, plan_id);
-    let told = |e: io::Error| format!("moving the data to {}: {e}", target.display());
-    durable::create_dir_all(&target).map_err(told)?;
+    let failed = |e: io::Error| format!("moving the data to {}: {e}", target.display());
+    durable::create_dir_all(&target).map_err(failed)?;
     let parking = target.join(PARKING_FILE);
-    durable::write(&parking, b"").map_err(told)?;
-    for entry in fs::read_dir(data_dir).map_err(told)? {
-        let entry = entry.map_err(told)?;
+    durable::write(&parking, b"").map_err(failed)?;
+    for entry in fs::read_dir(data_dir).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
         let to = target.join(entry.file_name());
         if STAYS.iter().any(|name| entry.file_name() == *name) || to.exists() {
             continue;
         }
-        fs::rename(entry.path(), &to).map_err(told)?;
+        fs::rename(entry.path(), &to).map_err(failed)?;
     }
-    durable::sync(data_dir).map_err(told)?;
-    durable::sync_parent(&parking).map_err(told)?;
+    durable::sync(data_dir).map_err(failed)?;
+    durable::sync_parent(&parking).map_err(failed)?;
     create(data_dir, name, cluster, false)?;
-    durable::write(&target.join(PARKED_FILE), b"").map_err(told)?;
+    durable::write(&target.join(PARKED_FILE), b"").map_err(failed)?;
     fs::remove_file(&parking)
         .and_then(|()| durable::sync_parent(&parking))
-        .map_err(told)
+        .map_err(failed)
 }
 
 #[cfg(test)]

@@ -1,8 +1,9 @@
-//! Free space on the data directory's file system: refuse new work while there is still room to finish what was begun, and while the disk
-//! does not answer.
+//! Free space and health of the data directory's file system: new work is refused while there is still space
+//! to finish what was begun, and while the disk hangs.
 //!
-//! Running into a full disk inside an append ends the process, because a log that may be half written cannot be trusted to go on. So
-//! writes are refused earlier, while the reserve is untouched; they are accepted again as soon as space returns.
+//! A full disk in the middle of an append ends the process, because a log that may be half written cannot be
+//! trusted. So writes are refused earlier, while the reserve is untouched; they are accepted again as soon as
+//! space returns.
 use std::{
     path::{Path, PathBuf},
     sync::atomic::{AtomicU32, AtomicU64, Ordering},
@@ -13,7 +14,7 @@ use node_db::Bounds;
 
 /// Free bytes below which no new entry is accepted: one log chunk (16 MiB) and one checkpoint's worth of WAL fit in it.
 pub const RESERVE_BYTES: u64 = 48 << 20;
-/// How old an answer of the file system may be. At 100 MB/s this is a fifth of the reserve.
+/// How old the known free space may be. At 100 MB/s this is a fifth of the reserve.
 const MAX_AGE: Duration = Duration::from_millis(100);
 
 /// Watches one file system.
@@ -22,24 +23,26 @@ pub struct Disk {
     path: PathBuf,
     reserve_bytes: u64,
     started: Instant,
-    /// Milliseconds since `started` of the last look, plus one.
+    /// Milliseconds since `started` of the last check, plus one.
     looked: AtomicU64,
     free_bytes: AtomicU64,
-    /// Milliseconds for which a write has been under way, if that is too long; 0: it answers.
+    /// How long a write has been pending, in milliseconds, if that is too long; 0 means that the disk
+    /// responds.
     hanging_millis: AtomicU64,
-    /// What one transaction may take of the members' disks, and pages that the database may grow to; 0 is not known.
+    /// Bytes that one transaction may take of the members' disks, and pages to which the database may grow; 0
+    /// means unknown.
     transaction_bytes: AtomicU64,
     most_pages: AtomicU32,
 }
 
-/// What a transaction may always take, so that a member without room does not stop the others. Twice the writer's page cache, and as much again
-/// for the checkpoint: only beyond that does the database count.
+/// Bytes that a transaction may always take, so that a member without space does not stop the others. Twice
+/// the writer's page cache, and as much again for the checkpoint: the database counts only beyond that.
 const LEAST_TRANSACTION_BYTES: u64 = 64 << 20;
 
 /// Why no write is accepted now.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum DiskRefusal {
-    /// The file system is as good as full.
+    /// The file system is nearly full.
     #[error("disk full: {free_bytes} bytes free under {path}, {reserve_bytes} needed; no write is accepted until there is room", path = path.display())]
     Full {
         /// The data directory.
@@ -49,7 +52,7 @@ pub enum DiskRefusal {
         /// Kept.
         reserve_bytes: u64,
     },
-    /// It does not answer.
+    /// The disk hangs.
     #[error("disk hangs: a write under {path} has been under way for {seconds} s; no write is accepted until it ends", path = path.display())]
     Hangs {
         /// The data directory.
@@ -59,12 +62,12 @@ pub enum DiskRefusal {
     },
 }
 
-/// What the members can spare.
+/// The free space of the members.
 #[derive(Clone, Copy, Debug)]
 pub struct FreeSpace {
-    /// The least that any of them has free beside its reserve.
+    /// The smallest free space of any member, beside its reserve.
     pub spare_bytes: u64,
-    /// Pages of the database then.
+    /// Pages of the database at that time.
     pub pages: u32,
     /// Bytes of a page.
     pub page_bytes: u32,
@@ -75,8 +78,9 @@ impl FreeSpace {
         self.spare_bytes.max(LEAST_TRANSACTION_BYTES)
     }
 
-    /// A new page takes its bytes in the WAL and again in the main file; as much is left for the log and for what was proposed meanwhile.
-    /// It is a place, not an amount, so that writes under way together do not each take the whole room.
+    /// A new page takes its size in the WAL and again in the main file; as much is left for the log and for
+    /// what was proposed meanwhile. The result is an absolute size, so concurrent writes do not each take all
+    /// the space.
     fn most_pages(self) -> u32 {
         let growth = self.spare_bytes / 3 / u64::from(self.page_bytes.max(512));
         let pages = u64::from(self.pages) + growth;
@@ -86,7 +90,8 @@ impl FreeSpace {
 }
 
 impl Disk {
-    /// Watches the file system of `path`. On a file system smaller than eight reserves the reserve is an eighth of it.
+    /// Watches the file system of `path`. On a file system smaller than eight reserves, the reserve is an
+    /// eighth of it.
     pub fn new(path: &Path) -> Self {
         let total = fs4::total_space(path).unwrap_or(u64::MAX);
         Self {
@@ -101,17 +106,17 @@ impl Disk {
         }
     }
 
-    /// A write has been under way for too long, or none is.
+    /// Sets for how long a write has been pending, if that is too long; `None` if the disk responds.
     pub fn set_hanging(&self, age: Option<Duration>) {
         let millis = age.map_or(0, |age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
         self.hanging_millis.store(millis, Ordering::Relaxed);
     }
 
-    /// Does the disk answer?
+    /// Whether the disk responds.
     ///
     /// # Errors
     /// It does not.
-    pub fn answers(&self) -> Result<(), DiskRefusal> {
+    pub fn responds(&self) -> Result<(), DiskRefusal> {
         match self.hanging_millis.load(Ordering::Relaxed) {
             0 => Ok(()),
             millis => Err(DiskRefusal::Hangs {
@@ -121,7 +126,7 @@ impl Disk {
         }
     }
 
-    /// What the member with the least room can spare, when the database had so many pages. `None`: nothing is known (any more).
+    /// Sets the members' free space. `None`: it is not known.
     pub fn note_free_space(&self, room: Option<FreeSpace>) {
         let (bytes, pages) =
             room.map_or((0, 0), |room| (room.transaction_bytes(), room.most_pages()));
@@ -129,7 +134,7 @@ impl Disk {
         self.most_pages.store(pages, Ordering::Relaxed);
     }
 
-    /// Adds to the bounds of a request what the members' disks can take, as far as it is known.
+    /// Adds the limits of the members' disks to the bounds of a request, as far as they are known.
     pub fn bound(&self, bounds: Bounds) -> Bounds {
         let disk_bytes = self.transaction_bytes.load(Ordering::Relaxed);
         if disk_bytes == 0 {
@@ -142,18 +147,19 @@ impl Disk {
         }
     }
 
-    /// Bytes that may be used beside the reserve. Asks the file system, which may not answer.
+    /// Bytes available beside the reserve. Calls the file system, which may hang.
     pub fn spare_bytes(&self) -> u64 {
         let free_bytes = fs4::available_space(&self.path).unwrap_or(0);
         free_bytes.saturating_sub(self.reserve_bytes)
     }
 
-    /// Is there room for new entries, on a disk that answers? Looks at most ten times a second.
+    /// Whether the disk responds and has space for new entries. Checks the file system at most ten times a
+    /// second.
     ///
     /// # Errors
-    /// There is not, or it does not.
+    /// The disk is full or hangs.
     pub fn check(&self) -> Result<(), DiskRefusal> {
-        self.answers()?;
+        self.responds()?;
         let now = u64::try_from(self.started.elapsed().as_millis())
             .unwrap_or(u64::MAX)
             .saturating_add(1);
@@ -162,7 +168,7 @@ impl Disk {
             || now.saturating_sub(looked) >= u64::try_from(MAX_AGE.as_millis()).unwrap_or(u64::MAX)
         {
             self.looked.store(now, Ordering::Relaxed);
-            // A file system that does not answer is not known to be full; an append will find out.
+            // If the file system reports an error, it is not known to be full; an append will find out.
             self.free_bytes.store(
                 fs4::available_space(&self.path).unwrap_or(u64::MAX),
                 Ordering::Relaxed,

@@ -1,8 +1,9 @@
-//! Who this data directory is: its name, its incarnation, and the cluster it belongs to. Written once, then only narrowed.
+//! The identity of a data directory: its name, its incarnation, and its cluster. Created once; later changes
+//! only bind it further, except in a recovery.
 //!
-//! A node's *name* is what users call it (`-node-id`). Its *Raft id* is the name plus the incarnation, a random number drawn when the
-//! data directory is created. A directory that was lost and made anew therefore is another Raft member, and nothing that was promised
-//! to the old one, neither votes nor acknowledgements, can be claimed by the new one.
+//! A node's *name* is what users call it (`-node-id`). Its *Raft id* is the name plus the incarnation, a
+//! random number drawn when the data directory is created. A recreated directory is therefore another Raft
+//! member, and it cannot claim the votes and acknowledgements of the lost one.
 use std::{
     fs, io,
     path::{Path, PathBuf},
@@ -20,7 +21,7 @@ const FORMAT: u32 = 1;
 /// Separates the name from the incarnation in a Raft id. Node names may contain anything, so the last one counts.
 pub const SEPARATOR: char = '#';
 
-/// What a cluster's members have in common. Data of another cluster id or lineage is never mixed in.
+/// What all members of a cluster have in common. Data of another cluster id or lineage is never mixed in.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cluster {
     /// Drawn when the cluster formed.
@@ -29,17 +30,18 @@ pub struct Cluster {
     pub lineage: Lineage,
 }
 
-/// A lineage that began with the skipping of an entry is named after it, with this word in front.
+/// Prefix of the id of a lineage that began with a skipped entry.
 const SKIPPED_WORD: &str = "skip";
 
-/// An entry of the log that is skipped by all nodes (`rqlited skip-entry`), and what proves that all mean the same one.
+/// A log entry that is skipped on all nodes (`rqlited skip-entry`), with the proof that all mean the same
+/// one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Skipped {
     /// Its index.
     pub index: u64,
     /// Its term.
     pub term: u64,
-    /// Of its content: 16 hexadecimal digits.
+    /// Checksum of its content: 16 hexadecimal digits.
     pub checksum: String,
 }
 
@@ -60,7 +62,7 @@ impl Skipped {
         })
     }
 
-    /// What the lineage's name begins with.
+    /// The beginning of the lineage's id.
     pub fn name(&self) -> String {
         format!(
             "{SKIPPED_WORD}-{}-{}-{}",
@@ -86,41 +88,44 @@ pub struct Identity {
     pub name: String,
     /// Drawn when the directory was created; 16 hexadecimal digits.
     pub incarnation: String,
-    /// `None` until a leader has admitted this node or it took part in the first forming of a cluster.
+    /// `None` until a leader has admitted this node or it has taken part in forming the cluster.
     pub cluster: Option<Cluster>,
-    /// Raft ids of the first forming that this node has agreed to take part in. Agreed to at most one, ever.
+    /// Raft ids of the members with which this node has agreed to form a cluster. It agrees to at most one
+    /// such set.
     #[serde(default)]
     pub pledged: Option<Vec<String>>,
-    /// What `prepare` decided about this directory when it was made; `None` without an operator.
+    /// What `prepare` decided for this directory when it was created; `None` without an operator.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub birth: Option<Birth>,
-    /// CRC-32 (IEEE) of everything above, as compact JSON without this field. One flipped bit would be another identity.
+    /// CRC-32 (IEEE) of everything above, as compact JSON without this field. Without it, a flipped bit would
+    /// be another identity.
     #[serde(default)]
     crc32: u32,
 }
 
-/// What a data directory was made for.
+/// The purpose for which a data directory was created.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Birth {
-    /// The only cluster that it may become a member of. Its lineage is the one known then; a recovery may have changed it since.
+    /// The only cluster that it may join. The lineage is the one known then; a recovery may have changed it
+    /// since.
     pub cluster: Cluster,
-    /// It may take part in the first forming of that cluster.
+    /// It may take part in forming that cluster.
     pub may_form: bool,
 }
 
 /// Whether a node without a cluster may take part in forming one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FormingRight {
-    /// Nobody has decided: whoever coordinates draws the cluster's id.
+    /// Not restricted: the coordinator draws the cluster's id.
     Any,
     /// Exactly this cluster.
     Only(Cluster),
-    /// None: the cluster has been formed, so this node can only join it.
+    /// None: the cluster exists, so this node can only join it.
     JoinOnly(Cluster),
 }
 
-/// Why an identity cannot be had.
+/// Why an identity cannot be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum IdentityError {
     /// The disk refused.
@@ -128,10 +133,10 @@ pub enum IdentityError {
     Io {
         /// Which file.
         path: PathBuf,
-        /// The system's answer.
+        /// The system's error.
         source: io::Error,
     },
-    /// Not an identity file of ours.
+    /// The file is damaged or not an identity file.
     #[error("{}: {reason}; restore the file from a copy, or give the node an empty data directory and let it join again", path.display())]
     Damaged {
         /// Which file.
@@ -153,7 +158,8 @@ impl Identity {
         raft_id(&self.name, &self.incarnation)
     }
 
-    /// Takes the identity that a recovery gives this directory: nothing that was promised under the former one binds the new one.
+    /// Takes the identity that a recovery gives to this directory. Nothing that was promised under the former
+    /// identity binds the new one.
     pub fn become_recovered(&mut self, name: &str, incarnation: String, cluster: Cluster) {
         name.clone_into(&mut self.name);
         self.incarnation = incarnation;
@@ -183,7 +189,7 @@ impl Identity {
         }
     }
 
-    /// The same directory, still without data, meant for what is known now.
+    /// The same directory, still without data, for a new purpose.
     #[must_use]
     pub fn reborn(mut self, name: &str, birth: Birth) -> Self {
         name.clone_into(&mut self.name);
@@ -191,7 +197,7 @@ impl Identity {
         self
     }
 
-    /// What this node may form while it has no cluster.
+    /// The right to form a cluster while this node has none.
     pub fn forming_right(&self) -> FormingRight {
         match &self.birth {
             None => FormingRight::Any,
@@ -200,7 +206,8 @@ impl Identity {
         }
     }
 
-    /// May this directory become part of `cluster`? Any lineage will do: its data is that of the leader who admits it.
+    /// Whether this directory may become a member of `cluster`. The lineage does not matter: its data comes
+    /// from the leader that admits it.
     pub fn may_enter(&self, cluster: &Cluster) -> bool {
         self.birth
             .as_ref()
@@ -216,8 +223,9 @@ impl Identity {
         crc32fast::hash(&serde_json::to_vec(&plain).unwrap_or_default())
     }
 
-    /// Reads the identity in `raft_dir`, or makes and saves a new one if the directory holds no log. A changed `-node-id` is taken over
-    /// as the new name: the Raft id changes with it, so the node has to join again (and the leader then replaces the old record).
+    /// Reads the identity in `raft_dir`, or creates and saves a new one if the directory holds no log. A
+    /// changed `-node-id` becomes the new name: the Raft id changes with it, so the node must join again (and
+    /// the leader then replaces the old record).
     ///
     /// # Errors
     /// See [`IdentityError`].
@@ -279,7 +287,7 @@ impl Identity {
         Ok(Some(identity))
     }
 
-    /// Makes the identity durable: written beside, synced, renamed, directory synced.
+    /// Saves the identity durably: written to a temporary file, synced, renamed, directory synced.
     ///
     /// # Errors
     /// The disk refused.

@@ -1,4 +1,5 @@
-//! This node as its own rooms and its peers know it: identity, addresses, and what was last heard from a leader.
+//! Facts about this node that its modules and peers share: identity, addresses, and the last contact with a
+//! leader.
 use std::{
     collections::BTreeMap,
     path::PathBuf,
@@ -17,7 +18,7 @@ use crate::{
     version,
 };
 
-/// Shared by everything that speaks for this node.
+/// Shared by all modules of this node.
 #[derive(Debug)]
 pub struct Local {
     raft_dir: PathBuf,
@@ -28,7 +29,7 @@ pub struct Local {
     pub raft_addr: String,
     /// Advertised HTTP URL, for example `http://localhost:4001`.
     pub api_url: String,
-    /// What this node has counted.
+    /// This node's metrics.
     pub metrics: Arc<Metrics>,
     dial_timeout: Duration,
     started: Instant,
@@ -36,26 +37,27 @@ pub struct Local {
     leader_contact: AtomicU64,
     /// The commit index that the leader last sent.
     leader_commit: AtomicU64,
-    /// The leader said of itself that it has no quorum.
+    /// The leader reported that it has no quorum.
     leader_without_quorum: AtomicBool,
     /// This node leads and has no quorum.
     leads_without_quorum: AtomicBool,
-    /// Milliseconds since `started` at which the cluster was seen to be without a leader, plus one; 0 while it has one.
-    unled: AtomicU64,
-    /// Raft id to advertised Raft address, of members that said they have moved since the membership was written.
+    /// Milliseconds since `started` at which the cluster lost its leader, plus one; 0 while it has one.
+    leaderless_since: AtomicU64,
+    /// Raft id to advertised Raft address, of members that announced a move since the membership was written.
     moved: Mutex<BTreeMap<String, String>>,
     /// The format version in effect in this node's cluster, as far as its log is applied here.
     format_version: AtomicU16,
-    /// Raft id to the newest format version that the node said it speaks.
-    spoken: Mutex<BTreeMap<String, u16>>,
-    /// Raft id to advertised Raft address, as the newest membership says.
+    /// Raft id to the newest format version that the node supports.
+    supported: Mutex<BTreeMap<String, u16>>,
+    /// Raft id to advertised Raft address, from the newest membership.
     recorded: Mutex<BTreeMap<String, String>>,
 }
 
-/// Members noted as moved. A cluster has a few; the rest would be somebody's noise.
+/// Limit of announced moves. A cluster has a few; more would come from faulty or hostile senders.
 const MAX_MOVED: usize = 64;
-/// Nodes whose format version is noted. More than any cluster has; the rest would be somebody's noise.
-const MAX_SPOKEN: usize = 256;
+/// Limit of known format versions. More than any cluster has nodes; more would come from faulty or hostile
+/// senders.
+const MAX_SUPPORTED: usize = 256;
 
 impl Local {
     /// `dial_timeout` bounds connecting to another node for Raft's own messages.
@@ -80,10 +82,10 @@ impl Local {
             leader_commit: AtomicU64::new(0),
             leader_without_quorum: AtomicBool::new(false),
             leads_without_quorum: AtomicBool::new(false),
-            unled: AtomicU64::new(0),
+            leaderless_since: AtomicU64::new(0),
             moved: Mutex::default(),
             format_version: AtomicU16::new(version::OLDEST),
-            spoken: Mutex::default(),
+            supported: Mutex::default(),
             recorded: Mutex::default(),
         }
     }
@@ -108,15 +110,15 @@ impl Local {
         self.identity.lock().clone()
     }
 
-    /// Connecting takes at most this long.
+    /// Limit for connecting to another node.
     pub fn dial_timeout(&self) -> Duration {
         self.dial_timeout
     }
 
-    /// Becomes a member of `cluster`, durably. Nothing happens if it is one already.
+    /// Becomes a member of `cluster`, durably. Does nothing if it already is one.
     ///
     /// # Errors
-    /// It belongs to another cluster, or the disk refused.
+    /// It belongs to another cluster, or an I/O error.
     pub fn adopt(&self, cluster: &Cluster) -> Result<(), AdoptError> {
         self.change(|identity| match &identity.cluster {
             Some(own) if own == cluster => Ok(false),
@@ -134,10 +136,10 @@ impl Local {
         })
     }
 
-    /// Agrees, durably and once, to take part in the first forming of a cluster with exactly these members.
+    /// Agrees, durably and once, to form a cluster with exactly these members.
     ///
     /// # Errors
-    /// It is in a cluster, it agreed to another set, or the disk refused.
+    /// It is in a cluster, it has agreed to another set of members, or an I/O error.
     pub fn pledge(&self, cluster: &Cluster, members: &[String]) -> Result<(), AdoptError> {
         self.change(|identity| match (&identity.cluster, &identity.pledged) {
             (Some(own), Some(pledged)) if own == cluster && pledged == members => Ok(false),
@@ -166,7 +168,7 @@ impl Local {
         })
     }
 
-    /// Is no longer bound to a forming that will not happen. Only for a node without log and vote.
+    /// Cancels the agreement to form a cluster that will not be formed. Only for a node without log and vote.
     ///
     /// # Errors
     /// The disk refused.
@@ -181,8 +183,8 @@ impl Local {
         })
     }
 
-    /// Becomes a member of a cluster whose leader has admitted it, dropping a pledge. Only for a node without log and vote: nothing that
-    /// it could have acknowledged is forgotten.
+    /// Becomes a member of a cluster whose leader has admitted it, and drops an agreement to form one. Only
+    /// for a node without log and vote, so nothing that it could have acknowledged is forgotten.
     ///
     /// # Errors
     /// The disk refused.
@@ -213,7 +215,8 @@ impl Local {
         Ok(())
     }
 
-    /// Notes where a member says that it is now. A hint only: the Raft id is checked at every dial.
+    /// Records the address that a moved member announced. A hint only: the Raft id is checked at every
+    /// connection.
     pub fn note_moved(&self, raft_id: &str, raft_addr: &str) {
         let mut moved = self.moved.lock();
         if moved.len() < MAX_MOVED || moved.contains_key(raft_id) {
@@ -221,72 +224,73 @@ impl Local {
         }
     }
 
-    /// Where a member said that it is now.
+    /// The address that a moved member announced.
     pub fn moved_to(&self, raft_id: &str) -> Option<String> {
         let moved = self.moved.lock();
         moved.get(raft_id).cloned()
     }
 
-    /// The member is not there (any more).
+    /// Forgets an announced address at which the member was not found.
     pub fn forget_moved(&self, raft_id: &str) {
         let mut moved = self.moved.lock();
         moved.remove(raft_id);
     }
 
-    /// The format version in effect in this node's cluster, as far as its log is applied here. Entries and messages of a version are
-    /// sent only when it is at least that.
+    /// The format version in effect in this node's cluster, as far as its log is applied here. Entries and
+    /// messages of a newer version must not be sent.
     pub fn format_version(&self) -> u16 {
         self.format_version.load(Ordering::Acquire)
     }
 
-    /// Notes the version in effect. It never falls, except that a snapshot or a fresh start may set it.
+    /// Sets the version in effect. It never falls, except that a snapshot or a fresh start may set it.
     pub fn set_format_version(&self, version: u16) {
         self.format_version.store(version, Ordering::Release);
     }
 
-    /// Notes the newest format version that a node says it speaks.
-    pub fn note_spoken(&self, raft_id: &str, version: u16) {
-        let mut spoken = self.spoken.lock();
-        if spoken.len() < MAX_SPOKEN || spoken.contains_key(raft_id) {
-            spoken.insert(raft_id.to_owned(), version);
+    /// Records the newest format version that a node supports.
+    pub fn note_supported_version(&self, raft_id: &str, version: u16) {
+        let mut supported = self.supported.lock();
+        if supported.len() < MAX_SUPPORTED || supported.contains_key(raft_id) {
+            supported.insert(raft_id.to_owned(), version);
         }
     }
 
-    /// The newest format version that a node speaks, if it said so since it was last reachable. Of this node, always.
-    pub fn spoken(&self, raft_id: &str) -> Option<u16> {
+    /// The newest format version that a node supports, if it announced it since it was last reachable. Always
+    /// known for this node.
+    pub fn supported_version(&self, raft_id: &str) -> Option<u16> {
         if raft_id == self.raft_id {
             return Some(version::NEWEST);
         }
-        let spoken = self.spoken.lock();
-        spoken.get(raft_id).copied()
+        let supported = self.supported.lock();
+        supported.get(raft_id).copied()
     }
 
-    /// The node cannot be reached: it may come back as another version.
-    pub fn forget_spoken(&self, raft_id: &str) {
-        let mut spoken = self.spoken.lock();
-        spoken.remove(raft_id);
+    /// Forgets the version of an unreachable node: it may return with another one.
+    pub fn forget_supported_version(&self, raft_id: &str) {
+        let mut supported = self.supported.lock();
+        supported.remove(raft_id);
     }
 
-    /// Notes the addresses of a new membership.
+    /// Records the addresses in a new membership.
     pub fn note_recorded(&self, addresses: BTreeMap<String, String>) {
         *self.recorded.lock() = addresses;
     }
 
-    /// Where the newest membership says that the member is.
+    /// The member's address in the newest membership.
     pub fn recorded(&self, raft_id: &str) -> Option<String> {
         let recorded = self.recorded.lock();
         recorded.get(raft_id).cloned()
     }
 
-    /// Notes a message from a leader that this node follows.
+    /// Records a message from a leader that this node follows.
     pub fn heard_from_leader(&self) {
         let now = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.leader_contact
             .store(now.saturating_add(1), Ordering::Relaxed);
     }
 
-    /// Notes that a leader's append was followed. One that has no quorum knows no better than this node what is committed elsewhere, so it
-    /// is not heard.
+    /// Records that a leader's append was accepted. A leader without a quorum does not know what is committed
+    /// elsewhere, so it does not count as contact.
     pub fn followed_leader(&self, without_quorum: bool) {
         if !without_quorum {
             self.heard_from_leader();
@@ -295,34 +299,35 @@ impl Local {
             .store(without_quorum, Ordering::Relaxed);
     }
 
-    /// The leader that this node follows said last that it has no quorum.
+    /// Whether the leader that this node follows last reported that it has no quorum.
     pub fn leader_is_without_quorum(&self) -> bool {
         self.leader_without_quorum.load(Ordering::Relaxed)
     }
 
-    /// What this node tells its followers.
+    /// Sets what this node reports to its followers.
     pub fn set_leads_without_quorum(&self, without: bool) {
         self.leads_without_quorum.store(without, Ordering::Relaxed);
     }
 
-    /// This node leads, but has not heard a quorum for an election timeout.
+    /// Whether this node leads, but has had no response from a quorum for an election timeout.
     pub fn leads_without_quorum(&self) -> bool {
         self.leads_without_quorum.load(Ordering::Relaxed)
     }
 
-    /// Notes whether anybody leads.
-    pub fn note_led(&self, led: bool) {
+    /// Records whether the cluster has a leader.
+    pub fn note_leader_known(&self, led: bool) {
         if led {
-            self.unled.store(0, Ordering::Relaxed);
-        } else if self.unled.load(Ordering::Relaxed) == 0 {
+            self.leaderless_since.store(0, Ordering::Relaxed);
+        } else if self.leaderless_since.load(Ordering::Relaxed) == 0 {
             let now = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
-            self.unled.store(now.saturating_add(1), Ordering::Relaxed);
+            self.leaderless_since
+                .store(now.saturating_add(1), Ordering::Relaxed);
         }
     }
 
-    /// For how long nobody has been seen to lead; zero while somebody does.
-    pub fn unled_for(&self) -> Duration {
-        match self.unled.load(Ordering::Relaxed).checked_sub(1) {
+    /// Time since the cluster lost its leader, as seen here; zero while it has one.
+    pub fn leaderless_for(&self) -> Duration {
+        match self.leaderless_since.load(Ordering::Relaxed).checked_sub(1) {
             Some(at) => self
                 .started
                 .elapsed()
@@ -331,12 +336,13 @@ impl Local {
         }
     }
 
-    /// Notes a commit index. One from a deposed leader is not above the present one's, so the greatest counts.
+    /// Records a commit index. That of a deposed leader is not above the present one's, so the maximum
+    /// counts.
     pub fn leader_committed(&self, index: u64) {
         self.leader_commit.fetch_max(index, Ordering::Relaxed);
     }
 
-    /// How long ago a leader was last heard; `None` if never.
+    /// Time since the last message from a leader; `None` if there was none.
     pub fn since_leader_contact(&self) -> Option<Duration> {
         let at = self.leader_contact.load(Ordering::Relaxed).checked_sub(1)?;
         Some(
@@ -352,10 +358,10 @@ impl Local {
     }
 }
 
-/// Why this node does not become a member.
+/// Why this node does not become a member of a cluster.
 #[derive(Debug, thiserror::Error)]
 pub enum AdoptError {
-    /// It is one elsewhere.
+    /// It is a member of another cluster.
     #[error(
         "this node belongs to cluster {own}, not to {other}; to move it, give it an empty data directory"
     )]
@@ -365,13 +371,13 @@ pub enum AdoptError {
         /// The one that asked.
         other: String,
     },
-    /// It was prepared for another one, or not for forming any.
+    /// It was prepared for another cluster, or only to join one.
     #[error("this node was not prepared to form or enter cluster {other}")]
     NotMeantFor {
         /// The one that asked.
         other: String,
     },
-    /// It agreed to form another one.
+    /// It has agreed to form another cluster.
     #[error("this node has agreed to form a cluster with {members}")]
     Pledged {
         /// That cluster's members.

@@ -1,6 +1,7 @@
-//! Leaving a damaged copy behind: the data directory is parked, and the node joins its cluster again as one that lost its disk.
+//! Replacing a wrong copy of the data: the data directory is parked, and the node joins its cluster again
+//! like one that lost its disk.
 //!
-//! Asked for by a file, so that it happens before anything is opened, and goes on where a crash interrupted it.
+//! A file requests it, so that it happens before anything is opened and continues after a crash.
 use std::{fs, io, path::Path};
 
 use node_db::durable;
@@ -11,13 +12,13 @@ use crate::{
     identity::Cluster,
 };
 
-/// Begins the names of directories below `parked/` that this room makes.
+/// Prefix of the directories below `parked/` that this module creates.
 const PARKED_PREFIX: &str = "copy-";
 
 /// What to do at the next start.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rejoin {
-    /// Why, for a person.
+    /// The reason, for a person.
     pub reason: String,
     /// Index of the entry at which the copy was found wrong.
     pub index: u64,
@@ -27,7 +28,7 @@ pub struct Rejoin {
     pub addresses: Vec<String>,
 }
 
-/// Asks for it, durably.
+/// Requests the replacement, durably.
 ///
 /// # Errors
 /// The disk refused.
@@ -36,11 +37,11 @@ pub fn request(data_dir: &Path, rejoin: &Rejoin) -> io::Result<()> {
     durable::write(&data_dir.join(REJOIN_FILE), &content)
 }
 
-/// At a start, before anything else is read: parks the data if that was asked for and is not done yet. Gives what is still to be
-/// joined. Only one parked copy is kept.
+/// Called at start, before anything else is read: parks the data if that was requested and is not done yet.
+/// Returns the request while the node still has to join. Only one parked copy is kept.
 ///
 /// # Errors
-/// The disk refused, or the file is not ours.
+/// An I/O error, or the file is not one of this module.
 pub fn carry_out(data_dir: &Path, name: &str) -> io::Result<Option<Rejoin>> {
     let path = data_dir.join(REJOIN_FILE);
     let content = match fs::read(&path) {

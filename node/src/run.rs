@@ -41,7 +41,7 @@ use crate::{
     },
     recovery,
     rejoin::{self, Rejoin},
-    stop::{end_in_time, stopped_within},
+    stop::end_in_time,
     store::{
         Caller, StatusSettings, Store,
         auto_maintenance::{Intervals, run_auto_maintenance},
@@ -331,7 +331,11 @@ impl Node {
                 tracing::error!(target: "store", "{full}; waiting for space before opening the store");
                 logged = true;
             }
-            if stopped_within(stop, FULL_DISK_PAUSE).await {
+            if stop
+                .run_until_cancelled(tokio::time::sleep(FULL_DISK_PAUSE))
+                .await
+                .is_none()
+            {
                 return;
             }
         }
@@ -557,7 +561,7 @@ fn http_settings(config: &Config, max_connections: usize) -> HttpSettings {
         bind_addr: config.http_addr.clone(),
         raft_addr: config.raft_adv().to_owned(),
         scratch_dir: config.data_dir.join(SCRATCH_DIR),
-        start_time: std::time::SystemTime::now(),
+        start_time: crate::clock::now(),
         command_line: std::env::args().collect(),
     }
 }

@@ -1,4 +1,5 @@
-//! `rqlited skip-entry DATA`: the last resort for an entry that no node can apply. The rules are in `recovery/skip.rs`.
+//! `rqlited skip-entry DATA`: the last resort for an entry that no node can apply. The rules are in
+//! `recovery/skip.rs`.
 use std::{ffi::OsString, path::PathBuf};
 
 use clap::Parser;

@@ -1,18 +1,10 @@
-//! Stopping: pauses that end with the stop signal, and the forced end of a process that does not stop in
-//! time.
+//! The forced end of a process that does not stop in time after the stop signal.
 use std::{thread, time::Duration};
-
-use tokio_util::sync::CancellationToken;
 
 /// Time after the stop signal until running statements are interrupted, and until the process is ended in any
 /// case. Documented are ten seconds.
 const HURRY_AFTER: Duration = Duration::from_secs(2);
 const END_AFTER: Duration = Duration::from_secs(8);
-
-/// Waits for `pause` and returns false, or returns true as soon as the node is stopped.
-pub async fn stopped_within(stop: &CancellationToken, pause: Duration) -> bool {
-    tokio::time::timeout(pause, stop.cancelled()).await.is_ok()
-}
 
 /// Ends the process a limited time after the stop signal, whatever is running: load balancers and Kubernetes
 /// wait less than a statement may take. Acknowledged writes are on disk, and entries that were being applied
@@ -22,7 +14,7 @@ pub fn end_in_time(hurry: impl FnOnce() + Send + 'static) {
         thread::sleep(HURRY_AFTER);
         hurry();
         thread::sleep(END_AFTER - HURRY_AFTER);
-        tracing::warn!(target: "rqlited", "something does not end; stopping without it");
+        tracing::warn!(target: "rqlited", "some work does not end; exiting without it");
         #[expect(
             clippy::exit,
             reason = "a thread inside SQLite cannot be ended otherwise"

@@ -1,24 +1,27 @@
-//! Versions of what nodes say to each other and write into the log, and what a version brings. Knows nothing of Raft or the network.
+//! Format versions of messages between nodes and of log entries, and what each version adds. Knows nothing of
+//! Raft or the network.
 //!
-//! A node speaks every version from [`OLDEST`] to [`NEWEST`]. A cluster uses one of them: the version in effect, which begins at
-//! [`OLDEST`] and is raised by an entry of the log once every member is known to speak the higher one. It never falls.
+//! A node supports every version from [`OLDEST`] to [`NEWEST`]. A cluster uses one of them, the version in
+//! effect. It begins at [`OLDEST`], is raised by a log entry once every member is known to support the higher
+//! one, and never falls.
 
-/// The lowest version that this program still speaks.
+/// The lowest version that this program supports.
 pub const OLDEST: u16 = 1;
 
-/// The highest version that this program speaks.
+/// The highest version that this program supports.
 ///
 /// * 1: the first format.
 /// * 2: requests carry the bounds of their execution, and follow [`node_db::Rules::V2`].
 pub const NEWEST: u16 = 2;
 
-/// What the other side of a handshake speaks, if it does not say: nodes of version 1 have no field for it.
-pub const UNSAID: u16 = 1;
+/// The version of a node that does not state one in the handshake: nodes of version 1 have no field for it.
+pub const UNSTATED: u16 = 1;
 
-/// May a node that speaks up to `theirs` take part in a cluster whose version in effect is `in_effect`?
+/// Whether a node that supports versions up to `theirs` may take part in a cluster whose version in effect is
+/// `in_effect`.
 ///
 /// # Errors
-/// A text for the person who looks after that node.
+/// Text for the person who operates that node.
 pub fn may_take_part(node: &str, theirs: u16, in_effect: u16) -> Result<(), String> {
     let needed = in_effect.max(OLDEST);
     if theirs >= needed {
@@ -29,8 +32,8 @@ pub fn may_take_part(node: &str, theirs: u16, in_effect: u16) -> Result<(), Stri
     ))
 }
 
-/// The version to raise the cluster to: what all members speak, if that is more than the version in effect. `None` also while
-/// nothing is known of a member.
+/// The version to which the cluster can be raised: the highest that all members support, if it is above the
+/// version in effect. `None` while the version of a member is unknown.
 pub fn to_raise(in_effect: u16, members: impl IntoIterator<Item = Option<u16>>) -> Option<u16> {
     let mut lowest = NEWEST;
     for version in members {

@@ -13,7 +13,6 @@ use crate::{
     discovery::{LeaderKey, LeaderRecord, LookupError},
     local::Local,
     raft::Consensus,
-    stop::stopped_within,
 };
 
 /// Shortest pause between reads of a node that waits. The pause is random, up to twice as long.
@@ -50,7 +49,11 @@ impl Bootstrapper {
                 last_why = why;
             }
             let pause = READ_PAUSE.mul_f64(1.0 + rand::random::<f64>());
-            if stopped_within(stop, pause).await {
+            if stop
+                .run_until_cancelled(tokio::time::sleep(pause))
+                .await
+                .is_none()
+            {
                 return Err(ClusterError::Canceled("discovery"));
             }
         }

@@ -4,7 +4,6 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::{bootstrapper::Bootstrapper, join::join_once};
-use crate::stop::stopped_within;
 
 /// Pause between attempts to reach the cluster.
 const REJOIN_PAUSE: Duration = Duration::from_secs(3);
@@ -36,7 +35,12 @@ impl Bootstrapper {
             } else {
                 self.try_rejoin().await;
             }
-            if led && stopped_within(stop, REJOIN_PAUSE).await {
+            if led
+                && stop
+                    .run_until_cancelled(tokio::time::sleep(REJOIN_PAUSE))
+                    .await
+                    .is_none()
+            {
                 return;
             }
         }

@@ -5,7 +5,6 @@ use super::{
     bootstrapper::{AddressSource, Bootstrapper, ClusterError},
     join::{join_once, refuse_http},
 };
-use crate::stop::stopped_within;
 
 impl Bootstrapper {
     /// Makes this node part of a cluster according to its options. A node with state does not fail because it
@@ -59,7 +58,12 @@ impl Bootstrapper {
         let mut last = String::from("no join address");
         let attempts = self.options.attempts.max(1);
         for round in 0..attempts {
-            if round > 0 && stopped_within(stop, self.options.interval).await {
+            if round > 0
+                && stop
+                    .run_until_cancelled(tokio::time::sleep(self.options.interval))
+                    .await
+                    .is_none()
+            {
                 return Err(ClusterError::Canceled(
                     "failed to join cluster: join operation",
                 ));

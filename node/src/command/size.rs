@@ -1,4 +1,4 @@
-//! How large a request is as an entry of the log, and how large it may be.
+//! The size of a request as a log entry, and its limit.
 use node_db::Request;
 use node_values::{Statement, Value};
 
@@ -15,7 +15,7 @@ pub const MAX_REQUEST_BYTES: usize = 48 << 20;
 )]
 pub struct TooLarge(usize);
 
-/// Never less than a request's encoded bytes; not much more, except for numbers.
+/// An upper bound of a request's encoded bytes; close to them, except for numbers.
 pub fn weight(request: &Request) -> usize {
     64 + request.statements.iter().map(weight_of).sum::<usize>()
 }
@@ -48,7 +48,7 @@ pub fn check(request: &Request) -> Result<(), TooLarge> {
     }
 }
 
-/// Cuts a list into runs of at most about `max_bytes`, in order; what is larger makes a run of its own.
+/// Splits a list into runs of at most about `max_bytes`, in order; a larger item is a run of its own.
 pub fn runs<T>(items: Vec<T>, max_bytes: usize, weight: impl Fn(&T) -> usize) -> Vec<Vec<T>> {
     let mut runs: Vec<Vec<T>> = Vec::new();
     let mut bytes = 0;

@@ -211,7 +211,7 @@ impl AddressLookup {
         match &result {
             Ok(found) => {
                 last.error = None;
-                last.contact = Some(SystemTime::now());
+                last.contact = Some(crate::clock::now());
                 if last.addresses != found.addresses {
                     last.addresses.clone_from(&found.addresses);
                     self.log(&found.addresses);

@@ -126,7 +126,7 @@ impl LeaderKey {
         let mut last = self.0.last.lock();
         match &result {
             Ok(_) => {
-                last.contact = Some(SystemTime::now());
+                last.contact = Some(crate::clock::now());
                 last.error = None;
             }
             Err(e) => last.error = Some(e.clone()),

@@ -3,7 +3,6 @@ use std::{
     io::{self, Write as _},
     mem,
     sync::Arc,
-    time::SystemTime,
 };
 
 use bytes::{Bytes, BytesMut};
@@ -115,13 +114,13 @@ impl Source {
                 if let Some(unsent) = &mut self.unsent_bytes {
                     *unsent = unsent.saturating_sub(bytes.len() as u64);
                     if *unsent == 0 {
-                        self.state.note_backup(SystemTime::now());
+                        self.state.note_backup(crate::clock::now());
                     }
                 }
                 Some((Ok(bytes), self))
             }
             Ok(None) => {
-                self.state.note_backup(SystemTime::now());
+                self.state.note_backup(crate::clock::now());
                 None
             }
             Err(error) => {

@@ -66,7 +66,7 @@ async fn assemble(state: &HttpState) -> Status {
             tls: enabled(settings.raft_tls),
         }),
         network: open.then(host::network),
-        node: node(settings.start_time, SystemTime::now()),
+        node: node(settings.start_time, crate::clock::now()),
         os: host::os(),
         runtime: runtime(),
     };

@@ -1,10 +1,6 @@
 //! The API in front of a store that is not open: everything that is decided before the store is called, and
 //! how its refusal is shown.
-use std::{
-    path::Path,
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
@@ -104,7 +100,7 @@ fn services(dir: &Path, credentials: Option<&str>) -> HttpServices {
         scratch_dir: dir.to_owned(),
         max_connections: 64,
         raft_tls: false,
-        start_time: SystemTime::now(),
+        start_time: crate::clock::now(),
         command_line: vec!["rqlited".to_owned(), "data".to_owned()],
     };
     HttpServices {

@@ -66,7 +66,7 @@ pub struct Hello {
     /// The dialing node's cluster, if it has one.
     pub cluster: Option<Cluster>,
     /// The newest format version that the dialing node speaks (`version.rs`).
-    #[serde(deserialize_with = "unsaid_is_one")]
+    #[serde(deserialize_with = "unstated_is_one")]
     pub version: u16,
 }
 
@@ -74,8 +74,8 @@ pub struct Hello {
 ///
 /// # Errors
 /// None; the signature is serde's.
-pub fn unsaid_is_one<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<u16, D::Error> {
-    Ok(u16::deserialize(deserializer).unwrap_or(version::UNSAID))
+pub fn unstated_is_one<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<u16, D::Error> {
+    Ok(u16::deserialize(deserializer).unwrap_or(version::UNSTATED))
 }
 
 /// The response to a hello.
@@ -177,7 +177,7 @@ impl Connection {
             reader: BufReader::with_capacity(BUFFER_BYTES, read),
             writer: BufWriter::with_capacity(BUFFER_BYTES, write),
             address,
-            version: version::UNSAID,
+            version: version::UNSTATED,
         })
     }
 
@@ -248,7 +248,7 @@ impl Connection {
             let version = connection.reader.read_u16_le().await?;
             if version != PROTOCOL_VERSION {
                 let reason = format!(
-                    "handshake version {version} is not spoken here, only {PROTOCOL_VERSION}"
+                    "handshake version {version} is not supported here, only {PROTOCOL_VERSION}"
                 );
                 connection
                     .respond(&Welcome::Refused(reason.clone()))
@@ -290,7 +290,7 @@ impl Connection {
     /// # Errors
     /// The connection failed.
     pub async fn accepted(&mut self) -> io::Result<()> {
-        let welcome = if self.version > version::UNSAID {
+        let welcome = if self.version > version::UNSTATED {
             Welcome::AcceptedAs(version::NEWEST)
         } else {
             Welcome::Accepted

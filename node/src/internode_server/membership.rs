@@ -58,7 +58,8 @@ impl RequestServer {
         if let Err(reason) = consensus.may_join(name, hello.version) {
             return JoinResponse::Refused(reason);
         }
-        self.local.note_spoken(&request.id, hello.version);
+        self.local
+            .note_supported_version(&request.id, hello.version);
         if let Err(e) = resolve(&request.raft_addr).await {
             return JoinResponse::Refused(format!("failed to resolve {}: {e}", request.raft_addr));
         }

@@ -222,7 +222,8 @@ impl RequestServer {
                 let trusted = standing != Standing::Unknown
                     || self.may_join(notice.credentials.as_ref(), true);
                 if trusted {
-                    self.local.note_spoken(&hello.from, hello.version);
+                    self.local
+                        .note_supported_version(&hello.from, hello.version);
                 }
                 PeerResponse::Notify(self.notice(&notice, trusted).await)
             }

@@ -129,8 +129,8 @@ impl Consensus {
     ///
     /// # Errors
     /// The disk hangs.
-    pub fn disk_answers(&self) -> Result<(), DiskRefusal> {
-        self.disk.answers()
+    pub fn disk_responds(&self) -> Result<(), DiskRefusal> {
+        self.disk.responds()
     }
 
     /// The disk's free space and health.
@@ -353,7 +353,7 @@ impl Consensus {
         if let Err(e) = self.raft.shutdown().await {
             tracing::error!(target: "raft", "stopping Raft: {e}");
         }
-        if self.disk_answers().is_err() {
+        if self.disk_responds().is_err() {
             return;
         }
         match tokio::time::timeout(LAST_SYNC_LIMIT, self.log.sync()).await {

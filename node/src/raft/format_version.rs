@@ -14,12 +14,12 @@ impl Consensus {
     }
 
     /// The newest format version that each member supports, as far as this node knows.
-    pub fn spoken_versions(&self) -> Vec<(RaftId, Option<u16>)> {
+    pub fn supported_versions(&self) -> Vec<(RaftId, Option<u16>)> {
         let members = self.members().into_iter();
         members
             .map(|(id, ..)| {
-                let spoken = self.local().spoken(&id.0);
-                (id, spoken)
+                let supported = self.local().supported_version(&id.0);
+                (id, supported)
             })
             .collect()
     }

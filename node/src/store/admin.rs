@@ -302,7 +302,7 @@ impl Store {
 /// Runs a query on the database; on this thread if that needs no waiting, so that a probe does not stand in a
 /// queue.
 async fn query_database(opened: &Opened, probe: Read) -> Result<(), String> {
-    let at_once = match opened.consensus.disk_answers() {
+    let at_once = match opened.consensus.disk_responds() {
         Ok(()) => read_on_this_thread(opened, &probe),
         Err(_) => None,
     };

@@ -21,7 +21,6 @@ use super::{Opened, Store, status::within_limit};
 use crate::{
     clock::unix_micros,
     internode::messages::{PeerRequest, PeerResponse},
-    stop::stopped_within,
     store_types::StoreError,
 };
 
@@ -45,8 +44,12 @@ pub async fn run_auto_maintenance(store: Store, intervals: Intervals, stop: Canc
     let maintenance_times = MaintenanceTimes::open(&store.0.settings.data_dir, intervals);
     let _ = opened.maintenance_times.set(maintenance_times.clone());
     let mut paused_until = [None; Task::ALL.len()];
-    while !stopped_within(&stop, CHECK_INTERVAL).await {
-        if opened.consensus.disk_answers().is_err() {
+    while stop
+        .run_until_cancelled(tokio::time::sleep(CHECK_INTERVAL))
+        .await
+        .is_some()
+    {
+        if opened.consensus.disk_responds().is_err() {
             continue;
         }
         if maintenance_times.note(opened.db.maintenance(), unix_micros()) {

@@ -20,7 +20,6 @@ use crate::{
     internode::messages::{PeerRequest, PeerResponse},
     metrics::Counter,
     rejoin::{self, Rejoin},
-    stop::stopped_within,
     store_types::{Comparison, CopyDecision, HashReport, MemberCopy, StoreError, Verdict},
 };
 
@@ -360,7 +359,11 @@ pub async fn watch_copies(store: Store, interval: Duration, stop: CancellationTo
     let store = Arc::new(store);
     let (mut settled, mut pause_until) = (0, None::<Instant>);
     let mut compared = Instant::now();
-    while !stopped_within(&stop, CHECK_INTERVAL).await {
+    while stop
+        .run_until_cancelled(tokio::time::sleep(CHECK_INTERVAL))
+        .await
+        .is_some()
+    {
         if pause_until.is_none_or(|until| until <= Instant::now()) {
             pause_until = None;
             if let Err(why) = store.check_own_copy(&mut settled).await {

@@ -9,7 +9,6 @@ use super::{Opened, Store, status::within_limit};
 use crate::{
     disk::FreeSpace,
     internode::messages::{PeerRequest, PeerResponse},
-    stop::stopped_within,
     store_types::StoreError,
 };
 
@@ -27,7 +26,11 @@ const FULL_BYTES: u64 = 16 << 20;
 pub async fn watch_free_space(store: Store, stop: CancellationToken) {
     let Ok(opened) = store.open() else { return };
     let mut requested: Option<Instant> = None;
-    while !stopped_within(&stop, CHECK_INTERVAL).await {
+    while stop
+        .run_until_cancelled(tokio::time::sleep(CHECK_INTERVAL))
+        .await
+        .is_some()
+    {
         if !opened.consensus.is_mine() {
             if requested.take().is_some() {
                 opened.consensus.disk().note_free_space(None);

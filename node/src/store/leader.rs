@@ -41,7 +41,7 @@ pub(super) struct RetryLimit {
 impl RetryLimit {
     /// For a call whose caller waits until `deadline`; starts with the first failure.
     pub(super) fn new(local: &Local, election_timeout: Duration, deadline: Instant) -> Self {
-        let left = time_left(local.unled_for(), election_timeout);
+        let left = time_left(local.leaderless_for(), election_timeout);
         Self {
             until: deadline.min(Instant::now() + left),
         }
@@ -60,8 +60,8 @@ impl RetryLimit {
     }
 }
 
-fn time_left(unled_for: Duration, election_timeout: Duration) -> Duration {
-    (election_timeout * RETRY_ELECTIONS).saturating_sub(unled_for)
+fn time_left(leaderless_for: Duration, election_timeout: Duration) -> Duration {
+    (election_timeout * RETRY_ELECTIONS).saturating_sub(leaderless_for)
 }
 
 /// A node that is reachable responds within this time: [`PeerRequest::Meta`] waits for nothing.
@@ -124,8 +124,11 @@ mod tests {
     #[test]
     fn who_comes_late_to_a_cluster_without_a_majority_is_not_kept_waiting() {
         let seconds = Duration::from_secs;
-        for (unled_for, want) in [(0, 10), (1, 9), (9, 1), (10, 0), (3600, 0)] {
-            assert_eq!(time_left(seconds(unled_for), seconds(1)), seconds(want));
+        for (leaderless_for, want) in [(0, 10), (1, 9), (9, 1), (10, 0), (3600, 0)] {
+            assert_eq!(
+                time_left(seconds(leaderless_for), seconds(1)),
+                seconds(want)
+            );
         }
     }
 }

@@ -12,7 +12,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, UNIX_EPOCH},
 };
 
 use node_contract::{duration, status::QueueStatus};
@@ -154,7 +154,7 @@ impl Queue {
         F: Future<Output = Result<Served, StoreError>> + Send + 'static,
     {
         let (sender, receiver) = mpsc::channel(settings.capacity.max(1));
-        let now = SystemTime::now()
+        let now = crate::clock::now()
             .duration_since(UNIX_EPOCH)
             .unwrap_or_default();
         let shared = Shared {

@@ -150,7 +150,7 @@ impl Store {
             }
             Plan::Local | Plan::LocalAsLeader | Plan::Forward | Plan::NoLeader => {}
         }
-        let output = match opened.consensus.disk_answers() {
+        let output = match opened.consensus.disk_responds() {
             Ok(()) => match read_on_this_thread(opened, read) {
                 Some(outcome) => ReadOutput::Complete(outcome),
                 None => read_on_its_thread(opened, read, flows, origin()).await?,

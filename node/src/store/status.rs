@@ -60,7 +60,11 @@ impl Store {
         let consensus = &opened.consensus;
         let metrics = consensus.metrics();
         let progress = consensus.progress();
-        let maintenance = opened.maintenance_times.get().map(MaintenanceTimes::status).unwrap_or_default();
+        let maintenance = opened
+            .maintenance_times
+            .get()
+            .map(MaintenanceTimes::status)
+            .unwrap_or_default();
         let automatic = |key: &str| {
             let mut shown = maintenance.iter().filter(|(name, _)| *name == key);
             shown.next().map(|(_, shown)| shown.clone())
@@ -104,7 +108,7 @@ impl Store {
     async fn disk_status(&self, opened: &Opened) -> (u64, Value) {
         let (data_dir, db) = (self.0.settings.data_dir.clone(), opened.db.clone());
         let dir_size = within_limit(move || directory_bytes(&data_dir)).await;
-        let sqlite3 = match opened.consensus.disk_answers() {
+        let sqlite3 = match opened.consensus.disk_responds() {
             Ok(()) => within_limit(move || db.status()).await,
             Err(hangs) => Some(json!({"error": hangs.to_string()})),
         };
@@ -186,7 +190,9 @@ impl Store {
             unsendable: by_raft_id(consensus.unsendable(), |reason| reason),
             format_version: consensus.version(),
             format_version_max: version::NEWEST,
-            format_version_of_members: by_raft_id(consensus.spoken_versions(), |version| version),
+            format_version_of_members: by_raft_id(consensus.supported_versions(), |version| {
+                version
+            }),
             protocol_version: 1,
             protocol_version_min: 1,
             protocol_version_max: 1,

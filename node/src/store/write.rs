@@ -59,7 +59,7 @@ impl Store {
         let mut waiting = None;
         loop {
             if opened.consensus.is_mine() {
-                if let Err(hangs) = opened.consensus.disk_answers() {
+                if let Err(hangs) = opened.consensus.disk_responds() {
                     return Err(StoreError::Refused(hangs.to_string()));
                 }
                 match self.propose(opened, request).await {

@@ -2,11 +2,7 @@
 //!
 //! It works on tokens and does not parse SQL: quoted text and comments are not changed, nor is anything that
 //! is not clearly one of the calls.
-use std::{
-    fmt::Write as _,
-    ops::Range,
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::{fmt::Write as _, ops::Range, time::UNIX_EPOCH};
 
 /// Julian day of the Unix epoch.
 const EPOCH_JULIAN_DAY: f64 = 2_440_587.5;
@@ -25,7 +21,7 @@ pub(super) struct Moment {
 
 impl Moment {
     pub(super) fn now(random: bool, time: bool) -> Self {
-        let since = SystemTime::now()
+        let since = crate::clock::now()
             .duration_since(UNIX_EPOCH)
             .unwrap_or_default();
         Self {

@@ -83,7 +83,7 @@ pub(crate) fn watch(
             let acked = acked.map(|at| at.into_inner().elapsed());
             let without_quorum = leader_term.is_without_quorum(&now, acked, election_timeout);
             local.set_leads_without_quorum(without_quorum);
-            local.note_led(now.leader.is_some() && !without_quorum);
+            local.note_leader_known(now.leader.is_some() && !without_quorum);
             sender.send_if_modified(|held| {
                 let changed = *held != now;
                 if changed {

@@ -105,7 +105,9 @@ pub(crate) fn to_raise(local: &Local, raft: &Raft) -> Option<u16> {
     }
     version::to_raise(
         in_effect,
-        membership.nodes().map(|(id, _)| local.spoken(&id.0)),
+        membership
+            .nodes()
+            .map(|(id, _)| local.supported_version(&id.0)),
     )
 }
 

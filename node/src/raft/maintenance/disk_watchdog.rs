@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokio_util::sync::CancellationToken;
 
-use crate::{disk::Disk, raft::consensus::Consensus, stop::stopped_within};
+use crate::{disk::Disk, raft::consensus::Consensus};
 
 /// A write older than this is not merely slow: far above the pause of a checkpoint, below the timeouts of
 /// clients.
@@ -16,7 +16,11 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(250);
 /// leadership.
 pub async fn watch_disk(consensus: Consensus, disk: Arc<Disk>, stop: CancellationToken) {
     let mut hanging = false;
-    while !stopped_within(&stop, LOOK_INTERVAL).await {
+    while stop
+        .run_until_cancelled(tokio::time::sleep(LOOK_INTERVAL))
+        .await
+        .is_some()
+    {
         let age = consensus.log().oldest_write_age();
         let hangs = age.is_some_and(|age| age >= HANGS_AFTER);
         disk.set_hanging(hangs.then_some(age).flatten());

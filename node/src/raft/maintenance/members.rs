@@ -12,7 +12,6 @@ use crate::{
         membership::{ChangeError, Goals},
         types::RaftId,
     },
-    stop::stopped_within,
 };
 
 /// How often the leader checks its members; the longest wait of a caught-up learner for its vote.
@@ -31,7 +30,11 @@ pub struct Reaping {
 pub async fn maintain_members(consensus: Consensus, reaping: Reaping, stop: CancellationToken) {
     let mut tracker = ContactTracker::default();
     let mut goals = Goals::default();
-    while !stopped_within(&stop, MEMBERS_INTERVAL).await {
+    while stop
+        .run_until_cancelled(tokio::time::sleep(MEMBERS_INTERVAL))
+        .await
+        .is_some()
+    {
         let leadership = consensus.leadership();
         if !leadership.mine {
             tracker = ContactTracker::default();

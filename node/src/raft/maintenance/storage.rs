@@ -11,7 +11,6 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     metrics::{Counter, Metrics},
     raft::{consensus::Consensus, types::RaftId},
-    stop::stopped_within,
 };
 
 /// How often the size of the WAL and the log is checked.
@@ -157,8 +156,12 @@ pub async fn maintain_storage(
     let mut last = Instant::now();
     let mut last_index = consensus.metrics().snapshot.map_or(0, |s| s.index);
     let mut followers = FollowerProgress::default();
-    while !stopped_within(&stop, STORAGE_INTERVAL).await {
-        if consensus.disk_answers().is_err() {
+    while stop
+        .run_until_cancelled(tokio::time::sleep(STORAGE_INTERVAL))
+        .await
+        .is_some()
+    {
+        if consensus.disk_responds().is_err() {
             continue;
         }
         if let Err(e) = consensus.log().hand_to_system() {
@@ -189,7 +192,11 @@ pub async fn maintain_storage(
             }
             Err(why) => {
                 tracing::debug!(target: "store", "checkpoint deferred: {why}");
-                if stopped_within(&stop, BUSY_PAUSE).await {
+                if stop
+                    .run_until_cancelled(tokio::time::sleep(BUSY_PAUSE))
+                    .await
+                    .is_none()
+                {
                     return;
                 }
             }

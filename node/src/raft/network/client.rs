@@ -138,7 +138,8 @@ impl Client {
 
     /// Records which version the other side supports; a node that is too old for this cluster is refused.
     fn check_version(&self, connection: Connection) -> Result<Connection, WireError> {
-        self.local.note_spoken(&self.target.0, connection.version);
+        self.local
+            .note_supported_version(&self.target.0, connection.version);
         let in_effect = self.local.format_version();
         match version::may_take_part(self.target.name(), connection.version, in_effect) {
             Ok(()) => Ok(connection),
@@ -154,7 +155,7 @@ impl Client {
     fn log_reachability(&self, failure: Option<&WireError>) {
         let mut unreachable_members = self.unreachable_members.lock();
         if matches!(failure, Some(WireError::Dial { .. })) {
-            self.local.forget_spoken(&self.target.0);
+            self.local.forget_supported_version(&self.target.0);
         }
         let reason = match failure {
             Some(WireError::Refused { reason, .. }) => reason.clone(),

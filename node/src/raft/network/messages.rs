@@ -3,7 +3,7 @@ use openraft::errors::{RPCError, Unreachable};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    internode::wire::unsaid_is_one,
+    internode::wire::unstated_is_one,
     raft::{
         codec::{
             AppendRecord, AppendResponseRecord, Id, MembershipRecord, VoteRecord,
@@ -47,7 +47,7 @@ pub(super) struct SnapshotHeader {
     pub(super) membership: MembershipRecord,
     pub(super) len_bytes: u64,
     /// The format version in effect at `last`.
-    #[serde(deserialize_with = "unsaid_is_one")]
+    #[serde(deserialize_with = "unstated_is_one")]
     pub(super) format_version: u16,
 }
 

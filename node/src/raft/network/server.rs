@@ -144,7 +144,8 @@ impl Server {
             tracing::debug!(target: "raft", "refused {:?} connection of {}: {reason}", hello.purpose, hello.from);
             return connection.respond(&Welcome::Refused(reason)).await;
         }
-        self.local.note_spoken(&hello.from, hello.version);
+        self.local
+            .note_supported_version(&hello.from, hello.version);
         match hello.purpose {
             Purpose::Append | Purpose::Beat => {
                 let thread = Arc::clone(&self.thread);
@@ -430,7 +431,7 @@ mod tests {
         let cases = [
             ("same cluster", hello(Some("a#1"), Some(&x)), Some(&x), true),
             (
-                "a new node is spoken to by whom it asked",
+                "a new node is contacted by the node that it asked",
                 hello(Some("a#1"), Some(&x)),
                 None,
                 true,

@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     command::Command,
-    internode::wire::unsaid_is_one,
+    internode::wire::unstated_is_one,
     local::Local,
     metrics::Counter,
     raft::{
@@ -214,7 +214,7 @@ impl StateMachine {
 #[derive(Serialize, Deserialize)]
 struct Meta {
     membership: MembershipRecord,
-    #[serde(deserialize_with = "unsaid_is_one")]
+    #[serde(deserialize_with = "unstated_is_one")]
     format_version: u16,
 }
 
