@@ -135,7 +135,7 @@ impl Encoded {
         })))
     }
 
-    /// Wraps bytes from the log or the wire; they are decoded when asked for.
+    /// Wraps bytes from the log or the wire; they are decoded on demand.
     pub fn from_bytes(bytes: Bytes) -> Self {
         Self(Arc::new(Inner {
             bytes,

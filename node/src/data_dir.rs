@@ -21,7 +21,8 @@ const PARKED_FILE: &str = ".parked";
 /// Never moved: parked data, the held lock, the request to rejoin, and what file systems put into their root.
 const STAYS: [&str; 4] = [PARKED_DIR, "lock", "lost+found", REJOIN_FILE];
 
-/// Takes the lock on the data directory, which a node or a subcommand holds while it works there. Dropping the file releases it.
+/// Takes the lock on the data directory, which a node or a subcommand holds while it works there. Dropping
+/// the file releases it.
 ///
 /// # Errors
 /// Another process holds the lock, or the directory cannot be written to.
@@ -148,7 +149,7 @@ mod tests {
             .unwrap()
             .unwrap()
             .incarnation;
-        // A crash before the mark was taken away.
+        // A crash before the marker was removed.
         durable::write(&dir.path().join("parked/p").join(PARKING_FILE), b"").unwrap();
         assert!(is_parking(dir.path(), "p"));
         park(dir.path(), "p", "a", cluster()).unwrap();

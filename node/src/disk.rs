@@ -12,7 +12,8 @@ use std::{
 
 use node_db::Bounds;
 
-/// Free bytes below which no new entry is accepted: one log chunk (16 MiB) and one checkpoint's worth of WAL fit in it.
+/// Free bytes below which no new entry is accepted: one log chunk (16 MiB) and one checkpoint's worth of WAL
+/// fit in it.
 pub const RESERVE_BYTES: u64 = 48 << 20;
 /// How old the known free space may be. At 100 MB/s this is a fifth of the reserve.
 const MAX_AGE: Duration = Duration::from_millis(100);

@@ -18,7 +18,8 @@ const FILE_NAME: &str = "identity.json";
 /// Version of the file's layout.
 const FORMAT: u32 = 1;
 
-/// Separates the name from the incarnation in a Raft id. Node names may contain anything, so the last one counts.
+/// Separates the name from the incarnation in a Raft id. Node names may contain anything, so the last one
+/// counts.
 pub const SEPARATOR: char = '#';
 
 /// What all members of a cluster have in common. Data of another cluster id or lineage is never mixed in.

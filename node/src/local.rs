@@ -60,7 +60,7 @@ const MAX_MOVED: usize = 64;
 const MAX_SUPPORTED: usize = 256;
 
 impl Local {
-    /// `dial_timeout` bounds connecting to another node for Raft's own messages.
+    /// Creates the value; `dial_timeout` limits connecting to another node for Raft's own messages.
     pub fn new(
         raft_dir: PathBuf,
         identity: Identity,
@@ -368,13 +368,13 @@ pub enum AdoptError {
     Other {
         /// Its cluster.
         own: String,
-        /// The one that asked.
+        /// The other cluster.
         other: String,
     },
     /// It was prepared for another cluster, or only to join one.
     #[error("this node was not prepared to form or enter cluster {other}")]
     NotMeantFor {
-        /// The one that asked.
+        /// The other cluster.
         other: String,
     },
     /// It has agreed to form another cluster.

@@ -20,7 +20,7 @@ const PARKED_PREFIX: &str = "copy-";
 pub struct Rejoin {
     /// The reason, for a person.
     pub reason: String,
-    /// Index of the entry at which the copy was found wrong.
+    /// Index of the entry at which the copy was found to differ.
     pub index: u64,
     /// The cluster to join.
     pub cluster: Cluster,

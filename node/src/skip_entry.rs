@@ -45,7 +45,7 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> CommandOutput {
         text,
         is_error: true,
     };
-    // Nothing is created where there is no node.
+    // Nothing is created in a directory without a node.
     if !args.data.join("raft").is_dir() {
         return refused(format!("{} holds no node's data", args.data.display()));
     }

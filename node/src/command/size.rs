@@ -2,9 +2,9 @@
 use node_db::Request;
 use node_values::{Statement, Value};
 
-/// Largest request in its encoded form. A body of the API's 32 MiB nearly always stays below it (only numbers and NULLs grow by encoding, short
-/// floats by a factor of 2.5). It leaves room in a frame between nodes, 64 MiB, for what travels with it: up to 4 MiB of other entries or
-/// other forwarded writes, and headers.
+/// Largest request in its encoded form. A body of the API's 32 MiB nearly always stays below it (only numbers
+/// and NULLs grow by encoding, short floats by a factor of 2.5). It leaves space in a frame between nodes, 64
+/// MiB, for what is sent with it: up to 4 MiB of other entries or other forwarded writes, and headers.
 pub const MAX_REQUEST_BYTES: usize = 48 << 20;
 
 /// A request is too large for the log.

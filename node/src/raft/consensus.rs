@@ -64,7 +64,7 @@ impl Consensus {
     /// Starts Raft on an opened log and database.
     ///
     /// # Errors
-    /// Stored state that openraft refuses, or a disk that does.
+    /// Stored state that openraft refuses, or an I/O error.
     pub async fn start(
         settings: Settings,
         local: Arc<Local>,
@@ -251,7 +251,7 @@ impl Consensus {
             .map_or(0, |id| id.index)
     }
 
-    /// Highest index known here to be committed.
+    /// Highest index that this node knows to be committed.
     pub fn commit_index(&self) -> u64 {
         self.metrics()
             .local_committed

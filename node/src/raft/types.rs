@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::command::Encoded;
 
-/// A member's Raft id, `<name>#<incarnation>`: unique to one data directory, never reused (see `identity.rs`).
+/// A member's Raft id, `<name>#<incarnation>`: unique to one data directory, never reused (see
+/// `identity.rs`).
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct RaftId(pub Arc<str>);
 

@@ -10,7 +10,7 @@ pub enum RecoverError {
     /// The peers file is invalid.
     #[error(transparent)]
     Peers(#[from] PeersError),
-    /// The data directory cannot be recovered this way.
+    /// This data directory cannot be recovered.
     #[error("failed to recover node: {0}")]
     Failed(String),
     /// The identity cannot be read.

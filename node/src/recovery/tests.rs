@@ -123,7 +123,7 @@ impl Sample {
         fs::write(self.raft(PEERS_FILE), content).unwrap();
     }
 
-    /// One start that is killed after `steps` steps. Returns `true` if it completed.
+    /// One start that is killed after this many steps. True if it ended by itself.
     fn start(&self, steps: usize) -> Result<bool, RecoverError> {
         let mut taken = 0;
         let killed = "killed";

@@ -1,4 +1,5 @@
-//! Forwarding of writes: packs those of this node's clients into batches and sends each batch to the leader, once.
+//! Forwarding of writes: packs those of this node's clients into batches and sends each batch to the leader,
+//! once.
 use std::{
     collections::VecDeque,
     sync::Arc,

@@ -55,7 +55,7 @@ pub fn plan(level: Level, standing: Standing) -> Plan {
 pub struct Freshness {
     /// The client's limit; zero means none.
     pub limit: Duration,
-    /// The client asked for the strict form.
+    /// The client requested the strict form.
     pub strict: bool,
     /// Time since the last message from a leader; `None` means never.
     pub since_contact: Option<Duration>,

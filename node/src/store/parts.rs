@@ -11,7 +11,8 @@ use crate::{
     store_types::Served,
 };
 
-/// A node that sends a result in parts sends an empty part after this long without one, so that the receiver does not time out.
+/// A node that sends a result in parts sends an empty part after this long without one, so that the receiver
+/// does not time out.
 pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 
 /// A served read.
@@ -23,7 +24,7 @@ pub enum ReadResponse {
     Parts(Streamed),
 }
 
-/// A large result, piece by piece. Dropping it ends the read, here and on the node that reads.
+/// A large result, piece by piece. Dropping it ends the read, here or on the node that reads.
 #[derive(Debug)]
 pub struct Streamed {
     /// As [`Served::served_by`].
@@ -52,7 +53,7 @@ impl Streamed {
         }
     }
 
-    /// The next piece; the last one is [`Part::Done`]. Of a read on this node nothing is lost when this is dropped.
+    /// The next piece; the last one is [`Part::Done`]. Cancel safe for a read on this node.
     pub async fn next(&mut self) -> Part {
         match &mut self.source {
             Source::Here { parts, metrics } => {

@@ -48,7 +48,8 @@ const STOP_LIMIT: Duration = Duration::from_secs(5);
 const MAX_BATCH_BYTES: usize = 1 << 20;
 /// Bytes of all queued requests; beyond it callers wait, as they do when the queue is full by number.
 const MAX_QUEUE_BYTES: usize = 64 << 20;
-/// Unit in which the bytes in the queue are counted, so that the largest request fits a 32-bit number of permits.
+/// Unit in which the bytes in the queue are counted, so that the largest request fits a 32-bit number of
+/// permits.
 const BYTES_PER_PERMIT: usize = 1 << 10;
 /// Limit for talking to another node, per attempt.
 const FORWARD_TIMEOUT: Duration = Duration::from_secs(30);
@@ -482,7 +483,7 @@ impl Shared {
         }
     }
 
-    /// Counts and logs what went wrong, and says what each of the requests is told.
+    /// Counts and logs failures, and returns the result of each request.
     fn decide(
         &self,
         items: &[Item],
@@ -537,7 +538,7 @@ impl Failures {
 
 /// Waits for the queue's task to end; for the node's stop.
 pub async fn stopped(task: JoinHandle<()>) {
-    // The task itself ends within its own limit; the second is for the scheduler.
+    // The task ends within its own limit; the second is added for the scheduler.
     if timeout(STOP_LIMIT + Duration::from_secs(1), task)
         .await
         .is_err()

@@ -51,7 +51,8 @@ impl ReadIndex {
         Self { queue }
     }
 
-    /// Returns once a quorum has confirmed this node's leadership and everything committed before is applied here.
+    /// Returns once a quorum has confirmed this node's leadership and everything committed before is applied
+    /// here.
     pub(crate) async fn confirm(&self) -> Result<(), ReadIndexError> {
         let stopped = || ReadIndexError::Stopped("the node is stopping".into());
         let (sender, receiver) = oneshot::channel();

@@ -1,4 +1,4 @@
-//! Tables of who is admitted, recorded, asked for, refused and removed.
+//! Tables of joins that are admitted, recorded, probed first or refused, and of removals.
 use super::*;
 
 fn present(id: &str, addr: &str, voter: bool, alive: bool) -> MemberView {
@@ -127,7 +127,7 @@ fn refused_joins() {
     }
 }
 
-/// What becomes of the record of `b` when another data directory comes with its name or its address.
+/// Whether the record of `b` is replaced when another data directory joins with its name or its address.
 #[test]
 fn a_live_member_is_not_driven_out() {
     use ProbeResult::{Member, NoResponse, OtherNode};
@@ -137,7 +137,8 @@ fn a_live_member_is_not_driven_out() {
         joiner("e#e1", "b:4002", true),
         joiner("b#b2", "b:4002", true),
     );
-    // (what, joiner, alive, unreachable for s, probe result, its record is replaced; `None`: the join is refused)
+    // (what, joiner, alive, unreachable for s, probe result, its record is replaced; `None`: the join is
+    // refused)
     let (gives, stays, refused) = (Some(true), Some(false), None);
     let table = [
         ("it answers", &same_name, false, Some(60), Member, refused),
@@ -210,10 +211,10 @@ fn a_learner_votes_once_it_has_got_past_all_that_was_there() {
     for (last, matched, want) in [
         (100, None, false),
         (100, Some(0), false),
-        // An entry that it cannot take, close to the end: not enough, for ever.
+        // An entry that it cannot take, close to the end: it is never promoted.
         (100, Some(99), false),
         (110, Some(99), false),
-        // It has what was there at first, but is behind what came since.
+        // It has everything of its first goal, but lags behind what was added since.
         (200, Some(150), false),
         (200, Some(184), true),
     ] {
@@ -227,7 +228,7 @@ fn a_learner_votes_once_it_has_got_past_all_that_was_there() {
         assert_eq!(ready == ids(&["b#1"]), want, "{last}, {matched:?}");
         assert_eq!(ready.is_empty(), !want, "{last}, {matched:?}");
     }
-    // Removed and admitted again: it begins anew.
+    // Removed and admitted again: its goal is set again.
     promotable(&members[..1], &mut goals, 300, |_| None);
     assert!(promotable(&members, &mut goals, 300, |_| Some(299)).is_empty());
 }

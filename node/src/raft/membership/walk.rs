@@ -1,11 +1,12 @@
-//! A random walk through joins, moves, removals and deaths of leaders, over a model of what openraft does with a change of membership.
+//! A random walk through joins, moves, removals and deaths of leaders, over a model of openraft's membership
+//! changes.
 use rand::{Rng, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 
 use super::*;
 
 type Change = ChangeMembers<RaftId, Member>;
 
-/// openraft's membership: one set of voters, or two while a change is half done.
+/// openraft's membership: one set of voters, or two during a change.
 #[derive(Clone, Debug, PartialEq)]
 struct Model {
     configs: Vec<BTreeSet<RaftId>>,
@@ -44,7 +45,7 @@ impl Model {
         }
     }
 
-    /// `Membership::change`: the next entry on the way to what is asked for. `None`: refused.
+    /// `Membership::change`: the next entry towards the requested membership. `None`: refused.
     fn next(&self, change: Change, retain: bool) -> Option<Self> {
         let mut next = self.clone();
         let mut goal = self.configs.last()?.clone();
@@ -71,7 +72,7 @@ struct Walk {
     rng: StdRng,
     /// Who lives, and where.
     living: BTreeMap<RaftId, String>,
-    /// Whose removal has begun; nobody asked for them since.
+    /// Members whose removal was begun and that have not joined again since.
     leaving: BTreeSet<RaftId>,
     incarnations: u32,
 }
@@ -103,7 +104,7 @@ impl Walk {
         voters.choose(&mut self.rng).map(|id| (*id).clone())
     }
 
-    /// Both entries of a change, or only as many as its leader lived for. False if it died.
+    /// Appends both entries of a change, or as many as its leader lives for. False if it died.
     fn change(&mut self, change: Change) -> bool {
         if self.rng.random_bool(0.1) {
             return false;
@@ -190,8 +191,8 @@ impl Walk {
         }
     }
 
-    /// The keeper of members: ends what a leader left half done, else promotes. One of an older version keeps who loses his vote by that as a
-    /// learner.
+    /// The member maintenance: completes what a former leader left unfinished, else promotes. An older
+    /// version keeps a member that thereby loses its vote as a learner.
     fn keep(&mut self) {
         if self.model.configs.len() > 1 {
             if self.rng.random_bool(0.3) {
@@ -219,7 +220,7 @@ impl Walk {
         )
     }
 
-    /// An address that nobody lives at.
+    /// An address without a node.
     fn free_address(&mut self) -> Option<String> {
         let address = self.new_address();
         (!self.living.values().any(|at| *at == address)).then_some(address)
@@ -251,7 +252,8 @@ impl Walk {
                 }
             }
             3 => {
-                // A new data directory under some name, at a free address (then it lives there) or, wrongly, at a used one.
+                // A new data directory under some name, at a free address (where it then runs) or, wrongly,
+                // at a used one.
                 self.incarnations += 1;
                 let name = *["a", "b", "c", "d"].choose(&mut self.rng).unwrap();
                 let id = RaftId::from(format!("{name}#{name}{}", self.incarnations));
@@ -272,7 +274,7 @@ impl Walk {
             4 | 5 => {
                 let living: Vec<_> = self.living.clone().into_iter().collect();
                 let (id, address) = living.choose(&mut self.rng).unwrap().clone();
-                // Nobody joins again that was removed, or the walk could not tell.
+                // Removed members do not join again; otherwise the walk could not tell.
                 if self.model.nodes.contains_key(&id) && !self.leaving.contains(&id) {
                     let voter = self.rng.random_bool(0.9);
                     self.join(
@@ -325,7 +327,7 @@ fn who_was_removed_does_not_vote_again_and_who_lives_is_not_driven_out() {
                 walk.model
             );
         }
-        // A leader that lives long enough leaves nothing half done.
+        // A leader that lives long enough leaves nothing unfinished.
         for _ in 0..100 {
             walk.keep();
         }

@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 use super::log::Log;
 use crate::{command::Command, raft::codec::PayloadRecord};
 
-/// Characters of SQL that are shown of an entry.
+/// Most characters of an entry's SQL that are shown.
 const SHOWN_SQL: usize = 300;
 
 /// An entry, described for a person and for comparing nodes.

@@ -223,7 +223,7 @@ impl From<OpenError> for io::Error {
 /// for a log with an intact end.
 ///
 /// # Errors
-/// Damage, or a disk that refuses.
+/// Damage, or an I/O error.
 pub fn torn_tail(dir: &Path) -> Result<Option<String>, OpenError> {
     Ok(describe_cut(dir, &classify_dir(dir)?))
 }

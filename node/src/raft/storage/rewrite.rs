@@ -23,7 +23,7 @@ use crate::raft::{
 
 /// Payload bytes read and written at a time: the memory needed for a log of any length.
 const BATCH_MAX_BYTES: usize = 4 << 20;
-/// Entries at a time; small ones cost more in memory than their payload says.
+/// Entries at a time; small ones need more memory than their payload.
 const BATCH_MAX_ENTRIES: u64 = 1024;
 
 /// A member of the membership to write.
@@ -228,7 +228,8 @@ pub(crate) mod samples {
         raft::{codec::PayloadRecord, types::log_id},
     };
 
-    /// Writes entries `first..=last` of `term`, a membership every tenth, after a purge of everything below `first`.
+    /// Writes entries `first..=last` of `term`, a membership every tenth, after a purge of everything below
+    /// `first`.
     pub(crate) fn write_log(
         dir: &Path,
         term: u64,

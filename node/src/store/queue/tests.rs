@@ -3,7 +3,7 @@ use super::*;
 
 type Script = dyn Fn(usize, &Request, &Caller) -> Result<Served, StoreError> + Send + Sync;
 
-/// What the writer was asked: the SQL of each write and whose credentials it carried.
+/// The writes that the writer received: the SQL of each and its user.
 type Writes = Arc<Mutex<Vec<(Vec<String>, Option<String>)>>>;
 
 struct Bench {
@@ -363,7 +363,7 @@ async fn stopping_gives_up_after_its_limit() {
     assert_eq!(ticket.decided().await, Err(QueueStopped));
 }
 
-/// It may have been written; to write it again could do so twice.
+/// It may have been written; a retry could write it twice.
 #[tokio::test(start_paused = true)]
 async fn an_unknown_outcome_is_told_and_not_tried_again() {
     let lost = StoreError::Unknown("leadership lost while committing log".to_owned());
@@ -390,7 +390,7 @@ async fn an_unknown_outcome_is_told_and_not_tried_again() {
     assert_eq!(bench.metrics.get(Counter::QueueRequestsUnknown), 3);
 }
 
-/// One that fails in a transaction takes its neighbours with it, until they are written without it.
+/// One that fails in a transaction fails the requests with it, until they are written without it.
 #[tokio::test(start_paused = true)]
 async fn in_a_transaction_a_bad_neighbour_costs_nobody_his_write() {
     let tx = QueueSettings {

@@ -20,7 +20,7 @@ fn large_appends_get_time() {
     assert_eq!(response_limit(84 << 20), Duration::from_secs(94));
 }
 
-/// A node that takes an append of any size and says yes.
+/// A node that accepts an append of any size.
 async fn follower(listener: TcpListener, speaks: u16) -> Option<usize> {
     let (stream, from) = listener.accept().await.unwrap();
     let (mut connection, _) = Connection::accept(stream, from).await.unwrap();
@@ -39,7 +39,8 @@ async fn follower(listener: TcpListener, speaks: u16) -> Option<usize> {
     Some(record.entries.len())
 }
 
-/// Sends one append with an entry of so many bytes; the answer, and what is said of the target.
+/// Sends one append with an entry of this many bytes; returns the response, and what is recorded about the
+/// target.
 async fn send(bytes: usize, speaks: u16) -> (Result<u64, String>, Option<String>, Option<usize>) {
     let dir = tempfile::tempdir().unwrap();
     let identity = Identity::new("a");

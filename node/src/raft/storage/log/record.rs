@@ -16,7 +16,7 @@ const ENTRY_BODY_AT: usize = ENTRY_LENGTH_AT + 4;
 const VOTE_BODY_AT: usize = TYPE_BYTES + 4;
 /// After the type, the version, and the flag that a vote is present.
 const CHECKPOINT_VOTE_LENGTH_AT: usize = TYPE_BYTES + 2;
-/// Votes and checkpoints carry one Raft id and some numbers.
+/// Largest record that is not an entry: votes and checkpoints hold one Raft id and some numbers.
 pub(super) const SMALL_MAX_BYTES: usize = 4096;
 
 /// The types of the crate's records, by number.
@@ -298,7 +298,7 @@ mod tests {
                 }
                 record[20..24].copy_from_slice(&wrong.to_be_bytes());
                 assert!(is_whole_with_another_length(&record, Kind::Append));
-                // Followed by another record, or by the zeros of a file that was made longer.
+                // Followed by another record, or by the zeros of a file that was extended.
                 let followed = [record.clone(), append((3, 10), b"x")].concat();
                 assert!(is_whole_with_another_length(&followed, Kind::Append));
                 let cut = &record[..record.len() - 1];

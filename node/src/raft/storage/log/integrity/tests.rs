@@ -1,4 +1,5 @@
-//! Logs written by the log itself, then torn in every manner that a crash is allowed to, and damaged in manners that it is not.
+//! Logs written by the log itself, then torn in every way that a crash can cause, and damaged in ways that it
+//! cannot.
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
@@ -69,7 +70,7 @@ fn payload(dice: &mut Dice, content: Content) -> StoredPayload {
     ))))
 }
 
-/// Writes as the node does: votes, entries by one or several, commit marks that ride along, a purge.
+/// Writes like a node: votes, one or several entries, commit marks with them, a purge.
 fn sample(seed: u64, content: Content, writes: usize) -> Sample {
     let dir = tempfile::tempdir().unwrap();
     let log = Log::open_with_files_of(dir.path(), FILE_BYTES).unwrap();
@@ -116,7 +117,7 @@ fn sample(seed: u64, content: Content, writes: usize) -> Sample {
         .into_iter()
         .map(|file| (file, std::fs::read(path_of(dir.path(), file)).unwrap()))
         .collect();
-    // Dropping the log wrote what still waited.
+    // Dropping the log has written what was still buffered.
     let end = *syncs.last().unwrap();
     let (start, newest) = files.iter_mut().next_back().unwrap();
     newest.truncate(usize::try_from(end - start).unwrap());
@@ -133,7 +134,7 @@ impl Sample {
         classify(&files, synced, |file| Ok(self.files[&file].clone())).unwrap()
     }
 
-    /// What is left of it after the cut, as one string of bytes with its start.
+    /// What remains of it after the cut, as one string of bytes with its start offset.
     fn after(&self, sound: &Sound) -> (u64, Vec<u8>) {
         let start = *self.files.keys().next().unwrap();
         let mut bytes = Vec::new();
@@ -152,7 +153,8 @@ impl Sample {
         self.files.values().flatten().copied().collect()
     }
 
-    /// Places up to which a crash may find all synced: after each sync, and where a file begins (the one before it is synced then).
+    /// Offsets up to which everything may be synced at a crash: after each sync, and where a file begins (the
+    /// one before it is synced then).
     fn steps(&self) -> Vec<u64> {
         let first = *self.files.keys().next().unwrap();
         let mut steps: Vec<u64> = self
@@ -161,14 +163,14 @@ impl Sample {
             .chain(self.files.keys())
             .copied()
             .collect();
-        // Files are purged away once what comes after them is synced.
+        // Files are purged once what comes after them is synced.
         steps.retain(|step| *step > first || first == 0);
         steps.sort_unstable();
         steps.dedup();
         steps
     }
 
-    /// The log after a power cut in the write that follows `synced` and would have ended at `end`.
+    /// The log after a power cut during the write that follows `synced` and would have ended at `end`.
     fn crashed(&self, dice: &mut Dice, synced: u64, end: u64) -> Self {
         let mut files = self.files.clone();
         let later = files.split_off(&end);
@@ -300,7 +302,7 @@ fn damage_to_what_was_synced_is_refused() {
     }
 }
 
-/// Also by a node that has no mark: after an upgrade, or if the mark was lost together with the power.
+/// Also by a node without a mark: after an upgrade, or if the power cut lost the mark.
 #[test]
 fn a_damaged_byte_is_refused_without_a_mark() {
     let mut bytes = 0;
@@ -316,8 +318,8 @@ fn a_damaged_byte_is_refused_without_a_mark() {
                     file[at] ^= change;
                     let judged = damaged.classify(0);
                     bytes += 1;
-                    // The one case that looks the same in both ways: the record's first bytes lie at the end of a sector, and the only one that was not
-                    // zero has become zero.
+                    // The one case that is ambiguous: the record's first bytes are at the end of a sector,
+                    // and the only one that was not zero has become zero.
                     let lost = judged.as_ref().is_ok_and(|sound| {
                         sound.cut.is_some_and(|(file, keep)| {
                             let keep = usize::try_from(keep).unwrap();
