@@ -111,7 +111,7 @@ pub fn plan(seen: &Observation) -> Plan {
         recovery::status_updates(&view, &status, message(&decision))
     };
     let event = event(&view, &decision);
-    let again_after_seconds = pause(&view, &decision);
+    let again_after_seconds = requeue_seconds(&view, &decision);
     let (action, summary) = match decision {
         Decision::Act(action, text) => (Some(action), text),
         Decision::Continue => (None, "the cluster matches its spec".to_owned()),
@@ -126,13 +126,17 @@ pub fn plan(seen: &Observation) -> Plan {
         objects,
         recoveries,
         labels: if untouched { Vec::new() } else { labels(&view) },
-        claims: if untouched { Vec::new() } else { claims(&view) },
+        claims: if untouched {
+            Vec::new()
+        } else {
+            unlabelled_claims(&view)
+        },
         action,
         event,
         edits: if untouched {
             Vec::new()
         } else {
-            edits::resized(&view).into_iter().collect()
+            edits::changed_replicas(&view).into_iter().collect()
         },
         again_after_seconds,
     }
@@ -167,8 +171,8 @@ fn decide(view: &View<'_>, wanted: &operator_api::status::Target) -> Decision {
         &|| recovered_by_hand::decide(view),
         &|| recovered_by_hand::restart_ended_lineage(view),
         &|| membership::foreign(view),
-        &|| forming(view),
-        &|| gap(view),
+        &|| continue_bootstrap(view),
+        &|| await_stateful_set(view),
         &|| recovery::automatic(view),
         &|| outage::outage(view),
         &|| recovery::rejoin(view),
@@ -178,11 +182,11 @@ fn decide(view: &View<'_>, wanted: &operator_api::status::Target) -> Decision {
     }
     let decision = first(&[
         &|| replace::interrupt(view),
-        &|| reap_amid(view, scale::resume(view)),
+        &|| reap_during(view, scale::resume(view)),
         &|| replace::resume(view),
         &|| storage::resume(view),
         &|| rollout::resume(view),
-        &|| unreadable(view),
+        &|| drop_leftover(view),
         &|| replace::start(view),
         &|| rollout::start(view, true),
         &|| reap::start(view),
@@ -195,7 +199,7 @@ fn decide(view: &View<'_>, wanted: &operator_api::status::Target) -> Decision {
         // Read replicas are in no quorum: their number need not wait for what the voters wait for.
         Decision::Continue | Decision::Wait(_) | Decision::Blocked(..) => {
             match first(&[&|| scale::readers(view), &|| readers::leave(view)]) {
-                Decision::Continue => unstick_amid(view, decision),
+                Decision::Continue => unstick_during(view, decision),
                 readers => readers,
             }
         }
@@ -204,7 +208,7 @@ fn decide(view: &View<'_>, wanted: &operator_api::status::Target) -> Decision {
 }
 
 /// An operation that waits because a pod cannot start must not keep that pod from being repaired.
-fn unstick_amid(view: &View<'_>, decision: Decision) -> Decision {
+fn unstick_during(view: &View<'_>, decision: Decision) -> Decision {
     match decision {
         Decision::Wait(_) | Decision::Blocked(..) => match unstick::unstick(view) {
             Decision::Continue => decision,
@@ -216,7 +220,7 @@ fn unstick_amid(view: &View<'_>, decision: Decision) -> Decision {
 
 /// A scaling that the remaining voters cannot support must not wait for configuration entries without a node:
 /// removing one of them may be what makes it possible.
-fn reap_amid(view: &View<'_>, decision: Decision) -> Decision {
+fn reap_during(view: &View<'_>, decision: Decision) -> Decision {
     match decision {
         Decision::Blocked(..) => match reap::start(view) {
             Decision::Continue => decision,
@@ -235,16 +239,16 @@ fn first(deciders: &[&dyn Fn() -> Decision]) -> Decision {
 }
 
 fn recover(view: &View<'_>) -> Decision {
-    unstick_amid(view, recovery::decide(view))
+    unstick_during(view, recovery::decide(view))
 }
 
-fn forming(view: &View<'_>) -> Decision {
-    unstick_amid(view, bootstrap::forming(view))
+fn continue_bootstrap(view: &View<'_>) -> Decision {
+    unstick_during(view, bootstrap::forming(view))
 }
 
 /// Between the deletion of a StatefulSet and its recreation nothing else may happen: the new one is created
 /// with the objects of this reconcile.
-fn gap(view: &View<'_>) -> Decision {
+fn await_stateful_set(view: &View<'_>) -> Decision {
     match storage::resume(view) {
         Decision::Wait(text) => Decision::Wait(text),
         // Needs no leader. Waiting here would keep a corrected template from being adopted, which may be what
@@ -258,7 +262,7 @@ fn gap(view: &View<'_>) -> Decision {
 }
 
 /// Drops an operation that no decider has handled, such as a bootstrap of a cluster that has formed.
-fn unreadable(view: &View<'_>) -> Decision {
+fn drop_leftover(view: &View<'_>) -> Decision {
     match view.operation() {
         Some(operation) => {
             let text = format!(
@@ -271,7 +275,7 @@ fn unreadable(view: &View<'_>) -> Decision {
     }
 }
 
-fn claims(view: &View<'_>) -> Vec<String> {
+fn unlabelled_claims(view: &View<'_>) -> Vec<String> {
     let pods = view.seen.pods.iter().filter(|pod| !pod.deleting);
     let without = pods.filter(|pod| view.claim(&pod.name).is_none());
     without.map(|pod| names::claim(&pod.name)).collect()
@@ -352,7 +356,7 @@ fn event(view: &View<'_>, decision: &Decision) -> Option<Event> {
     }
 }
 
-fn pause(view: &View<'_>, decision: &Decision) -> u64 {
+fn requeue_seconds(view: &View<'_>, decision: &Decision) -> u64 {
     match decision {
         Decision::Record(..) => AT_ONCE_SECONDS,
         Decision::Act(..) => SOON_SECONDS,

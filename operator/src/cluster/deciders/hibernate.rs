@@ -28,8 +28,8 @@ pub fn decide(view: &View<'_>) -> Decision {
     if !view.is_formed() {
         return Decision::Continue;
     }
-    let asleep = view.is_stopping();
-    let kind = match (view.spec.hibernated, asleep) {
+    let is_hibernating = view.is_hibernating();
+    let kind = match (view.spec.hibernated, is_hibernating) {
         (true, false) => OperationType::Hibernate,
         (false, true) => OperationType::Resume,
         // Somebody else has started pods: they are stopped in the usual order.

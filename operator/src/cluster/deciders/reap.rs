@@ -28,8 +28,8 @@ pub fn start(view: &View<'_>) -> Decision {
         .config()
         .iter()
         .filter(|m| m.name != leader.name)
-        .filter_map(|m| Some((m, why(view, m)?)))
-        .find(|(m, _)| others_suffice(view, m));
+        .filter_map(|m| Some((m, removal_reason(view, m)?)))
+        .find(|(m, _)| others_have_quorum(view, m));
     let Some((orphan, why)) = orphan else {
         return Decision::Continue;
     };
@@ -58,7 +58,7 @@ pub fn start(view: &View<'_>) -> Decision {
 }
 
 /// Why an entry should be removed.
-fn why(view: &View<'_>, member: &ConfigMember) -> Option<String> {
+fn removal_reason(view: &View<'_>, member: &ConfigMember) -> Option<String> {
     if view.pod(&member.name).is_some() {
         return lost_for_long(view, member);
     }
@@ -119,7 +119,7 @@ fn unreachable_for(view: &View<'_>, member: &ConfigMember) -> Option<String> {
     enough.then(|| format!("the leader has not reached it for {limit}"))
 }
 
-fn others_suffice(view: &View<'_>, member: &ConfigMember) -> bool {
+fn others_have_quorum(view: &View<'_>, member: &ConfigMember) -> bool {
     if !member.voter {
         return true;
     }

@@ -1,5 +1,5 @@
 //! A lineage that a person created by hand, for example with a `peers.json`: data of this cluster with a
-//! later epoch than the one on record. It is not adopted by itself, because two survivors may have been
+//! later epoch than the one on record. It is not adopted automatically, because two survivors may have been
 //! recovered separately and only a person knows which of them counts. It is adopted once a person names it.
 use std::collections::BTreeSet;
 

@@ -82,7 +82,7 @@ fn expected(view: &View<'_>) -> Vec<String> {
 }
 
 /// Do the voters that take part form a quorum without this member, while it still counts?
-fn others_suffice(view: &View<'_>, name: &str) -> bool {
+fn others_have_quorum(view: &View<'_>, name: &str) -> bool {
     if view.member(name).is_none_or(|m| !m.voter) {
         return true;
     }
@@ -97,7 +97,7 @@ fn is_automatic(view: &View<'_>) -> bool {
 }
 
 /// Seconds for which evidence has to persist.
-fn patience_seconds(view: &View<'_>) -> u64 {
+fn replacement_delay_seconds(view: &View<'_>) -> u64 {
     let policy = view.spec.member_replacement.clone().unwrap_or_default();
     policy.after.duration().map_or(600, |d| d.as_secs())
 }
@@ -106,7 +106,7 @@ fn patience_seconds(view: &View<'_>) -> u64 {
 fn is_due(view: &View<'_>, name: &str) -> bool {
     let known = view.status.members.iter().find(|m| m.name == name);
     let since = known.and_then(|m| m.lost_since.as_ref());
-    since.is_some_and(|since| seconds_between(since, view.now()) >= patience_seconds(view))
+    since.is_some_and(|since| seconds_between(since, view.now()) >= replacement_delay_seconds(view))
 }
 
 /// Begins the replacement of one lost member.
@@ -118,7 +118,7 @@ pub fn start(view: &View<'_>) -> Decision {
         let Some(loss) = loss(view, &name) else {
             continue;
         };
-        if !is_due(view, &name) || !others_suffice(view, &name) {
+        if !is_due(view, &name) || !others_have_quorum(view, &name) {
             continue;
         }
         let next = begin(
@@ -197,7 +197,7 @@ pub fn problem(view: &View<'_>) -> Option<String> {
                     Loss::Data(..) => format!("kubectl delete pvc {} and ", names::claim(name)),
                 };
                 format!("memberReplacement.policy is Manual: to replace it, {claim}kubectl delete pod {name}")
-            } else if !others_suffice(view, name) {
+            } else if !others_have_quorum(view, name) {
                 "it is replaced once the others have a quorum without it".to_owned()
             } else {
                 let policy = view.spec.member_replacement.clone().unwrap_or_default();
@@ -258,7 +258,7 @@ fn remove(view: &View<'_>, name: &str, member: &ConfigMember) -> Decision {
     let Some(leader) = view.leader.filter(|leader| leader.name != name) else {
         return Decision::Record(finish(view.status), format!("{name} leads"));
     };
-    if !others_suffice(view, name) {
+    if !others_have_quorum(view, name) {
         let text = format!("{name} cannot be replaced now: the others have no quorum without it");
         return Decision::Record(finish(view.status), text);
     }
@@ -320,14 +320,14 @@ fn park_data(view: &View<'_>, operation: &Operation, name: &str) -> Decision {
 
 /// For a while a new pod may report the same as the old one: its kubelet may still show the former state
 /// file.
-fn is_patient_enough(view: &View<'_>, operation: &Operation) -> bool {
-    seconds_between(&operation.step_at, view.now()) >= patience_seconds(view)
+fn has_waited(view: &View<'_>, operation: &Operation) -> bool {
+    seconds_between(&operation.step_at, view.now()) >= replacement_delay_seconds(view)
 }
 
 fn joins(view: &View<'_>, operation: &Operation, name: &str) -> Decision {
     if let Some(loss) = loss(view, name)
         && Some(loss.uid()) != operation.uid.as_deref()
-        && (matches!(loss, Loss::Volume(..)) || is_patient_enough(view, operation))
+        && (matches!(loss, Loss::Volume(..)) || has_waited(view, operation))
     {
         let text = format!("the new {name} is lost as well: {}", loss.why());
         return Decision::Record(finish(view.status), text);

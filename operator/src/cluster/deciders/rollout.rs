@@ -102,7 +102,7 @@ pub fn resume(view: &View<'_>) -> Decision {
     };
     let name = operation.member.as_deref().unwrap_or_default();
     let Some(pod) = view.pod(name) else {
-        return gone(view, operation, name);
+        return pod_gone(view, operation, name);
     };
     if pod.deleting {
         return wait_or_blocked(
@@ -166,7 +166,7 @@ fn is_wanted(view: &View<'_>, pod: &ObservedPod) -> bool {
     wanted.is_none_or(|wanted| ordinal.is_some_and(|ordinal| ordinal < wanted))
 }
 
-fn gone(view: &View<'_>, operation: &Operation, name: &str) -> Decision {
+fn pod_gone(view: &View<'_>, operation: &Operation, name: &str) -> Decision {
     let expected = [Pool::Voter, Pool::Read].into_iter().any(|pool| {
         let live = view.set(pool).map_or(0, |set| set.replicas);
         operator_api::names::ordinal(&view.set_name(pool), name).is_some_and(|o| o < live)
@@ -186,13 +186,13 @@ fn gone(view: &View<'_>, operation: &Operation, name: &str) -> Decision {
 fn replace(view: &View<'_>, operation: &Operation, pod: &ObservedPod) -> Decision {
     let name = pod.name.as_str();
     if pod.pool == Pool::Voter && view.participates(name) {
-        if let Some(reason) = why_not_now(view, name) {
+        if let Some(reason) = reason_to_wait(view, name) {
             // Nothing has been changed yet: more urgent decisions go first.
             return Decision::Record(finish(view.status), reason);
         }
-        let patient = seconds_between(&operation.step_at, view.now()) < TRANSFER_SECONDS;
+        let may_transfer = seconds_between(&operation.step_at, view.now()) < TRANSFER_SECONDS;
         if view.leader.is_some_and(|leader| leader.name == name)
-            && patient
+            && may_transfer
             && let Some(successor) = view.leadership_successor(name)
         {
             let transfer = Action::TransferLeader {
@@ -225,7 +225,7 @@ fn evict(pod: &ObservedPod) -> Decision {
 
 /// A reason not to stop a voter that takes part at present. With one or two voters there is no spare one:
 /// then it is done anyway, one at a time.
-fn why_not_now(view: &View<'_>, name: &str) -> Option<String> {
+fn reason_to_wait(view: &View<'_>, name: &str) -> Option<String> {
     let voters = view.config_voters();
     let participants = view.participants().len();
     if participants < voters {
@@ -268,7 +268,7 @@ pub fn start(view: &View<'_>, only_broken: bool) -> Decision {
     }
     if pod.pool == Pool::Voter
         && view.participates(&pod.name)
-        && let Some(reason) = why_not_now(view, &pod.name)
+        && let Some(reason) = reason_to_wait(view, &pod.name)
     {
         return Decision::Wait(reason);
     }

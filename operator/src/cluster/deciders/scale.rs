@@ -207,9 +207,9 @@ fn remove_member(view: &View<'_>, operation: &Operation, victim: &str) -> Decisi
     if seconds_between(&operation.step_at, view.now()) < DRAIN_SECONDS {
         return Decision::Wait(format!("waiting for clients to stop using {victim}"));
     }
-    let patient = seconds_between(&operation.step_at, view.now()) < TRANSFER_SECONDS;
+    let may_transfer = seconds_between(&operation.step_at, view.now()) < TRANSFER_SECONDS;
     if leader.name == victim
-        && patient
+        && may_transfer
         && let Some(successor) = view.leadership_successor(victim)
     {
         let transfer = Action::TransferLeader {

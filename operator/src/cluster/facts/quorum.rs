@@ -137,8 +137,8 @@ impl AssessedVoter<'_> {
     fn describe(&self) -> Option<String> {
         let reason = self.reason.as_deref()?;
         let described = format!("{} ({:?}): {reason}", self.member.name, self.state);
-        Some(match advice(self.state, reason) {
-            Some(advice) => format!("{described} [{advice}]"),
+        Some(match hint(self.state, reason) {
+            Some(hint) => format!("{described} [{hint}]"),
             None => described,
         })
     }
@@ -218,7 +218,7 @@ impl Assessment<'_> {
 }
 
 /// A hint for a missing voter, from Kubernetes' message.
-fn advice(state: MemberState, reason: &str) -> Option<&'static str> {
+fn hint(state: MemberState, reason: &str) -> Option<&'static str> {
     if state != MemberState::Recoverable {
         return None;
     }
@@ -248,7 +248,7 @@ fn advice(state: MemberState, reason: &str) -> Option<&'static str> {
         ("persistentvolumeclaim", "see kubectl describe of its claim"),
     ];
     let known = KNOWN.iter().find(|(word, _)| reason.contains(word));
-    known.map(|(_, advice)| *advice)
+    known.map(|(_, hint)| *hint)
 }
 
 /// Classifies the absence of a leader by the voters of the last confirmed configuration, as the status

@@ -289,7 +289,7 @@ impl<'a> View<'a> {
     }
 
     /// Is it hibernated, or being stopped for that?
-    pub fn is_stopping(&self) -> bool {
+    pub fn is_hibernating(&self) -> bool {
         self.operating(OperationType::Hibernate).is_some()
             || (self.status.is(operator_api::status::HIBERNATED)
                 && self.operating(OperationType::Resume).is_none())

@@ -8,9 +8,9 @@ use crate::cluster::facts::{observation::Edit, view::View};
 pub const REASON: &str = "EditedByOthers";
 
 /// A change by hand of the number of voter pods: without an operation under way it is the recorded one.
-pub fn resized(view: &View<'_>) -> Option<Edit> {
+pub fn changed_replicas(view: &View<'_>) -> Option<Edit> {
     let (set, target) = (view.set(Pool::Voter)?, view.target()?);
-    let calm = view.operation().is_none() && view.is_formed() && !view.is_stopping();
+    let calm = view.operation().is_none() && view.is_formed() && !view.is_hibernating();
     (calm && set.replicas != target.replicas).then(|| Edit {
         kind: "StatefulSet".to_owned(),
         name: view.set_name(Pool::Voter),
@@ -41,13 +41,13 @@ pub fn describe(cluster: &str, namespace: &str, edit: &Edit) -> String {
             operator_api::names::PAUSED_ANNOTATION
         )
     };
-    let fight = if edit.times > 1 {
+    let repeated = if edit.times > 1 {
         ". Whatever changes it repeatedly (an autoscaler, a tool that syncs manifests) must leave this object alone"
     } else {
         ""
     };
     format!(
-        "{} of {} {} was changed{to}{by}{times} and has been reverted: it is derived from the RqliteCluster. Change that instead: {remedy}{fight}",
+        "{} of {} {} was changed{to}{by}{times} and has been reverted: it is derived from the RqliteCluster. Change that instead: {remedy}{repeated}",
         edit.field, edit.kind, edit.name
     )
 }
@@ -119,13 +119,15 @@ mod tests {
              Change that instead: kubectl scale rqlitecluster demo -n shop --replicas=N. Runbook: edited-by-others";
         assert_eq!(message, expected);
         assert!(fixture.condition("Ready").0, "it costs nothing");
-        let fight = |times| describe("demo", "shop", &edit("spec.template", None, times));
+        let repeated = |times| describe("demo", "shop", &edit("spec.template", None, times));
         assert!(
-            fight(1).contains("kubectl edit rqlitecluster demo -n shop"),
+            repeated(1).contains("kubectl edit rqlitecluster demo -n shop"),
             "{}",
-            fight(1)
+            repeated(1)
         );
-        assert!(fight(2).contains("repeatedly") && fight(2).contains("leave this object alone"));
-        assert_eq!(fight(2), fight(3), "one event, not one for each time");
+        assert!(
+            repeated(2).contains("repeatedly") && repeated(2).contains("leave this object alone")
+        );
+        assert_eq!(repeated(2), repeated(3), "one event, not one for each time");
     }
 }

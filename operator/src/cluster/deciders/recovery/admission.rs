@@ -128,7 +128,7 @@ fn refused(view: &View<'_>, recovery: &RqliteRecovery) -> Option<Admission> {
         let text = "the cluster has not formed yet: there is nothing to recover";
         return Some(Admission::rejected(text));
     }
-    if view.is_stopping() || view.spec.hibernated {
+    if view.is_hibernating() || view.spec.hibernated {
         let text = "the cluster is hibernated: set hibernated to false first, and check whether it comes back";
         return Some(Admission::rejected(text));
     }

@@ -62,7 +62,7 @@ pub(super) fn stateful_set(view: &View<'_>, target: &Target, pool: Pool) -> Stat
 /// gets the recorded number. Where an autoscaler decides, the field is not applied.
 fn replicas(view: &View<'_>, target: &Target, pool: Pool) -> Option<i32> {
     let live = view.set(pool).map(|set| set.replicas);
-    let stopping = view.is_stopping() || view.operating(OperationType::Recover).is_some();
+    let stopping = view.is_hibernating() || view.operating(OperationType::Recover).is_some();
     match pool {
         Pool::Voter if stopping => Some(live.unwrap_or(0)),
         Pool::Voter => Some(live.unwrap_or(target.replicas)),

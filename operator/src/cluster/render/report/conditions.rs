@@ -56,15 +56,15 @@ pub(super) fn write(
     outage: &Outage,
     next: &mut RqliteClusterStatus,
 ) {
-    let asleep = is_asleep(view, next);
-    let available = available(view, decision, outage, asleep);
-    let degraded = degraded(view, decision, outage, asleep);
+    let is_hibernated = is_hibernated(view, next);
+    let available = available(view, decision, outage, is_hibernated);
+    let degraded = degraded(view, decision, outage, is_hibernated);
     let progressing = progressing(view, decision, next);
     let ready = ready(
         view,
         decision,
         next,
-        asleep,
+        is_hibernated,
         [&available, &degraded, &progressing],
     );
     let all = [
@@ -74,7 +74,7 @@ pub(super) fn write(
         degraded,
         quorum_lost(view, outage),
         is_paused(paused),
-        hibernated(asleep),
+        hibernated(is_hibernated),
         volumes(view),
         update_pending(view, wanted),
         advisory(view),
@@ -89,7 +89,7 @@ fn ready(
     view: &View<'_>,
     decision: &Decision,
     next: &RqliteClusterStatus,
-    asleep: bool,
+    is_hibernated: bool,
     [available, degraded, progressing]: [&NewCondition; 3],
 ) -> NewCondition {
     let calm = matches!(decision, Decision::Continue) && next.operation.is_none();
@@ -101,7 +101,7 @@ fn ready(
             "Ready",
             "all voters take part and no operation is in progress",
         )
-    } else if asleep {
+    } else if is_hibernated {
         condition_of(
             READY,
             false,
@@ -130,12 +130,16 @@ fn is_paused(paused: bool) -> NewCondition {
     }
 }
 
-fn hibernated(asleep: bool) -> NewCondition {
+fn hibernated(is_hibernated: bool) -> NewCondition {
     condition_of(
         HIBERNATED,
-        asleep,
-        if asleep { "Requested" } else { "NotRequested" },
-        if asleep {
+        is_hibernated,
+        if is_hibernated {
+            "Requested"
+        } else {
+            "NotRequested"
+        },
+        if is_hibernated {
             "all nodes are stopped, their volumes are kept"
         } else {
             "not hibernated"
@@ -173,18 +177,23 @@ fn quorum_lost(view: &View<'_>, outage: &Outage) -> NewCondition {
 }
 
 /// Is the cluster hibernated, or will it be with this reconcile?
-fn is_asleep(view: &View<'_>, next: &RqliteClusterStatus) -> bool {
+fn is_hibernated(view: &View<'_>, next: &RqliteClusterStatus) -> bool {
     let kind = next.operation.as_ref().map(|o| o.kind);
     let ends = view.operating(OperationType::Hibernate).is_some() && kind.is_none();
     ends || (view.status.is(HIBERNATED) && kind != Some(OperationType::Resume))
 }
 
-fn available(view: &View<'_>, decision: &Decision, outage: &Outage, asleep: bool) -> NewCondition {
+fn available(
+    view: &View<'_>,
+    decision: &Decision,
+    outage: &Outage,
+    is_hibernated: bool,
+) -> NewCondition {
     if let Some(leader) = view.leader {
         let text = format!("{} leads, confirmed by a quorum", leader.name);
         return condition_of(AVAILABLE, true, "LeaderSeen", text);
     }
-    if asleep {
+    if is_hibernated {
         return condition_of(AVAILABLE, false, "Hibernated", "hibernated");
     }
     match (outage, decision) {
@@ -204,8 +213,13 @@ fn available(view: &View<'_>, decision: &Decision, outage: &Outage, asleep: bool
     }
 }
 
-fn degraded(view: &View<'_>, decision: &Decision, outage: &Outage, asleep: bool) -> NewCondition {
-    if asleep {
+fn degraded(
+    view: &View<'_>,
+    decision: &Decision,
+    outage: &Outage,
+    is_hibernated: bool,
+) -> NewCondition {
+    if is_hibernated {
         return condition_of(DEGRADED, false, "Hibernated", "hibernated");
     }
     if let Decision::Blocked(reason, text) = decision {
