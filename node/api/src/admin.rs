@@ -11,7 +11,8 @@ pub struct RemoveRequest {
 }
 
 impl RemoveRequest {
-    /// Reads `{"id":"<node>"}`: exactly one key, a string. None means HTTP 400 with an empty body.
+    /// Reads `{"id":"<node>"}`: exactly one key, a string. None otherwise, which is HTTP 400 with an empty
+    /// body.
     pub fn parse(body: &[u8]) -> Option<Self> {
         let mut fields: BTreeMap<String, String> = serde_json::from_slice(body).ok()?;
         let id = fields.remove("id")?;
@@ -22,12 +23,12 @@ impl RemoveRequest {
 /// Body of `POST /leader`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LeaderRequest {
-    /// The node that shall lead; None leaves the choice to the leader.
+    /// The node that is to become leader; None leaves the choice to the leader.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
 }
 
-/// The body is not the JSON it should be. Means HTTP 400 with the error's text.
+/// The body is not valid JSON of the expected shape: HTTP 400 with the error's text.
 #[derive(Debug, thiserror::Error)]
 #[error("invalid JSON: {0}")]
 pub struct InvalidJson(#[from] serde_json::Error);

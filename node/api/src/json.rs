@@ -17,11 +17,11 @@ const SMALLEST_LARGE: f64 = 1e21;
 const EXACT_INTEGERS: f64 = 9_007_199_254_740_992.0;
 const INDENT: &[u8] = b"    ";
 
-/// Serialises a value compactly under Go's rules. Struct fields keep their order; maps come out in their own order, so
-/// use sorted ones.
+/// Serialises a value compactly under Go's rules. Struct fields keep their order; maps come out in their own
+/// order, so use sorted ones.
 ///
 /// # Errors
-/// Only what the value's own `Serialize` raises, or a map key that is no string.
+/// An error of the value's own `Serialize`, or a map key that is not a string.
 pub fn to_go_json<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, serde_json::Error> {
     let mut out = Vec::with_capacity(128);
     value.serialize(&mut serde_json::Serializer::with_formatter(
@@ -31,21 +31,22 @@ pub fn to_go_json<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, serde_jso
     Ok(out)
 }
 
-/// Indents compact JSON by four spaces per level. Empty arrays and objects stay on their line; no newline at the end.
+/// Indents compact JSON by four spaces per level. Empty arrays and objects stay on their line; no newline at
+/// the end.
 pub fn pretty_json(compact: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(compact.len() * 2);
     Indenter::default().write(&mut out, compact);
     out
 }
 
-/// Indents JSON that comes in pieces, cut anywhere.
+/// Indents JSON that arrives in pieces, which may end anywhere.
 #[derive(Debug, Default)]
 pub(crate) struct Indenter {
     depth: usize,
     in_string: bool,
     /// After a backslash.
     escaped: bool,
-    /// After an opening bracket: the next byte tells whether it stays on its line.
+    /// After an opening bracket: if the next token closes it, both stay on one line.
     opened: bool,
 }
 
@@ -99,7 +100,8 @@ fn new_line(out: &mut Vec<u8>, depth: usize) {
     }
 }
 
-/// For each byte of a string: does it have to be looked at? 0xE2 starts U+2028 and U+2029, among harmless others.
+/// For each byte of a string: may it begin an escape? 0xE2 begins U+2028 and U+2029, which are escaped, and
+/// characters that are not.
 const SPECIAL: [bool; 256] = {
     let mut table = [false; 256];
     let mut control = 0;
@@ -179,7 +181,7 @@ pub(crate) fn write_integer(out: &mut Vec<u8>, number: impl itoa::Integer) {
     out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
 }
 
-/// Appends a number in its shortest form that reads back the same; `null` for what JSON cannot say (NaN, infinity).
+/// Appends a number in its shortest form that reads back the same; `null` for NaN and infinities.
 pub(crate) fn write_f64(out: &mut Vec<u8>, number: f64) {
     let magnitude = number.abs();
     if !number.is_finite() {
@@ -215,7 +217,8 @@ pub(crate) fn write_f64(out: &mut Vec<u8>, number: f64) {
     }
 }
 
-/// Appends `mantissa` times ten to the `exponent` without an exponent. The number is below 1 or has no fraction.
+/// Appends `mantissa` times ten to the `exponent` without an exponent. The number is below 1 or has no
+/// fraction.
 fn write_plain(out: &mut Vec<u8>, mantissa: &str, exponent: i32) {
     let (sign, digits) = match mantissa.strip_prefix('-') {
         Some(digits) => ("-", digits),

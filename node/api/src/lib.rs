@@ -1,7 +1,7 @@
-//! rqlite's HTTP contract as values: what a request may say and what a reply looks like, byte for byte.
+//! rqlite's HTTP contract as values: request bodies, query parameters and replies, byte for byte. The node's
+//! HTTP API is built on it; other programs read replies with `node-contract` or as plain JSON.
 //!
-//! Knows no runtime, database, server or Kubernetes crate: the node answers with it, the operator, the shell and the
-//! end-to-end tests ask with it.
+//! Knows no runtime, database, server or Kubernetes crate.
 //!
 //! Reading order: [`statement`] → [`result`] → [`param`] → [`json`]; then the small bodies: [`nodes`],
 //! [`status`], [`admin`].

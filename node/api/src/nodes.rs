@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::json::to_go_json;
 
-/// One node, fields in the contract's order; empty ones are omitted where the contract says so.
+/// One node. Fields are in rqlite's order; some are omitted if empty, as in rqlite.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct NodeInfo {
@@ -18,21 +18,21 @@ pub struct NodeInfo {
     /// Raft address, `host:port`.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub addr: String,
-    /// Version of its program; empty if it was not reached.
+    /// Version of its program; empty if it is unreachable.
     pub version: String,
-    /// Does it vote?
+    /// It votes.
     pub voter: bool,
-    /// Did it answer?
+    /// It responded.
     pub reachable: bool,
-    /// Is it the leader?
+    /// It is the leader.
     pub leader: bool,
-    /// Seconds until it answered.
+    /// Seconds until it responded.
     #[serde(skip_serializing_if = "is_zero")]
     pub time: f64,
     /// The same for people, such as `334.866µs`.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub time_s: String,
-    /// Why it was not reached.
+    /// Why it is unreachable.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub error: String,
 }
@@ -53,7 +53,7 @@ pub struct NodesReply {
 }
 
 impl NodesReply {
-    /// Takes nodes in any order.
+    /// Sorts the nodes by ID.
     pub fn new(mut nodes: Vec<NodeInfo>) -> Self {
         nodes.sort_by(|a, b| a.id.cmp(&b.id));
         Self { nodes }

@@ -1,16 +1,16 @@
 //! The query string: every key the API knows, checked before a request is routed.
 //!
-//! Switches are true by presence, whatever their value. Of a repeated key the first value counts. Unknown keys are
-//! ignored, but their escapes are checked.
+//! Switches are true by presence, whatever their value. Of a repeated key the first value counts. Unknown
+//! keys are ignored, but their escapes are checked.
 use std::borrow::Cow;
 use std::time::Duration;
 
 use node_contract::duration;
 use serde::{Deserialize, Serialize};
 
-/// How long to talk to another node, wait for a queue flush, or probe readiness, when `timeout` is not given.
+/// Default of `timeout`: for requests to other nodes, the flush of the write queue, and readiness.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long a linearizable read waits to be applied, when `linearizable_timeout` is not given.
+/// Default of `linearizable_timeout`: how long a linearizable read waits for entries to be applied.
 pub const DEFAULT_LINEARIZABLE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Read consistency.
@@ -18,9 +18,9 @@ pub const DEFAULT_LINEARIZABLE_TIMEOUT: Duration = Duration::from_secs(10);
     Clone, Copy, Debug, Default, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize,
 )]
 pub enum Level {
-    /// Read the local database at once.
+    /// Read the local database without contacting other nodes.
     None,
-    /// Read where a node believes itself leader; the default, also for unknown names.
+    /// Read on the node that believes itself leader; the default, also for unknown names.
     #[default]
     Weak,
     /// Read after a quorum confirmed the leader.
@@ -95,7 +95,7 @@ pub enum ParamError {
     EmptyQuery,
 }
 
-/// What a query string says, defaults filled in.
+/// A parsed query string, with defaults filled in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct QueryParams {
     /// Indent JSON replies.
@@ -112,7 +112,8 @@ pub struct QueryParams {
     pub transaction: bool,
     /// Read consistency; default [`Level::Weak`].
     pub level: Level,
-    /// Longest time since the last contact with a leader for a read at level none; zero (the default) means unlimited.
+    /// Longest time since the last contact with a leader for a read at level none; zero (the default) means
+    /// unlimited.
     pub freshness: Duration,
     /// Also bound how far the applied log may lag.
     pub freshness_strict: bool,
@@ -130,11 +131,11 @@ pub struct QueryParams {
     pub queue: bool,
     /// Wait for the queue's flush, or for the transfer of leadership.
     pub wait: bool,
-    /// Do without a leader.
+    /// Serve the request without a leader.
     pub noleader: bool,
     /// Report the Raft log index.
     pub raft_index: bool,
-    /// Take the SQL as it is.
+    /// Do not parse or rewrite the SQL.
     pub noparse: bool,
     /// Do not make `random()` and `randomblob()` deterministic.
     pub norwrandom: bool,
@@ -156,7 +157,8 @@ pub struct QueryParams {
     pub ver: Option<String>,
     /// Readiness includes having caught up with the leader.
     pub sync: bool,
-    /// Log entries to keep behind a snapshot; 0 (the default) means as configured, negative numbers count as 0.
+    /// Log entries to keep behind a snapshot; 0 (the default) means as configured, negative numbers count as
+    /// 0.
     pub trailing_logs: u64,
     /// Sub-tree of `/status` or map of `/debug/vars`.
     pub key: Option<String>,
@@ -231,12 +233,12 @@ impl QueryParams {
         Ok(params)
     }
 
-    /// Does the client want the second form of `/nodes`?
+    /// The client requests the second form of `/nodes`.
     pub fn nodes_v2(&self) -> bool {
         self.ver.as_deref() == Some("2")
     }
 
-    /// The switch a key turns on.
+    /// The switch that a key sets.
     fn switch(&mut self, key: &str) -> Option<&mut bool> {
         Some(match key {
             "pretty" => &mut self.pretty,
@@ -263,7 +265,7 @@ impl QueryParams {
         })
     }
 
-    /// Checks the values in the order in which rqlite complains about them, and takes them over.
+    /// Checks the values in the order in which rqlite reports errors, and stores them.
     fn fill(&mut self, given: Given<'_>) -> Result<(), ParamError> {
         if self.freshness_strict && given.freshness.is_none() {
             return Err(ParamError::StrictWithoutFreshness);

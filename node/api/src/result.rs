@@ -15,7 +15,7 @@ pub struct Reply {
     pub results: Vec<StatementResult>,
     /// Why the request as a whole failed.
     pub error: Option<String>,
-    /// Seconds the whole request took; `Some` only with `timings`.
+    /// Seconds that the whole request took; `Some` only with `timings`.
     pub time_secs: Option<f64>,
     /// Sequence number of a queued write.
     pub sequence_number: Option<i64>,

@@ -1,8 +1,8 @@
 //! Reads the JSON body of a request into statements in one pass, without building a document in between.
 //!
-//! A body is judged element by element: an element has to be well-formed JSON before its meaning is looked at. A wrong
-//! meaning is therefore noted as a fault while the element is read to its end, and a syntax error in the same element
-//! wins over it.
+//! A body is checked element by element, and within an element syntax before meaning: a wrong meaning is
+//! recorded as a fault while the element is read to its end, and a syntax error in the same element takes
+//! precedence.
 use std::borrow::Cow;
 use std::fmt;
 
@@ -23,7 +23,7 @@ pub enum ParseError {
     /// An empty list.
     #[error("no statements")]
     Empty,
-    /// A parameter of a kind that cannot be bound; holds the kind's name, or the number that is no byte.
+    /// A parameter of a kind that cannot be bound; holds the kind's name, or the number that is not a byte.
     #[error("unsupported type {0}")]
     Unsupported(String),
     /// A number beyond the range of a double; holds it as written.
@@ -38,8 +38,8 @@ const MAX_PRESIZED: usize = 1024;
 const OBJECT: &str = "map[string]interface {}";
 const ARRAY: &str = "[]interface {}";
 
-/// Reads a body: a JSON array of SQL strings and of arrays `[sql, parameter, …]`. Bytes after the array are ignored;
-/// bytes that are not UTF-8 are read as U+FFFD.
+/// Reads a body: a JSON array of SQL strings and of arrays `[sql, parameter, …]`. Bytes after the array are
+/// ignored; bytes that are not UTF-8 are read as U+FFFD.
 ///
 /// # Errors
 /// See [`ParseError`]; each means HTTP 400 with the error's text.
@@ -65,7 +65,7 @@ pub fn parse_statements(body: &[u8]) -> Result<Vec<Statement>, ParseError> {
     }
 }
 
-/// Off the hot path: tells apart a body of another kind, a number out of range, and broken JSON.
+/// Distinguishes a body of another shape, a number out of range, and broken JSON. Off the hot path.
 fn classify(error: &serde_json::Error, text: &str) -> ParseError {
     if error.is_data() {
         return ParseError::Request;
@@ -113,7 +113,7 @@ impl<'de> Visitor<'de> for List<'_> {
                     return Err(error);
                 }
             }
-            // A faulty element decides; what follows it is not looked at.
+            // The first fault decides; later elements are not read.
             if self.fault.is_some() {
                 return Ok(statements);
             }
@@ -181,7 +181,7 @@ fn hex_blob(text: &str) -> Option<Vec<u8>> {
         .collect()
 }
 
-/// What a place in the body makes of the value found there.
+/// A position in the body, and how a value found there is interpreted.
 trait Place<'de>: Sized {
     type Value;
     fn scalar(self, scalar: Scalar<'_>) -> Self::Value;
@@ -345,7 +345,7 @@ impl<'de> Place<'de> for Argument<'_> {
     fn object<A: MapAccess<'de>>(self, mut object: A) -> Result<(), A::Error> {
         while let Some(name) = object.next_key::<String>()? {
             let value = object.next_value_seed(At(Bound { fault: self.fault }))?;
-            // An empty name is no name.
+            // An empty name counts as none.
             let name = (!name.is_empty()).then_some(name);
             self.parameters.push(Parameter { name, value });
         }

@@ -1,8 +1,8 @@
 //! `/status?key=a.b.c`: one part of the status tree.
 use serde_json::{Map, Value};
 
-/// The part of a tree that a dotted key names: walks objects and stops at the first value that is none, which is then
-/// the answer. A missing step gives an empty object; so does an empty key segment.
+/// The part of a tree that a dotted key names: descends into objects and returns the first value that is not
+/// one. Returns an empty object if a segment is missing or empty.
 pub fn select(tree: &Value, key: &str) -> Value {
     let mut at = tree;
     for step in key.split('.') {

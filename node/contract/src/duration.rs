@@ -14,8 +14,8 @@ const MAX_FRACTION_DIGITS: usize = 18;
 #[error("not a valid duration")]
 pub struct DurationError;
 
-/// Reads a duration into signed nanoseconds: an optional sign, then numbers with units (`ns`, `us`, `µs`, `ms`, `s`,
-/// `m`, `h`), such as `1.5h` or `2h45m`; or a bare `0`.
+/// Reads a duration into signed nanoseconds: an optional sign, then numbers with units (`ns`, `us`, `µs`,
+/// `ms`, `s`, `m`, `h`), such as `1.5h` or `2h45m`; or a bare `0`.
 ///
 /// # Errors
 /// See [`DurationError`].
@@ -98,8 +98,8 @@ pub fn parse(text: &str) -> Result<Duration, DurationError> {
     parse_nanos(text).map(|nanos| u64::try_from(nanos).map_or(Duration::ZERO, Duration::from_nanos))
 }
 
-/// Prints a duration: hours, minutes and seconds from one second on, a single smaller unit below. Durations beyond 584
-/// years print as that.
+/// Prints a duration: hours, minutes and seconds from one second on, a single smaller unit below. Durations
+/// beyond 584 years print as that.
 pub fn format(duration: Duration) -> String {
     let nanos = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
     match nanos {

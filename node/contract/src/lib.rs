@@ -1,12 +1,12 @@
-//! The JSON documents that the node shares with the programs around it, each typed once: the operator's state file and
-//! plan file, which `rqlited prepare` reads, and the reply of `/status`.
+//! The JSON documents that the node shares with the programs around it, each typed once: the operator's state
+//! file and plan file, which `rqlited prepare` reads, and the reply of `/status`.
 //!
-//! Serde types and their rules only: no runtime, no database, no HTTP, no Kubernetes. Used by the node, the operator,
-//! the kubectl plugin and the shell.
+//! Serde types and their rules only: no runtime, no database, no HTTP, no Kubernetes. Used by the node, the
+//! operator, the kubectl plugin and the shell.
 //!
-//! Versions of the writer and the reader differ during an upgrade. Readers therefore ignore unknown fields. The
-//! exceptions are documents that must not be followed unless they are understood completely: the plan file refuses
-//! unknown fields, and the state file refuses unknown phases.
+//! Versions of the writer and the reader differ during an upgrade. Readers therefore ignore unknown fields.
+//! The exceptions are documents that must not be followed unless they are understood completely: the plan
+//! file refuses unknown fields, and the state file refuses unknown phases.
 
 pub mod duration;
 mod lineage;

@@ -1,9 +1,9 @@
 //! Which copies of data belong together, and how far a copy goes.
 use serde::{Deserialize, Serialize};
 
-/// A lineage: the unbroken history of a cluster's data. A recovery from a lost quorum, and the skipping of a log entry,
-/// begin a new one; data of different lineages is never mixed. Its fields' order is part of the node protocol's
-/// encoding.
+/// A lineage: the unbroken history of a cluster's data. A recovery from a lost quorum, and the skipping of a
+/// log entry, begin a new one; data of different lineages is never mixed. Its fields' order is part of the
+/// node protocol's encoding.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lineage {
     /// Random, or derived from what began it. Never empty.

@@ -1,5 +1,5 @@
-//! The plan file: how `rqlited prepare` recovers a cluster that lost its quorum. The operator writes it into a
-//! ConfigMap beside the state file.
+//! The plan file: how `rqlited prepare` recovers a cluster that lost its quorum. The operator writes it into
+//! a ConfigMap beside the state file.
 use serde::{Deserialize, Serialize};
 
 use crate::{Lineage, LogPosition, directory_name_rule, is_directory_name};
@@ -7,8 +7,8 @@ use crate::{Lineage, LogPosition, directory_name_rule, is_directory_name};
 /// Name of the file: the key in its ConfigMap, and the file's name in the pod.
 pub const PLAN_FILE: &str = "plan.json";
 
-/// The content of the plan file. Unknown fields are refused: a plan that is not understood completely must not be
-/// followed.
+/// The content of the plan file. Unknown fields are refused: a plan that is not understood completely must
+/// not be followed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PlanFile {
@@ -84,7 +84,8 @@ pub struct Peer {
 pub enum Others {
     /// Their data is parked and they join as new members.
     Park,
-    /// Those listed as peers follow the plan with their own data: all voters exist, only their addresses changed.
+    /// Those listed as peers follow the plan with their own data: all voters exist, only their addresses
+    /// changed.
     Recover,
 }
 

@@ -1,5 +1,5 @@
-//! The state file: from it `rqlited prepare` learns what a data directory may become. The operator writes it into a
-//! ConfigMap, so that a change of it does not change the pods' template.
+//! The state file: from it `rqlited prepare` learns what a data directory may become. The operator writes it
+//! into a ConfigMap, so that a change of it does not change the pods' template.
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
@@ -20,11 +20,12 @@ pub enum FormingPhase {
     Recovering,
 }
 
-/// The content of the state file. Unknown fields are ignored, so that an operator may be newer than its nodes.
+/// The content of the state file. Unknown fields are ignored, so that an operator may be newer than its
+/// nodes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StateFile {
-    /// Id of the cluster, drawn by the operator. The node of a data directory with another id does not start, and the
-    /// directory is not changed.
+    /// Id of the cluster, drawn by the operator. The node of a data directory with another id does not start,
+    /// and the directory is not changed.
     pub cluster_id: String,
     /// The lineage that members share.
     pub lineage: Lineage,
@@ -36,8 +37,9 @@ pub struct StateFile {
     /// Number of nodes with which the cluster forms. Read by the operator alone.
     #[serde(default)]
     pub expect: i32,
-    /// From a node's name to a token: the node's data belongs to a member that was removed, and is parked before the
-    /// node starts. The node records the token in its data directory, so that it parks once for each token.
+    /// From a node's name to a token: the node's data belongs to a member that was removed, and is parked
+    /// before the node starts. The node records the token in its data directory, so that it parks once for
+    /// each token.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub park: BTreeMap<String, String>,
 }

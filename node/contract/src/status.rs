@@ -1,10 +1,10 @@
 //! The reply of `/status`.
 //!
-//! Names and shapes are rqlite's; `identity`, `content`, `committed_configuration`, `unreachable_seconds` and the format
-//! versions are additions. Fields that programs decide by are in [`Status`], [`StoreStatus`] and [`RaftStatus`]; the
-//! others, which people read, are grouped in a flattened struct each ([`ProcessStatus`], [`StoreDetails`],
-//! [`RaftDetails`]). A reader gets `None` for such a group if any of its fields has an unexpected type, and so does not
-//! depend on it.
+//! Names and shapes are rqlite's; `identity`, `content`, `committed_configuration`, `unreachable_seconds` and
+//! the format versions are additions. Fields that programs decide by are in [`Status`], [`StoreStatus`] and
+//! [`RaftStatus`]; the others, which people read, are grouped in a flattened struct each ([`ProcessStatus`],
+//! [`StoreDetails`], [`RaftDetails`]). A reader gets `None` for such a group if any of its fields has an
+//! unexpected type, and so does not depend on it.
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
@@ -39,7 +39,8 @@ pub struct Status {
 pub struct ProcessStatus {
     /// Version and build.
     pub build: BuildStatus,
-    /// Advertised addresses; absent while the data is being opened, as are `disco`, `extensions`, `mux` and `network`.
+    /// Advertised addresses; absent while the data is being opened, as are `disco`, `extensions`, `mux` and
+    /// `network`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cluster: Option<ClusterStatus>,
     /// Discovery; its shape depends on the mode. Absent without discovery.

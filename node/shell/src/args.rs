@@ -19,7 +19,7 @@ standard error, and the exit code is 1 if any line failed.
 Environment:
   RQLITE_HOST          [scheme:]//host[:port], used when none of -H, -p and -s is given
   RQLITE_HISTFILESIZE  lines kept in ~/.rqlite_history (default 100; 0 or less removes the file)
-  HTTP_PROXY, HTTPS_PROXY, NO_PROXY  as usual; loopback hosts are never asked through a proxy";
+  HTTP_PROXY, HTTPS_PROXY, NO_PROXY  as usual; loopback hosts are never reached through a proxy";
 
 #[derive(Parser, Debug)]
 #[command(
@@ -100,21 +100,21 @@ fn duration(text: &str) -> Result<Duration, String> {
         .ok_or_else(|| format!("invalid duration {text:?}"))
 }
 
-/// What the command line asks for.
+/// A parsed command line.
 #[derive(Debug)]
 pub(crate) enum Request {
-    /// Print this text (help or version) and end well.
+    /// Print this text (help or version) and exit with success.
     Show(String),
-    /// Connect and work.
+    /// Run the shell.
     Work(Box<Options>),
 }
 
-/// Why there is nothing to run.
+/// Why a command line is refused.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum ArgsError {
-    /// The command line cannot be understood; the text is complete and ends in a line feed.
+    /// The command line cannot be parsed; the text is complete and ends with a line feed.
     Usage(String),
-    /// Understood, but a value is wrong.
+    /// A value is invalid.
     Value(String),
 }
 

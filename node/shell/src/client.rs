@@ -1,7 +1,8 @@
-//! Talking to the nodes: which host, which URL, when to try the next one. Knows HTTP, but nothing of SQL or commands.
+//! The HTTP client: selects the host and URL of a request, and tries the next host when one cannot be
+//! reached. Knows neither SQL nor commands.
 //!
-//! A request that may have reached a node is not repeated elsewhere unless it only reads: a write that failed half-way
-//! is unknown, not absent.
+//! A request that may have reached a node is not repeated on another one unless it only reads: whether a
+//! write that failed half-way took effect is unknown.
 
 use std::fmt;
 use std::fs::File;
@@ -20,38 +21,39 @@ use crate::host::Scheme;
 use crate::proxy::ProxyRules;
 use crate::tls;
 
-/// Redirects followed for one request, so that two nodes which each take the other for the leader cannot hold us.
+/// Most redirects followed for one request: two nodes may each redirect to the other.
 const MAX_REDIRECTS: usize = 21;
 
-/// Longest wait for a TCP connection to one host, so that a host which swallows packets leaves time for the others.
+/// Longest wait for a TCP connection to one host, so that a host which drops packets leaves time for the
+/// others.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 
-/// An answer whose body is still to be read.
-pub(crate) type Answer = http::Response<ureq::Body>;
+/// A response whose body is not read yet.
+pub(crate) type Response = http::Response<ureq::Body>;
 
-/// How much of an exchange the request timeout covers.
+/// The part of a request that the timeout covers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Limit {
-    /// All of it.
+    /// The whole request and response.
     Whole,
-    /// Until the answer begins; the body may be large and may take its time.
-    Answer,
-    /// Nothing but connecting.
+    /// Until the response begins: its body may be large.
+    Response,
+    /// Only the connection's establishment.
     Connect,
 }
 
 /// What is sent after the headers.
 #[derive(Debug)]
 pub(crate) enum Payload {
-    /// No body, as fits GET.
+    /// No body.
     None,
     /// A short body with its Content-Type.
     Bytes(&'static str, Vec<u8>),
-    /// A file of any size, read while sending, then some more bytes.
+    /// A file of any size, streamed, and bytes to append to it.
     File(PathBuf, &'static [u8]),
 }
 
-/// One request, to be sent to whichever host answers.
+/// One request, which any of the hosts may serve.
 #[derive(Debug)]
 pub(crate) struct Call {
     pub(crate) method: Method,
@@ -94,20 +96,20 @@ impl Call {
         }
     }
 
-    /// The same request with another reach of the timeout.
+    /// The same request with another [`Limit`].
     pub(crate) fn limited(self, limit: Limit) -> Self {
         Call { limit, ..self }
     }
 }
 
-/// Why there is no answer.
+/// Why there is no response.
 #[derive(Debug)]
 pub(crate) enum ClientError {
     /// No host could be reached; each attempt was logged.
     NoHost,
-    /// The exchange broke off after the request may have been received, and it was not one that only reads.
+    /// The connection failed after the request may have been received, and the request may write.
     Unknown(String),
-    /// The request cannot be made or followed.
+    /// The request cannot be sent, or its redirect cannot be followed.
     Other(String),
 }
 
@@ -126,7 +128,7 @@ impl fmt::Display for ClientError {
 
 impl std::error::Error for ClientError {}
 
-/// The hosts and how to talk to them. Stays with the host that answered last.
+/// The hosts and the settings of connections to them. Keeps using the host that responded last.
 pub(crate) struct Client {
     agent: Agent,
     proxies: ProxyRules,
@@ -184,14 +186,14 @@ impl Client {
     }
 
     /// Sends the request to the host in use, or to the next that can be reached, and follows redirects.
-    pub(crate) fn send(&mut self, call: &Call) -> Result<Answer, ClientError> {
+    pub(crate) fn send(&mut self, call: &Call) -> Result<Response, ClientError> {
         for _ in 0..self.hosts.len() {
             let url = format!("{}{}{}", self.base_url(), self.prefix, call.path);
             match self.follow(url, call) {
-                Ok(answer) => return Ok(answer),
+                Ok(response) => return Ok(response),
                 Err(Failure::Final(error)) => return Err(error),
                 Err(Failure::TryNext(cause)) => {
-                    // Losing a log line must not stop the search for a host that works.
+                    // A lost log line must not end the search for a host that responds.
                     let _ = writeln!(self.log, "[client] {}: {cause}", self.base_url());
                     self.current = (self.current + 1) % self.hosts.len();
                 }
@@ -201,7 +203,7 @@ impl Client {
     }
 
     /// GETs one absolute URL, without trying other hosts.
-    pub(crate) fn fetch(&self, url: &str) -> Result<Answer, ClientError> {
+    pub(crate) fn fetch(&self, url: &str) -> Result<Response, ClientError> {
         self.follow(url.to_owned(), &Call::get(""))
             .map_err(|failure| match failure {
                 Failure::TryNext(cause) => ClientError::Other(cause),
@@ -209,13 +211,13 @@ impl Client {
             })
     }
 
-    fn follow(&self, mut url: String, call: &Call) -> Result<Answer, Failure> {
+    fn follow(&self, mut url: String, call: &Call) -> Result<Response, Failure> {
         for _ in 0..=MAX_REDIRECTS {
-            let answer = self.exchange(&url, call)?;
-            if answer.status() != StatusCode::MOVED_PERMANENTLY {
-                return Ok(answer);
+            let response = self.exchange(&url, call)?;
+            if response.status() != StatusCode::MOVED_PERMANENTLY {
+                return Ok(response);
             }
-            let location = answer
+            let location = response
                 .headers()
                 .get(LOCATION)
                 .and_then(|value| value.to_str().ok())
@@ -228,7 +230,7 @@ impl Client {
         ))))
     }
 
-    fn exchange(&self, url: &str, call: &Call) -> Result<Answer, Failure> {
+    fn exchange(&self, url: &str, call: &Call) -> Result<Response, Failure> {
         let mut builder = http::Request::builder()
             .method(call.method.clone())
             .uri(url);
@@ -250,7 +252,7 @@ impl Client {
                 let builder = builder
                     .header(CONTENT_TYPE, "application/octet-stream")
                     .header(CONTENT_LENGTH, length + tail.len() as u64);
-                // The announced length must hold even if somebody appends to the file meanwhile.
+                // The body must have the announced length even if the file grows meanwhile.
                 let mut reader = file.take(length).chain(*tail);
                 self.perform(builder, SendBody::from_reader(&mut reader), call)
             }
@@ -262,13 +264,13 @@ impl Client {
         builder: http::request::Builder,
         body: impl AsSendBody,
         call: &Call,
-    ) -> Result<Answer, Failure> {
+    ) -> Result<Response, Failure> {
         let request = builder
             .body(body)
             .map_err(|error| Failure::Final(ClientError::Other(error.to_string())))?;
         let proxy = self.proxies.proxy_for(request.uri());
         let whole = self.timeout.filter(|_| call.limit == Limit::Whole);
-        let answer = self.timeout.filter(|_| call.limit == Limit::Answer);
+        let response = self.timeout.filter(|_| call.limit == Limit::Response);
         let connect = self
             .timeout
             .map_or(CONNECT_LIMIT, |limit| limit.min(CONNECT_LIMIT));
@@ -278,13 +280,13 @@ impl Client {
             .proxy(proxy)
             .timeout_connect(Some(connect))
             .timeout_global(whole)
-            .timeout_recv_response(answer)
+            .timeout_recv_response(response)
             .run()
             .map_err(|error| classify(&error, &call.method))
     }
 }
 
-/// What a failed exchange means for the hosts not yet tried.
+/// Classifies an error: whether the next host may be tried.
 enum Failure {
     TryNext(String),
     Final(ClientError),
@@ -302,7 +304,7 @@ fn classify(error: &ureq::Error, method: &Method) -> Failure {
     }
 }
 
-/// True when the failure happened before any byte of the request went out.
+/// True if no byte of the request was sent.
 fn never_sent(error: &ureq::Error) -> bool {
     use io::ErrorKind as Kind;
     match error {
@@ -323,14 +325,14 @@ fn never_sent(error: &ureq::Error) -> bool {
             );
             refused
                 || error.get_ref().is_some_and(|inner| inner.is::<rustls::Error>())
-                // The resolver's errors have no kind of their own.
+                // Errors of name resolution have no kind of their own.
                 || error.to_string().starts_with("failed to lookup address information")
         }
         _ => false,
     }
 }
 
-/// Where a redirect leads. Credentials go along, so a step from TLS to plain text is refused.
+/// The URL of a redirect. Credentials are sent to it, so a redirect from https to http is refused.
 fn redirect_target(from: &str, location: &str) -> Result<String, String> {
     if location.is_empty() {
         return Err("redirected without a location".to_owned());

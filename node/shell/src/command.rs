@@ -1,21 +1,21 @@
-//! One input line to a [`Command`]. Pure.
+//! Parses an input line into a [`Command`]. Without I/O.
 
 use crate::settings::{Consistency, Mode, Switch, parse_on_off};
 
-/// What a line asks for.
+/// A parsed line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Command {
     /// A blank line.
     Nothing,
     /// End the session.
     Quit,
-    /// A statement, and everything not known as a command.
+    /// A statement: every line that is not a command.
     Sql(String),
     Backup(String),
     Boot(String),
     /// Show or set the consistency level.
     Consistency(Option<Consistency>),
-    /// Output file and the wanted tables, a comma list; none means all.
+    /// Output file, and the tables to dump as a comma-separated list; none means all.
     Dump(String, Option<String>),
     /// Metrics, optionally one key.
     Expvar(Option<String>),
@@ -40,7 +40,7 @@ pub(crate) enum Command {
     Snapshot(Option<u64>),
     /// Status, optionally one key.
     Status(Option<String>),
-    /// Hand leadership to this node, or to any.
+    /// Transfer leadership to this node, or to any.
     Stepdown(Option<String>),
     /// Show or set a switch.
     Switch(Switch, Option<bool>),
@@ -170,8 +170,8 @@ fn trailing_logs(text: String) -> Result<u64, String> {
         .map_err(|_| format!("invalid trailing logs value: {text}"))
 }
 
-/// Splits at blanks, except inside single or double quotes, so that a file name may contain blanks. A quote inside a
-/// word is an ordinary character.
+/// Splits at blanks, except inside single or double quotes, so that a file name may contain blanks. A quote
+/// inside a word is an ordinary character.
 fn split_words(text: &str) -> Result<Vec<String>, String> {
     let mut words = Vec::new();
     let mut rest = text.trim_start();

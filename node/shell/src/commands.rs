@@ -1,4 +1,4 @@
-//! The commands: each takes the [`Session`], asks the node, and prints.
+//! The commands: each takes the [`Session`], sends requests to the node, and prints.
 
 mod cluster;
 mod diagnostics;

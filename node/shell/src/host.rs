@@ -1,10 +1,10 @@
-//! Where to connect: the flags, the `RQLITE_HOST` variable, and `host:port` text. Pure.
+//! The hosts to connect to, from flags, the `RQLITE_HOST` variable and `host:port` texts. Without I/O.
 
-/// Host, port and scheme used when nothing else is said.
+/// Default host, port and scheme.
 const DEFAULT_HOST: &str = "127.0.0.1";
 const DEFAULT_PORT: u16 = 4001;
 
-/// The protocol spoken to the nodes.
+/// The protocol of requests to the nodes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Scheme {
     /// Plain HTTP.
@@ -32,7 +32,7 @@ impl Scheme {
     }
 }
 
-/// The nodes to talk to: the first is preferred, the others are tried when it cannot be reached.
+/// The nodes: the first is preferred, the others are tried when it cannot be reached.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Target {
     /// The protocol for all of them.
@@ -41,7 +41,7 @@ pub(crate) struct Target {
     pub(crate) hosts: Vec<String>,
 }
 
-/// What the command line says about the target; `None` where the flag was not given.
+/// The flags about the target; `None` where a flag was not given.
 #[derive(Debug, Default)]
 pub(crate) struct HostFlags<'a> {
     pub(crate) host: Option<&'a str>,
@@ -50,7 +50,8 @@ pub(crate) struct HostFlags<'a> {
     pub(crate) alternatives: &'a str,
 }
 
-/// Joins flags and environment. The variable counts only when none of host, port and scheme was given as a flag.
+/// Joins flags and environment. The variable is used only if none of host, port and scheme was given as a
+/// flag.
 pub(crate) fn resolve(flags: &HostFlags<'_>, rqlite_host: Option<&str>) -> Result<Target, String> {
     let from_flags = flags.host.is_some() || flags.port.is_some() || flags.scheme.is_some();
     let (scheme, first) = match rqlite_host {

@@ -1,4 +1,4 @@
-//! Where lines come from: a terminal with editing and history, or a plain stream.
+//! The source of input lines: a terminal with editing and history, or a plain stream.
 
 use std::io::{self, BufRead, IsTerminal, Write};
 use std::path::PathBuf;
@@ -7,12 +7,12 @@ use anyhow::Result;
 use rustyline::DefaultEditor;
 use rustyline::error::ReadlineError;
 
-/// History lines kept when `RQLITE_HISTFILESIZE` does not say otherwise.
+/// Default of `RQLITE_HISTFILESIZE`: history lines that are kept.
 const DEFAULT_HISTORY_SIZE: i64 = 100;
 
 /// A source of lines.
 pub(crate) enum Input {
-    /// Standard input as it is; the prompt is printed all the same.
+    /// Standard input without editing; the prompt is printed too.
     Stream(io::StdinLock<'static>),
     /// A terminal.
     Terminal {
@@ -22,7 +22,7 @@ pub(crate) enum Input {
 }
 
 impl Input {
-    /// A terminal when both ends are one, a stream otherwise.
+    /// A terminal if both standard input and output are one, otherwise a stream.
     pub(crate) fn open() -> Result<Self> {
         if !io::stdin().is_terminal() || !io::stdout().is_terminal() {
             return Ok(Input::Stream(io::stdin().lock()));
@@ -41,7 +41,7 @@ impl Input {
             });
         };
         if size == 0 {
-            // Not being there is as good as removed.
+            // A missing file needs no removal.
             let _ = std::fs::remove_file(&path);
             return Ok(Input::Terminal {
                 editor,

@@ -1,5 +1,5 @@
-//! `rqlite`: the command-line shell. Reads arguments, hands them to [`run`], and turns the outcome into an exit code;
-//! nothing below this file ends the process.
+//! `rqlite`: the command-line shell. Passes the arguments to [`run`] and turns the result into an exit code;
+//! no other file ends the process.
 
 mod args;
 mod client;
@@ -21,7 +21,7 @@ fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args_os().collect();
     match run::run(arguments, &mut std::io::stdout().lock()) {
         Ok(true) => ExitCode::SUCCESS,
-        // Either a statement failed in a run that reports failures, or standard output is gone and nobody can be told.
+        // Either a statement failed and `--exit-on-error` is set, or standard output is closed.
         Ok(false) | Err(_) => ExitCode::FAILURE,
     }
 }

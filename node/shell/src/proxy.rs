@@ -1,8 +1,9 @@
-//! Which proxy, if any, stands between us and a URL: the usual environment variables. Pure once they are read.
+//! Selects the proxy for a URL, by the usual environment variables. Without I/O once they are read.
 //!
-//! `HTTP_PROXY` is for `http` URLs and `HTTPS_PROXY` for `https` URLs; the lower-case names count when the upper-case
-//! ones are unset. `NO_PROXY` lists hosts, domains (with everything below them), addresses, networks such as
-//! `10.0.0.0/8`, each optionally with `:port`, or `*`. Loopback hosts never go through a proxy.
+//! `HTTP_PROXY` is for `http` URLs and `HTTPS_PROXY` for `https` URLs; the lower-case names are used if the
+//! upper-case ones are unset. `NO_PROXY` lists hosts, domains (with everything below them), addresses,
+//! networks such as `10.0.0.0/8`, each optionally with `:port`, or `*`. Loopback hosts never go through a
+//! proxy.
 
 use std::net::IpAddr;
 
@@ -100,7 +101,7 @@ fn contains(network: IpAddr, bits: u32, address: IpAddr) -> bool {
         (IpAddr::V6(n), IpAddr::V6(a)) => (n.to_bits(), a.to_bits(), 128),
         _ => return false,
     };
-    // A shift by the full width, for a prefix of no bits, leaves nothing to differ.
+    // For a prefix of no bits the shift is by the full width: every address matches.
     bits <= width && (network ^ address).checked_shr(width - bits).unwrap_or(0) == 0
 }
 

@@ -1,16 +1,16 @@
-//! The answer to a statement: JSON to [`Outcome`]s. Pure.
+//! Parses the reply to statements into [`StatementResult`]s. Without I/O.
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::table::{Cell, Table};
 
-/// What became of one statement.
+/// The result of one statement.
 #[derive(Debug, PartialEq)]
-pub(crate) enum Outcome {
-    /// It has columns. Time in seconds, when asked for.
+pub(crate) enum StatementResult {
+    /// It returned columns. The time, in seconds, is there if requested.
     Rows(Table, Option<f64>),
-    /// It has none.
+    /// It returned no columns.
     Write {
         last_insert_id: i64,
         rows_affected: i64,
@@ -40,23 +40,23 @@ struct RawResult {
     time: Option<f64>,
 }
 
-/// Reads a reply of the data endpoints. An error of the whole request comes out as an [`Outcome::Error`] after the
-/// results. Fails on anything that is not such a reply.
-pub(crate) fn parse(body: &[u8]) -> Result<Vec<Outcome>, serde_json::Error> {
+/// Reads a reply of the data endpoints. An error of the whole request is an [`StatementResult::Error`] after
+/// the results. Fails if the body is no such reply.
+pub(crate) fn parse(body: &[u8]) -> Result<Vec<StatementResult>, serde_json::Error> {
     let reply: RawReply = serde_json::from_slice(body)?;
-    let mut outcomes = reply
+    let mut results = reply
         .results
         .unwrap_or_default()
         .into_iter()
-        .map(outcome)
+        .map(result)
         .collect::<Result<Vec<_>, _>>()?;
-    outcomes.extend(reply.error.map(Outcome::Error));
-    Ok(outcomes)
+    results.extend(reply.error.map(StatementResult::Error));
+    Ok(results)
 }
 
-fn outcome(result: RawResult) -> Result<Outcome, serde_json::Error> {
+fn result(result: RawResult) -> Result<StatementResult, serde_json::Error> {
     if let Some(error) = result.error {
-        return Ok(Outcome::Error(error));
+        return Ok(StatementResult::Error(error));
     }
     let Some(columns) = result.columns else {
         let RawResult {
@@ -65,7 +65,7 @@ fn outcome(result: RawResult) -> Result<Outcome, serde_json::Error> {
             time,
             ..
         } = result;
-        return Ok(Outcome::Write {
+        return Ok(StatementResult::Write {
             last_insert_id,
             rows_affected,
             time,
@@ -80,7 +80,7 @@ fn outcome(result: RawResult) -> Result<Outcome, serde_json::Error> {
                 .collect::<Result<Vec<_>, _>>()
         })
         .collect::<Result<Vec<_>, _>>()?;
-    Ok(Outcome::Rows(Table { columns, rows }, result.time))
+    Ok(StatementResult::Rows(Table { columns, rows }, result.time))
 }
 
 fn cell(value: &RawValue) -> Result<Cell, serde_json::Error> {
@@ -95,12 +95,12 @@ fn cell(value: &RawValue) -> Result<Cell, serde_json::Error> {
 mod tests {
     use super::*;
 
-    fn check(body: &str, expected: Vec<Outcome>) {
+    fn check(body: &str, expected: Vec<StatementResult>) {
         assert_eq!(parse(body.as_bytes()).unwrap(), expected, "{body}");
     }
 
-    fn error(text: &str) -> Outcome {
-        Outcome::Error(text.to_owned())
+    fn error(text: &str) -> StatementResult {
+        StatementResult::Error(text.to_owned())
     }
 
     #[test]
@@ -108,7 +108,7 @@ mod tests {
         check(r#"{"results":[]}"#, vec![]);
         check(
             r#"{"results":[{"last_insert_id":3,"rows_affected":1,"time":0.5}],"time":0.6}"#,
-            vec![Outcome::Write {
+            vec![StatementResult::Write {
                 last_insert_id: 3,
                 rows_affected: 1,
                 time: Some(0.5),
@@ -116,7 +116,7 @@ mod tests {
         );
         check(
             r#"{"results":[{}]}"#,
-            vec![Outcome::Write {
+            vec![StatementResult::Write {
                 last_insert_id: 0,
                 rows_affected: 0,
                 time: None,
@@ -145,7 +145,7 @@ mod tests {
         check(
             r#"{"results":[{"columns":["a","b","c","d","e"],"types":["integer","text","","boolean","blob"],
                 "values":[[9223372036854775807,"\u003cx\u003e",null,true,[1,2]]]}]}"#,
-            vec![Outcome::Rows(
+            vec![StatementResult::Rows(
                 Table {
                     columns: columns.clone(),
                     rows: vec![row],
@@ -155,7 +155,7 @@ mod tests {
         );
         check(
             r#"{"results":[{"columns":["a"],"types":["integer"]}]}"#,
-            vec![Outcome::Rows(
+            vec![StatementResult::Rows(
                 Table {
                     columns: vec!["a".into()],
                     rows: vec![],

@@ -11,7 +11,7 @@ use crate::command::{self, Command};
 use crate::commands::{self, Done, Session};
 use crate::input::Input;
 
-/// Runs the shell with its arguments (program name first). True when all went well, or when failures are not reported
+/// Runs the shell with its arguments (program name first). True on success, and if failures are not reported
 /// by the exit code. Fails only when `out` cannot be written.
 pub(crate) fn run(arguments: Vec<OsString>, out: &mut dyn Write) -> io::Result<bool> {
     let mut out = BufWriter::new(out);
@@ -42,7 +42,7 @@ pub(crate) fn run(arguments: Vec<OsString>, out: &mut dyn Write) -> io::Result<b
     Ok(all_well || !strict)
 }
 
-/// The lines of `-e`: nothing but their output on `out`, errors on standard error.
+/// Runs the lines of `-e`: only their output goes to `out`, errors go to standard error.
 fn batch(options: &Options, out: &mut dyn Write) -> io::Result<bool> {
     let mut errors = io::stderr();
     let client = match Client::new(options, Box::new(io::stderr())) {
@@ -67,7 +67,7 @@ fn batch(options: &Options, out: &mut dyn Write) -> io::Result<bool> {
     Ok(all_well)
 }
 
-/// A session: greeting, then prompt and line until the end of input.
+/// Runs a session: a greeting, then a prompt for each line until the end of input.
 fn converse(options: &Options, out: &mut dyn Write) -> io::Result<bool> {
     let (client, version) = match connect(options) {
         Ok(connected) => connected,
@@ -123,9 +123,9 @@ fn converse(options: &Options, out: &mut dyn Write) -> io::Result<bool> {
 
 fn connect(options: &Options) -> Result<(Client, String)> {
     let mut client = Client::new(options, Box::new(io::stderr()))?;
-    // Any status will do: the version is in the headers even of a refusal.
-    let answer = client.send(&Call::get("status"))?;
-    let version = answer
+    // The status does not matter: every response has the version in its headers.
+    let response = client.send(&Call::get("status"))?;
+    let version = response
         .headers()
         .get("X-RQLITE-VERSION")
         .and_then(|value| value.to_str().ok());
@@ -133,7 +133,7 @@ fn connect(options: &Options) -> Result<(Client, String)> {
     Ok((client, version))
 }
 
-/// What became of a line.
+/// The result of a line.
 enum Step {
     Well,
     Failed,

@@ -1,4 +1,4 @@
-//! What the user can switch during a session, and how the values are spelled.
+//! Settings that the user can change during a session, and the names of their values.
 
 use std::io::{self, Write};
 
@@ -41,9 +41,9 @@ impl Mode {
 /// Read consistency of `.tables`, `.indexes` and `.schema`; plain statements leave it to the node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) enum Consistency {
-    /// Whatever the node has.
+    /// The local data of the node.
     None,
-    /// The leader as far as the node knows.
+    /// Data of the node that believes itself leader.
     #[default]
     Weak,
     /// Confirmed by a quorum.
@@ -105,7 +105,7 @@ pub(crate) struct Settings {
     pub(crate) changes: bool,
     pub(crate) force_writes: bool,
     pub(crate) timer: bool,
-    /// Name of the file that takes query output.
+    /// Name of the file that query output is written to.
     pub(crate) output: Option<String>,
 }
 

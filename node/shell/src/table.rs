@@ -1,4 +1,4 @@
-//! Rows as text in the four output modes. Pure: values in, bytes out.
+//! Formats rows in the four output modes. Without I/O: values in, bytes out.
 
 use std::io::{self, Write};
 
@@ -13,7 +13,7 @@ pub(crate) enum Cell {
     Null,
     /// A string.
     Text(String),
-    /// Anything else, as the JSON text in which it came: a number keeps all its digits.
+    /// Any other value, as its JSON text: a number keeps all its digits.
     Literal(String),
 }
 
@@ -162,8 +162,8 @@ fn json_string(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
 
-/// The lines of a cell as a terminal can show them: stored control characters would break the frame, or command the
-/// terminal, so they are shown as escapes. Always at least one line.
+/// The lines of a cell. Control characters are escaped: they would break the frame or control the terminal.
+/// Always at least one line.
 fn screen_lines(text: &str) -> Vec<String> {
     let line = |line: &str| {
         let mut shown = String::with_capacity(line.len());

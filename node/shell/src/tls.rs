@@ -1,5 +1,5 @@
-//! Certificates from files to ureq's TLS settings. Everything is checked here, so that a bad file is an error message
-//! at the start and not a failure in the middle of a session.
+//! Reads certificate files into ureq's TLS settings. Everything is checked here, so that a bad file is
+//! reported at the start and not in the middle of a session.
 
 use std::path::{Path, PathBuf};
 
@@ -7,7 +7,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use ureq::tls::{Certificate, ClientCert, PemItem, PrivateKey, RootCerts, TlsConfig, parse_pem};
 
-/// The TLS part of the command line.
+/// TLS options of the command line.
 #[derive(Debug, Default)]
 pub(crate) struct TlsFiles {
     /// Accept any server certificate.
@@ -20,7 +20,8 @@ pub(crate) struct TlsFiles {
     pub(crate) client_key: Option<PathBuf>,
 }
 
-/// Reads the files. Fails on an unreadable file, one without certificate or key, or a key of another certificate.
+/// Reads the files. Fails on an unreadable file, one without certificate or key, or a key of another
+/// certificate.
 pub(crate) fn config(files: &TlsFiles) -> Result<TlsConfig> {
     let roots = match &files.ca_cert {
         Some(path) => RootCerts::from(certificates(path)?.into_iter()),
@@ -60,7 +61,7 @@ fn client_certificate(cert: &Path, key: &Path) -> Result<ClientCert> {
         anyhow!("{}: no usable private key: {error}", key.display())
     };
     let private = PrivateKey::from_pem(&pem).map_err(|error| no_key(&error))?;
-    // ureq takes the pair as valid without looking, and panics later when it is not.
+    // ureq does not check that the pair matches, and panics later if it does not.
     let der = chain
         .iter()
         .map(|c| CertificateDer::from(c.der().to_vec()))

@@ -1,4 +1,4 @@
-//! JSON documents (status, nodes, expvar) as indented `key: value` lines. Pure.
+//! Formats JSON documents (status, nodes, expvar) as indented `key: value` lines. Without I/O.
 
 use std::io::{self, Write};
 
@@ -37,7 +37,7 @@ fn write_children(value: &Value, indent: usize, out: &mut dyn Write) -> io::Resu
     }
 }
 
-/// An element of a list: its first line carries the dash, the others line up with it.
+/// Writes an element of a list: a dash before its first line, the other lines aligned.
 fn write_item(item: &Value, indent: usize, out: &mut dyn Write) -> io::Result<()> {
     if is_leaf(item) {
         return writeln!(out, "{:indent$}- {}", "", scalar_text(item));

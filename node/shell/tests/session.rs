@@ -170,7 +170,7 @@ ERR! invalid mode 'x'. Use 'column', 'csv', 'json', or 'line'
 > ERR! unauthorized
 > ERR! server responded with 503 Service Unavailable: leader not found
 > Error: stale read
-> ERR! the server's answer cannot be read: expected value at line 1 column 1
+> ERR! the server's response cannot be read: expected value at line 1 column 1
 > ";
     assert_eq!(printed, expected);
     assert_eq!(asked.len(), 4);

@@ -1,8 +1,9 @@
-//! SQL statements, their parameters and their results, as plain values: what clients send, the log carries and the
-//! database returns.
+//! SQL statements, their parameters and their results, as plain values: what clients send, the log carries
+//! and the database returns.
 //!
-//! Below both `node-db` (which runs statements) and `node-api` (which reads and writes their JSON); knows neither HTTP
-//! nor SQLite. Several types are part of the log's or the node protocol's binary encoding; their docs say so.
+//! Below both `node-db` (which runs statements) and `node-api` (which reads and writes their JSON); knows
+//! neither HTTP nor SQLite. Several types are part of the log's or the node protocol's binary encoding; their
+//! docs say so.
 
 mod result;
 mod statement;

@@ -30,7 +30,8 @@ pub struct WriteResult {
 pub struct Rows {
     /// Column names.
     pub columns: Vec<String>,
-    /// Declared types in lower case; where a column has none, the storage class of the first row's value, or "".
+    /// Declared types in lower case; where a column has none, the storage class of the first row's value, or
+    /// "".
     pub types: Vec<String>,
     /// Row by row.
     pub values: Vec<Vec<Cell>>,

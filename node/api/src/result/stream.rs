@@ -1,4 +1,5 @@
-//! Replies written piece by piece: the same bytes as [`write_reply`](super::write_reply) gives, for results that are not held in memory.
+//! Replies written piece by piece: the same bytes as from [`write_reply`](super::write_reply), for results
+//! that are not held in memory.
 use super::write::{
     Column, sorted_columns, write_associative_head, write_associative_row, write_head, write_key,
     write_rest, write_result, write_row, write_time,
@@ -8,17 +9,17 @@ use node_values::{Cell, StatementResult};
 use super::{Reply, Shape};
 use crate::json::{Indenter, write_str};
 
-/// Writes one reply. A result whose rows break off has an `error` behind them, where rqlite has it.
+/// Writes one reply. A result whose rows end early has an `error` after them, where rqlite has it.
 #[derive(Debug)]
 pub struct ReplyWriter {
     shape: Shape,
     indenter: Indenter,
-    /// Compact JSON that is yet to be indented.
+    /// Compact JSON that is not indented yet.
     compact: Vec<u8>,
     begun: bool,
-    /// Results so far.
+    /// Number of results written.
     results: usize,
-    /// Of the result that has begun.
+    /// The result in progress.
     open: Option<Open>,
 }
 
@@ -30,7 +31,7 @@ struct Open {
 }
 
 impl ReplyWriter {
-    /// Nothing is written yet.
+    /// Begins a reply.
     pub fn new(shape: Shape) -> Self {
         Self {
             shape,
@@ -42,7 +43,7 @@ impl ReplyWriter {
         }
     }
 
-    /// Appends what `write` gives, indented if asked.
+    /// Appends the output of `write`, indented if requested.
     fn append(&mut self, out: &mut Vec<u8>, write: impl FnOnce(&mut Self, &mut Vec<u8>)) {
         let mut compact = std::mem::take(&mut self.compact);
         if !std::mem::replace(&mut self.begun, true) {
@@ -65,7 +66,7 @@ impl ReplyWriter {
         self.results += 1;
     }
 
-    /// A whole result.
+    /// Writes a whole result.
     pub fn result(&mut self, out: &mut Vec<u8>, result: &StatementResult) {
         self.append(out, |this, out| {
             this.next_result(out);
@@ -75,7 +76,7 @@ impl ReplyWriter {
         });
     }
 
-    /// A result with rows, which follow.
+    /// Begins a result with rows.
     pub fn begin_rows(&mut self, out: &mut Vec<u8>, columns: &[String], types: &[String]) {
         self.append(out, |this, out| {
             this.next_result(out);
@@ -94,7 +95,7 @@ impl ReplyWriter {
         });
     }
 
-    /// Rows of the result that has begun.
+    /// Writes rows of the result in progress.
     pub fn rows(&mut self, out: &mut Vec<u8>, rows: &[Vec<Cell>]) {
         self.append(out, |this, out| {
             let shape = this.shape;
@@ -113,7 +114,7 @@ impl ReplyWriter {
         });
     }
 
-    /// The end of the result that has begun, and why it came too early.
+    /// Ends the result in progress; `error` says why if it ends early.
     pub fn end_rows(&mut self, out: &mut Vec<u8>, time_secs: f64, error: Option<&str>) {
         if self.open.take().is_none() {
             return;
@@ -131,10 +132,11 @@ impl ReplyWriter {
         });
     }
 
-    /// The end of the reply; of `reply`, everything but the results. A result that has begun and not ended broke off for the reply's reason.
+    /// Ends the reply with everything of `reply` but its results. If a result is in progress, it ends with
+    /// the reply's error.
     pub fn finish(&mut self, out: &mut Vec<u8>, reply: &Reply) {
-        let broke_off = reply.error.as_deref().unwrap_or("the result broke off");
-        self.end_rows(out, 0.0, Some(broke_off));
+        let reason = reply.error.as_deref().unwrap_or("the result broke off");
+        self.end_rows(out, 0.0, Some(reason));
         self.append(out, |_, out| {
             out.push(b']');
             write_rest(out, reply);

@@ -19,7 +19,7 @@ pub struct Shape {
     pub errors_with_rows: bool,
 }
 
-/// Appends the JSON of a reply, without a newline at the end. NaN and infinities come out as null.
+/// Appends the JSON of a reply, without a newline at the end. NaN and infinities are null.
 pub fn write_reply(out: &mut Vec<u8>, reply: &Reply, shape: &Shape) {
     let start = out.len();
     write_envelope(out, reply, *shape);
@@ -38,7 +38,7 @@ fn write_envelope(out: &mut Vec<u8>, reply: &Reply, shape: Shape) {
     write_rest(out, reply);
 }
 
-/// What stands behind the results, to the end of the reply.
+/// Appends the part after the results, to the end of the reply.
 pub(super) fn write_rest(out: &mut Vec<u8>, reply: &Reply) {
     if let Some(error) = reply.error.as_deref().filter(|error| !error.is_empty()) {
         write_key(out, "error");
@@ -168,7 +168,8 @@ pub(super) struct Column {
     key: Vec<u8>,
 }
 
-/// Columns by name; of several with one name the last counts, as it would when filling a map from left to right.
+/// Columns sorted by name; of several with one name the last counts, as when a map is filled from left to
+/// right.
 pub(super) fn sorted_columns(names: &[String]) -> Vec<Column> {
     let mut order: Vec<usize> = (0..names.len()).collect();
     order.sort_by(|a, b| names[*a].cmp(&names[*b]).then(b.cmp(a)));
@@ -197,7 +198,8 @@ fn write_cell(out: &mut Vec<u8>, cell: &Cell, blob_array: bool) {
     }
 }
 
-/// Appends `"name":`, after a comma unless the object was just opened. Names are the contract's own: no escapes.
+/// Appends `"name":`, after a comma unless the object was just opened. Names are the contract's own: no
+/// escapes.
 pub(super) fn write_key(out: &mut Vec<u8>, name: &str) {
     if out.last() != Some(&b'{') {
         out.push(b',');

@@ -20,8 +20,8 @@ pub struct RaftStatus {
     pub applied_index: u64,
     /// The newest configuration that is committed: unlike the newest one, it cannot be undone.
     pub committed_configuration: CommittedConfiguration,
-    /// Raft id to seconds since the member last responded, by the leader's clock; empty on other nodes. Earlier nodes
-    /// call it `silent_seconds`.
+    /// Raft id to seconds since the member last responded, by the leader's clock; empty on other nodes.
+    /// Earlier nodes call it `silent_seconds`.
     #[serde(default, alias = "silent_seconds")]
     pub unreachable_seconds: BTreeMap<String, u64>,
     /// Everything else.
@@ -58,7 +58,8 @@ pub struct CommittedMember {
 pub struct RaftDetails {
     /// Always 0.
     pub fsm_pending: u64,
-    /// Time since the last contact with the leader, a Go duration; `0` on the leader, `never` before the first.
+    /// Time since the last contact with the leader, a Go duration; `0` on the leader, `never` before the
+    /// first.
     pub last_contact: String,
     /// Index of the newest snapshot.
     pub last_snapshot_index: u64,

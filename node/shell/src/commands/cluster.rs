@@ -10,14 +10,15 @@ use crate::tree;
 
 /// `.nodes`
 pub(super) fn nodes(session: &mut Session<'_>, all: bool) -> Result<Done> {
-    let members = session.ask_json(&Call::get(if all { "nodes?nonvoters" } else { "nodes" }))?;
+    let members =
+        session.request_json(&Call::get(if all { "nodes?nonvoters" } else { "nodes" }))?;
     tree::write(&members, session.screen())?;
     Ok(Done::Well)
 }
 
 /// `.leader`
 pub(super) fn leader(session: &mut Session<'_>) -> Result<Done> {
-    let members = session.ask_json(&Call::get("nodes"))?;
+    let members = session.request_json(&Call::get("nodes"))?;
     let found = members.as_object().and_then(|members| {
         members
             .iter()
@@ -30,30 +31,30 @@ pub(super) fn leader(session: &mut Session<'_>) -> Result<Done> {
     Ok(Done::Well)
 }
 
-/// `.ready`. Not being ready counts as a failure, so that a script can wait for it.
+/// `.ready`. A node that is not ready is a failure, so that a script can wait for it.
 pub(super) fn ready(session: &mut Session<'_>) -> Result<Done> {
-    let answer = session.client.send(&Call::get("readyz"))?;
-    let ready = answer.status().is_success();
+    let response = session.client.send(&Call::get("readyz"))?;
+    let ready = response.status().is_success();
     print(session, if ready { "ready" } else { "not ready" })?;
     Ok(if ready { Done::Well } else { Done::Failed })
 }
 
-/// `.snapshot`. Having nothing new to snapshot is no failure.
+/// `.snapshot`. It is no failure if there is nothing new to snapshot.
 pub(super) fn snapshot(session: &mut Session<'_>, trailing_logs: Option<u64>) -> Result<Done> {
     let query = trailing_logs
         .map(|count| format!("?trailing_logs={count}"))
         .unwrap_or_default();
-    session.ask(&Call::post_empty(format!("snapshot{query}")))?;
+    session.request(&Call::post_empty(format!("snapshot{query}")))?;
     Ok(Done::Well)
 }
 
 /// `.reap`
 pub(super) fn reap(session: &mut Session<'_>) -> Result<Done> {
-    let counts = session.ask_json(&Call::post_empty("reap"))?;
+    let counts = session.request_json(&Call::post_empty("reap"))?;
     let count = |name: &str| {
         counts[name]
             .as_u64()
-            .with_context(|| format!("{name} is missing in the answer"))
+            .with_context(|| format!("{name} is missing in the response"))
     };
     let (snapshots, wals) = (count("snapshots_reaped")?, count("wals_checkpointed")?);
     print(
@@ -68,7 +69,7 @@ pub(super) fn stepdown(session: &mut Session<'_>, id: Option<&str>) -> Result<Do
         Some(id) => Call::post_json("leader?wait=true", json!({ "id": id }).to_string()),
         None => Call::post_empty("leader?wait=true"),
     };
-    session.ask(&call)?;
+    session.request(&call)?;
     Ok(Done::Well)
 }
 
@@ -78,7 +79,7 @@ pub(super) fn remove(session: &mut Session<'_>, id: &str) -> Result<Done> {
         "application/json",
         json!({ "id": id }).to_string().into_bytes(),
     );
-    session.ask(&Call {
+    session.request(&Call {
         method: Method::DELETE,
         path: "remove".to_owned(),
         payload,

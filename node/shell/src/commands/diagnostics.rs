@@ -1,4 +1,4 @@
-//! What a node says about itself.
+//! Status and metrics of nodes.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
@@ -23,14 +23,14 @@ pub(super) fn tree_of(session: &mut Session<'_>, path: &str, key: Option<&str>) 
     let query = key
         .map(|key| format!("?key={}", encode(key)))
         .unwrap_or_default();
-    let document = session.ask_json(&Call::get(format!("{path}{query}")))?;
+    let document = session.request_json(&Call::get(format!("{path}{query}")))?;
     tree::write(&document, session.screen())?;
     Ok(Done::Well)
 }
 
 /// `.extensions`
 pub(super) fn extensions(session: &mut Session<'_>) -> Result<Done> {
-    let status = session.ask_json(&Call::get("status"))?;
+    let status = session.request_json(&Call::get("status"))?;
     for name in extension_names(&status["extensions"]) {
         print(session, &name)?;
     }
@@ -53,9 +53,10 @@ fn extension_names(value: &Value) -> Vec<String> {
     }
 }
 
-/// `.sysdump`: every node is asked directly; one that does not answer is noted in the file and is no failure.
+/// `.sysdump`: queries every node directly; a node that does not respond is noted in the file and is no
+/// failure.
 pub(super) fn sysdump(session: &mut Session<'_>, file: &str) -> Result<Done> {
-    let members = session.ask_json(&Call::get("nodes?nonvoters"))?;
+    let members = session.request_json(&Call::get("nodes?nonvoters"))?;
     let members = members
         .as_object()
         .context("the server's list of nodes is not an object")?;
@@ -79,8 +80,8 @@ fn dump_node(client: &Client, id: &str, url: &str, out: &mut dyn Write) -> io::R
     for path in DOCUMENTS {
         let url = format!("{}{}{path}", url.trim_end_matches('/'), client.prefix());
         writeln!(out, "==== node {id}: GET {url}")?;
-        let answer = client.fetch(&url).map_err(anyhow::Error::from);
-        match answer.and_then(|answer| Ok((answer.status(), body(answer)?))) {
+        let response = client.fetch(&url).map_err(anyhow::Error::from);
+        match response.and_then(|response| Ok((response.status(), body(response)?))) {
             Ok((status, bytes)) => {
                 writeln!(out, "{status}")?;
                 out.write_all(&bytes)?;

@@ -1,4 +1,4 @@
-//! What every command works with: the client, the settings, and where output goes.
+//! The session that every command gets: the client, the settings, and where output goes.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
@@ -8,13 +8,13 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 use ureq::http::StatusCode;
 
-use crate::client::{Answer, Call, Client};
+use crate::client::{Call, Client, Response};
 use crate::settings::Settings;
 
 /// Longest part of a plain-text error body that is shown.
 const MAX_ERROR_TEXT: u64 = 1024;
 
-/// What may stand unescaped in a query value.
+/// Characters that need no escape in a query value.
 const QUERY_VALUE: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-')
     .remove(b'_')
@@ -22,19 +22,19 @@ const QUERY_VALUE: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'~')
     .remove(b',');
 
-/// Whether a command that was carried out also succeeded; a failure has been printed already.
+/// Whether a command succeeded; its failure has already been printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Done {
     Well,
     Failed,
 }
 
-/// Everything a command works with.
+/// State of a session, which every command gets.
 pub(crate) struct Session<'a> {
     pub(crate) client: Client,
     pub(super) settings: Settings,
     pub(super) screen: &'a mut dyn Write,
-    /// Where errors go when not to the screen.
+    /// Where errors are written if not to `out`.
     errors: Option<&'a mut dyn Write>,
     /// The file of `.output`.
     pub(super) sink: Option<BufWriter<File>>,
@@ -78,7 +78,7 @@ impl<'a> Session<'a> {
         writeln!(to, "{kind} {text}")
     }
 
-    /// Hands query output to the system, if it goes to a file.
+    /// Flushes query output, if it goes to a file.
     pub(super) fn flush_sink(&mut self) -> Result<()> {
         match &mut self.sink {
             Some(file) => file.flush().context("output file"),
@@ -86,53 +86,54 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Sends a request and takes nothing but success for an answer.
-    pub(super) fn ask(&mut self, call: &Call) -> Result<Answer> {
-        let answer = self.client.send(call)?;
-        if answer.status().is_success() {
-            Ok(answer)
+    /// Sends a request. Any status but success is an error.
+    pub(super) fn request(&mut self, call: &Call) -> Result<Response> {
+        let response = self.client.send(call)?;
+        if response.status().is_success() {
+            Ok(response)
         } else {
-            refusal(answer)
+            refusal(response)
         }
     }
 
-    /// [`Session::ask`], with the body read.
-    pub(super) fn ask_bytes(&mut self, call: &Call) -> Result<Vec<u8>> {
-        body(self.ask(call)?)
+    /// [`Session::request`], with the body read.
+    pub(super) fn request_bytes(&mut self, call: &Call) -> Result<Vec<u8>> {
+        body(self.request(call)?)
     }
 
-    /// [`Session::ask`], with the body read as JSON.
-    pub(super) fn ask_json(&mut self, call: &Call) -> Result<Value> {
-        serde_json::from_slice(&self.ask_bytes(call)?).context("the server's answer is not JSON")
+    /// [`Session::request`], with the body read as JSON.
+    pub(super) fn request_json(&mut self, call: &Call) -> Result<Value> {
+        serde_json::from_slice(&self.request_bytes(call)?)
+            .context("the server's response is not JSON")
     }
 }
 
-/// Reads a body to its end. No limit: the user asked for these rows.
-pub(super) fn body(answer: Answer) -> Result<Vec<u8>> {
-    Ok(answer
+/// Reads a body to its end, without a limit: the user requested these rows.
+pub(super) fn body(response: Response) -> Result<Vec<u8>> {
+    Ok(response
         .into_body()
         .into_with_config()
         .limit(u64::MAX)
         .read_to_vec()?)
 }
 
-/// Turns an answer other than success into an error with the server's reason.
-pub(super) fn refusal<T>(answer: Answer) -> Result<T> {
-    let status = answer.status();
+/// Turns a response other than success into an error with the server's reason.
+pub(super) fn refusal<T>(response: Response) -> Result<T> {
+    let status = response.status();
     if status == StatusCode::UNAUTHORIZED {
         bail!("unauthorized");
     }
-    match error_text(answer) {
+    match error_text(response) {
         Some(reason) => bail!("server responded with {status}: {reason}"),
         None => bail!("server responded with {status}"),
     }
 }
 
 /// The first part of a plain-text error body, if there is any.
-pub(super) fn error_text(answer: Answer) -> Option<String> {
+pub(super) fn error_text(response: Response) -> Option<String> {
     let mut bytes = Vec::new();
-    let mut reader = io::Read::take(answer.into_body().into_reader(), MAX_ERROR_TEXT);
-    // Half a reason is better than none.
+    let mut reader = io::Read::take(response.into_body().into_reader(), MAX_ERROR_TEXT);
+    // A truncated reason is better than none.
     let _ = io::Read::read_to_end(&mut reader, &mut bytes);
     let text = String::from_utf8_lossy(&bytes).trim().to_owned();
     (!text.is_empty()).then_some(text)

@@ -7,14 +7,14 @@ use anyhow::{Context, Result};
 
 use super::session::{Done, Session, encode};
 use crate::client::Call;
-use crate::reply::{self, Outcome};
+use crate::reply::{self, StatementResult};
 
 pub(super) const TABLES: &str = "SELECT name FROM sqlite_master WHERE type='table' ORDER BY name";
 pub(super) const INDEXES: &str = "SELECT sql FROM sqlite_master WHERE type='index'";
 pub(super) const SCHEMA: &str =
     "SELECT sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY rowid";
 
-/// Sends one statement and prints what came of it.
+/// Sends one statement and prints its result.
 pub(super) fn run(session: &mut Session<'_>, sql: &str) -> Result<Done> {
     let endpoint = if session.settings.force_writes {
         "db/execute"
@@ -26,7 +26,8 @@ pub(super) fn run(session: &mut Session<'_>, sql: &str) -> Result<Done> {
     show(session, &Call::post_json(path, body))
 }
 
-/// Sends every line of a file that is neither blank nor a comment. Lines are statements; commands are not run.
+/// Sends every line of a file that is neither blank nor a comment. Lines are statements; commands are not
+/// run.
 pub(super) fn read_file(session: &mut Session<'_>, file: &str) -> Result<Done> {
     let reader = BufReader::new(File::open(file).with_context(|| file.to_owned())?);
     let mut done = Done::Well;
@@ -70,23 +71,23 @@ fn with_options(session: &Session<'_>, endpoint: &str, more: &[String]) -> Strin
 }
 
 fn show(session: &mut Session<'_>, call: &Call) -> Result<Done> {
-    let bytes = session.ask_bytes(call)?;
-    let outcomes = reply::parse(&bytes).context("the server's answer cannot be read")?;
+    let bytes = session.request_bytes(call)?;
+    let results = reply::parse(&bytes).context("the server's response cannot be read")?;
     let mut done = Done::Well;
-    for outcome in outcomes {
-        match outcome {
-            Outcome::Error(text) => {
+    for result in results {
+        match result {
+            StatementResult::Error(text) => {
                 session.complain("Error:", &text)?;
                 done = Done::Failed;
             }
-            Outcome::Rows(table, time) => {
+            StatementResult::Rows(table, time) => {
                 let mode = session.settings.mode;
                 table.write(mode, session.output())?;
                 if let Some(seconds) = time.filter(|_| session.settings.timer) {
                     writeln!(session.output(), "Run Time: {seconds:.6} seconds")?;
                 }
             }
-            Outcome::Write {
+            StatementResult::Write {
                 last_insert_id,
                 rows_affected,
                 time,

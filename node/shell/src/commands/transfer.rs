@@ -1,4 +1,4 @@
-//! Whole databases: out with `.backup` and `.dump`, in with `.restore` and `.boot`. Nothing is held in memory.
+//! Whole databases: `.backup` and `.dump` save one, `.restore` and `.boot` load one. All are streamed.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -9,21 +9,21 @@ use serde_json::Value;
 use ureq::http::{Method, StatusCode};
 
 use super::session::{Done, Session, encode, error_text, print, refusal};
-use crate::client::{Answer, Call, Limit, Payload};
-use crate::reply::{self, Outcome};
+use crate::client::{Call, Limit, Payload, Response};
+use crate::reply::{self, StatementResult};
 
 /// First bytes of every SQLite file.
 const SQLITE_HEADER: &[u8] = b"SQLite format 3\0";
 
-/// Appended to SQL text, because a dump begins by switching foreign keys off and does not switch them back. The line
-/// feed comes first in case the text ends in a comment.
+/// Appended to SQL text, because a dump begins by switching foreign keys off and does not switch them back.
+/// The line feed comes first in case the text ends in a comment.
 const FOREIGN_KEYS_OFF: &[u8] = b"\nPRAGMA foreign_keys=OFF;";
 const FOREIGN_KEYS_ON: &[u8] = b"\nPRAGMA foreign_keys=ON;";
 
 /// `.backup`
 pub(super) fn backup(session: &mut Session<'_>, file: &str) -> Result<Done> {
-    let answer = session.ask(&Call::get("db/backup").limited(Limit::Answer))?;
-    save(answer, Path::new(file))?;
+    let response = session.request(&Call::get("db/backup").limited(Limit::Response))?;
+    save(response, Path::new(file))?;
     print(session, "backup file written successfully")
 }
 
@@ -32,9 +32,9 @@ pub(super) fn dump(session: &mut Session<'_>, file: &str, tables: Option<&str>) 
     let tables = tables
         .map(|tables| format!("&tables={}", encode(tables)))
         .unwrap_or_default();
-    let answer =
-        session.ask(&Call::get(format!("db/backup?fmt=sql{tables}")).limited(Limit::Answer))?;
-    save(answer, Path::new(file))?;
+    let response = session
+        .request(&Call::get(format!("db/backup?fmt=sql{tables}")).limited(Limit::Response))?;
+    save(response, Path::new(file))?;
     print(session, "SQL text file written successfully")
 }
 
@@ -48,14 +48,14 @@ pub(super) fn restore(session: &mut Session<'_>, file: &str) -> Result<Done> {
         false => FOREIGN_KEYS_OFF,
     };
     let call = upload("db/load", path, tail);
-    let bytes = session.ask_bytes(&call)?;
-    for outcome in reply::parse(&bytes).context("the server's answer cannot be read")? {
-        match outcome {
-            Outcome::Error(text) => {
+    let bytes = session.request_bytes(&call)?;
+    for result in reply::parse(&bytes).context("the server's response cannot be read")? {
+        match result {
+            StatementResult::Error(text) => {
                 session.complain("Error:", &text)?;
                 return Ok(Done::Failed);
             }
-            Outcome::Write {
+            StatementResult::Write {
                 last_insert_id,
                 rows_affected,
                 ..
@@ -63,7 +63,7 @@ pub(super) fn restore(session: &mut Session<'_>, file: &str) -> Result<Done> {
                 writeln!(session.screen(), "last inserted ID: {last_insert_id}")?;
                 writeln!(session.screen(), "rows affected: {rows_affected}")?;
             }
-            Outcome::Write { .. } | Outcome::Rows(..) => {}
+            StatementResult::Write { .. } | StatementResult::Rows(..) => {}
         }
     }
     print(session, "Database restored successfully.")
@@ -75,18 +75,18 @@ pub(super) fn boot(session: &mut Session<'_>, file: &str) -> Result<Done> {
     if !starts_with(&path, SQLITE_HEADER)? {
         bail!("{file} is not a valid SQLite file");
     }
-    let answer = session.client.send(&upload("boot", path, &[]))?;
-    match answer.status() {
+    let response = session.client.send(&upload("boot", path, &[]))?;
+    match response.status() {
         StatusCode::OK => print(session, "Node booted successfully."),
-        StatusCode::UNAUTHORIZED => refusal(answer),
-        status => match error_text(answer) {
+        StatusCode::UNAUTHORIZED => refusal(response),
+        status => match error_text(response) {
             Some(reason) => bail!("boot failed, status code: {status}: {reason}"),
             None => bail!("boot failed, status code: {status}"),
         },
     }
 }
 
-/// Loading takes as long as the file is large, so only connecting is limited in time.
+/// The time that a load takes depends on the file's size, so only connecting has a timeout.
 fn upload(path: &str, file: PathBuf, tail: &'static [u8]) -> Call {
     let payload = Payload::File(file, tail);
     Call {
@@ -97,9 +97,11 @@ fn upload(path: &str, file: PathBuf, tail: &'static [u8]) -> Call {
     }
 }
 
-/// Whether the node enforces foreign keys. Off when it does not say, or may not be asked.
+/// Whether the node enforces foreign keys. False if its status is not available.
 fn foreign_keys_wanted(session: &mut Session<'_>) -> bool {
-    let status = session.ask_json(&Call::get("status")).unwrap_or_default();
+    let status = session
+        .request_json(&Call::get("status"))
+        .unwrap_or_default();
     match &status["store"]["db_conf"]["fk_constraints"] {
         Value::Bool(on) => *on,
         Value::String(text) => text == "enabled" || text == "true",
@@ -127,11 +129,11 @@ fn starts_with(path: &Path, expected: &[u8]) -> Result<bool> {
     Ok(start == expected)
 }
 
-/// Streams a body into a file. The file appears, or replaces an older one, only when it is complete; a pipe or device
-/// is written directly.
-fn save(answer: Answer, path: &Path) -> Result<()> {
+/// Streams a body into a file. The file appears, or replaces an older one, only when it is complete; a pipe
+/// or device is written directly.
+fn save(response: Response, path: &Path) -> Result<()> {
     let name = || path.display().to_string();
-    let mut body = answer.into_body().into_reader();
+    let mut body = response.into_body().into_reader();
     if std::fs::metadata(path).is_ok_and(|metadata| !metadata.is_file()) {
         io::copy(&mut body, &mut File::create(path).with_context(name)?).with_context(name)?;
         return Ok(());
@@ -145,7 +147,7 @@ fn save(answer: Answer, path: &Path) -> Result<()> {
         std::fs::rename(&partial, path)
     });
     if written.is_err() {
-        // The first error is the one worth telling.
+        // The first error is the one to report.
         let _ = std::fs::remove_file(&partial);
     }
     written.with_context(name)
