@@ -349,8 +349,8 @@ impl Database {
         backup::write(&self.0, format, to, watched)
     }
 
-    /// The write that is being applied for a while, then reads and backups that are running, the oldest first; at most
-    /// `limit`. Reads on their callers' threads are too short to be listed.
+    /// The write that is being applied for a while, then reads and backups that are running, the oldest
+    /// first; at most `limit`. Reads on their callers' threads are too short to be listed.
     #[must_use]
     pub fn running(&self, limit: usize) -> Vec<RunningStatement> {
         let write = self.0.progress.write.listed();

@@ -1,8 +1,8 @@
 //! The VFS of the writing connection: SQLite's default VFS with the request's time as its clock and a check
 //! before each write.
 //!
-//! The check informs the [`meter`], so that a full disk can be told from SQLite's other uses of the error
-//! "database or disk is full".
+//! The check informs the [`meter`], so that a full disk can be distinguished from SQLite's other uses of the
+//! error "database or disk is full".
 #![allow(unsafe_code, reason = "an SQLite VFS is a table of C functions")]
 
 use std::{

@@ -1,4 +1,4 @@
-//! Which write the writer runs now, so that other threads can list it.
+//! The write that the writer is running, for the list of running statements.
 use std::{
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -15,10 +15,10 @@ use crate::{
     types::{Origin, RunningStatement},
 };
 
-/// A shorter run is not listed: under load there would always be one.
+/// Shorter runs are not listed: under load one is always in progress.
 const LISTED_AFTER: Duration = Duration::from_millis(100);
 
-/// The requests that the writer applies in one go, and how far it has come.
+/// The requests that the writer applies as one run, and its progress.
 #[derive(Debug, Default)]
 pub(crate) struct WriteInProgress {
     run: Mutex<Option<Run>>,
@@ -41,13 +41,13 @@ enum What {
 }
 
 impl WriteInProgress {
-    /// The writer begins with these entries' requests.
+    /// Records the start of a run of these entries' requests.
     pub(crate) fn begin_requests(&self, entries: impl Iterator<Item = Arc<Vec<Request>>>) {
         self.request.store(0, Relaxed);
         self.begin(What::Requests(entries.collect()));
     }
 
-    /// The writer begins with a chunk of a load.
+    /// Records the start of a chunk of a load.
     pub(crate) fn begin_load(&self) {
         self.begin(What::Load);
     }
@@ -57,18 +57,19 @@ impl WriteInProgress {
         *self.lock() = Some(Run { since, what });
     }
 
-    /// The writer has come to this request of the run.
+    /// Records that the writer has reached this request of the run.
     pub(crate) fn reach(&self, request: usize) {
         self.request.store(request, Relaxed);
     }
 
-    /// The run has ended.
+    /// Records the end of the run.
     pub(crate) fn end(&self) {
         *self.lock() = None;
     }
 
-    /// The request that runs, if its run began a while ago. Its client is not known: entries carry none. Its id is 0,
-    /// because nobody can end it: every node applies it, and its bounds end it everywhere alike.
+    /// The running request, if its run started a while ago. Its client is unknown, because entries carry
+    /// none. Its id is 0, because it cannot be ended: every node applies it, and its bounds end it
+    /// identically on all nodes.
     pub(crate) fn listed(&self) -> Option<RunningStatement> {
         let run = self.lock();
         let run = run.as_ref()?;
@@ -98,7 +99,7 @@ impl WriteInProgress {
     }
 }
 
-/// The first statement, and how many follow it.
+/// The first statement, and the number of statements after it.
 fn shown(statements: &[Statement]) -> Option<String> {
     let first = slow_log::shortened(&statements.first()?.sql);
     Some(match statements.len() - 1 {
