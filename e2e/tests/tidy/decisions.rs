@@ -20,10 +20,10 @@ const DECIDERS: &[(&str, Option<&str>)] = &[
     ("node/src/raft/network/server", Some("admit")),
     ("node/src/raft/storage/log/integrity", Some("classify")),
     ("node/src/raft/transfer", Some("choose_target")),
-    ("node/src/store/compare", Some("judge")),
+    ("node/src/store/compare", Some("find_majority")),
     ("node/src/store/compare", Some("may_leave")),
     ("node/src/store/level", None),
-    ("node/src/store/upkeep/times", Some("Times")),
+    ("node/src/store/auto_maintenance/times", Some("Times")),
     ("node/src/version", None),
     ("operator/src/cluster", None),
 ];

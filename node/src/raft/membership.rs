@@ -271,7 +271,7 @@ impl Consensus {
         let alive_limit = self.settings().heartbeat * ALIVE_HEARTBEATS;
         let metrics = self.metrics();
         let heartbeat = metrics.heartbeat.unwrap_or_default();
-        let silences = self.unreachable();
+        let unreachable = self.unreachable();
         self.members()
             .into_iter()
             .map(|(id, member, voter)| {
@@ -280,7 +280,7 @@ impl Consensus {
                     .and_then(Option::as_ref)
                     .is_some_and(|at| at.elapsed() < alive_limit);
                 MemberView {
-                    unreachable_for: silences.get(&id).copied(),
+                    unreachable_for: unreachable.get(&id).copied(),
                     probed: None,
                     id,
                     member,

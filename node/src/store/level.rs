@@ -16,7 +16,7 @@ pub struct Standing {
 
 /// How to serve a read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Plan {
+pub enum ReadPath {
     /// From the local database, if fresh enough.
     Local,
     /// From the local database, as the leader.
@@ -32,21 +32,21 @@ pub enum Plan {
 }
 
 /// Decides how to serve a read of this level.
-pub fn plan(level: Level, standing: Standing) -> Plan {
+pub fn read_path(level: Level, standing: Standing) -> ReadPath {
     let here = match level {
-        Level::None => return Plan::Local,
-        Level::Auto if !standing.voter => return Plan::Local,
-        Level::Auto | Level::Weak => Plan::LocalAsLeader,
-        Level::Linearizable => Plan::ReadIndex,
-        Level::Strong => Plan::Log,
+        Level::None => return ReadPath::Local,
+        Level::Auto if !standing.voter => return ReadPath::Local,
+        Level::Auto | Level::Weak => ReadPath::LocalAsLeader,
+        Level::Linearizable => ReadPath::ReadIndex,
+        Level::Strong => ReadPath::Log,
     };
     match standing {
         Standing { leads: true, .. } => here,
         Standing {
             leader_elsewhere: true,
             ..
-        } => Plan::Forward,
-        Standing { .. } => Plan::NoLeader,
+        } => ReadPath::Forward,
+        Standing { .. } => ReadPath::NoLeader,
     }
 }
 
@@ -112,7 +112,7 @@ mod tests {
             leads: false,
             leader_elsewhere: false,
         };
-        use Plan::{Forward, Local, LocalAsLeader, Log, NoLeader, ReadIndex};
+        use ReadPath::{Forward, Local, LocalAsLeader, Log, NoLeader, ReadIndex};
         let table = [
             (Level::None, [Local, Local, Local, Local, Local]),
             (
@@ -131,7 +131,7 @@ mod tests {
         ];
         for (level, want) in table {
             let got = [leader, follower, leaderless, replica, lost_replica]
-                .map(|standing| plan(level, standing));
+                .map(|standing| read_path(level, standing));
             assert_eq!(got, want, "{level:?}");
         }
     }

@@ -11,7 +11,7 @@ use node_values::StatementResult;
 use super::{
     Caller, Opened, ReadResponse, Store, Streamed,
     leader::{self, RetryLimit},
-    level::{Freshness, Plan, Standing, is_stale, plan},
+    level::{Freshness, ReadPath, Standing, is_stale, read_path},
 };
 use crate::{
     command::size,
@@ -50,9 +50,9 @@ impl Store {
         // Only for reads that are forwarded or wait; a read that is served here at once needs no clock.
         let (mut clock, mut retry_limit, mut retried) = (None, None, 0);
         loop {
-            let failure = match plan(options.level, self.standing(opened)) {
-                Plan::Forward => None,
-                Plan::NoLeader => Some(StoreError::LeaderNotFound),
+            let failure = match read_path(options.level, self.standing(opened)) {
+                ReadPath::Forward => None,
+                ReadPath::NoLeader => Some(StoreError::LeaderNotFound),
                 here => match self
                     .read_here(opened, here, &read, options, true, || caller.origin())
                     .await
@@ -99,8 +99,8 @@ impl Store {
         origin: Origin,
     ) -> Result<ReadResponse, StoreError> {
         let opened = self.open()?;
-        match plan(options.level, self.standing(opened)) {
-            Plan::Forward | Plan::NoLeader => Err(StoreError::NotLeader),
+        match read_path(options.level, self.standing(opened)) {
+            ReadPath::Forward | ReadPath::NoLeader => Err(StoreError::NotLeader),
             here => match self
                 .read_here(opened, here, read, options, flows, || origin)
                 .await
@@ -129,26 +129,26 @@ impl Store {
     async fn read_here(
         &self,
         opened: &Opened,
-        how: Plan,
+        how: ReadPath,
         read: &Read,
         options: &ReadOptions,
         flows: bool,
         origin: impl FnOnce() -> Origin,
     ) -> Result<ReadResponse, StoreError> {
         match how {
-            Plan::Local if self.too_stale(opened, options) => {
+            ReadPath::Local if self.too_stale(opened, options) => {
                 let outcome = Outcome {
                     error: Some("stale read".into()),
                     ..Outcome::default()
                 };
                 return Ok(ReadResponse::Whole(self.served(outcome, None)));
             }
-            Plan::ReadIndex => confirm(opened, options.linearizable_timeout).await?,
-            Plan::Log => {
+            ReadPath::ReadIndex => confirm(opened, options.linearizable_timeout).await?,
+            ReadPath::Log => {
                 let served = self.read_through_log(opened, read).await;
                 return served.map(ReadResponse::Whole);
             }
-            Plan::Local | Plan::LocalAsLeader | Plan::Forward | Plan::NoLeader => {}
+            ReadPath::Local | ReadPath::LocalAsLeader | ReadPath::Forward | ReadPath::NoLeader => {}
         }
         let output = match opened.consensus.disk_responds() {
             Ok(()) => match read_on_this_thread(opened, read) {

@@ -316,19 +316,19 @@ fn a_damaged_byte_is_refused_without_a_mark() {
                     let mut damaged = sample.clone();
                     let file = damaged.files.get_mut(&name).unwrap();
                     file[at] ^= change;
-                    let judged = damaged.classify(0);
+                    let result = damaged.classify(0);
                     bytes += 1;
                     // The one case that is ambiguous: the record's first bytes are at the end of a sector,
                     // and the only one that was not zero has become zero.
-                    let lost = judged.as_ref().is_ok_and(|sound| {
+                    let lost = result.as_ref().is_ok_and(|sound| {
                         sound.cut.is_some_and(|(file, keep)| {
                             let keep = usize::try_from(keep).unwrap();
                             lacks_a_sector(&damaged.files[&file], keep, keep + 1)
                         })
                     });
                     assert!(
-                        judged.is_err() || lost,
-                        "file {name}, byte {at}: {judged:?}"
+                        result.is_err() || lost,
+                        "file {name}, byte {at}: {result:?}"
                     );
                 }
             }
