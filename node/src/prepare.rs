@@ -13,8 +13,7 @@ use std::{
 };
 
 use clap::Parser;
-use node_contract::{Lineage, LogPosition, PlanFile, StateFile};
-use serde::Serialize;
+use node_contract::{PlanFile, PrepareReport, StateFile};
 
 use self::decide::{Action, Contents, Observation, StopReason, decide};
 use crate::{
@@ -63,7 +62,7 @@ struct Args {
 }
 
 /// The result.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Verdict {
     Ready,
     Held,
@@ -75,8 +74,7 @@ enum Verdict {
 }
 
 /// The change that was made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Performed {
     None,
     Created,
@@ -84,18 +82,11 @@ enum Performed {
     Parked,
 }
 
-/// The report; new fields are only appended.
-#[derive(Clone, Debug, Serialize)]
+/// The report, and its `state` as a value.
+#[derive(Clone, Debug)]
 struct Report {
-    state: Verdict,
-    action: Performed,
-    name: Option<String>,
-    raft_id: Option<String>,
-    incarnation: Option<String>,
-    cluster_id: Option<String>,
-    lineage: Option<Lineage>,
-    last_log: Option<LogPosition>,
-    reason: String,
+    verdict: Verdict,
+    document: PrepareReport,
 }
 
 /// Runs the subcommand; `arguments` are those after the word `prepare`.
@@ -107,7 +98,7 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> CommandOutput {
     };
     loop {
         let report = prepare(&args);
-        let exit_code = match report.state {
+        let exit_code = match report.verdict {
             Verdict::Ready => 0,
             Verdict::Held => HELD,
             _ => STOPPED,
@@ -305,9 +296,9 @@ impl Report {
     fn of(facts: Option<&Facts>, state: Verdict, action: Performed, reason: String) -> Self {
         let fact =
             |field: fn(&Facts) -> &Option<String>| facts.and_then(|facts| field(facts).clone());
-        Self {
-            state,
-            action,
+        let document = PrepareReport {
+            state: format!("{state:?}"),
+            action: format!("{action:?}").to_ascii_lowercase(),
             name: fact(|f| &f.name),
             raft_id: fact(|f| &f.raft_id),
             incarnation: fact(|f| &f.incarnation),
@@ -315,6 +306,10 @@ impl Report {
             lineage: facts.and_then(|facts| facts.lineage.clone()),
             last_log: facts.and_then(|facts| facts.last_log),
             reason: reason.chars().take(MAX_REASON_CHARS).collect(),
+        };
+        Self {
+            verdict: state,
+            document,
         }
     }
 
@@ -322,16 +317,16 @@ impl Report {
     /// report that is too long.
     fn json(&self) -> String {
         // These types always serialize.
-        let text = |report: &Self| serde_json::to_string(report).unwrap_or_default();
-        let whole = text(self);
+        let text = |report: &PrepareReport| serde_json::to_string(report).unwrap_or_default();
+        let whole = text(&self.document);
         if whole.len() <= MAX_REPORT_BYTES {
             return whole;
         }
-        let short = Self {
-            reason: String::new(),
-            ..Self::of(None, self.state, self.action, String::new())
-        };
-        text(&short)
+        text(&PrepareReport {
+            state: self.document.state.clone(),
+            action: self.document.action.clone(),
+            ..PrepareReport::default()
+        })
     }
 }
 
@@ -348,7 +343,7 @@ mod tests {
             "\u{1}".repeat(9000),
         );
         assert!(report.json().len() <= MAX_REPORT_BYTES && report.json().contains("u0001"));
-        report.name = Some("n".repeat(9000));
+        report.document.name = Some("n".repeat(9000));
         assert!(
             report.json().len() <= MAX_REPORT_BYTES,
             "{}",

@@ -1,5 +1,5 @@
 //! The JSON documents that the node shares with the programs around it, each typed once: the operator's state
-//! file and plan file, which `rqlited prepare` reads, and the reply of `/status`.
+//! file and plan file, which `rqlited prepare` reads, its report, and the reply of `/status`.
 //!
 //! Serde types and their rules only: no runtime, no database, no HTTP, no Kubernetes. Used by the node, the
 //! operator, the kubectl plugin and the shell.
@@ -11,11 +11,13 @@
 pub mod duration;
 mod lineage;
 mod plan_file;
+mod prepare_report;
 mod state_file;
 pub mod status;
 
 pub use lineage::{Lineage, LogPosition};
 pub use plan_file::{Others, PLAN_FILE, Peer, PlanFile, SeedExpectation};
+pub use prepare_report::PrepareReport;
 pub use state_file::{FormingPhase, STATE_FILE, StateFile};
 
 /// Longest plan id and parking token, in bytes; both become names of directories.

@@ -4,9 +4,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::{
     ContainerState, ContainerStateTerminated, ContainerStatus, Pod, PodCondition, PodStatus,
 };
-use node_contract::Lineage as NodeLineage;
 use operator_api::{names, recovery::LogPosition, status::Pool};
-use serde::Deserialize;
 
 use crate::{
     cluster::facts::observation::{ObservedPod, PrepareReport},
@@ -119,19 +117,8 @@ pub(super) fn reason_and_message(reason: &str, message: Option<&str>) -> String 
     }
 }
 
-/// The report that `rqlited prepare` writes as its termination message.
-#[derive(Debug, Deserialize)]
-struct Report {
-    state: String,
-    raft_id: Option<String>,
-    cluster_id: Option<String>,
-    lineage: Option<NodeLineage>,
-    last_log: Option<node_contract::LogPosition>,
-    #[serde(default)]
-    reason: String,
-}
-
-fn report(message: &str) -> Option<Report> {
+/// Parses the report of `rqlited prepare`, its termination message.
+fn report(message: &str) -> Option<node_contract::PrepareReport> {
     serde_json::from_str(message).ok()
 }
 
