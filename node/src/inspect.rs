@@ -34,7 +34,8 @@ struct Args {
     /// Skip reading the whole database file.
     #[arg(long)]
     quick: bool,
-    /// Show this entry of the log instead: term, checksum, beginning of its SQL, and the command that skips it.
+    /// Show this entry of the log instead: term, checksum, beginning of its SQL, and the command that skips
+    /// it.
     #[arg(long, value_name = "INDEX")]
     entry: Option<u64>,
     /// The node's data directory.

@@ -1,5 +1,9 @@
 //! Software bill of materials (SPDX 2.3, JSON) of an image: the crates compiled into its programs, according
 //! to the lock file, and other contents.
+//!
+//! By hand, because `cargo-cyclonedx` writes one CycloneDX file for each crate of the workspace, while an
+//! image needs one document for several programs and for what lies beside them (C library, certificates), the
+//! same bytes at each build. Both read the same sources: `cargo metadata` and `Cargo.lock`.
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context, Result};

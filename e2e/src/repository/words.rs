@@ -67,8 +67,8 @@ pub struct Words {
 impl Words {
     /// Reads the list: `name|text|code|word PATTERN: instead` or `except PATTERN: reason`, `#` begins a
     /// comment. A pattern is a regular expression without regard to case, for whole words of text or of a
-    /// name: `wheel` hits `StopWheel` and `wheel_rope`. A pattern with a capital letter regards case: `Ask` hits
-    /// the type, not the function `ask`. `[n]` before `:` tolerates n hits.
+    /// name: `wheel` hits `StopWheel` and `wheel_rope`. A pattern with a capital letter regards case: `Ask`
+    /// hits the type, not the function `ask`. `[n]` before `:` tolerates n hits.
     ///
     /// # Errors
     /// When a line has another form.

@@ -32,7 +32,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("node/values", &[]),
     ("operator", &["node-contract", "operator-api"]),
     ("operator/api", &["node-contract"]),
-    ("operator/plugin", &["operator-api"]),
+    ("operator/plugin", &["node-contract", "operator-api"]),
     ("e2e", &[]),
     ("e2e/kubernetes", &["e2e"]),
     ("e2e/operator", &["e2e", "e2e-kubernetes"]),
@@ -62,24 +62,6 @@ const READS_WALL_CLOCK: &[(&str, &str)] = &[
     (
         "node/db/src/sqlite/vfs",
         "the time that SQLite asks its file system for",
-    ),
-    (
-        "node/src/discovery",
-        "shown in /status: when it last found something",
-    ),
-    (
-        "node/src/http_api/backup",
-        "shown in /status: when the last backup ended",
-    ),
-    (
-        "node/src/http_api/sql/preview",
-        "shown: what a statement's clock would be now",
-    ),
-    ("node/src/http_api/status", "shown: the time of the answer"),
-    ("node/src/run", "shown in /status: when the node started"),
-    (
-        "node/src/store/queue",
-        "sequence numbers of queued writes begin there, as in rqlite",
     ),
     (
         "operator/plugin/src/act",

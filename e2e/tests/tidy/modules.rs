@@ -3,7 +3,7 @@ use std::collections::BTreeSet;
 
 use e2e::repository::{circles::circles, imports::imports, layers::Layers};
 
-use super::{complain, complain_beyond, repository, text};
+use super::{complain, repository, text};
 
 fn layers() -> Layers {
     Layers::parse(&text("e2e/layers.txt")).expect("a list of layers")
@@ -57,5 +57,5 @@ fn no_files_need_each_other() {
             ));
         }
     }
-    complain_beyond(2, &wrong);
+    complain(&wrong);
 }

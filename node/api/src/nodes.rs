@@ -39,7 +39,7 @@ pub struct NodeInfo {
 
 #[expect(
     clippy::trivially_copy_pass_by_ref,
-    reason = "serde hands over a reference"
+    reason = "serde passes a reference"
 )]
 fn is_zero(seconds: &f64) -> bool {
     *seconds == 0.0

@@ -1,12 +1,12 @@
 //! Histograms for openraft's own statistics: the part of the crate `base2histogram` that openraft uses.
 //!
-//! The published crate (0.2.3) builds lookup tables for all 16 of its resolutions when the first histogram is made.
-//! They take 26 MiB, which was two thirds of an idle node's memory, and openraft uses one resolution of 2 KiB. This
-//! crate computes a bucket's bounds instead. Remove it, and its line under `[patch.crates-io]`, when openraft depends
-//! on a version that builds only the table it needs.
+//! The published crate (0.2.3) builds lookup tables for all 16 of its resolutions when the first histogram is
+//! made. They take 26 MiB, which was two thirds of an idle node's memory, and openraft uses one resolution of
+//! 2 KiB. This crate computes a bucket's bounds instead. Remove it, and its line under `[patch.crates-io]`,
+//! when openraft depends on a version that builds only the table it needs.
 //!
-//! Buckets: values below 4 have a bucket each; above, each power of two is divided into 4 buckets, so a bucket is at
-//! most a quarter of its lower bound wide. They cover all of `u64`.
+//! Buckets: values below 4 have a bucket each; above, each power of two is divided into 4 buckets, so a
+//! bucket is at most a quarter of its lower bound wide. They cover all of `u64`.
 use std::{fmt, marker::PhantomData};
 
 /// Buckets per power of two, as a number of bits.

@@ -15,7 +15,7 @@ mod server;
 use std::io::Write;
 use std::process::{Command, Stdio};
 
-use server::{Answer, Server, ok, status};
+use server::{Response, Server, ok, status};
 
 const ROWS: &str = r#"{"results":[{"columns":["id","name"],"types":["integer","text"],"values":[[1,"fiona"],[2,null]]}]}"#;
 const WRITE: &str = r#"{"results":[{"last_insert_id":7,"rows_affected":2}]}"#;
@@ -51,9 +51,9 @@ fn rqlite(args: &[&str], env: &[(&str, &str)], input: &str) -> Ran {
     }
 }
 
-/// A session on standard input against a node that first answers `/status`. Gives what is printed between the first
-/// prompt and the farewell, with prompts as `>`, and the requests after the first.
-fn session(answers: Vec<Answer>, input: &str) -> (String, Vec<server::Asked>) {
+/// A session on standard input against a node that first answers `/status`. Gives what is printed between the
+/// first prompt and the farewell, with prompts as `>`, and the requests after the first.
+fn session(answers: Vec<Response>, input: &str) -> (String, Vec<server::Asked>) {
     let script = std::iter::once(ok("{}")).chain(answers).collect();
     let node = Server::start(script);
     let ran = rqlite(&["-p", &node.port.to_string()], &[], input);

@@ -1,5 +1,5 @@
-//! Reads the two files that an operator gives to `prepare`, the cluster's state and the plan of a recovery, and checks a
-//! plan's peers.
+//! Reads the two files that an operator gives to `prepare`, the cluster's state and the plan of a recovery,
+//! and checks a plan's peers.
 use std::{fs, io, io::Read, path::Path};
 
 use node_contract::{Others, PlanFile};

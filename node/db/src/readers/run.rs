@@ -135,7 +135,7 @@ fn run_statement(
     let result = if !classify::is_plain_single(text) {
         run_several(reader, text, &mut arguments, rules, sink)
     } else if classify::is_about_schema(text) {
-        run_anew(reader, text, &mut arguments, rules, sink)
+        run_again(reader, text, &mut arguments, rules, sink)
     } else {
         reader
             .conn
@@ -173,7 +173,7 @@ fn refresh_schema(reader: &Reader) -> rusqlite::Result<()> {
 
 /// Runs a statement that answers from the schema or changes the connection while it is prepared: never from
 /// the statement cache.
-fn run_anew(
+fn run_again(
     reader: &Reader,
     sql: &str,
     arguments: &mut Arguments<'_>,

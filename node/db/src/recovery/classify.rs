@@ -195,7 +195,7 @@ mod tests {
             Verdict::Equals(base) => format!("equals {}", base.position.map_or(0, |p| p.index)),
             Verdict::MoveWal(_, base) => format!("move {}", base.main_len / u64::from(PAGE)),
             Verdict::RenameReplacement(base) => format!("put {}", base.main_len / u64::from(PAGE)),
-            Verdict::Rebuild(_) => "anew".to_owned(),
+            Verdict::Rebuild(_) => "rebuild".to_owned(),
             Verdict::Refuse(_) => "refuse".to_owned(),
         })
     }
@@ -213,7 +213,7 @@ mod tests {
     fn check(cases: Vec<Case>) {
         for (name, sidecar, pages, replaced, wal, wanted) in cases {
             let wanted = match wanted {
-                "doubt" => ["refuse", "anew"],
+                "doubt" => ["refuse", "rebuild"],
                 same => [same, same],
             };
             assert_eq!(both(&sidecar, pages, replaced, wal), wanted, "{name}");

@@ -34,7 +34,7 @@ impl Writer {
             }
         };
         progress.note_hashing(position, Hashing::Running);
-        let hash_and_tell = move || {
+        let hash_and_report = move || {
             let hashed = hash(&conn);
             // The connection must close before the permit is released.
             drop(conn);
@@ -50,7 +50,7 @@ impl Writer {
         };
         thread::Builder::new()
             .name("db-hash".to_owned())
-            .spawn(hash_and_tell)
+            .spawn(hash_and_report)
             .map(|_| ())
             .map_err(|error| Fatal(format!("start a thread: {error}")))
     }

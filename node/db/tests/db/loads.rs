@@ -413,8 +413,8 @@ fn stale_index(dir: &std::path::Path) -> std::path::PathBuf {
 fn a_stale_index_is_found_before_and_fails_only_the_statement_after() {
     let dir = tempfile::TempDir::new().unwrap();
     let path = stale_index(dir.path());
-    let told = Database::validate_file(&path).unwrap_err();
-    assert!(told.contains("index i"), "{told}");
+    let reported = Database::validate_file(&path).unwrap_err();
+    assert!(reported.contains("index i"), "{reported}");
     // As if an older node had loaded it.
     let mut db = Db::new();
     let bytes = std::fs::read(&path).unwrap();

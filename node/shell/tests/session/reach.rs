@@ -2,11 +2,11 @@
 
 use std::net::TcpListener;
 
-use crate::server::{Answer, Server, moved, ok, status};
+use crate::server::{Response, Server, moved, ok, status};
 use crate::{ROWS, Ran, SQL_ERROR, WRITE, rqlite};
 
 /// The lines of `-e` against a node; gives the outcome and the requests.
-fn batch(answers: Vec<Answer>, args: &[&str]) -> (Ran, Vec<String>) {
+fn batch(answers: Vec<Response>, args: &[&str]) -> (Ran, Vec<String>) {
     let node = Server::start(answers);
     let port = node.port.to_string();
     let all: Vec<&str> = ["-p", &port]

@@ -7,20 +7,20 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
 /// One answer of the script.
-pub(crate) struct Answer {
+pub(crate) struct Response {
     status: &'static str,
     headers: Vec<String>,
     body: Vec<u8>,
 }
 
 /// An answer with status 200.
-pub(crate) fn ok(body: impl Into<Vec<u8>>) -> Answer {
+pub(crate) fn ok(body: impl Into<Vec<u8>>) -> Response {
     status("200 OK", body)
 }
 
 /// An answer with any status.
-pub(crate) fn status(status: &'static str, body: impl Into<Vec<u8>>) -> Answer {
-    Answer {
+pub(crate) fn status(status: &'static str, body: impl Into<Vec<u8>>) -> Response {
+    Response {
         status,
         headers: Vec::new(),
         body: body.into(),
@@ -28,9 +28,9 @@ pub(crate) fn status(status: &'static str, body: impl Into<Vec<u8>>) -> Answer {
 }
 
 /// A redirect.
-pub(crate) fn moved(location: String) -> Answer {
+pub(crate) fn moved(location: String) -> Response {
     let answer = status("301 Moved Permanently", "");
-    Answer {
+    Response {
         headers: vec![format!("Location: {location}")],
         ..answer
     }
@@ -55,7 +55,7 @@ pub(crate) struct Server {
 
 impl Server {
     /// Answers with the script in order, then with 500 for ever.
-    pub(crate) fn start(script: Vec<Answer>) -> Server {
+    pub(crate) fn start(script: Vec<Response>) -> Server {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let stop = Arc::new(AtomicBool::new(false));
@@ -124,7 +124,7 @@ fn read_request(stream: &TcpStream) -> Asked {
     }
 }
 
-fn write_answer(mut stream: &TcpStream, answer: &Answer) {
+fn write_answer(mut stream: &TcpStream, answer: &Response) {
     let headers: String = answer
         .headers
         .iter()

@@ -169,7 +169,7 @@ mod tests {
         let long_ago = Instant::now().checked_sub(Duration::from_secs(9));
         let cases = [
             ("heard lately", now(true, 3), short, long_ago, false),
-            ("silence", now(true, 3), long, long_ago, true),
+            ("no contact", now(true, 3), long, long_ago, true),
             ("never heard", now(true, 3), None, long_ago, true),
             (
                 "just elected, not heard yet",

@@ -145,7 +145,7 @@ mod tests {
         tracker.unreachable_for(&members[..1], never);
         assert_eq!(tracker.known.len(), 1, "those that left are forgotten");
         tracker.leading_since(4);
-        assert!(tracker.known.is_empty(), "a new term begins anew");
+        assert!(tracker.known.is_empty(), "a new term begins empty");
     }
 
     #[test]

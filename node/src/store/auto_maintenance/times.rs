@@ -245,24 +245,24 @@ mod tests {
             vacuum: HOUR,
             optimize: Duration::ZERO,
         };
-        let upkeep = MaintenanceTimes::open(dir.path(), intervals);
+        let maintenance = MaintenanceTimes::open(dir.path(), intervals);
         let nothing = node_db::Maintenance::default();
-        assert!(upkeep.note(nothing, 7));
-        assert!(!upkeep.note(nothing, 8));
+        assert!(maintenance.note(nothing, 7));
+        assert!(!maintenance.note(nothing, 8));
         assert_eq!(
-            upkeep.kept().vacuum,
+            maintenance.kept().vacuum,
             Times {
                 since: 7,
                 last: None
             }
         );
-        assert_eq!(upkeep.kept().optimize, Times::default(), "it is off");
+        assert_eq!(maintenance.kept().optimize, Times::default(), "it is off");
         let done = node_db::Maintenance {
             vacuumed_unix_micros: 9,
             optimized_unix_micros: 3,
         };
-        assert!(upkeep.note(done, 10));
-        upkeep.keep();
+        assert!(maintenance.note(done, 10));
+        maintenance.keep();
         let again = MaintenanceTimes::open(dir.path(), intervals);
         assert!(!again.note(nothing, 11));
         assert_eq!(
@@ -293,8 +293,8 @@ mod tests {
             vacuum: HOUR,
             optimize: HOUR,
         };
-        let upkeep = MaintenanceTimes::open(dir.path(), intervals);
-        assert_eq!(*upkeep.kept(), Kept::default());
-        assert!(upkeep.due(0).is_empty());
+        let maintenance = MaintenanceTimes::open(dir.path(), intervals);
+        assert_eq!(*maintenance.kept(), Kept::default());
+        assert!(maintenance.due(0).is_empty());
     }
 }

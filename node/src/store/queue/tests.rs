@@ -213,7 +213,7 @@ async fn a_fault_that_may_pass_is_tried_for_a_while() {
     let bench = bench(settings(), |_, _, _| {
         Err(StoreError::Refused("too large".to_owned()))
     });
-    let told = bench
+    let reported = bench
         .queue
         .push(one("a"), None)
         .await
@@ -221,7 +221,7 @@ async fn a_fault_that_may_pass_is_tried_for_a_while() {
         .decided()
         .await
         .unwrap();
-    assert_eq!(told, Err(StoreError::Refused("too large".to_owned())));
+    assert_eq!(reported, Err(StoreError::Refused("too large".to_owned())));
     assert_eq!(bench.sql().len(), usize::try_from(MAX_ATTEMPTS).unwrap());
     assert_eq!(bench.queue.status().dropped_requests, 1);
 }
@@ -235,7 +235,7 @@ async fn failed_statements_are_counted() {
             ..served(None)
         })
     });
-    let told = bench
+    let reported = bench
         .queue
         .push(one("a"), None)
         .await
@@ -244,7 +244,7 @@ async fn failed_statements_are_counted() {
         .await
         .unwrap();
     let error = StoreError::Refused("no such table: a".to_owned());
-    assert_eq!(told, Err(error));
+    assert_eq!(reported, Err(error));
     let status = bench.queue.status();
     assert_eq!(status.failed_statements, 2);
     assert_eq!(status.dropped_requests, 0);

@@ -148,16 +148,16 @@ mod tests {
 
     #[test]
     fn everybody_is_told_his_own_statements_errors() {
-        let told = |counts: &[usize], results: &[StatementResult]| {
+        let reported = |counts: &[usize], results: &[StatementResult]| {
             let decisions = shares(counts.iter().copied(), results);
             decisions.iter().map(Result::is_ok).collect::<Vec<_>>()
         };
         assert_eq!(
-            told(&[1, 2, 0, 1], &[good(), good(), bad(), good()]),
+            reported(&[1, 2, 0, 1], &[good(), good(), bad(), good()]),
             [true, false, true, true]
         );
         assert_eq!(
-            told(&[2, 1], &[bad()]),
+            reported(&[2, 1], &[bad()]),
             [false, true],
             "the rest did not run"
         );

@@ -82,12 +82,12 @@ async fn send(bytes: usize, speaks: u16) -> (Result<u64, String>, Option<String>
     };
     let (unsendable, target) = (Unsendable::default(), RaftId::from("b#1"));
     let mut put_back = None;
-    let told = Target {
+    let reported = Target {
         local: &local,
         target: &target,
         unsendable: &unsendable,
     };
-    let answers = replicate(connection, &mut put_back, stream::iter([append]), told);
+    let answers = replicate(connection, &mut put_back, stream::iter([append]), reported);
     let answer = Box::pin(answers).next().await.unwrap();
     let answer = match answer {
         Ok(Ok(upto)) => Ok(upto.unwrap().index),
