@@ -364,7 +364,7 @@ impl Database {
         self.0.readers.kill(id)
     }
 
-    /// SQLite's part of `/status` (`store.sqlite3`), as JSON. Blocks for about a millisecond.
+    /// Facts about the database for people, as JSON in rqlite's shape. Blocks for about a millisecond.
     #[must_use]
     pub fn status(&self) -> serde_json::Value {
         status::status(&self.0)
