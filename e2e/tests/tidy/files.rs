@@ -6,7 +6,7 @@ use e2e::repository::{
     text::wide_comments,
 };
 
-use super::{complain, complain_beyond, repository};
+use super::{complain, repository};
 
 /// A test may be a long table of cases.
 const MAX_TEST_LINES: usize = 130;
@@ -50,7 +50,7 @@ fn functions_stay_small() {
             }
         }
     }
-    complain_beyond(2, &wrong);
+    complain(&wrong);
 }
 
 #[test]

@@ -37,16 +37,6 @@ fn is_in(source: &Source, places: &[&str]) -> bool {
 
 #[track_caller]
 fn complain(found: &[String]) {
-    complain_beyond(0, found);
-}
-
-/// For a rule that is not kept everywhere yet: the number only shrinks.
-#[track_caller]
-fn complain_beyond(tolerated: usize, found: &[String]) {
     let number = found.len();
-    assert!(
-        number <= tolerated,
-        "{number} found, {tolerated} tolerated:\n{}",
-        found.join("\n")
-    );
+    assert!(number == 0, "{number} found:\n{}", found.join("\n"));
 }

@@ -237,22 +237,7 @@ impl Store {
         let Some(address) = Self::elsewhere(opened) else {
             return Err(Failed::Gone(StoreError::LeaderNotFound));
         };
-        let (read, options) = (read.clone(), options.clone());
-        let credentials = caller.credentials.clone();
-        let request_message = if opened.consensus.version() >= PARTS_VERSION {
-            PeerRequest::ReadParts {
-                read,
-                options,
-                credentials,
-                client: caller.client,
-            }
-        } else {
-            PeerRequest::Read {
-                read,
-                options,
-                credentials,
-            }
-        };
+        let request_message = forwarded_request(opened, read, options, caller);
         let leadership = opened.consensus.watch_leadership();
         let peers = &self.0.peers;
         let mut limit = deadline.saturating_duration_since(Instant::now());
@@ -297,6 +282,31 @@ impl Store {
                 }
                 Err(e) => return Err(Failed::Gone(StoreError::Refused(e.to_string()))),
             }
+        }
+    }
+}
+
+/// The message by which the leader is asked for a read: in parts if all members understand that.
+fn forwarded_request(
+    opened: &Opened,
+    read: &Read,
+    options: &ReadOptions,
+    caller: &Caller,
+) -> PeerRequest {
+    let (read, options) = (read.clone(), options.clone());
+    let credentials = caller.credentials.clone();
+    if opened.consensus.version() >= PARTS_VERSION {
+        PeerRequest::ReadParts {
+            read,
+            options,
+            credentials,
+            client: caller.client,
+        }
+    } else {
+        PeerRequest::Read {
+            read,
+            options,
+            credentials,
         }
     }
 }

@@ -72,6 +72,22 @@ pub(crate) fn run_request(
     if request.transaction {
         run.begin()?;
     }
+    let (results, failed) = run_statements(&mut run, request, wanted)?;
+    let error = if request.transaction {
+        run.end(failed)?
+    } else {
+        None
+    };
+    meter::end();
+    Ok(Outcome { results, error })
+}
+
+/// The results, if they are wanted, and whether a statement failed that ends the transaction.
+fn run_statements(
+    run: &mut RequestRun<'_>,
+    request: &Request,
+    wanted: bool,
+) -> Result<(Vec<StatementResult>, bool), Stop> {
     let mut results = Vec::with_capacity(if wanted { request.statements.len() } else { 0 });
     let mut room = statement::max_result_bytes();
     let mut failed = false;
@@ -93,13 +109,7 @@ pub(crate) fn run_request(
             break;
         }
     }
-    let error = if request.transaction {
-        run.end(failed)?
-    } else {
-        None
-    };
-    meter::end();
-    Ok(Outcome { results, error })
+    Ok((results, failed))
 }
 
 fn mentions(statements: &[Statement]) -> Mentions {
