@@ -1,4 +1,5 @@
-//! Facts about the database for people, as JSON: sizes, pragmas, connections, compile options. Shapes are rqlite's.
+//! Facts about the database for people, as JSON: sizes, pragmas, connections, compile options. Shapes are
+//! rqlite's.
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rusqlite::Connection;
