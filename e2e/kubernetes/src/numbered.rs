@@ -3,8 +3,8 @@
 //! acknowledged row was lost.
 //!
 //! Uses only the standard library at run time, because it shares a small machine with what it measures.
-//! Reading order: [`http`] (one request) → [`record`] (acknowledged rows) → [`write`] (writing) → [`report`]
-//! (gaps) → [`check`] (the rows in the database). [`crate::writer`] is the test's side.
+//! Reading order: [`http`] (one request) → [`record`] (acknowledged rows) → [`mod@write`] (writing) →
+//! [`report`] (gaps) → [`check`] (the rows in the database). [`crate::writer`] is the test's side.
 
 pub mod check;
 pub mod http;

@@ -10,7 +10,7 @@ const WATCH: Duration = Duration::from_secs(1);
 /// Share of busy processor time above which a warning is printed.
 const LIMIT: f64 = 0.15;
 
-/// Share (0 to 1) of all processors' time used by other processes now; prints a warning above [`LIMIT`].
+/// Share (0 to 1) of all processors' time used by other processes now; prints a warning above `LIMIT`.
 ///
 /// # Errors
 /// If `/proc/stat` cannot be read.

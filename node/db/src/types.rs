@@ -105,7 +105,7 @@ pub struct Read {
     pub kind: Kind,
     /// Runs all statements in one read transaction.
     pub transaction: bool,
-    /// See [`Request::qualify_columns`].
+    /// See [`crate::Request::qualify_columns`].
     pub qualify_columns: bool,
     /// The statements, in order.
     pub statements: Vec<Statement>,

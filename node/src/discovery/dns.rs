@@ -200,7 +200,7 @@ impl AddressLookup {
         })))
     }
 
-    /// Looks up now, within [`LOOKUP_LIMIT`]. The addresses may include this node's own.
+    /// Looks up now, within `LOOKUP_LIMIT`. The addresses may include this node's own.
     ///
     /// # Errors
     /// The name does not exist or has no records, there is no response in time, or no name server; the text

@@ -25,9 +25,9 @@ pub enum Part {
     Result(StatementResult),
     /// The start of a result with rows.
     Begin {
-        /// See [`Rows::columns`].
+        /// See [`node_values::Rows::columns`].
         columns: Vec<String>,
-        /// See [`Rows::types`].
+        /// See [`node_values::Rows::types`].
         types: Vec<String>,
     },
     /// Rows of the current result; an empty list is a keep-alive.
