@@ -16,6 +16,9 @@ use e2e::{
     seed::Seed,
     wait,
 };
+use node_contract::{
+    Lineage, LogPosition, Others, PLAN_FILE, Peer, PlanFile, STATE_FILE, SeedExpectation, StateFile,
+};
 use serde_json::{Value, json};
 
 const ROWS: i64 = 5;
@@ -241,12 +244,20 @@ impl Operator {
     }
 
     fn state(&self, phase: &str, lineage: &Value, members: &[&str]) -> Result<()> {
-        let state = json!({"cluster_id": self.cluster_id, "lineage": lineage, "phase": phase, "members": members, "expect": members.len()});
-        fs::write(self.dir.join("state.json"), state.to_string()).context("write the state")
+        let state = StateFile {
+            cluster_id: self.cluster_id.clone(),
+            lineage: serde_json::from_value(lineage.clone())?,
+            phase: serde_json::from_value(json!(phase))?,
+            members: members.iter().map(ToString::to_string).collect(),
+            expect: i32::try_from(members.len())?,
+            park: BTreeMap::new(),
+        };
+        fs::write(self.dir.join(STATE_FILE), serde_json::to_string(&state)?)
+            .context("write the state")
     }
 
-    fn plan(&self, plan: &Value) -> Result<()> {
-        fs::write(self.dir.join("plan.json"), plan.to_string()).context("write the plan")
+    fn plan(&self, plan: &PlanFile) -> Result<()> {
+        fs::write(self.dir.join(PLAN_FILE), serde_json::to_string(plan)?).context("write the plan")
     }
 
     fn command(&self, node: &Node) -> Result<Command> {
@@ -254,8 +265,8 @@ impl Operator {
         let file = |name: &str| self.dir.join(name);
         command
             .args(["prepare", "--name", &node.name])
-            .args(["--state".into(), file("state.json")])
-            .args(["--plan".into(), file("plan.json")])
+            .args(["--state".into(), file(STATE_FILE)])
+            .args(["--plan".into(), file(PLAN_FILE)])
             .args(["--report".into(), file("report.json")])
             .arg(&node.data);
         Ok(command)
@@ -375,14 +386,35 @@ impl Loss {
 
     fn plan(&self, least_index: u64) -> Result<()> {
         let facts = &self.facts;
-        self.operator.plan(&json!({
-            "plan_id": "plan-1", "cluster_id": facts["cluster_id"], "from_lineage": facts["lineage"], "to_lineage": self.to,
-            "seed": "1", "expect": {
-                "incarnation": facts["incarnation"],
-                "min_last_log": {"term": facts["last_log"]["term"], "index": least_index},
+        let lineage =
+            |value: &Value| -> Result<Lineage> { Ok(serde_json::from_value(value.clone())?) };
+        let fact = |name: &str| {
+            facts[name]
+                .as_str()
+                .map(str::to_owned)
+                .context("no such fact")
+        };
+        let term = facts["last_log"]["term"].as_u64().context("no term")?;
+        self.operator.plan(&PlanFile {
+            plan_id: "plan-1".into(),
+            cluster_id: fact("cluster_id")?,
+            from_lineage: lineage(&facts["lineage"])?,
+            to_lineage: lineage(&self.to)?,
+            seed: "1".into(),
+            expect: SeedExpectation {
+                incarnation: fact("incarnation")?,
+                min_last_log: LogPosition {
+                    term,
+                    index: least_index,
+                },
             },
-            "peers": [{"id": "1", "address": self.cluster[0].raft, "non_voter": false}], "others": "park"
-        }))
+            peers: vec![Peer {
+                id: "1".into(),
+                address: self.cluster[0].raft.clone(),
+                non_voter: false,
+            }],
+            others: Others::Park,
+        })
     }
 
     fn last_index(&self) -> Result<u64> {

@@ -33,7 +33,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("operator", &["node-contract", "operator-api"]),
     ("operator/api", &["node-contract"]),
     ("operator/plugin", &["node-contract", "operator-api"]),
-    ("e2e", &[]),
+    ("e2e", &["node-contract"]),
     ("e2e/kubernetes", &["e2e"]),
     ("e2e/operator", &["e2e", "e2e-kubernetes"]),
 ];

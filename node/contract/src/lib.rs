@@ -2,7 +2,7 @@
 //! file and plan file, which `rqlited prepare` reads, its report, and the reply of `/status`.
 //!
 //! Serde types and their rules only: no runtime, no database, no HTTP, no Kubernetes. Used by the node, the
-//! operator, the kubectl plugin and the shell.
+//! operator, the kubectl plugin, the shell and the tests with real processes.
 //!
 //! Versions of the writer and the reader differ during an upgrade. Readers therefore ignore unknown fields.
 //! The exceptions are documents that must not be followed unless they are understood completely: the plan
