@@ -1,4 +1,6 @@
 //! `rqlited inspect` and `rqlited prepare` on data directories of real nodes.
+mod operator;
+
 use std::{
     collections::BTreeMap,
     fs,
@@ -16,9 +18,8 @@ use e2e::{
     seed::Seed,
     wait,
 };
-use node_contract::{
-    Lineage, LogPosition, Others, PLAN_FILE, Peer, PlanFile, STATE_FILE, SeedExpectation, StateFile,
-};
+use node_contract::{Lineage, LogPosition, Others, Peer, PlanFile, SeedExpectation};
+use operator::{Operator, lineage};
 use serde_json::{Value, json};
 
 const ROWS: i64 = 5;
@@ -227,74 +228,6 @@ fn inspect_reports_damage_as_facts() -> Result<()> {
     let (code, facts) = inspect(data)?;
     ensure!(code == 0, "{facts:#}");
     Ok(())
-}
-
-/// The operator's state and plan files for one cluster.
-struct Operator {
-    dir: PathBuf,
-    cluster_id: String,
-}
-
-impl Operator {
-    fn new(node: &Node, cluster_id: &str) -> Self {
-        Self {
-            dir: node.scratch().to_owned(),
-            cluster_id: cluster_id.to_owned(),
-        }
-    }
-
-    fn state(&self, phase: &str, lineage: &Value, members: &[&str]) -> Result<()> {
-        let state = StateFile {
-            cluster_id: self.cluster_id.clone(),
-            lineage: serde_json::from_value(lineage.clone())?,
-            phase: serde_json::from_value(json!(phase))?,
-            members: members.iter().map(ToString::to_string).collect(),
-            expect: i32::try_from(members.len())?,
-            park: BTreeMap::new(),
-        };
-        fs::write(self.dir.join(STATE_FILE), serde_json::to_string(&state)?)
-            .context("write the state")
-    }
-
-    fn plan(&self, plan: &PlanFile) -> Result<()> {
-        fs::write(self.dir.join(PLAN_FILE), serde_json::to_string(plan)?).context("write the plan")
-    }
-
-    fn command(&self, node: &Node) -> Result<Command> {
-        let mut command = Command::new(binary::rqlited()?);
-        let file = |name: &str| self.dir.join(name);
-        command
-            .args(["prepare", "--name", &node.name])
-            .args(["--state".into(), file(STATE_FILE)])
-            .args(["--plan".into(), file(PLAN_FILE)])
-            .args(["--report".into(), file("report.json")])
-            .arg(&node.data);
-        Ok(command)
-    }
-
-    /// Runs `prepare`; returns exit code and report. The report file must have the same content.
-    fn prepare(&self, node: &Node) -> Result<(i32, Value)> {
-        let output = self.command(node)?.output()?;
-        let report: Value = serde_json::from_slice(&output.stdout)
-            .with_context(|| format!("prepare: {output:?}"))?;
-        let filed: Value = serde_json::from_slice(&fs::read(self.dir.join("report.json"))?)?;
-        ensure!(filed == report, "{filed:#} is not {report:#}");
-        Ok((output.status.code().context("killed")?, report))
-    }
-
-    fn expect(&self, node: &Node, code: i32, state: &str, action: &str) -> Result<Value> {
-        let (found, report) = self.prepare(node)?;
-        ensure!(
-            found == code && report["state"] == state && report["action"] == action,
-            "node {}: exit code {found}, expected {code} {state} {action}: {report:#}",
-            node.name
-        );
-        Ok(report)
-    }
-}
-
-fn lineage(id: &str, epoch: u64) -> Value {
-    json!({"id": id, "epoch": epoch})
 }
 
 #[test]
