@@ -1,4 +1,4 @@
-//! Stands in for the operator: writes the state and plan files of a cluster and runs `rqlited prepare` with them.
+//! Stands in for the operator: writes a cluster's state and plan files, and runs `rqlited prepare` with them.
 use std::{collections::BTreeMap, fs, path::PathBuf, process::Command};
 
 use anyhow::{Context, Result, ensure};
