@@ -12,6 +12,7 @@ const DECIDERS: &[(&str, Option<&str>)] = &[
     ("node/src/internode_server/admission", Some("standing")),
     ("node/src/internode_server/admission", Some("admission")),
     ("node/src/prepare/decide", None),
+    ("node/src/raft/maintenance/members", Some("to_reap")),
     ("node/src/raft/maintenance/storage", Some("checkpoint_due")),
     ("node/src/raft/maintenance/storage", Some("urgency")),
     ("node/src/raft/membership", Some("plan_join")),

@@ -70,7 +70,7 @@ pub async fn maintain_members(consensus: Consensus, reaping: Reaping, stop: Canc
 /// its last response and the start of this leadership.
 pub fn to_reap(
     members: &[(RaftId, bool)],
-    tracker: &BTreeMap<RaftId, Duration>,
+    unreachable: &BTreeMap<RaftId, Duration>,
     own: &RaftId,
     reaping: Reaping,
 ) -> Option<RaftId> {
@@ -83,7 +83,7 @@ pub fn to_reap(
             } else {
                 reaping.non_voters_after
             };
-            limit.is_some_and(|limit| tracker.get(id).is_some_and(|elapsed| *elapsed > limit))
+            limit.is_some_and(|limit| unreachable.get(id).is_some_and(|since| *since > limit))
         })
         .map(|(id, _)| id.clone())
 }
@@ -135,7 +135,7 @@ mod tests {
             RaftId::from("c#1"),
         );
         let members = [(a.clone(), true), (b.clone(), true), (c.clone(), false)];
-        let tracker = |b_secs, c_secs| {
+        let unreachable = |b_secs, c_secs| {
             BTreeMap::from([
                 (a.clone(), Duration::MAX),
                 (b.clone(), Duration::from_secs(b_secs)),
@@ -146,17 +146,20 @@ mod tests {
             voters_after: Some(Duration::from_secs(10)),
             non_voters_after: Some(Duration::from_secs(2)),
         };
-        assert_eq!(to_reap(&members, &tracker(5, 1), &a, both), None);
+        assert_eq!(to_reap(&members, &unreachable(5, 1), &a, both), None);
         assert_eq!(
-            to_reap(&members, &tracker(11, 1), &a, both),
+            to_reap(&members, &unreachable(11, 1), &a, both),
             Some(b.clone())
         );
-        assert_eq!(to_reap(&members, &tracker(5, 3), &a, both), Some(c.clone()));
+        assert_eq!(
+            to_reap(&members, &unreachable(5, 3), &a, both),
+            Some(c.clone())
+        );
         let voters_off = Reaping {
             voters_after: None,
             ..both
         };
-        assert_eq!(to_reap(&members, &tracker(99, 1), &a, voters_off), None);
+        assert_eq!(to_reap(&members, &unreachable(99, 1), &a, voters_off), None);
         assert_eq!(to_reap(&members, &BTreeMap::new(), &a, both), None);
     }
 }
