@@ -1,6 +1,6 @@
 //! One reconcile of one cluster: observe, plan, then execute in an order that makes an interruption harmless
 //! at any point: finalizer, status, objects, labels, action.
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::StatefulSet;
 use kube::{Api, Client, Resource, ResourceExt, api::PostParams};
@@ -227,6 +227,3 @@ async fn perform(
     }
     Ok(outcome)
 }
-
-/// Shared by all controllers.
-pub type SharedContext = Arc<Context>;

@@ -2,13 +2,13 @@
 //! at the same instant.
 use std::{
     ffi::OsStr,
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::Command,
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use fuser::{
     BackgroundSession, Config, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags,
     Generation, INodeNo, LockOwner, MountOption, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate,
@@ -404,23 +404,12 @@ impl Filesystem for PowerFs {
     }
 }
 
-/// Copies every file below `dir` to `to`, for inspection.
-///
-/// # Errors
-/// If a file cannot be copied.
-pub fn copy_tree(dir: &Path, to: &Path) -> Result<()> {
-    let output = Command::new("cp").arg("-a").arg(dir).arg(to).output()?;
-    if !output.status.success() {
-        bail!("cp: {}", String::from_utf8_lossy(&output.stderr).trim());
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use std::{
         fs::{self, File},
         io::Write as _,
+        path::Path,
     };
 
     use super::*;

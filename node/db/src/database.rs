@@ -6,11 +6,12 @@ mod status;
 use std::{
     fmt,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, atomic::Ordering::Relaxed, mpsc::sync_channel},
+    sync::{Arc, atomic::Ordering::Relaxed, mpsc::sync_channel},
 };
 
 use bytes::Bytes;
 use node_values::Statement;
+use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use crate::{

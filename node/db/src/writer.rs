@@ -12,7 +12,7 @@ mod transaction;
 
 use std::{
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
         mpsc::Receiver,
     },
@@ -20,6 +20,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use crate::{
@@ -75,13 +76,13 @@ pub(crate) struct Progress {
 impl Progress {
     /// The most recent hashing of the content.
     pub(crate) fn hashing(&self) -> LastHashing {
-        let last = self.hashing.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = self.hashing.lock();
         last.clone()
     }
 
     /// Records the state of a hashing, unless a later one has been requested meanwhile.
     pub(crate) fn note_hashing(&self, position: Position, hashing: Hashing) {
-        let mut last = self.hashing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last = self.hashing.lock();
         if last.as_ref().is_none_or(|(known, _)| *known <= position) {
             *last = Some((position, hashing));
         }
@@ -104,7 +105,7 @@ impl Progress {
     }
 
     pub(crate) fn applied(&self) -> Option<Position> {
-        *self.applied.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.applied.lock()
     }
 
     /// Bytes in the WAL that a checkpoint would have to move.
@@ -313,11 +314,7 @@ impl Writer {
 
     pub(crate) fn set_applied(&mut self, position: Position) {
         self.applied = Some(position);
-        *self
-            .progress
-            .applied
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = Some(position);
+        *self.progress.applied.lock() = Some(position);
     }
 
     pub(crate) fn pages(&self) -> (u32, u32) {

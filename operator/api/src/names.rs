@@ -31,9 +31,6 @@ pub const SERVING_LABEL: &str = concat!(crate::group!(), "/serving");
 pub const EPOCH_LABEL: &str = concat!(crate::group!(), "/epoch");
 /// On an RqliteRecovery that the operator created.
 pub const AUTOMATIC_LABEL: &str = concat!(crate::group!(), "/automatic");
-/// On the PersistentVolumeClaim of a removed member: when it was removed. The data of such a claim never
-/// votes again.
-pub const RETIRED_LABEL: &str = concat!(crate::group!(), "/retired");
 
 /// On a pod: hash of the template that it was created from. A pod is outdated if the hash differs; specs of
 /// live pods are never compared.

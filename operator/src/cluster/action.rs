@@ -153,23 +153,6 @@ impl Action {
             Self::CreateRecovery { .. } => "create_recovery",
         }
     }
-
-    /// Can this action reduce the availability of a running cluster?
-    pub fn is_disruptive(&self) -> bool {
-        match self {
-            Self::SetReplicas { from, to, .. } => to < from,
-            Self::ReleaseFinalizer
-            | Self::ExpandClaim { .. }
-            | Self::CheckMember { .. }
-            | Self::CreateRecovery { .. } => false,
-            Self::DeleteStatefulSet { .. }
-            | Self::DeleteClaim { .. }
-            | Self::TransferLeader { .. }
-            | Self::RemoveMember { .. }
-            | Self::EvictPod { .. }
-            | Self::DeletePod { .. } => true,
-        }
-    }
 }
 
 /// What a decider returns. Texts are for people.

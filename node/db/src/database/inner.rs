@@ -1,12 +1,14 @@
 //! The shared state behind all handles of an open database, and its threads.
 use std::{
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         mpsc::{SyncSender, TrySendError},
     },
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
+
+use parking_lot::Mutex;
 
 use crate::{
     files::{layout::Files, main_file::MainFile},
@@ -46,10 +48,7 @@ impl Inner {
                 context: "start a database thread".to_owned(),
                 source,
             })?;
-        self.threads
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(thread);
+        self.threads.lock().push(thread);
         Ok(())
     }
 
@@ -71,8 +70,7 @@ impl Inner {
             }
             thread::sleep(PAUSE);
         }
-        let threads =
-            std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        let threads = std::mem::take(&mut *self.threads.lock());
         for thread in threads {
             if thread.join().is_err() {
                 tracing::error!("a database thread panicked");
@@ -87,7 +85,7 @@ impl Inner {
 impl Inner {
     /// The writer's thread is the first in the list.
     fn writer_has_ended(&self) -> bool {
-        let threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
+        let threads = self.threads.lock();
         threads.first().is_none_or(JoinHandle::is_finished)
     }
 }

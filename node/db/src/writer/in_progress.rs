@@ -1,13 +1,14 @@
 //! The write that the writer is running, for the list of running statements.
 use std::{
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
     time::{Duration, Instant},
 };
 
 use node_values::Statement;
+use parking_lot::Mutex;
 
 use crate::{
     entry::Request,
@@ -54,7 +55,7 @@ impl WriteInProgress {
 
     fn begin(&self, what: What) {
         let since = Instant::now();
-        *self.lock() = Some(Run { since, what });
+        *self.run.lock() = Some(Run { since, what });
     }
 
     /// Records that the writer has reached this request of the run.
@@ -64,14 +65,14 @@ impl WriteInProgress {
 
     /// Records the end of the run.
     pub(crate) fn end(&self) {
-        *self.lock() = None;
+        *self.run.lock() = None;
     }
 
     /// The running request, if its run started a while ago. Its client is unknown, because entries carry
     /// none. Its id is 0, because it cannot be ended: every node applies it, and its bounds end it
     /// identically on all nodes.
     pub(crate) fn listed(&self) -> Option<RunningStatement> {
-        let run = self.lock();
+        let run = self.run.lock();
         let run = run.as_ref()?;
         let age = run.since.elapsed();
         if age < LISTED_AFTER {
@@ -92,10 +93,6 @@ impl WriteInProgress {
             waiting: false,
             writes: true,
         })
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Option<Run>> {
-        self.run.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -328,11 +328,6 @@ impl<'a> View<'a> {
             .map(|(_, name)| name)
     }
 
-    /// Is the operation at this step?
-    pub fn at_step(&self, step: Step) -> bool {
-        self.operation().is_some_and(|o| o.step == step)
-    }
-
     /// Size that the spec asks for the volumes of a pool.
     pub fn wanted_size(&self, pool: Pool) -> ByteSize {
         let own = match (pool, &self.spec.read_replicas) {

@@ -37,6 +37,10 @@ fn phase(fixture: &Fixture, name: &str) -> RecoveryPhase {
     fixture.recovery_status(name).phase.unwrap()
 }
 
+fn message(fixture: &Fixture, name: &str) -> String {
+    fixture.recovery_status(name).message.unwrap()
+}
+
 /// Reconciles until the survivor has been checked and the recovery has left that phase.
 fn inspect(fixture: &mut Fixture, survivor: &str) {
     match fixture.action() {

@@ -80,13 +80,7 @@ fn a_dry_run_touches_nothing() {
     });
     inspect(&mut fixture, "demo-2");
     assert_eq!(phase(&fixture, &name), Succeeded);
-    assert!(
-        fixture
-            .recovery_status(&name)
-            .message
-            .unwrap()
-            .starts_with("dry run")
-    );
+    assert!(message(&fixture, &name).starts_with("dry run"));
     assert_eq!(fixture.status().operation, None);
     assert_eq!(fixture.action(), None);
 }
@@ -249,6 +243,6 @@ fn a_newcomer_without_a_vote_does_not_count_as_a_voter_that_is_left() {
     let name = fixture.recovery(|_| {});
     inspect(&mut fixture, "demo-2");
     assert_eq!(phase(&fixture, &name), AwaitingApproval);
-    let message = fixture.recovery_status(&name).message.unwrap();
+    let message = message(&fixture, &name);
     assert!(message.contains("1 of 3 voters left"), "{message}");
 }

@@ -121,7 +121,7 @@ fn a_pod_that_may_still_run_holds_everything_up() {
     fixture.later(10_000);
     fixture.reconcile();
     assert_eq!(phase(&fixture, &name), Fencing, "demo-1 may run");
-    let text = fixture.recovery_status(&name).message.unwrap();
+    let text = message(&fixture, &name);
     assert!(
         text.contains("demo-1 on m1") && !text.contains("demo-0"),
         "{text}"
@@ -184,13 +184,7 @@ fn what_ends_it_amid() {
     fixture.later(121);
     fixture.reconcile();
     assert_eq!(phase(&fixture, &name), Failed);
-    assert!(
-        fixture
-            .recovery_status(&name)
-            .message
-            .unwrap()
-            .contains("index 9")
-    );
+    assert!(message(&fixture, &name).contains("index 9"));
 }
 
 #[test]
@@ -253,7 +247,7 @@ fn all_voters_under_new_addresses() {
         assert_eq!(fixture.reconcile().action, None);
     }
     assert_eq!(phase(&fixture, &name), Verifying);
-    let text = fixture.recovery_status(&name).message.unwrap();
+    let text = message(&fixture, &name);
     assert!(text.contains("until demo-2 has followed"), "{text}");
     rewritten(&mut fixture, &["demo-2"]);
     assert!(matches!(fixture.action(), Some(Action::CheckMember { name, .. }) if name == "demo-0"));

@@ -132,7 +132,7 @@ fn a_read_replica_that_joined_unseen_can_be_the_survivor() {
     let name = fixture.recovery(|s| s.accept_data_loss = true);
     fixture.reconcile();
     assert_eq!(phase(&fixture, &name), AwaitingApproval);
-    let message = fixture.recovery_status(&name).message.unwrap();
+    let message = message(&fixture, &name);
     assert!(
         message.contains("the read replica demo-ro-0 is"),
         "{message}"
