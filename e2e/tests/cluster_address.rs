@@ -116,6 +116,28 @@ fn all_nodes_move_at_once() -> Result<()> {
     cluster.check_no_panic()
 }
 
+/// A member moves, and nobody listens at any of its `-join` addresses any more: it asks the members that it has
+/// recorded.
+#[test]
+fn a_member_moves_and_its_join_addresses_are_of_the_past() -> Result<()> {
+    let mut cluster = Cluster::start(3)?;
+    await_write(&mut cluster.client(0), "CREATE TABLE t(x)")?;
+    cluster[2].stop()?;
+    cluster[2].raft = free()?;
+    let join = format!("-join={},{}", free()?, free()?);
+    cluster[2].args.retain(|arg| !arg.starts_with("-join"));
+    cluster[2].args.push(join);
+    cluster[2].start_and_ready()?;
+    let (name, raft, http) = {
+        let node = &cluster[2];
+        (node.name.clone(), node.raft.clone(), node.http.clone())
+    };
+    await_record(&mut cluster, &name, &raft, &http)?;
+    await_write(&mut cluster.client(2), "INSERT INTO t VALUES(1)")?;
+    await_rows(&cluster[2], COUNT, 1)?;
+    cluster.check_no_panic()
+}
+
 /// Two of three nodes must keep working, also when one of the two has moved. Its new address is recorded
 /// without removing and re-adding it as a voter, which would need the dead node's vote. First a follower
 /// moves, then the leader.

@@ -1,5 +1,5 @@
 //! The restart of a member: it finds its cluster again, also if addresses have changed meanwhile.
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use tokio_util::sync::CancellationToken;
 
@@ -51,20 +51,43 @@ impl Bootstrapper {
         self.consensus.recorded_address().as_deref() == Some(self.local.raft_addr.as_str())
     }
 
+    /// `configured`, then the addresses of the members that this node knows: first those that members announced
+    /// after a move, then the recorded ones. The configured ones may all be of the past, for example where every
+    /// node has moved since this process started.
+    pub(super) fn with_known_members(&self, configured: &[String]) -> Vec<String> {
+        let members = self.consensus.members();
+        let others = || {
+            members
+                .iter()
+                .filter(|(id, ..)| id.0 != self.local.raft_id())
+        };
+        let moved = others().filter_map(|(id, ..)| self.local.moved_to(&id.0));
+        let recorded = others().map(|(_, member, _)| member.raft_addr.clone());
+        let mut seen = BTreeSet::from([self.local.raft_addr.clone()]);
+        configured
+            .iter()
+            .cloned()
+            .chain(moved)
+            .chain(recorded)
+            .filter(|address| seen.insert(address.clone()))
+            .collect()
+    }
+
     async fn try_rejoin(&self) {
         let found = match self.addresses().await {
-            Ok(found) => found,
+            Ok(found) => found.addresses,
             Err(e) => {
-                tracing::info!(target: "cluster-join", "no addresses to rejoin through: {e}");
-                return;
+                tracing::info!(target: "cluster-join", "no addresses to rejoin through but those of known members: {e}");
+                Vec::new()
             }
         };
-        if let Ok(address) = join_once(self, &found.addresses).await {
+        let addresses = self.with_known_members(&found);
+        if let Ok(address) = join_once(self, &addresses).await {
             tracing::info!(target: "cluster-join", "successfully joined cluster at {address}");
             return;
         }
         // There is no leader, perhaps because all addresses have changed at once. Members that know each
         // other's addresses can elect one.
-        self.exchange_addresses(&found.addresses).await;
+        self.exchange_addresses(&addresses).await;
     }
 }

@@ -68,7 +68,9 @@ impl Bootstrapper {
                     "failed to join cluster: join operation",
                 ));
             }
-            match join_once(self, addresses).await {
+            // A member has other addresses to ask than those of its command line.
+            let known = has_state.then(|| self.with_known_members(addresses));
+            match join_once(self, known.as_deref().unwrap_or(addresses)).await {
                 Ok(address) => {
                     tracing::info!(target: "cluster-join", "successfully joined cluster at {address}");
                     return Ok(());
