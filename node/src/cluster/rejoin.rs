@@ -59,7 +59,7 @@ impl Bootstrapper {
         let others = || {
             members
                 .iter()
-                .filter(|(id, ..)| id.0 != self.local.raft_id())
+                .filter(|(id, ..)| *id.0 != *self.local.raft_id())
         };
         let moved = others().filter_map(|(id, ..)| self.local.moved_to(&id.0));
         let recorded = others().map(|(_, member, _)| member.raft_addr.clone());
