@@ -2,7 +2,13 @@
 //! namespace, or one for all namespaces.
 mod watch_errors;
 
-use std::{collections::BTreeMap, fmt::Debug, hash::Hash, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt::Debug,
+    hash::Hash,
+    sync::Arc,
+    time::Duration,
+};
 
 use futures_util::{Stream, StreamExt, stream::BoxStream};
 use k8s_openapi::{
@@ -194,6 +200,17 @@ impl Caches {
         };
         live.events = evidence::read(client, namespace, &live).await;
         live
+    }
+
+    /// The cached pods of every cluster.
+    pub fn pods_by_cluster(&self) -> HashMap<ClusterRef, Vec<Arc<Pod>>> {
+        let mut all: HashMap<ClusterRef, Vec<Arc<Pod>>> = HashMap::new();
+        for pod in self.pods.state() {
+            if let Some(cluster) = owner(&*pod) {
+                all.entry(cluster).or_default().push(pod);
+            }
+        }
+        all
     }
 }
 

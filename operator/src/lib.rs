@@ -21,6 +21,7 @@ pub mod lease;
 pub mod live;
 pub mod metrics;
 pub mod node_client;
+pub mod node_watch;
 pub mod observe;
 pub mod reconcile;
 pub mod run;

@@ -41,11 +41,10 @@ pub enum Addressing {
 impl Addressing {
     /// `host:port` of the HTTP API of a pod's node; None while the pod has no IP address.
     pub fn address(self, cluster: &RqliteCluster, pod: &Pod) -> Option<String> {
-        let ip = pod.status.as_ref()?.pod_ip.clone()?;
+        let by_ip = pod_address(pod)?;
         let port = names::HTTP_PORT;
         Some(match self {
-            Self::PodIp if ip.contains(':') => format!("[{ip}]:{port}"),
-            Self::PodIp => format!("{ip}:{port}"),
+            Self::PodIp => by_ip,
             Self::PodDns => format!(
                 "{}.{}.{}.svc.{}:{port}",
                 pod.name_any(),
@@ -55,6 +54,17 @@ impl Addressing {
             ),
         })
     }
+}
+
+/// Address of the HTTP API of a pod's node by the pod's IP address; None while it has none.
+pub fn pod_address(pod: &Pod) -> Option<String> {
+    let ip = pod.status.as_ref()?.pod_ip.as_ref()?;
+    let port = names::HTTP_PORT;
+    Some(if ip.contains(':') {
+        format!("[{ip}]:{port}")
+    } else {
+        format!("{ip}:{port}")
+    })
 }
 
 /// Inputs of an observation that do not come from Kubernetes objects.

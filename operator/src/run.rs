@@ -25,6 +25,7 @@ use crate::{
     lease::{Election, LeaseGuard},
     metrics::Metrics,
     node_client::Http,
+    node_watch,
     observe::{Addressing, Environment},
     reconcile::Context,
     serve::{self, Ready},
@@ -266,7 +267,8 @@ async fn run_controllers(
     let mut controllers = Vec::new();
     let mut caches = Vec::new();
     for scope in options.scopes() {
-        let (cache, triggers) = Caches::start(&context.client, &scope, cluster_scoped.clone());
+        let (cache, mut triggers) = Caches::start(&context.client, &scope, cluster_scoped.clone());
+        triggers.push(node_watch::triggers(cache.clone(), context.nodes.clone()));
         caches.push(cache.clone());
         controllers.push(ScopeController {
             scope,

@@ -1,0 +1,170 @@
+//! Watches the nodes themselves: changes within Raft (a new leader, another configuration) cause no Kubernetes
+//! event. The leader's node of each cluster is asked once a second, without the API server; whatever differs
+//! from its previous response triggers a reconcile.
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::Duration,
+};
+
+use futures_util::{StreamExt, stream};
+use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt;
+use operator_api::names;
+
+use crate::{
+    caches::{Caches, ClusterRef, Triggers},
+    cluster::NodeStatus,
+    node_client::NodeClient,
+    observe::pod_address,
+};
+
+/// Interval at which a cluster's leader is asked.
+const INTERVAL: Duration = Duration::from_secs(1);
+/// Nodes asked at the same time. With many clusters a round takes longer instead of costing more.
+const CONCURRENCY: usize = 16;
+
+/// What a reconcile would decide by and what changes only now and then.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Digest {
+    responds: bool,
+    raft_id: String,
+    leads: bool,
+    leader: Option<String>,
+    configuration: u64,
+}
+
+impl Digest {
+    fn of(status: &NodeStatus) -> Self {
+        Self {
+            responds: true,
+            raft_id: status.raft_id.clone(),
+            leads: status.is_leader,
+            leader: status.leader.clone(),
+            configuration: status.config_index,
+        }
+    }
+}
+
+/// Last digest of each cluster.
+type Known = HashMap<ClusterRef, BTreeMap<String, Digest>>;
+
+/// The pods of a cluster to ask: the leader's, or all if none carries the leader's label.
+fn to_ask(pods: Vec<Arc<Pod>>) -> Vec<(String, String)> {
+    let running = pods.iter().filter(|pod| {
+        pod.metadata.deletion_timestamp.is_none()
+            && pod.labels().get(names::POOL_LABEL).map(String::as_str) == Some("voter")
+    });
+    let all: Vec<(bool, String, String)> = running
+        .filter_map(|pod| {
+            let role = pod.labels().get(names::ROLE_LABEL);
+            let leads = role.is_some_and(|role| role == "leader");
+            Some((leads, pod.name_any(), pod_address(pod)?))
+        })
+        .collect();
+    let some_leads = all.iter().any(|(leads, ..)| *leads);
+    all.into_iter()
+        .filter(|(leads, ..)| *leads || !some_leads)
+        .map(|(_, name, address)| (name, address))
+        .collect()
+}
+
+/// Records the digests of a cluster. Has one of a pod that was asked before changed?
+fn note(known: &mut Known, cluster: &ClusterRef, now: BTreeMap<String, Digest>) -> bool {
+    let before = known.insert(cluster.clone(), now);
+    let (Some(before), Some(now)) = (before, known.get(cluster)) else {
+        return false;
+    };
+    now.iter()
+        .any(|(pod, digest)| before.get(pod).is_some_and(|old| old != digest))
+}
+
+async fn ask<N: NodeClient>(nodes: &N, pods: Vec<Arc<Pod>>) -> BTreeMap<String, Digest> {
+    let mut digests = BTreeMap::new();
+    for (name, address) in to_ask(pods) {
+        let status = nodes.status(&address).await;
+        let digest = status.map_or_else(|_| Digest::default(), |status| Digest::of(&status));
+        digests.insert(name, digest);
+    }
+    digests
+}
+
+/// Asks all clusters once; returns those that have changed.
+async fn round<N: NodeClient>(caches: &Caches, nodes: &N, known: &mut Known) -> Vec<ClusterRef> {
+    let clusters = caches.pods_by_cluster();
+    known.retain(|cluster, _| clusters.contains_key(cluster));
+    let requests = clusters
+        .into_iter()
+        .map(|(cluster, pods)| async move { (cluster, ask(nodes, pods).await) });
+    let digests: Vec<_> = stream::iter(requests)
+        .buffer_unordered(CONCURRENCY)
+        .collect()
+        .await;
+    digests
+        .into_iter()
+        .filter(|(cluster, now)| note(known, cluster, now.clone()))
+        .map(|(cluster, _)| cluster)
+        .collect()
+}
+
+/// Clusters whose nodes report a change.
+pub fn triggers<N: NodeClient + 'static>(caches: Caches, nodes: N) -> Triggers {
+    let start = (caches, nodes, Known::new());
+    stream::unfold(start, |(caches, nodes, mut known)| async move {
+        tokio::time::sleep(INTERVAL).await;
+        let changed = round(&caches, &nodes, &mut known).await;
+        Some((stream::iter(changed), (caches, nodes, known)))
+    })
+    .flatten()
+    .boxed()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn pod(name: &str, role: &str, ip: &str) -> Arc<Pod> {
+        let pod = json!({
+            "metadata": {"name": name, "labels": {names::POOL_LABEL: "voter", names::ROLE_LABEL: role}},
+            "status": {"podIP": ip},
+        });
+        Arc::new(serde_json::from_value(pod).unwrap())
+    }
+
+    #[test]
+    fn the_leader_is_asked_or_everybody() {
+        let names = |pods: Vec<Arc<Pod>>| -> Vec<String> {
+            to_ask(pods).into_iter().map(|(name, _)| name).collect()
+        };
+        let followers = || vec![pod("a", "follower", "10.0.0.1"), pod("b", "x", "10.0.0.2")];
+        assert_eq!(names(followers()), ["a", "b"]);
+        let with = |ip| [followers(), vec![pod("c", "leader", ip)]].concat();
+        assert_eq!(names(with("10.0.0.3")), ["c"]);
+    }
+
+    #[test]
+    fn only_a_change_of_the_same_pod_counts() {
+        let cluster = ClusterRef::new("demo").within("shop");
+        let digest = |leader: &str, configuration| Digest {
+            responds: true,
+            leader: Some(leader.to_owned()),
+            configuration,
+            ..Digest::default()
+        };
+        let one = |pod: &str, digest: Digest| BTreeMap::from([(pod.to_owned(), digest)]);
+        let mut known = Known::new();
+        let steps = [
+            (one("a", digest("a", 1)), false),
+            (one("a", digest("a", 1)), false),
+            (one("a", digest("a", 2)), true),
+            (one("b", digest("b", 2)), false),
+            (one("b", Digest::default()), true),
+            (one("b", Digest::default()), false),
+        ];
+        for (now, changed) in steps {
+            assert_eq!(note(&mut known, &cluster, now.clone()), changed, "{now:?}");
+        }
+    }
+}
