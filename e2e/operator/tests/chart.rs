@@ -165,6 +165,38 @@ fn follows_its_values(chart: &Chart) -> Result<()> {
     Ok(())
 }
 
+/// Policies for users follow their values, and with a list of namespaces they apply there only.
+fn policies_follow_their_values(chart: &Chart) -> Result<()> {
+    let kind = "ValidatingAdmissionPolicy";
+    let all = [
+        "rq-rqlite-operator-recovery-consent",
+        "rq-rqlite-operator-deletion-protection",
+        "rq-rqlite-operator-namespace-protection",
+    ];
+    let there = |values: &[&str]| -> Result<Vec<bool>> {
+        let objects = chart.render(values)?;
+        let names = names(&objects, kind);
+        Ok(all.iter().map(|name| names.contains(name)).collect())
+    };
+    ensure!(there(&[])? == [true; 3], "not by default");
+    let off = there(&["admissionPolicies.recoveryConsent=false"])?;
+    ensure!(off == [false, true, true], "{off:?}");
+    let off = there(&["admissionPolicies.deletionProtection=false"])?;
+    ensure!(off == [true, false, false], "{off:?}");
+    let scoped = chart.render(&["watchNamespaces={a}"])?;
+    for binding in of_kind(&scoped, "ValidatingAdmissionPolicyBinding") {
+        let policy = binding["spec"]["policyName"].as_str().unwrap_or_default();
+        if all.contains(&policy) {
+            let selector = &binding["spec"]["matchResources"]["namespaceSelector"];
+            ensure!(
+                texts(&selector["matchExpressions"][0]["values"]) == ["a"],
+                "{policy} applies elsewhere: {binding:?}"
+            );
+        }
+    }
+    Ok(())
+}
+
 fn operator(objects: &[Value]) -> &Value {
     &of_kind(objects, "Deployment")[0]["spec"]["template"]
 }
@@ -249,6 +281,7 @@ fn the_chart_refuses_and_follows_its_values() -> Result<()> {
     let chart = Chart { helm };
     refuses(&chart)?;
     follows_its_values(&chart)?;
+    policies_follow_their_values(&chart)?;
     digests_win(&chart)?;
     for values in [
         &[][..],
