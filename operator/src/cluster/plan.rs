@@ -89,14 +89,17 @@ pub fn plan(seen: &Observation) -> Plan {
     let mistakes = validate::mistakes(&view);
     let leaving = deleting && !deletion::is_protected(&view);
     let untouched = leaving || paused || !mistakes.is_empty();
+    let unpaused = || match mistakes.is_empty() {
+        true => decide(&view, &wanted),
+        false => Decision::Blocked("InvalidSpec", mistakes.join("; ")),
+    };
+    let held = (paused && !leaving).then(unpaused);
     let decision = if leaving {
         deletion::decide(&view)
     } else if paused {
         Decision::Wait("paused: the operator changes nothing".to_owned())
-    } else if mistakes.is_empty() {
-        decide(&view, &wanted)
     } else {
-        Decision::Blocked("InvalidSpec", mistakes.join("; "))
+        unpaused()
     };
     let objects = match view.target() {
         Some(target) if !untouched && view.status.cluster_id.is_some() => {
@@ -104,7 +107,7 @@ pub fn plan(seen: &Observation) -> Plan {
         }
         _ => Vec::new(),
     };
-    let status = report::status(&view, &wanted, &decision, paused);
+    let status = report::status(&view, &wanted, &decision, held.as_ref());
     let recoveries = if untouched {
         Vec::new()
     } else {

@@ -7,7 +7,7 @@ use crate::cluster::{
     },
     facts::{
         pods::pods_of_members,
-        quorum::{Outage, classify_outage, recovery_instructions},
+        quorum::{Outage, classify_outage, loss_reason, recovery_instructions},
         view::View,
     },
 };
@@ -17,8 +17,8 @@ pub fn outage(view: &View<'_>) -> Decision {
     let blocked = match classify_outage(view) {
         Outage::None => return Decision::Continue,
         Outage::Unreachable(text) => return Decision::Blocked("OperatorCannotReachNodes", text),
-        Outage::Permanent(text, _) => Decision::Blocked(
-            "QuorumLost",
+        Outage::Permanent(text, seconds) => Decision::Blocked(
+            loss_reason(view, seconds),
             format!("{text}. {}", recovery_instructions(view)),
         ),
         Outage::Temporary(text) => Decision::Blocked("QuorumUnavailable", text),

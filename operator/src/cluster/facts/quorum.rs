@@ -287,6 +287,22 @@ pub fn classify_outage(view: &View<'_>) -> Outage {
     ))
 }
 
+/// Is a loss that has been evident for so long reported as a lost quorum?
+pub fn is_loss_reported(view: &View<'_>, seconds: u64) -> bool {
+    let policy = view.spec.quorum_recovery.clone().unwrap_or_default();
+    let patience = policy.detect_after.duration().map_or(300, |d| d.as_secs());
+    seconds >= patience
+}
+
+/// The reason of conditions and events for a loss that has been evident for so long: the same everywhere.
+pub fn loss_reason(view: &View<'_>, seconds: u64) -> &'static str {
+    if is_loss_reported(view, seconds) {
+        "QuorumLost"
+    } else {
+        "LossDetected"
+    }
+}
+
 /// What a recovery would start from and could lose, and the command for it.
 pub fn recovery_instructions(view: &View<'_>) -> String {
     let assessment = assess(view, &[]);

@@ -1,10 +1,12 @@
 //! The status: the decision, the present state, and conditions that say what a user can do.
+mod condition;
 mod conditions;
 mod members;
+mod ready;
 
 use operator_api::{
     RqliteClusterStatus, names,
-    status::{Endpoints, HIBERNATED, OperationType, Phase, Pool, QUORUM_LOST, Target},
+    status::{Endpoints, HIBERNATED, OperationType, Phase, Pool, QUORUM_LOST, READY, Target},
 };
 
 use crate::cluster::{
@@ -21,12 +23,12 @@ use crate::cluster::{
 /// reconcile.
 const VOLATILE_SECONDS: u64 = 30;
 
-/// Returns the status to write.
+/// Returns the status to write. `held`: while the cluster is paused, what the operator would do otherwise.
 pub fn status(
     view: &View<'_>,
     wanted: &Target,
     decision: &Decision,
-    paused: bool,
+    held: Option<&Decision>,
 ) -> RqliteClusterStatus {
     let mut next = match decision {
         Decision::Record(recorded, _) => (**recorded).clone(),
@@ -44,6 +46,7 @@ pub fn status(
     }
     // During a recovery, what was confirmed before it stays on record: it may be needed again.
     let recovers = view.operating(OperationType::Recover).is_some();
+    set_leader(view, &mut next);
     if !recovers {
         remember_leader(view, &mut next);
     }
@@ -67,22 +70,28 @@ pub fn status(
     } else {
         Outage::None
     };
-    conditions::write(view, wanted, decision, paused, &outage, &mut next);
-    next.phase = Some(phase(view, decision, paused, &outage, &next));
+    conditions::write(view, wanted, decision, held, &outage, &mut next);
+    next.phase = Some(phase(view, decision, held.is_some(), &outage, &next));
     next
 }
 
-fn remember_leader(view: &View<'_>, next: &mut RqliteClusterStatus) {
+fn set_leader(view: &View<'_>, next: &mut RqliteClusterStatus) {
     let Some(leader) = view.leader else {
         next.leader = None;
         next.leader_since = None;
         return;
     };
-    let now = view.now();
     if next.leader.as_deref() != Some(leader.name) || next.leader_since.is_none() {
         next.leader = Some(leader.name.to_owned());
-        next.leader_since = Some(now.clone());
+        next.leader_since = Some(view.now().clone());
     }
+}
+
+fn remember_leader(view: &View<'_>, next: &mut RqliteClusterStatus) {
+    let Some(leader) = view.leader else {
+        return;
+    };
+    let now = view.now();
     next.configuration_index = i64::try_from(leader.status.config_index).ok();
     let fresh = next
         .last_leader_seen
@@ -148,13 +157,20 @@ fn phase(
     if *outage != Outage::None {
         return Phase::Unavailable;
     }
-    if next.operation.is_some() || matches!(decision, Decision::Record(..) | Decision::Act(..)) {
-        return Phase::Changing;
+    if next.is(READY) {
+        return Phase::Running;
     }
-    let complete = view.participants().len() == view.config_voters();
-    match decision {
-        Decision::Continue if complete => Phase::Running,
-        Decision::Continue | Decision::Wait(_) | Decision::Blocked(..) => Phase::Degraded,
-        Decision::Record(..) | Decision::Act(..) => Phase::Changing,
+    let changes = next.operation.is_some()
+        || matches!(decision, Decision::Record(..) | Decision::Act(..))
+        || next
+            .condition(READY)
+            .is_some_and(|c| c.reason == "Changing");
+    if changes {
+        Phase::Changing
+    } else {
+        Phase::Degraded
     }
 }
+
+#[cfg(test)]
+mod tests;

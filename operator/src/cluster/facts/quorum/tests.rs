@@ -1,7 +1,7 @@
 //! Tests of members' states and outages.
 use super::*;
 use crate::cluster::{action::Action, facts::observation::PrepareReport, fixture::Fixture};
-use operator_api::status::{AVAILABLE, QUORUM_LOST};
+use operator_api::status::{AVAILABLE, QUORUM_LOST, READY};
 
 #[test]
 fn survivors_that_meet_every_quorum_have_everything() {
@@ -123,11 +123,13 @@ fn the_condition_takes_its_time_and_then_says_what_to_type() {
     fixture.reconcile();
     let (lost, reason, text) = fixture.condition(QUORUM_LOST);
     assert!(!lost && reason == "LossDetected", "{text}");
-    assert_eq!(fixture.condition(AVAILABLE).1, "QuorumLost");
+    assert_eq!(fixture.condition(AVAILABLE).1, "LossDetected");
+    assert_eq!(fixture.condition(READY).1, "LossDetected");
     fixture.later(301);
     fixture.reconcile();
     let (lost, reason, text) = fixture.condition(QUORUM_LOST);
     assert!(lost && reason == "VotersLost", "{text}");
+    assert_eq!(fixture.condition(READY).1, "QuorumLost");
     for part in [
         "2 of 3 voters are lost for good and 2 are needed",
         "demo-0 (Lost): its claim was replaced",

@@ -4,19 +4,19 @@ use operator_api::{
     RqliteClusterStatus,
     status::{
         ADVISORY, AVAILABLE, DEGRADED, HIBERNATED, OperationType, PAUSED, PROGRESSING, QUORUM_LOST,
-        READY, STORAGE_READY, Target, UPDATE_PENDING,
+        STORAGE_READY, Target, UPDATE_PENDING,
     },
 };
 
+use super::{
+    condition::{NewCondition, condition_of},
+    ready,
+};
 use crate::cluster::{
     action::Decision,
-    deciders::{
-        replace,
-        rollout::{is_deferred, is_outdated},
-        storage,
-    },
+    deciders::{replace, rollout::is_deferred, storage},
     facts::{
-        quorum::{Outage, recovery_instructions},
+        quorum::{Outage, is_loss_reported, loss_reason, recovery_instructions},
         validate,
         view::View,
     },
@@ -26,33 +26,11 @@ use crate::cluster::{
 /// The API server refuses what follows from the spec, for example because of a quota.
 const REFUSED: &str = "KubernetesRefused";
 
-/// A condition without its times.
-struct NewCondition {
-    kind: &'static str,
-    status: bool,
-    reason: &'static str,
-    message: String,
-}
-
-fn condition_of(
-    kind: &'static str,
-    status: bool,
-    reason: &'static str,
-    message: impl Into<String>,
-) -> NewCondition {
-    NewCondition {
-        kind,
-        status,
-        reason,
-        message: message.into(),
-    }
-}
-
 pub(super) fn write(
     view: &View<'_>,
     wanted: &Target,
     decision: &Decision,
-    paused: bool,
+    held: Option<&Decision>,
     outage: &Outage,
     next: &mut RqliteClusterStatus,
 ) {
@@ -60,9 +38,11 @@ pub(super) fn write(
     let available = available(view, decision, outage, is_hibernated);
     let degraded = degraded(view, decision, outage, is_hibernated);
     let progressing = progressing(view, decision, next);
-    let ready = ready(
+    let ready = ready::ready(
         view,
+        wanted,
         decision,
+        held,
         next,
         is_hibernated,
         [&available, &degraded, &progressing],
@@ -73,47 +53,14 @@ pub(super) fn write(
         progressing,
         degraded,
         quorum_lost(view, outage),
-        is_paused(paused),
-        hibernated(is_hibernated),
+        is_paused(held.is_some()),
+        hibernated(view, is_hibernated),
         volumes(view),
         update_pending(view, wanted),
         advisory(view),
     ];
     for one in all {
         put(view, next, one);
-    }
-}
-
-/// Ready summarizes the conditions Available, Degraded and Progressing.
-fn ready(
-    view: &View<'_>,
-    decision: &Decision,
-    next: &RqliteClusterStatus,
-    is_hibernated: bool,
-    [available, degraded, progressing]: [&NewCondition; 3],
-) -> NewCondition {
-    let calm = matches!(decision, Decision::Continue) && next.operation.is_none();
-    let complete = usize::try_from(view.spec.replicas) == Ok(view.participants().len());
-    if available.status && !degraded.status && calm && complete {
-        condition_of(
-            READY,
-            true,
-            "Ready",
-            "all voters take part and no operation is in progress",
-        )
-    } else if is_hibernated {
-        condition_of(
-            READY,
-            false,
-            "Hibernated",
-            "hibernated: set hibernated to false to start it",
-        )
-    } else if !available.status {
-        condition_of(READY, false, available.reason, available.message.clone())
-    } else if degraded.status {
-        condition_of(READY, false, degraded.reason, degraded.message.clone())
-    } else {
-        condition_of(READY, false, "Changing", progressing.message.clone())
     }
 }
 
@@ -130,43 +77,58 @@ fn is_paused(paused: bool) -> NewCondition {
     }
 }
 
-fn hibernated(is_hibernated: bool) -> NewCondition {
-    condition_of(
-        HIBERNATED,
-        is_hibernated,
-        if is_hibernated {
-            "Requested"
-        } else {
-            "NotRequested"
-        },
-        if is_hibernated {
-            "all nodes are stopped, their volumes are kept"
-        } else {
-            "not hibernated"
-        },
-    )
+fn hibernated(view: &View<'_>, is_hibernated: bool) -> NewCondition {
+    let pods = view.seen.pods.len();
+    let (reason, text) = match (is_hibernated, view.spec.hibernated) {
+        (true, true) if pods == 0 => (
+            "Requested",
+            "all nodes are stopped, their volumes are kept".to_owned(),
+        ),
+        (true, true) => ("Requested", format!("{pods} pods are to be stopped")),
+        (true, false) => ("Resuming", "all nodes are to be started".to_owned()),
+        (false, true) if view.is_formed() => {
+            ("Stopping", format!("{pods} pods are still to be stopped"))
+        }
+        (false, true) => (
+            "NotFormed",
+            "the cluster is stopped once it has formed".to_owned(),
+        ),
+        (false, false) => (
+            "NotRequested",
+            format!("the spec asks for running nodes; {pods} pods exist"),
+        ),
+    };
+    condition_of(HIBERNATED, is_hibernated, reason, text)
 }
 
 fn quorum_lost(view: &View<'_>, outage: &Outage) -> NewCondition {
-    let policy = view.spec.quorum_recovery.clone().unwrap_or_default();
-    let patience = policy.detect_after.duration().map_or(300, |d| d.as_secs());
     match outage {
-        Outage::Permanent(text, seconds) if *seconds >= patience => condition_of(
+        Outage::Permanent(text, seconds) if is_loss_reported(view, *seconds) => condition_of(
             QUORUM_LOST,
             true,
             "VotersLost",
             format!("{text}. {}", recovery_instructions(view)),
         ),
-        Outage::Permanent(text, _) => condition_of(
-            QUORUM_LOST,
-            false,
-            "LossDetected",
-            format!(
+        Outage::Permanent(text, _) => {
+            let policy = view.spec.quorum_recovery.clone().unwrap_or_default();
+            let text = format!(
                 "{text}. Becomes true if that lasts for {}",
                 policy.detect_after
-            ),
+            );
+            condition_of(QUORUM_LOST, false, "LossDetected", text)
+        }
+        Outage::None if view.leader.is_some() => condition_of(
+            QUORUM_LOST,
+            false,
+            "LeaderSeen",
+            "a quorum follows the leader",
         ),
-        Outage::None => condition_of(QUORUM_LOST, false, "LeaderSeen", "a quorum works"),
+        Outage::None => condition_of(
+            QUORUM_LOST,
+            false,
+            "NotFormed",
+            "the cluster has not formed yet: there is no quorum that could be lost",
+        ),
         Outage::Temporary(_) | Outage::Unreachable(_) => condition_of(
             QUORUM_LOST,
             false,
@@ -197,7 +159,9 @@ fn available(
         return condition_of(AVAILABLE, false, "Hibernated", "hibernated");
     }
     match (outage, decision) {
-        (Outage::Permanent(text, _), _) => condition_of(AVAILABLE, false, "QuorumLost", text),
+        (Outage::Permanent(text, seconds), _) => {
+            condition_of(AVAILABLE, false, loss_reason(view, *seconds), text)
+        }
         (Outage::Temporary(text), _) => condition_of(AVAILABLE, false, "QuorumUnavailable", text),
         (Outage::Unreachable(text), _) => {
             condition_of(AVAILABLE, false, "OperatorCannotReachNodes", text)
@@ -296,11 +260,8 @@ fn update_pending(view: &View<'_>, wanted: &Target) -> NewCondition {
         let text = "this version of the operator has another pod template; pods are replaced with the next change of the spec, or when you set the annotation rqlite.dev/restarted-at";
         return condition_of(UPDATE_PENDING, true, "OperatorChanged", text);
     }
-    let old: Vec<&str> = view
-        .seen
-        .pods
-        .iter()
-        .filter(|pod| is_outdated(view, pod))
+    let old: Vec<&str> = ready::outdated(view, wanted)
+        .into_iter()
         .map(|pod| pod.name.as_str())
         .collect();
     if old.is_empty() {

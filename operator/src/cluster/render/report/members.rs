@@ -48,7 +48,11 @@ pub(super) fn members(view: &View<'_>, confirmed: &[Member]) -> Vec<Member> {
             });
         }
     } else {
-        all.extend(confirmed.iter().filter(|m| m.role != Role::Absent).cloned());
+        let known = confirmed.iter().filter(|m| m.role != Role::Absent);
+        all.extend(known.map(|member| Member {
+            role: present_role(view, member),
+            ..member.clone()
+        }));
     }
     for pod in &view.seen.pods {
         if !all.iter().any(|m| m.name == pod.name) {
@@ -79,6 +83,16 @@ pub(super) fn members(view: &View<'_>, confirmed: &[Member]) -> Vec<Member> {
         (a.pool, order(a), &a.name).cmp(&(b.pool, order(b), &b.name))
     });
     all
+}
+
+/// The role of a voter on record: only the confirmed leader leads.
+fn present_role(view: &View<'_>, member: &Member) -> Role {
+    let leads = view.leader.is_some_and(|leader| leader.name == member.name);
+    match member.role {
+        Role::Leader | Role::Voter if leads => Role::Leader,
+        Role::Leader => Role::Voter,
+        role => role,
+    }
 }
 
 fn absent(name: &str) -> Member {
