@@ -205,6 +205,10 @@ impl Provider for Kind {
         kubectl.run(&args).map(drop)
     }
 
+    fn start_growing_volumes(&self) -> Result<bool> {
+        Ok(false)
+    }
+
     fn kubeconfig(&self) -> PathBuf {
         self.root.join("admin.kubeconfig")
     }

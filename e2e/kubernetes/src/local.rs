@@ -25,6 +25,7 @@ use crate::{
 pub mod certificates;
 pub mod cgroup;
 pub mod control_plane;
+pub mod growing;
 pub mod layout;
 pub mod node;
 pub mod process;
@@ -218,6 +219,16 @@ impl Provider for Local {
         })?;
         control_plane::start_dns(&self.layout, &programs)?;
         await_dns()
+    }
+
+    fn start_growing_volumes(&self) -> Result<bool> {
+        let _lock = self.lock()?;
+        let nodes = fs::read_to_string(self.layout.ready()).context("no cluster is up")?;
+        let programs = Programs::find()?;
+        growing::start(&self.layout, nodes.parse()?, || {
+            self.kubectl(&programs.kubernetes)
+        })?;
+        Ok(true)
     }
 
     fn kubeconfig(&self) -> PathBuf {

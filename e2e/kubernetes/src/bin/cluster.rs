@@ -17,6 +17,7 @@ usage: cluster [--provider local|kind] COMMAND     (E2E_PROVIDER sets the provid
   cut NODE          take a node off the network
   heal NODE         reconnect a node
   restart-dns       restart the cluster's DNS
+  growing-volumes   start a storage driver whose volumes grow (StorageClasses growing, growing-when-stopped)
   check             check what the product needs: names, volumes, Services
   status            show what is running, and what a killed run has left
   kubeconfig        print the path of the administrator's kubeconfig
@@ -53,6 +54,11 @@ fn carry_out(args: &[String]) -> Result<()> {
         ["cut", node] => cluster.cut(node),
         ["heal", node] => cluster.heal(node),
         ["restart-dns"] => cluster.restart_dns().map(|()| done("DNS is back")),
+        ["growing-volumes"] => {
+            let started = cluster.start_growing_volumes()?;
+            anyhow::ensure!(started, "the provider {name} has none");
+            Ok(())
+        }
         ["check"] => {
             let kubectl = Kubectl::new(&cluster.kubeconfig())?;
             probe::check(&kubectl)?;

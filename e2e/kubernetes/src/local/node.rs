@@ -17,6 +17,10 @@ pub const CNI_PROGRAMS: &str = "/usr/lib/cni";
 pub const POD_NETWORK: &str = "rqk-pods";
 /// How long containerd may take to answer.
 const CONTAINERD_LIMIT: Duration = Duration::from_secs(60);
+/// How long a kubelet may take to bind its device socket.
+const START_LIMIT: Duration = Duration::from_secs(60);
+/// Where every kubelet listens for device plugins, whatever its own directory.
+const DEVICE_SOCKET: &str = "/var/lib/kubelet/device-plugins/kubelet.sock";
 
 /// Creates the node's network and control groups, starts its containerd and loads the images that pods need.
 /// Does not need the API server.
@@ -47,6 +51,12 @@ pub fn prepare(layout: &Layout, number: u8, nodes: u8, programs: &Programs) -> R
     Ok(())
 }
 
+/// The inode of a file; none if it does not exist.
+fn inode(path: &str) -> Option<u64> {
+    use std::os::unix::fs::MetadataExt;
+    fs::metadata(path).ok().map(|found| found.ino())
+}
+
 /// Starts kubelet and kube-proxy; the API server must be running.
 ///
 /// # Errors
@@ -73,7 +83,16 @@ pub fn start(layout: &Layout, number: u8, programs: &Programs) -> Result<()> {
             "--cert-dir={}",
             folder.join("kubelet-pki").display()
         ));
+    // All kubelets bind this socket in turn (its path is fixed, and no test uses devices); one that finds it bound
+    // between its own removal and its own bind ends.
+    let before = inode(DEVICE_SOCKET);
     process::start(layout, &format!("{name}-kubelet"), &mut kubelet)?;
+    until("the kubelet to bind its device socket", START_LIMIT, || {
+        let now = inode(DEVICE_SOCKET);
+        ensure!(now.is_some() && now != before, "inode {now:?}");
+        Ok(())
+    })
+    .with_context(|| process::log_tail(layout, &format!("{name}-kubelet")))?;
     let mut proxy = process::inside(&space, &programs.kubernetes.join("kube-proxy"));
     proxy
         .arg(format!(
