@@ -116,8 +116,8 @@ fn all_nodes_move_at_once() -> Result<()> {
     cluster.check_no_panic()
 }
 
-/// A member moves, and nobody listens at any of its `-join` addresses any more: it asks the members that it has
-/// recorded.
+/// A member moves, and nobody listens at any of its `-join` addresses any more: it asks the members that it
+/// has recorded.
 #[test]
 fn a_member_moves_and_its_join_addresses_are_of_the_past() -> Result<()> {
     let mut cluster = Cluster::start(3)?;

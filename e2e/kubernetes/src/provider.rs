@@ -43,8 +43,8 @@ pub trait Provider {
     /// If there is no cluster or DNS does not start again.
     fn restart_dns(&self) -> Result<()>;
 
-    /// Starts a storage driver whose volumes grow: StorageClasses `growing` and, for file systems that grow only
-    /// while no pod uses them, `growing-when-stopped`. False if this provider has none.
+    /// Starts a storage driver whose volumes grow: StorageClasses `growing` and, for file systems that grow
+    /// only while no pod uses them, `growing-when-stopped`. False if this provider has none.
     ///
     /// # Errors
     /// If there is no cluster or the driver does not start.

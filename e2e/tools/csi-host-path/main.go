@@ -113,7 +113,7 @@ func resize(volume string) error {
 	return err
 }
 
-// Where a volume is mounted besides its own place: where it is staged, and in pods.
+// Where a volume is mounted besides its own place: in pods.
 func places(volume string) ([]string, error) {
 	all, err := run("findmnt", "-rno", "TARGET", "--source", filepath.Base(volume))
 	var others []string
@@ -227,7 +227,7 @@ func (d *driver) NodeGetInfo(context.Context, *csi.NodeGetInfoRequest) (*csi.Nod
 func (d *driver) NodeGetCapabilities(context.Context, *csi.NodeGetCapabilitiesRequest) (*csi.NodeGetCapabilitiesResponse, error) {
 	reply := &csi.NodeGetCapabilitiesResponse{}
 	for _, kind := range []csi.NodeServiceCapability_RPC_Type{
-		csi.NodeServiceCapability_RPC_STAGE_UNSTAGE_VOLUME, csi.NodeServiceCapability_RPC_EXPAND_VOLUME,
+		csi.NodeServiceCapability_RPC_EXPAND_VOLUME,
 	} {
 		reply.Capabilities = append(reply.Capabilities, &csi.NodeServiceCapability{
 			Type: &csi.NodeServiceCapability_Rpc{Rpc: &csi.NodeServiceCapability_RPC{Type: kind}},
@@ -260,7 +260,8 @@ func unmount(path string) error {
 	return nil
 }
 
-func (d *driver) NodeStageVolume(_ context.Context, r *csi.NodeStageVolumeRequest) (*csi.NodeStageVolumeResponse, error) {
+// There is no staging: the kubelet would take the volume's own place for another user of the device, and never unstage.
+func (d *driver) NodePublishVolume(_ context.Context, r *csi.NodePublishVolumeRequest) (*csi.NodePublishVolumeResponse, error) {
 	volume, err := d.volume(r.VolumeId)
 	if err != nil {
 		return nil, err
@@ -275,29 +276,20 @@ func (d *driver) NodeStageVolume(_ context.Context, r *csi.NodeStageVolumeReques
 	if err != nil {
 		return nil, err
 	}
+	kubelet, _, _ := strings.Cut(r.TargetPath, "/pods/")
 	for _, place := range others {
-		if place != r.StagingTargetPath {
+		if !strings.HasPrefix(place, kubelet+"/") {
 			// As a disk that is still attached to another machine.
 			return nil, status.Errorf(codes.FailedPrecondition, "the volume is in use at %s", place)
 		}
 	}
-	if err := mount(r.StagingTargetPath, "--bind", volume); err != nil {
-		return nil, err
+	if len(others) == 0 {
+		// Not in use yet: a file system that was to grow meanwhile grows now.
+		if err := resize(volume); err != nil {
+			return nil, err
+		}
 	}
-	// Not in use yet: a file system that was to grow meanwhile grows now.
-	return &csi.NodeStageVolumeResponse{}, resize(volume)
-}
-
-func (d *driver) NodeUnstageVolume(_ context.Context, r *csi.NodeUnstageVolumeRequest) (*csi.NodeUnstageVolumeResponse, error) {
-	return &csi.NodeUnstageVolumeResponse{}, unmount(r.StagingTargetPath)
-}
-
-func (d *driver) NodePublishVolume(_ context.Context, r *csi.NodePublishVolumeRequest) (*csi.NodePublishVolumeResponse, error) {
-	if err := mount(r.TargetPath, "--bind", r.StagingTargetPath); err != nil {
-		return nil, err
-	}
-	// Pods that set fsGroup get their rights from the kubelet (the class's fsType); others write as anybody.
-	return &csi.NodePublishVolumeResponse{}, os.Chmod(r.TargetPath, 0o777)
+	return &csi.NodePublishVolumeResponse{}, mount(r.TargetPath, "--bind", volume)
 }
 
 func (d *driver) NodeUnpublishVolume(_ context.Context, r *csi.NodeUnpublishVolumeRequest) (*csi.NodeUnpublishVolumeResponse, error) {
@@ -321,8 +313,7 @@ func (d *driver) NodeExpandVolume(_ context.Context, r *csi.NodeExpandVolumeRequ
 		if err != nil {
 			return nil, err
 		}
-		// One is where it is staged.
-		if len(others) > 1 {
+		if len(others) > 0 {
 			return nil, status.Error(codes.FailedPrecondition, "this class's file systems do not grow while a pod uses them")
 		}
 	}

@@ -51,9 +51,9 @@ impl Bootstrapper {
         self.consensus.recorded_address().as_deref() == Some(self.local.raft_addr.as_str())
     }
 
-    /// `configured`, then the addresses of the members that this node knows: first those that members announced
-    /// after a move, then the recorded ones. The configured ones may all be of the past, for example where every
-    /// node has moved since this process started.
+    /// `configured`, then the addresses of the members that this node knows: first those that members
+    /// announced after a move, then the recorded ones. The configured ones may all be of the past, for
+    /// example where every node has moved since this process started.
     pub(super) fn with_known_members(&self, configured: &[String]) -> Vec<String> {
         let members = self.consensus.members();
         let others = || {

@@ -1,5 +1,5 @@
-//! Volumes that grow: a CSI driver on every node (`e2e/tools/csi-host-path`), with the field's own provisioner
-//! and resizer beside it. Started on demand, because few tests need it.
+//! Volumes that grow: a CSI driver on every node (`e2e/tools/csi-host-path`), with the field's own
+//! provisioner and resizer beside it. Started on demand, because few tests need it.
 use std::{path::PathBuf, process::Command};
 
 use anyhow::{Context, Result};

@@ -83,8 +83,8 @@ pub fn start(layout: &Layout, number: u8, programs: &Programs) -> Result<()> {
             "--cert-dir={}",
             folder.join("kubelet-pki").display()
         ));
-    // All kubelets bind this socket in turn (its path is fixed, and no test uses devices); one that finds it bound
-    // between its own removal and its own bind ends.
+    // All kubelets bind this socket in turn (its path is fixed, and no test uses devices); one that finds it
+    // bound between its own removal and its own bind ends.
     let before = inode(DEVICE_SOCKET);
     process::start(layout, &format!("{name}-kubelet"), &mut kubelet)?;
     until("the kubelet to bind its device socket", START_LIMIT, || {
