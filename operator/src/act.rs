@@ -280,7 +280,9 @@ impl<N: NodeClient> Actor<'_, N> {
         };
         let status = self.nodes.status(&address).await.map_err(failed)?;
         let is_there = status.config.iter().any(|m| m.raft_id == raft_id);
-        if !status.is_leader || !is_there {
+        // A member that follows the one to be removed passes the request on to it.
+        let leads = status.is_leader || status.leader.as_deref() == Some(name);
+        if !leads || !is_there {
             return Err(Error::Changed(format!("the configuration of {leader}")));
         }
         let removed = self.nodes.remove(&address, name).await;

@@ -1,6 +1,6 @@
-//! Watches the nodes themselves: changes within Raft (a new leader, another configuration) cause no Kubernetes
-//! event. The leader's node of each cluster is asked once a second, without the API server; whatever differs
-//! from its previous response triggers a reconcile.
+//! Watches the nodes themselves: changes within Raft (a new leader, another configuration) cause no
+//! Kubernetes event. The leader's node of each cluster is asked once a second, without the API server;
+//! whatever differs from its previous response triggers a reconcile.
 use std::{
     collections::{BTreeMap, HashMap},
     sync::Arc,

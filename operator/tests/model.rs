@@ -74,6 +74,7 @@ struct Totals {
     operations: u64,
     transfers: u64,
     late: u64,
+    unknown: u64,
     disks: u64,
     with_loss: u64,
     replaced: u64,
@@ -88,6 +89,7 @@ impl Totals {
         self.operations += world.begun.len() as u64;
         self.transfers += world.transfers;
         self.late += world.late;
+        self.unknown += world.unknown;
         self.disks += world.lost_disks;
         self.with_loss += u64::from(world.lost_disks > 0);
         self.replaced += world.replaced;
@@ -98,7 +100,7 @@ impl Totals {
 
     fn summary(&self) -> String {
         format!(
-            "{} runs, {} of them with {} disks lost: {} operations, {} leader transfers, {} actions whose reply was lost, {} lost claims \
+            "{} runs, {} of them with {} disks lost: {} operations, {} leader transfers, {} actions whose reply was lost, {} unknown members, {} lost claims \
              replaced, {} recoveries, {} runs in which recoveries lost entries, as announced, {} clusters without any disk left",
             self.runs,
             self.with_loss,
@@ -106,6 +108,7 @@ impl Totals {
             self.operations,
             self.transfers,
             self.late,
+            self.unknown,
             self.replaced,
             self.recovered,
             self.left,
@@ -138,5 +141,6 @@ fn nothing_is_lost_and_everything_ends_well() {
     assert!(runs < 50 || sum.operations > runs * 3);
     let (calm, losing) = (sum.runs - sum.with_loss, sum.with_loss);
     assert!(runs < 200 || (calm > runs / 4 && losing > runs / 4 && sum.late > runs / 8));
+    assert!(runs < 200 || sum.unknown > runs / 20);
     assert!(runs < 200 || (sum.recovered > runs / 20 && sum.replaced > runs / 40));
 }

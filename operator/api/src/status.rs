@@ -25,6 +25,8 @@ pub const HIBERNATED: &str = "Hibernated";
 pub const STORAGE_READY: &str = "StorageReady";
 /// Condition: pods are older than the template; the message says why they are not replaced yet.
 pub const UPDATE_PENDING: &str = "UpdatePending";
+/// Condition: the configuration has a member that belongs to no pod of the cluster.
+pub const UNKNOWN_MEMBER: &str = "UnknownMember";
 /// Condition: a hint about the spec.
 pub const ADVISORY: &str = "Advisory";
 
@@ -110,11 +112,20 @@ pub struct RqliteClusterStatus {
     /// The voter that was last removed because it no longer had a pod.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_reaped: Option<Reaped>,
+    /// Members of the configuration that belong to no pod of this cluster; at most 16 are listed. They are
+    /// removed, see spec.reaping.keepUnknownReaders.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["raftId".into()]))]
+    pub unknown_members: Vec<UnknownMember>,
+    /// The unknown member that was removed last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unknown_removals: Option<UnknownRemovals>,
     /// Addresses for clients.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub endpoints: Option<Endpoints>,
     /// Ready, Available, Progressing, Degraded, QuorumLost, Paused, Hibernated, StorageReady, UpdatePending,
-    /// Advisory.
+    /// UnknownMember, Advisory.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
@@ -364,6 +375,37 @@ pub struct Reaped {
     pub raft_id: String,
     /// When it was removed.
     pub at: Time,
+}
+
+/// A member of the configuration that belongs to no pod of this cluster, and that was never seen in one.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct UnknownMember {
+    /// Its node id.
+    pub name: String,
+    /// Its Raft id.
+    pub raft_id: String,
+    /// Address that it advertises to the other nodes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
+    /// Whether it votes.
+    #[serde(default)]
+    pub voter: bool,
+    /// When it was first seen.
+    pub since: Time,
+}
+
+/// Removals of unknown members.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct UnknownRemovals {
+    /// Raft id of the last one.
+    pub raft_id: String,
+    /// When its removal began.
+    pub at: Time,
+    /// How many have been removed; begins again with 1 after an hour without any. If they keep coming back,
+    /// each waits longer, at most a minute.
+    pub count: i32,
 }
 
 /// Addresses for clients.

@@ -13,4 +13,5 @@ pub mod replace;
 pub mod rollout;
 pub mod scale;
 pub mod storage;
+pub mod unknown;
 pub mod unstick;

@@ -4,6 +4,7 @@ pub mod lineage;
 pub mod observation;
 pub mod pods;
 pub mod quorum;
+pub mod unknown;
 pub mod validate;
 pub mod view;
 pub mod volume;

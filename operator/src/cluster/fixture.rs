@@ -251,6 +251,30 @@ impl Fixture {
         claims.find(|c| c.name == claim).unwrap()
     }
 
+    /// Another node joins: it is in the configuration of every node, and no pod of the cluster runs it.
+    pub(crate) fn join(&mut self, name: &str, voter: bool, address: &str) {
+        let raft_id = format!("{name}#i0");
+        for answer in self.seen.nodes.values_mut() {
+            if let ProbeResult::Ok(node) = answer {
+                node.config.push(ConfigMember {
+                    raft_id: raft_id.clone(),
+                    name: name.to_owned(),
+                    voter,
+                });
+                node.addresses.insert(raft_id.clone(), address.to_owned());
+            }
+        }
+    }
+
+    /// A member leaves the configuration.
+    pub(crate) fn leave(&mut self, name: &str) {
+        for answer in self.seen.nodes.values_mut() {
+            if let ProbeResult::Ok(node) = answer {
+                node.config.retain(|m| m.name != name);
+            }
+        }
+    }
+
     /// The node does not answer and its pod does not run.
     pub(crate) fn down(&mut self, name: &str, stuck: &str) {
         self.unreachable(name);

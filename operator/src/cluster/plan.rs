@@ -10,7 +10,7 @@ use crate::cluster::{
     deciders::{
         bootstrap, deletion, hibernate, membership, outage, readers, reap, recovered_by_hand,
         recovery::{self, StatusUpdate},
-        replace, rollout, scale, storage, unstick,
+        replace, rollout, scale, storage, unknown, unstick,
     },
     facts::{
         observation::{Edit, Observation},
@@ -20,7 +20,7 @@ use crate::cluster::{
     render::{
         blockers,
         build::{self, Object},
-        edits, report,
+        edits, report, unknown_members,
     },
 };
 
@@ -170,6 +170,7 @@ fn decide(view: &View<'_>, wanted: &operator_api::status::Target) -> Decision {
         // Also during a recovery: a corrected template may be what lets its survivor start.
         &|| rollout::adopt(view, wanted),
         &|| recover(view),
+        &|| unknown::remove(view),
         &|| hibernate::decide(view),
         &|| recovered_by_hand::decide(view),
         &|| recovered_by_hand::restart_ended_lineage(view),
@@ -331,6 +332,9 @@ fn event(view: &View<'_>, decision: &Decision) -> Option<Event> {
         reason: reason.to_owned(),
         message: message.to_owned(),
     };
+    if let Some(text) = unknown_members::news(view) {
+        return Some(event(true, unknown_members::REASON, &text));
+    }
     match decision {
         Decision::Continue | Decision::Wait(_) => blockers::event(view),
         Decision::Blocked(reason, text) => {
@@ -363,6 +367,7 @@ fn requeue_seconds(view: &View<'_>, decision: &Decision) -> u64 {
     match decision {
         Decision::Record(..) => AT_ONCE_SECONDS,
         Decision::Act(..) => SOON_SECONDS,
+        _ if unknown::is_pending(view) => SOON_SECONDS,
         Decision::Wait(_) | Decision::Blocked(..) if view.operation().is_some() => SOON_SECONDS,
         Decision::Wait(_) | Decision::Blocked(..) => UNHEALTHY_SECONDS,
         Decision::Continue if view.participants().len() < view.config_voters() => UNHEALTHY_SECONDS,

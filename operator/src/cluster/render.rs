@@ -4,3 +4,4 @@ pub mod build;
 pub mod edits;
 pub mod report;
 pub mod runbook;
+pub mod unknown_members;

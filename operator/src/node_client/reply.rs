@@ -21,6 +21,7 @@ pub(super) fn read(body: &[u8], ready: bool) -> Result<NodeStatus, String> {
         .filter(|name| !name.is_empty());
     let config_index = raft.committed_configuration.index;
     let config = raft.committed_configuration.members.into_iter();
+    let addresses = config.clone().map(|entry| (entry.raft_id, entry.addr));
     Ok(NodeStatus {
         is_leader: raft.state == "Leader" && leader.as_ref() == Some(&name),
         raft_id: identity.raft_id,
@@ -35,6 +36,7 @@ pub(super) fn read(body: &[u8], ready: bool) -> Result<NodeStatus, String> {
         ready,
         unreachable_seconds: raft.unreachable_seconds,
         config_index,
+        addresses: addresses.collect(),
         config: config
             .map(|entry| ConfigMember {
                 raft_id: entry.raft_id,
@@ -120,6 +122,7 @@ mod tests {
         assert_eq!(names, [("demo-0", true), ("demo-1", false)]);
         assert_eq!(parsed.config_index, 7);
         assert_eq!(parsed.config[1].raft_id, "demo-1#i1");
+        assert_eq!(parsed.addresses["demo-1#i1"], "b:4002");
     }
 
     #[test]

@@ -4,8 +4,8 @@ use rand::{Rng, rngs::StdRng, seq::IteratorRandom};
 
 use crate::{
     kubernetes::{set_name, stop},
-    recovery,
-    world::World,
+    raft, recovery,
+    world::{Voter, World},
 };
 
 /// With some probability, something happens in this second.
@@ -13,7 +13,7 @@ pub(crate) fn inject(world: &mut World, rng: &mut StdRng) {
     if !rng.random_bool(0.12) {
         return;
     }
-    match rng.random_range(0..17) {
+    match rng.random_range(0..18) {
         0..=1 => {
             let Some(name) = world.pods.keys().choose(rng).cloned() else {
                 return;
@@ -45,7 +45,27 @@ pub(crate) fn inject(world: &mut World, rng: &mut StdRng) {
         8..=13 => edit(world, rng),
         14..=15 => recovery::lose_a_disk(world, rng),
         16 if rng.random_bool(0.3) => recovery::create_random(world, rng),
+        17 => join_unknown(world, rng),
         _ => {}
+    }
+}
+
+/// Somebody joins a node that is no pod of the cluster; it gets a vote, and is never heard of again. Where
+/// disks are lost as well, only a person could bring the quorum back.
+fn join_unknown(world: &mut World, rng: &mut StdRng) {
+    if world.leader.is_none() || world.disk_budget > 0 || world.lost_disks > 0 {
+        return;
+    }
+    let name = world.fresh("rogue");
+    let mut next = world.config.clone();
+    next.push(Voter {
+        raft_id: format!("{name}#1"),
+        name: name.clone(),
+        voter: rng.random_bool(0.8),
+    });
+    if raft::change(world, rng, next) {
+        world.unknown += 1;
+        world.note(|| format!("! {name} has joined"));
     }
 }
 

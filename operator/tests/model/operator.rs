@@ -405,7 +405,13 @@ fn probe(world: &World, name: &str) -> ProbeResult {
         } else {
             disk.log.min(world.committed)
         },
-        unreachable_seconds: BTreeMap::new(),
+        unreachable_seconds: if leads {
+            let away = world.config.iter().filter(|m| !world.is_up(&m.name));
+            away.map(|m| (m.raft_id.clone(), 9)).collect()
+        } else {
+            BTreeMap::new()
+        },
+        addresses: BTreeMap::new(),
         applied_index: disk.log,
         config: config
             .iter()

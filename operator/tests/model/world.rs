@@ -165,6 +165,8 @@ pub(crate) struct World {
     /// Number of times that a cluster was formed.
     pub(crate) formations: u32,
     pub(crate) transfers: u64,
+    /// Number of nodes that others have joined.
+    pub(crate) unknown: u64,
     /// All operations, and for each the members that it stopped.
     pub(crate) begun: BTreeSet<String>,
     pub(crate) stopped: BTreeMap<String, BTreeSet<String>>,
@@ -239,6 +241,7 @@ impl World {
             late: 0,
             formations: 0,
             transfers: 0,
+            unknown: 0,
             begun: BTreeSet::new(),
             stopped: BTreeMap::new(),
             default_image: "rqlited:1".to_owned(),

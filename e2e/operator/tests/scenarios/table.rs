@@ -115,7 +115,7 @@ pub(crate) const ALL: &[Scenario] = &[
     parallel("42", "deleted: Delete, leaderless, protected, paused with Retain", lifecycle::is_deleted),
     parallel("43", "created again over retained volumes; adopted", lifecycle::is_recreated),
     parallel("45", "read replicas 0→5→1, one killed, then an autoscaler's", scaling::read_replicas),
-    elsewhere("46", "clocks jump", "`operator/src/cluster/deciders/reap/tests.rs`: a_stranger_only_by_the_leaders_own_clock; `operator/src/lease.rs`: silence_is_counted_from_the_last_change"),
+    elsewhere("46", "clocks jump", "`operator/src/cluster/deciders/reap/tests.rs`: a_kept_reader_only_by_the_leaders_own_clock; `operator/src/lease.rs`: silence_is_counted_from_the_last_change"),
     elsewhere("47", "many clusters, operator restarted", "`e2e/operator/src/fleet.rs`: `cargo run -p e2e-operator --bin fleet`, 200 clusters with simulated machines"),
     parallel("50", "all volumes lost", loss::all_disks),
     parallel("U1", "restarted on request", updates::restarts_on_request),

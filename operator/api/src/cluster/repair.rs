@@ -133,6 +133,12 @@ pub struct Reaping {
     /// as well, so that it works while the operator is not running. Defaults to 30m.
     #[serde(default = "thirty_minutes")]
     pub read_replica_timeout: Period,
+    /// Whether nodes without a vote that belong to no pod of this cluster stay members, for example an
+    /// external replica that you run yourself. By default they are removed within seconds, like unknown
+    /// voters, which are always removed: anybody who can reach the inter-node port could otherwise get a copy
+    /// of the database. Defaults to false.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub keep_unknown_readers: bool,
 }
 
 fn three_days() -> Period {
@@ -145,6 +151,7 @@ impl Default for Reaping {
             voters: false,
             voter_timeout: three_days(),
             read_replica_timeout: thirty_minutes(),
+            keep_unknown_readers: false,
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Removes entries of the configuration that have no node. An entry beyond both pools goes once it has no
-//! pod. One that belongs to a pool, or to none, goes only when the leader has not reached it for long, by the
-//! leader's own clock.
+//! pod. One that belongs to a pool, or an unknown reader that the spec keeps, goes only when the leader has
+//! not reached it for long, by the leader's own clock. Other unknown members are removed by `unknown`.
 use operator_api::{
     cluster::Reaping,
     names,
@@ -65,8 +65,7 @@ fn removal_reason(view: &View<'_>, member: &ConfigMember) -> Option<String> {
     match is_beyond(view, &member.name) {
         Some(true) => Some("the spec does not ask for it, and it has no pod".to_owned()),
         Some(false) => lost_for_long(view, member),
-        // The name belongs to neither pool, for example to a node that runs elsewhere: only the time since
-        // its last contact tells.
+        // The name belongs to neither pool: only the time since its last contact tells.
         None => unreachable_for(view, member)
             .map(|unreachable| format!("it belongs to no pool, and {unreachable}")),
     }

@@ -283,6 +283,9 @@ pub struct NodeStatus {
     /// Log index of that configuration.
     #[serde(default)]
     pub config_index: u64,
+    /// Addresses that its members advertise to other nodes, by Raft id.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub addresses: BTreeMap<String, String>,
 }
 
 impl NodeStatus {

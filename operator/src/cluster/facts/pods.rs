@@ -19,7 +19,8 @@ pub fn pods_of_members(view: &View<'_>) -> i32 {
             MemberState::Lost | MemberState::Foreign
         );
         let leaves = view.claim(&member.name).is_some_and(|claim| claim.deleting);
-        member.role != Role::Absent && !lost && !leaves
+        let unknown = view.is_recorded_unknown(&member.name);
+        member.role != Role::Absent && !lost && !leaves && !unknown
     });
     let answers = view.seen.nodes.values().filter_map(|answer| match answer {
         ProbeResult::Ok(node) if view.is_ours(node) => Some(node),
@@ -27,6 +28,7 @@ pub fn pods_of_members(view: &View<'_>) -> i32 {
     });
     let reported = answers.flat_map(|node| node.config.iter().filter(|m| m.voter));
     let reported = reported.filter(|m| view.claim(&m.name).is_some_and(|claim| !claim.deleting));
+    let reported = reported.filter(|m| !view.is_recorded_unknown(&m.name));
     let names = confirmed.map(|m| &m.name).chain(reported.map(|m| &m.name));
     let ordinals = names.filter_map(|name| names::ordinal(&set, name));
     let target = view.target().map_or(0, |target| target.replicas);
@@ -43,6 +45,7 @@ pub fn readers_with_a_vote(view: &View<'_>) -> i32 {
         .filter(|m| view.leader.is_none() && matches!(m.role, Role::Leader | Role::Voter))
         .map(|m| m.name.as_str());
     let voters = now.map(|m| m.name.as_str()).chain(before);
+    let voters = voters.filter(|name| !view.is_recorded_unknown(name));
     let ordinals = voters.filter_map(|name| names::ordinal(&set, name));
     ordinals.map(|ordinal| ordinal + 1).fold(0, i32::max)
 }

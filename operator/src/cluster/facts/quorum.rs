@@ -56,6 +56,10 @@ pub fn member_state(view: &View<'_>, member: &Member) -> (MemberState, Option<St
                 .unwrap_or_else(|| "its pod is stopping".to_owned());
             (MemberState::Recoverable, Some(text))
         }
+        None if view.is_recorded_unknown(&member.name) => {
+            let text = "unknown: it belongs to no pod of this cluster".to_owned();
+            (MemberState::Recoverable, Some(text))
+        }
         None => (MemberState::Recoverable, Some("it has no pod".to_owned())),
     }
 }

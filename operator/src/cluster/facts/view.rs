@@ -84,7 +84,7 @@ impl<'a> View<'a> {
                     && node.leader.as_deref() == Some(newest.name)
             })
         });
-        let agreed = !voters.is_empty() && agree.count() >= quorum(voters.len());
+        let agreed = self.agrees(newest.status, agree.count());
         (agreed && self.knows_all(newest.status)).then_some(newest)
     }
 

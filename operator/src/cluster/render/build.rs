@@ -153,6 +153,7 @@ fn inputs(view: &View<'_>) -> (RqliteClusterSpec, Option<String>) {
     if let Some(reaping) = &mut spec.reaping {
         // Of reaping, only the read replicas' timeout is a flag of the nodes.
         reaping.voters = false;
+        reaping.keep_unknown_readers = false;
         reaping.voter_timeout = operator_api::cluster::Reaping::default().voter_timeout;
     }
     spec.network_policy = None;

@@ -63,6 +63,7 @@ pub fn status(
         names::POOL_LABEL
     ));
     next.read_replicas = members::readers(view);
+    next.unknown_members = members::unknown(view);
     next.members = members::members(view, &next.members);
     next.endpoints = Some(endpoints(view));
     let outage = if view.is_formed() {

@@ -31,6 +31,7 @@ pub fn page(reason: &str) -> Option<&'static str> {
             "scaling-blocked"
         }
         "ExpansionNotAllowed" | "Expanding" => "storage",
+        "UnknownMember" | "UnknownVoter" | "UnknownReader" => "unknown-member",
         "UpdateStalled" => "update-stalled",
         _ => return None,
     })

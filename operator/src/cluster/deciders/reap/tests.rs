@@ -31,9 +31,13 @@ fn beyond_the_pools_and_without_a_pod() {
 }
 
 #[test]
-fn a_stranger_only_by_the_leaders_own_clock() {
+fn a_kept_reader_only_by_the_leaders_own_clock() {
     let mut fixture = Fixture::running(3, 0);
-    orphan(&mut fixture, "elsewhere", true);
+    fixture.seen.cluster.spec.reaping = Some(Reaping {
+        keep_unknown_readers: true,
+        ..Reaping::default()
+    });
+    orphan(&mut fixture, "elsewhere", false);
     fixture.later(10_000_000);
     assert_eq!(
         removes(&mut fixture),
@@ -44,9 +48,9 @@ fn a_stranger_only_by_the_leaders_own_clock() {
         let unreachable = &mut fixture.node("demo-0").unreachable_seconds;
         unreachable.insert("elsewhere#i0".to_owned(), seconds);
     };
-    unreachable(&mut fixture, 72 * 3600 - 1);
+    unreachable(&mut fixture, 30 * 60 - 1);
     assert_eq!(removes(&mut fixture), None);
-    unreachable(&mut fixture, 72 * 3600);
+    unreachable(&mut fixture, 30 * 60);
     assert_eq!(removes(&mut fixture).as_deref(), Some("elsewhere"));
 }
 

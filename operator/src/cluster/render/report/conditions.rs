@@ -4,7 +4,7 @@ use operator_api::{
     RqliteClusterStatus,
     status::{
         ADVISORY, AVAILABLE, DEGRADED, HIBERNATED, OperationType, PAUSED, PROGRESSING, QUORUM_LOST,
-        STORAGE_READY, Target, UPDATE_PENDING,
+        STORAGE_READY, Target, UNKNOWN_MEMBER, UPDATE_PENDING,
     },
 };
 
@@ -20,7 +20,7 @@ use crate::cluster::{
         validate,
         view::View,
     },
-    render::{blockers, edits, runbook},
+    render::{blockers, edits, runbook, unknown_members},
 };
 
 /// The API server refuses what follows from the spec, for example because of a quota.
@@ -57,6 +57,7 @@ pub(super) fn write(
         hibernated(view, is_hibernated),
         volumes(view),
         update_pending(view, wanted),
+        unknown_member(view),
         advisory(view),
     ];
     for one in all {
@@ -186,6 +187,9 @@ fn degraded(
     if is_hibernated {
         return condition_of(DEGRADED, false, "Hibernated", "hibernated");
     }
+    if let Some(text) = unknown_members::problem(view) {
+        return condition_of(DEGRADED, true, unknown_members::REASON, text);
+    }
     if let Decision::Blocked(reason, text) = decision {
         return condition_of(DEGRADED, true, reason, blockers::with_blocker(view, text));
     }
@@ -270,6 +274,11 @@ fn update_pending(view: &View<'_>, wanted: &Target) -> NewCondition {
         let text = format!("to be replaced: {}", old.join(", "));
         condition_of(UPDATE_PENDING, true, "PodsOutdated", text)
     }
+}
+
+fn unknown_member(view: &View<'_>) -> NewCondition {
+    let (status, reason, text) = unknown_members::condition(view);
+    condition_of(UNKNOWN_MEMBER, status, reason, text)
 }
 
 fn advisory(view: &View<'_>) -> NewCondition {

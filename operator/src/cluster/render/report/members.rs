@@ -1,10 +1,41 @@
 //! Members and read replicas in the status.
 use operator_api::{
     names,
-    status::{Member, MemberState, OperationType, Pool, PoolStatus, Role},
+    status::{Member, MemberState, OperationType, Pool, PoolStatus, Role, UnknownMember},
 };
 
 use crate::cluster::facts::{quorum::member_state, view::View};
+
+/// Entries of `status.members` and of `status.unknownMembers` that the definition allows: nobody who joins
+/// nodes may make the status too large to be written.
+const MOST_MEMBERS: usize = 128;
+const MOST_UNKNOWN: usize = 16;
+
+/// The unknown members, voters first.
+pub(super) fn unknown(view: &View<'_>) -> Vec<UnknownMember> {
+    let unreported = view.leader.is_none() && view.newest_configuration().is_none();
+    if unreported || view.operating(OperationType::Recover).is_some() {
+        return view.status.unknown_members.clone();
+    }
+    let mut all: Vec<UnknownMember> = view
+        .unknown_members()
+        .into_iter()
+        .map(|member| {
+            let mut known = view.status.unknown_members.iter();
+            let known = known.find(|m| m.raft_id == member.raft_id);
+            UnknownMember {
+                name: member.name.clone(),
+                raft_id: member.raft_id.clone(),
+                address: view.advertised(member).map(str::to_owned),
+                voter: member.voter,
+                since: known.map_or_else(|| view.now().clone(), |m| m.since.clone()),
+            }
+        })
+        .collect();
+    all.sort_by_key(|member| !member.voter);
+    all.truncate(MOST_UNKNOWN);
+    all
+}
 
 pub(super) fn readers(view: &View<'_>) -> Option<PoolStatus> {
     let set = view.set(Pool::Read);
@@ -62,6 +93,9 @@ pub(super) fn members(view: &View<'_>, confirmed: &[Member]) -> Vec<Member> {
             });
         }
     }
+    // Own members first: they have pods, or had claims.
+    all.sort_by_key(|m| m.claim_uid.is_none() && view.pod(&m.name).is_none());
+    all.truncate(MOST_MEMBERS);
     let leaving = view
         .operating(OperationType::ScaleDown)
         .and_then(|o| o.member.as_deref());
