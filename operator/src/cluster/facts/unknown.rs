@@ -132,9 +132,8 @@ impl<'a> View<'a> {
         if !self.is_unknown(reporter, member) {
             return None;
         }
-        let follows = |node: &&NodeStatus| {
-            node.leader.as_deref() == Some(name) && node.term == reporter.term
-        };
+        let follows =
+            |node: &&NodeStatus| node.leader.as_deref() == Some(name) && node.term == reporter.term;
         let own = reporter.config.iter().filter(|m| m.voter);
         let own: Vec<_> = own.filter(|m| !self.is_unknown(reporter, m)).collect();
         let following: Vec<&str> = own
@@ -158,7 +157,8 @@ impl<'a> View<'a> {
             return false;
         };
         let voters = self.config().iter().filter(|m| m.voter);
-        let (unknown, own): (Vec<_>, Vec<_>) = voters.partition(|m| self.is_unknown(leader.status, m));
+        let (unknown, own): (Vec<_>, Vec<_>) =
+            voters.partition(|m| self.is_unknown(leader.status, m));
         let there = self.participants().len();
         let left = unknown.iter().filter(|m| m.raft_id != member.raft_id);
         let reached = left.filter(|m| is_reached(leader.status, m)).count();

@@ -28,8 +28,14 @@ fn it_is_told_at_once_and_removed() {
         fixture.join("rogue", voter, ADDRESS);
         let first = fixture.reconcile();
         let event = first.event.unwrap();
-        assert!(event.warning && event.reason == "UnknownMember", "{event:?}");
-        assert!(event.message.contains("rogue#i0 at 10.9.9.9:4002"), "{event:?}");
+        assert!(
+            event.warning && event.reason == "UnknownMember",
+            "{event:?}"
+        );
+        assert!(
+            event.message.contains("rogue#i0 at 10.9.9.9:4002"),
+            "{event:?}"
+        );
         let (unknown, reason, text) = fixture.condition("UnknownMember");
         assert!(unknown && text.contains("rogue#i0"), "{text}");
         assert_eq!(reason == "UnknownVoter", voter, "{reason}");
@@ -64,7 +70,10 @@ fn one_that_comes_back_waits_longer_each_time() {
         fixture.reconcile();
     }
     assert!(waits[0] <= 3 && waits[1] <= 3, "{waits:?}");
-    assert!(waits.is_sorted() && *waits.last().unwrap() <= 63, "{waits:?}");
+    assert!(
+        waits.is_sorted() && *waits.last().unwrap() <= 63,
+        "{waits:?}"
+    );
     assert_eq!(fixture.status().unknown_removals.unwrap().count, 7);
     fixture.later(3600);
     fixture.join("rogue", true, ADDRESS);
