@@ -19,6 +19,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 	"google.golang.org/grpc"
@@ -111,6 +112,15 @@ func resize(volume string) error {
 	}
 	_, err = run("mount", "-o", "remount,size="+string(bytes), volume)
 	return err
+}
+
+// The size of a mounted volume, 0 if that is unknown.
+func size(volume string) int64 {
+	var found syscall.Statfs_t
+	if syscall.Statfs(volume, &found) != nil {
+		return 0
+	}
+	return int64(found.Blocks) * found.Bsize
 }
 
 // Where a volume is mounted besides its own place: in pods.
@@ -313,7 +323,7 @@ func (d *driver) NodeExpandVolume(_ context.Context, r *csi.NodeExpandVolumeRequ
 		if err != nil {
 			return nil, err
 		}
-		if len(others) > 0 {
+		if len(others) > 0 && size(volume) < bytes {
 			return nil, status.Error(codes.FailedPrecondition, "this class's file systems do not grow while a pod uses them")
 		}
 	}
