@@ -155,7 +155,9 @@ impl Caches {
     }
 
     /// All objects of one cluster.
-    pub async fn of(&self, client: &Client, namespace: &str, name: &str) -> Live {
+    pub async fn of(&self, client: &Client, cluster: &RqliteCluster) -> Live {
+        let (namespace, name) = (cluster.namespace().unwrap_or_default(), cluster.name_any());
+        let (namespace, name) = (namespace.as_str(), name.as_str());
         let recoveries = self.recoveries.state();
         let recoveries = recoveries
             .iter()
@@ -175,6 +177,7 @@ impl Caches {
             }),
             sets: select(&self.sets, namespace, name),
             pods: select(&self.pods, namespace, name),
+            strays: Vec::new(),
             claims,
             maps: select(&self.maps, namespace, name),
             services: select(&self.services, namespace, name),
@@ -198,6 +201,7 @@ impl Caches {
                 .collect(),
             events: Vec::new(),
         };
+        live.disown(cluster);
         live.events = evidence::read(client, namespace, &live).await;
         live
     }

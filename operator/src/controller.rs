@@ -167,7 +167,7 @@ async fn read_and_reconcile(cluster: &Guarded, context: &ScopeContext) -> Result
     let Some(fresh) = fresh.filter(|fresh| fresh.uid() == cluster.uid()) else {
         return Err(Error::Changed(format!("RqliteCluster {name}")));
     };
-    let live = context.caches.of(&shared.client, &namespace, &name).await;
+    let live = context.caches.of(&shared.client, &fresh).await;
     reconcile(shared, fresh, &live).await
 }
 

@@ -8,9 +8,9 @@ use k8s_openapi::{
     },
     jiff::Timestamp,
 };
-use kube::{Api, Client, Resource, ResourceExt, api::ListParams};
+use kube::{Api, Client, ResourceExt, api::ListParams};
 
-use crate::live::{Live, containers, pods_of};
+use crate::live::{Live, containers, created, pods_of};
 
 /// Maximum number of objects whose events are read at a time: one shows the cause, a few more show different
 /// causes.
@@ -70,12 +70,6 @@ fn suspects(live: &Live, now: Timestamp) -> Vec<String> {
         .chain(pods.filter_map(|pod| pod.uid()))
         .take(MAX_OBJECTS)
         .collect()
-}
-
-/// When an object was created, in Unix seconds.
-pub fn created<K: Resource>(object: &K) -> Option<i64> {
-    let created = object.meta().creation_timestamp.as_ref();
-    created.map(|time| time.0.as_second())
 }
 
 /// Whether a claim is still waiting for a volume.

@@ -15,12 +15,17 @@ use k8s_openapi::{
         policy::v1::PodDisruptionBudget,
         storage::v1::StorageClass,
     },
+    apimachinery::pkg::apis::meta::v1::OwnerReference,
+    jiff::Timestamp,
 };
 use kube::{Api, Client, Resource, ResourceExt, api::ListParams};
 use operator_api::{RqliteCluster, RqliteRecovery, names};
 use serde::de::DeserializeOwned;
 
-use crate::error::Error;
+use crate::{
+    cluster::facts::own_pods::{self, Controller, KnownSet, Ownership, PodIdentity},
+    error::Error,
+};
 
 /// All objects with the cluster's label in its namespace, and what is known of Kubernetes nodes and storage
 /// classes.
@@ -28,8 +33,10 @@ use crate::error::Error;
 pub struct Live {
     /// StatefulSets of both pools.
     pub sets: Vec<Arc<StatefulSet>>,
-    /// Pods of both pools.
+    /// Pods of both pools: those that the cluster's own StatefulSets made.
     pub pods: Vec<Arc<Pod>>,
+    /// Names of pods that carry the cluster's label and are not its own.
+    pub strays: Vec<String>,
     /// Claims of both pools.
     pub claims: Vec<Arc<PersistentVolumeClaim>>,
     /// ConfigMaps: the state file, and the plan of a recovery.
@@ -166,12 +173,13 @@ impl Live {
                 .map(|node| (node.name_any(), host_name(node)))
                 .collect()
         });
-        Ok(Self {
+        let mut live = Self {
             claims,
             volumes,
             host_names,
             sets: list(client, &namespace, &label).await?,
             pods: list(client, &namespace, &label).await?,
+            strays: Vec::new(),
             maps: list(client, &namespace, &label).await?,
             services: list(client, &namespace, &label).await?,
             accounts: list(client, &namespace, &label).await?,
@@ -191,8 +199,69 @@ impl Live {
                 .map(|class| (class.name_any(), may_grow(&class)))
                 .collect(),
             events: Vec::new(),
-        })
+        };
+        live.disown(cluster);
+        Ok(live)
     }
+
+    /// Takes away the pods that only carry the cluster's label: nothing may be concluded from them.
+    pub fn disown(&mut self, cluster: &RqliteCluster) {
+        let name = cluster.name_any();
+        let sets: Vec<KnownSet> = [names::voters(&name), names::readers(&name)]
+            .iter()
+            .filter_map(|set| known_set(cluster, named(&self.sets, set)?))
+            .collect();
+        let status = cluster.status.as_ref();
+        let now = Timestamp::now().as_second();
+        let mut strays = Vec::new();
+        self.pods.retain(|pod| {
+            let age = created(&**pod).map(|at| now - at);
+            let kind = own_pods::of_pod(&identity(pod, age), &name, &sets, status);
+            if kind == Ownership::Stray {
+                strays.push(pod.name_any());
+            }
+            kind == Ownership::Own
+        });
+        strays.sort();
+        self.strays = strays;
+    }
+}
+
+fn known_set(cluster: &RqliteCluster, set: &StatefulSet) -> Option<KnownSet> {
+    let owners = set.owner_references().iter();
+    Some(KnownSet {
+        uid: set.uid()?,
+        is_own: owners
+            .into_iter()
+            .any(|o| Some(&o.uid) == cluster.metadata.uid.as_ref()),
+        is_deleting: set.metadata.deletion_timestamp.is_some(),
+        name: set.name_any(),
+    })
+}
+
+fn identity(pod: &Pod, age_seconds: Option<i64>) -> PodIdentity<'_> {
+    PodIdentity {
+        name: pod.metadata.name.as_deref().unwrap_or_default(),
+        uid: pod.metadata.uid.as_deref().unwrap_or_default(),
+        controller: controller(pod).map(|owner| Controller {
+            is_stateful_set: owner.kind == "StatefulSet" && owner.api_version.starts_with("apps/"),
+            name: &owner.name,
+            uid: &owner.uid,
+        }),
+        age_seconds,
+    }
+}
+
+/// The controller of an object, from its owner references.
+pub fn controller<K: Resource>(object: &K) -> Option<&OwnerReference> {
+    let mut owners = object.meta().owner_references.iter().flatten();
+    owners.find(|owner| owner.controller == Some(true))
+}
+
+/// When an object was created, in Unix seconds.
+pub fn created<K: Resource>(object: &K) -> Option<i64> {
+    let created = object.meta().creation_timestamp.as_ref();
+    created.map(|time| time.0.as_second())
 }
 
 async fn list<K>(client: &Client, namespace: &str, label: &str) -> Result<Vec<Arc<K>>, Error>

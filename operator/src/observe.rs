@@ -99,6 +99,7 @@ pub async fn observe(
             .iter()
             .filter_map(|pod| pod::convert(pod))
             .collect(),
+        strays: live.strays.clone(),
         claims: live
             .claims
             .iter()

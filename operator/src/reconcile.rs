@@ -88,6 +88,10 @@ pub async fn reconcile(
         write_recovery(context, &cluster, live, update).await?;
     }
     context.metrics.set_cluster(&cluster);
+    for notice in &plan.notices {
+        let about = cluster.object_ref(&());
+        context.events.publish(&about, notice).await;
+    }
     let namespace = cluster.namespace().unwrap_or_default();
     for edit in &plan.edits {
         let by =

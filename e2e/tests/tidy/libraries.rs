@@ -73,6 +73,7 @@ const READS_WALL_CLOCK: &[(&str, &str)] = &[
         "operator/src/lease",
         "the Lease's renewal time, for other candidates to read",
     ),
+    ("operator/src/live", "the age of pods of unknown origin"),
     ("operator/src/observe", "given to the deciders"),
 ];
 

@@ -29,6 +29,9 @@ pub const SERVING_LABEL: &str = concat!(crate::group!(), "/serving");
 /// On a pod of a cluster that was recovered: the number of recoveries. A change makes the kubelet refresh the
 /// mounted state file at once.
 pub const EPOCH_LABEL: &str = concat!(crate::group!(), "/epoch");
+/// Uid of the RqliteCluster, on its pods. Services, budgets and policies select by it as well, so that pods
+/// of anything else that is called alike are not selected.
+pub const OWNER_LABEL: &str = concat!(crate::group!(), "/owner");
 /// On an RqliteRecovery that the operator created.
 pub const AUTOMATIC_LABEL: &str = concat!(crate::group!(), "/automatic");
 
@@ -38,6 +41,9 @@ pub const TEMPLATE_HASH_ANNOTATION: &str = concat!(crate::group!(), "/template-h
 /// On an object that the operator applied: hash of what was applied, so that an unchanged object is not sent
 /// again.
 pub const APPLIED_HASH_ANNOTATION: &str = concat!(crate::group!(), "/applied-hash");
+/// On a StatefulSet: the number of replicas that the operator set last. Another number was set by somebody
+/// else.
+pub const REPLICAS_SET_ANNOTATION: &str = concat!(crate::group!(), "/replicas-set");
 /// On a cluster: any change of the value restarts all pods, one at a time, even while updates are deferred.
 pub const RESTARTED_AT_ANNOTATION: &str = concat!(crate::group!(), "/restarted-at");
 /// On a cluster: `"true"` pauses the operator, as `spec.paused` does. For specs that another tool owns.
@@ -51,6 +57,8 @@ pub const ACCEPT_LINEAGE_ANNOTATION: &str = concat!(crate::group!(), "/accept-li
 /// On a pod, with update strategy Manual: `"true"` makes the operator replace this pod now.
 pub const UPDATE_NOW_ANNOTATION: &str = concat!(crate::group!(), "/update-now");
 
+/// Name of the claim template of the StatefulSets, and of the pods' volume.
+pub const DATA_VOLUME: &str = "data";
 /// Port of the HTTP API.
 pub const HTTP_PORT: i32 = 4001;
 /// Port for connections between nodes.

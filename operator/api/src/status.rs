@@ -102,6 +102,12 @@ pub struct RqliteClusterStatus {
     #[schemars(length(max = 128))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub retired_claims: Vec<RetiredClaim>,
+    /// All PersistentVolumeClaims that pods of this cluster have used and that still exist, by uid. No other
+    /// claim is ever deleted, whatever its name and its labels are.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 256))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["uid".into()]))]
+    pub claims: Vec<UsedClaim>,
     /// The recovery from a lost quorum that is in progress, or the last one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recovery: Option<RecoveryRecord>,
@@ -365,6 +371,30 @@ pub struct RetiredClaim {
     pub member: String,
     /// When the member was removed.
     pub retired_at: Time,
+}
+
+/// A PersistentVolumeClaim that a pod of this cluster uses or has used.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct UsedClaim {
+    /// Name of the claim.
+    pub name: String,
+    /// Uid of the claim. A later claim of the same name is a different one.
+    pub uid: String,
+    /// Its volume has grown, and its file system has not yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pending_resize: Option<PendingResize>,
+}
+
+/// A volume that has grown, while its file system has not yet.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PendingResize {
+    /// Since when.
+    pub since: Time,
+    /// Uid of the pod that used it then. If the file system does not grow while it is mounted, this pod is
+    /// restarted once.
+    pub pod_uid: String,
 }
 
 /// A voter that was removed because it no longer had a pod.

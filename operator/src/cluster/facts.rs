@@ -1,7 +1,9 @@
 //! The observation, and what it means. Nothing here decides or uses deciders or rendered objects.
 pub mod addresses;
+pub mod claims;
 pub mod lineage;
 pub mod observation;
+pub mod own_pods;
 pub mod pods;
 pub mod quorum;
 pub mod unknown;

@@ -44,6 +44,8 @@ fn observation(cluster: RqliteCluster, voters: i32, readers: i32) -> Observation
         replicas,
         template_hash: String::new(),
         claim_size: "10Gi".to_owned(),
+        owner_label: None,
+        replicas_set: None,
         deleting: false,
     };
     Observation {
@@ -58,6 +60,7 @@ fn observation(cluster: RqliteCluster, voters: i32, readers: i32) -> Observation
         voters: Some(set(voters)),
         readers: (readers > 0).then(|| set(readers)),
         pods: Vec::new(),
+        strays: Vec::new(),
         claims: Vec::new(),
         state: None,
         plan: None,
@@ -134,6 +137,8 @@ impl Fixture {
             prepared: None,
             update_now: false,
             labels: BTreeMap::new(),
+            claim: None,
+            orphaned: false,
         });
         self.seen.claims.push(ObservedClaim {
             name: names::claim(name),

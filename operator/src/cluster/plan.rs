@@ -13,14 +13,15 @@ use crate::cluster::{
         replace, rollout, scale, storage, unknown, unstick,
     },
     facts::{
-        observation::{Edit, Observation},
+        claims,
+        observation::{Edit, Observation, ObservedPod},
         validate,
         view::View,
     },
     render::{
         blockers,
         build::{self, Object},
-        edits, report, unknown_members,
+        edits, report, strays, unknown_members,
     },
 };
 
@@ -62,6 +63,9 @@ pub struct Plan {
     /// The event to publish.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub event: Option<Event>,
+    /// Events to publish besides that of the decision.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub notices: Vec<Event>,
     /// Changes by others to the operator's objects that this plan reverts.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub edits: Vec<Edit>,
@@ -136,6 +140,7 @@ pub fn plan(seen: &Observation) -> Plan {
         },
         action,
         event,
+        notices: strays::event(&view).into_iter().collect(),
         edits: if untouched {
             Vec::new()
         } else {
@@ -281,35 +286,18 @@ fn drop_leftover(view: &View<'_>) -> Decision {
 
 fn unlabelled_claims(view: &View<'_>) -> Vec<String> {
     let pods = view.seen.pods.iter().filter(|pod| !pod.deleting);
-    let without = pods.filter(|pod| view.claim(&pod.name).is_none());
-    without.map(|pod| names::claim(&pod.name)).collect()
+    let used = pods.map(claims::name_of);
+    let unlabelled = used.filter(|name| !view.seen.claims.iter().any(|c| c.name == *name));
+    unlabelled.collect()
 }
 
 /// Labels by which Services and disruption budgets select pods.
 fn labels(view: &View<'_>) -> Vec<PodLabels> {
-    // Without a leader the present labels are the best knowledge there is.
-    if view.leader.is_none() || view.operating(OperationType::Recover).is_some() {
-        return Vec::new();
-    }
-    let leaving = view
-        .operating(OperationType::ScaleDown)
-        .and_then(|o| o.member.as_deref());
     let mut all = Vec::new();
     for pod in view.seen.pods.iter().filter(|pod| !pod.deleting) {
-        let leads = view.leader.is_some_and(|leader| leader.name == pod.name);
-        let member = view.member(&pod.name);
-        let role = if leads { "leader" } else { "follower" };
-        // After a recovery pods wait for the changed state file: a changed label makes the kubelet refresh
-        // it.
-        let epoch = view.status.lineage.as_ref().map_or(0, |l| l.epoch);
-        let epoch = (epoch > 0).then(|| epoch.to_string());
-        let serving = (leaving != Some(pod.name.as_str())).to_string();
-        let wanted = [
-            (names::ROLE_LABEL, member.map(|_| role.to_owned())),
-            (names::RAFT_LABEL, member.map(|_| "member".to_owned())),
-            (names::SERVING_LABEL, Some(serving)),
-            (names::EPOCH_LABEL, epoch),
-        ];
+        let mut wanted = role_labels(view, pod);
+        let owner = build::owner_label(view, pod);
+        wanted.extend(owner.map(|uid| (names::OWNER_LABEL, Some(uid))));
         let labels: BTreeMap<_, _> = wanted
             .into_iter()
             .filter(|(key, value)| pod.labels.get(*key) != value.as_ref())
@@ -324,6 +312,29 @@ fn labels(view: &View<'_>) -> Vec<PodLabels> {
         }
     }
     all
+}
+
+/// Labels that depend on who leads. Without a leader the present ones are the best knowledge there is.
+fn role_labels(view: &View<'_>, pod: &ObservedPod) -> Vec<(&'static str, Option<String>)> {
+    if view.leader.is_none() || view.operating(OperationType::Recover).is_some() {
+        return Vec::new();
+    }
+    let leaving = view
+        .operating(OperationType::ScaleDown)
+        .and_then(|o| o.member.as_deref());
+    let leads = view.leader.is_some_and(|leader| leader.name == pod.name);
+    let member = view.member(&pod.name);
+    let role = if leads { "leader" } else { "follower" };
+    // After a recovery pods wait for the changed state file: a changed label makes the kubelet refresh it.
+    let epoch = view.status.lineage.as_ref().map_or(0, |l| l.epoch);
+    let epoch = (epoch > 0).then(|| epoch.to_string());
+    let serving = (leaving != Some(pod.name.as_str())).to_string();
+    vec![
+        (names::ROLE_LABEL, member.map(|_| role.to_owned())),
+        (names::RAFT_LABEL, member.map(|_| "member".to_owned())),
+        (names::SERVING_LABEL, Some(serving)),
+        (names::EPOCH_LABEL, epoch),
+    ]
 }
 
 fn event(view: &View<'_>, decision: &Decision) -> Option<Event> {
@@ -347,6 +358,7 @@ fn event(view: &View<'_>, decision: &Decision) -> Option<Event> {
         }
         Decision::Act(action, text) => {
             let reason = match action {
+                Action::ReleaseFinalizer if deletion::leaves_claims(view) => "ClaimsLeft",
                 Action::ReleaseFinalizer => "FinalizerRemoved",
                 Action::DeleteStatefulSet { .. } => "StatefulSetDeleted",
                 Action::DeleteClaim { .. } => "ClaimDeleted",

@@ -4,4 +4,5 @@ pub mod build;
 pub mod edits;
 pub mod report;
 pub mod runbook;
+pub mod strays;
 pub mod unknown_members;

@@ -6,12 +6,13 @@ use k8s_openapi::api::{
     events::v1::Event,
 };
 use kube::ResourceExt;
+use operator_api::names;
 
 use super::pod;
 use crate::{
     cluster::facts::observation::{Blocker, BlockerKind},
-    evidence::{IMAGE_REASONS, created, is_pending, last_seen},
-    live::{Live, containers, pods_of},
+    evidence::{IMAGE_REASONS, is_pending, last_seen},
+    live::{Live, containers, created, pods_of},
 };
 
 /// Waiting reasons of containers that Kubernetes cannot create.
@@ -32,7 +33,8 @@ const MAX_MESSAGE_CHARS: usize = 400;
 /// All blockers of one cluster; `now` is in Unix seconds.
 pub(super) fn find(live: &Live, now: i64) -> Vec<Blocker> {
     let sets = live.sets.iter().filter_map(|set| refusal(live, set, now));
-    let claims = live.claims.iter().filter_map(|claim| volume(live, claim));
+    let claims = live.claims.iter().filter(|claim| is_of_a_pod(live, claim));
+    let claims = claims.filter_map(|claim| volume(live, claim));
     let pods = live.pods.iter().filter_map(|pod| of_pod(live, pod));
     sets.chain(claims).chain(pods).collect()
 }
@@ -78,6 +80,14 @@ fn refusal(live: &Live, set: &StatefulSet, now: i64) -> Option<Blocker> {
         .split_once("failed error: ")
         .map_or(message, |(_, w)| w);
     counts.then(|| blocker(BlockerKind::Refused, &set.name_any(), message))
+}
+
+/// Is a claim named after a pod of one of the StatefulSets? Clones that kept the labels are not.
+fn is_of_a_pod(live: &Live, claim: &PersistentVolumeClaim) -> bool {
+    let name = claim.name_any();
+    let pod = name.strip_prefix(names::claim("").as_str());
+    let mut sets = live.sets.iter();
+    pod.is_some_and(|pod| sets.any(|set| names::ordinal(&set.name_any(), pod).is_some()))
 }
 
 /// A claim for which no volume is provisioned.

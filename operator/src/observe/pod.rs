@@ -8,7 +8,7 @@ use operator_api::{names, recovery::LogPosition, status::Pool};
 
 use crate::{
     cluster::facts::observation::{ObservedPod, PrepareReport},
-    live::containers,
+    live::{containers, controller},
 };
 
 /// Init container that runs `rqlited prepare`.
@@ -16,7 +16,8 @@ const PREPARE: &str = "prepare";
 /// Reasons of waiting containers that are part of a normal start.
 const STARTING: [&str; 2] = ["ContainerCreating", "PodInitializing"];
 /// Labels that the operator sets on running pods.
-const OWN_LABELS: [&str; 4] = [
+const OWN_LABELS: [&str; 5] = [
+    names::OWNER_LABEL,
     names::ROLE_LABEL,
     names::RAFT_LABEL,
     names::SERVING_LABEL,
@@ -54,7 +55,17 @@ pub(super) fn convert(pod: &Pod) -> Option<ObservedPod> {
         prepared: prepared(&status),
         update_now: annotation(names::UPDATE_NOW_ANNOTATION).as_deref() == Some("true"),
         labels: own.collect::<BTreeMap<_, _>>(),
+        claim: claim(pod),
+        orphaned: controller(pod).is_none(),
     })
+}
+
+/// The claim of its data volume.
+fn claim(pod: &Pod) -> Option<String> {
+    let mut volumes = pod.spec.as_ref()?.volumes.iter().flatten();
+    let data = volumes.find(|volume| volume.name == names::DATA_VOLUME)?;
+    let claim = data.persistent_volume_claim.as_ref()?;
+    Some(claim.claim_name.clone())
 }
 
 pub(super) fn condition<'a>(status: &'a PodStatus, kind: &str) -> Option<&'a PodCondition> {
@@ -178,10 +189,24 @@ mod tests {
             "only the operator's own: {:?}",
             one.labels
         );
-        assert_eq!((one.stuck, one.prepared), (None, None));
+        assert_eq!((one.stuck, one.prepared, one.claim), (None, None, None));
+        assert!(one.orphaned, "it has no controller");
         pod.metadata.deletion_timestamp = one.ready_since;
         let leaving = convert(&pod).unwrap();
         assert!(leaving.deleting && !leaving.ready);
+        pod.metadata.owner_references = Some(vec![
+            serde_json::from_value(
+                json!({"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "demo",
+                "uid": "s", "controller": true}),
+            )
+            .unwrap(),
+        ]);
+        pod.spec.as_mut().unwrap().volumes = serde_json::from_value(json!([{"name": "tmp"},
+            {"name": "data", "persistentVolumeClaim": {"claimName": "data-demo-1"}}]))
+        .unwrap();
+        let owned = convert(&pod).unwrap();
+        assert!(!owned.orphaned);
+        assert_eq!(owned.claim.as_deref(), Some("data-demo-1"));
         pod.metadata.labels = None;
         assert_eq!(convert(&pod), None, "no pool");
     }

@@ -4,22 +4,31 @@ use operator_api::names;
 
 use crate::cluster::facts::observation::ObservedSet;
 
+fn annotation<'a>(set: &'a StatefulSet, key: &str) -> Option<&'a String> {
+    set.metadata.annotations.as_ref()?.get(key)
+}
+
 pub(super) fn convert(set: &StatefulSet) -> ObservedSet {
     let spec = set.spec.as_ref();
     let template = spec.and_then(|spec| spec.template.metadata.as_ref());
-    let annotations = template.and_then(|metadata| metadata.annotations.as_ref());
+    let hash = template.and_then(|metadata| {
+        let annotations = metadata.annotations.as_ref()?;
+        annotations.get(names::TEMPLATE_HASH_ANNOTATION).cloned()
+    });
     let claims = spec.and_then(|spec| spec.volume_claim_templates.as_ref());
     let claim = claims.and_then(|claims| claims.first()?.spec.clone());
     let requests = claim.and_then(|claim| claim.resources?.requests);
     ObservedSet {
         uid: set.metadata.uid.clone().unwrap_or_default(),
         replicas: spec.and_then(|spec| spec.replicas).unwrap_or(1),
-        template_hash: annotations
-            .and_then(|a| a.get(names::TEMPLATE_HASH_ANNOTATION).cloned())
-            .unwrap_or_default(),
+        template_hash: hash.unwrap_or_default(),
         claim_size: requests
             .and_then(|requests| Some(requests.get("storage")?.0.clone()))
             .unwrap_or_default(),
+        owner_label: template
+            .and_then(|template| template.labels.as_ref()?.get(names::OWNER_LABEL).cloned()),
+        replicas_set: annotation(set, names::REPLICAS_SET_ANNOTATION)
+            .and_then(|number| number.parse().ok()),
         deleting: set.metadata.deletion_timestamp.is_some(),
     }
 }
@@ -33,9 +42,11 @@ mod tests {
     #[test]
     fn a_set() {
         let set: StatefulSet = serde_json::from_value(json!({
-            "metadata": {"name": "demo", "uid": "u", "deletionTimestamp": "2026-01-01T00:00:00Z"},
+            "metadata": {"name": "demo", "uid": "u", "deletionTimestamp": "2026-01-01T00:00:00Z",
+                "annotations": {"rqlite.dev/replicas-set": "3"}},
             "spec": {"replicas": 4, "selector": {}, "serviceName": "x",
-                "template": {"metadata": {"annotations": {"rqlite.dev/template-hash": "h"}}},
+                "template": {"metadata": {"annotations": {"rqlite.dev/template-hash": "h"},
+                    "labels": {"rqlite.dev/owner": "o"}}},
                 "volumeClaimTemplates": [{"spec": {"resources": {"requests": {"storage": "3Gi"}}}}]},
         }))
         .unwrap();
@@ -44,6 +55,8 @@ mod tests {
             replicas: 4,
             template_hash: "h".to_owned(),
             claim_size: "3Gi".to_owned(),
+            owner_label: Some("o".to_owned()),
+            replicas_set: Some(3),
             deleting: true,
         };
         assert_eq!(convert(&set), expected);

@@ -289,6 +289,8 @@ pub(crate) fn observe(world: &mut World) -> Observation {
             replicas: set.replicas,
             template_hash: set.hash.clone(),
             claim_size: set.claim_size.clone(),
+            owner_label: None,
+            replicas_set: None,
             deleting: false,
         })
     };
@@ -312,6 +314,8 @@ pub(crate) fn observe(world: &mut World) -> Observation {
         }),
         update_now: false,
         labels: pod.labels.clone(),
+        claim: None,
+        orphaned: false,
     });
     let claims = world.claims.iter().map(|(name, claim)| ObservedClaim {
         name: name.clone(),
@@ -335,6 +339,7 @@ pub(crate) fn observe(world: &mut World) -> Observation {
         voters: set(Pool::Voter),
         readers: set(Pool::Read),
         pods: pods.collect(),
+        strays: Vec::new(),
         claims: claims.collect(),
         state: world.state.clone(),
         plan: world.plan.clone(),

@@ -1,15 +1,26 @@
 //! A deleted cluster: its pods go first, then, if the spec says so, the claims, then the object. No node is
 //! queried.
-use operator_api::{cluster::Deletion, names, status::Pool};
+use operator_api::{
+    cluster::Deletion,
+    names,
+    status::{OperationType, Pool},
+};
 
 use crate::cluster::{
     action::{Action, Decision},
-    facts::view::View,
+    facts::{claims, observation::ObservedPod, view::View},
 };
 
 /// Does this cluster's object need the finalizer?
 pub fn needs_finalizer(view: &View<'_>) -> bool {
-    view.spec.deletion_protection || deletes_claims(view)
+    view.spec.deletion_protection || deletes_claims(view) || is_remade(view)
+}
+
+/// Is a StatefulSet being recreated around its pods, or do pods have no StatefulSet? Nothing else stops these
+/// pods: the garbage collector knows no owner of theirs.
+fn is_remade(view: &View<'_>) -> bool {
+    let resizes = view.operating(OperationType::Resize).is_some();
+    resizes || view.seen.pods.iter().any(|pod| pod.orphaned)
 }
 
 fn deletes_claims(view: &View<'_>) -> bool {
@@ -27,9 +38,9 @@ pub fn decide(view: &View<'_>) -> Decision {
     if !finalizers.iter().any(|f| f == names::FINALIZER) {
         return Decision::Wait("the garbage collector deletes what belongs to it".to_owned());
     }
-    if !deletes_claims(view) {
-        let text = "the volumes are kept".to_owned();
-        return Decision::Act(Action::ReleaseFinalizer, text);
+    let kept = "the volumes are kept".to_owned();
+    if !deletes_claims(view) && !is_remade(view) {
+        return Decision::Act(Action::ReleaseFinalizer, kept);
     }
     for (pool, set) in [
         (Pool::Read, &view.seen.readers),
@@ -51,10 +62,24 @@ pub fn decide(view: &View<'_>) -> Decision {
             None => {}
         }
     }
+    let orphan = |pod: &&ObservedPod| pod.orphaned && !pod.deleting;
+    if let Some(pod) = view.seen.pods.iter().find(orphan) {
+        let text = format!("deleting the pod {}, which has no StatefulSet", pod.name);
+        return Decision::Act(Action::delete_pod(pod), text);
+    }
     if !view.seen.pods.is_empty() {
         return Decision::Wait("waiting for the pods to stop".to_owned());
     }
-    match view.seen.claims.iter().find(|claim| !claim.deleting) {
+    if !deletes_claims(view) {
+        return Decision::Act(Action::ReleaseFinalizer, kept);
+    }
+    delete_claims(view)
+}
+
+/// Deletes the claims that pods of this cluster have used, and no other.
+fn delete_claims(view: &View<'_>) -> Decision {
+    let mut own = view.seen.claims.iter().filter(|c| claims::is_own(view, c));
+    match own.clone().find(|claim| !claim.deleting) {
         Some(claim) => {
             let action = Action::DeleteClaim {
                 name: claim.name.clone(),
@@ -62,11 +87,28 @@ pub fn decide(view: &View<'_>) -> Decision {
             };
             Decision::Act(action, format!("deleting the claim {}", claim.name))
         }
-        None if !view.seen.claims.is_empty() => {
+        None if own.next().is_some() => {
             Decision::Wait("waiting for the claims to be deleted".to_owned())
         }
-        None => Decision::Act(Action::ReleaseFinalizer, "everything is deleted".to_owned()),
+        None => Decision::Act(Action::ReleaseFinalizer, left_over(view)),
     }
+}
+
+/// What remains of a cluster whose claims were to be deleted.
+fn left_over(view: &View<'_>) -> String {
+    match claims::left_over(view) {
+        None => "everything is deleted".to_owned(),
+        Some(names) => format!(
+            "everything is deleted except claims that carry the cluster's label and that no pod of it is known to have used: {names}. \
+             Look at them, then delete them yourself if nobody needs them"
+        ),
+    }
+}
+
+/// Does the release of the finalizer leave claims with the cluster's label behind, which its user may have
+/// expected to be deleted?
+pub fn leaves_claims(view: &View<'_>) -> bool {
+    deletes_claims(view) && claims::left_over(view).is_some()
 }
 
 /// Does deletion protection keep the cluster although its object was deleted?

@@ -8,7 +8,11 @@ use operator_api::{
 use crate::cluster::{
     action::Decision,
     facts::lineage::has_ended,
-    facts::{observation::ConfigMember, view::View},
+    facts::{
+        claims,
+        observation::{ConfigMember, ObservedPod},
+        view::View,
+    },
 };
 
 /// Without a leader: records a committed configuration that is newer than the one on record, before any
@@ -71,34 +75,57 @@ fn member(view: &View<'_>, entry: &ConfigMember) -> Member {
     }
 }
 
-/// Data of another cluster or lineage blocks every change that could damage it.
+/// Data of another cluster or lineage blocks every change that could damage it. A read replica's data is in
+/// no quorum and decides nothing: it keeps only this read replica from starting ([`foreign_reader`]).
 pub fn foreign(view: &View<'_>) -> Decision {
-    let strange = view.seen.pods.iter().find_map(|pod| {
-        let prepared = pod.prepared.as_ref().filter(|p| p.state == "Foreign");
-        if let Some(report) = prepared {
+    let Some((pod, theirs)) = find_foreign(view, Pool::Voter) else {
+        return Decision::Continue;
+    };
+    let text = format!(
+        "the volume of {} belongs to another cluster ({theirs}). Nothing is changed. To use its data, delete this cluster (its volumes are kept) \
+         and create it again with the annotation {}: {theirs}; to start without it, delete the claim {} and the pod",
+        pod.name,
+        names::ADOPT_ANNOTATION,
+        claims::name_of(pod)
+    );
+    Decision::Blocked("ForeignData", text)
+}
+
+/// Describes a read replica whose volume belongs to another cluster or lineage. Everything else goes on.
+pub fn foreign_reader(view: &View<'_>) -> Option<String> {
+    let (pod, theirs) = find_foreign(view, Pool::Read)?;
+    Some(format!(
+        "the volume of {0} belongs to another cluster ({theirs}), so this read replica does not start. To start it without that data: \
+         kubectl delete pvc {1} && kubectl delete pod {0}",
+        pod.name,
+        claims::name_of(pod)
+    ))
+}
+
+/// A pod whose data is of another cluster or lineage, and which that is.
+fn find_foreign<'a>(view: &View<'a>, pool: Pool) -> Option<(&'a ObservedPod, String)> {
+    let (pod, cluster, lineage) = view.pods(pool).into_iter().find_map(|pod| {
+        if is_foreign(pod) {
+            let report = pod.prepared.as_ref()?;
             return Some((pod, &report.cluster_id, &report.lineage));
         }
         let node = view.node(&pod.name)?;
-        let strange = !view.is_ours(node) && !has_ended(view, node);
-        strange.then_some((pod, &node.cluster_id, &node.lineage))
-    });
-    let Some((pod, cluster, lineage)) = strange else {
-        return Decision::Continue;
-    };
+        let is_foreign = !view.is_ours(node) && !has_ended(view, node);
+        is_foreign.then_some((pod, &node.cluster_id, &node.lineage))
+    })?;
     let theirs = format!(
         "{}/{}/{}",
         cluster.as_deref().unwrap_or("unknown"),
         lineage.as_ref().map_or("unknown", |l| l.id.as_str()),
         lineage.as_ref().map_or(0, |l| l.epoch)
     );
-    let text = format!(
-        "the volume of {} belongs to another cluster ({theirs}). Nothing is changed. To use its data, delete this cluster (its volumes are kept) \
-         and create it again with the annotation {}: {theirs}; to start without it, delete the claim {} and the pod",
-        pod.name,
-        names::ADOPT_ANNOTATION,
-        names::claim(&pod.name)
-    );
-    Decision::Blocked("ForeignData", text)
+    Some((pod, theirs))
+}
+
+/// Did the preparation of a pod's data find that it belongs to another cluster?
+pub fn is_foreign(pod: &ObservedPod) -> bool {
+    let report = pod.prepared.as_ref();
+    report.is_some_and(|report| report.state == "Foreign")
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use operator_api::{
 
 use crate::cluster::{
     action::{Action, Decision},
-    facts::view::View,
+    facts::{claims, view::View},
 };
 
 /// Deletes the rest of a removed pool.
@@ -36,7 +36,7 @@ pub fn leave(view: &View<'_>) -> Decision {
         let mut claims = view.seen.claims.iter();
         let claim = claims.find(|claim| {
             let pod = claim.name.strip_prefix(names::claim("").as_str());
-            !claim.deleting && pod.is_some_and(is_own)
+            !claim.deleting && pod.is_some_and(is_own) && claims::is_own(view, claim)
         });
         if let Some(claim) = claim {
             let delete = Action::DeleteClaim {

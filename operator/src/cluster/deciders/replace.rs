@@ -15,6 +15,7 @@ use crate::cluster::{
     deciders::scale::wait_or_blocked,
     facts::lineage::is_stale,
     facts::{
+        claims,
         observation::{ConfigMember, ObservedClaim, ObservedPod, PrepareReport},
         view::{View, quorum, seconds_between},
     },
@@ -50,6 +51,7 @@ fn loss<'a>(view: &View<'a>, name: &str) -> Option<Loss<'a>> {
         return None;
     }
     let claim = view.claim(name).filter(|claim| !claim.deleting);
+    let claim = claim.filter(|claim| claims::is_own(view, claim));
     if let Some(claim) = claim
         && let Some(why) = &claim.lost
     {

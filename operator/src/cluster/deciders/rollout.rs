@@ -7,8 +7,12 @@ use operator_api::{
 
 use crate::cluster::{
     action::{Action, Decision, begin, finish},
-    deciders::scale::{TRANSFER_SECONDS, wait_or_blocked},
+    deciders::{
+        membership::is_foreign,
+        scale::{TRANSFER_SECONDS, wait_or_blocked},
+    },
     facts::{
+        claims,
         observation::ObservedPod,
         view::{View, quorum, seconds_between},
     },
@@ -84,7 +88,7 @@ pub fn is_outdated(view: &View<'_>, pod: &ObservedPod) -> bool {
     let applied = view
         .set(pod.pool)
         .is_some_and(|set| Some(set.template_hash.as_str()) == wanted);
-    let grown = view.claim(&pod.name).is_some_and(|c| c.resize_pending);
+    let grown = claims::needs_restart(view, pod);
     applied && (Some(pod.template_hash.as_str()) != wanted || grown)
 }
 
@@ -146,6 +150,10 @@ pub fn resume(view: &View<'_>) -> Decision {
     }
     if pod.stuck.is_some() && !is_wanted(view, pod) {
         let text = format!("the new {name} does not run, and the spec no longer asks for it");
+        return Decision::Record(finish(view.status), text);
+    }
+    if pod.pool == Pool::Read && is_foreign(pod) {
+        let text = format!("the volume of {name} belongs to another cluster: others go on");
         return Decision::Record(finish(view.status), text);
     }
     let text = match &pod.stuck {

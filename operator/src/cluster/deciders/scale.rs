@@ -10,6 +10,7 @@ use operator_api::{
 use crate::cluster::{
     action::{Action, Decision, RequiredAbsence, begin, finish, step},
     facts::{
+        claims,
         observation::ObservedSet,
         pods::readers_with_a_vote,
         view::{View, quorum, seconds_between},
@@ -291,7 +292,8 @@ fn retire_claim(view: &View<'_>, victim: &str) -> Decision {
     let Some(claim) = view.claim(victim) else {
         return Decision::Record(finish(view.status), format!("{victim} is gone"));
     };
-    if retention.when_scaled.unwrap_or_default() == Deletion::Delete {
+    if retention.when_scaled.unwrap_or_default() == Deletion::Delete && claims::is_own(view, claim)
+    {
         if claim.deleting {
             return Decision::Wait(format!(
                 "waiting for the claim {} to be deleted",

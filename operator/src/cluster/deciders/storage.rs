@@ -4,7 +4,7 @@ use operator_api::{ByteSize, names, status::OperationType, status::Pool};
 
 use crate::cluster::{
     action::{Action, Decision, begin, finish},
-    facts::{observation::ObservedClaim, view::View},
+    facts::{claims, observation::ObservedClaim, view::View},
 };
 
 /// Is `a` smaller than `b`? False for sizes that cannot be parsed: nothing is done about them.
@@ -13,10 +13,11 @@ fn is_smaller(a: &str, b: &ByteSize) -> bool {
 }
 
 /// The claims of a pool's present pods.
-fn claims<'a>(view: &View<'a>, pool: Pool) -> Vec<&'a ObservedClaim> {
+fn claims_of<'a>(view: &View<'a>, pool: Pool) -> Vec<&'a ObservedClaim> {
     let live = view.set(pool).map_or(0, |set| set.replicas);
     (0..live)
         .filter_map(|o| view.claim(&names::pod(&view.set_name(pool), o)))
+        .filter(|claim| claims::is_own(view, claim))
         .collect()
 }
 
@@ -60,7 +61,7 @@ pub fn start(view: &View<'_>) -> Decision {
     for pool in [Pool::Voter, Pool::Read] {
         let Some(set) = view.set(pool) else { continue };
         let wanted = view.wanted_size(pool);
-        let small = claims(view, pool)
+        let small = claims_of(view, pool)
             .into_iter()
             .find(|claim| !claim.deleting && is_smaller(&claim.requested, &wanted));
         if let Some(claim) = small {
@@ -101,7 +102,7 @@ fn expand(view: &View<'_>, claim: &ObservedClaim, wanted: &ByteSize) -> Decision
 pub fn problem(view: &View<'_>) -> Option<(&'static str, String)> {
     for pool in [Pool::Voter, Pool::Read] {
         let wanted = view.wanted_size(pool);
-        for claim in claims(view, pool) {
+        for claim in claims_of(view, pool) {
             let class = claim.class.as_deref().unwrap_or_default();
             let asked = !is_smaller(&claim.requested, &wanted);
             if !asked && view.seen.expandable.get(class) == Some(&false) {
@@ -116,10 +117,9 @@ pub fn problem(view: &View<'_>) -> Option<(&'static str, String)> {
                 .as_ref()
                 .is_some_and(|capacity| is_smaller(capacity, &wanted));
             if !asked || small {
-                return Some((
-                    "Expanding",
-                    format!("{} is expanding to {wanted}", claim.name),
-                ));
+                let how = claims::resize_progress(view, claim).unwrap_or_default();
+                let text = format!("{} is expanding to {wanted}{how}", claim.name);
+                return Some(("Expanding", text));
             }
         }
     }

@@ -25,10 +25,13 @@ pub struct Observation {
     /// The StatefulSet of the read replicas.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub readers: Option<ObservedSet>,
-    /// Pods of both pools.
+    /// Pods of both pools: only those that the cluster's own StatefulSets made.
     #[serde(default)]
     pub pods: Vec<ObservedPod>,
-    /// Claims of both pools, under all names that a pod of either pool ever had.
+    /// Names of pods with the cluster's label that are not its own; see [`crate::cluster::facts::own_pods`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub strays: Vec<String>,
+    /// Claims with the cluster's label, also those that no pod of it ever used.
     #[serde(default)]
     pub claims: Vec<ObservedClaim>,
     /// The state file, if its ConfigMap exists.
@@ -88,6 +91,12 @@ pub struct ObservedSet {
     pub template_hash: String,
     /// Storage request of its claim template, a quantity.
     pub claim_size: String,
+    /// Value of the owner label in its pod template; None for a template from before that label.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner_label: Option<String>,
+    /// The number of replicas that the operator set last; None if that was before it was noted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replicas_set: Option<i32>,
     /// Has its deletion begun?
     #[serde(default)]
     pub deleting: bool,
@@ -131,6 +140,12 @@ pub struct ObservedPod {
     /// Those of its labels that the operator sets after creation.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
+    /// Name of the claim that its data volume refers to; None: the one that its StatefulSet names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub claim: Option<String>,
+    /// Has it no controller at present, because its StatefulSet was deleted around it?
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub orphaned: bool,
 }
 
 /// Report of `rqlited prepare`, from the init container's termination message.

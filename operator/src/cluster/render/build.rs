@@ -24,7 +24,7 @@ use sha2::{Digest, Sha256};
 
 use crate::cluster::facts::view::View;
 
-pub use common::has_readers;
+pub use common::{has_readers, owner_label, selecting};
 pub use state::state;
 
 /// Hexadecimal digits of a hash: 64 bits suffice to distinguish the few templates of one cluster.

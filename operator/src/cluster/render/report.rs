@@ -13,10 +13,11 @@ use crate::cluster::{
     action::Decision,
     deciders::deletion,
     facts::{
+        claims,
         quorum::{Outage, classify_outage},
         view::{View, seconds_between},
     },
-    render::build::has_readers,
+    render::build::{has_readers, selecting},
 };
 
 /// Values that change continually are written at most this often, in seconds: each write triggers a
@@ -56,15 +57,13 @@ pub fn status(
     if view.leader.is_some() && !recovers {
         next.voters = i32::try_from(view.config_voters()).unwrap_or(i32::MAX);
     }
-    next.selector = Some(format!(
-        "{}={},{}=voter",
-        names::CLUSTER_LABEL,
-        view.name,
-        names::POOL_LABEL
-    ));
+    let selector = selecting(view, Some(Pool::Voter));
+    let selector: Vec<String> = selector.iter().map(|(k, v)| format!("{k}={v}")).collect();
+    next.selector = Some(selector.join(","));
     next.read_replicas = members::readers(view);
     next.unknown_members = members::unknown(view);
     next.members = members::members(view, &next.members);
+    next.claims = claims::recorded(view);
     next.endpoints = Some(endpoints(view));
     let outage = if view.is_formed() {
         classify_outage(view)

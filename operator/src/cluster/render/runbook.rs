@@ -27,6 +27,7 @@ pub fn page(reason: &str) -> Option<&'static str> {
         "QuorumUnavailable" | "NoLeader" => "quorum-unavailable",
         "RecoveredByHand" => "recovered-by-hand",
         "RecoveryStalled" => "recovery-stalled",
+        "StrayPods" => "stray-pods",
         "ScaleUpBlocked" | "ScaleUpStalled" | "ScaleDownBlocked" | "ScaleDownStalled" => {
             "scaling-blocked"
         }

@@ -152,8 +152,11 @@ fn claims_without_a_volume() {
             "no room",
             "2026-01-01T00:06:00Z",
         );
+        let mut clone = claim(class.clone());
+        clone["metadata"]["name"] = "copy-of-data-demo-0".into();
         let world = World {
-            claims: vec![claim(class.clone())],
+            sets: vec![set(1)],
+            claims: vec![claim(class.clone()), clone],
             classes,
             events: if has_event { vec![failed] } else { Vec::new() },
             ..World::default()

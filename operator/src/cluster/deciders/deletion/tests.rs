@@ -105,3 +105,90 @@ fn without_the_finalizer_nothing_is_done() {
     fixture.seen.cluster.metadata.finalizers = None;
     assert_eq!(fixture.action(), None);
 }
+
+#[test]
+fn claims_that_no_pod_of_the_cluster_used_are_left_and_named() {
+    let mut fixture = deleted(true, false);
+    let copy = crate::cluster::facts::observation::ObservedClaim {
+        name: "copy-of-data-demo-0".to_owned(),
+        uid: "copy".to_owned(),
+        ..fixture.seen.claims[0].clone()
+    };
+    // Of another cluster of this name, whose claims were kept.
+    let old = crate::cluster::facts::observation::ObservedClaim {
+        name: "data-demo-5".to_owned(),
+        uid: "old".to_owned(),
+        ..copy.clone()
+    };
+    fixture.seen.claims.extend([copy, old]);
+    // The first reconcile of an operator that records claims is that of a deleted cluster.
+    fixture.seen.cluster.status.as_mut().unwrap().claims.clear();
+    assert_eq!(set_deleted(fixture.action()), "demo-ro");
+    (fixture.seen.readers, fixture.seen.voters) = (None, None);
+    fixture.seen.pods.clear();
+    for _ in 0..3 {
+        let Some(Action::DeleteClaim { uid, .. }) = fixture.action() else {
+            panic!("a claim of a pod stays");
+        };
+        assert!(uid.starts_with("claim-demo-"), "{uid}");
+        fixture.seen.claims.retain(|claim| claim.uid != uid);
+    }
+    let last = fixture.reconcile();
+    assert_eq!(last.action, Some(Action::ReleaseFinalizer));
+    let event = last.event.unwrap();
+    assert_eq!(event.reason, "ClaimsLeft");
+    let names = "copy-of-data-demo-0, data-demo-5";
+    assert!(event.message.contains(names), "{}", event.message);
+}
+
+#[test]
+fn while_a_stateful_set_is_made_anew_its_pods_are_deleted_one_by_one() {
+    for claims in [false, true] {
+        let mut fixture = deleted(claims, false);
+        fixture.seen.cluster.metadata.deletion_timestamp = None;
+        fixture.seen.cluster.spec.storage.size = "20Gi".into();
+        for claim in &mut fixture.seen.claims {
+            claim.requested = "20Gi".to_owned();
+        }
+        let mut planned = (0..4).map(|_| fixture.reconcile());
+        let remade = planned.find(|plan| plan.action.is_some()).unwrap();
+        assert!(
+            matches!(
+                remade.action,
+                Some(Action::DeleteStatefulSet { orphan: true, .. })
+            ),
+            "{:?}",
+            remade.action
+        );
+        assert_eq!(
+            remade.finalizer,
+            Some(true),
+            "nobody else would stop its pods"
+        );
+        // Now the cluster is deleted; the garbage collector has only begun.
+        fixture.seen.cluster.metadata.deletion_timestamp = Some(fixture.seen.now.clone());
+        fixture.seen.voters.as_mut().unwrap().deleting = true;
+        for pod in &mut fixture.seen.pods {
+            pod.orphaned = pod.pool == Pool::Voter;
+        }
+        assert_eq!(set_deleted(fixture.action()), "demo-ro");
+        fixture.seen.readers = None;
+        fixture.seen.pods.retain(|pod| pod.pool == Pool::Voter);
+        assert_eq!(fixture.action(), None, "the StatefulSet is still there");
+        fixture.seen.voters = None;
+        for expected in ["demo-0", "demo-1"] {
+            let Some(Action::DeletePod { name, .. }) = fixture.action() else {
+                panic!("{expected} runs for ever");
+            };
+            assert_eq!(name, expected);
+            fixture.pod(expected).deleting = true;
+        }
+        assert_eq!(fixture.action(), None, "they stop");
+        fixture.seen.pods.clear();
+        if claims {
+            assert!(matches!(fixture.action(), Some(Action::DeleteClaim { .. })));
+        } else {
+            assert_eq!(fixture.action(), Some(Action::ReleaseFinalizer));
+        }
+    }
+}

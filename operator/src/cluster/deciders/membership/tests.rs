@@ -77,3 +77,45 @@ fn what_another_history_has_committed_does_not_count() {
     fixture.reconcile();
     assert_ne!(fixture.status().configuration_index, Some(9));
 }
+
+#[test]
+fn a_foreign_volume_of_a_read_replica_holds_nothing_up() {
+    use crate::cluster::{action::Action, facts::observation::PrepareReport};
+    let mut fixture = Fixture::running(3, 2);
+    fixture.later(60);
+    fixture.down("demo-ro-0", "prepare: CrashLoopBackOff");
+    fixture.pod("demo-ro-0").prepared = Some(PrepareReport {
+        state: "Foreign".to_owned(),
+        cluster_id: Some("other".to_owned()),
+        lineage: None,
+        raft_id: None,
+        last_log: None,
+        reason: "belongs to cluster other".to_owned(),
+    });
+    assert_eq!(fixture.action(), None);
+    let (degraded, reason, text) = fixture.condition("Degraded");
+    assert!(degraded && reason == "ForeignData", "{reason}");
+    assert!(text.contains("kubectl delete pvc data-demo-ro-0"), "{text}");
+    // An update restarts it once and goes on with the others.
+    fixture.keeps_pods = true;
+    fixture.seen.cluster.spec.termination_grace_period_seconds += 1;
+    let restart = fixture.action();
+    assert!(
+        matches!(&restart, Some(Action::DeletePod { name, .. }) if name == "demo-ro-0"),
+        "{restart:?}"
+    );
+    let hash = fixture.status().target.unwrap().read_template_hash;
+    let pod = fixture.pod("demo-ro-0");
+    (pod.uid, pod.template_hash) = ("new".to_owned(), hash.unwrap());
+    let next = fixture.action();
+    assert!(
+        matches!(&next, Some(Action::EvictPod { name, .. }) if name == "demo-ro-1"),
+        "{next:?}"
+    );
+    // The voters' are another matter.
+    let mut fixture = Fixture::running(3, 0);
+    fixture.node("demo-2").cluster_id = Some("other".to_owned());
+    fixture.seen.cluster.spec.replicas = 5;
+    assert_eq!(fixture.action(), None);
+    assert_eq!(fixture.condition("Degraded").1, "ForeignData");
+}

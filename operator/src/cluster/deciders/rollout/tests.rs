@@ -140,6 +140,8 @@ fn a_grown_volume_restarts_its_pod_once() {
     let mut fixture = Fixture::running(3, 0);
     fixture.later(60);
     fixture.claim("demo-1").resize_pending = true;
+    assert_eq!(fixture.action(), None, "its file system may grow online");
+    fixture.later(120);
     assert!(matches!(fixture.action(), Some(Action::EvictPod { name, .. }) if name == "demo-1"));
     recreate_pod(&mut fixture, "demo-1");
     fixture.down("demo-1", "CrashLoopBackOff");

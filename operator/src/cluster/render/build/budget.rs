@@ -7,7 +7,7 @@ use k8s_openapi::{
 };
 use operator_api::{names, status::Pool, status::Target};
 
-use super::common::{has_readers, metadata, selector};
+use super::common::{has_readers, metadata, selecting};
 use crate::cluster::facts::view::View;
 use crate::cluster::facts::view::quorum;
 
@@ -37,7 +37,7 @@ fn voters(view: &View<'_>, target: &Target) -> Option<PodDisruptionBudget> {
         return None;
     }
     let healthy = view.participants().len() >= quorum(voters);
-    let mut select = selector(view, Pool::Voter);
+    let mut select = selecting(view, Some(Pool::Voter));
     select.insert(names::RAFT_LABEL.to_owned(), "member".to_owned());
     let needed = i32::try_from(quorum(voters)).unwrap_or(i32::MAX);
     Some(PodDisruptionBudget {
@@ -65,7 +65,7 @@ fn readers(view: &View<'_>) -> PodDisruptionBudget {
         metadata: metadata(view, names::readers(view.name)),
         spec: Some(PodDisruptionBudgetSpec {
             max_unavailable: Some(IntOrString::String("50%".to_owned())),
-            selector: Some(matching(selector(view, Pool::Read))),
+            selector: Some(matching(selecting(view, Some(Pool::Read)))),
             unhealthy_pod_eviction_policy: Some("AlwaysAllow".to_owned()),
             ..PodDisruptionBudgetSpec::default()
         }),

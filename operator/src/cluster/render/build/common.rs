@@ -7,7 +7,7 @@ use operator_api::{
     status::{OperationType, Pool},
 };
 
-use crate::cluster::facts::view::View;
+use crate::cluster::facts::{observation::ObservedPod, view::View};
 
 /// Path of the data directory.
 pub(super) const DATA_PATH: &str = "/rqlite/data";
@@ -51,6 +51,35 @@ pub(super) fn selector(view: &View<'_>, pool: Pool) -> BTreeMap<String, String> 
     ])
 }
 
+/// Labels by which Services, budgets and policies select the pods of one pool, or of both: with the owner's
+/// uid as soon as every pod has it. Pods that were made from an older template get it first ([`owner_label`]).
+pub fn selecting(view: &View<'_>, pool: Option<Pool>) -> BTreeMap<String, String> {
+    let mut all = map([(names::CLUSTER_LABEL, view.name)]);
+    if let Some(pool) = pool {
+        all.extend(selector(view, pool));
+    }
+    let uid = view.seen.cluster.metadata.uid.as_ref();
+    let pools = [Pool::Voter, Pool::Read];
+    let in_templates = pools
+        .iter()
+        .filter_map(|pool| view.set(*pool))
+        .all(|set| set.owner_label.as_ref() == uid);
+    let mut pods = view.seen.pods.iter();
+    let on_pods = pods.all(|pod| pod.labels.get(names::OWNER_LABEL) == uid);
+    if let Some(uid) = uid.filter(|_| in_templates && on_pods) {
+        all.insert(names::OWNER_LABEL.to_owned(), uid.clone());
+    }
+    all
+}
+
+/// Value of the owner label for a pod; None as long as the template of its StatefulSet has none: then pods
+/// that are made while the operator is away would lack it.
+pub fn owner_label(view: &View<'_>, pod: &ObservedPod) -> Option<String> {
+    let uid = view.seen.cluster.metadata.uid.clone();
+    let set = view.set(pod.pool)?;
+    uid.filter(|uid| set.owner_label.as_ref() == Some(uid))
+}
+
 pub(super) fn pool_label(pool: Pool) -> &'static str {
     match pool {
         Pool::Voter => "voter",
@@ -72,5 +101,72 @@ pub(super) fn metadata(view: &View<'_>, name: String) -> ObjectMeta {
         labels: Some(labels(view)),
         owner_references: Some(vec![owner(view)]),
         ..ObjectMeta::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::{fixture::Fixture, render::build::Object};
+
+    /// Which selectors of the plan's objects name the owner.
+    fn selecting_owner(fixture: &mut Fixture) -> Vec<bool> {
+        let objects = fixture.reconcile().objects.into_iter();
+        let selectors = objects.filter_map(|object| match object {
+            Object::Service(o) => o.spec?.selector,
+            Object::NetworkPolicy(o) => o.spec?.pod_selector?.match_labels,
+            Object::PodDisruptionBudget(o) => o.spec?.selector?.match_labels,
+            _ => None,
+        });
+        let uid = fixture.seen.cluster.metadata.uid.clone();
+        let selectors: Vec<_> = selectors.collect();
+        assert!(selectors.len() >= 6, "{selectors:?}");
+        selectors
+            .iter()
+            .map(|labels| labels.get(names::OWNER_LABEL) == uid.as_ref())
+            .collect()
+    }
+
+    #[test]
+    fn selectors_name_the_owner_once_every_pod_does() {
+        let mut fixture = Fixture::running(3, 1);
+        let all = |fixture: &mut Fixture, expected: bool, why: &str| {
+            let found = selecting_owner(fixture);
+            assert!(found.iter().all(|one| *one == expected), "{why}: {found:?}");
+        };
+        // Pods and templates from before the label: neither of them changes.
+        all(&mut fixture, false, "old templates");
+        let labels = fixture.reconcile().labels;
+        let owner =
+            |one: &crate::cluster::plan::PodLabels| one.labels.contains_key(names::OWNER_LABEL);
+        assert!(!labels.iter().any(owner));
+        let uid = fixture.seen.cluster.metadata.uid.clone();
+        fixture.seen.voters.as_mut().unwrap().owner_label = uid.clone();
+        all(
+            &mut fixture,
+            false,
+            "the template of the read replicas is old",
+        );
+        fixture.seen.readers.as_mut().unwrap().owner_label = uid.clone();
+        all(&mut fixture, false, "pods do not have it yet");
+        // They get it also without a leader.
+        fixture.leaderless();
+        let labels = fixture.reconcile().labels;
+        assert_eq!(labels.len(), 4);
+        for one in labels {
+            assert_eq!(
+                one.labels,
+                [(names::OWNER_LABEL.to_owned(), uid.clone())].into()
+            );
+            let pod = fixture.pod(&one.pod);
+            pod.labels
+                .insert(names::OWNER_LABEL.to_owned(), uid.clone().unwrap());
+        }
+        all(&mut fixture, true, "all have it");
+        let selector = fixture.status().selector.unwrap();
+        assert!(
+            selector.contains("rqlite.dev/owner=cluster-uid"),
+            "{selector}"
+        );
     }
 }

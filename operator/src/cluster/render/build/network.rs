@@ -11,7 +11,7 @@ use k8s_openapi::{
 };
 use operator_api::names;
 
-use super::common::{map, metadata};
+use super::common::{map, metadata, selecting};
 use crate::cluster::facts::view::View;
 
 /// Label that Kubernetes sets on every namespace.
@@ -27,7 +27,7 @@ pub(super) fn account(view: &View<'_>) -> ServiceAccount {
 
 pub(super) fn policy(view: &View<'_>) -> NetworkPolicy {
     let members = LabelSelector {
-        match_labels: Some(map([(names::CLUSTER_LABEL, view.name)])),
+        match_labels: Some(selecting(view, None)),
         match_expressions: None,
     };
     let member = NetworkPolicyPeer {

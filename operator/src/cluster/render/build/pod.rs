@@ -53,6 +53,8 @@ pub(super) fn template(view: &View<'_>, target: &Target, pool: Pool) -> PodTempl
     all.extend(labels(view));
     all.extend(selector(view, pool));
     all.extend(map([(names::SERVING_LABEL, "true")]));
+    let uid = view.seen.cluster.metadata.uid.clone();
+    all.extend(uid.map(|uid| (names::OWNER_LABEL.to_owned(), uid)));
     let mut annotations = user.annotations;
     let given = view.seen.cluster.metadata.annotations.as_ref();
     if let Some(at) = given.and_then(|a| a.get(names::RESTARTED_AT_ANNOTATION)) {
@@ -103,7 +105,7 @@ fn spec(view: &View<'_>, target: &Target, pool: Pool) -> PodSpec {
             }),
             ..PodSecurityContext::default()
         }),
-        init_containers: Some(vec![prepare(view, target)]),
+        init_containers: Some(vec![prepare(view, target, pool)]),
         containers: vec![node(view, target, pool)],
         volumes: Some(volumes(view)),
         affinity: affinity(view, pool, &scheduling),
@@ -167,7 +169,7 @@ fn pod_name() -> EnvVar {
 }
 
 /// The init container `rqlited prepare`: decides what the data directory may become before the node starts.
-fn prepare(view: &View<'_>, target: &Target) -> Container {
+fn prepare(view: &View<'_>, target: &Target, pool: Pool) -> Container {
     let message = [
         "prepare",
         "--state",
@@ -183,9 +185,18 @@ fn prepare(view: &View<'_>, target: &Target) -> Container {
     ];
     Container {
         args: Some(message.map(str::to_owned).to_vec()),
-        resources: view.spec.resources.clone(),
+        resources: resources(view, pool),
         ..container(view, target, "prepare")
     }
+}
+
+/// Resources of both containers of a pool's pods: the scheduler counts the larger of the two.
+fn resources(view: &View<'_>, pool: Pool) -> Option<ResourceRequirements> {
+    let readers = view.spec.read_replicas.as_ref();
+    let own = readers
+        .filter(|_| pool == Pool::Read)
+        .and_then(|readers| readers.resources.clone());
+    own.or_else(|| view.spec.resources.clone())
 }
 
 fn node(view: &View<'_>, target: &Target, pool: Pool) -> Container {
@@ -206,14 +217,13 @@ fn node(view: &View<'_>, target: &Target, pool: Pool) -> Container {
         .as_ref()
         .filter(|_| pool == Pool::Read);
     let stale = readers.is_some_and(|r| r.serve_stale);
-    let own: Option<ResourceRequirements> = readers.and_then(|r| r.resources.clone());
     Container {
         args: Some(args::of(view, target, pool)),
         ports: Some(vec![
             port("http", names::HTTP_PORT),
             port("raft", names::RAFT_PORT),
         ]),
-        resources: own.or_else(|| view.spec.resources.clone()),
+        resources: resources(view, pool),
         lifecycle: Some(Lifecycle {
             pre_stop: Some(LifecycleHandler {
                 sleep: Some(SleepAction {

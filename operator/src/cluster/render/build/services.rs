@@ -6,7 +6,7 @@ use k8s_openapi::{
 };
 use operator_api::{cluster::ServiceKind, names, status::Pool};
 
-use super::common::{has_readers, map, metadata, selector};
+use super::common::{has_readers, metadata, selecting};
 use crate::cluster::facts::view::View;
 
 pub(super) fn all(view: &View<'_>) -> Vec<Service> {
@@ -45,7 +45,7 @@ fn headless(view: &View<'_>) -> Service {
     let spec = ServiceSpec {
         cluster_ip: Some("None".to_owned()),
         publish_not_ready_addresses: Some(true),
-        selector: Some(map([(names::CLUSTER_LABEL, view.name)])),
+        selector: Some(selecting(view, None)),
         ports: Some(vec![
             port("http", names::HTTP_PORT),
             port("raft", names::RAFT_PORT),
@@ -64,7 +64,7 @@ fn client(view: &View<'_>) -> Service {
         ServiceKind::NodePort => "NodePort",
         ServiceKind::LoadBalancer => "LoadBalancer",
     };
-    let mut select = selector(view, Pool::Voter);
+    let mut select = selecting(view, Some(Pool::Voter));
     select.insert(names::SERVING_LABEL.to_owned(), "true".to_owned());
     let mut http = port("http", wanted.port.unwrap_or(names::HTTP_PORT));
     http.target_port = Some(IntOrString::String("http".to_owned()));
@@ -82,7 +82,7 @@ fn client(view: &View<'_>) -> Service {
 }
 
 fn leader(view: &View<'_>) -> Service {
-    let mut select = selector(view, Pool::Voter);
+    let mut select = selecting(view, Some(Pool::Voter));
     select.insert(names::ROLE_LABEL.to_owned(), "leader".to_owned());
     let spec = ServiceSpec {
         selector: Some(select),
@@ -94,7 +94,7 @@ fn leader(view: &View<'_>) -> Service {
 
 fn read(view: &View<'_>) -> Service {
     let spec = ServiceSpec {
-        selector: Some(selector(view, Pool::Read)),
+        selector: Some(selecting(view, Some(Pool::Read))),
         ports: Some(vec![port("http", names::HTTP_PORT)]),
         ..ServiceSpec::default()
     };

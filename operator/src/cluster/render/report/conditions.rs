@@ -14,13 +14,13 @@ use super::{
 };
 use crate::cluster::{
     action::Decision,
-    deciders::{replace, rollout::is_deferred, storage},
+    deciders::{membership, replace, rollout::is_deferred, storage},
     facts::{
         quorum::{Outage, is_loss_reported, loss_reason, recovery_instructions},
         validate,
         view::View,
     },
-    render::{blockers, edits, runbook, unknown_members},
+    render::{blockers, edits, runbook, strays, unknown_members},
 };
 
 /// The API server refuses what follows from the spec, for example because of a quota.
@@ -211,6 +211,9 @@ fn degraded(
         let text = format!("{there} of {voters} voters take part; see status.members");
         return condition_of(DEGRADED, true, "MembersMissing", text);
     }
+    if let Some(text) = membership::foreign_reader(view) {
+        return condition_of(DEGRADED, true, "ForeignData", text);
+    }
     let readers = super::members::readers(view).unwrap_or_default();
     if readers.ready < readers.desired {
         let text = format!(
@@ -282,15 +285,18 @@ fn unknown_member(view: &View<'_>) -> NewCondition {
 }
 
 fn advisory(view: &View<'_>) -> NewCondition {
-    if let Some(text) = edits::problem(view) {
-        return condition_of(ADVISORY, true, edits::REASON, text);
-    }
     let hints = validate::hints(view);
-    if hints.is_empty() {
-        condition_of(ADVISORY, false, "None", "no advice")
-    } else {
-        condition_of(ADVISORY, true, "Hint", hints.join("; "))
-    }
+    let all = [
+        edits::problem(view).map(|text| (edits::REASON, text)),
+        strays::problem(view).map(|text| (strays::REASON, text)),
+        (!hints.is_empty()).then(|| ("Hint", hints.join("; "))),
+    ];
+    let all: Vec<_> = all.into_iter().flatten().collect();
+    let Some((reason, _)) = all.first() else {
+        return condition_of(ADVISORY, false, "None", "no advice");
+    };
+    let texts: Vec<_> = all.iter().map(|(_, text)| text.as_str()).collect();
+    condition_of(ADVISORY, true, reason, texts.join("; "))
 }
 
 /// Writes a condition; its transition time changes only with its status.
