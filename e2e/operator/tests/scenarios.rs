@@ -15,6 +15,8 @@ mod edits;
 mod figures;
 #[path = "scenarios/fixture.rs"]
 mod fixture;
+#[path = "scenarios/large.rs"]
+mod large;
 #[path = "scenarios/lifecycle.rs"]
 mod lifecycle;
 #[path = "scenarios/loss.rs"]
@@ -63,7 +65,10 @@ fn chosen() -> Result<Vec<&'static Scenario>> {
     let wanted = std::env::var("SCENARIOS").unwrap_or_default();
     match wanted.as_str() {
         "" => Ok(ALL.iter().filter(|s| s.is_quick).collect()),
-        "all" => Ok(ALL.iter().collect()),
+        "all" => Ok(ALL
+            .iter()
+            .filter(|s| !matches!(s.execution, Execution::OnDemand(_)))
+            .collect()),
         list => list
             .split(',')
             .map(|number| {
@@ -87,7 +92,7 @@ fn run(fixture: &Fixture, scenario: &Scenario) -> Row {
     let start = Instant::now();
     let result = match scenario.execution {
         Execution::Elsewhere(reference) => ScenarioResult::Elsewhere(reference),
-        Execution::Parallel(work) | Execution::Exclusive(work) => {
+        Execution::Parallel(work) | Execution::Exclusive(work) | Execution::OnDemand(work) => {
             // A panic counts as one failed row; the other scenarios still run.
             match catch_unwind(AssertUnwindSafe(|| work(fixture))) {
                 Ok(Ok(outcome)) => ScenarioResult::Passed(outcome),
@@ -165,7 +170,7 @@ fn all(fixture: &Fixture, scenarios: &[&'static Scenario]) -> Result<Vec<Row>> {
     )?);
     rows.extend(exclusive(
         fixture,
-        &of(|how| matches!(how, Execution::Exclusive(_))),
+        &of(|how| matches!(how, Execution::Exclusive(_) | Execution::OnDemand(_))),
     )?);
     rows.sort_by_key(|row| ALL.iter().position(|s| s.number == row.number));
     Ok(rows)

@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, ensure};
 
 use crate::{
-    disruption, edits, figures, fixture::Fixture, lifecycle, loss, manual_recovery, moved,
+    disruption, edits, figures, fixture::Fixture, large, lifecycle, loss, manual_recovery, moved,
     operator, reaping, recovery, report::Measurements, scaling, storage, updates,
 };
 
@@ -16,6 +16,8 @@ pub(crate) enum Execution {
     Parallel(Work),
     /// On its own: it kills operators or affects machines.
     Exclusive(Work),
+    /// On its own, and only if it is named: it takes long, and much room.
+    OnDemand(Work),
     /// By another test: a file of this repository in backquotes, and the test or property there.
     Elsewhere(&'static str),
 }
@@ -53,6 +55,15 @@ const fn exclusive(number: &'static str, name: &'static str, work: Work) -> Scen
         name,
         is_quick: false,
         execution: Execution::Exclusive(work),
+    }
+}
+
+const fn on_demand(number: &'static str, name: &'static str, work: Work) -> Scenario {
+    Scenario {
+        number,
+        name,
+        is_quick: false,
+        execution: Execution::OnDemand(work),
     }
 }
 
@@ -103,7 +114,8 @@ pub(crate) const ALL: &[Scenario] = &[
     exclusive("28", "operator upgraded, its default image changed", updates::new_operator_restarts_no_database),
     exclusive("29", "two machines drained at once", disruption::two_machines_drained),
     parallel("30", "the disruption budget during 5→3", scaling::budget_stays_until_it_is_done),
-    parallel("31", "volumes grow, file systems after a restart", storage::volumes_grow),
+    parallel("31", "volumes grow while stopped: pods restarted one by one", storage::volumes_grow_when_stopped),
+    parallel("31b", "volumes grow in use: no pod restarted", storage::volumes_grow_in_use),
     elsewhere("32", "bad input: shrink, class, long name, 12 voters, …", "`e2e/operator/tests/rules.rs`: every rule against a real API server"),
     exclusive("33", "an object that cannot be read", edits::unreadable),
     parallel("34", "foreign changes: StatefulSet scaled, state file edited, Service gone", edits::conflicting),
@@ -122,6 +134,7 @@ pub(crate) const ALL: &[Scenario] = &[
     parallel("R1", "three of five volumes lost, recovery", recovery::three_of_five),
     exclusive("R2", "the survivor's machine drained during a recovery", recovery::survivors_machine_drained),
     exclusive("R3", "a recovery requested while the majority is only cut off", loss::majority_cut_off),
+    on_demand("D10", "a database of 10 GiB: 3→5→3, rolled, a member replaced, recovered", large::everything),
     parallel("R4", "automatic recovery, enabled beforehand", recovery::automatic),
     exclusive("H1", "a survivor recovered manually by peers.json, accepted by annotation", manual_recovery::recovered),
     parallel("A1", "moved to another namespace with its volumes, adopted", moved::adopted),
