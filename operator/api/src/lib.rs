@@ -20,6 +20,7 @@ mod convert;
 mod crd;
 pub mod lineage;
 pub mod names;
+pub mod open;
 pub mod recovery;
 mod scalar;
 pub mod status;

@@ -4,7 +4,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
-use crate::lineage::Lineage;
+use crate::{lineage::Lineage, open::open_enum};
 
 /// How a cluster may be recovered.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -50,6 +50,7 @@ pub struct RqliteRecoverySpec {
     /// SingleSurvivor: one member becomes the cluster and the others rejoin it. RewriteAddresses: all voters
     /// exist, but under new names; nothing is lost. Defaults to SingleSurvivor.
     #[serde(default)]
+    #[schemars(extend("enum" = ["SingleSurvivor", "RewriteAddresses"]))]
     pub mode: RecoveryMode,
     /// Pod of the member to recover from. Defaults to the member with the newest log.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -84,42 +85,47 @@ pub struct ClusterRef {
     pub name: String,
 }
 
-/// The kind of a recovery.
-#[derive(
-    schemars::JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize,
-)]
-pub enum RecoveryMode {
-    /// One member becomes the cluster; the others rejoin it.
-    #[default]
-    SingleSurvivor,
-    /// All voters exist, under new names.
-    RewriteAddresses,
+open_enum! {
+    /// The kind of a recovery. Closed in a spec, by its schema.
+    pub enum RecoveryMode {
+        /// One member becomes the cluster; the others rejoin it.
+        SingleSurvivor = "SingleSurvivor",
+        /// All voters exist, under new names.
+        RewriteAddresses = "RewriteAddresses",
+    }
 }
 
-/// Progress of a recovery.
-#[derive(schemars::JsonSchema, Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum RecoveryPhase {
-    /// Not yet processed by the operator.
-    Pending,
-    /// Reading the newest log entry of each member.
-    Inspecting,
-    /// Data may be lost and acceptDataLoss is not set. Another RqliteRecovery with acceptDataLoss: true
-    /// supersedes this one.
-    AwaitingApproval,
-    /// Stopping every node.
-    Fencing,
-    /// Rewriting the survivor's Raft configuration.
-    Applying,
-    /// Checking the running survivor.
-    Verifying,
-    /// The other nodes join as new members.
-    Rejoining,
-    /// Finished successfully.
-    Succeeded,
-    /// Failed; status.message says where the data is and what to do.
-    Failed,
-    /// Refused; nothing was changed.
-    Rejected,
+impl Default for RecoveryMode {
+    fn default() -> Self {
+        Self::SingleSurvivor
+    }
+}
+
+open_enum! {
+    /// Progress of a recovery.
+    pub enum RecoveryPhase {
+        /// Not yet processed by the operator.
+        Pending = "Pending",
+        /// Reading the newest log entry of each member.
+        Inspecting = "Inspecting",
+        /// Data may be lost and acceptDataLoss is not set. Another RqliteRecovery with acceptDataLoss: true
+        /// supersedes this one.
+        AwaitingApproval = "AwaitingApproval",
+        /// Stopping every node.
+        Fencing = "Fencing",
+        /// Rewriting the survivor's Raft configuration.
+        Applying = "Applying",
+        /// Checking the running survivor.
+        Verifying = "Verifying",
+        /// The other nodes join as new members.
+        Rejoining = "Rejoining",
+        /// Finished successfully.
+        Succeeded = "Succeeded",
+        /// Failed; status.message says where the data is and what to do.
+        Failed = "Failed",
+        /// Refused; nothing was changed.
+        Rejected = "Rejected",
+    }
 }
 
 /// A position in the Raft log.
@@ -226,7 +232,8 @@ impl RecoveryPhase {
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RqliteRecoveryStatus {
-    /// Current phase.
+    /// Current phase: Pending, Inspecting, AwaitingApproval, Fencing, Applying, Verifying, Rejoining,
+    /// Succeeded, Failed or Rejected. Others are possible after a newer operator.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub phase: Option<RecoveryPhase>,
     /// Id of the recovery plan, which is the uid of this object. A plan is executed at most once.

@@ -1,10 +1,13 @@
 //! The status of a cluster: its current state, and the operation that the operator is carrying out. Every
 //! operation is recorded here before its first side effect.
+use std::collections::BTreeMap;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
-use crate::{lineage::Lineage, recovery::RecoveryRecord};
+use crate::{lineage::Lineage, open::open_enum, recovery::RecoveryRecord};
 
 /// Condition: available, complete, and no operation in progress.
 pub const READY: &str = "Ready";
@@ -37,7 +40,8 @@ pub struct RqliteClusterStatus {
     /// Generation of the spec that this status refers to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// Summary of the conditions.
+    /// Summary of the conditions: Forming, Running, Changing, Degraded, Unavailable, QuorumLost, Recovering,
+    /// Paused, Hibernated, Deleting or Invalid. Others are possible after a newer operator.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub phase: Option<Phase>,
     /// Version of the operator that wrote this status.
@@ -136,33 +140,38 @@ pub struct RqliteClusterStatus {
     #[schemars(length(max = 32))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
+    /// Fields that a newer operator wrote: kept as they are.
+    #[serde(flatten)]
+    #[schemars(skip)]
+    pub newer: BTreeMap<String, Value>,
 }
 
-/// Summary of the conditions.
-#[derive(schemars::JsonSchema, Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Phase {
-    /// The cluster is forming for the first time.
-    Forming,
-    /// The cluster matches the spec.
-    Running,
-    /// A change is in progress.
-    Changing,
-    /// Available, but does not match the spec.
-    Degraded,
-    /// No leader; a quorum can still return.
-    Unavailable,
-    /// No leader, and a quorum cannot return without a recovery.
-    QuorumLost,
-    /// A recovery from a lost quorum is in progress.
-    Recovering,
-    /// The operator is paused for this cluster.
-    Paused,
-    /// Stopped, or being stopped, because spec.hibernated is true.
-    Hibernated,
-    /// The cluster is being deleted.
-    Deleting,
-    /// The spec is invalid.
-    Invalid,
+open_enum! {
+    /// Summary of the conditions.
+    pub enum Phase {
+        /// The cluster is forming for the first time.
+        Forming = "Forming",
+        /// The cluster matches the spec.
+        Running = "Running",
+        /// A change is in progress.
+        Changing = "Changing",
+        /// Available, but does not match the spec.
+        Degraded = "Degraded",
+        /// No leader; a quorum can still return.
+        Unavailable = "Unavailable",
+        /// No leader, and a quorum cannot return without a recovery.
+        QuorumLost = "QuorumLost",
+        /// A recovery from a lost quorum is in progress.
+        Recovering = "Recovering",
+        /// The operator is paused for this cluster.
+        Paused = "Paused",
+        /// Stopped, or being stopped, because spec.hibernated is true.
+        Hibernated = "Hibernated",
+        /// The cluster is being deleted.
+        Deleting = "Deleting",
+        /// The spec is invalid.
+        Invalid = "Invalid",
+    }
 }
 
 /// What the operator is currently working towards. Changes of the spec take effect here only between two
@@ -189,56 +198,65 @@ pub struct Target {
     /// Hash of the read replicas' pod template.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub read_template_hash: Option<String>,
+    /// Fields that a newer operator wrote: kept as they are.
+    #[serde(flatten)]
+    #[schemars(skip)]
+    pub newer: BTreeMap<String, Value>,
 }
 
-/// Kind of an operation.
-#[derive(schemars::JsonSchema, Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum OperationType {
-    /// Forming the cluster.
-    Bootstrap,
-    /// Adding a voter.
-    ScaleUp,
-    /// Removing a voter.
-    ScaleDown,
-    /// Replacing one outdated pod.
-    Update,
-    /// Recreating the StatefulSet for larger volumes without touching its pods.
-    Resize,
-    /// Stopping all nodes because spec.hibernated is true.
-    Hibernate,
-    /// Starting a hibernated cluster.
-    Resume,
-    /// Replacing a permanently lost member.
-    Replace,
-    /// Recovering from a lost quorum.
-    Recover,
+open_enum! {
+    /// Kind of an operation.
+    pub enum OperationType {
+        /// Forming the cluster.
+        Bootstrap = "Bootstrap",
+        /// Adding a voter.
+        ScaleUp = "ScaleUp",
+        /// Removing a voter.
+        ScaleDown = "ScaleDown",
+        /// Replacing one outdated pod.
+        Update = "Update",
+        /// Recreating the StatefulSet for larger volumes without touching its pods.
+        Resize = "Resize",
+        /// Stopping all nodes because spec.hibernated is true.
+        Hibernate = "Hibernate",
+        /// Starting a hibernated cluster.
+        Resume = "Resume",
+        /// Replacing a permanently lost member.
+        Replace = "Replace",
+        /// Recovering from a lost quorum.
+        Recover = "Recover",
+    }
 }
 
-/// Progress of an operation. Only steps whose order must survive a restart of the operator are recorded.
-#[derive(
-    schemars::JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize,
-)]
-pub enum Step {
-    /// The operation is recorded, and its first step is in progress.
-    #[default]
-    Start,
-    /// Two members confirm that the member is out of the committed configuration: its pod is deleted.
-    Shrink,
-    /// A leadership transfer has been requested once.
-    Transfer,
-    /// All pods but the first are being stopped.
-    StopOthers,
-    /// The last pod is being stopped.
-    StopLast,
-    /// The lost member is out of the committed configuration: its pod is recreated, and its claim if the
-    /// volume is lost.
-    Recreate,
-    /// As Recreate, but only the data is damaged: it is parked on its volume.
-    Park,
-    /// The plan of a recovery is published: the survivor applies it.
-    Apply,
-    /// The survivor runs alone and is being checked.
-    Verify,
+open_enum! {
+    /// Progress of an operation. Only steps whose order must survive a restart of the operator are recorded.
+    pub enum Step {
+        /// The operation is recorded, and its first step is in progress.
+        Start = "Start",
+        /// Two members confirm that the member is out of the committed configuration: its pod is deleted.
+        Shrink = "Shrink",
+        /// A leadership transfer has been requested once.
+        Transfer = "Transfer",
+        /// All pods but the first are being stopped.
+        StopOthers = "StopOthers",
+        /// The last pod is being stopped.
+        StopLast = "StopLast",
+        /// The lost member is out of the committed configuration: its pod is recreated, and its claim if the
+        /// volume is lost.
+        Recreate = "Recreate",
+        /// As Recreate, but only the data is damaged: it is parked on its volume.
+        Park = "Park",
+        /// The plan of a recovery is published: the survivor applies it.
+        Apply = "Apply",
+        /// The survivor runs alone and is being checked.
+        Verify = "Verify",
+    }
+}
+
+impl Default for Step {
+    fn default() -> Self {
+        Self::Start
+    }
 }
 
 /// The operation in progress.
@@ -247,10 +265,12 @@ pub enum Step {
 pub struct Operation {
     /// Unique id.
     pub id: String,
-    /// Kind of the operation.
+    /// Kind of the operation: Bootstrap, ScaleUp, ScaleDown, Update, Resize, Hibernate, Resume, Replace or
+    /// Recover. One of a newer operator is left to it.
     #[serde(rename = "type")]
     pub kind: OperationType,
-    /// Current step.
+    /// Current step: Start, Shrink, Transfer, StopOthers, StopLast, Recreate, Park, Apply or Verify. One of a
+    /// newer operator is left to it.
     #[serde(default)]
     pub step: Step,
     /// The pod or member concerned.
@@ -266,6 +286,10 @@ pub struct Operation {
     /// What the operation is waiting for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
+    /// Fields that a newer operator wrote: kept as they are.
+    #[serde(flatten)]
+    #[schemars(skip)]
+    pub newer: BTreeMap<String, Value>,
 }
 
 /// State of a pool of pods.
@@ -291,39 +315,40 @@ pub enum Pool {
     Read,
 }
 
-/// A member's role in the Raft configuration.
-#[derive(schemars::JsonSchema, Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Role {
-    /// The leader.
-    Leader,
-    /// A voter that does not lead.
-    Voter,
-    /// A member without a vote.
-    Learner,
-    /// Not in the configuration.
-    Absent,
+open_enum! {
+    /// A member's role in the Raft configuration.
+    pub enum Role {
+        /// The leader.
+        Leader = "leader",
+        /// A voter that does not lead.
+        Voter = "voter",
+        /// A member without a vote.
+        Learner = "learner",
+        /// Not in the configuration.
+        Absent = "absent",
+    }
 }
 
-/// A member's health.
-#[derive(schemars::JsonSchema, Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum MemberState {
-    /// Responds, follows the leader and is caught up.
-    Healthy,
-    /// Responds, but knows no leader.
-    Leaderless,
-    /// Its containers are starting, or it is catching up with the log.
-    Starting,
-    /// Its pod is ready, but the operator cannot reach it.
-    Unreachable,
-    /// It is not running, but its volume exists or its state is unknown.
-    Recoverable,
-    /// Its volume is gone: it cannot return with its data.
-    Lost,
-    /// It is being removed.
-    Leaving,
-    /// It holds data of another cluster or lineage.
-    Foreign,
+open_enum! {
+    /// A member's health.
+    pub enum MemberState {
+        /// Responds, follows the leader and is caught up.
+        Healthy = "Healthy",
+        /// Responds, but knows no leader.
+        Leaderless = "Leaderless",
+        /// Its containers are starting, or it is catching up with the log.
+        Starting = "Starting",
+        /// Its pod is ready, but the operator cannot reach it.
+        Unreachable = "Unreachable",
+        /// It is not running, but its volume exists or its state is unknown.
+        Recoverable = "Recoverable",
+        /// Its volume is gone: it cannot return with its data.
+        Lost = "Lost",
+        /// It is being removed.
+        Leaving = "Leaving",
+        /// It holds data of another cluster or lineage.
+        Foreign = "Foreign",
+    }
 }
 
 /// A member of the configuration, or a pod that is not (yet) one.
@@ -332,11 +357,15 @@ pub enum MemberState {
 pub struct Member {
     /// Name of the pod, which is also the node id.
     pub name: String,
-    /// Pool of the pod.
+    /// Pool of the pod: voter or read. Others are possible after a newer operator.
+    #[serde(deserialize_with = "pool_or_read")]
+    #[schemars(with = "String")]
     pub pool: Pool,
-    /// Role in the Raft configuration.
+    /// Role in the Raft configuration: leader, voter, learner or absent. Others are possible after a newer
+    /// operator.
     pub role: Role,
-    /// Health.
+    /// Health: Healthy, Leaderless, Starting, Unreachable, Recoverable, Lost, Leaving or Foreign. Others are
+    /// possible after a newer operator.
     pub state: MemberState,
     /// Raft id: the node id and the incarnation of its data directory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -357,6 +386,13 @@ pub struct Member {
     /// Since when it is known to be permanently lost.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lost_since: Option<Time>,
+}
+
+/// A pool that this version does not know is taken for one that is in no quorum. Members are written anew in
+/// every reconcile, so nothing is lost by that.
+fn pool_or_read<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Pool, D::Error> {
+    let text = String::deserialize(from)?;
+    Ok(if text == "voter" { Pool::Voter } else { Pool::Read })
 }
 
 /// The PersistentVolumeClaim of a removed member.

@@ -107,11 +107,10 @@ fn member_row(
         .zip(commit)
         .map(|(a, c)| c.saturating_sub(a).to_string());
     let used = node.and_then(|n| n.store.dir_size_friendly.as_deref());
-    let role = match member.role {
-        Role::Leader => "leader",
-        Role::Voter => "voter",
-        Role::Learner => "learner",
-        Role::Absent => "-",
+    let role = if member.role == Role::Absent {
+        "-"
+    } else {
+        member.role.as_str()
     };
     vec![
         member.name.clone(),

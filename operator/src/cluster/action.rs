@@ -1,5 +1,7 @@
 //! Side effects of a reconcile, and what a decider may return. Every action either names the uid of the
 //! object it touches or can be repeated without harm.
+use std::collections::BTreeMap;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use operator_api::{RqliteClusterStatus, status::Operation, status::OperationType, status::Step};
 use serde::{Deserialize, Serialize};
@@ -189,6 +191,7 @@ pub fn begin(
         started_at: now.clone(),
         step_at: now.clone(),
         message: None,
+        newer: BTreeMap::new(),
     });
     Box::new(next)
 }

@@ -2,6 +2,7 @@
 pub mod addresses;
 pub mod claims;
 pub mod lineage;
+pub mod newer;
 pub mod observation;
 pub mod own_pods;
 pub mod pods;

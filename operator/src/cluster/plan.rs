@@ -13,7 +13,7 @@ use crate::cluster::{
         replace, rollout, scale, storage, unknown, unstick,
     },
     facts::{
-        claims,
+        claims, newer,
         observation::{Edit, Observation, ObservedPod},
         validate,
         view::View,
@@ -92,10 +92,12 @@ pub fn plan(seen: &Observation) -> Plan {
     let paused = is_paused(&view);
     let mistakes = validate::mistakes(&view);
     let leaving = deleting && !deletion::is_protected(&view);
-    let untouched = leaving || paused || !mistakes.is_empty();
-    let unpaused = || match mistakes.is_empty() {
-        true => decide(&view, &wanted),
-        false => Decision::Blocked("InvalidSpec", mistakes.join("; ")),
+    let newer = newer::unknown_work(view.status);
+    let untouched = leaving || paused || !mistakes.is_empty() || newer.is_some();
+    let unpaused = || match (&newer, mistakes.is_empty()) {
+        (Some(work), _) => Decision::Blocked(newer::REASON, newer::explain(&view, work)),
+        (None, true) => decide(&view, &wanted),
+        (None, false) => Decision::Blocked("InvalidSpec", mistakes.join("; ")),
     };
     let held = (paused && !leaving).then(unpaused);
     let decision = if leaving {
@@ -132,7 +134,12 @@ pub fn plan(seen: &Observation) -> Plan {
         status: Box::new(status),
         objects,
         recoveries,
-        labels: if untouched { Vec::new() } else { labels(&view) },
+        // Whoever leads must be found by clients whatever a newer operator has begun.
+        labels: if untouched && newer.is_none() {
+            Vec::new()
+        } else {
+            labels(&view)
+        },
         claims: if untouched {
             Vec::new()
         } else {

@@ -90,6 +90,7 @@ fn stop(view: &View<'_>) -> Decision {
         | Step::Park
         | Step::Apply
         | Step::Verify
+        | Step::Other(_)
         | Step::Transfer => {
             if let Some(leader) = view.leader
                 && leader.name != first

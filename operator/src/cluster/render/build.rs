@@ -109,6 +109,7 @@ pub fn wanted_target(view: &View<'_>) -> Target {
         input_hash: hash(&inputs(view)),
         template_hash: String::new(),
         read_template_hash: None,
+        newer: std::collections::BTreeMap::new(),
     };
     target.template_hash = hash(&pod::template(view, &target, Pool::Voter));
     if has_readers(view) {

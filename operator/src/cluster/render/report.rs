@@ -13,7 +13,7 @@ use crate::cluster::{
     action::Decision,
     deciders::deletion,
     facts::{
-        claims,
+        claims, newer,
         quorum::{Outage, classify_outage},
         view::{View, seconds_between},
     },
@@ -36,8 +36,11 @@ pub fn status(
         _ => view.status.clone(),
     };
     next.observed_generation = view.seen.cluster.metadata.generation;
-    next.operator_version = Some(view.seen.operator.version.clone());
-    if let Some(operation) = &mut next.operation {
+    let newer = newer::unknown_work(view.status).is_some();
+    if !newer {
+        next.operator_version = Some(view.seen.operator.version.clone());
+    }
+    if let Some(operation) = next.operation.as_mut().filter(|_| !newer) {
         operation.message = match decision {
             Decision::Wait(text) | Decision::Blocked(_, text) | Decision::Act(_, text) => {
                 Some(text.clone())

@@ -34,6 +34,7 @@ pub fn page(reason: &str) -> Option<&'static str> {
         "ExpansionNotAllowed" | "Expanding" => "storage",
         "UnknownMember" | "UnknownVoter" | "UnknownReader" => "unknown-member",
         "UpdateStalled" => "update-stalled",
+        "WrittenByNewerOperator" => "newer-operator",
         _ => return None,
     })
 }

@@ -94,6 +94,11 @@ pub fn check_admission(view: &View<'_>, recovery: &RqliteRecovery) -> Admission 
     let possible = match spec.mode {
         RecoveryMode::SingleSurvivor => assessment.is_permanent(),
         RecoveryMode::RewriteAddresses => assessment.voters.iter().all(|v| !v.is_lost()),
+        RecoveryMode::Other(mode) => {
+            return Admission::rejected(format!(
+                "this version of the operator knows no mode {mode:?}: upgrade it, or use SingleSurvivor or RewriteAddresses"
+            ));
+        }
     };
     if !possible {
         let text = not_lost(&assessment, spec.mode);
@@ -208,7 +213,7 @@ fn given_up_but_alive(view: &View<'_>, gone: &[String]) -> Option<String> {
 fn not_lost(assessment: &Assessment<'_>, mode: RecoveryMode) -> String {
     let (all, possible) = (assessment.voters.len(), assessment.possible());
     match mode {
-        RecoveryMode::SingleSurvivor => format!(
+        RecoveryMode::SingleSurvivor | RecoveryMode::Other(_) => format!(
             "{possible} of {all} voters may come back with their data and {} suffice: a quorum is not known to be lost ({}). Bring them back. If one is gone for good, \
              delete its claim (or the Node object of its machine), or list it in ignoreMembers of another RqliteRecovery.",
             assessment.needed(),

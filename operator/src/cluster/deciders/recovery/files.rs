@@ -39,6 +39,8 @@ pub(super) fn of(view: &View<'_>, record: &RecoveryRecord) -> Option<PlanFile> {
         others: match record.mode {
             RecoveryMode::SingleSurvivor => Others::Park,
             RecoveryMode::RewriteAddresses => Others::Recover,
+            // Nothing is decided for a record of a newer operator.
+            RecoveryMode::Other(_) => return None,
         },
     })
 }
