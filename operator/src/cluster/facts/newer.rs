@@ -102,8 +102,8 @@ mod tests {
             status["forecast"] = json!({"at": "noon"});
             status["target"]["shape"] = "round".into();
             status["members"][1]["state"] = "Napping".into();
-            status["members"][1]["role"] = "witness".into();
-            status["members"][1]["pool"] = "witness".into();
+            status["members"][1]["role"] = "observer".into();
+            status["members"][1]["pool"] = "observer".into();
         });
         let before = fixture.status().target;
         assert!(fixture.reconcile().action.is_none());
