@@ -388,8 +388,8 @@ pub struct Member {
     pub lost_since: Option<Time>,
 }
 
-/// A pool that this version does not know is taken for one that is in no quorum. Members are determined again in
-/// every reconcile, so nothing is lost by that.
+/// A pool that this version does not know is taken for one that is in no quorum. Members are determined
+/// again in every reconcile, so nothing is lost by that.
 fn pool_or_read<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Pool, D::Error> {
     let text = String::deserialize(from)?;
     Ok(if text == "voter" { Pool::Voter } else { Pool::Read })
