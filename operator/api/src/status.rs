@@ -392,7 +392,11 @@ pub struct Member {
 /// again in every reconcile, so nothing is lost by that.
 fn pool_or_read<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Pool, D::Error> {
     let text = String::deserialize(from)?;
-    Ok(if text == "voter" { Pool::Voter } else { Pool::Read })
+    Ok(if text == "voter" {
+        Pool::Voter
+    } else {
+        Pool::Read
+    })
 }
 
 /// The PersistentVolumeClaim of a removed member.

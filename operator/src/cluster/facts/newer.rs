@@ -60,8 +60,10 @@ mod tests {
     #[test]
     fn unknown_work_is_left_alone_and_said() {
         let at = "2026-01-01T00:00:00Z";
-        let operation = |kind: &str, step: &str| json!({"id": "o", "type": kind, "step": step, "startedAt": at,
-            "stepAt": at, "message": "half done", "shard": 7});
+        let operation = |kind: &str, step: &str| {
+            json!({"id": "o", "type": kind, "step": step, "startedAt": at,
+            "stepAt": at, "message": "half done", "shard": 7})
+        };
         for (kind, step, said) in [
             ("Defragment", "Start", "the operation Defragment"),
             (
