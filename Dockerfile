@@ -4,6 +4,10 @@
 #   docker build --target rqlite-operator -t rqlite-operator .
 #   docker run -p 4001:4001 -v rqlite:/rqlite/file rqlited
 #
+# For both architectures, with a registry to push to (the same stages; nothing in them depends on the architecture):
+#
+#   docker buildx build --platform linux/amd64,linux/arm64 --target rqlited --tag registry.example.com/rqlited:0.1.0 --push .
+#
 # REVISION and CREATED become labels: --build-arg REVISION=$(git rev-parse HEAD) --build-arg CREATED=$(git log -1 --format=%cI)
 
 FROM rust:1.95-bookworm AS build
@@ -31,7 +35,7 @@ LABEL org.opencontainers.image.title="rqlite-operator" \
 FROM scratch AS rqlited
 ARG REVISION=unknown CREATED=unknown
 COPY --from=build /out/rqlited /
-COPY --from=build --chown=1000:1000 /out/rqlited/rqlite /rqlite
+COPY --from=build --chown=1000:0 /out/rqlited/rqlite /rqlite
 USER 1000:1000
 ENV PATH=/bin TZ=UTC
 VOLUME /rqlite/file

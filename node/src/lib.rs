@@ -7,6 +7,7 @@
 //! [`recovery`], [`inspect`] and [`prepare`] work on the data directory of a stopped node; [`entrypoint`]
 //! starts the node in a container image.
 pub mod auth;
+pub mod bind;
 pub mod bounds;
 pub mod clock;
 pub mod cluster;

@@ -10,12 +10,13 @@ use std::{
 
 use anyhow::{Context, bail};
 use node_db::{Database, durable};
-use tokio::{net::TcpListener, task::JoinHandle};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use self::signals::Signals;
 use crate::{
     auth::Auth,
+    bind::bind,
     cluster::{
         AddressSource, BootstrapOptions, Bootstrapper, ClusterError, register::keep_leader_key,
     },
@@ -87,7 +88,7 @@ pub async fn run(config: Config) -> anyhow::Result<End> {
     }
     let signals = Signals::listen()?;
     let shares = descriptors::raise_and_share();
-    let raft_listener = TcpListener::bind(&config.raft_addr)
+    let raft_listener = bind(&config.raft_addr)
         .await
         .with_context(|| format!("failed to listen on Raft address {}", config.raft_addr))?;
     let node = Node::prepare(&config)?;
@@ -219,7 +220,7 @@ impl Node {
         config: &Config,
         max_connections: usize,
     ) -> anyhow::Result<JoinHandle<()>> {
-        let listener = TcpListener::bind(&config.http_addr)
+        let listener = bind(&config.http_addr)
             .await
             .with_context(|| format!("failed to listen on HTTP address {}", config.http_addr))?;
         let queue_settings = QueueSettings {

@@ -47,6 +47,8 @@ pub struct Actor<'a, N> {
     pub nodes: &'a N,
     /// How nodes are addressed.
     pub addressing: Addressing,
+    /// DNS domain of the Kubernetes cluster, where the cluster has none on record.
+    pub domain: &'a str,
     /// The cluster as observed.
     pub cluster: &'a RqliteCluster,
     /// The observed objects.
@@ -250,7 +252,7 @@ impl<N: NodeClient> Actor<'_, N> {
     fn address(&self, pod: &str) -> Result<String, Error> {
         let found = named(&self.live.pods, pod);
         found
-            .and_then(|pod| self.addressing.address(self.cluster, pod))
+            .and_then(|pod| self.addressing.address(self.cluster, self.domain, pod))
             .ok_or_else(|| Error::Changed(format!("the pod {pod}")))
     }
 

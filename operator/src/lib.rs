@@ -23,6 +23,7 @@ pub mod metrics;
 pub mod node_client;
 pub mod node_watch;
 pub mod observe;
+pub mod platform;
 pub mod reconcile;
 pub mod run;
 pub mod serve;

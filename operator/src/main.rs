@@ -105,7 +105,10 @@ async fn print_observation(cluster: &str, options: &Options) -> anyhow::Result<S
     let cluster = api.get(name).await.with_context(|| cluster.to_owned())?;
     let mut live = Live::read(&client, &cluster).await?;
     live.events = evidence::read(&client, namespace, &live).await;
-    let environment = options.environment(client.default_namespace().to_owned());
+    let environment = options.environment(
+        client.default_namespace().to_owned(),
+        options.platform(&client).await,
+    );
     let nodes = Http::new(metrics);
     let observation = observe::observe(
         cluster,

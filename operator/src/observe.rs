@@ -22,7 +22,7 @@ use crate::{
     carried::CarriedState,
     cluster::{
         Failure, NodeStatus, Observation,
-        facts::observation::{FailureKind, OperatorFacts, ProbeResult},
+        facts::observation::{FailureKind, ObservedClaim, OperatorFacts, ProbeResult},
     },
     live::{Live, named},
     node_client::NodeClient,
@@ -39,8 +39,9 @@ pub enum Addressing {
 }
 
 impl Addressing {
-    /// `host:port` of the HTTP API of a pod's node; None while the pod has no IP address.
-    pub fn address(self, cluster: &RqliteCluster, pod: &Pod) -> Option<String> {
+    /// `host:port` of the HTTP API of a pod's node; None while the pod has no IP address. `domain`: the DNS
+    /// domain of the Kubernetes cluster, where the cluster has none on record.
+    pub fn address(self, cluster: &RqliteCluster, domain: &str, pod: &Pod) -> Option<String> {
         let by_ip = pod_address(pod)?;
         let port = names::HTTP_PORT;
         Some(match self {
@@ -50,7 +51,7 @@ impl Addressing {
                 pod.name_any(),
                 names::headless(&cluster.name_any()),
                 pod.namespace().unwrap_or_default(),
-                cluster.spec.cluster_domain
+                cluster.domain(domain)
             ),
         })
     }
@@ -85,7 +86,7 @@ pub async fn observe(
     carried: CarriedState,
 ) -> Observation {
     let name = cluster.name_any();
-    let responses = request_all(&cluster, live, nodes, environment.addressing).await;
+    let responses = request_all(&cluster, live, nodes, environment).await;
     let set = |name: &str| named(&live.sets, name).map(|set| set::convert(set));
     let now = now();
     Observation {
@@ -100,11 +101,7 @@ pub async fn observe(
             .filter_map(|pod| pod::convert(pod))
             .collect(),
         strays: live.strays.clone(),
-        claims: live
-            .claims
-            .iter()
-            .map(|c| claim::convert(c, live))
-            .collect(),
+        claims: claims(&cluster, live),
         state: named(&live.maps, &names::state(&name)).and_then(|map| file(map, STATE_FILE)),
         plan: named(&live.maps, &names::recovery(&name)).and_then(|map| file(map, PLAN_FILE)),
         recoveries: live.recoveries.iter().map(|r| (**r).clone()).collect(),
@@ -116,6 +113,22 @@ pub async fn observe(
         refused: carried.refused,
         checks: carried.checks,
         cluster,
+    }
+}
+
+/// The claims; in an ephemeral cluster a pod's own disk takes their place.
+fn claims(cluster: &RqliteCluster, live: &Live) -> Vec<ObservedClaim> {
+    match &cluster.spec.storage.ephemeral {
+        None => live
+            .claims
+            .iter()
+            .map(|c| claim::convert(c, live))
+            .collect(),
+        Some(_) => live
+            .pods
+            .iter()
+            .map(|pod| claim::of_ephemeral(pod, &cluster.spec.storage.size))
+            .collect(),
     }
 }
 
@@ -150,12 +163,12 @@ async fn request_all(
     cluster: &RqliteCluster,
     live: &Live,
     nodes: &impl NodeClient,
-    addressing: Addressing,
+    environment: &Environment,
 ) -> BTreeMap<String, ProbeResult> {
     let requests = live
         .pods
         .iter()
-        .map(|pod| request(cluster, pod, nodes, addressing));
+        .map(|pod| request(cluster, pod, nodes, environment));
     join_all(requests).await.into_iter().collect()
 }
 
@@ -163,10 +176,11 @@ async fn request(
     cluster: &RqliteCluster,
     pod: &Arc<Pod>,
     nodes: &impl NodeClient,
-    addressing: Addressing,
+    environment: &Environment,
 ) -> (String, ProbeResult) {
     let name = pod.name_any();
-    let response = match addressing.address(cluster, pod) {
+    let domain = &environment.operator.platform.cluster_domain;
+    let response = match environment.addressing.address(cluster, domain, pod) {
         Some(address) => nodes
             .status(&address)
             .await
@@ -205,7 +219,7 @@ mod tests {
         let mut pod = Pod::default();
         pod.metadata.name = Some("demo-0".to_owned());
         pod.metadata.namespace = Some("shop".to_owned());
-        let at = |pod: &Pod, how: Addressing| how.address(&cluster, pod);
+        let at = |pod: &Pod, how: Addressing| how.address(&cluster, "cluster.local", pod);
         assert_eq!(at(&pod, Addressing::PodIp), None);
         for (ip, shown) in [("10.0.0.7", "10.0.0.7:4001"), ("fd00::7", "[fd00::7]:4001")] {
             pod.status = Some(PodStatus {

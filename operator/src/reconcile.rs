@@ -106,6 +106,7 @@ pub async fn reconcile(
         client: &context.client,
         nodes: &context.nodes,
         addressing: context.environment.addressing,
+        domain: &context.environment.operator.platform.cluster_domain,
         cluster: &cluster,
         live,
         checks: &context.checks,

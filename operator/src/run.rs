@@ -18,7 +18,7 @@ use tower::util::MapRequestLayer;
 use crate::{
     caches::{Caches, ClusterScopedCaches, Scope},
     carried::{Checks, Refused},
-    cluster::facts::observation::OperatorFacts,
+    cluster::facts::observation::{OperatorFacts, Platform},
     controller::{ScopeController, wait_until_synced},
     edits::Edits,
     events::Events,
@@ -27,6 +27,7 @@ use crate::{
     node_client::Http,
     node_watch,
     observe::{Addressing, Environment},
+    platform::{self, OpenShift},
     reconcile::Context,
     serve::{self, Ready},
     telemetry::{self, LogFormat},
@@ -60,14 +61,14 @@ pub struct Options {
     #[arg(
         long,
         env = "RQLITE_OPERATOR_METRICS_ADDRESS",
-        default_value = "0.0.0.0:8080"
+        default_value = "[::]:8080"
     )]
     metrics_address: SocketAddr,
     /// Listen address of /livez and /readyz.
     #[arg(
         long,
         env = "RQLITE_OPERATOR_HEALTH_ADDRESS",
-        default_value = "0.0.0.0:8081"
+        default_value = "[::]:8081"
     )]
     health_address: SocketAddr,
     /// How nodes are addressed.
@@ -78,6 +79,14 @@ pub struct Options {
         default_value_t
     )]
     node_address: Addressing,
+    /// DNS domain of the Kubernetes cluster, for clusters that are created without spec.clusterDomain.
+    /// Defaults to the one in this machine's /etc/resolv.conf, or else cluster.local.
+    #[arg(long, env = "RQLITE_OPERATOR_CLUSTER_DOMAIN")]
+    cluster_domain: Option<String>,
+    /// Whether the platform assigns users and groups to pods, so that pods must name none. By default, auto:
+    /// it does where the API server has the group security.openshift.io.
+    #[arg(long, env = "RQLITE_OPERATOR_OPENSHIFT", value_enum, default_value_t)]
+    openshift: OpenShift,
     /// Log level: error, warn, info, debug, trace, or directives such as info,rqlite_operator=debug.
     #[arg(long, env = "RQLITE_OPERATOR_LOG_LEVEL", default_value = "info")]
     log_level: String,
@@ -108,13 +117,19 @@ impl Options {
             .unwrap_or_else(|| format!("{host}_{random:08x}"))
     }
 
+    /// What is to be known of the Kubernetes cluster. Asks the API server until it answers.
+    pub async fn platform(&self, client: &Client) -> Platform {
+        platform::find(client, self.cluster_domain.clone(), self.openshift).await
+    }
+
     /// Inputs of observations that do not come from objects.
-    pub fn environment(&self, namespace: String) -> Environment {
+    pub fn environment(&self, namespace: String, platform: Platform) -> Environment {
         Environment {
             operator: OperatorFacts {
                 version: env!("CARGO_PKG_VERSION").to_owned(),
                 node_image: self.node_image.clone(),
                 namespace,
+                platform,
             },
             addressing: self.node_address,
         }
@@ -213,10 +228,10 @@ async fn lead(
         env!("CARGO_PKG_VERSION")
     );
     let metrics = metrics.clone();
-    let context = |lease: LeaseGuard| {
+    let context = |lease: LeaseGuard, platform: Platform| {
         Arc::new(Context {
             nodes: Http::new(metrics.clone()),
-            environment: options.environment(namespace.clone()),
+            environment: options.environment(namespace.clone(), platform),
             lease,
             events: Events::new(client.clone(), &identity),
             metrics: metrics.clone(),
@@ -227,7 +242,9 @@ async fn lead(
         })
     };
     if options.no_lease {
-        return run_controllers(options, context(LeaseGuard::always()), ready, stopping).await;
+        let platform = options.platform(&client).await;
+        let context = context(LeaseGuard::always(), platform);
+        return run_controllers(options, context, ready, stopping).await;
     }
     let mut election = Election::new(
         client.clone(),
@@ -241,10 +258,14 @@ async fn lead(
         () = election.win(|| ready.set()) => {}
         _ = stopping.wait_for(|stop| *stop) => return Ok(()),
     }
+    let platform = tokio::select! {
+        platform = options.platform(&client) => platform,
+        _ = stopping.wait_for(|stop| *stop) => return Ok(()),
+    };
     let (done, until_done) = watch::channel(false);
     let mut renewal = tokio::spawn(async move { election.keep(until_done).await });
     tokio::select! {
-        result = run_controllers(options, context(guard), ready, stopping) => {
+        result = run_controllers(options, context(guard, platform), ready, stopping) => {
             let _ = done.send(true);
             renewal.await.context("the Lease's task")?.context("the Lease")?;
             result

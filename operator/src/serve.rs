@@ -1,6 +1,6 @@
 //! The operator's HTTP endpoints: `/metrics` on one port, `/livez` and `/readyz` on another.
 use std::{
-    net::SocketAddr,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -62,6 +62,17 @@ pub fn health(ready: Ready) -> Router {
         .route("/readyz", get(readyz))
 }
 
+/// Listens at an address; `[::]` means all addresses of both IP families, or of IPv4 where there is no IPv6.
+async fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let listener = TcpListener::bind(address).await;
+    match listener {
+        Err(_) if address.ip() == Ipv6Addr::UNSPECIFIED => {
+            TcpListener::bind((Ipv4Addr::UNSPECIFIED, address.port())).await
+        }
+        result => result,
+    }
+}
+
 /// Serves until the stop signal.
 ///
 /// # Errors
@@ -71,7 +82,7 @@ pub async fn serve(
     router: Router,
     mut stop: watch::Receiver<bool>,
 ) -> anyhow::Result<()> {
-    let listener = TcpListener::bind(address)
+    let listener = bind(address)
         .await
         .with_context(|| format!("listening on {address}"))?;
     let server = axum::serve(listener, router).with_graceful_shutdown(async move {

@@ -162,6 +162,16 @@ fn follows_its_values(chart: &Chart) -> Result<()> {
         operator(&unrun)["spec"]["securityContext"]["runAsUser"].is_null(),
         "a user although null"
     );
+    let assigned = chart.render(&["openshift=true", "clusterDomain=k8s.example"])?;
+    let security = &operator(&assigned)["spec"]["securityContext"];
+    ensure!(
+        security["runAsUser"].is_null() && security["runAsNonRoot"] == true,
+        "{security:?}"
+    );
+    let flags = texts(&operator(&assigned)["spec"]["containers"][0]["args"]);
+    for flag in ["--openshift=true", "--cluster-domain=k8s.example"] {
+        ensure!(flags.contains(&flag), "{flags:?}");
+    }
     Ok(())
 }
 

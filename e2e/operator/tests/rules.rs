@@ -176,7 +176,6 @@ fn defaults(server: &Objects) -> Result<()> {
         "paused": false,
         "hibernated": false,
         "deletionProtection": false,
-        "clusterDomain": "cluster.local",
     });
     ensure!(
         made["spec"] == expected,

@@ -2,6 +2,7 @@
 //! prints.
 mod config;
 mod image;
+mod pods;
 mod policy;
 mod repair;
 mod scheduling;
@@ -10,20 +11,24 @@ mod storage;
 
 pub use config::{Config, EnvSource, EnvVar, KeySelector, Raft, Sqlite, WriteQueue};
 pub use image::{Image, PullPolicy, PullSecret};
+pub use pods::{DnsPolicy, Identity, PodSecurity, Pods, ServiceMesh};
 pub use policy::{
     Bootstrap, Deletion, Disruption, NetworkPolicy, OperatorChanges, PodMetadata, Retention,
     Update, UpdateStrategy,
 };
 pub use repair::{MemberReplacement, QuorumRecovery, Reaping, RecoveryPolicy, RepairPolicy};
 pub use scheduling::{AntiAffinity, ReadReplicas, Scheduling};
-pub use services::{ClientService, ServiceKind, Services, Toggle};
-pub use storage::{ReadStorage, Storage};
+pub use services::{
+    IpFamily, IpFamilyPolicy, ServiceKind, ServiceMetadata, ServiceSettings, Services,
+    SessionAffinity, TrafficPolicy,
+};
+pub use storage::{Ephemeral, Medium, ReadStorage, Storage};
 
 use k8s_openapi::api::core::v1::ResourceRequirements;
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
-use crate::status::RqliteClusterStatus;
+use crate::{names, status::RqliteClusterStatus};
 
 /// Maximum number of voters; more would only add write latency.
 pub const MAX_VOTERS: i32 = 9;
@@ -61,9 +66,12 @@ pub const MAX_READ_REPLICAS: i32 = 50;
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = Rule::new("self.clusterDomain == oldSelf.clusterDomain").message("clusterDomain is part of every node's address and cannot be changed: create a new cluster and load a backup into it"),
+    validation = Rule::new("!has(self.clusterDomain) || !has(oldSelf.clusterDomain) || self.clusterDomain == oldSelf.clusterDomain").message("clusterDomain is part of every node's address and cannot be changed: create a new cluster and load a backup into it"),
     validation = Rule::new("!has(self.serviceAccountName) || self.serviceAccountName != ''").message("serviceAccountName is empty: leave it out to let the operator create an account"),
-    validation = Rule::new("self.replicas >= 3 || !has(self.quorumRecovery) || !has(self.quorumRecovery.policy) || self.quorumRecovery.policy != 'Automatic'").message("quorumRecovery.policy Automatic needs at least 3 replicas, as fewer have no majority that could tell a lost disk from a lost network: raise replicas, or use Manual")
+    validation = Rule::new("self.replicas >= 3 || !has(self.quorumRecovery) || !has(self.quorumRecovery.policy) || self.quorumRecovery.policy != 'Automatic'").message("quorumRecovery.policy Automatic needs at least 3 replicas, as fewer have no majority that could tell a lost disk from a lost network: raise replicas, or use Manual"),
+    validation = Rule::new("!has(self.storage.ephemeral) || !self.hibernated").message("an ephemeral cluster loses all its data when its pods stop, so it cannot be hibernated: delete it instead"),
+    validation = Rule::new("!has(self.storage.ephemeral) || self.replicas != 2").message("storage.ephemeral with 2 replicas loses all data with any one pod: use 3 or more, or 1 for a database that may be lost at any time"),
+    validation = Rule::new("!has(self.storage.ephemeral) || !has(self.quorumRecovery) || !has(self.quorumRecovery.policy) || self.quorumRecovery.policy != 'Automatic'").message("a recovery stops all pods, and with them goes all that an ephemeral cluster still has: use quorumRecovery.policy Manual")
 )]
 pub struct RqliteClusterSpec {
     /// Number of voting members, from 1 to 9. Three tolerate the loss of one, five the loss of two. Even
@@ -111,6 +119,19 @@ pub struct RqliteClusterSpec {
     /// Labels and annotations for the pods. Keys that the operator sets itself keep the operator's value.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod_metadata: Option<PodMetadata>,
+
+    /// Additional volumes, containers and DNS settings of the pods.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pods: Option<Pods>,
+
+    /// User and groups of the pods' processes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod_security: Option<PodSecurity>,
+
+    /// The service mesh whose sidecars the pods get: Istio or Linkerd. The nodes' own connections bypass the
+    /// sidecar, and nodes start after it. Defaults to none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service_mesh: Option<ServiceMesh>,
 
     /// An existing ServiceAccount for the pods. By default, the operator creates one without any permissions.
     /// Its token is never mounted.
@@ -164,13 +185,28 @@ pub struct RqliteClusterSpec {
     pub deletion_protection: bool,
 
     /// DNS domain of the Kubernetes cluster. It is part of the nodes' addresses and cannot be changed.
-    /// Defaults to cluster.local.
-    #[serde(default = "cluster_local")]
+    /// Defaults to the domain of the operator's pod when the cluster is created, in most Kubernetes clusters
+    /// cluster.local; status.clusterDomain has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(
         length(max = 120),
         regex(pattern = r"^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$")
     )]
-    pub cluster_domain: String,
+    pub cluster_domain: Option<String>,
+}
+
+impl RqliteCluster {
+    /// DNS domain of the Kubernetes cluster, which is part of the addresses of the nodes for good: as the
+    /// spec says, or else as it was found when the cluster was created. Before it was looked for, it was the
+    /// usual one.
+    pub fn domain<'a>(&'a self, found: &'a str) -> &'a str {
+        let status = self.status.as_ref();
+        let recorded = status.and_then(|status| status.cluster_domain.as_deref());
+        let exists = status.is_some_and(|status| status.cluster_id.is_some());
+        let default = if exists { names::USUAL_DOMAIN } else { found };
+        let given = self.spec.cluster_domain.as_deref();
+        given.or(recorded).unwrap_or(default)
+    }
 }
 
 fn three() -> i32 {
@@ -179,10 +215,6 @@ fn three() -> i32 {
 
 fn sixty() -> i64 {
     60
-}
-
-fn cluster_local() -> String {
-    "cluster.local".to_owned()
 }
 
 impl Default for RqliteClusterSpec {
@@ -198,6 +230,9 @@ impl Default for RqliteClusterSpec {
             resources: None,
             scheduling: None,
             pod_metadata: None,
+            pods: None,
+            pod_security: None,
+            service_mesh: None,
             service_account_name: None,
             termination_grace_period_seconds: sixty(),
             disruption: None,
@@ -209,7 +244,7 @@ impl Default for RqliteClusterSpec {
             paused: false,
             hibernated: false,
             deletion_protection: false,
-            cluster_domain: cluster_local(),
+            cluster_domain: None,
         }
     }
 }

@@ -12,9 +12,17 @@ use crate::{RqliteCluster, RqliteRecovery};
 const FOREIGN_TYPES: &[&str] = &[
     "affinity",
     "clientFrom",
+    "dnsConfig",
+    "envFrom",
+    "hostAliases",
+    "initContainers",
     "resources",
+    "seLinuxOptions",
+    "sidecars",
     "tolerations",
     "topologySpreadConstraints",
+    "volumeMounts",
+    "volumes",
 ];
 
 /// All definitions, in installation order.

@@ -59,6 +59,9 @@ pub const UPDATE_NOW_ANNOTATION: &str = concat!(crate::group!(), "/update-now");
 
 /// Name of the claim template of the StatefulSets, and of the pods' volume.
 pub const DATA_VOLUME: &str = "data";
+/// DNS domain of a Kubernetes cluster whose administrator has not chosen another one.
+pub const USUAL_DOMAIN: &str = "cluster.local";
+
 /// Port of the HTTP API.
 pub const HTTP_PORT: i32 = 4001;
 /// Port for connections between nodes.

@@ -131,6 +131,10 @@ pub struct RqliteClusterStatus {
     /// The unknown member that was removed last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unknown_removals: Option<UnknownRemovals>,
+    /// DNS domain of the Kubernetes cluster, as part of the nodes' addresses; found or given when the cluster
+    /// was created.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cluster_domain: Option<String>,
     /// Addresses for clients.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub endpoints: Option<Endpoints>,

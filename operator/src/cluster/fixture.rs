@@ -55,6 +55,7 @@ fn observation(cluster: RqliteCluster, voters: i32, readers: i32) -> Observation
             version: "1".to_owned(),
             node_image: "rqlited:1".to_owned(),
             namespace: "operators".to_owned(),
+            platform: crate::cluster::facts::observation::Platform::default(),
         },
         cluster,
         voters: Some(set(voters)),

@@ -1,5 +1,7 @@
 //! Conversion of a PersistentVolumeClaim for the planner.
-use k8s_openapi::api::core::v1::PersistentVolumeClaim;
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
+use kube::ResourceExt;
+use operator_api::{ByteSize, names};
 
 use crate::{
     cluster::facts::{
@@ -43,6 +45,21 @@ pub(super) fn convert(claim: &PersistentVolumeClaim, live: &Live) -> ObservedCla
             .any(|c| c.type_ == RESIZE_PENDING && c.status == "True"),
         lost,
         deleting: claim.metadata.deletion_timestamp.is_some(),
+    }
+}
+
+/// The disk of an ephemeral cluster's pod as a claim: it is this pod's, and with the pod it is gone. A member
+/// whose pod has another uid has therefore lost its disk.
+pub(super) fn of_ephemeral(pod: &Pod, size: &ByteSize) -> ObservedClaim {
+    ObservedClaim {
+        name: names::claim(&pod.name_any()),
+        uid: pod.metadata.uid.clone().unwrap_or_default(),
+        requested: size.0.clone(),
+        capacity: Some(size.0.clone()),
+        class: None,
+        resize_pending: false,
+        lost: None,
+        deleting: pod.metadata.deletion_timestamp.is_some(),
     }
 }
 

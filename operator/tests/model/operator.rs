@@ -334,6 +334,7 @@ pub(crate) fn observe(world: &mut World) -> Observation {
             version: "1".to_owned(),
             node_image: world.default_image.clone(),
             namespace: "operators".to_owned(),
+            platform: rqlite_operator::cluster::facts::observation::Platform::default(),
         },
         cluster: world.cluster.clone(),
         voters: set(Pool::Voter),

@@ -120,6 +120,102 @@ pub(crate) const NEW_CLUSTERS: &[(&str, &str)] = &[
         "readReplicaTimeout is shorter than a minute",
     ),
     (r#"{"replica":3}"#, r#"unknown field "spec.replica""#),
+    (
+        r#"{"services":{"client":{"enabled":false}}}"#,
+        "services.client cannot be disabled",
+    ),
+    (
+        r#"{"services":{"client":{"loadBalancerSourceRanges":["10.0.0.0/8"]}}}"#,
+        "need type LoadBalancer: set type, or remove them",
+    ),
+    (
+        r#"{"services":{"leader":{"nodePort":30001}}}"#,
+        "need type NodePort or LoadBalancer: set type, or remove them",
+    ),
+    (
+        r#"{"services":{"client":{"type":"LoadBalancer","healthCheckNodePort":30001}}}"#,
+        "healthCheckNodePort needs externalTrafficPolicy Local",
+    ),
+    (
+        r#"{"services":{"read":{"sessionAffinitySeconds":60}}}"#,
+        "sessionAffinitySeconds needs sessionAffinity ClientIP",
+    ),
+    (
+        r#"{"services":{"ipFamilies":["IPv4","IPv4"]}}"#,
+        "ipFamilies names a family twice",
+    ),
+    (
+        r#"{"services":{"client":{"ipFamilies":["IPv5"]}}}"#,
+        r#"supported values: "IPv4", "IPv6""#,
+    ),
+    (
+        r#"{"services":{"client":{"externalIPs":["10.0.0.1"]}}}"#,
+        r#"unknown field "spec.services.client.externalIPs""#,
+    ),
+    (
+        r#"{"pods":{"volumes":[{"name":"data","emptyDir":{}}]}}"#,
+        "pods.volumes has a volume named data, cluster or tmp",
+    ),
+    (
+        r#"{"pods":{"volumeMounts":[{"name":"data","mountPath":"/x"}]}}"#,
+        "pods.volumeMounts mounts data, cluster or tmp",
+    ),
+    (
+        r#"{"pods":{"volumeMounts":[{"name":"x","mountPath":"/rqlite/data"}]}}"#,
+        "pods.volumeMounts has a mountPath at or below /rqlite",
+    ),
+    (
+        r#"{"pods":{"volumeMounts":[{"name":"x","mountPath":"/"}]}}"#,
+        "pods.volumeMounts has a mountPath at or below /rqlite",
+    ),
+    (
+        r#"{"pods":{"sidecars":[{"name":"rqlited","image":"x"}]}}"#,
+        "pods.sidecars has a container named rqlited or prepare",
+    ),
+    (
+        r#"{"pods":{"initContainers":[{"name":"prepare","image":"x"}]}}"#,
+        "pods.initContainers has a container named rqlited or prepare",
+    ),
+    (
+        r#"{"pods":{"sidecars":[{"name":"x","imagee":"x"}]}}"#,
+        r#"unknown field "spec.pods.sidecars[0].imagee""#,
+    ),
+    (
+        r#"{"podMetadata":{"labels":{"rqlite.dev/role":"leader"}}}"#,
+        "podMetadata.labels has a key of rqlite.dev/",
+    ),
+    (
+        r#"{"podMetadata":{"annotations":{"rqlite.dev/update-now":"true"}}}"#,
+        "podMetadata.annotations has a key of rqlite.dev/",
+    ),
+    (
+        r#"{"podSecurity":{"identity":"Platform","runAsUser":7}}"#,
+        "remove runAsUser, runAsGroup and fsGroup, or set identity to Fixed",
+    ),
+    (
+        r#"{"podSecurity":{"runAsUser":0}}"#,
+        "should be greater than or equal to 1",
+    ),
+    (
+        r#"{"serviceMesh":"Consul"}"#,
+        r#"supported values: "Istio", "Linkerd""#,
+    ),
+    (
+        r#"{"storage":{"ephemeral":{}},"hibernated":true}"#,
+        "so it cannot be hibernated: delete it instead",
+    ),
+    (
+        r#"{"storage":{"ephemeral":{}},"replicas":2}"#,
+        "storage.ephemeral with 2 replicas loses all data with any one pod",
+    ),
+    (
+        r#"{"storage":{"ephemeral":{},"storageClassName":"a"}}"#,
+        "remove storageClassName or ephemeral",
+    ),
+    (
+        r#"{"storage":{"ephemeral":{}},"quorumRecovery":{"policy":"Automatic"}}"#,
+        "use quorumRecovery.policy Manual",
+    ),
 ];
 
 /// At least one flag of every family that the operator sets itself, with one and with two dashes.
@@ -157,9 +253,24 @@ pub(crate) const NAMES: &[(&str, &str)] = &[
 /// A spec, a spec that replaces it, and a part of the rejection's message.
 pub(crate) const CHANGED_CLUSTERS: &[(&str, &str, &str)] = &[
     (
-        "{}",
+        r#"{"clusterDomain":"cluster.local"}"#,
         r#"{"clusterDomain":"example.org"}"#,
         "clusterDomain is part of every node's address",
+    ),
+    (
+        "{}",
+        r#"{"storage":{"ephemeral":{}}}"#,
+        "storage.ephemeral cannot be added, changed or removed",
+    ),
+    (
+        r#"{"storage":{"ephemeral":{}}}"#,
+        "{}",
+        "storage.ephemeral cannot be added, changed or removed",
+    ),
+    (
+        r#"{"storage":{"ephemeral":{"sizeLimit":"1Gi"}}}"#,
+        r#"{"storage":{"ephemeral":{"medium":"Memory"}}}"#,
+        "storage.ephemeral cannot be added, changed or removed",
     ),
     (
         r#"{"storage":{"size":"10Gi"}}"#,
@@ -231,6 +342,15 @@ pub(crate) const ALLOWED_CHANGES: &[(&str, &str)] = &[
         r#"{"hibernated":true,"paused":true,"deletionProtection":true}"#,
     ),
     ("{}", r#"{"image":{"tag":"1.2"}}"#),
+    (r#"{"clusterDomain":"cluster.local"}"#, "{}"),
+    (
+        "{}",
+        r#"{"services":{"client":{"type":"LoadBalancer","loadBalancerClass":"x","externalTrafficPolicy":"Local","healthCheckNodePort":30001,"ipFamilies":["IPv6","IPv4"],"ipFamilyPolicy":"PreferDualStack"},"leader":{"enabled":false},"read":{"type":"NodePort","nodePort":30002}}}"#,
+    ),
+    (
+        "{}",
+        r#"{"pods":{"volumes":[{"name":"certs","secret":{"secretName":"s"}}],"volumeMounts":[{"name":"certs","mountPath":"/certs"}],"sidecars":[{"name":"s","image":"x","ports":[{"containerPort":9000}]}],"initContainers":[{"name":"i","image":"x","restartPolicy":"Always"}],"dnsConfig":{"options":[{"name":"ndots","value":"2"}]}},"podSecurity":{"identity":"Platform"},"serviceMesh":"Istio"}"#,
+    ),
     (
         "{}",
         r#"{"quorumRecovery":{"policy":"Automatic","acceptDataLoss":true}}"#,

@@ -172,9 +172,11 @@ pub struct PodMetadata {
     /// Labels.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 64))]
+    #[x_kube(validation = Rule::new("!self.exists(k, k.startsWith('rqlite.dev/'))").message("podMetadata.labels has a key of rqlite.dev/, which only the operator sets: remove it"))]
     pub labels: BTreeMap<String, String>,
     /// Annotations.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 64))]
+    #[x_kube(validation = Rule::new("!self.exists(k, k.startsWith('rqlite.dev/'))").message("podMetadata.annotations has a key of rqlite.dev/, which only the operator sets: remove it"))]
     pub annotations: BTreeMap<String, String>,
 }

@@ -29,10 +29,21 @@ pub struct Scheduling {
     /// Affinity rules. A podAntiAffinity given here replaces the one that antiAffinity generates.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub affinity: Option<Affinity>,
-    /// Topology spread constraints; at most 8. They replace the default spread over zones.
+    /// Topology spread constraints; at most 8. They replace the default spread over zones. One without a
+    /// labelSelector counts the pods of the pool.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8))]
     pub topology_spread_constraints: Vec<TopologySpreadConstraint>,
+    /// Label of Kubernetes nodes whose values are zones, over which pods are spread. Defaults to
+    /// topology.kubernetes.io/zone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 317))]
+    pub zone_key: Option<String>,
+    /// Label of Kubernetes nodes whose values are failure domains that antiAffinity keeps pods apart in, such
+    /// as racks. Defaults to kubernetes.io/hostname.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 317))]
+    pub host_key: Option<String>,
     /// PriorityClass of the pods.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]

@@ -10,6 +10,10 @@ use super::policy::Retention;
 /// for three times the size of the database.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("has(self.ephemeral) == has(oldSelf.ephemeral) && (!has(self.ephemeral) || self.ephemeral == oldSelf.ephemeral)").message("storage.ephemeral cannot be added, changed or removed, as pods would lose their data: create a new cluster and load a backup into it"),
+    validation = Rule::new("!has(self.ephemeral) || !has(self.storageClassName)").message("storage.ephemeral uses no volume of a class: remove storageClassName or ephemeral")
+)]
 #[x_kube(validation = Rule::new("has(self.storageClassName) == has(oldSelf.storageClassName) && (!has(self.storageClassName) || self.storageClassName == oldSelf.storageClassName)").message("storageClassName cannot be changed, as Kubernetes cannot move a volume to another class: create a new cluster and load a backup into it"))]
 pub struct Storage {
     /// Size of each volume. It can be increased if the StorageClass allows it, and never decreased. Defaults
@@ -25,6 +29,32 @@ pub struct Storage {
     /// What happens to volumes that are no longer needed. By default, all are retained.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retention: Option<Retention>,
+    /// Keeps all data in the pods instead of volumes, for tests and caches: a deleted pod's data is gone,
+    /// and once the pods of a quorum are gone, so is the database. For both pools; it cannot be changed.
+    /// Defaults to volumes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ephemeral: Option<Ephemeral>,
+}
+
+/// Data in the pods instead of volumes.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Ephemeral {
+    /// Size above which Kubernetes evicts a pod, and with it its data. Defaults to none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size_limit: Option<ByteSize>,
+    /// Disk or Memory, which counts against the memory limit of the containers. Defaults to Disk.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub medium: Option<Medium>,
+}
+
+/// Where ephemeral data is kept.
+#[derive(schemars::JsonSchema, Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Medium {
+    /// On the Kubernetes node's disk.
+    Disk,
+    /// In its memory.
+    Memory,
 }
 
 impl Default for Storage {
@@ -33,6 +63,7 @@ impl Default for Storage {
             size: ten_gibibytes(),
             storage_class_name: None,
             retention: None,
+            ephemeral: None,
         }
     }
 }

@@ -14,6 +14,7 @@ use crate::cluster::{
     facts::{
         claims,
         observation::ObservedPod,
+        quorum::is_disk_needed,
         view::{View, quorum, seconds_between},
     },
 };
@@ -193,6 +194,10 @@ fn pod_gone(view: &View<'_>, operation: &Operation, name: &str) -> Decision {
 /// Replaces the recorded pod, which still is the old one.
 fn replace(view: &View<'_>, operation: &Operation, pod: &ObservedPod) -> Decision {
     let name = pod.name.as_str();
+    if is_disk_needed(view, pod) && !pod.update_now {
+        let text = format!("the disk of {name} is needed while the others have no quorum");
+        return Decision::Record(finish(view.status), text);
+    }
     if pod.pool == Pool::Voter && view.participates(name) {
         if let Some(reason) = reason_to_wait(view, name) {
             // Nothing has been changed yet: more urgent decisions go first.
@@ -268,7 +273,8 @@ pub fn start(view: &View<'_>, only_broken: bool) -> Decision {
         .filter(|pod| !pod.deleting && is_outdated(view, pod))
         .collect();
     outdated.sort_by_key(|pod| replacement_order(view, pod));
-    let Some(pod) = outdated.into_iter().find(|pod| !manual || pod.update_now) else {
+    let may = |pod: &&ObservedPod| pod.update_now || !(manual || is_disk_needed(view, pod));
+    let Some(pod) = outdated.into_iter().find(may) else {
         return Decision::Continue;
     };
     if only_broken && replacement_order(view, pod).0 != 0 {

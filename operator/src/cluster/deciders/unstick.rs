@@ -3,7 +3,7 @@ use operator_api::status::Pool;
 
 use crate::cluster::{
     action::{Action, Decision},
-    facts::view::View,
+    facts::{quorum::is_disk_needed, view::View},
 };
 
 /// Recreates a pod that cannot start and was created from an outdated template. This is safe without a leader
@@ -26,6 +26,7 @@ pub fn unstick(view: &View<'_>) -> Decision {
             && template.is_some()
             && template == wanted
             && Some(&pod.template_hash) != wanted
+            && (pod.update_now || !is_disk_needed(view, pod))
     });
     match stuck {
         Some(pod) => Decision::Act(

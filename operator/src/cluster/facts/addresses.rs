@@ -10,7 +10,7 @@ pub fn pod_domain(view: &View<'_>) -> String {
         "{}.{}.svc.{}",
         names::headless(view.name),
         namespace.unwrap_or("default"),
-        view.spec.cluster_domain
+        view.cluster_domain()
     )
 }
 

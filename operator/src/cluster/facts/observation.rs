@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use node_contract::{Lineage as NodeLineage, PlanFile, StateFile};
-use operator_api::{RqliteCluster, RqliteRecovery, recovery::LogPosition, status::Pool};
+use operator_api::{RqliteCluster, RqliteRecovery, names, recovery::LogPosition, status::Pool};
 use serde::{Deserialize, Serialize};
 
 /// Everything that one reconcile looks at.
@@ -77,6 +77,29 @@ pub struct OperatorFacts {
     pub node_image: String,
     /// The namespace in which it runs; its pods may use the nodes' HTTP API.
     pub namespace: String,
+    /// The Kubernetes cluster in which it runs.
+    #[serde(default)]
+    pub platform: Platform,
+}
+
+/// What the operator has found out about the Kubernetes cluster when it started.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Platform {
+    /// Its DNS domain.
+    pub cluster_domain: String,
+    /// Does it assign users and groups to pods, as OpenShift does?
+    #[serde(default)]
+    pub assigns_users: bool,
+}
+
+impl Default for Platform {
+    fn default() -> Self {
+        Self {
+            cluster_domain: names::USUAL_DOMAIN.to_owned(),
+            assigns_users: false,
+        }
+    }
 }
 
 /// A StatefulSet.

@@ -4,7 +4,7 @@ use operator_api::status::{Member, MemberState, Pool, Role};
 
 use crate::cluster::facts::{
     lineage::is_stale,
-    observation::{FailureKind, NodeStatus, ProbeResult},
+    observation::{FailureKind, NodeStatus, ObservedPod, ProbeResult},
     view::{View, quorum, seconds_between},
 };
 
@@ -88,13 +88,36 @@ fn state_of_responding(
     }
 }
 
+/// Would the deletion of this pod take a copy that may be needed? In an ephemeral cluster a voter's disk goes
+/// with its pod, which is harmless only while the other voters are a quorum. A pod that never was a member
+/// holds nothing.
+pub fn is_disk_needed(view: &View<'_>, pod: &ObservedPod) -> bool {
+    let ephemeral = view.spec.storage.ephemeral.is_some() && view.is_formed();
+    let holds = view.status.members.iter().any(|member| {
+        member.name == pod.name
+            && matches!(member.role, Role::Leader | Role::Voter)
+            && member.claim_uid.as_ref() == Some(&pod.uid)
+    });
+    let recorded = usize::try_from(view.status.voters).unwrap_or(0);
+    let needed = quorum(view.config_voters().max(recorded));
+    let others = view.participants().into_iter();
+    ephemeral && holds && others.filter(|name| *name != pod.name).count() < needed
+}
+
 /// Why a member that does not answer is lost for good: its claim, its volume or its data. Nothing else is
 /// evidence, however long it lasts.
 fn lost(view: &View<'_>, member: &Member) -> Option<String> {
     let claim = view.claim(&member.name);
+    let (gone, replaced) = match &view.spec.storage.ephemeral {
+        None => ("its claim is gone", "its claim was replaced"),
+        Some(_) => (
+            "its pod, and with it its ephemeral disk, is gone",
+            "its pod, and with it its ephemeral disk, was replaced",
+        ),
+    };
     let volume = match (claim, &member.claim_uid) {
-        (None, Some(_)) => Some("its claim is gone".to_owned()),
-        (Some(now), Some(then)) if now.uid != *then => Some("its claim was replaced".to_owned()),
+        (None, Some(_)) => Some(gone.to_owned()),
+        (Some(now), Some(then)) if now.uid != *then => Some(replaced.to_owned()),
         (Some(now), _) => now.lost.clone(),
         (None, None) => None,
     };
@@ -337,6 +360,11 @@ pub fn recovery_instructions(view: &View<'_>) -> String {
     let namespace = view.seen.cluster.metadata.namespace.as_deref();
     let namespace = namespace.unwrap_or("default");
     let name = view.name;
+    if view.spec.storage.ephemeral.is_some() {
+        return format!(
+            "Survivors: {survivors}. The cluster is ephemeral and cannot be recovered, because a recovery stops all pods: read what you need from the survivors with level=none, then delete the RqliteCluster and create it again"
+        );
+    }
     format!(
         "Survivors: {survivors}; highest commit index seen: {commit}; {loss}. Bring a volume back, or: kubectl rqlite recover {name} -n {namespace}, or kubectl create an object \
          {{apiVersion: {}/{}, kind: RqliteRecovery, metadata: {{generateName: {name}-, namespace: {namespace}}}, spec: {{clusterRef: {{name: {name}}}, {consent}reason: \"...\"}}}}.",

@@ -4,6 +4,8 @@ use operator_api::{ByteSize, Period, names, status::Pool};
 
 use crate::cluster::facts::view::View;
 
+mod pods;
+
 /// Everything that is wrong with the spec, each with what to change.
 pub fn mistakes(view: &View<'_>) -> Vec<String> {
     let mut found = Vec::new();
@@ -21,6 +23,8 @@ pub fn mistakes(view: &View<'_>) -> Vec<String> {
             operator_api::cluster::MAX_VOTERS
         ));
     }
+    found.extend(pods::mistakes(view.spec));
+    found.extend(domain(view));
     let sizes = [Some(&view.spec.storage.size), reader_size(view)];
     found.extend(
         sizes
@@ -50,6 +54,16 @@ pub fn mistakes(view: &View<'_>) -> Vec<String> {
         }
     }
     found
+}
+
+fn domain(view: &View<'_>) -> Option<String> {
+    let (given, recorded) = (&view.spec.cluster_domain, &view.status.cluster_domain);
+    match (given, recorded) {
+        (Some(given), Some(recorded)) if given != recorded => Some(format!(
+            "clusterDomain is {given}, but the nodes' addresses are in {recorded}: set it to {recorded} or remove it"
+        )),
+        _ => None,
+    }
 }
 
 fn reader_size<'a>(view: &View<'a>) -> Option<&'a ByteSize> {
@@ -86,6 +100,12 @@ pub fn hints(view: &View<'_>) -> Vec<String> {
         found.push(format!(
             "{voters} voters tolerate no more failures than {}: use an odd number",
             voters - 1
+        ));
+    }
+    if view.spec.storage.ephemeral.is_some() {
+        let needed = voters / 2 + 1;
+        found.push(format!(
+            "storage.ephemeral: the data is in the pods; once {needed} of {voters} voters' pods are gone, so is the database"
         ));
     }
     if voters == 1 {

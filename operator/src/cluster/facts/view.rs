@@ -142,6 +142,12 @@ impl<'a> View<'a> {
         record.filter(|record| is_out && record.uid == operation.id)
     }
 
+    /// DNS domain of the Kubernetes cluster.
+    pub fn cluster_domain(&self) -> &'a str {
+        let found = &self.seen.operator.platform.cluster_domain;
+        self.seen.cluster.domain(found)
+    }
+
     /// Time of the reconcile.
     pub fn now(&self) -> &'a Time {
         &self.seen.now

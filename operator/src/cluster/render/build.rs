@@ -147,6 +147,9 @@ fn inputs(view: &View<'_>) -> (RqliteClusterSpec, Option<String>) {
     spec.bootstrap = None;
     spec.storage = defaults.storage;
     spec.services = None;
+    if let Some(pods) = &mut spec.pods {
+        pods.service_account_annotations.clear();
+    }
     spec.disruption = None;
     spec.update = None;
     spec.member_replacement = None;
@@ -180,3 +183,6 @@ fn hash(value: &impl Serialize) -> String {
     text.truncate(HASH_CHARS);
     text
 }
+
+#[cfg(test)]
+mod tests;

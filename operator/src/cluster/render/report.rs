@@ -68,6 +68,9 @@ pub fn status(
     next.members = members::members(view, &next.members);
     next.claims = claims::recorded(view);
     next.endpoints = Some(endpoints(view));
+    if next.cluster_domain.is_none() && next.cluster_id.is_some() {
+        next.cluster_domain = Some(view.cluster_domain().to_owned());
+    }
     let outage = if view.is_formed() {
         classify_outage(view)
     } else {
@@ -113,17 +116,21 @@ fn endpoints(view: &View<'_>) -> Endpoints {
     let url = |service: String, port: i32| {
         format!(
             "http://{service}.{namespace}.svc.{}:{port}",
-            view.spec.cluster_domain
+            view.cluster_domain()
         )
     };
     let services = view.spec.services.clone().unwrap_or_default();
-    let port = services.client.unwrap_or_default().port;
-    let leader = services.leader.unwrap_or_default().enabled;
-    let http = names::HTTP_PORT;
+    let port = |port: Option<i32>| port.unwrap_or(names::HTTP_PORT);
+    let client = services.client.unwrap_or_default();
+    let leader = services.leader.unwrap_or_default();
+    let read = services.read.unwrap_or_default();
+    let reads = has_readers(view) && read.enabled;
     Endpoints {
-        client: url(names::client(view.name), port.unwrap_or(http)),
-        leader: leader.then(|| url(names::leader(view.name), http)),
-        read: has_readers(view).then(|| url(names::read(view.name), http)),
+        client: url(names::client(view.name), port(client.port)),
+        leader: leader
+            .enabled
+            .then(|| url(names::leader(view.name), port(leader.port))),
+        read: reads.then(|| url(names::read(view.name), port(read.port))),
     }
 }
 

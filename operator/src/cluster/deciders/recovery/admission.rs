@@ -133,6 +133,10 @@ fn refused(view: &View<'_>, recovery: &RqliteRecovery) -> Option<Admission> {
         let text = "the cluster has not formed yet: there is nothing to recover";
         return Some(Admission::rejected(text));
     }
+    if view.spec.storage.ephemeral.is_some() {
+        let text = "the cluster is ephemeral: a recovery stops all pods, and with them goes their data. Read what you need from the nodes that still answer, with level=none, then delete the RqliteCluster and create it again";
+        return Some(Admission::rejected(text));
+    }
     if view.is_hibernating() || view.spec.hibernated {
         let text = "the cluster is hibernated: set hibernated to false first, and check whether it comes back";
         return Some(Admission::rejected(text));

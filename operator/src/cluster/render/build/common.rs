@@ -13,6 +13,8 @@ use crate::cluster::facts::{observation::ObservedPod, view::View};
 pub(super) const DATA_PATH: &str = "/rqlite/data";
 /// Name of the claim template and of its volume.
 pub(super) const DATA_VOLUME: &str = "data";
+/// Name of the volume for temporary files: the root file system is read-only.
+pub(super) const TMP_VOLUME: &str = "tmp";
 
 /// Is there a pool of read replicas, possibly of size 0? True also while its StatefulSet is being recreated
 /// around its pods: it has to exist to remove them.

@@ -18,8 +18,12 @@ use crate::cluster::facts::view::View;
 const NAMESPACE_NAME_LABEL: &str = "kubernetes.io/metadata.name";
 
 pub(super) fn account(view: &View<'_>) -> ServiceAccount {
+    let mut metadata = metadata(view, view.name.to_owned());
+    let pods = view.spec.pods.clone().unwrap_or_default();
+    let annotations = pods.service_account_annotations;
+    metadata.annotations = (!annotations.is_empty()).then_some(annotations);
     ServiceAccount {
-        metadata: metadata(view, view.name.to_owned()),
+        metadata,
         automount_service_account_token: Some(false),
         ..ServiceAccount::default()
     }

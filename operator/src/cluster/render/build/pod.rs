@@ -4,12 +4,11 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::{
     api::core::v1::{
-        Affinity, Capabilities, ConfigMapProjection, Container, ContainerPort, EnvVar,
-        EnvVarSource, HTTPGetAction, Lifecycle, LifecycleHandler, LocalObjectReference,
-        ObjectFieldSelector, PodAffinityTerm, PodAntiAffinity, PodSecurityContext, PodSpec,
-        PodTemplateSpec, Probe, ProjectedVolumeSource, ResourceRequirements, SeccompProfile,
-        SecurityContext, SleepAction, TCPSocketAction, TopologySpreadConstraint, Volume,
-        VolumeMount, VolumeProjection, WeightedPodAffinityTerm,
+        Affinity, ConfigMapProjection, Container, ContainerPort, EnvVar, EnvVarSource,
+        HTTPGetAction, Lifecycle, LifecycleHandler, LocalObjectReference, ObjectFieldSelector,
+        PodAffinityTerm, PodAntiAffinity, PodSpec, PodTemplateSpec, Probe, ProjectedVolumeSource,
+        ResourceRequirements, SecurityContext, SleepAction, TCPSocketAction,
+        TopologySpreadConstraint, Volume, VolumeMount, VolumeProjection, WeightedPodAffinityTerm,
     },
     apimachinery::pkg::{
         apis::meta::v1::{LabelSelector, ObjectMeta},
@@ -24,9 +23,13 @@ use operator_api::{
 };
 
 use crate::cluster::facts::view::View;
-use crate::cluster::render::build::common::{DATA_PATH, DATA_VOLUME, labels, map, selector};
+use crate::cluster::render::build::common::{
+    DATA_PATH, DATA_VOLUME, TMP_VOLUME, labels, map, selector,
+};
 
+mod additions;
 mod args;
+mod security;
 
 /// Mount path of the volume. The data directory is a subdirectory, because the root of a volume may contain
 /// lost+found.
@@ -35,10 +38,6 @@ const VOLUME_PATH: &str = "/rqlite";
 const CLUSTER_PATH: &str = "/etc/rqlite-cluster";
 /// Name of their volume.
 const CLUSTER_VOLUME: &str = "cluster";
-/// Name of the volume for temporary files: the root file system is read-only.
-const TMP_VOLUME: &str = "tmp";
-/// User and group of the image.
-const USER_ID: i64 = 1000;
 /// Seconds for which a stopping node still serves, so that Services stop selecting it before it stops
 /// listening.
 const DRAIN_SECONDS: i64 = 2;
@@ -55,7 +54,8 @@ pub(super) fn template(view: &View<'_>, target: &Target, pool: Pool) -> PodTempl
     all.extend(map([(names::SERVING_LABEL, "true")]));
     let uid = view.seen.cluster.metadata.uid.clone();
     all.extend(uid.map(|uid| (names::OWNER_LABEL.to_owned(), uid)));
-    let mut annotations = user.annotations;
+    let mut annotations = additions::annotations(view);
+    annotations.extend(user.annotations);
     let given = view.seen.cluster.metadata.annotations.as_ref();
     if let Some(at) = given.and_then(|a| a.get(names::RESTARTED_AT_ANNOTATION)) {
         annotations.insert(names::RESTARTED_AT_ANNOTATION.to_owned(), at.clone());
@@ -82,7 +82,7 @@ fn spec(view: &View<'_>, target: &Target, pool: Pool) -> PodSpec {
         .unwrap_or_default();
     let account = view.spec.service_account_name.clone();
     let image = view.spec.image.clone().unwrap_or_default();
-    PodSpec {
+    let mut pod = PodSpec {
         service_account_name: Some(account.unwrap_or_else(|| view.name.to_owned())),
         automount_service_account_token: Some(false),
         enable_service_links: Some(false),
@@ -93,18 +93,7 @@ fn spec(view: &View<'_>, target: &Target, pool: Pool) -> PodSpec {
                 .map(|s| LocalObjectReference { name: s.name })
                 .collect()
         }),
-        security_context: Some(PodSecurityContext {
-            run_as_non_root: Some(true),
-            run_as_user: Some(USER_ID),
-            run_as_group: Some(USER_ID),
-            fs_group: Some(USER_ID),
-            fs_group_change_policy: Some("OnRootMismatch".to_owned()),
-            seccomp_profile: Some(SeccompProfile {
-                type_: "RuntimeDefault".to_owned(),
-                localhost_profile: None,
-            }),
-            ..PodSecurityContext::default()
-        }),
+        security_context: Some(security::of_pod(view)),
         init_containers: Some(vec![prepare(view, target, pool)]),
         containers: vec![node(view, target, pool)],
         volumes: Some(volumes(view)),
@@ -114,7 +103,9 @@ fn spec(view: &View<'_>, target: &Target, pool: Pool) -> PodSpec {
         tolerations: (!scheduling.tolerations.is_empty()).then_some(scheduling.tolerations),
         priority_class_name: scheduling.priority_class_name,
         ..PodSpec::default()
-    }
+    };
+    additions::extend(&mut pod, view.spec.pods.clone().unwrap_or_default());
+    pod
 }
 
 fn container(view: &View<'_>, target: &Target, name: &str) -> Container {
@@ -142,13 +133,8 @@ fn container(view: &View<'_>, target: &Target, name: &str) -> Container {
             mount(TMP_VOLUME, "/tmp", false),
         ]),
         security_context: Some(SecurityContext {
-            allow_privilege_escalation: Some(false),
             read_only_root_filesystem: Some(true),
-            capabilities: Some(Capabilities {
-                drop: Some(vec!["ALL".to_owned()]),
-                add: None,
-            }),
-            ..SecurityContext::default()
+            ..security::of_container()
         }),
         ..Container::default()
     }
@@ -272,7 +258,7 @@ fn http(path: &str) -> Probe {
     }
 }
 
-/// The state file, and the plan of a recovery if there is one.
+/// The state file, and the plan of a recovery if there is one. An ephemeral cluster's data is in the pod.
 fn volumes(view: &View<'_>) -> Vec<Volume> {
     let source = |name: String, optional: bool| VolumeProjection {
         config_map: Some(ConfigMapProjection {
@@ -282,7 +268,9 @@ fn volumes(view: &View<'_>) -> Vec<Volume> {
         }),
         ..VolumeProjection::default()
     };
-    vec![
+    let data = view.spec.storage.ephemeral.as_ref();
+    let mut all: Vec<Volume> = data.map(additions::ephemeral).into_iter().collect();
+    all.extend([
         Volume {
             name: CLUSTER_VOLUME.to_owned(),
             projected: Some(ProjectedVolumeSource {
@@ -299,7 +287,8 @@ fn volumes(view: &View<'_>) -> Vec<Volume> {
             empty_dir: Some(k8s_openapi::api::core::v1::EmptyDirVolumeSource::default()),
             ..Volume::default()
         },
-    ]
+    ]);
+    all
 }
 
 fn of_pool(view: &View<'_>, pool: Pool) -> LabelSelector {
@@ -319,7 +308,10 @@ fn affinity(view: &View<'_>, pool: Pool, scheduling: &Scheduling) -> Option<Affi
     }
     let term = PodAffinityTerm {
         label_selector: Some(of_pool(view, pool)),
-        topology_key: "kubernetes.io/hostname".to_owned(),
+        topology_key: scheduling
+            .host_key
+            .clone()
+            .unwrap_or_else(|| "kubernetes.io/hostname".to_owned()),
         ..PodAffinityTerm::default()
     };
     let apart = match scheduling.anti_affinity.unwrap_or_default() {
@@ -346,11 +338,23 @@ fn affinity(view: &View<'_>, pool: Pool, scheduling: &Scheduling) -> Option<Affi
 
 fn spread(view: &View<'_>, pool: Pool, scheduling: &Scheduling) -> Vec<TopologySpreadConstraint> {
     if !scheduling.topology_spread_constraints.is_empty() {
-        return scheduling.topology_spread_constraints.clone();
+        let given = scheduling.topology_spread_constraints.iter().cloned();
+        // Without a selector, a constraint would count no pods.
+        return given
+            .map(|constraint| TopologySpreadConstraint {
+                label_selector: constraint
+                    .label_selector
+                    .or_else(|| Some(of_pool(view, pool))),
+                ..constraint
+            })
+            .collect();
     }
     vec![TopologySpreadConstraint {
         max_skew: 1,
-        topology_key: "topology.kubernetes.io/zone".to_owned(),
+        topology_key: scheduling
+            .zone_key
+            .clone()
+            .unwrap_or_else(|| "topology.kubernetes.io/zone".to_owned()),
         when_unsatisfiable: "ScheduleAnyway".to_owned(),
         label_selector: Some(of_pool(view, pool)),
         ..TopologySpreadConstraint::default()

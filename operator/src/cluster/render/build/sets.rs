@@ -38,7 +38,12 @@ pub(super) fn stateful_set(view: &View<'_>, target: &Target, pool: Pool) -> Stat
                 match_expressions: None,
             },
             template: pod::with_hash(template, hash.map_or("", String::as_str)),
-            volume_claim_templates: Some(vec![claim(view, pool)]),
+            volume_claim_templates: view
+                .spec
+                .storage
+                .ephemeral
+                .is_none()
+                .then(|| vec![claim(view, pool)]),
             pod_management_policy: Some("Parallel".to_owned()),
             update_strategy: Some(StatefulSetUpdateStrategy {
                 type_: Some("OnDelete".to_owned()),

@@ -16,7 +16,7 @@ use crate::cluster::{
     action::Decision,
     deciders::{membership, replace, rollout::is_deferred, storage},
     facts::{
-        quorum::{Outage, is_loss_reported, loss_reason, recovery_instructions},
+        quorum::{Outage, is_disk_needed, is_loss_reported, loss_reason, recovery_instructions},
         validate,
         view::View,
     },
@@ -267,14 +267,15 @@ fn update_pending(view: &View<'_>, wanted: &Target) -> NewCondition {
         let text = "this version of the operator has another pod template; pods are replaced with the next change of the spec, or when you set the annotation rqlite.dev/restarted-at";
         return condition_of(UPDATE_PENDING, true, "OperatorChanged", text);
     }
-    let old: Vec<&str> = ready::outdated(view, wanted)
-        .into_iter()
-        .map(|pod| pod.name.as_str())
-        .collect();
+    let old = ready::outdated(view, wanted);
     if old.is_empty() {
         condition_of(UPDATE_PENDING, false, "UpToDate", "all pods are up to date")
     } else {
-        let text = format!("to be replaced: {}", old.join(", "));
+        let names: Vec<&str> = old.iter().map(|pod| pod.name.as_str()).collect();
+        let mut text = format!("to be replaced: {}", names.join(", "));
+        if old.iter().any(|pod| is_disk_needed(view, pod)) {
+            text += ". The cluster is ephemeral: a pod is replaced only while the other voters are a quorum, or once it has the annotation rqlite.dev/update-now: \"true\"";
+        }
         condition_of(UPDATE_PENDING, true, "PodsOutdated", text)
     }
 }

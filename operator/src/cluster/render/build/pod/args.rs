@@ -19,9 +19,10 @@ pub(super) fn of(view: &View<'_>, target: &Target, pool: Pool) -> Vec<String> {
     let (http, raft) = (names::HTTP_PORT, names::RAFT_PORT);
     let mut all = vec![
         "-node-id=$(POD_NAME)".to_owned(),
-        format!("-http-addr=0.0.0.0:{http}"),
+        // All IPv6 and IPv4 addresses of the pod; only the latter where the machine has no IPv6.
+        format!("-http-addr=[::]:{http}"),
         format!("-http-adv-addr={host}:{http}"),
-        format!("-raft-addr=0.0.0.0:{raft}"),
+        format!("-raft-addr=[::]:{raft}"),
         format!("-raft-adv-addr={host}:{raft}"),
         "-disco-mode=dns-srv".to_owned(),
         format!(r#"-disco-config={{"name":"{headless}","service":"raft"}}"#),
