@@ -12,7 +12,7 @@ use crate::cluster::facts::{observation::ObservedPod, view::View};
 /// Path of the data directory.
 pub(super) const DATA_PATH: &str = "/rqlite/data";
 /// Name of the claim template and of its volume.
-pub(super) const DATA_VOLUME: &str = "data";
+pub(super) const DATA_VOLUME: &str = names::DATA_VOLUME;
 /// Name of the volume for temporary files: the root file system is read-only.
 pub(super) const TMP_VOLUME: &str = "tmp";
 
