@@ -221,7 +221,9 @@ impl<N: NodeClient> Actor<'_, N> {
         };
         // Bound to the resourceVersion: two writers (operators, or an autoscaler) must not both start from
         // the same number.
-        let change = json!({"metadata": {"uid": uid, "resourceVersion": set.resource_version()},
+        let noted = json!({names::REPLICAS_SET_ANNOTATION: to.to_string()});
+        let change = json!({
+            "metadata": {"uid": uid, "resourceVersion": set.resource_version(), "annotations": noted},
             "spec": {"replicas": to}});
         self.patch::<StatefulSet>(name, change).await
     }

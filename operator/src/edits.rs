@@ -25,13 +25,25 @@ const REMEMBERED: usize = 8;
 
 /// External edits, by uid of the cluster.
 #[derive(Debug, Default)]
-pub struct Edits(Mutex<HashMap<String, Vec<(Edit, Instant)>>>);
+pub struct Edits(Mutex<HashMap<String, Vec<Noted>>>);
+
+/// An edit that was noted.
+#[derive(Debug)]
+struct Noted {
+    edit: Edit,
+    /// Version of the object that had it: a cache shows the same version once more until it has received the
+    /// next one, and a change that has to wait to be reverted is still the same change.
+    version: Option<String>,
+    at: Instant,
+}
 
 impl Edits {
-    /// Records an edit and returns it with the number of its repetitions.
-    pub fn note(&self, uid: &str, edit: Edit) -> Edit {
+    /// Records an edit of this version of its object and returns it with the number of its repetitions; None
+    /// if it is known.
+    pub fn note(&self, uid: &str, edit: Edit, version: Option<String>) -> Option<Edit> {
         let mut all = self.0.lock();
-        note(all.entry(uid.to_owned()).or_default(), edit, Instant::now())
+        let known = all.entry(uid.to_owned()).or_default();
+        note(known, edit, version, Instant::now())
     }
 
     /// The edits that are to be shown.
@@ -41,7 +53,7 @@ impl Edits {
             return Vec::new();
         };
         forget_old(known, Instant::now());
-        let shown = known.iter().map(|(edit, _)| edit.clone()).collect();
+        let shown = known.iter().map(|noted| noted.edit.clone()).collect();
         if known.is_empty() {
             all.remove(uid);
         }
@@ -55,16 +67,33 @@ impl Edits {
     }
 }
 
-fn forget_old(known: &mut Vec<(Edit, Instant)>, now: Instant) {
-    known.retain(|(_, at)| now.saturating_duration_since(*at) < SHOWN);
+fn forget_old(known: &mut Vec<Noted>, now: Instant) {
+    known.retain(|noted| now.saturating_duration_since(noted.at) < SHOWN);
 }
 
-fn note(known: &mut Vec<(Edit, Instant)>, edit: Edit, now: Instant) -> Edit {
+fn note(known: &mut Vec<Noted>, edit: Edit, version: Option<String>, now: Instant) -> Option<Edit> {
     forget_old(known, now);
     let same =
         |old: &Edit| (&old.kind, &old.name, &old.field) == (&edit.kind, &edit.name, &edit.field);
-    let before = known.iter().position(|(old, _)| same(old));
-    let times = before.map_or(0, |at| known.remove(at).0.times);
+    let before = known.iter().position(|noted| same(&noted.edit));
+    let before = before.map(|at| known.remove(at));
+    if let Some(before) = before {
+        if version.is_some() && before.version == version {
+            known.push(before);
+            return None;
+        }
+        return Some(remember(known, edit, before.edit.times, version, now));
+    }
+    Some(remember(known, edit, 0, version, now))
+}
+
+fn remember(
+    known: &mut Vec<Noted>,
+    edit: Edit,
+    times: u32,
+    version: Option<String>,
+    now: Instant,
+) -> Edit {
     let noted = Edit {
         times: times.saturating_add(1),
         ..edit
@@ -72,7 +101,11 @@ fn note(known: &mut Vec<(Edit, Instant)>, edit: Edit, now: Instant) -> Edit {
     if known.len() >= REMEMBERED {
         known.remove(0);
     }
-    known.push((noted.clone(), now));
+    known.push(Noted {
+        edit: noted.clone(),
+        version,
+        at: now,
+    });
     noted
 }
 
@@ -141,18 +174,21 @@ mod tests {
     fn edits_are_counted_and_forgotten() {
         let start = Instant::now();
         let mut known = Vec::new();
-        assert_eq!(note(&mut known, edit("a"), start).times, 1);
-        assert_eq!(note(&mut known, edit("a"), start).times, 2);
-        assert_eq!(note(&mut known, edit("b"), start).times, 1);
+        let noted = |known: &mut Vec<Noted>, field: &str, version: Option<&str>, at| {
+            let noted = note(known, edit(field), version.map(str::to_owned), at);
+            noted.map(|edit| edit.times)
+        };
+        assert_eq!(noted(&mut known, "a", Some("1"), start), Some(1));
+        assert_eq!(noted(&mut known, "a", Some("1"), start), None, "the same");
+        assert_eq!(noted(&mut known, "a", Some("2"), start), Some(2));
+        assert_eq!(noted(&mut known, "b", None, start), Some(1));
+        assert_eq!(noted(&mut known, "b", None, start), Some(2));
         let later = start + SHOWN;
-        assert_eq!(
-            note(&mut known, edit("a"), later).times,
-            1,
-            "the old ones are over"
-        );
+        let again = noted(&mut known, "a", Some("3"), later);
+        assert_eq!(again, Some(1), "the old ones are over");
         assert_eq!(known.len(), 1);
         for n in 0..100 {
-            note(&mut known, edit(&n.to_string()), later);
+            noted(&mut known, &n.to_string(), None, later);
         }
         assert_eq!(known.len(), REMEMBERED);
     }

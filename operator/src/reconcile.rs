@@ -96,11 +96,15 @@ pub async fn reconcile(
     for edit in &plan.edits {
         let by =
             last_manager::<StatefulSet>(&context.client, &namespace, &edit.name, &edit.field).await;
-        report_edit(context, &cluster, Edit { by, ..edit.clone() }).await;
+        let set = named(&live.sets, &edit.name);
+        let version = set
+            .and_then(|set| set.metadata.generation)
+            .map(|g| g.to_string());
+        report_edit(context, &cluster, Edit { by, ..edit.clone() }, version).await;
     }
     let reverted = apply_all(&context.client, &namespace, &uid, live, &plan.objects).await?;
     for edit in reverted {
-        report_edit(context, &cluster, edit).await;
+        report_edit(context, &cluster, edit, None).await;
     }
     let actor = Actor {
         client: &context.client,
@@ -149,9 +153,17 @@ async fn report_outcome(
 }
 
 /// Records an external edit for the condition of the next reconciles, and publishes an event.
-async fn report_edit(context: &Context, cluster: &RqliteCluster, edit: Edit) {
+async fn report_edit(
+    context: &Context,
+    cluster: &RqliteCluster,
+    edit: Edit,
+    version: Option<String>,
+) {
     let namespace = cluster.namespace().unwrap_or_default();
-    let noted = context.edits.note(&cluster.uid().unwrap_or_default(), edit);
+    let uid = cluster.uid().unwrap_or_default();
+    let Some(noted) = context.edits.note(&uid, edit, version) else {
+        return;
+    };
     let event = Event {
         warning: true,
         reason: edits::REASON.to_owned(),

@@ -1,17 +1,27 @@
 //! Changes by others to the operator's objects: they are reverted, and a condition and an event say where to
 //! make them instead.
-use operator_api::status::Pool;
+use operator_api::{recovery::RecoveryPhase, status::Pool};
 
 use crate::cluster::facts::{observation::Edit, view::View};
 
 /// Reason of the condition and the event.
 pub const REASON: &str = "EditedByOthers";
 
-/// A change by hand of the number of voter pods: without an operation under way it is the recorded one.
+/// A change by hand of the number of voter pods: it is not the number that the operator has set last. For a
+/// StatefulSet from before that number was noted, it is the recorded one without an operation under way.
 pub fn changed_replicas(view: &View<'_>) -> Option<Edit> {
     let (set, target) = (view.set(Pool::Voter)?, view.target()?);
-    let calm = view.operation().is_none() && view.is_formed() && !view.is_hibernating();
-    (calm && set.replicas != target.replicas).then(|| Edit {
+    let rejoins = view
+        .status
+        .recovery
+        .as_ref()
+        .is_some_and(|record| record.phase == RecoveryPhase::Rejoining);
+    let idle = view.operation().is_none() && !view.is_hibernating() && !rejoins;
+    let changed = match set.replicas_set {
+        Some(last) => set.replicas != last,
+        None => idle && view.is_formed() && set.replicas != target.replicas,
+    };
+    changed.then(|| Edit {
         kind: "StatefulSet".to_owned(),
         name: view.set_name(Pool::Voter),
         field: "spec.replicas".to_owned(),
@@ -101,6 +111,16 @@ mod tests {
         asleep.seen.cluster.spec.hibernated = true;
         for _ in 0..4 {
             assert_eq!(asleep.reconcile().edits, []);
+        }
+        // Where the number that was set last is known, nothing else is needed, and nothing else counts.
+        let mut noted = Fixture::running(3, 0);
+        let set = noted.seen.voters.as_mut().unwrap();
+        (set.replicas, set.replicas_set) = (1, Some(1));
+        assert_eq!(noted.reconcile().edits, [], "the operator's own");
+        noted.seen.voters.as_mut().unwrap().replicas = 3;
+        noted.seen.cluster.spec.replicas = 5;
+        for _ in 0..4 {
+            assert_eq!(noted.reconcile().edits.len(), 1);
         }
         let mut paused = Fixture::running(3, 0);
         paused.seen.cluster.spec.paused = true;

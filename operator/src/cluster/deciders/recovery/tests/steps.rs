@@ -39,7 +39,10 @@ fn from_fencing_to_the_end() {
     let lineage = status.lineage.clone().unwrap();
     assert_eq!((lineage.epoch, lineage.id.as_str()), (1, uid.as_str()));
     assert_eq!(status.operation, None);
-    fixture.reconcile();
+    // A survivor of a lower ordinal would run alone now: the number of pods is still the operator's.
+    set(&mut fixture, 1);
+    assert_eq!(fixture.reconcile().edits, []);
+    set(&mut fixture, 3);
     let state = fixture.seen.state.clone().unwrap();
     assert_eq!(
         (state.phase, state.lineage.epoch),
