@@ -1,6 +1,7 @@
 //! The observation, and what it means. Nothing here decides or uses deciders or rendered objects.
 pub mod addresses;
 pub mod claims;
+pub mod forming;
 pub mod lineage;
 pub mod newer;
 pub mod observation;

@@ -124,6 +124,38 @@ impl Fixture {
         fixture
     }
 
+    /// A cluster of this many voters whose empty nodes run and have not formed it yet.
+    pub(crate) fn forming(voters: i32) -> Self {
+        let mut fixture = Self::running(voters, 0);
+        fixture.leaderless();
+        if let Some(status) = &mut fixture.seen.cluster.status {
+            status.bootstrapped_at = None;
+            status.members.clear();
+            status.configuration_index = None;
+        }
+        for pod in &mut fixture.seen.pods {
+            (pod.ready, pod.ready_since) = (false, None);
+        }
+        for answer in fixture.seen.nodes.values_mut() {
+            if let ProbeResult::Ok(node) = answer {
+                let NodeStatus {
+                    raft_id,
+                    cluster_id,
+                    lineage,
+                    ..
+                } = node.clone();
+                *node = NodeStatus {
+                    raft_id,
+                    cluster_id,
+                    lineage,
+                    ..NodeStatus::default()
+                };
+            }
+        }
+        fixture.reconcile();
+        fixture
+    }
+
     fn add(&mut self, name: &str, pool: Pool, config: &[ConfigMember]) {
         self.seen.pods.push(ObservedPod {
             name: name.to_owned(),

@@ -179,6 +179,7 @@ fn decide(view: &View<'_>, wanted: &operator_api::status::Target) -> Decision {
     let urgent = first(&[
         &|| bootstrap::identity(view, wanted),
         &|| membership::adopt_configuration(view),
+        &|| bootstrap::correct(view, wanted),
         // Also during a recovery: a corrected template may be what lets its survivor start.
         &|| rollout::adopt(view, wanted),
         &|| recover(view),

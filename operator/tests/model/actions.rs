@@ -113,7 +113,8 @@ fn set_replicas(world: &mut World, request: &Request<'_>) -> Result<(), String> 
     }
     let stopping = matches!(
         request.kind(),
-        Some(OperationType::Hibernate | OperationType::Recover)
+        // A cluster that has not formed may get fewer voters at once.
+        Some(OperationType::Hibernate | OperationType::Recover | OperationType::Bootstrap)
     );
     if to < from && pool == Pool::Voter && !stopping {
         if *to != from - 1 {

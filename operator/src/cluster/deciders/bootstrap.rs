@@ -1,18 +1,19 @@
-//! Forms a new cluster, once. Afterwards the state file no longer permits forming, and no decider ever
-//! permits it again.
+//! Forms a new cluster, once. Until it has certainly formed, it follows its edited spec. Afterwards the
+//! state file no longer permits forming, and no decider ever permits it again.
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use node_contract::FormingPhase;
 use operator_api::{
     RqliteClusterStatus,
     lineage::Lineage,
     names,
-    status::{OperationType, Target},
+    status::{OperationType, Pool, RetiredClaim, Target},
 };
 
 use crate::cluster::{
-    action::{Decision, begin, finish},
-    deciders::scale::grow_set,
+    action::{Action, Decision, begin, finish},
+    deciders::scale::{grow_set, set_replicas},
     facts::{
+        forming,
         pods::pods_of_members,
         view::{View, seconds_between},
     },
@@ -99,6 +100,80 @@ fn formed(status: &mut RqliteClusterStatus, phase: FormingPhase, now: &Time) {
     }
 }
 
+/// Another number of voters before the cluster has formed: it forms with that one. Pods beyond it leave with
+/// whatever their nodes may have prepared: it is parked if they come back.
+pub fn correct(view: &View<'_>, wanted: &Target) -> Decision {
+    let Some(target) = view.target().filter(|_| !view.is_formed()) else {
+        return Decision::Continue;
+    };
+    let voters = wanted.bootstrap_replicas;
+    if target.bootstrap_replicas == voters {
+        return Decision::Continue;
+    }
+    let mut next = begin(
+        view.status,
+        &view.seen.fresh_id,
+        view.now(),
+        OperationType::Bootstrap,
+        None,
+        None,
+    );
+    next.target = Some(Target {
+        replicas: voters,
+        ..wanted.clone()
+    });
+    let set = view.set_name(Pool::Voter);
+    let mut claims: Vec<_> = view.seen.claims.iter().collect();
+    claims.retain(|claim| {
+        let pod = claim.name.strip_prefix(&names::claim("")).unwrap_or("");
+        claim.capacity.is_some() && names::ordinal(&set, pod).is_some_and(|o| o >= voters)
+    });
+    for claim in claims {
+        next.retired_claims.retain(|old| old.name != claim.name);
+        next.retired_claims.push(RetiredClaim {
+            name: claim.name.clone(),
+            uid: claim.uid.clone(),
+            member: claim.name.replacen(&names::claim(""), "", 1),
+            retired_at: view.now().clone(),
+        });
+    }
+    let before = target.bootstrap_replicas;
+    let text =
+        format!("the cluster has not formed yet: it forms with {voters} voters, not {before}");
+    Decision::Record(next, text)
+}
+
+/// Pods that the new cluster must not wait for: those beyond its number of voters, and those of an outdated
+/// template. One that runs keeps others from its machine by its old affinity, and expects the old number.
+fn remake_pods(view: &View<'_>, target: &Target) -> Decision {
+    let Some(set) = view.set(Pool::Voter) else {
+        return Decision::Continue;
+    };
+    if forming::doubt(view).is_some() {
+        return Decision::Continue;
+    }
+    if set.replicas > target.replicas {
+        let to = set.replicas - 1;
+        let shrink = set_replicas(view, Pool::Voter, set, to);
+        let pod = names::pod(&view.set_name(Pool::Voter), to);
+        let text = format!("deleting the pod {pod}: the new cluster forms without it");
+        return Decision::Act(shrink, text);
+    }
+    let is_applied = set.template_hash == target.template_hash;
+    let mut pods = view.pods(Pool::Voter).into_iter();
+    let old = pods.find(|pod| !pod.deleting && pod.template_hash != target.template_hash);
+    match old.filter(|_| is_applied) {
+        Some(pod) => {
+            let text = format!(
+                "recreating {}: the new cluster forms with the present template",
+                pod.name
+            );
+            Decision::Act(Action::delete_pod(pod), text)
+        }
+        None => Decision::Continue,
+    }
+}
+
 /// Waits until the cluster is complete for the first time: there is a leader, and every voter of its
 /// configuration takes part.
 pub fn forming(view: &View<'_>) -> Decision {
@@ -126,6 +201,10 @@ pub fn forming(view: &View<'_>) -> Decision {
         next.bootstrapped_at = Some(view.now().clone());
         return Decision::Record(next, format!("the cluster of {wanted} has formed"));
     }
+    match remake_pods(view, target) {
+        Decision::Continue => {}
+        remade => return remade,
+    }
     // If somebody lowered the StatefulSet: the cluster cannot form without these pods, nor without pods that
     // somebody added and that are members by now.
     let pods = pods_of_members(view);
@@ -134,7 +213,15 @@ pub fn forming(view: &View<'_>) -> Decision {
     }
     let bootstrap = view.spec.bootstrap.clone().unwrap_or_default();
     let limit = bootstrap.timeout.duration().map_or(120, |d| d.as_secs());
-    let text = format!("{there} of {wanted} voters take part in the new cluster");
+    let mut text = format!("{there} of {wanted} voters take part in the new cluster");
+    if target.bootstrap_replicas != view.spec.replicas
+        && let Some(doubt) = forming::doubt(view)
+    {
+        let replicas = view.spec.replicas;
+        text = format!(
+            "{text}; it may be about to form, so that it forms with these before it gets {replicas}: {doubt}"
+        );
+    }
     if seconds_between(&operation.started_at, view.now()) > limit {
         Decision::Blocked("BootstrapFailed", text)
     } else {

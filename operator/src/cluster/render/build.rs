@@ -22,7 +22,7 @@ use operator_api::{
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use crate::cluster::facts::view::View;
+use crate::cluster::facts::{forming, view::View};
 
 pub use common::{has_readers, owner_label, selecting};
 pub use state::state;
@@ -101,7 +101,7 @@ pub fn objects(view: &View<'_>, target: &Target, wanted: &Target) -> Vec<Object>
 /// The target that follows from the present spec and this version of the operator.
 pub fn wanted_target(view: &View<'_>) -> Target {
     let replicas = view.spec.replicas;
-    let bootstrap = view.target().map_or(replicas, |t| t.bootstrap_replicas);
+    let bootstrap = forming::voters_to_form(view);
     let mut target = Target {
         replicas,
         bootstrap_replicas: bootstrap,

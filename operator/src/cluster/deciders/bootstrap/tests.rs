@@ -126,6 +126,117 @@ fn pods_that_somebody_took_away_come_back_also_those_that_somebody_added() {
     ));
 }
 
+/// Carries out what is done to pods and StatefulSet, until nothing is.
+fn settle(fixture: &mut Fixture) -> Vec<String> {
+    let mut done = Vec::new();
+    let mut idle = 0;
+    while idle < 4 {
+        idle += 1;
+        match fixture.reconcile().action {
+            Some(Action::SetReplicas { to, .. }) => {
+                fixture.seen.voters.as_mut().unwrap().replicas = to;
+                let gone = format!("demo-{to}");
+                fixture.seen.pods.retain(|pod| pod.name != gone);
+                fixture.seen.nodes.remove(&gone);
+                done.push(format!("to {to}"));
+            }
+            Some(Action::DeletePod { name, .. }) => {
+                let hash = fixture.seen.voters.as_ref().unwrap().template_hash.clone();
+                fixture.pod(&name).template_hash = hash;
+                done.push(name);
+            }
+            None => continue,
+            other => panic!("{other:?}"),
+        }
+        idle = 0;
+    }
+    done
+}
+
+/// Five voters of which two find no machine.
+fn stuck_at_three() -> Fixture {
+    let mut fixture = Fixture::forming(5);
+    fixture.keeps_pods = true;
+    for name in ["demo-3", "demo-4"] {
+        fixture.down(name, "Unschedulable: no machine");
+        fixture.pod(name).machine = None;
+        fixture.claim(name).capacity = None;
+    }
+    fixture
+}
+
+#[test]
+fn fewer_voters_before_it_has_formed() {
+    let mut fixture = stuck_at_three();
+    fixture.seen.cluster.spec.replicas = 3;
+    let done = settle(&mut fixture);
+    assert_eq!(done, ["to 4", "to 3", "demo-0", "demo-1", "demo-2"]);
+    let target = fixture.status().target.unwrap();
+    assert_eq!((target.replicas, target.bootstrap_replicas), (3, 3));
+    assert_eq!(fixture.seen.state.as_ref().unwrap().expect, 3);
+    assert_eq!(fixture.seen.state.as_ref().unwrap().members.len(), 3);
+    lead(&mut fixture, &["demo-0", "demo-1", "demo-2"]);
+    fixture.reconcile();
+    assert!(fixture.status().bootstrapped_at.is_some());
+}
+
+#[test]
+fn more_voters_before_it_has_formed() {
+    let mut fixture = Fixture::forming(3);
+    fixture.seen.cluster.spec.replicas = 5;
+    fixture.reconcile();
+    let target = fixture.status().target.unwrap();
+    assert_eq!((target.replicas, target.bootstrap_replicas), (5, 5));
+    assert!(matches!(
+        fixture.action(),
+        Some(Action::SetReplicas { from: 3, to: 5, .. })
+    ));
+}
+
+#[test]
+fn another_template_before_it_has_formed() {
+    let mut fixture = stuck_at_three();
+    let relaxed = operator_api::cluster::Scheduling {
+        anti_affinity: Some(operator_api::cluster::AntiAffinity::None),
+        ..Default::default()
+    };
+    fixture.seen.cluster.spec.scheduling = Some(relaxed);
+    let done = settle(&mut fixture);
+    // Those that run keep the others from their machines.
+    assert_eq!(done, ["demo-0", "demo-1", "demo-2", "demo-3", "demo-4"]);
+}
+
+#[test]
+fn nothing_is_corrected_if_it_may_have_formed() {
+    let mut fixture = stuck_at_three();
+    fixture.seen.cluster.spec.replicas = 3;
+    fixture.unreachable("demo-2");
+    assert_eq!(settle(&mut fixture), Vec::<String>::new());
+    assert_eq!(fixture.status().target.unwrap().bootstrap_replicas, 5);
+    let (_, _, text) = fixture.condition(operator_api::status::PROGRESSING);
+    assert!(text.contains("demo-2 does not answer"), "{text}");
+    // One that is a member says that the cluster has formed: it is scaled like any other.
+    let mut fixture = stuck_at_three();
+    fixture.seen.cluster.spec.replicas = 3;
+    fixture.node("demo-1").last_log_index = 1;
+    assert_eq!(settle(&mut fixture), Vec::<String>::new());
+}
+
+#[test]
+fn a_claim_that_a_pod_may_have_used_is_parked_when_it_comes_back() {
+    let mut fixture = Fixture::forming(3);
+    fixture.keeps_pods = true;
+    fixture.seen.cluster.spec.replicas = 1;
+    assert_eq!(settle(&mut fixture), ["to 2", "to 1", "demo-0"]);
+    let retired: Vec<String> = fixture
+        .status()
+        .retired_claims
+        .into_iter()
+        .map(|r| r.member)
+        .collect();
+    assert_eq!(retired, ["demo-1", "demo-2"]);
+}
+
 #[test]
 fn a_lost_status_is_read_back_from_the_state_file() {
     for (phase, formed) in [

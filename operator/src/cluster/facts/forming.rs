@@ -1,0 +1,69 @@
+//! Has a new cluster certainly not formed yet? As long as that is certain, nothing can be lost by changing
+//! with how many voters it forms, or by recreating its pods.
+use operator_api::{
+    names,
+    status::{OperationType, Pool},
+};
+
+use crate::cluster::facts::{
+    observation::{NodeStatus, ObservedPod, ProbeResult},
+    view::View,
+};
+
+/// Why it cannot be excluded that the cluster has formed; None if that is certain. A node that forms a
+/// cluster pledges to it durably before, so that no second one can form beside it whatever the operator does;
+/// what is proven here is that no member of a cluster would be stopped.
+pub fn doubt(view: &View<'_>) -> Option<String> {
+    if view.is_formed() {
+        return Some("the cluster has formed".to_owned());
+    }
+    let other = view
+        .operation()
+        .filter(|o| o.kind != OperationType::Bootstrap);
+    if let Some(operation) = other {
+        return Some(format!("the operation {:?} is in progress", operation.kind));
+    }
+    for (name, answer) in &view.seen.nodes {
+        if let ProbeResult::Ok(node) = answer
+            && !is_empty(node)
+        {
+            return Some(format!("{name} is a member of a cluster already"));
+        }
+    }
+    let pods = view.pods(Pool::Voter);
+    if let Some(pod) = pods.iter().find(|pod| !is_idle(view, pod)) {
+        return Some(format!("{} does not answer", pod.name));
+    }
+    let answers = pods.iter().any(|pod| view.node(&pod.name).is_some());
+    let unused = || {
+        let set = names::voters(view.name);
+        let mut claims = view.seen.claims.iter();
+        claims.all(|claim| {
+            let pod = claim.name.strip_prefix(&names::claim("")).unwrap_or("");
+            names::ordinal(&set, pod).is_none() || claim.capacity.is_none()
+        })
+    };
+    (!answers && !unused()).then(|| "no node answers".to_owned())
+}
+
+/// Has this node no part in any cluster?
+fn is_empty(node: &NodeStatus) -> bool {
+    node.config.is_empty() && node.last_log_index == 0 && node.leader.is_none() && !node.is_leader
+}
+
+/// Does no node run in this pod, or an empty one that says so? Its node is only ready with a leader.
+fn is_idle(view: &View<'_>, pod: &ObservedPod) -> bool {
+    !pod.ready && (pod.machine.is_none() || view.node(&pod.name).is_some())
+}
+
+/// Number of voters with which the cluster forms: that of the spec while it has certainly not formed, then
+/// the recorded one.
+pub fn voters_to_form(view: &View<'_>) -> i32 {
+    match view.target() {
+        Some(target) if doubt(view).is_some() => target.bootstrap_replicas,
+        _ => view.spec.replicas,
+    }
+}
+
+#[cfg(test)]
+mod tests;
