@@ -23,7 +23,10 @@ use tokio::sync::watch;
 use crate::{
     backoff::{Backoff, varied},
     caches::{self, Caches, Guarded, Scope, Triggers},
-    cluster::action::Event,
+    cluster::{
+        action::Event,
+        deciders::manager::{self, Manager},
+    },
     error::{Class, Error},
     reconcile::{Context, reconcile},
 };
@@ -34,6 +37,8 @@ const CONCURRENCY: u16 = 16;
 const DEBOUNCE: Duration = Duration::from_millis(100);
 /// A reconcile that takes longer is cancelled. What it did remains, and the next one observes it.
 const RECONCILE_LIMIT: Duration = Duration::from_secs(60);
+/// Wait before looking again at a cluster that another installation manages.
+const ELSEWHERE_WAIT: Duration = Duration::from_secs(30);
 /// After this many consecutive failures, transient errors are reported as events as well.
 const REPORTED_FAILURES: u32 = 3;
 
@@ -158,6 +163,16 @@ async fn read_and_reconcile(cluster: &Guarded, context: &ScopeContext) -> Result
     }
     let namespace = cluster.namespace().unwrap_or_default();
     let name = cluster.name_any();
+    // A change of the class triggers a reconcile, so the watch's copy is new enough to leave it alone.
+    let us = &shared.environment.operator;
+    if cluster
+        .0
+        .as_ref()
+        .is_ok_and(|cached| manager::class(cached) != us.class)
+    {
+        shared.metrics.forget(&namespace, &name);
+        return Ok(ELSEWHERE_WAIT);
+    }
     context.caches.wait().await?;
     let api: Api<RqliteCluster> = Api::namespaced(shared.client.clone(), &namespace);
     let fresh = api
@@ -167,6 +182,11 @@ async fn read_and_reconcile(cluster: &Guarded, context: &ScopeContext) -> Result
     let Some(fresh) = fresh.filter(|fresh| fresh.uid() == cluster.uid()) else {
         return Err(Error::Changed(format!("RqliteCluster {name}")));
     };
+    let elsewhere = shared.installations.manager(&fresh, us).await != Manager::Us;
+    shared.metrics.set_elsewhere(&namespace, &name, elsewhere);
+    if elsewhere {
+        return Ok(ELSEWHERE_WAIT);
+    }
     let live = context.caches.of(&shared.client, &fresh).await;
     reconcile(shared, fresh, &live).await
 }

@@ -17,6 +17,7 @@ pub mod edits;
 pub mod error;
 pub mod events;
 pub mod evidence;
+pub mod installations;
 pub mod lease;
 pub mod live;
 pub mod metrics;

@@ -66,6 +66,7 @@ struct Inner {
     probes: Family<ByResult, Counter>,
     probe_seconds: Histogram,
     leads: Gauge,
+    elsewhere: Family<OfCluster, Gauge>,
     conditions: Family<ByCondition, Gauge>,
     voters_desired: Family<OfCluster, Gauge>,
     voters_ready: Family<OfCluster, Gauge>,
@@ -88,6 +89,7 @@ impl Default for Metrics {
             probes: Family::default(),
             probe_seconds: Histogram::new(PROBE_BUCKETS_SECONDS),
             leads: Gauge::default(),
+            elsewhere: Family::default(),
             conditions: Family::default(),
             voters_desired: Family::default(),
             voters_ready: Family::default(),
@@ -134,6 +136,11 @@ impl Inner {
             "leading",
             "1 if this process holds the Lease",
             self.leads.clone(),
+        );
+        all.register(
+            "cluster_managed_elsewhere",
+            "1 if another installation of the same class manages the cluster, which is then left alone",
+            self.elsewhere.clone(),
         );
         all.register(
             "cluster_condition",
@@ -206,6 +213,16 @@ impl Metrics {
         self.0.leads.set(i64::from(leads));
     }
 
+    /// Sets whether another installation manages a cluster of this class.
+    pub fn set_elsewhere(&self, namespace: &str, name: &str, elsewhere: bool) {
+        if elsewhere {
+            self.forget(namespace, name);
+        }
+        let of = of(&Some(namespace.to_owned()), &Some(name.to_owned()));
+        let gauge = self.0.elsewhere.get_or_create(&of);
+        gauge.set(i64::from(elsewhere));
+    }
+
     /// Sets the metrics of a cluster.
     pub fn set_cluster(&self, cluster: &RqliteCluster) {
         let of = of(&cluster.metadata.namespace, &cluster.metadata.name);
@@ -244,6 +261,7 @@ impl Metrics {
             });
         }
         for family in [
+            &self.0.elsewhere,
             &self.0.voters_desired,
             &self.0.voters_ready,
             &self.0.epoch,

@@ -17,6 +17,7 @@ use crate::{
     edits::{Edits, last_manager},
     error::Error,
     events::Events,
+    installations::Installations,
     lease::LeaseGuard,
     live::{Live, named},
     metrics::Metrics,
@@ -35,6 +36,8 @@ pub struct Context {
     pub nodes: Http,
     /// Inputs of observations that do not come from objects.
     pub environment: Environment,
+    /// Other installations of the operator.
+    pub installations: Installations,
     /// Whether this process may act.
     pub lease: LeaseGuard,
     /// Publisher of events.
@@ -53,6 +56,7 @@ impl Context {
     /// Removes all state of a deleted cluster.
     pub fn forget(&self, uid: &str) {
         self.refused.forget(uid);
+        self.installations.forget(uid);
         self.checks.forget(uid);
         self.edits.forget(uid);
         self.events.forget(uid);

@@ -9,6 +9,7 @@ use kube::{
     Client, Config,
     client::{Body, ClientBuilder},
 };
+use operator_api::names;
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::watch,
@@ -22,6 +23,7 @@ use crate::{
     controller::{ScopeController, wait_until_synced},
     edits::Edits,
     events::Events,
+    installations::Installations,
     lease::{Election, LeaseGuard},
     metrics::Metrics,
     node_client::Http,
@@ -48,6 +50,10 @@ pub struct Options {
     /// Namespace of the operator and of its Lease. Defaults to the namespace of its pod.
     #[arg(long, env = "RQLITE_OPERATOR_NAMESPACE")]
     namespace: Option<String>,
+    /// Class of the clusters that are managed: those whose spec.operatorClass has this value. Clusters
+    /// without one have class default.
+    #[arg(long, env = "RQLITE_OPERATOR_CLASS", default_value = names::DEFAULT_CLASS, value_parser = class)]
+    class: String,
     /// Name of the Lease for leader election among operators.
     #[arg(long, env = "RQLITE_OPERATOR_LEASE", default_value = "rqlite-operator")]
     lease: String,
@@ -95,6 +101,20 @@ pub struct Options {
     log_format: LogFormat,
 }
 
+/// A class as `spec.operatorClass` can name it.
+fn class(text: &str) -> Result<String, String> {
+    let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+    let fits = (1..=63).contains(&text.len())
+        && text.chars().all(|c| inner(c) || c == '-')
+        && !text.starts_with('-')
+        && !text.ends_with('-');
+    if fits {
+        Ok(text.to_owned())
+    } else {
+        Err("use up to 63 lower-case letters, digits and '-', not at the ends".to_owned())
+    }
+}
+
 /// Default image of the nodes, the same as the chart's `nodeImage`.
 pub const DEFAULT_NODE_IMAGE: &str = "localhost/rqlited:dev";
 
@@ -126,6 +146,8 @@ impl Options {
     pub fn environment(&self, namespace: String, platform: Platform) -> Environment {
         Environment {
             operator: OperatorFacts {
+                class: self.class.clone(),
+                installation: format!("{namespace}/{}", self.lease),
                 version: env!("CARGO_PKG_VERSION").to_owned(),
                 node_image: self.node_image.clone(),
                 namespace,
@@ -222,6 +244,7 @@ async fn lead(
     tracing::info!(
         identity,
         namespace,
+        class = options.class,
         scopes = ?options.scopes(),
         node_image = options.node_image,
         "rqlite-operator {}",
@@ -236,6 +259,7 @@ async fn lead(
             events: Events::new(client.clone(), &identity),
             metrics: metrics.clone(),
             refused: Refused::default(),
+            installations: Installations::new(client.clone()),
             checks: Checks::default(),
             edits: Edits::default(),
             client: client.clone(),

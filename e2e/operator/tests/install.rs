@@ -240,6 +240,7 @@ const EVERYWHERE: &[(&str, &str)] = &[
     ("events.k8s.io/events", "create list"),
     ("/nodes", "list watch"),
     ("/persistentvolumes", "get list watch"),
+    ("coordination.k8s.io/leases", "get"),
     ("storage.k8s.io/storageclasses", "list watch"),
 ];
 

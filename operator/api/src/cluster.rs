@@ -60,6 +60,7 @@ pub const MAX_READ_REPLICAS: i32 = 50;
     printcolumn(name = "Available", type_ = "string", json_path = ".status.conditions[?(@.type==\"Available\")].status"),
     printcolumn(name = "Image", type_ = "string", json_path = ".status.target.image", priority = 1),
     printcolumn(name = "Epoch", type_ = "integer", json_path = ".status.lineage.epoch", priority = 1, description = "Recoveries from a lost quorum so far"),
+    printcolumn(name = "Manager", type_ = "string", json_path = ".status.managedBy.installation", priority = 1, description = "Installation of the operator that manages the cluster"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     validation = Rule::new("self.metadata.name.size() <= 45").message("the name may have at most 45 characters, because Kubernetes derives pod names and labels of at most 63 from it: choose a shorter name"),
     validation = Rule::new("self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')").message("the name becomes the name of Services: begin it with a letter and use only lower-case letters, digits and '-'")
@@ -74,6 +75,16 @@ pub const MAX_READ_REPLICAS: i32 = 50;
     validation = Rule::new("!has(self.storage.ephemeral) || !has(self.quorumRecovery) || !has(self.quorumRecovery.policy) || self.quorumRecovery.policy != 'Automatic'").message("a recovery stops all pods, and with them goes all that an ephemeral cluster still has: use quorumRecovery.policy Manual")
 )]
 pub struct RqliteClusterSpec {
+    /// Class of the operator that manages this cluster, if several are installed: its `--class`. All other
+    /// installations leave the cluster alone. Can be changed, which moves the cluster to another
+    /// installation. Defaults to default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(
+        length(min = 1, max = 63),
+        regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")
+    )]
+    pub operator_class: Option<String>,
+
     /// Number of voting members, from 1 to 9. Three tolerate the loss of one, five the loss of two. Even
     /// numbers are accepted, but tolerate no more losses than the next lower odd number. A change is carried
     /// out one member at a time: a new member votes once it has caught up, and a member is removed from the
@@ -220,6 +231,7 @@ fn sixty() -> i64 {
 impl Default for RqliteClusterSpec {
     fn default() -> Self {
         Self {
+            operator_class: None,
             replicas: three(),
             image: None,
             bootstrap: None,

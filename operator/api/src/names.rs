@@ -54,6 +54,9 @@ pub const ADOPT_ANNOTATION: &str = concat!(crate::group!(), "/adopt");
 /// On a cluster: `<lineage id>/<epoch>` of a lineage that was created manually (`peers.json`) and is to be
 /// accepted.
 pub const ACCEPT_LINEAGE_ANNOTATION: &str = concat!(crate::group!(), "/accept-lineage");
+/// On a cluster: `<namespace>/<Lease>` of the installation of the operator that shall manage it, if several
+/// have its class.
+pub const MANAGER_ANNOTATION: &str = concat!(crate::group!(), "/manager");
 /// On a pod, with update strategy Manual: `"true"` makes the operator replace this pod now.
 pub const UPDATE_NOW_ANNOTATION: &str = concat!(crate::group!(), "/update-now");
 
@@ -61,6 +64,8 @@ pub const UPDATE_NOW_ANNOTATION: &str = concat!(crate::group!(), "/update-now");
 pub const DATA_VOLUME: &str = "data";
 /// DNS domain of a Kubernetes cluster whose administrator has not chosen another one.
 pub const USUAL_DOMAIN: &str = "cluster.local";
+/// Class of clusters without `spec.operatorClass`, and of operators without `--class`.
+pub const DEFAULT_CLASS: &str = "default";
 
 /// Port of the HTTP API.
 pub const HTTP_PORT: i32 = 4001;

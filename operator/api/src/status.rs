@@ -47,6 +47,9 @@ pub struct RqliteClusterStatus {
     /// Version of the operator that wrote this status.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub operator_version: Option<String>,
+    /// The installation of the operator that manages this cluster. Others leave it alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub managed_by: Option<ManagedBy>,
     /// Id of the cluster, generated when it was created. Nodes with data of another cluster are refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cluster_id: Option<String>,
@@ -148,6 +151,18 @@ pub struct RqliteClusterStatus {
     #[serde(flatten)]
     #[schemars(skip)]
     pub newer: BTreeMap<String, Value>,
+}
+
+/// An installation of the operator.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ManagedBy {
+    /// Namespace and Lease of the installation, as `<namespace>/<name>`.
+    pub installation: String,
+    /// Its class.
+    pub operator_class: String,
+    /// Since when it manages the cluster.
+    pub since: Time,
 }
 
 open_enum! {

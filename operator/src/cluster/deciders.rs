@@ -3,6 +3,7 @@
 pub mod bootstrap;
 pub mod deletion;
 pub mod hibernate;
+pub mod manager;
 pub mod membership;
 pub mod outage;
 pub mod readers;

@@ -52,6 +52,8 @@ fn observation(cluster: RqliteCluster, voters: i32, readers: i32) -> Observation
         now: time(1_800_000_000),
         fresh_id: "fresh-0".to_owned(),
         operator: OperatorFacts {
+            class: "default".to_owned(),
+            installation: "operators/rqlite-operator".to_owned(),
             version: "1".to_owned(),
             node_image: "rqlited:1".to_owned(),
             namespace: "operators".to_owned(),

@@ -331,6 +331,8 @@ pub(crate) fn observe(world: &mut World) -> Observation {
         now: world.time(world.now),
         fresh_id,
         operator: OperatorFacts {
+            class: "default".to_owned(),
+            installation: "operators/rqlite-operator".to_owned(),
             version: "1".to_owned(),
             node_image: world.default_image.clone(),
             namespace: "operators".to_owned(),

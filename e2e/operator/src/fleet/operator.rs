@@ -44,6 +44,20 @@ impl Operator {
     /// # Errors
     /// If it cannot be started.
     pub fn start(program: &Path, kubeconfig: &Path, namespace: &str, log: &Path) -> Result<Self> {
+        Self::start_with(program, kubeconfig, namespace, log, &[])
+    }
+
+    /// Starts it with additional flags.
+    ///
+    /// # Errors
+    /// If it cannot be started.
+    pub fn start_with(
+        program: &Path,
+        kubeconfig: &Path,
+        namespace: &str,
+        log: &Path,
+        flags: &[&str],
+    ) -> Result<Self> {
         let file = File::options()
             .create(true)
             .append(true)
@@ -61,6 +75,7 @@ impl Operator {
             "--metrics-address=127.0.0.1:0",
             &format!("--health-address=127.0.0.1:{health}"),
         ]);
+        command.args(flags);
         command.env("KUBECONFIG", kubeconfig).stdin(Stdio::null());
         command.stdout(file.try_clone()?).stderr(file);
         let child = command

@@ -71,6 +71,12 @@ pub struct Observation {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct OperatorFacts {
+    /// Class of the clusters that it manages.
+    #[serde(default)]
+    pub class: String,
+    /// Namespace and name of its Lease, which all processes of one installation share.
+    #[serde(default)]
+    pub installation: String,
     /// Its version.
     pub version: String,
     /// Image of the nodes, where the cluster's spec names none.

@@ -11,7 +11,7 @@ use operator_api::{
 
 use crate::cluster::{
     action::Decision,
-    deciders::deletion,
+    deciders::{deletion, manager},
     facts::{
         claims, newer,
         quorum::{Outage, classify_outage},
@@ -36,6 +36,10 @@ pub fn status(
         _ => view.status.clone(),
     };
     next.observed_generation = view.seen.cluster.metadata.generation;
+    let us = &view.seen.operator;
+    let before = next.managed_by.take();
+    let record = manager::record(before.as_ref(), &view.seen.cluster, us, view.now());
+    next.managed_by = Some(record);
     let newer = newer::unknown_work(view.status).is_some();
     if !newer {
         next.operator_version = Some(view.seen.operator.version.clone());
