@@ -219,7 +219,8 @@ impl ApiServer {
             "--advertise-address=192.0.2.1".to_owned(),
             "--endpoint-reconciler-type=none".to_owned(),
             format!("--secure-port={port}"),
-            "--service-cluster-ip-range=10.96.0.0/16".to_owned(),
+            // Both IP families; a Service that asks for nothing else has the first one.
+            "--service-cluster-ip-range=10.96.0.0/16,fd00:96::/112".to_owned(),
             format!("--client-ca-file={}", pki("ca.crt")),
             format!("--tls-cert-file={}", pki("apiserver.crt")),
             format!("--tls-private-key-file={}", pki("apiserver.key")),

@@ -27,6 +27,8 @@ mod manual_recovery;
 mod moved;
 #[path = "scenarios/operator.rs"]
 mod operator;
+#[path = "scenarios/pods.rs"]
+mod pods;
 #[path = "scenarios/reaping.rs"]
 mod reaping;
 #[path = "scenarios/recovery.rs"]

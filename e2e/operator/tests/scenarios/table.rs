@@ -1,10 +1,10 @@
 //! All scenarios. Numbers are those of the operator's list; letters are figures (F) and additional cases (A:
-//! addresses, H: manual recovery, M: machines, P: reaping, R: recovery, S: scaling, U: updates).
+//! addresses, E: everywhere, H: manual recovery, M: machines, P: reaping, R: recovery, S: scaling, U: updates).
 use anyhow::{Context, Result, ensure};
 
 use crate::{
     disruption, edits, figures, fixture::Fixture, large, lifecycle, loss, manual_recovery, moved,
-    operator, reaping, recovery, report::Measurements, scaling, storage, updates,
+    operator, pods, reaping, recovery, report::Measurements, scaling, storage, updates,
 };
 
 /// The body of a scenario.
@@ -137,6 +137,11 @@ pub(crate) const ALL: &[Scenario] = &[
     on_demand("D10", "a database of 10 GiB: 3→5→3, rolled, a member replaced, recovered", large::everything),
     parallel("R4", "automatic recovery, enabled beforehand", recovery::automatic),
     exclusive("H1", "a survivor recovered manually by peers.json, accepted by annotation", manual_recovery::recovered),
+    parallel("E1", "ephemeral: a follower's and the leader's pod lost, then all updated", pods::ephemeral),
+    parallel("E2", "a sidecar, an init container, a volume and Service settings", pods::additions),
+    parallel("E3", "users and groups that the image does not know", pods::foreign_users),
+    elsewhere("E4", "IPv6 only, and both IP families", "`e2e/tests/cluster_ipv6.rs` (real processes); `e2e/operator/tests/everywhere.rs` (objects)"),
+    elsewhere("E5", "sidecars that accept and reset connections", "`e2e/tests/sidecars.rs`: nodes behind such proxies (real processes)"),
     parallel("A1", "moved to another namespace with its volumes, adopted", moved::adopted),
     parallel("A2", "the same, no leader: mode RewriteAddresses", moved::rewritten),
     exclusive("M1", "the leader's machine lost for good, its volume pinned to it", loss::pinned_to_a_lost_machine),
