@@ -31,8 +31,8 @@ const AUDIT_POLICY: &str = "apiVersion: audit.k8s.io/v1\nkind: Policy\nomitStage
 
 /// Controllers that need no machines. Those that would mark simulated pods and volumes as broken are left
 /// out.
-const CONTROLLERS: &str = "disruption-controller,garbage-collector-controller,namespace-controller,serviceaccount-controller,\
-    statefulset-controller";
+const CONTROLLERS: &str = "disruption-controller,garbage-collector-controller,namespace-controller,\
+    persistentvolumeclaim-protection-controller,serviceaccount-controller,statefulset-controller";
 
 /// A running API server.
 #[derive(Debug)]
@@ -228,6 +228,9 @@ impl ApiServer {
             format!("--service-account-signing-key-file={}", pki("sa.key")),
             "--service-account-issuer=https://kubernetes.default.svc.cluster.local".to_owned(),
             "--authorization-mode=RBAC".to_owned(),
+            // Admission that rewrites objects, without a webhook to serve. Does nothing without a policy.
+            "--feature-gates=MutatingAdmissionPolicy=true".to_owned(),
+            "--runtime-config=admissionregistration.k8s.io/v1beta1=true".to_owned(),
             format!("--audit-policy-file={}", policy.display()),
             format!("--audit-log-path={}", self.audit_log().display()),
         ])
