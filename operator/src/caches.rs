@@ -40,7 +40,10 @@ use crate::{
     caches::watch_errors::WatchErrors,
     error::Error,
     evidence,
-    live::{Live, defaults, host_name, is_cordoned, look_up, may_grow, refers_to, volume_names},
+    live::{
+        Live, controller, defaults, host_name, is_cordoned, look_up, may_grow, refers_to,
+        volume_names,
+    },
 };
 
 /// A cluster, or the error if it cannot be parsed: one invalid object must not block the others.
@@ -206,11 +209,18 @@ impl Caches {
         live
     }
 
-    /// The cached pods of every cluster.
+    /// The cached pods of every cluster: those that a StatefulSet with the cluster's label controls.
     pub fn pods_by_cluster(&self) -> HashMap<ClusterRef, Vec<Arc<Pod>>> {
+        let sets: HashMap<String, ClusterRef> = self
+            .sets
+            .state()
+            .iter()
+            .filter_map(|set| Some((set.uid()?, owner(&**set)?)))
+            .collect();
         let mut all: HashMap<ClusterRef, Vec<Arc<Pod>>> = HashMap::new();
         for pod in self.pods.state() {
-            if let Some(cluster) = owner(&*pod) {
+            let set = controller(&*pod).and_then(|owner| sets.get(&owner.uid));
+            if let Some(cluster) = owner(&*pod).filter(|cluster| set == Some(cluster)) {
                 all.entry(cluster).or_default().push(pod);
             }
         }
