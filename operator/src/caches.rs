@@ -93,6 +93,7 @@ pub struct Caches {
     budgets: Store<PodDisruptionBudget>,
     recoveries: Store<GuardedRecovery>,
     cluster_scoped: ClusterScopedCaches,
+    events: Arc<evidence::Known>,
 }
 
 /// Caches of cluster-scoped objects. A cache is absent if the operator has no permission to read its kind.
@@ -136,6 +137,7 @@ impl Caches {
             budgets,
             recoveries,
             cluster_scoped,
+            events: Arc::default(),
         };
         (caches, triggers)
     }
@@ -205,7 +207,7 @@ impl Caches {
             events: Vec::new(),
         };
         live.disown(cluster);
-        live.events = evidence::read(client, namespace, &live).await;
+        live.events = evidence::read(client, namespace, &live, &self.events).await;
         live
     }
 

@@ -7,7 +7,7 @@ use operator_api::RqliteCluster;
 use parking_lot::Mutex;
 
 use crate::{
-    cluster::facts::observation::{DatabaseCheck, Edit},
+    cluster::facts::observation::{DatabaseCheck, Edit, LeaderSeen},
     error::{Class, Error},
 };
 
@@ -20,6 +20,29 @@ pub struct CarriedState {
     pub checks: BTreeMap<String, DatabaseCheck>,
     /// Recent external edits of the operator's objects.
     pub edits: Vec<Edit>,
+    /// The leader as last confirmed.
+    pub leader_seen: Option<LeaderSeen>,
+}
+
+/// The leader as last confirmed, by uid of the cluster.
+#[derive(Debug, Default)]
+pub struct Leaders(Mutex<HashMap<String, LeaderSeen>>);
+
+impl Leaders {
+    /// The leader of one cluster.
+    pub fn get(&self, uid: &str) -> Option<LeaderSeen> {
+        let all = self.0.lock();
+        all.get(uid).cloned()
+    }
+
+    /// Stores what an observation showed.
+    pub fn note(&self, uid: &str, seen: Option<LeaderSeen>) {
+        let mut all = self.0.lock();
+        match seen {
+            Some(seen) => all.insert(uid.to_owned(), seen),
+            None => all.remove(uid),
+        };
+    }
 }
 
 /// Results of database checks, by uid of the cluster and pod.

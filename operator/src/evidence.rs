@@ -1,6 +1,11 @@
 //! Kubernetes events about objects that do not start. Only events say why a controller could not create a pod
 //! or a volume, and that a kubelet found no pull secret. They are read only when needed, and only for the
 //! affected objects.
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
+
 use k8s_openapi::{
     api::{
         core::v1::{PersistentVolumeClaim, Pod},
@@ -8,7 +13,8 @@ use k8s_openapi::{
     },
     jiff::Timestamp,
 };
-use kube::{Api, Client, ResourceExt, api::ListParams};
+use kube::{Api, Client, Resource, api::ListParams};
+use parking_lot::Mutex;
 
 use crate::live::{Live, containers, created, pods_of};
 
@@ -29,17 +35,85 @@ pub const IMAGE_REASONS: [&str; 6] = [
     "RegistryUnavailable",
 ];
 
-/// Reads the events of objects that do not start. Read errors are ignored: the condition then has less
-/// detail.
-pub async fn read(client: &Client, namespace: &str, live: &Live) -> Vec<Event> {
+/// First and longest time for which the events of an unchanged object are not read again. In between the wait
+/// doubles: an object that is stuck for long has nothing new to say.
+const WAITS: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(60));
+/// Objects that have not been asked for within this time start or are gone.
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(600);
+
+/// The events that were read, by uid of the object.
+#[derive(Debug, Default)]
+pub struct Known(Mutex<HashMap<String, OfObject>>);
+
+/// The events of one object.
+#[derive(Clone, Debug)]
+struct OfObject {
+    /// The object's version when they were read.
+    version: Option<String>,
+    read_at: Instant,
+    wait: Duration,
+    events: Vec<Event>,
+}
+
+impl Known {
+    /// The events of an object, unless they are to be read.
+    fn get(&self, suspect: &Suspect, now: Instant) -> Option<Vec<Event>> {
+        let all = self.0.lock();
+        let known = all.get(&suspect.uid)?;
+        let fresh = now.saturating_duration_since(known.read_at) < known.wait;
+        (fresh && known.version == suspect.version).then(|| known.events.clone())
+    }
+
+    fn put(&self, suspect: &Suspect, events: &[Event], now: Instant) {
+        let mut all = self.0.lock();
+        all.retain(|_, known| now.saturating_duration_since(known.read_at) < FORGOTTEN_AFTER);
+        let before = all.get(&suspect.uid);
+        let same = before.filter(|known| known.version == suspect.version);
+        let wait = same.map_or(WAITS.0, |known| known.wait.saturating_mul(2).min(WAITS.1));
+        let of_object = OfObject {
+            version: suspect.version.clone(),
+            read_at: now,
+            wait,
+            events: events.to_vec(),
+        };
+        all.insert(suspect.uid.clone(), of_object);
+    }
+}
+
+/// An object that does not start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Suspect {
+    uid: String,
+    version: Option<String>,
+}
+
+impl Suspect {
+    fn of<K: Resource>(object: &K) -> Option<Self> {
+        Some(Self {
+            uid: object.meta().uid.clone()?,
+            version: object.meta().resource_version.clone(),
+        })
+    }
+}
+
+/// The events of objects that do not start. Read errors are ignored: the condition then has less detail.
+pub async fn read(client: &Client, namespace: &str, live: &Live, known: &Known) -> Vec<Event> {
     let api: Api<Event> = Api::namespaced(client.clone(), namespace);
     let mut all = Vec::new();
-    for uid in suspects(live, Timestamp::now()) {
+    for suspect in suspects(live, Timestamp::now()) {
+        if let Some(events) = known.get(&suspect, Instant::now()) {
+            all.extend(events);
+            continue;
+        }
+        let uid = &suspect.uid;
         let about = ListParams::default()
             .fields(&format!("regarding.uid={uid}"))
             .limit(MAX_EVENTS);
         match api.list(&about).await {
-            Ok(list) => all.extend(list.items),
+            Ok(list) => {
+                known.put(&suspect, &list.items, Instant::now());
+                all.extend(list.items);
+            }
             Err(error) => {
                 tracing::debug!("reading events: {error}");
                 break;
@@ -49,8 +123,8 @@ pub async fn read(client: &Client, namespace: &str, live: &Live) -> Vec<Event> {
     all
 }
 
-/// Uids of the objects that do not start.
-fn suspects(live: &Live, now: Timestamp) -> Vec<String> {
+/// The objects that do not start.
+fn suspects(live: &Live, now: Timestamp) -> Vec<Suspect> {
     let is_old = |created: Option<i64>| {
         created.is_none_or(|created| now.as_second() - created >= GRACE_SECONDS)
     };
@@ -65,9 +139,9 @@ fn suspects(live: &Live, now: Timestamp) -> Vec<String> {
         .iter()
         .filter(|claim| is_pending(claim) && is_old(created(&***claim)));
     let pods = live.pods.iter().filter(|pod| misses_image(pod));
-    sets.filter_map(|set| set.uid())
-        .chain(claims.filter_map(|claim| claim.uid()))
-        .chain(pods.filter_map(|pod| pod.uid()))
+    sets.filter_map(|set| Suspect::of(&**set))
+        .chain(claims.filter_map(|claim| Suspect::of(&**claim)))
+        .chain(pods.filter_map(|pod| Suspect::of(&**pod)))
         .take(MAX_OBJECTS)
         .collect()
 }
@@ -102,4 +176,33 @@ pub fn last_seen(event: &Event) -> i64 {
     let made = event.metadata.creation_timestamp.as_ref().map(|t| t.0);
     let last = series.or(old).or(first).or(made);
     last.map_or(0, |time| time.as_second())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stuck_object_is_asked_about_ever_less_often() {
+        let known = Known::default();
+        let start = Instant::now();
+        let suspect = |version: &str| Suspect {
+            uid: "u".to_owned(),
+            version: Some(version.to_owned()),
+        };
+        let mut reads = Vec::new();
+        for second in 0..300 {
+            let now = start + Duration::from_secs(second);
+            if known.get(&suspect("1"), now).is_none() {
+                known.put(&suspect("1"), &[Event::default()], now);
+                reads.push(second);
+            }
+        }
+        assert_eq!(reads, [0, 5, 15, 35, 75, 135, 195, 255]);
+        let end = start + Duration::from_secs(300);
+        assert_eq!(known.get(&suspect("1"), end).map(|e| e.len()), Some(1));
+        assert_eq!(known.get(&suspect("2"), end), None, "it has changed");
+        known.put(&suspect("2"), &[], end);
+        assert_eq!(known.get(&suspect("2"), end + WAITS.0), None);
+    }
 }

@@ -6,6 +6,7 @@
 //! [`act`] (the one action). [`controller`] runs the reconciles, [`run`] assembles the process,
 //! [`definitions`] prints the custom resource definitions. DESIGN.md gives the reasons.
 pub mod act;
+pub mod api_health;
 pub mod apply;
 pub mod backoff;
 pub mod caches;

@@ -104,7 +104,7 @@ async fn print_observation(cluster: &str, options: &Options) -> anyhow::Result<S
     let api: Api<RqliteCluster> = Api::namespaced(client.clone(), namespace);
     let cluster = api.get(name).await.with_context(|| cluster.to_owned())?;
     let mut live = Live::read(&client, &cluster).await?;
-    live.events = evidence::read(&client, namespace, &live).await;
+    live.events = evidence::read(&client, namespace, &live, &evidence::Known::default()).await;
     let environment = options.environment(
         client.default_namespace().to_owned(),
         options.platform(&client).await,

@@ -4,6 +4,7 @@ mod blockers;
 mod claim;
 mod pod;
 mod set;
+mod settle;
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -18,6 +19,7 @@ use node_contract::{PLAN_FILE, STATE_FILE};
 use operator_api::{RqliteCluster, names};
 use serde::de::DeserializeOwned;
 
+use self::settle::Again;
 use crate::{
     carried::CarriedState,
     cluster::{
@@ -86,10 +88,10 @@ pub async fn observe(
     carried: CarriedState,
 ) -> Observation {
     let name = cluster.name_any();
-    let responses = request_all(&cluster, live, nodes, environment).await;
+    let responses = request(&cluster, &live.pods, nodes, environment).await;
     let set = |name: &str| named(&live.sets, name).map(|set| set::convert(set));
     let now = now();
-    Observation {
+    let mut seen = Observation {
         now: now.clone(),
         fresh_id: fresh_id(),
         operator: environment.operator.clone(),
@@ -110,9 +112,39 @@ pub async fn observe(
         expandable: live.expandable.clone(),
         blockers: blockers::find(live, now.0.as_second()),
         edits: carried.edits,
+        leader_seen: carried.leader_seen,
         refused: carried.refused,
         checks: carried.checks,
         cluster,
+    };
+    let settled = settle(&mut seen, live, nodes, environment);
+    // Whatever is known by then counts.
+    let _ = tokio::time::timeout(settle::LIMIT, settled).await;
+    seen
+}
+
+/// Asks nodes again where one response of each does not suffice.
+async fn settle(
+    seen: &mut Observation,
+    live: &Live,
+    nodes: &impl NodeClient,
+    environment: &Environment,
+) {
+    for _ in 0..settle::ROUNDS {
+        match settle::again(seen) {
+            Again::Nothing => return,
+            Again::Everything => {
+                tokio::time::sleep(settle::PAUSE).await;
+                seen.nodes = request(&seen.cluster, &live.pods, nodes, environment).await;
+            }
+            Again::Lagging(names) => {
+                tokio::time::sleep(settle::PAUSE).await;
+                let pods = live.pods.iter();
+                let pods = pods.filter(|pod| names.contains(&pod.name_any()));
+                let later = request(&seen.cluster, pods, nodes, environment).await;
+                settle::advance(&mut seen.nodes, later);
+            }
+        }
     }
 }
 
@@ -159,20 +191,19 @@ fn file<T: DeserializeOwned>(map: &ConfigMap, key: &str) -> Option<T> {
     serde_json::from_str(text).ok()
 }
 
-async fn request_all(
+/// Requests the status of these pods' nodes at the same time.
+async fn request(
     cluster: &RqliteCluster,
-    live: &Live,
+    pods: impl IntoIterator<Item = &Arc<Pod>>,
     nodes: &impl NodeClient,
     environment: &Environment,
 ) -> BTreeMap<String, ProbeResult> {
-    let requests = live
-        .pods
-        .iter()
-        .map(|pod| request(cluster, pod, nodes, environment));
+    let pods = pods.into_iter();
+    let requests = pods.map(|pod| request_one(cluster, pod, nodes, environment));
     join_all(requests).await.into_iter().collect()
 }
 
-async fn request(
+async fn request_one(
     cluster: &RqliteCluster,
     pod: &Arc<Pod>,
     nodes: &impl NodeClient,

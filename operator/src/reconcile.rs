@@ -9,9 +9,13 @@ use operator_api::{RqliteCluster, RqliteRecovery, names};
 use crate::{
     act::{ActionOutcome, Actor, set_finalizer},
     apply::apply_all,
-    carried::{CarriedState, Checks, Refused},
+    carried::{CarriedState, Checks, Leaders, Refused},
     cluster::{
-        Plan, action::Event, deciders::recovery::StatusUpdate, facts::observation::Edit, plan,
+        Plan,
+        action::Event,
+        deciders::recovery::StatusUpdate,
+        facts::{observation::Edit, view::View},
+        plan,
         render::edits,
     },
     edits::{Edits, last_manager},
@@ -50,6 +54,8 @@ pub struct Context {
     pub checks: Checks,
     /// External edits of the operator's objects.
     pub edits: Edits,
+    /// Leaders as last confirmed.
+    pub leaders: Leaders,
 }
 
 impl Context {
@@ -59,6 +65,7 @@ impl Context {
         self.installations.forget(uid);
         self.checks.forget(uid);
         self.edits.forget(uid);
+        self.leaders.note(uid, None);
         self.events.forget(uid);
     }
 }
@@ -78,9 +85,12 @@ pub async fn reconcile(
         refused: context.refused.get(&uid),
         checks: context.checks.get(&uid),
         edits: context.edits.get(&uid),
+        leader_seen: context.leaders.get(&uid),
     };
     let observation = observe(cluster, live, &context.nodes, &context.environment, carried).await;
     let plan = plan(&observation);
+    let leader = View::of(&observation).leader_seen();
+    context.leaders.note(&uid, leader);
     tracing::debug!(summary = plan.summary, action = ?plan.action, "decided");
     context.lease.check()?;
     let mut cluster = observation.cluster;

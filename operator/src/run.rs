@@ -17,8 +17,9 @@ use tokio::{
 use tower::util::MapRequestLayer;
 
 use crate::{
+    api_health,
     caches::{Caches, ClusterScopedCaches, Scope},
-    carried::{Checks, Refused},
+    carried::{Checks, Leaders, Refused},
     cluster::facts::observation::{OperatorFacts, Platform},
     controller::{ScopeController, wait_until_synced},
     edits::Edits,
@@ -238,6 +239,7 @@ async fn lead(
     mut stopping: watch::Receiver<bool>,
 ) -> anyhow::Result<()> {
     let client = client(metrics).await?;
+    tokio::spawn(api_health::watch(client.clone(), ready.clone()));
     let identity = options.identity();
     let namespace = options.namespace.clone();
     let namespace = namespace.unwrap_or_else(|| client.default_namespace().to_owned());
@@ -262,6 +264,7 @@ async fn lead(
             installations: Installations::new(client.clone()),
             checks: Checks::default(),
             edits: Edits::default(),
+            leaders: Leaders::default(),
             client: client.clone(),
         })
     };

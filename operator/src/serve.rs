@@ -9,6 +9,7 @@ use std::{
 
 use anyhow::Context;
 use axum::{Router, http::StatusCode, routing::get};
+use parking_lot::Mutex;
 use tokio::{net::TcpListener, sync::watch};
 
 use crate::metrics::Metrics;
@@ -16,14 +17,37 @@ use crate::metrics::Metrics;
 /// Content type of the OpenMetrics text format.
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// Whether the operator is ready. A standby that waits for the Lease counts as ready.
+/// Whether the operator is ready. A standby that waits for the Lease counts as ready; without the API server
+/// nobody is.
 #[derive(Clone, Debug, Default)]
-pub struct Ready(Arc<AtomicBool>);
+pub struct Ready {
+    synced: Arc<AtomicBool>,
+    away: Arc<Mutex<Option<String>>>,
+}
 
 impl Ready {
-    /// Marks the operator as ready.
+    /// Marks the operator as ready: its watches are synced, or it is a standby.
     pub fn set(&self) {
-        self.0.store(true, Ordering::Release);
+        self.synced.store(true, Ordering::Release);
+    }
+
+    /// Records why the API server does not answer; None if it does.
+    pub fn set_away(&self, why: Option<String>) {
+        let mut away = self.away.lock();
+        match (&*away, &why) {
+            (None, Some(why)) => tracing::warn!("the API server does not answer: {why}"),
+            (Some(_), None) => tracing::info!("the API server answers again"),
+            _ => {}
+        }
+        *away = why;
+    }
+
+    /// Why it is not ready.
+    fn problem(&self) -> Option<String> {
+        let away = self.away.lock().clone();
+        let away = away.map(|why| format!("the API server does not answer: {why}"));
+        let synced = self.synced.load(Ordering::Acquire);
+        away.or_else(|| (!synced).then(|| "the watches are not synced yet".to_owned()))
     }
 }
 
@@ -45,15 +69,11 @@ pub fn metrics(metrics: Metrics) -> Router {
 /// continue.
 pub fn health(ready: Ready) -> Router {
     let readyz = move || {
-        let ready = ready.0.load(Ordering::Acquire);
+        let problem = ready.problem();
         async move {
-            if ready {
-                (StatusCode::OK, "ok\n")
-            } else {
-                (
-                    StatusCode::SERVICE_UNAVAILABLE,
-                    "the watches are not synced yet\n",
-                )
+            match problem {
+                None => (StatusCode::OK, "ok\n".to_owned()),
+                Some(problem) => (StatusCode::SERVICE_UNAVAILABLE, format!("{problem}\n")),
             }
         }
     };
@@ -94,4 +114,22 @@ pub async fn serve(
         }
     });
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ready_needs_its_watches_and_the_api_server() {
+        let ready = Ready::default();
+        let is = |part: &str| ready.problem().is_some_and(|text| text.contains(part));
+        assert!(is("not synced"));
+        ready.set();
+        assert_eq!(ready.problem(), None);
+        ready.set_away(Some("connection refused".to_owned()));
+        assert!(is("API server does not answer: connection refused"));
+        ready.set_away(None);
+        assert_eq!(ready.problem(), None);
+    }
 }

@@ -9,6 +9,8 @@
 )]
 #[path = "model/actions.rs"]
 mod actions;
+#[path = "model/contradictions.rs"]
+mod contradictions;
 #[path = "model/faults.rs"]
 mod faults;
 #[path = "model/kubernetes.rs"]

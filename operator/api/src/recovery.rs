@@ -27,7 +27,7 @@ use crate::{lineage::Lineage, open::open_enum};
     printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase"),
     printcolumn(name = "Survivor", type_ = "string", json_path = ".status.survivor"),
     printcolumn(
-        name = "Possibly lost",
+        name = "Known lost",
         type_ = "integer",
         json_path = ".status.possiblyLostEntries"
     ),
@@ -200,9 +200,10 @@ pub struct RecoveryRecord {
     /// Number of read replicas that an autoscaler had set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub read_replicas: Option<i32>,
-    /// Number of log entries that may be lost.
-    #[serde(default)]
-    pub possibly_lost_entries: i64,
+    /// Number of log entries that are known to be missing. Absent if acknowledged writes may be lost and
+    /// it is not known how many.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub possibly_lost_entries: Option<i64>,
     /// What the recovery is waiting for, or how it ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
@@ -247,8 +248,9 @@ pub struct RqliteRecoveryStatus {
     /// The member that the cluster is recovered from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub survivor: Option<String>,
-    /// Number of log entries that may be lost: the highest commit index ever seen minus the survivor's last
-    /// log index.
+    /// Number of log entries that are known to be missing: the highest commit index ever seen minus the
+    /// survivor's last log index. More may be lost if the message says so. Absent if acknowledged writes may
+    /// be lost and it is not known how many.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub possibly_lost_entries: Option<i64>,
     /// What the recovery is waiting for, or why it failed or was refused.

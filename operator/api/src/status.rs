@@ -9,7 +9,9 @@ use serde_json::Value;
 
 use crate::{lineage::Lineage, open::open_enum, recovery::RecoveryRecord};
 
-/// Condition: available, complete, and no operation in progress.
+/// Condition: a quorum follows the leader, as many voters as the spec asks for take part, as many read
+/// replicas are ready, and nothing that the spec asks for is still to be done. A pod that waits for a person
+/// (update strategy Manual, a deferred change of the operator's template) does not count.
 pub const READY: &str = "Ready";
 /// Condition: there is a leader and a quorum follows it.
 pub const AVAILABLE: &str = "Available";
@@ -72,11 +74,12 @@ pub struct RqliteClusterStatus {
     /// When the operator first observed this leader.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub leader_since: Option<Time>,
-    /// When a leader was last observed. Updated at most every 30 seconds.
+    /// When a leader was last observed, as of the last change of this status: a calm cluster causes no
+    /// writes. Without a leader, when the last one was observed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_leader_seen: Option<Time>,
-    /// Highest commit index ever observed, from which a recovery computes what may be lost. Updated at most
-    /// every 30 seconds.
+    /// Highest commit index ever observed, from which a recovery computes what is known to be lost. Updated
+    /// with every other change of this status, when the leader is lost, and every ten minutes under writes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub commit_index: Option<i64>,
     /// Log index of the newest Raft configuration known to be committed; `members` reflects it or a newer
@@ -141,8 +144,10 @@ pub struct RqliteClusterStatus {
     /// Addresses for clients.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub endpoints: Option<Endpoints>,
-    /// Ready, Available, Progressing, Degraded, QuorumLost, Paused, Hibernated, StorageReady, UpdatePending,
-    /// UnknownMember, Advisory.
+    /// Ready: a quorum follows the leader, as many voters as the spec asks for take part, as many read
+    /// replicas are ready, and nothing that the spec asks for is still to be done, except what waits for a
+    /// person. Available: a quorum follows the leader. Others: Progressing, Degraded, QuorumLost, Paused,
+    /// Hibernated, StorageReady, UpdatePending, UnknownMember, Advisory.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]

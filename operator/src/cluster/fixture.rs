@@ -75,6 +75,7 @@ fn observation(cluster: RqliteCluster, voters: i32, readers: i32) -> Observation
         refused: None,
         blockers: Vec::new(),
         edits: Vec::new(),
+        leader_seen: None,
     }
 }
 

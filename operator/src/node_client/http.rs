@@ -43,7 +43,13 @@ impl NodeClient for Http {
         self.metrics.probed(started.elapsed(), status.is_ok());
         let body = accepted("/status", status?)?;
         let ready = ready.is_ok_and(|(code, _)| code == StatusCode::OK);
-        reply::read(&body, ready).map_err(|message| failure(FailureKind::Malformed, message))
+        reply::read(&body, ready).map_err(|message| {
+            let kind = match reply::is_of_node(&body) {
+                true => FailureKind::Malformed,
+                false => FailureKind::Interrupted,
+            };
+            failure(kind, message)
+        })
     }
 
     async fn transfer_leader(&self, address: &str, to: &str) -> Result<(), Failure> {
@@ -101,7 +107,9 @@ fn accepted(path: &str, (code, body): (StatusCode, Bytes)) -> Result<Bytes, Fail
     }
     let kind = match code {
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => FailureKind::Unauthorized,
-        _ => FailureKind::Malformed,
+        // Whoever responds with another code, it is not a node that reports its status: a proxy may have
+        // responded in its place.
+        _ => FailureKind::Interrupted,
     };
     let text: String = String::from_utf8_lossy(&body)
         .trim()
@@ -138,12 +146,17 @@ async fn exchange(
     let stream = TcpStream::connect(address).await.map_err(|error| {
         let kind = match error.kind() {
             ErrorKind::ConnectionRefused => FailureKind::Refused,
+            ErrorKind::ConnectionReset | ErrorKind::ConnectionAborted => FailureKind::Interrupted,
             _ => FailureKind::Timeout,
         };
         failure(kind, format!("{address}: {error}"))
     })?;
     let broken = |error: &dyn std::fmt::Display| {
-        failure(FailureKind::Malformed, format!("{address}{path}: {error}"))
+        // Also if the peer does not speak HTTP: a proxy in between may close, reset or encrypt.
+        failure(
+            FailureKind::Interrupted,
+            format!("{address}{path}: {error}"),
+        )
     };
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
         .await
@@ -228,9 +241,10 @@ mod tests {
             ),
             (
                 "HTTP/1.1 503 No\r\ncontent-length: 9\r\n\r\nno leader",
-                FailureKind::Malformed,
+                FailureKind::Interrupted,
             ),
-            ("SSH-2.0-x\r\n\r\n", FailureKind::Malformed),
+            ("SSH-2.0-x\r\n\r\n", FailureKind::Interrupted),
+            ("", FailureKind::Interrupted),
         ];
         for (response, kind) in cases {
             let (address, _task) = server(response).await;

@@ -47,6 +47,11 @@ pub(super) fn read(body: &[u8], ready: bool) -> Result<NodeStatus, String> {
     })
 }
 
+/// Does this body come from a node at all, and not from a proxy in its place?
+pub(super) fn is_of_node(body: &[u8]) -> bool {
+    serde_json::from_slice::<Value>(body).is_ok_and(|value| value.get("store").is_some())
+}
+
 /// The rows of the first statement in the response of a query.
 ///
 /// # Errors
@@ -178,12 +183,13 @@ mod tests {
 
     #[test]
     fn what_is_no_status() {
-        for (body, text) in [
-            ("", "/status: EOF"),
-            ("<html>", "/status: expected value"),
-            ("{}", "missing field `store`"),
-            (r#"{"store":{"open":false}}"#, "opening its data"),
+        for (body, text, of_node) in [
+            ("", "/status: EOF", false),
+            ("<html>", "/status: expected value", false),
+            ("{}", "missing field `store`", false),
+            (r#"{"store":{"open":false}}"#, "opening its data", true),
         ] {
+            assert_eq!(is_of_node(body.as_bytes()), of_node, "{body}");
             let error = read(body.as_bytes(), true).unwrap_err();
             assert!(error.contains(text), "{body}: {error}");
         }

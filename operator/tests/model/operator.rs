@@ -22,6 +22,7 @@ use rqlite_operator::cluster::{
 
 use crate::{
     actions::{Request, act},
+    contradictions::contradictions,
     kubernetes::set_name,
     raft,
     world::{DelayedAction, Pod, Set, World, starts},
@@ -38,6 +39,7 @@ pub(crate) fn tick(world: &mut World, rng: &mut StdRng, storm: bool) -> Result<(
     let seen = observe(world);
     let plan = plan(&seen);
     check(&seen, &plan)?;
+    world.leader_seen = View::of(&seen).leader_seen();
     world.note(|| format!("{} | {:?}", plan.summary, plan.action));
     // Time passes between the observation and the action.
     if storm && rng.random_bool(0.1) {
@@ -55,6 +57,7 @@ fn survives(world: &mut World, rng: &mut StdRng, storm: bool) -> bool {
     if storm && rng.random_bool(0.04) {
         world.operator_down_until = world.now + rng.random_range(1..20);
         world.checks.clear();
+        world.leader_seen = None;
         world.note(|| "! the operator stops".to_owned());
         return false;
     }
@@ -240,6 +243,10 @@ fn apply(world: &mut World, object: &Object) {
 /// Rules that every plan keeps with respect to its observation.
 fn check(seen: &Observation, plan: &Plan) -> Result<(), String> {
     let view = View::of(seen);
+    let found = contradictions(&seen.cluster, &plan.status);
+    if !found.is_empty() {
+        return Err(format!("the status contradicts itself: {found:?}"));
+    }
     let Some(action) = &plan.action else {
         return Ok(());
     };
@@ -358,6 +365,7 @@ pub(crate) fn observe(world: &mut World) -> Observation {
         refused: None,
         blockers: Vec::new(),
         edits: Vec::new(),
+        leader_seen: world.leader_seen.clone(),
     }
 }
 

@@ -13,7 +13,10 @@ use operator_api::{
     status::{HIBERNATED, Operation, Pool},
 };
 use rand::{Rng, rngs::StdRng};
-use rqlite_operator::cluster::{Action, facts::observation::DatabaseCheck};
+use rqlite_operator::cluster::{
+    Action,
+    facts::observation::{DatabaseCheck, LeaderSeen},
+};
 
 /// The cluster's name.
 pub(crate) const NAME: &str = "demo";
@@ -129,6 +132,8 @@ pub(crate) struct World {
     pub(crate) recoveries: Vec<RqliteRecovery>,
     /// The operator's database checks.
     pub(crate) checks: BTreeMap<String, DatabaseCheck>,
+    /// The leader as the operator last confirmed it, in its memory.
+    pub(crate) leader_seen: Option<LeaderSeen>,
     /// The lineage in which writes are acknowledged.
     pub(crate) lineage: Option<NodeLineage>,
     pub(crate) ended: Vec<EndedLineage>,
@@ -218,6 +223,7 @@ impl World {
             plan: None,
             recoveries: Vec::new(),
             checks: BTreeMap::new(),
+            leader_seen: None,
             lineage: None,
             ended: Vec::new(),
             lost_entries: 0,

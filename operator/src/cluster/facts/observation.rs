@@ -65,6 +65,22 @@ pub struct Observation {
     /// Recent changes by others to the operator's objects. Kept in memory between reconciles.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub edits: Vec<Edit>,
+    /// The leader as last confirmed. Kept in memory between reconciles: a calm cluster's status is not
+    /// written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub leader_seen: Option<LeaderSeen>,
+}
+
+/// What is known of a confirmed leader.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LeaderSeen {
+    /// When it was confirmed.
+    pub at: Time,
+    /// Its commit index then.
+    pub commit_index: u64,
+    /// Id of its lineage: an index has no meaning in another one.
+    pub lineage: String,
 }
 
 /// Facts about the operator itself.
@@ -277,7 +293,10 @@ pub enum FailureKind {
     Timeout,
     /// The node rejected the credentials.
     Unauthorized,
-    /// The response is not that of a node.
+    /// The connection was reset or closed, or something else than a node responded, such as a service mesh's
+    /// proxy: nothing is known of the node.
+    Interrupted,
+    /// A node responded, but not with a usable status: it opens its data, or it is another node.
     Malformed,
 }
 

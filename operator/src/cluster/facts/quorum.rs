@@ -1,6 +1,6 @@
 //! Without a leader: may a quorum come back, or is it lost for good? Only positive evidence counts as loss; a
 //! member of which nothing is known may come back.
-use operator_api::status::{Member, MemberState, Pool, Role};
+use operator_api::status::{AVAILABLE, Member, MemberState, Pool, Role};
 
 use crate::cluster::facts::{
     lineage::is_stale,
@@ -18,7 +18,8 @@ pub enum Outage {
     /// Fewer voters than a quorum can ever come back: the text, and for how many seconds that has been
     /// evident.
     Permanent(String, u64),
-    /// All pods are ready, but the operator reaches none of them: nothing is known about the cluster.
+    /// All pods are ready, but the operator does not reach them, or not enough of them: nothing is known
+    /// about the cluster.
     Unreachable(String),
 }
 
@@ -237,10 +238,11 @@ impl Assessment<'_> {
         ages.sort_unstable_by(|a, b| b.cmp(a));
         let decisive = self.voters.len() - self.needed();
         let evident = ages.get(decisive).copied().unwrap_or(0);
-        let leaderless = view.status.last_leader_seen.as_ref();
-        leaderless.map_or(evident, |seen| {
-            evident.min(seconds_between(seen, view.now()))
-        })
+        // For how long no leader has been seen is what the condition says: it changes with the first
+        // reconcile that finds none.
+        let available = view.status.condition(AVAILABLE);
+        let leaderless = available.filter(|c| c.status == "False");
+        evident.min(since(leaderless.map(|c| &c.last_transition_time)))
     }
 }
 
@@ -297,7 +299,7 @@ pub fn classify_outage(view: &View<'_>) -> Outage {
     }
     if operator_cannot_reach(view) {
         let text = format!(
-            "all pods are ready, but the operator can reach none of them: {missing}. Check NetworkPolicies between its namespace and this one"
+            "all pods are ready, but the operator does not reach the nodes: {missing}. Check NetworkPolicies and a service mesh between its namespace and this one"
         );
         return Outage::Unreachable(text);
     }
@@ -351,11 +353,14 @@ pub fn recovery_instructions(view: &View<'_>) -> String {
     } else {
         survivors.join(", ")
     };
-    let commit = view.status.commit_index.unwrap_or(0);
+    let commit = highest_commit_index(view);
     let (loss, consent) = if may_lose_writes(all, left) {
-        ("acknowledged writes may be lost", "acceptDataLoss: true, ")
+        (
+            format!("acknowledged writes may be lost{}", since_last_seen(view)),
+            "acceptDataLoss: true, ",
+        )
     } else {
-        ("no acknowledged write can be lost", "")
+        ("no acknowledged write can be lost".to_owned(), "")
     };
     let namespace = view.seen.cluster.metadata.namespace.as_deref();
     let namespace = namespace.unwrap_or("default");
@@ -373,19 +378,43 @@ pub fn recovery_instructions(view: &View<'_>) -> String {
     )
 }
 
-/// Does Kubernetes report that all is well, while the operator gets no response? Then the operator's view is
-/// not to be trusted.
+/// Highest commit index that the status, this process or a node of this lineage knows.
+pub fn highest_commit_index(view: &View<'_>) -> i64 {
+    let nodes = view.seen.nodes.keys().filter_map(|n| view.node(n));
+    let ours = nodes.filter(|n| view.is_ours(n));
+    let known = ours.map(|n| n.commit_index);
+    let remembered = view.leader_seen().map(|seen| seen.commit_index);
+    let known = known.chain(remembered).max().unwrap_or(0);
+    let known = i64::try_from(known).unwrap_or(i64::MAX);
+    view.status.commit_index.unwrap_or(0).max(known)
+}
+
+/// What was committed after the leader was last seen is known to nobody but the nodes.
+fn since_last_seen(view: &View<'_>) -> String {
+    let seen = view.leader_seen().map(|seen| seen.at);
+    let seen = seen.or_else(|| view.status.last_leader_seen.clone());
+    seen.map_or_else(String::new, |at| {
+        format!(
+            ", also some that were committed after a leader was last seen, at {}",
+            at.0
+        )
+    })
+}
+
+/// Does Kubernetes report that all is well, while the operator gets no response from nodes, and those that
+/// respond see a leader? Then the operator's view is not to be trusted.
 fn operator_cannot_reach(view: &View<'_>) -> bool {
     let pods = view.pods(Pool::Voter);
-    !pods.is_empty()
-        && pods.iter().all(|pod| {
-            let unanswered = match view.seen.nodes.get(&pod.name) {
-                Some(ProbeResult::Failed(failure)) => failure.failure != FailureKind::Malformed,
-                Some(ProbeResult::Ok(_)) => false,
-                None => true,
-            };
-            pod.ready && unanswered
-        })
+    let unanswered = |name: &str| match view.seen.nodes.get(name) {
+        Some(ProbeResult::Failed(failure)) => failure.failure != FailureKind::Malformed,
+        Some(ProbeResult::Ok(_)) => false,
+        None => true,
+    };
+    let follows = |name: &str| view.node(name).is_some_and(|node| node.leader.is_some());
+    pods.iter().any(|pod| unanswered(&pod.name))
+        && pods
+            .iter()
+            .all(|pod| pod.ready && (unanswered(&pod.name) || follows(&pod.name)))
 }
 
 #[cfg(test)]

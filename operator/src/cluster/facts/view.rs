@@ -7,10 +7,13 @@ use operator_api::{
 };
 
 use crate::cluster::facts::observation::{
-    ConfigMember, NodeStatus, Observation, ObservedClaim, ObservedPod, ObservedSet, ProbeResult,
+    ConfigMember, LeaderSeen, NodeStatus, Observation, ObservedClaim, ObservedPod, ObservedSet,
+    ProbeResult,
 };
 
-/// A member counts as caught up if it is at most this many entries behind the leader's commit index.
+/// A member counts as caught up if it is at most this many entries behind the commit index that the leader
+/// reported. Under load an observation takes time: a node that is further behind is asked again for up to two
+/// seconds, so that what counts is whether it reaches that index within them, however many entries that is.
 pub const MAX_LAG_ENTRIES: u64 = 100;
 
 /// Votes that a quorum needs among this many voters.
@@ -71,7 +74,10 @@ impl<'a> View<'a> {
             .iter()
             .filter_map(|(name, answer)| match answer {
                 ProbeResult::Ok(status) if status.is_leader && self.is_ours(status) => {
-                    Some(Leader { name, status })
+                    let own = status.config.iter().find(|member| member.name == *name);
+                    // Another incarnation of a member cannot lead.
+                    let same = own.is_none_or(|member| member.raft_id == status.raft_id);
+                    same.then_some(Leader { name, status })
                 }
                 ProbeResult::Ok(_) | ProbeResult::Failed(_) => None,
             });
@@ -146,6 +152,20 @@ impl<'a> View<'a> {
     pub fn cluster_domain(&self) -> &'a str {
         let found = &self.seen.operator.platform.cluster_domain;
         self.seen.cluster.domain(found)
+    }
+
+    /// What to remember of the leader: the confirmed one, or else the one of before.
+    pub fn leader_seen(&self) -> Option<LeaderSeen> {
+        let lineage = self.status.lineage.as_ref().map(|lineage| &lineage.id);
+        let now = self.leader.and_then(|leader| {
+            Some(LeaderSeen {
+                at: self.now().clone(),
+                commit_index: leader.status.commit_index,
+                lineage: leader.status.lineage.as_ref()?.id.clone(),
+            })
+        });
+        let known = now.or_else(|| self.seen.leader_seen.clone());
+        known.filter(|seen| Some(&seen.lineage) == lineage)
     }
 
     /// Time of the reconcile.

@@ -20,9 +20,10 @@ use crate::cluster::{
     render::build::{has_readers, selecting},
 };
 
-/// Values that change continually are written at most this often, in seconds: each write triggers a
-/// reconcile.
-const VOLATILE_SECONDS: u64 = 30;
+/// The commit index of a cluster that has nothing else to report is written at most this often, in seconds.
+/// In between it is kept in memory; an operator that restarts in the moment in which a quorum is lost knows
+/// it as of the last write, and says so.
+const COMMIT_SECONDS: u64 = 600;
 
 /// Returns the status to write. `held`: while the cluster is paused, what the operator would do otherwise.
 pub fn status(
@@ -53,10 +54,11 @@ pub fn status(
         };
     }
     // During a recovery, what was confirmed before it stays on record: it may be needed again.
-    let recovers = view.operating(OperationType::Recover).is_some();
+    let operation = next.operation.as_ref().map(|operation| operation.kind);
+    let recovers = operation == Some(OperationType::Recover);
     set_leader(view, &mut next);
-    if !recovers {
-        remember_leader(view, &mut next);
+    if let Some(leader) = view.leader.filter(|_| !recovers) {
+        next.configuration_index = i64::try_from(leader.status.config_index).ok();
     }
     let pods = view.pods(Pool::Voter).len();
     next.replicas = i32::try_from(pods).unwrap_or(i32::MAX);
@@ -69,7 +71,7 @@ pub fn status(
     next.selector = Some(selector.join(","));
     next.read_replicas = members::readers(view);
     next.unknown_members = members::unknown(view);
-    next.members = members::members(view, &next.members);
+    next.members = members::members(view, &next.members, recovers);
     if view.spec.storage.ephemeral.is_none() {
         next.claims = claims::recorded(view);
     }
@@ -84,6 +86,9 @@ pub fn status(
     };
     conditions::write(view, wanted, decision, held, &outage, &mut next);
     next.phase = Some(phase(view, decision, held.is_some(), &outage, &next));
+    if !recovers {
+        remember_leader(view, &mut next);
+    }
     next
 }
 
@@ -99,19 +104,19 @@ fn set_leader(view: &View<'_>, next: &mut RqliteClusterStatus) {
     }
 }
 
+/// Records when a leader was last seen and what it had committed: with every other change, when the leader is
+/// lost, and now and then under writes. By itself the passing of time changes nothing.
 fn remember_leader(view: &View<'_>, next: &mut RqliteClusterStatus) {
-    let Some(leader) = view.leader else {
+    let Some(seen) = view.leader_seen() else {
         return;
     };
-    let now = view.now();
-    next.configuration_index = i64::try_from(leader.status.config_index).ok();
-    let fresh = next
-        .last_leader_seen
-        .as_ref()
-        .is_some_and(|seen| seconds_between(seen, now) < VOLATILE_SECONDS);
-    if !fresh {
-        next.last_leader_seen = Some(now.clone());
-        let index = i64::try_from(leader.status.commit_index).unwrap_or(i64::MAX);
+    let index = i64::try_from(seen.commit_index).unwrap_or(i64::MAX);
+    let known = next.last_leader_seen.as_ref();
+    let is_new = known.is_none_or(|known| seconds_between(known, &seen.at) > 0);
+    let is_due = known.is_none_or(|known| seconds_between(known, &seen.at) >= COMMIT_SECONDS);
+    let moved = next.commit_index.is_none_or(|known| index > known);
+    if is_new && (*next != *view.status || view.leader.is_none() || (is_due && moved)) {
+        next.last_leader_seen = Some(seen.at);
         next.commit_index = Some(index.max(next.commit_index.unwrap_or(0)));
     }
 }
@@ -188,5 +193,7 @@ fn phase(
     }
 }
 
+#[cfg(test)]
+mod consistency_tests;
 #[cfg(test)]
 mod tests;

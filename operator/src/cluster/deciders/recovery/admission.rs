@@ -16,7 +16,7 @@ use crate::cluster::{
     action::Action,
     facts::{
         observation::NodeStatus,
-        quorum::{Assessment, assess, may_lose_writes, member_state},
+        quorum::{Assessment, assess, highest_commit_index, may_lose_writes, member_state},
         view::{View, seconds_between},
     },
 };
@@ -453,15 +453,6 @@ fn check_database(view: &View<'_>, survivor: &UsableMember<'_>) -> Option<Admiss
     Some(waits)
 }
 
-/// Highest commit index that the status or a node of this lineage reports.
-fn highest_commit_index(view: &View<'_>) -> i64 {
-    let nodes = view.seen.nodes.keys().filter_map(|n| view.node(n));
-    let ours = nodes.filter(|n| view.is_ours(n));
-    let known = ours.map(|n| n.commit_index).max().unwrap_or(0);
-    let known = i64::try_from(known).unwrap_or(i64::MAX);
-    view.status.commit_index.unwrap_or(0).max(known)
-}
-
 /// Determines what would be lost, and whether that was accepted.
 fn check_data_loss(
     view: &View<'_>,
@@ -495,12 +486,18 @@ fn check_data_loss(
             .max(0)
     };
     let loses = !rewrite && (possibly > 0 || may_lose_writes(all, left) || survivor.last < best);
+    // "0" beside "may be lost" would be taken for a promise.
+    let known = (possibly > 0 || !loses).then_some(possibly);
     let summary = format!(
         "{name}, whose log ends at index {} of term {}; highest commit index seen: {commit}; entries that are known to be missing: {possibly}; {}",
         survivor.last.index,
         survivor.last.term,
         if loses {
-            format!("with {left} of {all} voters left, acknowledged writes may be lost")
+            let known = match possibly {
+                0 => "how many is not known",
+                _ => "at least these",
+            };
+            format!("with {left} of {all} voters left, acknowledged writes may be lost: {known}")
         } else {
             "no acknowledged write can be lost".to_owned()
         }
@@ -520,10 +517,10 @@ fn check_data_loss(
     } else {
         let mut admitted =
             Admission::new(RecoveryPhase::Fencing, format!("recovering from {summary}"));
-        admitted.record = Some(Box::new(record(view, recovery, survivor, possibly)));
+        admitted.record = Some(Box::new(record(view, recovery, survivor, known)));
         admitted
     };
-    admission.possibly_lost_entries = Some(possibly);
+    admission.possibly_lost_entries = known;
     admission
 }
 
@@ -531,7 +528,7 @@ fn record(
     view: &View<'_>,
     recovery: &RqliteRecovery,
     survivor: &UsableMember<'_>,
-    possibly_lost_entries: i64,
+    possibly_lost_entries: Option<i64>,
 ) -> RecoveryRecord {
     let uid = recovery.metadata.uid.clone().unwrap_or_default();
     let from = view.status.lineage.clone().unwrap_or_default();

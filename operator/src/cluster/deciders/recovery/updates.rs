@@ -89,7 +89,7 @@ fn of(
 fn mirror(status: &mut RqliteRecoveryStatus, record: &RecoveryRecord, message: Option<&str>) {
     status.phase = Some(record.phase);
     status.survivor = Some(record.survivor.clone());
-    status.possibly_lost_entries = Some(record.possibly_lost_entries);
+    status.possibly_lost_entries = record.possibly_lost_entries;
     let own = record.message.clone();
     let now = match (record.phase, message) {
         (RecoveryPhase::Rejoining, None) => Some("the others rejoin as new members"),

@@ -1,5 +1,6 @@
 //! Tests of members' states and outages.
 use super::*;
+use crate::cluster::facts::observation::{Failure, FailureKind::*};
 use crate::cluster::{action::Action, facts::observation::PrepareReport, fixture::Fixture};
 use operator_api::status::{AVAILABLE, QUORUM_LOST, READY};
 
@@ -112,6 +113,43 @@ fn all_cut_off_is_not_knowing() {
         classify_outage(&View::of(&fixture.seen)),
         Outage::Unreachable(_)
     ));
+}
+
+#[test]
+fn what_responds_in_a_nodes_place_proves_nothing() {
+    // All pods are ready. A node: does not respond in this way, or sees a leader (Ok true) or none (Ok
+    // false).
+    let cases = [
+        ([Err(Interrupted), Err(Interrupted), Err(Interrupted)], true),
+        ([Err(Timeout), Err(Refused), Err(Unauthorized)], true),
+        ([Ok(true), Err(Interrupted), Err(Interrupted)], true),
+        ([Ok(false), Err(Interrupted), Err(Interrupted)], false),
+        ([Err(Malformed), Err(Interrupted), Err(Interrupted)], false),
+        ([Ok(false), Ok(false), Ok(false)], false),
+    ];
+    for (responses, unreachable) in cases {
+        let mut fixture = Fixture::running(3, 0);
+        for (name, response) in ["demo-0", "demo-1", "demo-2"].into_iter().zip(responses) {
+            match response {
+                Ok(leader) => {
+                    let node = fixture.node(name);
+                    (node.is_leader, node.ready) = (false, leader);
+                    node.leader = leader.then(|| "demo-0".to_owned());
+                }
+                Err(failure) => {
+                    let failure = Failure {
+                        failure,
+                        message: "connection reset by peer".to_owned(),
+                    };
+                    let nodes = &mut fixture.seen.nodes;
+                    nodes.insert(name.to_owned(), ProbeResult::Failed(failure));
+                }
+            }
+        }
+        let outage = classify_outage(&View::of(&fixture.seen));
+        let found = matches!(outage, Outage::Unreachable(_));
+        assert_eq!(found, unreachable, "{responses:?}: {outage:?}");
+    }
 }
 
 #[test]

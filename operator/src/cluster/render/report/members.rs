@@ -51,13 +51,14 @@ pub(super) fn readers(view: &View<'_>) -> Option<PoolStatus> {
 }
 
 /// The members of the confirmed configuration, and all other pods. Without a leader the last confirmed
-/// configuration counts.
-pub(super) fn members(view: &View<'_>, confirmed: &[Member]) -> Vec<Member> {
+/// configuration counts, and during a recovery the one of before.
+pub(super) fn members(view: &View<'_>, confirmed: &[Member], recovers: bool) -> Vec<Member> {
     let known = |name: &str| view.status.members.iter().find(|m| m.name == name);
     let mut all: Vec<Member> = Vec::new();
-    if view.leader.is_some() && view.operating(OperationType::Recover).is_none() {
+    if view.leader.is_some() && !recovers {
         for entry in view.config() {
-            let leads = view.leader.is_some_and(|leader| leader.name == entry.name);
+            let leader = view.leader.map(|leader| &leader.status.raft_id);
+            let leads = leader == Some(&entry.raft_id);
             let same = known(&entry.name).filter(|m| m.raft_id.as_ref() == Some(&entry.raft_id));
             let answers = view.node(&entry.name);
             let here = answers.is_some_and(|node| node.raft_id == entry.raft_id);
@@ -121,7 +122,8 @@ pub(super) fn members(view: &View<'_>, confirmed: &[Member]) -> Vec<Member> {
 
 /// The role of a voter on record: only the confirmed leader leads.
 fn present_role(view: &View<'_>, member: &Member) -> Role {
-    let leads = view.leader.is_some_and(|leader| leader.name == member.name);
+    let leader = view.leader.map(|leader| &leader.status.raft_id);
+    let leads = leader.is_some() && leader == member.raft_id.as_ref();
     match member.role {
         Role::Leader | Role::Voter if leads => Role::Leader,
         Role::Leader => Role::Voter,

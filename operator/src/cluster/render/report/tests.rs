@@ -7,7 +7,7 @@ use operator_api::{
     },
 };
 
-use crate::cluster::fixture::Fixture;
+use crate::cluster::{facts::view::View, fixture::Fixture};
 
 fn restart(fixture: &mut Fixture) {
     let metadata = &mut fixture.seen.cluster.metadata;
@@ -124,4 +124,77 @@ fn a_lost_member_leads_nothing() {
     assert!(status.members.iter().all(|m| m.role == Role::Voter));
     assert_eq!((status.leader, status.leader_since), (None, None));
     assert!(!fixture.condition(AVAILABLE).0);
+}
+
+#[test]
+fn a_calm_cluster_causes_no_write() {
+    let mut fixture = Fixture::running(3, 0);
+    let calm = fixture.status();
+    let commit = |fixture: &mut Fixture, index: u64| {
+        for name in ["demo-0", "demo-1", "demo-2"] {
+            let node = fixture.node(name);
+            (node.commit_index, node.applied_index) = (index, index);
+        }
+        remember(fixture);
+        fixture.reconcile();
+        fixture.status().commit_index
+    };
+    for _ in 0..100 {
+        fixture.later(45);
+        fixture.reconcile();
+    }
+    assert_eq!(fixture.status(), calm, "nothing has happened for an hour");
+    // Under writes the commit index is written now and then: at first, because an hour has passed.
+    assert_eq!(commit(&mut fixture, 500), Some(500));
+    fixture.later(300);
+    assert_eq!(commit(&mut fixture, 900), Some(500));
+    fixture.later(300);
+    assert_eq!(commit(&mut fixture, 1000), Some(1000));
+    // With any other change, too.
+    fixture.later(10);
+    fixture.unreachable("demo-2");
+    fixture.node("demo-0").commit_index = 1100;
+    remember(&mut fixture);
+    fixture.reconcile();
+    assert_eq!(fixture.status().commit_index, Some(1100));
+}
+
+/// What the process remembers after this observation.
+fn remember(fixture: &mut Fixture) {
+    fixture.seen.leader_seen = View::of(&fixture.seen).leader_seen();
+}
+
+#[test]
+fn what_was_committed_last_is_on_record_once_the_leader_is_gone() {
+    let mut fixture = Fixture::running(3, 0);
+    for name in ["demo-0", "demo-1"] {
+        let node = fixture.node(name);
+        (node.commit_index, node.applied_index) = (150, 150);
+    }
+    remember(&mut fixture);
+    let seen_at = fixture.seen.now.clone();
+    fixture.reconcile();
+    assert_eq!(fixture.status().commit_index, Some(100), "not written yet");
+    fixture.later(60);
+    for name in ["demo-0", "demo-1"] {
+        fixture.wipe(name);
+    }
+    fixture.leaderless();
+    fixture.reconcile();
+    let status = fixture.status();
+    assert_eq!(status.commit_index, Some(150));
+    assert_eq!(status.last_leader_seen.as_ref(), Some(&seen_at));
+    // Once on record, an operator without a memory knows it.
+    fixture.seen.leader_seen = None;
+    fixture.later(301);
+    fixture.reconcile();
+    let (lost, _, text) = fixture.condition(QUORUM_LOST);
+    assert!(
+        lost && text.contains("highest commit index seen: 150"),
+        "{text}"
+    );
+    assert!(
+        text.contains(&format!("last seen, at {}", seen_at.0)),
+        "{text}"
+    );
 }

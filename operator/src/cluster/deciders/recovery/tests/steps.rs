@@ -374,7 +374,7 @@ fn a_voting_read_replica_is_given_back_only_where_the_others_decide_without_it()
             peers: Vec::new(),
             assume_stopped: Vec::new(),
             read_replicas: None,
-            possibly_lost_entries: 0,
+            possibly_lost_entries: Some(0),
             message: None,
             steps: Vec::new(),
         });
