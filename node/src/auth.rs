@@ -46,7 +46,7 @@ pub enum Perm {
     Ready,
     /// `/snapshot`, `/reap`.
     Snapshot,
-    /// `/leader`, `/db/compare`.
+    /// `/leader`, `/db/compare`, `/db/check`.
     LeaderOps,
     /// `/remove`.
     Remove,

@@ -10,6 +10,7 @@ mod accept;
 mod backup;
 mod body;
 mod boot;
+mod check;
 mod client_stream;
 mod compare;
 mod connections;

@@ -8,6 +8,7 @@ mod admin;
 pub mod auto_maintenance;
 mod backup;
 mod caller;
+pub mod check;
 pub mod compare;
 mod forwarder;
 pub mod free_space;
@@ -33,7 +34,8 @@ use serde::{Deserialize, Serialize};
 pub use self::caller::Caller;
 pub use self::parts::{KEEPALIVE_INTERVAL, ReadResponse, Streamed};
 use self::{
-    auto_maintenance::MaintenanceTimes, compare::state::ComparisonState, forwarder::Forwarder,
+    auto_maintenance::MaintenanceTimes, check::run::DatabaseChecks,
+    compare::state::ComparisonState, forwarder::Forwarder,
 };
 use crate::{
     internode::client::Peers,
@@ -82,6 +84,8 @@ struct Inner {
     loading: tokio::sync::Mutex<()>,
     /// Comparisons of the members' copies.
     comparison: ComparisonState,
+    /// The check of the database.
+    checks: DatabaseChecks,
 }
 
 /// Settings that `/status` shows.
@@ -137,6 +141,7 @@ impl Store {
             opened: OnceLock::new(),
             loading: tokio::sync::Mutex::default(),
             comparison: ComparisonState::default(),
+            checks: DatabaseChecks::default(),
         }))
     }
 

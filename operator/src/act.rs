@@ -13,20 +13,23 @@ use kube::{
         DeleteParams, EvictParams, Patch, PatchParams, PostParams, Preconditions, PropagationPolicy,
     },
 };
-use operator_api::{RqliteCluster, names};
+use operator_api::{RqliteCluster, RqliteRecovery, names};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use std::fmt::Debug;
+use std::{fmt::Debug, time::Duration};
 
 use crate::{
     carried::Checks,
     cluster::{
-        Action, action::RequiredAbsence, deciders::recovery, facts::observation::DatabaseCheck,
+        Action,
+        action::RequiredAbsence,
+        deciders::recovery::{self, NamedRecovery},
+        facts::observation::DatabaseCheck,
         plan::PodLabels,
     },
     error::Error,
     live::{Live, named},
-    node_client::NodeClient,
+    node_client::{CheckStart, NodeClient},
     observe::Addressing,
 };
 
@@ -103,7 +106,17 @@ impl<N: NodeClient> Actor<'_, N> {
                 name,
                 raft_id,
             } => self.remove(leader, name, raft_id).await,
-            Action::CheckMember { name, raft_id } => self.check(name, raft_id).await,
+            Action::CheckMember {
+                name,
+                raft_id,
+                id,
+                limit_seconds,
+                as_leader,
+            } => {
+                let limit = Duration::from_secs(*limit_seconds);
+                self.check(name, raft_id, id, limit, *as_leader).await
+            }
+            Action::EndCheck { name, id } => self.end_check(name, id).await,
             Action::CreateRecovery {
                 name,
                 accept_data_loss,
@@ -135,6 +148,33 @@ impl<N: NodeClient> Actor<'_, N> {
             Err(error) if error.class() == crate::error::Class::Conflict => Ok(()),
             other => other.map(drop),
         }
+    }
+
+    /// Makes the cluster the owner of a recovery, so that it is deleted with it. Bound to the version that
+    /// was read, because the whole list of owners is written.
+    ///
+    /// # Errors
+    /// The API server refused the change.
+    pub async fn own_recovery(&self, recovery: &NamedRecovery) -> Result<(), Error> {
+        let known = named(&self.live.recoveries, &recovery.name);
+        let known = known.filter(|r| r.uid().as_ref() == Some(&recovery.uid));
+        let (Some(known), Some(owner)) = (known, recovery::owner(self.cluster)) else {
+            return Ok(());
+        };
+        let mut owners = known.owner_references().to_vec();
+        owners.push(owner);
+        let change = json!({"metadata": {"uid": recovery.uid,
+            "resourceVersion": known.resource_version(), "ownerReferences": owners}});
+        tolerated(self.patch::<RqliteRecovery>(&recovery.name, change).await)
+    }
+
+    /// Deletes a recovery that ended long ago.
+    ///
+    /// # Errors
+    /// The API server refused it.
+    pub async fn delete_recovery(&self, recovery: &NamedRecovery) -> Result<(), Error> {
+        let (name, uid) = (&recovery.name, &recovery.uid);
+        tolerated(self.delete::<RqliteRecovery>(name, uid, None).await)
     }
 
     fn api<K>(&self) -> Api<K>
@@ -295,24 +335,53 @@ impl<N: NodeClient> Actor<'_, N> {
 }
 
 impl<N: NodeClient> Actor<'_, N> {
-    async fn check(&self, name: &str, raft_id: &str) -> Result<ActionOutcome, Error> {
+    async fn check(
+        &self,
+        name: &str,
+        raft_id: &str,
+        id: &str,
+        limit: Duration,
+        as_leader: bool,
+    ) -> Result<ActionOutcome, Error> {
         let address = self.address(name)?;
         let failed = |failure| Error::Node {
             doing: format!("checking the database of {name}"),
             failure,
         };
         let status = self.nodes.status(&address).await.map_err(failed)?;
-        if status.raft_id != raft_id {
+        if status.raft_id != raft_id || (as_leader && !status.is_leader) {
             return Err(Error::Changed(format!("the data of {name}")));
         }
-        let fault = self.nodes.check(&address, status.is_leader).await;
-        let checked = DatabaseCheck {
-            raft_id: raft_id.to_owned(),
-            as_leader: status.is_leader,
-            fault: fault.map_err(failed)?,
-        };
-        self.checks.note(self.cluster, name, checked);
-        Ok(ActionOutcome::Done)
+        if as_leader {
+            let read = self.nodes.read_as_leader(&address).await;
+            read.map_err(failed)?;
+        }
+        let started = self.nodes.start_check(&address, id, limit).await;
+        match started.map_err(failed)? {
+            CheckStart::Started => Ok(ActionOutcome::Done),
+            CheckStart::Busy(text) => Ok(ActionOutcome::Deferred(text)),
+            CheckStart::Unsupported => {
+                let fault = self.nodes.check_now(&address).await;
+                let checked = DatabaseCheck {
+                    raft_id: raft_id.to_owned(),
+                    id: id.to_owned(),
+                    fault: fault.map_err(failed)?,
+                };
+                self.checks.note(self.cluster, name, checked);
+                Ok(ActionOutcome::Done)
+            }
+        }
+    }
+
+    async fn end_check(&self, name: &str, id: &str) -> Result<ActionOutcome, Error> {
+        let address = self.address(name)?;
+        let ended = self.nodes.end_check(&address, id).await;
+        ended
+            .map(|()| ActionOutcome::Done)
+            .map_err(|failure| Error::Node {
+                doing: format!("ending the check {id} of {name}"),
+                failure,
+            })
     }
 
     async fn create_recovery(
@@ -330,6 +399,19 @@ impl<N: NodeClient> Actor<'_, N> {
             }
             Err(error) => Err(Error::kubernetes(format!("creating RqliteRecovery {name}"))(error)),
         }
+    }
+}
+
+/// Keeping the list of recoveries tidy is not worth a failed reconcile: an object that has changed is looked
+/// at again in the next one, and roles of an earlier version do not have the permission yet.
+fn tolerated(outcome: Result<ActionOutcome, Error>) -> Result<(), Error> {
+    match outcome {
+        Err(error) if error.class() == crate::error::Class::Conflict => Ok(()),
+        Err(error) if error.is_forbidden() => {
+            tracing::warn!("{error}; does the operator's role have the rules of this version?");
+            Ok(())
+        }
+        other => other.map(drop),
     }
 }
 

@@ -74,6 +74,12 @@ impl Error {
         }
     }
 
+    /// Whether the API server says that the operator lacks the permission.
+    pub fn is_forbidden(&self) -> bool {
+        matches!(self, Self::Kubernetes { source, .. }
+            if matches!(&**source, kube::Error::Api(status) if status.code == 403))
+    }
+
     /// Class of the error.
     pub fn class(&self) -> Class {
         match self {

@@ -13,9 +13,20 @@ pub const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Timeout of a request that changes something. The node's own limits are shorter; after this timeout the
 /// outcome is unknown.
 pub const CHANGE_TIMEOUT: Duration = Duration::from_secs(12);
-/// Timeout of a database check, in which SQLite reads the whole database. Shorter than the limit of a
-/// reconcile.
+/// Timeout of a database check by a node of an earlier version, in which SQLite reads the whole database
+/// while the operator waits. Shorter than the limit of a reconcile.
 pub const CHECK_TIMEOUT: Duration = Duration::from_secs(45);
+
+/// Reply to the request for a check.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CheckStart {
+    /// It runs, or has ended.
+    Started,
+    /// Another one runs, as this text says.
+    Busy(String),
+    /// The node is of a version that does not check in the background.
+    Unsupported,
+}
 
 /// Client of a node's HTTP API; nodes are addressed by `host:port`.
 pub trait NodeClient: Send + Sync {
@@ -44,14 +55,41 @@ pub trait NodeClient: Send + Sync {
     fn remove(&self, address: &str, name: &str)
     -> impl Future<Output = Result<(), Failure>> + Send;
 
-    /// Checks the node's database by `PRAGMA quick_check`, after a linearizable read if the node leads.
-    /// Returns what is wrong with it, or None.
+    /// Proves by a linearizable read that the node leads.
+    ///
+    /// # Errors
+    /// It does not, or there was no response.
+    fn read_as_leader(&self, address: &str) -> impl Future<Output = Result<(), Failure>> + Send;
+
+    /// Starts a check of the node's database in the background, unless one of this id was started. The node's
+    /// status shows its result.
+    ///
+    /// # Errors
+    /// There was no response, or the node refused.
+    fn start_check(
+        &self,
+        address: &str,
+        id: &str,
+        limit: Duration,
+    ) -> impl Future<Output = Result<CheckStart, Failure>> + Send;
+
+    /// Ends that check. It is no error if it does not run.
+    ///
+    /// # Errors
+    /// There was no response.
+    fn end_check(
+        &self,
+        address: &str,
+        id: &str,
+    ) -> impl Future<Output = Result<(), Failure>> + Send;
+
+    /// Checks the database of a node of an earlier version by `PRAGMA quick_check`, and waits. Returns what
+    /// is wrong with it, or None.
     ///
     /// # Errors
     /// There was no response: nothing is known.
-    fn check(
+    fn check_now(
         &self,
         address: &str,
-        as_leader: bool,
     ) -> impl Future<Output = Result<Option<String>, Failure>> + Send;
 }

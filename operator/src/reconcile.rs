@@ -129,6 +129,12 @@ pub async fn reconcile(
         live,
         checks: &context.checks,
     };
+    for recovery in &plan.unowned {
+        actor.own_recovery(recovery).await?;
+    }
+    for recovery in &plan.expired {
+        actor.delete_recovery(recovery).await?;
+    }
     for labels in &plan.labels {
         actor.label(labels).await?;
     }

@@ -12,9 +12,11 @@ use serde_json::Value;
 
 use crate::Lineage;
 
+mod check;
 mod raft;
 mod store;
 
+pub use check::{CheckRequest, CheckStatus};
 pub use raft::{
     CommittedConfiguration, CommittedMember, RaftConfig, RaftDetails, RaftStatus, TransportStatus,
 };

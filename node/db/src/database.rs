@@ -1,5 +1,6 @@
 //! The database handle: sends work to the writer and the readers, and answers simple questions itself.
 mod backup;
+pub(crate) mod check;
 mod inner;
 mod status;
 
@@ -7,6 +8,7 @@ use std::{
     fmt,
     path::{Path, PathBuf},
     sync::{Arc, atomic::Ordering::Relaxed, mpsc::sync_channel},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -16,7 +18,10 @@ use tokio::sync::oneshot;
 
 use crate::{
     content_hash::Hashing,
-    database::inner::Inner,
+    database::{
+        check::{CheckEnd, CheckProgress},
+        inner::Inner,
+    },
     entry::{Entry, Outcome, Position},
     files::{
         layout::Files,
@@ -348,6 +353,19 @@ impl Database {
         watched: &Cancellation,
     ) -> Result<(), String> {
         backup::write(&self.0, format, to, watched)
+    }
+
+    /// Checks the database by `PRAGMA quick_check` for at most `limit`, and notes how far it is. Blocks for
+    /// as long as reading the file twice takes; give it a thread of its own. Dropping the guard of `watched`,
+    /// or [`Database::kill`], ends it.
+    #[must_use]
+    pub fn check(
+        &self,
+        limit: Duration,
+        watched: &Cancellation,
+        progress: &Arc<CheckProgress>,
+    ) -> CheckEnd {
+        check::run(&self.0, limit, watched, progress)
     }
 
     /// The write that is being applied for a while, then reads and backups that are running, the oldest

@@ -22,7 +22,10 @@ mod types;
 mod writer;
 
 pub use content_hash::{ContentHash, Hashing, hash_file};
-pub use database::Database;
+pub use database::{
+    Database,
+    check::{CheckEnd, CheckProgress},
+};
 pub use entry::{
     Bounds, Entry, Kind, LoadChunk, LoadContent, LoadFinish, Outcome, Position, ReplyTo, Request,
     Rules, Stamp, Work,

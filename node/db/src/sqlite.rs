@@ -7,5 +7,6 @@ pub(crate) mod error;
 pub(crate) mod linear;
 pub(crate) mod meter;
 pub(crate) mod node_local;
+pub(crate) mod page_reads;
 pub(crate) mod statement;
 pub(crate) mod vfs;

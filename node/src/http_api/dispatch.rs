@@ -7,7 +7,7 @@ use node_api::QueryParams;
 use super::{
     backup,
     body::RequestBody,
-    boot, compare, console, debug,
+    boot, check, compare, console, debug,
     error::Failure,
     execute, leader, licenses, load, metrics, nodes,
     param::{self, Call},
@@ -112,6 +112,7 @@ impl HttpState {
             Endpoint::Snapshot => snapshot::handle(self, call).await,
             Endpoint::Reap => Ok(reap::handle(self)),
             Endpoint::Compare => compare::handle(self, call, &call.caller()).await,
+            Endpoint::Check => check::handle(self, call, body).await,
             Endpoint::Remove => remove::handle(self, call, body).await,
             Endpoint::Leader => leader::handle(self, call, body).await,
             Endpoint::Status => status::handle(self, call).await,

@@ -3,7 +3,7 @@ use hyper::StatusCode;
 use node_api::{ParamError, ParseError, Reply, admin::InvalidJson};
 
 use super::limits::MAX_BODY_BYTES;
-use crate::store_types::StoreError;
+use crate::{store::check::run::CheckRefusal, store_types::StoreError};
 
 /// Why a request gets no result.
 #[derive(Debug)]
@@ -48,6 +48,10 @@ pub(super) enum Failure {
     RunningId,
     /// No statement with this number is running.
     NotRunning,
+    /// The body of `/db/check` is invalid.
+    CheckBody,
+    /// A check was not started or ended.
+    Check(CheckRefusal),
     /// The upload to `/boot` is too short for a database.
     BootTooShort,
     /// The upload to `/boot` is not a database.
@@ -90,8 +94,10 @@ impl Failure {
             Self::Boot(error) if error.to_string().starts_with(INVALID_SQLITE) => {
                 StatusCode::BAD_REQUEST
             }
-            Self::RunningId => StatusCode::BAD_REQUEST,
-            Self::NotRunning => StatusCode::NOT_FOUND,
+            Self::RunningId | Self::CheckBody => StatusCode::BAD_REQUEST,
+            Self::NotRunning | Self::Check(CheckRefusal::NotRunning) => StatusCode::NOT_FOUND,
+            Self::Check(CheckRefusal::Busy(_)) => StatusCode::CONFLICT,
+            Self::Check(CheckRefusal::Failed(_)) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Denied | Self::Call(StoreError::Unauthorized(_)) => StatusCode::UNAUTHORIZED,
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
@@ -119,6 +125,11 @@ impl Failure {
             Self::Statements(error) => error.to_string(),
             Self::LeaderBody(error) => error.to_string(),
             Self::RunningId => "the path ends with the id that /db/running shows".to_owned(),
+            Self::CheckBody => {
+                r#"the body must be {"id":"…","limit_seconds":…} with an id of 1 to 128 bytes; the limit is optional"#
+                    .to_owned()
+            }
+            Self::Check(refusal) => refusal.to_string(),
             Self::NotRunning => "nothing of that id is running on this node".to_owned(),
             Self::QueryMissing => "query not specified".to_owned(),
             Self::Body(error) => format!("reading the request body: {error}"),

@@ -18,6 +18,7 @@ pub(super) enum Endpoint {
     Snapshot,
     Reap,
     Compare,
+    Check,
     Remove,
     Leader,
     Status,
@@ -105,6 +106,7 @@ impl Route {
 const GET: &[Method] = &[Method::GET];
 const POST: &[Method] = &[Method::POST];
 const GET_POST: &[Method] = &[Method::GET, Method::POST];
+const GET_POST_DELETE: &[Method] = &[Method::GET, Method::POST, Method::DELETE];
 const GET_HEAD: &[Method] = &[Method::GET, Method::HEAD];
 const DELETE: &[Method] = &[Method::DELETE];
 
@@ -150,7 +152,7 @@ const FREQUENT: [Route; 3] = [
     ),
 ];
 
-const OTHERS: [Route; 19] = [
+const OTHERS: [Route; 20] = [
     Route::prefix(
         Endpoint::EndRunning,
         "/db/running/",
@@ -213,6 +215,13 @@ const OTHERS: [Route; 19] = [
         "/db/compare",
         &[Perm::LeaderOps],
         POST,
+        Content::Json,
+    ),
+    Route::exact(
+        Endpoint::Check,
+        "/db/check",
+        &[Perm::LeaderOps],
+        GET_POST_DELETE,
         Content::Json,
     ),
     Route::prefix(
@@ -326,6 +335,8 @@ mod tests {
             ("/Status", None),
             ("/db", None),
             ("/db/running", Some(Endpoint::Running)),
+            ("/db/check", Some(Endpoint::Check)),
+            ("/db/checks", None),
             ("/db/running/7", Some(Endpoint::EndRunning)),
             ("/db/runningx", None),
             ("/", None),

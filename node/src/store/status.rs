@@ -44,6 +44,7 @@ impl Store {
             }),
             identity: Some(self.identity()),
             raft: Some(self.raft_status(opened)),
+            check: self.check_status(),
             dir_size_friendly: Some(friendly_bytes(dir_size)),
             details: Some(Box::new(StoreDetails {
                 ready: leader.is_some(),

@@ -66,6 +66,8 @@ pub const DATA_VOLUME: &str = "data";
 pub const USUAL_DOMAIN: &str = "cluster.local";
 /// Class of clusters without `spec.operatorClass`, and of operators without `--class`.
 pub const DEFAULT_CLASS: &str = "default";
+/// On an RqliteRecovery: `"true"` makes it go on without the check of the database that is under way.
+pub const SKIP_CHECK_ANNOTATION: &str = concat!(crate::group!(), "/skip-database-check");
 
 /// Port of the HTTP API.
 pub const HTTP_PORT: i32 = 4001;

@@ -4,7 +4,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
-use crate::{lineage::Lineage, open::open_enum};
+use crate::{lineage::Lineage, open::open_enum, scalar::Period};
 
 /// How a cluster may be recovered.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -25,6 +25,16 @@ use crate::{lineage::Lineage, open::open_enum};
         json_path = ".spec.clusterRef.name"
     ),
     printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase"),
+    printcolumn(
+        name = "Stalled",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"RecoveryStalled\")].status"
+    ),
+    printcolumn(
+        name = "Check %",
+        type_ = "integer",
+        json_path = ".status.check.percent"
+    ),
     printcolumn(name = "Survivor", type_ = "string", json_path = ".status.survivor"),
     printcolumn(
         name = "Known lost",
@@ -35,6 +45,12 @@ use crate::{lineage::Lineage, open::open_enum};
         name = "Age",
         type_ = "date",
         json_path = ".metadata.creationTimestamp"
+    ),
+    printcolumn(
+        name = "Message",
+        type_ = "string",
+        json_path = ".status.message",
+        priority = 1
     )
 )]
 #[serde(rename_all = "camelCase")]
@@ -72,9 +88,46 @@ pub struct RqliteRecoverySpec {
     /// Only inspect the members and report what would be done. Defaults to false.
     #[serde(default)]
     pub dry_run: bool,
+    /// Go on without the integrity check of the survivor's database, before and after the recovery, for
+    /// example because it takes too long. A damaged database is then not noticed. A check that is under way
+    /// is skipped by the annotation rqlite.dev/skip-database-check: "true". Defaults to false.
+    #[serde(default)]
+    pub skip_database_check: bool,
+    /// How long each of the two checks of the database may take. Defaults to 10 minutes and 2 more for each
+    /// GiB of the database.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub database_check_timeout: Option<Period>,
     /// Why the recovery is needed, for the record.
     #[schemars(length(min = 1, max = 1024))]
     pub reason: String,
+    /// Seconds after its end at which this object is deleted. Defaults to 30 days (a dry run: one day), and
+    /// to at once for all but the newest 10 ended ones of a cluster; objects that Argo CD, Flux or Helm
+    /// manages are then kept, because such a tool would create them again, and a new object is a new consent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub ttl_seconds_after_finished: Option<i32>,
+}
+
+impl RqliteRecoverySpec {
+    /// A recovery of this cluster with the default of everything else.
+    pub fn new(cluster: impl Into<String>, reason: impl Into<String>) -> Self {
+        Self {
+            cluster_ref: ClusterRef {
+                name: cluster.into(),
+                uid: None,
+            },
+            mode: RecoveryMode::default(),
+            survivor: None,
+            accept_data_loss: false,
+            ignore_members: Vec::new(),
+            assume_stopped: Vec::new(),
+            dry_run: false,
+            skip_database_check: false,
+            database_check_timeout: None,
+            reason: reason.into(),
+            ttl_seconds_after_finished: None,
+        }
+    }
 }
 
 /// Reference to an RqliteCluster by name.
@@ -83,6 +136,11 @@ pub struct ClusterRef {
     /// Name of the RqliteCluster.
     #[schemars(length(min = 1, max = 45))]
     pub name: String,
+    /// Its uid. A cluster of the same name with another uid is not recovered. Defaults to the cluster that
+    /// exists when the operator first processes the recovery.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 64))]
+    pub uid: Option<String>,
 }
 
 open_enum! {
@@ -204,12 +262,71 @@ pub struct RecoveryRecord {
     /// it is not known how many.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub possibly_lost_entries: Option<i64>,
+    /// The user's word to go on without the check of the database.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub skip_database_check: bool,
+    /// How long the check of the database may take.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub database_check_timeout: Option<Period>,
     /// What the recovery is waiting for, or how it ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
     /// When each phase was entered.
     #[schemars(length(max = 32))]
     pub steps: Vec<RecoveryStep>,
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde passes a reference"
+)]
+fn is_false(value: &bool) -> bool {
+    !value
+}
+
+open_enum! {
+    /// State of a check of a database.
+    pub enum RecoveryCheckState {
+        /// It is about to be requested, or waits for another one.
+        Pending = "Pending",
+        /// The node carries it out.
+        Running = "Running",
+        /// No problem was found.
+        Passed = "Passed",
+        /// The database is damaged.
+        Failed = "Failed",
+        /// It was not finished by its deadline.
+        TimedOut = "TimedOut",
+        /// A person said to go on without it.
+        Skipped = "Skipped",
+    }
+}
+
+/// The integrity check of the survivor's database, which its node carries out in the background.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RecoveryCheck {
+    /// The pod whose database is checked.
+    pub member: String,
+    /// Its Raft id: a check says nothing of the data of another incarnation.
+    pub raft_id: String,
+    /// Id of the check. A result of another recovery, or of an earlier check, has another id and never
+    /// counts.
+    pub id: String,
+    /// Its state: Pending, Running, Passed, Failed, TimedOut or Skipped. Others are possible after a newer
+    /// operator.
+    pub state: RecoveryCheckState,
+    /// When it was requested first.
+    pub started_at: Time,
+    /// When it is given up.
+    pub deadline: Time,
+    /// How much of the reading is done, at least.
+    pub percent: i32,
+    /// When its state or percentage last changed.
+    pub progress_at: Time,
+    /// Size of the database in bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub database_bytes: Option<i64>,
 }
 
 /// A member of the Raft configuration that a recovery writes.
@@ -237,6 +354,10 @@ pub struct RqliteRecoveryStatus {
     /// Succeeded, Failed or Rejected. Others are possible after a newer operator.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub phase: Option<RecoveryPhase>,
+    /// Uid of the RqliteCluster that this recovery is for. It stays the same when a cluster of the same name
+    /// is created again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cluster_uid: Option<String>,
     /// Id of the recovery plan, which is the uid of this object. A plan is executed at most once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub plan_id: Option<String>,
@@ -256,11 +377,15 @@ pub struct RqliteRecoveryStatus {
     /// What the recovery is waiting for, or why it failed or was refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
+    /// The check of the survivor's database: the first one before anything is changed, later the second one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub check: Option<RecoveryCheck>,
     /// When each phase was entered.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]
     pub steps: Vec<RecoveryStep>,
-    /// Condition Complete: true once the recovery has succeeded, failed or been refused.
+    /// Complete: true once the recovery has succeeded, failed or been refused. RecoveryStalled: true while it
+    /// makes no progress; the message says what it waits for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]

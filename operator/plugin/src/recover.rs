@@ -6,8 +6,8 @@ use anyhow::{Context, bail};
 use clap::Args;
 use kube::{Api, ResourceExt, api::PostParams};
 use operator_api::{
-    RqliteRecovery, RqliteRecoverySpec, RqliteRecoveryStatus,
-    recovery::{ClusterRef, RecoveryMode, RecoveryPhase},
+    Period, RqliteRecovery, RqliteRecoverySpec, RqliteRecoveryStatus,
+    recovery::{RecoveryMode, RecoveryPhase},
 };
 
 use crate::{table::table, target::Target};
@@ -37,6 +37,13 @@ pub(crate) struct Options {
     /// Why the recovery is needed, for the record.
     #[arg(long, required_if_eq("yes", "true"))]
     reason: Option<String>,
+    /// Go on without the integrity check of the survivor's database. Damage is then not noticed.
+    #[arg(long)]
+    skip_database_check: bool,
+    /// How long each check of the database may take, such as 30m or 2h. Defaults to 10 minutes and 2 more for
+    /// each GiB.
+    #[arg(long, value_name = "DURATION")]
+    database_check_timeout: Option<String>,
     /// Only inspect and report.
     #[arg(long)]
     dry_run: bool,
@@ -46,23 +53,21 @@ pub(crate) struct Options {
 }
 
 impl Options {
-    fn object(&self, dry_run: bool, reason: &str) -> RqliteRecovery {
-        let spec = RqliteRecoverySpec {
-            cluster_ref: ClusterRef {
-                name: self.cluster.clone(),
-            },
-            mode: if self.rewrite_addresses {
-                RecoveryMode::RewriteAddresses
-            } else {
-                RecoveryMode::SingleSurvivor
-            },
-            survivor: self.survivor.clone(),
-            accept_data_loss: !dry_run,
-            ignore_members: self.ignore.clone(),
-            assume_stopped: self.assume_stopped.clone(),
-            dry_run,
-            reason: reason.to_owned(),
-        };
+    /// `cluster_uid`: of the cluster that the user saw; one of the same name that is created meanwhile is not
+    /// recovered.
+    fn object(&self, cluster_uid: Option<&str>, dry_run: bool, reason: &str) -> RqliteRecovery {
+        let mut spec = RqliteRecoverySpec::new(&self.cluster, reason);
+        spec.cluster_ref.uid = cluster_uid.map(str::to_owned);
+        if self.rewrite_addresses {
+            spec.mode = RecoveryMode::RewriteAddresses;
+        }
+        spec.survivor.clone_from(&self.survivor);
+        spec.accept_data_loss = !dry_run;
+        spec.ignore_members.clone_from(&self.ignore);
+        spec.assume_stopped.clone_from(&self.assume_stopped);
+        spec.dry_run = dry_run;
+        spec.skip_database_check = self.skip_database_check;
+        spec.database_check_timeout = self.database_check_timeout.clone().map(Period);
         let mut object = RqliteRecovery::new("", spec);
         object.metadata.name = None;
         object.metadata.generate_name = Some(format!("{}-", self.cluster));
@@ -72,14 +77,15 @@ impl Options {
 
 pub(crate) async fn run(target: &Target, options: &Options) -> anyhow::Result<ExitCode> {
     let api: Api<RqliteRecovery> = Api::namespaced(target.client.clone(), &target.namespace);
-    target.cluster().await?;
+    let cluster_uid = target.cluster().await?.uid();
+    let cluster_uid = cluster_uid.as_deref();
     let reason = options.reason.clone().unwrap_or_default();
     let dry_run_reason = if reason.is_empty() {
         "dry run"
     } else {
         &reason
     };
-    let dry_run = create(&api, &options.object(true, dry_run_reason)).await?;
+    let dry_run = create(&api, &options.object(cluster_uid, true, dry_run_reason)).await?;
     println!("inspecting every member of {} ({dry_run}) ...", target.name);
     let found = follow(&api, &dry_run).await?;
     print!("\n{}", page(&found));
@@ -109,7 +115,7 @@ pub(crate) async fn run(target: &Target, options: &Options) -> anyhow::Result<Ex
     if reason.is_empty() {
         bail!("a reason is required for the record: nothing was done");
     }
-    let name = create(&api, &options.object(false, &reason)).await?;
+    let name = create(&api, &options.object(cluster_uid, false, &reason)).await?;
     println!("{name}:");
     let ended = follow(&api, &name).await?;
     print!("\n{}", page(&ended));
@@ -247,13 +253,24 @@ Succeeded: dry run
             assume_stopped: Vec::new(),
             rewrite_addresses: false,
             reason: None,
+            skip_database_check: true,
+            database_check_timeout: Some("2h".to_owned()),
             dry_run: false,
             yes: false,
         };
-        let (dry_run, real) = (options.object(true, "r"), options.object(false, "r"));
+        let (dry_run, real) = (
+            options.object(Some("u"), true, "r"),
+            options.object(Some("u"), false, "r"),
+        );
+        assert_eq!(real.spec.cluster_ref.uid.as_deref(), Some("u"));
         assert!(dry_run.spec.dry_run && !dry_run.spec.accept_data_loss);
         assert!(!real.spec.dry_run && real.spec.accept_data_loss);
         assert_eq!(real.spec.ignore_members, ["demo-1"]);
+        assert!(real.spec.skip_database_check && dry_run.spec.skip_database_check);
+        assert_eq!(
+            real.spec.database_check_timeout,
+            Some(Period("2h".to_owned()))
+        );
         assert_eq!(real.metadata.generate_name.as_deref(), Some("demo-"));
     }
 }

@@ -111,13 +111,26 @@ pub enum Action {
         /// The new size, a Kubernetes quantity.
         size: String,
     },
-    /// Checks a node's database: SQLite's integrity check, and a linearizable read if the node leads. Changes
-    /// nothing; the next reconcile sees the result.
+    /// Requests SQLite's integrity check of a node's database in the background. Changes nothing; the node's
+    /// status shows the result under this id.
     CheckMember {
         /// Name of the node.
         name: String,
         /// Its Raft id.
         raft_id: String,
+        /// Id of the check.
+        id: String,
+        /// The check ends after this time.
+        limit_seconds: u64,
+        /// Must the node lead, and prove it first by a linearizable read?
+        as_leader: bool,
+    },
+    /// Ends a check that nothing waits for.
+    EndCheck {
+        /// Name of the node.
+        name: String,
+        /// Id of the check.
+        id: String,
     },
     /// Creates an RqliteRecovery, unless one of this name exists.
     CreateRecovery {
@@ -152,6 +165,7 @@ impl Action {
             Self::DeletePod { .. } => "delete_pod",
             Self::ExpandClaim { .. } => "expand_claim",
             Self::CheckMember { .. } => "check_member",
+            Self::EndCheck { .. } => "end_check",
             Self::CreateRecovery { .. } => "create_recovery",
         }
     }

@@ -3,19 +3,17 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 use node_contract::Lineage as NodeLineage;
+use node_contract::status::CheckStatus;
 use operator_api::{
-    RqliteCluster, RqliteClusterSpec, RqliteRecovery, RqliteRecoverySpec,
-    cluster::ReadReplicas,
-    names,
-    recovery::{ClusterRef, RecoveryMode},
-    status::Pool,
+    RqliteCluster, RqliteClusterSpec, RqliteRecovery, RqliteRecoverySpec, cluster::ReadReplicas,
+    names, status::Pool,
 };
 
 use crate::cluster::{
     action::Action,
     facts::observation::{
-        ConfigMember, DatabaseCheck, Failure, FailureKind, NodeStatus, Observation, ObservedClaim,
-        ObservedPod, ObservedSet, OperatorFacts, ProbeResult,
+        ConfigMember, Failure, FailureKind, NodeStatus, Observation, ObservedClaim, ObservedPod,
+        ObservedSet, OperatorFacts, ProbeResult,
     },
     plan::{Plan, plan},
     render::build::Object,
@@ -354,18 +352,7 @@ impl Fixture {
     pub(crate) fn recovery(&mut self, change: impl FnOnce(&mut RqliteRecoverySpec)) -> String {
         self.counter += 1;
         let name = format!("recovery-{:03}", self.counter);
-        let mut spec = RqliteRecoverySpec {
-            cluster_ref: ClusterRef {
-                name: NAME.to_owned(),
-            },
-            mode: RecoveryMode::SingleSurvivor,
-            survivor: None,
-            accept_data_loss: false,
-            ignore_members: Vec::new(),
-            assume_stopped: Vec::new(),
-            dry_run: false,
-            reason: "test".to_owned(),
-        };
+        let mut spec = RqliteRecoverySpec::new(NAME, "test");
         change(&mut spec);
         let mut recovery = RqliteRecovery::new(&name, spec);
         recovery.metadata.uid = Some(format!("uid-{name}"));
@@ -380,13 +367,34 @@ impl Fixture {
         recovery.status.clone().unwrap_or_default()
     }
 
-    pub(crate) fn check(&mut self, name: &str, as_leader: bool, fault: Option<&str>) {
-        let checked = DatabaseCheck {
-            raft_id: self.node(name).raft_id.clone(),
-            as_leader,
-            fault: fault.map(str::to_owned),
+    /// The node has carried out the check that the last reconcile requested of it.
+    pub(crate) fn check(&mut self, requested: &Action, fault: Option<&str>) {
+        let state = fault.map_or(CheckStatus::SOUND, |_| CheckStatus::DAMAGED);
+        let check = self.checking(requested, state);
+        check.message = fault.unwrap_or_default().to_owned();
+    }
+
+    /// The node carries out the check, which is in this state.
+    pub(crate) fn checking(&mut self, requested: &Action, state: &str) -> &mut CheckStatus {
+        let Action::CheckMember {
+            name,
+            raft_id,
+            id,
+            limit_seconds,
+            ..
+        } = requested
+        else {
+            panic!("{requested:?}");
         };
-        self.seen.checks.insert(name.to_owned(), checked);
+        let node = self.node(name);
+        assert_eq!(node.raft_id, *raft_id);
+        node.check.insert(CheckStatus {
+            id: id.clone(),
+            state: state.to_owned(),
+            limit_seconds: *limit_seconds,
+            pages: 100,
+            ..CheckStatus::default()
+        })
     }
 
     /// A condition's status, reason and message.

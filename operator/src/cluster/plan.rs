@@ -9,7 +9,7 @@ use crate::cluster::{
     action::{Action, Decision, Event, finish},
     deciders::{
         bootstrap, deletion, hibernate, membership, outage, readers, reap, recovered_by_hand,
-        recovery::{self, StatusUpdate},
+        recovery::{self, NamedRecovery, StatusUpdate},
         replace, rollout, scale, storage, unknown, unstick,
     },
     facts::{
@@ -51,6 +51,12 @@ pub struct Plan {
     /// Statuses of RqliteRecovery objects to write together with the cluster's own.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub recoveries: Vec<StatusUpdate>,
+    /// RqliteRecovery objects that lack the owner reference to this cluster.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub unowned: Vec<NamedRecovery>,
+    /// RqliteRecovery objects that ended long ago and are deleted.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub expired: Vec<NamedRecovery>,
     /// Labels that pods lack.
     pub labels: Vec<PodLabels>,
     /// Names of claims that pods of the cluster use and that lack the cluster's label, such as those that a
@@ -140,6 +146,16 @@ pub fn plan(seen: &Observation) -> Plan {
         } else {
             labels(&view)
         },
+        unowned: if untouched {
+            Vec::new()
+        } else {
+            recovery::unowned(&view)
+        },
+        expired: if untouched {
+            Vec::new()
+        } else {
+            recovery::expired(&view)
+        },
         claims: if untouched {
             Vec::new()
         } else {
@@ -191,7 +207,7 @@ fn decide(view: &View<'_>, wanted: &operator_api::status::Target) -> Decision {
         &|| continue_bootstrap(view),
         &|| await_stateful_set(view),
         &|| recovery::automatic(view),
-        &|| outage::outage(view),
+        &|| recovery::report_stalled(view, outage::outage(view)),
         &|| recovery::rejoin(view),
     ]);
     if urgent != Decision::Continue {
@@ -376,6 +392,7 @@ fn event(view: &View<'_>, decision: &Decision) -> Option<Event> {
                 Action::EvictPod { .. } | Action::DeletePod { .. } => "PodReplaced",
                 Action::ExpandClaim { .. } => "ClaimExpanded",
                 Action::CheckMember { .. } => "MemberChecked",
+                Action::EndCheck { .. } => "CheckEnded",
                 Action::CreateRecovery { .. } => "RecoveryCreated",
             };
             Some(event(false, reason, text))
@@ -388,7 +405,11 @@ fn requeue_seconds(view: &View<'_>, decision: &Decision) -> u64 {
         Decision::Record(..) => AT_ONCE_SECONDS,
         Decision::Act(..) => SOON_SECONDS,
         _ if unknown::is_pending(view) => SOON_SECONDS,
-        Decision::Wait(_) | Decision::Blocked(..) if view.operation().is_some() => SOON_SECONDS,
+        Decision::Wait(_) | Decision::Blocked(..)
+            if view.operation().is_some() || recovery::is_checking(view) =>
+        {
+            SOON_SECONDS
+        }
         Decision::Wait(_) | Decision::Blocked(..) => UNHEALTHY_SECONDS,
         Decision::Continue if view.participants().len() < view.config_voters() => UNHEALTHY_SECONDS,
         Decision::Continue => CALM_SECONDS,

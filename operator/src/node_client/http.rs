@@ -9,9 +9,10 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::{Method, Request, StatusCode, header};
 use hyper_util::rt::TokioIo;
+use node_contract::status::CheckRequest;
 use tokio::net::TcpStream;
 
-use super::{CHANGE_TIMEOUT, CHECK_TIMEOUT, NodeClient, PROBE_TIMEOUT, reply};
+use super::{CHANGE_TIMEOUT, CHECK_TIMEOUT, CheckStart, NodeClient, PROBE_TIMEOUT, reply};
 use crate::{
     cluster::{Failure, NodeStatus, facts::observation::FailureKind},
     metrics::Metrics,
@@ -19,6 +20,8 @@ use crate::{
 
 /// Maximum size of a response. The `/status` of the largest possible cluster has about 30 KiB.
 const MAX_BODY_BYTES: usize = 1 << 20;
+/// Path of the check of a database.
+const CHECK_PATH: &str = "/db/check";
 /// Maximum length of a node's error text in messages.
 const MAX_TEXT_CHARS: usize = 300;
 
@@ -71,10 +74,47 @@ impl NodeClient for Http {
         accepted("/remove", response).map(drop)
     }
 
-    async fn check(&self, address: &str, as_leader: bool) -> Result<Option<String>, Failure> {
-        if as_leader {
-            query(address, "linearizable", "SELECT 1").await?;
+    async fn read_as_leader(&self, address: &str) -> Result<(), Failure> {
+        query(address, "linearizable", "SELECT 1").await.map(drop)
+    }
+
+    async fn start_check(
+        &self,
+        address: &str,
+        id: &str,
+        limit: Duration,
+    ) -> Result<CheckStart, Failure> {
+        let request = CheckRequest {
+            id: id.to_owned(),
+            limit_seconds: Some(limit.as_secs()),
+        };
+        let body = serde_json::json!(request).to_string();
+        let response = call(
+            Method::POST,
+            address,
+            CHECK_PATH,
+            Some(body),
+            CHANGE_TIMEOUT,
+        );
+        match response.await? {
+            (StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED, _) => {
+                Ok(CheckStart::Unsupported)
+            }
+            (StatusCode::CONFLICT, text) => Ok(CheckStart::Busy(shortened(&text))),
+            response => accepted(CHECK_PATH, response).map(|_| CheckStart::Started),
         }
+    }
+
+    async fn end_check(&self, address: &str, id: &str) -> Result<(), Failure> {
+        let body = Some(serde_json::json!({ "id": id }).to_string());
+        let response = call(Method::DELETE, address, CHECK_PATH, body, CHANGE_TIMEOUT);
+        match response.await? {
+            (StatusCode::NOT_FOUND, _) => Ok(()),
+            response => accepted(CHECK_PATH, response).map(drop),
+        }
+    }
+
+    async fn check_now(&self, address: &str) -> Result<Option<String>, Failure> {
         let rows = query(address, "none", "PRAGMA quick_check(1)").await?;
         Ok((rows != [["ok"]]).then(|| rows.concat().join("; ")))
     }
@@ -111,12 +151,13 @@ fn accepted(path: &str, (code, body): (StatusCode, Bytes)) -> Result<Bytes, Fail
         // responded in its place.
         _ => FailureKind::Interrupted,
     };
-    let text: String = String::from_utf8_lossy(&body)
-        .trim()
-        .chars()
-        .take(MAX_TEXT_CHARS)
-        .collect();
+    let text = shortened(&body);
     Err(failure(kind, format!("{path} returned {code}: {text}")))
+}
+
+fn shortened(body: &Bytes) -> String {
+    let text = String::from_utf8_lossy(body);
+    text.trim().chars().take(MAX_TEXT_CHARS).collect()
 }
 
 /// Sends one request, with an optional JSON body, and reads the response within `limit`.
@@ -223,6 +264,42 @@ mod tests {
         let request = task.await.unwrap();
         assert!(request.starts_with("DELETE /remove HTTP/1.1"), "{request}");
         assert!(request.ends_with(r#"{"id":"demo-2"}"#), "{request}");
+    }
+
+    #[tokio::test]
+    async fn a_check_is_started_or_the_node_is_busy_or_too_old() {
+        let http = Http::new(Metrics::default());
+        let cases = [
+            (
+                "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}",
+                CheckStart::Started,
+            ),
+            (
+                "HTTP/1.1 404 No\r\ncontent-length: 0\r\n\r\n",
+                CheckStart::Unsupported,
+            ),
+            (
+                "HTTP/1.1 409 No\r\ncontent-length: 4\r\n\r\nbusy",
+                CheckStart::Busy("busy".to_owned()),
+            ),
+        ];
+        for (response, expected) in cases {
+            let (address, task) = server(response).await;
+            let limit = Duration::from_secs(600);
+            let started = http.start_check(&address, "c", limit).await.unwrap();
+            assert_eq!(started, expected);
+            let request = task.await.unwrap();
+            assert!(
+                request.starts_with("POST /db/check HTTP/1.1")
+                    && request.ends_with(r#"{"id":"c","limit_seconds":600}"#),
+                "{request}"
+            );
+        }
+        let (address, _task) = server("HTTP/1.1 404 No\r\ncontent-length: 0\r\n\r\n").await;
+        http.end_check(&address, "c").await.unwrap();
+        let (address, _task) = server("HTTP/1.1 503 No\r\ncontent-length: 0\r\n\r\n").await;
+        let limit = Duration::from_secs(1);
+        assert!(http.start_check(&address, "c", limit).await.is_err());
     }
 
     #[tokio::test]

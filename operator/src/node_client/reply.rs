@@ -37,6 +37,8 @@ pub(super) fn read(body: &[u8], ready: bool) -> Result<NodeStatus, String> {
         unreachable_seconds: raft.unreachable_seconds,
         config_index,
         addresses: addresses.collect(),
+        database_bytes: store.details.map(|details| details.snapshot_store.dir_size),
+        check: store.check,
         config: config
             .map(|entry| ConfigMember {
                 raft_id: entry.raft_id,

@@ -67,7 +67,18 @@ pub(crate) fn act(
             }
         }
         Action::DeleteClaim { name, uid } => return delete_claim(world, request, name, uid),
-        Action::CheckMember { name, raft_id } => check_member(world, name, raft_id),
+        Action::CheckMember {
+            name,
+            raft_id,
+            id,
+            as_leader,
+            ..
+        } => check_member(world, name, raft_id, id, *as_leader),
+        Action::EndCheck { name, id } => {
+            if world.checks.get(name).is_some_and(|check| check.id == *id) {
+                world.checks.remove(name);
+            }
+        }
         Action::CreateRecovery {
             name,
             accept_data_loss,
@@ -209,14 +220,15 @@ fn delete_claim(
     Ok(())
 }
 
-fn check_member(world: &mut World, name: &String, raft_id: &String) {
+fn check_member(world: &mut World, name: &String, raft_id: &String, id: &str, as_leader: bool) {
     let same = world
         .disk(name)
         .is_some_and(|d| d.raft_id.as_ref() == Some(raft_id));
-    if same && world.is_up(name) {
+    let leads = world.leader.as_ref() == Some(name);
+    if same && world.is_up(name) && (leads || !as_leader) {
         let checked = DatabaseCheck {
             raft_id: raft_id.clone(),
-            as_leader: world.leader.as_ref() == Some(name),
+            id: id.to_owned(),
             fault: None,
         };
         world.checks.insert(name.clone(), checked);

@@ -97,6 +97,9 @@ fn carry_out(world: &mut World, rng: &mut StdRng, plan: &Plan, storm: bool) -> R
         }
         apply(world, object);
     }
+    let expired = |uid: Option<&String>| plan.expired.iter().any(|e| Some(&e.uid) == uid);
+    let recoveries = &mut world.recoveries;
+    recoveries.retain(|r| !expired(r.metadata.uid.as_ref()));
     for labels in &plan.labels {
         if let Some(pod) = world.pods.get_mut(&labels.pod)
             && pod.uid == labels.uid
@@ -428,6 +431,9 @@ fn probe(world: &World, name: &str) -> ProbeResult {
             BTreeMap::new()
         },
         addresses: BTreeMap::new(),
+        database_bytes: None,
+        // The result is where an older node's is: among those that the operator remembers.
+        check: None,
         applied_index: disk.log,
         config: config
             .iter()

@@ -4,7 +4,7 @@ use operator_api::{
     RqliteRecovery, RqliteRecoverySpec,
     cluster::ReadReplicas,
     names,
-    recovery::{ClusterRef, RecoveryMode, RecoveryPhase},
+    recovery::RecoveryPhase,
     status::{OperationType, Role},
 };
 use rand::{Rng, rngs::StdRng, seq::IteratorRandom};
@@ -152,18 +152,7 @@ pub(crate) fn lose_a_disk(world: &mut World, rng: &mut StdRng) {
 /// Somebody creates a recovery.
 pub(crate) fn create_recovery(world: &mut World, change: impl FnOnce(&mut RqliteRecoverySpec)) {
     let name = world.fresh("recovery");
-    let mut spec = RqliteRecoverySpec {
-        cluster_ref: ClusterRef {
-            name: NAME.to_owned(),
-        },
-        mode: RecoveryMode::SingleSurvivor,
-        survivor: None,
-        accept_data_loss: false,
-        ignore_members: Vec::new(),
-        assume_stopped: Vec::new(),
-        dry_run: false,
-        reason: "the model".to_owned(),
-    };
+    let mut spec = RqliteRecoverySpec::new(NAME, "the model");
     change(&mut spec);
     create(world, RqliteRecovery::new(&name, spec));
 }

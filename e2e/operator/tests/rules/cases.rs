@@ -381,6 +381,18 @@ pub(crate) const NEW_RECOVERIES: &[(&str, &str)] = &[
         "remove ignoreMembers, or use mode SingleSurvivor",
     ),
     (
+        r#"{"ttlSecondsAfterFinished":-1}"#,
+        "should be greater than or equal to 0",
+    ),
+    (
+        r#"{"databaseCheckTimeout":"soon"}"#,
+        "spec.databaseCheckTimeout in body should match",
+    ),
+    (
+        r#"{"clusterRef":{"name":"demo","uid":""}}"#,
+        "spec.clusterRef.uid in body should be at least 1 chars long",
+    ),
+    (
         r#"{"survivor":"demo-0","ignoreMembers":["demo-0"]}"#,
         "the survivor is also in ignoreMembers",
     ),

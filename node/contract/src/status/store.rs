@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Lineage, RaftStatus};
+use super::{CheckStatus, Lineage, RaftStatus};
 
 /// `store`. While the data is being opened, only `open` is present.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -24,6 +24,9 @@ pub struct StoreStatus {
     /// Raft.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub raft: Option<RaftStatus>,
+    /// The check of the database that runs, or the last one since the start; absent before the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub check: Option<CheckStatus>,
     /// Size of the data directory for people, such as `39 kB`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dir_size_friendly: Option<String>,

@@ -8,7 +8,7 @@ use std::{
 use rusqlite::Connection;
 
 use super::{
-    control::{Control, StopReason},
+    control::{Control, StopReason, install_progress_handler},
     lanes::Lane,
     pending::Cancellation,
     state::{ActiveRead, Activity, Phase, REPEAT, Readers, State, lock, wait},
@@ -27,6 +27,23 @@ impl Readers {
         what: &'static str,
         watched: &Cancellation,
     ) -> Result<ReadPermit, String> {
+        self.acquire_for(Activity::Other(what), watched)
+    }
+
+    /// Like [`Readers::acquire`], for work that is ended where a checkpoint must be made.
+    pub(crate) fn acquire_yielding(
+        self: &Arc<Self>,
+        what: &'static str,
+        watched: &Cancellation,
+    ) -> Result<ReadPermit, String> {
+        self.acquire_for(Activity::Yielding(what), watched)
+    }
+
+    fn acquire_for(
+        self: &Arc<Self>,
+        what: Activity,
+        watched: &Cancellation,
+    ) -> Result<ReadPermit, String> {
         let mut state = lock(&self.state);
         while matches!(state.phase, Phase::Paused | Phase::Closing) {
             state = self
@@ -34,7 +51,7 @@ impl Readers {
                 .wait(state)
                 .unwrap_or_else(PoisonError::into_inner);
         }
-        self.admit(state, Activity::Other(what), watched)
+        self.admit(state, what, watched)
             .ok_or_else(|| "the database is closed".to_owned())
     }
 
@@ -135,7 +152,9 @@ impl Readers {
                 return false;
             }
             if !late.is_zero() {
-                self.stop_all(&state, |entry| matches!(entry.what, Activity::Read(_)));
+                self.stop_all(&state, |entry| {
+                    matches!(entry.what, Activity::Read(_) | Activity::Yielding(_))
+                });
             }
             state = wait(&self.quiet, state, REPEAT);
         }
@@ -221,6 +240,24 @@ impl ReadPermit {
         self.control.watch(conn)
     }
 
+    /// Like [`ReadPermit::watch`]; `also` is called as often.
+    pub(crate) fn watch_and(
+        &self,
+        conn: &mut Connection,
+        mut also: impl FnMut() + Send + 'static,
+    ) -> rusqlite::Result<()> {
+        let control = Arc::clone(&self.control);
+        install_progress_handler(conn, move || {
+            also();
+            control.must_stop()
+        })
+    }
+
+    /// Stops the read after this time.
+    pub(crate) fn limit(&self, limit: Duration) {
+        self.control.arm(Instant::now().checked_add(limit), None);
+    }
+
     /// Whether the read was stopped.
     pub(crate) fn is_cancelled(&self) -> bool {
         self.control.is_stopped()
@@ -235,5 +272,30 @@ impl ReadPermit {
 impl Drop for ReadPermit {
     fn drop(&mut self) {
         self.readers.finished(self.id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::readers::state::Settings;
+
+    #[test]
+    fn a_checkpoint_that_must_be_made_ends_what_yields_and_no_backup() {
+        let readers = Readers::new(Settings::few("unused".into()));
+        let watched = Cancellation::default();
+        let check = readers.acquire_yielding("(check)", &watched).unwrap();
+        let writer = Arc::clone(&readers);
+        let ends = std::thread::spawn(move || writer.end_reads(Duration::ZERO));
+        while !check.is_cancelled() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        assert_eq!(check.reason(), StopReason::Writer);
+        drop(check);
+        assert!(ends.join().unwrap());
+        readers.resume();
+        let watched = Cancellation::default();
+        let backup = readers.acquire("(backup)", &watched).unwrap();
+        assert!(!readers.end_reads(Duration::ZERO) && !backup.is_cancelled());
     }
 }

@@ -112,6 +112,8 @@ pub(super) enum Phase {
 pub(super) enum Activity {
     Read(Arc<Read>),
     Other(&'static str),
+    /// Longer work that can be repeated, and that ends where a checkpoint must be made.
+    Yielding(&'static str),
     /// Short internal work that is not listed.
     Unlisted,
 }
@@ -269,7 +271,7 @@ impl Readers {
         let listed = state.running.iter().filter_map(|(id, entry)| {
             let text = match &entry.what {
                 Activity::Read(read) => shown(read, entry.control.statement()),
-                Activity::Other(what) => (*what).to_owned(),
+                Activity::Other(what) | Activity::Yielding(what) => (*what).to_owned(),
                 Activity::Unlisted => return None,
             };
             Some(RunningStatement {

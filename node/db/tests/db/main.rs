@@ -9,6 +9,7 @@
 mod backups;
 mod bounds;
 mod checkpoints;
+mod checks;
 mod determinism;
 mod dumps;
 mod large;

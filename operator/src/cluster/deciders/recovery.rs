@@ -5,18 +5,24 @@
 //! deciders.
 mod admission;
 mod automatic;
+mod belonging;
+mod check;
 mod decide;
 mod files;
 mod record;
 mod rejoin;
+mod stalled;
 mod steps;
 mod updates;
 
 pub use admission::{Admission, PATIENCE_SECONDS, check_admission};
 pub use automatic::{automatic, object};
+pub use belonging::{NamedRecovery, expired, owner, unowned};
+pub use check::is_checking;
 pub use decide::decide;
 pub use files::plan as plan_file;
 pub use rejoin::rejoin;
+pub use stalled::report_stalled;
 pub use updates::{StatusUpdate, status_updates};
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use node_contract::{Lineage as NodeLineage, PlanFile, StateFile};
+use node_contract::{Lineage as NodeLineage, PlanFile, StateFile, status::CheckStatus};
 use operator_api::{RqliteCluster, RqliteRecovery, names, recovery::LogPosition, status::Pool};
 use serde::{Deserialize, Serialize};
 
@@ -46,8 +46,8 @@ pub struct Observation {
     /// What querying each pod's node returned, by pod name.
     #[serde(default)]
     pub nodes: BTreeMap<String, ProbeResult>,
-    /// Results of database checks, by pod name. Kept in memory between reconciles; a result that was lost is
-    /// checked again.
+    /// Results of database checks by nodes of earlier versions, by pod name. Kept in memory between
+    /// reconciles; a result that was lost is checked again.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub checks: BTreeMap<String, DatabaseCheck>,
     /// Machines (Kubernetes Nodes) that take no new pods. Empty if the operator may not read Nodes.
@@ -222,16 +222,16 @@ impl PrepareReport {
     }
 }
 
-/// Result of checking a node's database with SQLite's integrity check, and with a linearizable read if the
-/// node leads.
+/// Result of checking the database of a node that cannot do so in the background, with SQLite's integrity
+/// check.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct DatabaseCheck {
     /// Raft id of the node that was checked.
     pub raft_id: String,
-    /// Did it lead? Then the read proved that a quorum works.
+    /// Id of the check.
     #[serde(default)]
-    pub as_leader: bool,
+    pub id: String,
     /// What is wrong; None if nothing is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fault: Option<String>,
@@ -349,6 +349,12 @@ pub struct NodeStatus {
     /// Addresses that its members advertise to other nodes, by Raft id.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub addresses: BTreeMap<String, String>,
+    /// Size of its database's main file in bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub database_bytes: Option<u64>,
+    /// The check of its database that runs, or the last one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub check: Option<CheckStatus>,
 }
 
 impl NodeStatus {

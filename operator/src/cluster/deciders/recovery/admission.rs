@@ -2,16 +2,19 @@
 //! log, which writes may be lost, and has that been accepted? Nothing is changed here, so nothing needs to be
 //! recorded first.
 use operator_api::{
-    RqliteRecovery,
-    lineage::Lineage,
-    names,
+    RqliteRecovery, names,
     recovery::{
-        Candidate, LogPosition, RecoveryMode, RecoveryPeer, RecoveryPhase, RecoveryRecord,
-        RecoveryStep,
+        Candidate, LogPosition, RecoveryCheck, RecoveryCheckState, RecoveryMode, RecoveryPhase,
+        RecoveryRecord,
     },
     status::{Member, MemberState, OperationType, Pool, Role},
 };
 
+use super::{
+    belonging::other_cluster,
+    check::{CheckState, NeededCheck},
+    record::{admitted, incarnation},
+};
 use crate::cluster::{
     action::Action,
     facts::{
@@ -40,8 +43,10 @@ pub struct Admission {
     pub possibly_lost_entries: Option<i64>,
     /// With phase Fencing: the record for the cluster's status.
     pub record: Option<Box<RecoveryRecord>>,
-    /// A check to carry out first.
+    /// A check to request first.
     pub check: Option<Action>,
+    /// The state of that check.
+    pub check_report: Option<RecoveryCheck>,
 }
 
 impl Admission {
@@ -54,6 +59,7 @@ impl Admission {
             possibly_lost_entries: None,
             record: None,
             check: None,
+            check_report: None,
         }
     }
 
@@ -108,9 +114,9 @@ pub fn check_admission(view: &View<'_>, recovery: &RqliteRecovery) -> Admission 
             Admission::rejected(text)
         };
     }
-    let (found, mut candidates, missing) = inspect(view, spec);
+    let (found, mut candidates, missing) = inspect(view, recovery);
     let former = match found.is_empty() && missing.is_empty() {
-        true => former(view),
+        true => former(view, recovery),
         false => Vec::new(),
     };
     candidates.extend(former.iter().map(usable));
@@ -198,6 +204,7 @@ fn newer(view: &View<'_>, recovery: &RqliteRecovery) -> Option<String> {
     };
     let later = view.seen.recoveries.iter();
     let later = later.filter(|r| !r.spec.dry_run && !has_ended(r) && order(r) > order(recovery));
+    let later = later.filter(|r| other_cluster(view, r).is_none());
     later
         .map(|r| r.metadata.name.clone().unwrap_or_default())
         .max()
@@ -235,13 +242,13 @@ fn not_lost(assessment: &Assessment<'_>, mode: RecoveryMode) -> String {
 /// candidates, and the names of those that do not answer.
 fn inspect<'a>(
     view: &View<'a>,
-    spec: &operator_api::RqliteRecoverySpec,
+    recovery: &RqliteRecovery,
 ) -> (Vec<UsableMember<'a>>, Vec<Candidate>, Vec<String>) {
     let (mut found, mut candidates, mut missing) = (Vec::new(), Vec::new(), Vec::new());
     let members = view.status.members.iter();
     for member in members.filter(|m| m.role != Role::Absent) {
         let (state, reason) = member_state(view, member);
-        let ignored = spec.ignore_members.contains(&member.name);
+        let ignored = recovery.spec.ignore_members.contains(&member.name);
         let unusable = |reason: String| Candidate {
             member: member.name.clone(),
             last_log: None,
@@ -256,7 +263,7 @@ fn inspect<'a>(
             Some(node) => {
                 let last = position(node);
                 let one = UsableMember { member, node, last };
-                let fault = fault(view, &member.name, node);
+                let fault = fault(view, recovery, &member.name, node);
                 candidates.push(Candidate {
                     reason: fault.clone(),
                     ..usable(&one)
@@ -290,13 +297,13 @@ fn usable(one: &UsableMember<'_>) -> Candidate {
 
 /// Nodes that run with data of this lineage and are not in the configuration on record: they have left it, or
 /// rejoined unobserved.
-fn former<'a>(view: &View<'a>) -> Vec<UsableMember<'a>> {
+fn former<'a>(view: &View<'a>, recovery: &RqliteRecovery) -> Vec<UsableMember<'a>> {
     let members = view.status.members.iter();
     let absent = members.filter(|m| m.role == Role::Absent);
     let found = absent.filter_map(|member| {
         let node = view.node(&member.name)?;
         let has_data = node.cluster_id.is_some() && !node.config.is_empty() && view.is_ours(node);
-        let sound = has_data && fault(view, &member.name, node).is_none();
+        let sound = has_data && fault(view, recovery, &member.name, node).is_none();
         sound.then(|| UsableMember {
             member,
             node,
@@ -336,19 +343,18 @@ fn position(node: &NodeStatus) -> LogPosition {
     }
 }
 
-/// The incarnation of the data directory in a Raft id, `<name>#<incarnation>`.
-fn incarnation(raft_id: &str) -> String {
-    let (_, incarnation) = raft_id.rsplit_once('#').unwrap_or(("", raft_id));
-    incarnation.to_owned()
-}
-
-fn fault(view: &View<'_>, name: &str, node: &NodeStatus) -> Option<String> {
-    let checked = view.seen.checks.get(name);
-    let checked = checked.filter(|c| c.raft_id == node.raft_id)?;
-    let fault = checked.fault.as_ref()?;
-    Some(format!(
-        "its database fails SQLite's integrity check: {fault}"
-    ))
+fn fault(
+    view: &View<'_>,
+    recovery: &RqliteRecovery,
+    name: &str,
+    node: &NodeStatus,
+) -> Option<String> {
+    match NeededCheck::before_admission(view, recovery, name, node).state(view) {
+        CheckState::Faulty(fault) => Some(format!(
+            "its database fails SQLite's integrity check: {fault}"
+        )),
+        _ => None,
+    }
 }
 
 /// The member with the newest last entry, by term, then index; ties go to the higher applied index, then to
@@ -438,19 +444,38 @@ fn needs_named_survivor(text: String) -> Admission {
     )
 }
 
-/// Before anything else the survivor's database is checked: a wait, until the result is there.
-fn check_database(view: &View<'_>, survivor: &UsableMember<'_>) -> Option<Admission> {
-    let (name, raft_id) = (&survivor.member.name, &survivor.node.raft_id);
-    let checked = view.seen.checks.get(name);
-    if checked.is_some_and(|c| c.raft_id == *raft_id) {
-        return None;
-    }
-    let mut waits = Admission::inspecting(format!("checking the database of {name}"));
-    waits.check = Some(Action::CheckMember {
-        name: name.clone(),
-        raft_id: raft_id.clone(),
+/// Before anything else the survivor's database is checked: what to wait for until the result is there, and
+/// the state of the check.
+fn check_database(
+    view: &View<'_>,
+    recovery: &RqliteRecovery,
+    survivor: &UsableMember<'_>,
+) -> (Option<Admission>, RecoveryCheck) {
+    let name = &survivor.member.name;
+    let check = NeededCheck::before_admission(view, recovery, name, survivor.node);
+    let state = check.state(view);
+    let report = check.report(view, &state);
+    let waits = check.waits_for(&state).map(|text| match state {
+        CheckState::Late => Admission::rejected(format!(
+            "{text}; at {} % of the reading it was given up. Nothing was changed. Create another RqliteRecovery with a longer \
+             databaseCheckTimeout, or with skipDatabaseCheck: true to go on without it",
+            report.percent
+        )),
+        CheckState::Missing => {
+            let mut waits = Admission::inspecting(text);
+            waits.check = Some(check.action());
+            waits
+        }
+        _ => Admission::inspecting(text),
     });
-    Some(waits)
+    (waits, report)
+}
+
+fn unchecked(report: &RecoveryCheck) -> &'static str {
+    match report.state {
+        RecoveryCheckState::Skipped => "its database was not checked, as was asked; ",
+        _ => "",
+    }
 }
 
 /// Determines what would be lost, and whether that was accepted.
@@ -463,7 +488,9 @@ fn check_data_loss(
 ) -> Admission {
     let spec = &recovery.spec;
     let name = &survivor.member.name;
-    if let Some(waits) = check_database(view, survivor) {
+    let (waits, report) = check_database(view, recovery, survivor);
+    if let Some(mut waits) = waits {
+        waits.check_report = Some(report);
         return waits;
     }
     // A member without a vote has acknowledged nothing, whatever pool it belongs to.
@@ -489,9 +516,10 @@ fn check_data_loss(
     // "0" beside "may be lost" would be taken for a promise.
     let known = (possibly > 0 || !loses).then_some(possibly);
     let summary = format!(
-        "{name}, whose log ends at index {} of term {}; highest commit index seen: {commit}; entries that are known to be missing: {possibly}; {}",
+        "{name}, whose log ends at index {} of term {}; highest commit index seen: {commit}; entries that are known to be missing: {possibly}; {}{}",
         survivor.last.index,
         survivor.last.term,
+        unchecked(&report),
         if loses {
             let known = match possibly {
                 0 => "how many is not known",
@@ -515,63 +543,15 @@ fn check_data_loss(
             ),
         )
     } else {
-        let mut admitted =
+        let mut begins =
             Admission::new(RecoveryPhase::Fencing, format!("recovering from {summary}"));
-        admitted.record = Some(Box::new(record(view, recovery, survivor, known)));
-        admitted
+        begins.record = {
+            let of = (name.as_str(), survivor.node.raft_id.as_str(), survivor.last);
+            Some(Box::new(admitted(view, recovery, of, known)))
+        };
+        begins
     };
     admission.possibly_lost_entries = known;
+    admission.check_report = Some(report);
     admission
-}
-
-fn record(
-    view: &View<'_>,
-    recovery: &RqliteRecovery,
-    survivor: &UsableMember<'_>,
-    possibly_lost_entries: Option<i64>,
-) -> RecoveryRecord {
-    let uid = recovery.metadata.uid.clone().unwrap_or_default();
-    let from = view.status.lineage.clone().unwrap_or_default();
-    // A failed recovery may have left data of its own lineage behind: the new epoch must be higher.
-    let tried = view.status.recovery.as_ref().map_or(0, |r| r.to.epoch);
-    let others = view.status.members.iter();
-    let others = others.filter(|m| m.role != Role::Absent && m.name != survivor.member.name);
-    let rewrite = recovery.spec.mode == RecoveryMode::RewriteAddresses;
-    let autoscaled = view.wanted_readers().is_none();
-    RecoveryRecord {
-        name: recovery.metadata.name.clone().unwrap_or_default(),
-        mode: recovery.spec.mode,
-        phase: RecoveryPhase::Fencing,
-        survivor: survivor.member.name.clone(),
-        incarnation: incarnation(&survivor.node.raft_id),
-        last_log: survivor.last,
-        to: Lineage {
-            id: uid.clone(),
-            epoch: from.epoch.max(tried) + 1,
-            since: None,
-        },
-        from: Lineage {
-            since: None,
-            ..from
-        },
-        peers: others
-            .filter(|_| rewrite)
-            .map(|m| RecoveryPeer {
-                name: m.name.clone(),
-                voter: m.role != Role::Learner,
-            })
-            .collect(),
-        assume_stopped: recovery.spec.assume_stopped.clone(),
-        read_replicas: view
-            .set(Pool::Read)
-            .filter(|_| autoscaled)
-            .map(|set| set.replicas),
-        possibly_lost_entries,
-        message: None,
-        steps: vec![RecoveryStep {
-            phase: RecoveryPhase::Fencing,
-            at: view.now().clone(),
-        }],
-        uid,
-    }
 }

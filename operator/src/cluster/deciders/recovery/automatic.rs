@@ -6,6 +6,7 @@ use operator_api::{
     status::{MemberState, Pool},
 };
 
+use super::belonging::{attempt_name, is_present_attempt, other_cluster, owner};
 use crate::cluster::{
     action::{Action, Decision},
     facts::{
@@ -31,19 +32,16 @@ pub fn automatic(view: &View<'_>) -> Decision {
     if seconds < patience.map_or(1800, |d| d.as_secs()) {
         return Decision::Continue;
     }
-    let waits = view.seen.recoveries.iter().any(|r| {
+    let ours = || {
+        let all = view.seen.recoveries.iter();
+        all.filter(|recovery| other_cluster(view, recovery).is_none())
+    };
+    let waits = ours().any(|r| {
         let phase = r.status.as_ref().and_then(|s| s.phase);
         let phase = phase.unwrap_or(RecoveryPhase::Pending);
         !phase.is_final() && phase != RecoveryPhase::Rejoining && !r.spec.dry_run
     });
-    let epoch = view.status.lineage.as_ref().map_or(0, |l| l.epoch) + 1;
-    let name = format!("{}-automatic-{epoch}", view.name);
-    let tried = view
-        .seen
-        .recoveries
-        .iter()
-        .any(|r| r.metadata.name.as_ref() == Some(&name));
-    if waits || tried {
+    if waits || ours().any(|recovery| is_present_attempt(view, recovery)) {
         return Decision::Continue;
     }
     let recent = view.status.automatic_recoveries.iter();
@@ -73,7 +71,7 @@ pub fn automatic(view: &View<'_>) -> Decision {
     );
     Decision::Act(
         Action::CreateRecovery {
-            name,
+            name: attempt_name(view),
             accept_data_loss: policy.accept_data_loss,
             reason: format!("{text}: {}", assessment.describe()),
         },
@@ -88,23 +86,17 @@ pub fn object(
     accept_data_loss: bool,
     reason: &str,
 ) -> operator_api::RqliteRecovery {
-    let spec = operator_api::RqliteRecoverySpec {
-        cluster_ref: operator_api::recovery::ClusterRef {
-            name: cluster.metadata.name.clone().unwrap_or_default(),
-        },
-        mode: operator_api::recovery::RecoveryMode::SingleSurvivor,
-        survivor: None,
-        accept_data_loss,
-        ignore_members: Vec::new(),
-        assume_stopped: Vec::new(),
-        dry_run: false,
-        reason: reason.chars().take(MAX_REASON_CHARS).collect(),
-    };
+    let of = cluster.metadata.name.clone().unwrap_or_default();
+    let reason: String = reason.chars().take(MAX_REASON_CHARS).collect();
+    let mut spec = operator_api::RqliteRecoverySpec::new(of, reason);
+    spec.cluster_ref.uid.clone_from(&cluster.metadata.uid);
+    spec.accept_data_loss = accept_data_loss;
     let mut recovery = operator_api::RqliteRecovery::new(name, spec);
     recovery
         .metadata
         .namespace
         .clone_from(&cluster.metadata.namespace);
+    recovery.metadata.owner_references = owner(cluster).map(|owner| vec![owner]);
     let labels = [
         (names::AUTOMATIC_LABEL, "true"),
         (

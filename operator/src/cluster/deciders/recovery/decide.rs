@@ -1,7 +1,7 @@
 //! Continues the present recovery, or admits a new one.
 use operator_api::{RqliteRecovery, status::OperationType};
 
-use super::{admission::check_admission, record::is_open, steps};
+use super::{admission::check_admission, check::end_obsolete, record::is_open, steps};
 use crate::cluster::{
     action::{Decision, begin, finish},
     facts::view::View,
@@ -9,6 +9,9 @@ use crate::cluster::{
 
 /// Continues the present recovery, or admits the newest one that may be carried out.
 pub fn decide(view: &View<'_>) -> Decision {
+    if let Some((ends, text)) = end_obsolete(view) {
+        return Decision::Act(ends, text);
+    }
     if let Some(operation) = view.operating(OperationType::Recover) {
         let record = view.status.recovery.as_ref();
         return match record.filter(|record| record.uid == operation.id) {
@@ -19,7 +22,11 @@ pub fn decide(view: &View<'_>) -> Decision {
             ),
         };
     }
-    for recovery in view.seen.recoveries.iter().filter(|r| is_open(view, r)) {
+    let open = view.seen.recoveries.iter().filter(|r| is_open(view, r));
+    let mut open: Vec<&RqliteRecovery> = open.collect();
+    // A node checks its database for one at a time.
+    open.sort_by_key(|recovery| recovery.spec.dry_run);
+    for recovery in open {
         let admission = check_admission(view, recovery);
         if let Some(check) = admission.check {
             return Decision::Act(check, admission.message);

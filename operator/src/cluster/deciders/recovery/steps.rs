@@ -9,6 +9,7 @@ use operator_api::{
 };
 
 use super::{
+    check::{CheckState, NeededCheck},
     files,
     record::{with_outcome, with_phase},
 };
@@ -16,7 +17,7 @@ use crate::cluster::{
     action::{Action, Decision},
     deciders::scale::{set_replicas, wait_or_blocked},
     facts::{
-        observation::{DatabaseCheck, NodeStatus},
+        observation::NodeStatus,
         view::{Leader, View, seconds_between},
     },
 };
@@ -233,23 +234,23 @@ fn verify(view: &View<'_>, operation: &Operation, record: &RecoveryRecord) -> De
     if let Some(behind) = straggler(view, record) {
         return wait(format!("waiting until {behind} has followed the plan"));
     }
-    let checked = view.seen.checks.get(leader.name);
-    match checked.filter(|c| c.raft_id == leader.status.raft_id && c.as_leader) {
-        None => Decision::Act(
-            Action::CheckMember {
-                name: leader.name.to_owned(),
-                raft_id: leader.status.raft_id.clone(),
-            },
-            format!("checking the database of {}", leader.name),
+    let check = NeededCheck::of_survivor(view, operation, record, leader.status);
+    let state = check.state(view);
+    let text = check.waits_for(&state).unwrap_or_default();
+    match state {
+        CheckState::Missing => Decision::Act(check.action(), text),
+        CheckState::Faulty(_) => fail(view, record, text),
+        CheckState::Running(_) | CheckState::Busy(_) => Decision::Wait(text),
+        CheckState::Late => Decision::Blocked(
+            "RecoveryStalled",
+            format!(
+                "{text}. {} leads alone with its data. To go on without the check, set the annotation {}=true on the RqliteRecovery {}",
+                leader.name,
+                names::SKIP_CHECK_ANNOTATION,
+                record.name
+            ),
         ),
-        Some(DatabaseCheck {
-            fault: Some(fault), ..
-        }) => fail(
-            view,
-            record,
-            format!("{} does not pass its check: {fault}", leader.name),
-        ),
-        Some(_) => {
+        CheckState::Passed | CheckState::Skipped => {
             let (mut next, done) = with_phase(view, record, RecoveryPhase::Rejoining);
             let mut lineage = record.to.clone();
             lineage.since = Some(view.now().clone());

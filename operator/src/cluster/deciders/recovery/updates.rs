@@ -7,11 +7,17 @@ use operator_api::{
 };
 use serde::Serialize;
 
-use super::{admission::check_admission, record::is_open};
+use super::{
+    admission::check_admission,
+    belonging::{COMPLETE, other_cluster},
+    check::{NeededCheck, settle},
+    record::is_open,
+    stalled,
+};
 use crate::cluster::facts::view::View;
 
-/// Type of the condition that says that a recovery has ended.
-const COMPLETE: &str = "Complete";
+/// Beginning of the message of a recovery that is for a cluster that no longer exists.
+const SUPERSEDED: &str = "superseded";
 
 /// A status of an RqliteRecovery to write.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -36,6 +42,7 @@ pub fn status_updates(
         let now = recovery.status.clone().unwrap_or_default();
         let mut status = of(view, next, recovery, message)?;
         complete(view, recovery, &mut status);
+        stalled::report(view, recovery, &mut status);
         (status != now).then(|| StatusUpdate {
             name: recovery.metadata.name.clone().unwrap_or_default(),
             uid: recovery.metadata.uid.clone().unwrap_or_default(),
@@ -57,10 +64,28 @@ fn of(
     if phase.is_final() {
         return None;
     }
+    if let Some(other) = other_cluster(view, recovery) {
+        enter(view, &mut status, RecoveryPhase::Rejected);
+        status.message = Some(format!("{SUPERSEDED}: {other}. Nothing was changed"));
+        return Some(status);
+    }
     status.plan_id = uid.cloned();
+    status
+        .cluster_uid
+        .clone_from(&view.seen.cluster.metadata.uid);
     let record = next.recovery.as_ref().filter(|r| Some(&r.uid) == uid);
     if let Some(record) = record {
         mirror(&mut status, record, message);
+        if let (RecoveryPhase::Verifying, Some(operation), Some(leader)) =
+            (record.phase, view.operation(), view.leader)
+        {
+            let check = NeededCheck::of_survivor(view, operation, record, leader.status);
+            let now = check.report(view, &check.state(view));
+            status.check = Some(now);
+        }
+        if let Some(check) = &mut status.check {
+            settle(view, recovery, record, check);
+        }
         return Some(status);
     }
     if !is_open(view, recovery) {
@@ -76,6 +101,7 @@ fn of(
         status.candidates = admission.candidates;
     }
     status.survivor = admission.chosen.or(status.survivor);
+    status.check = admission.check_report.or(status.check);
     status.possibly_lost_entries = admission
         .possibly_lost_entries
         .or(status.possibly_lost_entries);
@@ -127,11 +153,16 @@ fn complete(view: &View<'_>, recovery: &RqliteRecovery, status: &mut RqliteRecov
     let since = old
         .filter(|c| c.status == done)
         .map_or_else(|| view.now().clone(), |c| c.last_transition_time.clone());
+    let message = status.message.clone().unwrap_or_default();
     let condition = Condition {
         type_: COMPLETE.to_owned(),
         status: done.to_owned(),
-        reason: format!("{phase:?}"),
-        message: status.message.clone().unwrap_or_default(),
+        reason: if message.starts_with(SUPERSEDED) {
+            "Superseded".to_owned()
+        } else {
+            format!("{phase:?}")
+        },
+        message,
         last_transition_time: since,
         observed_generation: recovery.metadata.generation,
     };

@@ -27,7 +27,7 @@ fn without_consent_it_stops_and_says_what_may_be_lost() {
     // The next one takes over.
     fixture.later(1);
     let next = fixture.recovery(|s| s.accept_data_loss = true);
-    fixture.reconcile();
+    inspect(&mut fixture, "demo-2");
     assert_eq!(phase(&fixture, &name), Rejected);
     assert_eq!(phase(&fixture, &next), Fencing);
 }
@@ -52,7 +52,7 @@ fn of_two_of_the_same_second_the_one_that_was_not_looked_at_takes_over() {
     inspect(&mut fixture, "demo-2");
     assert_eq!(phase(&fixture, &asked), AwaitingApproval);
     consents_in_the_same_second(&mut fixture);
-    fixture.reconcile();
+    inspect(&mut fixture, "demo-2");
     assert_eq!(phase(&fixture, &asked), Rejected);
     assert_eq!(phase(&fixture, "consents"), Fencing);
 }

@@ -24,7 +24,10 @@ fn by_itself_only_within_its_guards() {
     automatic_policy(&mut fixture, false);
     assert_eq!(created(&mut fixture), None, "something may be lost");
     automatic_policy(&mut fixture, true);
-    assert_eq!(created(&mut fixture).as_deref(), Some("demo-automatic-1"));
+    assert_eq!(
+        created(&mut fixture).as_deref(),
+        Some("demo-automatic-clusteru-1")
+    );
     let mut early = two_of_three();
     automatic_policy(&mut early, true);
     early.later(1700);
@@ -80,4 +83,10 @@ fn the_object_that_it_creates() {
             .contains_key(names::AUTOMATIC_LABEL)
     );
     assert_eq!(object.metadata.namespace.as_deref(), Some("shop"));
+    assert_eq!(object.spec.cluster_ref.uid.as_deref(), Some("cluster-uid"));
+    let owner = &object.metadata.owner_references.unwrap()[0];
+    assert_eq!(
+        (owner.uid.as_str(), owner.name.as_str()),
+        ("cluster-uid", NAME)
+    );
 }

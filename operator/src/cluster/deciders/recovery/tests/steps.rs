@@ -26,13 +26,20 @@ fn from_fencing_to_the_end() {
     survivor_runs(&mut fixture, &model, "demo-2", &uid, 1);
     fixture.reconcile();
     assert_eq!(phase(&fixture, &name), Verifying);
-    assert!(matches!(fixture.action(), Some(Action::CheckMember { name, .. }) if name == "demo-2"));
+    let requested = requested(&mut fixture, "demo-2");
+    assert!(matches!(
+        &requested,
+        Action::CheckMember {
+            as_leader: true,
+            ..
+        }
+    ));
     assert_eq!(
         fixture.status().lineage.unwrap().epoch,
         0,
         "not before it is proven"
     );
-    fixture.check("demo-2", true, None);
+    fixture.check(&requested, None);
     fixture.reconcile();
     let status = fixture.status();
     assert_eq!(phase(&fixture, &name), Rejoining);
@@ -375,6 +382,8 @@ fn a_voting_read_replica_is_given_back_only_where_the_others_decide_without_it()
             assume_stopped: Vec::new(),
             read_replicas: None,
             possibly_lost_entries: Some(0),
+            skip_database_check: false,
+            database_check_timeout: None,
             message: None,
             steps: Vec::new(),
         });
