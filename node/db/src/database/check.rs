@@ -28,10 +28,24 @@ const MAX_PROBLEMS: usize = 5;
 /// How far a check is.
 #[derive(Debug, Default)]
 pub struct CheckProgress {
+    pages: AtomicU64,
+    page_bytes: AtomicU64,
     pages_read: AtomicU64,
 }
 
 impl CheckProgress {
+    /// Pages of the database; 0 until the check has begun.
+    #[must_use]
+    pub fn pages(&self) -> u64 {
+        self.pages.load(Relaxed)
+    }
+
+    /// Bytes of a page.
+    #[must_use]
+    pub fn page_bytes(&self) -> u64 {
+        self.page_bytes.load(Relaxed)
+    }
+
     /// Pages that it has read. Each page of the database is read once or, if it belongs to a table, twice.
     #[must_use]
     pub fn pages_read(&self) -> u64 {
@@ -67,6 +81,12 @@ pub(crate) fn run(
     };
     permit.limit(limit);
     let found = open_plain(&inner.files.main).and_then(|mut conn| {
+        let number = |pragma| conn.pragma_query_value(None, pragma, |row| row.get::<_, i64>(0));
+        let (pages, page_bytes) = (number("page_count")?, number("page_size")?);
+        progress.pages.store(pages.unsigned_abs(), Relaxed);
+        progress
+            .page_bytes
+            .store(page_bytes.unsigned_abs(), Relaxed);
         watch(&permit, &mut conn, progress)?;
         quick_check(&conn)
     });

@@ -27,8 +27,6 @@ struct Run {
     limit: Duration,
     started: Instant,
     started_at: SystemTime,
-    pages: u64,
-    page_bytes: u64,
     progress: Arc<CheckProgress>,
     /// Dropping it ends the check.
     guard: Mutex<Option<CancelGuard>>,
@@ -99,7 +97,6 @@ impl Run {
         origin: Origin,
     ) -> Result<Arc<Self>, std::io::Error> {
         let (guard, watched) = Cancellation::new(origin);
-        let (pages, page_bytes) = db.pages();
         let run = Arc::new(Self {
             id: request.id.clone(),
             limit: request
@@ -107,8 +104,6 @@ impl Run {
                 .map_or(DEFAULT_LIMIT, Duration::from_secs),
             started: Instant::now(),
             started_at: crate::clock::now(),
-            pages: pages.into(),
-            page_bytes: page_bytes.into(),
             progress: Arc::default(),
             guard: Mutex::new(Some(guard)),
             end: OnceLock::new(),
@@ -168,8 +163,8 @@ impl Run {
             started: rfc3339(self.started_at),
             elapsed_seconds: elapsed.as_secs(),
             limit_seconds: self.limit.as_secs(),
-            pages: self.pages,
-            page_bytes: self.page_bytes,
+            pages: self.progress.pages(),
+            page_bytes: self.progress.page_bytes(),
             pages_read: self.progress.pages_read(),
             message,
         }
