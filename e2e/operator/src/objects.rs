@@ -1,10 +1,13 @@
 //! Access to an API server through kubectl, with objects as JSON.
-use std::fs;
+use std::{fs, time::Duration};
 
 use anyhow::{Context, Result};
-use e2e_kubernetes::probe::Kubectl;
+use e2e_kubernetes::{command::until, probe::Kubectl};
 use serde_json::Value;
 use tempfile::TempDir;
+
+/// How long definitions may take to be served.
+const SERVED_LIMIT: Duration = Duration::from_secs(60);
 
 /// One API server, and a directory for the files passed to kubectl.
 #[derive(Debug)]
@@ -70,6 +73,9 @@ impl Objects {
             "--all",
             "--timeout=60s",
         ];
-        self.run(&args).map(drop)
+        // kubectl fails at once for a definition that has no conditions at all yet.
+        until("the definitions to be served", SERVED_LIMIT, || {
+            self.run(&args).map(drop)
+        })
     }
 }

@@ -322,9 +322,17 @@ fn explanations(server: &Objects) -> Result<()> {
             let foreign = [
                 "affinity",
                 "clientFrom",
+                "dnsConfig",
+                "envFrom",
+                "hostAliases",
+                "initContainers",
                 "resources",
+                "seLinuxOptions",
+                "sidecars",
                 "tolerations",
                 "topologySpreadConstraints",
+                "volumeMounts",
+                "volumes",
             ];
             if !foreign.contains(&name.as_str()) {
                 undescribed(&path, field, into);
