@@ -207,6 +207,7 @@ impl Caches {
             events: Vec::new(),
         };
         live.disown(cluster);
+        live.retain_own(&cluster.uid().unwrap_or_default());
         live.events = evidence::read(client, namespace, &live, &self.events).await;
         live
     }

@@ -7,7 +7,7 @@ use operator_api::RqliteCluster;
 use parking_lot::Mutex;
 
 use crate::{
-    cluster::facts::observation::{DatabaseCheck, Edit, LeaderSeen},
+    cluster::facts::observation::{DatabaseCheck, Edit, LeaderSeen, TakenName},
     error::{Class, Error},
 };
 
@@ -20,6 +20,8 @@ pub struct CarriedState {
     pub checks: BTreeMap<String, DatabaseCheck>,
     /// Recent external edits of the operator's objects.
     pub edits: Vec<Edit>,
+    /// Objects of others that have names of the cluster's.
+    pub taken: Vec<TakenName>,
     /// The leader as last confirmed.
     pub leader_seen: Option<LeaderSeen>,
 }
@@ -93,6 +95,35 @@ impl Refused {
             }
             Err(_) => {}
         }
+    }
+
+    /// Removes the entry of a deleted cluster.
+    pub fn forget(&self, uid: &str) {
+        let mut all = self.0.lock();
+        all.remove(uid);
+    }
+}
+
+/// Objects of others that have names of a cluster's, by uid of the cluster.
+#[derive(Debug, Default)]
+pub struct Taken(Mutex<HashMap<String, Vec<TakenName>>>);
+
+impl Taken {
+    /// Those that the last reconcile has found.
+    pub fn get(&self, uid: &str) -> Vec<TakenName> {
+        let all = self.0.lock();
+        all.get(uid).cloned().unwrap_or_default()
+    }
+
+    /// Stores what a reconcile has found; returns whether that is another result than before.
+    pub fn note(&self, uid: &str, taken: &[TakenName]) -> bool {
+        let mut all = self.0.lock();
+        let before = if taken.is_empty() {
+            all.remove(uid)
+        } else {
+            all.insert(uid.to_owned(), taken.to_vec())
+        };
+        before.unwrap_or_default() != taken
     }
 
     /// Removes the entry of a deleted cluster.

@@ -23,7 +23,10 @@ use operator_api::{RqliteCluster, RqliteRecovery, names};
 use serde::de::DeserializeOwned;
 
 use crate::{
-    cluster::facts::own_pods::{self, Controller, KnownSet, Ownership, PodIdentity},
+    cluster::facts::{
+        own_pods::{self, Controller, KnownSet, Ownership, PodIdentity},
+        ownership::is_ours,
+    },
     error::Error,
 };
 
@@ -137,6 +140,20 @@ pub fn refers_to(recovery: &RqliteRecovery, cluster: &str) -> bool {
 }
 
 impl Live {
+    /// Drops the objects that the cluster with this uid does not own, whatever their labels say. Pods and
+    /// claims stay: they have other owners.
+    pub fn retain_own(&mut self, uid: &str) {
+        fn own<K: Resource>(all: &mut Vec<Arc<K>>, uid: &str) {
+            all.retain(|object| is_ours(object.meta(), uid));
+        }
+        own(&mut self.sets, uid);
+        own(&mut self.maps, uid);
+        own(&mut self.services, uid);
+        own(&mut self.accounts, uid);
+        own(&mut self.policies, uid);
+        own(&mut self.budgets, uid);
+    }
+
     /// Reads all objects except events from the API server, without caches.
     ///
     /// # Errors
@@ -201,6 +218,7 @@ impl Live {
             events: Vec::new(),
         };
         live.disown(cluster);
+        live.retain_own(&cluster.uid().unwrap_or_default());
         Ok(live)
     }
 
@@ -228,12 +246,9 @@ impl Live {
 }
 
 fn known_set(cluster: &RqliteCluster, set: &StatefulSet) -> Option<KnownSet> {
-    let owners = set.owner_references().iter();
     Some(KnownSet {
         uid: set.uid()?,
-        is_own: owners
-            .into_iter()
-            .any(|o| Some(&o.uid) == cluster.metadata.uid.as_ref()),
+        is_own: is_ours(set.meta(), cluster.metadata.uid.as_deref()?),
         is_deleting: set.metadata.deletion_timestamp.is_some(),
         name: set.name_any(),
     })

@@ -113,6 +113,7 @@ pub async fn observe(
         blockers: blockers::find(live, now.0.as_second()),
         edits: carried.edits,
         leader_seen: carried.leader_seen,
+        taken: carried.taken,
         refused: carried.refused,
         checks: carried.checks,
         cluster,

@@ -8,14 +8,15 @@ use operator_api::{RqliteCluster, RqliteRecovery, names};
 
 use crate::{
     act::{ActionOutcome, Actor, set_finalizer},
-    apply::apply_all,
-    carried::{CarriedState, Checks, Leaders, Refused},
+    apply::{Applied, apply_all, look_first},
+    carried::{CarriedState, Checks, Leaders, Refused, Taken},
     cluster::{
         Plan,
         action::Event,
         deciders::recovery::StatusUpdate,
-        facts::{observation::Edit, view::View},
+        facts::{observation::Edit, ownership, view::View},
         plan,
+        plan::is_paused,
         render::edits,
     },
     edits::{Edits, last_manager},
@@ -56,6 +57,8 @@ pub struct Context {
     pub edits: Edits,
     /// Leaders as last confirmed.
     pub leaders: Leaders,
+    /// Objects of others that have names of clusters' objects.
+    pub taken: Taken,
 }
 
 impl Context {
@@ -66,6 +69,7 @@ impl Context {
         self.checks.forget(uid);
         self.edits.forget(uid);
         self.leaders.note(uid, None);
+        self.taken.forget(uid);
         self.events.forget(uid);
     }
 }
@@ -81,11 +85,13 @@ pub async fn reconcile(
 ) -> Result<Duration, Error> {
     context.lease.check()?;
     let uid = cluster.uid().unwrap_or_default();
+    find_identity(context, &cluster, live).await?;
     let carried = CarriedState {
         refused: context.refused.get(&uid),
         checks: context.checks.get(&uid),
         edits: context.edits.get(&uid),
         leader_seen: context.leaders.get(&uid),
+        taken: context.taken.get(&uid),
     };
     let observation = observe(cluster, live, &context.nodes, &context.environment, carried).await;
     let plan = plan(&observation);
@@ -116,10 +122,12 @@ pub async fn reconcile(
             .map(|g| g.to_string());
         report_edit(context, &cluster, Edit { by, ..edit.clone() }, version).await;
     }
-    let reverted = apply_all(&context.client, &namespace, &uid, live, &plan.objects).await?;
-    for edit in reverted {
-        report_edit(context, &cluster, edit, None).await;
-    }
+    let mut applied = Applied::default();
+    let objects = &plan.objects;
+    let result = apply_all(&context.client, &cluster, live, objects, &mut applied).await;
+    let is_news = !objects.is_empty() && context.taken.note(&uid, &applied.taken);
+    report_applied(context, &cluster, applied).await;
+    result?;
     let actor = Actor {
         client: &context.client,
         nodes: &context.nodes,
@@ -142,7 +150,64 @@ pub async fn reconcile(
         actor.label_claim(claim).await?;
     }
     let outcome = perform(context, &actor, &plan).await?;
-    Ok(report_outcome(context, &cluster, &plan, outcome).await)
+    let wait = report_outcome(context, &cluster, &plan, outcome).await;
+    // The status is to say it at once.
+    Ok(if is_news { Duration::ZERO } else { wait })
+}
+
+/// Before a cluster gets an identity: whether others have the names of the objects that contain one.
+async fn find_identity(
+    context: &Context,
+    cluster: &RqliteCluster,
+    live: &Live,
+) -> Result<(), Error> {
+    let has_one = |cluster: &RqliteCluster| {
+        let status = cluster.status.as_ref();
+        status.is_some_and(|status| status.cluster_id.is_some())
+    };
+    let going = cluster.meta().deletion_timestamp.is_some();
+    if going || has_one(cluster) || is_paused(cluster) {
+        return Ok(());
+    }
+    let found = look_first(&context.client, cluster, live).await?;
+    let uid = cluster.uid().unwrap_or_default();
+    context.taken.note(&uid, &found.taken);
+    let adopted = found.adopted.clone();
+    report_applied(context, cluster, found).await;
+    match adopted.first() {
+        // The caches are to show it first.
+        Some(object) => Err(Error::Changed(object.clone())),
+        None => Ok(()),
+    }
+}
+
+/// Publishes what applying the objects has found and done.
+async fn report_applied(context: &Context, cluster: &RqliteCluster, applied: Applied) {
+    for edit in applied.reverted {
+        report_edit(context, cluster, edit, None).await;
+    }
+    let about = cluster.object_ref(&());
+    for object in applied.adopted {
+        let message = format!(
+            "{object} was offered by the annotation {} and is managed by this cluster from now on",
+            names::ADOPT_INTO_ANNOTATION
+        );
+        let event = Event {
+            warning: false,
+            reason: "ObjectAdopted".to_owned(),
+            message,
+        };
+        context.events.publish(&about, &event).await;
+    }
+    let others = applied.taken.iter().any(|one| !one.former);
+    if others {
+        let event = Event {
+            warning: true,
+            reason: ownership::REASON.to_owned(),
+            message: ownership::describe(cluster, &applied.taken),
+        };
+        context.events.publish(&about, &event).await;
+    }
 }
 
 /// Publishes the event of a plan whose action has this outcome; returns the time until the next reconcile.

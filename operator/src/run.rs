@@ -19,7 +19,7 @@ use tower::util::MapRequestLayer;
 use crate::{
     api_health,
     caches::{Caches, ClusterScopedCaches, Scope},
-    carried::{Checks, Leaders, Refused},
+    carried::{Checks, Leaders, Refused, Taken},
     cluster::facts::observation::{OperatorFacts, Platform},
     controller::{ScopeController, wait_until_synced},
     edits::Edits,
@@ -265,6 +265,7 @@ async fn lead(
             checks: Checks::default(),
             edits: Edits::default(),
             leaders: Leaders::default(),
+            taken: Taken::default(),
             client: client.clone(),
         })
     };

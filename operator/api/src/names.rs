@@ -57,6 +57,9 @@ pub const ACCEPT_LINEAGE_ANNOTATION: &str = concat!(crate::group!(), "/accept-li
 /// On a cluster: `<namespace>/<Lease>` of the installation of the operator that shall manage it, if several
 /// have its class.
 pub const MANAGER_ANNOTATION: &str = concat!(crate::group!(), "/manager");
+/// On an object whose name a cluster needs: the cluster's name. Set by a person, it offers the object to that
+/// cluster; the operator removes it when it has adopted the object.
+pub const ADOPT_INTO_ANNOTATION: &str = concat!(crate::group!(), "/adopt-into");
 /// On a pod, with update strategy Manual: `"true"` makes the operator replace this pod now.
 pub const UPDATE_NOW_ANNOTATION: &str = concat!(crate::group!(), "/update-now");
 
@@ -85,6 +88,12 @@ pub fn voters(cluster: &str) -> String {
 /// Name of the read replicas' StatefulSet.
 pub fn readers(cluster: &str) -> String {
     format!("{cluster}-ro")
+}
+
+/// Prefix of the names of objects that no user addresses by name (account, network policy, budgets): a
+/// cluster's own name is often that of other objects in its namespace, too.
+pub fn auxiliary(cluster: &str) -> String {
+    format!("{cluster}-rqlite")
 }
 
 /// Name of the headless Service that gives every pod a DNS name.

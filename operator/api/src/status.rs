@@ -59,6 +59,10 @@ pub struct RqliteClusterStatus {
     /// lost quorum starts a new one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lineage: Option<Lineage>,
+    /// Name of the cluster's ServiceAccount and NetworkPolicy, and prefix of the names of its budgets. Absent
+    /// for clusters that were created when this was always the cluster's own name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub object_prefix: Option<String>,
     /// When the cluster was first complete. From then on, empty nodes can only join and never form a cluster.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bootstrapped_at: Option<Time>,

@@ -5,6 +5,7 @@ pub mod deletion;
 pub mod hibernate;
 pub mod manager;
 pub mod membership;
+pub mod names_taken;
 pub mod outage;
 pub mod readers;
 pub mod reap;

@@ -6,6 +6,7 @@ pub mod lineage;
 pub mod newer;
 pub mod observation;
 pub mod own_pods;
+pub mod ownership;
 pub mod pods;
 pub mod quorum;
 pub mod unknown;

@@ -44,6 +44,7 @@ fn observation(cluster: RqliteCluster, voters: i32, readers: i32) -> Observation
         claim_size: "10Gi".to_owned(),
         owner_label: None,
         replicas_set: None,
+        account: None,
         deleting: false,
     };
     Observation {
@@ -71,6 +72,7 @@ fn observation(cluster: RqliteCluster, voters: i32, readers: i32) -> Observation
         cordoned: Vec::new(),
         expandable: BTreeMap::new(),
         refused: None,
+        taken: Vec::new(),
         blockers: Vec::new(),
         edits: Vec::new(),
         leader_seen: None,

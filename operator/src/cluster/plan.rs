@@ -2,13 +2,16 @@
 //! action. Each step may fail or be cut off; the next reconcile starts from what it then observes.
 use std::collections::BTreeMap;
 
-use operator_api::{RqliteClusterStatus, names, status::OperationType, status::Pool};
+use operator_api::{
+    RqliteCluster, RqliteClusterStatus, names, status::OperationType, status::Pool,
+};
 use serde::Serialize;
 
 use crate::cluster::{
     action::{Action, Decision, Event, finish},
     deciders::{
-        bootstrap, deletion, hibernate, membership, outage, readers, reap, recovered_by_hand,
+        bootstrap, deletion, hibernate, membership, names_taken, outage, readers, reap,
+        recovered_by_hand,
         recovery::{self, NamedRecovery, StatusUpdate},
         replace, rollout, scale, storage, unknown, unstick,
     },
@@ -32,6 +35,8 @@ const SOON_SECONDS: u64 = 2;
 const AT_ONCE_SECONDS: u64 = 0;
 /// Seconds while something is wrong.
 const UNHEALTHY_SECONDS: u64 = 15;
+/// Seconds while somebody else's objects have names of this cluster's.
+const TAKEN_SECONDS: u64 = 5;
 /// Seconds while everything is as the spec asks.
 const CALM_SECONDS: u64 = 45;
 
@@ -95,7 +100,7 @@ pub fn plan(seen: &Observation) -> Plan {
     let view = View::of(seen);
     let wanted = build::wanted_target(&view);
     let deleting = seen.cluster.metadata.deletion_timestamp.is_some();
-    let paused = is_paused(&view);
+    let paused = is_paused(&seen.cluster);
     let mistakes = validate::mistakes(&view);
     let leaving = deleting && !deletion::is_protected(&view);
     let newer = newer::unknown_work(view.status);
@@ -164,13 +169,15 @@ pub fn plan(seen: &Observation) -> Plan {
         action,
         event,
         notices: strays::event(&view).into_iter().collect(),
-        edits: if untouched {
-            Vec::new()
-        } else {
-            edits::changed_replicas(&view).into_iter().collect()
-        },
+        edits: reverted(&view, untouched),
         again_after_seconds,
     }
+}
+
+/// Changes by others that the plan reverts.
+fn reverted(view: &View<'_>, untouched: bool) -> Vec<Edit> {
+    let edit = (!untouched).then(|| edits::changed_replicas(view));
+    edit.flatten().into_iter().collect()
 }
 
 /// The text of a decision.
@@ -184,15 +191,17 @@ fn message(decision: &Decision) -> Option<&str> {
     }
 }
 
-fn is_paused(view: &View<'_>) -> bool {
-    let annotations = view.seen.cluster.metadata.annotations.as_ref();
+/// Has a person paused the operator for this cluster?
+pub fn is_paused(cluster: &RqliteCluster) -> bool {
+    let annotations = cluster.metadata.annotations.as_ref();
     let annotated = annotations.and_then(|a| a.get(names::PAUSED_ANNOTATION));
-    view.spec.paused || annotated.is_some_and(|value| value == "true")
+    cluster.spec.paused || annotated.is_some_and(|value| value == "true")
 }
 
 /// Asks the deciders in order of urgency; the first decision other than `Continue` is taken.
 fn decide(view: &View<'_>, wanted: &operator_api::status::Target) -> Decision {
     let urgent = first(&[
+        &|| names_taken::decide(view),
         &|| bootstrap::identity(view, wanted),
         &|| membership::adopt_configuration(view),
         &|| bootstrap::correct(view, wanted),
@@ -401,6 +410,16 @@ fn event(view: &View<'_>, decision: &Decision) -> Option<Event> {
 }
 
 fn requeue_seconds(view: &View<'_>, decision: &Decision) -> u64 {
+    // Most objects of others are not watched.
+    let limit = if view.seen.taken.is_empty() {
+        CALM_SECONDS
+    } else {
+        TAKEN_SECONDS
+    };
+    requeue_for(view, decision).min(limit)
+}
+
+fn requeue_for(view: &View<'_>, decision: &Decision) -> u64 {
     match decision {
         Decision::Record(..) => AT_ONCE_SECONDS,
         Decision::Act(..) => SOON_SECONDS,

@@ -29,6 +29,9 @@ pub(super) fn convert(set: &StatefulSet) -> ObservedSet {
             .and_then(|template| template.labels.as_ref()?.get(names::OWNER_LABEL).cloned()),
         replicas_set: annotation(set, names::REPLICAS_SET_ANNOTATION)
             .and_then(|number| number.parse().ok()),
+        account: spec
+            .and_then(|spec| spec.template.spec.as_ref())
+            .and_then(|pod| pod.service_account_name.clone()),
         deleting: set.metadata.deletion_timestamp.is_some(),
     }
 }
@@ -46,7 +49,8 @@ mod tests {
                 "annotations": {"rqlite.dev/replicas-set": "3"}},
             "spec": {"replicas": 4, "selector": {}, "serviceName": "x",
                 "template": {"metadata": {"annotations": {"rqlite.dev/template-hash": "h"},
-                    "labels": {"rqlite.dev/owner": "o"}}},
+                    "labels": {"rqlite.dev/owner": "o"}},
+                    "spec": {"serviceAccountName": "demo", "containers": []}},
                 "volumeClaimTemplates": [{"spec": {"resources": {"requests": {"storage": "3Gi"}}}}]},
         }))
         .unwrap();
@@ -57,6 +61,7 @@ mod tests {
             claim_size: "3Gi".to_owned(),
             owner_label: Some("o".to_owned()),
             replicas_set: Some(3),
+            account: Some("demo".to_owned()),
             deleting: true,
         };
         assert_eq!(convert(&set), expected);

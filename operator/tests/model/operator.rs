@@ -301,6 +301,7 @@ pub(crate) fn observe(world: &mut World) -> Observation {
             claim_size: set.claim_size.clone(),
             owner_label: None,
             replicas_set: None,
+            account: None,
             deleting: false,
         })
     };
@@ -366,6 +367,7 @@ pub(crate) fn observe(world: &mut World) -> Observation {
         cordoned: Vec::new(),
         expandable: BTreeMap::new(),
         refused: None,
+        taken: Vec::new(),
         blockers: Vec::new(),
         edits: Vec::new(),
         leader_seen: world.leader_seen.clone(),

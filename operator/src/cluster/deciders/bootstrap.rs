@@ -68,6 +68,8 @@ pub fn identity(view: &View<'_>, target: &Target) -> Decision {
         });
         format!("creating cluster {}", view.seen.fresh_id)
     };
+    let prefix = view.object_prefix();
+    next.object_prefix = (prefix != view.name).then_some(prefix);
     if next.bootstrapped_at.is_none() {
         next = *begin(
             &next,

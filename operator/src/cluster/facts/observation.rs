@@ -59,6 +59,10 @@ pub struct Observation {
     /// What the API server refused in the last reconcile, and why: a person has to change something.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refused: Option<String>,
+    /// Objects that have the name of one of this cluster's and do not belong to it. Kept in memory between
+    /// reconciles.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub taken: Vec<TakenName>,
     /// What Kubernetes reports as keeping pods and volumes from starting.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub blockers: Vec<Blocker>,
@@ -142,6 +146,9 @@ pub struct ObservedSet {
     /// The number of replicas that the operator set last; None if that was before it was noted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replicas_set: Option<i32>,
+    /// The ServiceAccount of its pod template.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub account: Option<String>,
     /// Has its deletion begun?
     #[serde(default)]
     pub deleting: bool,
@@ -410,6 +417,21 @@ pub enum BlockerKind {
     NoMachine,
     /// The node starts and exits repeatedly.
     Crash,
+}
+
+/// An object that has the name of one of the cluster's and does not belong to it: it is never touched.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TakenName {
+    /// Its kind.
+    pub kind: String,
+    /// Its name.
+    pub name: String,
+    /// Kind and name of the object that controls it; None if none does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<String>,
+    /// Is its owner a former RqliteCluster of the same name? Then the garbage collector removes it.
+    #[serde(default)]
+    pub former: bool,
 }
 
 /// A change by others to one of the operator's objects, which is reverted.

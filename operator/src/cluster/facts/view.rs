@@ -209,6 +209,21 @@ impl<'a> View<'a> {
         }
     }
 
+    /// Name of the cluster's ServiceAccount and NetworkPolicy, and prefix of its budgets' names. Clusters
+    /// keep the names that they were created with.
+    pub fn object_prefix(&self) -> String {
+        let status = self.status;
+        if let Some(prefix) = &status.object_prefix {
+            return prefix.clone();
+        }
+        let named_alike = |set: &ObservedSet| set.account.as_deref() == Some(self.name);
+        if status.cluster_id.is_some() || self.seen.voters.as_ref().is_some_and(named_alike) {
+            self.name.to_owned()
+        } else {
+            names::auxiliary(self.name)
+        }
+    }
+
     /// Ordinal of a pod in its pool.
     pub fn ordinal(&self, pod: &ObservedPod) -> Option<i32> {
         names::ordinal(&self.set_name(pod.pool), &pod.name)

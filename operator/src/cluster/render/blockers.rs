@@ -165,7 +165,8 @@ fn refused(view: &View<'_>, worst: &Blocker, edit: &str) -> (&'static str, Strin
         ("QuotaExceeded", text)
     } else if message.contains("serviceaccount") && message.contains("not found") {
         let account = view.spec.service_account_name.as_deref();
-        let account = account.unwrap_or(view.name);
+        let own = view.object_prefix();
+        let account = account.unwrap_or(&own);
         let text = format!(
             "Create it: kubectl create serviceaccount {account} -n {namespace}, or correct spec.serviceAccountName: {edit}"
         );

@@ -10,6 +10,7 @@ pub fn page(reason: &str) -> Option<&'static str> {
         "KubernetesRefused" => "kubernetes-refused",
         "MemberLost" | "ReplacementStalled" => "member-lost",
         "MembersMissing" | "ReadReplicasMissing" => "members-missing",
+        "NameTaken" => "name-taken",
         "OperatorCannotReachNodes" => "operator-cannot-reach-nodes",
         "QuotaExceeded"
         | "ServiceAccountMissing"

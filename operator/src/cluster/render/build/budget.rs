@@ -41,7 +41,7 @@ fn voters(view: &View<'_>, target: &Target) -> Option<PodDisruptionBudget> {
     select.insert(names::RAFT_LABEL.to_owned(), "member".to_owned());
     let needed = i32::try_from(quorum(voters)).unwrap_or(i32::MAX);
     Some(PodDisruptionBudget {
-        metadata: metadata(view, names::voters(view.name)),
+        metadata: metadata(view, names::voters(&view.object_prefix())),
         spec: Some(PodDisruptionBudgetSpec {
             min_available: Some(IntOrString::Int(needed)),
             selector: Some(matching(select)),
@@ -62,7 +62,7 @@ fn voters(view: &View<'_>, target: &Target) -> Option<PodDisruptionBudget> {
 
 fn readers(view: &View<'_>) -> PodDisruptionBudget {
     PodDisruptionBudget {
-        metadata: metadata(view, names::readers(view.name)),
+        metadata: metadata(view, names::readers(&view.object_prefix())),
         spec: Some(PodDisruptionBudgetSpec {
             max_unavailable: Some(IntOrString::String("50%".to_owned())),
             selector: Some(matching(selecting(view, Some(Pool::Read)))),

@@ -7,7 +7,7 @@ use operator_api::{
     status::{OperationType, Pool},
 };
 
-use crate::cluster::facts::{observation::ObservedPod, view::View};
+use crate::cluster::facts::{observation::ObservedPod, ownership, view::View};
 
 /// Path of the data directory.
 pub(super) const DATA_PATH: &str = "/rqlite/data";
@@ -26,14 +26,7 @@ pub fn has_readers(view: &View<'_>) -> bool {
 }
 
 pub(super) fn owner(view: &View<'_>) -> OwnerReference {
-    OwnerReference {
-        api_version: format!("{}/{}", operator_api::GROUP, operator_api::VERSION),
-        kind: "RqliteCluster".to_owned(),
-        name: view.name.to_owned(),
-        uid: view.seen.cluster.metadata.uid.clone().unwrap_or_default(),
-        controller: Some(true),
-        block_owner_deletion: Some(true),
-    }
+    ownership::owner_reference(&view.seen.cluster)
 }
 
 pub(super) fn labels(view: &View<'_>) -> BTreeMap<String, String> {

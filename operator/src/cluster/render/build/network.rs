@@ -18,7 +18,7 @@ use crate::cluster::facts::view::View;
 const NAMESPACE_NAME_LABEL: &str = "kubernetes.io/metadata.name";
 
 pub(super) fn account(view: &View<'_>) -> ServiceAccount {
-    let mut metadata = metadata(view, view.name.to_owned());
+    let mut metadata = metadata(view, view.object_prefix());
     let pods = view.spec.pods.clone().unwrap_or_default();
     let annotations = pods.service_account_annotations;
     metadata.annotations = (!annotations.is_empty()).then_some(annotations);
@@ -61,7 +61,7 @@ pub(super) fn policy(view: &View<'_>) -> NetworkPolicy {
         peers
     });
     NetworkPolicy {
-        metadata: metadata(view, view.name.to_owned()),
+        metadata: metadata(view, view.object_prefix()),
         spec: Some(NetworkPolicySpec {
             pod_selector: Some(members),
             policy_types: Some(vec!["Ingress".to_owned()]),

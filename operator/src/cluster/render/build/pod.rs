@@ -83,7 +83,7 @@ fn spec(view: &View<'_>, target: &Target, pool: Pool) -> PodSpec {
     let account = view.spec.service_account_name.clone();
     let image = view.spec.image.clone().unwrap_or_default();
     let mut pod = PodSpec {
-        service_account_name: Some(account.unwrap_or_else(|| view.name.to_owned())),
+        service_account_name: Some(account.unwrap_or_else(|| view.object_prefix())),
         automount_service_account_token: Some(false),
         enable_service_links: Some(false),
         termination_grace_period_seconds: Some(view.spec.termination_grace_period_seconds),

@@ -16,6 +16,7 @@ use crate::cluster::{
     action::Decision,
     deciders::{membership, replace, rollout::is_deferred, storage},
     facts::{
+        ownership,
         quorum::{Outage, is_disk_needed, is_loss_reported, loss_reason, recovery_instructions},
         validate,
         view::View,
@@ -139,6 +140,12 @@ fn quorum_lost(view: &View<'_>, outage: &Outage) -> NewCondition {
     }
 }
 
+/// Names of this cluster's that somebody else's objects have.
+fn names_taken(view: &View<'_>) -> Option<String> {
+    let taken = &view.seen.taken;
+    (!taken.is_empty()).then(|| ownership::describe(&view.seen.cluster, taken))
+}
+
 /// Is the cluster hibernated, or will it be with this reconcile?
 fn is_hibernated(view: &View<'_>, next: &RqliteClusterStatus) -> bool {
     let kind = next.operation.as_ref().map(|o| o.kind);
@@ -196,6 +203,9 @@ fn degraded(
     if let Some(text) = &view.seen.refused {
         return condition_of(DEGRADED, true, REFUSED, text);
     }
+    if let Some(text) = names_taken(view) {
+        return condition_of(DEGRADED, true, ownership::REASON, text);
+    }
     if let Outage::Permanent(text, _) | Outage::Temporary(text) | Outage::Unreachable(text) = outage
     {
         return condition_of(DEGRADED, true, "NoLeader", text);
@@ -246,6 +256,10 @@ fn progressing(view: &View<'_>, decision: &Decision, next: &RqliteClusterStatus)
             blockers::with_blocker(view, text),
         ),
         Decision::Wait(text) => condition_of(PROGRESSING, false, "Waiting", text),
+        Decision::Continue if !view.seen.taken.is_empty() => {
+            let text = names_taken(view).unwrap_or_default();
+            condition_of(PROGRESSING, false, ownership::REASON, text)
+        }
         Decision::Continue => condition_of(PROGRESSING, false, "Done", "nothing to do"),
     }
 }
