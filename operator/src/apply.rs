@@ -1,5 +1,6 @@
 //! Creates and updates the plan's objects, and only those that differ. Objects that are not this cluster's
 //! are left alone.
+mod accepted;
 mod compare;
 mod unknown;
 
@@ -23,7 +24,8 @@ use std::{fmt::Debug, sync::Arc};
 
 use crate::{
     apply::{
-        compare::{edited, hash_of, is_applied, marked},
+        accepted::reverted,
+        compare::{Difference, differences, hash_of, is_last, marked},
         unknown::{CREATING, Found},
     },
     cluster::{
@@ -38,11 +40,16 @@ use crate::{
     live::{Live, named},
 };
 
+pub use accepted::Accepted;
+
+/// How many differences of one object are looked at as edits by others: each costs a request.
+const MAX_CANDIDATES: usize = 3;
+
 /// What applying the objects has found and done.
 #[derive(Clone, Debug, Default)]
 pub struct Applied {
-    /// External edits that were reverted.
-    pub reverted: Vec<Edit>,
+    /// External edits that were reverted, with the version of the object that had them.
+    pub reverted: Vec<(Edit, Option<String>)>,
     /// Objects of others that have the name of one of this cluster's.
     pub taken: Vec<TakenName>,
     /// Objects that a person had offered, and that this cluster has now: kind and name.
@@ -61,7 +68,12 @@ pub async fn look_first(
 ) -> Result<Applied, Error> {
     let name = cluster.name_any();
     let mut applied = Applied::default();
-    let applier = Applier { client, cluster };
+    let accepted = Accepted::default();
+    let applier = Applier {
+        client,
+        cluster,
+        accepted: &accepted,
+    };
     if named(&live.maps, &names::state(&name)).is_none() {
         applier
             .standing::<ConfigMap>(&names::state(&name), &mut applied)
@@ -84,9 +96,14 @@ pub async fn apply_all(
     cluster: &RqliteCluster,
     live: &Live,
     objects: &[Object],
+    accepted: &Accepted,
     applied: &mut Applied,
 ) -> Result<(), Error> {
-    let applier = Applier { client, cluster };
+    let applier = Applier {
+        client,
+        cluster,
+        accepted,
+    };
     for object in objects {
         if !may_apply(&cluster.name_any(), object, &applied.taken) {
             continue;
@@ -156,6 +173,7 @@ fn is_obsolete<K: Resource<DynamicType = ()>>(
 struct Applier<'a> {
     client: &'a Client,
     cluster: &'a RqliteCluster,
+    accepted: &'a Accepted,
 }
 
 impl Applier<'_> {
@@ -221,7 +239,7 @@ impl Applier<'_> {
                     let uid = unknown::create::<K>(self.client, self.cluster, desired).await?;
                     let desired = bound(marked(desired.clone(), hash), &uid);
                     let sent = self.send::<K>(name, &desired, names::FIELD_MANAGER);
-                    return sent.await.map(|()| None);
+                    return sent.await.map(|_| None);
                 }
             },
         };
@@ -258,41 +276,88 @@ impl Applier<'_> {
         };
         let desired = marked(desired, &hash);
         let live = value(&*there)?;
-        if is_applied(&desired, &live) {
+        let before = differences(&desired, &live);
+        if self.is_settled::<K>(&name, &desired, &before) {
             return Ok(());
         }
-        let edit = self.edit::<K>(&name, &desired, &live).await;
-        let desired = bound(desired, &there.uid().unwrap_or_default());
-        if let Err(error) = self.send::<K>(&name, &desired, names::FIELD_MANAGER).await {
-            self.replace_lists::<K>(&name, &desired, error, edit.is_some())
-                .await?;
-        }
+        let edits = self.edits::<K>(&name, &desired, &live, &before).await;
+        let body = bound(desired.clone(), &there.uid().unwrap_or_default());
+        let after = match self.send::<K>(&name, &body, names::FIELD_MANAGER).await {
+            Ok(after) => after,
+            Err(error) => {
+                let is_edited = !edits.is_empty();
+                self.replace_lists::<K>(&name, &body, error, is_edited)
+                    .await?
+            }
+        };
+        let after = self.settle::<K>(&name, &desired, &after);
+        let edit = reverted(edits, &before, &after);
+        let edit = edit.map(|edit| (edit, there.resource_version()));
         applied.reverted.extend(edit);
         Ok(())
     }
 
-    /// The field that differs from what was last applied, and its manager.
-    async fn edit<K>(&self, name: &str, desired: &Value, live: &Value) -> Option<Edit>
+    /// Whether an object is as it was applied, or as the API server makes it whenever it is applied.
+    fn is_settled<K>(&self, name: &str, desired: &Value, differences: &[Difference]) -> bool
+    where
+        K: Resource<DynamicType = ()>,
+    {
+        let uid = self.cluster.uid().unwrap_or_default();
+        let kind = K::kind(&());
+        let covers =
+            |accepted: &Accepted| accepted.covers(&uid, (&kind, name), desired, differences);
+        differences.is_empty() || covers(self.accepted)
+    }
+
+    /// Records what the response to an apply has different, and returns it.
+    fn settle<K>(&self, name: &str, desired: &Value, response: &Value) -> Vec<Difference>
+    where
+        K: Resource<DynamicType = ()>,
+    {
+        let uid = self.cluster.uid().unwrap_or_default();
+        let after = differences(desired, response);
+        let object = (&*K::kind(&()), name);
+        self.accepted.note(&uid, object, desired, after.clone());
+        after
+    }
+
+    /// The fields that differ from what was last applied, and their managers. None if the operator itself
+    /// wants something else now.
+    async fn edits<K>(
+        &self,
+        name: &str,
+        desired: &Value,
+        live: &Value,
+        differences: &[Difference],
+    ) -> Vec<Edit>
     where
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
             + DeserializeOwned
             + Clone
             + Debug,
     {
-        let field = edited(desired, live)?;
-        Some(Edit {
-            kind: K::kind(&()).into_owned(),
-            name: name.to_owned(),
-            by: last_manager::<K>(self.client, &self.namespace(), name, &field).await,
-            field,
-            value: None,
-            times: 1,
-        })
+        let mut all = Vec::new();
+        if !is_last(desired, live) {
+            return all;
+        }
+        for one in differences.iter().take(MAX_CANDIDATES) {
+            all.push(Edit {
+                kind: K::kind(&()).into_owned(),
+                name: name.to_owned(),
+                by: last_manager::<K>(self.client, &self.namespace(), name, &one.path).await,
+                field: one.path.clone(),
+                value: None,
+                times: 1,
+            });
+        }
+        all
     }
 
-    async fn send<K>(&self, name: &str, body: &Value, manager: &str) -> Result<(), Error>
+    /// Applies an object; returns what the API server has made of it.
+    async fn send<K>(&self, name: &str, body: &Value, manager: &str) -> Result<Value, Error>
     where
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+            + Serialize
             + DeserializeOwned
             + Clone
             + Debug,
@@ -300,12 +365,13 @@ impl Applier<'_> {
         let kind = K::kind(&());
         let params = PatchParams::apply(manager).force();
         tracing::info!("applies {kind} {name}");
-        self.api::<K>()
+        let sent = self
+            .api::<K>()
             .patch(name, &params, &Patch::Apply(body))
             .await
-            .map(drop)
             .map_err(Error::kubernetes(format!("applying {kind} {name}")))
-            .map_err(|error| changed_uid(error, &format!("{kind} {name}")))
+            .map_err(|error| changed_uid(error, &format!("{kind} {name}")))?;
+        value(&sent)
     }
 
     /// Applies a StatefulSet. Its spec includes the number of replicas, which an outdated observation must
@@ -330,15 +396,19 @@ impl Applier<'_> {
         }
         let mut next = marked(value(&with_fixed_fields(next, there))?, &hash);
         let there_value = value(there)?;
-        if is_applied(&next, &there_value) {
+        let before = differences(&next, &there_value);
+        if self.is_settled::<StatefulSet>(&name, &next, &before) {
             return Ok(());
         }
-        let edit = self.edit::<StatefulSet>(&name, &next, &there_value).await;
+        let edits = self
+            .edits::<StatefulSet>(&name, &next, &there_value, &before)
+            .await;
+        let compared = next.clone();
         let version = there.resource_version();
         next = bound(next, &there.uid().unwrap_or_default());
         if let Some(replicas) = replicas {
             next["spec"]["replicas"] = replicas.into();
-            next["metadata"]["resourceVersion"] = version.into();
+            next["metadata"]["resourceVersion"] = version.clone().into();
         } else {
             // The autoscaler is to own spec.replicas. Dropping a field that has no other owner would reset
             // it, so ownership is first given to another field manager.
@@ -351,11 +421,17 @@ impl Applier<'_> {
                 .await?;
         }
         let sent = self.send::<StatefulSet>(&name, &next, names::FIELD_MANAGER);
-        if let Err(error) = sent.await {
-            self.replace_lists::<StatefulSet>(&name, &next, error, edit.is_some())
-                .await?;
-        }
-        applied.reverted.extend(edit);
+        let after = match sent.await {
+            Ok(after) => after,
+            Err(error) => {
+                let is_edited = !edits.is_empty();
+                self.replace_lists::<StatefulSet>(&name, &next, error, is_edited)
+                    .await?
+            }
+        };
+        let after = self.settle::<StatefulSet>(&name, &compared, &after);
+        let edit = reverted(edits, &before, &after);
+        applied.reverted.extend(edit.map(|edit| (edit, version)));
         Ok(())
     }
 
@@ -368,9 +444,10 @@ impl Applier<'_> {
         desired: &Value,
         error: Error,
         is_edited: bool,
-    ) -> Result<(), Error>
+    ) -> Result<Value, Error>
     where
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+            + Serialize
             + DeserializeOwned
             + Clone
             + Debug,
@@ -386,10 +463,11 @@ impl Applier<'_> {
             .api::<K>()
             .patch(name, &params, &Patch::Merge(desired))
             .await;
-        replaced.map(drop).map_err(Error::kubernetes(format!(
+        let replaced = replaced.map_err(Error::kubernetes(format!(
             "replacing lists of {} {name}",
             K::kind(&())
-        )))
+        )))?;
+        value(&replaced)
     }
 
     async fn delete<K>(&self, object: &K) -> Result<(), Error>

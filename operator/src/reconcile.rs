@@ -8,7 +8,7 @@ use operator_api::{RqliteCluster, RqliteRecovery, names};
 
 use crate::{
     act::{ActionOutcome, Actor, set_finalizer},
-    apply::{Applied, apply_all, look_first},
+    apply::{Accepted, Applied, apply_all, look_first},
     carried::{CarriedState, Checks, Leaders, Refused, Taken},
     cluster::{
         Plan,
@@ -57,6 +57,8 @@ pub struct Context {
     pub edits: Edits,
     /// Leaders as last confirmed.
     pub leaders: Leaders,
+    /// What the API server makes of applied objects.
+    pub accepted: Accepted,
     /// Objects of others that have names of clusters' objects.
     pub taken: Taken,
 }
@@ -69,6 +71,7 @@ impl Context {
         self.checks.forget(uid);
         self.edits.forget(uid);
         self.leaders.note(uid, None);
+        self.accepted.forget(uid);
         self.taken.forget(uid);
         self.events.forget(uid);
     }
@@ -124,7 +127,15 @@ pub async fn reconcile(
     }
     let mut applied = Applied::default();
     let objects = &plan.objects;
-    let result = apply_all(&context.client, &cluster, live, objects, &mut applied).await;
+    let result = apply_all(
+        &context.client,
+        &cluster,
+        live,
+        objects,
+        &context.accepted,
+        &mut applied,
+    )
+    .await;
     let is_news = !objects.is_empty() && context.taken.note(&uid, &applied.taken);
     report_applied(context, &cluster, applied).await;
     result?;
@@ -183,10 +194,21 @@ async fn find_identity(
 
 /// Publishes what applying the objects has found and done.
 async fn report_applied(context: &Context, cluster: &RqliteCluster, applied: Applied) {
-    for edit in applied.reverted {
-        report_edit(context, cluster, edit, None).await;
+    for (edit, version) in applied.reverted {
+        report_edit(context, cluster, edit, version).await;
     }
     let about = cluster.object_ref(&());
+    for message in context
+        .accepted
+        .take_news(&cluster.uid().unwrap_or_default())
+    {
+        let event = Event {
+            warning: false,
+            reason: "ChangedByAdmission".to_owned(),
+            message,
+        };
+        context.events.publish(&about, &event).await;
+    }
     for object in applied.adopted {
         let message = format!(
             "{object} was offered by the annotation {} and is managed by this cluster from now on",

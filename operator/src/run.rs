@@ -18,6 +18,7 @@ use tower::util::MapRequestLayer;
 
 use crate::{
     api_health,
+    apply::Accepted,
     caches::{Caches, ClusterScopedCaches, Scope},
     carried::{Checks, Leaders, Refused, Taken},
     cluster::facts::observation::{OperatorFacts, Platform},
@@ -265,6 +266,7 @@ async fn lead(
             checks: Checks::default(),
             edits: Edits::default(),
             leaders: Leaders::default(),
+            accepted: Accepted::default(),
             taken: Taken::default(),
             client: client.clone(),
         })

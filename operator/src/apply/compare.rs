@@ -20,30 +20,52 @@ pub(super) fn marked(mut desired: Value, hash: &str) -> Value {
 /// Top-level fields that are compared.
 const PARTS: [&str; 4] = ["metadata", "spec", "data", "automountServiceAccountToken"];
 
-/// Whether exactly this was applied last (the hash, which detects removed fields) and is unchanged (the
-/// fields, which detects external edits).
-pub(super) fn is_applied(desired: &Value, live: &Value) -> bool {
-    is_last(desired, live)
-        && PARTS
-            .iter()
-            .all(|part| differs(&desired[part], &live[part]).is_none())
-}
-
-fn is_last(desired: &Value, live: &Value) -> bool {
+/// Whether exactly this was applied last, by the hash, which detects fields that are to be removed.
+pub(super) fn is_last(desired: &Value, live: &Value) -> bool {
     let hash = |o: &Value| o["metadata"]["annotations"][names::APPLIED_HASH_ANNOTATION].clone();
     hash(desired) == hash(live)
 }
 
-/// The first field that was edited since the last apply; None if the operator itself wants something else
-/// now.
-pub(super) fn edited(desired: &Value, live: &Value) -> Option<String> {
-    if !is_last(desired, live) {
-        return None;
+/// A value that differs from the one that is applied.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Difference {
+    /// Path of the field.
+    pub(super) path: String,
+    /// The value that is there.
+    pub(super) live: Value,
+}
+
+/// All values of `desired` that are different in `live`. Additional fields of `live` are ignored.
+pub(super) fn differences(desired: &Value, live: &Value) -> Vec<Difference> {
+    let mut found = Vec::new();
+    for part in PARTS {
+        collect(&desired[part], &live[part], part, &mut found);
     }
-    PARTS.iter().find_map(|part| {
-        let rest = differs(&desired[part], &live[part])?;
-        Some(format!("{part}{rest}"))
-    })
+    found
+}
+
+fn collect(desired: &Value, live: &Value, path: &str, found: &mut Vec<Difference>) {
+    match (desired, live) {
+        (Value::Object(desired), Value::Object(live)) => {
+            for (key, value) in desired {
+                let there = live.get(key).unwrap_or(&Value::Null);
+                collect(value, there, &format!("{path}.{key}"), found);
+            }
+        }
+        (Value::Array(desired), Value::Array(live)) if desired.len() == live.len() => {
+            for (n, (desired, live)) in desired.iter().zip(live).enumerate() {
+                collect(desired, live, &format!("{path}[{n}]"), found);
+            }
+        }
+        (desired, live) => {
+            if differs(desired, live).is_some() {
+                found.push(Difference {
+                    path: path.to_owned(),
+                    live: live.clone(),
+                });
+            }
+        }
+    }
 }
 
 /// The path of the first value in `desired` that differs in `live`. Additional fields of `live` are ignored.
@@ -143,16 +165,38 @@ mod tests {
     fn what_was_taken_away_is_a_difference() {
         let before = whole(json!({"metadata": {"name": "x"}, "spec": {"a": 1, "b": 2}}));
         let after = whole(json!({"metadata": {"name": "x"}, "spec": {"a": 1}}));
+        let is_applied = |a: &Value, b: &Value| differences(a, b).is_empty();
         assert!(is_applied(&before, &before));
         assert!(!is_applied(&after, &before));
         let mut touched = before.clone();
         touched["spec"]["a"] = 3.into();
-        assert!(!is_applied(&before, &touched));
-        assert_eq!(edited(&before, &touched).as_deref(), Some("spec.a"));
-        assert_eq!(edited(&after, &before), None, "the operator's own change");
+        let found = differences(&before, &touched);
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0].path, "spec.a");
+        assert!(is_last(&before, &touched), "an edit");
+        assert!(!is_last(&after, &before), "the operator's own change");
         let account = whole(json!({"metadata": {}, "automountServiceAccountToken": false}));
         let mut live = account.clone();
         live["automountServiceAccountToken"] = true.into();
         assert!(!is_applied(&account, &live));
+    }
+
+    #[test]
+    fn all_differences() {
+        let cases = [
+            (
+                json!({"a": 1, "b": [{"c": 1}]}),
+                json!({"a": 2, "b": [{"c": 2, "d": 1}]}),
+                2,
+            ),
+            (json!({"a": [1]}), json!({"a": [0, 1]}), 1),
+            (json!({"a": "1Gi"}), json!({"a": "1024Mi"}), 0),
+            (json!({"a": {}}), json!({}), 0),
+            (json!({"a": {"b": 1}}), json!({}), 1),
+        ];
+        for (desired, live, expected) in cases {
+            let found = differences(&json!({"spec": desired}), &json!({"spec": live}));
+            assert_eq!(found.len(), expected, "{desired} {live}");
+        }
     }
 }
