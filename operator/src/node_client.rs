@@ -36,6 +36,14 @@ pub trait NodeClient: Send + Sync {
     /// Why there is no usable response.
     fn status(&self, address: &str) -> impl Future<Output = Result<NodeStatus, Failure>> + Send;
 
+    /// Reads the node's status without its readiness, in one request: for questions that are asked every
+    /// second.
+    ///
+    /// # Errors
+    /// Why there is no usable response.
+    fn leadership(&self, address: &str)
+    -> impl Future<Output = Result<NodeStatus, Failure>> + Send;
+
     /// Requests the leader at `address` to transfer leadership to the node `to`, and waits for the transfer.
     ///
     /// # Errors

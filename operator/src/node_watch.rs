@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use futures_util::{StreamExt, stream};
+use futures_util::{StreamExt, future::join_all, stream};
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use operator_api::names;
@@ -49,8 +49,12 @@ impl Digest {
 /// Last digest of each cluster.
 type Known = HashMap<ClusterRef, BTreeMap<String, Digest>>;
 
-/// The pods of a cluster to ask: the leader's, or all if none carries the leader's label.
-fn to_ask(pods: Vec<Arc<Pod>>) -> Vec<(String, String)> {
+/// Name of a pod, and address of its node.
+type Address = (String, String);
+
+/// The pods of a cluster to ask: the leader's, or all if none carries the leader's label; and the others, for
+/// the case that none of these responds.
+fn to_ask(pods: Vec<Arc<Pod>>) -> (Vec<Address>, Vec<Address>) {
     let running = pods.iter().filter(|pod| {
         pod.metadata.deletion_timestamp.is_none()
             && pod.labels().get(names::POOL_LABEL).map(String::as_str) == Some("voter")
@@ -63,10 +67,14 @@ fn to_ask(pods: Vec<Arc<Pod>>) -> Vec<(String, String)> {
         })
         .collect();
     let some_leads = all.iter().any(|(leads, ..)| *leads);
-    all.into_iter()
-        .filter(|(leads, ..)| *leads || !some_leads)
-        .map(|(_, name, address)| (name, address))
-        .collect()
+    let (first, others): (Vec<_>, Vec<_>) = all
+        .into_iter()
+        .partition(|(leads, ..)| *leads || !some_leads);
+    let addresses = |all: Vec<(bool, String, String)>| {
+        let all = all.into_iter();
+        all.map(|(_, name, address)| (name, address)).collect()
+    };
+    (addresses(first), addresses(others))
 }
 
 /// Records the digests of a cluster. Has one of a pod that was asked before changed?
@@ -80,13 +88,22 @@ fn note(known: &mut Known, cluster: &ClusterRef, now: BTreeMap<String, Digest>) 
 }
 
 async fn ask<N: NodeClient>(nodes: &N, pods: Vec<Arc<Pod>>) -> BTreeMap<String, Digest> {
-    let mut digests = BTreeMap::new();
-    for (name, address) in to_ask(pods) {
-        let status = nodes.status(&address).await;
-        let digest = status.map_or_else(|_| Digest::default(), |status| Digest::of(&status));
-        digests.insert(name, digest);
+    let (first, others) = to_ask(pods);
+    let mut digests = ask_all(nodes, first).await;
+    // The leader's machine may be gone: the others elect another one.
+    if !digests.values().any(|digest| digest.responds) {
+        digests.extend(ask_all(nodes, others).await);
     }
     digests
+}
+
+async fn ask_all<N: NodeClient>(nodes: &N, all: Vec<Address>) -> BTreeMap<String, Digest> {
+    let requests = all.into_iter().map(|(name, address)| async move {
+        let status = nodes.leadership(&address).await;
+        let digest = status.map_or_else(|_| Digest::default(), |status| Digest::of(&status));
+        (name, digest)
+    });
+    join_all(requests).await.into_iter().collect()
 }
 
 /// Asks all clusters once; returns those that have changed.
@@ -136,7 +153,9 @@ mod tests {
     #[test]
     fn the_leader_is_asked_or_everybody() {
         let names = |pods: Vec<Arc<Pod>>| -> Vec<String> {
-            to_ask(pods).into_iter().map(|(name, _)| name).collect()
+            let (first, others) = to_ask(pods);
+            assert!(first.len() == 1 || others.is_empty());
+            first.into_iter().map(|(name, _)| name).collect()
         };
         let followers = || vec![pod("a", "follower", "10.0.0.1"), pod("b", "x", "10.0.0.2")];
         assert_eq!(names(followers()), ["a", "b"]);

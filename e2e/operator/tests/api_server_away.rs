@@ -44,6 +44,8 @@ const STORM: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_millis(50);
 /// How long nothing may be written once all clusters are in their desired state.
 const CALM: Duration = Duration::from_secs(5);
+/// How long a cluster's object may not change: longer than two intervals between reconciles of a healthy one.
+const LONG_CALM: Duration = Duration::from_secs(110);
 
 struct OutageFixture {
     base: OperatorFixture,
@@ -108,6 +110,11 @@ async fn restart(fixture: &mut OutageFixture) -> Result<()> {
         live == 200,
         "an operator without an API server is not live: {live}"
     );
+    until("/readyz to say that the API server is away", SHORT, || {
+        let code = fixture.base.operator.probe("/readyz")?;
+        ensure!(code == 503, "{code}");
+        Ok(())
+    })?;
     fixture.base.api.start_server()?;
     fixture.disturb(0, 4)?;
     fixture.base.api.forget_history()?;
@@ -289,6 +296,37 @@ async fn outdated(fixture: &mut OutageFixture) -> Result<()> {
     Ok(())
 }
 
+/// The clusters' objects are not written again either, whether or not time passes.
+async fn unchanged(fixture: &mut OutageFixture) -> Result<()> {
+    let versions = |fixture: &OutageFixture| -> Result<Vec<String>> {
+        let all = fixture
+            .base
+            .server
+            .get(&["rqliteclusters", "-n", NAMESPACE])?;
+        let items = all["items"].as_array().cloned().unwrap_or_default();
+        let each = items.iter();
+        Ok(each
+            .map(|item| item["metadata"]["resourceVersion"].to_string())
+            .collect())
+    };
+    let before = versions(fixture)?;
+    ensure!(before.len() == COUNT, "{before:?}");
+    fixture.requests()?;
+    tokio::time::sleep(LONG_CALM).await;
+    let after = versions(fixture)?;
+    ensure!(before == after, "versions {before:?} became {after:?}");
+    let asked = fixture.requests()?;
+    let events: Vec<_> = asked
+        .iter()
+        .filter(|(what, _)| what.contains("events"))
+        .collect();
+    ensure!(
+        events.is_empty(),
+        "events of calm clusters are read: {events:?}"
+    );
+    Ok(())
+}
+
 /// Objects in their desired state are not written again.
 async fn calm(fixture: &mut OutageFixture) -> Result<()> {
     let begun = Instant::now();
@@ -306,7 +344,7 @@ async fn calm(fixture: &mut OutageFixture) -> Result<()> {
             .collect();
         if writes.is_empty() {
             println!("in {CALM:?}: {asked:?}");
-            return Ok(());
+            return unchanged(fixture).await;
         }
         ensure!(begun.elapsed() < LIMIT, "it goes on writing: {writes:?}");
     }

@@ -1,5 +1,5 @@
-//! What users add to Services and pods, and what platforms ask for, against a real API server that has both IP
-//! families and enforces the restricted Pod Security standard. Pods are created and admitted; none runs.
+//! What users add to Services and pods, and what platforms ask for, against a real API server that has both
+//! IP families and enforces the restricted Pod Security standard. Pods are created and admitted; none runs.
 use std::{process::Command, time::Duration};
 
 use anyhow::{Context, Result, ensure};

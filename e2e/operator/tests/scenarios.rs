@@ -41,6 +41,8 @@ mod scaling;
 mod storage;
 #[path = "scenarios/table.rs"]
 mod table;
+#[path = "scenarios/truthful.rs"]
+mod truthful;
 #[path = "scenarios/updates.rs"]
 mod updates;
 

@@ -118,8 +118,9 @@ pub struct RqliteClusterSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub services: Option<Services>,
 
-    /// CPU and memory of each voter. Defaults to no requests and no limits; set a memory request, and a limit
-    /// not far above it.
+    /// CPU and memory of each voter. Defaults to requests of 100m and 128Mi and no limits; an empty object
+    /// asks for nothing. Set a memory request for the size of your database, and a limit not far above it. A
+    /// cluster of an earlier version gets the default with its next change that restarts pods.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resources: Option<ResourceRequirements>,
 

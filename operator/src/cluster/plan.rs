@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use operator_api::{
-    RqliteCluster, RqliteClusterStatus, names, status::OperationType, status::Pool,
+    RqliteCluster, RqliteClusterStatus, names,
+    status::{AVAILABLE, OperationType, Pool},
 };
 use serde::Serialize;
 
@@ -19,7 +20,7 @@ use crate::cluster::{
         claims, newer,
         observation::{Edit, Observation, ObservedPod},
         validate,
-        view::View,
+        view::{View, seconds_between},
     },
     render::{
         blockers,
@@ -429,15 +430,31 @@ fn requeue_for(view: &View<'_>, decision: &Decision) -> u64 {
         {
             SOON_SECONDS
         }
+        Decision::Wait(_) | Decision::Blocked(..) if may_be_electing(view) => SOON_SECONDS,
         Decision::Wait(_) | Decision::Blocked(..) => UNHEALTHY_SECONDS,
         Decision::Continue if view.participants().len() < view.config_voters() => UNHEALTHY_SECONDS,
         Decision::Continue => CALM_SECONDS,
     }
 }
 
+/// For how long after the loss of a leader a new one is expected.
+const ELECTION_SECONDS: u64 = 60;
+
+/// Was there a leader not long ago, and do most pods respond? Then there will be one soon.
+fn may_be_electing(view: &View<'_>) -> bool {
+    let nodes = view.seen.nodes.keys();
+    let responding = nodes.filter(|name| view.node(name).is_some()).count();
+    let since = view.status.condition(AVAILABLE);
+    let since = since.filter(|available| available.status == "False");
+    let away = since.map_or(0, |c| seconds_between(&c.last_transition_time, view.now()));
+    let electing = view.leader.is_none() && away < ELECTION_SECONDS;
+    electing && view.is_formed() && responding * 2 > view.seen.pods.len()
+}
+
 #[cfg(test)]
 mod tests {
-    use crate::cluster::fixture::Fixture;
+    use super::{SOON_SECONDS, UNHEALTHY_SECONDS};
+    use crate::cluster::{fixture::Fixture, render::build::Object};
 
     #[test]
     fn a_claim_that_is_not_watched_gets_the_label_of_the_cluster_whose_pod_uses_it() {
@@ -453,5 +470,58 @@ mod tests {
         fixture.pod("demo-1").deleting = false;
         fixture.seen.cluster.spec.paused = true;
         assert!(fixture.reconcile().claims.is_empty(), "nothing is changed");
+    }
+    #[test]
+    fn an_election_is_looked_at_soon_and_an_outage_less_often() {
+        let mut fixture = Fixture::running(3, 0);
+        fixture.leaderless();
+        assert_eq!(fixture.reconcile().again_after_seconds, SOON_SECONDS);
+        fixture.later(70);
+        assert_eq!(fixture.reconcile().again_after_seconds, UNHEALTHY_SECONDS);
+        let mut fixture = Fixture::running(3, 0);
+        fixture.leaderless();
+        for name in ["demo-0", "demo-1"] {
+            fixture.down(name, "CrashLoopBackOff");
+        }
+        assert_eq!(fixture.reconcile().again_after_seconds, UNHEALTHY_SECONDS);
+    }
+
+    #[test]
+    fn pods_ask_for_something_unless_the_spec_says_otherwise() {
+        use k8s_openapi::{
+            api::core::v1::ResourceRequirements, apimachinery::pkg::api::resource::Quantity,
+        };
+        let limit = [("memory".to_owned(), Quantity("1Gi".to_owned()))];
+        let given = ResourceRequirements {
+            limits: Some(limit.into()),
+            ..ResourceRequirements::default()
+        };
+        let nothing = ResourceRequirements::default();
+        for (spec, expected) in [
+            (None, Some("100m")),
+            (Some(nothing), None),
+            (Some(given), None),
+        ] {
+            let mut fixture = Fixture::running(3, 0);
+            fixture.seen.cluster.spec.resources = spec.clone();
+            let objects = (0..3).flat_map(|_| fixture.reconcile().objects);
+            let set = objects.filter_map(|object| match object {
+                Object::StatefulSet(set) => Some(set),
+                _ => None,
+            });
+            let pod = set.last().unwrap().spec.unwrap().template.spec.unwrap();
+            for container in pod
+                .containers
+                .iter()
+                .chain(pod.init_containers.iter().flatten())
+            {
+                let requests = container
+                    .resources
+                    .as_ref()
+                    .and_then(|r| r.requests.as_ref());
+                let cpu = requests.and_then(|r| r.get("cpu")).map(|q| q.0.as_str());
+                assert_eq!(cpu, expected, "{spec:?}");
+            }
+        }
     }
 }

@@ -44,15 +44,13 @@ impl NodeClient for Http {
         let get = |path| call(Method::GET, address, path, None, PROBE_TIMEOUT);
         let (status, ready) = tokio::join!(get("/status"), get("/readyz?timeout=1500ms"));
         self.metrics.probed(started.elapsed(), status.is_ok());
-        let body = accepted("/status", status?)?;
         let ready = ready.is_ok_and(|(code, _)| code == StatusCode::OK);
-        reply::read(&body, ready).map_err(|message| {
-            let kind = match reply::is_of_node(&body) {
-                true => FailureKind::Malformed,
-                false => FailureKind::Interrupted,
-            };
-            failure(kind, message)
-        })
+        parse(status?, ready)
+    }
+
+    async fn leadership(&self, address: &str) -> Result<NodeStatus, Failure> {
+        let response = call(Method::GET, address, "/status", None, PROBE_TIMEOUT).await?;
+        parse(response, false)
     }
 
     async fn transfer_leader(&self, address: &str, to: &str) -> Result<(), Failure> {
@@ -118,6 +116,17 @@ impl NodeClient for Http {
         let rows = query(address, "none", "PRAGMA quick_check(1)").await?;
         Ok((rows != [["ok"]]).then(|| rows.concat().join("; ")))
     }
+}
+
+fn parse(response: (StatusCode, Bytes), ready: bool) -> Result<NodeStatus, Failure> {
+    let body = accepted("/status", response)?;
+    reply::read(&body, ready).map_err(|message| {
+        let kind = match reply::is_of_node(&body) {
+            true => FailureKind::Malformed,
+            false => FailureKind::Interrupted,
+        };
+        failure(kind, message)
+    })
 }
 
 /// Runs a query; returns its rows as text.

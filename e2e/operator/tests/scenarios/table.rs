@@ -1,10 +1,11 @@
 //! All scenarios. Numbers are those of the operator's list; letters are figures (F) and additional cases (A:
-//! addresses, E: everywhere, H: manual recovery, M: machines, P: reaping, R: recovery, S: scaling, U: updates).
+//! addresses, E: everywhere, H: manual recovery, M: machines, P: reaping, R: recovery, S: scaling, T: what
+//! the status says, U: updates).
 use anyhow::{Context, Result, ensure};
 
 use crate::{
     disruption, edits, figures, fixture::Fixture, large, lifecycle, loss, manual_recovery, moved,
-    operator, pods, reaping, recovery, report::Measurements, scaling, storage, updates,
+    operator, pods, reaping, recovery, report::Measurements, scaling, storage, truthful, updates,
 };
 
 /// The body of a scenario.
@@ -142,6 +143,10 @@ pub(crate) const ALL: &[Scenario] = &[
     parallel("E3", "users and groups that the image does not know", pods::foreign_users),
     elsewhere("E4", "IPv6 only, and both IP families", "`e2e/tests/cluster_ipv6.rs` (real processes); `e2e/operator/tests/everywhere.rs` (objects)"),
     elsewhere("E5", "sidecars that accept and reset connections", "`e2e/tests/sidecars.rs`: nodes behind such proxies (real processes)"),
+    parallel("T1", "kubectl wait right after an edit, twice", truthful::wait_after_edit),
+    parallel("T2", "leadership transferred five times: status, label, Service", truthful::follows_the_leader),
+    parallel("T3", "calm for three minutes: no write", truthful::calm),
+    parallel("T4", "thousands of writes a second: Ready stays true", truthful::under_load),
     parallel("A1", "moved to another namespace with its volumes, adopted", moved::adopted),
     parallel("A2", "the same, no leader: mode RewriteAddresses", moved::rewritten),
     exclusive("M1", "the leader's machine lost for good, its volume pinned to it", loss::pinned_to_a_lost_machine),

@@ -47,7 +47,8 @@ pub(super) fn selector(view: &View<'_>, pool: Pool) -> BTreeMap<String, String> 
 }
 
 /// Labels by which Services, budgets and policies select the pods of one pool, or of both: with the owner's
-/// uid as soon as every pod has it. Pods that were made from an older template get it first ([`owner_label`]).
+/// uid as soon as every pod has it. Pods that were made from an older template get it first
+/// ([`owner_label`]).
 pub fn selecting(view: &View<'_>, pool: Option<Pool>) -> BTreeMap<String, String> {
     let mut all = map([(names::CLUSTER_LABEL, view.name)]);
     if let Some(pool) = pool {

@@ -11,6 +11,7 @@ use k8s_openapi::{
         TopologySpreadConstraint, Volume, VolumeMount, VolumeProjection, WeightedPodAffinityTerm,
     },
     apimachinery::pkg::{
+        api::resource::Quantity,
         apis::meta::v1::{LabelSelector, ObjectMeta},
         util::intstr::IntOrString,
     },
@@ -182,7 +183,19 @@ fn resources(view: &View<'_>, pool: Pool) -> Option<ResourceRequirements> {
     let own = readers
         .filter(|_| pool == Pool::Read)
         .and_then(|readers| readers.resources.clone());
-    own.or_else(|| view.spec.resources.clone())
+    let given = own.or_else(|| view.spec.resources.clone());
+    given.or_else(|| Some(default_resources()))
+}
+
+/// Requests without limits: pods without any are the first to be evicted from a machine that runs short. A
+/// limit would end a node whose database is larger than others.
+fn default_resources() -> ResourceRequirements {
+    let requests = [("cpu", "100m"), ("memory", "128Mi")];
+    let requests = requests.map(|(name, amount)| (name.to_owned(), Quantity(amount.to_owned())));
+    ResourceRequirements {
+        requests: Some(requests.into()),
+        ..ResourceRequirements::default()
+    }
 }
 
 fn node(view: &View<'_>, target: &Target, pool: Pool) -> Container {
