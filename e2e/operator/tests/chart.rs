@@ -193,6 +193,23 @@ fn policies_follow_their_values(chart: &Chart) -> Result<()> {
     ensure!(off == [false, true, true], "{off:?}");
     let off = there(&["admissionPolicies.deletionProtection=false"])?;
     ensure!(off == [true, false, false], "{off:?}");
+    let own = |value: &str| -> Result<bool> {
+        let objects = chart.render(&[value])?;
+        let names = names(&objects, kind);
+        let all = [
+            "rq-rqlite-operator-own-objects",
+            "rq-rqlite-operator-own-pods",
+        ];
+        Ok(all.iter().all(|name| names.contains(name)))
+    };
+    ensure!(
+        own("logLevel=info")?,
+        "the operator's account is not bounded by default"
+    );
+    ensure!(
+        !own("admissionPolicies.ownObjects=false")?,
+        "not switched off"
+    );
     let scoped = chart.render(&["watchNamespaces={a}"])?;
     for binding in of_kind(&scoped, "ValidatingAdmissionPolicyBinding") {
         let policy = binding["spec"]["policyName"].as_str().unwrap_or_default();
