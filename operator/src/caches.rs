@@ -3,7 +3,7 @@
 mod watch_errors;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     fmt::Debug,
     hash::Hash,
     sync::Arc,
@@ -210,6 +210,14 @@ impl Caches {
         live.retain_own(&cluster.uid().unwrap_or_default());
         live.events = evidence::read(client, namespace, &live, &self.events).await;
         live
+    }
+
+    /// Machines that are cordoned or about to be taken away, as far as they are cached.
+    pub fn leaving_machines(&self) -> BTreeSet<String> {
+        let nodes = self.cluster_scoped.nodes.as_ref();
+        let nodes = nodes.map(Store::state).unwrap_or_default();
+        let leaving = nodes.iter().filter(|node| is_cordoned(node));
+        leaving.map(|node| node.name_any()).collect()
     }
 
     /// The cached pods of every cluster: those that a StatefulSet with the cluster's label controls.

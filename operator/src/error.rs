@@ -7,7 +7,7 @@ use crate::cluster::Failure;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A request to the API server failed.
-    #[error("{doing}: {source}")]
+    #[error("{doing}: {}", plain(source))]
     Kubernetes {
         /// The attempted operation.
         doing: String,
@@ -92,6 +92,31 @@ impl Error {
     }
 }
 
+/// Maximum length of an error text in conditions and events.
+const MAX_TEXT_CHARS: usize = 600;
+
+/// The error as one line without Rust's own notation: the API server's message, or why there is none.
+pub fn plain(error: &kube::Error) -> String {
+    use std::error::Error as _;
+    let text = match error {
+        kube::Error::Api(status) if status.message.trim().is_empty() => {
+            format!("the API server answered {} {}", status.code, status.reason)
+        }
+        kube::Error::Api(status) => status.message.clone(),
+        other => {
+            let mut last = other.to_string();
+            let mut source = other.source();
+            while let Some(cause) = source {
+                last = cause.to_string();
+                source = cause.source();
+            }
+            format!("no answer from the API server: {last}")
+        }
+    };
+    let words: Vec<&str> = text.split_whitespace().collect();
+    words.join(" ").chars().take(MAX_TEXT_CHARS).collect()
+}
+
 fn of_kubernetes(error: &kube::Error) -> Class {
     match error {
         kube::Error::Api(status) => of_code(status.code),
@@ -113,6 +138,22 @@ fn of_code(code: u16) -> Class {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_plain_line() {
+        use kube::core::Status;
+        let said = "pods \"demo-0\" is forbidden: exceeded quota: small,\n requested: pods=1";
+        let status = Status::failure(said, "Forbidden").with_code(403);
+        let error =
+            Error::kubernetes("applying StatefulSet demo")(kube::Error::Api(status.boxed()));
+        assert_eq!(
+            error.to_string(),
+            "applying StatefulSet demo: pods \"demo-0\" is forbidden: exceeded quota: small, requested: pods=1"
+        );
+        let status = Status::failure("", "Forbidden").with_code(403);
+        let empty = plain(&kube::Error::Api(status.boxed()));
+        assert_eq!(empty, "the API server answered 403 Forbidden");
+    }
 
     #[test]
     fn codes() {

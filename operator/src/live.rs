@@ -74,10 +74,33 @@ pub fn named<'a, K: Resource>(all: &'a [Arc<K>], name: &str) -> Option<&'a Arc<K
     all.iter().find(|o| o.meta().name.as_deref() == Some(name))
 }
 
-/// Whether a Kubernetes node is cordoned.
+/// Taints that announce that a Kubernetes node is about to be taken away, by what sets them.
+const LEAVING_TAINTS: [&str; 10] = [
+    // kubectl cordon and drain
+    "node.kubernetes.io/unschedulable",
+    "node.kubernetes.io/out-of-service",
+    // cluster-autoscaler
+    "ToBeDeletedByClusterAutoscaler",
+    // Karpenter, since version 1 and before
+    "karpenter.sh/disrupted",
+    "karpenter.sh/disruption",
+    // The cloud's controller: the machine was stopped
+    "node.cloudprovider.kubernetes.io/shutdown",
+    // Spot machines and maintenance on AWS and Google Cloud
+    "aws-node-termination-handler/spot-itn",
+    "aws-node-termination-handler/scheduled-maintenance",
+    "aws-node-termination-handler/asg-lifecycle-termination",
+    "cloud.google.com/impending-node-termination",
+];
+
+/// Whether a Kubernetes node is cordoned, or about to be taken away.
 pub fn is_cordoned(node: &Node) -> bool {
-    let spec = node.spec.as_ref();
-    spec.is_some_and(|spec| spec.unschedulable == Some(true))
+    let Some(spec) = &node.spec else {
+        return false;
+    };
+    let mut taints = spec.taints.iter().flatten();
+    spec.unschedulable == Some(true)
+        || taints.any(|taint| LEAVING_TAINTS.contains(&taint.key.as_str()))
 }
 
 /// The host name label of a Kubernetes node, by which volumes refer to it.
@@ -292,4 +315,26 @@ where
         .await
         .map_err(Error::kubernetes(format!("listing {}s", K::kind(&()))))?;
     Ok(all.items.into_iter().map(Arc::new).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn machines_that_are_about_to_leave() {
+        let leaves = |spec| {
+            let node = json!({"metadata": {"name": "m"}, "spec": spec});
+            is_cordoned(&serde_json::from_value(node).unwrap())
+        };
+        let taint = |key: &str| json!({"taints": [{"key": key, "effect": "NoSchedule"}]});
+        assert!(leaves(json!({"unschedulable": true})));
+        assert!(leaves(taint("ToBeDeletedByClusterAutoscaler")));
+        assert!(leaves(taint("karpenter.sh/disrupted")));
+        assert!(!leaves(taint("node-role.kubernetes.io/control-plane")));
+        assert!(!leaves(taint("dedicated")));
+        assert!(!leaves(json!({})));
+    }
 }

@@ -2,7 +2,7 @@
 //! Kubernetes event. The leader's node of each cluster is asked once a second, without the API server;
 //! whatever differs from its previous response triggers a reconcile.
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
     time::Duration,
 };
@@ -21,6 +21,8 @@ use crate::{
 
 /// Interval at which a cluster's leader is asked.
 const INTERVAL: Duration = Duration::from_secs(1);
+/// Interval at which the cached machines are looked through.
+const MACHINES_INTERVAL: Duration = Duration::from_millis(200);
 /// Nodes asked at the same time. With many clusters a round takes longer instead of costing more.
 const CONCURRENCY: usize = 16;
 
@@ -120,6 +122,39 @@ async fn round<N: NodeClient>(caches: &Caches, nodes: &N, known: &mut Known) -> 
     digests
         .into_iter()
         .filter(|(cluster, now)| note(known, cluster, now.clone()))
+        .map(|(cluster, _)| cluster)
+        .collect()
+}
+
+/// Clusters with pods on machines whose state has changed: `kubectl drain` evicts as soon as it has cordoned.
+pub fn machine_triggers(caches: Caches) -> Triggers {
+    stream::unfold((caches, None), |(caches, before)| async move {
+        tokio::time::sleep(MACHINES_INTERVAL).await;
+        let now = caches.leaving_machines();
+        let changed = match &before {
+            Some(before) if *before != now => on_machines(&caches, before, &now),
+            _ => Vec::new(),
+        };
+        Some((stream::iter(changed), (caches, Some(now))))
+    })
+    .flatten()
+    .boxed()
+}
+
+/// Clusters with a pod on a machine that is in one of the sets only.
+fn on_machines(
+    caches: &Caches,
+    before: &BTreeSet<String>,
+    now: &BTreeSet<String>,
+) -> Vec<ClusterRef> {
+    let changed: BTreeSet<&String> = before.symmetric_difference(now).collect();
+    let is_there = |pod: &Arc<Pod>| {
+        let machine = pod.spec.as_ref().and_then(|spec| spec.node_name.as_ref());
+        machine.is_some_and(|machine| changed.contains(machine))
+    };
+    let clusters = caches.pods_by_cluster().into_iter();
+    clusters
+        .filter(|(_, pods)| pods.iter().any(is_there))
         .map(|(cluster, _)| cluster)
         .collect()
 }

@@ -2,6 +2,7 @@
 //! concurrently.
 mod blockers;
 mod claim;
+mod drain;
 mod pod;
 mod set;
 mod settle;
@@ -109,6 +110,7 @@ pub async fn observe(
         recoveries: live.recoveries.iter().map(|r| (**r).clone()).collect(),
         nodes: responses,
         cordoned: live.cordoned.clone(),
+        drain: drain::find(live),
         expandable: live.expandable.clone(),
         blockers: blockers::find(live, now.0.as_second()),
         edits: carried.edits,

@@ -320,6 +320,7 @@ async fn run_controllers(
     for scope in options.scopes() {
         let (cache, mut triggers) = Caches::start(&context.client, &scope, cluster_scoped.clone());
         triggers.push(node_watch::triggers(cache.clone(), context.nodes.clone()));
+        triggers.push(node_watch::machine_triggers(cache.clone()));
         caches.push(cache.clone());
         controllers.push(ScopeController {
             scope,

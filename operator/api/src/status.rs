@@ -132,6 +132,9 @@ pub struct RqliteClusterStatus {
     /// The voter that was last removed because it no longer had a pod.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_reaped: Option<Reaped>,
+    /// The last leadership transfer away from a Kubernetes node that was being drained.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drain_transfer: Option<DrainTransfer>,
     /// Members of the configuration that belong to no pod of this cluster; at most 16 are listed. They are
     /// removed, see spec.reaping.keepUnknownReaders.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -491,6 +494,16 @@ pub struct UnknownMember {
     pub voter: bool,
     /// When it was first seen.
     pub since: Time,
+}
+
+/// A leadership transfer away from a Kubernetes node that was being drained.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DrainTransfer {
+    /// Uid of the pod that led.
+    pub pod_uid: String,
+    /// When it began.
+    pub at: Time,
 }
 
 /// Removals of unknown members.

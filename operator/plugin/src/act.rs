@@ -1,12 +1,15 @@
 //! `restart`, `promote` and `sql`.
-use std::process::{Command, ExitCode};
+use std::{
+    io::{IsTerminal, Read},
+    process::{Command, ExitCode},
+};
 
 use anyhow::{Context, bail};
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Patch, PatchParams};
 use operator_api::names;
 
-use crate::{node, target::Target};
+use crate::{node, statements, target::Target};
 
 /// Field manager of this program's changes.
 const FIELD_MANAGER: &str = "kubectl-rqlite";
@@ -58,36 +61,105 @@ pub(crate) async fn promote(target: &Target, pod: &str) -> anyhow::Result<ExitCo
     Ok(ExitCode::SUCCESS)
 }
 
-/// Opens the shell in the leader's pod.
+/// Bytes of statements that are sent with one kubectl exec: they are part of its URL.
+const MAX_SENT_BYTES: usize = 16 * 1024;
+
+/// Runs statements in the leader's pod, or opens the shell there.
 pub(crate) async fn sql(target: &Target, arguments: &[String]) -> anyhow::Result<ExitCode> {
     let leader = target.leader().await?;
-    let kubectl_arguments = exec_arguments(
-        target.context.as_deref(),
-        &target.namespace,
-        &leader,
-        arguments,
-    );
-    let ended = Command::new("kubectl")
-        .args(&kubectl_arguments)
-        .status()
-        .context("starting kubectl: is it on the PATH?")?;
-    let code = ended.code().and_then(|code| u8::try_from(code).ok());
-    Ok(ExitCode::from(code.unwrap_or(1)))
+    for (input, shell_arguments) in calls(arguments, std::io::stdin().is_terminal())? {
+        let kubectl_arguments = exec_arguments(
+            target.context.as_deref(),
+            &target.namespace,
+            &leader,
+            input,
+            &shell_arguments,
+        );
+        let ended = Command::new("kubectl")
+            .args(&kubectl_arguments)
+            .status()
+            .context("starting kubectl: is it on the PATH?")?;
+        if !ended.success() {
+            let code = ended.code().and_then(|code| u8::try_from(code).ok());
+            return Ok(ExitCode::from(code.unwrap_or(1)));
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What kubectl exec does with standard input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stdin {
+    None,
+    Stream,
+    Terminal,
+}
+
+/// The calls of rqlite, each with its arguments.
+fn calls(arguments: &[String], terminal: bool) -> anyhow::Result<Vec<(Stdin, Vec<String>)>> {
+    if arguments
+        .first()
+        .is_some_and(|first| first.starts_with('-'))
+    {
+        let stdin = if terminal {
+            Stdin::Terminal
+        } else {
+            Stdin::Stream
+        };
+        return Ok(vec![(stdin, arguments.to_vec())]);
+    }
+    if !arguments.is_empty() {
+        return batches(arguments);
+    }
+    if terminal {
+        return Ok(vec![(Stdin::Terminal, Vec::new())]);
+    }
+    let mut text = String::new();
+    std::io::stdin()
+        .read_to_string(&mut text)
+        .context("reading SQL from standard input")?;
+    batches(&statements::split(&text))
+}
+
+/// Divides statements among calls of rqlite. The first one that fails ends its call.
+fn batches(statements: &[String]) -> anyhow::Result<Vec<(Stdin, Vec<String>)>> {
+    let mut all: Vec<(Stdin, Vec<String>)> = Vec::new();
+    let mut bytes = MAX_SENT_BYTES;
+    for statement in statements {
+        if statement.len() > MAX_SENT_BYTES {
+            bail!(
+                "a statement of {} KiB is too long for kubectl exec: forward a port (kubectl port-forward) and send it to /db/execute or /db/load",
+                statement.len() / 1024
+            );
+        }
+        if bytes + statement.len() > MAX_SENT_BYTES {
+            all.push((Stdin::None, vec!["--exit-on-error".to_owned()]));
+            bytes = 0;
+        }
+        bytes += statement.len();
+        if let Some((_, call)) = all.last_mut() {
+            call.extend(["-e".to_owned(), statement.clone()]);
+        }
+    }
+    Ok(all)
 }
 
 fn exec_arguments(
     context: Option<&str>,
     namespace: &str,
     pod: &str,
+    stdin: Stdin,
     arguments: &[String],
 ) -> Vec<String> {
     let mut kubectl_arguments: Vec<String> = Vec::new();
     kubectl_arguments.extend(context.map(|context| format!("--context={context}")));
-    let terminal = std::io::IsTerminal::is_terminal(&std::io::stdin());
-    let stdin = if terminal { "-it" } else { "-i" };
-    let fixed = [
-        "exec", stdin, "-n", namespace, pod, "-c", "rqlited", "--", "rqlite",
-    ];
+    kubectl_arguments.push("exec".to_owned());
+    match stdin {
+        Stdin::None => {}
+        Stdin::Stream => kubectl_arguments.push("-i".to_owned()),
+        Stdin::Terminal => kubectl_arguments.push("-it".to_owned()),
+    }
+    let fixed = ["-n", namespace, pod, "-c", "rqlited", "--", "rqlite"];
     kubectl_arguments.extend(fixed.map(str::to_owned));
     kubectl_arguments.extend(arguments.iter().cloned());
     kubectl_arguments
@@ -100,15 +172,36 @@ mod tests {
     #[test]
     fn the_shell_runs_in_the_leaders_pod() {
         let arguments = ["-f".to_owned(), "json".to_owned()];
-        let kubectl_arguments =
-            exec_arguments(Some("prod"), "shop", "demo-1", &arguments).join(" ");
-        assert!(
-            kubectl_arguments.starts_with("--context=prod exec -i"),
-            "{kubectl_arguments}"
+        let line =
+            |stdin| exec_arguments(Some("prod"), "shop", "demo-1", stdin, &arguments).join(" ");
+        let end = "-n shop demo-1 -c rqlited -- rqlite -f json";
+        for (stdin, begin) in [
+            (Stdin::None, "--context=prod exec "),
+            (Stdin::Stream, "--context=prod exec -i "),
+            (Stdin::Terminal, "--context=prod exec -it "),
+        ] {
+            assert_eq!(line(stdin), format!("{begin}{end}"));
+        }
+    }
+
+    #[test]
+    fn statements_become_calls() {
+        let words = |words: &[&str]| words.iter().map(|w| (*w).to_owned()).collect::<Vec<_>>();
+        let found = calls(&words(&["SELECT 1", ".tables"]), true).unwrap();
+        let expected = words(&["--exit-on-error", "-e", "SELECT 1", "-e", ".tables"]);
+        assert_eq!(found, [(Stdin::None, expected)]);
+        let flags = words(&["-t", "5s"]);
+        assert_eq!(
+            calls(&flags, true).unwrap(),
+            [(Stdin::Terminal, flags.clone())]
         );
-        assert!(
-            kubectl_arguments.ends_with("-n shop demo-1 -c rqlited -- rqlite -f json"),
-            "{kubectl_arguments}"
+        assert_eq!(
+            calls(&flags, false).unwrap(),
+            [(Stdin::Stream, flags.clone())]
         );
+        assert_eq!(calls(&[], true).unwrap(), [(Stdin::Terminal, vec![])]);
+        let long = vec!["x".repeat(MAX_SENT_BYTES / 2 + 1); 3];
+        assert_eq!(batches(&long).unwrap().len(), 3);
+        assert!(batches(&["x".repeat(MAX_SENT_BYTES + 1)]).is_err());
     }
 }

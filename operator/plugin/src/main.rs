@@ -3,6 +3,8 @@
 mod act;
 mod node;
 mod recover;
+mod say;
+mod statements;
 mod status;
 mod table;
 mod target;
@@ -14,6 +16,14 @@ use clap::{Args, Parser, Subcommand};
 use kube::{Client, Config, config::KubeConfigOptions};
 
 use target::Target;
+
+/// Examples in the help of `sql`.
+const SQL_EXAMPLES: &str = "\
+Examples:
+  kubectl rqlite sql demo
+  kubectl rqlite sql demo 'SELECT * FROM orders' '.tables'
+  kubectl rqlite sql demo < schema.sql
+  kubectl rqlite sql demo -- -t 5m -e 'DELETE FROM log'";
 
 /// Shows and manages rqlite clusters.
 #[derive(Debug, Parser)]
@@ -37,10 +47,10 @@ struct Scope {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Shows members, roles, lag, disks and conditions.
+    /// Shows members, roles, lag, disks and conditions. The exit code is 0 only if the cluster is Ready.
     Status {
-        /// The cluster.
-        cluster: String,
+        /// The cluster. Without it, the clusters of the namespace are listed.
+        cluster: Option<String>,
     },
     /// Recovers a cluster that has permanently lost its quorum: shows what would be done and what may be
     /// lost, asks for confirmation, and follows the recovery to its end.
@@ -57,13 +67,16 @@ enum Command {
         /// The pod of the new leader.
         pod: String,
     },
-    /// Opens the shell `rqlite` in the leader's pod by kubectl exec.
+    /// Runs SQL in the leader's pod by kubectl exec, or opens the shell `rqlite` there.
+    ///
+    /// Without statements it opens the shell; if standard input is no terminal, the statements are read from it. The first statement that fails ends it with exit code 1.
+    #[command(after_help = SQL_EXAMPLES)]
     Sql {
         /// The cluster.
         cluster: String,
-        /// Arguments for rqlite, after --.
-        #[arg(last = true)]
-        arguments: Vec<String>,
+        /// Statements or commands of the shell, such as .tables. If the first one after -- begins with a dash, all are arguments for rqlite.
+        #[arg(value_name = "SQL")]
+        statements: Vec<String>,
     },
 }
 
@@ -89,11 +102,17 @@ async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         name: name.to_owned(),
     };
     match arguments.command {
-        Command::Status { cluster } => status::show(&target(&cluster)).await,
+        Command::Status {
+            cluster: Some(cluster),
+        } => status::show(&target(&cluster)).await,
+        Command::Status { cluster: None } => status::list(&target("")).await,
         Command::Recover(options) => recover::run(&target(&options.cluster), &options).await,
         Command::Restart { cluster } => act::restart(&target(&cluster)).await,
         Command::Promote { cluster, pod } => act::promote(&target(&cluster), &pod).await,
-        Command::Sql { cluster, arguments } => act::sql(&target(&cluster), &arguments).await,
+        Command::Sql {
+            cluster,
+            statements,
+        } => act::sql(&target(&cluster), &statements).await,
     }
 }
 
@@ -102,7 +121,7 @@ async fn main() -> ExitCode {
     match run(Arguments::parse()).await {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("kubectl rqlite: {error:#}");
+            eprintln!("kubectl rqlite: {}", say::line(&error));
             ExitCode::FAILURE
         }
     }
@@ -121,12 +140,13 @@ mod tests {
         let sql = parse("kubectl-rqlite sql demo -n shop -- -f json").unwrap();
         assert_eq!(sql.scope.namespace.as_deref(), Some("shop"));
         assert!(
-            matches!(sql.command, Command::Sql { arguments, .. } if arguments == ["-f", "json"])
+            matches!(sql.command, Command::Sql { statements, .. } if statements == ["-f", "json"])
+        );
+        let sql = parse("kubectl-rqlite sql demo .tables -n shop").unwrap();
+        assert!(
+            matches!(sql.command, Command::Sql { statements, .. } if statements == [".tables"])
         );
         assert!(parse("kubectl-rqlite promote demo").is_err());
-        assert!(
-            parse("kubectl-rqlite recover demo --yes").is_err(),
-            "a reason is needed"
-        );
+        assert!(parse("kubectl-rqlite status").is_ok(), "lists all");
     }
 }

@@ -1,6 +1,10 @@
 //! `kubectl rqlite recover`: a dry run, which shows what would be done and what may be lost, then a
 //! confirmation, then the recovery itself, followed to its end.
-use std::{io::Write, process::ExitCode, time::Duration};
+use std::{
+    io::{IsTerminal, Write},
+    process::ExitCode,
+    time::Duration,
+};
 
 use anyhow::{Context, bail};
 use clap::Args;
@@ -34,8 +38,8 @@ pub(crate) struct Options {
     /// All voters exist, under new addresses; nothing is lost.
     #[arg(long, conflicts_with_all = ["survivor", "ignore"])]
     rewrite_addresses: bool,
-    /// Why the recovery is needed, for the record.
-    #[arg(long, required_if_eq("yes", "true"))]
+    /// Why the recovery is needed, for the record. Asked for, unless --yes is given.
+    #[arg(long)]
     reason: Option<String>,
     /// Go on without the integrity check of the survivor's database. Damage is then not noticed.
     #[arg(long)]
@@ -47,7 +51,7 @@ pub(crate) struct Options {
     /// Only inspect and report.
     #[arg(long)]
     dry_run: bool,
-    /// Do not ask for confirmation: accept what may be lost.
+    /// Do not ask for confirmation: accept what may be lost. Needs --reason.
     #[arg(long)]
     yes: bool,
 }
@@ -76,6 +80,17 @@ impl Options {
 }
 
 pub(crate) async fn run(target: &Target, options: &Options) -> anyhow::Result<ExitCode> {
+    let given = options.reason.as_deref().unwrap_or_default();
+    if options.yes && !options.dry_run && given.trim().is_empty() {
+        bail!(
+            "--yes needs --reason: say why the recovery is needed, for the record, such as --reason 'two disks lost'. Nothing was done"
+        );
+    }
+    if !options.yes && !options.dry_run && !std::io::stdin().is_terminal() {
+        bail!(
+            "standard input is no terminal to confirm at: use --dry-run to look, or --yes with --reason. Nothing was done"
+        );
+    }
     let api: Api<RqliteRecovery> = Api::namespaced(target.client.clone(), &target.namespace);
     let cluster_uid = target.cluster().await?.uid();
     let cluster_uid = cluster_uid.as_deref();

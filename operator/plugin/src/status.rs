@@ -1,6 +1,7 @@
 //! `kubectl rqlite status`: a page with the members, volumes and conditions of a cluster.
 use std::{collections::BTreeMap, process::ExitCode, time::Duration};
 
+use anyhow::Context;
 use k8s_openapi::{
     api::core::v1::PersistentVolumeClaim, apimachinery::pkg::apis::meta::v1::Condition,
 };
@@ -38,6 +39,38 @@ pub(crate) async fn show(target: &Target) -> anyhow::Result<ExitCode> {
     } else {
         ExitCode::FAILURE
     })
+}
+
+/// Lists the clusters of the namespace.
+pub(crate) async fn list(target: &Target) -> anyhow::Result<ExitCode> {
+    let clusters = target.clusters().list(&ListParams::default()).await;
+    let namespace = &target.namespace;
+    let clusters = clusters.with_context(|| format!("listing the clusters of {namespace}"))?;
+    if clusters.items.is_empty() {
+        println!("there is no RqliteCluster in the namespace {namespace}");
+        return Ok(ExitCode::SUCCESS);
+    }
+    print!("{}", overview(&clusters.items));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A line for each cluster.
+fn overview(clusters: &[RqliteCluster]) -> String {
+    let row = |cluster: &RqliteCluster| {
+        let status = cluster.status.clone().unwrap_or_default();
+        let ready = status.condition(operator_api::status::READY);
+        vec![
+            cluster.name_any(),
+            ready.map_or("Unknown", |c| c.status.as_str()).to_owned(),
+            ready
+                .map_or("not reconciled yet", |c| c.reason.as_str())
+                .to_owned(),
+            format!("{}/{}", status.ready_replicas, cluster.spec.replicas),
+            status.leader.unwrap_or_else(|| "none".to_owned()),
+        ]
+    };
+    let rows: Vec<_> = clusters.iter().map(row).collect();
+    table(&["CLUSTER", "READY", "REASON", "VOTERS", "LEADER"], &rows)
 }
 
 /// None while the node opens its data.

@@ -2,6 +2,7 @@
 //! the `render` module.
 pub mod bootstrap;
 pub mod deletion;
+pub mod drain;
 pub mod hibernate;
 pub mod manager;
 pub mod membership;

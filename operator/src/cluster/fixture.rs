@@ -12,8 +12,8 @@ use operator_api::{
 use crate::cluster::{
     action::Action,
     facts::observation::{
-        ConfigMember, Failure, FailureKind, NodeStatus, Observation, ObservedClaim, ObservedPod,
-        ObservedSet, OperatorFacts, ProbeResult,
+        ConfigMember, DrainFacts, Failure, FailureKind, NodeStatus, Observation, ObservedClaim,
+        ObservedPod, ObservedSet, OperatorFacts, ProbeResult,
     },
     plan::{Plan, plan},
     render::build::Object,
@@ -70,6 +70,7 @@ fn observation(cluster: RqliteCluster, voters: i32, readers: i32) -> Observation
         nodes: BTreeMap::new(),
         checks: BTreeMap::new(),
         cordoned: Vec::new(),
+        drain: DrainFacts::default(),
         expandable: BTreeMap::new(),
         refused: None,
         taken: Vec::new(),

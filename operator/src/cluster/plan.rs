@@ -11,7 +11,7 @@ use serde::Serialize;
 use crate::cluster::{
     action::{Action, Decision, Event, finish},
     deciders::{
-        bootstrap, deletion, hibernate, membership, names_taken, outage, readers, reap,
+        bootstrap, deletion, drain, hibernate, membership, names_taken, outage, readers, reap,
         recovered_by_hand,
         recovery::{self, NamedRecovery, StatusUpdate},
         replace, rollout, scale, storage, unknown, unstick,
@@ -210,6 +210,7 @@ fn decide(view: &View<'_>, wanted: &operator_api::status::Target) -> Decision {
         &|| rollout::adopt(view, wanted),
         &|| recover(view),
         &|| unknown::remove(view),
+        &|| drain::move_leader(view),
         &|| hibernate::decide(view),
         &|| recovered_by_hand::decide(view),
         &|| recovered_by_hand::restart_ended_lineage(view),

@@ -365,6 +365,7 @@ pub(crate) fn observe(world: &mut World) -> Observation {
             .map(|n| (n.clone(), probe(world, n)))
             .collect(),
         cordoned: Vec::new(),
+        drain: Default::default(),
         expandable: BTreeMap::new(),
         refused: None,
         taken: Vec::new(),

@@ -62,12 +62,19 @@ pub struct Disruption {
     /// every drain. Defaults to true.
     #[serde(default = "yes")]
     pub pod_disruption_budget: bool,
+    /// Whether voters leave a Kubernetes node that is cordoned or about to be taken away (by an autoscaler,
+    /// Karpenter or the cloud): leadership is transferred away at once, and in a cluster of at least three
+    /// voters the pod is moved, one at a time, if its volume can follow it and another node takes it. With
+    /// update.strategy Manual only leadership is transferred. Defaults to true.
+    #[serde(default = "yes")]
+    pub follow_drains: bool,
 }
 
 impl Default for Disruption {
     fn default() -> Self {
         Self {
             pod_disruption_budget: yes(),
+            follow_drains: yes(),
         }
     }
 }

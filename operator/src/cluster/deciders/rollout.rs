@@ -8,6 +8,7 @@ use operator_api::{
 use crate::cluster::{
     action::{Action, Decision, begin, finish},
     deciders::{
+        drain,
         membership::is_foreign,
         scale::{TRANSFER_SECONDS, wait_or_blocked},
     },
@@ -80,7 +81,8 @@ fn wanted_hash(target: &Target, pool: Pool) -> Option<&str> {
     }
 }
 
-/// Is a pod older than its StatefulSet's present template, or does its file system need a restart to grow?
+/// Is a pod older than its StatefulSet's present template, or does its file system need a restart to
+/// grow, or does it have to leave its machine?
 pub fn is_outdated(view: &View<'_>, pod: &ObservedPod) -> bool {
     let Some(target) = view.target() else {
         return false;
@@ -90,7 +92,8 @@ pub fn is_outdated(view: &View<'_>, pod: &ObservedPod) -> bool {
         .set(pod.pool)
         .is_some_and(|set| Some(set.template_hash.as_str()) == wanted);
     let grown = claims::needs_restart(view, pod);
-    applied && (Some(pod.template_hash.as_str()) != wanted || grown)
+    let leaves = drain::must_move(view, pod);
+    applied && (Some(pod.template_hash.as_str()) != wanted || grown || leaves)
 }
 
 /// Was a pod created from an outdated template? A volume that waits for a restart is no reason to restart a

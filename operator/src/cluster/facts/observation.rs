@@ -53,6 +53,9 @@ pub struct Observation {
     /// Machines (Kubernetes Nodes) that take no new pods. Empty if the operator may not read Nodes.
     #[serde(default)]
     pub cordoned: Vec<String>,
+    /// What is known about moving pods to other machines.
+    #[serde(default)]
+    pub drain: DrainFacts,
     /// StorageClasses by name: do they allow volumes to grow? Empty if the operator may not read them.
     #[serde(default)]
     pub expandable: BTreeMap<String, bool>,
@@ -85,6 +88,18 @@ pub struct LeaderSeen {
     pub commit_index: u64,
     /// Id of its lineage: an index has no meaning in another one.
     pub lineage: String,
+}
+
+/// What is known about moving pods away from machines that are being drained. Empty without permission to
+/// read Nodes and PersistentVolumes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DrainFacts {
+    /// Machines that take new pods.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub free: Vec<String>,
+    /// Claims whose volumes can follow a pod to another machine.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub movable: Vec<String>,
 }
 
 /// Facts about the operator itself.

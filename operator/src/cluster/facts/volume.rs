@@ -70,6 +70,27 @@ pub fn loss(
     })
 }
 
+/// Can a volume follow its pod to another machine? Only if it may be used on all machines, or on all of some
+/// zones or regions; whatever else its node affinity says may bind it to a machine.
+pub fn may_move(volume: &PersistentVolume) -> bool {
+    let Some(spec) = &volume.spec else {
+        return false;
+    };
+    if spec.host_path.is_some() || spec.local.is_some() {
+        return false;
+    }
+    let required = spec
+        .node_affinity
+        .as_ref()
+        .and_then(|a| a.required.as_ref());
+    let terms = required.map(|required| required.node_selector_terms.as_slice());
+    terms.unwrap_or_default().iter().all(|term| {
+        let by_zone = |key: &str| key.ends_with("/zone") || key.ends_with("/region");
+        let mut labels = term.match_expressions.iter().flatten();
+        term.match_fields.is_none() && labels.all(|e| by_zone(&e.key))
+    })
+}
+
 /// Machines that a volume is bound to; empty if it can move, or if its node affinity has an unknown form.
 fn pinned_to(volume: &PersistentVolume) -> Vec<&str> {
     let affinity = volume
@@ -113,6 +134,29 @@ mod tests {
             "status": {"phase": phase},
         }))
         .unwrap()
+    }
+
+    #[test]
+    fn only_what_is_bound_to_no_machine_may_move() {
+        let on = |key: &str| serde_json::json!({"matchExpressions": [{"key": key, "operator": "In", "values": ["a"]}]});
+        let there = |term| may_move(&volume("Bound", "c-1", &term));
+        assert!(there(on("topology.kubernetes.io/zone")));
+        assert!(there(on("topology.ebs.csi.aws.com/zone")));
+        assert!(!there(on(HOSTNAME_LABEL)));
+        assert!(!there(on("topology.hostpath.csi/node")));
+        assert!(!there(
+            serde_json::json!({"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["m"]}]})
+        ));
+        let with =
+            |spec| may_move(&serde_json::from_value(serde_json::json!({"spec": spec})).unwrap());
+        assert!(with(
+            serde_json::json!({"csi": {"driver": "d", "volumeHandle": "v"}})
+        ));
+        assert!(!with(serde_json::json!({"hostPath": {"path": "/x"}})));
+        assert!(
+            !may_move(&PersistentVolume::default()),
+            "nothing is known of it"
+        );
     }
 
     #[test]

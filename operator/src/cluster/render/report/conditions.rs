@@ -14,7 +14,7 @@ use super::{
 };
 use crate::cluster::{
     action::Decision,
-    deciders::{membership, replace, rollout::is_deferred, storage},
+    deciders::{drain, membership, replace, rollout::is_deferred, storage},
     facts::{
         ownership,
         quorum::{Outage, is_disk_needed, is_loss_reported, loss_reason, recovery_instructions},
@@ -304,6 +304,7 @@ fn advisory(view: &View<'_>) -> NewCondition {
     let all = [
         edits::problem(view).map(|text| (edits::REASON, text)),
         strays::problem(view).map(|text| (strays::REASON, text)),
+        drain::problem(view).map(|text| ("MachineDrained", text)),
         (!hints.is_empty()).then(|| ("Hint", hints.join("; "))),
     ];
     let all: Vec<_> = all.into_iter().flatten().collect();

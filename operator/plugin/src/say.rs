@@ -1,0 +1,80 @@
+//! Errors as one line for people. The API client's errors contain their Rust values, and their sources repeat
+//! the same text: of each only the API server's own message is shown.
+use std::error::Error as _;
+
+/// The whole chain of an error, each fact once.
+pub(crate) fn line(error: &anyhow::Error) -> String {
+    let mut parts: Vec<String> = Vec::new();
+    for cause in error.chain() {
+        let client = cause.downcast_ref::<kube::Error>();
+        let text = client.map_or_else(|| cause.to_string(), of_kubernetes);
+        let text = one_line(&text);
+        if !text.is_empty() && !parts.iter().any(|part| part.contains(&text)) {
+            parts.push(text);
+        }
+        if client.is_some() {
+            break;
+        }
+    }
+    parts.join(": ")
+}
+
+/// What the API server said, or why it did not.
+fn of_kubernetes(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status)
+            if status
+                .message
+                .contains("could not find the requested resource")
+                || status.message.contains("404 page not found") =>
+        {
+            "this API server has no rqlite clusters: is rqlite-operator installed here?".to_owned()
+        }
+        kube::Error::Api(status) if !status.message.trim().is_empty() => status.message.clone(),
+        kube::Error::Api(status) => {
+            format!("the API server answered {} {}", status.code, status.reason)
+        }
+        other => {
+            let mut last = other.to_string();
+            let mut source = other.source();
+            while let Some(cause) = source {
+                last = cause.to_string();
+                source = cause.source();
+            }
+            format!("no answer from the API server: {last}")
+        }
+    }
+}
+
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::Context;
+    use kube::core::Status;
+
+    use super::*;
+
+    fn refused(message: &str) -> anyhow::Error {
+        let status = Status::failure(message, "Forbidden").with_code(403);
+        let error = kube::Error::Api(status.boxed());
+        Err::<(), _>(error).context("reading demo").unwrap_err()
+    }
+
+    #[test]
+    fn each_fact_once_and_no_rust() {
+        let said = line(&refused("pods \"demo-0\" is forbidden:\n no"));
+        assert_eq!(said, "reading demo: pods \"demo-0\" is forbidden: no");
+        let empty = line(&refused(""));
+        assert_eq!(empty, "reading demo: the API server answered 403 Forbidden");
+        let missing = line(&refused("the server could not find the requested resource"));
+        assert!(
+            missing.contains("is rqlite-operator installed"),
+            "{missing}"
+        );
+        let plain = anyhow::anyhow!("a").context("a: b");
+        assert_eq!(line(&plain), "a: b");
+    }
+}
