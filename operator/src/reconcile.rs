@@ -111,20 +111,7 @@ pub async fn reconcile(
         write_recovery(context, &cluster, live, update).await?;
     }
     context.metrics.set_cluster(&cluster);
-    for notice in &plan.notices {
-        let about = cluster.object_ref(&());
-        context.events.publish(&about, notice).await;
-    }
-    let namespace = cluster.namespace().unwrap_or_default();
-    for edit in &plan.edits {
-        let by =
-            last_manager::<StatefulSet>(&context.client, &namespace, &edit.name, &edit.field).await;
-        let set = named(&live.sets, &edit.name);
-        let version = set
-            .and_then(|set| set.metadata.generation)
-            .map(|g| g.to_string());
-        report_edit(context, &cluster, Edit { by, ..edit.clone() }, version).await;
-    }
+    report_plan(context, &cluster, live, &plan).await;
     let mut applied = Applied::default();
     let objects = &plan.objects;
     let result = apply_all(
@@ -164,6 +151,24 @@ pub async fn reconcile(
     let wait = report_outcome(context, &cluster, &plan, outcome).await;
     // The status is to say it at once.
     Ok(if is_news { Duration::ZERO } else { wait })
+}
+
+/// Publishes what a plan has to say besides its decision, and the edits by others that it reverts.
+async fn report_plan(context: &Context, cluster: &RqliteCluster, live: &Live, plan: &Plan) {
+    for notice in &plan.notices {
+        let about = cluster.object_ref(&());
+        context.events.publish(&about, notice).await;
+    }
+    let namespace = cluster.namespace().unwrap_or_default();
+    for edit in &plan.edits {
+        let by =
+            last_manager::<StatefulSet>(&context.client, &namespace, &edit.name, &edit.field).await;
+        let set = named(&live.sets, &edit.name);
+        let version = set
+            .and_then(|set| set.metadata.generation)
+            .map(|g| g.to_string());
+        report_edit(context, cluster, Edit { by, ..edit.clone() }, version).await;
+    }
 }
 
 /// Before a cluster gets an identity: whether others have the names of the objects that contain one.

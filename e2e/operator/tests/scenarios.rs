@@ -27,6 +27,8 @@ mod manual_recovery;
 mod moved;
 #[path = "scenarios/operator.rs"]
 mod operator;
+#[path = "scenarios/own.rs"]
+mod own;
 #[path = "scenarios/pods.rs"]
 mod pods;
 #[path = "scenarios/reaping.rs"]

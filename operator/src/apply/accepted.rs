@@ -1,7 +1,7 @@
 //! Values that the API server does not keep as they are applied: admission may rewrite them (images of a
 //! registry mirror, added containers), and the API server may write them in another notation. They are
-//! detected in the response to the operator's own apply, so that neither is it repeated for ever nor is anybody
-//! accused of an edit.
+//! detected in the response to the operator's own apply, so that neither is it repeated for ever nor is
+//! anybody accused of an edit.
 use std::collections::HashMap;
 
 use parking_lot::Mutex;
@@ -20,8 +20,8 @@ struct Known {
     differences: Vec<Difference>,
 }
 
-/// Accepted differences, by uid of the cluster, and kind and name of the object. After a restart of the operator
-/// each such object is applied once more, which changes nothing.
+/// Accepted differences, by uid of the cluster, and kind and name of the object. After a restart of the
+/// operator each such object is applied once more, which changes nothing.
 #[derive(Debug, Default)]
 pub struct Accepted(Mutex<HashMap<String, OfCluster>>);
 

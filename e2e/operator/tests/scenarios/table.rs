@@ -5,7 +5,8 @@ use anyhow::{Context, Result, ensure};
 
 use crate::{
     disruption, edits, figures, fixture::Fixture, large, lifecycle, loss, manual_recovery, moved,
-    operator, pods, reaping, recovery, report::Measurements, scaling, storage, truthful, updates,
+    operator, own, pods, reaping, recovery, report::Measurements, scaling, storage, truthful,
+    updates,
 };
 
 /// The body of a scenario.
@@ -147,6 +148,9 @@ pub(crate) const ALL: &[Scenario] = &[
     parallel("T2", "leadership transferred five times: status, label, Service", truthful::follows_the_leader),
     parallel("T3", "calm for three minutes: no write", truthful::calm),
     parallel("T4", "thousands of writes a second: Ready stays true", truthful::under_load),
+    parallel("O1", "a ready pod with the cluster's labels serves rubbish", own::stray_pod),
+    parallel("O2", "deleted with its claims, a clone of one remains", own::clones_remain),
+    parallel("O3", "deleted while its StatefulSet is recreated", own::deleted_amid_growth),
     parallel("A1", "moved to another namespace with its volumes, adopted", moved::adopted),
     parallel("A2", "the same, no leader: mode RewriteAddresses", moved::rewritten),
     exclusive("M1", "the leader's machine lost for good, its volume pinned to it", loss::pinned_to_a_lost_machine),

@@ -46,8 +46,12 @@ fn on_record(view: &View<'_>) -> Vec<UsedClaim> {
         .collect()
 }
 
-/// The record of own claims that is to be written: all that are on record or used now, and still exist.
+/// The record of own claims that is to be written: all that are on record or used now, and still exist. The
+/// disks of an ephemeral cluster are its pods' and no claims.
 pub fn recorded(view: &View<'_>) -> Vec<UsedClaim> {
+    if view.spec.storage.ephemeral.is_some() {
+        return Vec::new();
+    }
     let before = on_record(view);
     let mut all: Vec<UsedClaim> = Vec::new();
     for claim in &view.seen.claims {
@@ -172,6 +176,15 @@ mod tests {
         fixture.pod("demo-0").claim = Some("copy".to_owned());
         fixture.reconcile();
         assert!(uids(&fixture).contains(&"clone-copy".to_owned()));
+    }
+
+    #[test]
+    fn an_ephemeral_cluster_has_no_claims() {
+        let mut fixture = Fixture::running(3, 0);
+        fixture.seen.cluster.spec.storage.ephemeral =
+            Some(operator_api::cluster::Ephemeral::default());
+        fixture.reconcile();
+        assert_eq!(uids(&fixture), Vec::<String>::new());
     }
 
     #[test]
