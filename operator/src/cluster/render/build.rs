@@ -147,6 +147,8 @@ fn inputs(view: &View<'_>) -> (RqliteClusterSpec, Option<String>) {
     spec.bootstrap = None;
     spec.storage = defaults.storage;
     spec.services = None;
+    // Whether the spec names it or the status has it on record makes no difference to pods.
+    spec.cluster_domain = Some(view.cluster_domain().to_owned());
     if let Some(pods) = &mut spec.pods {
         pods.service_account_annotations.clear();
     }

@@ -243,7 +243,13 @@ fn nodes_listen_in_both_families_and_the_domain_is_recorded_once() {
         Some("cluster.local")
     );
     fixture.seen.operator.platform.cluster_domain = "other.example".to_owned();
-    fixture.reconcile();
+    let before = fixture.status().target.map(|target| target.input_hash);
+    for given in [Some("cluster.local".to_owned()), None] {
+        fixture.seen.cluster.spec.cluster_domain = given;
+        fixture.reconcile();
+        let after = fixture.status().target.map(|target| target.input_hash);
+        assert_eq!(before, after, "pods would restart for a name that stays");
+    }
     let client = fixture.status().endpoints.unwrap().client;
     assert!(client.contains("svc.cluster.local:"), "{client}");
     // A cluster of an older operator, whose spec has lost the former default.
