@@ -51,7 +51,20 @@ fn status(fixture: &OperatorFixture) -> Result<()> {
         &missing,
         1,
         &["reading the RqliteCluster nobody", NAMESPACE],
-    )
+    )?;
+    is_plain(&missing.1)?;
+    let all = plugin(fixture, &["status"])?;
+    ensure_output(&all, 0, &["CLUSTER", "fleet-0", "fleet-1"])
+}
+
+/// One line without Rust's own notation, each fact once.
+fn is_plain(said: &str) -> Result<()> {
+    for word in ["ApiError", "Status {", "Some(", "ErrorResponse"] {
+        ensure!(!said.contains(word), "{word:?} is in {said}");
+    }
+    ensure!(said.matches("not found").count() == 1, "{said}");
+    ensure!(said.trim_end().lines().count() == 1, "{said}");
+    Ok(())
 }
 
 /// All pods are recreated, the leader last.
@@ -127,7 +140,9 @@ fn recover(fixture: &OperatorFixture) -> Result<()> {
     ensure_output(&refused, 1, &["Rejected"])?;
     println!("{}", refused.1);
     let nobody = plugin(fixture, &["recover", "nobody", "--dry-run"])?;
-    ensure_output(&nobody, 1, &["reading the RqliteCluster nobody"])
+    ensure_output(&nobody, 1, &["reading the RqliteCluster nobody"])?;
+    let without = plugin(fixture, &["recover", "fleet-0", "--yes"])?;
+    ensure_output(&without, 1, &["--yes needs --reason", "Nothing was done"])
 }
 
 async fn all(fixture: &OperatorFixture) -> Result<()> {

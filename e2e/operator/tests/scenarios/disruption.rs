@@ -200,3 +200,33 @@ pub(crate) fn two_machines_drained(fixture: &Fixture) -> Result<Measurements> {
         },
     )
 }
+
+pub(crate) fn leaders_machine_cordoned(fixture: &Fixture) -> Result<Measurements> {
+    fixture.cluster("cordoned", spec(3, json!({})), |cluster| {
+        let leader = cluster.leader()?;
+        let pods = cluster.voters()?;
+        let pod = pods.iter().find(|pod| pod.name == leader);
+        let machine = pod.context("no such pod")?.machine.clone();
+        let elsewhere = pods.iter().find(|pod| pod.machine != machine);
+        let writer = cluster.writer_on(&elsewhere.context("one machine")?.machine)?;
+        let start = Instant::now();
+        let cordon = fixture.cordon(&machine)?;
+        let successor = until("leadership to leave the machine", LIMIT, || {
+            let now = cluster.leader()?;
+            let pods = cluster.voters()?;
+            let pod = pods.iter().find(|pod| pod.name == now);
+            let at = pod.context("no such pod")?.machine.clone();
+            ensure!(at != machine, "{now} leads on {at}");
+            Ok(now)
+        })?;
+        let took = start.elapsed();
+        let seen = writer.report(Some(start))?;
+        drop(cordon);
+        let note = format!(
+            "{successor} leads {:.1} s after the cordon; {} ms without writes",
+            took.as_secs_f64(),
+            seen.longest_gap_ms
+        );
+        Ok(cluster.verify_intact(writer)?.with_note(note))
+    })
+}

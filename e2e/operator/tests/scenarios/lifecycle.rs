@@ -93,6 +93,38 @@ pub(crate) fn forms_in_all_sizes(fixture: &Fixture) -> Result<Measurements> {
     })
 }
 
+/// Creates five voters that may not share a machine, of which at least one finds none, corrects the spec, and
+/// waits until they have formed.
+fn corrected(fixture: &Fixture, correction: &Value) -> Result<Measurements> {
+    fixture.bare("corrected", |cluster| {
+        let apart = json!({"scheduling": {"antiAffinity": "Required"}});
+        cluster.create(spec(5, apart))?;
+        until("a pod to find no machine", LIMIT, || {
+            let blocked = cluster.object()?;
+            let available = condition(&blocked, "Available");
+            ensure!(text(&available["reason"]) == "Unschedulable", "{available}");
+            Ok(())
+        })?;
+        let start = Instant::now();
+        cluster.edit(correction)?;
+        cluster.ready(LONG)?;
+        let took = start.elapsed();
+        has_formed_once(cluster)?;
+        let writer = cluster.writer()?;
+        let note = format!("Ready {:.0} s after the correction", took.as_secs_f64());
+        Ok(cluster.verify_intact(writer)?.with_note(note))
+    })
+}
+
+pub(crate) fn forms_with_fewer(fixture: &Fixture) -> Result<Measurements> {
+    corrected(fixture, &json!({"spec": {"replicas": 3}}))
+}
+
+pub(crate) fn forms_when_relaxed(fixture: &Fixture) -> Result<Measurements> {
+    let relaxed = json!({"spec": {"scheduling": {"antiAffinity": "Preferred"}}});
+    corrected(fixture, &relaxed)
+}
+
 pub(crate) fn hibernates(fixture: &Fixture) -> Result<Measurements> {
     fixture.cluster(
         "sleeps",

@@ -1,11 +1,7 @@
 //! Members without a pod of the operator: nodes that were started manually and disappeared, and members left
 //! behind by scaling a StatefulSet.
-//!
-//! One scenario removes a validation rule from the definition: `reaping.voterTimeout` is at least an hour,
-//! and twenty seconds there. The operator and the nodes are as users get them.
 use std::{
     collections::BTreeSet,
-    thread,
     time::{Duration, Instant},
 };
 
@@ -18,54 +14,12 @@ use crate::{
     edits::scale_manually,
     fixture::{Fixture, text},
     report::Measurements,
-    scaling::keep_pending,
 };
 
-const DEFINITION: &str = "customresourcedefinition/rqliteclusters.rqlite.dev";
-/// Path of the rules about `spec.reaping` in it.
-const RULES: &str = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/reaping/x-kubernetes-validations";
-/// Execution long the leader must have had no contact with a voter in these scenarios.
-const VOTER_TIMEOUT: Duration = Duration::from_secs(20);
-/// The same for a read replica: the minimum that the definition allows.
+/// How long the leader must have had no contact with a read replica: the minimum that the definition allows.
 const READER_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// The definition without its minimum of `voterTimeout`; restored when dropped.
-struct RelaxedRule<'a> {
-    fixture: &'a Fixture,
-    rules: Value,
-}
-
-impl<'a> RelaxedRule<'a> {
-    fn new(fixture: &'a Fixture) -> Result<Self> {
-        let args = ["get", DEFINITION, "-o", "json"];
-        let definition: Value = serde_json::from_str(&fixture.kubectl.run(&args)?)?;
-        let rules = definition.pointer(RULES).context("no rules")?.clone();
-        let relaxed = Self { fixture, rules };
-        let all = relaxed.rules.as_array().context("no list of rules")?;
-        let others = all.iter();
-        let others = others.filter(|rule| !text(&rule["rule"]).contains("voterTimeout"));
-        let others: Vec<&Value> = others.collect();
-        ensure!(others.len() + 1 == all.len(), "{}", relaxed.rules);
-        relaxed.write(&json!(others))?;
-        Ok(relaxed)
-    }
-
-    fn write(&self, rules: &Value) -> Result<()> {
-        let patch = json!([{"op": "replace", "path": RULES, "value": rules}]).to_string();
-        let args = ["patch", DEFINITION, "--type=json", "-p", &patch];
-        self.fixture.kubectl.run(&args).map(drop)
-    }
-}
-
-impl Drop for RelaxedRule<'_> {
-    fn drop(&mut self) {
-        if let Err(error) = self.write(&self.rules) {
-            eprintln!("the definition stays without a rule: {error:#}");
-        }
-    }
-}
-
-/// Starts a node manually in its own pod, and waits until it has joined. The operator does not know it.
+/// Starts a node manually in its own pod. The operator does not know it.
 fn start_manually(cluster: &Cluster<'_>, name: &str, votes: bool) -> Result<()> {
     let image = cluster.voter(0)?.image;
     let pod = json!({
@@ -97,11 +51,13 @@ fn start_manually(cluster: &Cluster<'_>, name: &str, votes: bool) -> Result<()> 
             "volumes": [{"name": "data", "emptyDir": {}}],
         },
     });
-    cluster.namespace.apply(&pod.to_string())?;
+    cluster.namespace.apply(&pod.to_string()).map(drop)
+}
+
+fn await_member(cluster: &Cluster<'_>, name: &str) -> Result<()> {
     until(&format!("{name} to be a member"), LIMIT, || {
         let members = cluster.configuration()?;
-        let member = members.get(name).context("it is not a member")?;
-        ensure!(member.1 == votes, "{member:?}");
+        ensure!(members.contains_key(name), "{members:?}");
         Ok(())
     })
 }
@@ -110,23 +66,6 @@ fn start_manually(cluster: &Cluster<'_>, name: &str, votes: bool) -> Result<()> 
 fn kill_manual_node(cluster: &Cluster<'_>, name: &str) -> Result<()> {
     let args = ["delete", "pod", name, "--grace-period=0", "--force"];
     cluster.namespace.run(&args).map(drop)
-}
-
-/// Checks for this time that the node is a member, according to a node that need not be the leader.
-fn stays_member(cluster: &Cluster<'_>, name: &str, asked: &str, time: Duration) -> Result<()> {
-    let start = Instant::now();
-    while start.elapsed() < time {
-        let status = cluster.status_of(asked)?;
-        let members = &status["store"]["raft"]["committed_configuration"]["members"];
-        let there = members.as_array().into_iter().flatten();
-        ensure!(
-            there.clone().any(|member| member["id"] == name),
-            "{name} was removed after {:.0} s: {members}",
-            start.elapsed().as_secs_f64()
-        );
-        thread::sleep(Duration::from_millis(500));
-    }
-    Ok(())
 }
 
 /// Waits until it is no longer a member; returns how long that took.
@@ -149,60 +88,59 @@ fn removal_message(cluster: &Cluster<'_>, name: &str) -> Result<Option<String>> 
     Ok(note.map(str::to_owned))
 }
 
-pub(crate) fn unknown_voter(fixture: &Fixture) -> Result<Measurements> {
-    let _lowered = RelaxedRule::new(fixture)?;
-    fixture.bare("unknown", |cluster| {
-        let timeout = format!("{}s", VOTER_TIMEOUT.as_secs());
-        let spec = spec(3, json!({"reaping": {"voterTimeout": timeout}}));
-        until("the definition to allow it", LIMIT, || {
-            cluster.create(spec.clone())
-        })?;
-        cluster.ready(LIMIT)?;
-        let home = cluster.voter(0)?;
-        let writer = cluster.writer_on(&home.machine)?;
-        start_manually(cluster, "elsewhere", true)?;
-        // It answers its leader, so it is not removed merely for being unknown.
-        stays_member(
-            cluster,
-            "elsewhere",
-            "demo-0",
-            VOTER_TIMEOUT + Duration::from_secs(5),
-        )?;
-        let away = cluster.voters()?;
-        let away = away.iter().find(|pod| pod.machine != home.machine);
-        let away = &away.context("one machine")?.name;
-        kill_manual_node(cluster, "elsewhere")?;
-        let cordon = keep_pending(fixture, cluster, away)?;
-        // Two of four are no quorum: no member is removed from a configuration that cannot change.
-        cluster.until_condition("Available", "False", Some("QuorumUnavailable"), LIMIT)?;
-        stays_member(cluster, "elsewhere", "demo-0", VOTER_TIMEOUT)?;
-        let lost = &cluster.object()?["status"]["voters"];
-        ensure!(*lost == 4, "{lost} voters");
-        drop(cordon);
-        writer.await_progress(LIMIT)?;
-        let took = reaped(cluster, "elsewhere", Instant::now())?;
-        let why = until("the operator to have said why", LIMIT, || {
-            removal_message(cluster, "elsewhere")?.context("no event")
-        })?;
-        ensure!(why.starts_with("it belongs to no pool"), "{why}");
-        // The purpose of the removal: one of three may be down again.
-        let cordon = keep_pending(fixture, cluster, away)?;
-        writer.await_progress(LIMIT)?;
-        drop(cordon);
-        let note = format!(
-            "kept while it answered and while two of four were no quorum; removed {:.0} s after the quorum returned (voterTimeout: {timeout}; the definition's minimum of an hour removed for this)",
-            took.as_secs_f64()
-        );
+/// Notes of the events with this reason.
+fn notes(cluster: &Cluster<'_>, reason: &str) -> Result<Vec<String>> {
+    let args = ["get", "events.events.k8s.io", "-o", "json"];
+    let events: Value = serde_json::from_str(&cluster.namespace.run(&args)?)?;
+    let all = events["items"].as_array().into_iter().flatten();
+    let all = all.filter(|event| event["reason"] == reason);
+    Ok(all.map(|event| text(&event["note"]).to_owned()).collect())
+}
+
+/// A node that no pod of the cluster runs joins, is reported by name, and is removed.
+fn joins_and_is_removed(cluster: &Cluster<'_>, name: &str, votes: bool) -> Result<Duration> {
+    start_manually(cluster, name, votes)?;
+    // Its own log says when it was admitted; the event names its Raft id.
+    let said = until("an event about it", LIMIT, || {
+        let notes = notes(cluster, "UnknownMember")?;
+        let note = notes
+            .into_iter()
+            .find(|note| note.contains(&format!("{name}#")));
+        note.context("none")
+    })?;
+    ensure!(said.contains(":4002"), "no address: {said}");
+    let start = Instant::now();
+    let took = reaped(cluster, name, start)?;
+    cluster.namespace.run(&["delete", "pod", name, "--now"])?;
+    cluster.until_condition("UnknownMember", "False", None, LIMIT)?;
+    cluster.ready(LIMIT)?;
+    Ok(took)
+}
+
+pub(crate) fn unknown_member(fixture: &Fixture) -> Result<Measurements> {
+    fixture.cluster("unknown", spec(3, json!({})), |cluster| {
+        let writer = cluster.writer()?;
+        let mut times = Vec::new();
+        for (name, votes) in [("rogue", true), ("spy", false)] {
+            let took = joins_and_is_removed(cluster, name, votes)?;
+            times.push(format!("{name} {:.1} s", took.as_secs_f64()));
+        }
+        let members = cluster.configuration()?;
+        ensure!(members.len() == 3, "{members:?}");
+        let removals = &cluster.object()?["status"]["unknownRemovals"]["count"];
+        ensure!(removals.as_u64() >= Some(2), "{removals} removals");
+        let note = format!("removed after their report: {}", times.join(", "));
         Ok(cluster.verify_intact(writer)?.with_note(note))
     })
 }
 
 pub(crate) fn without_a_pod(fixture: &Fixture) -> Result<Measurements> {
     let timeout = format!("{}s", READER_TIMEOUT.as_secs());
-    let spec = spec(3, json!({"reaping": {"readReplicaTimeout": timeout}}));
-    fixture.cluster("ghosts", spec, |cluster| {
+    let reaping = json!({"readReplicaTimeout": timeout, "keepUnknownReaders": true});
+    fixture.cluster("ghosts", spec(3, json!({"reaping": reaping})), |cluster| {
         let writer = cluster.writer()?;
         start_manually(cluster, "analytics", false)?;
+        await_member(cluster, "analytics")?;
         kill_manual_node(cluster, "analytics")?;
         let stopped = Instant::now();
         // While the operator is paused, the StatefulSet is scaled up and down again, which leaves a voter

@@ -85,6 +85,8 @@ pub(crate) const ALL: &[Scenario] = &[
     parallel("F2", "the leader's pod deleted, 20 rounds", figures::leader_deletions),
     exclusive("1", "created while names do not resolve, a pod lost meanwhile", lifecycle::forms_without_names),
     parallel("2", "created with 1, 2, 5 voters; edited 3→5→3 while forming", lifecycle::forms_in_all_sizes),
+    exclusive("2a", "five voters on three machines, corrected to three before they form", lifecycle::forms_with_fewer),
+    exclusive("2b", "five voters on three machines, required anti-affinity relaxed before they form", lifecycle::forms_when_relaxed),
     parallel("3", "the leader's process killed", disruption::leader_killed),
     quick("4", "the leader's pod deleted", disruption::leader_deleted),
     parallel("5", "all pods deleted at once", disruption::all_deleted),
@@ -114,6 +116,7 @@ pub(crate) const ALL: &[Scenario] = &[
     quick("26", "rolled to another image", updates::rolls),
     exclusive("27", "rolled while a member is down", updates::rolls_with_one_down),
     exclusive("28", "operator upgraded, its default image changed", updates::new_operator_restarts_no_database),
+    exclusive("29a", "the leader's machine cordoned under a writer", disruption::leaders_machine_cordoned),
     exclusive("29", "two machines drained at once", disruption::two_machines_drained),
     parallel("30", "the disruption budget during 5→3", scaling::budget_stays_until_it_is_done),
     parallel("31", "volumes grow while stopped: pods restarted one by one", storage::volumes_grow_when_stopped),
@@ -154,7 +157,7 @@ pub(crate) const ALL: &[Scenario] = &[
     parallel("A1", "moved to another namespace with its volumes, adopted", moved::adopted),
     parallel("A2", "the same, no leader: mode RewriteAddresses", moved::rewritten),
     exclusive("M1", "the leader's machine lost for good, its volume pinned to it", loss::pinned_to_a_lost_machine),
-    exclusive("P1", "an unknown voter, started manually and gone", reaping::unknown_voter),
+    parallel("P1", "an unknown voter, then an unknown reader joins", reaping::unknown_member),
     parallel("P2", "a surplus voter without a pod; a read-only node gone", reaping::without_a_pod),
 ];
 
