@@ -141,16 +141,21 @@ pub async fn reconcile(
     for recovery in &plan.expired {
         actor.delete_recovery(recovery).await?;
     }
+    set_labels(&actor, &plan).await?;
+    let outcome = perform(context, &actor, &plan).await?;
+    let wait = report_outcome(context, &cluster, &plan, outcome).await;
+    // The status is to say it at once.
+    Ok(if is_news { Duration::ZERO } else { wait })
+}
+
+async fn set_labels(actor: &Actor<'_, Http>, plan: &Plan) -> Result<(), Error> {
     for labels in &plan.labels {
         actor.label(labels).await?;
     }
     for claim in &plan.claims {
         actor.label_claim(claim).await?;
     }
-    let outcome = perform(context, &actor, &plan).await?;
-    let wait = report_outcome(context, &cluster, &plan, outcome).await;
-    // The status is to say it at once.
-    Ok(if is_news { Duration::ZERO } else { wait })
+    Ok(())
 }
 
 /// Publishes what a plan has to say besides its decision, and the edits by others that it reverts.
