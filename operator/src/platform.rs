@@ -63,13 +63,13 @@ async fn has_openshift(client: &Client) -> bool {
 /// The Kubernetes cluster's domain, from the search list that the kubelet writes for a pod:
 /// `<namespace>.svc.<domain> svc.<domain> <domain>`.
 fn search_domain(resolv_conf: &str) -> Option<String> {
-    let lists = resolv_conf.lines().filter_map(|line| {
+    let mut lists = resolv_conf.lines().filter_map(|line| {
         let mut words = line.split_whitespace();
         (words.next() == Some("search")).then_some(words)
     });
     // The last list counts, as in the resolver.
     let domain = lists
-        .last()?
+        .next_back()?
         .find_map(|name| name.strip_prefix("svc."))?
         .trim_end_matches('.');
     (!domain.is_empty()).then(|| domain.to_ascii_lowercase())

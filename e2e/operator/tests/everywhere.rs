@@ -67,7 +67,7 @@ fn admitted(server: &Objects, namespace: &str, count: usize) -> Result<Vec<Value
     })
 }
 
-/// Every field of the Services, and the change back to none.
+/// Every field of the Services.
 fn services(server: &Objects) -> Result<()> {
     let at = "services";
     let client = json!({
@@ -119,6 +119,11 @@ fn services(server: &Objects) -> Result<()> {
             Ok(())
         })?;
     }
+    services_go_back(server, at, &made["metadata"]["uid"])
+}
+
+/// The same Services without settings, and without the leader's.
+fn services_go_back(server: &Objects, at: &str, uid: &Value) -> Result<()> {
     cluster(server, at, "replace", &json!({}))?;
     await_object(server, at, ["service", "demo-client"], |service| {
         let spec = &service["spec"];
@@ -130,10 +135,7 @@ fn services(server: &Objects) -> Result<()> {
         ] {
             ensure!(spec[field].is_null(), "{field} stays: {spec}");
         }
-        ensure!(
-            service["metadata"]["uid"] == made["metadata"]["uid"],
-            "it was recreated"
-        );
+        ensure!(service["metadata"]["uid"] == *uid, "it was recreated");
         ensure!(service["metadata"]["labels"]["team"].is_null(), "{service}");
         Ok(())
     })?;
