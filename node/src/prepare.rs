@@ -20,7 +20,7 @@ use crate::{
     data_dir::{self, is_parked, park},
     identity::{Cluster, Identity},
     inspect::{self, CommandOutput, Facts},
-    recovery,
+    recovery, version,
 };
 
 /// Exit code: the node must not start; a person or the operator has to decide.
@@ -67,6 +67,7 @@ enum Verdict {
     Ready,
     Held,
     Foreign,
+    NewerFormat,
     StaleLineage,
     UnknownLineage,
     Damaged,
@@ -219,6 +220,7 @@ fn observe(
     };
     Ok(Observation {
         name: name.to_owned(),
+        format: (facts.format_version, version::NEWEST),
         damage: facts.damage.clone(),
         holds,
         recovering_to,
@@ -284,6 +286,7 @@ impl From<StopReason> for Verdict {
     fn from(reason: StopReason) -> Self {
         match reason {
             StopReason::Foreign => Self::Foreign,
+            StopReason::NewerFormat => Self::NewerFormat,
             StopReason::StaleLineage => Self::StaleLineage,
             StopReason::UnknownLineage => Self::UnknownLineage,
             StopReason::Damaged => Self::Damaged,

@@ -6,8 +6,8 @@ use crate::{Lineage, LogPosition};
 /// The report. New fields are only appended; unknown fields are ignored.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PrepareReport {
-    /// `Ready`, `Held`, `Foreign`, `StaleLineage`, `UnknownLineage`, `Damaged` or `Refused`; later nodes may
-    /// have more. Only after `Ready` may the node start.
+    /// `Ready`, `Held`, `Foreign`, `StaleLineage`, `UnknownLineage`, `NewerFormat`, `Damaged` or `Refused`;
+    /// later nodes may have more. Only after `Ready` may the node start.
     pub state: String,
     /// The change that was made: `none`, `created`, `recovered` or `parked`.
     #[serde(default)]

@@ -12,10 +12,10 @@ use crate::{
         storage::{
             describe::Described,
             log::{self, Log},
-            state_machine::decode_meta,
+            state_machine::{decode_meta, format_version_of},
         },
     },
-    recovery,
+    recovery, version,
 };
 
 /// The state of a data directory between empty and a cluster's member.
@@ -110,6 +110,9 @@ pub struct Facts {
     pub database: Option<LogPosition>,
     /// The newest membership in the log or the database.
     pub membership: Option<Members>,
+    /// The format version that the database was last used with.
+    #[serde(skip)]
+    pub format_version: u16,
     /// `raft/peers.json` exists; the next start carries it out.
     pub pending_peers: bool,
     /// A recovery was interrupted; the next start finishes it.
@@ -156,6 +159,7 @@ pub(super) fn read(data_dir: &Path, whole: bool) -> Facts {
         committed: None,
         database: None,
         membership: None,
+        format_version: version::OLDEST,
         pending_peers: false,
         recovery_under_way: false,
         integrity: Integrity {
@@ -243,6 +247,7 @@ fn read_database(data_dir: &Path, whole: bool, facts: &mut Facts) -> Option<Posi
         }
     };
     facts.database = stored.position.map(|at| position((at.term, at.index)));
+    facts.format_version = format_version_of(&stored.meta);
     match decode_meta(&stored.meta) {
         Ok(membership) if stored.position.is_some() => {
             let record =

@@ -6,6 +6,8 @@ use node_contract::{FormingPhase, Lineage, LogPosition, Others, PlanFile, StateF
 pub struct Observation {
     /// This node's name.
     pub name: String,
+    /// The format version of the data, and the newest one that this program knows.
+    pub format: (u16, u16),
     /// Damage found in the directory; empty if none.
     pub damage: Vec<String>,
     /// The data in the directory.
@@ -74,6 +76,8 @@ pub enum Action {
 pub enum StopReason {
     /// The data belongs to another cluster. It is never changed.
     Foreign,
+    /// The data is in a format of a newer program. It is not changed.
+    NewerFormat,
     /// The data is of a lineage that a recovery has ended.
     StaleLineage,
     /// The data is of a lineage that is not in the state file.
@@ -97,6 +101,14 @@ pub fn decide(observed: &Observation, state: &StateFile, plan: Option<&PlanFile>
         && state.phase != FormingPhase::Recovering
     {
         return Action::Retire(token.clone());
+    }
+    // Before damage: what a newer program wrote may look damaged to this one.
+    let (format, known) = observed.format;
+    if format > known {
+        let reason = format!(
+            "the data is in format version {format}, and this rqlited knows versions up to {known}: run a newer one; nothing was changed"
+        );
+        return Action::Stop(StopReason::NewerFormat, reason);
     }
     if !observed.damage.is_empty() {
         return Action::Stop(StopReason::Damaged, observed.damage.join("; "));

@@ -13,8 +13,8 @@ pub use config::{Config, EnvSource, EnvVar, KeySelector, Raft, Sqlite, WriteQueu
 pub use image::{Image, PullPolicy, PullSecret};
 pub use pods::{DnsPolicy, Identity, PodSecurity, Pods, ServiceMesh};
 pub use policy::{
-    Bootstrap, Deletion, Disruption, NetworkPolicy, OperatorChanges, PodMetadata, Retention,
-    Update, UpdateStrategy,
+    Bootstrap, Deletion, Disruption, Management, NetworkPolicy, OnStall, OperatorChanges,
+    PodMetadata, Retention, Update, UpdateStrategy,
 };
 pub use repair::{MemberReplacement, QuorumRecovery, Reaping, RecoveryPolicy, RepairPolicy};
 pub use scheduling::{AntiAffinity, ReadReplicas, Scheduling};
@@ -93,7 +93,9 @@ pub struct RqliteClusterSpec {
     #[schemars(range(min = 1, max = 9))]
     pub replicas: i32,
 
-    /// Image of the nodes. Defaults to the operator's node image at the time when the cluster is created.
+    /// Image of the nodes. What is not given is taken from the operator's node image once, when the cluster
+    /// is created or this field is edited, and kept: another version of the operator changes no cluster's
+    /// image. The condition UpdateAvailable says how to move.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<Image>,
 
@@ -180,6 +182,13 @@ pub struct RqliteClusterSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network_policy: Option<NetworkPolicy>,
 
+    /// Automatic or Manual. With Manual, pods, volumes, members and numbers of pods change only after a
+    /// person has approved the plan in status.proposedPlan by the annotation rqlite.dev/approve, as kubectl
+    /// rqlite approve does. Forming, Services, labels, recoveries that a person requested and deletion are
+    /// not concerned. Defaults to Automatic.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub management: Option<Management>,
+
     /// Stops the operator from changing anything in this cluster; the status is kept up to date. The
     /// annotation rqlite.dev/paused: "true" does the same, for specs that another tool owns. Defaults to
     /// false.
@@ -254,6 +263,7 @@ impl Default for RqliteClusterSpec {
             quorum_recovery: None,
             reaping: None,
             network_policy: None,
+            management: None,
             paused: false,
             hibernated: false,
             deletion_protection: false,

@@ -71,6 +71,14 @@ pub const USUAL_DOMAIN: &str = "cluster.local";
 pub const DEFAULT_CLASS: &str = "default";
 /// On an RqliteRecovery: `"true"` makes it go on without the check of the database that is under way.
 pub const SKIP_CHECK_ANNOTATION: &str = concat!(crate::group!(), "/skip-database-check");
+/// On a cluster: `"true"`, or the operator's default image, moves the cluster to that image once.
+pub const UPDATE_IMAGE_ANNOTATION: &str = concat!(crate::group!(), "/update-image");
+/// On a cluster: `"true"`, or an image, allows to go back to an image of an older release.
+pub const ALLOW_DOWNGRADE_ANNOTATION: &str = concat!(crate::group!(), "/allow-downgrade");
+/// On a cluster: a new value takes the pods back to the last template that worked.
+pub const ROLLBACK_ANNOTATION: &str = concat!(crate::group!(), "/rollback");
+/// On a cluster with management Manual: the id of the proposed plan that may be carried out.
+pub const APPROVE_ANNOTATION: &str = concat!(crate::group!(), "/approve");
 
 /// Port of the HTTP API.
 pub const HTTP_PORT: i32 = 4001;

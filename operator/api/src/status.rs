@@ -9,6 +9,10 @@ use serde_json::Value;
 
 use crate::{lineage::Lineage, open::open_enum, recovery::RecoveryRecord};
 
+mod update;
+
+pub use update::{ProposedPlan, ResolvedImage, RolledBack, Target, TemplateInputs};
+
 /// Condition: a quorum follows the leader, as many voters as the spec asks for take part, as many read
 /// replicas are ready, and nothing that the spec asks for is still to be done. A pod that waits for a person
 /// (update strategy Manual, a deferred change of the operator's template) does not count.
@@ -32,6 +36,14 @@ pub const STORAGE_READY: &str = "StorageReady";
 pub const UPDATE_PENDING: &str = "UpdatePending";
 /// Condition: the configuration has a member that belongs to no pod of the cluster.
 pub const UNKNOWN_MEMBER: &str = "UnknownMember";
+/// Condition: the operator's default image is another one than the cluster's.
+pub const UPDATE_AVAILABLE: &str = "UpdateAvailable";
+/// Condition: an image was refused because its release does not read the data.
+pub const DOWNGRADE_REFUSED: &str = "DowngradeRefused";
+/// Condition: the pods were taken back to an earlier template than the spec's.
+pub const UPDATE_ROLLED_BACK: &str = "UpdateRolledBack";
+/// Condition: a plan waits for a person's approval, because spec.management is Manual.
+pub const APPROVAL_PENDING: &str = "ApprovalPending";
 /// Condition: a hint about the spec.
 pub const ADVISORY: &str = "Advisory";
 
@@ -69,6 +81,27 @@ pub struct RqliteClusterStatus {
     /// What the operator is currently working towards.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<Target>,
+    /// The image that the spec asks for, resolved once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<ResolvedImage>,
+    /// The target before the present one whose pods all worked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_good_target: Option<Target>,
+    /// The update that was rolled back. What the spec asks for is not carried out again before it changes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rolled_back: Option<RolledBack>,
+    /// Value of the annotation rqlite.dev/rollback that has been acted upon.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollback_request: Option<String>,
+    /// What the operator would do next; it waits for approval. Only with management Manual.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proposed_plan: Option<ProposedPlan>,
+    /// The plan that was approved and is being carried out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approved_plan: Option<ProposedPlan>,
+    /// Highest format version that the nodes' data is known to be in; see the node's FORMATS.md.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub format_version: Option<i32>,
     /// The operation in progress; there is at most one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub operation: Option<Operation>,
@@ -153,8 +186,10 @@ pub struct RqliteClusterStatus {
     pub endpoints: Option<Endpoints>,
     /// Ready: a quorum follows the leader, as many voters as the spec asks for take part, as many read
     /// replicas are ready, and nothing that the spec asks for is still to be done, except what waits for a
-    /// person. Available: a quorum follows the leader. Others: Progressing, Degraded, QuorumLost, Paused,
-    /// Hibernated, StorageReady, UpdatePending, UnknownMember, Advisory.
+    /// person; false while a template is rolled back or refused, and while a plan waits for approval.
+    /// Available: a quorum follows the leader. Others: Progressing, Degraded, QuorumLost, Paused, Hibernated,
+    /// StorageReady, UpdatePending, UpdateAvailable, DowngradeRefused, UpdateRolledBack, ApprovalPending,
+    /// UnknownMember, Advisory.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
@@ -203,36 +238,6 @@ open_enum! {
         /// The spec is invalid.
         Invalid = "Invalid",
     }
-}
-
-/// What the operator is currently working towards. Changes of the spec take effect here only between two
-/// operations.
-#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Target {
-    /// Current target number of voters. Differs from spec.replicas while members are added or removed one at
-    /// a time.
-    #[serde(default)]
-    pub replicas: i32,
-    /// Number of voters with which the cluster formed. Kept, because it is part of the nodes' command line.
-    #[serde(default)]
-    pub bootstrap_replicas: i32,
-    /// Image of the nodes. Kept when the operator's default image changes.
-    #[serde(default)]
-    pub image: String,
-    /// Hash of those parts of the spec that affect the voter pods.
-    #[serde(default)]
-    pub input_hash: String,
-    /// Hash of the voters' pod template.
-    #[serde(default)]
-    pub template_hash: String,
-    /// Hash of the read replicas' pod template.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub read_template_hash: Option<String>,
-    /// Fields that a newer operator wrote: kept as they are.
-    #[serde(flatten)]
-    #[schemars(skip)]
-    pub newer: BTreeMap<String, Value>,
 }
 
 open_enum! {
@@ -411,6 +416,12 @@ pub struct Member {
     /// Kubernetes node that the pod runs on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node: Option<String>,
+    /// Version of its program, as it last reported it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// Newest format version that its program supports.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub format_version_max: Option<i32>,
     /// Why it is not healthy, as reported by Kubernetes or by the node.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,

@@ -8,6 +8,7 @@ mod statements;
 mod status;
 mod table;
 mod target;
+mod update;
 
 use std::process::ExitCode;
 
@@ -55,6 +56,24 @@ enum Command {
     /// Recovers a cluster that has permanently lost its quorum: shows what would be done and what may be
     /// lost, asks for confirmation, and follows the recovery to its end.
     Recover(recover::Options),
+    /// Takes the pods back to the last template that worked, one at a time, the leader last. The spec is not
+    /// changed; what it asks for is not tried again before it changes.
+    Rollback {
+        /// The cluster.
+        cluster: String,
+    },
+    /// With management Manual: carries out the plan that the operator proposes.
+    Approve {
+        /// The cluster.
+        cluster: String,
+        /// Id of the plan, as status shows it. Without it, the plan is shown and nothing is approved.
+        plan: Option<String>,
+    },
+    /// Moves the cluster to the operator's default image, once.
+    UpdateImage {
+        /// The cluster.
+        cluster: String,
+    },
     /// Restarts all nodes, one at a time, the leader last.
     Restart {
         /// The cluster.
@@ -107,6 +126,11 @@ async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         } => status::show(&target(&cluster)).await,
         Command::Status { cluster: None } => status::list(&target("")).await,
         Command::Recover(options) => recover::run(&target(&options.cluster), &options).await,
+        Command::Rollback { cluster } => update::rollback(&target(&cluster)).await,
+        Command::Approve { cluster, plan } => {
+            update::approve(&target(&cluster), plan.as_deref()).await
+        }
+        Command::UpdateImage { cluster } => update::move_image(&target(&cluster)).await,
         Command::Restart { cluster } => act::restart(&target(&cluster)).await,
         Command::Promote { cluster, pod } => act::promote(&target(&cluster), &pod).await,
         Command::Sql {

@@ -12,7 +12,7 @@ use operator_api::{
     status::{Member, Role},
 };
 
-use crate::{node, table::table, target::Target};
+use crate::{node, table::table, target::Target, update};
 
 /// Timeout of a node's status. A node that takes longer is shown without its own numbers.
 const STATUS_TIMEOUT: Duration = Duration::from_secs(3);
@@ -100,6 +100,10 @@ fn text(
         let message = operation.message.as_deref().unwrap_or_default();
         page.push_str(&format!("operation: {:?}: {message}\n", operation.kind));
     }
+    if let Some(plan) = &status.proposed_plan {
+        page.push_str(&update::described(&cluster.name_any(), plan));
+        page.push('\n');
+    }
     let commit = nodes
         .values()
         .filter_map(|n| Some(raft(n)?.commit_index))
@@ -109,7 +113,7 @@ fn text(
         .map(|member| member_row(member, nodes.get(&member.name), commit, claims))
         .collect();
     let head = [
-        "MEMBER", "ROLE", "STATE", "LAG", "USED", "VOLUME", "NODE", "REASON",
+        "MEMBER", "ROLE", "STATE", "VERSION", "LAG", "USED", "VOLUME", "NODE", "REASON",
     ];
     page.push('\n');
     page.push_str(&table(&head, &rows));
@@ -149,6 +153,7 @@ fn member_row(
         member.name.clone(),
         role.to_owned(),
         format!("{:?}", member.state),
+        member.version.clone().unwrap_or_else(|| "-".to_owned()),
         lag.unwrap_or_else(|| "-".to_owned()),
         used.unwrap_or("-").to_owned(),
         volume(claims, &member.name),
@@ -201,7 +206,7 @@ mod tests {
                 "phase": "Degraded", "readyReplicas": 2, "leader": "demo-0", "lineage": {"id": "l", "epoch": 1},
                 "operation": {"id": "o", "type": "Replace", "startedAt": "2026-01-01T00:00:00Z", "stepAt": "2026-01-01T00:00:00Z", "message": "waits"},
                 "members": [
-                    {"name": "demo-0", "pool": "voter", "role": "leader", "state": "Healthy", "node": "m1"},
+                    {"name": "demo-0", "pool": "voter", "role": "leader", "state": "Healthy", "version": "0.1.0", "node": "m1"},
                     {"name": "demo-1", "pool": "voter", "role": "voter", "state": "Lost", "reason": "its claim is gone"},
                 ],
                 "conditions": [
@@ -232,9 +237,9 @@ mod tests {
 demo: Degraded, 2 of 3 voters ready, leader demo-0, epoch 1
 operation: Replace: waits
 
-MEMBER   ROLE     STATE     LAG   USED     VOLUME   NODE   REASON
-demo-0   leader   Healthy   3     1.0 MB   10Gi     m1
-demo-1   voter    Lost      -     -        none     -      its claim is gone
+MEMBER   ROLE     STATE     VERSION   LAG   USED     VOLUME   NODE   REASON
+demo-0   leader   Healthy   0.1.0     3     1.0 MB   10Gi     m1
+demo-1   voter    Lost      -         -     -        none     -      its claim is gone
 
 CONDITION     STATUS   REASON       MESSAGE
 Ready         False    MemberLost   see Progressing

@@ -1,5 +1,6 @@
 //! One module for each kind of change: from a view to a decision. They use facts and each other, but not
 //! the `render` module.
+pub mod approval;
 pub mod bootstrap;
 pub mod deletion;
 pub mod drain;
@@ -13,6 +14,7 @@ pub mod reap;
 pub mod recovered_by_hand;
 pub mod recovery;
 pub mod replace;
+pub mod rollback;
 pub mod rollout;
 pub mod scale;
 pub mod storage;

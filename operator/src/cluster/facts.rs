@@ -1,7 +1,11 @@
 //! The observation, and what it means. Nothing here decides or uses deciders or rendered objects.
 pub mod addresses;
 pub mod claims;
+pub mod downgrade;
 pub mod forming;
+pub mod hold;
+pub mod image;
+pub mod inputs;
 pub mod lineage;
 pub mod newer;
 pub mod observation;
@@ -11,5 +15,6 @@ pub mod pods;
 pub mod quorum;
 pub mod unknown;
 pub mod validate;
+pub mod version;
 pub mod view;
 pub mod volume;

@@ -45,6 +45,7 @@ fn observation(cluster: RqliteCluster, voters: i32, readers: i32) -> Observation
         owner_label: None,
         replicas_set: None,
         account: None,
+        image: None,
         deleting: false,
     };
     Observation {

@@ -11,13 +11,16 @@ use serde::Serialize;
 use crate::cluster::{
     action::{Action, Decision, Event, finish},
     deciders::{
+        approval::Gate,
         bootstrap, deletion, drain, hibernate, membership, names_taken, outage, readers, reap,
         recovered_by_hand,
         recovery::{self, NamedRecovery, StatusUpdate},
-        replace, rollout, scale, storage, unknown, unstick,
+        replace, rollback, rollout, scale, storage, unknown, unstick,
     },
     facts::{
-        claims, newer,
+        claims,
+        hold::{self, Hold},
+        newer,
         observation::{Edit, Observation, ObservedPod},
         validate,
         view::{View, seconds_between},
@@ -98,41 +101,61 @@ pub struct PodLabels {
 
 /// Plans one reconcile of one cluster.
 pub fn plan(seen: &Observation) -> Plan {
-    let view = View::of(seen);
-    let wanted = build::wanted_target(&view);
+    let asked = View::of(seen);
+    // What is kept of an earlier spec takes the place of the present one, for all that follows.
+    let hold = hold::decide(&asked);
+    let planned = hold.as_ref().and_then(|hold| hold::applied(hold, seen));
+    let mut view = View::of(planned.as_ref().unwrap_or(seen));
+    view.kept_image = hold
+        .as_ref()
+        .filter(|_| planned.is_some())
+        .map(|h| h.image.as_str());
+    let adopts = hold.is_none() || planned.is_some();
+    plan_kept(&asked, &view, hold.as_ref(), adopts)
+}
+
+/// Plans with a spec of which parts may be kept from before. `asked` has the spec as it is; `adopts`: may a
+/// new template become the target?
+fn plan_kept(asked: &View<'_>, view: &View<'_>, hold: Option<&Hold>, adopts: bool) -> Plan {
+    let seen = view.seen;
+    let wanted = build::wanted_target(view);
+    let gate = Gate::new(view, hold);
     let deleting = seen.cluster.metadata.deletion_timestamp.is_some();
     let paused = is_paused(&seen.cluster);
-    let mistakes = validate::mistakes(&view);
-    let leaving = deleting && !deletion::is_protected(&view);
+    let mistakes = validate::mistakes(asked);
+    let leaving = deleting && !deletion::is_protected(view);
     let newer = newer::unknown_work(view.status);
     let untouched = leaving || paused || !mistakes.is_empty() || newer.is_some();
     let unpaused = || match (&newer, mistakes.is_empty()) {
-        (Some(work), _) => Decision::Blocked(newer::REASON, newer::explain(&view, work)),
-        (None, true) => decide(&view, &wanted),
+        (Some(work), _) => Decision::Blocked(newer::REASON, newer::explain(view, work)),
+        (None, true) => gate.finish(match rollback::decide(view, asked, hold) {
+            Decision::Continue => decide(view, &wanted, &gate, adopts),
+            back => back,
+        }),
         (None, false) => Decision::Blocked("InvalidSpec", mistakes.join("; ")),
     };
     let held = (paused && !leaving).then(unpaused);
     let decision = if leaving {
-        deletion::decide(&view)
+        deletion::decide(view)
     } else if paused {
         Decision::Wait("paused: the operator changes nothing".to_owned())
     } else {
         unpaused()
     };
-    let objects = match view.target() {
-        Some(target) if !untouched && view.status.cluster_id.is_some() => {
-            build::objects(&view, target, &wanted)
-        }
-        _ => Vec::new(),
-    };
-    let status = report::status(&view, &wanted, &decision, held.as_ref());
-    let recoveries = if untouched {
-        Vec::new()
-    } else {
-        recovery::status_updates(&view, &status, message(&decision))
-    };
-    let event = event(&view, &decision);
-    let again_after_seconds = requeue_seconds(&view, &decision);
+    let named = view.target().filter(|_| view.status.cluster_id.is_some());
+    let objects = unless(untouched, || {
+        named.map_or_else(Vec::new, |target| build::objects(view, target, &wanted))
+    });
+    let mut status = report::status(view, &wanted, &decision, held.as_ref());
+    if newer.is_none() {
+        gate.write(held.as_ref().unwrap_or(&decision), &mut status);
+        report::add_updates(view, asked, &wanted, hold, &mut status);
+    }
+    let recoveries = unless(untouched, || {
+        recovery::status_updates(view, &status, message(&decision))
+    });
+    let event = event(view, &decision);
+    let again_after_seconds = requeue_seconds(view, &decision);
     let (action, summary) = match decision {
         Decision::Act(action, text) => (Some(action), text),
         Decision::Continue => (None, "the cluster matches its spec".to_owned()),
@@ -142,37 +165,26 @@ pub fn plan(seen: &Observation) -> Plan {
     };
     Plan {
         summary,
-        finalizer: (!deleting && !paused).then(|| deletion::needs_finalizer(&view)),
+        finalizer: (!deleting && !paused).then(|| deletion::needs_finalizer(view)),
         status: Box::new(status),
         objects,
         recoveries,
         // Whoever leads must be found by clients whatever a newer operator has begun.
-        labels: if untouched && newer.is_none() {
-            Vec::new()
-        } else {
-            labels(&view)
-        },
-        unowned: if untouched {
-            Vec::new()
-        } else {
-            recovery::unowned(&view)
-        },
-        expired: if untouched {
-            Vec::new()
-        } else {
-            recovery::expired(&view)
-        },
-        claims: if untouched {
-            Vec::new()
-        } else {
-            unlabelled_claims(&view)
-        },
+        labels: unless(untouched && newer.is_none(), || labels(view)),
+        unowned: unless(untouched, || recovery::unowned(view)),
+        expired: unless(untouched, || recovery::expired(view)),
+        claims: unless(untouched, || unlabelled_claims(view)),
         action,
         event,
-        notices: strays::event(&view).into_iter().collect(),
-        edits: reverted(&view, untouched),
+        notices: strays::event(view).into_iter().collect(),
+        edits: reverted(view, untouched),
         again_after_seconds,
     }
+}
+
+/// Nothing where nothing may be touched.
+fn unless<T>(untouched: bool, what: impl FnOnce() -> Vec<T>) -> Vec<T> {
+    if untouched { Vec::new() } else { what() }
 }
 
 /// Changes by others that the plan reverts.
@@ -200,14 +212,23 @@ pub fn is_paused(cluster: &RqliteCluster) -> bool {
 }
 
 /// Asks the deciders in order of urgency; the first decision other than `Continue` is taken.
-fn decide(view: &View<'_>, wanted: &operator_api::status::Target) -> Decision {
+fn decide(
+    view: &View<'_>,
+    wanted: &operator_api::status::Target,
+    gate: &Gate<'_, '_>,
+    adopts: bool,
+) -> Decision {
+    let first = |all: &[&dyn Fn() -> Decision]| first(gate, all);
     let urgent = first(&[
         &|| names_taken::decide(view),
         &|| bootstrap::identity(view, wanted),
         &|| membership::adopt_configuration(view),
         &|| bootstrap::correct(view, wanted),
         // Also during a recovery: a corrected template may be what lets its survivor start.
-        &|| rollout::adopt(view, wanted),
+        &|| match adopts {
+            true => rollout::adopt(view, wanted),
+            false => Decision::Continue,
+        },
         &|| recover(view),
         &|| unknown::remove(view),
         &|| drain::move_leader(view),
@@ -243,7 +264,10 @@ fn decide(view: &View<'_>, wanted: &operator_api::status::Target) -> Decision {
         // Read replicas are in no quorum: their number need not wait for what the voters wait for.
         Decision::Continue | Decision::Wait(_) | Decision::Blocked(..) => {
             match first(&[&|| scale::readers(view), &|| readers::leave(view)]) {
-                Decision::Continue => unstick_during(view, decision),
+                Decision::Continue => match gate.admit(unstick_during(view, decision.clone())) {
+                    Decision::Continue => decision,
+                    decision => decision,
+                },
                 readers => readers,
             }
         }
@@ -274,10 +298,10 @@ fn reap_during(view: &View<'_>, decision: Decision) -> Decision {
     }
 }
 
-fn first(deciders: &[&dyn Fn() -> Decision]) -> Decision {
+fn first(gate: &Gate<'_, '_>, deciders: &[&dyn Fn() -> Decision]) -> Decision {
     deciders
         .iter()
-        .map(|decider| decider())
+        .map(|decider| gate.admit(decider()))
         .find(|decision| *decision != Decision::Continue)
         .unwrap_or(Decision::Continue)
 }
@@ -385,6 +409,12 @@ fn event(view: &View<'_>, decision: &Decision) -> Option<Event> {
         Decision::Continue | Decision::Wait(_) => blockers::event(view),
         Decision::Blocked(reason, text) => {
             Some(event(true, reason, &blockers::with_blocker(view, text)))
+        }
+        Decision::Record(next, text) if next.rolled_back != view.status.rolled_back => {
+            Some(event(true, "UpdateRolledBack", text))
+        }
+        Decision::Record(next, text) if next.approved_plan != view.status.approved_plan => {
+            Some(event(false, "PlanApproved", text))
         }
         Decision::Record(next, text) => {
             let kind = next.operation.as_ref().or(view.operation());

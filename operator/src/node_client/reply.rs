@@ -10,7 +10,9 @@ use crate::cluster::{NodeStatus, facts::observation::ConfigMember};
 /// # Errors
 /// The response is malformed, or the node is still opening its data.
 pub(super) fn read(body: &[u8], ready: bool) -> Result<NodeStatus, String> {
-    let Status { store, .. } = serde_json::from_slice(body).map_err(|e| format!("/status: {e}"))?;
+    let Status { store, process } =
+        serde_json::from_slice(body).map_err(|e| format!("/status: {e}"))?;
+    let version = process.map(|process| process.build.version);
     let (Some(name), Some(identity), Some(raft)) = (store.node_id, store.identity, store.raft)
     else {
         return Err("it is opening its data".to_owned());
@@ -21,6 +23,9 @@ pub(super) fn read(body: &[u8], ready: bool) -> Result<NodeStatus, String> {
         .filter(|name| !name.is_empty());
     let config_index = raft.committed_configuration.index;
     let config = raft.committed_configuration.members.into_iter();
+    // Nodes of the first format report none.
+    let details = raft.details.as_deref();
+    let formats = details.map(|details| (details.format_version, details.format_version_max));
     let addresses = config.clone().map(|entry| (entry.raft_id, entry.addr));
     Ok(NodeStatus {
         is_leader: raft.state == "Leader" && leader.as_ref() == Some(&name),
@@ -34,6 +39,9 @@ pub(super) fn read(body: &[u8], ready: bool) -> Result<NodeStatus, String> {
         commit_index: raft.commit_index,
         applied_index: raft.applied_index,
         ready,
+        version: version.filter(|version| !version.is_empty()),
+        format_version: formats.map(|(present, _)| present).filter(|v| *v > 0),
+        format_version_max: formats.map(|(_, newest)| newest).filter(|v| *v > 0),
         unreachable_seconds: raft.unreachable_seconds,
         config_index,
         addresses: addresses.collect(),

@@ -32,6 +32,10 @@ pub(super) fn convert(set: &StatefulSet) -> ObservedSet {
         account: spec
             .and_then(|spec| spec.template.spec.as_ref())
             .and_then(|pod| pod.service_account_name.clone()),
+        image: spec
+            .and_then(|spec| spec.template.spec.as_ref())
+            .and_then(|pod| pod.containers.iter().find(|c| c.name == "rqlited"))
+            .and_then(|container| container.image.clone()),
         deleting: set.metadata.deletion_timestamp.is_some(),
     }
 }
@@ -50,7 +54,8 @@ mod tests {
             "spec": {"replicas": 4, "selector": {}, "serviceName": "x",
                 "template": {"metadata": {"annotations": {"rqlite.dev/template-hash": "h"},
                     "labels": {"rqlite.dev/owner": "o"}},
-                    "spec": {"serviceAccountName": "demo", "containers": []}},
+                    "spec": {"serviceAccountName": "demo",
+                        "containers": [{"name": "sidecar", "image": "x"}, {"name": "rqlited", "image": "rqlited:1"}]}},
                 "volumeClaimTemplates": [{"spec": {"resources": {"requests": {"storage": "3Gi"}}}}]},
         }))
         .unwrap();
@@ -59,6 +64,7 @@ mod tests {
             replicas: 4,
             template_hash: "h".to_owned(),
             claim_size: "3Gi".to_owned(),
+            image: Some("rqlited:1".to_owned()),
             owner_label: Some("o".to_owned()),
             replicas_set: Some(3),
             account: Some("demo".to_owned()),

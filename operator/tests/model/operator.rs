@@ -295,6 +295,7 @@ pub(crate) fn observe(world: &mut World) -> Observation {
     let fresh_id = world.fresh("id");
     let set = |pool| {
         world.sets.get(&pool).map(|set| ObservedSet {
+            image: None,
             uid: set.uid.clone(),
             replicas: set.replicas,
             template_hash: set.hash.clone(),
@@ -411,6 +412,9 @@ fn probe(world: &World, name: &str) -> ProbeResult {
         false => (&disk.config, disk.config_index),
     };
     ProbeResult::Ok(NodeStatus {
+        version: None,
+        format_version: None,
+        format_version_max: None,
         raft_id: disk.raft_id.clone().unwrap_or_default(),
         cluster_id: disk.cluster_id.clone(),
         lineage: disk.lineage.clone(),

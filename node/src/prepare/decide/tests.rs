@@ -23,6 +23,7 @@ fn state(phase: FormingPhase, epoch: u64) -> StateFile {
 fn observed(name: &str, holds: Contents) -> Observation {
     Observation {
         name: name.into(),
+        format: (2, 2),
         damage: Vec::new(),
         holds,
         recovering_to: None,
@@ -30,6 +31,26 @@ fn observed(name: &str, holds: Contents) -> Observation {
         parking: None,
         retired: None,
     }
+}
+
+#[test]
+fn data_of_a_newer_program_is_left_alone() {
+    let mut seen = Observation {
+        format: (3, 2),
+        damage: vec!["looks broken to this program".to_owned()],
+        ..observed("a", data("c", 0))
+    };
+    let formed = state(FormingPhase::Formed, 0);
+    let stopped = decide(&seen, &formed, None);
+    let Action::Stop(StopReason::NewerFormat, reason) = stopped else {
+        panic!("{stopped:?}");
+    };
+    assert!(
+        reason.contains("format version 3") && reason.contains("run a newer one"),
+        "{reason}"
+    );
+    (seen.format, seen.damage) = ((2, 3), Vec::new());
+    assert_eq!(decide(&seen, &formed, None), Action::Start);
 }
 
 #[test]

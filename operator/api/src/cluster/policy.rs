@@ -97,6 +97,11 @@ pub struct Update {
     /// next change) or Immediate. Defaults to Deferred.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub operator_changes: Option<OperatorChanges>,
+    /// What happens to an update that makes no progress for update.progressDeadline: Pause (nothing else is
+    /// changed until the spec changes or a person rolls it back) or RollBack (to the last template that
+    /// worked). Defaults to Pause.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_stall: Option<OnStall>,
     /// How long a replaced node must be ready before the next one is replaced. Defaults to 10s.
     #[serde(default = "ten_seconds")]
     pub min_ready: Period,
@@ -119,6 +124,7 @@ impl Default for Update {
         Self {
             strategy: None,
             operator_changes: None,
+            on_stall: None,
             min_ready: ten_seconds(),
             progress_deadline: ten_minutes(),
         }
@@ -134,6 +140,30 @@ pub enum UpdateStrategy {
     #[default]
     Automatic,
     /// The user, pod by pod.
+    Manual,
+}
+
+/// What happens to an update that makes no progress.
+#[derive(
+    schemars::JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize,
+)]
+pub enum OnStall {
+    /// It stops.
+    #[default]
+    Pause,
+    /// The pods return to the last template that worked.
+    RollBack,
+}
+
+/// Who decides that a change is carried out.
+#[derive(
+    schemars::JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize,
+)]
+pub enum Management {
+    /// The operator.
+    #[default]
+    Automatic,
+    /// A person, plan by plan.
     Manual,
 }
 

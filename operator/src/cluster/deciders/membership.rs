@@ -70,6 +70,8 @@ fn member(view: &View<'_>, entry: &ConfigMember) -> Member {
         pod_uid: None,
         claim_uid: claim.map(|claim| claim.uid.clone()),
         node: None,
+        version: None,
+        format_version_max: None,
         reason: None,
         lost_since: None,
     }

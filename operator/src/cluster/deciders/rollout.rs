@@ -13,7 +13,7 @@ use crate::cluster::{
         scale::{TRANSFER_SECONDS, wait_or_blocked},
     },
     facts::{
-        claims,
+        claims, inputs,
         observation::ObservedPod,
         quorum::is_disk_needed,
         view::{View, quorum, seconds_between},
@@ -29,7 +29,10 @@ pub fn is_deferred(view: &View<'_>, wanted: &Target) -> bool {
     let update = view.spec.update.clone().unwrap_or_default();
     let deferred = update.operator_changes.unwrap_or_default() == OperatorChanges::Deferred;
     view.target().is_some_and(|now| {
-        deferred && now.input_hash == wanted.input_hash && !same_templates(now, wanted)
+        deferred
+            && now.image == wanted.image
+            && inputs::are_same(now, wanted)
+            && !same_templates(now, wanted)
     })
 }
 
@@ -65,9 +68,13 @@ pub fn adopt(view: &View<'_>, wanted: &Target) -> Decision {
         return Decision::Continue;
     }
     let mut next = view.status.clone();
+    if now.worked_at.is_some() {
+        next.last_good_target = Some(now.clone());
+    }
     next.target = Some(Target {
         replicas: now.replicas,
         bootstrap_replicas: now.bootstrap_replicas,
+        newer: now.newer.clone(),
         ..wanted.clone()
     });
     let text = format!("the pods' new template is {}", wanted.template_hash);

@@ -155,6 +155,9 @@ pub struct ObservedSet {
     pub template_hash: String,
     /// Storage request of its claim template, a quantity.
     pub claim_size: String,
+    /// Image of the nodes in its pod template.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
     /// Value of the owner label in its pod template; None for a template from before that label.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub owner_label: Option<String>,
@@ -218,7 +221,7 @@ pub struct ObservedPod {
 /// Report of `rqlited prepare`, from the init container's termination message.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PrepareReport {
-    /// `Ready`, `Held`, `Foreign`, `StaleLineage`, `UnknownLineage`, `Damaged` or `Refused`.
+    /// `Ready`, `Held`, `Foreign`, `StaleLineage`, `UnknownLineage`, `NewerFormat`, `Damaged` or `Refused`.
     pub state: String,
     /// Id of the cluster that the data belongs to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -368,6 +371,15 @@ pub struct NodeStatus {
     /// Log index of that configuration.
     #[serde(default)]
     pub config_index: u64,
+    /// Version of its program.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// Format version that the cluster uses, as far as the node knows; see the node's FORMATS.md.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub format_version: Option<u16>,
+    /// Newest format version that its program supports.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub format_version_max: Option<u16>,
     /// Addresses that its members advertise to other nodes, by Raft id.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub addresses: BTreeMap<String, String>,

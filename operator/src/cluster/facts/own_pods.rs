@@ -124,6 +124,8 @@ mod tests {
             pod_uid: Some(uid.to_owned()),
             claim_uid: None,
             node: None,
+            version: None,
+            format_version_max: None,
             reason: None,
             lost_since: None,
         };

@@ -47,6 +47,8 @@ pub struct View<'a> {
     pub status: &'a RqliteClusterStatus,
     /// The confirmed leader.
     pub leader: Option<Leader<'a>>,
+    /// The image of a template that is kept; see [`crate::cluster::facts::hold`].
+    pub kept_image: Option<&'a str>,
 }
 
 /// Status of a cluster that has none yet.
@@ -62,6 +64,7 @@ impl<'a> View<'a> {
             spec: &seen.cluster.spec,
             status: seen.cluster.status.as_ref().unwrap_or(&NO_STATUS),
             leader: None,
+            kept_image: None,
         };
         view.leader = view.confirmed_leader();
         view
@@ -166,6 +169,12 @@ impl<'a> View<'a> {
         });
         let known = now.or_else(|| self.seen.leader_seen.clone());
         known.filter(|seen| Some(&seen.lineage) == lineage)
+    }
+
+    /// An annotation of the cluster.
+    pub fn annotation(&self, key: &str) -> Option<&'a str> {
+        let all = self.seen.cluster.metadata.annotations.as_ref()?;
+        all.get(key).map(String::as_str)
     }
 
     /// Time of the reconcile.

@@ -3,6 +3,7 @@ mod condition;
 mod conditions;
 mod members;
 mod ready;
+mod updates;
 
 use operator_api::{
     RqliteClusterStatus, names,
@@ -13,7 +14,9 @@ use crate::cluster::{
     action::Decision,
     deciders::{deletion, manager},
     facts::{
-        claims, newer,
+        claims,
+        hold::Hold,
+        newer,
         quorum::{Outage, classify_outage},
         view::{View, seconds_between},
     },
@@ -90,6 +93,27 @@ pub fn status(
         remember_leader(view, &mut next);
     }
     next
+}
+
+/// Adds what concerns images, templates that are kept, and plans that wait for approval. `asked` has the spec
+/// as it is, `view` what is kept instead.
+pub fn add_updates(
+    view: &View<'_>,
+    asked: &View<'_>,
+    wanted: &Target,
+    hold: Option<&Hold>,
+    next: &mut RqliteClusterStatus,
+) {
+    updates::record(view, asked, wanted, hold, next);
+    for one in updates::conditions(asked, hold, next) {
+        conditions::put(view, next, one);
+    }
+    if let Some((ready, phase)) = updates::correct_ready(hold, next) {
+        conditions::put(view, next, ready);
+        next.phase = phase
+            .filter(|_| next.phase == Some(Phase::Running))
+            .or(next.phase);
+    }
 }
 
 fn set_leader(view: &View<'_>, next: &mut RqliteClusterStatus) {

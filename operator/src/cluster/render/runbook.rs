@@ -4,6 +4,7 @@
 pub fn page(reason: &str) -> Option<&'static str> {
     Some(match reason {
         "BootstrapFailed" => "bootstrap-failed",
+        "DowngradeRefused" | "OlderRelease" | "DataIsNewer" => "downgrade-refused",
         "EditedByOthers" => "edited-by-others",
         "ForeignData" => "foreign-data",
         "InvalidSpec" | "InvalidAnnotation" => "invalid-spec",
@@ -34,7 +35,7 @@ pub fn page(reason: &str) -> Option<&'static str> {
         }
         "ExpansionNotAllowed" | "Expanding" => "storage",
         "UnknownMember" | "UnknownVoter" | "UnknownReader" => "unknown-member",
-        "UpdateStalled" => "update-stalled",
+        "UpdateStalled" | "UpdateRolledBack" => "update-stalled",
         "WrittenByNewerOperator" => "newer-operator",
         _ => return None,
     })

@@ -111,6 +111,8 @@ fn a_former_member_of_a_pod_is_known() {
         pod_uid: None,
         claim_uid: Some("c".to_owned()),
         node: None,
+        version: None,
+        format_version_max: None,
         reason: None,
         lost_since: None,
     };

@@ -316,7 +316,7 @@ fn advisory(view: &View<'_>) -> NewCondition {
 }
 
 /// Writes a condition; its transition time changes only with its status.
-fn put(view: &View<'_>, next: &mut RqliteClusterStatus, one: NewCondition) {
+pub(super) fn put(view: &View<'_>, next: &mut RqliteClusterStatus, one: NewCondition) {
     let status = if one.status { "True" } else { "False" }.to_owned();
     let since = next
         .condition(one.kind)

@@ -4,7 +4,7 @@ use operator_api::{
     status::{Member, MemberState, OperationType, Pool, PoolStatus, Role, UnknownMember},
 };
 
-use crate::cluster::facts::{quorum::member_state, view::View};
+use crate::cluster::facts::{quorum::member_state, version::of_program, view::View};
 
 /// Entries of `status.members` and of `status.unknownMembers` that the definition allows: nobody who joins
 /// nodes may make the status too large to be written.
@@ -104,6 +104,7 @@ pub(super) fn members(view: &View<'_>, confirmed: &[Member], recovers: bool) -> 
         let pod = view.pod(&member.name);
         member.pod_uid = pod.map(|pod| pod.uid.clone());
         member.node = pod.and_then(|pod| pod.machine.clone());
+        remember_version(view, known(&member.name), member);
         (member.state, member.reason) = member_state(view, member);
         member.lost_since = (member.state == MemberState::Lost).then(|| {
             let before = known(&member.name).and_then(|m| m.lost_since.clone());
@@ -131,6 +132,18 @@ fn present_role(view: &View<'_>, member: &Member) -> Role {
     }
 }
 
+/// What the node runs; while it does not respond, what it last ran.
+fn remember_version(view: &View<'_>, before: Option<&Member>, member: &mut Member) {
+    let node = view.node(&member.name);
+    let reported = node.and_then(|node| node.version.as_deref());
+    member.version = reported.map(|text| of_program(text).to_owned());
+    member.format_version_max = node.and_then(|node| node.format_version_max).map(i32::from);
+    if let Some(before) = before.filter(|_| node.is_none()) {
+        member.version.clone_from(&before.version);
+        member.format_version_max = before.format_version_max;
+    }
+}
+
 fn absent(name: &str) -> Member {
     Member {
         name: name.to_owned(),
@@ -141,6 +154,8 @@ fn absent(name: &str) -> Member {
         pod_uid: None,
         claim_uid: None,
         node: None,
+        version: None,
+        format_version_max: None,
         reason: None,
         lost_since: None,
     }
