@@ -88,12 +88,14 @@ enum Command {
     },
     /// Runs SQL in the leader's pod by kubectl exec, or opens the shell `rqlite` there.
     ///
-    /// Without statements it opens the shell; if standard input is no terminal, the statements are read from it. The first statement that fails ends it with exit code 1.
+    /// Without statements it opens the shell; if standard input is no terminal, the statements are read from
+    /// it. The first statement that fails ends it with exit code 1.
     #[command(after_help = SQL_EXAMPLES)]
     Sql {
         /// The cluster.
         cluster: String,
-        /// Statements or commands of the shell, such as .tables. If the first one after -- begins with a dash, all are arguments for rqlite.
+        /// Statements or commands of the shell, such as .tables. If the first one after -- begins with a dash,
+        /// all are arguments for rqlite.
         #[arg(value_name = "SQL")]
         statements: Vec<String>,
     },
