@@ -75,9 +75,7 @@ pub fn status(
     next.read_replicas = members::readers(view);
     next.unknown_members = members::unknown(view);
     next.members = members::members(view, &next.members, recovers);
-    if view.spec.storage.ephemeral.is_none() {
-        next.claims = claims::recorded(view);
-    }
+    next.claims = claims::recorded(view);
     next.endpoints = Some(endpoints(view));
     if next.cluster_domain.is_none() && next.cluster_id.is_some() {
         next.cluster_domain = Some(view.cluster_domain().to_owned());
