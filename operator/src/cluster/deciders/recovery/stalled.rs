@@ -78,7 +78,10 @@ pub(super) fn report(
 /// While the quorum is lost, a recovery that does not move is what a person should look at: it replaces the
 /// advice to create one.
 pub fn report_stalled(view: &View<'_>, decision: Decision) -> Decision {
-    if !matches!(decision, Decision::Blocked("QuorumLost", _)) {
+    if !matches!(
+        decision,
+        Decision::Blocked("QuorumLost" | "LossDetected", _)
+    ) {
         return decision;
     }
     let mut open = view.seen.recoveries.iter();
