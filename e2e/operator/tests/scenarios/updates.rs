@@ -236,11 +236,91 @@ pub(crate) fn new_operator_restarts_no_database(fixture: &Fixture) -> Result<Mea
             ensure!(cluster.uids()? == before, "pods were replaced");
             let now = cluster.object()?["status"]["target"]["image"].clone();
             ensure!(now == image, "the image became {now}");
+            cluster.until_condition("UpdateAvailable", "True", None, LIMIT)?;
+            // A change that does reach the pods brings no other image with it.
+            cluster.edit(&json!({"spec": {"podMetadata": {"labels": {"team": "x"}}}}))?;
+            until("all pods to be others", LONG, || {
+                let pods = cluster.voters()?;
+                let done = pods
+                    .iter()
+                    .all(|p| p.ready && before.get(&p.name) != Some(&p.uid));
+                ensure!(done, "{pods:?}");
+                let other: Vec<_> = pods.iter().filter(|p| p.image.ends_with(":next")).collect();
+                ensure!(other.is_empty(), "{other:?}");
+                Ok(())
+            })?;
+            cluster.ready(LONG)?;
             Ok(())
         });
         fixture.upgrade(&["nodeImage.tag=dev", "logLevel=info"])?;
         fixture.await_operator()?;
         checked.context("after the upgrade")?;
+        cluster.verify_intact(writer)
+    })
+}
+
+/// A stalled update is taken back without an edit of the spec, and held until the spec changes.
+fn taken_back(fixture: &Fixture, name: &str, by_policy: bool) -> Result<Measurements> {
+    let policy = json!({"update": {"progressDeadline": "30s",
+        "onStall": if by_policy { "RollBack" } else { "Pause" }}});
+    fixture.cluster(name, spec(3, policy), |cluster| {
+        let writer = cluster.writer()?;
+        let image = cluster.object()?["status"]["target"]["image"].clone();
+        let before = cluster.uids()?;
+        cluster.edit(&json!({"spec": {"image": {"tag": "missing"}}}))?;
+        if !by_policy {
+            cluster.until_condition("Progressing", "False", Some("UpdateStalled"), LONG)?;
+            let asked = json!({"metadata": {"annotations": {"rqlite.dev/rollback": "now"}}});
+            cluster.edit(&asked)?;
+        }
+        let said = cluster.until_condition("UpdateRolledBack", "True", None, LONG)?;
+        println!("taken back: {said}");
+        until("three ready pods of the former image", LONG, || {
+            let pods = cluster.voters()?;
+            let well = pods
+                .iter()
+                .all(|p| p.ready && !p.image.ends_with(":missing"));
+            ensure!(well && pods.len() == 3, "{pods:?}");
+            Ok(())
+        })?;
+        let now = cluster.uids()?;
+        let kept = before.iter().filter(|(n, uid)| now.get(*n) == Some(*uid));
+        ensure!(kept.count() == 2, "more than one pod was touched");
+        let target = cluster.object()?["status"]["target"]["image"].clone();
+        ensure!(target == image, "{target}");
+        cluster.edit(&json!({"spec": {"image": {"tag": "next"}}}))?;
+        cluster.ready(LONG)?;
+        cluster.verify_intact(writer)
+    })
+}
+
+pub(crate) fn taken_back_on_request(fixture: &Fixture) -> Result<Measurements> {
+    taken_back(fixture, "rollback", false)
+}
+
+pub(crate) fn taken_back_by_policy(fixture: &Fixture) -> Result<Measurements> {
+    taken_back(fixture, "on-stall", true)
+}
+
+/// With management Manual nothing changes before a person's word, and then all of the plan.
+pub(crate) fn waits_for_approval(fixture: &Fixture) -> Result<Measurements> {
+    let manual = spec(3, json!({"management": "Manual"}));
+    fixture.cluster("manual", manual, |cluster| {
+        let writer = cluster.writer()?;
+        for (change, voters) in [(image("next"), 3), (json!({"spec": {"replicas": 5}}), 5)] {
+            let before = cluster.uids()?;
+            cluster.edit(&change)?;
+            cluster.until_condition("ApprovalPending", "True", None, LIMIT)?;
+            std::thread::sleep(Duration::from_secs(20));
+            ensure!(cluster.uids()? == before, "pods changed without a word");
+            let plan = cluster.object()?["status"]["proposedPlan"]["id"].clone();
+            let word = json!({"metadata": {"annotations": {"rqlite.dev/approve": plan}}});
+            cluster.edit(&word)?;
+            cluster.ready(LONG)?;
+            let pods = cluster.voters()?;
+            let done = pods.len() == voters && pods.iter().all(|p| p.image.ends_with(":next"));
+            ensure!(done, "{pods:?}");
+        }
         cluster.verify_intact(writer)
     })
 }
