@@ -18,6 +18,7 @@ pub mod edits;
 pub mod error;
 pub mod events;
 pub mod evidence;
+pub mod farewell;
 pub mod installations;
 pub mod lease;
 pub mod live;

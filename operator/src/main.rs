@@ -8,7 +8,7 @@ use operator_api::RqliteCluster;
 use rqlite_operator::{
     carried::CarriedState,
     cluster::{Observation, plan},
-    definitions, evidence,
+    definitions, evidence, farewell,
     live::Live,
     metrics::Metrics,
     node_client::Http,
@@ -29,6 +29,8 @@ struct Args {
 enum Command {
     /// Runs the operator until SIGTERM or Ctrl-C.
     Run(Box<Options>),
+    /// After the operator was uninstalled: says so in the clusters' statuses and deletes its Lease.
+    Farewell(farewell::Options),
     /// Prints the custom resource definitions as YAML, or writes one file each.
     Crd {
         /// Directory to write one file per kind to, instead of standard output.
@@ -67,6 +69,7 @@ async fn main() -> ExitCode {
 async fn execute(command: Command) -> anyhow::Result<String> {
     match command {
         Command::Run(options) => run::run(*options).await.map(|()| String::new()),
+        Command::Farewell(options) => farewell::run(options).await,
         Command::Crd { directory: None } => {
             let texts = definitions::files()?.into_iter().map(|(_, text)| text);
             Ok(texts.collect::<Vec<_>>().join("---\n"))

@@ -168,7 +168,7 @@ fn claims(cluster: &RqliteCluster, live: &Live) -> Vec<ObservedClaim> {
 }
 
 /// The current time in whole seconds, the API server's resolution: a written time must read back equal.
-fn now() -> Time {
+pub fn now() -> Time {
     let now = Timestamp::now();
     Time(Timestamp::from_second(now.as_second()).unwrap_or(now))
 }

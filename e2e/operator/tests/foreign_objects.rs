@@ -66,6 +66,19 @@ fn foreign(kind: &str, name: &str) -> Value {
     object
 }
 
+/// Everything of an object but the status that Kubernetes' controllers write into budgets and StatefulSets.
+fn lasting(object: &Value) -> Value {
+    let mut object = object.clone();
+    if ["PodDisruptionBudget", "StatefulSet"]
+        .iter()
+        .any(|kind| object["kind"] == *kind)
+    {
+        object["status"].take();
+        object["metadata"]["resourceVersion"].take();
+    }
+    object
+}
+
 /// Objects in a namespace.
 struct Place<'a> {
     server: &'a Objects,
@@ -193,7 +206,10 @@ fn each_name_taken(server: &Objects, names: &BTreeSet<(String, String)>) -> Resu
         let needed = ["ServiceAccount", "ConfigMap", "NetworkPolicy"].contains(&kind.as_str())
             || ["demo", "demo-headless"].contains(&name.as_str());
         ensure!(runs != needed, "{what}: pods exist: {runs}");
-        ensure!(place.get(kind, name)? == *before, "{what} was changed");
+        ensure!(
+            lasting(&place.get(kind, name)?) == lasting(before),
+            "{what} was changed"
+        );
     }
     // The name becomes free, in one way or the other, or the cluster goes.
     for (n, (kind, name, place, before)) in all.iter().enumerate() {
@@ -227,7 +243,10 @@ fn each_name_taken(server: &Objects, names: &BTreeSet<(String, String)>) -> Resu
                     ensure!(!left.contains("ownerReferences"), "{left}");
                     Ok(())
                 })?;
-                ensure!(place.get(kind, name)? == *before, "{what} was changed");
+                ensure!(
+                    lasting(&place.get(kind, name)?) == lasting(before),
+                    "{what} was changed"
+                );
             }
         }
     }

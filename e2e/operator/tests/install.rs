@@ -126,6 +126,7 @@ fn by_helm(fixture: &Fixture) -> Result<()> {
         "the definition was not upgraded: {novelty}"
     );
     fixture.helm(&["rollback", RELEASE, "1"])?;
+    says_farewell(fixture)?;
     // Uninstalled and installed again.
     fixture.helm(&["uninstall", RELEASE])?;
     ensure!(
@@ -143,6 +144,25 @@ fn by_helm(fixture: &Fixture) -> Result<()> {
         "installing again touched databases or definitions"
     );
     fixture.helm(&["uninstall", RELEASE]).map(drop)
+}
+
+/// The Job after an uninstallation is part of a release only where there are machines for it: without any,
+/// Helm would wait for it in vain.
+fn says_farewell(fixture: &Fixture) -> Result<()> {
+    let hooks = || fixture.helm(&["get", "hooks", RELEASE]);
+    ensure!(!hooks()?.contains("farewell"), "a Job without machines");
+    let node = json!({ "apiVersion": "v1", "kind": "Node", "metadata": { "name": "m1" } });
+    fixture.server.send(&["create"], &node)?;
+    fixture.install(&chart(), &[])?;
+    let all = hooks()?;
+    ensure!(
+        all.contains("- farewell") && all.contains("post-delete"),
+        "{all}"
+    );
+    fixture.install(&chart(), &["--set", "farewell=false"])?;
+    ensure!(!hooks()?.contains("farewell"), "not switched off");
+    fixture.server.run(&["delete", "node", "m1"])?;
+    fixture.install(&chart(), &[]).map(drop)
 }
 
 fn by_kubectl(fixture: &Fixture) -> Result<()> {

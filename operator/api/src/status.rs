@@ -44,6 +44,8 @@ pub const DOWNGRADE_REFUSED: &str = "DowngradeRefused";
 pub const UPDATE_ROLLED_BACK: &str = "UpdateRolledBack";
 /// Condition: a plan waits for a person's approval, because spec.management is Manual.
 pub const APPROVAL_PENDING: &str = "ApprovalPending";
+/// Condition: an operator looks after the cluster. Written when one is uninstalled, and by the next one.
+pub const MANAGED: &str = "Managed";
 /// Condition: a hint about the spec.
 pub const ADVISORY: &str = "Advisory";
 

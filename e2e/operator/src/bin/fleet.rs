@@ -120,7 +120,7 @@ async fn grow(
         row.print();
         rows.push(row);
     }
-    operator.stop().await?;
+    operator.stop()?;
     restart(
         start(&log)?,
         &mut audit,
@@ -174,7 +174,7 @@ async fn restart(
         .collect();
     println!("restart: changed {changes:?}");
     clusters.await_ready(READY_LIMIT).await?;
-    operator.stop().await
+    operator.stop()
 }
 
 impl Row {

@@ -140,7 +140,15 @@ impl Operator {
     ///
     /// # Errors
     /// If it does not exit, or exits with an error.
-    pub async fn stop(mut self) -> Result<()> {
+    pub fn stop(mut self) -> Result<()> {
+        self.terminate()
+    }
+
+    /// Stops it likewise; a later one may take its place.
+    ///
+    /// # Errors
+    /// If it does not exit, or exits with an error.
+    pub fn terminate(&mut self) -> Result<()> {
         let id = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(id, rustix::process::Signal::TERM).context("SIGTERM")?;
         let start = std::time::Instant::now();
@@ -158,7 +166,7 @@ impl Operator {
                 "the operator does not end\n{}",
                 self.tail()
             );
-            tokio::time::sleep(Duration::from_millis(50)).await;
+            std::thread::sleep(Duration::from_millis(50));
         }
     }
 

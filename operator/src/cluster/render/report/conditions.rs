@@ -3,8 +3,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use operator_api::{
     RqliteClusterStatus,
     status::{
-        ADVISORY, AVAILABLE, DEGRADED, HIBERNATED, OperationType, PAUSED, PROGRESSING, QUORUM_LOST,
-        STORAGE_READY, Target, UNKNOWN_MEMBER, UPDATE_PENDING,
+        ADVISORY, AVAILABLE, DEGRADED, HIBERNATED, MANAGED, OperationType, PAUSED, PROGRESSING,
+        QUORUM_LOST, STORAGE_READY, Target, UNKNOWN_MEMBER, UPDATE_PENDING,
     },
 };
 
@@ -62,6 +62,11 @@ pub(super) fn write(
         advisory(view),
     ];
     for one in all {
+        put(view, next, one);
+    }
+    // Only where an operator was uninstalled before.
+    if next.condition(MANAGED).is_some() {
+        let one = condition_of(MANAGED, true, "OperatorRuns", "an operator manages it");
         put(view, next, one);
     }
 }
