@@ -13,13 +13,41 @@ use crate::identity::{Birth, Cluster, Identity};
 /// In the data directory: the request to park the data and join again (`rejoin.rs`).
 pub(crate) const REJOIN_FILE: &str = "rejoin.json";
 /// In the data directory: parked data, one directory per plan.
-const PARKED_DIR: &str = "parked";
+pub(crate) const PARKED_DIR: &str = "parked";
 /// In such a directory while data is being moved into it.
-const PARKING_FILE: &str = ".parking";
+pub(crate) const PARKING_FILE: &str = ".parking";
 /// In such a directory when all data has been moved.
-const PARKED_FILE: &str = ".parked";
+pub(crate) const PARKED_FILE: &str = ".parked";
 /// Never moved: parked data, the held lock, the request to rejoin, and what file systems put into their root.
 const STAYS: [&str; 4] = [PARKED_DIR, "lock", "lost+found", REJOIN_FILE];
+
+/// What is known of a parked copy: the content of its marker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ParkedMark {
+    /// Everything in it is on other members, too.
+    Replicated,
+    /// It may hold acknowledged writes that a recovery has lost.
+    MayHoldLostWrites,
+    /// Nothing: it is of an earlier version.
+    Unknown,
+}
+
+impl ParkedMark {
+    fn text(self) -> &'static [u8] {
+        match self {
+            Self::Replicated => b"replicated",
+            Self::MayHoldLostWrites => b"may-hold-lost-writes",
+            Self::Unknown => b"",
+        }
+    }
+
+    pub(crate) fn read(path: &Path) -> Self {
+        let text = fs::read(path).unwrap_or_default();
+        let all = [Self::Replicated, Self::MayHoldLostWrites];
+        let known = all.into_iter().find(|mark| text == mark.text());
+        known.unwrap_or(Self::Unknown)
+    }
+}
 
 /// Takes the lock on the data directory, which a node or a subcommand holds while it works there. Dropping
 /// the file releases it.
@@ -75,6 +103,7 @@ pub(crate) fn park(
     plan_id: &str,
     name: &str,
     cluster: Cluster,
+    mark: ParkedMark,
 ) -> Result<(), String> {
     let target = parked(data_dir, plan_id);
     let failed = |e: io::Error| format!("moving the data to {}: {e}", target.display());
@@ -92,7 +121,7 @@ pub(crate) fn park(
     durable::sync(data_dir).map_err(failed)?;
     durable::sync_parent(&parking).map_err(failed)?;
     create(data_dir, name, cluster, false)?;
-    durable::write(&target.join(PARKED_FILE), b"").map_err(failed)?;
+    durable::write(&target.join(PARKED_FILE), mark.text()).map_err(failed)?;
     fs::remove_file(&parking)
         .and_then(|()| durable::sync_parent(&parking))
         .map_err(failed)
@@ -143,7 +172,7 @@ mod tests {
     #[test]
     fn parked_whole_and_again() {
         let dir = filled();
-        park(dir.path(), "p", "a", cluster()).unwrap();
+        park(dir.path(), "p", "a", cluster(), ParkedMark::Replicated).unwrap();
         check(dir.path());
         let incarnation = Identity::load(&dir.path().join("raft"))
             .unwrap()
@@ -152,7 +181,7 @@ mod tests {
         // A crash before the marker was removed.
         durable::write(&dir.path().join("parked/p").join(PARKING_FILE), b"").unwrap();
         assert!(is_parking(dir.path(), "p"));
-        park(dir.path(), "p", "a", cluster()).unwrap();
+        park(dir.path(), "p", "a", cluster(), ParkedMark::Replicated).unwrap();
         check(dir.path());
         let again = Identity::load(&dir.path().join("raft"))
             .unwrap()
@@ -171,7 +200,7 @@ mod tests {
             for name in moved {
                 fs::rename(dir.path().join(name), target.join(name)).unwrap();
             }
-            park(dir.path(), "p", "a", cluster()).unwrap();
+            park(dir.path(), "p", "a", cluster(), ParkedMark::Replicated).unwrap();
             check(dir.path());
         }
     }

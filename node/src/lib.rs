@@ -25,6 +25,8 @@ pub mod internode;
 pub mod internode_server;
 pub mod local;
 pub mod metrics;
+pub mod parked;
+pub mod parked_command;
 pub mod prepare;
 pub mod raft;
 pub mod recovery;

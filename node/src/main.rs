@@ -34,6 +34,10 @@ fn main() -> ExitCode {
         Some("entrypoint") => return print(&node::entrypoint::run(arguments)),
         Some("inspect") => return print(&node::inspect::run(arguments)),
         Some("skip-entry") => return print(&node::skip_entry::run(arguments)),
+        Some("parked") => {
+            let output = node::parked_command::run(arguments);
+            return output.map_or(ExitCode::SUCCESS, |output| print(&output));
+        }
         Some("prepare") => {
             telemetry::start("INFO");
             return print(&node::prepare::run(arguments));

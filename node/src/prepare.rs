@@ -17,10 +17,10 @@ use node_contract::{PlanFile, PrepareReport, StateFile};
 
 use self::decide::{Action, Contents, Observation, StopReason, decide};
 use crate::{
-    data_dir::{self, is_parked, park},
+    data_dir::{self, ParkedMark, is_parked, park},
     identity::{Cluster, Identity},
     inspect::{self, CommandOutput, Facts},
-    recovery, version,
+    parked, recovery, version,
 };
 
 /// Exit code: the node must not start; a person or the operator has to decide.
@@ -155,8 +155,12 @@ fn prepare(args: &Args) -> Report {
         Action::Stop(stop, reason) => {
             return Report::of(Some(&facts), stop.into(), Performed::None, reason);
         }
-        action => act(&args.data, &name, &state, plan.as_ref(), &action),
+        action => act(&args.data, &name, &state, plan.as_ref(), &facts, &action),
     };
+    if let Err(e) = parked::set_policy(&args.data, state.parked) {
+        tracing::warn!(target: "store", "recording which parked copies are kept: {e}");
+    }
+    parked::sweep(&args.data, state.parked.unwrap_or_default());
     match done {
         Ok(performed) => {
             let facts = inspect::read_locked(&args.data);
@@ -240,10 +244,15 @@ fn act(
     name: &str,
     state: &StateFile,
     plan: Option<&PlanFile>,
+    facts: &Facts,
     action: &Action,
 ) -> Result<Performed, String> {
     let plan = || plan.ok_or_else(|| "there is no plan".to_owned());
-    let mark = |plan: &PlanFile| {
+    let mark = |may_hold_lost_writes: bool| match may_hold_lost_writes {
+        true => ParkedMark::MayHoldLostWrites,
+        false => ParkedMark::Replicated,
+    };
+    let done = |plan: &PlanFile| {
         apply::mark_done(data, &plan.plan_id).map_err(|e| format!("marking the plan as done: {e}"))
     };
     match action {
@@ -255,19 +264,26 @@ fn act(
             let plan = plan()?;
             recovery::recover_by_plan(data, name, &files::checked_peers(plan)?, &plan.to_lineage)
                 .map_err(|e| e.to_string())?;
-            mark(plan)?;
+            done(plan)?;
             Ok(Performed::Recovered)
         }
         Action::Mark => {
-            mark(plan()?)?;
+            done(plan()?)?;
             Ok(Performed::Recovered)
         }
         Action::Park => {
-            park(data, &plan()?.plan_id, name, cluster(state))?;
+            let plan = plan()?;
+            // The survivor had everything up to that entry.
+            let beyond = facts
+                .last_log
+                .is_none_or(|last| last > plan.expect.min_last_log);
+            park(data, &plan.plan_id, name, cluster(state), mark(beyond))?;
             Ok(Performed::Parked)
         }
         Action::Retire(token) => {
-            park(data, token, name, cluster(state))?;
+            // A lineage that has ended may have had writes that the present one lacks.
+            let ended = facts.lineage.as_ref() != Some(&state.lineage);
+            park(data, token, name, cluster(state), mark(ended))?;
             Ok(Performed::Parked)
         }
         Action::Start | Action::Hold(_) | Action::Stop(..) => Ok(Performed::None),

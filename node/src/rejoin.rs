@@ -8,7 +8,7 @@ use node_db::durable;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    data_dir::{self, REJOIN_FILE},
+    data_dir::{self, ParkedMark, REJOIN_FILE},
     identity::Cluster,
 };
 
@@ -54,7 +54,14 @@ pub fn carry_out(data_dir: &Path, name: &str) -> io::Result<Option<Rejoin>> {
     let plan = format!("{PARKED_PREFIX}{}", rejoin.index);
     if !data_dir::is_parked(data_dir, &plan) {
         remove_former(data_dir, &plan)?;
-        data_dir::park(data_dir, &plan, name, rejoin.cluster.clone()).map_err(io::Error::other)?;
+        data_dir::park(
+            data_dir,
+            &plan,
+            name,
+            rejoin.cluster.clone(),
+            ParkedMark::Replicated,
+        )
+        .map_err(io::Error::other)?;
         tracing::warn!(
             target: "store",
             "{}: the data is parked in {}/parked/{plan} (it may be deleted), and the node joins again",

@@ -582,6 +582,7 @@ fn status_settings(config: &Config) -> StatusSettings {
         reap_timeout: config.raft_reap_node_timeout.unwrap_or_default(),
         reap_read_only_timeout: config.raft_reap_read_only_node_timeout.unwrap_or_default(),
         log_level: config.raft_log_level.clone(),
+        parked: config.parked_policy(),
     }
 }
 

@@ -28,6 +28,7 @@ use std::{
     time::Duration,
 };
 
+use node_contract::parked::ParkedPolicy;
 use node_db::Database;
 use serde::{Deserialize, Serialize};
 
@@ -117,6 +118,8 @@ pub struct StatusSettings {
     pub reap_read_only_timeout: Duration,
     /// `-raft-log-level`.
     pub log_level: String,
+    /// `-parked-keep` and `-parked-max-age`.
+    pub parked: ParkedPolicy,
 }
 
 /// A handle to the node's replicated database; cheap to clone.

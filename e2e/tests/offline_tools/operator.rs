@@ -28,6 +28,7 @@ impl Operator {
             members: members.iter().map(ToString::to_string).collect(),
             expect: i32::try_from(members.len())?,
             park: BTreeMap::new(),
+            parked: None,
         };
         fs::write(self.dir.join(STATE_FILE), serde_json::to_string(&state)?)
             .context("write the state")

@@ -10,6 +10,7 @@
 
 pub mod duration;
 mod lineage;
+pub mod parked;
 mod plan_file;
 mod prepare_report;
 mod state_file;

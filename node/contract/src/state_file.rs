@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Lineage, directory_name_rule, is_directory_name};
+use crate::{Lineage, directory_name_rule, is_directory_name, parked::ParkedPolicy};
 
 /// Name of the file: the key in its ConfigMap, and the file's name in the pod.
 pub const STATE_FILE: &str = "state.json";
@@ -42,6 +42,9 @@ pub struct StateFile {
     /// each token.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub park: BTreeMap<String, String>,
+    /// Which parked copies nodes keep. Without it, they follow their own flags.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parked: Option<ParkedPolicy>,
 }
 
 impl StateFile {

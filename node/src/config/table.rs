@@ -74,6 +74,8 @@ pub(super) const FLAGS: &[Flag] = &[
     flag("db-slow-statement", Period(|c| &mut c.db_slow_statement, seconds(0)), "Log statements that take at least this long; 0 is off"),
     flag("auto-vacuum-int", Period(|c| &mut c.auto_vacuum_int, seconds(0)), "Interval of automatic VACUUM; 0 is off"),
     flag("auto-optimize-int", Period(|c| &mut c.auto_optimize_int, seconds(24 * 60 * 60)), "Interval of automatic PRAGMA optimize; 0 is off"),
+    flag("parked-keep", Count(|c| &mut c.parked_keep, 2), "Number of parked copies of data that are kept, the newest ones"),
+    flag("parked-max-age", Period(|c| &mut c.parked_max_age, seconds(14 * 24 * 3600)), "Age from which parked copies of data are deleted; 0 is never"),
     flag("auto-compare-int", Period(|c| &mut c.auto_compare_int, seconds(0)), "Interval at which the leader compares the copies of all nodes; 0 is off"),
     flag("extensions-path", List(|c| &mut c.extensions_path), "Comma-separated files, directories, zip or tar.gz archives with SQLite extensions"),
     flag("cdc-config", Text(|c| &mut c.cdc_config, ""), "Change data capture: a URL, stdout, or the path of a JSON file"),

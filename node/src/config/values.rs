@@ -1,6 +1,8 @@
 //! The values of the command line.
 use std::{path::PathBuf, time::Duration};
 
+use node_contract::parked::ParkedPolicy;
+
 /// Certificates for one kind of connection, and how the other side's certificate is verified.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tls {
@@ -120,6 +122,10 @@ pub struct Config {
     pub auto_vacuum_int: Duration,
     /// Interval of automatic PRAGMA optimize; 0 = off. Defaults to 24 h.
     pub auto_optimize_int: Duration,
+    /// Parked copies of data that are kept. Defaults to 2.
+    pub parked_keep: u32,
+    /// Age from which parked copies are deleted; 0 = never. Defaults to 14 days.
+    pub parked_max_age: Duration,
     /// Interval at which the leader compares the copies of all members. Defaults to 0 = off.
     pub auto_compare_int: Duration,
     /// SQLite extensions: files, directories, `.zip`, `.tar.gz`; comma list without empty entries.
@@ -192,6 +198,14 @@ pub struct Config {
 const DEFAULT_LEASE: Duration = Duration::from_millis(500);
 
 impl Config {
+    /// Which parked copies are kept, where no operator says so.
+    pub fn parked_policy(&self) -> ParkedPolicy {
+        ParkedPolicy {
+            keep: self.parked_keep,
+            max_age_seconds: self.parked_max_age.as_secs(),
+        }
+    }
+
     /// Unique, permanent id of this node. Defaults to the advertised Raft address.
     pub fn node_id(&self) -> &str {
         if self.node_id.is_empty() {

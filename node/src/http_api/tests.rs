@@ -58,6 +58,7 @@ fn store(dir: &Path) -> Store {
         reap_timeout: second,
         reap_read_only_timeout: second,
         log_level: "WARN".to_owned(),
+        parked: node_contract::parked::ParkedPolicy::default(),
     };
     Store::new(
         Arc::clone(&local),

@@ -9,6 +9,7 @@ use super::{Opened, Store, status::within_limit};
 use crate::{
     disk::FreeSpace,
     internode::messages::{PeerRequest, PeerResponse},
+    parked,
     store_types::StoreError,
 };
 
@@ -22,9 +23,14 @@ const RESPONSE_LIMIT: Duration = Duration::from_secs(2);
 /// A member with less than this is full already: it stops by itself, and must not stop the others.
 const FULL_BYTES: u64 = 16 << 20;
 
-/// Keeps the leader's view of the members' free space up to date, until stopped.
+/// Keeps the leader's view of the members' free space up to date, and deletes parked copies that are not to
+/// be kept, until stopped.
 pub async fn watch_free_space(store: Store, stop: CancellationToken) {
     let Ok(opened) = store.open() else { return };
+    let settings = &store.0.settings;
+    let sweeping = parked::keep_sweeping(settings.data_dir.clone(), settings.parked);
+    let stopped = stop.clone();
+    tokio::spawn(async move { stopped.run_until_cancelled(sweeping).await });
     let mut requested: Option<Instant> = None;
     while stop
         .run_until_cancelled(tokio::time::sleep(CHECK_INTERVAL))

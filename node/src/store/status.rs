@@ -3,6 +3,7 @@ use std::{collections::BTreeMap, path::Path, sync::atomic::Ordering::Relaxed, ti
 
 use node_contract::{
     duration,
+    parked::{DiskStatus, ParkedStatus},
     status::{
         CommittedConfiguration, CommittedMember, Comparison, ContentStatus, DatabaseConfig,
         Identity, LeaderStatus, RaftConfig, RaftDetails, RaftStatus, ServerStatus, SnapshotStore,
@@ -15,6 +16,7 @@ use super::{Opened, Store, auto_maintenance::MaintenanceTimes};
 use crate::{
     clock::rfc3339_of_micros,
     metrics::Counter,
+    parked,
     raft::{Consensus, types::RaftId},
     version,
 };
@@ -45,6 +47,8 @@ impl Store {
             identity: Some(self.identity()),
             raft: Some(self.raft_status(opened)),
             check: self.check_status(),
+            parked: self.parked_status().await,
+            disk: self.disk_space().await,
             dir_size_friendly: Some(friendly_bytes(dir_size)),
             details: Some(Box::new(StoreDetails {
                 ready: leader.is_some(),
@@ -122,6 +126,22 @@ impl Store {
             metrics.count(Counter::StoreNumDbStatsErrors);
         }
         (dir_size.unwrap_or(0), sqlite3.unwrap_or_else(no_response))
+    }
+
+    async fn parked_status(&self) -> Option<ParkedStatus> {
+        let (dir, policy) = (self.0.settings.data_dir.clone(), self.0.settings.parked);
+        within_limit(move || parked::status(&dir, policy)).await?
+    }
+
+    async fn disk_space(&self) -> Option<DiskStatus> {
+        let dir = self.0.settings.data_dir.clone();
+        let look = move || {
+            Some(DiskStatus {
+                free_bytes: fs4::available_space(&dir).ok()?,
+                total_bytes: fs4::total_space(&dir).ok()?,
+            })
+        };
+        within_limit(look).await?
     }
 
     /// Comparison of this node's copy with the others'.

@@ -427,6 +427,12 @@ pub struct Member {
     /// Why it is not healthy, as reported by Kubernetes or by the node.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// Its disk, as its node reports it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk: Option<DiskSummary>,
+    /// Copies of data that are parked on its volume; see spec.storage.parked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parked: Option<ParkedSummary>,
     /// Since when it is known to be permanently lost.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lost_since: Option<Time>,
@@ -441,6 +447,29 @@ fn pool_or_read<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Pool, D::Er
     } else {
         Pool::Read
     })
+}
+
+/// A member's disk.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DiskSummary {
+    /// Its size.
+    pub total_bytes: i64,
+    /// How much of it is used, in steps of 5.
+    pub used_percent: i32,
+}
+
+/// Parked copies of data.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ParkedSummary {
+    /// Number of copies.
+    pub copies: i32,
+    /// Their size.
+    pub bytes: i64,
+    /// One of them may hold writes that a recovery has lost.
+    #[serde(default)]
+    pub may_hold_lost_writes: bool,
 }
 
 /// The PersistentVolumeClaim of a removed member.

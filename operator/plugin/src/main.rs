@@ -2,6 +2,7 @@
 //! recovery. All of it goes through the API server, with the user's permissions.
 mod act;
 mod node;
+mod parked;
 mod recover;
 mod say;
 mod statements;
@@ -86,6 +87,8 @@ enum Command {
         /// The pod of the new leader.
         pod: String,
     },
+    /// Lists the copies of data that are parked on the volumes; fetches or deletes one.
+    Parked(parked::Options),
     /// Runs SQL in the leader's pod by kubectl exec, or opens the shell `rqlite` there.
     ///
     /// Without statements it opens the shell; if standard input is no terminal, the statements are read from
@@ -133,6 +136,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
             update::approve(&target(&cluster), plan.as_deref()).await
         }
         Command::UpdateImage { cluster } => update::move_image(&target(&cluster)).await,
+        Command::Parked(options) => parked::run(&target(&options.cluster), &options).await,
         Command::Restart { cluster } => act::restart(&target(&cluster)).await,
         Command::Promote { cluster, pod } => act::promote(&target(&cluster), &pod).await,
         Command::Sql {

@@ -1,6 +1,7 @@
 //! What follows from facts and decisions: Kubernetes objects, the status, and texts for people.
 pub mod blockers;
 pub mod build;
+pub(crate) mod disks;
 pub mod edits;
 pub mod report;
 pub mod runbook;

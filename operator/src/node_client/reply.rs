@@ -46,6 +46,8 @@ pub(super) fn read(body: &[u8], ready: bool) -> Result<NodeStatus, String> {
         config_index,
         addresses: addresses.collect(),
         database_bytes: store.details.map(|details| details.snapshot_store.dir_size),
+        disk: store.disk,
+        parked: store.parked,
         check: store.check,
         config: config
             .map(|entry| ConfigMember {

@@ -439,6 +439,8 @@ fn probe(world: &World, name: &str) -> ProbeResult {
         },
         addresses: BTreeMap::new(),
         database_bytes: None,
+        disk: None,
+        parked: None,
         // The result is where an older node's is: among those that the operator remembers.
         check: None,
         applied_index: disk.log,

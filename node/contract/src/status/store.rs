@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{CheckStatus, Lineage, RaftStatus};
+use crate::parked::{DiskStatus, ParkedStatus};
 
 /// `store`. While the data is being opened, only `open` is present.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -27,6 +28,12 @@ pub struct StoreStatus {
     /// The check of the database that runs, or the last one since the start; absent before the first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub check: Option<CheckStatus>,
+    /// Parked copies of data; absent without any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parked: Option<ParkedStatus>,
+    /// The file system of the data directory; absent if it does not respond.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk: Option<DiskStatus>,
     /// Size of the data directory for people, such as `39 kB`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dir_size_friendly: Option<String>,

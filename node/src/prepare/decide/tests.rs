@@ -17,6 +17,7 @@ fn state(phase: FormingPhase, epoch: u64) -> StateFile {
         members: vec!["a".into(), "b".into()],
         expect: 3,
         park: std::collections::BTreeMap::new(),
+        parked: None,
     }
 }
 

@@ -2,7 +2,7 @@
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::scalar::ByteSize;
+use crate::scalar::{ByteSize, Period};
 
 use super::policy::Retention;
 
@@ -34,6 +34,24 @@ pub struct Storage {
     /// Defaults to volumes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ephemeral: Option<Ephemeral>,
+    /// Which copies of parked data nodes keep on their volumes: of members that were removed, and of those
+    /// that a recovery left behind. A change takes effect when a pod is next started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parked: Option<ParkedRetention>,
+}
+
+/// Which parked copies are kept. What may hold writes that a recovery has lost is deleted by a person only;
+/// the others also if less than a tenth of the volume is free.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ParkedRetention {
+    /// Number of copies on each volume, the newest ones. Defaults to 2.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 100))]
+    pub keep: Option<i32>,
+    /// Age from which a copy is deleted; 0s is never. Defaults to 336h, two weeks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_age: Option<Period>,
 }
 
 /// Data in the pods instead of volumes.
@@ -64,6 +82,7 @@ impl Default for Storage {
             storage_class_name: None,
             retention: None,
             ephemeral: None,
+            parked: None,
         }
     }
 }

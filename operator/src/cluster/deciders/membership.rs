@@ -73,6 +73,8 @@ fn member(view: &View<'_>, entry: &ConfigMember) -> Member {
         version: None,
         format_version_max: None,
         reason: None,
+        disk: None,
+        parked: None,
         lost_since: None,
     }
 }

@@ -3,7 +3,11 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use node_contract::{Lineage as NodeLineage, PlanFile, StateFile, status::CheckStatus};
+use node_contract::{
+    Lineage as NodeLineage, PlanFile, StateFile,
+    parked::{DiskStatus, ParkedStatus},
+    status::CheckStatus,
+};
 use operator_api::{RqliteCluster, RqliteRecovery, names, recovery::LogPosition, status::Pool};
 use serde::{Deserialize, Serialize};
 
@@ -386,6 +390,12 @@ pub struct NodeStatus {
     /// Size of its database's main file in bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub database_bytes: Option<u64>,
+    /// File system of its data directory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk: Option<DiskStatus>,
+    /// Copies of data that are parked on it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parked: Option<ParkedStatus>,
     /// The check of its database that runs, or the last one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub check: Option<CheckStatus>,

@@ -127,6 +127,8 @@ mod tests {
             version: None,
             format_version_max: None,
             reason: None,
+            disk: None,
+            parked: None,
             lost_since: None,
         };
         RqliteClusterStatus {

@@ -33,7 +33,7 @@ pub fn page(reason: &str) -> Option<&'static str> {
         "ScaleUpBlocked" | "ScaleUpStalled" | "ScaleDownBlocked" | "ScaleDownStalled" => {
             "scaling-blocked"
         }
-        "ExpansionNotAllowed" | "Expanding" => "storage",
+        "DisksTight" | "ExpansionNotAllowed" | "Expanding" => "storage",
         "UnknownMember" | "UnknownVoter" | "UnknownReader" => "unknown-member",
         "UpdateStalled" | "UpdateRolledBack" => "update-stalled",
         "WrittenByNewerOperator" => "newer-operator",

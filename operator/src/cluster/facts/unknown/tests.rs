@@ -114,6 +114,8 @@ fn a_former_member_of_a_pod_is_known() {
         version: None,
         format_version_max: None,
         reason: None,
+        disk: None,
+        parked: None,
         lost_since: None,
     };
     let status = fixture.seen.cluster.status.as_mut().unwrap();

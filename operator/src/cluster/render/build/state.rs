@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::ConfigMap;
-use node_contract::{FormingPhase, Lineage as NodeLineage, PLAN_FILE, STATE_FILE, StateFile};
+use node_contract::{
+    FormingPhase, Lineage as NodeLineage, PLAN_FILE, STATE_FILE, StateFile, parked::ParkedPolicy,
+};
 use operator_api::{
     cluster::MAX_READ_REPLICAS,
     names,
@@ -60,6 +62,17 @@ pub fn state(view: &View<'_>, target: &Target) -> Option<StateFile> {
         members,
         expect: target.bootstrap_replicas,
         park,
+        parked: view.spec.storage.parked.as_ref().map(|parked| {
+            let default = ParkedPolicy::default();
+            let age = parked.max_age.as_ref().and_then(|age| age.duration().ok());
+            ParkedPolicy {
+                keep: parked
+                    .keep
+                    .and_then(|keep| u32::try_from(keep).ok())
+                    .unwrap_or(default.keep),
+                max_age_seconds: age.map_or(default.max_age_seconds, |age| age.as_secs()),
+            }
+        }),
     })
 }
 

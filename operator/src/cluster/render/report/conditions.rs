@@ -21,7 +21,7 @@ use crate::cluster::{
         validate,
         view::View,
     },
-    render::{blockers, edits, runbook, strays, unknown_members},
+    render::{blockers, disks, edits, runbook, strays, unknown_members},
 };
 
 /// The API server refuses what follows from the spec, for example because of a quota.
@@ -310,6 +310,7 @@ fn advisory(view: &View<'_>) -> NewCondition {
         edits::problem(view).map(|text| (edits::REASON, text)),
         strays::problem(view).map(|text| (strays::REASON, text)),
         drain::problem(view).map(|text| ("MachineDrained", text)),
+        disks::problem(view).map(|text| (disks::REASON, text)),
         (!hints.is_empty()).then(|| ("Hint", hints.join("; "))),
     ];
     let all: Vec<_> = all.into_iter().flatten().collect();

@@ -4,7 +4,10 @@ use operator_api::{
     status::{Member, MemberState, OperationType, Pool, PoolStatus, Role, UnknownMember},
 };
 
-use crate::cluster::facts::{quorum::member_state, version::of_program, view::View};
+use crate::cluster::{
+    facts::{quorum::member_state, version::of_program, view::View},
+    render::disks,
+};
 
 /// Entries of `status.members` and of `status.unknownMembers` that the definition allows: nobody who joins
 /// nodes may make the status too large to be written.
@@ -103,6 +106,8 @@ pub(super) fn members(view: &View<'_>, confirmed: &[Member], recovers: bool) -> 
     for member in &mut all {
         let pod = view.pod(&member.name);
         member.pod_uid = pod.map(|pod| pod.uid.clone());
+        let node = view.node(&member.name);
+        (member.disk, member.parked) = (disks::disk(node), disks::parked(node));
         member.node = pod.and_then(|pod| pod.machine.clone());
         remember_version(view, known(&member.name), member);
         (member.state, member.reason) = member_state(view, member);
@@ -157,6 +162,8 @@ fn absent(name: &str) -> Member {
         version: None,
         format_version_max: None,
         reason: None,
+        disk: None,
+        parked: None,
         lost_since: None,
     }
 }
