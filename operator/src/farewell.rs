@@ -1,6 +1,6 @@
 //! The end of an installation: the clusters' statuses say that nobody looks after them any more, and the
-//! Lease goes. Run by the chart after the operator was uninstalled; an operator that is installed later overwrites
-//! all of it.
+//! Lease goes. Run by the chart after the operator was uninstalled; an operator that is installed later
+//! overwrites all of it.
 use std::time::Duration;
 
 use anyhow::Context as _;
