@@ -471,6 +471,14 @@ fn check_database(
     (waits, report)
 }
 
+fn loss(left: usize, all: usize, possibly: i64) -> String {
+    let known = match possibly {
+        0 => "how many is not known",
+        _ => "at least these",
+    };
+    format!("with {left} of {all} voters left, acknowledged writes may be lost: {known}")
+}
+
 fn unchecked(report: &RecoveryCheck) -> &'static str {
     match report.state {
         RecoveryCheckState::Skipped => "its database was not checked, as was asked; ",
@@ -521,11 +529,7 @@ fn check_data_loss(
         survivor.last.term,
         unchecked(&report),
         if loses {
-            let known = match possibly {
-                0 => "how many is not known",
-                _ => "at least these",
-            };
-            format!("with {left} of {all} voters left, acknowledged writes may be lost: {known}")
+            loss(left, all, possibly)
         } else {
             "no acknowledged write can be lost".to_owned()
         }
