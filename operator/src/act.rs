@@ -445,6 +445,32 @@ pub async fn set_finalizer(
     } else {
         finalizers.retain(|f| f != names::FINALIZER);
     }
+    write_finalizers(client, cluster, &finalizers).await
+}
+
+/// Removes other finalizers of a cluster; returns the updated object.
+///
+/// # Errors
+/// The object has changed, or the API server refused the change.
+pub async fn drop_finalizers(
+    client: &Client,
+    cluster: &RqliteCluster,
+    dropped: &[&str],
+) -> Result<RqliteCluster, Error> {
+    let mut finalizers = cluster.finalizers().to_vec();
+    finalizers.retain(|f| !dropped.contains(&f.as_str()));
+    tracing::info!(
+        ?dropped,
+        "stops the garbage collector: the cluster is protected"
+    );
+    write_finalizers(client, cluster, &finalizers).await
+}
+
+async fn write_finalizers(
+    client: &Client,
+    cluster: &RqliteCluster,
+    finalizers: &[String],
+) -> Result<RqliteCluster, Error> {
     let change = json!({"metadata": {
         "uid": cluster.uid(), "resourceVersion": cluster.resource_version(), "finalizers": finalizers}});
     let namespace = cluster.namespace().unwrap_or_default();

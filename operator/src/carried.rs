@@ -1,6 +1,6 @@
 //! State that is carried in memory from one reconcile to the next and that no Kubernetes object holds. After
 //! a restart of the operator it is empty, which costs only repeated work.
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use kube::ResourceExt;
 use operator_api::RqliteCluster;
@@ -14,6 +14,8 @@ use crate::{
 /// The carried state of one cluster, as input of an observation.
 #[derive(Clone, Debug, Default)]
 pub struct CarriedState {
+    /// Whether the namespace is being deleted.
+    pub namespace_ends: bool,
     /// What the API server refused in the last reconcile.
     pub refused: Option<String>,
     /// Results of database checks, by pod.
@@ -72,6 +74,32 @@ impl Checks {
     }
 }
 
+/// Uids of clusters whose namespace is being deleted, which nothing can take back.
+#[derive(Debug, Default)]
+pub struct Ending(Mutex<HashSet<String>>);
+
+impl Ending {
+    /// Whether the namespace of this cluster is being deleted.
+    pub fn get(&self, uid: &str) -> bool {
+        let all = self.0.lock();
+        all.contains(uid)
+    }
+
+    /// Stores what an error says.
+    pub fn note(&self, uid: &str, error: &Error) {
+        if error.namespace_ends() {
+            let mut all = self.0.lock();
+            all.insert(uid.to_owned());
+        }
+    }
+
+    /// Removes a deleted cluster.
+    pub fn forget(&self, uid: &str) {
+        let mut all = self.0.lock();
+        all.remove(uid);
+    }
+}
+
 /// What the API server refused in the last reconcile, by uid of the cluster.
 #[derive(Debug, Default)]
 pub struct Refused(Mutex<HashMap<String, String>>);
@@ -90,7 +118,7 @@ impl Refused {
             Ok(()) => {
                 all.remove(uid);
             }
-            Err(error) if error.class() == Class::Refused => {
+            Err(error) if error.class() == Class::Refused && !error.namespace_ends() => {
                 all.insert(uid.to_owned(), error.to_string());
             }
             Err(_) => {}

@@ -149,6 +149,9 @@ async fn run_limited(cluster: Arc<Guarded>, context: Arc<ScopeContext>) -> Resul
     let uid = cluster.uid().unwrap_or_default();
     context.remember(&cluster);
     shared.refused.note(&uid, result.as_ref().map(|_| ()));
+    if let Err(error) = &result {
+        shared.ending.note(&uid, error);
+    }
     let wait = result?;
     context.backoff.forget(&key(&cluster));
     Ok(Action::requeue(varied(wait, rand::random::<f64>())))
@@ -209,6 +212,10 @@ fn error_policy(cluster: Arc<Guarded>, error: &Error, context: Arc<ScopeContext>
         Class::Transient | Class::Refused => {
             tracing::warn!(failures, "retrying in {wait:?}: {error}")
         }
+    }
+    // The next reconcile knows it and says so in the status; no event can be created there.
+    if error.namespace_ends() {
+        return Action::requeue(wait);
     }
     let reason = match class {
         Class::Refused if matches!(error, Error::Unreadable(_)) => "Unreadable",

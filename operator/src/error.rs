@@ -39,6 +39,9 @@ pub enum Error {
     TooLong(Duration),
 }
 
+/// Cause of a refusal in a namespace that is being deleted.
+const NAMESPACE_ENDS: &str = "NamespaceTerminating";
+
 /// How an error is retried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Class {
@@ -78,6 +81,18 @@ impl Error {
     pub fn is_forbidden(&self) -> bool {
         matches!(self, Self::Kubernetes { source, .. }
             if matches!(&**source, kube::Error::Api(status) if status.code == 403))
+    }
+
+    /// Was the creation of an object refused because its namespace is being deleted?
+    pub fn namespace_ends(&self) -> bool {
+        let Self::Kubernetes { source, .. } = self else {
+            return false;
+        };
+        let kube::Error::Api(status) = &**source else {
+            return false;
+        };
+        let mut causes = status.details.iter().flat_map(|details| &details.causes);
+        status.code == 403 && causes.any(|cause| cause.reason == NAMESPACE_ENDS)
     }
 
     /// Class of the error.
@@ -153,6 +168,20 @@ mod tests {
         let status = Status::failure("", "Forbidden").with_code(403);
         let empty = plain(&kube::Error::Api(status.boxed()));
         assert_eq!(empty, "the API server answered 403 Forbidden");
+    }
+
+    #[test]
+    fn a_namespace_that_ends_is_told_from_other_refusals() {
+        let error = |code: u16, cause: &str| {
+            let status = serde_json::json!({ "status": "Failure", "code": code, "reason": "Forbidden",
+                "message": "no", "details": { "causes": [{ "reason": cause, "message": "" }] } });
+            let status = serde_json::from_value(status).unwrap();
+            Error::kubernetes("creating")(kube::Error::Api(status))
+        };
+        assert!(error(403, "NamespaceTerminating").namespace_ends());
+        assert!(!error(403, "QuotaExceeded").namespace_ends());
+        assert!(!error(409, "NamespaceTerminating").namespace_ends());
+        assert!(!Error::NotLeading.namespace_ends());
     }
 
     #[test]

@@ -116,6 +116,7 @@ pub async fn observe(
         edits: carried.edits,
         leader_seen: carried.leader_seen,
         taken: carried.taken,
+        namespace_ends: carried.namespace_ends,
         refused: carried.refused,
         checks: carried.checks,
         cluster,

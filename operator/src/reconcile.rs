@@ -7,9 +7,9 @@ use kube::{Api, Client, Resource, ResourceExt, api::PostParams};
 use operator_api::{RqliteCluster, RqliteRecovery, names};
 
 use crate::{
-    act::{ActionOutcome, Actor, set_finalizer},
+    act::{ActionOutcome, Actor, drop_finalizers, set_finalizer},
     apply::{Accepted, Applied, apply_all, look_first},
-    carried::{CarriedState, Checks, Leaders, Refused, Taken},
+    carried::{CarriedState, Checks, Ending, Leaders, Refused, Taken},
     cluster::{
         Plan,
         action::Event,
@@ -51,6 +51,8 @@ pub struct Context {
     pub metrics: Metrics,
     /// What the API server refused in the last reconcile.
     pub refused: Refused,
+    /// Clusters whose namespace is being deleted.
+    pub ending: Ending,
     /// Results of database checks.
     pub checks: Checks,
     /// External edits of the operator's objects.
@@ -67,6 +69,7 @@ impl Context {
     /// Removes all state of a deleted cluster.
     pub fn forget(&self, uid: &str) {
         self.refused.forget(uid);
+        self.ending.forget(uid);
         self.installations.forget(uid);
         self.checks.forget(uid);
         self.edits.forget(uid);
@@ -90,6 +93,7 @@ pub async fn reconcile(
     let uid = cluster.uid().unwrap_or_default();
     find_identity(context, &cluster, live).await?;
     let carried = CarriedState {
+        namespace_ends: context.ending.get(&uid),
         refused: context.refused.get(&uid),
         checks: context.checks.get(&uid),
         edits: context.edits.get(&uid),
@@ -102,10 +106,7 @@ pub async fn reconcile(
     context.leaders.note(&uid, leader);
     tracing::debug!(summary = plan.summary, action = ?plan.action, "decided");
     context.lease.check()?;
-    let mut cluster = observation.cluster;
-    if let Some(on) = plan.finalizer {
-        cluster = set_finalizer(&context.client, &cluster, on).await?;
-    }
+    let cluster = settle_finalizers(context, observation.cluster, &plan).await?;
     let cluster = write_status(context, cluster, &plan).await?;
     for update in &plan.recoveries {
         write_recovery(context, &cluster, live, update).await?;
@@ -199,6 +200,22 @@ async fn find_identity(
         // The caches are to show it first.
         Some(object) => Err(Error::Changed(object.clone())),
         None => Ok(()),
+    }
+}
+
+/// Sets the finalizers as the plan asks.
+async fn settle_finalizers(
+    context: &Context,
+    cluster: RqliteCluster,
+    plan: &Plan,
+) -> Result<RqliteCluster, Error> {
+    let client = &context.client;
+    if !plan.drop_finalizers.is_empty() {
+        return drop_finalizers(client, &cluster, &plan.drop_finalizers).await;
+    }
+    match plan.finalizer {
+        Some(on) => set_finalizer(client, &cluster, on).await,
+        None => Ok(cluster),
     }
 }
 

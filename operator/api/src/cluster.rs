@@ -200,8 +200,9 @@ pub struct RqliteClusterSpec {
     #[serde(default)]
     pub hibernated: bool,
 
-    /// While true, a deleted cluster keeps running and its object remains until this is set to false.
-    /// Defaults to false.
+    /// While true, the deletion of the cluster, and of its namespace, is refused to everybody. Without the
+    /// admission policies of the operator's chart a deletion is accepted instead, and the cluster keeps
+    /// running and its object remains until this is set to false. Defaults to false.
     #[serde(default)]
     pub deletion_protection: bool,
 

@@ -46,6 +46,8 @@ pub const UPDATE_ROLLED_BACK: &str = "UpdateRolledBack";
 pub const APPROVAL_PENDING: &str = "ApprovalPending";
 /// Condition: an operator looks after the cluster. Written when one is uninstalled, and by the next one.
 pub const MANAGED: &str = "Managed";
+/// Condition: a deletion was requested and is not carried out.
+pub const DELETION_BLOCKED: &str = "DeletionBlocked";
 /// Condition: a hint about the spec.
 pub const ADVISORY: &str = "Advisory";
 
@@ -191,7 +193,7 @@ pub struct RqliteClusterStatus {
     /// person; false while a template is rolled back or refused, and while a plan waits for approval.
     /// Available: a quorum follows the leader. Others: Progressing, Degraded, QuorumLost, Paused, Hibernated,
     /// StorageReady, UpdatePending, UpdateAvailable, DowngradeRefused, UpdateRolledBack, ApprovalPending,
-    /// UnknownMember, Advisory.
+    /// UnknownMember, DeletionBlocked, Advisory.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]

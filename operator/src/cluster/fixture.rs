@@ -73,6 +73,7 @@ fn observation(cluster: RqliteCluster, voters: i32, readers: i32) -> Observation
         cordoned: Vec::new(),
         drain: DrainFacts::default(),
         expandable: BTreeMap::new(),
+        namespace_ends: false,
         refused: None,
         taken: Vec::new(),
         blockers: Vec::new(),

@@ -12,8 +12,8 @@ use crate::cluster::{
     action::{Action, Decision, Event, finish},
     deciders::{
         approval::Gate,
-        bootstrap, deletion, drain, hibernate, membership, names_taken, outage, readers, reap,
-        recovered_by_hand,
+        blocked, bootstrap, deletion, drain, hibernate, membership, names_taken, outage, readers,
+        reap, recovered_by_hand,
         recovery::{self, NamedRecovery, StatusUpdate},
         replace, rollback, rollout, scale, storage, unknown, unstick,
     },
@@ -41,6 +41,8 @@ const AT_ONCE_SECONDS: u64 = 0;
 const UNHEALTHY_SECONDS: u64 = 15;
 /// Seconds while somebody else's objects have names of this cluster's.
 const TAKEN_SECONDS: u64 = 5;
+/// Seconds in a namespace that is being deleted: there is nothing to do but to wait for its end.
+const ENDING_SECONDS: u64 = 60;
 /// Seconds while everything is as the spec asks.
 const CALM_SECONDS: u64 = 45;
 
@@ -53,6 +55,9 @@ pub struct Plan {
     /// Should the finalizer be on the object? None: leave it as it is.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub finalizer: Option<bool>,
+    /// Finalizers of others to remove first: the garbage collector must not delete what is protected.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub drop_finalizers: Vec<&'static str>,
     /// The status to write before anything else, if it differs from what is there.
     pub status: Box<RqliteClusterStatus>,
     /// Objects to apply, in this order. Applying them never disrupts a running cluster.
@@ -125,8 +130,10 @@ fn plan_kept(asked: &View<'_>, view: &View<'_>, hold: Option<&Hold>, adopts: boo
     let mistakes = validate::mistakes(asked);
     let leaving = deleting && !deletion::is_protected(view);
     let newer = newer::unknown_work(view.status);
-    let untouched = leaving || paused || !mistakes.is_empty() || newer.is_some();
+    let untouched =
+        leaving || paused || !mistakes.is_empty() || newer.is_some() || view.seen.namespace_ends;
     let unpaused = || match (&newer, mistakes.is_empty()) {
+        _ if view.seen.namespace_ends => blocked::namespace_ends(view),
         (Some(work), _) => Decision::Blocked(newer::REASON, newer::explain(view, work)),
         (None, true) => gate.finish(match rollback::decide(view, asked, hold) {
             Decision::Continue => decide(view, &wanted, &gate, adopts),
@@ -166,6 +173,7 @@ fn plan_kept(asked: &View<'_>, view: &View<'_>, hold: Option<&Hold>, adopts: boo
     Plan {
         summary,
         finalizer: (!deleting && !paused).then(|| deletion::needs_finalizer(view)),
+        drop_finalizers: blocked::collector_finalizers(view),
         status: Box::new(status),
         objects,
         recoveries,
@@ -176,7 +184,7 @@ fn plan_kept(asked: &View<'_>, view: &View<'_>, hold: Option<&Hold>, adopts: boo
         claims: unless(untouched, || unlabelled_claims(view)),
         action,
         event,
-        notices: strays::event(view).into_iter().collect(),
+        notices: notices(view),
         edits: reverted(view, untouched),
         again_after_seconds,
     }
@@ -191,6 +199,17 @@ fn unless<T>(untouched: bool, what: impl FnOnce() -> Vec<T>) -> Vec<T> {
 fn reverted(view: &View<'_>, untouched: bool) -> Vec<Edit> {
     let edit = (!untouched).then(|| edits::changed_replicas(view));
     edit.flatten().into_iter().collect()
+}
+
+/// Events beside that of the decision. None can be created in a namespace that ends.
+fn notices(view: &View<'_>) -> Vec<Event> {
+    let blocked = blocked::explain(view).filter(|_| !view.seen.namespace_ends);
+    let blocked = blocked.map(|(_, message)| Event {
+        warning: true,
+        reason: "DeletionBlocked".to_owned(),
+        message,
+    });
+    strays::event(view).into_iter().chain(blocked).collect()
 }
 
 /// The text of a decision.
@@ -407,6 +426,7 @@ fn event(view: &View<'_>, decision: &Decision) -> Option<Event> {
     }
     match decision {
         Decision::Continue | Decision::Wait(_) => blockers::event(view),
+        Decision::Blocked(blocked::NAMESPACE_ENDS, _) => None,
         Decision::Blocked(reason, text) => {
             Some(event(true, reason, &blockers::with_blocker(view, text)))
         }
@@ -448,7 +468,10 @@ fn requeue_seconds(view: &View<'_>, decision: &Decision) -> u64 {
     } else {
         TAKEN_SECONDS
     };
-    requeue_for(view, decision).min(limit)
+    match decision {
+        Decision::Blocked(blocked::NAMESPACE_ENDS, _) => ENDING_SECONDS,
+        _ => requeue_for(view, decision).min(limit),
+    }
 }
 
 fn requeue_for(view: &View<'_>, decision: &Decision) -> u64 {

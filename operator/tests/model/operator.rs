@@ -368,6 +368,7 @@ pub(crate) fn observe(world: &mut World) -> Observation {
         cordoned: Vec::new(),
         drain: Default::default(),
         expandable: BTreeMap::new(),
+        namespace_ends: false,
         refused: None,
         taken: Vec::new(),
         blockers: Vec::new(),

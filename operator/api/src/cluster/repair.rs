@@ -73,7 +73,8 @@ pub struct QuorumRecovery {
     #[schemars(range(min = 1, max = 24))]
     pub max_per_day: i32,
     /// With policy Automatic: advance consent to lose what no survivor has. Without it, the operator recovers
-    /// by itself only if nothing can be lost. Defaults to false.
+    /// by itself only if nothing can be lost. Setting it needs the permission to create RqliteRecoveries.
+    /// Defaults to false.
     #[serde(default)]
     pub accept_data_loss: bool,
 }

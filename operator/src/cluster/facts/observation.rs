@@ -63,6 +63,9 @@ pub struct Observation {
     /// StorageClasses by name: do they allow volumes to grow? Empty if the operator may not read them.
     #[serde(default)]
     pub expandable: BTreeMap<String, bool>,
+    /// Has the API server refused to create an object because the namespace is being deleted?
+    #[serde(default)]
+    pub namespace_ends: bool,
     /// What the API server refused in the last reconcile, and why: a person has to change something.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refused: Option<String>,

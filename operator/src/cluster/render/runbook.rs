@@ -5,6 +5,7 @@ pub fn page(reason: &str) -> Option<&'static str> {
     Some(match reason {
         "BootstrapFailed" => "bootstrap-failed",
         "DowngradeRefused" | "OlderRelease" | "DataIsNewer" => "downgrade-refused",
+        "DeletionProtected" | "NamespaceTerminating" => "deletion-blocked",
         "EditedByOthers" => "edited-by-others",
         "ForeignData" => "foreign-data",
         "InvalidSpec" | "InvalidAnnotation" => "invalid-spec",

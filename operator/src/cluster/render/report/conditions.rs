@@ -3,8 +3,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use operator_api::{
     RqliteClusterStatus,
     status::{
-        ADVISORY, AVAILABLE, DEGRADED, HIBERNATED, MANAGED, OperationType, PAUSED, PROGRESSING,
-        QUORUM_LOST, STORAGE_READY, Target, UNKNOWN_MEMBER, UPDATE_PENDING,
+        ADVISORY, AVAILABLE, DEGRADED, DELETION_BLOCKED, HIBERNATED, MANAGED, OperationType,
+        PAUSED, PROGRESSING, QUORUM_LOST, STORAGE_READY, Target, UNKNOWN_MEMBER, UPDATE_PENDING,
     },
 };
 
@@ -14,7 +14,7 @@ use super::{
 };
 use crate::cluster::{
     action::Decision,
-    deciders::{drain, membership, replace, rollout::is_deferred, storage},
+    deciders::{blocked, drain, membership, replace, rollout::is_deferred, storage},
     facts::{
         ownership,
         quorum::{Outage, is_disk_needed, is_loss_reported, loss_reason, recovery_instructions},
@@ -59,6 +59,7 @@ pub(super) fn write(
         volumes(view),
         update_pending(view, wanted),
         unknown_member(view),
+        deletion_blocked(view),
         advisory(view),
     ];
     for one in all {
@@ -302,6 +303,18 @@ fn update_pending(view: &View<'_>, wanted: &Target) -> NewCondition {
 fn unknown_member(view: &View<'_>) -> NewCondition {
     let (status, reason, text) = unknown_members::condition(view);
     condition_of(UNKNOWN_MEMBER, status, reason, text)
+}
+
+fn deletion_blocked(view: &View<'_>) -> NewCondition {
+    if let Some((reason, text)) = blocked::explain(view) {
+        return condition_of(DELETION_BLOCKED, true, reason, text);
+    }
+    if view.seen.cluster.metadata.deletion_timestamp.is_some() {
+        let text = "the cluster is being deleted";
+        return condition_of(DELETION_BLOCKED, false, "Deleting", text);
+    }
+    let text = "nobody has deleted the cluster";
+    condition_of(DELETION_BLOCKED, false, "NotRequested", text)
 }
 
 fn advisory(view: &View<'_>) -> NewCondition {

@@ -8,6 +8,7 @@ use operator_api::{
 use super::condition::{NewCondition, condition_of};
 use crate::cluster::{
     action::Decision,
+    deciders::blocked,
     deciders::rollout::{is_deferred, is_outdated, same_templates},
     facts::{observation::ObservedPod, view::View},
 };
@@ -35,7 +36,11 @@ pub(super) fn ready(
                 "all voters take part, all read replicas are ready and nothing is to be done; paused"
             }
         };
-        condition_of(READY, true, "Ready", text)
+        let blocked = blocked::explain(view).map_or(
+            "",
+            |_| "; its deletion was requested and is blocked, see the condition DeletionBlocked",
+        );
+        condition_of(READY, true, "Ready", format!("{text}{blocked}"))
     } else if is_hibernated {
         condition_of(
             READY,
