@@ -89,7 +89,7 @@ mod tests {
                 "what may be the only copy stays",
                 &[(0, Replicated), (1, Replicated), (90, MayHoldLostWrites)],
                 0,
-                &[1, 0],
+                &[1],
             ),
             (
                 "it counts among the newest",
