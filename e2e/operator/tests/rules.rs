@@ -212,7 +212,8 @@ fn defaults(server: &Objects) -> Result<()> {
     let mut new = recovery("{}")?;
     new["metadata"]["name"] = "another".into();
     let made = server.send(CREATE, &new)?;
-    let expected = recovery(r#"{"acceptDataLoss":false,"dryRun":false,"mode":"SingleSurvivor"}"#)?;
+    let defaults = r#"{"acceptDataLoss":false,"dryRun":false,"mode":"SingleSurvivor","skipDatabaseCheck":false}"#;
+    let expected = recovery(defaults)?;
     ensure!(made["spec"] == expected["spec"], "{}", made["spec"]);
     Ok(())
 }
