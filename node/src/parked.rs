@@ -6,7 +6,7 @@ pub mod retention;
 use std::{
     fs, io,
     path::{Path, PathBuf},
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use node_contract::parked::{ParkedCopy, ParkedPolicy, ParkedStatus};
@@ -155,9 +155,4 @@ fn shown(copy: &Copy) -> ParkedCopy {
         parked_at: rfc3339(copy.parked_at),
         may_hold_lost_writes: copy.mark == ParkedMark::MayHoldLostWrites,
     }
-}
-
-/// Seconds from one time to another; 0 if the clock went backwards.
-fn seconds(from: SystemTime, to: SystemTime) -> u64 {
-    to.duration_since(from).unwrap_or_default().as_secs()
 }

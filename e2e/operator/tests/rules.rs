@@ -298,7 +298,7 @@ fn columns(server: &Objects) -> Result<()> {
     );
     let table = server.run(&["get", "rqrec"])?;
     let expected = [
-        "NAME", "CLUSTER", "PHASE", "SURVIVOR", "POSSIBLY", "LOST", "AGE",
+        "NAME", "CLUSTER", "PHASE", "STALLED", "CHECK", "%", "SURVIVOR", "KNOWN", "LOST", "AGE",
     ];
     ensure!(
         table

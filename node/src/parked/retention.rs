@@ -3,7 +3,6 @@ use std::time::SystemTime;
 
 use node_contract::parked::ParkedPolicy;
 
-use super::seconds;
 use crate::data_dir::ParkedMark;
 
 /// A copy of an earlier version, of which nothing is known, is treated as a possible only copy for so long.
@@ -22,6 +21,11 @@ pub struct Copy {
     pub parked_at: SystemTime,
     /// What is known of it.
     pub mark: ParkedMark,
+}
+
+/// Seconds from one time to another; 0 if the clock went backwards.
+fn seconds(from: SystemTime, to: SystemTime) -> u64 {
+    to.duration_since(from).unwrap_or_default().as_secs()
 }
 
 /// The copies to delete, with the reason. `copies`: the newest first. What may hold writes that a recovery

@@ -502,12 +502,8 @@ fn check_data_loss(
         return waits;
     }
     // A member without a vote has acknowledged nothing, whatever pool it belongs to.
-    let voted = |f: &&UsableMember<'_>| {
-        assessment
-            .voters
-            .iter()
-            .any(|v| v.member.name == f.member.name)
-    };
+    let votes = |name: &str| assessment.voters.iter().any(|v| v.member.name == name);
+    let voted = |f: &&UsableMember<'_>| votes(&f.member.name);
     let (all, left) = (assessment.voters.len(), found.iter().filter(voted).count());
     let rewrite = spec.mode == RecoveryMode::RewriteAddresses;
     let best = found.iter().map(|f| f.last).max().unwrap_or(survivor.last);
