@@ -21,6 +21,8 @@ mod operator;
 mod raft;
 #[path = "model/recovery.rs"]
 mod recovery;
+#[path = "model/strangers.rs"]
+mod strangers;
 #[path = "model/world.rs"]
 mod world;
 

@@ -4,7 +4,7 @@ use rand::{Rng, rngs::StdRng, seq::IteratorRandom};
 
 use crate::{
     kubernetes::{set_name, stop},
-    raft, recovery,
+    raft, recovery, strangers,
     world::{Voter, World},
 };
 
@@ -13,7 +13,7 @@ pub(crate) fn inject(world: &mut World, rng: &mut StdRng) {
     if !rng.random_bool(0.12) {
         return;
     }
-    match rng.random_range(0..18) {
+    match rng.random_range(0..20) {
         0..=1 => {
             let Some(name) = world.pods.keys().choose(rng).cloned() else {
                 return;
@@ -46,6 +46,7 @@ pub(crate) fn inject(world: &mut World, rng: &mut StdRng) {
         14..=15 => recovery::lose_a_disk(world, rng),
         16 if rng.random_bool(0.3) => recovery::create_random(world, rng),
         17 => join_unknown(world, rng),
+        18 => strangers::appear(world, rng),
         _ => {}
     }
 }

@@ -106,6 +106,8 @@ fn create(world: &mut World, rng: &mut StdRng, name: &str, pool: Pool) {
         return;
     }
     claim_for(world, name, pool);
+    let used = world.claims[&names::claim(name)].uid.clone();
+    world.strangers.remove(&used);
     let set = world.sets[&pool].clone();
     let uid = world.fresh("pod");
     let pod = Pod {

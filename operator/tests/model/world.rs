@@ -149,6 +149,10 @@ pub(crate) struct World {
     pub(crate) sets: BTreeMap<Pool, Set>,
     pub(crate) pods: BTreeMap<String, Pod>,
     pub(crate) claims: BTreeMap<String, Claim>,
+    /// Pods that carry the cluster's labels and are not its own.
+    pub(crate) strays: Vec<String>,
+    /// Claims that no pod of the cluster has used: names by uid.
+    pub(crate) strangers: BTreeMap<String, String>,
     /// The committed configuration, and its index.
     pub(crate) config: Vec<Voter>,
     pub(crate) config_index: u64,
@@ -235,6 +239,8 @@ impl World {
             sets: BTreeMap::new(),
             pods: BTreeMap::new(),
             claims: BTreeMap::new(),
+            strays: Vec::new(),
+            strangers: BTreeMap::new(),
             config: Vec::new(),
             config_index: 0,
             committed: 0,
