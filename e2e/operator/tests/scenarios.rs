@@ -31,6 +31,8 @@ mod operator;
 mod own;
 #[path = "scenarios/pods.rs"]
 mod pods;
+#[path = "scenarios/protection.rs"]
+mod protection;
 #[path = "scenarios/reaping.rs"]
 mod reaping;
 #[path = "scenarios/recovery.rs"]

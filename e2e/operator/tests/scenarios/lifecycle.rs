@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use crate::{
     cluster::{Cluster, LONG, NAME, spec},
     fixture::{Fixture, condition, text},
+    protection,
     report::Measurements,
     within,
 };
@@ -231,25 +232,13 @@ pub(crate) fn is_deleted(fixture: &Fixture) -> Result<Measurements> {
     })
 }
 
-/// A protected cluster that is deleted keeps running until the protection is removed.
+/// The deletion of a protected cluster is refused until the protection is removed.
 fn protected(cluster: &Cluster<'_>) -> Result<()> {
     cluster.edit(&json!({"spec": {"deletionProtection": true}}))?;
     cluster.ready(LIMIT)?;
     let pods = cluster.uids()?;
-    let args = ["delete", "rqlitecluster", NAME, "--wait=false"];
-    cluster.namespace.run(&args)?;
-    cluster.until("the operator to have seen it", LIMIT, |object| {
-        ensure!(
-            !object["metadata"]["deletionTimestamp"].is_null(),
-            "not deleted"
-        );
-        let seen = &object["status"]["observedGeneration"];
-        ensure!(
-            *seen == object["metadata"]["generation"],
-            "it has seen {seen}"
-        );
-        Ok(())
-    })?;
+    let delete = ["delete", "rqlitecluster", NAME, "--wait=false"];
+    protection::refused(cluster, &delete)?;
     ensure!(
         cluster.uids()? == pods,
         "pods of a protected cluster were touched"

@@ -1,12 +1,12 @@
 //! All scenarios. Numbers are those of the operator's list; letters are figures (F) and additional cases (A:
 //! addresses, E: everywhere, H: manual recovery, M: machines, P: reaping, R: recovery, S: scaling, T: what
-//! the status says, U: updates).
+//! the status says, U: updates, X: deletion and installations).
 use anyhow::{Context, Result, ensure};
 
 use crate::{
     disruption, edits, figures, fixture::Fixture, large, lifecycle, loss, manual_recovery, moved,
-    operator, own, pods, reaping, recovery, report::Measurements, scaling, storage, truthful,
-    updates,
+    operator, own, pods, protection, reaping, recovery, report::Measurements, scaling, storage,
+    truthful, updates,
 };
 
 /// The body of a scenario.
@@ -160,6 +160,9 @@ pub(crate) const ALL: &[Scenario] = &[
     parallel("A1", "moved to another namespace with its volumes, adopted", moved::adopted),
     parallel("A2", "the same, no leader: mode RewriteAddresses", moved::rewritten),
     exclusive("M1", "the leader's machine lost for good, its volume pinned to it", loss::pinned_to_a_lost_machine),
+    parallel("X1", "protected: deleted with every cascade, with its namespace, ten times at the last moment", protection::is_refused),
+    exclusive("X2", "protected, without admission policies: deleted in the foreground", protection::without_policies),
+    elsewhere("X3", "two installations, of one class and of two", "`e2e/operator/tests/installations.rs`: each cluster is managed by one installation"),
     parallel("P1", "an unknown voter, then an unknown reader joins", reaping::unknown_member),
     parallel("P2", "a surplus voter without a pod; a read-only node gone", reaping::without_a_pod),
 ];
