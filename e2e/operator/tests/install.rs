@@ -240,7 +240,10 @@ const EVERYWHERE: &[(&str, &str)] = &[
     ("rqlite.dev/rqliteclusters", "get list watch patch"),
     ("rqlite.dev/rqliteclusters/status", "update"),
     ("rqlite.dev/rqliteclusters/finalizers", "update"),
-    ("rqlite.dev/rqliterecoveries", "get list watch create"),
+    (
+        "rqlite.dev/rqliterecoveries",
+        "get list watch create patch delete",
+    ),
     ("rqlite.dev/rqliterecoveries/status", "update"),
     ("apps/statefulsets", "get list watch create patch delete"),
     ("/pods", "get list watch patch delete"),
