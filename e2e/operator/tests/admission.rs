@@ -83,6 +83,7 @@ fn in_force(server: &Objects) -> Result<()> {
 }
 
 /// Consent to data loss, in whatever way it is given, needs the role of recoveries.
+#[expect(clippy::too_many_lines, reason = "a table of requests")]
 fn consent(server: &Objects) -> Result<()> {
     let need = [
         "create rqliterecoveries.rqlite.dev in namespace default",
@@ -169,6 +170,7 @@ fn consent(server: &Objects) -> Result<()> {
 }
 
 /// A protected cluster is deleted by nobody and with nothing.
+#[expect(clippy::too_many_lines, reason = "one story, step by step")]
 fn protection(server: &Objects) -> Result<()> {
     let says = [
         "spec.deletionProtection: true",

@@ -1,6 +1,6 @@
 //! Several installations of the operator on a real API server: each cluster is managed by one, and the others
 //! leave it alone.
-use std::{path::PathBuf, thread::sleep, time::Duration};
+use std::{path::Path, thread::sleep, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use e2e_kubernetes::command::until;
@@ -53,7 +53,7 @@ fn managed_by(server: &Objects, name: &str, installation: &str, limit: Duration)
 }
 
 /// A second installation, with the same permissions in a namespace of its own.
-fn second(fixture: &OperatorFixture, log: &PathBuf) -> Result<Operator> {
+fn second(fixture: &OperatorFixture, log: &Path) -> Result<Operator> {
     let server = &fixture.server;
     server.run(&["create", "namespace", NAMESPACE])?;
     server.run(&["create", "serviceaccount", SECOND_ACCOUNT, "-n", NAMESPACE])?;
@@ -102,7 +102,7 @@ fn written(audit: &mut Audit) -> Result<Vec<String>> {
     Ok(changes.collect())
 }
 
-fn one_class_two_installations(fixture: &OperatorFixture, log: &PathBuf) -> Result<()> {
+fn one_class_two_installations(fixture: &OperatorFixture, log: &Path) -> Result<()> {
     let server = &fixture.server;
     make(server, "demo", None)?;
     managed_by(server, "demo", FIRST, LIMIT)?;

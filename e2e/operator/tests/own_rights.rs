@@ -51,6 +51,7 @@ impl Account<'_> {
     }
 }
 
+#[expect(clippy::too_many_lines, reason = "a table of requests")]
 fn only_objects_of_clusters(server: &Objects) -> Result<()> {
     let cluster = json!({"apiVersion": "rqlite.dev/v1alpha1", "kind": "RqliteCluster", "metadata": {"name": "demo"}, "spec": {}});
     let uid = server.send(&["create", "-n", "default"], &cluster)?["metadata"]["uid"].clone();

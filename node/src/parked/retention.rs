@@ -80,6 +80,7 @@ mod tests {
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(100 * DAY);
         let policy = ParkedPolicy::default();
         // Ages in days, newest first; free of 100 bytes; each copy has 10.
+        #[expect(clippy::type_complexity, reason = "a table of cases")]
         let cases: [(&str, &[(u64, ParkedMark)], u64, &[usize]); 9] = [
             ("two are kept", &[(0, Replicated), (1, Replicated)], 50, &[]),
             (

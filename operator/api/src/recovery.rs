@@ -145,17 +145,13 @@ pub struct ClusterRef {
 
 open_enum! {
     /// The kind of a recovery. Closed in a spec, by its schema.
+    #[derive(Default)]
     pub enum RecoveryMode {
         /// One member becomes the cluster; the others rejoin it.
+        #[default]
         SingleSurvivor = "SingleSurvivor",
         /// All voters exist, under new names.
         RewriteAddresses = "RewriteAddresses",
-    }
-}
-
-impl Default for RecoveryMode {
-    fn default() -> Self {
-        Self::SingleSurvivor
     }
 }
 

@@ -270,8 +270,10 @@ open_enum! {
 
 open_enum! {
     /// Progress of an operation. Only steps whose order must survive a restart of the operator are recorded.
+    #[derive(Default)]
     pub enum Step {
         /// The operation is recorded, and its first step is in progress.
+        #[default]
         Start = "Start",
         /// Two members confirm that the member is out of the committed configuration: its pod is deleted.
         Shrink = "Shrink",
@@ -290,12 +292,6 @@ open_enum! {
         Apply = "Apply",
         /// The survivor runs alone and is being checked.
         Verify = "Verify",
-    }
-}
-
-impl Default for Step {
-    fn default() -> Self {
-        Self::Start
     }
 }
 

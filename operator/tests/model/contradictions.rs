@@ -23,6 +23,7 @@ const ALL: [&str; 10] = [
 ];
 
 /// The contradictions in a status that was written for this object.
+#[expect(clippy::too_many_lines, reason = "a list of rules")]
 pub(crate) fn contradictions(cluster: &RqliteCluster, status: &RqliteClusterStatus) -> Vec<String> {
     let mut found = Vec::new();
     let mut never = |what: &str, holds: bool| {

@@ -292,6 +292,7 @@ fn check(seen: &Observation, plan: &Plan) -> Result<(), String> {
 }
 
 /// The operator's observation of this world.
+#[expect(clippy::too_many_lines, reason = "one value, field by field")]
 pub(crate) fn observe(world: &mut World) -> Observation {
     let fresh_id = world.fresh("id");
     let set = |pool| {

@@ -187,6 +187,7 @@ pub(crate) struct World {
 }
 
 impl World {
+    #[expect(clippy::too_many_lines, reason = "one value, field by field")]
     pub(crate) fn new(rng: &mut StdRng) -> Self {
         let replicas = rng.random_range(1..=5);
         let automatic = replicas >= 3 && rng.random_bool(0.3);

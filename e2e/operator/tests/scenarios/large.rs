@@ -93,6 +93,7 @@ fn peak_memory() -> u64 {
 }
 
 /// Runs every change that copies or checks the database.
+#[expect(clippy::too_many_lines, reason = "one story, step by step")]
 pub(crate) fn everything(fixture: &Fixture) -> Result<Measurements> {
     let size = format!("{}Gi", 4 * gibibytes() + 1);
     fixture.cluster(

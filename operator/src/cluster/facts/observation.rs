@@ -299,6 +299,10 @@ pub struct ObservedClaim {
 /// Result of querying a node.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "camelCase")]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "an observation has one for each node, nearly always the large one"
+)]
 pub enum ProbeResult {
     /// The node responded.
     Ok(NodeStatus),

@@ -159,6 +159,7 @@ mod tests {
             name: "demo",
             uid: "s",
         });
+        #[expect(clippy::type_complexity, reason = "a table of cases")]
         let cases: [(&str, Option<Controller<'_>>, &[KnownSet], &str, Ownership); 17] = [
             ("demo-0", of("demo", "s"), &own, "", Own),
             ("demo-ro-0", of("demo-ro", "r"), &own, "", Own),

@@ -25,6 +25,7 @@ fn cluster(protected: bool, deleted: Option<&[&str]>, ends: bool) -> Fixture {
 
 #[test]
 fn what_blocks_a_deletion_is_a_condition() {
+    #[expect(clippy::type_complexity, reason = "a table of cases")]
     let cases: [(bool, Option<&[&str]>, bool, bool, &str); 8] = [
         (false, None, false, false, "NotRequested"),
         (true, None, false, false, "NotRequested"),
@@ -71,6 +72,7 @@ fn ready_says_that_a_deletion_is_blocked() {
 #[test]
 fn the_garbage_collector_is_stopped_once_and_only_for_protected_clusters() {
     let both: &[&str] = &["foregroundDeletion", "orphan"];
+    #[expect(clippy::type_complexity, reason = "a table of cases")]
     let cases: [(bool, Option<&[&str]>, &[&str]); 5] = [
         (true, None, &[]),
         (true, Some(&[]), &[]),

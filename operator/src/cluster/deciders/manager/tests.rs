@@ -26,6 +26,7 @@ fn cluster(
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table of cases")]
 fn one_installation_manages_a_cluster() {
     let us = Fixture::running(3, 0).seen.operator.installation.clone();
     let us = us.as_str();

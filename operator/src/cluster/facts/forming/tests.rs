@@ -3,6 +3,7 @@ use super::*;
 use crate::cluster::fixture::Fixture;
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table of cases")]
 fn only_what_is_certain() {
     type Change = fn(&mut Fixture);
     let cases: [(&str, Change, bool); 11] = [

@@ -104,6 +104,7 @@ fn a_recovery_gets_its_owner_and_its_cluster_at_first_sight() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one story, step by step")]
 fn ended_recoveries_are_deleted_in_the_end() {
     const DAY: i64 = 24 * 3600;
     type Change = fn(&mut RqliteRecovery);
