@@ -232,6 +232,18 @@ fn forward_signals(stop: watch::Sender<bool>) -> anyhow::Result<impl Future<Outp
     })
 }
 
+fn announce(options: &Options, identity: &str, namespace: &str) {
+    tracing::info!(
+        identity,
+        namespace,
+        class = options.class,
+        scopes = ?options.scopes(),
+        node_image = options.node_image,
+        "rqlite-operator {}",
+        env!("CARGO_PKG_VERSION")
+    );
+}
+
 /// Waits for the Lease, then runs the controllers for as long as it is held.
 async fn lead(
     options: &Options,
@@ -244,15 +256,7 @@ async fn lead(
     let identity = options.identity();
     let namespace = options.namespace.clone();
     let namespace = namespace.unwrap_or_else(|| client.default_namespace().to_owned());
-    tracing::info!(
-        identity,
-        namespace,
-        class = options.class,
-        scopes = ?options.scopes(),
-        node_image = options.node_image,
-        "rqlite-operator {}",
-        env!("CARGO_PKG_VERSION")
-    );
+    announce(options, &identity, &namespace);
     let metrics = metrics.clone();
     let context = |lease: LeaseGuard, platform: Platform| {
         Arc::new(Context {

@@ -17,12 +17,12 @@ mod faults;
 mod kubernetes;
 #[path = "model/operator.rs"]
 mod operator;
+#[path = "model/others.rs"]
+mod others;
 #[path = "model/raft.rs"]
 mod raft;
 #[path = "model/recovery.rs"]
 mod recovery;
-#[path = "model/strangers.rs"]
-mod strangers;
 #[path = "model/world.rs"]
 mod world;
 

@@ -97,8 +97,8 @@ enum Command {
     Sql {
         /// The cluster.
         cluster: String,
-        /// Statements or commands of the shell, such as .tables. If the first one after -- begins with a dash,
-        /// all are arguments for rqlite.
+        /// Statements or commands of the shell, such as .tables. If the first one after -- begins with a
+        /// dash, all are arguments for rqlite.
         #[arg(value_name = "SQL")]
         statements: Vec<String>,
     },

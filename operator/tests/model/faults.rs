@@ -4,7 +4,7 @@ use rand::{Rng, rngs::StdRng, seq::IteratorRandom};
 
 use crate::{
     kubernetes::{set_name, stop},
-    raft, recovery, strangers,
+    others, raft, recovery,
     world::{Voter, World},
 };
 
@@ -46,7 +46,7 @@ pub(crate) fn inject(world: &mut World, rng: &mut StdRng) {
         14..=15 => recovery::lose_a_disk(world, rng),
         16 if rng.random_bool(0.3) => recovery::create_random(world, rng),
         17 => join_unknown(world, rng),
-        18 => strangers::appear(world, rng),
+        18 => others::appear(world, rng),
         _ => {}
     }
 }

@@ -107,7 +107,7 @@ fn create(world: &mut World, rng: &mut StdRng, name: &str, pool: Pool) {
     }
     claim_for(world, name, pool);
     let used = world.claims[&names::claim(name)].uid.clone();
-    world.strangers.remove(&used);
+    world.others_claims.remove(&used);
     let set = world.sets[&pool].clone();
     let uid = world.fresh("pod");
     let pod = Pod {

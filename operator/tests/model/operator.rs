@@ -24,7 +24,7 @@ use crate::{
     actions::{Request, act},
     contradictions::contradictions,
     kubernetes::set_name,
-    raft, strangers,
+    others, raft,
     world::{DelayedAction, Pod, Set, World, starts},
 };
 
@@ -40,7 +40,7 @@ pub(crate) fn tick(world: &mut World, rng: &mut StdRng, storm: bool) -> Result<(
     let plan = plan(&seen);
     check(&seen, &plan)?;
     world.leader_seen = View::of(&seen).leader_seen();
-    strangers::check(world, &plan)?;
+    others::check(world, &plan)?;
     world.note(|| format!("{} | {:?}", plan.summary, plan.action));
     // Time passes between the observation and the action.
     if storm && rng.random_bool(0.1) {
@@ -357,7 +357,7 @@ pub(crate) fn observe(world: &mut World) -> Observation {
         readers: set(Pool::Read),
         pods: pods.collect(),
         strays: world.strays.clone(),
-        claims: claims.chain(strangers::claims(world)).collect(),
+        claims: claims.chain(others::claims(world)).collect(),
         state: world.state.clone(),
         plan: world.plan.clone(),
         recoveries: world.recoveries.clone(),

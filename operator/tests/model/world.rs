@@ -152,7 +152,7 @@ pub(crate) struct World {
     /// Pods that carry the cluster's labels and are not its own.
     pub(crate) strays: Vec<String>,
     /// Claims that no pod of the cluster has used: names by uid.
-    pub(crate) strangers: BTreeMap<String, String>,
+    pub(crate) others_claims: BTreeMap<String, String>,
     /// The committed configuration, and its index.
     pub(crate) config: Vec<Voter>,
     pub(crate) config_index: u64,
@@ -241,7 +241,7 @@ impl World {
             pods: BTreeMap::new(),
             claims: BTreeMap::new(),
             strays: Vec::new(),
-            strangers: BTreeMap::new(),
+            others_claims: BTreeMap::new(),
             config: Vec::new(),
             config_index: 0,
             committed: 0,

@@ -299,7 +299,7 @@ pub(crate) fn taken_back_on_request(fixture: &Fixture) -> Result<Measurements> {
 }
 
 pub(crate) fn taken_back_by_policy(fixture: &Fixture) -> Result<Measurements> {
-    taken_back(fixture, "on-stall", true)
+    taken_back(fixture, "by-policy", true)
 }
 
 /// With management Manual nothing changes before a person's word, and then all of the plan.

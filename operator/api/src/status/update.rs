@@ -1,4 +1,5 @@
-//! The target, images, templates that worked, updates that were rolled back, and plans that wait for a person.
+//! The target, images, templates that worked, updates that were rolled back, and plans that wait for a
+//! person.
 use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;

@@ -1,5 +1,5 @@
-//! Other people's pods and claims with the cluster's labels, and operators of other versions: none of them may
-//! change what the operator does to the cluster, and none may be touched.
+//! Other people's pods and claims with the cluster's labels, and operators of other versions: none of them
+//! may change what the operator does to the cluster, and none may be touched.
 use operator_api::names;
 use rand::{Rng, rngs::StdRng};
 use rqlite_operator::cluster::{Action, Plan, facts::observation::ObservedClaim};
@@ -9,7 +9,7 @@ use crate::world::{Claim, Disk, World};
 /// Default images of operators of different versions.
 const DEFAULT_IMAGES: [&str; 3] = ["rqlited:1", "rqlited:2", "rqlited:3"];
 
-/// Something of a stranger appears, or the operator is exchanged for another version.
+/// Something of somebody else appears, or the operator is exchanged for another version.
 pub(crate) fn appear(world: &mut World, rng: &mut StdRng) {
     match rng.random_range(0..4) {
         0 => {
@@ -20,8 +20,8 @@ pub(crate) fn appear(world: &mut World, rng: &mut StdRng) {
         1 => {
             let copy = world.fresh("copy-of-data-demo-0");
             let uid = world.fresh("claim");
-            world.note(|| format!("! a stranger's claim {copy}"));
-            world.strangers.insert(uid.clone(), copy);
+            world.note(|| format!("! another's claim {copy}"));
+            world.others_claims.insert(uid.clone(), copy);
         }
         2 => {
             // It waits under the name that a voter to come will look for, and belongs to nobody until then.
@@ -34,8 +34,8 @@ pub(crate) fn appear(world: &mut World, rng: &mut StdRng) {
                     doomed: false,
                     lost: false,
                 };
-                world.note(|| format!("! a stranger's claim {name}"));
-                world.strangers.insert(claim.uid.clone(), name.clone());
+                world.note(|| format!("! another's claim {name}"));
+                world.others_claims.insert(claim.uid.clone(), name.clone());
                 world.claims.insert(name, claim);
             }
         }
@@ -49,10 +49,10 @@ pub(crate) fn appear(world: &mut World, rng: &mut StdRng) {
     }
 }
 
-/// Strangers' claims as the operator observes them: with the cluster's label.
+/// Other people's claims as the operator observes them: with the cluster's label.
 pub(crate) fn claims(world: &World) -> impl Iterator<Item = ObservedClaim> + '_ {
     let elsewhere = world
-        .strangers
+        .others_claims
         .iter()
         .filter(|(_, name)| !world.claims.contains_key(*name));
     elsewhere.map(|(uid, name)| ObservedClaim {
@@ -78,9 +78,9 @@ pub(crate) fn check(world: &World, plan: &Plan) -> Result<(), String> {
             return Err(format!("the stray pod {name} is deleted"));
         }
         Some(Action::DeleteClaim { name, uid } | Action::ExpandClaim { name, uid, .. })
-            if world.strangers.contains_key(uid) =>
+            if world.others_claims.contains_key(uid) =>
         {
-            return Err(format!("a stranger's claim {name} is changed"));
+            return Err(format!("another's claim {name} is changed"));
         }
         _ => {}
     }
