@@ -31,10 +31,12 @@ metadata:
 spec:
   automountServiceAccountToken: false
   terminationGracePeriodSeconds: 1
+  securityContext: {runAsNonRoot: true, runAsUser: 1000, seccompProfile: {type: RuntimeDefault}}
   containers:
   - name: rqlited
     image: localhost/busybox:1
     imagePullPolicy: IfNotPresent
+    securityContext: {allowPrivilegeEscalation: false, capabilities: {drop: [ALL]}}
     command: [sh, -c, "cd /tmp && echo rubbish > status && echo rubbish > readyz && httpd -f -p 4001"]
     ports: [{name: http, containerPort: 4001}]
     readinessProbe: {tcpSocket: {port: 4001}, periodSeconds: 1}
