@@ -48,8 +48,20 @@ impl Digest {
     }
 }
 
-/// Last digest of each cluster.
-type Known = HashMap<ClusterRef, BTreeMap<String, Digest>>;
+/// For so many rounds a reconcile is repeated while the pod with the leader's label does not lead: the first one
+/// may see neither the old nor the new leader. Then only changes count, for example of a paused cluster.
+const REPEATED_ROUNDS: u32 = 30;
+
+/// What was last seen of a cluster.
+#[derive(Debug, Default)]
+struct Seen {
+    digests: BTreeMap<String, Digest>,
+    /// Rounds since the last change in which no pod that was asked led.
+    leaderless: u32,
+}
+
+/// Last sight of each cluster.
+type Known = HashMap<ClusterRef, Seen>;
 
 /// Name of a pod, and address of its node.
 type Address = (String, String);
@@ -79,14 +91,24 @@ fn to_ask(pods: Vec<Arc<Pod>>) -> (Vec<Address>, Vec<Address>) {
     (addresses(first), addresses(others))
 }
 
-/// Records the digests of a cluster. Has one of a pod that was asked before changed?
+/// Records the digests of a cluster. Is a reconcile due: has one of a pod that was asked before changed, or does
+/// the pod that was the leader's not lead?
 fn note(known: &mut Known, cluster: &ClusterRef, now: BTreeMap<String, Digest>) -> bool {
-    let before = known.insert(cluster.clone(), now);
-    let (Some(before), Some(now)) = (before, known.get(cluster)) else {
-        return false;
+    let is_new = !known.contains_key(cluster);
+    let seen = known.entry(cluster.clone()).or_default();
+    let changed = now.iter().any(|(pod, digest)| {
+        let before = seen.digests.get(pod);
+        before.is_some_and(|old| old != digest)
+    });
+    let leads = now.values().any(|digest| digest.leads);
+    seen.leaderless = match (leads, changed) {
+        (true, _) => 0,
+        (false, true) => 1,
+        (false, false) => seen.leaderless.saturating_add(1),
     };
-    now.iter()
-        .any(|(pod, digest)| before.get(pod).is_some_and(|old| old != digest))
+    seen.digests = now;
+    let repeated = !leads && seen.leaderless <= REPEATED_ROUNDS;
+    !is_new && (changed || repeated)
 }
 
 async fn ask<N: NodeClient>(nodes: &N, pods: Vec<Arc<Pod>>) -> BTreeMap<String, Digest> {
@@ -199,26 +221,32 @@ mod tests {
     }
 
     #[test]
-    fn only_a_change_of_the_same_pod_counts() {
+    fn a_change_of_the_same_pod_counts_and_a_leader_that_does_not_lead() {
         let cluster = ClusterRef::new("demo").within("shop");
-        let digest = |leader: &str, configuration| Digest {
+        let digest = |leads, configuration| Digest {
             responds: true,
-            leader: Some(leader.to_owned()),
+            leads,
             configuration,
             ..Digest::default()
         };
         let one = |pod: &str, digest: Digest| BTreeMap::from([(pod.to_owned(), digest)]);
         let mut known = Known::new();
         let steps = [
-            (one("a", digest("a", 1)), false),
-            (one("a", digest("a", 1)), false),
-            (one("a", digest("a", 2)), true),
-            (one("b", digest("b", 2)), false),
+            (one("a", digest(true, 1)), false),
+            (one("a", digest(true, 1)), false),
+            (one("a", digest(true, 2)), true),
+            (one("a", digest(true, 2)), false),
+            // The first reconcile may come too early.
+            (one("a", digest(false, 2)), true),
+            (one("a", digest(false, 2)), true),
+            (one("b", digest(true, 2)), false),
             (one("b", Digest::default()), true),
-            (one("b", Digest::default()), false),
         ];
         for (now, changed) in steps {
             assert_eq!(note(&mut known, &cluster, now.clone()), changed, "{now:?}");
         }
+        let none = one("b", Digest::default());
+        let repeated = (0..100).filter(|_| note(&mut known, &cluster, none.clone()));
+        assert_eq!(repeated.count(), REPEATED_ROUNDS as usize - 1);
     }
 }
