@@ -40,6 +40,8 @@ spec:
     command: [sh, -c, "cd /tmp && echo rubbish > status && echo rubbish > readyz && httpd -f -p 4001"]
     ports: [{name: http, containerPort: 4001}]
     readinessProbe: {tcpSocket: {port: 4001}, periodSeconds: 1}
+    volumeMounts: [{name: tmp, mountPath: /tmp}]
+  volumes: [{name: tmp, emptyDir: {}}]
 "#;
 
 /// Addresses that the client's Service sends requests to.
