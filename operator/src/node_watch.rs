@@ -48,8 +48,8 @@ impl Digest {
     }
 }
 
-/// For so many rounds a reconcile is repeated while the pod with the leader's label does not lead: the first one
-/// may see neither the old nor the new leader. Then only changes count, for example of a paused cluster.
+/// For so many rounds a reconcile is repeated while the pod with the leader's label does not lead: the first
+/// one may see neither the old nor the new leader. Then only changes count, for example of a paused cluster.
 const REPEATED_ROUNDS: u32 = 30;
 
 /// What was last seen of a cluster.
@@ -91,8 +91,8 @@ fn to_ask(pods: Vec<Arc<Pod>>) -> (Vec<Address>, Vec<Address>) {
     (addresses(first), addresses(others))
 }
 
-/// Records the digests of a cluster. Is a reconcile due: has one of a pod that was asked before changed, or does
-/// the pod that was the leader's not lead?
+/// Records the digests of a cluster. Is a reconcile due: has one of a pod that was asked before changed, or
+/// does the pod that was the leader's not lead?
 fn note(known: &mut Known, cluster: &ClusterRef, now: BTreeMap<String, Digest>) -> bool {
     let is_new = !known.contains_key(cluster);
     let seen = known.entry(cluster.clone()).or_default();
