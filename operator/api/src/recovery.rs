@@ -104,7 +104,7 @@ pub struct RqliteRecoverySpec {
     /// to at once for all but the newest 10 ended ones of a cluster; objects that Argo CD, Flux or Helm
     /// manages are then kept, because such a tool would create them again, and a new object is a new consent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 0))]
+    #[schemars(range(min = 0, max = 2_147_483_647))]
     pub ttl_seconds_after_finished: Option<i32>,
 }
 

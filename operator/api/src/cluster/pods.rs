@@ -107,7 +107,7 @@ pub struct PodSecurity {
     pub fs_group: Option<i64>,
     /// Additional groups of the processes; at most 16.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 16))]
+    #[schemars(length(max = 16), inner(range(min = 0, max = 2_147_483_647)))]
     pub supplemental_groups: Vec<i64>,
     /// SELinux labels of the pods.
     #[serde(default, skip_serializing_if = "Option::is_none")]
