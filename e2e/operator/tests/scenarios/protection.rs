@@ -71,7 +71,6 @@ pub(crate) fn without_policies(fixture: &Fixture) -> Result<Measurements> {
         "front",
         spec(3, json!({"deletionProtection": true})),
         |cluster| {
-            let writer = cluster.writer()?;
             until("its finalizer", LIMIT, || {
                 let object = cluster.object()?;
                 let finalizers = &object["metadata"]["finalizers"];
@@ -84,6 +83,8 @@ pub(crate) fn without_policies(fixture: &Fixture) -> Result<Measurements> {
                 .run(&[&delete[..], &["--cascade=foreground"]].concat())?;
             cluster.until_condition("DeletionBlocked", "True", None, LIMIT)?;
             cluster.ready(LONG)?;
+            // The Services were recreated as well, with other addresses.
+            let writer = cluster.writer()?;
             let pods = cluster.uids()?;
             std::thread::sleep(QUIET);
             ensure!(cluster.uids()? == pods, "pods are still replaced");
