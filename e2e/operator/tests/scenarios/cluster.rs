@@ -219,7 +219,9 @@ impl Cluster<'_> {
             .fixture
             .api
             .list(&self.path("/api/v1", "pods"), &labels)?;
-        let mut pods: Vec<Pod> = all.iter().map(pod).collect();
+        // Strays carry the labels, too.
+        let owned = |one: &&Value| one["metadata"]["ownerReferences"][0]["kind"] == "StatefulSet";
+        let mut pods: Vec<Pod> = all.iter().filter(owned).map(pod).collect();
         pods.sort_by_key(|pod| ordinal(&pod.name));
         Ok(pods)
     }
