@@ -282,14 +282,7 @@ impl Applier<'_> {
         }
         let edits = self.edits::<K>(&name, &desired, &live, &before).await;
         let body = bound(desired.clone(), &there.uid().unwrap_or_default());
-        let after = match self.send::<K>(&name, &body, names::FIELD_MANAGER).await {
-            Ok(after) => after,
-            Err(error) => {
-                let is_edited = !edits.is_empty();
-                self.replace_lists::<K>(&name, &body, error, is_edited)
-                    .await?
-            }
-        };
+        let after = self.send_own::<K>(&name, &body, !edits.is_empty()).await?;
         let after = self.settle::<K>(&name, &desired, &after);
         let edit = reverted(edits, &before, &after);
         let edit = edit.map(|edit| (edit, there.resource_version()));
@@ -420,31 +413,20 @@ impl Applier<'_> {
             self.send::<StatefulSet>(&name, &own, REPLICAS_MANAGER)
                 .await?;
         }
-        let sent = self.send::<StatefulSet>(&name, &next, names::FIELD_MANAGER);
-        let after = match sent.await {
-            Ok(after) => after,
-            Err(error) => {
-                let is_edited = !edits.is_empty();
-                self.replace_lists::<StatefulSet>(&name, &next, error, is_edited)
-                    .await?
-            }
-        };
+        let after = self
+            .send_own::<StatefulSet>(&name, &next, !edits.is_empty())
+            .await?;
         let after = self.settle::<StatefulSet>(&name, &compared, &after);
         let edit = reverted(edits, &before, &after);
         applied.reverted.extend(edit.map(|edit| (edit, version)));
         Ok(())
     }
 
-    /// Falls back to a merge patch, which writes lists as a whole. Server-side apply merges lists by keys,
-    /// such as a port's number: if someone has changed a key, the merged list has two items where one is
-    /// allowed, and the API server rejects the object as invalid.
-    async fn replace_lists<K>(
-        &self,
-        name: &str,
-        desired: &Value,
-        error: Error,
-        is_edited: bool,
-    ) -> Result<Value, Error>
+    /// Applies an object as the operator's own. Falls back to a merge patch, which writes lists as a whole,
+    /// if someone has edited it. Server-side apply merges lists by keys, such as a port's number: if someone
+    /// has changed a key, the merged list has two items where one is allowed, and the API server rejects the
+    /// object as invalid.
+    async fn send_own<K>(&self, name: &str, body: &Value, is_edited: bool) -> Result<Value, Error>
     where
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
             + Serialize
@@ -452,16 +434,13 @@ impl Applier<'_> {
             + Clone
             + Debug,
     {
-        if !is_edited || !is_invalid(&error) {
-            return Err(error);
+        match self.send::<K>(name, body, names::FIELD_MANAGER).await {
+            Err(error) if is_edited && is_invalid(&error) => {}
+            sent => return sent,
         }
-        let params = PatchParams {
-            field_manager: Some(names::FIELD_MANAGER.to_owned()),
-            ..PatchParams::default()
-        };
         let replaced = self
             .api::<K>()
-            .patch(name, &params, &Patch::Merge(desired))
+            .patch(name, &unknown::params(), &Patch::Merge(body))
             .await;
         let replaced = replaced.map_err(Error::kubernetes(format!(
             "replacing lists of {} {name}",

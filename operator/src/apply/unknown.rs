@@ -153,7 +153,8 @@ where
     Api::namespaced(client.clone(), &cluster.namespace().unwrap_or_default())
 }
 
-fn params() -> PatchParams {
+/// A merge patch as the operator.
+pub(super) fn params() -> PatchParams {
     PatchParams {
         field_manager: Some(names::FIELD_MANAGER.to_owned()),
         ..PatchParams::default()

@@ -1,8 +1,8 @@
 //! One RqliteCluster in its own namespace, with the changes and queries that scenarios need.
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs,
-    time::Duration,
+    fs, thread,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, ensure};
@@ -22,6 +22,8 @@ use crate::{
 pub(crate) const NAME: &str = "demo";
 /// Limit for changes that proceed member by member on a small machine.
 pub(crate) const LONG: Duration = Duration::from_secs(300);
+/// How long a test watches that nothing happens.
+pub(crate) const QUIET: Duration = Duration::from_secs(20);
 const HTTP_PORT: u16 = 4001;
 
 /// The cluster of one namespace.
@@ -170,6 +172,17 @@ impl Cluster<'_> {
             probe(&object)
         })
         .map_err(|error| error.context(self.namespace.pods()))
+    }
+
+    /// Watches for this long that its pods stay the same.
+    pub(crate) fn pods_stay(&self, span: Duration, pods: &BTreeMap<String, String>) -> Result<()> {
+        let start = Instant::now();
+        while start.elapsed() < span {
+            let now = self.uids()?;
+            ensure!(now == *pods, "pods change: {pods:?}, then {now:?}");
+            thread::sleep(Duration::from_millis(500));
+        }
+        Ok(())
     }
 
     /// Waits until a condition has this status and, if given, this reason; returns its message.

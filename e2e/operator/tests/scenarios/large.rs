@@ -1,12 +1,8 @@
 //! A large database: scaled, rolled, a member replaced, and recovered from two lost volumes, under a writer.
-use std::{
-    io::{Read, Write},
-    net::TcpStream,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use e2e_kubernetes::{command::until, namespace::LIMIT};
+use e2e_kubernetes::{command::until, namespace::LIMIT, numbered::http::Server};
 use serde_json::{Value, json};
 
 use crate::{
@@ -31,20 +27,12 @@ fn gibibytes() -> u64 {
 
 /// Executes one statement through the clients' Service.
 fn execute(cluster: &Cluster<'_>, sql: &str) -> Result<Value> {
-    let url = cluster.url()?;
-    let address = url.trim_start_matches("http://");
-    let body = json!([sql]).to_string();
-    let mut stream = TcpStream::connect(address).context("connect")?;
-    stream.set_read_timeout(Some(STATEMENT_LIMIT))?;
-    write!(
-        stream,
-        "POST /db/request?timeout=50s HTTP/1.0\r\nHost: {address}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
-        body.len()
+    let reply = Server::parse(&cluster.url()?)?.request(
+        "/db/request?timeout=50s",
+        Some(&json!([sql]).to_string()),
+        STATEMENT_LIMIT,
     )?;
-    let mut reply = String::new();
-    stream.read_to_string(&mut reply)?;
-    let (_, body) = reply.split_once("\r\n\r\n").context("no HTTP")?;
-    let result: Value = serde_json::from_str(body).with_context(|| reply.clone())?;
+    let result: Value = serde_json::from_slice(&reply)?;
     let first = &result["results"][0];
     ensure!(
         first.is_object() && first["error"].is_null(),

@@ -10,14 +10,11 @@ use e2e_kubernetes::{command::until, namespace::LIMIT};
 use serde_json::{Value, json};
 
 use crate::{
-    cluster::{Cluster, LONG, NAME, spec},
+    cluster::{Cluster, LONG, NAME, QUIET, spec},
     fixture::{Cordon, Fixture, condition, text},
     recovery::{await_phase, recover},
     report::Measurements,
 };
-
-/// Execution long the test watches that nothing happens.
-const WATCH: Duration = Duration::from_secs(20);
 
 /// Waits until a lost member is replaced by a new voter with another Raft id, with the other members
 /// unchanged.
@@ -155,7 +152,7 @@ fn leads(status: &Value) -> bool {
 /// QuorumLost.
 fn ensure_operator_waits(cluster: &Cluster<'_>) -> Result<()> {
     let start = Instant::now();
-    while start.elapsed() < WATCH {
+    while start.elapsed() < QUIET {
         for pod in cluster
             .voters()?
             .iter()
@@ -277,7 +274,7 @@ fn two_disks(fixture: &Fixture, all_restart: bool) -> Result<Measurements> {
 
 fn no_cluster_forms(cluster: &Cluster<'_>) -> Result<()> {
     let start = Instant::now();
-    while start.elapsed() < WATCH {
+    while start.elapsed() < QUIET {
         for pod in cluster.voters()? {
             let Ok(status) = cluster.status_of(&pod.name) else {
                 continue;

@@ -11,14 +11,11 @@ use e2e_kubernetes::{command::until, namespace::LIMIT};
 use serde_json::json;
 
 use crate::{
-    cluster::{Cluster, LONG, NAME, spec},
+    cluster::{Cluster, LONG, NAME, QUIET, spec},
     fixture::{Fixture, condition, text},
     report::Measurements,
     scaling::keep_pending,
 };
-
-/// Execution long the test watches that the operator does nothing by itself.
-const WATCH: Duration = Duration::from_secs(20);
 
 /// Writes a `peers.json` with this one member beside its log, from another pod with the volume: the nodes'
 /// image has no shell.
@@ -78,7 +75,7 @@ fn ensure_operator_waits(cluster: &Cluster<'_>) -> Result<()> {
     };
     let before = claims(cluster)?;
     let start = Instant::now();
-    while start.elapsed() < WATCH {
+    while start.elapsed() < QUIET {
         let object = cluster.object()?;
         let lineage = &object["status"]["lineage"]["epoch"];
         ensure!(*lineage == 0, "epoch {lineage} without approval");
@@ -152,7 +149,7 @@ pub(crate) fn recovered(fixture: &Fixture) -> Result<Measurements> {
         ensure!(degraded["status"] == "False", "{degraded}");
         let note = format!(
             "nothing touched for {} s; leader recorded {:.1} s after the annotation; healthy {:.0} s after the last of the others returned, their old data parked; {acknowledged} rows before it",
-            WATCH.as_secs(),
+            QUIET.as_secs(),
             accepted.as_secs_f64(),
             whole.as_secs_f64()
         );

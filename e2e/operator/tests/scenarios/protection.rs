@@ -1,20 +1,16 @@
 //! Deletion protection: what the API server refuses, and what the operator keeps without the policies.
-use std::time::Duration;
-
 use anyhow::{Context, Result, bail, ensure};
 use e2e_kubernetes::{command::until, namespace::LIMIT};
 use serde_json::json;
 
 use crate::{
-    cluster::{Cluster, LONG, NAME, spec},
+    cluster::{Cluster, LONG, NAME, QUIET, spec},
     fixture::{Fixture, condition},
     report::Measurements,
 };
 
 /// Rounds of protection that is set right before the deletion.
 const ROUNDS: u8 = 10;
-/// Time in which a garbage collector that still fights would replace pods.
-const QUIET: Duration = Duration::from_secs(20);
 
 /// A deletion has to be refused, with the command that would allow it.
 pub(crate) fn refused(cluster: &Cluster<'_>, args: &[&str]) -> Result<()> {
@@ -86,8 +82,9 @@ pub(crate) fn without_policies(fixture: &Fixture) -> Result<Measurements> {
             // The Services were recreated as well, with other addresses.
             let writer = cluster.writer()?;
             let pods = cluster.uids()?;
-            std::thread::sleep(QUIET);
-            ensure!(cluster.uids()? == pods, "pods are still replaced");
+            cluster
+                .pods_stay(QUIET, &pods)
+                .context("pods are still replaced")?;
             let object = cluster.object()?;
             let ready = condition(&object, "Ready");
             ensure!(

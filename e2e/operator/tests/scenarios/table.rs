@@ -33,49 +33,38 @@ pub(crate) struct Scenario {
     pub(crate) execution: Execution,
 }
 
-const fn quick(number: &'static str, name: &'static str, work: Work) -> Scenario {
+const fn scenario(
+    number: &'static str,
+    name: &'static str,
+    is_quick: bool,
+    execution: Execution,
+) -> Scenario {
     Scenario {
         number,
         name,
-        is_quick: true,
-        execution: Execution::Parallel(work),
+        is_quick,
+        execution,
     }
+}
+
+const fn quick(number: &'static str, name: &'static str, work: Work) -> Scenario {
+    scenario(number, name, true, Execution::Parallel(work))
 }
 
 const fn parallel(number: &'static str, name: &'static str, work: Work) -> Scenario {
-    Scenario {
-        number,
-        name,
-        is_quick: false,
-        execution: Execution::Parallel(work),
-    }
+    scenario(number, name, false, Execution::Parallel(work))
 }
 
 const fn exclusive(number: &'static str, name: &'static str, work: Work) -> Scenario {
-    Scenario {
-        number,
-        name,
-        is_quick: false,
-        execution: Execution::Exclusive(work),
-    }
+    scenario(number, name, false, Execution::Exclusive(work))
 }
 
 const fn on_demand(number: &'static str, name: &'static str, work: Work) -> Scenario {
-    Scenario {
-        number,
-        name,
-        is_quick: false,
-        execution: Execution::OnDemand(work),
-    }
+    scenario(number, name, false, Execution::OnDemand(work))
 }
 
 const fn elsewhere(number: &'static str, name: &'static str, reference: &'static str) -> Scenario {
-    Scenario {
-        number,
-        name,
-        is_quick: false,
-        execution: Execution::Elsewhere(reference),
-    }
+    scenario(number, name, false, Execution::Elsewhere(reference))
 }
 
 /// In the order of the table.

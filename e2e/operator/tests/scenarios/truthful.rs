@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use crate::{
     ROOM,
-    cluster::{Cluster, LONG, NAME, spec},
+    cluster::{Cluster, LONG, NAME, QUIET, spec},
     fixture::{Fixture, condition, text},
     report::Measurements,
     within,
@@ -95,11 +95,16 @@ pub(crate) fn follows_the_leader(fixture: &Fixture) -> Result<Measurements> {
 pub(crate) fn calm(fixture: &Fixture) -> Result<Measurements> {
     fixture.cluster("calm", spec(3, json!({})), |cluster| {
         cluster.ready(LONG)?;
-        // What follows from its becoming Ready is written by then.
-        thread::sleep(Duration::from_secs(20));
         let version =
             || -> Result<Value> { Ok(cluster.object()?["metadata"]["resourceVersion"].clone()) };
-        let before = version()?;
+        // What follows from its becoming Ready is written first.
+        let before = until("nothing more to be written", LONG, || {
+            let before = version()?;
+            thread::sleep(QUIET);
+            let after = version()?;
+            ensure!(before == after, "its version was {before} and is {after}");
+            Ok(after)
+        })?;
         thread::sleep(CALM);
         let after = version()?;
         ensure!(before == after, "its version was {before} and is {after}");
@@ -128,7 +133,7 @@ fn write_rows(address: &str, stop: &AtomicBool) -> Result<u64> {
     Ok(count)
 }
 
-/// Under as many writes as the nodes take, Ready stays true, and an update is carried out.
+/// Under as many writes as the nodes take, Ready stays true.
 pub(crate) fn under_load(fixture: &Fixture) -> Result<Measurements> {
     fixture.cluster("load", spec(3, json!({})), |cluster| {
         cluster.ready(LONG)?;

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::{
     ROOM,
-    cluster::{Cluster, LONG, spec},
+    cluster::{Cluster, LONG, QUIET, spec},
     fixture::{Fixture, condition, text},
     report::Measurements,
 };
@@ -311,8 +311,9 @@ pub(crate) fn waits_for_approval(fixture: &Fixture) -> Result<Measurements> {
             let before = cluster.uids()?;
             cluster.edit(&change)?;
             cluster.until_condition("ApprovalPending", "True", None, LIMIT)?;
-            std::thread::sleep(Duration::from_secs(20));
-            ensure!(cluster.uids()? == before, "pods changed without a word");
+            cluster
+                .pods_stay(QUIET, &before)
+                .context("without a word")?;
             let plan = cluster.object()?["status"]["proposedPlan"]["id"].clone();
             let word = json!({"metadata": {"annotations": {"rqlite.dev/approve": plan}}});
             cluster.edit(&word)?;

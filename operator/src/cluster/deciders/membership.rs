@@ -2,7 +2,7 @@
 //! lineage.
 use operator_api::{
     names,
-    status::{Member, MemberState, OperationType, Pool, Role},
+    status::{Member, OperationType, Pool, Role},
 };
 
 use crate::cluster::{
@@ -61,21 +61,12 @@ fn member(view: &View<'_>, entry: &ConfigMember) -> Member {
     let here = view.node(&entry.name);
     let here = here.is_some_and(|node| node.raft_id == entry.raft_id);
     let claim = view.claim(&entry.name).filter(|_| here);
+    let pool = reader.map_or(Pool::Voter, |_| Pool::Read);
     Member {
-        name: entry.name.clone(),
-        pool: reader.map_or(Pool::Voter, |_| Pool::Read),
         role,
-        state: MemberState::Starting,
         raft_id: Some(entry.raft_id.clone()),
-        pod_uid: None,
         claim_uid: claim.map(|claim| claim.uid.clone()),
-        node: None,
-        version: None,
-        format_version_max: None,
-        reason: None,
-        disk: None,
-        parked: None,
-        lost_since: None,
+        ..Member::absent(&entry.name, pool)
     }
 }
 

@@ -116,20 +116,10 @@ mod tests {
 
     fn status(pod: &str, uid: &str) -> RqliteClusterStatus {
         let member = Member {
-            name: pod.to_owned(),
-            pool: Pool::Voter,
             role: Role::Voter,
             state: MemberState::Healthy,
-            raft_id: None,
             pod_uid: Some(uid.to_owned()),
-            claim_uid: None,
-            node: None,
-            version: None,
-            format_version_max: None,
-            reason: None,
-            disk: None,
-            parked: None,
-            lost_since: None,
+            ..Member::absent(pod, Pool::Voter)
         };
         RqliteClusterStatus {
             members: vec![member],

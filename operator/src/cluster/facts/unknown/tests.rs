@@ -103,20 +103,11 @@ fn a_former_member_of_a_pod_is_known() {
     let mut fixture = Fixture::running(3, 0);
     fixture.join("old-name-1", true, FOREIGN);
     let member = Member {
-        name: "old-name-1".to_owned(),
-        pool: Pool::Voter,
         role: Role::Voter,
         state: MemberState::Recoverable,
         raft_id: Some("old-name-1#i0".to_owned()),
-        pod_uid: None,
         claim_uid: Some("c".to_owned()),
-        node: None,
-        version: None,
-        format_version_max: None,
-        reason: None,
-        disk: None,
-        parked: None,
-        lost_since: None,
+        ..Member::absent("old-name-1", Pool::Voter)
     };
     let status = fixture.seen.cluster.status.as_mut().unwrap();
     status.members.push(member);

@@ -67,8 +67,6 @@ pub(super) fn members(view: &View<'_>, confirmed: &[Member], recovers: bool) -> 
             let here = answers.is_some_and(|node| node.raft_id == entry.raft_id);
             let claim = view.claim(&entry.name).map(|claim| claim.uid.clone());
             all.push(Member {
-                name: entry.name.clone(),
-                pool: pool_of(view, &entry.name),
                 role: match (leads, entry.voter) {
                     (true, _) => Role::Leader,
                     (false, true) => Role::Voter,
@@ -79,7 +77,7 @@ pub(super) fn members(view: &View<'_>, confirmed: &[Member], recovers: bool) -> 
                 claim_uid: claim
                     .filter(|_| here)
                     .or(same.and_then(|m| m.claim_uid.clone())),
-                ..absent(&entry.name)
+                ..Member::absent(&entry.name, pool_of(view, &entry.name))
             });
         }
     } else {
@@ -91,10 +89,7 @@ pub(super) fn members(view: &View<'_>, confirmed: &[Member], recovers: bool) -> 
     }
     for pod in &view.seen.pods {
         if !all.iter().any(|m| m.name == pod.name) {
-            all.push(Member {
-                pool: pod.pool,
-                ..absent(&pod.name)
-            });
+            all.push(Member::absent(&pod.name, pod.pool));
         }
     }
     // Own members first: they have pods, or had claims.
@@ -146,25 +141,6 @@ fn remember_version(view: &View<'_>, before: Option<&Member>, member: &mut Membe
     if let Some(before) = before.filter(|_| node.is_none()) {
         member.version.clone_from(&before.version);
         member.format_version_max = before.format_version_max;
-    }
-}
-
-fn absent(name: &str) -> Member {
-    Member {
-        name: name.to_owned(),
-        pool: Pool::Voter,
-        role: Role::Absent,
-        state: MemberState::Starting,
-        raft_id: None,
-        pod_uid: None,
-        claim_uid: None,
-        node: None,
-        version: None,
-        format_version_max: None,
-        reason: None,
-        disk: None,
-        parked: None,
-        lost_since: None,
     }
 }
 
