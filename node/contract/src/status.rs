@@ -14,12 +14,14 @@ use crate::Lineage;
 
 mod check;
 mod raft;
+mod security;
 mod store;
 
 pub use check::{CheckRequest, CheckStatus};
 pub use raft::{
     CommittedConfiguration, CommittedMember, RaftConfig, RaftDetails, RaftStatus, TransportStatus,
 };
+pub use security::{CredentialsStatus, SecurityStatus, TlsStatus};
 pub use store::{
     CdcStatus, Comparison, ContentStatus, DatabaseConfig, Identity, LeaderStatus, ObserverStatus,
     RequestMarshaler, ServerStatus, SnapshotStore, StoreDetails, StoreStatus,
@@ -68,6 +70,9 @@ pub struct ProcessStatus {
     pub os: Value,
     /// Threads and tasks, under the names of Go's runtime.
     pub runtime: Value,
+    /// Certificates and credentials in force; absent in replies of earlier versions.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub security: Option<SecurityStatus>,
 }
 
 /// `build`.

@@ -69,6 +69,7 @@ async fn assemble(state: &HttpState) -> Status {
         node: node(settings.start_time, crate::clock::now()),
         os: host::os(),
         runtime: runtime(),
+        security: None,
     };
     Status {
         store,
