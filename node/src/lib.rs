@@ -37,6 +37,7 @@ pub mod stop;
 pub mod store;
 pub mod store_types;
 pub mod telemetry;
+pub mod tls;
 pub mod version;
 
 /// The version that clients see (`X-RQLITE-VERSION`): of the API, which is rqlite v10's, and of this program.

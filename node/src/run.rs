@@ -50,6 +50,7 @@ use crate::{
         free_space::watch_free_space,
         queue::{Queue, QueueSettings},
     },
+    tls::Sides,
 };
 
 /// How often a node whose disk is full at the start checks it again.
@@ -243,6 +244,7 @@ impl Node {
             queue,
             settings: http_settings(config, max_connections),
             discovery: self.discovery.clone(),
+            tls: Sides::default(),
         };
         tracing::info!(target: "http", "node HTTP API available at {}", config.http_url());
         if let Some((host, port)) = split_host_port(config.http_adv()) {

@@ -12,6 +12,8 @@ pub struct Tls {
     pub cert: Option<PathBuf>,
     /// PEM file of this node's private key.
     pub key: Option<PathBuf>,
+    /// The port also accepts connections without TLS. Only for HTTP. Defaults to false.
+    pub optional: bool,
     /// Accept any certificate of the other side. Not for HTTP. Defaults to false.
     pub no_verify: bool,
     /// Require and verify certificates of clients. Not for OTLP. Defaults to false.

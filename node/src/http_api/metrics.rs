@@ -84,7 +84,8 @@ impl Scrape {
 
 impl Collector for Scrape {
     fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), fmt::Error> {
-        for counter in Counter::ALL {
+        let told = |counter: &&Counter| !counter.is_timestamp() || self.metrics.get(**counter) > 0;
+        for counter in Counter::ALL.iter().filter(told) {
             let name = format!(
                 "rqlite_{}_{}",
                 counter.map().replace('.', "_"),

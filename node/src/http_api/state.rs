@@ -10,6 +10,7 @@ use crate::{
     discovery::Discovery,
     metrics::Metrics,
     store::{Store, queue::Queue},
+    tls::Sides,
 };
 
 /// Settings of the HTTP API.
@@ -52,6 +53,8 @@ pub struct HttpServices {
     pub settings: HttpSettings,
     /// How the node finds other nodes, if discovery is configured; for `/status`.
     pub discovery: Option<Arc<Discovery>>,
+    /// Certificates of both ports; for `/status`.
+    pub tls: Sides,
 }
 
 /// What all requests share: [`HttpServices`], and values that are prepared once.
@@ -63,6 +66,7 @@ pub(super) struct HttpState {
     pub(super) queue: Queue,
     pub(super) settings: HttpSettings,
     pub(super) discovery: Option<Arc<Discovery>>,
+    pub(super) tls: Sides,
     pub(super) replies: Replies,
     pub(super) memory: BodyMemory,
     last_backup: Mutex<Option<SystemTime>>,
@@ -79,6 +83,7 @@ impl HttpState {
             queue,
             settings,
             discovery,
+            tls,
         } = services;
         let replies = Replies::new(
             settings.allow_origin.as_deref(),
@@ -87,6 +92,7 @@ impl HttpState {
         )?;
         Ok(Self {
             discovery,
+            tls,
             store,
             auth,
             metrics,

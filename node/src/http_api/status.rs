@@ -8,14 +8,15 @@ use node_api::{status::select, to_go_json};
 use node_contract::{
     duration,
     status::{
-        BuildStatus, ClusterStatus, ExtensionsStatus, HttpClusterStatus, HttpStatus, HttpTlsStatus,
-        MuxStatus, NodeTimes, ProcessStatus, Status, StoreStatus,
+        BuildStatus, ClusterStatus, CredentialsStatus, ExtensionsStatus, HttpClusterStatus,
+        HttpStatus, HttpTlsStatus, MuxStatus, NodeTimes, ProcessStatus, SecurityStatus, Status,
+        StoreStatus,
     },
 };
 use serde_json::{Value, json};
 
 use super::{error::Failure, host, param::Call, reply::Response, state::HttpState};
-use crate::{clock::rfc3339, metrics::Counter};
+use crate::{clock::rfc3339, metrics::Counter, tls::Side};
 
 /// Timeout of calls to other nodes for requests without a timeout of their own.
 const CLUSTER_TIMEOUT: Duration = node_api::param::DEFAULT_TIMEOUT;
@@ -69,7 +70,7 @@ async fn assemble(state: &HttpState) -> Status {
         node: node(settings.start_time, crate::clock::now()),
         os: host::os(),
         runtime: runtime(),
-        security: None,
+        security: Some(security(state)),
     };
     Status {
         store,
@@ -102,6 +103,18 @@ fn http(state: &HttpState) -> HttpStatus {
         queue: [("_default".to_owned(), state.queue.status())].into(),
         tls: HttpTlsStatus {
             enabled: is_https(state),
+        },
+    }
+}
+
+fn security(state: &HttpState) -> SecurityStatus {
+    let describe = |side: &Option<Arc<Side>>| side.as_deref().map(Side::describe);
+    SecurityStatus {
+        http_tls: describe(&state.tls.http),
+        node_tls: describe(&state.tls.node),
+        credentials: CredentialsStatus {
+            enabled: state.auth.enabled(),
+            ..CredentialsStatus::default()
         },
     }
 }

@@ -106,6 +106,7 @@ fn services(dir: &Path, credentials: Option<&str>) -> HttpServices {
     };
     HttpServices {
         discovery: None,
+        tls: crate::tls::Sides::default(),
         store,
         auth,
         metrics,

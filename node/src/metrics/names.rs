@@ -1,6 +1,9 @@
 //! Names of the counters: map and key of `/debug/vars`. They do not change, because scripts and dashboards
 //! read them.
 
+/// End of the keys of moments, in seconds since the Unix epoch.
+const TIMESTAMP: &str = "_timestamp_seconds";
+
 /// Defines [`Counter`] from a table of maps, variants and keys, so that every counter has a name.
 macro_rules! counters {
     ($($map:literal { $($variant:ident $key:literal)* })*) => {
@@ -35,12 +38,18 @@ macro_rules! counters {
 }
 
 impl Counter {
+    /// A moment that has not come yet, and so is not told, is 0.
+    pub fn is_timestamp(self) -> bool {
+        self.key().ends_with(TIMESTAMP)
+    }
+
     /// True if the value can also decrease. Durations are those of the last run, in milliseconds.
     pub fn is_gauge(self) -> bool {
         let key = self.key();
         key.ends_with("_duration")
             || key.ends_with("_duration_ms")
             || key.ends_with("_wal_size")
+            || key.ends_with(TIMESTAMP)
             || matches!(key, "last_upload_bytes" | "fifo_num_items")
     }
 }
@@ -259,5 +268,15 @@ counters! {
     "sql.processor" {
         SqlProcessorNumRewrittenStmts "num_rewritten_stmts"
         SqlProcessorNumParserPanics "num_parser_panics"
+    }
+    "tls" {
+        TlsHttpExpiry "http_certificate_expiry_timestamp_seconds"
+        TlsHttpReloads "http_certificate_reloads"
+        TlsHttpReloadFailures "http_certificate_reload_failures"
+        TlsHttpHandshakeFailures "http_handshake_failures"
+        TlsNodeExpiry "node_certificate_expiry_timestamp_seconds"
+        TlsNodeReloads "node_certificate_reloads"
+        TlsNodeReloadFailures "node_certificate_reload_failures"
+        TlsNodeHandshakeFailures "node_handshake_failures"
     }
 }

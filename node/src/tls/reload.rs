@@ -1,0 +1,39 @@
+//! When a bad new file is told: a function of what was seen.
+
+/// Files that could not be taken at the last look.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Failure {
+    pub(super) error: String,
+    /// It is in the log and in the status.
+    pub(super) told: bool,
+}
+
+/// The failure after another look that ended with `error`. A certificate and its key are often written one
+/// after the other, so an error is told only when it is seen at two looks in a row, and only once.
+pub(super) fn after(previous: Option<&Failure>, error: String) -> Failure {
+    let told = previous.is_some_and(|previous| previous.error == error);
+    Failure { error, told }
+}
+
+/// It is to be told now.
+pub(super) fn is_news(previous: Option<&Failure>, now: &Failure) -> bool {
+    now.told && !previous.is_some_and(|previous| previous.told && previous.error == now.error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn told_once_when_it_lasts() {
+        let mut last: Option<Failure> = None;
+        let mut seen = Vec::new();
+        for error in ["a", "a", "a", "b", "a", "a", "c", "c"] {
+            let now = after(last.as_ref(), error.to_owned());
+            seen.push((error, is_news(last.as_ref(), &now)));
+            last = Some(now);
+        }
+        let news: Vec<usize> = (0..seen.len()).filter(|at| seen[*at].1).collect();
+        assert_eq!(news, [1, 5, 7], "{seen:?}");
+    }
+}
