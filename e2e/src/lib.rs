@@ -5,9 +5,10 @@
 //!
 //! Reading order: [`process`] → [`client`] → [`wait`] → [`cluster`] → [`membership`] → [`link`] → [`fault`]
 //! with [`history`] and [`linearize`] → [`exchange`] → [`small_disk`], [`frozen_disk`] and [`power`] →
-//! [`dump`] → [`mod@bench`]. Apart from these, [`repository`] reads the workspace's sources for the tests
+//! [`dump`] → [`mod@bench`]. [`authority`] makes certificates, good and bad ones. Apart from these, [`repository`] reads the workspace's sources for the tests
 //! of its rules.
 
+pub mod authority;
 pub mod bench;
 pub mod binary;
 mod child;
