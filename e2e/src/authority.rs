@@ -14,6 +14,7 @@ use std::{
     io::Write as _,
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
@@ -21,6 +22,12 @@ use anyhow::{Context, Result, ensure};
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose, SubjectPublicKeyInfo,
+};
+
+use rustls::{
+    ClientConfig, RootCertStore,
+    crypto::ring,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
 };
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -280,6 +287,30 @@ pub fn self_signed(leaf: &Leaf) -> Result<Issued> {
         cert: leaf.params()?.self_signed(&key)?.pem(),
         key: key.serialize_pem(),
     })
+}
+
+/// A TLS client that trusts the certificates of this PEM text, and presents `identity`.
+///
+/// # Errors
+/// A text is not in PEM form.
+pub fn client_config(trusted: &str, identity: Option<&Issued>) -> Result<Arc<ClientConfig>> {
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(trusted.as_bytes()) {
+        roots.add(certificate?)?;
+    }
+    let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots);
+    let config = match identity {
+        None => builder.with_no_client_auth(),
+        Some(own) => {
+            let chain = CertificateDer::pem_slice_iter(own.cert.as_bytes());
+            let chain = chain.collect::<Result<_, _>>()?;
+            builder
+                .with_client_auth_cert(chain, PrivateKeyDer::from_pem_slice(own.key.as_bytes())?)?
+        }
+    };
+    Ok(Arc::new(config))
 }
 
 fn openssl(args: &[&str], input: &str) -> Result<String> {

@@ -5,17 +5,22 @@
 use std::{
     io::{self, Read, Write},
     net::TcpStream,
+    sync::Arc,
     time::Duration,
 };
 
 use anyhow::{Context, Result, bail};
+use rustls::ClientConfig;
 use serde_json::Value;
 
 mod response;
 mod sql;
+mod transport;
 
 pub use response::Reply;
 pub use sql::{WriteOutcome, classify, statement};
+
+use self::transport::Transport;
 
 /// Default timeout for connecting and for each read and write: above the node's own 10 s timeouts, so that
 /// the node's error arrives first.
@@ -46,7 +51,8 @@ impl std::error::Error for Failure {}
 pub struct Client {
     addr: String,
     timeout: Duration,
-    connection: Option<TcpStream>,
+    connection: Option<Transport>,
+    tls: Option<(Arc<ClientConfig>, String)>,
 }
 
 impl Client {
@@ -57,7 +63,15 @@ impl Client {
             addr: addr.to_owned(),
             timeout: DEFAULT_TIMEOUT,
             connection: None,
+            tls: None,
         }
+    }
+
+    /// Speaks HTTPS ([`crate::authority::client_config`]) with a server whose certificate must be for `name`.
+    #[must_use]
+    pub fn over_tls(mut self, config: Arc<ClientConfig>, name: &str) -> Self {
+        self.tls = Some((config, name.to_owned()));
+        self
     }
 
     /// Sets the timeout for connecting and for each read and write.
@@ -167,9 +181,9 @@ impl Client {
     }
 
     /// The open connection if the server has not closed it, otherwise a new one.
-    fn connect(&mut self) -> io::Result<TcpStream> {
+    fn connect(&mut self) -> io::Result<Transport> {
         if let Some(stream) = self.connection.take()
-            && is_idle(&stream)
+            && is_idle(stream.tcp())
         {
             return Ok(stream);
         }
@@ -181,12 +195,15 @@ impl Client {
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(self.timeout))?;
         stream.set_write_timeout(Some(self.timeout))?;
-        Ok(stream)
+        match &self.tls {
+            None => Ok(Transport::Plain(stream)),
+            Some((config, name)) => Transport::tls(stream, config, name),
+        }
     }
 }
 
 fn exchange(
-    stream: &mut TcpStream,
+    stream: &mut Transport,
     method: &str,
     head: &[u8],
     body: &mut dyn Read,
