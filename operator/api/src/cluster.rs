@@ -8,6 +8,7 @@ mod repair;
 mod scheduling;
 mod services;
 mod storage;
+mod tls;
 
 pub use config::{Config, EnvSource, EnvVar, KeySelector, Raft, Sqlite, WriteQueue};
 pub use image::{Image, PullPolicy, PullSecret};
@@ -23,6 +24,7 @@ pub use services::{
     SessionAffinity, TrafficPolicy,
 };
 pub use storage::{Ephemeral, Medium, ReadStorage, Storage};
+pub use tls::{CertificateSource, ClientTls, ClientTlsMode, IssuerRef, NodeTls, NodeTlsMode, Tls};
 
 use k8s_openapi::api::core::v1::ResourceRequirements;
 use kube::{CustomResource, KubeSchema};
@@ -119,6 +121,11 @@ pub struct RqliteClusterSpec {
     /// The Services in front of the nodes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub services: Option<Services>,
+
+    /// TLS between the nodes and for clients. A new cluster gets it by default; one from before TLS gets it
+    /// when this is set, and moves while it serves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<Tls>,
 
     /// CPU and memory of each voter. Defaults to requests of 100m and 128Mi and no limits; an empty object
     /// asks for nothing. Set a memory request for the size of your database, and a limit not far above it. A
@@ -250,6 +257,7 @@ impl Default for RqliteClusterSpec {
             storage: Storage::default(),
             config: None,
             services: None,
+            tls: None,
             resources: None,
             scheduling: None,
             pod_metadata: None,

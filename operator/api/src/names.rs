@@ -80,6 +80,10 @@ pub const ROLLBACK_ANNOTATION: &str = concat!(crate::group!(), "/rollback");
 /// On a cluster with management Manual: the id of the proposed plan that may be carried out.
 pub const APPROVE_ANNOTATION: &str = concat!(crate::group!(), "/approve");
 
+/// On a cluster: a new value renews its certificates; one that begins with `authority`, their authority, too.
+pub const ROTATE_CERTIFICATES_ANNOTATION: &str =
+    concat!(crate::group!(), "/rotate-certificates");
+
 /// Port of the HTTP API.
 pub const HTTP_PORT: i32 = 4001;
 /// Port for connections between nodes.

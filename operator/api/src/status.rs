@@ -10,9 +10,11 @@ use serde_json::Value;
 use crate::{lineage::Lineage, open::open_enum, recovery::RecoveryRecord};
 
 mod member;
+mod tls;
 mod update;
 
 pub use member::{DiskSummary, Member, MemberState, ParkedSummary, Pool, Role};
+pub use tls::{CertificateSummary, TlsMode, TlsSide, TlsStage, TlsStatus};
 pub use update::{ProposedPlan, ResolvedImage, RolledBack, Target, TemplateInputs};
 
 /// Condition: a quorum follows the leader, as many voters as the spec asks for take part, as many read
@@ -50,6 +52,9 @@ pub const APPROVAL_PENDING: &str = "ApprovalPending";
 pub const MANAGED: &str = "Managed";
 /// Condition: a deletion was requested and is not carried out.
 pub const DELETION_BLOCKED: &str = "DeletionBlocked";
+/// Condition: the certificates are valid, are renewed in time, and have the names that are needed. False if
+/// somebody has to do something; Unknown while it is not known.
+pub const CERTIFICATES_VALID: &str = "CertificatesValid";
 /// Condition: a hint about the spec.
 pub const ADVISORY: &str = "Advisory";
 
@@ -187,6 +192,9 @@ pub struct RqliteClusterStatus {
     /// was created.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cluster_domain: Option<String>,
+    /// TLS: what was decided, how far a move is, and the certificates.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<TlsStatus>,
     /// Addresses for clients.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub endpoints: Option<Endpoints>,
@@ -195,7 +203,7 @@ pub struct RqliteClusterStatus {
     /// person; false while a template is rolled back or refused, and while a plan waits for approval.
     /// Available: a quorum follows the leader. Others: Progressing, Degraded, QuorumLost, Paused, Hibernated,
     /// StorageReady, UpdatePending, UpdateAvailable, DowngradeRefused, UpdateRolledBack, ApprovalPending,
-    /// UnknownMember, DeletionBlocked, Advisory.
+    /// UnknownMember, DeletionBlocked, CertificatesValid, Advisory.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]

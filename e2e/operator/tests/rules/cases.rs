@@ -216,6 +216,42 @@ pub(crate) const NEW_CLUSTERS: &[(&str, &str)] = &[
         r#"{"storage":{"ephemeral":{}},"quorumRecovery":{"policy":"Automatic"}}"#,
         "use quorumRecovery.policy Manual",
     ),
+    (
+        r#"{"tls":{"nodes":{"mode":"Optional"}}}"#,
+        r#"supported values: "Required", "Disabled""#,
+    ),
+    (
+        r#"{"tls":{"nodes":{"mode":"Disabled","certificate":{"secretName":"s"}}}}"#,
+        "remove tls.nodes.certificate, or set the mode to Required",
+    ),
+    (
+        r#"{"tls":{"clients":{"mode":"Disabled","certificate":{"issuerRef":{"name":"i"}}}}}"#,
+        "remove tls.clients.certificate, or set the mode to Optional or Required",
+    ),
+    (
+        r#"{"tls":{"nodes":{"certificate":{}}}}"#,
+        "give either issuerRef (cert-manager) or secretName",
+    ),
+    (
+        r#"{"tls":{"clients":{"certificate":{"secretName":"s","issuerRef":{"name":"i"}}}}}"#,
+        "give either issuerRef (cert-manager) or secretName",
+    ),
+    (
+        r#"{"tls":{"clients":{"requireClientCertificate":true}}}"#,
+        "set tls.clients.mode to Required",
+    ),
+    (
+        r#"{"tls":{"clients":{"extraNames":["db.example.com"],"certificate":{"secretName":"s"}}}}"#,
+        "remove extraNames",
+    ),
+    (
+        r#"{"tls":{"clients":{"extraNames":["a b"]}}}"#,
+        "spec.tls.clients.extraNames[0] in body should match",
+    ),
+    (
+        r#"{"tls":{"nodes":{"certificate":{"issuerRef":{"kind":"Issuer"}}}}}"#,
+        "spec.tls.nodes.certificate.issuerRef.name: Required value",
+    ),
 ];
 
 /// At least one flag of every family that the operator sets itself, with one and with two dashes.
@@ -232,6 +268,8 @@ pub(crate) const OWNED_FLAGS: &[&str] = &[
     "-http-cert=/f",
     "-node-key=/f",
     "-node-verify-client",
+    "-node-tls-stage=use",
+    "-http-tls-optional",
     "-raft-non-voter=true",
     "-raft-reap-node-timeout=1h",
     "-raft-cluster-remove-shutdown=true",
@@ -354,6 +392,10 @@ pub(crate) const ALLOWED_CHANGES: &[(&str, &str)] = &[
     (
         "{}",
         r#"{"quorumRecovery":{"policy":"Automatic","acceptDataLoss":true}}"#,
+    ),
+    (
+        r#"{"tls":{"nodes":{"mode":"Disabled"},"clients":{"mode":"Disabled"}}}"#,
+        r#"{"tls":{"nodes":{"mode":"Required","certificate":{"issuerRef":{"name":"i","kind":"ClusterIssuer"}}},"clients":{"mode":"Required","requireClientCertificate":true,"extraNames":["db.example.com","10.0.0.1","fd00::1","*.db.example.com"]}}}"#,
     ),
 ];
 
