@@ -81,8 +81,7 @@ pub const ROLLBACK_ANNOTATION: &str = concat!(crate::group!(), "/rollback");
 pub const APPROVE_ANNOTATION: &str = concat!(crate::group!(), "/approve");
 
 /// On a cluster: a new value renews its certificates; one that begins with `authority`, their authority, too.
-pub const ROTATE_CERTIFICATES_ANNOTATION: &str =
-    concat!(crate::group!(), "/rotate-certificates");
+pub const ROTATE_CERTIFICATES_ANNOTATION: &str = concat!(crate::group!(), "/rotate-certificates");
 
 /// Port of the HTTP API.
 pub const HTTP_PORT: i32 = 4001;
