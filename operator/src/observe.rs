@@ -11,13 +11,16 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use futures_util::future::join_all;
 use k8s_openapi::{
-    api::core::v1::{ConfigMap, Pod},
+    api::{
+        core::v1::{ConfigMap, Pod},
+        networking::v1::NetworkPolicy,
+    },
     apimachinery::pkg::apis::meta::v1::Time,
     jiff::Timestamp,
 };
 use kube::ResourceExt;
 use node_contract::{PLAN_FILE, STATE_FILE};
-use operator_api::{RqliteCluster, names};
+use operator_api::{RqliteCluster, names, status::DefaultClients};
 use serde::de::DeserializeOwned;
 
 use self::settle::Again;
@@ -106,6 +109,10 @@ pub async fn observe(
         strays: live.strays.clone(),
         claims: claims(&cluster, live),
         state: named(&live.maps, &names::state(&name)).and_then(|map| file(map, STATE_FILE)),
+        default_clients: live
+            .policies
+            .iter()
+            .find_map(|policy| default_clients(policy)),
         plan: named(&live.maps, &names::recovery(&name)).and_then(|map| file(map, PLAN_FILE)),
         recoveries: live.recoveries.iter().map(|r| (**r).clone()).collect(),
         nodes: responses,
@@ -125,6 +132,13 @@ pub async fn observe(
     // Whatever is known by then counts.
     let _ = tokio::time::timeout(settle::LIMIT, settled).await;
     seen
+}
+
+/// What a NetworkPolicy says of the defaults that it was made with.
+fn default_clients(policy: &NetworkPolicy) -> Option<DefaultClients> {
+    let annotations = policy.metadata.annotations.as_ref()?;
+    let text = annotations.get(names::CLIENTS_ANNOTATION)?;
+    Some(DefaultClients::from(text.as_str())).filter(DefaultClients::is_known)
 }
 
 /// Asks nodes again where one response of each does not suffice.

@@ -327,6 +327,7 @@ fn explanations(server: &Objects) -> Result<()> {
                 "envFrom",
                 "hostAliases",
                 "initContainers",
+                "monitoringFrom",
                 "resources",
                 "seLinuxOptions",
                 "sidecars",

@@ -14,8 +14,8 @@ pub use config::{Config, EnvSource, EnvVar, KeySelector, Raft, Sqlite, WriteQueu
 pub use image::{Image, PullPolicy, PullSecret};
 pub use pods::{DnsPolicy, Identity, PodSecurity, Pods, ServiceMesh};
 pub use policy::{
-    Bootstrap, Deletion, Disruption, Management, NetworkPolicy, OnStall, OperatorChanges,
-    PodMetadata, Retention, Update, UpdateStrategy,
+    Bootstrap, ClientAccess, Deletion, Disruption, Management, NetworkPolicy, OnStall,
+    OperatorChanges, PodMetadata, Retention, Update, UpdateStrategy,
 };
 pub use repair::{MemberReplacement, QuorumRecovery, Reaping, RecoveryPolicy, RepairPolicy};
 pub use scheduling::{AntiAffinity, ReadReplicas, Scheduling};

@@ -16,6 +16,7 @@ const FOREIGN_TYPES: &[&str] = &[
     "envFrom",
     "hostAliases",
     "initContainers",
+    "monitoringFrom",
     "resources",
     "seLinuxOptions",
     "sidecars",

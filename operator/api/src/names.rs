@@ -57,6 +57,9 @@ pub const ACCEPT_LINEAGE_ANNOTATION: &str = concat!(crate::group!(), "/accept-li
 /// On a cluster: `<namespace>/<Lease>` of the installation of the operator that shall manage it, if several
 /// have its class.
 pub const MANAGER_ANNOTATION: &str = concat!(crate::group!(), "/manager");
+/// On a cluster's NetworkPolicy: who may use the HTTP API where the spec does not say, for a cluster whose
+/// status was lost.
+pub const CLIENTS_ANNOTATION: &str = concat!(crate::group!(), "/clients");
 /// On an object whose name a cluster needs: the cluster's name. Set by a person, it offers the object to that
 /// cluster; the operator removes it when it has adopted the object.
 pub const ADOPT_INTO_ANNOTATION: &str = concat!(crate::group!(), "/adopt-into");
@@ -87,6 +90,8 @@ pub const ROTATE_CERTIFICATES_ANNOTATION: &str = concat!(crate::group!(), "/rota
 pub const HTTP_PORT: i32 = 4001;
 /// Port for connections between nodes.
 pub const RAFT_PORT: i32 = 4002;
+/// Port for health and metrics: no data, no password.
+pub const HEALTH_PORT: i32 = 4003;
 /// Maximum length of a cluster's name: pods of a StatefulSet carry `<name>-ro-<hash>` as a label value, of at
 /// most 63 characters.
 pub const MAX_NAME_CHARS: usize = 45;

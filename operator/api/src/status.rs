@@ -10,10 +10,12 @@ use serde_json::Value;
 use crate::{lineage::Lineage, open::open_enum, recovery::RecoveryRecord};
 
 mod member;
+mod network;
 mod tls;
 mod update;
 
 pub use member::{DiskSummary, Member, MemberState, ParkedSummary, Pool, Role};
+pub use network::{DefaultClients, NetworkDefaults};
 pub use tls::{CertificateSummary, TlsMode, TlsSide, TlsStage, TlsStatus};
 pub use update::{ProposedPlan, ResolvedImage, RolledBack, Target, TemplateInputs};
 
@@ -188,6 +190,9 @@ pub struct RqliteClusterStatus {
     /// The unknown member that was removed last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unknown_removals: Option<UnknownRemovals>,
+    /// What was decided once about network access, for what the spec leaves open.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<NetworkDefaults>,
     /// DNS domain of the Kubernetes cluster, as part of the nodes' addresses; found or given when the cluster
     /// was created.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -7,6 +7,7 @@ pub mod hold;
 pub mod image;
 pub mod inputs;
 pub mod lineage;
+pub mod network;
 pub mod newer;
 pub mod observation;
 pub mod own_pods;

@@ -66,6 +66,7 @@ fn observation(cluster: RqliteCluster, voters: i32, readers: i32) -> Observation
         strays: Vec::new(),
         claims: Vec::new(),
         state: None,
+        default_clients: None,
         plan: None,
         recoveries: Vec::new(),
         nodes: BTreeMap::new(),

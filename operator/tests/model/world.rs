@@ -225,6 +225,7 @@ impl World {
             counter: 0,
             cluster,
             state: None,
+            default_clients: None,
             plan: None,
             recoveries: Vec::new(),
             checks: BTreeMap::new(),

@@ -96,6 +96,14 @@ pub(crate) const NEW_CLUSTERS: &[(&str, &str)] = &[
         "spec.clusterDomain in body should match",
     ),
     (
+        r#"{"networkPolicy":{"clients":"Everywhere","clientFrom":[{"podSelector":{}}]}}"#,
+        "remove clientFrom, or set clients to Namespace or Listed",
+    ),
+    (
+        r#"{"networkPolicy":{"clients":"Nobody"}}"#,
+        r#"supported values: "Listed", "Namespace", "Everywhere""#,
+    ),
+    (
         r#"{"memberReplacement":{"after":"721h"}}"#,
         "lower it, or use policy Manual",
     ),

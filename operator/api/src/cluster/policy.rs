@@ -179,28 +179,59 @@ pub enum OperatorChanges {
     Immediate,
 }
 
-/// Restriction of network access to the nodes.
+/// Restriction of network access to the nodes: between nodes only the cluster's own pods, for everything else as
+/// given here. Kubernetes enforces it only where its network does; TLS and users are what keeps others out in
+/// any case.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("!has(self.clients) || self.clients != 'Everywhere' || !has(self.clientFrom) || self.clientFrom.size() == 0").message("networkPolicy.clients Everywhere admits all, so that clientFrom has no effect: remove clientFrom, or set clients to Namespace or Listed")
+)]
 pub struct NetworkPolicy {
     /// Whether a NetworkPolicy is created, which opens the inter-node port to the cluster's own pods only.
     /// Defaults to true.
     #[serde(default = "yes")]
     pub enabled: bool,
-    /// Peers that may use the HTTP API besides the cluster's own pods and the operator; at most 32. Defaults
-    /// to all.
+    /// Who may use the HTTP API besides the cluster's own pods and the operator: Listed (the peers in
+    /// clientFrom), Namespace (those, and all pods of the cluster's namespace) or Everywhere. Defaults to Listed
+    /// if clientFrom is given; otherwise to Everywhere if a Service of type LoadBalancer or NodePort asks for
+    /// clients from outside; otherwise to Namespace. A cluster that was created by an operator of before this
+    /// field keeps Everywhere until it is set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clients: Option<ClientAccess>,
+    /// Peers that may use the HTTP API besides the cluster's own pods and the operator, such as
+    /// `namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: web}}`; at most 32. With this list and
+    /// without clients, only these: `podSelector: {}` among them is the cluster's own namespace.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]
     pub client_from: Vec<NetworkPolicyPeer>,
+    /// Peers that may use the port for health and metrics, such as Prometheus' namespace; at most 32. The kubelet's
+    /// probes come from the pod's own Kubernetes node, which networks admit in any case. Defaults to none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
+    pub monitoring_from: Vec<NetworkPolicyPeer>,
 }
 
 impl Default for NetworkPolicy {
     fn default() -> Self {
         Self {
             enabled: yes(),
+            clients: None,
             client_from: Vec::new(),
+            monitoring_from: Vec::new(),
         }
     }
+}
+
+/// Who may use the HTTP API.
+#[derive(schemars::JsonSchema, Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ClientAccess {
+    /// The listed peers.
+    Listed,
+    /// The listed peers, and all pods of the cluster's namespace.
+    Namespace,
+    /// Everybody who reaches the pods.
+    Everywhere,
 }
 
 /// Labels and annotations for the pods.

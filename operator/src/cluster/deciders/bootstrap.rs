@@ -13,7 +13,7 @@ use crate::cluster::{
     action::{Action, Decision, begin, finish},
     deciders::scale::{grow_set, set_replicas},
     facts::{
-        forming,
+        forming, network,
         pods::pods_of_members,
         view::{View, seconds_between},
     },
@@ -68,6 +68,9 @@ pub fn identity(view: &View<'_>, target: &Target) -> Decision {
         });
         format!("creating cluster {}", view.seen.fresh_id)
     };
+    let existed = view.status.cluster_id.is_some() || view.seen.state.is_some();
+    next.network
+        .get_or_insert_with(|| network::of_new(view, existed));
     let prefix = view.object_prefix();
     next.object_prefix = (prefix != view.name).then_some(prefix);
     if next.bootstrapped_at.is_none() {

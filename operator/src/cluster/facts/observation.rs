@@ -8,7 +8,11 @@ use node_contract::{
     parked::{DiskStatus, ParkedStatus},
     status::CheckStatus,
 };
-use operator_api::{RqliteCluster, RqliteRecovery, names, recovery::LogPosition, status::Pool};
+use operator_api::{
+    RqliteCluster, RqliteRecovery, names,
+    recovery::LogPosition,
+    status::{DefaultClients, Pool},
+};
 use serde::{Deserialize, Serialize};
 
 /// Everything that one reconcile looks at.
@@ -41,6 +45,9 @@ pub struct Observation {
     /// The state file, if its ConfigMap exists.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<StateFile>,
+    /// Who may use the HTTP API where the spec does not say, according to the cluster's NetworkPolicy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub default_clients: Option<DefaultClients>,
     /// The plan of the last recovery, if its ConfigMap exists.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub plan: Option<PlanFile>,

@@ -16,7 +16,7 @@ use crate::cluster::{
     facts::{
         claims,
         hold::Hold,
-        newer,
+        network, newer,
         quorum::{Outage, classify_outage},
         view::{View, seconds_between},
     },
@@ -79,6 +79,9 @@ pub fn status(
     next.endpoints = Some(endpoints(view));
     if next.cluster_domain.is_none() && next.cluster_id.is_some() {
         next.cluster_domain = Some(view.cluster_domain().to_owned());
+    }
+    if next.cluster_id.is_some() {
+        next.network = Some(network::recorded(view, next.network.take()));
     }
     let outage = if view.is_formed() {
         classify_outage(view)

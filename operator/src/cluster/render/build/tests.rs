@@ -1,4 +1,6 @@
 //! Rendered objects: what users add, what platforms need, and ephemeral clusters.
+use std::collections::BTreeMap;
+
 use serde_json::{Value, json};
 
 use crate::cluster::{
@@ -390,4 +392,56 @@ fn a_recovery_of_an_ephemeral_cluster_is_rejected() {
     let status = fixture.recovery_status(&name);
     let text = status.message.unwrap_or_default();
     assert!(text.contains("the cluster is ephemeral"), "{text}");
+}
+
+/// Who may connect to each port, by the NetworkPolicy; None: everybody.
+fn admitted(all: &Value) -> BTreeMap<i64, Option<Vec<Value>>> {
+    let rules = all["NetworkPolicy/demo-rqlite"]["spec"]["ingress"].as_array();
+    let rules = rules.unwrap().iter().map(|rule| {
+        let ports = rule["ports"].as_array().unwrap();
+        assert_eq!(ports.len(), 1, "{rule}");
+        let from = rule.get("from").map(|from| from.as_array().unwrap().clone());
+        (ports[0]["port"].as_i64().unwrap(), from)
+    });
+    rules.collect()
+}
+
+#[test]
+fn a_new_cluster_is_closed_to_other_namespaces() {
+    let members = |all: &Value| {
+        let selector = &all["NetworkPolicy/demo-rqlite"]["spec"]["podSelector"];
+        assert_eq!(selector["matchLabels"]["rqlite.dev/cluster"], "demo");
+        assert!(selector["matchLabels"].get("rqlite.dev/pool").is_none(), "both pools");
+        json!({"podSelector": selector})
+    };
+    let operator = json!({
+        "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "operators"}},
+        "podSelector": {"matchLabels": {"app.kubernetes.io/name": "rqlite-operator"}}});
+    let namespace = json!({"podSelector": {}});
+    let web = json!({"namespaceSelector": {"matchLabels": {"team": "web"}}});
+    let all = of(json!({}));
+    let member = members(&all);
+    let closed = vec![member.clone(), operator.clone(), namespace];
+    let expected = [(4002, Some(vec![member.clone()])), (4001, Some(closed.clone()))];
+    assert_eq!(admitted(&all), expected.into(), "nobody is admitted to 4003 but the kubelet");
+    let listed = of(json!({"networkPolicy": {"clientFrom": [web], "monitoringFrom": [web]}}));
+    let expected = [
+        (4002, Some(vec![member.clone()])),
+        (4001, Some(vec![member, operator, web.clone()])),
+        (4003, Some(vec![web])),
+    ];
+    assert_eq!(admitted(&listed), expected.into());
+    let open = of(json!({"networkPolicy": {"clients": "Everywhere"}}));
+    assert_eq!(admitted(&open)[&4001], None);
+    assert!(admitted(&open)[&4002].is_some());
+    let none = of(json!({"networkPolicy": {"enabled": false}}));
+    assert!(none.get("NetworkPolicy/demo-rqlite").is_none());
+    // A cluster of an earlier operator stays as it was.
+    let before = rendered(&json!({}), |fixture| {
+        fixture.seen.cluster.status.as_mut().unwrap().network = None;
+        fixture.reconcile();
+    });
+    assert_eq!(admitted(&before)[&4001], None);
+    let policy = &before["NetworkPolicy/demo-rqlite"]["metadata"]["annotations"];
+    assert_eq!(policy["rqlite.dev/clients"], "Everywhere");
 }
