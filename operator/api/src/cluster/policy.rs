@@ -179,9 +179,9 @@ pub enum OperatorChanges {
     Immediate,
 }
 
-/// Restriction of network access to the nodes: between nodes only the cluster's own pods, for everything else as
-/// given here. Kubernetes enforces it only where its network does; TLS and users are what keeps others out in
-/// any case.
+/// Restriction of network access to the nodes: between nodes only the cluster's own pods, for everything else
+/// as given here. Kubernetes enforces it only where its network does; TLS and users are what keeps others out
+/// in any case.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
@@ -193,10 +193,10 @@ pub struct NetworkPolicy {
     #[serde(default = "yes")]
     pub enabled: bool,
     /// Who may use the HTTP API besides the cluster's own pods and the operator: Listed (the peers in
-    /// clientFrom), Namespace (those, and all pods of the cluster's namespace) or Everywhere. Defaults to Listed
-    /// if clientFrom is given; otherwise to Everywhere if a Service of type LoadBalancer or NodePort asks for
-    /// clients from outside; otherwise to Namespace. A cluster that was created by an operator of before this
-    /// field keeps Everywhere until it is set.
+    /// clientFrom), Namespace (those, and all pods of the cluster's namespace) or Everywhere. Defaults to
+    /// Listed if clientFrom is given; otherwise to Everywhere if a Service of type LoadBalancer or NodePort
+    /// asks for clients from outside; otherwise to Namespace. A cluster that was created by an operator of
+    /// before this field keeps Everywhere until it is set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clients: Option<ClientAccess>,
     /// Peers that may use the HTTP API besides the cluster's own pods and the operator, such as
@@ -205,8 +205,9 @@ pub struct NetworkPolicy {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]
     pub client_from: Vec<NetworkPolicyPeer>,
-    /// Peers that may use the port for health and metrics, such as Prometheus' namespace; at most 32. The kubelet's
-    /// probes come from the pod's own Kubernetes node, which networks admit in any case. Defaults to none.
+    /// Peers that may use the port for health and metrics, such as Prometheus' namespace; at most 32. The
+    /// kubelet's probes come from the pod's own Kubernetes node, which networks admit in any case. Defaults
+    /// to none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]
     pub monitoring_from: Vec<NetworkPolicyPeer>,

@@ -25,8 +25,8 @@ pub struct NetworkDefaults {
     /// Who may use the HTTP API if spec.networkPolicy does not say: Namespace, or Everywhere for a cluster of
     /// an earlier operator.
     pub clients: DefaultClients,
-    /// The cluster had a Service of type LoadBalancer or NodePort without users and TLS when this was decided. It
-    /// keeps it; new ones are refused.
+    /// The cluster had a Service of type LoadBalancer or NodePort without users and TLS when this was
+    /// decided. It keeps it; new ones are refused.
     #[serde(default)]
     pub exposed_before: bool,
     /// Fields that a newer operator wrote: kept as they are.

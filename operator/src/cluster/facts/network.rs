@@ -40,8 +40,8 @@ pub fn of_new(view: &View<'_>, existed: bool) -> NetworkDefaults {
     }
 }
 
-/// What to record: `before` if there is something on record. A Service that was open to the outside before stays
-/// so only as long as the spec has one.
+/// What to record: `before` if there is something on record. A Service that was open to the outside before
+/// stays so only as long as the spec has one.
 pub fn recorded(view: &View<'_>, before: Option<NetworkDefaults>) -> NetworkDefaults {
     let is_exposed = !exposed(view.spec).is_empty();
     match before {

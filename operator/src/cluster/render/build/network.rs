@@ -29,9 +29,9 @@ pub(super) fn account(view: &View<'_>) -> ServiceAccount {
     }
 }
 
-/// Between nodes: the cluster's own pods. HTTP: these, the operator, and whom the spec or the cluster's defaults
-/// admit. Health: whom the spec admits; the kubelet's probes come from the pod's own Kubernetes node, which
-/// network plugins admit in any case.
+/// Between nodes: the cluster's own pods. HTTP: these, the operator, and whom the spec or the cluster's
+/// defaults admit. Health: whom the spec admits; the kubelet's probes come from the pod's own Kubernetes
+/// node, which network plugins admit in any case.
 pub(super) fn policy(view: &View<'_>) -> NetworkPolicy {
     let members = LabelSelector {
         match_labels: Some(selecting(view, None)),
