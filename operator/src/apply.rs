@@ -2,6 +2,7 @@
 //! are left alone.
 mod accepted;
 mod compare;
+mod secrets;
 mod unknown;
 
 use k8s_openapi::{
@@ -41,6 +42,7 @@ use crate::{
 };
 
 pub use accepted::Accepted;
+pub use secrets::{apply_secrets, delete_secrets};
 
 /// How many differences of one object are looked at as edits by others: each costs a request.
 const MAX_CANDIDATES: usize = 3;

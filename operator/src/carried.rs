@@ -7,7 +7,10 @@ use operator_api::RqliteCluster;
 use parking_lot::Mutex;
 
 use crate::{
-    cluster::facts::observation::{DatabaseCheck, Edit, LeaderSeen, TakenName},
+    cluster::facts::{
+        observation::{DatabaseCheck, Edit, LeaderSeen, TakenName},
+        secrets::ObservedSecret,
+    },
     error::{Class, Error},
 };
 
@@ -26,6 +29,8 @@ pub struct CarriedState {
     pub taken: Vec<TakenName>,
     /// The leader as last confirmed.
     pub leader_seen: Option<LeaderSeen>,
+    /// The Secrets of the cluster and those that its spec names, which no watch shows.
+    pub secrets: BTreeMap<String, ObservedSecret>,
 }
 
 /// The leader as last confirmed, by uid of the cluster.

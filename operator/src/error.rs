@@ -34,6 +34,9 @@ pub enum Error {
     /// The initial list of a watch has not arrived yet.
     #[error("the watch of {0} is not synced yet; see the log for the reason")]
     NotSynced(&'static str),
+    /// The machine gives no random numbers, without which no password or key is made.
+    #[error("the machine gives no random numbers: {0}")]
+    NoRandomness(String),
     /// The reconcile took too long.
     #[error("not done after {0:?}")]
     TooLong(Duration),
@@ -99,7 +102,9 @@ impl Error {
     pub fn class(&self) -> Class {
         match self {
             Self::Kubernetes { source, .. } => of_kubernetes(source),
-            Self::Node { .. } | Self::TooLong(_) | Self::NotSynced(_) => Class::Transient,
+            Self::Node { .. } | Self::TooLong(_) | Self::NotSynced(_) | Self::NoRandomness(_) => {
+                Class::Transient
+            }
             Self::Unreadable(_) => Class::Refused,
             Self::Changed(_) => Class::Conflict,
             Self::NotLeading => Class::NotLeading,

@@ -29,6 +29,7 @@ pub mod observe;
 pub mod platform;
 pub mod reconcile;
 pub mod run;
+pub mod secrets;
 pub mod serve;
 pub mod telemetry;
 pub mod yaml;

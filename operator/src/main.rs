@@ -14,7 +14,7 @@ use rqlite_operator::{
     node_client::Http,
     observe,
     run::{self, Options},
-    yaml,
+    secrets, yaml,
 };
 
 /// Runs rqlite clusters on Kubernetes.
@@ -113,13 +113,12 @@ async fn print_observation(cluster: &str, options: &Options) -> anyhow::Result<S
         options.platform(&client).await,
     );
     let nodes = Http::new(metrics);
-    let observation = observe::observe(
-        cluster,
-        &live,
-        &nodes,
-        &environment,
-        CarriedState::default(),
-    )
-    .await;
+    // Contents are not printed. Whoever may not read Secrets gets an observation without them.
+    let secrets = secrets::read(&client, &cluster).await.unwrap_or_default();
+    let carried = CarriedState {
+        secrets,
+        ..CarriedState::default()
+    };
+    let observation = observe::observe(cluster, &live, &nodes, &environment, carried).await;
     yaml::write(&observation)
 }

@@ -122,6 +122,7 @@ pub async fn observe(
         blockers: blockers::find(live, now.0.as_second()),
         edits: carried.edits,
         leader_seen: carried.leader_seen,
+        secrets: carried.secrets,
         taken: carried.taken,
         namespace_ends: carried.namespace_ends,
         refused: carried.refused,

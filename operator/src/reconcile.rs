@@ -1,6 +1,6 @@
 //! One reconcile of one cluster: observe, plan, then execute in an order that makes an interruption harmless
 //! at any point: finalizer, status, objects, labels, action.
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use k8s_openapi::api::apps::v1::StatefulSet;
 use kube::{Api, Client, Resource, ResourceExt, api::PostParams};
@@ -8,13 +8,13 @@ use operator_api::{RqliteCluster, RqliteRecovery, names};
 
 use crate::{
     act::{ActionOutcome, Actor, drop_finalizers, set_finalizer},
-    apply::{Accepted, Applied, apply_all, look_first},
+    apply::{Accepted, Applied, apply_all, apply_secrets, delete_secrets, look_first},
     carried::{CarriedState, Checks, Ending, Leaders, Refused, Taken},
     cluster::{
         Plan,
         action::Event,
         deciders::recovery::StatusUpdate,
-        facts::{observation::Edit, ownership, view::View},
+        facts::{observation::Edit, ownership, secrets::ObservedSecret, view::View},
         plan,
         plan::is_paused,
         render::edits,
@@ -28,6 +28,7 @@ use crate::{
     metrics::Metrics,
     node_client::Http,
     observe::{Environment, observe},
+    secrets::SecretCache,
 };
 
 /// Wait after a deferred action, such as an eviction that a budget does not allow.
@@ -63,6 +64,8 @@ pub struct Context {
     pub accepted: Accepted,
     /// Objects of others that have names of clusters' objects.
     pub taken: Taken,
+    /// Secrets as last read.
+    pub secrets: SecretCache,
 }
 
 impl Context {
@@ -76,6 +79,7 @@ impl Context {
         self.leaders.note(uid, None);
         self.accepted.forget(uid);
         self.taken.forget(uid);
+        self.secrets.forget(uid);
         self.events.forget(uid);
     }
 }
@@ -99,6 +103,7 @@ pub async fn reconcile(
         edits: context.edits.get(&uid),
         leader_seen: context.leaders.get(&uid),
         taken: context.taken.get(&uid),
+        secrets: context.secrets.get(&context.client, &cluster).await?,
     };
     let observation = observe(cluster, live, &context.nodes, &context.environment, carried).await;
     let plan = plan(&observation);
@@ -106,6 +111,7 @@ pub async fn reconcile(
     context.leaders.note(&uid, leader);
     tracing::debug!(summary = plan.summary, action = ?plan.action, "decided");
     context.lease.check()?;
+    let secrets = observation.secrets;
     let cluster = settle_finalizers(context, observation.cluster, &plan).await?;
     let cluster = write_status(context, cluster, &plan).await?;
     for update in &plan.recoveries {
@@ -113,20 +119,7 @@ pub async fn reconcile(
     }
     context.metrics.set_cluster(&cluster);
     report_plan(context, &cluster, live, &plan).await;
-    let mut applied = Applied::default();
-    let objects = &plan.objects;
-    let result = apply_all(
-        &context.client,
-        &cluster,
-        live,
-        objects,
-        &context.accepted,
-        &mut applied,
-    )
-    .await;
-    let is_news = !objects.is_empty() && context.taken.note(&uid, &applied.taken);
-    report_applied(context, &cluster, applied).await;
-    result?;
+    let is_news = write_objects(context, &cluster, live, &secrets, &plan).await?;
     let actor = Actor {
         client: &context.client,
         nodes: &context.nodes,
@@ -155,6 +148,47 @@ async fn set_labels(actor: &Actor<'_, Http>, plan: &Plan) -> Result<(), Error> {
     }
     for claim in &plan.claims {
         actor.label_claim(claim).await?;
+    }
+    Ok(())
+}
+
+/// Writes Secrets, then the objects that refer to them; returns whether other names than before are somebody
+/// else's.
+async fn write_objects(
+    context: &Context,
+    cluster: &RqliteCluster,
+    live: &Live,
+    secrets: &BTreeMap<String, ObservedSecret>,
+    plan: &Plan,
+) -> Result<bool, Error> {
+    let uid = cluster.uid().unwrap_or_default();
+    let mut applied = Applied::default();
+    let result = apply_both(context, cluster, live, secrets, plan, &mut applied).await;
+    let is_news = !plan.objects.is_empty() && context.taken.note(&uid, &applied.taken);
+    report_applied(context, cluster, applied).await;
+    result.map(|()| is_news)
+}
+
+async fn apply_both(
+    context: &Context,
+    cluster: &RqliteCluster,
+    live: &Live,
+    secrets: &BTreeMap<String, ObservedSecret>,
+    plan: &Plan,
+    applied: &mut Applied,
+) -> Result<(), Error> {
+    let client = &context.client;
+    let uid = cluster.uid().unwrap_or_default();
+    let changed = apply_secrets(client, cluster, secrets, &plan.secrets.make, applied).await;
+    if !matches!(changed, Ok(false)) {
+        context.secrets.forget(&uid);
+    }
+    changed?;
+    let accepted = &context.accepted;
+    apply_all(client, cluster, live, &plan.objects, accepted, applied).await?;
+    if !plan.secrets.delete.is_empty() {
+        context.secrets.forget(&uid);
+        delete_secrets(client, cluster, &plan.secrets.delete).await?;
     }
     Ok(())
 }

@@ -33,6 +33,7 @@ use crate::{
     observe::{Addressing, Environment},
     platform::{self, OpenShift},
     reconcile::Context,
+    secrets::SecretCache,
     serve::{self, Ready},
     telemetry::{self, LogFormat},
 };
@@ -273,6 +274,7 @@ async fn lead(
             leaders: Leaders::default(),
             accepted: Accepted::default(),
             taken: Taken::default(),
+            secrets: SecretCache::default(),
             client: client.clone(),
         })
     };

@@ -23,6 +23,48 @@ fn map(name: &str, owner: Option<&Value>) -> Value {
         "labels": {"rqlite.dev/cluster": "demo"}, "ownerReferences": owners.unwrap_or(json!([]))}})
 }
 
+fn secret(name: &str, kind: &str, owner: Option<&Value>) -> Value {
+    let mut secret = map(name, owner);
+    secret["kind"] = "Secret".into();
+    secret["type"] = kind.into();
+    secret
+}
+
+/// Secrets by name only, and only the clusters' own.
+fn only_secrets_of_clusters(server: &Objects, account: &Account<'_>, uid: &Value) -> Result<()> {
+    let own = secret("demo-app", "servicebinding.io/rqlite", Some(uid));
+    account.create(&own)?;
+    account.run(&["get", "secret", "demo-app"])?;
+    account.run(&["delete", "secret", "demo-app"])?;
+    for (name, kind, owner, what) in [
+        ("demo-app", "Opaque", None, "a Secret of nobody"),
+        ("other", "Opaque", Some(uid), "a Secret of another name"),
+        (
+            "demo-token",
+            "kubernetes.io/service-account-token",
+            Some(uid),
+            "a token",
+        ),
+    ] {
+        refused(account.create(&secret(name, kind, owner)), what)?;
+    }
+    server.send(
+        &["create", "-n", "default"],
+        &secret("users", "Opaque", None),
+    )?;
+    refused(
+        account.run(&["label", "secret", "users", "a=b"]),
+        "a user's Secret",
+    )?;
+    refused(
+        account.run(&["delete", "secret", "users"]),
+        "deleting a user's Secret",
+    )?;
+    let listed = account.run(&["get", "secrets"]);
+    ensure!(listed.is_err(), "the operator's account lists Secrets");
+    Ok(())
+}
+
 /// Whether the request was refused by the policy, not for lack of a role.
 fn refused(result: Result<impl Sized>, what: &str) -> Result<()> {
     let Some(error) = result.err() else {
@@ -115,6 +157,7 @@ fn only_objects_of_clusters(server: &Objects) -> Result<()> {
         r#"{"metadata":{"ownerReferences":null}}"#,
     ];
     refused(account.run(&orphan), "giving it up")?;
+    only_secrets_of_clusters(server, &account, &uid)?;
     // Claims and pods by their label.
     for (name, labels, own) in [
         ("user", json!({}), false),

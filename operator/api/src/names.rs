@@ -112,6 +112,36 @@ pub fn auxiliary(cluster: &str) -> String {
     format!("{cluster}-rqlite")
 }
 
+/// Name of the Secret with the cluster's own certificate authority. Never mounted.
+pub fn authority_secret(cluster: &str) -> String {
+    format!("{}-ca", auxiliary(cluster))
+}
+
+/// Name of the Secret with the certificate of the nodes for each other.
+pub fn node_tls_secret(cluster: &str) -> String {
+    format!("{}-node-tls", auxiliary(cluster))
+}
+
+/// Name of the Secret with the certificate of the nodes for clients.
+pub fn http_tls_secret(cluster: &str) -> String {
+    format!("{}-http-tls", auxiliary(cluster))
+}
+
+/// Name of the Secret with the nodes' credentials file.
+pub fn users_secret(cluster: &str) -> String {
+    format!("{}-users", auxiliary(cluster))
+}
+
+/// Name of the Secret with the operator's own credentials at the nodes. Never mounted.
+pub fn operator_secret(cluster: &str) -> String {
+    format!("{}-operator", auxiliary(cluster))
+}
+
+/// Name of the Secret by which applications connect as this user.
+pub fn connection_secret(cluster: &str, user: &str) -> String {
+    format!("{cluster}-{user}")
+}
+
 /// Name of the headless Service that gives every pod a DNS name.
 pub fn headless(cluster: &str) -> String {
     format!("{cluster}-headless")

@@ -14,6 +14,7 @@ pub mod own_pods;
 pub mod ownership;
 pub mod pods;
 pub mod quorum;
+pub mod secrets;
 pub mod unknown;
 pub mod validate;
 pub mod version;

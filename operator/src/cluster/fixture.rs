@@ -80,6 +80,7 @@ fn observation(cluster: RqliteCluster, voters: i32, readers: i32) -> Observation
         blockers: Vec::new(),
         edits: Vec::new(),
         leader_seen: None,
+        secrets: BTreeMap::new(),
     }
 }
 

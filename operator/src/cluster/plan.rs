@@ -22,13 +22,15 @@ use crate::cluster::{
         hold::{self, Hold},
         newer,
         observation::{Edit, Observation, ObservedPod},
-        validate,
+        secrets, validate,
         view::{View, seconds_between},
     },
     render::{
         blockers,
         build::{self, Object},
-        edits, report, strays, unknown_members,
+        edits, report,
+        secrets::SecretsPlan,
+        strays, unknown_members,
     },
 };
 
@@ -45,6 +47,9 @@ const TAKEN_SECONDS: u64 = 5;
 const ENDING_SECONDS: u64 = 60;
 /// Seconds while everything is as the spec asks.
 const CALM_SECONDS: u64 = 45;
+/// The same for a cluster with Secrets, which no watch shows: how long one that was deleted or changed by
+/// hand stays unnoticed.
+const SECRETS_SECONDS: u64 = 25;
 
 /// What to do now.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -60,6 +65,9 @@ pub struct Plan {
     pub drop_finalizers: Vec<&'static str>,
     /// The status to write before anything else, if it differs from what is there.
     pub status: Box<RqliteClusterStatus>,
+    /// Secrets to make before the objects, and to delete after them.
+    #[serde(skip_serializing_if = "SecretsPlan::is_empty")]
+    pub secrets: SecretsPlan,
     /// Objects to apply, in this order. Applying them never disrupts a running cluster.
     pub objects: Vec<Object>,
     /// Statuses of RqliteRecovery objects to write together with the cluster's own.
@@ -175,6 +183,7 @@ fn plan_kept(asked: &View<'_>, view: &View<'_>, hold: Option<&Hold>, adopts: boo
         finalizer: (!deleting && !paused).then(|| deletion::needs_finalizer(view)),
         drop_finalizers: blocked::collector_finalizers(view),
         status: Box::new(status),
+        secrets: SecretsPlan::unless(untouched || named.is_none(), view),
         objects,
         recoveries,
         // Whoever leads must be found by clients whatever a newer operator has begun.
@@ -463,10 +472,12 @@ fn event(view: &View<'_>, decision: &Decision) -> Option<Event> {
 
 fn requeue_seconds(view: &View<'_>, decision: &Decision) -> u64 {
     // Most objects of others are not watched.
-    let limit = if view.seen.taken.is_empty() {
+    let limit = if !view.seen.taken.is_empty() {
+        TAKEN_SECONDS
+    } else if secrets::names(&view.seen.cluster).all().is_empty() {
         CALM_SECONDS
     } else {
-        TAKEN_SECONDS
+        SECRETS_SECONDS
     };
     match decision {
         Decision::Blocked(blocked::NAMESPACE_ENDS, _) => ENDING_SECONDS,
@@ -506,76 +517,4 @@ fn may_be_electing(view: &View<'_>) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::{SOON_SECONDS, UNHEALTHY_SECONDS};
-    use crate::cluster::{fixture::Fixture, render::build::Object};
-
-    #[test]
-    fn a_claim_that_is_not_watched_gets_the_label_of_the_cluster_whose_pod_uses_it() {
-        let mut fixture = Fixture::running(3, 0);
-        assert!(fixture.reconcile().claims.is_empty());
-        fixture
-            .seen
-            .claims
-            .retain(|claim| claim.name != "data-demo-1");
-        assert_eq!(fixture.reconcile().claims, ["data-demo-1"]);
-        fixture.pod("demo-1").deleting = true;
-        assert!(fixture.reconcile().claims.is_empty(), "its pod goes");
-        fixture.pod("demo-1").deleting = false;
-        fixture.seen.cluster.spec.paused = true;
-        assert!(fixture.reconcile().claims.is_empty(), "nothing is changed");
-    }
-    #[test]
-    fn an_election_is_looked_at_soon_and_an_outage_less_often() {
-        let mut fixture = Fixture::running(3, 0);
-        fixture.leaderless();
-        assert_eq!(fixture.reconcile().again_after_seconds, SOON_SECONDS);
-        fixture.later(70);
-        assert_eq!(fixture.reconcile().again_after_seconds, UNHEALTHY_SECONDS);
-        let mut fixture = Fixture::running(3, 0);
-        fixture.leaderless();
-        for name in ["demo-0", "demo-1"] {
-            fixture.down(name, "CrashLoopBackOff");
-        }
-        assert_eq!(fixture.reconcile().again_after_seconds, UNHEALTHY_SECONDS);
-    }
-
-    #[test]
-    fn pods_ask_for_something_unless_the_spec_says_otherwise() {
-        use k8s_openapi::{
-            api::core::v1::ResourceRequirements, apimachinery::pkg::api::resource::Quantity,
-        };
-        let limit = [("memory".to_owned(), Quantity("1Gi".to_owned()))];
-        let given = ResourceRequirements {
-            limits: Some(limit.into()),
-            ..ResourceRequirements::default()
-        };
-        let nothing = ResourceRequirements::default();
-        for (spec, expected) in [
-            (None, Some("100m")),
-            (Some(nothing), None),
-            (Some(given), None),
-        ] {
-            let mut fixture = Fixture::running(3, 0);
-            fixture.seen.cluster.spec.resources = spec.clone();
-            let objects = (0..3).flat_map(|_| fixture.reconcile().objects);
-            let set = objects.filter_map(|object| match object {
-                Object::StatefulSet(set) => Some(set),
-                _ => None,
-            });
-            let pod = set.last().unwrap().spec.unwrap().template.spec.unwrap();
-            for container in pod
-                .containers
-                .iter()
-                .chain(pod.init_containers.iter().flatten())
-            {
-                let requests = container
-                    .resources
-                    .as_ref()
-                    .and_then(|r| r.requests.as_ref());
-                let cpu = requests.and_then(|r| r.get("cpu")).map(|q| q.0.as_str());
-                assert_eq!(cpu, expected, "{spec:?}");
-            }
-        }
-    }
-}
+mod tests;

@@ -5,5 +5,6 @@ pub(crate) mod disks;
 pub mod edits;
 pub mod report;
 pub mod runbook;
+pub mod secrets;
 pub mod strays;
 pub mod unknown_members;

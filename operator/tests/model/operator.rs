@@ -376,6 +376,7 @@ pub(crate) fn observe(world: &mut World) -> Observation {
         blockers: Vec::new(),
         edits: Vec::new(),
         leader_seen: world.leader_seen.clone(),
+        secrets: world.secrets.clone(),
     }
 }
 

@@ -15,7 +15,10 @@ use operator_api::{
 use rand::{Rng, rngs::StdRng};
 use rqlite_operator::cluster::{
     Action,
-    facts::observation::{DatabaseCheck, LeaderSeen},
+    facts::{
+        observation::{DatabaseCheck, LeaderSeen},
+        secrets::ObservedSecret,
+    },
 };
 
 /// The cluster's name.
@@ -134,6 +137,7 @@ pub(crate) struct World {
     pub(crate) checks: BTreeMap<String, DatabaseCheck>,
     /// The leader as the operator last confirmed it, in its memory.
     pub(crate) leader_seen: Option<LeaderSeen>,
+    pub(crate) secrets: BTreeMap<String, ObservedSecret>,
     /// The lineage in which writes are acknowledged.
     pub(crate) lineage: Option<NodeLineage>,
     pub(crate) ended: Vec<EndedLineage>,
@@ -230,6 +234,7 @@ impl World {
             recoveries: Vec::new(),
             checks: BTreeMap::new(),
             leader_seen: None,
+            secrets: BTreeMap::new(),
             lineage: None,
             ended: Vec::new(),
             lost_entries: 0,

@@ -15,6 +15,8 @@ use operator_api::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::cluster::facts::secrets::ObservedSecret;
+
 /// Everything that one reconcile looks at.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -90,6 +92,10 @@ pub struct Observation {
     /// written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub leader_seen: Option<LeaderSeen>,
+    /// The Secrets that the cluster has and those that its spec names, by name: only those that exist. What
+    /// is in them is in no stored observation.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub secrets: BTreeMap<String, ObservedSecret>,
 }
 
 /// What is known of a confirmed leader.

@@ -94,6 +94,15 @@ pub fn is_needed_by_pods(cluster: &str, kind: &str, name: &str) -> bool {
     match kind {
         "ServiceAccount" | "ConfigMap" | "NetworkPolicy" => true,
         "Service" => name == names::headless(cluster),
+        // Those that pods mount; how applications connect is in others.
+        "Secret" => {
+            let mounted = [
+                names::node_tls_secret(cluster),
+                names::http_tls_secret(cluster),
+                names::users_secret(cluster),
+            ];
+            mounted.iter().any(|one| one == name)
+        }
         _ => false,
     }
 }

@@ -1,0 +1,7 @@
+//! Secrets: read by name, and made from recipes. The only part of the operator that has random material in
+//! its hands.
+mod make;
+mod read;
+
+pub use make::{Contents, Maker};
+pub use read::{SecretCache, read};
