@@ -1,5 +1,6 @@
 //! Assembly of a node: the only module that uses all others. Starts them in order, waits, and stops them in
 //! order.
+mod settings;
 mod signals;
 
 use std::{
@@ -13,9 +14,14 @@ use node_db::{Database, durable};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use self::signals::Signals;
+use self::{
+    settings::{
+        auth_settings, http_settings, max_readers, raft_settings, snapshot_entries, status_settings,
+    },
+    signals::Signals,
+};
 use crate::{
-    auth::Auth,
+    auth::{Auth, OwnUser},
     bind::bind,
     cluster::{
         AddressSource, BootstrapOptions, Bootstrapper, ClusterError, register::keep_leader_key,
@@ -24,14 +30,14 @@ use crate::{
     data_dir, descriptors,
     discovery::Discovery,
     disk::Disk,
-    http_api::{HttpServices, HttpSettings},
+    http_api::HttpServices,
     identity::Identity,
     internode::client::Peers,
     internode_server::{admission::ConnectionSlots, listener, requests::RequestServer},
     local::Local,
     metrics::{Counter, Metrics},
     raft::{
-        Consensus, Settings,
+        Consensus,
         maintenance::{
             disk_watchdog::watch_disk,
             members::{Reaping, maintain_members},
@@ -44,7 +50,7 @@ use crate::{
     rejoin::{self, Rejoin},
     stop::end_in_time,
     store::{
-        Caller, StatusSettings, Store,
+        Caller, Store,
         auto_maintenance::{Intervals, run_auto_maintenance},
         compare::watch_copies,
         free_space::watch_free_space,
@@ -59,14 +65,10 @@ const FULL_DISK_PAUSE: Duration = Duration::from_secs(2);
 const LEAVE_ATTEMPTS: u32 = 5;
 const LEAVE_PAUSE: Duration = Duration::from_millis(250);
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(5);
-/// Entries after which a checkpoint is due if `-raft-snap` is 0.
-const DEFAULT_SNAPSHOT_ENTRIES: u64 = 8192;
 /// Directory for uploads and backups in progress, inside the data directory. It is emptied at each start.
 const SCRATCH_DIR: &str = "scratch";
 /// Least number of reader threads.
 const MIN_READERS: usize = 2;
-/// Most reader threads if `-db-max-ro-conns` sets no limit. Each takes up to 2 MiB for SQLite's cache.
-const MAX_READERS: usize = 1024;
 
 /// How a run ended without an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,7 +94,7 @@ pub async fn run(config: Config) -> anyhow::Result<End> {
     let raft_listener = bind(&config.raft_addr)
         .await
         .with_context(|| format!("failed to listen on Raft address {}", config.raft_addr))?;
-    let node = Node::prepare(&config)?;
+    let node = Node::prepare(&config, shares.http)?;
     let http = node.serve_http(&config, shares.http).await?;
     let internode = tokio::spawn(listener::serve(
         raft_listener,
@@ -148,7 +150,7 @@ struct Node {
 
 impl Node {
     /// Prepares the data directory, the identity, and the parts that need no open database.
-    fn prepare(config: &Config) -> anyhow::Result<Self> {
+    fn prepare(config: &Config, max_connections: usize) -> anyhow::Result<Self> {
         let data_dir = &config.data_dir;
         let raft_dir = data_dir.join("raft");
         durable::create_dir_all(data_dir)
@@ -191,8 +193,8 @@ impl Node {
             scratch,
             status_settings(config),
         );
-        let auth = Auth::open(config.auth.as_deref())
-            .map_err(|e| anyhow::anyhow!("failed to get credential store: {e}"))?;
+        let settings = auth_settings(config, max_connections, &local.metrics);
+        let auth = Auth::open(config.auth.as_deref(), settings).map_err(anyhow::Error::msg)?;
         let discovery = open_discovery(config)?.map(Arc::new);
         Ok(Self {
             discovery,
@@ -229,7 +231,6 @@ impl Node {
             batch_size: config.write_queue_batch_size as usize,
             timeout: config.write_queue_timeout,
             transaction: config.write_queue_tx,
-            credentials: self.auth.credentials_of(&config.join_as),
         };
         let (queue, _) = Queue::start(
             self.store.clone(),
@@ -237,6 +238,7 @@ impl Node {
             Arc::clone(&self.metrics),
             self.queue_stop.clone(),
         );
+        tokio::spawn(Arc::clone(&self.auth).watch(self.stop_internode.clone()));
         let services = HttpServices {
             store: self.store.clone(),
             auth: Arc::clone(&self.auth),
@@ -446,7 +448,7 @@ impl Node {
                 },
                 expect_timeout: config.bootstrap_expect_timeout,
                 voter: !config.raft_non_voter,
-                credentials: self.auth.credentials_of(&config.join_as),
+                own_user: OwnUser::of(&self.auth),
             }),
         }
     }
@@ -482,7 +484,7 @@ impl Node {
             return Ok(());
         }
         if config.raft_cluster_remove_shutdown {
-            return self.remove_self(config).await;
+            return self.remove_self().await;
         }
         if config.raft_shutdown_stepdown && consensus.is_mine() {
             tracing::info!(target: "store", "transferring leadership before shutdown");
@@ -493,10 +495,10 @@ impl Node {
         Ok(())
     }
 
-    async fn remove_self(&self, config: &Config) -> anyhow::Result<()> {
+    async fn remove_self(&self) -> anyhow::Result<()> {
         let caller = Caller {
             client: None,
-            credentials: self.auth.credentials_of(&config.join_as),
+            credentials: self.auth.own_credentials(),
             timeout: LEAVE_TIMEOUT,
             retries: 0,
         };
@@ -528,64 +530,6 @@ fn open_discovery(config: &Config) -> anyhow::Result<Option<Discovery>> {
     let discovery = Discovery::open(mode, &config.disco_config, &config.disco_key, raft_port)
         .map_err(|e| anyhow::anyhow!("clustering failure: {e}"))?;
     Ok(Some(discovery))
-}
-
-fn raft_settings(config: &Config) -> Settings {
-    Settings::new(
-        config.raft_heartbeat_timeout,
-        config.raft_election_timeout,
-        config.raft_apply_timeout,
-    )
-}
-
-fn snapshot_entries(config: &Config) -> u64 {
-    if config.raft_snap == 0 {
-        DEFAULT_SNAPSHOT_ENTRIES
-    } else {
-        config.raft_snap
-    }
-}
-
-fn max_readers(config: &Config) -> usize {
-    match config.db_max_ro_conns {
-        0 => MAX_READERS,
-        most => (most as usize).min(MAX_READERS),
-    }
-}
-
-fn http_settings(config: &Config, max_connections: usize) -> HttpSettings {
-    HttpSettings {
-        max_connections,
-        raft_tls: config.node_tls.is_enabled(),
-        allow_origin: (!config.http_allow_origin.is_empty())
-            .then(|| config.http_allow_origin.clone()),
-        api_addr: config.http_adv().to_owned(),
-        api_url: config.http_url(),
-        bind_addr: config.http_addr.clone(),
-        raft_addr: config.raft_adv().to_owned(),
-        scratch_dir: config.data_dir.join(SCRATCH_DIR),
-        start_time: crate::clock::now(),
-        command_line: std::env::args().collect(),
-    }
-}
-
-fn status_settings(config: &Config) -> StatusSettings {
-    StatusSettings {
-        data_dir: config.data_dir.clone(),
-        foreign_keys: config.fk,
-        voter: !config.raft_non_voter,
-        apply_timeout: config.raft_apply_timeout,
-        heartbeat_timeout: config.raft_heartbeat_timeout,
-        election_timeout: config.raft_election_timeout,
-        commit_timeout: config.raft_commit_timeout,
-        lease_timeout: config.leader_lease_timeout(),
-        snapshot_threshold: snapshot_entries(config),
-        snapshot_interval: config.raft_snap_int,
-        reap_timeout: config.raft_reap_node_timeout.unwrap_or_default(),
-        reap_read_only_timeout: config.raft_reap_read_only_node_timeout.unwrap_or_default(),
-        log_level: config.raft_log_level.clone(),
-        parked: config.parked_policy(),
-    }
 }
 
 fn has_log(raft_dir: &Path) -> bool {

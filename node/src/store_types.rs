@@ -1,6 +1,6 @@
 //! Values that the store, the messages between nodes and the HTTP API share: credentials, read options,
 //! results, errors, and comparisons of copies. No behaviour beyond that of the values.
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use node_api::param::Level;
 use node_db::ContentHash;
@@ -10,12 +10,21 @@ use serde::{Deserialize, Serialize};
 use crate::command::size::TooLarge;
 
 /// Name and password of a client. The node that serves the call checks them again.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Credentials {
     /// User name.
     pub username: String,
     /// Password in clear text, as HTTP Basic carries it.
     pub password: String,
+}
+
+impl fmt::Debug for Credentials {
+    /// Does not show the password.
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("Credentials")
+            .field("username", &self.username)
+            .finish_non_exhaustive()
+    }
 }
 
 /// The result of a call that was served.

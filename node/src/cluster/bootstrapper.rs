@@ -7,12 +7,12 @@ use std::{
 };
 
 use crate::{
+    auth::OwnUser,
     discovery::{AddressLookup, Found, LeaderKey},
     identity::{Cluster, FormingRight, Lineage},
     internode::client::Peers,
     local::Local,
     raft::Consensus,
-    store_types::Credentials,
 };
 
 /// Where the addresses of other nodes come from.
@@ -44,8 +44,8 @@ pub struct BootstrapOptions {
     pub expect_timeout: Duration,
     /// This node is a voter.
     pub voter: bool,
-    /// Sent with joins and notices.
-    pub credentials: Option<Credentials>,
+    /// Its credentials are sent with joins and notices.
+    pub own_user: OwnUser,
 }
 
 /// Makes this node part of a cluster: joins an existing one, or forms the first one with other nodes.

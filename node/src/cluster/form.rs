@@ -126,7 +126,7 @@ impl Bootstrapper {
             let request = PeerRequest::Pledge {
                 cluster: cluster.clone(),
                 members: ids.clone(),
-                credentials: self.options.credentials.clone(),
+                credentials: self.options.own_user.credentials(),
             };
             let why = match self.peers.call(address, &request, NOTICE_TIMEOUT).await {
                 Ok(PeerResponse::Done(Ok(()))) => continue,

@@ -39,7 +39,7 @@ pub(super) async fn join_once(
         match join_at(bootstrapper, address).await {
             Ok(()) => return Ok(address.clone()),
             Err(e) => {
-                let hint = if bootstrapper.options.credentials.is_none() {
+                let hint = if bootstrapper.options.own_user.credentials().is_none() {
                     " (did you forget to set -join-as?)"
                 } else {
                     ""
@@ -67,7 +67,7 @@ async fn join_at(bootstrapper: &Bootstrapper, first: &str) -> Result<(), JoinErr
             voter: bootstrapper.options.voter,
             // A node that has only pledged to form a cluster is not a member of it.
             cluster: local.cluster().filter(|_| has_state),
-            credentials: bootstrapper.options.credentials.clone(),
+            credentials: bootstrapper.options.own_user.credentials(),
         });
         let response = bootstrapper
             .peers

@@ -19,7 +19,7 @@ impl Bootstrapper {
             id: self.local.raft_id().to_owned(),
             raft_addr: self.local.raft_addr.clone(),
             state,
-            credentials: self.options.credentials.clone(),
+            credentials: self.options.own_user.credentials(),
         };
         let calls = addresses.iter().map(|address| {
             let request = PeerRequest::Notify(notice.clone());

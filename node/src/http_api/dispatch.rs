@@ -1,5 +1,9 @@
 //! Dispatch: parameters, permission and method of a request, then its endpoint.
-use std::{net::SocketAddr, sync::Arc, time::Instant};
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::Arc,
+    time::Instant,
+};
 
 use hyper::{Method, StatusCode, http::request::Parts};
 use node_api::QueryParams;
@@ -20,16 +24,20 @@ use super::{
     status,
 };
 use crate::{
+    auth::{Access, LoginFrom},
     metrics::{Counter, Timed},
     store_types::StoreError,
 };
+
+/// The address of a client that has none.
+const NOWHERE: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 
 impl HttpState {
     /// Everything that is decided before the body is read.
     ///
     /// # Errors
     /// The reply, if the request is not passed to its endpoint.
-    pub(super) fn admit(
+    pub(super) async fn admit(
         &self,
         parts: Parts,
         client: Option<SocketAddr>,
@@ -50,17 +58,15 @@ impl HttpState {
             route::resolve(path).ok_or_else(|| refuse(Failure::NotFound, Content::Later))?;
         let credentials = param::credentials(&parts.headers);
         if self.auth.enabled() {
-            let allowed = route
-                .perms
-                .iter()
-                .all(|perm| self.auth.allows(credentials.as_ref(), *perm));
-            self.metrics.count(if allowed {
-                Counter::HttpAuthOk
-            } else {
-                Counter::HttpAuthFail
-            });
-            if !allowed {
-                return Err(refuse(Failure::Denied, route.content));
+            let from = LoginFrom::Address(client.map_or(NOWHERE, |client| client.ip()));
+            let access = self.auth.check(credentials.as_ref(), route.perms, from);
+            match access.await {
+                Access::Allowed => self.metrics.count(Counter::HttpAuthOk),
+                Access::Denied => {
+                    self.metrics.count(Counter::HttpAuthFail);
+                    return Err(refuse(Failure::Denied, route.content));
+                }
+                Access::Busy(busy) => return Err(refuse(Failure::Logins(busy), Content::Text)),
             }
         }
         if !route.allows(&parts.method) {
@@ -85,7 +91,7 @@ impl HttpState {
     ) -> HttpResult {
         let started = Instant::now();
         let (parts, body) = request.into_parts();
-        let call = match self.admit(parts, client) {
+        let call = match self.admit(parts, client).await {
             Ok(call) => call,
             Err(response) => return Ok(*response),
         };

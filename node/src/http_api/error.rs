@@ -3,7 +3,7 @@ use hyper::StatusCode;
 use node_api::{ParamError, ParseError, Reply, admin::InvalidJson};
 
 use super::limits::MAX_BODY_BYTES;
-use crate::{store::check::run::CheckRefusal, store_types::StoreError};
+use crate::{auth::Busy, store::check::run::CheckRefusal, store_types::StoreError};
 
 /// Why a request gets no result.
 #[derive(Debug)]
@@ -28,6 +28,8 @@ pub(super) enum Failure {
     ConnectionClosing,
     /// The caller does not have the permission.
     Denied,
+    /// The caller's password was not checked.
+    Logins(Busy),
     NotFound,
     Method,
     /// The body of `/remove` is invalid; without a text.
@@ -81,7 +83,7 @@ impl Failure {
     pub(super) fn is_temporary(&self) -> bool {
         matches!(
             self,
-            Self::NoMemory | Self::Overloaded | Self::ConnectionClosing
+            Self::NoMemory | Self::Overloaded | Self::ConnectionClosing | Self::Logins(_)
         )
     }
 
@@ -99,6 +101,8 @@ impl Failure {
             Self::Check(CheckRefusal::Busy(_)) => StatusCode::CONFLICT,
             Self::Check(CheckRefusal::Failed(_)) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Denied | Self::Call(StoreError::Unauthorized(_)) => StatusCode::UNAUTHORIZED,
+            Self::Logins(Busy::Address) => StatusCode::TOO_MANY_REQUESTS,
+            Self::Logins(Busy::Node) => StatusCode::SERVICE_UNAVAILABLE,
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::QueueTimeout | Self::Stalled => StatusCode::REQUEST_TIMEOUT,
@@ -137,6 +141,7 @@ impl Failure {
             Self::NoMemory => "too many large request bodies at a time; nothing was done, try it again, or send less at a time".to_owned(),
             Self::Overloaded => "too many requests at a time; nothing was done, try it again".to_owned(),
             Self::ConnectionClosing => "this connection was idle and is closed to make room for others; nothing was done, try it again on a new one".to_owned(),
+            Self::Logins(busy) => busy.to_string(),
             Self::TooLarge => format!(
                 "request body is larger than {MAX_BODY_BYTES} bytes; send large SQL scripts and database files to /db/load"
             ),
@@ -188,6 +193,8 @@ mod tests {
             (Failure::Method, 405, None),
             (Failure::Denied, 401, None),
             (Failure::RemoveBody, 400, None),
+            (Failure::Logins(Busy::Address), 429, Some("too many logins from your address wait; nothing was done, try it again")),
+            (Failure::Logins(Busy::Node), 503, Some("too many logins wait; nothing was done, try it again")),
             (Failure::Params(ParamError::Semicolon), 400, Some("invalid semicolon separator in query")),
             (Failure::Statements(ParseError::Empty), 400, Some("no statements")),
             (Failure::RedirectWithoutLeader, 500, Some("leader not found")),

@@ -8,9 +8,8 @@ use node_api::{status::select, to_go_json};
 use node_contract::{
     duration,
     status::{
-        BuildStatus, ClusterStatus, CredentialsStatus, ExtensionsStatus, HttpClusterStatus,
-        HttpStatus, HttpTlsStatus, MuxStatus, NodeTimes, ProcessStatus, SecurityStatus, Status,
-        StoreStatus,
+        BuildStatus, ClusterStatus, ExtensionsStatus, HttpClusterStatus, HttpStatus, HttpTlsStatus,
+        MuxStatus, NodeTimes, ProcessStatus, SecurityStatus, Status, StoreStatus,
     },
 };
 use serde_json::{Value, json};
@@ -112,10 +111,7 @@ fn security(state: &HttpState) -> SecurityStatus {
     SecurityStatus {
         http_tls: describe(&state.tls.http),
         node_tls: describe(&state.tls.node),
-        credentials: CredentialsStatus {
-            enabled: state.auth.enabled(),
-            ..CredentialsStatus::default()
-        },
+        credentials: state.auth.status(),
     }
 }
 

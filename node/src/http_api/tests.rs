@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{HttpServices, HttpSettings, limits::MAX_BODY_BYTES, serve, state::HttpState};
 use crate::{
-    auth::Auth,
+    auth::{Auth, AuthSettings},
     identity::Identity,
     internode::client::Peers,
     local::Local,
@@ -76,15 +76,19 @@ fn services(dir: &Path, credentials: Option<&str>) -> HttpServices {
             .map(|()| path.as_path())
             .unwrap()
     });
-    let auth = Arc::new(Auth::open(auth).unwrap());
     let metrics = Arc::new(Metrics::default());
+    let settings = AuthSettings {
+        max_waiting: 16,
+        metrics: Arc::clone(&metrics),
+        ..AuthSettings::default()
+    };
+    let auth = Arc::new(Auth::open(auth, settings).unwrap());
     let store = store(dir);
     let settings = QueueSettings {
         capacity: 4,
         batch_size: 2,
         timeout: Duration::from_millis(1),
         transaction: false,
-        credentials: None,
     };
     let (queue, _task) = Queue::start(
         store.clone(),

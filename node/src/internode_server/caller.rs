@@ -1,13 +1,39 @@
 //! The node at the other end of a connection, as the caller of the work that it forwards.
-use std::future::Future;
+use std::{
+    future::Future,
+    net::{Ipv4Addr, SocketAddr},
+};
 
 use node_db::Origin;
 
+use super::admission::Standing;
 use crate::{
+    auth::LoginFrom,
     identity::name_of,
     internode::wire::{Connection, Hello},
     store_types::Credentials,
 };
+
+/// The other node.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Peer<'a> {
+    pub(super) hello: &'a Hello,
+    /// What the hello proves.
+    pub(super) standing: Standing,
+    /// The address from which it has connected.
+    pub(super) address: Option<SocketAddr>,
+}
+
+impl Peer<'_> {
+    /// Logins that members forward do not wait behind those of others: members have checked them.
+    pub(super) fn login(&self) -> LoginFrom {
+        match (self.standing, self.address) {
+            (Standing::Member, _) => LoginFrom::Member,
+            (_, Some(address)) => LoginFrom::Address(address.ip()),
+            (_, None) => LoginFrom::Address(Ipv4Addr::UNSPECIFIED.into()),
+        }
+    }
+}
 
 /// For whom a forwarded read runs, as far as this node knows; shown in the list of running statements.
 pub(super) fn origin_of(hello: &Hello, credentials: &Option<Credentials>) -> Origin {

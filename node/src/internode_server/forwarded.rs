@@ -5,7 +5,7 @@ use node_db::{Origin, Part, Read};
 use tokio::time::timeout;
 
 use super::{
-    caller::{origin_of, while_connected},
+    caller::{Peer, origin_of, while_connected},
     requests::RequestServer,
 };
 use crate::{
@@ -13,7 +13,7 @@ use crate::{
     internode::{
         messages::{ForwardedWrite, PeerRequest, PeerResponse, WriteResponse},
         transfer::TRANSFER_IDLE_TIMEOUT,
-        wire::{Connection, Hello},
+        wire::Connection,
     },
     metrics::Counter,
     store::{KEEPALIVE_INTERVAL, ReadResponse},
@@ -22,7 +22,7 @@ use crate::{
 
 impl RequestServer {
     /// Serves `Read`.
-    pub(super) async fn read_whole(&self, request: PeerRequest, hello: &Hello) -> PeerResponse {
+    pub(super) async fn read_whole(&self, request: PeerRequest, peer: Peer<'_>) -> PeerResponse {
         let PeerRequest::Read {
             read,
             options,
@@ -32,8 +32,8 @@ impl RequestServer {
             return PeerResponse::Done(Err(StoreError::Refused("not a read".into())));
         };
         self.metrics.count(Counter::ClusterNumQueryReq);
-        let origin = origin_of(hello, &credentials);
-        let response = self.read(&read, &options, false, &credentials, origin);
+        let origin = origin_of(peer.hello, &credentials);
+        let response = self.read(&read, &options, false, &credentials, origin, peer);
         PeerResponse::Served(response.await.and_then(whole))
     }
 
@@ -41,7 +41,7 @@ impl RequestServer {
     pub(super) async fn read_in_parts(
         &self,
         connection: &mut Connection,
-        hello: &Hello,
+        peer: Peer<'_>,
         request: PeerRequest,
     ) -> io::Result<()> {
         let PeerRequest::ReadParts {
@@ -56,9 +56,9 @@ impl RequestServer {
         self.metrics.count(Counter::ClusterNumQueryReq);
         let origin = Origin {
             client,
-            ..origin_of(hello, &credentials)
+            ..origin_of(peer.hello, &credentials)
         };
-        let response = self.read(&read, &options, true, &credentials, origin);
+        let response = self.read(&read, &options, true, &credentials, origin, peer);
         match while_connected(connection, response).await {
             Some(response) => send_read(connection, response).await,
             None => Err(io::ErrorKind::UnexpectedEof.into()),
@@ -72,8 +72,10 @@ impl RequestServer {
         in_parts: bool,
         credentials: &Option<Credentials>,
         origin: Origin,
+        peer: Peer<'_>,
     ) -> Result<ReadResponse, StoreError> {
-        self.authorized(credentials.as_ref(), Perm::Query, "query")?;
+        self.authorized(credentials.as_ref(), &[Perm::Query], "query", peer)
+            .await?;
         self.store
             .query_as_leader(read, options, in_parts, origin)
             .await
@@ -84,19 +86,24 @@ impl RequestServer {
         &self,
         mut writes: Vec<ForwardedWrite>,
         bounds: Vec<node_db::Bounds>,
+        peer: Peer<'_>,
     ) -> PeerResponse {
         for (write, bounds) in writes.iter_mut().zip(bounds) {
             write.request.rules = node_db::Rules::V2(bounds);
         }
-        PeerResponse::Write(self.write_all(writes).await)
+        PeerResponse::Write(self.write_all(writes, peer).await)
     }
 
     async fn write_all(
         &self,
         writes: Vec<ForwardedWrite>,
+        peer: Peer<'_>,
     ) -> Vec<Result<WriteResponse, StoreError>> {
         self.metrics.count(counter_of(&writes));
-        let denied: Vec<Option<StoreError>> = writes.iter().map(|w| self.write_denied(w)).collect();
+        let mut denied: Vec<Option<StoreError>> = Vec::with_capacity(writes.len());
+        for write in &writes {
+            denied.push(self.write_denied(write, peer).await);
+        }
         let allowed = writes
             .into_iter()
             .zip(&denied)
@@ -120,18 +127,16 @@ impl RequestServer {
             .collect()
     }
 
-    fn write_denied(&self, write: &ForwardedWrite) -> Option<StoreError> {
-        let credentials = write.credentials.as_ref();
-        let checked = match write.request.kind {
-            node_db::Kind::Execute | node_db::Kind::ExecutePlain => {
-                self.authorized(credentials, Perm::Execute, "Execute")
+    async fn write_denied(&self, write: &ForwardedWrite, peer: Peer<'_>) -> Option<StoreError> {
+        let (perms, what): (&[Perm], _) = match write.request.kind {
+            node_db::Kind::Execute | node_db::Kind::ExecutePlain => (&[Perm::Execute], "Execute"),
+            node_db::Kind::Query => (&[Perm::Query], "query"),
+            node_db::Kind::Unified | node_db::Kind::UnifiedPlain => {
+                (&[Perm::Query, Perm::Execute], "Request")
             }
-            node_db::Kind::Query => self.authorized(credentials, Perm::Query, "query"),
-            node_db::Kind::Unified | node_db::Kind::UnifiedPlain => self
-                .authorized(credentials, Perm::Query, "Request")
-                .and_then(|()| self.authorized(credentials, Perm::Execute, "Request")),
         };
-        checked.err()
+        let credentials = write.credentials.as_ref();
+        self.authorized(credentials, perms, what, peer).await.err()
     }
 }
 

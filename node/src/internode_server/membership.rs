@@ -1,9 +1,9 @@
 //! Requests to join a cluster and to form one: joins, notices, pledges and releases.
 use std::{io, time::Duration};
 
-use super::requests::RequestServer;
+use super::{caller::Peer, requests::RequestServer};
 use crate::{
-    auth::Perm,
+    auth::{Access, Perm},
     cluster::moved::{note_if_moved, note_member},
     identity::{Cluster, FormingRight, name_of},
     internode::{
@@ -20,16 +20,25 @@ use crate::{
 const PROMOTION_TIMEOUT: Duration = Duration::from_secs(2);
 
 impl RequestServer {
-    pub(super) fn may_join(&self, credentials: Option<&Credentials>, voter: bool) -> bool {
-        if voter {
-            self.auth.allows(credentials, Perm::Join)
+    pub(super) async fn may_join(
+        &self,
+        credentials: Option<&Credentials>,
+        voter: bool,
+        peer: Peer<'_>,
+    ) -> bool {
+        let perm = if voter {
+            Perm::Join
         } else {
-            self.auth.allows(credentials, Perm::JoinReadOnly)
-        }
+            Perm::JoinReadOnly
+        };
+        let access = self.auth.check(credentials, &[perm], peer.login()).await;
+        access == Access::Allowed
     }
 
-    pub(super) async fn join(&self, request: JoinRequest, hello: &Hello) -> JoinResponse {
-        if !self.may_join(request.credentials.as_ref(), request.voter) {
+    pub(super) async fn join(&self, request: JoinRequest, peer: Peer<'_>) -> JoinResponse {
+        let hello = peer.hello;
+        let credentials = request.credentials.as_ref();
+        if !self.may_join(credentials, request.voter, peer).await {
             return JoinResponse::Unauthorized;
         }
         let (Some(consensus), Some(own)) = (self.consensus.get(), self.local.cluster()) else {
@@ -102,8 +111,9 @@ impl RequestServer {
     }
 
     /// This node's own notice, in response to another node's.
-    pub(super) async fn notice(&self, theirs: &Notice, trusted: bool) -> Notice {
-        if self.may_join(theirs.credentials.as_ref(), true) {
+    /// `trusted`: it may know who this node is. `may_join`: it may form a cluster with this node.
+    pub(super) async fn notice(&self, theirs: &Notice, trusted: bool, may_join: bool) -> Notice {
+        if may_join {
             note_member(&self.local, theirs);
         }
         let identity = self.local.identity();
@@ -118,7 +128,7 @@ impl RequestServer {
         } else if !self.voter
             || !self.forms
             || matches!(identity.forming_right(), FormingRight::JoinOnly(_))
-            || !self.may_join(theirs.credentials.as_ref(), true)
+            || !may_join
         {
             NoticeState::Bystander
         } else {

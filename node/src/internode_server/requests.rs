@@ -10,10 +10,10 @@ use tokio::time::timeout;
 
 use super::{
     admission::{Slot, Standing, standing},
-    caller::while_connected,
+    caller::{Peer, while_connected},
 };
 use crate::{
-    auth::{Auth, Perm},
+    auth::{Access, Auth, Perm},
     internode::{
         messages::{Meta, PeerRequest, PeerResponse},
         wire::{Connection, Hello, MAX_FRAME_BYTES, MAX_UNKNOWN_FRAME_BYTES},
@@ -70,12 +70,18 @@ impl RequestServer {
         mut slot: Slot,
     ) -> io::Result<()> {
         connection.accepted().await?;
+        let address = connection.address.parse().ok();
         loop {
             // The sender may have joined since the last request.
             let standing = if slot.is_members() {
                 Standing::Member
             } else {
                 self.standing(&hello)
+            };
+            let peer = Peer {
+                hello: &hello,
+                standing,
+                address,
             };
             let known = standing == Standing::Member && slot.admit_member();
             let Some(request) = receive(&mut connection, known).await? else {
@@ -91,32 +97,32 @@ impl RequestServer {
                     credentials,
                 } => {
                     return self
-                        .backup(&mut connection, &hello, format, credentials)
+                        .backup(&mut connection, peer, format, credentials)
                         .await;
                 }
                 PeerRequest::Load {
                     len_bytes,
                     credentials,
                 } => {
-                    let allowed = self.may_load(credentials.as_ref());
+                    let allowed = self.may_load(credentials.as_ref(), peer).await;
                     return self
                         .load(&mut connection, len_bytes, allowed, standing)
                         .await;
                 }
                 request @ PeerRequest::ReadParts { .. } => {
-                    self.read_in_parts(&mut connection, &hello, request).await?;
+                    self.read_in_parts(&mut connection, peer, request).await?;
                     slot.set_busy(false);
                     continue;
                 }
                 // A read has no effect, so it ends when the other side has closed the connection.
                 request @ PeerRequest::Read { .. } => {
-                    let response = self.respond(request, &hello, standing);
+                    let response = self.respond(request, peer);
                     match while_connected(&mut connection, response).await {
                         Some(response) => response,
                         None => return Ok(()),
                     }
                 }
-                request => self.respond(request, &hello, standing).await,
+                request => self.respond(request, peer).await,
             };
             send(&mut connection, &response, known).await?;
             if matches!(response, PeerResponse::Meta(_)) {
@@ -194,12 +200,10 @@ impl RequestServer {
         standing == Standing::Unknown && self.auth.enabled()
     }
 
-    async fn respond(
-        &self,
-        request: PeerRequest,
-        hello: &Hello,
-        standing: Standing,
-    ) -> PeerResponse {
+    async fn respond(&self, request: PeerRequest, peer: Peer<'_>) -> PeerResponse {
+        let Peer {
+            hello, standing, ..
+        } = peer;
         match request {
             PeerRequest::Meta => {
                 self.metrics.count(Counter::ClusterNumGetNodeApiReq);
@@ -212,39 +216,41 @@ impl RequestServer {
             PeerRequest::RoomToVacuum => PeerResponse::Room(self.store.room_to_vacuum().await),
             request @ (PeerRequest::ContentHash { .. }
             | PeerRequest::CopyDecision { .. }
-            | PeerRequest::Compare { .. }) => self.compare_copies(request, hello).await,
+            | PeerRequest::Compare { .. }) => self.compare_copies(request, peer).await,
             PeerRequest::Join(request) => {
                 self.metrics.count(Counter::ClusterNumJoinReq);
-                PeerResponse::Join(self.join(request, hello).await)
+                PeerResponse::Join(self.join(request, peer).await)
             }
             PeerRequest::Notify(notice) => {
                 self.metrics.count(Counter::ClusterNumNotifyReq);
-                let trusted = standing != Standing::Unknown
-                    || self.may_join(notice.credentials.as_ref(), true);
+                let may_join = self.may_join(notice.credentials.as_ref(), true, peer).await;
+                let trusted = standing != Standing::Unknown || may_join;
                 if trusted {
                     self.local
                         .note_supported_version(&hello.from, hello.version);
                 }
-                PeerResponse::Notify(self.notice(&notice, trusted).await)
+                PeerResponse::Notify(self.notice(&notice, trusted, may_join).await)
             }
             PeerRequest::Pledge {
                 cluster,
                 members,
                 credentials,
-            } => PeerResponse::Done(match self.may_join(credentials.as_ref(), true) {
-                true => self.pledge(&cluster, &members, hello).await,
-                false => Err(StoreError::Unauthorized("unauthorized".into())),
-            }),
+            } => PeerResponse::Done(
+                match self.may_join(credentials.as_ref(), true, peer).await {
+                    true => self.pledge(&cluster, &members, hello).await,
+                    false => Err(StoreError::Unauthorized("unauthorized".into())),
+                },
+            ),
             PeerRequest::Release(cluster) => {
                 PeerResponse::Done(self.release(&cluster, hello).await)
             }
             request @ (PeerRequest::Remove { .. } | PeerRequest::StepDown { .. }) => {
-                self.administer(request).await
+                self.administer(request, peer).await
             }
-            PeerRequest::Write(writes) => self.write(writes, Vec::new()).await,
-            PeerRequest::BoundedWrite(writes, bounds) => self.write(writes, bounds).await,
+            PeerRequest::Write(writes) => self.write(writes, Vec::new(), peer).await,
+            PeerRequest::BoundedWrite(writes, bounds) => self.write(writes, bounds, peer).await,
             PeerRequest::Room => PeerResponse::Spare(self.store.spare_bytes().await),
-            request @ PeerRequest::Read { .. } => self.read_whole(request, hello).await,
+            request @ PeerRequest::Read { .. } => self.read_whole(request, peer).await,
             PeerRequest::Backup { .. }
             | PeerRequest::Load { .. }
             | PeerRequest::ReadParts { .. } => PeerResponse::Done(Err(StoreError::Refused(
@@ -253,18 +259,19 @@ impl RequestServer {
         }
     }
 
-    pub(super) fn authorized(
+    pub(super) async fn authorized(
         &self,
         credentials: Option<&Credentials>,
-        perm: Perm,
+        perms: &[Perm],
         what: &str,
+        peer: Peer<'_>,
     ) -> Result<(), StoreError> {
-        if self.auth.allows(credentials, perm) {
-            Ok(())
-        } else {
-            Err(StoreError::Unauthorized(format!(
+        match self.auth.check(credentials, perms, peer.login()).await {
+            Access::Allowed => Ok(()),
+            Access::Denied => Err(StoreError::Unauthorized(format!(
                 "remote {what} not authorized"
-            )))
+            ))),
+            Access::Busy(busy) => Err(StoreError::Refused(busy.to_string())),
         }
     }
 }

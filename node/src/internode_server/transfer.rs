@@ -6,16 +6,12 @@ use tokio::io::AsyncWriteExt;
 
 use super::{
     admission::Standing,
-    caller::{origin_of, while_connected},
+    caller::{Peer, origin_of, while_connected},
     requests::RequestServer,
 };
 use crate::{
     auth::Perm,
-    internode::{
-        messages::PeerResponse,
-        transfer::copy_exactly,
-        wire::{Connection, Hello},
-    },
+    internode::{messages::PeerResponse, transfer::copy_exactly, wire::Connection},
     metrics::Counter,
     store_types::{Credentials, StoreError},
 };
@@ -24,14 +20,15 @@ impl RequestServer {
     pub(super) async fn backup(
         &self,
         connection: &mut Connection,
-        hello: &Hello,
+        peer: Peer<'_>,
         format: BackupFormat,
         credentials: Option<Credentials>,
     ) -> io::Result<()> {
         self.metrics.count(Counter::ClusterNumBackupReq);
-        let path = match self.authorized(credentials.as_ref(), Perm::Backup, "backup") {
+        let allowed = self.authorized(credentials.as_ref(), &[Perm::Backup], "backup", peer);
+        let path = match allowed.await {
             Ok(()) => {
-                let origin = origin_of(hello, &credentials);
+                let origin = origin_of(peer.hello, &credentials);
                 let backup = self.store.backup_here(format, origin);
                 match while_connected(connection, backup).await {
                     Some(path) => path,
@@ -44,8 +41,13 @@ impl RequestServer {
     }
 
     /// Checks an upload before any of its bytes is read.
-    pub(super) fn may_load(&self, credentials: Option<&Credentials>) -> Result<(), StoreError> {
-        self.authorized(credentials, Perm::Load, "load")?;
+    pub(super) async fn may_load(
+        &self,
+        credentials: Option<&Credentials>,
+        peer: Peer<'_>,
+    ) -> Result<(), StoreError> {
+        self.authorized(credentials, &[Perm::Load], "load", peer)
+            .await?;
         match self.consensus.get() {
             None => Err(StoreError::NotOpen),
             Some(consensus) if !consensus.leads() => Err(StoreError::NotLeader),

@@ -50,7 +50,7 @@ impl Counter {
             || key.ends_with("_duration_ms")
             || key.ends_with("_wal_size")
             || key.ends_with(TIMESTAMP)
-            || matches!(key, "last_upload_bytes" | "fifo_num_items")
+            || matches!(key, "last_upload_bytes" | "fifo_num_items" | "file_refused")
     }
 }
 
@@ -86,6 +86,14 @@ counters! {
         HttpUi "ui"
         HttpUserReaps "user_reaps"
         HttpUserSnapshots "user_snapshots"
+    }
+    "auth" {
+        AuthReloads "reloads"
+        AuthReloadsFailed "reloads_failed"
+        AuthFileRefused "file_refused"
+        AuthHashChecks "hash_checks"
+        AuthHashChecksWrong "hash_checks_wrong"
+        AuthLoginsRefused "logins_refused"
     }
     "store" {
         StoreNumSnapshots "num_snapshots"

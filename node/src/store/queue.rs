@@ -65,8 +65,6 @@ pub struct QueueSettings {
     pub timeout: Duration,
     /// Each write is a transaction (default false).
     pub transaction: bool,
-    /// The credentials of the writes when another node leads. `None`: those of the request's caller.
-    pub credentials: Option<Credentials>,
 }
 
 /// The queue no longer takes requests.
@@ -207,7 +205,6 @@ impl Queue {
         shared
             .metrics
             .add(Counter::QueueStatementsRx, statements.len() as u64);
-        let credentials = shared.settings.credentials.clone().or(caller);
         let (decided, decision) = oneshot::channel();
         let mut last = shared.sequence.lock();
         *last += 1;
@@ -215,7 +212,7 @@ impl Queue {
         place.send(Item {
             sequence,
             statements,
-            credentials,
+            credentials: caller,
             bytes,
             decided,
             _room: room,

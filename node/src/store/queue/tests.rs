@@ -60,7 +60,6 @@ fn settings() -> QueueSettings {
         batch_size: 3,
         timeout: Duration::from_millis(50),
         transaction: false,
-        credentials: None,
     }
 }
 
@@ -273,29 +272,6 @@ async fn a_write_carries_one_callers_credentials() {
             (vec!["a".into(), "b".into()], Some("bob".into())),
             (vec!["c".into()], Some("eve".into()))
         ]
-    );
-}
-
-#[tokio::test(start_paused = true)]
-async fn the_nodes_own_credentials_come_first() {
-    let own = QueueSettings {
-        credentials: user("node"),
-        ..settings()
-    };
-    let bench = bench(own, |_, _, _| Ok(served(None)));
-    bench.queue.push(one("a"), user("bob")).await.unwrap();
-    bench
-        .queue
-        .push(one("b"), user("eve"))
-        .await
-        .unwrap()
-        .decided()
-        .await
-        .unwrap()
-        .unwrap();
-    assert_eq!(
-        *bench.writes.lock(),
-        [(vec!["a".into(), "b".into()], Some("node".into()))]
     );
 }
 
