@@ -6,10 +6,11 @@
 //!
 //! Reading order, for clusters: [`provider`] → [`command`] → [`tools`] → [`local`] (which names its own
 //! order) → [`kind`] → [`providers`] → [`probe`]; for tests: [`access`] → [`namespace`] → [`plain`] →
-//! [`writer`] → [`numbered`]. [`sbom`] is for images only.
+//! [`forward`] → [`writer`] → [`numbered`]. [`sbom`] is for images only.
 
 pub mod access;
 pub mod command;
+pub mod forward;
 pub mod kind;
 pub mod local;
 pub mod namespace;

@@ -3,6 +3,7 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    process::Command,
     sync::atomic::{AtomicU32, Ordering},
     thread,
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -105,6 +106,14 @@ impl Namespace {
         let mut all = vec!["--namespace", &self.name];
         all.extend(args);
         self.kubectl.run(&all)
+    }
+
+    /// kubectl in this namespace, to be started by the caller.
+    #[must_use]
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut all = vec!["--namespace", &self.name];
+        all.extend(args);
+        self.kubectl.command(&all)
     }
 
     /// Runs a program in a pod's first container.

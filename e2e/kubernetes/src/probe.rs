@@ -54,9 +54,15 @@ impl Kubectl {
     /// # Errors
     /// If it fails; shows its output.
     pub fn run(&self, args: &[&str]) -> Result<String> {
+        run(&mut self.command(args))
+    }
+
+    /// The command with these arguments, to be started by the caller.
+    #[must_use]
+    pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(&self.program);
         command.env("KUBECONFIG", &self.kubeconfig).args(args);
-        run(&mut command)
+        command
     }
 
     fn probe(&self, args: &[&str]) -> Result<String> {

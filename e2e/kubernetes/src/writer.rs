@@ -14,6 +14,8 @@ use crate::{
 };
 
 const POD: &str = "numbered-writer";
+/// Name of the connection Secret that it uses if it exists: that of the operator's clusters in tests.
+const SECRET: &str = "demo-app";
 /// Directory of its files.
 const FOLDER: &str = "/work";
 /// Number of acknowledged writes that shows that the database accepts writes again.
@@ -27,8 +29,9 @@ pub struct Writer<'a> {
 }
 
 impl<'a> Writer<'a> {
-    /// Starts to write through the Service at `url` (`http://[user:password@]host:port`), from any node;
-    /// returns once writes are acknowledged.
+    /// Starts to write through the Service at `url` (`http[s]://[user:password@]host:port`), from any node;
+    /// returns once writes are acknowledged. A user, the password and the authority that the URL does not
+    /// name come from the Secret `demo-app`, if there is one.
     ///
     /// # Errors
     /// If no write is acknowledged within two minutes.
@@ -211,7 +214,10 @@ spec:
       capabilities: {{drop: [ALL]}}
     volumeMounts:
     - {{name: work, mountPath: {FOLDER}}}
+    - {{name: access, mountPath: /access, readOnly: true}}
   volumes:
+  - name: access
+    secret: {{secretName: {SECRET}, optional: true}}
   - name: work
     emptyDir: {{}}
 "

@@ -19,7 +19,11 @@ usage: numbered-writer FOLDER COMMAND
   report [LAST_MS]        print acknowledged writes and gaps, of the last LAST_MS milliseconds if given; as JSON
   stop                    stop writing, and wait until it has stopped
   check URL [NODE_URL...] compare acknowledged rows with the database, and the nodes with each other; as JSON
-URL is http://[user:password@]host:port";
+URL is http[s]://[user:password@]host:port. What it leaves out is read from the files of the connection Secret
+that is mounted at /access, before each request.";
+
+/// Where the pod has the connection Secret.
+const SECRET: &str = "/access";
 
 /// Longer than a write may take.
 const STOP_LIMIT: Duration = Duration::from_secs(30);
@@ -41,7 +45,7 @@ fn carry_out(args: &[String]) -> Result<()> {
     let folder = Folder::new(Path::new(folder));
     match args {
         ["write", url] => {
-            write::write(&Server::parse(url)?, &folder)?;
+            write::write(&server(url)?, &folder)?;
             println!("stopped");
             loop {
                 thread::park();
@@ -51,14 +55,18 @@ fn carry_out(args: &[String]) -> Result<()> {
         ["report", last] => print_report(&folder, Some(last.parse().context("LAST_MS")?)),
         ["stop"] => stop(&folder),
         ["check", url, nodes @ ..] => {
-            let nodes: Vec<String> = nodes.iter().map(|&node| node.to_owned()).collect();
+            let nodes: Vec<Server> = nodes.iter().map(|url| server(url)).collect::<Result<_>>()?;
             let entries = record::read(&folder.record())?;
-            let found = check::check(&Server::parse(url)?, &nodes, &entries)?;
+            let found = check::check(&server(url)?, &nodes, &entries)?;
             println!("{}", serde_json::to_string(&found)?);
             Ok(())
         }
         _ => bail!("{USAGE}"),
     }
+}
+
+fn server(url: &str) -> Result<Server> {
+    Ok(Server::parse(url)?.with_secret(Path::new(SECRET)))
 }
 
 fn print_report(folder: &Folder, last_ms: Option<u64>) -> Result<()> {

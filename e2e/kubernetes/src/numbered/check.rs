@@ -40,7 +40,7 @@ pub struct Check {
 /// A node's own copy of the whole database, as an SQL dump.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Dump {
-    /// The node's URL.
+    /// The node's address.
     pub node: String,
     /// Hash of the dump.
     pub hash: u64,
@@ -53,7 +53,7 @@ pub struct Dump {
 ///
 /// # Errors
 /// If one cannot be read, or the nodes do not become equal in time. Lost rows are not an error here.
-pub fn check(server: &Server, nodes: &[String], entries: &[Acknowledged]) -> Result<Check> {
+pub fn check(server: &Server, nodes: &[Server], entries: &[Acknowledged]) -> Result<Check> {
     let present = until("the database to be readable", EQUAL_LIMIT, || rows(server))?;
     let lost: BTreeSet<u64> = entries
         .iter()
@@ -62,7 +62,7 @@ pub fn check(server: &Server, nodes: &[String], entries: &[Acknowledged]) -> Res
         .collect();
     let start = Instant::now();
     let dumps = until("all nodes to have the same", EQUAL_LIMIT, || {
-        let dumps: Vec<Dump> = nodes.iter().map(|node| dump(node)).collect::<Result<_>>()?;
+        let dumps: Vec<Dump> = nodes.iter().map(dump).collect::<Result<_>>()?;
         let kinds: BTreeSet<_> = dumps.iter().map(|dump| (dump.hash, dump.bytes)).collect();
         ensure!(kinds.len() <= 1, "{dumps:?}");
         Ok(dumps)
@@ -104,8 +104,8 @@ fn numbers(response: &Value) -> Result<Vec<u64>> {
     values.iter().map(number).collect()
 }
 
-fn dump(node: &str) -> Result<Dump> {
-    let server = Server::parse(node)?;
+fn dump(server: &Server) -> Result<Dump> {
+    let node = server.address();
     let text = server
         .request("/db/backup?fmt=sql&noleader", None, READ_LIMIT)
         .with_context(|| format!("dump {node}"))?;

@@ -1,24 +1,44 @@
-//! HTTP requests with a new connection each, so that each may reach any of a Service's pods and none depends
-//! on an old connection.
+//! HTTP and HTTPS requests with a new connection each, so that each may reach any of a Service's pods and
+//! none depends on an old connection.
 use std::{
+    fs,
     io::{Read, Write},
-    net::{TcpStream, ToSocketAddrs},
+    net::{IpAddr, TcpStream, ToSocketAddrs},
+    path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
 use anyhow::{Context, Result, ensure};
 use base64::{Engine, engine::general_purpose::STANDARD};
+use rustls::{
+    ClientConfig, ClientConnection, RootCertStore, StreamOwned,
+    crypto::ring,
+    pki_types::{CertificateDer, ServerName, pem::PemObject},
+};
 
 /// Connect timeout: a pod that does not accept a connection within it counts as unreachable.
 const CONNECT_LIMIT: Duration = Duration::from_secs(1);
 /// Maximum size of a response.
 const MAX_RESPONSE_BYTES: u64 = 1 << 30;
 
-/// `http://[user:password@]host:port`.
+/// `http[s]://[user:password@]host:port`, and where what the URL leaves out comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Server {
     address: String,
     credentials: Option<String>,
+    is_tls: bool,
+    secret: Option<PathBuf>,
+    trusted: Option<Trusted>,
+}
+
+/// Whose certificate a server must have: the authorities (PEM) that may have signed it, and the name in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trusted {
+    /// The authorities.
+    pub authorities: String,
+    /// The name.
+    pub name: String,
 }
 
 impl Server {
@@ -27,9 +47,11 @@ impl Server {
     /// # Errors
     /// If it does not have that form.
     pub fn parse(url: &str) -> Result<Self> {
-        let rest = url
-            .strip_prefix("http://")
-            .with_context(|| format!("{url:?} does not begin with http://"))?;
+        let (scheme, rest) = url.split_once("://").unwrap_or_default();
+        ensure!(
+            ["http", "https"].contains(&scheme),
+            "{url:?} does not begin with http:// or https://"
+        );
         let rest = rest.trim_end_matches('/');
         let (credentials, address) = match rest.rsplit_once('@') {
             Some((credentials, address)) => (Some(STANDARD.encode(credentials)), address),
@@ -37,12 +59,54 @@ impl Server {
         };
         ensure!(
             address.contains(':') && !address.contains('/'),
-            "{url:?} is not of the form http://[user:password@]host:port"
+            "{url:?} is not of the form http[s]://[user:password@]host:port"
         );
         Ok(Self {
             address: address.to_owned(),
             credentials,
+            is_tls: scheme == "https",
+            secret: None,
+            trusted: None,
         })
+    }
+
+    /// Trusts these authorities, whatever address the URL has.
+    #[must_use]
+    pub fn with_trusted(mut self, trusted: Trusted) -> Self {
+        self.trusted = Some(trusted);
+        self
+    }
+
+    /// Takes what the URL does not say from the files of a connection Secret (`username`, `password`,
+    /// `ca.crt`, and `host`, for which the certificate must be if the URL has an IP address). They are read
+    /// again for each request, as applications should do: a rotated password is then used without a restart.
+    /// Files that do not exist say nothing.
+    #[must_use]
+    pub fn with_secret(mut self, folder: &Path) -> Self {
+        self.secret = Some(folder.to_owned());
+        self
+    }
+
+    /// `host:port`.
+    #[must_use]
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// A file of the connection Secret.
+    fn secret(&self, key: &str) -> Option<String> {
+        let folder = self.secret.as_ref()?;
+        let text = fs::read_to_string(folder.join(key)).ok()?;
+        Some(text.trim_end_matches('\n').to_owned())
+    }
+
+    /// Basic credentials, base64.
+    fn credentials(&self) -> Option<String> {
+        let found = || {
+            let (user, password) = (self.secret("username")?, self.secret("password")?);
+            Some(STANDARD.encode(format!("{user}:{password}")))
+        };
+        self.credentials.clone().or_else(found)
     }
 
     /// Sends a POST with JSON, or a GET without; returns the body of a response with status 200.
@@ -50,18 +114,15 @@ impl Server {
     /// # Errors
     /// Describes the failure. Whether the request took effect is then unknown.
     pub fn request(&self, path: &str, json: Option<&str>, limit: Duration) -> Result<Vec<u8>> {
-        let mut stream = self.connect()?;
+        let stream = self.connect()?;
         stream.set_read_timeout(Some(limit))?;
         stream.set_write_timeout(Some(limit))?;
-        stream
-            .write_all(self.request_text(path, json).as_bytes())
-            .context("send")?;
-        let mut response = Vec::new();
-        stream
-            .take(MAX_RESPONSE_BYTES)
-            .read_to_end(&mut response)
-            .context("read the response")?;
-        body(response)
+        let text = self.request_text(path, json);
+        if self.is_tls {
+            exchange(tls(stream, &self.trusted()?)?, &text)
+        } else {
+            exchange(stream, &text)
+        }
     }
 
     fn connect(&self) -> Result<TcpStream> {
@@ -70,11 +131,29 @@ impl Server {
         TcpStream::connect_timeout(&address, CONNECT_LIMIT).context("connect")
     }
 
+    fn trusted(&self) -> Result<Trusted> {
+        if let Some(given) = &self.trusted {
+            return Ok(given.clone());
+        }
+        Ok(Trusted {
+            authorities: self.secret("ca.crt").context("ca.crt is not there")?,
+            name: self.name(),
+        })
+    }
+
+    /// The name for which the server's certificate must be.
+    fn name(&self) -> String {
+        let host = self.address.rsplit_once(':').map_or("", |(host, _)| host);
+        let is_address = host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok();
+        let named = self.secret("host").filter(|_| is_address);
+        named.unwrap_or_else(|| host.to_owned())
+    }
+
     /// HTTP/1.0: the response ends with the connection and is not chunked.
     fn request_text(&self, path: &str, json: Option<&str>) -> String {
         let method = if json.is_some() { "POST" } else { "GET" };
         let mut text = format!("{method} {path} HTTP/1.0\r\nHost: {}\r\n", self.address);
-        if let Some(credentials) = &self.credentials {
+        if let Some(credentials) = self.credentials() {
             text += &format!("Authorization: Basic {credentials}\r\n");
         }
         let json = json.unwrap_or_default();
@@ -83,6 +162,32 @@ impl Server {
             json.len()
         )
     }
+}
+
+fn exchange(mut stream: impl Read + Write, request: &str) -> Result<Vec<u8>> {
+    stream.write_all(request.as_bytes()).context("send")?;
+    stream.flush().context("send")?;
+    let mut response = Vec::new();
+    stream
+        .take(MAX_RESPONSE_BYTES)
+        .read_to_end(&mut response)
+        .context("read the response")?;
+    body(response)
+}
+
+fn tls(stream: TcpStream, trusted: &Trusted) -> Result<StreamOwned<ClientConnection, TcpStream>> {
+    let mut roots = RootCertStore::empty();
+    for one in CertificateDer::pem_slice_iter(trusted.authorities.as_bytes()) {
+        roots.add(one.context("read ca.crt")?)?;
+    }
+    ensure!(!roots.is_empty(), "ca.crt has no certificate");
+    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let name = ServerName::try_from(trusted.name.clone()).context("the server's name")?;
+    let connection = ClientConnection::new(Arc::new(config), name)?;
+    Ok(StreamOwned::new(connection, stream))
 }
 
 fn body(mut response: Vec<u8>) -> Result<Vec<u8>> {
@@ -120,9 +225,11 @@ mod tests {
         let server = Server::parse("http://u:p@rqlite.ns:4001/").unwrap();
         assert_eq!(server.address, "rqlite.ns:4001");
         assert_eq!(server.credentials.as_deref(), Some("dTpw"));
+        assert!(!server.is_tls);
+        assert!(Server::parse("https://rqlite:4001").unwrap().is_tls);
         for url in [
             "rqlite:4001",
-            "https://rqlite:4001",
+            "ftp://rqlite:4001",
             "http://rqlite",
             "http://a:1/b",
         ] {
@@ -139,6 +246,33 @@ mod tests {
             "{text}"
         );
         assert!(text.ends_with("Content-Length: 2\r\n\r\n[]"), "{text}");
+    }
+
+    #[test]
+    fn a_connection_secret_says_what_the_url_does_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let of = |url: &str| Server::parse(url).unwrap().with_secret(folder.path());
+        let server = of("https://10.96.0.7:4001");
+        assert_eq!(server.credentials(), None);
+        for (key, value) in [
+            ("username", "app"),
+            ("password", "old"),
+            ("host", "demo-client.shop.svc"),
+        ] {
+            fs::write(folder.path().join(key), value).unwrap();
+        }
+        let basic = |text: &str| Some(STANDARD.encode(text));
+        assert_eq!(server.credentials(), basic("app:old"));
+        fs::write(folder.path().join("password"), "new").unwrap();
+        assert_eq!(server.credentials(), basic("app:new"), "it was rotated");
+        assert_eq!(of("http://u:p@h:1").credentials(), basic("u:p"));
+        assert_eq!(server.name(), "demo-client.shop.svc");
+        assert_eq!(
+            of("https://demo-0.demo-headless:4001").name(),
+            "demo-0.demo-headless"
+        );
+        let refused = server.request("/", None, CONNECT_LIMIT);
+        assert!(refused.is_err(), "without ca.crt nothing is sent");
     }
 
     #[test]

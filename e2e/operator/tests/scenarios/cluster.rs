@@ -5,10 +5,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
+use base64::{Engine, engine::general_purpose::STANDARD};
 use e2e_kubernetes::{
     command::until,
+    forward::Login,
     namespace::{LIMIT, Namespace, results},
+    numbered::http::Trusted,
     writer::{self, Writer},
 };
 use serde_json::{Value, json};
@@ -30,6 +33,8 @@ const HTTP_PORT: u16 = 4001;
 pub(crate) struct Cluster<'a> {
     pub(crate) fixture: &'a Fixture,
     pub(crate) namespace: &'a Namespace,
+    /// Use HTTPS also where HTTP would do.
+    pub(crate) tls: bool,
 }
 
 /// The facts about a pod that scenarios need.
@@ -69,6 +74,7 @@ impl Fixture {
             let cluster = Cluster {
                 fixture: self,
                 namespace,
+                tls: false,
             };
             let done = work(&cluster);
             if done.is_err() {
@@ -95,6 +101,12 @@ pub(crate) fn spec(replicas: u8, more: Value) -> Value {
         spec.extend(more);
     }
     spec
+}
+
+/// For [`spec`]: without TLS and users, so that whoever reaches the inter-node port may join.
+pub(crate) fn open() -> Value {
+    let disabled = json!({"mode": "Disabled"});
+    json!({"tls": {"nodes": disabled, "clients": disabled}, "authentication": disabled})
 }
 
 impl Cluster<'_> {
@@ -263,7 +275,70 @@ impl Cluster<'_> {
     /// The leader's pod, according to the nodes.
     pub(crate) fn leader(&self) -> Result<String> {
         let names = self.voters_named()?;
-        until("a leader", LIMIT, || self.namespace.leader(&names))
+        until("a leader", LIMIT, || self.leader_of(&names))
+    }
+
+    /// The leader's pod, according to any of these.
+    fn leader_of(&self, pods: &[String]) -> Result<String> {
+        let login = self.login()?;
+        let mut said = Vec::new();
+        for pod in pods {
+            match self.namespace.ask(pod, &login, "/leader", None) {
+                Ok(text) => {
+                    let node: Value = serde_json::from_str(&text).context("read /leader")?;
+                    let id = node["id"].as_str().with_context(|| text.clone())?;
+                    return Ok(id.to_owned());
+                }
+                Err(error) => said.push(format!("{error:#}")),
+            }
+        }
+        bail!("no leader: {said:?}")
+    }
+
+    /// A Secret of the namespace, decoded; None if there is none.
+    pub(crate) fn secret(&self, name: &str) -> Result<Option<BTreeMap<String, String>>> {
+        let all = self
+            .fixture
+            .api
+            .list(&self.path("/api/v1", "secrets"), "")?;
+        let found = all.iter().find(|s| s["metadata"]["name"] == name);
+        found.map(decoded).transpose()
+    }
+
+    /// The operator's own user, which may do everything; nobody in particular in a cluster without users. By
+    /// HTTPS where the cluster has nothing else, or the scenario wants it.
+    pub(crate) fn login(&self) -> Result<Login> {
+        let field = |secret: &BTreeMap<String, String>, key: &str| secret.get(key).cloned();
+        let operator = self.secret(&format!("{NAME}-rqlite-operator"))?;
+        let user = operator.and_then(|s| Some((field(&s, "username")?, field(&s, "password")?)));
+        let status = self.object().map(|object| object["status"].clone());
+        let stage = text(&status.unwrap_or_default()["tls"]["clients"]["stage"]).to_owned();
+        if !self.tls && stage != "Require" {
+            return Ok(Login { user, tls: None });
+        }
+        let secret = self.secret(&format!("{NAME}-rqlite-http-tls"))?;
+        let secret = secret.context("no certificate for clients")?;
+        let trusted = Trusted {
+            authorities: field(&secret, "ca.crt").context("no ca.crt")?,
+            name: format!("{NAME}-client.{}.svc", self.namespace.name),
+        };
+        Ok(Login {
+            user,
+            tls: Some(trusted),
+        })
+    }
+
+    /// Sends a POST with JSON, or a GET without, to a pod's node as the operator's user.
+    pub(crate) fn ask(&self, pod: &str, path: &str, json: Option<&str>) -> Result<String> {
+        self.namespace.ask(pod, &self.login()?, path, json)
+    }
+
+    /// Executes one statement at a pod's node.
+    pub(crate) fn execute(&self, pod: &str, sql: &str) -> Result<()> {
+        let body = json!([sql]).to_string();
+        let said = self.ask(pod, "/db/execute", Some(&body))?;
+        ensure!(!said.contains("\"error\""), "{sql}: {said}");
+        Ok(())
     }
 
     /// The pod of a voter that is not the leader.
@@ -278,7 +353,7 @@ impl Cluster<'_> {
 
     /// A node's `/status`.
     pub(crate) fn status_of(&self, pod: &str) -> Result<Value> {
-        Ok(serde_json::from_str(&self.namespace.get(pod, "/status")?)?)
+        Ok(serde_json::from_str(&self.ask(pod, "/status", None)?)?)
     }
 
     /// The leader's committed configuration: Raft id and voter flag of each member, by name.
@@ -303,10 +378,10 @@ impl Cluster<'_> {
     pub(crate) fn transfer_leadership(&self, target: &str) -> Result<()> {
         let names = self.voters_named()?;
         until(&format!("{target} to lead"), LIMIT, || {
-            let leader = self.namespace.leader(&names)?;
+            let leader = self.leader_of(&names)?;
             if leader != target {
-                self.namespace
-                    .in_pod(&leader, &["rqlite", "-e", &format!(".stepdown {target}")])?;
+                let body = json!({"id": target}).to_string();
+                self.ask(&leader, "/leader?wait=true", Some(&body))?;
             }
             ensure!(leader == target, "{leader} leads");
             Ok(())
@@ -357,20 +432,30 @@ impl Cluster<'_> {
         Writer::start_on(self.namespace, &self.url()?, Some(machine))
     }
 
-    /// URL of the clients' Service, by its address.
+    /// URL of the clients' Service, by its address, without a user: for those who have a connection Secret.
     pub(crate) fn url(&self) -> Result<String> {
+        let login = Login {
+            user: None,
+            ..self.login()?
+        };
+        Ok(login.url(&self.address()?))
+    }
+
+    /// Address of the clients' Service.
+    pub(crate) fn address(&self) -> Result<String> {
         let service = self.core("services", &format!("{NAME}-client"))?;
         let address = text(&service["spec"]["clusterIP"]);
         ensure!(!address.is_empty(), "the Service has no address");
-        Ok(format!("http://{address}:{HTTP_PORT}"))
+        Ok(format!("{address}:{HTTP_PORT}"))
     }
 
-    /// URLs of all nodes, by the cluster's DNS.
+    /// URLs of all nodes with the operator's user, by the cluster's DNS.
     fn urls(&self) -> Result<Vec<String>> {
+        let login = self.login()?;
         let names = self.uids()?.into_keys();
         let domain = format!("{NAME}-headless.{}.svc.cluster.local", self.namespace.name);
         Ok(names
-            .map(|name| format!("http://{name}.{domain}:{HTTP_PORT}"))
+            .map(|name| login.url(&format!("{name}.{domain}:{HTTP_PORT}")))
             .collect())
     }
 
@@ -422,6 +507,16 @@ impl Cluster<'_> {
             eprintln!("could not save everything: {error:#}");
         }
     }
+}
+
+/// The values of a Secret.
+fn decoded(secret: &Value) -> Result<BTreeMap<String, String>> {
+    let data = secret["data"].as_object().into_iter().flatten();
+    data.map(|(key, value)| {
+        let bytes = STANDARD.decode(text(value))?;
+        Ok((key.clone(), String::from_utf8_lossy(&bytes).into_owned()))
+    })
+    .collect()
 }
 
 fn pod(object: &Value) -> Pod {

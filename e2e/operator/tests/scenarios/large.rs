@@ -2,7 +2,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use e2e_kubernetes::{command::until, namespace::LIMIT, numbered::http::Server};
+use e2e_kubernetes::{command::until, namespace::LIMIT};
 use serde_json::{Value, json};
 
 use crate::{
@@ -27,7 +27,7 @@ fn gibibytes() -> u64 {
 
 /// Executes one statement through the clients' Service.
 fn execute(cluster: &Cluster<'_>, sql: &str) -> Result<Value> {
-    let reply = Server::parse(&cluster.url()?)?.request(
+    let reply = cluster.login()?.server(&cluster.address()?)?.request(
         "/db/request?timeout=50s",
         Some(&json!([sql]).to_string()),
         STATEMENT_LIMIT,

@@ -250,7 +250,7 @@ fn protected(cluster: &Cluster<'_>) -> Result<()> {
 fn rows(cluster: &Cluster<'_>) -> Result<u64> {
     let leader = cluster.leader()?;
     let path = "/db/query?level=linearizable&q=SELECT%20COUNT(*)%20FROM%20numbered";
-    let answer: Value = serde_json::from_str(&cluster.namespace.get(&leader, path)?)?;
+    let answer: Value = serde_json::from_str(&cluster.ask(&leader, path, None)?)?;
     let count = answer["results"][0]["values"][0][0].as_u64();
     count.with_context(|| format!("no count: {answer}"))
 }

@@ -214,7 +214,7 @@ pub(crate) fn wiped_disk_grants_no_vote(fixture: &Fixture) -> Result<Measurement
 /// Rows that a node reads from its own database.
 fn reads_alone(cluster: &Cluster<'_>, pod: &str) -> Result<u64> {
     let path = "/db/query?level=none&q=SELECT%20COUNT(*)%20FROM%20numbered";
-    let answer: Value = serde_json::from_str(&cluster.namespace.get(pod, path)?)?;
+    let answer: Value = serde_json::from_str(&cluster.ask(pod, path, None)?)?;
     let count = answer["results"][0]["values"][0][0].as_u64();
     count.with_context(|| format!("no count: {answer}"))
 }

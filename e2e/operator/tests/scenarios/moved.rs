@@ -123,7 +123,7 @@ fn moves(
             claim(new, &volumes)?;
             let adopt = json!({"rqlite.dev/adopt": theirs});
             let note = arrive(new, adopt)?;
-            let writer = writer.at(&new.url()?);
+            let writer = writer.at(&new.login()?.url(&new.address()?));
             let mut outcome = new.verify_intact(writer)?.with_note(note);
             // The writer stays in the old namespace, so its failures since the move are not an outage of the
             // cluster.

@@ -10,7 +10,7 @@ use e2e_kubernetes::{command::until, namespace::LIMIT};
 use serde_json::{Value, json};
 
 use crate::{
-    cluster::{Cluster, LONG, NAME, spec},
+    cluster::{Cluster, LONG, NAME, open, spec},
     edits::scale_manually,
     fixture::{Fixture, text},
     report::Measurements,
@@ -118,7 +118,7 @@ fn joins_and_is_removed(cluster: &Cluster<'_>, name: &str, votes: bool) -> Resul
 }
 
 pub(crate) fn unknown_member(fixture: &Fixture) -> Result<Measurements> {
-    fixture.cluster("unknown", spec(3, json!({})), |cluster| {
+    fixture.cluster("unknown", spec(3, open()), |cluster| {
         let writer = cluster.writer()?;
         let mut times = Vec::new();
         for (name, votes) in [("rogue", true), ("spy", false)] {
@@ -137,7 +137,9 @@ pub(crate) fn unknown_member(fixture: &Fixture) -> Result<Measurements> {
 pub(crate) fn without_a_pod(fixture: &Fixture) -> Result<Measurements> {
     let timeout = format!("{}s", READER_TIMEOUT.as_secs());
     let reaping = json!({"readReplicaTimeout": timeout, "keepUnknownReaders": true});
-    fixture.cluster("ghosts", spec(3, json!({"reaping": reaping})), |cluster| {
+    let mut more = open();
+    more["reaping"] = reaping;
+    fixture.cluster("ghosts", spec(3, more), |cluster| {
         let writer = cluster.writer()?;
         start_manually(cluster, "analytics", false)?;
         await_member(cluster, "analytics")?;

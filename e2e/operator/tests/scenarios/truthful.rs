@@ -9,6 +9,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
+use base64::{Engine, engine::general_purpose::STANDARD};
 use e2e_kubernetes::{command::until, namespace::LIMIT};
 use serde_json::{Value, json};
 
@@ -113,12 +114,12 @@ pub(crate) fn calm(fixture: &Fixture) -> Result<Measurements> {
 }
 
 /// Writes one row at a time over one connection until `stop`; returns how many were acknowledged.
-fn write_rows(address: &str, stop: &AtomicBool) -> Result<u64> {
+fn write_rows(address: &str, login: &str, stop: &AtomicBool) -> Result<u64> {
     let mut stream = TcpStream::connect(address).context("connect")?;
     stream.set_read_timeout(Some(LIMIT))?;
     let body = json!(["INSERT INTO load(x) VALUES(1)"]).to_string();
     let request = format!(
-        "POST /db/execute HTTP/1.1\r\nHost: {address}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        "POST /db/execute HTTP/1.1\r\nHost: {address}\r\nAuthorization: Basic {login}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
         body.len()
     );
     let mut buffer = [0; 4096];
@@ -139,14 +140,15 @@ pub(crate) fn under_load(fixture: &Fixture) -> Result<Measurements> {
         cluster.ready(LONG)?;
         let leader = cluster.leader()?;
         let sql = "CREATE TABLE load(id INTEGER PRIMARY KEY, x)";
-        cluster.namespace.in_pod(&leader, &["rqlite", "-e", sql])?;
-        let url = cluster.url()?;
-        let address = url.trim_start_matches("http://");
+        cluster.execute(&leader, sql)?;
+        let address = cluster.address()?;
+        let (user, password) = cluster.login()?.user.unwrap_or_default();
+        let login = STANDARD.encode(format!("{user}:{password}"));
         let since = condition(&cluster.object()?, "Ready")["lastTransitionTime"].clone();
         let stop = AtomicBool::new(false);
         let (rows, seen) = thread::scope(|scope| {
             let clients: Vec<_> = (0..CLIENTS)
-                .map(|_| scope.spawn(|| write_rows(address, &stop)))
+                .map(|_| scope.spawn(|| write_rows(&address, &login, &stop)))
                 .collect();
             let seen = watch_ready(cluster, &since);
             stop.store(true, Ordering::Relaxed);
