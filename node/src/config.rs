@@ -19,7 +19,7 @@ mod values;
 
 pub use address::split_host_port;
 pub use unsupported::unsupported;
-pub use values::{Config, DiscoMode, Tls};
+pub use values::{Config, DiscoMode, NodeTlsStage, Tls};
 
 /// What the program is to do.
 #[derive(Debug)]

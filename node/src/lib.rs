@@ -38,6 +38,7 @@ pub mod store;
 pub mod store_types;
 pub mod telemetry;
 pub mod tls;
+pub mod transport;
 pub mod version;
 
 /// The version that clients see (`X-RQLITE-VERSION`): of the API, which is rqlite v10's, and of this program.

@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 use crate::{
     identity::{Cluster, FormingRight, Identity, IdentityError},
     metrics::Metrics,
+    transport::Transport,
     version,
 };
 
@@ -31,6 +32,8 @@ pub struct Local {
     pub api_url: String,
     /// This node's metrics.
     pub metrics: Arc<Metrics>,
+    /// How connections with other nodes are secured.
+    pub transport: Arc<Transport>,
     dial_timeout: Duration,
     started: Instant,
     /// Milliseconds since `started` of the last message from a leader, plus one; 0 is never.
@@ -76,6 +79,7 @@ impl Local {
             raft_addr,
             api_url,
             metrics: Arc::default(),
+            transport: Arc::default(),
             dial_timeout,
             started: Instant::now(),
             leader_contact: AtomicU64::new(0),
@@ -88,6 +92,12 @@ impl Local {
             supported: Mutex::default(),
             recorded: Mutex::default(),
         }
+    }
+
+    /// Secures connections with other nodes like this; without it they are plain.
+    #[must_use]
+    pub fn with_transport(self, transport: Arc<Transport>) -> Self {
+        Self { transport, ..self }
     }
 
     /// `<name>#<incarnation>`.

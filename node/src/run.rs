@@ -2,6 +2,7 @@
 //! order.
 mod settings;
 mod signals;
+mod tls;
 
 use std::{
     path::{Path, PathBuf},
@@ -95,6 +96,7 @@ pub async fn run(config: Config) -> anyhow::Result<End> {
         .await
         .with_context(|| format!("failed to listen on Raft address {}", config.raft_addr))?;
     let node = Node::prepare(&config, shares.http)?;
+    tls::watch(&node.tls, &node.local.transport, &node.stop_internode);
     let http = node.serve_http(&config, shares.http).await?;
     let internode = tokio::spawn(listener::serve(
         raft_listener,
@@ -130,6 +132,7 @@ struct Node {
     local: Arc<Local>,
     auth: Arc<Auth>,
     metrics: Arc<Metrics>,
+    tls: Sides,
     peers: Peers,
     store: Store,
     disk: Arc<Disk>,
@@ -173,13 +176,15 @@ impl Node {
         let identity = Identity::load_or_create(&raft_dir, config.node_id(), log_exists)?;
         tracing::info!(target: "store", "opening store with node ID {}, listening on {}", identity.name, config.raft_addr);
         let settings = raft_settings(config);
-        let local = Arc::new(Local::new(
+        let local = Local::new(
             raft_dir.clone(),
             identity,
             config.raft_adv().to_owned(),
             config.http_url(),
             settings.election_timeout / 2,
-        ));
+        );
+        let tls = tls::open(config, &local.metrics)?;
+        let local = Arc::new(local.with_transport(tls::transport(config, &tls)));
         if asked_to_recover {
             local.metrics.count(Counter::StoreNumRecoveries);
         }
@@ -202,6 +207,7 @@ impl Node {
             auth: Arc::new(auth),
             metrics: Arc::clone(&local.metrics),
             local,
+            tls,
             peers,
             store,
             raft_dir,
@@ -246,7 +252,7 @@ impl Node {
             queue,
             settings: http_settings(config, max_connections),
             discovery: self.discovery.clone(),
-            tls: Sides::default(),
+            tls: self.tls.clone(),
         };
         tracing::info!(target: "http", "node HTTP API available at {}", config.http_url());
         if let Some((host, port)) = split_host_port(config.http_adv()) {

@@ -45,12 +45,13 @@ pub(super) const FLAGS: &[Flag] = &[
     flag("http-verify-client", Switch(|c| &mut c.http_tls.verify_client, false), "Require and verify certificates of HTTP clients"),
     flag("http-verify-common-name", Text(|c| &mut c.http_tls.verify_common_name, ""), "Common name that the certificate of an HTTP client must carry"),
 
-    flag("node-ca-cert", Path(|c| &mut c.node_tls.ca_cert), "CA certificate against which certificates of other nodes are verified"),
-    flag("node-cert", Path(|c| &mut c.node_tls.cert), "Certificate of the inter-node port"),
+    flag("node-ca-cert", Path(|c| &mut c.node_tls.ca_cert), "CA certificates against which certificates of other nodes are verified. If not set, the system's"),
+    flag("node-cert", Path(|c| &mut c.node_tls.cert), "Certificate of the inter-node port, also shown to other nodes. With a key, connections between nodes use TLS"),
     flag("node-key", Path(|c| &mut c.node_tls.key), "Private key of the inter-node port"),
     flag("node-no-verify", Switch(|c| &mut c.node_tls.no_verify, false), "Do not verify the certificate that another node serves"),
     flag("node-verify-client", Switch(|c| &mut c.node_tls.verify_client, false), "Require and verify certificates of connecting nodes"),
     flag("node-verify-server-name", Text(|c| &mut c.node_tls.verify_server_name, ""), "Host name expected in the certificate that another node serves"),
+    flag("node-tls-stage", Text(|c| &mut c.node_tls_stage, "require"), "Step of the move to TLS between nodes: accept (take both, dial plain), use (take both, dial TLS) or require (TLS only)"),
     flag("node-verify-common-name", Text(|c| &mut c.node_tls.verify_common_name, ""), "Common name that the certificate of a connecting node must carry"),
 
     flag("auth", Path(|c| &mut c.auth), "Credentials file. If not set, no credentials are required"),

@@ -13,7 +13,6 @@ const fn missing(flag: &'static str, what: &'static str) -> Missing {
 }
 
 const HTTPS: &str = "this program does not serve HTTPS yet";
-const NODE_TLS: &str = "this program does not encrypt connections between nodes yet";
 const OTLP: &str = "this program does not export metrics over OTLP yet";
 const PROFILES: &str = "this program does not write profiles";
 
@@ -24,13 +23,6 @@ const MISSING: &[Missing] = &[
     missing("http-key", HTTPS),
     missing("http-verify-client", HTTPS),
     missing("http-verify-common-name", HTTPS),
-    missing("node-ca-cert", NODE_TLS),
-    missing("node-cert", NODE_TLS),
-    missing("node-key", NODE_TLS),
-    missing("node-no-verify", NODE_TLS),
-    missing("node-verify-client", NODE_TLS),
-    missing("node-verify-server-name", NODE_TLS),
-    missing("node-verify-common-name", NODE_TLS),
     missing(
         "auto-backup",
         "this program does not make automatic backups yet",

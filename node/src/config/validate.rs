@@ -65,6 +65,11 @@ fn certificates(config: &Config, errors: &mut Vec<String>) {
             ));
         }
     }
+    if config.node_tls_stage().is_none() {
+        errors.push("-node-tls-stage must be one of accept, use, or require".to_owned());
+    } else if config.is_given("node-tls-stage") && !config.node_tls.is_enabled() {
+        errors.push("-node-tls-stage requires -node-cert and -node-key".to_owned());
+    }
 }
 
 fn addresses(config: &Config, errors: &mut Vec<String>) {

@@ -31,6 +31,37 @@ impl Tls {
     }
 }
 
+/// How far this node is on the way from plain connections between nodes to TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NodeTlsStage {
+    /// Takes TLS and plain connections, and dials plain.
+    Accept,
+    /// Takes both, and dials TLS.
+    Use,
+    /// TLS only.
+    Require,
+}
+
+impl NodeTlsStage {
+    /// All of them, with their names.
+    pub const ALL: [(&'static str, Self); 3] = [
+        ("accept", Self::Accept),
+        ("use", Self::Use),
+        ("require", Self::Require),
+    ];
+
+    /// The value of the flag.
+    pub fn name(self) -> &'static str {
+        let known = Self::ALL.into_iter().find(|(_, stage)| *stage == self);
+        known.map_or("", |(name, _)| name)
+    }
+
+    fn parse(name: &str) -> Option<Self> {
+        let known = Self::ALL.into_iter().find(|(known, _)| *known == name);
+        known.map(|(_, stage)| stage)
+    }
+}
+
 /// How nodes discover each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DiscoMode {
@@ -83,6 +114,8 @@ pub struct Config {
     pub http_tls: Tls,
     /// Certificates of connections between nodes.
     pub node_tls: Tls,
+    /// See [`Config::node_tls_stage`].
+    pub(super) node_tls_stage: String,
     /// Credentials file. Defaults to no authentication.
     pub auth: Option<PathBuf>,
     /// Configuration file of automatic backups. Defaults to none are made.
@@ -257,6 +290,12 @@ impl Config {
     /// How to discover other nodes. Defaults to none.
     pub fn disco_mode(&self) -> Option<DiscoMode> {
         DiscoMode::parse(&self.disco_mode)
+    }
+
+    /// The step of the move to TLS between nodes. Defaults to the last one; `None` if the flag has no such
+    /// value.
+    pub fn node_tls_stage(&self) -> Option<NodeTlsStage> {
+        NodeTlsStage::parse(&self.node_tls_stage)
     }
 
     /// How long a leader stays leader without contact to a quorum. Defaults to 500 ms or the heartbeat

@@ -7,6 +7,7 @@ use parking_lot::Mutex;
 use super::{memory::BodyMemory, reply::Replies};
 use crate::{
     auth::Auth,
+    config::NodeTlsStage,
     discovery::Discovery,
     metrics::Metrics,
     store::{Store, queue::Queue},
@@ -30,8 +31,8 @@ pub struct HttpSettings {
     pub scratch_dir: PathBuf,
     /// Most connections at a time.
     pub max_connections: usize,
-    /// Connections between nodes are encrypted.
-    pub raft_tls: bool,
+    /// The stage of TLS between nodes; `None` without a certificate for them.
+    pub node_tls_stage: Option<NodeTlsStage>,
     /// When this process started.
     pub start_time: SystemTime,
     /// Program and arguments, shown by `/debug/vars`.

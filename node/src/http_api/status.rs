@@ -9,7 +9,7 @@ use node_contract::{
     duration,
     status::{
         BuildStatus, ClusterStatus, ExtensionsStatus, HttpClusterStatus, HttpStatus, HttpTlsStatus,
-        MuxStatus, NodeTimes, ProcessStatus, SecurityStatus, Status, StoreStatus,
+        MuxStatus, NodeTimes, ProcessStatus, SecurityStatus, Status, StoreStatus, TlsStatus,
     },
 };
 use serde_json::{Value, json};
@@ -63,7 +63,7 @@ async fn assemble(state: &HttpState) -> Status {
             addr: settings.raft_addr.clone(),
             handlers: "1".to_owned(),
             timeout: HELLO_TIMEOUT.to_owned(),
-            tls: enabled(settings.raft_tls),
+            tls: enabled(settings.node_tls_stage.is_some()),
         }),
         network: open.then(host::network),
         node: node(settings.start_time, crate::clock::now()),
@@ -107,10 +107,14 @@ fn http(state: &HttpState) -> HttpStatus {
 }
 
 fn security(state: &HttpState) -> SecurityStatus {
+    let settings = &state.settings;
     let describe = |side: &Option<Arc<Side>>| side.as_deref().map(Side::describe);
     SecurityStatus {
         http_tls: describe(&state.tls.http),
-        node_tls: describe(&state.tls.node),
+        node_tls: describe(&state.tls.node).map(|status| TlsStatus {
+            stage: settings.node_tls_stage.map(|stage| stage.name().to_owned()),
+            ..status
+        }),
         credentials: state.auth.status(),
     }
 }

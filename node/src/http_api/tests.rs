@@ -104,7 +104,7 @@ fn services(dir: &Path, credentials: Option<&str>) -> HttpServices {
         raft_addr: "h:4002".to_owned(),
         scratch_dir: dir.to_owned(),
         max_connections: 64,
-        raft_tls: false,
+        node_tls_stage: None,
         start_time: crate::clock::now(),
         command_line: vec!["rqlited".to_owned(), "data".to_owned()],
     };

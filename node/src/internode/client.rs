@@ -22,7 +22,7 @@ use tokio::{io::AsyncWriteExt, time::timeout};
 use super::{
     messages::{PeerRequest, PeerResponse},
     transfer::copy_exactly,
-    wire::{Connection, Hello, MAX_FRAME_BYTES, Purpose, WireError, read_frame},
+    wire::{Connection, Hello, MAX_FRAME_BYTES, Purpose, WireError, is_withdrawn, read_frame},
 };
 use crate::{
     local::Local,
@@ -190,14 +190,17 @@ impl Peers {
             cluster: self.local.cluster(),
             version: version::NEWEST,
         };
-        let dialed = Connection::dial(address, &hello, self.connect_timeout.min(limit)).await?;
+        let dialed = {
+            let limit = self.connect_timeout.min(limit);
+            Connection::dial(&self.local.transport, address, &hello, limit).await?
+        };
         Ok((dialed, hello.cluster.is_some()))
     }
 
     fn keep(&self, address: &str, connection: Connection) {
         let mut idle = self.idle.lock();
         let pool = idle.entry(address.to_owned()).or_default();
-        if pool.len() < POOL_SIZE {
+        if pool.len() < POOL_SIZE && !is_withdrawn(connection.link.as_ref()) {
             pool.push(connection);
         }
     }

@@ -4,7 +4,7 @@
 //! Every connection begins with one [`Hello`] and one [`Welcome`]. The hello names the purpose, so that
 //! heartbeats never wait behind a bulk transfer, and the identities of both nodes, so that a frame reaches
 //! only the data directory that it is meant for.
-use std::{io, net::SocketAddr, time::Duration};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::{
@@ -16,7 +16,11 @@ use tokio::{
     time::timeout,
 };
 
-use crate::{identity::Cluster, version};
+use crate::{
+    identity::Cluster,
+    transport::{AcceptError, Link, Stream, Transport, while_dialing},
+    version,
+};
 
 /// The first bytes of every connection. They distinguish this protocol from any other.
 const MAGIC: [u8; 4] = *b"RQN1";
@@ -146,9 +150,6 @@ impl WireError {
     }
 }
 
-/// The transport of a connection. With encryption this will be a TLS stream; its handshake then takes place
-/// where [`Connection::new`] is called.
-type Stream = TcpStream;
 /// The reading half of a connection.
 pub type Reader = BufReader<ReadHalf<Stream>>;
 /// The writing half of a connection.
@@ -165,109 +166,125 @@ pub struct Connection {
     pub address: String,
     /// The newest format version that the other side speaks.
     pub version: u16,
+    /// The trust in the other side, if the connection is encrypted.
+    pub link: Option<Arc<Link>>,
 }
 
 impl Connection {
-    fn new(stream: Stream, address: String) -> io::Result<Self> {
-        stream.set_nodelay(true)?;
-        socket2::SockRef::from(&stream)
-            .set_tcp_keepalive(&socket2::TcpKeepalive::new().with_time(Duration::from_secs(15)))?;
+    fn new(stream: Stream, address: String) -> Self {
+        let link = stream.link();
         let (read, write) = tokio::io::split(stream);
-        Ok(Self {
+        Self {
             reader: BufReader::with_capacity(BUFFER_BYTES, read),
             writer: BufWriter::with_capacity(BUFFER_BYTES, write),
             address,
             version: version::UNSTATED,
-        })
+            link,
+        }
     }
 
-    /// Resolves `address` again (pods change their IPs), connects and exchanges hello and welcome, all of it
+    /// Resolves `address` again (pods change their IPs), connects, and exchanges hello and welcome, all of it
     /// within `limit`.
     ///
     /// # Errors
     /// See [`WireError`]. After any of them, nothing of the caller's request was sent.
-    pub async fn dial(address: &str, hello: &Hello, limit: Duration) -> Result<Self, WireError> {
+    pub async fn dial(
+        transport: &Transport,
+        address: &str,
+        hello: &Hello,
+        limit: Duration,
+    ) -> Result<Self, WireError> {
         let dial = |source| WireError::Dial {
             address: address.to_owned(),
             source,
         };
         let attempt = async {
             let stream = connect(address).await.map_err(dial)?;
-            let mut connection = Self::new(stream, address.to_owned()).map_err(dial)?;
-            connection.writer.write_all(&MAGIC).await.map_err(dial)?;
-            connection
-                .writer
-                .write_u16_le(PROTOCOL_VERSION)
-                .await
-                .map_err(dial)?;
-            write_frame(&mut connection.writer, hello)
-                .await
-                .map_err(dial)?;
-            connection.writer.flush().await.map_err(dial)?;
-            match read_frame(&mut connection.reader, MAX_HELLO_BYTES)
-                .await
-                .map_err(dial)?
-            {
-                Some(Welcome::Accepted) => Ok(connection),
-                Some(Welcome::AcceptedAs(version)) => {
-                    connection.version = version;
-                    Ok(connection)
-                }
-                Some(Welcome::Refused(reason)) => Err(WireError::Refused {
+            let greeted = Self::greet(transport, stream, address, hello).await;
+            greeted.map_err(|e| dial(while_dialing(transport.dials(), e)))
+        };
+        let (mut connection, welcome) = match timeout(limit, attempt).await {
+            Ok(result) => result?,
+            Err(_) => return Err(dial(io::Error::new(io::ErrorKind::TimedOut, "i/o timeout"))),
+        };
+        match welcome {
+            Welcome::Accepted => {}
+            Welcome::AcceptedAs(version) => connection.version = version,
+            Welcome::Refused(reason) => {
+                return Err(WireError::Refused {
                     address: address.to_owned(),
                     reason,
-                }),
-                None => Err(dial(io::Error::new(
-                    io::ErrorKind::UnexpectedEof,
-                    "closed during the handshake",
-                ))),
+                });
             }
-        };
-        match timeout(limit, attempt).await {
-            Ok(result) => result,
-            Err(_) => Err(dial(io::Error::new(io::ErrorKind::TimedOut, "i/o timeout"))),
         }
+        Ok(connection)
     }
 
-    /// Reads the hello of an accepted connection. The caller responds with [`Connection::accepted`] or
-    /// [`Connection::respond`].
+    async fn greet(
+        transport: &Transport,
+        stream: TcpStream,
+        address: &str,
+        hello: &Hello,
+    ) -> io::Result<(Self, Welcome)> {
+        let stream = transport.connected(stream, address).await?;
+        let mut connection = Self::new(stream, address.to_owned());
+        connection.writer.write_all(&MAGIC).await?;
+        connection.writer.write_u16_le(PROTOCOL_VERSION).await?;
+        write_frame(&mut connection.writer, hello).await?;
+        connection.writer.flush().await?;
+        let welcome = read_frame(&mut connection.reader, MAX_HELLO_BYTES).await?;
+        welcome
+            .map(|welcome| (connection, welcome))
+            .ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
+    }
+
+    /// Secures an accepted connection and reads its hello. The caller responds with [`Connection::accepted`]
+    /// or [`Connection::respond`].
     ///
     /// # Errors
-    /// Another protocol, another protocol version, or too slow.
-    pub async fn accept(stream: TcpStream, from: SocketAddr) -> io::Result<(Self, Hello)> {
-        let mut connection = Self::new(stream, from.to_string())?;
-        let read = async {
-            let mut magic = [0; 4];
-            connection.reader.read_exact(&mut magic).await?;
-            if magic != MAGIC {
-                return Err(io::Error::new(
-                    io::ErrorKind::InvalidData,
-                    "not an rqlited inter-node connection",
-                ));
-            }
-            let version = connection.reader.read_u16_le().await?;
-            if version != PROTOCOL_VERSION {
-                let reason = format!(
-                    "handshake version {version} is not supported here, only {PROTOCOL_VERSION}"
-                );
-                connection
-                    .respond(&Welcome::Refused(reason.clone()))
-                    .await?;
-                return Err(io::Error::new(io::ErrorKind::InvalidData, reason));
-            }
-            read_frame::<_, Hello>(&mut connection.reader, MAX_HELLO_BYTES)
-                .await?
-                .ok_or_else(|| io::Error::from(io::ErrorKind::UnexpectedEof))
+    /// Not the right to speak, another protocol, another protocol version, or too slow.
+    pub async fn accept(
+        transport: &Transport,
+        stream: TcpStream,
+        from: SocketAddr,
+    ) -> Result<(Self, Hello), AcceptError> {
+        let greeted = async {
+            let stream = transport.accepted(stream).await?;
+            let mut connection = Self::new(stream, from.to_string());
+            let hello = connection.hello().await?;
+            connection.version = hello.version;
+            Ok((connection, hello))
         };
-        let hello = timeout(HELLO_TIMEOUT, read)
+        timeout(HELLO_TIMEOUT, greeted)
             .await
-            .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
-        connection.version = hello.version;
-        Ok((connection, hello))
+            .unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into()))
+    }
+
+    async fn hello(&mut self) -> io::Result<Hello> {
+        let mut magic = [0; 4];
+        self.reader.read_exact(&mut magic).await?;
+        if magic != MAGIC {
+            let text = match magic {
+                [0x16, ..] => "it speaks TLS, and this node has no -node-cert",
+                _ => "not an rqlited inter-node connection",
+            };
+            return Err(io::Error::new(io::ErrorKind::InvalidData, text));
+        }
+        let version = self.reader.read_u16_le().await?;
+        if version != PROTOCOL_VERSION {
+            let reason = format!(
+                "handshake version {version} is not supported here, only {PROTOCOL_VERSION}"
+            );
+            self.respond(&Welcome::Refused(reason.clone())).await?;
+            return Err(io::Error::new(io::ErrorKind::InvalidData, reason));
+        }
+        read_frame::<_, Hello>(&mut self.reader, MAX_HELLO_BYTES)
+            .await?
+            .ok_or_else(|| io::Error::from(io::ErrorKind::UnexpectedEof))
     }
 
     /// Moves the connection to the runtime that runs the caller. Allowed only before the response to the
-    /// hello: bytes that arrived later would be lost.
+    /// hello: bytes that this side has read, but not used, would be lost.
     ///
     /// # Errors
     /// The system's, or the other side has sent something before the response.
@@ -281,7 +298,7 @@ impl Connection {
         let stream = self.reader.into_inner().unsplit(self.writer.into_inner());
         Ok(Self {
             version: self.version,
-            ..Self::new(TcpStream::from_std(stream.into_std()?)?, self.address)?
+            ..Self::new(stream.moved_here()?, self.address)
         })
     }
 
@@ -437,44 +454,35 @@ impl Connection {
         }
     }
 
-    /// Nothing has arrived and the other side has not closed the connection, so it may be used for another
-    /// request.
+    /// Nothing has arrived, the other side has not closed the connection, and it is still trusted: the
+    /// connection may be used for another request.
     pub fn is_idle(&mut self) -> bool {
         use futures_util::FutureExt;
-        self.reader.buffer().is_empty() && self.reader.fill_buf().now_or_never().is_none()
+        let trusted = !is_withdrawn(self.link.as_ref());
+        trusted
+            && self.reader.buffer().is_empty()
+            && self.reader.fill_buf().now_or_never().is_none()
+    }
+
+    /// The other side has dialed and shown a certificate, and it was verified.
+    pub fn is_verified_client(&self) -> bool {
+        let link = self.link.as_ref();
+        link.is_some_and(|link| link.is_verified_client())
+    }
+}
+
+/// Trust in the other side was withdrawn.
+pub fn is_withdrawn(link: Option<&Arc<Link>>) -> bool {
+    link.is_some_and(|link| link.withdrawn().is_cancelled())
+}
+
+/// Completes when trust in the other side is withdrawn; never for a connection without TLS.
+pub async fn withdrawn(link: Option<&Arc<Link>>) {
+    match link {
+        Some(link) => link.withdrawn().cancelled().await,
+        None => std::future::pending().await,
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn messages_of_any_size_come_through() {
-        for length in [
-            0,
-            1,
-            FRAME_STEP_BYTES - 3,
-            FRAME_STEP_BYTES,
-            3 * FRAME_STEP_BYTES + 7,
-        ] {
-            let message: Vec<u8> = (0..length).map(|at| (at % 251) as u8).collect();
-            let mut sent = Vec::new();
-            write_frame(&mut sent, &message).await.unwrap();
-            let mut reader = &sent[..];
-            let read: Option<Vec<u8>> = read_frame(&mut reader, MAX_FRAME_BYTES).await.unwrap();
-            assert!(read.as_deref() == Some(&message[..]), "{length}");
-            assert!(reader.is_empty());
-        }
-    }
-
-    #[tokio::test]
-    async fn larger_ones_than_allowed_and_half_ones_do_not() {
-        let mut sent = Vec::new();
-        write_frame(&mut sent, &vec![1_u8; 1000]).await.unwrap();
-        let over = read_frame::<_, Vec<u8>>(&mut &sent[..], 1000).await;
-        assert_eq!(over.unwrap_err().kind(), io::ErrorKind::InvalidData);
-        let half = read_frame::<_, Vec<u8>>(&mut &sent[..500], MAX_FRAME_BYTES).await;
-        assert_eq!(half.unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
-    }
-}
+mod tests;

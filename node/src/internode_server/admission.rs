@@ -52,6 +52,23 @@ pub fn standing(
     }
 }
 
+/// What keeps strangers out of this node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Protection {
+    /// There is a credentials file.
+    pub users: bool,
+    /// There is TLS between nodes, at whichever stage.
+    pub tls: bool,
+}
+
+/// Whether the other side has no right yet to anything but to ask for membership. Members are known by ids
+/// that are random. `verified`: it has shown a certificate of a trusted authority, which counts where there
+/// are no users.
+pub fn is_stranger(standing: Standing, verified: bool, protection: Protection) -> bool {
+    let Protection { users, tls } = protection;
+    standing == Standing::Unknown && (users || (tls && !verified))
+}
+
 /// The connection slots of one port.
 #[derive(Debug)]
 pub struct ConnectionSlots {
@@ -253,6 +270,28 @@ mod tests {
             };
             let is_member = |id: &str| own.is_some() && ["a#1", "b#2"].contains(&id);
             assert_eq!(standing(&hello, "a#1", own, is_member), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn who_is_a_stranger() {
+        let protected = |users, tls| Protection { users, tls };
+        #[rustfmt::skip]
+        let cases = [
+            ("nothing protects this node", Standing::Unknown, false, protected(false, false), false),
+            ("users", Standing::Unknown, false, protected(true, false), true),
+            ("users, and a certificate", Standing::Unknown, true, protected(true, true), true),
+            ("TLS without a certificate of the client's, or plain at a stage that takes both", Standing::Unknown, false, protected(false, true), true),
+            ("a verified certificate", Standing::Unknown, true, protected(false, true), false),
+            ("of the cluster", Standing::SameCluster, false, protected(true, true), false),
+            ("a member", Standing::Member, false, protected(true, true), false),
+        ];
+        for (name, standing, verified, protection, expected) in cases {
+            assert_eq!(
+                is_stranger(standing, verified, protection),
+                expected,
+                "{name}"
+            );
         }
     }
 

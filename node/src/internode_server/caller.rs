@@ -20,6 +20,8 @@ pub(super) struct Peer<'a> {
     pub(super) hello: &'a Hello,
     /// What the hello proves.
     pub(super) standing: Standing,
+    /// It has shown a certificate, and it was verified.
+    pub(super) verified: bool,
     /// The address from which it has connected.
     pub(super) address: Option<SocketAddr>,
 }

@@ -1,7 +1,7 @@
 //! The listener of the inter-node port: accepts connections and passes each one to Raft or to the request
 //! server, by its purpose.
 use std::{
-    io::{self, ErrorKind},
+    io::ErrorKind,
     net::SocketAddr,
     sync::{Arc, OnceLock},
     time::Duration,
@@ -18,6 +18,7 @@ use crate::{
     internode::wire::{Connection, Purpose, Welcome},
     metrics::Counter,
     raft::network::server::Server as RaftServer,
+    transport::AcceptError,
 };
 
 /// Pause after a failure to accept. Most likely the process is out of file descriptors, and other connections
@@ -77,29 +78,34 @@ async fn handle(
     mut slot: Slot,
     requests: RequestServer,
     raft: Option<&RaftServer>,
-) -> io::Result<()> {
-    let accepted = Connection::accept(stream, from).await;
-    if let Err(e) = &accepted
-        && e.kind() == ErrorKind::InvalidData
-    {
-        // The other side speaks another protocol.
-        requests.metrics.count(Counter::MuxNumUnregisteredHandlers);
+) -> Result<(), AcceptError> {
+    let accepted = Connection::accept(&requests.local.transport, stream, from).await;
+    if let Err(e) = &accepted {
+        match e {
+            AcceptError::Plain => requests.metrics.count(Counter::MuxNumPlainRefused),
+            AcceptError::Tls(e) => requests.local.transport.refused(from, e),
+            // The other side speaks another protocol.
+            AcceptError::Io(e) if e.kind() == ErrorKind::InvalidData => {
+                requests.metrics.count(Counter::MuxNumUnregisteredHandlers);
+            }
+            AcceptError::Io(_) => {}
+        }
     }
     let (mut connection, hello) = accepted?;
     if requests.standing(&hello) == Standing::Member && !slot.admit_member() {
         requests.metrics.count(Counter::ClusterNumConnRejected);
         let full = "all connection slots for members are in use";
-        return connection.respond(&Welcome::Refused(full.into())).await;
+        return Ok(connection.respond(&Welcome::Refused(full.into())).await?);
     }
-    match (hello.purpose, raft) {
-        (Purpose::Cluster, _) => requests.serve(connection, hello, slot).await,
+    Ok(match (hello.purpose, raft) {
+        (Purpose::Cluster, _) => requests.serve(connection, hello, slot).await?,
         (Purpose::Append | Purpose::Beat | Purpose::Snapshot, Some(raft)) => {
             let _slot = slot;
-            raft.clone().serve(connection, hello).await
+            raft.clone().serve(connection, hello).await?
         }
         (Purpose::Append | Purpose::Beat | Purpose::Snapshot, None) => {
             let starting = Welcome::Refused("the node is starting".into());
-            connection.respond(&starting).await
+            connection.respond(&starting).await?
         }
-    }
+    })
 }

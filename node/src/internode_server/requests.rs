@@ -9,14 +9,14 @@ use std::{
 use tokio::time::timeout;
 
 use super::{
-    admission::{Slot, Standing, standing},
+    admission::{Protection, Slot, Standing, is_stranger, standing},
     caller::{Peer, while_connected},
 };
 use crate::{
     auth::{Access, Auth, Perm},
     internode::{
         messages::{Meta, PeerRequest, PeerResponse},
-        wire::{Connection, Hello, MAX_FRAME_BYTES, MAX_UNKNOWN_FRAME_BYTES},
+        wire::{Connection, Hello, MAX_FRAME_BYTES, MAX_UNKNOWN_FRAME_BYTES, withdrawn},
     },
     local::Local,
     metrics::{Counter, Metrics},
@@ -71,6 +71,7 @@ impl RequestServer {
     ) -> io::Result<()> {
         connection.accepted().await?;
         let address = connection.address.parse().ok();
+        let verified = connection.is_verified_client();
         loop {
             // The sender may have joined since the last request.
             let standing = if slot.is_members() {
@@ -81,6 +82,7 @@ impl RequestServer {
             let peer = Peer {
                 hello: &hello,
                 standing,
+                verified,
                 address,
             };
             let known = standing == Standing::Member && slot.admit_member();
@@ -88,7 +90,7 @@ impl RequestServer {
                 return Ok(());
             };
             slot.set_busy(true);
-            if let Some(refusal) = self.refusal(&request, &hello, standing) {
+            if let Some(refusal) = self.refusal(&request, peer) {
                 return connection.send(&refusal).await;
             }
             let response = match request {
@@ -133,31 +135,14 @@ impl RequestServer {
     }
 
     /// Refuses work that is meant for another cluster, because an address may come to belong to a node of
-    /// another one. With `-auth`, also refuses requests of unknown nodes that need no credentials from
-    /// members.
-    fn refusal(
-        &self,
-        request: &PeerRequest,
-        hello: &Hello,
-        standing: Standing,
-    ) -> Option<PeerResponse> {
-        if self.hides_from(standing) {
-            let why = "unauthorized";
-            let error = StoreError::Unauthorized(why.into());
-            match request {
-                PeerRequest::RoomToVacuum => return Some(PeerResponse::Room(Err(error))),
-                PeerRequest::Room => return Some(PeerResponse::Spare(Err(error))),
-                PeerRequest::ContentHash { .. } => {
-                    let report = HashReport::Unavailable(why.into());
-                    return Some(PeerResponse::ContentHash(report));
-                }
-                PeerRequest::CopyDecision { .. } => {
-                    return Some(PeerResponse::CopyDecision(Err(error)));
-                }
-                _ => {}
-            }
+    /// another one; and what strangers may not ask.
+    fn refusal(&self, request: &PeerRequest, peer: Peer<'_>) -> Option<PeerResponse> {
+        let has_own_check = self.auth.enabled() && carries_credentials(request);
+        if self.is_stranger(peer) && !has_own_check {
+            let error = StoreError::Unauthorized("unauthorized".into());
+            return refused(request, &error);
         }
-        let (Some(theirs), Some(own)) = (&hello.cluster, self.local.cluster()) else {
+        let (Some(theirs), Some(own)) = (&peer.hello.cluster, self.local.cluster()) else {
             return None;
         };
         if theirs.id == own.id {
@@ -167,37 +152,17 @@ impl RequestServer {
             "the node at this address does not belong to cluster {}",
             theirs.id
         ));
-        match request {
-            PeerRequest::Meta
-            | PeerRequest::Join(_)
-            | PeerRequest::Notify(_)
-            | PeerRequest::Pledge { .. }
-            | PeerRequest::Release(_) => None,
-            PeerRequest::Write(writes) | PeerRequest::BoundedWrite(writes, _) => {
-                let errors = writes.iter().map(|_| Err(error.clone())).collect();
-                Some(PeerResponse::Write(errors))
-            }
-            PeerRequest::Read { .. } | PeerRequest::ReadParts { .. } | PeerRequest::Load { .. } => {
-                Some(PeerResponse::Served(Err(error)))
-            }
-            PeerRequest::Backup { .. } => Some(PeerResponse::Backup(Err(error))),
-            PeerRequest::Remove { .. } | PeerRequest::StepDown { .. } => {
-                Some(PeerResponse::Done(Err(error)))
-            }
-            PeerRequest::RoomToVacuum => Some(PeerResponse::Room(Err(error))),
-            PeerRequest::ContentHash { .. } => {
-                let report = HashReport::Unavailable("another cluster".into());
-                Some(PeerResponse::ContentHash(report))
-            }
-            PeerRequest::CopyDecision { .. } => Some(PeerResponse::CopyDecision(Err(error))),
-            PeerRequest::Compare { .. } => Some(PeerResponse::Compared(Err(error))),
-            PeerRequest::Room => Some(PeerResponse::Spare(Err(error))),
-        }
+        refused(request, &error)
     }
 
-    /// With `-auth`, unknown nodes learn nothing without credentials.
-    fn hides_from(&self, standing: Standing) -> bool {
-        standing == Standing::Unknown && self.auth.enabled()
+    /// Whether it learns nothing, and may only ask to join or to form a cluster (or what its credentials
+    /// permit).
+    fn is_stranger(&self, peer: Peer<'_>) -> bool {
+        let protection = Protection {
+            users: self.auth.enabled(),
+            tls: self.local.transport.stage().is_some(),
+        };
+        is_stranger(peer.standing, peer.verified, protection)
     }
 
     async fn respond(&self, request: PeerRequest, peer: Peer<'_>) -> PeerResponse {
@@ -207,7 +172,7 @@ impl RequestServer {
         match request {
             PeerRequest::Meta => {
                 self.metrics.count(Counter::ClusterNumGetNodeApiReq);
-                PeerResponse::Meta(if self.hides_from(standing) {
+                PeerResponse::Meta(if self.is_stranger(peer) {
                     Meta::default()
                 } else {
                     self.store.meta()
@@ -276,6 +241,49 @@ impl RequestServer {
     }
 }
 
+/// The request names its caller's credentials, and is checked by them if there are users.
+fn carries_credentials(request: &PeerRequest) -> bool {
+    !matches!(
+        request,
+        PeerRequest::RoomToVacuum
+            | PeerRequest::Room
+            | PeerRequest::ContentHash { .. }
+            | PeerRequest::CopyDecision { .. }
+    )
+}
+
+/// The response that refuses a request; `None` for those of nodes that want to join or to form a cluster,
+/// which have checks of their own.
+fn refused(request: &PeerRequest, error: &StoreError) -> Option<PeerResponse> {
+    let error = error.clone();
+    match request {
+        PeerRequest::Meta
+        | PeerRequest::Join(_)
+        | PeerRequest::Notify(_)
+        | PeerRequest::Pledge { .. }
+        | PeerRequest::Release(_) => None,
+        PeerRequest::Write(writes) | PeerRequest::BoundedWrite(writes, _) => {
+            let errors = writes.iter().map(|_| Err(error.clone())).collect();
+            Some(PeerResponse::Write(errors))
+        }
+        PeerRequest::Read { .. } | PeerRequest::ReadParts { .. } | PeerRequest::Load { .. } => {
+            Some(PeerResponse::Served(Err(error)))
+        }
+        PeerRequest::Backup { .. } => Some(PeerResponse::Backup(Err(error))),
+        PeerRequest::Remove { .. } | PeerRequest::StepDown { .. } => {
+            Some(PeerResponse::Done(Err(error)))
+        }
+        PeerRequest::RoomToVacuum => Some(PeerResponse::Room(Err(error))),
+        PeerRequest::ContentHash { .. } => {
+            let report = HashReport::Unavailable(error.to_string());
+            Some(PeerResponse::ContentHash(report))
+        }
+        PeerRequest::CopyDecision { .. } => Some(PeerResponse::CopyDecision(Err(error))),
+        PeerRequest::Compare { .. } => Some(PeerResponse::Compared(Err(error))),
+        PeerRequest::Room => Some(PeerResponse::Spare(Err(error))),
+    }
+}
+
 /// The next request; `None` if the connection was closed or was idle for too long. `known` is a member with a
 /// member's slot.
 async fn receive(connection: &mut Connection, known: bool) -> io::Result<Option<PeerRequest>> {
@@ -284,8 +292,13 @@ async fn receive(connection: &mut Connection, known: bool) -> io::Result<Option<
     } else {
         (MAX_UNKNOWN_FRAME_BYTES, UNKNOWN_IDLE_TIMEOUT)
     };
+    let link = connection.link.clone();
     let receiving = connection.receive_within(limit_bytes);
-    timeout(idle_timeout, receiving).await.unwrap_or(Ok(None))
+    tokio::select! {
+        biased;
+        () = withdrawn(link.as_ref()) => Ok(None),
+        received = timeout(idle_timeout, receiving) => received.unwrap_or(Ok(None)),
+    }
 }
 
 async fn send(connection: &mut Connection, response: &PeerResponse, known: bool) -> io::Result<()> {

@@ -254,6 +254,7 @@ counters! {
     }
     "mux" {
         MuxNumConnectionsHandled "num_connections_handled"
+        MuxNumPlainRefused "num_plain_refused"
         MuxNumUnregisteredHandlers "num_unregistered_handlers"
     }
     "proto" {

@@ -1,6 +1,7 @@
 //! Settings of the parts of a node, from the command line.
 use std::sync::Arc;
 
+use super::tls::stage;
 use crate::{
     auth::AuthSettings, config::Config, http_api::HttpSettings, metrics::Metrics, raft::Settings,
     store::StatusSettings,
@@ -39,7 +40,7 @@ pub(super) fn max_readers(config: &Config) -> usize {
 pub(super) fn http_settings(config: &Config, max_connections: usize) -> HttpSettings {
     HttpSettings {
         max_connections,
-        raft_tls: config.node_tls.is_enabled(),
+        node_tls_stage: stage(config),
         allow_origin: (!config.http_allow_origin.is_empty())
             .then(|| config.http_allow_origin.clone()),
         api_addr: config.http_adv().to_owned(),

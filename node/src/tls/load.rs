@@ -3,9 +3,10 @@ use std::sync::Arc;
 
 use rustls::{
     ClientConfig, ConfigBuilder, InconsistentKeys, ServerConfig, WantsVerifier,
+    client::danger::ServerCertVerifier,
     crypto::{CryptoProvider, ring},
     pki_types::{CertificateDer, PrivateKeyDer},
-    server::NoServerSessionStorage,
+    server::{NoServerSessionStorage, danger::ClientCertVerifier},
     sign::CertifiedKey,
 };
 use sha2::{Digest as _, Sha256};
@@ -41,6 +42,10 @@ pub(super) struct Material {
     pub(super) server: Arc<ServerConfig>,
     /// Only between nodes: the HTTP port dials nobody.
     pub(super) client: Option<Arc<ClientConfig>>,
+    /// Verifies certificates of those who dial this port; `None`: they are not asked for.
+    pub(super) clients: Option<Arc<dyn ClientCertVerifier>>,
+    /// Verifies certificates of other nodes that are dialed; `None`: nobody is, or none is verified.
+    pub(super) servers: Option<Arc<dyn ServerCertVerifier>>,
     pub(super) leaf_sha256: String,
     pub(super) validity: Validity,
     pub(super) trusted_sha256: Vec<String>,
@@ -97,17 +102,36 @@ impl Files {
         let warning = self
             .needs_authorities(&trusted)
             .then(|| trusted.if_none().to_owned());
+        let clients = self
+            .tls
+            .verify_client
+            .then(|| trusted.verifier_of_clients(&provider, &self.tls.verify_common_name));
+        let dials = self.port == Port::Node && !self.tls.no_verify;
+        let servers = dials.then(|| trusted.verifier_of_servers(&provider, None));
+        let (clients, servers) = (clients.transpose()?, servers.transpose()?);
         Ok(Material {
             leaf_sha256: facts::sha256_hex(leaf),
             validity: Validity::of(leaf).map_err(|e| self.cert.error(&e))?,
             trusted_sha256: trusted.sha256(),
             warning,
             digest: contents.digest(),
-            server: Arc::new(self.server(&provider, chain.clone(), key.clone_key(), &trusted)?),
+            server: Arc::new(self.server(
+                &provider,
+                chain.clone(),
+                key.clone_key(),
+                clients.clone(),
+            )?),
             client: match self.port {
                 Port::Http => None,
-                Port::Node => Some(Arc::new(self.client(&provider, chain, key, &trusted)?)),
+                Port::Node => Some(Arc::new(self.client(
+                    &provider,
+                    chain,
+                    key,
+                    servers.clone(),
+                )?)),
             },
+            clients,
+            servers,
         })
     }
 
@@ -177,24 +201,22 @@ impl Files {
         provider: &Arc<CryptoProvider>,
         chain: Vec<CertificateDer<'static>>,
         key: PrivateKeyDer<'static>,
-        trusted: &Trusted,
+        clients: Option<Arc<dyn ClientCertVerifier>>,
     ) -> Result<ServerConfig, String> {
         let builder = ServerConfig::builder_with_provider(Arc::clone(provider))
             .with_safe_default_protocol_versions()
             .map_err(|e| e.to_string())?;
-        let builder = if self.tls.verify_client {
-            builder.with_client_cert_verifier(
-                trusted.verifier_of_clients(provider, &self.tls.verify_common_name)?,
-            )
-        } else {
-            builder.with_no_client_auth()
+        let builder = match clients {
+            Some(verifier) => builder.with_client_cert_verifier(verifier),
+            None => builder.with_no_client_auth(),
         };
         let mut config = builder
             .with_single_cert(chain, key)
             .map_err(|e| self.cert.error(&e))?;
         config.alpn_protocols = self.port.alpn();
-        if self.tls.verify_client {
+        if self.tls.verify_client || self.port == Port::Node {
             // A resumed session is not verified again, so a certificate that has expired since would go on.
+            // Nodes keep their connections, and do not resume any.
             config.session_storage = Arc::new(NoServerSessionStorage {});
             config.send_tls13_tickets = 0;
         }
@@ -206,13 +228,9 @@ impl Files {
         provider: &Arc<CryptoProvider>,
         chain: Vec<CertificateDer<'static>>,
         key: PrivateKeyDer<'static>,
-        trusted: &Trusted,
+        servers: Option<Arc<dyn ServerCertVerifier>>,
     ) -> Result<ClientConfig, String> {
-        let verifier = if self.tls.no_verify {
-            verify::unverified(provider)
-        } else {
-            trusted.verifier_of_servers(provider, None)?
-        };
+        let verifier = servers.unwrap_or_else(|| verify::unverified(provider));
         let mut config = client_builder(Arc::clone(provider))?
             .dangerous()
             .with_custom_certificate_verifier(verifier)

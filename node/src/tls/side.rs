@@ -8,9 +8,10 @@ use std::{
 
 use node_contract::status::TlsStatus;
 use parking_lot::{Mutex, RwLock};
-use rustls::pki_types::ServerName;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
+    sync::watch,
     time::timeout,
 };
 use tokio_rustls::{TlsConnector, client, server};
@@ -38,6 +39,7 @@ pub struct Side {
     optional: bool,
     expected_name: Option<ServerName<'static>>,
     current: RwLock<Arc<Current>>,
+    changed: watch::Sender<()>,
     failure: Mutex<Option<Failure>>,
     gate: Gate,
     log_limit: LogLimit,
@@ -74,6 +76,7 @@ impl Side {
                 loaded_at: clock::now(),
             })),
             files,
+            changed: watch::Sender::new(()),
             failure: Mutex::default(),
             gate: Gate::default(),
             log_limit: LogLimit::default(),
@@ -131,6 +134,46 @@ impl Side {
         };
         let why = explain(error);
         tracing::warn!(target: "tls", "{target}: TLS handshake error from {from}: {why}{others}");
+    }
+
+    /// Changes whenever other files are taken. The value now counts as seen.
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
+    }
+
+    /// Whether the other side of an open connection would still be accepted with what is in force now, as of
+    /// the time `at` when it showed its certificates: expiry since then does not count. `dialed` is the host
+    /// that this node dialed; without it, the other side did.
+    pub fn vouches(
+        &self,
+        chain: &[CertificateDer<'static>],
+        dialed: Option<&str>,
+        at: UnixTime,
+    ) -> bool {
+        let current = self.current();
+        let (Some((leaf, others)), material) = (chain.split_first(), &current.material) else {
+            return true;
+        };
+        match dialed {
+            None => material
+                .clients
+                .as_ref()
+                .is_none_or(|verifier| verifier.verify_client_cert(leaf, others, at).is_ok()),
+            Some(host) => {
+                let name = self
+                    .expected_name
+                    .clone()
+                    .map_or_else(|| server_name(host), Ok);
+                let verified = |name| {
+                    material.servers.as_ref().is_none_or(|verifier| {
+                        verifier
+                            .verify_server_cert(leaf, others, &name, &[], at)
+                            .is_ok()
+                    })
+                };
+                name.is_ok_and(verified)
+            }
+        }
     }
 
     /// For `/status`.
@@ -192,6 +235,7 @@ impl Side {
                     material,
                     loaded_at: clock::now(),
                 });
+                self.changed.send_replace(());
                 *self.failure.lock() = None;
                 self.metrics.count(self.port.reloads());
                 self.tell_current("certificate reloaded");

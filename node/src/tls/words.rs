@@ -42,7 +42,10 @@ fn of_tls(error: &Error) -> String {
 
 fn of_certificate(why: &CertificateError) -> String {
     let why = match why {
-        CertificateError::UnknownIssuer => "it is signed by no trusted authority".into(),
+        // A bad signature: a trusted authority has the same name, but not the same key.
+        CertificateError::UnknownIssuer | CertificateError::BadSignature => {
+            "it is signed by no trusted authority".into()
+        }
         CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
             format!("it has expired ({})", Error::from(why.clone()))
         }
@@ -67,7 +70,9 @@ fn of_certificate(why: &CertificateError) -> String {
 
 fn of_alert(alert: AlertDescription) -> String {
     let why = match alert {
-        AlertDescription::UnknownCA => "it does not trust the authority of the certificate",
+        AlertDescription::UnknownCA | AlertDescription::DecryptError => {
+            "it does not trust the authority of the certificate"
+        }
         AlertDescription::CertificateRequired => "it requires a certificate",
         AlertDescription::CertificateExpired => "the certificate has expired for it",
         AlertDescription::BadCertificate

@@ -21,6 +21,8 @@ fn what_is_accepted() {
         "-raft-reap-node-timeout=1s -raft-reap-read-only-node-timeout=1h",
         "-extensions-path=/ext",
         "-http-cert=c -http-key=k -node-cert=c -node-key=k",
+        "-node-cert=c -node-key=k -node-tls-stage=accept",
+        "-node-cert=c -node-key=k -node-tls-stage=require",
         "-http-verify-client -http-verify-common-name=x",
         "-http-addr=0.0.0.0:1 -http-adv-addr=h:1 -raft-addr=[::]:2 -raft-adv-addr=h:2",
         "-http-addr=httpd:4001",
@@ -84,6 +86,14 @@ const RULES: &[(&str, &str)] = &[
     (
         "-node-verify-common-name=x",
         "-node-verify-common-name requires -node-verify-client",
+    ),
+    (
+        "-node-cert=c -node-key=k -node-tls-stage=both",
+        "-node-tls-stage must be one of accept, use, or require",
+    ),
+    (
+        "-node-tls-stage=accept",
+        "-node-tls-stage requires -node-cert and -node-key",
     ),
     (
         "-http-addr=localhost:4002",

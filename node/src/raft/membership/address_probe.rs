@@ -68,7 +68,7 @@ async fn probe(local: &Local, id: &RaftId, address: &str) -> ProbeResult {
         version: version::NEWEST,
     };
     classify(
-        &Connection::dial(address, &hello, ATTEMPT_LIMIT)
+        &Connection::dial(&local.transport, address, &hello, ATTEMPT_LIMIT)
             .await
             .map(|_| ()),
     )

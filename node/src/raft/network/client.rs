@@ -22,7 +22,7 @@ use super::{
     pipeline::{StreamItem, Target, Unsendable, append, range_of, replicate, stream_result},
 };
 use crate::{
-    internode::wire::{Connection, Hello, Purpose, WireError, write_frame},
+    internode::wire::{Connection, Hello, Purpose, WireError, is_withdrawn, write_frame},
     local::Local,
     metrics::Counter,
     raft::{
@@ -123,7 +123,8 @@ impl Client {
     }
 
     async fn take_connection(&mut self) -> Result<Connection, WireError> {
-        if let Some(connection) = self.connection.take() {
+        let kept = self.connection.take();
+        if let Some(connection) = kept.filter(|kept| !is_withdrawn(kept.link.as_ref())) {
             return Ok(connection);
         }
         let dialed = self
@@ -182,18 +183,19 @@ impl Client {
     /// because openraft keeps this client when only the address of its target changes.
     async fn dial(&mut self) -> Result<Connection, WireError> {
         let (hello, limit) = (self.hello(), self.local.dial_timeout());
+        let transport = &self.local.transport;
         if let Some(recorded) = self.local.recorded(&self.target.0) {
             self.address = recorded;
         }
         if let Some(moved) = self.local.moved_to(&self.target.0)
             && moved != self.address
         {
-            match Connection::dial(&moved, &hello, limit).await {
+            match Connection::dial(transport, &moved, &hello, limit).await {
                 Ok(connection) => return Ok(connection),
                 Err(_) => self.local.forget_moved(&self.target.0),
             }
         }
-        Connection::dial(&self.address, &hello, limit).await
+        Connection::dial(transport, &self.address, &hello, limit).await
     }
 
     async fn exchange(

@@ -15,7 +15,8 @@ use tokio_util::task::AbortOnDropHandle;
 use super::messages::{Request, Response, unexpected_response, unreachable};
 use crate::{
     internode::wire::{
-        Connection, MAX_FRAME_BYTES, Reader, WireError, Writer, read_frame, write_frame_within,
+        Connection, MAX_FRAME_BYTES, Reader, WireError, Writer, read_frame, withdrawn,
+        write_frame_within,
     },
     local::Local,
     metrics::Counter,
@@ -23,6 +24,7 @@ use crate::{
         codec::{AppendRecord, AppendResponseRecord, from_id},
         types::{LogId, RaftId, Types},
     },
+    transport::Link,
 };
 
 /// Appends sent ahead of their responses. Eight frames hide the round trip and bound the memory of a slow
@@ -147,6 +149,7 @@ struct Pipeline<'s> {
     reader: Reader,
     address: String,
     version: u16,
+    link: Option<Arc<Link>>,
     in_flight: mpsc::Receiver<Sent>,
     writing: AbortOnDropHandle<Option<Writer>>,
     target: Target<'s>,
@@ -174,6 +177,7 @@ where
         writer,
         address,
         version,
+        link,
     } = connection;
     let (sent, in_flight) = mpsc::channel(APPENDS_IN_FLIGHT);
     let local = Arc::clone(target.local);
@@ -183,6 +187,7 @@ where
         reader,
         address,
         version,
+        link,
         in_flight,
         writing: AbortOnDropHandle::new(writing),
         target,
@@ -219,9 +224,20 @@ where
     Some(writer)
 }
 
+/// What was sent and not answered is sent again, over another connection.
+fn distrusted(address: &str) -> RPCError<Types> {
+    let text = format!("{address}: its certificate is not trusted any more");
+    RPCError::Unreachable(Unreachable::from_string(text))
+}
+
 impl Pipeline<'_> {
     async fn next(mut self) -> Option<(StreamItem, Option<Self>)> {
-        let Some(sent) = self.in_flight.recv().await else {
+        let sent = tokio::select! {
+            biased;
+            () = withdrawn(self.link.as_ref()) => return Some((Err(distrusted(&self.address)), None)),
+            sent = self.in_flight.recv() => sent,
+        };
+        let Some(sent) = sent else {
             // The input has ended. Only a connection without outstanding responses is kept.
             if let Ok(Some(writer)) = self.writing.await {
                 *self.connection = Some(Connection {
@@ -229,6 +245,7 @@ impl Pipeline<'_> {
                     writer,
                     address: self.address,
                     version: self.version,
+                    link: self.link,
                 });
             }
             return None;

@@ -26,7 +26,7 @@ use crate::{
     disk::Disk,
     identity::{Cluster, Skipped},
     internode::wire::{
-        Connection, Hello, MAX_FRAME_BYTES, Purpose, Welcome, read_frame, write_frame,
+        Connection, Hello, MAX_FRAME_BYTES, Purpose, Welcome, read_frame, withdrawn, write_frame,
     },
     local::Local,
     metrics::Counter,
@@ -173,6 +173,7 @@ impl Server {
         let Connection {
             mut reader,
             mut writer,
+            link,
             ..
         } = connection;
         let (responses, mut outgoing) = mpsc::channel::<Response>(QUEUE);
@@ -193,7 +194,13 @@ impl Server {
             Purpose::Append => MAX_APPEND_BYTES,
             _ => MAX_FRAME_BYTES,
         };
-        while let Some(request) = read_frame::<_, Request>(&mut reader, max_bytes).await? {
+        loop {
+            let request = tokio::select! {
+                biased;
+                () = withdrawn(link.as_ref()) => None,
+                read = read_frame::<_, Request>(&mut reader, max_bytes) => read?,
+            };
+            let Some(request) = request else { break };
             let gone = match request {
                 Request::Append(record) => {
                     self.adopt(&hello)?;

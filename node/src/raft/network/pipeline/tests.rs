@@ -9,6 +9,7 @@ use crate::{
     identity::Identity,
     internode::wire::{Hello, Purpose},
     raft::types::{Entry, Vote, log_id},
+    transport::Transport,
 };
 
 /// The largest entry that was acknowledged before requests were limited.
@@ -23,7 +24,9 @@ fn large_appends_get_time() {
 /// A node that accepts an append of any size.
 async fn follower(listener: TcpListener, speaks: u16) -> Option<usize> {
     let (stream, from) = listener.accept().await.unwrap();
-    let (mut connection, _) = Connection::accept(stream, from).await.unwrap();
+    let (mut connection, _) = Connection::accept(&Transport::default(), stream, from)
+        .await
+        .unwrap();
     connection.version = speaks;
     connection.accepted().await.unwrap();
     let ask = read_frame(&mut connection.reader, MAX_APPEND_BYTES)
@@ -61,9 +64,10 @@ async fn send(bytes: usize, speaks: u16) -> (Result<u64, String>, Option<String>
         cluster: None,
         version: crate::version::NEWEST,
     };
-    let mut connection = Connection::dial(&address, &hello, Duration::from_secs(5))
-        .await
-        .unwrap();
+    let mut connection =
+        Connection::dial(&local.transport, &address, &hello, Duration::from_secs(5))
+            .await
+            .unwrap();
     connection.version = speaks;
     let append = AppendEntriesRequest {
         vote: Vote::from_leader_id(
