@@ -174,6 +174,8 @@ impl Fixture {
             ready_since: Some(time(1_700_000_000)),
             deleting: false,
             machine: Some("m1".to_owned()),
+            created: Some(time(1_700_000_000)),
+            unscheduled_since: None,
             stuck: None,
             prepared: None,
             update_now: false,

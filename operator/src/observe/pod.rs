@@ -51,6 +51,8 @@ pub(super) fn convert(pod: &Pod) -> Option<ObservedPod> {
         ready_since: ready.and_then(|c| c.last_transition_time.clone()),
         deleting,
         machine: pod.spec.as_ref().and_then(|spec| spec.node_name.clone()),
+        created: pod.metadata.creation_timestamp.clone(),
+        unscheduled_since: unscheduled(&status).and_then(|c| c.last_transition_time.clone()),
         stuck: stuck(&status).map(|text| text.chars().take(MAX_TEXT_CHARS).collect()),
         prepared: prepared(&status),
         update_now: annotation(names::UPDATE_NOW_ANNOTATION).as_deref() == Some("true"),
@@ -72,13 +74,18 @@ pub(super) fn condition<'a>(status: &'a PodStatus, kind: &str) -> Option<&'a Pod
     status.conditions.iter().flatten().find(|c| c.type_ == kind)
 }
 
+/// The condition by which the scheduler says that it has no machine for the pod.
+fn unscheduled(status: &PodStatus) -> Option<&PodCondition> {
+    condition(status, "PodScheduled").filter(|c| c.status == "False")
+}
+
 /// Why the pod does not run; None while it runs or starts normally.
 fn stuck(status: &PodStatus) -> Option<String> {
     if status.phase.as_deref() == Some("Failed") {
         let reason = status.reason.as_deref().unwrap_or("Failed");
         return Some(reason_and_message(reason, status.message.as_deref()));
     }
-    if let Some(scheduled) = condition(status, "PodScheduled").filter(|c| c.status == "False") {
+    if let Some(scheduled) = unscheduled(status) {
         let reason = scheduled.reason.as_deref().unwrap_or("NotScheduled");
         return Some(reason_and_message(reason, scheduled.message.as_deref()));
     }
@@ -248,6 +255,18 @@ mod tests {
         for (status, expected) in cases {
             assert_eq!(why(status.clone()).as_deref(), expected, "{status}");
         }
+    }
+
+    #[test]
+    fn since_when_it_has_no_machine() {
+        let scheduled = |status: &str| {
+            let at = "2026-01-01T00:00:07Z";
+            let pod = pod(json!({"conditions": [{"type": "PodScheduled", "status": status,
+                "lastTransitionTime": at}]}));
+            let since = convert(&pod).unwrap().unscheduled_since;
+            since.map(|since| since.0.to_string() == at)
+        };
+        assert_eq!((scheduled("False"), scheduled("True")), (Some(true), None));
     }
 
     #[test]

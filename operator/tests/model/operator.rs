@@ -317,6 +317,8 @@ pub(crate) fn observe(world: &mut World) -> Observation {
         ready_since: pod.ready_since.map(|at| world.time(at)),
         deleting: pod.gone_at.is_some(),
         machine: None,
+        created: None,
+        unscheduled_since: None,
         stuck: stuck(world, name, pod),
         prepared: pod.report.map(|state| PrepareReport {
             state: state.to_owned(),

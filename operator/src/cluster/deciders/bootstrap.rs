@@ -1,5 +1,7 @@
 //! Forms a new cluster, once. Until it has certainly formed, it follows its edited spec. Afterwards the
 //! state file no longer permits forming, and no decider ever permits it again.
+mod pods;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use node_contract::FormingPhase;
 use operator_api::{
@@ -10,8 +12,8 @@ use operator_api::{
 };
 
 use crate::cluster::{
-    action::{Action, Decision, begin, finish},
-    deciders::scale::{grow_set, set_replicas},
+    action::{Decision, begin, finish},
+    deciders::scale::grow_set,
     facts::{
         forming, network,
         pods::pods_of_members,
@@ -148,37 +150,6 @@ pub fn correct(view: &View<'_>, wanted: &Target) -> Decision {
     Decision::Record(next, text)
 }
 
-/// Pods that the new cluster must not wait for: those beyond its number of voters, and those of an outdated
-/// template. One that runs keeps others from its machine by its old affinity, and expects the old number.
-fn remake_pods(view: &View<'_>, target: &Target) -> Decision {
-    let Some(set) = view.set(Pool::Voter) else {
-        return Decision::Continue;
-    };
-    if forming::doubt(view).is_some() {
-        return Decision::Continue;
-    }
-    if set.replicas > target.replicas {
-        let to = set.replicas - 1;
-        let shrink = set_replicas(view, Pool::Voter, set, to);
-        let pod = names::pod(&view.set_name(Pool::Voter), to);
-        let text = format!("deleting the pod {pod}: the new cluster forms without it");
-        return Decision::Act(shrink, text);
-    }
-    let is_applied = set.template_hash == target.template_hash;
-    let mut pods = view.pods(Pool::Voter).into_iter();
-    let old = pods.find(|pod| !pod.deleting && pod.template_hash != target.template_hash);
-    match old.filter(|_| is_applied) {
-        Some(pod) => {
-            let text = format!(
-                "recreating {}: the new cluster forms with the present template",
-                pod.name
-            );
-            Decision::Act(Action::delete_pod(pod), text)
-        }
-        None => Decision::Continue,
-    }
-}
-
 /// Waits until the cluster is complete for the first time: there is a leader, and every voter of its
 /// configuration takes part.
 pub fn forming(view: &View<'_>) -> Decision {
@@ -206,7 +177,7 @@ pub fn forming(view: &View<'_>) -> Decision {
         next.bootstrapped_at = Some(view.now().clone());
         return Decision::Record(next, format!("the cluster of {wanted} has formed"));
     }
-    match remake_pods(view, target) {
+    match pods::remake(view, target, operation) {
         Decision::Continue => {}
         remade => return remade,
     }

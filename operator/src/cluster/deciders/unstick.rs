@@ -3,7 +3,7 @@ use operator_api::status::Pool;
 
 use crate::cluster::{
     action::{Action, Decision},
-    facts::{quorum::is_disk_needed, view::View},
+    facts::{forming, quorum::is_disk_needed, view::View},
 };
 
 /// Recreates a pod that cannot start and was created from an outdated template. This is safe without a leader
@@ -12,6 +12,10 @@ pub fn unstick(view: &View<'_>) -> Decision {
     let Some(target) = view.target() else {
         return Decision::Continue;
     };
+    // One after another where the scheduler may be looking at all of them for the first time.
+    if !view.is_formed() && forming::is_placing(view) {
+        return Decision::Continue;
+    }
     let hash = |pool| match pool {
         Pool::Voter => Some(&target.template_hash),
         Pool::Read => target.read_template_hash.as_ref(),

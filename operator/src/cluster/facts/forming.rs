@@ -7,8 +7,12 @@ use operator_api::{
 
 use crate::cluster::facts::{
     observation::{NodeStatus, ObservedPod, ProbeResult},
-    view::View,
+    view::{View, seconds_between},
 };
+
+/// A pod is placed within this time, its volume included, or the scheduler says why not; unless it is a wrong
+/// scheduler, which says nothing.
+const PLACING_SECONDS: u64 = 30;
 
 /// Why it cannot be excluded that the cluster has formed; None if that is certain. A node that forms a
 /// cluster pledges to it durably before, so that no second one can form beside it whatever the operator does;
@@ -54,6 +58,16 @@ fn is_empty(node: &NodeStatus) -> bool {
 /// Does no node run in this pod, or an empty one that says so? Its node is only ready with a leader.
 fn is_idle(view: &View<'_>, pod: &ObservedPod) -> bool {
     !pod.ready && (pod.machine.is_none() || view.node(&pod.name).is_some())
+}
+
+/// Is a pod of a voter being placed on a machine? What the scheduler says of the others meanwhile may be
+/// untrue at once. A pod that it says nothing about for long is not being placed.
+pub fn is_placing(view: &View<'_>) -> bool {
+    view.pods(Pool::Voter).iter().any(|pod| {
+        let age = pod.created.as_ref();
+        let is_young = age.is_some_and(|at| seconds_between(at, view.now()) < PLACING_SECONDS);
+        pod.machine.is_none() && pod.stuck.is_none() && is_young
+    })
 }
 
 /// Number of voters with which the cluster forms: that of the spec while it has certainly not formed, then

@@ -217,6 +217,12 @@ pub struct ObservedPod {
     /// Name of its machine (Kubernetes Node).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub machine: Option<String>,
+    /// When it was created.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub created: Option<Time>,
+    /// Since when the scheduler has no machine for it; None if it has not said so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unscheduled_since: Option<Time>,
     /// Why it does not run: the scheduler's message, or a container's waiting or exit reason. None while it
     /// starts normally.
     #[serde(default, skip_serializing_if = "Option::is_none")]

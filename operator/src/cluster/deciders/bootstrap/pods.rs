@@ -1,0 +1,121 @@
+//! The pods of a cluster that has not formed: those that are too many leave, and those of an outdated
+//! template are recreated, one after another.
+//!
+//! What can go wrong is the scheduler. A pod that is deleted while it is being bound to its machine collides
+//! with its successor of the same name, and goes on holding its machine meanwhile. A pod that was refused
+//! because of the affinity of another one is not looked at again when that one is gone, but after five
+//! minutes. Therefore no pod is deleted that is being placed, and pods that were refused before the last
+//! replacement are recreated once after it.
+use operator_api::{
+    names,
+    status::{Operation, Pool, Target},
+};
+
+use crate::cluster::{
+    action::{Action, Decision},
+    deciders::scale::set_replicas,
+    facts::{
+        forming,
+        observation::ObservedPod,
+        view::{View, seconds_between},
+    },
+};
+
+/// A pod that was created this much before another one was refused without regard to it.
+const SAME_TIME_SECONDS: u64 = 2;
+/// A pod that matches the template is not recreated before the scheduler has had no machine for it so long.
+const REFUSED_SECONDS: u64 = 60;
+/// After this time the scheduler tries a pod again by itself.
+const TRIED_AGAIN_SECONDS: u64 = 300;
+
+/// Pods that the new cluster must not wait for: those beyond its number of voters, those of an outdated
+/// template, and those that the scheduler has forgotten.
+pub(super) fn remake(view: &View<'_>, target: &Target, operation: &Operation) -> Decision {
+    match replace_outdated(view, target) {
+        Decision::Continue => {}
+        replaced => return replaced,
+    }
+    let pods = view.pods(Pool::Voter);
+    let all_present = pods
+        .iter()
+        .all(|pod| pod.template_hash == target.template_hash);
+    if !all_present || is_replacing(view) {
+        return Decision::Continue;
+    }
+    let newest = pods.iter().filter(|pod| pod.machine.is_some());
+    let newest = newest.filter_map(|pod| pod.created.as_ref()).max();
+    let mut refused = pods.iter().filter(|pod| is_refused(pod));
+    let forgotten = refused.find_map(|pod| {
+        let created = pod.created.as_ref();
+        let overlooked = created
+            .zip(newest)
+            .is_some_and(|(created, newest)| seconds_between(created, newest) > SAME_TIME_SECONDS);
+        (overlooked || has_waited(view, pod, operation)).then_some(pod)
+    });
+    match forgotten {
+        Some(pod) => {
+            let text = format!(
+                "recreating {}, so that the scheduler looks for a machine again",
+                pod.name
+            );
+            Decision::Act(Action::delete_pod(pod), text)
+        }
+        None => Decision::Continue,
+    }
+}
+
+/// Does one of them stop, or is one being placed?
+fn is_replacing(view: &View<'_>) -> bool {
+    forming::is_placing(view) || view.pods(Pool::Voter).iter().any(|pod| pod.deleting)
+}
+
+/// The scheduler has no machine for it, so that nothing runs in it.
+fn is_refused(pod: &ObservedPod) -> bool {
+    pod.machine.is_none() && pod.stuck.is_some()
+}
+
+/// Is it time to recreate a pod that was refused? Each time after twice as long as before, reckoned from how
+/// long the cluster has been forming, and never once the scheduler tries by itself: four times at most.
+fn has_waited(view: &View<'_>, pod: &ObservedPod, operation: &Operation) -> bool {
+    let forming = seconds_between(&operation.started_at, view.now());
+    let wait = REFUSED_SECONDS.max(forming / 2);
+    let since = pod.unscheduled_since.as_ref();
+    let waited = since.map_or(0, |since| seconds_between(since, view.now()));
+    wait < TRIED_AGAIN_SECONDS && waited >= wait
+}
+
+/// One that runs keeps others from its machine by its old affinity, and expects the old number. Those without
+/// a machine go first: otherwise they take the place of one that is being replaced.
+fn replace_outdated(view: &View<'_>, target: &Target) -> Decision {
+    let Some(set) = view.set(Pool::Voter) else {
+        return Decision::Continue;
+    };
+    if forming::doubt(view).is_some() {
+        return Decision::Continue;
+    }
+    if set.replicas > target.replicas {
+        let to = set.replicas - 1;
+        let shrink = set_replicas(view, Pool::Voter, set, to);
+        let pod = names::pod(&view.set_name(Pool::Voter), to);
+        let text = format!("deleting the pod {pod}: the new cluster forms without it");
+        return Decision::Act(shrink, text);
+    }
+    if set.template_hash != target.template_hash || is_replacing(view) {
+        return Decision::Continue;
+    }
+    let pods = view.pods(Pool::Voter).into_iter();
+    let outdated = pods.filter(|pod| pod.template_hash != target.template_hash);
+    match outdated.min_by_key(|pod| pod.machine.is_some()) {
+        Some(pod) => {
+            let text = format!(
+                "recreating {}: the new cluster forms with the present template",
+                pod.name
+            );
+            Decision::Act(Action::delete_pod(pod), text)
+        }
+        None => Decision::Continue,
+    }
+}
+
+#[cfg(test)]
+mod tests;
