@@ -1,5 +1,5 @@
 //! `rqlited parked`: lists, exports and deletes parked copies, also while the node runs.
-mod tar;
+mod archive;
 
 use std::{ffi::OsString, io, path::PathBuf};
 
@@ -63,7 +63,7 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> Option<CommandOutput> {
         Verb::Export { data, name } => known(&data, &name).and_then(|()| {
             let dir = data.join(PARKED_DIR).join(&name);
             let mut out = io::BufWriter::new(io::stdout().lock());
-            let written = tar::write(&mut out, &dir, &name);
+            let written = archive::write(&mut out, &dir, &name);
             written.map(|()| None).map_err(|e| format!("{name}: {e}"))
         }),
         Verb::Drop { data, name } => known(&data, &name).and_then(|()| {

@@ -173,6 +173,7 @@ async fn read_and_reconcile(cluster: &Guarded, context: &ScopeContext) -> Result
         .as_ref()
         .is_ok_and(|cached| manager::class(cached) != us.class)
     {
+        shared.managed.note(&namespace, &name, false);
         shared.metrics.forget(&namespace, &name);
         return Ok(ELSEWHERE_WAIT);
     }
@@ -186,6 +187,7 @@ async fn read_and_reconcile(cluster: &Guarded, context: &ScopeContext) -> Result
         return Err(Error::Changed(format!("RqliteCluster {name}")));
     };
     let elsewhere = shared.installations.manager(&fresh, us).await != Manager::Us;
+    shared.managed.note(&namespace, &name, !elsewhere);
     shared.metrics.set_elsewhere(&namespace, &name, elsewhere);
     if elsewhere {
         return Ok(ELSEWHERE_WAIT);
@@ -247,6 +249,7 @@ fn handle_result(
         Ok(_) | Err(LoopError::ReconcilerFailed(..)) => {}
         Err(LoopError::ObjectNotFound(gone)) => {
             let namespace = gone.namespace.clone().unwrap_or_default();
+            context.shared.managed.note(&namespace, &gone.name, false);
             context.shared.metrics.forget(&namespace, &gone.name);
             context.forget(&format!("{namespace}/{}", gone.name));
         }

@@ -1,6 +1,8 @@
 //! Errors of a reconcile, and their classes, which are retried differently.
 use std::time::Duration;
 
+use operator_api::failure;
+
 use crate::cluster::Failure;
 
 /// Why a reconcile ended early. The next one starts from a new observation.
@@ -115,26 +117,13 @@ impl Error {
 /// Maximum length of an error text in conditions and events.
 const MAX_TEXT_CHARS: usize = 600;
 
-/// The error as one line without Rust's own notation: the API server's message, or why there is none.
+/// The error as one line: the API server's message, or why there is none.
 pub fn plain(error: &kube::Error) -> String {
-    use std::error::Error as _;
     let text = match error {
-        kube::Error::Api(status) if status.message.trim().is_empty() => {
-            format!("the API server answered {} {}", status.code, status.reason)
-        }
-        kube::Error::Api(status) => status.message.clone(),
-        other => {
-            let mut last = other.to_string();
-            let mut source = other.source();
-            while let Some(cause) = source {
-                last = cause.to_string();
-                source = cause.source();
-            }
-            format!("no answer from the API server: {last}")
-        }
+        kube::Error::Api(status) => failure::refused(status),
+        other => failure::unanswered(other),
     };
-    let words: Vec<&str> = text.split_whitespace().collect();
-    words.join(" ").chars().take(MAX_TEXT_CHARS).collect()
+    text.chars().take(MAX_TEXT_CHARS).collect()
 }
 
 fn of_kubernetes(error: &kube::Error) -> Class {
@@ -170,9 +159,6 @@ mod tests {
             error.to_string(),
             "applying StatefulSet demo: pods \"demo-0\" is forbidden: exceeded quota: small, requested: pods=1"
         );
-        let status = Status::failure("", "Forbidden").with_code(403);
-        let empty = plain(&kube::Error::Api(status.boxed()));
-        assert_eq!(empty, "the API server answered 403 Forbidden");
     }
 
     #[test]

@@ -22,6 +22,7 @@ pub mod farewell;
 pub mod installations;
 pub mod lease;
 pub mod live;
+pub mod managed;
 pub mod metrics;
 pub mod node_client;
 pub mod node_watch;

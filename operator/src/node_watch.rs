@@ -15,6 +15,7 @@ use operator_api::names;
 use crate::{
     caches::{Caches, ClusterRef, Triggers},
     cluster::NodeStatus,
+    managed::Managed,
     node_client::NodeClient,
     observe::pod_address,
 };
@@ -130,9 +131,15 @@ async fn ask_all<N: NodeClient>(nodes: &N, all: Vec<Address>) -> BTreeMap<String
     join_all(requests).await.into_iter().collect()
 }
 
-/// Asks all clusters once; returns those that have changed.
-async fn round<N: NodeClient>(caches: &Caches, nodes: &N, known: &mut Known) -> Vec<ClusterRef> {
-    let clusters = caches.pods_by_cluster();
+/// Asks all clusters of this installation once; returns those that have changed.
+async fn round<N: NodeClient>(
+    caches: &Caches,
+    nodes: &N,
+    managed: &Managed,
+    known: &mut Known,
+) -> Vec<ClusterRef> {
+    let mut clusters = caches.pods_by_cluster();
+    clusters.retain(|cluster, _| is_managed(managed, cluster));
     known.retain(|cluster, _| clusters.contains_key(cluster));
     let requests = clusters
         .into_iter()
@@ -146,6 +153,11 @@ async fn round<N: NodeClient>(caches: &Caches, nodes: &N, known: &mut Known) -> 
         .filter(|(cluster, now)| note(known, cluster, now.clone()))
         .map(|(cluster, _)| cluster)
         .collect()
+}
+
+fn is_managed(managed: &Managed, cluster: &ClusterRef) -> bool {
+    let namespace = cluster.namespace.as_deref();
+    managed.contains(namespace.unwrap_or_default(), &cluster.name)
 }
 
 /// Clusters with pods on machines whose state has changed: `kubectl drain` evicts as soon as it has cordoned.
@@ -181,13 +193,13 @@ fn on_machines(
         .collect()
 }
 
-/// Clusters whose nodes report a change.
-pub fn triggers<N: NodeClient + 'static>(caches: Caches, nodes: N) -> Triggers {
-    let start = (caches, nodes, Known::new());
-    stream::unfold(start, |(caches, nodes, mut known)| async move {
+/// Clusters of this installation whose nodes report a change.
+pub fn triggers<N: NodeClient + 'static>(caches: Caches, nodes: N, managed: Managed) -> Triggers {
+    let start = (caches, nodes, managed, Known::new());
+    stream::unfold(start, |(caches, nodes, managed, mut known)| async move {
         tokio::time::sleep(INTERVAL).await;
-        let changed = round(&caches, &nodes, &mut known).await;
-        Some((stream::iter(changed), (caches, nodes, known)))
+        let changed = round(&caches, &nodes, &managed, &mut known).await;
+        Some((stream::iter(changed), (caches, nodes, managed, known)))
     })
     .flatten()
     .boxed()
@@ -218,6 +230,18 @@ mod tests {
         assert_eq!(names(followers()), ["a", "b"]);
         let with = |ip| [followers(), vec![pod("c", "leader", ip)]].concat();
         assert_eq!(names(with("10.0.0.3")), ["c"]);
+    }
+
+    #[test]
+    fn clusters_of_others_are_not_asked() {
+        let managed = Managed::default();
+        let cluster = |name: &str| ClusterRef::new(name).within("shop");
+        let asked = |name: &str| is_managed(&managed, &cluster(name));
+        assert!(!asked("demo"), "not reconciled yet");
+        managed.note("shop", "demo", true);
+        assert!(asked("demo") && !asked("other"));
+        managed.note("shop", "demo", false);
+        assert!(!asked("demo"), "its class was changed");
     }
 
     #[test]

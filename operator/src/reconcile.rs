@@ -16,7 +16,6 @@ use crate::{
         deciders::recovery::StatusUpdate,
         facts::{observation::Edit, ownership, secrets::ObservedSecret, view::View},
         plan,
-        plan::is_paused,
         render::edits,
     },
     edits::{Edits, last_manager},
@@ -25,6 +24,7 @@ use crate::{
     installations::Installations,
     lease::LeaseGuard,
     live::{Live, named},
+    managed::Managed,
     metrics::Metrics,
     node_client::Http,
     observe::{Environment, observe},
@@ -44,6 +44,8 @@ pub struct Context {
     pub environment: Environment,
     /// Other installations of the operator.
     pub installations: Installations,
+    /// The clusters that this one manages.
+    pub managed: Managed,
     /// Whether this process may act.
     pub lease: LeaseGuard,
     /// Publisher of events.
@@ -222,7 +224,7 @@ async fn find_identity(
         status.is_some_and(|status| status.cluster_id.is_some())
     };
     let going = cluster.meta().deletion_timestamp.is_some();
-    if going || has_one(cluster) || is_paused(cluster) {
+    if going || has_one(cluster) || cluster.is_paused() {
         return Ok(());
     }
     let found = look_first(&context.client, cluster, live).await?;

@@ -27,6 +27,7 @@ use crate::{
     events::Events,
     installations::Installations,
     lease::{Election, LeaseGuard},
+    managed::Managed,
     metrics::Metrics,
     node_client::Http,
     node_watch,
@@ -269,6 +270,7 @@ async fn lead(
             refused: Refused::default(),
             ending: Ending::default(),
             installations: Installations::new(client.clone()),
+            managed: Managed::default(),
             checks: Checks::default(),
             edits: Edits::default(),
             leaders: Leaders::default(),
@@ -326,7 +328,11 @@ async fn run_controllers(
     let mut caches = Vec::new();
     for scope in options.scopes() {
         let (cache, mut triggers) = Caches::start(&context.client, &scope, cluster_scoped.clone());
-        triggers.push(node_watch::triggers(cache.clone(), context.nodes.clone()));
+        triggers.push(node_watch::triggers(
+            cache.clone(),
+            context.nodes.clone(),
+            context.managed.clone(),
+        ));
         triggers.push(node_watch::machine_triggers(cache.clone()));
         caches.push(cache.clone());
         controllers.push(ScopeController {

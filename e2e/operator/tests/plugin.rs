@@ -37,6 +37,7 @@ fn status(fixture: &OperatorFixture) -> Result<()> {
     let page = plugin(fixture, &["status", "fleet-1"])?;
     let parts = [
         "fleet-1: Running, 3 of 3 voters ready, leader fleet-1-0, epoch 0",
+        "managed by ",
         "MEMBER",
         "fleet-1-2",
         "Healthy",
@@ -89,6 +90,15 @@ fn restart(fixture: &OperatorFixture) -> Result<()> {
         0,
         &["restarts one node at a time"],
     )?;
+    // Whoever waits for Ready from now on waits for the restart.
+    let cluster = ["rqlitecluster", "fleet-1", "-n", NAMESPACE];
+    let cluster = fixture.server.get(&cluster)?;
+    let conditions = cluster["status"]["conditions"].as_array();
+    let ready = conditions.and_then(|all| all.iter().find(|one| one["type"] == "Ready"));
+    ensure!(
+        ready.is_some_and(|one| one["status"] == "False"),
+        "{ready:?}"
+    );
     // The first pod shows that the operator has accepted the request. Machines are simulated, so each pod
     // takes 10 s to settle.
     until("a pod to be recreated", LIMIT, || {
@@ -108,7 +118,7 @@ fn restart(fixture: &OperatorFixture) -> Result<()> {
     ensure_output(
         &plugin(fixture, &["restart", "nobody"])?,
         1,
-        &["writing the annotation to nobody"],
+        &["reading the RqliteCluster nobody"],
     )
 }
 

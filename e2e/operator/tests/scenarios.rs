@@ -5,6 +5,8 @@
 //! a few that take a few minutes. `AT_ONCE=3` runs three scenarios in parallel, of those that do not affect
 //! others (default 2). `E2E_SCOPED=1` restricts the operator to the scenarios' own namespaces.
 //! `WRITE_RESULTS=1` writes the rows to `e2e/RESULTS.md`.
+#[path = "scenarios/again.rs"]
+mod again;
 #[path = "scenarios/cluster.rs"]
 mod cluster;
 #[path = "scenarios/disruption.rs"]

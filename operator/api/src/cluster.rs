@@ -242,6 +242,15 @@ fn three() -> i32 {
     3
 }
 
+impl RqliteCluster {
+    /// Has a person paused the operator for this cluster?
+    pub fn is_paused(&self) -> bool {
+        let annotations = self.metadata.annotations.as_ref();
+        let annotated = annotations.and_then(|a| a.get(names::PAUSED_ANNOTATION));
+        self.spec.paused || annotated.is_some_and(|value| value == "true")
+    }
+}
+
 fn sixty() -> i64 {
     60
 }

@@ -18,6 +18,7 @@
 pub mod cluster;
 mod convert;
 mod crd;
+pub mod failure;
 pub mod lineage;
 pub mod names;
 pub mod open;

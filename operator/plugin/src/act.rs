@@ -2,6 +2,7 @@
 use std::{
     io::{IsTerminal, Read},
     process::{Command, ExitCode},
+    time::Duration,
 };
 
 use anyhow::{Context, bail};
@@ -9,8 +10,10 @@ use k8s_openapi::jiff::Timestamp;
 use kube::api::{Patch, PatchParams};
 use operator_api::names;
 
-use crate::{node, statements, target::Target};
+use crate::{manager, node, statements, target::Target};
 
+/// How long the operator may take to begin a restart.
+const TAKEN_UP_SECONDS: u64 = 10;
 /// Field manager of this program's changes.
 const FIELD_MANAGER: &str = "kubectl-rqlite";
 
@@ -25,15 +28,41 @@ pub(crate) async fn restart(target: &Target) -> anyhow::Result<ExitCode> {
         ..PatchParams::default()
     };
     let clusters = target.clusters();
+    let cluster = target.cluster().await?;
+    if let Some(unmanaged) = manager::unmanaged(&cluster) {
+        bail!("nothing would restart {}: {unmanaged}", target.name);
+    }
     clusters
         .patch(&target.name, &params, &Patch::Merge(&patch))
         .await
         .with_context(|| format!("writing the annotation to {}", target.name))?;
-    println!(
-        "{} restarts one node at a time. Watch: kubectl rqlite status {} -n {}",
-        target.name, target.name, target.namespace
-    );
+    let name = &target.name;
+    let watch = format!("kubectl rqlite status {name} -n {}", target.namespace);
+    let said = match manager::waits_for(&cluster) {
+        Some(wait) => format!("a restart of {name} is requested; {wait}"),
+        None if taken_up(target, &now).await? => {
+            format!("{name} restarts one node at a time")
+        }
+        None => format!(
+            "a restart of {name} is requested; the operator has not begun it within {TAKEN_UP_SECONDS} s"
+        ),
+    };
+    println!("{said}. Watch: {watch}");
     Ok(ExitCode::SUCCESS)
+}
+
+/// Has the operator begun the restart that was requested at this time? Until then the cluster may still be
+/// Ready, so that waiting for it would end at once.
+async fn taken_up(target: &Target, at: &str) -> anyhow::Result<bool> {
+    for _ in 0..TAKEN_UP_SECONDS * 5 {
+        let cluster = target.cluster().await?;
+        let inputs = cluster.status.and_then(|status| status.target?.inputs);
+        if inputs.is_some_and(|inputs| inputs.restarted_at.as_deref() == Some(at)) {
+            return Ok(true);
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    Ok(false)
 }
 
 /// Transfers leadership to a pod.

@@ -1,6 +1,7 @@
 //! `kubectl rqlite`: shows a cluster, restarts it, transfers leadership, opens a shell, and guides through a
 //! recovery. All of it goes through the API server, with the user's permissions.
 mod act;
+mod manager;
 mod node;
 mod parked;
 mod recover;

@@ -1,6 +1,5 @@
-//! Errors as one line for people. The API client's errors contain their Rust values, and their sources repeat
-//! the same text: of each only the API server's own message is shown.
-use std::error::Error as _;
+//! Errors as one line for people.
+use operator_api::failure;
 
 /// The whole chain of an error, each fact once.
 pub(crate) fn line(error: &anyhow::Error) -> String {
@@ -8,7 +7,7 @@ pub(crate) fn line(error: &anyhow::Error) -> String {
     for cause in error.chain() {
         let client = cause.downcast_ref::<kube::Error>();
         let text = client.map_or_else(|| cause.to_string(), of_kubernetes);
-        let text = one_line(&text);
+        let text = failure::one_line(&text);
         if !text.is_empty() && !parts.iter().any(|part| part.contains(&text)) {
             parts.push(text);
         }
@@ -22,32 +21,20 @@ pub(crate) fn line(error: &anyhow::Error) -> String {
 /// What the API server said, or why it did not.
 fn of_kubernetes(error: &kube::Error) -> String {
     match error {
-        kube::Error::Api(status)
-            if status
-                .message
-                .contains("could not find the requested resource")
-                || status.message.contains("404 page not found") =>
-        {
+        kube::Error::Api(status) if is_unknown_kind(&status.message) => {
             "this API server has no rqlite clusters: is rqlite-operator installed here?".to_owned()
         }
-        kube::Error::Api(status) if !status.message.trim().is_empty() => status.message.clone(),
-        kube::Error::Api(status) => {
-            format!("the API server answered {} {}", status.code, status.reason)
-        }
-        other => {
-            let mut last = other.to_string();
-            let mut source = other.source();
-            while let Some(cause) = source {
-                last = cause.to_string();
-                source = cause.source();
-            }
-            format!("no answer from the API server: {last}")
-        }
+        kube::Error::Api(status) => failure::refused(status),
+        other => failure::unanswered(other),
     }
 }
 
-fn one_line(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
+fn is_unknown_kind(message: &str) -> bool {
+    let known = [
+        "could not find the requested resource",
+        "404 page not found",
+    ];
+    known.iter().any(|text| message.contains(text))
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use operator_api::{
     status::{Member, Role},
 };
 
-use crate::{node, table::table, target::Target, update};
+use crate::{manager, node, table::table, target::Target, update};
 
 /// Timeout of a node's status. A node that takes longer is shown without its own numbers.
 const STATUS_TIMEOUT: Duration = Duration::from_secs(3);
@@ -96,6 +96,10 @@ fn text(
         cluster.spec.replicas,
         status.leader.as_deref().unwrap_or("none")
     );
+    if let Some(line) = manager::line(cluster) {
+        page.push_str(&line);
+        page.push('\n');
+    }
     if let Some(operation) = &status.operation {
         let message = operation.message.as_deref().unwrap_or_default();
         page.push_str(&format!("operation: {:?}: {message}\n", operation.kind));
@@ -203,6 +207,7 @@ mod tests {
             "apiVersion": "rqlite.dev/v1alpha1", "kind": "RqliteCluster",
             "metadata": {"name": "demo"}, "spec": {"replicas": 3},
             "status": {
+                "clusterId": "c", "managedBy": {"installation": "ops/rqlite", "operatorClass": "default", "since": "2026-01-01T00:00:00Z"},
                 "phase": "Degraded", "readyReplicas": 2, "leader": "demo-0", "lineage": {"id": "l", "epoch": 1},
                 "operation": {"id": "o", "type": "Replace", "startedAt": "2026-01-01T00:00:00Z", "stepAt": "2026-01-01T00:00:00Z", "message": "waits"},
                 "members": [
@@ -235,6 +240,7 @@ mod tests {
         let page = text(&cluster, &nodes, &[claim]);
         let expected = "\
 demo: Degraded, 2 of 3 voters ready, leader demo-0, epoch 1
+managed by ops/rqlite (class default)
 operation: Replace: waits
 
 MEMBER   ROLE     STATE     VERSION   LAG   USED     VOLUME   NODE   REASON

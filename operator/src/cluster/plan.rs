@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use operator_api::{
-    RqliteCluster, RqliteClusterStatus, names,
+    RqliteClusterStatus, names,
     status::{AVAILABLE, OperationType, Pool},
 };
 use serde::Serialize;
@@ -134,7 +134,7 @@ fn plan_kept(asked: &View<'_>, view: &View<'_>, hold: Option<&Hold>, adopts: boo
     let wanted = build::wanted_target(view);
     let gate = Gate::new(view, hold);
     let deleting = seen.cluster.metadata.deletion_timestamp.is_some();
-    let paused = is_paused(&seen.cluster);
+    let paused = seen.cluster.is_paused();
     let mistakes = validate::mistakes(asked);
     let leaving = deleting && !deletion::is_protected(view);
     let newer = newer::unknown_work(view.status);
@@ -230,13 +230,6 @@ fn message(decision: &Decision) -> Option<&str> {
         | Decision::Record(_, text)
         | Decision::Act(_, text) => Some(text),
     }
-}
-
-/// Has a person paused the operator for this cluster?
-pub fn is_paused(cluster: &RqliteCluster) -> bool {
-    let annotations = cluster.metadata.annotations.as_ref();
-    let annotated = annotations.and_then(|a| a.get(names::PAUSED_ANNOTATION));
-    cluster.spec.paused || annotated.is_some_and(|value| value == "true")
 }
 
 /// Asks the deciders in order of urgency; the first decision other than `Continue` is taken.

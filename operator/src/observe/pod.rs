@@ -261,8 +261,10 @@ mod tests {
     fn since_when_it_has_no_machine() {
         let scheduled = |status: &str| {
             let at = "2026-01-01T00:00:07Z";
-            let pod = pod(json!({"conditions": [{"type": "PodScheduled", "status": status,
-                "lastTransitionTime": at}]}));
+            let pod = pod(
+                json!({"conditions": [{"type": "PodScheduled", "status": status,
+                "lastTransitionTime": at}]}),
+            );
             let since = convert(&pod).unwrap().unscheduled_since;
             since.map(|since| since.0.to_string() == at)
         };

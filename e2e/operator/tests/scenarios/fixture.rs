@@ -144,6 +144,12 @@ impl Fixture {
         self.helm(&args).map(drop)
     }
 
+    /// Takes the release back to its revision before, as `helm rollback` does.
+    pub(crate) fn roll_back(&self) -> Result<()> {
+        let args = ["rollback", RELEASE, "--wait", "--timeout", "120s"];
+        self.helm(&args).map(drop)
+    }
+
     /// The operator's namespaces that still exist, as a value of the chart.
     fn scope(&self) -> Result<Option<String>> {
         let scope = self.scope.lock();

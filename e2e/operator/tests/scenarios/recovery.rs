@@ -45,7 +45,7 @@ pub(crate) fn await_phase(
 }
 
 /// Deletes all volumes but those of these voters, and waits until the loss is reported.
-fn lose_all_but(cluster: &Cluster<'_>, survivors: &[&str]) -> Result<()> {
+pub(crate) fn lose_all_but(cluster: &Cluster<'_>, survivors: &[&str]) -> Result<()> {
     let pods = cluster.voters()?;
     let lost = pods.iter().map(|p| p.name.as_str());
     let lost: Vec<&str> = lost.filter(|name| !survivors.contains(name)).collect();

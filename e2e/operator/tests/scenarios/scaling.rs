@@ -226,7 +226,7 @@ pub(crate) fn budget_stays_until_it_is_done(fixture: &Fixture) -> Result<Measure
         let budget = || {
             cluster
                 .namespace
-                .field(&format!("pdb/{NAME}"), "{.spec.minAvailable}")
+                .field(&format!("pdb/{NAME}-rqlite"), "{.spec.minAvailable}")
         };
         ensure!(
             budget()? == "3",

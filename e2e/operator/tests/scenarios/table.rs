@@ -4,9 +4,9 @@
 use anyhow::{Context, Result, ensure};
 
 use crate::{
-    disruption, edits, figures, fixture::Fixture, large, lifecycle, loss, manual_recovery, moved,
-    operator, own, pods, protection, reaping, recovery, report::Measurements, scaling, storage,
-    truthful, updates,
+    again, disruption, edits, figures, fixture::Fixture, large, lifecycle, loss, manual_recovery,
+    moved, operator, own, pods, protection, reaping, recovery, report::Measurements, scaling,
+    storage, truthful, updates,
 };
 
 /// The body of a scenario.
@@ -83,6 +83,7 @@ pub(crate) const ALL: &[Scenario] = &[
     exclusive("7", "operator killed at each step of 3→4→3", scaling::operator_killed_while_scaling),
     parallel("8", "voters 3→5→3→1→3", scaling::up_and_down),
     parallel("S1", "voters 5→1 and 1→5, each in one edit", scaling::five_to_one_and_back),
+    parallel("S2", "voters 5→3→5, four times: what is parked", again::parked_copies),
     exclusive("9", "5→1 in one edit with a follower down", scaling::shrinks_only_while_a_quorum_stays),
     parallel("10", "scaled down when the victim leads", scaling::leader_leaves),
     elsewhere("11", "removal commits but the reply is lost", "`operator/tests/model.rs`: replies are lost and actions arrive late, at random"),
@@ -133,6 +134,8 @@ pub(crate) const ALL: &[Scenario] = &[
     exclusive("R3", "a recovery requested while the majority is only cut off", loss::majority_cut_off),
     on_demand("D10", "a database of 10 GiB: 3→5→3, rolled, a member replaced, recovered", large::everything),
     parallel("R4", "automatic recovery, enabled beforehand", recovery::automatic),
+    parallel("R5", "a recovery looked at twice, then carried out", again::dry_runs),
+    parallel("R6", "recovered automatically, deleted, created again, recovered automatically", again::automatic_after_deletion),
     exclusive("H1", "a survivor recovered manually by peers.json, accepted by annotation", manual_recovery::recovered),
     parallel("E1", "ephemeral: a follower's and the leader's pod lost, then all updated", pods::ephemeral),
     parallel("E2", "a sidecar, an init container, a volume and Service settings", pods::additions),
@@ -152,6 +155,8 @@ pub(crate) const ALL: &[Scenario] = &[
     parallel("X1", "protected: deleted with every cascade, with its namespace, ten times at the last moment", protection::is_refused),
     exclusive("X2", "protected, without admission policies: deleted in the foreground", protection::without_policies),
     elsewhere("X3", "two installations, of one class and of two", "`e2e/operator/tests/installations.rs`: each cluster is managed by one installation"),
+    exclusive("X4", "the operator uninstalled with a running cluster, installed again", again::installed_again),
+    exclusive("X5", "the operator's release upgraded and rolled back", again::operator_rolled_back),
     parallel("P1", "an unknown voter, then an unknown reader joins", reaping::unknown_member),
     parallel("P2", "a surplus voter without a pod; a read-only node gone", reaping::without_a_pod),
 ];
