@@ -74,6 +74,14 @@ impl<'a> Writer<'a> {
         self.parsed(&args)
     }
 
+    /// The user that the connection Secret in its pod names; empty if there is none.
+    ///
+    /// # Errors
+    /// If the pod does not answer.
+    pub fn user(&self) -> Result<String> {
+        Ok(self.in_pod(&["user"])?.trim().to_owned())
+    }
+
     /// Waits until writes that began after the call are acknowledged.
     ///
     /// # Errors

@@ -17,6 +17,8 @@ mod edits;
 mod figures;
 #[path = "scenarios/fixture.rs"]
 mod fixture;
+#[path = "scenarios/intruders.rs"]
+mod intruders;
 #[path = "scenarios/large.rs"]
 mod large;
 #[path = "scenarios/lifecycle.rs"]
@@ -43,6 +45,8 @@ mod recovery;
 mod report;
 #[path = "scenarios/scaling.rs"]
 mod scaling;
+#[path = "scenarios/security.rs"]
+mod security;
 #[path = "scenarios/storage.rs"]
 mod storage;
 #[path = "scenarios/table.rs"]

@@ -18,6 +18,7 @@ usage: numbered-writer FOLDER COMMAND
   write URL               write rows 1, 2, 3, ... until `stop`; then keep running for `report` and `check`
   report [LAST_MS]        print acknowledged writes and gaps, of the last LAST_MS milliseconds if given; as JSON
   stop                    stop writing, and wait until it has stopped
+  user                    print the user that the connection Secret names, if there is one
   check URL [NODE_URL...] compare acknowledged rows with the database, and the nodes with each other; as JSON
 URL is http[s]://[user:password@]host:port. What it leaves out is read from the files of the connection Secret
 that is mounted at /access, before each request.";
@@ -54,6 +55,11 @@ fn carry_out(args: &[String]) -> Result<()> {
         ["report"] => print_report(&folder, None),
         ["report", last] => print_report(&folder, Some(last.parse().context("LAST_MS")?)),
         ["stop"] => stop(&folder),
+        ["user"] => {
+            let user = fs::read_to_string(Path::new(SECRET).join("username"));
+            println!("{}", user.unwrap_or_default());
+            Ok(())
+        }
         ["check", url, nodes @ ..] => {
             let nodes: Vec<Server> = nodes.iter().map(|url| server(url)).collect::<Result<_>>()?;
             let entries = record::read(&folder.record())?;

@@ -1,12 +1,13 @@
 //! All scenarios. Numbers are those of the operator's list; letters are figures (F) and additional cases (A:
-//! addresses, E: everywhere, H: manual recovery, M: machines, P: reaping, R: recovery, S: scaling, T: what
+//! addresses, E: everywhere, H: manual recovery, M: machines, N:
+//! nobody gets in who should not, P: reaping, R: recovery, S: scaling, T: what
 //! the status says, U: updates, X: deletion and installations).
 use anyhow::{Context, Result, ensure};
 
 use crate::{
-    again, disruption, edits, figures, fixture::Fixture, large, lifecycle, loss, manual_recovery,
-    moved, operator, own, pods, protection, reaping, recovery, report::Measurements, scaling,
-    storage, truthful, updates,
+    again, disruption, edits, figures, fixture::Fixture, intruders, large, lifecycle, loss,
+    manual_recovery, moved, operator, own, pods, protection, reaping, recovery,
+    report::Measurements, scaling, security, storage, truthful, updates,
 };
 
 /// The body of a scenario.
@@ -157,6 +158,12 @@ pub(crate) const ALL: &[Scenario] = &[
     elsewhere("X3", "two installations, of one class and of two", "`e2e/operator/tests/installations.rs`: each cluster is managed by one installation"),
     exclusive("X4", "the operator uninstalled with a running cluster, installed again", again::installed_again),
     exclusive("X5", "the operator's release upgraded and rolled back", again::operator_rolled_back),
+    quick("N1", "the smallest sample with TLS and users until Ready, written to over TLS", security::smallest_sample),
+    parallel("N2", "every certificate and every password exchanged under a writer", security::rotations),
+    parallel("N3", "pods of two namespaces without or with forged certificates and passwords get nowhere", intruders::get_nowhere),
+    parallel("N4", "a cluster without TLS and users moves to both, and back", security::moves_there_and_back),
+    parallel("N5", "each of the cluster's Secrets deleted by hand", security::deleted_secrets),
+    elsewhere("N7", "NetworkPolicies of a new cluster", "`operator/src/cluster/render/build/tests.rs`: a_new_cluster_is_closed_to_other_namespaces (the objects: no engine enforces them here, as this kernel has no nftables queue, CONFIG_NFT_QUEUE, which kube-network-policies needs)"),
     parallel("P1", "an unknown voter, then an unknown reader joins", reaping::unknown_member),
     parallel("P2", "a surplus voter without a pod; a read-only node gone", reaping::without_a_pod),
 ];
