@@ -1,10 +1,11 @@
 //! Users and their permissions: the credentials file of `-auth`.
 //!
-//! Reading order: `perm`, `hash` (hashed passwords and their cost), `rules` (the file, checked), `turns` (who is
-//! next), `checker` (few comparisons at a time). DESIGN.md says what wrong passwords may cost.
+//! Reading order: `perm`, `hash` (hashed passwords and their cost), `rules` (the file, checked), `turns` (who
+//! is next), `checker` (few comparisons at a time). DESIGN.md says what wrong passwords may cost.
 //!
-//! The file is read again when its content changes, which is checked every second. If the new file is invalid,
-//! the previous rules stay in force: a half-written file must neither lock all users out nor let anyone in.
+//! The file is read again when its content changes, which is checked every second. If the new file is
+//! invalid, the previous rules stay in force: a half-written file must neither lock all users out nor let
+//! anyone in.
 mod checker;
 mod fingerprint;
 mod hash;
@@ -55,10 +56,19 @@ const MAX_REPEATED_CHECKS: usize = 3;
 pub enum Access {
     /// The caller has the permissions.
     Allowed,
+    /// Everybody has the permissions. The credentials were not looked at.
+    Anyone,
     /// It has not, or its password is wrong.
     Denied,
     /// Its password was not checked, because too many others are.
     Busy(Busy),
+}
+
+impl Access {
+    /// The caller may.
+    pub fn is_allowed(self) -> bool {
+        matches!(self, Self::Allowed | Self::Anyone)
+    }
 }
 
 /// The version of the file that was read last, and what became of it.
@@ -185,7 +195,7 @@ impl Auth {
         from: LoginFrom,
     ) -> Access {
         let Some(source) = &self.source else {
-            return Access::Allowed;
+            return Access::Anyone;
         };
         let mut access = Access::Denied;
         for _ in 0..MAX_REPEATED_CHECKS {
@@ -256,7 +266,7 @@ impl Source {
         from: LoginFrom,
     ) -> Access {
         if rules.everyone_may(perms) {
-            return Access::Allowed;
+            return Access::Anyone;
         }
         let Some(given) = credentials.filter(|given| !given.username.is_empty()) else {
             return Access::Denied;

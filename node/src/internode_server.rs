@@ -2,6 +2,7 @@
 //! other nodes.
 mod administration;
 pub mod admission;
+mod audited;
 mod caller;
 mod forwarded;
 pub mod listener;

@@ -6,6 +6,7 @@
 //! forming) → [`http_api`] and [`internode_server`] (the two ports) → [`run`] (starts and stops all of them).
 //! [`recovery`], [`inspect`] and [`prepare`] work on the data directory of a stopped node; [`entrypoint`]
 //! starts the node in a container image.
+pub mod audit;
 pub mod auth;
 pub mod bind;
 pub mod bounds;
@@ -18,6 +19,7 @@ pub mod descriptors;
 pub mod discovery;
 pub mod disk;
 pub mod entrypoint;
+pub mod hash_password;
 pub mod http_api;
 pub mod identity;
 pub mod inspect;

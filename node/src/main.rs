@@ -32,6 +32,7 @@ fn main() -> ExitCode {
     let mut arguments = std::env::args_os().skip(1);
     match arguments.next().as_deref().and_then(|word| word.to_str()) {
         Some("entrypoint") => return print(&node::entrypoint::run(arguments)),
+        Some("hash-password") => return print(&node::hash_password::run(arguments)),
         Some("inspect") => return print(&node::inspect::run(arguments)),
         Some("skip-entry") => return print(&node::skip_entry::run(arguments)),
         Some("parked") => {

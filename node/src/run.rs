@@ -17,11 +17,13 @@ use tokio_util::sync::CancellationToken;
 
 use self::{
     settings::{
-        auth_settings, http_settings, max_readers, raft_settings, snapshot_entries, status_settings,
+        SCRATCH_DIR, auth_settings, http_settings, max_readers, raft_settings, snapshot_entries,
+        status_settings,
     },
     signals::Signals,
 };
 use crate::{
+    audit::Audit,
     auth::{Auth, OwnUser},
     bind::bind,
     cluster::{
@@ -66,8 +68,6 @@ const FULL_DISK_PAUSE: Duration = Duration::from_secs(2);
 const LEAVE_ATTEMPTS: u32 = 5;
 const LEAVE_PAUSE: Duration = Duration::from_millis(250);
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(5);
-/// Directory for uploads and backups in progress, inside the data directory. It is emptied at each start.
-const SCRATCH_DIR: &str = "scratch";
 /// Least number of reader threads.
 const MIN_READERS: usize = 2;
 
@@ -121,6 +121,7 @@ pub async fn run(config: Config) -> anyhow::Result<End> {
     if let Some(db) = node.db.get() {
         db.close();
     }
+    node.audit.iter().for_each(Audit::flush);
     match (ended, left) {
         (Ok(_), Err(e)) => Err(e),
         (ended, _) => ended,
@@ -131,6 +132,7 @@ pub async fn run(config: Config) -> anyhow::Result<End> {
 struct Node {
     local: Arc<Local>,
     auth: Arc<Auth>,
+    audit: Option<Audit>,
     metrics: Arc<Metrics>,
     tls: Sides,
     peers: Peers,
@@ -205,6 +207,7 @@ impl Node {
             discovery,
             disk: Arc::new(Disk::new(data_dir)),
             auth: Arc::new(auth),
+            audit: open_audit(config, &local.metrics)?,
             metrics: Arc::clone(&local.metrics),
             local,
             tls,
@@ -248,6 +251,7 @@ impl Node {
         let services = HttpServices {
             store: self.store.clone(),
             auth: Arc::clone(&self.auth),
+            audit: self.audit.clone(),
             metrics: Arc::clone(&self.metrics),
             queue,
             settings: http_settings(config, max_connections),
@@ -270,6 +274,7 @@ impl Node {
         RequestServer {
             local: Arc::clone(&self.local),
             auth: Arc::clone(&self.auth),
+            audit: self.audit.clone(),
             store: self.store.clone(),
             consensus: Arc::clone(&self.consensus),
             voter: !config.raft_non_voter,
@@ -523,6 +528,15 @@ impl Node {
         }
         bail!("failed to remove this node from cluster before shutdown: {last}")
     }
+}
+
+fn open_audit(config: &Config, metrics: &Arc<Metrics>) -> anyhow::Result<Option<Audit>> {
+    let Some(target) = &config.audit_log else {
+        return Ok(None);
+    };
+    let audit = Audit::open(target, config.node_id(), Arc::clone(metrics))
+        .with_context(|| format!("failed to open the audit log {}", target.display()))?;
+    Ok(Some(audit))
 }
 
 fn open_discovery(config: &Config) -> anyhow::Result<Option<Discovery>> {

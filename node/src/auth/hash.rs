@@ -10,9 +10,9 @@ use base64::{Engine as _, alphabet, engine::GeneralPurpose, engine::general_purp
 /// The most memory that a hash may ask for: what argon2's libraries use by default, and what one check may
 /// take beside the database.
 const MAX_ARGON2_KIB: u32 = 64 << 10;
-/// The most passes, and the most memory times passes: about a quarter of a second.
-const MAX_ARGON2_PASSES: u32 = 16;
-const MAX_ARGON2_KIB_PASSES: u32 = 4 * MAX_ARGON2_KIB;
+/// The most iterations, and the most memory times iterations: about a quarter of a second.
+const MAX_ARGON2_ITERATIONS: u32 = 16;
+const MAX_ARGON2_WORK: u32 = 4 * MAX_ARGON2_KIB;
 const MAX_ARGON2_LANES: u32 = 16;
 /// A shorter result is found by trying.
 const MIN_ARGON2_OUTPUT_BYTES: usize = 16;
@@ -116,14 +116,14 @@ fn argon2_hash(text: &str) -> Result<Hash, String> {
             output.len()
         ));
     }
-    let (kib, passes, lanes) = (params.m_cost(), params.t_cost(), params.p_cost());
+    let (kib, iterations, lanes) = (params.m_cost(), params.t_cost(), params.p_cost());
     if kib > MAX_ARGON2_KIB
-        || passes > MAX_ARGON2_PASSES
+        || iterations > MAX_ARGON2_ITERATIONS
         || lanes > MAX_ARGON2_LANES
-        || kib.saturating_mul(passes) > MAX_ARGON2_KIB_PASSES
+        || kib.saturating_mul(iterations) > MAX_ARGON2_WORK
     {
         return Err(format!(
-            "is an argon2id hash that asks for too much (m={kib},t={passes},p={lanes}): at most m={MAX_ARGON2_KIB} (KiB), t={MAX_ARGON2_PASSES}, p={MAX_ARGON2_LANES} and m times t of {MAX_ARGON2_KIB_PASSES} are accepted; make one with `rqlited hash-password`"
+            "is an argon2id hash that asks for too much (m={kib},t={iterations},p={lanes}): at most m={MAX_ARGON2_KIB} (KiB), t={MAX_ARGON2_ITERATIONS}, p={MAX_ARGON2_LANES} and m times t of {MAX_ARGON2_WORK} are accepted; make one with `rqlited hash-password`"
         ));
     }
     Ok(Hash::Argon2(text.to_owned()))
@@ -159,7 +159,7 @@ fn bcrypt_hash(text: &str) -> Result<Hash, String> {
 /// How a new hash is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Algorithm {
-    /// argon2id with 19 MiB and two passes.
+    /// argon2id with 19 MiB and two iterations.
     Argon2id,
     /// bcrypt of cost 10; for files that other programs read too.
     Bcrypt,
@@ -275,8 +275,8 @@ mod tests {
                 "well-formed",
             ),
             (
-                format!("$argon2id$v=19$m=8,t=1,p=1${salt}$AAAAAA"),
-                "only 4 bytes",
+                format!("$argon2id$v=19$m=8,t=1,p=1${salt}$AAAAAAAAAAAAAAAA"),
+                "only 12 bytes",
             ),
             (
                 argon2("m=8,t=1,p=1").replace("$argon2id", "$argon2i"),

@@ -38,7 +38,7 @@ async fn may_execute(auth: &Auth, name: &str, password: &str) -> Access {
 async fn without_a_file_everything_is_allowed() {
     let auth = Auth::open(None, AuthSettings::default()).unwrap();
     assert!(!auth.enabled());
-    assert_eq!(auth.check(None, &Perm::ALL, LOCAL).await, Access::Allowed);
+    assert_eq!(auth.check(None, &Perm::ALL, LOCAL).await, Access::Anyone);
     assert_eq!(auth.own_credentials(), None);
     assert_eq!(auth.status(), CredentialsStatus::default());
 }

@@ -7,7 +7,7 @@ use std::{
 
 /// Comparisons of one address that wait.
 const MAX_PER_ADDRESS: usize = 256;
-/// Users are told apart by this many groups, so that many names take no more memory than few.
+/// Users fall into this many groups, so that many names take no more memory than few.
 const GROUPS: u8 = 16;
 
 /// From where a login comes.
@@ -28,8 +28,8 @@ impl LoginFrom {
     }
 }
 
-/// The address under which a machine's connections and logins are counted: an IPv6 machine usually has a whole
-/// /64 network of addresses.
+/// The address under which a machine's connections and logins are counted: an IPv6 machine usually has a
+/// whole /64 network of addresses.
 pub fn counted_address(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(v6) => {

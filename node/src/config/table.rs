@@ -55,6 +55,7 @@ pub(super) const FLAGS: &[Flag] = &[
     flag("node-verify-common-name", Text(|c| &mut c.node_tls.verify_common_name, ""), "Common name that the certificate of a connecting node must carry"),
 
     flag("auth", Path(|c| &mut c.auth), "Credentials file. If not set, no credentials are required"),
+    flag("audit-log", Path(|c| &mut c.audit_log), "Audit log of requests, as JSON lines: stderr, or the path of a file. If not set, none is written"),
     flag("auto-backup", Path(|c| &mut c.auto_backup), "Configuration file of automatic backups"),
     flag("auto-restore", Path(|c| &mut c.auto_restore), "Configuration file of the automatic restore"),
 

@@ -118,6 +118,8 @@ pub struct Config {
     pub(super) node_tls_stage: String,
     /// Credentials file. Defaults to no authentication.
     pub auth: Option<PathBuf>,
+    /// `stderr` or the file of the audit log. Defaults to no such log.
+    pub audit_log: Option<PathBuf>,
     /// Configuration file of automatic backups. Defaults to none are made.
     pub auto_backup: Option<PathBuf>,
     /// Configuration file of the automatic restore. Defaults to none is done.

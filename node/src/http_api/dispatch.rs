@@ -24,6 +24,7 @@ use super::{
     status,
 };
 use crate::{
+    audit::{Entry, Notes},
     auth::{Access, LoginFrom},
     metrics::{Counter, Timed},
     store_types::StoreError,
@@ -31,6 +32,8 @@ use crate::{
 
 /// The address of a client that has none.
 const NOWHERE: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+/// Longest method in the audit log.
+const MAX_METHOD_CHARS: usize = 16;
 
 impl HttpState {
     /// Everything that is decided before the body is read.
@@ -41,6 +44,7 @@ impl HttpState {
         &self,
         parts: Parts,
         client: Option<SocketAddr>,
+        notes: Option<Arc<Notes>>,
     ) -> Result<Call, Box<Response>> {
         let replies = &self.replies;
         let refuse = |failure, content| Box::new(replies.failure(&failure, content));
@@ -60,8 +64,12 @@ impl HttpState {
         if self.auth.enabled() {
             let from = LoginFrom::Address(client.map_or(NOWHERE, |client| client.ip()));
             let access = self.auth.check(credentials.as_ref(), route.perms, from);
-            match access.await {
-                Access::Allowed => self.metrics.count(Counter::HttpAuthOk),
+            let access = access.await;
+            if let Some(notes) = &notes {
+                notes.access(access);
+            }
+            match access {
+                Access::Allowed | Access::Anyone => self.metrics.count(Counter::HttpAuthOk),
                 Access::Denied => {
                     self.metrics.count(Counter::HttpAuthFail);
                     return Err(refuse(Failure::Denied, route.content));
@@ -80,6 +88,7 @@ impl HttpState {
             params,
             credentials,
             client,
+            notes,
         })
     }
 
@@ -89,16 +98,38 @@ impl HttpState {
         request: hyper::Request<impl RequestBody>,
         client: Option<SocketAddr>,
     ) -> HttpResult {
-        let started = Instant::now();
         let (parts, body) = request.into_parts();
-        let call = match self.admit(parts, client).await {
+        let Some(audit) = &self.audit else {
+            return self.answer(parts, body, client, None).await;
+        };
+        let pending = audit.begin(audited(&parts, client));
+        let notes = pending.notes();
+        let replied = self.answer(parts, body, client, Some(Arc::clone(&notes)));
+        // Boxed, so that nodes without an audit log keep small futures.
+        let replied = Box::pin(replied).await;
+        if let Ok(response) = &replied {
+            notes.status(response.status().as_u16());
+        }
+        pending.finish();
+        replied
+    }
+
+    async fn answer(
+        self: &Arc<Self>,
+        parts: Parts,
+        body: impl RequestBody,
+        client: Option<SocketAddr>,
+        notes: Option<Arc<Notes>>,
+    ) -> HttpResult {
+        let started = Instant::now();
+        let call = match self.admit(parts, client, notes).await {
             Ok(call) => call,
             Err(response) => return Ok(*response),
         };
         let (replied, timed) = match call.route.endpoint {
-            Endpoint::Execute => (execute::handle(&self, &call, body).await, Timed::Execute),
-            Endpoint::Query => (query::handle(&self, &call, body).await, Timed::Query),
-            Endpoint::Request => (request::handle(&self, &call, body).await, Timed::Request),
+            Endpoint::Execute => (execute::handle(self, &call, body).await, Timed::Execute),
+            Endpoint::Query => (query::handle(self, &call, body).await, Timed::Query),
+            Endpoint::Request => (request::handle(self, &call, body).await, Timed::Request),
             // Boxed, so that the futures of the three frequent endpoints stay small.
             _ => return Ok(Box::pin(self.handle_other(&call, body)).await),
         };
@@ -135,6 +166,9 @@ impl HttpState {
     }
 
     fn fail(&self, call: &Call, failure: &Failure) -> Response {
+        if let (Some(notes), Some(error)) = (&call.notes, failure.store_error()) {
+            notes.store_error(error);
+        }
         if matches!(
             failure,
             Failure::Call(StoreError::LeaderNotFound)
@@ -145,4 +179,26 @@ impl HttpState {
         }
         self.replies.failure(failure, call.route.content)
     }
+}
+
+/// What the audit log says of a request before it is served. The path of an unknown endpoint may hold
+/// anything, so it is left out.
+fn audited(parts: &Parts, client: Option<SocketAddr>) -> Entry {
+    let mut entry = Entry {
+        port: "http",
+        method: parts
+            .method
+            .as_str()
+            .chars()
+            .take(MAX_METHOD_CHARS)
+            .collect(),
+        remote: client,
+        ..Entry::default()
+    };
+    if let Some(route) = route::resolve(parts.uri.path()) {
+        entry.action = route.path();
+        entry.set_permissions(route.perms);
+    }
+    entry.set_user(param::credentials(&parts.headers).as_ref());
+    entry
 }

@@ -79,6 +79,17 @@ impl Failure {
         (self.status(), self.text())
     }
 
+    /// The store's error, if it failed.
+    pub(super) fn store_error(&self) -> Option<&StoreError> {
+        match self {
+            Self::Boot(error)
+            | Self::Nodes(error)
+            | Self::LeaderUnknown(error)
+            | Self::Call(error) => Some(error),
+            _ => None,
+        }
+    }
+
     /// The same request may succeed in a moment.
     pub(super) fn is_temporary(&self) -> bool {
         matches!(

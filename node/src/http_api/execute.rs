@@ -30,6 +30,7 @@ pub(super) async fn handle(
     }
     let body = collect(body, MAX_BODY_BYTES, &state.memory).await?;
     let statements = call.statements(&body)?;
+    call.note_statements(0, statements.len());
     state
         .metrics
         .add(Counter::HttpExecuteStmtsRx, statements.len() as u64);
@@ -70,6 +71,7 @@ async fn queue(
         Err(Failure::Statements(ParseError::Empty)) if params.wait => Vec::new(),
         parsed => parsed?,
     };
+    call.note_statements(0, statements.len());
     state.metrics.add(
         Counter::HttpQueuedExecutionsNumStmtsRx,
         statements.len() as u64,

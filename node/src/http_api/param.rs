@@ -1,5 +1,5 @@
 //! A request without its body: parameters, headers and credentials, and what the store needs of them.
-use std::net::SocketAddr;
+use std::{net::SocketAddr, sync::Arc};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use hyper::{
@@ -11,6 +11,7 @@ use node_values::Statement;
 
 use super::{error::Failure, route::Route};
 use crate::{
+    audit::{Counts, Notes, counts_of},
     store::Caller,
     store_types::{Credentials, ReadOptions},
 };
@@ -26,6 +27,8 @@ pub(super) struct Call {
     pub(super) credentials: Option<Credentials>,
     /// Address of the client.
     pub(super) client: Option<SocketAddr>,
+    /// For the audit log, if there is one.
+    pub(super) notes: Option<Arc<Notes>>,
 }
 
 impl Call {
@@ -44,6 +47,30 @@ impl Call {
             freshness: self.params.freshness,
             freshness_strict: self.params.freshness_strict,
             linearizable_timeout: self.params.linearizable_timeout,
+        }
+    }
+
+    /// Notes statements that read or write, for the audit log.
+    pub(super) fn note_statements(&self, reads: usize, writes: usize) {
+        if let Some(notes) = &self.notes {
+            notes.statements(Counts {
+                reads: reads as u64,
+                writes: writes as u64,
+            });
+        }
+    }
+
+    /// Notes statements of a request that may read and write.
+    pub(super) fn note_mixed(&self, statements: &[Statement]) {
+        if let Some(notes) = &self.notes {
+            notes.statements(counts_of(statements.iter().map(|one| one.sql.as_str())));
+        }
+    }
+
+    /// Notes how many statements have failed.
+    pub(super) fn note_failed(&self, failed: usize) {
+        if let Some(notes) = &self.notes {
+            notes.failed(failed);
         }
     }
 

@@ -36,6 +36,7 @@ pub(super) async fn handle(
         None => call.statement_of_url(),
         Some(body) => call.statements(body)?,
     };
+    call.note_statements(statements.len(), 0);
     state
         .metrics
         .add(Counter::HttpQueryStmtsRx, statements.len() as u64);

@@ -27,6 +27,7 @@ pub(super) async fn handle(
     }
     let body = collect(body, MAX_BODY_BYTES, &state.memory).await?;
     let statements = parse_statements(&body).map_err(Failure::Statements)?;
+    call.note_mixed(&statements);
     state
         .metrics
         .add(Counter::HttpRequestStmtsRx, statements.len() as u64);

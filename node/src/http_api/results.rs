@@ -2,6 +2,7 @@
 use std::time::Instant;
 
 use node_api::Reply;
+use node_values::StatementResult;
 
 use super::{
     error::{Failure, error_reply},
@@ -79,6 +80,11 @@ impl HttpState {
                 (error_reply(error)?, None)
             }
         };
+        let failed = reply
+            .results
+            .iter()
+            .filter(|result| matches!(result, StatementResult::Error(_)));
+        call.note_failed(failed.count() + usize::from(reply.error.is_some()));
         if call.params.timings {
             reply.time_secs = Some(started.elapsed().as_secs_f64());
         }

@@ -90,6 +90,11 @@ impl Route {
         }
     }
 
+    /// The path of the table.
+    pub(super) fn path(&self) -> &'static str {
+        self.path
+    }
+
     pub(super) fn allows(&self, method: &Method) -> bool {
         self.methods.is_empty() || self.methods.contains(method)
     }

@@ -6,6 +6,7 @@ use parking_lot::Mutex;
 
 use super::{memory::BodyMemory, reply::Replies};
 use crate::{
+    audit::Audit,
     auth::Auth,
     config::NodeTlsStage,
     discovery::Discovery,
@@ -46,6 +47,8 @@ pub struct HttpServices {
     pub store: Store,
     /// Users and their permissions.
     pub auth: Arc<Auth>,
+    /// The audit log, if there is one.
+    pub audit: Option<Audit>,
     /// Counters.
     pub metrics: Arc<Metrics>,
     /// Queued writes.
@@ -63,6 +66,7 @@ pub struct HttpServices {
 pub(super) struct HttpState {
     pub(super) store: Store,
     pub(super) auth: Arc<Auth>,
+    pub(super) audit: Option<Audit>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) queue: Queue,
     pub(super) settings: HttpSettings,
@@ -80,6 +84,7 @@ impl HttpState {
         let HttpServices {
             store,
             auth,
+            audit,
             metrics,
             queue,
             settings,
@@ -95,6 +100,7 @@ impl HttpState {
             discovery,
             tls,
             store,
+            audit,
             auth,
             metrics,
             queue,

@@ -113,6 +113,7 @@ fn services(dir: &Path, credentials: Option<&str>) -> HttpServices {
         tls: crate::tls::Sides::default(),
         store,
         auth,
+        audit: None,
         metrics,
         queue,
         settings,

@@ -2,12 +2,15 @@
 use std::{
     future::Future,
     net::{Ipv4Addr, SocketAddr},
+    slice,
+    sync::Arc,
 };
 
 use node_db::Origin;
 
 use super::admission::Standing;
 use crate::{
+    audit::Notes,
     auth::LoginFrom,
     identity::name_of,
     internode::wire::{Connection, Hello},
@@ -24,9 +27,24 @@ pub(super) struct Peer<'a> {
     pub(super) verified: bool,
     /// The address from which it has connected.
     pub(super) address: Option<SocketAddr>,
+    /// For the audit log: of the request, or of each write in it. Empty without one.
+    pub(super) notes: &'a [Arc<Notes>],
 }
 
-impl Peer<'_> {
+impl<'a> Peer<'a> {
+    /// The same, for one write of the request.
+    pub(super) fn of_write(&self, at: usize) -> Self {
+        Self {
+            notes: self.notes.get(at).map_or(&[], slice::from_ref),
+            ..*self
+        }
+    }
+
+    /// What the audit log says of the request, if there is one.
+    pub(super) fn note(&self) -> Option<&'a Notes> {
+        self.notes.first().map(|notes| &**notes)
+    }
+
     /// Logins that members forward do not wait behind those of others: members have checked them.
     pub(super) fn login(&self) -> LoginFrom {
         match (self.standing, self.address) {

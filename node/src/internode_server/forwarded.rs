@@ -5,6 +5,7 @@ use node_db::{Origin, Part, Read};
 use tokio::time::timeout;
 
 use super::{
+    audited::needed,
     caller::{Peer, origin_of, while_connected},
     requests::RequestServer,
 };
@@ -60,7 +61,12 @@ impl RequestServer {
         };
         let response = self.read(&read, &options, true, &credentials, origin, peer);
         match while_connected(connection, response).await {
-            Some(response) => send_read(connection, response).await,
+            Some(response) => {
+                if let (Some(notes), Err(error)) = (peer.note(), &response) {
+                    notes.store_error(error);
+                }
+                send_read(connection, response).await
+            }
             None => Err(io::ErrorKind::UnexpectedEof.into()),
         }
     }
@@ -101,8 +107,8 @@ impl RequestServer {
     ) -> Vec<Result<WriteResponse, StoreError>> {
         self.metrics.count(counter_of(&writes));
         let mut denied: Vec<Option<StoreError>> = Vec::with_capacity(writes.len());
-        for write in &writes {
-            denied.push(self.write_denied(write, peer).await);
+        for (at, write) in writes.iter().enumerate() {
+            denied.push(self.write_denied(write, peer.of_write(at)).await);
         }
         let allowed = writes
             .into_iter()
@@ -128,13 +134,7 @@ impl RequestServer {
     }
 
     async fn write_denied(&self, write: &ForwardedWrite, peer: Peer<'_>) -> Option<StoreError> {
-        let (perms, what): (&[Perm], _) = match write.request.kind {
-            node_db::Kind::Execute | node_db::Kind::ExecutePlain => (&[Perm::Execute], "Execute"),
-            node_db::Kind::Query => (&[Perm::Query], "query"),
-            node_db::Kind::Unified | node_db::Kind::UnifiedPlain => {
-                (&[Perm::Query, Perm::Execute], "Request")
-            }
-        };
+        let (perms, what) = needed(write.request.kind);
         let credentials = write.credentials.as_ref();
         self.authorized(credentials, perms, what, peer).await.err()
     }

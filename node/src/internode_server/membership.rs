@@ -3,7 +3,7 @@ use std::{io, time::Duration};
 
 use super::{caller::Peer, requests::RequestServer};
 use crate::{
-    auth::{Access, Perm},
+    auth::Perm,
     cluster::moved::{note_if_moved, note_member},
     identity::{Cluster, FormingRight, name_of},
     internode::{
@@ -32,7 +32,10 @@ impl RequestServer {
             Perm::JoinReadOnly
         };
         let access = self.auth.check(credentials, &[perm], peer.login()).await;
-        access == Access::Allowed
+        if let Some(notes) = peer.note() {
+            notes.access(access);
+        }
+        access.is_allowed()
     }
 
     pub(super) async fn join(&self, request: JoinRequest, peer: Peer<'_>) -> JoinResponse {

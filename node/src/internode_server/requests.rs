@@ -10,9 +10,11 @@ use tokio::time::timeout;
 
 use super::{
     admission::{Protection, Slot, Standing, is_stranger, standing},
+    audited::Trail,
     caller::{Peer, while_connected},
 };
 use crate::{
+    audit::Audit,
     auth::{Access, Auth, Perm},
     internode::{
         messages::{Meta, PeerRequest, PeerResponse},
@@ -38,6 +40,8 @@ pub struct RequestServer {
     pub local: Arc<Local>,
     /// Users and their permissions.
     pub auth: Arc<Auth>,
+    /// The audit log, if there is one.
+    pub audit: Option<Audit>,
     /// The database.
     pub store: Store,
     /// This node's Raft, once it is open.
@@ -79,40 +83,32 @@ impl RequestServer {
             } else {
                 self.standing(&hello)
             };
-            let peer = Peer {
-                hello: &hello,
-                standing,
-                verified,
-                address,
-            };
             let known = standing == Standing::Member && slot.admit_member();
             let Some(request) = receive(&mut connection, known).await? else {
                 return Ok(());
             };
             slot.set_busy(true);
+            let trail = Trail::begin(self.audit.as_ref(), &request, &hello, address);
+            let peer = Peer {
+                hello: &hello,
+                standing,
+                verified,
+                address,
+                notes: trail.notes(),
+            };
             if let Some(refusal) = self.refusal(&request, peer) {
+                trail.finish(&refusal);
                 return connection.send(&refusal).await;
             }
             let response = match request {
-                PeerRequest::Backup {
-                    format,
-                    credentials,
-                } => {
-                    return self
-                        .backup(&mut connection, peer, format, credentials)
-                        .await;
-                }
-                PeerRequest::Load {
-                    len_bytes,
-                    credentials,
-                } => {
-                    let allowed = self.may_load(credentials.as_ref(), peer).await;
-                    return self
-                        .load(&mut connection, len_bytes, allowed, standing)
-                        .await;
+                request @ (PeerRequest::Backup { .. } | PeerRequest::Load { .. }) => {
+                    self.transfer(&mut connection, peer, request).await?;
+                    trail.done();
+                    return Ok(());
                 }
                 request @ PeerRequest::ReadParts { .. } => {
                     self.read_in_parts(&mut connection, peer, request).await?;
+                    trail.done();
                     slot.set_busy(false);
                     continue;
                 }
@@ -126,6 +122,7 @@ impl RequestServer {
                 }
                 request => self.respond(request, peer).await,
             };
+            trail.finish(&response);
             send(&mut connection, &response, known).await?;
             if matches!(response, PeerResponse::Meta(_)) {
                 self.metrics.count(Counter::ClusterNumGetNodeApiResp);
@@ -231,8 +228,12 @@ impl RequestServer {
         what: &str,
         peer: Peer<'_>,
     ) -> Result<(), StoreError> {
-        match self.auth.check(credentials, perms, peer.login()).await {
-            Access::Allowed => Ok(()),
+        let access = self.auth.check(credentials, perms, peer.login()).await;
+        if let Some(notes) = peer.note() {
+            notes.access(access);
+        }
+        match access {
+            Access::Allowed | Access::Anyone => Ok(()),
             Access::Denied => Err(StoreError::Unauthorized(format!(
                 "remote {what} not authorized"
             ))),

@@ -6,18 +6,46 @@ use tokio::io::AsyncWriteExt;
 
 use super::{
     admission::Standing,
+    audited::note_result,
     caller::{Peer, origin_of, while_connected},
     requests::RequestServer,
 };
 use crate::{
     auth::Perm,
-    internode::{messages::PeerResponse, transfer::copy_exactly, wire::Connection},
+    internode::{
+        messages::{PeerRequest, PeerResponse},
+        transfer::copy_exactly,
+        wire::Connection,
+    },
     metrics::Counter,
     store_types::{Credentials, StoreError},
 };
 
 impl RequestServer {
-    pub(super) async fn backup(
+    /// Serves `Backup` and `Load`.
+    pub(super) async fn transfer(
+        &self,
+        connection: &mut Connection,
+        peer: Peer<'_>,
+        request: PeerRequest,
+    ) -> io::Result<()> {
+        match request {
+            PeerRequest::Backup {
+                format,
+                credentials,
+            } => self.backup(connection, peer, format, credentials).await,
+            PeerRequest::Load {
+                len_bytes,
+                credentials,
+            } => {
+                let allowed = self.may_load(credentials.as_ref(), peer).await;
+                self.load(connection, len_bytes, allowed, peer).await
+            }
+            _ => Ok(()),
+        }
+    }
+
+    async fn backup(
         &self,
         connection: &mut Connection,
         peer: Peer<'_>,
@@ -37,11 +65,12 @@ impl RequestServer {
             }
             Err(e) => Err(e),
         };
+        note(peer, path.as_ref().err());
         send_backup(connection, path).await
     }
 
     /// Checks an upload before any of its bytes is read.
-    pub(super) async fn may_load(
+    async fn may_load(
         &self,
         credentials: Option<&Credentials>,
         peer: Peer<'_>,
@@ -55,23 +84,32 @@ impl RequestServer {
         }
     }
 
-    pub(super) async fn load(
+    async fn load(
         &self,
         connection: &mut Connection,
         len_bytes: u64,
         allowed: Result<(), StoreError>,
-        standing: Standing,
+        peer: Peer<'_>,
     ) -> io::Result<()> {
         self.metrics.count(Counter::ClusterNumLoadReq);
         if let Err(why) = allowed {
-            return decline_load(connection, why, len_bytes, standing).await;
+            note(peer, Some(&why));
+            return decline_load(connection, why, len_bytes, peer.standing).await;
         }
         let path = self.store.scratch().map_err(io::Error::other)?;
         let mut file = tokio::fs::File::create(&path).await?;
         copy_exactly(&mut connection.reader, &mut file, len_bytes).await?;
         file.flush().await?;
         let served = self.store.load_as_leader(&path).await;
+        note(peer, served.as_ref().err());
         connection.send(&PeerResponse::Served(served)).await
+    }
+}
+
+/// Notes in the audit log why a transfer failed.
+fn note(peer: Peer<'_>, error: Option<&StoreError>) {
+    if let Some(notes) = peer.note() {
+        note_result(notes, error);
     }
 }
 

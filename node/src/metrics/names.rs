@@ -87,6 +87,10 @@ counters! {
         HttpUserReaps "user_reaps"
         HttpUserSnapshots "user_snapshots"
     }
+    "audit" {
+        AuditRecords "records"
+        AuditRecordsLost "records_lost"
+    }
     "auth" {
         AuthReloads "reloads"
         AuthReloadsFailed "reloads_failed"

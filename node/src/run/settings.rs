@@ -7,6 +7,8 @@ use crate::{
     store::StatusSettings,
 };
 
+/// Directory for uploads and backups in progress, inside the data directory. It is emptied at each start.
+pub(super) const SCRATCH_DIR: &str = "scratch";
 /// Entries after which a checkpoint is due if `-raft-snap` is 0.
 const DEFAULT_SNAPSHOT_ENTRIES: u64 = 8192;
 /// Most reader threads if `-db-max-ro-conns` sets no limit. Each takes up to 2 MiB for SQLite's cache.
@@ -47,7 +49,7 @@ pub(super) fn http_settings(config: &Config, max_connections: usize) -> HttpSett
         api_url: config.http_url(),
         bind_addr: config.http_addr.clone(),
         raft_addr: config.raft_adv().to_owned(),
-        scratch_dir: config.data_dir.join(super::SCRATCH_DIR),
+        scratch_dir: config.data_dir.join(SCRATCH_DIR),
         start_time: crate::clock::now(),
         command_line: std::env::args().collect(),
     }

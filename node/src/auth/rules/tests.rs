@@ -1,3 +1,4 @@
+//! Files, good and bad, and what they allow.
 use super::*;
 use crate::auth::hash::{Algorithm, hash_password};
 
