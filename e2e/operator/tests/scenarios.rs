@@ -19,6 +19,8 @@ mod figures;
 mod fixture;
 #[path = "scenarios/intruders.rs"]
 mod intruders;
+#[path = "scenarios/issuer.rs"]
+mod issuer;
 #[path = "scenarios/large.rs"]
 mod large;
 #[path = "scenarios/lifecycle.rs"]

@@ -132,6 +132,11 @@ impl Fixture {
         Ok(())
     }
 
+    /// How to reach the API server.
+    pub(crate) fn kubeconfig(&self) -> &Path {
+        &self.kubeconfig
+    }
+
     /// Changes values of the release, as `helm upgrade` does.
     pub(crate) fn upgrade(&self, values: &[&str]) -> Result<()> {
         let chart = chart().display().to_string();
