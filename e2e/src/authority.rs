@@ -141,6 +141,7 @@ impl Leaf {
     /// Valid from tomorrow on.
     #[must_use]
     pub fn not_yet_valid(mut self) -> Self {
+        self.begun = Duration::ZERO;
         self.begins_in = DAY;
         self
     }

@@ -5,8 +5,8 @@
 //!
 //! Reading order: [`process`] → [`client`] → [`wait`] → [`cluster`] → [`membership`] → [`link`] → [`fault`]
 //! with [`history`] and [`linearize`] → [`exchange`] → [`small_disk`], [`frozen_disk`] and [`power`] →
-//! [`dump`] → [`mod@bench`]. [`authority`] makes certificates, good and bad ones. Apart from these, [`repository`] reads the workspace's sources for the tests
-//! of its rules.
+//! [`dump`] → [`mod@bench`]. [`authority`] makes certificates, good and bad ones, and [`mounted`] exchanges
+//! them. Apart from these, [`repository`] reads the workspace's sources for the tests of its rules.
 
 pub mod authority;
 pub mod bench;
@@ -22,6 +22,7 @@ pub mod history;
 pub mod linearize;
 pub mod link;
 pub mod membership;
+pub mod mounted;
 pub mod netns;
 pub mod ports;
 pub mod power;
