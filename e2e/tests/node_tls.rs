@@ -244,12 +244,12 @@ fn who_lacks_the_right_certificate_does_not_join_and_sees_why() -> Result<()> {
         (
             "expired",
             flags(&expired, &[]),
-            "the certificate has expired for it",
+            "the certificate has expired, or is not valid yet",
         ),
         (
             "not valid yet",
             flags(&early, &[]),
-            "it does not accept the certificate",
+            "the certificate has expired, or is not valid yet",
         ),
         (
             "not for clients",
@@ -311,67 +311,6 @@ fn a_node_with_tls_sees_why_a_plain_cluster_does_not_answer_it() -> Result<()> {
         log.contains("-node-cert") && log.contains("/nil/c"),
         "{log}"
     );
-    cluster.check_no_panic()
-}
-
-/// The handshake of a plain node, up to its hello.
-fn plain_hello() -> Vec<u8> {
-    let hello = [&[3, 10][..], b"outsider#1", &[0, 0, 2]].concat();
-    let length = u32::try_from(hello.len()).unwrap_or(0).to_le_bytes();
-    [&b"RQN1\x01\0"[..], &length, &hello].concat()
-}
-
-/// The beginning of a TLS handshake: a record of 512 bytes is announced, and a few of them come.
-const HALF_HELLO: [u8; 11] = [0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3];
-
-#[test]
-fn strangers_get_a_close_and_keep_nobody_out() -> Result<()> {
-    use std::{
-        io::{Read, Write},
-        net::TcpStream,
-    };
-    let authority = Authority::new("ours")?;
-    let (mut cluster, _files) = secured(&authority)?;
-    cluster.client(0).execute("CREATE TABLE t(x)", &[])?;
-    let said = |bytes: &[u8]| -> Result<Vec<u8>> {
-        let mut stream = TcpStream::connect(&cluster[0].raft)?;
-        stream.set_read_timeout(Some(SETTLE_LIMIT))?;
-        let _ = stream.write_all(bytes);
-        let mut heard = Vec::new();
-        match stream.read_to_end(&mut heard) {
-            Ok(_) => Ok(heard),
-            Err(e) if e.kind() == std::io::ErrorKind::ConnectionReset => Ok(heard),
-            Err(e) => Err(e.into()),
-        }
-    };
-    for bytes in [&plain_hello()[..], b"GET / HTTP/1.0\r\n\r\n", &[0; 4096]] {
-        let heard = said(bytes)?;
-        ensure!(heard.is_empty(), "{heard:?} in answer to {bytes:?}");
-    }
-    // Garbage inside of TLS gets an alert at most; half a hello gets nothing, and is closed.
-    ensure!(said(&[&[0x16, 3, 1, 0, 4][..], b"oops"].concat())?.len() <= 7);
-    ensure!(said(&HALF_HELLO)?.is_empty());
-    let mut held = Vec::new();
-    for _ in 0..600 {
-        for node in cluster.iter() {
-            let mut stream = TcpStream::connect(&node.raft)?;
-            let _ = stream.write_all(&HALF_HELLO);
-            held.push(stream);
-        }
-    }
-    let follower = cluster.follower()?;
-    cluster[follower].kill()?;
-    cluster[follower].start_and_ready()?;
-    for number in 0..20 {
-        let mut client = cluster.client(follower);
-        client.execute(&format!("INSERT INTO t VALUES({number})"), &[])?;
-        for node in cluster.iter() {
-            let mut stream = TcpStream::connect(&node.raft)?;
-            let _ = stream.write_all(&HALF_HELLO);
-            held.push(stream);
-        }
-    }
-    e2e::membership::await_rows(&cluster[follower], "SELECT count(*) FROM t", 20)?;
     cluster.check_no_panic()
 }
 

@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 use crate::{
     identity::{Cluster, FormingRight, Identity, IdentityError},
     metrics::Metrics,
-    transport::Transport,
+    transport::{Dialed, Transport},
     version,
 };
 
@@ -120,9 +120,12 @@ impl Local {
         self.identity.lock().clone()
     }
 
-    /// Limit for connecting to another node.
+    /// Limit for connecting to another node: with TLS there are three round trips instead of two.
     pub fn dial_timeout(&self) -> Duration {
-        self.dial_timeout
+        match self.transport.dials() {
+            Dialed::Plain => self.dial_timeout,
+            Dialed::Tls => self.dial_timeout * 3 / 2,
+        }
     }
 
     /// Becomes a member of `cluster`, durably. Does nothing if it already is one.

@@ -30,6 +30,9 @@ use crate::{
 /// Idle connections are probed after this long, so that a peer whose machine is gone is noticed.
 const KEEPALIVE: Duration = Duration::from_secs(15);
 
+/// First byte of a plain connection of a node (`internode/wire.rs`).
+pub const PLAIN_NODE: u8 = b'R';
+
 /// How this node's connections to and from other nodes are secured.
 #[derive(Debug, Default)]
 pub struct Transport {
@@ -72,6 +75,17 @@ fn first(stage: NodeTlsStage, is_tls: bool) -> First {
         (false, NodeTlsStage::Require) => First::Refuse,
         (false, NodeTlsStage::Accept | NodeTlsStage::Use) => First::Plain,
     }
+}
+
+/// Distinguishes plain connections of nodes from those of other programs, such as a node's own check that a join
+/// address serves no HTTP.
+async fn refusal(stream: &TcpStream) -> io::Result<AcceptError> {
+    let mut byte = [0; 1];
+    stream.peek(&mut byte).await?;
+    Ok(match byte == [PLAIN_NODE] {
+        true => AcceptError::Plain,
+        false => io::Error::from(io::ErrorKind::InvalidData).into(),
+    })
 }
 
 fn prepared(stream: &TcpStream) -> io::Result<()> {
@@ -151,7 +165,7 @@ impl Transport {
         };
         match first(tls.stage, begins_with_tls(&stream).await?) {
             First::Plain => return Ok(Stream::Plain(stream)),
-            First::Refuse => return Err(AcceptError::Plain),
+            First::Refuse => return Err(refusal(&stream).await?),
             First::Tls => {}
         }
         let changes = tls.side.changes();

@@ -18,12 +18,12 @@ use tokio::{
 
 use crate::{
     identity::Cluster,
-    transport::{AcceptError, Link, Stream, Transport, while_dialing},
+    transport::{AcceptError, Link, PLAIN_NODE, Stream, Transport, while_dialing},
     version,
 };
 
 /// The first bytes of every connection. They distinguish this protocol from any other.
-const MAGIC: [u8; 4] = *b"RQN1";
+const MAGIC: [u8; 4] = [PLAIN_NODE, b'Q', b'N', b'1'];
 /// Version of everything after the magic bytes. Nodes with different versions refuse each other's connections
 /// and say why.
 const PROTOCOL_VERSION: u16 = 1;

@@ -53,9 +53,10 @@ impl RequestServer {
             return JoinResponse::Refused(if theirs.id == own.id {
                 "its data is of a lineage that a recovery has left behind; give it an empty data directory to join with".into()
             } else {
+                // Whoever knows this cluster's id counts as one of it, so it is not disclosed.
                 format!(
-                    "it belongs to cluster {}, not to {}; give it an empty data directory to join with",
-                    theirs.id, own.id
+                    "it belongs to cluster {}, which is another one; give it an empty data directory to join with",
+                    theirs.id
                 )
             });
         }

@@ -74,7 +74,9 @@ fn of_alert(alert: AlertDescription) -> String {
             "it does not trust the authority of the certificate"
         }
         AlertDescription::CertificateRequired => "it requires a certificate",
-        AlertDescription::CertificateExpired => "the certificate has expired for it",
+        AlertDescription::CertificateExpired => {
+            "the certificate has expired, or is not valid yet, by its clock"
+        }
         AlertDescription::BadCertificate
         | AlertDescription::CertificateUnknown
         | AlertDescription::UnsupportedCertificate
