@@ -77,8 +77,8 @@ fn first(stage: NodeTlsStage, is_tls: bool) -> First {
     }
 }
 
-/// Distinguishes plain connections of nodes from those of other programs, such as a node's own check that a join
-/// address serves no HTTP.
+/// Distinguishes plain connections of nodes from those of other programs, such as a node's own check that a
+/// join address serves no HTTP.
 async fn refusal(stream: &TcpStream) -> io::Result<AcceptError> {
     let mut byte = [0; 1];
     stream.peek(&mut byte).await?;
