@@ -31,6 +31,8 @@ pub struct CarriedState {
     pub leader_seen: Option<LeaderSeen>,
     /// The Secrets of the cluster and those that its spec names, which no watch shows.
     pub secrets: BTreeMap<String, ObservedSecret>,
+    /// What cert-manager says of certificates that it has not issued.
+    pub issued: BTreeMap<String, String>,
 }
 
 /// The leader as last confirmed, by uid of the cluster.

@@ -39,6 +39,9 @@ pub enum Error {
     /// The machine gives no random numbers, without which no password or key is made.
     #[error("the machine gives no random numbers: {0}")]
     NoRandomness(String),
+    /// No key or certificate could be made.
+    #[error("no certificate could be made: {0}")]
+    Certificate(String),
     /// The reconcile took too long.
     #[error("not done after {0:?}")]
     TooLong(Duration),
@@ -104,9 +107,11 @@ impl Error {
     pub fn class(&self) -> Class {
         match self {
             Self::Kubernetes { source, .. } => of_kubernetes(source),
-            Self::Node { .. } | Self::TooLong(_) | Self::NotSynced(_) | Self::NoRandomness(_) => {
-                Class::Transient
-            }
+            Self::Node { .. }
+            | Self::TooLong(_)
+            | Self::NotSynced(_)
+            | Self::NoRandomness(_)
+            | Self::Certificate(_) => Class::Transient,
             Self::Unreadable(_) => Class::Refused,
             Self::Changed(_) => Class::Conflict,
             Self::NotLeading => Class::NotLeading,

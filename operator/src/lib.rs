@@ -11,6 +11,7 @@ pub mod apply;
 pub mod backoff;
 pub mod caches;
 pub mod carried;
+pub mod cert_manager;
 pub mod cluster;
 pub mod controller;
 pub mod definitions;

@@ -127,6 +127,7 @@ pub async fn observe(
         namespace_ends: carried.namespace_ends,
         refused: carried.refused,
         checks: carried.checks,
+        issued: carried.issued,
         cluster,
     };
     let settled = settle(&mut seen, live, nodes, environment);

@@ -10,6 +10,7 @@ use crate::{
     act::{ActionOutcome, Actor, drop_finalizers, set_finalizer},
     apply::{Accepted, Applied, apply_all, apply_secrets, delete_secrets, look_first},
     carried::{CarriedState, Checks, Ending, Leaders, Refused, Taken},
+    cert_manager,
     cluster::{
         Plan,
         action::Event,
@@ -106,6 +107,7 @@ pub async fn reconcile(
         leader_seen: context.leaders.get(&uid),
         taken: context.taken.get(&uid),
         secrets: context.secrets.get(&context.client, &cluster).await?,
+        issued: cert_manager::observe(&context.client, &cluster).await,
     };
     let observation = observe(cluster, live, &context.nodes, &context.environment, carried).await;
     let plan = plan(&observation);
@@ -186,6 +188,8 @@ async fn apply_both(
         context.secrets.forget(&uid);
     }
     changed?;
+    cert_manager::apply(client, cluster, &plan.secrets.requests).await?;
+    cert_manager::delete(client, cluster, &plan.secrets.withdrawn).await?;
     let accepted = &context.accepted;
     apply_all(client, cluster, live, &plan.objects, accepted, applied).await?;
     if !plan.secrets.delete.is_empty() {

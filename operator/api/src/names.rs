@@ -127,6 +127,11 @@ pub fn http_tls_secret(cluster: &str) -> String {
     format!("{}-http-tls", auxiliary(cluster))
 }
 
+/// Name of the Secret into which cert-manager puts the certificate that is copied to this one.
+pub fn issued_secret(copy: &str) -> String {
+    format!("{copy}-issued")
+}
+
 /// Name of the Secret with the nodes' credentials file.
 pub fn users_secret(cluster: &str) -> String {
     format!("{}-users", auxiliary(cluster))

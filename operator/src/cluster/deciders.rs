@@ -3,6 +3,7 @@
 pub mod approval;
 pub mod blocked;
 pub mod bootstrap;
+pub mod certificates;
 pub mod deletion;
 pub mod drain;
 pub mod hibernate;
@@ -19,5 +20,6 @@ pub mod rollback;
 pub mod rollout;
 pub mod scale;
 pub mod storage;
+pub mod tls;
 pub mod unknown;
 pub mod unstick;

@@ -1,5 +1,6 @@
 //! The observation, and what it means. Nothing here decides or uses deciders or rendered objects.
 pub mod addresses;
+pub mod certificates;
 pub mod claims;
 pub mod downgrade;
 pub mod forming;
@@ -15,6 +16,8 @@ pub mod ownership;
 pub mod pods;
 pub mod quorum;
 pub mod secrets;
+pub mod stages;
+pub mod tls;
 pub mod unknown;
 pub mod validate;
 pub mod version;

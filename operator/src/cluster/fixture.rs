@@ -11,9 +11,12 @@ use operator_api::{
 
 use crate::cluster::{
     action::Action,
-    facts::observation::{
-        ConfigMember, DrainFacts, Failure, FailureKind, NodeStatus, Observation, ObservedClaim,
-        ObservedPod, ObservedSet, OperatorFacts, ProbeResult,
+    facts::{
+        observation::{
+            ConfigMember, DrainFacts, Failure, FailureKind, NodeStatus, Observation, ObservedClaim,
+            ObservedPod, ObservedSet, OperatorFacts, ProbeResult,
+        },
+        stages::PodTls,
     },
     plan::{Plan, plan},
     render::build::Object,
@@ -47,6 +50,7 @@ fn observation(cluster: RqliteCluster, voters: i32, readers: i32) -> Observation
         account: None,
         image: None,
         deleting: false,
+        tls: PodTls::default(),
     };
     Observation {
         now: time(1_800_000_000),
@@ -81,6 +85,7 @@ fn observation(cluster: RqliteCluster, voters: i32, readers: i32) -> Observation
         edits: Vec::new(),
         leader_seen: None,
         secrets: BTreeMap::new(),
+        issued: BTreeMap::new(),
     }
 }
 
@@ -182,6 +187,7 @@ impl Fixture {
             labels: BTreeMap::new(),
             claim: None,
             orphaned: false,
+            tls: PodTls::default(),
         });
         self.seen.claims.push(ObservedClaim {
             name: names::claim(name),

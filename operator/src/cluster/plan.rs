@@ -15,7 +15,7 @@ use crate::cluster::{
         blocked, bootstrap, deletion, drain, hibernate, membership, names_taken, outage, readers,
         reap, recovered_by_hand,
         recovery::{self, NamedRecovery, StatusUpdate},
-        replace, rollback, rollout, scale, storage, unknown, unstick,
+        replace, rollback, rollout, scale, storage, tls, unknown, unstick,
     },
     facts::{
         claims,
@@ -280,6 +280,7 @@ fn decide(
         &|| scale::start(view),
         &|| storage::start(view),
         &|| rollout::start(view, false),
+        &|| tls::decide(view),
     ]);
     match decision {
         // Read replicas are in no quorum: their number need not wait for what the voters wait for.

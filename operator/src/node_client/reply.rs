@@ -12,6 +12,9 @@ use crate::cluster::{NodeStatus, facts::observation::ConfigMember};
 pub(super) fn read(body: &[u8], ready: bool) -> Result<NodeStatus, String> {
     let Status { store, process } =
         serde_json::from_slice(body).map_err(|e| format!("/status: {e}"))?;
+    let security = process
+        .as_ref()
+        .and_then(|process| process.security.clone());
     let version = process.map(|process| process.build.version);
     let (Some(name), Some(identity), Some(raft)) = (store.node_id, store.identity, store.raft)
     else {
@@ -49,6 +52,7 @@ pub(super) fn read(body: &[u8], ready: bool) -> Result<NodeStatus, String> {
         disk: store.disk,
         parked: store.parked,
         check: store.check,
+        security,
         config: config
             .map(|entry| ConfigMember {
                 raft_id: entry.raft_id,

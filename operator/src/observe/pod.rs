@@ -2,12 +2,16 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{
-    ContainerState, ContainerStateTerminated, ContainerStatus, Pod, PodCondition, PodStatus,
+    ContainerState, ContainerStateTerminated, ContainerStatus, Pod, PodCondition, PodSpec,
+    PodStatus,
 };
 use operator_api::{names, recovery::LogPosition, status::Pool};
 
 use crate::{
-    cluster::facts::observation::{ObservedPod, PrepareReport},
+    cluster::facts::{
+        observation::{ObservedPod, PrepareReport},
+        stages::PodTls,
+    },
     live::{containers, controller},
 };
 
@@ -59,7 +63,19 @@ pub(super) fn convert(pod: &Pod) -> Option<ObservedPod> {
         labels: own.collect::<BTreeMap<_, _>>(),
         claim: claim(pod),
         orphaned: controller(pod).is_none(),
+        tls: tls_of(pod.spec.as_ref()),
     })
+}
+
+/// What its node speaks, by the flags of its container.
+pub(super) fn tls_of(pod: Option<&PodSpec>) -> PodTls {
+    let containers = pod.map(|pod| pod.containers.iter());
+    let mut containers = containers.into_iter().flatten();
+    let node = containers.find(|container| container.name == "rqlited");
+    let flags = node
+        .and_then(|node| node.args.as_deref())
+        .unwrap_or_default();
+    PodTls::of_flags(flags.iter().map(String::as_str))
 }
 
 /// The claim of its data volume.

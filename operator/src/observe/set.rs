@@ -2,6 +2,7 @@
 use k8s_openapi::api::apps::v1::StatefulSet;
 use operator_api::names;
 
+use super::pod::tls_of;
 use crate::cluster::facts::observation::ObservedSet;
 
 fn annotation<'a>(set: &'a StatefulSet, key: &str) -> Option<&'a String> {
@@ -37,6 +38,7 @@ pub(super) fn convert(set: &StatefulSet) -> ObservedSet {
             .and_then(|pod| pod.containers.iter().find(|c| c.name == "rqlited"))
             .and_then(|container| container.image.clone()),
         deleting: set.metadata.deletion_timestamp.is_some(),
+        tls: tls_of(spec.and_then(|spec| spec.template.spec.as_ref())),
     }
 }
 
@@ -45,6 +47,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::cluster::facts::stages::PodTls;
 
     #[test]
     fn a_set() {
@@ -69,6 +72,7 @@ mod tests {
             replicas_set: Some(3),
             account: Some("demo".to_owned()),
             deleting: true,
+            tls: PodTls::default(),
         };
         assert_eq!(convert(&set), expected);
         assert_eq!(

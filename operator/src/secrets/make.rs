@@ -3,6 +3,7 @@ use std::collections::BTreeMap;
 
 use rand::{TryRngCore as _, rngs::OsRng};
 
+use super::certificates;
 use crate::{
     cluster::{
         facts::secrets::{ObservedSecret, SecretBytes},
@@ -39,6 +40,25 @@ impl Maker {
                 .iter()
                 .map(|(key, value)| Ok((key.clone(), self.value(key, value, before)?)))
                 .collect(),
+            Recipe::Authority { common_name, cross } => {
+                let before = before.filter(|_| *cross).map(|before| &before.data);
+                certificates::authority(common_name, before)
+            }
+            Recipe::Leaf {
+                authority,
+                common_name,
+                names,
+                trusted,
+            } => {
+                let signer = self.made.get(authority);
+                let missing = || Error::Changed(format!("Secret {authority}"));
+                let leaf = certificates::Leaf {
+                    common_name,
+                    names,
+                    trusted,
+                };
+                certificates::leaf(signer.ok_or_else(missing)?, &leaf)
+            }
         }
     }
 

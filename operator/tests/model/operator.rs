@@ -379,6 +379,7 @@ pub(crate) fn observe(world: &mut World) -> Observation {
         edits: Vec::new(),
         leader_seen: world.leader_seen.clone(),
         secrets: world.secrets.clone(),
+        issued: BTreeMap::new(),
     }
 }
 

@@ -24,6 +24,9 @@ pub struct TlsStatus {
     /// Value of the annotation rqlite.dev/rotate-certificates that has been acted upon.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rotation_request: Option<String>,
+    /// Do nodes admit only the common name of the cluster's own certificate? Not with one of a given Secret.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub checks_common_name: bool,
     /// SHA-256 of certificates that are to be replaced although they are valid, because a person asked for
     /// it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

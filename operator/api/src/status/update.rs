@@ -53,6 +53,10 @@ pub struct TemplateInputs {
     /// The annotation rqlite.dev/restarted-at.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restarted_at: Option<String>,
+    /// What the template has of TLS, by the stage in status.tls. Never put back by a rollback: nodes of
+    /// stages that are apart do not understand each other.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<String>,
 }
 
 /// Schema of an object with any fields.

@@ -68,7 +68,7 @@ pub fn adopt(view: &View<'_>, wanted: &Target) -> Decision {
         return Decision::Continue;
     }
     let mut next = view.status.clone();
-    if now.worked_at.is_some() {
+    if now.worked_at.is_some() && !inputs::differ_in_tls_only(now, wanted) {
         next.last_good_target = Some(now.clone());
     }
     next.target = Some(Target {

@@ -59,7 +59,7 @@ pub fn decide(view: &View<'_>) -> Option<Hold> {
     if let Some(text) = downgrade::refused(view, &asked) {
         return Some(keep(Why::Downgrade(text)));
     }
-    let input_hash = inputs::hash(&(spec, restarted_at));
+    let input_hash = inputs::template_hash(view);
     let same = target.image == asked && inputs::follows(target, view);
     let manual = view.spec.management == Some(Management::Manual);
     if same || !manual {

@@ -8,7 +8,7 @@ use operator_api::{
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use crate::cluster::facts::view::View;
+use crate::cluster::facts::{tls, view::View};
 
 /// Hexadecimal digits of a hash: 64 bits suffice to distinguish the few templates of one cluster.
 const HASH_CHARS: usize = 16;
@@ -26,6 +26,8 @@ pub fn hash(value: &impl Serialize) -> String {
 /// The parts of the spec and the annotations that affect pods.
 pub fn of(view: &View<'_>) -> (RqliteClusterSpec, Option<String>) {
     let mut spec = view.spec.clone();
+    // What pods have of it follows from the record: see `tls::template_key`.
+    spec.tls = None;
     keep_policies(&RqliteClusterSpec::default(), &mut spec);
     // Whether the spec names it or the status has it on record makes no difference to pods.
     spec.cluster_domain = Some(view.cluster_domain().to_owned());
@@ -39,6 +41,7 @@ fn keep_policies(from: &RqliteClusterSpec, into: &mut RqliteClusterSpec) {
     into.bootstrap.clone_from(&from.bootstrap);
     into.storage.clone_from(&from.storage);
     into.services.clone_from(&from.services);
+    into.tls.clone_from(&from.tls);
     into.cluster_domain.clone_from(&from.cluster_domain);
     into.disruption.clone_from(&from.disruption);
     into.update.clone_from(&from.update);
@@ -79,12 +82,27 @@ fn keep_policies(from: &RqliteClusterSpec, into: &mut RqliteClusterSpec) {
     }
 }
 
+/// Hash of all inputs of a template: what the spec and the annotations say, and how far TLS is.
+pub fn template_hash(view: &View<'_>) -> String {
+    let (spec, restarted) = of(view);
+    hash_with(&spec, restarted.as_ref(), tls::template_key(view).as_ref())
+}
+
+/// Without TLS it is the hash that operators from before TLS made.
+fn hash_with(spec: &RqliteClusterSpec, restarted: Option<&String>, tls: Option<&String>) -> String {
+    match tls {
+        None => hash(&(spec, restarted)),
+        Some(tls) => hash(&(spec, restarted, tls)),
+    }
+}
+
 /// The inputs as the status keeps them.
 pub fn recorded(view: &View<'_>) -> TemplateInputs {
     let (spec, restarted_at) = of(view);
     TemplateInputs {
         spec: serde_json::to_value(spec).unwrap_or_default(),
         restarted_at,
+        tls: tls::template_key(view),
     }
 }
 
@@ -110,16 +128,29 @@ pub fn spec_hash(view: &View<'_>) -> String {
 pub fn are_same(now: &Target, wanted: &Target) -> bool {
     let again = |inputs: &TemplateInputs| {
         let spec: RqliteClusterSpec = serde_json::from_value(inputs.spec.clone()).ok()?;
-        Some(hash(&(spec, &inputs.restarted_at)))
+        let restarted = inputs.restarted_at.as_ref();
+        Some(hash_with(&spec, restarted, inputs.tls.as_ref()))
     };
     now.input_hash == wanted.input_hash
         || now.inputs.as_ref().and_then(again).as_ref() == Some(&wanted.input_hash)
 }
 
+/// Do two targets differ in TLS alone? That is no template of the user's, which a rollback could return to.
+pub fn differ_in_tls_only(one: &Target, other: &Target) -> bool {
+    match (&one.inputs, &other.inputs) {
+        (Some(now), Some(wanted)) => {
+            one.image == other.image
+                && (&now.spec, &now.restarted_at) == (&wanted.spec, &wanted.restarted_at)
+                && now.tls != wanted.tls
+        }
+        _ => false,
+    }
+}
+
 /// Does a target follow from these inputs?
 pub fn follows(target: &Target, view: &View<'_>) -> bool {
     let wanted = Target {
-        input_hash: hash(&of(view)),
+        input_hash: template_hash(view),
         ..Target::default()
     };
     are_same(target, &wanted)

@@ -6,7 +6,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use node_contract::{
     Lineage as NodeLineage, PlanFile, StateFile,
     parked::{DiskStatus, ParkedStatus},
-    status::CheckStatus,
+    status::{CheckStatus, SecurityStatus},
 };
 use operator_api::{
     RqliteCluster, RqliteRecovery, names,
@@ -15,7 +15,7 @@ use operator_api::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::cluster::facts::secrets::ObservedSecret;
+use crate::cluster::facts::{secrets::ObservedSecret, stages::PodTls};
 
 /// Everything that one reconcile looks at.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -96,6 +96,10 @@ pub struct Observation {
     /// is in them is in no stored observation.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub secrets: BTreeMap<String, ObservedSecret>,
+    /// What cert-manager says of each certificate that it has not issued, by the name of the Secret that the
+    /// certificate is for.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub issued: BTreeMap<String, String>,
 }
 
 /// What is known of a confirmed leader.
@@ -190,6 +194,9 @@ pub struct ObservedSet {
     /// Has its deletion begun?
     #[serde(default)]
     pub deleting: bool,
+    /// TLS of its pod template.
+    #[serde(default)]
+    pub tls: PodTls,
 }
 
 /// A pod.
@@ -242,6 +249,9 @@ pub struct ObservedPod {
     /// Has it no controller at present, because its StatefulSet was deleted around it?
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub orphaned: bool,
+    /// Its TLS.
+    #[serde(default)]
+    pub tls: PodTls,
 }
 
 /// Report of `rqlited prepare`, from the init container's termination message.
@@ -425,6 +435,9 @@ pub struct NodeStatus {
     /// The check of its database that runs, or the last one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub check: Option<CheckStatus>,
+    /// The certificates and credentials that it uses; None: its program is from before TLS.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub security: Option<SecurityStatus>,
 }
 
 impl NodeStatus {

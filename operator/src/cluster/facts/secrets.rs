@@ -5,7 +5,12 @@ use std::{
     fmt,
 };
 
-use operator_api::{RqliteCluster, names};
+use operator_api::{
+    RqliteCluster,
+    cluster::CertificateSource,
+    names,
+    status::{TlsMode, TlsStage},
+};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -163,12 +168,43 @@ pub fn names(cluster: &RqliteCluster) -> SecretNames {
             names::operator_secret(name),
         ]);
     }
+    all.given.extend(sources(cluster));
     all
 }
 
 /// Does the cluster use Secrets, or has it used some?
-fn uses_secrets(_cluster: &RqliteCluster) -> bool {
-    false
+fn uses_secrets(cluster: &RqliteCluster) -> bool {
+    has_certificates(cluster)
+}
+
+/// Has the cluster certificates, or is it to have some? A new one gets them by default.
+fn has_certificates(cluster: &RqliteCluster) -> bool {
+    let status = cluster.status.as_ref();
+    if status.is_none_or(|status| status.cluster_id.is_none()) || cluster.spec.tls.is_some() {
+        return true;
+    }
+    let tls = status.and_then(|status| status.tls.as_ref());
+    let sides = tls.into_iter().flat_map(|tls| [&tls.nodes, &tls.clients]);
+    sides.into_iter().any(|side| {
+        let is_used = side.mode != TlsMode::Disabled || side.stage != TlsStage::Plain;
+        is_used || side.certificate.is_some()
+    })
+}
+
+/// Names of the Secrets that certificates are copied from.
+fn sources(cluster: &RqliteCluster) -> Vec<String> {
+    let name = cluster.metadata.name.as_deref().unwrap_or_default();
+    let tls = cluster.spec.tls.clone().unwrap_or_default();
+    let nodes = tls.nodes.and_then(|nodes| nodes.certificate);
+    let clients = tls.clients.and_then(|clients| clients.certificate);
+    let named = |source: Option<CertificateSource>, copy: String| {
+        let source = source?;
+        let issued = source.issuer_ref.map(|_| names::issued_secret(&copy));
+        source.secret_name.or(issued)
+    };
+    let nodes = named(nodes, names::node_tls_secret(name));
+    let clients = named(clients, names::http_tls_secret(name));
+    nodes.into_iter().chain(clients).collect()
 }
 
 #[cfg(test)]

@@ -104,7 +104,7 @@ pub fn wanted_target(view: &View<'_>) -> Target {
         image: view
             .kept_image
             .map_or_else(|| image::resolve(view).reference, str::to_owned),
-        input_hash: hash(&inputs::of(view)),
+        input_hash: inputs::template_hash(view),
         template_hash: String::new(),
         read_template_hash: None,
         inputs: Some(inputs::recorded(view)),

@@ -3,6 +3,7 @@ mod condition;
 mod conditions;
 mod members;
 mod ready;
+mod tls;
 mod updates;
 
 use operator_api::{
@@ -83,6 +84,7 @@ pub fn status(
     if next.cluster_id.is_some() {
         next.network = Some(network::recorded(view, next.network.take()));
     }
+    tls::record(view, &mut next);
     let outage = if view.is_formed() {
         classify_outage(view)
     } else {

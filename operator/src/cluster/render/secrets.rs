@@ -4,9 +4,16 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::cluster::facts::{
-    secrets::{self, SecretBytes},
-    view::View,
+use operator_api::names;
+
+use crate::cluster::{
+    deciders::certificates::{self, Next, Request},
+    facts::{
+        certificates::Certificate,
+        secrets::{self, SecretBytes},
+        tls::{self, Side},
+        view::View,
+    },
 };
 
 /// Type of a Secret without a format of its own.
@@ -38,6 +45,24 @@ pub enum Recipe {
         /// Keys and values.
         values: BTreeMap<String, Value>,
     },
+    /// A new authority: its certificate and its key.
+    Authority {
+        /// Common name.
+        common_name: String,
+        /// Does the one that is there sign it as well?
+        cross: bool,
+    },
+    /// A new certificate with its key, signed by a cluster's authority.
+    Leaf {
+        /// Name of the authority's Secret.
+        authority: String,
+        /// Common name.
+        common_name: String,
+        /// DNS names and IP addresses.
+        names: Vec<String>,
+        /// Authorities that are trusted besides, in PEM.
+        trusted: Vec<String>,
+    },
 }
 
 /// How one value comes about.
@@ -68,6 +93,12 @@ pub struct SecretsPlan {
     pub make: Vec<PlannedSecret>,
     /// Its own that are not wanted any more.
     pub delete: Vec<UnwantedSecret>,
+    /// Certificates to ask cert-manager for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub requests: Vec<Request>,
+    /// Names of Certificates of cert-manager that are not wanted any more.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub withdrawn: Vec<String>,
 }
 
 impl SecretsPlan {
@@ -79,19 +110,70 @@ impl SecretsPlan {
         let make = wanted(view);
         Self {
             delete: unwanted(view, &make),
+            requests: certificates::requests(view),
+            withdrawn: certificates::unwanted_requests(view),
             make,
         }
     }
 
     /// Is there nothing to do?
     pub fn is_empty(&self) -> bool {
-        self.make.is_empty() && self.delete.is_empty()
+        *self == Self::default()
     }
 }
 
 /// The Secrets that the cluster is to have.
-fn wanted(_view: &View<'_>) -> Vec<PlannedSecret> {
-    Vec::new()
+fn wanted(view: &View<'_>) -> Vec<PlannedSecret> {
+    certificates(view)
+}
+
+/// The authority, then what it signs.
+fn certificates(view: &View<'_>) -> Vec<PlannedSecret> {
+    let plan = certificates::plan(view);
+    let mut all = Vec::new();
+    if let Some(next) = &plan.authority {
+        let name = names::authority_secret(view.name);
+        all.push(PlannedSecret {
+            recipe: recipe(view, next, None),
+            name,
+            secret_type: OPAQUE,
+            is_mounted: false,
+        });
+    }
+    for side in [Side::Nodes, Side::Clients] {
+        let Some(next) = plan.side(side).and_then(|side| side.next.as_ref()) else {
+            continue;
+        };
+        all.push(PlannedSecret {
+            name: certificates::secret_name(view, side),
+            secret_type: TLS,
+            is_mounted: true,
+            recipe: recipe(view, next, Some(side)),
+        });
+    }
+    all
+}
+
+fn recipe(view: &View<'_>, next: &Next, side: Option<Side>) -> Recipe {
+    match next {
+        Next::Given(contents) => {
+            let values = contents.iter();
+            let values = values.map(|(key, bytes)| (key.clone(), Value::Given(bytes.clone())));
+            Recipe::Values {
+                values: values.collect(),
+            }
+        }
+        Next::Authority { cross } => Recipe::Authority {
+            common_name: format!("rqlite-ca-{}", view.seen.fresh_id),
+            cross: *cross,
+        },
+        Next::Leaf { trusted } => Recipe::Leaf {
+            authority: names::authority_secret(view.name),
+            common_name: tls::common_name(view),
+            names: side.map_or_else(Vec::new, |side| tls::certificate_names(view, side)),
+            trusted: trusted.iter().map(Certificate::pem).collect(),
+        },
+    }
 }
 
 /// The cluster's own Secrets that exist and are not wanted any more.

@@ -11,6 +11,14 @@ use crate::cluster::facts::{observation::ObservedPod, ownership, view::View};
 
 /// Path of the data directory.
 pub(super) const DATA_PATH: &str = "/rqlite/data";
+/// Mount path of the certificate for other nodes.
+pub(super) const NODE_TLS_PATH: &str = "/etc/rqlite/node-tls";
+/// Mount path of the certificate for clients.
+pub(super) const HTTP_TLS_PATH: &str = "/etc/rqlite/http-tls";
+/// Volume of the certificate for other nodes.
+pub(super) const NODE_TLS_VOLUME: &str = "rqlite-node-tls";
+/// Volume of the certificate for clients.
+pub(super) const HTTP_TLS_VOLUME: &str = "rqlite-http-tls";
 /// Name of the claim template and of its volume.
 pub(super) const DATA_VOLUME: &str = names::DATA_VOLUME;
 /// Name of the volume for temporary files: the root file system is read-only.

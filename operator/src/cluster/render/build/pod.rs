@@ -7,7 +7,7 @@ use k8s_openapi::{
         Affinity, ConfigMapProjection, Container, ContainerPort, EnvVar, EnvVarSource,
         HTTPGetAction, Lifecycle, LifecycleHandler, LocalObjectReference, ObjectFieldSelector,
         PodAffinityTerm, PodAntiAffinity, PodSpec, PodTemplateSpec, Probe, ProjectedVolumeSource,
-        ResourceRequirements, SecurityContext, SleepAction, TCPSocketAction,
+        ResourceRequirements, SecretVolumeSource, SecurityContext, SleepAction, TCPSocketAction,
         TopologySpreadConstraint, Volume, VolumeMount, VolumeProjection, WeightedPodAffinityTerm,
     },
     apimachinery::pkg::{
@@ -20,12 +20,17 @@ use node_contract::{PLAN_FILE, STATE_FILE};
 use operator_api::{
     cluster::{AntiAffinity, PullPolicy, Scheduling},
     names,
-    status::{Pool, Target},
+    status::{Pool, Target, TlsStage},
 };
 
-use crate::cluster::facts::view::View;
+use crate::cluster::deciders::certificates::secret_name;
+use crate::cluster::facts::{
+    tls::{Side, resolved},
+    view::View,
+};
 use crate::cluster::render::build::common::{
-    DATA_PATH, DATA_VOLUME, TMP_VOLUME, labels, map, selector,
+    DATA_PATH, DATA_VOLUME, HTTP_TLS_PATH, HTTP_TLS_VOLUME, NODE_TLS_PATH, NODE_TLS_VOLUME,
+    TMP_VOLUME, labels, map, selector,
 };
 
 mod additions;
@@ -42,6 +47,8 @@ const CLUSTER_VOLUME: &str = "cluster";
 /// Seconds for which a stopping node still serves, so that Services stop selecting it before it stops
 /// listening.
 const DRAIN_SECONDS: i64 = 2;
+/// Files of Secrets: the kubelet gives them to the pod's fsGroup.
+const SECRET_MODE: i32 = 0o440;
 /// A node that recovers a large database may need this many probes, 2 s each, before it listens. The interval
 /// is short because readiness probes start only afterwards.
 const STARTUP_PROBES: i32 = 1800;
@@ -216,6 +223,8 @@ fn node(view: &View<'_>, target: &Target, pool: Pool) -> Container {
         .as_ref()
         .filter(|_| pool == Pool::Read);
     let stale = readers.is_some_and(|r| r.serve_stale);
+    let own = container.volume_mounts.get_or_insert_default();
+    own.extend(certificates(view).into_iter().map(|(_, _, mount)| mount));
     Container {
         args: Some(args::of(view, target, pool)),
         ports: Some(vec![
@@ -260,6 +269,46 @@ fn node(view: &View<'_>, target: &Target, pool: Pool) -> Container {
     }
 }
 
+/// Volumes with certificates, as far as the cluster's move to TLS is recorded: name, Secret, mount.
+fn certificates(view: &View<'_>) -> Vec<(&'static str, String, VolumeMount)> {
+    let tls = resolved(view);
+    let sides = [
+        (tls.nodes.stage, NODE_TLS_VOLUME, NODE_TLS_PATH, Side::Nodes),
+        (
+            tls.clients.stage,
+            HTTP_TLS_VOLUME,
+            HTTP_TLS_PATH,
+            Side::Clients,
+        ),
+    ];
+    let used = sides
+        .into_iter()
+        .filter(|(stage, ..)| !matches!(stage, TlsStage::Plain | TlsStage::Other(_)));
+    used.map(|(_, name, path, side)| {
+        let mount = VolumeMount {
+            name: name.to_owned(),
+            mount_path: path.to_owned(),
+            read_only: Some(true),
+            ..VolumeMount::default()
+        };
+        (name, secret_name(view, side), mount)
+    })
+    .collect()
+}
+
+/// A Secret as files that the node's group can read, and nobody else.
+fn secret_volume(name: &str, secret: String) -> Volume {
+    Volume {
+        name: name.to_owned(),
+        secret: Some(SecretVolumeSource {
+            secret_name: Some(secret),
+            default_mode: Some(SECRET_MODE),
+            ..SecretVolumeSource::default()
+        }),
+        ..Volume::default()
+    }
+}
+
 fn http(path: &str) -> Probe {
     Probe {
         http_get: Some(HTTPGetAction {
@@ -301,6 +350,8 @@ fn volumes(view: &View<'_>) -> Vec<Volume> {
             ..Volume::default()
         },
     ]);
+    let certificates = certificates(view).into_iter();
+    all.extend(certificates.map(|(name, secret, _)| secret_volume(name, secret)));
     all
 }
 

@@ -3,14 +3,15 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use operator_api::{
     RqliteClusterStatus,
     status::{
-        ADVISORY, AVAILABLE, DEGRADED, DELETION_BLOCKED, HIBERNATED, MANAGED, OperationType,
-        PAUSED, PROGRESSING, QUORUM_LOST, STORAGE_READY, Target, UNKNOWN_MEMBER, UPDATE_PENDING,
+        ADVISORY, AVAILABLE, CERTIFICATES_VALID, DEGRADED, DELETION_BLOCKED, HIBERNATED, MANAGED,
+        OperationType, PAUSED, PROGRESSING, QUORUM_LOST, STORAGE_READY, Target, UNKNOWN_MEMBER,
+        UPDATE_PENDING,
     },
 };
 
 use super::{
     condition::{NewCondition, condition_of},
-    ready,
+    ready, tls,
 };
 use crate::cluster::{
     action::Decision,
@@ -64,6 +65,12 @@ pub(super) fn write(
     ];
     for one in all {
         put(view, next, one);
+    }
+    if let Some(one) = tls::condition(view) {
+        put(view, next, one);
+    } else {
+        next.conditions
+            .retain(|one| one.type_ != CERTIFICATES_VALID);
     }
     // Only where an operator was uninstalled before.
     if next.condition(MANAGED).is_some() {

@@ -4,12 +4,17 @@ use k8s_openapi::api::core::v1::{ConfigMapKeySelector, EnvVar, EnvVarSource, Sec
 use operator_api::{
     cluster::{self, Raft},
     names,
-    status::{Pool, Target},
+    status::{Pool, Target, TlsStage},
 };
 
 use crate::cluster::{
-    facts::{addresses::pod_domain, view::View},
-    render::build::common::DATA_PATH,
+    facts::{
+        addresses::pod_domain,
+        certificates::{AUTHORITIES, CERTIFICATE, KEY},
+        tls::{asks_clients, common_name, resolved},
+        view::View,
+    },
+    render::build::common::{DATA_PATH, HTTP_TLS_PATH, NODE_TLS_PATH},
 };
 
 /// Flags, then the data directory.
@@ -49,6 +54,7 @@ pub(super) fn of(view: &View<'_>, target: &Target, pool: Pool) -> Vec<String> {
             all.push("-raft-cluster-remove-shutdown=true".to_owned());
         }
     }
+    all.extend(tls(view));
     let config = view.spec.config.clone().unwrap_or_default();
     if let Some(settings) = &config.raft {
         all.extend(consensus(settings));
@@ -57,6 +63,43 @@ pub(super) fn of(view: &View<'_>, target: &Target, pool: Pool) -> Vec<String> {
     all.extend(config.write_queue.as_ref().map(queue).unwrap_or_default());
     all.extend(config.extra_args);
     all.push(DATA_PATH.to_owned());
+    all
+}
+
+/// TLS, as far as the cluster's move to it is recorded.
+fn tls(view: &View<'_>) -> Vec<String> {
+    let tls = resolved(view);
+    let mut all = Vec::new();
+    let files = |kind: &str, path: &str| {
+        [
+            format!("-{kind}-cert={path}/{CERTIFICATE}"),
+            format!("-{kind}-key={path}/{KEY}"),
+            format!("-{kind}-ca-cert={path}/{AUTHORITIES}"),
+        ]
+    };
+    let stage = match tls.nodes.stage {
+        TlsStage::Plain | TlsStage::Other(_) => None,
+        TlsStage::Accept => Some("accept"),
+        TlsStage::Use => Some("use"),
+        TlsStage::Require => Some("require"),
+    };
+    if let Some(stage) = stage {
+        all.extend(files("node", NODE_TLS_PATH));
+        all.push("-node-verify-client=true".to_owned());
+        all.push(format!("-node-tls-stage={stage}"));
+        if tls.checks_common_name {
+            let name = common_name(view);
+            all.push(format!("-node-verify-common-name={name}"));
+        }
+    }
+    if matches!(tls.clients.stage, TlsStage::Accept | TlsStage::Require) {
+        all.extend(files("http", HTTP_TLS_PATH));
+        if tls.clients.stage == TlsStage::Accept {
+            all.push("-http-tls-optional=true".to_owned());
+        } else if asks_clients(view) {
+            all.push("-http-verify-client=true".to_owned());
+        }
+    }
     all
 }
 
