@@ -67,6 +67,7 @@ fn second(world: &mut World, rng: &mut StdRng, storm: bool) -> Result<(), String
     world.now += 1;
     kubernetes::tick(world, rng);
     raft::tick(world, rng)?;
+    operator::can_all_speak(world)?;
     operator::arrive(world, rng)?;
     operator::tick(world, rng, storm)
 }

@@ -32,6 +32,8 @@ pub const EPOCH_LABEL: &str = concat!(crate::group!(), "/epoch");
 /// Uid of the RqliteCluster, on its pods. Services, budgets and policies select by it as well, so that pods
 /// of anything else that is called alike are not selected.
 pub const OWNER_LABEL: &str = concat!(crate::group!(), "/owner");
+/// On a pod with mounted Secrets: changes with them, which makes the kubelet show the new files at once.
+pub const SECRETS_LABEL: &str = concat!(crate::group!(), "/secrets");
 /// On an RqliteRecovery that the operator created.
 pub const AUTOMATIC_LABEL: &str = concat!(crate::group!(), "/automatic");
 

@@ -12,17 +12,19 @@ use crate::cluster::{
     action::{Action, Decision, Event, finish},
     deciders::{
         approval::Gate,
-        blocked, bootstrap, deletion, drain, hibernate, membership, names_taken, outage, readers,
-        reap, recovered_by_hand,
+        blocked, bootstrap, certificates, deletion, drain, hibernate, membership, names_taken,
+        outage, readers, reap, recovered_by_hand,
         recovery::{self, NamedRecovery, StatusUpdate},
         replace, rollback, rollout, scale, storage, tls, unknown, unstick,
     },
     facts::{
         claims,
         hold::{self, Hold},
-        newer,
+        inputs, newer,
         observation::{Edit, Observation, ObservedPod},
-        secrets, validate,
+        secrets,
+        stages::PodTls,
+        validate,
         view::{View, seconds_between},
     },
     render::{
@@ -218,7 +220,17 @@ fn notices(view: &View<'_>) -> Vec<Event> {
         reason: "DeletionBlocked".to_owned(),
         message,
     });
-    strays::event(view).into_iter().chain(blocked).collect()
+    let certificates = certificates::plan(view);
+    let bad = certificates.problems().map(|problem| Event {
+        warning: true,
+        reason: problem.reason.to_owned(),
+        message: problem.text.clone(),
+    });
+    strays::event(view)
+        .into_iter()
+        .chain(blocked)
+        .chain(bad)
+        .collect()
 }
 
 /// The text of a decision.
@@ -257,6 +269,7 @@ fn decide(
         &|| recovered_by_hand::decide(view),
         &|| recovered_by_hand::restart_ended_lineage(view),
         &|| membership::foreign(view),
+        &|| tls::await_first(view),
         &|| continue_bootstrap(view),
         &|| await_stateful_set(view),
         &|| recovery::automatic(view),
@@ -379,6 +392,7 @@ fn labels(view: &View<'_>) -> Vec<PodLabels> {
         let mut wanted = role_labels(view, pod);
         let owner = build::owner_label(view, pod);
         wanted.extend(owner.map(|uid| (names::OWNER_LABEL, Some(uid))));
+        wanted.extend(secrets_label(view, pod));
         let labels: BTreeMap<_, _> = wanted
             .into_iter()
             .filter(|(key, value)| pod.labels.get(*key) != value.as_ref())
@@ -393,6 +407,25 @@ fn labels(view: &View<'_>) -> Vec<PodLabels> {
         }
     }
     all
+}
+
+/// A label that changes with the Secrets that a pod mounts: otherwise the kubelet shows changed files only when
+/// it next looks, which may take more than a minute.
+fn secrets_label(view: &View<'_>, pod: &ObservedPod) -> Option<(&'static str, Option<String>)> {
+    if pod.tls == PodTls::default() {
+        return None;
+    }
+    let mounted = [
+        names::node_tls_secret(view.name),
+        names::http_tls_secret(view.name),
+        names::users_secret(view.name),
+    ];
+    let versions = mounted.map(|name| {
+        let secret = view.seen.secrets.get(&name);
+        secret.map(|secret| secret.resource_version.clone())
+    });
+    let is_there = versions.iter().any(Option::is_some);
+    is_there.then(|| (names::SECRETS_LABEL, Some(inputs::hash(&versions))))
 }
 
 /// Labels that depend on who leads. Without a leader the present ones are the best knowledge there is.
@@ -466,7 +499,7 @@ fn event(view: &View<'_>, decision: &Decision) -> Option<Event> {
 
 fn requeue_seconds(view: &View<'_>, decision: &Decision) -> u64 {
     // Most objects of others are not watched.
-    let limit = if !view.seen.taken.is_empty() {
+    let limit = if !view.seen.taken.is_empty() || is_exchanging(view) {
         TAKEN_SECONDS
     } else if secrets::names(&view.seen.cluster).all().is_empty() {
         CALM_SECONDS
@@ -477,6 +510,13 @@ fn requeue_seconds(view: &View<'_>, decision: &Decision) -> u64 {
         Decision::Blocked(blocked::NAMESPACE_ENDS, _) => ENDING_SECONDS,
         _ => requeue_for(view, decision).min(limit),
     }
+}
+
+/// Is one authority about to take the place of another? Nodes take each step within seconds.
+fn is_exchanging(view: &View<'_>) -> bool {
+    let tls = view.status.tls.iter();
+    let mut sides = tls.flat_map(|tls| [&tls.nodes, &tls.clients]);
+    sides.any(|side| side.trusted.len() > 1)
 }
 
 fn requeue_for(view: &View<'_>, decision: &Decision) -> u64 {

@@ -20,12 +20,13 @@ const PREPARE: &str = "prepare";
 /// Reasons of waiting containers that are part of a normal start.
 const STARTING: [&str; 2] = ["ContainerCreating", "PodInitializing"];
 /// Labels that the operator sets on running pods.
-const OWN_LABELS: [&str; 5] = [
+const OWN_LABELS: [&str; 6] = [
     names::OWNER_LABEL,
     names::ROLE_LABEL,
     names::RAFT_LABEL,
     names::SERVING_LABEL,
     names::EPOCH_LABEL,
+    names::SECRETS_LABEL,
 ];
 /// Maximum length of an explanation in a status.
 const MAX_TEXT_CHARS: usize = 400;

@@ -34,6 +34,8 @@ pub(super) struct Leaf<'a> {
     pub(super) names: &'a [String],
     /// Authorities that are trusted besides the one that signs, in PEM.
     pub(super) trusted: &'a [String],
+    /// When it is made, in seconds since 1970.
+    pub(super) at: i64,
 }
 
 fn failed(error: rcgen::Error) -> Error {
@@ -46,8 +48,8 @@ fn named(common_name: &str) -> DistinguishedName {
     name
 }
 
-fn valid_for(params: &mut CertificateParams, days: i64) {
-    let now = OffsetDateTime::now_utc();
+fn valid_for(params: &mut CertificateParams, at: i64, days: i64) {
+    let now = OffsetDateTime::UNIX_EPOCH + Duration::seconds(at);
     params.not_before = now - SKEW;
     params.not_after = now + Duration::days(days);
 }
@@ -56,14 +58,18 @@ fn valid_for(params: &mut CertificateParams, days: i64) {
 ///
 /// # Errors
 /// No key could be made.
-pub(super) fn authority(common_name: &str, before: Option<&Contents>) -> Result<Contents, Error> {
+pub(super) fn authority(
+    common_name: &str,
+    before: Option<&Contents>,
+    at: i64,
+) -> Result<Contents, Error> {
     let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(failed)?;
     let mut params = CertificateParams::default();
     params.distinguished_name = named(common_name);
     // Certificates that it signs, and the next authority.
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(1));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-    valid_for(&mut params, AUTHORITY_DAYS);
+    valid_for(&mut params, at, AUTHORITY_DAYS);
     let own = params.self_signed(&key).map_err(failed)?;
     let mut all = Contents::new();
     all.insert(AUTHORITIES.to_owned(), SecretBytes::new(own.pem()));
@@ -104,7 +110,7 @@ pub(super) fn leaf(authority: &Contents, wanted: &Leaf<'_>) -> Result<Contents, 
         ExtendedKeyUsagePurpose::ClientAuth,
     ];
     params.use_authority_key_identifier_extension = true;
-    valid_for(&mut params, LEAF_DAYS);
+    valid_for(&mut params, wanted.at, LEAF_DAYS);
     let signed = params
         .signed_by(&key, &issuer(authority)?)
         .map_err(failed)?;
@@ -159,13 +165,15 @@ mod tests {
     #[test]
     fn whoever_trusts_the_former_authority_accepts_certificates_of_the_next_one() {
         let now = Time(Timestamp::now());
-        let old = authority("first", None).unwrap();
-        let new = authority("second", Some(&old)).unwrap();
+        let at = now.0.as_second();
+        let old = authority("first", None, at).unwrap();
+        let new = authority("second", Some(&old), at).unwrap();
         let names = ["*.demo.svc".to_owned(), "::1".to_owned()];
         let wanted = Leaf {
             common_name: "demo",
             names: &names,
             trusted: &[],
+            at,
         };
         let made = leaf(&new, &wanted).unwrap();
         let pair = read_pair(&seen(&made)).unwrap();
@@ -179,7 +187,7 @@ mod tests {
             assert_eq!(verdict.is_ok(), trusts, "{verdict:?}");
             assert!(signer(&pair, &[root], &now).is_some());
         }
-        let other = authority("other", None).unwrap();
+        let other = authority("other", None, at).unwrap();
         let other = read_all(other[AUTHORITIES].expose()).unwrap();
         assert!(check(&pair, &other, &reached, true, &now).is_err());
         assert!(signer(&pair, &other, &now).is_none());

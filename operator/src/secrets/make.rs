@@ -40,15 +40,20 @@ impl Maker {
                 .iter()
                 .map(|(key, value)| Ok((key.clone(), self.value(key, value, before)?)))
                 .collect(),
-            Recipe::Authority { common_name, cross } => {
+            Recipe::Authority {
+                common_name,
+                cross,
+                at,
+            } => {
                 let before = before.filter(|_| *cross).map(|before| &before.data);
-                certificates::authority(common_name, before)
+                certificates::authority(common_name, before, *at)
             }
             Recipe::Leaf {
                 authority,
                 common_name,
                 names,
                 trusted,
+                at,
             } => {
                 let signer = self.made.get(authority);
                 let missing = || Error::Changed(format!("Secret {authority}"));
@@ -56,6 +61,7 @@ impl Maker {
                     common_name,
                     names,
                     trusted,
+                    at: *at,
                 };
                 certificates::leaf(signer.ok_or_else(missing)?, &leaf)
             }

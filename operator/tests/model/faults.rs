@@ -5,7 +5,7 @@ use rand::{Rng, rngs::StdRng, seq::IteratorRandom};
 use crate::{
     kubernetes::{set_name, stop},
     others, raft, recovery,
-    world::{Voter, World},
+    world::{Voter, World, nodes_tls},
 };
 
 /// With some probability, something happens in this second.
@@ -71,6 +71,13 @@ fn join_unknown(world: &mut World, rng: &mut StdRng) {
 }
 
 fn edit(world: &mut World, rng: &mut StdRng) {
+    if world.moves && rng.random_bool(0.4) {
+        let on = rng.random_bool(0.5);
+        world.cluster.spec.tls = Some(nodes_tls(on));
+        *world.cluster.metadata.generation.get_or_insert(0) += 1;
+        world.note(|| format!("! TLS between nodes {on}"));
+        return;
+    }
     let spec = &mut world.cluster.spec;
     let text = match rng.random_range(0..9) {
         0..=2 => {

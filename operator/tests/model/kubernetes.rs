@@ -115,6 +115,7 @@ fn create(world: &mut World, rng: &mut StdRng, name: &str, pool: Pool) {
         pool,
         hash: set.hash,
         image: set.image,
+        tls: set.tls,
         labels: [(names::SERVING_LABEL.to_owned(), "true".to_owned())].into(),
         runs_from: world.now + rng.random_range(1..6),
         gone_at: None,

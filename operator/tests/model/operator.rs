@@ -2,23 +2,28 @@
 //! stop at any point.
 use std::collections::BTreeMap;
 
+use node_contract::status::{SecurityStatus, TlsStatus};
 use operator_api::{
     RqliteClusterStatus, names,
-    status::{Operation, Pool},
+    status::{Operation, Pool, TlsStage},
 };
 use rand::{Rng, rngs::StdRng};
 use rqlite_operator::cluster::{
     Action, NodeStatus, Observation, Plan,
     facts::{
+        certificates::read_pair,
         observation::{
             ConfigMember, Failure, FailureKind, ObservedClaim, ObservedPod, ObservedSet,
             OperatorFacts, PrepareReport, ProbeResult,
         },
+        secrets::{ObservedSecret, SecretOwner},
+        stages::{PodTls, can_speak},
         view::{View, quorum},
     },
     plan,
     render::build::Object,
 };
+use rqlite_operator::secrets::Maker;
 
 use crate::{
     actions::{Request, act},
@@ -91,6 +96,9 @@ fn carry_out(world: &mut World, rng: &mut StdRng, plan: &Plan, storm: bool) -> R
                 world.promised_lossless.remove(&update.uid);
             }
         }
+    }
+    if world.moves {
+        make_secrets(world, plan);
     }
     for object in &plan.objects {
         if !survives(world, rng, storm) {
@@ -212,7 +220,10 @@ fn apply(world: &mut World, object: &Object) {
             let hash = template.metadata.unwrap().annotations.unwrap()
                 [names::TEMPLATE_HASH_ANNOTATION]
                 .clone();
-            let image = template.spec.unwrap().containers[0].image.clone().unwrap();
+            let node = template.spec.unwrap().containers[0].clone();
+            let flags = node.args.unwrap_or_default();
+            let tls = PodTls::of_flags(flags.iter().map(String::as_str));
+            let image = node.image.unwrap();
             let claims = spec.volume_claim_templates.unwrap();
             let requests = claims[0]
                 .spec
@@ -229,6 +240,7 @@ fn apply(world: &mut World, object: &Object) {
                 replicas: 0,
                 hash: String::new(),
                 image: String::new(),
+                tls,
                 claim_size: size.clone(),
                 version: 0,
             });
@@ -237,10 +249,73 @@ fn apply(world: &mut World, object: &Object) {
             if (&live.hash, live.replicas) != (&hash, replicas) {
                 live.version += 1;
             }
-            (live.hash, live.image) = (hash, image);
+            (live.hash, live.image, live.tls) = (hash, image, tls);
             live.replicas = replicas;
         }
         _ => {}
+    }
+}
+
+/// Makes the plan's Secrets, as the operator does.
+fn make_secrets(world: &mut World, plan: &Plan) {
+    let mut maker = Maker::default();
+    for one in &plan.secrets.make {
+        let before = world.secrets.get(&one.name);
+        let data = maker.make(one, before).unwrap();
+        maker.note(&one.name, data.clone());
+        if before.is_some_and(|before| before.data == data) {
+            continue;
+        }
+        let secret = ObservedSecret {
+            uid: one.name.clone(),
+            resource_version: world.fresh("version"),
+            secret_type: one.secret_type.to_owned(),
+            owner: SecretOwner::Ours,
+            immutable: false,
+            deleting: false,
+            labels: BTreeMap::new(),
+            annotations: BTreeMap::new(),
+            data,
+        };
+        world.secrets.insert(one.name.clone(), secret);
+    }
+    for one in &plan.secrets.delete {
+        world.secrets.remove(&one.name);
+    }
+}
+
+/// Certificates that a node reports: it reads changed files at once.
+fn security(world: &World, name: &str) -> Option<SecurityStatus> {
+    let mut all = SecurityStatus::default();
+    let secret = world
+        .secrets
+        .get(&names::node_tls_secret(crate::world::NAME));
+    let pair = secret.and_then(|secret| read_pair(secret).ok());
+    if world.pods[name].tls.nodes != TlsStage::Plain
+        && let Some(pair) = pair
+    {
+        all.node_tls = Some(TlsStatus {
+            leaf_sha256: pair.leaf.sha256,
+            trusted_sha256: pair.trusted.into_iter().map(|ca| ca.sha256).collect(),
+            ..TlsStatus::default()
+        });
+    }
+    Some(all)
+}
+
+/// Pods of which one understands the other, whatever stage of a move they have.
+pub(crate) fn can_all_speak(world: &World) -> Result<(), String> {
+    let there = |pod: &&Pod| pod.gone_at.is_none_or(|at| at > world.now);
+    let stages: Vec<_> = world
+        .pods
+        .values()
+        .filter(there)
+        .map(|pod| pod.tls.nodes)
+        .collect();
+    let apart = |one: &TlsStage| stages.iter().any(|other| !can_speak(*one, *other));
+    match world.pods.values().any(|pod| apart(&pod.tls.nodes)) && world.formations > 0 {
+        true => Err(format!("nodes do not understand each other: {stages:?}")),
+        false => Ok(()),
     }
 }
 
@@ -306,6 +381,7 @@ pub(crate) fn observe(world: &mut World) -> Observation {
             replicas_set: None,
             account: None,
             deleting: false,
+            tls: set.tls,
         })
     };
     let pods = world.pods.iter().map(|(name, pod)| ObservedPod {
@@ -332,6 +408,7 @@ pub(crate) fn observe(world: &mut World) -> Observation {
         labels: pod.labels.clone(),
         claim: None,
         orphaned: false,
+        tls: pod.tls,
     });
     let claims = world.claims.iter().map(|(name, claim)| ObservedClaim {
         name: name.clone(),
@@ -380,6 +457,7 @@ pub(crate) fn observe(world: &mut World) -> Observation {
         leader_seen: world.leader_seen.clone(),
         secrets: world.secrets.clone(),
         issued: BTreeMap::new(),
+        default_clients: None,
     }
 }
 
@@ -419,6 +497,7 @@ fn probe(world: &World, name: &str) -> ProbeResult {
         false => (&disk.config, disk.config_index),
     };
     ProbeResult::Ok(NodeStatus {
+        security: security(world, name),
         version: None,
         format_version: None,
         format_version_max: None,

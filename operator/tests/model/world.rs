@@ -6,7 +6,8 @@ use node_contract::{Lineage as NodeLineage, PlanFile, StateFile};
 use operator_api::{
     ByteSize, RqliteCluster, RqliteClusterSpec, RqliteRecovery,
     cluster::{
-        Deletion, MemberReplacement, QuorumRecovery, ReadReplicas, RecoveryPolicy, Retention,
+        ClientTls, ClientTlsMode, Deletion, MemberReplacement, NodeTls, NodeTlsMode,
+        QuorumRecovery, ReadReplicas, RecoveryPolicy, Retention, Tls,
     },
     names,
     recovery::RecoveryPhase,
@@ -18,6 +19,7 @@ use rqlite_operator::cluster::{
     facts::{
         observation::{DatabaseCheck, LeaderSeen},
         secrets::ObservedSecret,
+        stages::{PodTls, goal},
     },
 };
 
@@ -32,6 +34,7 @@ pub(crate) struct Set {
     pub(crate) hash: String,
     pub(crate) image: String,
     pub(crate) claim_size: String,
+    pub(crate) tls: PodTls,
     /// Changes with every change of the StatefulSet.
     pub(crate) version: u64,
 }
@@ -43,6 +46,7 @@ pub(crate) struct Pod {
     pub(crate) pool: Pool,
     pub(crate) hash: String,
     pub(crate) image: String,
+    pub(crate) tls: PodTls,
     pub(crate) labels: BTreeMap<String, String>,
     /// Time at which its node starts.
     pub(crate) runs_from: u64,
@@ -138,6 +142,8 @@ pub(crate) struct World {
     /// The leader as the operator last confirmed it, in its memory.
     pub(crate) leader_seen: Option<LeaderSeen>,
     pub(crate) secrets: BTreeMap<String, ObservedSecret>,
+    /// Are Secrets made, and does the cluster move to TLS and back? In few runs, because signing takes time.
+    pub(crate) moves: bool,
     /// The lineage in which writes are acknowledged.
     pub(crate) lineage: Option<NodeLineage>,
     pub(crate) ended: Vec<EndedLineage>,
@@ -220,6 +226,10 @@ impl World {
                 ..Retention::default()
             });
         }
+        let moves = rng.random_bool(0.1);
+        if moves && rng.random_bool(0.7) {
+            spec.tls = Some(nodes_tls(false));
+        }
         let mut cluster = RqliteCluster::new(NAME, spec);
         cluster.metadata.namespace = Some("default".to_owned());
         cluster.metadata.uid = Some("cluster".to_owned());
@@ -229,12 +239,12 @@ impl World {
             counter: 0,
             cluster,
             state: None,
-            default_clients: None,
             plan: None,
             recoveries: Vec::new(),
             checks: BTreeMap::new(),
             leader_seen: None,
             secrets: BTreeMap::new(),
+            moves,
             lineage: None,
             ended: Vec::new(),
             lost_entries: 0,
@@ -378,6 +388,10 @@ impl World {
         let spec = &self.cluster.spec;
         let status = self.cluster.status.clone().unwrap_or_default();
         let mut wrong = Vec::new();
+        let tls = status.tls.clone().unwrap_or_default();
+        if self.moves && !spec.hibernated && tls.nodes.stage != goal(tls.nodes.mode) {
+            wrong.push(format!("TLS: {:?}", tls.nodes));
+        }
         if let Some(operation) = &status.operation {
             wrong.push(format!("under way: {operation:?}"));
         }
@@ -452,4 +466,23 @@ impl World {
 /// Does the image of this pod start? Tags that begin with `bad` never do.
 pub(crate) fn starts(pod: &Pod) -> bool {
     !pod.image.contains(":bad")
+}
+
+/// TLS between nodes, on or off; none for clients.
+pub(crate) fn nodes_tls(on: bool) -> Tls {
+    let mode = if on {
+        NodeTlsMode::Required
+    } else {
+        NodeTlsMode::Disabled
+    };
+    Tls {
+        nodes: Some(NodeTls {
+            mode: Some(mode),
+            certificate: None,
+        }),
+        clients: Some(ClientTls {
+            mode: Some(ClientTlsMode::Disabled),
+            ..ClientTls::default()
+        }),
+    }
 }

@@ -8,7 +8,7 @@ use operator_api::{
 
 use crate::cluster::{
     action::Decision,
-    deciders::certificates::{self, CertificatePlan},
+    deciders::certificates::{self, CertificatePlan, Problem},
     facts::{
         forming,
         stages::{self, can_speak, goal},
@@ -17,12 +17,37 @@ use crate::cluster::{
     },
 };
 
+/// A new cluster whose certificate is to come from somebody who has none to give: why.
+pub fn awaited(view: &View<'_>) -> Option<Problem> {
+    if view.is_formed() {
+        return None;
+    }
+    let plan = certificates::plan(view);
+    let mut sides = plan.nodes.into_iter().chain(plan.clients);
+    sides.find(|side| side.next.is_none())?.problem
+}
+
+/// Says what a new cluster waits for before it gets its first pod.
+pub fn await_first(view: &View<'_>) -> Decision {
+    let started = view.seen.voters.is_some() || view.status.cluster_id.is_none();
+    match awaited(view).filter(|_| !started) {
+        Some(problem) => Decision::Blocked(problem.reason, problem.text),
+        None => Decision::Continue,
+    }
+}
+
 /// Records the next stage, or that a person asked for new certificates.
 pub fn decide(view: &View<'_>) -> Decision {
     let tls = resolved(view);
     match rotation(view, &tls) {
         Decision::Continue => {}
         begun => return begun,
+    }
+    let moves = |side: Side| side.of(&tls).stage != goal(side.of(&tls).mode);
+    let given = tls::source(view, Side::Nodes).is_some_and(|source| source.secret_name.is_some());
+    let names_change = tls.nodes.stage != TlsStage::Plain && tls.checks_common_name == given;
+    if !moves(Side::Nodes) && !moves(Side::Clients) && !names_change {
+        return Decision::Continue;
     }
     let plan = certificates::plan(view);
     for side in [Side::Nodes, Side::Clients] {

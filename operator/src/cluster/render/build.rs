@@ -17,10 +17,13 @@ use k8s_openapi::api::{
 use operator_api::status::{Pool, Target};
 use serde::Serialize;
 
-use crate::cluster::facts::{
-    forming, image,
-    inputs::{self, hash},
-    view::View,
+use crate::cluster::{
+    deciders::tls,
+    facts::{
+        forming, image,
+        inputs::{self, hash},
+        view::View,
+    },
 };
 
 pub use common::{has_readers, owner_label, selecting};
@@ -86,7 +89,9 @@ pub fn objects(view: &View<'_>, target: &Target, wanted: &Target) -> Vec<Object>
             Pool::Voter => target.template_hash == wanted.template_hash,
             Pool::Read => target.read_template_hash == wanted.read_template_hash,
         };
-        if exists && same {
+        // No pod is made that would wait for files that nobody has yet.
+        let can_start = view.set(pool).is_some() || tls::awaited(view).is_none();
+        if exists && same && can_start {
             let set = sets::stateful_set(view, target, pool);
             all.push(Object::StatefulSet(Box::new(set)));
         }

@@ -3,6 +3,13 @@
 /// Name of the page without its extension; None if the message says everything.
 pub fn page(reason: &str) -> Option<&'static str> {
     Some(match reason {
+        "CertificateMissing"
+        | "CertificateUnusable"
+        | "CertificateExpired"
+        | "CertificateExpiring"
+        | "CertificateNamesMissing"
+        | "CertificateNotIssued"
+        | "CertificateRefused" => "certificates",
         "BootstrapFailed" => "bootstrap-failed",
         "DowngradeRefused" | "OlderRelease" | "DataIsNewer" => "downgrade-refused",
         "DeletionProtected" | "NamespaceTerminating" => "deletion-blocked",

@@ -51,6 +51,8 @@ pub enum Recipe {
         common_name: String,
         /// Does the one that is there sign it as well?
         cross: bool,
+        /// When it is made, in seconds since 1970.
+        at: i64,
     },
     /// A new certificate with its key, signed by a cluster's authority.
     Leaf {
@@ -62,6 +64,8 @@ pub enum Recipe {
         names: Vec<String>,
         /// Authorities that are trusted besides, in PEM.
         trusted: Vec<String>,
+        /// When it is made, in seconds since 1970.
+        at: i64,
     },
 }
 
@@ -166,12 +170,14 @@ fn recipe(view: &View<'_>, next: &Next, side: Option<Side>) -> Recipe {
         Next::Authority { cross } => Recipe::Authority {
             common_name: format!("rqlite-ca-{}", view.seen.fresh_id),
             cross: *cross,
+            at: view.now().0.as_second(),
         },
         Next::Leaf { trusted } => Recipe::Leaf {
             authority: names::authority_secret(view.name),
             common_name: tls::common_name(view),
             names: side.map_or_else(Vec::new, |side| tls::certificate_names(view, side)),
             trusted: trusted.iter().map(Certificate::pem).collect(),
+            at: view.now().0.as_second(),
         },
     }
 }
