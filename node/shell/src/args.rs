@@ -8,6 +8,7 @@ use clap::Parser;
 
 use crate::host::{self, HostFlags, Target};
 use crate::tls::TlsFiles;
+use crate::user::{self, Given, User};
 
 const AFTER_HELP: &str = "\
 Without -e the shell reads one statement or command per line from standard input, and its exit code is 0 whatever \
@@ -18,6 +19,8 @@ standard error, and the exit code is 1 if any line failed.
 
 Environment:
   RQLITE_HOST          [scheme:]//host[:port], used when none of -H, -p and -s is given
+  RQLITE_USER          name of the user, if neither --user nor --user-file is given
+  RQLITE_PASSWORD      password of the user, if it is given by name alone
   RQLITE_HISTFILESIZE  lines kept in ~/.rqlite_history (default 100; 0 or less removes the file)
   HTTP_PROXY, HTTPS_PROXY, NO_PROXY  as usual; loopback hosts are never reached through a proxy";
 
@@ -54,15 +57,19 @@ struct Raw {
     /// Path prefix of the HTTP endpoints, must end in '/'
     #[arg(short = 'P', long, value_name = "PREFIX", default_value = "/")]
     prefix: String,
-    /// Basic Auth credentials as 'name:password'
+    /// User, as 'name' or 'name:password'. Other users of this machine can see a password that is given here;
+    /// without it, it comes from RQLITE_PASSWORD or a prompt
     #[arg(
         short,
         long,
-        value_name = "NAME:PASSWORD",
+        value_name = "NAME[:PASSWORD]",
         default_value = "",
         hide_default_value = true
     )]
     user: String,
+    /// File with one line 'name:password'
+    #[arg(long, value_name = "FILE")]
+    user_file: Option<PathBuf>,
     /// Do not verify the server's certificate
     #[arg(short, long)]
     insecure: bool,
@@ -124,8 +131,7 @@ pub(crate) struct Options {
     pub(crate) target: Target,
     /// Begins and ends with `/`.
     pub(crate) prefix: String,
-    /// User name and password.
-    pub(crate) credentials: Option<(String, String)>,
+    pub(crate) user: User,
     pub(crate) tls: TlsFiles,
     /// Limit of one request; `None` for no limit.
     pub(crate) timeout: Option<Duration>,
@@ -134,10 +140,21 @@ pub(crate) struct Options {
     pub(crate) exit_on_error: bool,
 }
 
-/// Reads the command line (program name first) and `RQLITE_HOST`.
+/// Variables of the environment.
+#[derive(Default)]
+pub(crate) struct Environment {
+    /// `RQLITE_HOST`.
+    pub(crate) host: Option<String>,
+    /// `RQLITE_USER`.
+    pub(crate) user: Option<String>,
+    /// `RQLITE_PASSWORD`.
+    pub(crate) password: Option<String>,
+}
+
+/// Reads the command line (program name first), the environment and the file of `--user-file`.
 pub(crate) fn parse(
     arguments: Vec<OsString>,
-    rqlite_host: Option<&str>,
+    environment: &Environment,
 ) -> Result<Request, ArgsError> {
     let raw = match Raw::try_parse_from(arguments) {
         Ok(raw) => raw,
@@ -147,19 +164,19 @@ pub(crate) fn parse(
     if raw.version {
         return Ok(Request::Show(version()));
     }
-    check(raw, rqlite_host)
+    check(raw, environment)
         .map(|options| Request::Work(Box::new(options)))
         .map_err(ArgsError::Value)
 }
 
-fn check(raw: Raw, rqlite_host: Option<&str>) -> Result<Options, String> {
+fn check(raw: Raw, environment: &Environment) -> Result<Options, String> {
     let flags = HostFlags {
         host: raw.host.as_deref(),
         port: raw.port,
         scheme: raw.scheme.as_deref(),
         alternatives: &raw.alternatives,
     };
-    let target = host::resolve(&flags, rqlite_host)?;
+    let target = host::resolve(&flags, environment.host.as_deref())?;
     if !raw.prefix.ends_with('/') {
         return Err(format!("path prefix {:?} does not end in '/'", raw.prefix));
     }
@@ -168,10 +185,23 @@ fn check(raw: Raw, rqlite_host: Option<&str>) -> Result<Options, String> {
     } else {
         format!("/{}", raw.prefix)
     };
+    let file = match &raw.user_file {
+        Some(path) => {
+            let read = std::fs::read_to_string(path);
+            Some(read.map_err(|error| format!("{}: {error}", path.display()))?)
+        }
+        None => None,
+    };
+    let user = user::choose(&Given {
+        flag: &raw.user,
+        file: file.as_deref(),
+        variable: environment.user.as_deref(),
+        password: environment.password.as_deref(),
+    })?;
     Ok(Options {
         target,
         prefix,
-        credentials: credentials(&raw.user)?,
+        user,
         tls: TlsFiles {
             insecure: raw.insecure,
             ca_cert: raw.ca_cert,
@@ -182,18 +212,6 @@ fn check(raw: Raw, rqlite_host: Option<&str>) -> Result<Options, String> {
         lines: raw.execute,
         exit_on_error: raw.exit_on_error,
     })
-}
-
-fn credentials(text: &str) -> Result<Option<(String, String)>, String> {
-    if text.is_empty() {
-        return Ok(None);
-    }
-    match text.split_once(':') {
-        Some((name, password)) if !password.contains(':') => {
-            Ok(Some((name.to_owned(), password.to_owned())))
-        }
-        _ => Err("invalid Basic Auth credential format".to_owned()),
-    }
 }
 
 fn version() -> String {
@@ -214,7 +232,7 @@ mod tests {
             .chain(arguments.iter().copied())
             .map(OsString::from)
             .collect();
-        match parse(all, None)? {
+        match parse(all, &Environment::default())? {
             Request::Work(options) => Ok(*options),
             Request::Show(text) => panic!("expected options, got {text}"),
         }
@@ -227,7 +245,7 @@ mod tests {
         assert_eq!(options.prefix, "/");
         assert_eq!(options.timeout, Some(Duration::from_secs(30)));
         assert!(
-            options.credentials.is_none() && options.lines.is_empty() && !options.exit_on_error
+            options.user == User::Anonymous && options.lines.is_empty() && !options.exit_on_error
         );
     }
 
@@ -264,10 +282,7 @@ mod tests {
         .unwrap();
         assert_eq!(options.target.hosts, ["db:1", "x:2"]);
         assert_eq!(options.prefix, "/api/");
-        assert_eq!(
-            options.credentials,
-            Some(("bob".to_owned(), "pw".to_owned()))
-        );
+        assert_eq!(options.user, User::Known("bob".to_owned(), "pw".to_owned()));
         assert!(
             options.tls.insecure
                 && options.tls.ca_cert.is_some()
@@ -289,8 +304,14 @@ mod tests {
     #[test]
     fn wrong_values_are_named() {
         for (arguments, text) in [
-            (["-u", "bob"], "invalid Basic Auth credential format"),
-            (["-u", "a:b:c"], "invalid Basic Auth credential format"),
+            (
+                ["-u", "a:b:c"],
+                "invalid Basic Auth credential format: a password with a colon goes into --user-file or RQLITE_PASSWORD",
+            ),
+            (
+                ["--user-file", "/no/such/file"],
+                "/no/such/file: No such file or directory (os error 2)",
+            ),
             (["-s", "ftp"], "unsupported protocol ftp"),
             (["-P", "/x"], "path prefix \"/x\" does not end in '/'"),
         ] {
@@ -314,7 +335,7 @@ mod tests {
             ("--help", "Command-line shell for rqlite"),
             ("-h", "Command-line"),
         ] {
-            match parse(vec!["rqlite".into(), flag.into()], None) {
+            match parse(vec!["rqlite".into(), flag.into()], &Environment::default()) {
                 Ok(Request::Show(text)) => assert!(text.starts_with(start), "{text}"),
                 other => panic!("{other:?}"),
             }

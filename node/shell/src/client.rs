@@ -20,6 +20,7 @@ use crate::args::Options;
 use crate::host::Scheme;
 use crate::proxy::ProxyRules;
 use crate::tls;
+use crate::user::User;
 
 /// Most redirects followed for one request: two nodes may each redirect to the other.
 const MAX_REDIRECTS: usize = 21;
@@ -159,12 +160,13 @@ impl Client {
             hosts: options.target.hosts.clone(),
             current: 0,
             prefix: options.prefix.clone(),
-            authorization: options.credentials.as_ref().map(|(name, password)| {
-                format!(
-                    "Basic {}",
-                    BASE64_STANDARD.encode(format!("{name}:{password}"))
-                )
-            }),
+            authorization: match &options.user {
+                User::Known(name, password) => {
+                    let plain = format!("{name}:{password}");
+                    Some(format!("Basic {}", BASE64_STANDARD.encode(plain)))
+                }
+                User::Anonymous | User::Named(_) => None,
+            },
             timeout: options.timeout,
             log,
         })
@@ -190,7 +192,7 @@ impl Client {
         for _ in 0..self.hosts.len() {
             let url = format!("{}{}{}", self.base_url(), self.prefix, call.path);
             match self.follow(url, call) {
-                Ok(response) => return Ok(response),
+                Ok(response) => return self.over_http(response),
                 Err(Failure::Final(error)) => return Err(error),
                 Err(Failure::TryNext(cause)) => {
                     // A lost log line must not end the search for a host that responds.
@@ -200,6 +202,23 @@ impl Client {
             }
         }
         Err(ClientError::NoHost)
+    }
+
+    /// A server that speaks HTTPS says so to who does not.
+    fn over_http(&self, mut response: Response) -> Result<Response, ClientError> {
+        let is_nodes = response.headers().contains_key("X-RQLITE-VERSION");
+        if self.scheme != Scheme::Http || response.status() != StatusCode::BAD_REQUEST || is_nodes {
+            return Ok(response);
+        }
+        let text = response.body_mut().read_to_string().unwrap_or_default();
+        if text.contains("HTTP request to an HTTPS server") {
+            let text = "the server speaks HTTPS: use --scheme https".to_owned();
+            return Err(ClientError::Other(text));
+        }
+        Err(ClientError::Other(format!(
+            "400 Bad Request: {}",
+            text.trim_end()
+        )))
     }
 
     /// GETs one absolute URL, without trying other hosts.
@@ -293,14 +312,24 @@ enum Failure {
 }
 
 fn classify(error: &ureq::Error, method: &Method) -> Failure {
-    let cause = match error {
-        ureq::Error::Io(error) => error.to_string(),
-        other => other.to_string(),
+    let cause = match (error, tls_error(error)) {
+        (_, Some(failure)) => tls::explain(failure),
+        (ureq::Error::Io(error), None) => error.to_string(),
+        (other, None) => other.to_string(),
     };
     match error {
         ureq::Error::BadUri(_) | ureq::Error::Http(_) => Failure::Final(ClientError::Other(cause)),
         error if *method == Method::GET || never_sent(error) => Failure::TryNext(cause),
         _ => Failure::Final(ClientError::Unknown(cause)),
+    }
+}
+
+/// The failure of TLS that an error is.
+fn tls_error(error: &ureq::Error) -> Option<&rustls::Error> {
+    match error {
+        ureq::Error::Rustls(error) => Some(error),
+        ureq::Error::Io(error) => error.get_ref()?.downcast_ref(),
+        _ => None,
     }
 }
 

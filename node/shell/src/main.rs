@@ -14,6 +14,7 @@ mod settings;
 mod table;
 mod tls;
 mod tree;
+mod user;
 
 use std::process::ExitCode;
 

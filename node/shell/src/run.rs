@@ -5,18 +5,23 @@ use std::io::{self, BufWriter, Write};
 
 use anyhow::Result;
 
-use crate::args::{self, ArgsError, Options, Request};
+use crate::args::{self, ArgsError, Environment, Options, Request};
 use crate::client::{Call, Client};
 use crate::command::{self, Command};
 use crate::commands::{self, Done, Session};
 use crate::input::Input;
+use crate::user::{self, User};
 
 /// Runs the shell with its arguments (program name first). True on success, and if failures are not reported
 /// by the exit code. Fails only when `out` cannot be written.
 pub(crate) fn run(arguments: Vec<OsString>, out: &mut dyn Write) -> io::Result<bool> {
     let mut out = BufWriter::new(out);
-    let rqlite_host = std::env::var("RQLITE_HOST").ok();
-    let options = match args::parse(arguments, rqlite_host.as_deref()) {
+    let environment = Environment {
+        host: std::env::var("RQLITE_HOST").ok(),
+        user: std::env::var("RQLITE_USER").ok(),
+        password: std::env::var("RQLITE_PASSWORD").ok(),
+    };
+    let mut options = match args::parse(arguments, &environment) {
         Ok(Request::Work(options)) => options,
         Ok(Request::Show(text)) => {
             out.write_all(text.as_bytes())?;
@@ -32,6 +37,14 @@ pub(crate) fn run(arguments: Vec<OsString>, out: &mut dyn Write) -> io::Result<b
             return Ok(false);
         }
     };
+    if let User::Named(name) = &options.user {
+        // From the terminal, even if lines come from standard input.
+        let Ok(password) = rpassword::prompt_password(format!("Password for {name}: ")) else {
+            writeln!(io::stderr(), "ERR! {}", user::no_password(name))?;
+            return Ok(false);
+        };
+        options.user = User::Known(name.clone(), password);
+    }
     let strict = options.exit_on_error || !options.lines.is_empty();
     let all_well = if options.lines.is_empty() {
         converse(&options, &mut out)?

@@ -72,6 +72,46 @@ fn client_certificate(cert: &Path, key: &Path) -> Result<ClientCert> {
     Ok(ClientCert::new_with_certs(&chain, private))
 }
 
+/// Says what a failed handshake means, and what to change.
+pub(crate) fn explain(error: &rustls::Error) -> String {
+    use rustls::{AlertDescription as Alert, CertificateError as Bad, Error};
+    let text = match error {
+        Error::InvalidCertificate(bad) => match bad {
+            Bad::UnknownIssuer => {
+                "the server's certificate is not of an authority that is trusted here: give the authority's with --ca-cert"
+            }
+            Bad::NotValidForName | Bad::NotValidForNameContext { .. } => {
+                "the server's certificate is for another name: connect with --host by a name that it has"
+            }
+            Bad::Expired | Bad::ExpiredContext { .. } => "the server's certificate has expired",
+            Bad::NotValidYet | Bad::NotValidYetContext { .. } => {
+                "the server's certificate is not valid yet; is a clock wrong?"
+            }
+            Bad::Revoked => "the server's certificate has been revoked",
+            _ => "the server's certificate is not accepted",
+        },
+        Error::AlertReceived(Alert::CertificateRequired | Alert::HandshakeFailure) => {
+            "the server requires a client certificate: give --client-cert and --client-key"
+        }
+        Error::AlertReceived(
+            Alert::UnknownCA
+            | Alert::BadCertificate
+            | Alert::CertificateUnknown
+            | Alert::AccessDenied
+            | Alert::UnsupportedCertificate,
+        ) => "the server does not accept the client certificate",
+        Error::AlertReceived(Alert::CertificateExpired) => {
+            "the server says that the client certificate has expired or is not valid yet"
+        }
+        Error::AlertReceived(Alert::ProtocolVersion) => {
+            "the server speaks no version of TLS that is supported (1.2, 1.3)"
+        }
+        Error::InvalidMessage(_) => "the server does not speak TLS at this port: use --scheme http",
+        _ => "the TLS connection failed",
+    };
+    format!("{text} ({error})")
+}
+
 fn read(path: &Path) -> Result<Vec<u8>> {
     std::fs::read(path).with_context(|| path.display().to_string())
 }
@@ -79,6 +119,38 @@ fn read(path: &Path) -> Result<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn failures_say_what_to_change() {
+        use rustls::{AlertDescription, CertificateError, Error, InvalidMessage};
+        let bad = Error::InvalidCertificate;
+        for (error, what) in [
+            (bad(CertificateError::UnknownIssuer), "--ca-cert"),
+            (bad(CertificateError::NotValidForName), "another name"),
+            (bad(CertificateError::Expired), "has expired"),
+            (bad(CertificateError::NotValidYet), "not valid yet"),
+            (
+                bad(CertificateError::BadSignature),
+                "not accepted (invalid peer certificate",
+            ),
+            (
+                Error::AlertReceived(AlertDescription::CertificateRequired),
+                "--client-cert",
+            ),
+            (
+                Error::AlertReceived(AlertDescription::UnknownCA),
+                "does not accept the client certificate",
+            ),
+            (
+                Error::InvalidMessage(InvalidMessage::InvalidContentType),
+                "--scheme http",
+            ),
+            (Error::DecryptError, "failed"),
+        ] {
+            let text = explain(&error);
+            assert!(text.contains(what), "{text}");
+        }
+    }
 
     #[test]
     fn bad_files_are_named_before_any_connection() {

@@ -1,5 +1,7 @@
 //! The API in front of a store that is not open: everything that is decided before the store is called, and
 //! how its refusal is shown.
+mod permissions;
+
 use std::{path::Path, sync::Arc, time::Duration};
 
 use bytes::Bytes;

@@ -123,6 +123,9 @@ pub(super) fn refusal<T>(response: Response) -> Result<T> {
     if status == StatusCode::UNAUTHORIZED {
         bail!("unauthorized");
     }
+    if status == StatusCode::FORBIDDEN {
+        bail!("forbidden");
+    }
     match error_text(response) {
         Some(reason) => bail!("server responded with {status}: {reason}"),
         None => bail!("server responded with {status}"),
