@@ -175,6 +175,10 @@ fn a_cluster_moves_to_tls_and_to_another_authority_under_writers() -> Result<()>
     let tally = history::tally(rotated);
     ensure!(tally.refused + tally.unknown == 0, "{tally:?}");
     ensure!(term(&cluster)? == before, "an election at {before}");
+    let former = Mounted::new(&leaf(&old, "9")?, &[old.pem(), new.pem()])?;
+    let log = rejected(&cluster, &flags(&former, &[]))?;
+    let expected = "it does not trust the authority of the certificate";
+    ensure!(log.contains(expected), "{log}");
     fault::verify_writes(&mut cluster, &writes)?;
     cluster.crash_all()?;
     fault::verify_writes(&mut cluster, &writes)?;
@@ -223,7 +227,7 @@ fn who_lacks_the_right_certificate_does_not_join_and_sees_why() -> Result<()> {
     let files =
         |authority: &Authority, leaf: &Leaf| Mounted::new(&authority.issue(leaf)?, &[ours.pem()]);
     let member = Leaf::for_loopback("member");
-    let stranger = files(&theirs, &member)?;
+    let outsider = files(&theirs, &member)?;
     let misnamed = files(&ours, &Leaf::for_loopback("somebody"))?;
     let expired = files(&ours, &member.clone().expired())?;
     let early = files(&ours, &member.clone().not_yet_valid())?;
@@ -233,7 +237,7 @@ fn who_lacks_the_right_certificate_does_not_join_and_sees_why() -> Result<()> {
         ("no TLS", Vec::new(), "it may require TLS (-node-cert)"),
         (
             "another authority",
-            flags(&stranger, &[]),
+            flags(&outsider, &[]),
             "it does not trust the authority of the certificate",
         ),
         (

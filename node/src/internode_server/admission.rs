@@ -52,7 +52,7 @@ pub fn standing(
     }
 }
 
-/// What keeps strangers out of this node.
+/// What keeps outsiders out of this node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Protection {
     /// There is a credentials file.
@@ -64,7 +64,7 @@ pub struct Protection {
 /// Whether the other side has no right yet to anything but to ask for membership. Members are known by ids
 /// that are random. `verified`: it has shown a certificate of a trusted authority, which counts where there
 /// are no users.
-pub fn is_stranger(standing: Standing, verified: bool, protection: Protection) -> bool {
+pub fn is_outsider(standing: Standing, verified: bool, protection: Protection) -> bool {
     let Protection { users, tls } = protection;
     standing == Standing::Unknown && (users || (tls && !verified))
 }
@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_a_stranger() {
+    fn who_is_a_outsider() {
         let protected = |users, tls| Protection { users, tls };
         #[rustfmt::skip]
         let cases = [
@@ -288,7 +288,7 @@ mod tests {
         ];
         for (name, standing, verified, protection, expected) in cases {
             assert_eq!(
-                is_stranger(standing, verified, protection),
+                is_outsider(standing, verified, protection),
                 expected,
                 "{name}"
             );

@@ -9,7 +9,7 @@ use std::{
 use tokio::time::timeout;
 
 use super::{
-    admission::{Protection, Slot, Standing, is_stranger, standing},
+    admission::{Protection, Slot, Standing, is_outsider, standing},
     audited::Trail,
     caller::{Peer, while_connected},
 };
@@ -132,10 +132,10 @@ impl RequestServer {
     }
 
     /// Refuses work that is meant for another cluster, because an address may come to belong to a node of
-    /// another one; and what strangers may not ask.
+    /// another one; and what outsiders may not ask.
     fn refusal(&self, request: &PeerRequest, peer: Peer<'_>) -> Option<PeerResponse> {
         let has_own_check = self.auth.enabled() && carries_credentials(request);
-        if self.is_stranger(peer) && !has_own_check {
+        if self.is_outsider(peer) && !has_own_check {
             let error = StoreError::Unauthorized("unauthorized".into());
             return refused(request, &error);
         }
@@ -154,12 +154,12 @@ impl RequestServer {
 
     /// Whether it learns nothing, and may only ask to join or to form a cluster (or what its credentials
     /// permit).
-    fn is_stranger(&self, peer: Peer<'_>) -> bool {
+    fn is_outsider(&self, peer: Peer<'_>) -> bool {
         let protection = Protection {
             users: self.auth.enabled(),
             tls: self.local.transport.stage().is_some(),
         };
-        is_stranger(peer.standing, peer.verified, protection)
+        is_outsider(peer.standing, peer.verified, protection)
     }
 
     async fn respond(&self, request: PeerRequest, peer: Peer<'_>) -> PeerResponse {
@@ -169,7 +169,7 @@ impl RequestServer {
         match request {
             PeerRequest::Meta => {
                 self.metrics.count(Counter::ClusterNumGetNodeApiReq);
-                PeerResponse::Meta(if self.is_stranger(peer) {
+                PeerResponse::Meta(if self.is_outsider(peer) {
                     Meta::default()
                 } else {
                     self.store.meta()

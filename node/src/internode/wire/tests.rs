@@ -181,7 +181,7 @@ async fn who_has_no_right_gets_nowhere_and_sees_why() {
     let (authority, other) = (Authority::new(), Authority::new());
     let require = node(&authority, Require, |_| {}).transport;
     let accept = node(&authority, Accept, |_| {}).transport;
-    let stranger = node(&other, Require, |tls| tls.no_verify = true).transport;
+    let outsider = node(&other, Require, |tls| tls.no_verify = true).transport;
     let misnamed = node(&authority, Require, |tls| {
         tls.verify_server_name = "b".into()
     })
@@ -211,12 +211,12 @@ async fn who_has_no_right_gets_nowhere_and_sees_why() {
             "this node has no -node-cert",
         ),
         (
-            &*stranger,
+            &*outsider,
             &*require,
             "TLS: the other side ended the handshake: it does not trust the authority",
             "signed by no trusted authority",
         ),
-        (&*require, &*stranger, "signed by no trusted authority", ""),
+        (&*require, &*outsider, "signed by no trusted authority", ""),
         (&*misnamed, &*require, "not valid for name", ""),
         (
             &*require,

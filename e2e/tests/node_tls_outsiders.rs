@@ -1,7 +1,13 @@
-//! Strangers on the inter-node port of nodes with TLS: what they get, and whom they keep out.
+//! Outsiders on the inter-node port of nodes with TLS: what they get, and whom they keep out.
 use std::{
     io::{Read, Write},
     net::TcpStream,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
+    thread,
+    time::Duration,
 };
 
 use anyhow::{Context, Result, ensure};
@@ -83,7 +89,7 @@ fn asked(stream: &mut (impl Read + Write), ask: &[u8]) -> Result<String> {
     Ok(String::from_utf8_lossy(&receive(stream)?).into_owned())
 }
 
-/// Everything that a stranger without a certificate may ask.
+/// Everything that an outsider without a certificate may ask.
 fn questions() -> [(&'static str, Vec<u8>); 4] {
     [
         ("metadata", vec![META]),
@@ -155,7 +161,7 @@ fn the_wrong_certificate_gets_an_alert_and_nothing_else() -> Result<()> {
 const HALF_HELLO: [u8; 11] = [0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3];
 
 #[test]
-fn strangers_get_a_close_and_keep_nobody_out() -> Result<()> {
+fn outsiders_get_a_close_and_keep_nobody_out() -> Result<()> {
     let authority = Authority::new("ours")?;
     let (mut cluster, _files) = secured(3, &authority, &MUTUAL)?;
     cluster.client(0).execute("CREATE TABLE t(x)", &[])?;
@@ -198,5 +204,50 @@ fn strangers_get_a_close_and_keep_nobody_out() -> Result<()> {
         }
     }
     await_rows(&cluster[follower], "SELECT count(*) FROM t", 20)?;
+    cluster.check_no_panic()
+}
+
+/// From the same address as the members, which is the hardest case: addresses have shares of the connections.
+#[test]
+fn a_flood_of_handshakes_keeps_nobody_out() -> Result<()> {
+    let (ours, theirs) = (Authority::new("ours")?, Authority::new("theirs")?);
+    let (mut cluster, _files) = secured(3, &ours, &MUTUAL)?;
+    cluster.client(0).execute("CREATE TABLE t(x)", &[])?;
+    let wrong = theirs.issue(&Leaf::for_loopback("member"))?;
+    let config = client_config(ours.pem(), Some(&wrong))?;
+    let targets: Vec<String> = cluster.iter().map(|node| node.raft.clone()).collect();
+    let (stop, done) = (AtomicBool::new(false), AtomicU64::new(0));
+    let handshake = |target: &String| -> Result<()> {
+        let socket = TcpStream::connect(target)?;
+        socket.set_read_timeout(Some(Duration::from_secs(1)))?;
+        let name = ServerName::try_from("localhost")?;
+        let connection = ClientConnection::new(Arc::clone(&config), name)?;
+        let _ = StreamOwned::new(connection, socket).read(&mut [0; 1]);
+        Ok(())
+    };
+    thread::scope(|scope| -> Result<()> {
+        for target in targets.iter().chain(&targets) {
+            scope.spawn(|| {
+                while !stop.load(Relaxed) {
+                    if handshake(target).is_ok() {
+                        done.fetch_add(1, Relaxed);
+                    }
+                }
+            });
+        }
+        let worked = (|| {
+            let follower = cluster.follower()?;
+            cluster[follower].kill()?;
+            cluster[follower].start_and_ready()?;
+            for number in 0..20 {
+                let mut client = cluster.client(follower);
+                client.execute(&format!("INSERT INTO t VALUES({number})"), &[])?;
+            }
+            await_rows(&cluster[follower], "SELECT count(*) FROM t", 20)
+        })();
+        stop.store(true, Relaxed);
+        worked
+    })?;
+    println!("beside {} handshakes", done.load(Relaxed));
     cluster.check_no_panic()
 }
