@@ -42,9 +42,10 @@ fn of_tls(error: &Error) -> String {
 
 fn of_certificate(why: &CertificateError) -> String {
     let why = match why {
-        // A bad signature: a trusted authority has the same name, but not the same key.
-        CertificateError::UnknownIssuer | CertificateError::BadSignature => {
-            "it is signed by no trusted authority".into()
+        CertificateError::UnknownIssuer => "it is signed by no trusted authority".into(),
+        CertificateError::BadSignature => {
+            "it is signed by no trusted authority; a trusted one has the same name, but another key"
+                .into()
         }
         CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
             format!("it has expired ({})", Error::from(why.clone()))
@@ -70,8 +71,9 @@ fn of_certificate(why: &CertificateError) -> String {
 
 fn of_alert(alert: AlertDescription) -> String {
     let why = match alert {
-        AlertDescription::UnknownCA | AlertDescription::DecryptError => {
-            "it does not trust the authority of the certificate"
+        AlertDescription::UnknownCA => "it does not trust the authority of the certificate",
+        AlertDescription::DecryptError => {
+            "it does not trust the authority of the certificate, but one of the same name"
         }
         AlertDescription::CertificateRequired => "it requires a certificate",
         AlertDescription::CertificateExpired => {
