@@ -32,6 +32,8 @@ pub use self::{
     verify::{Trusted, unverified},
     words::explain,
 };
+pub(crate) use load::client_builder;
+
 use std::sync::Arc;
 
 use crate::metrics::Counter;

@@ -3,17 +3,19 @@ use std::{path::Path, sync::Arc};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use rustls::{
-    ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
-    client::{
-        WebPkiServerVerifier,
-        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-    },
-    crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature},
-    pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject},
+    ClientConfig, RootCertStore,
+    client::danger::ServerCertVerifier,
+    crypto::{CryptoProvider, ring},
+    pki_types::{CertificateDer, PrivateKeyDer},
 };
 use serde::Deserialize;
 
 use super::setting::Secret;
+use crate::tls::{
+    Trusted,
+    pem::{self, Source},
+    server_name, unverified,
+};
 
 /// Verification of the server, and this node's client certificate. All fields are optional.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -38,17 +40,11 @@ fn given(text: Option<&String>) -> Option<&str> {
 
 /// For plain HTTP: no certificate is trusted.
 pub(super) fn none() -> Result<ClientConfig, String> {
-    Ok(with_versions(Arc::new(ring::default_provider()))?
-        .with_root_certificates(RootCertStore::empty())
-        .with_no_client_auth())
-}
-
-fn with_versions(
-    provider: Arc<CryptoProvider>,
-) -> Result<rustls::ConfigBuilder<ClientConfig, rustls::WantsVerifier>, String> {
-    ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|e| e.to_string())
+    Ok(
+        crate::tls::client_builder(Arc::new(ring::default_provider()))?
+            .with_root_certificates(RootCertStore::empty())
+            .with_no_client_auth(),
+    )
 }
 
 impl TlsConfig {
@@ -58,7 +54,7 @@ impl TlsConfig {
         let verifier = self
             .verifier(&provider)
             .map_err(|e| format!("tls_config: {e}"))?;
-        let builder = with_versions(provider)?
+        let builder = crate::tls::client_builder(provider)?
             .dangerous()
             .with_custom_certificate_verifier(verifier);
         let mut config = match self.identity().map_err(|e| format!("tls_config: {e}"))? {
@@ -76,61 +72,43 @@ impl TlsConfig {
         provider: &Arc<CryptoProvider>,
     ) -> Result<Arc<dyn ServerCertVerifier>, String> {
         if self.insecure_skip_verify.unwrap_or(false) {
-            return Ok(Arc::new(Unverified(Arc::clone(provider))));
+            return Ok(unverified(provider));
         }
-        let inner = WebPkiServerVerifier::builder_with_provider(
-            Arc::new(self.roots()?),
-            Arc::clone(provider),
-        )
-        .build()
-        .map_err(|e| format!("certificate authorities: {e}"))?;
-        let Some(address) = given(self.address.as_ref()) else {
-            return Ok(inner);
-        };
-        let host = address
-            .rsplit_once(':')
-            .filter(|(host, _)| !host.contains(':') || host.ends_with(']'))
-            .map_or(address, |(host, _)| host)
-            .trim_matches(['[', ']']);
-        let name = ServerName::try_from(host.to_owned())
-            .map_err(|_| "address: expected a host name or IP".to_owned())?;
-        Ok(Arc::new(Named { inner, name }))
+        let name = given(self.address.as_ref()).map(|address| {
+            let host = address
+                .rsplit_once(':')
+                .filter(|(host, _)| !host.contains(':') || host.ends_with(']'))
+                .map_or(address, |(host, _)| host);
+            server_name(host).map_err(|_| "address: expected a host name or IP".to_owned())
+        });
+        self.trusted()?
+            .verifier_of_servers(provider, name.transpose()?)
     }
 
-    fn roots(&self) -> Result<RootCertStore, String> {
-        let mut roots = RootCertStore::empty();
-        let mut add = |what: &str, certificates: Vec<CertificateDer<'static>>| {
-            if certificates.is_empty() {
-                return Err(format!("{what}: holds no certificate in PEM form"));
-            }
-            for certificate in certificates {
-                roots.add(certificate).map_err(|e| format!("{what}: {e}"))?;
-            }
-            Ok(())
+    fn trusted(&self) -> Result<Trusted, String> {
+        let mut all = Vec::new();
+        let mut add = |what: &str, content: &[u8]| {
+            let found = pem::certificates(content).map_err(|e| format!("{what}: {e}"))?;
+            all.extend(found);
+            Ok::<(), String>(())
         };
-        let mut any = false;
         if let Some(path) = given(self.ca_file.as_ref()) {
-            any = true;
-            add("ca_file", certificates_in(&read("ca_file", path)?)?)?;
+            add("ca_file", &read("ca_file", path)?)?;
         }
         if let Some(folder) = given(self.ca_path.as_ref()) {
-            any = true;
-            add("ca_path", certificates_below(folder)?)?;
+            add("ca_path", &certificates_below(folder)?)?;
         }
-        if let Some(pem) = given(self.ca_pem.as_ref()) {
-            any = true;
-            add("ca_pem", certificates_in(&decode("ca_pem", pem)?)?)?;
+        if let Some(text) = given(self.ca_pem.as_ref()) {
+            add("ca_pem", &decode("ca_pem", text)?)?;
         }
-        if !any {
-            let system = rustls_native_certs::load_native_certs();
-            roots.add_parsable_certificates(system.certs);
-            if roots.is_empty() {
-                return Err(
-                    "this system has no certificate authorities; give ca_file or ca_pem".into(),
-                );
-            }
+        if !all.is_empty() {
+            return Trusted::given(all);
         }
-        Ok(roots)
+        let system = Trusted::of_system("ca_file or ca_pem");
+        if system.is_empty() {
+            return Err(system.if_none().to_owned());
+        }
+        Ok(system)
     }
 
     /// This node's certificate chain and key.
@@ -158,12 +136,8 @@ impl TlsConfig {
                 return Err("a client certificate and its key must be given together".into());
             }
         };
-        let chain = certificates_in(&chain)?;
-        if chain.is_empty() {
-            return Err("the client certificate is not in PEM form".into());
-        }
-        let key = PrivateKeyDer::from_pem_slice(&key)
-            .map_err(|_| "the client key is not in PEM form".to_owned())?;
+        let chain = pem::certificates(&chain).map_err(|e| format!("the client certificate {e}"))?;
+        let key = pem::private_key(&key).map_err(|e| format!("the client key: {e}"))?;
         Ok(Some((chain, key)))
     }
 }
@@ -181,7 +155,7 @@ fn either(
 }
 
 fn read(field: &str, path: &str) -> Result<Vec<u8>, String> {
-    std::fs::read(path).map_err(|e| format!("{field}: {path}: {e}"))
+    Source::new(format!("{field}:"), path).read()
 }
 
 fn decode(field: &str, text: &str) -> Result<Vec<u8>, String> {
@@ -190,115 +164,21 @@ fn decode(field: &str, text: &str) -> Result<Vec<u8>, String> {
         .map_err(|_| format!("{field}: expected PEM encoded in base64"))
 }
 
-fn certificates_in(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
-    CertificateDer::pem_slice_iter(pem)
-        .collect::<Result<_, _>>()
-        .map_err(|e| format!("a certificate is not in PEM form: {e}"))
-}
-
-/// The certificates of all files in a directory; other files are ignored.
-fn certificates_below(folder: &str) -> Result<Vec<CertificateDer<'static>>, String> {
+/// The texts of all files in a directory that hold certificates.
+fn certificates_below(folder: &str) -> Result<Vec<u8>, String> {
     let failed = |e: std::io::Error| format!("ca_path: {folder}: {e}");
     let mut all = Vec::new();
     for entry in std::fs::read_dir(Path::new(folder)).map_err(failed)? {
         let path = entry.map_err(failed)?.path();
         if path.is_file() {
-            all.extend(certificates_in(&std::fs::read(&path).map_err(failed)?).unwrap_or_default());
+            let content = std::fs::read(&path).map_err(failed)?;
+            if pem::certificates(&content).is_ok() {
+                all.extend(content);
+                all.push(b'\n');
+            }
         }
     }
     Ok(all)
-}
-
-/// Expects this name in the certificate instead of the dialed one.
-#[derive(Debug)]
-struct Named {
-    inner: Arc<WebPkiServerVerifier>,
-    name: ServerName<'static>,
-}
-
-impl ServerCertVerifier for Named {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        _dialed: &ServerName<'_>,
-        ocsp_response: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        self.inner
-            .verify_server_cert(end_entity, intermediates, &self.name, ocsp_response, now)
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.inner.verify_tls12_signature(message, cert, dss)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.inner.verify_tls13_signature(message, cert, dss)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.inner.supported_verify_schemes()
-    }
-}
-
-/// `insecure_skip_verify`: accepts any certificate, if the server has its key.
-#[derive(Debug)]
-struct Unverified(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for Unverified {
-    fn verify_server_cert(
-        &self,
-        _end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _dialed: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(
-            message,
-            cert,
-            dss,
-            &self.0.signature_verification_algorithms,
-        )
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(
-            message,
-            cert,
-            dss,
-            &self.0.signature_verification_algorithms,
-        )
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
 }
 
 #[cfg(test)]

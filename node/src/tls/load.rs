@@ -246,7 +246,7 @@ impl Files {
 ///
 /// # Errors
 /// Not with ring.
-fn client_builder(
+pub(crate) fn client_builder(
     provider: Arc<CryptoProvider>,
 ) -> Result<ConfigBuilder<ClientConfig, WantsVerifier>, String> {
     ClientConfig::builder_with_provider(provider)

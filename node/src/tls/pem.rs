@@ -1,9 +1,5 @@
 //! PEM files: certificates and private keys, with errors that name the file and say what to change.
-use std::{
-    fs::File,
-    io::Read as _,
-    path::{Path, PathBuf},
-};
+use std::{fs::File, io::Read as _, path::PathBuf};
 
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 
@@ -82,19 +78,6 @@ pub fn private_key(pem: &[u8]) -> Result<PrivateKeyDer<'static>, String> {
         );
     }
     PrivateKeyDer::from_pem_slice(pem).map_err(|_| instead_of("private key", pem))
-}
-
-/// The paths of all files in a directory, in the order of their names.
-pub(crate) fn files_in(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
-    let mut files = Vec::new();
-    for entry in std::fs::read_dir(folder)? {
-        let path = entry?.path();
-        if path.is_file() {
-            files.push(path);
-        }
-    }
-    files.sort();
-    Ok(files)
 }
 
 fn is_encrypted(pem: &[u8]) -> bool {

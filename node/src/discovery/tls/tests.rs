@@ -19,7 +19,7 @@ fn mistakes_say_what_to_change() {
         ("{\"insecure_skip_verify\":true,\"cert_pem\":\"e30=\"}".into(), "must be given together"),
         ("{\"insecure_skip_verify\":true,\"key_pem\":\"e30=\"}".into(), "must be given together"),
         ("{\"insecure_skip_verify\":true,\"cert_pem\":\"e30=\",\"cert_file\":\"x\",\"key_pem\":\"e30=\"}".into(), "either cert_file or cert_pem"),
-        ("{\"insecure_skip_verify\":true,\"cert_pem\":\"e30=\",\"key_pem\":\"e30=\"}".into(), "certificate is not in PEM form"),
+        ("{\"insecure_skip_verify\":true,\"cert_pem\":\"e30=\",\"key_pem\":\"e30=\"}".into(), "holds no certificate in PEM form"),
     ];
     for (text, expected) in cases {
         let mistake = config(&text)
