@@ -5,11 +5,13 @@ use std::{
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
+    sync::Arc,
     time::Duration,
 };
 
 use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process_group};
+use rustls::ClientConfig;
 use tempfile::TempDir;
 
 use crate::{
@@ -50,6 +52,8 @@ pub struct Node {
     pub program: Option<PathBuf>,
     /// The data directory.
     pub data: PathBuf,
+    /// How its clients speak HTTPS, and for which name its certificate must be; `None`: they speak HTTP.
+    pub https: Option<(Arc<ClientConfig>, String)>,
     /// Suppresses the log's end when the value is dropped: for measurements, whose output is read.
     pub quiet: bool,
     root: TempDir,
@@ -83,6 +87,7 @@ impl Node {
             prefix: Vec::new(),
             program: None,
             data: root.path().join("data"),
+            https: None,
             quiet: false,
             root,
             child: None,
@@ -212,7 +217,11 @@ impl Node {
     /// A client for this node's HTTP address.
     #[must_use]
     pub fn client(&self) -> Client {
-        Client::new(&self.http)
+        let client = Client::new(&self.http);
+        match &self.https {
+            Some((config, name)) => client.over_tls(Arc::clone(config), name),
+            None => client,
+        }
     }
 
     /// Stops the process with SIGTERM and waits for its exit.

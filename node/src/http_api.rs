@@ -40,6 +40,7 @@ mod request;
 mod results;
 mod route;
 mod running;
+mod secure;
 mod snapshot;
 mod sql;
 mod state;
@@ -49,8 +50,12 @@ mod streamed;
 mod target;
 
 pub use self::{
-    accept::{ServeError, serve, serve_wrapped},
+    accept::{ServeError, serve},
     state::{HttpServices, HttpSettings},
+};
+pub(crate) use self::{
+    metrics::{OPEN_METRICS, text as metrics_text},
+    readyz::describe as describe_readiness,
 };
 
 #[cfg(test)]

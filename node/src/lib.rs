@@ -20,6 +20,7 @@ pub mod discovery;
 pub mod disk;
 pub mod entrypoint;
 pub mod hash_password;
+pub mod health;
 pub mod http_api;
 pub mod identity;
 pub mod inspect;

@@ -33,6 +33,7 @@ use crate::{
     data_dir, descriptors,
     discovery::Discovery,
     disk::Disk,
+    health::{About, Health},
     http_api::HttpServices,
     identity::Identity,
     internode::client::Peers,
@@ -95,7 +96,11 @@ pub async fn run(config: Config) -> anyhow::Result<End> {
     let raft_listener = bind(&config.raft_addr)
         .await
         .with_context(|| format!("failed to listen on Raft address {}", config.raft_addr))?;
+    let health = health(&config).await?;
     let node = Node::prepare(&config, shares.http)?;
+    if let Some(health) = &health {
+        health.opened(node.about());
+    }
     tls::watch(&node.tls, &node.local.transport, &node.stop_internode);
     let http = node.serve_http(&config, shares.http).await?;
     let internode = tokio::spawn(listener::serve(
@@ -268,6 +273,14 @@ impl Node {
                 tracing::error!(target: "http", "{e}");
             }
         }))
+    }
+
+    fn about(&self) -> About {
+        About {
+            store: self.store.clone(),
+            metrics: Arc::clone(&self.metrics),
+            stopping: self.stop_http.clone(),
+        }
     }
 
     fn request_server(&self, config: &Config) -> RequestServer {
@@ -537,6 +550,18 @@ fn open_audit(config: &Config, metrics: &Arc<Metrics>) -> anyhow::Result<Option<
     let audit = Audit::open(target, config.node_id(), Arc::clone(metrics))
         .with_context(|| format!("failed to open the audit log {}", target.display()))?;
     Ok(Some(audit))
+}
+
+/// Starts the health listener, if there is to be one.
+async fn health(config: &Config) -> anyhow::Result<Option<Health>> {
+    let address = config.health_addr.as_str();
+    if address.is_empty() {
+        return Ok(None);
+    }
+    let started = Health::start(address).await;
+    started
+        .map(Some)
+        .with_context(|| format!("failed to listen on health address {address}"))
 }
 
 fn open_discovery(config: &Config) -> anyhow::Result<Option<Discovery>> {

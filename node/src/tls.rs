@@ -66,7 +66,7 @@ impl Port {
     }
 
     /// Protocols that are offered. Nodes speak only one.
-    fn alpn(self) -> Vec<Vec<u8>> {
+    pub(crate) fn alpn(self) -> Vec<Vec<u8>> {
         match self {
             Self::Http => vec![b"http/1.1".to_vec()],
             Self::Node => Vec::new(),

@@ -148,8 +148,23 @@ pub struct HttpClusterStatus {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct HttpTlsStatus {
-    /// `true` or `false`, as a string.
+    /// `true` or `false`, as a string. The other fields are absent without TLS.
     pub enabled: String,
+    /// `RequireAndVerifyClientCert` or `NoClientCert`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_auth: Option<String>,
+    /// File of the certificate.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cert_file: Option<String>,
+    /// File of its key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key_file: Option<String>,
+    /// File of the authorities of clients.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ca_file: Option<String>,
+    /// Protocols that are offered (ALPN).
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub next_protos: Vec<String>,
 }
 
 /// A queue of writes (`queue` in a write's query string).

@@ -12,17 +12,11 @@ const fn missing(flag: &'static str, what: &'static str) -> Missing {
     Missing { flag, what }
 }
 
-const HTTPS: &str = "this program does not serve HTTPS yet";
 const OTLP: &str = "this program does not export metrics over OTLP yet";
 const PROFILES: &str = "this program does not write profiles";
 
 /// An entry is removed when its flag is implemented.
 const MISSING: &[Missing] = &[
-    missing("http-ca-cert", HTTPS),
-    missing("http-cert", HTTPS),
-    missing("http-key", HTTPS),
-    missing("http-verify-client", HTTPS),
-    missing("http-verify-common-name", HTTPS),
     missing(
         "auto-backup",
         "this program does not make automatic backups yet",

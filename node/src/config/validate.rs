@@ -34,7 +34,9 @@ pub(super) fn values(config: &Config, exists: &dyn Fn(&str) -> bool) -> Vec<Stri
         errors.push(format!("extension path does not exist: {path}"));
     }
     certificates(config, &mut errors);
+    https(config, &mut errors);
     addresses(config, &mut errors);
+    health(config, &mut errors);
     clustering(config, &mut errors);
     if !config.cdc_config.is_empty() && config.raft_non_voter {
         errors.push("CDC cannot be enabled on non-voting nodes".to_owned());
@@ -69,6 +71,42 @@ fn certificates(config: &Config, errors: &mut Vec<String>) {
         errors.push("-node-tls-stage must be one of accept, use, or require".to_owned());
     } else if config.is_given("node-tls-stage") && !config.node_tls.is_enabled() {
         errors.push("-node-tls-stage requires -node-cert and -node-key".to_owned());
+    }
+}
+
+/// Combinations in which strangers would get in although somebody asked to keep them out. rqlite has no such
+/// rules.
+fn https(config: &Config, errors: &mut Vec<String>) {
+    let tls = &config.http_tls;
+    let half = tls.cert.is_some() != tls.key.is_some();
+    let without = |flag: &str| format!("-{flag} requires -http-cert and -http-key");
+    if tls.verify_client && !tls.is_enabled() && !half {
+        errors.push(without("http-verify-client"));
+    }
+    if tls.optional && !tls.is_enabled() && !half {
+        errors.push(without("http-tls-optional"));
+    }
+    if tls.optional && tls.verify_client {
+        errors.push(
+            "-http-tls-optional cannot be used with -http-verify-client: clients without TLS would get in without a certificate"
+                .to_owned(),
+        );
+    }
+}
+
+fn health(config: &Config, errors: &mut Vec<String>) {
+    let address = config.health_addr.as_str();
+    if address.is_empty() {
+        return;
+    }
+    match split_host_port(address) {
+        Some((_, port)) if is_port(port) => {}
+        _ => errors.push(format!(
+            "-health-addr {address:?} is not valid: give host:port, for example localhost:4003"
+        )),
+    }
+    if address == config.http_addr || address == config.raft_addr {
+        errors.push("-health-addr must differ from the HTTP and Raft addresses".to_owned());
     }
 }
 

@@ -112,6 +112,8 @@ pub struct Config {
     pub http_allow_origin: String,
     /// Certificates of the HTTP API.
     pub http_tls: Tls,
+    /// Bind address of the health listener, `host:port`. Defaults to none.
+    pub health_addr: String,
     /// Certificates of connections between nodes.
     pub node_tls: Tls,
     /// See [`Config::node_tls_stage`].
@@ -261,9 +263,10 @@ impl Config {
         }
     }
 
-    /// The advertised HTTP address as a URL, `http://` or `https://`.
+    /// The advertised HTTP address as a URL, `http://` or `https://`. While both are served, it is the one that
+    /// every client speaks.
     pub fn http_url(&self) -> String {
-        let scheme = if self.http_tls.is_enabled() {
+        let scheme = if self.http_tls.is_enabled() && !self.http_tls.optional {
             "https"
         } else {
             "http"

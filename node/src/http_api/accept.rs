@@ -1,6 +1,6 @@
 //! Connections of clients: accepted up to a limit, served by hyper, and closed in order at the stop.
 //!
-//! The accept loop is generic over the stream, so that TLS can be put between.
+//! The accept loop is generic over the stream, so that TLS can be put between (`secure.rs`).
 use std::{
     collections::HashMap, future::Future, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration,
 };
@@ -29,6 +29,7 @@ use super::{
     head_timer::HeadTimer,
     reply::{HttpResult, Response},
     route::{self, Content},
+    secure::Https,
     state::{HttpServices, HttpState},
     stop_signal::StopSignal,
 };
@@ -49,8 +50,6 @@ const STOP_LIMIT: Duration = Duration::from_secs(5);
 /// Pause after a failure to accept that does not concern a single connection (out of file descriptors), so
 /// that the loop does not spin.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
-/// Time limit for wrapping a connection (a TLS handshake).
-const WRAP_TIMEOUT: Duration = Duration::from_secs(10);
 /// Size of hyper's buffer per connection, which also limits the head of a request.
 const BUFFER_BYTES: usize = 256 << 10;
 
@@ -64,7 +63,7 @@ pub enum ServeError {
     Header(InvalidHeaderValue),
 }
 
-/// Serves plain HTTP until `stop` is cancelled; then accepts no more connections, and lets running requests
+/// Serves HTTP, or HTTPS where its certificates are among the services, until `stop` is cancelled; then accepts no more connections, and lets running requests
 /// finish for up to 5 s.
 ///
 /// # Errors
@@ -74,22 +73,30 @@ pub async fn serve(
     services: HttpServices,
     stop: CancellationToken,
 ) -> Result<(), ServeError> {
-    serve_wrapped(listener, |stream| async { Ok(stream) }, services, stop).await
+    let Some(side) = services.tls.http.clone() else {
+        let begin = |stream, _from| async { Ok(stream) };
+        return serve_begun(listener, begin, FULL, services, stop).await;
+    };
+    let https = Https {
+        side,
+        metrics: Arc::clone(&services.metrics),
+        idle: HEADER_READ_TIMEOUT,
+    };
+    let begin = move |stream, from| https.clone().begin(stream, from);
+    serve_begun(listener, begin, &[], services, stop).await
 }
 
-/// As [`serve`], but passes each connection through `wrap` first (a TLS handshake). A connection is closed if
-/// wrapping fails.
-///
-/// # Errors
-/// See [`serve`].
-pub async fn serve_wrapped<W, F, S>(
+/// As [`serve`], but lets `begin` make each connection ready (a TLS handshake), within its own time limit. A
+/// connection is closed if that fails. `full` is sent where there is no room for another one.
+async fn serve_begun<W, F, S>(
     listener: TcpListener,
-    wrap: W,
+    begin: W,
+    full: &[u8],
     services: HttpServices,
     stop: CancellationToken,
 ) -> Result<(), ServeError>
 where
-    W: Fn(TcpStream) -> F + Send + Sync + 'static,
+    W: Fn(TcpStream, SocketAddr) -> F + Send + Sync + 'static,
     F: Future<Output = io::Result<S>> + Send + 'static,
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
@@ -120,23 +127,24 @@ where
         };
         if running.len() >= connections.max() && !close_some(&connections, &open) {
             // The socket's send buffer is empty, so this is sent unless the client is gone.
-            let _ = stream.try_write(FULL);
+            let _ = stream.try_write(full);
             continue;
         }
         // Replies are written at once: waiting for more data would only delay them.
         let _ = stream.set_nodelay(true);
         keep_alive(&stream);
-        let wrapped = wrap(stream);
+        let begun = begin(stream, client);
         let connection = connections.add();
         let (state, stopping) = (Arc::clone(&state), Arc::clone(&stopping));
         let shared = Arc::clone(&connection);
         let task = running.spawn(async move {
-            match timeout(WRAP_TIMEOUT, wrapped).await {
-                Ok(Ok(stream)) => {
+            match stopping.run_until_sent(pin!(begun)).await {
+                Some(Ok(stream)) => {
+                    connection.opened();
                     serve_connection(stream, client, state, connection, &stopping).await;
                 }
-                Ok(Err(error)) => tracing::debug!("connection refused: {error}"),
-                Err(_elapsed) => tracing::debug!("connection refused: handshake timed out"),
+                Some(Err(error)) => tracing::debug!("connection refused: {error}"),
+                None => {}
             }
         });
         let connection = OpenConnection {

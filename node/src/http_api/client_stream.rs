@@ -250,6 +250,7 @@ mod tests {
     ) {
         let (client, server) = duplex(room);
         let connection = Connections::new(8).add();
+        connection.opened();
         (
             ClientStream::new(server, Arc::clone(&connection)),
             client,

@@ -26,10 +26,15 @@ pub(super) const USUAL_HEAD_BYTES: usize = 16 << 10;
 /// Times the size of hyper's buffer: 32 MiB at most.
 const MAX_LARGE_HEADS: usize = 128;
 
+/// The handshake of a good client takes less.
+const LONG_OPENING_MILLIS: u64 = 1000;
+
 const IDLE: u8 = 0;
 const BUSY: u8 = 1;
 const PROBE: u8 = 2;
 const CLOSING: u8 = 3;
+/// It has not been proven yet that its client speaks TLS.
+const OPENING: u8 = 4;
 
 /// What all connections share.
 #[derive(Debug)]
@@ -97,11 +102,11 @@ impl Connections {
         u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
-    /// Adds a connection, which is idle.
+    /// Adds a connection, which is being opened.
     pub(super) fn add(self: &Arc<Self>) -> Arc<ClientConnection> {
         Arc::new(ClientConnection {
             connections: Arc::clone(self),
-            state: AtomicU8::new(IDLE),
+            state: AtomicU8::new(OPENING),
             since: AtomicU64::new(self.now()),
             requests: AtomicU64::new(0),
             transferred: AtomicU64::new(0),
@@ -138,17 +143,25 @@ impl Connections {
     }
 }
 
-/// Chooses at most `count` connections to close: those idle for longest; if there are none, the slowest of
+/// Chooses at most `count` connections to close: those that have been opening for long; if there are none,
+/// those idle for longest; then any that are opening; if there are none, the slowest of
 /// those that wait for their client; then probes that take too long.
 fn choose_to_close(seen: &[Snapshot], count: usize) -> Vec<usize> {
     let all = || seen.iter().enumerate();
-    let mut idle: Vec<(u64, usize)> = all()
-        .filter(|(_, one)| one.state == IDLE)
-        .map(|(at, one)| (one.for_millis, at))
-        .collect();
-    if !idle.is_empty() {
-        idle.sort_unstable_by_key(|(millis, _)| Reverse(*millis));
-        return idle.into_iter().take(count).map(|(_, at)| at).collect();
+    let oldest = |is: &dyn Fn(&Snapshot) -> bool| -> Vec<usize> {
+        let found = all().filter(|(_, one)| is(one));
+        let mut found: Vec<(u64, usize)> = found.map(|(at, one)| (one.for_millis, at)).collect();
+        found.sort_unstable_by_key(|(millis, _)| Reverse(*millis));
+        found.into_iter().take(count).map(|(_, at)| at).collect()
+    };
+    let kinds: [&dyn Fn(&Snapshot) -> bool; 3] = [
+        &|one| one.state == OPENING && one.for_millis > LONG_OPENING_MILLIS,
+        &|one| one.state == IDLE,
+        &|one| one.state == OPENING,
+    ];
+    let unused = kinds.into_iter().map(oldest);
+    if let Some(found) = unused.into_iter().find(|found| !found.is_empty()) {
+        return found;
     }
     let mut slow: Vec<(u64, usize)> = all()
         .filter(|(_, one)| one.state != CLOSING && one.waiting && one.for_millis > LONG_WAIT_MILLIS)
@@ -178,11 +191,17 @@ impl ClientConnection {
         }
     }
 
+    /// Requests can be read.
+    pub(super) fn opened(&self) {
+        self.since.store(self.connections.now(), Relaxed);
+        let _ = self.state.compare_exchange(OPENING, IDLE, Relaxed, Relaxed);
+    }
+
     /// Marks the connection as closing. False if it has become busy meanwhile, unless it waits for its
     /// client.
     fn close(&self) -> bool {
-        let idle = self.state.compare_exchange(IDLE, CLOSING, Relaxed, Relaxed);
-        match idle {
+        let unused = |state| matches!(state, IDLE | OPENING).then_some(CLOSING);
+        match self.state.fetch_update(Relaxed, Relaxed, unused) {
             Ok(_) => true,
             Err(CLOSING) => false,
             Err(state) if state == PROBE || self.waiting.load(Relaxed) => {
@@ -280,9 +299,16 @@ mod tests {
         }
     }
 
+    fn added(connections: &Arc<Connections>) -> Arc<ClientConnection> {
+        let connection = connections.add();
+        connection.opened();
+        connection
+    }
+
     #[test]
     fn idle_ones_first_then_the_slowest_then_long_probes() {
         let (idle, old) = (seen(IDLE, 10, 0, false), seen(IDLE, 9000, 0, false));
+        let (handshake, stuck) = (seen(OPENING, 90, 0, false), seen(OPENING, 3000, 0, false));
         let (works, closing) = (seen(BUSY, 60_000, 0, false), seen(CLOSING, 60_000, 0, true));
         let (trickles, sends) = (
             seen(BUSY, 60_000, 60, true),
@@ -301,6 +327,9 @@ mod tests {
             ("a client that sends at all", vec![works, sends, begins], 5, vec![1]),
             ("a long probe", vec![works, probe, long], 5, vec![2]),
             ("none", vec![works, probe, begins, closing], 5, vec![]),
+            ("a slow handshake", vec![idle, old, handshake, stuck], 2, vec![3]),
+            ("an idle one before a handshake", vec![handshake, idle], 1, vec![1]),
+            ("a handshake before a request", vec![trickles, handshake], 1, vec![1]),
         ];
         for (name, seen, count, expected) in cases {
             assert_eq!(choose_to_close(&seen, count), expected, "{name}");
@@ -310,7 +339,7 @@ mod tests {
     #[test]
     fn the_last_places_are_for_probes() {
         let connections = Connections::new(8);
-        let open: Vec<_> = (0..8).map(|_| connections.add()).collect();
+        let open: Vec<_> = (0..8).map(|_| added(&connections)).collect();
         let requests: Vec<_> = open.iter().map(|one| one.begin(false)).collect();
         let served = requests.iter().filter(|request| request.is_ok()).count();
         assert_eq!(served, 6);
@@ -326,7 +355,7 @@ mod tests {
     #[test]
     fn who_is_sent_away_begins_nothing() {
         let connections = Connections::new(2);
-        let (busy, idle) = (connections.add(), connections.add());
+        let (busy, idle) = (added(&connections), added(&connections));
         let request = busy.begin(true).unwrap();
         let both = || [&busy, &idle].into_iter().map(|one| &**one);
         assert_eq!(connections.close_some(both()), [1]);
@@ -335,7 +364,7 @@ mod tests {
         drop(request);
         assert_eq!(connections.close_some(both()), [0]);
         assert!(busy.is_closing() && idle.is_closing());
-        let third = connections.add();
+        let third = added(&connections);
         assert!(third.begin(false).is_ok());
     }
 

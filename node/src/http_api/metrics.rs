@@ -11,9 +11,12 @@ use prometheus_client::{
 use serde_json::Value;
 
 use super::{error::Failure, reply::Response, state::HttpState};
-use crate::metrics::{Counter, Metrics, Timed};
+use crate::{
+    metrics::{Counter, Metrics, Timed},
+    store::Store,
+};
 
-const OPEN_METRICS: HeaderValue =
+pub(crate) const OPEN_METRICS: HeaderValue =
     HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
 
 /// Gauges of the store's status: name, help, and JSON pointer of the value in the status.
@@ -47,20 +50,23 @@ const GAUGES: [(&str, &str, &str); 6] = [
 ];
 
 pub(super) async fn handle(state: &Arc<HttpState>) -> Result<Response, Failure> {
-    let store = if state.store.is_open() {
-        serde_json::to_value(state.store.status().await).unwrap_or_default()
-    } else {
-        Value::Null
-    };
-    let scrape = Scrape {
-        metrics: Arc::clone(&state.metrics),
-        store,
-        leads: state.store.is_leader(),
-    };
-    let text = scrape
-        .into_text()
-        .map_err(|error| Failure::Machine(error.to_string()))?;
+    let text = text(&state.store, &state.metrics).await;
+    let text = text.map_err(|error| Failure::Machine(error.to_string()))?;
     Ok(state.replies.content(OPEN_METRICS, text.into_bytes()))
+}
+
+/// The reply's text.
+pub(crate) async fn text(store: &Store, metrics: &Arc<Metrics>) -> Result<String, fmt::Error> {
+    let scrape = Scrape {
+        metrics: Arc::clone(metrics),
+        leads: store.is_leader(),
+        store: if store.is_open() {
+            serde_json::to_value(store.status().await).unwrap_or_default()
+        } else {
+            Value::Null
+        },
+    };
+    scrape.into_text()
 }
 
 /// The values of one scrape.

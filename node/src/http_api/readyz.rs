@@ -19,6 +19,7 @@ pub(super) async fn handle(state: &Arc<HttpState>, call: &Call) -> Response {
         describe(
             state.store.ready(params.sync, params.timeout).await,
             params.sync,
+            true,
         )
     };
     let mut response = state.replies.content(TEXT, text.into_bytes());
@@ -26,8 +27,10 @@ pub(super) async fn handle(state: &Arc<HttpState>, call: &Call) -> Response {
     response
 }
 
-/// One line for each check that passed, and one for the first that failed.
-fn describe(readiness: Readiness, sync: bool) -> (StatusCode, String) {
+/// One line for each check that passed, and one for the first that failed; with or without the reason, which
+/// may name addresses and files.
+pub(crate) fn describe(readiness: Readiness, sync: bool, reasons: bool) -> (StatusCode, String) {
+    let reason = |shown: String| if reasons { shown } else { String::new() };
     let synced = if sync { "\n[+]sync ok" } else { "" };
     let text = match readiness {
         Readiness::Ready => {
@@ -38,14 +41,17 @@ fn describe(readiness: Readiness, sync: bool) -> (StatusCode, String) {
         }
         Readiness::NoLeader => "[+]node ok\n[+]leader does not exist".to_owned(),
         Readiness::LeaderNotContactable(why) => {
-            format!("[+]node ok\n[+]leader not contactable: {why}")
+            let why = reason(format!(": {why}"));
+            format!("[+]node ok\n[+]leader not contactable{why}")
         }
         Readiness::NotReady => "[+]node ok\n[+]leader ok\n[+]store not ready".to_owned(),
         Readiness::SyncFailed(why) => {
+            let why = if reasons { why } else { "failed".to_owned() };
             format!("[+]node ok\n[+]leader ok\n[+]store ok\n[+]sync {why}")
         }
         Readiness::DatabaseFailed(why) => {
-            format!("[+]node ok\n[+]leader ok\n[+]store ok{synced}\n[+]db not ok: ({why})")
+            let why = reason(format!(": ({why})"));
+            format!("[+]node ok\n[+]leader ok\n[+]store ok{synced}\n[+]db not ok{why}")
         }
     };
     (StatusCode::SERVICE_UNAVAILABLE, text)
@@ -103,8 +109,17 @@ mod tests {
             ),
         ];
         for (readiness, sync, status, text) in cases {
-            let (got, shown) = describe(readiness, sync);
+            let (got, shown) = describe(readiness, sync, true);
             assert_eq!((got.as_u16(), shown.as_str()), (status, text));
+        }
+        let brief = [
+            Readiness::LeaderNotContactable(why()),
+            Readiness::SyncFailed(why()),
+            Readiness::DatabaseFailed(why()),
+        ];
+        for readiness in brief {
+            let (status, shown) = describe(readiness, false, false);
+            assert!(status == 503 && !shown.contains("why"), "{shown}");
         }
     }
 }

@@ -1,5 +1,6 @@
 //! `GET /status`: the state of this node.
 use std::{
+    path::PathBuf,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -15,7 +16,11 @@ use node_contract::{
 use serde_json::{Value, json};
 
 use super::{error::Failure, host, param::Call, reply::Response, state::HttpState};
-use crate::{clock::rfc3339, metrics::Counter, tls::Side};
+use crate::{
+    clock::rfc3339,
+    metrics::Counter,
+    tls::{Port, Side},
+};
 
 /// Timeout of calls to other nodes for requests without a timeout of their own.
 const CLUSTER_TIMEOUT: Duration = node_api::param::DEFAULT_TIMEOUT;
@@ -100,9 +105,34 @@ fn http(state: &HttpState) -> HttpStatus {
         },
         max_connections: settings.max_connections,
         queue: [("_default".to_owned(), state.queue.status())].into(),
-        tls: HttpTlsStatus {
-            enabled: is_https(state),
-        },
+        tls: http_tls(state),
+    }
+}
+
+fn http_tls(state: &HttpState) -> HttpTlsStatus {
+    let Some(side) = &state.tls.http else {
+        return HttpTlsStatus {
+            enabled: false.to_string(),
+            ..HttpTlsStatus::default()
+        };
+    };
+    let tls = side.settings();
+    let path = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
+    let client_auth = if tls.verify_client {
+        "RequireAndVerifyClientCert"
+    } else {
+        "NoClientCert"
+    };
+    let protocols = Port::Http.alpn().into_iter();
+    HttpTlsStatus {
+        enabled: true.to_string(),
+        client_auth: Some(client_auth.to_owned()),
+        cert_file: path(&tls.cert),
+        key_file: path(&tls.key),
+        ca_file: path(&tls.ca_cert),
+        next_protos: protocols
+            .map(|name| String::from_utf8_lossy(&name).into_owned())
+            .collect(),
     }
 }
 

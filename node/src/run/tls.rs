@@ -18,8 +18,10 @@ pub(super) fn stage(config: &Config) -> Option<NodeTlsStage> {
 
 /// Reads the certificates of both ports.
 pub(super) fn open(config: &Config, metrics: &Arc<Metrics>) -> anyhow::Result<Sides> {
-    for warning in without_effect("node", &config.node_tls) {
-        tracing::warn!(target: "rqlited", "{warning}");
+    for (kind, tls) in [("http", &config.http_tls), ("node", &config.node_tls)] {
+        for warning in without_effect(kind, tls) {
+            tracing::warn!(target: "rqlited", "{warning}");
+        }
     }
     let open = |port, tls: &Tls| {
         let side = tls
@@ -29,7 +31,7 @@ pub(super) fn open(config: &Config, metrics: &Arc<Metrics>) -> anyhow::Result<Si
     };
     Ok(Sides {
         node: open(Port::Node, &config.node_tls)?,
-        http: None,
+        http: open(Port::Http, &config.http_tls)?,
     })
 }
 

@@ -75,6 +75,10 @@ impl Files {
         })
     }
 
+    pub(super) fn settings(&self) -> &Tls {
+        &self.tls
+    }
+
     /// The file of the certificate, for messages.
     pub(super) fn cert(&self) -> &Source {
         &self.cert

@@ -176,6 +176,16 @@ impl Side {
         }
     }
 
+    /// The port also accepts connections without TLS.
+    pub fn is_optional(&self) -> bool {
+        self.optional
+    }
+
+    /// The flags of this side.
+    pub fn settings(&self) -> &Tls {
+        self.files.settings()
+    }
+
     /// For `/status`.
     pub fn describe(&self) -> TlsStatus {
         let current = self.current();

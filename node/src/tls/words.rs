@@ -56,9 +56,12 @@ fn of_certificate(why: &CertificateError) -> String {
         CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
             "its extended key usage lacks serverAuth or clientAuth, whichever is needed here".into()
         }
+        CertificateError::Other(reason) if reason.0.to_string().starts_with("client ") => {
+            return reason.0.to_string();
+        }
         // Reasons of this program's own verifiers are sentences.
         CertificateError::Other(reason) if reason.0.to_string().contains(' ') => {
-            return reason.0.to_string();
+            reason.0.to_string()
         }
         CertificateError::Other(reason) if reason.0.to_string() == "CaUsedAsEndEntity" => {
             "it is an authority's certificate, not a node's; trust exactly this one, or have it sign another"

@@ -23,7 +23,10 @@ fn what_is_accepted() {
         "-http-cert=c -http-key=k -node-cert=c -node-key=k",
         "-node-cert=c -node-key=k -node-tls-stage=accept",
         "-node-cert=c -node-key=k -node-tls-stage=require",
-        "-http-verify-client -http-verify-common-name=x",
+        "-http-cert=c -http-key=k -http-verify-client -http-verify-common-name=x",
+        "-http-cert=c -http-key=k -http-tls-optional",
+        "-http-ca-cert=c",
+        "-health-addr=[::]:4003",
         "-http-addr=0.0.0.0:1 -http-adv-addr=h:1 -raft-addr=[::]:2 -raft-adv-addr=h:2",
         "-http-addr=httpd:4001",
         "-http-addr=[::1]:4001",
@@ -47,6 +50,26 @@ fn what_is_accepted() {
 
 /// A command line that breaks one rule, and the expected error.
 const RULES: &[(&str, &str)] = &[
+    (
+        "-http-verify-client",
+        "-http-verify-client requires -http-cert and -http-key",
+    ),
+    (
+        "-http-tls-optional",
+        "-http-tls-optional requires -http-cert and -http-key",
+    ),
+    (
+        "-http-cert=c -http-key=k -http-tls-optional -http-verify-client",
+        "-http-tls-optional cannot be used with -http-verify-client: clients without TLS would get in without a certificate",
+    ),
+    (
+        "-health-addr=4003",
+        "-health-addr \"4003\" is not valid: give host:port, for example localhost:4003",
+    ),
+    (
+        "-health-addr=localhost:4001",
+        "-health-addr must differ from the HTTP and Raft addresses",
+    ),
     (
         "-raft-reap-node-timeout=0",
         "-raft-reap-node-timeout must be greater than 0",
