@@ -229,8 +229,8 @@ impl Authority {
         })
     }
 
-    /// Its own certificate with its key, which names `localhost`, `127.0.0.1` and `::1`: to be used directly by
-    /// a server, as careless people do.
+    /// Its own certificate with its key, which names `localhost`, `127.0.0.1` and `::1`: to be used directly
+    /// by a server, as careless people do.
     pub fn own(&self) -> &Issued {
         &self.own
     }

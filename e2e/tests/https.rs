@@ -1,6 +1,6 @@
 //! HTTPS of the HTTP port with real processes: who gets in, plain HTTP beside and against it, certificates
-//! that change while the node runs, and the health listener beside it. The larger matrix of certificates is in
-//! `tls_matrix.rs`.
+//! that change while the node runs, and the health listener beside it. The larger matrix of certificates is
+//! in `tls_matrix.rs`.
 use std::{
     fs,
     io::{Read, Write},
@@ -309,15 +309,18 @@ fn certificates_change_while_the_node_runs() -> Result<()> {
         "{second}"
     );
 
-    // A bad file: told, and the certificate in use stays.
+    // A bad file: reported, and the certificate in use stays.
     let broken = Issued {
         cert: next.issue(&Leaf::for_loopback("third"))?.cert,
         key: leaf.key.clone(),
     };
     publish(secured.folder.path(), "3", &broken, next.pem())?;
-    let told = secured.wait_security("the error", |seen| seen["last_error"].is_string())?;
-    ensure!(told["leaf_sha256"] == second["leaf_sha256"], "{told}");
-    let error = told["last_error"].as_str().unwrap_or_default();
+    let reported = secured.wait_security("the error", |seen| seen["last_error"].is_string())?;
+    ensure!(
+        reported["leaf_sha256"] == second["leaf_sha256"],
+        "{reported}"
+    );
+    let error = reported["last_error"].as_str().unwrap_or_default();
     ensure!(
         error.contains("tls.key: this key does not belong to the certificate in"),
         "{error}"
@@ -329,7 +332,7 @@ fn certificates_change_while_the_node_runs() -> Result<()> {
         "{failures} is not in the metrics"
     );
     let log = secured.node.log();
-    ensure!(log.matches(error).count() == 1, "told once:\n{log}");
+    ensure!(log.matches(error).count() == 1, "reported once:\n{log}");
 
     publish(
         secured.folder.path(),
@@ -385,7 +388,7 @@ fn files_that_cannot_be_used_end_the_start_in_words() -> Result<()> {
 #[test]
 fn slow_handshakes_keep_nobody_out() -> Result<()> {
     let mut secured = Secured::new(&[])?;
-    // Fewer places than strangers.
+    // Fewer places than silent clients.
     secured.node.prefix = ["prlimit", "--nofile=400:400"].map(str::to_owned).to_vec();
     secured.node.start_and_ready()?;
     let mut held = Vec::new();
@@ -408,7 +411,7 @@ fn slow_handshakes_keep_nobody_out() -> Result<()> {
         begun.elapsed()
     );
     // Those who send nothing are closed in time.
-    let stream = held.last_mut().context("a stranger")?;
+    let stream = held.last_mut().context("a silent client")?;
     stream.set_read_timeout(Some(Duration::from_secs(20)))?;
     ensure!(
         !matches!(stream.read(&mut [0]), Ok(n) if n > 0),
@@ -460,7 +463,7 @@ fn the_health_listener_needs_no_certificate_and_shows_no_data() -> Result<()> {
         );
     }
     ensure!(health.post("/readyz", "{}")?.status == 405);
-    // The HTTP port is full of strangers, and so is the health listener.
+    // The HTTP port is full of silent clients, and so is the health listener.
     let _held: Vec<_> = (0..100).map(|_| TcpStream::connect(&address)).collect();
     ensure!(Client::new(&address).get("/readyz")?.status == 200);
     secured.node.stop()?;

@@ -12,13 +12,11 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use e2e::{
+    authority::Pair,
     client::Client,
     servers::{
-        Consul, CoreDns, DnsProxy, Etcd, Tool,
-        certificates::{Certificates, Pair},
-        consul, dns,
-        dns_proxy::DnsMode,
-        etcd, present,
+        Consul, CoreDns, DnsProxy, Etcd, Tool, certificates::Certificates, consul, dns,
+        dns_proxy::DnsMode, etcd, present,
     },
 };
 use hickory_proto::op::ResponseCode;

@@ -1,21 +1,13 @@
-//! The health listener (`-health-addr`): `/readyz`, `/livez` and `/metrics` for probes and Prometheus, without
-//! passwords, certificates or the SQL port.
+//! The health listener (`-health-addr`): `/readyz`, `/livez` and `/metrics` for probes and Prometheus,
+//! without passwords, certificates or the SQL port.
 //!
-//! It has a thread and a runtime of its own, so that it answers while the HTTP port is full, while the data is
-//! being opened, and when the main runtime is stuck. `/readyz` and `/metrics` say what the API's say, but no
-//! reasons: those name addresses and files. `/livez` is 200 while the main runtime runs tasks, that is, unless it
-//! has run none for [`STUCK_AFTER`]. It says nothing of leaders, quorums and disks: a restart would help none of
-//! them. Everything else is 404. A connection carries one request and must send it at once; when all places are
-//! taken, the oldest connection is closed.
-use std::{
-    collections::VecDeque,
-    io,
-    sync::{
-        Arc, OnceLock,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
-    time::{Duration, Instant},
-};
+//! It has a thread and a runtime of its own, so that it answers while the HTTP port is full, while the data
+//! is being opened, and when the main runtime is stuck. `/readyz` and `/metrics` say what the API's say, but
+//! no reasons: those name addresses and files. `/livez` is 200 while the main runtime runs tasks, that is,
+//! unless it has run none for 30 s. It says nothing of leaders, quorums and disks: a restart would help none
+//! of them. Everything else is 404. A connection carries one request and must send it at once; when all
+//! places are taken, the oldest connection is closed.
+use std::{collections::VecDeque, io, sync::Arc, time::Duration};
 
 use hyper::{server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -27,10 +19,14 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{bind::bind, metrics::Metrics, store::Store};
+use self::shared::Shared;
+use crate::bind::bind;
 
 mod answer;
 mod recent;
+mod shared;
+
+pub use self::shared::About;
 
 /// Most connections at a time.
 const MAX_CONNECTIONS: usize = 32;
@@ -44,20 +40,6 @@ const HEAD_BYTES: usize = 16 << 10;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How often the main runtime shows that it runs tasks.
 const BEAT: Duration = Duration::from_secs(1);
-/// Time without such a sign after which the process counts as stuck. Long, because a restart is a blunt tool.
-const STUCK_AFTER: Duration = Duration::from_secs(30);
-
-/// What is told of the node.
-#[derive(Clone, Debug)]
-pub struct About {
-    /// The database.
-    pub store: Store,
-    /// Counters.
-    pub metrics: Arc<Metrics>,
-    /// Cancelled when the node stops: it is not ready any more.
-    pub stopping: CancellationToken,
-}
-
 /// The running listener; it ends when this value is dropped.
 #[derive(Debug)]
 pub struct Health {
@@ -65,37 +47,16 @@ pub struct Health {
     stop: CancellationToken,
 }
 
-/// What all requests share.
-#[derive(Debug)]
-struct Shared {
-    about: OnceLock<About>,
-    main: Handle,
-    started: Instant,
-    /// The last sign of the main runtime, in milliseconds since the start.
-    last_beat: AtomicU64,
-    ready: recent::Recent<answer::Answer>,
-    ready_and_synced: recent::Recent<answer::Answer>,
-    scrape: recent::Recent<answer::Answer>,
-}
-
 impl Health {
-    /// Listens at `host:port`. To be called in the main runtime. Until [`Health::opened`] the node is alive, but
-    /// not ready.
+    /// Listens at `host:port`. To be called in the main runtime. Until [`Health::opened`] the node is alive,
+    /// but not ready.
     ///
     /// # Errors
     /// The address cannot be bound, or the system gives no thread.
     pub async fn start(address: &str) -> io::Result<Self> {
         let listener = bind(address).await?.into_std()?;
         let runtime = Builder::new_current_thread().enable_all().build()?;
-        let shared = Arc::new(Shared {
-            about: OnceLock::new(),
-            main: Handle::current(),
-            started: Instant::now(),
-            last_beat: AtomicU64::new(0),
-            ready: recent::Recent::default(),
-            ready_and_synced: recent::Recent::default(),
-            scrape: recent::Recent::default(),
-        });
+        let shared = Arc::new(Shared::new(Handle::current()));
         let stop = CancellationToken::new();
         tokio::spawn(beat(Arc::clone(&shared), stop.clone()));
         let serving = serve(listener, Arc::clone(&shared), stop.clone());
@@ -124,21 +85,7 @@ impl Drop for Health {
 
 async fn beat(shared: Arc<Shared>, stop: CancellationToken) {
     while stop.run_until_cancelled(sleep(BEAT)).await.is_some() {
-        shared.last_beat.store(shared.now_millis(), Relaxed);
-    }
-}
-
-impl Shared {
-    fn now_millis(&self) -> u64 {
-        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
-    }
-
-    /// The main runtime has run a task lately.
-    fn is_alive(&self) -> bool {
-        let silent = self
-            .now_millis()
-            .saturating_sub(self.last_beat.load(Relaxed));
-        Duration::from_millis(silent) < STUCK_AFTER
+        shared.beat();
     }
 }
 

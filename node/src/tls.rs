@@ -1,25 +1,27 @@
-//! TLS of the node's two ports: files, checks, reload, and what is told of them.
+//! TLS of the node's two ports: files, checks, reload, and what is reported of them.
 //!
 //! [`Side`] is one port's TLS. Whoever serves a port opens it at the start ([`Side::open`]: errors name flag
 //! and file), spawns [`Side::watch`], and passes each accepted connection through [`Side::accept`] and each
 //! dialed one through [`Side::connect`]. Both have their own time limit, and use what is in force at that
-//! moment. A failed accept goes to [`Side::refused`], which counts it and logs a few. [`Side::describe`] is the
-//! part of `/status`, for which the API's services hold both [`Sides`]. [`begins_with_tls`] tells TLS from
-//! other protocols by the first byte, for ports that speak both.
+//! moment. A failed accept goes to [`Side::refused`], which counts it and logs a few. [`Side::describe`] is
+//! the part of `/status`, for which the API's services hold both [`Sides`]. [`begins_with_tls`] distinguishes
+//! TLS from other protocols by the first byte, for ports that speak both.
 //!
-//! Rules: TLS 1.2 or later, by rustls with ring. RSA keys of fewer than 2048 bits are refused. Files are looked
-//! at every second, through symbolic links; files that cannot be used are not taken, and that is told (log,
-//! metric, status) when two looks in a row saw it. A node's own expired certificate is a warning, because
-//! whoever trusts it decides. Where no authorities are given, the system's are trusted. A certificate that is
-//! itself among the given ones is accepted without a chain, even if it is an authority's. Sessions are not
-//! resumed where clients are verified.
+//! Rules: TLS 1.2 or later, by rustls with ring. RSA keys of fewer than 2048 bits are refused. Files are
+//! looked at every second, through symbolic links; files that cannot be used are not taken, and that is
+//! reported (log, metric, status) when two looks in a row saw it. A node's own expired certificate is a
+//! warning, because whoever trusts it decides. Where no authorities are given, the system's are trusted. A
+//! certificate that is itself among the given ones is accepted without a chain, even if it is an authority's.
+//! Sessions are not resumed where clients are verified.
 //!
 //! Reading order: `pem` (files) → `facts` (of certificates) → `verify` (the other side's) → `load` (files to
-//! configurations) → `reload` (when a bad file is told) → `handshake` (limits) → `words` (errors) → `side`.
+//! configurations) → `reload` (when a bad file is reported) → `handshake` (limits) → `words` (errors) →
+//! `side`.
 mod facts;
 mod handshake;
 mod load;
 pub mod pem;
+mod port;
 mod reload;
 mod side;
 mod verify;
@@ -28,6 +30,7 @@ mod words;
 pub use self::{
     facts::{Validity, sha256_hex},
     handshake::{HANDSHAKE_LIMIT, begins_with_tls},
+    port::Port,
     side::{Side, server_name},
     verify::{Trusted, unverified},
     words::explain,
@@ -36,8 +39,6 @@ pub(crate) use load::client_builder;
 
 use std::sync::Arc;
 
-use crate::metrics::Counter;
-
 /// TLS of both ports, as far as it is configured.
 #[derive(Clone, Debug, Default)]
 pub struct Sides {
@@ -45,68 +46,6 @@ pub struct Sides {
     pub http: Option<Arc<Side>>,
     /// The inter-node port's.
     pub node: Option<Arc<Side>>,
-}
-
-/// A port of the node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Port {
-    /// The HTTP API.
-    Http,
-    /// The inter-node port.
-    Node,
-}
-
-impl Port {
-    /// Beginning of the names of its flags.
-    pub fn prefix(self) -> &'static str {
-        match self {
-            Self::Http => "http",
-            Self::Node => "node",
-        }
-    }
-
-    /// Protocols that are offered. Nodes speak only one.
-    pub(crate) fn alpn(self) -> Vec<Vec<u8>> {
-        match self {
-            Self::Http => vec![b"http/1.1".to_vec()],
-            Self::Node => Vec::new(),
-        }
-    }
-
-    fn log_target(self) -> &'static str {
-        match self {
-            Self::Http => "http",
-            Self::Node => "mux",
-        }
-    }
-
-    fn expiry(self) -> Counter {
-        match self {
-            Self::Http => Counter::TlsHttpExpiry,
-            Self::Node => Counter::TlsNodeExpiry,
-        }
-    }
-
-    fn reloads(self) -> Counter {
-        match self {
-            Self::Http => Counter::TlsHttpReloads,
-            Self::Node => Counter::TlsNodeReloads,
-        }
-    }
-
-    fn reload_failures(self) -> Counter {
-        match self {
-            Self::Http => Counter::TlsHttpReloadFailures,
-            Self::Node => Counter::TlsNodeReloadFailures,
-        }
-    }
-
-    fn handshake_failures(self) -> Counter {
-        match self {
-            Self::Http => Counter::TlsHttpHandshakeFailures,
-            Self::Node => Counter::TlsNodeHandshakeFailures,
-        }
-    }
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ const OWNED: &[(&str, &[&str])] = &[
         "hyper",
         &[
             "node/src/http_api",
+            "node/src/health",
             "operator/src/node_client",
             "operator/src/run",
         ],

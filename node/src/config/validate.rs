@@ -74,7 +74,7 @@ fn certificates(config: &Config, errors: &mut Vec<String>) {
     }
 }
 
-/// Combinations in which strangers would get in although somebody asked to keep them out. rqlite has no such
+/// Combinations in which anybody would get in although somebody asked to keep them out. rqlite has no such
 /// rules.
 fn https(config: &Config, errors: &mut Vec<String>) {
     let tls = &config.http_tls;

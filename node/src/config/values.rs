@@ -263,8 +263,8 @@ impl Config {
         }
     }
 
-    /// The advertised HTTP address as a URL, `http://` or `https://`. While both are served, it is the one that
-    /// every client speaks.
+    /// The advertised HTTP address as a URL, `http://` or `https://`. While both are served, it is the one
+    /// that every client speaks.
     pub fn http_url(&self) -> String {
         let scheme = if self.http_tls.is_enabled() && !self.http_tls.optional {
             "https"

@@ -12,7 +12,7 @@ use node_api::QueryParams;
 use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{About, Shared};
+use super::shared::{About, Reply, Shared};
 use crate::http_api::{OPEN_METRICS, describe_readiness, metrics_text};
 
 /// Longest time that `timeout` may ask for.
@@ -22,29 +22,6 @@ const GRACE: Duration = Duration::from_secs(3);
 /// Answers that are not older are given again.
 const FRESH_READINESS: Duration = Duration::from_millis(100);
 const FRESH_SCRAPE: Duration = Duration::from_millis(500);
-const TEXT: &str = "text/plain; charset=utf-8";
-
-/// Status and text.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Answer {
-    pub(super) status: StatusCode,
-    pub(super) content_type: HeaderValue,
-    pub(super) text: Bytes,
-}
-
-impl Answer {
-    fn text(status: StatusCode, text: impl Into<Bytes>) -> Self {
-        Self {
-            status,
-            content_type: HeaderValue::from_static(TEXT),
-            text: text.into(),
-        }
-    }
-
-    fn unavailable(text: &'static str) -> Self {
-        Self::text(StatusCode::SERVICE_UNAVAILABLE, text)
-    }
-}
 
 /// An endpoint of the listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,7 +55,7 @@ pub(super) async fn answer(shared: &Shared, request: &Request<Incoming>) -> Resp
                 .await
         }
         Ok(Endpoint::Metrics) => shared.metrics().await,
-        Err(status) => Answer::text(status, ""),
+        Err(status) => Reply::text(status, ""),
     };
     let mut response = Response::new(Full::new(answer.text));
     *response.status_mut() = answer.status;
@@ -92,27 +69,27 @@ pub(super) async fn answer(shared: &Shared, request: &Request<Incoming>) -> Resp
 }
 
 impl Shared {
-    fn alive(&self) -> Answer {
+    fn alive(&self) -> Reply {
         if self.is_alive() {
-            Answer::text(StatusCode::OK, "[+]node ok")
+            Reply::text(StatusCode::OK, "[+]node ok")
         } else {
-            Answer::unavailable("[-]the process is stuck: it runs no tasks")
+            Reply::unavailable("[-]the process is stuck: it runs no tasks")
         }
     }
 
-    async fn ready(&self, query: &str) -> Answer {
+    async fn ready(&self, query: &str) -> Reply {
         let params = match QueryParams::parse(query) {
             Ok(params) => params,
-            Err(error) => return Answer::text(StatusCode::BAD_REQUEST, error.to_string()),
+            Err(error) => return Reply::text(StatusCode::BAD_REQUEST, error.to_string()),
         };
         if params.noleader {
-            return Answer::text(StatusCode::OK, "[+]node ok");
+            return Reply::text(StatusCode::OK, "[+]node ok");
         }
         let Some(about) = self.about.get() else {
-            return Answer::unavailable("[+]node ok\n[+]leader does not exist");
+            return Reply::unavailable("[+]node ok\n[+]leader does not exist");
         };
         if about.stopping.is_cancelled() {
-            return Answer::unavailable("[+]node stopping");
+            return Reply::unavailable("[+]node stopping");
         }
         let limit = params.timeout.min(MAX_TIMEOUT);
         let recent = if params.sync {
@@ -129,21 +106,21 @@ impl Shared {
             .unwrap_or_else(|_elapsed| no_response())
     }
 
-    async fn find_readiness(&self, about: &About, sync: bool, limit: Duration) -> Answer {
+    async fn find_readiness(&self, about: &About, sync: bool, limit: Duration) -> Reply {
         let store = about.store.clone();
         let asked = async move { store.ready(sync, limit).await };
         match AbortOnDropHandle::new(self.main.spawn(asked)).await {
             Ok(readiness) => {
                 let (status, text) = describe_readiness(readiness, sync, false);
-                Answer::text(status, text)
+                Reply::text(status, text)
             }
             Err(_stopped) => no_response(),
         }
     }
 
-    async fn metrics(&self) -> Answer {
+    async fn metrics(&self) -> Reply {
         let Some(about) = self.about.get() else {
-            return Answer::unavailable("the node is starting");
+            return Reply::unavailable("the node is starting");
         };
         let found = self.scrape.get(FRESH_SCRAPE, self.find_metrics(about));
         timeout(MAX_TIMEOUT, found)
@@ -151,19 +128,19 @@ impl Shared {
             .unwrap_or_else(|_elapsed| no_response())
     }
 
-    async fn find_metrics(&self, about: &About) -> Answer {
+    async fn find_metrics(&self, about: &About) -> Reply {
         let about = about.clone();
         let asked = async move { metrics_text(&about.store, &about.metrics).await };
         match AbortOnDropHandle::new(self.main.spawn(asked)).await {
-            Ok(Ok(text)) => Answer {
+            Ok(Ok(text)) => Reply {
                 content_type: OPEN_METRICS,
-                ..Answer::text(StatusCode::OK, text)
+                ..Reply::text(StatusCode::OK, text)
             },
             Ok(Err(_)) | Err(_) => no_response(),
         }
     }
 }
 
-fn no_response() -> Answer {
-    Answer::unavailable("[-]the node does not respond in time")
+fn no_response() -> Reply {
+    Reply::unavailable("[-]the node does not respond in time")
 }

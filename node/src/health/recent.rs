@@ -1,5 +1,5 @@
-//! An answer that many ask for at the same time and that is found out once: strangers may ask as often as they
-//! like, but not make the node work as often.
+//! An answer that many ask for at the same time and that is found out once: clients may ask as often as
+//! they like, but not make the node work as often.
 use std::time::{Duration, Instant};
 
 use tokio::sync::Mutex;

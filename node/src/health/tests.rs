@@ -1,4 +1,4 @@
-//! Tests of the endpoints and of strangers who hold connections.
+//! Tests of the endpoints and of clients that hold connections.
 use hyper::{Method, StatusCode};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 

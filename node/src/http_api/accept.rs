@@ -63,8 +63,8 @@ pub enum ServeError {
     Header(InvalidHeaderValue),
 }
 
-/// Serves HTTP, or HTTPS where its certificates are among the services, until `stop` is cancelled; then accepts no more connections, and lets running requests
-/// finish for up to 5 s.
+/// Serves HTTP, or HTTPS where its certificates are among the services, until `stop` is cancelled; then
+/// accepts no more connections, and lets running requests finish for up to 5 s.
 ///
 /// # Errors
 /// See [`ServeError`]. Failures to accept are logged and tried again.

@@ -90,8 +90,9 @@ impl Scrape {
 
 impl Collector for Scrape {
     fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), fmt::Error> {
-        let told = |counter: &&Counter| !counter.is_timestamp() || self.metrics.get(**counter) > 0;
-        for counter in Counter::ALL.iter().filter(told) {
+        let reported =
+            |counter: &&Counter| !counter.is_timestamp() || self.metrics.get(**counter) > 0;
+        for counter in Counter::ALL.iter().filter(reported) {
             let name = format!(
                 "rqlite_{}_{}",
                 counter.map().replace('.', "_"),

@@ -38,7 +38,7 @@ macro_rules! counters {
 }
 
 impl Counter {
-    /// A moment that has not come yet, and so is not told, is 0.
+    /// A moment that has not come yet, and so is not reported, is 0.
     pub fn is_timestamp(self) -> bool {
         self.key().ends_with(TIMESTAMP)
     }

@@ -22,7 +22,7 @@ use tokio_rustls::{LazyConfigAcceptor, server::TlsStream};
 pub const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
 /// First byte of a TLS connection: a record of the handshake.
 const HANDSHAKE_RECORD: u8 = 0x16;
-/// Failed handshakes that are logged in each [`LOG_PERIOD`]; strangers must not fill the log.
+/// Failed handshakes that are logged in each [`LOG_PERIOD`]; others must not fill the log.
 const LOGGED: u32 = 10;
 const LOG_PERIOD: Duration = Duration::from_secs(10);
 

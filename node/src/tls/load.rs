@@ -12,9 +12,9 @@ use rustls::{
 use sha2::{Digest as _, Sha256};
 
 use super::{
-    Port,
     facts::{self, Validity},
     pem::{self, Source},
+    port::Port,
     verify::{self, Trusted},
 };
 use crate::config::Tls;
@@ -36,7 +36,7 @@ pub(super) struct Contents {
     ca: Option<Vec<u8>>,
 }
 
-/// Configurations of new connections, and what is told of them.
+/// Configurations of new connections, and what is reported of them.
 #[derive(Debug)]
 pub(super) struct Material {
     pub(super) server: Arc<ServerConfig>,

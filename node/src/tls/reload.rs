@@ -1,23 +1,24 @@
-//! When a bad new file is told: a function of what was seen.
+//! When a bad new file is reported: a function of what was seen.
 
 /// Files that could not be taken at the last look.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Failure {
     pub(super) error: String,
     /// It is in the log and in the status.
-    pub(super) told: bool,
+    pub(super) reported: bool,
 }
 
 /// The failure after another look that ended with `error`. A certificate and its key are often written one
-/// after the other, so an error is told only when it is seen at two looks in a row, and only once.
+/// after the other, so an error is reported only when it is seen at two looks in a row, and only once.
 pub(super) fn after(previous: Option<&Failure>, error: String) -> Failure {
-    let told = previous.is_some_and(|previous| previous.error == error);
-    Failure { error, told }
+    let reported = previous.is_some_and(|previous| previous.error == error);
+    Failure { error, reported }
 }
 
-/// It is to be told now.
+/// It is to be reported now.
 pub(super) fn is_news(previous: Option<&Failure>, now: &Failure) -> bool {
-    now.told && !previous.is_some_and(|previous| previous.told && previous.error == now.error)
+    now.reported
+        && !previous.is_some_and(|previous| previous.reported && previous.error == now.error)
 }
 
 #[cfg(test)]

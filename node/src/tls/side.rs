@@ -18,9 +18,10 @@ use tokio_rustls::{TlsConnector, client, server};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Port, facts,
+    facts,
     handshake::{Gate, HANDSHAKE_LIMIT, LogLimit, timed_out},
     load::{Files, Material},
+    port::Port,
     reload::{self, Failure},
     words::explain,
 };
@@ -28,7 +29,7 @@ use crate::{clock, config::Tls, metrics::Metrics};
 
 /// Pause between two looks at the files.
 const LOOK_PAUSE: Duration = Duration::from_secs(1);
-/// Looks after which an expiring certificate is told again: once a day.
+/// Looks after which an expiring certificate is reported again: once a day.
 const LOOKS_PER_REMINDER: u32 = 24 * 60 * 60;
 
 /// TLS of one port. Connections begin with what is in force; those that are open keep what they began with.
@@ -82,7 +83,7 @@ impl Side {
             log_limit: LogLimit::default(),
             metrics,
         };
-        side.tell_current("certificate loaded");
+        side.log_current("certificate loaded");
         Ok(Arc::new(side))
     }
 
@@ -199,7 +200,7 @@ impl Side {
             loaded_at: clock::rfc3339(current.loaded_at),
             last_error: failure
                 .as_ref()
-                .filter(|failure| failure.told)
+                .filter(|failure| failure.reported)
                 .map(|failure| failure.error.clone()),
         }
     }
@@ -233,9 +234,9 @@ impl Side {
                 .failure
                 .lock()
                 .take()
-                .is_some_and(|failure| failure.told)
+                .is_some_and(|failure| failure.reported)
             {
-                self.tell_current("the files hold the certificate in use again");
+                self.log_current("the files hold the certificate in use again");
             }
             return;
         }
@@ -248,7 +249,7 @@ impl Side {
                 self.changed.send_replace(());
                 *self.failure.lock() = None;
                 self.metrics.count(self.port.reloads());
-                self.tell_current("certificate reloaded");
+                self.log_current("certificate reloaded");
             }
             Err(error) => self.note_failure(error),
         }
@@ -269,7 +270,7 @@ impl Side {
     }
 
     /// Logs what is in force, and what is wrong with it.
-    fn tell_current(&self, what: &str) {
+    fn log_current(&self, what: &str) {
         let current = self.current();
         let material = &current.material;
         let until = material.validity.not_after;

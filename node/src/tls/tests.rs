@@ -13,7 +13,10 @@ use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
-use crate::{config::Tls, metrics::Metrics};
+use crate::{
+    config::Tls,
+    metrics::{Counter, Metrics},
+};
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 const LEAF_RSA: &str = include_str!("tests/fixtures/rsa2048.crt");
@@ -414,7 +417,7 @@ fn bad_files_are_told_and_the_old_ones_stay() {
     let second = authority.leaf("second");
     folder.write("tls.crt", &second.0);
     side.look();
-    assert_eq!(side.describe(), before, "not told before the next look");
+    assert_eq!(side.describe(), before, "not reported before the next look");
     folder.write("tls.key", &second.1);
     side.look();
     let now = side.describe();

@@ -141,7 +141,8 @@ impl Trusted {
     }
 
     /// The presented certificate is itself among the given ones. webpki refuses an authority's certificate as
-    /// a server's own, but whoever made one self-signed certificate for everything has said that he trusts it.
+    /// a server's own, but whoever made one self-signed certificate for everything has said that he trusts
+    /// it.
     fn is_given(&self, end_entity: &CertificateDer<'_>) -> bool {
         self.given.iter().any(|given| given == end_entity)
     }
