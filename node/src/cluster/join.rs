@@ -39,7 +39,10 @@ pub(super) async fn join_once(
         match join_at(bootstrapper, address).await {
             Ok(()) => return Ok(address.clone()),
             Err(e) => {
-                let hint = if bootstrapper.options.own_user.credentials().is_none() {
+                // A node that was not reached has not asked for credentials.
+                let answered = !e.0.starts_with("dial tcp ");
+                let anonymous = bootstrapper.options.own_user.credentials().is_none();
+                let hint = if answered && anonymous {
                     " (did you forget to set -join-as?)"
                 } else {
                     ""
