@@ -374,6 +374,8 @@ fn joining_needs_its_own_permission() -> Result<()> {
     first.start_and_ready()?;
     let auth = format!("-auth={}", path.display());
     let join = format!("-join={}", first.raft);
+    // Members stay, for the quorum.
+    let mut members = Vec::new();
     for (name, flags, joins) in [
         ("2", vec!["-join-as=voter"], true),
         ("3", vec!["-join-as=reader", "-raft-non-voter=true"], true),
@@ -388,6 +390,7 @@ fn joining_needs_its_own_permission() -> Result<()> {
         node.start()?;
         if joins {
             node.wait_ready(SETTLE_LIMIT)?;
+            members.push(node);
         } else {
             let status = node.wait_exit(SETTLE_LIMIT)?;
             ensure!(

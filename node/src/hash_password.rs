@@ -5,7 +5,7 @@ use std::{
     io::{self, BufRead, IsTerminal, Read},
 };
 
-use clap::Parser;
+use clap::{Parser, error::ErrorKind};
 
 use crate::{
     auth::{Algorithm, hash_password},
@@ -32,6 +32,14 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> CommandOutput {
     let words = std::iter::once(OsString::from("rqlited hash-password")).chain(arguments);
     let args = match Args::try_parse_from(words) {
         Ok(args) => args,
+        // What was given may be the password, so it is not printed.
+        Err(error) if error.kind() == ErrorKind::UnknownArgument => {
+            return CommandOutput {
+                exit_code: 2,
+                text: "the password is never an argument: others can see it there, and shells keep it. Start it without one and type the password, or give it by standard input. See --help".to_owned(),
+                is_error: true,
+            };
+        }
         Err(error) => return CommandOutput::of_clap(&error),
     };
     let stdin = io::stdin();
@@ -126,7 +134,9 @@ mod tests {
                 .collect::<Vec<_>>()
                 .into_iter())
         };
-        assert_eq!(words(&["secret"]).exit_code, 2);
+        let refused = words(&["hunter2"]);
+        assert_eq!(refused.exit_code, 2);
+        assert!(!refused.text.contains("hunter2"), "{}", refused.text);
         assert_eq!(words(&["--algorithm", "md5"]).exit_code, 2);
         assert_eq!(words(&["--help"]).exit_code, 0);
     }

@@ -14,7 +14,7 @@ use tokio::{
 };
 
 use super::{
-    remembered::Remembered,
+    remembered::{Refused, Remembered},
     rules::Work,
     turns::{Busy, LoginFrom, Turns},
 };
@@ -39,6 +39,7 @@ struct State {
     /// Tasks that work on the queue.
     workers: usize,
     remembered: Remembered,
+    refused: Refused,
 }
 
 /// Compares passwords with hashes.
@@ -65,6 +66,7 @@ impl Checker {
                 turns: Turns::new(max_waiting),
                 workers: 0,
                 remembered: Remembered::default(),
+                refused: Refused::default(),
             })),
             metrics,
             max_workers: (processors / PROCESSORS_PER_COMPARISON).clamp(1, MAX_AT_A_TIME),
@@ -81,6 +83,7 @@ impl Checker {
         password: &str,
         from: LoginFrom,
     ) -> Result<bool, Busy> {
+        let id = work.id;
         let compared = {
             let mut state = self.state.lock();
             if let Some(known) = state.remembered.get(&work.id) {
@@ -88,12 +91,14 @@ impl Checker {
             }
             let (result, compared) = oneshot::channel();
             let user = work.bucket;
+            let again = state.refused.contains(&id);
             let job = Job {
                 work,
                 password: password.to_owned(),
                 result,
             };
-            if let Err(busy) = state.turns.push(from, user, job) {
+            if let Err(busy) = state.turns.push(from, again, user, job) {
+                state.refused.put(&id);
                 self.metrics.count(Counter::AuthLoginsRefused);
                 return Err(busy);
             }
@@ -106,6 +111,7 @@ impl Checker {
         if let Ok(Ok(right)) = timeout(MAX_WAIT, compared).await {
             return Ok(right);
         }
+        self.state.lock().refused.put(&id);
         self.metrics.count(Counter::AuthLoginsRefused);
         Err(Busy::Node)
     }

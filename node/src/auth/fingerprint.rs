@@ -52,6 +52,12 @@ impl Fingerprint {
         self.0.first().copied().unwrap_or_default()
     }
 
+    /// A part of it, where a mistake does no harm.
+    pub(super) fn short(&self) -> u64 {
+        let part = self.0.first_chunk::<8>();
+        u64::from_be_bytes(part.copied().unwrap_or_default())
+    }
+
     /// One of the items, always the same for the same fingerprint.
     pub(super) fn choose<'a, T>(&self, items: &'a [T]) -> Option<&'a T> {
         let number = self

@@ -225,6 +225,27 @@ async fn a_flood_of_wrong_passwords_keeps_nobody_out() {
     assert_eq!(metrics.get(Counter::AuthLoginsRefused), refused);
 }
 
+/// The worst case: the same user, the same address, and a password that was never checked.
+#[tokio::test]
+async fn a_user_under_attack_from_the_own_address_gets_in_with_the_second_try() {
+    let dir = tempfile::tempdir().unwrap();
+    let auth = hashed(dir.path(), 64);
+    let flood: Vec<_> = (0..100)
+        .map(|number| {
+            let auth = Arc::clone(&auth);
+            let wrong = format!("wrong{number}");
+            tokio::spawn(async move { may_execute(&auth, "bob", &wrong).await })
+        })
+        .collect();
+    tokio::task::yield_now().await;
+    let first = may_execute(&auth, "bob", "right").await;
+    assert_eq!(first, Access::Busy(Busy::Address));
+    assert_eq!(may_execute(&auth, "bob", "right").await, Access::Allowed);
+    let wrong = source(&auth).metrics.get(Counter::AuthHashChecksWrong);
+    assert!(wrong < 10, "{wrong}");
+    flood.iter().for_each(tokio::task::JoinHandle::abort);
+}
+
 #[tokio::test]
 async fn who_has_gone_is_not_checked() {
     let dir = tempfile::tempdir().unwrap();

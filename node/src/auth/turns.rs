@@ -1,5 +1,6 @@
 //! Who is next: comparisons with hashes wait in a queue that is fair to addresses, and within an address to
-//! users. A plain data structure.
+//! users. Passwords that come again after they were refused have turns of their own: a user repeats the same
+//! one, and a flood of guesses does not. A plain data structure.
 use std::{
     collections::VecDeque,
     net::{IpAddr, Ipv6Addr},
@@ -56,6 +57,7 @@ pub enum Busy {
 #[derive(Debug)]
 struct Waiting<T> {
     from: LoginFrom,
+    again: bool,
     groups: VecDeque<(u8, VecDeque<T>)>,
     len: usize,
 }
@@ -78,16 +80,22 @@ impl<T> Turns<T> {
         }
     }
 
-    /// Adds a job. `user` is any number that stands for the user.
+    /// Adds a job. `again`: the same login was refused before. `user` is any number that stands for the user.
     ///
     /// # Errors
     /// Too many jobs wait.
-    pub(super) fn push(&mut self, from: LoginFrom, user: u8, job: T) -> Result<(), Busy> {
+    pub(super) fn push(
+        &mut self,
+        from: LoginFrom,
+        again: bool,
+        user: u8,
+        job: T,
+    ) -> Result<(), Busy> {
         let from = from.counted();
         let at = self
             .addresses
             .iter()
-            .position(|waiting| waiting.from == from);
+            .position(|waiting| (waiting.from, waiting.again) == (from, again));
         let of_address = at
             .and_then(|at| self.addresses.get(at))
             .map_or(0, |waiting| waiting.len);
@@ -100,6 +108,7 @@ impl<T> Turns<T> {
         if at.is_none() {
             self.addresses.push_back(Waiting {
                 from,
+                again,
                 groups: VecDeque::new(),
                 len: 0,
             });
@@ -158,9 +167,9 @@ mod tests {
             (1, 2, "a-other"),
             (2, 1, "b2"),
         ] {
-            turns.push(from(address), user, job).unwrap();
+            turns.push(from(address), false, user, job).unwrap();
         }
-        turns.push(LoginFrom::Member, 1, "member").unwrap();
+        turns.push(LoginFrom::Member, false, 1, "member").unwrap();
         assert_eq!(
             drained(turns),
             ["a1", "b1", "member", "a-other", "b2", "a2", "a3"]
@@ -170,24 +179,34 @@ mod tests {
     #[test]
     fn one_address_does_not_fill_the_queue() {
         let mut turns = Turns::new(8);
-        let pushed: Vec<_> = (0..6).map(|_| turns.push(from(1), 1, "x")).collect();
+        let pushed: Vec<_> = (0..6).map(|_| turns.push(from(1), false, 1, "x")).collect();
         assert_eq!(pushed[3], Ok(()));
         assert_eq!(pushed[4], Err(Busy::Address));
         for address in 2..6 {
-            turns.push(from(address), 1, "y").unwrap();
+            turns.push(from(address), false, 1, "y").unwrap();
         }
-        assert_eq!(turns.push(from(9), 1, "z"), Err(Busy::Node));
+        assert_eq!(turns.push(from(9), false, 1, "z"), Err(Busy::Node));
         assert_eq!(drained(turns).len(), 8);
+    }
+
+    #[test]
+    fn who_comes_again_does_not_wait_behind_new_ones() {
+        let mut turns = Turns::new(100);
+        for job in ["a1", "a2", "a3"] {
+            turns.push(from(1), false, 1, job).unwrap();
+        }
+        turns.push(from(1), true, 1, "again").unwrap();
+        assert_eq!(drained(turns), ["a1", "again", "a2", "a3"]);
     }
 
     #[test]
     fn many_names_are_few_groups() {
         let mut turns = Turns::new(1000);
         for user in 0..=255 {
-            turns.push(from(1), user, "x").unwrap();
+            turns.push(from(1), false, user, "x").unwrap();
         }
         assert_eq!(turns.addresses[0].groups.len(), usize::from(GROUPS));
-        assert_eq!(turns.push(from(1), 1, "x"), Err(Busy::Address));
+        assert_eq!(turns.push(from(1), false, 1, "x"), Err(Busy::Address));
         assert_eq!(drained(turns).len(), 256);
     }
 
