@@ -1,6 +1,7 @@
 //! `kubectl rqlite`: shows a cluster, restarts it, transfers leadership, opens a shell, and guides through a
 //! recovery. All of it goes through the API server, with the user's permissions.
 mod act;
+mod certificates;
 mod manager;
 mod node;
 mod parked;
@@ -88,6 +89,8 @@ enum Command {
         /// The pod of the new leader.
         pod: String,
     },
+    /// Shows the certificates, or asks for new ones. The exit code is 0 only if all are valid.
+    Certificates(certificates::Options),
     /// Lists the copies of data that are parked on the volumes; fetches or deletes one.
     Parked(parked::Options),
     /// Runs SQL in the leader's pod by kubectl exec, or opens the shell `rqlite` there.
@@ -137,6 +140,9 @@ async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
             update::approve(&target(&cluster), plan.as_deref()).await
         }
         Command::UpdateImage { cluster } => update::move_image(&target(&cluster)).await,
+        Command::Certificates(options) => {
+            certificates::run(&target(&options.cluster), &options).await
+        }
         Command::Parked(options) => parked::run(&target(&options.cluster), &options).await,
         Command::Restart { cluster } => act::restart(&target(&cluster)).await,
         Command::Promote { cluster, pod } => act::promote(&target(&cluster), &pod).await,

@@ -261,13 +261,18 @@ impl Fixture {
                         Pool::Voter => &mut self.seen.voters,
                         Pool::Read => &mut self.seen.readers,
                     };
+                    let node = &template.spec.as_ref().unwrap().containers[0];
+                    let flags = node.args.iter().flatten().map(String::as_str);
+                    let tls = PodTls::of_flags(flags);
                     if let Some(live) = live {
                         live.template_hash.clone_from(&hash);
+                        live.tls = tls;
                     }
                     let keeps = self.keeps_pods;
                     let pods = self.seen.pods.iter_mut();
                     for pod in pods.filter(|p| p.pool == pool && !keeps) {
                         pod.template_hash.clone_from(&hash);
+                        pod.tls = tls;
                     }
                 }
                 _ => {}

@@ -117,42 +117,34 @@ fn nothing_begins_before_there_is_a_certificate() {
 #[test]
 fn the_next_stage_waits_for_every_pod_of_the_present_one() {
     let mut fixture = Fixture::running(3, 0);
-    let known = fixture
-        .seen
-        .cluster
-        .status
-        .as_mut()
-        .unwrap()
-        .tls
-        .as_mut()
-        .unwrap();
+    let status = fixture.seen.cluster.status.as_mut().unwrap();
+    let known = status.tls.as_mut().unwrap();
     (known.nodes.mode, known.nodes.stage) = (TlsMode::Required, TlsStage::Require);
-    ask(&mut fixture, NodeTlsMode::Disabled);
-    let set = |fixture: &mut Fixture, stages: [TlsStage; 3]| {
-        for (name, nodes) in ["demo-0", "demo-1", "demo-2"].into_iter().zip(stages) {
-            fixture.pod(name).tls = PodTls {
-                nodes,
-                ..PodTls::default()
-            };
+    let settle = |fixture: &mut Fixture, late: Option<TlsStage>| {
+        for _ in 0..8 {
+            if let Some(nodes) = late {
+                fixture.pod("demo-1").tls.nodes = nodes;
+            }
+            fixture.reconcile();
         }
     };
-    set(&mut fixture, [TlsStage::Require; 3]);
-    for _ in 0..4 {
-        fixture.reconcile();
-    }
-    assert_eq!(stage(&fixture), TlsStage::Use, "the first step back");
-    set(
-        &mut fixture,
-        [TlsStage::Require, TlsStage::Use, TlsStage::Use],
-    );
-    for _ in 0..4 {
-        fixture.reconcile();
-    }
+    settle(&mut fixture, None);
+    assert_eq!(fixture.pod("demo-1").tls.nodes, TlsStage::Require);
+    ask(&mut fixture, NodeTlsMode::Disabled);
+    settle(&mut fixture, Some(TlsStage::Require));
     assert_eq!(stage(&fixture), TlsStage::Use, "one pod has not followed");
-    set(&mut fixture, [TlsStage::Use; 3]);
     fixture.down("demo-1", "OOMKilled");
-    for _ in 0..4 {
-        fixture.reconcile();
-    }
+    settle(&mut fixture, Some(TlsStage::Use));
     assert_eq!(stage(&fixture), TlsStage::Use, "one does not take part");
+    let mut fixture = Fixture::running(3, 0);
+    let status = fixture.seen.cluster.status.as_mut().unwrap();
+    let known = status.tls.as_mut().unwrap();
+    (known.nodes.mode, known.nodes.stage) = (TlsMode::Required, TlsStage::Require);
+    settle(&mut fixture, None);
+    ask(&mut fixture, NodeTlsMode::Disabled);
+    for _ in 0..4 {
+        settle(&mut fixture, None);
+    }
+    assert_eq!(stage(&fixture), TlsStage::Plain);
+    assert_eq!(fixture.pod("demo-1").tls, PodTls::default());
 }
