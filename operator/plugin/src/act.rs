@@ -1,4 +1,4 @@
-//! `restart`, `promote` and `sql`.
+//! `restart`, `promote`, `sql`, and asking for new certificates.
 use std::{
     io::{IsTerminal, Read},
     process::{Command, ExitCode},
@@ -48,6 +48,35 @@ pub(crate) async fn restart(target: &Target) -> anyhow::Result<ExitCode> {
         ),
     };
     println!("{said}. Watch: {watch}");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Requests new certificates from the operator, by an annotation. `what`: leaf or authority.
+pub(crate) async fn rotate(target: &Target, what: &str) -> anyhow::Result<ExitCode> {
+    let cluster = target.cluster().await?;
+    let name = &target.name;
+    if let Some(unmanaged) = manager::unmanaged(&cluster) {
+        bail!("nothing would renew the certificates of {name}: {unmanaged}");
+    }
+    let tls = cluster.status.and_then(|status| status.tls);
+    if tls.is_none_or(|tls| tls.nodes.certificate.is_none() && tls.clients.certificate.is_none()) {
+        bail!("{name} has no certificates: spec.tls asks for them");
+    }
+    let value = format!("{what} {}", Timestamp::now());
+    let patch = serde_json::json!({
+        "metadata": {"annotations": {names::ROTATE_CERTIFICATES_ANNOTATION: value}}
+    });
+    let params = PatchParams {
+        field_manager: Some(FIELD_MANAGER.to_owned()),
+        ..PatchParams::default()
+    };
+    let clusters = target.clusters();
+    let sent = clusters.patch(name, &params, &Patch::Merge(&patch)).await;
+    sent.with_context(|| format!("writing the annotation to {name}"))?;
+    println!(
+        "new certificates of {name} are asked for. Watch: kubectl rqlite certificates {name} -n {}",
+        target.namespace
+    );
     Ok(ExitCode::SUCCESS)
 }
 

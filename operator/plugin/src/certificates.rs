@@ -1,19 +1,14 @@
 //! `certificates`: shows a cluster's certificates, or asks the operator for new ones.
 use std::process::ExitCode;
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use clap::{Args, ValueEnum};
-use k8s_openapi::jiff::Timestamp;
-use kube::api::{Patch, PatchParams};
 use operator_api::{
-    RqliteCluster, names,
+    RqliteCluster,
     status::{CERTIFICATES_VALID, CertificateSummary, TlsMode, TlsSide},
 };
 
-use crate::{manager, table::table, target::Target};
-
-/// Field manager of this program's changes.
-const FIELD_MANAGER: &str = "kubectl-rqlite";
+use crate::{table::table, target::Target};
 
 /// Options of `certificates`.
 #[derive(Debug, Args)]
@@ -35,16 +30,22 @@ enum Rotate {
     Authority,
 }
 
-/// Shows or asks.
-pub(crate) async fn run(target: &Target, options: &Options) -> anyhow::Result<ExitCode> {
-    let cluster = target.cluster().await?;
-    match options.rotate {
-        None => show(&cluster),
-        Some(what) => rotate(target, &cluster, what).await,
+impl Options {
+    /// What new certificates are asked for by: the first word of the annotation's value.
+    pub(crate) fn rotated(&self) -> Option<&'static str> {
+        self.rotate.map(|what| match what {
+            Rotate::Leaf => "leaf",
+            Rotate::Authority => "authority",
+        })
     }
 }
 
-fn show(cluster: &RqliteCluster) -> anyhow::Result<ExitCode> {
+/// Shows the certificates.
+pub(crate) async fn show(target: &Target) -> anyhow::Result<ExitCode> {
+    shown(&target.cluster().await?)
+}
+
+fn shown(cluster: &RqliteCluster) -> anyhow::Result<ExitCode> {
     let status = cluster.status.clone().unwrap_or_default();
     let Some(tls) = status.tls.clone() else {
         bail!("the operator has not decided about TLS yet");
@@ -114,46 +115,6 @@ fn certificate(one: Option<&CertificateSummary>) -> [String; 2] {
         [short, one.not_after.0.to_string()]
     });
     shown.unwrap_or_else(|| ["-".to_owned(), "-".to_owned()])
-}
-
-async fn rotate(
-    target: &Target,
-    cluster: &RqliteCluster,
-    what: Rotate,
-) -> anyhow::Result<ExitCode> {
-    let name = &target.name;
-    if let Some(unmanaged) = manager::unmanaged(cluster) {
-        bail!("nothing would renew the certificates of {name}: {unmanaged}");
-    }
-    let tls = cluster
-        .status
-        .as_ref()
-        .and_then(|status| status.tls.as_ref());
-    if tls.is_none_or(|tls| tls.nodes.certificate.is_none() && tls.clients.certificate.is_none()) {
-        bail!("{name} has no certificates: spec.tls asks for them");
-    }
-    let word = match what {
-        Rotate::Leaf => "leaf",
-        Rotate::Authority => "authority",
-    };
-    let value = format!("{word} {}", Timestamp::now());
-    let patch = serde_json::json!({
-        "metadata": {"annotations": {names::ROTATE_CERTIFICATES_ANNOTATION: value}}
-    });
-    let params = PatchParams {
-        field_manager: Some(FIELD_MANAGER.to_owned()),
-        ..PatchParams::default()
-    };
-    let sent = target
-        .clusters()
-        .patch(name, &params, &Patch::Merge(&patch))
-        .await;
-    sent.with_context(|| format!("writing the annotation to {name}"))?;
-    println!(
-        "new certificates of {name} are asked for. Watch: kubectl rqlite certificates {name} -n {}",
-        target.namespace
-    );
-    Ok(ExitCode::SUCCESS)
 }
 
 #[cfg(test)]

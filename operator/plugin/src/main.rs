@@ -141,7 +141,11 @@ async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         }
         Command::UpdateImage { cluster } => update::move_image(&target(&cluster)).await,
         Command::Certificates(options) => {
-            certificates::run(&target(&options.cluster), &options).await
+            let target = target(&options.cluster);
+            match options.rotated() {
+                Some(what) => act::rotate(&target, what).await,
+                None => certificates::show(&target).await,
+            }
         }
         Command::Parked(options) => parked::run(&target(&options.cluster), &options).await,
         Command::Restart { cluster } => act::restart(&target(&cluster)).await,

@@ -409,8 +409,8 @@ fn labels(view: &View<'_>) -> Vec<PodLabels> {
     all
 }
 
-/// A label that changes with the Secrets that a pod mounts: otherwise the kubelet shows changed files only when
-/// it next looks, which may take more than a minute.
+/// A label that changes with the Secrets that a pod mounts: otherwise the kubelet shows changed files only
+/// when it next looks, which may take more than a minute.
 fn secrets_label(view: &View<'_>, pod: &ObservedPod) -> Option<(&'static str, Option<String>)> {
     if pod.tls == PodTls::default() {
         return None;
