@@ -203,6 +203,31 @@ fn secured(authority: &Authority) -> Result<(Cluster, Vec<Mounted>)> {
     Ok((cluster, mounted))
 }
 
+#[test]
+fn a_cluster_moves_back_to_plain_under_writers() -> Result<()> {
+    let authority = Authority::new("ours")?;
+    let (mut cluster, _files) = secured(&authority)?;
+    cluster.client(0).execute(workload::NUMBERED_TABLE, &[])?;
+    let mut writes = Vec::new();
+    under_writers(&mut cluster, &mut writes, &mut Seed::new(19), |cluster| {
+        for stage in ["use", "accept"] {
+            roll(cluster, |_| vec![format!("-node-tls-stage={stage}")])?;
+        }
+        for index in 0..cluster.len() {
+            let node = &mut cluster[index];
+            node.stop()?;
+            node.args.retain(|flag| !flag.starts_with("-node-"));
+            node.start_and_ready()?;
+        }
+        Ok(())
+    })?;
+    report("back to plain", &writes);
+    let status = cluster.client(0).get_json("/status")?;
+    ensure!(status["mux"]["tls"] == "disabled", "{}", status["mux"]);
+    fault::verify_writes(&mut cluster, &writes)?;
+    cluster.check_no_panic()
+}
+
 /// What a node that wants to join `cluster` with these flags logs when it gives up.
 fn rejected(cluster: &Cluster, flags: &[String]) -> Result<String> {
     let mut node = Node::new("9")?.with(&["-join-attempts=1", "-join-interval=100ms"]);
