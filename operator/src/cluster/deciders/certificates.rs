@@ -247,11 +247,17 @@ fn is_unusable(view: &View<'_>, side: Side, pair: &Pair) -> bool {
         pair,
         &pair.trusted,
         &tls::needed_names(view, side),
-        side == Side::Nodes,
+        is_client(view, side),
         view.now(),
     );
     // A replica more than the certificate has names for is no reason to give up those that work.
     !matches!(verdict, Ok(()) | Err(Fault::Name(_)))
+}
+
+/// Is the certificate shown to servers as well? Nodes show theirs to each other; where clients have to show
+/// one, the operator shows that of the HTTP port, which all nodes trust.
+fn is_client(view: &View<'_>, side: Side) -> bool {
+    side == Side::Nodes || tls::asks_clients(view)
 }
 
 /// The certificate that the spec asks for.
@@ -284,7 +290,7 @@ fn offer(view: &View<'_>, side: Side) -> Result<Offer, Problem> {
         &pair,
         &pair.trusted,
         &names,
-        side == Side::Nodes,
+        is_client(view, side),
         view.now(),
     )
     .map_err(|fault| {

@@ -8,7 +8,9 @@ mod updates;
 
 use operator_api::{
     RqliteClusterStatus, names,
-    status::{Endpoints, HIBERNATED, OperationType, Phase, Pool, QUORUM_LOST, READY, Target},
+    status::{
+        Endpoints, HIBERNATED, OperationType, Phase, Pool, QUORUM_LOST, READY, Target, TlsStage,
+    },
 };
 
 use crate::cluster::{
@@ -19,6 +21,7 @@ use crate::cluster::{
         hold::Hold,
         network, newer,
         quorum::{Outage, classify_outage},
+        tls as facts_tls,
         view::{View, seconds_between},
     },
     render::build::{has_readers, selecting},
@@ -151,9 +154,11 @@ fn remember_leader(view: &View<'_>, next: &mut RqliteClusterStatus) {
 fn endpoints(view: &View<'_>) -> Endpoints {
     let namespace = view.seen.cluster.metadata.namespace.as_deref();
     let namespace = namespace.unwrap_or("default");
+    let only_tls = facts_tls::resolved(view).clients.stage == TlsStage::Require;
+    let scheme = if only_tls { "https" } else { "http" };
     let url = |service: String, port: i32| {
         format!(
-            "http://{service}.{namespace}.svc.{}:{port}",
+            "{scheme}://{service}.{namespace}.svc.{}:{port}",
             view.cluster_domain()
         )
     };
