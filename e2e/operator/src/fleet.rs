@@ -68,7 +68,13 @@ impl Clusters {
             } else {
                 json!(null)
             };
-            cluster.data = json!({ "spec": { "readReplicas": readers } });
+            // Simulated nodes speak HTTP and know no users.
+            let off = json!({ "mode": "Disabled" });
+            cluster.data = json!({ "spec": {
+                "readReplicas": readers,
+                "tls": { "nodes": off, "clients": off },
+                "authentication": off,
+            } });
             self.api.create(&PostParams::default(), &cluster).await
         });
         let results: Vec<_> = made.buffer_unordered(AT_ONCE).collect().await;

@@ -5,6 +5,7 @@
 //! server by kubectl) · [`fleet`] (many clusters at once, on simulated machines) · [`product`] (the product's
 //! programs) · [`operator_fixture`] (the operator on an API server without machines).
 pub mod api_server;
+pub mod cert_manager;
 pub mod fleet;
 pub mod generated;
 mod http;

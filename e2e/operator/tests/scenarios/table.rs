@@ -163,7 +163,7 @@ pub(crate) const ALL: &[Scenario] = &[
     parallel("N3", "pods of two namespaces without or with forged certificates and passwords get nowhere", intruders::get_nowhere),
     parallel("N4", "a cluster without TLS and users moves to both, and back", security::moves_there_and_back),
     parallel("N5", "each of the cluster's Secrets deleted by hand", security::deleted_secrets),
-    exclusive("N6", "certificates of cert-manager, renewed by it", issuer::issued_and_renewed),
+    parallel("N6", "certificates of cert-manager, renewed by it", issuer::issued_and_renewed),
     elsewhere("N7", "NetworkPolicies of a new cluster", "`operator/src/cluster/render/build/tests.rs`: a_new_cluster_is_closed_to_other_namespaces (the objects: no engine enforces them here, as this kernel has no nftables queue, CONFIG_NFT_QUEUE, which kube-network-policies needs)"),
     parallel("P1", "an unknown voter, then an unknown reader joins", reaping::unknown_member),
     parallel("P2", "a surplus voter without a pod; a read-only node gone", reaping::without_a_pod),
