@@ -196,6 +196,37 @@ fn https_serves_what_http_served() -> Result<()> {
 }
 
 #[test]
+fn a_follower_redirects_to_https() -> Result<()> {
+    let mut first = Secured::new(&[])?;
+    first.node.start_and_ready()?;
+    let mut second = Node::new("2")?.with(&[&format!("-join={}", first.node.raft)]);
+    let own = first
+        .node
+        .args
+        .iter()
+        .filter(|arg| arg.starts_with("-http-"));
+    second.args.extend(own.cloned());
+    second.https.clone_from(&first.node.https);
+    second.start_and_ready()?;
+    let mut client = second.client();
+    client.execute("CREATE TABLE t(x)", &[])?;
+    let path = "/db/query?redirect&level=strong&q=SELECT%201";
+    let reply = client.get(path)?;
+    let location = reply.header("Location").unwrap_or_default().to_owned();
+    ensure!(reply.status == 301, "{reply:?}");
+    ensure!(
+        location.starts_with(&format!("https://{}/db/query?", first.node.http)),
+        "{location}"
+    );
+    let nodes = client.get_json("/nodes")?;
+    for node in [&first.node, &second] {
+        let address = &nodes[node.name.as_str()]["api_addr"];
+        ensure!(*address == format!("https://{}", node.http), "{nodes}");
+    }
+    Ok(())
+}
+
+#[test]
 fn certificates_of_clients() -> Result<()> {
     let flags = ["-http-verify-client", "-http-verify-common-name=app"];
     let mut secured = Secured::new(&flags)?;

@@ -265,7 +265,12 @@ impl Node {
         };
         tracing::info!(target: "http", "node HTTP API available at {}", config.http_url());
         if let Some((host, port)) = split_host_port(config.http_adv()) {
-            tracing::info!(target: "http", "connect using the command-line tool via 'rqlite -H {host} -p {port}'");
+            let scheme = if config.http_url().starts_with("https") {
+                "-s https "
+            } else {
+                ""
+            };
+            tracing::info!(target: "http", "connect using the command-line tool via 'rqlite {scheme}-H {host} -p {port}'");
         }
         let stop = self.stop_http.clone();
         Ok(tokio::spawn(async move {

@@ -30,7 +30,9 @@ fn of_tls(error: &Error) -> String {
             PeerIncompatible::Tls12NotOffered
             | PeerIncompatible::Tls12NotOfferedOrEnabled
             | PeerIncompatible::ServerDoesNotSupportTls12Or13
-            | PeerIncompatible::SupportedVersionsExtensionRequired,
+            | PeerIncompatible::SupportedVersionsExtensionRequired
+            // TLS 1.1 has no such extension.
+            | PeerIncompatible::SignatureAlgorithmsExtensionRequired,
         ) => "the other side does not speak TLS 1.2 or 1.3".into(),
         Error::NoApplicationProtocol => {
             "the client offers none of this port's protocols (ALPN)".into()
