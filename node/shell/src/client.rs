@@ -301,7 +301,7 @@ impl Client {
             .timeout_global(whole)
             .timeout_recv_response(response)
             .run()
-            .map_err(|error| classify(&error, &call.method))
+            .map_err(|error| classify(&error, &call.method, self.scheme))
     }
 }
 
@@ -311,9 +311,12 @@ enum Failure {
     Final(ClientError),
 }
 
-fn classify(error: &ureq::Error, method: &Method) -> Failure {
+fn classify(error: &ureq::Error, method: &Method, scheme: Scheme) -> Failure {
     let cause = match (error, tls_error(error)) {
         (_, Some(failure)) => tls::explain(failure),
+        (ureq::Error::Io(error), None) if scheme == Scheme::Https && was_closed(error) => format!(
+            "{error} (so a server closes the connection, too, that does not accept the client certificate)"
+        ),
         (ureq::Error::Io(error), None) => error.to_string(),
         (other, None) => other.to_string(),
     };
@@ -322,6 +325,14 @@ fn classify(error: &ureq::Error, method: &Method) -> Failure {
         error if *method == Method::GET || never_sent(error) => Failure::TryNext(cause),
         _ => Failure::Final(ClientError::Unknown(cause)),
     }
+}
+
+/// The server closed the connection while it was used.
+fn was_closed(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset
+    )
 }
 
 /// The failure of TLS that an error is.
@@ -445,7 +456,7 @@ mod tests {
             (ureq::Error::BadUri("x".to_owned()), Method::GET, false),
         ] {
             assert_eq!(
-                matches!(classify(&error, &method), Failure::TryNext(_)),
+                matches!(classify(&error, &method, Scheme::Http), Failure::TryNext(_)),
                 next,
                 "{error:?} {method}"
             );
