@@ -1,5 +1,5 @@
-//! What the audit log says of requests of other nodes: those of clients and administrators, and those that change
-//! who is a member. Requests that nodes make for themselves are left out.
+//! What the audit log says of requests of other nodes: those of clients and administrators, and those that
+//! change who is a member. Requests that nodes make for themselves are left out.
 use std::{net::SocketAddr, sync::Arc};
 
 use node_db::Kind;
