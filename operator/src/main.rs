@@ -115,6 +115,9 @@ async fn print_observation(cluster: &str, options: &Options) -> anyhow::Result<S
     let nodes = Http::new(metrics);
     // Contents are not printed. Whoever may not read Secrets gets an observation without them.
     let secrets = secrets::read(&client, &cluster).await.unwrap_or_default();
+    let domain = &environment.operator.platform.cluster_domain;
+    let pods = observe::addresses(&cluster, &live, &environment);
+    nodes.accesses().note(&cluster, domain, &pods, &secrets);
     let carried = CarriedState {
         secrets,
         ..CarriedState::default()

@@ -1,4 +1,5 @@
 //! The operator's requests to nodes. The planner decides; an implementation of this trait only executes.
+mod access;
 mod http;
 mod reply;
 
@@ -6,6 +7,7 @@ use std::{future::Future, time::Duration};
 
 use crate::cluster::{Failure, NodeStatus};
 
+pub use access::Accesses;
 pub use http::Http;
 
 /// Timeout of a status request. A node that takes longer counts as unreachable.

@@ -74,6 +74,22 @@ pub fn pod_address(pod: &Pod) -> Option<String> {
     })
 }
 
+/// The addresses at which a cluster's nodes are asked, with their pods.
+pub fn addresses(
+    cluster: &RqliteCluster,
+    live: &Live,
+    environment: &Environment,
+) -> Vec<(String, Arc<Pod>)> {
+    let domain = &environment.operator.platform.cluster_domain;
+    let pods = live.pods.iter();
+    let all = pods.flat_map(|pod| {
+        let named = environment.addressing.address(cluster, domain, pod);
+        let both = [pod_address(pod), named].into_iter().flatten();
+        both.map(|address| (address, Arc::clone(pod)))
+    });
+    all.collect()
+}
+
 /// Inputs of an observation that do not come from Kubernetes objects.
 #[derive(Clone, Debug)]
 pub struct Environment {

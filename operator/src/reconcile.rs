@@ -28,7 +28,7 @@ use crate::{
     managed::Managed,
     metrics::Metrics,
     node_client::Http,
-    observe::{Environment, observe},
+    observe::{Environment, addresses, observe},
     secrets::SecretCache,
 };
 
@@ -83,6 +83,7 @@ impl Context {
         self.accepted.forget(uid);
         self.taken.forget(uid);
         self.secrets.forget(uid);
+        self.nodes.accesses().forget(uid);
         self.events.forget(uid);
     }
 }
@@ -109,6 +110,10 @@ pub async fn reconcile(
         secrets: context.secrets.get(&context.client, &cluster).await?,
         issued: cert_manager::observe(&context.client, &cluster).await,
     };
+    let domain = &context.environment.operator.platform.cluster_domain;
+    let pods = addresses(&cluster, live, &context.environment);
+    let accesses = context.nodes.accesses();
+    accesses.note(&cluster, domain, &pods, &carried.secrets);
     let observation = observe(cluster, live, &context.nodes, &context.environment, carried).await;
     let plan = plan(&observation);
     let leader = View::of(&observation).leader_seen();

@@ -58,14 +58,17 @@ fn secret(data: BTreeMap<String, SecretBytes>, owner: SecretOwner) -> ObservedSe
         deleting: false,
         labels: BTreeMap::new(),
         annotations: BTreeMap::new(),
+        changed_at: None,
         data,
     }
 }
 
 /// A certificate of an authority that the operator does not know, valid for years.
 fn foreign(at: i64) -> BTreeMap<String, SecretBytes> {
-    let mut maker = Maker::default();
+    let none = BTreeMap::new();
+    let mut maker = Maker::new(&none);
     let planned = |name: &str, recipe: Recipe| PlannedSecret {
+        annotations: BTreeMap::new(),
         name: name.to_owned(),
         secret_type: "Opaque",
         is_mounted: false,
@@ -141,7 +144,8 @@ impl World {
         }
         let plan = plan(&seen);
         self.tls = plan.status.tls;
-        let mut maker = Maker::default();
+        let none = BTreeMap::new();
+        let mut maker = Maker::new(&none);
         for one in &plan.secrets.make {
             let before = self.secrets.get(&one.name);
             let data = maker.make(one, before).unwrap();

@@ -9,6 +9,7 @@ mod scheduling;
 mod services;
 mod storage;
 mod tls;
+mod users;
 
 pub use config::{Config, EnvSource, EnvVar, KeySelector, Raft, Sqlite, WriteQueue};
 pub use image::{Image, PullPolicy, PullSecret};
@@ -25,6 +26,8 @@ pub use services::{
 };
 pub use storage::{Ephemeral, Medium, ReadStorage, Storage};
 pub use tls::{CertificateSource, ClientTls, ClientTlsMode, IssuerRef, NodeTls, NodeTlsMode, Tls};
+
+pub use users::{Authentication, AuthenticationMode, Permission, User};
 
 use k8s_openapi::api::core::v1::ResourceRequirements;
 use kube::{CustomResource, KubeSchema};
@@ -185,6 +188,18 @@ pub struct RqliteClusterSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reaping: Option<Reaping>,
 
+    /// Whether users and passwords are asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub authentication: Option<Authentication>,
+
+    /// Users of the database; at most 64. Each gets a Secret <cluster>-<user> with all that an application
+    /// needs to connect. Users are added, changed and removed without a restart. Defaults to one user app
+    /// with the permissions execute and query; an empty list means none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    pub users: Option<Vec<User>>,
+
     /// Restriction of network access to the nodes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network_policy: Option<NetworkPolicy>,
@@ -280,6 +295,8 @@ impl Default for RqliteClusterSpec {
             member_replacement: None,
             quorum_recovery: None,
             reaping: None,
+            authentication: None,
+            users: None,
             network_policy: None,
             management: None,
             paused: false,

@@ -88,6 +88,15 @@ pub const APPROVE_ANNOTATION: &str = concat!(crate::group!(), "/approve");
 /// On a cluster: a new value renews its certificates; one that begins with `authority`, their authority, too.
 pub const ROTATE_CERTIFICATES_ANNOTATION: &str = concat!(crate::group!(), "/rotate-certificates");
 
+/// On a cluster: a new value replaces all passwords that the operator has made. On a connection Secret: any
+/// value replaces its password. Former passwords are accepted until every node knows the new ones, and for a
+/// minute at least.
+pub const ROTATE_PASSWORDS_ANNOTATION: &str = concat!(crate::group!(), "/rotate-passwords");
+/// On a Secret: the value of the cluster's annotation that has been acted upon.
+pub const ROTATED_PASSWORDS_ANNOTATION: &str = concat!(crate::group!(), "/rotated-passwords");
+/// On a Secret of the operator's: when its contents last changed.
+pub const CHANGED_AT_ANNOTATION: &str = concat!(crate::group!(), "/changed-at");
+
 /// Port of the HTTP API.
 pub const HTTP_PORT: i32 = 4001;
 /// Port for connections between nodes.

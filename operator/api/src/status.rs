@@ -9,11 +9,15 @@ use serde_json::Value;
 
 use crate::{lineage::Lineage, open::open_enum, recovery::RecoveryRecord};
 
+mod authentication;
 mod member;
 mod network;
 mod tls;
 mod update;
 
+pub use authentication::{
+    AuthenticationGoal, AuthenticationStage, AuthenticationStatus, Binding, UserStatus,
+};
 pub use member::{DiskSummary, Member, MemberState, ParkedSummary, Pool, Role};
 pub use network::{DefaultClients, NetworkDefaults};
 pub use tls::{CertificateSummary, TlsMode, TlsSide, TlsStage, TlsStatus};
@@ -190,6 +194,12 @@ pub struct RqliteClusterStatus {
     /// The unknown member that was removed last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unknown_removals: Option<UnknownRemovals>,
+    /// Users: whether they are asked for, and their connection Secrets.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub authentication: Option<AuthenticationStatus>,
+    /// The Secret by which applications find the database: that of the user app, or of the first user.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub binding: Option<Binding>,
     /// What was decided once about network access, for what the spec leaves open.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network: Option<NetworkDefaults>,

@@ -1,7 +1,7 @@
 //! `restart`, `promote`, `sql`, and asking for new certificates.
 use std::{
-    io::{IsTerminal, Read},
-    process::{Command, ExitCode},
+    io::{IsTerminal, Read, Write as _},
+    process::{Command, ExitCode, Stdio},
     time::Duration,
 };
 
@@ -10,7 +10,13 @@ use k8s_openapi::jiff::Timestamp;
 use kube::api::{Patch, PatchParams};
 use operator_api::names;
 
-use crate::{manager, node, statements, target::Target};
+use crate::{
+    access::{Demands, Login, for_sql},
+    manager,
+    node::Nodes,
+    statements,
+    target::Target,
+};
 
 /// How long the operator may take to begin a restart.
 const TAKEN_UP_SECONDS: u64 = 10;
@@ -95,13 +101,19 @@ async fn taken_up(target: &Target, at: &str) -> anyhow::Result<bool> {
 }
 
 /// Transfers leadership to a pod.
-pub(crate) async fn promote(target: &Target, pod: &str) -> anyhow::Result<ExitCode> {
+pub(crate) async fn promote(
+    target: &Target,
+    pod: &str,
+    user: Option<&str>,
+) -> anyhow::Result<ExitCode> {
     let leader = target.leader().await?;
     if leader == pod {
         println!("{pod} is already the leader");
         return Ok(ExitCode::SUCCESS);
     }
-    let status = target.cluster().await?.status.unwrap_or_default();
+    let cluster = target.cluster().await?;
+    let nodes = Nodes::of(target, &cluster, user).await?;
+    let status = cluster.status.unwrap_or_default();
     let voters: Vec<&str> = status
         .members
         .iter()
@@ -114,7 +126,7 @@ pub(crate) async fn promote(target: &Target, pod: &str) -> anyhow::Result<ExitCo
             voters.join(", ")
         );
     }
-    node::transfer_leadership(target, &leader, pod).await?;
+    nodes.transfer_leadership(&leader, pod).await?;
     println!("{pod} is the leader");
     Ok(ExitCode::SUCCESS)
 }
@@ -122,27 +134,100 @@ pub(crate) async fn promote(target: &Target, pod: &str) -> anyhow::Result<ExitCo
 /// Bytes of statements that are sent with one kubectl exec: they are part of its URL.
 const MAX_SENT_BYTES: usize = 16 * 1024;
 
+/// Where the certificate for clients is in a pod.
+const CERTIFICATES: &str = "/etc/rqlite/http-tls";
+
 /// Runs statements in the leader's pod, or opens the shell there.
-pub(crate) async fn sql(target: &Target, arguments: &[String]) -> anyhow::Result<ExitCode> {
+pub(crate) async fn sql(
+    target: &Target,
+    user: Option<&str>,
+    arguments: &[String],
+) -> anyhow::Result<ExitCode> {
+    let cluster = target.cluster().await?;
     let leader = target.leader().await?;
+    let login = for_sql(target, &cluster, user).await?;
+    let domain = cluster.domain(names::USUAL_DOMAIN);
+    let host = format!(
+        "{leader}.{}.{}.svc.{domain}",
+        names::headless(&target.name),
+        target.namespace
+    );
+    let connect = connect_arguments(Demands::of(&cluster), &host, login.is_some());
     for (input, shell_arguments) in calls(arguments, std::io::stdin().is_terminal())? {
+        let shell_arguments = [connect.clone(), shell_arguments].concat();
+        let through = match (&login, input) {
+            (None, input) => input,
+            (Some(_), _) => Stdin::Stream,
+        };
         let kubectl_arguments = exec_arguments(
             target.context.as_deref(),
             &target.namespace,
             &leader,
-            input,
+            through,
             &shell_arguments,
         );
-        let ended = Command::new("kubectl")
-            .args(&kubectl_arguments)
-            .status()
-            .context("starting kubectl: is it on the PATH?")?;
+        let ended = run(&kubectl_arguments, login.as_ref(), input)?;
         if !ended.success() {
             let code = ended.code().and_then(|code| u8::try_from(code).ok());
             return Ok(ExitCode::from(code.unwrap_or(1)));
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// How the shell in the pod reaches its node. The user is in the first line of standard input: arguments are
+/// in the lists of processes, here and there.
+fn connect_arguments(demands: Demands, host: &str, logs_in: bool) -> Vec<String> {
+    let mut all = Vec::new();
+    if demands.tls {
+        all.extend(["-s", "https", "-H", host, "-c"].map(str::to_owned));
+        all.push(format!("{CERTIFICATES}/ca.crt"));
+    }
+    if demands.certificate {
+        all.push(format!("--client-cert={CERTIFICATES}/tls.crt"));
+        all.push(format!("--client-key={CERTIFICATES}/tls.key"));
+    }
+    if logs_in {
+        all.push("--user-file=-".to_owned());
+    }
+    all
+}
+
+/// Runs kubectl. With a login, its standard input is the login's line, and then what this program gets.
+fn run(
+    arguments: &[String],
+    login: Option<&Login>,
+    input: Stdin,
+) -> anyhow::Result<std::process::ExitStatus> {
+    let mut command = Command::new("kubectl");
+    command.args(arguments);
+    let starting = "starting kubectl: is it on the PATH?";
+    let Some(login) = login else {
+        return command.status().context(starting);
+    };
+    let mut child = command.stdin(Stdio::piped()).spawn().context(starting)?;
+    let mut sink = child.stdin.take().context("no standard input")?;
+    sink.write_all(login.line().as_bytes())?;
+    if input == Stdin::None {
+        drop(sink);
+        return child.wait().context(starting);
+    }
+    if input == Stdin::Terminal {
+        eprintln!(
+            "Connected as {}: one statement or command per line, such as .tables; .exit ends it.",
+            login.user
+        );
+    }
+    // It ends with the program: a read of a terminal cannot be interrupted.
+    std::thread::spawn(move || {
+        let mut lines = std::io::stdin().lines();
+        while let Some(Ok(line)) = lines.next() {
+            if writeln!(sink, "{line}").is_err() {
+                return;
+            }
+        }
+    });
+    child.wait().context(starting)
 }
 
 /// What kubectl exec does with standard input.
@@ -240,6 +325,23 @@ mod tests {
         ] {
             assert_eq!(line(stdin), format!("{begin}{end}"));
         }
+    }
+
+    #[test]
+    fn the_shell_is_told_how_to_connect_without_the_password() {
+        let demands = |user, tls, certificate| Demands {
+            user,
+            tls,
+            certificate,
+        };
+        let line = |demands, logs_in| connect_arguments(demands, "demo-0.x", logs_in).join(" ");
+        assert_eq!(line(demands(false, false, false), false), "");
+        assert_eq!(line(demands(true, false, false), true), "--user-file=-");
+        assert_eq!(
+            line(demands(true, true, false), true),
+            "-s https -H demo-0.x -c /etc/rqlite/http-tls/ca.crt --user-file=-"
+        );
+        assert!(line(demands(false, true, true), false).ends_with("tls.key"));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! `kubectl rqlite`: shows a cluster, restarts it, transfers leadership, opens a shell, and guides through a
 //! recovery. All of it goes through the API server, with the user's permissions.
+mod access;
 mod act;
 mod certificates;
 mod manager;
@@ -55,6 +56,9 @@ enum Command {
     Status {
         /// The cluster. Without it, the clusters of the namespace are listed.
         cluster: Option<String>,
+        /// Ask the nodes as this user of the cluster, by its connection Secret, instead of as the operator.
+        #[arg(long, short)]
+        user: Option<String>,
     },
     /// Recovers a cluster that has permanently lost its quorum: shows what would be done and what may be
     /// lost, asks for confirmation, and follows the recovery to its end.
@@ -88,6 +92,18 @@ enum Command {
         cluster: String,
         /// The pod of the new leader.
         pod: String,
+        /// Log in to the nodes as this user of the cluster, by its connection Secret, instead of as the
+        /// operator.
+        #[arg(long, short)]
+        user: Option<String>,
+    },
+    /// Prints the address of the cluster with a user and its password, from the connection Secret.
+    Credentials {
+        /// The cluster.
+        cluster: String,
+        /// The user. Defaults to app, or the first one.
+        #[arg(long, short)]
+        user: Option<String>,
     },
     /// Shows the certificates, or asks for new ones. The exit code is 0 only if all are valid.
     Certificates(certificates::Options),
@@ -101,6 +117,9 @@ enum Command {
     Sql {
         /// The cluster.
         cluster: String,
+        /// Log in as this user of the cluster, by its connection Secret. Defaults to app, or the first one.
+        #[arg(long, short)]
+        user: Option<String>,
         /// Statements or commands of the shell, such as .tables. If the first one after -- begins with a
         /// dash, all are arguments for rqlite.
         #[arg(value_name = "SQL")]
@@ -132,8 +151,9 @@ async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     match arguments.command {
         Command::Status {
             cluster: Some(cluster),
-        } => status::show(&target(&cluster)).await,
-        Command::Status { cluster: None } => status::list(&target("")).await,
+            user,
+        } => status::show(&target(&cluster), user.as_deref()).await,
+        Command::Status { cluster: None, .. } => status::list(&target("")).await,
         Command::Recover(options) => recover::run(&target(&options.cluster), &options).await,
         Command::Rollback { cluster } => update::rollback(&target(&cluster)).await,
         Command::Approve { cluster, plan } => {
@@ -149,11 +169,18 @@ async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         }
         Command::Parked(options) => parked::run(&target(&options.cluster), &options).await,
         Command::Restart { cluster } => act::restart(&target(&cluster)).await,
-        Command::Promote { cluster, pod } => act::promote(&target(&cluster), &pod).await,
+        Command::Promote { cluster, pod, user } => {
+            act::promote(&target(&cluster), &pod, user.as_deref()).await
+        }
+        Command::Credentials { cluster, user } => {
+            let printed = access::print(&target(&cluster), user.as_deref()).await;
+            printed.map(|()| ExitCode::SUCCESS)
+        }
         Command::Sql {
             cluster,
+            user,
             statements,
-        } => act::sql(&target(&cluster), &statements).await,
+        } => act::sql(&target(&cluster), user.as_deref(), &statements).await,
     }
 }
 

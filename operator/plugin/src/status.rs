@@ -12,20 +12,38 @@ use operator_api::{
     status::{Member, Role},
 };
 
-use crate::{manager, node, table::table, target::Target, update};
+use crate::{manager, node::Nodes, say, table::table, target::Target, update};
 
 /// Timeout of a node's status. A node that takes longer is shown without its own numbers.
 const STATUS_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Reads and prints the status. The exit code is 0 only if the cluster is Ready.
-pub(crate) async fn show(target: &Target) -> anyhow::Result<ExitCode> {
+pub(crate) async fn show(target: &Target, user: Option<&str>) -> anyhow::Result<ExitCode> {
     let cluster = target.cluster().await?;
     let status = cluster.status.clone().unwrap_or_default();
     let mut nodes = BTreeMap::new();
+    // Without the permission to read Secrets, the page lacks only what the nodes themselves say.
+    let asked = match Nodes::of(target, &cluster, user).await {
+        Ok(asked) => Some(asked),
+        Err(error) if user.is_none() => {
+            eprintln!("the nodes are not asked: {}", say::line(&error));
+            None
+        }
+        Err(error) => return Err(error),
+    };
     for member in &status.members {
-        let response = tokio::time::timeout(STATUS_TIMEOUT, node::status(target, &member.name));
-        if let Ok(Ok(node)) = response.await {
-            nodes.insert(member.name.clone(), node);
+        let Some(asked) = &asked else {
+            break;
+        };
+        let response = tokio::time::timeout(STATUS_TIMEOUT, asked.status(&member.name));
+        match response.await {
+            Ok(Ok(node)) => {
+                nodes.insert(member.name.clone(), node);
+            }
+            Ok(Err(error)) if user.is_some() => {
+                eprintln!("{}: {}", member.name, say::line(&error));
+            }
+            _ => {}
         }
     }
     let claims: Api<PersistentVolumeClaim> =

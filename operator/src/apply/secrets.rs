@@ -24,6 +24,7 @@ use crate::{
         render::secrets::{PlannedSecret, UnwantedSecret},
     },
     error::Error,
+    observe::now,
     secrets::{Contents, Maker},
 };
 
@@ -39,7 +40,7 @@ pub async fn apply_secrets(
     applied: &mut Applied,
 ) -> Result<bool, Error> {
     let sender = Sender { client, cluster };
-    let mut maker = Maker::default();
+    let mut maker = Maker::new(seen);
     let mut changed = false;
     for one in wanted {
         let there = seen.get(&one.name);
@@ -119,10 +120,17 @@ impl Sender<'_> {
             self.create(wanted, contents).await?;
             return Ok(true);
         }
-        if there.data == *contents && labelled {
+        let annotated = wanted
+            .annotations
+            .iter()
+            .all(|(key, value)| there.annotations.get(key) == Some(value));
+        let asked = there
+            .annotations
+            .contains_key(names::ROTATE_PASSWORDS_ANNOTATION);
+        if there.data == *contents && labelled && annotated && !asked {
             return Ok(false);
         }
-        self.change(&wanted.name, there, contents).await?;
+        self.change(wanted, there, contents).await?;
         Ok(true)
     }
 
@@ -135,6 +143,7 @@ impl Sender<'_> {
                 name: Some(name.clone()),
                 namespace: self.cluster.namespace(),
                 labels: Some(labels(self.cluster)),
+                annotations: Some(changed(wanted)),
                 owner_references: Some(vec![owner_reference(self.cluster)]),
                 ..ObjectMeta::default()
             },
@@ -157,10 +166,17 @@ impl Sender<'_> {
     /// has added, and this Secret says who gets in.
     async fn change(
         &self,
-        name: &str,
+        wanted: &PlannedSecret,
         there: &ObservedSecret,
         contents: &Contents,
     ) -> Result<(), Error> {
+        let name = &wanted.name;
+        let mut annotations = json!(wanted.annotations);
+        if there.data != *contents {
+            annotations = json!(changed(wanted));
+        }
+        // What it asked for is done with this change.
+        annotations[names::ROTATE_PASSWORDS_ANNOTATION] = Value::Null;
         let mut data = serde_json::Map::new();
         for key in there.data.keys() {
             data.insert(key.clone(), Value::Null);
@@ -171,7 +187,7 @@ impl Sender<'_> {
         }
         let change = json!({
             "metadata": {"uid": there.uid, "resourceVersion": there.resource_version,
-                "labels": labels(self.cluster)},
+                "labels": labels(self.cluster), "annotations": annotations},
             "data": data,
         });
         let differing = |key: &&String| there.data.get(*key) != contents.get(*key);
@@ -198,6 +214,13 @@ impl Sender<'_> {
             Err(error) => Err(Error::kubernetes(format!("deleting Secret {name}"))(error)),
         }
     }
+}
+
+/// Annotations of a Secret whose contents change now.
+fn changed(wanted: &PlannedSecret) -> BTreeMap<String, String> {
+    let mut all = wanted.annotations.clone();
+    all.insert(names::CHANGED_AT_ANNOTATION.to_owned(), now().0.to_string());
+    all
 }
 
 fn labels(cluster: &RqliteCluster) -> BTreeMap<String, String> {

@@ -1,6 +1,7 @@
 //! One module for each kind of change: from a view to a decision. They use facts and each other, but not
 //! the `render` module.
 pub mod approval;
+pub mod authentication;
 pub mod blocked;
 pub mod bootstrap;
 pub mod certificates;

@@ -1,5 +1,6 @@
 //! The observation, and what it means. Nothing here decides or uses deciders or rendered objects.
 pub mod addresses;
+pub mod authentication;
 pub mod certificates;
 pub mod claims;
 pub mod downgrade;
@@ -19,6 +20,7 @@ pub mod secrets;
 pub mod stages;
 pub mod tls;
 pub mod unknown;
+pub mod users;
 pub mod validate;
 pub mod version;
 pub mod view;

@@ -12,13 +12,13 @@ use crate::cluster::{
     action::{Action, Decision, Event, finish},
     deciders::{
         approval::Gate,
-        blocked, bootstrap, certificates, deletion, drain, hibernate, membership, names_taken,
-        outage, readers, reap, recovered_by_hand,
+        authentication, blocked, bootstrap, certificates, deletion, drain, hibernate, membership,
+        names_taken, outage, readers, reap, recovered_by_hand,
         recovery::{self, NamedRecovery, StatusUpdate},
         replace, rollback, rollout, scale, storage, tls, unknown, unstick,
     },
     facts::{
-        claims,
+        authentication as access, claims,
         hold::{self, Hold},
         inputs, newer,
         observation::{Edit, Observation, ObservedPod},
@@ -294,6 +294,7 @@ fn decide(
         &|| storage::start(view),
         &|| rollout::start(view, false),
         &|| tls::decide(view),
+        &|| authentication::decide(view),
     ]);
     match decision {
         // Read replicas are in no quorum: their number need not wait for what the voters wait for.
@@ -412,7 +413,7 @@ fn labels(view: &View<'_>) -> Vec<PodLabels> {
 /// A label that changes with the Secrets that a pod mounts: otherwise the kubelet shows changed files only
 /// when it next looks, which may take more than a minute.
 fn secrets_label(view: &View<'_>, pod: &ObservedPod) -> Option<(&'static str, Option<String>)> {
-    if pod.tls == PodTls::default() {
+    if pod.tls == PodTls::default() && !access::in_pods(view) {
         return None;
     }
     let mounted = [

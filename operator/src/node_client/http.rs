@@ -2,19 +2,34 @@
 //! could lead to a deleted pod.
 use std::{
     io::ErrorKind,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::{Method, Request, StatusCode, header};
+use hyper::{
+    Method, Request, StatusCode,
+    header::{self, HeaderValue},
+};
 use hyper_util::rt::TokioIo;
 use node_contract::status::CheckRequest;
-use tokio::net::TcpStream;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+};
+use tokio_rustls::TlsConnector;
 
-use super::{CHANGE_TIMEOUT, CHECK_TIMEOUT, CheckStart, NodeClient, PROBE_TIMEOUT, reply};
+use super::{
+    CHANGE_TIMEOUT, CHECK_TIMEOUT, CheckStart, NodeClient, PROBE_TIMEOUT,
+    access::{Accesses, Channel, authorization},
+    reply,
+};
 use crate::{
-    cluster::{Failure, NodeStatus, facts::observation::FailureKind},
+    cluster::{
+        Failure, NodeStatus,
+        facts::{observation::FailureKind, secrets::SecretBytes},
+    },
     metrics::Metrics,
 };
 
@@ -29,19 +44,84 @@ const MAX_TEXT_CHARS: usize = 300;
 #[derive(Clone, Debug)]
 pub struct Http {
     metrics: Metrics,
+    accesses: Accesses,
 }
 
 impl Http {
     /// Creates a client that records its requests in `metrics`.
     pub fn new(metrics: Metrics) -> Self {
-        Self { metrics }
+        Self {
+            metrics,
+            accesses: Accesses::default(),
+        }
+    }
+
+    /// How the nodes of each cluster are reached.
+    pub fn accesses(&self) -> &Accesses {
+        &self.accesses
+    }
+
+    /// Runs a query; returns its rows as text.
+    async fn query(
+        &self,
+        address: &str,
+        level: &str,
+        sql: &str,
+    ) -> Result<Vec<Vec<String>>, Failure> {
+        let path = format!("/db/query?level={level}&timeout=40s");
+        let body = serde_json::json!([sql]).to_string();
+        let response = self
+            .call(Method::POST, address, &path, Some(body), CHECK_TIMEOUT)
+            .await?;
+        let body = accepted("/db/query", response)?;
+        reply::rows(&body).map_err(|message| failure(FailureKind::Malformed, message))
+    }
+
+    /// Sends one request, with an optional JSON body, and reads the response within `limit`. A node that does
+    /// not know the operator's new password yet is shown the former one.
+    async fn call(
+        &self,
+        method: Method,
+        address: &str,
+        path: &str,
+        body: Option<String>,
+        limit: Duration,
+    ) -> Result<(StatusCode, Bytes), Failure> {
+        let access = self.accesses.get(address);
+        let all = async {
+            let mut passwords = access.passwords.iter();
+            loop {
+                let password = passwords.next();
+                let body = body.clone();
+                let response = exchange(
+                    &access.channel,
+                    password,
+                    method.clone(),
+                    address,
+                    path,
+                    body,
+                )
+                .await?;
+                let refused = response.0 == StatusCode::UNAUTHORIZED;
+                if !refused || passwords.len() == 0 {
+                    return Ok(response);
+                }
+            }
+        };
+        match tokio::time::timeout(limit, all).await {
+            Ok(response) => response,
+            Err(_) => {
+                let text = format!("no response from {address} to {path} within {limit:?}");
+                Err(failure(FailureKind::Timeout, text))
+            }
+        }
     }
 }
 
 impl NodeClient for Http {
     async fn status(&self, address: &str) -> Result<NodeStatus, Failure> {
         let started = Instant::now();
-        let get = |path| call(Method::GET, address, path, None, PROBE_TIMEOUT);
+        let get = |path| self.call(Method::GET, address, path, None, PROBE_TIMEOUT);
         let (status, ready) = tokio::join!(get("/status"), get("/readyz?timeout=1500ms"));
         self.metrics.probed(started.elapsed(), status.is_ok());
         let ready = ready.is_ok_and(|(code, _)| code == StatusCode::OK);
@@ -49,31 +129,38 @@ impl NodeClient for Http {
     }
 
     async fn leadership(&self, address: &str) -> Result<NodeStatus, Failure> {
-        let response = call(Method::GET, address, "/status", None, PROBE_TIMEOUT).await?;
+        let response = self
+            .call(Method::GET, address, "/status", None, PROBE_TIMEOUT)
+            .await?;
         parse(response, false)
     }
 
     async fn transfer_leader(&self, address: &str, to: &str) -> Result<(), Failure> {
         let path = "/leader?wait";
-        let response = call(Method::POST, address, path, Some(id(to)), CHANGE_TIMEOUT).await?;
+        let response = self
+            .call(Method::POST, address, path, Some(id(to)), CHANGE_TIMEOUT)
+            .await?;
         accepted("/leader", response).map(drop)
     }
 
     async fn remove(&self, address: &str, name: &str) -> Result<(), Failure> {
         let path = "/remove";
-        let response = call(
-            Method::DELETE,
-            address,
-            path,
-            Some(id(name)),
-            CHANGE_TIMEOUT,
-        )
-        .await?;
+        let response = self
+            .call(
+                Method::DELETE,
+                address,
+                path,
+                Some(id(name)),
+                CHANGE_TIMEOUT,
+            )
+            .await?;
         accepted("/remove", response).map(drop)
     }
 
     async fn read_as_leader(&self, address: &str) -> Result<(), Failure> {
-        query(address, "linearizable", "SELECT 1").await.map(drop)
+        self.query(address, "linearizable", "SELECT 1")
+            .await
+            .map(drop)
     }
 
     async fn start_check(
@@ -87,7 +174,7 @@ impl NodeClient for Http {
             limit_seconds: Some(limit.as_secs()),
         };
         let body = serde_json::json!(request).to_string();
-        let response = call(
+        let response = self.call(
             Method::POST,
             address,
             CHECK_PATH,
@@ -105,7 +192,7 @@ impl NodeClient for Http {
 
     async fn end_check(&self, address: &str, id: &str) -> Result<(), Failure> {
         let body = Some(serde_json::json!({ "id": id }).to_string());
-        let response = call(Method::DELETE, address, CHECK_PATH, body, CHANGE_TIMEOUT);
+        let response = self.call(Method::DELETE, address, CHECK_PATH, body, CHANGE_TIMEOUT);
         match response.await? {
             (StatusCode::NOT_FOUND, _) => Ok(()),
             response => accepted(CHECK_PATH, response).map(drop),
@@ -113,7 +200,7 @@ impl NodeClient for Http {
     }
 
     async fn check_now(&self, address: &str) -> Result<Option<String>, Failure> {
-        let rows = query(address, "none", "PRAGMA quick_check(1)").await?;
+        let rows = self.query(address, "none", "PRAGMA quick_check(1)").await?;
         Ok((rows != [["ok"]]).then(|| rows.concat().join("; ")))
     }
 }
@@ -127,15 +214,6 @@ fn parse(response: (StatusCode, Bytes), ready: bool) -> Result<NodeStatus, Failu
         };
         failure(kind, message)
     })
-}
-
-/// Runs a query; returns its rows as text.
-async fn query(address: &str, level: &str, sql: &str) -> Result<Vec<Vec<String>>, Failure> {
-    let path = format!("/db/query?level={level}&timeout=40s");
-    let body = serde_json::json!([sql]).to_string();
-    let response = call(Method::POST, address, &path, Some(body), CHECK_TIMEOUT).await?;
-    let body = accepted("/db/query", response)?;
-    reply::rows(&body).map_err(|message| failure(FailureKind::Malformed, message))
 }
 
 fn id(name: &str) -> String {
@@ -160,7 +238,10 @@ fn accepted(path: &str, (code, body): (StatusCode, Bytes)) -> Result<Bytes, Fail
         // responded in its place.
         _ => FailureKind::Interrupted,
     };
-    let text = shortened(&body);
+    let mut text = shortened(&body);
+    if kind == FailureKind::Unauthorized {
+        text = format!("the node refuses the operator's user or password: {text}");
+    }
     Err(failure(kind, format!("{path} returned {code}: {text}")))
 }
 
@@ -169,30 +250,29 @@ fn shortened(body: &Bytes) -> String {
     text.trim().chars().take(MAX_TEXT_CHARS).collect()
 }
 
-/// Sends one request, with an optional JSON body, and reads the response within `limit`.
-async fn call(
-    method: Method,
-    address: &str,
-    path: &str,
-    body: Option<String>,
-    limit: Duration,
-) -> Result<(StatusCode, Bytes), Failure> {
-    let exchange = exchange(method, address, path, body);
-    match tokio::time::timeout(limit, exchange).await {
-        Ok(response) => response,
-        Err(_) => {
-            let text = format!("no response from {address} to {path} within {limit:?}");
-            Err(failure(FailureKind::Timeout, text))
-        }
-    }
-}
-
 async fn exchange(
+    channel: &Channel,
+    password: Option<&SecretBytes>,
     method: Method,
     address: &str,
     path: &str,
     body: Option<String>,
 ) -> Result<(StatusCode, Bytes), Failure> {
+    let mut request = Request::builder()
+        .method(method)
+        .uri(path)
+        .header(header::HOST, address)
+        .header(header::CONTENT_TYPE, "application/json")
+        .header(header::CONNECTION, "close");
+    if let Some(password) = password {
+        let value = HeaderValue::try_from(authorization(password));
+        let mut value = value.map_err(|_| failure(FailureKind::Malformed, "the password"))?;
+        value.set_sensitive(true);
+        request = request.header(header::AUTHORIZATION, value);
+    }
+    let request = request
+        .body(Full::new(Bytes::from(body.unwrap_or_default())))
+        .map_err(|error| broken(address, path, &error))?;
     let stream = TcpStream::connect(address).await.map_err(|error| {
         let kind = match error.kind() {
             ErrorKind::ConnectionRefused => FailureKind::Refused,
@@ -201,29 +281,65 @@ async fn exchange(
         };
         failure(kind, format!("{address}: {error}"))
     })?;
-    let broken = |error: &dyn std::fmt::Display| {
-        // Also if the peer does not speak HTTP: a proxy in between may close, reset or encrypt.
-        failure(
+    match channel {
+        Channel::Plain => talk(stream, request, address, path).await,
+        Channel::Tls(config, name) => {
+            let connector = TlsConnector::from(Arc::clone(config));
+            let secured = connector.connect(name.clone(), stream).await;
+            let secured = secured.map_err(|error| untrusted(address, &error))?;
+            talk(secured, request, address, path).await
+        }
+        Channel::Unusable(why) => {
+            let text = format!(
+                "{address}: the node speaks TLS, and its certificate cannot be checked: {why}"
+            );
+            Err(failure(FailureKind::Tls, text))
+        }
+    }
+}
+
+/// A handshake that failed: because of TLS itself, or because the connection was cut.
+fn untrusted(address: &str, error: &std::io::Error) -> Failure {
+    let inner = error.get_ref();
+    match inner.and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+        Some(error) => {
+            let text = format!("{address}: TLS with the node failed: {error}");
+            failure(FailureKind::Tls, text)
+        }
+        None => failure(
             FailureKind::Interrupted,
-            format!("{address}{path}: {error}"),
-        )
-    };
+            format!("{address}: during the TLS handshake: {error}"),
+        ),
+    }
+}
+
+/// Also if the peer does not speak HTTP: a proxy in between may close, reset or encrypt.
+fn broken(address: &str, path: &str, error: &dyn std::fmt::Display) -> Failure {
+    failure(
+        FailureKind::Interrupted,
+        format!("{address}{path}: {error}"),
+    )
+}
+
+async fn talk<S>(
+    stream: S,
+    request: Request<Full<Bytes>>,
+    address: &str,
+    path: &str,
+) -> Result<(StatusCode, Bytes), Failure>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
         .await
-        .map_err(|e| broken(&e))?;
-    let request = Request::builder()
-        .method(method)
-        .uri(path)
-        .header(header::HOST, address)
-        .header(header::CONTENT_TYPE, "application/json")
-        .header(header::CONNECTION, "close")
-        .body(Full::new(Bytes::from(body.unwrap_or_default())))
-        .map_err(|e| broken(&e))?;
+        .map_err(|error| broken(address, path, &error))?;
     let talk = async {
-        let response = sender.send_request(request).await.map_err(|e| broken(&e))?;
+        let response = sender.send_request(request).await;
+        let response = response.map_err(|error| broken(address, path, &error))?;
         let code = response.status();
         let body = Limited::new(response.into_body(), MAX_BODY_BYTES);
-        let body = body.collect().await.map_err(|e| broken(&e))?;
+        let body = body.collect().await;
+        let body = body.map_err(|error| broken(address, path, &error))?;
         Ok((code, body.to_bytes()))
     };
     // The connection future drives the I/O. It ends with the response, or when this future is dropped.

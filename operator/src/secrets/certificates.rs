@@ -158,6 +158,7 @@ mod tests {
             deleting: false,
             labels: std::collections::BTreeMap::new(),
             annotations: std::collections::BTreeMap::new(),
+            changed_at: None,
             data: data.clone(),
         }
     }

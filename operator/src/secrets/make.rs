@@ -1,31 +1,47 @@
 //! Makes the contents of Secrets from recipes. What is there and fits is kept, so that nothing is made twice.
 use std::collections::BTreeMap;
 
-use rand::{TryRngCore as _, rngs::OsRng};
+mod connection;
+mod credentials;
+mod random;
 
 use super::certificates;
 use crate::{
     cluster::{
-        facts::secrets::{ObservedSecret, SecretBytes},
-        render::secrets::{PlannedSecret, Recipe, Value},
+        facts::{
+            authentication::{NEXT_PASSWORD, USERS_FILE, is_password},
+            secrets::{ObservedSecret, SecretBytes},
+        },
+        render::secrets::{Login, PlannedSecret, Recipe, Value},
     },
     error::Error,
+    secrets::make::credentials::{Passwords, accepts},
 };
 
-/// Bytes of a random password: 256 bits, so that no hash of it can be searched for.
-const PASSWORD_BYTES: usize = 32;
+/// Key of the certificates by which clients know a server.
+const AUTHORITIES: &str = "ca.crt";
 
 /// Keys and values of one Secret.
 pub type Contents = BTreeMap<String, SecretBytes>;
 
 /// Makes the Secrets of one cluster in their order.
-#[derive(Debug, Default)]
-pub struct Maker {
+#[derive(Debug)]
+pub struct Maker<'a> {
+    /// The Secrets as they were read.
+    seen: &'a BTreeMap<String, ObservedSecret>,
     /// What the Secrets contain that were made, or found as they should be.
     made: BTreeMap<String, Contents>,
 }
 
-impl Maker {
+impl<'a> Maker<'a> {
+    /// A maker that knows what was read.
+    pub fn new(seen: &'a BTreeMap<String, ObservedSecret>) -> Self {
+        Self {
+            seen,
+            made: BTreeMap::new(),
+        }
+    }
+
     /// The contents of a Secret, given those that it has.
     ///
     /// # Errors
@@ -65,6 +81,40 @@ impl Maker {
                 };
                 certificates::leaf(signer.ok_or_else(missing)?, &leaf)
             }
+            Recipe::Connection(asked) => {
+                let given = asked.password.as_ref();
+                let given = given.and_then(|(name, key)| self.latest(name, key));
+                let authority = asked.authority.as_ref();
+                let authority = authority.and_then(|name| self.latest(name, AUTHORITIES));
+                let file = self.latest(&asked.users, USERS_FILE);
+                let accepted = |password: &SecretBytes| accepts(file, &asked.user, password);
+                connection::contents(asked, before, given, authority, accepted)
+            }
+            Recipe::Credentials(asked) => {
+                let file = before.and_then(|before| before.get(USERS_FILE));
+                let made = credentials::file(asked, file, |login| self.passwords(login))?;
+                Ok([(USERS_FILE.to_owned(), made)].into())
+            }
+        }
+    }
+
+    /// A value of a Secret: as it was made just now, or as it was read.
+    fn latest(&self, name: &str, key: &str) -> Option<&SecretBytes> {
+        match self.made.get(name) {
+            Some(made) => made.get(key).filter(|value| !value.is_empty()),
+            None => self.seen.get(name)?.get(key),
+        }
+    }
+
+    fn passwords(&self, login: &Login) -> Passwords {
+        let secret = login.secret.as_ref();
+        let usable = |key: &str| {
+            let value = self.latest(&secret?.0, key);
+            value.filter(|value| is_password(value)).cloned()
+        };
+        Passwords {
+            present: secret.and_then(|(_, key)| usable(key)),
+            next: usable(NEXT_PASSWORD),
         }
     }
 
@@ -84,25 +134,11 @@ impl Maker {
             Value::Given(bytes) => Ok(bytes.clone()),
             Value::Password => match before.and_then(|before| before.get(key)) {
                 Some(password) if is_password(password) => Ok(password.clone()),
-                _ => random_password(),
+                _ => random::password(),
             },
+            Value::NewPassword => random::password(),
         }
     }
-}
-
-/// Can this be sent as a password? Nodes compare bytes, HTTP carries text, and nobody types a line break.
-fn is_password(bytes: &SecretBytes) -> bool {
-    let text = bytes.expose_text();
-    text.is_some_and(|text| !text.is_empty() && !text.chars().any(char::is_control))
-}
-
-/// A random password, in hexadecimal: it needs no quoting anywhere.
-fn random_password() -> Result<SecretBytes, Error> {
-    let mut bytes = [0; PASSWORD_BYTES];
-    let filled = OsRng.try_fill_bytes(&mut bytes);
-    filled.map_err(|error| Error::NoRandomness(error.to_string()))?;
-    let text: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-    Ok(SecretBytes::new(text))
 }
 
 #[cfg(test)]
@@ -120,6 +156,7 @@ mod tests {
             deleting: false,
             labels: BTreeMap::new(),
             annotations: BTreeMap::new(),
+            changed_at: None,
             data: contents,
         }
     }
@@ -130,6 +167,7 @@ mod tests {
             name: "s".to_owned(),
             secret_type: OPAQUE,
             is_mounted: false,
+            annotations: BTreeMap::new(),
             recipe: Recipe::Values {
                 values: [
                     ("username".to_owned(), Value::Text("x".to_owned())),
@@ -138,7 +176,8 @@ mod tests {
                 .into(),
             },
         };
-        let maker = Maker::default();
+        let none = BTreeMap::new();
+        let maker = Maker::new(&none);
         let first = maker.make(&wanted, None).unwrap();
         let password = first["password"].expose_text().unwrap();
         assert_eq!((password.len(), first.len()), (64, 2));

@@ -5,9 +5,9 @@ use std::{
 };
 
 use futures_util::future::try_join_all;
-use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::{api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::Time};
 use kube::{Api, Client, ResourceExt};
-use operator_api::{GROUP, RqliteCluster};
+use operator_api::{GROUP, RqliteCluster, names};
 use parking_lot::Mutex;
 
 use crate::{
@@ -105,6 +105,10 @@ fn convert(secret: Secret, cluster: &RqliteCluster, is_given: bool) -> ObservedS
         immutable: secret.immutable == Some(true),
         deleting: secret.metadata.deletion_timestamp.is_some(),
         labels: secret.metadata.labels.unwrap_or_default(),
+        changed_at: annotations
+            .get(names::CHANGED_AT_ANNOTATION)
+            .and_then(|at| at.parse().ok())
+            .map(Time),
         annotations,
         data: if visible {
             data.collect()

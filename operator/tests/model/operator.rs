@@ -258,7 +258,8 @@ fn apply(world: &mut World, object: &Object) {
 
 /// Makes the plan's Secrets, as the operator does.
 fn make_secrets(world: &mut World, plan: &Plan) {
-    let mut maker = Maker::default();
+    let seen = world.secrets.clone();
+    let mut maker = Maker::new(&seen);
     for one in &plan.secrets.make {
         let before = world.secrets.get(&one.name);
         let data = maker.make(one, before).unwrap();
@@ -274,7 +275,8 @@ fn make_secrets(world: &mut World, plan: &Plan) {
             immutable: false,
             deleting: false,
             labels: BTreeMap::new(),
-            annotations: BTreeMap::new(),
+            annotations: one.annotations.clone(),
+            changed_at: None,
             data,
         };
         world.secrets.insert(one.name.clone(), secret);
@@ -455,9 +457,9 @@ pub(crate) fn observe(world: &mut World) -> Observation {
         blockers: Vec::new(),
         edits: Vec::new(),
         leader_seen: world.leader_seen.clone(),
+        default_clients: None,
         secrets: world.secrets.clone(),
         issued: BTreeMap::new(),
-        default_clients: None,
     }
 }
 

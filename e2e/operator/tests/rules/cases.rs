@@ -225,6 +225,46 @@ pub(crate) const NEW_CLUSTERS: &[(&str, &str)] = &[
         "use quorumRecovery.policy Manual",
     ),
     (
+        r#"{"users":[{"name":"App","permissions":["query"]}]}"#,
+        "use lower-case letters, digits and '-'",
+    ),
+    (
+        r#"{"users":[{"name":"*","permissions":["query"]}]}"#,
+        "what callers without a user may do is authentication.anonymousPermissions",
+    ),
+    (
+        r#"{"users":[{"name":"rqlite-node","permissions":["query"]}]}"#,
+        "choose another name",
+    ),
+    (
+        r#"{"users":[{"name":"app","permissions":["query"]},{"name":"app","permissions":["all"]}]}"#,
+        "Duplicate value",
+    ),
+    (
+        r#"{"users":[{"name":"app","permissions":["write"]}]}"#,
+        r#"supported values: "all", "execute", "query""#,
+    ),
+    (
+        r#"{"users":[{"name":"app","permissions":[]}]}"#,
+        "should have at least 1 items",
+    ),
+    (
+        r#"{"users":[{"name":"app"}]}"#,
+        "spec.users[0].permissions: Required value",
+    ),
+    (
+        r#"{"users":[{"name":"app","permissions":["query"],"passwordSecret":{"name":"s"}}]}"#,
+        "spec.users[0].passwordSecret.key: Required value",
+    ),
+    (
+        r#"{"authentication":{"mode":"Optional"}}"#,
+        r#"supported values: "Required", "Disabled""#,
+    ),
+    (
+        r#"{"authentication":{"anonymousPermissions":["all"]}}"#,
+        "let everybody who reaches the port replace the data",
+    ),
+    (
         r#"{"tls":{"nodes":{"mode":"Optional"}}}"#,
         r#"supported values: "Required", "Disabled""#,
     ),
@@ -363,6 +403,14 @@ pub(crate) const CHANGED_CLUSTERS: &[(&str, &str, &str)] = &[
 /// A spec, and one that may replace it.
 pub(crate) const ALLOWED_CHANGES: &[(&str, &str)] = &[
     ("{}", r#"{"replicas":5}"#),
+    (
+        "{}",
+        r#"{"authentication":{"mode":"Required","anonymousPermissions":["ready"]},"users":[]}"#,
+    ),
+    (
+        r#"{"authentication":{"mode":"Required"}}"#,
+        r#"{"authentication":{"mode":"Disabled"},"users":[{"name":"a-1","permissions":["all"],"passwordSecret":{"name":"s","key":"k"}}]}"#,
+    ),
     (
         r#"{"storage":{"size":"1Gi"}}"#,
         r#"{"storage":{"size":"2Gi"}}"#,

@@ -8,7 +8,7 @@ use operator_api::{
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use crate::cluster::facts::{tls, view::View};
+use crate::cluster::facts::{authentication, tls, view::View};
 
 /// Hexadecimal digits of a hash: 64 bits suffice to distinguish the few templates of one cluster.
 const HASH_CHARS: usize = 16;
@@ -26,8 +26,9 @@ pub fn hash(value: &impl Serialize) -> String {
 /// The parts of the spec and the annotations that affect pods.
 pub fn of(view: &View<'_>) -> (RqliteClusterSpec, Option<String>) {
     let mut spec = view.spec.clone();
-    // What pods have of it follows from the record: see `tls::template_key`.
+    // What pods have of these follows from the record: see `tls::template_key` and `authentication::template_key`.
     spec.tls = None;
+    spec.authentication = None;
     keep_policies(&RqliteClusterSpec::default(), &mut spec);
     // Whether the spec names it or the status has it on record makes no difference to pods.
     spec.cluster_domain = Some(view.cluster_domain().to_owned());
@@ -42,6 +43,8 @@ fn keep_policies(from: &RqliteClusterSpec, into: &mut RqliteClusterSpec) {
     into.storage.clone_from(&from.storage);
     into.services.clone_from(&from.services);
     into.tls.clone_from(&from.tls);
+    into.authentication.clone_from(&from.authentication);
+    into.users.clone_from(&from.users);
     into.cluster_domain.clone_from(&from.cluster_domain);
     into.disruption.clone_from(&from.disruption);
     into.update.clone_from(&from.update);
@@ -85,7 +88,15 @@ fn keep_policies(from: &RqliteClusterSpec, into: &mut RqliteClusterSpec) {
 /// Hash of all inputs of a template: what the spec and the annotations say, and how far TLS is.
 pub fn template_hash(view: &View<'_>) -> String {
     let (spec, restarted) = of(view);
-    hash_with(&spec, restarted.as_ref(), tls::template_key(view).as_ref())
+    hash_with(&spec, restarted.as_ref(), security_key(view).as_ref())
+}
+
+/// What the template has of TLS and of users, by the stages on record; None: nothing.
+fn security_key(view: &View<'_>) -> Option<String> {
+    match (tls::template_key(view), authentication::template_key(view)) {
+        (Some(tls), Some(users)) => Some(format!("{tls},{users}")),
+        (tls, users) => tls.or(users),
+    }
 }
 
 /// Without TLS it is the hash that operators from before TLS made.
@@ -102,7 +113,7 @@ pub fn recorded(view: &View<'_>) -> TemplateInputs {
     TemplateInputs {
         spec: serde_json::to_value(spec).unwrap_or_default(),
         restarted_at,
-        tls: tls::template_key(view),
+        tls: security_key(view),
     }
 }
 

@@ -358,6 +358,9 @@ pub enum FailureKind {
     Timeout,
     /// The node rejected the credentials.
     Unauthorized,
+    /// TLS failed: the certificate is not the cluster's, has expired, or is of another name; or the peer does
+    /// not speak TLS.
+    Tls,
     /// The connection was reset or closed, or something else than a node responded, such as a service mesh's
     /// proxy: nothing is known of the node.
     Interrupted,

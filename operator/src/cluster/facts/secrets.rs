@@ -5,6 +5,7 @@ use std::{
     fmt,
 };
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use operator_api::{
     RqliteCluster,
     cluster::CertificateSource,
@@ -13,6 +14,8 @@ use operator_api::{
 };
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+
+use crate::cluster::facts::users;
 
 /// One value of a Secret. Neither printed nor serialized: a stored observation only says that there is one.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -121,6 +124,9 @@ pub struct ObservedSecret {
     /// Those of its annotations that are the operator's.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
+    /// When the operator last changed what is in it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub changed_at: Option<Time>,
     /// What is in it; of somebody else's Secret only if the spec names it.
     #[serde(default, with = "keys_only", rename = "keys")]
     pub data: BTreeMap<String, SecretBytes>,
@@ -159,7 +165,13 @@ impl SecretNames {
 pub fn names(cluster: &RqliteCluster) -> SecretNames {
     let name = cluster.metadata.name.as_deref().unwrap_or_default();
     let mut all = SecretNames::default();
-    if uses_secrets(cluster) {
+    let uses_users = users::uses_secrets(cluster);
+    if uses_users {
+        let users = users::connections(cluster).into_iter();
+        all.own.extend(users.map(|user| user.secret_name));
+        all.given.extend(users::given_secrets(cluster));
+    }
+    if uses_users || uses_secrets(cluster) {
         all.own.extend([
             names::authority_secret(name),
             names::node_tls_secret(name),
@@ -222,6 +234,7 @@ mod tests {
             deleting: false,
             labels: BTreeMap::new(),
             annotations: BTreeMap::new(),
+            changed_at: None,
             data: [("password".to_owned(), SecretBytes::new(*b"hunter2"))].into(),
         };
         let stored = serde_json::to_string(&secret).unwrap();

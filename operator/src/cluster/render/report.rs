@@ -5,6 +5,7 @@ mod members;
 mod ready;
 mod tls;
 mod updates;
+mod users;
 
 use operator_api::{
     RqliteClusterStatus, names,
@@ -86,6 +87,7 @@ pub fn status(
     }
     if next.cluster_id.is_some() {
         next.network = Some(network::recorded(view, next.network.take()));
+        users::record(view, &mut next);
     }
     tls::record(view, &mut next);
     let outage = if view.is_formed() {

@@ -16,6 +16,8 @@ use crate::cluster::{
     },
 };
 
+mod users;
+
 /// Type of a Secret without a format of its own.
 pub const OPAQUE: &str = "Opaque";
 /// Type of a Secret with a certificate and its key.
@@ -31,6 +33,9 @@ pub struct PlannedSecret {
     pub secret_type: &'static str,
     /// Do pods mount it? Then none is created before it is there.
     pub is_mounted: bool,
+    /// Its annotations of the operator's.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: BTreeMap<String, String>,
     /// What is in it. Recipes may use Secrets that come before this one.
     pub recipe: Recipe,
 }
@@ -67,6 +72,66 @@ pub enum Recipe {
         /// When it is made, in seconds since 1970.
         at: i64,
     },
+    /// How an application connects.
+    Connection(Connection),
+    /// The nodes' credentials file.
+    Credentials(Credentials),
+}
+
+/// How an application connects as one user.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Connection {
+    /// The user.
+    pub user: String,
+    /// DNS name of the Service.
+    pub host: String,
+    /// Port of the Service.
+    pub port: i32,
+    /// Do all nodes speak TLS to clients?
+    pub tls: bool,
+    /// Name of the Secret by whose `ca.crt` clients know the server.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub authority: Option<String>,
+    /// Name and key of the Secret that a person keeps the password in; None: it is made.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub password: Option<(String, String)>,
+    /// Name of the Secret with the credentials file.
+    pub users: String,
+    /// Is a new password to be made? It is accepted by the nodes before it is published.
+    pub rotates: bool,
+    /// Is a password to be published that the credentials file has: do all nodes have that file?
+    pub publishes: bool,
+}
+
+/// The nodes' credentials file.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Credentials {
+    /// Its users.
+    pub logins: Vec<Login>,
+    /// Permissions of everybody, also without a user.
+    pub everybody: Vec<String>,
+    /// Are former passwords to be dropped? Only those of users whose password does not change now.
+    pub drops_previous: bool,
+    /// Is the password of the nodes' own user to be replaced?
+    pub rotates_own: bool,
+}
+
+/// A user of the credentials file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Login {
+    /// The user's name.
+    pub name: String,
+    /// What the user may do.
+    pub permissions: Vec<String>,
+    /// Name and key of the Secret with the password; None: it is in the file itself, in clear text, because
+    /// the nodes log in with it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub secret: Option<(String, String)>,
+    /// Is the password random?
+    pub is_random: bool,
 }
 
 /// How one value comes about.
@@ -79,6 +144,8 @@ pub enum Value {
     Given(#[serde(skip)] SecretBytes),
     /// A random password; one that is there is kept.
     Password,
+    /// Another random password.
+    NewPassword,
 }
 
 /// A Secret that is to be deleted.
@@ -128,7 +195,9 @@ impl SecretsPlan {
 
 /// The Secrets that the cluster is to have.
 fn wanted(view: &View<'_>) -> Vec<PlannedSecret> {
-    certificates(view)
+    let mut all = certificates(view);
+    all.extend(users::planned(view));
+    all
 }
 
 /// The authority, then what it signs.
@@ -142,6 +211,7 @@ fn certificates(view: &View<'_>) -> Vec<PlannedSecret> {
             name,
             secret_type: OPAQUE,
             is_mounted: false,
+            annotations: BTreeMap::new(),
         });
     }
     for side in [Side::Nodes, Side::Clients] {
@@ -152,6 +222,7 @@ fn certificates(view: &View<'_>) -> Vec<PlannedSecret> {
             name: certificates::secret_name(view, side),
             secret_type: TLS,
             is_mounted: true,
+            annotations: BTreeMap::new(),
             recipe: recipe(view, next, Some(side)),
         });
     }

@@ -68,6 +68,7 @@ fn secret(parts: &[(&'static str, String)]) -> ObservedSecret {
         deleting: false,
         labels: BTreeMap::new(),
         annotations: BTreeMap::new(),
+        changed_at: None,
         data: data.collect(),
     }
 }

@@ -19,6 +19,10 @@ pub(super) const HTTP_TLS_PATH: &str = "/etc/rqlite/http-tls";
 pub(super) const NODE_TLS_VOLUME: &str = "rqlite-node-tls";
 /// Volume of the certificate for clients.
 pub(super) const HTTP_TLS_VOLUME: &str = "rqlite-http-tls";
+/// Mount path of the credentials file.
+pub(super) const USERS_PATH: &str = "/etc/rqlite/users";
+/// Volume of the credentials file.
+pub(super) const USERS_VOLUME: &str = "rqlite-users";
 /// Name of the claim template and of its volume.
 pub(super) const DATA_VOLUME: &str = names::DATA_VOLUME;
 /// Name of the volume for temporary files: the root file system is read-only.

@@ -25,12 +25,13 @@ use operator_api::{
 
 use crate::cluster::deciders::certificates::secret_name;
 use crate::cluster::facts::{
+    authentication,
     tls::{Side, resolved},
     view::View,
 };
 use crate::cluster::render::build::common::{
     DATA_PATH, DATA_VOLUME, HTTP_TLS_PATH, HTTP_TLS_VOLUME, NODE_TLS_PATH, NODE_TLS_VOLUME,
-    TMP_VOLUME, labels, map, selector,
+    TMP_VOLUME, USERS_PATH, USERS_VOLUME, labels, map, selector,
 };
 
 mod additions;
@@ -49,6 +50,8 @@ const CLUSTER_VOLUME: &str = "cluster";
 const DRAIN_SECONDS: i64 = 2;
 /// Files of Secrets: the kubelet gives them to the pod's fsGroup.
 const SECRET_MODE: i32 = 0o440;
+/// Name of the port for probes and monitoring.
+const HEALTH_PORT_NAME: &str = "health";
 /// A node that recovers a large database may need this many probes, 2 s each, before it listens. The interval
 /// is short because readiness probes start only afterwards.
 const STARTUP_PROBES: i32 = 1800;
@@ -224,13 +227,19 @@ fn node(view: &View<'_>, target: &Target, pool: Pool) -> Container {
         .filter(|_| pool == Pool::Read);
     let stale = readers.is_some_and(|r| r.serve_stale);
     let own = container.volume_mounts.get_or_insert_default();
-    own.extend(certificates(view).into_iter().map(|(_, _, mount)| mount));
+    own.extend(secrets(view).into_iter().map(|(_, _, mount)| mount));
+    let has_health = args::has_health(target);
+    let probed = if has_health { HEALTH_PORT_NAME } else { "http" };
+    let mut ports = vec![
+        port("http", names::HTTP_PORT),
+        port("raft", names::RAFT_PORT),
+    ];
+    if has_health {
+        ports.push(port(HEALTH_PORT_NAME, names::HEALTH_PORT));
+    }
     Container {
         args: Some(args::of(view, target, pool)),
-        ports: Some(vec![
-            port("http", names::HTTP_PORT),
-            port("raft", names::RAFT_PORT),
-        ]),
+        ports: Some(ports),
         resources: resources(view, pool),
         lifecycle: Some(Lifecycle {
             pre_stop: Some(LifecycleHandler {
@@ -245,7 +254,7 @@ fn node(view: &View<'_>, target: &Target, pool: Pool) -> Container {
             period_seconds: Some(2),
             timeout_seconds: Some(5),
             failure_threshold: Some(3),
-            ..http(if stale { "/readyz?noleader" } else { "/readyz" })
+            ..http(probed, if stale { "/readyz?noleader" } else { "/readyz" })
         }),
         // Checks only the process: a restart would help neither a node without a leader nor one in a long
         // recovery.
@@ -253,7 +262,14 @@ fn node(view: &View<'_>, target: &Target, pool: Pool) -> Container {
             period_seconds: Some(10),
             timeout_seconds: Some(10),
             failure_threshold: Some(6),
-            ..http("/readyz?noleader")
+            ..http(
+                probed,
+                if has_health {
+                    "/livez"
+                } else {
+                    "/readyz?noleader"
+                },
+            )
         }),
         startup_probe: Some(Probe {
             tcp_socket: Some(TCPSocketAction {
@@ -269,8 +285,9 @@ fn node(view: &View<'_>, target: &Target, pool: Pool) -> Container {
     }
 }
 
-/// Volumes with certificates, as far as the cluster's move to TLS is recorded: name, Secret, mount.
-fn certificates(view: &View<'_>) -> Vec<(&'static str, String, VolumeMount)> {
+/// Volumes with certificates and users, as far as the cluster's moves to them are recorded: name, Secret,
+/// mount.
+fn secrets(view: &View<'_>) -> Vec<(&'static str, String, VolumeMount)> {
     let tls = resolved(view);
     let sides = [
         (tls.nodes.stage, NODE_TLS_VOLUME, NODE_TLS_PATH, Side::Nodes),
@@ -281,19 +298,22 @@ fn certificates(view: &View<'_>) -> Vec<(&'static str, String, VolumeMount)> {
             Side::Clients,
         ),
     ];
-    let used = sides
-        .into_iter()
-        .filter(|(stage, ..)| !matches!(stage, TlsStage::Plain | TlsStage::Other(_)));
-    used.map(|(_, name, path, side)| {
+    let mount = |name: &'static str, path: &str, secret: String| {
         let mount = VolumeMount {
             name: name.to_owned(),
             mount_path: path.to_owned(),
             read_only: Some(true),
             ..VolumeMount::default()
         };
-        (name, secret_name(view, side), mount)
-    })
-    .collect()
+        (name, secret, mount)
+    };
+    let used = sides
+        .into_iter()
+        .filter(|(stage, ..)| !matches!(stage, TlsStage::Plain | TlsStage::Other(_)));
+    let used = used.map(|(_, name, path, side)| mount(name, path, secret_name(view, side)));
+    let users = authentication::in_pods(view)
+        .then(|| mount(USERS_VOLUME, USERS_PATH, names::users_secret(view.name)));
+    used.chain(users).collect()
 }
 
 /// A Secret as files that the node's group can read, and nobody else.
@@ -309,11 +329,11 @@ fn secret_volume(name: &str, secret: String) -> Volume {
     }
 }
 
-fn http(path: &str) -> Probe {
+fn http(port: &str, path: &str) -> Probe {
     Probe {
         http_get: Some(HTTPGetAction {
             path: Some(path.to_owned()),
-            port: IntOrString::String("http".to_owned()),
+            port: IntOrString::String(port.to_owned()),
             ..HTTPGetAction::default()
         }),
         ..Probe::default()
@@ -350,8 +370,8 @@ fn volumes(view: &View<'_>) -> Vec<Volume> {
             ..Volume::default()
         },
     ]);
-    let certificates = certificates(view).into_iter();
-    all.extend(certificates.map(|(name, secret, _)| secret_volume(name, secret)));
+    let secrets = secrets(view).into_iter();
+    all.extend(secrets.map(|(name, secret, _)| secret_volume(name, secret)));
     all
 }
 

@@ -10,11 +10,13 @@ use operator_api::{
 use crate::cluster::{
     facts::{
         addresses::pod_domain,
+        authentication::{NODE_USER, USERS_FILE, in_pods, is_known_by},
         certificates::{AUTHORITIES, CERTIFICATE, KEY},
+        image::Parts,
         tls::{asks_clients, common_name, resolved},
         view::View,
     },
-    render::build::common::{DATA_PATH, HTTP_TLS_PATH, NODE_TLS_PATH},
+    render::build::common::{DATA_PATH, HTTP_TLS_PATH, NODE_TLS_PATH, USERS_PATH},
 };
 
 /// Flags, then the data directory.
@@ -55,6 +57,10 @@ pub(super) fn of(view: &View<'_>, target: &Target, pool: Pool) -> Vec<String> {
         }
     }
     all.extend(tls(view));
+    all.extend(users(view));
+    if has_health(target) {
+        all.push(format!("-health-addr=[::]:{}", names::HEALTH_PORT));
+    }
     let config = view.spec.config.clone().unwrap_or_default();
     if let Some(settings) = &config.raft {
         all.extend(consensus(settings));
@@ -101,6 +107,22 @@ fn tls(view: &View<'_>) -> Vec<String> {
         }
     }
     all
+}
+
+/// Do the nodes of the target's image know the health port?
+pub(super) fn has_health(target: &Target) -> bool {
+    is_known_by(Parts::of(&target.image).release())
+}
+
+/// The credentials file, as far as the cluster's move to users is recorded.
+fn users(view: &View<'_>) -> Vec<String> {
+    if !in_pods(view) {
+        return Vec::new();
+    }
+    vec![
+        format!("-auth={USERS_PATH}/{USERS_FILE}"),
+        format!("-join-as={NODE_USER}"),
+    ]
 }
 
 fn consensus(raft: &Raft) -> Vec<String> {
