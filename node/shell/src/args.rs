@@ -67,7 +67,7 @@ struct Raw {
         hide_default_value = true
     )]
     user: String,
-    /// File with one line 'name:password'
+    /// File with one line 'name:password'; - for the first line of standard input
     #[arg(long, value_name = "FILE")]
     user_file: Option<PathBuf>,
     /// Do not verify the server's certificate
@@ -169,6 +169,13 @@ pub(crate) fn parse(
         .map_err(ArgsError::Value)
 }
 
+/// The first line of standard input; the rest stays to be read.
+fn first_line() -> std::io::Result<String> {
+    let mut line = String::new();
+    std::io::stdin().read_line(&mut line)?;
+    Ok(line)
+}
+
 fn check(raw: Raw, environment: &Environment) -> Result<Options, String> {
     let flags = HostFlags {
         host: raw.host.as_deref(),
@@ -187,7 +194,11 @@ fn check(raw: Raw, environment: &Environment) -> Result<Options, String> {
     };
     let file = match &raw.user_file {
         Some(path) => {
-            let read = std::fs::read_to_string(path);
+            let read = match path.as_os_str() == "-" {
+                // What follows is for the shell.
+                true => first_line(),
+                false => std::fs::read_to_string(path),
+            };
             Some(read.map_err(|error| format!("{}: {error}", path.display()))?)
         }
         None => None,

@@ -122,7 +122,7 @@ impl<'a> Nodes<'a> {
             self.target.namespace,
             names::HTTP_PORT
         );
-        let request = http::Request::builder()
+        let request = Request::builder()
             .method(method)
             .uri(path)
             .header("content-type", "application/json")

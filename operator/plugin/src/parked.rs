@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context, bail, ensure};
 use clap::Args;
 
-use crate::{node, table::table, target::Target};
+use crate::{node::Nodes, table::table, target::Target};
 
 /// Path of the data directory in a pod.
 const DATA: &str = "/rqlite/data";
@@ -37,7 +37,7 @@ pub(crate) struct Options {
 
 pub(crate) async fn run(target: &Target, options: &Options) -> anyhow::Result<ExitCode> {
     let cluster = target.cluster().await?;
-    let members = cluster.status.unwrap_or_default().members;
+    let members = cluster.status.clone().unwrap_or_default().members;
     let of_cluster = |which: &str| {
         let Some((pod, copy)) = which.split_once('/') else {
             bail!(
@@ -62,9 +62,10 @@ pub(crate) async fn run(target: &Target, options: &Options) -> anyhow::Result<Ex
         let (pod, copy) = of_cluster(which)?;
         return exec(target, &pod, &["drop", DATA, &copy], Stdio::inherit());
     }
+    let nodes = Nodes::of(target, &cluster, None).await?;
     let mut rows = Vec::new();
     for member in &members {
-        let status = match node::status(target, &member.name).await {
+        let status = match nodes.status(&member.name).await {
             Ok(status) => status,
             Err(error) => {
                 eprintln!("{}: {error:#}", member.name);

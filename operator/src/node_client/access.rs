@@ -1,5 +1,5 @@
-//! How the nodes of each cluster are reached: by TLS or in clear text, trusting whom, as which user. Made from
-//! the cluster's Secrets and pods in each reconcile.
+//! How the nodes of each cluster are reached: by TLS or in clear text, trusting whom, as which user. Made
+//! from the cluster's Secrets and pods in each reconcile.
 use std::{
     collections::{BTreeMap, HashMap},
     fmt,

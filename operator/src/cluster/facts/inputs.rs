@@ -26,7 +26,8 @@ pub fn hash(value: &impl Serialize) -> String {
 /// The parts of the spec and the annotations that affect pods.
 pub fn of(view: &View<'_>) -> (RqliteClusterSpec, Option<String>) {
     let mut spec = view.spec.clone();
-    // What pods have of these follows from the record: see `tls::template_key` and `authentication::template_key`.
+    // What pods have of these follows from the record: see `tls::template_key` and
+    // `authentication::template_key`.
     spec.tls = None;
     spec.authentication = None;
     keep_policies(&RqliteClusterSpec::default(), &mut spec);

@@ -12,9 +12,9 @@ use crate::{
     error::Error,
 };
 
-/// The contents, given those that are there. `given`: the password that a person keeps elsewhere; `authority`:
-/// certificates by which clients know the server; `is_accepted`: do nodes accept this password already?
-/// Returns None while there is no password yet.
+/// The contents, given those that are there. `given`: the password that a person keeps elsewhere;
+/// `authority`: certificates by which clients know the server; `is_accepted`: do nodes accept this password
+/// already? Returns None while there is no password yet.
 ///
 /// # Errors
 /// The machine has no random numbers.

@@ -127,13 +127,14 @@ fn a_cluster_of_before_stays_open_until_its_spec_asks() {
         report(&mut fixture, pod, None);
     }
     let plan = settle(&mut fixture);
+    let deleted = &plan.secrets.delete;
+    assert_eq!(deleted.len(), 1, "the file goes: {deleted:?}");
+    assert_eq!(stage(&fixture), Leaving);
+    fixture.seen.secrets.clear();
+    settle(&mut fixture);
     assert_eq!(stage(&fixture), Off);
-    assert_eq!(
-        plan.secrets.delete.len(),
-        1,
-        "the file goes: {:?}",
-        plan.secrets
-    );
+    let names = crate::cluster::facts::secrets::names(&fixture.seen.cluster);
+    assert!(names.all().is_empty(), "{names:?}");
     assert!(fixture.status().binding.is_none());
 }
 
