@@ -14,6 +14,7 @@ const OWNED: &[(&str, &[&str])] = &[
             "node/src/http_api",
             "node/src/health",
             "operator/src/node_client",
+            "operator/plugin/src/node",
             "operator/src/run",
         ],
     ),

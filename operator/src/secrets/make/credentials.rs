@@ -191,9 +191,9 @@ fn fits(hash: &str, password: &SecretBytes) -> bool {
     fits
 }
 
-fn hash(password: &SecretBytes, (memory, passes): (u32, u32)) -> Result<String, Error> {
+fn hash(password: &SecretBytes, (memory, rounds): (u32, u32)) -> Result<String, Error> {
     let failed = |error: &dyn std::fmt::Display| Error::NoRandomness(error.to_string());
-    let params = Params::new(memory, passes, 1, None).map_err(|error| failed(&error))?;
+    let params = Params::new(memory, rounds, 1, None).map_err(|error| failed(&error))?;
     let salt = bytes::<SALT_BYTES>()?;
     let salt = SaltString::encode_b64(&salt).map_err(|error| failed(&error))?;
     let argon = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);

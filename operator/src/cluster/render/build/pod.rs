@@ -214,12 +214,6 @@ fn node(view: &View<'_>, target: &Target, pool: Pool) -> Container {
     if let Some(env) = &mut container.env {
         env.extend(config.extra_env.iter().map(args::env));
     }
-    let port = |name: &str, number: i32| ContainerPort {
-        name: Some(name.to_owned()),
-        container_port: number,
-        protocol: Some("TCP".to_owned()),
-        ..ContainerPort::default()
-    };
     let readers = view
         .spec
         .read_replicas
@@ -230,16 +224,9 @@ fn node(view: &View<'_>, target: &Target, pool: Pool) -> Container {
     own.extend(secrets(view).into_iter().map(|(_, _, mount)| mount));
     let has_health = args::has_health(target);
     let probed = if has_health { HEALTH_PORT_NAME } else { "http" };
-    let mut ports = vec![
-        port("http", names::HTTP_PORT),
-        port("raft", names::RAFT_PORT),
-    ];
-    if has_health {
-        ports.push(port(HEALTH_PORT_NAME, names::HEALTH_PORT));
-    }
     Container {
         args: Some(args::of(view, target, pool)),
-        ports: Some(ports),
+        ports: Some(ports(has_health)),
         resources: resources(view, pool),
         lifecycle: Some(Lifecycle {
             pre_stop: Some(LifecycleHandler {
@@ -327,6 +314,22 @@ fn secret_volume(name: &str, secret: String) -> Volume {
         }),
         ..Volume::default()
     }
+}
+
+/// The ports by name.
+fn ports(has_health: bool) -> Vec<ContainerPort> {
+    let port = |name: &str, number: i32| ContainerPort {
+        name: Some(name.to_owned()),
+        container_port: number,
+        protocol: Some("TCP".to_owned()),
+        ..ContainerPort::default()
+    };
+    let mut all = vec![
+        port("http", names::HTTP_PORT),
+        port("raft", names::RAFT_PORT),
+    ];
+    all.extend(has_health.then(|| port(HEALTH_PORT_NAME, names::HEALTH_PORT)));
+    all
 }
 
 fn http(port: &str, path: &str) -> Probe {
