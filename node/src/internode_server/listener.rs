@@ -97,7 +97,7 @@ async fn handle(
         let full = "all connection slots for members are in use";
         return Ok(connection.respond(&Welcome::Refused(full.into())).await?);
     }
-    Ok(match (hello.purpose, raft) {
+    match (hello.purpose, raft) {
         (Purpose::Cluster, _) => requests.serve(connection, hello, slot).await?,
         (Purpose::Append | Purpose::Beat | Purpose::Snapshot, Some(raft)) => {
             let _slot = slot;
@@ -105,7 +105,8 @@ async fn handle(
         }
         (Purpose::Append | Purpose::Beat | Purpose::Snapshot, None) => {
             let starting = Welcome::Refused("the node is starting".into());
-            connection.respond(&starting).await?
+            connection.respond(&starting).await?;
         }
-    })
+    }
+    Ok(())
 }
