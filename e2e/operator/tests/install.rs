@@ -251,6 +251,9 @@ const EVERYWHERE: &[(&str, &str)] = &[
     ("/persistentvolumeclaims", "get list watch patch delete"),
     ("/configmaps", "get list watch create patch delete"),
     ("/services", "get list watch create patch delete"),
+    // By name only: none is listed.
+    ("/secrets", "get create patch delete"),
+    ("cert-manager.io/certificates", "get create patch delete"),
     ("/serviceaccounts", "get list watch create patch"),
     (
         "networking.k8s.io/networkpolicies",
