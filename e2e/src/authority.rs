@@ -180,7 +180,11 @@ impl Leaf {
             .distinguished_name
             .push(DnType::CommonName, &self.common_name);
         let now = SystemTime::now();
-        params.not_before = (now - self.begun + self.begins_in).into();
+        params.not_before = match self.begins_in {
+            Duration::ZERO => now - self.begun,
+            later => now + later,
+        }
+        .into();
         params.not_after = match self.expired {
             Some(ago) => now - ago,
             None => now + self.begins_in + self.lasts,

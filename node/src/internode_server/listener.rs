@@ -82,7 +82,11 @@ async fn handle(
     let accepted = Connection::accept(&requests.local.transport, stream, from).await;
     if let Err(e) = &accepted {
         match e {
-            AcceptError::Plain => requests.metrics.count(Counter::MuxNumPlainRefused),
+            AcceptError::Plain => {
+                requests.metrics.count(Counter::MuxNumPlainRefused);
+                let why = std::io::Error::other(e.to_string());
+                requests.local.transport.refused(from, &why);
+            }
             AcceptError::Tls(e) => requests.local.transport.refused(from, e),
             // The other side speaks another protocol.
             AcceptError::Io(e) if e.kind() == ErrorKind::InvalidData => {
