@@ -44,6 +44,10 @@ bench *ARGS:
     cargo build --release -p node
     cargo run --release -p e2e --bin bench -- {{ARGS}}
 
+# What TLS and users cost: handshakes, throughput with / without TLS on kept connections (goal: 0.8), idle memory.
+bench-tls *ARGS:
+    just bench --only '^tls/' {{ARGS}}
+
 # The fault test for as long as asked: `just fault 600` or `just fault 60 42` for a seed.
 fault SECONDS="60" SEED="":
     cargo build -p node

@@ -3,7 +3,7 @@
 //! Only ratios within one run are comparable, because machines, disks and days differ. The load generator is
 //! one thread over raw sockets, because it shares two cores with the nodes under test.
 //!
-//! Reading order: [`options`] → [`quiet`] → [`cells`] → [`load`] → [`ceiling`] → [`disk`] → [`faults`] →
+//! Reading order: [`options`] → [`quiet`] → [`cells`] → [`load`] → [`ceiling`] → [`disk`] → [`faults`] → [`tls`] →
 //! [`targets`] → [`report`].
 use std::{path::PathBuf, process::ExitCode};
 
@@ -20,7 +20,9 @@ pub mod options;
 pub mod quiet;
 pub mod report;
 pub mod requests;
+mod stream;
 pub mod targets;
+pub mod tls;
 
 use options::{Command, Options};
 use report::{Cell, Report};
@@ -55,6 +57,7 @@ fn measure(options: &Options) -> Result<ExitCode> {
     cells::measure_ceilings(options, work.path(), &mut report)?;
     cells::measure_one_node(options, work.path(), &mut report)?;
     cells::measure_three_nodes(options, work.path(), &mut report)?;
+    tls::measure(options, work.path(), &mut report)?;
     if options.big {
         faults::measure_big_restart(options, work.path(), &mut report)?;
     }

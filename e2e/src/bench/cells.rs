@@ -6,7 +6,9 @@ use anyhow::{Context, Result};
 use crate::{
     bench::{
         ceiling::Ceiling,
-        disk, faults, load, memory, node,
+        disk, faults,
+        load::{self, Target},
+        memory, node,
         options::Options,
         report::{Cell, Report},
         requests,
@@ -217,8 +219,8 @@ fn measure(
     requests: &[Vec<u8>],
 ) -> Result<()> {
     let name = format!("{name}/{connections}");
-    let load =
-        load::run(addr, connections, options.cell, requests).with_context(|| name.clone())?;
+    let load = load::run(&Target::plain(addr), connections, options.cell, requests)
+        .with_context(|| name.clone())?;
     report.add(Cell::load(&name, &load));
     Ok(())
 }
@@ -229,7 +231,7 @@ fn measure_checkpoint(options: &Options, report: &mut Report, node: &Node) -> Re
     let set = requests::inserts();
     let load = thread::scope(|scope| {
         let asking = scope.spawn(|| request_checkpoints(&mut node.client(), options.cell / 3));
-        let load = load::run(&node.http, 64, options.cell, &set).context(name)?;
+        let load = load::run(&Target::plain(&node.http), 64, options.cell, &set).context(name)?;
         asking
             .join()
             .map_err(|_| anyhow::anyhow!("the checkpoint thread panicked"))??;

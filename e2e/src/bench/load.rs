@@ -1,13 +1,17 @@
 //! The load generator: one thread, raw non-blocking sockets, one request in flight on each connection.
 use std::{
-    io::{self, Read, Write},
+    io,
     net::SocketAddr,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail};
 use memchr::memmem;
-use mio::{Events, Interest, Poll, Token, event::Event, net::TcpStream};
+use mio::{Events, Interest, Poll, Token, event::Event};
+use rustls::ClientConfig;
+
+use crate::bench::stream::Stream;
 
 /// Share of the span before the measurement starts, in which connections open and caches fill.
 const WARM_UP: f64 = 0.2;
@@ -60,9 +64,26 @@ impl Load {
     }
 }
 
+/// What is put under load.
+#[derive(Clone, Copy, Debug)]
+pub struct Target<'a> {
+    /// `host:port`.
+    pub addr: &'a str,
+    /// How to speak TLS with it; None: without.
+    pub tls: Option<&'a Arc<ClientConfig>>,
+}
+
+impl<'a> Target<'a> {
+    /// A server without TLS.
+    #[must_use]
+    pub fn plain(addr: &'a str) -> Self {
+        Self { addr, tls: None }
+    }
+}
+
 /// One connection and the request in flight on it.
 struct Connection {
-    stream: TcpStream,
+    stream: Stream,
     request: usize,
     /// Bytes of the request that the kernel has accepted.
     sent: usize,
@@ -74,10 +95,14 @@ struct Connection {
 ///
 /// # Errors
 /// If a connection fails or replies stop arriving.
-pub fn run(addr: &str, connections: usize, span: Duration, requests: &[Vec<u8>]) -> Result<Load> {
-    let addr: SocketAddr = addr.parse().with_context(|| format!("address {addr}"))?;
+pub fn run(
+    target: &Target<'_>,
+    connections: usize,
+    span: Duration,
+    requests: &[Vec<u8>],
+) -> Result<Load> {
     let mut poll = Poll::new().context("poll")?;
-    let mut open = connect_all(addr, connections, requests.len(), &poll)?;
+    let mut open = connect_all(target, connections, requests.len(), &poll)?;
     let mut events = Events::with_capacity(1024);
     let mut buffer = vec![0; READ_BUFFER];
     let start = Instant::now();
@@ -125,21 +150,22 @@ fn ignore_interrupt(error: io::Error) -> io::Result<()> {
 }
 
 fn connect_all(
-    addr: SocketAddr,
+    target: &Target<'_>,
     connections: usize,
     variants: usize,
     poll: &Poll,
 ) -> Result<Vec<Connection>> {
+    let address = target.addr;
+    let addr: SocketAddr = address
+        .parse()
+        .with_context(|| format!("address {address}"))?;
     (0..connections)
         .map(|number| {
             // Blocking connects: the clock starts only afterwards.
-            let stream =
-                std::net::TcpStream::connect(addr).with_context(|| format!("connect to {addr}"))?;
-            stream.set_nodelay(true)?;
-            stream.set_nonblocking(true)?;
-            let mut stream = TcpStream::from_std(stream);
+            let mut stream =
+                Stream::connect(addr, target.tls).with_context(|| format!("connect to {addr}"))?;
             poll.registry().register(
-                &mut stream,
+                stream.socket(),
                 Token(number),
                 Interest::READABLE | Interest::WRITABLE,
             )?;
@@ -164,19 +190,23 @@ impl Connection {
         requests: &[Vec<u8>],
     ) -> io::Result<bool> {
         if event.is_writable() {
+            self.stream.flush()?;
             self.send(requests)?;
         }
         if !event.is_readable() {
             return Ok(false);
         }
-        match self.stream.read(buffer) {
-            Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
-            Ok(count) => {
-                self.reply.extend_from_slice(&buffer[..count]);
-                is_whole(&self.reply)
+        loop {
+            match self.stream.read(buffer) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(count) => self.reply.extend_from_slice(&buffer[..count]),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+                Err(error) => return Err(error),
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
-            Err(error) => Err(error),
+            // With TLS more of it may have arrived already, of which there will be no event.
+            if is_whole(&self.reply)? {
+                return Ok(true);
+            }
         }
     }
 
@@ -291,7 +321,13 @@ mod tests {
     fn counts_the_replies_of_a_real_server() {
         let (addr, _server) = crate::bench::ceiling::spawn_thread().unwrap();
         let requests = crate::bench::requests::inserts();
-        let load = run(&addr, 4, Duration::from_millis(300), &requests).unwrap();
+        let load = run(
+            &Target::plain(&addr),
+            4,
+            Duration::from_millis(300),
+            &requests,
+        )
+        .unwrap();
         assert!(load.replies > 10, "{load:?}");
         assert_eq!(load.errors, 0, "{:?}", load.sample_error);
     }

@@ -14,7 +14,7 @@ enum Figure {
 use Figure::{P99, Ratio, Value};
 
 /// (target, figure, whether the bound is a minimum, bound)
-const TARGETS: [(&str, Figure, bool, f64); 27] = [
+const TARGETS: [(&str, Figure, bool, f64); 34] = [
     (
         "one node: writes/s, 1 connection",
         Value("one/insert/1"),
@@ -185,6 +185,48 @@ const TARGETS: [(&str, Figure, bool, f64); 27] = [
         Value("one/big-restart-memory"),
         false,
         100.0,
+    ),
+    (
+        "TLS: writes with / without, 1 kept connections",
+        Ratio("tls/insert/1", "tls/plain-insert/1"),
+        true,
+        0.8,
+    ),
+    (
+        "TLS: writes with / without, 16 kept connections",
+        Ratio("tls/insert/16", "tls/plain-insert/16"),
+        true,
+        0.8,
+    ),
+    (
+        "TLS: writes with / without, 64 kept connections",
+        Ratio("tls/insert/64", "tls/plain-insert/64"),
+        true,
+        0.8,
+    ),
+    (
+        "TLS: reads none with / without, 1 kept connections",
+        Ratio("tls/select/1", "tls/plain-select/1"),
+        true,
+        0.8,
+    ),
+    (
+        "TLS: reads none with / without, 16 kept connections",
+        Ratio("tls/select/16", "tls/plain-select/16"),
+        true,
+        0.8,
+    ),
+    (
+        "TLS: reads none with / without, 64 kept connections",
+        Ratio("tls/select/64", "tls/plain-select/64"),
+        true,
+        0.8,
+    ),
+    (
+        "TLS and users: idle memory, MiB",
+        Value("tls/memory-idle"),
+        false,
+        48.0,
     ),
 ];
 
