@@ -118,14 +118,20 @@ impl Transport {
         }
     }
 
-    /// Closes connections whose certificates are not trusted any more, after each change of the files, until
-    /// the stop.
+    /// After each change of the files, until the stop: closes connections whose certificates are not trusted
+    /// any more, and retires those that this node has dialed with a former certificate.
     pub async fn watch(self: Arc<Self>, stop: CancellationToken) {
         let Some(tls) = &self.tls else {
             return;
         };
         let mut changes = tls.side.changes();
+        let mut leaf = tls.side.describe().leaf_sha256;
         while let Some(Ok(())) = stop.run_until_cancelled(changes.changed()).await {
+            let now = tls.side.describe().leaf_sha256;
+            if now != leaf {
+                tls.links.retire_dialed();
+                leaf = now;
+            }
             let lost = tls.links.withdraw(|peer| tls.trusts(peer));
             if !lost.is_empty() {
                 tracing::info!(
@@ -208,9 +214,14 @@ impl NodeTls {
             at: UnixTime::now(),
         };
         let link = self.links.add(peer.clone());
-        if changed() && !self.trusts(&peer) {
-            link.withdraw();
-            tokio::spawn(cut_later(vec![Arc::downgrade(&link)]));
+        if changed() {
+            if dialed.is_some() {
+                link.retire();
+            }
+            if !self.trusts(&peer) {
+                link.withdraw();
+                tokio::spawn(cut_later(vec![Arc::downgrade(&link)]));
+            }
         }
         Stream::encrypted(stream, link)
     }

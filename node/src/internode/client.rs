@@ -22,7 +22,7 @@ use tokio::{io::AsyncWriteExt, time::timeout};
 use super::{
     messages::{PeerRequest, PeerResponse},
     transfer::copy_exactly,
-    wire::{Connection, Hello, MAX_FRAME_BYTES, Purpose, WireError, is_withdrawn, read_frame},
+    wire::{Connection, Hello, MAX_FRAME_BYTES, Purpose, WireError, is_retired, read_frame},
 };
 use crate::{
     local::Local,
@@ -200,7 +200,7 @@ impl Peers {
     fn keep(&self, address: &str, connection: Connection) {
         let mut idle = self.idle.lock();
         let pool = idle.entry(address.to_owned()).or_default();
-        if pool.len() < POOL_SIZE && !is_withdrawn(connection.link.as_ref()) {
+        if pool.len() < POOL_SIZE && !is_retired(connection.link.as_ref()) {
             pool.push(connection);
         }
     }

@@ -458,10 +458,8 @@ impl Connection {
     /// connection may be used for another request.
     pub fn is_idle(&mut self) -> bool {
         use futures_util::FutureExt;
-        let trusted = !is_withdrawn(self.link.as_ref());
-        trusted
-            && self.reader.buffer().is_empty()
-            && self.reader.fill_buf().now_or_never().is_none()
+        let usable = !is_retired(self.link.as_ref());
+        usable && self.reader.buffer().is_empty() && self.reader.fill_buf().now_or_never().is_none()
     }
 
     /// The other side has dialed and shown a certificate, and it was verified.
@@ -471,9 +469,9 @@ impl Connection {
     }
 }
 
-/// Trust in the other side was withdrawn.
-pub fn is_withdrawn(link: Option<&Arc<Link>>) -> bool {
-    link.is_some_and(|link| link.withdrawn().is_cancelled())
+/// No further request may begin on the connection.
+pub fn is_retired(link: Option<&Arc<Link>>) -> bool {
+    link.is_some_and(|link| link.is_retired())
 }
 
 /// Completes when trust in the other side is withdrawn; never for a connection without TLS.

@@ -39,6 +39,7 @@ pub struct Link {
     peer: Peer,
     withdrawn: CancellationToken,
     cut: AtomicBool,
+    outdated: AtomicBool,
     reader: AtomicWaker,
 }
 
@@ -51,6 +52,18 @@ impl Link {
     /// Completes when the connection must take no further request.
     pub fn withdrawn(&self) -> &CancellationToken {
         &self.withdrawn
+    }
+
+    /// This node must begin no further request on the connection: trust is withdrawn, or this node has shown a
+    /// certificate that it has replaced since. What waits for an answer goes on.
+    pub fn is_retired(&self) -> bool {
+        self.withdrawn.is_cancelled() || self.outdated.load(Ordering::Relaxed)
+    }
+
+    /// This node has another certificate now. If it waited until the other node withdraws its trust in the
+    /// former one, that node would close the connection just when this one sends a request.
+    pub(super) fn retire(&self) {
+        self.outdated.store(true, Ordering::Relaxed);
     }
 
     pub(super) fn check(&self) -> io::Result<()> {
@@ -87,12 +100,21 @@ impl Links {
             peer,
             withdrawn: CancellationToken::new(),
             cut: AtomicBool::new(false),
+            outdated: AtomicBool::new(false),
             reader: AtomicWaker::new(),
         });
         let mut all = self.0.lock();
         all.retain(|link| link.strong_count() > 0);
         all.push(Arc::downgrade(&link));
         link
+    }
+
+    /// Retires all connections that this node has dialed.
+    pub(super) fn retire_dialed(&self) {
+        let open = self.0.lock();
+        let open = open.iter().filter_map(Weak::upgrade);
+        open.filter(|link| link.peer.dialed.is_some())
+            .for_each(|link| link.retire());
     }
 
     /// Withdraws the connections that `trusts` rejects; returns them.
@@ -133,6 +155,19 @@ mod tests {
             dialed: None,
             at: UnixTime::now(),
         }
+    }
+
+    #[test]
+    fn with_another_certificate_only_what_this_node_has_dialed_is_retired() {
+        let links = Links::default();
+        let accepted = links.add(peer(b"a"));
+        let dialed = links.add(Peer {
+            dialed: Some("host".to_owned()),
+            ..peer(b"a")
+        });
+        links.retire_dialed();
+        assert!(dialed.is_retired() && !accepted.is_retired());
+        assert!(!dialed.withdrawn().is_cancelled() && dialed.check().is_ok());
     }
 
     #[test]

@@ -301,13 +301,13 @@ async fn a_withdrawn_authority_loses_its_connections_and_no_other() {
     }
     let (_other, after) = both(&a.transport, &b.transport).await;
     tokio::task::yield_now().await;
-    assert!(!is_withdrawn(before.link.as_ref()), "both are trusted");
+    assert!(!is_retired(before.link.as_ref()), "both are trusted");
     trust(b.dir.path(), &[&new]);
     b.side.look();
     timeout(HELLO_TIMEOUT, withdrawn(before.link.as_ref()))
         .await
         .unwrap();
-    assert!(!is_withdrawn(after.link.as_ref()));
+    assert!(!is_retired(after.link.as_ref()));
     assert!(dialed.is_idle(), "the other node trusts both still");
     // A request in progress is answered.
     let mut before = before;

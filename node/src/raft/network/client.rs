@@ -22,7 +22,7 @@ use super::{
     pipeline::{StreamItem, Target, Unsendable, append, range_of, replicate, stream_result},
 };
 use crate::{
-    internode::wire::{Connection, Hello, Purpose, WireError, is_withdrawn, write_frame},
+    internode::wire::{Connection, Hello, Purpose, WireError, is_retired, write_frame},
     local::Local,
     metrics::Counter,
     raft::{
@@ -124,7 +124,7 @@ impl Client {
 
     async fn take_connection(&mut self) -> Result<Connection, WireError> {
         let kept = self.connection.take();
-        if let Some(connection) = kept.filter(|kept| !is_withdrawn(kept.link.as_ref())) {
+        if let Some(connection) = kept.filter(|kept| !is_retired(kept.link.as_ref())) {
             return Ok(connection);
         }
         let dialed = self
