@@ -3,8 +3,8 @@
 //! Only ratios within one run are comparable, because machines, disks and days differ. The load generator is
 //! one thread over raw sockets, because it shares two cores with the nodes under test.
 //!
-//! Reading order: [`options`] → [`quiet`] → [`cells`] → [`load`] → [`ceiling`] → [`disk`] → [`faults`] → [`tls`] →
-//! [`targets`] → [`report`].
+//! Reading order: [`options`] → [`quiet`] → [`cells`] → [`load`] → [`ceiling`] → [`disk`] → [`faults`] →
+//! [`tls`] → [`targets`] → [`report`].
 use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::{Context, Result};

@@ -1,4 +1,5 @@
-//! Attacks on ports with TLS, with real processes: members go on working, and no attack costs more than its share.
+//! Attacks on ports with TLS, with real processes: members go on working, and no attack costs more than its
+//! share.
 use std::{
     fs,
     io::{Read, Write},
@@ -277,10 +278,10 @@ fn sides(node: &Node) -> Result<[Value; 2]> {
 fn await_errors(node: &Node, expected: bool) -> Result<()> {
     wait::until("the status of the files", SETTLE_LIMIT, || {
         let sides = sides(node).map_err(|error| format!("{error:#}"))?;
-        let told = sides
+        let verdict = sides
             .iter()
             .all(|side| side["last_error"].is_null() != expected);
-        if told {
+        if verdict {
             Ok(())
         } else {
             Err(format!("{sides:?}"))
@@ -288,7 +289,7 @@ fn await_errors(node: &Node, expected: bool) -> Result<()> {
     })
 }
 
-/// Bad new files are told and not taken; good ones that follow are.
+/// Bad new files are reported and not taken; good ones that follow are.
 #[test]
 fn files_replaced_by_anything() -> Result<()> {
     let files = Files::new()?;

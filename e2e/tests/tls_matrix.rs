@@ -1,5 +1,5 @@
-//! Who gets in over TLS, who does not, and the words for each: every kind of certificate at both ports, shown by
-//! clients, by nodes and by servers. The tables are the documentation.
+//! Who gets in over TLS, who does not, and the words for each: every kind of certificate at both ports, shown
+//! by clients, by nodes and by servers. The tables are the documentation.
 #[path = "tls_matrix/callers.rs"]
 mod callers;
 #[path = "tls_matrix/ground.rs"]

@@ -1,5 +1,5 @@
-//! What TLS and users cost: one node whose port speaks both, so that kept connections with and without TLS are
-//! compared on the same database; handshakes; memory at idle.
+//! What TLS and users cost: one node whose port speaks both, so that kept connections with and without TLS
+//! are compared on the same database; handshakes; memory at idle.
 //!
 //! The load generator encrypts on the same processors as the node, so a ratio says what both sides pay.
 use std::{

@@ -11,7 +11,7 @@ use rustls::{ClientConnection, StreamOwned, pki_types::ServerName};
 
 use crate::ground::{Findings, Ground, LIMIT, Shown, await_words, openssl};
 
-/// A row: what the caller shows, what it is told (`None`: it gets in), and what the node's log says of it.
+/// A row: what the caller shows, what it hears (`None`: it gets in), and what the node's log says of it.
 type Row = (Shown, Option<&'static str>, &'static str);
 
 /// The same for both ports: who must show a certificate of this authority with this common name.
@@ -75,7 +75,7 @@ fn connect(address: &str) -> Result<TcpStream> {
     Ok(stream)
 }
 
-/// Sends the request and reads the beginning of the reply; the error is what the caller is told.
+/// Sends the request and reads the beginning of the reply; the error is what the caller hears.
 fn talk(stream: &mut (impl Read + Write), port: &Port) -> Result<Vec<u8>> {
     stream.write_all(&port.request)?;
     let mut reply = vec![0; port.reply.len().max(4)];
@@ -108,7 +108,7 @@ fn by_openssl(ground: &Ground, port: &Port, address: &str, shown: Shown) -> Resu
     Ok(said.into_bytes())
 }
 
-fn row(ground: &Ground, node: &Node, port: &Port, (shown, told, words): &Row) -> Result<()> {
+fn row(ground: &Ground, node: &Node, port: &Port, (shown, verdict, words): &Row) -> Result<()> {
     let address = if port.name == "http" {
         &node.http
     } else {
@@ -120,14 +120,14 @@ fn row(ground: &Ground, node: &Node, port: &Port, (shown, told, words): &Row) ->
         _ => by_rustls,
     };
     let reply = by(ground, port, address, *shown);
-    match (told, &reply) {
+    match (verdict, &reply) {
         (None, Ok(reply)) => ensure!(reply.starts_with(port.reply), "got {reply:?}"),
         (None, Err(error)) => bail!("is kept out: {error:#}"),
         (Some(_), Ok(reply)) => bail!("gets in: {:?}", String::from_utf8_lossy(reply)),
-        (Some(told), Err(error)) => {
+        (Some(verdict), Err(error)) => {
             let said = format!("{error:#}");
-            let known = told.split('|').any(|word| said.contains(word));
-            ensure!(known, "is told {said:?}, not {told:?}");
+            let known = verdict.split('|').any(|word| said.contains(word));
+            ensure!(known, "hears {said:?}, not {verdict:?}");
         }
     }
     if words.is_empty() {
@@ -150,8 +150,8 @@ fn plain(node: &Node, port: &Port) -> Result<()> {
     let _ = stream.read_to_end(&mut reply);
     let reply = String::from_utf8_lossy(&reply);
     match port.plain_reply {
-        None => ensure!(reply.is_empty(), "it is told {reply:?}"),
-        Some(expected) => ensure!(reply.starts_with(expected), "it is told {reply:?}"),
+        None => ensure!(reply.is_empty(), "it hears {reply:?}"),
+        Some(expected) => ensure!(reply.starts_with(expected), "it hears {reply:?}"),
     }
     if port.plain_words.is_empty() {
         return Ok(());

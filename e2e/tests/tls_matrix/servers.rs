@@ -198,7 +198,7 @@ fn the_http_ports_certificate() -> Result<()> {
     let ground = Ground::new()?;
     let config = authority::client_config(ground.authority.pem(), None)?;
     let mut findings = Findings::default();
-    for (shown, told) in OF_HTTP {
+    for (shown, verdict) in OF_HTTP {
         let mut node = Node::new("1")?;
         let pair = ground.files(*shown, true)?.context("a certificate")?;
         node.args.extend(pair.flags("http"));
@@ -218,9 +218,9 @@ fn the_http_ports_certificate() -> Result<()> {
                 Ok(())
             }
         });
-        let is_right = match told {
+        let is_right = match verdict {
             None => said == "200",
-            Some(told) => told.split('|').any(|word| said.contains(word)),
+            Some(verdict) => verdict.split('|').any(|word| said.contains(word)),
         };
         let found = (|| {
             ensure!(is_right, "the client says {said:?}");

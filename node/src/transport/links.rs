@@ -54,8 +54,8 @@ impl Link {
         &self.withdrawn
     }
 
-    /// This node must begin no further request on the connection: trust is withdrawn, or this node has shown a
-    /// certificate that it has replaced since. What waits for an answer goes on.
+    /// This node must begin no further request on the connection: trust is withdrawn, or this node has shown
+    /// a certificate that it has replaced since. What waits for an answer goes on.
     pub fn is_retired(&self) -> bool {
         self.withdrawn.is_cancelled() || self.outdated.load(Ordering::Relaxed)
     }
