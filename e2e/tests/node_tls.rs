@@ -19,6 +19,8 @@ use e2e::{
 };
 use serde_json::Value;
 
+/// The members of a cluster of three.
+const THREE: [(&str, bool); 3] = [("1", true), ("2", true), ("3", true)];
 /// Writers at a time.
 const WRITERS: u64 = 3;
 
@@ -303,8 +305,7 @@ fn who_lacks_the_right_certificate_does_not_join_and_sees_why() -> Result<()> {
             "{name}: expected {expected:?} in\n{log}"
         );
     }
-    let three = [("1", true), ("2", true), ("3", true)];
-    await_members(&mut cluster.client(0), &three)?;
+    await_members(&mut cluster.client(0), &THREE)?;
     // The right one joins, also with a name of its own choice for servers.
     let mut node = Node::new("4")?;
     node.args
