@@ -4,7 +4,12 @@ use e2e::repository::{Source, root, words::Words};
 use super::{complain, repository, text};
 
 /// Their paths begin at the root of the workspace, or in a crate's `src` or a module that the text names.
-const DOCUMENTS: [&str; 3] = ["ARCHITECTURE.md", "CONTRIBUTING.md", "RELEASES.md"];
+const DOCUMENTS: [&str; 4] = [
+    "ARCHITECTURE.md",
+    "CONTRIBUTING.md",
+    "RELEASES.md",
+    "SECURITY.md",
+];
 
 #[test]
 fn the_map_names_what_exists() {
@@ -24,6 +29,40 @@ fn the_map_names_what_exists() {
             }
         }
     }
+    complain(&wrong);
+}
+
+/// After a path of a test in backquotes and a colon, SECURITY.md names tests in it, or rows of the scenarios.
+#[test]
+fn each_answer_to_a_threat_has_its_test() {
+    let security = text("SECURITY.md");
+    let mut parts = security.split('`');
+    let mut wrong = Vec::new();
+    let mut found = 0;
+    parts.next();
+    while let (Some(path), Some(after)) = (parts.next(), parts.next()) {
+        let Some(names) = after.strip_prefix(": ").filter(|_| path.ends_with(".rs")) else {
+            continue;
+        };
+        let tests = std::fs::read_to_string(root().join(path)).unwrap_or_default();
+        let ends = |c: char| !(c.is_ascii_alphanumeric() || c == '_' || c == ',' || c == ' ');
+        let names = names.split(ends).next().unwrap_or_default();
+        for name in names
+            .split(", ")
+            .map(str::trim)
+            .filter(|name| !name.is_empty())
+        {
+            found += 1;
+            let there =
+                tests.contains(&format!("fn {name}(")) || tests.contains(&format!("(\"{name}\","));
+            if !there {
+                wrong.push(format!(
+                    "SECURITY.md names {name} in {path}, where it is not"
+                ));
+            }
+        }
+    }
+    assert!(found >= 20, "only {found} tests are named");
     complain(&wrong);
 }
 

@@ -61,6 +61,8 @@ pub const DELETION_BLOCKED: &str = "DeletionBlocked";
 /// Condition: the certificates are valid, are renewed in time, and have the names that are needed. False if
 /// somebody has to do something; Unknown while it is not known.
 pub const CERTIFICATES_VALID: &str = "CertificatesValid";
+/// Condition: who reaches a port gets in, without a certificate and without a password.
+pub const OPEN_TO_ANYONE: &str = "OpenToAnyone";
 /// Condition: a hint about the spec.
 pub const ADVISORY: &str = "Advisory";
 

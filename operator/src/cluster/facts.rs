@@ -3,6 +3,7 @@ pub mod addresses;
 pub mod authentication;
 pub mod certificates;
 pub mod claims;
+pub mod doors;
 pub mod downgrade;
 pub mod forming;
 pub mod hold;

@@ -100,6 +100,14 @@ pub(crate) const NEW_CLUSTERS: &[(&str, &str)] = &[
         "remove clientFrom, or set clients to Namespace or Listed",
     ),
     (
+        r#"{"services":{"client":{"type":"LoadBalancer"}},"authentication":{"mode":"Disabled"}}"#,
+        "needs users and TLS: set authentication.mode to Required",
+    ),
+    (
+        r#"{"services":{"read":{"type":"NodePort"}},"tls":{"clients":{"mode":"Disabled"}}}"#,
+        "or use type ClusterIP",
+    ),
+    (
         r#"{"networkPolicy":{"clients":"Nobody"}}"#,
         r#"supported values: "Listed", "Namespace", "Everywhere""#,
     ),

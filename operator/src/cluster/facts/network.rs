@@ -40,26 +40,28 @@ pub fn of_new(view: &View<'_>, existed: bool) -> NetworkDefaults {
     }
 }
 
-/// What to record: `before` if there is something on record. A Service that was open to the outside before
-/// stays so only as long as the spec has one.
-pub fn recorded(view: &View<'_>, before: Option<NetworkDefaults>) -> NetworkDefaults {
-    let is_exposed = !exposed(view.spec).is_empty();
-    match before {
-        Some(before) => NetworkDefaults {
-            exposed_before: before.exposed_before && is_exposed,
-            ..before
-        },
-        None => NetworkDefaults {
-            exposed_before: is_exposed,
-            ..of_new(view, true)
-        },
+/// What to record. `is_exposed`: is there a Service to the outside that would be refused today? One of before
+/// is tolerated as long as there is one.
+pub fn recorded(
+    view: &View<'_>,
+    before: Option<NetworkDefaults>,
+    is_exposed: bool,
+) -> NetworkDefaults {
+    let before = before.unwrap_or_else(|| defaults(view));
+    NetworkDefaults {
+        exposed_before: before.exposed_before && is_exposed,
+        ..before
     }
 }
 
 /// The defaults on record; for a cluster of before they were recorded, what it has.
 pub fn defaults(view: &View<'_>) -> NetworkDefaults {
     let recorded = view.status.network.clone();
-    recorded.unwrap_or_else(|| of_new(view, view.status.cluster_id.is_some()))
+    let exists = view.status.cluster_id.is_some();
+    recorded.unwrap_or_else(|| NetworkDefaults {
+        exposed_before: exists && !exposed(view.spec).is_empty(),
+        ..of_new(view, exists)
+    })
 }
 
 /// Who may use the HTTP API.

@@ -2,7 +2,7 @@
 //! is older than the rules.
 use operator_api::{ByteSize, Period, names, status::Pool};
 
-use crate::cluster::facts::view::View;
+use crate::cluster::facts::{doors, view::View};
 
 mod pods;
 
@@ -25,6 +25,7 @@ pub fn mistakes(view: &View<'_>) -> Vec<String> {
     }
     found.extend(pods::mistakes(view.spec));
     found.extend(domain(view));
+    found.extend(doors::mistakes(view));
     let sizes = [Some(&view.spec.storage.size), reader_size(view)];
     found.extend(
         sizes
@@ -108,6 +109,7 @@ pub fn hints(view: &View<'_>) -> Vec<String> {
             "storage.ephemeral: the data is in the pods; once {needed} of {voters} voters' pods are gone, so is the database"
         ));
     }
+    found.extend(doors::hint(view));
     if voters == 1 {
         found.push("one voter: every restart interrupts service, and without a backup a lost volume means lost data".to_owned());
     }

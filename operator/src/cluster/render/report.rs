@@ -18,7 +18,7 @@ use crate::cluster::{
     action::Decision,
     deciders::{deletion, manager},
     facts::{
-        claims,
+        claims, doors,
         hold::Hold,
         network, newer,
         quorum::{Outage, classify_outage},
@@ -86,7 +86,11 @@ pub fn status(
         next.cluster_domain = Some(view.cluster_domain().to_owned());
     }
     if next.cluster_id.is_some() {
-        next.network = Some(network::recorded(view, next.network.take()));
+        next.network = Some(network::recorded(
+            view,
+            next.network.take(),
+            doors::is_exposed(view),
+        ));
         users::record(view, &mut next);
     }
     tls::record(view, &mut next);

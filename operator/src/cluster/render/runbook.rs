@@ -20,6 +20,7 @@ pub fn page(reason: &str) -> Option<&'static str> {
         "MemberLost" | "ReplacementStalled" => "member-lost",
         "MembersMissing" | "ReadReplicasMissing" => "members-missing",
         "NameTaken" => "name-taken",
+        "AnyoneMayJoin" | "AnyoneMayUseSql" | "ExposedToTheOutside" => "open-to-anyone",
         "OperatorCannotReachNodes" => "operator-cannot-reach-nodes",
         "QuotaExceeded"
         | "ServiceAccountMissing"

@@ -4,8 +4,8 @@ use operator_api::{
     RqliteClusterStatus,
     status::{
         ADVISORY, AVAILABLE, CERTIFICATES_VALID, DEGRADED, DELETION_BLOCKED, HIBERNATED, MANAGED,
-        OperationType, PAUSED, PROGRESSING, QUORUM_LOST, STORAGE_READY, Target, UNKNOWN_MEMBER,
-        UPDATE_PENDING,
+        OPEN_TO_ANYONE, OperationType, PAUSED, PROGRESSING, QUORUM_LOST, STORAGE_READY, Target,
+        UNKNOWN_MEMBER, UPDATE_PENDING,
     },
 };
 
@@ -17,7 +17,7 @@ use crate::cluster::{
     action::Decision,
     deciders::{blocked, drain, membership, replace, rollout::is_deferred, storage},
     facts::{
-        ownership,
+        doors, ownership,
         quorum::{Outage, is_disk_needed, is_loss_reported, loss_reason, recovery_instructions},
         validate,
         view::View,
@@ -61,6 +61,7 @@ pub(super) fn write(
         update_pending(view, wanted),
         unknown_member(view),
         deletion_blocked(view),
+        open_to_anyone(view),
         advisory(view),
     ];
     for one in all {
@@ -310,6 +311,11 @@ fn update_pending(view: &View<'_>, wanted: &Target) -> NewCondition {
 fn unknown_member(view: &View<'_>) -> NewCondition {
     let (status, reason, text) = unknown_members::condition(view);
     condition_of(UNKNOWN_MEMBER, status, reason, text)
+}
+
+fn open_to_anyone(view: &View<'_>) -> NewCondition {
+    let (is_open, reason, text) = doors::condition(view);
+    condition_of(OPEN_TO_ANYONE, is_open, reason, text)
 }
 
 fn deletion_blocked(view: &View<'_>) -> NewCondition {
