@@ -207,7 +207,8 @@ fn config(cluster: &RqliteCluster, secrets: &Secrets) -> Result<Arc<ClientConfig
         .map_err(|error| error.to_string())?
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(verifier));
-    let shown = [names::operator_secret(&name), names::node_tls_secret(&name)];
+    // That of the port itself is of an authority that nodes trust, wherever it is from.
+    let shown = [names::operator_secret(&name), secret_name];
     let shown = shown.into_iter().filter_map(own).find_map(identity);
     let config = match shown {
         Some((chain, key)) => builder
