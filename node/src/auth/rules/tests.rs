@@ -125,6 +125,7 @@ fn the_own_password_is_kept_and_others_are_not() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn errors_name_the_user_and_never_the_password() {
     let hash = hash_password("x", Algorithm::Argon2id).unwrap();
     let own = format!(r#"[{{"username":"node","password":"{hash}"}}]"#);
