@@ -14,7 +14,7 @@ pub struct AuthenticationStatus {
     /// What is aimed at: Required or Disabled. Others are possible after a newer operator.
     #[serde(default)]
     pub mode: AuthenticationGoal,
-    /// How far the cluster is: Off, Open (pods have the credentials file, and callers without a user may
+    /// How far the cluster is: Inactive, Open (pods have the credentials file, and callers without a user may
     /// still do everything), Closed, or Leaving (pods are restarted without the file). Others are possible
     /// after a newer operator.
     #[serde(default)]
@@ -65,7 +65,7 @@ open_enum! {
     pub enum AuthenticationStage {
         /// Pods have no credentials file.
         #[default]
-        Off = "Off",
+        Off = "Inactive",
         /// Pods have it, and it lets everybody do everything.
         Open = "Open",
         /// Users are asked for.
