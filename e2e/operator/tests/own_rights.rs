@@ -41,9 +41,9 @@ fn only_secrets_of_clusters(server: &Objects, account: &Account<'_>, uid: &Value
         ("other", "Opaque", Some(uid), "a Secret of another name"),
         (
             "demo-token",
-            "kubernetes.io/service-account-token",
+            "example.com/token",
             Some(uid),
-            "a token",
+            "a Secret of another type",
         ),
     ] {
         refused(account.create(&secret(name, kind, owner)), what)?;
