@@ -85,15 +85,7 @@ pub fn status(
     if next.cluster_domain.is_none() && next.cluster_id.is_some() {
         next.cluster_domain = Some(view.cluster_domain().to_owned());
     }
-    if next.cluster_id.is_some() {
-        next.network = Some(network::recorded(
-            view,
-            next.network.take(),
-            doors::is_exposed(view),
-        ));
-        users::record(view, &mut next);
-    }
-    tls::record(view, &mut next);
+    record_access(view, &mut next);
     let outage = if view.is_formed() {
         classify_outage(view)
     } else {
@@ -105,6 +97,16 @@ pub fn status(
         remember_leader(view, &mut next);
     }
     next
+}
+
+/// Records what is decided once about who gets in: the network, users, TLS.
+fn record_access(view: &View<'_>, next: &mut RqliteClusterStatus) {
+    if next.cluster_id.is_some() {
+        let exposed = doors::is_exposed(view);
+        next.network = Some(network::recorded(view, next.network.take(), exposed));
+        users::record(view, next);
+    }
+    tls::record(view, next);
 }
 
 /// Adds what concerns images, templates that are kept, and plans that wait for approval. `asked` has the spec
