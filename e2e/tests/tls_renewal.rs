@@ -200,7 +200,7 @@ fn renewed_every_five_seconds_under_writers() -> Result<()> {
         let mut node = Node::new(&(index + 1).to_string())?;
         node.args.extend(mounted.flags("node"));
         node.args.extend(mounted.flags("http"));
-        // The test itself asks without TLS. Patient elections: a stall of a busy machine is not the subject.
+        // The test itself asks without TLS. Patient elections: a busy machine that pauses is not the subject.
         node.args.extend(
             [
                 "-node-verify-client",

@@ -4,5 +4,5 @@ mod certificates;
 mod make;
 mod read;
 
-pub use make::{Contents, Maker};
+pub use make::Maker;
 pub use read::{SecretCache, read};

@@ -1,5 +1,5 @@
-//! cert-manager's own controllers (`e2e/tools/cert-manager`, from its Go module) and its own definitions, as a process
-//! beside the cluster.
+//! cert-manager's own controllers (`e2e/tools/cert-manager`, from its Go module) and its own
+//! definitions, as a process beside the cluster.
 use std::{
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},

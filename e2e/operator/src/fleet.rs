@@ -17,7 +17,7 @@ use kube::{
     config::{KubeConfigOptions, Kubeconfig},
     core::{ApiResource, GroupVersionKind},
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// Namespace of the clusters.
 pub const NAMESPACE: &str = "fleet";
@@ -34,6 +34,13 @@ pub async fn client(kubeconfig: &Path) -> Result<Client> {
     let read = Kubeconfig::read_from(kubeconfig).context("read the kubeconfig")?;
     let config = Config::from_custom_kubeconfig(read, &KubeConfigOptions::default()).await?;
     Ok(Client::try_from(config)?)
+}
+
+/// A spec for simulated nodes, which speak HTTP and know no users.
+#[must_use]
+pub fn plain() -> Value {
+    let off = json!({ "mode": "Disabled" });
+    json!({ "tls": { "nodes": off, "clients": off }, "authentication": off })
 }
 
 /// All clusters of the fleet.
@@ -68,13 +75,9 @@ impl Clusters {
             } else {
                 json!(null)
             };
-            // Simulated nodes speak HTTP and know no users.
-            let off = json!({ "mode": "Disabled" });
-            cluster.data = json!({ "spec": {
-                "readReplicas": readers,
-                "tls": { "nodes": off, "clients": off },
-                "authentication": off,
-            } });
+            let mut spec = plain();
+            spec["readReplicas"] = readers;
+            cluster.data = json!({ "spec": spec });
             self.api.create(&PostParams::default(), &cluster).await
         });
         let results: Vec<_> = made.buffer_unordered(AT_ONCE).collect().await;

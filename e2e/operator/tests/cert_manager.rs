@@ -1,5 +1,5 @@
-//! Certificates of the real cert-manager for a cluster of the real operator, against a real API server without
-//! machines: asked for, copied for the pods, renewed.
+//! Certificates of the real cert-manager for a cluster of the real operator, against a real API server
+//! without machines: asked for, copied for the pods, renewed.
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};

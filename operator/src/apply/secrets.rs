@@ -19,13 +19,13 @@ use crate::{
         facts::{
             observation::TakenName,
             ownership::owner_reference,
-            secrets::{ObservedSecret, SecretOwner},
+            secrets::{Contents, ObservedSecret, SecretOwner},
         },
         render::secrets::{PlannedSecret, UnwantedSecret},
     },
     error::Error,
     observe::now,
-    secrets::{Contents, Maker},
+    secrets::Maker,
 };
 
 /// Makes all wanted Secrets as they should be, in their order; returns whether anything was changed.

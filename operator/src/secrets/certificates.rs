@@ -7,12 +7,9 @@ use rcgen::{
 use time::{Duration, OffsetDateTime};
 
 use crate::{
-    cluster::{
-        deciders::certificates::Contents,
-        facts::{
-            certificates::{AUTHORITIES, AUTHORITY_KEY, CERTIFICATE, CROSS, KEY},
-            secrets::SecretBytes,
-        },
+    cluster::facts::{
+        certificates::{AUTHORITIES, AUTHORITY_KEY, CERTIFICATE, CROSS, KEY},
+        secrets::{Contents, SecretBytes},
     },
     error::Error,
 };

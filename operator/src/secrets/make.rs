@@ -10,7 +10,7 @@ use crate::{
     cluster::{
         facts::{
             authentication::{NEXT_PASSWORD, USERS_FILE, is_password},
-            secrets::{ObservedSecret, SecretBytes},
+            secrets::{Contents, ObservedSecret, SecretBytes},
         },
         render::secrets::{Login, PlannedSecret, Recipe, Value},
     },
@@ -20,9 +20,6 @@ use crate::{
 
 /// Key of the certificates by which clients know a server.
 const AUTHORITIES: &str = "ca.crt";
-
-/// Keys and values of one Secret.
-pub type Contents = BTreeMap<String, SecretBytes>;
 
 /// Makes the Secrets of one cluster in their order.
 #[derive(Debug)]

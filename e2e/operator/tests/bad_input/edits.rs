@@ -21,7 +21,8 @@ pub(crate) fn run(fixture: &OperatorFixture) -> Result<()> {
     server.run(&["create", "namespace", NAMESPACE])?;
     let simulated = runtime.spawn(machines::simulate(admin, Nodes::new()));
     // Quantities that the API server normalizes do not count as foreign changes.
-    let spec = json!({ "resources": { "requests": { "cpu": "1000m", "memory": "1024Mi" } } });
+    let mut spec = fleet::plain();
+    spec["resources"] = json!({ "requests": { "cpu": "1000m", "memory": "1024Mi" } });
     server.send(&["create", "-n", NAMESPACE], &cluster(NAME, &spec))?;
     until("the cluster to be Ready", LIMIT, || {
         let ready = condition(&look(fixture)?, "Ready");

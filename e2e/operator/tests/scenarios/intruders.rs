@@ -198,7 +198,7 @@ pub(crate) fn get_nowhere(fixture: &Fixture) -> Result<Measurements> {
             stays_outside(cluster, from, &forged)
         };
         attempt(cluster.namespace, "inside")?;
-        fixture.within("stranger", |other| attempt(other, "outside"))?;
+        fixture.within("intruder", |other| attempt(other, "outside"))?;
         cluster.verify_intact(writer)
     })?;
     // Without TLS the join password is what keeps others out.

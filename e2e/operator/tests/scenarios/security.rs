@@ -235,7 +235,7 @@ pub(crate) fn moves_there_and_back(fixture: &Fixture) -> Result<Measurements> {
         cluster.edit(&json!({"spec": {"authentication": closed}}))?;
         cluster.until_condition("OpenToAnyone", "False", None, LONG)?;
         let leader = cluster.leader()?;
-        until("strangers to be refused", LIMIT, || is_refused(cluster, &leader, QUERY, "401"))?;
+        until("requests without a password to be refused", LIMIT, || is_refused(cluster, &leader, QUERY, "401"))?;
         writer.await_progress(LIMIT)?;
         let disabled = json!({"mode": "Disabled"});
         cluster.edit(&json!({"spec": {"tls": {"nodes": disabled, "clients": disabled}, "authentication": disabled}}))?;

@@ -5,8 +5,6 @@
 //! one before: both authorities are trusted, the certificate is exchanged, the former authority is trusted no
 //! more. Nodes read changed files by themselves, so that no step restarts one. Where a certificate is from
 //! (own authority, cert-manager, a given Secret) makes no difference: pods always mount the same Secrets.
-use std::collections::BTreeMap;
-
 use operator_api::{
     cluster::IssuerRef,
     names,
@@ -18,13 +16,10 @@ use crate::cluster::facts::{
         AUTHORITIES, AUTHORITY_KEY, CERTIFICATE, CROSS, Certificate, Fault, KEY, Pair, check,
         read_all, read_authority, read_pair, signer,
     },
-    secrets::{ObservedSecret, SecretBytes},
+    secrets::{Contents, ObservedSecret, SecretBytes},
     tls::{self, Side, resolved},
     view::View,
 };
-
-/// Keys and values of a Secret.
-pub type Contents = BTreeMap<String, SecretBytes>;
 
 /// What a Secret is to hold.
 #[derive(Clone, Debug, PartialEq, Eq)]

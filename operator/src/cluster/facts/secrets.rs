@@ -17,6 +17,9 @@ use sha2::{Digest, Sha256};
 
 use crate::cluster::facts::users;
 
+/// Keys and values of a Secret.
+pub type Contents = BTreeMap<String, SecretBytes>;
+
 /// One value of a Secret. Neither printed nor serialized: a stored observation only says that there is one.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct SecretBytes(Vec<u8>);

@@ -1,11 +1,11 @@
 //! The Secret by which an application connects: names as the Service Binding specification and people know
 //! them.
-use super::{Contents, random::password as random_password};
+use super::random::password as random_password;
 use crate::{
     cluster::{
         facts::{
             authentication::{NEXT_PASSWORD, PASSWORD, is_password},
-            secrets::{ObservedSecret, SecretBytes},
+            secrets::{Contents, ObservedSecret, SecretBytes},
         },
         render::secrets::Connection,
     },

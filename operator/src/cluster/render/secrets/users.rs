@@ -7,7 +7,7 @@ use operator_api::{
     status::{AuthenticationStage, TlsStage},
 };
 
-use super::{Connection, Credentials, Login, OPAQUE, PlannedSecret, Recipe, Value};
+use super::recipe::{Connection, Credentials, Login, OPAQUE, PlannedSecret, Recipe, Value};
 use crate::cluster::facts::{
     authentication::{self, NODE_USER, OPERATOR_USER, PASSWORD},
     secrets::ObservedSecret,
