@@ -43,6 +43,7 @@ fn with_users(mut node: Node, users: &Value) -> Result<(Node, PathBuf)> {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one story, told in order")]
 fn the_audit_log_says_who_did_what() -> Result<()> {
     let users = json!([
         { "username": "bob", "password": "secret-b", "perms": ["all"] },

@@ -119,6 +119,7 @@ fn expect_refusal(name: &str, mut client: Client) -> Result<()> {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one story, told in order")]
 fn https_serves_what_http_served() -> Result<()> {
     let mut secured = Secured::new(&[])?;
     secured.node.start_and_ready()?;

@@ -251,6 +251,7 @@ fn the_file_is_read_again() -> Result<()> {
 
 /// Each node checks with its own file; the leader checks what a follower forwards once more.
 #[test]
+#[expect(clippy::too_many_lines, reason = "one story, told in order")]
 fn the_leader_checks_with_its_own_file() -> Result<()> {
     let join = json!({ "username": "node", "password": "n", "perms": ["join", "remove"] });
     let everyone = json!({ "username": "*", "perms": ["ready", "status"] });
@@ -428,6 +429,7 @@ fn resident_mib(node: &Node) -> Result<u64> {
 
 /// Many connections try passwords, all of them different, of a user and of users who do not exist.
 #[test]
+#[expect(clippy::too_many_lines, reason = "one story, told in order")]
 fn a_flood_of_wrong_passwords_starves_nobody() -> Result<()> {
     let users = json!([
         { "username": "bob", "password": argon2id("right")?, "perms": ["execute", "query"] },

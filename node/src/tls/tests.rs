@@ -278,10 +278,12 @@ async fn servers_that_are_believed_and_those_that_are_not() {
     only_client.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
     let named = |name: &'static str| move |tls: &mut Tls| tls.verify_server_name = name.into();
     type Change = Box<dyn FnOnce(&mut Tls)>;
+    type Words = (&'static str, &'static str);
+    type Case = (&'static str, Pair, &'static str, Change, Option<Words>);
     let plain = || Box::new(|_: &mut Tls| {}) as Change;
     let no_verify = || Box::new(|tls: &mut Tls| tls.no_verify = true) as Change;
     #[rustfmt::skip]
-    let cases: Vec<(&str, Pair, &str, Change, Option<(&str, &str)>)> = vec![
+    let cases: Vec<Case> = vec![
         ("right", authority.leaf("server"), "localhost", plain(), None),
         ("another host", authority.leaf("server"), "127.0.0.1", plain(), Some(("does not accept", "not valid for name"))),
         ("another host, its name expected", authority.leaf("server"), "127.0.0.1", Box::new(named("localhost")), None),

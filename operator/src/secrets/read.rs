@@ -24,9 +24,12 @@ const FRESH: Duration = Duration::from_secs(5);
 /// Secrets that exist, by name.
 type Observed = BTreeMap<String, ObservedSecret>;
 
+/// When Secrets were read, the names that were asked for, and what was found.
+type Reading = (Instant, Vec<String>, Observed);
+
 /// What was read last, by uid of the cluster.
 #[derive(Debug, Default)]
-pub struct SecretCache(Mutex<HashMap<String, (Instant, Vec<String>, Observed)>>);
+pub struct SecretCache(Mutex<HashMap<String, Reading>>);
 
 impl SecretCache {
     /// The Secrets of one cluster, at most a few seconds old.

@@ -384,6 +384,7 @@ impl World {
     }
 
     /// Everything that does not match the spec.
+    #[expect(clippy::too_many_lines, reason = "one story, told in order")]
     pub(crate) fn mismatches(&self) -> String {
         let spec = &self.cluster.spec;
         let status = self.cluster.status.clone().unwrap_or_default();

@@ -178,9 +178,7 @@ pub fn blocker(
             pod.name
         ));
     }
-    let Some(one) = plan.side(side) else {
-        return None;
-    };
+    let one = plan.side(side)?;
     if let Some(problem) = &one.problem {
         return Some(problem.text.clone());
     }

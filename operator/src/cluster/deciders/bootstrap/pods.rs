@@ -45,12 +45,12 @@ pub(super) fn remake(view: &View<'_>, target: &Target, operation: &Operation) ->
     let newest = pods.iter().filter(|pod| pod.machine.is_some());
     let newest = newest.filter_map(|pod| pod.created.as_ref()).max();
     let mut refused = pods.iter().filter(|pod| is_refused(pod));
-    let forgotten = refused.find_map(|pod| {
+    let forgotten = refused.find(|pod| {
         let created = pod.created.as_ref();
         let overlooked = created
             .zip(newest)
             .is_some_and(|(created, newest)| seconds_between(created, newest) > SAME_TIME_SECONDS);
-        (overlooked || has_waited(view, pod, operation)).then_some(pod)
+        overlooked || has_waited(view, pod, operation)
     });
     match forgotten {
         Some(pod) => {

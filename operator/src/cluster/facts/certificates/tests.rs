@@ -145,7 +145,7 @@ fn certificates_are_read_and_written_as_they_are() {
     let pair = read_pair(&secret(&parts)).unwrap();
     assert_eq!(pair.leaf.names, ["*.demo.svc", "::1", "10.0.0.1"]);
     let again = read_all(pair.leaf.pem().as_bytes()).unwrap();
-    assert_eq!(again, [pair.leaf.clone()]);
+    assert_eq!(again, std::slice::from_ref(&pair.leaf));
     assert!(pair.trusted[0].is_authority);
     let same = signer(&pair, &pair.trusted, &at(NOW + 9999)).map(|one| &one.sha256);
     assert_eq!(

@@ -37,7 +37,7 @@ fn silent(fixture: &mut Fixture, name: &str) {
 
 fn ago(fixture: &Fixture, seconds: i64) -> Option<Time> {
     let mut clock = fixture.seen.now.clone();
-    clock.0 = clock.0 - k8s_openapi::jiff::SignedDuration::from_secs(seconds);
+    clock.0 -= k8s_openapi::jiff::SignedDuration::from_secs(seconds);
     Some(clock)
 }
 
