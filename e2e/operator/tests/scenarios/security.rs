@@ -32,18 +32,22 @@ fn by_tls<'a>(cluster: &Cluster<'a>) -> Cluster<'a> {
     }
 }
 
-/// A request by nobody in particular is refused with this status.
+/// A request by nobody in particular is refused with this status. Asked again while there is no answer at
+/// all: a forwarded port may be reset before the answer has come through.
 pub(crate) fn is_refused(cluster: &Cluster<'_>, pod: &str, path: &str, status: &str) -> Result<()> {
     let login = Login {
         user: None,
         ..cluster.login()?
     };
-    let said = cluster.namespace.ask(pod, &login, path, None);
-    let Err(error) = said else {
-        anyhow::bail!("{path} was answered without a password");
-    };
-    let text = format!("{error:#}");
-    ensure!(text.contains(status), "{path}: {text}");
+    let answered = until("a refusal", LIMIT, || {
+        let Err(error) = cluster.namespace.ask(pod, &login, path, None) else {
+            return Ok(true);
+        };
+        let text = format!("{error:#}");
+        ensure!(text.contains(status), "{path}: {text}");
+        Ok(false)
+    })?;
+    ensure!(!answered, "{path} was answered without a password");
     Ok(())
 }
 
