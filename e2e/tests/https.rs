@@ -15,7 +15,7 @@ use anyhow::{Context, Result, ensure};
 use e2e::{
     authority::{Authority, Issued, Leaf, client_config},
     client::{Client, Failure},
-    cluster::check_no_panic,
+    cluster::{SETTLE_LIMIT, check_no_panic},
     ports,
     process::Node,
     wait,
@@ -219,12 +219,15 @@ fn a_follower_redirects_to_https() -> Result<()> {
         location.starts_with(&format!("https://{}/db/query?", first.node.http)),
         "{location}"
     );
-    let nodes = client.get_json("/nodes")?;
-    for node in [&first.node, &second] {
-        let address = &nodes[node.name.as_str()]["api_addr"];
-        ensure!(*address == format!("https://{}", node.http), "{nodes}");
-    }
-    Ok(())
+    // A follower learns of its own membership a moment after it has a leader.
+    wait::until("both nodes to be listed", SETTLE_LIMIT, || {
+        let nodes = client.get_json("/nodes").map_err(|e| e.to_string())?;
+        let listed = |node: &&Node| {
+            nodes[node.name.as_str()]["api_addr"] == format!("https://{}", node.http)
+        };
+        let all = [&first.node, &second].iter().all(listed);
+        all.then_some(()).ok_or_else(|| nodes.to_string())
+    })
 }
 
 #[test]

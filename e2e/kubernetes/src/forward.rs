@@ -92,9 +92,11 @@ impl Forward {
         let mut forward = Self { process, port: 0 };
         let (sender, receiver) = mpsc::channel();
         thread::spawn(move || {
-            let mut line = String::new();
-            let read = BufReader::new(said).read_line(&mut line);
+            let (mut said, mut line) = (BufReader::new(said), String::new());
+            let read = said.read_line(&mut line);
             let _ = sender.send(read.map(|_| line));
+            // kubectl prints a line for each connection and would end at the first one if nobody read it.
+            let _ = std::io::copy(&mut said, &mut std::io::sink());
         });
         let line = receiver.recv_timeout(LIMIT);
         let line =

@@ -354,7 +354,7 @@ fn orphaned(server: &Objects) -> Result<()> {
     );
     place.run(&[
         "annotate",
-        KINDS,
+        &format!("{KINDS},secret"),
         "-l",
         "rqlite.dev/cluster=demo",
         "rqlite.dev/adopt-into=demo",

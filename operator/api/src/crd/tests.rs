@@ -105,10 +105,12 @@ fn every_rule_says_what_to_do() {
     assert!(rules >= 18, "{rules} rules");
 }
 
+/// `kubectl apply` keeps the whole object in an annotation, and an object's annotations together may have
+/// 256 KiB.
 #[test]
 fn small_enough_for_client_side_apply() {
     for crd in crds() {
         let bytes = serde_json::to_vec(&crd).unwrap().len();
-        assert!(bytes < 128 * 1024, "{}: {bytes} bytes", crd.spec.names.kind);
+        assert!(bytes < 200 * 1024, "{}: {bytes} bytes", crd.spec.names.kind);
     }
 }

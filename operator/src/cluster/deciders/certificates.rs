@@ -509,15 +509,16 @@ fn retire(
     }
 }
 
-/// Names of pods whose nodes have TLS on this side and do not report what is asked for. A pod that cannot
-/// run reads the files when it can.
+/// Names of pods whose nodes have TLS on this side and do not report what is asked for. A pod that has no
+/// machine or cannot run reads the files when it can.
 fn lagging<'a>(
     view: &View<'a>,
     side: Side,
     reports: impl Fn(&node_contract::status::TlsStatus) -> bool,
 ) -> Vec<&'a str> {
     let pods = view.seen.pods.iter();
-    let pods = pods.filter(|pod| side.of_pod(pod.tls) != TlsStage::Plain && pod.stuck.is_none());
+    let pods = pods.filter(|pod| pod.machine.is_some() && pod.stuck.is_none());
+    let pods = pods.filter(|pod| side.of_pod(pod.tls) != TlsStage::Plain);
     let late = pods.filter(|pod| {
         let node = view.node(&pod.name);
         let security = node.and_then(|node| node.security.as_ref());
