@@ -100,7 +100,7 @@ impl World {
         let node_flags = json!({"nodes": "Require", "clients": "Plain", "checksName": false});
         let pods: Vec<_> = PODS
             .iter()
-            .map(|name| json!({"name": name, "uid": name, "pool": "voter", "ready": true, "tls": node_flags}))
+            .map(|name| json!({"name": name, "uid": name, "pool": "voter", "ready": true, "machine": "m1", "tls": node_flags}))
             .collect();
         let mut nodes = serde_json::Map::new();
         for name in PODS {

@@ -203,8 +203,7 @@ fn the_http_ports_certificate() -> Result<()> {
         let pair = ground.files(*shown, true)?.context("a certificate")?;
         node.args.extend(pair.flags("http"));
         node.start()?;
-        await_words(&node, 0, &["HTTP", "listening"])
-            .or_else(|_| await_words(&node, 0, &["certificate loaded"]))?;
+        await_words(&node, 0, &["certificate loaded"])?;
         let mut client = Client::new(&node.http).over_tls(Arc::clone(&config), "localhost");
         let mut said = String::new();
         let _ = e2e::wait::until("an answer", LIMIT, || {

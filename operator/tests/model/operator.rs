@@ -394,7 +394,7 @@ pub(crate) fn observe(world: &mut World) -> Observation {
         ready: pod.ready_since.is_some(),
         ready_since: pod.ready_since.map(|at| world.time(at)),
         deleting: pod.gone_at.is_some(),
-        machine: None,
+        machine: Some("m1".to_owned()),
         created: None,
         unscheduled_since: None,
         stuck: stuck(world, name, pod),
