@@ -3,12 +3,16 @@
 use std::{
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    time::Duration,
 };
 
 use anyhow::{Context, Result};
-use e2e_kubernetes::command::run;
+use e2e_kubernetes::command::{run, until};
 
 use crate::{root, tool};
+
+/// Limit for a definition to be established.
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// The definitions that its controllers here need.
 const DEFINITIONS: [&str; 4] = [
@@ -73,7 +77,10 @@ impl CertManager {
             kubectl(&["apply", "--server-side", "-f", &file.to_string_lossy()])?;
             let crd = format!("crd/{name}.cert-manager.io");
             let established = "--for=condition=Established";
-            kubectl(&["wait", established, &crd, "--timeout=60s"])?;
+            // `kubectl wait` fails on a definition that has no conditions yet.
+            until(&format!("{crd} to be established"), LIMIT, || {
+                kubectl(&["wait", established, &crd, "--timeout=5s"]).map(drop)
+            })?;
         }
         let mut command = Command::new(programs.join("cert-manager"));
         command.arg("-kubeconfig").arg(kubeconfig);
