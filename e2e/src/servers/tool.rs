@@ -22,6 +22,10 @@ pub enum Tool {
     Consul,
     /// The last `rqlited` with format version 1.
     NodeV1,
+    /// A program with rqlite's Go client library, gorqlite.
+    GoClient,
+    /// A program with rqlite's Python client library, pyrqlite.
+    PythonClient,
 }
 
 impl Tool {
@@ -33,6 +37,8 @@ impl Tool {
             Self::Etcd => "etcd",
             Self::Consul => "consul",
             Self::NodeV1 => "node-v1",
+            Self::GoClient => "go-client",
+            Self::PythonClient => "python-client",
         }
     }
 
