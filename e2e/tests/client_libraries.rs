@@ -1,5 +1,5 @@
-//! Client libraries of rqlite as they are in the registries, Go's gorqlite and Python's pyrqlite, over HTTP and
-//! HTTPS, with users and client certificates, at a leader and at a follower.
+//! Client libraries of rqlite as they are in the registries, Go's gorqlite and Python's pyrqlite, over HTTP
+//! and HTTPS, with users and client certificates, at a leader and at a follower.
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -87,9 +87,9 @@ fn works(tool: Tool, url: &str, ca: &Path, pair: Option<&Pair>) -> Result<()> {
 
 fn fails(tool: Tool, url: &str, ca: &Path, pair: Option<&Pair>, words: &[&str]) -> Result<()> {
     let said = run(tool, url, ca, pair)?;
-    let is_told = |text: &String| words.iter().any(|word| text.contains(word));
+    let is_named = |text: &String| words.iter().any(|word| text.contains(word));
     ensure!(
-        said.as_ref().is_err_and(is_told),
+        said.as_ref().is_err_and(is_named),
         "{tool:?} at {url}: {said:?}, expected one of {words:?}"
     );
     Ok(())
