@@ -1,0 +1,66 @@
+//! HTTPS by rustls with ring, and whose certificates are trusted. `object_store` would bring a second TLS
+//! provider.
+use std::{path::Path, sync::Arc, time::Duration};
+
+use object_store::{
+    ClientOptions,
+    client::{HttpClient, HttpConnector},
+};
+use rustls::{
+    ClientConfig, RootCertStore,
+    crypto::ring,
+    pki_types::{CertificateDer, pem::PemObject as _},
+};
+
+use crate::json::ConfigError;
+
+/// A connection is there within this time, or the endpoint is not reachable.
+const CONNECT_LIMIT: Duration = Duration::from_secs(5);
+/// Longest time without a byte from a server. It covers the upload of one part, so 8 MiB must pass within it.
+pub(crate) const IDLE_LIMIT: Duration = Duration::from_secs(120);
+
+/// The HTTP client for a store. `ca_file` replaces the system's authorities, which `SSL_CERT_FILE` replaces,
+/// too.
+///
+/// # Errors
+/// The file cannot be used.
+pub(crate) fn client(ca_file: &str) -> Result<reqwest::Client, ConfigError> {
+    let mut roots = RootCertStore::empty();
+    if ca_file.is_empty() {
+        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    } else {
+        let failed = |why: String| ConfigError(format!("sub.ca_file: {ca_file}: {why}"));
+        let pem = std::fs::read(Path::new(ca_file)).map_err(|e| failed(e.to_string()))?;
+        for certificate in CertificateDer::pem_slice_iter(&pem) {
+            let certificate = certificate.map_err(|_| failed("not a certificate in PEM".into()))?;
+            roots.add(certificate).map_err(|e| failed(e.to_string()))?;
+        }
+        if roots.is_empty() {
+            return Err(failed("no certificate in PEM".into()));
+        }
+    }
+    let tls = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|e| ConfigError(e.to_string()))?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    // Credentials and data go to the configured address, not where an answer points.
+    reqwest::Client::builder()
+        .tls_backend_preconfigured(tls)
+        .redirect(reqwest::redirect::Policy::none())
+        .connect_timeout(CONNECT_LIMIT)
+        .read_timeout(IDLE_LIMIT)
+        .http1_only()
+        .build()
+        .map_err(|e| ConfigError(format!("no HTTP client: {e}")))
+}
+
+/// Gives `object_store` this client.
+#[derive(Debug)]
+pub(crate) struct Connector(pub(crate) reqwest::Client);
+
+impl HttpConnector for Connector {
+    fn connect(&self, _: &ClientOptions) -> object_store::Result<HttpClient> {
+        Ok(HttpClient::new(self.0.clone()))
+    }
+}

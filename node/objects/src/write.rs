@@ -1,0 +1,245 @@
+//! Writing an object as a stream of parts.
+use std::fmt;
+
+use bytes::{Bytes, BytesMut};
+use object_store::{Attributes, MultipartUpload, PutMultipartOptions, PutOptions, path::Path};
+use tokio::task::JoinHandle;
+
+use crate::{
+    error::{Kind, ObjectError},
+    store::{Metadata, Store, limit_for},
+};
+
+/// Size of a part. At most three are in memory: one is filled, one is sent, one is on its way from the
+/// caller.
+const PART_BYTES: u64 = 8 << 20;
+/// S3 takes 10,000 parts; the rest is room for a wrong guess.
+const MAX_PARTS_EXPECTED: u64 = 4_000;
+const MAX_PARTS: u64 = 10_000;
+const DOING: &str = "writing";
+
+/// An object that is being written. Dropping it leaves nothing to be seen; [`Self::abort`] also deletes the
+/// parts at the store.
+pub struct Writer {
+    store: Store,
+    path: Path,
+    attributes: Attributes,
+    part_bytes: u64,
+    filling: BytesMut,
+    upload: Option<Box<dyn MultipartUpload>>,
+    sending: Option<JoinHandle<Result<(), ObjectError>>>,
+    parts: u64,
+    bytes: u64,
+}
+
+impl fmt::Debug for Writer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Writer({}, {} bytes)", self.path, self.bytes)
+    }
+}
+
+impl Store {
+    /// Begins to write an object of unknown length, part by part. Nothing is seen of it before
+    /// [`Writer::finish`]. `expected_bytes` helps to choose the parts' size.
+    ///
+    /// # Errors
+    /// See [`ObjectError`].
+    pub async fn writer(
+        &self,
+        name: &str,
+        metadata: &Metadata,
+        expected_bytes: Option<u64>,
+    ) -> Result<Writer, ObjectError> {
+        let path = self.path(name, "writing")?;
+        let attributes = self.attributes(metadata);
+        Ok(Writer::new(self.clone(), path, attributes, expected_bytes))
+    }
+}
+
+/// Equal parts, as some stores demand; large enough that the expected length fits.
+fn part_bytes(expected: Option<u64>) -> u64 {
+    let fitting = expected.unwrap_or(0).div_ceil(MAX_PARTS_EXPECTED);
+    fitting.max(PART_BYTES).next_multiple_of(1 << 20)
+}
+
+impl Writer {
+    pub(crate) fn new(
+        store: Store,
+        path: Path,
+        attributes: Attributes,
+        expected: Option<u64>,
+    ) -> Self {
+        Self {
+            store,
+            path,
+            attributes,
+            part_bytes: part_bytes(expected),
+            filling: BytesMut::new(),
+            upload: None,
+            sending: None,
+            parts: 0,
+            bytes: 0,
+        }
+    }
+
+    /// Bytes given so far.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Adds bytes; waits while the store is slower than the caller.
+    ///
+    /// # Errors
+    /// See [`ObjectError`]; afterwards only [`Self::abort`] makes sense.
+    pub async fn write(&mut self, mut bytes: &[u8]) -> Result<(), ObjectError> {
+        let part_bytes = usize::try_from(self.part_bytes).unwrap_or(usize::MAX);
+        self.bytes += bytes.len() as u64;
+        while !bytes.is_empty() {
+            let room = part_bytes.saturating_sub(self.filling.len());
+            let (now, later) = bytes.split_at_checked(room).unwrap_or((bytes, &[]));
+            self.filling.extend_from_slice(now);
+            bytes = later;
+            if self.filling.len() >= part_bytes {
+                let part = self.filling.split().freeze();
+                self.send(part).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn send(&mut self, part: Bytes) -> Result<(), ObjectError> {
+        self.sent().await?;
+        self.parts += 1;
+        if self.parts > MAX_PARTS {
+            let why = format!("longer than {MAX_PARTS} parts of {} bytes", self.part_bytes);
+            return Err(self.store.error(&self.path, DOING, Kind::TooLarge, why));
+        }
+        if self.upload.is_none() {
+            let options = PutMultipartOptions {
+                attributes: self.attributes.clone(),
+                ..PutMultipartOptions::default()
+            };
+            let backend = &self.store.inner.backend;
+            let begin = backend.put_multipart_opts(&self.path, options);
+            let begun = self
+                .store
+                .run(&self.path, DOING, limit_for(0), begin)
+                .await?;
+            self.upload = Some(begun);
+        }
+        let Some(upload) = &mut self.upload else {
+            return Ok(());
+        };
+        let limit = limit_for(part.len() as u64);
+        let (store, path) = (self.store.clone(), self.path.clone());
+        let sending = upload.put_part(part.into());
+        self.sending = Some(tokio::spawn(async move {
+            store.run(&path, DOING, limit, sending).await
+        }));
+        Ok(())
+    }
+
+    /// Waits for the part that is on its way.
+    async fn sent(&mut self) -> Result<(), ObjectError> {
+        let Some(sending) = &mut self.sending else {
+            return Ok(());
+        };
+        let ended = sending.await;
+        self.sending = None;
+        match ended {
+            Ok(result) => result,
+            Err(e) => Err(self
+                .store
+                .error(&self.path, DOING, Kind::Other, e.to_string())),
+        }
+    }
+
+    /// Makes the object seen, whole, in the place of one that was there. Returns its length.
+    ///
+    /// # Errors
+    /// See [`ObjectError`]; the parts that were sent are deleted if possible.
+    pub async fn finish(mut self) -> Result<u64, ObjectError> {
+        match self.complete().await {
+            Ok(()) => Ok(self.bytes),
+            Err(e) => {
+                self.abort().await;
+                Err(e)
+            }
+        }
+    }
+
+    async fn complete(&mut self) -> Result<(), ObjectError> {
+        let last = self.filling.split().freeze();
+        if self.upload.is_none() {
+            let options = PutOptions {
+                attributes: self.attributes.clone(),
+                ..PutOptions::default()
+            };
+            let limit = limit_for(last.len() as u64);
+            let put = self
+                .store
+                .inner
+                .backend
+                .put_opts(&self.path, last.into(), options);
+            return self
+                .store
+                .run(&self.path, DOING, limit, put)
+                .await
+                .map(|_| ());
+        }
+        if !last.is_empty() {
+            self.send(last).await?;
+        }
+        self.sent().await?;
+        let Some(upload) = &mut self.upload else {
+            return Ok(());
+        };
+        // Putting the parts together takes a store a while.
+        let limit = limit_for(self.bytes);
+        let completing = upload.complete();
+        self.store.run(&self.path, DOING, limit, completing).await?;
+        self.upload = None;
+        Ok(())
+    }
+
+    /// Gives up, and deletes at the store what was sent.
+    pub async fn abort(mut self) {
+        if let Some(sending) = self.sending.take() {
+            sending.abort();
+            let _ = sending.await;
+        }
+        if let Some(mut upload) = self.upload.take() {
+            let aborting = upload.abort();
+            if let Err(e) = self
+                .store
+                .run(&self.path, "deleting parts of", limit_for(0), aborting)
+                .await
+            {
+                tracing::debug!(target: "objects", "{e}");
+            }
+        }
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        if let Some(sending) = self.sending.take() {
+            sending.abort();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_fit_the_expected_length() {
+        assert_eq!(part_bytes(None), PART_BYTES);
+        assert_eq!(part_bytes(Some(1)), PART_BYTES);
+        for expected in [100 << 30, 5 << 40] {
+            let part = part_bytes(Some(expected));
+            assert!(part * MAX_PARTS_EXPECTED >= expected && part.is_multiple_of(1 << 20));
+        }
+    }
+}
