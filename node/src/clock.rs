@@ -27,6 +27,20 @@ pub fn rfc3339(at: SystemTime) -> String {
         .unwrap_or_else(|_| NEVER.to_owned())
 }
 
+/// `20260131080500`, in UTC.
+pub fn compact_utc(at: SystemTime) -> String {
+    let at = OffsetDateTime::from(at);
+    format!(
+        "{:04}{:02}{:02}{:02}{:02}{:02}",
+        at.year(),
+        u8::from(at.month()),
+        at.day(),
+        at.hour(),
+        at.minute(),
+        at.second()
+    )
+}
+
 /// [`rfc3339`] of microseconds since the Unix epoch; 0 is [`NEVER`].
 pub fn rfc3339_of_micros(unix_micros: u64) -> String {
     match unix_micros {

@@ -3,12 +3,13 @@
 //! The leader encodes a command once; the same bytes go to its log, to every follower's log and over the
 //! wire. The decoded form stays in memory until it is applied, so the leader never decodes what it has just
 //! encoded.
+pub mod logged;
 pub mod size;
 
 use std::{fmt, sync::Arc};
 
 use bytes::{BufMut, Bytes, BytesMut};
-use node_db::{Bounds, LoadChunk, Outcome, Request, Rules};
+use node_db::{Bounds, LoadChunk, Outcome, Request, Rules, Work};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
@@ -31,6 +32,40 @@ pub enum Command {
     Bounded(BoundedRequests),
     /// Every node hashes its content as it is at this entry. From version 2 on.
     HashContent,
+}
+
+/// What a command asks for.
+#[derive(Clone, Debug)]
+pub enum Asked {
+    /// Work of the database.
+    Work(Work),
+    /// That the cluster uses this format version. The database stores it with its metadata, and nothing else
+    /// changes.
+    Version(u16),
+}
+
+impl Command {
+    /// What the command asks for. The only function that decides it: a node that applies an entry, and a
+    /// restore that replays it years later, must do the same.
+    pub fn asks(self) -> Asked {
+        Asked::Work(match self {
+            Self::Requests(requests) => Work::Requests(requests),
+            Self::Load(chunk) => Work::Load(chunk),
+            Self::LoadAbort(id) => Work::LoadAbort(id),
+            Self::Bounded(batch) => Work::Requests(batch.requests),
+            Self::HashContent => Work::HashContent,
+            Self::RaiseVersion(version) => return Asked::Version(version),
+        })
+    }
+}
+
+/// Whether work may change the database: all but blank entries, metadata and pure reads.
+pub fn may_change(work: &Work) -> bool {
+    match work {
+        Work::Requests(requests) => requests.iter().any(|r| r.kind != node_db::Kind::Query),
+        Work::Load(_) => true,
+        Work::Nothing | Work::Meta(_) | Work::LoadAbort(_) | Work::HashContent => false,
+    }
 }
 
 /// Requests with the bounds of each.

@@ -7,6 +7,7 @@
 //! method, HEAD is not GET, and a 405 has no content. One table in `route.rs` defines that; the three
 //! frequent endpoints are matched before it.
 mod accept;
+mod archive;
 mod backup;
 mod body;
 mod boot;
@@ -37,6 +38,7 @@ mod redirect;
 mod remove;
 mod reply;
 mod request;
+mod restore;
 mod results;
 mod route;
 mod running;

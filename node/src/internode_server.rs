@@ -2,6 +2,7 @@
 //! other nodes.
 mod administration;
 pub mod admission;
+mod archive;
 mod audited;
 mod caller;
 mod forwarded;

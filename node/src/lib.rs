@@ -6,8 +6,11 @@
 //! forming) → [`http_api`] and [`internode_server`] (the two ports) → [`run`] (starts and stops all of them).
 //! [`recovery`], [`inspect`] and [`prepare`] work on the data directory of a stopped node; [`entrypoint`]
 //! starts the node in a container image.
+pub mod archive;
 pub mod audit;
 pub mod auth;
+pub mod auto_backup;
+pub mod backup_command;
 pub mod bind;
 pub mod bounds;
 pub mod clock;
@@ -34,6 +37,7 @@ pub mod prepare;
 pub mod raft;
 pub mod recovery;
 pub mod rejoin;
+pub mod restore;
 pub mod run;
 pub mod skip_entry;
 pub mod stop;

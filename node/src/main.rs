@@ -31,6 +31,9 @@ fn print(output: &node::inspect::CommandOutput) -> ExitCode {
 fn main() -> ExitCode {
     let mut arguments = std::env::args_os().skip(1);
     match arguments.next().as_deref().and_then(|word| word.to_str()) {
+        Some("archive") => return archive(arguments),
+        Some("backup") => return print(&node::backup_command::backup(arguments)),
+        Some("fetch") => return print(&node::backup_command::fetch(arguments)),
         Some("entrypoint") => return print(&node::entrypoint::run(arguments)),
         Some("hash-password") => return print(&node::hash_password::run(arguments)),
         Some("inspect") => return print(&node::inspect::run(arguments)),
@@ -91,6 +94,19 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Replaying needs what a node needs: SQLite's `localtime` in UTC.
+#[expect(
+    clippy::print_stderr,
+    reason = "output of a command line program before logging starts"
+)]
+fn archive(arguments: impl Iterator<Item = std::ffi::OsString>) -> ExitCode {
+    if let Err(e) = restart_prepared() {
+        eprintln!("starting again with TZ=UTC: {e}");
+        return ExitCode::FAILURE;
+    }
+    print(&node::restore::command::run(arguments))
 }
 
 /// Executes the program again in the same process, because two settings take effect only at the start of a

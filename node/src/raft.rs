@@ -7,6 +7,7 @@
 //!
 //! DESIGN.md in this folder says what must be on disk before which response is sent, and how each pitfall of
 //! the library is handled.
+pub mod archive_hold;
 pub mod codec;
 mod consensus;
 mod format_version;

@@ -1,36 +1,42 @@
 //! Assembly of a node: the only module that uses all others. Starts them in order, waits, and stops them in
 //! order.
+mod archive;
+mod directories;
+mod restore;
 mod settings;
 mod signals;
 mod tls;
 
 use std::{
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{Arc, OnceLock},
     time::Duration,
 };
 
 use anyhow::{Context, bail};
-use node_db::{Database, durable};
+use node_db::Database;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use self::{
+    directories::{clear_directory, open_data_dir},
     settings::{
-        SCRATCH_DIR, auth_settings, http_settings, max_readers, raft_settings, snapshot_entries,
-        status_settings,
+        SCRATCH_DIR, auth_settings, http_settings, max_readers, open_discovery, raft_settings,
+        snapshot_entries, status_settings,
     },
     signals::Signals,
 };
 use crate::{
+    archive::{Archive, Parts},
     audit::Audit,
     auth::{Auth, OwnUser},
+    auto_backup::AutoBackup,
     bind::bind,
     cluster::{
         AddressSource, BootstrapOptions, Bootstrapper, ClusterError, register::keep_leader_key,
     },
     config::{Config, split_host_port, unsupported},
-    data_dir, descriptors,
+    descriptors,
     discovery::Discovery,
     disk::Disk,
     health::{About, Health},
@@ -50,7 +56,6 @@ use crate::{
         network::server::Server as RaftServer,
         storage::log::Log,
     },
-    recovery,
     rejoin::{self, Rejoin},
     stop::end_in_time,
     store::{
@@ -138,12 +143,14 @@ struct Node {
     local: Arc<Local>,
     auth: Arc<Auth>,
     audit: Option<Audit>,
+    archive: Option<Archive>,
     metrics: Arc<Metrics>,
     tls: Sides,
     peers: Peers,
     store: Store,
     disk: Arc<Disk>,
     discovery: Option<Arc<Discovery>>,
+    auto_backup: Option<Arc<AutoBackup>>,
     raft_dir: PathBuf,
     consensus: Arc<OnceLock<Consensus>>,
     raft_server: Arc<OnceLock<RaftServer>>,
@@ -161,26 +168,9 @@ struct Node {
 impl Node {
     /// Prepares the data directory, the identity, and the parts that need no open database.
     fn prepare(config: &Config, max_connections: usize) -> anyhow::Result<Self> {
-        let data_dir = &config.data_dir;
-        let raft_dir = data_dir.join("raft");
-        durable::create_dir_all(data_dir)
-            .and_then(|()| durable::create_dir_all(&raft_dir))
-            .and_then(|()| durable::sync(&raft_dir))
-            .with_context(|| format!("failed to create {}", raft_dir.display()))?;
-        let lock = data_dir::lock(data_dir)?;
-        let rejoin =
-            rejoin::carry_out(data_dir, config.node_id()).context("failed to open store")?;
-        let asked_to_recover = raft_dir.join(recovery::PEERS_FILE).exists();
-        recovery::skip::refuse_if_interrupted(data_dir).context("failed to open store")?;
-        recovery::recover_from_peers_file(data_dir, config.node_id(), config.raft_adv())
-            .context("failed to open store")?;
-        let log_exists = has_log(&raft_dir);
-        if log_exists {
-            tracing::info!(target: "store", "preexisting node state detected in {}", data_dir.display());
-        } else {
-            tracing::info!(target: "store", "no preexisting node state detected in {}, node may be bootstrapping", data_dir.display());
-        }
-        let identity = Identity::load_or_create(&raft_dir, config.node_id(), log_exists)?;
+        let found = open_data_dir(config)?;
+        let (data_dir, raft_dir) = (&config.data_dir, found.raft_dir);
+        let identity = Identity::load_or_create(&raft_dir, config.node_id(), found.log_exists)?;
         tracing::info!(target: "store", "opening store with node ID {}, listening on {}", identity.name, config.raft_addr);
         let settings = raft_settings(config);
         let local = Local::new(
@@ -192,7 +182,7 @@ impl Node {
         );
         let tls = tls::open(config, &local.metrics)?;
         let local = Arc::new(local.with_transport(tls::transport(config, &tls)));
-        if asked_to_recover {
+        if found.asked_to_recover {
             local.metrics.count(Counter::StoreNumRecoveries);
         }
         let peers = Peers::new(Arc::clone(&local), config.cluster_connect_timeout);
@@ -205,14 +195,17 @@ impl Node {
             scratch,
             status_settings(config),
         );
+        store.set_restoring(config.auto_restore.is_some());
         let settings = auth_settings(config, max_connections, &local.metrics);
         let auth = Auth::open(config.auth.as_deref(), settings).map_err(anyhow::Error::msg)?;
         let discovery = open_discovery(config)?.map(Arc::new);
         Ok(Self {
+            auto_backup: open_auto_backup(config)?,
             discovery,
             disk: Arc::new(Disk::new(data_dir)),
             auth: Arc::new(auth),
             audit: open_audit(config, &local.metrics)?,
+            archive: archive::open(config, &local.metrics)?,
             metrics: Arc::clone(&local.metrics),
             local,
             tls,
@@ -226,8 +219,8 @@ impl Node {
             stop_internode: CancellationToken::new(),
             queue_stop: CancellationToken::new(),
             background_stop: CancellationToken::new(),
-            rejoin,
-            _lock: lock,
+            rejoin: found.rejoin,
+            _lock: found.lock,
         })
     }
 
@@ -257,11 +250,14 @@ impl Node {
             store: self.store.clone(),
             auth: Arc::clone(&self.auth),
             audit: self.audit.clone(),
+            archive: self.archive.clone(),
             metrics: Arc::clone(&self.metrics),
             queue,
             settings: http_settings(config, max_connections),
+            auto_backup: self.auto_backup.clone(),
             discovery: self.discovery.clone(),
             tls: self.tls.clone(),
+            restores: restore::in_place(config, &self.store),
         };
         tracing::info!(target: "http", "node HTTP API available at {}", config.http_url());
         if let Some((host, port)) = split_host_port(config.http_adv()) {
@@ -295,6 +291,7 @@ impl Node {
             audit: self.audit.clone(),
             store: self.store.clone(),
             consensus: Arc::clone(&self.consensus),
+            archive: self.archive.clone(),
             voter: !config.raft_non_voter,
             forms: config.bootstrap_expect > 0,
             metrics: Arc::clone(&self.metrics),
@@ -307,6 +304,7 @@ impl Node {
         let opening = async {
             self.wait_for_room(&stop).await;
             let consensus = self.open(config).await.context("failed to open store")?;
+            let fetched = restore::fetch(config, &self.store, &consensus, &stop).await?;
             if let Some(Discovery::LeaderKey(key)) = self.discovery.as_deref() {
                 let report =
                     keep_leader_key(key.clone(), consensus.clone(), self.background_stop.clone());
@@ -319,6 +317,7 @@ impl Node {
                 }
                 reason = consensus.stopped() => bail!("the node cannot go on: {reason}"),
             }
+            restore::load(&self.store, &consensus, fetched, &stop).await?;
             anyhow::Ok(consensus)
         };
         tokio::pin!(opening);
@@ -407,6 +406,16 @@ impl Node {
             Arc::clone(&self.disk),
         )
         .await?;
+        if let Some(archive) = &self.archive {
+            let parts = Parts {
+                consensus: consensus.clone(),
+                db: db.clone(),
+                peers: self.peers.clone(),
+                local: Arc::clone(&self.local),
+                raft_dir: self.raft_dir.clone(),
+            };
+            archive::keep(archive, parts, self.background_stop.clone());
+        }
         self.store.opened(consensus.clone(), db.clone());
         let _ = self.consensus.set(consensus.clone());
         let _ = self.raft_server.set(consensus.server(db.incoming_path()));
@@ -437,6 +446,10 @@ impl Node {
             },
             self.background_stop.clone(),
         ));
+        if let Some(backup) = &self.auto_backup {
+            let (metrics, stop) = (Arc::clone(&self.metrics), self.background_stop.clone());
+            tokio::spawn(Arc::clone(backup).run(self.store.clone(), metrics, stop));
+        }
         tokio::spawn(watch_copies(
             self.store.clone(),
             config.auto_compare_int,
@@ -548,6 +561,13 @@ impl Node {
     }
 }
 
+fn open_auto_backup(config: &Config) -> anyhow::Result<Option<Arc<AutoBackup>>> {
+    let path = config.auto_backup.as_deref();
+    path.map(AutoBackup::open)
+        .transpose()
+        .map_err(|why| anyhow::anyhow!("failed to start auto-backups: {why}"))
+}
+
 fn open_audit(config: &Config, metrics: &Arc<Metrics>) -> anyhow::Result<Option<Audit>> {
     let Some(target) = &config.audit_log else {
         return Ok(None);
@@ -567,30 +587,4 @@ async fn health(config: &Config) -> anyhow::Result<Option<Health>> {
     started
         .map(Some)
         .with_context(|| format!("failed to listen on health address {address}"))
-}
-
-fn open_discovery(config: &Config) -> anyhow::Result<Option<Discovery>> {
-    let Some(mode) = config.disco_mode() else {
-        return Ok(None);
-    };
-    // Nodes discovered by name are assumed to listen on this node's port.
-    let raft_port = split_host_port(&config.raft_addr)
-        .and_then(|(_, port)| port.parse().ok())
-        .with_context(|| format!("no port in {}", config.raft_addr))?;
-    let discovery = Discovery::open(mode, &config.disco_config, &config.disco_key, raft_port)
-        .map_err(|e| anyhow::anyhow!("clustering failure: {e}"))?;
-    Ok(Some(discovery))
-}
-
-fn has_log(raft_dir: &Path) -> bool {
-    std::fs::read_dir(raft_dir.join("log")).is_ok_and(|mut entries| entries.next().is_some())
-}
-
-fn clear_directory(dir: &Path) -> anyhow::Result<()> {
-    match std::fs::remove_dir_all(dir) {
-        Ok(()) => {}
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
-        Err(e) => return Err(e).with_context(|| format!("clearing {}", dir.display())),
-    }
-    std::fs::create_dir_all(dir).with_context(|| format!("creating {}", dir.display()))
 }

@@ -83,6 +83,8 @@ struct Inner {
     opened: OnceLock<Opened>,
     /// Held during a load: the chunks of all loads share one staging file.
     loading: tokio::sync::Mutex<()>,
+    /// A restore is to fill this node's cluster before clients may write.
+    restoring: std::sync::atomic::AtomicBool,
     /// Comparisons of the members' copies.
     comparison: ComparisonState,
     /// The check of the database.
@@ -143,6 +145,7 @@ impl Store {
             settings,
             opened: OnceLock::new(),
             loading: tokio::sync::Mutex::default(),
+            restoring: std::sync::atomic::AtomicBool::new(false),
             comparison: ComparisonState::default(),
             checks: DatabaseChecks::default(),
         }))
@@ -170,6 +173,23 @@ impl Store {
         self.0.opened.get().ok_or(StoreError::NotOpen)
     }
 
+    /// The cluster that this node belongs to.
+    pub fn cluster(&self) -> Option<crate::identity::Cluster> {
+        self.0.local.cluster()
+    }
+
+    /// Whether an automatic restore is to come before anything else: then the node is not ready, and takes no
+    /// writes.
+    pub fn is_restoring(&self) -> bool {
+        self.0.restoring.load(std::sync::atomic::Ordering::Acquire)
+    }
+
+    /// Sets [`Self::is_restoring`].
+    pub fn set_restoring(&self, restoring: bool) {
+        let now = &self.0.restoring;
+        now.store(restoring, std::sync::atomic::Ordering::Release);
+    }
+
     /// This node's name.
     pub fn name(&self) -> &str {
         self.0.local.name()
@@ -178,6 +198,16 @@ impl Store {
     /// Whether this node leads and still hears from a quorum.
     pub fn is_leader(&self) -> bool {
         self.0.opened.get().is_some_and(|o| o.consensus.leads())
+    }
+
+    /// Index of the last applied entry that may have changed the database; 0 if none has.
+    pub fn changed_index(&self) -> u64 {
+        self.0.opened.get().map_or(0, |opened| {
+            let progress = opened.consensus.progress();
+            progress
+                .changed_index
+                .load(std::sync::atomic::Ordering::Acquire)
+        })
     }
 
     /// The leader as this node knows it.

@@ -22,6 +22,12 @@ pub enum Tool {
     Consul,
     /// The last `rqlited` with format version 1.
     NodeV1,
+    /// S3 server; the program is `versitygw`.
+    VersityGw,
+    /// Google Cloud Storage server; the program is `fake-gcs-server`.
+    FakeGcs,
+    /// Azure Blob Storage server; the program is `azurite-blob`, which needs node(1).
+    Azurite,
     /// A program with rqlite's Go client library, gorqlite.
     GoClient,
     /// A program with rqlite's Python client library, pyrqlite.
@@ -29,7 +35,7 @@ pub enum Tool {
 }
 
 impl Tool {
-    /// Name of its folder in `e2e/tools`, and of its program.
+    /// Name of its folder in `e2e/tools`.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -39,6 +45,18 @@ impl Tool {
             Self::NodeV1 => "node-v1",
             Self::GoClient => "go-client",
             Self::PythonClient => "python-client",
+            Self::VersityGw => "versitygw",
+            Self::FakeGcs => "fake-gcs",
+            Self::Azurite => "azurite",
+        }
+    }
+
+    /// Name of its program.
+    fn file(self) -> &'static str {
+        match self {
+            Self::FakeGcs => "fake-gcs-server",
+            Self::Azurite => "azurite-blob",
+            other => other.name(),
         }
     }
 
@@ -67,7 +85,7 @@ impl Tool {
             );
         }
         let folder = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-        let path = Path::new(&folder).join(self.name());
+        let path = Path::new(&folder).join(self.file());
         known.insert(self, path.clone());
         Ok(path)
     }
@@ -133,10 +151,18 @@ mod tests {
 
     #[test]
     fn every_tool_has_a_folder() {
-        for tool in [Tool::CoreDns, Tool::Etcd, Tool::Consul, Tool::NodeV1] {
+        for tool in [
+            Tool::CoreDns,
+            Tool::Etcd,
+            Tool::Consul,
+            Tool::NodeV1,
+            Tool::VersityGw,
+            Tool::FakeGcs,
+            Tool::Azurite,
+        ] {
             let path = tool.program().unwrap();
             assert!(
-                path.ends_with(Path::new("bin").join(tool.name())),
+                path.ends_with(Path::new("bin").join(tool.file())),
                 "{path:?}"
             );
         }

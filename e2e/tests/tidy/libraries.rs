@@ -24,12 +24,21 @@ const OWNED: &[(&str, &[&str])] = &[
 const CRATES: &[(&str, &[&str])] = &[
     (
         "node",
-        &["node-api", "node-contract", "node-db", "node-values"],
+        &[
+            "node-api",
+            "node-archive",
+            "node-contract",
+            "node-db",
+            "node-objects",
+            "node-values",
+        ],
     ),
     ("node/api", &["node-contract", "node-values"]),
+    ("node/archive", &["node-contract", "node-objects"]),
     ("node/contract", &[]),
     ("node/db", &["node-values"]),
     ("node/histogram", &[]),
+    ("node/objects", &["node-contract"]),
     ("node/shell", &["node-contract"]),
     ("node/values", &[]),
     ("operator", &["node-contract", "operator-api"]),

@@ -8,6 +8,7 @@
 //! The exceptions are documents that must not be followed unless they are understood completely: the plan
 //! file refuses unknown fields, and the state file refuses unknown phases.
 
+mod archive_restore;
 pub mod duration;
 mod lineage;
 pub mod parked;
@@ -16,6 +17,7 @@ mod prepare_report;
 mod state_file;
 pub mod status;
 
+pub use archive_restore::{RestoreRequest, RestoreState};
 pub use lineage::{Lineage, LogPosition};
 pub use plan_file::{Others, PLAN_FILE, Peer, PlanFile, SeedExpectation};
 pub use prepare_report::PrepareReport;

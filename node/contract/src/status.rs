@@ -12,11 +12,13 @@ use serde_json::Value;
 
 use crate::Lineage;
 
+mod archive;
 mod check;
 mod raft;
 mod security;
 mod store;
 
+pub use archive::{ArchiveBase, ArchiveGap, ArchiveStatus};
 pub use check::{CheckRequest, CheckStatus};
 pub use raft::{
     CommittedConfiguration, CommittedMember, RaftConfig, RaftDetails, RaftStatus, TransportStatus,
@@ -41,6 +43,12 @@ pub struct Status {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ProcessStatus {
+    /// The continuous archive; absent without one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub archive: Option<ArchiveStatus>,
+    /// Automatic backups; absent without `-auto-backup`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub auto_backups: Option<AutoBackupsStatus>,
     /// Version and build.
     pub build: BuildStatus,
     /// Advertised addresses; absent while the data is being opened, as are `disco`, `extensions`, `mux` and
@@ -73,6 +81,25 @@ pub struct ProcessStatus {
     /// Certificates and credentials in force; absent in replies of earlier versions.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub security: Option<SecurityStatus>,
+}
+
+/// `auto_backups`: texts, as in rqlite.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct AutoBackupsStatus {
+    /// `s3://bucket/path`, `gs://bucket/name`, `azure://account/container/name` or `dir:…, file:…`.
+    pub upload_destination: String,
+    /// A Go duration.
+    pub upload_interval: String,
+    /// RFC 3339; the year 1 before the first one of this process.
+    pub last_upload_time: String,
+    /// A Go duration.
+    pub last_upload_duration: String,
+    /// Index of the last entry that changed the database, of the copy uploaded last by this process.
+    pub last_index: String,
+    /// Why the last attempt failed; absent after a success.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_error: Option<String>,
 }
 
 /// `build`.

@@ -49,3 +49,8 @@ pub use types::{
 pub fn sqlite_version() -> &'static str {
     rusqlite::version()
 }
+
+/// Source id of the bundled SQLite: which sources exactly it was built from.
+pub fn sqlite_source_id() -> &'static str {
+    rusqlite::ffi::SQLITE_SOURCE_ID.to_str().unwrap_or_default()
+}

@@ -60,6 +60,8 @@ pub(super) const FLAGS: &[Flag] = &[
     flag("audit-log", Path(|c| &mut c.audit_log), "Audit log of requests, as JSON lines: stderr, or the path of a file. If not set, none is written"),
     flag("auto-backup", Path(|c| &mut c.auto_backup), "Configuration file of automatic backups"),
     flag("auto-restore", Path(|c| &mut c.auto_restore), "Configuration file of the automatic restore"),
+    flag("archive", Path(|c| &mut c.archive), "Configuration file of the continuous archive, from which any moment of the past can be restored. Give the same to all nodes"),
+    flag("archive-key-file", Path(|c| &mut c.archive_key_file), "Keys of the archive, one a line: an id, then the base64 of 32 bytes. The first encrypts, all decrypt. If not set, the archive is not encrypted"),
 
     flag("raft-addr", Text(|c| &mut c.raft_addr, "localhost:4002"), "Bind address of the inter-node port"),
     flag("raft-adv-addr", Text(|c| &mut c.raft_adv_addr, ""), "Advertised address of the inter-node port. If not set, the bind address"),

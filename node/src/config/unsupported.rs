@@ -18,14 +18,6 @@ const PROFILES: &str = "this program does not write profiles";
 /// An entry is removed when its flag is implemented.
 const MISSING: &[Missing] = &[
     missing(
-        "auto-backup",
-        "this program does not make automatic backups yet",
-    ),
-    missing(
-        "auto-restore",
-        "this program does not restore automatically yet",
-    ),
-    missing(
         "extensions-path",
         "this program does not load SQLite extensions yet",
     ),
@@ -82,13 +74,13 @@ mod tests {
     #[test]
     fn what_is_set_is_named() {
         let mut config = defaults();
-        config.auto_backup = Some("b.json".into());
+        config.cpu_profile = Some("b".into());
         config.otlp_endpoint = "c:4317".to_owned();
         assert_eq!(
             unsupported(&config),
             [
-                "-auto-backup: this program does not make automatic backups yet",
                 "-otlp-endpoint: this program does not export metrics over OTLP yet",
+                "-cpu-profile: this program does not write profiles",
             ]
         );
     }

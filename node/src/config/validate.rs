@@ -41,6 +41,9 @@ pub(super) fn values(config: &Config, exists: &dyn Fn(&str) -> bool) -> Vec<Stri
     if !config.cdc_config.is_empty() && config.raft_non_voter {
         errors.push("CDC cannot be enabled on non-voting nodes".to_owned());
     }
+    if config.archive_key_file.is_some() && config.archive.is_none() {
+        errors.push("-archive-key-file requires -archive".to_owned());
+    }
     otlp(config, &mut errors);
     discovery(config, &mut errors);
     timing(config, &mut errors);

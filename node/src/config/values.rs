@@ -126,6 +126,10 @@ pub struct Config {
     pub auto_backup: Option<PathBuf>,
     /// Configuration file of the automatic restore. Defaults to none is done.
     pub auto_restore: Option<PathBuf>,
+    /// Configuration file of the continuous archive. Defaults to none is written.
+    pub archive: Option<PathBuf>,
+    /// Keys with which the archive is encrypted. Defaults to none: it is not encrypted.
+    pub archive_key_file: Option<PathBuf>,
 
     /// Bind address of the inter-node port, `host:port`. Defaults to `localhost:4002`.
     pub raft_addr: String,

@@ -9,7 +9,7 @@ use hyper::{Method, StatusCode, http::request::Parts};
 use node_api::QueryParams;
 
 use super::{
-    backup,
+    archive, backup,
     body::RequestBody,
     boot, check, compare, console, debug,
     error::Failure,
@@ -17,7 +17,7 @@ use super::{
     param::{self, Call},
     query, readyz, reap, remove,
     reply::{HttpResult, Response},
-    request,
+    request, restore,
     route::{self, Content, Endpoint},
     running, snapshot, sql,
     state::HttpState,
@@ -146,10 +146,12 @@ impl HttpState {
             Endpoint::Load => load::handle(self, call, body).await,
             Endpoint::Sql => sql::handle(self, call, body).await,
             Endpoint::Boot => boot::handle(self, body).await,
+            Endpoint::Archive => archive::handle(self, call),
             Endpoint::Snapshot => snapshot::handle(self, call).await,
             Endpoint::Reap => Ok(reap::handle(self)),
             Endpoint::Compare => compare::handle(self, call, &call.caller()).await,
             Endpoint::Check => check::handle(self, call, body).await,
+            Endpoint::Restore => restore::handle(self, call, body).await,
             Endpoint::Remove => remove::handle(self, call, body).await,
             Endpoint::Leader => leader::handle(self, call, body).await,
             Endpoint::Status => status::handle(self, call).await,

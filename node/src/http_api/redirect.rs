@@ -26,6 +26,25 @@ pub(super) async fn to_leader(state: &HttpState, call: &Call) -> Result<Option<R
     )))
 }
 
+/// As [`to_leader`], also if the client did not ask for it, and with a status that keeps the method: for
+/// endpoints that are not forwarded.
+pub(super) async fn always_to_leader(
+    state: &HttpState,
+    call: &Call,
+) -> Result<Option<Response>, Failure> {
+    if state.store.is_leader() {
+        return Ok(None);
+    }
+    let url = state.store.leader_api_url(call.params.timeout).await;
+    let url = url.map_err(Failure::Call)?;
+    let location = location(&url, call.uri.path(), call.uri.query());
+    Ok(Some(state.replies.redirect(
+        StatusCode::TEMPORARY_REDIRECT,
+        &location,
+        &call.method,
+    )))
+}
+
 /// As [`to_leader`], for endpoints that may not need a leader: at the levels `none` and `auto` there is no
 /// redirect, and the store forwards writes.
 pub(super) async fn read_to_leader(

@@ -15,10 +15,12 @@ pub(super) enum Endpoint {
     Load,
     Sql,
     Boot,
+    Archive,
     Snapshot,
     Reap,
     Compare,
     Check,
+    Restore,
     Remove,
     Leader,
     Status,
@@ -117,7 +119,8 @@ const DELETE: &[Method] = &[Method::DELETE];
 
 /// Paths that are served also when the node is overloaded: those that kubelets, load balancers and
 /// administrators request then.
-const PROBES: [&str; 7] = [
+const PROBES: [&str; 8] = [
+    "/archive",
     "/readyz",
     "/status",
     "/nodes",
@@ -157,7 +160,21 @@ const FREQUENT: [Route; 3] = [
     ),
 ];
 
-const OTHERS: [Route; 20] = [
+const OTHERS: [Route; 22] = [
+    Route::exact(
+        Endpoint::Archive,
+        "/archive",
+        &[Perm::Status],
+        GET,
+        Content::Json,
+    ),
+    Route::exact(
+        Endpoint::Restore,
+        "/archive/restore",
+        &[Perm::Load],
+        GET_POST_DELETE,
+        Content::Json,
+    ),
     Route::prefix(
         Endpoint::EndRunning,
         "/db/running/",

@@ -6,11 +6,14 @@ use parking_lot::Mutex;
 
 use super::{memory::BodyMemory, reply::Replies};
 use crate::{
+    archive::Archive,
     audit::Audit,
     auth::Auth,
+    auto_backup::AutoBackup,
     config::NodeTlsStage,
     discovery::Discovery,
     metrics::Metrics,
+    restore::in_place::InPlace,
     store::{Store, queue::Queue},
     tls::Sides,
 };
@@ -49,16 +52,22 @@ pub struct HttpServices {
     pub auth: Arc<Auth>,
     /// The audit log, if there is one.
     pub audit: Option<Audit>,
+    /// The archive, if there is one.
+    pub archive: Option<Archive>,
     /// Counters.
     pub metrics: Arc<Metrics>,
     /// Queued writes.
     pub queue: Queue,
     /// Settings.
     pub settings: HttpSettings,
+    /// Automatic backups, if configured; for `/status`.
+    pub auto_backup: Option<Arc<AutoBackup>>,
     /// How the node finds other nodes, if discovery is configured; for `/status`.
     pub discovery: Option<Arc<Discovery>>,
     /// Certificates of both ports; for `/status`.
     pub tls: Sides,
+    /// Restores in place.
+    pub restores: InPlace,
 }
 
 /// What all requests share: [`HttpServices`], and values that are prepared once.
@@ -67,11 +76,14 @@ pub(super) struct HttpState {
     pub(super) store: Store,
     pub(super) auth: Arc<Auth>,
     pub(super) audit: Option<Audit>,
+    pub(super) archive: Option<Archive>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) queue: Queue,
     pub(super) settings: HttpSettings,
+    pub(super) auto_backup: Option<Arc<AutoBackup>>,
     pub(super) discovery: Option<Arc<Discovery>>,
     pub(super) tls: Sides,
+    pub(super) restores: InPlace,
     pub(super) replies: Replies,
     pub(super) memory: BodyMemory,
     last_backup: Mutex<Option<SystemTime>>,
@@ -85,11 +97,14 @@ impl HttpState {
             store,
             auth,
             audit,
+            archive,
             metrics,
             queue,
             settings,
+            auto_backup,
             discovery,
             tls,
+            restores,
         } = services;
         let replies = Replies::new(
             settings.allow_origin.as_deref(),
@@ -97,10 +112,13 @@ impl HttpState {
             auth.enabled(),
         )?;
         Ok(Self {
+            auto_backup,
             discovery,
             tls,
+            restores,
             store,
             audit,
+            archive,
             auth,
             metrics,
             queue,

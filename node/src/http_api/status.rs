@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 
 use super::{error::Failure, host, param::Call, reply::Response, state::HttpState};
 use crate::{
+    archive::Archive,
     clock::rfc3339,
     metrics::Counter,
     tls::{Port, Side},
@@ -49,6 +50,8 @@ async fn assemble(state: &HttpState) -> Status {
         StoreStatus::opening()
     };
     let process = ProcessStatus {
+        archive: state.archive.as_ref().map(Archive::status),
+        auto_backups: state.auto_backup.as_ref().map(|backup| backup.status()),
         build: build(),
         cluster: open.then(|| ClusterStatus {
             addr: settings.raft_addr.clone(),

@@ -110,11 +110,18 @@ fn services(dir: &Path, credentials: Option<&str>) -> HttpServices {
         start_time: crate::clock::now(),
         command_line: vec!["rqlited".to_owned(), "data".to_owned()],
     };
+    let restores = crate::restore::in_place::InPlace::new(
+        store.clone(),
+        crate::restore::in_place::Settings::default(),
+    );
     HttpServices {
+        auto_backup: None,
+        restores,
         discovery: None,
         tls: crate::tls::Sides::default(),
         store,
         auth,
+        archive: None,
         audit: None,
         metrics,
         queue,

@@ -6,10 +6,12 @@
 //! (`version.rs`, `FORMATS.md`).
 use std::{net::SocketAddr, time::Duration};
 
+use node_contract::Lineage;
 use node_db::{BackupFormat, Bounds, Outcome, Read, Request};
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    command::logged::LoggedEntry,
     identity::Cluster,
     store_types::{
         Comparison, CopyDecision, Credentials, HashReport, ReadOptions, Served, StoreError,
@@ -111,6 +113,24 @@ pub enum PeerRequest {
     BoundedWrite(Vec<ForwardedWrite>, Vec<Bounds>),
     /// How many bytes are free on the receiver's disk beside the reserve. From format version 2.
     Room,
+    /// The leader has archived everything up to this entry, so the receiver's log need not keep it for that.
+    /// Nodes without an archive ignore it; older ones close the connection.
+    Archived {
+        /// The lineage that is archived.
+        lineage: Lineage,
+        /// Index of the entry.
+        index: u64,
+        /// Its time, in microseconds since the Unix epoch.
+        unix_micros: i64,
+    },
+    /// Applied entries of the receiver's log, for a leader that lacks what is not archived yet. Older nodes
+    /// close the connection.
+    LoggedEntries {
+        /// The lineage that is archived.
+        lineage: Lineage,
+        /// Index of the first one.
+        from: u64,
+    },
 }
 
 /// One write on its way to the leader.
@@ -194,6 +214,8 @@ pub enum PeerResponse {
     Parts,
     /// To `Room`: free bytes beside the reserve.
     Spare(Result<u64, StoreError>),
+    /// To `LoggedEntries`: some of them, without holes; none if the receiver lacks the first one.
+    LoggedEntries(Result<Vec<LoggedEntry>, StoreError>),
 }
 
 /// The result of a forwarded write.

@@ -157,7 +157,9 @@ fn entries(request: &PeerRequest) -> Vec<(Entry, Counts)> {
         | PeerRequest::RoomToVacuum
         | PeerRequest::ContentHash { .. }
         | PeerRequest::CopyDecision { .. }
-        | PeerRequest::Room => Vec::new(),
+        | PeerRequest::Room
+        | PeerRequest::Archived { .. }
+        | PeerRequest::LoggedEntries { .. } => Vec::new(),
     }
 }
 

@@ -14,6 +14,7 @@ use super::{
     caller::{Peer, while_connected},
 };
 use crate::{
+    archive::Archive,
     audit::Audit,
     auth::{Access, Auth, Perm},
     internode::{
@@ -46,6 +47,8 @@ pub struct RequestServer {
     pub store: Store,
     /// This node's Raft, once it is open.
     pub consensus: Arc<OnceLock<Consensus>>,
+    /// The archive, if there is one.
+    pub archive: Option<Archive>,
     /// This node is a voter.
     pub voter: bool,
     /// `-bootstrap-expect` was given: this node takes part in forming clusters.
@@ -212,6 +215,9 @@ impl RequestServer {
             PeerRequest::Write(writes) => self.write(writes, Vec::new(), peer).await,
             PeerRequest::BoundedWrite(writes, bounds) => self.write(writes, bounds, peer).await,
             PeerRequest::Room => PeerResponse::Spare(self.store.spare_bytes().await),
+            request @ (PeerRequest::Archived { .. } | PeerRequest::LoggedEntries { .. }) => {
+                self.archived(request).await
+            }
             request @ PeerRequest::Read { .. } => self.read_whole(request, peer).await,
             PeerRequest::Backup { .. }
             | PeerRequest::Load { .. }
@@ -250,6 +256,8 @@ fn carries_credentials(request: &PeerRequest) -> bool {
             | PeerRequest::Room
             | PeerRequest::ContentHash { .. }
             | PeerRequest::CopyDecision { .. }
+            | PeerRequest::Archived { .. }
+            | PeerRequest::LoggedEntries { .. }
     )
 }
 
@@ -271,9 +279,10 @@ fn refused(request: &PeerRequest, error: &StoreError) -> Option<PeerResponse> {
             Some(PeerResponse::Served(Err(error)))
         }
         PeerRequest::Backup { .. } => Some(PeerResponse::Backup(Err(error))),
-        PeerRequest::Remove { .. } | PeerRequest::StepDown { .. } => {
-            Some(PeerResponse::Done(Err(error)))
-        }
+        PeerRequest::Remove { .. }
+        | PeerRequest::StepDown { .. }
+        | PeerRequest::Archived { .. } => Some(PeerResponse::Done(Err(error))),
+        PeerRequest::LoggedEntries { .. } => Some(PeerResponse::LoggedEntries(Err(error))),
         PeerRequest::RoomToVacuum => Some(PeerResponse::Room(Err(error))),
         PeerRequest::ContentHash { .. } => {
             let report = HashReport::Unavailable(error.to_string());

@@ -50,11 +50,31 @@ impl Counter {
             || key.ends_with("_duration_ms")
             || key.ends_with("_wal_size")
             || key.ends_with(TIMESTAMP)
-            || matches!(key, "last_upload_bytes" | "fifo_num_items" | "file_refused")
+            || matches!(
+                key,
+                "last_upload_bytes" | "fifo_num_items" | "file_refused" | "log_held_bytes"
+            )
+            || matches!((self.map(), key), ("archive", "index"))
+            || key.starts_with("behind_")
     }
 }
 
 counters! {
+    "archive" {
+        ArchiveIndex "index"
+        ArchiveBehindSeconds "behind_seconds"
+        ArchiveBehindEntries "behind_entries"
+        ArchiveLogHeldBytes "log_held_bytes"
+        ArchiveSegments "segments"
+        ArchiveSegmentBytes "segment_bytes"
+        ArchiveEntries "entries"
+        ArchiveLastSegment "last_segment_timestamp_seconds"
+        ArchiveBases "bases"
+        ArchiveBaseBytes "base_bytes"
+        ArchiveLastBase "last_base_timestamp_seconds"
+        ArchiveFailures "failures"
+        ArchiveGaps "gaps"
+    }
     "http" {
         HttpAuthOk "auth_ok"
         HttpAuthFail "auth_fail"
@@ -193,6 +213,10 @@ counters! {
         ProxyRemoteLoads "remote_loads"
         ProxyRemoteRemoveNode "remote_remove_node"
         ProxyRemoteStepdowns "remote_stepdowns"
+    }
+    "auto_backup" {
+        AutoBackupLastUpload "last_upload_timestamp_seconds"
+        AutoBackupLastUploadDuration "last_upload_duration_ms"
     }
     "uploader" {
         UploaderNumUploadsOk "num_uploads_ok"

@@ -1,5 +1,11 @@
 //! A running Raft node: its parts, assembled, and the questions that the rest of the node asks it.
-use std::{collections::BTreeMap, io, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    io,
+    path::PathBuf,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use futures_util::FutureExt;
 use node_db::Database;
@@ -12,6 +18,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::{
+    archive_hold::ArchiveHold,
     leader::{
         confirm::Confirmation,
         leadership::{self, Leadership},
@@ -22,6 +29,7 @@ use super::{
     settings::Settings,
     storage::{
         log::Log,
+        logged::Logged,
         state_machine::{Progress, Raft, StateMachine},
     },
     thread::Thread,
@@ -56,6 +64,8 @@ pub struct Consensus {
     /// Appends that are too large for their receiver.
     unsendable: Unsendable,
     disk: Arc<Disk>,
+    /// What the log keeps for the archive; set where there is one.
+    archive_hold: Arc<OnceLock<Arc<ArchiveHold>>>,
     /// The thread that runs all of this; the last clone keeps it alive.
     thread: Arc<Thread>,
 }
@@ -74,6 +84,12 @@ impl Consensus {
         disk: Arc<Disk>,
     ) -> io::Result<Self> {
         let progress = Arc::new(Progress::default());
+        if let Some(position) = recovered.position {
+            let changed = log.last_change(position.index);
+            progress
+                .changed_index
+                .store(changed, std::sync::atomic::Ordering::Release);
+        }
         let machine = StateMachine::new(db, recovered, Arc::clone(&progress), Arc::clone(&local))?;
         let config = settings.openraft().map_err(io::Error::other)?;
         let thread = Thread::start()?;
@@ -117,7 +133,25 @@ impl Consensus {
             changing: Arc::default(),
             unreachable: Arc::default(),
             unsendable,
+            archive_hold: Arc::default(),
         })
+    }
+
+    /// From now on the log keeps what is not archived. Called once, before the first checkpoint.
+    pub fn hold_log(&self, hold: Arc<ArchiveHold>) {
+        let _ = self.archive_hold.set(hold);
+    }
+
+    pub(super) fn archive_hold(&self) -> Option<&Arc<ArchiveHold>> {
+        self.archive_hold.get()
+    }
+
+    /// Applied entries from `from` on, as many as fit in `max_bytes` but at least one. Blocks on the disk.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn applied_entries(&self, from: u64, max_bytes: usize) -> io::Result<Logged> {
+        self.log.logged(from, self.applied_index(), max_bytes)
     }
 
     /// Packs and proposes commands.

@@ -12,6 +12,7 @@ use sha2::{Digest, Sha256};
 
 use super::{PEERS_FILE, derive, error::RecoverError, journal, remove_directory};
 use crate::{
+    archive::parent,
     identity::{Cluster, Identity, IdentityError, Lineage, Skipped},
     raft::storage::{log::Log, rewrite::rewrite_without},
 };
@@ -136,6 +137,18 @@ pub fn skip(data_dir: &Path, entry: &Skipped) -> Result<Done, RecoverError> {
         }
     };
     let was_there = replace(&raft_dir, entry)?;
+    if let Some(from) = identity
+        .cluster
+        .as_ref()
+        .filter(|from| **from != journal.to)
+    {
+        let before = entry.index.checked_sub(1);
+        let (to, from) = (&journal.to.lineage, &from.lineage);
+        // For the archive only: skipping does not fail because of it.
+        if let Err(e) = parent::note(&raft_dir, to, from, before, "skip-entry") {
+            tracing::warn!(target: "store", "the archive will not know which timeline it continues: {e}");
+        }
+    }
     identity.cluster = Some(journal.to.clone());
     identity.save(&raft_dir)?;
     remove_directory(&raft_dir.join(OLD_LOG))?;

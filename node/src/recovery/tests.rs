@@ -229,7 +229,10 @@ async fn undisturbed() {
     assert_eq!(after.identity.pledged, None);
     let lineage = after.identity.cluster.clone().unwrap().lineage;
     assert_eq!((lineage.epoch, lineage), (4, to));
-    assert_eq!(sample.files(), ["identity.json", "log", "peers.info"]);
+    assert_eq!(
+        sample.files(),
+        ["identity.json", "lineage-parent.json", "log", "peers.info"]
+    );
     assert_eq!(
         fs::read_to_string(sample.raft(PEERS_DONE_FILE)).unwrap(),
         BOTH
@@ -398,6 +401,9 @@ async fn a_plan_gives_the_lineage() {
         assert_eq!(state.identity.cluster.as_ref().unwrap().lineage, to);
         let wanted = wanted.get_or_insert_with(|| state.clone());
         assert_eq!(state, *wanted, "after step {step}");
-        assert_eq!(sample.files(), ["identity.json", "log", "peers.info"]);
+        assert_eq!(
+            sample.files(),
+            ["identity.json", "lineage-parent.json", "log", "peers.info"]
+        );
     }
 }

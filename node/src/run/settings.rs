@@ -1,9 +1,16 @@
 //! Settings of the parts of a node, from the command line.
 use std::sync::Arc;
 
+use anyhow::Context as _;
+
 use super::tls::stage;
 use crate::{
-    auth::AuthSettings, config::Config, http_api::HttpSettings, metrics::Metrics, raft::Settings,
+    auth::AuthSettings,
+    config::{Config, split_host_port},
+    discovery::Discovery,
+    http_api::HttpSettings,
+    metrics::Metrics,
+    raft::Settings,
     store::StatusSettings,
 };
 
@@ -84,4 +91,17 @@ pub(super) fn auth_settings(
         max_waiting: max_connections / WAITING_LOGINS_PER_CONNECTION,
         metrics: Arc::clone(metrics),
     }
+}
+
+pub(super) fn open_discovery(config: &Config) -> anyhow::Result<Option<Discovery>> {
+    let Some(mode) = config.disco_mode() else {
+        return Ok(None);
+    };
+    // Nodes discovered by name are assumed to listen on this node's port.
+    let raft_port = split_host_port(&config.raft_addr)
+        .and_then(|(_, port)| port.parse().ok())
+        .with_context(|| format!("no port in {}", config.raft_addr))?;
+    let discovery = Discovery::open(mode, &config.disco_config, &config.disco_key, raft_port)
+        .map_err(|e| anyhow::anyhow!("clustering failure: {e}"))?;
+    Ok(Some(discovery))
 }

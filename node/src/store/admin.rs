@@ -259,6 +259,9 @@ impl Store {
             Ok(meta) => meta,
             Err(e) => return Readiness::LeaderNotContactable(e),
         };
+        if self.is_restoring() {
+            return Readiness::NotReady;
+        }
         if sync && let Err(e) = self.caught_up(meta.commit_index.max(1), timeout).await {
             return Readiness::SyncFailed(e);
         }

@@ -101,6 +101,9 @@ impl Store {
     }
 
     async fn propose_task(&self, opened: &Opened, task: Task) -> Result<(), String> {
+        if self.is_restoring() {
+            return Err(StoreError::NotReady.to_string());
+        }
         let before = done_at(opened, task);
         let request = Request {
             kind: Kind::Execute,

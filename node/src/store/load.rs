@@ -29,6 +29,9 @@ impl Store {
     /// See [`StoreError`].
     pub async fn load(&self, source: LoadSource, caller: &Caller) -> Result<Served, StoreError> {
         let opened = self.open()?;
+        if self.is_restoring() {
+            return Err(StoreError::NotReady);
+        }
         if opened.consensus.is_mine() {
             match self.load_here(opened, &source.path).await {
                 Err(StoreError::NotLeader) => {}
@@ -64,6 +67,9 @@ impl Store {
     /// `not leader`, `not single-node`, `invalid SQLite data`, or as for load.
     pub async fn boot(&self, source: LoadSource) -> Result<(), StoreError> {
         let opened = self.open()?;
+        if self.is_restoring() {
+            return Err(StoreError::NotReady);
+        }
         if !opened.consensus.leads() {
             return Err(StoreError::NotLeader);
         }
@@ -86,7 +92,24 @@ impl Store {
     /// # Errors
     /// As [`Store::load`], with `not leader` if this node does not lead.
     pub async fn load_as_leader(&self, path: &Path) -> Result<Served, StoreError> {
+        if self.is_restoring() {
+            return Err(StoreError::NotReady);
+        }
         self.load_here(self.open()?, path).await
+    }
+
+    /// Loads a restored file, on the leader only; also before clients may write. Returns the index of the
+    /// entry that completed it.
+    ///
+    /// # Errors
+    /// As [`Store::load`]; a load that the nodes refused is [`StoreError::Refused`].
+    pub async fn load_restored(&self, path: &Path) -> Result<u64, StoreError> {
+        let served = self.load_here(self.open()?, path).await?;
+        match (served.error, served.raft_index) {
+            (Some(error), _) => Err(StoreError::Refused(error)),
+            (None, Some(index)) => Ok(index),
+            (None, None) => Err(StoreError::Refused("the file is empty".into())),
+        }
     }
 
     async fn load_here(&self, opened: &Opened, path: &Path) -> Result<Served, StoreError> {

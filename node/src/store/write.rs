@@ -55,6 +55,9 @@ impl Store {
         }
         size::check(&request)?;
         let opened = self.open()?;
+        if self.is_restoring() {
+            return Err(StoreError::NotReady);
+        }
         let mut request = request;
         let mut waiting = None;
         loop {
@@ -151,6 +154,9 @@ impl Store {
             Ok(opened) => opened,
             Err(error) => return requests.iter().map(|_| Err(error.clone())).collect(),
         };
+        if self.is_restoring() {
+            return requests.iter().map(|_| Err(StoreError::NotReady)).collect();
+        }
         // Only an older node sends a write that is too large; it has no error of its own for that.
         let refusals: Vec<_> = requests.iter().map(|r| size::check(r).err()).collect();
         let allowed = requests.into_iter().zip(&refusals);

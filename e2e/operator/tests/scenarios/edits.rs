@@ -17,7 +17,11 @@ pub(crate) fn conflicting(fixture: &Fixture) -> Result<Measurements> {
         extra_pod(cluster)?;
         missing_pods(cluster)?;
         foreign_state(cluster, &state)?;
-        for object in ["service/demo-leader", "pdb/demo-rqlite", "networkpolicy/demo-rqlite"] {
+        for object in [
+            "service/demo-leader",
+            "pdb/demo-rqlite",
+            "networkpolicy/demo-rqlite",
+        ] {
             cluster.namespace.run(&["delete", object])?;
             until(&format!("another {object}"), LIMIT, || {
                 cluster.namespace.run(&["get", object, "-o", "name"])

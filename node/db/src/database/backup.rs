@@ -15,11 +15,13 @@ use rusqlite::Connection;
 use crate::{
     database::inner::Inner,
     dump,
-    files::{layout, pin_copy},
+    files::{
+        layout::{self, JournalMode, set_journal_mode},
+        pin_copy,
+    },
     readers::{control::StopReason, gate::ReadPermit, pending::Cancellation},
     sqlite::{connection::open_plain, error::message},
     types::BackupFormat,
-    writer::replace::{JournalMode, set_journal_mode},
 };
 
 const INTERRUPTED: &str = "the backup was interrupted because the database was replaced";

@@ -1,10 +1,14 @@
 //! The files in the database's directory, and operations on files that may be missing.
 use std::{
-    fs, io,
+    fs::{self, OpenOptions},
+    io::{self, Seek as _, SeekFrom, Write as _},
     path::{Path, PathBuf},
 };
 
 use crate::files::durable;
+
+/// Offset of the header bytes for the journal mode (1 rollback, 2 WAL): first for writing, then for reading.
+pub(crate) const VERSIONS_AT: usize = 18;
 
 /// Paths of the database's files.
 #[derive(Clone, Debug)]
@@ -118,4 +122,18 @@ pub(crate) fn len_if_there(path: &Path) -> io::Result<Option<u64>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+/// The journal mode in a file's header.
+#[derive(Clone, Copy)]
+pub(crate) enum JournalMode {
+    Delete = 1,
+    Wal = 2,
+}
+
+/// Sets the journal mode in the header. The file must be closed and have no journal.
+pub(crate) fn set_journal_mode(path: &Path, mode: JournalMode) -> io::Result<()> {
+    let mut file = OpenOptions::new().read(true).write(true).open(path)?;
+    file.seek(SeekFrom::Start(VERSIONS_AT as u64))?;
+    file.write_all(&[mode as u8, mode as u8])
 }

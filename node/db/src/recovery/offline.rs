@@ -1,6 +1,6 @@
 //! A directory whose database is not open: its position, whether it is sound, and replacement of its
 //! metadata. Applies no entries.
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use rusqlite::{Connection, OpenFlags};
@@ -8,7 +8,7 @@ use rusqlite::{Connection, OpenFlags};
 use crate::{
     entry::Position,
     files::{
-        layout::{self, Files},
+        layout::{self, Files, JournalMode, set_journal_mode},
         sidecar::Intent,
     },
     recovery::recover::{check_length, io_error, load_sidecar, write},
@@ -95,6 +95,36 @@ pub fn replace_meta(
         }
     }
     write(&files, &sidecar)
+}
+
+/// Turns the main file of a closed database into an ordinary SQLite file, in DELETE journal mode and durable:
+/// it may then be moved, and the rest of the directory deleted. The directory is no database afterwards.
+/// Returns the file's path.
+///
+/// # Errors
+/// As [`stored`]; also if nothing was ever checkpointed, or the last change is not finished.
+pub fn release(dir: &Path) -> Result<PathBuf, OpenError> {
+    let files = Files::new(dir);
+    let unfinished = |why: &str| OpenError::Corrupt(format!("{}: {why}", dir.display()));
+    match stored(dir)? {
+        None => return Err(unfinished("there is no database")),
+        Some(Stored { position: None, .. }) => {
+            return Err(unfinished("nothing was ever checkpointed"));
+        }
+        Some(Stored {
+            under_way: Some(what),
+            ..
+        }) => return Err(unfinished(&format!("{what} was interrupted"))),
+        Some(_) => {}
+    }
+    files.remove_wal().map_err(io_error("delete the WAL"))?;
+    layout::remove(&files.state).map_err(io_error("delete the state file"))?;
+    if layout::len(&files.main).map_err(io_error("measure the main file"))? > 0 {
+        set_journal_mode(&files.main, JournalMode::Delete)
+            .map_err(io_error("set the journal mode"))?;
+    }
+    layout::sync(&files.main).map_err(io_error("fsync the main file"))?;
+    Ok(files.main)
 }
 
 /// Checks the main file as it is on disk, without its WAL, and changes nothing. Reads the whole file.

@@ -1,7 +1,7 @@
 //! Replaces the main file as a whole: by a received snapshot or a loaded database.
 use std::{
-    fs::{self, File, OpenOptions},
-    io::{Read as _, Seek as _, SeekFrom, Write as _},
+    fs::{self, File},
+    io::Read as _,
     path::Path,
     time::Duration,
 };
@@ -12,7 +12,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 use crate::{
     entry::Position,
     files::{
-        layout,
+        layout::{self, JournalMode, VERSIONS_AT, set_journal_mode},
         sidecar::{Base, Intent, Sidecar},
     },
     sqlite::error::{fatal, fatal_io, message},
@@ -28,8 +28,6 @@ const MAGIC: &[u8; 16] = b"SQLite format 3\0";
 const HEADER_BYTES: usize = 100;
 /// Bytes read at a time.
 const PIECE_BYTES: usize = 256 << 10;
-/// Offset of the header bytes for the journal mode (1 rollback, 2 WAL): first for writing, then for reading.
-const VERSIONS_AT: usize = 18;
 
 impl Writer {
     /// See [`crate::Database::install`].
@@ -91,20 +89,6 @@ impl Writer {
         self.readers.resume();
         Ok(())
     }
-}
-
-/// The journal mode in a file's header.
-#[derive(Clone, Copy)]
-pub(crate) enum JournalMode {
-    Delete = 1,
-    Wal = 2,
-}
-
-/// Sets the journal mode in the header. The file must be closed and have no journal.
-pub(crate) fn set_journal_mode(path: &Path, mode: JournalMode) -> std::io::Result<()> {
-    let mut file = OpenOptions::new().read(true).write(true).open(path)?;
-    file.seek(SeekFrom::Start(VERSIONS_AT as u64))?;
-    file.write_all(&[mode as u8, mode as u8])
 }
 
 /// Why a file cannot replace the database.

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     metrics::{Counter, Metrics},
-    raft::{consensus::Consensus, types::RaftId},
+    raft::{archive_hold::LogSize, consensus::Consensus, types::RaftId},
 };
 
 /// How often the size of the WAL and the log is checked.
@@ -291,13 +291,27 @@ impl Consensus {
             let pinned = db.oldest_pin().map(|pinned| pinned.index);
             let needed = [pinned, request.needed].into_iter().flatten().min();
             let upto = limit_for_followers(upto, needed, log_bytes, db.spare_bytes());
-            self.raft
-                .trigger()
-                .purge_log(upto)
-                .await
-                .map_err(|e| e.to_string())?;
+            self.purge(upto, db.spare_bytes()).await?;
         }
         Ok(position.index)
+    }
+
+    /// Purges the log up to an index, as far as the archive lets it go.
+    async fn purge(&self, upto: u64, spare_bytes: u64) -> Result<(), String> {
+        let log = LogSize {
+            bytes: self.log().facts().disk_bytes,
+            range: self.log().range(),
+        };
+        let upto = match self.archive_hold() {
+            None => Some(upto),
+            Some(hold) => hold.limit(upto, log, spare_bytes),
+        };
+        let Some(upto) = upto else { return Ok(()) };
+        self.raft
+            .trigger()
+            .purge_log(upto)
+            .await
+            .map_err(|e| e.to_string())
     }
 }
 

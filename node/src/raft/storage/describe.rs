@@ -9,6 +9,8 @@ use crate::{command::Command, raft::codec::PayloadRecord};
 
 /// Most characters of an entry's SQL that are shown.
 const SHOWN_SQL: usize = 300;
+/// Bytes of entries that are read at once.
+const READ_BYTES: usize = 8 << 20;
 
 /// An entry, described for a person and for comparing nodes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,6 +61,44 @@ impl Log {
             what,
             can_be_skipped,
         }))
+    }
+}
+
+impl Log {
+    /// Whether an entry holds data of clients, or the end of a load. Pieces of a load that never ended are no
+    /// data: the next term makes them void.
+    ///
+    /// # Errors
+    /// Damage, or an I/O error.
+    pub fn holds_client_data(&self) -> io::Result<bool> {
+        let Some((mut from, last)) = self.range() else {
+            return Ok(false);
+        };
+        while from <= last {
+            let entries = self.read(from, last.saturating_add(1), READ_BYTES)?;
+            if entries.is_empty() {
+                break;
+            }
+            for entry in entries {
+                from = entry.log_id.index.saturating_add(1);
+                let EntryPayload::Normal(command) = entry.payload else {
+                    continue;
+                };
+                let is_data = match command.take_command() {
+                    Ok(Command::Load(chunk)) => chunk.finish.is_some(),
+                    Ok(Command::Requests(_) | Command::Bounded(_)) => true,
+                    Ok(Command::LoadAbort(_) | Command::HashContent | Command::RaiseVersion(_)) => {
+                        false
+                    }
+                    // Of a newer version: to be careful.
+                    Err(_) => true,
+                };
+                if is_data {
+                    return Ok(true);
+                }
+            }
+        }
+        Ok(false)
     }
 }
 

@@ -5,6 +5,7 @@
 //! openraft, which stops, and the process ends with it: an fsync that has failed once proves nothing when it
 //! succeeds later.
 mod integrity;
+mod last_change;
 mod record;
 mod synced;
 

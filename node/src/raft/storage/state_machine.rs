@@ -21,7 +21,7 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    command::Command,
+    command::{Asked, may_change},
     internode::wire::unstated_is_one,
     local::Local,
     metrics::Counter,
@@ -64,10 +64,14 @@ pub enum SnapshotData {
 pub struct Progress {
     /// Index of the last applied entry that carried client requests.
     pub command_index: AtomicU64,
+    /// Index of the last applied entry that may have changed the database; 0 if none has.
+    pub changed_index: AtomicU64,
     /// When that entry was applied here, microseconds since the Unix epoch.
     pub applied_unix_micros: AtomicU64,
     /// The leader's timestamp in that entry, microseconds since the Unix epoch.
     pub stamped_unix_micros: AtomicU64,
+    /// Index of the last applied entry that completed a load.
+    pub load_index: AtomicU64,
     /// The newest committed membership that this node knows.
     membership: Mutex<StoredMembership>,
 }
@@ -76,6 +80,12 @@ impl Progress {
     /// The newest committed membership that this node knows.
     pub fn membership(&self) -> StoredMembership {
         self.membership.lock().clone()
+    }
+
+    /// Whether data of clients, or a whole load, was applied since the start.
+    pub fn has_data(&self) -> bool {
+        self.command_index.load(Ordering::Acquire) > 0
+            || self.load_index.load(Ordering::Acquire) > 0
     }
 
     fn note_membership(&self, membership: &StoredMembership) {
@@ -161,6 +171,17 @@ impl StateMachine {
             if let Work::Requests(requests) = &entry.work {
                 requests.iter().for_each(|request| self.count(request));
             }
+            if let Work::Load(chunk) = &entry.work
+                && chunk.finish.is_some()
+            {
+                let index = entry.position.index;
+                self.progress.load_index.store(index, Ordering::Release);
+            }
+        }
+        if let Some(entry) = run.iter().rev().find(|entry| may_change(&entry.work)) {
+            self.progress
+                .changed_index
+                .store(entry.position.index, Ordering::Release);
         }
         for entry in run.iter().rev() {
             if let Work::Requests(requests) = &entry.work {
@@ -300,13 +321,9 @@ impl RaftStateMachine<Types> for StateMachine {
                         // The entry came from the log or from another node, as bytes.
                         self.local.metrics.count(Counter::ProtoNumRequestsDecoded);
                     }
-                    match command.take_command().map_err(io::Error::other)? {
-                        Command::Requests(requests) => Work::Requests(requests),
-                        Command::Load(chunk) => Work::Load(chunk),
-                        Command::LoadAbort(id) => Work::LoadAbort(id),
-                        Command::Bounded(batch) => Work::Requests(batch.requests),
-                        Command::HashContent => Work::HashContent,
-                        Command::RaiseVersion(version) => {
+                    match command.take_command().map_err(io::Error::other)?.asks() {
+                        Asked::Work(work) => work,
+                        Asked::Version(version) => {
                             // Set at once: the entry is committed, and its proposer continues when it is
                             // applied.
                             let version = known_version(version)?;
@@ -392,6 +409,9 @@ impl RaftStateMachine<Types> for StateMachine {
         self.local.set_format_version(format_version);
         self.membership = meta.last_membership.clone();
         self.progress.note_membership(&self.membership);
+        self.progress
+            .changed_index
+            .store(last.index, Ordering::Release);
         self.applied = Some(last);
         Ok(())
     }

@@ -10,7 +10,9 @@ pub fn page(reason: &str) -> Option<&'static str> {
         | "CertificateNamesMissing"
         | "CertificateNotIssued"
         | "CertificateRefused" => "certificates",
+        "AuthenticationPending" => "authentication-pending",
         "BootstrapFailed" => "bootstrap-failed",
+        "CredentialsRefused" => "credentials-refused",
         "DowngradeRefused" | "OlderRelease" | "DataIsNewer" => "downgrade-refused",
         "DeletionProtected" | "NamespaceTerminating" => "deletion-blocked",
         "EditedByOthers" => "edited-by-others",
@@ -22,6 +24,7 @@ pub fn page(reason: &str) -> Option<&'static str> {
         "NameTaken" => "name-taken",
         "AnyoneMayJoin" | "AnyoneMayUseSql" | "ExposedToTheOutside" => "open-to-anyone",
         "OperatorCannotReachNodes" => "operator-cannot-reach-nodes",
+        "PasswordUnusable" => "password-unusable",
         "QuotaExceeded"
         | "ServiceAccountMissing"
         | "PodsRefused"
@@ -94,6 +97,7 @@ mod tests {
             "Unavailable",
             "Exceeded",
             "Crashes",
+            "Unusable",
         ];
         let quoted = text.split('"').skip(1).step_by(2);
         let reasons = quoted.filter(|word| {

@@ -1,0 +1,292 @@
+//! The continuous archive under numbered writers: leaders are killed at random moments, the store goes away
+//! and comes back, a node restarts. At the end the archive holds everything, without a gap and without a
+//! fork.
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Result, ensure};
+use e2e::{
+    binary,
+    cluster::Cluster,
+    fault::{
+        verify_writes,
+        workload::{NUMBERED_TABLE, Shared, write_numbered},
+    },
+    history::{self, NumberedWrite},
+    seed::Seed,
+    wait,
+};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// Leaders killed in one run.
+const KILLS: usize = 6;
+/// How long the archive may take to hold everything, once its store works and nobody writes.
+const CATCH_UP_LIMIT: Duration = Duration::from_secs(60);
+
+/// A folder as the store, and the configuration that names it.
+struct Archive {
+    root: TempDir,
+}
+
+impl Archive {
+    /// `more` are keys of the configuration beside the target.
+    fn new(more: &Value) -> Result<Self> {
+        let root = tempfile::Builder::new().prefix("rq-archive-").tempdir()?;
+        let archive = Self { root };
+        let mut config = json!({
+            "version": 1,
+            "type": "file",
+            "sub": {"dir": archive.store(), "name": "a/b"},
+            "every": "500ms",
+        });
+        for (key, value) in more.as_object().into_iter().flatten() {
+            config[key] = value.clone();
+        }
+        fs::write(archive.config(), config.to_string())?;
+        Ok(archive)
+    }
+
+    fn store(&self) -> PathBuf {
+        self.root.path().join("store")
+    }
+
+    fn config(&self) -> PathBuf {
+        self.root.path().join("archive.json")
+    }
+
+    fn flag(&self) -> String {
+        format!("-archive={}", self.config().display())
+    }
+
+    /// From now on nothing can be read or written: a file is where the folder was. (Root may write in every
+    /// folder, so permissions would not do.)
+    fn take_away(&self) -> Result<()> {
+        fs::rename(self.store(), self.root.path().join("aside"))?;
+        Ok(fs::write(self.store(), "not a folder")?)
+    }
+
+    fn give_back(&self) -> Result<()> {
+        fs::remove_file(self.store())?;
+        Ok(fs::rename(self.root.path().join("aside"), self.store())?)
+    }
+
+    fn command(&self, words: &[&str]) -> Result<Output> {
+        let output = Command::new(binary::rqlited()?)
+            .arg("archive")
+            .args(words)
+            .arg("-config")
+            .arg(self.config())
+            .output()?;
+        Ok(output)
+    }
+
+    /// Every object is sound, and nothing is missing between them.
+    fn verify(&self) -> Result<()> {
+        let output = self.command(&["verify", "-full"])?;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+        println!("{text}{errors}");
+        ensure!(output.status.success(), "verify: {text}{errors}");
+        Ok(())
+    }
+
+    /// Restores the end, and returns the rows of the numbered table.
+    fn restored_rows(&self) -> Result<Vec<(i64, i64)>> {
+        let file = self.root.path().join("restored.sqlite");
+        let path = file.to_string_lossy().into_owned();
+        let output = self.command(&["restore", "-output", &path])?;
+        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+        ensure!(output.status.success(), "restore: {errors}");
+        rows(&file)
+    }
+}
+
+fn rows(file: &Path) -> Result<Vec<(i64, i64)>> {
+    let connection = rusqlite::Connection::open(file)?;
+    let mut statement = connection.prepare("SELECT writer, number FROM numbered ORDER BY 1, 2")?;
+    let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+fn status(cluster: &mut Cluster) -> Result<Value> {
+    let leader = cluster.leader()?;
+    cluster.client(leader).get_json("/archive")
+}
+
+/// Waits until the leader says that nothing is missing.
+fn await_archived(cluster: &mut Cluster) -> Result<Value> {
+    wait::until("the archive to hold everything", CATCH_UP_LIMIT, || {
+        let now = status(cluster).map_err(|e| e.to_string())?;
+        let is_done = now["behind_entries"] == 0 && now["archived_index"].as_u64() > Some(0);
+        if is_done {
+            Ok(now)
+        } else {
+            Err(now.to_string())
+        }
+    })
+}
+
+/// Writes while `act` runs; returns what was written.
+fn under_writers(
+    cluster: &mut Cluster,
+    act: impl FnOnce(&mut Cluster, &mut Seed) -> Result<()>,
+) -> Result<Vec<NumberedWrite>> {
+    let addrs = cluster.iter().map(|node| node.http.clone()).collect();
+    let shared = &Shared::new(addrs);
+    let mut seed = Seed::new(Seed::arbitrary());
+    let (acted, writes) = thread::scope(|scope| {
+        let writers: Vec<_> = (0..3)
+            .map(|writer| (writer, seed.fork()))
+            .map(|(writer, seed)| scope.spawn(move || write_numbered(shared, writer, seed)))
+            .collect();
+        let acted = act(cluster, &mut seed);
+        shared.stop();
+        let writes: Vec<NumberedWrite> = writers
+            .into_iter()
+            .flat_map(|writer| writer.join().unwrap_or_default())
+            .collect();
+        (acted, writes)
+    });
+    println!("{:?}", history::tally(&writes));
+    acted?;
+    Ok(writes)
+}
+
+#[test]
+fn killed_leaders_leave_neither_gap_nor_fork() -> Result<()> {
+    let archive = Archive::new(&json!({"segment_bytes": 4096, "base_interval": "5s"}))?;
+    let mut cluster = Cluster::start_with(3, &[&archive.flag(), "-raft-snap=200"])?;
+    cluster.client(0).execute(NUMBERED_TABLE, &[])?;
+    let writes = under_writers(&mut cluster, |cluster, seed| {
+        for _ in 0..KILLS {
+            wait::sleep(Duration::from_millis(seed.below(2500)));
+            let leader = cluster.leader()?;
+            cluster[leader].kill()?;
+            wait::sleep(Duration::from_millis(seed.below(800)));
+            cluster[leader].start_and_ready()?;
+        }
+        Ok(())
+    })?;
+    let last = await_archived(&mut cluster)?;
+    println!("{last:#}");
+    ensure!(last["gap"].is_null(), "a gap: {last}");
+    ensure!(last["last_error"].is_null(), "an error: {last}");
+    archive.verify()?;
+    verify_writes(&mut cluster, &writes)?;
+    let leader = cluster.leader()?;
+    let live = cluster
+        .client(leader)
+        .number("strong", "SELECT count(*) FROM numbered")?;
+    let restored = archive.restored_rows()?;
+    ensure!(
+        i64::try_from(restored.len())? == live,
+        "{} rows restored, {live} in the cluster",
+        restored.len()
+    );
+    Ok(())
+}
+
+#[test]
+fn a_store_that_goes_away_stops_nothing() -> Result<()> {
+    let archive = Archive::new(&json!({}))?;
+    let mut cluster = Cluster::start_with(3, &[&archive.flag(), "-raft-snap=100"])?;
+    cluster.client(0).execute(NUMBERED_TABLE, &[])?;
+    await_archived(&mut cluster)?;
+    let writes = under_writers(&mut cluster, |cluster, _| {
+        wait::sleep(Duration::from_secs(2));
+        archive.take_away()?;
+        let error = wait::until("an error to be reported", CATCH_UP_LIMIT, || {
+            let now = status(cluster).map_err(|e| e.to_string())?;
+            let reported =
+                now["last_error"].is_string() && now["behind_seconds"].as_u64() > Some(1);
+            if reported {
+                Ok(now)
+            } else {
+                Err(now.to_string())
+            }
+        })?;
+        println!("{error:#}");
+        let leader = cluster.leader()?;
+        let reply = cluster.client(leader).get("/readyz")?;
+        ensure!(reply.status == 200, "readyz: {}", reply.status);
+        let begun = Instant::now();
+        cluster
+            .client(leader)
+            .execute("INSERT INTO numbered VALUES(99, 1, 1)", &[])?;
+        ensure!(begun.elapsed() < Duration::from_secs(5), "a write waited");
+        // Another leader finds the store away, too.
+        cluster[leader].kill()?;
+        wait::sleep(Duration::from_secs(2));
+        archive.give_back()?;
+        cluster[leader].start_and_ready()
+    })?;
+    let last = await_archived(&mut cluster)?;
+    ensure!(last["gap"].is_null(), "a gap: {last}");
+    ensure!(last["last_error"].is_null(), "an error: {last}");
+    archive.verify()?;
+    ensure!(
+        history::tally(&writes).acknowledged > 50,
+        "hardly any writes"
+    );
+    Ok(())
+}
+
+#[test]
+fn everybody_restarts_and_goes_on_with_the_same_chain() -> Result<()> {
+    let archive = Archive::new(&json!({}))?;
+    let mut cluster = Cluster::start_with(1, &[&archive.flag()])?;
+    cluster.client(0).execute(NUMBERED_TABLE, &[])?;
+    for round in 0..3 {
+        let insert = format!("INSERT INTO numbered VALUES(7, {round}, 1)");
+        cluster.client(0).execute(&insert, &[])?;
+        await_archived(&mut cluster)?;
+        cluster[0].kill()?;
+        cluster[0].start_and_ready()?;
+    }
+    await_archived(&mut cluster)?;
+    archive.verify()?;
+    ensure!(archive.restored_rows()? == [(7, 0), (7, 1), (7, 2)]);
+    Ok(())
+}
+
+#[test]
+fn wrong_configurations_are_refused_at_the_start() -> Result<()> {
+    for (config, want) in [
+        (json!({"type": "file"}), "\"sub\" is missing"),
+        (
+            json!({"type": "ftp", "sub": {}}),
+            "unsupported storage type 'ftp'",
+        ),
+        (
+            json!({"type": "file", "sub": {"dir": "/tmp/x"}, "every": "never"}),
+            "every: \"never\" is no duration",
+        ),
+        (
+            json!({"type": "file", "sub": {"dir": "/tmp/x"}, "evry": "1s"}),
+            "unknown field `evry`",
+        ),
+    ] {
+        let root = tempfile::tempdir()?;
+        let path = root.path().join("archive.json");
+        fs::write(&path, config.to_string())?;
+        let output = Command::new(binary::rqlited()?)
+            .args(["-http-addr=127.0.0.1:64001", "-raft-addr=127.0.0.1:64002"])
+            .arg(format!("-archive={}", path.display()))
+            .arg(root.path().join("data"))
+            .output()?;
+        let text = String::from_utf8_lossy(&output.stderr).into_owned()
+            + &String::from_utf8_lossy(&output.stdout);
+        ensure!(!output.status.success(), "{config} was accepted");
+        ensure!(
+            text.contains(want) && text.contains("archive.json"),
+            "{config}: {text}"
+        );
+    }
+    Ok(())
+}

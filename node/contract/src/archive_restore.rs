@@ -1,0 +1,106 @@
+//! A restore in place: `/archive/restore`. The request names its point and what it consents to; the state
+//! says what is found, undone and done.
+use serde::{Deserialize, Serialize};
+
+/// Body of `POST /archive/restore`. Unknown fields are refused: a restore must be understood completely.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RestoreRequest {
+    /// Chosen by the caller. A restore that was started with this id is not started again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    /// The state after this index.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub to_index: Option<u64>,
+    /// The last state at this time, RFC 3339.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub to_time: Option<String>,
+    /// Id of the lineage of the point; needed only if it is ambiguous.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lineage: Option<String>,
+    /// Only find the point, and what would be undone.
+    pub dry_run: bool,
+    /// The cluster's id: the whole database is replaced.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub confirm: Option<String>,
+}
+
+/// The restore that runs, or the last one since the start: the reply of `POST` and `GET /archive/restore`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RestoreState {
+    /// The id that its caller chose.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    /// One of the constants below; later nodes may have more.
+    pub state: String,
+    /// Nothing is changed.
+    pub dry_run: bool,
+    /// Lineage of the point.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lineage: Option<String>,
+    /// The index whose state is restored.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub index: Option<u64>,
+    /// Time of that entry, RFC 3339.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub time: Option<String>,
+    /// Number of entries after it, which are undone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub undone_entries: Option<u64>,
+    /// Seconds from it to the newest entry.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub undone_seconds: Option<u64>,
+    /// How much of the work is done.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub percent: Option<u64>,
+    /// Index of the state before, which the archive has.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub safety_index: Option<u64>,
+    /// Index at which the restored state is in force.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub restored_at_index: Option<u64>,
+    /// When it began, RFC 3339.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub started: Option<String>,
+    /// When it ended, RFC 3339.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ended: Option<String>,
+    /// What it does, or why it failed.
+    pub message: String,
+}
+
+impl RestoreState {
+    /// None since the start.
+    pub const NONE: &str = "none";
+    /// It runs.
+    pub const RUNNING: &str = "running";
+    /// Done; a dry run: the point was found.
+    pub const DONE: &str = "done";
+    /// It failed, and the database is as it was.
+    pub const FAILED: &str = "failed";
+
+    /// Has it ended?
+    pub fn is_over(&self) -> bool {
+        self.state == Self::DONE || self.state == Self::FAILED
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_bytes_are_those_on_record() {
+        let golden = r#"{"id":"u","to_index":7,"dry_run":false,"confirm":"c"}"#;
+        let request: RestoreRequest = serde_json::from_str(golden).unwrap();
+        assert_eq!(serde_json::to_string(&request).unwrap(), golden);
+        assert!(serde_json::from_str::<RestoreRequest>(r#"{"to_indx":7}"#).is_err());
+        let golden = r#"{"id":"u","state":"done","dry_run":true,"index":7,"undone_entries":3,"undone_seconds":2,"message":""}"#;
+        let state: RestoreState = serde_json::from_str(golden).unwrap();
+        assert_eq!(serde_json::to_string(&state).unwrap(), golden);
+        assert!(state.is_over());
+        let newer: RestoreState = serde_json::from_str(r#"{"state":"paused","x":1}"#).unwrap();
+        assert!(!newer.is_over());
+    }
+}

@@ -1,0 +1,193 @@
+//! What the writer of the archive does next, as a function of what is known.
+use std::time::Duration;
+
+/// Longest pause between two looks at the log and at who leads.
+pub(super) const TICK: Duration = Duration::from_millis(250);
+/// Pause after the first failure; doubled with each further one.
+const FIRST_BACKOFF: Duration = Duration::from_millis(500);
+/// Longest pause after a failure: as soon as the store works again, the archive catches up within this.
+const LONGEST_BACKOFF: Duration = Duration::from_secs(10);
+/// How often what retention lets go is looked for.
+const RETENTION_INTERVAL: Duration = Duration::from_secs(3600);
+/// A base that was due and could not be made is tried again after this. Segments go on meanwhile.
+const BASE_PAUSE: Duration = Duration::from_secs(60);
+
+/// The limits that the user sets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Limits {
+    /// A segment is sealed when its oldest entry has waited for this long.
+    pub(super) every: Duration,
+    /// A segment is sealed when it has this many bytes.
+    pub(super) segment_bytes: u64,
+    /// A base is made when the last one is this old.
+    pub(super) base_interval: Duration,
+    /// A base is made when segments of this many bytes follow the last one, or of the database's own size if
+    /// that is more.
+    pub(super) base_bytes: u64,
+}
+
+/// Why a base is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reason {
+    /// There is none.
+    First,
+    /// Entries are lost that were never archived.
+    Gap,
+    /// The last one was written by another SQLite or rqlited.
+    Version,
+    /// The last one is old.
+    Interval,
+    /// Much was written since.
+    Size,
+}
+
+impl Reason {
+    /// As in the base's document.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::First => "first",
+            Self::Gap => "gap",
+            Self::Version => "version",
+            Self::Interval => "interval",
+            Self::Size => "size",
+        }
+    }
+
+    /// Nothing can be archived before it is made.
+    pub(super) fn is_urgent(self) -> bool {
+        matches!(self, Self::First | Self::Gap)
+    }
+}
+
+/// What is known of the newest base.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct LastBase {
+    /// Since it was made.
+    pub(super) age: Duration,
+    /// Bytes of segments after it, as stored.
+    pub(super) segment_bytes: u64,
+    /// By this SQLite and this rqlited.
+    pub(super) same_writer: bool,
+}
+
+/// The end of the archive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct End {
+    /// Index of the next entry to archive.
+    pub(super) next: u64,
+    /// The newest base.
+    pub(super) base: Option<LastBase>,
+    /// The next entries are nowhere to be found.
+    pub(super) is_broken: bool,
+}
+
+/// What is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Known {
+    /// This node leads and hears from a quorum.
+    pub(super) leads: bool,
+    /// A follower knows how far the archive is, or has looked.
+    pub(super) looked: bool,
+    /// `None` as long as it was not read from the store in this leadership.
+    pub(super) end: Option<End>,
+    /// Index of the last applied entry.
+    pub(super) applied: u64,
+    /// Bytes of the entries that are not archived, roughly.
+    pub(super) pending_bytes: u64,
+    /// How long the oldest of them has waited.
+    pub(super) pending_for: Duration,
+    /// Failures in a row, and the time since the last one.
+    pub(super) failures: Option<(u32, Duration)>,
+    /// Since a base failed that was not urgent.
+    pub(super) base_failed: Option<Duration>,
+    /// Bytes of the database.
+    pub(super) database_bytes: u64,
+    /// Since retention was last applied; `None` in this leadership: not yet.
+    pub(super) retained: Option<Duration>,
+}
+
+/// What to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// Look again after this time.
+    Wait(Duration),
+    /// Read from the store how far the archive is, as a follower.
+    Look,
+    /// The same to go on from there, as the leader.
+    Resume,
+    /// Seal a segment and store it.
+    Segment,
+    /// Make a base.
+    Base(Reason),
+    /// Delete what retention lets go.
+    Retain,
+}
+
+/// The pause after so many failures in a row.
+pub(super) fn backoff(failures: u32) -> Duration {
+    let doubled = 2_u32.saturating_pow(failures.saturating_sub(1));
+    FIRST_BACKOFF.saturating_mul(doubled).min(LONGEST_BACKOFF)
+}
+
+/// What the writer does next.
+pub(super) fn decide(known: &Known, limits: &Limits) -> Step {
+    if !known.leads && known.looked {
+        return Step::Wait(TICK);
+    }
+    if let Some((failures, since)) = known.failures
+        && let left = backoff(failures).saturating_sub(since)
+        && !left.is_zero()
+    {
+        return Step::Wait(left.min(TICK));
+    }
+    if !known.leads {
+        return Step::Look;
+    }
+    let Some(end) = &known.end else {
+        return Step::Resume;
+    };
+    let wanted = wanted_base(known, end, limits);
+    if let Some(reason) = wanted
+        && reason.is_urgent()
+    {
+        return Step::Base(reason);
+    }
+    if known.applied >= end.next
+        && (known.pending_for >= limits.every || known.pending_bytes >= limits.segment_bytes)
+    {
+        return Step::Segment;
+    }
+    if let Some(reason) = wanted
+        && known.base_failed.is_none_or(|since| since >= BASE_PAUSE)
+    {
+        return Step::Base(reason);
+    }
+    if known
+        .retained
+        .is_none_or(|since| since >= RETENTION_INTERVAL)
+    {
+        return Step::Retain;
+    }
+    Step::Wait(TICK)
+}
+
+fn wanted_base(known: &Known, end: &End, limits: &Limits) -> Option<Reason> {
+    let Some(base) = &end.base else {
+        return Some(Reason::First);
+    };
+    let much = limits.base_bytes.max(known.database_bytes);
+    if end.is_broken {
+        Some(Reason::Gap)
+    } else if !base.same_writer {
+        Some(Reason::Version)
+    } else if base.segment_bytes >= much {
+        Some(Reason::Size)
+    } else if base.age >= limits.base_interval && base.segment_bytes > 0 {
+        Some(Reason::Interval)
+    } else {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests;

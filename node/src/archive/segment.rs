@@ -1,0 +1,94 @@
+//! Building a segment from the log, or from entries that another member sent.
+use node_archive::{
+    documents::Writer,
+    moment::Moment,
+    record::{Kind, Record},
+    segment::{Builder, Segment, Start},
+};
+use node_contract::Lineage;
+
+use super::chain::Failure;
+use crate::{
+    command::logged::{LoggedEntry, LoggedKind},
+    raft::{Consensus, storage::logged::Logged},
+};
+
+/// Bytes of entries that are read from the log at once.
+const PIECE_BYTES: usize = 1 << 20;
+
+/// What became of building one.
+#[derive(Debug)]
+pub(super) enum Built {
+    /// A segment.
+    Segment(Box<Segment>),
+    /// There is no entry yet.
+    Nothing,
+    /// The log does not hold the first entry any more; it begins at this one.
+    Purged(u64),
+}
+
+/// Where a segment belongs, and who writes it.
+#[derive(Clone, Debug)]
+pub(super) struct Place {
+    pub(super) lineage: Lineage,
+    pub(super) writer: Writer,
+    pub(super) start: Start,
+}
+
+impl Place {
+    fn builder(self) -> Result<Builder, Failure> {
+        Ok(Builder::new(self.lineage, self.writer, self.start)?)
+    }
+}
+
+/// Builds a segment of what the log holds from the start on, up to about `max_bytes`. Blocks on the disk.
+pub(super) fn from_log(
+    consensus: &Consensus,
+    place: Place,
+    max_bytes: u64,
+) -> Result<Built, Failure> {
+    let mut builder = place.builder()?;
+    // What is written meanwhile belongs to the next segment: otherwise fast writers would never let this end.
+    let last = consensus.applied_index();
+    while builder.body_bytes() < max_bytes && builder.next() <= last {
+        match consensus.applied_entries(builder.next(), PIECE_BYTES)? {
+            Logged::Purged(first) if builder.is_empty() => return Ok(Built::Purged(first)),
+            Logged::Purged(_) => break,
+            Logged::Entries(entries) if entries.is_empty() => break,
+            Logged::Entries(entries) => push(&mut builder, entries)?,
+        }
+    }
+    seal(builder)
+}
+
+/// Builds a segment of entries that another member sent.
+pub(super) fn from_entries(place: Place, entries: Vec<LoggedEntry>) -> Result<Built, Failure> {
+    let mut builder = place.builder()?;
+    push(&mut builder, entries)?;
+    seal(builder)
+}
+
+fn push(builder: &mut Builder, entries: Vec<LoggedEntry>) -> Result<(), Failure> {
+    for entry in entries {
+        // An entry without a time has that of the one before it.
+        let time = entry.unix_micros()?.unwrap_or(i64::MIN);
+        builder.push(Record {
+            index: entry.index,
+            term: entry.term,
+            kind: match entry.kind {
+                LoggedKind::Blank => Kind::Blank,
+                LoggedKind::Membership => Kind::Membership,
+                LoggedKind::Command => Kind::Command,
+            },
+            time: Moment(time),
+            content: entry.bytes,
+        })?;
+    }
+    Ok(())
+}
+
+fn seal(builder: Builder) -> Result<Built, Failure> {
+    Ok(builder
+        .seal()?
+        .map_or(Built::Nothing, |segment| Built::Segment(Box::new(segment))))
+}

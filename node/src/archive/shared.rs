@@ -1,0 +1,198 @@
+//! The archive as the rest of the node sees it: how far it is, what failed last, what the log keeps for it.
+use std::{sync::Arc, time::Duration};
+
+use node_archive::{documents::Base, keys::Keys, moment::Moment, segment::Header};
+use node_contract::{
+    Lineage,
+    status::{ArchiveBase, ArchiveGap, ArchiveStatus},
+};
+use node_objects::Store;
+use parking_lot::Mutex;
+
+use super::settings::Settings;
+use crate::{
+    clock::{rfc3339_of_micros, unix_micros},
+    metrics::{Counter, Metrics},
+    raft::archive_hold::ArchiveHold,
+};
+
+/// Where the archive is, and the keys that open it.
+#[derive(Clone, Debug)]
+pub(super) struct Place {
+    pub(super) store: Store,
+    pub(super) keys: Option<Keys>,
+}
+
+/// A handle on the archive; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Archive(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    settings: Settings,
+    /// For people, without secrets.
+    target: String,
+    place: Place,
+    hold: Arc<ArchiveHold>,
+    metrics: Arc<Metrics>,
+    state: Mutex<State>,
+}
+
+/// What `/status` shows.
+#[derive(Debug, Default)]
+struct State {
+    lineage: Option<Lineage>,
+    archived_time: Option<Moment>,
+    behind: Behind,
+    log_held_bytes: u64,
+    last_segment_at: Option<u64>,
+    last_base: Option<ArchiveBase>,
+    last_error: Option<String>,
+    gap: Option<ArchiveGap>,
+}
+
+/// What the archive lacks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Behind {
+    /// Applied entries.
+    pub(super) entries: u64,
+    /// How long the oldest of them has waited.
+    pub(super) waited: Duration,
+}
+
+impl Archive {
+    /// An archive in `store`; nothing is read or written yet.
+    pub fn new(
+        settings: Settings,
+        store: Store,
+        keys: Option<Keys>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Self(Arc::new(Inner {
+            target: store.place().to_owned(),
+            hold: Arc::new(ArchiveHold::new(settings.log_limit_bytes)),
+            settings,
+            place: Place { store, keys },
+            metrics,
+            state: Mutex::default(),
+        }))
+    }
+
+    /// What the log keeps.
+    pub fn hold(&self) -> &Arc<ArchiveHold> {
+        &self.0.hold
+    }
+
+    pub(super) fn settings(&self) -> &Settings {
+        &self.0.settings
+    }
+
+    pub(super) fn place(&self) -> &Place {
+        &self.0.place
+    }
+
+    pub(super) fn metrics(&self) -> &Metrics {
+        &self.0.metrics
+    }
+
+    /// The lineage that this node archives. What is known of another one does not count.
+    pub(super) fn begin(&self, lineage: &Lineage) {
+        self.0.state.lock().lineage = Some(lineage.clone());
+    }
+
+    /// The leader says, or the store shows, that everything up to `index` is archived. `lineage` must be the
+    /// node's own.
+    pub fn note_archived(&self, lineage: &Lineage, index: u64, time: Option<i64>) {
+        let mut state = self.0.state.lock();
+        if state.lineage.as_ref() != Some(lineage) {
+            return;
+        }
+        if self.0.hold.archived().is_none_or(|known| known <= index) {
+            state.archived_time = time.map(Moment).or(state.archived_time);
+        }
+        drop(state);
+        self.0.hold.note_archived(index);
+        let archived = self.0.hold.archived().unwrap_or(index);
+        self.0.metrics.set(Counter::ArchiveIndex, archived);
+    }
+
+    /// A segment was stored, by this node (with its bytes) or by another.
+    pub(super) fn note_segment(&self, header: &Header, bytes: Option<u64>) {
+        let now = unix_micros();
+        self.note_archived(&header.lineage, header.last, Some(header.last_time.0));
+        let mut state = self.0.state.lock();
+        state.last_segment_at = Some(now);
+        drop(state);
+        let metrics = self.metrics();
+        metrics.set(Counter::ArchiveLastSegment, now / 1_000_000);
+        if let Some(bytes) = bytes {
+            metrics.count(Counter::ArchiveSegments);
+            metrics.add(Counter::ArchiveSegmentBytes, bytes);
+            metrics.add(Counter::ArchiveEntries, header.last - header.first + 1);
+        }
+    }
+
+    pub(super) fn note_base(&self, base: &Base) {
+        let created = u64::try_from(base.created_at.0).unwrap_or(0);
+        self.metrics()
+            .set(Counter::ArchiveLastBase, created / 1_000_000);
+        self.0.state.lock().last_base = Some(ArchiveBase {
+            index: base.index,
+            time: rfc3339_of_micros(created),
+            bytes: base.object_bytes,
+        });
+    }
+
+    pub(super) fn note_gap(&self, first: u64, last: u64) {
+        self.metrics().count(Counter::ArchiveGaps);
+        self.0.state.lock().gap = Some(ArchiveGap {
+            first,
+            last,
+            noticed: Some(rfc3339_of_micros(unix_micros())),
+        });
+    }
+
+    /// The last attempt failed for this reason, or (`None`) it did not.
+    pub(super) fn note_error(&self, error: Option<&str>) {
+        if error.is_some() {
+            self.metrics().count(Counter::ArchiveFailures);
+        }
+        self.0.state.lock().last_error = error.map(ToOwned::to_owned);
+    }
+
+    pub(super) fn note_behind(&self, behind: Behind, log_held_bytes: u64) {
+        let metrics = self.metrics();
+        metrics.set(Counter::ArchiveBehindSeconds, behind.waited.as_secs());
+        metrics.set(Counter::ArchiveBehindEntries, behind.entries);
+        metrics.set(Counter::ArchiveLogHeldBytes, log_held_bytes);
+        let mut state = self.0.state.lock();
+        state.behind = behind;
+        state.log_held_bytes = log_held_bytes;
+    }
+
+    /// The section `archive` of `/status`.
+    pub fn status(&self) -> ArchiveStatus {
+        let dropped = self.0.hold.dropped().map(|dropped| ArchiveGap {
+            first: dropped.first,
+            last: dropped.last,
+            noticed: Some(rfc3339_of_micros(dropped.unix_micros)),
+        });
+        let state = self.0.state.lock();
+        let known = self.0.hold.archived();
+        ArchiveStatus {
+            enabled: true,
+            target: Some(self.0.target.clone()),
+            lineage: state.lineage.as_ref().map(|lineage| lineage.id.clone()),
+            archived_index: known,
+            archived_time: state.archived_time.map(|time| time.to_string()),
+            behind_seconds: known.map(|_| state.behind.waited.as_secs()),
+            behind_entries: known.map(|_| state.behind.entries),
+            last_segment_at: state.last_segment_at.map(rfc3339_of_micros),
+            last_base: state.last_base.clone(),
+            last_error: state.last_error.clone(),
+            log_held_bytes: Some(state.log_held_bytes),
+            gap: state.gap.clone().or(dropped),
+            restore: None,
+        }
+    }
+}

@@ -1,0 +1,521 @@
+//! The task that keeps the archive: looks, asks `decide.rs` what to do, does it. Runs on every node; only the
+//! leader writes.
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use node_archive::{
+    documents::{Base, Gap, Writer},
+    moment::Moment,
+    segment::Segment,
+};
+use node_db::Database;
+use node_objects::Created;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Archive,
+    base::{self, About},
+    chain::{self, Chain, Failure},
+    decide::{End, Known, LastBase, Reason, Step, TICK, decide},
+    manifest,
+    notices::{Notices, ask_for_entries},
+    parent,
+    pending::{self, Pending, share},
+    retention::{self, Kept},
+    segment::{self, Built},
+};
+use crate::{
+    clock::unix_micros, command::logged::LoggedEntry, identity::Cluster, internode::client::Peers,
+    local::Local, metrics::Counter, raft::Consensus, raft::storage::logged::Logged,
+};
+
+/// So long are members asked for entries that this node's log lacks, before they are given up.
+const SEARCH_LIMIT: Duration = Duration::from_secs(30);
+/// How often the manifest is written.
+const MANIFEST_INTERVAL: Duration = Duration::from_secs(60);
+/// So many entries before a base are searched for its time.
+const TIME_SEARCH: u64 = 1000;
+
+/// What the task works with.
+#[derive(Debug)]
+pub struct Parts {
+    /// This node's Raft.
+    pub consensus: Consensus,
+    /// Its database.
+    pub db: Database,
+    /// Other nodes.
+    pub peers: Peers,
+    /// This node.
+    pub local: Arc<Local>,
+    /// `<data>/raft`.
+    pub raft_dir: PathBuf,
+}
+
+/// Keeps the archive until stopped.
+pub async fn run(archive: Archive, parts: Parts, stop: CancellationToken) {
+    let mut task = Task {
+        archive,
+        parts,
+        notices: Notices::default(),
+        chain: None,
+        term: 0,
+        looked: false,
+        proven: false,
+        pending: Pending::default(),
+        failures: None,
+        base_failed: None,
+        retained: None,
+        searching: None,
+        overview: None,
+        manifest_written: None,
+    };
+    let watched = pending::watch(task.archive.clone(), task.parts.consensus.clone());
+    let kept = async { tokio::join!(task.keep(), watched) };
+    let _ = stop.run_until_cancelled(kept).await;
+}
+
+struct Task {
+    archive: Archive,
+    parts: Parts,
+    notices: Notices,
+    /// The end of the archive; `None` unless this node leads and has read it.
+    chain: Option<Chain>,
+    /// The term in which it was read.
+    term: u64,
+    looked: bool,
+    /// The store was seen to create an object only once.
+    proven: bool,
+    pending: Pending,
+    failures: Option<(u32, Instant)>,
+    base_failed: Option<Instant>,
+    retained: Option<Instant>,
+    /// Since when entries are searched that this node's log lacks.
+    searching: Option<Instant>,
+    /// What retention last found.
+    overview: Option<Kept>,
+    manifest_written: Option<Instant>,
+}
+
+fn now() -> Moment {
+    Moment(i64::try_from(unix_micros()).unwrap_or(i64::MAX))
+}
+
+impl Task {
+    async fn keep(&mut self) {
+        loop {
+            let Some(cluster) = self.parts.local.cluster() else {
+                tokio::time::sleep(TICK).await;
+                continue;
+            };
+            self.archive.begin(&cluster.lineage);
+            let known = self.look();
+            let step = decide(&known, &self.archive.settings().limits);
+            if let Step::Wait(pause) = step {
+                tokio::time::sleep(pause).await;
+                continue;
+            }
+            match self.take(step, &cluster, &known).await {
+                Ok(()) => {
+                    self.failures = None;
+                    if self.base_failed.is_none() {
+                        self.archive.note_error(None);
+                    }
+                }
+                Err(Failure(error)) => self.failed(step, &error),
+            }
+        }
+    }
+
+    fn failed(&mut self, step: Step, error: &str) {
+        let before = self.failures.map_or(0, |(count, _)| count);
+        if before == 0 {
+            tracing::warn!(target: "archive", "{error}; the database goes on, and this is tried again");
+        }
+        self.archive.note_error(Some(error));
+        let at = Instant::now();
+        match step {
+            Step::Base(reason) if !reason.is_urgent() => self.base_failed = Some(at),
+            Step::Retain => self.retained = Some(at),
+            _ => self.failures = Some((before.saturating_add(1), at)),
+        }
+    }
+
+    /// What is known now.
+    fn look(&mut self) -> Known {
+        let consensus = &self.parts.consensus;
+        let leads = consensus.leads();
+        let term = consensus.leadership().term;
+        if !leads || term != self.term {
+            self.chain = None;
+            self.term = term;
+            self.retained = None;
+        }
+        let applied = consensus.applied_index();
+        let behind = self.pending.look(consensus, self.next_index());
+        let log = consensus.log();
+        let held = share(log.range(), log.facts().disk_bytes, behind.entries);
+        let (pages, page_bytes) = self.parts.db.pages();
+        Known {
+            leads,
+            looked: self.looked || self.archive.hold().archived().is_some(),
+            end: self.chain.as_ref().map(end),
+            applied,
+            pending_bytes: held,
+            pending_for: behind.waited,
+            failures: self.failures.map(|(count, at)| (count, at.elapsed())),
+            base_failed: self.base_failed.map(|at| at.elapsed()),
+            database_bytes: u64::from(pages) * u64::from(page_bytes),
+            retained: self.retained.map(|at| at.elapsed()),
+        }
+    }
+
+    fn next_index(&self) -> Option<u64> {
+        let chain = self.chain.as_ref().and_then(|chain| chain.start.as_ref());
+        let hold = self.archive.hold().archived();
+        chain
+            .map(|start| start.first)
+            .or_else(|| hold.map(|index| index + 1))
+    }
+
+    async fn take(&mut self, step: Step, cluster: &Cluster, known: &Known) -> Result<(), Failure> {
+        match step {
+            Step::Wait(_) => Ok(()),
+            Step::Look => {
+                let chain = chain::read(self.archive.place(), &cluster.lineage).await?;
+                self.looked = true;
+                self.note_chain(&chain);
+                Ok(())
+            }
+            Step::Resume => {
+                if !self.proven {
+                    self.archive.place().store.prove_create_once().await?;
+                    self.proven = true;
+                }
+                let parent = parent::of(&self.parts.raft_dir, &cluster.lineage);
+                chain::create_timeline(self.archive.place(), cluster, parent, now()).await?;
+                let chain = chain::read(self.archive.place(), &cluster.lineage).await?;
+                self.note_chain(&chain);
+                self.chain = Some(chain);
+                self.notify(cluster).await;
+                Ok(())
+            }
+            Step::Segment => self.segment(cluster).await,
+            Step::Base(reason) => self.base(reason, cluster, known).await,
+            Step::Retain => self.retain(cluster).await,
+        }
+    }
+
+    fn note_chain(&self, chain: &Chain) {
+        if let Some(base) = &chain.base {
+            self.archive.note_base(base);
+        }
+        if let Some(start) = &chain.start
+            && let Some(last) = start.first.checked_sub(1)
+        {
+            let time = start.not_before.0;
+            self.archive.note_archived(&chain.lineage, last, Some(time));
+        }
+    }
+
+    async fn notify(&mut self, cluster: &Cluster) {
+        let start = self.chain.as_ref().and_then(|chain| chain.start.as_ref());
+        let Some((last, time)) =
+            start.and_then(|start| Some((start.first.checked_sub(1)?, start.not_before.0)))
+        else {
+            return;
+        };
+        let Parts {
+            consensus, peers, ..
+        } = &self.parts;
+        let news = (&cluster.lineage, last, time);
+        self.notices.notify(consensus, peers, news).await;
+    }
+
+    /// Seals one segment and stores it.
+    async fn segment(&mut self, cluster: &Cluster) -> Result<(), Failure> {
+        let Some(place) = self.next_segment(cluster) else {
+            return Ok(());
+        };
+        let begun = Instant::now();
+        let max_bytes = self.archive.settings().limits.segment_bytes;
+        let consensus = self.parts.consensus.clone();
+        let from_log = place.clone();
+        let building =
+            tokio::task::spawn_blocking(move || segment::from_log(&consensus, from_log, max_bytes));
+        let built = match building.await.map_err(|e| Failure(e.to_string()))?? {
+            Built::Purged(first) => match self.search(&place, first, cluster).await? {
+                Some(entries) => segment::from_entries(place, entries)?,
+                None => return Ok(()),
+            },
+            built => built,
+        };
+        let Built::Segment(segment) = built else {
+            return Ok(());
+        };
+        // A node that lost its leadership meanwhile could only repeat what its successor writes.
+        if !self.parts.consensus.leads() {
+            return Ok(());
+        }
+        self.searching = None;
+        self.store_segment(*segment).await?;
+        self.pending.sealed(self.next_index(), begun);
+        self.notify(cluster).await;
+        if let Some(kept) = &mut self.overview {
+            kept.segments += 1;
+        }
+        let is_due = |at: Instant| at.elapsed() >= MANIFEST_INTERVAL;
+        if self.manifest_written.is_none_or(is_due) {
+            self.write_manifest(cluster).await?;
+        }
+        Ok(())
+    }
+
+    fn next_segment(&self, cluster: &Cluster) -> Option<segment::Place> {
+        let start = self.chain.as_ref()?.start.clone()?;
+        Some(segment::Place {
+            lineage: cluster.lineage.clone(),
+            writer: self.writer(),
+            start,
+        })
+    }
+
+    fn writer(&self) -> Writer {
+        Writer {
+            sqlite: node_db::sqlite_version().to_owned(),
+            sqlite_source_id: node_db::sqlite_source_id().to_owned(),
+            rqlited: crate::VERSION.to_owned(),
+            format_version: self.parts.local.format_version(),
+        }
+    }
+
+    async fn store_segment(&mut self, segment: Segment) -> Result<(), Failure> {
+        let Some(chain) = &mut self.chain else {
+            return Ok(());
+        };
+        let place = self.archive.place();
+        let name = chain.folder.segment(segment.header().first);
+        let bytes = segment.encode(&name, place.keys.as_ref())?;
+        let size = bytes.len() as u64;
+        let (segment, own) = match place.store.create(&name, bytes).await? {
+            Created::Yes => (segment, Some(size)),
+            // Another leader was faster, or the answer to an earlier attempt was lost.
+            Created::No => (chain::winner(place, &name).await?, None),
+        };
+        chain.start = Some(segment.after());
+        chain.segment_bytes += size;
+        self.archive.note_segment(segment.header(), own);
+        Ok(())
+    }
+
+    /// This node's log begins at `first`, after the entries that are due: another member may have them.
+    /// `None` if none has, and the archive cannot be continued.
+    async fn search(
+        &mut self,
+        place: &segment::Place,
+        first: u64,
+        cluster: &Cluster,
+    ) -> Result<Option<Vec<LoggedEntry>>, Failure> {
+        let since = *self.searching.get_or_insert_with(Instant::now);
+        let Parts {
+            consensus, peers, ..
+        } = &self.parts;
+        let next = place.start.first;
+        let found = ask_for_entries(consensus, peers, &cluster.lineage, next).await;
+        match found {
+            Ok(entries) if !entries.is_empty() => return Ok(Some(entries)),
+            Err(why) if since.elapsed() < SEARCH_LIMIT => {
+                return Err(Failure(format!(
+                    "the entries from {next} on are no longer in this node's log, and another member that may have them does not answer: {why}"
+                )));
+            }
+            Ok(_) | Err(_) => {}
+        }
+        self.searching = None;
+        if let Some(chain) = &mut self.chain
+            && let Some(base) = &chain.base
+            && base.index + 1 > next
+            && base.index + 1 >= first
+        {
+            self.archive.note_gap(next, base.index);
+            chain.start = Some(chain::after(base));
+            return Ok(None);
+        }
+        tracing::error!(
+            target: "archive",
+            "the entries {next} to {} were purged from the log before they were archived: no moment between them can be restored. A new base is made",
+            first.saturating_sub(1)
+        );
+        self.archive.note_gap(next, first.saturating_sub(1));
+        if let Some(chain) = &mut self.chain {
+            chain.gaps.push(Gap {
+                first: next,
+                last: first.saturating_sub(1),
+            });
+            chain.is_broken = true;
+        }
+        Ok(None)
+    }
+
+    async fn base(
+        &mut self,
+        reason: Reason,
+        cluster: &Cluster,
+        known: &Known,
+    ) -> Result<(), Failure> {
+        let db = self.parts.db.clone();
+        let has_checkpoint = tokio::task::spawn_blocking(move || db.pin().is_some()).await;
+        let has_checkpoint = has_checkpoint.map_err(|e| Failure(e.to_string()))?;
+        if !has_checkpoint || !reason.is_urgent() {
+            let made = self.parts.consensus.checkpoint(&self.parts.db, None).await;
+            if let Err(why) = made
+                && !has_checkpoint
+            {
+                return Err(Failure(format!("no base can be made yet: {why}")));
+            }
+        }
+        let db = self.parts.db.clone();
+        let pinned = tokio::task::spawn_blocking(move || db.pin()).await;
+        let pinned = pinned
+            .map_err(|e| Failure(e.to_string()))?
+            .ok_or_else(|| Failure("no base can be made yet: no checkpoint".to_owned()))?;
+        let index = pinned.position.index;
+        let Some(chain) = &self.chain else {
+            return Ok(());
+        };
+        let next = chain.start.as_ref().map_or(0, |start| start.first);
+        if chain.is_broken && index.saturating_add(1) < next {
+            return Err(Failure(format!(
+                "the last checkpoint is at entry {index}, before what is archived ({next}): a base is made after the next one"
+            )));
+        }
+        let is_new = chain.base.as_ref().is_none_or(|base| base.index < index);
+        let base = if is_new {
+            let time = self.time_of(index, known.applied).await?;
+            let about = About {
+                lineage: cluster.lineage.clone(),
+                folder: chain.folder.clone(),
+                writer: self.writer(),
+                reason,
+                time,
+                now: now(),
+            };
+            Some(base::make(self.archive.place(), pinned, about).await?)
+        } else {
+            None
+        };
+        self.adopt(base, cluster).await
+    }
+
+    /// Goes on with a new base, or (`None`) with the old one, because nothing was written since.
+    async fn adopt(&mut self, base: Option<Base>, cluster: &Cluster) -> Result<(), Failure> {
+        self.base_failed = None;
+        let Some(chain) = &mut self.chain else {
+            return Ok(());
+        };
+        if let Some(base) = base {
+            tracing::info!(target: "archive", "made a base at entry {}: {} bytes, stored as {}", base.index, base.bytes, base.object_bytes);
+            self.archive.note_base(&base);
+            let metrics = self.archive.metrics();
+            metrics.count(Counter::ArchiveBases);
+            metrics.add(Counter::ArchiveBaseBytes, base.object_bytes);
+            let after = chain::after(&base);
+            let continues = chain.start.is_some() && !chain.is_broken;
+            if !continues {
+                chain.start = Some(after);
+            }
+            chain.base = Some(base);
+        } else if let Some(base) = &mut chain.base {
+            // It holds everything, so it is as good as a new one.
+            base.created_at = now();
+            base.writer = Writer {
+                sqlite: node_db::sqlite_version().to_owned(),
+                sqlite_source_id: node_db::sqlite_source_id().to_owned(),
+                rqlited: crate::VERSION.to_owned(),
+                format_version: base.writer.format_version,
+            };
+            if chain.is_broken {
+                chain.start = Some(chain::after(base));
+            }
+        }
+        chain.segment_bytes = 0;
+        chain.is_broken = false;
+        let chain = chain.clone();
+        self.note_chain(&chain);
+        self.retained = None;
+        self.notify(cluster).await;
+        Ok(())
+    }
+
+    /// The time of an entry: of the last request up to it. Now, if it is unknown: a base may claim to be
+    /// younger than it is, but never older.
+    async fn time_of(&self, index: u64, applied: u64) -> Result<Moment, Failure> {
+        let consensus = self.parts.consensus.clone();
+        let from = index.saturating_sub(TIME_SEARCH);
+        let known = self.chain.as_ref().and_then(|chain| chain.start.clone());
+        let read = move || -> Result<Option<i64>, Failure> {
+            let first = consensus.log().range().map_or(applied, |(first, _)| first);
+            let mut next = from.max(first);
+            let mut latest = None;
+            while next <= index {
+                let Logged::Entries(entries) = consensus.applied_entries(next, 1 << 20)? else {
+                    break;
+                };
+                let Some(last) = entries.last().map(|entry| entry.index) else {
+                    break;
+                };
+                for entry in entries.iter().filter(|entry| entry.index <= index) {
+                    latest = latest.max(entry.unix_micros()?);
+                }
+                next = last + 1;
+            }
+            Ok(latest)
+        };
+        let found = tokio::task::spawn_blocking(read).await;
+        let found = found.map_err(|e| Failure(e.to_string()))??;
+        let time = found.map_or_else(now, Moment);
+        Ok(match known {
+            // Times never fall from one archived entry to the next.
+            Some(start) if start.first <= index => time.max(start.not_before),
+            _ => time,
+        })
+    }
+
+    async fn retain(&mut self, cluster: &Cluster) -> Result<(), Failure> {
+        let Some(chain) = &self.chain else {
+            return Ok(());
+        };
+        let retention = self.archive.settings().retention;
+        let place = self.archive.place();
+        let kept = retention::apply(place, &chain.folder, retention, now()).await?;
+        if kept.deleted > 0 {
+            tracing::info!(target: "archive", "deleted {} objects that are older than {} hours", kept.deleted, retention.as_secs() / 3600);
+        }
+        self.retained = Some(Instant::now());
+        self.overview = Some(kept);
+        self.write_manifest(cluster).await
+    }
+
+    /// Writes the manifest, at most once in a while: it is for people.
+    async fn write_manifest(&mut self, cluster: &Cluster) -> Result<(), Failure> {
+        let (Some(chain), Some(kept)) = (&self.chain, &self.overview) else {
+            return Ok(());
+        };
+        self.manifest_written = Some(Instant::now());
+        manifest::write(self.archive.place(), chain, kept, &cluster.id, now()).await
+    }
+}
+
+fn end(chain: &Chain) -> End {
+    End {
+        next: chain.start.as_ref().map_or(0, |start| start.first),
+        base: chain.base.as_ref().map(|base| LastBase {
+            age: Duration::from_secs(
+                u64::try_from(now().seconds_since(base.created_at)).unwrap_or(0),
+            ),
+            segment_bytes: chain.segment_bytes,
+            same_writer: base.writer.rqlited == crate::VERSION
+                && base.writer.sqlite_source_id == node_db::sqlite_source_id(),
+        }),
+        is_broken: chain.is_broken,
+    }
+}

@@ -1,0 +1,200 @@
+//! Fetching a backup from a running cluster.
+use std::{error::Error as _, path::Path, sync::Arc, time::Duration};
+
+use reqwest::{Client, Response, StatusCode, Url};
+use rustls::{ClientConfig, crypto::ring};
+use tokio::{fs::File, io::AsyncWriteExt as _};
+
+use super::args::ClusterArgs;
+use crate::tls::{
+    Trusted,
+    pem::{self, Source},
+};
+
+const CONNECT_LIMIT: Duration = Duration::from_secs(10);
+/// Longest part of an answer that is shown.
+const MAX_SHOWN_CHARS: usize = 300;
+/// Rounds over all nodes, and the pause before another.
+const ROUNDS: u32 = 3;
+const ROUND_PAUSE: Duration = Duration::from_secs(1);
+
+/// Writes a backup to a file; returns the URL of the node that sent it.
+pub(super) async fn download(
+    args: &ClusterArgs,
+    vacuum: bool,
+    to: &Path,
+) -> Result<String, String> {
+    let client = client(args)?;
+    let login = login(args)?;
+    let mut failures = Vec::new();
+    for round in 0..ROUNDS {
+        if round > 0 {
+            tokio::time::sleep(ROUND_PAUSE * round).await;
+        }
+        failures.clear();
+        for url in &args.urls {
+            let attempt = from(&client, url, login.as_ref(), vacuum, to);
+            let limited = tokio::time::timeout(args.timeout, attempt).await;
+            match limited {
+                Ok(Ok(())) => return Ok(url.clone()),
+                Ok(Err(Refused { why, lasting: true })) => return Err(format!("{url}: {why}")),
+                Ok(Err(Refused { why, .. })) => failures.push(format!("{url}: {why}")),
+                Err(_) => failures.push(format!(
+                    "{url}: not done within {:?} (-timeout)",
+                    args.timeout
+                )),
+            }
+        }
+    }
+    Err(format!("no node sent a backup: {}", failures.join("; ")))
+}
+
+struct Refused {
+    why: String,
+    /// Another node says the same.
+    lasting: bool,
+}
+
+impl Refused {
+    fn passing(why: impl Into<String>) -> Self {
+        Self {
+            why: why.into(),
+            lasting: false,
+        }
+    }
+}
+
+async fn from(
+    client: &Client,
+    url: &str,
+    login: Option<&(String, String)>,
+    vacuum: bool,
+    to: &Path,
+) -> Result<(), Refused> {
+    let mut url = address(url).map_err(|why| Refused { why, lasting: true })?;
+    // A follower passes the backup on from the leader.
+    url.set_query(Some(if vacuum { "vacuum" } else { "fmt=delete" }));
+    let mut request = client.get(url);
+    if let Some((user, password)) = login {
+        request = request.basic_auth(user, Some(password));
+    }
+    let sent = request.send().await;
+    let response = sent.map_err(|e| Refused::passing(chain(&e)))?;
+    let status = response.status();
+    if status != StatusCode::OK {
+        let text = response.text().await.unwrap_or_default();
+        let text: String = text.trim().chars().take(MAX_SHOWN_CHARS).collect();
+        let denied = matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);
+        let why = match denied {
+            true => {
+                format!("{status} {text}; check -user, -password-file and the permission 'backup'")
+            }
+            false => format!("{status} {text}"),
+        };
+        return Err(Refused {
+            why,
+            lasting: denied,
+        });
+    }
+    save(response, to).await
+}
+
+async fn save(mut response: Response, to: &Path) -> Result<(), Refused> {
+    let failed = |e: std::io::Error| Refused {
+        why: format!(
+            "writing the copy to {}: {e}; see -scratch-dir",
+            to.display()
+        ),
+        lasting: true,
+    };
+    let announced = response.content_length();
+    let mut file = File::create(to).await.map_err(failed)?;
+    let mut received = 0;
+    while let Some(chunk) = response
+        .chunk()
+        .await
+        .map_err(|e| Refused::passing(chain(&e)))?
+    {
+        received += chunk.len() as u64;
+        file.write_all(&chunk).await.map_err(failed)?;
+    }
+    file.flush().await.map_err(failed)?;
+    match announced.is_some_and(|announced| announced != received) {
+        true => Err(Refused::passing("the backup broke off")),
+        false => Ok(()),
+    }
+}
+
+fn address(text: &str) -> Result<Url, String> {
+    let url = Url::parse(text).map_err(|e| format!("not a URL: {e}"))?;
+    if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() {
+        return Err("expected http://host:port or https://host:port".into());
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err("must not carry a user or password: see -user and -password-file".into());
+    }
+    let base = url.as_str().trim_end_matches('/').to_owned();
+    Url::parse(&format!("{base}/db/backup")).map_err(|e| e.to_string())
+}
+
+fn login(args: &ClusterArgs) -> Result<Option<(String, String)>, String> {
+    let (Some(user), Some(file)) = (&args.user, &args.password_file) else {
+        return Ok(None);
+    };
+    let text = std::fs::read_to_string(file);
+    let text = text.map_err(|e| format!("-password-file {}: {e}", file.display()))?;
+    let password = text.strip_suffix('\n').unwrap_or(&text);
+    let password = password.strip_suffix('\r').unwrap_or(password);
+    Ok(Some((user.clone(), password.to_owned())))
+}
+
+fn client(args: &ClusterArgs) -> Result<Client, String> {
+    let tls = tls(args)?;
+    Client::builder()
+        .tls_backend_preconfigured(tls)
+        .redirect(reqwest::redirect::Policy::none())
+        .no_proxy()
+        .connect_timeout(CONNECT_LIMIT)
+        .build()
+        .map_err(|e| chain(&e))
+}
+
+fn tls(args: &ClusterArgs) -> Result<ClientConfig, String> {
+    let trusted = match &args.ca_file {
+        None => Trusted::of_system("-ca-file"),
+        Some(path) => {
+            let pem = Source::new("-ca-file", path).read()?;
+            let found = pem::certificates(&pem);
+            Trusted::given(found.map_err(|e| format!("-ca-file {}: {e}", path.display()))?)?
+        }
+    };
+    let provider = Arc::new(ring::default_provider());
+    let verifier = trusted.verifier_of_servers(&provider, None)?;
+    let builder = crate::tls::client_builder(provider)?
+        .dangerous()
+        .with_custom_certificate_verifier(verifier);
+    let (Some(cert), Some(key)) = (&args.cert_file, &args.key_file) else {
+        return Ok(builder.with_no_client_auth());
+    };
+    let chain = Source::new("-cert-file", cert).read()?;
+    let chain =
+        pem::certificates(&chain).map_err(|e| format!("-cert-file {}: {e}", cert.display()))?;
+    let pem = Source::new("-key-file", key).read()?;
+    let key = pem::private_key(&pem).map_err(|e| format!("-key-file {}: {e}", key.display()))?;
+    let config = builder.with_client_auth_cert(chain, key);
+    config.map_err(|e| format!("-cert-file and -key-file: {e}"))
+}
+
+/// An error with its causes, without the URL.
+fn chain(error: &reqwest::Error) -> String {
+    let mut text = "cannot be reached".to_owned();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        let inner_text = inner.to_string();
+        if !text.contains(&inner_text) {
+            text = format!("{text}: {inner_text}");
+        }
+        cause = inner.source();
+    }
+    text
+}

@@ -1,0 +1,67 @@
+//! What was done, as JSON.
+use std::path::Path;
+
+use serde::Serialize;
+
+use crate::inspect::CommandOutput;
+
+/// The result of a backup or a fetch.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(super) struct Report {
+    /// The object's whole name.
+    pub(super) object: String,
+    /// The store.
+    pub(super) target: String,
+    /// The node that the backup came from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) source: Option<String>,
+    /// The file that was written.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) file: Option<String>,
+    /// Length of the database file.
+    pub(super) bytes: u64,
+    /// Length of the object.
+    pub(super) stored_bytes: u64,
+    pub(super) compressed: bool,
+    /// Of the database file.
+    pub(super) sha256: String,
+    /// `ok`: `PRAGMA integrity_check`.
+    pub(super) integrity: String,
+    /// RFC 3339.
+    pub(super) started: String,
+    pub(super) seconds: f64,
+    /// Version of this program.
+    pub(super) program: String,
+}
+
+#[derive(Serialize)]
+struct Failed<'a> {
+    error: &'a str,
+}
+
+/// The output, which is also written to the result file: `{"error": …}` after a failure.
+pub(super) fn finished(
+    result: Result<Report, String>,
+    result_file: Option<&Path>,
+) -> CommandOutput {
+    let json = match &result {
+        Ok(report) => serde_json::to_string(report),
+        Err(error) => serde_json::to_string(&Failed { error }),
+    };
+    let json = json.unwrap_or_default();
+    let written = result_file.map(|path| {
+        std::fs::write(path, &json).map_err(|e| format!("-result-file {}: {e}", path.display()))
+    });
+    match (result, written.transpose()) {
+        (Ok(_), Ok(_)) => CommandOutput {
+            exit_code: 0,
+            text: json,
+            is_error: false,
+        },
+        (Err(why), _) | (Ok(_), Err(why)) => CommandOutput {
+            exit_code: 1,
+            text: format!("fatal: {why}"),
+            is_error: true,
+        },
+    }
+}

@@ -1,0 +1,223 @@
+//! Which timeline of an archive a restore means: a function of what is there and what was asked for.
+use node_archive::{documents::Base, plan::Target};
+
+use super::source::{Refusal, TimelineAt};
+
+/// A timeline with what its bases say.
+#[derive(Clone, Debug)]
+pub struct Candidate {
+    /// The timeline.
+    pub at: TimelineAt,
+    /// Its bases, in order.
+    pub bases: Vec<Base>,
+}
+
+/// A line of the list to choose from.
+fn described(candidate: &Candidate) -> String {
+    let bases = match (candidate.bases.first(), candidate.bases.last()) {
+        (Some(first), Some(last)) => format!("bases from {} to {}", first.time, last.time),
+        _ => "no base".into(),
+    };
+    let at = &candidate.at;
+    let (lineage, cluster) = (&at.lineage, &at.timeline.cluster_id);
+    format!(
+        "  {} (epoch {}, cluster {cluster}, {bases})",
+        lineage.id, lineage.epoch
+    )
+}
+
+/// The timeline that holds the target. Several timelines of one cluster follow each other in time; but their
+/// indexes overlap, and clusters that share a prefix have nothing in common, so there a person must choose.
+///
+/// # Errors
+/// None, or several: then the text lists them.
+pub fn choose(
+    candidates: &[Candidate],
+    lineage: Option<&str>,
+    target: Target,
+) -> Result<usize, Refusal> {
+    if candidates.is_empty() {
+        return Err("there is no archive below this prefix: check bucket, prefix and path".into());
+    }
+    let list = || {
+        let lines = candidates.iter().map(described);
+        lines.collect::<Vec<_>>().join("\n")
+    };
+    if let Some(id) = lineage {
+        let found = candidates.iter().position(|c| c.at.lineage.id == id);
+        return found.ok_or_else(|| format!("there is no lineage {id}; there are:\n{}", list()));
+    }
+    if candidates.len() == 1 {
+        return Ok(0);
+    }
+    let ambiguous = |why: &str| Err(format!("{why}: name one with -lineage:\n{}", list()));
+    let clusters: std::collections::BTreeSet<_> = candidates
+        .iter()
+        .map(|c| c.at.timeline.cluster_id.as_str())
+        .collect();
+    if clusters.len() > 1 {
+        return ambiguous("several clusters are archived here");
+    }
+    let begun = |candidate: &Candidate| match target {
+        Target::Time(time) => candidate
+            .bases
+            .first()
+            .is_some_and(|base| base.time <= time),
+        Target::End | Target::Index(_) => true,
+    };
+    if matches!(target, Target::Index(_)) {
+        return ambiguous(
+            "several timelines are archived here, and an index may be in each of them",
+        );
+    }
+    let newest = candidates
+        .iter()
+        .enumerate()
+        .filter(|(_, candidate)| begun(candidate))
+        .max_by_key(|(_, candidate)| candidate.at.lineage.epoch);
+    let Some((newest, candidate)) = newest else {
+        return Err(format!(
+            "{target} is before all timelines of the archive:\n{}",
+            list()
+        ));
+    };
+    let epoch = candidate.at.lineage.epoch;
+    let rivals = candidates
+        .iter()
+        .filter(|c| c.at.lineage.epoch == epoch && begun(c));
+    if rivals.count() > 1 {
+        return ambiguous("two timelines are of the same epoch");
+    }
+    Ok(newest)
+}
+
+#[cfg(test)]
+mod tests {
+    use node_archive::{
+        documents::{Timeline, Writer},
+        moment::Moment,
+        names::Folder,
+    };
+    use node_contract::Lineage;
+
+    use super::*;
+
+    fn candidate(id: &str, epoch: u64, cluster: &str, first: i64) -> Candidate {
+        let lineage = Lineage {
+            id: id.into(),
+            epoch,
+        };
+        let base = Base {
+            format: 1,
+            lineage: lineage.clone(),
+            index: 5,
+            term: 1,
+            time: Moment(first),
+            created_at: Moment(first),
+            bytes: 1,
+            sha256: String::new(),
+            pages: 1,
+            object: String::new(),
+            object_bytes: 1,
+            writer: serde_json::from_str::<Writer>(
+                r#"{"sqlite":"","sqlite_source_id":"","rqlited":"","format_version":2}"#,
+            )
+            .unwrap(),
+            content_hash: None,
+            reason: "first".into(),
+        };
+        Candidate {
+            at: TimelineAt {
+                folder: Folder::new(&lineage).unwrap(),
+                timeline: Timeline {
+                    format: 1,
+                    cluster_id: cluster.into(),
+                    lineage: lineage.clone(),
+                    created_at: Moment(0),
+                    parent: None,
+                },
+                lineage,
+            },
+            bases: vec![base],
+        }
+    }
+
+    #[test]
+    #[expect(clippy::too_many_lines, reason = "one table")]
+    fn the_timeline_is_found_or_a_person_is_asked() {
+        let a = candidate("a", 0, "c", 10);
+        let b = candidate("b", 1, "c", 20);
+        let twin = candidate("twin", 1, "c", 20);
+        let other = candidate("other", 0, "d", 10);
+        let time = |t| Target::Time(Moment(t));
+        for (name, there, lineage, target, want) in [
+            ("nothing", vec![], None, Target::End, Err("check bucket")),
+            ("one", vec![a.clone()], None, Target::Index(7), Ok(0)),
+            ("one, named", vec![a.clone()], Some("a"), Target::End, Ok(0)),
+            (
+                "unknown",
+                vec![a.clone()],
+                Some("x"),
+                Target::End,
+                Err("no lineage x"),
+            ),
+            ("end", vec![a.clone(), b.clone()], None, Target::End, Ok(1)),
+            (
+                "time of the first",
+                vec![a.clone(), b.clone()],
+                None,
+                time(19),
+                Ok(0),
+            ),
+            (
+                "time of the second",
+                vec![a.clone(), b.clone()],
+                None,
+                time(20),
+                Ok(1),
+            ),
+            (
+                "before both",
+                vec![a.clone(), b.clone()],
+                None,
+                time(9),
+                Err("before all"),
+            ),
+            (
+                "index",
+                vec![a.clone(), b.clone()],
+                None,
+                Target::Index(7),
+                Err("-lineage"),
+            ),
+            (
+                "index, named",
+                vec![a.clone(), b.clone()],
+                Some("b"),
+                Target::Index(7),
+                Ok(1),
+            ),
+            (
+                "twins",
+                vec![b.clone(), twin],
+                None,
+                Target::End,
+                Err("same epoch"),
+            ),
+            (
+                "two clusters",
+                vec![a, other],
+                None,
+                Target::End,
+                Err("several clusters"),
+            ),
+        ] {
+            let got = choose(&there, lineage, target);
+            match (got, want) {
+                (Ok(got), Ok(want)) => assert_eq!(got, want, "{name}"),
+                (Err(got), Err(want)) => assert!(got.contains(want), "{name}: {got}"),
+                (got, want) => panic!("{name}: {got:?}, not {want:?}"),
+            }
+        }
+    }
+}

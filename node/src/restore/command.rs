@@ -1,0 +1,166 @@
+//! `rqlited archive list|show|verify|restore`: looking at an archive and restoring from it, without a node.
+mod list;
+mod place;
+mod restore;
+mod show;
+mod verify;
+
+use std::ffi::{OsStr, OsString};
+
+use clap::{Parser, Subcommand};
+
+use self::{list::ListArgs, place::Done, restore::RestoreArgs, show::ShowArgs, verify::VerifyArgs};
+use crate::inspect::CommandOutput;
+
+const FAILED: u8 = 1;
+
+#[derive(Debug, Parser)]
+#[command(
+    name = "rqlited archive",
+    about = "Looks at an archive of a cluster's past, and restores any point of it. No node is needed.",
+    after_help = "Options may begin with one dash or two. Exit codes: 0 done; 1 refused, or something is wrong with the archive; 2 wrong command line.",
+    disable_help_subcommand = true
+)]
+struct Arguments {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// Lists timelines, bases, and the range of indexes and times that can be restored.
+    List(ListArgs),
+    /// Shows entries: index, time and SQL text; with --effects also what they did.
+    Show(ShowArgs),
+    /// Checks every object; with --full also replays everything and compares content.
+    Verify(VerifyArgs),
+    /// Makes a database file of a point of the past.
+    Restore(RestoreArgs),
+}
+
+/// Runs the subcommand; `arguments` are those after the word `archive`.
+pub fn run(arguments: impl Iterator<Item = OsString>) -> CommandOutput {
+    let words = std::iter::once(OsString::from("rqlited archive")).chain(arguments.map(two_dashes));
+    let arguments = match Arguments::try_parse_from(words) {
+        Ok(arguments) => arguments,
+        Err(error) => return CommandOutput::of_clap(&error),
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build();
+    let done = match runtime {
+        Ok(runtime) => runtime.block_on(async {
+            match arguments.what {
+                What::List(args) => list::run(&args).await,
+                What::Show(args) => show::run(&args).await,
+                What::Verify(args) => verify::run(&args).await,
+                What::Restore(args) => restore::run(&args).await,
+            }
+        }),
+        Err(error) => Err(format!("starting the runtime: {error}")),
+    };
+    let is_error = done.is_err();
+    let (exit_code, text) = match done {
+        Ok(Done { sound: true, text }) => (0, text),
+        Ok(Done { sound: false, text }) => (FAILED, text),
+        Err(text) => (FAILED, text),
+    };
+    CommandOutput {
+        exit_code,
+        text,
+        is_error,
+    }
+}
+
+/// `-config` as `--config`: the node's own flags have one dash.
+fn two_dashes(word: OsString) -> OsString {
+    let bytes = word.as_encoded_bytes();
+    match bytes {
+        [b'-', letter, _, ..] if letter.is_ascii_alphabetic() => {
+            let mut longer = OsString::from("-");
+            longer.push(OsStr::new(&word));
+            longer
+        }
+        _ => word,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run_words(words: &[&str]) -> CommandOutput {
+        run(words.iter().map(OsString::from))
+    }
+
+    #[test]
+    fn the_command_line() {
+        for words in [&["-help"][..], &["restore", "--help"], &["show", "-h"]] {
+            let help = run_words(words);
+            assert_eq!((help.exit_code, help.is_error), (0, false), "{}", help.text);
+        }
+        for words in [
+            &[][..],
+            &["nonsense"],
+            &[
+                "restore",
+                "-config",
+                "x",
+                "-output",
+                "y",
+                "-to-index",
+                "many",
+            ],
+            &[
+                "restore",
+                "-config",
+                "x",
+                "-output",
+                "y",
+                "-to-index",
+                "1",
+                "-to-time",
+                "2026-01-01T00:00:00Z",
+            ],
+            &[
+                "restore",
+                "-config",
+                "x",
+                "-output",
+                "y",
+                "-to-time",
+                "yesterday",
+            ],
+            &["list", "-wrong"],
+        ] {
+            assert_eq!(run_words(words).exit_code, 2, "{words:?}");
+        }
+    }
+
+    #[test]
+    fn a_wrong_configuration_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("a.json");
+        std::fs::write(&file, r#"{"type":"tape","sub":{}}"#).unwrap();
+        let file = file.display().to_string();
+        for (words, says) in [
+            (vec!["list"], "-config is missing"),
+            (
+                vec!["list", "-config", "/nowhere/x.json"],
+                "/nowhere/x.json",
+            ),
+            (
+                vec!["verify", "-config", &file],
+                "unsupported storage type 'tape'",
+            ),
+        ] {
+            let got = run_words(&words);
+            assert!(
+                got.exit_code == 1 && got.is_error && got.text.contains(says),
+                "{}",
+                got.text
+            );
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! What the subcommands of `rqlited archive` share: where the archive is, how entries are replayed, what they
+//! print.
+use std::path::PathBuf;
+
+use clap::Args;
+use node_archive::{moment::Moment, plan::Target};
+use node_objects::{Config, Use};
+
+use crate::restore::{
+    run::Wish,
+    source::{Refusal, Source, read_keys},
+};
+
+/// Where the archive is.
+#[derive(Clone, Debug, Args)]
+pub(super) struct Place {
+    /// JSON file that says where the archive is, as for -archive.
+    #[arg(long, value_name = "FILE")]
+    pub(super) config: Option<PathBuf>,
+    /// Key file of an encrypted archive, as for -archive-key-file.
+    #[arg(long, alias = "archive-key-file", value_name = "FILE")]
+    pub(super) key_file: Option<PathBuf>,
+    /// Id of the timeline, where the archive has several.
+    #[arg(long, value_name = "ID")]
+    pub(super) lineage: Option<String>,
+    /// Print JSON.
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+impl Place {
+    pub(super) fn open(&self) -> Result<Source, Refusal> {
+        let Some(path) = &self.config else {
+            return Err("-config is missing: the JSON file that says where the archive is".into());
+        };
+        type Rest = serde_json::Map<String, serde_json::Value>;
+        let config = Config::<Rest>::read(path, Use::Prefix).map_err(|e| e.to_string())?;
+        let keys = read_keys(self.key_file.as_deref())?;
+        let store = config.target.open().map_err(|e| e.to_string())?;
+        Ok(Source::new(store, keys))
+    }
+}
+
+/// How entries are replayed.
+#[derive(Clone, Debug, Args)]
+pub(super) struct ReplayArgs {
+    /// Replay entries although another version of SQLite applied them.
+    #[arg(long)]
+    pub(super) allow_other_sqlite: bool,
+    /// The cluster enforced foreign keys (its nodes had -fk).
+    #[arg(long)]
+    pub(super) fk: bool,
+}
+
+impl ReplayArgs {
+    pub(super) fn wish(&self, place: &Place, target: Target) -> Wish {
+        Wish {
+            lineage: place.lineage.clone(),
+            target,
+            allow_other_sqlite: self.allow_other_sqlite,
+            foreign_keys: self.fk,
+        }
+    }
+}
+
+/// Reads a time that a person wrote.
+pub(super) fn moment(text: &str) -> Result<Moment, String> {
+    Moment::parse(text)
+}
+
+/// The output of a subcommand that did its work.
+pub(super) struct Done {
+    /// Nothing is wrong with the archive.
+    pub(super) sound: bool,
+    pub(super) text: String,
+}
+
+impl Done {
+    pub(super) fn fine(text: String) -> Self {
+        Self { sound: true, text }
+    }
+}
+
+/// JSON for people: these types always serialize.
+pub(super) fn pretty(value: &impl serde::Serialize) -> String {
+    serde_json::to_string_pretty(value).unwrap_or_default()
+}

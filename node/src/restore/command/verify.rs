@@ -1,0 +1,178 @@
+//! `rqlited archive verify`: is everything there, whole and in order, and does it give what the cluster had?
+use std::path::PathBuf;
+
+use clap::Args;
+use node_archive::{documents::Base, plan::Target, record::Record};
+use serde::Serialize;
+
+use super::place::{Done, Place, ReplayArgs, pretty};
+use crate::restore::{
+    run::{self, Planned, Walk},
+    source::{Refusal, Source, TimelineAt},
+};
+
+#[derive(Debug, Args)]
+pub(super) struct VerifyArgs {
+    #[command(flatten)]
+    place: Place,
+    #[command(flatten)]
+    replay: ReplayArgs,
+    /// Also replay everything from the oldest base, compare with the content of every later base and with the
+    /// hashes that the cluster made, and run integrity_check.
+    #[arg(long)]
+    full: bool,
+    /// With --full: directory for scratch databases. If not given, the temporary directory.
+    #[arg(long, value_name = "DIR")]
+    scratch: Option<PathBuf>,
+}
+
+/// What was found in one timeline.
+#[derive(Debug, Default, Serialize)]
+struct Verified {
+    lineage: String,
+    epoch: u64,
+    ok: bool,
+    bases: usize,
+    segments: usize,
+    entries: u64,
+    /// First and last index that the chain covers.
+    from_index: u64,
+    to_index: u64,
+    /// With --full: comparisons of content.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    contents_compared: Option<u64>,
+    problems: Vec<String>,
+}
+
+pub(super) async fn run(args: &VerifyArgs) -> Result<Done, Refusal> {
+    let source = args.place.open()?;
+    let mut found = Vec::new();
+    for at in source.timelines().await? {
+        let wanted = args.place.lineage.as_deref();
+        if wanted.is_none_or(|id| id == at.lineage.id) {
+            found.push(verify(args, &source, &at).await);
+        }
+    }
+    if found.is_empty() {
+        return Err(format!(
+            "{}: there is no such timeline: check bucket, prefix and -lineage",
+            source.place()
+        ));
+    }
+    Ok(Done {
+        sound: found.iter().all(|timeline| timeline.ok),
+        text: if args.place.json {
+            pretty(&serde_json::json!({ "timelines": found }))
+        } else {
+            found.iter().map(text).collect::<Vec<_>>().join("\n\n")
+        },
+    })
+}
+
+async fn verify(args: &VerifyArgs, source: &Source, at: &TimelineAt) -> Verified {
+    let mut verified = Verified {
+        lineage: at.lineage.id.clone(),
+        epoch: at.lineage.epoch,
+        ..Verified::default()
+    };
+    if let Err(problem) = check(args, source, at, &mut verified).await {
+        verified.problems.push(problem);
+    }
+    verified.ok = verified.problems.is_empty();
+    verified
+}
+
+async fn check(
+    args: &VerifyArgs,
+    source: &Source,
+    at: &TimelineAt,
+    verified: &mut Verified,
+) -> Result<(), Refusal> {
+    let bases = source.bases(&at.folder).await?;
+    verified.bases = bases.len();
+    for base in &bases {
+        let read = source.base_data(&at.folder, base, |_| Ok(())).await;
+        verified.problems.extend(read.err());
+    }
+    let Some(oldest) = bases.first() else {
+        return Err(format!(
+            "{}: there is no base, so nothing can be restored",
+            at.folder.as_str()
+        ));
+    };
+    verified.from_index = oldest.index;
+    let mut wish = args.replay.wish(&args.place, Target::End);
+    wish.lineage = Some(at.lineage.id.clone());
+    let since = Target::Index(oldest.index);
+    let planned = run::plan_from(source, &wish, since).await?;
+    verified.segments = planned.plan.segments.len();
+    verified.to_index = planned.plan.end.index;
+    let mut entries = 0;
+    run::read(source, &planned, &mut |_| entries += 1).await?;
+    verified.entries = entries;
+    if args.full && verified.problems.is_empty() {
+        verified.contents_compared = Some(replay(args, source, &planned, &bases, &wish).await?);
+    }
+    Ok(())
+}
+
+/// Replays everything, and compares with the content of each base on the way.
+async fn replay(
+    args: &VerifyArgs,
+    source: &Source,
+    planned: &Planned,
+    bases: &[Base],
+    wish: &run::Wish,
+) -> Result<u64, Refusal> {
+    let scratch = args.scratch.clone().unwrap_or_else(std::env::temp_dir);
+    let mut compared = 0;
+    let mut walk = Walk::begin(source, planned, wish, &scratch).await?;
+    walk.entries(
+        async |walk: &mut Walk<'_>, record: Record| {
+            let index = record.index;
+            walk.replay_record(record).await?;
+            if let Some(base) = bases.iter().find(|base| base.index == index) {
+                let replayed = walk.replay.content_hash().await;
+                let replayed = replayed.map_err(|e| e.to_string())?;
+                let held = run::hash_of_base(source, planned, base, &scratch).await?;
+                if replayed != held {
+                    return Err(format!(
+                        "{}: its content has the hash {held}, but the entries before it give {replayed}",
+                        planned.folder.base(index)
+                    ));
+                }
+                compared += 1;
+            }
+            Ok(())
+        },
+        &mut |_| {},
+    )
+    .await?;
+    let (_, report) = walk.finish().await?;
+    Ok(compared + report.hashes_compared)
+}
+
+fn text(timeline: &Verified) -> String {
+    let mut lines = vec![format!(
+        "lineage {} (epoch {}): {}",
+        timeline.lineage,
+        timeline.epoch,
+        if timeline.ok { "sound" } else { "NOT SOUND" }
+    )];
+    lines.push(format!(
+        "  {} bases, {} segments, {} entries, index {} to {}",
+        timeline.bases, timeline.segments, timeline.entries, timeline.from_index, timeline.to_index
+    ));
+    if let Some(compared) = timeline.contents_compared {
+        lines.push(format!(
+            "  replayed, {compared} comparisons of content, integrity_check ok"
+        ));
+    }
+    lines.extend(
+        timeline
+            .problems
+            .iter()
+            .map(|problem| format!("  {problem}")),
+    );
+    lines.join("\n")
+}

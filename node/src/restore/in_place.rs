@@ -1,0 +1,385 @@
+//! Replaces the contents of a running cluster by a point of its own past, through the log.
+//!
+//! The leader waits until the archive holds everything committed so far, replays to the point beside the
+//! database, in a process of its own, and loads the result as any other load. So every node goes the same
+//! way, and the archive's chain goes on: the entry before the load's last one is the state that was replaced,
+//! and may be restored again.
+use std::{
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use node_archive::{
+    moment::Moment,
+    plan::{Point, Target},
+};
+use node_contract::{RestoreRequest, RestoreState};
+use node_objects::{Use, config};
+use parking_lot::Mutex;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    child::{self, ArchiveAt, Order},
+    run::{self, Planned, Wish},
+    source::{Source, read_keys},
+};
+use crate::store::Store;
+
+/// How long the archive may take to hold what was committed when the restore began.
+const ARCHIVE_LIMIT: Duration = Duration::from_secs(60);
+const ARCHIVE_POLL: Duration = Duration::from_millis(500);
+/// Longest restore.
+const LIMIT: Duration = Duration::from_secs(6 * 3600);
+/// Longest id that a caller may choose.
+const MAX_ID_BYTES: usize = 128;
+
+/// Why a restore is not begun.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// The request must be another one.
+    Request(String),
+    /// Another restore runs.
+    Running(String),
+    /// Not now, or not here.
+    Unavailable(String),
+}
+
+/// In-place restores of this node; one at a time. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct InPlace(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    store: Store,
+    settings: Settings,
+    now: Mutex<Now>,
+}
+
+/// Where the archive is.
+#[derive(Clone, Debug, Default)]
+pub struct Settings {
+    /// `-archive`.
+    pub archive: Option<PathBuf>,
+    /// `-archive-key-file`.
+    pub key_file: Option<PathBuf>,
+    /// `-fk`.
+    pub foreign_keys: bool,
+    /// Directory of the replay, on the database's disk.
+    pub scratch: PathBuf,
+}
+
+#[derive(Debug, Default)]
+struct Now {
+    state: RestoreState,
+    cancel: Option<CancellationToken>,
+}
+
+/// Checks a request. `cluster` is the id that it must confirm.
+///
+/// # Errors
+/// What to change.
+pub fn check(request: &RestoreRequest, cluster: &str) -> Result<Target, String> {
+    if request
+        .id
+        .as_ref()
+        .is_some_and(|id| id.is_empty() || id.len() > MAX_ID_BYTES)
+    {
+        return Err(format!("id: 1 to {MAX_ID_BYTES} bytes"));
+    }
+    let target = match (request.to_index, &request.to_time) {
+        (Some(_), Some(_)) => return Err("give to_index or to_time, not both".into()),
+        (None, None) => return Err("to_index or to_time is missing: the point to restore".into()),
+        (Some(index), None) => Target::Index(index),
+        (None, Some(time)) => {
+            Target::Time(Moment::parse(time).map_err(|e| format!("to_time: {e}"))?)
+        }
+    };
+    match &request.confirm {
+        _ if request.dry_run => Ok(target),
+        Some(confirmed) if confirmed == cluster => Ok(target),
+        Some(_) => Err(format!(
+            "confirm is not the id of this cluster, which is {cluster}: nothing was changed"
+        )),
+        None => Err(format!(
+            "the whole database would be replaced: confirm that with \"confirm\":\"{cluster}\", or look first with \"dry_run\":true"
+        )),
+    }
+}
+
+impl InPlace {
+    /// Nothing runs yet.
+    pub fn new(store: Store, settings: Settings) -> Self {
+        let none = RestoreState {
+            state: RestoreState::NONE.into(),
+            ..RestoreState::default()
+        };
+        Self(Arc::new(Inner {
+            store,
+            settings,
+            now: Mutex::new(Now {
+                state: none,
+                cancel: None,
+            }),
+        }))
+    }
+
+    /// The restore that runs, or the last one since the start.
+    pub fn state(&self) -> RestoreState {
+        self.0.now.lock().state.clone()
+    }
+
+    /// Ends the restore that runs; the database is as it was, unless the load was already complete.
+    pub fn cancel(&self) -> RestoreState {
+        let now = self.0.now.lock();
+        now.cancel.iter().for_each(CancellationToken::cancel);
+        now.state.clone()
+    }
+
+    /// Begins a restore, on the leader. A dry run is done when this returns.
+    ///
+    /// # Errors
+    /// See [`Refused`].
+    pub async fn start(&self, request: RestoreRequest) -> Result<RestoreState, Refused> {
+        let cluster = self.0.store.cluster();
+        let cluster =
+            cluster.ok_or_else(|| Refused::Unavailable("there is no cluster yet".into()))?;
+        let target = check(&request, &cluster.id).map_err(Refused::Request)?;
+        let Some(archive) = self.0.settings.archive.clone() else {
+            return Err(Refused::Request(
+                "this node keeps no archive (-archive), so there is no past to restore".into(),
+            ));
+        };
+        if !self.0.store.is_leader() {
+            return Err(Refused::Unavailable(
+                "this node does not lead: ask the leader".into(),
+            ));
+        }
+        let cancel = CancellationToken::new();
+        {
+            let mut now = self.0.now.lock();
+            let same = request.id.is_some() && request.id == now.state.id;
+            if same && now.state.dry_run == request.dry_run {
+                return Ok(now.state.clone());
+            }
+            if now.state.state == RestoreState::RUNNING {
+                return Err(Refused::Running(
+                    "another restore runs: see GET /archive/restore".into(),
+                ));
+            }
+            now.state = RestoreState {
+                id: request.id.clone(),
+                state: RestoreState::RUNNING.into(),
+                dry_run: request.dry_run,
+                started: Some(Moment(micros()).to_string()),
+                message: "waiting until the archive holds what is committed".into(),
+                ..RestoreState::default()
+            };
+            now.cancel = Some(cancel.clone());
+        }
+        let job = Job {
+            restores: self.clone(),
+            archive,
+            wish: Wish {
+                lineage: Some(request.lineage.clone().unwrap_or(cluster.lineage.id)),
+                target,
+                allow_other_sqlite: false,
+                foreign_keys: self.0.settings.foreign_keys,
+            },
+            dry_run: request.dry_run,
+        };
+        let running = tokio::spawn(job.run(cancel));
+        if request.dry_run {
+            let _ = running.await;
+        }
+        Ok(self.state())
+    }
+
+    fn note(&self, change: impl FnOnce(&mut RestoreState)) {
+        change(&mut self.0.now.lock().state);
+    }
+}
+
+struct Job {
+    restores: InPlace,
+    archive: PathBuf,
+    wish: Wish,
+    dry_run: bool,
+}
+
+impl Job {
+    async fn run(self, cancel: CancellationToken) {
+        let work = tokio::time::timeout(LIMIT, self.work());
+        let done = match cancel.run_until_cancelled(work).await {
+            None => Err("cancelled; the database is as it was".to_owned()),
+            Some(Err(_)) => {
+                Err("it took longer than six hours; the database is as it was".to_owned())
+            }
+            Some(Ok(done)) => done,
+        };
+        self.restores.note(|state| {
+            state.ended = Some(Moment(micros()).to_string());
+            match done {
+                Ok(message) => {
+                    state.state = RestoreState::DONE.into();
+                    state.percent = Some(100);
+                    state.message = message;
+                }
+                Err(why) => {
+                    tracing::error!(target: "store", "restore in place: {why}");
+                    state.state = RestoreState::FAILED.into();
+                    state.message = why;
+                }
+            }
+        });
+    }
+
+    async fn work(&self) -> Result<String, String> {
+        let Inner {
+            store, settings, ..
+        } = &*self.restores.0;
+        let text = config::read_text(&self.archive).map_err(|e| e.to_string())?;
+        let environment = |name: &str| std::env::var(name).ok();
+        let all = config::parse_object(&text, &environment).map_err(|e| e.to_string())?;
+        let place = all
+            .iter()
+            .filter(|(key, _)| ["version", "type", "sub"].contains(&key.as_str()));
+        let place: serde_json::Map<_, _> = place.map(|(k, v)| (k.clone(), v.clone())).collect();
+        let (kind, sub) = config::take_target(&mut place.clone()).map_err(|e| e.to_string())?;
+        let target = node_objects::Target::from_json(&kind, sub, Use::Prefix);
+        let opened = target
+            .and_then(|target| target.open())
+            .map_err(|e| e.to_string())?;
+        let source = Source::new(opened, read_keys(settings.key_file.as_deref())?);
+        let head = store.meta().commit_index;
+        let end = self.archived(&source, head).await?;
+        let planned = run::plan(&source, &self.wish).await?;
+        let point = run::point(&source, &planned).await?;
+        self.announce(&planned, point, end);
+        run::check_room(&planned.plan, &settings.scratch)?;
+        if self.dry_run {
+            return Ok(format!("{point} can be restored; nothing was changed"));
+        }
+        let path = store.scratch().map_err(|e| e.to_string())?;
+        std::fs::remove_file(&path).map_err(|e| e.to_string())?;
+        let order = Order {
+            at: &ArchiveAt {
+                config: place,
+                key_file: settings.key_file.clone(),
+            },
+            lineage: Some(&planned.lineage.id),
+            target: Target::Index(point.index),
+            foreign_keys: settings.foreign_keys,
+            output: &path,
+        };
+        self.restores
+            .note(|state| state.message = "replaying beside the database".into());
+        child::restore(&order, |progress| self.progress(progress, &planned)).await?;
+        self.restores.note(|state| {
+            state.percent = Some(80);
+            state.message = "loading through the log".into();
+        });
+        let at = store.load_restored(&path).await;
+        let at = at.map_err(|e| format!("the restored database was not loaded: {e}"))?;
+        self.restores.note(|state| {
+            state.restored_at_index = Some(at);
+            state.safety_index = Some(at.saturating_sub(1));
+        });
+        Ok(format!(
+            "restored {point} at index {at}; everything up to index {} is in the archive and can be restored in the same way",
+            at.saturating_sub(1)
+        ))
+    }
+
+    /// Waits until the archive holds the entry `head`. Returns its end.
+    async fn archived(&self, source: &Source, head: u64) -> Result<Point, String> {
+        let since = Instant::now();
+        let own = self
+            .restores
+            .0
+            .store
+            .cluster()
+            .map(|cluster| cluster.lineage);
+        let own = own.ok_or_else(|| "there is no cluster".to_owned())?;
+        let folder = node_archive::names::Folder::new(&own).map_err(|e| e.to_string())?;
+        loop {
+            let newest = source.segments(&folder).await?.pop();
+            let newest = source.headers(&folder, newest.as_slice()).await?.pop();
+            let end = newest.map(|header| Point {
+                index: header.last,
+                time: header.last_time,
+            });
+            match end {
+                Some(end) if end.index >= head => return Ok(end),
+                _ if since.elapsed() >= ARCHIVE_LIMIT => {
+                    return Err(format!(
+                        "the archive is behind: it ends with {}, and entry {head} is committed. Nothing is replaced before \
+                         it can be restored; see \"archive\" in /status",
+                        end.map_or_else(|| "no entry".into(), |end| end.to_string())
+                    ));
+                }
+                _ => tokio::time::sleep(ARCHIVE_POLL).await,
+            }
+        }
+    }
+
+    fn announce(&self, planned: &Planned, point: Point, end: Point) {
+        self.restores.note(|state| {
+            state.lineage = Some(planned.lineage.id.clone());
+            state.index = Some(point.index);
+            state.time = Some(point.time.to_string());
+            state.undone_entries = Some(end.index.saturating_sub(point.index));
+            let seconds = end.time.seconds_since(point.time);
+            state.undone_seconds = Some(u64::try_from(seconds).unwrap_or(0));
+            state.percent = Some(0);
+        });
+    }
+
+    fn progress(&self, progress: &serde_json::Value, planned: &Planned) {
+        let base = planned.plan.base.index;
+        let number = |key: &str| progress.get(key).and_then(serde_json::Value::as_u64);
+        if let (Some(index), Some(of)) = (number("index"), number("of")) {
+            let all = of.saturating_sub(base).max(1);
+            let percent = index.saturating_sub(base).saturating_mul(70) / all;
+            self.restores
+                .note(|state| state.percent = Some(percent.min(70)));
+        }
+    }
+}
+
+fn micros() -> i64 {
+    i64::try_from(crate::clock::unix_micros()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_replaced_without_a_point_and_consent() {
+        let request = |text: &str| serde_json::from_str::<RestoreRequest>(text).unwrap();
+        for (text, want) in [
+            (r#"{}"#, Err("is missing")),
+            (
+                r#"{"to_index":1,"to_time":"1970-01-01T00:00:00Z"}"#,
+                Err("not both"),
+            ),
+            (r#"{"to_time":"noon","dry_run":true}"#, Err("to_time")),
+            (r#"{"to_index":1}"#, Err("\"confirm\":\"c1\"")),
+            (r#"{"to_index":1,"confirm":"c2"}"#, Err("which is c1")),
+            (r#"{"to_index":1,"id":"","dry_run":true}"#, Err("id:")),
+            (r#"{"to_index":1,"confirm":"c1"}"#, Ok(Target::Index(1))),
+            (r#"{"to_index":1,"dry_run":true}"#, Ok(Target::Index(1))),
+            (
+                r#"{"to_time":"1970-01-01T00:00:01Z","confirm":"c1"}"#,
+                Ok(Target::Time(Moment(1_000_000))),
+            ),
+        ] {
+            match (check(&request(text), "c1"), want) {
+                (Ok(got), Ok(want)) => assert_eq!(got, want),
+                (Err(got), Err(want)) => assert!(got.contains(want), "{text}: {got}"),
+                (got, want) => panic!("{text}: {got:?}, not {want:?}"),
+            }
+        }
+    }
+}
