@@ -1,8 +1,8 @@
 //! `-auto-backup`: the leader uploads a copy of the database at an interval, if it has changed. See DESIGN.md
 //! beside this file.
 //!
-//! Reading order: [`settings`] (the file) → [`decide`] (what a tick does) → [`kept`] (which copy the
-//! target holds) → [`upload`].
+//! Reading order: `settings` (the file) → `decide` (what a tick does) → `kept` (which copy the
+//! target holds) → `upload`.
 mod decide;
 mod kept;
 pub mod settings;

@@ -2,7 +2,7 @@
 //! folder, behind one handle.
 //!
 //! Reading order: [`config`] (the JSON that users write) → [`target`] (what it means) → [`store`] (the
-//! handle) with [`read`] and [`write`] → [`error`]. `open` makes the handle; `tls` and `gcs` are what
+//! handle) with [`read`] and [`mod@write`] → [`error`]. `open` makes the handle; `tls` and `gcs` are what
 //! `object_store` lacks. `DESIGN.md` says why.
 pub mod config;
 mod endpoint;

@@ -103,10 +103,10 @@ pub async fn plan(source: &Source, wish: &Wish) -> Result<Planned, Refusal> {
     plan_from(source, wish, wish.target).await
 }
 
-/// As [`plan`], but begins with a base at or before `since`, an earlier point.
+/// As [`plan()`], but begins with a base at or before `since`, an earlier point.
 ///
 /// # Errors
-/// As [`plan`].
+/// As [`plan()`].
 pub async fn plan_from(source: &Source, wish: &Wish, since: Target) -> Result<Planned, Refusal> {
     let mut candidates = Vec::new();
     for at in source.timelines().await? {
@@ -451,7 +451,7 @@ fn known_hashes(plan: &Plan) -> Result<BTreeMap<u64, String>, Refusal> {
 /// Restores into a scratch directory inside `dir`.
 ///
 /// # Errors
-/// See [`plan`] and [`Walk`].
+/// See [`plan()`] and [`Walk`].
 pub async fn restore(
     source: &Source,
     wish: &Wish,
