@@ -168,12 +168,10 @@ fn exchange(mut stream: impl Read + Write, request: &str) -> Result<Vec<u8>> {
     stream.write_all(request.as_bytes()).context("send")?;
     stream.flush().context("send")?;
     let mut response = Vec::new();
-    let read = stream.take(MAX_RESPONSE_BYTES).read_to_end(&mut response);
-    // A forwarded port may be reset as soon as the node has answered and closed. What is cut short does not
-    // parse as a response.
-    if response.is_empty() {
-        read.context("read the response")?;
-    }
+    stream
+        .take(MAX_RESPONSE_BYTES)
+        .read_to_end(&mut response)
+        .context("read the response")?;
     body(response)
 }
 

@@ -32,22 +32,18 @@ fn by_tls<'a>(cluster: &Cluster<'a>) -> Cluster<'a> {
     }
 }
 
-/// A request by nobody in particular is refused with this status. Asked again while there is no answer at
-/// all: a forwarded port may be reset before the answer has come through.
+/// A request by nobody in particular is refused with this status.
 pub(crate) fn is_refused(cluster: &Cluster<'_>, pod: &str, path: &str, status: &str) -> Result<()> {
     let login = Login {
         user: None,
         ..cluster.login()?
     };
-    let answered = until("a refusal", LIMIT, || {
-        let Err(error) = cluster.namespace.ask(pod, &login, path, None) else {
-            return Ok(true);
-        };
-        let text = format!("{error:#}");
-        ensure!(text.contains(status), "{path}: {text}");
-        Ok(false)
-    })?;
-    ensure!(!answered, "{path} was answered without a password");
+    let said = cluster.namespace.ask(pod, &login, path, None);
+    let Err(error) = said else {
+        anyhow::bail!("{path} was answered without a password");
+    };
+    let text = format!("{error:#}");
+    ensure!(text.contains(status), "{path}: {text}");
     Ok(())
 }
 
