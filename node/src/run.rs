@@ -406,6 +406,9 @@ impl Node {
             Arc::clone(&self.disk),
         )
         .await?;
+        if let (Some(_), Some(position)) = (&self.auto_backup, recovered.position) {
+            consensus.recall_last_change(position);
+        }
         if let Some(archive) = &self.archive {
             let parts = Parts {
                 consensus: consensus.clone(),

@@ -84,12 +84,6 @@ impl Consensus {
         disk: Arc<Disk>,
     ) -> io::Result<Self> {
         let progress = Arc::new(Progress::default());
-        if let Some(position) = recovered.position {
-            let changed = log.last_change(position.index);
-            progress
-                .changed_index
-                .store(changed, std::sync::atomic::Ordering::Release);
-        }
         let machine = StateMachine::new(db, recovered, Arc::clone(&progress), Arc::clone(&local))?;
         let config = settings.openraft().map_err(io::Error::other)?;
         let thread = Thread::start()?;
@@ -135,6 +129,15 @@ impl Consensus {
             unsendable,
             archive_hold: Arc::default(),
         })
+    }
+
+    /// Finds in the log which entry up to `position` was the last to change the database, for
+    /// [`Progress::changed_index`]. Reads the log backwards, perhaps far: only where that index is needed.
+    pub fn recall_last_change(&self, position: node_db::Position) {
+        let changed = self.log.last_change(position.index);
+        self.progress
+            .changed_index
+            .fetch_max(changed, std::sync::atomic::Ordering::AcqRel);
     }
 
     /// From now on the log keeps what is not archived. Called once, before the first checkpoint.
