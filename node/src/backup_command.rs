@@ -12,7 +12,7 @@ use node_objects::{Config, Metadata, ObjectError, Use};
 use tempfile::TempPath;
 
 use self::{
-    args::{BackupArgs, FetchArgs, parsed},
+    args::{BackupArgs, FetchArgs},
     report::{Report, finished},
 };
 use crate::{
@@ -22,7 +22,7 @@ use crate::{
         upload::{Packing, sha256_of, upload_file},
     },
     clock::{now, rfc3339},
-    inspect::CommandOutput,
+    inspect::{CommandOutput, parsed},
     restore::output::Output,
 };
 

@@ -65,6 +65,27 @@ impl CommandOutput {
     }
 }
 
+/// Parses the command line of a subcommand whose options may begin with one dash, as the node's own flags do.
+pub(crate) fn parsed<T: Parser>(
+    name: &str,
+    arguments: impl Iterator<Item = OsString>,
+) -> Result<T, CommandOutput> {
+    let words = std::iter::once(OsString::from(name)).chain(arguments.map(two_dashes));
+    T::try_parse_from(words).map_err(|error| CommandOutput::of_clap(&error))
+}
+
+/// `-config` as `--config`.
+fn two_dashes(word: OsString) -> OsString {
+    match word.as_encoded_bytes() {
+        [b'-', letter, _, ..] if letter.is_ascii_alphabetic() => {
+            let mut longer = OsString::from("-");
+            longer.push(&word);
+            longer
+        }
+        _ => word,
+    }
+}
+
 /// Runs the subcommand; `arguments` are those after the word `inspect`.
 pub fn run(arguments: impl Iterator<Item = OsString>) -> CommandOutput {
     let words = std::iter::once(OsString::from("rqlited inspect")).chain(arguments);

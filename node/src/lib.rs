@@ -13,6 +13,7 @@ pub mod auto_backup;
 pub mod backup_command;
 pub mod bind;
 pub mod bounds;
+pub mod causes;
 pub mod clock;
 pub mod cluster;
 pub mod command;

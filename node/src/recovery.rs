@@ -7,14 +7,6 @@ mod error;
 mod journal;
 pub mod peers;
 pub mod skip;
-/// For the archive: what the new lineage continues. A recovery does not fail because of it.
-fn note_parent(raft_dir: &Path, journal: &Journal) {
-    let (to, from) = (&journal.to.lineage, &journal.from.lineage);
-    // What the former lineage archived after its members last agreed is not known here.
-    if let Err(e) = parent::note(raft_dir, to, from, None, "recovery") {
-        tracing::warn!(target: "store", "the archive will not know which timeline it continues: {e}");
-    }
-}
 
 #[cfg(test)]
 mod tests;
@@ -346,7 +338,9 @@ impl<'a> Recovery<'a> {
                     .map_err(|e| format!("the membership in the database's state file: {e}"))
             })?;
             after(Step::DatabaseUpdated)?;
-            note_parent(&self.raft_dir, &journal);
+            // What the former lineage archived after its members last agreed is not known here.
+            let (to, from) = (&journal.to.lineage, &journal.from.lineage);
+            parent::note(&self.raft_dir, to, from, None, "recovery");
             identity.save(&self.raft_dir)?;
             after(Step::IdentityChanged)?;
             journal.done = true;

@@ -4,6 +4,7 @@ use std::io;
 use bytes::Bytes;
 use node_archive::{
     base::{Encoder, Stored},
+    decide::Reason,
     documents::{self, Base, FORMAT, Writer},
     moment::Moment,
     names::Folder,
@@ -13,7 +14,7 @@ use node_db::Pinned;
 use node_objects::{Created, Metadata};
 use tokio::sync::mpsc;
 
-use super::{chain::Failure, decide::Reason, shared::Place};
+use super::{chain::Failure, shared::Place};
 
 /// Read of the main file at once. Pieces in memory: one here, two on their way, and the store's own.
 const PIECE_BYTES: usize = 1 << 20;
@@ -69,7 +70,7 @@ pub(super) async fn make(place: &Place, pinned: Pinned, about: About) -> Result<
         object_bytes: stored.object_bytes,
         writer: about.writer,
         content_hash: None,
-        reason: about.reason.name().to_owned(),
+        reason: about.reason.word().to_owned(),
     };
     let bytes = documents::encode(&base, &name, place.keys.as_ref())?;
     match place.store.create(&name, bytes.into()).await? {

@@ -1,6 +1,8 @@
 //! What the writer of the archive does next, as a function of what is known.
 use std::time::Duration;
 
+use node_archive::decide::Reason;
+
 /// Longest pause between two looks at the log and at who leads.
 pub(super) const TICK: Duration = Duration::from_millis(250);
 /// Pause after the first failure; doubled with each further one.
@@ -26,37 +28,9 @@ pub(super) struct Limits {
     pub(super) base_bytes: u64,
 }
 
-/// Why a base is made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Reason {
-    /// There is none.
-    First,
-    /// Entries are lost that were never archived.
-    Gap,
-    /// The last one was written by another SQLite or rqlited.
-    Version,
-    /// The last one is old.
-    Interval,
-    /// Much was written since.
-    Size,
-}
-
-impl Reason {
-    /// As in the base's document.
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Self::First => "first",
-            Self::Gap => "gap",
-            Self::Version => "version",
-            Self::Interval => "interval",
-            Self::Size => "size",
-        }
-    }
-
-    /// Nothing can be archived before it is made.
-    pub(super) fn is_urgent(self) -> bool {
-        matches!(self, Self::First | Self::Gap)
-    }
+/// Nothing can be archived before a base for this reason is made.
+pub(super) fn is_urgent(reason: Reason) -> bool {
+    matches!(reason, Reason::First | Reason::Gap)
 }
 
 /// What is known of the newest base.
@@ -148,7 +122,7 @@ pub(super) fn decide(known: &Known, limits: &Limits) -> Step {
     };
     let wanted = wanted_base(known, end, limits);
     if let Some(reason) = wanted
-        && reason.is_urgent()
+        && is_urgent(reason)
     {
         return Step::Base(reason);
     }

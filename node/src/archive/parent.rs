@@ -21,25 +21,20 @@ struct Record {
     how: String,
 }
 
-/// Notes that `lineage` continues `parent`. For the archive only, so an older program may delete it.
-///
-/// # Errors
-/// The disk refused.
-pub fn note(
-    raft_dir: &Path,
-    lineage: &Lineage,
-    parent: &Lineage,
-    index: Option<u64>,
-    how: &str,
-) -> io::Result<()> {
+/// Notes that `lineage` continues `parent`. For the archive only: a disk that refuses is no reason to give up
+/// what began the lineage, and an older program may delete the file.
+pub fn note(raft_dir: &Path, lineage: &Lineage, parent: &Lineage, index: Option<u64>, how: &str) {
     let record = Record {
         lineage: lineage.clone(),
         parent: parent.clone(),
         index,
         how: how.to_owned(),
     };
-    let text = serde_json::to_vec_pretty(&record).map_err(io::Error::other)?;
-    durable::write(&raft_dir.join(FILE_NAME), &text)
+    let text = serde_json::to_vec_pretty(&record).map_err(io::Error::other);
+    let written = text.and_then(|text| durable::write(&raft_dir.join(FILE_NAME), &text));
+    if let Err(e) = written {
+        tracing::warn!(target: "store", "the archive will not know which timeline it continues: {e}");
+    }
 }
 
 /// The parent of `lineage`, if it is known here.
@@ -66,7 +61,7 @@ mod tests {
         };
         let (old, new) = (lineage("a", 0), lineage("b", 1));
         assert_eq!(of(dir.path(), &new), None);
-        note(dir.path(), &new, &old, Some(7), "recovery").unwrap();
+        note(dir.path(), &new, &old, Some(7), "recovery");
         let parent = of(dir.path(), &new).unwrap();
         assert_eq!((parent.lineage, parent.index), (old, Some(7)));
         assert_eq!(of(dir.path(), &lineage("c", 2)), None);

@@ -133,9 +133,10 @@ pub fn read_keys(path: &Path) -> Result<Keys, SettingsError> {
     let wrong = |why: String| SettingsError(format!("{}: {why}", path.display()));
     let file = std::fs::File::open(path).map_err(|e| wrong(e.to_string()))?;
     let mut text = String::new();
-    file.take(MAX_KEY_FILE_BYTES)
-        .read_to_string(&mut text)
-        .map_err(|e| wrong(e.to_string()))?;
+    let read = file.take(MAX_KEY_FILE_BYTES + 1).read_to_string(&mut text);
+    if read.map_err(|e| wrong(e.to_string()))? as u64 > MAX_KEY_FILE_BYTES {
+        return Err(wrong("too large for a key file".to_owned()));
+    }
     Keys::parse(&text).map_err(|e| wrong(e.to_string()))
 }
 

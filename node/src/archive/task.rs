@@ -3,6 +3,7 @@
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use node_archive::{
+    decide::Reason,
     documents::{Base, Gap, Writer},
     moment::Moment,
     segment::Segment,
@@ -16,7 +17,7 @@ use super::{
     Archive,
     base::{self, About},
     chain::{self, Chain, Failure},
-    decide::{End, Known, LastBase, Reason, Step, TICK, decide},
+    decide::{End, Known, LastBase, Step, TICK, decide, is_urgent},
     manifest,
     notices::{Notices, ask_for_entries},
     parent,
@@ -134,7 +135,7 @@ impl Task {
         self.archive.note_error(Some(error));
         let at = Instant::now();
         match step {
-            Step::Base(reason) if !reason.is_urgent() => self.base_failed = Some(at),
+            Step::Base(reason) if !is_urgent(reason) => self.base_failed = Some(at),
             Step::Retain => self.retained = Some(at),
             _ => self.failures = Some((before.saturating_add(1), at)),
         }
@@ -365,7 +366,7 @@ impl Task {
         let db = self.parts.db.clone();
         let has_checkpoint = tokio::task::spawn_blocking(move || db.pin().is_some()).await;
         let has_checkpoint = has_checkpoint.map_err(|e| Failure(e.to_string()))?;
-        if !has_checkpoint || !reason.is_urgent() {
+        if !has_checkpoint || !is_urgent(reason) {
             let made = self.parts.consensus.checkpoint(&self.parts.db, None).await;
             if let Err(why) = made
                 && !has_checkpoint

@@ -1,10 +1,8 @@
 //! The command lines.
-use std::{ffi::OsString, path::PathBuf, time::Duration};
+use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Parser};
 use node_contract::duration::parse_nanos;
-
-use crate::inspect::CommandOutput;
 
 /// `rqlited backup`.
 #[derive(Debug, Parser)]
@@ -98,32 +96,12 @@ fn duration(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// Parses a command line; `-word` is `--word`, as for the node's own flags.
-pub(super) fn parsed<T: Parser>(
-    name: &str,
-    arguments: impl Iterator<Item = OsString>,
-) -> Result<T, CommandOutput> {
-    let words = std::iter::once(OsString::from(name)).chain(arguments.map(two_dashes));
-    T::try_parse_from(words).map_err(|error| CommandOutput::of_clap(&error))
-}
-
-fn two_dashes(word: OsString) -> OsString {
-    let is_flag = word
-        .to_str()
-        .is_some_and(|text| text.starts_with('-') && !text.starts_with("--") && text.len() > 2);
-    match is_flag {
-        true => {
-            let mut long = OsString::from("-");
-            long.push(word);
-            long
-        }
-        false => word,
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::ffi::OsString;
+
     use super::*;
+    use crate::inspect::{CommandOutput, parsed};
 
     fn backup(line: &str) -> Result<BackupArgs, CommandOutput> {
         parsed(

@@ -1,14 +1,17 @@
 //! Fetching a backup from a running cluster.
-use std::{error::Error as _, path::Path, sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use reqwest::{Client, Response, StatusCode, Url};
 use rustls::{ClientConfig, crypto::ring};
 use tokio::{fs::File, io::AsyncWriteExt as _};
 
 use super::args::ClusterArgs;
-use crate::tls::{
-    Trusted,
-    pem::{self, Source},
+use crate::{
+    causes::causes,
+    tls::{
+        Trusted,
+        pem::{self, Source},
+    },
 };
 
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
@@ -79,7 +82,7 @@ async fn from(
         request = request.basic_auth(user, Some(password));
     }
     let sent = request.send().await;
-    let response = sent.map_err(|e| Refused::passing(chain(&e)))?;
+    let response = sent.map_err(|e| Refused::passing(causes("cannot be reached", &e)))?;
     let status = response.status();
     if status != StatusCode::OK {
         let text = response.text().await.unwrap_or_default();
@@ -113,7 +116,7 @@ async fn save(mut response: Response, to: &Path) -> Result<(), Refused> {
     while let Some(chunk) = response
         .chunk()
         .await
-        .map_err(|e| Refused::passing(chain(&e)))?
+        .map_err(|e| Refused::passing(causes("cannot be reached", &e)))?
     {
         received += chunk.len() as u64;
         file.write_all(&chunk).await.map_err(failed)?;
@@ -156,7 +159,7 @@ fn client(args: &ClusterArgs) -> Result<Client, String> {
         .no_proxy()
         .connect_timeout(CONNECT_LIMIT)
         .build()
-        .map_err(|e| chain(&e))
+        .map_err(|e| causes("cannot be reached", &e))
 }
 
 fn tls(args: &ClusterArgs) -> Result<ClientConfig, String> {
@@ -183,18 +186,4 @@ fn tls(args: &ClusterArgs) -> Result<ClientConfig, String> {
     let key = pem::private_key(&pem).map_err(|e| format!("-key-file {}: {e}", key.display()))?;
     let config = builder.with_client_auth_cert(chain, key);
     config.map_err(|e| format!("-cert-file and -key-file: {e}"))
-}
-
-/// An error with its causes, without the URL.
-fn chain(error: &reqwest::Error) -> String {
-    let mut text = "cannot be reached".to_owned();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        let inner_text = inner.to_string();
-        if !text.contains(&inner_text) {
-            text = format!("{text}: {inner_text}");
-        }
-        cause = inner.source();
-    }
-    text
 }

@@ -1,11 +1,12 @@
 //! HTTP calls to Consul and etcd, with limits of time and size, and errors that say what to check.
 use std::{
-    error::Error,
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use reqwest::{Client, RequestBuilder, StatusCode, Url, header::HeaderMap, redirect};
+
+use crate::causes::causes;
 
 /// Time limit of one operation, including failover between endpoints. The callers repeat operations every
 /// second or more.
@@ -93,18 +94,9 @@ pub(super) async fn send(request: RequestBuilder, limit: Duration) -> Result<Htt
         .unwrap_or_else(|_| Err(format!("no answer within {limit:.1?}")))
 }
 
-/// An error with its causes; the outermost one only says that sending failed.
+/// The outermost error only says that sending failed.
 fn chain(error: &reqwest::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        let inner_text = inner.to_string();
-        if !text.contains(&inner_text) {
-            text = format!("{text}: {inner_text}");
-        }
-        cause = inner.source();
-    }
-    text
+    causes(&error.to_string(), error)
 }
 
 /// Parses and checks `scheme://host:port/prefix`. User names and passwords are refused, because URLs are

@@ -144,10 +144,7 @@ pub fn skip(data_dir: &Path, entry: &Skipped) -> Result<Done, RecoverError> {
     {
         let before = entry.index.checked_sub(1);
         let (to, from) = (&journal.to.lineage, &from.lineage);
-        // For the archive only: skipping does not fail because of it.
-        if let Err(e) = parent::note(&raft_dir, to, from, before, "skip-entry") {
-            tracing::warn!(target: "store", "the archive will not know which timeline it continues: {e}");
-        }
+        parent::note(&raft_dir, to, from, before, "skip-entry");
     }
     identity.cluster = Some(journal.to.clone());
     identity.save(&raft_dir)?;

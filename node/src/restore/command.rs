@@ -5,12 +5,12 @@ mod restore;
 mod show;
 mod verify;
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 
 use clap::{Parser, Subcommand};
 
 use self::{list::ListArgs, place::Done, restore::RestoreArgs, show::ShowArgs, verify::VerifyArgs};
-use crate::inspect::CommandOutput;
+use crate::inspect::{CommandOutput, parsed};
 
 const FAILED: u8 = 1;
 
@@ -40,10 +40,9 @@ enum What {
 
 /// Runs the subcommand; `arguments` are those after the word `archive`.
 pub fn run(arguments: impl Iterator<Item = OsString>) -> CommandOutput {
-    let words = std::iter::once(OsString::from("rqlited archive")).chain(arguments.map(two_dashes));
-    let arguments = match Arguments::try_parse_from(words) {
+    let arguments: Arguments = match parsed("rqlited archive", arguments) {
         Ok(arguments) => arguments,
-        Err(error) => return CommandOutput::of_clap(&error),
+        Err(output) => return output,
     };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -70,19 +69,6 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> CommandOutput {
         exit_code,
         text,
         is_error,
-    }
-}
-
-/// `-config` as `--config`: the node's own flags have one dash.
-fn two_dashes(word: OsString) -> OsString {
-    let bytes = word.as_encoded_bytes();
-    match bytes {
-        [b'-', letter, _, ..] if letter.is_ascii_alphabetic() => {
-            let mut longer = OsString::from("-");
-            longer.push(OsStr::new(&word));
-            longer
-        }
-        _ => word,
     }
 }
 

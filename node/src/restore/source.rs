@@ -1,5 +1,5 @@
 //! Reading an archive: its timelines, bases, segments and manifests, each checked by `node-archive`.
-use std::{fs, path::Path};
+use std::path::Path;
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use node_archive::{
@@ -12,12 +12,12 @@ use node_archive::{
 use node_contract::Lineage;
 use node_objects::{Kind, ObjectError, Store};
 
+use crate::archive::settings;
+
 /// Headers read at the same time: each is one small request.
 const HEADERS_AT_ONCE: usize = 16;
 /// Longest header that is looked for.
 const MAX_HEADER_BYTES: u64 = 512 << 10;
-/// Largest key file.
-const MAX_KEY_FILE_BYTES: u64 = 1 << 20;
 
 /// Why something cannot be restored; for a person, and it names the object.
 pub type Refusal = String;
@@ -202,11 +202,6 @@ pub fn read_keys(path: Option<&Path>) -> Result<Option<Keys>, Refusal> {
     let Some(path) = path else {
         return Ok(None);
     };
-    let failed = |e: &dyn std::fmt::Display| format!("the key file {}: {e}", path.display());
-    let bytes = fs::metadata(path).map_err(|e| failed(&e))?.len();
-    if bytes > MAX_KEY_FILE_BYTES {
-        return Err(failed(&"too large for a key file"));
-    }
-    let content = fs::read_to_string(path).map_err(|e| failed(&e))?;
-    Keys::parse(&content).map(Some).map_err(|e| failed(&e))
+    let keys = settings::read_keys(path);
+    keys.map(Some).map_err(|e| format!("the key file {e}"))
 }
