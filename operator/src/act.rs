@@ -13,13 +13,14 @@ use kube::{
         DeleteParams, EvictParams, Patch, PatchParams, PostParams, Preconditions, PropagationPolicy,
     },
 };
-use operator_api::{RqliteCluster, RqliteRecovery, names};
+use node_contract::RestoreRequest;
+use operator_api::{RqliteCluster, names};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use std::{fmt::Debug, time::Duration};
+use std::{fmt::Debug, sync::Arc, time::Duration};
 
 use crate::{
-    carried::Checks,
+    carried::{Checks, Restores},
     cluster::{
         Action,
         action::RequiredAbsence,
@@ -58,6 +59,8 @@ pub struct Actor<'a, N> {
     pub live: &'a Live,
     /// Where results of database checks are stored.
     pub checks: &'a Checks,
+    /// Where what leaders say of restores in place is stored.
+    pub restores: &'a Restores,
 }
 
 impl<N: NodeClient> Actor<'_, N> {
@@ -117,6 +120,12 @@ impl<N: NodeClient> Actor<'_, N> {
                 self.check(name, raft_id, id, limit, *as_leader).await
             }
             Action::EndCheck { name, id } => self.end_check(name, id).await,
+            Action::Restore {
+                leader,
+                raft_id,
+                term,
+                request,
+            } => self.restore(leader, raft_id, *term, request).await,
             Action::CreateRecovery {
                 name,
                 accept_data_loss,
@@ -150,31 +159,42 @@ impl<N: NodeClient> Actor<'_, N> {
         }
     }
 
-    /// Makes the cluster the owner of a recovery, so that it is deleted with it. Bound to the version that
-    /// was read, because the whole list of owners is written.
+    /// Makes the cluster the owner of an object that a person made for it, so that it is deleted with it.
+    /// Bound to the version that was read, because the whole list of owners is written.
     ///
     /// # Errors
     /// The API server refused the change.
-    pub async fn own_recovery(&self, recovery: &NamedRecovery) -> Result<(), Error> {
-        let known = named(&self.live.recoveries, &recovery.name);
-        let known = known.filter(|r| r.uid().as_ref() == Some(&recovery.uid));
+    pub async fn own<K>(&self, all: &[Arc<K>], object: &NamedRecovery) -> Result<(), Error>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+            + DeserializeOwned
+            + Clone
+            + Debug,
+    {
+        let known = named(all, &object.name);
+        let known = known.filter(|one| one.meta().uid.as_ref() == Some(&object.uid));
         let (Some(known), Some(owner)) = (known, recovery::owner(self.cluster)) else {
             return Ok(());
         };
         let mut owners = known.owner_references().to_vec();
         owners.push(owner);
-        let change = json!({"metadata": {"uid": recovery.uid,
+        let change = json!({"metadata": {"uid": object.uid,
             "resourceVersion": known.resource_version(), "ownerReferences": owners}});
-        tolerated(self.patch::<RqliteRecovery>(&recovery.name, change).await)
+        tolerated(self.patch::<K>(&object.name, change).await)
     }
 
-    /// Deletes a recovery that ended long ago.
+    /// Deletes a recovery or restore that ended long ago.
     ///
     /// # Errors
     /// The API server refused it.
-    pub async fn delete_recovery(&self, recovery: &NamedRecovery) -> Result<(), Error> {
-        let (name, uid) = (&recovery.name, &recovery.uid);
-        tolerated(self.delete::<RqliteRecovery>(name, uid, None).await)
+    pub async fn delete_ended<K>(&self, object: &NamedRecovery) -> Result<(), Error>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+            + DeserializeOwned
+            + Clone
+            + Debug,
+    {
+        tolerated(self.delete::<K>(&object.name, &object.uid, None).await)
     }
 
     fn api<K>(&self) -> Api<K>
@@ -382,6 +402,31 @@ impl<N: NodeClient> Actor<'_, N> {
                 doing: format!("ending the check {id} of {name}"),
                 failure,
             })
+    }
+
+    /// Asks the leader for a restore, if it still leads in the same term: another process may know nothing of
+    /// an earlier request.
+    async fn restore(
+        &self,
+        leader: &str,
+        raft_id: &str,
+        term: u64,
+        request: &RestoreRequest,
+    ) -> Result<ActionOutcome, Error> {
+        let address = self.address(leader)?;
+        let failed = |failure| Error::Node {
+            doing: format!("asking {leader} for a restore"),
+            failure,
+        };
+        let status = self.nodes.status(&address).await.map_err(failed)?;
+        if status.raft_id != raft_id || status.term != term || !status.is_leader {
+            return Err(Error::Changed(format!("the leadership of {leader}")));
+        }
+        let state = self.nodes.restore(&address, request).await;
+        let uid = self.cluster.uid().unwrap_or_default();
+        let id = request.id.as_deref().unwrap_or_default();
+        self.restores.note(&uid, id, state.map_err(failed)?);
+        Ok(ActionOutcome::Done)
     }
 
     async fn create_recovery(

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use futures_util::{Stream, StreamExt, stream::BoxStream};
+use futures_util::{FutureExt as _, Stream, StreamExt, stream::BoxStream};
 use k8s_openapi::{
     NamespaceResourceScope,
     api::{
@@ -33,7 +33,7 @@ use kube::{
         watcher,
     },
 };
-use operator_api::{RqliteCluster, RqliteRecovery, names};
+use operator_api::{RqliteCluster, RqliteRecovery, RqliteRestore, names};
 use serde::de::DeserializeOwned;
 
 use crate::{
@@ -41,7 +41,7 @@ use crate::{
     error::Error,
     evidence,
     live::{
-        Live, controller, defaults, host_name, is_cordoned, look_up, may_grow, refers_to,
+        self, Live, controller, defaults, host_name, is_cordoned, look_up, may_grow, refers_to,
         volume_names,
     },
 };
@@ -50,6 +50,8 @@ use crate::{
 pub type Guarded = DeserializeGuard<RqliteCluster>;
 /// A recovery, or the error if it cannot be parsed.
 pub type GuardedRecovery = DeserializeGuard<RqliteRecovery>;
+/// A restore, or the error if it cannot be parsed.
+pub type GuardedRestore = DeserializeGuard<RqliteRestore>;
 /// Reference to a cluster that is to be reconciled.
 pub type ClusterRef = ObjectRef<Guarded>;
 /// Stream of clusters that are to be reconciled.
@@ -92,6 +94,7 @@ pub struct Caches {
     policies: Store<NetworkPolicy>,
     budgets: Store<PodDisruptionBudget>,
     recoveries: Store<GuardedRecovery>,
+    restores: Store<GuardedRestore>,
     cluster_scoped: ClusterScopedCaches,
     events: Arc<evidence::Known>,
 }
@@ -126,6 +129,12 @@ impl Caches {
             let name = recovery.0.ok()?.spec.cluster_ref.name;
             Some(ObjectRef::new(&name).within(&namespace))
         }));
+        let (restores, stream) = watch(scope.api(client), watcher::Config::default());
+        triggers.push(to_clusters(stream, |restore: GuardedRestore| {
+            let namespace = restore.namespace()?;
+            let name = restore.0.ok()?.spec.cluster_ref.name;
+            Some(ObjectRef::new(&name).within(&namespace))
+        }));
         let caches = Self {
             sets,
             pods,
@@ -136,6 +145,7 @@ impl Caches {
             policies,
             budgets,
             recoveries,
+            restores,
             cluster_scoped,
             events: Arc::default(),
         };
@@ -190,6 +200,7 @@ impl Caches {
             policies: select(&self.policies, namespace, name),
             budgets: select(&self.budgets, namespace, name),
             recoveries: recoveries.cloned().map(Arc::new).collect(),
+            restores: self.restores_of(client, namespace, name).await,
             cordoned: nodes
                 .into_iter()
                 .flatten()
@@ -210,6 +221,27 @@ impl Caches {
         live.retain_own(&cluster.uid().unwrap_or_default());
         live.events = evidence::read(client, namespace, &live, &self.events).await;
         live
+    }
+
+    /// The restores of a cluster. Their watch is not waited for: after an upgrade of the operator alone the
+    /// definition may be missing, which must keep nobody from anything else.
+    async fn restores_of(
+        &self,
+        client: &Client,
+        namespace: &str,
+        cluster: &str,
+    ) -> Vec<Arc<RqliteRestore>> {
+        let is_filled = self.restores.wait_until_ready().now_or_never();
+        if !matches!(is_filled, Some(Ok(()))) {
+            return live::restores_of(client, namespace, cluster).await;
+        }
+        let all = self.restores.state();
+        let readable = all.iter().filter_map(|restore| {
+            let of_namespace = restore.namespace().as_deref() == Some(namespace);
+            restore.0.as_ref().ok().filter(|_| of_namespace)
+        });
+        let of_cluster = readable.filter(|restore| restore.spec.cluster_ref.name == cluster);
+        of_cluster.cloned().map(Arc::new).collect()
     }
 
     /// Machines that are cordoned or about to be taken away, as far as they are cached.

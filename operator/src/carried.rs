@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use kube::ResourceExt;
+use node_contract::RestoreState;
 use operator_api::RqliteCluster;
 use parking_lot::Mutex;
 
@@ -23,6 +24,8 @@ pub struct CarriedState {
     pub refused: Option<String>,
     /// Results of database checks, by pod.
     pub checks: BTreeMap<String, DatabaseCheck>,
+    /// What the leader said of restores in place, by id of the request.
+    pub restores: BTreeMap<String, RestoreState>,
     /// Recent external edits of the operator's objects.
     pub edits: Vec<Edit>,
     /// Objects of others that have names of the cluster's.
@@ -75,6 +78,37 @@ impl Checks {
     }
 
     /// Removes the results of a deleted cluster or a finished recovery.
+    pub fn forget(&self, uid: &str) {
+        let mut all = self.0.lock();
+        all.remove(uid);
+    }
+}
+
+/// What leaders said of restores in place, by uid of the cluster and id of the request.
+#[derive(Debug, Default)]
+pub struct Restores(Mutex<HashMap<String, BTreeMap<String, RestoreState>>>);
+
+/// Requests whose outcome is remembered for each cluster.
+const MAX_RESTORES: usize = 32;
+
+impl Restores {
+    /// Stores what a leader said.
+    pub fn note(&self, uid: &str, id: &str, state: RestoreState) {
+        let mut all = self.0.lock();
+        let of_cluster = all.entry(uid.to_owned()).or_default();
+        if of_cluster.len() >= MAX_RESTORES {
+            of_cluster.clear();
+        }
+        of_cluster.insert(id.to_owned(), state);
+    }
+
+    /// What is known, by id of the request.
+    pub fn get(&self, uid: &str) -> BTreeMap<String, RestoreState> {
+        let all = self.0.lock();
+        all.get(uid).cloned().unwrap_or_default()
+    }
+
+    /// Removes what is known of a deleted cluster.
     pub fn forget(&self, uid: &str) {
         let mut all = self.0.lock();
         all.remove(uid);

@@ -19,7 +19,7 @@ use k8s_openapi::{
     jiff::Timestamp,
 };
 use kube::{Api, Client, Resource, ResourceExt, api::ListParams};
-use operator_api::{RqliteCluster, RqliteRecovery, names};
+use operator_api::{RqliteCluster, RqliteRecovery, RqliteRestore, names};
 use serde::de::DeserializeOwned;
 
 use crate::{
@@ -54,6 +54,8 @@ pub struct Live {
     pub budgets: Vec<Arc<PodDisruptionBudget>>,
     /// RqliteRecoveries that refer to this cluster.
     pub recoveries: Vec<Arc<RqliteRecovery>>,
+    /// RqliteRestores that refer to this cluster.
+    pub restores: Vec<Arc<RqliteRestore>>,
     /// Names of cordoned Kubernetes nodes.
     pub cordoned: Vec<String>,
     /// Host name label of every Kubernetes node, by name; None without permission to read nodes.
@@ -162,6 +164,24 @@ pub fn refers_to(recovery: &RqliteRecovery, cluster: &str) -> bool {
     recovery.spec.cluster_ref.name == cluster
 }
 
+/// The RqliteRestores that refer to a cluster, from the API server. None where the definition or the permission
+/// is missing, as after an upgrade of the operator alone.
+pub async fn restores_of(
+    client: &Client,
+    namespace: &str,
+    cluster: &str,
+) -> Vec<Arc<RqliteRestore>> {
+    let api: Api<RqliteRestore> = Api::namespaced(client.clone(), namespace);
+    let all = api.list(&ListParams::default()).await;
+    let all = all.map(|list| list.items).unwrap_or_else(|error| {
+        tracing::debug!("listing RqliteRestores: {error}");
+        Vec::new()
+    });
+    let of_cluster = all.into_iter();
+    let of_cluster = of_cluster.filter(|restore| restore.spec.cluster_ref.name == cluster);
+    of_cluster.map(Arc::new).collect()
+}
+
 impl Live {
     /// Drops the objects that the cluster with this uid does not own, whatever their labels say. Pods and
     /// claims stay: they have other owners.
@@ -191,6 +211,7 @@ impl Live {
             .await
             .map_err(Error::kubernetes("listing RqliteRecoveries"))?;
         let recoveries = recoveries.items.into_iter().filter(|r| refers_to(r, &name));
+        let restores = restores_of(client, &namespace, &name).await;
         let nodes: Api<Node> = Api::all(client.clone());
         let nodes = nodes
             .list(&ListParams::default())
@@ -226,6 +247,7 @@ impl Live {
             policies: list(client, &namespace, &label).await?,
             budgets: list(client, &namespace, &label).await?,
             recoveries: recoveries.map(Arc::new).collect(),
+            restores,
             cordoned: nodes
                 .into_iter()
                 .flatten()

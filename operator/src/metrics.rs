@@ -18,7 +18,7 @@ const RECONCILE_BUCKETS_SECONDS: [f64; 9] = [0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.
 /// Histogram buckets in seconds: from a response in the same data centre to the probe's timeout.
 const PROBE_BUCKETS_SECONDS: [f64; 7] = [0.002, 0.01, 0.03, 0.1, 0.3, 1.0, 2.0];
 /// Conditions that are exported as metrics.
-const CONDITIONS: [&str; 7] = [
+const CONDITIONS: [&str; 9] = [
     status::READY,
     status::AVAILABLE,
     status::PROGRESSING,
@@ -26,6 +26,8 @@ const CONDITIONS: [&str; 7] = [
     status::QUORUM_LOST,
     status::HIBERNATED,
     status::DELETION_BLOCKED,
+    status::ARCHIVING,
+    status::BACKUPS_PROVEN,
 ];
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]

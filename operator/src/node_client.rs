@@ -5,6 +5,8 @@ mod reply;
 
 use std::{future::Future, time::Duration};
 
+use node_contract::{RestoreRequest, RestoreState};
+
 use crate::cluster::{Failure, NodeStatus};
 
 pub use access::Accesses;
@@ -92,6 +94,26 @@ pub trait NodeClient: Send + Sync {
         address: &str,
         id: &str,
     ) -> impl Future<Output = Result<(), Failure>> + Send;
+
+    /// Asks the leader for a restore in place, or only what it would undo. A request that the node refuses is
+    /// a failed restore, with its words.
+    ///
+    /// # Errors
+    /// There was no response: whether the restore began is seen by its id in [`Self::restore_state`].
+    fn restore(
+        &self,
+        address: &str,
+        request: &RestoreRequest,
+    ) -> impl Future<Output = Result<RestoreState, Failure>> + Send;
+
+    /// The restore that runs on the node, or the last one; None: the node knows of none.
+    ///
+    /// # Errors
+    /// There was no response.
+    fn restore_state(
+        &self,
+        address: &str,
+    ) -> impl Future<Output = Result<Option<RestoreState>, Failure>> + Send;
 
     /// Checks the database of a node of an earlier version by `PRAGMA quick_check`, and waits. Returns what
     /// is wrong with it, or None.

@@ -28,7 +28,11 @@ use crate::{
     carried::CarriedState,
     cluster::{
         Failure, NodeStatus, Observation,
-        facts::observation::{FailureKind, ObservedClaim, OperatorFacts, ProbeResult},
+        deciders::restore,
+        facts::{
+            observation::{FailureKind, ObservedClaim, OperatorFacts, ProbeResult},
+            view::View,
+        },
     },
     live::{Live, named},
     node_client::NodeClient,
@@ -131,6 +135,8 @@ pub async fn observe(
             .find_map(|policy| default_clients(policy)),
         plan: named(&live.maps, &names::recovery(&name)).and_then(|map| file(map, PLAN_FILE)),
         recoveries: live.recoveries.iter().map(|r| (**r).clone()).collect(),
+        restores: live.restores.iter().map(|r| (**r).clone()).collect(),
+        restore_states: carried.restores,
         nodes: responses,
         cordoned: live.cordoned.clone(),
         drain: drain::find(live),
@@ -149,7 +155,36 @@ pub async fn observe(
     let settled = settle(&mut seen, live, nodes, environment);
     // Whatever is known by then counts.
     let _ = tokio::time::timeout(settle::LIMIT, settled).await;
+    ask_for_restore(&mut seen, live, nodes, environment).await;
     seen
+}
+
+/// Asks the leader how far a restore is, while one is open.
+async fn ask_for_restore(
+    seen: &mut Observation,
+    live: &Live,
+    nodes: &impl NodeClient,
+    environment: &Environment,
+) {
+    if !restore::is_open(&View::of(seen)) {
+        return;
+    }
+    let leader = View::of(seen).leader.map(|leader| leader.name.to_owned());
+    let pod = leader.and_then(|leader| named(&live.pods, &leader));
+    let domain = &environment.operator.platform.cluster_domain;
+    let address = pod.and_then(|pod| environment.addressing.address(&seen.cluster, domain, pod));
+    let Some(address) = address else {
+        return;
+    };
+    match nodes.restore_state(&address).await {
+        Ok(Some(state)) => {
+            if let Some(id) = state.id.clone() {
+                seen.restore_states.insert(id, state);
+            }
+        }
+        Ok(None) => {}
+        Err(failure) => tracing::debug!("how far the restore is: {}", failure.message),
+    }
 }
 
 /// What a NetworkPolicy says of the defaults that it was made with.

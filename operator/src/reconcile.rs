@@ -4,17 +4,17 @@ use std::{collections::BTreeMap, time::Duration};
 
 use k8s_openapi::api::apps::v1::StatefulSet;
 use kube::{Api, Client, Resource, ResourceExt, api::PostParams};
-use operator_api::{RqliteCluster, RqliteRecovery, names};
+use operator_api::{RqliteCluster, RqliteRecovery, RqliteRestore, names};
 
 use crate::{
     act::{ActionOutcome, Actor, drop_finalizers, set_finalizer},
     apply::{Accepted, Applied, apply_all, apply_secrets, delete_secrets, look_first},
-    carried::{CarriedState, Checks, Ending, Leaders, Refused, Taken},
+    carried::{CarriedState, Checks, Ending, Leaders, Refused, Restores, Taken},
     cert_manager,
     cluster::{
         Plan,
         action::Event,
-        deciders::recovery::StatusUpdate,
+        deciders::{recovery::StatusUpdate, restore::RestoreUpdate},
         facts::{observation::Edit, ownership, secrets::ObservedSecret, view::View},
         plan,
         render::edits,
@@ -59,6 +59,8 @@ pub struct Context {
     pub ending: Ending,
     /// Results of database checks.
     pub checks: Checks,
+    /// What leaders said of restores in place.
+    pub restores: Restores,
     /// External edits of the operator's objects.
     pub edits: Edits,
     /// Leaders as last confirmed.
@@ -78,6 +80,7 @@ impl Context {
         self.ending.forget(uid);
         self.installations.forget(uid);
         self.checks.forget(uid);
+        self.restores.forget(uid);
         self.edits.forget(uid);
         self.leaders.note(uid, None);
         self.accepted.forget(uid);
@@ -104,6 +107,7 @@ pub async fn reconcile(
         namespace_ends: context.ending.get(&uid),
         refused: context.refused.get(&uid),
         checks: context.checks.get(&uid),
+        restores: context.restores.get(&uid),
         edits: context.edits.get(&uid),
         leader_seen: context.leaders.get(&uid),
         taken: context.taken.get(&uid),
@@ -126,6 +130,9 @@ pub async fn reconcile(
     for update in &plan.recoveries {
         write_recovery(context, &cluster, live, update).await?;
     }
+    for update in &plan.restores {
+        write_restore(context, &cluster, live, update).await?;
+    }
     context.metrics.set_cluster(&cluster);
     report_plan(context, &cluster, live, &plan).await;
     let is_news = write_objects(context, &cluster, live, &secrets, &plan).await?;
@@ -137,18 +144,31 @@ pub async fn reconcile(
         cluster: &cluster,
         live,
         checks: &context.checks,
+        restores: &context.restores,
     };
-    for recovery in &plan.unowned {
-        actor.own_recovery(recovery).await?;
-    }
-    for recovery in &plan.expired {
-        actor.delete_recovery(recovery).await?;
-    }
+    tidy_up(&actor, &plan).await?;
     set_labels(&actor, &plan).await?;
     let outcome = perform(context, &actor, &plan).await?;
     let wait = report_outcome(context, &cluster, &plan, outcome).await;
     // The status is to say it at once.
     Ok(if is_news { Duration::ZERO } else { wait })
+}
+
+/// Makes the cluster the owner of what a person asked of it, and deletes what ended long ago.
+async fn tidy_up(actor: &Actor<'_, Http>, plan: &Plan) -> Result<(), Error> {
+    for recovery in &plan.unowned {
+        actor.own(&actor.live.recoveries, recovery).await?;
+    }
+    for recovery in &plan.expired {
+        actor.delete_ended::<RqliteRecovery>(recovery).await?;
+    }
+    for restore in &plan.unowned_restores {
+        actor.own(&actor.live.restores, restore).await?;
+    }
+    for restore in &plan.expired_restores {
+        actor.delete_ended::<RqliteRestore>(restore).await?;
+    }
+    Ok(())
 }
 
 async fn set_labels(actor: &Actor<'_, Http>, plan: &Plan) -> Result<(), Error> {
@@ -403,6 +423,33 @@ async fn write_recovery(
         .map(drop)
         .map_err(Error::kubernetes(format!(
             "the status of RqliteRecovery {}",
+            update.name
+        )))
+}
+
+/// Writes the status of an RqliteRestore.
+async fn write_restore(
+    context: &Context,
+    cluster: &RqliteCluster,
+    live: &Live,
+    update: &RestoreUpdate,
+) -> Result<(), Error> {
+    let known =
+        named(&live.restores, &update.name).filter(|r| r.uid().as_ref() == Some(&update.uid));
+    let Some(known) = known else {
+        return Err(Error::Changed(format!("RqliteRestore {}", update.name)));
+    };
+    let namespace = cluster.namespace().unwrap_or_default();
+    let api: Api<RqliteRestore> = Api::namespaced(context.client.clone(), &namespace);
+    let next = RqliteRestore {
+        status: Some((*update.status).clone()),
+        ..(**known).clone()
+    };
+    api.replace_status(&update.name, &PostParams::default(), &next)
+        .await
+        .map(drop)
+        .map_err(Error::kubernetes(format!(
+            "the status of RqliteRestore {}",
             update.name
         )))
 }

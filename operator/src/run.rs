@@ -19,8 +19,9 @@ use tower::util::MapRequestLayer;
 use crate::{
     api_health,
     apply::Accepted,
+    backups,
     caches::{Caches, ClusterScopedCaches, Scope},
-    carried::{Checks, Ending, Leaders, Refused, Taken},
+    carried::{Checks, Ending, Leaders, Refused, Restores, Taken},
     cluster::facts::observation::{OperatorFacts, Platform},
     controller::{ScopeController, wait_until_synced},
     edits::Edits,
@@ -272,6 +273,7 @@ async fn lead(
             installations: Installations::new(client.clone()),
             managed: Managed::default(),
             checks: Checks::default(),
+            restores: Restores::default(),
             edits: Edits::default(),
             leaders: Leaders::default(),
             accepted: Accepted::default(),
@@ -348,8 +350,11 @@ async fn run_controllers(
         tracing::info!("the watches are synced");
         ready.set();
     });
+    let backups = options.scopes().into_iter();
+    let backups = backups
+        .map(|scope| backups::controller::run(scope, Arc::clone(&context), stopping.clone()));
     let running = controllers.into_iter().map(|c| c.run(stopping.clone()));
-    let running = join_all(running);
+    let running = futures_util::future::join(join_all(running), join_all(backups));
     let result = tokio::select! {
         _ = running => {
             if *stopping.borrow() { Ok(()) } else { Err(anyhow::anyhow!("the controllers have ended")) }

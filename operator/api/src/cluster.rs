@@ -1,16 +1,19 @@
 //! `RqliteCluster`: the desired state of a cluster. The doc comment of a field is what `kubectl explain`
 //! prints.
+mod archive;
 mod config;
 mod image;
 mod pods;
 mod policy;
 mod repair;
+mod restore;
 mod scheduling;
 mod services;
 mod storage;
 mod tls;
 mod users;
 
+pub use archive::{Archive, Drill, Encryption};
 pub use config::{Config, EnvSource, EnvVar, KeySelector, Raft, Sqlite, WriteQueue};
 pub use image::{Image, PullPolicy, PullSecret};
 pub use pods::{DnsPolicy, Identity, PodSecurity, Pods, ServiceMesh};
@@ -19,6 +22,7 @@ pub use policy::{
     OperatorChanges, PodMetadata, Retention, Update, UpdateStrategy,
 };
 pub use repair::{MemberReplacement, QuorumRecovery, Reaping, RecoveryPolicy, RepairPolicy};
+pub use restore::{ArchivePoint, BootstrapRestore};
 pub use scheduling::{AntiAffinity, ReadReplicas, Scheduling};
 pub use services::{
     IpFamily, IpFamilyPolicy, ServiceKind, ServiceMetadata, ServiceSettings, Services,
@@ -76,6 +80,7 @@ pub const MAX_READ_REPLICAS: i32 = 50;
     validation = Rule::new("!has(self.serviceAccountName) || self.serviceAccountName != ''").message("serviceAccountName is empty: leave it out to let the operator create an account"),
     validation = Rule::new("self.replicas >= 3 || !has(self.quorumRecovery) || !has(self.quorumRecovery.policy) || self.quorumRecovery.policy != 'Automatic'").message("quorumRecovery.policy Automatic needs at least 3 replicas, as fewer have no majority that could tell a lost disk from a lost network: raise replicas, or use Manual"),
     validation = Rule::new("!((has(self.authentication) && has(self.authentication.mode) && self.authentication.mode == 'Disabled' && !(has(self.tls) && has(self.tls.clients) && self.tls.clients.requireClientCertificate)) || (has(self.tls) && has(self.tls.clients) && has(self.tls.clients.mode) && self.tls.clients.mode == 'Disabled')) || !has(self.services) || !((has(self.services.client) && self.services.client.enabled && has(self.services.client.type) && self.services.client.type != 'ClusterIP') || (has(self.services.leader) && self.services.leader.enabled && has(self.services.leader.type) && self.services.leader.type != 'ClusterIP') || (has(self.services.read) && self.services.read.enabled && has(self.services.read.type) && self.services.read.type != 'ClusterIP'))").message("a Service of type LoadBalancer or NodePort opens the database to clients outside the Kubernetes cluster, which needs users and TLS: set authentication.mode to Required and tls.clients.mode to Required (or Optional), or use type ClusterIP"),
+    validation = Rule::new("(has(self.bootstrap) && has(self.bootstrap.restore)) == (has(oldSelf.bootstrap) && has(oldSelf.bootstrap.restore)) && (!has(self.bootstrap) || !has(self.bootstrap.restore) || self.bootstrap.restore == oldSelf.bootstrap.restore)").message("bootstrap.restore is what a cluster began with and cannot be changed: create a new cluster, or an RqliteRestore"),
     validation = Rule::new("!has(self.storage.ephemeral) || !self.hibernated").message("an ephemeral cluster loses all its data when its pods stop, so it cannot be hibernated: delete it instead"),
     validation = Rule::new("!has(self.storage.ephemeral) || self.replicas != 2").message("storage.ephemeral with 2 replicas loses all data with any one pod: use 3 or more, or 1 for a database that may be lost at any time"),
     validation = Rule::new("!has(self.storage.ephemeral) || !has(self.quorumRecovery) || !has(self.quorumRecovery.policy) || self.quorumRecovery.policy != 'Automatic'").message("a recovery stops all pods, and with them goes all that an ephemeral cluster still has: use quorumRecovery.policy Manual")
@@ -201,6 +206,10 @@ pub struct RqliteClusterSpec {
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub users: Option<Vec<User>>,
 
+    /// A continuous archive, from which any moment can be restored. Defaults to none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub archive: Option<Archive>,
+
     /// Restriction of network access to the nodes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network_policy: Option<NetworkPolicy>,
@@ -298,6 +307,7 @@ impl Default for RqliteClusterSpec {
             reaping: None,
             authentication: None,
             users: None,
+            archive: None,
             network_policy: None,
             management: None,
             paused: false,

@@ -4,7 +4,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
 };
 use kube::CustomResourceExt;
 
-use crate::{RqliteCluster, RqliteRecovery};
+use crate::{RqliteBackup, RqliteCluster, RqliteRecovery, RqliteRestore, RqliteScheduledBackup};
 
 /// Fields that hold Kubernetes' own types. Their nested descriptions are Kubernetes' documentation and would
 /// triple the size of the definition; a client-side `kubectl apply` copies all of it into an annotation of at
@@ -28,7 +28,13 @@ const FOREIGN_TYPES: &[&str] = &[
 
 /// All definitions, in installation order.
 pub fn crds() -> Vec<CustomResourceDefinition> {
-    let mut all = vec![RqliteCluster::crd(), RqliteRecovery::crd()];
+    let mut all = vec![
+        RqliteCluster::crd(),
+        RqliteRecovery::crd(),
+        RqliteBackup::crd(),
+        RqliteScheduledBackup::crd(),
+        RqliteRestore::crd(),
+    ];
     for crd in &mut all {
         for version in &mut crd.spec.versions {
             if let Some(schema) = version

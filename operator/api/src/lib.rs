@@ -1,4 +1,5 @@
-//! The operator's custom resources, `RqliteCluster` and `RqliteRecovery`, as types. No client, no runtime.
+//! The operator's custom resources as types: `RqliteCluster`, `RqliteRecovery`, `RqliteBackup`,
+//! `RqliteScheduledBackup`, `RqliteRestore`. No client, no runtime.
 //!
 //! Every field that a user can set is documented (the doc comment is what `kubectl explain` prints), has
 //! bounds, and is defaulted by the API server. Rules that involve several fields are CEL expressions in the
@@ -15,6 +16,7 @@
     unreachable_pub,
     reason = "derive(KubeSchema) repeats each struct inside a function"
 )]
+pub mod backup;
 pub mod cluster;
 mod convert;
 mod crd;
@@ -23,13 +25,22 @@ pub mod lineage;
 pub mod names;
 pub mod open;
 pub mod recovery;
+pub mod restore;
 mod scalar;
+pub mod schedule;
+pub mod scheduled_backup;
 pub mod status;
+pub mod store;
 
+pub use backup::{RqliteBackup, RqliteBackupSpec, RqliteBackupStatus};
 pub use cluster::{RqliteCluster, RqliteClusterSpec};
 pub use crd::crds;
 pub use recovery::{RqliteRecovery, RqliteRecoverySpec, RqliteRecoveryStatus};
-pub use scalar::{ByteSize, InvalidScalar, Period};
+pub use restore::{RqliteRestore, RqliteRestoreSpec, RqliteRestoreStatus};
+pub use scalar::{ByteSize, InvalidScalar, Moment, Period, Span};
+pub use scheduled_backup::{
+    RqliteScheduledBackup, RqliteScheduledBackupSpec, RqliteScheduledBackupStatus,
+};
 pub use status::RqliteClusterStatus;
 
 /// The API group as a literal, for `concat!`. Each kind repeats it in its derive attribute, which takes no

@@ -37,6 +37,15 @@ pub const SECRETS_LABEL: &str = concat!(crate::group!(), "/secrets");
 /// On an RqliteRecovery that the operator created.
 pub const AUTOMATIC_LABEL: &str = concat!(crate::group!(), "/automatic");
 
+/// On an RqliteBackup that a schedule made: name of the RqliteScheduledBackup.
+pub const SCHEDULE_LABEL: &str = concat!(crate::group!(), "/schedule");
+/// On an RqliteBackup that a schedule made: uid of the RqliteScheduledBackup.
+pub const SCHEDULE_UID_LABEL: &str = concat!(crate::group!(), "/schedule-uid");
+/// On a node's pod: the configuration of its archive, which it reads as a file.
+pub const ARCHIVE_ANNOTATION: &str = concat!(crate::group!(), "/archive");
+/// On a node's pod of a cluster that begins with a restore: the configuration of that restore.
+pub const RESTORE_ANNOTATION: &str = concat!(crate::group!(), "/restore");
+
 /// On a pod: hash of the template that it was created from. A pod is outdated if the hash differs; specs of
 /// live pods are never compared.
 pub const TEMPLATE_HASH_ANNOTATION: &str = concat!(crate::group!(), "/template-hash");
@@ -151,6 +160,11 @@ pub fn users_secret(cluster: &str) -> String {
 /// Name of the Secret with the operator's own credentials at the nodes. Never mounted.
 pub fn operator_secret(cluster: &str) -> String {
     format!("{}-operator", auxiliary(cluster))
+}
+
+/// Name of the Secret with the credentials of backups' pods.
+pub fn backup_secret(cluster: &str) -> String {
+    format!("{}-backup", auxiliary(cluster))
 }
 
 /// Name of the Secret by which applications connect as this user.

@@ -2,6 +2,7 @@
 //! them and `kubectl` shows them unchanged.
 use std::{borrow::Cow, fmt, time::Duration};
 
+use k8s_openapi::jiff::Timestamp;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
@@ -161,9 +162,172 @@ impl JsonSchema for Period {
     }
 }
 
+/// An age: as a [`Period`], also in days and weeks, such as `7d`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Span(pub String);
+
+impl Span {
+    /// The duration.
+    ///
+    /// # Errors
+    /// The text is malformed, or the duration is longer than a hundred years.
+    pub fn duration(&self) -> Result<Duration, InvalidScalar> {
+        let wrong = || {
+            InvalidScalar(format!(
+                "{:?} is not an age: write whole numbers with units, such as 12h, 7d or 4w",
+                self.0
+            ))
+        };
+        let mut hours = String::new();
+        let mut rest = self.0.as_str();
+        while let Some(at) = rest.find(|c: char| !c.is_ascii_digit()) {
+            let (number, tail) = rest.split_at(at);
+            let days = match tail.chars().next() {
+                Some('d') => Some(1),
+                Some('w') => Some(7),
+                _ => None,
+            };
+            let unit_length = tail
+                .find(|c: char| c.is_ascii_digit())
+                .unwrap_or(tail.len());
+            let (unit, next) = tail.split_at(unit_length);
+            match days.filter(|_| unit.len() == 1) {
+                Some(days) => {
+                    let count: u64 = number.parse().map_err(|_| wrong())?;
+                    let total = count.checked_mul(days * 24).ok_or_else(wrong)?;
+                    hours.push_str(&format!("{total}h"));
+                }
+                None => hours.extend([number, unit]),
+            }
+            rest = next;
+        }
+        hours.push_str(rest);
+        Period(hours).duration().map_err(|_| wrong())
+    }
+}
+
+impl From<&str> for Span {
+    fn from(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+}
+
+impl fmt::Display for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl JsonSchema for Span {
+    fn schema_name() -> Cow<'static, str> {
+        "Span".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "type": "string",
+            "pattern": "^([0-9]{1,6}(s|m|h|d|w))+$",
+            "maxLength": 24
+        })
+    }
+}
+
+/// A moment as RFC 3339 has it, such as `2026-11-29T08:00:00.5Z`. Kept as it was written: Kubernetes' own type
+/// would drop parts of a second.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Moment(pub String);
+
+impl Moment {
+    /// The moment.
+    ///
+    /// # Errors
+    /// The text is malformed.
+    pub fn timestamp(&self) -> Result<Timestamp, InvalidScalar> {
+        self.0.parse().map_err(|_| {
+            InvalidScalar(format!(
+                "{:?} is not a time: write it as 2026-11-29T08:00:00Z, with a zone",
+                self.0
+            ))
+        })
+    }
+}
+
+impl From<&str> for Moment {
+    fn from(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+}
+
+impl fmt::Display for Moment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl JsonSchema for Moment {
+    fn schema_name() -> Cow<'static, str> {
+        "Moment".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "type": "string",
+            "format": "date-time",
+            "maxLength": 40
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn moments() {
+        let cases = [
+            ("2026-11-29T08:00:00Z", true),
+            ("2026-11-29T08:00:00.123456+01:00", true),
+            ("2026-11-29T08:00:00", false),
+            ("2026-11-29", false),
+            ("yesterday", false),
+            ("", false),
+        ];
+        for (text, good) in cases {
+            assert_eq!(Moment::from(text).timestamp().is_ok(), good, "{text}");
+        }
+    }
+
+    #[test]
+    fn ages() {
+        let day = 86_400;
+        let cases = [
+            ("7d", Some(7 * day)),
+            ("2w", Some(14 * day)),
+            ("1d12h", Some(day + day / 2)),
+            ("168h", Some(7 * day)),
+            ("30s", Some(30)),
+            ("", None),
+            ("7", None),
+            ("7dd", None),
+            ("d", None),
+            ("1y", None),
+            ("999999w", None),
+        ];
+        for (text, seconds) in cases {
+            let got = Span::from(text).duration().ok();
+            assert_eq!(got, seconds.map(Duration::from_secs), "{text}");
+        }
+    }
 
     #[test]
     fn sizes() {

@@ -9,12 +9,14 @@ use serde_json::Value;
 
 use crate::{lineage::Lineage, open::open_enum, recovery::RecoveryRecord};
 
+mod archive;
 mod authentication;
 mod member;
 mod network;
 mod tls;
 mod update;
 
+pub use archive::{ArchiveStatus, BootstrapRestoreState, BootstrapRestoreStatus, DrillStatus};
 pub use authentication::{
     AuthenticationGoal, AuthenticationStage, AuthenticationStatus, Binding, UserStatus,
 };
@@ -63,6 +65,12 @@ pub const DELETION_BLOCKED: &str = "DeletionBlocked";
 pub const CERTIFICATES_VALID: &str = "CertificatesValid";
 /// Condition: who reaches a port gets in, without a certificate and without a password.
 pub const OPEN_TO_ANYONE: &str = "OpenToAnyone";
+/// Condition: the archive is as new as spec.archive.every asks for. Absent without spec.archive.
+pub const ARCHIVING: &str = "Archiving";
+/// Condition: the newest drill restored the archive, and is not older than its schedule allows.
+pub const BACKUPS_PROVEN: &str = "BackupsProven";
+/// Condition: the new cluster waits for, carries out or has failed the restore that it begins with.
+pub const RESTORING: &str = "Restoring";
 /// Condition: a hint about the spec.
 pub const ADVISORY: &str = "Advisory";
 
@@ -205,6 +213,12 @@ pub struct RqliteClusterStatus {
     /// What was decided once about network access, for what the spec leaves open.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network: Option<NetworkDefaults>,
+    /// The archive.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub archive: Option<ArchiveStatus>,
+    /// The restore that the cluster began with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bootstrap_restore: Option<BootstrapRestoreStatus>,
     /// DNS domain of the Kubernetes cluster, as part of the nodes' addresses; found or given when the cluster
     /// was created.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -220,7 +234,7 @@ pub struct RqliteClusterStatus {
     /// person; false while a template is rolled back or refused, and while a plan waits for approval.
     /// Available: a quorum follows the leader. Others: Progressing, Degraded, QuorumLost, Paused, Hibernated,
     /// StorageReady, UpdatePending, UpdateAvailable, DowngradeRefused, UpdateRolledBack, ApprovalPending,
-    /// UnknownMember, DeletionBlocked, CertificatesValid, Advisory.
+    /// UnknownMember, DeletionBlocked, CertificatesValid, Archiving, BackupsProven, Restoring, Advisory.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
@@ -292,6 +306,8 @@ open_enum! {
         Replace = "Replace",
         /// Recovering from a lost quorum.
         Recover = "Recover",
+        /// Taking the database back to a point of its own archive.
+        Restore = "Restore",
     }
 }
 
@@ -328,8 +344,8 @@ open_enum! {
 pub struct Operation {
     /// Unique id.
     pub id: String,
-    /// Kind of the operation: Bootstrap, ScaleUp, ScaleDown, Update, Resize, Hibernate, Resume, Replace or
-    /// Recover. One of a newer operator is left to it.
+    /// Kind of the operation: Bootstrap, ScaleUp, ScaleDown, Update, Resize, Hibernate, Resume, Replace,
+    /// Recover or Restore. One of a newer operator is left to it.
     #[serde(rename = "type")]
     pub kind: OperationType,
     /// Current step: Start, Shrink, Transfer, StopOthers, StopLast, Recreate, Park, Apply or Verify. One of a

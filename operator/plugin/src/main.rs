@@ -7,6 +7,7 @@ mod manager;
 mod node;
 mod parked;
 mod recover;
+mod restore;
 mod say;
 mod statements;
 mod status;
@@ -63,6 +64,18 @@ enum Command {
     /// Recovers a cluster that has permanently lost its quorum: shows what would be done and what may be
     /// lost, asks for confirmation, and follows the recovery to its end.
     Recover(recover::Options),
+    /// Takes the cluster back to a moment or index of its archive: shows what is undone, asks for
+    /// confirmation, and follows the restore to its end.
+    Restore(restore::RestoreOptions),
+    /// Makes a new cluster from another's archive, as of a moment or now.
+    Clone(restore::CloneOptions),
+    /// Makes a backup and waits for it, or lists the backups.
+    Backup(restore::BackupOptions),
+    /// Shows the archive.
+    Archive {
+        #[command(subcommand)]
+        command: restore::ArchiveCommand,
+    },
     /// Takes the pods back to the last template that worked, one at a time, the leader last. The spec is not
     /// changed; what it asks for is not tried again before it changes.
     Rollback {
@@ -155,6 +168,12 @@ async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         } => status::show(&target(&cluster), user.as_deref()).await,
         Command::Status { cluster: None, .. } => status::list(&target("")).await,
         Command::Recover(options) => recover::run(&target(&options.cluster), &options).await,
+        Command::Restore(options) => restore::restore(&target(&options.cluster), &options).await,
+        Command::Clone(options) => restore::clone(&target(&options.cluster), &options).await,
+        Command::Backup(options) => restore::backup(&target(&options.cluster), &options).await,
+        Command::Archive {
+            command: restore::ArchiveCommand::List { cluster, user },
+        } => restore::list(&target(&cluster), user.as_deref()).await,
         Command::Rollback { cluster } => update::rollback(&target(&cluster)).await,
         Command::Approve { cluster, plan } => {
             update::approve(&target(&cluster), plan.as_deref()).await

@@ -122,6 +122,16 @@ fn text(
         let message = operation.message.as_deref().unwrap_or_default();
         page.push_str(&format!("operation: {:?}: {message}\n", operation.kind));
     }
+    if let Some(archive) = &status.archive {
+        let number = archive.archived_index.map(|index| index.to_string());
+        let time = archive.archived_time.as_ref().map(|time| time.0.as_str());
+        page.push_str(&format!(
+            "archive: {}, to index {} ({}) at least\n",
+            archive.uri.as_deref().unwrap_or_default(),
+            number.as_deref().unwrap_or("none"),
+            time.unwrap_or("-")
+        ));
+    }
     if let Some(plan) = &status.proposed_plan {
         page.push_str(&update::described(&cluster.name_any(), plan));
         page.push('\n');

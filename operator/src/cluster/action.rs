@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use node_contract::RestoreRequest;
 use operator_api::{RqliteClusterStatus, status::Operation, status::OperationType, status::Step};
 use serde::{Deserialize, Serialize};
 
@@ -132,6 +133,19 @@ pub enum Action {
         /// Id of the check.
         id: String,
     },
+    /// Asks the leader for a restore in place, or (`dry_run`) only what it would undo. The leader starts none
+    /// twice under the same id.
+    Restore {
+        /// Name of the leader.
+        leader: String,
+        /// Its Raft id.
+        raft_id: String,
+        /// The term in which it leads: another term may be another process, which knows nothing of an
+        /// earlier request.
+        term: u64,
+        /// The request.
+        request: RestoreRequest,
+    },
     /// Creates an RqliteRecovery, unless one of this name exists.
     CreateRecovery {
         /// Its name.
@@ -167,6 +181,7 @@ impl Action {
             Self::CheckMember { .. } => "check_member",
             Self::EndCheck { .. } => "end_check",
             Self::CreateRecovery { .. } => "create_recovery",
+            Self::Restore { .. } => "restore",
         }
     }
 }

@@ -17,6 +17,7 @@ pub mod reap;
 pub mod recovered_by_hand;
 pub mod recovery;
 pub mod replace;
+pub mod restore;
 pub mod rollback;
 pub mod rollout;
 pub mod scale;

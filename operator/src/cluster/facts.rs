@@ -1,5 +1,7 @@
 //! The observation, and what it means. Nothing here decides or uses deciders or rendered objects.
 pub mod addresses;
+pub mod archive;
+pub mod archiving;
 pub mod authentication;
 pub mod certificates;
 pub mod claims;

@@ -73,6 +73,8 @@ fn observation(cluster: RqliteCluster, voters: i32, readers: i32) -> Observation
         default_clients: None,
         plan: None,
         recoveries: Vec::new(),
+        restores: Vec::new(),
+        restore_states: BTreeMap::new(),
         nodes: BTreeMap::new(),
         checks: BTreeMap::new(),
         cordoned: Vec::new(),

@@ -15,7 +15,9 @@ use crate::cluster::{
         authentication, blocked, bootstrap, certificates, deletion, drain, hibernate, membership,
         names_taken, outage, readers, reap, recovered_by_hand,
         recovery::{self, NamedRecovery, StatusUpdate},
-        replace, rollback, rollout, scale, storage, tls, unknown, unstick,
+        replace, restore,
+        restore::RestoreUpdate,
+        rollback, rollout, scale, storage, tls, unknown, unstick,
     },
     facts::{
         authentication as access, claims,
@@ -75,6 +77,15 @@ pub struct Plan {
     /// Statuses of RqliteRecovery objects to write together with the cluster's own.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub recoveries: Vec<StatusUpdate>,
+    /// Statuses of RqliteRestore objects to write together with the cluster's own.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub restores: Vec<RestoreUpdate>,
+    /// RqliteRestore objects that lack the owner reference to this cluster.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub unowned_restores: Vec<NamedRecovery>,
+    /// RqliteRestore objects that ended long ago and are deleted.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub expired_restores: Vec<NamedRecovery>,
     /// RqliteRecovery objects that lack the owner reference to this cluster.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub unowned: Vec<NamedRecovery>,
@@ -190,6 +201,9 @@ fn plan_kept(asked: &View<'_>, view: &View<'_>, hold: Option<&Hold>, adopts: boo
         recoveries,
         // Whoever leads must be found by clients whatever a newer operator has begun.
         labels: unless(untouched && newer.is_none(), || labels(view)),
+        restores: unless(untouched, || restore::status_updates(view)),
+        unowned_restores: unless(untouched, || restore::unowned(view)),
+        expired_restores: unless(untouched, || restore::expired(view)),
         unowned: unless(untouched, || recovery::unowned(view)),
         expired: unless(untouched, || recovery::expired(view)),
         claims: unless(untouched, || unlabelled_claims(view)),
@@ -263,6 +277,7 @@ fn decide(
             false => Decision::Continue,
         },
         &|| recover(view),
+        &|| unstick_during(view, restore::decide(view)),
         &|| unknown::remove(view),
         &|| drain::move_leader(view),
         &|| hibernate::decide(view),
@@ -492,6 +507,8 @@ fn event(view: &View<'_>, decision: &Decision) -> Option<Event> {
                 Action::CheckMember { .. } => "MemberChecked",
                 Action::EndCheck { .. } => "CheckEnded",
                 Action::CreateRecovery { .. } => "RecoveryCreated",
+                Action::Restore { request, .. } if request.dry_run => "RestorePlanned",
+                Action::Restore { .. } => "RestoreStarted",
             };
             Some(event(false, reason, text))
         }
@@ -526,13 +543,16 @@ fn requeue_for(view: &View<'_>, decision: &Decision) -> u64 {
         Decision::Act(..) => SOON_SECONDS,
         _ if unknown::is_pending(view) => SOON_SECONDS,
         Decision::Wait(_) | Decision::Blocked(..)
-            if view.operation().is_some() || recovery::is_checking(view) =>
+            if view.operation().is_some()
+                || recovery::is_checking(view)
+                || restore::is_open(view) =>
         {
             SOON_SECONDS
         }
         Decision::Wait(_) | Decision::Blocked(..) if may_be_electing(view) => SOON_SECONDS,
         Decision::Wait(_) | Decision::Blocked(..) => UNHEALTHY_SECONDS,
         Decision::Continue if view.participants().len() < view.config_voters() => UNHEALTHY_SECONDS,
+        Decision::Continue if restore::is_open(view) => SOON_SECONDS,
         Decision::Continue => CALM_SECONDS,
     }
 }

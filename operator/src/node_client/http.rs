@@ -13,7 +13,7 @@ use hyper::{
     header::{self, HeaderValue},
 };
 use hyper_util::rt::TokioIo;
-use node_contract::status::CheckRequest;
+use node_contract::{RestoreRequest, RestoreState, status::CheckRequest};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
@@ -37,6 +37,10 @@ use crate::{
 const MAX_BODY_BYTES: usize = 1 << 20;
 /// Path of the check of a database.
 const CHECK_PATH: &str = "/db/check";
+/// Path of restores in place.
+const RESTORE_PATH: &str = "/archive/restore";
+/// Timeout of the request for a restore: the leader looks into the store before it answers.
+const RESTORE_TIMEOUT: Duration = Duration::from_secs(40);
 /// Maximum length of a node's error text in messages.
 const MAX_TEXT_CHARS: usize = 300;
 
@@ -197,6 +201,33 @@ impl NodeClient for Http {
             (StatusCode::NOT_FOUND, _) => Ok(()),
             response => accepted(CHECK_PATH, response).map(drop),
         }
+    }
+
+    async fn restore(
+        &self,
+        address: &str,
+        request: &RestoreRequest,
+    ) -> Result<RestoreState, Failure> {
+        let body = Some(serde_json::json!(request).to_string());
+        let response = self.call(Method::POST, address, RESTORE_PATH, body, RESTORE_TIMEOUT);
+        reply::restore(response.await?, request)
+            .map_err(|message| failure(FailureKind::Interrupted, message))
+    }
+
+    async fn restore_state(&self, address: &str) -> Result<Option<RestoreState>, Failure> {
+        let response = self.call(Method::GET, address, RESTORE_PATH, None, PROBE_TIMEOUT);
+        let response = response.await?;
+        // A node without an archive, or of an earlier version.
+        if matches!(
+            response.0,
+            StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED
+        ) {
+            return Ok(None);
+        }
+        let body = accepted(RESTORE_PATH, response)?;
+        let state: RestoreState = serde_json::from_slice(&body)
+            .map_err(|error| failure(FailureKind::Malformed, error.to_string()))?;
+        Ok(Some(state).filter(|state| state.state != RestoreState::NONE))
     }
 
     async fn check_now(&self, address: &str) -> Result<Option<String>, Failure> {

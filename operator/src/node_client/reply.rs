@@ -1,5 +1,7 @@
 //! Parsing of a node's responses: `/status` and the result of a query.
-use node_contract::status::Status;
+use bytes::Bytes;
+use hyper::StatusCode;
+use node_contract::{RestoreRequest, RestoreState, status::Status};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -15,6 +17,10 @@ pub(super) fn read(body: &[u8], ready: bool) -> Result<NodeStatus, String> {
     let security = process
         .as_ref()
         .and_then(|process| process.security.clone());
+    let archive = process
+        .as_ref()
+        .and_then(|process| process.archive.clone())
+        .filter(|archive| archive.enabled);
     let version = process.map(|process| process.build.version);
     let (Some(name), Some(identity), Some(raft)) = (store.node_id, store.identity, store.raft)
     else {
@@ -52,6 +58,7 @@ pub(super) fn read(body: &[u8], ready: bool) -> Result<NodeStatus, String> {
         disk: store.disk,
         parked: store.parked,
         check: store.check,
+        archive,
         security,
         config: config
             .map(|entry| ConfigMember {
@@ -62,6 +69,48 @@ pub(super) fn read(body: &[u8], ready: bool) -> Result<NodeStatus, String> {
             .collect(),
     })
 }
+
+/// The reply to the request for a restore. What the node refuses is a restore that failed; an answer of
+/// something else than a node, or of a node that cannot answer now, is none.
+///
+/// # Errors
+/// There is no usable answer.
+pub(super) fn restore(
+    (code, body): (StatusCode, Bytes),
+    request: &RestoreRequest,
+) -> Result<RestoreState, String> {
+    let text = String::from_utf8_lossy(&body);
+    let text: String = text.trim().chars().take(MAX_REFUSAL_CHARS).collect();
+    let refused = |message: String| RestoreState {
+        id: request.id.clone(),
+        state: RestoreState::FAILED.to_owned(),
+        dry_run: request.dry_run,
+        message,
+        ..RestoreState::default()
+    };
+    match code {
+        code if code.is_success() => {
+            let state: RestoreState =
+                serde_json::from_slice(&body).map_err(|e| format!("/archive/restore: {e}"))?;
+            Ok(RestoreState {
+                id: request.id.clone(),
+                ..state
+            })
+        }
+        StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED if text.is_empty() => Ok(refused(
+            "the node does not restore in place: is it of an older version than the operator, or without an archive?"
+                .to_owned(),
+        )),
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::REQUEST_TIMEOUT => {
+            Err(format!("/archive/restore returned {code}: {text}"))
+        }
+        code if code.is_client_error() => Ok(refused(text)),
+        code => Err(format!("/archive/restore returned {code}: {text}")),
+    }
+}
+
+/// Maximum length of a node's refusal in messages.
+const MAX_REFUSAL_CHARS: usize = 600;
 
 /// Does this body come from a node at all, and not from a proxy in its place?
 pub(super) fn is_of_node(body: &[u8]) -> bool {

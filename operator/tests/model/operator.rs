@@ -425,6 +425,8 @@ pub(crate) fn observe(world: &mut World) -> Observation {
     Observation {
         now: world.time(world.now),
         fresh_id,
+        restores: Vec::new(),
+        restore_states: BTreeMap::new(),
         operator: OperatorFacts {
             class: "default".to_owned(),
             installation: "operators/rqlite-operator".to_owned(),
@@ -499,6 +501,7 @@ fn probe(world: &World, name: &str) -> ProbeResult {
         false => (&disk.config, disk.config_index),
     };
     ProbeResult::Ok(NodeStatus {
+        archive: None,
         security: security(world, name),
         version: None,
         format_version: None,

@@ -28,7 +28,7 @@ pub struct Config {
             regex(pattern = r"^--?[a-z][a-z0-9-]*(=.*)?$")
         )
     )]
-    #[x_kube(validation = Rule::new("!self.exists(a, a.matches('^--?(node-id|http-addr|http-adv-addr|raft-addr|raft-adv-addr|join|join-.*|bootstrap-.*|disco-.*|auth|http-ca-cert|http-cert|http-key|http-verify-.*|http-tls-optional|node-ca-cert|node-cert|node-key|node-no-verify|node-verify-.*|node-tls-stage|raft-non-voter|raft-reap-.*|raft-cluster-remove-shutdown|raft-remove-shutdown|raft-shutdown-stepdown|auto-restore)(=|$)'))").message("extraArgs holds a flag that the operator sets itself (identity, addresses, join, bootstrap, disco, auth, certificates, reaping): remove it and use the field of the spec for it"))]
+    #[x_kube(validation = Rule::new("!self.exists(a, a.matches('^--?(node-id|http-addr|http-adv-addr|raft-addr|raft-adv-addr|join|join-.*|bootstrap-.*|disco-.*|auth|http-ca-cert|http-cert|http-key|http-verify-.*|http-tls-optional|node-ca-cert|node-cert|node-key|node-no-verify|node-verify-.*|node-tls-stage|raft-non-voter|raft-reap-.*|raft-cluster-remove-shutdown|raft-remove-shutdown|raft-shutdown-stepdown|auto-restore|archive|archive-key-file)(=|$)'))").message("extraArgs holds a flag that the operator sets itself (identity, addresses, join, bootstrap, disco, auth, certificates, reaping, archive): remove it and use the field of the spec for it"))]
     pub extra_args: Vec<String>,
     /// Additional environment variables of the nodes; at most 64. They can be used in extraArgs as $(NAME).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -5,6 +5,7 @@ use k8s_openapi::api::networking::v1::NetworkPolicyPeer;
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 
+use super::restore::BootstrapRestore;
 use crate::scalar::Period;
 
 /// How the cluster is formed.
@@ -15,6 +16,10 @@ pub struct Bootstrap {
     /// for. Nothing is aborted or deleted. Defaults to 120s.
     #[serde(default = "two_minutes")]
     pub timeout: Period,
+    /// The data that the cluster begins with. Defaults to none: an empty database. If it cannot be restored,
+    /// the cluster does not form.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restore: Option<BootstrapRestore>,
 }
 
 fn two_minutes() -> Period {
@@ -25,6 +30,7 @@ impl Default for Bootstrap {
     fn default() -> Self {
         Self {
             timeout: two_minutes(),
+            restore: None,
         }
     }
 }

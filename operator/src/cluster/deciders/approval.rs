@@ -173,7 +173,11 @@ fn key_of_operation(view: &View<'_>, operation: &Operation) -> Option<String> {
     let member = operation.member.as_deref().unwrap_or_default();
     let uid = operation.uid.as_deref().unwrap_or_default();
     match operation.kind {
-        OperationType::Bootstrap | OperationType::Recover | OperationType::Other(_) => None,
+        // A recovery and a restore are a person's word already.
+        OperationType::Bootstrap
+        | OperationType::Recover
+        | OperationType::Restore
+        | OperationType::Other(_) => None,
         OperationType::Update => pod_key(view, member),
         OperationType::ScaleUp | OperationType::ScaleDown => {
             Some(format!("Scale/{}", view.spec.replicas))
@@ -209,6 +213,7 @@ fn key_of_action(view: &View<'_>, action: &Action) -> Option<String> {
         Action::ReleaseFinalizer
         | Action::TransferLeader { .. }
         | Action::CheckMember { .. }
+        | Action::Restore { .. }
         | Action::EndCheck { .. } => None,
         Action::SetReplicas { name, from, to, .. } => {
             let back = *name == view.set_name(Pool::Voter) && from < to && *to <= recorded;

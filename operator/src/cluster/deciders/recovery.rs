@@ -17,7 +17,9 @@ mod updates;
 
 pub use admission::{Admission, PATIENCE_SECONDS, check_admission};
 pub use automatic::{automatic, object};
-pub use belonging::{NamedRecovery, expired, owner, unowned};
+pub use belonging::{
+    DRY_RUN_KEPT_SECONDS, KEPT, KEPT_SECONDS, NamedRecovery, expired, is_of_tool, owner, unowned,
+};
 pub use check::is_checking;
 pub use decide::decide;
 pub use files::plan as plan_file;

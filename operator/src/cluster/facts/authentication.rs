@@ -15,6 +15,8 @@ use crate::cluster::facts::{
 
 /// The operator's own user.
 pub const OPERATOR_USER: &str = "rqlite-operator";
+/// The user of backups' pods.
+pub const BACKUP_USER: &str = "rqlite-backup";
 /// The user as which nodes join.
 pub const NODE_USER: &str = "rqlite-node";
 /// Key of the credentials file.
@@ -185,6 +187,7 @@ pub fn has_none(view: &View<'_>) -> bool {
     let mut own = vec![
         names::users_secret(view.name),
         names::operator_secret(view.name),
+        names::backup_secret(view.name),
     ];
     let users = connections(&view.seen.cluster).into_iter();
     own.extend(users.map(|user| user.secret_name));

@@ -52,6 +52,11 @@ fn keep_policies(from: &RqliteClusterSpec, into: &mut RqliteClusterSpec) {
     into.member_replacement.clone_from(&from.member_replacement);
     into.quorum_recovery.clone_from(&from.quorum_recovery);
     into.network_policy.clone_from(&from.network_policy);
+    // Drills run in pods of their own.
+    if let Some(archive) = &mut into.archive {
+        let kept = from.archive.as_ref();
+        archive.drill = kept.and_then(|archive| archive.drill.clone());
+    }
     into.management = from.management;
     into.operator_class.clone_from(&from.operator_class);
     into.paused = from.paused;

@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use node_contract::{
-    Lineage as NodeLineage, PlanFile, StateFile,
+    Lineage as NodeLineage, PlanFile, RestoreState, StateFile,
     parked::{DiskStatus, ParkedStatus},
-    status::{CheckStatus, SecurityStatus},
+    status::{ArchiveStatus, CheckStatus, SecurityStatus},
 };
 use operator_api::{
-    RqliteCluster, RqliteRecovery, names,
+    RqliteCluster, RqliteRecovery, RqliteRestore, names,
     recovery::LogPosition,
     status::{DefaultClients, Pool},
 };
@@ -56,6 +56,13 @@ pub struct Observation {
     /// The RqliteRecovery objects that name this cluster.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub recoveries: Vec<RqliteRecovery>,
+    /// The RqliteRestore objects that name this cluster.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub restores: Vec<RqliteRestore>,
+    /// What the leader said of restores in place, by the id of the request. Kept in memory between
+    /// reconciles, and asked for again while one is open.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub restore_states: BTreeMap<String, RestoreState>,
     /// What querying each pod's node returned, by pod name.
     #[serde(default)]
     pub nodes: BTreeMap<String, ProbeResult>,
@@ -112,6 +119,9 @@ pub struct LeaderSeen {
     pub commit_index: u64,
     /// Id of its lineage: an index has no meaning in another one.
     pub lineage: String,
+    /// Newest archived index then, and the time of that entry.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub archived: Option<(u64, String)>,
 }
 
 /// What is known about moving pods away from machines that are being drained. Empty without permission to
@@ -438,6 +448,9 @@ pub struct NodeStatus {
     /// The check of its database that runs, or the last one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub check: Option<CheckStatus>,
+    /// Its archive; None: it has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub archive: Option<ArchiveStatus>,
     /// The certificates and credentials that it uses; None: its program is from before TLS.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub security: Option<SecurityStatus>,

@@ -3,6 +3,7 @@
 use operator_api::status::{AVAILABLE, Member, MemberState, Pool, Role};
 
 use crate::cluster::facts::{
+    archiving,
     lineage::is_stale,
     observation::{FailureKind, NodeStatus, ObservedPod, ProbeResult},
     view::{View, quorum, seconds_between},
@@ -348,6 +349,9 @@ pub fn recovery_instructions(view: &View<'_>) -> String {
         })
         .collect();
     let (all, left) = (assessment.voters.len(), survivors.len());
+    if let Some(text) = archiving::last_resort(view).filter(|_| survivors.is_empty()) {
+        return text;
+    }
     let survivors = if survivors.is_empty() {
         "none".to_owned()
     } else {

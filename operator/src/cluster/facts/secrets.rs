@@ -181,6 +181,7 @@ pub fn names(cluster: &RqliteCluster) -> SecretNames {
             names::http_tls_secret(name),
             names::users_secret(name),
             names::operator_secret(name),
+            names::backup_secret(name),
         ]);
     }
     all.given.extend(sources(cluster));

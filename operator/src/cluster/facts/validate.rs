@@ -2,7 +2,7 @@
 //! is older than the rules.
 use operator_api::{ByteSize, Period, names, status::Pool};
 
-use crate::cluster::facts::{doors, view::View};
+use crate::cluster::facts::{archive, doors, view::View};
 
 mod pods;
 
@@ -24,6 +24,8 @@ pub fn mistakes(view: &View<'_>) -> Vec<String> {
         ));
     }
     found.extend(pods::mistakes(view.spec));
+    found.extend(archive::mistakes(view));
+    found.extend(restore(view));
     found.extend(domain(view));
     found.extend(doors::mistakes(view));
     let sizes = [Some(&view.spec.storage.size), reader_size(view)];
@@ -55,6 +57,15 @@ pub fn mistakes(view: &View<'_>) -> Vec<String> {
         }
     }
     found
+}
+
+/// An empty database must never take the place of the one that was asked for.
+fn restore(view: &View<'_>) -> Option<String> {
+    let asked = view.spec.bootstrap.as_ref()?.restore.as_ref()?;
+    let formed = view.status.bootstrapped_at.is_some();
+    (!formed && asked != &operator_api::cluster::BootstrapRestore::default()).then(|| {
+        "bootstrap.restore is not carried out by this version of the operator, and the cluster does not form without its data: create the cluster without it, and load the backup".to_owned()
+    })
 }
 
 fn domain(view: &View<'_>) -> Option<String> {

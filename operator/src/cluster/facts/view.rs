@@ -165,6 +165,9 @@ impl<'a> View<'a> {
                 at: self.now().clone(),
                 commit_index: leader.status.commit_index,
                 lineage: leader.status.lineage.as_ref()?.id.clone(),
+                archived: leader.status.archive.as_ref().and_then(|archive| {
+                    Some((archive.archived_index?, archive.archived_time.clone()?))
+                }),
             })
         });
         let known = now.or_else(|| self.seen.leader_seen.clone());

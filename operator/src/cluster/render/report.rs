@@ -18,7 +18,7 @@ use crate::cluster::{
     action::Decision,
     deciders::{deletion, manager},
     facts::{
-        claims, doors,
+        archiving, claims, doors,
         hold::Hold,
         network, newer,
         quorum::{Outage, classify_outage},
@@ -156,6 +156,9 @@ fn remember_leader(view: &View<'_>, next: &mut RqliteClusterStatus) {
     if is_new && (*next != *view.status || view.leader.is_none() || (is_due && moved)) {
         next.last_leader_seen = Some(seen.at);
         next.commit_index = Some(index.max(next.commit_index.unwrap_or(0)));
+    }
+    if *next != *view.status {
+        archiving::record(view, next);
     }
 }
 

@@ -1,5 +1,5 @@
 //! Which RqliteRecovery objects belong to a cluster, and how long those that have ended are kept.
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{OwnerReference, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time};
 use operator_api::{RqliteCluster, RqliteRecovery};
 use serde::Serialize;
 
@@ -11,11 +11,11 @@ pub(super) const COMPLETE: &str = "Complete";
 const DAY_SECONDS: u64 = 24 * 3600;
 /// How long an ended recovery is kept as a record of what was lost: longer than the month in which a loss is
 /// usually noticed and discussed.
-const KEPT_SECONDS: u64 = 30 * DAY_SECONDS;
+pub const KEPT_SECONDS: u64 = 30 * DAY_SECONDS;
 /// How long an ended dry run is kept: it is of interest only until the recovery that it prepares.
-const DRY_RUN_KEPT_SECONDS: u64 = DAY_SECONDS;
+pub const DRY_RUN_KEPT_SECONDS: u64 = DAY_SECONDS;
 /// Number of ended recoveries that are kept for each cluster.
-const KEPT: usize = 10;
+pub const KEPT: usize = 10;
 /// Marks of tools that would create a deleted object again.
 const TOOL_ANNOTATIONS: [&str; 2] = [
     "argocd.argoproj.io/tracking-id",
@@ -175,7 +175,7 @@ pub fn expired(view: &View<'_>) -> Vec<NamedRecovery> {
         };
         // Without the object, the automatic recovery of this lineage would be tried again.
         let counts = is_present_attempt(view, recovery) && other_cluster(view, recovery).is_none();
-        !counts && !is_managed(recovery) && (age >= kept || *newer >= KEPT)
+        !counts && !is_of_tool(&recovery.metadata) && (age >= kept || *newer >= KEPT)
     });
     over.map(|(_, (_, recovery))| NamedRecovery::of(recovery))
         .collect()
@@ -190,10 +190,10 @@ fn ended_at(recovery: &RqliteRecovery) -> Option<&Time> {
     since.or(recovery.metadata.creation_timestamp.as_ref())
 }
 
-fn is_managed(recovery: &RqliteRecovery) -> bool {
+/// Does a tool manage an object, which would create it again?
+pub fn is_of_tool(meta: &ObjectMeta) -> bool {
     let has = |marks: &[&str], map: Option<&std::collections::BTreeMap<String, String>>| {
         map.is_some_and(|map| marks.iter().any(|mark| map.contains_key(*mark)))
     };
-    has(&TOOL_ANNOTATIONS, recovery.metadata.annotations.as_ref())
-        || has(&TOOL_LABELS, recovery.metadata.labels.as_ref())
+    has(&TOOL_ANNOTATIONS, meta.annotations.as_ref()) || has(&TOOL_LABELS, meta.labels.as_ref())
 }

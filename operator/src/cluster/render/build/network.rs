@@ -42,7 +42,7 @@ pub(super) fn policy(view: &View<'_>) -> NetworkPolicy {
         ..NetworkPolicyPeer::default()
     };
     let asked = view.spec.network_policy.clone().unwrap_or_default();
-    let mut clients = vec![member.clone(), operator(view)];
+    let mut clients = vec![member.clone(), operator(view), backups()];
     clients.extend(asked.client_from);
     let http_from = match network::clients(view) {
         ClientAccess::Listed => Some(clients),
@@ -74,6 +74,21 @@ pub(super) fn policy(view: &View<'_>) -> NetworkPolicy {
             ingress: Some(ingress),
             egress: None,
         }),
+    }
+}
+
+/// The pods that make backups. Their labels can be copied within the namespace; users and TLS are what keeps
+/// others out.
+fn backups() -> NetworkPolicyPeer {
+    NetworkPolicyPeer {
+        pod_selector: Some(LabelSelector {
+            match_labels: Some(map([
+                (names::APP_NAME_LABEL, "rqlite-backup"),
+                (names::MANAGED_BY_LABEL, names::MANAGED_BY),
+            ])),
+            match_expressions: None,
+        }),
+        ..NetworkPolicyPeer::default()
     }
 }
 

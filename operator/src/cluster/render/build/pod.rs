@@ -25,7 +25,7 @@ use operator_api::{
 
 use crate::cluster::deciders::certificates::secret_name;
 use crate::cluster::facts::{
-    authentication,
+    archive, authentication,
     tls::{Side, resolved},
     view::View,
 };
@@ -66,6 +66,8 @@ pub(super) fn template(view: &View<'_>, target: &Target, pool: Pool) -> PodTempl
     let uid = view.seen.cluster.metadata.uid.clone();
     all.extend(uid.map(|uid| (names::OWNER_LABEL.to_owned(), uid)));
     let mut annotations = additions::annotations(view);
+    let archive = archive::in_pods(view).map(|pods| pods.config);
+    annotations.extend(archive.map(|text| (names::ARCHIVE_ANNOTATION.to_owned(), text)));
     annotations.extend(user.annotations);
     let given = view.seen.cluster.metadata.annotations.as_ref();
     if let Some(at) = given.and_then(|a| a.get(names::RESTARTED_AT_ANNOTATION)) {
@@ -220,7 +222,10 @@ fn node(view: &View<'_>, target: &Target, pool: Pool) -> Container {
         .as_ref()
         .filter(|_| pool == Pool::Read);
     let stale = readers.is_some_and(|r| r.serve_stale);
+    let archive = archive::in_pods(view).unwrap_or_default().access;
+    container.env.get_or_insert_default().extend(archive.env);
     let own = container.volume_mounts.get_or_insert_default();
+    own.extend(archive.mounts);
     own.extend(secrets(view).into_iter().map(|(_, _, mount)| mount));
     let has_health = args::has_health(target);
     let probed = if has_health { HEALTH_PORT_NAME } else { "http" };
@@ -375,6 +380,8 @@ fn volumes(view: &View<'_>) -> Vec<Volume> {
     ]);
     let secrets = secrets(view).into_iter();
     all.extend(secrets.map(|(name, secret, _)| secret_volume(name, secret)));
+    let archive = archive::in_pods(view);
+    all.extend(archive.map(|pods| pods.access.volumes).unwrap_or_default());
     all
 }
 

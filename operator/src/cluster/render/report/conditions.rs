@@ -3,9 +3,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use operator_api::{
     RqliteClusterStatus,
     status::{
-        ADVISORY, AVAILABLE, CERTIFICATES_VALID, DEGRADED, DELETION_BLOCKED, HIBERNATED, MANAGED,
-        OPEN_TO_ANYONE, OperationType, PAUSED, PROGRESSING, QUORUM_LOST, STORAGE_READY, Target,
-        UNKNOWN_MEMBER, UPDATE_PENDING,
+        ADVISORY, ARCHIVING, AVAILABLE, CERTIFICATES_VALID, DEGRADED, DELETION_BLOCKED, HIBERNATED,
+        MANAGED, OPEN_TO_ANYONE, OperationType, PAUSED, PROGRESSING, QUORUM_LOST, STORAGE_READY,
+        Target, UNKNOWN_MEMBER, UPDATE_PENDING,
     },
 };
 
@@ -17,7 +17,7 @@ use crate::cluster::{
     action::Decision,
     deciders::{blocked, drain, membership, replace, rollout::is_deferred, storage},
     facts::{
-        doors, ownership,
+        archiving, doors, ownership,
         quorum::{Outage, is_disk_needed, is_loss_reported, loss_reason, recovery_instructions},
         validate,
         view::View,
@@ -66,6 +66,12 @@ pub(super) fn write(
     ];
     for one in all {
         put(view, next, one);
+    }
+    match archiving::condition(view) {
+        Some((is_true, reason, text)) => {
+            put(view, next, condition_of(ARCHIVING, is_true, reason, text));
+        }
+        None => next.conditions.retain(|one| one.type_ != ARCHIVING),
     }
     if let Some(one) = tls::condition(view) {
         put(view, next, one);

@@ -9,7 +9,7 @@ use operator_api::{
 
 use super::recipe::{Connection, Credentials, Login, OPAQUE, PlannedSecret, Recipe, Value};
 use crate::cluster::facts::{
-    authentication::{self, NODE_USER, OPERATOR_USER, PASSWORD},
+    authentication::{self, BACKUP_USER, NODE_USER, OPERATOR_USER, PASSWORD},
     secrets::ObservedSecret,
     tls, users,
     view::{View, seconds_between},
@@ -28,7 +28,10 @@ pub(super) fn planned(view: &View<'_>) -> Vec<PlannedSecret> {
         return Vec::new();
     }
     let users = users::users(&view.seen.cluster);
-    let mut all = vec![operator(view)];
+    let mut all = vec![
+        own(view, names::operator_secret(view.name), OPERATOR_USER),
+        own(view, names::backup_secret(view.name), BACKUP_USER),
+    ];
     all.extend(users.iter().map(|user| connection(view, user)));
     all.push(credentials(view, &users, now.stage));
     all
@@ -64,14 +67,14 @@ fn rotates(view: &View<'_>, secret: Option<&ObservedSecret>) -> bool {
             .contains_key(names::ROTATE_PASSWORDS_ANNOTATION)
 }
 
-fn operator(view: &View<'_>) -> PlannedSecret {
-    let name = names::operator_secret(view.name);
+/// Name and password of a user of the operator's own.
+fn own(view: &View<'_>, name: String, user: &str) -> PlannedSecret {
     let password = match rotates(view, view.seen.secrets.get(&name)) {
         true => Value::NewPassword,
         false => Value::Password,
     };
     let values = [
-        ("username".to_owned(), Value::Text(OPERATOR_USER.to_owned())),
+        ("username".to_owned(), Value::Text(user.to_owned())),
         (PASSWORD.to_owned(), password),
     ];
     PlannedSecret {
@@ -142,6 +145,12 @@ fn credentials(view: &View<'_>, users: &[User], stage: AuthenticationStage) -> P
             is_random: true,
         },
     ];
+    logins.push(Login {
+        name: BACKUP_USER.to_owned(),
+        permissions: words(&["backup", "status", "ready"]),
+        secret: Some((names::backup_secret(view.name), PASSWORD.to_owned())),
+        is_random: true,
+    });
     logins.extend(users.iter().map(|user| {
         Login {
             name: user.name.clone(),

@@ -10,6 +10,7 @@ use operator_api::{
 use crate::cluster::{
     facts::{
         addresses::pod_domain,
+        archive,
         authentication::{NODE_USER, USERS_FILE, in_pods, is_known_by},
         certificates::{AUTHORITIES, CERTIFICATE, KEY},
         image::Parts,
@@ -61,6 +62,11 @@ pub(super) fn of(view: &View<'_>, target: &Target, pool: Pool) -> Vec<String> {
     if has_health(target) {
         all.push(format!("-health-addr=[::]:{}", names::HEALTH_PORT));
     }
+    all.extend(
+        archive::in_pods(view)
+            .map(|pods| pods.flags)
+            .unwrap_or_default(),
+    );
     let config = view.spec.config.clone().unwrap_or_default();
     if let Some(settings) = &config.raft {
         all.extend(consensus(settings));

@@ -1,0 +1,462 @@
+//! What one RqliteBackup needs next. Everything that a step relies on is in the status before the step: the
+//! target, the name of the file, the Job.
+use k8s_openapi::{
+    api::batch::v1::Job,
+    apimachinery::pkg::apis::meta::v1::{Condition, Time},
+};
+use kube::{Resource as _, ResourceExt as _};
+use operator_api::{
+    RqliteBackup, RqliteBackupStatus, RqliteCluster,
+    backup::BackupPhase,
+    cluster::Deletion,
+    names,
+    status::{AVAILABLE, AuthenticationStage, TlsStage},
+};
+use serde::Deserialize;
+
+use super::job::{self, Reach};
+
+/// Finalizer of a backup whose file is deleted with it.
+pub const FINALIZER: &str = concat!(operator_api::group!(), "/backup");
+/// On an RqliteBackup that is being deleted: `"true"` leaves its file in the store, for example because the
+/// store is gone.
+pub const ABANDON_ANNOTATION: &str = concat!(operator_api::group!(), "/abandon-object");
+/// Seconds until the next look while something is awaited that no watch shows.
+const WAIT_SECONDS: u64 = 15;
+/// Longest text in a status.
+const MAX_TEXT_CHARS: usize = 1024;
+
+/// What is known of a Job.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct JobSeen {
+    /// Does it belong to this backup?
+    pub is_ours: bool,
+    /// Attempts that failed.
+    pub failed: i32,
+    /// Ended well or badly; None: not yet.
+    pub succeeded: Option<bool>,
+    /// When it began.
+    pub started: Option<Time>,
+    /// When it ended.
+    pub ended: Option<Time>,
+    /// Why it failed, as Kubernetes says.
+    pub message: Option<String>,
+    /// What its newest pod wrote.
+    pub result: Option<String>,
+    /// Why its pod does not start.
+    pub stuck: Option<String>,
+}
+
+/// What is known.
+#[derive(Debug)]
+pub struct Seen<'a> {
+    /// The time.
+    pub now: Time,
+    /// The backup.
+    pub backup: &'a RqliteBackup,
+    /// The cluster, if there is one of that name.
+    pub cluster: Option<&'a RqliteCluster>,
+    /// The Job of the backup.
+    pub job: Option<JobSeen>,
+    /// The Job that deletes its file.
+    pub deletion: Option<JobSeen>,
+    /// The operator's default image, for a cluster that is gone.
+    pub node_image: &'a str,
+    /// DNS domain, where the cluster has none on record.
+    pub domain: &'a str,
+    /// Does the platform give pods their users?
+    pub assigns_users: bool,
+    /// Is the namespace being deleted? Then no Job can be created.
+    pub namespace_ends: bool,
+}
+
+/// One step.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Step {
+    /// Add or remove the finalizer.
+    Finalizer(bool),
+    /// Write the status.
+    Record(Box<RqliteBackupStatus>),
+    /// Create a Job, unless one of its name exists.
+    Create(Box<Job>),
+    /// Delete a Job that runs.
+    Stop(String),
+    /// Look again after so many seconds.
+    Wait(u64),
+    /// Nothing is left to do.
+    Done,
+}
+
+/// The result that the Job's pod writes.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+struct Outcome {
+    /// In the store.
+    stored_bytes: Option<i64>,
+    /// Of the database.
+    bytes: Option<i64>,
+    sha256: Option<String>,
+    #[serde(alias = "index")]
+    raft_index: Option<i64>,
+    integrity: Option<String>,
+    error: Option<String>,
+}
+
+/// Decides.
+pub fn decide(seen: &Seen<'_>) -> Step {
+    if seen.backup.meta().deletion_timestamp.is_some() {
+        return delete(seen);
+    }
+    let status = seen.backup.status.clone().unwrap_or_default();
+    match status.phase.unwrap_or_default() {
+        BackupPhase::Succeeded | BackupPhase::Failed | BackupPhase::Other(_) => Step::Done,
+        BackupPhase::Pending => begin(seen, status),
+        BackupPhase::Running | BackupPhase::Deleting => follow(seen, status),
+    }
+}
+
+fn has_finalizer(backup: &RqliteBackup) -> bool {
+    backup.finalizers().iter().any(|one| one == FINALIZER)
+}
+
+fn is_deleted_with_object(backup: &RqliteBackup) -> bool {
+    backup.spec.how.deletion_policy == Some(Deletion::Delete)
+}
+
+/// Before anything is begun: whether it can be, and where the file goes.
+fn begin(seen: &Seen<'_>, status: RqliteBackupStatus) -> Step {
+    if is_deleted_with_object(seen.backup) && !has_finalizer(seen.backup) {
+        return Step::Finalizer(true);
+    }
+    let name = &seen.backup.spec.cluster_ref.name;
+    let Some(cluster) = seen.cluster else {
+        return pending(
+            status,
+            format!("there is no RqliteCluster {name} in this namespace"),
+        );
+    };
+    let given = seen.backup.spec.how.target.clone();
+    let archive = cluster.spec.archive.as_ref();
+    let Some(target) = given.or_else(|| archive.map(|archive| archive.target.clone())) else {
+        let text = format!(
+            "the backup has no target, and neither has the cluster {name} (spec.archive): create another RqliteBackup with spec.target"
+        );
+        return record(failed(status, &seen.now, text));
+    };
+    if let Some(why) = unavailable(cluster) {
+        return pending(status, why);
+    }
+    if seen.job.as_ref().is_some_and(|job| !job.is_ours) {
+        let text = format!(
+            "another Job is called {}: delete it, or give the backup another name",
+            job::name(&seen.backup.name_any())
+        );
+        return pending(status, text);
+    }
+    let object = job::object(seen.backup);
+    let of_cluster = cluster.status.clone().unwrap_or_default();
+    record(RqliteBackupStatus {
+        phase: Some(BackupPhase::Running),
+        cluster_uid: cluster.uid(),
+        cluster_id: of_cluster.cluster_id,
+        lineage: of_cluster.lineage,
+        job: Some(job::name(&seen.backup.name_any())),
+        uri: Some(format!("{}/{object}", target.uri())),
+        target: Some(target),
+        object: Some(object),
+        message: Some("a pod makes the backup".to_owned()),
+        ..status
+    })
+}
+
+/// Why a cluster cannot be backed up now.
+fn unavailable(cluster: &RqliteCluster) -> Option<String> {
+    let name = cluster.name_any();
+    let status = cluster.status.as_ref();
+    let conditions = status.map(|status| status.conditions.as_slice());
+    let mut conditions = conditions.unwrap_or_default().iter();
+    let available = conditions.find(|condition| condition.type_ == AVAILABLE);
+    match available {
+        Some(condition) if condition.status == "True" => None,
+        Some(condition) => Some(format!(
+            "the cluster {name} is not available: {}",
+            condition.message
+        )),
+        None => Some(format!("the cluster {name} has not formed yet")),
+    }
+}
+
+/// How the cluster's nodes are reached by clients.
+fn reach(cluster: &RqliteCluster, domain: &str) -> Reach {
+    let name = cluster.name_any();
+    let status = cluster.status.clone().unwrap_or_default();
+    let stage = status.tls.as_ref().map(|tls| tls.clients.stage);
+    let is_tls = matches!(
+        stage,
+        Some(TlsStage::Use | TlsStage::Accept | TlsStage::Require)
+    );
+    let users = status.authentication.map(|users| users.stage);
+    let asks = matches!(
+        users,
+        Some(AuthenticationStage::Open | AuthenticationStage::Closed)
+    );
+    let services = cluster.spec.services.clone().unwrap_or_default();
+    let port = services.client.and_then(|client| client.port);
+    let namespace = cluster.namespace().unwrap_or_default();
+    Reach {
+        url: format!(
+            "{}://{}.{namespace}.svc.{}:{}",
+            if is_tls { "https" } else { "http" },
+            names::client(&name),
+            cluster.domain(domain),
+            port.unwrap_or(names::HTTP_PORT)
+        ),
+        authority: is_tls.then(|| names::http_tls_secret(&name)),
+        login: asks.then(|| names::backup_secret(&name)),
+    }
+}
+
+/// The Job is to exist, or exists, or has ended.
+fn follow(seen: &Seen<'_>, status: RqliteBackupStatus) -> Step {
+    let Some(job) = &seen.job else {
+        return create(seen, status);
+    };
+    if !job.is_ours {
+        let text = "another Job has taken the name of this backup's: delete it, and create another RqliteBackup";
+        return record(failed(status, &seen.now, text.to_owned()));
+    }
+    let outcome = job.result.as_deref().and_then(|text| {
+        let line = text
+            .lines()
+            .rev()
+            .find(|line| line.trim_start().starts_with('{'))?;
+        serde_json::from_str::<Outcome>(line).ok()
+    });
+    let mut next = RqliteBackupStatus {
+        started_at: status.started_at.clone().or_else(|| job.started.clone()),
+        failed_attempts: (job.failed > 0).then_some(job.failed),
+        ..status
+    };
+    let said = outcome.as_ref().and_then(|outcome| outcome.error.clone());
+    let said = said.or_else(|| job.result.clone().filter(|_| outcome.is_none()));
+    match job.succeeded {
+        None => {
+            next.error = said.filter(|_| job.failed > 0).map(short).or(next.error);
+            next.message = Some(match &job.stuck {
+                Some(why) => short(format!("its pod does not start: {why}")),
+                None if job.failed > 0 => format!("attempt {} is under way", job.failed + 1),
+                None => "a pod makes the backup".to_owned(),
+            });
+            match seen.backup.status.as_ref() == Some(&next) {
+                true => Step::Wait(WAIT_SECONDS),
+                false => record(next),
+            }
+        }
+        Some(true) => record(ended_well(seen, next, outcome, job)),
+        Some(false) => {
+            let why = said.or_else(|| job.stuck.clone());
+            let kubernetes = job.message.clone();
+            let why = why
+                .or_else(|| next.error.clone())
+                .or_else(|| kubernetes.clone());
+            let why =
+                short(why.unwrap_or_else(|| "its pods failed and left no message".to_owned()));
+            let text = match kubernetes.filter(|text| *text != why) {
+                Some(kubernetes) => format!("{why} ({kubernetes})"),
+                None => why.clone(),
+            };
+            next.error = Some(why);
+            record(failed(next, &seen.now, short(text)))
+        }
+    }
+}
+
+/// Creates the Job; one that was there and is gone is not made again.
+fn create(seen: &Seen<'_>, status: RqliteBackupStatus) -> Step {
+    if status.started_at.is_some() {
+        let text = "its Job was deleted before it ended: create another RqliteBackup";
+        return record(failed(status, &seen.now, text.to_owned()));
+    }
+    let (Some(target), Some(object)) = (&status.target, &status.object) else {
+        let text =
+            "the record of where it goes was removed from the status: create another RqliteBackup";
+        return record(failed(status.clone(), &seen.now, text.to_owned()));
+    };
+    let cluster = seen.cluster.filter(|one| one.uid() == status.cluster_uid);
+    let Some(cluster) = cluster else {
+        let text = "the cluster was deleted before the backup was begun";
+        return record(failed(status.clone(), &seen.now, text.to_owned()));
+    };
+    let reach = reach(cluster, seen.domain);
+    let job = job::backup(
+        seen.backup,
+        cluster,
+        target,
+        object,
+        &reach,
+        seen.assigns_users,
+    );
+    Step::Create(Box::new(job))
+}
+
+fn ended_well(
+    seen: &Seen<'_>,
+    next: RqliteBackupStatus,
+    outcome: Option<Outcome>,
+    job: &JobSeen,
+) -> RqliteBackupStatus {
+    let outcome = outcome.unwrap_or_default();
+    if outcome.sha256.is_none() || outcome.stored_bytes.is_none() {
+        let text = "its pod ended well but left no readable result, so that the file cannot be trusted: create another RqliteBackup";
+        return failed(next, &seen.now, text.to_owned());
+    }
+    if let Some(wrong) = outcome.integrity.as_ref().filter(|found| *found != "ok") {
+        let text = short(format!("the copy is damaged: {wrong}"));
+        return RqliteBackupStatus {
+            integrity: Some(short(wrong.clone())),
+            ..failed(next, &seen.now, text)
+        };
+    }
+    let next = RqliteBackupStatus {
+        phase: Some(BackupPhase::Succeeded),
+        completed_at: job.ended.clone().or_else(|| Some(seen.now.clone())),
+        bytes: outcome.stored_bytes,
+        database_bytes: outcome.bytes,
+        sha256: outcome.sha256,
+        raft_index: outcome.raft_index,
+        integrity: outcome.integrity,
+        error: None,
+        message: None,
+        ..next
+    };
+    with_condition(
+        next,
+        &seen.now,
+        "True",
+        "Succeeded",
+        "the backup is in the store",
+    )
+}
+
+fn failed(status: RqliteBackupStatus, now: &Time, text: String) -> RqliteBackupStatus {
+    let next = RqliteBackupStatus {
+        phase: Some(BackupPhase::Failed),
+        completed_at: Some(now.clone()),
+        message: Some(text.clone()),
+        ..status
+    };
+    with_condition(next, now, "False", "Failed", &text)
+}
+
+fn with_condition(
+    mut status: RqliteBackupStatus,
+    now: &Time,
+    is: &str,
+    reason: &str,
+    message: &str,
+) -> RqliteBackupStatus {
+    status.conditions = vec![Condition {
+        type_: "Complete".to_owned(),
+        status: is.to_owned(),
+        reason: reason.to_owned(),
+        message: message.to_owned(),
+        last_transition_time: now.clone(),
+        observed_generation: None,
+    }];
+    status
+}
+
+/// The last part of a text: that is where programs say why.
+fn short(text: String) -> String {
+    let text = operator_api::failure::one_line(&text);
+    let count = text.chars().count();
+    text.chars()
+        .skip(count.saturating_sub(MAX_TEXT_CHARS))
+        .collect()
+}
+
+fn record(status: RqliteBackupStatus) -> Step {
+    Step::Record(Box::new(status))
+}
+
+/// Says what it waits for, once.
+fn pending(status: RqliteBackupStatus, text: String) -> Step {
+    if status.message.as_ref() == Some(&text) && status.phase.is_some() {
+        return Step::Wait(WAIT_SECONDS);
+    }
+    record(RqliteBackupStatus {
+        phase: Some(BackupPhase::Pending),
+        message: Some(text),
+        ..status
+    })
+}
+
+/// The object is being deleted. Its file goes first if that is its policy and there may be one.
+fn delete(seen: &Seen<'_>) -> Step {
+    if !has_finalizer(seen.backup) {
+        return Step::Done;
+    }
+    let status = seen.backup.status.clone().unwrap_or_default();
+    let abandoned = seen.backup.annotations().get(ABANDON_ANNOTATION);
+    let abandoned = abandoned.is_some_and(|value| value == "true");
+    let (Some(target), Some(object)) = (&status.target, &status.object) else {
+        return Step::Finalizer(false);
+    };
+    if abandoned || seen.namespace_ends || !is_deleted_with_object(seen.backup) {
+        return Step::Finalizer(false);
+    }
+    let running = seen
+        .job
+        .as_ref()
+        .filter(|job| job.is_ours && job.succeeded.is_none());
+    if running.is_some() {
+        return Step::Stop(job::name(&seen.backup.name_any()));
+    }
+    let text = match &seen.deletion {
+        None => {
+            let job = job::deletion(
+                seen.backup,
+                seen.cluster,
+                seen.node_image,
+                target,
+                object,
+                seen.assigns_users,
+            );
+            return Step::Create(Box::new(job));
+        }
+        Some(job) if !job.is_ours => format!(
+            "another Job is called {}: delete it, so that the file can be deleted",
+            job::deletion_name(&seen.backup.name_any())
+        ),
+        Some(job) => match job.succeeded {
+            Some(true) => return Step::Finalizer(false),
+            Some(false) => short(format!(
+                "the file {} could not be deleted: {}. Delete the Job {} to try again, or set the annotation {ABANDON_ANNOTATION}: \"true\" to leave the file",
+                status.uri.as_deref().unwrap_or(object),
+                job.result
+                    .as_deref()
+                    .or(job.message.as_deref())
+                    .unwrap_or("its pods left no message"),
+                job::deletion_name(&seen.backup.name_any()),
+            )),
+            None => match &job.stuck {
+                Some(why) => short(format!(
+                    "the pod that deletes the file does not start: {why}"
+                )),
+                None => "the file is being deleted from the store".to_owned(),
+            },
+        },
+    };
+    let next = RqliteBackupStatus {
+        phase: Some(BackupPhase::Deleting),
+        message: Some(text),
+        ..status
+    };
+    match seen.backup.status.as_ref() == Some(&next) {
+        true => Step::Wait(WAIT_SECONDS),
+        false => record(next),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,178 @@
+//! The control loops of backups and their schedules: read, decide, do one step, look again. All that is
+//! decided comes from objects read from the API server; watches only say when to look.
+use std::{sync::Arc, time::Duration};
+
+use futures_util::{FutureExt as _, StreamExt as _};
+use k8s_openapi::{NamespaceResourceScope, api::batch::v1::Job};
+use kube::{
+    Api, Resource, ResourceExt as _,
+    core::DeserializeGuard,
+    runtime::{
+        Controller, PredicateConfig, WatchStreamExt as _,
+        controller::{Action, Config},
+        predicates,
+        reflector::ObjectRef,
+        watcher,
+    },
+};
+use operator_api::{RqliteBackup, RqliteScheduledBackup, names};
+use serde::de::DeserializeOwned;
+use tokio::sync::watch;
+
+use super::{
+    carry_out::{self, Look},
+    job::BACKUP_LABEL,
+};
+use crate::{
+    backoff::{Backoff, varied},
+    caches::{self, Scope},
+    error::{Class, Error},
+    reconcile::Context,
+};
+
+/// Objects that are looked at in parallel.
+const CONCURRENCY: u16 = 4;
+/// One look that takes longer is cancelled; what it did remains.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// What both loops share.
+struct Shared {
+    context: Arc<Context>,
+    backoff: Backoff,
+}
+
+/// Runs both loops of one scope until the stop signal.
+pub async fn run(scope: Scope, context: Arc<Context>, stop: watch::Receiver<bool>) {
+    let config = watcher::Config::default().labels(BACKUP_LABEL);
+    let (_, jobs) = caches::watch(scope.api::<Job>(&context.client), config);
+    let jobs = jobs.touched_objects().filter_map(|job| {
+        let of = job.ok().and_then(|job| referred(&job, BACKUP_LABEL));
+        std::future::ready(of)
+    });
+    let backups = of_kind(&scope, &context, stop.clone()).reconcile_on(jobs);
+    let config = watcher::Config::default().labels(names::SCHEDULE_LABEL);
+    let (_, made) = caches::watch(
+        scope.api::<DeserializeGuard<RqliteBackup>>(&context.client),
+        config,
+    );
+    let made = made.touched_objects().filter_map(|one| {
+        let of = one
+            .ok()
+            .and_then(|one| referred(&one, names::SCHEDULE_LABEL));
+        std::future::ready(of)
+    });
+    let schedules = of_kind(&scope, &context, stop).reconcile_on(made);
+    futures_util::join!(
+        drive::<RqliteBackup, _, _>(backups, Arc::clone(&context), carry_out::backup),
+        drive::<RqliteScheduledBackup, _, _>(schedules, context, carry_out::schedule),
+    );
+}
+
+/// The object that a label of another one names.
+fn referred<K, O>(object: &K, label: &str) -> Option<ObjectRef<DeserializeGuard<O>>>
+where
+    K: Resource,
+    O: Resource<DynamicType = ()>,
+    DeserializeGuard<O>: Resource<DynamicType = ()>,
+{
+    let name = object.labels().get(label)?;
+    Some(ObjectRef::new(name).within(&object.namespace()?))
+}
+
+/// Bounds of both kinds.
+pub trait Kind:
+    Resource<DynamicType = (), Scope = NamespaceResourceScope>
+    + Clone
+    + std::fmt::Debug
+    + DeserializeOwned
+    + Send
+    + Sync
+    + 'static
+{
+}
+
+impl Kind for RqliteBackup {}
+impl Kind for RqliteScheduledBackup {}
+
+fn of_kind<O: Kind>(
+    scope: &Scope,
+    context: &Arc<Context>,
+    mut stop: watch::Receiver<bool>,
+) -> Controller<DeserializeGuard<O>> {
+    let api: Api<DeserializeGuard<O>> = scope.api(&context.client);
+    let (store, stream) = caches::watch(api, watcher::Config::default());
+    let changed = stream
+        .applied_objects()
+        .predicate_filter(predicates::resource_version, PredicateConfig::default());
+    Controller::for_stream(changed, store)
+        .with_config(Config::default().concurrency(CONCURRENCY))
+        .graceful_shutdown_on(async move {
+            // A dropped sender also means stop.
+            let _ = stop.wait_for(|stop| *stop).await;
+        })
+}
+
+async fn drive<O, F, R>(controller: Controller<DeserializeGuard<O>>, context: Arc<Context>, look: F)
+where
+    O: Kind,
+    F: Fn(Arc<Context>, Arc<O>) -> R + Copy + Send + Sync + 'static,
+    R: Future<Output = Result<Look, Error>> + Send + 'static,
+{
+    let shared = Arc::new(Shared {
+        context,
+        backoff: Backoff::default(),
+    });
+    let run = move |object: Arc<DeserializeGuard<O>>, shared: Arc<Shared>| {
+        async move {
+            let object = match &object.0 {
+                Ok(object) => Arc::new(object.clone()),
+                Err(unreadable) => return Err(Error::Unreadable(unreadable.error.clone())),
+            };
+            shared.context.lease.check()?;
+            let key = format!(
+                "{}/{}",
+                object.namespace().unwrap_or_default(),
+                object.name_any()
+            );
+            let looked = look(Arc::clone(&shared.context), object);
+            let look = tokio::time::timeout(LIMIT, looked)
+                .await
+                .unwrap_or(Err(Error::TooLong(LIMIT)))?;
+            shared.backoff.forget(&key);
+            Ok(match look {
+                Look::After(wait) => Action::requeue(varied(wait, rand::random::<f64>())),
+                Look::OnChange => Action::await_change(),
+            })
+        }
+        .boxed()
+    };
+    controller
+        .run(run, failed::<O>, shared)
+        .for_each(|_| std::future::ready(()))
+        .await;
+}
+
+/// Logs a failed look, tells what a person has to change by an event, and says when to look again.
+fn failed<O: Kind>(object: Arc<DeserializeGuard<O>>, error: &Error, shared: Arc<Shared>) -> Action {
+    let class = error.class();
+    let key = format!(
+        "{}/{}",
+        object.namespace().unwrap_or_default(),
+        object.name_any()
+    );
+    let (wait, failures) = shared.backoff.failed(&key, class);
+    match class {
+        Class::Conflict | Class::NotLeading => tracing::debug!("{key}: {error}"),
+        Class::Transient | Class::Refused => tracing::warn!(failures, "{key}: {error}"),
+    }
+    if class == Class::Refused && !error.namespace_ends() {
+        let event = crate::cluster::action::Event {
+            warning: true,
+            reason: "KubernetesRefused".to_owned(),
+            message: error.to_string(),
+        };
+        let about = object.object_ref(&());
+        tokio::spawn(async move { shared.context.events.publish(&about, &event).await });
+    }
+    Action::requeue(wait)
+}

@@ -1,0 +1,196 @@
+//! Which backups of a schedule are kept.
+use std::collections::BTreeSet;
+
+use k8s_openapi::jiff::{Timestamp, tz::TimeZone};
+use operator_api::scheduled_backup::BackupRetention;
+
+/// A successful backup.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kept {
+    /// Its name.
+    pub name: String,
+    /// When it was complete.
+    pub at: Timestamp,
+}
+
+/// Names of the backups that no rule keeps. The newest one is always kept: a wrong clock or a long outage
+/// must not delete the last backup.
+pub fn outdated(
+    rules: &BackupRetention,
+    zone: &TimeZone,
+    now: Timestamp,
+    all: &[Kept],
+) -> BTreeSet<String> {
+    let mut sorted: Vec<&Kept> = all.iter().collect();
+    sorted.sort_by(|a, b| (b.at, &b.name).cmp(&(a.at, &a.name)));
+    let mut kept: BTreeSet<&str> = sorted
+        .first()
+        .map(|one| one.name.as_str())
+        .into_iter()
+        .collect();
+    let number = |count: Option<i32>| count.map_or(0, |n| usize::try_from(n).unwrap_or(0));
+    let newest = sorted.iter().take(number(rules.count));
+    kept.extend(newest.map(|one| one.name.as_str()));
+    if let Some(age) = rules.age.as_ref() {
+        // An age that cannot be read keeps all: the API server checks it.
+        let age = age.duration().map_or(u64::MAX, |age| age.as_secs());
+        let young = sorted.iter().filter(|one| {
+            let seconds = now.as_second().saturating_sub(one.at.as_second());
+            u64::try_from(seconds).unwrap_or(0) < age
+        });
+        kept.extend(young.map(|one| one.name.as_str()));
+    }
+    let periods: [(Option<i32>, Period); 5] = [
+        (rules.hourly, |at| at.strftime("%Y-%m-%d %H %z").to_string()),
+        (rules.daily, |at| at.strftime("%Y-%m-%d").to_string()),
+        (rules.weekly, |at| at.strftime("%G-%V").to_string()),
+        (rules.monthly, |at| at.strftime("%Y-%m").to_string()),
+        (rules.yearly, |at| at.strftime("%Y").to_string()),
+    ];
+    for (count, period) in periods {
+        let mut seen = BTreeSet::new();
+        for one in &sorted {
+            let local = one.at.to_zoned(zone.clone());
+            if seen.len() < number(count) && seen.insert(period(&local)) {
+                kept.insert(one.name.as_str());
+            }
+        }
+    }
+    let rest = all.iter().filter(|one| !kept.contains(one.name.as_str()));
+    rest.map(|one| one.name.clone()).collect()
+}
+
+/// Names the period of a time.
+type Period = fn(&k8s_openapi::jiff::Zoned) -> String;
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::jiff::ToSpan as _;
+    use operator_api::Span;
+
+    use super::*;
+
+    fn at(text: &str) -> Timestamp {
+        text.parse().unwrap()
+    }
+
+    /// One each six hours, the newest first in `n0`.
+    fn many(count: i64) -> Vec<Kept> {
+        let newest = at("2026-03-31T18:00:00Z");
+        let all = (0..count).map(|n| Kept {
+            name: format!("n{n}"),
+            at: newest - (n * 6).hours(),
+        });
+        all.collect()
+    }
+
+    fn left(rules: &BackupRetention, all: &[Kept], now: &str) -> Vec<String> {
+        let gone = outdated(rules, &TimeZone::UTC, at(now), all);
+        let left = all.iter().filter(|one| !gone.contains(&one.name));
+        left.map(|one| one.name.clone()).collect()
+    }
+
+    #[test]
+    fn by_each_rule_and_by_all() {
+        let rules = BackupRetention::default;
+        let now = "2026-03-31T19:00:00Z";
+        let cases = [
+            (
+                BackupRetention {
+                    count: Some(3),
+                    ..rules()
+                },
+                vec!["n0", "n1", "n2"],
+            ),
+            (
+                BackupRetention {
+                    age: Some(Span::from("1d")),
+                    ..rules()
+                },
+                vec!["n0", "n1", "n2", "n3"],
+            ),
+            (
+                BackupRetention {
+                    hourly: Some(2),
+                    ..rules()
+                },
+                vec!["n0", "n1"],
+            ),
+            (
+                BackupRetention {
+                    daily: Some(3),
+                    ..rules()
+                },
+                vec!["n0", "n4", "n8"],
+            ),
+            // 2026-03-31 is a Tuesday: the last ones of the weeks before are Sundays' 18:00.
+            (
+                BackupRetention {
+                    weekly: Some(3),
+                    ..rules()
+                },
+                vec!["n0", "n8", "n36"],
+            ),
+            (
+                BackupRetention {
+                    monthly: Some(2),
+                    ..rules()
+                },
+                vec!["n0", "n124"],
+            ),
+            (
+                BackupRetention {
+                    yearly: Some(5),
+                    ..rules()
+                },
+                vec!["n0", "n360"],
+            ),
+            (
+                BackupRetention {
+                    count: Some(2),
+                    daily: Some(2),
+                    monthly: Some(2),
+                    ..rules()
+                },
+                vec!["n0", "n1", "n4", "n124"],
+            ),
+        ];
+        for (rules, expected) in cases {
+            assert_eq!(left(&rules, &many(400), now), expected, "{rules:?}");
+        }
+    }
+
+    #[test]
+    fn the_newest_one_stays_whatever_the_clock_says() {
+        let rules = BackupRetention {
+            age: Some(Span::from("1h")),
+            ..BackupRetention::default()
+        };
+        let all = many(5);
+        assert_eq!(left(&rules, &all, "2031-01-01T00:00:00Z"), ["n0"]);
+        // A clock that goes wrong into the past deletes nothing.
+        assert_eq!(left(&rules, &all, "2001-01-01T00:00:00Z").len(), 5);
+        assert!(left(&rules, &[], "2031-01-01T00:00:00Z").is_empty());
+    }
+
+    #[test]
+    fn days_are_those_of_the_zone() {
+        let zone = crate::backups::cron::zone_of("Asia/Tokyo").unwrap();
+        let one = |name: &str, text: &str| Kept {
+            name: name.to_owned(),
+            at: at(text),
+        };
+        // 23:30 and 00:30 in Tokyo: two days there, one in UTC.
+        let all = [
+            one("late", "2026-03-01T14:30:00Z"),
+            one("early", "2026-03-01T15:30:00Z"),
+        ];
+        let rules = BackupRetention {
+            daily: Some(5),
+            ..BackupRetention::default()
+        };
+        let now = at("2026-03-02T00:00:00Z");
+        assert!(outdated(&rules, &zone, now, &all).is_empty());
+        assert_eq!(outdated(&rules, &TimeZone::UTC, now, &all).len(), 1);
+    }
+}

@@ -1,0 +1,158 @@
+//! Restores in place (RqliteRestore): one at a time, after what is undone has been announced, and never beside
+//! another operation. The leader carries it out; the operation on record keeps everything else waiting.
+mod admission;
+mod belonging;
+mod progress;
+mod updates;
+
+use node_contract::RestoreRequest;
+use operator_api::{
+    RqliteRestore,
+    restore::RestorePhase,
+    status::{Operation, OperationType, Step},
+};
+
+use self::{
+    admission::{Next, admit},
+    progress::{Progress, progress, token},
+};
+use crate::cluster::{
+    action::{Action, Decision, begin, finish, step},
+    facts::view::{Leader, View, seconds_between},
+};
+
+pub use belonging::{expired, unowned};
+pub use updates::{RestoreUpdate, status_updates};
+
+/// Seconds without a leader after which a restore no longer keeps other deciders waiting: whoever brings the
+/// leader back comes first.
+const ELECTION_SECONDS: u64 = 60;
+
+/// The next step of the restore under way, or of the oldest one that can begin.
+pub fn decide(view: &View<'_>) -> Decision {
+    if let Some(operation) = view.operating(OperationType::Restore) {
+        return resume(view, operation);
+    }
+    let open = open(view);
+    let begun = open.iter().find_map(|restore| start(view, restore));
+    begun.unwrap_or(Decision::Continue)
+}
+
+/// Is there a restore that has not ended?
+pub fn is_open(view: &View<'_>) -> bool {
+    !open(view).is_empty()
+}
+
+/// Restores that have not ended, the oldest first.
+fn open<'a>(view: &View<'a>) -> Vec<&'a RqliteRestore> {
+    let all = view.seen.restores.iter();
+    let mut open: Vec<_> = all.filter(|restore| !is_over(restore)).collect();
+    open.sort_by_key(|restore| {
+        let created = restore.metadata.creation_timestamp.as_ref();
+        (created.map(|at| at.0), restore.metadata.name.clone())
+    });
+    open
+}
+
+fn phase(restore: &RqliteRestore) -> RestorePhase {
+    let status = restore.status.as_ref();
+    status.and_then(|status| status.phase).unwrap_or_default()
+}
+
+fn is_over(restore: &RqliteRestore) -> bool {
+    phase(restore).is_final()
+}
+
+fn uid(restore: &RqliteRestore) -> &str {
+    restore.metadata.uid.as_deref().unwrap_or_default()
+}
+
+fn name(restore: &RqliteRestore) -> &str {
+    restore.metadata.name.as_deref().unwrap_or_default()
+}
+
+fn start(view: &View<'_>, restore: &RqliteRestore) -> Option<Decision> {
+    let leader = view.leader?;
+    match admit(view, restore).next {
+        Next::Nothing => None,
+        Next::Plan(request) => {
+            let text = format!(
+                "asking {} what the RqliteRestore {} would undo",
+                leader.name,
+                name(restore)
+            );
+            Some(Decision::Act(action(leader, *request), text))
+        }
+        Next::Begin => {
+            let record = begin(
+                view.status,
+                uid(restore),
+                view.now(),
+                OperationType::Restore,
+                Some(leader.name),
+                Some(&token(leader)),
+            );
+            let text = format!(
+                "the database goes back to {}, as the RqliteRestore {} asks",
+                updates::point(restore),
+                name(restore)
+            );
+            Some(Decision::Record(record, text))
+        }
+    }
+}
+
+fn action(leader: Leader<'_>, request: RestoreRequest) -> Action {
+    Action::Restore {
+        leader: leader.name.to_owned(),
+        raft_id: leader.status.raft_id.clone(),
+        term: leader.status.term,
+        request,
+    }
+}
+
+fn resume(view: &View<'_>, operation: &Operation) -> Decision {
+    let all = view.seen.restores.iter();
+    let restore = all.clone().find(|restore| uid(restore) == operation.id);
+    if restore.is_some_and(is_over) {
+        let text = "the restore has ended".to_owned();
+        return Decision::Record(finish(view.status), text);
+    }
+    match (progress(view, operation), restore) {
+        (Progress::NoLeader, _) => without_leader(view),
+        (Progress::Running(text), _) => Decision::Wait(text),
+        (Progress::Done(_) | Progress::Failed(_) | Progress::Unknown(_), Some(_)) => {
+            Decision::Wait("writing down how the restore ended".to_owned())
+        }
+        (Progress::Unsent, Some(_)) if operation.step == Step::Start => {
+            let leader = operation.member.as_deref().unwrap_or("the leader");
+            let text = format!("{leader} is asked to restore");
+            Decision::Record(step(view.status, view.now(), Step::Apply), text)
+        }
+        (Progress::Unsent, Some(restore)) => match view.leader {
+            Some(leader) => {
+                let request = admission::request(view, restore, false);
+                let text = format!("{} restores {}", leader.name, updates::point(restore));
+                Decision::Act(action(leader, request), text)
+            }
+            None => without_leader(view),
+        },
+        (_, None) => {
+            let text = "the RqliteRestore was deleted, and nothing of it is under way".to_owned();
+            Decision::Record(finish(view.status), text)
+        }
+    }
+}
+
+fn without_leader(view: &View<'_>) -> Decision {
+    let seen = view.leader_seen().map(|seen| seen.at);
+    let seen = seen.or_else(|| view.status.last_leader_seen.clone());
+    let away = seen.map_or(0, |at| seconds_between(&at, view.now()));
+    match away < ELECTION_SECONDS {
+        true => Decision::Wait("a restore is under way, and there is no leader now".to_owned()),
+        false => Decision::Continue,
+    }
+}
+
+#[cfg(test)]
+mod tests;

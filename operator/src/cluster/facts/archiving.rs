@@ -1,0 +1,215 @@
+//! The continuous archive: is it as new as the spec asks for, and what is lost if nothing else is left?
+use node_contract::status::ArchiveStatus as NodeArchive;
+use operator_api::{Moment, Period, RqliteClusterStatus, status::ArchiveStatus};
+
+use crate::cluster::facts::view::{View, seconds_between};
+
+/// How far an archive may be behind where the spec does not say, in seconds.
+const EVERY_SECONDS: u64 = 10;
+/// How many times as far as the spec asks for counts as behind: a store may be slow for a moment.
+const TOLERANCE: u64 = 3;
+/// At least this many seconds count as behind.
+const BEHIND_SECONDS: u64 = 60;
+
+/// Whether the condition is true, its reason and its text.
+pub type Told = (bool, &'static str, String);
+
+/// Is the archive as new as the spec asks for? None without one. The texts change only with what they say: the
+/// passing of time is no reason to write the status.
+pub fn condition(view: &View<'_>) -> Option<Told> {
+    let spec = view.spec.archive.as_ref()?;
+    let uri = spec.target.uri();
+    let every = spec.every.as_ref().map(Period::duration);
+    let every = every.and_then(Result::ok);
+    let every = every.map_or(EVERY_SECONDS, |every| every.as_secs().max(1));
+    let Some(leader) = view.leader else {
+        let text = format!(
+            "there is no leader that archives. {}",
+            reach(view).unwrap_or_default()
+        );
+        return Some((false, "NoLeader", text));
+    };
+    let Some(archive) = &leader.status.archive else {
+        let text = format!(
+            "{} does not archive yet: the pods get the archive with their next template, and the image must know it",
+            leader.name
+        );
+        return Some((false, "ArchiveNotStarted", text));
+    };
+    Some(of_leader(archive, &uri, every))
+}
+
+fn of_leader(archive: &NodeArchive, uri: &str, every: u64) -> Told {
+    let behind = archive.behind_seconds.unwrap_or(0);
+    let is_behind = behind > (every * TOLERANCE).max(BEHIND_SECONDS);
+    let minutes = behind / 60;
+    if let Some(error) = archive.last_error.as_ref().filter(|_| is_behind) {
+        let text =
+            format!("{uri} does not take the archive, which is {minutes} min behind: {error}");
+        return (false, "ArchiveFailing", text);
+    }
+    if archive.archived_index.is_none() {
+        let why = archive.last_error.as_deref();
+        let why = why.unwrap_or("the first base is being made");
+        let text = format!("nothing is archived in {uri} yet: {why}");
+        return (false, "ArchiveNotStarted", text);
+    }
+    if is_behind {
+        let text = format!("the archive in {uri} is {minutes} min behind");
+        return (false, "ArchiveBehind", text);
+    }
+    let Some(gap) = &archive.gap else {
+        let text = format!("the archive in {uri} follows within {every} s");
+        return (true, "UpToDate", text);
+    };
+    let lacks = format!(
+        "lacks the entries {} to {}, because the log did not hold them: no moment between them can be restored",
+        gap.first, gap.last
+    );
+    let base = archive.last_base.as_ref().map_or(0, |base| base.index);
+    match base > gap.last {
+        true => {
+            let text = format!("the archive in {uri} follows within {every} s. It {lacks}");
+            (true, "UpToDate", text)
+        }
+        false => {
+            let text =
+                format!("the archive in {uri} {lacks}, nor after them before there is a new base");
+            (false, "ArchiveGap", text)
+        }
+    }
+}
+
+/// Records how far the archive is; called with every other change of the status.
+pub fn record(view: &View<'_>, next: &mut RqliteClusterStatus) {
+    let Some(spec) = &view.spec.archive else {
+        next.archive = None;
+        return;
+    };
+    let before = next.archive.take().unwrap_or_default();
+    let known = view.leader_seen().and_then(|seen| seen.archived);
+    let index = known.as_ref().map(|(index, _)| *index);
+    let index = index.and_then(|index| i64::try_from(index).ok());
+    let lineage = view.leader.and_then(|l| l.status.archive.clone()?.lineage);
+    next.archive = Some(ArchiveStatus {
+        uri: Some(spec.target.uri()),
+        lineage: lineage.or(before.lineage),
+        archived_index: index.or(before.archived_index),
+        archived_time: known.map(|(_, time)| Moment(time)).or(before.archived_time),
+        drill: before.drill,
+    });
+}
+
+/// Up to where the archive reaches, and what lies beyond it: in entries and seconds.
+fn reach(view: &View<'_>) -> Option<String> {
+    let spec = view.spec.archive.as_ref()?;
+    let recorded = view.status.archive.clone().unwrap_or_default();
+    let seen = view.leader_seen();
+    let known = seen.as_ref().and_then(|seen| seen.archived.clone());
+    let (index, time) = match known {
+        Some((index, time)) => (i64::try_from(index).ok()?, time),
+        None => (recorded.archived_index?, recorded.archived_time?.0),
+    };
+    let committed = seen.as_ref().map(|seen| seen.commit_index);
+    let committed = committed.and_then(|index| i64::try_from(index).ok());
+    let committed = committed
+        .unwrap_or(0)
+        .max(view.status.commit_index.unwrap_or(0));
+    let last = seen.map(|seen| seen.at);
+    let last = last.or_else(|| view.status.last_leader_seen.clone());
+    let at = Moment(time.clone()).timestamp().ok();
+    let seconds = at.zip(last.as_ref()).map(|(at, last)| {
+        let at = k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(at);
+        seconds_between(&at, last)
+    });
+    let entries = (committed - index).max(0);
+    let within = seconds.map_or_else(String::new, |seconds| format!(", the last {seconds} s"));
+    let last = last.map_or_else(String::new, |last| format!(" (last seen {})", last.0));
+    Some(format!(
+        "The archive in {} reaches to index {index} ({time}) at least; known to be committed is {committed}{last}: at most {entries} entries{within} are lost, and what was written after that",
+        spec.target.uri()
+    ))
+}
+
+/// What to do where no voter is left and there is an archive: one object, and what is lost by it.
+pub fn last_resort(view: &View<'_>) -> Option<String> {
+    view.spec.archive.as_ref()?;
+    let reach = reach(view).unwrap_or_else(|| {
+        "How far the archive reaches was never seen: kubectl rqlite archive list shows it"
+            .to_owned()
+    });
+    let namespace = view.seen.cluster.metadata.namespace.as_deref();
+    let namespace = namespace.unwrap_or("default");
+    let name = view.name;
+    Some(format!(
+        "No survivor is left. {reach}. Bring a volume back, or begin a new cluster from the archive: kubectl rqlite clone {name} {name}-2 -n {namespace}, or kubectl create an object \
+         {{apiVersion: {}/{}, kind: RqliteCluster, metadata: {{name: {name}-2, namespace: {namespace}}}, spec: {{replicas: {}, storage: {{size: {}}}, bootstrap: {{restore: {{archive: {{cluster: {name}}}}}}}}}}}. Runbook: restore",
+        operator_api::GROUP,
+        operator_api::VERSION,
+        view.spec.replicas,
+        view.spec.storage.size
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use node_contract::status::{ArchiveBase, ArchiveGap};
+
+    use super::*;
+
+    #[test]
+    fn what_a_leader_says() {
+        let good = NodeArchive {
+            enabled: true,
+            archived_index: Some(90),
+            behind_seconds: Some(4),
+            ..NodeArchive::default()
+        };
+        let gap = |base: u64| NodeArchive {
+            gap: Some(ArchiveGap {
+                first: 20,
+                last: 30,
+                noticed: None,
+            }),
+            last_base: Some(ArchiveBase {
+                index: base,
+                ..ArchiveBase::default()
+            }),
+            ..good.clone()
+        };
+        let failing = |behind: u64| NodeArchive {
+            behind_seconds: Some(behind),
+            last_error: Some("AccessDenied".to_owned()),
+            ..good.clone()
+        };
+        let late = NodeArchive {
+            behind_seconds: Some(61),
+            ..good.clone()
+        };
+        let new = NodeArchive {
+            archived_index: None,
+            ..good.clone()
+        };
+        let cases = [
+            (&good, true, "UpToDate", "follows within 10 s"),
+            (&failing(5), true, "UpToDate", "follows"),
+            (
+                &failing(130),
+                false,
+                "ArchiveFailing",
+                "2 min behind: AccessDenied",
+            ),
+            (&late, false, "ArchiveBehind", "1 min behind"),
+            (&new, false, "ArchiveNotStarted", "first base"),
+            (&gap(40), true, "UpToDate", "lacks the entries 20 to 30"),
+            (&gap(10), false, "ArchiveGap", "new base"),
+        ];
+        for (archive, is_true, reason, part) in cases {
+            let (value, said, text) = of_leader(archive, "s3://b", 10);
+            assert_eq!((value, said), (is_true, reason), "{text}");
+            assert!(text.contains(part), "{text}");
+        }
+        let (value, ..) = of_leader(&late, "s3://b", 30);
+        assert!(value, "three times 30 s are tolerated");
+    }
+}

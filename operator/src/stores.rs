@@ -1,0 +1,306 @@
+//! What a pod needs to reach a store: the node's configuration without secrets, environment variables and
+//! volumes for the secrets. Secrets are in no argument and in no object of the operator's.
+use k8s_openapi::api::core::v1::{
+    DownwardAPIVolumeFile, DownwardAPIVolumeSource, EnvVar, EnvVarSource, KeyToPath,
+    ObjectFieldSelector, PersistentVolumeClaimVolumeSource, SecretKeySelector, SecretVolumeSource,
+    Volume, VolumeMount,
+};
+use operator_api::{cluster::KeySelector, store::StoreTarget};
+use serde_json::{Map, Value, json};
+
+/// Mode of mounted Secrets: the group reads, others do not.
+const SECRET_MODE: i32 = 0o440;
+/// Key of a Secret for S3.
+const ACCESS_KEY_ID: &str = "access-key-id";
+/// Key of a Secret for S3.
+const SECRET_ACCESS_KEY: &str = "secret-access-key";
+/// Key of a Secret for Google Cloud Storage, and name of the mounted file.
+const CREDENTIALS_FILE: &str = "credentials.json";
+/// Key of a Secret for Azure.
+const ACCESS_KEY: &str = "access-key";
+
+/// What a pod needs.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Access {
+    /// `version`, `type` and `sub` of the node's configuration. Variables stand for secrets.
+    pub config: Map<String, Value>,
+    /// The variables.
+    pub env: Vec<EnvVar>,
+    /// Volumes.
+    pub volumes: Vec<Volume>,
+    /// Their mounts.
+    pub mounts: Vec<VolumeMount>,
+}
+
+/// How a pod reaches objects below `suffix` (or the object of this name). `purpose` (`archive`, `restore`,
+/// `backup`) tells several stores of one pod apart.
+pub fn access(target: &StoreTarget, suffix: &str, purpose: &str) -> Access {
+    let mut found = Access::default();
+    let (kind, sub) = if let Some(s3) = &target.s3 {
+        let mut sub = json!({
+            "bucket": literal(&s3.bucket),
+            "path": joined(s3.prefix.as_deref(), suffix),
+            "region": literal(s3.region.as_deref().unwrap_or("us-east-1")),
+            "force_path_style": s3.path_style.unwrap_or(s3.endpoint.is_some()),
+        });
+        set(&mut sub, "endpoint", s3.endpoint.as_deref());
+        if let Some(secret) = &s3.credentials_secret {
+            let id = found.variable(purpose, "ACCESS_KEY_ID", &secret.name, ACCESS_KEY_ID);
+            let key = found.variable(
+                purpose,
+                "SECRET_ACCESS_KEY",
+                &secret.name,
+                SECRET_ACCESS_KEY,
+            );
+            insert(&mut sub, "access_key_id", id);
+            insert(&mut sub, "secret_access_key", key);
+        }
+        ("s3", sub)
+    } else if let Some(gcs) = &target.gcs {
+        let mut sub = json!({
+            "bucket": literal(&gcs.bucket),
+            "name": joined(gcs.prefix.as_deref(), suffix),
+        });
+        set(&mut sub, "endpoint", gcs.endpoint.as_deref());
+        if let Some(secret) = &gcs.credentials_secret {
+            let key = KeySelector {
+                name: secret.name.clone(),
+                key: CREDENTIALS_FILE.to_owned(),
+            };
+            let path = found.file(&format!("{purpose}-credentials"), &key, CREDENTIALS_FILE);
+            insert(&mut sub, "credentials_path", path);
+        }
+        ("gcs", sub)
+    } else if let Some(azure) = &target.azure {
+        let mut sub = json!({
+            "account": literal(&azure.account),
+            "container": literal(&azure.container),
+            "name": joined(azure.prefix.as_deref(), suffix),
+        });
+        set(&mut sub, "endpoint", azure.endpoint.as_deref());
+        if let Some(secret) = &azure.credentials_secret {
+            let key = found.variable(purpose, "ACCESS_KEY", &secret.name, ACCESS_KEY);
+            insert(&mut sub, "access_key", key);
+        }
+        ("azure", sub)
+    } else {
+        let volume = target.volume.clone().unwrap_or_default();
+        let dir = found.claim(purpose, &volume.claim_name);
+        let name = joined(volume.path.as_deref(), suffix);
+        ("file", json!({ "dir": dir, "name": name }))
+    };
+    found.config.insert("version".to_owned(), json!(1));
+    found.config.insert("type".to_owned(), json!(kind));
+    found.config.insert("sub".to_owned(), sub);
+    found
+}
+
+impl Access {
+    /// A variable from a Secret; returns how the configuration refers to it.
+    fn variable(&mut self, purpose: &str, what: &str, secret: &str, key: &str) -> String {
+        let name = format!("RQLITE_{}_{what}", purpose.to_uppercase().replace('-', "_"));
+        let reference = format!("${{{name}}}");
+        self.env.push(EnvVar {
+            name,
+            value_from: Some(EnvVarSource {
+                secret_key_ref: Some(SecretKeySelector {
+                    name: secret.to_owned(),
+                    key: key.to_owned(),
+                    optional: None,
+                }),
+                ..EnvVarSource::default()
+            }),
+            ..EnvVar::default()
+        });
+        reference
+    }
+
+    /// Mounts one key of a Secret as a file; returns its path.
+    pub fn file(&mut self, volume: &str, from: &KeySelector, file: &str) -> String {
+        let folder = format!("/etc/rqlite/{volume}");
+        self.volumes.push(Volume {
+            name: format!("rqlite-{volume}"),
+            secret: Some(SecretVolumeSource {
+                secret_name: Some(from.name.clone()),
+                default_mode: Some(SECRET_MODE),
+                items: Some(vec![KeyToPath {
+                    key: from.key.clone(),
+                    path: file.to_owned(),
+                    mode: None,
+                }]),
+                ..SecretVolumeSource::default()
+            }),
+            ..Volume::default()
+        });
+        self.mount(volume, &folder, true);
+        format!("{folder}/{file}")
+    }
+
+    /// Mounts an annotation of the pod as a file: a configuration that changes with the pod's template, and
+    /// only with it. Returns its path.
+    pub fn annotation(&mut self, volume: &str, annotation: &str, file: &str) -> String {
+        let folder = format!("/etc/rqlite/{volume}");
+        self.volumes.push(Volume {
+            name: format!("rqlite-{volume}"),
+            downward_api: Some(DownwardAPIVolumeSource {
+                items: Some(vec![DownwardAPIVolumeFile {
+                    path: file.to_owned(),
+                    field_ref: Some(ObjectFieldSelector {
+                        field_path: format!("metadata.annotations['{annotation}']"),
+                        api_version: None,
+                    }),
+                    ..DownwardAPIVolumeFile::default()
+                }]),
+                default_mode: None,
+            }),
+            ..Volume::default()
+        });
+        self.mount(volume, &folder, true);
+        format!("{folder}/{file}")
+    }
+
+    /// Mounts a claim; returns where.
+    fn claim(&mut self, purpose: &str, claim: &str) -> String {
+        let volume = format!("{purpose}-store");
+        let folder = format!("/var/lib/rqlite/{volume}");
+        self.volumes.push(Volume {
+            name: format!("rqlite-{volume}"),
+            persistent_volume_claim: Some(PersistentVolumeClaimVolumeSource {
+                claim_name: claim.to_owned(),
+                read_only: None,
+            }),
+            ..Volume::default()
+        });
+        self.mount(&volume, &folder, false);
+        folder
+    }
+
+    fn mount(&mut self, volume: &str, path: &str, read_only: bool) {
+        self.mounts.push(VolumeMount {
+            name: format!("rqlite-{volume}"),
+            mount_path: path.to_owned(),
+            read_only: read_only.then_some(true),
+            ..VolumeMount::default()
+        });
+    }
+}
+
+/// A text of a spec in the configuration: a dollar sign is itself and no variable.
+fn literal(text: &str) -> String {
+    text.replace('$', "$$")
+}
+
+fn joined(prefix: Option<&str>, suffix: &str) -> String {
+    let parts = [prefix.unwrap_or_default(), suffix];
+    let parts = parts.map(|part| part.trim_matches('/'));
+    let parts: Vec<_> = parts.into_iter().filter(|part| !part.is_empty()).collect();
+    literal(&parts.join("/"))
+}
+
+fn set(sub: &mut Value, key: &str, text: Option<&str>) {
+    if let Some(text) = text {
+        insert(sub, key, literal(text));
+    }
+}
+
+fn insert(sub: &mut Value, key: &str, text: String) {
+    if let Some(all) = sub.as_object_mut() {
+        all.insert(key.to_owned(), Value::String(text));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use operator_api::store::{Azure, Gcs, S3, SecretName, VolumeTarget};
+
+    use super::*;
+
+    fn secret(name: &str) -> Option<SecretName> {
+        Some(SecretName {
+            name: name.to_owned(),
+        })
+    }
+
+    #[test]
+    fn secrets_are_variables_or_files() {
+        let s3 = S3 {
+            bucket: "b$x".to_owned(),
+            prefix: Some("/p/".to_owned()),
+            endpoint: Some("http://minio:9000".to_owned()),
+            credentials_secret: secret("keys"),
+            ..S3::default()
+        };
+        let target = StoreTarget {
+            s3: Some(s3),
+            ..StoreTarget::default()
+        };
+        let found = access(&target, "backups/one", "backup");
+        assert_eq!(
+            Value::Object(found.config),
+            json!({ "version": 1, "type": "s3", "sub": {
+                "bucket": "b$$x", "path": "p/backups/one", "region": "us-east-1",
+                "force_path_style": true, "endpoint": "http://minio:9000",
+                "access_key_id": "${RQLITE_BACKUP_ACCESS_KEY_ID}",
+                "secret_access_key": "${RQLITE_BACKUP_SECRET_ACCESS_KEY}",
+            }})
+        );
+        let keys: Vec<_> = found.env.iter().map(|env| &env.value_from).collect();
+        assert!(keys.iter().all(|from| from.is_some()) && keys.len() == 2);
+        let target = StoreTarget {
+            azure: Some(Azure {
+                account: "a".to_owned(),
+                container: "c".to_owned(),
+                credentials_secret: secret("keys"),
+                ..Azure::default()
+            }),
+            ..StoreTarget::default()
+        };
+        let found = access(&target, "", "archive");
+        assert_eq!(
+            found.config["sub"],
+            json!({ "account": "a", "container": "c", "name": "",
+                "access_key": "${RQLITE_ARCHIVE_ACCESS_KEY}" })
+        );
+        let target = StoreTarget {
+            gcs: Some(Gcs {
+                bucket: "bkt".to_owned(),
+                credentials_secret: secret("keys"),
+                ..Gcs::default()
+            }),
+            ..StoreTarget::default()
+        };
+        let found = access(&target, "x", "archive");
+        assert_eq!(
+            found.config["sub"]["credentials_path"],
+            "/etc/rqlite/archive-credentials/credentials.json"
+        );
+        assert_eq!((found.volumes.len(), found.mounts.len()), (1, 1));
+    }
+
+    #[test]
+    fn a_claim_is_mounted_and_workload_identity_needs_nothing() {
+        let target = StoreTarget {
+            volume: Some(VolumeTarget {
+                claim_name: "nas".to_owned(),
+                path: Some("demo".to_owned()),
+            }),
+            ..StoreTarget::default()
+        };
+        let found = access(&target, "", "archive");
+        assert_eq!(
+            found.config["sub"],
+            json!({ "dir": "/var/lib/rqlite/archive-store", "name": "demo" })
+        );
+        assert_eq!(found.mounts[0].read_only, None);
+        let target = StoreTarget {
+            s3: Some(S3 {
+                bucket: "bkt".to_owned(),
+                ..S3::default()
+            }),
+            ..StoreTarget::default()
+        };
+        let found = access(&target, "", "archive");
+        assert!(found.env.is_empty() && found.volumes.is_empty());
+        assert_eq!(found.config["sub"]["force_path_style"], false);
+    }
+}
