@@ -164,8 +164,8 @@ pub fn refers_to(recovery: &RqliteRecovery, cluster: &str) -> bool {
     recovery.spec.cluster_ref.name == cluster
 }
 
-/// The RqliteRestores that refer to a cluster, from the API server. None where the definition or the permission
-/// is missing, as after an upgrade of the operator alone.
+/// The RqliteRestores that refer to a cluster, from the API server. None where the definition or the
+/// permission is missing, as after an upgrade of the operator alone.
 pub async fn restores_of(
     client: &Client,
     namespace: &str,

@@ -130,7 +130,7 @@ pub async fn reconcile(
     for update in &plan.recoveries {
         write_recovery(context, &cluster, live, update).await?;
     }
-    for update in &plan.restores {
+    for update in &plan.restores.statuses {
         write_restore(context, &cluster, live, update).await?;
     }
     context.metrics.set_cluster(&cluster);
@@ -162,10 +162,10 @@ async fn tidy_up(actor: &Actor<'_, Http>, plan: &Plan) -> Result<(), Error> {
     for recovery in &plan.expired {
         actor.delete_ended::<RqliteRecovery>(recovery).await?;
     }
-    for restore in &plan.unowned_restores {
+    for restore in &plan.restores.unowned {
         actor.own(&actor.live.restores, restore).await?;
     }
-    for restore in &plan.expired_restores {
+    for restore in &plan.restores.expired {
         actor.delete_ended::<RqliteRestore>(restore).await?;
     }
     Ok(())

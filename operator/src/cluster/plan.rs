@@ -77,15 +77,9 @@ pub struct Plan {
     /// Statuses of RqliteRecovery objects to write together with the cluster's own.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub recoveries: Vec<StatusUpdate>,
-    /// Statuses of RqliteRestore objects to write together with the cluster's own.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub restores: Vec<RestoreUpdate>,
-    /// RqliteRestore objects that lack the owner reference to this cluster.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub unowned_restores: Vec<NamedRecovery>,
-    /// RqliteRestore objects that ended long ago and are deleted.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub expired_restores: Vec<NamedRecovery>,
+    /// What to write about RqliteRestore objects.
+    #[serde(skip_serializing_if = "RestoresPlan::is_empty")]
+    pub restores: RestoresPlan,
     /// RqliteRecovery objects that lack the owner reference to this cluster.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub unowned: Vec<NamedRecovery>,
@@ -112,6 +106,33 @@ pub struct Plan {
     pub edits: Vec<Edit>,
     /// Seconds until the next reconcile, if nothing triggers one before.
     pub again_after_seconds: u64,
+}
+
+/// What to write about RqliteRestore objects.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RestoresPlan {
+    /// Statuses to write together with the cluster's own.
+    pub statuses: Vec<RestoreUpdate>,
+    /// Objects that lack the owner reference to this cluster.
+    pub unowned: Vec<NamedRecovery>,
+    /// Objects that ended long ago and are deleted.
+    pub expired: Vec<NamedRecovery>,
+}
+
+impl RestoresPlan {
+    fn unless(untouched: bool, view: &View<'_>) -> Self {
+        Self {
+            statuses: unless(untouched, || restore::status_updates(view)),
+            unowned: unless(untouched, || restore::unowned(view)),
+            expired: unless(untouched, || restore::expired(view)),
+        }
+    }
+
+    /// Is there nothing to write?
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// Labels for a pod.
@@ -201,9 +222,7 @@ fn plan_kept(asked: &View<'_>, view: &View<'_>, hold: Option<&Hold>, adopts: boo
         recoveries,
         // Whoever leads must be found by clients whatever a newer operator has begun.
         labels: unless(untouched && newer.is_none(), || labels(view)),
-        restores: unless(untouched, || restore::status_updates(view)),
-        unowned_restores: unless(untouched, || restore::unowned(view)),
-        expired_restores: unless(untouched, || restore::expired(view)),
+        restores: RestoresPlan::unless(untouched, view),
         unowned: unless(untouched, || recovery::unowned(view)),
         expired: unless(untouched, || recovery::expired(view)),
         claims: unless(untouched, || unlabelled_claims(view)),

@@ -89,6 +89,7 @@ pub(crate) fn act(
             let object = object(&world.cluster, name, *accept_data_loss, reason);
             recovery::create(world, object);
         }
+        Action::Restore { .. } => return Err("nobody asked for a restore".to_owned()),
         Action::ReleaseFinalizer => return Err("the finalizer is removed".to_owned()),
     }
     Ok(())

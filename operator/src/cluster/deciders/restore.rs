@@ -1,20 +1,23 @@
-//! Restores in place (RqliteRestore): one at a time, after what is undone has been announced, and never beside
-//! another operation. The leader carries it out; the operation on record keeps everything else waiting.
+//! Restores in place (RqliteRestore): one at a time, after what is undone has been announced, and never
+//! beside another operation. The leader carries it out; the operation on record keeps all else waiting.
 mod admission;
 mod belonging;
+mod objects;
 mod progress;
+mod texts;
 mod updates;
 
 use node_contract::RestoreRequest;
 use operator_api::{
     RqliteRestore,
-    restore::RestorePhase,
     status::{Operation, OperationType, Step},
 };
 
 use self::{
     admission::{Next, admit},
+    objects::{is_over, name, open, uid},
     progress::{Progress, progress, token},
+    texts::point,
 };
 use crate::cluster::{
     action::{Action, Decision, begin, finish, step},
@@ -22,6 +25,7 @@ use crate::cluster::{
 };
 
 pub use belonging::{expired, unowned};
+pub use objects::is_open;
 pub use updates::{RestoreUpdate, status_updates};
 
 /// Seconds without a leader after which a restore no longer keeps other deciders waiting: whoever brings the
@@ -36,39 +40,6 @@ pub fn decide(view: &View<'_>) -> Decision {
     let open = open(view);
     let begun = open.iter().find_map(|restore| start(view, restore));
     begun.unwrap_or(Decision::Continue)
-}
-
-/// Is there a restore that has not ended?
-pub fn is_open(view: &View<'_>) -> bool {
-    !open(view).is_empty()
-}
-
-/// Restores that have not ended, the oldest first.
-fn open<'a>(view: &View<'a>) -> Vec<&'a RqliteRestore> {
-    let all = view.seen.restores.iter();
-    let mut open: Vec<_> = all.filter(|restore| !is_over(restore)).collect();
-    open.sort_by_key(|restore| {
-        let created = restore.metadata.creation_timestamp.as_ref();
-        (created.map(|at| at.0), restore.metadata.name.clone())
-    });
-    open
-}
-
-fn phase(restore: &RqliteRestore) -> RestorePhase {
-    let status = restore.status.as_ref();
-    status.and_then(|status| status.phase).unwrap_or_default()
-}
-
-fn is_over(restore: &RqliteRestore) -> bool {
-    phase(restore).is_final()
-}
-
-fn uid(restore: &RqliteRestore) -> &str {
-    restore.metadata.uid.as_deref().unwrap_or_default()
-}
-
-fn name(restore: &RqliteRestore) -> &str {
-    restore.metadata.name.as_deref().unwrap_or_default()
 }
 
 fn start(view: &View<'_>, restore: &RqliteRestore) -> Option<Decision> {
@@ -94,7 +65,7 @@ fn start(view: &View<'_>, restore: &RqliteRestore) -> Option<Decision> {
             );
             let text = format!(
                 "the database goes back to {}, as the RqliteRestore {} asks",
-                updates::point(restore),
+                point(restore),
                 name(restore)
             );
             Some(Decision::Record(record, text))
@@ -132,7 +103,7 @@ fn resume(view: &View<'_>, operation: &Operation) -> Decision {
         (Progress::Unsent, Some(restore)) => match view.leader {
             Some(leader) => {
                 let request = admission::request(view, restore, false);
-                let text = format!("{} restores {}", leader.name, updates::point(restore));
+                let text = format!("{} restores {}", leader.name, point(restore));
                 Decision::Act(action(leader, request), text)
             }
             None => without_leader(view),

@@ -12,11 +12,11 @@ const TOLERANCE: u64 = 3;
 const BEHIND_SECONDS: u64 = 60;
 
 /// Whether the condition is true, its reason and its text.
-pub type Told = (bool, &'static str, String);
+pub type Finding = (bool, &'static str, String);
 
-/// Is the archive as new as the spec asks for? None without one. The texts change only with what they say: the
-/// passing of time is no reason to write the status.
-pub fn condition(view: &View<'_>) -> Option<Told> {
+/// Is the archive as new as the spec asks for? None without one. The texts change only with what they say:
+/// the passing of time is no reason to write the status.
+pub fn condition(view: &View<'_>) -> Option<Finding> {
     let spec = view.spec.archive.as_ref()?;
     let uri = spec.target.uri();
     let every = spec.every.as_ref().map(Period::duration);
@@ -39,7 +39,7 @@ pub fn condition(view: &View<'_>) -> Option<Told> {
     Some(of_leader(archive, &uri, every))
 }
 
-fn of_leader(archive: &NodeArchive, uri: &str, every: u64) -> Told {
+fn of_leader(archive: &NodeArchive, uri: &str, every: u64) -> Finding {
     let behind = archive.behind_seconds.unwrap_or(0);
     let is_behind = behind > (every * TOLERANCE).max(BEHIND_SECONDS);
     let minutes = behind / 60;

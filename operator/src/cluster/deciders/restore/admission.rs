@@ -3,7 +3,11 @@
 use node_contract::{RestoreRequest, RestoreState};
 use operator_api::{RqliteRestore, restore::RestorePhase, status::OperationType};
 
-use super::{belonging::other_cluster, name, open, phase, uid, updates};
+use super::{
+    belonging::other_cluster,
+    objects::{name, open, phase, uid},
+    texts::undone,
+};
 use crate::cluster::facts::view::View;
 
 /// What to do for it now.
@@ -105,7 +109,7 @@ fn announced<'a>(restore: &RqliteRestore, state: &'a RestoreState) -> Admission<
         let text = "the leader answered without a point: is the node of an older version than the operator? Nothing was changed";
         return stays(RestorePhase::Rejected, text);
     };
-    let text = updates::undone(state);
+    let text = undone(state);
     if restore.spec.dry_run {
         let text = format!("dry run: {text}. Nothing was changed");
         let phase = RestorePhase::Succeeded;

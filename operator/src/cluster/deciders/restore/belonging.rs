@@ -2,7 +2,7 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use operator_api::RqliteRestore;
 
-use super::{is_over, name, uid};
+use super::objects::{is_over, name, uid};
 use crate::cluster::{
     deciders::recovery::{
         DRY_RUN_KEPT_SECONDS, KEPT, KEPT_SECONDS, NamedRecovery, is_of_tool, owner,

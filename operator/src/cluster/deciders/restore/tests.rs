@@ -58,7 +58,7 @@ fn fixture(restores: Vec<RqliteRestore>) -> Fixture {
 /// One reconcile, with its statuses written.
 fn reconcile(fixture: &mut Fixture) -> Plan {
     let planned = fixture.reconcile();
-    for update in &planned.restores {
+    for update in &planned.restores.statuses {
         let all = fixture.seen.restores.iter_mut();
         for restore in all.filter(|r| r.metadata.uid.as_ref() == Some(&update.uid)) {
             restore.status = Some((*update.status).clone());

@@ -10,9 +10,9 @@ use serde::Serialize;
 
 use super::{
     admission::admit,
-    is_over, phase,
+    objects::{is_over, name, phase, uid},
     progress::{Progress, of_request, progress},
-    uid,
+    texts::succeeded,
 };
 use crate::cluster::facts::view::{View, seconds_between};
 
@@ -42,7 +42,7 @@ pub fn status_updates(view: &View<'_>) -> Vec<RestoreUpdate> {
         let mut status = of(view, restore);
         complete(view, restore, &mut status);
         (status != now).then(|| RestoreUpdate {
-            name: super::name(restore).to_owned(),
+            name: name(restore).to_owned(),
             uid: uid(restore).to_owned(),
             status: Box::new(status),
         })
@@ -121,55 +121,6 @@ fn note(status: &mut RqliteRestoreStatus, state: &RestoreState) {
     status.undone_seconds = number(state.undone_seconds).or(status.undone_seconds);
     status.safety_index = number(state.safety_index).or(status.safety_index);
     status.restored_at_index = number(state.restored_at_index).or(status.restored_at_index);
-}
-
-/// What a restore to the point undoes, in words.
-pub(super) fn undone(state: &RestoreState) -> String {
-    let index = state.index.unwrap_or_default();
-    let at = state.time.as_ref().map(|time| format!(", {time}"));
-    let point = format!("index {index}{}", at.unwrap_or_default());
-    match (state.undone_entries, state.undone_seconds) {
-        (Some(entries), Some(seconds)) => format!(
-            "back to {point}: undoes {entries} entries, the writes of {seconds} s, and what is written until it begins"
-        ),
-        (Some(entries), None) => format!(
-            "back to {point}: undoes {entries} entries, and what is written until it begins"
-        ),
-        (None, _) => format!("back to {point}: undoes all that was written after it"),
-    }
-}
-
-fn succeeded(status: &RqliteRestoreStatus) -> String {
-    let at = status.time.as_ref().map(|time| format!(" ({})", time.0));
-    let index = status.index.unwrap_or_default();
-    let mut text = format!(
-        "the database is as it was at index {index}{}",
-        at.unwrap_or_default()
-    );
-    if let Some(entries) = status.undone_entries {
-        text += &format!(": {entries} entries are undone");
-        if let Some(seconds) = status.undone_seconds {
-            text += &format!(", the writes of {seconds} s");
-        }
-    }
-    if let Some(safety) = status.safety_index {
-        text += &format!(". To take it back: an RqliteRestore with toIndex: {safety}");
-    }
-    text
-}
-
-/// The point, for people.
-pub(super) fn point(restore: &RqliteRestore) -> String {
-    let status = restore.status.as_ref();
-    let index = status.and_then(|status| status.index);
-    match (
-        index.or(restore.spec.to_index),
-        restore.spec.to_time.as_ref(),
-    ) {
-        (Some(index), _) => format!("index {index}"),
-        (None, Some(time)) => format!("the state at {}", time.0),
-        (None, None) => "a point of its archive".to_owned(),
-    }
 }
 
 fn enter(
