@@ -237,8 +237,8 @@ impl JsonSchema for Span {
     }
 }
 
-/// A moment as RFC 3339 has it, such as `2026-11-29T08:00:00.5Z`. Kept as it was written: Kubernetes' own type
-/// would drop parts of a second.
+/// A moment as RFC 3339 has it, such as `2026-11-29T08:00:00.5Z`. Kept as it was written: Kubernetes' own
+/// type would drop parts of a second.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Moment(pub String);

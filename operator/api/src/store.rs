@@ -1,5 +1,5 @@
-//! Where backups and archives are kept: an object store, or a volume. One type for all kinds. Descriptions are
-//! short: they are repeated wherever a target is.
+//! Where backups and archives are kept: an object store, or a volume. One type for all kinds. Descriptions
+//! are short: they are repeated wherever a target is.
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 

@@ -17,7 +17,9 @@ use k8s_openapi::{
     },
 };
 use kube::{Resource as _, ResourceExt as _};
-use operator_api::{RqliteBackup, RqliteCluster, cluster::KeySelector, names, store::StoreTarget};
+use operator_api::{
+    ByteSize, RqliteBackup, RqliteCluster, cluster::KeySelector, names, store::StoreTarget,
+};
 use serde_json::{Value, json};
 
 use crate::{
@@ -268,14 +270,7 @@ fn pod(
         status.object_prefix.clone()
     });
     let mut volumes = store.volumes;
-    volumes.push(Volume {
-        name: "tmp".to_owned(),
-        empty_dir: Some(EmptyDirVolumeSource {
-            medium: None,
-            size_limit: how.scratch_limit.clone().map(|size| Quantity(size.0)),
-        }),
-        ..Volume::default()
-    });
+    volumes.push(scratch(how.scratch_limit.as_ref()));
     let mut mounts = store.mounts;
     mounts.push(VolumeMount {
         name: "tmp".to_owned(),
@@ -319,6 +314,18 @@ fn pod(
         }],
         volumes: Some(volumes),
         ..PodSpec::default()
+    }
+}
+
+/// The copy is checked here before it is sent.
+fn scratch(limit: Option<&ByteSize>) -> Volume {
+    Volume {
+        name: "tmp".to_owned(),
+        empty_dir: Some(EmptyDirVolumeSource {
+            medium: None,
+            size_limit: limit.map(|size| Quantity(size.0.clone())),
+        }),
+        ..Volume::default()
     }
 }
 
