@@ -79,8 +79,6 @@ pub(crate) fn act(
                 world.checks.remove(name);
             }
         }
-        // The model has no archive.
-        Action::Restore { .. } => {}
         Action::CreateRecovery {
             name,
             accept_data_loss,

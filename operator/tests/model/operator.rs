@@ -444,8 +444,6 @@ pub(crate) fn observe(world: &mut World) -> Observation {
         state: world.state.clone(),
         plan: world.plan.clone(),
         recoveries: world.recoveries.clone(),
-        restores: Vec::new(),
-        restore_states: BTreeMap::new(),
         checks: world.checks.clone(),
         nodes: world
             .pods
