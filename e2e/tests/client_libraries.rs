@@ -141,7 +141,15 @@ fn with_client_certificates() -> Result<()> {
         )?;
         // In TLS 1.3 the refusal reaches the client after its side of the handshake: what it sees depends on
         // whether it reads the alert before its request meets the closed connection.
-        let words = ["certificate", "alert", "closed", "reset", "Remote end", "EOF", "Broken pipe"];
+        let words = [
+            "certificate",
+            "alert",
+            "closed",
+            "reset",
+            "Remote end",
+            "EOF",
+            "Broken pipe",
+        ];
         fails(tool, &url, &ground.ca, None, &words)?;
     }
     Ok(())

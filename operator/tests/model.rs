@@ -11,6 +11,8 @@
 mod actions;
 #[path = "model/contradictions.rs"]
 mod contradictions;
+#[path = "model/deletion.rs"]
+mod deletion;
 #[path = "model/faults.rs"]
 mod faults;
 #[path = "model/kubernetes.rs"]
@@ -49,14 +51,19 @@ fn run(seed: u64) -> Result<World, String> {
     for _ in 0..stormy {
         faults::inject(&mut world, &mut rng);
         second(&mut world, &mut rng, true)?;
+        if deletion::is_gone(&world)? {
+            return Ok(world);
+        }
     }
     faults::calm(&mut world);
     for _ in 0..CALM_SECONDS {
         second(&mut world, &mut rng, false)?;
         if world.now.is_multiple_of(30) {
             recovery::give_consent(&mut world);
+            faults::update_again(&mut world);
         }
-        if world.is_settled() || world.is_dead() {
+        let ends = deletion::is_gone(&world)?;
+        if ends || world.is_settled() || world.is_dead() {
             return Ok(world);
         }
     }
@@ -65,6 +72,7 @@ fn run(seed: u64) -> Result<World, String> {
 
 fn second(world: &mut World, rng: &mut StdRng, storm: bool) -> Result<(), String> {
     world.now += 1;
+    deletion::collect(world, rng);
     kubernetes::tick(world, rng);
     raft::tick(world, rng)?;
     operator::can_all_speak(world)?;
@@ -86,6 +94,7 @@ struct Totals {
     recovered: u64,
     left: u64,
     dead: u64,
+    deleted: u64,
 }
 
 impl Totals {
@@ -101,12 +110,13 @@ impl Totals {
         self.recovered += world.recovered;
         self.left += u64::from(world.lost_entries > 0);
         self.dead += u64::from(world.is_dead());
+        self.deleted += world.deleted;
     }
 
     fn summary(&self) -> String {
         format!(
             "{} runs, {} of them with {} disks lost: {} operations, {} leader transfers, {} actions whose reply was lost, {} unknown members, {} lost claims \
-             replaced, {} recoveries, {} runs in which recoveries lost entries, as announced, {} clusters without any disk left",
+             replaced, {} recoveries, {} runs in which recoveries lost entries, as announced, {} clusters without any disk left, {} deleted",
             self.runs,
             self.with_loss,
             self.disks,
@@ -117,7 +127,8 @@ impl Totals {
             self.replaced,
             self.recovered,
             self.left,
-            self.dead
+            self.dead,
+            self.deleted
         )
     }
 }
@@ -147,5 +158,6 @@ fn nothing_is_lost_and_everything_ends_well() {
     let (calm, losing) = (sum.runs - sum.with_loss, sum.with_loss);
     assert!(runs < 200 || (calm > runs / 4 && losing > runs / 4 && sum.late > runs / 8));
     assert!(runs < 200 || sum.unknown > runs / 20);
+    assert!(runs < 200 || sum.deleted > runs / 30);
     assert!(runs < 200 || (sum.recovered > runs / 20 && sum.replaced > runs / 40));
 }

@@ -9,6 +9,7 @@ use rqlite_operator::cluster::{
 };
 
 use crate::{
+    deletion,
     kubernetes::{set_name, stop},
     raft, recovery,
     world::World,
@@ -55,6 +56,12 @@ pub(crate) fn act(
                 stop(world, rng, name);
             }
         }
+        Action::DeleteStatefulSet { uid, .. } if deletion::is_deleting(world) => {
+            let mut sets = world.sets.iter();
+            if let Some(pool) = sets.find(|(_, set)| set.uid == *uid).map(|(pool, _)| *pool) {
+                deletion::remove_set(world, rng, pool);
+            }
+        }
         Action::DeleteStatefulSet { name, uid, orphan } => {
             if !orphan && request.late.is_none() {
                 check_unused(world, name, uid)?;
@@ -65,6 +72,9 @@ pub(crate) fn act(
             for claim in world.claims.values_mut().filter(|c| c.uid == *uid) {
                 claim.requested.clone_from(size);
             }
+        }
+        Action::DeleteClaim { name, uid } if deletion::is_deleting(world) => {
+            return deletion::delete_claim(world, name, uid);
         }
         Action::DeleteClaim { name, uid } => return delete_claim(world, request, name, uid),
         Action::CheckMember {
@@ -88,7 +98,7 @@ pub(crate) fn act(
             recovery::create(world, object);
         }
         Action::Restore { .. } => return Err("nobody asked for a restore".to_owned()),
-        Action::ReleaseFinalizer => return Err("the finalizer is removed".to_owned()),
+        Action::ReleaseFinalizer => return deletion::release(world),
     }
     Ok(())
 }

@@ -1,8 +1,14 @@
 //! Faults, and changes by users.
-use operator_api::{ByteSize, cluster::Image, names, status::Pool};
+use operator_api::{
+    ByteSize,
+    cluster::{Image, OnStall, UpdateStrategy},
+    names,
+    status::{Pool, READY, UPDATE_ROLLED_BACK},
+};
 use rand::{Rng, rngs::StdRng, seq::IteratorRandom};
 
 use crate::{
+    deletion,
     kubernetes::{set_name, stop},
     others, raft, recovery,
     world::{Voter, World, nodes_tls},
@@ -47,6 +53,7 @@ pub(crate) fn inject(world: &mut World, rng: &mut StdRng) {
         16 if rng.random_bool(0.3) => recovery::create_random(world, rng),
         17 => join_unknown(world, rng),
         18 => others::appear(world, rng),
+        19 if rng.random_bool(0.15) => deletion::ask(world, rng),
         _ => {}
     }
 }
@@ -78,8 +85,9 @@ fn edit(world: &mut World, rng: &mut StdRng) {
         world.note(|| format!("! TLS between nodes {on}"));
         return;
     }
+    let which = rng.random_range(0..12);
     let spec = &mut world.cluster.spec;
-    let text = match rng.random_range(0..9) {
+    let text = match which {
         0..=2 => {
             spec.replicas = rng.random_range(1..=5);
             format!("replicas {}", spec.replicas)
@@ -116,6 +124,23 @@ fn edit(world: &mut World, rng: &mut StdRng) {
             }
             "read replicas".to_owned()
         }
+        8 => deletion::edit(world, rng),
+        9 => {
+            let update = spec.update.get_or_insert_default();
+            update.strategy = rng.random_bool(0.5).then_some(UpdateStrategy::Manual);
+            update.on_stall = rng.random_bool(0.5).then_some(OnStall::RollBack);
+            update.progress_deadline = "60s".into();
+            format!("update {update:?}")
+        }
+        10 => {
+            // Somebody rewrites the template of a StatefulSet. New pods are made of it until it is reverted.
+            let template = world.fresh("rewritten");
+            if let Some(set) = world.sets.get_mut(&Pool::Voter) {
+                set.hash.clone_from(&template);
+                set.version += 1;
+            }
+            template
+        }
         _ => {
             // Somebody changes the StatefulSet's replicas by hand. Lowering it removes pods before the
             // operator can prevent it; they come back.
@@ -136,6 +161,21 @@ fn edit(world: &mut World, rng: &mut StdRng) {
     world.note(|| format!("! {text}"));
 }
 
+/// A person corrects the image of an update that was rolled back. A restart would keep the former template.
+pub(crate) fn update_again(world: &mut World) {
+    let status = world.cluster.status.as_ref();
+    let ready = status.and_then(|status| status.condition(READY));
+    if ready.is_none_or(|ready| ready.reason != UPDATE_ROLLED_BACK) {
+        return;
+    }
+    world.cluster.spec.image = Some(Image {
+        tag: Some(world.fresh("corrected")),
+        ..Image::default()
+    });
+    *world.cluster.metadata.generation.get_or_insert(0) += 1;
+    world.note(|| "! the image is corrected".to_owned());
+}
+
 /// Ends the faults, and removes a spec that cannot work.
 pub(crate) fn calm(world: &mut World) {
     let spec = &mut world.cluster.spec;
@@ -143,6 +183,9 @@ pub(crate) fn calm(world: &mut World) {
         && image.tag.as_deref() == Some("bad")
     {
         image.tag = Some("4".to_owned());
+    }
+    if let Some(update) = &mut spec.update {
+        update.strategy = None;
     }
     world.operator_down_until = 0;
     world.note(|| "calm".to_owned());

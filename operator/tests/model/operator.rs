@@ -28,6 +28,7 @@ use rqlite_operator::secrets::Maker;
 use crate::{
     actions::{Request, act},
     contradictions::contradictions,
+    deletion,
     kubernetes::set_name,
     others, raft,
     world::{DelayedAction, Pod, Set, World, starts},
@@ -46,6 +47,7 @@ pub(crate) fn tick(world: &mut World, rng: &mut StdRng, storm: bool) -> Result<(
     check(&seen, &plan)?;
     world.leader_seen = View::of(&seen).leader_seen();
     others::check(world, &plan)?;
+    deletion::check(world, &plan)?;
     world.note(|| format!("{} | {:?}", plan.summary, plan.action));
     // Time passes between the observation and the action.
     if storm && rng.random_bool(0.1) {
@@ -74,6 +76,7 @@ fn carry_out(world: &mut World, rng: &mut StdRng, plan: &Plan, storm: bool) -> R
     if !survives(world, rng, storm) {
         return Ok(());
     }
+    deletion::write_finalizers(world, plan);
     let was_formed = is_formed(world.cluster.status.as_ref());
     if was_formed && plan.status.bootstrapped_at.is_none() {
         return Err("the cluster may form again".to_owned());
@@ -455,7 +458,7 @@ pub(crate) fn observe(world: &mut World) -> Observation {
         expandable: BTreeMap::new(),
         namespace_ends: false,
         refused: None,
-        taken: Vec::new(),
+        taken: others::taken(world),
         blockers: Vec::new(),
         edits: Vec::new(),
         leader_seen: world.leader_seen.clone(),

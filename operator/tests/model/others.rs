@@ -2,7 +2,10 @@
 //! may change what the operator does to the cluster, and none may be touched.
 use operator_api::names;
 use rand::{Rng, rngs::StdRng};
-use rqlite_operator::cluster::{Action, Plan, facts::observation::ObservedClaim};
+use rqlite_operator::cluster::{
+    Action, Plan,
+    facts::observation::{ObservedClaim, TakenName},
+};
 
 use crate::world::{Claim, Disk, World};
 
@@ -67,8 +70,23 @@ pub(crate) fn claims(world: &World) -> impl Iterator<Item = ObservedClaim> + '_ 
     })
 }
 
+/// Somebody else's object has the name of the voters' StatefulSet when the cluster is created.
+pub(crate) fn taken(world: &World) -> Vec<TakenName> {
+    let taken = world.taken_until > world.now && world.sets.is_empty();
+    let one = || TakenName {
+        kind: "StatefulSet".to_owned(),
+        name: names::voters(crate::world::NAME),
+        owner: None,
+        former: false,
+    };
+    taken.then(one).into_iter().collect()
+}
+
 /// What a plan may never do.
 pub(crate) fn check(world: &World, plan: &Plan) -> Result<(), String> {
+    if !taken(world).is_empty() && !plan.objects.is_empty() {
+        return Err("objects are created although their name is somebody else's".to_owned());
+    }
     let stray = |name: &String| world.strays.contains(name);
     if let Some(labels) = plan.labels.iter().find(|labels| stray(&labels.pod)) {
         return Err(format!("the stray pod {} is labelled", labels.pod));

@@ -23,6 +23,8 @@ use rqlite_operator::cluster::{
     },
 };
 
+use crate::deletion::{Ending, ends};
+
 /// The cluster's name.
 pub(crate) const NAME: &str = "demo";
 
@@ -189,6 +191,11 @@ pub(crate) struct World {
     /// All operations, and for each the members that it stopped.
     pub(crate) begun: BTreeSet<String>,
     pub(crate) stopped: BTreeMap<String, BTreeSet<String>>,
+    /// What is known of the cluster's deletion, and the number of deletions.
+    pub(crate) ending: Ending,
+    pub(crate) deleted: u64,
+    /// Somebody else's objects have names of the cluster's before this time.
+    pub(crate) taken_until: u64,
     /// Default image of the nodes.
     pub(crate) default_image: String,
     /// The operator does not run before this time.
@@ -273,6 +280,13 @@ impl World {
             unknown: 0,
             begun: BTreeSet::new(),
             stopped: BTreeMap::new(),
+            ending: Ending::default(),
+            deleted: 0,
+            taken_until: if rng.random_bool(0.1) {
+                1_000_000 + rng.random_range(0..100)
+            } else {
+                0
+            },
             default_image: "rqlited:1".to_owned(),
             operator_down_until: 0,
             trace: std::env::var_os("MODEL_TRACE").is_some(),
@@ -389,6 +403,9 @@ impl World {
         let spec = &self.cluster.spec;
         let status = self.cluster.status.clone().unwrap_or_default();
         let mut wrong = Vec::new();
+        if ends(self) {
+            wrong.push("deleted, and not gone".to_owned());
+        }
         let tls = status.tls.clone().unwrap_or_default();
         if self.moves && !spec.hibernated && tls.nodes.stage != goal(tls.nodes.mode) {
             wrong.push(format!("TLS: {:?}", tls.nodes));
