@@ -1,6 +1,6 @@
 //! Faults, and changes by users.
 use operator_api::{
-    ByteSize,
+    ByteSize, RqliteClusterSpec,
     cluster::{Image, OnStall, UpdateStrategy},
     names,
     status::{Pool, READY, UPDATE_ROLLED_BACK},
@@ -77,6 +77,25 @@ fn join_unknown(world: &mut World, rng: &mut StdRng) {
     }
 }
 
+/// How updates are carried out from now on.
+fn update_rules(spec: &mut RqliteClusterSpec, rng: &mut StdRng) -> String {
+    let update = spec.update.get_or_insert_default();
+    update.strategy = rng.random_bool(0.5).then_some(UpdateStrategy::Manual);
+    update.on_stall = rng.random_bool(0.5).then_some(OnStall::RollBack);
+    update.progress_deadline = "60s".into();
+    format!("update {update:?}")
+}
+
+/// Somebody rewrites the template of the voters' StatefulSet. New pods are made of it until it is reverted.
+fn rewrite(world: &mut World) -> String {
+    let template = world.fresh("rewritten");
+    if let Some(set) = world.sets.get_mut(&Pool::Voter) {
+        set.hash.clone_from(&template);
+        set.version += 1;
+    }
+    template
+}
+
 fn edit(world: &mut World, rng: &mut StdRng) {
     if world.moves && rng.random_bool(0.4) {
         let on = rng.random_bool(0.5);
@@ -125,22 +144,8 @@ fn edit(world: &mut World, rng: &mut StdRng) {
             "read replicas".to_owned()
         }
         8 => deletion::edit(world, rng),
-        9 => {
-            let update = spec.update.get_or_insert_default();
-            update.strategy = rng.random_bool(0.5).then_some(UpdateStrategy::Manual);
-            update.on_stall = rng.random_bool(0.5).then_some(OnStall::RollBack);
-            update.progress_deadline = "60s".into();
-            format!("update {update:?}")
-        }
-        10 => {
-            // Somebody rewrites the template of a StatefulSet. New pods are made of it until it is reverted.
-            let template = world.fresh("rewritten");
-            if let Some(set) = world.sets.get_mut(&Pool::Voter) {
-                set.hash.clone_from(&template);
-                set.version += 1;
-            }
-            template
-        }
+        9 => update_rules(spec, rng),
+        10 => rewrite(world),
         _ => {
             // Somebody changes the StatefulSet's replicas by hand. Lowering it removes pods before the
             // operator can prevent it; they come back.
