@@ -27,6 +27,7 @@ pub mod cgroup;
 pub mod control_plane;
 pub mod growing;
 pub mod layout;
+pub mod network;
 pub mod node;
 pub mod process;
 pub mod programs;
@@ -34,7 +35,8 @@ pub mod removal;
 
 use programs::Programs;
 
-use layout::{BRIDGE, HOST_ADDRESS, Layout, MAX_NODES, SERVICES};
+use layout::{BRIDGE, Layout, MAX_NODES};
+use network::Family;
 
 /// How long all nodes may take to become Ready once the API server answers.
 const READY_LIMIT: Duration = Duration::from_secs(120);
@@ -62,11 +64,11 @@ impl Local {
     /// The cluster below the user's cache directory.
     ///
     /// # Errors
-    /// If that directory is unknown.
+    /// If that directory is unknown, or [`network::FAMILY`] names no family.
     pub fn new() -> Result<Self> {
-        Ok(Self {
-            layout: Layout::new(tools::state("local")?),
-        })
+        let mut layout = Layout::new(tools::state("local")?);
+        layout.family = Family::chosen()?;
+        Ok(Self { layout })
     }
 
     /// Held while the cluster is changed: two runs must not build and remove it at the same time.
@@ -80,7 +82,7 @@ impl Local {
     }
 
     fn is_up(&self, nodes: u8) -> bool {
-        let wanted = nodes.to_string();
+        let wanted = self.made(nodes);
         fs::read_to_string(self.layout.ready()).is_ok_and(|found| found == wanted)
             && tools::folder("kubernetes").is_ok_and(|folder| {
                 let mut wait = self.kubectl(&folder);
@@ -93,6 +95,18 @@ impl Local {
                 ]);
                 run(&mut wait).is_ok()
             })
+    }
+
+    /// What the file says that marks a complete cluster.
+    fn made(&self, nodes: u8) -> String {
+        format!("{nodes} {}", self.layout.family.name())
+    }
+
+    /// Number of nodes of the cluster that is up.
+    fn nodes(&self) -> Result<u8> {
+        let text = fs::read_to_string(self.layout.ready()).context("no cluster is up")?;
+        let number = text.split(' ').next().unwrap_or_default();
+        number.parse().context("the number of nodes")
     }
 
     fn kubectl(&self, kubernetes: &Path) -> Command {
@@ -108,7 +122,11 @@ impl Local {
         removal::note_what_was_there(layout)?;
         certificates::write(layout, nodes)?;
         ip(&format!("link add {BRIDGE} type bridge"))?;
-        ip(&format!("addr add {HOST_ADDRESS}/24 dev {BRIDGE}"))?;
+        for network in layout.family.networks() {
+            let (host, length) = (network.host, network.length);
+            let (bits, options) = length.split_once(' ').unwrap_or((length, ""));
+            ip(&format!("addr add {host}/{bits} dev {BRIDGE} {options}"))?;
+        }
         ip(&format!("link set {BRIDGE} up"))?;
         fs::write("/proc/sys/net/ipv4/ip_forward", "1").context("switch forwarding on")?;
         // The nodes' containerds do not need the API server, so both start in parallel.
@@ -123,18 +141,18 @@ impl Local {
             joined(control)
         })?;
         // The host reaches Services through the first node, whose kube-proxy routes them.
-        ip(&format!(
-            "route replace {SERVICES} via {}",
-            layout::address(1)
-        ))?;
+        for network in layout.family.networks() {
+            let (options, services, first) = (network.ip, network.services, network.address(1));
+            ip(&format!("{options} route replace {services} via {first}"))?;
+        }
         for number in 1..=nodes {
             node::start(layout, number, programs)?;
         }
         control_plane::start_dns(layout, programs)?;
         control_plane::start_volumes(layout, programs, || self.kubectl(&programs.kubernetes))?;
         self.await_ready(nodes, &programs.kubernetes)?;
-        await_dns()?;
-        fs::write(layout.ready(), nodes.to_string()).context("note that the cluster is up")
+        self.await_dns()?;
+        fs::write(layout.ready(), self.made(nodes)).context("note that the cluster is up")
     }
 
     fn await_ready(&self, nodes: u8, kubernetes: &Path) -> Result<()> {
@@ -149,12 +167,18 @@ impl Local {
         .with_context(|| format!("logs are in {}", self.layout.logs().display()))
     }
 
+    fn await_dns(&self) -> Result<()> {
+        let host = self.layout.primary().host;
+        until("DNS to take connections", DNS_LIMIT, || {
+            TcpStream::connect((host, 53))
+                .map(drop)
+                .context("connect to DNS")
+        })
+    }
+
     fn number(&self, node: &str) -> Result<u8> {
         let number = node.strip_prefix("node-").and_then(|n| n.parse().ok());
-        let made = fs::read_to_string(self.layout.ready()).ok();
-        let Some(count) = made.and_then(|text| text.parse::<u8>().ok()) else {
-            bail!("no cluster is up");
-        };
+        let count = self.nodes()?;
         match number {
             Some(number) if (1..=count).contains(&number) => Ok(number),
             _ => bail!("there is no node {node:?}: they are node-1 to node-{count}"),
@@ -218,16 +242,14 @@ impl Provider for Local {
             Ok(())
         })?;
         control_plane::start_dns(&self.layout, &programs)?;
-        await_dns()
+        self.await_dns()
     }
 
     fn start_growing_volumes(&self) -> Result<bool> {
         let _lock = self.lock()?;
-        let nodes = fs::read_to_string(self.layout.ready()).context("no cluster is up")?;
+        let nodes = self.nodes()?;
         let programs = Programs::find()?;
-        growing::start(&self.layout, nodes.parse()?, || {
-            self.kubectl(&programs.kubernetes)
-        })?;
+        growing::start(&self.layout, nodes, || self.kubectl(&programs.kubernetes))?;
         Ok(true)
     }
 
@@ -245,14 +267,6 @@ fn joined(thread: thread::ScopedJoinHandle<'_, Result<()>>) -> Result<()> {
         Ok(result) => result,
         Err(panic) => std::panic::resume_unwind(panic),
     }
-}
-
-fn await_dns() -> Result<()> {
-    until("DNS to take connections", DNS_LIMIT, || {
-        TcpStream::connect((HOST_ADDRESS, 53))
-            .map(drop)
-            .context("connect to DNS")
-    })
 }
 
 fn check_root() -> Result<()> {

@@ -5,12 +5,10 @@ use rcgen::{
     KeyUsagePurpose,
 };
 
-use super::layout::{API_SERVICE, DOMAIN, HOST_ADDRESS, Layout, node_name};
+use super::layout::{DOMAIN, Layout, node_name};
 
-/// Names and addresses of the API server.
-const API_NAMES: [&str; 6] = [
-    HOST_ADDRESS,
-    API_SERVICE,
+/// Names of the API server.
+const API_NAMES: [&str; 4] = [
     "localhost",
     "kubernetes",
     "kubernetes.default",
@@ -42,7 +40,13 @@ pub fn write(layout: &Layout, nodes: u8) -> Result<()> {
 
     let mut api = named("kube-apiserver", "")?;
     let full = format!("kubernetes.default.svc.{DOMAIN}");
-    for name in API_NAMES.into_iter().chain([full.as_str()]) {
+    let networks = layout.family.networks().iter();
+    let addresses = networks.flat_map(|network| [network.host, network.api_service]);
+    for name in API_NAMES
+        .into_iter()
+        .chain(addresses)
+        .chain([full.as_str()])
+    {
         api.subject_alt_names.push(match name.parse() {
             Ok(address) => rcgen::SanType::IpAddress(address),
             Err(_) => rcgen::SanType::DnsName(name.try_into()?),
@@ -103,7 +107,7 @@ fn user(
         "kind": "Config",
         "current-context": "e2e",
         "clusters": [{ "name": "e2e", "cluster": {
-            "server": format!("https://{HOST_ADDRESS}:6443"),
+            "server": format!("https://{}:6443", layout.primary().host_in_url()),
             "certificate-authority": pki("ca.crt"),
         }}],
         "users": [{ "name": name, "user": {

@@ -5,7 +5,7 @@ use std::{process::Command, time::Duration};
 use anyhow::{Context, Result};
 
 use super::{
-    layout::{DOMAIN, HOST_ADDRESS, Layout, PODS, SERVICES},
+    layout::{DOMAIN, Layout},
     process,
     programs::Programs,
 };
@@ -24,8 +24,9 @@ const VOLUMES: &str = include_str!("../../manifests/local-path.yaml");
 /// # Errors
 /// If one cannot be started or the API server does not become ready; shows the end of its log.
 pub fn start(layout: &Layout, programs: &Programs) -> Result<()> {
-    let client = format!("http://{HOST_ADDRESS}:2379");
-    let peer = format!("http://{HOST_ADDRESS}:2380");
+    let host = layout.primary().host_in_url();
+    let client = format!("http://{host}:2379");
+    let peer = format!("http://{host}:2380");
     let mut etcd = Command::new(programs.etcd.join("etcd"));
     etcd.args(["--name=e2e", "--log-level=error", "--unsafe-no-fsync"])
         .arg(format!("--data-dir={}", layout.root.join("etcd").display()))
@@ -62,7 +63,10 @@ pub fn start(layout: &Layout, programs: &Programs) -> Result<()> {
         .arg(format!("--cluster-signing-cert-file={}", pki("ca.crt")))
         .arg(format!("--cluster-signing-key-file={}", pki("ca.key")))
         .arg("--use-service-account-credentials")
-        .arg(format!("--cluster-cidr={PODS}"))
+        .arg(format!(
+            "--cluster-cidr={}",
+            layout.family.list(|network| network.pods.to_owned())
+        ))
         .arg(format!("--node-monitor-grace-period={NODE_GRACE}"));
     process::start(layout, "controller-manager", &mut manager)?;
     let mut scheduler = with_kubeconfig(layout, programs, "scheduler");
@@ -71,13 +75,17 @@ pub fn start(layout: &Layout, programs: &Programs) -> Result<()> {
 
 fn api_server(layout: &Layout, programs: &Programs, etcd: &str) -> Command {
     let pki = |file: &str| layout.pki(file).display().to_string();
+    let host = layout.primary().host;
     let mut command = Command::new(programs.kubernetes.join("kube-apiserver"));
     command
         .arg(format!("--etcd-servers={etcd}"))
-        .arg(format!("--bind-address={HOST_ADDRESS}"))
-        .arg(format!("--advertise-address={HOST_ADDRESS}"))
+        .arg(format!("--bind-address={host}"))
+        .arg(format!("--advertise-address={host}"))
         .arg("--secure-port=6443")
-        .arg(format!("--service-cluster-ip-range={SERVICES}"))
+        .arg(format!(
+            "--service-cluster-ip-range={}",
+            layout.family.list(|network| network.services.to_owned())
+        ))
         .arg(format!("--client-ca-file={}", pki("ca.crt")))
         .arg(format!("--tls-cert-file={}", pki("apiserver.crt")))
         .arg(format!("--tls-private-key-file={}", pki("apiserver.key")))
@@ -108,7 +116,7 @@ fn with_kubeconfig(layout: &Layout, programs: &Programs, name: &str) -> Command 
             layout.kubeconfig(name).display()
         ))
         .arg("--leader-elect=false")
-        .arg(format!("--bind-address={HOST_ADDRESS}"));
+        .arg(format!("--bind-address={}", layout.primary().host));
     command
 }
 
@@ -120,7 +128,8 @@ pub fn start_dns(layout: &Layout, programs: &Programs) -> Result<()> {
     let kubeconfig = layout.kubeconfig("admin");
     let corefile = layout.root.join("Corefile");
     let text = format!(
-        ".:53 {{\n  bind {HOST_ADDRESS}\n  errors\n  kubernetes {DOMAIN} in-addr.arpa ip6.arpa {{\n    kubeconfig {} e2e\n    ttl 1\n  }}\n}}\n",
+        ".:53 {{\n  bind {}\n  errors\n  kubernetes {DOMAIN} in-addr.arpa ip6.arpa {{\n    kubeconfig {} e2e\n    ttl 1\n  }}\n}}\n",
+        layout.primary().host,
         kubeconfig.display()
     );
     layout.write(&corefile, &text)?;

@@ -7,20 +7,12 @@ use std::{
 
 use anyhow::{Context, Result};
 
+use super::network::{Family, Network};
+
 /// Maximum number of nodes of a cluster: their addresses end in 11 to 30.
 pub const MAX_NODES: u8 = 20;
 /// The bridge between the nodes and the host.
 pub const BRIDGE: &str = "rqk0";
-/// Network of the nodes.
-pub const NODES: &str = "10.89.0";
-/// Address of the host; only here do the API server and DNS listen.
-pub const HOST_ADDRESS: &str = "10.89.0.1";
-/// Network of all pods; node N has 10.244.N.0/24.
-pub const PODS: &str = "10.244.0.0/16";
-/// Network of Services.
-pub const SERVICES: &str = "10.96.0.0/16";
-/// Address of the API server's Service.
-pub const API_SERVICE: &str = "10.96.0.1";
 /// DNS domain of Services and pods.
 pub const DOMAIN: &str = "cluster.local";
 
@@ -29,13 +21,24 @@ pub const DOMAIN: &str = "cluster.local";
 pub struct Layout {
     /// Absolute.
     pub root: PathBuf,
+    /// Its IP family.
+    pub family: Family,
 }
 
 impl Layout {
-    /// A cluster below `root`; creates nothing.
+    /// A cluster of IPv4 below `root`; creates nothing.
     #[must_use]
     pub fn new(root: PathBuf) -> Self {
-        Self { root }
+        Self {
+            root,
+            family: Family::Ipv4,
+        }
+    }
+
+    /// The network of the control plane and of DNS.
+    #[must_use]
+    pub fn primary(&self) -> Network {
+        self.family.primary()
     }
 
     /// Creates the directories.
@@ -61,7 +64,7 @@ impl Layout {
         self.root.join("volumes")
     }
 
-    /// Exists, with the number of nodes as content, once the cluster is complete.
+    /// Exists, with the number of nodes and the IP family as content, once the cluster is complete.
     #[must_use]
     pub fn ready(&self) -> PathBuf {
         self.root.join("ready")
@@ -116,16 +119,4 @@ pub fn space(number: u8) -> String {
 #[must_use]
 pub fn link(number: u8) -> String {
     format!("rqk{number}v")
-}
-
-/// Address of a node.
-#[must_use]
-pub fn address(number: u8) -> String {
-    format!("{NODES}.{}", 10 + number)
-}
-
-/// Network of a node's pods.
-#[must_use]
-pub fn pods(number: u8) -> String {
-    format!("10.244.{number}.0/24")
 }

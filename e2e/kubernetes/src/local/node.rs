@@ -5,7 +5,8 @@ use anyhow::{Context, Result, ensure};
 
 use super::{
     cgroup,
-    layout::{BRIDGE, DOMAIN, HOST_ADDRESS, Layout, PODS, address, link, node_name, pods, space},
+    layout::{BRIDGE, DOMAIN, Layout, link, node_name, space},
+    network::Family,
     process,
     programs::Programs,
 };
@@ -32,11 +33,11 @@ pub fn prepare(layout: &Layout, number: u8, nodes: u8, programs: &Programs) -> R
     for part in ["containerd", "kubelet", "cni", "pod-logs", "plugins"] {
         fs::create_dir_all(folder.join(part))?;
     }
-    network(number, nodes)?;
+    network(layout.family, number, nodes)?;
     cgroup::create(&space(number))?;
     layout.write(&folder.join("containerd.toml"), &containerd_config(&folder))?;
     let cni = folder.join("cni").join("10-pods.conflist");
-    layout.write(&cni, &cni_config(&folder, number).to_string())?;
+    layout.write(&cni, &cni_config(layout, number).to_string())?;
     let name = format!("{}-containerd", node_name(number));
     let mut containerd = process::inside(&space(number), Path::new("containerd"));
     containerd.arg("-c").arg(folder.join("containerd.toml"));
@@ -65,7 +66,7 @@ pub fn start(layout: &Layout, number: u8, programs: &Programs) -> Result<()> {
     let (folder, name, space) = (layout.node(number), node_name(number), space(number));
     layout.write(
         &folder.join("resolv.conf"),
-        &format!("nameserver {HOST_ADDRESS}\n"),
+        &format!("nameserver {}\n", layout.primary().host),
     )?;
     let config = folder.join("kubelet.json");
     layout.write(&config, &kubelet_config(layout, number).to_string())?;
@@ -77,7 +78,10 @@ pub fn start(layout: &Layout, number: u8, programs: &Programs) -> Result<()> {
             layout.kubeconfig(&name).display()
         ))
         .arg(format!("--hostname-override={name}"))
-        .arg(format!("--node-ip={}", address(number)))
+        .arg(format!(
+            "--node-ip={}",
+            layout.family.list(|network| network.address(number))
+        ))
         .arg(format!("--root-dir={}", folder.join("kubelet").display()))
         .arg(format!(
             "--cert-dir={}",
@@ -100,7 +104,10 @@ pub fn start(layout: &Layout, number: u8, programs: &Programs) -> Result<()> {
             layout.kubeconfig("proxy").display()
         ))
         .arg("--proxy-mode=iptables")
-        .arg(format!("--cluster-cidr={PODS}"))
+        .arg(format!(
+            "--cluster-cidr={}",
+            layout.family.list(|network| network.pods.to_owned())
+        ))
         .arg(format!("--hostname-override={name}"))
         // The connection tracking table belongs to the whole machine, so its size is left alone.
         .arg("--conntrack-max-per-core=0");
@@ -128,26 +135,37 @@ fn ctr(layout: &Layout, number: u8) -> Command {
 }
 
 /// Creates the namespace, its link to the bridge, and the routes to the pods of every node.
-fn network(number: u8, nodes: u8) -> Result<()> {
-    let (space, link, own) = (space(number), link(number), address(number));
+fn network(family: Family, number: u8, nodes: u8) -> Result<()> {
+    let (space, link) = (space(number), link(number));
     ip(&format!("netns add {space}"))?;
     ip(&format!(
         "link add {link} type veth peer name eth0 netns {space}"
     ))?;
     ip(&format!("link set {link} master {BRIDGE} up"))?;
-    ip(&format!("-n {space} addr add {own}/24 dev eth0"))?;
     ip(&format!("-n {space} link set lo up"))?;
     ip(&format!("-n {space} link set eth0 up"))?;
-    ip(&format!("-n {space} route add default via {HOST_ADDRESS}"))?;
-    ip(&format!("route replace {} via {own}", pods(number)))?;
-    for other in (1..=nodes).filter(|other| *other != number) {
+    for network in family.networks() {
+        let (version, own, length) = (network.ip, network.address(number), network.length);
+        let (bits, options) = length.split_once(' ').unwrap_or((length, ""));
+        process::sysctl(&space, network.forwarding)?;
         ip(&format!(
-            "-n {space} route add {} via {}",
-            pods(other),
-            address(other)
+            "-n {space} addr add {own}/{bits} dev eth0 {options}"
         ))?;
+        ip(&format!(
+            "{version} -n {space} route add default via {}",
+            network.host
+        ))?;
+        let pods = network.pods_of(number);
+        ip(&format!("{version} route replace {pods} via {own}"))?;
+        for other in (1..=nodes).filter(|other| *other != number) {
+            ip(&format!(
+                "{version} -n {space} route add {} via {}",
+                network.pods_of(other),
+                network.address(other)
+            ))?;
+        }
     }
-    process::sysctl(&space, "net.ipv4.ip_forward=1")
+    Ok(())
 }
 
 /// All state is in the node's directory, also the pods' namespaces, so that they are removed with its mounts.
@@ -176,16 +194,22 @@ disabled_plugins = [
 
 /// Each pod has its own link to the node and all traffic is routed. On a bridge, traffic between pods would
 /// bypass iptables, and with it Services.
-fn cni_config(folder: &Path, number: u8) -> serde_json::Value {
+fn cni_config(layout: &Layout, number: u8) -> serde_json::Value {
+    let networks = layout.family.networks().iter();
+    let range = |pods: String| serde_json::json!([{ "subnet": pods }]);
+    let ranges: Vec<_> = networks.clone().map(|n| range(n.pods_of(number))).collect();
+    let routes: Vec<_> = networks
+        .map(|n| serde_json::json!({ "dst": n.any }))
+        .collect();
     serde_json::json!({
         "cniVersion": "1.0.0",
         "name": POD_NETWORK,
         "plugins": [
             { "type": "ptp", "ipMasq": false, "ipam": {
                 "type": "host-local",
-                "dataDir": folder.join("cni").join("addresses"),
-                "ranges": [[{ "subnet": pods(number) }]],
-                "routes": [{ "dst": "0.0.0.0/0" }],
+                "dataDir": layout.node(number).join("cni").join("addresses"),
+                "ranges": ranges,
+                "routes": routes,
             }},
             { "type": "portmap", "capabilities": { "portMappings": true } },
         ],
@@ -205,7 +229,7 @@ fn kubelet_config(layout: &Layout, number: u8) -> serde_json::Value {
         "authorization": { "mode": "AlwaysAllow" },
         "cgroupDriver": "cgroupfs",
         "cgroupRoot": format!("/{}", space(number)),
-        "clusterDNS": [HOST_ADDRESS],
+        "clusterDNS": [layout.primary().host],
         "clusterDomain": DOMAIN,
         "failSwapOn": false,
         "containerRuntimeEndpoint": format!("unix://{}", layout.containerd(number).display()),

@@ -446,7 +446,11 @@ impl Cluster<'_> {
         let service = self.core("services", &format!("{NAME}-client"))?;
         let address = text(&service["spec"]["clusterIP"]);
         ensure!(!address.is_empty(), "the Service has no address");
-        Ok(format!("{address}:{HTTP_PORT}"))
+        // An IPv6 address stands in brackets before a port.
+        Ok(match address.contains(':') {
+            true => format!("[{address}]:{HTTP_PORT}"),
+            false => format!("{address}:{HTTP_PORT}"),
+        })
     }
 
     /// URLs of all nodes with the operator's user, by the cluster's DNS.

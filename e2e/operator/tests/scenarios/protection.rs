@@ -78,13 +78,14 @@ pub(crate) fn without_policies(fixture: &Fixture) -> Result<Measurements> {
                 .namespace
                 .run(&[&delete[..], &["--cascade=foreground"]].concat())?;
             cluster.until_condition("DeletionBlocked", "True", None, LIMIT)?;
+            // What the collector has begun to delete may still be there, and ready.
+            until("pods that are not replaced any more", LONG, || {
+                let pods = cluster.uids()?;
+                cluster.pods_stay(QUIET, &pods)
+            })?;
             cluster.ready(LONG)?;
             // The Services were recreated as well, with other addresses.
             let writer = cluster.writer()?;
-            let pods = cluster.uids()?;
-            cluster
-                .pods_stay(QUIET, &pods)
-                .context("pods are still replaced")?;
             let object = cluster.object()?;
             let ready = condition(&object, "Ready");
             ensure!(
