@@ -42,10 +42,12 @@ fn execute(cluster: &Cluster<'_>, sql: &str) -> Result<Value> {
 }
 
 fn fill(cluster: &Cluster<'_>) -> Result<()> {
-    execute(
-        cluster,
-        "CREATE TABLE big(id INTEGER PRIMARY KEY, bytes BLOB)",
-    )?;
+    until("the table", LONG, || {
+        execute(
+            cluster,
+            "CREATE TABLE IF NOT EXISTS big(id INTEGER PRIMARY KEY, bytes BLOB)",
+        )
+    })?;
     let wanted = gibibytes() * 1024;
     let mut rows = 0;
     while rows < wanted {
@@ -58,9 +60,11 @@ fn fill(cluster: &Cluster<'_>) -> Result<()> {
         until("a batch of rows", LONG, || execute(cluster, &sql))?;
         rows += ROWS;
     }
-    let count = execute(cluster, "SELECT count(*) FROM big")?;
-    ensure!(count["values"][0][0] == wanted, "{count}");
-    Ok(())
+    until("all rows", LONG, || {
+        let count = execute(cluster, "SELECT count(*) FROM big")?;
+        ensure!(count["values"][0][0] == wanted, "{count}");
+        Ok(())
+    })
 }
 
 /// Largest peak of resident memory among the nodes' processes, in MiB. They are visible here only where the
@@ -142,7 +146,9 @@ pub(crate) fn everything(fixture: &Fixture) -> Result<Measurements> {
                 await_phase(cluster, "go", &["Succeeded"], COPY_LIMIT)?;
                 cluster.ready(COPY_LIMIT)
             })?;
-            let count = execute(cluster, "SELECT count(*), sum(length(bytes)) FROM big")?;
+            let count = until("a count of the rows", LONG, || {
+                execute(cluster, "SELECT count(*), sum(length(bytes)) FROM big")
+            })?;
             ensure!(
                 count["values"][0][0] == gibibytes() * 1024,
                 "{count} in {NAME}"
