@@ -4,15 +4,17 @@
 //! one thread over raw sockets, because it shares two cores with the nodes under test.
 //!
 //! Reading order: [`options`] → [`quiet`] → [`cells`] → [`load`] → [`ceiling`] → [`disk`] → [`faults`] →
-//! [`tls`] → [`targets`] → [`report`].
+//! [`tls`] → [`mod@archive`] → [`targets`] → [`report`].
 use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::{Context, Result};
 
+pub mod archive;
 pub mod ceiling;
 pub mod cells;
 pub mod disk;
 pub mod faults;
+mod litestream;
 pub mod load;
 pub mod memory;
 pub mod node;
@@ -60,6 +62,9 @@ fn measure(options: &Options) -> Result<ExitCode> {
     tls::measure(options, work.path(), &mut report)?;
     if options.big {
         faults::measure_big_restart(options, work.path(), &mut report)?;
+    }
+    if options.archive {
+        archive::measure(options, work.path(), &mut report)?;
     }
     let results = targets::evaluate(&report);
     println!("{}", report::render_targets(&results));

@@ -107,7 +107,11 @@ pub fn measure_big_restart(options: &Options, work: &Path, report: &mut Report) 
     node.stop().map(|_| ())
 }
 
-fn fill(node: &Node) -> Result<()> {
+/// Fills a new table to 1 GB of random bytes.
+///
+/// # Errors
+/// If a write fails.
+pub fn fill(node: &Node) -> Result<()> {
     let mut client = node.client().timeout(Duration::from_secs(120));
     client.execute("CREATE TABLE big(id INTEGER PRIMARY KEY, v BLOB)", &[])?;
     // A few MiB per statement, like a bulk load. The node generates the data itself, so that HTTP is not the

@@ -47,6 +47,16 @@ impl Load {
         }
     }
 
+    /// Adds another load of the same kind to this one.
+    pub fn add(&mut self, other: Self) {
+        self.replies += other.replies;
+        self.errors += other.errors;
+        self.sample_error = self.sample_error.take().or(other.sample_error);
+        self.seconds += other.seconds;
+        self.micros.extend(other.micros);
+        self.micros.sort_unstable();
+    }
+
     /// Latency percentile in microseconds; `share` is between 0 and 1.
     #[must_use]
     pub fn percentile(&self, share: f64) -> u32 {

@@ -20,6 +20,15 @@ pub fn of(pid: u32) -> Result<Memory> {
     parse(&text).with_context(|| format!("{path} shows no memory"))
 }
 
+/// From now on the peak is that of what follows.
+///
+/// # Errors
+/// If there is no such process.
+pub fn forget_peak(pid: u32) -> Result<()> {
+    let path = format!("/proc/{pid}/clear_refs");
+    std::fs::write(&path, "5").with_context(|| format!("write {path}"))
+}
+
 fn parse(status: &str) -> Option<Memory> {
     let field = |name: &str| {
         let line = status.lines().find_map(|line| line.strip_prefix(name))?;

@@ -6,13 +6,15 @@ use regex::Regex;
 
 /// What `--help` prints.
 pub const USAGE: &str = "\
-usage: bench [--quick] [--seconds N] [--only REGEX] [--big] [--strict]
+usage: bench [--quick] [--seconds N] [--only REGEX] [--big] [--archive] [--strict]
        bench ceiling ADDR
 
   --seconds N   duration of each cell in seconds (default 3)
   --quick       1 second per cell, 2 failover rounds
   --only REGEX  measure only cells whose name matches, e.g. 'one/insert' or '/64$'
   --big         also measure the restart of a 1 GB database (needs 3 GB of disk and a minute)
+  --archive     also measure the continuous archive of a 1 GB database (needs 8 GB of disk and some minutes;
+                with --only '^archive/' nothing else); with LITESTREAM=PROGRAM, Litestream's bytes beside it
   --strict      exit with 1 if a target is missed
   ceiling ADDR  serve the parse-only ceiling on ADDR (the benchmark starts this itself)";
 
@@ -36,6 +38,8 @@ pub struct Options {
     pub failover_rounds: usize,
     /// Also restart a node with a 1 GB database.
     pub big: bool,
+    /// Also measure the continuous archive.
+    pub archive: bool,
     /// Exit with a failure if a target is missed.
     pub strict: bool,
     only: Option<Regex>,
@@ -58,6 +62,7 @@ pub fn parse(args: &[String]) -> Result<Command> {
         cell: Duration::from_secs(3),
         failover_rounds: 5,
         big: false,
+        archive: false,
         strict: false,
         only: None,
     };
@@ -75,6 +80,7 @@ pub fn parse(args: &[String]) -> Result<Command> {
                 options.failover_rounds = 2;
             }
             "--big" => options.big = true,
+            "--archive" => options.archive = true,
             "--strict" => options.strict = true,
             "--seconds" => {
                 let seconds: f64 = args
@@ -116,6 +122,7 @@ mod tests {
         assert!(measure("--only one/insert").wants("one/insert/64"));
         assert!(!measure("--only one/insert").wants("three/insert/64"));
         assert!(measure("--big").big);
+        assert!(measure("--archive").archive && !measure("--big").archive);
     }
 
     #[test]

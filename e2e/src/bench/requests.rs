@@ -29,6 +29,31 @@ pub fn inserts() -> Vec<Vec<u8>> {
         .collect()
 }
 
+/// Length of the values of [`noise`].
+pub const NOISE_BYTES: usize = 192;
+
+/// Values of random hexadecimal digits, so that at most half of them can be compressed away.
+#[must_use]
+pub fn noise() -> Vec<String> {
+    let mut seed = Seed::new(3);
+    let mut value = || -> String {
+        let words = (0..NOISE_BYTES / 16).map(|_| format!("{:016x}", seed.next_u64()));
+        words.collect()
+    };
+    (0..VARIANTS * 64).map(|_| value()).collect()
+}
+
+/// Inserts of [`noise`].
+#[must_use]
+pub fn noisy_inserts() -> Vec<Vec<u8>> {
+    let values = noise();
+    let body = |value: &String| format!("[[\"INSERT INTO t(v) VALUES(?)\",\"{value}\"]]");
+    values
+        .iter()
+        .map(|value| post("/db/execute", &body(value)))
+        .collect()
+}
+
 /// Point reads by primary key at a read consistency level.
 #[must_use]
 pub fn selects(level: &str) -> Vec<Vec<u8>> {

@@ -284,6 +284,8 @@ impl Job {
         self.restores.note(|state| {
             state.restored_at_index = Some(at);
             state.safety_index = Some(at.saturating_sub(1));
+            // Clients wrote on until the load: these entries are undone, too.
+            state.undone_entries = Some(at.saturating_sub(1).saturating_sub(point.index));
         });
         Ok(format!(
             "restored {point} at index {at}; everything up to index {} is in the archive and can be restored in the same way",

@@ -169,7 +169,8 @@ pub fn check_room(plan: &Plan, dir: &Path) -> Result<(), Refusal> {
 }
 
 /// Refuses entries that another SQLite than this program's applied: it may have given other results.
-fn check_sqlite(folder: &Folder, plan: &Plan, wish: &Wish) -> Result<(), Refusal> {
+async fn check_sqlite(source: &Source, planned: &Planned, wish: &Wish) -> Result<(), Refusal> {
+    let Planned { plan, folder, .. } = planned;
     let own = (node_db::sqlite_version(), node_db::sqlite_source_id());
     let differs = |writer: &Writer| {
         writer.sqlite != own.0
@@ -180,17 +181,21 @@ fn check_sqlite(folder: &Folder, plan: &Plan, wish: &Wish) -> Result<(), Refusal
     }
     match plan.segments.iter().find(|header| differs(&header.writer)) {
         None => Ok(()),
-        Some(header) => Err(format!(
-            "{}: entries {} to {} were applied by SQLite {} ({}) of rqlited {}, and this rqlited has SQLite {}: replayed here, they \
+        Some(header) => {
+            // A damaged header says anything: only that of a whole segment is believed.
+            source.segment(&folder.segment(header.first)).await?;
+            Err(format!(
+                "{}: entries {} to {} were applied by SQLite {} ({}) of rqlited {}, and this rqlited has SQLite {}: replayed here, they \
              may give another result. Use that rqlited, restore a point that a later base holds, or accept it with -allow-other-sqlite",
-            folder.segment(header.first),
-            header.first,
-            header.last,
-            header.writer.sqlite,
-            header.writer.sqlite_source_id,
-            header.writer.rqlited,
-            own.0
-        )),
+                folder.segment(header.first),
+                header.first,
+                header.last,
+                header.writer.sqlite,
+                header.writer.sqlite_source_id,
+                header.writer.rqlited,
+                own.0
+            ))
+        }
     }
 }
 
@@ -218,7 +223,7 @@ impl<'a> Walk<'a> {
         dir: &Path,
     ) -> Result<Self, Refusal> {
         let Planned { plan, folder, .. } = planned;
-        check_sqlite(folder, plan, wish)?;
+        check_sqlite(source, planned, wish).await?;
         check_room(plan, dir)?;
         let hashes = known_hashes(plan)?;
         let replay = Replay::begin(dir, wish.foreign_keys);
