@@ -425,7 +425,7 @@ fn rows(database: &Connection, table: &str, text: &mut String) -> Result<()> {
     let quoted = |name: &str| format!("\"{}\"", name.replace('"', "\"\""));
     let table = quoted(table);
     let statement = database.prepare(&format!("SELECT * FROM {table}"))?;
-    let columns: Vec<String> = statement.column_names().into_iter().map(quoted).collect();
+    let columns: Vec<String> = statement.column_names().map(quoted).collect();
     let shown: Vec<String> = columns.iter().map(|c| format!("quote({c})")).collect();
     let mut statement = database.prepare(&format!(
         "SELECT {} FROM {table} ORDER BY {}",

@@ -5,8 +5,9 @@
 //!
 //! Reading order: [`process`] → [`client`] → [`wait`] → [`cluster`] → [`membership`] → [`link`] → [`fault`]
 //! with [`history`] and [`linearize`] → [`exchange`] → [`small_disk`], [`frozen_disk`] and [`power`] →
-//! [`dump`] → [`archive`] → [`mod@bench`]. [`authority`] makes certificates, good and bad ones, and [`mounted`] exchanges
-//! them. Apart from these, [`repository`] reads the workspace's sources for the tests of its rules.
+//! [`dump`] → [`archive`] → [`mod@bench`]. [`authority`] makes certificates, good and bad ones, and
+//! [`mounted`] exchanges them. Apart from these, [`repository`] reads the workspace's sources for the tests
+//! of its rules.
 
 pub mod archive;
 pub mod authority;

@@ -31,7 +31,7 @@ use notes::{Note, Outcome, TABLES, note_writes};
 /// How long a restore of a small database may take.
 const RESTORE_LIMIT: Duration = Duration::from_secs(60);
 
-struct Scene {
+struct Trial {
     archive: Archive,
     cluster: Cluster,
     id: String,
@@ -40,7 +40,7 @@ struct Scene {
     at_point: String,
 }
 
-impl Scene {
+impl Trial {
     fn begin() -> Result<Self> {
         let config = json!({"every": "300ms", "base_interval": "4s"});
         let archive = Archive::in_s3(&config)?;
@@ -211,8 +211,8 @@ fn ensure_rows(
 }
 
 /// Restores while others write; returns their notes and the last state.
-fn under_writers(scene: &mut Scene) -> Result<(Vec<Note>, Value)> {
-    let addrs: Vec<String> = scene.cluster.iter().map(|node| node.http.clone()).collect();
+fn under_writers(trial: &mut Trial) -> Result<(Vec<Note>, Value)> {
+    let addrs: Vec<String> = trial.cluster.iter().map(|node| node.http.clone()).collect();
     let stop = AtomicBool::new(false);
     let mut seed = Seed::new(Seed::arbitrary());
     thread::scope(|scope| {
@@ -224,14 +224,14 @@ fn under_writers(scene: &mut Scene) -> Result<(Vec<Note>, Value)> {
             })
             .collect();
         let acted = (|| {
-            let mut client = scene.leader()?;
-            let first = scene.point + 60;
+            let mut client = trial.leader()?;
+            let first = trial.point + 60;
             wait::until("writes", SETTLE_LIMIT, || match strong_index(&mut client) {
                 Ok(index) if index > first => Ok(()),
                 other => Err(format!("{other:?}")),
             })?;
-            scene.refusals()?;
-            let (last, _) = scene.restore(scene.point)?;
+            trial.refusals()?;
+            let (last, _) = trial.restore(trial.point)?;
             let after = last["restored_at_index"].as_u64().context("no index")? + 40;
             wait::until("writes after it", SETTLE_LIMIT, || {
                 match strong_index(&mut client) {
@@ -255,71 +255,71 @@ fn a_running_cluster_goes_back_and_forth_under_writers() -> Result<()> {
     if !present(&[Tool::VersityGw])? {
         return Ok(());
     }
-    let mut scene = Scene::begin()?;
-    archive::await_archived(&mut scene.cluster)?;
-    let (notes, last) = under_writers(&mut scene)?;
+    let mut trial = Trial::begin()?;
+    archive::await_archived(&mut trial.cluster)?;
+    let (notes, last) = under_writers(&mut trial)?;
     let at = last["restored_at_index"].as_u64().context("no index")?;
     let safety = last["safety_index"].as_u64().context("no safety index")?;
     ensure!(safety + 1 == at, "{last}");
     // What clients wrote until the end counts, too.
-    ensure!(last["undone_entries"] == safety - scene.point, "{last}");
+    ensure!(last["undone_entries"] == safety - trial.point, "{last}");
 
     // All nodes have the same: the old point, and what was written after the restore.
-    scene.cluster.agreed_dump()?;
-    let file = scene.archive.scratch().join("after.sqlite");
-    let leader = scene.cluster.leader()?;
-    let database = archive::live(&scene.cluster, leader, &file)?;
+    trial.cluster.agreed_dump()?;
+    let file = trial.archive.scratch().join("after.sqlite");
+    let leader = trial.cluster.leader()?;
+    let database = archive::live(&trial.cluster, leader, &file)?;
     let after = ensure_rows("in the cluster", &notes, &database, |index| index > at)?;
     ensure!(after > 5, "hardly any writes after it");
 
     // What was replaced is safe, and the archive has gone on.
-    let status = archive::await_archived(&mut scene.cluster)?;
+    let status = archive::await_archived(&mut trial.cluster)?;
     ensure!(status["gap"].is_null(), "a gap: {status}");
     let text = safety.to_string();
-    let replaced = scene.archive.restore(&["-to-index", &text])?;
+    let replaced = trial.archive.restore(&["-to-index", &text])?;
     let before = ensure_rows("before it", &notes, &replaced.open()?, |index| {
         index <= safety
     })?;
     ensure!(before > 20, "hardly any writes before it");
     for (words, expected) in [
         (
-            vec!["-to-index".to_owned(), scene.point.to_string()],
-            &scene.at_point,
+            vec!["-to-index".to_owned(), trial.point.to_string()],
+            &trial.at_point,
         ),
         (
             vec!["-to-index".to_owned(), at.to_string()],
-            &scene.at_point,
+            &trial.at_point,
         ),
         (vec![], &content(&database)?),
     ] {
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
-        let restored = scene.archive.restore(&words)?;
+        let restored = trial.archive.restore(&words)?;
         let found = content(&restored.open()?)?;
         ensure_equal(&format!("{words:?}"), expected, &found)?;
     }
 
     // A snapshot and a restart of all change nothing.
-    for node in scene.cluster.iter() {
+    for node in trial.cluster.iter() {
         let reply = node.client().post("/snapshot", "")?;
         ensure!(matches!(reply.status, 200 | 204), "{}", reply.text());
     }
-    scene.cluster.crash_all()?;
-    scene.cluster.agreed_dump()?;
-    let leader = scene.cluster.leader()?;
-    let restarted = live(&scene.archive, &scene.cluster, leader)?;
+    trial.cluster.crash_all()?;
+    trial.cluster.agreed_dump()?;
+    let leader = trial.cluster.leader()?;
+    let restarted = live(&trial.archive, &trial.cluster, leader)?;
     ensure_equal("after a restart", &content(&database)?, &restarted)?;
 
     // And back again: what the restore undid is here, without what came after it.
-    archive::await_archived(&mut scene.cluster)?;
-    scene.restore(safety)?;
-    scene.cluster.agreed_dump()?;
-    let leader = scene.cluster.leader()?;
-    let back = live(&scene.archive, &scene.cluster, leader)?;
+    archive::await_archived(&mut trial.cluster)?;
+    trial.restore(safety)?;
+    trial.cluster.agreed_dump()?;
+    let leader = trial.cluster.leader()?;
+    let back = live(&trial.archive, &trial.cluster, leader)?;
     ensure_equal("back again", &content(&replaced.open()?)?, &back)?;
-    archive::await_archived(&mut scene.cluster)?;
-    scene.archive.verify(true)?;
-    left_nothing(&scene.cluster)?;
-    scene.cluster.check_no_panic()
+    archive::await_archived(&mut trial.cluster)?;
+    trial.archive.verify(true)?;
+    left_nothing(&trial.cluster)?;
+    trial.cluster.check_no_panic()
 }
 
 /// No scratch file of a restore is left in a data directory.

@@ -1,4 +1,4 @@
-//! The witness: a plain SQLite that executes what the writers noted, in the order of the log.
+//! The reference: a plain SQLite that executes what the writers noted, in the order of the log.
 //!
 //! A write whose answer was lost gets its place from the live rows: `id` counts insertions in the order of
 //! the log. Near such a write, and near a load, the notes do not say on which side a point lies. Only there
@@ -166,7 +166,7 @@ impl History {
                     database.execute_batch(&sql).with_context(|| sql.clone())?;
                 }
                 Effect::Database(file) => {
-                    let copy = scratch.join("witness.sqlite");
+                    let copy = scratch.join("reference.sqlite");
                     fs::copy(file, &copy)?;
                     database = Connection::open(&copy)?;
                     database.execute_batch("PRAGMA synchronous=OFF; BEGIN")?;
