@@ -31,7 +31,7 @@ const AUDIT_POLICY: &str = "apiVersion: audit.k8s.io/v1\nkind: Policy\nomitStage
 
 /// Controllers that need no machines. Those that would mark simulated pods and volumes as broken are left
 /// out.
-const CONTROLLERS: &str = "disruption-controller,garbage-collector-controller,namespace-controller,\
+const CONTROLLERS: &str = "disruption-controller,garbage-collector-controller,job-controller,namespace-controller,\
     persistentvolumeclaim-protection-controller,serviceaccount-controller,statefulset-controller";
 
 /// A running API server.

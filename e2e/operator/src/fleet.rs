@@ -3,6 +3,7 @@
 //!
 //! [`machines`] simulates kubelets and volume provisioners, [`nodes`] simulates database nodes, [`operator`]
 //! runs and measures the operator.
+mod archives;
 pub mod machines;
 pub mod nodes;
 pub mod operator;

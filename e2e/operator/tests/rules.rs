@@ -2,6 +2,8 @@
 //! and valid objects are accepted.
 //!
 //! Runs against its own API server, without machines and without the operator.
+#[path = "rules/backups.rs"]
+mod backups;
 #[path = "rules/cases.rs"]
 mod cases;
 
@@ -162,6 +164,40 @@ fn recoveries(server: &Objects, found: &mut Findings) -> Result<()> {
             outcome,
             "create another RqliteRecovery",
         );
+    }
+    Ok(())
+}
+
+/// A spec with this change.
+fn with(spec: &str, change: &str) -> Result<Value> {
+    let spec = serde_json::from_str(spec).with_context(|| spec.to_owned())?;
+    let change = serde_json::from_str(change).with_context(|| change.to_owned())?;
+    Ok(changed(spec, &change))
+}
+
+/// Backups, schedules, archives, restores.
+fn of_backups(server: &Objects, found: &mut Findings) -> Result<()> {
+    for (kind, spec, change, message) in backups::NEW {
+        let outcome = server.send(CREATE, &object(kind, "new", &with(spec, change)?));
+        found.refused(&format!("a new {kind} with {change}"), outcome, message);
+    }
+    for (kind, spec, name, message) in backups::NAMES {
+        let outcome = server.send(CREATE, &object(kind, name, &with(spec, "{}")?));
+        found.refused(&format!("a {kind} named {name}"), outcome, message);
+    }
+    let change_one = |kind: &str, spec: &str, change: &str| -> Result<Result<Value>> {
+        server.send(&["create"], &object(kind, "changes", &with(spec, "{}")?))?;
+        let outcome = server.send(REPLACE, &object(kind, "changes", &with(spec, change)?));
+        server.run(&["delete", &kind.to_lowercase(), "changes"])?;
+        Ok(outcome)
+    };
+    for (kind, spec, change, message) in backups::CHANGED {
+        let outcome = change_one(kind, spec, change)?;
+        found.refused(&format!("a change of {kind} by {change}"), outcome, message);
+    }
+    for (kind, spec, change) in backups::ALLOWED {
+        let outcome = change_one(kind, spec, change)?;
+        found.accepted(&format!("a change of {kind} by {change}"), outcome);
     }
     Ok(())
 }
@@ -348,7 +384,14 @@ fn explanations(server: &Objects) -> Result<()> {
         "/openapi/v3/apis/rqlite.dev/v1alpha1",
     ])?)?;
     let mut without = Vec::new();
-    for kind in ["RqliteCluster", "RqliteRecovery"] {
+    let kinds = [
+        "RqliteCluster",
+        "RqliteRecovery",
+        "RqliteBackup",
+        "RqliteScheduledBackup",
+        "RqliteRestore",
+    ];
+    for kind in kinds {
         let schema = &published["components"]["schemas"][format!("dev.rqlite.v1alpha1.{kind}")]["properties"];
         ensure!(
             schema["spec"]["properties"].is_object(),
@@ -366,6 +409,9 @@ fn explanations(server: &Objects) -> Result<()> {
         ),
         ("rql.spec.storage.size", "never decreased"),
         ("rqrec.spec.acceptDataLoss", "Consent to lose"),
+        ("rqbk.spec.compress", "compressed"),
+        ("rqsb.spec.schedule", "five fields of cron"),
+        ("rqrs.spec.confirm", "name once more"),
     ] {
         // kubectl wraps lines.
         let said = server
@@ -424,6 +470,7 @@ fn the_api_server_refuses_defaults_explains_and_scales() -> Result<()> {
     let mut found = Findings::default();
     clusters(&server, &mut found)?;
     recoveries(&server, &mut found)?;
+    of_backups(&server, &mut found)?;
     for message in messages()? {
         if !found.refusals.contains(&message) {
             found

@@ -7,16 +7,24 @@
 //! `WRITE_RESULTS=1` writes the rows to `e2e/RESULTS.md`.
 #[path = "scenarios/again.rs"]
 mod again;
+#[path = "scenarios/backups.rs"]
+mod backups;
+#[path = "scenarios/clones.rs"]
+mod clones;
 #[path = "scenarios/cluster.rs"]
 mod cluster;
 #[path = "scenarios/disruption.rs"]
 mod disruption;
+#[path = "scenarios/drills.rs"]
+mod drills;
 #[path = "scenarios/edits.rs"]
 mod edits;
 #[path = "scenarios/figures.rs"]
 mod figures;
 #[path = "scenarios/fixture.rs"]
 mod fixture;
+#[path = "scenarios/in_place.rs"]
+mod in_place;
 #[path = "scenarios/intruders.rs"]
 mod intruders;
 #[path = "scenarios/issuer.rs"]
@@ -51,6 +59,8 @@ mod scaling;
 mod security;
 #[path = "scenarios/storage.rs"]
 mod storage;
+#[path = "scenarios/store.rs"]
+mod store;
 #[path = "scenarios/table.rs"]
 mod table;
 #[path = "scenarios/truthful.rs"]

@@ -252,3 +252,14 @@ pub struct Event {
     /// The message.
     pub message: String,
 }
+
+impl Event {
+    /// A warning.
+    pub fn warning(reason: &str, message: String) -> Self {
+        Self {
+            warning: true,
+            reason: reason.to_owned(),
+            message,
+        }
+    }
+}

@@ -20,7 +20,7 @@ use crate::cluster::{
         rollback, rollout, scale, storage, tls, unknown, unstick,
     },
     facts::{
-        authentication as access, claims,
+        archiving, authentication as access, claims,
         hold::{self, Hold},
         inputs, newer,
         observation::{Edit, Observation, ObservedPod},
@@ -248,19 +248,17 @@ fn reverted(view: &View<'_>, untouched: bool) -> Vec<Edit> {
 /// Events beside that of the decision. None can be created in a namespace that ends.
 fn notices(view: &View<'_>) -> Vec<Event> {
     let blocked = blocked::explain(view).filter(|_| !view.seen.namespace_ends);
-    let blocked = blocked.map(|(_, message)| Event {
-        warning: true,
-        reason: "DeletionBlocked".to_owned(),
-        message,
-    });
+    let blocked = blocked.map(|(_, message)| Event::warning("DeletionBlocked", message));
     let certificates = certificates::plan(view);
     let bad = certificates.problems().map(|problem| Event {
         warning: true,
         reason: problem.reason.to_owned(),
         message: problem.text.clone(),
     });
+    let archive = archiving::failure(view).map(|(_, reason, text)| Event::warning(reason, text));
     strays::event(view)
         .into_iter()
+        .chain(archive)
         .chain(blocked)
         .chain(bad)
         .collect()

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use futures_util::StreamExt;
 use k8s_openapi::{
     api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod},
@@ -23,6 +23,7 @@ use kube::{
 };
 use parking_lot::Mutex;
 use serde_json::{Value, json};
+use tokio::net::TcpListener;
 
 use super::{NAMESPACE, nodes::Nodes};
 
@@ -30,6 +31,10 @@ use super::{NAMESPACE, nodes::Nodes};
 const OUTAGE_LIMIT: Duration = Duration::from_secs(60);
 /// Pause between two attempts to reach it.
 const PAUSE: Duration = Duration::from_millis(200);
+/// Second parts of addresses `127.N.x.y`, one for each simulation on a machine.
+const NETWORKS: std::ops::Range<u8> = 100..164;
+/// Port of the listener that claims one.
+const CLAIM_PORT: u16 = 4001;
 /// Label with the cluster's name on all its objects.
 const CLUSTER_LABEL: &str = "rqlite.dev/cluster";
 /// Label with a pod's pool.
@@ -40,18 +45,33 @@ const POOL_LABEL: &str = "rqlite.dev/pool";
 /// # Errors
 /// If the API server rejects a request or an address is not available.
 pub async fn simulate(client: Client, nodes: Arc<Nodes>) -> Result<()> {
+    let (network, _claim) = free_network().await?;
     let machines = Machines {
         client,
         nodes,
+        network,
         addresses: AtomicU16::new(1),
         started: Mutex::default(),
     };
     tokio::try_join!(machines.pods(), machines.claims(), machines.state_files()).map(drop)
 }
 
+/// Second part of the nodes' addresses, and the listener by which other simulations on this machine see that
+/// it is taken.
+async fn free_network() -> Result<(u8, TcpListener)> {
+    for network in NETWORKS {
+        let claim = TcpListener::bind((Ipv4Addr::new(127, network, 255, 254), CLAIM_PORT)).await;
+        if let Ok(claim) = claim {
+            return Ok((network, claim));
+        }
+    }
+    bail!("{NETWORKS:?} are all taken by other simulations")
+}
+
 struct Machines {
     client: Client,
     nodes: Arc<Nodes>,
+    network: u8,
     addresses: AtomicU16,
     /// Uids of pods that were started: an event may be older than the latest write.
     started: Mutex<HashSet<String>>,
@@ -103,7 +123,7 @@ impl Machines {
             return Ok(());
         }
         let [high, low] = self.addresses.fetch_add(1, Ordering::Relaxed).to_be_bytes();
-        let address = Ipv4Addr::new(127, 100, high, low);
+        let address = Ipv4Addr::new(127, self.network, high, low);
         let is_voter = pod
             .labels()
             .get(POOL_LABEL)

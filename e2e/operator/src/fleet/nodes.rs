@@ -1,5 +1,5 @@
-//! Simulated database nodes: each pod has its own loopback address and answers `/status` and `/readyz` like a
-//! member of a formed cluster that accepts writes.
+//! Simulated database nodes: each pod has its own loopback address and answers `/status`, `/readyz` and
+//! `/archive/restore` like a member of a formed cluster that accepts writes.
 use std::{
     collections::{BTreeMap, HashMap},
     net::{Ipv4Addr, SocketAddr},
@@ -8,10 +8,18 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use axum::{Router, extract::State, http::header, response::IntoResponse, routing::get};
+use axum::{
+    Router,
+    extract::State,
+    http::{StatusCode, header},
+    response::IntoResponse,
+    routing::get,
+};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::{net::TcpListener, task::JoinHandle};
+
+use super::archives::Archive;
 
 /// Port of the HTTP API.
 const HTTP_PORT: u16 = 4001;
@@ -24,6 +32,7 @@ struct Cluster {
     /// The state file, as the operator wrote it.
     state: Value,
     members: BTreeMap<String, Member>,
+    archive: Archive,
 }
 
 #[derive(Debug)]
@@ -87,6 +96,7 @@ impl Nodes {
         let router = Router::new()
             .route("/status", get(status))
             .route("/readyz", get(|| async { "[+]node ok" }))
+            .route("/archive/restore", get(restore_state).post(restore))
             .with_state(endpoint);
         let server = tokio::spawn(async move {
             // Returns only when the task is aborted.
@@ -112,6 +122,25 @@ impl Nodes {
         });
     }
 
+    /// What the leader of a cluster says of its archive from now on; `None`: it has none.
+    pub fn archives(&self, cluster: &str, status: Option<Value>) {
+        self.with(cluster, |known| known.archive.status = status);
+    }
+
+    /// Whether a restore that is asked for stays under way.
+    pub fn hold_restores(&self, cluster: &str, hold: bool) {
+        self.with(cluster, |known| known.archive.is_held = hold);
+    }
+
+    /// Requests for restores that a cluster's nodes were sent, in their order.
+    pub fn restores_asked(&self, cluster: &str) -> Vec<Value> {
+        self.with(cluster, |known| known.archive.asked.clone())
+    }
+
+    fn commit_index(&self) -> u64 {
+        100 + self.start.elapsed().as_secs() * WRITES_PER_SECOND
+    }
+
     fn with<T>(&self, cluster: &str, work: impl FnOnce(&mut Cluster) -> T) -> T {
         let mut all = self.clusters.lock();
         work(all.entry(cluster.to_owned()).or_default())
@@ -119,7 +148,7 @@ impl Nodes {
 }
 
 async fn status(State(endpoint): State<Endpoint>) -> impl IntoResponse {
-    let index = 100 + endpoint.nodes.start.elapsed().as_secs() * WRITES_PER_SECOND;
+    let index = endpoint.nodes.commit_index();
     let status = endpoint.nodes.with(&endpoint.cluster, |cluster| {
         cluster.status(&endpoint.pod, index)
     });
@@ -127,6 +156,25 @@ async fn status(State(endpoint): State<Endpoint>) -> impl IntoResponse {
         [(header::CONTENT_TYPE, "application/json")],
         status.to_string(),
     )
+}
+
+async fn restore(
+    State(endpoint): State<Endpoint>,
+    body: String,
+) -> impl IntoResponse {
+    let request = serde_json::from_str(&body).unwrap_or_default();
+    let newest = endpoint.nodes.commit_index();
+    let (code, reply) = endpoint.nodes.with(&endpoint.cluster, |cluster| {
+        let id = cluster.state["cluster_id"].clone();
+        cluster.archive.restore(request, &id, newest)
+    });
+    let code = StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    (code, reply.to_string())
+}
+
+async fn restore_state(State(endpoint): State<Endpoint>) -> impl IntoResponse {
+    let of = |cluster: &mut Cluster| cluster.archive.state();
+    endpoint.nodes.with(&endpoint.cluster, of).to_string()
 }
 
 impl Cluster {
@@ -149,7 +197,7 @@ impl Cluster {
         let members: Vec<_> = members
             .map(|(name, m)| json!({ "id": name, "raft_id": m.raft_id, "voter": m.voter }))
             .collect();
-        json!({ "store": {
+        json!({ "archive": self.archive.status, "store": {
             "node_id": pod,
             "leader": leader.map(|name| json!({ "node_id": name })),
             "identity": { "raft_id": own.raft_id, "cluster_id": self.state["cluster_id"], "lineage": self.state["lineage"] },

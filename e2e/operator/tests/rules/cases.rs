@@ -330,6 +330,8 @@ pub(crate) const OWNED_FLAGS: &[&str] = &[
     "-raft-reap-node-timeout=1h",
     "-raft-cluster-remove-shutdown=true",
     "-auto-restore=/f",
+    "-archive=/f",
+    "-archive-key-file=/f",
 ];
 /// The message for each of them.
 pub(crate) const OWNED_FLAG_REFUSAL: &str = "extraArgs holds a flag that the operator sets itself";

@@ -33,6 +33,8 @@ const HTTP_PORT: u16 = 4001;
 pub(crate) struct Cluster<'a> {
     pub(crate) fixture: &'a Fixture,
     pub(crate) namespace: &'a Namespace,
+    /// Its name: [`NAME`], or that of one made from it.
+    pub(crate) name: &'a str,
     /// Use HTTPS also where HTTP would do.
     pub(crate) tls: bool,
 }
@@ -74,6 +76,7 @@ impl Fixture {
             let cluster = Cluster {
                 fixture: self,
                 namespace,
+                name: NAME,
                 tls: false,
             };
             let done = work(&cluster);
@@ -120,7 +123,7 @@ impl Cluster<'_> {
         let object = json!({
             "apiVersion": "rqlite.dev/v1alpha1",
             "kind": "RqliteCluster",
-            "metadata": {"name": NAME, "annotations": annotations},
+            "metadata": {"name": self.name, "annotations": annotations},
             "spec": spec,
         });
         self.namespace.apply(&object.to_string())
@@ -129,7 +132,7 @@ impl Cluster<'_> {
     /// Patches its spec, or with `{"metadata": …}` its annotations.
     pub(crate) fn edit(&self, patch: &Value) -> Result<()> {
         let patch = patch.to_string();
-        let args = ["patch", "rqlitecluster", NAME, "--type=merge", "-p", &patch];
+        let args = ["patch", "rqlitecluster", self.name, "--type=merge", "-p", &patch];
         self.namespace.run(&args).map(drop)
     }
 
@@ -145,7 +148,7 @@ impl Cluster<'_> {
     /// The current object.
     pub(crate) fn object(&self) -> Result<Value> {
         let path = self.path("/apis/rqlite.dev/v1alpha1", "rqliteclusters");
-        self.fixture.api.get(&path, NAME)
+        self.fixture.api.get(&path, self.name)
     }
 
     /// The current state of a recovery.
@@ -239,7 +242,7 @@ impl Cluster<'_> {
 
     /// Pods of a pool: `voter` or `read`.
     pub(crate) fn pods(&self, pool: &str) -> Result<Vec<Pod>> {
-        let labels = format!("rqlite.dev/cluster={NAME},rqlite.dev/pool={pool}");
+        let labels = format!("rqlite.dev/cluster={},rqlite.dev/pool={pool}", self.name);
         let all = self
             .fixture
             .api
@@ -258,7 +261,7 @@ impl Cluster<'_> {
 
     /// The voter's pod with this ordinal.
     pub(crate) fn voter(&self, ordinal: usize) -> Result<Pod> {
-        let name = format!("{NAME}-{ordinal}");
+        let name = format!("{}-{ordinal}", self.name);
         Ok(pod(&self.core("pods", &name)?))
     }
 
@@ -309,18 +312,18 @@ impl Cluster<'_> {
     /// HTTPS where the cluster has nothing else, or the scenario wants it.
     pub(crate) fn login(&self) -> Result<Login> {
         let field = |secret: &BTreeMap<String, String>, key: &str| secret.get(key).cloned();
-        let operator = self.secret(&format!("{NAME}-rqlite-operator"))?;
+        let operator = self.secret(&format!("{}-rqlite-operator", self.name))?;
         let user = operator.and_then(|s| Some((field(&s, "username")?, field(&s, "password")?)));
         let status = self.object().map(|object| object["status"].clone());
         let stage = text(&status.unwrap_or_default()["tls"]["clients"]["stage"]).to_owned();
         if !self.tls && stage != "Require" {
             return Ok(Login { user, tls: None });
         }
-        let secret = self.secret(&format!("{NAME}-rqlite-http-tls"))?;
+        let secret = self.secret(&format!("{}-rqlite-http-tls", self.name))?;
         let secret = secret.context("no certificate for clients")?;
         let trusted = Trusted {
             authorities: field(&secret, "ca.crt").context("no ca.crt")?,
-            name: format!("{NAME}-client.{}.svc", self.namespace.name),
+            name: format!("{}-client.{}.svc", self.name, self.namespace.name),
         };
         Ok(Login {
             user,
@@ -390,7 +393,7 @@ impl Cluster<'_> {
 
     /// The nodes' state file.
     pub(crate) fn state(&self) -> Result<Value> {
-        let map = self.core("configmaps", &format!("{NAME}-state"))?;
+        let map = self.core("configmaps", &format!("{}-state", self.name))?;
         Ok(serde_json::from_str(text(&map["data"]["state.json"]))?)
     }
 
@@ -443,7 +446,7 @@ impl Cluster<'_> {
 
     /// Address of the clients' Service.
     pub(crate) fn address(&self) -> Result<String> {
-        let service = self.core("services", &format!("{NAME}-client"))?;
+        let service = self.core("services", &format!("{}-client", self.name))?;
         let address = text(&service["spec"]["clusterIP"]);
         ensure!(!address.is_empty(), "the Service has no address");
         // An IPv6 address stands in brackets before a port.
@@ -457,7 +460,7 @@ impl Cluster<'_> {
     fn urls(&self) -> Result<Vec<String>> {
         let login = self.login()?;
         let names = self.uids()?.into_keys();
-        let domain = format!("{NAME}-headless.{}.svc.cluster.local", self.namespace.name);
+        let domain = format!("{}-headless.{}.svc.cluster.local", self.name, self.namespace.name);
         Ok(names
             .map(|name| login.url(&format!("{name}.{domain}:{HTTP_PORT}")))
             .collect())
@@ -501,7 +504,7 @@ impl Cluster<'_> {
         let kept = fs::create_dir_all(&folder)
             .context("make a folder")
             .and_then(|()| {
-                let kinds = "rqliteclusters,rqliterecoveries,statefulsets,configmaps,pdb,pvc";
+                let kinds = "rqliteclusters,rqliterecoveries,rqliterestores,rqlitebackups,rqlitescheduledbackups,jobs,statefulsets,configmaps,pdb,pvc";
                 let said = self.namespace.run(&["get", kinds, "-o", "yaml"]);
                 let said = said.unwrap_or_else(|error| format!("{error:#}"));
                 fs::write(folder.join("rqlite.yaml"), said)?;

@@ -117,8 +117,14 @@ impl Fixture {
     }
 
     fn own_definitions(&self) -> Result<()> {
-        for name in ["rqliteclusters.rqlite.dev", "rqliterecoveries.rqlite.dev"] {
-            let crd = format!("customresourcedefinition/{name}");
+        for name in [
+            "rqliteclusters",
+            "rqliterecoveries",
+            "rqlitebackups",
+            "rqlitescheduledbackups",
+            "rqliterestores",
+        ] {
+            let crd = format!("customresourcedefinition/{name}.rqlite.dev");
             if self.kubectl.run(&["get", &crd, "-o", "name"]).is_err() {
                 continue;
             }

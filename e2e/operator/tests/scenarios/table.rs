@@ -1,11 +1,11 @@
 //! All scenarios. Numbers are those of the operator's list; letters are figures (F) and additional cases (A:
-//! addresses, E: everywhere, H: manual recovery, M: machines, N:
+//! addresses, B: backups and archives, E: everywhere, H: manual recovery, M: machines, N:
 //! nobody gets in who should not, P: reaping, R: recovery, S: scaling, T: what
 //! the status says, U: updates, X: deletion and installations).
 use anyhow::{Context, Result, ensure};
 
 use crate::{
-    again, disruption, edits, figures, fixture::Fixture, intruders, issuer, large, lifecycle, loss,
+    again, backups, clones, disruption, drills, edits, figures, fixture::Fixture, in_place, intruders, issuer, large, lifecycle, loss,
     manual_recovery, moved, operator, own, pods, protection, reaping, recovery,
     report::Measurements, scaling, security, storage, truthful, updates,
 };
@@ -138,6 +138,13 @@ pub(crate) const ALL: &[Scenario] = &[
     parallel("R5", "a recovery looked at twice, then carried out", again::dry_runs),
     parallel("R6", "recovered automatically, deleted, created again, recovered automatically", again::automatic_after_deletion),
     exclusive("H1", "a survivor recovered manually by peers.json, accepted by annotation", manual_recovery::recovered),
+    parallel("B1", "a schedule of backups with retention; each object in the bucket fetched and checked", backups::scheduled),
+    parallel("B2", "restored at bootstrap: from a backup, and from an archive at a time", backups::bootstrapped),
+    parallel("B3", "restored in place under a writer, and taken back", in_place::restored),
+    parallel("B4", "cloned by the plugin at a time", clones::by_the_plugin),
+    parallel("B5", "a drill, then a damaged archive", drills::proven_then_damaged),
+    parallel("B6", "all volumes lost, the archive is there: one object", clones::after_all_volumes_are_lost),
+    parallel("B7", "the object store away for two minutes", in_place::store_away),
     parallel("E1", "ephemeral: a follower's and the leader's pod lost, then all updated", pods::ephemeral),
     parallel("E2", "a sidecar, an init container, a volume and Service settings", pods::additions),
     parallel("E3", "users and groups that the image does not know", pods::foreign_users),

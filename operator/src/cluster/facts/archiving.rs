@@ -1,6 +1,9 @@
 //! The continuous archive: is it as new as the spec asks for, and what is lost if nothing else is left?
 use node_contract::status::ArchiveStatus as NodeArchive;
-use operator_api::{Moment, Period, RqliteClusterStatus, status::ArchiveStatus};
+use operator_api::{
+    Moment, Period, RqliteClusterStatus,
+    status::{ARCHIVING, ArchiveStatus},
+};
 
 use crate::cluster::facts::view::{View, seconds_between};
 
@@ -37,6 +40,16 @@ pub fn condition(view: &View<'_>) -> Option<Finding> {
         return Some((false, "ArchiveNotStarted", text));
     };
     Some(of_leader(archive, &uri, every))
+}
+
+/// The finding where the archive has just begun to be older than the spec asks for, or to lack entries: once,
+/// not each time that the text changes.
+pub fn failure(view: &View<'_>) -> Option<Finding> {
+    let found = condition(view)?;
+    let tells = ["ArchiveFailing", "ArchiveBehind", "ArchiveGap"].contains(&found.1);
+    let mut known = view.status.conditions.iter();
+    let known = known.any(|one| one.type_ == ARCHIVING && one.reason == found.1);
+    (tells && !known).then_some(found)
 }
 
 fn of_leader(archive: &NodeArchive, uri: &str, every: u64) -> Finding {
