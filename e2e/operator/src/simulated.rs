@@ -75,7 +75,9 @@ impl Simulated {
     /// # Errors
     /// If it fails.
     pub fn run(&self, args: &[&str]) -> Result<String> {
-        self.fixture.server.run(&[&["-n", NAMESPACE], args].concat())
+        self.fixture
+            .server
+            .run(&[&["-n", NAMESPACE], args].concat())
     }
 
     /// An object of the namespace.
@@ -130,7 +132,14 @@ impl Simulated {
     /// If the API server refuses it.
     pub fn patch_status(&self, kind: &str, name: &str, status: &Value) -> Result<String> {
         let change = json!({ "status": status }).to_string();
-        let args = ["patch", kind, name, "--subresource=status", "--type=merge", "-p"];
+        let args = [
+            "patch",
+            kind,
+            name,
+            "--subresource=status",
+            "--type=merge",
+            "-p",
+        ];
         self.run(&[&args[..], &[&change]].concat())
     }
 
@@ -154,7 +163,13 @@ impl Simulated {
     ///
     /// # Errors
     /// After [`LIMIT`]; shows the status.
-    pub fn await_phase(&self, kind: &str, name: &str, phase: &str, parts: &[&str]) -> Result<Value> {
+    pub fn await_phase(
+        &self,
+        kind: &str,
+        name: &str,
+        phase: &str,
+        parts: &[&str],
+    ) -> Result<Value> {
         self.until(kind, name, |object| {
             let status = &object["status"];
             ensure!(status["phase"] == phase, "not {phase}: {status}");
@@ -243,7 +258,9 @@ impl Simulated {
     /// If they cannot be listed.
     pub fn uids(&self, cluster: &str) -> Result<BTreeMap<String, Value>> {
         let pods = self.pods(cluster)?.into_iter();
-        Ok(pods.map(|(n, pod)| (n, pod["metadata"]["uid"].clone())).collect())
+        Ok(pods
+            .map(|(n, pod)| (n, pod["metadata"]["uid"].clone()))
+            .collect())
     }
 
     /// Waits for a pod of a Job that has not ended.

@@ -211,11 +211,18 @@ fn succeeds(place: &Simulated) -> Result<()> {
 
 /// Ways to fail, each with its words.
 fn fails(place: &Simulated) -> Result<()> {
-    let denied = json!({"error": "s3://shop-backups/eu/x: AccessDenied: the key store may not write"}).to_string();
+    let denied =
+        json!({"error": "s3://shop-backups/eu/x: AccessDenied: the key store may not write"})
+            .to_string();
     let damaged = good().replace("\"ok\"", "\"row 7 missing from index i\"");
     let cases: [(&str, &str, bool, &[&str]); 4] = [
         ("denied", &denied, false, &["AccessDenied: the key store"]),
-        ("mute", "", true, &["no readable result", "cannot be trusted"]),
+        (
+            "mute",
+            "",
+            true,
+            &["no readable result", "cannot be trusted"],
+        ),
         ("damaged", &damaged, true, &["damaged", "row 7 missing"]),
         ("killed", "fatal: out of memory", false, &["out of memory"]),
     ];
@@ -252,7 +259,9 @@ fn fails(place: &Simulated) -> Result<()> {
         Ok(())
     })?;
     place.run(&["delete", "job", "cut-backup"])?;
-    place.await_phase(KIND, "cut", "Failed", &["Job was deleted"]).map(drop)
+    place
+        .await_phase(KIND, "cut", "Failed", &["Job was deleted"])
+        .map(drop)
 }
 
 /// What a backup waits for is told, and it begins once it can.
@@ -275,7 +284,10 @@ fn waits(place: &Simulated) -> Result<()> {
     // The credentials are not there, or lack a key: the pod does not start, and the status has kubelet's words.
     for (name, why) in [
         ("nosecret", "secret \"store\" not found"),
-        ("nokey", "couldn't find key secret-access-key in Secret fleet/store"),
+        (
+            "nokey",
+            "couldn't find key secret-access-key in Secret fleet/store",
+        ),
     ] {
         place.make("RqliteBackup", name, &spec(&json!({})))?;
         place.job_pod_waits(&job(name), CONTAINER, "CreateContainerConfigError", why)?;
@@ -300,7 +312,11 @@ fn foreign(place: &Simulated) -> Result<()> {
         ensure!(!job["status"]["conditions"].is_null(), "{}", job["status"]);
         Ok(job)
     })?;
-    place.make("RqliteBackup", "mine", &spec(&json!({"deletionPolicy": "Delete"})))?;
+    place.make(
+        "RqliteBackup",
+        "mine",
+        &spec(&json!({"deletionPolicy": "Delete"})),
+    )?;
     let words = ["another Job is called mine-backup", "delete it"];
     place.await_phase(KIND, "mine", "Pending", &words)?;
     let now = place.get("job", "mine-backup")?;

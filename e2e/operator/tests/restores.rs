@@ -60,11 +60,26 @@ fn operation(place: &Simulated) -> Result<Value> {
 fn mistakes(place: &Simulated) -> Result<()> {
     let cases = [
         (json!({}), "repeat the cluster's name in confirm"),
-        (json!({"confirm": "shop2"}), "repeat the cluster's name in confirm"),
-        (json!({"confirm": CLUSTER, "toIndex": null}), "exactly one of toTime and toIndex"),
-        (json!({"dryRun": true, "toTime": "2026-11-29T08:00:00Z"}), "exactly one of toTime and toIndex"),
-        (json!({"dryRun": true, "toIndex": 0}), "greater than or equal to 1"),
-        (json!({"dryRun": true, "toIndex": null, "toTime": "yesterday"}), "toTime"),
+        (
+            json!({"confirm": "shop2"}),
+            "repeat the cluster's name in confirm",
+        ),
+        (
+            json!({"confirm": CLUSTER, "toIndex": null}),
+            "exactly one of toTime and toIndex",
+        ),
+        (
+            json!({"dryRun": true, "toTime": "2026-11-29T08:00:00Z"}),
+            "exactly one of toTime and toIndex",
+        ),
+        (
+            json!({"dryRun": true, "toIndex": 0}),
+            "greater than or equal to 1",
+        ),
+        (
+            json!({"dryRun": true, "toIndex": null, "toTime": "yesterday"}),
+            "toTime",
+        ),
     ];
     for (more, part) in cases {
         refused(make(place, "wrong", &more), &[part]).with_context(|| more.to_string())?;
@@ -75,7 +90,12 @@ fn mistakes(place: &Simulated) -> Result<()> {
 /// Looks, announces, changes nothing.
 fn dry_run(place: &Simulated) -> Result<()> {
     make(place, "look", &json!({"dryRun": true}))?;
-    let words = ["dry run: back to index 60", "undoes", "entries", "Nothing was changed"];
+    let words = [
+        "dry run: back to index 60",
+        "undoes",
+        "entries",
+        "Nothing was changed",
+    ];
     let ended = place.await_phase(KIND, "look", "Succeeded", &words)?;
     let status = &ended["status"];
     let is = status["index"] == 60
@@ -87,7 +107,10 @@ fn dry_run(place: &Simulated) -> Result<()> {
     let complete = condition(&ended, "Complete");
     ensure!(complete["status"] == "True", "{complete}");
     let (plans, changes) = asked(place, CLUSTER);
-    ensure!(plans.len() == 1 && changes.is_empty(), "{plans:?} {changes:?}");
+    ensure!(
+        plans.len() == 1 && changes.is_empty(),
+        "{plans:?} {changes:?}"
+    );
     for change in [
         json!({"spec": {"dryRun": false, "confirm": CLUSTER}}),
         json!({"spec": {"toIndex": 61}}),
@@ -95,9 +118,15 @@ fn dry_run(place: &Simulated) -> Result<()> {
         let edit = place.patch(KIND, "look", &change);
         refused(edit, &["a restore cannot be changed", "create another"])?;
     }
-    make(place, "beyond", &json!({"dryRun": true, "toIndex": 1_000_000_000}))?;
+    make(
+        place,
+        "beyond",
+        &json!({"dryRun": true, "toIndex": 1_000_000_000}),
+    )?;
     let words = ["the archive reaches to index", "Nothing was changed"];
-    place.await_phase(KIND, "beyond", "Rejected", &words).map(drop)
+    place
+        .await_phase(KIND, "beyond", "Rejected", &words)
+        .map(drop)
 }
 
 /// Announced, then asked once for what was announced, while all else waits; also over the operator's end.
@@ -112,7 +141,11 @@ fn carried_out(place: &mut Simulated) -> Result<()> {
     let begun = place.await_phase(KIND, "back", "Restoring", &[])?;
     let owner = &begun["metadata"]["ownerReferences"][0]["uid"];
     ensure!(*owner == cluster["metadata"]["uid"], "{owner}");
-    ensure!(operation(place)?["type"] == "Restore", "{}", operation(place)?);
+    ensure!(
+        operation(place)?["type"] == "Restore",
+        "{}",
+        operation(place)?
+    );
     until("the leader to be asked", LIMIT, || {
         let (_, changes) = asked(place, CLUSTER);
         ensure!(changes.len() == 1, "{changes:?}");
@@ -144,10 +177,21 @@ fn carried_out(place: &mut Simulated) -> Result<()> {
         ensure!(*seen == cluster["metadata"]["generation"], "{seen}");
         Ok(())
     })?;
-    ensure!(place.uids(CLUSTER)? == pods, "pods changed during a restore");
-    ensure!(operation(place)?["type"] == "Restore", "{}", operation(place)?);
+    ensure!(
+        place.uids(CLUSTER)? == pods,
+        "pods changed during a restore"
+    );
+    ensure!(
+        operation(place)?["type"] == "Restore",
+        "{}",
+        operation(place)?
+    );
     place.nodes.hold_restores(CLUSTER, false);
-    let words = ["the database is as it was at index 50", "entries are undone", "toIndex:"];
+    let words = [
+        "the database is as it was at index 50",
+        "entries are undone",
+        "toIndex:",
+    ];
     let ended = place.await_phase(KIND, "back", "Succeeded", &words)?;
     let status = &ended["status"];
     ensure!(
@@ -170,7 +214,11 @@ fn carried_out(place: &mut Simulated) -> Result<()> {
 
 /// Ended ones are kept as long as they say.
 fn kept(place: &Simulated) -> Result<()> {
-    make(place, "brief", &json!({"dryRun": true, "ttlSecondsAfterFinished": 1}))?;
+    make(
+        place,
+        "brief",
+        &json!({"dryRun": true, "ttlSecondsAfterFinished": 1}),
+    )?;
     place.await_gone(KIND, "brief")?;
     let table = place.run(&["get", "rqrs"])?;
     for part in ["PHASE", "DRY RUN", "UNDONE", "back", "Succeeded"] {
@@ -184,9 +232,17 @@ fn cannot(place: &Simulated) -> Result<()> {
     place.cluster("bare", &json!({"replicas": 1}))?;
     let bare = json!({"clusterRef": {"name": "bare"}, "confirm": "bare"});
     make(place, "nothing", &bare)?;
-    let words = ["bare has no archive (spec.archive)", "spec.bootstrap.restore", "Nothing was changed"];
+    let words = [
+        "bare has no archive (spec.archive)",
+        "spec.bootstrap.restore",
+        "Nothing was changed",
+    ];
     place.await_phase(KIND, "nothing", "Rejected", &words)?;
-    make(place, "nobody", &json!({"clusterRef": {"name": "nobody"}, "confirm": "nobody"}))?;
+    make(
+        place,
+        "nobody",
+        &json!({"clusterRef": {"name": "nobody"}, "confirm": "nobody"}),
+    )?;
     let none = place.get(KIND, "nobody")?;
     ensure!(none["status"].is_null(), "{none}");
     Ok(())

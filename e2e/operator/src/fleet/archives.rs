@@ -27,7 +27,10 @@ impl Archive {
             return (400, json!({ "error": "confirm is not the cluster's id" }));
         }
         let is_running = self.state.as_ref().is_some_and(|s| s["state"] == "running");
-        let same = self.state.as_ref().is_some_and(|s| s["id"] == request["id"]);
+        let same = self
+            .state
+            .as_ref()
+            .is_some_and(|s| s["id"] == request["id"]);
         if !is_dry && (is_running || same) {
             return (200, self.state.clone().unwrap_or_default());
         }

@@ -158,10 +158,7 @@ async fn status(State(endpoint): State<Endpoint>) -> impl IntoResponse {
     )
 }
 
-async fn restore(
-    State(endpoint): State<Endpoint>,
-    body: String,
-) -> impl IntoResponse {
+async fn restore(State(endpoint): State<Endpoint>, body: String) -> impl IntoResponse {
     let request = serde_json::from_str(&body).unwrap_or_default();
     let newest = endpoint.nodes.commit_index();
     let (code, reply) = endpoint.nodes.with(&endpoint.cluster, |cluster| {

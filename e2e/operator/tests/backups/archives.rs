@@ -55,7 +55,10 @@ fn in_pod(pod: &Value) -> Result<()> {
 }
 
 fn in_a_new_cluster(place: &Simulated) -> Result<()> {
-    place.cluster("kept", &json!({"archive": archive(), "readReplicas": {"replicas": 1}}))?;
+    place.cluster(
+        "kept",
+        &json!({"archive": archive(), "readReplicas": {"replicas": 1}}),
+    )?;
     let pods = until("four pods", ROLL, || {
         let pods = place.pods("kept")?;
         ensure!(pods.len() == 4, "{:?}", pods.keys());
@@ -75,7 +78,11 @@ fn in_a_new_cluster(place: &Simulated) -> Result<()> {
 fn added(place: &Simulated) -> Result<()> {
     place.cluster("grows", &json!({}))?;
     let before = place.uids("grows")?;
-    place.patch("rqlitecluster", "grows", &json!({"spec": {"archive": archive()}}))?;
+    place.patch(
+        "rqlitecluster",
+        "grows",
+        &json!({"spec": {"archive": archive()}}),
+    )?;
     let mut order = Vec::new();
     until("all pods to be recreated", ROLL, || {
         let now = place.uids("grows")?;
@@ -84,11 +91,18 @@ fn added(place: &Simulated) -> Result<()> {
                 order.push(name.clone());
             }
         }
-        ensure!(now.len() >= 2, "two pods are away at once: {:?}", now.keys());
+        ensure!(
+            now.len() >= 2,
+            "two pods are away at once: {:?}",
+            now.keys()
+        );
         ensure!(order.len() == before.len(), "recreated: {order:?}");
         Ok(())
     })?;
-    ensure!(order.last().is_some_and(|name| name == "grows-0"), "the leader was not the last: {order:?}");
+    ensure!(
+        order.last().is_some_and(|name| name == "grows-0"),
+        "the leader was not the last: {order:?}"
+    );
     place.await_ready("grows")?;
     for (name, pod) in place.pods("grows")? {
         in_pod(&pod).with_context(|| name)?;
@@ -111,7 +125,10 @@ fn nothing_else_restarts(place: &mut Simulated) -> Result<()> {
         place.await_ready(name)?;
     }
     let after = [place.uids("grows")?, place.uids("kept")?];
-    ensure!(before == after, "pods were recreated: {before:?}\n{after:?}");
+    ensure!(
+        before == after,
+        "pods were recreated: {before:?}\n{after:?}"
+    );
     Ok(())
 }
 
@@ -119,7 +136,10 @@ fn nothing_else_restarts(place: &mut Simulated) -> Result<()> {
 fn archiving(place: &Simulated, is: &str, reason: &str, parts: &[&str]) -> Result<Value> {
     place.until("rqlitecluster", "grows", |object| {
         let found = condition(object, "Archiving");
-        ensure!(found["status"] == is && found["reason"] == reason, "{found}");
+        ensure!(
+            found["status"] == is && found["reason"] == reason,
+            "{found}"
+        );
         let said = found["message"].as_str().unwrap_or_default();
         for part in parts {
             ensure!(said.contains(part), "{part:?} is not in {said:?}");
@@ -143,7 +163,12 @@ fn told(place: &Simulated) -> Result<()> {
     said["behind_seconds"] = 130.into();
     said["last_error"] = "AccessDenied: no bucket".into();
     place.nodes.archives("grows", Some(said.clone()));
-    archiving(place, "False", "ArchiveFailing", &["2 min behind", "AccessDenied: no bucket"])?;
+    archiving(
+        place,
+        "False",
+        "ArchiveFailing",
+        &["2 min behind", "AccessDenied: no bucket"],
+    )?;
     place.await_event("grows", "ArchiveFailing", "AccessDenied")?;
     said["last_error"] = Value::Null;
     said["behind_seconds"] = 0.into();
@@ -159,10 +184,22 @@ fn mistakes(place: &Simulated) -> Result<()> {
     };
     let cases = [
         (json!({}), "target"),
-        (json!({"target": {}}), "give exactly one of s3, gcs, azure and volume"),
-        (json!({"target": target(), "every": "100ms"}), "set it to 1s or more"),
-        (json!({"target": target(), "drill": {"schedule": "daily"}}), "schedule"),
-        (json!({"target": {"volume": {"claimName": "c", "path": "../x"}}}), "without '..'"),
+        (
+            json!({"target": {}}),
+            "give exactly one of s3, gcs, azure and volume",
+        ),
+        (
+            json!({"target": target(), "every": "100ms"}),
+            "set it to 1s or more",
+        ),
+        (
+            json!({"target": target(), "drill": {"schedule": "daily"}}),
+            "schedule",
+        ),
+        (
+            json!({"target": {"volume": {"claimName": "c", "path": "../x"}}}),
+            "without '..'",
+        ),
     ];
     for (archive, part) in cases {
         refused(create(archive), &[part])?;
@@ -174,7 +211,10 @@ fn mistakes(place: &Simulated) -> Result<()> {
 }
 
 pub(crate) fn run(place: &mut Simulated) -> Result<()> {
-    for (name, key, value) in [("store", "secret-access-key", KEY), ("crypt", "keys", "k1 AAAA")] {
+    for (name, key, value) in [
+        ("store", "secret-access-key", KEY),
+        ("crypt", "keys", "k1 AAAA"),
+    ] {
         let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name},
             "stringData": {"access-key-id": "AKIA", key: value}});
         place.send("create", &secret)?;

@@ -58,7 +58,10 @@ fn retained(place: &Simulated) -> Result<()> {
     made(place, "stays", &spec(&json!({})))?;
     delete(place, "stays")?;
     place.await_gone(KIND, "stays")?;
-    ensure!(place.get("job", "stays-delete").is_err(), "a Job deletes it");
+    ensure!(
+        place.get("job", "stays-delete").is_err(),
+        "a Job deletes it"
+    );
     Ok(())
 }
 
@@ -68,7 +71,14 @@ fn while_it_runs(place: &Simulated) -> Result<()> {
     place.job_pod(&job("runs"))?;
     delete(place, "runs")?;
     place.job_pod("runs-delete")?;
-    let job = place.run(&["get", "job", "runs-backup", "--ignore-not-found", "-o", "json"])?;
+    let job = place.run(&[
+        "get",
+        "job",
+        "runs-backup",
+        "--ignore-not-found",
+        "-o",
+        "json",
+    ])?;
     ensure!(job.is_empty(), "it still runs: {job}");
     place.end_job_pod("runs-delete", CONTAINER, "{}", true)?;
     place.await_gone(KIND, "runs")
@@ -83,11 +93,28 @@ fn with_the_namespace(place: &Simulated) -> Result<()> {
     server.send(&["create", "-n", "ending"], &backup)?;
     let status = json!({"status": {"phase": "Succeeded", "target": crate::target(), "object": "backups/shop/old.sqlite"}});
     let status = status.to_string();
-    let args = ["patch", KIND, "old", "-n", "ending", "--subresource=status", "--type=merge", "-p", &status];
+    let args = [
+        "patch",
+        KIND,
+        "old",
+        "-n",
+        "ending",
+        "--subresource=status",
+        "--type=merge",
+        "-p",
+        &status,
+    ];
     server.run(&args)?;
     server.run(&["delete", "namespace", "ending", "--wait=false"])?;
     until("the namespace to be gone", LIMIT, || {
-        let found = server.run(&["get", "namespace", "ending", "--ignore-not-found", "-o", "yaml"])?;
+        let found = server.run(&[
+            "get",
+            "namespace",
+            "ending",
+            "--ignore-not-found",
+            "-o",
+            "yaml",
+        ])?;
         ensure!(found.is_empty(), "{found}");
         Ok(())
     })

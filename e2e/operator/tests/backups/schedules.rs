@@ -58,7 +58,12 @@ fn mistakes(place: &Simulated) -> Result<()> {
     let cases = [
         ("hour", "0 25 * * *", json!({}), "25"),
         ("never", "0 0 31 2 *", json!({}), "31"),
-        ("zone", "@daily", json!({"timeZone": "Mars/Phobos"}), "Mars/Phobos"),
+        (
+            "zone",
+            "@daily",
+            json!({"timeZone": "Mars/Phobos"}),
+            "Mars/Phobos",
+        ),
     ];
     for (name, when, more, _) in &cases {
         make(place, name, when, more)?;
@@ -74,22 +79,39 @@ fn mistakes(place: &Simulated) -> Result<()> {
         place.await_event(name, "InvalidSchedule", part)?;
     }
     // Corrected, it is carried out.
-    place.patch(KIND, "zone", &json!({"spec": {"timeZone": "Asia/Kathmandu", "schedule": "30 12 * * *"}}))?;
+    place.patch(
+        KIND,
+        "zone",
+        &json!({"spec": {"timeZone": "Asia/Kathmandu", "schedule": "30 12 * * *"}}),
+    )?;
     place.until(KIND, "zone", |object| {
         // 5 hours and 45 minutes before UTC.
         let next = object["status"]["nextScheduleTime"].as_str();
-        ensure!(next.is_some_and(|at| at.ends_with("T06:45:00Z")), "{}", object["status"]);
+        ensure!(
+            next.is_some_and(|at| at.ends_with("T06:45:00Z")),
+            "{}",
+            object["status"]
+        );
         let ready = condition(object, "Ready");
         ensure!(ready["reason"] == "NoBackupYet", "{ready}");
         Ok(())
     })?;
     let other = json!({"spec": {"clusterRef": {"name": "other"}}});
-    refused(place.patch(KIND, "zone", &other), &["clusterRef cannot be changed"]).map(drop)
+    refused(
+        place.patch(KIND, "zone", &other),
+        &["clusterRef cannot be changed"],
+    )
+    .map(drop)
 }
 
 /// The first backup at once, with its fields.
 fn at_once(place: &Simulated) -> Result<()> {
-    make(place, "first", "@yearly", &json!({"immediate": true, "vacuum": true, "retries": 1}))?;
+    make(
+        place,
+        "first",
+        "@yearly",
+        &json!({"immediate": true, "vacuum": true, "retries": 1}),
+    )?;
     let made = await_backups(place, "first", 1)?;
     let backup = place.get("rqlitebackup", &made[0])?;
     let asked = &backup["spec"];
@@ -114,12 +136,19 @@ fn at_once(place: &Simulated) -> Result<()> {
     // The schedule goes, what it has made stays.
     place.run(&["delete", KIND, "first"])?;
     place.await_gone(KIND, "first")?;
-    place.await_phase("rqlitebackup", &made[0], "Succeeded", &[]).map(drop)
+    place
+        .await_phase("rqlitebackup", &made[0], "Succeeded", &[])
+        .map(drop)
 }
 
 /// Suspended: nothing is made, and nothing is announced.
 fn suspended(place: &Simulated) -> Result<()> {
-    make(place, "paused", "* * * * *", &json!({"immediate": true, "suspend": true}))?;
+    make(
+        place,
+        "paused",
+        "* * * * *",
+        &json!({"immediate": true, "suspend": true}),
+    )?;
     place.until(KIND, "paused", |object| {
         let status = &object["status"];
         ensure!(status["observedGeneration"] == 1, "{status}");
@@ -155,7 +184,12 @@ fn retention(place: &Simulated) -> Result<()> {
     older(place, &made, "keeper-precious", "2025-01-01T00:00:00Z")?;
     let mut another = made.clone();
     another["metadata"]["uid"] = "00000000-0000-0000-0000-000000000000".into();
-    older(place, &another, "keeper-20250101000000", "2025-01-01T00:00:00Z")?;
+    older(
+        place,
+        &another,
+        "keeper-20250101000000",
+        "2025-01-01T00:00:00Z",
+    )?;
     place.await_gone("rqlitebackup", "keeper-20260101000000")?;
     place.await_gone("rqlitebackup", "keeper-20260102000000")?;
     let mut left = backups(place, "keeper")?;

@@ -14,29 +14,74 @@ fn untouched(place: &Simulated, cluster: &str) -> Result<()> {
 
 pub(crate) fn run(place: &Simulated) -> Result<()> {
     // Created before the cluster of that name: whoever wrote it cannot have meant this one.
-    make(place, "too-early", &json!({"clusterRef": {"name": "later"}, "confirm": "later"}))?;
+    make(
+        place,
+        "too-early",
+        &json!({"clusterRef": {"name": "later"}, "confirm": "later"}),
+    )?;
     // Of a cluster that was deleted without what belongs to it, while the restore waited.
     place.nodes.archives("again", Some(up_to_date()));
     let first = place.cluster("again", &archive())?;
-    place.patch("rqlitecluster", "again", &json!({"spec": {"hibernated": true}}))?;
+    place.patch(
+        "rqlitecluster",
+        "again",
+        &json!({"spec": {"hibernated": true}}),
+    )?;
     place.until("rqlitecluster", "again", |object| {
-        ensure!(object["status"]["phase"] == "Hibernated", "{}", object["status"]["phase"]);
+        ensure!(
+            object["status"]["phase"] == "Hibernated",
+            "{}",
+            object["status"]["phase"]
+        );
         Ok(())
     })?;
-    make(place, "waits", &json!({"clusterRef": {"name": "again"}, "confirm": "again"}))?;
+    make(
+        place,
+        "waits",
+        &json!({"clusterRef": {"name": "again"}, "confirm": "again"}),
+    )?;
     place.await_phase(KIND, "waits", "Pending", &["hibernated"])?;
-    place.run(&["delete", "rqlitecluster", "again", "--cascade=orphan", "--timeout=90s"])?;
-    for left in ["statefulset", "service", "configmap", "poddisruptionbudget", "networkpolicy"] {
+    place.run(&[
+        "delete",
+        "rqlitecluster",
+        "again",
+        "--cascade=orphan",
+        "--timeout=90s",
+    ])?;
+    for left in [
+        "statefulset",
+        "service",
+        "configmap",
+        "poddisruptionbudget",
+        "networkpolicy",
+    ] {
         place.run(&["delete", left, "-l", "rqlite.dev/cluster=again"])?;
     }
-    place.run(&["delete", "pvc", "-l", "rqlite.dev/cluster=again", "--wait=false"])?;
+    place.run(&[
+        "delete",
+        "pvc",
+        "-l",
+        "rqlite.dev/cluster=again",
+        "--wait=false",
+    ])?;
     let second = place.cluster("again", &archive())?;
-    ensure!(first["metadata"]["uid"] != second["metadata"]["uid"], "the same");
-    place.await_phase(KIND, "waits", "Rejected", &["earlier RqliteCluster", "Nothing was changed"])?;
+    ensure!(
+        first["metadata"]["uid"] != second["metadata"]["uid"],
+        "the same"
+    );
+    place.await_phase(
+        KIND,
+        "waits",
+        "Rejected",
+        &["earlier RqliteCluster", "Nothing was changed"],
+    )?;
     untouched(place, "again")?;
     place.nodes.archives("later", Some(up_to_date()));
     place.cluster("later", &archive())?;
-    let words = ["created before the present RqliteCluster later", "Nothing was changed"];
+    let words = [
+        "created before the present RqliteCluster later",
+        "Nothing was changed",
+    ];
     place.await_phase(KIND, "too-early", "Rejected", &words)?;
     let other = json!({"clusterRef": {"name": "later", "uid": second["metadata"]["uid"]}, "confirm": "later"});
     make(place, "other-uid", &other)?;

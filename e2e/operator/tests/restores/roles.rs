@@ -26,10 +26,25 @@ pub(crate) fn run(place: &Simulated) -> Result<()> {
         place.run(&["create", "rolebinding", name, &role, &user])?;
     }
     for user in ["--as=editor", "--as=viewer"] {
-        refused(create(place, user, "not-mine"), &["forbidden", "rqliterestores"])?;
-        let edit = ["patch", "rqliterestore", "look", user, "--subresource=status", "--type=merge", "-p", "{\"status\":{}}"];
+        refused(
+            create(place, user, "not-mine"),
+            &["forbidden", "rqliterestores"],
+        )?;
+        let edit = [
+            "patch",
+            "rqliterestore",
+            "look",
+            user,
+            "--subresource=status",
+            "--type=merge",
+            "-p",
+            "{\"status\":{}}",
+        ];
         refused(place.run(&edit), &["forbidden"])?;
-        refused(place.run(&["delete", "rqliterestore", "look", user]), &["forbidden"])?;
+        refused(
+            place.run(&["delete", "rqliterestore", "look", user]),
+            &["forbidden"],
+        )?;
         let seen = place.run(&["get", "rqliterestores", user])?;
         ensure!(seen.contains("look"), "{seen}");
     }

@@ -72,7 +72,10 @@ fn check_all(store: &Store<'_, '_>, backups: &[Value]) -> Result<Vec<usize>> {
         named.insert(name);
     }
     let there = store.names("kept/")?;
-    ensure!(there == named, "in the bucket are {there:?}, on record {named:?}");
+    ensure!(
+        there == named,
+        "in the bucket are {there:?}, on record {named:?}"
+    );
     Ok(rows)
 }
 
@@ -150,7 +153,11 @@ pub(crate) fn mark(cluster: &Cluster<'_>) -> Result<Mark> {
         "INSERT INTO marks VALUES (datetime('now'))",
         "SELECT n FROM numbered"
     ]);
-    let said = cluster.ask(&pod, "/db/request?raft_index&transaction", Some(&body.to_string()))?;
+    let said = cluster.ask(
+        &pod,
+        "/db/request?raft_index&transaction",
+        Some(&body.to_string()),
+    )?;
     let said: Value = serde_json::from_str(&said)?;
     let index = said["raft_index"].as_u64();
     let index = index.with_context(|| format!("no index: {said}"))?;

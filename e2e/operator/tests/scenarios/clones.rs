@@ -77,9 +77,12 @@ pub(crate) fn by_the_plugin(fixture: &Fixture) -> Result<Measurements> {
 
 /// The number before a word in a text: `at most 7 entries`.
 fn before(said: &str, word: &str) -> Result<u64> {
-    let (head, _) = said.split_once(word).with_context(|| format!("{word:?} is not in {said}"))?;
+    let (head, _) = said
+        .split_once(word)
+        .with_context(|| format!("{word:?} is not in {said}"))?;
     let last = head.split_whitespace().next_back().unwrap_or_default();
-    last.parse().with_context(|| format!("no number before {word:?} in {said}"))
+    last.parse()
+        .with_context(|| format!("no number before {word:?} in {said}"))
 }
 
 /// B6: all volumes are lost. What is lost is announced; one object brings service back.

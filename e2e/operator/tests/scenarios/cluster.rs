@@ -132,7 +132,14 @@ impl Cluster<'_> {
     /// Patches its spec, or with `{"metadata": …}` its annotations.
     pub(crate) fn edit(&self, patch: &Value) -> Result<()> {
         let patch = patch.to_string();
-        let args = ["patch", "rqlitecluster", self.name, "--type=merge", "-p", &patch];
+        let args = [
+            "patch",
+            "rqlitecluster",
+            self.name,
+            "--type=merge",
+            "-p",
+            &patch,
+        ];
         self.namespace.run(&args).map(drop)
     }
 
@@ -460,7 +467,10 @@ impl Cluster<'_> {
     fn urls(&self) -> Result<Vec<String>> {
         let login = self.login()?;
         let names = self.uids()?.into_keys();
-        let domain = format!("{}-headless.{}.svc.cluster.local", self.name, self.namespace.name);
+        let domain = format!(
+            "{}-headless.{}.svc.cluster.local",
+            self.name, self.namespace.name
+        );
         Ok(names
             .map(|name| login.url(&format!("{name}.{domain}:{HTTP_PORT}")))
             .collect())

@@ -208,7 +208,9 @@ impl<'c, 'f> Store<'c, 'f> {
         let mut all = database.prepare("SELECT n FROM numbered")?;
         let rows = all.query_map([], |row| row.get::<_, i64>(0))?;
         Ok(Held {
-            rows: rows.map(|row| Ok(u64::try_from(row?)?)).collect::<Result<_>>()?,
+            rows: rows
+                .map(|row| Ok(u64::try_from(row?)?))
+                .collect::<Result<_>>()?,
             sha256: Sha256::digest(&unpacked)
                 .iter()
                 .map(|byte| format!("{byte:02x}"))

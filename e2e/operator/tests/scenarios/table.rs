@@ -5,9 +5,10 @@
 use anyhow::{Context, Result, ensure};
 
 use crate::{
-    again, backups, clones, disruption, drills, edits, figures, fixture::Fixture, in_place, intruders, issuer, large, lifecycle, loss,
-    manual_recovery, moved, operator, own, pods, protection, reaping, recovery,
-    report::Measurements, scaling, security, storage, truthful, updates,
+    again, backups, clones, disruption, drills, edits, figures, fixture::Fixture, in_place,
+    intruders, issuer, large, lifecycle, loss, manual_recovery, moved, operator, own, pods,
+    protection, reaping, recovery, report::Measurements, scaling, security, storage, truthful,
+    updates,
 };
 
 /// The body of a scenario.
