@@ -48,6 +48,10 @@ bench *ARGS:
 bench-tls *ARGS:
     just bench --only '^tls/' {{ARGS}}
 
+# The archive's price, of a 1 GB database under 64 writers: see e2e/ARCHIVE.md.
+bench-archive *ARGS:
+    just bench --archive --only '^archive/' {{ARGS}}
+
 # The fault test for as long as asked: `just fault 600` or `just fault 60 42` for a seed.
 fault SECONDS="60" SEED="":
     cargo build -p node

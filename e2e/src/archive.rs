@@ -61,10 +61,18 @@ impl Archive {
     /// # Errors
     /// If the server does not start.
     pub fn in_s3(more: &Value) -> Result<Self> {
+        Self::in_s3_below(&std::env::temp_dir(), more)
+    }
+
+    /// As [`Self::in_s3`], with results below `base`.
+    ///
+    /// # Errors
+    /// If the server does not start.
+    pub fn in_s3_below(base: &Path, more: &Value) -> Result<Self> {
         let server = ObjectServer::start(Kind::S3)?;
         let target = server.target(PREFIX);
         let objects = server.daemon().dir().join("data").join(BUCKET).join(PREFIX);
-        let root = directory(&std::env::temp_dir())?;
+        let root = directory(base)?;
         Self::new(root, objects, Some(server), target, more)
     }
 

@@ -197,11 +197,14 @@ fn damaged_objects_are_refused_by_name() -> Result<()> {
 fn encrypted_objects_are_refused_by_name_too() -> Result<()> {
     let mut archive = Archive::in_folder(&often())?;
     archive.set_keys(&key_line("k1", 1))?;
-    let mut other = Archive::in_folder(&often())?;
-    other.set_keys(&key_line("k1", 1))?;
     drop(write_some(&archive, "this", 5)?);
-    drop(write_some(&other, "another", 5)?);
-    damage_everything(&archive, &other)?;
+    // Another cluster's objects with the same key, and with another one of the same name.
+    for seed in [1, 2] {
+        let mut other = Archive::in_folder(&often())?;
+        other.set_keys(&key_line("k1", seed))?;
+        drop(write_some(&other, "another", 5)?);
+        damage_everything(&archive, &other)?;
+    }
     // Even with the right key, no letter of a document may be another one.
     for kind in ["bases/", "segments/", "timeline.json"] {
         let copy = archive.copied()?;

@@ -26,6 +26,8 @@ use crate::{
     wait,
 };
 
+/// With `s3` in this variable, the archive is in a real S3 server on this machine, otherwise in a folder.
+const STORE: &str = "ARCHIVE_STORE";
 /// Writers.
 const CONNECTIONS: usize = 64;
 /// Entries that are replayed by the measured restore.
@@ -42,7 +44,11 @@ const LIMIT: Duration = Duration::from_secs(600);
 /// # Errors
 /// If a node or a restore fails.
 pub fn measure(options: &Options, work: &Path, report: &mut Report) -> Result<()> {
-    let archive = Archive::in_folder_below(work, &json!({"every": "2s"}))?;
+    let config = json!({"every": "2s"});
+    let archive = match std::env::var(STORE) {
+        Ok(store) if store == "s3" => Archive::in_s3_below(work, &config)?,
+        _ => Archive::in_folder_below(work, &config)?,
+    };
     let mut on = filled("on", work)?;
     without(options, &on, report)?;
     on.stop()?;
@@ -162,6 +168,7 @@ fn fetch_backup(node: &Node) -> Result<u64> {
 
 fn in_turn(options: &Options, on: &Node, off: &Node, report: &mut Report) -> Result<()> {
     let (mut with, mut without) = (Load::default(), Load::default());
+    memory::forget_peak(pid(on)?)?;
     for round in 0..ROUNDS * 2 {
         // on off off on …: what changes slowly hits both.
         if matches!(round % 4, 0 | 3) {
@@ -172,6 +179,8 @@ fn in_turn(options: &Options, on: &Node, off: &Node, report: &mut Report) -> Res
     }
     report.add(Cell::load("archive/off/insert/64", &without));
     report.add(Cell::load("archive/on/insert/64", &with));
+    let peak = memory::of(pid(on)?)?.peak;
+    report.add(Cell::rate("archive/on/memory-peak", "MiB", peak));
     Ok(())
 }
 

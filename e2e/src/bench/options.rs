@@ -14,7 +14,8 @@ usage: bench [--quick] [--seconds N] [--only REGEX] [--big] [--archive] [--stric
   --only REGEX  measure only cells whose name matches, e.g. 'one/insert' or '/64$'
   --big         also measure the restart of a 1 GB database (needs 3 GB of disk and a minute)
   --archive     also measure the continuous archive of a 1 GB database (needs 8 GB of disk and some minutes;
-                with --only '^archive/' nothing else); with LITESTREAM=PROGRAM, Litestream's bytes beside it
+                with --only '^archive/' nothing else); in an S3 server with ARCHIVE_STORE=s3; with
+                LITESTREAM=PROGRAM also Litestream's bytes for the same rows
   --strict      exit with 1 if a target is missed
   ceiling ADDR  serve the parse-only ceiling on ADDR (the benchmark starts this itself)";
 

@@ -40,7 +40,7 @@ pub fn noise() -> Vec<String> {
         let words = (0..NOISE_BYTES / 16).map(|_| format!("{:016x}", seed.next_u64()));
         words.collect()
     };
-    (0..VARIANTS * 64).map(|_| value()).collect()
+    (0..VARIANTS * 256).map(|_| value()).collect()
 }
 
 /// Inserts of [`noise`].

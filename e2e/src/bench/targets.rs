@@ -9,12 +9,14 @@ enum Figure {
     Value(&'static str),
     P99(&'static str),
     Ratio(&'static str, &'static str),
+    /// 99th percentile over median.
+    Spread(&'static str),
 }
 
-use Figure::{P99, Ratio, Value};
+use Figure::{P99, Ratio, Spread, Value};
 
 /// (target, figure, whether the bound is a minimum, bound)
-const TARGETS: [(&str, Figure, bool, f64); 34] = [
+const TARGETS: [(&str, Figure, bool, f64); 40] = [
     (
         "one node: writes/s, 1 connection",
         Value("one/insert/1"),
@@ -228,6 +230,42 @@ const TARGETS: [(&str, Figure, bool, f64); 34] = [
         false,
         48.0,
     ),
+    (
+        "archive: writes with / without it at 64",
+        Ratio("archive/on/insert/64", "archive/off/insert/64"),
+        true,
+        0.9,
+    ),
+    (
+        "archive: p99 / median of 64 writers during a 1 GB base",
+        Spread("archive/base/insert/64"),
+        false,
+        10.0,
+    ),
+    (
+        "archive: p99 / median of 64 writers during a 1 GB backup",
+        Spread("archive/backup/insert/64"),
+        false,
+        10.0,
+    ),
+    (
+        "archive: peak memory during a 1 GB base, MiB",
+        Value("archive/base/memory-peak"),
+        false,
+        100.0,
+    ),
+    (
+        "archive: peak memory during a 1 GB backup, MiB",
+        Value("archive/backup/memory-peak"),
+        false,
+        100.0,
+    ),
+    (
+        "archive: peak memory of an archiving leader at 64, MiB",
+        Value("archive/on/memory-peak"),
+        false,
+        100.0,
+    ),
 ];
 
 /// Compares a run with every target.
@@ -243,6 +281,10 @@ pub fn evaluate(report: &Report) -> Vec<TargetResult> {
                     .get(name)
                     .and_then(|cell| cell.latency)
                     .map(|latency| latency.1),
+                Spread(name) => report
+                    .get(name)
+                    .and_then(|cell| cell.latency)
+                    .map(|(p50, p99)| p99 / p50),
                 Ratio(name, base) => value(name)
                     .zip(value(base))
                     .map(|(part, whole)| part / whole),

@@ -95,6 +95,10 @@ impl Writer {
         let part_bytes = usize::try_from(self.part_bytes).unwrap_or(usize::MAX);
         self.bytes += bytes.len() as u64;
         while !bytes.is_empty() {
+            if self.filling.capacity() == 0 {
+                // Growing would leave copies behind, and twice the room; what is not written takes no memory.
+                self.filling.reserve(part_bytes);
+            }
             let room = part_bytes.saturating_sub(self.filling.len());
             let (now, later) = bytes.split_at_checked(room).unwrap_or((bytes, &[]));
             self.filling.extend_from_slice(now);
