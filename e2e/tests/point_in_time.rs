@@ -262,6 +262,9 @@ fn check_point(
 ) -> Result<Checked> {
     let restored = archive.restore(words)?;
     let index = restored.report["index"].as_u64().context("no index")?;
+    if let ["-to-index", wanted] = words {
+        ensure!(*wanted == index.to_string(), "{words:?} gave {index}");
+    }
     let database = restored.open()?;
     let found = content(&database)?;
     history.check_notes(index, &database)?;
