@@ -28,7 +28,7 @@ use std::{
     time::Duration,
 };
 
-use node_contract::parked::ParkedPolicy;
+use node_contract::{parked::ParkedPolicy, status::AutoRestoreStatus};
 use node_db::Database;
 use serde::{Deserialize, Serialize};
 
@@ -85,6 +85,8 @@ struct Inner {
     loading: tokio::sync::Mutex<()>,
     /// A restore is to fill this node's cluster before clients may write.
     restoring: std::sync::atomic::AtomicBool,
+    /// What `/status` says of it.
+    auto_restore: std::sync::Mutex<Option<AutoRestoreStatus>>,
     /// Comparisons of the members' copies.
     comparison: ComparisonState,
     /// The check of the database.
@@ -146,6 +148,7 @@ impl Store {
             opened: OnceLock::new(),
             loading: tokio::sync::Mutex::default(),
             restoring: std::sync::atomic::AtomicBool::new(false),
+            auto_restore: std::sync::Mutex::default(),
             comparison: ComparisonState::default(),
             checks: DatabaseChecks::default(),
         }))
@@ -188,6 +191,21 @@ impl Store {
     pub fn set_restoring(&self, restoring: bool) {
         let now = &self.0.restoring;
         now.store(restoring, std::sync::atomic::Ordering::Release);
+    }
+
+    /// The automatic restore, for `/status`; None without the flag.
+    pub fn auto_restore(&self) -> Option<AutoRestoreStatus> {
+        self.auto_restore_lock().clone()
+    }
+
+    /// Changes what [`Self::auto_restore`] says.
+    pub fn note_auto_restore(&self, change: impl FnOnce(&mut AutoRestoreStatus)) {
+        change(self.auto_restore_lock().get_or_insert_default());
+    }
+
+    fn auto_restore_lock(&self) -> std::sync::MutexGuard<'_, Option<AutoRestoreStatus>> {
+        let lock = self.0.auto_restore.lock();
+        lock.unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     /// This node's name.

@@ -201,6 +201,7 @@ impl Caches {
             budgets: select(&self.budgets, namespace, name),
             recoveries: recoveries.cloned().map(Arc::new).collect(),
             restores: self.restores_of(client, namespace, name).await,
+            restore_source: live::restore_source(client, cluster).await,
             cordoned: nodes
                 .into_iter()
                 .flatten()

@@ -19,11 +19,12 @@ use k8s_openapi::{
     jiff::Timestamp,
 };
 use kube::{Api, Client, Resource, ResourceExt, api::ListParams};
-use operator_api::{RqliteCluster, RqliteRecovery, RqliteRestore, names};
+use operator_api::{RqliteBackup, RqliteCluster, RqliteRecovery, RqliteRestore, names};
 use serde::de::DeserializeOwned;
 
 use crate::{
     cluster::facts::{
+        observation::RestoreSource,
         own_pods::{self, Controller, KnownSet, Ownership, PodIdentity},
         ownership::is_ours,
     },
@@ -56,6 +57,8 @@ pub struct Live {
     pub recoveries: Vec<Arc<RqliteRecovery>>,
     /// RqliteRestores that refer to this cluster.
     pub restores: Vec<Arc<RqliteRestore>>,
+    /// The object that a new cluster begins with, where its spec names one.
+    pub restore_source: Option<RestoreSource>,
     /// Names of cordoned Kubernetes nodes.
     pub cordoned: Vec<String>,
     /// Host name label of every Kubernetes node, by name; None without permission to read nodes.
@@ -182,6 +185,34 @@ pub async fn restores_of(
     of_cluster.map(Arc::new).collect()
 }
 
+/// Reads the backup or the cluster that a new cluster begins with; None if its spec names none, or it has
+/// formed.
+pub async fn restore_source(client: &Client, cluster: &RqliteCluster) -> Option<RestoreSource> {
+    let status = cluster.status.as_ref();
+    if status.is_some_and(|status| status.bootstrapped_at.is_some()) {
+        return None;
+    }
+    let asked = cluster.spec.bootstrap.as_ref()?.restore.as_ref()?;
+    let namespace = cluster.namespace()?;
+    let found = if let Some(backup) = &asked.backup {
+        let api: Api<RqliteBackup> = Api::namespaced(client.clone(), &namespace);
+        let found = api.get_opt(&backup.name).await;
+        found.map(|found| RestoreSource::Backup {
+            found: found.map(Box::new),
+        })
+    } else {
+        let name = asked.archive.as_ref()?.cluster.as_ref()?;
+        let api: Api<RqliteCluster> = Api::namespaced(client.clone(), &namespace);
+        let found = api.get_opt(name).await;
+        found.map(|found| RestoreSource::Cluster {
+            found: found.map(Box::new),
+        })
+    };
+    Some(found.unwrap_or_else(|error| RestoreSource::Unread {
+        why: error.to_string(),
+    }))
+}
+
 impl Live {
     /// Drops the objects that the cluster with this uid does not own, whatever their labels say. Pods and
     /// claims stay: they have other owners.
@@ -248,6 +279,7 @@ impl Live {
             budgets: list(client, &namespace, &label).await?,
             recoveries: recoveries.map(Arc::new).collect(),
             restores,
+            restore_source: restore_source(client, cluster).await,
             cordoned: nodes
                 .into_iter()
                 .flatten()

@@ -136,6 +136,7 @@ pub async fn observe(
         plan: named(&live.maps, &names::recovery(&name)).and_then(|map| file(map, PLAN_FILE)),
         recoveries: live.recoveries.iter().map(|r| (**r).clone()).collect(),
         restores: live.restores.iter().map(|r| (**r).clone()).collect(),
+        restore_source: live.restore_source.clone(),
         restore_states: carried.restores,
         nodes: responses,
         cordoned: live.cordoned.clone(),

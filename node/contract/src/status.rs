@@ -13,12 +13,14 @@ use serde_json::Value;
 use crate::Lineage;
 
 mod archive;
+mod auto_restore;
 mod check;
 mod raft;
 mod security;
 mod store;
 
 pub use archive::{ArchiveBase, ArchiveGap, ArchiveStatus};
+pub use auto_restore::AutoRestoreStatus;
 pub use check::{CheckRequest, CheckStatus};
 pub use raft::{
     CommittedConfiguration, CommittedMember, RaftConfig, RaftDetails, RaftStatus, TransportStatus,
@@ -49,6 +51,9 @@ pub struct ProcessStatus {
     /// Automatic backups; absent without `-auto-backup`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub auto_backups: Option<AutoBackupsStatus>,
+    /// The restore with which the node began; absent without `-auto-restore`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub auto_restore: Option<AutoRestoreStatus>,
     /// Version and build.
     pub build: BuildStatus,
     /// Advertised addresses; absent while the data is being opened, as are `disco`, `extensions`, `mux` and

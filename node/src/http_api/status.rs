@@ -52,6 +52,7 @@ async fn assemble(state: &HttpState) -> Status {
     let process = ProcessStatus {
         archive: state.archive.as_ref().map(Archive::status),
         auto_backups: state.auto_backup.as_ref().map(|backup| backup.status()),
+        auto_restore: state.store.auto_restore(),
         build: build(),
         cluster: open.then(|| ClusterStatus {
             addr: settings.raft_addr.clone(),

@@ -17,7 +17,10 @@ use tempfile::TempPath;
 use tokio_util::sync::CancellationToken;
 
 use self::decide::{Situation, Step, next};
-use super::child::{self, ArchiveAt, Order};
+use super::{
+    child::{self, ArchiveAt, Order},
+    run::Report,
+};
 use crate::{raft::Consensus, store::Store};
 
 /// rqlite's default for a file.
@@ -104,22 +107,39 @@ impl AutoRestore {
         })
     }
 
-    /// Fetches the file into `scratch`, unpacked and checked: a sound SQLite file.
+    /// What is restored, without secrets.
+    pub fn source(&self) -> String {
+        match &self.from {
+            From::Object(target) => target.to_string(),
+            From::Archive { shown, to, .. } => format!("{to} from the archive at {shown}"),
+        }
+    }
+
+    /// Fetches the file into `scratch`, unpacked and checked: a sound SQLite file. With an archive also the
+    /// point that it is of.
     ///
     /// # Errors
     /// It cannot be fetched in time, or is no such file.
-    pub async fn fetch(&self, scratch: &Path, foreign_keys: bool) -> Result<TempPath, String> {
+    pub async fn fetch(
+        &self,
+        scratch: &Path,
+        foreign_keys: bool,
+    ) -> Result<(TempPath, Option<Report>), String> {
         let fetched = tokio::time::timeout(self.timeout, self.fetched(scratch, foreign_keys));
-        let path = fetched.await.map_err(|_| {
+        let done = fetched.await.map_err(|_| {
             format!(
                 "auto-restore: not done within {} (\"timeout\" in the configuration)",
                 duration::format(self.timeout)
             )
         })??;
-        Ok(path)
+        Ok(done)
     }
 
-    async fn fetched(&self, scratch: &Path, foreign_keys: bool) -> Result<TempPath, String> {
+    async fn fetched(
+        &self,
+        scratch: &Path,
+        foreign_keys: bool,
+    ) -> Result<(TempPath, Option<Report>), String> {
         match &self.from {
             From::Object(target) => {
                 tracing::info!(target: "downloader", "auto-restore: fetching {target}");
@@ -133,9 +153,10 @@ impl AutoRestore {
                 drop(file);
                 let unpacked = fresh(scratch)?;
                 let checked = tokio::task::spawn_blocking(move || unpack(path, unpacked)).await;
-                checked
+                let path = checked
                     .map_err(|e| e.to_string())?
-                    .map_err(|why| format!("{target}: {why}"))
+                    .map_err(|why| format!("{target}: {why}"))?;
+                Ok((path, None))
             }
             From::Archive {
                 at,
@@ -157,7 +178,7 @@ impl AutoRestore {
                 let report = child::restore(&order, |_| {}).await?;
                 tracing::info!(target: "downloader",
                     "auto-restore: restored index {} of {} ({} entries replayed)", report.index, report.time, report.entries);
-                Ok(path)
+                Ok((path, Some(report)))
             }
         }
     }
@@ -258,8 +279,8 @@ fn gunzip(from: &Path, to: &Path) -> Result<(), String> {
 /// How it ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
-    /// Loaded through the log.
-    Loaded,
+    /// Loaded through the log, at this index.
+    Loaded(u64),
     /// The cluster has its data from elsewhere.
     Dropped,
     /// The node was stopped.
@@ -301,7 +322,7 @@ pub async fn carry_out(
             Step::Load => match store.load_restored(file).await {
                 Ok(index) => {
                     tracing::info!(target: "store", "auto-restore: the database was loaded at index {index}");
-                    return Ok(End::Loaded);
+                    return Ok(End::Loaded(index));
                 }
                 Err(error) if error.is_no_leader() || !consensus.leads() => {
                     tracing::warn!(target: "store", "auto-restore: {error}; trying again");

@@ -3,6 +3,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use anyhow::bail;
+use node_contract::status::AutoRestoreStatus;
 use tempfile::TempPath;
 use tokio_util::sync::CancellationToken;
 
@@ -40,21 +41,37 @@ pub(super) async fn fetch(
     let has_commands = has_snapshot || consensus.log().holds_client_data()?;
     if decide::has_data(has_snapshot, has_commands) {
         tracing::info!(target: "rqlited", "auto-restore requested, but data already exists in {}, skipping", config.data_dir.display());
-        store.set_restoring(false);
+        ended(store, AutoRestoreStatus::SKIPPED, "there was data already");
         return Ok(None);
     }
     let restore = AutoRestore::read(path).map_err(anyhow::Error::msg)?;
+    store.note_auto_restore(|now| {
+        now.state = AutoRestoreStatus::FETCHING.to_owned();
+        now.source = Some(restore.source());
+    });
     let scratch: PathBuf = config.data_dir.join(SCRATCH_DIR);
     let fetched = restore.fetch(&scratch, config.fk);
     match stop.run_until_cancelled(fetched).await {
         None => Ok(None),
-        Some(Ok(file)) => Ok(Some(Fetched {
-            file,
-            config: restore,
-        })),
+        Some(Ok((file, point))) => {
+            let bytes = std::fs::metadata(&file).ok().map(|file| file.len());
+            store.note_auto_restore(|now| {
+                now.state = AutoRestoreStatus::LOADING.to_owned();
+                now.bytes = bytes;
+                if let Some(point) = point {
+                    now.lineage = Some(point.lineage.id);
+                    now.index = Some(point.index);
+                    now.time = Some(point.time.to_string());
+                }
+            });
+            Ok(Some(Fetched {
+                file,
+                config: restore,
+            }))
+        }
         Some(Err(why)) if restore.continue_on_failure => {
             tracing::error!(target: "rqlited", "auto-restore failed, and the node starts without it as configured: {why}");
-            store.set_restoring(false);
+            ended(store, AutoRestoreStatus::FAILED, &why);
             Ok(None)
         }
         Some(Err(why)) => bail!("auto-restore failed: {why}"),
@@ -77,14 +94,31 @@ pub(super) async fn load(
     };
     match loaded {
         Ok(End::Stopped) => return Ok(()),
-        Ok(End::Loaded | End::Dropped) => {}
+        Ok(End::Loaded(index)) => {
+            store.note_auto_restore(|now| now.loaded_at_index = Some(index));
+            ended(store, AutoRestoreStatus::RESTORED, "");
+        }
+        Ok(End::Dropped) => ended(
+            store,
+            AutoRestoreStatus::SKIPPED,
+            "another node leads or the cluster has data",
+        ),
         Err(why) if config.continue_on_failure => {
             tracing::error!(target: "rqlited", "{why}; the node goes on without it as configured");
+            ended(store, AutoRestoreStatus::FAILED, &why);
         }
         Err(why) => bail!("{why}"),
     }
-    store.set_restoring(false);
     Ok(())
+}
+
+/// Nothing is restored any more: the node may be ready.
+fn ended(store: &Store, state: &str, message: &str) {
+    store.note_auto_restore(|now| {
+        now.state = state.to_owned();
+        now.message = (!message.is_empty()).then(|| message.to_owned());
+    });
+    store.set_restoring(false);
 }
 
 /// Restores in place, from the archive that this node keeps.

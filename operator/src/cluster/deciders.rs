@@ -2,6 +2,7 @@
 //! the `render` module.
 pub mod approval;
 pub mod authentication;
+pub mod beginning;
 pub mod blocked;
 pub mod bootstrap;
 pub mod certificates;

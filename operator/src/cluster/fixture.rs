@@ -74,6 +74,7 @@ fn observation(cluster: RqliteCluster, voters: i32, readers: i32) -> Observation
         plan: None,
         recoveries: Vec::new(),
         restores: Vec::new(),
+        restore_source: None,
         restore_states: BTreeMap::new(),
         nodes: BTreeMap::new(),
         checks: BTreeMap::new(),

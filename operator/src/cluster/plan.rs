@@ -12,17 +12,17 @@ use crate::cluster::{
     action::{Action, Decision, Event, finish},
     deciders::{
         approval::Gate,
-        authentication, blocked, bootstrap, certificates, deletion, drain, hibernate, membership,
-        names_taken, outage, readers, reap, recovered_by_hand,
+        authentication, beginning, blocked, bootstrap, certificates, deletion, drain, hibernate,
+        membership, names_taken, outage, readers, reap, recovered_by_hand,
         recovery::{self, NamedRecovery, StatusUpdate},
         replace, restore,
         restore::RestoreUpdate,
         rollback, rollout, scale, storage, tls, unknown, unstick,
     },
     facts::{
-        archiving, authentication as access, claims,
+        archiving, authentication as access, claims, hash,
         hold::{self, Hold},
-        inputs, newer,
+        newer,
         observation::{Edit, Observation, ObservedPod},
         secrets,
         stages::PodTls,
@@ -285,6 +285,7 @@ fn decide(
     let first = |all: &[&dyn Fn() -> Decision]| first(gate, all);
     let urgent = first(&[
         &|| names_taken::decide(view),
+        &|| beginning::resolve(view),
         &|| bootstrap::identity(view, wanted),
         &|| membership::adopt_configuration(view),
         &|| bootstrap::correct(view, wanted),
@@ -458,7 +459,7 @@ fn secrets_label(view: &View<'_>, pod: &ObservedPod) -> Option<(&'static str, Op
         secret.map(|secret| secret.resource_version.clone())
     });
     let is_there = versions.iter().any(Option::is_some);
-    is_there.then(|| (names::SECRETS_LABEL, Some(inputs::hash(&versions))))
+    is_there.then(|| (names::SECRETS_LABEL, Some(hash::hash(&versions))))
 }
 
 /// Labels that depend on who leads. Without a leader the present ones are the best knowledge there is.

@@ -21,6 +21,9 @@ pub(super) fn read(body: &[u8], ready: bool) -> Result<NodeStatus, String> {
         .as_ref()
         .and_then(|process| process.archive.clone())
         .filter(|archive| archive.enabled);
+    let auto_restore = process
+        .as_ref()
+        .and_then(|process| process.auto_restore.clone());
     let version = process.map(|process| process.build.version);
     let (Some(name), Some(identity), Some(raft)) = (store.node_id, store.identity, store.raft)
     else {
@@ -59,6 +62,7 @@ pub(super) fn read(body: &[u8], ready: bool) -> Result<NodeStatus, String> {
         parked: store.parked,
         check: store.check,
         archive,
+        auto_restore,
         security,
         config: config
             .map(|entry| ConfigMember {

@@ -138,11 +138,18 @@ pub(super) fn ended(end: &ContainerStateTerminated) -> String {
     let message = end.message.as_deref();
     // The termination message of `rqlited prepare` is a JSON report.
     let message = message.and_then(report).map(|report| report.reason);
-    let message = message.or_else(|| end.message.clone());
+    let message = message.or_else(|| end.message.as_deref().map(last_words));
     reason_and_message(
         &format!("{reason} (exit code {})", end.exit_code),
         message.as_deref(),
     )
+}
+
+/// The end of a log is the message of a node that is to restore: what counts is why it ended.
+fn last_words(message: &str) -> String {
+    let fatal = message.rfind("fatal: ");
+    let words = fatal.and_then(|at| message.get(at..));
+    words.unwrap_or(message).to_owned()
 }
 
 pub(super) fn reason_and_message(reason: &str, message: Option<&str>) -> String {

@@ -429,6 +429,7 @@ pub(crate) fn observe(world: &mut World) -> Observation {
         now: world.time(world.now),
         fresh_id,
         restores: Vec::new(),
+        restore_source: None,
         restore_states: BTreeMap::new(),
         operator: OperatorFacts {
             class: "default".to_owned(),
@@ -505,6 +506,7 @@ fn probe(world: &World, name: &str) -> ProbeResult {
     };
     ProbeResult::Ok(NodeStatus {
         archive: None,
+        auto_restore: None,
         security: security(world, name),
         version: None,
         format_version: None,

@@ -120,7 +120,7 @@ async fn only_sound_databases_are_fetched_packed_or_not() {
         );
         let fetched = parse(&config).unwrap().fetch(&scratch, false).await;
         match says {
-            None => assert_eq!(std::fs::read(fetched.unwrap()).unwrap(), plain, "{name}"),
+            None => assert_eq!(std::fs::read(fetched.unwrap().0).unwrap(), plain, "{name}"),
             Some(says) => {
                 let error = fetched.unwrap_err();
                 assert!(error.contains(says) && error.contains(name), "{error}");

@@ -13,7 +13,9 @@ use crate::{
 #[serde(rename_all = "camelCase")]
 #[x_kube(
     validation = Rule::new("(has(self.backup) ? 1 : 0) + (has(self.object) ? 1 : 0) + (has(self.archive) ? 1 : 0) == 1").message("a cluster begins with one thing: give exactly one of backup, object (with target) and archive"),
-    validation = Rule::new("has(self.target) == (has(self.object) || (has(self.archive) && !has(self.archive.cluster)))").message("target is where object, or the archive of no named cluster, is kept: give target with them, and only with them")
+    validation = Rule::new("has(self.target) == (has(self.object) || (has(self.archive) && !has(self.archive.cluster)))").message("target is where object, or the archive of no named cluster, is kept: give target with them, and only with them"),
+    validation = Rule::new("!has(self.encryption) || (has(self.archive) && !has(self.archive.cluster))").message("encryption is the key of an archive in target; that of a named cluster is in the cluster's own spec.archive"),
+    validation = Rule::new("!has(self.object) || (!self.object.startsWith('/') && !self.object.matches('(^|/)[.][.](/|$)'))").message("object is a name below the target's prefix: write it without a leading '/' and without '..'")
 )]
 pub struct BootstrapRestore {
     /// An RqliteBackup in the same namespace.

@@ -2,7 +2,9 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
+use super::update::AnyObject;
 use crate::{open::open_enum, scalar::Moment};
 
 /// The archive, as of the last change of the status: a calm cluster causes no writes.
@@ -69,7 +71,7 @@ open_enum! {
     }
 }
 
-/// The restore that a new cluster begins with.
+/// The restore that a cluster began with.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct BootstrapRestoreStatus {
@@ -79,10 +81,32 @@ pub struct BootstrapRestoreStatus {
     /// What is restored: a file, or an archive and a point.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<String>,
-    /// The configuration of the node for it, resolved once, without secrets.
+    /// Hash of what the spec asked for when the source was resolved.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub config: Option<String>,
-    /// What it waits for, or why it fails.
+    pub request: Option<String>,
+    /// The source, resolved once: a place, a point, and the names of Secrets.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<AnyObject>")]
+    pub resolved: Option<Value>,
+    /// Uid of the RqliteRecovery that asked for it, where all volumes were lost.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recovery: Option<String>,
+    /// Lineage of the archive's point.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lineage: Option<String>,
+    /// Index of the archive that was restored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub index: Option<i64>,
+    /// Time of that entry.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub time: Option<Moment>,
+    /// Size of the database that was restored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<i64>,
+    /// When the cluster had formed with the data.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub completed_at: Option<Time>,
+    /// What it waits for, why it fails, or what is to be known of its end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
 }

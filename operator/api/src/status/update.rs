@@ -60,7 +60,7 @@ pub struct TemplateInputs {
 }
 
 /// Schema of an object with any fields.
-struct AnyObject;
+pub(super) struct AnyObject;
 
 impl schemars::JsonSchema for AnyObject {
     fn inline_schema() -> bool {

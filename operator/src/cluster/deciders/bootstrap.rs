@@ -15,7 +15,7 @@ use crate::cluster::{
     action::{Decision, begin, finish},
     deciders::scale::grow_set,
     facts::{
-        forming, network,
+        beginning, forming, network,
         pods::pods_of_members,
         view::{View, seconds_between},
     },
@@ -173,8 +173,12 @@ pub fn forming(view: &View<'_>) -> Decision {
     let there = view.participants().len();
     let wanted = usize::try_from(target.bootstrap_replicas).unwrap_or(1);
     if there >= wanted {
+        if let Some((reason, text)) = beginning::unproven(view) {
+            return Decision::Blocked(reason, text);
+        }
         let mut next = finish(view.status);
         next.bootstrapped_at = Some(view.now().clone());
+        beginning::complete(view, &mut next);
         return Decision::Record(next, format!("the cluster of {wanted} has formed"));
     }
     match pods::remake(view, target, operation) {
@@ -186,6 +190,9 @@ pub fn forming(view: &View<'_>) -> Decision {
     let pods = pods_of_members(view);
     if let Decision::Act(action, text) = grow_set(view, pods.max(target.replicas)) {
         return Decision::Act(action, text);
+    }
+    if let Some(restoring) = restoring(view) {
+        return restoring;
     }
     let bootstrap = view.spec.bootstrap.clone().unwrap_or_default();
     let limit = bootstrap.timeout.duration().map_or(120, |d| d.as_secs());
@@ -203,6 +210,21 @@ pub fn forming(view: &View<'_>) -> Decision {
     } else {
         Decision::Wait(text)
     }
+}
+
+/// A restore takes as long as it takes; only its failure is one.
+fn restoring(view: &View<'_>) -> Option<Decision> {
+    let record = beginning::unfinished(view)?;
+    let source = record.source.as_deref().unwrap_or_default();
+    Some(match beginning::failure(view) {
+        Some(why) => {
+            let text = format!(
+                "{source} cannot be restored, and the cluster does not form without it: {why}"
+            );
+            Decision::Blocked("RestoreFailed", text)
+        }
+        None => Decision::Wait(format!("the first node restores {source}")),
+    })
 }
 
 #[cfg(test)]

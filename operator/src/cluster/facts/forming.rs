@@ -6,6 +6,7 @@ use operator_api::{
 };
 
 use crate::cluster::facts::{
+    beginning,
     observation::{NodeStatus, ObservedPod, ProbeResult},
     view::{View, seconds_between},
 };
@@ -38,7 +39,8 @@ pub fn doubt(view: &View<'_>) -> Option<String> {
     if let Some(pod) = pods.iter().find(|pod| !is_idle(view, pod)) {
         return Some(format!("{} does not answer", pod.name));
     }
-    let answers = pods.iter().any(|pod| view.node(&pod.name).is_some());
+    let answers = |pod: &&ObservedPod| view.node(&pod.name).is_some() || beginning::has_failed(pod);
+    let answers = pods.iter().any(answers);
     let unused = || {
         let set = names::voters(view.name);
         let mut claims = view.seen.claims.iter();
@@ -57,7 +59,8 @@ fn is_empty(node: &NodeStatus) -> bool {
 
 /// Does no node run in this pod, or an empty one that says so? Its node is only ready with a leader.
 fn is_idle(view: &View<'_>, pod: &ObservedPod) -> bool {
-    !pod.ready && (pod.machine.is_none() || view.node(&pod.name).is_some())
+    let runs_none = pod.machine.is_none() || beginning::has_failed(pod);
+    !pod.ready && (runs_none || view.node(&pod.name).is_some())
 }
 
 /// Is a pod of a voter being placed on a machine? What the scheduler says of the others meanwhile may be
@@ -75,6 +78,7 @@ pub fn is_placing(view: &View<'_>) -> bool {
 pub fn voters_to_form(view: &View<'_>) -> i32 {
     match view.target() {
         Some(target) if doubt(view).is_some() => target.bootstrap_replicas,
+        _ if beginning::is_restoring(view) => 1,
         _ => view.spec.replicas,
     }
 }

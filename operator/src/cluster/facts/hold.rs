@@ -2,7 +2,7 @@
 //! kept: with it the StatefulSets go on being applied, recreated and scaled.
 use operator_api::{cluster::Management, names, status::TemplateInputs};
 
-use crate::cluster::facts::{downgrade, image, inputs, observation::Observation, view::View};
+use crate::cluster::facts::{downgrade, hash, image, inputs, observation::Observation, view::View};
 
 /// Why a template is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,7 +36,7 @@ pub fn decide(view: &View<'_>) -> Option<Hold> {
     let target = view.target().filter(|_| view.is_formed())?;
     let asked = image::resolve(view).reference;
     let (spec, restarted_at) = inputs::of(view);
-    let spec_hash = inputs::hash(&spec);
+    let spec_hash = hash::hash(&spec);
     if let Some(back) = &view.status.rolled_back
         && (&back.input_hash, &back.image) == (&spec_hash, &asked)
     {

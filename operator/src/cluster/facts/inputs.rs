@@ -5,23 +5,8 @@ use operator_api::{
     names,
     status::{Target, TemplateInputs},
 };
-use serde::Serialize;
-use sha2::{Digest, Sha256};
 
-use crate::cluster::facts::{authentication, tls, view::View};
-
-/// Hexadecimal digits of a hash: 64 bits suffice to distinguish the few templates of one cluster.
-const HASH_CHARS: usize = 16;
-
-/// A short hash of a value's JSON. Maps are sorted, so equal values have equal hashes.
-pub fn hash(value: &impl Serialize) -> String {
-    // These types always serialize. An empty value would only make different values equal.
-    let json = serde_json::to_vec(value).unwrap_or_default();
-    let digest = Sha256::digest(json);
-    let mut text: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
-    text.truncate(HASH_CHARS);
-    text
-}
+use crate::cluster::facts::{authentication, beginning, hash::hash, tls, view::View};
 
 /// The parts of the spec and the annotations that affect pods.
 pub fn of(view: &View<'_>) -> (RqliteClusterSpec, Option<String>) {
@@ -97,12 +82,16 @@ pub fn template_hash(view: &View<'_>) -> String {
     hash_with(&spec, restarted.as_ref(), security_key(view).as_ref())
 }
 
-/// What the template has of TLS and of users, by the stages on record; None: nothing.
+/// What the template has of TLS, of users and of the restore that a new cluster begins with, by what is on
+/// record; None: nothing. A rollback never brings it back.
 fn security_key(view: &View<'_>) -> Option<String> {
-    match (tls::template_key(view), authentication::template_key(view)) {
-        (Some(tls), Some(users)) => Some(format!("{tls},{users}")),
-        (tls, users) => tls.or(users),
-    }
+    let keys = [
+        tls::template_key(view),
+        authentication::template_key(view),
+        beginning::template_key(view),
+    ];
+    let keys: Vec<String> = keys.into_iter().flatten().collect();
+    (!keys.is_empty()).then(|| keys.join(","))
 }
 
 /// Without TLS it is the hash that operators from before TLS made.

@@ -6,10 +6,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use node_contract::{
     Lineage as NodeLineage, PlanFile, RestoreState, StateFile,
     parked::{DiskStatus, ParkedStatus},
-    status::{ArchiveStatus, CheckStatus, SecurityStatus},
+    status::{ArchiveStatus, AutoRestoreStatus, CheckStatus, SecurityStatus},
 };
 use operator_api::{
-    RqliteCluster, RqliteRecovery, RqliteRestore, names,
+    RqliteBackup, RqliteCluster, RqliteRecovery, RqliteRestore, names,
     recovery::LogPosition,
     status::{DefaultClients, Pool},
 };
@@ -59,6 +59,9 @@ pub struct Observation {
     /// The RqliteRestore objects that name this cluster.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub restores: Vec<RqliteRestore>,
+    /// Where the data of a new cluster is to come from, where the spec names another object.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restore_source: Option<RestoreSource>,
     /// What the leader said of restores in place, by the id of the request. Kept in memory between
     /// reconciles, and asked for again while one is open.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -107,6 +110,27 @@ pub struct Observation {
     /// certificate is for.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub issued: BTreeMap<String, String>,
+}
+
+/// The object that `spec.bootstrap.restore` names; None: it does not exist.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "camelCase")]
+pub enum RestoreSource {
+    /// A backup.
+    Backup {
+        /// The object.
+        found: Option<Box<RqliteBackup>>,
+    },
+    /// Another cluster with an archive.
+    Cluster {
+        /// The object.
+        found: Option<Box<RqliteCluster>>,
+    },
+    /// It could not be read.
+    Unread {
+        /// The API server's answer.
+        why: String,
+    },
 }
 
 /// What is known of a confirmed leader.
@@ -451,6 +475,9 @@ pub struct NodeStatus {
     /// Its archive; None: it has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub archive: Option<ArchiveStatus>,
+    /// The restore that it began with; None: it was started without.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub auto_restore: Option<AutoRestoreStatus>,
     /// The certificates and credentials that it uses; None: its program is from before TLS.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub security: Option<SecurityStatus>,

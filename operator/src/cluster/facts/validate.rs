@@ -2,7 +2,13 @@
 //! is older than the rules.
 use operator_api::{ByteSize, Period, names, status::Pool};
 
-use crate::cluster::facts::{archive, doors, view::View};
+use crate::cluster::facts::{
+    archive,
+    authentication::is_known_by,
+    beginning, doors,
+    image::{self, Parts},
+    view::View,
+};
 
 mod pods;
 
@@ -59,12 +65,14 @@ pub fn mistakes(view: &View<'_>) -> Vec<String> {
     found
 }
 
-/// An empty database must never take the place of the one that was asked for.
+/// An image that does not know how to restore would begin with an empty database.
 fn restore(view: &View<'_>) -> Option<String> {
-    let asked = view.spec.bootstrap.as_ref()?.restore.as_ref()?;
-    let formed = view.status.bootstrapped_at.is_some();
-    (!formed && asked != &operator_api::cluster::BootstrapRestore::default()).then(|| {
-        "bootstrap.restore is not carried out by this version of the operator, and the cluster does not form without its data: create the cluster without it, and load the backup".to_owned()
+    let needed = !view.is_formed() && beginning::asked(view).is_some();
+    let image = image::resolve(view).reference;
+    (needed && !is_known_by(Parts::of(&image).release())).then(|| {
+        format!(
+            "the nodes of the image {image} cannot begin with a backup: choose a newer image, or remove bootstrap.restore"
+        )
     })
 }
 
@@ -121,6 +129,7 @@ pub fn hints(view: &View<'_>) -> Vec<String> {
         ));
     }
     found.extend(doors::hint(view));
+    found.extend(beginning::ignored(view));
     if voters == 1 {
         found.push("one voter: every restart interrupts service, and without a backup a lost volume means lost data".to_owned());
     }

@@ -4,6 +4,7 @@ use operator_api::{names, status::Pool};
 use crate::cluster::{
     action::Event,
     facts::{
+        beginning,
         observation::{Blocker, BlockerKind},
         view::View,
     },
@@ -140,6 +141,12 @@ fn remedy(view: &View<'_>, worst: &Blocker) -> (&'static str, String) {
             );
             ("Unschedulable", text)
         }
+        BlockerKind::Crash if beginning::is_restoring(view) => {
+            let text = format!(
+                "Correct spec.bootstrap.restore, the Secret that it names, or the store: {edit}. The node tries again by itself"
+            );
+            ("RestoreFailed", text)
+        }
         BlockerKind::Crash => {
             let text = format!(
                 "See kubectl logs --previous {} -c rqlited -n {namespace}; a flag in spec.config.extraArgs that the node does not know is corrected by {edit}",
@@ -207,7 +214,7 @@ fn container(worst: &Blocker, namespace: &str, edit: &str) -> (&'static str, Str
         format!("Create it: kubectl create {create} {name} --from-literal=KEY=VALUE")
     };
     let text = format!(
-        "{verb} -n {namespace}, or correct spec.config.extraEnv: {edit}. The pod then starts automatically"
+        "{verb} -n {namespace}, or correct what names it (spec.config.extraEnv, spec.archive, spec.bootstrap.restore): {edit}. The pod then starts automatically"
     );
     (reason, text)
 }

@@ -19,11 +19,7 @@ use serde::Serialize;
 
 use crate::cluster::{
     deciders::tls,
-    facts::{
-        forming, image,
-        inputs::{self, hash},
-        view::View,
-    },
+    facts::{beginning, forming, hash::hash, image, inputs, view::View},
 };
 
 pub use common::{has_readers, owner_label, selecting};
@@ -101,7 +97,11 @@ pub fn objects(view: &View<'_>, target: &Target, wanted: &Target) -> Vec<Object>
 
 /// The target that follows from the present spec and this version of the operator.
 pub fn wanted_target(view: &View<'_>) -> Target {
-    let replicas = view.spec.replicas;
+    // A node that restores forms the cluster alone; the others then join it.
+    let replicas = match beginning::is_restoring(view) {
+        true => 1,
+        false => view.spec.replicas,
+    };
     let bootstrap = forming::voters_to_form(view);
     let mut target = Target {
         replicas,

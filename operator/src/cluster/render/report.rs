@@ -18,7 +18,7 @@ use crate::cluster::{
     action::Decision,
     deciders::{deletion, manager},
     facts::{
-        archiving, claims, doors,
+        archiving, beginning, claims, doors,
         hold::Hold,
         network, newer,
         quorum::{Outage, classify_outage},
@@ -86,6 +86,7 @@ pub fn status(
         next.cluster_domain = Some(view.cluster_domain().to_owned());
     }
     record_access(view, &mut next);
+    beginning::record(view, &mut next);
     let outage = if view.is_formed() {
         classify_outage(view)
     } else {

@@ -25,7 +25,7 @@ use operator_api::{
 
 use crate::cluster::deciders::certificates::secret_name;
 use crate::cluster::facts::{
-    archive, authentication,
+    archive, authentication, beginning,
     tls::{Side, resolved},
     view::View,
 };
@@ -68,6 +68,8 @@ pub(super) fn template(view: &View<'_>, target: &Target, pool: Pool) -> PodTempl
     let mut annotations = additions::annotations(view);
     let archive = archive::in_pods(view).map(|pods| pods.config);
     annotations.extend(archive.map(|text| (names::ARCHIVE_ANNOTATION.to_owned(), text)));
+    let restore = restore(view, pool).map(|pods| pods.config);
+    annotations.extend(restore.map(|text| (names::RESTORE_ANNOTATION.to_owned(), text)));
     annotations.extend(user.annotations);
     let given = view.seen.cluster.metadata.annotations.as_ref();
     if let Some(at) = given.and_then(|a| a.get(names::RESTARTED_AT_ANNOTATION)) {
@@ -109,7 +111,7 @@ fn spec(view: &View<'_>, target: &Target, pool: Pool) -> PodSpec {
         security_context: Some(security::of_pod(view)),
         init_containers: Some(vec![prepare(view, target, pool)]),
         containers: vec![node(view, target, pool)],
-        volumes: Some(volumes(view)),
+        volumes: Some(volumes(view, pool)),
         affinity: affinity(view, pool, &scheduling),
         topology_spread_constraints: Some(spread(view, pool, &scheduling)),
         node_selector: (!scheduling.node_selector.is_empty()).then_some(scheduling.node_selector),
@@ -210,6 +212,11 @@ fn default_resources() -> ResourceRequirements {
     }
 }
 
+/// What the voters of a cluster that has not formed have for the restore that it begins with.
+fn restore(view: &View<'_>, pool: Pool) -> Option<beginning::InPods> {
+    beginning::in_pods(view).filter(|_| pool == Pool::Voter)
+}
+
 fn node(view: &View<'_>, target: &Target, pool: Pool) -> Container {
     let mut container = container(view, target, "rqlited");
     let config = view.spec.config.clone().unwrap_or_default();
@@ -227,6 +234,13 @@ fn node(view: &View<'_>, target: &Target, pool: Pool) -> Container {
     let own = container.volume_mounts.get_or_insert_default();
     own.extend(archive.mounts);
     own.extend(secrets(view).into_iter().map(|(_, _, mount)| mount));
+    if let Some(restore) = restore(view, pool) {
+        own.extend(restore.access.mounts);
+        let env = container.env.get_or_insert_default();
+        env.extend(restore.access.env);
+        // What it said last is why it could not restore.
+        container.termination_message_policy = Some("FallbackToLogsOnError".to_owned());
+    }
     let has_health = args::has_health(target);
     let probed = if has_health { HEALTH_PORT_NAME } else { "http" };
     Container {
@@ -349,7 +363,7 @@ fn http(port: &str, path: &str) -> Probe {
 }
 
 /// The state file, and the plan of a recovery if there is one. An ephemeral cluster's data is in the pod.
-fn volumes(view: &View<'_>) -> Vec<Volume> {
+fn volumes(view: &View<'_>, pool: Pool) -> Vec<Volume> {
     let source = |name: String, optional: bool| VolumeProjection {
         config_map: Some(ConfigMapProjection {
             name,
@@ -382,6 +396,8 @@ fn volumes(view: &View<'_>) -> Vec<Volume> {
     all.extend(secrets.map(|(name, secret, _)| secret_volume(name, secret)));
     let archive = archive::in_pods(view);
     all.extend(archive.map(|pods| pods.access.volumes).unwrap_or_default());
+    let restore = restore(view, pool);
+    all.extend(restore.map(|pods| pods.access.volumes).unwrap_or_default());
     all
 }
 

@@ -4,8 +4,8 @@ use operator_api::{
     RqliteClusterStatus,
     status::{
         ADVISORY, ARCHIVING, AVAILABLE, CERTIFICATES_VALID, DEGRADED, DELETION_BLOCKED, HIBERNATED,
-        MANAGED, OPEN_TO_ANYONE, OperationType, PAUSED, PROGRESSING, QUORUM_LOST, STORAGE_READY,
-        Target, UNKNOWN_MEMBER, UPDATE_PENDING,
+        MANAGED, OPEN_TO_ANYONE, OperationType, PAUSED, PROGRESSING, QUORUM_LOST, RESTORING,
+        STORAGE_READY, Target, UNKNOWN_MEMBER, UPDATE_PENDING,
     },
 };
 
@@ -17,7 +17,7 @@ use crate::cluster::{
     action::Decision,
     deciders::{blocked, drain, membership, replace, rollout::is_deferred, storage},
     facts::{
-        archiving, doors, ownership,
+        archiving, beginning, doors, ownership,
         quorum::{Outage, is_disk_needed, is_loss_reported, loss_reason, recovery_instructions},
         validate,
         view::View,
@@ -72,6 +72,12 @@ pub(super) fn write(
             put(view, next, condition_of(ARCHIVING, is_true, reason, text));
         }
         None => next.conditions.retain(|one| one.type_ != ARCHIVING),
+    }
+    match beginning::condition(view, next) {
+        Some((is_true, reason, text)) => {
+            put(view, next, condition_of(RESTORING, is_true, reason, text));
+        }
+        None => next.conditions.retain(|one| one.type_ != RESTORING),
     }
     if let Some(one) = tls::condition(view) {
         put(view, next, one);

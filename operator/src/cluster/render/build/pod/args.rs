@@ -12,6 +12,7 @@ use crate::cluster::{
         addresses::pod_domain,
         archive,
         authentication::{NODE_USER, USERS_FILE, in_pods, is_known_by},
+        beginning,
         certificates::{AUTHORITIES, CERTIFICATE, KEY},
         image::Parts,
         tls::{asks_clients, common_name, resolved},
@@ -51,6 +52,11 @@ pub(super) fn of(view: &View<'_>, target: &Target, pool: Pool) -> Vec<String> {
             // A missing node may take long: the operator reports what is missing, and a restart would not
             // help.
             all.push("-bootstrap-expect-timeout=24h".to_owned());
+            all.extend(
+                beginning::in_pods(view)
+                    .map(|pods| pods.flags)
+                    .unwrap_or_default(),
+            );
         }
         Pool::Read => {
             all.push("-raft-non-voter=true".to_owned());
