@@ -1,6 +1,17 @@
 //! Raft's timing, from rqlite's two timeouts, and the configuration of openraft that follows from it.
 use std::{sync::Arc, time::Duration};
 
+/// Places in the channel by which the state machine, the log and the clock notify openraft's core: so many
+/// that none of them ever waits. The core waits for the state machine where that is behind by
+/// [`UNAPPLIED_COMMITS`]; if the state machine waited for the core at the same time, because ticks of the clock
+/// had filled this channel meanwhile, both would wait for ever. Memory is allocated only for what is in the
+/// channel: at most some ten ticks per heartbeat while the core waits.
+const NOTIFICATIONS: u64 = 1 << 40;
+/// Advances of the commit index that wait for the state machine. A member that catches up with large entries is
+/// behind by one for each message of the leader, thousands a minute; while it is behind by more than this, it
+/// responds to nobody. 65,536 of them are about 10 MB.
+const UNAPPLIED_COMMITS: u64 = 1 << 16;
+
 /// Raft's timing and limits.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -47,11 +58,10 @@ impl Settings {
             max_in_snapshot_log_to_keep: u64::MAX,
             max_payload_entries: 64,
             replication_lag_threshold: 16,
-            // Small channels: back-pressure belongs to the proposer's queue, and openraft's defaults hold
-            // megabytes.
+            // Small: back-pressure belongs to the proposer's queue.
             api_channel_size: Some(1024),
-            notification_channel_size: Some(1024),
-            state_machine_channel_size: Some(256),
+            notification_channel_size: Some(NOTIFICATIONS),
+            state_machine_channel_size: Some(UNAPPLIED_COMMITS),
             backoff: "50ms 100ms 200ms ...2s".into(),
             ..openraft::Config::default()
         };

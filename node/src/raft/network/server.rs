@@ -44,6 +44,9 @@ use crate::{
 
 /// Requests of one connection waiting for openraft; the sender keeps at most eight in flight.
 const QUEUE: usize = 64;
+/// Limit for one response of openraft's core. The other side gives up far earlier; the connection ends, so that
+/// a core that is busy for long does not hold the slots of connections that nobody waits at.
+const RESPONSE_LIMIT: Duration = Duration::from_secs(10);
 /// A sender that makes no progress with a snapshot for this long is gone.
 const RECEIVE_IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// The disk space for the rest of a snapshot is checked again after this many bytes.
@@ -217,15 +220,20 @@ impl Server {
                         appends.send(record).await.is_err()
                     }
                 }
-                request => responses.send(self.response(request).await?).await.is_err(),
+                request => {
+                    let response = timeout(RESPONSE_LIMIT, self.response(request))
+                        .await
+                        .map_err(|_| io::ErrorKind::TimedOut)??;
+                    responses.send(response).await.is_err()
+                }
             };
             if gone {
                 break;
             }
         }
-        drop((appends, responses));
-        let _ = appending.await;
-        let _ = writing.await;
+        // The other side has gone, or wants no responses any more. What it sent is with openraft; nobody waits
+        // for the results, because the connection's slot is needed by its successor.
+        drop((appends, responses, appending, writing));
         Ok(())
     }
 
