@@ -54,6 +54,7 @@ pub(crate) fn run(place: &Simulated) -> Result<()> {
         "configmap",
         "poddisruptionbudget",
         "networkpolicy",
+        "serviceaccount",
     ] {
         place.run(&["delete", left, "-l", "rqlite.dev/cluster=again"])?;
     }
