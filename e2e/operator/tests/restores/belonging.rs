@@ -34,12 +34,19 @@ fn of_a_former_cluster(place: &mut Simulated) -> Result<()> {
     place.run(&["delete", "rqlitecluster", "again", "--timeout=90s"])?;
     place.await_gone(KIND, "waits")?;
     until("its objects to be gone", LIMIT, || {
-        let kinds = "statefulset,service,configmap,poddisruptionbudget,networkpolicy,serviceaccount";
+        let kinds =
+            "statefulset,service,configmap,poddisruptionbudget,networkpolicy,serviceaccount";
         let left = place.run(&["get", kinds, "-l", "rqlite.dev/cluster=again", "-o", "name"])?;
         ensure!(left.is_empty(), "{left}");
         Ok(())
     })?;
-    let claims = ["delete", "pvc", "-l", "rqlite.dev/cluster=again", "--wait=false"];
+    let claims = [
+        "delete",
+        "pvc",
+        "-l",
+        "rqlite.dev/cluster=again",
+        "--wait=false",
+    ];
     place.run(&claims)?;
     let second = place.cluster("again", &archive())?["metadata"]["uid"].clone();
     ensure!(first != second, "the same");
@@ -65,7 +72,8 @@ pub(crate) fn run(place: &mut Simulated) -> Result<()> {
         "Nothing was changed",
     ];
     place.await_phase(KIND, "too-early", "Rejected", &words)?;
-    let named = |uid: &Value| json!({"clusterRef": {"name": "later", "uid": uid}, "confirm": "later"});
+    let named =
+        |uid: &Value| json!({"clusterRef": {"name": "later", "uid": uid}, "confirm": "later"});
     let other = place.get("rqlitecluster", "again")?["metadata"]["uid"].clone();
     make(place, "other-uid", &named(&other))?;
     place.await_phase(KIND, "other-uid", "Rejected", &["spec.clusterRef.uid is"])?;
