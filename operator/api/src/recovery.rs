@@ -4,7 +4,11 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
-use crate::{lineage::Lineage, open::open_enum, scalar::Period};
+use crate::{
+    lineage::Lineage,
+    open::open_enum,
+    scalar::{Moment, Period},
+};
 
 /// How a cluster may be recovered.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -57,6 +61,9 @@ use crate::{lineage::Lineage, open::open_enum, scalar::Period};
 #[x_kube(
     validation = Rule::new("self == oldSelf").message("a recovery cannot be changed: create another RqliteRecovery"),
     validation = Rule::new("self.mode != 'RewriteAddresses' || !has(self.survivor)").message("mode RewriteAddresses needs all voters and chooses no survivor: remove survivor, or use mode SingleSurvivor"),
+    validation = Rule::new("self.mode != 'FromArchive' || !has(self.survivor)").message("mode FromArchive is for a cluster without any survivor: remove survivor, or use mode SingleSurvivor"),
+    validation = Rule::new("self.mode == 'FromArchive' || !(has(self.toTime) || has(self.toIndex))").message("toTime and toIndex are points of the archive: use them with mode FromArchive, or create an RqliteRestore for a cluster that runs"),
+    validation = Rule::new("!(has(self.toTime) && has(self.toIndex))").message("a point is a time or an index: give toTime or toIndex, or neither for the archive's end"),
     validation = Rule::new("self.mode != 'RewriteAddresses' || !has(self.ignoreMembers)").message("mode RewriteAddresses needs all voters: remove ignoreMembers, or use mode SingleSurvivor"),
     validation = Rule::new("!has(self.survivor) || !has(self.ignoreMembers) || !self.ignoreMembers.exists(m, m == self.survivor)").message("the survivor is also in ignoreMembers: remove it from one of them")
 )]
@@ -64,14 +71,22 @@ pub struct RqliteRecoverySpec {
     /// The cluster, in the same namespace.
     pub cluster_ref: ClusterRef,
     /// SingleSurvivor: one member becomes the cluster and the others rejoin it. RewriteAddresses: all voters
-    /// exist, but under new names; nothing is lost. Defaults to SingleSurvivor.
+    /// exist, but under new names; nothing is lost. FromArchive: no data is left but the archive (spec.archive
+    /// of the cluster), from which the cluster begins again with empty volumes. Defaults to SingleSurvivor.
     #[serde(default)]
-    #[schemars(extend("enum" = ["SingleSurvivor", "RewriteAddresses"]))]
+    #[schemars(extend("enum" = ["SingleSurvivor", "RewriteAddresses", "FromArchive"]))]
     pub mode: RecoveryMode,
     /// Pod of the member to recover from. Defaults to the member with the newest log.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63))]
     pub survivor: Option<String>,
+    /// With mode FromArchive: the last state at this time. Defaults to the archive's end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to_time: Option<Moment>,
+    /// With mode FromArchive: the state after this Raft index.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 9_007_199_254_740_991_i64))]
+    pub to_index: Option<i64>,
     /// Consent to lose what the survivor does not have. Without it, a recovery that may lose data stops in
     /// phase AwaitingApproval and reports how many entries may be lost. Defaults to false.
     #[serde(default)]
@@ -118,6 +133,8 @@ impl RqliteRecoverySpec {
             },
             mode: RecoveryMode::default(),
             survivor: None,
+            to_time: None,
+            to_index: None,
             accept_data_loss: false,
             ignore_members: Vec::new(),
             assume_stopped: Vec::new(),
@@ -152,6 +169,8 @@ open_enum! {
         SingleSurvivor = "SingleSurvivor",
         /// All voters exist, under new names.
         RewriteAddresses = "RewriteAddresses",
+        /// No data is left but the archive.
+        FromArchive = "FromArchive",
     }
 }
 
@@ -169,6 +188,8 @@ open_enum! {
         Fencing = "Fencing",
         /// Rewriting the survivor's Raft configuration.
         Applying = "Applying",
+        /// The first of the new, empty nodes restores the archive.
+        Restoring = "Restoring",
         /// Checking the running survivor.
         Verifying = "Verifying",
         /// The other nodes join as new members.
@@ -243,6 +264,12 @@ pub struct RecoveryRecord {
     pub from: Lineage,
     /// The lineage that begins.
     pub to: Lineage,
+    /// The archive's point; only with mode FromArchive. Without one: its end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to_time: Option<Moment>,
+    /// The archive's index; only with mode FromArchive.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to_index: Option<i64>,
     /// Members of the new configuration besides the survivor; only with mode RewriteAddresses.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
@@ -346,8 +373,8 @@ impl RecoveryPhase {
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RqliteRecoveryStatus {
-    /// Current phase: Pending, Inspecting, AwaitingApproval, Fencing, Applying, Verifying, Rejoining,
-    /// Succeeded, Failed or Rejected. Others are possible after a newer operator.
+    /// Current phase: Pending, Inspecting, AwaitingApproval, Fencing, Applying, Restoring, Verifying,
+    /// Rejoining, Succeeded, Failed or Rejected. Others are possible after a newer operator.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub phase: Option<RecoveryPhase>,
     /// Uid of the RqliteCluster that this recovery is for. It stays the same when a cluster of the same name

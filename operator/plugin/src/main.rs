@@ -3,6 +3,7 @@
 mod access;
 mod act;
 mod certificates;
+mod clone;
 mod manager;
 mod node;
 mod parked;
@@ -68,7 +69,7 @@ enum Command {
     /// confirmation, and follows the restore to its end.
     Restore(restore::RestoreOptions),
     /// Makes a new cluster from another's archive, as of a moment or now.
-    Clone(restore::CloneOptions),
+    Clone(clone::CloneOptions),
     /// Makes a backup and waits for it, or lists the backups.
     Backup(restore::BackupOptions),
     /// Shows the archive.
@@ -169,7 +170,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Status { cluster: None, .. } => status::list(&target("")).await,
         Command::Recover(options) => recover::run(&target(&options.cluster), &options).await,
         Command::Restore(options) => restore::restore(&target(&options.cluster), &options).await,
-        Command::Clone(options) => restore::clone(&target(&options.cluster), &options).await,
+        Command::Clone(options) => clone::clone(&target(&options.cluster), &options).await,
         Command::Backup(options) => restore::backup(&target(&options.cluster), &options).await,
         Command::Archive {
             command: restore::ArchiveCommand::List { cluster, user },

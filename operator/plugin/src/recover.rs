@@ -10,7 +10,7 @@ use anyhow::{Context, bail};
 use clap::Args;
 use kube::{Api, ResourceExt, api::PostParams};
 use operator_api::{
-    Period, RqliteRecovery, RqliteRecoverySpec, RqliteRecoveryStatus,
+    Moment, Period, RqliteRecovery, RqliteRecoverySpec, RqliteRecoveryStatus,
     recovery::{RecoveryMode, RecoveryPhase},
 };
 
@@ -38,6 +38,15 @@ pub(crate) struct Options {
     /// All voters exist, under new addresses; nothing is lost.
     #[arg(long, conflicts_with_all = ["survivor", "ignore"])]
     rewrite_addresses: bool,
+    /// No volume is left: begin again from the cluster's archive, with new, empty volumes.
+    #[arg(long, conflicts_with_all = ["survivor", "rewrite_addresses"])]
+    from_archive: bool,
+    /// With --from-archive: the last state at this time instead of the archive's end.
+    #[arg(long, value_name = "TIME", requires = "from_archive", value_parser = crate::say::moment)]
+    to_time: Option<Moment>,
+    /// With --from-archive: the state after this Raft index.
+    #[arg(long, value_name = "INDEX", requires = "from_archive", conflicts_with = "to_time", value_parser = clap::value_parser!(i64).range(1..))]
+    to_index: Option<i64>,
     /// Why the recovery is needed, for the record. Asked for, unless --yes is given.
     #[arg(long)]
     reason: Option<String>,
@@ -65,6 +74,11 @@ impl Options {
         if self.rewrite_addresses {
             spec.mode = RecoveryMode::RewriteAddresses;
         }
+        if self.from_archive {
+            spec.mode = RecoveryMode::FromArchive;
+        }
+        spec.to_time.clone_from(&self.to_time);
+        spec.to_index = self.to_index;
         spec.survivor.clone_from(&self.survivor);
         spec.accept_data_loss = !dry_run;
         spec.ignore_members.clone_from(&self.ignore);
@@ -113,9 +127,16 @@ pub(crate) async fn run(target: &Target, options: &Options) -> anyhow::Result<Ex
     let reason = match (&options.reason, options.yes) {
         (Some(reason), true) => reason.clone(),
         (given, _) => {
+            let what = match options.from_archive {
+                true => {
+                    "All nodes are stopped, and the cluster begins again from its archive with new volumes."
+                }
+                false => {
+                    "All nodes are stopped, the survivor becomes the cluster, and the others rejoin it; their old data is parked."
+                }
+            };
             let typed = prompt(&format!(
-                "\nAll nodes are stopped, the survivor becomes the cluster, and the others rejoin it; their old data is parked.\n\
-                 To continue, type the cluster's name ({}): ",
+                "\n{what}\nTo continue, type the cluster's name ({}): ",
                 target.name
             ))?;
             if typed != target.name {
@@ -267,6 +288,9 @@ Succeeded: dry run
             ignore: vec!["demo-1".to_owned()],
             assume_stopped: Vec::new(),
             rewrite_addresses: false,
+            from_archive: false,
+            to_time: None,
+            to_index: None,
             reason: None,
             skip_database_check: true,
             database_check_timeout: Some("2h".to_owned()),

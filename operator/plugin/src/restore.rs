@@ -1,5 +1,5 @@
-//! `kubectl rqlite restore`, `clone`, `backup` and `archive list`: a dry run and a typed confirmation before
-//! a restore in place, one object for a clone, one for a backup, and what the archive has.
+//! `kubectl rqlite restore`, `backup` and `archive list`: a dry run and a typed confirmation before a restore in
+//! place, one object for a backup, and what the archive has.
 use std::{
     io::{IsTerminal, Write},
     process::ExitCode,
@@ -17,7 +17,6 @@ use operator_api::{
     Moment, RqliteBackup, RqliteBackupSpec, RqliteCluster, RqliteRestore, RqliteRestoreSpec,
     RqliteRestoreStatus,
     backup::BackupPhase,
-    cluster::{ArchivePoint, BootstrapRestore},
     recovery::ClusterRef,
     restore::RestorePhase,
     status::{ARCHIVING, BACKUPS_PROVEN},
@@ -32,23 +31,16 @@ const OPERATOR_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A point of an archive.
 #[derive(Clone, Debug, Args)]
-struct Point {
+pub(crate) struct Point {
     /// The last state at this time, such as 2026-11-29T08:00:00Z.
-    #[arg(long, value_name = "TIME", value_parser = moment)]
-    to_time: Option<Moment>,
+    #[arg(long, value_name = "TIME", value_parser = say::moment)]
+    pub(crate) to_time: Option<Moment>,
     /// The state after this Raft index.
     #[arg(long, value_name = "INDEX", conflicts_with = "to_time", value_parser = clap::value_parser!(i64).range(1..))]
-    to_index: Option<i64>,
+    pub(crate) to_index: Option<i64>,
     /// Id of the lineage of the point, if the archive has several.
     #[arg(long, value_name = "ID")]
-    lineage: Option<String>,
-}
-
-/// A time that the API server accepts, too.
-fn moment(text: &str) -> Result<Moment, String> {
-    let moment = Moment::from(text);
-    let parsed = moment.timestamp().map_err(|error| error.to_string());
-    parsed.map(|_| moment)
+    pub(crate) lineage: Option<String>,
 }
 
 /// Arguments of `restore`.
@@ -67,23 +59,6 @@ pub(crate) struct RestoreOptions {
     /// Do not ask for confirmation: undo what was written after the point. Needs --reason.
     #[arg(long)]
     yes: bool,
-}
-
-/// Arguments of `clone`.
-#[derive(Clone, Debug, Args)]
-pub(crate) struct CloneOptions {
-    /// The cluster whose archive is read. It may have lost all its volumes.
-    pub(crate) cluster: String,
-    /// Name of the new cluster.
-    clone: String,
-    #[command(flatten)]
-    point: Point,
-    /// Number of voters. Defaults to that of the cluster.
-    #[arg(long)]
-    replicas: Option<i32>,
-    /// Only print the object.
-    #[arg(long)]
-    dry_run: bool,
 }
 
 /// Arguments of `backup`.
@@ -234,60 +209,6 @@ async fn create_and_follow(
         }
         tokio::time::sleep(POLL_INTERVAL).await;
     }
-}
-
-/// The new cluster: as the old one, with the old one's state of the point.
-fn clone_object(source: &RqliteCluster, options: &CloneOptions) -> RqliteCluster {
-    let mut spec = source.spec.clone();
-    let mut bootstrap = spec.bootstrap.take().unwrap_or_default();
-    bootstrap.restore = Some(BootstrapRestore {
-        archive: Some(ArchivePoint {
-            cluster: Some(options.cluster.clone()),
-            lineage: options.point.lineage.clone(),
-            to_time: options.point.to_time.clone(),
-            to_index: options.point.to_index,
-        }),
-        ..BootstrapRestore::default()
-    });
-    spec.bootstrap = Some(bootstrap);
-    // Two clusters never write to one place.
-    spec.archive = None;
-    spec.hibernated = false;
-    spec.paused = false;
-    if let Some(replicas) = options.replicas {
-        spec.replicas = replicas;
-    }
-    RqliteCluster::new(&options.clone, spec)
-}
-
-/// Makes a new cluster from another's archive.
-pub(crate) async fn clone(target: &Target, options: &CloneOptions) -> anyhow::Result<ExitCode> {
-    let source = target.cluster().await?;
-    if source.spec.archive.is_none() {
-        bail!(
-            "{} has no archive (spec.archive): make a backup and begin a cluster from it by spec.bootstrap.restore.backup. Nothing was done",
-            target.name
-        );
-    }
-    if options.clone == options.cluster {
-        bail!(
-            "a clone needs a name of its own. To take the cluster itself back: kubectl rqlite restore {}",
-            target.name
-        );
-    }
-    let object = clone_object(&source, options);
-    if options.dry_run {
-        println!("{}", serde_json::to_string_pretty(&object)?);
-        return Ok(ExitCode::SUCCESS);
-    }
-    let clusters = target.clusters();
-    let made = clusters.create(&PostParams::default(), &object).await;
-    made.with_context(|| format!("creating the RqliteCluster {}", options.clone))?;
-    println!(
-        "{} begins with the archive of {}; it has no archive of its own yet (spec.archive, with another prefix). Watch: kubectl rqlite status {} -n {}",
-        options.clone, target.name, options.clone, target.namespace
-    );
-    Ok(ExitCode::SUCCESS)
 }
 
 /// Makes a backup and waits for it, or lists the backups.
@@ -442,8 +363,6 @@ pub(crate) fn archive(cluster: &RqliteCluster, live: Option<&ArchiveStatus>) -> 
 
 #[cfg(test)]
 mod tests {
-    use operator_api::RqliteClusterSpec;
-
     use super::*;
 
     fn options() -> RestoreOptions {
@@ -468,31 +387,7 @@ mod tests {
         let real = restore_object(&options(), Some("u".to_owned()), false, Some(41), None);
         assert_eq!(real.spec.confirm.as_deref(), Some("demo"));
         assert_eq!((real.spec.to_index, real.spec.to_time), (Some(41), None));
-        assert!(moment("yesterday").is_err());
-    }
-
-    #[test]
-    fn a_clone_has_no_archive_of_its_own() {
-        let mut source = RqliteCluster::new("demo", RqliteClusterSpec::default());
-        source.spec.replicas = 5;
-        source.spec.hibernated = true;
-        let options = CloneOptions {
-            cluster: "demo".to_owned(),
-            clone: "look".to_owned(),
-            point: options().point,
-            replicas: None,
-            dry_run: false,
-        };
-        let made = clone_object(&source, &options);
-        assert_eq!(
-            (made.name_any(), made.spec.replicas),
-            ("look".to_owned(), 5)
-        );
-        assert!(made.spec.archive.is_none() && !made.spec.hibernated);
-        let restore = made.spec.bootstrap.unwrap().restore.unwrap();
-        let point = restore.archive.unwrap();
-        assert_eq!(point.cluster.as_deref(), Some("demo"));
-        assert_eq!(point.to_time, options.point.to_time);
+        assert!(say::moment("yesterday").is_err());
     }
 
     #[test]

@@ -37,6 +37,13 @@ fn is_unknown_kind(message: &str) -> bool {
     known.iter().any(|text| message.contains(text))
 }
 
+/// A time that the API server accepts, too.
+pub(crate) fn moment(text: &str) -> Result<operator_api::Moment, String> {
+    let moment = operator_api::Moment::from(text);
+    let parsed = moment.timestamp().map_err(|error| error.to_string());
+    parsed.map(|_| moment)
+}
+
 #[cfg(test)]
 mod tests {
     use anyhow::Context;

@@ -308,6 +308,42 @@ pub(crate) const NEW_CLUSTERS: &[(&str, &str)] = &[
         r#"{"tls":{"nodes":{"certificate":{"issuerRef":{"kind":"Issuer"}}}}}"#,
         "spec.tls.nodes.certificate.issuerRef.name: Required value",
     ),
+    (
+        r#"{"bootstrap":{"restore":{}}}"#,
+        "give exactly one of backup, object (with target) and archive",
+    ),
+    (
+        r#"{"bootstrap":{"restore":{"backup":{"name":"b"},"archive":{"cluster":"c"}}}}"#,
+        "give exactly one of backup, object (with target) and archive",
+    ),
+    (
+        r#"{"bootstrap":{"restore":{"object":"x"}}}"#,
+        "give target with them, and only with them",
+    ),
+    (
+        r#"{"bootstrap":{"restore":{"archive":{"cluster":"c"},"target":{"s3":{"bucket":"bkt"}}}}}"#,
+        "give target with them, and only with them",
+    ),
+    (
+        r#"{"bootstrap":{"restore":{"object":"../x","target":{"s3":{"bucket":"bkt"}}}}}"#,
+        "object is a name below the target's prefix",
+    ),
+    (
+        r#"{"bootstrap":{"restore":{"object":"x","target":{"s3":{"bucket":"bkt"}},"encryption":{"keySecret":{"name":"s","key":"k"}}}}}"#,
+        "encryption is the key of an archive in target",
+    ),
+    (
+        r#"{"bootstrap":{"restore":{"archive":{"cluster":"c","toIndex":1,"toTime":"2026-01-01T00:00:00Z"}}}}"#,
+        "a point is a time or an index",
+    ),
+    (
+        r#"{"bootstrap":{"restore":{"object":"x","target":{"s3":{"bucket":"bkt"},"volume":{"claimName":"c"}}}}}"#,
+        "a target is one place",
+    ),
+    (
+        r#"{"bootstrap":{"restore":{"object":"x","target":{"volume":{"claimName":"c","path":"../../etc"}}}}}"#,
+        "volume.path is a directory within the claim",
+    ),
 ];
 
 /// At least one flag of every family that the operator sets itself, with one and with two dashes.
@@ -478,7 +514,19 @@ pub(crate) const NEW_RECOVERIES: &[(&str, &str)] = &[
     (r#"{"clusterRef":null}"#, "spec.clusterRef: Required value"),
     (
         r#"{"mode":"Guess"}"#,
-        r#"supported values: "SingleSurvivor", "RewriteAddresses""#,
+        r#"supported values: "SingleSurvivor", "RewriteAddresses", "FromArchive""#,
+    ),
+    (
+        r#"{"mode":"FromArchive","survivor":"demo-0"}"#,
+        "mode FromArchive is for a cluster without any survivor",
+    ),
+    (
+        r#"{"toIndex":7}"#,
+        "toTime and toIndex are points of the archive",
+    ),
+    (
+        r#"{"mode":"FromArchive","toIndex":7,"toTime":"2026-01-01T00:00:00Z"}"#,
+        "give toTime or toIndex, or neither",
     ),
     (
         r#"{"mode":"RewriteAddresses","survivor":"demo-0"}"#,

@@ -9,6 +9,7 @@ mod belonging;
 mod check;
 mod decide;
 mod files;
+mod from_archive;
 mod record;
 mod rejoin;
 mod stalled;

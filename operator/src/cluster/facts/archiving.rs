@@ -113,21 +113,42 @@ pub fn record(view: &View<'_>, next: &mut RqliteClusterStatus) {
     });
 }
 
+/// Up to where the archive reaches, and what is lost where nothing else is left.
+pub fn announce(view: &View<'_>) -> String {
+    let unknown =
+        "How far the archive reaches was never seen: kubectl rqlite archive list shows it";
+    reach(view).unwrap_or_else(|| unknown.to_owned())
+}
+
+/// Number of entries that are known to be committed and not known to be archived; None if nothing is known.
+pub fn lost_entries(view: &View<'_>) -> Option<i64> {
+    let (index, _) = archived(view)?;
+    Some((committed(view) - index).max(0))
+}
+
+/// Newest index that is known to be archived, and the time of that entry.
+fn archived(view: &View<'_>) -> Option<(i64, String)> {
+    let known = view.leader_seen().and_then(|seen| seen.archived);
+    if let Some((index, time)) = known {
+        return Some((i64::try_from(index).ok()?, time));
+    }
+    let recorded = view.status.archive.clone().unwrap_or_default();
+    Some((recorded.archived_index?, recorded.archived_time?.0))
+}
+
+/// Highest index that is known to be committed.
+fn committed(view: &View<'_>) -> i64 {
+    let seen = view.leader_seen().map(|seen| seen.commit_index);
+    let seen = seen.and_then(|index| i64::try_from(index).ok());
+    seen.unwrap_or(0).max(view.status.commit_index.unwrap_or(0))
+}
+
 /// Up to where the archive reaches, and what lies beyond it: in entries and seconds.
 fn reach(view: &View<'_>) -> Option<String> {
     let spec = view.spec.archive.as_ref()?;
-    let recorded = view.status.archive.clone().unwrap_or_default();
+    let (index, time) = archived(view)?;
+    let committed = committed(view);
     let seen = view.leader_seen();
-    let known = seen.as_ref().and_then(|seen| seen.archived.clone());
-    let (index, time) = match known {
-        Some((index, time)) => (i64::try_from(index).ok()?, time),
-        None => (recorded.archived_index?, recorded.archived_time?.0),
-    };
-    let committed = seen.as_ref().map(|seen| seen.commit_index);
-    let committed = committed.and_then(|index| i64::try_from(index).ok());
-    let committed = committed
-        .unwrap_or(0)
-        .max(view.status.commit_index.unwrap_or(0));
     let last = seen.map(|seen| seen.at);
     let last = last.or_else(|| view.status.last_leader_seen.clone());
     let at = Moment(time.clone()).timestamp().ok();
@@ -144,23 +165,18 @@ fn reach(view: &View<'_>) -> Option<String> {
     ))
 }
 
-/// What to do where no voter is left and there is an archive: one object, and what is lost by it.
+/// What to do where no member is left and there is an archive: one object, and what is lost by it.
 pub fn last_resort(view: &View<'_>) -> Option<String> {
     view.spec.archive.as_ref()?;
-    let reach = reach(view).unwrap_or_else(|| {
-        "How far the archive reaches was never seen: kubectl rqlite archive list shows it"
-            .to_owned()
-    });
+    let reach = announce(view);
     let namespace = view.seen.cluster.metadata.namespace.as_deref();
     let namespace = namespace.unwrap_or("default");
     let name = view.name;
     Some(format!(
-        "No survivor is left. {reach}. Bring a volume back, or begin a new cluster from the archive: kubectl rqlite clone {name} {name}-2 -n {namespace}, or kubectl create an object \
-         {{apiVersion: {}/{}, kind: RqliteCluster, metadata: {{name: {name}-2, namespace: {namespace}}}, spec: {{replicas: {}, storage: {{size: {}}}, bootstrap: {{restore: {{archive: {{cluster: {name}}}}}}}}}}}. Runbook: restore",
+        "No survivor is left. {reach}. Bring a volume back, or go on from the archive: kubectl rqlite recover {name} --from-archive -n {namespace}, or kubectl create an object \
+         {{apiVersion: {}/{}, kind: RqliteRecovery, metadata: {{generateName: {name}-, namespace: {namespace}}}, spec: {{clusterRef: {{name: {name}}}, mode: FromArchive, acceptDataLoss: true, reason: \"...\"}}}}. Runbook: restore",
         operator_api::GROUP,
         operator_api::VERSION,
-        view.spec.replicas,
-        view.spec.storage.size
     ))
 }
 

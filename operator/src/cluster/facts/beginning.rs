@@ -6,6 +6,7 @@ use operator_api::{
     backup::BackupPhase,
     cluster::{ArchivePoint, BootstrapRestore, KeySelector},
     names,
+    recovery::{RecoveryPhase, RecoveryStep},
     status::{BootstrapRestoreState, BootstrapRestoreStatus, Pool},
 };
 use serde::Serialize;
@@ -265,7 +266,7 @@ fn without_variables(value: Value) -> Value {
 /// What the template of the voters has of the restore; None: nothing.
 pub fn template_key(view: &View<'_>) -> Option<String> {
     let resolved = unfinished(view)?.resolved.as_ref()?;
-    Some(format!("restore:{resolved}"))
+    Some(format!("restore:{}", hash(resolved)))
 }
 
 /// The pod of the first node.
@@ -328,6 +329,18 @@ pub fn complete(view: &View<'_>, next: &mut RqliteClusterStatus) {
     record.time = report.time.clone().map(Moment);
     record.bytes = number(report.bytes);
     record.completed_at = Some(view.now().clone());
+    if let Some(recovery) = &mut next.recovery
+        && record.recovery.as_ref() == Some(&recovery.uid)
+    {
+        recovery.phase = RecoveryPhase::Rejoining;
+        recovery.steps.push(RecoveryStep {
+            phase: RecoveryPhase::Rejoining,
+            at: view.now().clone(),
+        });
+    }
+    let claim = first(view).map(|pod| names::claim(&pod.name));
+    let retired = &mut next.retired_claims;
+    retired.retain(|retired| Some(&retired.name) != claim.as_ref());
     record.message = (report.state != AutoRestoreStatus::RESTORED)
         .then(|| "the first node had its data from an earlier attempt, before the spec was last edited or its pod replaced".to_owned());
 }

@@ -349,7 +349,14 @@ pub fn recovery_instructions(view: &View<'_>) -> String {
         })
         .collect();
     let (all, left) = (assessment.voters.len(), survivors.len());
-    if let Some(text) = archiving::last_resort(view).filter(|_| survivors.is_empty()) {
+    // A read replica that is left may have more than the archive.
+    let members = view.status.members.iter();
+    let mut members = members.filter(|member| member.role != Role::Absent);
+    let gone = members.all(|member| {
+        let state = member_state(view, member).0;
+        matches!(state, MemberState::Lost | MemberState::Foreign)
+    });
+    if let Some(text) = archiving::last_resort(view).filter(|_| gone) {
         return text;
     }
     let survivors = if survivors.is_empty() {

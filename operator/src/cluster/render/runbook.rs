@@ -39,6 +39,12 @@ pub fn page(reason: &str) -> Option<&'static str> {
         | "NodeCrashLooping" => "pods-do-not-start",
         "QuorumLost" | "VotersLost" | "LossDetected" => "quorum-lost",
         "QuorumUnavailable" | "NoLeader" => "quorum-unavailable",
+        "RestoreFailed"
+        | "RestoreImpossible"
+        | "RestoreNotReported"
+        | "RestoreSourceFailed"
+        | "RestoreSourceMissing"
+        | "RestoreSourceUnread" => "restore",
         "RecoveredByHand" => "recovered-by-hand",
         "RecoveryStalled" => "recovery-stalled",
         "StrayPods" => "stray-pods",

@@ -13,6 +13,7 @@ use operator_api::{
 use super::{
     belonging::other_cluster,
     check::{CheckState, NeededCheck},
+    from_archive,
     record::{admitted, incarnation},
 };
 use crate::cluster::{
@@ -50,7 +51,7 @@ pub struct Admission {
 }
 
 impl Admission {
-    fn new(phase: RecoveryPhase, message: impl Into<String>) -> Self {
+    pub(super) fn new(phase: RecoveryPhase, message: impl Into<String>) -> Self {
         Self {
             phase,
             message: message.into(),
@@ -63,11 +64,11 @@ impl Admission {
         }
     }
 
-    fn rejected(message: impl Into<String>) -> Self {
+    pub(super) fn rejected(message: impl Into<String>) -> Self {
         Self::new(RecoveryPhase::Rejected, message)
     }
 
-    fn inspecting(message: impl Into<String>) -> Self {
+    pub(super) fn inspecting(message: impl Into<String>) -> Self {
         Self::new(RecoveryPhase::Inspecting, message)
     }
 }
@@ -85,6 +86,9 @@ pub fn check_admission(view: &View<'_>, recovery: &RqliteRecovery) -> Admission 
         return refused;
     }
     let spec = &recovery.spec;
+    if spec.mode == RecoveryMode::FromArchive {
+        return from_archive::check(view, recovery);
+    }
     let assessment = assess(view, &spec.ignore_members);
     let patience = || {
         let created = recovery.metadata.creation_timestamp.as_ref();
@@ -100,6 +104,7 @@ pub fn check_admission(view: &View<'_>, recovery: &RqliteRecovery) -> Admission 
     let possible = match spec.mode {
         RecoveryMode::SingleSurvivor => assessment.is_permanent(),
         RecoveryMode::RewriteAddresses => assessment.voters.iter().all(|v| !v.is_lost()),
+        RecoveryMode::FromArchive => true,
         RecoveryMode::Other(mode) => {
             return Admission::rejected(format!(
                 "this version of the operator knows no mode {mode:?}: upgrade it, or use SingleSurvivor or RewriteAddresses"
@@ -135,11 +140,12 @@ pub fn check_admission(view: &View<'_>, recovery: &RqliteRecovery) -> Admission 
 /// Reasons to reject a recovery, or to wait, that do not depend on its members' data.
 fn refused(view: &View<'_>, recovery: &RqliteRecovery) -> Option<Admission> {
     let own = recovery.metadata.uid.as_deref();
-    if !view.is_formed() {
+    let from_archive = recovery.spec.mode == RecoveryMode::FromArchive;
+    if !view.is_formed() && !(from_archive && from_archive::is_again(view)) {
         let text = "the cluster has not formed yet: there is nothing to recover";
         return Some(Admission::rejected(text));
     }
-    if view.spec.storage.ephemeral.is_some() {
+    if view.spec.storage.ephemeral.is_some() && !from_archive {
         let text = "the cluster is ephemeral: a recovery stops all pods, and with them goes their data. Read what you need from the nodes that still answer, with level=none, then delete the RqliteCluster and create it again";
         return Some(Admission::rejected(text));
     }
@@ -211,7 +217,7 @@ fn newer(view: &View<'_>, recovery: &RqliteRecovery) -> Option<String> {
 }
 
 /// A member that the user has given up, although Kubernetes or the node itself proves that it runs.
-fn given_up_but_alive(view: &View<'_>, gone: &[String]) -> Option<String> {
+pub(super) fn given_up_but_alive(view: &View<'_>, gone: &[String]) -> Option<String> {
     let alive = gone.iter().find(|name| {
         view.node(name).is_some_and(|node| view.is_ours(node))
             || view.pod(name).is_some_and(|pod| pod.ready)
@@ -224,12 +230,14 @@ fn given_up_but_alive(view: &View<'_>, gone: &[String]) -> Option<String> {
 fn not_lost(assessment: &Assessment<'_>, mode: RecoveryMode) -> String {
     let (all, possible) = (assessment.voters.len(), assessment.possible());
     match mode {
-        RecoveryMode::SingleSurvivor | RecoveryMode::Other(_) => format!(
-            "{possible} of {all} voters may come back with their data and {} suffice: a quorum is not known to be lost ({}). Bring them back. If one is gone for good, \
+        RecoveryMode::SingleSurvivor | RecoveryMode::FromArchive | RecoveryMode::Other(_) => {
+            format!(
+                "{possible} of {all} voters may come back with their data and {} suffice: a quorum is not known to be lost ({}). Bring them back. If one is gone for good, \
              delete its claim (or the Node object of its machine), or list it in ignoreMembers of another RqliteRecovery.",
-            assessment.needed(),
-            assessment.describe()
-        ),
+                assessment.needed(),
+                assessment.describe()
+            )
+        }
         RecoveryMode::RewriteAddresses => format!(
             "mode RewriteAddresses needs all voters, and {} of {all} are lost ({}): use mode SingleSurvivor.",
             all - possible,
@@ -430,7 +438,7 @@ fn fallback(view: &View<'_>, former: &[UsableMember<'_>]) -> Admission {
             best.member.name, best.last.index, best.last.term
         )),
         None => Admission::rejected(
-            "no member is left with usable data: create a new cluster and load a backup into it",
+            "no member is left with usable data: with an archive use mode FromArchive; otherwise begin another cluster from a backup with spec.bootstrap.restore",
         ),
     }
 }

@@ -1,7 +1,9 @@
 //! Continues the present recovery, or admits a new one.
 use operator_api::{RqliteRecovery, status::OperationType};
 
-use super::{admission::check_admission, check::end_obsolete, record::is_open, steps};
+use super::{
+    admission::check_admission, check::end_obsolete, from_archive, record::is_open, steps,
+};
 use crate::cluster::{
     action::{Decision, begin, finish},
     facts::view::View,
@@ -32,6 +34,12 @@ pub fn decide(view: &View<'_>) -> Decision {
             return Decision::Act(check, admission.message);
         }
         if let Some(record) = admission.record {
+            if from_archive::is_again(view) {
+                if let Some(next) = from_archive::begin_again(view, &record) {
+                    return Decision::Record(next, admission.message);
+                }
+                continue;
+            }
             let mut next = begin(
                 view.status,
                 &record.uid,

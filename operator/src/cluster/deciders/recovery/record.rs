@@ -105,6 +105,8 @@ pub(super) fn admitted(
                 voter: m.role != Role::Learner,
             })
             .collect(),
+        to_time: recovery.spec.to_time.clone(),
+        to_index: recovery.spec.to_index,
         assume_stopped: recovery.spec.assume_stopped.clone(),
         read_replicas: view
             .set(Pool::Read)

@@ -1,5 +1,8 @@
 //! The end of a recovery: all voters are back, and a read replica that was the survivor gives up its vote.
-use operator_api::{recovery::RecoveryPhase, status::Pool};
+use operator_api::{
+    recovery::{RecoveryMode, RecoveryPhase},
+    status::Pool,
+};
 
 use super::record::with_outcome;
 use crate::cluster::{
@@ -37,7 +40,12 @@ pub fn rejoin(view: &View<'_>) -> Decision {
         .into_iter()
         .filter(|name| operator_api::names::ordinal(&view.set_name(Pool::Voter), name).is_some())
         .count();
-    let wanted = usize::try_from(target.replicas.min(view.spec.replicas)).unwrap_or(1);
+    // After a restore of the archive the cluster begins with one voter.
+    let wanted = match record.mode {
+        RecoveryMode::FromArchive => view.spec.replicas,
+        _ => target.replicas.min(view.spec.replicas),
+    };
+    let wanted = usize::try_from(wanted).unwrap_or(1);
     if there < wanted {
         return Decision::Continue;
     }
@@ -61,7 +69,11 @@ pub fn rejoin(view: &View<'_>) -> Decision {
         RecoveryPhase::Succeeded,
         format!("{there} voters take part; make a backup now"),
     );
-    Decision::Record(next, format!("recovered from {}", record.survivor))
+    let from = match record.mode {
+        RecoveryMode::FromArchive => "the archive",
+        _ => &record.survivor,
+    };
+    Decision::Record(next, format!("recovered from {from}"))
 }
 
 fn is_reader(view: &View<'_>, name: &str) -> bool {

@@ -10,7 +10,7 @@ use operator_api::{
 
 use super::{
     check::{CheckState, NeededCheck},
-    files,
+    files, from_archive,
     record::{with_outcome, with_phase},
 };
 use crate::cluster::{
@@ -26,6 +26,9 @@ use crate::cluster::{
 const REFUSED_SECONDS: u64 = 120;
 
 pub(super) fn advance(view: &View<'_>, operation: &Operation, record: &RecoveryRecord) -> Decision {
+    if record.mode == RecoveryMode::FromArchive {
+        return from_archive::advance(view, operation, record);
+    }
     let claim = view.claim(&record.survivor);
     if let Some(lost) = claim.and_then(|claim| claim.lost.as_ref()) {
         return fail(
@@ -64,12 +67,31 @@ fn fence(view: &View<'_>, operation: &Operation, record: &RecoveryRecord) -> Dec
         let why = format!("{} leads after all: there is a quorum", leader.name);
         return fail(view, record, why);
     }
+    if let Some(stop) = stop_all(view, operation, record) {
+        return stop;
+    }
+    let text = format!(
+        "all nodes have stopped; {} follows the plan",
+        record.survivor
+    );
+    Decision::Record(
+        next_step(view, record, Step::Apply, RecoveryPhase::Applying),
+        text,
+    )
+}
+
+/// Stops all pods of both pools; None once none can be running.
+pub(super) fn stop_all(
+    view: &View<'_>,
+    operation: &Operation,
+    record: &RecoveryRecord,
+) -> Option<Decision> {
     for pool in [Pool::Read, Pool::Voter] {
         if let Some(set) = view.set(pool)
             && set.replicas > 0
         {
             let text = format!("stopping all pods of {}", view.set_name(pool));
-            return Decision::Act(set_replicas(view, pool, set, 0), text);
+            return Some(Decision::Act(set_replicas(view, pool, set, 0), text));
         }
     }
     let running: Vec<String> = view
@@ -88,16 +110,9 @@ fn fence(view: &View<'_>, operation: &Operation, record: &RecoveryRecord) -> Dec
              delete the pod by force once you know that it does not run",
             running.join(", ")
         );
-        return wait_or_blocked(view, operation, "RecoveryStalled", text);
+        return Some(wait_or_blocked(view, operation, "RecoveryStalled", text));
     }
-    let text = format!(
-        "all nodes have stopped; {} follows the plan",
-        record.survivor
-    );
-    Decision::Record(
-        next_step(view, record, Step::Apply, RecoveryPhase::Applying),
-        text,
-    )
+    None
 }
 
 fn next_step(

@@ -3,6 +3,7 @@ mod admission;
 mod automatic;
 mod belonging;
 mod check;
+mod from_archive;
 mod steps;
 mod survivor;
 

@@ -372,6 +372,8 @@ fn a_voting_read_replica_is_given_back_only_where_the_others_decide_without_it()
             name: "recovery".to_owned(),
             uid: "uid-recovery".to_owned(),
             mode: RecoveryMode::SingleSurvivor,
+            to_time: None,
+            to_index: None,
             phase: Rejoining,
             survivor: "demo-ro-0".to_owned(),
             incarnation: "i0".to_owned(),
