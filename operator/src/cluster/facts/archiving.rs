@@ -174,7 +174,8 @@ pub fn last_resort(view: &View<'_>) -> Option<String> {
     let name = view.name;
     Some(format!(
         "No survivor is left. {reach}. Bring a volume back, or go on from the archive: kubectl rqlite recover {name} --from-archive -n {namespace}, or kubectl create an object \
-         {{apiVersion: {}/{}, kind: RqliteRecovery, metadata: {{generateName: {name}-, namespace: {namespace}}}, spec: {{clusterRef: {{name: {name}}}, mode: FromArchive, acceptDataLoss: true, reason: \"...\"}}}}. Runbook: restore",
+         {{apiVersion: {}/{}, kind: RqliteRecovery, metadata: {{generateName: {name}-, namespace: {namespace}}}, spec: {{clusterRef: {{name: {name}}}, mode: FromArchive, acceptDataLoss: true, reason: \"...\"}}}}. \
+         Or begin another cluster: kubectl rqlite clone {name} {name}-2 -n {namespace}. Runbook: restore",
         operator_api::GROUP,
         operator_api::VERSION,
     ))

@@ -338,9 +338,6 @@ pub fn complete(view: &View<'_>, next: &mut RqliteClusterStatus) {
             at: view.now().clone(),
         });
     }
-    let claim = first(view).map(|pod| names::claim(&pod.name));
-    let retired = &mut next.retired_claims;
-    retired.retain(|retired| Some(&retired.name) != claim.as_ref());
     record.message = (report.state != AutoRestoreStatus::RESTORED)
         .then(|| "the first node had its data from an earlier attempt, before the spec was last edited or its pod replaced".to_owned());
 }

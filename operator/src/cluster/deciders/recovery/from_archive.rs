@@ -59,7 +59,10 @@ pub(super) fn check(view: &View<'_>, recovery: &RqliteRecovery) -> Admission {
             "the archive is the last resort, and data may be left: {doubt}. Bring it back, or recover from it (mode SingleSurvivor), which loses no more than it lacks. \
              If it is gone for good, delete its claim (or the Node object of its machine), or list the member in ignoreMembers of another RqliteRecovery. Nothing was changed"
         )),
-        None => consent(view, recovery),
+        None => match occupied(view) {
+            Some(text) => Admission::rejected(text),
+            None => consent(view, recovery),
+        },
     };
     admission.candidates = candidates;
     admission
@@ -158,6 +161,32 @@ fn is_older(view: &View<'_>, node: &NodeStatus) -> Option<String> {
         format!(
             "its log ends at index {}, before the archive's {archived}: a recovery from it would lose more",
             node.last_log_index
+        )
+    })
+}
+
+/// Why the first node could not begin with an empty volume: it may form a cluster only with one that was never
+/// parked. What is in the volume is a person's to delete.
+fn occupied(view: &View<'_>) -> Option<String> {
+    let first = names::pod(&view.set_name(Pool::Voter), 0);
+    let claim = view.claim(&first)?;
+    let ephemeral = view.spec.storage.ephemeral.is_some();
+    if ephemeral || claim.lost.is_some() || claim.deleting || is_again(view) {
+        return None;
+    }
+    let member = view.status.members.iter().find(|m| m.name == first)?;
+    let prepared = view.pod(&first).and_then(|pod| pod.prepared.as_ref());
+    let raft_id = match view.node(&first) {
+        Some(node) => Some(&node.raft_id),
+        None => prepared.and_then(|report| report.raft_id.as_ref()),
+    };
+    let replaced = member.claim_uid.as_ref().is_some_and(|uid| *uid != claim.uid);
+    let wiped = raft_id.is_some() && raft_id != member.raft_id.as_ref();
+    let unusable = prepared.is_some_and(|report| report.is_damaged());
+    (!(replaced || wiped) || unusable).then(|| {
+        format!(
+            "{first} is the node that restores, and its volume has data that is of no use (see status.candidates). Once nothing in it is needed any more, delete its claim and its pod (kubectl delete pvc {} --wait=false; kubectl delete pod {first}), and create another RqliteRecovery. Nothing was changed",
+            claim.name
         )
     })
 }
@@ -278,9 +307,12 @@ pub(super) fn begin_again(
     ))
 }
 
-/// What is in these volumes is parked before a node starts with them.
+/// What is in these volumes is parked before a node starts with them. That of the first node is empty: see
+/// [`occupied`].
 fn retire(view: &View<'_>, next: &mut RqliteClusterStatus) {
-    for claim in view.seen.claims.iter().filter(|claim| !claim.deleting) {
+    let first = names::claim(&names::pod(&view.set_name(Pool::Voter), 0));
+    let claims = view.seen.claims.iter();
+    for claim in claims.filter(|claim| !claim.deleting && claim.name != first) {
         let member = claim.name.replacen(&names::claim(""), "", 1);
         next.retired_claims.retain(|old| old.name != claim.name);
         next.retired_claims.push(RetiredClaim {

@@ -7,7 +7,7 @@ use operator_api::{
     store::{S3, StoreTarget},
 };
 
-use crate::cluster::{action::Action, facts::observation::NodeStatus, fixture::Fixture};
+use crate::cluster::{action::Action, facts::observation::{NodeStatus, PrepareReport}, fixture::Fixture};
 
 fn archive() -> Archive {
     Archive {
@@ -141,6 +141,17 @@ fn it_is_refused_while_data_may_be_left() {
         "{action:?} {:?}",
         said(&fixture, &name)
     );
+    // The node that is to restore has a volume with data that is of no use: a person deletes it.
+    let mut fixture = outage(&["demo-1", "demo-2"]);
+    fixture.pod("demo-0").prepared = Some(PrepareReport {
+        state: "Damaged".to_owned(),
+        cluster_id: None,
+        lineage: None,
+        raft_id: None,
+        last_log: None,
+        reason: "a page is torn".to_owned(),
+    });
+    refused(&mut fixture, "delete its claim and its pod");
     // Without an archive there is nothing to begin from.
     let mut fixture = outage(&ALL);
     fixture.seen.cluster.spec.archive = None;
