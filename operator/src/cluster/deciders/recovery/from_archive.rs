@@ -24,7 +24,7 @@ use crate::cluster::{
     action::{Action, Decision, begin},
     facts::{
         archiving, beginning, claims,
-        observation::NodeStatus,
+        observation::{NodeStatus, PrepareReport},
         quorum::member_state,
         view::{View, seconds_between},
     },
@@ -182,7 +182,7 @@ fn occupied(view: &View<'_>) -> Option<String> {
     };
     let replaced = member.claim_uid.as_ref().is_some_and(|uid| *uid != claim.uid);
     let wiped = raft_id.is_some() && raft_id != member.raft_id.as_ref();
-    let unusable = prepared.is_some_and(|report| report.is_damaged());
+    let unusable = prepared.is_some_and(PrepareReport::is_damaged);
     (!(replaced || wiped) || unusable).then(|| {
         format!(
             "{first} is the node that restores, and its volume has data that is of no use (see status.candidates). Once nothing in it is needed any more, delete its claim and its pod (kubectl delete pvc {} --wait=false; kubectl delete pod {first}), and create another RqliteRecovery. Nothing was changed",
