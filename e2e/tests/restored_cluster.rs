@@ -46,24 +46,45 @@ fn a_cluster_begins_with_anothers_archive_in_a_lineage_of_its_own() -> Result<()
     let now = status(&new)?;
     let told = &now["auto_restore"];
     ensure!(told["state"] == "restored", "{told}");
-    ensure!(told["index"].as_u64() > Some(0) && told["bytes"].as_u64() > Some(0), "{told}");
-    ensure!(told["source"].as_str().is_some_and(|text| text.contains("archive")), "{told}");
+    ensure!(
+        told["index"].as_u64() > Some(0) && told["bytes"].as_u64() > Some(0),
+        "{told}"
+    );
+    ensure!(
+        told["source"]
+            .as_str()
+            .is_some_and(|text| text.contains("archive")),
+        "{told}"
+    );
     let lineage = |status: &Value| status["store"]["identity"]["lineage"].clone();
     ensure!(told["lineage"] == lineage(&was)["id"], "{told}");
-    ensure!(lineage(&was) != lineage(&now), "both write in {}", lineage(&now));
+    ensure!(
+        lineage(&was) != lineage(&now),
+        "both write in {}",
+        lineage(&now)
+    );
     ensure!(cluster_id(&old[0])? != cluster_id(&new[0])?, "one cluster");
-    new.client(0).execute("INSERT INTO t(b) VALUES('four')", &[])?;
+    new.client(0)
+        .execute("INSERT INTO t(b) VALUES('four')", &[])?;
     archive::await_archived(&mut new)?;
     let folders = archive.lineages()?;
     ensure!(folders.len() == 2, "{folders:?}");
-    let untouched = content(&archive::live(&old, 0, &archive.scratch().join("untouched"))?)?;
+    let untouched = content(&archive::live(
+        &old,
+        0,
+        &archive.scratch().join("untouched"),
+    )?)?;
     ensure_equal("the source", &before, &untouched)?;
     // Without the flag it is a node as any other.
     new[0].stop()?;
     new[0].args.retain(|arg| !arg.starts_with("-auto-restore"));
     new[0].start_and_ready()?;
     let again = status(&new)?;
-    ensure!(again.get("auto_restore").is_none(), "{}", again["auto_restore"]);
+    ensure!(
+        again.get("auto_restore").is_none(),
+        "{}",
+        again["auto_restore"]
+    );
     new.join(Node::new("second")?, 0)?;
     let rows = new.agreed_rows("SELECT group_concat(b) FROM t")?;
     ensure!(rows.contains("one,two,three,four"), "{rows}");

@@ -180,7 +180,10 @@ fn occupied(view: &View<'_>) -> Option<String> {
         Some(node) => Some(&node.raft_id),
         None => prepared.and_then(|report| report.raft_id.as_ref()),
     };
-    let replaced = member.claim_uid.as_ref().is_some_and(|uid| *uid != claim.uid);
+    let replaced = member
+        .claim_uid
+        .as_ref()
+        .is_some_and(|uid| *uid != claim.uid);
     let wiped = raft_id.is_some() && raft_id != member.raft_id.as_ref();
     let unusable = prepared.is_some_and(PrepareReport::is_damaged);
     (!(replaced || wiped) || unusable).then(|| {

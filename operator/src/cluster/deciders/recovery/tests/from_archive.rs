@@ -7,7 +7,11 @@ use operator_api::{
     store::{S3, StoreTarget},
 };
 
-use crate::cluster::{action::Action, facts::observation::{NodeStatus, PrepareReport}, fixture::Fixture};
+use crate::cluster::{
+    action::Action,
+    facts::observation::{NodeStatus, PrepareReport},
+    fixture::Fixture,
+};
 
 fn archive() -> Archive {
     Archive {
