@@ -1,9 +1,17 @@
-//! Backups: `RqliteBackup` (one Job each) and `RqliteScheduledBackup`. `cron`, `schedule`, `retention`,
-//! `backup` and `job` decide, as functions of values; `carry_out` looks and does, `controller` says when.
+//! Backups: `RqliteBackup` (one Job each), `RqliteScheduledBackup`, and drills of clusters' archives. `cron`,
+//! `schedule`, `retention`, `backup`, `drill` and the jobs decide, as functions of values; `carry_out` and
+//! `drilling` look and do, the controllers say when.
 pub mod backup;
 pub mod carry_out;
 pub mod controller;
 pub mod cron;
+pub mod drill;
+pub mod drill_controller;
+pub mod drill_job;
+pub mod drilling;
 pub mod job;
+pub mod job_secrets;
+pub mod job_seen;
+pub mod pod;
 pub mod retention;
 pub mod schedule;

@@ -4,6 +4,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use operator_api::{RqliteCluster, status};
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
@@ -17,6 +18,8 @@ use crate::error::Class;
 const RECONCILE_BUCKETS_SECONDS: [f64; 9] = [0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 60.0];
 /// Histogram buckets in seconds: from a response in the same data centre to the probe's timeout.
 const PROBE_BUCKETS_SECONDS: [f64; 7] = [0.002, 0.01, 0.03, 0.1, 0.3, 1.0, 2.0];
+/// Conditions that only clusters with an archive have: without it, 0 would be a false alarm.
+const OF_ARCHIVES: [&str; 2] = [status::ARCHIVING, status::BACKUPS_PROVEN];
 /// Conditions that are exported as metrics.
 const CONDITIONS: [&str; 9] = [
     status::READY,
@@ -75,6 +78,85 @@ struct Inner {
     voters_ready: Family<OfCluster, Gauge>,
     epoch: Family<OfCluster, Gauge>,
     operation_seconds: Family<OfCluster, Gauge>,
+    archive: Archives,
+}
+
+/// What is known of archives and their drills; only of clusters that have them.
+#[derive(Debug, Default)]
+struct Archives {
+    archived: Family<OfCluster, Gauge>,
+    proven: Family<OfCluster, Gauge>,
+    failed: Family<OfCluster, Gauge>,
+    drill_seconds: Family<OfCluster, Gauge>,
+    drill_behind: Family<OfCluster, Gauge>,
+}
+
+impl Archives {
+    fn register(&self, all: &mut Registry) {
+        all.register_with_unit(
+            "cluster_archived_timestamp",
+            "Time of the newest archived entry, as of the last change of the status",
+            Unit::Seconds,
+            self.archived.clone(),
+        );
+        all.register_with_unit(
+            "cluster_drill_success_timestamp",
+            "When a drill last restored the archive; 0 if none has, of clusters with drills",
+            Unit::Seconds,
+            self.proven.clone(),
+        );
+        all.register_with_unit(
+            "cluster_drill_failure_timestamp",
+            "When a drill last failed; 0 if none has",
+            Unit::Seconds,
+            self.failed.clone(),
+        );
+        all.register_with_unit(
+            "cluster_drill_duration",
+            "How long the last successful drill took",
+            Unit::Seconds,
+            self.drill_seconds.clone(),
+        );
+        all.register(
+            "cluster_drill_behind_entries",
+            "Entries that the archive was behind in the last successful drill",
+            self.drill_behind.clone(),
+        );
+    }
+
+    fn all(&self) -> [&Family<OfCluster, Gauge>; 5] {
+        [
+            &self.archived,
+            &self.proven,
+            &self.failed,
+            &self.drill_seconds,
+            &self.drill_behind,
+        ]
+    }
+
+    /// Sets what is known of this cluster, and removes the rest.
+    fn set(&self, of: &OfCluster, cluster: &RqliteCluster) {
+        let status = cluster.status.as_ref();
+        let archive = status.and_then(|status| status.archive.as_ref());
+        let spec = cluster.spec.archive.as_ref();
+        let archive = archive.filter(|_| spec.is_some());
+        let archived = archive.and_then(|archive| archive.archived_time.as_ref());
+        let archived = archived.and_then(|time| time.timestamp().ok());
+        let drill = archive.and_then(|archive| archive.drill.clone());
+        let has_drills = drill.is_some() || spec.is_some_and(|archive| archive.drill.is_some());
+        let drill = drill.unwrap_or_default();
+        let at = |time: Option<&Time>| time.map_or(0, |time| time.0.as_second());
+        let put = |family: &Family<OfCluster, Gauge>, value: Option<i64>| match value {
+            Some(value) => drop(family.get_or_create(of).set(value)),
+            None => drop(family.remove(of)),
+        };
+        put(&self.archived, archived.map(|time| time.as_second()));
+        let if_drilled = |value: i64| has_drills.then_some(value);
+        put(&self.proven, if_drilled(at(drill.proven_at.as_ref())));
+        put(&self.failed, if_drilled(at(drill.failed_at.as_ref())));
+        put(&self.drill_seconds, drill.seconds);
+        put(&self.drill_behind, drill.behind_entries);
+    }
 }
 
 /// All metrics; cheap to clone.
@@ -98,6 +180,7 @@ impl Default for Metrics {
             voters_ready: Family::default(),
             epoch: Family::default(),
             operation_seconds: Family::default(),
+            archive: Archives::default(),
         };
         inner.register();
         Self(Arc::new(inner))
@@ -171,6 +254,7 @@ impl Inner {
             Unit::Seconds,
             self.operation_seconds.clone(),
         );
+        self.archive.register(all);
     }
 }
 
@@ -236,9 +320,16 @@ impl Metrics {
                 name: of.name.clone(),
                 condition,
             };
+            let known = status.condition(condition);
+            let is_known = known.is_some_and(|one| one.status != "Unknown");
+            if !is_known && OF_ARCHIVES.contains(&condition) {
+                self.0.conditions.remove(&by);
+                continue;
+            }
             let value = i64::from(status.is(condition));
             self.0.conditions.get_or_create(&by).set(value);
         }
+        self.0.archive.set(&of, cluster);
         let put = |family: &Family<OfCluster, Gauge>, value: i64| {
             family.get_or_create(&of).set(value);
         };
@@ -272,6 +363,9 @@ impl Metrics {
         ] {
             family.remove(&of);
         }
+        for family in self.0.archive.all() {
+            family.remove(&of);
+        }
     }
 }
 
@@ -301,7 +395,48 @@ mod tests {
         ] {
             assert!(text.contains(line), "{line} is not in\n{text}");
         }
+        assert!(
+            !text.contains("BackupsProven") && !text.contains("drill_success_timestamp_seconds{"),
+            "a cluster without an archive raises no alarm"
+        );
         metrics.forget("shop", "demo");
         assert!(!metrics.text().unwrap().contains("shop"));
+    }
+
+    #[test]
+    fn drills_are_told_while_there_are_any() {
+        let archive = r#"{"target": {"s3": {"bucket": "bkt"}}, "drill": {"schedule": "@daily"}}"#;
+        let status = r#"{"conditions": [{"type": "BackupsProven", "status": "True", "reason": "DrillSucceeded", "message": "",
+            "lastTransitionTime": "2026-01-01T00:00:00Z"}], "archive": {"archivedTime": "1970-01-01T00:00:09Z",
+            "drill": {"provenAt": "1970-01-01T00:01:00Z", "behindEntries": 3, "seconds": 5}}}"#;
+        let mut cluster = RqliteCluster::new("demo", operator_api::RqliteClusterSpec::default());
+        cluster.metadata.namespace = Some("shop".to_owned());
+        cluster.spec.archive = serde_json::from_str(archive).unwrap();
+        let metrics = Metrics::default();
+        let lines = |words: &[&str]| -> usize {
+            let text = metrics.text().unwrap();
+            let found = text.lines().filter(|line| words.contains(line));
+            found.count()
+        };
+        metrics.set_cluster(&cluster);
+        let of = r#"{namespace="shop",name="demo"}"#;
+        let never = format!("rqlite_operator_cluster_drill_success_timestamp_seconds{of} 0");
+        assert_eq!(lines(&[&never]), 1);
+        cluster.status = serde_json::from_str(status).unwrap();
+        metrics.set_cluster(&cluster);
+        let all = [
+            format!("rqlite_operator_cluster_archived_timestamp_seconds{of} 9"),
+            format!("rqlite_operator_cluster_drill_success_timestamp_seconds{of} 60"),
+            format!("rqlite_operator_cluster_drill_failure_timestamp_seconds{of} 0"),
+            format!("rqlite_operator_cluster_drill_duration_seconds{of} 5"),
+            format!("rqlite_operator_cluster_drill_behind_entries{of} 3"),
+            r#"rqlite_operator_cluster_condition{namespace="shop",name="demo",condition="BackupsProven"} 1"#.to_owned(),
+        ];
+        let all: Vec<&str> = all.iter().map(String::as_str).collect();
+        assert_eq!(lines(&all), 6, "{}", metrics.text().unwrap());
+        cluster.spec.archive = None;
+        cluster.status = None;
+        metrics.set_cluster(&cluster);
+        assert_eq!(lines(&all), 0);
     }
 }

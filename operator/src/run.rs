@@ -351,8 +351,13 @@ async fn run_controllers(
         ready.set();
     });
     let backups = options.scopes().into_iter();
-    let backups = backups
-        .map(|scope| backups::controller::run(scope, Arc::clone(&context), stopping.clone()));
+    let backups = backups.map(|scope| {
+        let (context, stopping) = (Arc::clone(&context), stopping.clone());
+        futures_util::future::join(
+            backups::drill_controller::run(scope.clone(), Arc::clone(&context), stopping.clone()),
+            backups::controller::run(scope, context, stopping),
+        )
+    });
     let running = controllers.into_iter().map(|c| c.run(stopping.clone()));
     let running = futures_util::future::join(join_all(running), join_all(backups));
     let result = tokio::select! {

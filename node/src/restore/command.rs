@@ -1,4 +1,6 @@
-//! `rqlited archive list|show|verify|restore`: looking at an archive and restoring from it, without a node.
+//! `rqlited archive list|show|verify|restore|drill`: looking at an archive and restoring from it, without a
+//! node.
+mod drill;
 mod list;
 mod place;
 mod restore;
@@ -9,7 +11,10 @@ use std::ffi::OsString;
 
 use clap::{Parser, Subcommand};
 
-use self::{list::ListArgs, place::Done, restore::RestoreArgs, show::ShowArgs, verify::VerifyArgs};
+use self::{
+    drill::DrillArgs, list::ListArgs, place::Done, restore::RestoreArgs, show::ShowArgs,
+    verify::VerifyArgs,
+};
 use crate::inspect::{CommandOutput, parsed};
 
 const FAILED: u8 = 1;
@@ -36,6 +41,8 @@ enum What {
     Verify(VerifyArgs),
     /// Makes a database file of a point of the past.
     Restore(RestoreArgs),
+    /// Restores the newest point, checks it, and throws it away: does the archive work?
+    Drill(DrillArgs),
 }
 
 /// Runs the subcommand; `arguments` are those after the word `archive`.
@@ -55,6 +62,7 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> CommandOutput {
                 What::Show(args) => show::run(&args).await,
                 What::Verify(args) => verify::run(&args).await,
                 What::Restore(args) => restore::run(&args).await,
+                What::Drill(args) => drill::run(&args).await,
             }
         }),
         Err(error) => Err(format!("starting the runtime: {error}")),

@@ -13,7 +13,7 @@ mod storage;
 mod tls;
 mod users;
 
-pub use archive::{Archive, Drill, Encryption};
+pub use archive::{Archive, Drill, Encryption, Scratch};
 pub use config::{Config, EnvSource, EnvVar, KeySelector, Raft, Sqlite, WriteQueue};
 pub use image::{Image, PullPolicy, PullSecret};
 pub use pods::{DnsPolicy, Identity, PodSecurity, Pods, ServiceMesh};

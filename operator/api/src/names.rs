@@ -57,6 +57,8 @@ pub const APPLIED_HASH_ANNOTATION: &str = concat!(crate::group!(), "/applied-has
 pub const REPLICAS_SET_ANNOTATION: &str = concat!(crate::group!(), "/replicas-set");
 /// On a cluster: any change of the value restarts all pods, one at a time, even while updates are deferred.
 pub const RESTARTED_AT_ANNOTATION: &str = concat!(crate::group!(), "/restarted-at");
+/// Annotation by which a person asks for a drill of the archive now: any new value, such as the time.
+pub const DRILL_NOW_ANNOTATION: &str = concat!(crate::group!(), "/drill-now");
 /// On a cluster: `"true"` pauses the operator, as `spec.paused` does. For specs that another tool owns.
 pub const PAUSED_ANNOTATION: &str = concat!(crate::group!(), "/paused");
 /// On a cluster without a status: `<cluster id>/<lineage id>/<epoch>` of the cluster whose retained claims it

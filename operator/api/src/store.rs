@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 /// Where objects are kept: exactly one of s3, gcs, azure and volume.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[x_kube(validation = Rule::new("(has(self.s3) ? 1 : 0) + (has(self.gcs) ? 1 : 0) + (has(self.azure) ? 1 : 0) + (has(self.volume) ? 1 : 0) == 1").message("a target is one place: give exactly one of s3, gcs, azure and volume"))]
+#[x_kube(validation = Rule::new("[has(self.s3) && has(self.s3.prefix) ? self.s3.prefix : '', has(self.gcs) && has(self.gcs.prefix) ? self.gcs.prefix : '', has(self.azure) && has(self.azure.prefix) ? self.azure.prefix : ''].all(p, !p.matches('(^|/)[.]{1,2}(/|$)|//|[[:cntrl:]]'))").message("a prefix is a path of names separated by '/': write it without '.', '..', empty parts and control characters"))]
 pub struct StoreTarget {
     /// S3, or a store that speaks its protocol.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -26,7 +27,10 @@ pub struct StoreTarget {
 #[serde(rename_all = "camelCase")]
 pub struct S3 {
     /// The bucket.
-    #[schemars(length(min = 3, max = 255))]
+    #[schemars(
+        length(min = 3, max = 255),
+        regex(pattern = r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    )]
     pub bucket: String,
     /// Prefix of all objects.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -38,7 +42,7 @@ pub struct S3 {
     pub endpoint: Option<String>,
     /// Region. Defaults to us-east-1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 63))]
+    #[schemars(length(min = 1, max = 63), regex(pattern = r"^[A-Za-z0-9_-]+$"))]
     pub region: Option<String>,
     /// The bucket in the path, not in the host name; most other stores need it. Defaults to true with an
     /// endpoint, else false.
@@ -54,7 +58,10 @@ pub struct S3 {
 #[serde(rename_all = "camelCase")]
 pub struct Gcs {
     /// The bucket.
-    #[schemars(length(min = 3, max = 255))]
+    #[schemars(
+        length(min = 3, max = 255),
+        regex(pattern = r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    )]
     pub bucket: String,
     /// Prefix of all objects.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -74,10 +81,10 @@ pub struct Gcs {
 #[serde(rename_all = "camelCase")]
 pub struct Azure {
     /// The storage account.
-    #[schemars(length(min = 3, max = 63))]
+    #[schemars(length(min = 3, max = 63), regex(pattern = r"^[a-z0-9-]+$"))]
     pub account: String,
     /// The container.
-    #[schemars(length(min = 3, max = 63))]
+    #[schemars(length(min = 3, max = 63), regex(pattern = r"^[$a-z0-9-]+$"))]
     pub container: String,
     /// Prefix of all objects.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -98,7 +105,10 @@ pub struct Azure {
 #[serde(rename_all = "camelCase")]
 pub struct VolumeTarget {
     /// Name of the PersistentVolumeClaim; all pods that use it must be able to mount it.
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(
+        length(min = 1, max = 253),
+        regex(pattern = r"^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$")
+    )]
     pub claim_name: String,
     /// Directory in it. Defaults to its root.
     #[serde(default, skip_serializing_if = "Option::is_none")]

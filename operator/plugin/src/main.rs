@@ -4,6 +4,7 @@ mod access;
 mod act;
 mod certificates;
 mod clone;
+mod drill;
 mod manager;
 mod node;
 mod parked;
@@ -72,6 +73,8 @@ enum Command {
     Clone(clone::CloneOptions),
     /// Makes a backup and waits for it, or lists the backups.
     Backup(restore::BackupOptions),
+    /// Restores the archive in a pod now, to prove that it works, and waits for the result. The cluster goes on.
+    Drill(drill::DrillOptions),
     /// Shows the archive.
     Archive {
         #[command(subcommand)]
@@ -172,6 +175,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Restore(options) => restore::restore(&target(&options.cluster), &options).await,
         Command::Clone(options) => clone::clone(&target(&options.cluster), &options).await,
         Command::Backup(options) => restore::backup(&target(&options.cluster), &options).await,
+        Command::Drill(options) => drill::run(&target(&options.cluster), &options).await,
         Command::Archive {
             command: restore::ArchiveCommand::List { cluster, user },
         } => restore::list(&target(&cluster), user.as_deref()).await,

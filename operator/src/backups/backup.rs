@@ -14,38 +14,26 @@ use operator_api::{
 };
 use serde::Deserialize;
 
-use super::job::{self, Reach};
+use super::{
+    job::{self, Reach},
+    job_seen::JobSeen,
+};
 
 /// Finalizer of a backup whose file is deleted with it.
 pub const FINALIZER: &str = concat!(operator_api::group!(), "/backup");
 /// On an RqliteBackup that is being deleted: `"true"` leaves its file in the store, for example because the
 /// store is gone.
 pub const ABANDON_ANNOTATION: &str = concat!(operator_api::group!(), "/abandon-object");
+/// How a backup is let go whose file cannot be deleted.
+const LET_GO: &str = concat!(
+    "To leave the file in the store, set spec.deletionPolicy: Retain, or the annotation ",
+    operator_api::group!(),
+    "/abandon-object: \"true\""
+);
 /// Seconds until the next look while something is awaited that no watch shows.
 const WAIT_SECONDS: u64 = 15;
 /// Longest text in a status.
 const MAX_TEXT_CHARS: usize = 1024;
-
-/// What is known of a Job.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct JobSeen {
-    /// Does it belong to this backup?
-    pub is_ours: bool,
-    /// Attempts that failed.
-    pub failed: i32,
-    /// Ended well or badly; None: not yet.
-    pub succeeded: Option<bool>,
-    /// When it began.
-    pub started: Option<Time>,
-    /// When it ended.
-    pub ended: Option<Time>,
-    /// Why it failed, as Kubernetes says.
-    pub message: Option<String>,
-    /// What its newest pod wrote.
-    pub result: Option<String>,
-    /// Why its pod does not start.
-    pub stuck: Option<String>,
-}
 
 /// What is known.
 #[derive(Debug)]
@@ -109,6 +97,10 @@ pub fn decide(seen: &Seen<'_>) -> Step {
     }
     let status = seen.backup.status.clone().unwrap_or_default();
     match status.phase.unwrap_or_default() {
+        BackupPhase::Succeeded | BackupPhase::Failed if !is_settled(seen.backup) => {
+            // The policy was changed afterwards.
+            Step::Finalizer(is_deleted_with_object(seen.backup))
+        }
         BackupPhase::Succeeded | BackupPhase::Failed | BackupPhase::Other(_) => Step::Done,
         BackupPhase::Pending => begin(seen, status),
         BackupPhase::Running | BackupPhase::Deleting => follow(seen, status),
@@ -119,8 +111,34 @@ fn has_finalizer(backup: &RqliteBackup) -> bool {
     backup.finalizers().iter().any(|one| one == FINALIZER)
 }
 
+/// Is a backup that is over as its policy wants it?
+pub fn is_settled(backup: &RqliteBackup) -> bool {
+    let status = backup.status.as_ref();
+    let has_object = status.is_some_and(|status| status.object.is_some());
+    has_finalizer(backup) == (is_deleted_with_object(backup) && has_object)
+        || (has_finalizer(backup) && is_deleted_with_object(backup))
+}
+
 fn is_deleted_with_object(backup: &RqliteBackup) -> bool {
     backup.spec.how.deletion_policy == Some(Deletion::Delete)
+}
+
+/// The Job that is to be created cannot run for want of this.
+pub fn lacking(seen: &Seen<'_>, missing: &str) -> Step {
+    let status = seen.backup.status.clone().unwrap_or_default();
+    let next = RqliteBackupStatus {
+        message: Some(short(format!("it waits: {missing}"))),
+        ..status
+    };
+    record_news(seen, next)
+}
+
+/// Writes a status if it differs; else waits.
+fn record_news(seen: &Seen<'_>, next: RqliteBackupStatus) -> Step {
+    match seen.backup.status.as_ref() == Some(&next) {
+        true => Step::Wait(WAIT_SECONDS),
+        false => record(next),
+    }
 }
 
 /// Before anything is begun: whether it can be, and where the file goes.
@@ -247,10 +265,7 @@ fn follow(seen: &Seen<'_>, status: RqliteBackupStatus) -> Step {
                 None if job.failed > 0 => format!("attempt {} is under way", job.failed + 1),
                 None => "a pod makes the backup".to_owned(),
             });
-            match seen.backup.status.as_ref() == Some(&next) {
-                true => Step::Wait(WAIT_SECONDS),
-                false => record(next),
-            }
+            record_news(seen, next)
         }
         Some(true) => record(ended_well(seen, next, outcome, job)),
         Some(false) => {
@@ -348,21 +363,36 @@ fn failed(status: RqliteBackupStatus, now: &Time, text: String) -> RqliteBackupS
     with_condition(next, now, "False", "Failed", &text)
 }
 
+/// Whether the backup is in the store.
 fn with_condition(
-    mut status: RqliteBackupStatus,
+    status: RqliteBackupStatus,
     now: &Time,
     is: &str,
     reason: &str,
     message: &str,
 ) -> RqliteBackupStatus {
-    status.conditions = vec![Condition {
-        type_: "Complete".to_owned(),
+    put(status, now, ("Complete", is, reason), message)
+}
+
+/// Writes a condition; its time of transition changes only with its status.
+fn put(
+    mut status: RqliteBackupStatus,
+    now: &Time,
+    (kind, is, reason): (&str, &str, &str),
+    message: &str,
+) -> RqliteBackupStatus {
+    let all = &mut status.conditions;
+    let before = all.iter().find(|one| one.type_ == kind && one.status == is);
+    let since = before.map_or_else(|| now.clone(), |one| one.last_transition_time.clone());
+    all.retain(|one| one.type_ != kind);
+    all.push(Condition {
+        type_: kind.to_owned(),
         status: is.to_owned(),
         reason: reason.to_owned(),
         message: message.to_owned(),
-        last_transition_time: now.clone(),
+        last_transition_time: since,
         observed_generation: None,
-    }];
+    });
     status
 }
 
@@ -412,36 +442,36 @@ fn delete(seen: &Seen<'_>) -> Step {
     if running.is_some() {
         return Step::Stop(job::name(&seen.backup.name_any()));
     }
-    let text = match &seen.deletion {
-        None => {
-            let job = job::deletion(
-                seen.backup,
-                seen.cluster,
-                seen.node_image,
-                target,
-                object,
-                seen.assigns_users,
-            );
-            return Step::Create(Box::new(job));
-        }
-        Some(job) if !job.is_ours => format!(
-            "another Job is called {}: delete it, so that the file can be deleted",
-            job::deletion_name(&seen.backup.name_any())
+    let name = job::deletion_name(&seen.backup.name_any());
+    let Some(job) = &seen.deletion else {
+        let job = job::deletion(
+            seen.backup,
+            seen.cluster,
+            seen.node_image,
+            target,
+            object,
+            seen.assigns_users,
+        );
+        return Step::Create(Box::new(job));
+    };
+    let has_failed = !job.is_ours || job.succeeded == Some(false);
+    let text = match job {
+        job if !job.is_ours => format!(
+            "another Job is called {name}: delete it, so that the file can be deleted. {LET_GO}"
         ),
-        Some(job) => match job.succeeded {
+        job => match job.succeeded {
             Some(true) => return Step::Finalizer(false),
             Some(false) => short(format!(
-                "the file {} could not be deleted: {}. Delete the Job {} to try again, or set the annotation {ABANDON_ANNOTATION}: \"true\" to leave the file",
+                "the file {} could not be deleted: {}. Delete the Job {name} to try again. {LET_GO}",
                 status.uri.as_deref().unwrap_or(object),
                 job.result
                     .as_deref()
                     .or(job.message.as_deref())
                     .unwrap_or("its pods left no message"),
-                job::deletion_name(&seen.backup.name_any()),
             )),
             None => match &job.stuck {
                 Some(why) => short(format!(
-                    "the pod that deletes the file does not start: {why}"
+                    "the pod that deletes the file does not start: {why}. {LET_GO}"
                 )),
                 None => "the file is being deleted from the store".to_owned(),
             },
@@ -449,13 +479,14 @@ fn delete(seen: &Seen<'_>) -> Step {
     };
     let next = RqliteBackupStatus {
         phase: Some(BackupPhase::Deleting),
-        message: Some(text),
+        message: Some(text.clone()),
         ..status
     };
-    match seen.backup.status.as_ref() == Some(&next) {
-        true => Step::Wait(WAIT_SECONDS),
-        false => record(next),
+    if !has_failed {
+        return record_news(seen, next);
     }
+    let is = ("ObjectDeleted", "False", "DeletionFailed");
+    record_news(seen, put(next, &seen.now, is, &text))
 }
 
 #[cfg(test)]

@@ -2,10 +2,7 @@
 use std::{sync::Arc, time::Duration};
 
 use k8s_openapi::{
-    api::{
-        batch::v1::Job,
-        core::v1::{Namespace, Pod},
-    },
+    api::{batch::v1::Job, core::v1::Namespace},
     apimachinery::pkg::apis::meta::v1::{Condition, Time},
 };
 use kube::{
@@ -22,15 +19,16 @@ use operator_api::{
 use serde_json::json;
 
 use super::{
-    backup::{self, FINALIZER, JobSeen, Seen, Step},
+    backup::{self, FINALIZER, Seen, Step},
     job::{self, BACKUP_LABEL},
+    job_secrets,
+    job_seen::{self, Which},
     schedule::{self, Made},
 };
 use crate::{
     cluster::{
         action::Event,
         deciders::manager::{self, Manager},
-        facts::ownership::is_ours,
     },
     error::Error,
     observe::now,
@@ -38,7 +36,7 @@ use crate::{
 };
 
 /// Wait before looking again at what another installation manages.
-const ELSEWHERE: Duration = Duration::from_secs(60);
+pub(super) const ELSEWHERE: Duration = Duration::from_secs(60);
 
 /// When to look again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,7 +49,7 @@ pub enum Look {
 
 /// Does this installation manage the cluster? One that does not exist is everybody's: nothing is done about
 /// it but to say so.
-async fn is_managed(context: &Context, cluster: Option<&RqliteCluster>) -> bool {
+pub(super) async fn is_managed(context: &Context, cluster: Option<&RqliteCluster>) -> bool {
     let us = &context.environment.operator;
     match cluster {
         None => us.class == names::DEFAULT_CLASS,
@@ -60,7 +58,7 @@ async fn is_managed(context: &Context, cluster: Option<&RqliteCluster>) -> bool 
     }
 }
 
-async fn get<K>(client: &Client, namespace: &str, name: &str) -> Result<Option<K>, Error>
+pub(super) async fn get<K>(client: &Client, namespace: &str, name: &str) -> Result<Option<K>, Error>
 where
     K: kube::Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>
         + Clone
@@ -93,14 +91,23 @@ pub async fn backup(context: Arc<Context>, cached: Arc<RqliteBackup>) -> Result<
     }
     let is_over = fresh.status.as_ref().and_then(|status| status.phase);
     let is_over = is_over.is_some_and(BackupPhase::is_final);
-    if is_over && fresh.meta().deletion_timestamp.is_none() {
+    if is_over && fresh.meta().deletion_timestamp.is_none() && backup::is_settled(&fresh) {
         return Ok(Look::OnChange);
     }
     let operator = &context.environment.operator;
+    let uid = fresh.uid().unwrap_or_default();
+    let selector = format!("{BACKUP_LABEL}={name}");
+    let which = |job| Which {
+        namespace: &namespace,
+        name: job,
+        owner: &uid,
+        selector: &selector,
+        container: job::CONTAINER,
+    };
     let seen = Seen {
         now: now(),
-        job: job_seen(client, &fresh, &job::name(&name)).await?,
-        deletion: job_seen(client, &fresh, &job::deletion_name(&name)).await?,
+        job: job_seen::read(client, which(&job::name(&name))).await?,
+        deletion: job_seen::read(client, which(&job::deletion_name(&name))).await?,
         backup: &fresh,
         cluster: cluster.as_ref(),
         node_image: &operator.node_image,
@@ -108,7 +115,16 @@ pub async fn backup(context: Arc<Context>, cached: Arc<RqliteBackup>) -> Result<
         assigns_users: operator.platform.assigns_users,
         namespace_ends: fresh.meta().deletion_timestamp.is_some() && ends(client, &namespace).await,
     };
-    let step = backup::decide(&seen);
+    let step = match backup::decide(&seen) {
+        // In a namespace that is being deleted the Secrets may be gone first: only the creation shows it.
+        Step::Create(job) if fresh.meta().deletion_timestamp.is_none() => {
+            match job_secrets::missing(client, &job).await? {
+                Some(missing) => backup::lacking(&seen, &missing),
+                None => Step::Create(job),
+            }
+        }
+        other => other,
+    };
     do_step(&context, &fresh, step).await
 }
 
@@ -156,14 +172,14 @@ async fn do_step(context: &Context, backup: &RqliteBackup, step: Step) -> Result
     Ok(Look::After(Duration::from_secs(1)))
 }
 
-fn params() -> PostParams {
+pub(super) fn params() -> PostParams {
     PostParams {
         field_manager: Some(names::FIELD_MANAGER.to_owned()),
         ..PostParams::default()
     }
 }
 
-fn unless_gone(result: Result<(), kube::Error>, doing: String) -> Result<(), Error> {
+pub(super) fn unless_gone(result: Result<(), kube::Error>, doing: String) -> Result<(), Error> {
     match result {
         Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
         other => other.map_err(Error::kubernetes(doing)),
@@ -225,90 +241,6 @@ async fn record(
             .await;
     }
     Ok(())
-}
-
-/// A Job and what its pods say.
-async fn job_seen(
-    client: &Client,
-    backup: &RqliteBackup,
-    name: &str,
-) -> Result<Option<JobSeen>, Error> {
-    let namespace = backup.namespace().unwrap_or_default();
-    let Some(job) = get::<Job>(client, &namespace, name).await? else {
-        return Ok(None);
-    };
-    let mut seen = JobSeen {
-        is_ours: is_ours(&job.metadata, &backup.uid().unwrap_or_default()),
-        ..JobSeen::default()
-    };
-    if !seen.is_ours {
-        return Ok(Some(seen));
-    }
-    let status = job.status.clone().unwrap_or_default();
-    let conditions = status.conditions.unwrap_or_default();
-    let is = |kind: &str| {
-        let mut all = conditions.iter();
-        all.find(|one| one.type_ == kind && one.status == "True")
-    };
-    seen.failed = status.failed.unwrap_or(0);
-    seen.started = status.start_time;
-    seen.ended = status.completion_time;
-    if is("Complete").is_some() {
-        seen.succeeded = Some(true);
-    } else if let Some(failed) = is("Failed") {
-        seen.succeeded = Some(false);
-        seen.message = failed.message.clone().or_else(|| failed.reason.clone());
-    }
-    let api: Api<Pod> = Api::namespaced(client.clone(), &namespace);
-    let selector = format!("{BACKUP_LABEL}={}", backup.name_any());
-    let pods = api.list(&ListParams::default().labels(&selector)).await;
-    let pods = pods.map_err(Error::kubernetes(format!("the pods of Job {name}")))?;
-    let uid = job.uid().unwrap_or_default();
-    let mut pods: Vec<Pod> = pods.items;
-    pods.retain(|pod| is_ours(&pod.metadata, &uid));
-    pods.sort_by_key(|pod| std::cmp::Reverse(pod.metadata.creation_timestamp.clone()));
-    let wanted = |pod: &Pod| {
-        let phase = pod
-            .status
-            .as_ref()
-            .and_then(|status| status.phase.as_deref());
-        seen.succeeded != Some(true) || phase == Some("Succeeded")
-    };
-    pods.retain(wanted);
-    seen.result = pods.iter().find_map(result);
-    seen.stuck = pods.first().and_then(stuck);
-    Ok(Some(seen))
-}
-
-/// What an ended container wrote.
-fn result(pod: &Pod) -> Option<String> {
-    let containers = pod.status.as_ref()?.container_statuses.as_ref()?;
-    let container = containers.iter().find(|one| one.name == job::CONTAINER)?;
-    let ended = container.state.as_ref()?.terminated.as_ref()?;
-    ended.message.clone().filter(|text| !text.trim().is_empty())
-}
-
-/// Why a pod does not start.
-fn stuck(pod: &Pod) -> Option<String> {
-    let status = pod.status.as_ref()?;
-    let containers = status.container_statuses.iter().flatten();
-    let waiting = containers
-        .filter_map(|one| one.state.as_ref()?.waiting.as_ref())
-        .find(|waiting| {
-            let usual = ["ContainerCreating", "PodInitializing"];
-            waiting
-                .reason
-                .as_deref()
-                .is_some_and(|reason| !usual.contains(&reason))
-        });
-    if let Some(waiting) = waiting {
-        let reason = waiting.reason.clone().unwrap_or_default();
-        let message = waiting.message.clone().unwrap_or_default();
-        return Some(format!("{reason}: {message}"));
-    }
-    let mut conditions = status.conditions.iter().flatten();
-    let scheduled = conditions.find(|one| one.type_ == "PodScheduled" && one.status == "False")?;
-    scheduled.message.clone()
 }
 
 /// Looks at one RqliteScheduledBackup.

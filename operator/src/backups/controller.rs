@@ -15,7 +15,7 @@ use kube::{
         watcher,
     },
 };
-use operator_api::{RqliteBackup, RqliteScheduledBackup, names};
+use operator_api::{RqliteBackup, RqliteCluster, RqliteScheduledBackup, names};
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
@@ -33,12 +33,23 @@ use crate::{
 /// Objects that are looked at in parallel.
 const CONCURRENCY: u16 = 4;
 /// One look that takes longer is cancelled; what it did remains.
-const LIMIT: Duration = Duration::from_secs(60);
+pub(super) const LIMIT: Duration = Duration::from_secs(60);
 
-/// What both loops share.
-struct Shared {
-    context: Arc<Context>,
-    backoff: Backoff,
+/// What the looks of one loop share.
+pub(super) struct Shared {
+    /// What all loops share.
+    pub(super) context: Arc<Context>,
+    /// Waits after failures.
+    pub(super) backoff: Backoff,
+}
+
+impl Shared {
+    pub(super) fn new(context: Arc<Context>) -> Self {
+        Self {
+            context,
+            backoff: Backoff::default(),
+        }
+    }
 }
 
 /// Runs both loops of one scope until the stop signal.
@@ -93,6 +104,7 @@ pub trait Kind:
 
 impl Kind for RqliteBackup {}
 impl Kind for RqliteScheduledBackup {}
+impl Kind for RqliteCluster {}
 
 fn of_kind<O: Kind>(
     scope: &Scope,
@@ -118,10 +130,7 @@ where
     F: Fn(Arc<Context>, Arc<O>) -> R + Copy + Send + Sync + 'static,
     R: Future<Output = Result<Look, Error>> + Send + 'static,
 {
-    let shared = Arc::new(Shared {
-        context,
-        backoff: Backoff::default(),
-    });
+    let shared = Arc::new(Shared::new(context));
     let run = move |object: Arc<DeserializeGuard<O>>, shared: Arc<Shared>| {
         async move {
             let object = match &object.0 {
@@ -153,7 +162,11 @@ where
 }
 
 /// Logs a failed look, tells what a person has to change by an event, and says when to look again.
-fn failed<O: Kind>(object: Arc<DeserializeGuard<O>>, error: &Error, shared: Arc<Shared>) -> Action {
+pub(super) fn failed<O: Kind>(
+    object: Arc<DeserializeGuard<O>>,
+    error: &Error,
+    shared: Arc<Shared>,
+) -> Action {
     let class = error.class();
     let key = format!(
         "{}/{}",

@@ -5,23 +5,15 @@ use std::collections::BTreeMap;
 use k8s_openapi::{
     api::{
         batch::v1::{Job, JobSpec},
-        core::v1::{
-            Capabilities, Container, EmptyDirVolumeSource, LocalObjectReference,
-            PodSecurityContext, PodSpec, PodTemplateSpec, ResourceRequirements, SeccompProfile,
-            SecurityContext, Volume, VolumeMount,
-        },
+        core::v1::{PodSpec, PodTemplateSpec},
     },
-    apimachinery::pkg::{
-        api::resource::Quantity,
-        apis::meta::v1::{ObjectMeta, OwnerReference},
-    },
+    apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference},
 };
 use kube::{Resource as _, ResourceExt as _};
-use operator_api::{
-    ByteSize, RqliteBackup, RqliteCluster, cluster::KeySelector, names, store::StoreTarget,
-};
+use operator_api::{RqliteBackup, RqliteCluster, cluster::KeySelector, names, store::StoreTarget};
 use serde_json::{Value, json};
 
+use super::pod;
 use crate::{
     cluster::facts::authentication::BACKUP_USER,
     stores::{Access, access},
@@ -37,8 +29,6 @@ const DELETION_RETRIES: i32 = 3;
 const BACKUP_SECONDS: i64 = 6 * 3600;
 /// Attempts besides the first if the spec does not say.
 const BACKUP_RETRIES: i32 = 3;
-/// User and group of the image.
-const USER_ID: i64 = 1000;
 /// The container; its termination message is the result.
 pub const CONTAINER: &str = "backup";
 /// Label of the Jobs and their pods: name of the RqliteBackup.
@@ -186,7 +176,19 @@ fn job(
             annotations: Some(annotations.into()),
             ..ObjectMeta::default()
         },
-        spec: pod(backup, cluster, args, store, assigns_users),
+        spec: pod::spec(pod::Parts {
+            cluster,
+            container: CONTAINER,
+            args,
+            store,
+            account: backup.spec.how.service_account_name.clone(),
+            // The copy is checked here before it is sent.
+            scratch: (
+                pod::on_the_machine("tmp", backup.spec.how.scratch_limit.as_ref()),
+                "/tmp",
+            ),
+            assigns_users,
+        }),
         seconds,
         retries,
     }
@@ -248,108 +250,5 @@ fn owner(backup: &RqliteBackup) -> OwnerReference {
         uid: backup.uid().unwrap_or_default(),
         controller: Some(true),
         block_owner_deletion: None,
-    }
-}
-
-fn pod(
-    backup: &RqliteBackup,
-    cluster: Option<&RqliteCluster>,
-    args: Vec<String>,
-    store: Access,
-    assigns_users: bool,
-) -> PodSpec {
-    let how = &backup.spec.how;
-    let spec = cluster.map(|cluster| &cluster.spec);
-    let image = spec.and_then(|spec| spec.image.clone()).unwrap_or_default();
-    let scheduling = spec
-        .and_then(|spec| spec.scheduling.clone())
-        .unwrap_or_default();
-    let account = spec.and_then(|spec| spec.service_account_name.clone());
-    let account = account.or_else(|| {
-        let status = cluster?.status.as_ref()?;
-        status.object_prefix.clone()
-    });
-    let mut volumes = store.volumes;
-    volumes.push(scratch(how.scratch_limit.as_ref()));
-    let mut mounts = store.mounts;
-    mounts.push(VolumeMount {
-        name: "tmp".to_owned(),
-        mount_path: "/tmp".to_owned(),
-        ..VolumeMount::default()
-    });
-    let running = cluster.and_then(|cluster| cluster.status.as_ref()?.target.as_ref());
-    let pull = image.pull_secrets.into_iter();
-    let pull: Vec<_> = pull
-        .map(|s| LocalObjectReference { name: s.name })
-        .collect();
-    PodSpec {
-        automount_service_account_token: Some(false),
-        enable_service_links: Some(false),
-        restart_policy: Some("Never".to_owned()),
-        service_account_name: how.service_account_name.clone().or(account),
-        security_context: Some(security(assigns_users)),
-        image_pull_secrets: (!pull.is_empty()).then_some(pull),
-        node_selector: (!scheduling.node_selector.is_empty()).then_some(scheduling.node_selector),
-        tolerations: (!scheduling.tolerations.is_empty()).then_some(scheduling.tolerations),
-        priority_class_name: scheduling.priority_class_name,
-        containers: vec![Container {
-            name: CONTAINER.to_owned(),
-            image: running.map(|target| target.image.clone()),
-            command: Some(vec!["rqlited".to_owned()]),
-            args: Some(args),
-            env: (!store.env.is_empty()).then_some(store.env),
-            volume_mounts: Some(mounts),
-            resources: Some(resources()),
-            termination_message_policy: Some("FallbackToLogsOnError".to_owned()),
-            security_context: Some(SecurityContext {
-                allow_privilege_escalation: Some(false),
-                read_only_root_filesystem: Some(true),
-                capabilities: Some(Capabilities {
-                    drop: Some(vec!["ALL".to_owned()]),
-                    add: None,
-                }),
-                ..SecurityContext::default()
-            }),
-            ..Container::default()
-        }],
-        volumes: Some(volumes),
-        ..PodSpec::default()
-    }
-}
-
-/// The copy is checked here before it is sent.
-fn scratch(limit: Option<&ByteSize>) -> Volume {
-    Volume {
-        name: "tmp".to_owned(),
-        empty_dir: Some(EmptyDirVolumeSource {
-            medium: None,
-            size_limit: limit.map(|size| Quantity(size.0.clone())),
-        }),
-        ..Volume::default()
-    }
-}
-
-/// Requests without limits, as for the nodes.
-fn resources() -> ResourceRequirements {
-    let requests = [("cpu", "100m"), ("memory", "128Mi")];
-    let requests = requests.map(|(name, amount)| (name.to_owned(), Quantity(amount.to_owned())));
-    ResourceRequirements {
-        requests: Some(requests.into()),
-        ..ResourceRequirements::default()
-    }
-}
-
-fn security(assigns_users: bool) -> PodSecurityContext {
-    let id = (!assigns_users).then_some(USER_ID);
-    PodSecurityContext {
-        run_as_non_root: Some(true),
-        run_as_user: id,
-        run_as_group: id,
-        fs_group: id,
-        seccomp_profile: Some(SeccompProfile {
-            type_: "RuntimeDefault".to_owned(),
-            localhost_profile: None,
-        }),
-        ..PodSecurityContext::default()
     }
 }

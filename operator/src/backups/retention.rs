@@ -173,6 +173,74 @@ mod tests {
         assert!(left(&rules, &[], "2031-01-01T00:00:00Z").is_empty());
     }
 
+    /// A small generator of numbers: a walk that fails can be repeated.
+    struct Chance(u64);
+
+    impl Chance {
+        fn below(&mut self, limit: u64) -> u64 {
+            let next = self.0.wrapping_mul(6_364_136_223_846_793_005);
+            self.0 = next.wrapping_add(1_442_695_040_888_963_407);
+            (self.0 >> 33) % limit
+        }
+
+        fn rule(&mut self) -> Option<i32> {
+            let number = i32::try_from(self.below(6)).unwrap();
+            (self.below(3) == 0).then_some(number + 1)
+        }
+    }
+
+    /// Backups come at odd times, the clock jumps, and each time what no rule keeps is deleted.
+    #[test]
+    fn a_walk_never_deletes_the_newest_one_nor_what_a_rule_keeps() {
+        for seed in 0..40 {
+            let mut chance = Chance(seed);
+            let mut rules = BackupRetention {
+                count: chance.rule(),
+                hourly: chance.rule(),
+                daily: chance.rule(),
+                weekly: chance.rule(),
+                monthly: chance.rule(),
+                yearly: chance.rule(),
+                age: (chance.below(2) == 0).then(|| Span::from("36h")),
+            };
+            if rules == BackupRetention::default() {
+                rules.count = Some(1);
+            }
+            let zone = ["UTC", "Europe/Zurich", "Asia/Kolkata"][usize::try_from(seed % 3).unwrap()];
+            let zone = crate::backups::cron::zone_of(zone).unwrap();
+            let mut now = at("2026-01-01T00:00:00Z");
+            let mut all: Vec<Kept> = Vec::new();
+            for step in 0..400_u32 {
+                let hours = i64::try_from(chance.below(40)).unwrap();
+                now += (hours * 60 + 7).minutes();
+                if chance.below(10) == 0 {
+                    now -= 2.hours();
+                }
+                all.push(Kept {
+                    name: format!("n{step}"),
+                    at: now,
+                });
+                let gone = outdated(&rules, &zone, now, &all);
+                let newest = all.iter().max_by_key(|one| (one.at, &one.name)).unwrap();
+                assert!(!gone.contains(&newest.name), "seed {seed}: {rules:?}");
+                let young = |one: &&Kept| now.as_second() - one.at.as_second() < 36 * 3600;
+                if rules.age.is_some() {
+                    let lost = all.iter().filter(young).find(|one| gone.contains(&one.name));
+                    assert_eq!(lost, None, "seed {seed}");
+                }
+                let before = all.len();
+                all.retain(|one| !gone.contains(&one.name));
+                let wanted = usize::try_from(rules.count.unwrap_or(1)).unwrap();
+                assert!(all.len() >= before.min(wanted), "seed {seed}");
+                let again = outdated(&rules, &zone, now, &all);
+                assert!(again.is_empty(), "seed {seed}: a second look deletes more");
+            }
+            // Something is kept of the past where a rule asks for it, and not everything.
+            let spread = rules.yearly.or(rules.monthly).or(rules.weekly);
+            assert!(all.len() < 120 && (spread.is_none_or(|n| n < 2) || all.len() > 1));
+        }
+    }
+
     #[test]
     fn days_are_those_of_the_zone() {
         let zone = crate::backups::cron::zone_of("Asia/Tokyo").unwrap();

@@ -42,7 +42,7 @@ pub struct Archive {
 #[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Drill {
-    /// When, in five fields of cron.
+    /// When, in five fields of cron. The first one runs as soon as there is something to restore.
     pub schedule: Cron,
     /// Defaults to UTC.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -50,6 +50,23 @@ pub struct Drill {
     /// How long one may take. Defaults to 6h.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout: Option<Span>,
+    /// Where the restored database lies meanwhile. Defaults to a disk of the machine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scratch: Option<Scratch>,
+}
+
+/// Room for a restored database.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Scratch {
+    /// Most that it may take. Defaults to twice storage.size.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size: Option<ByteSize>,
+    /// With it, a volume of this class is made for each drill and deleted after it. Without: the machine's own
+    /// disk (emptyDir).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub storage_class_name: Option<String>,
 }
 
 /// Encryption before anything leaves the pod.

@@ -35,22 +35,46 @@ pub struct DrillStatus {
     /// The newest time of the schedule that was dealt with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_schedule_time: Option<Time>,
+    /// The newest request (annotation rqlite.dev/drill-now) that was dealt with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requested: Option<String>,
     /// The Job of the drill that runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub job: Option<String>,
+    /// When that Job began.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started_at: Option<Time>,
+    /// What the cluster had committed before that, if a leader was known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub committed_index: Option<i64>,
+    /// What the running drill waits for, or why an attempt failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub progress: Option<String>,
     /// When a drill last succeeded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proven_at: Option<Time>,
     /// The index that it restored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proven_index: Option<i64>,
+    /// Time of that entry.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proven_time: Option<Moment>,
+    /// How many entries the archive was behind.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub behind_entries: Option<i64>,
+    /// Content hashes of the cluster that the restored database was compared with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hashes_compared: Option<i64>,
+    /// Size of the restored database.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<i64>,
     /// How long it took, in seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seconds: Option<i64>,
     /// When a drill last failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failed_at: Option<Time>,
-    /// What the last drill said.
+    /// How the last drill ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
 }

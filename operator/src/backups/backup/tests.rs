@@ -70,8 +70,8 @@ impl World {
         }
     }
 
-    fn step(&self) -> Step {
-        decide(&Seen {
+    fn seen(&self) -> Seen<'_> {
+        Seen {
             now: time(1_800_000_000),
             backup: &self.backup,
             cluster: self.cluster.as_ref(),
@@ -81,7 +81,11 @@ impl World {
             domain: "cluster.local",
             assigns_users: false,
             namespace_ends: false,
-        })
+        }
+    }
+
+    fn step(&self) -> Step {
+        decide(&self.seen())
     }
 
     /// Carries out a recorded status, and returns it.
@@ -302,6 +306,12 @@ fn the_file_goes_with_the_object_only_if_asked() {
         text.contains("access denied") && text.contains(ABANDON_ANNOTATION),
         "{text}"
     );
+    let told = world.backup.status.as_ref().unwrap().conditions.last().unwrap();
+    assert_eq!((told.type_.as_str(), told.reason.as_str()), ("ObjectDeleted", "DeletionFailed"));
+    assert!(matches!(world.step(), Step::Wait(_)), "said once");
+    world.backup.spec.how.deletion_policy = Some(Deletion::Retain);
+    assert_eq!(world.step(), Step::Finalizer(false));
+    world.backup.spec.how.deletion_policy = Some(Deletion::Delete);
     let annotations = world.backup.annotations_mut();
     annotations.insert(ABANDON_ANNOTATION.to_owned(), "true".to_owned());
     assert_eq!(world.step(), Step::Finalizer(false));
@@ -311,4 +321,47 @@ fn the_file_goes_with_the_object_only_if_asked() {
         ..running().unwrap()
     });
     assert_eq!(world.step(), Step::Finalizer(false));
+}
+
+#[test]
+fn the_policy_may_change_afterwards() {
+    let mut world = World::new();
+    world.record();
+    world.job = Some(JobSeen {
+        succeeded: Some(true),
+        result: Some("{\"stored_bytes\":1,\"sha256\":\"a\",\"integrity\":\"ok\"}".to_owned()),
+        ..running().unwrap()
+    });
+    world.record();
+    assert_eq!(world.step(), Step::Done);
+    assert!(is_settled(&world.backup));
+    world.backup.spec.how.deletion_policy = Some(Deletion::Delete);
+    assert!(!is_settled(&world.backup));
+    assert_eq!(world.step(), Step::Finalizer(true));
+    world.backup.metadata.finalizers = Some(vec![FINALIZER.to_owned()]);
+    assert_eq!(world.step(), Step::Done);
+    world.backup.spec.how.deletion_policy = Some(Deletion::Retain);
+    assert_eq!(world.step(), Step::Finalizer(false));
+    // Nothing was begun: there is no file.
+    let mut early = World::new();
+    early.cluster.as_mut().unwrap().spec.archive = None;
+    early.backup.spec.how.target = None;
+    early.record();
+    early.backup.spec.how.deletion_policy = Some(Deletion::Delete);
+    early.backup.metadata.finalizers = None;
+    assert!(is_settled(&early.backup));
+}
+
+#[test]
+fn a_missing_secret_is_said_once() {
+    let mut world = World::new();
+    world.record();
+    let lacks = "the Secret keys has no key access-key-id";
+    let Step::Record(status) = lacking(&world.seen(), lacks) else {
+        panic!();
+    };
+    assert!(status.message.as_ref().unwrap().contains(lacks));
+    world.backup.status = Some(*status);
+    assert_eq!(lacking(&world.seen(), lacks), Step::Wait(WAIT_SECONDS));
+    assert!(matches!(world.step(), Step::Create(_)), "tried again");
 }

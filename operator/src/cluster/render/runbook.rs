@@ -10,6 +10,8 @@ pub fn page(reason: &str) -> Option<&'static str> {
         | "CertificateNamesMissing"
         | "CertificateNotIssued"
         | "CertificateRefused" => "certificates",
+        "ArchiveNotStarted" | "ArchiveFailing" | "ArchiveBehind" | "ArchiveGap" => "archive-behind",
+        "DrillFailed" | "Stale" => "drill-failed",
         "AuthenticationPending" => "authentication-pending",
         "BootstrapFailed" => "bootstrap-failed",
         "CredentialsRefused" => "credentials-refused",

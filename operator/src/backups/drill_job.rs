@@ -1,0 +1,158 @@
+//! The Job of a drill: the newest point of the archive is restored in a pod, checked, and thrown away.
+use std::collections::BTreeMap;
+
+use k8s_openapi::{
+    api::{
+        batch::v1::{Job, JobSpec},
+        core::v1::{PodTemplateSpec, Volume},
+    },
+    apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference},
+    jiff::Timestamp,
+};
+use kube::{Resource as _, ResourceExt as _};
+use operator_api::{
+    ByteSize, RqliteCluster,
+    cluster::{Archive, Drill, KeySelector},
+    names,
+};
+use serde_json::Value;
+
+use super::pod;
+use crate::stores::access;
+
+/// How long a drill may take if the spec does not say.
+pub const DRILL_SECONDS: i64 = 6 * 3600;
+/// Attempts besides the first, with growing pauses: a store that is away for a moment is no failed drill.
+const RETRIES: i32 = 2;
+/// How long an ended Job stays: its pod has the log, and the operator may be away.
+const KEPT_SECONDS: i32 = 24 * 3600;
+/// The container; its termination message is the result.
+pub const CONTAINER: &str = "drill";
+/// Label of the Jobs and their pods: name of the RqliteCluster. It is not the label of the cluster's own pods,
+/// so that no Service selects these, and nobody takes them for members.
+pub const DRILL_LABEL: &str = concat!(operator_api::group!(), "/drill");
+/// Annotation of the pods that has the configuration of the archive.
+const CONFIG: &str = concat!(operator_api::group!(), "/config");
+/// Where the restored database lies.
+const SCRATCH: &str = "/scratch";
+/// Room if neither the drill nor the cluster's storage says.
+const SCRATCH_BYTES: u64 = 2 << 30;
+
+/// Name of a Job. It follows from the time, so that it is created once.
+pub fn name(cluster: &str, at: Timestamp) -> String {
+    format!("{cluster}-drill-{}", at.as_second())
+}
+
+/// The Job.
+pub fn drill(cluster: &RqliteCluster, archive: &Archive, name: &str, assigns_users: bool) -> Job {
+    let mut store = access(&archive.target, "", "archive");
+    let config = store.annotation("archive-config", CONFIG, "archive.json");
+    let mut args = vec![
+        "archive".to_owned(),
+        "drill".to_owned(),
+        format!("-config={config}"),
+        format!("-scratch={SCRATCH}"),
+        "-result-file=/dev/termination-log".to_owned(),
+    ];
+    if let Some(encryption) = &archive.encryption {
+        let KeySelector { name, key } = encryption.key_secret.clone();
+        let path = store.file("archive-key", &KeySelector { name, key }, "keys");
+        args.push(format!("-key-file={path}"));
+    }
+    let status = cluster.status.clone().unwrap_or_default();
+    let lineage = status.lineage.map(|lineage| lineage.id);
+    let lineage = lineage.filter(|id| !id.is_empty());
+    args.extend(lineage.map(|id| format!("-lineage={id}")));
+    let config = cluster.spec.config.clone().unwrap_or_default();
+    if config.sqlite.is_some_and(|sqlite| sqlite.foreign_keys) {
+        args.push("-fk".to_owned());
+    }
+    let annotations = [(
+        CONFIG.to_owned(),
+        Value::Object(store.config.clone()).to_string(),
+    )];
+    let given = cluster.spec.pod_metadata.clone().unwrap_or_default();
+    let mut labels = given.labels;
+    labels.extend(own_labels(cluster));
+    let drill = archive.drill.as_ref();
+    let spec = pod::spec(pod::Parts {
+        cluster: Some(cluster),
+        container: CONTAINER,
+        args,
+        store,
+        account: None,
+        scratch: (scratch(cluster, drill), SCRATCH),
+        assigns_users,
+    });
+    Job {
+        metadata: ObjectMeta {
+            name: Some(name.to_owned()),
+            namespace: cluster.namespace(),
+            labels: Some(own_labels(cluster)),
+            owner_references: Some(vec![owner(cluster)]),
+            ..ObjectMeta::default()
+        },
+        spec: Some(JobSpec {
+            active_deadline_seconds: Some(limit(drill)),
+            backoff_limit: Some(RETRIES),
+            ttl_seconds_after_finished: Some(KEPT_SECONDS),
+            template: PodTemplateSpec {
+                metadata: Some(ObjectMeta {
+                    labels: Some(labels),
+                    annotations: Some(annotations.into()),
+                    ..ObjectMeta::default()
+                }),
+                spec: Some(spec),
+            },
+            ..JobSpec::default()
+        }),
+        status: None,
+    }
+}
+
+/// How long a drill may take, in seconds.
+pub fn limit(drill: Option<&Drill>) -> i64 {
+    let limit = drill.and_then(|drill| drill.timeout.as_ref());
+    let limit = limit.and_then(|limit| limit.duration().ok());
+    let limit = limit.and_then(|limit| i64::try_from(limit.as_secs()).ok());
+    limit.unwrap_or(DRILL_SECONDS).max(1)
+}
+
+/// Bounded: a database that does not fit must end the drill, not fill the disk of a machine. Twice the
+/// volume of a node holds its database and the entries after the base, which are fetched one by one.
+fn scratch(cluster: &RqliteCluster, drill: Option<&Drill>) -> Volume {
+    let wished = drill.and_then(|drill| drill.scratch.clone());
+    let wished = wished.unwrap_or_default();
+    let size = wished.size.unwrap_or_else(|| {
+        let bytes = cluster.spec.storage.size.bytes();
+        let bytes = bytes.map_or(SCRATCH_BYTES, |bytes| bytes.saturating_mul(2));
+        ByteSize(bytes.to_string())
+    });
+    match &wished.storage_class_name {
+        Some(class) => pod::of_class("scratch", class, &size),
+        None => pod::on_the_machine("scratch", Some(&size)),
+    }
+}
+
+fn own_labels(cluster: &RqliteCluster) -> BTreeMap<String, String> {
+    [
+        (names::APP_NAME_LABEL.to_owned(), "rqlite-drill".to_owned()),
+        (
+            names::MANAGED_BY_LABEL.to_owned(),
+            names::MANAGED_BY.to_owned(),
+        ),
+        (DRILL_LABEL.to_owned(), cluster.name_any()),
+    ]
+    .into()
+}
+
+fn owner(cluster: &RqliteCluster) -> OwnerReference {
+    OwnerReference {
+        api_version: RqliteCluster::api_version(&()).into_owned(),
+        kind: RqliteCluster::kind(&()).into_owned(),
+        name: cluster.name_any(),
+        uid: cluster.uid().unwrap_or_default(),
+        controller: Some(true),
+        block_owner_deletion: None,
+    }
+}

@@ -1,0 +1,167 @@
+//! Looks at the drills of one cluster, and does what was decided.
+use std::{sync::Arc, time::Duration};
+
+use k8s_openapi::api::batch::v1::Job;
+use kube::{
+    Api, Client, Resource as _, ResourceExt as _,
+    api::{DeleteParams, ListParams},
+};
+use operator_api::{
+    RqliteCluster,
+    status::{ArchiveStatus, BACKUPS_PROVEN},
+};
+
+use super::{
+    carry_out::{ELSEWHERE, Look, get, is_managed, params, unless_gone},
+    drill::{self, Record, Seen, Step},
+    drill_job::{CONTAINER, DRILL_LABEL},
+    job_secrets,
+    job_seen::{self, Which},
+};
+use crate::{cluster::facts::ownership::is_ours, error::Error, observe::now, reconcile::Context};
+
+/// Wait after a Job was created, until its pod may be there.
+const CREATED: Duration = Duration::from_secs(2);
+/// Wait after a status was written.
+const WRITTEN: Duration = Duration::from_secs(1);
+
+/// Looks at one cluster. `others`: drills of other clusters that run.
+///
+/// # Errors
+/// The request that failed.
+pub async fn look(
+    context: Arc<Context>,
+    cached: Arc<RqliteCluster>,
+    others: usize,
+) -> Result<Look, Error> {
+    if !drill::concerns(&cached) {
+        return Ok(Look::OnChange);
+    }
+    let client = &context.client;
+    let namespace = cached.namespace().unwrap_or_default();
+    let name = cached.name_any();
+    let fresh: Option<RqliteCluster> = get(client, &namespace, &name).await?;
+    let Some(fresh) = fresh.filter(|fresh| fresh.uid() == cached.uid()) else {
+        return Ok(Look::OnChange);
+    };
+    if !is_managed(&context, Some(&fresh)).await {
+        return Ok(Look::After(ELSEWHERE));
+    }
+    let uid = fresh.uid().unwrap_or_default();
+    let selector = format!("{DRILL_LABEL}={name}");
+    let job = match drill::job_on_record(&fresh) {
+        None => None,
+        Some(job) => {
+            let which = Which {
+                namespace: &namespace,
+                name: job,
+                owner: &uid,
+                selector: &selector,
+                container: CONTAINER,
+            };
+            job_seen::read(client, which).await?
+        }
+    };
+    let leader = context.leaders.get(&uid);
+    let operator = &context.environment.operator;
+    let seen = Seen {
+        now: now(),
+        cluster: &fresh,
+        job,
+        ended: &ended(client, &fresh, &selector).await?,
+        others,
+        leader: leader.as_ref(),
+        node_image: &operator.node_image,
+        assigns_users: operator.platform.assigns_users,
+    };
+    let step = match drill::decide(&seen) {
+        Step::Create(job) => match job_secrets::missing(client, &job).await? {
+            Some(missing) => drill::lacking(&seen, missing),
+            None => Step::Create(job),
+        },
+        other => other,
+    };
+    do_step(&context, &fresh, step).await
+}
+
+/// The Jobs of this cluster's drills besides the one on record, the newest first.
+async fn ended(
+    client: &Client,
+    cluster: &RqliteCluster,
+    selector: &str,
+) -> Result<Vec<String>, Error> {
+    let namespace = cluster.namespace().unwrap_or_default();
+    let api: Api<Job> = Api::namespaced(client.clone(), &namespace);
+    let all = api.list(&ListParams::default().labels(selector)).await;
+    let all = all.map_err(Error::kubernetes("the Jobs of drills"))?;
+    let uid = cluster.uid().unwrap_or_default();
+    let present = drill::job_on_record(cluster);
+    let mut own: Vec<Job> = all.items;
+    own.retain(|job| is_ours(&job.metadata, &uid));
+    own.retain(|job| job.metadata.name.as_deref() != present);
+    own.retain(|job| job.metadata.deletion_timestamp.is_none());
+    own.sort_by_key(|job| std::cmp::Reverse(job.metadata.creation_timestamp.clone()));
+    Ok(own.iter().map(|job| job.name_any()).collect())
+}
+
+async fn do_step(context: &Context, cluster: &RqliteCluster, step: Step) -> Result<Look, Error> {
+    let namespace = cluster.namespace().unwrap_or_default();
+    let jobs: Api<Job> = Api::namespaced(context.client.clone(), &namespace);
+    context.lease.check()?;
+    match step {
+        Step::Done => Ok(Look::OnChange),
+        Step::Wait(seconds) => Ok(Look::After(Duration::from_secs(seconds))),
+        Step::Record(next) => {
+            record(context, cluster, *next).await?;
+            Ok(Look::After(WRITTEN))
+        }
+        Step::Delete(job) => {
+            let deleted = jobs.delete(&job, &DeleteParams::background()).await;
+            unless_gone(deleted.map(drop), format!("deleting Job {job}"))?;
+            Ok(Look::After(WRITTEN))
+        }
+        Step::Create(job) => {
+            match jobs.create(&params(), &job).await {
+                Ok(_) => {}
+                // The next look sees whose it is.
+                Err(kube::Error::Api(status)) if status.code == 409 => {}
+                Err(error) => {
+                    let doing = format!("creating Job {}", job.name_any());
+                    return Err(Error::kubernetes(doing)(error));
+                }
+            }
+            Ok(Look::After(CREATED))
+        }
+    }
+}
+
+/// Writes the part of the status that is about drills, bound to the version that was read.
+async fn record(context: &Context, cluster: &RqliteCluster, record: Record) -> Result<(), Error> {
+    let mut status = cluster.status.clone().unwrap_or_default();
+    let archive = status.archive.take();
+    status.archive = match (&record.drill, archive) {
+        (None, None) => None,
+        (_, archive) => Some(ArchiveStatus {
+            drill: record.drill,
+            ..archive.unwrap_or_default()
+        }),
+    };
+    status.conditions.retain(|one| one.type_ != BACKUPS_PROVEN);
+    status.conditions.extend(record.condition);
+    let name = cluster.name_any();
+    let namespace = cluster.namespace().unwrap_or_default();
+    let api: Api<RqliteCluster> = Api::namespaced(context.client.clone(), &namespace);
+    let next = RqliteCluster {
+        status: Some(status),
+        ..cluster.clone()
+    };
+    let written = api.replace_status(&name, &params(), &next).await;
+    written.map_err(Error::kubernetes(format!("the status of {name}")))?;
+    if let Some(event) = &record.event {
+        context
+            .events
+            .publish(&cluster.object_ref(&()), event)
+            .await;
+    }
+    Ok(())
+}

@@ -1,0 +1,143 @@
+//! A Job and what its pods say: how far it is, what came of it, why it does not start.
+use k8s_openapi::{
+    api::{batch::v1::Job, core::v1::Pod},
+    apimachinery::pkg::apis::meta::v1::Time,
+};
+use kube::{Api, Client, ResourceExt as _, api::ListParams};
+
+use super::job_secrets;
+use crate::{cluster::facts::ownership::is_ours, error::Error};
+
+/// What is known of a Job.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct JobSeen {
+    /// Does it belong to the object that is looked at?
+    pub is_ours: bool,
+    /// Attempts that failed.
+    pub failed: i32,
+    /// Ended well or badly; None: not yet.
+    pub succeeded: Option<bool>,
+    /// When it began.
+    pub started: Option<Time>,
+    /// When it ended.
+    pub ended: Option<Time>,
+    /// Why it failed, as Kubernetes says.
+    pub message: Option<String>,
+    /// What its newest pod wrote.
+    pub result: Option<String>,
+    /// Why its pod does not start.
+    pub stuck: Option<String>,
+}
+
+/// Which Job is meant, and how its pods are found.
+#[derive(Clone, Copy, Debug)]
+pub struct Which<'a> {
+    /// Its namespace.
+    pub namespace: &'a str,
+    /// Its name.
+    pub name: &'a str,
+    /// Uid of the object that it is to belong to.
+    pub owner: &'a str,
+    /// Selects its pods, among others.
+    pub selector: &'a str,
+    /// The container whose termination message is the result.
+    pub container: &'a str,
+}
+
+/// Reads a Job and what its pods say; None if there is none of this name.
+///
+/// # Errors
+/// The request that failed.
+pub async fn read(client: &Client, which: Which<'_>) -> Result<Option<JobSeen>, Error> {
+    let Which {
+        namespace, name, ..
+    } = which;
+    let api: Api<Job> = Api::namespaced(client.clone(), namespace);
+    let job = api.get_opt(name).await;
+    let job = job.map_err(Error::kubernetes(format!("reading Job {name}")))?;
+    let Some(job) = job else {
+        return Ok(None);
+    };
+    let mut seen = JobSeen {
+        is_ours: is_ours(&job.metadata, which.owner),
+        ..JobSeen::default()
+    };
+    if !seen.is_ours {
+        return Ok(Some(seen));
+    }
+    let status = job.status.clone().unwrap_or_default();
+    let conditions = status.conditions.unwrap_or_default();
+    let is = |kind: &str| {
+        let mut all = conditions.iter();
+        all.find(|one| one.type_ == kind && one.status == "True")
+    };
+    seen.failed = status.failed.unwrap_or(0);
+    seen.started = status.start_time;
+    seen.ended = status.completion_time;
+    if is("Complete").is_some() {
+        seen.succeeded = Some(true);
+    } else if let Some(failed) = is("Failed") {
+        seen.succeeded = Some(false);
+        seen.message = failed.message.clone().or_else(|| failed.reason.clone());
+    }
+    let api: Api<Pod> = Api::namespaced(client.clone(), namespace);
+    let selected = ListParams::default().labels(which.selector);
+    let pods = api.list(&selected).await;
+    let pods = pods.map_err(Error::kubernetes(format!("the pods of Job {name}")))?;
+    let uid = job.uid().unwrap_or_default();
+    let mut pods: Vec<Pod> = pods.items;
+    pods.retain(|pod| is_ours(&pod.metadata, &uid));
+    pods.sort_by_key(|pod| std::cmp::Reverse(pod.metadata.creation_timestamp.clone()));
+    let wanted = |pod: &Pod| {
+        let phase = pod
+            .status
+            .as_ref()
+            .and_then(|status| status.phase.as_deref());
+        seen.succeeded != Some(true) || phase == Some("Succeeded")
+    };
+    pods.retain(wanted);
+    seen.result = pods.iter().find_map(|pod| result(pod, which.container));
+    seen.stuck = pods.first().and_then(stuck);
+    let waits = pods.first().is_some_and(is_pending);
+    if seen.stuck.is_none() && seen.succeeded.is_none() && waits {
+        // Of a Secret that cannot be mounted the pod's status says nothing.
+        seen.stuck = job_secrets::missing(client, &job).await?;
+    }
+    Ok(Some(seen))
+}
+
+fn is_pending(pod: &Pod) -> bool {
+    let status = pod.status.as_ref();
+    status.is_some_and(|status| status.phase.as_deref() == Some("Pending"))
+}
+
+/// What an ended container wrote.
+fn result(pod: &Pod, name: &str) -> Option<String> {
+    let containers = pod.status.as_ref()?.container_statuses.as_ref()?;
+    let container = containers.iter().find(|one| one.name == name)?;
+    let ended = container.state.as_ref()?.terminated.as_ref()?;
+    ended.message.clone().filter(|text| !text.trim().is_empty())
+}
+
+/// Why a pod does not start.
+fn stuck(pod: &Pod) -> Option<String> {
+    let status = pod.status.as_ref()?;
+    let containers = status.container_statuses.iter().flatten();
+    let waiting = containers
+        .filter_map(|one| one.state.as_ref()?.waiting.as_ref())
+        .find(|waiting| {
+            let usual = ["ContainerCreating", "PodInitializing"];
+            waiting
+                .reason
+                .as_deref()
+                .is_some_and(|reason| !usual.contains(&reason))
+        });
+    if let Some(waiting) = waiting {
+        let reason = waiting.reason.clone().unwrap_or_default();
+        let message = waiting.message.clone().unwrap_or_default();
+        return Some(format!("{reason}: {message}"));
+    }
+    let mut conditions = status.conditions.iter().flatten();
+    let scheduled = conditions.find(|one| one.type_ == "PodScheduled" && one.status == "False")?;
+    scheduled.message.clone()
+}

@@ -1,0 +1,159 @@
+//! A pod of the node's image that does one thing and ends: under the restricted Pod Security standard, without
+//! a token of Kubernetes.
+use k8s_openapi::{
+    api::core::v1::{
+        Capabilities, Container, EmptyDirVolumeSource, EphemeralVolumeSource, LocalObjectReference,
+        PersistentVolumeClaimSpec, PersistentVolumeClaimTemplate, PodSecurityContext, PodSpec,
+        ResourceRequirements, SeccompProfile, SecurityContext, Volume, VolumeMount,
+        VolumeResourceRequirements,
+    },
+    apimachinery::pkg::api::resource::Quantity,
+};
+use operator_api::{ByteSize, RqliteCluster};
+
+use crate::stores::Access;
+
+/// User and group of the image.
+const USER_ID: i64 = 1000;
+
+/// What a pod is made of.
+#[derive(Debug)]
+pub struct Parts<'a> {
+    /// The cluster whose image, pull secrets and scheduling it has. It may be gone.
+    pub cluster: Option<&'a RqliteCluster>,
+    /// Name of the container.
+    pub container: &'static str,
+    /// Arguments of `rqlited`.
+    pub args: Vec<String>,
+    /// How it reaches the store.
+    pub store: Access,
+    /// ServiceAccount; defaults to that of the cluster's pods.
+    pub account: Option<String>,
+    /// A volume for what it writes meanwhile, and where it is mounted.
+    pub scratch: (Volume, &'static str),
+    /// Does the platform give pods their users?
+    pub assigns_users: bool,
+}
+
+/// The pod.
+pub fn spec(parts: Parts<'_>) -> PodSpec {
+    let cluster = parts.cluster;
+    let spec = cluster.map(|cluster| &cluster.spec);
+    let image = spec.and_then(|spec| spec.image.clone()).unwrap_or_default();
+    let scheduling = spec
+        .and_then(|spec| spec.scheduling.clone())
+        .unwrap_or_default();
+    let account = spec.and_then(|spec| spec.service_account_name.clone());
+    let account = account.or_else(|| {
+        let status = cluster?.status.as_ref()?;
+        status.object_prefix.clone()
+    });
+    let (scratch, path) = parts.scratch;
+    let mut mounts = parts.store.mounts;
+    mounts.push(VolumeMount {
+        name: scratch.name.clone(),
+        mount_path: path.to_owned(),
+        ..VolumeMount::default()
+    });
+    let mut volumes = parts.store.volumes;
+    volumes.push(scratch);
+    let running = cluster.and_then(|cluster| cluster.status.as_ref()?.target.as_ref());
+    let pull = image.pull_secrets.into_iter();
+    let pull: Vec<_> = pull
+        .map(|s| LocalObjectReference { name: s.name })
+        .collect();
+    let env = parts.store.env;
+    PodSpec {
+        automount_service_account_token: Some(false),
+        enable_service_links: Some(false),
+        restart_policy: Some("Never".to_owned()),
+        service_account_name: parts.account.or(account),
+        security_context: Some(security(parts.assigns_users)),
+        image_pull_secrets: (!pull.is_empty()).then_some(pull),
+        node_selector: (!scheduling.node_selector.is_empty()).then_some(scheduling.node_selector),
+        tolerations: (!scheduling.tolerations.is_empty()).then_some(scheduling.tolerations),
+        priority_class_name: scheduling.priority_class_name,
+        containers: vec![Container {
+            name: parts.container.to_owned(),
+            image: running.map(|target| target.image.clone()),
+            command: Some(vec!["rqlited".to_owned()]),
+            args: Some(parts.args),
+            env: (!env.is_empty()).then_some(env),
+            volume_mounts: Some(mounts),
+            resources: Some(resources()),
+            termination_message_policy: Some("FallbackToLogsOnError".to_owned()),
+            security_context: Some(SecurityContext {
+                allow_privilege_escalation: Some(false),
+                read_only_root_filesystem: Some(true),
+                capabilities: Some(Capabilities {
+                    drop: Some(vec!["ALL".to_owned()]),
+                    add: None,
+                }),
+                ..SecurityContext::default()
+            }),
+            ..Container::default()
+        }],
+        volumes: Some(volumes),
+        ..PodSpec::default()
+    }
+}
+
+/// A disk of the machine, which goes with the pod.
+pub fn on_the_machine(name: &str, limit: Option<&ByteSize>) -> Volume {
+    Volume {
+        name: name.to_owned(),
+        empty_dir: Some(EmptyDirVolumeSource {
+            medium: None,
+            size_limit: limit.map(|size| Quantity(size.0.clone())),
+        }),
+        ..Volume::default()
+    }
+}
+
+/// A volume that is made for the pod and deleted with it.
+pub fn of_class(name: &str, class: &str, size: &ByteSize) -> Volume {
+    let storage = [("storage".to_owned(), Quantity(size.0.clone()))];
+    Volume {
+        name: name.to_owned(),
+        ephemeral: Some(EphemeralVolumeSource {
+            volume_claim_template: Some(PersistentVolumeClaimTemplate {
+                metadata: None,
+                spec: PersistentVolumeClaimSpec {
+                    access_modes: Some(vec!["ReadWriteOnce".to_owned()]),
+                    storage_class_name: Some(class.to_owned()),
+                    resources: Some(VolumeResourceRequirements {
+                        requests: Some(storage.into()),
+                        limits: None,
+                    }),
+                    ..PersistentVolumeClaimSpec::default()
+                },
+            }),
+        }),
+        ..Volume::default()
+    }
+}
+
+/// Requests without limits, as for the nodes.
+fn resources() -> ResourceRequirements {
+    let requests = [("cpu", "100m"), ("memory", "128Mi")];
+    let requests = requests.map(|(name, amount)| (name.to_owned(), Quantity(amount.to_owned())));
+    ResourceRequirements {
+        requests: Some(requests.into()),
+        ..ResourceRequirements::default()
+    }
+}
+
+fn security(assigns_users: bool) -> PodSecurityContext {
+    let id = (!assigns_users).then_some(USER_ID);
+    PodSecurityContext {
+        run_as_non_root: Some(true),
+        run_as_user: id,
+        run_as_group: id,
+        fs_group: id,
+        seccomp_profile: Some(SeccompProfile {
+            type_: "RuntimeDefault".to_owned(),
+            localhost_profile: None,
+        }),
+        ..PodSecurityContext::default()
+    }
+}
