@@ -21,7 +21,7 @@ use crate::{
     shortname = "rqbk",
     category = "databases",
     namespaced,
-    doc = "One backup of a cluster: its whole database as one file, checked and put into a store. It cannot be changed, except for deletionPolicy: to make another backup, create another object.",
+    doc = "One backup of a cluster: its whole database as one file, checked and put into a store. It cannot be changed, except for deletionPolicy to Retain: to make another backup, create another object.",
     status = "RqliteBackupStatus",
     derive = "PartialEq",
     printcolumn(
@@ -55,7 +55,7 @@ use crate::{
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = Rule::new("self.clusterRef == oldSelf.clusterRef && self.compress == oldSelf.compress && self.vacuum == oldSelf.vacuum && has(self.target) == has(oldSelf.target) && (!has(self.target) || self.target == oldSelf.target) && has(self.timeout) == has(oldSelf.timeout) && (!has(self.timeout) || self.timeout == oldSelf.timeout) && has(self.retries) == has(oldSelf.retries) && (!has(self.retries) || self.retries == oldSelf.retries) && has(self.scratchLimit) == has(oldSelf.scratchLimit) && (!has(self.scratchLimit) || self.scratchLimit == oldSelf.scratchLimit) && has(self.serviceAccountName) == has(oldSelf.serviceAccountName) && (!has(self.serviceAccountName) || self.serviceAccountName == oldSelf.serviceAccountName)").message("a backup cannot be changed, except for deletionPolicy: create another RqliteBackup")
+    validation = Rule::new("self.clusterRef == oldSelf.clusterRef && self.compress == oldSelf.compress && self.vacuum == oldSelf.vacuum && has(self.target) == has(oldSelf.target) && (!has(self.target) || self.target == oldSelf.target) && has(self.timeout) == has(oldSelf.timeout) && (!has(self.timeout) || self.timeout == oldSelf.timeout) && has(self.retries) == has(oldSelf.retries) && (!has(self.retries) || self.retries == oldSelf.retries) && has(self.scratchLimit) == has(oldSelf.scratchLimit) && (!has(self.scratchLimit) || self.scratchLimit == oldSelf.scratchLimit) && has(self.serviceAccountName) == has(oldSelf.serviceAccountName) && (!has(self.serviceAccountName) || self.serviceAccountName == oldSelf.serviceAccountName) && (!has(self.deletionPolicy) || self.deletionPolicy == 'Retain' || (has(oldSelf.deletionPolicy) && self.deletionPolicy == oldSelf.deletionPolicy))").message("a backup cannot be changed, except for deletionPolicy to Retain: create another RqliteBackup")
 )]
 pub struct RqliteBackupSpec {
     /// The cluster, in the same namespace.
@@ -80,7 +80,8 @@ pub struct BackupOptions {
     #[serde(default)]
     pub vacuum: bool,
     /// What happens to the file in the store when this object is deleted: Retain or Delete. Defaults to
-    /// Retain; for a backup of a schedule to Delete. If the store is gone for good, change it to Retain.
+    /// Retain; for a backup of a schedule to Delete. It can be changed to Retain, also if the
+    /// store is gone for good, but not back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deletion_policy: Option<Deletion>,
     /// How long the backup may take, with all its attempts. Defaults to 6h.
@@ -210,7 +211,8 @@ pub struct RqliteBackupStatus {
     /// What it waits for, or how it ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
-    /// Complete: true once the backup is in the store; false once it has failed.
+    /// Complete: true once the backup is in the store; false once it has failed; unknown while a Secret is
+    /// missing. ObjectDeleted: false while the file cannot be deleted with this object.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]

@@ -116,7 +116,7 @@ fn progress(drill: &DrillStatus, request: &str) -> Progress {
             Some(what) => format!("Job {job}: {what}"),
             None => format!("Job {job} ..."),
         }),
-        (None, Some(proven), Some(failed)) if failed.0 >= proven.0 => Progress::Ended(false, said),
+        (None, Some(proven), Some(failed)) if failed.0 > proven.0 => Progress::Ended(false, said),
         (None, None, _) => Progress::Ended(false, said),
         (None, Some(_), _) => Progress::Ended(true, said),
     }

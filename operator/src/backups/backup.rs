@@ -32,6 +32,8 @@ const LET_GO: &str = concat!(
 );
 /// Seconds until the next look while something is awaited that no watch shows.
 const WAIT_SECONDS: u64 = 15;
+/// Status of the condition `Complete` while something is missing.
+const WAITS: &str = "Unknown";
 /// Longest text in a status.
 const MAX_TEXT_CHARS: usize = 1024;
 
@@ -126,11 +128,13 @@ fn is_deleted_with_object(backup: &RqliteBackup) -> bool {
 /// The Job that is to be created cannot run for want of this.
 pub fn lacking(seen: &Seen<'_>, missing: &str) -> Step {
     let status = seen.backup.status.clone().unwrap_or_default();
+    let text = short(format!("it waits: {missing}"));
     let next = RqliteBackupStatus {
-        message: Some(short(format!("it waits: {missing}"))),
+        message: Some(text.clone()),
         ..status
     };
-    record_news(seen, next)
+    let is = ("Complete", WAITS, "SecretMissing");
+    record_news(seen, put(next, &seen.now, is, &text))
 }
 
 /// Writes a status if it differs; else waits.
@@ -259,6 +263,7 @@ fn follow(seen: &Seen<'_>, status: RqliteBackupStatus) -> Step {
     let said = said.or_else(|| job.result.clone().filter(|_| outcome.is_none()));
     match job.succeeded {
         None => {
+            next.conditions.retain(|one| one.status != WAITS);
             next.error = said.filter(|_| job.failed > 0).map(short).or(next.error);
             next.message = Some(match &job.stuck {
                 Some(why) => short(format!("its pod does not start: {why}")),

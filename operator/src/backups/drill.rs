@@ -329,7 +329,12 @@ impl Look<'_> {
             started_at: None,
             committed_index: None,
             progress: None,
-            proven_at: job.ended.clone().or_else(|| Some(self.seen.now.clone())),
+            // By another clock than the failure before it.
+            proven_at: job
+                .ended
+                .clone()
+                .or_else(|| Some(self.seen.now.clone()))
+                .max(drill.failed_at.clone()),
             proven_index: outcome.index,
             proven_time: outcome.time.clone(),
             behind_entries: drill.committed_index.map(|committed| {

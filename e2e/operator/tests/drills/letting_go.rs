@@ -67,7 +67,7 @@ pub(crate) fn all(place: &Place<'_>) -> Result<()> {
     let patch = |spec| place.run(&["patch", "rqbk", "one", "--type=merge", "-p", spec]);
     let refused = patch(other).err().map(|error| format!("{error:#}"));
     let refused = refused.unwrap_or_default();
-    ensure!(refused.contains("except for deletionPolicy"), "{refused}");
+    ensure!(refused.contains("except for deletionPolicy to Retain"), "{refused}");
     patch(retain)?;
     gone(place, NAMESPACE, "one")?;
     over(place, NAMESPACE, "two")?;

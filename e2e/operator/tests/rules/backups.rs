@@ -47,6 +47,36 @@ pub(crate) const NEW: &[(&str, &str, &str, &str)] = &[
     (
         "RqliteBackup",
         BACKUP,
+        r#"{"target":{"s3":{"bucket":"abc","prefix":"a/../b"}}}"#,
+        "a prefix is a path of names",
+    ),
+    (
+        "RqliteBackup",
+        BACKUP,
+        r#"{"target":{"s3":null,"gcs":{"bucket":"abc","prefix":"a//b"}}}"#,
+        "a prefix is a path of names",
+    ),
+    (
+        "RqliteBackup",
+        BACKUP,
+        r#"{"target":{"s3":{"bucket":"abc/../def"}}}"#,
+        "bucket in body should match",
+    ),
+    (
+        "RqliteCluster",
+        "{}",
+        r#"{"archive":{"target":{"s3":null,"azure":{"account":"abc","container":"abc","prefix":".."}}}}"#,
+        "a prefix is a path of names",
+    ),
+    (
+        "RqliteCluster",
+        "{}",
+        r#"{"archive":{"target":{"gcs":{"bucket":"abc"}},"drill":{"schedule":"@daily","scratch":{"size":"much"}}}}"#,
+        "drill.scratch.size in body should match",
+    ),
+    (
+        "RqliteBackup",
+        BACKUP,
         r#"{"deletionPolicy":"Forget"}"#,
         r#"supported values: "Retain", "Delete""#,
     ),
@@ -190,6 +220,12 @@ pub(crate) const CHANGED: &[(&str, &str, &str, &str)] = &[
         "create another RqliteBackup",
     ),
     (
+        "RqliteBackup",
+        BACKUP,
+        r#"{"deletionPolicy":"Delete"}"#,
+        "except for deletionPolicy to Retain",
+    ),
+    (
         "RqliteScheduledBackup",
         SCHEDULE,
         r#"{"clusterRef":{"name":"other"}}"#,
@@ -218,6 +254,11 @@ pub(crate) const CHANGED: &[(&str, &str, &str, &str)] = &[
 /// Kind, a valid spec, and a change that is accepted.
 pub(crate) const ALLOWED: &[(&str, &str, &str)] = &[
     ("RqliteBackup", BACKUP, "{}"),
+    (
+        "RqliteBackup",
+        r#"{"clusterRef":{"name":"demo"},"target":{"s3":{"bucket":"abc","prefix":"/a.b/..c/"}},"timeout":"5m","deletionPolicy":"Delete"}"#,
+        r#"{"deletionPolicy":"Retain"}"#,
+    ),
     (
         "RqliteScheduledBackup",
         SCHEDULE,

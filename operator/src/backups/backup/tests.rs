@@ -361,7 +361,11 @@ fn a_missing_secret_is_said_once() {
         panic!();
     };
     assert!(status.message.as_ref().unwrap().contains(lacks));
+    let told = &status.conditions[0];
+    assert_eq!((told.status.as_str(), told.reason.as_str()), ("Unknown", "SecretMissing"));
     world.backup.status = Some(*status);
     assert_eq!(lacking(&world.seen(), lacks), Step::Wait(WAIT_SECONDS));
     assert!(matches!(world.step(), Step::Create(_)), "tried again");
+    world.job = running();
+    assert!(world.record().conditions.is_empty(), "it is there now");
 }

@@ -54,7 +54,7 @@ pub(super) fn judge(
     let said = drill.message.clone().unwrap_or_default();
     let failed = drill.failed_at.as_ref().filter(|failed| {
         let proven = drill.proven_at.as_ref();
-        proven.is_none_or(|proven| failed.0 >= proven.0)
+        proven.is_none_or(|proven| failed.0 > proven.0)
     });
     if let Some(failed) = failed {
         let text = format!("the drill of {} of {uri} failed: {said}", failed.0);
